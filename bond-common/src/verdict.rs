@@ -1,0 +1,176 @@
+//! What becomes of a packet: pure functions of ACTIVE, of what the maps say, and of its two MACs.
+
+use crate::{
+    abi::{ActiveWord, Slot},
+    counters::DropReason,
+    mac::Mac,
+};
+
+/// What becomes of a frame that a slave received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receive {
+    /// It concerns the link itself (LLDP, LACP, STP): the slave's own stack has it.
+    Local,
+    /// To the port; with the destination MAC replaced, if there is one.
+    Deliver(Option<Mac>),
+    Drop(DropReason),
+}
+
+/// A slave in the eyes of a frame that it received.
+#[derive(Clone, Copy, Debug)]
+pub struct Receiver {
+    pub slot: Slot,
+    /// [`crate::abi::SlaveEntry::wire_mac`]
+    pub wire_mac: Mac,
+    /// [`crate::abi::BondEntry::host_mac`], or what was learned; zero while it is not known.
+    pub host_mac: Mac,
+    pub all_slaves_active: bool,
+}
+
+/// `bond_handle_frame` and `bond_should_deliver_exact_match`, with make before break: the draining slave
+/// delivers unicast, since only one port of a switch gets it, and no group frame, since every port gets that.
+#[inline(always)]
+pub fn receive(word: ActiveWord, at: Receiver, destination: Mac) -> Receive {
+    if destination.is_link_local() {
+        return Receive::Local;
+    }
+    if word.active() != Some(at.slot) && !at.all_slaves_active {
+        if word.draining() != Some(at.slot) {
+            return Receive::Drop(DropReason::Backup);
+        }
+        if destination.is_multicast() {
+            return Receive::Drop(DropReason::DrainingMulticast);
+        }
+    }
+    let replaced = destination == at.wire_mac && destination != at.host_mac && !at.host_mac.is_zero();
+    Receive::Deliver(if replaced { Some(at.host_mac) } else { None })
+}
+
+/// The slot by which a frame leaves: the usable one with this queue (`bond_slave_override`), else the active one
+/// (`bond_xmit_activebackup`). Queue 0 is nobody's.
+#[inline(always)]
+pub fn transmit(word: ActiveWord, queue: u16, queue_id: impl Fn(Slot) -> u16) -> Result<Slot, DropReason> {
+    if queue != 0 {
+        let is_chosen = |slot: &Slot| word.usable() & slot.bit() != 0 && queue_id(*slot) == queue;
+        if let Some(slot) = Slot::all().find(is_chosen) {
+            return Ok(slot);
+        }
+    }
+    word.active().ok_or(DropReason::NoActiveSlave)
+}
+
+/// The source MAC that a frame must get before it leaves by a slave with `wire_mac`; None if it stays.
+///
+/// The host's frames are stamped, also those that still carry another slave's MAC (`is_another_slaves`,
+/// asked only where the answer counts): bond0 wore it before a failover. Other sources, of a bridge behind
+/// bond0, stay. So does what concerns the link itself; EAPOL to a unicast address is for the caller to spare.
+#[inline(always)]
+pub fn stamp(
+    source: Mac,
+    destination: Mac,
+    wire_mac: Mac,
+    host_mac: Mac,
+    is_another_slaves: impl FnOnce(Mac) -> bool,
+) -> Option<Mac> {
+    if source == wire_mac || destination.is_link_local() {
+        return None;
+    }
+    if source == host_mac || is_another_slaves(source) { Some(wire_mac) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
+    const WIRE: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
+    const OTHER: Mac = Mac::new([2, 0, 0, 0, 0, 3]);
+    const GROUP: Mac = Mac::new([0x33, 0x33, 0, 0, 0, 1]);
+    const LLDP: Mac = Mac::new([0x01, 0x80, 0xc2, 0, 0, 0x0e]);
+
+    fn slot(index: u8) -> Slot {
+        Slot::new(index).unwrap()
+    }
+
+    #[test]
+    fn receive_by_role_and_destination() {
+        use DropReason::*;
+        use Receive::*;
+        // (the slot's role, destination) -> what becomes of it, with all_slaves_active off and on.
+        let active = ActiveWord::default().next(Some(slot(1)), Some(slot(0)), 3);
+        let draining = ActiveWord::default().next(Some(slot(0)), Some(slot(1)), 3);
+        let backup = ActiveWord::default().next(Some(slot(0)), None, 3);
+        let none = ActiveWord::default().next(None, None, 3);
+        let table = [
+            (active, WIRE, Deliver(Some(HOST)), Deliver(Some(HOST))),
+            (active, HOST, Deliver(None), Deliver(None)),
+            (active, OTHER, Deliver(None), Deliver(None)),
+            (active, GROUP, Deliver(None), Deliver(None)),
+            (active, LLDP, Local, Local),
+            (draining, WIRE, Deliver(Some(HOST)), Deliver(Some(HOST))),
+            (draining, HOST, Deliver(None), Deliver(None)),
+            (draining, GROUP, Drop(DrainingMulticast), Deliver(None)),
+            (draining, Mac::BROADCAST, Drop(DrainingMulticast), Deliver(None)),
+            (draining, LLDP, Local, Local),
+            (backup, WIRE, Drop(Backup), Deliver(Some(HOST))),
+            (backup, GROUP, Drop(Backup), Deliver(None)),
+            (backup, LLDP, Local, Local),
+            (none, WIRE, Drop(Backup), Deliver(Some(HOST))),
+            (none, LLDP, Local, Local),
+        ];
+        for (row, (word, destination, expected, with_all)) in table.into_iter().enumerate() {
+            let at = Receiver { slot: slot(1), wire_mac: WIRE, host_mac: HOST, all_slaves_active: false };
+            assert_eq!(receive(word, at, destination), expected, "row {row}");
+            let at = Receiver { all_slaves_active: true, ..at };
+            assert_eq!(receive(word, at, destination), with_all, "row {row}, all_slaves_active");
+        }
+    }
+
+    #[test]
+    fn nothing_is_rewritten_to_an_unknown_host() {
+        let word = ActiveWord::default().next(Some(slot(1)), None, 2);
+        let at = Receiver { slot: slot(1), wire_mac: WIRE, host_mac: Mac::ZERO, all_slaves_active: false };
+        assert_eq!(receive(word, at, WIRE), Receive::Deliver(None));
+    }
+
+    #[test]
+    fn transmit_by_queue_or_by_the_active_slave() {
+        let nobody = ActiveWord::default();
+        let first = ActiveWord::default().next(Some(slot(0)), None, 0b0111);
+        let last = ActiveWord::default().next(Some(slot(15)), None, 1 << 15);
+        // Slot 1 has queue 5, slot 2 none, slot 3, which is down, 6.
+        let queues = |slot: Slot| [0, 5, 0, 6].get(slot.index()).copied().unwrap_or(0);
+        let no_slave = Err(DropReason::NoActiveSlave);
+        for (word, queue, expected) in [
+            (nobody, 0, no_slave),
+            (nobody, 5, no_slave),
+            (last, 0, Ok(slot(15))),
+            (first, 0, Ok(slot(0))),
+            (first, 5, Ok(slot(1))),
+            (first, 6, Ok(slot(0))),
+            (first, 7, Ok(slot(0))),
+            (ActiveWord::default().next(None, None, 0b0010), 5, Ok(slot(1))),
+        ] {
+            assert_eq!(transmit(word, queue, queues), expected, "{word:?}, queue {queue}");
+        }
+    }
+
+    #[test]
+    fn stamp_by_source() {
+        let table = [
+            (HOST, GROUP, Some(WIRE)),
+            (HOST, OTHER, Some(WIRE)),
+            (WIRE, GROUP, None),
+            (HOST, LLDP, None),
+            (OTHER, GROUP, Some(WIRE)),
+            (Mac::new([2, 0, 0, 0, 0, 9]), GROUP, None),
+        ];
+        for (source, destination, expected) in table {
+            assert_eq!(
+                stamp(source, destination, WIRE, HOST, |mac| mac == OTHER),
+                expected,
+                "{source} > {destination}"
+            );
+        }
+    }
+}
