@@ -1,0 +1,25 @@
+//! The programs. Each is a few lines: it makes a [`packet`] of its context, asks [`rx`] or [`tx`] what becomes
+//! of it, counts, and turns the outcome into an action of its kind.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod device;
+#[cfg(target_arch = "bpf")]
+mod error;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
+mod probe;
+#[cfg(target_arch = "bpf")]
+mod programs;
+#[cfg(target_arch = "bpf")]
+mod rx;
+#[cfg(target_arch = "bpf")]
+mod stats;
+#[cfg(target_arch = "bpf")]
+mod tx;
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

@@ -1,0 +1,137 @@
+//! The maps of one bond and the load-time constants. bond-common says what lies in them.
+
+use aya_ebpf::{
+    Global,
+    btf_maps::{Array, DevMap, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use bond_common::{
+    abi::{ActiveWord, BondEntry, MAX_SLAVES, Offsets, PORT_STATS, ProbeTimes, SlaveEntry, Slot, Targets},
+    counters::SlotStats,
+    event::EventRecord,
+    mac::Mac,
+};
+
+const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
+
+/// Written by agent and data plane by compare-and-swap; read by every packet. One word: it cannot tear.
+#[btf_map]
+static ACTIVE: Array<ActiveWord, 1, MMAPABLE> = Array::new();
+
+/// Written by the agent, field by field; read by every packet. See [`SlaveEntry`] for what a mix means.
+#[btf_map]
+static SLAVES: Array<SlaveEntry, MAX_SLAVES, MMAPABLE> = Array::new();
+
+/// Written by the agent, field by field; read by every packet. Fields do not depend on each other.
+#[btf_map]
+static BOND: Array<BondEntry, 1, MMAPABLE> = Array::new();
+
+/// The MAC behind the port of a bond without bond0. Written once by the data plane; one word.
+#[btf_map]
+static LEARNED: Array<Mac, 1, MMAPABLE> = Array::new();
+
+/// Slot to slave, for XDP. Written by the agent.
+#[btf_map]
+static TX_PORTS: DevMap<MAX_SLAVES> = DevMap::new();
+
+/// 0 to the port, for XDP. Written by the agent.
+#[btf_map]
+static RX_PORT: DevMap<1> = DevMap::new();
+
+/// Written by the data plane, each CPU its own; read by the agent, which may see a packet half counted.
+#[btf_map]
+static STATS: PerCpuArray<SlotStats, { PORT_STATS as usize + 1 }> = PerCpuArray::new();
+
+/// Written by the data plane, rarely; read by the agent.
+#[btf_map]
+static EVENTS: RingBuf<EventRecord, 4096> = RingBuf::new();
+
+/// Written by the data plane while [`BondEntry::MONITOR`] is set; read by the agent. See [`ProbeTimes`].
+#[btf_map]
+static PROBES: Array<ProbeTimes, MAX_SLAVES, MMAPABLE> = Array::new();
+
+/// Written by the agent, word by word; read while [`BondEntry::MONITOR`] is set. See [`Targets`] for what a mix
+/// means.
+#[btf_map]
+static TARGETS: Array<Targets, 1, MMAPABLE> = Array::new();
+
+/// The slot of the slave whose ingress this program is; [`PORT_STATS`] at the port.
+#[unsafe(no_mangle)]
+static SLOT: Global<u32> = Global::new(PORT_STATS);
+
+/// All zero where the kernel's BTF could not be read.
+#[unsafe(no_mangle)]
+static OFFSETS: Global<Offsets> = Global::new(Offsets { skb_dev: 0, state: 0, ifindex: 0, dev_addr: 0 });
+
+#[inline(always)]
+pub fn active_word() -> Option<ActiveWord> {
+    let word = ACTIVE.get_ptr(0)?;
+    // SAFETY: a map value lives as long as the program runs. Volatile, for it changes under us.
+    Some(unsafe { word.read_volatile() })
+}
+
+#[inline(always)]
+pub fn slave(slot: Slot) -> Option<&'static SlaveEntry> {
+    SLAVES.get(slot.index() as u32)
+}
+
+/// Whether it is what some slave shows on the wire while it is active.
+#[inline(always)]
+pub fn is_a_slaves(mac: Mac) -> bool {
+    Slot::all().any(|slot| slave(slot).is_some_and(|slave| slave.wire_mac() == mac && slave.ifindex() != 0))
+}
+
+#[inline(always)]
+pub fn bond() -> Option<&'static BondEntry> {
+    BOND.get(0)
+}
+
+#[inline(always)]
+pub fn learned() -> Option<*mut Mac> {
+    LEARNED.get_ptr_mut(0)
+}
+
+#[inline(always)]
+pub fn stats(index: u32) -> Option<*mut SlotStats> {
+    STATS.get_ptr_mut(index)
+}
+
+#[inline(always)]
+pub fn probe_times(slot: Slot) -> Option<*mut ProbeTimes> {
+    PROBES.get_ptr_mut(slot.index() as u32)
+}
+
+#[inline(always)]
+pub fn targets() -> Option<&'static Targets> {
+    TARGETS.get(0)
+}
+
+/// This program's slot; None at the port.
+#[inline(always)]
+pub fn own_slot() -> Option<Slot> {
+    Slot::new(SLOT.load() as u8)
+}
+
+#[inline(always)]
+pub fn offsets() -> Offsets {
+    OFFSETS.load()
+}
+
+#[inline(always)]
+pub fn tx_ports() -> &'static DevMap<MAX_SLAVES> {
+    &TX_PORTS
+}
+
+#[inline(always)]
+pub fn rx_port() -> &'static DevMap<1> {
+    &RX_PORT
+}
+
+/// Tells the agent. A full buffer loses the record: what it tells is also in a map.
+#[inline(always)]
+pub fn tell(record: EventRecord) {
+    if let Some(mut entry) = EVENTS.reserve(0) {
+        entry.write(record);
+        entry.submit(0);
+    }
+}

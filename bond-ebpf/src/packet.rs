@@ -1,0 +1,200 @@
+//! A packet of either kind, as the policy sees it.
+
+use aya_ebpf::{
+    bindings::TC_ACT_REDIRECT,
+    helpers::{bpf_redirect, generated::bpf_xdp_get_buff_len},
+    programs::{TcContext, XdpContext},
+};
+use aya_log_ebpf::info;
+use bond_common::{
+    abi::Slot,
+    counters::DropReason,
+    mac::Mac,
+    wire::{Frame, Header},
+};
+
+use crate::maps;
+
+/// What the two kinds of packets have in common.
+pub trait Packet: Frame {
+    /// The two addresses; None for a runt.
+    fn header(&self) -> Option<Header>;
+    /// Bytes, with the Ethernet header.
+    fn length(&self) -> u64;
+    /// The transmit queue of bond0 that it was sent from.
+    fn queue(&self) -> u16;
+    /// Sends it out by a slave.
+    fn to_slave(&self, slot: Slot, ifindex: u32) -> Result<Redirected, DropReason>;
+    /// Hands it to the port.
+    fn to_port(&self, ifindex: u32) -> Result<Redirected, DropReason>;
+    /// A line for the agent's log; once in a bond's life.
+    fn log_learned(&self, mac: Mac);
+}
+
+/// Proof that the kernel took the redirect.
+pub struct Redirected(());
+
+/// The part of a packet that lies in one piece, read without a helper.
+#[derive(Clone, Copy)]
+struct Linear {
+    data: usize,
+    end: usize,
+}
+
+impl Linear {
+    /// The one place where packet memory is touched.
+    #[inline(always)]
+    fn at<const N: usize>(self, offset: usize) -> Option<*mut [u8; N]> {
+        let start = self.data + offset;
+        if start + N > self.end { None } else { Some(start as *mut [u8; N]) }
+    }
+
+    #[inline(always)]
+    fn header(self) -> Option<Header> {
+        // SAFETY: inside the packet, as `at` checked; any bytes are valid.
+        let bytes = unsafe { *self.at::<12>(0)? };
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
+        // The EtherType has to be there too.
+        self.at::<14>(0)?;
+        Some(Header { destination: Mac::new([a, b, c, d, e, f]), source: Mac::new([g, h, i, j, k, l]) })
+    }
+}
+
+/// An skb at a tc hook. It is read and written by helpers, except for its header: a program that writes
+/// packet memory itself gets a prologue that unshares every clone, and TCP sends clones.
+pub struct SkbPacket<'a>(&'a TcContext);
+
+impl<'a> SkbPacket<'a> {
+    #[inline(always)]
+    pub fn new(ctx: &'a TcContext) -> Self {
+        Self(ctx)
+    }
+}
+
+impl Frame for SkbPacket<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.load(offset).ok()
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        self.0.store(offset, &bytes, 0).ok()
+    }
+}
+
+impl Packet for SkbPacket<'_> {
+    #[inline(always)]
+    fn header(&self) -> Option<Header> {
+        let linear = Linear { data: self.0.data(), end: self.0.data_end() };
+        linear.header().or_else(|| Header::read(self))
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// A veth keeps what its other end sent from.
+    #[inline(always)]
+    fn queue(&self) -> u16 {
+        // SAFETY: the context is this program's.
+        unsafe { (*self.0.skb.skb).queue_mapping as u16 }
+    }
+
+    #[inline(always)]
+    fn to_slave(&self, _slot: Slot, ifindex: u32) -> Result<Redirected, DropReason> {
+        redirect(ifindex)
+    }
+
+    #[inline(always)]
+    fn to_port(&self, ifindex: u32) -> Result<Redirected, DropReason> {
+        redirect(ifindex)
+    }
+
+    #[inline(always)]
+    fn log_learned(&self, mac: Mac) {
+        info!(self.0, "the host behind the port has {:mac}", mac.bytes());
+    }
+}
+
+/// To the egress of a device. What becomes of the packet there the program does not learn.
+#[inline(always)]
+fn redirect(ifindex: u32) -> Result<Redirected, DropReason> {
+    // SAFETY: a helper without pointers.
+    if unsafe { bpf_redirect(ifindex, 0) } == TC_ACT_REDIRECT as i64 {
+        Ok(Redirected(()))
+    } else {
+        Err(DropReason::RedirectFailed)
+    }
+}
+
+/// A frame at an XDP hook; what xbond reads lies in its first fragment.
+pub struct XdpPacket<'a>(&'a XdpContext);
+
+impl<'a> XdpPacket<'a> {
+    #[inline(always)]
+    pub fn new(ctx: &'a XdpContext) -> Self {
+        Self(ctx)
+    }
+
+    #[inline(always)]
+    fn linear(&self) -> Linear {
+        Linear { data: self.0.data(), end: self.0.data_end() }
+    }
+}
+
+impl Frame for XdpPacket<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        // SAFETY: inside the packet, as `at` checked; any bytes are valid.
+        Some(unsafe { *self.linear().at(offset)? })
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        // SAFETY: inside the packet, as `at` checked; XDP owns its frame.
+        unsafe { *self.linear().at(offset)? = bytes };
+        Some(())
+    }
+}
+
+impl Packet for XdpPacket<'_> {
+    #[inline(always)]
+    fn header(&self) -> Option<Header> {
+        self.linear().header()
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u64 {
+        // SAFETY: the context is this program's.
+        unsafe { bpf_xdp_get_buff_len(self.0.ctx) }
+    }
+
+    /// A veth receives by the queue that its other end sent from.
+    #[inline(always)]
+    fn queue(&self) -> u16 {
+        // SAFETY: the context is this program's.
+        unsafe { (*self.0.ctx).rx_queue_index as u16 }
+    }
+
+    #[inline(always)]
+    fn to_slave(&self, slot: Slot, _ifindex: u32) -> Result<Redirected, DropReason> {
+        redirected(maps::tx_ports().redirect(slot.index() as u32, 0))
+    }
+
+    #[inline(always)]
+    fn to_port(&self, _ifindex: u32) -> Result<Redirected, DropReason> {
+        redirected(maps::rx_port().redirect(0, 0))
+    }
+
+    #[inline(always)]
+    fn log_learned(&self, mac: Mac) {
+        info!(self.0, "the host behind the port has {:mac}", mac.bytes());
+    }
+}
+
+#[inline(always)]
+fn redirected(result: Result<u32, u32>) -> Result<Redirected, DropReason> {
+    result.map(|_| Redirected(())).map_err(|_| DropReason::RedirectFailed)
+}

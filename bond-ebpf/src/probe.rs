@@ -1,0 +1,25 @@
+//! Notes for the ARP monitor what a slave hears.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use bond_common::{
+    abi::{ActiveWord, BondEntry, Slot},
+    probe::{Heard, Role, hear},
+};
+
+use crate::{maps, packet::Packet};
+
+/// Called while [`BondEntry::MONITOR`] is set, before anything is done with the frame.
+#[inline(always)]
+pub fn note(packet: &impl Packet, slot: Slot, word: ActiveWord, bond: &BondEntry) {
+    let Some(targets) = maps::targets() else { return };
+    let target = match hear(packet, Role::of(slot, word, targets), bond, targets) {
+        Heard::Nothing => return,
+        Heard::Traffic => None,
+        Heard::Target(index) => Some(index),
+    };
+    let Some(times) = maps::probe_times(slot) else { return };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: a map value lives as long as the program runs; other CPUs store the same words, each of them whole.
+    unsafe { &mut *times }.note(now, target);
+}

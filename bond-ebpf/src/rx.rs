@@ -1,0 +1,101 @@
+//! From the wire to the port.
+
+use bond_common::{
+    abi::{BondEntry, Slot},
+    counters::DropReason,
+    mac::Mac,
+    verdict::{Receive, Receiver, receive},
+    wire::rewrite_destination,
+};
+
+use crate::{
+    device,
+    error::Outcome,
+    maps,
+    packet::{Packet, Redirected},
+    probe,
+    stats::Stats,
+};
+
+/// What becomes of a frame that a slave received. Counts it.
+#[inline(always)]
+pub fn slave_rx(packet: &mut impl Packet) -> Outcome {
+    let Some(slot) = maps::own_slot() else { return Outcome::Dropped };
+    let Some(mut stats) = Stats::of(slot.index() as u32) else { return Outcome::Dropped };
+    match forward(packet, slot, &mut stats) {
+        Ok(Some(redirected)) => Outcome::Redirected(redirected),
+        Ok(None) => {
+            stats.get().rx_link_local += 1;
+            Outcome::Local
+        }
+        Err(reason) => {
+            stats.drop(reason);
+            Outcome::Dropped
+        }
+    }
+}
+
+/// None: it concerns the link itself.
+#[inline(always)]
+fn forward(
+    packet: &mut impl Packet,
+    slot: Slot,
+    stats: &mut Stats,
+) -> Result<Option<Redirected>, DropReason> {
+    let header = packet.header().ok_or(DropReason::Runt)?;
+    let word = maps::active_word().ok_or(DropReason::Internal)?;
+    let bond = maps::bond().ok_or(DropReason::Internal)?;
+    let slave = maps::slave(slot).ok_or(DropReason::Internal)?;
+    if bond.has(BondEntry::MONITOR) {
+        probe::note(packet, slot, word, bond);
+    }
+    let at = Receiver {
+        slot,
+        wire_mac: slave.wire_mac(),
+        host_mac: host_mac(bond),
+        all_slaves_active: bond.has(BondEntry::ALL_SLAVES_ACTIVE),
+    };
+    let replaced = match receive(word, at, header.destination) {
+        Receive::Local => return Ok(None),
+        Receive::Drop(reason) => return Err(reason),
+        Receive::Deliver(replaced) => replaced,
+    };
+    if let Some(to) = replaced {
+        rewrite_destination(packet, header, to).map_err(|_| DropReason::StampFailed)?;
+    }
+    let length = packet.length();
+    let redirected = packet.to_port(bond.port_ifindex())?;
+    let counters = stats.get();
+    counters.rx_packets += 1;
+    counters.rx_bytes += length;
+    counters.rx_unicast += !header.destination.is_multicast() as u64;
+    counters.rx_rewritten += replaced.is_some() as u64;
+    Ok(Some(redirected))
+}
+
+/// Whether a frame that reached bond0 is meant for it, by whatever MAC. One that was rewritten just before
+/// bond0's MAC changed carries the former one, which was a slave's.
+#[inline(always)]
+pub fn is_for_host(packet: &impl Packet) -> bool {
+    let Some(destination) = packet.header().map(|header| header.destination) else { return false };
+    maps::bond().is_some_and(|bond| bond.host_mac() == destination) || maps::is_a_slaves(destination)
+}
+
+/// The MAC that whoever is behind the port answers to at this moment.
+#[inline(always)]
+pub fn host_mac(bond: &BondEntry) -> Mac {
+    if bond.has(BondEntry::HOST_MAC_MOVES) {
+        // Between the change of bond0's MAC and the agent's store of it, only bond0 itself knows.
+        if let Some(mac) = device::mac(bond.host_device()) {
+            return mac;
+        }
+    }
+    let mac = bond.host_mac();
+    if mac.is_zero() && bond.has(BondEntry::LEARN_HOST_MAC) {
+        if let Some(learned) = maps::learned() {
+            // SAFETY: a map value lives as long as the program runs; one aligned word.
+            return unsafe { learned.read_volatile() };
+        }
+    }
+    mac
+}
