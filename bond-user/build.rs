@@ -1,0 +1,33 @@
+//! Builds the BPF programs and leaves the object in OUT_DIR.
+//!
+//! The compiler is chosen so that one checkout builds everywhere: what XBOND_BPF_TOOLCHAIN names, else
+//! Debian's rustc in /usr if it has a `core` for BPF, else rustup's nightly.
+
+use std::{env, path::Path};
+
+use anyhow::{Context as _, Result};
+use aya_build::{Package, Toolchain, build_ebpf};
+
+/// Where Debian's libstd-rust-web-dev-bpf puts `core` for BPF.
+const DEBIAN_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none/lib";
+
+fn main() -> Result<()> {
+    println!("cargo:rerun-if-env-changed=XBOND_BPF_TOOLCHAIN");
+    let chosen = env::var("XBOND_BPF_TOOLCHAIN").ok();
+    let debian = Path::new(DEBIAN_CORE).is_dir().then(|| String::from("/usr"));
+    let toolchain = match chosen.or(debian) {
+        Some(toolchain) => {
+            if Path::new(&toolchain).is_absolute() {
+                // A stable compiler, which has to let aya-ebpf use one nightly feature.
+                // SAFETY: build scripts run this before they start a thread.
+                unsafe { env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf") };
+            }
+            Toolchain::Custom(toolchain.leak())
+        }
+        None => Toolchain::default(),
+    };
+    let root_dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../bond-ebpf");
+    let package = Package { name: "bond-ebpf", root_dir, ..Package::default() };
+    build_ebpf([package], toolchain)
+        .context("BPF programs not built; `cargo xtask setup` installs what is missing")
+}

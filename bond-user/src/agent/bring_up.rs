@@ -1,0 +1,459 @@
+//! Making a bond: its devices, its data plane, its slaves.
+//!
+//! Everything is looked at before anything is changed, and what was found is on disk before the change:
+//! whoever stops it half-way, [`super::record::undo`] puts everything back.
+
+use std::{
+    collections::HashMap,
+    fs,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bond_common::{abi::BondEntry, mac::Mac};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tracing::{info, warn};
+
+use super::{
+    AgentError, MissingSlaves,
+    effects::{self, Effect, Effects, Parts},
+    engine::{BondId, EngineHandle, Input, Member, Stopping},
+    host::{Host, Queues, port_names},
+    places::Places,
+    prober::{self, Prober},
+    record::{Pair, Record},
+    slaves::Wanted,
+};
+use crate::{
+    bond::{
+        NewBond,
+        event::{Event, NewSlave},
+        options::SlaveOptions,
+    },
+    config::{BondConfig, Destination, SlaveConfig},
+    sys::{
+        Devices,
+        dataplane::{DataPlane, DeviceReader, Hook, Kernel, Maps},
+        enslave::EnslavePlan,
+        found::Found,
+        netlink::{Address, BlockingNetlink, LinkInfo, LinkSetting, PairKind, PairPlan, Route},
+        offload::{self, Role},
+        sysfs::Sysfs,
+    },
+};
+
+/// Bytes; the MTU of a bond that nobody gave one.
+const DEFAULT_MTU: u32 = 1500;
+
+/// What all bonds of an agent share.
+pub struct Machine {
+    pub places: Places,
+    /// SO_NETNS_COOKIE
+    pub cookie: u64,
+    pub kernel: Arc<Kernel>,
+    /// For bond0's device; the engine has its own.
+    pub host_reader: Option<DeviceReader>,
+    pub devices: Devices,
+    /// Of this network namespace; none where it cannot be mounted.
+    pub sysfs: Option<Sysfs>,
+    pub engine: EngineHandle,
+    pub tasks: Tasks,
+}
+
+/// The bonds' tasks, to wait for.
+#[derive(Default)]
+pub struct Tasks(Mutex<HashMap<BondId, JoinHandle<()>>>);
+
+impl Tasks {
+    fn add(&self, id: BondId, task: JoinHandle<()>) {
+        // Poisoned or not, a map of handles is whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, task);
+    }
+
+    pub fn take(&self, id: BondId) -> Option<JoinHandle<()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
+    }
+}
+
+/// A bond that was made.
+pub struct Made {
+    pub hook: Hook,
+    pub queues: Queues,
+    pub port: String,
+    pub maps: Arc<Maps>,
+    pub effects: mpsc::UnboundedSender<Effect>,
+    pub wanted: Vec<Wanted>,
+}
+
+/// A slave that can be enslaved, as it was found.
+struct Candidate<'a> {
+    config: &'a SlaveConfig,
+    found: Found,
+}
+
+/// Makes a bond. Refuses what cannot be before it changes anything.
+pub async fn bring_up(
+    machine: &Machine,
+    id: BondId,
+    config: &BondConfig,
+    missing: MissingSlaves,
+) -> Result<Made, AgentError> {
+    let hook = effects::hook(config.datapath, config.port.is_some());
+    let mtu = config.mtu.unwrap_or(DEFAULT_MTU);
+    let queues = match (&config.port, &machine.sysfs) {
+        (Some(_), _) => Queues::OfPort,
+        (None, Some(_)) => Queues::Sixteen,
+        (None, None) => Queues::One,
+    };
+    for slave in &config.slaves {
+        check_queue(&config.name, queues, &slave.name, slave.options)?;
+    }
+    refuse_existing(machine, config).await?;
+    let plan = EnslavePlan { mac: None, mtu, hook, unicast: Vec::new() };
+    let candidates = look_at_slaves(machine, config, &plan, missing).await?;
+    let port_found = match &config.port {
+        Some(port) => Some(observe(machine, port, &plan).await?),
+        None => None,
+    };
+
+    let pair = match config.port {
+        Some(_) => None,
+        None => Some(Pair { bond: config.name.clone(), port: free_port_name(machine, &config.name).await? }),
+    };
+
+    // From here on things change, and each change is on disk before it is made.
+    machine.places.make_run_of(&config.name)?;
+    let record = Record::new(&machine.places, &config.name, pair.clone(), port_found.clone());
+    record.save()?;
+
+    let pins = machine.places.pins_of(&config.name);
+    let mut data_plane = DataPlane::create(&pins, hook, Arc::clone(&machine.kernel))?;
+    machine.places.link_pins(&config.name);
+    let assigned = config.mac.or(config.host_mac.filter(|_| config.port.is_some()));
+    let mac = assigned
+        .or_else(|| candidates.first().map(|slave| slave.config.mac.unwrap_or(slave.found.mac)))
+        .unwrap_or_else(random_mac);
+    let side = match (&pair, &port_found) {
+        (Some(Pair { bond, port }), _) => {
+            let queues_of_bond = queues.count().into();
+            let plan = PairPlan { kind: PairKind::Veth, bond, port, mac, mtu, queues: queues_of_bond };
+            make_pair(machine, &plan, hook, queues).await?
+        }
+        (None, Some(found)) => take_port(machine, found, &plan, config.host_mac).await?,
+        // A bond has one of the two by construction.
+        (None, None) => return Err(AgentError::NoSuchBond(config.name.clone())),
+    };
+    data_plane.attach_port(&side.port_name, side.host.port())?;
+    let options = &config.options;
+    let entry = BondEntry::new(options.fail_over_mac, side.host.port(), side.host_mac, machine.cookie)
+        .with_host_device(side.host_device)
+        .with_flags(side.flags | effects::option_flags(options));
+    data_plane.maps().set_bond(entry);
+    watch_data_plane(&config.name, &mut data_plane);
+
+    let maps = data_plane.maps();
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let bond = NewBond {
+        name: config.name.clone(),
+        mac,
+        mac_assigned: assigned.is_some(),
+        seed: random(),
+        options: options.clone(),
+    };
+    let (to_prober, rounds) = mpsc::unbounded_channel();
+    let of =
+        prober::Of { id, bond: config.name.clone(), maps: Arc::clone(&maps), engine: machine.engine.clone() };
+    let asking = Prober::new(of, side.host, machine.devices.netlink.clone())?;
+    tokio::spawn(asking.run(rounds));
+    let member = Member {
+        id,
+        bond,
+        maps: Arc::clone(&maps),
+        effects: sender.clone(),
+        prober: to_prober,
+        host: side.host.device(),
+    };
+    machine.engine.send(Input::Add(Box::new(member)));
+    let parts = Parts {
+        id,
+        bond: config.name.clone(),
+        devices: machine.devices.clone(),
+        blocking: BlockingNetlink::open()?,
+        data_plane,
+        entry,
+        host: side.host,
+        mtu,
+        engine: machine.engine.clone(),
+        record,
+    };
+    machine.tasks.add(id, tokio::spawn(Effects::new(parts).run(receiver)));
+
+    for note in config.notes.iter().chain(&config.doubts()) {
+        info!("{note}");
+    }
+    for candidate in &candidates {
+        enslave(machine, id, &sender, candidate).await?;
+    }
+    if let Host::Pair { bond, .. } = side.host {
+        configure(&machine.devices, bond, config).await?;
+    }
+    settle(machine, id, &sender).await?;
+    let joined = |slave: &SlaveConfig| {
+        candidates
+            .iter()
+            .find(|candidate| candidate.config.name == slave.name)
+            .map(|slave| slave.found.ifindex)
+    };
+    let wanted = match missing {
+        MissingSlaves::Refuse => Vec::new(),
+        MissingSlaves::Await => {
+            config.slaves.iter().map(|slave| Wanted::new(slave.clone(), joined(slave))).collect()
+        }
+    };
+    Ok(Made { hook, queues, port: side.port_name, maps, effects: sender, wanted })
+}
+
+/// Waits until what the slaves' joining set off is done: the election, the bond's carrier and MAC.
+async fn settle(
+    machine: &Machine,
+    id: BondId,
+    effects: &mpsc::UnboundedSender<Effect>,
+) -> Result<(), AgentError> {
+    // Its answer comes after everything that the engine was told before.
+    machine.engine.status(id).await?;
+    let (reply, settled) = oneshot::channel();
+    let _ = effects.send(Effect::Settle { reply });
+    Ok(settled.await.map_err(|_| Stopping)?)
+}
+
+/// Enslaves one more interface, which must exist. Its ifindex is the answer.
+pub async fn join(
+    machine: &Machine,
+    id: BondId,
+    effects: &mpsc::UnboundedSender<Effect>,
+    hook: Hook,
+    slave: &SlaveConfig,
+) -> Result<u32, AgentError> {
+    let plan = EnslavePlan { mac: None, mtu: DEFAULT_MTU, hook, unicast: Vec::new() };
+    let found = observe(machine, &slave.name, &plan).await?;
+    check_nic(slave, &found)?;
+    let ifindex = found.ifindex;
+    enslave(machine, id, effects, &Candidate { config: slave, found }).await?;
+    Ok(ifindex)
+}
+
+async fn enslave(
+    machine: &Machine,
+    id: BondId,
+    effects: &mpsc::UnboundedSender<Effect>,
+    candidate: &Candidate<'_>,
+) -> Result<(), AgentError> {
+    let Candidate { config, found } = candidate;
+    let link = machine.devices.netlink.link_by_index(found.ifindex).await?;
+    let slave = NewSlave {
+        name: found.name.clone(),
+        ifindex: found.ifindex,
+        mac: config.mac.unwrap_or(found.mac),
+        can_set_mac: machine.devices.netlink.can_set_mac(&link).await?,
+        options: config.options,
+    };
+    let (reply, joined) = oneshot::channel();
+    let _ = effects.send(Effect::AwaitJoin { found: Box::new(found.clone()), mac: config.mac, reply });
+    machine.engine.request(id, Event::Join(slave)).await??;
+    joined.await.map_err(|_| Stopping)?
+}
+
+/// A bond's name must be free, here and in what earlier agents left.
+async fn refuse_existing(machine: &Machine, config: &BondConfig) -> Result<(), AgentError> {
+    let name = &config.name;
+    if machine.places.reserves(name) {
+        return Err(AgentError::Reserved(name.clone()));
+    }
+    if machine.places.has(name) {
+        return Err(AgentError::LeftBehind(name.clone()));
+    }
+    match kind_of(machine, name).await? {
+        Some(kind) => Err(AgentError::NameTaken { name: name.clone(), kind }),
+        None => Ok(()),
+    }
+}
+
+/// A name for the port that no interface has: whoever undoes this bond deletes the interface of that name.
+async fn free_port_name(machine: &Machine, bond: &str) -> Result<String, AgentError> {
+    let mut taken = String::new();
+    for port in port_names(bond) {
+        if kind_of(machine, &port).await?.is_none() {
+            return Ok(port);
+        }
+        taken = port;
+    }
+    Err(AgentError::PortNameTaken { bond: bond.to_owned(), port: taken })
+}
+
+/// What an interface is, if there is one of this name.
+async fn kind_of(machine: &Machine, name: &str) -> Result<Option<String>, AgentError> {
+    match machine.devices.netlink.link_by_name(name).await {
+        Ok(link) => Ok(Some(link.kind.unwrap_or_else(|| "hardware".into()))),
+        Err(error) if error.is_gone() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn look_at_slaves<'a>(
+    machine: &Machine,
+    config: &'a BondConfig,
+    plan: &EnslavePlan,
+    missing: MissingSlaves,
+) -> Result<Vec<Candidate<'a>>, AgentError> {
+    let mut candidates = Vec::new();
+    for slave in &config.slaves {
+        match observe(machine, &slave.name, plan).await {
+            Ok(found) => {
+                check_nic(slave, &found)?;
+                candidates.push(Candidate { config: slave, found });
+            }
+            Err(AgentError::Sys(error)) if error.is_gone() && missing == MissingSlaves::Await => {
+                warn!("{}: {}: absent, joins when it appears", config.name, slave.name);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(candidates)
+}
+
+/// A slave's queue must be one of the bond's.
+pub fn check_queue(bond: &str, queues: Queues, slave: &str, options: SlaveOptions) -> Result<(), AgentError> {
+    let queue_id = options.queue_id;
+    if queues.has(queue_id) {
+        return Ok(());
+    }
+    Err(AgentError::NoSuchQueue { bond: bond.to_owned(), slave: slave.to_owned(), queue_id, queues })
+}
+
+/// HWADDR of an ifcfg file names the NIC that is meant.
+fn check_nic(slave: &SlaveConfig, found: &Found) -> Result<(), AgentError> {
+    let has = |mac: Mac| found.mac == mac || found.permanent_mac == Some(mac);
+    match slave.hwaddr {
+        Some(wanted) if !has(wanted) => {
+            Err(AgentError::OtherNic { slave: slave.name.clone(), found: found.mac, wanted })
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn observe(machine: &Machine, name: &str, plan: &EnslavePlan) -> Result<Found, AgentError> {
+    let records = records(&machine.places);
+    let owner = |link: &LinkInfo| records.iter().find_map(|record| record.owner(&link.name, link.ifindex));
+    Ok(machine.devices.observe(name, plan, owner).await?)
+}
+
+/// Of the bonds of this namespace, those without an agent included.
+fn records(places: &Places) -> Vec<Record> {
+    let names = fs::read_dir(places.run()).into_iter().flatten().flatten();
+    let record = |entry: fs::DirEntry| {
+        let bond = entry.file_name().into_string().ok()?;
+        // A record that cannot be read has no say.
+        Record::read(places, &bond).ok().flatten()
+    };
+    names.filter_map(record).collect()
+}
+
+/// A bond's side that is not the wire, as it was made.
+struct Side {
+    host: Host,
+    port_name: String,
+    host_mac: Mac,
+    host_device: u64,
+    /// Of [`BondEntry`].
+    flags: u32,
+}
+
+async fn make_pair(
+    machine: &Machine,
+    plan: &PairPlan<'_>,
+    hook: Hook,
+    queues: Queues,
+) -> Result<Side, AgentError> {
+    let made = machine.devices.netlink.create_pair(plan).await?;
+    offload::apply(&machine.devices.ethtool, &made.bond, Role::Bond, hook)?;
+    offload::apply(&machine.devices.ethtool, &made.port, Role::Port, hook)?;
+    if let Some(sysfs) = machine.sysfs.as_ref().filter(|_| queues == Queues::Sixteen) {
+        sysfs.send_by_first_queue(plan.bond)?;
+    }
+    let (bond, port) = (made.bond.ifindex, made.port.ifindex);
+    let device = machine.host_reader.as_ref().and_then(|reader| reader.read(bond).ok());
+    Ok(Side {
+        host: Host::Pair { bond, port, promisc: false },
+        port_name: plan.port.to_owned(),
+        host_mac: plan.mac,
+        host_device: device.map_or(0, |state| state.device()),
+        flags: if queues == Queues::Sixteen { BondEntry::QUEUE_IDS } else { 0 },
+    })
+}
+
+/// An existing device becomes the port: like a slave, it takes everything in and has no addresses.
+async fn take_port(
+    machine: &Machine,
+    found: &Found,
+    plan: &EnslavePlan,
+    host_mac: Option<Mac>,
+) -> Result<Side, AgentError> {
+    let link = machine.devices.enslave(found, plan).await?;
+    machine.devices.netlink.set(link.ifindex, LinkSetting::Promisc(true)).await?;
+    Ok(Side {
+        host: Host::Port { port: link.ifindex, promisc: false },
+        port_name: link.name,
+        host_mac: host_mac.unwrap_or(Mac::ZERO),
+        host_device: 0,
+        flags: if host_mac.is_some() { 0 } else { BondEntry::LEARN_HOST_MAC },
+    })
+}
+
+/// bond0 up, with its addresses and routes.
+async fn configure(devices: &Devices, bond: u32, config: &BondConfig) -> Result<(), AgentError> {
+    devices.netlink.set(bond, LinkSetting::Up(true)).await?;
+    for address in &config.addresses {
+        devices.netlink.add_address(&Address::new(bond, address.addr(), address.prefix_len())).await?;
+    }
+    for route in &config.routes {
+        let (to, prefix_len) = match (route.to, route.via) {
+            (Destination::Prefix(net), _) => (net.network(), net.prefix_len()),
+            (Destination::Default, Some(std::net::IpAddr::V6(_))) => {
+                (std::net::Ipv6Addr::UNSPECIFIED.into(), 0)
+            }
+            (Destination::Default, _) => (std::net::Ipv4Addr::UNSPECIFIED.into(), 0),
+        };
+        let mut wanted = Route::new(bond, to, prefix_len, route.via);
+        if let Some(metric) = route.metric {
+            wanted.metric = metric;
+        }
+        devices.netlink.replace_route(&wanted).await?;
+    }
+    Ok(())
+}
+
+/// Reads what the programs say: their log, and EVENTS. Nobody waits for either.
+fn watch_data_plane(bond: &str, data_plane: &mut DataPlane) {
+    let watching = data_plane.take_log().and_then(|log| Ok((log, data_plane.take_events()?)));
+    match watching {
+        Ok((log, events)) => {
+            tokio::spawn(super::watch::log(log));
+            tokio::spawn(super::watch::events(bond.to_owned(), events));
+        }
+        Err(error) => warn!("{bond}: what the programs say is not read: {error}"),
+    }
+}
+
+/// A locally administered address that nobody else should have.
+fn random_mac() -> Mac {
+    let [a, b, c, d, e, f, ..] = random().to_ne_bytes();
+    Mac::new([a & 0xfe | 0x02, b, c, d, e, f])
+}
+
+fn random() -> u64 {
+    // The standard library's hashers are seeded by the kernel's random numbers.
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,374 @@
+//! The thread on which decisions are made: the engines of all bonds, link state, and ACTIVE.
+//!
+//! It makes no netlink request and never waits for RTNL, so nobody who holds it can delay a failover.
+//! What takes time is handed to the bond's [`super::effects`] and comes back as an event.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::Duration,
+};
+
+use bond_common::abi::{SlaveEntry, Slot};
+use tokio::sync::{mpsc as tasks, oneshot};
+
+use super::{
+    effects::Effect,
+    prober::{self, Round},
+};
+use crate::{
+    bond::{
+        Engine, NewBond, Refusal, Time,
+        command::Command,
+        event::{Duplex, Event, Heard, Link, Speed},
+        status::BondStatus,
+    },
+    sys::{
+        dataplane::{DeviceReader, Maps},
+        netlink::LinkEvent,
+    },
+};
+
+/// One bond of this agent. Numbers are not used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BondId(pub u32);
+
+/// What the thread is told.
+pub enum Input {
+    Add(Box<Member>),
+    Remove(BondId),
+    Event {
+        bond: BondId,
+        event: Event,
+    },
+    /// An event that may be refused.
+    Request {
+        bond: BondId,
+        event: Event,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// A device of this network namespace changed or vanished.
+    Device(LinkEvent),
+    /// What a slave's link is capable of.
+    Speed {
+        bond: BondId,
+        slot: Slot,
+        speed: Speed,
+        duplex: Duplex,
+    },
+    Status {
+        bond: BondId,
+        reply: oneshot::Sender<BondStatus>,
+    },
+}
+
+/// A bond that joins the thread.
+pub struct Member {
+    pub id: BondId,
+    pub bond: NewBond,
+    pub maps: Arc<Maps>,
+    pub effects: tasks::UnboundedSender<Effect>,
+    pub prober: tasks::UnboundedSender<prober::Input>,
+    /// ifindex of bond0, or of the port behind which the host is.
+    pub host: u32,
+}
+
+/// How others reach the thread.
+#[derive(Clone)]
+pub struct EngineHandle {
+    inputs: mpsc::Sender<Input>,
+}
+
+/// The thread has ended, which it does only when the agent does.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent is stopping")]
+pub struct Stopping;
+
+impl EngineHandle {
+    /// Starts the thread. `reader` is None where the kernel does not let devices be read without netlink;
+    /// links are known by netlink's events then.
+    pub fn start(reader: Option<DeviceReader>) -> std::io::Result<Self> {
+        let (inputs, received) = mpsc::channel();
+        thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || Loop { reader, bonds: HashMap::new() }.run(&received))?;
+        Ok(Self { inputs })
+    }
+
+    pub fn send(&self, input: Input) {
+        // A thread that is gone has nothing left to decide.
+        let _ = self.inputs.send(input);
+    }
+
+    pub fn event(&self, bond: BondId, event: Event) {
+        self.send(Input::Event { bond, event });
+    }
+
+    /// The inner result is the engine's answer.
+    pub async fn request(&self, bond: BondId, event: Event) -> Result<Result<(), Refusal>, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Request { bond, event, reply });
+        answer.await.map_err(|_| Stopping)
+    }
+
+    pub async fn status(&self, bond: BondId) -> Result<BondStatus, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Status { bond, reply });
+        answer.await.map_err(|_| Stopping)
+    }
+}
+
+/// CLOCK_MONOTONIC, which is also what bpf_ktime_get_ns tells.
+fn now() -> Time {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    // The clock exists on every Linux; zero would only make delays longer.
+    time.map_or(Duration::ZERO, Duration::from)
+}
+
+struct Loop {
+    reader: Option<DeviceReader>,
+    bonds: HashMap<BondId, Running>,
+}
+
+struct Running {
+    engine: Engine,
+    maps: Arc<Maps>,
+    effects: tasks::UnboundedSender<Effect>,
+    prober: tasks::UnboundedSender<prober::Input>,
+    host: u32,
+    /// The last link of each slave: its speed is learned by the effects, its state here.
+    links: HashMap<Slot, Link>,
+}
+
+impl Loop {
+    fn run(mut self, inputs: &mpsc::Receiver<Input>) {
+        loop {
+            let next = self.bonds.values().filter_map(|bond| bond.engine.poll_timeout()).min();
+            let input = match next {
+                Some(next) => match inputs.recv_timeout(next.saturating_sub(now())) {
+                    Ok(input) => Some(input),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                },
+                None => match inputs.recv() {
+                    Ok(input) => Some(input),
+                    Err(_) => return,
+                },
+            };
+            if let Some(input) = input {
+                self.take(input);
+            }
+            self.tick();
+        }
+    }
+
+    /// Timeouts that have passed, also while inputs keep coming.
+    fn tick(&mut self) {
+        let now = now();
+        for bond in self.bonds.values_mut() {
+            if bond.engine.poll_timeout().is_some_and(|due| due <= now) {
+                bond.fact(Event::Timeout, self.reader.as_ref());
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        let reader = self.reader.as_ref();
+        match input {
+            Input::Add(member) => {
+                let Member { id, bond, maps, effects, prober, host } = *member;
+                let engine = Engine::new(bond);
+                let running = Running { engine, maps, effects, prober, host, links: HashMap::new() };
+                self.bonds.insert(id, running);
+            }
+            Input::Remove(id) => {
+                self.bonds.remove(&id);
+            }
+            Input::Event { bond, event } => {
+                if let Some(bond) = self.bonds.get_mut(&bond) {
+                    bond.fact(event, reader);
+                }
+            }
+            Input::Request { bond, event, reply } => {
+                // A dropped reply tells the asker that the bond is gone.
+                if let Some(bond) = self.bonds.get_mut(&bond) {
+                    let answer = bond.engine.handle(now(), event);
+                    bond.carry_out(reader);
+                    let _ = reply.send(answer);
+                }
+            }
+            Input::Device(event) => {
+                for bond in self.bonds.values_mut() {
+                    bond.device(&event, reader);
+                }
+            }
+            Input::Speed { bond, slot, speed, duplex } => {
+                if let Some(bond) = self.bonds.get_mut(&bond)
+                    && let Some(link) = bond.links.get(&slot).copied()
+                {
+                    bond.fact(Event::Link { slot, link: Link { speed, duplex, ..link } }, reader);
+                }
+            }
+            Input::Status { bond, reply } => {
+                if let Some(bond) = self.bonds.get(&bond) {
+                    let _ = reply.send(bond.engine.status());
+                }
+            }
+        }
+    }
+}
+
+impl Running {
+    /// An event that is a fact; the engine refuses only requests.
+    fn fact(&mut self, event: Event, reader: Option<&DeviceReader>) {
+        match &event {
+            Event::Joined { slot, link } | Event::Link { slot, link } => {
+                self.links.insert(*slot, *link);
+            }
+            Event::Links(links) => self.links.extend(links.iter().copied()),
+            _ => {}
+        }
+        let _ = self.engine.handle(now(), event);
+        self.carry_out(reader);
+    }
+
+    fn device(&mut self, event: &LinkEvent, reader: Option<&DeviceReader>) {
+        match event {
+            LinkEvent::Changed(link) => {
+                if link.ifindex == self.host {
+                    let _ = self.effects.send(Effect::HostChanged);
+                } else if link.link == Some(self.host) && link.link_netns.is_none() {
+                    self.uppers_changed();
+                }
+                let Some((slot, renamed)) = self
+                    .engine
+                    .slaves()
+                    .find(|slave| slave.ifindex == link.ifindex)
+                    .map(|slave| (slave.slot, slave.name != link.name))
+                else {
+                    return;
+                };
+                if renamed {
+                    self.fact(Event::Renamed { slot, name: link.name.clone() }, reader);
+                }
+                self.observe(slot, link.ifindex, link.has_link(), reader);
+            }
+            LinkEvent::Deleted { ifindex } => {
+                let slot =
+                    self.engine.slaves().find(|slave| slave.ifindex == *ifindex).map(|slave| slave.slot);
+                let Some(slot) = slot else {
+                    self.uppers_changed();
+                    return;
+                };
+                self.fact(Event::Gone { slot }, reader);
+                let _ = self.effects.send(Effect::Forget { slot });
+            }
+            // Events were lost: the next look at the links finds out, and it is made now.
+            LinkEvent::Overrun => self.poll_links(reader),
+        }
+    }
+
+    fn uppers_changed(&self) {
+        let _ = self.effects.send(Effect::UppersChanged);
+        let _ = self.prober.send(prober::Input::UppersChanged);
+    }
+
+    /// Tells the engine a slave's link.
+    fn observe(&mut self, slot: Slot, ifindex: u32, said: bool, reader: Option<&DeviceReader>) {
+        let link = self.look(slot, ifindex, said, reader);
+        self.fact(Event::Link { slot, link }, reader);
+    }
+
+    /// A slave's link: as it is now, or else as netlink said.
+    fn look(&self, slot: Slot, ifindex: u32, said: bool, reader: Option<&DeviceReader>) -> Link {
+        let up = match reader.map(|reader| reader.read(ifindex)) {
+            Some(Ok(state)) => state.link_up(),
+            Some(Err(_)) | None => said,
+        };
+        let before = self.links.get(&slot).copied().unwrap_or(Link::new(false));
+        if up && !before.up {
+            // The speed may be another one now; it is asked for beside, and told when it is known.
+            let _ = self.effects.send(Effect::ReadSpeed { slot });
+        }
+        Link { up, ..before }
+    }
+
+    fn poll_links(&mut self, reader: Option<&DeviceReader>) {
+        let Some(reader) = reader else {
+            let _ = self.effects.send(Effect::ReadLinks);
+            return;
+        };
+        let slaves = self.engine.slaves().filter(|slave| slave.joined);
+        let slaves: Vec<_> = slaves.map(|slave| (slave.slot, slave.ifindex)).collect();
+        // A device that cannot be read is gone, or is going: netlink tells which.
+        let link = |(slot, ifindex)| (slot, self.look(slot, ifindex, false, Some(reader)));
+        let links = slaves.into_iter().map(link).collect();
+        self.fact(Event::Links(links), Some(reader));
+    }
+
+    /// Does what the engine wants done, until it wants nothing more.
+    fn carry_out(&mut self, reader: Option<&DeviceReader>) {
+        while let Some(command) = self.engine.poll_command() {
+            match command {
+                Command::PollLinks => self.poll_links(reader),
+                Command::ReadCounters { slot } => self.read_counters(slot),
+                Command::ReadProbes => self.read_probes(),
+                Command::WriteSlave { slot, ifindex, wire_mac, permanent_mac, queue_id } => {
+                    let entry = SlaveEntry::new(ifindex, wire_mac, permanent_mac);
+                    self.maps.set_slave(slot, entry.with_queue_id(queue_id));
+                }
+                Command::ClearSlave { slot } => {
+                    self.links.remove(&slot);
+                    self.maps.set_slave(slot, SlaveEntry::default());
+                }
+                Command::Switch { active, draining, usable } => {
+                    self.maps.update_active(|word| word.next(active, draining, usable));
+                }
+                Command::Enslave { slot, mac } => {
+                    let joining = self.engine.slaves().find(|slave| slave.slot == slot);
+                    if let Some(slave) = joining {
+                        let name = slave.name.to_owned();
+                        let _ =
+                            self.effects.send(Effect::Enslave { slot, ifindex: slave.ifindex, name, mac });
+                    }
+                }
+                Command::Probe { slot, mac } => {
+                    if let Some(slave) = self.engine.slaves().find(|slave| slave.slot == slot) {
+                        let (ifindex, options) = (slave.ifindex, self.engine.options().clone());
+                        let round = Box::new(Round { slot, ifindex, mac, options });
+                        let _ = self.prober.send(prober::Input::Round(round));
+                    }
+                }
+                slow @ (Command::Notify(_)
+                | Command::Release { .. }
+                | Command::SetCarrier(_)
+                | Command::SetSlaveMac { .. }
+                | Command::SetBondMac(_)
+                | Command::Announce { .. }
+                | Command::Report { .. }
+                | Command::AskNeighbours) => {
+                    let _ = self.effects.send(Effect::Command(slow));
+                }
+            }
+        }
+    }
+
+    fn read_probes(&mut self) {
+        let slaves = self.engine.slaves().filter(|slave| slave.joined);
+        let heard = slaves.map(|slave| Heard { slot: slave.slot, times: self.maps.probe_times(slave.slot) });
+        let heard = heard.collect();
+        let _ = self.engine.handle(now(), Event::Probes(heard));
+    }
+
+    fn read_counters(&mut self, slot: Slot) {
+        // Without counters there is nothing to tell; the next look may succeed.
+        if let Ok(stats) = self.maps.stats(slot.index() as u32) {
+            let (tx_packets, rx_unicast) = (stats.tx_packets, stats.rx_unicast);
+            let _ = self.engine.handle(now(), Event::Counters { slot, tx_packets, rx_unicast });
+        }
+    }
+}

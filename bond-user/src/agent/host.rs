@@ -1,0 +1,105 @@
+//! The side of a bond that is not the wire: bond0 and its port, or a port that was there before.
+
+use std::fmt;
+
+/// What is behind the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// bond0, the other end of the port.
+    Pair { bond: u32, port: u32, promisc: bool },
+    /// Somebody else: a container, a virtual machine, a network.
+    Port { port: u32, promisc: bool },
+}
+
+impl Host {
+    /// ifindex of the wire's side.
+    pub fn port(&self) -> u32 {
+        match *self {
+            Self::Pair { port, .. } | Self::Port { port, .. } => port,
+        }
+    }
+
+    /// ifindex of the device whose settings go on to the slaves.
+    pub fn device(&self) -> u32 {
+        match *self {
+            Self::Pair { bond, .. } => bond,
+            Self::Port { port, .. } => port,
+        }
+    }
+
+    /// Whether slaves receive everything for it.
+    pub fn promisc(&self) -> bool {
+        match *self {
+            Self::Pair { promisc, .. } | Self::Port { promisc, .. } => promisc,
+        }
+    }
+
+    pub fn set_promisc(&mut self, wanted: bool) {
+        match self {
+            Self::Pair { promisc, .. } | Self::Port { promisc, .. } => *promisc = wanted,
+        }
+    }
+}
+
+/// The transmit queues of bond0 by which a frame may choose its slave (queue_id).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queues {
+    /// The driver's tx_queues: 16, of which the first is nobody's.
+    Sixteen,
+    /// A port that was there before has the queues of whoever is behind it.
+    OfPort,
+    /// What nobody assigned to a queue could not be sent by the first.
+    One,
+}
+
+impl Queues {
+    /// As `IFLA_NUM_TX_QUEUES` of bond0.
+    pub fn count(self) -> u16 {
+        match self {
+            Self::Sixteen => 16,
+            Self::OfPort | Self::One => 1,
+        }
+    }
+
+    pub fn has(self, queue_id: u16) -> bool {
+        queue_id < self.count()
+    }
+}
+
+/// The end of a sentence about a bond.
+impl fmt::Display for Queues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sixteen => "has transmit queues 1 to 15; choose one of them, or 0 for none",
+            Self::OfPort => "ends in a port, whose queues are not the bond's; leave queue_id out",
+            Self::One => "has one transmit queue, because sysfs cannot be mounted; leave queue_id out",
+        })
+    }
+}
+
+/// Bytes of an interface's name, without the final zero (IFNAMSIZ).
+const NAME_LENGTH: usize = 15;
+/// Far more bonds than one namespace has.
+const MAX_NUMBERED: u32 = 1000;
+
+/// The names that a bond's port may have, best first: `bond0-port`, or where that is too long, `xbp` and a
+/// number.
+pub fn port_names(bond: &str) -> impl Iterator<Item = String> {
+    let name = format!("{bond}-port");
+    let fits = name.len() <= NAME_LENGTH;
+    let numbered = (0..MAX_NUMBERED).filter(move |_| !fits).map(|number| format!("xbp{number}"));
+    Some(name).filter(|_| fits).into_iter().chain(numbered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::port_names;
+
+    #[test]
+    fn a_ports_name_fits_an_interface() {
+        for (bond, port) in [("bond0", "bond0-port"), ("bond012345", "bond012345-port")] {
+            assert_eq!(port_names(bond).collect::<Vec<_>>(), [port]);
+        }
+        assert!(port_names("bond0123456").take(3).eq(["xbp0", "xbp1", "xbp2"]));
+    }
+}

@@ -1,0 +1,196 @@
+//! Where an agent keeps things: by its network namespace's cookie, so that agents in different namespaces
+//! never meet, with names for people beside.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+
+const BPFFS: &str = "/sys/fs/bpf";
+const PINS: &str = "/sys/fs/bpf/xbond";
+const RUN: &str = "/run/xbond";
+const SOCKET: &str = "xbond.sock";
+const LOCK: &str = "lock";
+
+/// A place that could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("cannot mount bpffs on {BPFFS}: {0}; mount it first: mount -t bpf bpf {BPFFS}")]
+    Bpffs(nix::Error),
+    #[error(
+        "an agent runs in this network namespace already, and one serves all its bonds: describe \
+         them in files for one `xbond run -c`, or end that agent first"
+    )]
+    Occupied,
+}
+
+/// The places of one network namespace.
+#[derive(Clone, Debug)]
+pub struct Places {
+    pins: PathBuf,
+    run: PathBuf,
+}
+
+/// Held as long as an agent runs; the kernel lets go of it when the agent dies.
+pub struct Claim {
+    _lock: Flock<File>,
+}
+
+impl Places {
+    /// Of the namespace with this SO_NETNS_COOKIE.
+    pub fn of(netns_cookie: u64) -> Self {
+        let name = netns_cookie.to_string();
+        Self { pins: Path::new(PINS).join(&name), run: Path::new(RUN).join(&name) }
+    }
+
+    /// Pins of a bond. bpffs takes no dots in names.
+    pub fn pins_of(&self, bond: &str) -> PathBuf {
+        self.pins.join(bond.replace('.', "%2E"))
+    }
+
+    /// Where the run directories of all bonds are.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// Whether anything of a bond is here. An agent that dies while it makes its places or takes them away
+    /// leaves some of them, empty ones too.
+    pub fn has(&self, bond: &str) -> bool {
+        self.pins_of(bond).exists() || self.run_of(bond).is_dir()
+    }
+
+    /// Names that no bond can have, because the agent's own files have them.
+    pub fn reserves(&self, bond: &str) -> bool {
+        [LOCK, SOCKET].contains(&bond)
+    }
+
+    /// Where found.json and the like of a bond are.
+    pub fn run_of(&self, bond: &str) -> PathBuf {
+        self.run.join(bond)
+    }
+
+    /// The control socket of this namespace's agent.
+    pub fn socket(&self) -> PathBuf {
+        self.run.join(SOCKET)
+    }
+
+    /// Makes the directories, mounts bpffs if nobody has, and keeps other agents out.
+    pub fn claim(&self) -> Result<Claim, PlaceError> {
+        mount_bpffs()?;
+        for dir in [Path::new(PINS), &self.pins] {
+            make_dir(dir, 0o700)?;
+        }
+        make_dir(Path::new(RUN), 0o755)?;
+        make_dir(&self.run, 0o755)?;
+        let path = self.run.join(LOCK);
+        let error = |source| PlaceError::Io { path: path.clone(), source };
+        // Nobody else may even read it: whoever has it open can lock it.
+        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = file.map_err(error)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Claim { _lock: lock }),
+            Err((_, nix::Error::EWOULDBLOCK)) => Err(PlaceError::Occupied),
+            Err((_, other)) => Err(error(other.into())),
+        }
+    }
+
+    /// True while an agent of this namespace lives.
+    pub fn is_claimed(&self) -> bool {
+        let Ok(file) = File::open(self.run.join(LOCK)) else { return false };
+        matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, nix::Error::EWOULDBLOCK)))
+    }
+
+    /// Makes a bond's run directory.
+    pub fn make_run_of(&self, bond: &str) -> Result<PathBuf, PlaceError> {
+        make_dir(Path::new(RUN), 0o755)?;
+        make_dir(&self.run, 0o755)?;
+        let dir = self.run_of(bond);
+        make_dir(&dir, 0o755)?;
+        Ok(dir)
+    }
+
+    /// Names for people: /sys/fs/bpf/xbond/bond0. The first to claim a name has it.
+    pub fn link_pins(&self, bond: &str) {
+        let pins = self.pins_of(bond);
+        if let Some(name) = pins.file_name() {
+            link(&pins, &Path::new(PINS).join(name));
+        }
+    }
+
+    /// /run/xbond/xbond.sock, likewise.
+    pub fn link_socket(&self) {
+        link(&self.socket(), &Path::new(RUN).join(SOCKET));
+    }
+
+    /// Takes a bond's name for people and its run directory away.
+    pub fn forget(&self, bond: &str) {
+        let pins = self.pins_of(bond);
+        if let Some(name) = pins.file_name() {
+            unlink(&pins, &Path::new(PINS).join(name));
+        }
+        let _ = fs::remove_dir_all(self.run_of(bond));
+    }
+
+    /// Takes away what the agent itself made; bonds that are kept keep theirs.
+    pub fn leave(&self) {
+        unlink(&self.socket(), &Path::new(RUN).join(SOCKET));
+        let _ = fs::remove_file(self.socket());
+        // Empty directories only.
+        let _ = fs::remove_dir(&self.pins);
+        let _ = fs::remove_dir(PINS);
+        // The lock stays: removing it would let two agents hold two locks of one name.
+    }
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<(), PlaceError> {
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            Err(PlaceError::Io { path: path.to_path_buf(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A convenience: that it fails, or that another namespace has the name, stops nobody.
+fn link(target: &Path, name: &Path) {
+    // A link whose target is gone belongs to nobody.
+    if fs::symlink_metadata(name).is_ok() && fs::metadata(name).is_err() {
+        let _ = fs::remove_file(name);
+    }
+    let _ = symlink(target, name);
+}
+
+fn unlink(target: &Path, name: &Path) {
+    if fs::read_link(name).is_ok_and(|found| found == target) {
+        let _ = fs::remove_file(name);
+    }
+}
+
+fn mount_bpffs() -> Result<(), PlaceError> {
+    if statfs(BPFFS).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC) {
+        return Ok(());
+    }
+    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(PlaceError::Bpffs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_dots_are_escaped_where_bpffs_needs_it() {
+        let places = Places::of(7);
+        assert_eq!(places.pins_of("bond0.5"), Path::new("/sys/fs/bpf/xbond/7/bond0%2E5"));
+        assert_eq!(places.run_of("bond0.5"), Path::new("/run/xbond/7/bond0.5"));
+    }
+}

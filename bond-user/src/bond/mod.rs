@@ -1,0 +1,35 @@
+//! The bonding engine: everything that decides, nothing that acts.
+//!
+//! The engine is told what happened and when ([`Engine::handle`]), and answers with what is to be done
+//! ([`Engine::poll_command`]) and when it wants to be called again ([`Engine::poll_timeout`]). It reads no
+//! clock, does no I/O, logs nothing and knows neither netlink nor BPF, so every rule of the bonding driver
+//! that it follows is a table in a test. Functions of drivers/net/bonding/bond_main.c are named where a rule
+//! comes from them.
+//!
+//! - [`event`], [`command`], [`status`], [`options`]: what goes in and comes out.
+//! - `engine`: the bond's state, and the way from each event to its commands.
+//! - `link`: when a link counts as up or down (miimon, updelay, downdelay).
+//! - `arp_monitor`: when a slave counts as up or down by what it hears (arp_interval).
+//! - `election`: which slave is active (primary, primary_reselect, prio).
+//! - `mac_plan`: who wears which MAC (fail_over_mac).
+//! - `announce`: the rounds of announcements after a failover.
+//! - `monitor`: whether the new active slave is heard.
+
+mod announce;
+mod arp_monitor;
+pub mod command;
+mod election;
+mod engine;
+pub mod event;
+mod link;
+mod mac_plan;
+mod monitor;
+pub mod options;
+pub mod status;
+#[cfg(test)]
+mod tests;
+
+pub use engine::{Engine, NewBond, Refusal, SlaveRef};
+
+/// A moment: the time since a fixed one, which never goes back (CLOCK_MONOTONIC).
+pub type Time = std::time::Duration;

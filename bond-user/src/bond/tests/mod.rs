@@ -1,0 +1,9 @@
+//! The engine as a whole, with a lab in place of the agent, the NICs and the clock.
+
+mod arp;
+mod failover;
+mod lab;
+mod macs;
+mod random;
+mod requests;
+mod timing;

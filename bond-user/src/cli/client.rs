@@ -1,0 +1,82 @@
+//! The client of the control socket.
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::{
+    agent::{control::Failure, places::Places},
+    bond::options::interface_name_fault,
+    sys::netns,
+};
+
+/// The path of a bond. A name that no bond can have is refused here: it could mean another path.
+pub fn path_of(bond: &str) -> Result<String> {
+    if let Some(fault) = interface_name_fault(bond) {
+        bail!("{bond:?} cannot be a bond: it {fault}");
+    }
+    Ok(format!("/v1/bonds/{}", utf8_percent_encode(bond, NON_ALPHANUMERIC)))
+}
+
+/// The path of a slave of a bond, likewise.
+pub fn path_of_slave(bond: &str, slave: &str) -> Result<String> {
+    let bond = path_of(bond)?;
+    if let Some(fault) = interface_name_fault(slave) {
+        bail!("{slave:?} cannot be a slave: it {fault}");
+    }
+    Ok(format!("{bond}/slaves/{}", utf8_percent_encode(slave, NON_ALPHANUMERIC)))
+}
+
+/// One request to the agent of this network namespace.
+pub fn request<T: DeserializeOwned>(
+    method: Method,
+    path: &str,
+    body: Option<serde_json::Value>,
+) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(send(method, path, body))
+}
+
+/// There is no agent to ask.
+#[derive(Debug, thiserror::Error)]
+#[error("no agent runs in this network namespace; start one with `xbond run`")]
+pub struct NoAgent;
+
+async fn send<T: DeserializeOwned>(method: Method, path: &str, body: Option<serde_json::Value>) -> Result<T> {
+    let socket = Places::of(netns::cookie()?).socket();
+    let stream = match UnixStream::connect(&socket).await {
+        Ok(stream) => stream,
+        Err(error) => match error.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => bail!(NoAgent),
+            std::io::ErrorKind::PermissionDenied => {
+                bail!("{}: only root may talk to the agent; run it with sudo", socket.display())
+            }
+            _ => bail!("cannot reach the agent at {}: {error}", socket.display()),
+        },
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let body = body.map(|value| value.to_string()).unwrap_or_default();
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "xbond")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body)))?;
+    let response = sender.send_request(request).await;
+    let response = response.map_err(|error| anyhow!("the agent did not answer: {error}"))?;
+    let status = response.status();
+    let body = response.into_body().collect().await;
+    let bytes = body.map_err(|error| anyhow!("the agent's answer broke off: {error}"))?.to_bytes();
+    if status.is_success() {
+        return serde_json::from_slice(&bytes).context("the agent's answer is of another version");
+    }
+    match serde_json::from_slice::<Failure>(&bytes) {
+        Ok(failure) => bail!("{}", failure.error),
+        Err(_) => bail!("the agent answered {status}"),
+    }
+}

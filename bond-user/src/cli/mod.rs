@@ -1,0 +1,204 @@
+//! The command line: all its types here, one file per verb.
+
+mod client;
+mod down;
+mod run;
+mod set;
+mod show;
+mod slave;
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use bond_common::mac::Mac;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+use crate::config::Datapath;
+
+/// Active-backup NIC bonding on eBPF
+#[derive(Debug, Parser)]
+#[command(name = "xbond", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Bring bonds up and look after them, in the foreground
+    Run(RunArgs),
+    /// Show bonds
+    Show(ShowArgs),
+    /// Change options of a running bond, or of a slave of it
+    Set(SetArgs),
+    /// Enslave an interface: it takes the bond's MTU and, by fail_over_mac, its MAC
+    AddSlave(AddSlaveArgs),
+    /// Release a slave: it is left down, with the MAC and MTU that it had before
+    DelSlave(DelSlaveArgs),
+    /// Take a bond down: its slaves are as they were found
+    Down(DownArgs),
+}
+
+/// From files (-c), from RHEL's network scripts (--ifcfg), or from flags.
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// A TOML file, or a directory of them; may be repeated
+    #[arg(short, long = "config", value_name = "FILE", group = "source")]
+    config: Vec<PathBuf>,
+    /// A directory of RHEL ifcfg files, run as they are
+    #[arg(long, value_name = "DIR", group = "source")]
+    ifcfg: Option<PathBuf>,
+    /// Name of the bond
+    #[arg(long, value_name = "NAME", group = "source", requires = "slave")]
+    bond: Option<String>,
+    /// A slave of the bond; may be repeated, the order decides the bond's MAC
+    #[arg(long = "slave", value_name = "IF", requires = "bond")]
+    slave: Vec<String>,
+    /// An option of the bonding driver; may be repeated
+    #[arg(short = 'o', long = "option", value_name = "KEY=VALUE", requires = "bond", value_parser = key_value)]
+    options: Vec<(String, String)>,
+    /// An address of the bond; may be repeated
+    #[arg(long, value_name = "ADDRESS/PREFIX", requires = "bond")]
+    address: Vec<IpNet>,
+    /// An existing interface on the bond's wire side, instead of a new device for the bond
+    #[arg(long, value_name = "IF", requires = "bond")]
+    port: Option<String>,
+    /// The MAC of whoever is behind --port; learned if not given
+    #[arg(long, value_name = "MAC", requires = "port")]
+    host_mac: Option<Mac>,
+    /// The bond's own MAC, instead of its first slave's
+    #[arg(long, value_name = "MAC", requires = "bond")]
+    mac: Option<Mac>,
+    /// Bytes
+    #[arg(long, value_name = "BYTES", requires = "bond")]
+    mtu: Option<u32>,
+    /// What carries the packets; for all bonds
+    #[arg(long, value_enum)]
+    datapath: Option<DatapathArg>,
+    /// Accept a bond whose links nothing monitors, and which therefore never fails over
+    #[arg(long)]
+    allow_unmonitored: bool,
+    /// Look at links every miimon only; to measure what events are worth
+    #[arg(long, hide = true)]
+    no_link_events: bool,
+    /// Attach tc programs as kernels before 6.6 do; to test that
+    #[arg(long, hide = true)]
+    clsact: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DatapathArg {
+    /// tc for a bond that ends in the host stack, xdp for one that ends in a port
+    Auto,
+    /// tc hooks: TSO, GRO and checksum offload stay
+    Tc,
+    /// Native XDP: for forwarders
+    Xdp,
+    /// XDP in the stack, for drivers without native XDP
+    XdpGeneric,
+}
+
+impl From<DatapathArg> for Datapath {
+    fn from(argument: DatapathArg) -> Self {
+        match argument {
+            DatapathArg::Auto => Self::Auto,
+            DatapathArg::Tc => Self::Tc,
+            DatapathArg::Xdp => Self::Xdp,
+            DatapathArg::XdpGeneric => Self::XdpGeneric,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// Only this bond
+    bond: Option<String>,
+    /// As JSON
+    #[arg(short, long, conflicts_with = "proc")]
+    json: bool,
+    /// As the driver prints /proc/net/bonding/BOND
+    #[arg(long)]
+    proc: bool,
+}
+
+#[derive(Debug, Args)]
+struct SetArgs {
+    bond: String,
+    /// Change options of this slave: prio, queue_id
+    #[arg(long, value_name = "IF")]
+    slave: Option<String>,
+    /// Options of the bonding driver, and active_slave; set in order
+    #[arg(required = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    settings: Vec<(String, String)>,
+}
+
+/// A slave added so is released for good when its interface vanishes; one of a file joins again.
+#[derive(Debug, Args)]
+struct AddSlaveArgs {
+    bond: String,
+    /// The interface
+    #[arg(value_name = "IF")]
+    slave: String,
+    /// An option of the slave: prio, queue_id; may be repeated
+    #[arg(short = 'o', long = "option", value_name = "KEY=VALUE", value_parser = key_value)]
+    options: Vec<(String, String)>,
+}
+
+/// The active slave hands over first. A slave of a file stays away until the agent is started again.
+#[derive(Debug, Args)]
+struct DelSlaveArgs {
+    bond: String,
+    /// The slave
+    #[arg(value_name = "IF")]
+    slave: String,
+}
+
+#[derive(Debug, Args)]
+struct DownArgs {
+    bond: String,
+    /// Without an agent, from what it left behind
+    #[arg(long)]
+    force: bool,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text}: not KEY=VALUE"))?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}
+
+/// Exit code for input that is refused; clap has the same.
+const REFUSED: u8 = 2;
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
+        Verb::Run(arguments) => run::run(arguments),
+        Verb::Show(arguments) => show::show(&arguments),
+        Verb::Set(arguments) => set::set(arguments),
+        Verb::AddSlave(arguments) => slave::add(arguments),
+        Verb::DelSlave(arguments) => slave::delete(&arguments),
+        Verb::Down(arguments) => down::down(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Every error says its causes itself.
+            let _ = writeln!(io::stderr(), "xbond: {error}");
+            ExitCode::from(REFUSED)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,416 @@
+//! What is wanted: the bonds that flags, TOML files and ifcfg files describe, in one model.
+//!
+//! [`toml`] and [`ifcfg`] read files into a [`Config`], the command line builds [`BondConfig`]s from flags;
+//! [`Config::check`] holds what is common to all of them. Nothing here looks at the machine.
+
+pub mod ifcfg;
+mod problem;
+mod shell;
+pub mod toml;
+
+use std::{collections::HashMap, fmt, net::IpAddr, ops::RangeInclusive, path::PathBuf, str::FromStr};
+
+use bond_common::{abi::MAX_SLAVES, mac::Mac};
+use ipnet::IpNet;
+
+pub use self::{
+    problem::{ConfigError, Note, Problem},
+    shell::ShellError,
+};
+use crate::bond::options::{BondOptions, FailOverMac, SlaveOptions, Unmonitored, interface_name_fault};
+
+/// Bytes that the payload of a frame may have, on any device that may be a slave.
+pub const MTU_RANGE: RangeInclusive<u32> = 68..=65535;
+
+/// Everything that is wanted of one agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    pub bonds: Vec<BondConfig>,
+    /// What a person should know about the files themselves.
+    pub notes: Vec<Note>,
+}
+
+/// What is wanted of one bond.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BondConfig {
+    pub name: String,
+    /// In the order in which they are enslaved.
+    pub slaves: Vec<SlaveConfig>,
+    pub options: BondOptions,
+    /// The bond's own MAC, instead of that of its first slave.
+    pub mac: Option<Mac>,
+    pub addresses: Vec<IpNet>,
+    pub routes: Vec<Route>,
+    /// Bytes.
+    pub mtu: Option<u32>,
+    pub datapath: Datapath,
+    /// An existing device that is the bond's wire side, instead of a pair made for it.
+    pub port: Option<String>,
+    /// The MAC of whoever is behind `port`; learned where it is not given.
+    pub host_mac: Option<Mac>,
+    pub on_exit: OnExit,
+    /// Is a bond without a link monitor what is meant?
+    pub unmonitored: Unmonitored,
+    /// What a person should know about it.
+    pub notes: Vec<Note>,
+    pub origin: Origin,
+}
+
+/// What is wanted of one slave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlaveConfig {
+    pub name: String,
+    pub options: SlaveOptions,
+    /// The MAC that the NIC must have when it is found: a NIC of this name with another one is not meant.
+    pub hwaddr: Option<Mac>,
+    /// Set before it is enslaved, and its permanent one from then on.
+    pub mac: Option<Mac>,
+    /// Set before it is enslaved; bytes.
+    pub mtu: Option<u32>,
+}
+
+/// A route through the bond.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub to: Destination,
+    /// None: the destination is on the link.
+    pub via: Option<IpAddr>,
+    pub metric: Option<u32>,
+}
+
+/// Where a route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Everything, in the family of the gateway; IPv4 if there is none.
+    Default,
+    Prefix(IpNet),
+}
+
+/// What carries the packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Datapath {
+    /// tc for a bond that ends in the host stack, native XDP for one that ends in a port.
+    #[default]
+    Auto,
+    Tc,
+    Xdp,
+    /// XDP on skbs, for drivers without native XDP.
+    XdpGeneric,
+}
+
+/// What becomes of a bond when its agent is told to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnExit {
+    /// The bond goes, and its slaves are as they were found.
+    #[default]
+    Down,
+    /// It goes on without an agent, until one adopts it.
+    Keep,
+}
+
+/// Where something was said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    #[default]
+    Flags,
+    File {
+        path: PathBuf,
+        /// From 1.
+        line: Option<usize>,
+    },
+}
+
+impl Config {
+    /// Adds another file's bonds.
+    ///
+    /// # Errors
+    /// A bond is in both.
+    pub fn merge(&mut self, other: Self) -> Result<(), ConfigError> {
+        for bond in other.bonds {
+            if let Some(first) = self.bonds.iter().find(|known| known.name == bond.name) {
+                let problem = Problem::BondTwice { bond: bond.name, first: first.origin.clone() };
+                return Err(ConfigError::new(bond.origin, problem));
+            }
+            self.bonds.push(bond);
+        }
+        self.notes.extend(other.notes);
+        Ok(())
+    }
+
+    /// What must hold whatever the source: every bond by itself ([`BondConfig::check`]), and no interface in
+    /// two roles.
+    ///
+    /// # Errors
+    /// The first thing found wrong.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let mut roles = HashMap::new();
+        for bond in &self.bonds {
+            let at = |problem| ConfigError::new(bond.origin.clone(), problem);
+            bond.check().map_err(at)?;
+            let slaves = bond.slaves.iter().map(|slave| (&slave.name, Role::SlaveOf(&bond.name)));
+            let port = bond.port.iter().map(|port| (port, Role::PortOf(&bond.name)));
+            for (interface, role) in [(&bond.name, Role::Bond)].into_iter().chain(slaves).chain(port) {
+                if let Some(first) = roles.insert(interface, role) {
+                    return Err(at(Problem::TwoRoles {
+                        interface: interface.clone(),
+                        roles: [first.to_string(), role.to_string()],
+                    }));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an interface is in a configuration.
+#[derive(Clone, Copy)]
+enum Role<'a> {
+    Bond,
+    SlaveOf(&'a str),
+    PortOf(&'a str),
+}
+
+impl fmt::Display for Role<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bond => f.write_str("a bond"),
+            Self::SlaveOf(bond) => write!(f, "a slave of {bond}"),
+            Self::PortOf(bond) => write!(f, "the port of {bond}"),
+        }
+    }
+}
+
+impl BondConfig {
+    /// A bond without slaves, with the driver's defaults.
+    pub fn new(name: impl Into<String>, origin: Origin) -> Self {
+        Self {
+            name: name.into(),
+            slaves: Vec::new(),
+            options: BondOptions::default(),
+            mac: None,
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            mtu: None,
+            datapath: Datapath::default(),
+            port: None,
+            host_mac: None,
+            on_exit: OnExit::default(),
+            unmonitored: Unmonitored::default(),
+            notes: Vec::new(),
+            origin,
+        }
+    }
+
+    /// What must hold for one bond whatever the source.
+    ///
+    /// # Errors
+    /// The first thing found wrong.
+    pub fn check(&self) -> Result<(), Problem> {
+        self.check_names()?;
+        self.check_numbers()?;
+        if self.port.is_some() {
+            self.check_port()?;
+        } else if self.host_mac.is_some() {
+            return Err(Problem::HostMacWithoutPort { bond: self.name.clone() });
+        }
+        if self.mac.is_some() && self.options.fail_over_mac == FailOverMac::Active {
+            return Err(Problem::MacOfActive { bond: self.name.clone() });
+        }
+        if !self.options.is_monitored() && self.unmonitored == Unmonitored::Refuse {
+            return Err(crate::bond::options::OptionError::Unmonitored.into());
+        }
+        Ok(())
+    }
+
+    fn check_names(&self) -> Result<(), Problem> {
+        let slaves = self.slaves.iter().map(|slave| slave.name.as_str());
+        let names = slaves.clone().chain(self.port.as_deref()).chain([self.name.as_str()]);
+        for name in names {
+            let fault =
+                if name == "lo" { Some("is the loopback device") } else { interface_name_fault(name) };
+            if let Some(fault) = fault {
+                return Err(Problem::BadName { name: name.to_owned(), fault });
+            }
+        }
+        for (place, slave) in slaves.clone().enumerate() {
+            if slaves.clone().take(place).any(|earlier| earlier == slave) {
+                return Err(Problem::SlaveTwice { bond: self.name.clone(), slave: slave.to_owned() });
+            }
+        }
+        if self.slaves.len() > MAX_SLAVES {
+            return Err(Problem::TooManySlaves { bond: self.name.clone(), slaves: self.slaves.len() });
+        }
+        Ok(())
+    }
+
+    fn check_numbers(&self) -> Result<(), Problem> {
+        let macs = [("mac", self.mac), ("host_mac", self.host_mac)];
+        let slave_macs = self.slaves.iter().flat_map(|slave| [("hwaddr", slave.hwaddr), ("mac", slave.mac)]);
+        for (key, mac) in macs.into_iter().chain(slave_macs) {
+            if let Some(mac) = mac.filter(|mac| !mac.is_unicast()) {
+                return Err(Problem::NotAWearableMac { key, mac });
+            }
+        }
+        let mtus = [self.mtu].into_iter().chain(self.slaves.iter().map(|slave| slave.mtu));
+        if let Some(mtu) = mtus.flatten().find(|mtu| !MTU_RANGE.contains(mtu)) {
+            return Err(Problem::BadMtu { mtu });
+        }
+        for (place, address) in self.addresses.iter().enumerate() {
+            if address.addr().is_unspecified() || address.addr().is_multicast() {
+                return Err(Problem::NotAHostAddress { address: *address });
+            }
+            if self.addresses[..place].contains(address) {
+                return Err(Problem::AddressTwice { address: *address });
+            }
+        }
+        self.routes.iter().try_for_each(Route::check)
+    }
+
+    /// Behind a port is somebody else's host, who has the addresses.
+    fn check_port(&self) -> Result<(), Problem> {
+        let host_side = [
+            ("addresses", !self.addresses.is_empty()),
+            ("routes", !self.routes.is_empty()),
+            ("mtu", self.mtu.is_some()),
+            ("mac", self.mac.is_some()),
+        ];
+        match host_side.into_iter().find(|(_, given)| *given) {
+            Some((key, _)) => Err(Problem::NotWithPort { bond: self.name.clone(), key }),
+            None => Ok(()),
+        }
+    }
+
+    /// What may be meant, and may as well be a mistake.
+    pub fn doubts(&self) -> Vec<Note> {
+        let mut doubts = Vec::new();
+        let is_slave = |name: &String| self.slaves.iter().any(|slave| slave.name == *name);
+        if let Some(primary) = self.options.primary.as_ref().filter(|primary| !is_slave(primary)) {
+            doubts.push(Note::PrimaryNotASlave { bond: self.name.clone(), primary: primary.clone() });
+        }
+        doubts.extend(
+            self.slaves
+                .iter()
+                .filter(|slave| slave.mtu.is_some())
+                .map(|slave| Note::SlaveMtu { bond: self.name.clone(), slave: slave.name.clone() }),
+        );
+        if self.slaves.is_empty() {
+            doubts.push(Note::NoSlaves { bond: self.name.clone() });
+        }
+        doubts
+    }
+}
+
+impl SlaveConfig {
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), options: SlaveOptions::default(), hwaddr: None, mac: None, mtu: None }
+    }
+}
+
+impl Route {
+    fn check(&self) -> Result<(), Problem> {
+        let Destination::Prefix(prefix) = self.to else { return Ok(()) };
+        if prefix.trunc() != prefix {
+            return Err(Problem::HostBits { prefix, meant: prefix.trunc() });
+        }
+        match self.via {
+            Some(via) if via.is_ipv4() != prefix.addr().is_ipv4() => {
+                Err(Problem::FamiliesDiffer { prefix, via })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Destination {
+    const DEFAULT: &'static str = "default";
+}
+
+impl FromStr for Destination {
+    type Err = ipnet::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == Self::DEFAULT { Ok(Self::Default) } else { text.parse().map(Self::Prefix) }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str(Self::DEFAULT),
+            Self::Prefix(prefix) => prefix.fmt(f),
+        }
+    }
+}
+
+/// A text that is none of a few words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{word}: not a value; allowed: {}", .allowed.join(", "))]
+pub struct NotAWord {
+    pub word: String,
+    pub allowed: &'static [&'static str],
+}
+
+fn word<T: Copy>(text: &str, words: &'static [&'static str], values: &[T]) -> Result<T, NotAWord> {
+    let place = words.iter().position(|word| *word == text);
+    place
+        .and_then(|place| values.get(place).copied())
+        .ok_or_else(|| NotAWord { word: text.to_owned(), allowed: words })
+}
+
+impl Datapath {
+    /// In the order of [`Self::ALL`].
+    pub const WORDS: &'static [&'static str] = &["auto", "tc", "xdp", "xdp-generic"];
+    pub const ALL: &'static [Self] = &[Self::Auto, Self::Tc, Self::Xdp, Self::XdpGeneric];
+}
+
+impl FromStr for Datapath {
+    type Err = NotAWord;
+
+    fn from_str(text: &str) -> Result<Self, NotAWord> {
+        word(text, Self::WORDS, Self::ALL)
+    }
+}
+
+impl fmt::Display for Datapath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Tc => "tc",
+            Self::Xdp => "xdp",
+            Self::XdpGeneric => "xdp-generic",
+        })
+    }
+}
+
+impl OnExit {
+    /// In the order of [`Self::ALL`].
+    pub const WORDS: &'static [&'static str] = &["down", "keep"];
+    pub const ALL: &'static [Self] = &[Self::Down, Self::Keep];
+}
+
+impl FromStr for OnExit {
+    type Err = NotAWord;
+
+    fn from_str(text: &str) -> Result<Self, NotAWord> {
+        word(text, Self::WORDS, Self::ALL)
+    }
+}
+
+impl fmt::Display for OnExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Down => "down",
+            Self::Keep => "keep",
+        })
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flags => f.write_str("command line"),
+            Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
+            Self::File { path, line: None } => path.display().fmt(f),
+        }
+    }
+}

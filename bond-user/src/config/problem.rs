@@ -1,0 +1,169 @@
+//! What is wrong with a configuration, and what is worth knowing about it.
+
+use std::{fmt, net::IpAddr, path::PathBuf};
+
+use bond_common::{abi::MAX_SLAVES, mac::Mac};
+use ipnet::IpNet;
+
+use super::{MTU_RANGE, Origin, shell::ShellError};
+use crate::bond::options::{self, OptionError, suggestion};
+
+/// A configuration that is refused: where, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{origin}: {problem}")]
+pub struct ConfigError {
+    pub origin: Origin,
+    pub problem: Box<Problem>,
+}
+
+impl ConfigError {
+    pub fn new(origin: Origin, problem: Problem) -> Self {
+        Self { origin, problem: Box::new(problem) }
+    }
+}
+
+/// Why a configuration is refused: what is wrong, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error("cannot be read: {0}")]
+    Unreadable(#[from] std::io::Error),
+    #[error("not UTF-8 text")]
+    NotText,
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    #[error("{bond}: {error}")]
+    OfBond { bond: String, error: OptionError },
+
+    #[error("{name:?} cannot be an interface here: it {fault}")]
+    BadName { name: String, fault: &'static str },
+    #[error("{bond}: slave {slave} is named twice")]
+    SlaveTwice { bond: String, slave: String },
+    #[error("{bond}: {slaves} slaves; a bond has at most {MAX_SLAVES}")]
+    TooManySlaves { bond: String, slaves: usize },
+    #[error("{interface} is {} and {}; it can be only one", .roles[0], .roles[1])]
+    TwoRoles { interface: String, roles: [String; 2] },
+    #[error("bond {bond} is already defined in {first}")]
+    BondTwice { bond: String, first: Origin },
+    #[error("{bond}: host_mac belongs to a port; set port, or use mac for the bond's own address")]
+    HostMacWithoutPort { bond: String },
+    #[error("{bond}: {key} cannot be set together with port: the host behind the port has its own")]
+    NotWithPort { bond: String, key: &'static str },
+    #[error("{bond}: mac has no meaning with fail_over_mac=active: the bond wears its active slave's MAC")]
+    MacOfActive { bond: String },
+    #[error("{key} = {mac}: not the address of one station; it is zero or a group")]
+    NotAWearableMac { key: &'static str, mac: Mac },
+    #[error("mtu = {mtu}: not an MTU; allowed: {} to {} bytes", MTU_RANGE.start(), MTU_RANGE.end())]
+    BadMtu { mtu: u32 },
+    #[error("{address}: not an address that a host can have")]
+    NotAHostAddress { address: IpNet },
+    #[error("{address}: given twice")]
+    AddressTwice { address: IpNet },
+    #[error("route to {prefix}: has bits beyond its prefix length; {meant} is meant")]
+    HostBits { prefix: IpNet, meant: IpNet },
+    #[error("route to {prefix} via {via}: IPv4 and IPv6 cannot be mixed")]
+    FamiliesDiffer { prefix: IpNet, via: IpAddr },
+
+    /// What the TOML parser says.
+    #[error("{0}")]
+    Syntax(String),
+    #[error("no version; write version = 1 at the top")]
+    NoVersion,
+    #[error("version = {0}: this xbond reads version 1")]
+    OtherVersion(String),
+    #[error("{key}: no such key in {table}; {}", suggestion(.closest, .known))]
+    UnknownKey { key: String, table: String, closest: Option<&'static str>, known: Vec<&'static str> },
+    #[error("{key}: {found} where {wanted} is wanted")]
+    WrongType { key: String, found: &'static str, wanted: &'static str },
+    #[error("{key} = {value}: not {wanted}")]
+    BadValue { key: String, value: String, wanted: String },
+    #[error("slave {slave} has a table, but is not in slaves = [...] of {bond}")]
+    NotASlave { bond: String, slave: String },
+    #[error("no files named *.toml in this directory")]
+    NoFiles,
+
+    #[error(transparent)]
+    Shell(#[from] ShellError),
+    #[error("{key}={value}: {why}")]
+    Refused { key: String, value: String, why: &'static str },
+    #[error("no {key}, and xbond goes by it")]
+    Missing { key: &'static str },
+    #[error(
+        "no mode in BONDING_OPTS, which means balance-rr; xbond does active-backup: write mode=active-backup"
+    )]
+    NoMode,
+    #[error("a {file} file: {why}")]
+    RefusedFile { file: &'static str, why: &'static str },
+    #[error("{text}: not a route that xbond sets; it reads PREFIX via GATEWAY dev DEVICE metric NUMBER")]
+    BadRoute { text: String },
+    #[error("MASTER={bond}: no ifcfg file of this directory is that bond's")]
+    NoSuchBond { bond: String },
+    #[error("no bond in the ifcfg files of this directory")]
+    NoBonds,
+}
+
+/// Something accepted that a person should know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// What became of an option of a bond.
+    Option {
+        bond: String,
+        note: options::Note,
+    },
+    /// A slave takes the bond's MTU, and has the one it was found with when it is released.
+    SlaveMtu {
+        bond: String,
+        slave: String,
+    },
+    PrimaryNotASlave {
+        bond: String,
+        primary: String,
+    },
+    NoSlaves {
+        bond: String,
+    },
+    /// ONBOOT=no: the bond is left out.
+    NotOnBoot {
+        file: PathBuf,
+        bond: String,
+    },
+    /// A key that says something about an interface which xbond leaves to others.
+    NotApplied {
+        file: PathBuf,
+        key: String,
+    },
+    /// A gateway outside of the first address's network, for which initscripts set no route.
+    GatewayElsewhere {
+        file: PathBuf,
+        gateway: IpAddr,
+    },
+    /// A file that is no plain list of assignments, and says nothing of bonds.
+    Skipped {
+        file: PathBuf,
+        why: String,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Option { bond, note } => write!(f, "{bond}: {note}"),
+            Self::SlaveMtu { bond, slave } => {
+                write!(f, "{bond}: {slave}: its own MTU has no effect: a slave takes the bond's")
+            }
+            Self::PrimaryNotASlave { bond, primary } => {
+                write!(f, "{bond}: primary={primary} is not one of its slaves")
+            }
+            Self::NoSlaves { bond } => write!(f, "{bond}: has no slaves"),
+            Self::NotOnBoot { file, bond } => {
+                write!(f, "{}: ONBOOT=no: {bond} is left out", file.display())
+            }
+            Self::NotApplied { file, key } => write!(f, "{}: {key} is not applied by xbond", file.display()),
+            Self::GatewayElsewhere { file, gateway } => write!(
+                f,
+                "{}: GATEWAY={gateway} is not in the network of the first address: no default route",
+                file.display()
+            ),
+            Self::Skipped { file, why } => write!(f, "{}: left out: {why}", file.display()),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! `xbond show --proc`: /proc/net/bonding/NAME, as the driver prints it, for tools that read that
+//! (`bond_info_show_master`, `bond_info_show_slave`). Only the first line tells the two apart.
+
+use std::fmt::{self, Write as _};
+
+use super::json::{Bond, Slave};
+
+/// One bond.
+pub fn show(bond: &Bond) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = show_bond(&mut text, bond);
+    text
+}
+
+fn show_bond(text: &mut String, bond: &Bond) -> fmt::Result {
+    writeln!(text, "Ethernet Channel Bonding Driver: v{} (xbond)\n", env!("CARGO_PKG_VERSION"))?;
+    write!(text, "Bonding Mode: fault-tolerance (active-backup)")?;
+    match name(bond, "fail_over_mac") {
+        "none" => writeln!(text)?,
+        policy => writeln!(text, " (fail_over_mac {policy})")?,
+    }
+    // A primary that is not enslaved is none.
+    match bond.slaves.iter().find(|slave| slave.name == name(bond, "primary")) {
+        Some(primary) => {
+            let reselect = name(bond, "primary_reselect");
+            writeln!(text, "Primary Slave: {} (primary_reselect {reselect})", primary.name)?;
+        }
+        None => writeln!(text, "Primary Slave: None")?,
+    }
+    writeln!(text, "Currently Active Slave: {}", bond.active_slave.as_deref().unwrap_or("None"))?;
+    writeln!(text, "MII Status: {}", if bond.carrier { "up" } else { "down" })?;
+    for (title, key) in [
+        ("MII Polling Interval", "miimon"),
+        ("Up Delay", "updelay"),
+        ("Down Delay", "downdelay"),
+        ("Peer Notification Delay", "peer_notif_delay"),
+    ] {
+        writeln!(text, "{title} (ms): {}", number(bond, key))?;
+    }
+    if number(bond, "arp_interval") > 0 {
+        writeln!(text, "ARP Polling Interval (ms): {}", number(bond, "arp_interval"))?;
+        writeln!(text, "ARP Missed Max: {}", number(bond, "arp_missed_max"))?;
+        writeln!(text, "ARP IP target/s (n.n.n.n form):{}", targets(bond, "arp_ip_target"))?;
+        writeln!(text, "NS IPv6 target/s (xx::xx form):{}", targets(bond, "ns_ip6_target"))?;
+    }
+    bond.slaves.iter().try_for_each(|slave| show_slave(text, slave))
+}
+
+fn show_slave(text: &mut String, slave: &Slave) -> fmt::Result {
+    writeln!(text, "\nSlave Interface: {}", slave.name)?;
+    writeln!(text, "MII Status: {}", slave.mii_status)?;
+    match slave.speed {
+        Some(speed) => writeln!(text, "Speed: {speed} Mbps")?,
+        None => writeln!(text, "Speed: Unknown")?,
+    }
+    writeln!(text, "Duplex: {}", slave.duplex.as_deref().unwrap_or("Unknown"))?;
+    writeln!(text, "Link Failure Count: {}", slave.link_failure_count)?;
+    writeln!(text, "Permanent HW addr: {}", slave.permanent_mac)?;
+    writeln!(text, "Slave queue ID: {}", slave.queue_id)
+}
+
+fn name<'bond>(bond: &'bond Bond, key: &str) -> &'bond str {
+    bond.options.get(key).and_then(|value| value.as_str()).unwrap_or_default()
+}
+
+fn number(bond: &Bond, key: &str) -> u64 {
+    bond.options.get(key).and_then(|value| value.as_u64()).unwrap_or_default()
+}
+
+/// A space before each, a comma between two.
+fn targets(bond: &Bond, key: &str) -> String {
+    let targets = bond.options.get(key).and_then(|value| value.as_array());
+    let targets: Vec<_> = targets.into_iter().flatten().filter_map(|target| target.as_str()).collect();
+    targets.iter().enumerate().fold(String::new(), |text, (place, target)| {
+        let comma = if place > 0 { "," } else { "" };
+        text + comma + " " + target
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        bond::options::{BondOptions, FailOverMac, PrimaryReselect},
+        report::json::Counters,
+    };
+
+    fn bond(options: BondOptions, active: Option<&str>, slaves: Vec<Slave>) -> Bond {
+        Bond {
+            name: "bond0".into(),
+            active_slave: active.map(str::to_owned),
+            mac: "02:00:00:00:00:10".into(),
+            carrier: active.is_some(),
+            datapath: "tc".into(),
+            port: "bond0-port".into(),
+            options: serde_json::to_value(options).unwrap().as_object().unwrap().clone(),
+            drops: BTreeMap::new(),
+            slaves,
+            absent: Vec::new(),
+        }
+    }
+
+    fn slave(last: u8, mii: &str, failures: u32) -> Slave {
+        Slave {
+            name: format!("slave{last}"),
+            ifindex: 2,
+            state: "backup".into(),
+            mii_status: mii.into(),
+            mac: "02:00:00:00:00:99".into(),
+            permanent_mac: format!("02:00:00:00:00:1{last}"),
+            link_failure_count: failures,
+            speed: Some(10_000),
+            duplex: Some("full".into()),
+            prio: 0,
+            queue_id: 0,
+            counters: Counters::default(),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn miimon(fail_over_mac: FailOverMac) -> BondOptions {
+        BondOptions { miimon: 100, fail_over_mac, ..BondOptions::default() }
+    }
+
+    /// Without the version line, which differs.
+    #[track_caller]
+    fn assert_shown(bond: &Bond, expected: &str) {
+        let shown = show(bond);
+        let (version, rest) = shown.split_once('\n').unwrap();
+        assert!(version.starts_with("Ethernet Channel Bonding Driver: v"), "{version}");
+        assert_eq!(rest, expected);
+    }
+
+    const DELAYS: &str = "Up Delay (ms): 0\nDown Delay (ms): 0\nPeer Notification Delay (ms): 0\n";
+
+    #[test]
+    fn each_policy_as_the_driver_prints_it() {
+        for (policy, word) in [
+            (FailOverMac::None, ""),
+            (FailOverMac::Active, " (fail_over_mac active)"),
+            (FailOverMac::Follow, " (fail_over_mac follow)"),
+        ] {
+            let bond = bond(miimon(policy), Some("slave1"), vec![slave(0, "down", 2), slave(1, "up", 0)]);
+            let expected = format!(
+                "
+Bonding Mode: fault-tolerance (active-backup){word}
+Primary Slave: None
+Currently Active Slave: slave1
+MII Status: up
+MII Polling Interval (ms): 100
+{DELAYS}
+Slave Interface: slave0
+MII Status: down
+Speed: 10000 Mbps
+Duplex: full
+Link Failure Count: 2
+Permanent HW addr: 02:00:00:00:00:10
+Slave queue ID: 0
+
+Slave Interface: slave1
+MII Status: up
+Speed: 10000 Mbps
+Duplex: full
+Link Failure Count: 0
+Permanent HW addr: 02:00:00:00:00:11
+Slave queue ID: 0
+"
+            );
+            assert_shown(&bond, &expected);
+        }
+    }
+
+    #[test]
+    fn a_bond_without_slaves() {
+        let expected = format!(
+            "
+Bonding Mode: fault-tolerance (active-backup) (fail_over_mac follow)
+Primary Slave: None
+Currently Active Slave: None
+MII Status: down
+MII Polling Interval (ms): 100
+{DELAYS}"
+        );
+        assert_shown(&bond(miimon(FailOverMac::Follow), None, Vec::new()), &expected);
+    }
+
+    #[test]
+    fn a_primary_counts_while_it_is_enslaved() {
+        for (primary, expected) in
+            [("slave0", "Primary Slave: slave0 (primary_reselect better)"), ("nosuch", "Primary Slave: None")]
+        {
+            let options = BondOptions {
+                primary: Some(primary.into()),
+                primary_reselect: PrimaryReselect::Better,
+                ..miimon(FailOverMac::None)
+            };
+            let shown = show(&bond(options, Some("slave0"), vec![slave(0, "up", 0)]));
+            assert_eq!(shown.lines().nth(3), Some(expected));
+        }
+    }
+
+    #[test]
+    fn an_unknown_speed_a_delayed_link_and_a_queue() {
+        let slave = Slave { speed: None, duplex: None, queue_id: 3, ..slave(2, "going back", 1) };
+        let shown = show(&bond(miimon(FailOverMac::None), None, vec![slave]));
+        let (_, of_slave) = shown.split_once("Slave Interface: ").unwrap();
+        let expected = "slave2
+MII Status: going back
+Speed: Unknown
+Duplex: Unknown
+Link Failure Count: 1
+Permanent HW addr: 02:00:00:00:00:12
+Slave queue ID: 3
+";
+        assert_eq!(of_slave, expected);
+    }
+
+    #[test]
+    fn arp_monitoring_has_its_lines() {
+        let options = BondOptions {
+            arp_interval: 200,
+            arp_ip_target: vec!["10.0.0.254".parse().unwrap(), "10.0.0.253".parse().unwrap()],
+            ..BondOptions::default()
+        };
+        let shown = show(&bond(options, None, Vec::new()));
+        let expected = "Peer Notification Delay (ms): 0
+ARP Polling Interval (ms): 200
+ARP Missed Max: 2
+ARP IP target/s (n.n.n.n form): 10.0.0.254, 10.0.0.253
+NS IPv6 target/s (xx::xx form):
+";
+        assert!(shown.ends_with(expected), "{shown}");
+    }
+}

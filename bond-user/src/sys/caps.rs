@@ -1,0 +1,72 @@
+//! What the agent may do.
+
+use std::io;
+
+use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
+
+use super::SysError;
+
+/// netlink, ethtool and BPF networking programs; packet sockets; maps and programs; bpf_probe_read_kernel.
+const NEEDED: [Capability; 4] =
+    [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_BPF, Capability::CAP_PERFMON];
+
+/// Whether the calling thread has the capabilities that xbond needs.
+pub fn check() -> Result<(), SysError> {
+    let effective = caps::read(None, CapSet::Effective).map_err(failed)?;
+    let missing: Vec<_> = NEEDED.into_iter().filter(|needed| !effective.contains(needed)).collect();
+    if missing.is_empty() { Ok(()) } else { Err(SysError::NotPrivileged { missing: names(&missing) }) }
+}
+
+/// Gives up, for good, all other capabilities. They are the calling thread's: this belongs before the first
+/// thread is started, and after what needs more (mounting bpffs, entering a namespace).
+pub fn keep_needed() -> Result<(), SysError> {
+    let needed: CapsHashSet = NEEDED.into_iter().collect();
+    // CAP_SETPCAP itself is among what goes.
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(failed)? {
+        for other in caps::runtime::thread_all_supported().difference(&needed) {
+            caps::drop(None, CapSet::Bounding, *other).map_err(failed)?;
+        }
+    }
+    caps::clear(None, CapSet::Ambient).map_err(failed)?;
+    caps::clear(None, CapSet::Inheritable).map_err(failed)?;
+    caps::set(None, CapSet::Effective, &needed).map_err(failed)?;
+    caps::set(None, CapSet::Permitted, &needed).map_err(failed)
+}
+
+fn names(capabilities: &[Capability]) -> String {
+    capabilities.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn failed(error: CapsError) -> SysError {
+    SysError::kernel("change the capabilities", "this thread", io::Error::other(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// Capabilities belong to a thread, so the others of this process keep theirs.
+    #[test]
+    fn what_is_not_needed_goes_and_what_is_missing_is_named() {
+        if let Err(error) = check() {
+            eprintln!("skipped: {error}");
+            return;
+        }
+        let test = || {
+            keep_needed().unwrap();
+            check().unwrap();
+            for set in [CapSet::Effective, CapSet::Permitted] {
+                assert_eq!(caps::read(None, set).unwrap(), NEEDED.into_iter().collect(), "{set:?}");
+            }
+            assert!(caps::raise(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).is_err());
+            caps::drop(None, CapSet::Effective, Capability::CAP_BPF).unwrap();
+            assert_eq!(
+                check().unwrap_err().to_string(),
+                "xbond needs CAP_BPF, which this process does not have; run it with sudo"
+            );
+        };
+        thread::spawn(test).join().unwrap();
+    }
+}

@@ -1,0 +1,144 @@
+//! What this kernel is and has.
+
+use std::fs;
+
+use aya::util::KernelVersion;
+use bond_common::abi::Offsets;
+
+use super::{Hook, btf::Btf};
+
+/// The first kernel with everything that xbond cannot do without.
+const OLDEST: KernelVersion = KernelVersion::new(5, 14, 0);
+/// The first kernel that hands XDP programs frames in more than one piece.
+const XDP_FRAGS: KernelVersion = KernelVersion::new(5, 18, 0);
+const TCX: KernelVersion = KernelVersion::new(6, 6, 0);
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// A kernel that lacks something.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    #[error("cannot tell the kernel's version: {0}")]
+    Unknown(String),
+    #[error("Linux {found} is too old: xbond needs 5.14 or later (network namespace cookies)")]
+    TooOld { found: String },
+    #[error(
+        "Linux {found} is too old for datapath=xdp, which needs 5.18 or later (XDP on frames in fragments); use datapath=tc"
+    )]
+    TooOldForXdp { found: String },
+}
+
+/// This kernel's types, read once and shared by all bonds.
+pub struct Kernel {
+    offsets: Offsets,
+    tc: TcAttach,
+}
+
+/// How a tc program gets to its hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcAttach {
+    /// As a link, first of all. Linux 6.6 on.
+    Tcx,
+    /// As a filter of the clsact qdisc.
+    Clsact,
+}
+
+impl Kernel {
+    /// A kernel without BTF still forwards; only its devices' states are read by netlink then.
+    pub fn read() -> Self {
+        let tcx = KernelVersion::current().is_ok_and(|version| version >= TCX);
+        let tc = if tcx { TcAttach::Tcx } else { TcAttach::Clsact };
+        Self { offsets: offsets().unwrap_or_default(), tc }
+    }
+
+    /// The same, with tc programs attached in this way.
+    #[must_use]
+    pub fn with_tc(self, tc: TcAttach) -> Self {
+        Self { tc, ..self }
+    }
+
+    pub(super) fn tc(&self) -> TcAttach {
+        self.tc
+    }
+
+    /// Refuses a kernel on which this hook cannot work.
+    pub fn check(hook: Hook) -> Result<(), KernelError> {
+        let version = KernelVersion::current().map_err(|error| KernelError::Unknown(error.to_string()))?;
+        let release = nix::sys::utsname::uname()
+            .map_or_else(|_| "?".into(), |names| names.release().to_string_lossy().into_owned());
+        Self::check_version(version, release, hook)
+    }
+
+    /// The same, of any kernel; `found` is its name for people.
+    fn check_version(version: KernelVersion, found: String, hook: Hook) -> Result<(), KernelError> {
+        if version < OLDEST {
+            return Err(KernelError::TooOld { found });
+        }
+        if hook != Hook::Tc && version < XDP_FRAGS {
+            return Err(KernelError::TooOldForXdp { found });
+        }
+        Ok(())
+    }
+
+    /// All zero where there is no BTF.
+    pub(super) fn offsets(&self) -> Offsets {
+        self.offsets
+    }
+}
+
+/// The places of the few fields that the data plane reads from kernel memory. None where this kernel has no
+/// BTF, or the fields are not as they are known.
+fn offsets() -> Option<Offsets> {
+    let blob = fs::read(VMLINUX).ok()?;
+    let btf = Btf::parse(&blob)?;
+    Some(Offsets {
+        skb_dev: btf.offset("sk_buff", "dev")?,
+        state: btf.offset("net_device", "state")?,
+        ifindex: btf.offset("net_device", "ifindex")?,
+        dev_addr: btf.offset("net_device", "dev_addr")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_is_refused_by_its_name() {
+        let (all, tc, none) = ([Hook::Tc, Hook::Xdp, Hook::XdpGeneric].as_slice(), &[Hook::Tc], &[]);
+        let table = [
+            ((4, 19, 325), none.as_slice()),
+            ((5, 13, 19), none),
+            ((5, 14, 0), tc.as_slice()),
+            ((5, 17, 15), tc),
+            ((5, 18, 0), all),
+            ((6, 1, 0), all),
+            ((7, 0, 0), all),
+        ];
+        for ((major, minor, patch), able) in table {
+            for &hook in all {
+                let version = KernelVersion::new(major, minor, patch);
+                let name = format!("{major}.{minor}.{patch}-test");
+                match Kernel::check_version(version, name.clone(), hook) {
+                    Ok(()) => assert!(able.contains(&hook), "{name} {hook}"),
+                    Err(error) => {
+                        assert!(!able.contains(&hook), "{name} {hook}");
+                        let way_out = if able.is_empty() { "needs 5.14 or later" } else { "use datapath=tc" };
+                        let sentence = error.to_string();
+                        assert!(sentence.contains(&name) && sentence.contains(way_out), "{sentence}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn offsets_are_found_in_this_kernels_types() {
+        let Some(offsets) = offsets() else {
+            println!("skipped: this kernel has no {VMLINUX}");
+            return;
+        };
+        // sk_buff.dev stands behind two list pointers in every kernel so far.
+        assert_eq!(offsets.skb_dev, 16);
+        assert!(offsets.ifindex > 0 && offsets.dev_addr > 0 && offsets.dev_addr % 8 == 0);
+    }
+}

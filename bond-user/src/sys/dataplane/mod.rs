@@ -1,0 +1,617 @@
+//! The data plane of one bond: its programs loaded and attached, its maps, and their pins.
+
+mod btf;
+mod kernel;
+mod mapped;
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use aya::{
+    Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
+    maps::{DevMap, Map, MapData, PerCpuArray, RingBuf},
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        links::{FdLink, PinnedLink},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions},
+    },
+};
+use aya_log::EbpfLogger;
+use bond_common::{
+    abi::{ActiveWord, BondEntry, DeviceState, PORT_STATS, ProbeTimes, SlaveEntry, Slot, Targets},
+    counters::SlotStats,
+    mac::Mac,
+    names,
+};
+
+pub use kernel::{Kernel, KernelError, TcAttach};
+use mapped::Mapped;
+
+/// The compiled programs.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bond-ebpf"));
+
+/// Which hooks carry the packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    Tc,
+    /// In the driver.
+    Xdp,
+    /// In the stack, for devices whose driver has no XDP: slower than tc.
+    XdpGeneric,
+}
+
+impl Hook {
+    fn port_program(self) -> &'static str {
+        match self {
+            Self::Tc => names::TC_PORT_TX,
+            Self::Xdp | Self::XdpGeneric => names::XDP_PORT_TX,
+        }
+    }
+
+    fn slave_program(self) -> &'static str {
+        match self {
+            Self::Tc => names::TC_SLAVE_RX,
+            Self::Xdp | Self::XdpGeneric => names::XDP_SLAVE_RX,
+        }
+    }
+}
+
+impl std::fmt::Display for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tc => "tc",
+            Self::Xdp => "xdp",
+            Self::XdpGeneric => "xdp-generic",
+        })
+    }
+}
+
+/// What can go wrong between xbond and the kernel's BPF.
+#[derive(Debug, thiserror::Error)]
+pub enum DataPlaneError {
+    #[error("cannot load the BPF programs: {}", error_chain(.0))]
+    Load(#[from] aya::EbpfError),
+    #[error("cannot load the BPF program {name}: {}", error_chain(.source))]
+    Program { name: &'static str, source: ProgramError },
+    #[error("the BPF object has no {0}; it was built from other sources")]
+    Missing(&'static str),
+    #[error("cannot attach {hook} to {device}: {reason}")]
+    Attach { hook: Hook, device: String, reason: String },
+    #[error("the BPF map {name}: {}", error_chain(.source))]
+    Map { name: &'static str, source: aya::maps::MapError },
+    #[error("the device map {name}: {}", error_chain(.source))]
+    DevMap { name: &'static str, source: aya::maps::xdp::XdpMapError },
+    #[error("{0} exists: the bond runs, or was left behind; take it away with `xbond down BOND --force`")]
+    Exists(PathBuf),
+    #[error("{path}: {source}")]
+    Pin { path: PathBuf, source: io::Error },
+    #[error("the kernel's log of the programs: {0}")]
+    Log(#[from] aya_log::Error),
+    #[error("the state of device {ifindex}: {reason}")]
+    DeviceState { ifindex: u32, reason: String },
+}
+
+/// A program at its hook.
+enum Attached {
+    /// It stays as long as the pin, whoever dies.
+    #[expect(dead_code, reason = "held, so that the program stays attached after its pin is gone")]
+    Link(PinnedLink),
+    /// A clsact filter, of kernels without tcx (before 6.6): it stays until it is removed.
+    Filter(SchedClassifierLink),
+}
+
+/// While it is held, bond0 takes frames with MACs that it had: [`DataPlane::accept_former_macs`].
+pub struct FormerMacs {
+    _link: SchedClassifierLink,
+}
+
+/// The data plane of one bond. Dropping it leaves everything where it is; [`Self::remove`] takes it away.
+pub struct DataPlane {
+    dir: PathBuf,
+    hook: Hook,
+    kernel: Arc<Kernel>,
+    maps: Arc<Maps>,
+    /// The object with the port's program.
+    port_object: Ebpf,
+    port: Option<Attached>,
+    slaves: [Option<Attached>; bond_common::abi::MAX_SLAVES],
+    tx_ports: DevMap<MapData>,
+    rx_port: DevMap<MapData>,
+}
+
+impl DataPlane {
+    /// Creates the maps, pins them under `dir`, which must not exist, and loads the port's program.
+    pub fn create(dir: &Path, hook: Hook, kernel: Arc<Kernel>) -> Result<Self, DataPlaneError> {
+        let pin_error = |source: io::Error| match source.kind() {
+            io::ErrorKind::AlreadyExists => DataPlaneError::Exists(dir.to_path_buf()),
+            _ => DataPlaneError::Pin { path: dir.to_path_buf(), source },
+        };
+        fs::DirBuilder::new().mode(0o700).create(dir).map_err(pin_error)?;
+        Self::fill(dir, hook, kernel).inspect_err(|_| {
+            // Nothing was attached; what could not be removed is named by the next attempt.
+            let _ = remove_pins(dir);
+        })
+    }
+
+    fn fill(dir: &Path, hook: Hook, kernel: Arc<Kernel>) -> Result<Self, DataPlaneError> {
+        let mut object = load_object(dir, &kernel, PORT_STATS)?;
+        // Before the maps are taken out: loading needs them open.
+        load(&mut object, hook.port_program(), hook)?;
+        load(&mut object, names::TC_HOST_RX, Hook::Tc)?;
+        let tx_ports = dev_map(&mut object, names::TX_PORTS)?;
+        let rx_port = dev_map(&mut object, names::RX_PORT)?;
+        let maps = Maps::take(&mut object)?;
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            hook,
+            kernel,
+            maps: Arc::new(maps),
+            port_object: object,
+            port: None,
+            slaves: Default::default(),
+            tx_ports,
+            rx_port,
+        })
+    }
+
+    pub fn hook(&self) -> Hook {
+        self.hook
+    }
+
+    /// What the packets read, to share with whoever decides.
+    pub fn maps(&self) -> Arc<Maps> {
+        Arc::clone(&self.maps)
+    }
+
+    /// The ring buffer of [`bond_common::event::EventRecord`]; once.
+    pub fn take_events(&mut self) -> Result<RingBuf<MapData>, DataPlaneError> {
+        let map = take(&mut self.port_object, names::EVENTS)?;
+        RingBuf::try_from(map).map_err(|source| DataPlaneError::Map { name: names::EVENTS, source })
+    }
+
+    /// What the port's program writes to the log; once, after [`Self::attach_port`].
+    pub fn take_log(&mut self) -> Result<EbpfLogger<&'static dyn log::Log>, DataPlaneError> {
+        Ok(EbpfLogger::init(&mut self.port_object)?)
+    }
+
+    fn way(&self) -> Way {
+        Way { hook: self.hook, tc: self.kernel.tc() }
+    }
+
+    /// Puts the port's program on the port.
+    pub fn attach_port(&mut self, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
+        set(&mut self.rx_port, names::RX_PORT, 0, ifindex)?;
+        let at = Place { dir: &self.dir, pin: "port_tx", device, ifindex };
+        let way = self.way();
+        self.port = Some(attach(&mut self.port_object, self.hook.port_program(), way, at)?);
+        Ok(())
+    }
+
+    /// Has bond0 take for its own what arrives with the MAC of any slave, until the answer is dropped: for the time
+    /// in which its MAC changes, because frames that are under way then carry the former one. None where the
+    /// kernel has no tcx (before 6.6): a frame may be lost.
+    pub fn accept_former_macs(&mut self, bond: &str) -> Result<Option<FormerMacs>, DataPlaneError> {
+        if self.kernel.tc() == TcAttach::Clsact {
+            return Ok(None);
+        }
+        let attached = |source: ProgramError| DataPlaneError::Attach {
+            hook: Hook::Tc,
+            device: bond.to_owned(),
+            reason: error_chain(&source),
+        };
+        let program = classifier(&mut self.port_object, names::TC_HOST_RX)?;
+        let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let id = program.attach_with_options(bond, TcAttachType::Ingress, first).map_err(attached)?;
+        Ok(Some(FormerMacs { _link: program.take_link(id).map_err(attached)? }))
+    }
+
+    /// Puts a slave's program on the slave. Nothing is delivered until ACTIVE names the slot.
+    pub fn attach_slave(&mut self, slot: Slot, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
+        let mut object = load_object(&self.dir, &self.kernel, slot.index() as u32)?;
+        load(&mut object, self.hook.slave_program(), self.hook)?;
+        set(&mut self.tx_ports, names::TX_PORTS, slot.index() as u32, ifindex)?;
+        let pin = format!("slave{}_rx", slot.index());
+        let at = Place { dir: &self.dir, pin: &pin, device, ifindex };
+        match attach(&mut object, self.hook.slave_program(), self.way(), at) {
+            Ok(attached) => self.slaves[slot.index()] = Some(attached),
+            Err(error) => {
+                // Else its pin would be in the way of the next one in this slot.
+                self.remove_slave_pins(slot)?;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a slave's program away.
+    pub fn detach_slave(&mut self, slot: Slot) -> Result<(), DataPlaneError> {
+        let Some(attached) = self.slaves[slot.index()].take() else { return Ok(()) };
+        drop(attached);
+        self.remove_slave_pins(slot)
+    }
+
+    fn remove_slave_pins(&self, slot: Slot) -> Result<(), DataPlaneError> {
+        for end in [names::LINK_PIN, names::PROGRAM_PIN] {
+            remove_pin(&self.dir.join(format!("slave{}_rx_{end}", slot.index())))?;
+        }
+        Ok(())
+    }
+
+    /// Takes everything away: programs from their hooks, maps from their pins.
+    pub fn remove(mut self) -> Result<(), DataPlaneError> {
+        drop(self.port.take());
+        self.slaves = Default::default();
+        remove_pins(&self.dir)
+    }
+
+    /// Leaves everything to the kernel: the programs go on.
+    pub fn keep(mut self) {
+        for attached in self.slaves.iter_mut().chain([&mut self.port]) {
+            if let Some(Attached::Filter(link)) = attached.take() {
+                // Dropping it would detach the filter.
+                std::mem::forget(link);
+            }
+        }
+    }
+}
+
+/// Whether a bond's tc programs are filters, which its pins do not hold: of a killed agent they are still there.
+pub fn has_filters(dir: &Path) -> bool {
+    let pinned = |end: &str| dir.join(format!("port_tx_{end}")).exists();
+    pinned(names::PROGRAM_PIN) && !pinned(names::LINK_PIN)
+}
+
+/// Takes xbond's filters away from a device.
+pub fn detach_filters(device: &str) {
+    for name in [names::TC_PORT_TX, names::TC_SLAVE_RX] {
+        // One of the two is not there, nor is either on a device that was not reached.
+        let _ = tc::qdisc_detach_program(device, TcAttachType::Ingress, name);
+    }
+}
+
+/// Removes the pins of a bond, and with the links' pins the programs from their hooks.
+pub fn remove_pins(dir: &Path) -> Result<(), DataPlaneError> {
+    let error = |path: &Path, source| DataPlaneError::Pin { path: path.to_path_buf(), source };
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(error(dir, source)),
+    };
+    for entry in entries {
+        let path = entry.map_err(|source| error(dir, source))?.path();
+        remove_pin(&path)?;
+    }
+    fs::remove_dir(dir).map_err(|source| error(dir, source))
+}
+
+fn remove_pin(path: &Path) -> Result<(), DataPlaneError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(DataPlaneError::Pin { path: path.to_path_buf(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The maps that agent and packets share, mapped into memory where they are words.
+pub struct Maps {
+    active: Mapped<ActiveWord>,
+    slaves: Mapped<SlaveEntry>,
+    bond: Mapped<BondEntry>,
+    stats: PerCpuArray<MapData, SlotStats>,
+    probes: Mapped<ProbeTimes>,
+    targets: Mapped<Targets>,
+}
+
+impl Maps {
+    fn take(object: &mut Ebpf) -> Result<Self, DataPlaneError> {
+        let stats = take(object, names::STATS)?;
+        Ok(Self {
+            active: mapped(object, names::ACTIVE, 1)?,
+            slaves: mapped(object, names::SLAVES, bond_common::abi::MAX_SLAVES)?,
+            bond: mapped(object, names::BOND, 1)?,
+            stats: PerCpuArray::try_from(stats)
+                .map_err(|source| DataPlaneError::Map { name: names::STATS, source })?,
+            probes: mapped(object, names::PROBES, bond_common::abi::MAX_SLAVES)?,
+            targets: mapped(object, names::TARGETS, 1)?,
+        })
+    }
+
+    /// The maps of a bond that somebody else made, from their pins.
+    pub fn open(dir: &Path) -> Result<Self, DataPlaneError> {
+        let map = |name: &'static str| {
+            MapData::from_pin(dir.join(name)).map_err(|source| DataPlaneError::Map { name, source })
+        };
+        let word = |name| Ok::<_, DataPlaneError>((name, map(name)?));
+        Ok(Self {
+            active: mapped_data(word(names::ACTIVE)?, 1)?,
+            slaves: mapped_data(word(names::SLAVES)?, bond_common::abi::MAX_SLAVES)?,
+            bond: mapped_data(word(names::BOND)?, 1)?,
+            stats: PerCpuArray::try_from(Map::PerCpuArray(map(names::STATS)?))
+                .map_err(|source| DataPlaneError::Map { name: names::STATS, source })?,
+            probes: mapped_data(word(names::PROBES)?, bond_common::abi::MAX_SLAVES)?,
+            targets: mapped_data(word(names::TARGETS)?, 1)?,
+        })
+    }
+
+    pub fn active(&self) -> ActiveWord {
+        self.active.load(0)
+    }
+
+    /// Changes ACTIVE by compare-and-swap, asking `change` again if somebody else was faster.
+    /// Returns what was stored.
+    pub fn update_active(&self, change: impl Fn(ActiveWord) -> ActiveWord) -> ActiveWord {
+        let word = self.active.word(0);
+        let mut seen = word.load(std::sync::atomic::Ordering::Acquire);
+        loop {
+            use std::sync::atomic::Ordering::{AcqRel, Acquire};
+            let next = change(ActiveWord::from_bits(seen));
+            match word.compare_exchange(seen, next.bits(), AcqRel, Acquire) {
+                Ok(_) => return next,
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    pub fn slave(&self, slot: Slot) -> SlaveEntry {
+        self.slaves.load(slot.index())
+    }
+
+    pub fn set_slave(&self, slot: Slot, entry: SlaveEntry) {
+        self.slaves.store(slot.index(), entry);
+    }
+
+    pub fn bond(&self) -> BondEntry {
+        self.bond.load(0)
+    }
+
+    pub fn set_bond(&self, entry: BondEntry) {
+        self.bond.store(0, entry);
+    }
+
+    /// When a slave heard something.
+    pub fn probe_times(&self, slot: Slot) -> ProbeTimes {
+        self.probes.load(slot.index())
+    }
+
+    /// Whom the next probes ask.
+    pub fn set_targets(&self, targets: Targets) {
+        self.targets.store(0, targets);
+    }
+
+    /// All CPUs' counters of one slot, or of [`PORT_STATS`].
+    pub fn stats(&self, index: u32) -> Result<SlotStats, DataPlaneError> {
+        let map_error = |source| DataPlaneError::Map { name: names::STATS, source };
+        let mut sum = SlotStats::default();
+        for of_one_cpu in self.stats.get(&index, 0).map_err(map_error)?.iter() {
+            sum.add(of_one_cpu);
+        }
+        Ok(sum)
+    }
+}
+
+/// Asks the kernel for a device's state without netlink, and so without RTNL.
+pub struct DeviceReader {
+    object: Ebpf,
+}
+
+/// `struct __sk_buff`: its size, and where `ifindex` is.
+const SKB_CONTEXT: usize = 192;
+const SKB_CONTEXT_IFINDEX: usize = 40;
+/// An Ethernet header, and room for a [`DeviceState`].
+const PROBE_FRAME: usize = 64;
+const ETHERNET_HEADER: usize = 14;
+
+impl DeviceReader {
+    /// Fails where the kernel has no BTF or refuses bpf_probe_read_kernel (lockdown).
+    pub fn new(kernel: &Kernel) -> Result<Self, DataPlaneError> {
+        let mut object = EbpfLoader::new()
+            .btf(None)
+            .override_global(names::OFFSETS, &kernel.offsets(), true)
+            .load(OBJECT)?;
+        load(&mut object, names::DEVICE_STATE, Hook::Tc)?;
+        Ok(Self { object })
+    }
+
+    /// The state of a device of the calling thread's network namespace.
+    pub fn read(&self, ifindex: u32) -> Result<DeviceState, DataPlaneError> {
+        let error = |reason: String| DataPlaneError::DeviceState { ifindex, reason };
+        let mut context = [0; SKB_CONTEXT];
+        context[SKB_CONTEXT_IFINDEX..SKB_CONTEXT_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+        let frame = [0; PROBE_FRAME];
+        let mut answer = [0; PROBE_FRAME];
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            data_out: Some(&mut answer),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
+        let program: &SchedClassifier = self
+            .object
+            .program(names::DEVICE_STATE)
+            .and_then(|program| program.try_into().ok())
+            .ok_or(DataPlaneError::Missing(names::DEVICE_STATE))?;
+        let result = program.test_run(options).map_err(|source| error(source.to_string()))?;
+        if result.return_value != 0 {
+            return Err(error("the kernel's memory could not be read".into()));
+        }
+        DeviceState::parse(&answer[ETHERNET_HEADER..])
+            .filter(|state| state.ifindex() == ifindex)
+            .ok_or_else(|| error("the answer is about another device".into()))
+    }
+}
+
+/// How a program gets to its hook.
+#[derive(Clone, Copy)]
+struct Way {
+    hook: Hook,
+    tc: TcAttach,
+}
+
+/// Where a program goes, and under which name it is pinned.
+struct Place<'a> {
+    dir: &'a Path,
+    pin: &'a str,
+    device: &'a str,
+    ifindex: u32,
+}
+
+impl Place<'_> {
+    fn path(&self, end: &str) -> PathBuf {
+        self.dir.join(format!("{}_{end}", self.pin))
+    }
+}
+
+fn attach(
+    object: &mut Ebpf,
+    name: &'static str,
+    Way { hook, tc }: Way,
+    at: Place<'_>,
+) -> Result<Attached, DataPlaneError> {
+    let pin_error = |end: &str, source: aya::pin::PinError| DataPlaneError::Pin {
+        path: at.path(end),
+        source: io::Error::other(source),
+    };
+    let refused = |reason: String| DataPlaneError::Attach { hook, device: at.device.to_owned(), reason };
+    let unattached = |source: ProgramError| {
+        let no_xdp = hook != Hook::Tc && is_not_supported(&source);
+        refused(if no_xdp { NO_XDP.into() } else { error_chain(&source) })
+    };
+
+    let link: FdLink = match hook {
+        Hook::Tc => {
+            let program = classifier(object, name)?;
+            program
+                .pin(at.path(names::PROGRAM_PIN))
+                .map_err(|source| pin_error(names::PROGRAM_PIN, source))?;
+            if tc == TcAttach::Clsact {
+                return attach_clsact(program, &at).map(Attached::Filter).map_err(refused);
+            }
+            let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+            let id =
+                program.attach_with_options(at.device, TcAttachType::Ingress, first).map_err(unattached)?;
+            let link = program.take_link(id).map_err(unattached)?;
+            link.try_into().map_err(|_| refused("the kernel gave no tcx link".into()))?
+        }
+        Hook::Xdp | Hook::XdpGeneric => {
+            let program = xdp(object, name)?;
+            program
+                .pin(at.path(names::PROGRAM_PIN))
+                .map_err(|source| pin_error(names::PROGRAM_PIN, source))?;
+            let mode = if hook == Hook::Xdp { XdpMode::Driver } else { XdpMode::Skb };
+            let id = program.attach_to_if_index(at.ifindex, mode).map_err(unattached)?;
+            let link = program.take_link(id).map_err(unattached)?;
+            // A refused link falls back to netlink, which would die with the agent: no driver XDP, it says.
+            link.try_into().map_err(|_| refused(NO_XDP.into()))?
+        }
+    };
+    link.pin(at.path(names::LINK_PIN))
+        .map(Attached::Link)
+        .map_err(|source| pin_error(names::LINK_PIN, source))
+}
+
+fn attach_clsact(program: &mut SchedClassifier, at: &Place<'_>) -> Result<SchedClassifierLink, String> {
+    if let Err(error) = tc::qdisc_add_clsact(at.device)
+        && !matches!(error, tc::TcError::AlreadyAttached)
+    {
+        return Err(error_chain(&error));
+    }
+    let first = TcAttachOptions::Netlink(NlOptions { priority: 1, ..NlOptions::default() });
+    let id = program
+        .attach_with_options(at.device, TcAttachType::Ingress, first)
+        .map_err(|error| error_chain(&error))?;
+    program.take_link(id).map_err(|error| error_chain(&error))
+}
+
+const NO_XDP: &str = "its driver has no XDP of this kind; use datapath=tc";
+
+/// EOPNOTSUPP
+fn is_not_supported(error: &ProgramError) -> bool {
+    std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.raw_os_error() == Some(libc::EOPNOTSUPP))
+}
+
+/// An error with its causes; aya's say the system call and keep the errno below.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn load_object(dir: &Path, kernel: &Kernel, slot: u32) -> Result<Ebpf, DataPlaneError> {
+    let offsets = kernel.offsets();
+    let mut loader = EbpfLoader::new();
+    loader.btf(None).override_global(names::SLOT, &slot, true).override_global(
+        names::OFFSETS,
+        &offsets,
+        true,
+    );
+    for name in names::PINNED_MAPS {
+        loader.map_pin_path(name, dir.join(name));
+    }
+    Ok(loader.load(OBJECT)?)
+}
+
+/// Hands a program to the verifier.
+fn load(object: &mut Ebpf, name: &'static str, hook: Hook) -> Result<(), DataPlaneError> {
+    match hook {
+        Hook::Tc => classifier(object, name)?.load(),
+        Hook::Xdp | Hook::XdpGeneric => xdp(object, name)?.load(),
+    }
+    .map_err(|source| DataPlaneError::Program { name, source })
+}
+
+fn classifier<'a>(
+    object: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, DataPlaneError> {
+    object.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(DataPlaneError::Missing(name))
+}
+
+fn xdp<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, DataPlaneError> {
+    object.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(DataPlaneError::Missing(name))
+}
+
+fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, DataPlaneError> {
+    object.take_map(name).ok_or(DataPlaneError::Missing(name))
+}
+
+fn mapped<T: Pod>(object: &mut Ebpf, name: &'static str, length: usize) -> Result<Mapped<T>, DataPlaneError> {
+    match take(object, name)? {
+        Map::Array(data) => mapped_data((name, data), length),
+        _ => Err(DataPlaneError::Missing(name)),
+    }
+}
+
+fn mapped_data<T: Pod>(
+    (name, data): (&'static str, MapData),
+    length: usize,
+) -> Result<Mapped<T>, DataPlaneError> {
+    let path = || PathBuf::from(name);
+    Mapped::new(&data, length).map_err(|source| DataPlaneError::Pin { path: path(), source })
+}
+
+fn dev_map(object: &mut Ebpf, name: &'static str) -> Result<DevMap<MapData>, DataPlaneError> {
+    DevMap::try_from(take(object, name)?).map_err(|source| DataPlaneError::Map { name, source })
+}
+
+fn set(map: &mut DevMap<MapData>, name: &'static str, key: u32, ifindex: u32) -> Result<(), DataPlaneError> {
+    map.set(key, ifindex, None, 0).map_err(|source| DataPlaneError::DevMap { name, source })
+}
+
+/// The MAC that a bond without bond0 has learned, if it has.
+pub fn learned(dir: &Path) -> Result<Mac, DataPlaneError> {
+    let error = |source| DataPlaneError::Map { name: names::LEARNED, source };
+    let data = MapData::from_pin(dir.join(names::LEARNED)).map_err(error)?;
+    let map = aya::maps::Array::<_, u64>::try_from(Map::Array(data)).map_err(error)?;
+    map.get(&0, 0).map(Mac::from_word).map_err(error)
+}

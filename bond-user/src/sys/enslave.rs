@@ -1,0 +1,488 @@
+//! Turning a NIC into a slave, and back.
+
+use bond_common::mac::Mac;
+use nix::errno::Errno;
+
+use super::{
+    Devices, SysError,
+    dataplane::Hook,
+    found::Found,
+    netlink::{In6AddrGenMode, LinkInfo, LinkLayerType, LinkSetting},
+    offload::{self, FeatureChange, Role},
+};
+
+/// How a slave shall be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnslavePlan {
+    /// None: it keeps its own.
+    pub mac: Option<Mac>,
+    /// The bond's, in bytes.
+    pub mtu: u32,
+    pub hook: Hook,
+    /// Further unicast MACs that it receives.
+    pub unicast: Vec<Mac>,
+}
+
+/// What an interface is to another bond of xbond's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub bond: String,
+    pub role: Role,
+}
+
+/// Why an interface cannot be a slave.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("{name}: the loopback device cannot be a slave")]
+    Loopback { name: String },
+    #[error("{name}: not an Ethernet device, but of type {layer}")]
+    NotEthernet { name: String, layer: LinkLayerType },
+    #[error("{name}: already a port of {kind} {master}; remove it first: ip link set {name} nomaster")]
+    HasMaster { name: String, kind: String, master: String },
+    #[error(
+        "{name}: already a slave of {bond}; release it first: xbond del-slave {bond} {name}, or without an agent: \
+         xbond down {bond} --force"
+    )]
+    SlaveOf { name: String, bond: String },
+    #[error("{name}: belongs to the bond {bond}, and cannot be a slave")]
+    PartOf { name: String, bond: String },
+    #[error("{name}: lies above the bond {bond}, and cannot be a slave of a bond")]
+    AboveBond { name: String, bond: String },
+    #[error("{name}: XDP program id {program} is attached; detach it first: ip link set {name} xdp off")]
+    ForeignXdp { name: String, program: u32 },
+    #[error("{name}: {} cannot be turned {}, as datapath {} needs", change.name, on_off(change), hook)]
+    FixedFeature { name: String, change: FeatureChange, hook: Hook },
+}
+
+/// What became of a slave that was to be put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutBack {
+    Done,
+    /// The interface is gone, or another one has its ifindex: there was nothing to do.
+    Gone,
+}
+
+/// How a slave is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leave {
+    /// Closed, with this MAC if one is given.
+    Released(Option<Mac>),
+    AsFound,
+}
+
+impl Devices {
+    /// Looks at an interface that is to be enslaved, changes nothing, and says what is to be put back later:
+    /// this is to be written down before [`Self::enslave`]. `owner` tells what a link is to a bond of
+    /// xbond's already. The refusals are those of `bond_enslave`, and a few of our own.
+    pub async fn observe(
+        &self,
+        name: &str,
+        plan: &EnslavePlan,
+        owner: impl Fn(&LinkInfo) -> Option<Owner>,
+    ) -> Result<Found, SysError> {
+        let link = self.netlink.link_by_name(name).await?;
+        let master = match link.master {
+            Some(ifindex) => Some(self.netlink.link_by_index(ifindex).await?.name),
+            None => None,
+        };
+        if let Some(refusal) = refusal(&link, master, owner(&link), plan.hook) {
+            return Err(refusal.into());
+        }
+        if let Some(bond) = self.bond_below(&link, &owner).await? {
+            return Err(Refusal::AboveBond { name: link.name, bond }.into());
+        }
+        let features = self.ethtool.features(link.ifindex)?;
+        let received = self.netlink.unicast(link.ifindex).await?;
+        Ok(Found {
+            ifindex: link.ifindex,
+            permanent_mac: self.permanent_mac(&link),
+            mac: link.mac,
+            mtu: link.mtu,
+            up: link.is_up(),
+            allmulti: LinkSetting::Allmulti(true).holds(&link),
+            promisc: LinkSetting::Promisc(true).holds(&link),
+            addr_gen_mode: link.addr_gen_mode.as_ref().map(u8::from),
+            addresses: self.netlink.addresses_of(link.ifindex).await?,
+            routes: self.netlink.routes_of(link.ifindex).await?,
+            features: offload::observe(offload::prepare(Role::Slave, plan.hook), &features),
+            unicast: plan.unicast.iter().copied().filter(|mac| !received.contains(mac)).collect(),
+            kind: link.kind,
+            name: link.name,
+        })
+    }
+
+    /// The bond of xbond's that a VLAN or macvlan lies above, at any depth: frames would go round.
+    async fn bond_below(
+        &self,
+        link: &LinkInfo,
+        owner: &impl Fn(&LinkInfo) -> Option<Owner>,
+    ) -> Result<Option<String>, SysError> {
+        let mut link = link.clone();
+        // Of a pair, IFLA_LINK is the other end. Of a link from elsewhere, it counts there.
+        while let Some(below) = link.link.filter(|_| !link.is_end_of_pair() && link.link_netns.is_none()) {
+            link = self.netlink.link_by_index(below).await?;
+            if let Some(Owner { bond, .. }) = owner(&link).filter(|owner| owner.role == Role::Bond) {
+                return Ok(Some(bond));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes an interface that was observed a slave: no IPv6, the bond's MAC if one is given, its MTU, the
+    /// offloads of the hook, all multicast, open. If a step fails, all are undone. The driver leaves IPv4
+    /// addresses where they are, and so does this.
+    pub async fn enslave(&self, found: &Found, plan: &EnslavePlan) -> Result<LinkInfo, SysError> {
+        match self.set_up(found, plan).await {
+            Ok(link) => Ok(link),
+            Err(first) => Err(first.after_undoing(self.restore(found).await)),
+        }
+    }
+
+    async fn set_up(&self, found: &Found, plan: &EnslavePlan) -> Result<LinkInfo, SysError> {
+        let (netlink, ifindex) = (&self.netlink, found.ifindex);
+        netlink.set(ifindex, LinkSetting::Up(false)).await?;
+        netlink.set(ifindex, LinkSetting::AddrGenMode(In6AddrGenMode::None)).await?;
+        for address in netlink.addresses_of(ifindex).await?.iter().filter(|address| address.ip.is_ipv6()) {
+            netlink.del_address(address).await?;
+        }
+        if let Some(mac) = plan.mac {
+            netlink.set(ifindex, LinkSetting::Mac(mac)).await?;
+        }
+        let link = netlink.set(ifindex, LinkSetting::Mtu(plan.mtu)).await?;
+        let mut promiscuous = offload::apply(&self.ethtool, &link, Role::Slave, plan.hook)?.promiscuous;
+        netlink.set(ifindex, LinkSetting::Allmulti(true)).await?;
+        for &mac in &plan.unicast {
+            match netlink.add_unicast(ifindex, mac).await {
+                Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => promiscuous = true,
+                answer => answer?,
+            }
+        }
+        if promiscuous {
+            netlink.set(ifindex, LinkSetting::Promisc(true)).await?;
+        }
+        netlink.set(ifindex, LinkSetting::Up(true)).await
+    }
+
+    /// Undoes [`Self::enslave`] as the driver does at a release (`__bond_release_one`): closed, with this MAC if
+    /// one is given, everything else but the addresses as found.
+    pub async fn release(&self, found: &Found, mac: Option<Mac>) -> Result<PutBack, SysError> {
+        self.put_back(found, Leave::Released(mac)).await
+    }
+
+    /// Undoes [`Self::enslave`] altogether: up or down, with the addresses and routes, as found. On an
+    /// interface that is so, it changes nothing.
+    pub async fn restore(&self, found: &Found) -> Result<PutBack, SysError> {
+        self.put_back(found, Leave::AsFound).await
+    }
+
+    /// Every step is tried; the first error is the answer.
+    async fn put_back(&self, found: &Found, leave: Leave) -> Result<PutBack, SysError> {
+        let Some(link) = self.find(found).await? else { return Ok(PutBack::Gone) };
+        let (netlink, ifindex) = (&self.netlink, found.ifindex);
+        let mut settings = vec![
+            LinkSetting::Mtu(found.mtu),
+            LinkSetting::Allmulti(found.allmulti),
+            LinkSetting::Promisc(found.promisc),
+        ];
+        settings.extend(found.addr_gen_mode().map(LinkSetting::AddrGenMode));
+        match leave {
+            Leave::Released(mac) => settings.extend(mac.map(LinkSetting::Mac)),
+            Leave::AsFound => settings.push(LinkSetting::Mac(found.mac)),
+        }
+        // Most drivers want it for the MAC, and the kernel makes link-local addresses when a device is opened.
+        let needs_closed = |setting: &LinkSetting| {
+            matches!(setting, LinkSetting::Mac(_) | LinkSetting::AddrGenMode(_)) && !setting.holds(&link)
+        };
+        let stays_open = leave == Leave::AsFound && found.up && !settings.iter().any(needs_closed);
+        let mut outcome = Outcome(Ok(()));
+        if !stays_open {
+            outcome.note(netlink.set(ifindex, LinkSetting::Up(false)).await);
+        }
+        for setting in settings {
+            outcome.note(netlink.set(ifindex, setting).await);
+        }
+        outcome.note(offload::put_back(&self.ethtool, ifindex, &found.features));
+        for &mac in &found.unicast {
+            outcome.note(netlink.del_unicast(ifindex, mac).await);
+        }
+        if leave == Leave::AsFound {
+            outcome.note(netlink.set(ifindex, LinkSetting::Up(found.up)).await);
+            outcome.note(self.put_back_addresses(found).await);
+        }
+        match outcome.0 {
+            Ok(()) => Ok(PutBack::Done),
+            Err(error) if error.is_gone() => Ok(PutBack::Gone),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn put_back_addresses(&self, found: &Found) -> Result<(), SysError> {
+        let mut outcome = Outcome(Ok(()));
+        let present = self.netlink.addresses_of(found.ifindex).await?;
+        for address in found.addresses.iter().filter(|address| !address.by_kernel) {
+            if !present.iter().any(|other| other.is_same(address)) {
+                outcome.note(self.netlink.add_address(address).await);
+            }
+        }
+        if found.up {
+            // Gateways are found by the routes without one.
+            let mut routes: Vec<_> = found.routes.iter().filter(|route| !route.is_automatic()).collect();
+            routes.sort_by_key(|route| route.via.is_some());
+            for route in routes {
+                outcome.note(self.netlink.replace_route(route).await);
+            }
+        }
+        outcome.0
+    }
+
+    /// The interface that was found, if it is still there: the same ifindex and burned-in MAC. A virtual device
+    /// has none; its ifindex is not used again before 2^31 others, and its kind must be the same.
+    async fn find(&self, found: &Found) -> Result<Option<LinkInfo>, SysError> {
+        match self.netlink.link_by_index(found.ifindex).await {
+            Ok(link) => {
+                let same = self.permanent_mac(&link) == found.permanent_mac && link.kind == found.kind;
+                Ok(same.then_some(link))
+            }
+            Err(error) if error.is_gone() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn permanent_mac(&self, link: &LinkInfo) -> Option<Mac> {
+        link.permanent_mac.or_else(|| self.ethtool.permanent_mac(link.ifindex))
+    }
+}
+
+/// The first error of several steps, all of which are to be tried.
+struct Outcome(Result<(), SysError>);
+
+impl Outcome {
+    fn note<T>(&mut self, result: Result<T, SysError>) {
+        if let (Ok(()), Err(error)) = (&self.0, result) {
+            self.0 = Err(error);
+        }
+    }
+}
+
+fn refusal(link: &LinkInfo, master: Option<String>, owner: Option<Owner>, hook: Hook) -> Option<Refusal> {
+    let name = link.name.clone();
+    if link.layer == LinkLayerType::Loopback {
+        return Some(Refusal::Loopback { name });
+    }
+    if link.layer != LinkLayerType::Ether {
+        return Some(Refusal::NotEthernet { name, layer: link.layer });
+    }
+    if let Some(Owner { bond, role }) = owner {
+        return Some(match role {
+            Role::Slave => Refusal::SlaveOf { name, bond },
+            Role::Bond | Role::Port => Refusal::PartOf { name, bond },
+        });
+    }
+    if let Some(master) = master {
+        let kind = link.master_kind.clone().unwrap_or_else(|| "master".to_owned());
+        return Some(Refusal::HasMaster { name, kind, master });
+    }
+    match link.xdp {
+        Some(xdp) if hook != Hook::Tc => Some(Refusal::ForeignXdp { name, program: xdp.program }),
+        _ => None,
+    }
+}
+
+fn on_off(change: &FeatureChange) -> &'static str {
+    super::ethtool::on_off(change.on)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::sys::{
+        netlink::{Address, AttachedXdp, LinkEvent, LinkEvents, Route, XdpMode},
+        testing::{in_namespace, mac, veth},
+    };
+
+    fn plan(hook: Hook) -> EnslavePlan {
+        EnslavePlan { mac: Some(mac(0xaa)), mtu: 1400, hook, unicast: vec![mac(0xbb)] }
+    }
+
+    fn nobody(_: &LinkInfo) -> Option<Owner> {
+        None
+    }
+
+    /// Everything that enslaving could change.
+    async fn state(
+        devices: &Devices,
+        ifindex: u32,
+    ) -> (LinkInfo, Vec<Address>, Vec<Route>, Vec<Mac>, Vec<crate::sys::ethtool::Feature>) {
+        let netlink = &devices.netlink;
+        let mut addresses = netlink.addresses_of(ifindex).await.unwrap();
+        addresses.sort_by_key(|address| address.ip);
+        for address in &mut addresses {
+            // Whether duplicate address detection is still running is a matter of time.
+            address.flags &= !libc::IFA_F_TENTATIVE;
+        }
+        let mut routes = netlink.routes_of(ifindex).await.unwrap();
+        routes.sort_by_key(|route| (route.to, route.prefix_len, route.metric, route.table));
+        let link = netlink.link_by_index(ifindex).await.unwrap();
+        let unicast = netlink.unicast(ifindex).await.unwrap();
+        (link, addresses, routes, unicast, devices.ethtool.features(ifindex).unwrap())
+    }
+
+    /// An interface that is up, with addresses and routes.
+    async fn busy(devices: &Devices) -> LinkInfo {
+        let (link, far) = veth(devices, "eth1", "far1").await;
+        let netlink = &devices.netlink;
+        let mut events = LinkEvents::open().unwrap();
+        for ifindex in [far.ifindex, link.ifindex] {
+            netlink.set(ifindex, LinkSetting::Up(true)).await.unwrap();
+        }
+        running(&mut events, link.ifindex).await;
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let v6 = Address { flags: libc::IFA_F_NODAD, ..Address::new(link.ifindex, ip("2001:db8::1"), 64) };
+        for address in [Address::new(link.ifindex, ip("192.0.2.1"), 24), v6] {
+            netlink.add_address(&address).await.unwrap();
+        }
+        for (to, via) in [("0.0.0.0", "192.0.2.9"), ("::", "2001:db8::9")] {
+            netlink.replace_route(&Route::new(link.ifindex, ip(to), 0, Some(ip(via)))).await.unwrap();
+        }
+        netlink.link_by_index(link.ifindex).await.unwrap()
+    }
+
+    /// Waits until linkwatch has seen the carrier.
+    async fn running(events: &mut LinkEvents, ifindex: u32) {
+        let seen = async {
+            loop {
+                match events.next().await.unwrap() {
+                    LinkEvent::Changed(link) if link.ifindex == ifindex && link.is_running() => return,
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(10), seen)
+            .await
+            .expect("the link did not come up");
+    }
+
+    #[test]
+    fn a_slave_is_as_planned_and_then_as_it_was_found() {
+        for hook in [Hook::Tc, Hook::Xdp] {
+            in_namespace(async move |devices| {
+                let link = busy(&devices).await;
+                let before = state(&devices, link.ifindex).await;
+                let plan = plan(hook);
+                let found = devices.observe("eth1", &plan, nobody).await.unwrap();
+                assert_eq!(state(&devices, link.ifindex).await, before, "observing changes nothing");
+                for _ in 0..2 {
+                    let slave = devices.enslave(&found, &plan).await.unwrap();
+                    assert_eq!((slave.mac, slave.mtu), (mac(0xaa), 1400));
+                    assert!(slave.is_up() && LinkSetting::Allmulti(true).holds(&slave));
+                    assert!(!LinkSetting::Promisc(true).holds(&slave));
+                    let (_, addresses, _, unicast, features) = state(&devices, link.ifindex).await;
+                    assert!(addresses.iter().all(|address| address.ip.is_ipv4()), "{addresses:?}");
+                    assert_eq!(unicast, [mac(0xbb)]);
+                    for change in offload::prepare(Role::Slave, hook) {
+                        let kept = features.iter().find(|feature| feature.name == change.name).unwrap();
+                        assert_eq!(kept.active, change.on, "{}", change.name);
+                    }
+                }
+                let mut events = LinkEvents::open().unwrap();
+                assert_eq!(devices.restore(&found).await.unwrap(), PutBack::Done);
+                running(&mut events, link.ifindex).await;
+                assert_eq!(state(&devices, link.ifindex).await, before);
+                assert_eq!(devices.restore(&found).await.unwrap(), PutBack::Done);
+                assert_eq!(state(&devices, link.ifindex).await, before, "a second time changes nothing");
+            });
+        }
+    }
+
+    #[test]
+    fn a_released_slave_is_down_with_the_mac_it_is_given() {
+        in_namespace(async |devices| {
+            let link = busy(&devices).await;
+            let plan = plan(Hook::Xdp);
+            for (given, expected) in [(None, mac(0xaa)), (Some(link.mac), link.mac)] {
+                let found = devices.observe("eth1", &plan, nobody).await.unwrap();
+                devices.enslave(&found, &plan).await.unwrap();
+                assert_eq!(devices.release(&found, given).await.unwrap(), PutBack::Done);
+                let (released, _, _, unicast, _) = state(&devices, link.ifindex).await;
+                assert_eq!((released.mac, released.mtu), (expected, link.mtu));
+                assert!(!released.is_up() && !LinkSetting::Allmulti(true).holds(&released));
+                assert_eq!((released.addr_gen_mode, unicast), (link.addr_gen_mode, vec![]));
+            }
+        });
+    }
+
+    #[test]
+    fn a_step_that_fails_undoes_the_others() {
+        in_namespace(async |devices| {
+            let link = busy(&devices).await;
+            let before = state(&devices, link.ifindex).await;
+            let plan = EnslavePlan { mtu: 70_000, ..plan(Hook::Xdp) };
+            let found = devices.observe("eth1", &plan, nobody).await.unwrap();
+            let mut events = LinkEvents::open().unwrap();
+            let error = devices.enslave(&found, &plan).await.unwrap_err();
+            assert!(error.to_string().starts_with("set MTU 70000 on eth1: Invalid argument"), "{error}");
+            running(&mut events, link.ifindex).await;
+            assert_eq!(state(&devices, link.ifindex).await, before);
+        });
+    }
+
+    #[test]
+    fn what_is_gone_or_another_device_is_left_alone() {
+        in_namespace(async |devices| {
+            let link = busy(&devices).await;
+            let found = devices.observe("eth1", &plan(Hook::Tc), nobody).await.unwrap();
+            let before = state(&devices, link.ifindex).await;
+            let other = Found { permanent_mac: Some(mac(0x77)), mtu: 1300, ..found.clone() };
+            assert_eq!(devices.restore(&other).await.unwrap(), PutBack::Gone);
+            assert_eq!(state(&devices, link.ifindex).await, before);
+            devices.netlink.delete(link.ifindex).await.unwrap();
+            assert_eq!(devices.restore(&found).await.unwrap(), PutBack::Gone);
+            assert_eq!(devices.release(&found, None).await.unwrap(), PutBack::Gone);
+        });
+    }
+
+    #[test]
+    fn refusals_name_the_owner() {
+        in_namespace(async |devices| {
+            let (link, _) = veth(&devices, "eth1", "far1").await;
+            let refused = async |name, owner: Option<Owner>| {
+                let answer = devices.observe(name, &plan(Hook::Tc), |_| owner.clone()).await;
+                answer.unwrap_err().to_string()
+            };
+            let owner = |role| Some(Owner { bond: "bond7".to_owned(), role });
+            assert_eq!(refused("lo", None).await, "lo: the loopback device cannot be a slave");
+            assert_eq!(refused("eth2", None).await, "eth2: no such interface in this network namespace");
+            assert_eq!(
+                refused("eth1", owner(Role::Slave)).await,
+                "eth1: already a slave of bond7; release it first: xbond del-slave bond7 eth1, or without an agent: \
+                 xbond down bond7 --force"
+            );
+            assert_eq!(
+                refused("eth1", owner(Role::Port)).await,
+                "eth1: belongs to the bond bond7, and cannot be a slave"
+            );
+            devices.netlink.create_bridge("br0", link.ifindex).await;
+            assert_eq!(
+                refused("eth1", None).await,
+                "eth1: already a port of bridge br0; remove it first: ip link set eth1 nomaster"
+            );
+        });
+    }
+
+    #[test]
+    fn foreign_xdp_and_other_layers_are_refused() {
+        let mut link = crate::sys::testing::link(7, "enp0s8");
+        assert_eq!(refusal(&link, None, None, Hook::Xdp), None);
+        link.xdp = Some(AttachedXdp { program: 17, mode: XdpMode::Native });
+        assert_eq!(refusal(&link, None, None, Hook::Tc), None);
+        let text = |link: &LinkInfo| refusal(link, None, None, Hook::Xdp).unwrap().to_string();
+        assert_eq!(
+            text(&link),
+            "enp0s8: XDP program id 17 is attached; detach it first: ip link set enp0s8 xdp off"
+        );
+        link.layer = LinkLayerType::Infiniband;
+        assert_eq!(text(&link), "enp0s8: not an Ethernet device, but of type INFINIBAND");
+    }
+}

@@ -1,0 +1,46 @@
+//! The effects: what xbond does to network devices.
+//!
+//! Each effect says how things shall be. It changes nothing where they are so already, is verified after it
+//! was made, and is undone at release from what was recorded before ([`found`]). Devices are reached by
+//! netlink and ioctl only, so that everything works in whatever network namespace the calling thread is in:
+//! sysfs keeps showing the namespace in which it was mounted.
+//!
+//! Netlink requests are executed inside `sendmsg`, and the ethtool ioctls take RTNL: both block the calling
+//! thread for as long as somebody else holds it. Nothing here starts a thread; who calls decides which one
+//! waits.
+
+pub mod announcer;
+pub mod caps;
+pub mod dataplane;
+pub mod enslave;
+mod error;
+pub mod ethtool;
+pub mod found;
+pub mod membership;
+pub mod netlink;
+pub mod netns;
+pub mod offload;
+pub mod probe;
+pub mod sysfs;
+#[cfg(test)]
+mod testing;
+
+pub use error::SysError;
+
+use ethtool::Ethtool;
+use netlink::Netlink;
+
+/// The two ways to the devices of one network namespace.
+#[derive(Clone, Debug)]
+pub struct Devices {
+    pub netlink: Netlink,
+    pub ethtool: Ethtool,
+}
+
+impl Devices {
+    /// In the network namespace of the calling thread. As for [`Netlink::open`], a tokio runtime must be
+    /// running.
+    pub fn open() -> Result<Self, SysError> {
+        Ok(Self { netlink: Netlink::open()?, ethtool: Ethtool::open()? })
+    }
+}

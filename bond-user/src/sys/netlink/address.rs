@@ -1,0 +1,188 @@
+//! IP addresses of devices.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures_util::TryStreamExt as _;
+use netlink_packet_route::{
+    AddressFamily,
+    address::{
+        AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
+        CacheInfo,
+    },
+};
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::{Netlink, NetnsId};
+use crate::sys::SysError;
+
+/// An address on a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    pub ifindex: u32,
+    pub ip: IpAddr,
+    /// Bits of the network.
+    pub prefix_len: u8,
+    /// The other end, on a point-to-point link.
+    pub peer: Option<IpAddr>,
+    pub broadcast: Option<Ipv4Addr>,
+    /// IPv4: "eth0:1" and the like.
+    pub label: Option<String>,
+    /// RT_SCOPE_*
+    pub scope: u8,
+    /// IFA_F_*
+    pub flags: u32,
+    /// None: for ever.
+    pub lifetime: Option<Lifetime>,
+    /// Made by the kernel itself: a link-local address, or one from a router advertisement (IFA_PROTO, Linux
+    /// 5.18 on).
+    pub by_kernel: bool,
+}
+
+/// Seconds from the moment when it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lifetime {
+    pub preferred: u32,
+    pub valid: u32,
+}
+
+impl Address {
+    /// With the usual broadcast address, for ever.
+    pub fn new(ifindex: u32, ip: IpAddr, prefix_len: u8) -> Self {
+        let broadcast = match ip {
+            IpAddr::V4(ip) if prefix_len < 31 => Some(Ipv4Addr::from(u32::from(ip) | u32::MAX >> prefix_len)),
+            _ => None,
+        };
+        Self {
+            ifindex,
+            ip,
+            prefix_len,
+            peer: None,
+            broadcast,
+            label: None,
+            scope: 0,
+            flags: 0,
+            lifetime: None,
+            by_kernel: false,
+        }
+    }
+
+    /// Whether duplicate address detection forbids to use it yet: tentative and not optimistic, or a duplicate.
+    pub fn is_tentative(&self) -> bool {
+        let flags = AddressFlags::from_bits_retain(self.flags);
+        flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic)
+    }
+
+    /// The same address, whatever its flags and lifetime.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.ifindex, self.ip, self.prefix_len, self.peer)
+            == (other.ifindex, other.ip, other.prefix_len, other.peer)
+    }
+
+    fn from_message(message: &AddressMessage) -> Option<Self> {
+        let (mut address, mut local, mut flags) = (None, None, u32::from(message.header.flags.bits()));
+        let mut found = Self::new(message.header.index, IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        found.prefix_len = message.header.prefix_len;
+        found.scope = message.header.scope.into();
+        found.broadcast = None;
+        for attribute in &message.attributes {
+            match attribute {
+                AddressAttribute::Address(ip) => address = Some(*ip),
+                AddressAttribute::Local(ip) => local = Some(*ip),
+                AddressAttribute::Broadcast(ip) => found.broadcast = Some(*ip),
+                AddressAttribute::Label(label) => found.label = Some(label.clone()),
+                AddressAttribute::Flags(all) => flags = all.bits(),
+                AddressAttribute::CacheInfo(info) if info.ifa_valid != u32::MAX => {
+                    found.lifetime = Some(Lifetime { preferred: info.ifa_preferred, valid: info.ifa_valid });
+                }
+                AddressAttribute::Protocol(origin) => {
+                    found.by_kernel = !matches!(origin, AddressProtocol::Other(_));
+                }
+                _ => {}
+            }
+        }
+        found.ip = local.or(address)?;
+        found.peer = address.filter(|&ip| ip != found.ip);
+        found.flags = flags;
+        Some(found)
+    }
+
+    fn to_message(&self) -> AddressMessage {
+        const SETTABLE: AddressFlags = AddressFlags::Nodad
+            .union(AddressFlags::Optimistic)
+            .union(AddressFlags::Homeaddress)
+            .union(AddressFlags::Managetempaddr)
+            .union(AddressFlags::Noprefixroute)
+            .union(AddressFlags::Mcautojoin);
+        let flags = AddressFlags::from_bits_retain(self.flags) & SETTABLE;
+        let mut message = AddressMessage::default();
+        message.header.family = match self.ip {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        message.header.index = self.ifindex;
+        message.header.prefix_len = self.prefix_len;
+        message.header.scope = AddressScope::from(self.scope);
+        message.header.flags = AddressHeaderFlags::from_bits_truncate(flags.bits() as u8);
+        let attributes = &mut message.attributes;
+        attributes.push(AddressAttribute::Local(self.ip));
+        attributes.push(AddressAttribute::Address(self.peer.unwrap_or(self.ip)));
+        attributes.push(AddressAttribute::Flags(flags));
+        attributes.extend(self.broadcast.map(AddressAttribute::Broadcast));
+        attributes.extend(self.label.clone().map(AddressAttribute::Label));
+        if let Some(lifetime) = self.lifetime {
+            let mut info = CacheInfo::default();
+            info.ifa_preferred = lifetime.preferred;
+            info.ifa_valid = lifetime.valid;
+            attributes.push(AddressAttribute::CacheInfo(info));
+        }
+        message
+    }
+}
+
+impl Netlink {
+    /// The addresses of every device of a namespace, IPv4 first; the primary ones before the secondary ones of
+    /// a device.
+    pub async fn addresses(&self, netns: NetnsId) -> Result<Vec<Address>, SysError> {
+        let mut request = self.handle.address().get();
+        request.message_mut().attributes.extend(netns.map(AddressAttribute::TargetNetNsId));
+        let messages: Vec<_> = request
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|error| SysError::netlink("list", "the addresses", error))?;
+        Ok(messages.iter().filter_map(Address::from_message).collect())
+    }
+
+    /// The addresses of one device.
+    pub async fn addresses_of(&self, ifindex: u32) -> Result<Vec<Address>, SysError> {
+        let mut addresses = self.addresses(None).await?;
+        addresses.retain(|address| address.ifindex == ifindex);
+        Ok(addresses)
+    }
+
+    /// Adds an address. One that is there already is added.
+    pub async fn add_address(&self, address: &Address) -> Result<(), SysError> {
+        let mut request = self.handle.address().add(address.ifindex, address.ip, address.prefix_len);
+        *request.message_mut() = address.to_message();
+        let answer = request.execute().await;
+        match answer.map_err(|error| failed("add", address, error)) {
+            Err(error) if error.errno() == Some(Errno::EEXIST) => Ok(()),
+            answer => answer,
+        }
+    }
+
+    /// Deletes an address. One that is not there is deleted.
+    pub async fn del_address(&self, address: &Address) -> Result<(), SysError> {
+        let answer = self.handle.address().del(address.to_message()).execute().await;
+        match answer.map_err(|error| failed("delete", address, error)) {
+            Err(error) if error.is_gone() || error.errno() == Some(Errno::EADDRNOTAVAIL) => Ok(()),
+            answer => answer,
+        }
+    }
+}
+
+fn failed(verb: &str, address: &Address, error: rtnetlink::Error) -> SysError {
+    let what = format!("{verb} address {}/{}", address.ip, address.prefix_len);
+    SysError::netlink(what, format!("ifindex {}", address.ifindex), error)
+}

@@ -1,0 +1,191 @@
+//! RTNLGRP_LINK, read without any detour.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
+use nix::errno::Errno;
+
+use super::LinkInfo;
+use crate::sys::SysError;
+
+/// RTMGRP_LINK
+const LINK_GROUP: u32 = 1;
+
+/// One datagram holds one message here; with all its attributes it takes less than 4 kB.
+const DATAGRAM: usize = 32 << 10;
+
+/// Bytes that may wait unread: some hundred links changing at once. The kernel may give less.
+const QUEUE: libc::c_int = 1 << 20;
+
+/// Something that happened to a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// It appeared, or it is like this now; perhaps nothing is new.
+    Changed(Box<LinkInfo>),
+    /// It is gone: deleted, or moved to another network namespace.
+    Deleted { ifindex: u32 },
+    /// Events were lost: every link must be read again.
+    Overrun,
+}
+
+/// The link events of one network namespace.
+///
+/// The socket is read by whoever awaits [`Self::next`], with no task or channel between: on a thread with its
+/// own current-thread runtime an event costs one wake-up. Nothing is sent by it, so it never waits for RTNL.
+pub struct LinkEvents {
+    socket: TokioSocket,
+    buffer: BytesMut,
+    waiting: VecDeque<LinkEvent>,
+}
+
+impl LinkEvents {
+    /// From now on, in the network namespace of the calling thread, inside a tokio runtime. What was before
+    /// must be read after this, or a change in between is missed.
+    pub fn open() -> Result<Self, SysError> {
+        let failed = |error| SysError::kernel("listen to link events", "rtnetlink", error);
+        let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed)?;
+        socket.socket_ref().set_rx_buf_sz(QUEUE).map_err(failed)?;
+        socket.socket_mut().bind(&SocketAddr::new(0, LINK_GROUP)).map_err(failed)?;
+        Ok(Self { socket, buffer: BytesMut::with_capacity(DATAGRAM), waiting: VecDeque::new() })
+    }
+
+    /// The next event. It may be dropped and called again: no event gets lost.
+    pub async fn next(&mut self) -> Result<LinkEvent, SysError> {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return Ok(event);
+            }
+            self.buffer.clear();
+            self.buffer.reserve(DATAGRAM);
+            match self.socket.recv_from(&mut self.buffer).await {
+                Ok(_) => read(&self.buffer, &mut self.waiting),
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                    self.drain();
+                    return Ok(LinkEvent::Overrun);
+                }
+                Err(error) => return Err(SysError::kernel("read link events", "rtnetlink", error)),
+            }
+        }
+    }
+
+    /// After an overrun the kernel drops events, without a further error, until everything has been read
+    /// (NETLINK_S_CONGESTED).
+    fn drain(&mut self) {
+        loop {
+            self.buffer.clear();
+            if self.socket.socket_ref().recv(&mut self.buffer, 0).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The events of one datagram. What cannot be read is as good as lost.
+fn read(mut datagram: &[u8], events: &mut VecDeque<LinkEvent>) {
+    while !datagram.is_empty() {
+        let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram) else {
+            events.push_back(LinkEvent::Overrun);
+            return;
+        };
+        let length = (message.header.length as usize).next_multiple_of(4);
+        datagram = datagram.get(length..).unwrap_or_default();
+        match message.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                events.extend(LinkInfo::from_message(&link).map(|link| LinkEvent::Changed(Box::new(link))));
+            }
+            // From a bridge it says only that the link is its port no more.
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
+                if link.header.interface_family == AddressFamily::Unspec =>
+            {
+                events.push_back(LinkEvent::Deleted { ifindex: link.header.index });
+            }
+            NetlinkPayload::Overrun(_) => events.push_back(LinkEvent::Overrun),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::sys::{
+        netlink::LinkSetting,
+        testing::{in_namespace, mac, veth},
+    };
+
+    async fn until(events: &mut LinkEvents, wanted: impl Fn(&LinkEvent) -> bool) {
+        let found = async { while !wanted(&events.next().await.unwrap()) {} };
+        timeout(Duration::from_secs(10), found).await.expect("the event did not come");
+    }
+
+    #[test]
+    fn a_link_that_appears_changes_and_goes() {
+        in_namespace(async |devices| {
+            let mut events = LinkEvents::open().unwrap();
+            let (link, far) = veth(&devices, "eth1", "far1").await;
+            let changed = |event: &LinkEvent, test: &dyn Fn(&LinkInfo) -> bool| match event {
+                LinkEvent::Changed(info) => info.ifindex == link.ifindex && test(info),
+                _ => false,
+            };
+            until(&mut events, |event| changed(event, &|info| info.name == "eth1" && !info.has_link())).await;
+            for ifindex in [link.ifindex, far.ifindex] {
+                devices.netlink.set(ifindex, LinkSetting::Up(true)).await.unwrap();
+            }
+            until(&mut events, |event| changed(event, &LinkInfo::has_link)).await;
+            devices.netlink.set(far.ifindex, LinkSetting::Up(false)).await.unwrap();
+            until(&mut events, |event| changed(event, &|info| info.is_up() && !info.carrier)).await;
+            devices.netlink.set(link.ifindex, LinkSetting::Mac(mac(3))).await.unwrap();
+            until(&mut events, |event| changed(event, &|info| info.mac == mac(3))).await;
+            devices.netlink.delete(link.ifindex).await.unwrap();
+            until(&mut events, |event| *event == LinkEvent::Deleted { ifindex: link.ifindex }).await;
+        });
+    }
+
+    #[test]
+    fn a_reader_that_is_too_slow_is_told() {
+        in_namespace(async |devices| {
+            let (link, _) = veth(&devices, "eth1", "far1").await;
+            let mut events = LinkEvents::open().unwrap();
+            events.socket.socket_ref().set_rx_buf_sz::<libc::c_int>(4096).unwrap();
+            for last in 0..100 {
+                devices.netlink.set(link.ifindex, LinkSetting::Mac(mac(last))).await.unwrap();
+            }
+            until(&mut events, |event| *event == LinkEvent::Overrun).await;
+            // What comes after that is seen again.
+            devices.netlink.set(link.ifindex, LinkSetting::Mac(mac(200))).await.unwrap();
+            let new = |event: &LinkEvent| matches!(event, LinkEvent::Changed(info) if info.mac == mac(200));
+            until(&mut events, new).await;
+        });
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_lost() {
+        let mut events = VecDeque::new();
+        read(&[20, 0, 0, 0, 16, 0, 0, 0], &mut events);
+        assert_eq!(events, [LinkEvent::Overrun]);
+    }
+
+    #[test]
+    fn a_bridges_view_of_its_port_is_no_event() {
+        use netlink_packet_route::link::LinkMessage;
+        let mut link = LinkMessage::default();
+        link.header.interface_family = AddressFamily::Bridge;
+        link.header.index = 5;
+        for message in [RouteNetlinkMessage::NewLink(link.clone()), RouteNetlinkMessage::DelLink(link)] {
+            let mut message = NetlinkMessage::from(message);
+            message.finalize();
+            let mut bytes = vec![0; message.buffer_len()];
+            message.serialize(&mut bytes);
+            let mut events = VecDeque::new();
+            read(&bytes, &mut events);
+            assert_eq!(events, [], "{message:?}");
+        }
+    }
+}

@@ -1,0 +1,566 @@
+//! The netlink client: links, addresses, routes and forwarding entries.
+
+mod address;
+mod blocking;
+mod events;
+mod link;
+mod neighbour;
+mod route;
+
+use std::io;
+
+use bond_common::mac::Mac;
+use futures_util::TryStreamExt as _;
+use netlink_packet_core::DefaultNla;
+use netlink_packet_route::{
+    AddressFamily,
+    link::{InfoData, InfoKind, InfoNetkit, InfoVeth, LinkAttribute, LinkExtentMask, NetkitMode},
+    neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+};
+use netlink_sys::AsyncSocket as _;
+use nix::errno::Errno;
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
+
+pub use address::{Address, Lifetime};
+pub use blocking::BlockingNetlink;
+pub use events::{LinkEvent, LinkEvents};
+pub use link::{
+    AttachedXdp, In6AddrGenMode, LinkFlags, LinkInfo, LinkLayerType, LinkSetting, OperState, VlanTag, XdpMode,
+};
+pub use route::{Route, Way};
+
+use super::SysError;
+
+/// IFNAMSIZ without the final zero: a longer name is an alternative one.
+const NAME_LENGTH: usize = 15;
+
+/// The number that the client's own network namespace has for another one, as IFLA_LINK_NETNSID tells it; None
+/// is its own.
+pub type NetnsId = Option<i32>;
+
+/// A client of rtnetlink in one network namespace. Clones share the connection.
+#[derive(Clone, Debug)]
+pub struct Netlink {
+    handle: Handle,
+}
+
+/// Two devices to be made at once: what goes into one comes out of the other.
+#[derive(Clone, Copy, Debug)]
+pub struct PairPlan<'a> {
+    pub kind: PairKind,
+    /// Name of the end that the host uses.
+    pub bond: &'a str,
+    /// Name of the end that is the bond's wire side.
+    pub port: &'a str,
+    /// The bond's MAC.
+    pub mac: Mac,
+    /// Bytes, of both.
+    pub mtu: u32,
+    /// Of the bond towards the port; the other way there is one.
+    pub queues: u32,
+}
+
+/// What a pair is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PairKind {
+    Veth,
+    /// In L2 mode, the bond being the primary. Linux 6.7 on.
+    Netkit,
+}
+
+/// The two ends of a pair, as they are.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    pub bond: LinkInfo,
+    pub port: LinkInfo,
+}
+
+impl Netlink {
+    /// In the network namespace of the calling thread, for good. The connection is a task of the current
+    /// tokio runtime, and its thread is the one that waits when a request waits for RTNL.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn open() -> Result<Self, SysError> {
+        let failed = |error| SysError::kernel("open a socket", "rtnetlink", error);
+        let (mut connection, handle, _) = rtnetlink::new_connection().map_err(failed)?;
+        let socket = connection.socket_mut().socket_ref();
+        explain_errors(socket).map_err(failed)?;
+        // Without it a dump of addresses takes no filter: it would be of this namespace, whichever was asked for.
+        socket.set_netlink_get_strict_chk(true).map_err(failed)?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// The link of that name, or of that alternative name.
+    pub async fn link_by_name(&self, name: &str) -> Result<LinkInfo, SysError> {
+        let mut request = self.handle.link().get();
+        if name.len() <= NAME_LENGTH {
+            request = request.match_name(name);
+        } else {
+            request = request.match_index(0);
+            request.message_mut().attributes.push(alternative_name(name));
+        }
+        self.link(request, name).await
+    }
+
+    pub async fn link_by_index(&self, ifindex: u32) -> Result<LinkInfo, SysError> {
+        self.link(self.handle.link().get().match_index(ifindex), &format!("ifindex {ifindex}")).await
+    }
+
+    async fn link(&self, request: rtnetlink::LinkGetRequest, on: &str) -> Result<LinkInfo, SysError> {
+        let request = request.set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]);
+        let answer = Box::pin(request.execute()).try_next().await;
+        match answer {
+            Ok(message) => message
+                .and_then(|message| LinkInfo::from_message(&message))
+                .ok_or_else(|| SysError::NoSuchInterface(on.to_owned())),
+            Err(error) => Err(match SysError::netlink("read the link", on, error) {
+                error if error.errno() == Some(Errno::ENODEV) => SysError::NoSuchInterface(on.to_owned()),
+                error => error,
+            }),
+        }
+    }
+
+    /// All links of a namespace.
+    pub async fn links(&self, netns: NetnsId) -> Result<Vec<LinkInfo>, SysError> {
+        let request = self.handle.link().get();
+        let mut request = request.set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]);
+        request.message_mut().attributes.extend(netns.map(LinkAttribute::IfNetnsId));
+        let messages: Vec<_> = request
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|error| SysError::netlink("list", "the links", error))?;
+        Ok(messages.iter().filter_map(LinkInfo::from_message).collect())
+    }
+
+    /// Makes a link so, if it is not, and answers with the link as it is then.
+    pub async fn set(&self, ifindex: u32, setting: LinkSetting) -> Result<LinkInfo, SysError> {
+        let before = self.link_by_index(ifindex).await?;
+        if setting.holds(&before) {
+            return Ok(before);
+        }
+        let what = format!("set {setting}");
+        self.handle.link().change(setting.request(ifindex)).execute().await.map_err(|error| {
+            SysError::netlink(&*what, &*before.name, error).advise(setting.advice(&before))
+        })?;
+        let after = self.link_by_index(ifindex).await?;
+        if setting.holds(&after) {
+            Ok(after)
+        } else {
+            Err(SysError::NotKept { what, on: after.name, hint: None })
+        }
+    }
+
+    /// Whether the driver can change the MAC of this device at all. Asks for the MAC that it has: a driver
+    /// that could, but not while the device is open, says EBUSY.
+    pub async fn can_set_mac(&self, link: &LinkInfo) -> Result<bool, SysError> {
+        let setting = LinkSetting::Mac(link.mac);
+        let answer = self.handle.link().change(setting.request(link.ifindex)).execute().await;
+        match answer.map_err(|error| SysError::netlink(format!("set {setting}"), &*link.name, error)) {
+            Ok(()) => Ok(true),
+            Err(error) => match error.errno() {
+                Some(Errno::EOPNOTSUPP) => Ok(false),
+                Some(Errno::EBUSY) => Ok(true),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Makes a pair: the bond's MAC in the same message, or udev would change it; the port NOARP and without
+    /// IPv6 addresses. Both ends stay down.
+    pub async fn create_pair(&self, plan: &PairPlan<'_>) -> Result<Pair, SysError> {
+        let port = LinkUnspec::new_with_name(plan.port)
+            .mtu(plan.mtu)
+            .arp(false)
+            .append_extra_attribute(LinkAttribute::NumRxQueues(plan.queues))
+            .append_extra_attribute(LinkAttribute::NumTxQueues(1))
+            .build();
+        let (kind, data) = match plan.kind {
+            PairKind::Veth => (InfoKind::Veth, InfoData::Veth(InfoVeth::Peer(port))),
+            PairKind::Netkit => (
+                InfoKind::Netkit,
+                InfoData::Netkit(vec![InfoNetkit::Peer(port), InfoNetkit::Mode(NetkitMode::L2)]),
+            ),
+        };
+        let request = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(kind)
+            .name(plan.bond)
+            .address(plan.mac.bytes().to_vec())
+            .mtu(plan.mtu)
+            .append_extra_attribute(LinkAttribute::NumTxQueues(plan.queues))
+            .append_extra_attribute(LinkAttribute::NumRxQueues(1))
+            .set_info_data(data)
+            .build();
+        let what = format!("create a {} pair with {}", kind_name(plan.kind), plan.port);
+        self.handle
+            .link()
+            .add(request)
+            .execute()
+            .await
+            .map_err(|error| advise_pair(SysError::netlink(what, plan.bond, error)))?;
+        match self.finish_pair(plan).await {
+            Ok(pair) => Ok(pair),
+            Err(first) => Err(first.after_undoing(self.delete_by_name(plan.bond).await)),
+        }
+    }
+
+    async fn finish_pair(&self, plan: &PairPlan<'_>) -> Result<Pair, SysError> {
+        let port = self.link_by_name(plan.port).await?.ifindex;
+        self.set(port, LinkSetting::Noarp(true)).await?;
+        self.set(port, LinkSetting::AddrGenMode(In6AddrGenMode::None)).await?;
+        let port = self.set(port, LinkSetting::Mtu(plan.mtu)).await?;
+        let bond = self.link_by_name(plan.bond).await?.ifindex;
+        self.set(bond, LinkSetting::Mac(plan.mac)).await?;
+        let bond = self.set(bond, LinkSetting::Mtu(plan.mtu)).await?;
+        Ok(Pair { bond, port })
+    }
+
+    async fn delete_by_name(&self, name: &str) -> Result<(), SysError> {
+        match self.link_by_name(name).await {
+            Ok(link) => self.delete(link.ifindex).await,
+            Err(error) if error.is_gone() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes a device; of a pair, both ends go. One that is gone is deleted.
+    pub async fn delete(&self, ifindex: u32) -> Result<(), SysError> {
+        let answer = self.handle.link().del(ifindex).execute().await;
+        match answer.map_err(|error| SysError::netlink("delete", format!("ifindex {ifindex}"), error)) {
+            Err(error) if !error.is_gone() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has a device receive frames to a further unicast MAC (`dev_uc_add`). EOPNOTSUPP where the driver has no
+    /// filter for it: then only promiscuous mode helps.
+    pub async fn add_unicast(&self, ifindex: u32, mac: Mac) -> Result<(), SysError> {
+        let request = self.handle.neighbours().add_bridge(ifindex, &mac.bytes()).flags(NeighbourFlags::Own);
+        let what = format!("add unicast MAC {mac}");
+        match request.execute().await.map_err(|e| SysError::netlink(what, format!("ifindex {ifindex}"), e)) {
+            Err(error) if error.errno() == Some(Errno::EEXIST) => Ok(()),
+            answer => answer,
+        }
+    }
+
+    /// Undoes [`Self::add_unicast`]. What is not there is deleted.
+    pub async fn del_unicast(&self, ifindex: u32, mac: Mac) -> Result<(), SysError> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.header.ifindex = ifindex;
+        message.header.state = NeighbourState::Permanent;
+        message.header.flags = NeighbourFlags::Own;
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.bytes().to_vec()));
+        let what = format!("delete unicast MAC {mac}");
+        let answer = self.handle.neighbours().del(message).execute().await;
+        match answer.map_err(|error| SysError::netlink(what, format!("ifindex {ifindex}"), error)) {
+            Err(error) if error.is_gone() || error.errno() == Some(Errno::ENOENT) => Ok(()),
+            answer => answer,
+        }
+    }
+
+    /// The unicast MACs that a device receives besides its own.
+    pub async fn unicast(&self, ifindex: u32) -> Result<Vec<Mac>, SysError> {
+        let request = self.handle.neighbours().get().set_address_family(AddressFamily::Bridge);
+        let entries: Vec<_> =
+            request.execute().try_collect().await.map_err(|error| {
+                SysError::netlink("list unicast MACs", format!("ifindex {ifindex}"), error)
+            })?;
+        let own = |entry: &&NeighbourMessage| {
+            entry.header.ifindex == ifindex && entry.header.flags.contains(NeighbourFlags::Own)
+        };
+        let macs = entries.iter().filter(own).flat_map(|entry| &entry.attributes).filter_map(|attribute| {
+            match attribute {
+                NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok().map(Mac::new),
+                _ => None,
+            }
+        });
+        Ok(macs.filter(|mac| mac.is_unicast()).collect())
+    }
+}
+
+/// Has the kernel say in words why it refuses, without repeating the request.
+fn explain_errors(socket: &netlink_sys::Socket) -> io::Result<()> {
+    socket.set_ext_ack(true)?;
+    socket.set_cap_ack(true)
+}
+
+/// IFLA_ALT_IFNAME, which the library has only as a part of IFLA_PROP_LIST.
+fn alternative_name(name: &str) -> LinkAttribute {
+    const IFLA_ALT_IFNAME: u16 = 53;
+    LinkAttribute::Other(DefaultNla::new(IFLA_ALT_IFNAME, [name.as_bytes(), b"\0"].concat()))
+}
+
+fn kind_name(kind: PairKind) -> &'static str {
+    match kind {
+        PairKind::Veth => "veth",
+        PairKind::Netkit => "netkit",
+    }
+}
+
+fn advise_pair(error: SysError) -> SysError {
+    let advice = match error.errno() {
+        Some(Errno::EEXIST) => Some("one of the names is taken: see `ip link`"),
+        Some(Errno::EOPNOTSUPP) => Some("this kernel lacks the module"),
+        _ => None,
+    };
+    error.advise(advice.map(str::to_owned))
+}
+
+#[cfg(test)]
+impl Netlink {
+    /// A bridge with this port. Its ifindex is the answer.
+    pub async fn create_bridge(&self, name: &str, port: u32) -> u32 {
+        self.handle.link().add(rtnetlink::LinkBridge::new(name).build()).execute().await.unwrap();
+        let bridge = self.link_by_name(name).await.unwrap().ifindex;
+        let join = LinkUnspec::new_with_index(port).controller(bridge).build();
+        self.handle.link().change(join).execute().await.unwrap();
+        bridge
+    }
+
+    /// Moves a link to another network namespace.
+    pub async fn move_to(&self, ifindex: u32, netns: &std::fs::File) {
+        let netns = std::os::fd::AsRawFd::as_raw_fd(netns);
+        let request = LinkUnspec::new_with_index(ifindex).setns_by_fd(netns).build();
+        self.handle.link().change(request).execute().await.unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::sys::testing::{in_namespace, mac, veth};
+
+    #[test]
+    fn a_pair_is_made_as_planned_and_goes_at_once() {
+        in_namespace(async |devices| {
+            let netlink = &devices.netlink;
+            let plan = PairPlan {
+                kind: PairKind::Veth,
+                bond: "bond0",
+                port: "bond0-port",
+                mac: mac(1),
+                mtu: 1400,
+                queues: 1,
+            };
+            let Pair { bond, port } = netlink.create_pair(&plan).await.unwrap();
+            assert_eq!((bond.name.as_str(), bond.mac, bond.mtu), ("bond0", mac(1), 1400));
+            assert_eq!((port.name.as_str(), port.mtu), ("bond0-port", 1400));
+            assert_eq!((bond.link, port.link), (Some(port.ifindex), Some(bond.ifindex)));
+            assert_eq!(bond.kind.as_deref(), Some("veth"));
+            assert!(port.flags.contains(LinkFlags::Noarp) && !bond.flags.contains(LinkFlags::Noarp));
+            assert!(matches!(port.addr_gen_mode, None | Some(In6AddrGenMode::None)));
+            let error = netlink.create_pair(&plan).await.unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::EEXIST));
+            assert!(
+                error.to_string().starts_with("create a veth pair with bond0-port on bond0: File exists")
+            );
+            netlink.delete(bond.ifindex).await.unwrap();
+            netlink.delete(bond.ifindex).await.unwrap();
+            let error = netlink.link_by_name("bond0-port").await.unwrap_err();
+            assert!(error.is_gone());
+            assert_eq!(error.to_string(), "bond0-port: no such interface in this network namespace");
+        });
+    }
+
+    #[test]
+    fn a_netkit_pair_has_the_bonds_mac() {
+        in_namespace(async |devices| {
+            let plan = PairPlan {
+                kind: PairKind::Netkit,
+                bond: "bond0",
+                port: "port0",
+                mac: mac(1),
+                mtu: 1400,
+                queues: 1,
+            };
+            match devices.netlink.create_pair(&plan).await {
+                Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => eprintln!("skipped: {error}"),
+                answer => {
+                    let Pair { bond, port } = answer.unwrap();
+                    assert_eq!((bond.mac, bond.mtu, port.mtu), (mac(1), 1400, 1400));
+                    assert_eq!((bond.kind.as_deref(), bond.link), (Some("netkit"), Some(port.ifindex)));
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn settings_hold_and_can_be_taken_back() {
+        in_namespace(async |devices| {
+            let netlink = &devices.netlink;
+            let (found, _) = veth(&devices, "eth1", "far1").await;
+            let on = [
+                LinkSetting::Mac(mac(2)),
+                LinkSetting::Mtu(9000),
+                LinkSetting::Noarp(true),
+                LinkSetting::Allmulti(true),
+                LinkSetting::Promisc(true),
+                LinkSetting::AddrGenMode(In6AddrGenMode::None),
+                LinkSetting::Up(true),
+            ];
+            let off = [
+                LinkSetting::Up(false),
+                LinkSetting::AddrGenMode(In6AddrGenMode::Eui64),
+                LinkSetting::Promisc(false),
+                LinkSetting::Allmulti(false),
+                LinkSetting::Noarp(false),
+                LinkSetting::Mtu(found.mtu),
+                LinkSetting::Mac(found.mac),
+            ];
+            for (settings, name) in [(on, "on"), (on, "on again"), (off, "off"), (off, "off again")] {
+                for setting in settings {
+                    let link = netlink.set(found.ifindex, setting).await.unwrap();
+                    assert!(setting.holds(&link), "{name}: {setting}");
+                }
+                let link = netlink.link_by_index(found.ifindex).await.unwrap();
+                assert!(settings.iter().all(|setting| setting.holds(&link)), "{name}: {link:?}");
+            }
+            assert_eq!(netlink.link_by_index(found.ifindex).await.unwrap(), found);
+        });
+    }
+
+    #[test]
+    fn a_refused_mtu_names_the_limit() {
+        in_namespace(async |devices| {
+            let (link, _) = veth(&devices, "eth1", "far1").await;
+            let error = devices.netlink.set(link.ifindex, LinkSetting::Mtu(70_000)).await.unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "set MTU 70000 on eth1: Invalid argument (mtu greater than device maximum)"
+            );
+        });
+    }
+
+    #[test]
+    fn a_mac_is_changed_without_a_runtime() {
+        in_namespace(async |devices| {
+            let (link, _) = veth(&devices, "eth1", "far1").await;
+            let mut blocking = BlockingNetlink::open().unwrap();
+            for last in [7, 8, 8] {
+                blocking.set_mac(link.ifindex, mac(last)).unwrap();
+                assert_eq!(devices.netlink.link_by_index(link.ifindex).await.unwrap().mac, mac(last));
+            }
+            let error = blocking.set_mac(link.ifindex, Mac::BROADCAST).unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::EADDRNOTAVAIL));
+            assert!(blocking.set_mac(9999, mac(7)).unwrap_err().is_gone());
+            assert!(devices.netlink.can_set_mac(&link).await.unwrap());
+        });
+    }
+
+    #[test]
+    fn further_unicast_macs_come_and_go() {
+        in_namespace(async |devices| {
+            let netlink = &devices.netlink;
+            let (link, _) = veth(&devices, "eth1", "far1").await;
+            for _ in 0..2 {
+                netlink.add_unicast(link.ifindex, mac(9)).await.unwrap();
+                assert_eq!(netlink.unicast(link.ifindex).await.unwrap(), [mac(9)]);
+            }
+            for _ in 0..2 {
+                netlink.del_unicast(link.ifindex, mac(9)).await.unwrap();
+                assert_eq!(netlink.unicast(link.ifindex).await.unwrap(), []);
+            }
+        });
+    }
+
+    #[test]
+    fn addresses_and_routes_come_and_go() {
+        in_namespace(async |devices| {
+            let netlink = &devices.netlink;
+            let (bond, port) = veth(&devices, "bond0", "port0").await;
+            let (other, far) = veth(&devices, "eth9", "far9").await;
+            for ifindex in [bond.ifindex, port.ifindex, other.ifindex, far.ifindex] {
+                netlink.set(ifindex, LinkSetting::Up(true)).await.unwrap();
+            }
+            let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+            let addresses = [
+                Address::new(bond.ifindex, ip("192.0.2.1"), 24),
+                Address::new(bond.ifindex, ip("192.0.2.2"), 24),
+                Address { flags: libc::IFA_F_NODAD, ..Address::new(bond.ifindex, ip("2001:db8::1"), 64) },
+            ];
+            for address in addresses.iter().chain(&addresses) {
+                netlink.add_address(address).await.unwrap();
+            }
+            let present = netlink.addresses_of(bond.ifindex).await.unwrap();
+            for address in &addresses {
+                let same: Vec<_> = present.iter().filter(|found| found.is_same(address)).collect();
+                assert_eq!(same.len(), 1, "{address:?}");
+                assert_eq!(same[0].broadcast, address.broadcast);
+                assert!(!same[0].is_tentative() && !same[0].by_kernel && same[0].lifetime.is_none());
+            }
+
+            let default = |via: &str, metric| Route {
+                metric,
+                ..Route::new(bond.ifindex, ip("0.0.0.0"), 0, Some(ip(via)))
+            };
+            let v6 = Route::new(bond.ifindex, ip("2001:db8:1::"), 48, Some(ip("2001:db8::9")));
+            // The second takes the place of the first, the third is another one.
+            for route in
+                [default("192.0.2.9", 0), default("192.0.2.8", 0), default("192.0.2.7", 5), v6.clone()]
+            {
+                netlink.replace_route(&route).await.unwrap();
+                netlink.replace_route(&route).await.unwrap();
+            }
+            let ours = async || {
+                let mut routes = netlink.routes_of(bond.ifindex).await.unwrap();
+                routes.retain(|route| !route.is_automatic());
+                routes
+            };
+            assert_eq!(ours().await, [default("192.0.2.8", 0), default("192.0.2.7", 5), v6.clone()]);
+
+            netlink.add_address(&Address::new(other.ifindex, ip("198.51.100.1"), 24)).await.unwrap();
+            let theirs = Route::new(other.ifindex, ip("0.0.0.0"), 0, Some(ip("198.51.100.9")));
+            let error = netlink.replace_route(&theirs).await.unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::EEXIST));
+            assert_eq!(ours().await.len(), 3, "{error}");
+
+            for route in [default("192.0.2.8", 0), default("192.0.2.7", 5), v6] {
+                netlink.del_route(&route).await.unwrap();
+                netlink.del_route(&route).await.unwrap();
+            }
+            assert_eq!(ours().await, []);
+            for address in addresses.iter().chain(&addresses) {
+                netlink.del_address(address).await.unwrap();
+            }
+            let present = netlink.addresses_of(bond.ifindex).await.unwrap();
+            assert!(present.iter().all(|address| address.by_kernel), "{present:?}");
+        });
+    }
+
+    #[test]
+    fn a_port_names_its_master_and_that_kind() {
+        in_namespace(async |devices| {
+            let netlink = &devices.netlink;
+            let (link, _) = veth(&devices, "eth1", "far1").await;
+            let bridge = netlink.create_bridge("br0", link.ifindex).await;
+            let link = netlink.link_by_index(link.ifindex).await.unwrap();
+            assert_eq!((link.master, link.master_kind.as_deref()), (Some(bridge), Some("bridge")));
+            let names: Vec<_> =
+                netlink.links(None).await.unwrap().into_iter().map(|link| link.name).collect();
+            assert!(["lo", "eth1", "far1", "br0"].iter().all(|name| names.iter().any(|found| found == name)));
+        });
+    }
+
+    #[test]
+    fn a_long_name_is_an_alternative_one() {
+        in_namespace(async |devices| {
+            let (link, _) = veth(&devices, "eth1", "far1").await;
+            let name = "a-name-of-more-than-fifteen-bytes";
+            devices
+                .netlink
+                .handle
+                .link()
+                .property_add(link.ifindex)
+                .alt_ifname(&[name])
+                .execute()
+                .await
+                .unwrap();
+            let found = devices.netlink.link_by_name(name).await.unwrap();
+            assert_eq!((found.ifindex, found.altnames), (link.ifindex, vec![name.to_owned()]));
+        });
+    }
+}

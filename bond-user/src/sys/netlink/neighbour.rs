@@ -1,0 +1,97 @@
+//! Neighbours: who answers for an address on a link.
+
+use std::net::IpAddr;
+
+use futures_util::TryStreamExt as _;
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use nix::errno::Errno;
+
+use super::Netlink;
+use crate::sys::SysError;
+
+/// How many neighbours are asked at once: any answer will do.
+const ASKED_AT_ONCE: usize = 8;
+
+impl Netlink {
+    /// Has the kernel ask a few neighbours of a device, confirmed ones first, whether they are still there
+    /// (NUD_PROBE: a unicast ARP request or neighbour solicitation). Answers with how many there are to ask, those
+    /// included for which the kernel is looking, or has looked in vain: these it asks on its own.
+    pub async fn ask_neighbours(&self, ifindex: u32) -> Result<usize, SysError> {
+        let on = || format!("ifindex {ifindex}");
+        // The list of a device that is not here would be empty.
+        self.link_by_index(ifindex).await?;
+        let entries = self.handle.neighbours().get().execute().try_collect::<Vec<_>>().await;
+        let entries = entries.map_err(|error| SysError::netlink("list the neighbours", on(), error))?;
+        let of_device = || entries.iter().filter(|entry| entry.header.ifindex == ifindex);
+        let with = |states: &[NeighbourState]| {
+            let entries = of_device().filter(|entry| states.contains(&entry.header.state));
+            entries.filter_map(destination).collect::<Vec<_>>()
+        };
+        use NeighbourState::{Delay, Failed, Incomplete, Probe, Reachable, Stale};
+        let known = [with(&[Reachable]), with(&[Delay, Probe, Stale])].concat();
+        for address in known.iter().take(ASKED_AT_ONCE) {
+            let request = self.handle.neighbours().add(ifindex, *address).state(Probe).replace();
+            let answer = request.execute().await;
+            match answer.map_err(|error| SysError::netlink(format!("ask {address}"), on(), error)) {
+                // It was forgotten just now.
+                Err(error) if error.errno() == Some(Errno::EINVAL) => {}
+                answer => answer?,
+            }
+        }
+        Ok(known.len() + with(&[Incomplete, Failed]).len())
+    }
+}
+
+fn destination(entry: &NeighbourMessage) -> Option<IpAddr> {
+    entry.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some((*address).into()),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some((*address).into()),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{
+        netlink::LinkSetting,
+        testing::{in_namespace, mac, veth},
+    };
+
+    #[test]
+    fn known_neighbours_are_asked_and_others_counted() {
+        in_namespace(async |devices| {
+            let netlink = &devices.netlink;
+            let (link, far) = veth(&devices, "eth1", "far1").await;
+            for ifindex in [link.ifindex, far.ifindex] {
+                netlink.set(ifindex, LinkSetting::Up(true)).await.unwrap();
+            }
+            assert_eq!(netlink.ask_neighbours(link.ifindex).await.unwrap(), 0);
+            let add = |ifindex: u32, address: &str, state| {
+                let request = netlink.handle.neighbours().add(ifindex, address.parse().unwrap());
+                request.link_layer_address(&mac(9).bytes()).state(state).execute()
+            };
+            use NeighbourState::{Failed, Permanent, Probe, Reachable, Stale};
+            for (address, state) in [
+                ("192.0.2.1", Stale),
+                ("192.0.2.2", Reachable),
+                ("192.0.2.3", Failed),
+                ("192.0.2.4", Permanent),
+                ("2001:db8::1", Stale),
+            ] {
+                add(link.ifindex, address, state).await.unwrap();
+            }
+            add(far.ifindex, "192.0.2.5", Stale).await.unwrap();
+            assert_eq!(netlink.ask_neighbours(link.ifindex).await.unwrap(), 4);
+            let entries = netlink.handle.neighbours().get().execute().try_collect::<Vec<_>>().await.unwrap();
+            let probed = entries.iter().filter(|entry| entry.header.state == Probe);
+            let mut probed: Vec<_> =
+                probed.filter_map(destination).map(|address| address.to_string()).collect();
+            probed.sort();
+            assert_eq!(probed, ["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
+            assert!(netlink.ask_neighbours(4711).await.unwrap_err().is_gone());
+        });
+    }
+}

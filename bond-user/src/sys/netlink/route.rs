@@ -1,0 +1,270 @@
+//! Routes over one device.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use futures_util::TryStreamExt as _;
+use netlink_packet_route::{
+    AddressFamily,
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+        RouteType,
+    },
+};
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::Netlink;
+use crate::sys::SysError;
+
+/// A unicast route with one next hop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    pub ifindex: u32,
+    /// The network; 0.0.0.0 or :: for the default route.
+    pub to: IpAddr,
+    /// Bits of the network, 0 for the default route.
+    pub prefix_len: u8,
+    /// The gateway, of the same family.
+    pub via: Option<IpAddr>,
+    /// Of several routes to one network the least is taken.
+    pub metric: u32,
+    /// The source address of what has none yet.
+    pub source: Option<IpAddr>,
+    pub table: u32,
+    /// RT_SCOPE_*
+    pub scope: u8,
+    /// RTPROT_*: who made it.
+    pub protocol: u8,
+    /// The gateway need not be in a network of the device.
+    pub onlink: bool,
+}
+
+impl Route {
+    const KERNEL: u8 = 2;
+    const ROUTER_ADVERTISEMENT: u8 = 9;
+    const STATIC: u8 = 4;
+    const SCOPE_UNIVERSE: u8 = 0;
+    const SCOPE_LINK: u8 = 253;
+    /// IP6_RT_PRIO_USER: what an IPv6 route gets that has no metric.
+    const IPV6_METRIC: u32 = 1024;
+
+    /// In the main table, with the kernel's default metric.
+    pub fn new(ifindex: u32, to: IpAddr, prefix_len: u8, via: Option<IpAddr>) -> Self {
+        let (metric, scope) = match (to, via) {
+            (IpAddr::V6(_), _) => (Self::IPV6_METRIC, Self::SCOPE_UNIVERSE),
+            (IpAddr::V4(_), Some(_)) => (0, Self::SCOPE_UNIVERSE),
+            (IpAddr::V4(_), None) => (0, Self::SCOPE_LINK),
+        };
+        Self {
+            ifindex,
+            to,
+            prefix_len,
+            via,
+            metric,
+            source: None,
+            table: RouteHeader::RT_TABLE_MAIN.into(),
+            scope,
+            protocol: Self::STATIC,
+            onlink: false,
+        }
+    }
+
+    /// Whether the kernel makes it by itself: with an address, or by a router advertisement.
+    pub fn is_automatic(&self) -> bool {
+        matches!(self.protocol, Self::KERNEL | Self::ROUTER_ADVERTISEMENT)
+    }
+
+    /// Whether the kernel holds them for the same route: one can only be replaced by the other.
+    fn has_same_key(&self, other: &Self) -> bool {
+        (self.to, self.prefix_len, self.metric, self.table)
+            == (other.to, other.prefix_len, other.metric, other.table)
+    }
+
+    fn from_message(message: &RouteMessage) -> Option<Self> {
+        let header = &message.header;
+        let any = match header.address_family {
+            AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            _ => return None,
+        };
+        if header.kind != RouteType::Unicast {
+            return None;
+        }
+        let mut route = Self::new(0, any, header.destination_prefix_length, None);
+        route.metric = 0;
+        route.table = header.table.into();
+        route.scope = header.scope.into();
+        route.protocol = header.protocol.into();
+        route.onlink = header.flags.contains(RouteFlags::Onlink);
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(address) => route.to = ip(address)?,
+                RouteAttribute::Gateway(address) => route.via = Some(ip(address)?),
+                RouteAttribute::PrefSource(address) => route.source = Some(ip(address)?),
+                RouteAttribute::Oif(ifindex) => route.ifindex = *ifindex,
+                RouteAttribute::Priority(metric) => route.metric = *metric,
+                RouteAttribute::Table(table) => route.table = *table,
+                _ => {}
+            }
+        }
+        (route.ifindex != 0).then_some(route)
+    }
+
+    fn to_message(&self) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        let header = &mut message.header;
+        header.address_family = match self.to {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        header.destination_prefix_length = self.prefix_len;
+        header.table = u8::try_from(self.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
+        header.scope = RouteScope::from(self.scope);
+        header.protocol = RouteProtocol::from(self.protocol);
+        header.kind = RouteType::Unicast;
+        if self.onlink {
+            header.flags.insert(RouteFlags::Onlink);
+        }
+        let attributes = &mut message.attributes;
+        attributes.push(RouteAttribute::Table(self.table));
+        attributes.push(RouteAttribute::Oif(self.ifindex));
+        attributes.push(RouteAttribute::Priority(self.metric));
+        if self.prefix_len != 0 {
+            attributes.push(RouteAttribute::Destination(self.to.into()));
+        }
+        attributes.extend(self.via.map(|via| RouteAttribute::Gateway(via.into())));
+        attributes.extend(self.source.map(|source| RouteAttribute::PrefSource(source.into())));
+        message
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.prefix_len {
+            0 => f.write_str("default")?,
+            bits => write!(f, "{}/{bits}", self.to)?,
+        }
+        if let Some(via) = self.via {
+            write!(f, " via {via}")?;
+        }
+        write!(f, " metric {}", self.metric)
+    }
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some((*ip).into()),
+        RouteAddress::Inet6(ip) => Some((*ip).into()),
+        _ => None,
+    }
+}
+
+/// The way that a packet takes to a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The device by which it leaves.
+    pub ifindex: u32,
+    /// The source address that the kernel chooses, if the device has one.
+    pub source: Option<IpAddr>,
+}
+
+impl Netlink {
+    /// The way to a host, as the kernel would choose it now; None if there is none, or the host is this one. The
+    /// kernel answers without RTNL.
+    pub async fn way_to(&self, target: IpAddr) -> Result<Option<Way>, SysError> {
+        let mut request = RouteMessage::default();
+        let (family, bits) = match target {
+            IpAddr::V4(_) => (AddressFamily::Inet, 32),
+            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+        };
+        request.header.address_family = family;
+        request.header.destination_prefix_length = bits;
+        request.attributes.push(RouteAttribute::Destination(target.into()));
+        let answer = Box::pin(self.handle.route().get(request).execute()).try_next().await;
+        let message = match answer {
+            Ok(message) => message,
+            Err(error) => {
+                let error = SysError::netlink("look up the route", target.to_string(), error);
+                // ENETUNREACH, or what an unreachable, prohibit or blackhole route says.
+                let no_way = [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL];
+                return if error.errno().is_some_and(|errno| no_way.contains(&errno)) {
+                    Ok(None)
+                } else {
+                    Err(error)
+                };
+            }
+        };
+        let Some(message) = message.filter(|message| message.header.kind == RouteType::Unicast) else {
+            return Ok(None);
+        };
+        let mut way = Way { ifindex: 0, source: None };
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Oif(ifindex) => way.ifindex = *ifindex,
+                RouteAttribute::PrefSource(address) => way.source = ip(address),
+                _ => {}
+            }
+        }
+        Ok(Some(way))
+    }
+
+    /// The unicast routes over one device, of all tables. Routes with several next hops are none of one device.
+    pub async fn routes_of(&self, ifindex: u32) -> Result<Vec<Route>, SysError> {
+        let mut routes = self.routes().await?;
+        routes.retain(|route| route.ifindex == ifindex);
+        Ok(routes)
+    }
+
+    async fn routes(&self) -> Result<Vec<Route>, SysError> {
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = RouteMessage::default();
+            request.header.address_family = family;
+            let messages: Vec<_> = self
+                .handle
+                .route()
+                .get(request)
+                .execute()
+                .try_collect()
+                .await
+                .map_err(|error| SysError::netlink("list", "the routes", error))?;
+            routes.extend(messages.iter().filter_map(Route::from_message));
+        }
+        Ok(routes)
+    }
+
+    /// Makes a route so. Another one of the same network, metric and table is replaced if it goes over the same
+    /// device; one over another device is not ours to take, and the answer is EEXIST.
+    pub async fn replace_route(&self, route: &Route) -> Result<(), SysError> {
+        let same: Vec<_> =
+            self.routes().await?.into_iter().filter(|found| found.has_same_key(route)).collect();
+        let ours = same.iter().find(|found| found.ifindex == route.ifindex);
+        if ours.is_some_and(|found| (found.via, found.source) == (route.via, route.source)) {
+            return Ok(());
+        }
+        let mut request = self.handle.route().add(route.to_message());
+        if ours.is_some() {
+            request = request.replace();
+        }
+        let advice = same.first().map(|other| {
+            format!("the route {other} over ifindex {} is there; give another metric", other.ifindex)
+        });
+        request.execute().await.map_err(|error| failed("add", route, error).advise(advice))
+    }
+
+    /// Deletes a route. One that is not there is deleted.
+    pub async fn del_route(&self, route: &Route) -> Result<(), SysError> {
+        let answer = self.handle.route().del(route.to_message()).execute().await;
+        match answer.map_err(|error| failed("delete", route, error)) {
+            Err(error) if error.is_gone() || error.errno() == Some(Errno::ESRCH) => Ok(()),
+            answer => answer,
+        }
+    }
+}
+
+fn failed(verb: &str, route: &Route, error: rtnetlink::Error) -> SysError {
+    SysError::netlink(format!("{verb} route {route}"), format!("ifindex {}", route.ifindex), error)
+}

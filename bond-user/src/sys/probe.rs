@@ -1,0 +1,183 @@
+//! The questions of the ARP monitor: their frames, and the ways by which they are asked.
+
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+use bond_common::mac::Mac;
+use bytes::{BufMut as _, BytesMut};
+use etherparse::{ArpEthIpv4Packet, ArpOperation, EtherType, Icmpv6Header, Icmpv6Type, IpNumber, Ipv6Header};
+
+use super::{
+    announcer::ethernet,
+    netlink::{LinkInfo, VlanTag},
+};
+
+/// A request by `source`, which is 0.0.0.0 where there is none, for the target's MAC (`bond_arp_send`).
+pub fn arp_request(mac: Mac, tags: &[VlanTag], source: Ipv4Addr, target: Ipv4Addr) -> BytesMut {
+    let arp = ArpEthIpv4Packet {
+        operation: ArpOperation::REQUEST,
+        sender_mac: mac.bytes(),
+        sender_ipv4: source.octets(),
+        target_mac: [0; 6],
+        target_ipv4: target.octets(),
+    };
+    let mut frame = ethernet(Mac::BROADCAST, mac, tags, EtherType::ARP);
+    frame.put_slice(&arp.to_bytes());
+    frame
+}
+
+/// A neighbour solicitation by `source`, which is :: where there is none, to the target's group (`bond_ns_send`,
+/// `ndisc_ns_create`).
+pub fn neighbour_solicitation(mac: Mac, tags: &[VlanTag], source: Ipv6Addr, target: Ipv6Addr) -> BytesMut {
+    const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
+    let [.., a, b, c] = target.octets();
+    let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]);
+    let group_mac = Mac::new([0x33, 0x33, 0xff, a, b, c]);
+    let mut body = BytesMut::with_capacity(24);
+    body.put_slice(&target.octets());
+    if !source.is_unspecified() {
+        // The length of an option counts in 8 bytes.
+        body.put_slice(&[SOURCE_LINK_LAYER_ADDRESS, 1]);
+        body.put_slice(&mac.bytes());
+    }
+    let mut icmp = Icmpv6Header::new(Icmpv6Type::NeighborSolicitation);
+    // It fails for payloads of more than 4 GB.
+    let _ = icmp.update_checksum(source.octets(), group.octets(), &body);
+    let icmp = icmp.to_bytes();
+    let ipv6 = Ipv6Header {
+        payload_length: (icmp.len() + body.len()) as u16,
+        next_header: IpNumber::IPV6_ICMP,
+        hop_limit: 255,
+        source: source.octets(),
+        destination: group.octets(),
+        ..Ipv6Header::default()
+    };
+    let mut frame = ethernet(group_mac, mac, tags, EtherType::IPV6);
+    frame.put_slice(&ipv6.to_bytes());
+    frame.put_slice(&icmp);
+    frame.put_slice(&body);
+    frame
+}
+
+/// The devices through which one reaches the bond, by ifindex, and the tags that its frames get from each, from the
+/// outermost to the innermost: the bond itself, VLANs and macvlans above it at any depth, and the bridge that it
+/// is a port of, with what is above that (`bond_verify_device_path`).
+pub fn devices_above(bond: u32, links: &[LinkInfo]) -> HashMap<u32, Vec<VlanTag>> {
+    let mut above = HashMap::from([(bond, Vec::new())]);
+    let mut to_look_above = vec![bond];
+    while let Some(below) = to_look_above.pop() {
+        let tags = above.get(&below).cloned().unwrap_or_default();
+        let master = links.iter().find(|link| link.ifindex == below).and_then(|link| link.master);
+        for upper in links {
+            // IFLA_LINK of the other end of a veth is no layer, and that of a moved link counts elsewhere.
+            let layered = upper.link == Some(below)
+                && upper.link_netns.is_none()
+                && matches!(
+                    upper.kind.as_deref(),
+                    Some("vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap")
+                );
+            if (layered || master == Some(upper.ifindex)) && !above.contains_key(&upper.ifindex) {
+                above.insert(upper.ifindex, tags.iter().copied().chain(upper.vlan).collect());
+                to_look_above.push(upper.ifindex);
+            }
+        }
+    }
+    above
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{
+        netlink::{Address, Route, Way},
+        testing::{in_namespace, link, veth},
+    };
+
+    const MAC: Mac = Mac::new([0x02, 0, 0, 0, 0, 0x10]);
+    const C_TAG: VlanTag = VlanTag { ethertype: 0x8100, vid: 5 };
+    const S_TAG: VlanTag = VlanTag { ethertype: 0x88a8, vid: 100 };
+
+    fn hex(text: &str) -> Vec<u8> {
+        let digits: Vec<char> = text.chars().filter(char::is_ascii_hexdigit).collect();
+        digits.chunks(2).map(|pair| u8::from_str_radix(&String::from_iter(pair), 16).unwrap()).collect()
+    }
+
+    /// What the driver was seen to send: 42 bytes of ARP to all, 86 of NS to the target's group.
+    #[test]
+    fn frames_are_those_of_the_driver() {
+        let target = Ipv4Addr::new(10, 0, 0, 254);
+        let arp = arp_request(MAC, &[], Ipv4Addr::new(10, 0, 0, 1), target);
+        let expected = "ffffffffffff 020000000010 0806
+             0001 0800 06 04 0001 020000000010 0a000001 000000000000 0a0000fe";
+        assert_eq!((arp.len(), &arp[..]), (42, &hex(expected)[..]));
+
+        let tagged = arp_request(MAC, &[S_TAG, C_TAG], Ipv4Addr::UNSPECIFIED, target);
+        assert_eq!(tagged[..22], hex("ffffffffffff 020000000010 88a8 0064 8100 0005 0806"));
+        assert_eq!(tagged[22..], hex("0001 0800 06 04 0001 020000000010 00000000 000000000000 0a0000fe"));
+
+        let (source, target) = ("fd00::1".parse().unwrap(), "fd00::254".parse().unwrap());
+        let ns = neighbour_solicitation(MAC, &[], source, target);
+        let expected = "3333ff000254 020000000010 86dd
+             60000000 0020 3a ff fd000000000000000000000000000001 ff0200000000000000000001ff000254
+             87 00 78e4 00000000 fd000000000000000000000000000254 01 01 020000000010";
+        assert_eq!((ns.len(), &ns[..]), (86, &hex(expected)[..]));
+
+        let unnumbered = neighbour_solicitation(MAC, &[], Ipv6Addr::UNSPECIFIED, target);
+        assert_eq!(unnumbered.len(), 78, "without the option");
+    }
+
+    #[test]
+    fn whatever_is_above_the_bond_is_a_way() {
+        let of_kind = |ifindex, below, kind: &str| LinkInfo {
+            link: Some(below),
+            kind: Some(kind.to_owned()),
+            ..link(ifindex, &format!("link{ifindex}"))
+        };
+        let vlan = |ifindex, below, tag| LinkInfo { vlan: Some(tag), ..of_kind(ifindex, below, "vlan") };
+        let links = [
+            // The inner VLAN comes first: order does not matter.
+            vlan(5, 4, C_TAG),
+            vlan(4, 3, S_TAG),
+            LinkInfo { master: Some(7), ..of_kind(3, 2, "veth") },
+            of_kind(2, 3, "veth"),
+            of_kind(6, 3, "macvlan"),
+            LinkInfo { kind: Some("bridge".into()), ..link(7, "br0") },
+            vlan(8, 7, C_TAG),
+            vlan(9, 99, C_TAG),
+            LinkInfo { link_netns: Some(1), ..vlan(10, 3, C_TAG) },
+            link(11, "eth0"),
+        ];
+        let expected = [
+            (3, vec![]),
+            (4, vec![S_TAG]),
+            (5, vec![S_TAG, C_TAG]),
+            (6, vec![]),
+            (7, vec![]),
+            (8, vec![C_TAG]),
+        ];
+        assert_eq!(devices_above(3, &links), HashMap::from(expected));
+    }
+
+    #[test]
+    fn the_way_is_the_kernels() {
+        in_namespace(async |devices| {
+            let netlink = &devices.netlink;
+            let (near, _far) = veth(&devices, "near0", "far0").await;
+            let way = async |target: &str| netlink.way_to(target.parse().unwrap()).await.unwrap();
+            assert_eq!((way("10.0.0.254").await, way("fd00::254").await), (None, None));
+            for address in ["10.0.0.1", "10.0.0.2"] {
+                netlink.add_address(&Address::new(near.ifindex, address.parse().unwrap(), 24)).await.unwrap();
+            }
+            netlink.set(near.ifindex, crate::sys::netlink::LinkSetting::Up(true)).await.unwrap();
+            let by = |source: &str| Some(Way { ifindex: near.ifindex, source: source.parse().ok() });
+            assert_eq!(way("10.0.0.254").await, by("10.0.0.1"));
+            assert_eq!(way("10.0.0.1").await, None, "it is this host");
+            let mut route = Route::new(near.ifindex, "192.0.2.0".parse().unwrap(), 24, None);
+            route.source = "10.0.0.2".parse().ok();
+            netlink.replace_route(&route).await.unwrap();
+            assert_eq!(way("192.0.2.7").await, by("10.0.0.2"));
+        });
+    }
+}

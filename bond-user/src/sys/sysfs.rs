@@ -1,0 +1,80 @@
+//! The little that only sysfs can do.
+
+use std::{
+    fs, io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+use nix::errno::Errno;
+
+use super::SysError;
+
+/// The sysfs of the network namespace in which it was mounted. It is mounted nowhere: /sys may be another
+/// namespace's.
+#[derive(Debug)]
+pub struct Sysfs(OwnedFd);
+
+impl Sysfs {
+    /// Of the calling thread's network namespace. Needs CAP_SYS_ADMIN.
+    pub fn mount() -> Result<Self, SysError> {
+        Self::try_mount().map_err(|error| SysError::kernel("mount", "sysfs", error.into()))
+    }
+
+    fn try_mount() -> nix::Result<Self> {
+        // SAFETY: the name is a C string, which the kernel copies.
+        let context =
+            owned(unsafe { libc::syscall(libc::SYS_fsopen, c"sysfs".as_ptr(), libc::FSOPEN_CLOEXEC) })?;
+        let (none, create) = (std::ptr::null::<libc::c_char>(), libc::FSCONFIG_CMD_CREATE);
+        // SAFETY: this command takes no key and no value.
+        let created =
+            unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), create, none, none, 0) };
+        Errno::result(created)?;
+        // SAFETY: integers only.
+        owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), libc::FSMOUNT_CLOEXEC, 0) })
+            .map(Self)
+    }
+
+    /// Has every CPU send by the first transmit queue of a device what nobody assigned to a queue (XPS). The
+    /// kernel would spread it over all queues by its hash.
+    pub fn send_by_first_queue(&self, device: &str) -> Result<(), SysError> {
+        let path = format!("/proc/self/fd/{}/class/net/{device}/queues/tx-0/xps_cpus", self.0.as_raw_fd());
+        let set = |path: &str| fs::write(path, every_cpu()?);
+        set(&path).map_err(|error| SysError::kernel("set XPS of the first queue", device, error))
+    }
+}
+
+fn owned(answer: libc::c_long) -> nix::Result<OwnedFd> {
+    let fd = Errno::result(answer)?;
+    // SAFETY: the kernel has just made this descriptor, which is nobody else's; descriptors are ints.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
+
+/// All CPUs that there may ever be, as the kernel reads a cpumask.
+fn every_cpu() -> io::Result<String> {
+    let possible = fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    let last = possible.trim().rsplit(['-', ',']).next().and_then(|last| last.parse().ok());
+    last.map(mask).ok_or_else(|| io::Error::other(format!("possible CPUs: {possible:?}")))
+}
+
+/// CPUs 0 to `last`: groups of 32 bits in hexadecimal, the highest first.
+fn mask(last: u32) -> String {
+    let groups = (0..=last / 32).rev().map(|group| {
+        let bits = (last - group * 32).min(31) + 1;
+        format!("{:x}", u32::MAX >> (32 - bits))
+    });
+    groups.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mask;
+
+    #[test]
+    fn masks_are_written_as_the_kernel_reads_them() {
+        for (last, expected) in
+            [(0, "1"), (1, "3"), (31, "ffffffff"), (32, "1,ffffffff"), (95, "ffffffff,ffffffff,ffffffff")]
+        {
+            assert_eq!(mask(last), expected);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! How tests of this module get a network namespace.
+
+use std::{fs::File, panic, thread};
+
+use bond_common::mac::Mac;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use super::{
+    Devices,
+    netlink::{LinkFlags, LinkInfo, LinkLayerType, Netlink, Pair, PairKind, PairPlan},
+};
+
+/// Runs `test` in a network namespace of its own, which vanishes with the thread that is in it. Skips, and
+/// says so, where this is not allowed.
+pub fn in_namespace(test: impl AsyncFnOnce(Devices) + Send + 'static) {
+    let run = move || {
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+            eprintln!("skipped: a network namespace of its own: {} (run the tests as root)", error.desc());
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { test(Devices::open().unwrap()).await });
+    };
+    if let Err(panic) = thread::spawn(run).join() {
+        panic::resume_unwind(panic);
+    }
+}
+
+/// A network namespace beside that of the test. It vanishes with this.
+pub struct Elsewhere {
+    pub netlink: Netlink,
+    pub netns: File,
+}
+
+impl Elsewhere {
+    pub fn open() -> Self {
+        let netns_of_thread = || File::open("/proc/thread-self/ns/net").unwrap();
+        let here = netns_of_thread();
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        // The socket stays in the namespace in which it was opened.
+        let elsewhere = Self { netlink: Netlink::open().unwrap(), netns: netns_of_thread() };
+        setns(here, CloneFlags::CLONE_NEWNET).unwrap();
+        elsewhere
+    }
+}
+
+/// A locally administered MAC that ends so.
+pub const fn mac(last: u8) -> Mac {
+    Mac::new([0x02, 0, 0, 0, 0, last])
+}
+
+/// A veth pair of MTU 1500; the first end has the MAC `02:00:00:00:00:10`.
+pub async fn veth(devices: &Devices, name: &str, peer: &str) -> (LinkInfo, LinkInfo) {
+    let plan =
+        PairPlan { kind: PairKind::Veth, bond: name, port: peer, mac: mac(0x10), mtu: 1500, queues: 1 };
+    let Pair { bond, port } = devices.netlink.create_pair(&plan).await.unwrap();
+    (bond, port)
+}
+
+/// An Ethernet link that is up, with nothing special about it.
+pub fn link(ifindex: u32, name: &str) -> LinkInfo {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    message.header.link_layer_type = LinkLayerType::Ether;
+    message.header.flags = LinkFlags::Up;
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    LinkInfo::from_message(&message).unwrap()
+}
