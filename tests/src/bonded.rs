@@ -1,0 +1,118 @@
+//! A bond on the lab's NICs, and what tests of its traffic have in common.
+
+use std::{
+    net::IpAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{HOST_V4, Lab, NetNs, PATIENCE, PEER_V4, Xbond, lab::Cut, lab::Datapath};
+
+/// The name of the bond.
+pub const BOND: &str = "bond0";
+/// The driver's `fail_over_mac`.
+pub const POLICIES: [&str; 3] = ["none", "active", "follow"];
+/// Between two looks at something that tells nobody when it changes.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// For each function, a test on each datapath: it is called with a [`Datapath`](crate::lab::Datapath) and
+/// fails if it returns an error.
+#[macro_export]
+macro_rules! on_each_datapath {
+    ($($test:ident),* $(,)?) => {
+        $crate::on_each_datapath!(@ tc Tc $($test)*);
+        $crate::on_each_datapath!(@ xdp Xdp $($test)*);
+    };
+    (@ $module:ident $datapath:ident $($test:ident)*) => {
+        mod $module {
+            $(
+                #[test]
+                fn $test() {
+                    $crate::skip_if_unable!();
+                    if let Err(error) = super::$test($crate::lab::Datapath::$datapath) {
+                        panic!("{error:#}");
+                    }
+                }
+            )*
+        }
+    };
+}
+
+/// An `xbond` whose bond has the lab's NICs as slaves, the first of them active, miimon=100 and no address.
+pub fn run<'lab>(lab: &'lab Lab, datapath: Datapath, policy: &str, more: &[&str]) -> Result<Xbond<'lab>> {
+    let policy = format!("fail_over_mac={policy}");
+    let mut arguments =
+        vec!["--bond", BOND, "--datapath", datapath.name(), "-o", "miimon=100", "-o", &policy];
+    for nic in &lab.nics {
+        arguments.extend(["--slave", &nic.name]);
+    }
+    arguments.extend(more);
+    Xbond::run(&lab.host, arguments)
+}
+
+/// A way to another active slave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// The active slave loses its carrier, and the switch forgets whom it knew behind that port.
+    CarrierCut,
+    /// By hand (`active_slave`): both links stay, and the switch goes on sending to the former one until it
+    /// learns better.
+    Planned,
+}
+
+/// Moves the bond and waits until the agent says that it did. Returns the moment just before.
+pub fn fail_over(lab: &Lab, xbond: &Xbond<'_>, by: Move) -> Result<Instant> {
+    let active = active_slave(xbond)?;
+    let other = lab.nics.iter().map(|nic| &nic.name).find(|name| **name != active);
+    let other = other.context("a bond with one slave cannot fail over")?;
+    let said = xbond.log().len();
+    let start = match by {
+        Move::CarrierCut => lab.cut(&active, Cut::Carrier)?,
+        Move::Planned => {
+            let start = Instant::now();
+            xbond.set(BOND, &format!("active_slave={other}"))?;
+            start
+        }
+    };
+    xbond.wait_for_after(said, &format!("active slave {other} instead of {active}"))?;
+    Ok(start)
+}
+
+/// The name of the active slave.
+pub fn active_slave(xbond: &Xbond<'_>) -> Result<String> {
+    let report = xbond.show(BOND)?;
+    let active = report["bonds"][0]["active_slave"].as_str();
+    Ok(active.with_context(|| format!("no active slave in {report}"))?.to_owned())
+}
+
+/// Waits until `holds`, looking every 20 ms; `what` says what did not come.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds()? {
+        ensure!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Waits until every IPv6 address of an interface may be used (DAD).
+pub fn wait_for_addresses(netns: &NetNs, interface: &str) -> Result<()> {
+    wait_until(&format!("an address of {interface} that is not tentative"), || {
+        Ok(netns.ip(&format!("-6 -o address show dev {interface} tentative"))?.trim().is_empty())
+    })
+}
+
+/// Waits until host and peer reach each other by IPv4.
+pub fn wait_for_path(host: &NetNs, peer: &NetNs) -> Result<()> {
+    for (from, to) in [(host, PEER_V4), (peer, HOST_V4)] {
+        wait_until(&format!("an answer from {to}"), || reaches(from, to.into()))?;
+    }
+    Ok(())
+}
+
+/// Whether one echo request is answered.
+pub fn reaches(from: &NetNs, to: IpAddr) -> Result<bool> {
+    Ok(from.ping(to, 1)?.received == 1)
+}

@@ -1,0 +1,78 @@
+//! What the namespace tests and the lab share: a host with a few NICs, a switch and a peer, each in its own
+//! network namespace, the `xbond` process in the host, ways to cut a link, and traffic that is counted.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use xbond_tests::{Cut, HOST_V4, Lab, PEER_V4, TwoWay, Xbond};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let lab = Lab::scenario()?;
+//! let xbond = Xbond::run(&lab.host, ["--bond", "bond0", "--slave", "enp0s8", "--slave", "enp0s9",
+//!     "-o", "miimon=100", "--address", "192.168.99.101/24"])?;
+//! let traffic = TwoWay::start((&lab.host, HOST_V4.into()), (&lab.peer, PEER_V4.into()), 5_000)?;
+//! traffic.wait_for_more(1_000)?;
+//! lab.cut("enp0s8", Cut::Carrier)?;
+//! traffic.wait_for_more(1_000)?;
+//! let [to_peer, to_host] = traffic.stop()?;
+//! assert_eq!(to_peer.lost + to_host.lost, 0);
+//! assert_eq!(lab.host.link("bond0")?.mac, lab.mac("enp0s8")?);
+//! xbond.stop()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Everything is removed on drop, also after a panic; what a killed run left is removed by the next one.
+
+pub mod bonded;
+pub mod bulk;
+pub mod capture;
+pub mod datagram;
+pub mod flow;
+pub mod lab;
+pub mod link;
+pub mod netns;
+pub mod packet;
+pub mod parity;
+pub mod ping;
+mod progress;
+pub mod sequence;
+pub mod switch;
+pub mod tap;
+pub mod xbond;
+
+pub use bond_common::mac::Mac;
+pub use bulk::Bulk;
+pub use capture::{Capture, Frame};
+pub use datagram::Listener;
+pub use flow::{Flow, FlowOptions, TwoWay};
+pub use lab::{Cut, HOST_V4, HOST_V6, Lab, LabBuilder, Nic, PEER_V4, PEER_V6};
+pub use netns::NetNs;
+pub use packet::PacketSocket;
+pub use sequence::{Account, Recovery};
+pub use switch::{Policy, Switch};
+pub use xbond::Xbond;
+
+/// How long a test waits for what should come within milliseconds: far beyond any scheduling delay of a
+/// busy machine, so that running into it is a finding.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Why tests in namespaces cannot run here, if so.
+pub fn obstacle() -> Option<&'static str> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("needs root to make network namespaces");
+    }
+    None
+}
+
+/// Leaves a test that this machine cannot run, and says why on stderr, past the test runner's capture.
+#[macro_export]
+macro_rules! skip_if_unable {
+    () => {
+        if let Some(reason) = $crate::obstacle() {
+            use std::io::Write as _;
+            let name = std::thread::current().name().unwrap_or("a test").to_owned();
+            let _ = writeln!(std::io::stderr(), "skipped: {name}: {reason}");
+            return;
+        }
+    };
+}

@@ -1,0 +1,256 @@
+//! The same steps for the kernel's bonding driver and for xbond, and a record of what each did.
+//!
+//! A scenario is a file of steps, each followed by what the driver did (`tests/fixtures/driver`):
+//!
+//! ```text
+//! # The new active slave gets the bond's MAC, the failed one the new one's.
+//! $ bond miimon=100 fail_over_mac=follow : slave0 slave1
+//! bond0 02:00:00:00:00:10 active=slave0 carrier=on
+//! slave0 02:00:00:00:00:10 active up failures=0
+//! slave1 02:00:00:00:00:11 backup up failures=0
+//! $ carrier slave0 off
+//! bond0 02:00:00:00:00:10 active=slave1 carrier=on
+//! ...
+//! ! garp-rounds
+//! ...
+//! ```
+//!
+//! A record holds the lines that the step changed, one for the bond and one for each slave, and the
+//! announcements that reached the switch. Where xbond does otherwise, `!` names the row of docs/PARITY.md that
+//! says why, and xbond's record follows. `cargo xtask vm` runs scenarios against both in one guest, and
+//! `cargo xtask vm --record` writes the driver's part of these files.
+
+mod driver;
+mod record;
+mod scenario;
+mod step;
+mod xbond;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+pub use self::{
+    driver::Driver,
+    scenario::{Case, Difference, Scenario},
+    step::{Slave, Step},
+    xbond::OurBond,
+};
+use self::{
+    record::Snapshot,
+    step::{Link, Switched},
+};
+use crate::{Capture, Cut, Lab, Nic, PATIENCE, link::Link as Device};
+
+pub const BOND: &str = "bond0";
+/// How many NICs a scenario has: slave0, slave1 and slave2.
+const NICS: u8 = 3;
+const REFUSED: &str = "refused";
+const MIN_LOOKS: u32 = 3;
+/// Of a change, on a busy machine.
+const LATENESS: Duration = Duration::from_secs(2);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(150);
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Accepted,
+    /// With the driver's error, where it has one.
+    Refused(Option<nix::errno::Errno>),
+}
+
+/// A bond's state beyond what its interfaces show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    pub active: Option<String>,
+    pub slaves: Vec<SlaveStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlaveStatus {
+    pub name: String,
+    /// up, going down, down or going back.
+    pub mii: String,
+    pub failures: u64,
+}
+
+/// Who does the steps.
+pub trait Implementation {
+    /// What it should do at a step.
+    fn expected<'case>(&self, case: &'case Case) -> &'case [String];
+    /// Makes the bond with these options and slaves, and sets it up.
+    fn create(&mut self, options: &[(String, String)], slaves: &[Slave]) -> Result<Outcome>;
+    /// Takes the bond away.
+    fn remove(&mut self) -> Result<()>;
+    fn enslave(&mut self, slave: &str) -> Result<Outcome>;
+    fn release(&mut self, slave: &str) -> Result<Outcome>;
+    fn set(&mut self, key: &str, value: &str) -> Result<Outcome>;
+    fn set_prio(&mut self, slave: &str, prio: &str) -> Result<Outcome>;
+    /// The text of /proc/net/bonding/BOND.
+    fn proc(&self) -> Result<String>;
+    /// The value of an option as the driver's sysfs has it.
+    fn get(&self, key: &str) -> Result<String>;
+    /// `None` if there is no bond.
+    fn status(&self) -> Result<Option<Status>>;
+}
+
+/// Three NICs at a learning switch.
+pub fn lab() -> Result<Lab> {
+    Lab::builder().nics((0..NICS).map(|index| Nic::new(&nic(index), [2, 0, 0, 0, 0, 0x10 + index]))).build()
+}
+
+fn nic(index: u8) -> String {
+    format!("slave{index}")
+}
+
+/// Runs a scenario's steps in `lab`; a record for each.
+pub fn run(scenario: &Scenario, lab: &Lab, bond: &mut dyn Implementation) -> Result<Vec<Vec<String>>> {
+    let mut run = Run { lab, bond, quiet: scenario.quiet, seen: Snapshot::default() };
+    run.seen = run.look(Vec::new())?;
+    let mut records = Vec::new();
+    for case in &scenario.cases {
+        records.push(run.step(case).with_context(|| format!("at the step `{}`", case.step))?);
+    }
+    Ok(records)
+}
+
+struct Run<'run> {
+    lab: &'run Lab,
+    bond: &'run mut dyn Implementation,
+    /// A step is over when nothing has changed for so long.
+    quiet: Duration,
+    seen: Snapshot,
+}
+
+impl Run<'_> {
+    fn step(&mut self, case: &Case) -> Result<Vec<String>> {
+        let capture = Capture::start(&self.lab.switch.netns)?;
+        let said = self.act(&case.step)?;
+        let expected = self.bond.expected(case);
+        let record = |snapshot: &Snapshot| [said.clone(), snapshot.changes_since(&self.seen)].concat();
+        let snapshot = self.settle(&capture, |snapshot| same(expected, &record(snapshot)))?;
+        let lines = record(&snapshot);
+        self.seen = snapshot;
+        Ok(lines)
+    }
+
+    /// Does it; returns what is to be said of it besides the changes that follow.
+    fn act(&mut self, step: &Step) -> Result<Vec<String>> {
+        let host = &self.lab.host;
+        match step {
+            Step::Bond { options, slaves } => return Ok(refusal(&self.bond.create(options, slaves)?)),
+            Step::Remove => self.bond.remove()?,
+            Step::Enslave(slave) => return Ok(refusal(&self.bond.enslave(slave)?)),
+            Step::Release(slave) => return Ok(refusal(&self.bond.release(slave)?)),
+            Step::Prio { slave, prio } => return Ok(refusal(&self.bond.set_prio(slave, prio)?)),
+            Step::Proc => return Ok(proc_lines(&self.bond.proc()?)),
+            Step::Set { key, value } => {
+                let outcome = self.bond.set(key, value)?;
+                let mut lines = refusal(&outcome);
+                if outcome == Outcome::Accepted && key != "active_slave" {
+                    lines.push(format!("{key}={}", self.bond.get(key)?));
+                }
+                return Ok(lines);
+            }
+            Step::Get { key } => return Ok(vec![format!("{key}={}", self.bond.get(key)?)]),
+            Step::Promiscuous => return self.promiscuous(),
+            Step::Address(address) => {
+                let nodad = if address.contains(':') { " nodad" } else { "" };
+                host.ip(&format!("address add {address} dev {BOND}{nodad}"))?;
+            }
+            Step::Vlan { id, address } => {
+                host.ip(&format!("link add link {BOND} name {BOND}.{id} type vlan id {id}"))?;
+                host.ip(&format!("link set {BOND}.{id} addrgenmode none up"))?;
+                host.ip(&format!("address add {address} dev {BOND}.{id}"))?;
+            }
+            Step::Link { slave, link, state } => {
+                let cut = match link {
+                    Link::Carrier => Cut::Carrier,
+                    Link::Admin => Cut::Admin,
+                    Link::Path => Cut::Silent,
+                };
+                match state {
+                    Switched::Off => self.lab.cut(slave, cut)?,
+                    Switched::On => self.lab.mend(slave, cut)?,
+                };
+            }
+            Step::Device { arguments } => {
+                if host.ip(&format!("link set {arguments}")).is_err() {
+                    return Ok(vec![REFUSED.to_owned()]);
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Who is promiscuous. What a device above asks for is not among the flags that `ip` shows.
+    fn promiscuous(&self) -> Result<Vec<String>> {
+        let json = self.lab.host.ip("-details -json link show")?;
+        let devices: Vec<serde_json::Value> = serde_json::from_str(&json).context("the output of ip")?;
+        let promiscuous = devices.iter().filter(|device| device["promiscuity"].as_u64() > Some(0));
+        let names = promiscuous.filter_map(|device| device["ifname"].as_str());
+        let ours = names.filter(|name| *name == BOND || name.starts_with("slave"));
+        Ok(vec![format!("promiscuous: {}", ours.collect::<Vec<_>>().join(" "))])
+    }
+
+    /// Waits until nothing changes any more, and longer for what is not as expected: on a busy machine it may be
+    /// late.
+    fn settle(&self, capture: &Capture, is_expected: impl Fn(&Snapshot) -> bool) -> Result<Snapshot> {
+        let deadline = Instant::now() + PATIENCE + self.quiet;
+        let mut last = self.look(capture.frames())?;
+        let (mut since, mut looks) = (Instant::now(), 0);
+        loop {
+            let quiet = if is_expected(&last) { self.quiet } else { self.quiet + LATENESS };
+            if since.elapsed() >= quiet && looks >= MIN_LOOKS && !self.has_tentative()? {
+                return Ok(last);
+            }
+            if Instant::now() > deadline {
+                bail!("it does not settle; at last {last:#?}");
+            }
+            thread::sleep(BETWEEN_LOOKS);
+            let snapshot = self.look(capture.frames())?;
+            looks += 1;
+            if snapshot != last {
+                (last, since, looks) = (snapshot, Instant::now(), 0);
+            }
+        }
+    }
+
+    /// Of addresses that are being tested for duplicates, announcements may or may not be sent.
+    fn has_tentative(&self) -> Result<bool> {
+        let addresses = self.lab.host.ip("-o address show tentative")?;
+
+        Ok(self.has_carrier()? && addresses.lines().any(|line| line.contains(BOND)))
+    }
+
+    fn has_carrier(&self) -> Result<bool> {
+        Ok(self.lab.host.links()?.iter().any(|link| link.name == BOND && link.has_carrier()))
+    }
+
+    fn look(&self, frames: Vec<crate::Frame>) -> Result<Snapshot> {
+        let devices: Vec<Device> = self.lab.host.links()?;
+        Ok(Snapshot::new(&devices, self.bond.status()?.as_ref(), &frames))
+    }
+}
+
+/// Whether two records say the same. A refusal of the driver has an error's name, one of xbond a sentence.
+pub fn same(left: &[String], right: &[String]) -> bool {
+    let common = |line: &String| if line.starts_with(REFUSED) { REFUSED.to_owned() } else { line.clone() };
+    left.iter().map(common).eq(right.iter().map(common))
+}
+
+/// The lines after the version. An empty one would be lost in a file of steps.
+fn proc_lines(text: &str) -> Vec<String> {
+    text.lines().skip(1).map(|line| if line.is_empty() { "-" } else { line }.to_owned()).collect()
+}
+
+fn refusal(outcome: &Outcome) -> Vec<String> {
+    match outcome {
+        Outcome::Accepted => Vec::new(),
+        Outcome::Refused(Some(errno)) => vec![format!("{REFUSED} {errno:?}")],
+        Outcome::Refused(None) => vec![REFUSED.to_owned()],
+    }
+}

@@ -1,0 +1,105 @@
+//! What is recorded of a bond: no times, no random MACs, no numbers of interfaces.
+
+use std::collections::BTreeMap;
+
+use super::{BOND, Status};
+use crate::{Frame, Mac, link::Link};
+
+/// MTU of the lab's links, which goes without saying.
+const USUAL_MTU: u32 = 1500;
+
+/// All lines that may be recorded, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// By device, in the order of their names.
+    devices: BTreeMap<String, String>,
+    /// Announcements at the switch during this step, and how often.
+    announcements: BTreeMap<String, u32>,
+}
+
+impl Snapshot {
+    pub fn new(devices: &[Link], status: Option<&Status>, frames: &[Frame]) -> Self {
+        let mut snapshot = Self::default();
+        for device in devices {
+            if let Some(line) = describe(device, status) {
+                snapshot.devices.insert(device.name.clone(), line);
+            }
+        }
+        for line in frames.iter().filter_map(announcement) {
+            *snapshot.announcements.entry(line).or_default() += 1;
+        }
+        snapshot
+    }
+
+    /// The record of a step that made this of `earlier`.
+    pub fn changes_since(&self, earlier: &Self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (name, line) in &self.devices {
+            if earlier.devices.get(name) != Some(line) {
+                lines.push(format!("{name} {line}"));
+            }
+        }
+        for name in earlier.devices.keys().filter(|name| !self.devices.contains_key(*name)) {
+            lines.push(format!("{name} gone"));
+        }
+        lines.extend(self.announcements.iter().map(|(line, count)| format!("{line} x{count}")));
+        lines
+    }
+}
+
+/// Of the bond and the lab's NICs.
+fn describe(device: &Link, status: Option<&Status>) -> Option<String> {
+    let mut words = vec![mac(device.mac)];
+    if device.name == BOND {
+        // Without its slaves the driver's bond is still there, and xbond's is not.
+        let active = status?.active.as_deref().unwrap_or("none");
+        words.push(format!("active={active}"));
+        words.push(format!("carrier={}", if device.has_carrier() { "on" } else { "off" }));
+    } else if device.name.starts_with("slave") {
+        match status.and_then(|status| status.slaves.iter().find(|slave| slave.name == device.name)) {
+            Some(slave) => {
+                let is_active = status.and_then(|status| status.active.as_ref()) == Some(&slave.name);
+                words.push(String::from(if is_active { "active" } else { "backup" }));
+                words.push(slave.mii.clone());
+                words.push(format!("failures={}", slave.failures));
+            }
+            None => words.push(String::from("free")),
+        }
+        if !device.is_up() {
+            words.push(String::from("admin-down"));
+        }
+    } else {
+        return None;
+    }
+    if device.mtu != USUAL_MTU {
+        words.push(format!("mtu={}", device.mtu));
+    }
+    Some(words.join(" "))
+}
+
+/// Scenarios use MACs that begin with 02:00:00:00:00; others were made at random.
+fn mac(mac: Mac) -> String {
+    if mac.bytes().starts_with(&[2, 0, 0, 0, 0]) { mac.to_string() } else { String::from("random") }
+}
+
+/// A gratuitous ARP or an unsolicited NA that a port of the switch received from a NIC.
+fn announcement(frame: &Frame) -> Option<String> {
+    if frame.outgoing || !is_port(&frame.ifname) {
+        return None;
+    }
+    let announcement = frame.announcement()?;
+    let mut words: Vec<String> = frame.vlans().iter().map(|id| format!("vlan={id}")).collect();
+    words.push(announcement.kind.to_string());
+    words.push(announcement.address.to_string());
+    words.push(mac(announcement.mac));
+    if frame.source() != announcement.mac {
+        words.push(format!("from={}", mac(frame.source())));
+    }
+    words.push(format!("at={}", frame.ifname));
+    Some(words.join(" "))
+}
+
+/// p0, p1, ...: where the host's NICs are plugged in.
+fn is_port(ifname: &str) -> bool {
+    ifname.strip_prefix('p').is_some_and(|index| index.parse::<u8>().is_ok())
+}

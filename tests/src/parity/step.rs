@@ -1,0 +1,173 @@
+//! The steps of a scenario, as text.
+
+use std::{fmt, str::FromStr};
+
+use anyhow::{Context as _, Error, Result, bail};
+
+/// One step. Its text is what a scenario has after `$`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// `bond KEY=VALUE... : SLAVE...`: a bond, its slaves enslaved in order, set up.
+    Bond { options: Vec<(String, String)>, slaves: Vec<Slave> },
+    /// `remove`: the bond is taken away.
+    Remove,
+    /// `enslave SLAVE`.
+    Enslave(String),
+    /// `release SLAVE`.
+    Release(String),
+    /// `set KEY=VALUE`.
+    Set { key: String, value: String },
+    /// `prio SLAVE NUMBER`.
+    Prio { slave: String, prio: String },
+    /// `proc`: the record has /proc/net/bonding/BOND without the version in its first line.
+    Proc,
+    /// `get KEY`: the record has the option's value.
+    Get { key: String },
+    /// `promiscuous`: the record has who is.
+    Promiscuous,
+    /// `address ADDRESS/PREFIX`: of the bond.
+    Address(String),
+    /// `vlan ID ADDRESS/PREFIX`: a VLAN device above the bond.
+    Vlan { id: u16, address: String },
+    /// `carrier SLAVE off` pulls its cable, `admin SLAVE off` sets it down, `path SLAVE off` makes the switch
+    /// drop what comes and goes.
+    Link { slave: String, link: Link, state: Switched },
+    /// `device ARGUMENTS`: arguments of `ip link set`.
+    Device { arguments: String },
+}
+
+/// `slave0`, or `slave0/prio=5`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slave {
+    pub name: String,
+    pub prio: Option<i32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    Carrier,
+    Admin,
+    Path,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switched {
+    On,
+    Off,
+}
+
+impl FromStr for Step {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let step = match verb {
+            "bond" => {
+                let (options, slaves) = rest.split_once(':').context("no `:` before the slaves")?;
+                let options = options.split_whitespace().map(pair).collect::<Result<_>>()?;
+                let slaves = slaves.split_whitespace().map(str::parse).collect::<Result<_>>()?;
+                Self::Bond { options, slaves }
+            }
+            "remove" => Self::Remove,
+            "enslave" => Self::Enslave(rest.to_owned()),
+            "release" => Self::Release(rest.to_owned()),
+            "prio" => {
+                let (slave, prio) = rest.split_once(' ').context("no number after the slave")?;
+                Self::Prio { slave: slave.to_owned(), prio: prio.to_owned() }
+            }
+            "proc" => Self::Proc,
+            "set" => {
+                let (key, value) = pair(rest)?;
+                Self::Set { key, value }
+            }
+            "get" => Self::Get { key: rest.to_owned() },
+            "promiscuous" => Self::Promiscuous,
+            "address" => Self::Address(rest.to_owned()),
+            "vlan" => {
+                let (id, address) = rest.split_once(' ').context("no address after the VLAN's ID")?;
+                Self::Vlan { id: id.parse().context("the VLAN's ID")?, address: address.to_owned() }
+            }
+            "carrier" | "admin" | "path" => {
+                let (slave, state) = rest.split_once(' ').context("neither on nor off")?;
+                let link = match verb {
+                    "carrier" => Link::Carrier,
+                    "admin" => Link::Admin,
+                    _ => Link::Path,
+                };
+                Self::Link { slave: slave.to_owned(), link, state: state.parse()? }
+            }
+            "device" => Self::Device { arguments: rest.to_owned() },
+            _ => bail!("`{verb}` is no step"),
+        };
+        Ok(step)
+    }
+}
+
+impl FromStr for Slave {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let Some((name, option)) = text.split_once('/') else {
+            return Ok(Self { name: text.to_owned(), prio: None });
+        };
+        let prio = option.strip_prefix("prio=").with_context(|| format!("`{option}` is not prio=NUMBER"))?;
+        Ok(Self { name: name.to_owned(), prio: Some(prio.parse().context("prio")?) })
+    }
+}
+
+impl fmt::Display for Slave {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.prio.map_or(Ok(()), |prio| write!(f, "/prio={prio}"))
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String)> {
+    let (key, value) = text.split_once('=').with_context(|| format!("`{text}` is not KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl FromStr for Switched {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => bail!("`{text}` is neither on nor off"),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bond { options, slaves } => {
+                f.write_str("bond")?;
+                options.iter().try_for_each(|(key, value)| write!(f, " {key}={value}"))?;
+                f.write_str(" :")?;
+                slaves.iter().try_for_each(|slave| write!(f, " {slave}"))
+            }
+            Self::Remove => f.write_str("remove"),
+            Self::Enslave(slave) => write!(f, "enslave {slave}"),
+            Self::Release(slave) => write!(f, "release {slave}"),
+            Self::Prio { slave, prio } => write!(f, "prio {slave} {prio}"),
+            Self::Proc => f.write_str("proc"),
+            Self::Set { key, value } => write!(f, "set {key}={value}"),
+            Self::Get { key } => write!(f, "get {key}"),
+            Self::Promiscuous => f.write_str("promiscuous"),
+            Self::Address(address) => write!(f, "address {address}"),
+            Self::Vlan { id, address } => write!(f, "vlan {id} {address}"),
+            Self::Link { slave, link, state } => {
+                let link = match link {
+                    Link::Carrier => "carrier",
+                    Link::Admin => "admin",
+                    Link::Path => "path",
+                };
+                let state = if *state == Switched::On { "on" } else { "off" };
+                write!(f, "{link} {slave} {state}")
+            }
+            Self::Device { arguments } => write!(f, "device {arguments}"),
+        }
+    }
+}

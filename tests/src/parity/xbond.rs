@@ -1,0 +1,136 @@
+//! xbond does the steps.
+
+use std::{fmt::Write as _, io::Write as _, path::Path};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+use super::{BOND, Case, Implementation, Outcome, Slave, SlaveStatus, Status};
+use crate::{Xbond, netns::NetNs, xbond};
+
+/// How many times the patience of tests a start may take.
+const STARTS: u32 = 4;
+
+/// A bond of xbond.
+pub struct OurBond<'lab> {
+    host: &'lab NetNs,
+    agent: Option<Xbond<'lab>>,
+}
+
+impl<'lab> OurBond<'lab> {
+    pub fn new(host: &'lab NetNs) -> Self {
+        Self { host, agent: None }
+    }
+
+    fn agent(&self) -> Result<&Xbond<'lab>> {
+        self.agent.as_ref().context("there is no bond")
+    }
+
+    fn show(&self) -> Result<Option<Value>> {
+        self.agent.as_ref().map(|agent| Ok(agent.show(BOND)?["bonds"][0].take())).transpose()
+    }
+}
+
+/// Whether xbond has done it. It exits with 2 when it refuses; everything else is a failure.
+fn outcome(result: Result<String>) -> Result<Outcome> {
+    match result {
+        Ok(_) => Ok(Outcome::Accepted),
+        Err(error) if format!("{error:#}").contains("exit status: 2") => Ok(Outcome::Refused(None)),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file, and not flags: these have no options of slaves.
+fn configuration(options: &[(String, String)], slaves: &[Slave]) -> String {
+    let names: Vec<String> = slaves.iter().map(|slave| format!("{:?}", slave.name)).collect();
+    let mut text = format!("version = 1\n[bond.{BOND}]\nslaves = [{}]\n", names.join(", "));
+    for (key, value) in options {
+        let _ = writeln!(text, "{key} = {value:?}");
+    }
+    for slave in slaves {
+        if let Some(prio) = slave.prio {
+            let _ = writeln!(text, "[bond.{BOND}.slave.{}]\nprio = {prio}", slave.name);
+        }
+    }
+    text
+}
+
+impl Implementation for OurBond<'_> {
+    fn expected<'case>(&self, case: &'case Case) -> &'case [String] {
+        case.xbond()
+    }
+
+    fn create(&mut self, options: &[(String, String)], slaves: &[Slave]) -> Result<Outcome> {
+        let mut file = NamedTempFile::with_suffix(".toml").context("cannot make a configuration file")?;
+        write!(file, "{}", configuration(options, slaves))?;
+        let mut agent = Xbond::start(self.host, [Path::new("-c"), file.path()])?;
+        // The kernel verifies programs slowly where it is emulated.
+        let mut ready = agent.wait_for(xbond::READY);
+        for _ in 1..STARTS {
+            if ready.is_ok() || agent.has_ended() {
+                break;
+            }
+            ready = agent.wait_for(xbond::READY);
+        }
+        match ready {
+            Ok(_) => {
+                self.agent = Some(agent);
+                Ok(Outcome::Accepted)
+            }
+            Err(error) => match agent.wait()?.code() {
+                Some(2) => Ok(Outcome::Refused(None)),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn remove(&mut self) -> Result<()> {
+        // There is none if it was refused and the driver's was not.
+        self.agent.take().map_or(Ok(()), |agent| agent.stop().map(drop))
+    }
+
+    fn enslave(&mut self, slave: &str) -> Result<Outcome> {
+        outcome(self.agent()?.cli(["add-slave", BOND, slave]))
+    }
+
+    fn release(&mut self, slave: &str) -> Result<Outcome> {
+        outcome(self.agent()?.cli(["del-slave", BOND, slave]))
+    }
+
+    fn set_prio(&mut self, slave: &str, prio: &str) -> Result<Outcome> {
+        outcome(self.agent()?.cli(["set", BOND, "--slave", slave, &format!("prio={prio}")]))
+    }
+
+    fn proc(&self) -> Result<String> {
+        self.agent()?.cli(["show", "--proc", BOND])
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<Outcome> {
+        outcome(self.agent()?.cli(["set", BOND, &format!("{key}={value}")]))
+    }
+
+    fn get(&self, key: &str) -> Result<String> {
+        let bond = self.show()?.context("there is no bond")?;
+        // Two names of one number, of which the report has one.
+        let key = if key == "num_unsol_na" { "num_grat_arp" } else { key };
+        Ok(match &bond["options"][key] {
+            Value::String(text) => text.clone(),
+            Value::Bool(yes) => u8::from(*yes).to_string(),
+            Value::Number(number) => number.to_string(),
+            Value::Array(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+            Value::Null | Value::Object(_) => String::new(),
+        })
+    }
+
+    fn status(&self) -> Result<Option<Status>> {
+        let Some(bond) = self.show()? else { return Ok(None) };
+        let slaves = bond["slaves"].as_array().into_iter().flatten().map(|slave| SlaveStatus {
+            name: slave["name"].as_str().unwrap_or_default().to_owned(),
+            mii: slave["mii_status"].as_str().unwrap_or_default().to_owned(),
+            failures: slave["link_failure_count"].as_u64().unwrap_or_default(),
+        });
+        let active = bond["active_slave"].as_str().map(str::to_owned);
+        Ok(Some(Status { active, slaves: slaves.collect() }))
+    }
+}

@@ -1,0 +1,142 @@
+//! The switch between the host's NICs and the peer: a bridge in a namespace of its own.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{Mac, PATIENCE, netns::NetNs};
+
+const BRIDGE: &str = "br0";
+
+/// What the switch does with a NIC's frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Learns who is where and forwards everything: an ordinary switch.
+    #[default]
+    Learning,
+    /// Takes from a NIC only frames whose source is its burned-in MAC, and gives it only frames to that
+    /// MAC, to groups and to all: VirtualBox, VMware port security, SR-IOV, clouds.
+    VirtualBox,
+}
+
+/// A bridge with the ports `p0`, `p1`, ... for the NICs, in their order, and `peer`.
+#[derive(Debug)]
+pub struct Switch {
+    pub netns: NetNs,
+    policy: Policy,
+    mtu: u32,
+}
+
+impl Switch {
+    pub fn create(netns: NetNs, policy: Policy, mtu: u32) -> Result<Self> {
+        // A switch says nothing of its own.
+        netns.sysctl("ipv6/conf/default/disable_ipv6", "1")?;
+        netns.ip(&format!("link add {BRIDGE} mtu {mtu} type bridge forward_delay 0 mcast_snooping 0"))?;
+        netns.ip(&format!("link set {BRIDGE} up"))?;
+        Ok(Self { netns, policy, mtu })
+    }
+
+    /// Name of the port that the host's NIC of this index is plugged into.
+    pub fn port(index: usize) -> String {
+        format!("p{index}")
+    }
+
+    /// Makes an interface of the switch's namespace a port, and sets it up.
+    pub fn plug(&self, port: &str) -> Result<()> {
+        // With GRO a veth has NAPI, without which frames that XDP redirects to its other end vanish. On a wire
+        // a tag is in the frame, where XDP at the other end sees it.
+        self.netns.exec(&format!("ethtool -K {port} gro on txvlan off tx-vlan-stag-hw-insert off"))?;
+        self.netns.ip(&format!("link set {port} mtu {} master {BRIDGE} up", self.mtu))?;
+        Ok(())
+    }
+
+    /// Waits until frames pass through a port whose other end is up: the bridge learns of its carrier a moment
+    /// later than the port itself.
+    pub fn wait_for_forwarding(&self, port: &str) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.netns.exec(&format!("bridge link show dev {port}"))?.contains("state forwarding") {
+            if Instant::now() > deadline {
+                bail!("{port} of the switch does not forward");
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// Makes a port obey the policy, for the NIC with this burned-in MAC.
+    pub fn guard(&self, port: &str, burned_in: Mac) -> Result<()> {
+        if self.policy == Policy::Learning {
+            return Ok(());
+        }
+        self.netns.exec(&format!("tc qdisc add dev {port} clsact"))?;
+        // From the switch's side a frame from the NIC comes in, a frame to it goes out.
+        for (direction, program) in [("ingress", from_nic(burned_in)), ("egress", to_nic(burned_in))] {
+            // The program has spaces in it, so the line cannot be split.
+            let mut command = self.netns.command("tc");
+            command.args(["filter", "add", "dev", port, direction]);
+            command.args(["protocol", "all", "bpf", "direct-action", "bytecode", &program]);
+            crate::netns::output(&mut command)?;
+        }
+        Ok(())
+    }
+
+    /// Frames that the policy refused at this port, from the NIC and to it.
+    pub fn refused(&self, port: &str) -> Result<u64> {
+        let json = self.netns.exec(&format!("tc -json -statistics qdisc show dev {port}"))?;
+        let qdiscs: serde_json::Value = serde_json::from_str(&json).context("the output of tc")?;
+        let clsact = qdiscs.as_array().into_iter().flatten().find(|qdisc| qdisc["kind"] == "clsact");
+        Ok(clsact.and_then(|qdisc| qdisc["drops"].as_u64()).unwrap_or(0))
+    }
+
+    /// Stops or resumes forwarding at a port whose carrier stays: a failure that only probes find.
+    pub(crate) fn set_forwarding(&self, port: &str, forwarding: bool) -> Result<()> {
+        let state = if forwarding { "forwarding" } else { "disabled" };
+        self.netns.exec(&format!("bridge link set dev {port} state {state}")).map(drop)
+    }
+}
+
+/// One instruction of classic BPF: code, jump if true, jump if false, operand.
+type Instruction = [u32; 4];
+const LOAD_WORD: u32 = 0x20;
+const LOAD_HALF: u32 = 0x28;
+const LOAD_BYTE: u32 = 0x30;
+const JUMP_IF_EQUAL: u32 = 0x15;
+const JUMP_IF_BITS: u32 = 0x45;
+const RETURN: u32 = 0x06;
+const TC_ACT_OK: u32 = 0;
+const TC_ACT_SHOT: u32 = 2;
+
+/// Passes frames with this source only.
+fn from_nic(mac: Mac) -> String {
+    const SOURCE: u32 = 6;
+    bytecode(&address_is(SOURCE, mac))
+}
+
+/// Passes frames to this MAC and to groups.
+fn to_nic(mac: Mac) -> String {
+    const DESTINATION: u32 = 0;
+    let group = [[LOAD_BYTE, 0, 0, DESTINATION], [JUMP_IF_BITS, 0, 1, 1], [RETURN, 0, 0, TC_ACT_OK]];
+    bytecode(&[&group[..], &address_is(DESTINATION, mac)].concat())
+}
+
+/// Ends a program: passes frames with `mac` at `offset`, drops the others.
+fn address_is(offset: u32, mac: Mac) -> [Instruction; 6] {
+    let [a, b, c, d, e, f] = mac.bytes();
+    [
+        [LOAD_WORD, 0, 0, offset],
+        [JUMP_IF_EQUAL, 0, 3, u32::from_be_bytes([a, b, c, d])],
+        [LOAD_HALF, 0, 0, offset + 4],
+        [JUMP_IF_EQUAL, 0, 1, u32::from_be_bytes([0, 0, e, f])],
+        [RETURN, 0, 0, TC_ACT_OK],
+        [RETURN, 0, 0, TC_ACT_SHOT],
+    ]
+}
+
+/// As `tc` takes it: the number of instructions, then each.
+fn bytecode(program: &[Instruction]) -> String {
+    let instructions = program.iter().map(|instruction| instruction.map(|field| field.to_string()).join(" "));
+    std::iter::once(program.len().to_string()).chain(instructions).collect::<Vec<_>>().join(",")
+}

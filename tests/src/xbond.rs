@@ -1,0 +1,249 @@
+//! The `xbond` process in a namespace.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    os::{
+        fd::{FromRawFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
+    process::{Child, ExitStatus, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        inotify::{AddWatchFlags, InitFlags, Inotify},
+        signal::{Signal, kill},
+    },
+    unistd::Pid,
+};
+use tempfile::NamedTempFile;
+
+use crate::{PATIENCE, netns::NetNs};
+
+/// Names the binary under test.
+const BINARY_VARIABLE: &str = "XBOND_BIN";
+/// What the agent prints when all bonds are up.
+pub(crate) const READY: &str = "ready";
+
+/// An agent that runs. On drop it is killed, and after a panic its log is printed.
+pub struct Xbond<'netns> {
+    netns: &'netns NetNs,
+    child: Child,
+    log: NamedTempFile,
+    detached: bool,
+}
+
+/// Set by [`use_binary`].
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
+/// Makes this process run this binary, whatever the environment says. The first call wins.
+pub fn use_binary(path: PathBuf) {
+    let _ = BINARY.set(path);
+}
+
+/// The binary under test: what XBOND_BIN names, else `xbond` of the profile that this was built with.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = BINARY.get() {
+        return Ok(path.clone());
+    }
+    if let Some(path) = env::var_os(BINARY_VARIABLE) {
+        let path = PathBuf::from(path);
+        ensure!(path.is_file(), "{BINARY_VARIABLE} names {}, which is no file", path.display());
+        return Ok(path);
+    }
+    // target/PROFILE/deps/TEST-HASH for tests, target/PROFILE/xtask for xtask.
+    let here = env::current_exe().context("cannot find the path of this program")?;
+    let mut candidates = here.ancestors().skip(1).take(2).map(|directory| directory.join("xbond"));
+    candidates.find(|path| path.is_file()).with_context(|| {
+        format!("no xbond beside {}: `cargo build -p bond-user` or `cargo xtask test`", here.display())
+    })
+}
+
+/// `xbond ARGUMENTS` in the namespace, to its end: what it printed. An error holds its stderr.
+pub fn cli<S: AsRef<OsStr>>(netns: &NetNs, arguments: impl IntoIterator<Item = S>) -> Result<String> {
+    crate::netns::output(netns.command(binary()?).args(arguments))
+}
+
+impl<'netns> Xbond<'netns> {
+    /// Starts `xbond run ARGUMENTS` and waits until it is ready.
+    pub fn run<S: AsRef<OsStr>>(
+        netns: &'netns NetNs,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Result<Self> {
+        let xbond = Self::start(netns, arguments)?;
+        xbond.wait_for(READY)?;
+        Ok(xbond)
+    }
+
+    /// Starts `xbond run ARGUMENTS` without waiting.
+    pub fn start<S: AsRef<OsStr>>(
+        netns: &'netns NetNs,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Result<Self> {
+        let log = NamedTempFile::with_prefix("xbond-log-").context("cannot make a log file")?;
+        let output = fs::OpenOptions::new().append(true).open(log.path())?;
+        let binary = binary()?;
+        // A group of its own: Ctrl-C in a terminal is for whoever started this, who then stops the agent.
+        let child = netns
+            .command(&binary)
+            .arg("run")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        Ok(Self { netns, child, log, detached: false })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything that the agent has printed, stdout and stderr together.
+    pub fn log(&self) -> String {
+        fs::read(self.log.path())
+            .map_or_else(|_| String::new(), |log| String::from_utf8_lossy(&log).into_owned())
+    }
+
+    /// Waits for a line of the log that contains `text` and returns it; an error if the agent ends before.
+    pub fn wait_for(&self, text: &str) -> Result<String> {
+        self.wait_for_after(0, text)
+    }
+
+    /// The same, of what comes after the first `position` bytes: `xbond.log().len()` taken earlier.
+    pub fn wait_for_after(&self, position: usize, text: &str) -> Result<String> {
+        let deadline = Instant::now() + PATIENCE;
+        let watcher = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        // The agent alone has the log open for writing, so its end closes it.
+        watcher.add_watch(self.log.path(), AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE)?;
+        loop {
+            // Asked before the log is read: of an agent that has ended, the log is complete.
+            let ended = self.has_ended();
+            let log = self.log();
+            let found = log.get(position..).and_then(|new| new.lines().find(|line| line.contains(text)));
+            if let Some(line) = found {
+                return Ok(line.to_owned());
+            }
+            if ended {
+                bail!("xbond ended without saying `{text}`; its log:\n{log}");
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                bail!("xbond did not say `{text}` within {PATIENCE:?}; its log:\n{log}");
+            }
+            wait_readable(&watcher, left)?;
+            match watcher.read_events() {
+                Ok(_) | Err(Errno::EAGAIN) => {}
+                Err(error) => return Err(error).context("cannot watch the log of xbond"),
+            }
+        }
+    }
+
+    /// Without reaping it.
+    pub(crate) fn has_ended(&self) -> bool {
+        use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        !matches!(waitid(Id::Pid(self.nix_pid()), flags), Ok(WaitStatus::StillAlive))
+    }
+
+    /// `xbond ARGUMENTS` in the agent's namespace.
+    pub fn cli<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<String> {
+        cli(self.netns, arguments)
+    }
+
+    /// `xbond show BOND -j`.
+    pub fn show(&self, bond: &str) -> Result<serde_json::Value> {
+        let json = self.cli(["show", bond, "-j"])?;
+        serde_json::from_str(&json).with_context(|| format!("`xbond show {bond} -j` printed no JSON: {json}"))
+    }
+
+    /// `xbond set BOND KEY=VALUE`.
+    pub fn set(&self, bond: &str, setting: &str) -> Result<()> {
+        self.cli(["set", bond, setting]).map(drop)
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill(self.nix_pid(), signal).with_context(|| format!("cannot send {signal} to xbond"))
+    }
+
+    /// Ends the agent by SIGTERM; it must exit with 0. Returns its log.
+    pub fn stop(mut self) -> Result<String> {
+        self.signal(Signal::SIGTERM)?;
+        let status = self.wait()?;
+        let log = self.log();
+        ensure!(status.success(), "xbond ended with {status}; its log:\n{log}");
+        Ok(log)
+    }
+
+    /// kill -9: what it pinned goes on working.
+    pub fn kill(mut self) -> Result<()> {
+        self.signal(Signal::SIGKILL)?;
+        self.wait().map(drop)
+    }
+
+    /// Waits for the end of the agent, which something else causes.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        // SAFETY: the system call takes two integers; the child is not reaped yet, so the pid is its own.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, self.child.id(), 0) };
+        let fd = Errno::result(fd).context("pidfd_open")? as i32;
+        // SAFETY: the descriptor is new and nobody else's.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        if !wait_readable(&fd, PATIENCE)? {
+            bail!("xbond did not end within {PATIENCE:?}; its log:\n{}", self.log());
+        }
+        self.child.wait().context("cannot wait for xbond")
+    }
+
+    /// Leaves the agent and its log file behind; returns the path of the log.
+    pub fn detach(mut self) -> Result<PathBuf> {
+        self.detached = true;
+        let path = self.log.path().to_owned();
+        self.log.disable_cleanup(true);
+        Ok(path)
+    }
+
+    fn nix_pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+}
+
+impl Drop for Xbond<'_> {
+    fn drop(&mut self) {
+        if self.detached {
+            return;
+        }
+        // Not if it has been reaped: the pid may be somebody else's.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("log of xbond in {}:\n{}", self.netns.name(), self.log());
+        }
+    }
+}
+
+/// Whether something can be read within `timeout`.
+fn wait_readable(fd: &impl std::os::fd::AsFd, timeout: Duration) -> Result<bool> {
+    let mut ready = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut ready, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX)) {
+        Ok(count) => Ok(count > 0),
+        Err(Errno::EINTR) => Ok(false),
+        Err(error) => Err(error).context("poll"),
+    }
+}
+
+/// The fixture files of the reference scenario for a fail_over_mac policy: none, active or follow.
+pub fn scenario_files(fail_over_mac: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/scenario").join(fail_over_mac)
+}

@@ -1,0 +1,152 @@
+//! What the tests of running bonds share.
+
+// Each test program uses its own part of it.
+#![allow(dead_code)]
+
+use std::{
+    fmt::Debug,
+    io::Write as _,
+    sync::{PoisonError, RwLock},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use xbond_tests::{HOST_V4, Lab, LabBuilder, NetNs, PATIENCE, PEER_V4, Policy, TwoWay, Xbond, lab::Datapath};
+
+pub const BOND: &str = "bond0";
+pub const DATAPATHS: [Datapath; 2] = [Datapath::Tc, Datapath::Xdp];
+
+/// The two slaves of the scenario.
+pub const SLAVES: [&str; 2] = ["enp0s8", "enp0s9"];
+
+/// A test that takes times runs alone; the others run side by side.
+static TIMED: RwLock<()> = RwLock::new(());
+
+/// For a test that is told from another run by milliseconds: other labs come and go under RTNL, for which link
+/// events wait. Hold it to the end of the test.
+pub fn alone() -> impl Drop {
+    TIMED.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For all other tests beside such a one.
+pub fn beside_others() -> impl Drop {
+    TIMED.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says on stderr, past the test runner's capture, which part of the running test this machine cannot run.
+pub fn skip(reason: &str) {
+    let name = thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "skipped: {name}: {reason}");
+}
+
+/// Looks until `wanted` is seen, for what no event tells.
+#[track_caller]
+pub fn eventually<T: Debug>(what: &str, look: impl Fn() -> T, wanted: impl Fn(&T) -> bool) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = look();
+        if wanted(&seen) {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}; at last {seen:#?}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+pub fn lab(datapath: Datapath, switch: Policy) -> Lab {
+    builder(datapath).switch(switch).build().unwrap()
+}
+
+pub fn builder(datapath: Datapath) -> LabBuilder {
+    Lab::builder().datapath(datapath)
+}
+
+/// A bond of the scenario's slaves by flags, with these options, and miimon=100 if they name none; ready and resolved:
+/// host and peer know each other's MAC.
+pub fn bond<'lab>(lab: &'lab Lab, datapath: Datapath, options: &[&str]) -> Xbond<'lab> {
+    bond_with(lab, datapath, options, &[])
+}
+
+/// The same, with further arguments of `xbond run`.
+pub fn bond_with<'lab>(
+    lab: &'lab Lab,
+    datapath: Datapath,
+    options: &[&str],
+    arguments: &[&str],
+) -> Xbond<'lab> {
+    let address = format!("{HOST_V4}/24");
+    let mut line = vec!["--bond", BOND, "--address", &address, "--datapath", datapath.name()];
+    for nic in &lab.nics {
+        line.extend(["--slave", &nic.name]);
+    }
+    let miimon = Some(&"miimon=100").filter(|_| !options.iter().any(|option| option.starts_with("miimon=")));
+    for option in miimon.into_iter().chain(options) {
+        line.extend(["-o", option]);
+    }
+    line.extend(arguments);
+    let xbond = Xbond::run(&lab.host, line).unwrap();
+    meet(lab);
+    xbond
+}
+
+/// Waits until the peer answers.
+pub fn meet(lab: &Lab) {
+    eventually(
+        "the peer answers",
+        || lab.host.ping(PEER_V4.into(), 1).unwrap().received,
+        |count| *count == 1,
+    );
+}
+
+/// Numbered packets each way between host and peer, `rate` a second.
+pub fn traffic(lab: &Lab, rate: u32) -> TwoWay {
+    TwoWay::start((&lab.host, HOST_V4.into()), (&lab.peer, PEER_V4.into()), rate).unwrap()
+}
+
+/// bond0 as in `xbond show -j`.
+pub fn show(xbond: &Xbond<'_>) -> Value {
+    xbond.show(BOND).unwrap()["bonds"][0].take()
+}
+
+/// A slave of it.
+pub fn slave(bond: &Value, name: &str) -> Value {
+    let slaves = bond["slaves"].as_array().unwrap();
+    slaves.iter().find(|slave| slave["name"] == name).unwrap_or_else(|| panic!("no {name} in {bond}")).clone()
+}
+
+pub fn active_slave(xbond: &Xbond<'_>) -> Option<String> {
+    show(xbond)["active_slave"].as_str().map(str::to_owned)
+}
+
+#[track_caller]
+pub fn wait_for_active(xbond: &Xbond<'_>, name: &str) {
+    eventually("the active slave", || active_slave(xbond), |active| active.as_deref() == Some(name));
+}
+
+/// Waits until a slave's MII status is this.
+#[track_caller]
+pub fn wait_for_status(xbond: &Xbond<'_>, name: &str, status: &str) {
+    let look = || slave(&show(xbond), name)["mii_status"].as_str().unwrap().to_owned();
+    eventually("the MII status", look, |seen| seen == status);
+}
+
+/// A line of `ip -br link`: state and MAC of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Brief {
+    pub state: String,
+    pub mac: String,
+}
+
+/// What `ip -br link` prints of `name`.
+pub fn brief(netns: &NetNs, name: &str) -> Brief {
+    let text = netns.ip("-br link").unwrap();
+    // Of a veth it prints the far end, too: enp0s8@if2.
+    let of =
+        |line: &str| line.split_whitespace().next().and_then(|word| word.split('@').next()) == Some(name);
+    let line = text.lines().find(|line| of(line)).unwrap_or_else(|| panic!("no {name} in\n{text}"));
+    let mut words = line.split_whitespace().skip(1).map(str::to_owned);
+    // By its far end's ifindex, which counts in another namespace, a veth may have a lower layer.
+    let state = words.next().unwrap().replace("LOWERLAYERDOWN", "DOWN");
+    Brief { state, mac: words.next().unwrap() }
+}
