@@ -1,0 +1,45 @@
+//! xbond's own tools. `cargo xtask --help` lists them.
+
+mod machine;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+mod vm;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Builds, tries and tests xbond.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Finds what this machine lacks to build and test xbond, and installs it
+    Setup(setup::Arguments),
+    /// Runs xbond: in a lab with a switch and a cut link, or after `--` on this machine
+    Run(run::Arguments),
+    /// Runs the unit tests, then the tests in network namespaces
+    Test(test::Arguments),
+    /// Compares xbond with the kernel's bonding driver, in an emulated machine whose kernel has it
+    Vm(vm::Arguments),
+    /// Checks formatting, lints, who imports whom, and that unsafe code is explained
+    Tidy,
+}
+
+fn main() -> Result<ExitCode> {
+    match Cli::parse().verb {
+        Verb::Setup(arguments) => setup::run(&arguments),
+        Verb::Run(arguments) => run::run(&arguments),
+        Verb::Test(arguments) => test::run(&arguments),
+        Verb::Vm(arguments) => vm::run(&arguments),
+        Verb::Tidy => tidy::run(),
+    }
+}

@@ -1,0 +1,315 @@
+//! `cargo xtask setup`: what this machine lacks, and its installation.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use crate::machine;
+
+/// The version that goes with the pinned aya crates.
+const LINKER_VERSION: &str = "0.13.0";
+const BPFFS: &str = "/sys/fs/bpf";
+/// Where Debian's libstd-rust-web-dev-bpf puts `core` for BPF; bond-user's build script looks there too.
+const DEBIAN_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none/lib";
+const DEBIAN_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
+/// The LLVM of that compiler; the linker's must be as new.
+const DEBIAN_LLVM: &str = "/usr/lib/llvm-22";
+const DEBIAN_LLVM_PACKAGE: &str = "llvm-22-dev";
+const LINKER_RELEASES: &str = "https://github.com/aya-rs/bpf-linker/releases/download";
+
+/// Programs that the build, the tests and the lab call, and Debian's packages that have them.
+const TOOLS: [(&str, &str); 10] = [
+    ("cc", "gcc"),
+    ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("bridge", "iproute2"),
+    ("nsenter", "util-linux"),
+    ("ethtool", "ethtool"),
+    ("ping", "iputils-ping"),
+    ("tcpdump", "tcpdump"),
+    ("bpftool", "bpftool"),
+    ("iperf3", "iperf3"),
+];
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Tell what is missing and install nothing
+    #[arg(long)]
+    check: bool,
+}
+
+/// Something that this machine lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Lack {
+    /// A program, and the package that has it.
+    Tool {
+        program: &'static str,
+        package: &'static str,
+    },
+    /// A Rust compiler with `core` for BPF.
+    Compiler,
+    Linker,
+    /// /sys/fs/bpf is no BPF file system.
+    BpfFs,
+}
+
+impl Lack {
+    fn describe(&self) -> String {
+        match self {
+            Self::Tool { program, package } => format!("{program} (package {package})"),
+            Self::Compiler => String::from("a Rust compiler for BPF"),
+            Self::Linker => format!("bpf-linker {LINKER_VERSION}"),
+            Self::BpfFs => format!("a BPF file system at {BPFFS}"),
+        }
+    }
+}
+
+/// Where the compiler for BPF comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compiler {
+    /// Debian's packages, with a prebuilt `core`.
+    Debian,
+    /// rustup's nightly, which builds `core` from rust-src.
+    Rustup,
+}
+
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let lacks = lacks();
+    for lack in &lacks {
+        println!("missing: {}", lack.describe());
+    }
+    if lacks.is_empty() {
+        println!("nothing is missing");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if arguments.check {
+        return Ok(ExitCode::FAILURE);
+    }
+    provide(&lacks)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What every other verb calls first: silent and quick if nothing is missing.
+pub fn ensure() -> Result<()> {
+    let lacks = lacks();
+    if lacks.is_empty() { Ok(()) } else { provide(&lacks) }
+}
+
+/// The same for programs that only one verb calls, and Debian's packages that have them.
+pub fn ensure_tools(tools: &[(&'static str, &'static str)]) -> Result<()> {
+    let lacks = missing(tools);
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    provide(&lacks)?;
+    let still: Vec<_> = missing(tools).iter().map(Lack::describe).collect();
+    if !still.is_empty() {
+        bail!("still missing after the installation: {}", still.join(", "));
+    }
+    Ok(())
+}
+
+fn missing(tools: &[(&'static str, &'static str)]) -> Vec<Lack> {
+    let tools = tools.iter().filter(|(program, _)| machine::find(program).is_none());
+    tools.map(|&(program, package)| Lack::Tool { program, package }).collect()
+}
+
+fn lacks() -> Vec<Lack> {
+    let mut lacks = missing(&TOOLS);
+    if env::var_os("XBOND_BPF_TOOLCHAIN").is_none() && compiler().is_none() {
+        lacks.push(Lack::Compiler);
+    }
+    if !has_linker() {
+        lacks.push(Lack::Linker);
+    }
+    if !has_bpffs() {
+        lacks.push(Lack::BpfFs);
+    }
+    lacks
+}
+
+/// The compiler that bond-user's build script will find.
+fn compiler() -> Option<Compiler> {
+    if Path::new(DEBIAN_CORE).is_dir() {
+        return Some(Compiler::Debian);
+    }
+    let home = env::var_os("RUSTUP_HOME").map(PathBuf::from);
+    let toolchains = home.or_else(|| Some(env::home_dir()?.join(".rustup")))?.join("toolchains");
+    // Looked for, not asked of rustup, which would begin to download.
+    let has_source = |toolchain: &Path| toolchain.join("lib/rustlib/src/rust/library/core").is_dir();
+    let nightly = fs::read_dir(toolchains).ok()?.flatten().any(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let dated = name.strip_prefix("nightly-").is_some_and(|rest| rest.starts_with("20"));
+        name.starts_with("nightly-") && !dated && has_source(&entry.path())
+    });
+    nightly.then_some(Compiler::Rustup)
+}
+
+fn has_linker() -> bool {
+    let output = machine::command("bpf-linker").arg("--version").output();
+    output.is_ok_and(|output| {
+        String::from_utf8_lossy(&output.stdout).split_whitespace().any(|word| word == LINKER_VERSION)
+    })
+}
+
+fn has_bpffs() -> bool {
+    statfs(BPFFS).is_ok_and(|status| status.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// What a plan depends on, of this machine.
+#[derive(Clone, Copy, Debug)]
+struct Means {
+    /// What there is, or what can be had.
+    compiler: Option<Compiler>,
+    root: bool,
+    apt: bool,
+}
+
+/// The shell commands that provide what is missing, in order.
+fn plan(lacks: &[Lack], means: Means) -> Vec<String> {
+    let mut packages: Vec<&str> = Vec::new();
+    let mut commands: Vec<String> = Vec::new();
+    let sudo = if means.root { "" } else { "sudo " };
+    for lack in lacks {
+        match (lack, means.compiler) {
+            (Lack::Tool { package, .. }, _) => packages.push(package),
+            (Lack::Compiler, Some(Compiler::Debian)) => packages.extend(DEBIAN_COMPILER),
+            (Lack::Compiler, Some(Compiler::Rustup) | None) => commands.push(String::from(
+                "rustup toolchain install nightly --profile minimal --component rust-src",
+            )),
+            (Lack::Linker, Some(Compiler::Debian)) => {
+                packages.extend([DEBIAN_LLVM_PACKAGE, "g++"]);
+                commands.push(format!(
+                    "LLVM_PREFIX={DEBIAN_LLVM} cargo install bpf-linker --version {LINKER_VERSION} \
+                     --no-default-features --features llvm-22"
+                ));
+            }
+            // Nightly's LLVM is newer than any distribution's; the released binary brings one as new.
+            (Lack::Linker, Some(Compiler::Rustup) | None) => {
+                packages.extend(["curl", "zstd"]);
+                let file = format!("bpf-linker-{}-unknown-linux-musl.tar.zst", env::consts::ARCH);
+                let place = machine::cargo_bin().unwrap_or_else(|| PathBuf::from("."));
+                commands.push(format!(
+                    "curl -fsSL {LINKER_RELEASES}/v{LINKER_VERSION}/{file} | tar --zstd -x -C {}",
+                    place.display()
+                ));
+            }
+            (Lack::BpfFs, _) => commands.push(format!("{sudo}mount -t bpf bpf {BPFFS}")),
+        }
+    }
+    packages.sort_unstable();
+    packages.dedup();
+    if !packages.is_empty() {
+        let install = if means.apt { "apt-get install -y --no-install-recommends" } else { "INSTALL" };
+        commands.insert(0, format!("{sudo}{install} {}", packages.join(" ")));
+    }
+    commands
+}
+
+fn provide(lacks: &[Lack]) -> Result<()> {
+    let apt = machine::find("apt-get").is_some();
+    let (root, mut updated) = (machine::is_root(), false);
+    if root && apt && lacks.iter().any(|lack| !matches!(lack, Lack::BpfFs)) && !apt_knows(DEBIAN_LLVM_PACKAGE)
+    {
+        // Of a fresh machine the lists are empty; what they lack then is what decides.
+        update(&mut updated)?;
+    }
+    let debian = apt && DEBIAN_COMPILER.iter().all(|package| apt_knows(package));
+    let available = if debian { Compiler::Debian } else { Compiler::Rustup };
+    let means = Means { compiler: Some(compiler().unwrap_or(available)), root, apt };
+    let commands = plan(lacks, means);
+
+    let needs_packages = lacks.iter().any(|lack| !matches!(lack, Lack::BpfFs));
+    if !root || (needs_packages && !apt) {
+        let reason = if root { "there is no apt-get" } else { "you are not root" };
+        let missing: Vec<_> = lacks.iter().map(Lack::describe).collect();
+        bail!(
+            "missing: {}. It cannot be installed from here, because {reason}. Run:\n  {}",
+            missing.join(", "),
+            commands.join("\n  ")
+        );
+    }
+    for command in &commands {
+        let result = shell(command);
+        if result.is_err() && command.starts_with("apt-get") && !updated {
+            // The lists are older than the archive.
+            update(&mut updated)?;
+            shell(command)?;
+        } else {
+            result?;
+        }
+    }
+    let still: Vec<_> = self::lacks().iter().map(Lack::describe).collect();
+    if !still.is_empty() {
+        bail!("still missing after the installation: {}", still.join(", "));
+    }
+    Ok(())
+}
+
+fn update(updated: &mut bool) -> Result<()> {
+    *updated = true;
+    shell("apt-get update")
+}
+
+fn apt_knows(package: &str) -> bool {
+    let output = machine::command("apt-cache").args(["show", "--no-all-versions", package]).output();
+    output.is_ok_and(|output| output.status.success() && !output.stdout.is_empty())
+}
+
+fn shell(line: &str) -> Result<()> {
+    println!("$ {line}");
+    let mut shell = machine::command("sh");
+    let status = shell.args(["-c", line]).env("DEBIAN_FRONTEND", "noninteractive").status()?;
+    if !status.success() {
+        bail!("`{line}`: {status}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOT: Means = Means { compiler: Some(Compiler::Debian), root: true, apt: true };
+    const PING: Lack = Lack::Tool { program: "ping", package: "iputils-ping" };
+
+    #[test]
+    fn packages_come_first_in_one_command_and_once_each() {
+        let twice = Lack::Tool { program: "tc", package: "iproute2" };
+        let lacks = [PING, twice.clone(), twice, Lack::Compiler, Lack::Linker, Lack::BpfFs];
+        let commands = plan(&lacks, ROOT);
+        assert_eq!(
+            commands[0],
+            "apt-get install -y --no-install-recommends cargo-web g++ iproute2 iputils-ping \
+             libstd-rust-web-dev-bpf llvm-22-dev rustc-web"
+        );
+        assert!(
+            commands[1].starts_with("LLVM_PREFIX=/usr/lib/llvm-22 cargo install bpf-linker --version 0.13.0")
+        );
+        assert_eq!(commands[2..], ["mount -t bpf bpf /sys/fs/bpf"]);
+    }
+
+    #[test]
+    fn without_debians_compiler_rustup_provides_it() {
+        let means = Means { compiler: Some(Compiler::Rustup), ..ROOT };
+        let commands = plan(&[Lack::Compiler, Lack::Linker], means);
+        assert_eq!(commands[0], "apt-get install -y --no-install-recommends curl zstd");
+        assert!(commands[1].starts_with("rustup toolchain install nightly"), "{commands:?}");
+        assert!(commands[2].contains("/v0.13.0/bpf-linker-"), "{commands:?}");
+    }
+
+    #[test]
+    fn whoever_is_not_root_is_told_to_use_sudo_where_it_takes_root() {
+        let means = Means { root: false, ..ROOT };
+        let commands = plan(&[PING, Lack::Linker, Lack::BpfFs], means);
+        let with_sudo: Vec<_> = commands.iter().map(|command| command.starts_with("sudo ")).collect();
+        assert_eq!(with_sudo, [true, false, true], "{commands:?}");
+    }
+}

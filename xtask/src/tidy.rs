@@ -1,0 +1,304 @@
+//! `cargo xtask tidy`: what a reviewer should not have to look for.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+use crate::{machine, setup};
+
+/// Paths that the code below a directory must not use, and why.
+struct Rule {
+    directory: &'static str,
+    forbidden: &'static [&'static str],
+    reason: &'static str,
+}
+
+const RULES: [Rule; 5] = [
+    Rule {
+        directory: "bond-user/src/bond",
+        forbidden: &[
+            "std::time::Instant",
+            "std::time::SystemTime",
+            "std::fs",
+            "std::process",
+            "std::thread",
+            "std::net::TcpListener",
+            "std::net::TcpStream",
+            "std::net::UdpSocket",
+            "std::os",
+            "aya",
+            "nix",
+            "rtnetlink",
+            "tokio",
+            "tracing",
+            "print!",
+            "println!",
+            "eprint!",
+            "eprintln!",
+            "dbg!",
+        ],
+        reason: "the engine is pure: time is an argument, effects are commands",
+    },
+    Rule {
+        directory: "bond-user/src/bond",
+        forbidden: &["crate::agent", "crate::cli", "crate::config", "crate::report", "crate::sys"],
+        reason: "the engine knows nothing of what is built on it",
+    },
+    Rule {
+        directory: "bond-user/src/sys",
+        forbidden: &["crate::agent", "crate::cli", "crate::report"],
+        reason: "effects are used by the agent, not the reverse",
+    },
+    Rule {
+        directory: "bond-common/src",
+        forbidden: &["bond_user", "bond_ebpf", "aya_ebpf", "tokio", "libc"],
+        reason: "what kernel and user space share depends on neither",
+    },
+    Rule {
+        directory: "bond-ebpf/src",
+        forbidden: &["bond_user", "aya"],
+        reason: "the data plane knows only what is shared",
+    },
+];
+
+/// Where Rust code of the project lies.
+const SOURCES: [&str; 5] = ["bond-common", "bond-ebpf", "bond-user", "tests", "xtask"];
+
+pub fn run() -> Result<ExitCode> {
+    setup::ensure()?;
+    let mut complaints = Vec::new();
+    for file in SOURCES.iter().flat_map(|directory| rust_files(&machine::root().join(directory))) {
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let name = file.strip_prefix(machine::root()).unwrap_or(&file);
+        let found = inspect(name, &text).with_context(|| format!("cannot parse {}", name.display()))?;
+        complaints.extend(found.into_iter().map(|(line, what)| format!("{}:{line}: {what}", name.display())));
+    }
+    for complaint in &complaints {
+        println!("{complaint}");
+    }
+    let mut tidy = complaints.is_empty();
+    for arguments in [
+        &["fmt", "--all", "--check"][..],
+        &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"],
+    ] {
+        tidy &= machine::run(machine::cargo().args(arguments))?.success();
+    }
+    println!("{}", if tidy { "tidy" } else { "not tidy" });
+    Ok(if tidy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A line, counted from 1, and what is wrong there.
+type Complaint = (usize, String);
+
+fn inspect(name: &Path, text: &str) -> Result<Vec<Complaint>> {
+    let tokens: TokenStream = text.parse().map_err(|error| anyhow!("{error}"))?;
+    let mut code = Code::default();
+    code.walk(tokens, &[]);
+    let mut complaints = Vec::new();
+    let rules = RULES.iter().filter(|rule| name.starts_with(rule.directory) && !is_of_tests(name));
+    for rule in rules {
+        for (line, path) in &code.paths {
+            if rule.forbidden.iter().any(|forbidden| covers(forbidden, path)) {
+                complaints.push((*line, format!("{path} in {}: {}", rule.directory, rule.reason)));
+            }
+        }
+    }
+    let lines: Vec<&str> = text.lines().collect();
+    for line in &code.unsafe_lines {
+        if !is_explained(&lines, *line) {
+            complaints.push((*line, String::from("unsafe without a SAFETY comment above it")));
+        }
+    }
+    Ok(complaints)
+}
+
+/// Files of test modules: tests.rs, and what lies in tests/.
+fn is_of_tests(name: &Path) -> bool {
+    name.with_extension("").components().any(|part| part.as_os_str() == "tests")
+}
+
+/// Whether `path` is `forbidden`, lies in it, or takes it in with a glob.
+fn covers(forbidden: &str, path: &str) -> bool {
+    let within = |outer: &str, inner: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    within(forbidden, path) || path.strip_suffix("::*").is_some_and(|module| within(module, forbidden))
+}
+
+/// What matters here of a file's code. Test modules are left out of the paths.
+#[derive(Default)]
+struct Code {
+    /// Paths of two and more names, names in `use`, and macros with their `!`.
+    paths: Vec<(usize, String)>,
+    /// Lines of unsafe blocks and unsafe impls.
+    unsafe_lines: Vec<usize>,
+    in_tests: bool,
+}
+
+impl Code {
+    /// `prefix` is the path before the braces that hold `tokens`, in a `use`.
+    fn walk(&mut self, tokens: TokenStream, prefix: &[String]) {
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        let mut place = 0;
+        let (mut in_use, mut tests_next) = (!prefix.is_empty(), false);
+        while let Some(token) = tokens.get(place) {
+            match token {
+                TokenTree::Ident(ident) => {
+                    let line = ident.span().start().line;
+                    if ident == "unsafe" && starts_unsafe_code(tokens.get(place + 1)) {
+                        self.unsafe_lines.push(line);
+                    }
+                    if ident == "use" {
+                        in_use = true;
+                        place += 1;
+                        continue;
+                    }
+                    place = self.path(&tokens, place, prefix, in_use);
+                    continue;
+                }
+                TokenTree::Punct(punct) if punct.as_char() == ';' => (in_use, tests_next) = (false, false),
+                TokenTree::Group(group) => {
+                    let is_attribute = group.delimiter() == Delimiter::Bracket;
+                    if is_attribute && group.stream().to_string().replace(' ', "") == "cfg(test)" {
+                        tests_next = true;
+                    } else {
+                        let outside = self.in_tests;
+                        self.in_tests |= tests_next;
+                        self.walk(group.stream(), &[]);
+                        self.in_tests = outside;
+                        if group.delimiter() == Delimiter::Brace {
+                            tests_next = false;
+                        }
+                    }
+                }
+                _ => {}
+            }
+            place += 1;
+        }
+    }
+
+    /// Reads the path that begins at `place`; returns the place after it.
+    fn path(&mut self, tokens: &[TokenTree], mut place: usize, prefix: &[String], in_use: bool) -> usize {
+        let line = tokens[place].span().start().line;
+        let mut path = prefix.to_vec();
+        path.push(tokens[place].to_string());
+        place += 1;
+        while is_colon(tokens.get(place)) && is_colon(tokens.get(place + 1)) {
+            match tokens.get(place + 2) {
+                Some(TokenTree::Ident(ident)) => path.push(ident.to_string()),
+                Some(TokenTree::Punct(star)) if star.as_char() == '*' => path.push(String::from("*")),
+                Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
+                    self.walk(group.stream(), &path);
+                    return place + 3;
+                }
+                _ => break,
+            }
+            place += 3;
+        }
+        let is_macro = matches!(tokens.get(place), Some(TokenTree::Punct(punct)) if punct.as_char() == '!');
+        if !self.in_tests {
+            if is_macro {
+                self.paths.push((line, format!("{}!", path.join("::"))));
+            }
+            if path.len() > 1 || in_use {
+                self.paths.push((line, path.join("::")));
+            }
+        }
+        place
+    }
+}
+
+fn is_colon(token: Option<&TokenTree>) -> bool {
+    matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == ':')
+}
+
+/// After `unsafe`: a block or an impl. Functions and foreign items say what they need in their docs.
+fn starts_unsafe_code(next: Option<&TokenTree>) -> bool {
+    match next {
+        Some(TokenTree::Group(group)) => group.delimiter() == Delimiter::Brace,
+        Some(TokenTree::Ident(ident)) => ident == "impl",
+        _ => false,
+    }
+}
+
+/// Whether the statement that reaches this line has a SAFETY comment in it or directly above.
+fn is_explained(lines: &[&str], line: usize) -> bool {
+    let own = lines.get(line - 1).copied().unwrap_or_default();
+    let above = lines[..line - 1].iter().rev().map(|line| line.trim());
+    let of_statement = above.take_while(|line| {
+        line.starts_with("//")
+            || line.starts_with("#[")
+            || !(line.is_empty() || line.ends_with([';', '{', '}']))
+    });
+    std::iter::once(own).chain(of_statement).any(|line| line.contains("SAFETY:"))
+}
+
+fn rust_files(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(name: &str, text: &str) -> Vec<usize> {
+        inspect(Path::new(name), text).unwrap().into_iter().map(|(line, _)| line).collect()
+    }
+
+    #[test]
+    fn the_engine_may_not_read_clocks_do_io_or_know_its_users() {
+        let engine = "bond-user/src/bond/link.rs";
+        let table: [(&str, &[usize]); 14] = [
+            ("use std::time::Duration;", &[]),
+            ("use std::time::Instant;", &[1]),
+            ("use std::{\n    fmt,\n    time::{Duration, Instant},\n};", &[3]),
+            ("use std::time::*;", &[1]),
+            ("fn f() {\n    std::fs::read(p);\n}", &[2]),
+            ("fn f() { println!(\"x\") }", &[1]),
+            ("use tokio;", &[1]),
+            ("fn f(tokio: u8) -> u8 { tokio }", &[]),
+            ("use crate::bond::event::Event;", &[]),
+            ("use crate::{bond::event, sys::netlink};", &[1]),
+            ("// std::fs::read\nconst TEXT: &str = \"std::fs::read\";", &[]),
+            ("use std::net::Ipv4Addr;", &[]),
+            ("#[cfg(test)]\nmod tests {\n    use std::time::Instant;\n}\nuse std::fs;", &[5]),
+            ("use tracing_like::x;", &[]),
+        ];
+        for (text, expected) in table {
+            assert_eq!(lines(engine, text), expected, "{text}");
+        }
+        for elsewhere in ["bond-user/src/agent/engine.rs", "bond-user/src/bond/tests/lab.rs"] {
+            assert_eq!(lines(elsewhere, "use std::time::Instant;"), [0; 0], "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn unsafe_blocks_and_impls_need_their_comment() {
+        let table: [(&str, &[usize]); 6] = [
+            ("fn f() {\n    unsafe { g() }\n}", &[2]),
+            ("fn f() {\n    // SAFETY: g may be called.\n    unsafe { g() }\n}", &[]),
+            ("fn f() {\n    // SAFETY: g may be called.\n    let x =\n        unsafe { g() };\n}", &[]),
+            ("fn f() {\n    // SAFETY: g may be called.\n    unsafe { g() };\n    unsafe { h() };\n}", &[4]),
+            ("unsafe impl Send for X {}", &[1]),
+            ("unsafe fn f() {}", &[]),
+        ];
+        for (text, expected) in table {
+            assert_eq!(lines("bond-ebpf/src/maps.rs", text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The guest's initramfs: busybox, the kernel's modules, programs with their libraries, and a job.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{cache, kernel::Kernel};
+use crate::machine;
+
+/// Modules and their parameters, each after those that it needs.
+const MODULES: [(&str, &str); 16] = [
+    ("llc", ""),
+    ("stp", ""),
+    ("bridge", ""),
+    ("garp", ""),
+    ("mrp", ""),
+    ("8021q", ""),
+    ("veth", ""),
+    ("tls", ""),
+    // Without a bond0 in the first namespace.
+    ("bonding", "max_bonds=0"),
+    ("dummy", "numdummies=0"),
+    ("macvlan", ""),
+    ("tun", ""),
+    ("sch_ingress", ""),
+    ("cls_bpf", ""),
+    ("act_mirred", ""),
+    ("sch_netem", ""),
+];
+
+/// Programs that tests and scenarios call.
+const PROGRAMS: [&str; 8] = ["ip", "bridge", "tc", "ethtool", "ping", "tcpdump", "bpftool", "nsenter"];
+const DIRECTORIES: [&str; 12] =
+    ["bin/busybox.d", "lib", "lib64", "modules", "proc", "sys", "dev", "tmp", "run", "etc", "var", "root"];
+
+/// A directory that becomes the guest's root. Removed on drop.
+pub struct Guest {
+    root: PathBuf,
+}
+
+impl Guest {
+    /// A guest of this kernel, without a job.
+    pub fn of(kernel: &Kernel) -> Result<Self> {
+        let root = cache()?.join(format!("guest-{}", std::process::id()));
+        let guest = Self { root };
+        for directory in DIRECTORIES {
+            fs::create_dir_all(guest.root.join(directory))?;
+        }
+        symlink("/run", guest.root.join("var/run"))?;
+        let busybox = machine::find("busybox").context("no busybox")?;
+        guest.add_file(&busybox, "bin/busybox")?;
+        guest.add_file(&machine::root().join("vm/init"), "init")?;
+        fs::set_permissions(guest.root.join("init"), fs::Permissions::from_mode(0o755))?;
+        for program in PROGRAMS {
+            let path = machine::find(program).with_context(|| format!("no {program}"))?;
+            guest.add_program(&path, &format!("bin/{program}"))?;
+        }
+        let mut order = String::new();
+        for (name, parameters) in MODULES {
+            if let Some(module) = kernel.module(name)? {
+                fs::write(guest.root.join("modules").join(format!("{name}.ko")), module)?;
+                order.push_str(&format!("{name} {parameters}\n"));
+            }
+        }
+        fs::write(guest.root.join("modules/order"), order)?;
+        Ok(guest)
+    }
+
+    /// A file at `path`, which is relative to the guest's root.
+    pub fn add_file(&self, from: &Path, path: &str) -> Result<()> {
+        let to = self.root.join(path);
+        if let Some(directory) = to.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+        Ok(())
+    }
+
+    /// A directory with all that is in it.
+    pub fn add_tree(&self, from: &Path, path: &Path) -> Result<()> {
+        let to = self.root.join(path);
+        fs::create_dir_all(&to)?;
+        machine::run_well(machine::command("cp").arg("-rL").arg(from.join(".")).arg(&to))
+    }
+
+    /// A program, stripped, with the libraries that it needs.
+    pub fn add_program(&self, from: &Path, path: &str) -> Result<()> {
+        let from = fs::canonicalize(from).with_context(|| format!("no {}", from.display()))?;
+        let to = self.root.join(path);
+        // Debug information would be most of what the guest has to unpack into its memory.
+        let stripped = machine::command("strip").arg("-o").arg(&to).arg(&from).stderr(Stdio::null()).status();
+        if !stripped.is_ok_and(|status| status.success()) {
+            self.add_file(&from, path)?;
+        }
+        let output = machine::command("ldd").arg(&from).output().context("cannot run ldd")?;
+        for word in String::from_utf8_lossy(&output.stdout).split_whitespace() {
+            let library = Path::new(word);
+            let (true, Some(name)) = (library.is_absolute(), library.file_name()) else { continue };
+            let directory = if word.starts_with("/lib64/") { "lib64" } else { "lib" };
+            self.add_file(library, &format!("{directory}/{}", name.display()))?;
+        }
+        Ok(())
+    }
+
+    /// What the guest does: a shell script.
+    pub fn job(&self, script: &str) -> Result<()> {
+        fs::write(self.root.join("job"), format!("{script}\n")).context("cannot write the guest's job")
+    }
+
+    /// Packs it; returns the archive.
+    pub fn pack(&self) -> Result<PathBuf> {
+        let archive = self.root.with_extension("cpio");
+        let mut shell = machine::command("sh");
+        shell.args(["-c", "find . | cpio --create --format=newc --quiet"]);
+        let output = fs::File::create(&archive).context("cannot make the guest's archive")?;
+        let status = shell.current_dir(&self.root).stdout(output).status().context("cannot run cpio")?;
+        ensure!(status.success(), "cpio: {status}");
+        Ok(archive)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.root);
+        let _ = fs::remove_file(self.root.with_extension("cpio"));
+    }
+}

@@ -1,0 +1,260 @@
+//! `cargo xtask vm`: the kernel's bonding driver and xbond do the same in one guest, and are compared.
+
+mod compare;
+mod guest;
+mod kernel;
+mod qemu;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Args, Subcommand};
+use xbond_tests::parity::Scenario;
+
+use self::{
+    compare::{Finding, Parity},
+    guest::Guest,
+    kernel::Kernel,
+    qemu::Machine,
+};
+use crate::{machine, setup};
+
+/// The kernel whose driver the fixtures are of.
+const RECORDED_KERNEL: &str = "6.12";
+const SCENARIOS: &str = "tests/fixtures/driver";
+const PARITY: &str = "docs/PARITY.md";
+/// Scenarios that say most in the least time.
+const QUICK: [&str; 5] = ["fom-active", "fom-follow", "primary-always", "prio-set", "delays"];
+/// Scenarios that run side by side in the guest: mostly they wait.
+const AT_A_TIME: u32 = 4;
+/// Far beyond what all scenarios take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(1800);
+const QUICK_LIMIT: Duration = Duration::from_secs(210);
+
+/// Programs that this verb calls beyond those of the others, and Debian's packages that have them.
+const TOOLS: [(&str, &str); 6] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("cpio", "cpio"),
+    ("busybox", "busybox-static"),
+    ("zstd", "zstd"),
+    ("xz", "xz-utils"),
+    ("lz4", "lz4"),
+];
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    compare: CompareArguments,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Runs the tests in network namespaces inside the guest
+    Tests(TestArguments),
+    /// Lists the kernels that Debian offers here
+    Kernels,
+}
+
+#[derive(Args)]
+struct CompareArguments {
+    /// Version of a Debian kernel or the beginning of one, or `newest`
+    #[arg(long, default_value = RECORDED_KERNEL)]
+    kernel: String,
+    /// Only this scenario of tests/fixtures/driver; may be repeated
+    #[arg(long, value_name = "NAME")]
+    script: Vec<String>,
+    /// Only the scenarios that say most, within four minutes
+    #[arg(long, conflicts_with = "script")]
+    quick: bool,
+    /// Writes what the driver does into tests/fixtures/driver
+    #[arg(long)]
+    record: bool,
+    /// Processors of the guest
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+}
+
+#[derive(Args)]
+struct TestArguments {
+    /// Version of a Debian kernel or the beginning of one, or `newest`
+    #[arg(long, default_value = RECORDED_KERNEL)]
+    kernel: String,
+    /// Processors of the guest
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// Only the test programs of these names
+    #[arg(long = "program", value_name = "NAME")]
+    programs: Vec<String>,
+    /// For the test runner: a filter, --test-threads, --nocapture, ...
+    #[arg(last = true)]
+    runner: Vec<String>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    setup::ensure()?;
+    setup::ensure_tools(&TOOLS)?;
+    match &arguments.verb {
+        None => compare(&arguments.compare),
+        Some(Verb::Tests(arguments)) => tests(arguments),
+        Some(Verb::Kernels) => {
+            kernel::offered()?.iter().for_each(|version| println!("{version}"));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Where kernels and guests are kept.
+fn cache() -> Result<PathBuf> {
+    let cache = machine::target()?.join("vm");
+    fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+    Ok(cache)
+}
+
+fn scenario_path(name: &str) -> PathBuf {
+    machine::root().join(SCENARIOS).join(name).with_extension("txt")
+}
+
+/// The names of all scenarios, in order.
+fn scenario_names() -> Result<Vec<String>> {
+    let directory = machine::root().join(SCENARIOS);
+    let entries = fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
+    let paths = entries.flatten().map(|entry| entry.path());
+    let texts = paths.filter(|path| path.extension().is_some_and(|extension| extension == "txt"));
+    let mut names: Vec<String> =
+        texts.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
+    names.sort();
+    Ok(names)
+}
+
+fn compare(arguments: &CompareArguments) -> Result<ExitCode> {
+    let start = Instant::now();
+    let names = match (&arguments.script[..], arguments.quick) {
+        ([], true) => QUICK.map(str::to_owned).to_vec(),
+        ([], false) => scenario_names()?,
+        (names, _) => names.to_vec(),
+    };
+    let mut scenarios = BTreeMap::new();
+    for name in &names {
+        scenarios.insert(name.clone(), Scenario::read(&scenario_path(name))?);
+    }
+    let parity = Parity::read(&machine::root().join(PARITY))?;
+
+    let kernel = Kernel::provide(&arguments.kernel)?;
+    let guest = Guest::of(&kernel)?;
+    let (xbond, program) = build()?;
+    guest.add_program(&xbond, "bin/xbond")?;
+    guest.add_program(&program, "bin/parity")?;
+    for name in &names {
+        guest.add_file(&scenario_path(name), &format!("scenarios/{name}.txt"))?;
+    }
+    let files: Vec<String> = names.iter().map(|name| format!("/scenarios/{name}.txt")).collect();
+    guest.job(&format!("parity {AT_A_TIME} {}", files.join(" ")))?;
+    let limit = if arguments.quick { QUICK_LIMIT } else { LIMIT };
+    let console = Machine { kernel: &kernel, guest, cpus: arguments.cpus, limit }.run()?.lines;
+
+    let records = compare::read(&console);
+    let mut findings: Vec<(String, Finding)> = Vec::new();
+    let is_recorded = kernel.version.starts_with(&format!("{RECORDED_KERNEL}."));
+    for (name, scenario) in &mut scenarios {
+        let mut of = |who| {
+            let found = records.of(who, name, scenario.cases.len());
+            found
+                .map_err(|error| {
+                    findings.push((name.clone(), Finding::NotDone { who, reason: error.to_string() }))
+                })
+                .ok()
+        };
+        let (Some(driver), Some(ours)) = (of("driver"), of("xbond")) else { continue };
+        if arguments.record {
+            ensure!(is_recorded, "the fixtures are of {RECORDED_KERNEL}, not of {}", kernel.version);
+            compare::record(scenario, driver, ours);
+            let path = scenario_path(name);
+            fs::write(&path, scenario.to_string())
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        let of_driver =
+            if is_recorded { compare::Fixture::OfThisKernel } else { compare::Fixture::OfAnother };
+        let found = compare::scenario(scenario, (driver, ours), &parity, of_driver);
+        findings.extend(found.into_iter().map(|finding| (name.clone(), finding)));
+    }
+    let mut bad = 0;
+    for (name, finding) in &findings {
+        println!("{name}: {finding}");
+        bad += usize::from(finding.is_failure());
+    }
+    let steps: usize = scenarios.values().map(|scenario| scenario.cases.len()).sum();
+    println!(
+        "vm: {} on {}: {} scenarios, {steps} steps, {} differences listed in {PARITY}, {bad} not; {} s",
+        if bad == 0 { "same" } else { "DIFFERENT" },
+        kernel.version,
+        scenarios.len(),
+        findings.len() - bad,
+        start.elapsed().as_secs()
+    );
+    Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// xbond, and the program that runs scenarios. Optimised: what reads the kernel's types takes 20 seconds else,
+/// emulated.
+fn build() -> Result<(PathBuf, PathBuf)> {
+    let build = ["build", "--release", "--package", "xbond-tests", "--bin", "parity"];
+    machine::run_well(machine::cargo().args(build))?;
+    Ok((machine::xbond()?, machine::target()?.join("release/parity")))
+}
+
+fn tests(arguments: &TestArguments) -> Result<ExitCode> {
+    let kernel = Kernel::provide(&arguments.kernel)?;
+    let guest = Guest::of(&kernel)?;
+    let (xbond, _) = build()?;
+    guest.add_program(&xbond, "bin/xbond")?;
+    let fixtures = machine::root().join("tests/fixtures");
+    // Tests find their fixtures by the path at which they were compiled.
+    guest.add_tree(&fixtures, fixtures.strip_prefix("/")?)?;
+
+    let mut job = String::from("export XBOND_BIN=/bin/xbond; failed=0\n");
+    let runner: Vec<String> = arguments.runner.iter().map(|word| format!("'{word}'")).collect();
+    let mut names = Vec::new();
+    for (name, program) in test_programs()? {
+        if arguments.programs.is_empty() || arguments.programs.contains(&name) {
+            guest.add_program(&program, &format!("bin/test-{name}"))?;
+            let line = format!("echo '== {name}'; test-{name} {} || failed=1\n", runner.join(" "));
+            job.push_str(&line);
+            names.push(name);
+        }
+    }
+    if names.is_empty() {
+        bail!("no such test program");
+    }
+    guest.job(&(job + "[ $failed = 0 ]"))?;
+    let result = Machine { kernel: &kernel, guest, cpus: arguments.cpus, limit: LIMIT }.run()?;
+    let verdict = if result.exit == 0 { "passed" } else { "FAILED" };
+    println!("vm: tests {verdict} on {}: {}", kernel.version, names.join(", "));
+    Ok(if result.exit == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The programs of `cargo test -p xbond-tests`, by name.
+fn test_programs() -> Result<Vec<(String, PathBuf)>> {
+    let mut cargo = machine::cargo();
+    cargo.args(["test", "--no-run", "--package", "xbond-tests", "--message-format=json"]);
+    let output = cargo.stderr(std::process::Stdio::inherit()).output().context("cannot run cargo")?;
+    ensure!(output.status.success(), "`cargo test --no-run`: {}", output.status);
+    let mut programs = Vec::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let message: serde_json::Value = serde_json::from_str(line)?;
+        let is_test = message["profile"]["test"].as_bool().unwrap_or(false);
+        if let (true, Some(path)) = (is_test, message["executable"].as_str()) {
+            let name = message["target"]["name"].as_str().context("a test program without a name")?;
+            programs.push((name.to_owned(), Path::new(path).to_owned()));
+        }
+    }
+    Ok(programs)
+}
