@@ -190,7 +190,7 @@ impl BondEntry {
     pub const FILTER: u32 = 1 << 6;
 
     /// The transmit queue of bond0 may choose a slave. Behind another port it means something else.
-    pub const QUEUE_IDS: u32 = 1 << 3;
+    pub const QUEUE_IDS: u32 = 1 << 7;
 
     pub const fn new(policy: FailOverMac, port_ifindex: u32, host_mac: Mac, netns_cookie: u64) -> Self {
         Self {
