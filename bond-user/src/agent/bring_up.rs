@@ -19,8 +19,9 @@ use tracing::{info, warn};
 
 use super::{
     AgentError, MissingSlaves,
-    effects::{self, Effect, Effects, Parts},
+    effects::{self, Effect, Effects, Parts, Wishes},
     engine::{BondId, EngineHandle, Input, Member, Stopping},
+    guard::GuardState,
     host::{Host, Queues, port_names},
     places::Places,
     prober::{self, Prober},
@@ -148,9 +149,10 @@ pub async fn bring_up(
     };
     data_plane.attach_port(&side.port_name, side.host.port())?;
     let options = &config.options;
+    let guard = GuardState::new(config.guard, &machine.kernel, options);
     let entry = BondEntry::new(options.fail_over_mac, side.host.port(), side.host_mac, machine.cookie)
         .with_host_device(side.host_device)
-        .with_flags(side.flags | effects::option_flags(options));
+        .with_flags(side.flags | effects::option_flags(options, guard));
     data_plane.maps().set_bond(entry);
     watch_data_plane(&config.name, &mut data_plane, (machine.engine.clone(), id));
 
@@ -160,6 +162,7 @@ pub async fn bring_up(
         name: config.name.clone(),
         mac,
         mac_assigned: assigned.is_some(),
+        prearm: config.prearm,
         seed: random(),
         options: options.clone(),
     };
@@ -188,6 +191,7 @@ pub async fn bring_up(
         mtu,
         engine: machine.engine.clone(),
         record,
+        wanted: Wishes { guard: config.guard, prearm: config.prearm },
     };
     machine.tasks.add(id, tokio::spawn(Effects::new(parts).run(receiver)));
 

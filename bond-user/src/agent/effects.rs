@@ -18,6 +18,7 @@ use tracing::warn;
 use super::{
     AgentError,
     engine::{BondId, EngineHandle, Input},
+    guard::GuardState,
     host::Host,
     notices,
     record::Record,
@@ -28,6 +29,7 @@ use crate::{
         event::{Asked, Event, Link},
         options::BondOptions,
     },
+    config::Guard,
     sys::{
         Devices, SysError,
         announcer::{self, FrameSocket},
@@ -129,13 +131,16 @@ pub struct Effects {
     pub mtu: u32,
     pub engine: EngineHandle,
     pub record: Record,
+    pub wanted: Wishes,
     slaves: HashMap<Slot, Slave>,
     /// By ifindex.
     waiting: HashMap<u32, Waiting>,
     /// Who waits for a slave to be released.
     leaving: HashMap<Slot, oneshot::Sender<Result<(), AgentError>>>,
-    /// MACs of devices above bond0, which slaves receive beside the bond's.
+    /// MACs that slaves receive beside their own: those of devices above bond0, and with prearm the bond's.
     further_macs: Vec<Mac>,
+    /// With prearm, once there is a slave: the bond's MAC.
+    prearmed: Option<Mac>,
     /// Ends the time in which bond0 takes frames with its former MAC.
     settling: Option<JoinHandle<()>>,
 }
@@ -152,11 +157,20 @@ pub struct Parts {
     pub mtu: u32,
     pub engine: EngineHandle,
     pub record: Record,
+    pub wanted: Wishes,
+}
+
+/// What a configuration wishes for beyond the driver's options.
+#[derive(Clone, Copy, Debug)]
+pub struct Wishes {
+    pub guard: Guard,
+    /// fail_over_mac=follow: every slave receives the bond's MAC.
+    pub prearm: bool,
 }
 
 impl Effects {
     pub fn new(parts: Parts) -> Self {
-        let Parts { id, bond, devices, blocking, data_plane, entry, host, mtu, engine, record } = parts;
+        let Parts { id, bond, devices, blocking, data_plane, entry, host, mtu, engine, record, wanted } = parts;
         Self {
             id,
             bond,
@@ -168,10 +182,12 @@ impl Effects {
             mtu,
             engine,
             record,
+            wanted,
             slaves: HashMap::new(),
             waiting: HashMap::new(),
             leaving: HashMap::new(),
             further_macs: Vec::new(),
+            prearmed: None,
             settling: None,
         }
     }
@@ -300,6 +316,12 @@ impl Effects {
         found: Found,
         mac: Option<Mac>,
     ) -> Result<Link, AgentError> {
+        if self.wanted.prearm {
+            let mac = self.data_plane.maps().slave(slot).wire_mac();
+            self.further_macs.retain(|known| Some(*known) != self.prearmed);
+            self.prearmed = Some(mac);
+            self.further_macs.push(mac);
+        }
         // On disk before the first change: whoever finds a half-made bond can undo it.
         self.record.add(Found { unicast: self.further_macs.clone(), ..found.clone() })?;
         let plan = EnslavePlan {
@@ -400,7 +422,8 @@ impl Effects {
     async fn receive_for_uppers(&mut self) -> Result<(), AgentError> {
         let Host::Pair { bond, .. } = self.host else { return Ok(()) };
         let netlink = &self.devices.netlink;
-        let wanted = netlink.unicast(bond).await?;
+        let mut wanted = netlink.unicast(bond).await?;
+        wanted.extend(self.prearmed);
         if wanted == self.further_macs {
             return Ok(());
         }
@@ -510,7 +533,8 @@ impl Effects {
     }
 
     fn write_entry(&mut self, options: &BondOptions) {
-        let flags = self.entry.flags() & !OPTION_FLAGS | option_flags(options);
+        let guard = GuardState::new(self.wanted.guard, self.data_plane.kernel(), options);
+        let flags = self.entry.flags() & !OPTION_FLAGS | option_flags(options, guard);
         self.set_entry(self.entry.with_flags(flags).with_policy(options.fail_over_mac));
     }
 
@@ -568,10 +592,11 @@ const OPTION_FLAGS: u32 = BondEntry::ALL_SLAVES_ACTIVE
     | BondEntry::MONITOR
     | BondEntry::VALIDATE_ACTIVE
     | BondEntry::VALIDATE_BACKUP
-    | BondEntry::FILTER;
+    | BondEntry::FILTER
+    | BondEntry::GUARD;
 
 /// What packets have to know of the options.
-pub fn option_flags(options: &BondOptions) -> u32 {
+pub fn option_flags(options: &BondOptions, guard: GuardState) -> u32 {
     let validate = options.arp_validate;
     [
         (options.all_slaves_active, BondEntry::ALL_SLAVES_ACTIVE),
@@ -579,6 +604,7 @@ pub fn option_flags(options: &BondOptions) -> u32 {
         (validate.validates_active(), BondEntry::VALIDATE_ACTIVE),
         (validate.validates_backup(), BondEntry::VALIDATE_BACKUP),
         (validate.filters(), BondEntry::FILTER),
+        (guard == GuardState::On, BondEntry::GUARD),
     ]
     .into_iter()
     .fold(0, |flags, (on, flag)| if on { flags | flag } else { flags })

@@ -37,6 +37,9 @@ pub struct NewBond {
     pub mac: Mac,
     /// The MAC was set by hand: it is kept. Otherwise the bond takes its first slave's.
     pub mac_assigned: bool,
+    /// fail_over_mac=follow: every slave receives the bond's MAC, so that a failover need not wait for the exchange of
+    /// MACs.
+    pub prearm: bool,
     /// What made-up MACs are derived from, where the driver takes random ones. It should differ between bonds
     /// and hosts, or their made-up MACs are the same.
     pub seed: u64,
@@ -96,6 +99,7 @@ pub struct Engine {
     options: BondOptions,
     mac: TrackedMac,
     mac_assigned: bool,
+    prearm: bool,
     made_up: MadeUpMacs,
     /// In enslave order.
     slaves: Vec<Slave>,
@@ -205,6 +209,7 @@ impl Engine {
             options: bond.options,
             mac: TrackedMac::new(bond.mac),
             mac_assigned: bond.mac_assigned,
+            prearm: bond.prearm,
             made_up: MadeUpMacs::new(bond.seed),
             slaves: Vec::new(),
             active: None,
@@ -915,9 +920,9 @@ impl Engine {
         self.has_been_active = true;
 
         let changes = mac_plan::at_failover(self.policy(), self.mac.get(), &self.wearers(), new);
-        changes.slaves.into_iter().for_each(|change| self.set_slave_mac(change));
-        // Under active its frames carry the right MAC already. Under follow the NIC would not hear answers.
-        if self.slave(new).is_some_and(|slave| slave.mac.is_settled()) {
+        // Under active its frames carry the right MAC already. Under follow the NIC would not hear answers, unless it
+        // was prepared.
+        if self.prearm || changes.slaves.is_empty() && self.slave(new).is_some_and(|slave| slave.mac.is_settled()) {
             self.announcements.rounds.begin(rounds, now);
             self.reports.begin(self.options.resend_igmp, now);
         } else {
@@ -925,6 +930,7 @@ impl Engine {
             self.reports.hold(self.options.resend_igmp);
         }
         self.announce(now);
+        changes.slaves.into_iter().for_each(|change| self.set_slave_mac(change));
         if let Some(mac) = changes.bond {
             self.set_bond_mac(mac);
         }

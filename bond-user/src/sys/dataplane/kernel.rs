@@ -28,6 +28,7 @@ pub enum KernelError {
 }
 
 /// This kernel's types, read once and shared by all bonds.
+#[derive(Clone)]
 pub struct Kernel {
     offsets: Offsets,
     /// The programs, ready for this kernel.
@@ -57,6 +58,12 @@ impl Kernel {
     #[must_use]
     pub fn with_tc(self, tc: TcAttach) -> Self {
         Self { tc, ..self }
+    }
+
+    /// The same, for programs that do not look into the kernel's memory: lockdown may forbid it.
+    #[must_use]
+    pub fn without_types(self) -> Self {
+        Self { offsets: Offsets::default(), object: object(None), ..self }
     }
 
     pub(super) fn tc(&self) -> TcAttach {
@@ -91,12 +98,9 @@ impl Kernel {
         &self.object
     }
 
-    /// Why the carrier guard cannot work here, if so.
-    pub fn guard_obstacle(&self) -> Option<&'static str> {
-        if self.offsets.skb_dev == 0 {
-            return Some("this kernel does not describe its types (no BTF in /sys/kernel/btf/vmlinux)");
-        }
-        None
+    /// Whether programs can look at devices: this kernel describes its types, and lets its memory be read.
+    pub fn has_types(&self) -> bool {
+        self.offsets.skb_dev != 0
     }
 }
 

@@ -164,6 +164,10 @@ impl DataPlane {
         self.hook
     }
 
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
     /// What the packets read, to share with whoever decides.
     pub fn maps(&self) -> Arc<Maps> {
         Arc::clone(&self.maps)
