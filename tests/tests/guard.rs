@@ -3,8 +3,8 @@
 mod common;
 
 use common::{
-    BOND, DATAPATHS, SLAVES, active_slave, alone, beside_others, bond, bond_with, builder, eventually, lab, show, slave,
-    traffic, wait_for_active, wait_for_status,
+    BOND, DATAPATHS, SLAVES, active_slave, alone, beside_others, bond, bond_with, builder, eventually, lab,
+    meet, show, slave, traffic, wait_for_active, wait_for_status,
 };
 use nix::sys::signal::Signal;
 use xbond_tests::{
@@ -52,7 +52,11 @@ fn a_bond_whose_agent_is_dead_goes_through_all_slaves_and_back() {
                 for (direction, report) in ["to peer", "to host"].iter().zip(&reports) {
                     let what = format!("{} {policy}, cut {number}, {direction}", datapath.name());
                     println!("{what}: lost {}, outage {:?}", report.lost, report.outage());
-                    assert!(matches!(report.recovery(event), Recovery::After(_)), "{what}: {}", neighbour(&lab));
+                    assert!(
+                        matches!(report.recovery(event), Recovery::After(_)),
+                        "{what}: {}",
+                        neighbour(&lab)
+                    );
                     assert_eq!(report.duplicated, 0, "{what}");
                 }
                 lab.mend(cut, Cut::Carrier).unwrap();
@@ -71,7 +75,7 @@ fn an_agent_that_was_asleep_follows_the_guard() {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let xbond = bond(&lab, Datapath::Tc, &[&format!("fail_over_mac={policy}")]);
         let before = SLAVES.map(|name| lab.mac(name).unwrap());
-        xbond.signal(Signal::SIGSTOP).unwrap();
+        xbond.pause().unwrap();
         let capture = Capture::start(&lab.switch.netns).unwrap();
         lab.cut(SLAVES[0], Cut::Carrier).unwrap();
         // A packet makes the guard look.
@@ -121,7 +125,11 @@ fn of_a_clean_cut_nothing_is_lost_outbound() {
         traffic.wait_for_more(500).unwrap();
         let [to_peer, _] = traffic.stop().unwrap();
         let dropped = tx_dropped(&lab, active) - dropped_before;
-        println!("cut {number}: lost {}, dropped by the tap {dropped}, outage {:?}", to_peer.lost, to_peer.outage());
+        println!(
+            "cut {number}: lost {}, dropped by the tap {dropped}, outage {:?}",
+            to_peer.lost,
+            to_peer.outage()
+        );
         lost.push(to_peer.lost);
         lab.mend(active, Cut::Carrier).unwrap();
         wait_for_status(&xbond, active, "up");
@@ -141,7 +149,7 @@ fn a_guard_that_is_off_leaves_it_to_the_agent() {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let xbond = bond_with(&lab, Datapath::Tc, options, arguments);
         assert_eq!(show(&xbond)["guard"], format!("off: {why}"));
-        xbond.signal(Signal::SIGSTOP).unwrap();
+        xbond.pause().unwrap();
         lab.cut(SLAVES[0], Cut::Carrier).unwrap();
         assert_eq!(lab.host.ping(PEER_V4.into(), 3).unwrap().received, 0);
         xbond.signal(Signal::SIGCONT).unwrap();
@@ -205,11 +213,22 @@ fn links_that_flap_do_not_move_the_bond_with_every_packet() {
     }
     let [to_peer, _] = traffic.stop().unwrap();
     println!("lost {}", to_peer.lost);
-    eventually("both are up", || show(&xbond), |bond| SLAVES.iter().all(|name| slave(bond, name)["mii_status"] == "up"));
+    eventually(
+        "both are up",
+        || show(&xbond),
+        |bond| SLAVES.iter().all(|name| slave(bond, name)["mii_status"] == "up"),
+    );
+    meet(&lab);
     let traffic = common::traffic(&lab, RATE);
     traffic.wait_for_more(RATE.into()).unwrap();
-    for report in traffic.stop().unwrap() {
-        assert_eq!((report.lost, report.duplicated), (0, 0));
+    for (direction, report) in ["to peer", "to host"].iter().zip(traffic.stop().unwrap()) {
+        assert_eq!(
+            (report.lost, report.duplicated),
+            (0, 0),
+            "{:?} {direction}: {:#}",
+            report.holes().collect::<Vec<_>>(),
+            xbond.show(BOND).unwrap()
+        );
     }
     let log = xbond.stop().unwrap();
     assert!(log.lines().filter(|line| line.contains("active slave")).count() < 450, "{log}");

@@ -18,7 +18,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    AgentError, MissingSlaves,
+    AgentError, LinkEventSource, MissingSlaves,
     effects::{self, Effect, Effects, Parts, Wishes},
     engine::{BondId, EngineHandle, Input, Member, Stopping},
     guard::GuardState,
@@ -58,6 +58,7 @@ pub struct Machine {
     /// For bond0's device; the engine has its own.
     pub host_reader: Option<DeviceReader>,
     pub devices: Devices,
+    pub link_events: LinkEventSource,
     /// Of this network namespace; none where it cannot be mounted.
     pub sysfs: Option<Sysfs>,
     pub engine: EngineHandle,
@@ -191,7 +192,7 @@ pub async fn bring_up(
         mtu,
         engine: machine.engine.clone(),
         record,
-        wanted: Wishes { guard: config.guard, prearm: config.prearm },
+        wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
     };
     machine.tasks.add(id, tokio::spawn(Effects::new(parts).run(receiver)));
 

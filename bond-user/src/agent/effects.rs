@@ -8,6 +8,7 @@ use bond_common::{
     mac::Mac,
     names,
 };
+use bytes::BytesMut;
 use nix::{errno::Errno, net::if_::if_indextoname};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -16,7 +17,7 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    AgentError,
+    AgentError, LinkEventSource,
     engine::{BondId, EngineHandle, Input},
     guard::GuardState,
     host::Host,
@@ -32,7 +33,7 @@ use crate::{
     config::Guard,
     sys::{
         Devices, SysError,
-        announcer::{self, FrameSocket},
+        announcer::{self, Announced, FrameSocket},
         dataplane::{DataPlane, FormerMacs, Hook},
         enslave::EnslavePlan,
         found::Found,
@@ -66,6 +67,8 @@ pub enum Effect {
     ReadLinks,
     /// A device above bond0, as a macvlan, came, changed or went.
     UppersChanged,
+    /// An address of this interface, or of any if events were lost, came, changed or went.
+    AddressesChanged(Option<u32>),
     /// Options changed; some of them packets read.
     Options(Box<BondOptions>),
     /// Somebody else had written to this map, and the engine has put it right.
@@ -107,6 +110,18 @@ struct Slave {
     ifindex: u32,
     name: String,
     found: Found,
+    /// Open from the first frame on: to close a packet socket takes the kernel some milliseconds.
+    socket: Option<FrameSocket>,
+}
+
+impl Slave {
+    fn send(&mut self, frames: &[BytesMut]) -> Result<(), SysError> {
+        let socket = match &self.socket {
+            Some(socket) => socket,
+            None => self.socket.insert(FrameSocket::open(self.ifindex)?),
+        };
+        frames.iter().try_for_each(|frame| socket.send(frame))
+    }
 }
 
 /// An interface that is about to be enslaved.
@@ -139,6 +154,8 @@ pub struct Effects {
     leaving: HashMap<Slot, oneshot::Sender<Result<(), AgentError>>>,
     /// MACs that slaves receive beside their own: those of devices above bond0, and with prearm the bond's.
     further_macs: Vec<Mac>,
+    /// What is announced, as it was when something of it changed last: a failover does not wait for a look at it.
+    announced: Announced,
     /// With prearm, once there is a slave: the bond's MAC.
     prearmed: Option<Mac>,
     /// Ends the time in which bond0 takes frames with its former MAC.
@@ -160,17 +177,19 @@ pub struct Parts {
     pub wanted: Wishes,
 }
 
-/// What a configuration wishes for beyond the driver's options.
+/// What is wished for beyond the driver's options.
 #[derive(Clone, Copy, Debug)]
 pub struct Wishes {
     pub guard: Guard,
     /// fail_over_mac=follow: every slave receives the bond's MAC.
     pub prearm: bool,
+    pub link_events: LinkEventSource,
 }
 
 impl Effects {
     pub fn new(parts: Parts) -> Self {
-        let Parts { id, bond, devices, blocking, data_plane, entry, host, mtu, engine, record, wanted } = parts;
+        let Parts { id, bond, devices, blocking, data_plane, entry, host, mtu, engine, record, wanted } =
+            parts;
         Self {
             id,
             bond,
@@ -187,6 +206,7 @@ impl Effects {
             waiting: HashMap::new(),
             leaving: HashMap::new(),
             further_macs: Vec::new(),
+            announced: Announced::default(),
             prearmed: None,
             settling: None,
         }
@@ -217,7 +237,13 @@ impl Effects {
             Effect::Forget { slot } => self.forget(slot),
             Effect::ReadSpeed { slot } => self.read_speed(slot),
             Effect::ReadLinks => self.read_links().await,
+            Effect::AddressesChanged(ifindex) => {
+                if ifindex.is_none_or(|ifindex| self.is_announced(ifindex)) {
+                    self.read_addresses().await;
+                }
+            }
             Effect::UppersChanged => {
+                self.read_addresses().await;
                 if let Err(error) = self.receive_for_uppers().await {
                     warn!("{}: {error}", self.bond);
                 }
@@ -342,7 +368,7 @@ impl Effects {
         }
         let link = self.devices.netlink.link_by_index(ifindex).await?;
         let (speed, duplex) = self.devices.ethtool.speed(ifindex);
-        self.slaves.insert(slot, Slave { ifindex, name, found });
+        self.slaves.insert(slot, Slave { ifindex, name, found, socket: None });
         Ok(Link { up: link.has_link(), speed, duplex })
     }
 
@@ -497,26 +523,57 @@ impl Effects {
         })
     }
 
-    async fn announce(&self, slot: Slot, mac: Mac) -> Result<(), SysError> {
-        let Some(slave) = self.slaves.get(&slot) else { return Ok(()) };
-        let frames = match self.host {
-            Host::Pair { port, .. } => {
-                announcer::frames(mac, &announcer::addresses_behind(&self.devices.netlink, port).await?)
-            }
-            Host::Port { .. } => vec![announcer::reverse_arp(mac)],
-        };
-        let socket = FrameSocket::open(slave.ifindex)?;
-        frames.iter().try_for_each(|frame| socket.send(frame))
+    /// By a slave that is active no more nothing is announced: its neighbours would send where nobody listens.
+    fn is_active(&self, slot: Slot) -> bool {
+        self.data_plane.maps().active().active() == Some(slot)
     }
 
-    async fn report(&self, slot: Slot, mac: Mac) -> Result<(), SysError> {
-        // Which groups somebody behind a port has joined is not known.
-        let (Some(slave), Host::Pair { port, .. }) = (self.slaves.get(&slot), self.host) else {
-            return Ok(());
+    async fn announce(&mut self, slot: Slot, mac: Mac) -> Result<(), SysError> {
+        let host = self.host;
+        let frames = |announced: &Announced| match host {
+            Host::Pair { .. } => announcer::frames(mac, &announced.uppers),
+            Host::Port { .. } => vec![announcer::reverse_arp(mac)],
         };
+        if !self.is_active(slot) {
+            return Ok(());
+        }
+        let known = frames(&self.announced);
+        let Some(slave) = self.slaves.get_mut(&slot) else { return Ok(()) };
+        slave.send(&known)?;
+        if self.announced.elsewhere || self.wanted.link_events == LinkEventSource::Off {
+            self.read_addresses().await;
+            let now = frames(&self.announced);
+            if let Some(slave) = self.slaves.get_mut(&slot).filter(|_| now != known) {
+                slave.send(&now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the addresses of an interface are: a VLAN that is new has told of itself before.
+    fn is_announced(&self, ifindex: u32) -> bool {
+        ifindex == self.host.device() || self.announced.uppers.iter().any(|upper| upper.ifindex == ifindex)
+    }
+
+    async fn read_addresses(&mut self) {
+        let Host::Pair { port, .. } = self.host else { return };
+        match announcer::addresses_behind(&self.devices.netlink, port).await {
+            Ok(announced) => self.announced = announced,
+            Err(error) => self.warn_of(Err(error)),
+        }
+    }
+
+    async fn report(&mut self, slot: Slot, mac: Mac) -> Result<(), SysError> {
+        // Which groups somebody behind a port has joined is not known.
+        let Host::Pair { port, .. } = self.host else { return Ok(()) };
+        if !self.is_active(slot) {
+            return Ok(());
+        }
         let frames = membership::reports_behind(&self.devices.netlink, port, mac).await?;
-        let socket = FrameSocket::open(slave.ifindex)?;
-        frames.iter().try_for_each(|frame| socket.send(frame))
+        match self.slaves.get_mut(&slot) {
+            Some(slave) => slave.send(&frames),
+            None => Ok(()),
+        }
     }
 
     /// Somebody, too, if it is not known whom the bond talks to: its host is behind a port, or elsewhere.

@@ -347,8 +347,15 @@ impl Running {
                 self.fact(Event::Gone { slot }, reader);
                 let _ = self.effects.send(Effect::Forget { slot });
             }
+            // Of a VLAN above the bond, too.
+            LinkEvent::AddressChanged { ifindex } => {
+                let _ = self.effects.send(Effect::AddressesChanged(Some(*ifindex)));
+            }
             // Events were lost: the next look at the links finds out, and it is made now.
-            LinkEvent::Overrun => self.poll_links(reader),
+            LinkEvent::Overrun => {
+                let _ = self.effects.send(Effect::AddressesChanged(None));
+                self.poll_links(reader);
+            }
         }
     }
 

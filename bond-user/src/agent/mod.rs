@@ -197,7 +197,9 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     runtime.block_on(async {
         let devices = Devices::open()?;
         let tasks = Tasks::default();
-        let machine = Machine { places, cookie, kernel, host_reader, devices, engine, tasks, sysfs };
+        let link_events = options.link_events;
+        let machine =
+            Machine { places, cookie, kernel, host_reader, devices, link_events, engine, tasks, sysfs };
         let agent =
             Arc::new(Agent { machine, bonds: Mutex::new(BTreeMap::new()), next_id: AtomicU32::new(0) });
         agent.live(options).await

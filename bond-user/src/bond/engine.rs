@@ -517,7 +517,9 @@ impl Engine {
         let from = self.active.and_then(|active| self.name_of(active));
         let lost = before.usable & !found.usable;
         for slot in Slot::all().filter(|slot| lost & slot.bit() != 0) {
-            let Some(slave) = self.slave_mut(slot).filter(|slave| slave.phase == Phase::Joined) else { continue };
+            let Some(slave) = self.slave_mut(slot).filter(|slave| slave.phase == Phase::Joined) else {
+                continue;
+            };
             slave.link.up = false;
             self.move_to(slot, LinkState::Down);
         }
@@ -922,7 +924,9 @@ impl Engine {
         let changes = mac_plan::at_failover(self.policy(), self.mac.get(), &self.wearers(), new);
         // Under active its frames carry the right MAC already. Under follow the NIC would not hear answers, unless it
         // was prepared.
-        if self.prearm || changes.slaves.is_empty() && self.slave(new).is_some_and(|slave| slave.mac.is_settled()) {
+        if self.prearm
+            || changes.slaves.is_empty() && self.slave(new).is_some_and(|slave| slave.mac.is_settled())
+        {
             self.announcements.rounds.begin(rounds, now);
             self.reports.begin(self.options.resend_igmp, now);
         } else {

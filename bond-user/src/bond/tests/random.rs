@@ -106,7 +106,8 @@ struct History {
 impl History {
     fn new(policy: FailOverMac, mac_assigned: bool) -> Self {
         let options = BondOptions { miimon: 100, fail_over_mac: policy, ..BondOptions::default() };
-        let new = NewBond { name: "bond0".into(), mac: mac(0x99), mac_assigned, prearm: false, seed: 3, options };
+        let new =
+            NewBond { name: "bond0".into(), mac: mac(0x99), mac_assigned, prearm: false, seed: 3, options };
         let mut lab = Lab::of(new, NICS);
         lab.pace = Pace::Manual;
         Self { lab, unplugged: BTreeMap::new() }
