@@ -3,6 +3,7 @@
 //! Decisions are made on the [`engine`] thread; what takes time is done by a task per bond ([`effects`]);
 //! this module joins the two with the machine, the control socket and the signals.
 
+mod adopt;
 mod bring_up;
 pub mod control;
 mod effects;
@@ -102,9 +103,12 @@ pub enum AgentError {
     )]
     PortNameTaken { bond: String, port: String },
     #[error(
-        "{0} was left behind by an agent that is gone, or told to keep it; take it down with `xbond down {0} --force`"
+        "{bond} was left by another agent and goes on, but cannot be adopted: {why}; to have it made anew, which interrupts \
+         it: xbond down {bond} --force"
     )]
-    LeftBehind(String),
+    CannotAdopt { bond: String, why: String },
+    #[error("{0}: this agent has it already; `xbond show {0}`")]
+    HasBond(String),
     #[error("{slave}: has MAC {found}, but HWADDR says {wanted}; this is another NIC than the file means")]
     OtherNic { slave: String, found: bond_common::mac::Mac, wanted: bond_common::mac::Mac },
     #[error("active_slave is a request, not an option; set it alone")]
@@ -152,6 +156,7 @@ pub struct Agent {
 struct Bond {
     id: BondId,
     config: BondConfig,
+    past: Past,
     hook: Hook,
     queues: Queues,
     port: String,
@@ -254,13 +259,18 @@ impl Agent {
         for bond in config.bonds {
             let name = bond.name.clone();
             let id = BondId(self.next_id.fetch_add(1, Ordering::Relaxed));
-            let answer = tokio::select! {
-                answer = self.add(id, bond, missing_slaves) => answer,
-                () = signals.any() => Err(AgentError::Interrupted),
+            // What goes on already is taken over as a whole; a signal that comes meanwhile is heard after it.
+            let answer = match self.adopt(id, &bond, missing_slaves).await {
+                Ok(Adoption::Done) => Ok(()),
+                Ok(Adoption::NothingLeft) => tokio::select! {
+                    answer = self.make(id, bond, missing_slaves) => answer,
+                    () = signals.any() => Err(AgentError::Interrupted),
+                },
+                Err(error) => Err(error),
             };
             if let Err(error) = answer {
                 self.undo(id, &name, &error).await;
-                self.end(Ending::Down).await?;
+                self.end(Ending::Undo).await?;
                 return Err(error);
             }
         }
@@ -269,7 +279,7 @@ impl Agent {
         match control::bind(&socket) {
             Ok(listener) => tokio::spawn(control::serve(listener, Arc::clone(&self))),
             Err(source) => {
-                self.end(Ending::Down).await?;
+                self.end(Ending::Undo).await?;
                 return Err(AgentError::File { path: socket, source });
             }
         };
@@ -296,19 +306,40 @@ impl Agent {
         Ok(())
     }
 
+    /// Takes over a bond that another agent has left.
+    async fn adopt(
+        &self,
+        id: BondId,
+        config: &BondConfig,
+        missing: MissingSlaves,
+    ) -> Result<Adoption, AgentError> {
+        let Some(made) = adopt::adopt(&self.machine, id, config, missing).await? else {
+            return Ok(Adoption::NothingLeft);
+        };
+        self.insert(id, config.clone(), made, Past::Adopted).await;
+        Ok(Adoption::Done)
+    }
+
     /// Brings a bond up. If it fails, or is dropped half-way, [`Self::undo`] puts back what it changed.
-    async fn add(&self, id: BondId, config: BondConfig, missing: MissingSlaves) -> Result<(), AgentError> {
+    async fn make(&self, id: BondId, config: BondConfig, missing: MissingSlaves) -> Result<(), AgentError> {
         let made = bring_up::bring_up(&self.machine, id, &config, missing).await?;
+        self.insert(id, config, made, Past::Made).await;
+        Ok(())
+    }
+
+    async fn insert(&self, id: BondId, config: BondConfig, made: bring_up::Made, past: Past) {
         let bring_up::Made { hook, queues, port, maps, effects, wanted } = made;
         let name = config.name.clone();
-        self.bonds.lock().await.insert(name, Bond { id, config, hook, queues, port, maps, effects, wanted });
-        Ok(())
+        let bond = Bond { id, config, past, hook, queues, port, maps, effects, wanted };
+        self.bonds.lock().await.insert(name, bond);
     }
 
     async fn undo(&self, id: BondId, bond: &str, cause: &AgentError) {
         // These found somebody else's bond of that name: nothing was changed, nothing is to be undone.
-        if matches!(cause, AgentError::LeftBehind(_) | AgentError::NameTaken { .. } | AgentError::Reserved(_))
-        {
+        if matches!(
+            cause,
+            AgentError::CannotAdopt { .. } | AgentError::NameTaken { .. } | AgentError::Reserved(_)
+        ) {
             return;
         }
         // The bond's task, if there is one by now, ends when nobody can ask it for anything any more.
@@ -325,7 +356,10 @@ impl Agent {
         let mut answer = Ok(());
         let bonds = std::mem::take(&mut *self.bonds.lock().await);
         for (name, bond) in bonds {
-            let keep = ending == Ending::AsConfigured && bond.config.on_exit == OnExit::Keep;
+            let keep = match ending {
+                Ending::AsConfigured => bond.config.on_exit == OnExit::Keep,
+                Ending::Undo => bond.past == Past::Adopted,
+            };
             if keep {
                 let (reply, kept) = oneshot::channel();
                 let _ = bond.effects.send(Effect::Keep { reply });
@@ -426,7 +460,21 @@ impl Agent {
 enum Ending {
     /// By each bond's on_exit.
     AsConfigured,
-    Down,
+    /// As before it began: what was made goes, what was adopted goes on.
+    Undo,
+}
+
+/// What became of an attempt to take a bond over.
+enum Adoption {
+    Done,
+    NothingLeft,
+}
+
+/// Whether a bond was there before this agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Past {
+    Made,
+    Adopted,
 }
 
 impl Bond {
