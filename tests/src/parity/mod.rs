@@ -52,7 +52,6 @@ const REFUSED: &str = "refused";
 const MIN_LOOKS: u32 = 3;
 /// Of a change, on a busy machine.
 const LATENESS: Duration = Duration::from_secs(2);
-const BETWEEN_LOOKS: Duration = Duration::from_millis(150);
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +74,32 @@ pub struct SlaveStatus {
     /// up, going down, down or going back.
     pub mii: String,
     pub failures: u64,
+}
+
+/// What the steps are done on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// An emulated machine, for which the scenario's quiet is made.
+    Emulated,
+    /// An ordinary one. What is as expected has come to pass; if it does not stay so, the next step shows it.
+    Native,
+}
+
+impl Pace {
+    /// How long nothing must change until a step is over, if all is as expected.
+    fn quiet(self, scenario: Duration) -> Duration {
+        match self {
+            Self::Emulated => scenario,
+            Self::Native => scenario / 3,
+        }
+    }
+
+    fn between_looks(self) -> Duration {
+        match self {
+            Self::Emulated => Duration::from_millis(150),
+            Self::Native => Duration::from_millis(50),
+        }
+    }
 }
 
 /// Who does the steps.
@@ -106,22 +131,28 @@ fn nic(index: u8) -> String {
     format!("slave{index}")
 }
 
-/// Runs a scenario's steps in `lab`; a record for each.
-pub fn run(scenario: &Scenario, lab: &Lab, bond: &mut dyn Implementation) -> Result<Vec<Vec<String>>> {
-    let mut run = Run { lab, bond, quiet: scenario.quiet, seen: Snapshot::default() };
+/// Runs a scenario's steps in `lab` and hands each one's record to `each`, whose error ends the run.
+pub fn run(
+    scenario: &Scenario,
+    lab: &Lab,
+    pace: Pace,
+    bond: &mut dyn Implementation,
+    mut each: impl FnMut(&Case, Vec<String>) -> Result<()>,
+) -> Result<()> {
+    let mut run = Run { lab, bond, pace, scenario, seen: Snapshot::default() };
     run.seen = run.look(Vec::new())?;
-    let mut records = Vec::new();
     for case in &scenario.cases {
-        records.push(run.step(case).with_context(|| format!("at the step `{}`", case.step))?);
+        let record = run.step(case).with_context(|| format!("at the step `{}`", case.step))?;
+        each(case, record)?;
     }
-    Ok(records)
+    Ok(())
 }
 
 struct Run<'run> {
     lab: &'run Lab,
     bond: &'run mut dyn Implementation,
-    /// A step is over when nothing has changed for so long.
-    quiet: Duration,
+    pace: Pace,
+    scenario: &'run Scenario,
     seen: Snapshot,
 }
 
@@ -199,18 +230,19 @@ impl Run<'_> {
     /// Waits until nothing changes any more, and longer for what is not as expected: on a busy machine it may be
     /// late.
     fn settle(&self, capture: &Capture, is_expected: impl Fn(&Snapshot) -> bool) -> Result<Snapshot> {
-        let deadline = Instant::now() + PATIENCE + self.quiet;
+        let quiet = self.scenario.quiet;
+        let deadline = Instant::now() + PATIENCE + quiet;
         let mut last = self.look(capture.frames())?;
         let (mut since, mut looks) = (Instant::now(), 0);
         loop {
-            let quiet = if is_expected(&last) { self.quiet } else { self.quiet + LATENESS };
+            let quiet = if is_expected(&last) { self.pace.quiet(quiet) } else { quiet + LATENESS };
             if since.elapsed() >= quiet && looks >= MIN_LOOKS && !self.has_tentative()? {
                 return Ok(last);
             }
             if Instant::now() > deadline {
                 bail!("it does not settle; at last {last:#?}");
             }
-            thread::sleep(BETWEEN_LOOKS);
+            thread::sleep(self.pace.between_looks());
             let snapshot = self.look(capture.frames())?;
             looks += 1;
             if snapshot != last {
@@ -222,7 +254,6 @@ impl Run<'_> {
     /// Of addresses that are being tested for duplicates, announcements may or may not be sent.
     fn has_tentative(&self) -> Result<bool> {
         let addresses = self.lab.host.ip("-o address show tentative")?;
-
         Ok(self.has_carrier()? && addresses.lines().any(|line| line.contains(BOND)))
     }
 

@@ -23,6 +23,11 @@ impl<'lab> OurBond<'lab> {
         Self { host, agent: None }
     }
 
+    /// What the agent has said.
+    pub fn log(&self) -> String {
+        self.agent.as_ref().map(Xbond::log).unwrap_or_default()
+    }
+
     fn agent(&self) -> Result<&Xbond<'lab>> {
         self.agent.as_ref().context("there is no bond")
     }

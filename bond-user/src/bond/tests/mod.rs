@@ -4,6 +4,7 @@ mod arp;
 mod failover;
 mod lab;
 mod macs;
+mod model;
 mod random;
 mod requests;
 mod timing;
