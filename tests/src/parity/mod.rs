@@ -41,9 +41,9 @@ pub use self::{
 };
 use self::{
     record::Snapshot,
-    step::{Link, Switched},
+    step::{Link, SlaveKey, Switched},
 };
-use crate::{Capture, Cut, Lab, Nic, PATIENCE, link::Link as Device};
+use crate::{Capture, Cut, Lab, Nic, PATIENCE, PacketSocket, link::Link as Device};
 
 pub const BOND: &str = "bond0";
 /// How many NICs a scenario has: slave0, slave1 and slave2.
@@ -113,7 +113,7 @@ pub trait Implementation {
     fn enslave(&mut self, slave: &str) -> Result<Outcome>;
     fn release(&mut self, slave: &str) -> Result<Outcome>;
     fn set(&mut self, key: &str, value: &str) -> Result<Outcome>;
-    fn set_prio(&mut self, slave: &str, prio: &str) -> Result<Outcome>;
+    fn set_slave(&mut self, slave: &str, key: SlaveKey, value: &str) -> Result<Outcome>;
     /// The text of /proc/net/bonding/BOND.
     fn proc(&self) -> Result<String>;
     /// The value of an option as the driver's sysfs has it.
@@ -176,7 +176,10 @@ impl Run<'_> {
             Step::Remove => self.bond.remove()?,
             Step::Enslave(slave) => return Ok(refusal(&self.bond.enslave(slave)?)),
             Step::Release(slave) => return Ok(refusal(&self.bond.release(slave)?)),
-            Step::Prio { slave, prio } => return Ok(refusal(&self.bond.set_prio(slave, prio)?)),
+            Step::SlaveOption { key, slave, value } => {
+                return Ok(refusal(&self.bond.set_slave(slave, *key, value)?));
+            }
+            Step::Frames(slave) => return self.frames(slave),
             Step::Proc => return Ok(proc_lines(&self.bond.proc()?)),
             Step::Set { key, value } => {
                 let outcome = self.bond.set(key, value)?;
@@ -225,6 +228,50 @@ impl Run<'_> {
         let names = promiscuous.filter_map(|device| device["ifname"].as_str());
         let ours = names.filter(|name| *name == BOND || name.starts_with("slave"));
         Ok(vec![format!("promiscuous: {}", ours.collect::<Vec<_>>().join(" "))])
+    }
+
+    /// Who sees which of the frames that a slave receives.
+    fn frames(&self, slave: &str) -> Result<Vec<String>> {
+        const STATION: [u8; 6] = [2, 0, 0, 0, 0xff, 1];
+        const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
+        let bond = self.lab.host.link(BOND)?.mac.bytes();
+        let kinds = [
+            ("unicast to the bond", bond, EXPERIMENT),
+            ("unicast to another", [2, 0, 0, 0, 0, 0x77], EXPERIMENT),
+            ("broadcast", [0xff; 6], EXPERIMENT),
+            ("multicast", [0x01, 0x00, 0x5e, 0, 0, 1], EXPERIMENT),
+            ("LLDP", [0x01, 0x80, 0xc2, 0, 0, 0x0e], [0x88, 0xcc]),
+            ("LACP", [0x01, 0x80, 0xc2, 0, 0, 0x02], [0x88, 0x09]),
+        ];
+        let capture = Capture::start(&self.lab.host)?;
+        let port = PacketSocket::open(&self.lab.switch.netns, &self.lab.port(slave)?)?;
+        let frame = |(_, destination, kind): &(&str, [u8; 6], [u8; 2])| {
+            let mut frame = [destination.as_slice(), &STATION, kind].concat();
+            frame.resize(60, 0);
+            frame
+        };
+        kinds.iter().try_for_each(|kind| port.send(&frame(kind)))?;
+        // Whoever sees the last one has seen the others, or will not.
+        let last = kinds.last().map(frame);
+        let is_last = |seen: &crate::Frame| seen.ifname == slave && Some(&seen.bytes) == last.as_ref();
+        capture.wait_for(PATIENCE, is_last)?;
+        thread::sleep(self.pace.between_looks());
+        let seen = capture.stop()?;
+        let mut lines = Vec::new();
+        for (name, destination, kind) in &kinds {
+            let is_it = |seen: &&crate::Frame| {
+                let headers = [destination.as_slice(), &STATION, kind].concat();
+                !seen.outgoing && seen.bytes.starts_with(&headers)
+            };
+            let mut by: Vec<&str> = seen.iter().filter(is_it).map(|seen| seen.ifname.as_str()).collect();
+            by.retain(|name| *name == BOND || *name == slave);
+            by.sort_unstable();
+            lines.push(format!(
+                "{name}: {}",
+                if by.is_empty() { String::from("nobody") } else { by.join(" ") }
+            ));
+        }
+        Ok(lines)
     }
 
     /// Waits until nothing changes any more, and longer for what is not as expected: on a busy machine it may be

@@ -323,7 +323,8 @@ impl Both {
                 }
             }
             Step::Delays(updelay, downdelay) => {
-                let set = |options: &mut BondOptions| (options.updelay, options.downdelay) = (updelay, downdelay);
+                let set =
+                    |options: &mut BondOptions| (options.updelay, options.downdelay) = (updelay, downdelay);
                 self.lab.set_options(set).unwrap();
                 (self.model.updelay, self.model.downdelay) = (updelay.into(), downdelay.into());
             }
