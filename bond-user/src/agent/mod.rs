@@ -211,9 +211,13 @@ impl Outcome {
         self.changes.push(line);
     }
 
-    fn fail(&mut self, error: &AgentError) {
-        warn!("{error}");
-        self.failures.push(error.to_string());
+    /// With the name of the bond that it is about.
+    fn fail(&mut self, bond: &str, error: &AgentError) {
+        let error = error.to_string();
+        let is_named = error.strip_prefix(bond).is_some_and(|rest| rest.starts_with([':', ' ']));
+        let sentence = if is_named { error } else { format!("{bond}: {error}") };
+        warn!("{sentence}");
+        self.failures.push(sentence);
     }
 }
 
@@ -451,20 +455,20 @@ impl Agent {
     async fn add_or_undo(&self, config: BondConfig, missing: MissingSlaves, outcome: &mut Outcome) {
         let (id, name) = (self.new_id(), config.name.clone());
         if self.bonds.lock().await.contains_key(&name) {
-            return outcome.fail(&AgentError::BondExists(name));
+            return outcome.fail(&name, &AgentError::BondExists(name.clone()));
         }
         if let Err(error) = Kernel::check(effects::hook(config.datapath, config.port.is_some())) {
-            return outcome.fail(&error.into());
+            return outcome.fail(&name, &error.into());
         }
         let answer = self.add(id, config, missing).await;
         if let Err(error) = answer {
             self.undo(id, &name, &error).await;
-            return outcome.fail(&error);
+            return outcome.fail(&name, &error);
         }
         if let Some(bond) = self.bonds.lock().await.get(&name) {
             match self.is_ready(&name, bond).await {
                 Ok(line) => outcome.changed(line),
-                Err(error) => outcome.fail(&error),
+                Err(error) => outcome.fail(&name, &error),
             }
         }
     }

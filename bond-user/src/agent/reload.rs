@@ -83,16 +83,13 @@ impl Agent {
                 return Outcome::failed(&error);
             }
         };
-        for note in &config.notes {
-            info!("{note}");
-        }
         let mut outcome = Outcome::default();
         if access != self.access() {
             outcome.changed(access.to_string());
             *self.access.write().unwrap_or_else(std::sync::PoisonError::into_inner) = access;
         }
-        if let Err(error) = self.become_as(config, &mut outcome).await {
-            outcome.fail(&error);
+        if let Err(stopping) = self.become_as(config, &mut outcome).await {
+            outcome.failures.push(stopping.to_string());
         }
         outcome
     }
@@ -105,18 +102,19 @@ impl Agent {
         Ok((config, access))
     }
 
-    async fn become_as(&self, config: Config, outcome: &mut Outcome) -> Result<(), AgentError> {
+    async fn become_as(&self, config: Config, outcome: &mut Outcome) -> Result<(), Stopping> {
         let named: HashSet<_> = config.bonds.iter().map(|bond| bond.name.clone()).collect();
         let released = self.to_be_released(&config).await?;
         let (mut plans, mut new, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         {
             let bonds = self.bonds.lock().await;
             for wanted in config.bonds {
-                match bonds.get(&wanted.name) {
+                let name = &wanted.name.clone();
+                match bonds.get(name) {
                     None => new.push(wanted),
                     Some(bond) => match self.plan(bond, wanted, &released).await {
                         Ok(plan) => plans.push(plan),
-                        Err(error) => outcome.fail(&error),
+                        Err(error) => outcome.fail(name, &error),
                     },
                 }
             }
@@ -129,7 +127,7 @@ impl Agent {
             let Some(bond) = self.bonds.lock().await.remove(&name) else { continue };
             match self.take_down(&name, &bond).await {
                 Ok(()) => outcome.changed(format!("{name}: down, no file has it any more")),
-                Err(error) => outcome.fail(&error),
+                Err(error) => outcome.fail(&name, &error),
             }
         }
         for plan in &plans {
@@ -149,7 +147,7 @@ impl Agent {
     }
 
     /// Names of interfaces that are slaves, and will not be slaves of the same bond any more.
-    async fn to_be_released(&self, config: &Config) -> Result<HashSet<String>, AgentError> {
+    async fn to_be_released(&self, config: &Config) -> Result<HashSet<String>, Stopping> {
         let mut released = HashSet::new();
         for (name, bond) in &*self.bonds.lock().await {
             let status = self.machine.engine.status(bond.id).await?;
@@ -303,7 +301,7 @@ impl Agent {
         if let Some(options) = &plan.options {
             match self.replace_options(name, options).await {
                 Ok(()) => say(outcome, name, &plan.options_changed),
-                Err(error) => outcome.fail(&error),
+                Err(error) => outcome.fail(name, &error),
             }
         }
         for slave in &plan.joins {
@@ -312,13 +310,13 @@ impl Agent {
         for SlaveChange { slave, options, changed } in &plan.slave_options {
             match self.replace_slave_options(name, slave, *options).await {
                 Ok(()) => say(outcome, &format!("{name}: {slave}"), changed),
-                Err(error) => outcome.fail(&error),
+                Err(error) => outcome.fail(name, &error),
             }
         }
         for slave in &plan.leaves {
             match self.del_slave(name, slave).await {
                 Ok(()) => outcome.changed(format!("{name}: {slave}: released")),
-                Err(error) => outcome.fail(&error),
+                Err(error) => outcome.fail(name, &error),
             }
         }
     }
@@ -346,6 +344,13 @@ impl Agent {
         bond.want(&wanted.slaves, &status);
         bond.of_files = true;
         let before = std::mem::replace(&mut bond.config, wanted);
+        let wanted = &bond.config;
+        if *wanted != (BondConfig { origin: wanted.origin.clone(), ..before.clone() }) {
+            for note in wanted.notes.iter().chain(&wanted.doubts()) {
+                info!("{note}");
+                outcome.notes.push(note.to_string());
+            }
+        }
         if host_failed {
             // The next reload takes away what this one could not.
             bond.config.addresses.extend(before.addresses);
@@ -361,7 +366,7 @@ impl Agent {
         };
         match answer {
             Ok(_) => outcome.changed(format!("{name}: {}: enslaved", slave.name)),
-            Err(error) => outcome.fail(&error),
+            Err(error) => outcome.fail(name, &error),
         }
     }
 
@@ -390,31 +395,31 @@ impl Agent {
         if let Some((mtu, before)) = plan.mtu {
             match self.set_mtu(name, mtu).await {
                 Ok(()) => outcome.changed(format!("{name}: mtu={mtu} (was {before})")),
-                Err(error) => outcome.fail(&error),
+                Err(error) => outcome.fail(name, &error),
             }
         }
         for net in &plan.new_addresses {
             match netlink.add_address(&address(plan.ifindex, net)).await {
                 Ok(()) => outcome.changed(format!("{name}: address {net}: added")),
-                Err(error) => outcome.fail(&error.into()),
+                Err(error) => outcome.fail(name, &error.into()),
             }
         }
         for route in &plan.new_routes {
             match netlink.replace_route(route).await {
                 Ok(()) => outcome.changed(format!("{name}: route {route}: set")),
-                Err(error) => outcome.fail(&error.into()),
+                Err(error) => outcome.fail(name, &error.into()),
             }
         }
         for route in &plan.old_routes {
             match netlink.del_route(route).await {
                 Ok(()) => outcome.changed(format!("{name}: route {route}: removed")),
-                Err(error) => outcome.fail(&error.into()),
+                Err(error) => outcome.fail(name, &error.into()),
             }
         }
         for net in &plan.old_addresses {
             match netlink.del_address(&address(plan.ifindex, net)).await {
                 Ok(()) => outcome.changed(format!("{name}: address {net}: removed")),
-                Err(error) => outcome.fail(&error.into()),
+                Err(error) => outcome.fail(name, &error.into()),
             }
         }
         if plan.old_addresses.is_empty() {
@@ -423,12 +428,12 @@ impl Agent {
         // With the first IPv4 address of a network the kernel takes the others of that network away, and routes.
         for net in &wanted.addresses {
             if let Err(error) = netlink.add_address(&address(plan.ifindex, net)).await {
-                outcome.fail(&error.into());
+                outcome.fail(name, &error.into());
             }
         }
         for route in &wanted.routes {
             if let Err(error) = netlink.replace_route(&route_over(plan.ifindex, route)).await {
-                outcome.fail(&error.into());
+                outcome.fail(name, &error.into());
             }
         }
     }
