@@ -233,17 +233,18 @@ fn reload_changes_what_changed_and_nothing_else() {
     let all = "slaves = [\"enp0s9\", \"enp0s10\", \"later\"]\nmiimon = 50\nupdelay = 100\nprimary = \"enp0s10\"\n\
                addresses = [\"192.168.99.101/24\", \"198.51.100.1/24\", \"2001:db8::1/64\"]\n\
                routes = [{ to = \"203.0.113.0/24\", via = \"198.51.100.9\", metric = 5 }]\nmtu = 1400\n\
-               on_exit = \"keep\"\n[bond.bond0.slave.enp0s9]\nprio = 10\nqueue_id = 2\n";
+               on_exit = \"keep\"\nguard = \"off\"\n[bond.bond0.slave.enp0s9]\nprio = 10\nqueue_id = 2\n";
     files.bond("bond0", all);
     assert_eq!(
         reload(),
         "bond0: miimon=50 (was 100)\nbond0: updelay=100 (was 0)\nbond0: primary=enp0s10 (was none)\n\
-         bond0: enp0s10: enslaved\nbond0: enp0s9: prio=10 (was 0)\nbond0: enp0s9: queue_id=2 (was 0)\n\
+         bond0: guard=off (was auto)\nbond0: enp0s10: enslaved\nbond0: enp0s9: prio=10 (was 0)\nbond0: enp0s9: queue_id=2 (was 0)\n\
          bond0: enp0s8: released\nbond0: mtu=1400 (was 1500)\nbond0: address 198.51.100.1/24: added\n\
          bond0: address 2001:db8::1/64: added\nbond0: route 203.0.113.0/24 via 198.51.100.9 metric 5: set\n\
          bond0: later: absent, joins when it appears\nbond0: on_exit=keep (was down)\n"
     );
     assert_eq!(active_slave(&agent).as_deref(), Some("enp0s10"));
+    assert_eq!(show(&agent)["guard"], "off: as configured");
     for device in ["bond0", "bond0-port", "enp0s9", "enp0s10"] {
         assert_eq!(host.link(device).unwrap().mtu, 1400, "{device}");
     }
@@ -263,7 +264,8 @@ fn reload_changes_what_changed_and_nothing_else() {
     );
     assert_eq!(
         reload(),
-        "bond0: updelay=0 (was 100)\nbond0: primary=none (was enp0s10)\nbond0: enp0s9: prio=0 (was 10)\n\
+        "bond0: updelay=0 (was 100)\nbond0: primary=none (was enp0s10)\n\
+         bond0: guard=auto (was off)\nbond0: enp0s9: prio=0 (was 10)\n\
          bond0: enp0s9: queue_id=0 (was 2)\nbond0: mtu=1500 (was 1400)\nbond0: address 198.51.100.2/24: added\n\
          bond0: route 203.0.113.0/24 via 198.51.100.8 metric 5: set\nbond0: address 198.51.100.1/24: removed\n\
          bond0: address 2001:db8::1/64: removed\nbond0: on_exit=down (was keep)\n"
@@ -358,6 +360,7 @@ fn what_cannot_be_reloaded_changes_nothing() {
     let table = [
         ("mac = \"02:00:00:00:00:77\"\nmiimon = 60", another("mac")),
         ("datapath = \"xdp\"\nmiimon = 60", another("datapath")),
+        ("prearm = true\nfail_over_mac = \"follow\"\nmiimon = 60", another("prearm")),
         ("fail_over_mac = \"active\"\nmiimon = 60", another("fail_over_mac")),
         (
             "miimon = 60\n[bond.bond0.slave.enp0s8]\nmac = \"02:00:00:00:00:78\"",

@@ -22,7 +22,7 @@ use crate::{
         options::{BondOptions, SlaveOptions, Slaves},
         status::{BondStatus, SlaveStatus},
     },
-    config::{BondConfig, Config, OnExit, SlaveConfig},
+    config::{BondConfig, Config, Guard, OnExit, SlaveConfig},
     sys::{
         enslave::EnslavePlan,
         netlink::{Address, Route},
@@ -44,6 +44,7 @@ struct Plan {
     leaves: Vec<String>,
     slave_options: Vec<SlaveChange>,
     on_exit: Option<OnExit>,
+    guard: Option<Guard>,
     host: Option<HostPlan>,
 }
 
@@ -207,6 +208,7 @@ impl Agent {
         }
         let leaves = bond.unwanted(&wanted, &status).collect();
         let on_exit = Some(wanted.on_exit).filter(|on_exit| *on_exit != bond.config.on_exit);
+        let guard = Some(wanted.guard).filter(|guard| *guard != bond.config.guard);
         let host = self.plan_host(bond, &wanted).await?;
         Ok(Plan {
             wanted,
@@ -218,6 +220,7 @@ impl Agent {
             leaves,
             slave_options,
             on_exit,
+            guard,
             host,
         })
     }
@@ -301,6 +304,12 @@ impl Agent {
         if let Some(options) = &plan.options {
             match self.replace_options(name, options).await {
                 Ok(()) => say(outcome, name, &plan.options_changed),
+                Err(error) => outcome.fail(name, &error),
+            }
+        }
+        if let Some(guard) = plan.guard {
+            match self.set_guard(name, guard).await {
+                Ok(before) => outcome.changed(format!("{name}: guard={guard} (was {before})")),
                 Err(error) => outcome.fail(name, &error),
             }
         }
@@ -438,6 +447,16 @@ impl Agent {
         }
     }
 
+    /// The former one is the answer.
+    async fn set_guard(&self, name: &str, guard: Guard) -> Result<Guard, AgentError> {
+        let mut bonds = self.bonds.lock().await;
+        let bond = bonds.get_mut(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let options = self.machine.engine.status(bond.id).await?.options;
+        let _ = bond.effects.send(Effect::SetGuard(guard));
+        let _ = bond.effects.send(Effect::Options(Box::new(options)));
+        Ok(std::mem::replace(&mut bond.config.guard, guard))
+    }
+
     async fn set_mtu(&self, name: &str, mtu: u32) -> Result<(), AgentError> {
         let (reply, done) = oneshot::channel();
         let bonds = self.bonds.lock().await;
@@ -479,6 +498,7 @@ fn needs_another(before: &BondConfig, wanted: &BondConfig, status: &BondStatus) 
         ("host_mac", before.host_mac != wanted.host_mac),
         ("mac", before.mac != wanted.mac),
         ("datapath", hook(before) != hook(wanted)),
+        ("prearm", before.prearm != wanted.prearm),
         ("fail_over_mac", policy(&before.options) && policy(&status.options)),
     ]
     .into_iter()

@@ -19,7 +19,10 @@ use bond_common::mac::Mac;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use crate::{config::Datapath, sys::netns};
+use crate::{
+    config::{Datapath, Guard},
+    sys::netns,
+};
 
 /// Active-backup NIC bonding on eBPF
 #[derive(Debug, Parser)]
@@ -133,6 +136,12 @@ struct BondArgs {
     /// What carries the packets; for all bonds
     #[arg(long, value_enum)]
     datapath: Option<DatapathArg>,
+    /// Whether the data plane may fail over by itself, when a packet finds its slave without a link
+    #[arg(long, value_name = "auto|off", requires = "bond", value_parser = guard)]
+    guard: Option<Guard>,
+    /// With fail_over_mac=follow: backups receive the bond's MAC, too
+    #[arg(long, requires = "bond")]
+    prearm: bool,
     /// Accept a bond whose links nothing monitors, and which therefore never fails over; TOML files say it themselves
     #[arg(long, conflicts_with = "config")]
     allow_unmonitored: bool,
@@ -209,6 +218,10 @@ struct DownArgs {
     /// Without an agent, from what it left behind
     #[arg(long)]
     force: bool,
+}
+
+fn guard(text: &str) -> Result<Guard, String> {
+    text.parse().map_err(|_| format!("not one of {}", Guard::WORDS.join(", ")))
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
