@@ -106,6 +106,7 @@ fn an_agent_has_the_bonds_of_etc_xbond_or_waits_for_some() {
     let etc = tempfile::tempdir().unwrap();
     let agent = Xbond::start_as(host, with_etc(host, etc.path(), "run")).unwrap();
     agent.wait_for("ready: no bonds; `xbond add` makes one").unwrap();
+    let idle = Snapshot::of(host);
     assert_eq!(xbond(host, "show -j"), "{\n  \"version\": 1,\n  \"bonds\": []\n}\n");
 
     // Another agent is one too many.
@@ -120,7 +121,7 @@ fn an_agent_has_the_bonds_of_etc_xbond_or_waits_for_some() {
         xbond(host, "add --bond bond0 --slave enp0s8 --slave nosuch -o miimon=100"),
         "xbond: bond0: nosuch: no such interface in this network namespace\n? 2\n"
     );
-    before.assert_holds(host, "a bond that could not be added");
+    idle.assert_holds(host, "a bond that could not be added");
     assert_eq!(xbond(host, &format!("add {BOND0}")), READY);
     meet(&lab);
     let exists = "xbond: bond0: this agent has a bond of that name; change it by `xbond set`, or by its file and \
@@ -137,7 +138,7 @@ fn an_agent_has_the_bonds_of_etc_xbond_or_waits_for_some() {
     assert_eq!(xbond(host, "reload"), "bond0: miimon=50 (was 100)\n");
     fs::remove_file(files.join("bond0.toml")).unwrap();
     assert_eq!(xbond(host, "reload"), "bond0: down, no file has it any more\n");
-    before.assert_holds(host, "a bond that no file has any more");
+    idle.assert_holds(host, "a bond that no file has any more");
     assert_eq!(xbond(host, "down bond0"), "xbond: bond0: no such bond; `xbond show` lists them\n? 2\n");
     agent.stop().unwrap();
 
@@ -291,6 +292,33 @@ fn reload_changes_what_changed_and_nothing_else() {
     lossless(traffic, "all reloads");
     agent.stop().unwrap();
     before.assert_holds(host, "an agent that was told to reload");
+}
+
+/// The kernel takes the other addresses of a network away with the first one, and routes; for packets that would be
+/// a gap.
+#[test]
+fn an_address_that_stays_does_not_notice_that_another_goes() {
+    skip_if_unable!();
+    let lab = Lab::scenario().unwrap();
+    let files = Files::new();
+    let describe = |addresses: &str| {
+        let routes = "routes = [{ to = \"203.0.113.0/24\", via = \"192.168.99.1\" }]";
+        let text = format!("slaves = [\"enp0s8\"]\nmiimon = 100\naddresses = [{addresses}]\n{routes}");
+        files.bond("bond0", &text);
+    };
+    describe(r#""192.168.99.7/24", "192.168.99.101/24""#);
+    let agent = files.run(&lab);
+    meet(&lab);
+    let traffic = traffic(&lab, 5_000);
+    traffic.wait_for_more(500).unwrap();
+    describe(r#""192.168.99.101/24""#);
+    assert_eq!(xbond(&lab.host, "reload"), "bond0: address 192.168.99.7/24: removed\n");
+    traffic.wait_for_more(500).unwrap();
+    lossless(traffic, "an address that stays");
+    assert!(lab.host.ip("route show dev bond0").unwrap().contains("203.0.113.0/24 via 192.168.99.1"));
+    let sysctl = lab.host.exec("cat /proc/sys/net/ipv4/conf/bond0/promote_secondaries").unwrap();
+    assert_eq!(sysctl.trim(), "0");
+    agent.stop().unwrap();
 }
 
 #[test]

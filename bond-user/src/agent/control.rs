@@ -228,7 +228,10 @@ pub async fn serve(listener: UnixListener, agent: Arc<Agent>) {
             let mut stream = TimeoutStream::new(stream);
             stream.set_write_timeout(Some(ANSWERING));
             let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(ASKING).keep_alive(false);
+            http.timer(TokioTimer::new())
+                .header_read_timeout(ASKING)
+                .keep_alive(false)
+                .max_buf_size(LARGEST_BODY);
             let stream = TokioIo::new(Box::pin(stream));
             // Who does not speak HTTP, or leaves, has had their answer.
             let _ = http.serve_connection(stream, TowerToHyperService::new(routes)).await;

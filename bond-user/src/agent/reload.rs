@@ -25,7 +25,8 @@ use crate::{
     config::{BondConfig, Config, Guard, OnExit, SlaveConfig},
     sys::{
         enslave::EnslavePlan,
-        netlink::{Address, Route},
+        netlink::{Address, LinkInfo, Route},
+        sysctl::PromoteSecondaries,
     },
 };
 
@@ -62,6 +63,8 @@ struct SlaveChange {
 #[derive(Default)]
 struct HostPlan {
     ifindex: u32,
+    /// The name that it has now.
+    device: String,
     /// Bytes, after and before.
     mtu: Option<(u32, u32)>,
     new_addresses: Vec<IpNet>,
@@ -272,8 +275,8 @@ impl Agent {
                 };
             }
         };
-        let mut plan = HostPlan { ifindex, ..HostPlan::default() };
-        let mtu = netlink.link_by_index(ifindex).await?.mtu;
+        let LinkInfo { name: device, mtu, .. } = netlink.link_by_index(ifindex).await?;
+        let mut plan = HostPlan { ifindex, device, ..HostPlan::default() };
         // Without a word of the file's the MTU is whoever's who has set it, unless the file had a word before.
         let word = wanted.mtu.or(before.mtu.and(Some(DEFAULT_MTU)));
         plan.mtu = word.filter(|word| *word != mtu).map(|word| (word, mtu));
@@ -425,16 +428,17 @@ impl Agent {
                 Err(error) => outcome.fail(name, &error.into()),
             }
         }
+        if plan.old_addresses.is_empty() {
+            return;
+        }
+        let _others_stay = PromoteSecondaries::of(&plan.device);
         for net in &plan.old_addresses {
             match netlink.del_address(&address(plan.ifindex, net)).await {
                 Ok(()) => outcome.changed(format!("{name}: address {net}: removed")),
                 Err(error) => outcome.fail(name, &error.into()),
             }
         }
-        if plan.old_addresses.is_empty() {
-            return;
-        }
-        // With the first IPv4 address of a network the kernel takes the others of that network away, and routes.
+        // Where they could not be told to stay, and for routes that had a deleted address as their source.
         for net in &wanted.addresses {
             if let Err(error) = netlink.add_address(&address(plan.ifindex, net)).await {
                 outcome.fail(name, &error.into());
