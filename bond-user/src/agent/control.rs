@@ -46,7 +46,11 @@ use super::{
     Agent, AgentError, MissingSlaves, Outcome,
     access::{Access, Peer},
 };
-use crate::{report::json::Report, sys::SysError};
+use crate::{
+    config::{Config, toml},
+    report::json::Report,
+    sys::SysError,
+};
 
 /// Bytes. A request's body is a few settings, or a file.
 const LARGEST_BODY: usize = 64 * 1024;
@@ -344,7 +348,11 @@ async fn no_such_request(method: Method, uri: Uri) -> Response {
 }
 
 async fn add(State(agent): State<Arc<Agent>>, Json(new): Json<NewBonds>) -> Response {
-    match crate::config::toml::parse(FilePath::new("the request"), &new.toml) {
+    match toml::parse(FilePath::new("the request"), &new.toml) {
+        Ok(Config { writers: Some(writers), .. }) => {
+            let error = format!("{}: writers is for the files that an agent is started with", writers.origin);
+            failure(StatusCode::UNPROCESSABLE_ENTITY, &error)
+        }
         Ok(config) => outcome(agent.add_bonds(config, new.missing_slaves).await),
         Err(error) => failure(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
     }
