@@ -124,8 +124,8 @@ fn an_agent_has_the_bonds_of_etc_xbond_or_waits_for_some() {
     idle.assert_holds(host, "a bond that could not be added");
     assert_eq!(xbond(host, &format!("add {BOND0}")), READY);
     meet(&lab);
-    let exists = "xbond: bond0: this agent has a bond of that name; change it by `xbond set`, or by its file and \
-                  `xbond reload`\n? 2\n";
+    let exists = "xbond: bond0: this agent has it already; change it by `xbond set`, or by its file and `xbond \
+                  reload`\n? 2\n";
     assert_eq!(xbond(host, &format!("add {BOND0}")), exists);
 
     // No file has ever had it: it stays, until a file has it.
