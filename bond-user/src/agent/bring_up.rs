@@ -21,9 +21,11 @@ use super::{
     AgentError, MissingSlaves,
     effects::{self, Effect, Effects, Parts},
     engine::{BondId, EngineHandle, Input, Member, Stopping},
+    events::Feed,
     host::{Host, Queues, port_names},
     places::Places,
     prober::{self, Prober},
+    receipts::{History, Scribe},
     record::{Pair, Record},
     slaves::Wanted,
 };
@@ -61,6 +63,7 @@ pub struct Machine {
     pub sysfs: Option<Sysfs>,
     pub engine: EngineHandle,
     pub tasks: Tasks,
+    pub feed: Feed,
 }
 
 /// The bonds' tasks, to wait for.
@@ -82,10 +85,12 @@ impl Tasks {
 pub struct Made {
     pub hook: Hook,
     pub queues: Queues,
+    pub host: Host,
     pub port: String,
     pub maps: Arc<Maps>,
     pub effects: mpsc::UnboundedSender<Effect>,
     pub wanted: Vec<Wanted>,
+    pub history: History,
 }
 
 /// A slave that can be enslaved, as it was found.
@@ -177,6 +182,9 @@ pub async fn bring_up(
         host: side.host.device(),
     };
     machine.engine.send(Input::Add(Box::new(member)));
+    let run = machine.places.run_of(&config.name);
+    let scribe = Scribe::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps));
+    let history = scribe.history();
     let parts = Parts {
         id,
         bond: config.name.clone(),
@@ -188,6 +196,7 @@ pub async fn bring_up(
         mtu,
         engine: machine.engine.clone(),
         record,
+        scribe,
     };
     machine.tasks.add(id, tokio::spawn(Effects::new(parts).run(receiver)));
 
@@ -213,7 +222,7 @@ pub async fn bring_up(
             config.slaves.iter().map(|slave| Wanted::new(slave.clone(), joined(slave))).collect()
         }
     };
-    Ok(Made { hook, queues, port: side.port_name, maps, effects: sender, wanted })
+    Ok(Made { hook, queues, host: side.host, port: side.port_name, maps, effects: sender, wanted, history })
 }
 
 /// Waits until what the slaves' joining set off is done: the election, the bond's carrier and MAC.

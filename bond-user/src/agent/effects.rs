@@ -18,7 +18,7 @@ use super::{
     AgentError,
     engine::{BondId, EngineHandle, Input},
     host::Host,
-    notices,
+    receipts::{Draft, Scribe},
     record::Record,
 };
 use crate::{
@@ -51,6 +51,9 @@ pub enum Effect {
         name: String,
         mac: Option<Mac>,
     },
+    /// The active slave changed; what goes with it follows, up to [`Self::FailedOver`] and the announcement.
+    Failover(Box<Draft>),
+    FailedOver,
     /// A slave's device vanished: what is left of it is taken away.
     Forget {
         slot: Slot,
@@ -122,6 +125,7 @@ pub struct Effects {
     pub mtu: u32,
     pub engine: EngineHandle,
     pub record: Record,
+    scribe: Scribe,
     slaves: HashMap<Slot, Slave>,
     /// By ifindex.
     waiting: HashMap<u32, Waiting>,
@@ -145,11 +149,13 @@ pub struct Parts {
     pub mtu: u32,
     pub engine: EngineHandle,
     pub record: Record,
+    pub scribe: Scribe,
 }
 
 impl Effects {
     pub fn new(parts: Parts) -> Self {
-        let Parts { id, bond, devices, blocking, data_plane, entry, host, mtu, engine, record } = parts;
+        let Parts { id, bond, devices, blocking, data_plane, entry, host, mtu, engine, record, scribe } =
+            parts;
         Self {
             id,
             bond,
@@ -161,6 +167,7 @@ impl Effects {
             mtu,
             engine,
             record,
+            scribe,
             slaves: HashMap::new(),
             waiting: HashMap::new(),
             leaving: HashMap::new(),
@@ -174,10 +181,12 @@ impl Effects {
         while let Some(effect) = effects.recv().await {
             match effect {
                 Effect::TearDown { reply } => {
+                    self.scribe.finish();
                     let _ = reply.send(self.tear_down().await);
                     return;
                 }
                 Effect::Keep { reply } => {
+                    self.scribe.finish();
                     self.data_plane.keep();
                     let _ = reply.send(());
                     return;
@@ -191,6 +200,8 @@ impl Effects {
         match effect {
             Effect::Command(command) => self.command(command).await,
             Effect::Enslave { slot, ifindex, name, mac } => self.enslave(slot, ifindex, name, mac).await,
+            Effect::Failover(draft) => self.scribe.begin(*draft),
+            Effect::FailedOver => self.scribe.first_part_done(),
             Effect::Forget { slot } => self.forget(slot),
             Effect::ReadSpeed { slot } => self.read_speed(slot),
             Effect::ReadLinks => self.read_links().await,
@@ -224,24 +235,28 @@ impl Effects {
                 if matches!(notice, Notice::PolicyTurnedActive { .. }) {
                     self.set_entry(self.entry.with_policy(FailOverMac::Active));
                 }
-                notices::log(&self.bond, &notice);
+                self.scribe.notice(&notice);
             }
             Command::Release { slot, mac } => self.release(slot, mac).await,
             Command::SetCarrier(up) => {
                 let answer = self.devices.netlink.set(self.host.port(), LinkSetting::Up(up)).await;
                 self.warn_of(answer.map(drop));
+                self.scribe.carrier(up);
             }
             Command::SetSlaveMac { slot, mac } => {
                 let done = self.set_slave_mac(slot, mac).await;
+                self.scribe.mac_changed();
                 self.engine.event(self.id, Event::SlaveMacSet { slot, mac, done });
             }
             Command::SetBondMac(mac) => {
                 let done = self.set_bond_mac(mac).await;
+                self.scribe.mac_changed();
                 self.engine.event(self.id, Event::BondMacSet { mac, done });
             }
             Command::Announce { slot, mac } => {
                 let answer = self.announce(slot, mac).await;
                 self.warn_of(answer);
+                self.scribe.announced();
                 self.engine.event(self.id, Event::Announced { slot });
             }
             Command::Report { slot, mac } => {
@@ -539,7 +554,7 @@ impl Effects {
     fn warn_of(&self, answer: Result<(), SysError>) {
         match answer {
             // Gone devices are told by link events.
-            Err(error) if !error.is_gone() => warn!("{}: {error}", self.bond),
+            Err(error) if !error.is_gone() => self.scribe.warn(&error.to_string()),
             _ => {}
         }
     }

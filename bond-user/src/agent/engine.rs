@@ -10,7 +10,6 @@ use std::{
         mpsc::{self, RecvTimeoutError},
     },
     thread,
-    time::Duration,
 };
 
 use bond_common::abi::{SlaveEntry, Slot};
@@ -19,14 +18,16 @@ use tokio::sync::{mpsc as tasks, oneshot};
 use super::{
     effects::Effect,
     prober::{self, Round},
+    receipts::{Draft, DropsBefore},
 };
 use crate::{
     bond::{
         Engine, NewBond, Refusal, Time,
-        command::Command,
+        command::{Command, Notice},
         event::{Duplex, Event, Heard, Link, Speed},
         status::BondStatus,
     },
+    report::moment::monotonic as now,
     sys::{
         dataplane::{DeviceReader, Maps},
         netlink::LinkEvent,
@@ -80,7 +81,8 @@ pub struct Member {
 /// How others reach the thread.
 #[derive(Clone)]
 pub struct EngineHandle {
-    inputs: mpsc::Sender<Input>,
+    /// With the time at which it was told.
+    inputs: mpsc::Sender<(Time, Input)>,
 }
 
 /// The thread has ended, which it does only when the agent does.
@@ -101,7 +103,7 @@ impl EngineHandle {
 
     pub fn send(&self, input: Input) {
         // A thread that is gone has nothing left to decide.
-        let _ = self.inputs.send(input);
+        let _ = self.inputs.send((now(), input));
     }
 
     pub fn event(&self, bond: BondId, event: Event) {
@@ -122,13 +124,6 @@ impl EngineHandle {
     }
 }
 
-/// CLOCK_MONOTONIC, which is also what bpf_ktime_get_ns tells.
-fn now() -> Time {
-    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
-    // The clock exists on every Linux; zero would only make delays longer.
-    time.map_or(Duration::ZERO, Duration::from)
-}
-
 struct Loop {
     reader: Option<DeviceReader>,
     bonds: HashMap<BondId, Running>,
@@ -142,10 +137,32 @@ struct Running {
     host: u32,
     /// The last link of each slave: its speed is learned by the effects, its state here.
     links: HashMap<Slot, Link>,
+    pace: Pace,
+    switch: Switched,
+    /// Since when there is no active slave, in drops.
+    none_since: Option<DropsBefore>,
+}
+
+/// When the steps of what is in hand were done, for the receipt of a failover.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// The thread was told, or should have woken up.
+    told: Time,
+    /// The engine was told.
+    handled: Time,
+    decided: Time,
+}
+
+/// The last store to ACTIVE, and what led to it: what follows it in the same go may be other events.
+#[derive(Clone, Copy, Debug, Default)]
+struct Switched {
+    pace: Pace,
+    at: Time,
+    generation: u32,
 }
 
 impl Loop {
-    fn run(mut self, inputs: &mpsc::Receiver<Input>) {
+    fn run(mut self, inputs: &mpsc::Receiver<(Time, Input)>) {
         loop {
             let next = self.bonds.values().filter_map(|bond| bond.engine.poll_timeout()).min();
             let input = match next {
@@ -159,7 +176,8 @@ impl Loop {
                     Err(_) => return,
                 },
             };
-            if let Some(input) = input {
+            if let Some((told, input)) = input {
+                self.bonds.values_mut().for_each(|bond| bond.pace.told = told);
                 self.take(input);
             }
             self.tick();
@@ -170,7 +188,8 @@ impl Loop {
     fn tick(&mut self) {
         let now = now();
         for bond in self.bonds.values_mut() {
-            if bond.engine.poll_timeout().is_some_and(|due| due <= now) {
+            if let Some(due) = bond.engine.poll_timeout().filter(|due| *due <= now) {
+                bond.pace.told = due;
                 bond.fact(Event::Timeout, self.reader.as_ref());
             }
         }
@@ -182,7 +201,17 @@ impl Loop {
             Input::Add(member) => {
                 let Member { id, bond, maps, effects, prober, host } = *member;
                 let engine = Engine::new(bond);
-                let running = Running { engine, maps, effects, prober, host, links: HashMap::new() };
+                let running = Running {
+                    engine,
+                    maps,
+                    effects,
+                    prober,
+                    host,
+                    links: HashMap::new(),
+                    pace: Pace::default(),
+                    switch: Switched::default(),
+                    none_since: None,
+                };
                 self.bonds.insert(id, running);
             }
             Input::Remove(id) => {
@@ -196,7 +225,7 @@ impl Loop {
             Input::Request { bond, event, reply } => {
                 // A dropped reply tells the asker that the bond is gone.
                 if let Some(bond) = self.bonds.get_mut(&bond) {
-                    let answer = bond.engine.handle(now(), event);
+                    let answer = bond.handle(event);
                     bond.carry_out(reader);
                     let _ = reply.send(answer);
                 }
@@ -232,8 +261,15 @@ impl Running {
             Event::Links(links) => self.links.extend(links.iter().copied()),
             _ => {}
         }
-        let _ = self.engine.handle(now(), event);
+        let _ = self.handle(event);
         self.carry_out(reader);
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Refusal> {
+        self.pace.handled = now();
+        let answer = self.engine.handle(self.pace.handled, event);
+        self.pace.decided = now();
+        answer
     }
 
     fn device(&mut self, event: &LinkEvent, reader: Option<&DeviceReader>) {
@@ -312,6 +348,7 @@ impl Running {
 
     /// Does what the engine wants done, until it wants nothing more.
     fn carry_out(&mut self, reader: Option<&DeviceReader>) {
+        let mut has_failed_over = false;
         while let Some(command) = self.engine.poll_command() {
             match command {
                 Command::PollLinks => self.poll_links(reader),
@@ -326,7 +363,15 @@ impl Running {
                     self.maps.set_slave(slot, SlaveEntry::default());
                 }
                 Command::Switch { active, draining, usable } => {
-                    self.maps.update_active(|word| word.next(active, draining, usable));
+                    let word = self.maps.update_active(|word| word.next(active, draining, usable));
+                    self.switch = Switched { pace: self.pace, at: now(), generation: word.generation() };
+                }
+                Command::Notify(notice) => {
+                    if let Some(draft) = self.draft(&notice) {
+                        has_failed_over = true;
+                        let _ = self.effects.send(Effect::Failover(Box::new(draft)));
+                    }
+                    let _ = self.effects.send(Effect::Command(Command::Notify(notice)));
                 }
                 Command::Enslave { slot, mac } => {
                     let joining = self.engine.slaves().find(|slave| slave.slot == slot);
@@ -343,8 +388,7 @@ impl Running {
                         let _ = self.prober.send(prober::Input::Round(round));
                     }
                 }
-                slow @ (Command::Notify(_)
-                | Command::Release { .. }
+                slow @ (Command::Release { .. }
                 | Command::SetCarrier(_)
                 | Command::SetSlaveMac { .. }
                 | Command::SetBondMac(_)
@@ -355,13 +399,42 @@ impl Running {
                 }
             }
         }
+        if has_failed_over {
+            let _ = self.effects.send(Effect::FailedOver);
+        }
+    }
+
+    /// What is known of a failover here. The switch is made: nothing waits for this.
+    fn draft(&mut self, notice: &Notice) -> Option<Draft> {
+        let Notice::Failover { from, to, reason, seen, chosen, switched } = notice else { return None };
+        let Switched { pace: Pace { told, handled, decided }, at: stored, generation } = self.switch;
+        // One that the data plane made came first, and all the agent did was to hear of it.
+        let since = switched.unwrap_or(told);
+        let slots = self.engine.slaves().map(|slave| slave.slot.index() as u32);
+        let now = DropsBefore::read(&self.maps, slots);
+        let before = self.none_since.take().filter(|_| from.is_none()).unwrap_or_else(|| now.clone());
+        self.none_since = to.is_none().then_some(now);
+        Some(Draft {
+            from: from.clone(),
+            to: to.clone(),
+            reason: *reason,
+            seen: *seen,
+            chosen: *chosen,
+            detect: handled.saturating_sub(since),
+            decide: decided.saturating_sub(handled),
+            switch: if switched.is_some() { Time::ZERO } else { stored.saturating_sub(decided) },
+            switched: switched.unwrap_or(stored),
+            generation,
+            before,
+            is_announced: to.is_some() && self.engine.options().num_grat_arp > 0,
+        })
     }
 
     fn read_probes(&mut self) {
         let slaves = self.engine.slaves().filter(|slave| slave.joined);
         let heard = slaves.map(|slave| Heard { slot: slave.slot, times: self.maps.probe_times(slave.slot) });
         let heard = heard.collect();
-        let _ = self.engine.handle(now(), Event::Probes(heard));
+        let _ = self.handle(Event::Probes(heard));
     }
 
     fn read_counters(&mut self, slot: Slot) {

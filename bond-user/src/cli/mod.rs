@@ -2,6 +2,8 @@
 
 mod client;
 mod down;
+mod log;
+mod monitor;
 mod run;
 mod set;
 mod show;
@@ -9,6 +11,7 @@ mod slave;
 
 use std::{
     io::{self, Write as _},
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
 };
@@ -33,6 +36,10 @@ enum Verb {
     Run(RunArgs),
     /// Show bonds
     Show(ShowArgs),
+    /// Show the last failovers of a bond: what was seen, what was done, and how long it took
+    Log(LogArgs),
+    /// Tell what happens to bonds, as it happens
+    Monitor(MonitorArgs),
     /// Change options of a running bond, or of a slave of it
     Set(SetArgs),
     /// Enslave an interface: it takes the bond's MTU and, by fail_over_mac, its MAC
@@ -79,6 +86,9 @@ struct RunArgs {
     /// What carries the packets; for all bonds
     #[arg(long, value_enum)]
     datapath: Option<DatapathArg>,
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics, too; the control socket always does
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
     /// Accept a bond whose links nothing monitors, and which therefore never fails over
     #[arg(long)]
     allow_unmonitored: bool,
@@ -117,12 +127,38 @@ impl From<DatapathArg> for Datapath {
 struct ShowArgs {
     /// Only this bond
     bond: Option<String>,
-    /// As JSON
+    /// All options, devices, slots, what was found, and the last failover's steps
+    #[arg(short, long, conflicts_with = "proc")]
+    details: bool,
+    /// What xbond counted and dropped, and what the kernel dropped around it
+    #[arg(short, long, conflicts_with = "proc")]
+    statistics: bool,
+    /// As JSON, which always has everything
     #[arg(short, long, conflicts_with = "proc")]
     json: bool,
     /// As the driver prints /proc/net/bonding/BOND
     #[arg(long)]
     proc: bool,
+}
+
+#[derive(Debug, Args)]
+struct LogArgs {
+    bond: String,
+    /// With the steps of each failover, and what was dropped meanwhile
+    #[arg(short, long)]
+    details: bool,
+    /// As JSON, which always has everything
+    #[arg(short, long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct MonitorArgs {
+    /// Only this bond
+    bond: Option<String>,
+    /// A JSON object a line
+    #[arg(short, long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -178,6 +214,8 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(arguments) => run::run(arguments),
         Verb::Show(arguments) => show::show(&arguments),
+        Verb::Log(arguments) => log::log(&arguments),
+        Verb::Monitor(arguments) => monitor::monitor(&arguments),
         Verb::Set(arguments) => set::set(arguments),
         Verb::AddSlave(arguments) => slave::add(arguments),
         Verb::DelSlave(arguments) => slave::delete(&arguments),

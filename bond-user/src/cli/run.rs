@@ -9,7 +9,7 @@ use super::RunArgs;
 use crate::{
     agent::{self, LinkEventSource, MissingSlaves, RunOptions},
     bond::options::{BondOptions, Unmonitored},
-    config::{BondConfig, Config, Note, Origin, SlaveConfig, ifcfg, toml},
+    config::{BondConfig, Config, Metrics, Note, Origin, SlaveConfig, ifcfg, toml},
     sys::dataplane::TcAttach,
 };
 
@@ -31,10 +31,13 @@ fn configuration(arguments: &RunArgs) -> Result<Config> {
     } else if !arguments.config.is_empty() {
         toml::read(&arguments.config)?
     } else if let Some(name) = &arguments.bond {
-        Config { bonds: vec![from_flags(name, arguments, unmonitored)?], notes: Vec::new() }
+        Config { bonds: vec![from_flags(name, arguments, unmonitored)?], ..Config::default() }
     } else {
         bail!("nothing to run: give files (-c FILE), network scripts (--ifcfg DIR), or --bond and --slave");
     };
+    if let Some(address) = arguments.metrics {
+        config.metrics = Some(Metrics { address, origin: Origin::Flags });
+    }
     if let Some(datapath) = arguments.datapath {
         for bond in &mut config.bonds {
             bond.datapath = datapath.into();

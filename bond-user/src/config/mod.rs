@@ -8,7 +8,14 @@ mod problem;
 mod shell;
 pub mod toml;
 
-use std::{collections::HashMap, fmt, net::IpAddr, ops::RangeInclusive, path::PathBuf, str::FromStr};
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    str::FromStr,
+};
 
 use bond_common::{abi::MAX_SLAVES, mac::Mac};
 use ipnet::IpNet;
@@ -26,8 +33,17 @@ pub const MTU_RANGE: RangeInclusive<u32> = 68..=65535;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     pub bonds: Vec<BondConfig>,
+    /// Where metrics are served besides the control socket.
+    pub metrics: Option<Metrics>,
     /// What a person should know about the files themselves.
     pub notes: Vec<Note>,
+}
+
+/// An address for metrics, and who gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    pub address: SocketAddr,
+    pub origin: Origin,
 }
 
 /// What is wanted of one bond.
@@ -124,8 +140,16 @@ impl Config {
     /// Adds another file's bonds.
     ///
     /// # Errors
-    /// A bond is in both.
+    /// A bond is in both, or a setting of the agent.
     pub fn merge(&mut self, other: Self) -> Result<(), ConfigError> {
+        match (&self.metrics, other.metrics) {
+            (Some(first), Some(second)) => {
+                let problem = Problem::MetricsTwice { first: first.origin.clone() };
+                return Err(ConfigError::new(second.origin, problem));
+            }
+            (None, metrics) => self.metrics = metrics,
+            (Some(_), None) => {}
+        }
         for bond in other.bonds {
             if let Some(first) = self.bonds.iter().find(|known| known.name == bond.name) {
                 let problem = Problem::BondTwice { bond: bond.name, first: first.origin.clone() };

@@ -14,10 +14,13 @@ use ::toml::{
 use bond_common::mac::Mac;
 use ipnet::IpNet;
 
-use super::{BondConfig, Config, ConfigError, Datapath, Note, OnExit, Origin, Problem, Route, SlaveConfig};
+use super::{
+    BondConfig, Config, ConfigError, Datapath, Metrics, Note, OnExit, Origin, Problem, Route, SlaveConfig,
+};
 use crate::bond::options::{self, BondOptions, OptionError, Setting, SlaveOptions, Unmonitored, closest};
 
-const FILE_KEYS: &[&str] = &["version", "bond"];
+const FILE_KEYS: &[&str] = &["version", "agent", "bond"];
+const AGENT_KEYS: &[&str] = &["metrics"];
 /// Besides the options of a bond.
 const BOND_KEYS: &[&str] = &[
     "slaves",
@@ -72,9 +75,11 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
 
     let mut bonds = Vec::new();
     let mut version = None;
+    let mut metrics = None;
     for entry in file.entries(root.get_ref()) {
         match entry.key {
             "version" => version = Some(entry.scalar()?),
+            "agent" => metrics = agent(&entry)?,
             "bond" => bonds = entry.table()?,
             _ => return Err(entry.unknown("the file", FILE_KEYS)),
         }
@@ -85,12 +90,31 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         Some(_) => {}
     }
     let bonds = bonds.iter().map(bond).collect::<Result<_, _>>()?;
-    Ok(Config { bonds, notes: Vec::new() })
+    Ok(Config { bonds, metrics, notes: Vec::new() })
+}
+
+/// Where metrics are served.
+fn agent(table: &Entry) -> Result<Option<Metrics>, ConfigError> {
+    let mut metrics = None;
+    for entry in table.table()? {
+        match entry.key {
+            "metrics" => {
+                let address = entry.parsed("an address and a port, like 127.0.0.1:9815")?;
+                metrics = Some(Metrics { address, origin: entry.origin() });
+            }
+            _ => return Err(entry.unknown("agent", AGENT_KEYS)),
+        }
+    }
+    Ok(metrics)
 }
 
 /// Writes what [`parse`] reads; options that have their defaults are left out.
 pub fn write(config: &Config) -> String {
     let mut text = format!("version = {VERSION}\n");
+    if let Some(Metrics { address, .. }) = &config.metrics {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "\n[agent]\nmetrics = \"{address}\"");
+    }
     for bond in &config.bonds {
         text.push('\n');
         write_bond(&mut text, bond);
@@ -814,11 +838,32 @@ mod tests {
 
         #[test]
         fn what_is_written_reads_back(bond in a_bond()) {
-            let written = write(&Config { bonds: vec![bond.clone()], notes: vec![] });
+            let written = write(&Config { bonds: vec![bond.clone()], ..Config::default() });
             let read = read_text(&written);
             let mut read = read.map_err(|error| TestCaseError::fail(format!("{error}\n{written}")))?;
             read.bonds[0].origin = Origin::Flags;
             prop_assert_eq!(&read.bonds[0], &bond, "{}", written);
         }
+    }
+
+    #[test]
+    fn the_agents_own_settings() {
+        let text = "version = 1\n[agent]\nmetrics = \"[::1]:9815\"\n";
+        let config = parse(Path::new("a.toml"), text).unwrap();
+        let address = "[::1]:9815".parse().unwrap();
+        let origin = Origin::File { path: "a.toml".into(), line: Some(3) };
+        assert_eq!(config.metrics, Some(Metrics { address, origin }));
+        assert_eq!(write(&config), "version = 1\n\n[agent]\nmetrics = \"[::1]:9815\"\n");
+
+        let refused = |text: &str| parse(Path::new("a.toml"), text).unwrap_err().to_string();
+        let error = refused("version = 1\nagent = { metrics = \"9815\" }\n");
+        assert!(error.contains("a.toml:2") && error.contains("127.0.0.1:9815"), "{error}");
+        let error = refused("version = 1\n[agent]\nmetric = \"[::1]:9815\"\n");
+        assert!(error.contains("metrics"), "{error}");
+
+        let mut first = parse(Path::new("a.toml"), text).unwrap();
+        let second = parse(Path::new("b.toml"), text).unwrap();
+        let error = first.merge(second).unwrap_err().to_string();
+        assert!(error.contains("b.toml:3") && error.contains("already set in a.toml:3"), "{error}");
     }
 }

@@ -6,6 +6,7 @@ mod events;
 mod link;
 mod neighbour;
 mod route;
+mod stats;
 
 use std::io;
 
@@ -28,6 +29,7 @@ pub use link::{
     AttachedXdp, In6AddrGenMode, LinkFlags, LinkInfo, LinkLayerType, LinkSetting, OperState, VlanTag, XdpMode,
 };
 pub use route::{Route, Way};
+pub use stats::{CountedLink, QdiscPlace, QdiscStats};
 
 use super::SysError;
 
