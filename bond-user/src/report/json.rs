@@ -1,4 +1,4 @@
-//! The JSON of `xbond show -j` and of the control socket; docs/show.schema.json describes it.
+//! The JSON of `xbond show -j` and of the control socket; docs/xbond.schema.json describes it.
 
 use std::collections::BTreeMap;
 

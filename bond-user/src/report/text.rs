@@ -320,13 +320,14 @@ fn show_receipt(text: &mut String, indent: &str, receipt: &Receipt) -> fmt::Resu
     }
     wrap(text, indent, &seen)?;
     let Steps { detect_us, decide_us, switch_us, macs_us, announce_us } = receipt.steps;
-    let mut steps = format!("detect {detect_us} us, decide {decide_us} us, switch {switch_us} us");
-    for (what, done) in [("MACs", macs_us), ("announced", announce_us)] {
-        if let Some(done) = done {
-            write!(steps, ", {what} +{done} us")?;
-        }
+    let [detect, decide, switch] = [detect_us, decide_us, switch_us].map(took);
+    writeln!(text, "{indent}detect {detect}, decide {decide}, switch {switch}")?;
+    let after = [("MACs", macs_us), ("announced", announce_us)];
+    let after: Vec<_> =
+        after.into_iter().filter_map(|(what, done)| Some(format!("{what} +{}", took(done?)))).collect();
+    if !after.is_empty() {
+        writeln!(text, "{indent}after the switch: {}", after.join(", "))?;
     }
-    wrap(text, indent, &steps)?;
     let dropped = if receipt.dropped() == 0 { "nothing".to_owned() } else { reasons(&receipt.drops) };
     wrap(text, indent, &format!("dropped meanwhile: {dropped}; generation {}", receipt.generation))
 }
@@ -385,6 +386,11 @@ fn short(time: Duration) -> String {
         us @ 10_000..10_000_000 => format!("{} ms", us / 1_000),
         us => format!("{} s", us / 1_000_000),
     }
+}
+
+/// Microseconds.
+fn took(us: u64) -> String {
+    short(Duration::from_micros(us))
 }
 
 /// The two largest units of it.
@@ -480,23 +486,24 @@ mod tests {
         let shown = show(&testing::report(vec![testing::bond()]), amount);
         insta::assert_snapshot!(shown, @r"
         bond0: active slave enp0s9, carrier up, mac 08:00:27:e8:26:58
-          datapath=tc port=bond0-port all_slaves_active=0 arp_all_targets=any
-          arp_interval=0 arp_ip_target=none arp_missed_max=2 arp_validate=none
-          downdelay=0 fail_over_mac=none miimon=100 min_links=0 mode=active-backup
-          ns_ip6_target=none num_grat_arp=1 peer_notif_delay=0 primary=none
-          primary_reselect=always resend_igmp=1 updelay=200
-          ifindex=7 port_ifindex=6 host_mac=08:00:27:e8:26:58 mtu=1500 on_exit=keep
+          datapath=tc port=bond0-port ifindex=7 port_ifindex=6
+          host_mac=08:00:27:e8:26:58 mtu=1500 on_exit=keep
           ACTIVE: generation 7, draining enp0s8
           pins /sys/fs/bpf/xbond/4711/bond0
           files /run/xbond/4711/bond0
+          options all_slaves_active=0 arp_all_targets=any arp_interval=0
+          arp_ip_target=none arp_missed_max=2 arp_validate=none downdelay=0
+          fail_over_mac=none miimon=100 min_links=0 mode=active-backup
+          ns_ip6_target=none num_grat_arp=1 peer_notif_delay=0 primary=none
+          primary_reselect=always resend_igmp=1 updelay=200
           SLAVE           STATE  MII        MAC               FAILED        TX        RX
           enp0s8          backup going down 08:00:27:e8:26:58      1    12345M         7
           enp0s9          active up         08:00:27:e8:26:58      1    12345M         7
           enp0s10         absent: it joins when it appears
           last failover 2 min 1 s ago: enp0s9 instead of enp0s8, its link failed
             seen by a link event; chosen: the only one that is up
-            detect 143 us, decide 12 us, switch 2 us; MACs 412 us after it; announced
-            320 us after it
+            detect 143 us, decide 12 us, switch 2 us
+            after the switch: MACs +412 us, announced +320 us
             dropped meanwhile: backup 3; generation 7
           enp0s8:
             permanent_mac=08:00:27:e8:26:58 wire_mac=08:00:27:e8:26:58 ifindex=3 slot=0
@@ -602,16 +609,18 @@ mod tests {
         insta::assert_snapshot!(shown, @r"
         2026-01-02T03:00:01.678901Z enp0s8 instead of none, a slave joined
           seen by a slave that joined; chosen: the only one that is up
-          detect 143 us, decide 12 us, switch 2 us; announced 320 us after it
+          detect 143 us, decide 12 us, switch 2 us
+          after the switch: announced +320 us
           dropped meanwhile: nothing; generation 1
         2026-01-02T03:04:05.678901Z enp0s9 instead of enp0s8, its link failed
           seen by a link event; chosen: the only one that is up
-          detect 143 us, decide 12 us, switch 2 us; MACs 412 us after it; announced 320
-          us after it
+          detect 143 us, decide 12 us, switch 2 us
+          after the switch: MACs +412 us, announced +320 us
           dropped meanwhile: backup 3; generation 7
         2026-01-02T03:15:00.678901Z none instead of enp0s8, its link failed
           seen by a link event
-          detect 12345 us, decide 12 us, switch 2 us; MACs 412 us after it
+          detect 12 ms, decide 12 us, switch 2 us
+          after the switch: MACs +412 us
           dropped meanwhile: backup 3; generation 7
         ");
         fits(&shown);
@@ -648,7 +657,7 @@ mod tests {
         2026-01-02T03:00:05.678Z bond0: active slave enp0s8, carrier up
         2026-01-02T03:00:05.678Z bond0: enp0s8: link going down in 200 ms
         2026-01-02T03:00:05.678Z bond0: enp0s8: link down
-        2026-01-02T03:00:05.678Z bond0: active slave enp0s9 instead of enp0s8, its link failed, in 157 us
+        2026-01-02T03:00:05.678Z bond0: enp0s9 instead of enp0s8: link failed, 157 us
         2026-01-02T03:00:05.678Z bond0: carrier down
         2026-01-02T03:00:05.678Z bond0: enp0s8: joined
         2026-01-02T03:00:05.678Z bond0: enp0s8: left
