@@ -12,7 +12,10 @@ use std::{
     thread,
 };
 
-use bond_common::abi::{SlaveEntry, Slot};
+use bond_common::{
+    abi::{ActiveWord, BondEntry, DeviceHandle, Rank, SlaveEntry, Slot},
+    names,
+};
 use tokio::sync::{mpsc as tasks, oneshot};
 
 use super::{
@@ -23,7 +26,7 @@ use super::{
 use crate::{
     bond::{
         Engine, NewBond, Refusal, Time,
-        command::{Command, Notice},
+        command::{Command, Notice, Seen},
         event::{Duplex, Event, Heard, Link, Speed},
         status::BondStatus,
     },
@@ -52,6 +55,8 @@ pub enum Input {
         event: Event,
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
+    /// The data plane has changed ACTIVE.
+    ActiveChanged(BondId),
     /// A device of this network namespace changed or vanished.
     Device(LinkEvent),
     /// What a slave's link is capable of.
@@ -137,8 +142,16 @@ struct Running {
     host: u32,
     /// The last link of each slave: its speed is learned by the effects, its state here.
     links: HashMap<Slot, Link>,
+    /// What ACTIVE held when it was last looked at.
+    word: ActiveWord,
+    /// What SLAVES holds; nobody else writes it.
+    entries: HashMap<Slot, SlaveEntry>,
+    /// What BOND held when it was last looked at.
+    bond: BondEntry,
     pace: Pace,
     switch: Switched,
+    /// The last store to ACTIVE that the data plane was found to have made.
+    followed: Switched,
     /// Since when there is no active slave, in drops.
     none_since: Option<DropsBefore>,
 }
@@ -153,12 +166,21 @@ struct Pace {
     decided: Time,
 }
 
-/// The last store to ACTIVE, and what led to it: what follows it in the same go may be other events.
+/// A store to ACTIVE, and what led to it: what follows it in the same go may be other events.
 #[derive(Clone, Copy, Debug, Default)]
 struct Switched {
     pace: Pace,
     at: Time,
     generation: u32,
+    by: Writer,
+}
+
+/// Who stored ACTIVE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Writer {
+    #[default]
+    Agent,
+    DataPlane,
 }
 
 impl Loop {
@@ -200,9 +222,10 @@ impl Loop {
         match input {
             Input::Add(member) => {
                 let Member { id, bond, maps, effects, prober, host } = *member;
-                let engine = Engine::new(bond);
                 let running = Running {
-                    engine,
+                    engine: Engine::new(bond),
+                    word: maps.active(),
+                    bond: maps.bond(),
                     maps,
                     effects,
                     prober,
@@ -210,7 +233,9 @@ impl Loop {
                     links: HashMap::new(),
                     pace: Pace::default(),
                     switch: Switched::default(),
+                    followed: Switched::default(),
                     none_since: None,
+                    entries: HashMap::new(),
                 };
                 self.bonds.insert(id, running);
             }
@@ -225,9 +250,16 @@ impl Loop {
             Input::Request { bond, event, reply } => {
                 // A dropped reply tells the asker that the bond is gone.
                 if let Some(bond) = self.bonds.get_mut(&bond) {
+                    bond.follow_data_plane();
                     let answer = bond.handle(event);
                     bond.carry_out(reader);
                     let _ = reply.send(answer);
+                }
+            }
+            Input::ActiveChanged(bond) => {
+                if let Some(bond) = self.bonds.get_mut(&bond) {
+                    bond.follow_data_plane();
+                    bond.carry_out(reader);
                 }
             }
             Input::Device(event) => {
@@ -261,6 +293,7 @@ impl Running {
             Event::Links(links) => self.links.extend(links.iter().copied()),
             _ => {}
         }
+        self.follow_data_plane();
         let _ = self.handle(event);
         self.carry_out(reader);
     }
@@ -270,6 +303,64 @@ impl Running {
         let answer = self.engine.handle(self.pace.handled, event);
         self.pace.decided = now();
         answer
+    }
+
+    /// Tells the engine, before anything else, if the data plane has changed ACTIVE: or its next decision would undo
+    /// that.
+    fn follow_data_plane(&mut self) {
+        let found = self.maps.active();
+        if found != self.word {
+            self.active_is(found);
+        }
+    }
+
+    fn active_is(&mut self, found: ActiveWord) {
+        self.word = found;
+        let (active, draining, usable) = (found.active(), found.draining(), found.usable());
+        let _ = self.handle(Event::ActiveChanged { active, draining, usable });
+        let Pace { handled, decided, .. } = self.pace;
+        // The word is stored a moment before the time is.
+        let at = Time::from_nanos(self.maps.guard().switched_at());
+        let at = if at > self.switch.at { at.min(handled) } else { handled };
+        let pace = Pace { told: at, handled, decided };
+        self.followed = Switched { pace, at, generation: found.generation(), by: Writer::DataPlane };
+    }
+
+    /// Maps are written by hand in an emergency, and by mistake. What the agent knows is put back.
+    fn mend_maps(&mut self) {
+        for (&slot, entry) in &self.entries {
+            if self.maps.slave(slot) != *entry {
+                let _ = self.effects.send(Effect::MapMended { map: names::SLAVES });
+                self.maps.set_slave(slot, *entry);
+            }
+        }
+        let bond = self.maps.bond();
+        if bond != self.bond {
+            self.bond = bond;
+            let _ = self.effects.send(Effect::CheckEntry);
+        }
+    }
+
+    /// What the carrier guard goes by: each slave's device, and the order in which they are tried.
+    fn inform_guard(&mut self, reader: Option<&DeviceReader>) {
+        for slave in self.engine.slaves() {
+            let Some(entry) = self.entries.get_mut(&slave.slot) else { continue };
+            let mut wanted = entry.with_link_failure_count(slave.link_failure_count);
+            if !slave.joined {
+                wanted = wanted.with_handle(DeviceHandle::NONE);
+            } else if wanted.handle() == DeviceHandle::NONE {
+                let state = reader.and_then(|reader| reader.read(slave.ifindex).ok());
+                wanted = wanted.with_handle(state.map_or(DeviceHandle::NONE, |state| state.handle()));
+            }
+            if wanted != *entry {
+                *entry = wanted;
+                self.maps.set_slave(slave.slot, wanted);
+            }
+        }
+        let rank = Rank::new(self.engine.rank());
+        if self.maps.guard().rank() != rank {
+            self.maps.set_rank(rank);
+        }
     }
 
     fn device(&mut self, event: &LinkEvent, reader: Option<&DeviceReader>) {
@@ -303,8 +394,15 @@ impl Running {
                 self.fact(Event::Gone { slot }, reader);
                 let _ = self.effects.send(Effect::Forget { slot });
             }
+            // Of a VLAN above the bond, too.
+            LinkEvent::AddressChanged { ifindex } => {
+                let _ = self.effects.send(Effect::AddressesChanged(Some(*ifindex)));
+            }
             // Events were lost: the next look at the links finds out, and it is made now.
-            LinkEvent::Overrun => self.poll_links(reader),
+            LinkEvent::Overrun => {
+                let _ = self.effects.send(Effect::AddressesChanged(None));
+                self.poll_links(reader);
+            }
         }
     }
 
@@ -334,6 +432,7 @@ impl Running {
     }
 
     fn poll_links(&mut self, reader: Option<&DeviceReader>) {
+        self.mend_maps();
         let Some(reader) = reader else {
             let _ = self.effects.send(Effect::ReadLinks);
             return;
@@ -355,16 +454,34 @@ impl Running {
                 Command::ReadCounters { slot } => self.read_counters(slot),
                 Command::ReadProbes => self.read_probes(),
                 Command::WriteSlave { slot, ifindex, wire_mac, permanent_mac, queue_id } => {
-                    let entry = SlaveEntry::new(ifindex, wire_mac, permanent_mac);
-                    self.maps.set_slave(slot, entry.with_queue_id(queue_id));
+                    let known = self.entries.get(&slot).copied().filter(|known| known.ifindex() == ifindex);
+                    let known = known.unwrap_or_default();
+                    let entry = SlaveEntry::new(ifindex, wire_mac, permanent_mac)
+                        .with_queue_id(queue_id)
+                        .with_handle(known.handle())
+                        .with_link_failure_count(known.link_failure_count());
+                    self.entries.insert(slot, entry);
+                    self.maps.set_slave(slot, entry);
                 }
                 Command::ClearSlave { slot } => {
                     self.links.remove(&slot);
+                    self.entries.remove(&slot);
                     self.maps.set_slave(slot, SlaveEntry::default());
                 }
                 Command::Switch { active, draining, usable } => {
-                    let word = self.maps.update_active(|word| word.next(active, draining, usable));
-                    self.switch = Switched { pace: self.pace, at: now(), generation: word.generation() };
+                    let next = self.word.next(active, draining, usable);
+                    match self.maps.exchange_active(self.word, next) {
+                        Ok(()) => {
+                            self.word = next;
+                            let (pace, generation) = (self.pace, next.generation());
+                            self.switch = Switched { pace, at: now(), generation, by: Writer::Agent };
+                        }
+                        // The data plane was faster. The engine follows, and decides again.
+                        Err(found) => {
+                            self.active_is(found);
+                            self.switch = self.followed;
+                        }
+                    }
                 }
                 Command::Notify(notice) => {
                     if let Some(draft) = self.draft(&notice) {
@@ -402,14 +519,19 @@ impl Running {
         if has_failed_over {
             let _ = self.effects.send(Effect::FailedOver);
         }
+        self.inform_guard(reader);
     }
 
     /// What is known of a failover here. The switch is made: nothing waits for this.
     fn draft(&mut self, notice: &Notice) -> Option<Draft> {
-        let Notice::Failover { from, to, reason, seen, chosen, switched } = notice else { return None };
-        let Switched { pace: Pace { told, handled, decided }, at: stored, generation } = self.switch;
-        // One that the data plane made came first, and all the agent did was to hear of it.
-        let since = switched.unwrap_or(told);
+        let Notice::Failover { from, to, reason, seen, chosen } = notice else { return None };
+        let made = if *seen == Seen::Guard { self.followed } else { self.switch };
+        let Switched { pace: Pace { told, handled, decided }, at, generation, by } = made;
+        // Of one that the data plane had made, all that the agent did was to hear.
+        let (seen, switch) = match by {
+            Writer::Agent => (*seen, at.saturating_sub(decided)),
+            Writer::DataPlane => (Seen::Guard, Time::ZERO),
+        };
         let slots = self.engine.slaves().map(|slave| slave.slot.index() as u32);
         let now = DropsBefore::read(&self.maps, slots);
         let before = self.none_since.take().filter(|_| from.is_none()).unwrap_or_else(|| now.clone());
@@ -418,12 +540,12 @@ impl Running {
             from: from.clone(),
             to: to.clone(),
             reason: *reason,
-            seen: *seen,
+            seen,
             chosen: *chosen,
-            detect: handled.saturating_sub(since),
+            detect: handled.saturating_sub(told),
             decide: decided.saturating_sub(handled),
-            switch: if switched.is_some() { Time::ZERO } else { stored.saturating_sub(decided) },
-            switched: switched.unwrap_or(stored),
+            switch,
+            switched: at,
             generation,
             before,
             is_announced: to.is_some() && self.engine.options().num_grat_arp > 0,

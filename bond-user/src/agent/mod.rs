@@ -8,6 +8,7 @@ pub mod control;
 mod effects;
 mod engine;
 pub mod events;
+mod guard;
 mod host;
 pub mod kept;
 mod notices;
@@ -199,9 +200,13 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         Some(tc) => kernel.with_tc(tc),
         None => kernel,
     });
-    let reader = DeviceReader::new(&kernel)
-        .inspect_err(|error| info!("links are known by netlink only: {error}"))
-        .ok();
+    let (kernel, reader) = match DeviceReader::new(&kernel) {
+        Ok(reader) => (kernel, Some(reader)),
+        Err(error) => {
+            info!("links are known by netlink only, and the data plane does not look at them: {error}");
+            (Arc::new(Kernel::clone(&kernel).without_types()), None)
+        }
+    };
     let io = |what| move |source| AgentError::Io { what, source };
     let host_reader = DeviceReader::new(&kernel).ok();
     let engine = EngineHandle::start(reader).map_err(io("cannot start a thread"))?;
@@ -213,8 +218,10 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     runtime.block_on(async {
         let devices = Devices::open()?;
         let tasks = Tasks::default();
+        let link_events = options.link_events;
         let feed = Feed::new();
-        let machine = Machine { places, cookie, kernel, host_reader, devices, engine, tasks, sysfs, feed };
+        let machine =
+            Machine { places, cookie, kernel, host_reader, devices, link_events, engine, tasks, sysfs, feed };
         let agent = Arc::new(Agent {
             started,
             machine,

@@ -5,7 +5,9 @@ use std::{collections::HashMap, time::Duration};
 use bond_common::abi::{PORT_STATS, Slot};
 use tokio::time::timeout;
 
-use super::{Agent, AgentError, Bond, events::Listener, places::Places, record::Record};
+use super::{
+    Agent, AgentError, Bond, bring_up::Machine, events::Listener, guard::GuardState, record::Record,
+};
 use crate::{
     bond::status::BondStatus,
     config::OnExit,
@@ -61,8 +63,8 @@ impl Agent {
             Scope::Bonds => Counted::new(),
         };
         let softnet = softnet(&mut notes);
-        let places = &self.machine.places;
-        let bonds = statuses.iter().map(|(name, bond, status)| bond.report(name, status, places, &counted));
+        let bonds =
+            statuses.iter().map(|(name, bond, status)| bond.report(name, status, &self.machine, &counted));
         Ok(Report {
             version: json::VERSION,
             source: Source::Agent,
@@ -97,9 +99,10 @@ impl Bond {
         &self,
         name: &str,
         status: &BondStatus,
-        places: &Places,
+        machine: &Machine,
         counted: &Counted,
     ) -> Result<json::Bond, AgentError> {
+        let places = &machine.places;
         // A record that cannot be read is told by whoever needs it.
         let record = Record::read(places, name).ok().flatten();
         let found = |ifindex| record.as_ref().and_then(|record| record.slave(ifindex)).map(json::Found::from);
@@ -122,6 +125,7 @@ impl Bond {
             datapath: self.hook.to_string(),
             port: self.port.clone(),
             port_ifindex: port,
+            guard: GuardState::new(self.config.guard, &machine.kernel, &status.options).to_string(),
             host_mac: self.maps.bond().host_mac(),
             mtu: counted.get(&host).or(counted.get(&port)).map(|(_, mtu)| *mtu),
             on_exit: Some(on_exit(self.config.on_exit).to_owned()),

@@ -3,8 +3,6 @@
 use bond_common::{abi::Slot, mac::Mac};
 use serde::{Deserialize, Serialize};
 
-use super::Time;
-
 /// Something to be done. Commands are executed in order and are idempotent: each says how things shall be.
 /// The first group is done at once, by whoever calls the engine; the second may take its time, runs beside
 /// it, and answers with an event where one is named. The answer always comes (but for `Probe`), even if the
@@ -63,8 +61,6 @@ pub enum Notice {
         seen: Seen,
         /// None where nobody could be chosen.
         chosen: Option<Chosen>,
-        /// When the data plane made the switch, if it did; otherwise `Switch` makes it.
-        switched: Option<Time>,
     },
     /// A link went down or came back, and nothing is done about it for so long (milliseconds).
     LinkDelayed {
@@ -121,6 +117,8 @@ pub enum Notice {
 pub enum Reason {
     /// The active slave's link failed.
     LinkFailed,
+    /// The data plane found the active slave's device without a link, and had failed over before the engine knew.
+    CarrierGuard,
     /// A slave's link came back, and it is a better choice, or there was none.
     LinkRecovered,
     /// The active slave was released, or vanished.
@@ -134,8 +132,9 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::LinkFailed,
+        Self::CarrierGuard,
         Self::LinkRecovered,
         Self::Left,
         Self::Joined,

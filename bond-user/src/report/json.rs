@@ -85,6 +85,8 @@ pub struct Bond {
     /// The device on the wire's side: bond0-port, or the one that was given.
     pub port: String,
     pub port_ifindex: u32,
+    /// The carrier guard: on, or off with the reason.
+    pub guard: String,
     /// Bytes; null where it could not be read.
     pub mtu: Option<u32>,
     /// down or keep; null where no agent runs.
@@ -152,6 +154,8 @@ pub struct Counters {
     pub rx_unicast: u64,
     pub rx_rewritten: u64,
     pub rx_link_local: u64,
+    /// Failovers to this slave that the carrier guard made.
+    pub guard_failovers: u64,
     pub drops: BTreeMap<String, u64>,
 }
 
@@ -214,6 +218,7 @@ pub struct Surroundings {
     pub pins: String,
     pub files: String,
     pub active: ActiveWord,
+    pub guard: String,
     pub absent: Vec<String>,
     pub port_stats: SlotStats,
     /// By slave, in the order of the status.
@@ -257,6 +262,7 @@ impl Bond {
             on_exit: around.on_exit,
             pins: around.pins,
             files: around.files,
+            guard: around.guard,
             options,
             drops: drops(&around.port_stats),
             slaves: slaves.collect(),
@@ -304,6 +310,7 @@ impl Counters {
             rx_unicast: stats.rx_unicast,
             rx_rewritten: stats.rx_rewritten,
             rx_link_local: stats.rx_link_local,
+            guard_failovers: stats.guard_failovers,
             drops: drops(stats),
         }
     }

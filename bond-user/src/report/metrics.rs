@@ -211,6 +211,7 @@ fn is_up(slave: &Slave) -> bool {
 fn reason_name(reason: Reason) -> &'static str {
     match reason {
         Reason::LinkFailed => "link_failed",
+        Reason::CarrierGuard => "carrier_guard",
         Reason::LinkRecovered => "link_recovered",
         Reason::Left => "left",
         Reason::Joined => "joined",

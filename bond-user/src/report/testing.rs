@@ -64,6 +64,7 @@ pub fn slave(name: &str, state: &str, mii_status: &str) -> Slave {
             rx_unicast: 6,
             rx_rewritten: 5,
             rx_link_local: 4,
+            guard_failovers: 2,
             drops: [("backup".to_owned(), 37), ("runt".to_owned(), 0)].into(),
         },
         found: Some(Found {
@@ -122,6 +123,7 @@ pub fn bond() -> Bond {
         datapath: "tc".into(),
         port: "bond0-port".into(),
         port_ifindex: 6,
+        guard: "off: downdelay asks for patience".into(),
         mtu: Some(1500),
         on_exit: Some("keep".into()),
         pins: "/sys/fs/bpf/xbond/4711/bond0".into(),

@@ -34,6 +34,7 @@ pub fn unheard(slave: &str, sent: u64) -> String {
 pub fn why(reason: Reason) -> &'static str {
     match reason {
         Reason::LinkFailed => "its link failed",
+        Reason::CarrierGuard => "a packet found its carrier gone",
         Reason::LinkRecovered => "a link came back",
         Reason::Left => "it left the bond",
         Reason::Joined => "a slave joined",
@@ -186,6 +187,7 @@ fn show_details(text: &mut String, bond: &Bond) -> fmt::Result {
     wrap(text, "  ", &devices)?;
     let draining = bond.draining_slave.as_deref().unwrap_or("none");
     writeln!(text, "  ACTIVE: generation {}, draining {draining}", bond.generation)?;
+    wrap(text, "  ", &format!("carrier guard {}", bond.guard))?;
     writeln!(text, "  pins {}", bond.pins)?;
     writeln!(text, "  files {}", bond.files)
 }
@@ -299,6 +301,7 @@ fn show_log(text: &mut String, receipts: &[Receipt], details: bool) -> fmt::Resu
 fn briefly(reason: Reason) -> &'static str {
     match reason {
         Reason::LinkFailed => "link failed",
+        Reason::CarrierGuard => "carrier guard",
         Reason::LinkRecovered => "link came back",
         Reason::Left => "slave left",
         Reason::Joined => "slave joined",

@@ -16,7 +16,7 @@ use crate::bond::{
 fn failover(from: Option<&str>, to: Option<&str>, reason: Reason, seen: Seen, chosen: Chosen) -> Command {
     let name = |slave: Option<&str>| slave.map(str::to_owned);
     let chosen = to.map(|_| chosen);
-    Notify(Notice::Failover { from: name(from), to: name(to), reason, seen, chosen, switched: None })
+    Notify(Notice::Failover { from: name(from), to: name(to), reason, seen, chosen })
 }
 
 fn link_changed(slave: &str, up: bool) -> Command {

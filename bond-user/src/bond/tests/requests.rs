@@ -179,7 +179,6 @@ fn active_slave_by_hand() {
         reason,
         seen: Seen::Request,
         chosen: Some(Chosen::FirstEnslaved),
-        switched: None,
     };
     assert!(lab.take_notices().contains(&told));
 }

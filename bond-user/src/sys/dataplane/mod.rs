@@ -22,7 +22,10 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use bond_common::{
-    abi::{ActiveWord, BondEntry, DeviceState, PORT_STATS, ProbeTimes, SlaveEntry, Slot, Targets},
+    abi::{
+        ActiveWord, BondEntry, DeviceState, GuardEntry, PORT_STATS, ProbeTimes, Rank, SlaveEntry, Slot,
+        Targets,
+    },
     counters::SlotStats,
     mac::Mac,
     names,
@@ -160,6 +163,10 @@ impl DataPlane {
 
     pub fn hook(&self) -> Hook {
         self.hook
+    }
+
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
     }
 
     /// What the packets read, to share with whoever decides.
@@ -313,6 +320,7 @@ pub struct Maps {
     stats: PerCpuArray<MapData, SlotStats>,
     probes: Mapped<ProbeTimes>,
     targets: Mapped<Targets>,
+    guard: Mapped<GuardEntry>,
 }
 
 impl Maps {
@@ -326,6 +334,7 @@ impl Maps {
                 .map_err(|source| DataPlaneError::Map { name: names::STATS, source })?,
             probes: mapped(object, names::PROBES, bond_common::abi::MAX_SLAVES)?,
             targets: mapped(object, names::TARGETS, 1)?,
+            guard: mapped(object, names::GUARD, 1)?,
         })
     }
 
@@ -343,6 +352,7 @@ impl Maps {
                 .map_err(|source| DataPlaneError::Map { name: names::STATS, source })?,
             probes: mapped_data(word(names::PROBES)?, bond_common::abi::MAX_SLAVES)?,
             targets: mapped_data(word(names::TARGETS)?, 1)?,
+            guard: mapped_data(word(names::GUARD)?, 1)?,
         })
     }
 
@@ -363,6 +373,23 @@ impl Maps {
                 Err(other) => seen = other,
             }
         }
+    }
+
+    /// Changes ACTIVE if it is still what the caller knows; else says what it is.
+    pub fn exchange_active(&self, known: ActiveWord, next: ActiveWord) -> Result<(), ActiveWord> {
+        use std::sync::atomic::Ordering::{AcqRel, Acquire};
+        let exchanged = self.active.word(0).compare_exchange(known.bits(), next.bits(), AcqRel, Acquire);
+        exchanged.map(drop).map_err(ActiveWord::from_bits)
+    }
+
+    /// The order in which the carrier guard tries slots.
+    pub fn set_rank(&self, rank: Rank) {
+        // The entry's first word is the rank; the other is the data plane's.
+        self.guard.word(0).store(rank.bits(), std::sync::atomic::Ordering::Release);
+    }
+
+    pub fn guard(&self) -> GuardEntry {
+        self.guard.load(0)
     }
 
     pub fn slave(&self, slot: Slot) -> SlaveEntry {
@@ -420,7 +447,7 @@ impl DeviceReader {
         let mut object = EbpfLoader::new()
             .btf(None)
             .override_global(names::OFFSETS, &kernel.offsets(), true)
-            .load(OBJECT)?;
+            .load(kernel.object())?;
         load(&mut object, names::DEVICE_STATE, Hook::Tc)?;
         Ok(Self { object })
     }
@@ -566,7 +593,7 @@ fn load_object(dir: &Path, kernel: &Kernel, slot: u32) -> Result<Ebpf, DataPlane
     for name in names::PINNED_MAPS {
         loader.map_pin_path(name, dir.join(name));
     }
-    Ok(loader.load(OBJECT)?)
+    Ok(loader.load(kernel.object())?)
 }
 
 /// Hands a program to the verifier.
