@@ -270,6 +270,7 @@ mod tests {
         # HELP xbond_failovers Changes of the active slave since the agent has the bond
         # TYPE xbond_failovers counter
         xbond_failovers_total{bond="bond0",reason="link_failed"} 3
+        xbond_failovers_total{bond="bond0",reason="carrier_guard"} 0
         xbond_failovers_total{bond="bond0",reason="link_recovered"} 0
         xbond_failovers_total{bond="bond0",reason="left"} 0
         xbond_failovers_total{bond="bond0",reason="joined"} 1

@@ -492,6 +492,7 @@ mod tests {
           datapath=tc port=bond0-port ifindex=7 port_ifindex=6
           host_mac=08:00:27:e8:26:58 mtu=1500 on_exit=keep
           ACTIVE: generation 7, draining enp0s8
+          carrier guard off: downdelay asks for patience
           pins /sys/fs/bpf/xbond/4711/bond0
           files /run/xbond/4711/bond0
           options all_slaves_active=0 arp_all_targets=any arp_interval=0
