@@ -1,7 +1,10 @@
 //! The command line: all its types here, one file per verb.
 
+mod check;
 mod client;
+mod completions;
 mod down;
+mod man;
 mod run;
 mod set;
 mod show;
@@ -41,6 +44,12 @@ enum Verb {
     DelSlave(DelSlaveArgs),
     /// Take a bond down: its slaves are as they were found
     Down(DownArgs),
+    /// Read configurations, and tell what in them will not be as it reads
+    Check(CheckArgs),
+    /// Print the manual page, or that of a verb, as roff: xbond man | man -l -
+    Man(ManArgs),
+    /// Print what a shell needs to complete this command line
+    Completions(CompletionsArgs),
 }
 
 /// From files (-c), from RHEL's network scripts (--ifcfg), or from flags.
@@ -165,6 +174,31 @@ struct DownArgs {
     force: bool,
 }
 
+/// Exits with 0 if nothing is found, with 1 for warnings, with 2 for errors.
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// TOML files, directories of them, or directories of ifcfg files: taken together
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// As JSON, notes included
+    #[arg(short, long)]
+    json: bool,
+    /// Also tell what is right, and surprising all the same
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+#[derive(Debug, Args)]
+struct ManArgs {
+    /// A verb of xbond
+    verb: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct CompletionsArgs {
+    shell: clap_complete::Shell,
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("{text}: not KEY=VALUE"))?;
     Ok((key.trim().to_owned(), value.to_owned()))
@@ -175,16 +209,20 @@ const REFUSED: u8 = 2;
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
     let result = match Cli::parse().verb {
-        Verb::Run(arguments) => run::run(arguments),
-        Verb::Show(arguments) => show::show(&arguments),
-        Verb::Set(arguments) => set::set(arguments),
-        Verb::AddSlave(arguments) => slave::add(arguments),
-        Verb::DelSlave(arguments) => slave::delete(&arguments),
-        Verb::Down(arguments) => down::down(&arguments),
+        Verb::Run(arguments) => done(run::run(arguments)),
+        Verb::Show(arguments) => done(show::show(&arguments)),
+        Verb::Set(arguments) => done(set::set(arguments)),
+        Verb::AddSlave(arguments) => done(slave::add(arguments)),
+        Verb::DelSlave(arguments) => done(slave::delete(&arguments)),
+        Verb::Down(arguments) => done(down::down(&arguments)),
+        Verb::Check(arguments) => check::check(&arguments),
+        Verb::Man(arguments) => done(man::man(&arguments)),
+        Verb::Completions(arguments) => done(completions::completions(&arguments)),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // Every error says its causes itself.
             let _ = writeln!(io::stderr(), "xbond: {error}");

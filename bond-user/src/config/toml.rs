@@ -98,7 +98,8 @@ pub fn write(config: &Config) -> String {
     text
 }
 
-fn files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+/// The files that a path names: itself, or of a directory the `*.toml` files.
+pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
