@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod completions;
 mod down;
+mod import;
 mod man;
 mod run;
 mod set;
@@ -46,6 +47,8 @@ enum Verb {
     Down(DownArgs),
     /// Read configurations, and tell what in them will not be as it reads
     Check(CheckArgs),
+    /// Print a TOML file of the bonds that there are, and say what of them has no equivalent
+    Import(ImportArgs),
     /// Print the manual page, or that of a verb, as roff: xbond man | man -l -
     Man(ManArgs),
     /// Print what a shell needs to complete this command line
@@ -189,6 +192,27 @@ struct CheckArgs {
 }
 
 #[derive(Debug, Args)]
+struct ImportArgs {
+    #[command(subcommand)]
+    source: ImportSource,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImportSource {
+    /// From network scripts of RHEL or SUSE, which are read and never run
+    Ifcfg {
+        /// As /etc/sysconfig/network-scripts
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// From bonds of the kernel's driver that are up
+    Kernel {
+        /// Only this bond
+        bond: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
 struct ManArgs {
     /// A verb of xbond
     verb: Option<String>,
@@ -218,6 +242,7 @@ pub fn main() -> ExitCode {
         Verb::DelSlave(arguments) => done(slave::delete(&arguments)),
         Verb::Down(arguments) => done(down::down(&arguments)),
         Verb::Check(arguments) => check::check(&arguments),
+        Verb::Import(arguments) => done(import::import(&arguments)),
         Verb::Man(arguments) => done(man::man(&arguments)),
         Verb::Completions(arguments) => done(completions::completions(&arguments)),
     };
