@@ -152,7 +152,7 @@ pub async fn bring_up(
         .with_host_device(side.host_device)
         .with_flags(side.flags | effects::option_flags(options));
     data_plane.maps().set_bond(entry);
-    watch_data_plane(&config.name, &mut data_plane);
+    watch_data_plane(&config.name, &mut data_plane, (machine.engine.clone(), id));
 
     let maps = data_plane.maps();
     let (sender, receiver) = mpsc::unbounded_channel();
@@ -389,7 +389,7 @@ async fn make_pair(
         host: Host::Pair { bond, port, promisc: false },
         port_name: plan.port.to_owned(),
         host_mac: plan.mac,
-        host_device: device.map_or(0, |state| state.device()),
+        host_device: device.map_or(0, |state| state.handle().device()),
         flags: if queues == Queues::Sixteen { BondEntry::QUEUE_IDS } else { 0 },
     })
 }
@@ -436,12 +436,12 @@ async fn configure(devices: &Devices, bond: u32, config: &BondConfig) -> Result<
 }
 
 /// Reads what the programs say: their log, and EVENTS. Nobody waits for either.
-fn watch_data_plane(bond: &str, data_plane: &mut DataPlane) {
+fn watch_data_plane(bond: &str, data_plane: &mut DataPlane, engine: (EngineHandle, BondId)) {
     let watching = data_plane.take_log().and_then(|log| Ok((log, data_plane.take_events()?)));
     match watching {
         Ok((log, events)) => {
             tokio::spawn(super::watch::log(log));
-            tokio::spawn(super::watch::events(bond.to_owned(), events));
+            tokio::spawn(super::watch::events(bond.to_owned(), events, engine));
         }
         Err(error) => warn!("{bond}: what the programs say is not read: {error}"),
     }

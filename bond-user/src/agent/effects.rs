@@ -6,6 +6,7 @@ use std::{collections::HashMap, time::Duration};
 use bond_common::{
     abi::{BondEntry, FailOverMac, Slot},
     mac::Mac,
+    names,
 };
 use nix::{errno::Errno, net::if_::if_indextoname};
 use tokio::{
@@ -65,6 +66,12 @@ pub enum Effect {
     UppersChanged,
     /// Options changed; some of them packets read.
     Options(Box<BondOptions>),
+    /// Somebody else had written to this map, and the engine has put it right.
+    MapMended {
+        map: &'static str,
+    },
+    /// BOND may have been written to by somebody else.
+    CheckEntry,
     /// bond0, or the port behind which the host is, is not as it was.
     HostChanged,
     /// This interface will be enslaved: as it was found, with a MAC of its own if one is configured. Tell when
@@ -200,6 +207,13 @@ impl Effects {
                 }
             }
             Effect::Options(options) => self.write_entry(&options),
+            Effect::MapMended { map } => self.warn_of_mended(map),
+            Effect::CheckEntry => {
+                if self.data_plane.maps().bond() != self.entry {
+                    self.set_entry(self.entry);
+                    self.warn_of_mended(names::BOND);
+                }
+            }
             Effect::HostChanged => {
                 // Read here and now: an event may be older than a change that this task made since.
                 if let Ok(link) = self.devices.netlink.link_by_index(self.host.device()).await {
@@ -534,6 +548,10 @@ impl Effects {
         self.data_plane.remove()?;
         self.record.restore(&self.devices).await?;
         Ok(())
+    }
+
+    fn warn_of_mended(&self, map: &str) {
+        warn!("{}: somebody else had written to the map {map}; it is as before again", self.bond);
     }
 
     fn warn_of(&self, answer: Result<(), SysError>) {

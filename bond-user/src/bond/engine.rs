@@ -80,6 +80,7 @@ pub struct SlaveRef<'a> {
     pub name: &'a str,
     /// It takes part: `Joined` has come.
     pub joined: bool,
+    pub link_failure_count: u32,
 }
 
 /// One bond. Told of events, it says what is to be done, and when it wants to be called again.
@@ -235,6 +236,9 @@ impl Engine {
             Event::Renamed { slot, name } => self.renamed(now, slot, name),
             Event::Link { slot, link } => self.links(now, &[(slot, link)]),
             Event::Links(links) => self.links(now, &links),
+            Event::ActiveChanged { active, draining, usable } => {
+                self.active_changed(now, Word { active, draining, usable });
+            }
             Event::SetOptions(options) => self.set_options(now, *options)?,
             Event::SetSlaveOptions { slot, options } => self.set_slave_options(now, slot, options)?,
             Event::SetActiveSlave(Some(slot)) => self.set_active_slave(now, slot)?,
@@ -303,6 +307,7 @@ impl Engine {
             ifindex: slave.ifindex,
             name: &slave.name,
             joined: slave.phase == Phase::Joined,
+            link_failure_count: slave.link_failure_count,
         })
     }
 
@@ -493,6 +498,28 @@ impl Engine {
             }
         }
         self.inspect(now);
+    }
+
+    /// What the data plane did is followed, not judged: the old slave's link was gone at that moment, the new one's
+    /// was there. Going back is for the next look at the links, with updelay and by the rules of reselection.
+    fn active_changed(&mut self, now: Time, found: Word) {
+        let before = std::mem::replace(&mut self.published.word, found);
+        let joined = |slot: &Slot| self.joined_slaves().any(|slave| slave.slot == *slot);
+        let Some(new) = found.active.filter(|slot| Some(*slot) != self.active).filter(joined) else {
+            // The same decision, or none of the guard's: publishing puts the word right.
+            return;
+        };
+        let from = self.active.and_then(|active| self.name_of(active));
+        let lost = before.usable & !found.usable;
+        for slot in Slot::all().filter(|slot| lost & slot.bit() != 0) {
+            let Some(slave) = self.slave_mut(slot).filter(|slave| slave.phase == Phase::Joined) else { continue };
+            slave.link.up = false;
+            self.move_to(slot, LinkState::Down);
+        }
+        if let Some(slave) = self.slave_mut(new) {
+            slave.link.up = true;
+        }
+        self.change_active(now, from, Some(new), Reason::CarrierGuard);
     }
 
     fn set_options(&mut self, now: Time, options: BondOptions) -> Result<(), Refusal> {
