@@ -7,7 +7,8 @@ use aya_ebpf::{
 };
 use bond_common::{
     abi::{
-        ActiveWord, BondEntry, GuardEntry, MAX_SLAVES, Offsets, PORT_STATS, ProbeTimes, SlaveEntry, Slot, Targets,
+        ActiveWord, BondEntry, GuardEntry, MAX_SLAVES, Offsets, PORT_STATS, ProbeTimes, SlaveEntry, Slot,
+        Targets,
     },
     counters::SlotStats,
     event::EventRecord,
@@ -67,14 +68,8 @@ static SLOT: Global<u32> = Global::new(PORT_STATS);
 
 /// All zero where the kernel's BTF could not be read.
 #[unsafe(no_mangle)]
-static OFFSETS: Global<Offsets> = Global::new(Offsets {
-    skb_dev: 0,
-    state: 0,
-    ifindex: 0,
-    dev_addr: 0,
-    nd_net: 0,
-    net_device_type: 0,
-});
+static OFFSETS: Global<Offsets> =
+    Global::new(Offsets { skb_dev: 0, state: 0, ifindex: 0, dev_addr: 0, nd_net: 0, net_device_type: 0 });
 
 #[inline(always)]
 pub fn active_word() -> Option<ActiveWord> {

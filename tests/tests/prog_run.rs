@@ -14,7 +14,8 @@ use aya::{
 use aya_obj::programs::XdpAttachType;
 use bond_common::{
     abi::{
-        BondEntry, FailOverMac, GuardEntry, MAX_TARGETS, PORT_STATS, ProbeTimes, Rank, SlaveEntry, Slot, Targets,
+        BondEntry, FailOverMac, GuardEntry, MAX_TARGETS, PORT_STATS, ProbeTimes, Rank, SlaveEntry, Slot,
+        Targets,
     },
     counters::{DropReason, SlotStats},
     mac::Mac,

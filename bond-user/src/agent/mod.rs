@@ -54,7 +54,7 @@ use crate::{
         Devices, SysError, caps,
         dataplane::{DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
         netlink::{LinkEvent, LinkEvents},
-        netns,
+        netns, notify,
         sysfs::Sysfs,
     },
 };
@@ -270,7 +270,16 @@ impl Agent {
             tokio::spawn(Arc::clone(&self).follow_links(link_events));
         }
         self.say_ready().await?;
+        notify::ready();
+        if let Some(interval) = notify::watchdog() {
+            let engine = self.machine.engine.clone();
+            tokio::spawn(async move {
+                // Fed by whoever decides: an agent whose engine hangs is started anew.
+                notify::feed(interval, || engine.is_alive()).await;
+            });
+        }
         signals.any().await;
+        notify::stopping();
         self.end(Ending::AsConfigured).await
     }
 

@@ -512,7 +512,9 @@ impl Engine {
         let from = self.active.and_then(|active| self.name_of(active));
         let lost = before.usable & !found.usable;
         for slot in Slot::all().filter(|slot| lost & slot.bit() != 0) {
-            let Some(slave) = self.slave_mut(slot).filter(|slave| slave.phase == Phase::Joined) else { continue };
+            let Some(slave) = self.slave_mut(slot).filter(|slave| slave.phase == Phase::Joined) else {
+                continue;
+            };
             slave.link.up = false;
             self.move_to(slot, LinkState::Down);
         }

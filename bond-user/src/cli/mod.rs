@@ -21,7 +21,7 @@ use bond_common::mac::Mac;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use crate::config::Datapath;
+use crate::config::{Datapath, OnExit};
 
 /// Active-backup NIC bonding on eBPF
 #[derive(Debug, Parser)]
@@ -91,6 +91,9 @@ struct RunArgs {
     /// What carries the packets; for all bonds
     #[arg(long, value_enum)]
     datapath: Option<DatapathArg>,
+    /// What becomes of bonds when the agent is told to stop; for all bonds, instead of what files say
+    #[arg(long, value_enum)]
+    on_exit: Option<OnExitArg>,
     /// Accept a bond whose links nothing monitors, and which therefore never fails over
     #[arg(long)]
     allow_unmonitored: bool,
@@ -112,6 +115,23 @@ enum DatapathArg {
     Xdp,
     /// XDP in the stack, for drivers without native XDP
     XdpGeneric,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OnExitArg {
+    /// They go, and their slaves are as they were found
+    Down,
+    /// They go on without an agent
+    Keep,
+}
+
+impl From<OnExitArg> for OnExit {
+    fn from(argument: OnExitArg) -> Self {
+        match argument {
+            OnExitArg::Down => Self::Down,
+            OnExitArg::Keep => Self::Keep,
+        }
+    }
 }
 
 impl From<DatapathArg> for Datapath {
@@ -171,10 +191,14 @@ struct DelSlaveArgs {
 
 #[derive(Debug, Args)]
 struct DownArgs {
-    bond: String,
+    #[arg(required_unless_present = "all")]
+    bond: Option<String>,
     /// Without an agent, from what it left behind
     #[arg(long)]
     force: bool,
+    /// Every bond of this network namespace, with an agent or without
+    #[arg(long, conflicts_with_all = ["bond", "force"])]
+    all: bool,
 }
 
 /// Exits with 0 if nothing is found, with 1 for warnings, with 2 for errors.

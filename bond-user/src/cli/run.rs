@@ -40,6 +40,11 @@ fn configuration(arguments: &RunArgs) -> Result<Config> {
             bond.datapath = datapath.into();
         }
     }
+    if let Some(on_exit) = arguments.on_exit {
+        for bond in &mut config.bonds {
+            bond.on_exit = on_exit.into();
+        }
+    }
     Ok(config)
 }
 

@@ -19,6 +19,7 @@ pub mod found;
 pub mod membership;
 pub mod netlink;
 pub mod netns;
+pub mod notify;
 pub mod offload;
 pub mod probe;
 pub mod sysfs;

@@ -23,7 +23,8 @@ use aya::{
 use aya_log::EbpfLogger;
 use bond_common::{
     abi::{
-        ActiveWord, BondEntry, DeviceState, GuardEntry, PORT_STATS, ProbeTimes, Rank, SlaveEntry, Slot, Targets,
+        ActiveWord, BondEntry, DeviceState, GuardEntry, PORT_STATS, ProbeTimes, Rank, SlaveEntry, Slot,
+        Targets,
     },
     counters::SlotStats,
     mac::Mac,
