@@ -86,6 +86,11 @@ pub enum Effect {
         slot: Slot,
         reply: oneshot::Sender<Result<(), AgentError>>,
     },
+    /// Give the bond another MTU, in bytes. Tell when all its devices have it, or that they have the former one.
+    SetMtu {
+        mtu: u32,
+        reply: oneshot::Sender<Result<(), AgentError>>,
+    },
     /// Tell when everything that was asked for before is done.
     Settle {
         reply: oneshot::Sender<()>,
@@ -225,6 +230,9 @@ impl Effects {
             }
             Effect::AwaitRelease { slot, reply } => {
                 self.leaving.insert(slot, reply);
+            }
+            Effect::SetMtu { mtu, reply } => {
+                let _ = reply.send(self.set_mtu(mtu).await);
             }
             Effect::Settle { reply } => drop(reply.send(())),
             // Ended by `run`.
@@ -542,6 +550,29 @@ impl Effects {
                 self.warn_of(answer.map(drop));
             }
         }
+    }
+
+    /// Of all devices, in an order in which none of them is ever given a frame larger than its MTU.
+    async fn set_mtu(&mut self, mtu: u32) -> Result<(), AgentError> {
+        let slaves = self.slaves.values().map(|slave| slave.ifindex);
+        let mut devices: Vec<_> = slaves.chain([self.host.port()]).collect();
+        if let Host::Pair { bond, .. } = self.host {
+            devices.push(bond);
+        }
+        if mtu < self.mtu {
+            devices.reverse();
+        }
+        let former = std::mem::replace(&mut self.mtu, mtu);
+        for (place, &device) in devices.iter().enumerate() {
+            let Err(error) = self.devices.netlink.set(device, LinkSetting::Mtu(mtu)).await else { continue };
+            for &done in devices[..place].iter().rev() {
+                let answer = self.devices.netlink.set(done, LinkSetting::Mtu(former)).await;
+                self.warn_of(answer.map(drop));
+            }
+            self.mtu = former;
+            return Err(error.into());
+        }
+        Ok(())
     }
 
     async fn tear_down(self) -> Result<(), AgentError> {

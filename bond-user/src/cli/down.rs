@@ -6,7 +6,7 @@ use hyper::Method;
 use super::{DownArgs, client};
 use crate::{
     agent::{self, control::Done, places::Places},
-    sys::{caps, netns},
+    sys::netns,
 };
 
 pub fn down(arguments: &DownArgs) -> Result<()> {
@@ -18,18 +18,14 @@ pub fn down(arguments: &DownArgs) -> Result<()> {
 
 fn one(bond: &str, force: bool) -> Result<()> {
     let path = client::path_of(bond)?;
-    caps::check()?;
-    let places = Places::of(netns::cookie()?);
-    if places.is_claimed() {
-        client::request::<Done>(Method::DELETE, &path, None)?;
-        return Ok(());
-    }
-    if !force {
-        bail!(
+    match client::request::<Done>(Method::DELETE, &path, None) {
+        Ok(_) => Ok(()),
+        Err(error) if !error.is::<client::NoAgent>() => Err(error),
+        Err(_) if force => agent::down_without_agent(&Places::of(netns::cookie()?), bond),
+        Err(_) => bail!(
             "no agent runs in this network namespace; to take {bond} down without one: xbond down {bond} --force"
-        );
+        ),
     }
-    agent::down_without_agent(&places, bond)
 }
 
 /// Those of an agent and those that were left behind. One that fails does not stop the others.

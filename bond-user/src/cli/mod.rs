@@ -1,11 +1,13 @@
 //! The command line: all its types here, one file per verb.
 
+mod add;
 mod check;
 mod client;
 mod completions;
 mod down;
 mod import;
 mod man;
+mod reload;
 mod run;
 mod set;
 mod show;
@@ -21,12 +23,18 @@ use bond_common::mac::Mac;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use crate::config::{Datapath, OnExit};
+use crate::{
+    config::{Datapath, OnExit},
+    sys::netns,
+};
 
 /// Active-backup NIC bonding on eBPF
 #[derive(Debug, Parser)]
 #[command(name = "xbond", version, disable_help_subcommand = true)]
 struct Cli {
+    /// Work in this network namespace, as `ip netns` names it
+    #[arg(long, global = true, value_name = "NAME")]
+    netns: Option<String>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -35,6 +43,10 @@ struct Cli {
 enum Verb {
     /// Bring bonds up and look after them, in the foreground
     Run(RunArgs),
+    /// Add bonds to the running agent: each of them whole, or not at all
+    Add(AddArgs),
+    /// Have the running agent read its files again
+    Reload(ReloadArgs),
     /// Show bonds
     Show(ShowArgs),
     /// Change options of a running bond, or of a slave of it
@@ -55,9 +67,46 @@ enum Verb {
     Completions(CompletionsArgs),
 }
 
-/// From files (-c), from RHEL's network scripts (--ifcfg), or from flags.
+/// From files (-c), from RHEL's network scripts (--ifcfg), or from flags. Without any of them it serves the bonds of
+/// /etc/xbond/*.toml, if there are any, and those that `xbond add` brings.
+///
+/// One agent serves all bonds of a network namespace. SIGHUP has it read its files again, as `xbond reload` does.
 #[derive(Debug, Args)]
 struct RunArgs {
+    #[command(flatten)]
+    bonds: BondArgs,
+    /// Let members of this group change bonds; they have to be in group xbond, too, whose members may look
+    #[arg(long, value_name = "GROUP")]
+    writers: Option<String>,
+    /// Look at links every miimon only; to measure what events are worth
+    #[arg(long, hide = true)]
+    no_link_events: bool,
+    /// Attach tc programs as kernels before 6.6 do; to test that
+    #[arg(long, hide = true)]
+    clsact: bool,
+}
+
+/// From files (-c), from RHEL's network scripts (--ifcfg), or from flags.
+///
+/// Slaves that files name join when they appear. A bond that is added stays until `xbond down`, or the end of the
+/// agent; once a file of the agent's own names it, it is that file's.
+#[derive(Debug, Args)]
+struct AddArgs {
+    #[command(flatten)]
+    bonds: BondArgs,
+}
+
+/// The files win: whatever was changed by hand is put back. What did not change is not touched, bonds that no file
+/// has any more are taken down, new ones are brought up. Bonds that `xbond add` brought stay as they are.
+///
+/// A line says each change. What takes a new bond (port, mac, datapath, fail_over_mac with slaves) is refused, and
+/// then nothing of that bond is changed. If a file cannot be read, nothing is.
+#[derive(Debug, Args)]
+struct ReloadArgs {}
+
+/// What bonds are described by.
+#[derive(Debug, Args)]
+struct BondArgs {
     /// A TOML file, or a directory of them; may be repeated
     #[arg(short, long = "config", value_name = "FILE", group = "source")]
     config: Vec<PathBuf>,
@@ -94,15 +143,9 @@ struct RunArgs {
     /// What becomes of bonds when the agent is told to stop; for all bonds, instead of what files say
     #[arg(long, value_enum)]
     on_exit: Option<OnExitArg>,
-    /// Accept a bond whose links nothing monitors, and which therefore never fails over
-    #[arg(long)]
+    /// Accept a bond whose links nothing monitors, and which therefore never fails over; TOML files say it themselves
+    #[arg(long, conflicts_with = "config")]
     allow_unmonitored: bool,
-    /// Look at links every miimon only; to measure what events are worth
-    #[arg(long, hide = true)]
-    no_link_events: bool,
-    /// Attach tc programs as kernels before 6.6 do; to test that
-    #[arg(long, hide = true)]
-    clsact: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -257,27 +300,35 @@ const REFUSED: u8 = 2;
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
-    let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
-    let result = match Cli::parse().verb {
-        Verb::Run(arguments) => done(run::run(arguments)),
-        Verb::Show(arguments) => done(show::show(&arguments)),
-        Verb::Set(arguments) => done(set::set(arguments)),
-        Verb::AddSlave(arguments) => done(slave::add(arguments)),
-        Verb::DelSlave(arguments) => done(slave::delete(&arguments)),
-        Verb::Down(arguments) => done(down::down(&arguments)),
-        Verb::Check(arguments) => check::check(&arguments),
-        Verb::Import(arguments) => done(import::import(&arguments)),
-        Verb::Man(arguments) => done(man::man(&arguments)),
-        Verb::Completions(arguments) => done(completions::completions(&arguments)),
-    };
-    match result {
+    let Cli { netns, verb } = Cli::parse();
+    match netns.map_or(Ok(()), |name| netns::enter(&name)).map_err(Into::into).and_then(|()| act(verb)) {
         Ok(code) => code,
         Err(error) => {
-            // Every error says its causes itself.
-            let _ = writeln!(io::stderr(), "xbond: {error}");
+            // Every error says its causes itself; several of them have a line each.
+            for line in error.to_string().lines() {
+                let _ = writeln!(io::stderr(), "xbond: {line}");
+            }
             ExitCode::from(REFUSED)
         }
     }
+}
+
+fn act(verb: Verb) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Check(arguments) => return check::check(&arguments),
+        Verb::Run(arguments) => run::run(arguments),
+        Verb::Add(arguments) => add::add(&arguments),
+        Verb::Reload(ReloadArgs {}) => reload::reload(),
+        Verb::Show(arguments) => show::show(&arguments),
+        Verb::Set(arguments) => set::set(arguments),
+        Verb::AddSlave(arguments) => slave::add(arguments),
+        Verb::DelSlave(arguments) => slave::delete(&arguments),
+        Verb::Down(arguments) => down::down(&arguments),
+        Verb::Import(arguments) => import::import(&arguments),
+        Verb::Man(arguments) => man::man(&arguments),
+        Verb::Completions(arguments) => completions::completions(&arguments),
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

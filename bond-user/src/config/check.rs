@@ -122,10 +122,15 @@ struct Read {
 
 impl Read {
     fn toml(&mut self, path: &Path) {
-        let files = match toml::files(path) {
+        let files = if path.is_dir() { toml::files_in(path) } else { Ok(vec![path.to_owned()]) };
+        let files = match files {
             Ok(files) => files,
             Err(error) => return self.refuse(error),
         };
+        if files.is_empty() {
+            let origin = Origin::File { path: path.to_owned(), line: None };
+            return self.refuse(ConfigError::new(origin, Problem::NoFiles));
+        }
         for file in files {
             let at = |problem| ConfigError::new(Origin::File { path: file.clone(), line: None }, problem);
             match fs::read(&file) {

@@ -104,7 +104,8 @@ pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Resu
         if file.is_false("ONBOOT") || file.is_one_of("STARTMODE", &["off", "manual"]) {
             config.notes.push(Note::NotOnBoot { file: file.path.clone(), bond: name.to_owned() });
         } else {
-            let found = Config { bonds: vec![file.bond(name, unmonitored)?], notes: file.not_applied() };
+            let bonds = vec![file.bond(name, unmonitored)?];
+            let found = Config { bonds, notes: file.not_applied(), ..Config::default() };
             config.merge(found)?;
         }
         if let Some(bond) = config.bonds.iter_mut().find(|bond| bond.name == name && file.is_suse()) {
@@ -569,7 +570,7 @@ mod tests {
                 addresses: vec!["192.168.99.101/24".parse().unwrap()],
                 ..BondConfig::new("bond0", origin)
             };
-            assert_eq!(config, Config { bonds: vec![expected], notes: vec![] }, "{name}");
+            assert_eq!(config, Config { bonds: vec![expected], ..Config::default() }, "{name}");
         }
     }
 

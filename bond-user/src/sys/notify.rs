@@ -10,6 +10,14 @@ pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
+/// Files are read again; [`ready`] says that this is done.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(_) => tell(&[NotifyState::Reloading]),
+    }
+}
+
 /// The agent has begun to end.
 pub fn stopping() {
     tell(&[NotifyState::Stopping]);

@@ -1,9 +1,8 @@
 //! The bonds of the kernel's own driver, as it describes them (IFLA_INFO_DATA of kind bond).
 
 use bond_common::mac::Mac;
-use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
-    AddressFamily,
+    RouteNetlinkMessage,
     link::{
         InfoBond, InfoBondPort, InfoData, InfoPortData, LinkAttribute, LinkExtentMask, LinkInfo as Part,
         LinkMessage,
@@ -38,13 +37,14 @@ pub struct KernelSlave {
 impl Netlink {
     /// The bonds of the driver, and all links.
     pub async fn kernel_bonds(&self) -> Result<(Vec<KernelBond>, Vec<LinkInfo>), SysError> {
-        let request = self.handle.link().get();
-        let request = request.set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]);
-        let messages: Vec<_> = request
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|error| SysError::netlink("list", "the links", error))?;
+        let mut request = LinkMessage::default();
+        request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let messages = self.list(RouteNetlinkMessage::GetLink(request), "the links").await?;
+        let link = |message| match message {
+            RouteNetlinkMessage::NewLink(link) => Some(link),
+            _ => None,
+        };
+        let messages: Vec<_> = messages.into_iter().filter_map(link).collect();
         let links = messages.iter().filter_map(LinkInfo::from_message).collect();
         Ok((bonds(&messages), links))
     }
@@ -129,7 +129,6 @@ fn info(message: &LinkMessage) -> impl Iterator<Item = &Part> {
 #[cfg(test)]
 pub(crate) fn recorded() -> (Vec<KernelBond>, Vec<LinkInfo>) {
     use netlink_packet_core::{NetlinkDeserializable as _, NetlinkHeader};
-    use netlink_packet_route::RouteNetlinkMessage;
 
     const RTM_NEWLINK: u16 = 16;
     let mut header = NetlinkHeader::default();

@@ -1,0 +1,17 @@
+//! `xbond reload`
+
+use anyhow::Result;
+use hyper::Method;
+
+use super::client;
+use crate::agent::control::Done;
+
+pub fn reload() -> Result<()> {
+    let done: Done = client::request(Method::POST, "/v1/reload", None)?;
+    if done.changes.is_empty() {
+        client::print(&["nothing changed".to_owned()]);
+    } else {
+        client::print(&done.changes);
+    }
+    Ok(())
+}
