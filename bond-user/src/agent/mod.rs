@@ -36,6 +36,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+pub use self::record::owner_of;
 use self::{
     access::Access,
     bring_up::{Machine, Tasks},

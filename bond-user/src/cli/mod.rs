@@ -4,6 +4,7 @@ mod add;
 mod check;
 mod client;
 mod completions;
+mod doctor;
 mod down;
 mod import;
 mod man;
@@ -12,6 +13,7 @@ mod run;
 mod set;
 mod show;
 mod slave;
+mod traffic;
 
 use std::{
     io::{self, Write as _},
@@ -61,6 +63,8 @@ enum Verb {
     Check(CheckArgs),
     /// Print a TOML file of the bonds that there are, and say what of them has no equivalent
     Import(ImportArgs),
+    /// Tell whether this machine and its NICs can do it, and what stands in the way; nothing is changed
+    Doctor(DoctorArgs),
     /// Print the manual page, or that of a verb, as roff: xbond man | man -l -
     Man(ManArgs),
     /// Print what a shell needs to complete this command line
@@ -279,6 +283,17 @@ enum ImportSource {
     },
 }
 
+/// Exits with 0 if all is well, with 1 if something warns, with 2 if something fails.
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    /// Interfaces that are to be slaves; all Ethernet devices if none is named
+    #[arg(value_name = "IF")]
+    interfaces: Vec<String>,
+    /// As JSON
+    #[arg(short, long)]
+    json: bool,
+}
+
 #[derive(Debug, Args)]
 struct ManArgs {
     /// A verb of xbond
@@ -316,6 +331,7 @@ pub fn main() -> ExitCode {
 fn act(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Check(arguments) => return check::check(&arguments),
+        Verb::Doctor(arguments) => return doctor::doctor(&arguments),
         Verb::Run(arguments) => run::run(arguments),
         Verb::Add(arguments) => add::add(&arguments),
         Verb::Reload(ReloadArgs {}) => reload::reload(),

@@ -17,6 +17,7 @@ mod error;
 pub mod ethtool;
 pub mod found;
 pub mod membership;
+pub mod netdev;
 pub mod netlink;
 pub mod netns;
 pub mod notify;
@@ -24,7 +25,7 @@ pub mod offload;
 pub mod probe;
 pub mod sysfs;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use error::SysError;
 

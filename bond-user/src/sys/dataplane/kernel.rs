@@ -59,6 +59,11 @@ impl Kernel {
         Self { tc, ..self }
     }
 
+    /// Whether tc programs attach as links.
+    pub fn has_tcx(&self) -> bool {
+        self.tc == TcAttach::Tcx
+    }
+
     pub(super) fn tc(&self) -> TcAttach {
         self.tc
     }
