@@ -291,7 +291,13 @@ impl Engine {
         if engine.active.is_some() && engine.active != known_active {
             let name = |slot: Option<Slot>| slot.and_then(|slot| engine.name_of(slot));
             let (from, to) = (name(known_active), name(active));
-            engine.outbox.notices.push(Notice::Failover { from, to, reason: Reason::CarrierGuard, seen: Seen::Guard, chosen: Some(Chosen::Guard) });
+            engine.outbox.notices.push(Notice::Failover {
+                from,
+                to,
+                reason: Reason::CarrierGuard,
+                seen: Seen::Guard,
+                chosen: Some(Chosen::Guard),
+            });
         }
         engine.seen = Seen::Miimon;
         engine.use_early(engine.active);
