@@ -170,6 +170,7 @@ fn show_reads_well_and_json_is_what_the_schema_says() {
       datapath=tc port=bond0-port ifindex=N port_ifindex=N
       host_mac=08:00:27:27:a9:2d mtu=1500 on_exit=down
       ACTIVE: generation N, draining none
+      carrier guard on
       pins /sys/fs/bpf/xbond/COOKIE/bond0
       files /run/xbond/COOKIE/bond0
       options all_slaves_active=0 arp_all_targets=any arp_interval=0
@@ -394,8 +395,8 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
     bond0: active slave enp0s9, carrier up, mac 08:00:27:27:a9:2d
       datapath=tc port=bond0-port fail_over_mac=active
       SLAVE           STATE  MII        MAC               FAILED        TX        RX
-      enp0s8          backup down 08:00:27:e8:26:58 - N N
-      enp0s9          active up 08:00:27:27:a9:2d - N N
+      enp0s8          backup down 08:00:27:e8:26:58 1 N N
+      enp0s9          active up 08:00:27:27:a9:2d 0 N N
       last failover N us ago: enp0s9 instead of enp0s8, its link failed
       ! enp0s8: no link now
     ");
@@ -405,12 +406,13 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
       datapath=tc port=bond0-port ifindex=N port_ifindex=N
       host_mac=08:00:27:27:a9:2d mtu=1500
       ACTIVE: generation N, draining none
+      carrier guard on
       pins /sys/fs/bpf/xbond/COOKIE/bond0
       files /run/xbond/COOKIE/bond0
       options all_slaves_active=0 fail_over_mac=active
       SLAVE           STATE  MII        MAC               FAILED        TX        RX
-      enp0s8          backup down 08:00:27:e8:26:58 - N N
-      enp0s9          active up 08:00:27:27:a9:2d - N N
+      enp0s8          backup down 08:00:27:e8:26:58 1 N N
+      enp0s9          active up 08:00:27:27:a9:2d 0 N N
       last failover N us ago: enp0s9 instead of enp0s8, its link failed
         seen by a link event; chosen: the only one that is up
         detect N us, decide N us, switch N us

@@ -36,7 +36,7 @@ use crate::{
         event::{Event, NewSlave},
         options::SlaveOptions,
     },
-    config::{BondConfig, Destination, SlaveConfig},
+    config::{self, BondConfig, Destination, SlaveConfig},
     sys::{
         Devices,
         dataplane::{DataPlane, DeviceReader, Hook, Kernel, Maps},
@@ -49,7 +49,7 @@ use crate::{
 };
 
 /// Bytes; the MTU of a bond that nobody gave one.
-const DEFAULT_MTU: u32 = 1500;
+pub const DEFAULT_MTU: u32 = 1500;
 
 /// What all bonds of an agent share.
 pub struct Machine {
@@ -348,7 +348,7 @@ pub fn check_queue(bond: &str, queues: Queues, slave: &str, options: SlaveOption
 }
 
 /// HWADDR of an ifcfg file names the NIC that is meant.
-fn check_nic(slave: &SlaveConfig, found: &Found) -> Result<(), AgentError> {
+pub fn check_nic(slave: &SlaveConfig, found: &Found) -> Result<(), AgentError> {
     let has = |mac: Mac| found.mac == mac || found.permanent_mac == Some(mac);
     match slave.hwaddr {
         Some(wanted) if !has(wanted) => {
@@ -358,7 +358,7 @@ fn check_nic(slave: &SlaveConfig, found: &Found) -> Result<(), AgentError> {
     }
 }
 
-async fn observe(machine: &Machine, name: &str, plan: &EnslavePlan) -> Result<Found, AgentError> {
+pub async fn observe(machine: &Machine, name: &str, plan: &EnslavePlan) -> Result<Found, AgentError> {
     let records = records(&machine.places);
     let owner = |link: &LinkInfo| records.iter().find_map(|record| record.owner(&link.name, link.ifindex));
     Ok(machine.devices.observe(name, plan, owner).await?)
@@ -433,20 +433,23 @@ async fn configure(devices: &Devices, bond: u32, config: &BondConfig) -> Result<
         devices.netlink.add_address(&Address::new(bond, address.addr(), address.prefix_len())).await?;
     }
     for route in &config.routes {
-        let (to, prefix_len) = match (route.to, route.via) {
-            (Destination::Prefix(net), _) => (net.network(), net.prefix_len()),
-            (Destination::Default, Some(std::net::IpAddr::V6(_))) => {
-                (std::net::Ipv6Addr::UNSPECIFIED.into(), 0)
-            }
-            (Destination::Default, _) => (std::net::Ipv4Addr::UNSPECIFIED.into(), 0),
-        };
-        let mut wanted = Route::new(bond, to, prefix_len, route.via);
-        if let Some(metric) = route.metric {
-            wanted.metric = metric;
-        }
-        devices.netlink.replace_route(&wanted).await?;
+        devices.netlink.replace_route(&route_over(bond, route)).await?;
     }
     Ok(())
+}
+
+/// A route of a configuration, over this device.
+pub fn route_over(ifindex: u32, route: &config::Route) -> Route {
+    let (to, prefix_len) = match (route.to, route.via) {
+        (Destination::Prefix(net), _) => (net.network(), net.prefix_len()),
+        (Destination::Default, Some(std::net::IpAddr::V6(_))) => (std::net::Ipv6Addr::UNSPECIFIED.into(), 0),
+        (Destination::Default, _) => (std::net::Ipv4Addr::UNSPECIFIED.into(), 0),
+    };
+    let mut wanted = Route::new(ifindex, to, prefix_len, route.via);
+    if let Some(metric) = route.metric {
+        wanted.metric = metric;
+    }
+    wanted
 }
 
 /// Reads what the programs say: their log, and EVENTS. Nobody waits for either.

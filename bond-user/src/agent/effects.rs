@@ -74,6 +74,8 @@ pub enum Effect {
     AddressesChanged(Option<u32>),
     /// Options changed; some of them packets read.
     Options(Box<BondOptions>),
+    /// Whether the data plane may fail over by itself; [`Self::Options`] follows, which tells it.
+    SetGuard(Guard),
     /// Somebody else had written to this map, and the engine has put it right.
     MapMended {
         map: &'static str,
@@ -92,6 +94,11 @@ pub enum Effect {
     /// This slave will be released. Tell when it is, or what could not be put back.
     AwaitRelease {
         slot: Slot,
+        reply: oneshot::Sender<Result<(), AgentError>>,
+    },
+    /// Give the bond another MTU, in bytes. Tell when all its devices have it, or that they have the former one.
+    SetMtu {
+        mtu: u32,
         reply: oneshot::Sender<Result<(), AgentError>>,
     },
     /// Tell when everything that was asked for before is done.
@@ -271,6 +278,7 @@ impl Effects {
                 }
             }
             Effect::Options(options) => self.write_entry(&options),
+            Effect::SetGuard(guard) => self.wanted.guard = guard,
             Effect::MapMended { map } => self.warn_of_mended(map),
             Effect::CheckEntry => {
                 if self.data_plane.maps().bond() != self.entry {
@@ -289,6 +297,9 @@ impl Effects {
             }
             Effect::AwaitRelease { slot, reply } => {
                 self.leaving.insert(slot, reply);
+            }
+            Effect::SetMtu { mtu, reply } => {
+                let _ = reply.send(self.set_mtu(mtu).await);
             }
             Effect::Settle { reply } => drop(reply.send(())),
             // Ended by `run`.
@@ -649,6 +660,29 @@ impl Effects {
                 self.warn_of(answer.map(drop));
             }
         }
+    }
+
+    /// Of all devices, in an order in which none of them is ever given a frame larger than its MTU.
+    async fn set_mtu(&mut self, mtu: u32) -> Result<(), AgentError> {
+        let slaves = self.slaves.values().map(|slave| slave.ifindex);
+        let mut devices: Vec<_> = slaves.chain([self.host.port()]).collect();
+        if let Host::Pair { bond, .. } = self.host {
+            devices.push(bond);
+        }
+        if mtu < self.mtu {
+            devices.reverse();
+        }
+        let former = std::mem::replace(&mut self.mtu, mtu);
+        for (place, &device) in devices.iter().enumerate() {
+            let Err(error) = self.devices.netlink.set(device, LinkSetting::Mtu(mtu)).await else { continue };
+            for &done in devices[..place].iter().rev() {
+                let answer = self.devices.netlink.set(done, LinkSetting::Mtu(former)).await;
+                self.warn_of(answer.map(drop));
+            }
+            self.mtu = former;
+            return Err(error.into());
+        }
+        Ok(())
     }
 
     async fn tear_down(self) -> Result<(), AgentError> {

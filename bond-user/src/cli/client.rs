@@ -1,5 +1,10 @@
 //! The client of the control socket.
 
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+};
+
 use anyhow::{Context as _, Result, anyhow, bail};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
@@ -33,6 +38,18 @@ pub fn path_of_slave(bond: &str, slave: &str) -> Result<String> {
         bail!("{slave:?} cannot be a slave: it {fault}");
     }
     Ok(format!("{bond}/slaves/{}", utf8_percent_encode(slave, NON_ALPHANUMERIC)))
+}
+
+/// Lines of an answer. A reader that has seen enough, such as head, is no error.
+pub fn print(lines: &[String]) {
+    for line in lines {
+        let _ = writeln!(io::stdout(), "{line}");
+    }
+}
+
+/// What a person should know beside it.
+pub fn note(note: impl Display) {
+    let _ = writeln!(io::stderr(), "xbond: {note}");
 }
 
 /// One request to the agent of this network namespace.
@@ -100,10 +117,11 @@ async fn ask(method: Method, path: &str, body: Option<serde_json::Value>) -> Res
     let stream = match UnixStream::connect(&socket).await {
         Ok(stream) => stream,
         Err(error) => match error.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => bail!(NoAgent),
-            std::io::ErrorKind::PermissionDenied => {
-                bail!("{}: only root may talk to the agent; run it with sudo", socket.display())
-            }
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => bail!(NoAgent),
+            io::ErrorKind::PermissionDenied => bail!(
+                "{}: only root and members of group xbond, if there is one, may talk to the agent; run it with sudo",
+                socket.display()
+            ),
             _ => bail!("cannot reach the agent at {}: {error}", socket.display()),
         },
     };
@@ -127,7 +145,10 @@ async fn whole(response: Response<Incoming>) -> Result<Bytes> {
 
 fn failure(status: StatusCode, body: &[u8]) -> anyhow::Error {
     match serde_json::from_slice::<Failure>(body) {
-        Ok(failure) => anyhow!("{}", failure.error),
+        Ok(failure) => {
+            print(&failure.changes);
+            anyhow!("{}", failure.error)
+        }
         Err(_) => anyhow!("the agent answered {status}"),
     }
 }

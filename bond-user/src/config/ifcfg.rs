@@ -73,8 +73,8 @@ pub fn read(directory: &Path, unmonitored: Unmonitored) -> Result<Config, Config
         if file.is_false("ONBOOT") {
             config.notes.push(Note::NotOnBoot { file: file.path.clone(), bond: name.to_owned() });
         } else {
-            let (bonds, notes) = (vec![file.bond(name, unmonitored)?], file.not_applied());
-            let found = Config { bonds, notes, ..Config::default() };
+            let bonds = vec![file.bond(name, unmonitored)?];
+            let found = Config { bonds, notes: file.not_applied(), ..Config::default() };
             config.merge(found)?;
         }
     }

@@ -6,6 +6,7 @@
 pub mod ifcfg;
 mod problem;
 mod shell;
+mod source;
 pub mod toml;
 
 use std::{
@@ -23,6 +24,7 @@ use ipnet::IpNet;
 pub use self::{
     problem::{ConfigError, Note, Problem},
     shell::ShellError,
+    source::{Files, Source},
 };
 use crate::bond::options::{BondOptions, FailOverMac, SlaveOptions, Unmonitored, interface_name_fault};
 
@@ -35,6 +37,8 @@ pub struct Config {
     pub bonds: Vec<BondConfig>,
     /// Where metrics are served besides the control socket.
     pub metrics: Option<Metrics>,
+    /// Who may change bonds besides root.
+    pub writers: Option<Writers>,
     /// What a person should know about the files themselves.
     pub notes: Vec<Note>,
 }
@@ -43,6 +47,13 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metrics {
     pub address: SocketAddr,
+    pub origin: Origin,
+}
+
+/// The group whose members may change bonds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Writers {
+    pub group: String,
     pub origin: Origin,
 }
 
@@ -168,6 +179,15 @@ impl Config {
                 return Err(ConfigError::new(bond.origin, problem));
             }
             self.bonds.push(bond);
+        }
+        match (&self.writers, other.writers) {
+            (_, None) => {}
+            (Some(first), Some(second)) if first.group != second.group => {
+                let problem =
+                    Problem::WritersTwice { group: first.group.clone(), first: first.origin.clone() };
+                return Err(ConfigError::new(second.origin, problem));
+            }
+            (_, writers) => self.writers = writers,
         }
         self.notes.extend(other.notes);
         Ok(())

@@ -16,12 +16,12 @@ use ipnet::IpNet;
 
 use super::{
     BondConfig, Config, ConfigError, Datapath, Guard, Metrics, Note, OnExit, Origin, Problem, Route,
-    SlaveConfig,
+    SlaveConfig, Writers,
 };
 use crate::bond::options::{self, BondOptions, OptionError, Setting, SlaveOptions, Unmonitored, closest};
 
 const FILE_KEYS: &[&str] = &["version", "agent", "bond"];
-const AGENT_KEYS: &[&str] = &["metrics"];
+const AGENT_KEYS: &[&str] = &["metrics", "writers"];
 /// Besides the options of a bond.
 const BOND_KEYS: &[&str] = &[
     "slaves",
@@ -50,13 +50,34 @@ const VERSION: &str = "1";
 /// A file cannot be read, or says what is refused; the error names the file and, where one is to blame, the
 /// line.
 pub fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
-    let mut config = Config::default();
+    let mut named = Vec::new();
     for path in paths {
-        for file in files(path)? {
-            let bytes = fs::read(&file).map_err(|error| at_file(&file, error.into()))?;
-            let text = String::from_utf8(bytes).map_err(|_| at_file(&file, Problem::NotText))?;
-            config.merge(parse(&file, &text)?)?;
+        let files = if path.is_dir() { files_in(path)? } else { vec![path.clone()] };
+        if files.is_empty() {
+            return Err(at_file(path, Problem::NoFiles));
         }
+        named.extend(files);
+    }
+    read_files(&named)
+}
+
+/// The same, of one directory that may be empty, or not be there at all.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_if_any(directory: &Path) -> Result<Config, ConfigError> {
+    if !directory.exists() {
+        return Ok(Config::default());
+    }
+    read_files(&files_in(directory)?)
+}
+
+fn read_files(files: &[PathBuf]) -> Result<Config, ConfigError> {
+    let mut config = Config::default();
+    for file in files {
+        let bytes = fs::read(file).map_err(|error| at_file(file, error.into()))?;
+        let text = String::from_utf8(bytes).map_err(|_| at_file(file, Problem::NotText))?;
+        config.merge(parse(file, &text)?)?;
     }
     config.check()?;
     let doubts: Vec<_> = config.bonds.iter().flat_map(BondConfig::doubts).collect();
@@ -78,11 +99,11 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
 
     let mut bonds = Vec::new();
     let mut version = None;
-    let mut metrics = None;
+    let (mut metrics, mut writers) = (None, None);
     for entry in file.entries(root.get_ref()) {
         match entry.key {
             "version" => version = Some(entry.scalar()?),
-            "agent" => metrics = agent(&entry)?,
+            "agent" => (metrics, writers) = agent(&entry)?,
             "bond" => bonds = entry.table()?,
             _ => return Err(entry.unknown("the file", FILE_KEYS)),
         }
@@ -93,30 +114,22 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         Some(_) => {}
     }
     let bonds = bonds.iter().map(bond).collect::<Result<_, _>>()?;
-    Ok(Config { bonds, metrics, notes: Vec::new() })
-}
-
-/// Where metrics are served.
-fn agent(table: &Entry) -> Result<Option<Metrics>, ConfigError> {
-    let mut metrics = None;
-    for entry in table.table()? {
-        match entry.key {
-            "metrics" => {
-                let address = entry.parsed("an address and a port, like 127.0.0.1:9815")?;
-                metrics = Some(Metrics { address, origin: entry.origin() });
-            }
-            _ => return Err(entry.unknown("agent", AGENT_KEYS)),
-        }
-    }
-    Ok(metrics)
+    Ok(Config { bonds, metrics, writers, notes: Vec::new() })
 }
 
 /// Writes what [`parse`] reads; options that have their defaults are left out.
 pub fn write(config: &Config) -> String {
     let mut text = format!("version = {VERSION}\n");
-    if let Some(Metrics { address, .. }) = &config.metrics {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "\n[agent]\nmetrics = \"{address}\"");
+    if config.metrics.is_some() || config.writers.is_some() {
+        text.push('\n');
+        let mut lines = Lines { text: &mut text };
+        lines.table("agent");
+        if let Some(metrics) = &config.metrics {
+            lines.pair("metrics", string(&metrics.address.to_string()));
+        }
+        if let Some(writers) = &config.writers {
+            lines.pair("writers", string(&writers.group));
+        }
     }
     for bond in &config.bonds {
         text.push('\n');
@@ -125,23 +138,38 @@ pub fn write(config: &Config) -> String {
     text
 }
 
-fn files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
+/// In the order of their names.
+fn files_in(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(path).map_err(|error| at_file(path, error.into()))? {
-        let file = entry.map_err(|error| at_file(path, error.into()))?.path();
+    for entry in fs::read_dir(directory).map_err(|error| at_file(directory, error.into()))? {
+        let file = entry.map_err(|error| at_file(directory, error.into()))?.path();
         if file.extension().is_some_and(|extension| extension == "toml") {
             files.push(file);
         }
     }
     files.sort();
-    if files.is_empty() { Err(at_file(path, Problem::NoFiles)) } else { Ok(files) }
+    Ok(files)
 }
 
 fn at_file(path: &Path, problem: Problem) -> ConfigError {
     ConfigError::new(Origin::File { path: path.to_owned(), line: None }, problem)
+}
+
+fn agent(table: &Entry) -> Result<(Option<Metrics>, Option<Writers>), ConfigError> {
+    let (mut metrics, mut writers) = (None, None);
+    for entry in table.table()? {
+        match entry.key {
+            "metrics" => {
+                let address = entry.parsed("an address and a port, like 127.0.0.1:9815")?;
+                metrics = Some(Metrics { address, origin: entry.origin() });
+            }
+            "writers" => {
+                writers = Some(Writers { group: entry.string()?.to_owned(), origin: entry.origin() });
+            }
+            _ => return Err(entry.unknown("agent", AGENT_KEYS)),
+        }
+    }
+    Ok((metrics, writers))
 }
 
 fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
@@ -621,6 +649,11 @@ mod tests {
             ("version = 2", "a.toml: version = 2: this xbond reads version 1"),
             ("version = 1\nbonds = 1", "a.toml:2: bonds: no such key in the file; did you mean bond?"),
             ("version = 1\nbond = 3", "a.toml:2: bond: an integer where a table is wanted"),
+            (
+                "version = 1\n[agent]\nreaders = \"x\"",
+                "a.toml:3: readers: no such key in agent; there are: writers",
+            ),
+            ("version = 1\n[agent]\nwriters = 4", "a.toml:3: writers: an integer where text is wanted"),
         ];
         for (text, said) in table {
             assert_eq!(refusal(text), said);
@@ -767,6 +800,39 @@ mod tests {
             read(&paths).unwrap_err().to_string(),
             format!("{}:2: bond bond1 is already defined in {}:2", at("30-c.toml"), at("10-a.toml"))
         );
+    }
+
+    #[test]
+    fn a_directory_that_need_not_have_files() {
+        let directory = tempfile::tempdir().unwrap();
+        for path in [directory.path().to_owned(), directory.path().join("nosuch")] {
+            assert_eq!(read_if_any(&path).unwrap(), Config::default());
+        }
+        fs::write(directory.path().join("a.toml"), "version = 1\n[bond.bond0]\nmiimon = 100\n").unwrap();
+        assert_eq!(read_if_any(directory.path()).unwrap().bonds[0].name, "bond0");
+    }
+
+    #[test]
+    fn an_agent_has_one_group_of_writers() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, group: &str| {
+            let text = format!("version = 1\n[agent]\nwriters = \"{group}\"\n");
+            fs::write(directory.path().join(name), text).unwrap();
+        };
+        write("10-a.toml", "netadmin");
+        write("20-b.toml", "netadmin");
+        let config = read(&[directory.path().to_owned()]).unwrap();
+        assert_eq!(config.writers.as_ref().unwrap().group, "netadmin");
+        assert_eq!(read_text(&super::write(&config)).unwrap().writers.unwrap().group, "netadmin");
+        write("20-b.toml", "wheel");
+        let error = read(&[directory.path().to_owned()]).unwrap_err().to_string();
+        let at = |name: &str| directory.path().join(name).display().to_string();
+        let said = format!(
+            "{}:3: writers is netadmin already in {}:3; an agent has one group of them",
+            at("20-b.toml"),
+            at("10-a.toml")
+        );
+        assert_eq!(error, said);
     }
 
     #[test]

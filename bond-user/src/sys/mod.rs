@@ -22,6 +22,7 @@ pub mod netns;
 pub mod offload;
 pub mod probe;
 pub mod softnet;
+pub mod sysctl;
 pub mod sysfs;
 #[cfg(test)]
 mod testing;
