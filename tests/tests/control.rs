@@ -124,8 +124,8 @@ fn an_agent_has_the_bonds_of_etc_xbond_or_waits_for_some() {
     idle.assert_holds(host, "a bond that could not be added");
     assert_eq!(xbond(host, &format!("add {BOND0}")), READY);
     meet(&lab);
-    let exists = "xbond: bond0: this agent has a bond of that name; change it by `xbond set`, or by its file and \
-                  `xbond reload`\n? 2\n";
+    let exists = "xbond: bond0: this agent has it already; change it by `xbond set`, or by its file and `xbond \
+                  reload`\n? 2\n";
     assert_eq!(xbond(host, &format!("add {BOND0}")), exists);
 
     // No file has ever had it: it stays, until a file has it.
@@ -566,7 +566,9 @@ fn who_may_look_and_who_may_change() {
     let reader = "--reuid=65534 --regid=65534 --groups=4711";
     let primary = "--reuid=65534 --regid=4711 --clear-groups";
     let writer = "--reuid=65534 --regid=65534 --groups=4711,4712";
-    for ids in [reader, primary, writer, "--reuid=0"] {
+    let groups: String = (5000..5100).map(|group| format!("{group},")).collect();
+    let in_many = format!("--reuid=65534 --regid=65534 --groups={groups}4711");
+    for ids in [reader, primary, writer, "--reuid=0", &in_many] {
         assert!(ask_as(host, ids, &[BONDS]).ends_with(" 200"), "{ids}");
     }
     let not_a_writer = denied("only root and members of group netadmin may change bonds");
@@ -752,6 +754,15 @@ fn hostile_peers_cost_nobody_anything() {
     let mut nothing = Vec::new();
     let _ = silent.read_to_end(&mut nothing);
     assert_eq!(String::from_utf8_lossy(&nothing), "");
+
+    // What is for files, and not for requests.
+    let toml = r#"{"toml":"version = 1\n[agent]\nwriters = \"users\"\n"}"#;
+    let mut answer = String::new();
+    let mut peer = UnixStream::connect(&path).unwrap();
+    peer.write_all(&post("/v1/bonds", toml)).unwrap();
+    peer.read_to_string(&mut answer).unwrap();
+    let said = r#"{"error":"the request:3: writers is for the files that an agent is started with"}"#;
+    assert!(answer.starts_with("HTTP/1.1 422 ") && answer.ends_with(said), "{answer}");
 
     // Somebody who asks for a change and leaves: it is made whole.
     let mut leaves = UnixStream::connect(&path).unwrap();

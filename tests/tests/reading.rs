@@ -21,11 +21,16 @@ use nix::{
 };
 use serde_json::Value;
 use xbond_tests::{
-    Cut, Lab, NetNs, PATIENCE, Policy,
+    Cut, Lab, NetNs, PATIENCE, Policy, Xbond,
     lab::Datapath,
     skip_if_unable,
     xbond::{binary, cli},
 };
+
+/// A bond whose failovers are the agent's: no packet on its way makes one.
+fn unguarded<'lab>(lab: &'lab Lab, options: &[&str]) -> Xbond<'lab> {
+    bond_with(lab, Datapath::Tc, options, &["--guard", "off"])
+}
 
 /// What differs from run to run.
 const VOLATILE: [(&str, &str); 15] = [
@@ -153,7 +158,7 @@ fn show_reads_well_and_json_is_what_the_schema_says() {
     let lab = Lab::scenario().unwrap();
     lab.host.ip("link set enp0s8 up addrgenmode none").unwrap();
     lab.host.ip("address add 192.0.2.8/24 dev enp0s8").unwrap();
-    let xbond = bond(&lab, Datapath::Tc, &["fail_over_mac=active", "miimon=10000"]);
+    let xbond = unguarded(&lab, &["fail_over_mac=active", "miimon=10000"]);
     let show = |arguments: &[&str]| xbond.cli([&["show", BOND], arguments].concat()).unwrap();
     transcript!(show(&[]), @r"
     bond0: active slave enp0s8, carrier up, mac 08:00:27:e8:26:58
@@ -170,7 +175,7 @@ fn show_reads_well_and_json_is_what_the_schema_says() {
       datapath=tc port=bond0-port ifindex=N port_ifindex=N
       host_mac=08:00:27:27:a9:2d mtu=1500 on_exit=down
       ACTIVE: generation N, draining none
-      carrier guard on
+      carrier guard off: as configured
       pins /sys/fs/bpf/xbond/COOKIE/bond0
       files /run/xbond/COOKIE/bond0
       options all_slaves_active=0 arp_all_targets=any arp_interval=0
@@ -262,7 +267,7 @@ fn a_failover_leaves_a_receipt() {
     skip_if_unable!();
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
-    let xbond = bond(&lab, Datapath::Tc, &["fail_over_mac=active", "miimon=10000"]);
+    let xbond = unguarded(&lab, &["fail_over_mac=active", "miimon=10000"]);
     let first = &receipts(&lab.host)[0];
     assert_eq!((&first["from"], text(&first["to"])), (&Value::Null, "enp0s8"));
     assert_eq!((text(&first["reason"]), text(&first["chosen"])), ("joined", "only_one_up"));
@@ -338,10 +343,73 @@ fn a_failover_that_no_event_told_was_seen_by_miimon() {
     skip_if_unable!();
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
-    let xbond = bond_with(&lab, Datapath::Tc, &["miimon=50"], &["--no-link-events"]);
+    let xbond = bond_with(&lab, Datapath::Tc, &["miimon=50"], &["--no-link-events", "--guard", "off"]);
     lab.cut("enp0s8", Cut::Carrier).unwrap();
     let receipt = receipt_to(&lab.host, "enp0s9");
     assert_eq!((text(&receipt["seen"]), &receipt["steps"]["macs_us"]), ("miimon", &Value::Null));
+    xbond.stop().unwrap();
+}
+
+/// The data plane had switched before the agent knew: the receipt says when.
+#[test]
+fn a_failover_of_the_guard_is_on_a_receipt_too() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    let xbond = bond(&lab, Datapath::Tc, &["miimon=10000"]);
+    let guard = common::show(&xbond)["guard"].clone();
+    if guard != "on" {
+        return skip(&format!("the carrier guard is {guard}"));
+    }
+    let (monitor, _) = Monitor::start(&lab.host, &["-j"]);
+    let is_the_guards = |receipt: &Value| receipt["seen"] == "guard";
+    // A link event may be faster, once and again.
+    for (from, to) in [("enp0s8", "enp0s9"), ("enp0s9", "enp0s8")].into_iter().cycle().take(20) {
+        let traffic = common::traffic(&lab, 20_000);
+        traffic.wait_for_more(1_000).unwrap();
+        lab.cut(from, Cut::Carrier).unwrap();
+        let receipt = receipt_to(&lab.host, to);
+        traffic.stop().unwrap();
+        assert_eq!(monitor.next_of("failover")["receipt"], receipt);
+        lab.mend(from, Cut::Carrier).unwrap();
+        common::wait_for_status(&xbond, from, "up");
+        if is_the_guards(&receipt) {
+            assert_eq!((text(&receipt["from"]), &receipt["steps"]["switch_us"]), (from, &0.into()));
+            assert!(["carrier_guard", "link_failed"].contains(&text(&receipt["reason"])), "{receipt:#}");
+            assert!(receipt["steps"]["announce_us"].is_u64(), "{receipt:#}");
+            let detect = receipt["steps"]["detect_us"].as_u64().unwrap();
+            assert!(detect < 10_000_000, "{detect}");
+            return xbond.stop().map(drop).unwrap();
+        }
+    }
+    panic!("no failover of the guard: {:#?}", receipts(&lab.host));
+}
+
+/// Receipts are the bond's, not the agent's.
+#[test]
+fn receipts_survive_an_agent_and_the_next_one_adds_to_them() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    let xbond = unguarded(&lab, &[]);
+    lab.cut("enp0s8", Cut::Carrier).unwrap();
+    receipt_to(&lab.host, "enp0s9");
+    lab.mend("enp0s8", Cut::Carrier).unwrap();
+    common::wait_for_status(&xbond, "enp0s8", "up");
+    let before = receipts(&lab.host);
+    xbond.kill().unwrap();
+    let file = run_directory(&lab.host).join("bond0/receipts.ndjson");
+    let mut torn = fs::OpenOptions::new().append(true).open(&file).unwrap();
+    torn.write_all(b"{\"version\":1,\"bond\":\"bo").unwrap();
+
+    let xbond = unguarded(&lab, &[]);
+    assert_eq!(common::show(&xbond)["last_failover"], before[before.len() - 1]);
+    xbond.set(BOND, "active_slave=enp0s8").unwrap();
+    let last = receipt_to(&lab.host, "enp0s8");
+    assert_eq!(text(&last["reason"]), "requested");
+    let after = receipts(&lab.host);
+    assert_eq!(after[..before.len()], before);
+    assert_eq!(after.last(), Some(&last));
     xbond.stop().unwrap();
 }
 
@@ -351,7 +419,7 @@ fn a_receipt_counts_what_was_dropped() {
     skip_if_unable!();
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
-    let xbond = bond(&lab, Datapath::Tc, &["num_grat_arp=0"]);
+    let xbond = unguarded(&lab, &["num_grat_arp=0"]);
     lab.cut("enp0s9", Cut::Carrier).unwrap();
     common::wait_for_status(&xbond, "enp0s9", "down");
     lab.cut("enp0s8", Cut::Carrier).unwrap();
@@ -385,7 +453,7 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
     let error = show(&[]).unwrap_err().to_string();
     assert!(error.contains("no agent runs in this network namespace; start one with `xbond run`"), "{error}");
 
-    let xbond = bond(&lab, Datapath::Tc, &["fail_over_mac=active", "miimon=10000"]);
+    let xbond = unguarded(&lab, &["fail_over_mac=active", "miimon=10000"]);
     lab.cut("enp0s8", Cut::Carrier).unwrap();
     let before = receipt_to(&lab.host, "enp0s9");
     let known = common::show(&xbond);
@@ -406,7 +474,7 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
       datapath=tc port=bond0-port ifindex=N port_ifindex=N
       host_mac=08:00:27:27:a9:2d mtu=1500
       ACTIVE: generation N, draining none
-      carrier guard on
+      carrier guard off: so the agent left it
       pins /sys/fs/bpf/xbond/COOKIE/bond0
       files /run/xbond/COOKIE/bond0
       options all_slaves_active=0 fail_over_mac=active
@@ -472,7 +540,7 @@ fn monitor_tells_what_happens() {
     skip_if_unable!();
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
-    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let xbond = unguarded(&lab, &[]);
     let (all, state) = Monitor::start(&lab.host, &["-j"]);
     let state = json(&state);
     conforms("event", &state);
@@ -610,7 +678,7 @@ fn metrics_are_served_where_asked_for() {
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
     lab.host.ip("link set lo up").unwrap();
-    let xbond = bond_with(&lab, Datapath::Tc, &[], &["--metrics", "127.0.0.1:9815"]);
+    let xbond = bond_with(&lab, Datapath::Tc, &[], &["--metrics", "127.0.0.1:9815", "--guard", "off"]);
     let get = |line: &str| {
         let request = format!("{line} HTTP/1.1\r\nHost: xbond\r\nConnection: close\r\n\r\n");
         let exchange = || {

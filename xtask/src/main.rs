@@ -1,6 +1,7 @@
 //! xbond's own tools. `cargo xtask --help` lists them.
 
 mod machine;
+mod parity;
 mod run;
 mod setup;
 mod test;
@@ -30,7 +31,7 @@ enum Verb {
     Test(test::Arguments),
     /// Compares xbond with the kernel's bonding driver, in an emulated machine whose kernel has it
     Vm(vm::Arguments),
-    /// Checks formatting, lints, who imports whom, and that unsafe code is explained
+    /// Checks formatting, lints, who imports whom, that unsafe code is explained, and what docs/PARITY.md names
     Tidy,
 }
 

@@ -10,7 +10,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use bond_common::{abi::BondEntry, mac::Mac};
+use bond_common::{
+    abi::{BondEntry, Slot},
+    mac::Mac,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -27,14 +30,14 @@ use super::{
     places::Places,
     prober::{self, Prober},
     receipts::{History, Scribe},
-    record::{Pair, Record},
+    record::{Pair, Record, Shape},
     slaves::Wanted,
 };
 use crate::{
     bond::{
-        NewBond,
+        Left, NewBond,
         event::{Event, NewSlave},
-        options::SlaveOptions,
+        options::{BondOptions, SlaveOptions},
     },
     config::{self, BondConfig, Destination, SlaveConfig},
     sys::{
@@ -133,7 +136,13 @@ pub async fn bring_up(
 
     // From here on things change, and each change is on disk before it is made.
     machine.places.make_run_of(&config.name)?;
-    let record = Record::new(&machine.places, &config.name, pair.clone(), port_found.clone());
+    let shape = Shape {
+        pair: pair.clone(),
+        port: port_found.clone(),
+        datapath: hook.to_string(),
+        queues: queues.count(),
+    };
+    let record = Record::new(&machine.places, &config.name, shape);
     record.save()?;
 
     let pins = machine.places.pins_of(&config.name);
@@ -154,57 +163,26 @@ pub async fn bring_up(
         (None, None) => return Err(AgentError::NoSuchBond(config.name.clone())),
     };
     data_plane.attach_port(&side.port_name, side.host.port())?;
-    let options = &config.options;
-    let guard = GuardState::new(config.guard, &machine.kernel, options);
+    let options = config.options.clone();
+    let guard = GuardState::new(config.guard, &machine.kernel, &options);
     let entry = BondEntry::new(options.fail_over_mac, side.host.port(), side.host_mac, machine.cookie)
         .with_host_device(side.host_device)
-        .with_flags(side.flags | effects::option_flags(options, guard));
+        .with_flags(side.flags | effects::option_flags(&options, guard));
     data_plane.maps().set_bond(entry);
-    watch_data_plane(&config.name, &mut data_plane, (machine.engine.clone(), id));
 
     let maps = data_plane.maps();
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let bond = NewBond {
-        name: config.name.clone(),
-        mac,
-        mac_assigned: assigned.is_some(),
-        prearm: config.prearm,
-        seed: random(),
-        options: options.clone(),
-    };
-    let (to_prober, rounds) = mpsc::unbounded_channel();
-    let of =
-        prober::Of { id, bond: config.name.clone(), maps: Arc::clone(&maps), engine: machine.engine.clone() };
-    let asking = Prober::new(of, side.host, machine.devices.netlink.clone())?;
-    tokio::spawn(asking.run(rounds));
-    let member = Member {
-        id,
-        bond,
-        maps: Arc::clone(&maps),
-        effects: sender.clone(),
-        prober: to_prober,
-        host: side.host.device(),
-    };
-    machine.engine.send(Input::Add(Box::new(member)));
-    let run = machine.places.run_of(&config.name);
-    let scribe = Scribe::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps));
-    let history = scribe.history();
-    let parts = Parts {
-        id,
-        bond: config.name.clone(),
-        devices: machine.devices.clone(),
-        blocking: BlockingNetlink::open()?,
+    let plane = Plane {
         data_plane,
         entry,
         host: side.host,
         mtu,
-        engine: machine.engine.clone(),
+        mac,
+        mac_assigned: assigned.is_some(),
+        options,
         record,
-        scribe,
-        wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
+        left: None,
     };
-    machine.tasks.add(id, tokio::spawn(Effects::new(parts).run(receiver)));
-
+    let (sender, history) = start(machine, id, config, plane)?;
     for note in config.notes.iter().chain(&config.doubts()) {
         info!("{note}");
     }
@@ -230,8 +208,75 @@ pub async fn bring_up(
     Ok(Made { hook, queues, host: side.host, port: side.port_name, maps, effects: sender, wanted, history })
 }
 
+/// A data plane that is ready for its engine.
+pub struct Plane {
+    pub data_plane: DataPlane,
+    /// What BOND holds.
+    pub entry: BondEntry,
+    pub host: Host,
+    /// Bytes.
+    pub mtu: u32,
+    /// The bond's.
+    pub mac: Mac,
+    pub mac_assigned: bool,
+    pub options: BondOptions,
+    pub record: Record,
+    /// What another agent has left, and how its slaves were found.
+    pub left: Option<(Left, Vec<(Slot, Found)>)>,
+}
+
+/// Gives a data plane its engine, its task and its prober.
+pub fn start(
+    machine: &Machine,
+    id: BondId,
+    config: &BondConfig,
+    plane: Plane,
+) -> Result<(mpsc::UnboundedSender<Effect>, History), AgentError> {
+    let Plane { mut data_plane, entry, host, mtu, mac, mac_assigned, options, record, left } = plane;
+    watch_data_plane(&config.name, &mut data_plane, (machine.engine.clone(), id));
+    let maps = data_plane.maps();
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let (to_prober, rounds) = mpsc::unbounded_channel();
+    let of =
+        prober::Of { id, bond: config.name.clone(), maps: Arc::clone(&maps), engine: machine.engine.clone() };
+    let asking = Prober::new(of, host, machine.devices.netlink.clone())?;
+    let run = machine.places.run_of(&config.name);
+    let scribe = Scribe::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps));
+    let history = scribe.history();
+    let parts = Parts {
+        id,
+        bond: config.name.clone(),
+        devices: machine.devices.clone(),
+        blocking: BlockingNetlink::open()?,
+        data_plane,
+        entry,
+        host,
+        mtu,
+        engine: machine.engine.clone(),
+        record,
+        scribe,
+        wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
+    };
+    let (left, found) = left.unzip();
+    let effects = Effects::new(parts, found.unwrap_or_default());
+    let bond = NewBond {
+        name: config.name.clone(),
+        mac,
+        mac_assigned,
+        prearm: config.prearm,
+        seed: random(),
+        options,
+    };
+    let member =
+        Member { id, bond, left, maps, effects: sender.clone(), prober: to_prober, host: host.device() };
+    tokio::spawn(asking.run(rounds));
+    machine.engine.send(Input::Add(Box::new(member)));
+    machine.tasks.add(id, tokio::spawn(effects.run(receiver)));
+    Ok((sender, history))
+}
+
 /// Waits until what the slaves' joining set off is done: the election, the bond's carrier and MAC.
-async fn settle(
+pub async fn settle(
     machine: &Machine,
     id: BondId,
     effects: &mpsc::UnboundedSender<Effect>,
@@ -280,14 +325,11 @@ async fn enslave(
     joined.await.map_err(|_| Stopping)?
 }
 
-/// A bond's name must be free, here and in what earlier agents left.
+/// A bond's name must be free; what earlier agents left was adopted, or is gone.
 async fn refuse_existing(machine: &Machine, config: &BondConfig) -> Result<(), AgentError> {
     let name = &config.name;
     if machine.places.reserves(name) {
         return Err(AgentError::Reserved(name.clone()));
-    }
-    if machine.places.has(name) {
-        return Err(AgentError::LeftBehind(name.clone()));
     }
     match kind_of(machine, name).await? {
         Some(kind) => Err(AgentError::NameTaken { name: name.clone(), kind }),
@@ -427,7 +469,7 @@ async fn take_port(
 }
 
 /// bond0 up, with its addresses and routes.
-async fn configure(devices: &Devices, bond: u32, config: &BondConfig) -> Result<(), AgentError> {
+pub async fn configure(devices: &Devices, bond: u32, config: &BondConfig) -> Result<(), AgentError> {
     devices.netlink.set(bond, LinkSetting::Up(true)).await?;
     for address in &config.addresses {
         devices.netlink.add_address(&Address::new(bond, address.addr(), address.prefix_len())).await?;

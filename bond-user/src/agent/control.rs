@@ -48,6 +48,7 @@ use super::{
     reading::Scope,
 };
 use crate::{
+    config::{Config, toml},
     report::{json::Report, metrics, receipt::Log},
     sys::SysError,
 };
@@ -346,14 +347,18 @@ async fn no_such_request(method: Method, uri: Uri) -> Response {
     let error = format!(
         "{method} {uri}: no such request; there are GET and POST /v1/bonds, GET and DELETE /v1/bonds/NAME, \
          POST /v1/bonds/NAME/options, POST /v1/bonds/NAME/slaves, DELETE /v1/bonds/NAME/slaves/IF, \
-         POST /v1/bonds/NAME/slaves/IF/options, POST /v1/reload, GET /v1/events, \
-         GET /v1/bonds/NAME/events, GET /v1/bonds/NAME/log, and GET /metrics"
+         POST /v1/bonds/NAME/slaves/IF/options, POST /v1/reload, GET /v1/events, GET /v1/bonds/NAME/events, \
+         GET /v1/bonds/NAME/log, and GET /metrics"
     );
     failure(StatusCode::NOT_FOUND, &error)
 }
 
 async fn add(State(agent): State<Arc<Agent>>, Json(new): Json<NewBonds>) -> Response {
-    match crate::config::toml::parse(FilePath::new("the request"), &new.toml) {
+    match toml::parse(FilePath::new("the request"), &new.toml) {
+        Ok(Config { writers: Some(writers), .. }) => {
+            let error = format!("{}: writers is for the files that an agent is started with", writers.origin);
+            failure(StatusCode::UNPROCESSABLE_ENTITY, &error)
+        }
         Ok(config) => outcome(agent.add_bonds(config, new.missing_slaves).await),
         Err(error) => failure(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
     }
@@ -385,18 +390,18 @@ async fn log(State(agent): State<Arc<Agent>>, Path(name): Path<String>) -> Resul
 }
 
 async fn events(State(agent): State<Arc<Agent>>) -> Result<Response, Response> {
-    follow(&agent, None).await
+    tell(&agent, None).await
 }
 
 async fn events_of_one(
     State(agent): State<Arc<Agent>>,
     Path(name): Path<String>,
 ) -> Result<Response, Response> {
-    follow(&agent, Some(name)).await
+    tell(&agent, Some(name)).await
 }
 
 /// NDJSON, for as long as the reader wants it and keeps up.
-async fn follow(agent: &Agent, only: Option<String>) -> Result<Response, Response> {
+async fn tell(agent: &Agent, only: Option<String>) -> Result<Response, Response> {
     let (listener, first) = agent.listen(only.as_deref()).await.map_err(answer)?;
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
     Ok((kind, body::Body::from_stream(listener.lines(first, only))).into_response())

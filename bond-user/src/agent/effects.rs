@@ -125,6 +125,10 @@ struct Slave {
 }
 
 impl Slave {
+    fn new(found: Found) -> Self {
+        Self { ifindex: found.ifindex, name: found.name.clone(), found, socket: None }
+    }
+
     fn send(&mut self, frames: &[BytesMut]) -> Result<(), SysError> {
         let socket = match &self.socket {
             Some(socket) => socket,
@@ -199,7 +203,8 @@ pub struct Wishes {
 }
 
 impl Effects {
-    pub fn new(parts: Parts) -> Self {
+    /// `left` are the slaves that another agent has left, as they were found.
+    pub fn new(parts: Parts, left: Vec<(Slot, Found)>) -> Self {
         let Parts {
             id,
             bond,
@@ -214,6 +219,9 @@ impl Effects {
             wanted,
             scribe,
         } = parts;
+        let further_macs = left.first().map(|(_, found)| found.unicast.clone()).unwrap_or_default();
+        let wire_mac = |(slot, _): &(Slot, Found)| data_plane.maps().slave(*slot).wire_mac();
+        let prearmed = left.first().filter(|_| wanted.prearm).map(wire_mac);
         Self {
             id,
             bond,
@@ -227,12 +235,12 @@ impl Effects {
             record,
             scribe,
             wanted,
-            slaves: HashMap::new(),
+            slaves: left.into_iter().map(|(slot, found)| (slot, Slave::new(found))).collect(),
             waiting: HashMap::new(),
             leaving: HashMap::new(),
-            further_macs: Vec::new(),
+            further_macs,
             announced: Announced::default(),
-            prearmed: None,
+            prearmed,
             settling: None,
         }
     }
@@ -405,7 +413,7 @@ impl Effects {
         }
         let link = self.devices.netlink.link_by_index(ifindex).await?;
         let (speed, duplex) = self.devices.ethtool.speed(ifindex);
-        self.slaves.insert(slot, Slave { ifindex, name, found, socket: None });
+        self.slaves.insert(slot, Slave { name, ..Slave::new(found) });
         Ok(Link { up: link.has_link(), speed, duplex })
     }
 

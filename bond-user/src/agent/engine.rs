@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     bond::{
-        Engine, NewBond, Refusal, Time,
+        Engine, Left, NewBond, Refusal, Time,
         command::{Command, Notice, Seen},
         event::{Duplex, Event, Heard, Link, Speed},
         status::BondStatus,
@@ -76,6 +76,8 @@ pub enum Input {
 pub struct Member {
     pub id: BondId,
     pub bond: NewBond,
+    /// What another agent has left of it.
+    pub left: Option<Left>,
     pub maps: Arc<Maps>,
     pub effects: tasks::UnboundedSender<Effect>,
     pub prober: tasks::UnboundedSender<prober::Input>,
@@ -221,22 +223,29 @@ impl Loop {
         let reader = self.reader.as_ref();
         match input {
             Input::Add(member) => {
-                let Member { id, bond, maps, effects, prober, host } = *member;
-                let running = Running {
-                    engine: Engine::new(bond),
+                let Member { id, bond, left, maps, effects, prober, host } = *member;
+                let slaves = left.iter().flat_map(|left| &left.slaves);
+                let links = slaves.clone().map(|slave| (slave.slot, slave.link)).collect();
+                let entries = slaves.map(|slave| (slave.slot, maps.slave(slave.slot))).collect();
+                let mut running = Running {
+                    engine: match left {
+                        Some(left) => Engine::adopt(now(), bond, left),
+                        None => Engine::new(bond),
+                    },
                     word: maps.active(),
                     bond: maps.bond(),
                     maps,
                     effects,
                     prober,
                     host,
-                    links: HashMap::new(),
+                    links,
                     pace: Pace::default(),
                     switch: Switched::default(),
                     followed: Switched::default(),
                     none_since: None,
-                    entries: HashMap::new(),
+                    entries,
                 };
+                running.carry_out(reader);
                 self.bonds.insert(id, running);
             }
             Input::Remove(id) => {
@@ -316,6 +325,7 @@ impl Running {
 
     fn active_is(&mut self, found: ActiveWord) {
         self.word = found;
+        self.maps.set_known(found);
         let (active, draining, usable) = (found.active(), found.draining(), found.usable());
         let _ = self.handle(Event::ActiveChanged { active, draining, usable });
         let Pace { handled, decided, .. } = self.pace;
@@ -473,6 +483,7 @@ impl Running {
                     match self.maps.exchange_active(self.word, next) {
                         Ok(()) => {
                             self.word = next;
+                            self.maps.set_known(next);
                             let (pace, generation) = (self.pace, next.generation());
                             self.switch = Switched { pace, at: now(), generation, by: Writer::Agent };
                         }

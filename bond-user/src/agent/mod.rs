@@ -4,6 +4,7 @@
 //! this module joins the two with the machine, the control socket and the signals.
 
 mod access;
+mod adopt;
 mod bring_up;
 pub mod control;
 mod effects;
@@ -120,15 +121,14 @@ pub enum AgentError {
     )]
     PortNameTaken { bond: String, port: String },
     #[error(
-        "{0} was left behind by an agent that is gone, or told to keep it; take it down with `xbond down {0} --force`"
+        "{bond} was left by another agent and goes on, but cannot be adopted: {why}; to have it made anew, which interrupts \
+         it: xbond down {bond} --force"
     )]
-    LeftBehind(String),
+    CannotAdopt { bond: String, why: String },
+    #[error("{0}: this agent has it already; change it by `xbond set`, or by its file and `xbond reload`")]
+    HasBond(String),
     #[error("{slave}: has MAC {found}, but HWADDR says {wanted}; this is another NIC than the file means")]
     OtherNic { slave: String, found: bond_common::mac::Mac, wanted: bond_common::mac::Mac },
-    #[error(
-        "{0}: this agent has a bond of that name; change it by `xbond set`, or by its file and `xbond reload`"
-    )]
-    BondExists(String),
     #[error("{0}; everything is as it was")]
     BadConfig(#[from] ConfigError),
     #[error(
@@ -247,6 +247,7 @@ struct Bond {
     config: BondConfig,
     /// The agent's own files name it: whether it is there is their business.
     of_files: bool,
+    past: Past,
     hook: Hook,
     queues: Queues,
     host: Host,
@@ -399,15 +400,20 @@ impl Agent {
         };
         for bond in config.bonds {
             let name = bond.name.clone();
-            let id = self.new_id();
-            let answer = tokio::select! {
-                answer = self.add(id, bond, self.missing_slaves()) => answer,
-                () = signals.end() => Err(AgentError::Interrupted),
+            let (id, missing) = (self.new_id(), self.missing_slaves());
+            // What goes on already is taken over as a whole; a signal that comes meanwhile is heard after it.
+            let answer = match self.adopt(id, &bond, missing).await {
+                Ok(Adoption::Done) => Ok(()),
+                Ok(Adoption::NothingLeft) => tokio::select! {
+                    answer = self.make(id, bond, missing) => answer,
+                    () = signals.end() => Err(AgentError::Interrupted),
+                },
+                Err(error) => Err(error),
             };
             if let Err(error) = answer {
                 self.undo(id, &name, &error).await;
                 socket.remove();
-                self.end(Ending::Down).await?;
+                self.end(Ending::Undo).await?;
                 return Err(error);
             }
             if let Some(bond) = self.bonds.lock().await.get_mut(&name) {
@@ -419,7 +425,7 @@ impl Agent {
         let serving = match socket.open(&path) {
             Ok(listener) => tokio::spawn(control::serve(listener, Arc::clone(&self))),
             Err(source) => {
-                self.end(Ending::Down).await?;
+                self.end(Ending::Undo).await?;
                 return Err(AgentError::File { path, source });
             }
         };
@@ -500,12 +506,16 @@ impl Agent {
     async fn add_or_undo(&self, config: BondConfig, missing: MissingSlaves, outcome: &mut Outcome) {
         let (id, name) = (self.new_id(), config.name.clone());
         if self.bonds.lock().await.contains_key(&name) {
-            return outcome.fail(&name, &AgentError::BondExists(name.clone()));
+            return outcome.fail(&name, &AgentError::HasBond(name.clone()));
         }
         if let Err(error) = Kernel::check(effects::hook(config.datapath, config.port.is_some())) {
             return outcome.fail(&name, &error.into());
         }
-        let answer = self.add(id, config, missing).await;
+        let answer = match self.adopt(id, &config, missing).await {
+            Ok(Adoption::Done) => Ok(()),
+            Ok(Adoption::NothingLeft) => self.make(id, config, missing).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = answer {
             self.undo(id, &name, &error).await;
             return outcome.fail(&name, &error);
@@ -518,16 +528,35 @@ impl Agent {
         }
     }
 
+    /// Takes over a bond that another agent has left.
+    async fn adopt(
+        &self,
+        id: BondId,
+        config: &BondConfig,
+        missing: MissingSlaves,
+    ) -> Result<Adoption, AgentError> {
+        let Some(made) = adopt::adopt(&self.machine, id, config, missing).await? else {
+            return Ok(Adoption::NothingLeft);
+        };
+        self.insert(id, config.clone(), made, Past::Adopted).await;
+        Ok(Adoption::Done)
+    }
+
     /// Brings a bond up. If it fails, or is dropped half-way, [`Self::undo`] puts back what it changed.
-    async fn add(&self, id: BondId, config: BondConfig, missing: MissingSlaves) -> Result<(), AgentError> {
+    async fn make(&self, id: BondId, config: BondConfig, missing: MissingSlaves) -> Result<(), AgentError> {
         let made = bring_up::bring_up(&self.machine, id, &config, missing).await?;
+        self.insert(id, config, made, Past::Made).await;
+        Ok(())
+    }
+
+    async fn insert(&self, id: BondId, config: BondConfig, made: bring_up::Made, past: Past) {
         let bring_up::Made { hook, queues, host, port, maps, effects, wanted, history } = made;
         let name = config.name.clone();
         self.machine.feed.tell(&name, What::Bond { change: BondChange::Up });
+        let of_files = false;
         let bond =
-            Bond { id, config, of_files: false, hook, queues, host, port, maps, effects, history, wanted };
+            Bond { id, config, past, of_files, hook, queues, host, port, maps, effects, history, wanted };
         self.bonds.lock().await.insert(name, bond);
-        Ok(())
     }
 
     async fn undo(&self, id: BondId, bond: &str, cause: &AgentError) {
@@ -535,7 +564,7 @@ impl Agent {
         // bond of that name left.
         if matches!(
             cause,
-            AgentError::LeftBehind(_)
+            AgentError::CannotAdopt { .. }
                 | AgentError::NameTaken { .. }
                 | AgentError::Reserved(_)
                 | AgentError::NoSuchQueue { .. }
@@ -558,7 +587,10 @@ impl Agent {
         let mut answer = Ok(());
         let bonds = std::mem::take(&mut *self.bonds.lock().await);
         for (name, bond) in bonds {
-            let keep = ending == Ending::AsConfigured && bond.config.on_exit == OnExit::Keep;
+            let keep = match ending {
+                Ending::AsConfigured => bond.config.on_exit == OnExit::Keep,
+                Ending::Undo => bond.past == Past::Adopted,
+            };
             if keep {
                 let (reply, kept) = oneshot::channel();
                 let _ = bond.effects.send(Effect::Keep { reply });
@@ -666,7 +698,21 @@ impl Agent {
 enum Ending {
     /// By each bond's on_exit.
     AsConfigured,
-    Down,
+    /// As before it began: what was made goes, what was adopted goes on.
+    Undo,
+}
+
+/// What became of an attempt to take a bond over.
+enum Adoption {
+    Done,
+    NothingLeft,
+}
+
+/// Whether a bond was there before this agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Past {
+    Made,
+    Adopted,
 }
 
 fn slot_of(bond: &str, status: &BondStatus, slave: &str) -> Result<Slot, AgentError> {

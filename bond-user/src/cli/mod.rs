@@ -90,12 +90,12 @@ struct RunArgs {
     /// Let members of this group change bonds; they have to be in group xbond, too, whose members may look
     #[arg(long, value_name = "GROUP")]
     writers: Option<String>,
-    /// Serve Prometheus metrics at http://ADDR:PORT/metrics, too; the control socket always does
-    #[arg(long, value_name = "ADDR:PORT")]
-    metrics: Option<SocketAddr>,
     /// Look at links every miimon only; to measure what events are worth
     #[arg(long, hide = true)]
     no_link_events: bool,
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics, too; the control socket always does
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
     /// Attach tc programs as kernels before 6.6 do; to test that
     #[arg(long, hide = true)]
     clsact: bool,

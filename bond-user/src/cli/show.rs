@@ -47,7 +47,8 @@ fn read(arguments: &ShowArgs) -> Result<Report> {
         Err(error) => error,
     };
     let places = Places::of(netns::cookie()?);
-    if !error.is::<NoAgent>() || kept::names(&places).is_empty() {
+    // One that is just starting, or ending, is not to be looked over the shoulder.
+    if !error.is::<NoAgent>() || places.is_claimed() || kept::names(&places).is_empty() {
         return Err(error);
     }
     caps::check()?;

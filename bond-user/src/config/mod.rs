@@ -35,25 +35,25 @@ pub const MTU_RANGE: RangeInclusive<u32> = 68..=65535;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     pub bonds: Vec<BondConfig>,
-    /// Where metrics are served besides the control socket.
-    pub metrics: Option<Metrics>,
     /// Who may change bonds besides root.
     pub writers: Option<Writers>,
+    /// Where metrics are served besides the control socket.
+    pub metrics: Option<Metrics>,
     /// What a person should know about the files themselves.
     pub notes: Vec<Note>,
-}
-
-/// An address for metrics, and who gave it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Metrics {
-    pub address: SocketAddr,
-    pub origin: Origin,
 }
 
 /// The group whose members may change bonds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Writers {
     pub group: String,
+    pub origin: Origin,
+}
+
+/// An address for metrics, and who gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    pub address: SocketAddr,
     pub origin: Origin,
 }
 
@@ -163,7 +163,7 @@ impl Config {
     /// Adds another file's bonds.
     ///
     /// # Errors
-    /// A bond is in both, or a setting of the agent.
+    /// A bond is in both, or they name different settings of the agent.
     pub fn merge(&mut self, other: Self) -> Result<(), ConfigError> {
         match (&self.metrics, other.metrics) {
             (Some(first), Some(second)) => {

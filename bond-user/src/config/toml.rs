@@ -21,7 +21,7 @@ use super::{
 use crate::bond::options::{self, BondOptions, OptionError, Setting, SlaveOptions, Unmonitored, closest};
 
 const FILE_KEYS: &[&str] = &["version", "agent", "bond"];
-const AGENT_KEYS: &[&str] = &["metrics", "writers"];
+const AGENT_KEYS: &[&str] = &["writers", "metrics"];
 /// Besides the options of a bond.
 const BOND_KEYS: &[&str] = &[
     "slaves",
@@ -99,11 +99,11 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
 
     let mut bonds = Vec::new();
     let mut version = None;
-    let (mut metrics, mut writers) = (None, None);
+    let mut agent = AgentTable::default();
     for entry in file.entries(root.get_ref()) {
         match entry.key {
             "version" => version = Some(entry.scalar()?),
-            "agent" => (metrics, writers) = agent(&entry)?,
+            "agent" => agent = AgentTable::read(&entry)?,
             "bond" => bonds = entry.table()?,
             _ => return Err(entry.unknown("the file", FILE_KEYS)),
         }
@@ -114,22 +114,20 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         Some(_) => {}
     }
     let bonds = bonds.iter().map(bond).collect::<Result<_, _>>()?;
-    Ok(Config { bonds, metrics, writers, notes: Vec::new() })
+    let AgentTable { writers, metrics } = agent;
+    Ok(Config { bonds, writers, metrics, notes: Vec::new() })
 }
 
 /// Writes what [`parse`] reads; options that have their defaults are left out.
 pub fn write(config: &Config) -> String {
     let mut text = format!("version = {VERSION}\n");
-    if config.metrics.is_some() || config.writers.is_some() {
+    let (writers, metrics) = (&config.writers, &config.metrics);
+    if writers.is_some() || metrics.is_some() {
         text.push('\n');
         let mut lines = Lines { text: &mut text };
         lines.table("agent");
-        if let Some(metrics) = &config.metrics {
-            lines.pair("metrics", string(&metrics.address.to_string()));
-        }
-        if let Some(writers) = &config.writers {
-            lines.pair("writers", string(&writers.group));
-        }
+        lines.given("writers", writers.as_ref().map(|writers| string(&writers.group)));
+        lines.given("metrics", metrics.as_ref().map(|metrics| string(metrics.address)));
     }
     for bond in &config.bonds {
         text.push('\n');
@@ -155,21 +153,29 @@ fn at_file(path: &Path, problem: Problem) -> ConfigError {
     ConfigError::new(Origin::File { path: path.to_owned(), line: None }, problem)
 }
 
-fn agent(table: &Entry) -> Result<(Option<Metrics>, Option<Writers>), ConfigError> {
-    let (mut metrics, mut writers) = (None, None);
-    for entry in table.table()? {
-        match entry.key {
-            "metrics" => {
-                let address = entry.parsed("an address and a port, like 127.0.0.1:9815")?;
-                metrics = Some(Metrics { address, origin: entry.origin() });
+/// What is said of the agent itself.
+#[derive(Default)]
+struct AgentTable {
+    writers: Option<Writers>,
+    metrics: Option<Metrics>,
+}
+
+impl AgentTable {
+    fn read(table: &Entry) -> Result<Self, ConfigError> {
+        let mut agent = Self::default();
+        for entry in table.table()? {
+            let origin = entry.origin();
+            match entry.key {
+                "writers" => agent.writers = Some(Writers { group: entry.string()?.to_owned(), origin }),
+                "metrics" => {
+                    let address = entry.parsed("an address and a port, like 127.0.0.1:9815")?;
+                    agent.metrics = Some(Metrics { address, origin });
+                }
+                _ => return Err(entry.unknown("agent", AGENT_KEYS)),
             }
-            "writers" => {
-                writers = Some(Writers { group: entry.string()?.to_owned(), origin: entry.origin() });
-            }
-            _ => return Err(entry.unknown("agent", AGENT_KEYS)),
         }
+        Ok(agent)
     }
-    Ok((metrics, writers))
 }
 
 fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
