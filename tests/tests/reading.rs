@@ -672,6 +672,52 @@ fn a_reader_that_lags_is_told_and_dropped() {
     xbond.stop().unwrap();
 }
 
+/// One request on a TCP port of the namespace.
+fn ask_port(host: &NetNs, address: &str, line: &str) -> anyhow::Result<String> {
+    let request = format!("{line} HTTP/1.1\r\nHost: xbond\r\nConnection: close\r\n\r\n");
+    host.run(|| {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })
+}
+
+/// Files that are read again move it.
+#[test]
+fn metrics_move_with_the_files() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    lab.host.ip("link set lo up").unwrap();
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let bond = "[bond.bond0]\nslaves = [\"enp0s8\", \"enp0s9\"]\nmiimon = 100\n";
+    let write = |agent: &str| fs::write(file.path(), format!("version = 1\n{agent}{bond}")).unwrap();
+    let at = |port: u16| format!("[agent]\nmetrics = \"127.0.0.1:{port}\"\n");
+    let is_served = |port: u16| {
+        let answer = ask_port(&lab.host, &format!("127.0.0.1:{port}"), "GET /metrics");
+        answer.is_ok_and(|answer| answer.contains("xbond_bond_carrier"))
+    };
+    write(&at(9815));
+    let xbond = Xbond::run(&lab.host, ["-c", file.path().to_str().unwrap()]).unwrap();
+    assert!(is_served(9815));
+    write(&at(9816));
+    assert_eq!(xbond.cli(["reload"]).unwrap(), "metrics are served at 127.0.0.1:9816\n");
+    assert_eq!((is_served(9815), is_served(9816)), (false, true));
+    // What cannot be had changes nothing.
+    let taken = lab.host.run(|| Ok(std::net::TcpListener::bind("127.0.0.1:9817")?)).unwrap();
+    write(&at(9817));
+    let error = xbond.cli(["reload"]).unwrap_err().to_string();
+    assert!(error.contains("cannot serve metrics at 127.0.0.1:9817: Address already in use"), "{error}");
+    assert!(is_served(9816));
+    drop(taken);
+    write("");
+    assert_eq!(xbond.cli(["reload"]).unwrap(), "metrics are served on the control socket only\n");
+    assert!(!is_served(9816));
+    xbond.stop().unwrap();
+}
+
 #[test]
 fn metrics_are_served_where_asked_for() {
     skip_if_unable!();
@@ -679,17 +725,7 @@ fn metrics_are_served_where_asked_for() {
     let lab = Lab::scenario().unwrap();
     lab.host.ip("link set lo up").unwrap();
     let xbond = bond_with(&lab, Datapath::Tc, &[], &["--metrics", "127.0.0.1:9815", "--guard", "off"]);
-    let get = |line: &str| {
-        let request = format!("{line} HTTP/1.1\r\nHost: xbond\r\nConnection: close\r\n\r\n");
-        let exchange = || {
-            let mut stream = TcpStream::connect("127.0.0.1:9815")?;
-            stream.write_all(request.as_bytes())?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok(answer)
-        };
-        lab.host.run(exchange).unwrap()
-    };
+    let get = |line: &str| ask_port(&lab.host, "127.0.0.1:9815", line).unwrap();
     lab.cut("enp0s8", Cut::Carrier).unwrap();
     receipt_to(&lab.host, "enp0s9");
     let answer = get("GET /metrics");

@@ -35,7 +35,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::AbortHandle,
 };
@@ -49,7 +49,7 @@ use super::{
 };
 use crate::{
     config::{Config, toml},
-    report::{json::Report, metrics, receipt::Log},
+    report::{json::Report, receipt::Log},
     sys::SysError,
 };
 
@@ -407,15 +407,8 @@ async fn tell(agent: &Agent, only: Option<String>) -> Result<Response, Response>
     Ok((kind, body::Body::from_stream(listener.lines(first, only))).into_response())
 }
 
-/// GET /metrics and nothing else, for whoever asked for a port.
-pub async fn serve_metrics(listener: TcpListener, agent: Arc<Agent>) -> io::Result<()> {
-    let routes = Router::new().route("/metrics", get(metrics)).with_state(agent);
-    axum::serve(listener, routes).await
-}
-
 async fn metrics(State(agent): State<Arc<Agent>>) -> Result<Response, Response> {
-    let report = agent.report(None, Scope::Bonds).await.map_err(answer)?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::show(report)).into_response())
+    agent.metrics().await.map_err(answer)
 }
 
 async fn set(
@@ -457,7 +450,7 @@ fn done((): ()) -> Json<Done> {
     Json(Done::default())
 }
 
-fn answer(error: AgentError) -> Response {
+pub(super) fn answer(error: AgentError) -> Response {
     let status = match error {
         AgentError::NoSuchBond(_) => StatusCode::NOT_FOUND,
         AgentError::Option(_)
