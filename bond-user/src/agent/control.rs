@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     config::{Config, toml},
-    report::{json::Report, metrics},
+    report::{json::Report, receipt::Log},
     sys::SysError,
 };
 
@@ -153,10 +153,11 @@ fn routes(agent: Arc<Agent>) -> Router {
     Router::new()
         .route("/v1/bonds", get(all))
         .route("/v1/bonds", post(add))
-        .route("/v1/events", get(events))
-        .route("/v1/bonds/{name}/events", get(events_of_one))
-        .route("/metrics", get(metrics))
         .route("/v1/bonds/{name}", get(one))
+        .route("/v1/bonds/{name}/log", get(log))
+        .route("/v1/bonds/{name}/events", get(events_of_one))
+        .route("/v1/events", get(events))
+        .route("/metrics", get(metrics))
         .route("/v1/bonds/{name}", delete(down))
         .route("/v1/bonds/{name}/options", post(set))
         .route("/v1/bonds/{name}/slaves", post(add_slave))
@@ -228,8 +229,8 @@ async fn no_such_request(method: Method, uri: Uri) -> Response {
     let error = format!(
         "{method} {uri}: no such request; there are GET and POST /v1/bonds, GET and DELETE /v1/bonds/NAME, \
          POST /v1/bonds/NAME/options, POST /v1/bonds/NAME/slaves, DELETE /v1/bonds/NAME/slaves/IF, \
-         POST /v1/bonds/NAME/slaves/IF/options, POST /v1/reload, GET /v1/events, GET /v1/bonds/NAME/events, and \
-         GET /metrics"
+         POST /v1/bonds/NAME/slaves/IF/options, POST /v1/reload, GET /v1/events, GET /v1/bonds/NAME/events, \
+         GET /v1/bonds/NAME/log, and GET /metrics"
     );
     failure(StatusCode::NOT_FOUND, &error)
 }
@@ -266,6 +267,10 @@ async fn one(State(agent): State<Arc<Agent>>, Path(name): Path<String>) -> Resul
     agent.report(Some(&name), Scope::All).await.map(Json).map_err(answer)
 }
 
+async fn log(State(agent): State<Arc<Agent>>, Path(name): Path<String>) -> Result<Json<Log>, Response> {
+    agent.log(&name).await.map(Json).map_err(answer)
+}
+
 async fn events(
     State(agent): State<Arc<Agent>>,
     Extension(connection): Extension<Connection>,
@@ -297,8 +302,7 @@ async fn tell(agent: &Agent, to: &Connection, only: Option<String>) -> Result<Re
 }
 
 async fn metrics(State(agent): State<Arc<Agent>>) -> Result<Response, Response> {
-    let report = agent.report(None, Scope::Bonds).await.map_err(answer)?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::show(report)).into_response())
+    agent.metrics().await.map_err(answer)
 }
 
 async fn set(
@@ -340,7 +344,7 @@ fn done((): ()) -> Json<Done> {
     Json(Done::default())
 }
 
-fn answer(error: AgentError) -> Response {
+pub(super) fn answer(error: AgentError) -> Response {
     let status = match error {
         AgentError::NoSuchBond(_) => StatusCode::NOT_FOUND,
         AgentError::Option(_)

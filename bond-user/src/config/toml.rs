@@ -657,7 +657,7 @@ mod tests {
             ("version = 1\nbond = 3", "a.toml:2: bond: an integer where a table is wanted"),
             (
                 "version = 1\n[agent]\nreaders = \"x\"",
-                "a.toml:3: readers: no such key in agent; there are: writers",
+                "a.toml:3: readers: no such key in agent; there are: writers, metrics",
             ),
             ("version = 1\n[agent]\nwriters = 4", "a.toml:3: writers: an integer where text is wanted"),
         ];
