@@ -2,6 +2,7 @@
 
 mod dist;
 mod machine;
+mod parity;
 mod run;
 mod setup;
 mod test;
@@ -33,7 +34,7 @@ enum Verb {
     Vm(vm::Arguments),
     /// Makes the Debian package
     Dist(dist::Arguments),
-    /// Checks formatting, lints, who imports whom, and that unsafe code is explained
+    /// Checks formatting, lints, who imports whom, that unsafe code is explained, and what docs/PARITY.md names
     Tidy,
 }
 

@@ -104,10 +104,12 @@ impl fmt::Display for Access {
 }
 
 fn find(group: &str) -> Result<Option<Gid>, AgentError> {
-    let found = Group::from_name(group);
-    let found =
-        found.map_err(|error| AgentError::Io { what: "cannot look up groups", source: error.into() })?;
-    Ok(found.map(|group| group.gid))
+    match Group::from_name(group) {
+        Ok(found) => Ok(found.map(|group| group.gid)),
+        // There is no list of groups at all, as in some containers.
+        Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
+        Err(error) => Err(AgentError::Io { what: "cannot look up groups", source: error.into() }),
+    }
 }
 
 impl Peer {

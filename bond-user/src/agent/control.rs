@@ -46,7 +46,11 @@ use super::{
     Agent, AgentError, MissingSlaves, Outcome,
     access::{Access, Peer},
 };
-use crate::{report::json::Report, sys::SysError};
+use crate::{
+    config::{Config, toml},
+    report::json::Report,
+    sys::SysError,
+};
 
 /// Bytes. A request's body is a few settings, or a file.
 const LARGEST_BODY: usize = 64 * 1024;
@@ -228,7 +232,10 @@ pub async fn serve(listener: UnixListener, agent: Arc<Agent>) {
             let mut stream = TimeoutStream::new(stream);
             stream.set_write_timeout(Some(ANSWERING));
             let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(ASKING).keep_alive(false);
+            http.timer(TokioTimer::new())
+                .header_read_timeout(ASKING)
+                .keep_alive(false)
+                .max_buf_size(LARGEST_BODY);
             let stream = TokioIo::new(Box::pin(stream));
             // Who does not speak HTTP, or leaves, has had their answer.
             let _ = http.serve_connection(stream, TowerToHyperService::new(routes)).await;
@@ -341,7 +348,11 @@ async fn no_such_request(method: Method, uri: Uri) -> Response {
 }
 
 async fn add(State(agent): State<Arc<Agent>>, Json(new): Json<NewBonds>) -> Response {
-    match crate::config::toml::parse(FilePath::new("the request"), &new.toml) {
+    match toml::parse(FilePath::new("the request"), &new.toml) {
+        Ok(Config { writers: Some(writers), .. }) => {
+            let error = format!("{}: writers is for the files that an agent is started with", writers.origin);
+            failure(StatusCode::UNPROCESSABLE_ENTITY, &error)
+        }
         Ok(config) => outcome(agent.add_bonds(config, new.missing_slaves).await),
         Err(error) => failure(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
     }

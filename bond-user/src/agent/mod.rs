@@ -4,10 +4,12 @@
 //! this module joins the two with the machine, the control socket and the signals.
 
 mod access;
+mod adopt;
 mod bring_up;
 pub mod control;
 mod effects;
 mod engine;
+mod guard;
 mod host;
 mod notices;
 pub mod places;
@@ -42,6 +44,7 @@ use self::{
     bring_up::{Machine, Tasks},
     effects::Effect,
     engine::{BondId, EngineHandle, Input, Stopping},
+    guard::GuardState,
     host::Queues,
     places::{PlaceError, Places},
     slaves::Wanted,
@@ -105,15 +108,14 @@ pub enum AgentError {
     )]
     PortNameTaken { bond: String, port: String },
     #[error(
-        "{0} was left behind by an agent that is gone, or told to keep it; take it down with `xbond down {0} --force`"
+        "{bond} was left by another agent and goes on, but cannot be adopted: {why}; to have it made anew, which interrupts \
+         it: xbond down {bond} --force"
     )]
-    LeftBehind(String),
+    CannotAdopt { bond: String, why: String },
+    #[error("{0}: this agent has it already; change it by `xbond set`, or by its file and `xbond reload`")]
+    HasBond(String),
     #[error("{slave}: has MAC {found}, but HWADDR says {wanted}; this is another NIC than the file means")]
     OtherNic { slave: String, found: bond_common::mac::Mac, wanted: bond_common::mac::Mac },
-    #[error(
-        "{0}: this agent has a bond of that name; change it by `xbond set`, or by its file and `xbond reload`"
-    )]
-    BondExists(String),
     #[error("{0}; everything is as it was")]
     BadConfig(#[from] ConfigError),
     #[error(
@@ -212,9 +214,13 @@ impl Outcome {
         self.changes.push(line);
     }
 
-    fn fail(&mut self, error: &AgentError) {
-        warn!("{error}");
-        self.failures.push(error.to_string());
+    /// With the name of the bond that it is about.
+    fn fail(&mut self, bond: &str, error: &AgentError) {
+        let error = error.to_string();
+        let is_named = error.strip_prefix(bond).is_some_and(|rest| rest.starts_with([':', ' ']));
+        let sentence = if is_named { error } else { format!("{bond}: {error}") };
+        warn!("{sentence}");
+        self.failures.push(sentence);
     }
 }
 
@@ -225,6 +231,7 @@ struct Bond {
     config: BondConfig,
     /// The agent's own files name it: whether it is there is their business.
     of_files: bool,
+    past: Past,
     hook: Hook,
     queues: Queues,
     port: String,
@@ -256,9 +263,13 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         Some(tc) => kernel.with_tc(tc),
         None => kernel,
     });
-    let reader = DeviceReader::new(&kernel)
-        .inspect_err(|error| info!("links are known by netlink only: {error}"))
-        .ok();
+    let (kernel, reader) = match DeviceReader::new(&kernel) {
+        Ok(reader) => (kernel, Some(reader)),
+        Err(error) => {
+            info!("links are known by netlink only, and the data plane does not look at them: {error}");
+            (Arc::new(Kernel::clone(&kernel).without_types()), None)
+        }
+    };
     let io = |what| move |source| AgentError::Io { what, source };
     let host_reader = DeviceReader::new(&kernel).ok();
     let engine = EngineHandle::start(reader).map_err(io("cannot start a thread"))?;
@@ -270,8 +281,9 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     runtime.block_on(async {
         let devices = Devices::open()?;
         let tasks = Tasks::default();
-        let machine = Machine { places, cookie, kernel, host_reader, devices, engine, tasks, sysfs };
         let RunOptions { config, source, writers, link_events, tc_attach: _ } = options;
+        let machine =
+            Machine { places, cookie, kernel, host_reader, devices, link_events, engine, tasks, sysfs };
         let agent = Agent {
             machine,
             bonds: Mutex::new(BTreeMap::new()),
@@ -355,15 +367,20 @@ impl Agent {
         };
         for bond in config.bonds {
             let name = bond.name.clone();
-            let id = self.new_id();
-            let answer = tokio::select! {
-                answer = self.add(id, bond, self.missing_slaves()) => answer,
-                () = signals.end() => Err(AgentError::Interrupted),
+            let (id, missing) = (self.new_id(), self.missing_slaves());
+            // What goes on already is taken over as a whole; a signal that comes meanwhile is heard after it.
+            let answer = match self.adopt(id, &bond, missing).await {
+                Ok(Adoption::Done) => Ok(()),
+                Ok(Adoption::NothingLeft) => tokio::select! {
+                    answer = self.make(id, bond, missing) => answer,
+                    () = signals.end() => Err(AgentError::Interrupted),
+                },
+                Err(error) => Err(error),
             };
             if let Err(error) = answer {
                 self.undo(id, &name, &error).await;
                 socket.remove();
-                self.end(Ending::Down).await?;
+                self.end(Ending::Undo).await?;
                 return Err(error);
             }
             if let Some(bond) = self.bonds.lock().await.get_mut(&name) {
@@ -375,7 +392,7 @@ impl Agent {
         let serving = match socket.open(&path) {
             Ok(listener) => tokio::spawn(control::serve(listener, Arc::clone(&self))),
             Err(source) => {
-                self.end(Ending::Down).await?;
+                self.end(Ending::Undo).await?;
                 return Err(AgentError::File { path, source });
             }
         };
@@ -461,32 +478,54 @@ impl Agent {
     async fn add_or_undo(&self, config: BondConfig, missing: MissingSlaves, outcome: &mut Outcome) {
         let (id, name) = (self.new_id(), config.name.clone());
         if self.bonds.lock().await.contains_key(&name) {
-            return outcome.fail(&AgentError::BondExists(name));
+            return outcome.fail(&name, &AgentError::HasBond(name.clone()));
         }
         if let Err(error) = Kernel::check(effects::hook(config.datapath, config.port.is_some())) {
-            return outcome.fail(&error.into());
+            return outcome.fail(&name, &error.into());
         }
-        let answer = self.add(id, config, missing).await;
+        let answer = match self.adopt(id, &config, missing).await {
+            Ok(Adoption::Done) => Ok(()),
+            Ok(Adoption::NothingLeft) => self.make(id, config, missing).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = answer {
             self.undo(id, &name, &error).await;
-            return outcome.fail(&error);
+            return outcome.fail(&name, &error);
         }
         if let Some(bond) = self.bonds.lock().await.get(&name) {
             match self.is_ready(&name, bond).await {
                 Ok(line) => outcome.changed(line),
-                Err(error) => outcome.fail(&error),
+                Err(error) => outcome.fail(&name, &error),
             }
         }
     }
 
+    /// Takes over a bond that another agent has left.
+    async fn adopt(
+        &self,
+        id: BondId,
+        config: &BondConfig,
+        missing: MissingSlaves,
+    ) -> Result<Adoption, AgentError> {
+        let Some(made) = adopt::adopt(&self.machine, id, config, missing).await? else {
+            return Ok(Adoption::NothingLeft);
+        };
+        self.insert(id, config.clone(), made, Past::Adopted).await;
+        Ok(Adoption::Done)
+    }
+
     /// Brings a bond up. If it fails, or is dropped half-way, [`Self::undo`] puts back what it changed.
-    async fn add(&self, id: BondId, config: BondConfig, missing: MissingSlaves) -> Result<(), AgentError> {
+    async fn make(&self, id: BondId, config: BondConfig, missing: MissingSlaves) -> Result<(), AgentError> {
         let made = bring_up::bring_up(&self.machine, id, &config, missing).await?;
+        self.insert(id, config, made, Past::Made).await;
+        Ok(())
+    }
+
+    async fn insert(&self, id: BondId, config: BondConfig, made: bring_up::Made, past: Past) {
         let bring_up::Made { hook, queues, port, maps, effects, wanted } = made;
         let name = config.name.clone();
-        let bond = Bond { id, config, of_files: false, hook, queues, port, maps, effects, wanted };
+        let bond = Bond { id, config, past, of_files: false, hook, queues, port, maps, effects, wanted };
         self.bonds.lock().await.insert(name, bond);
-        Ok(())
     }
 
     async fn undo(&self, id: BondId, bond: &str, cause: &AgentError) {
@@ -494,7 +533,7 @@ impl Agent {
         // bond of that name left.
         if matches!(
             cause,
-            AgentError::LeftBehind(_)
+            AgentError::CannotAdopt { .. }
                 | AgentError::NameTaken { .. }
                 | AgentError::Reserved(_)
                 | AgentError::NoSuchQueue { .. }
@@ -517,7 +556,10 @@ impl Agent {
         let mut answer = Ok(());
         let bonds = std::mem::take(&mut *self.bonds.lock().await);
         for (name, bond) in bonds {
-            let keep = ending == Ending::AsConfigured && bond.config.on_exit == OnExit::Keep;
+            let keep = match ending {
+                Ending::AsConfigured => bond.config.on_exit == OnExit::Keep,
+                Ending::Undo => bond.past == Past::Adopted,
+            };
             if keep {
                 let (reply, kept) = oneshot::channel();
                 let _ = bond.effects.send(Effect::Keep { reply });
@@ -552,7 +594,7 @@ impl Agent {
         let mut report = Report { version: json::VERSION, bonds: Vec::new() };
         for (name, bond) in bonds.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
             let status = self.machine.engine.status(bond.id).await?;
-            report.bonds.push(bond.report(name, &status)?);
+            report.bonds.push(bond.report(name, &status, &self.machine.kernel)?);
         }
         Ok(report)
     }
@@ -636,16 +678,31 @@ impl Agent {
 enum Ending {
     /// By each bond's on_exit.
     AsConfigured,
-    Down,
+    /// As before it began: what was made goes, what was adopted goes on.
+    Undo,
+}
+
+/// What became of an attempt to take a bond over.
+enum Adoption {
+    Done,
+    NothingLeft,
+}
+
+/// Whether a bond was there before this agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Past {
+    Made,
+    Adopted,
 }
 
 impl Bond {
-    fn report(&self, name: &str, status: &BondStatus) -> Result<json::Bond, AgentError> {
+    fn report(&self, name: &str, status: &BondStatus, kernel: &Kernel) -> Result<json::Bond, AgentError> {
         let slave_stats = status.slaves.iter().map(|slave| self.maps.stats(slave.slot.into()));
         let around = Surroundings {
             name: name.to_owned(),
             datapath: self.hook.to_string(),
             port: self.port.clone(),
+            guard: GuardState::new(self.config.guard, kernel, &status.options).to_string(),
             absent: self.absent(status).map(|wanted| wanted.name().to_owned()).collect(),
             port_stats: self.maps.stats(PORT_STATS)?,
             slave_stats: slave_stats.collect::<Result<_, _>>()?,

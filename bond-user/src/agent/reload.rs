@@ -22,11 +22,12 @@ use crate::{
         options::{BondOptions, SlaveOptions, Slaves},
         status::{BondStatus, SlaveStatus},
     },
-    config::{BondConfig, Config, OnExit, SlaveConfig},
+    config::{BondConfig, Config, Guard, OnExit, SlaveConfig},
     sys::{
         enslave::EnslavePlan,
-        netlink::{Address, Route},
+        netlink::{Address, LinkInfo, Route},
         notify,
+        sysctl::PromoteSecondaries,
     },
 };
 
@@ -45,6 +46,7 @@ struct Plan {
     leaves: Vec<String>,
     slave_options: Vec<SlaveChange>,
     on_exit: Option<OnExit>,
+    guard: Option<Guard>,
     host: Option<HostPlan>,
 }
 
@@ -62,6 +64,8 @@ struct SlaveChange {
 #[derive(Default)]
 struct HostPlan {
     ifindex: u32,
+    /// The name that it has now.
+    device: String,
     /// Bytes, after and before.
     mtu: Option<(u32, u32)>,
     new_addresses: Vec<IpNet>,
@@ -91,16 +95,13 @@ impl Agent {
                 return Outcome::failed(&error);
             }
         };
-        for note in &config.notes {
-            info!("{note}");
-        }
         let mut outcome = Outcome::default();
         if access != self.access() {
             outcome.changed(access.to_string());
             *self.access.write().unwrap_or_else(std::sync::PoisonError::into_inner) = access;
         }
-        if let Err(error) = self.become_as(config, &mut outcome).await {
-            outcome.fail(&error);
+        if let Err(stopping) = self.become_as(config, &mut outcome).await {
+            outcome.failures.push(stopping.to_string());
         }
         outcome
     }
@@ -113,18 +114,19 @@ impl Agent {
         Ok((config, access))
     }
 
-    async fn become_as(&self, config: Config, outcome: &mut Outcome) -> Result<(), AgentError> {
+    async fn become_as(&self, config: Config, outcome: &mut Outcome) -> Result<(), Stopping> {
         let named: HashSet<_> = config.bonds.iter().map(|bond| bond.name.clone()).collect();
         let released = self.to_be_released(&config).await?;
         let (mut plans, mut new, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         {
             let bonds = self.bonds.lock().await;
             for wanted in config.bonds {
-                match bonds.get(&wanted.name) {
+                let name = &wanted.name.clone();
+                match bonds.get(name) {
                     None => new.push(wanted),
                     Some(bond) => match self.plan(bond, wanted, &released).await {
                         Ok(plan) => plans.push(plan),
-                        Err(error) => outcome.fail(&error),
+                        Err(error) => outcome.fail(name, &error),
                     },
                 }
             }
@@ -137,7 +139,7 @@ impl Agent {
             let Some(bond) = self.bonds.lock().await.remove(&name) else { continue };
             match self.take_down(&name, &bond).await {
                 Ok(()) => outcome.changed(format!("{name}: down, no file has it any more")),
-                Err(error) => outcome.fail(&error),
+                Err(error) => outcome.fail(&name, &error),
             }
         }
         for plan in &plans {
@@ -157,7 +159,7 @@ impl Agent {
     }
 
     /// Names of interfaces that are slaves, and will not be slaves of the same bond any more.
-    async fn to_be_released(&self, config: &Config) -> Result<HashSet<String>, AgentError> {
+    async fn to_be_released(&self, config: &Config) -> Result<HashSet<String>, Stopping> {
         let mut released = HashSet::new();
         for (name, bond) in &*self.bonds.lock().await {
             let status = self.machine.engine.status(bond.id).await?;
@@ -217,6 +219,7 @@ impl Agent {
         }
         let leaves = bond.unwanted(&wanted, &status).collect();
         let on_exit = Some(wanted.on_exit).filter(|on_exit| *on_exit != bond.config.on_exit);
+        let guard = Some(wanted.guard).filter(|guard| *guard != bond.config.guard);
         let host = self.plan_host(bond, &wanted).await?;
         Ok(Plan {
             wanted,
@@ -228,6 +231,7 @@ impl Agent {
             leaves,
             slave_options,
             on_exit,
+            guard,
             host,
         })
     }
@@ -279,8 +283,8 @@ impl Agent {
                 };
             }
         };
-        let mut plan = HostPlan { ifindex, ..HostPlan::default() };
-        let mtu = netlink.link_by_index(ifindex).await?.mtu;
+        let LinkInfo { name: device, mtu, .. } = netlink.link_by_index(ifindex).await?;
+        let mut plan = HostPlan { ifindex, device, ..HostPlan::default() };
         // Without a word of the file's the MTU is whoever's who has set it, unless the file had a word before.
         let word = wanted.mtu.or(before.mtu.and(Some(DEFAULT_MTU)));
         plan.mtu = word.filter(|word| *word != mtu).map(|word| (word, mtu));
@@ -311,7 +315,13 @@ impl Agent {
         if let Some(options) = &plan.options {
             match self.replace_options(name, options).await {
                 Ok(()) => say(outcome, name, &plan.options_changed),
-                Err(error) => outcome.fail(&error),
+                Err(error) => outcome.fail(name, &error),
+            }
+        }
+        if let Some(guard) = plan.guard {
+            match self.set_guard(name, guard).await {
+                Ok(before) => outcome.changed(format!("{name}: guard={guard} (was {before})")),
+                Err(error) => outcome.fail(name, &error),
             }
         }
         for slave in &plan.joins {
@@ -320,13 +330,13 @@ impl Agent {
         for SlaveChange { slave, options, changed } in &plan.slave_options {
             match self.replace_slave_options(name, slave, *options).await {
                 Ok(()) => say(outcome, &format!("{name}: {slave}"), changed),
-                Err(error) => outcome.fail(&error),
+                Err(error) => outcome.fail(name, &error),
             }
         }
         for slave in &plan.leaves {
             match self.del_slave(name, slave).await {
                 Ok(()) => outcome.changed(format!("{name}: {slave}: released")),
-                Err(error) => outcome.fail(&error),
+                Err(error) => outcome.fail(name, &error),
             }
         }
     }
@@ -354,6 +364,13 @@ impl Agent {
         bond.want(&wanted.slaves, &status);
         bond.of_files = true;
         let before = std::mem::replace(&mut bond.config, wanted);
+        let wanted = &bond.config;
+        if *wanted != (BondConfig { origin: wanted.origin.clone(), ..before.clone() }) {
+            for note in wanted.notes.iter().chain(&wanted.doubts()) {
+                info!("{note}");
+                outcome.notes.push(note.to_string());
+            }
+        }
         if host_failed {
             // The next reload takes away what this one could not.
             bond.config.addresses.extend(before.addresses);
@@ -369,7 +386,7 @@ impl Agent {
         };
         match answer {
             Ok(_) => outcome.changed(format!("{name}: {}: enslaved", slave.name)),
-            Err(error) => outcome.fail(&error),
+            Err(error) => outcome.fail(name, &error),
         }
     }
 
@@ -398,47 +415,58 @@ impl Agent {
         if let Some((mtu, before)) = plan.mtu {
             match self.set_mtu(name, mtu).await {
                 Ok(()) => outcome.changed(format!("{name}: mtu={mtu} (was {before})")),
-                Err(error) => outcome.fail(&error),
+                Err(error) => outcome.fail(name, &error),
             }
         }
         for net in &plan.new_addresses {
             match netlink.add_address(&address(plan.ifindex, net)).await {
                 Ok(()) => outcome.changed(format!("{name}: address {net}: added")),
-                Err(error) => outcome.fail(&error.into()),
+                Err(error) => outcome.fail(name, &error.into()),
             }
         }
         for route in &plan.new_routes {
             match netlink.replace_route(route).await {
                 Ok(()) => outcome.changed(format!("{name}: route {route}: set")),
-                Err(error) => outcome.fail(&error.into()),
+                Err(error) => outcome.fail(name, &error.into()),
             }
         }
         for route in &plan.old_routes {
             match netlink.del_route(route).await {
                 Ok(()) => outcome.changed(format!("{name}: route {route}: removed")),
-                Err(error) => outcome.fail(&error.into()),
-            }
-        }
-        for net in &plan.old_addresses {
-            match netlink.del_address(&address(plan.ifindex, net)).await {
-                Ok(()) => outcome.changed(format!("{name}: address {net}: removed")),
-                Err(error) => outcome.fail(&error.into()),
+                Err(error) => outcome.fail(name, &error.into()),
             }
         }
         if plan.old_addresses.is_empty() {
             return;
         }
-        // With the first IPv4 address of a network the kernel takes the others of that network away, and routes.
+        let _others_stay = PromoteSecondaries::of(&plan.device);
+        for net in &plan.old_addresses {
+            match netlink.del_address(&address(plan.ifindex, net)).await {
+                Ok(()) => outcome.changed(format!("{name}: address {net}: removed")),
+                Err(error) => outcome.fail(name, &error.into()),
+            }
+        }
+        // Where they could not be told to stay, and for routes that had a deleted address as their source.
         for net in &wanted.addresses {
             if let Err(error) = netlink.add_address(&address(plan.ifindex, net)).await {
-                outcome.fail(&error.into());
+                outcome.fail(name, &error.into());
             }
         }
         for route in &wanted.routes {
             if let Err(error) = netlink.replace_route(&route_over(plan.ifindex, route)).await {
-                outcome.fail(&error.into());
+                outcome.fail(name, &error.into());
             }
         }
+    }
+
+    /// The former one is the answer.
+    async fn set_guard(&self, name: &str, guard: Guard) -> Result<Guard, AgentError> {
+        let mut bonds = self.bonds.lock().await;
+        let bond = bonds.get_mut(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let options = self.machine.engine.status(bond.id).await?.options;
+        let _ = bond.effects.send(Effect::SetGuard(guard));
+        let _ = bond.effects.send(Effect::Options(Box::new(options)));
+        Ok(std::mem::replace(&mut bond.config.guard, guard))
     }
 
     async fn set_mtu(&self, name: &str, mtu: u32) -> Result<(), AgentError> {
@@ -482,6 +510,7 @@ fn needs_another(before: &BondConfig, wanted: &BondConfig, status: &BondStatus) 
         ("host_mac", before.host_mac != wanted.host_mac),
         ("mac", before.mac != wanted.mac),
         ("datapath", hook(before) != hook(wanted)),
+        ("prearm", before.prearm != wanted.prearm),
         ("fail_over_mac", policy(&before.options) && policy(&status.options)),
     ]
     .into_iter()

@@ -26,7 +26,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::{
-    config::{Datapath, OnExit},
+    config::{Datapath, Guard, OnExit},
     sys::netns,
 };
 
@@ -35,7 +35,7 @@ use crate::{
 #[command(name = "xbond", version, disable_help_subcommand = true)]
 struct Cli {
     /// Work in this network namespace, as `ip netns` names it
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", display_order = 900)]
     netns: Option<String>,
     #[command(subcommand)]
     verb: Verb,
@@ -44,18 +44,39 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Bring bonds up and look after them, in the foreground
+    ///
+    /// From files (-c), from RHEL's network scripts (--ifcfg), or from flags. Without any of them it serves the bonds of
+    /// /etc/xbond/*.toml, if there are any, and those that `xbond add` brings.
+    ///
+    /// One agent serves all bonds of a network namespace. SIGHUP has it read its files again, as `xbond reload` does.
     Run(RunArgs),
     /// Add bonds to the running agent: each of them whole, or not at all
+    ///
+    /// From files (-c), from RHEL's network scripts (--ifcfg), or from flags.
+    ///
+    /// Slaves that files name join when they appear. A bond that is added stays until `xbond down`, or the end of the
+    /// agent; once a file of the agent's own names it, it is that file's.
     Add(AddArgs),
     /// Have the running agent read its files again
+    ///
+    /// The files win: whatever was changed by hand is put back. What did not change is not touched, bonds that no file
+    /// has any more are taken down, new ones are brought up. Bonds that `xbond add` brought stay as they are.
+    ///
+    /// A line says each change. What takes a new bond (port, mac, datapath, fail_over_mac with slaves) is refused, and
+    /// then nothing of that bond is changed. If a file cannot be read, nothing is.
     Reload(ReloadArgs),
     /// Show bonds
     Show(ShowArgs),
     /// Change options of a running bond, or of a slave of it
     Set(SetArgs),
     /// Enslave an interface: it takes the bond's MTU and, by fail_over_mac, its MAC
+    ///
+    /// A slave added so is released for good when its interface vanishes, or by `xbond reload` if the bond is a file's;
+    /// one that the file names joins again.
     AddSlave(AddSlaveArgs),
     /// Release a slave: it is left down, with the MAC and MTU that it had before
+    ///
+    /// The active slave hands over first. A slave of a file stays away until the next `xbond reload`.
     DelSlave(DelSlaveArgs),
     /// Take a bond down: its slaves are as they were found
     Down(DownArgs),
@@ -71,10 +92,6 @@ enum Verb {
     Completions(CompletionsArgs),
 }
 
-/// From files (-c), from RHEL's network scripts (--ifcfg), or from flags. Without any of them it serves the bonds of
-/// /etc/xbond/*.toml, if there are any, and those that `xbond add` brings.
-///
-/// One agent serves all bonds of a network namespace. SIGHUP has it read its files again, as `xbond reload` does.
 #[derive(Debug, Args)]
 struct RunArgs {
     #[command(flatten)]
@@ -90,25 +107,16 @@ struct RunArgs {
     clsact: bool,
 }
 
-/// From files (-c), from RHEL's network scripts (--ifcfg), or from flags.
-///
-/// Slaves that files name join when they appear. A bond that is added stays until `xbond down`, or the end of the
-/// agent; once a file of the agent's own names it, it is that file's.
 #[derive(Debug, Args)]
 struct AddArgs {
     #[command(flatten)]
     bonds: BondArgs,
 }
 
-/// The files win: whatever was changed by hand is put back. What did not change is not touched, bonds that no file
-/// has any more are taken down, new ones are brought up. Bonds that `xbond add` brought stay as they are.
-///
-/// A line says each change. What takes a new bond (port, mac, datapath, fail_over_mac with slaves) is refused, and
-/// then nothing of that bond is changed. If a file cannot be read, nothing is.
 #[derive(Debug, Args)]
 struct ReloadArgs {}
 
-/// What bonds are described by.
+// Not a doc comment, which would become the text of the verbs: what bonds are described by.
 #[derive(Debug, Args)]
 struct BondArgs {
     /// A TOML file, or a directory of them; may be repeated
@@ -147,6 +155,12 @@ struct BondArgs {
     /// What becomes of bonds when the agent is told to stop; for all bonds, instead of what files say
     #[arg(long, value_enum)]
     on_exit: Option<OnExitArg>,
+    /// Whether the data plane may fail over by itself, when a packet finds its slave without a link
+    #[arg(long, value_name = "auto|off", requires = "bond", value_parser = guard)]
+    guard: Option<Guard>,
+    /// With fail_over_mac=follow: backups receive the bond's MAC, too
+    #[arg(long, requires = "bond")]
+    prearm: bool,
     /// Accept a bond whose links nothing monitors, and which therefore never fails over; TOML files say it themselves
     #[arg(long, conflicts_with = "config")]
     allow_unmonitored: bool,
@@ -215,7 +229,6 @@ struct SetArgs {
     settings: Vec<(String, String)>,
 }
 
-/// A slave added so is released for good when its interface vanishes; one of a file joins again.
 #[derive(Debug, Args)]
 struct AddSlaveArgs {
     bond: String,
@@ -227,7 +240,6 @@ struct AddSlaveArgs {
     options: Vec<(String, String)>,
 }
 
-/// The active slave hands over first. A slave of a file stays away until the agent is started again.
 #[derive(Debug, Args)]
 struct DelSlaveArgs {
     bond: String,
@@ -303,6 +315,10 @@ struct ManArgs {
 #[derive(Debug, Args)]
 struct CompletionsArgs {
     shell: clap_complete::Shell,
+}
+
+fn guard(text: &str) -> Result<Guard, String> {
+    text.parse().map_err(|_| format!("not one of {}", Guard::WORDS.join(", ")))
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

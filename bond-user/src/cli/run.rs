@@ -95,6 +95,8 @@ fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Res
     bond.mtu = arguments.mtu;
     bond.datapath = arguments.datapath.map(Into::into).unwrap_or_default();
     bond.on_exit = arguments.on_exit.map(Into::into).unwrap_or_default();
+    bond.guard = arguments.guard.unwrap_or_default();
+    bond.prearm = arguments.prearm;
     Ok(bond)
 }
 

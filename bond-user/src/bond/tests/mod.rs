@@ -2,8 +2,10 @@
 
 mod arp;
 mod failover;
+mod guard;
 mod lab;
 mod macs;
+mod model;
 mod random;
 mod requests;
 mod timing;

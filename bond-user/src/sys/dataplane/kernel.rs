@@ -28,6 +28,7 @@ pub enum KernelError {
 }
 
 /// This kernel's types, read once and shared by all bonds.
+#[derive(Clone)]
 pub struct Kernel {
     offsets: Offsets,
     /// The programs, ready for this kernel.
@@ -64,6 +65,12 @@ impl Kernel {
         self.tc == TcAttach::Tcx
     }
 
+    /// The same, for programs that do not look into the kernel's memory: lockdown may forbid it.
+    #[must_use]
+    pub fn without_types(self) -> Self {
+        Self { offsets: Offsets::default(), object: object(None), ..self }
+    }
+
     pub(super) fn tc(&self) -> TcAttach {
         self.tc
     }
@@ -96,12 +103,9 @@ impl Kernel {
         &self.object
     }
 
-    /// Why the carrier guard cannot work here, if so.
-    pub fn guard_obstacle(&self) -> Option<&'static str> {
-        if self.offsets.skb_dev == 0 {
-            return Some("this kernel does not describe its types (no BTF in /sys/kernel/btf/vmlinux)");
-        }
-        None
+    /// Whether programs can look at devices: this kernel describes its types, and lets its memory be read.
+    pub fn has_types(&self) -> bool {
+        self.offsets.skb_dev != 0
     }
 }
 
