@@ -4,6 +4,7 @@ mod add;
 mod check;
 mod client;
 mod completions;
+mod confirm;
 mod doctor;
 mod down;
 mod import;
@@ -80,6 +81,8 @@ enum Verb {
     DelSlave(DelSlaveArgs),
     /// Take a bond down: its slaves are as they were found
     Down(DownArgs),
+    /// Keep what `run --confirm` has on trial
+    Confirm(ConfirmArgs),
     /// Read configurations, and tell what in them will not be as it reads
     Check(CheckArgs),
     /// Print a TOML file of the bonds that there are, and say what of them has no equivalent
@@ -96,6 +99,9 @@ enum Verb {
 struct RunArgs {
     #[command(flatten)]
     bonds: BondArgs,
+    /// Undo everything after so many seconds, unless `xbond confirm` (or Enter, on a terminal) says to keep it
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    confirm: Option<u32>,
     /// Let members of this group change bonds; they have to be in group xbond, too, whose members may look
     #[arg(long, value_name = "GROUP")]
     writers: Option<String>,
@@ -161,6 +167,9 @@ struct BondArgs {
     /// With fail_over_mac=follow: backups receive the bond's MAC, too
     #[arg(long, requires = "bond")]
     prearm: bool,
+    /// The first slave that has addresses or routes gives them to the bond, and gets them back when the bond goes
+    #[arg(long, requires = "bond", conflicts_with = "port")]
+    move_addresses: bool,
     /// Accept a bond whose links nothing monitors, and which therefore never fails over; TOML files say it themselves
     #[arg(long, conflicts_with = "config")]
     allow_unmonitored: bool,
@@ -260,6 +269,9 @@ struct DownArgs {
     all: bool,
 }
 
+#[derive(Debug, Args)]
+struct ConfirmArgs {}
+
 /// Exits with 0 if nothing is found, with 1 for warnings, with 2 for errors.
 #[derive(Debug, Args)]
 struct CheckArgs {
@@ -356,6 +368,7 @@ fn act(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::AddSlave(arguments) => slave::add(arguments),
         Verb::DelSlave(arguments) => slave::delete(&arguments),
         Verb::Down(arguments) => down::down(&arguments),
+        Verb::Confirm(ConfirmArgs {}) => confirm::confirm(),
         Verb::Import(arguments) => import::import(&arguments),
         Verb::Man(arguments) => man::man(&arguments),
         Verb::Completions(arguments) => completions::completions(&arguments),
