@@ -54,7 +54,7 @@ impl Connection {
     fn assert_lives(&mut self, when: &str) {
         let Self(here, there) = self;
         let mut word = [0; 4];
-        for (from, to) in [(&mut *here, &mut *there), (&mut *there, &mut *here)] {
+        for (mut from, mut to) in [(&*here, &*there), (&*there, &*here)] {
             from.write_all(b"word").unwrap();
             to.read_exact(&mut word)
                 .unwrap_or_else(|error| panic!("{when}: the connection is dead: {error}"));
