@@ -10,7 +10,7 @@ use super::{BondArgs, RunArgs, traffic};
 use crate::{
     agent::{self, LinkEventSource, MissingSlaves, RunOptions, places::Places},
     bond::options::{BondOptions, Unmonitored},
-    config::{BondConfig, Config, Files, Note, Origin, SlaveConfig, Source, Writers},
+    config::{BondConfig, Config, Files, Metrics, Note, Origin, SlaveConfig, Source, Writers},
     sys::{dataplane::TcAttach, netlink::Netlink, netns},
 };
 
@@ -26,7 +26,10 @@ pub fn run(arguments: RunArgs) -> Result<()> {
         }
         None => Described::Files(source(Files::Default, &arguments.bonds)),
     };
-    let config = described.read()?;
+    let mut config = described.read()?;
+    if let Some(address) = arguments.metrics {
+        config.metrics = Some(Metrics { address, origin: Origin::Flags });
+    }
     let source = match described {
         Described::Files(source) => Some(source),
         Described::Flags(_) => None,
@@ -119,9 +122,9 @@ fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Res
     bond.mac = arguments.mac;
     bond.mtu = arguments.mtu;
     bond.datapath = arguments.datapath.map(Into::into).unwrap_or_default();
-    bond.on_exit = arguments.on_exit.map(Into::into).unwrap_or_default();
     bond.guard = arguments.guard.unwrap_or_default();
     bond.prearm = arguments.prearm;
+    bond.on_exit = arguments.on_exit.map(Into::into).unwrap_or_default();
     bond.move_addresses = arguments.move_addresses;
     Ok(bond)
 }

@@ -23,6 +23,7 @@ pub mod netns;
 pub mod notify;
 pub mod offload;
 pub mod probe;
+pub mod softnet;
 pub mod sysctl;
 pub mod sysfs;
 #[cfg(test)]

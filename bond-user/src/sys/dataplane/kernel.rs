@@ -60,15 +60,15 @@ impl Kernel {
         Self { tc, ..self }
     }
 
-    /// Whether tc programs attach as links.
-    pub fn has_tcx(&self) -> bool {
-        self.tc == TcAttach::Tcx
-    }
-
     /// The same, for programs that do not look into the kernel's memory: lockdown may forbid it.
     #[must_use]
     pub fn without_types(self) -> Self {
         Self { offsets: Offsets::default(), object: object(None), ..self }
+    }
+
+    /// Whether tc programs attach as links.
+    pub fn has_tcx(&self) -> bool {
+        self.tc == TcAttach::Tcx
     }
 
     pub(super) fn tc(&self) -> TcAttach {

@@ -8,6 +8,7 @@ mod events;
 mod link;
 mod neighbour;
 mod route;
+mod stats;
 
 use std::io;
 
@@ -35,6 +36,7 @@ pub use link::{
     AttachedXdp, In6AddrGenMode, LinkFlags, LinkInfo, LinkLayerType, LinkSetting, OperState, VlanTag, XdpMode,
 };
 pub use route::{Route, Way};
+pub use stats::{CountedLink, QdiscPlace, QdiscStats};
 
 use super::SysError;
 
