@@ -164,6 +164,7 @@ fn routes(agent: Arc<Agent>) -> Router {
         .route("/v1/bonds/{name}/slaves/{slave}", delete(del_slave))
         .route("/v1/bonds/{name}/slaves/{slave}/options", post(set_slave))
         .route("/v1/reload", post(reload))
+        .route("/v1/confirm", post(confirm))
         .fallback(no_such_request)
         .method_not_allowed_fallback(no_such_request)
         .layer(middleware::map_response(with_failure))
@@ -248,6 +249,11 @@ async fn add(State(agent): State<Arc<Agent>>, Json(new): Json<NewBonds>) -> Resp
 
 async fn reload(State(agent): State<Arc<Agent>>) -> Response {
     outcome(agent.reload().await)
+}
+
+async fn confirm(State(agent): State<Arc<Agent>>) -> Result<Json<Done>, Response> {
+    agent.confirm().map_err(answer)?;
+    Ok(Json(Done { changes: vec!["confirmed: it stays".to_owned()], ..Done::default() }))
 }
 
 fn outcome(outcome: Outcome) -> Response {
@@ -349,6 +355,7 @@ pub(super) fn answer(error: AgentError) -> Response {
         AgentError::NoSuchBond(_) => StatusCode::NOT_FOUND,
         AgentError::Option(_)
         | AgentError::Refused(_)
+        | AgentError::NothingToConfirm
         | AgentError::NoSuchSlave { .. }
         | AgentError::BadName { .. }
         | AgentError::NoSuchQueue { .. }

@@ -6,6 +6,7 @@
 mod access;
 mod adopt;
 mod bring_up;
+mod confirm;
 mod connections;
 pub mod control;
 mod effects;
@@ -14,6 +15,7 @@ pub mod events;
 mod guard;
 mod host;
 pub mod kept;
+mod moved;
 mod notices;
 pub mod places;
 mod prober;
@@ -35,6 +37,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use bond_common::abi::{ABI_VERSION, Slot};
@@ -45,6 +48,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use self::confirm::Confirmation;
 pub use self::record::owner_of;
 use self::{
     access::Access,
@@ -156,6 +160,12 @@ pub enum AgentError {
     Metrics { address: SocketAddr, source: io::Error },
     #[error("{what}: {source}")]
     Io { what: &'static str, source: io::Error },
+    #[error(
+        "not confirmed within {seconds} s: everything is as it was; to keep it, run `xbond confirm` in that time"
+    )]
+    NotConfirmed { seconds: u64 },
+    #[error("nothing waits for a confirmation; `xbond run --confirm SECONDS` does")]
+    NothingToConfirm,
     #[error("interrupted; everything is as it was")]
     Interrupted,
 }
@@ -189,6 +199,8 @@ pub struct RunOptions {
     pub link_events: LinkEventSource,
     /// None: as this kernel does it best.
     pub tc_attach: Option<TcAttach>,
+    /// Undo everything after this time, unless it is confirmed.
+    pub confirm: Option<Duration>,
 }
 
 /// One agent of one network namespace.
@@ -204,6 +216,7 @@ pub struct Agent {
     writers: Option<Writers>,
     access: RwLock<Access>,
     scrapes: Scrapes,
+    confirmation: Option<Arc<Confirmation>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -306,7 +319,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     runtime.block_on(async {
         let devices = Devices::open()?;
         let tasks = Tasks::default();
-        let RunOptions { config, source, writers, link_events, tc_attach: _ } = options;
+        let RunOptions { config, source, writers, link_events, tc_attach: _, confirm } = options;
         let feed = Feed::new();
         let machine =
             Machine { places, cookie, kernel, host_reader, devices, link_events, engine, tasks, sysfs, feed };
@@ -320,6 +333,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             writers,
             access: RwLock::new(access),
             scrapes: Scrapes::default(),
+            confirmation: confirm.map(|limit| Arc::new(Confirmation::within(limit))),
         };
         Arc::new(agent).live(config, link_events, socket, metrics).await
     })
@@ -441,15 +455,45 @@ impl Agent {
                 notify::feed(interval, || engine.is_alive()).await;
             });
         }
-        while signals.next().await == Told::Reload {
-            // Beside, so that an end need not wait for this loop.
-            let agent = Arc::clone(&self);
-            tokio::spawn(async move { agent.reload().await });
+        if let Some(confirmation) = &self.confirmation {
+            confirmation.begin();
         }
+        let ending = loop {
+            tokio::select! {
+                told = signals.next() => match told {
+                    // Beside, so that an end need not wait for this loop.
+                    Told::Reload => {
+                        let agent = Arc::clone(&self);
+                        tokio::spawn(async move { agent.reload().await });
+                    }
+                    Told::End => break Ending::AsConfigured,
+                },
+                () = self.confirmation_failed() => break Ending::Undo,
+            }
+        };
         notify::stopping();
         // Nobody asks any more; what was begun is brought to its end.
         serving.abort();
-        self.end(Ending::AsConfigured).await
+        self.end(ending).await?;
+        match (ending, &self.confirmation) {
+            (Ending::Undo, Some(confirmation)) => {
+                Err(AgentError::NotConfirmed { seconds: confirmation.seconds() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn confirmation_failed(&self) {
+        match &self.confirmation {
+            Some(confirmation) => confirmation.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What was tried is to stay.
+    pub fn confirm(&self) -> Result<(), AgentError> {
+        let given = self.confirmation.as_ref().is_some_and(|confirmation| confirmation.give());
+        if given { Ok(()) } else { Err(AgentError::NothingToConfirm) }
     }
 
     fn new_id(&self) -> BondId {

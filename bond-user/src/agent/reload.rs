@@ -512,6 +512,7 @@ fn needs_another(before: &BondConfig, wanted: &BondConfig, status: &BondStatus) 
         ("mac", before.mac != wanted.mac),
         ("datapath", hook(before) != hook(wanted)),
         ("prearm", before.prearm != wanted.prearm),
+        ("move_addresses", before.move_addresses != wanted.move_addresses),
         ("fail_over_mac", policy(&before.options) && policy(&status.options)),
     ]
     .into_iter()

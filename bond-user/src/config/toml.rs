@@ -36,6 +36,7 @@ const BOND_KEYS: &[&str] = &[
     "on_exit",
     "guard",
     "prearm",
+    "move_addresses",
     "allow_unmonitored",
 ];
 /// Besides the options of a slave.
@@ -196,6 +197,7 @@ fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
             "on_exit" => bond.on_exit = entry.word(OnExit::WORDS)?,
             "guard" => bond.guard = entry.word(Guard::WORDS)?,
             "prearm" => bond.prearm = entry.boolean()?,
+            "move_addresses" => bond.move_addresses = entry.boolean()?,
             "allow_unmonitored" => {
                 bond.unmonitored = if entry.boolean()? { Unmonitored::Allow } else { Unmonitored::Refuse }
             }
@@ -453,6 +455,9 @@ fn write_bond(text: &mut String, bond: &BondConfig) {
     }
     if bond.prearm {
         lines.pair("prearm", Value::Boolean(true));
+    }
+    if bond.move_addresses {
+        lines.pair("move_addresses", Value::Boolean(true));
     }
     for slave in &bond.slaves {
         if *slave == SlaveConfig::new(&slave.name) {
