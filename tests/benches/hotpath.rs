@@ -114,29 +114,31 @@ impl Drop for Pins {
 
 fn measure(bench: &Bench, stage: &Stage, case: &Case) -> Result<Vec<Figure>> {
     let program = bench.program(case.way);
-    let policy = policy(case.scene.policy);
-    let way = if case.way == Way::Transmit { "transmit" } else { "receive" };
     let mut pins = Pins::default();
-    let (product, empty);
-    // What the product changes is put back before each run, before the empty program's, too.
-    let (product, empty) = if case.is_changed() {
-        let fd = fd(&program)?;
-        let [of_product, of_empty] = [fd, stage.empty.fd.as_fd()].map(raw::program_array);
+    let (is_sent, frame) = (is_sent(case), &case.frame);
+    let mut measured = if case.is_changed() {
+        // What the product changes is put back before each run, before the empty program's, too.
+        let [of_product, of_empty] =
+            [fd(&program)?, stage.empty.fd.as_fd()].map(|program| raw::program_array(program));
         let (of_product, of_empty) = (of_product?, of_empty?);
-        let around = |name: &str, programs: &MapData, pins: &mut Pins| {
-            let program = raw::refresh(bench.hook, &case.frame, &case.out, programs.fd().as_fd());
+        let mut around = |name: &str, programs: &MapData| {
+            let program = raw::refresh(bench.hook, frame, &case.out, programs.fd().as_fd());
             pins.program(bench, name, &raw::load(bench.hook, &program)?)
         };
-        // The arrays live as long as the programs that jump through them are open; their entries do not.
-        product = around("product", &of_product, &mut pins)?;
-        empty = around("before", &of_empty, &mut pins)?;
-        let rounds = rounds(&[&product, &empty, &stage.redirect, &stage.empty_program], &case.frame)?;
-        return Ok(figures(bench, case, (policy, way), &rounds));
+        let [product, empty] = [around("product", &of_product)?, around("before", &of_empty)?];
+        rounds(&[&product, &empty], frame)?
     } else {
-        (&program, &stage.empty_program)
+        rounds(&[&program, &stage.empty_program], frame)?
     };
-    let rounds = rounds(&[product, empty, &stage.redirect, &stage.empty_program], &case.frame)?;
-    Ok(figures(bench, case, (policy, way), &rounds))
+    if is_sent {
+        measured.extend(rounds(&[&stage.redirect, &stage.empty_program], frame)?);
+    }
+    Ok(figures(bench, case, &measured))
+}
+
+/// Whether a bare redirect does the same.
+fn is_sent(case: &Case) -> bool {
+    case.way == Way::Transmit && case.verdict == Verdict::Forwarded
 }
 
 fn fd(program: &Program) -> Result<std::os::fd::BorrowedFd<'_>> {
@@ -146,15 +148,17 @@ fn fd(program: &Program) -> Result<std::os::fd::BorrowedFd<'_>> {
     })
 }
 
-/// The rounds are of product, empty program, bare redirect, and empty program without preparation.
-fn figures(bench: &Bench, case: &Case, (policy, way): (&str, &str), rounds: &[Vec<f64>]) -> Vec<Figure> {
+/// The rounds are of product and empty program, and, of what is sent, of a bare redirect and an empty program.
+fn figures(bench: &Bench, case: &Case, rounds: &[Vec<f64>]) -> Vec<Figure> {
+    let way = if case.way == Way::Transmit { "transmit" } else { "receive" };
+    let policy = policy(case.scene.policy);
     let less = |a: usize, b: usize| -> Vec<f64> {
         rounds[a].iter().zip(&rounds[b]).map(|(a, b)| a - b).collect()
     };
     let group = format!("{} {way}, {policy}", bench.hook);
     let mut over_empty = Figure::of(&group, case.name, "ns over empty", &less(0, 1));
     let mut figures = Vec::new();
-    if case.way == Way::Transmit && case.verdict == Verdict::Forwarded {
+    if is_sent(case) {
         let bare = less(2, 3);
         let over: Vec<f64> = less(0, 1).iter().zip(&bare).map(|(product, bare)| product - bare).collect();
         let mut over = Figure::of(&group, case.name, "ns over a bare redirect", &over);

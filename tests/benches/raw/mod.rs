@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result};
 use aya::maps::MapData;
 use aya_obj::{
     EbpfSectionKind, Object, ProgramSection,
-    generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_info, bpf_prog_type},
+    generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_info, bpf_prog_type},
 };
 use bond_common::names;
 use bond_user::sys::dataplane::{Hook, Kernel, OBJECT};
@@ -134,9 +134,12 @@ pub struct Loaded {
 
 /// Hands instructions to the verifier.
 pub fn load(hook: Hook, program: &[bpf_insn]) -> Result<Loaded> {
-    let (kind, flags) = match hook {
-        Hook::Tc => (bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS, 0),
-        Hook::Xdp | Hook::XdpGeneric => (bpf_prog_type::BPF_PROG_TYPE_XDP, BPF_F_XDP_HAS_FRAGS),
+    // Programs jump to those of one kind only.
+    let (kind, flags, attach) = match hook {
+        Hook::Tc => (bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS, 0, 0),
+        Hook::Xdp | Hook::XdpGeneric => {
+            (bpf_prog_type::BPF_PROG_TYPE_XDP, BPF_F_XDP_HAS_FRAGS, bpf_attach_type::BPF_XDP as u32)
+        }
     };
     let mut log = vec![0_u8; 1 << 16];
     let license = c"Dual MIT/GPL";
@@ -146,6 +149,7 @@ pub fn load(hook: Hook, program: &[bpf_insn]) -> Result<Loaded> {
     let load = unsafe { &mut attribute.__bindgen_anon_3 };
     load.prog_type = kind as u32;
     load.prog_flags = flags;
+    load.expected_attach_type = attach;
     load.insns = program.as_ptr() as u64;
     load.insn_cnt = program.len() as u32;
     load.license = license.as_ptr() as u64;
