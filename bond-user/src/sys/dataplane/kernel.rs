@@ -90,7 +90,7 @@ impl Kernel {
     }
 
     /// All zero where there is no BTF.
-    pub(super) fn offsets(&self) -> Offsets {
+    pub fn offsets(&self) -> Offsets {
         self.offsets
     }
 

@@ -35,7 +35,7 @@ pub use kernel::{Kernel, KernelError, TcAttach};
 use mapped::Mapped;
 
 /// The compiled programs.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bond-ebpf"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bond-ebpf"));
 
 /// Which hooks carry the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
