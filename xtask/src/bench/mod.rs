@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what xbond costs, measured, kept in docs/bench and drawn into docs/BENCHMARKS.md.
 
 mod agent;
+mod failover;
 mod forward;
 mod hotpath;
 mod host;
@@ -36,6 +37,8 @@ enum Verb {
     Hotpath(Options),
     /// TCP and UDP of a host, over a bare slave and over bonds
     Host(host::Arguments),
+    /// What failovers lose, and how long they take
+    Failover(failover::Arguments),
     /// Packets forwarded between a port and the wire
     Forward(Options),
     /// What the engine takes from an event to its commands
@@ -70,6 +73,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         Some(Verb::All(options)) => all(options)?,
         Some(Verb::Hotpath(options)) => vec![hotpath::run(options)?],
         Some(Verb::Host(arguments)) => vec![host::run(arguments)?],
+        Some(Verb::Failover(arguments)) => vec![failover::run(arguments)?],
         Some(Verb::Forward(options)) => vec![forward::run(options)?],
         Some(Verb::Agent(options)) => vec![agent::run(options)?],
         Some(Verb::Report) => bail!("drawn above"),
@@ -85,8 +89,14 @@ fn all(options: &Options) -> Result<Vec<Run>> {
     // The file is for all of them.
     let each = Options { json: None, ..options.clone() };
     let host = host::Arguments::of(each.clone());
-    let runs =
-        vec![hotpath::run(&each)?, host::run(&host)?, forward::run(&each)?, agent::run(&each)?];
+    let failover = failover::Arguments::of(each.clone());
+    let runs = vec![
+        hotpath::run(&each)?,
+        host::run(&host)?,
+        forward::run(&each)?,
+        agent::run(&each)?,
+        failover::run(&failover)?,
+    ];
     record::write_json(options.json.as_deref(), &runs)?;
     Ok(runs)
 }
