@@ -106,7 +106,9 @@ impl Setting {
         to_host.wait_for_more(u64::from(BACK) / 20)?;
         let (to_peer, to_host) = (to_peer.stop()?, to_host.stop()?);
         let dropped = tx_dropped(&lab)? - dropped_before;
-        xbond.stop()?;
+        let log = xbond.stop()?;
+        row.number("cuts", cuts.len() as f64);
+        row.number("of them seen by the guard", log.matches("a packet found its carrier gone").count() as f64);
         self.tell(row, options, [&to_peer, &to_host], &cuts, dropped)
     }
 
@@ -120,7 +122,6 @@ impl Setting {
     ) -> Result<()> {
         let rate = to_peer.sent as f64 / to_peer.last_sent().as_secs_f64();
         row.number("packets/s", rate.round());
-        row.number("cuts", cuts.len() as f64);
         let under_way = (rate * UNDER_WAY.as_secs_f64()) as u64;
         // Of each cut: before the carrier fell, while it fell, after it.
         let phases: Vec<[u64; 3]> = cuts
