@@ -18,9 +18,9 @@ fn main() -> Result<()> {
     let toolchain = match chosen.or(debian) {
         Some(toolchain) => {
             if Path::new(&toolchain).is_absolute() {
-                // A stable compiler, which has to let aya-ebpf use one nightly feature.
+                // A stable compiler, which has to let these crates use nightly features.
                 // SAFETY: build scripts run this before they start a thread.
-                unsafe { env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf") };
+                unsafe { env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf,bond_ebpf") };
             }
             Toolchain::Custom(toolchain.leak())
         }

@@ -3,7 +3,7 @@
 use crate::mac::Mac;
 
 /// Version of everything in this module and of the names in [`crate::names`].
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Slaves of one bond; also the bits of the usable mask and the range of a slot's number.
 pub const MAX_SLAVES: usize = 16;
@@ -124,14 +124,45 @@ impl core::fmt::Debug for ActiveWord {
 pub struct SlaveEntry {
     wire_mac: u64,
     permanent_mac: u64,
+    handle: DeviceHandle,
     ifindex: u32,
     queue_id: u32,
+    link_failure_count: u32,
+    reserved: u32,
 }
 
 impl SlaveEntry {
     /// A slave whose frames carry `wire_mac` on the wire.
     pub const fn new(ifindex: u32, wire_mac: Mac, permanent_mac: Mac) -> Self {
-        Self { wire_mac: wire_mac.to_word(), permanent_mac: permanent_mac.to_word(), ifindex, queue_id: 0 }
+        Self {
+            wire_mac: wire_mac.to_word(),
+            permanent_mac: permanent_mac.to_word(),
+            handle: DeviceHandle::NONE,
+            ifindex,
+            queue_id: 0,
+            link_failure_count: 0,
+            reserved: 0,
+        }
+    }
+
+    /// Its device, for the carrier guard. Without one the guard takes the slave for dead.
+    #[must_use]
+    pub const fn with_handle(self, handle: DeviceHandle) -> Self {
+        Self { handle, ..self }
+    }
+
+    pub const fn handle(&self) -> DeviceHandle {
+        self.handle
+    }
+
+    /// Packets do not care; it is here so that it survives agents.
+    #[must_use]
+    pub const fn with_link_failure_count(self, link_failure_count: u32) -> Self {
+        Self { link_failure_count, ..self }
+    }
+
+    pub const fn link_failure_count(&self) -> u32 {
+        self.link_failure_count
     }
 
     /// What is sent from this queue of bond0 leaves by this slave while it is up; 0: none.
@@ -157,6 +188,99 @@ impl SlaveEntry {
     /// 0 where the slot is free.
     pub const fn ifindex(&self) -> u32 {
         self.ifindex
+    }
+}
+
+/// A device in the kernel's memory: the address of its `struct net_device`, and of the network namespace that it
+/// has to be in. It may be stale at any time: what is read by it counts only if the device that is found there
+/// still has the expected ifindex and namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceHandle {
+    device: u64,
+    net: u64,
+}
+
+impl DeviceHandle {
+    pub const NONE: Self = Self { device: 0, net: 0 };
+
+    pub const fn new(device: u64, net: u64) -> Self {
+        Self { device, net }
+    }
+
+    /// Address of its `struct net_device`, 0 where it is not known.
+    pub const fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// Address of its `struct net`.
+    pub const fn net(&self) -> u64 {
+        self.net
+    }
+}
+
+/// What the carrier guard goes by, in GUARD at 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GuardEntry {
+    /// Written by the agent. One word: it cannot tear.
+    rank: u64,
+    /// Written by the data plane: CLOCK_MONOTONIC of its last failover, nanoseconds.
+    switched_at: u64,
+}
+
+impl GuardEntry {
+    /// The least time between two failovers of the guard, in nanoseconds: links that flap together would have
+    /// every packet move the bond.
+    pub const PAUSE: u64 = 10_000_000;
+
+    pub const fn rank(&self) -> Rank {
+        Rank(self.rank)
+    }
+
+    pub const fn switched_at(&self) -> u64 {
+        self.switched_at
+    }
+
+    /// The guard has failed over at `now`, CLOCK_MONOTONIC in nanoseconds.
+    #[inline(always)]
+    pub fn note(&mut self, now: u64) {
+        self.switched_at = now;
+    }
+
+    /// Whether the guard may fail over at `now`, CLOCK_MONOTONIC in nanoseconds.
+    pub const fn may_switch(&self, now: u64) -> bool {
+        now.wrapping_sub(self.switched_at) >= Self::PAUSE
+    }
+}
+
+/// All slots, from the agent's first choice to its last: four bits each, the first in the lowest.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rank(u64);
+
+impl Rank {
+    /// These first, then all others in order.
+    pub fn new(first: impl IntoIterator<Item = Slot>) -> Self {
+        let (mut bits, mut seen, mut place) = (0, 0u16, 0);
+        for slot in first.into_iter().chain(Slot::all()) {
+            if seen & slot.bit() == 0 {
+                seen |= slot.bit();
+                bits |= (slot.0 as u64) << (4 * place);
+                place += 1;
+            }
+        }
+        Self(bits)
+    }
+
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The slot at a place from 0 to 15.
+    #[inline(always)]
+    pub const fn at(self, place: u32) -> Slot {
+        Slot::from_bits(self.0 >> (4 * (place & 0xf)))
     }
 }
 
@@ -191,6 +315,8 @@ impl BondEntry {
 
     /// The transmit queue of bond0 may choose a slave. Behind another port it means something else.
     pub const QUEUE_IDS: u32 = 1 << 7;
+    /// The carrier guard is on: before a packet leaves, its slave's device is looked at.
+    pub const GUARD: u32 = 1 << 8;
 
     pub const fn new(policy: FailOverMac, port_ifindex: u32, host_mac: Mac, netns_cookie: u64) -> Self {
         Self {
@@ -400,20 +526,19 @@ fn words_of(address: [u8; 16]) -> [u64; 2] {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceState {
-    device: u64,
+    handle: DeviceHandle,
     mac: u64,
     ifindex: u32,
     link_up: u32,
 }
 
 impl DeviceState {
-    pub const fn new(device: u64, mac: Mac, ifindex: u32, link_up: bool) -> Self {
-        Self { device, mac: mac.to_word(), ifindex, link_up: link_up as u32 }
+    pub const fn new(handle: DeviceHandle, mac: Mac, ifindex: u32, link_up: bool) -> Self {
+        Self { handle, mac: mac.to_word(), ifindex, link_up: link_up as u32 }
     }
 
-    /// Address of its `struct net_device`.
-    pub const fn device(&self) -> u64 {
-        self.device
+    pub const fn handle(&self) -> DeviceHandle {
+        self.handle
     }
 
     pub const fn mac(&self) -> Mac {
@@ -433,7 +558,12 @@ impl DeviceState {
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let word = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let half = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-        Some(Self { device: word(0)?, mac: word(8)?, ifindex: half(16)?, link_up: half(20)? })
+        Some(Self {
+            handle: DeviceHandle::new(word(0)?, word(8)?),
+            mac: word(16)?,
+            ifindex: half(24)?,
+            link_up: half(28)?,
+        })
     }
 }
 
@@ -449,6 +579,11 @@ pub struct Offsets {
     pub ifindex: u32,
     /// `net_device.dev_addr`
     pub dev_addr: u32,
+    /// `net_device.nd_net`
+    pub nd_net: u32,
+    /// Number of the type `net_device`, where bpf_rdonly_cast lets the programs read devices without a helper; else
+    /// 0.
+    pub net_device_type: u32,
 }
 
 /// The driver's `fail_over_mac`, by its numbers.
@@ -466,9 +601,10 @@ pub enum FailOverMac {
 
 const _: () = {
     assert!(size_of::<ActiveWord>() == 8);
-    assert!(size_of::<SlaveEntry>() == 24);
-    assert!(size_of::<DeviceState>() == 24);
-    assert!(size_of::<Offsets>() == 16);
+    assert!(size_of::<SlaveEntry>() == 48);
+    assert!(size_of::<DeviceState>() == 32);
+    assert!(size_of::<GuardEntry>() == 16);
+    assert!(size_of::<Offsets>() == 24);
     assert!(size_of::<BondEntry>() == 3 * 8 + 4 * 4);
     assert!(size_of::<BondEntry>().is_multiple_of(8));
     assert!(size_of::<ProbeTimes>() == 8 * (1 + 2 * MAX_TARGETS));
@@ -485,6 +621,8 @@ mod pod {
     unsafe impl aya::Pod for super::ActiveWord {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Offsets {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::GuardEntry {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::ProbeTimes {}
     // SAFETY: as above.
@@ -517,6 +655,34 @@ mod tests {
         let word = ActiveWord::default().next(Slot::new(3), Slot::new(2), 0x000c);
         assert_eq!(word.bits(), 0x0000_0001_000c_3203);
         assert_eq!(Slot::new(16), None);
+    }
+
+    #[test]
+    fn a_rank_is_all_slots_once() {
+        let slots = |wanted: &[u8]| wanted.iter().map(|&index| Slot(index)).collect::<Vec<_>>();
+        for (first, expected) in [
+            (slots(&[]), slots(&[0, 1, 2])),
+            (slots(&[2, 0]), slots(&[2, 0, 1])),
+            (slots(&[15, 15, 0]), slots(&[15, 0, 1])),
+        ] {
+            let rank = Rank::new(first);
+            let all: Vec<_> = (0..16).map(|place| rank.at(place)).collect();
+            assert_eq!(all[..3], expected);
+            assert_eq!(Slot::all().filter(|slot| all.contains(slot)).count(), MAX_SLAVES);
+        }
+    }
+
+    #[test]
+    fn the_guard_pauses_after_a_failover() {
+        let guard = |switched_at| GuardEntry { switched_at, ..GuardEntry::default() };
+        for (switched_at, now, may) in [
+            (0, GuardEntry::PAUSE, true),
+            (5, 5, false),
+            (5, 4 + GuardEntry::PAUSE, false),
+            (5, 5 + GuardEntry::PAUSE, true),
+        ] {
+            assert_eq!(guard(switched_at).may_switch(now), may, "{switched_at} {now}");
+        }
     }
 
     #[test]

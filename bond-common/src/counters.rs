@@ -20,6 +20,10 @@ pub enum DropReason {
     RedirectFailed = 6,
     /// A map is missing: the programs and the maps do not fit each other.
     Internal = 7,
+    /// The active slave's device has no link, and no other slave's has one.
+    NoLink = 8,
+    /// The active slave's device has no link, and the guard has failed over just before.
+    GuardPause = 9,
 }
 
 impl DropReason {
@@ -33,6 +37,8 @@ impl DropReason {
         Self::StampFailed,
         Self::RedirectFailed,
         Self::Internal,
+        Self::NoLink,
+        Self::GuardPause,
     ];
 
     /// The name that `show`, JSON and metrics use.
@@ -46,11 +52,13 @@ impl DropReason {
             Self::StampFailed => "stamp_failed",
             Self::RedirectFailed => "redirect_failed",
             Self::Internal => "internal",
+            Self::NoLink => "no_link",
+            Self::GuardPause => "guard_pause",
         }
     }
 }
 
-pub const DROP_REASONS: usize = 8;
+pub const DROP_REASONS: usize = 10;
 
 /// The value of STATS. Packets of the wire, bytes with the Ethernet header; a TSO or GRO packet counts once.
 /// Written by the data plane, each CPU its own; a reader sums and may be a packet behind.
@@ -70,6 +78,8 @@ pub struct SlotStats {
     pub rx_rewritten: u64,
     /// 01:80:c2:00:00:0x, left to the slave itself.
     pub rx_link_local: u64,
+    /// Failovers of the carrier guard to this slot.
+    pub guard_failovers: u64,
     /// By [`DropReason`].
     pub drops: [u64; DROP_REASONS],
 }
@@ -85,6 +95,7 @@ impl SlotStats {
         self.rx_unicast += other.rx_unicast;
         self.rx_rewritten += other.rx_rewritten;
         self.rx_link_local += other.rx_link_local;
+        self.guard_failovers += other.guard_failovers;
         for (sum, more) in self.drops.iter_mut().zip(other.drops) {
             *sum += more;
         }
@@ -95,7 +106,7 @@ impl SlotStats {
     }
 }
 
-const _: () = assert!(size_of::<SlotStats>() == (8 + DROP_REASONS) * 8);
+const _: () = assert!(size_of::<SlotStats>() == (9 + DROP_REASONS) * 8);
 
 // SAFETY: integers in C layout without padding (asserted above): every bit pattern is valid.
 #[cfg(feature = "user")]

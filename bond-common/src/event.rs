@@ -1,6 +1,6 @@
 //! What the data plane tells the agent, in the ring buffer EVENTS: rare things, never one per packet.
 
-use crate::mac::Mac;
+use crate::{abi::ActiveWord, mac::Mac};
 
 /// One record of EVENTS.
 #[repr(C)]
@@ -18,17 +18,21 @@ pub struct EventRecord {
 pub enum DataPlaneEvent {
     /// The first frame came in from the port of a bond that has no bond0: this is the MAC behind it.
     HostMacLearned(Mac),
+    /// The carrier guard has failed over: this is ACTIVE since.
+    FailedOver(ActiveWord),
 }
 
 impl EventRecord {
     const HOST_MAC_LEARNED: u32 = 1;
+    const FAILED_OVER: u32 = 2;
 
+    /// `at` is CLOCK_MONOTONIC, nanoseconds.
     pub const fn new(at: u64, event: DataPlaneEvent) -> Self {
-        match event {
-            DataPlaneEvent::HostMacLearned(mac) => {
-                Self { kind: Self::HOST_MAC_LEARNED, reserved: 0, at, value: mac.to_word() }
-            }
-        }
+        let (kind, value) = match event {
+            DataPlaneEvent::HostMacLearned(mac) => (Self::HOST_MAC_LEARNED, mac.to_word()),
+            DataPlaneEvent::FailedOver(word) => (Self::FAILED_OVER, word.bits()),
+        };
+        Self { kind, reserved: 0, at, value }
     }
 
     /// CLOCK_MONOTONIC, nanoseconds.
@@ -40,6 +44,7 @@ impl EventRecord {
     pub const fn event(&self) -> Option<DataPlaneEvent> {
         match self.kind {
             Self::HOST_MAC_LEARNED => Some(DataPlaneEvent::HostMacLearned(Mac::from_word(self.value))),
+            Self::FAILED_OVER => Some(DataPlaneEvent::FailedOver(ActiveWord::from_bits(self.value))),
             _ => None,
         }
     }
@@ -69,6 +74,10 @@ mod tests {
         let mac = Mac::new([2, 0, 0, 0, 0, 9]);
         assert_eq!((record.at(), record.event()), (7, Some(DataPlaneEvent::HostMacLearned(mac))));
         assert_eq!(record, EventRecord::new(7, DataPlaneEvent::HostMacLearned(mac)));
+        let word = ActiveWord::from_bits(0x0000_0002_0002_1001);
+        bytes[0] = 2;
+        bytes[16..24].copy_from_slice(&word.bits().to_ne_bytes());
+        assert_eq!(EventRecord::parse(&bytes), Some(EventRecord::new(7, DataPlaneEvent::FailedOver(word))));
         bytes[0] = 99;
         assert_eq!(EventRecord::parse(&bytes).unwrap().event(), None);
         assert_eq!(EventRecord::parse(&bytes[..23]), None);

@@ -7,6 +7,7 @@
 pub mod abi;
 pub mod counters;
 pub mod event;
+pub mod guard;
 pub mod mac;
 pub mod names;
 pub mod probe;

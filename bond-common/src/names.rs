@@ -11,6 +11,7 @@ pub const STATS: &str = "STATS";
 pub const EVENTS: &str = "EVENTS";
 pub const PROBES: &str = "PROBES";
 pub const TARGETS: &str = "TARGETS";
+pub const GUARD: &str = "GUARD";
 
 /// Programs. tc and XDP have one each, so that `bpftool prog show` tells them apart.
 pub const TC_PORT_TX: &str = "tc_port_tx";
@@ -26,10 +27,15 @@ pub const DEVICE_STATE: &str = "device_state";
 pub const SLOT: &str = "SLOT";
 pub const OFFSETS: &str = "OFFSETS";
 
+/// The number of a helper that stands, in the programs, for the kernel function bpf_rdonly_cast.
+pub const RDONLY_CAST_CALL: u32 = 0x7872_6463;
+/// That function's name in the kernel's BTF.
+pub const RDONLY_CAST: &str = "bpf_rdonly_cast";
+
 /// Ends of the names under which programs and their links are pinned: `port_tx_prog`, `slave3_rx_link`.
 pub const PROGRAM_PIN: &str = "prog";
 pub const LINK_PIN: &str = "link";
 
 /// The maps of a bond, all of which are pinned under their names.
-pub const PINNED_MAPS: [&str; 10] =
-    [ACTIVE, SLAVES, BOND, LEARNED, TX_PORTS, RX_PORT, STATS, EVENTS, PROBES, TARGETS];
+pub const PINNED_MAPS: [&str; 11] =
+    [ACTIVE, SLAVES, BOND, LEARNED, TX_PORTS, RX_PORT, STATS, EVENTS, PROBES, TARGETS, GUARD];

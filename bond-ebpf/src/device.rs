@@ -6,7 +6,11 @@ use aya_ebpf::{
     helpers::bpf_probe_read_kernel,
     programs::TcContext,
 };
-use bond_common::{abi::DeviceState, mac::Mac};
+use bond_common::{
+    abi::{DeviceHandle, DeviceState, SlaveEntry},
+    mac::Mac,
+    names,
+};
 
 use crate::maps;
 
@@ -14,6 +18,27 @@ use crate::maps;
 const LINK_STATE_START: u64 = 1;
 const LINK_STATE_PRESENT: u64 = 1 << 1;
 const LINK_STATE_NOCARRIER: u64 = 1 << 2;
+
+/// A link that is up: started and present, with carrier (`netif_running`, `netif_carrier_ok`).
+const LINK_MASK: u64 = LINK_STATE_START | LINK_STATE_PRESENT | LINK_STATE_NOCARRIER;
+const LINK_UP: u64 = LINK_STATE_START | LINK_STATE_PRESENT;
+
+/// `bpf_rdonly_cast`, a kernel function: it makes an address a pointer to a type, through which fields are read by plain
+/// loads that cannot fault. Kernel functions have numbers that differ from kernel to kernel, so this is a helper
+/// that no kernel has, and the agent puts the right call in its place before the program is loaded. Where the kernel
+/// does not have the function (before 6.2), no path leads here and the verifier removes it.
+///
+/// # Safety
+///
+/// The answer is no pointer to dereference otherwise than by volatile loads of the type's fields.
+#[inline(always)]
+unsafe fn rdonly_cast(address: u64, of_type: u32) -> u64 {
+    // SAFETY: helpers are called by their numbers, as functions at these addresses.
+    let call: unsafe extern "C" fn(u64, u64) -> u64 =
+        unsafe { core::mem::transmute(names::RDONLY_CAST_CALL as usize) };
+    // SAFETY: the function reads nothing.
+    unsafe { call(address, of_type as u64) }
+}
 
 /// Writes a [`DeviceState`] into the packet, behind the Ethernet header.
 #[inline(always)]
@@ -34,9 +59,39 @@ fn state(ctx: &TcContext) -> Option<DeviceState> {
     let device: u64 = read(ctx.as_ptr() as u64, offsets.skb_dev)?;
     let state: u64 = read(device, offsets.state)?;
     let ifindex: u32 = read(device, offsets.ifindex)?;
-    let up =
-        state & LINK_STATE_START != 0 && state & LINK_STATE_PRESENT != 0 && state & LINK_STATE_NOCARRIER == 0;
-    Some(DeviceState::new(device, mac(device)?, ifindex, up))
+    let net: u64 = read(device, offsets.nd_net)?;
+    let handle = DeviceHandle::new(device, net);
+    Some(DeviceState::new(handle, mac(device)?, ifindex, state & LINK_MASK == LINK_UP))
+}
+
+/// Whether a slave's device is there and has a link, at this moment. A handle that is stale says no: memory that is
+/// another device's by now has another ifindex, and a device that was moved another namespace.
+#[inline(always)]
+pub fn has_link(slave: &SlaveEntry) -> bool {
+    let (offsets, handle) = (maps::offsets(), slave.handle());
+    if handle.device() == 0 || offsets.skb_dev == 0 {
+        return false;
+    }
+    let (state, ifindex, net) = if offsets.net_device_type != 0 {
+        // SAFETY: loads through what the cast returns read zero where the address is none.
+        unsafe {
+            let device = rdonly_cast(handle.device(), offsets.net_device_type);
+            (
+                ((device + offsets.state as u64) as *const u64).read_volatile(),
+                ((device + offsets.ifindex as u64) as *const u32).read_volatile(),
+                ((device + offsets.nd_net as u64) as *const u64).read_volatile(),
+            )
+        }
+    } else {
+        let device = handle.device();
+        let (Some(state), Some(ifindex), Some(net)) =
+            (read(device, offsets.state), read(device, offsets.ifindex), read(device, offsets.nd_net))
+        else {
+            return false;
+        };
+        (state, ifindex, net)
+    };
+    state & LINK_MASK == LINK_UP && ifindex == slave.ifindex() && net == handle.net()
 }
 
 /// `net_device.dev_addr`, at this moment; None where the kernel does not let us look.

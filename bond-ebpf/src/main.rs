@@ -1,11 +1,18 @@
 //! The programs. Each is a few lines: it makes a [`packet`] of its context, asks [`rx`] or [`tx`] what becomes
 //! of it, counts, and turns the outcome into an action of its kind.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(unstable_features, reason = "assembly of this target is the only way to compare and swap"),
+    feature(asm_experimental_arch)
+)]
 
 #[cfg(target_arch = "bpf")]
 mod device;
 #[cfg(target_arch = "bpf")]
 mod error;
+#[cfg(target_arch = "bpf")]
+mod guard;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]

@@ -6,7 +6,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use bond_common::{
-    abi::{ActiveWord, BondEntry, MAX_SLAVES, Offsets, PORT_STATS, ProbeTimes, SlaveEntry, Slot, Targets},
+    abi::{
+        ActiveWord, BondEntry, GuardEntry, MAX_SLAVES, Offsets, PORT_STATS, ProbeTimes, SlaveEntry, Slot,
+        Targets,
+    },
     counters::SlotStats,
     event::EventRecord,
     mac::Mac,
@@ -55,19 +58,47 @@ static PROBES: Array<ProbeTimes, MAX_SLAVES, MMAPABLE> = Array::new();
 #[btf_map]
 static TARGETS: Array<Targets, 1, MMAPABLE> = Array::new();
 
+/// The agent writes the rank, the data plane the time; read when the active slave's link is lost.
+#[btf_map]
+static GUARD: Array<GuardEntry, 1, MMAPABLE> = Array::new();
+
 /// The slot of the slave whose ingress this program is; [`PORT_STATS`] at the port.
 #[unsafe(no_mangle)]
 static SLOT: Global<u32> = Global::new(PORT_STATS);
 
 /// All zero where the kernel's BTF could not be read.
 #[unsafe(no_mangle)]
-static OFFSETS: Global<Offsets> = Global::new(Offsets { skb_dev: 0, state: 0, ifindex: 0, dev_addr: 0 });
+static OFFSETS: Global<Offsets> =
+    Global::new(Offsets { skb_dev: 0, state: 0, ifindex: 0, dev_addr: 0, nd_net: 0, net_device_type: 0 });
 
 #[inline(always)]
 pub fn active_word() -> Option<ActiveWord> {
     let word = ACTIVE.get_ptr(0)?;
     // SAFETY: a map value lives as long as the program runs. Volatile, for it changes under us.
     Some(unsafe { word.read_volatile() })
+}
+
+/// Stores `new` if the word is still `seen`; else says what it is.
+#[inline(always)]
+pub fn exchange_active(seen: ActiveWord, new: ActiveWord) -> Result<(), ActiveWord> {
+    let Some(word) = ACTIVE.get_ptr_mut(0) else { return Err(seen) };
+    let found: u64;
+    // SAFETY: an aligned word of a map value, which lives as long as the program runs. In Linux since 5.12. The
+    // compiler's own compare-and-swap is not offered for this target.
+    unsafe {
+        core::arch::asm!(
+            "r0 = cmpxchg_64({word} + 0, r0, {new})",
+            word = in(reg) word,
+            new = in(reg) new.bits(),
+            inout("r0") seen.bits() => found,
+        );
+    }
+    if found == seen.bits() { Ok(()) } else { Err(ActiveWord::from_bits(found)) }
+}
+
+#[inline(always)]
+pub fn guard() -> Option<*mut GuardEntry> {
+    GUARD.get_ptr_mut(0)
 }
 
 #[inline(always)]

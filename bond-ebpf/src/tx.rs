@@ -12,7 +12,7 @@ use bond_common::{
 
 use crate::{
     error::Outcome,
-    maps,
+    guard, maps,
     packet::{Packet, Redirected},
     rx,
     stats::Stats,
@@ -41,7 +41,10 @@ fn forward(packet: &mut impl Packet) -> Result<Redirected, (Option<Slot>, DropRe
     let bond = maps::bond().ok_or((None, DropReason::Internal))?;
     let queue = if bond.has(BondEntry::QUEUE_IDS) { packet.queue() } else { 0 };
     let queue_id = |slot| maps::slave(slot).map_or(0, |slave| slave.queue_id());
-    let slot = transmit(word, queue, queue_id).map_err(|reason| (None, reason))?;
+    let mut slot = transmit(word, queue, queue_id).map_err(|reason| (None, reason))?;
+    if bond.has(BondEntry::GUARD) {
+        slot = guard::check(slot).map_err(|reason| (Some(slot), reason))?;
+    }
     let at = |reason| (Some(slot), reason);
     let slave = maps::slave(slot).ok_or(at(DropReason::Internal))?;
     let ifindex = slave.ifindex();

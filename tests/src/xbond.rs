@@ -176,6 +176,15 @@ impl<'netns> Xbond<'netns> {
         kill(self.nix_pid(), signal).with_context(|| format!("cannot send {signal} to xbond"))
     }
 
+    /// Stops the agent in its tracks, as a debugger would; SIGCONT lets it go on.
+    pub fn pause(&self) -> Result<()> {
+        use nix::sys::wait::{Id, WaitPidFlag, waitid};
+        self.signal(Signal::SIGSTOP)?;
+        // The signal alone says nothing of when its threads stand still.
+        waitid(Id::Pid(self.nix_pid()), WaitPidFlag::WSTOPPED).context("cannot wait for xbond to stop")?;
+        Ok(())
+    }
+
     /// Ends the agent by SIGTERM; it must exit with 0. Returns its log.
     pub fn stop(mut self) -> Result<String> {
         self.signal(Signal::SIGTERM)?;

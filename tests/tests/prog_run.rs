@@ -2,10 +2,11 @@
 
 mod programs;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bond_common::{
-    abi::{BondEntry, FailOverMac, MAX_TARGETS, ProbeTimes, Slot, Targets},
+    abi::{BondEntry, FailOverMac, GuardEntry, MAX_TARGETS, ProbeTimes, Rank, SlaveEntry, Slot, Targets},
+    counters::DropReason,
     mac::Mac,
 };
 use bond_user::sys::dataplane::{DataPlane, DeviceReader, Hook, Kernel};
@@ -56,7 +57,7 @@ fn moving_host_mac(hook: Hook) {
     let reader = DeviceReader::new(&Kernel::read()).unwrap();
     let host = reader.read(index("host")).unwrap();
     let entry = bench.maps.bond();
-    bench.maps.set_bond(entry.with_host_device(host.device()).with_flags(BondEntry::HOST_MAC_MOVES));
+    bench.maps.set_bond(entry.with_host_device(host.handle().device()).with_flags(BondEntry::HOST_MAC_MOVES));
     let to = |destination: Mac| ethernet(destination, PEER, IPV4);
     assert_eq!(bench.receive(0, &to(OWN[0])), (Forwarded, to(host.mac())));
     ip(&["link", "set", "host", "address", "02:00:00:00:00:55"]);
@@ -246,4 +247,141 @@ fn an_existing_bond_is_not_overwritten() {
     let error = again.err().expect("must be refused").to_string();
     assert!(error.contains("xbond down"), "{error}");
     assert!(bench.dir.join("ACTIVE").exists());
+}
+
+/// The carrier guard: what leaves while the active slave's device has no link.
+fn guard_table(hook: Hook) {
+    let bench = Bench::new(hook, "guard");
+    let reader = DeviceReader::new(&Kernel::read()).unwrap();
+    let slot = |index: u8| Slot::new(index).unwrap();
+    let set_slave = |index: u8, device: &str| {
+        let wire = OWN[usize::from(index)];
+        let handle = reader.read(index(device)).unwrap().handle();
+        let entry = SlaveEntry::new(index(&format!("slave{index}")), wire, wire).with_handle(handle);
+        bench.maps.set_slave(slot(index), entry);
+    };
+    set_slave(0, "slave0");
+    set_slave(1, "slave1");
+    for device in ["slave0", "wire0", "slave1", "wire1"] {
+        ip(&["link", "set", device, "up"]);
+    }
+    let guarded = BondEntry::GUARD;
+    bench.policy(FailOverMac::Active, guarded);
+    bench.maps.set_rank(Rank::new([slot(0), slot(1)]));
+    let frame = ethernet(PEER, HOST, IPV4);
+    let by = |index: usize| (Forwarded, ethernet(PEER, OWN[index], IPV4));
+    let pause = || {
+        let until = bench.maps.guard().switched_at() + GuardEntry::PAUSE;
+        while monotonic() < until {
+            std::thread::sleep(Duration::from_nanos(until - monotonic()));
+        }
+    };
+    let active = || bench.maps.active().active().unwrap().index();
+
+    let before = bench.maps.active();
+    assert_eq!(bench.transmit(&frame), by(0));
+    assert_eq!(bench.maps.active(), before, "a link that is up changes nothing");
+
+    // The far end goes down, and with it the carrier; the frame leaves by the other one, and so does the next.
+    ip(&["link", "set", "wire0", "down"]);
+    assert_eq!(bench.transmit(&frame), by(1));
+    let after = bench.maps.active();
+    assert_eq!((active(), after.usable()), (1, 0b10));
+    assert_eq!(after.generation(), before.generation() + 1);
+    assert_eq!(bench.maps.stats(1).unwrap().guard_failovers, 1);
+    assert_eq!(bench.transmit(&frame), by(1));
+    assert_eq!(bench.maps.active(), after);
+
+    // Back so soon: not before the pause is over.
+    ip(&["link", "set", "wire0", "up"]);
+    ip(&["link", "set", "slave1", "down"]);
+    let switched_at = bench.maps.guard().switched_at();
+    let (verdict, _) = bench.transmit(&frame);
+    if monotonic() < switched_at + GuardEntry::PAUSE {
+        assert_eq!(verdict, Verdict::Dropped(DropReason::GuardPause));
+    }
+    pause();
+    // Slot 0 is not usable in anybody's eyes: it is used early.
+    assert_eq!(bench.transmit(&frame), by(0));
+    assert_eq!((active(), bench.maps.active().usable()), (0, 0b01));
+
+    // Nobody has a link: the word stays.
+    pause();
+    ip(&["link", "set", "slave0", "down"]);
+    let word = bench.maps.active();
+    assert_eq!(bench.transmit(&frame).0, Verdict::Dropped(DropReason::NoLink));
+    assert_eq!(bench.maps.active(), word);
+
+    // A queue's slave without a link: the active one has the frame.
+    ip(&["link", "set", "slave1", "up"]);
+    pause();
+    assert_eq!(bench.transmit(&frame), by(1));
+
+    // Stale handles: another device's, or none.
+    pause();
+    ip(&["link", "set", "slave0", "up"]);
+    set_slave(1, "port");
+    assert_eq!(bench.transmit(&frame), by(0));
+    pause();
+    bench.maps.set_slave(slot(0), SlaveEntry::new(index("slave0"), OWN[0], OWN[0]));
+    assert_eq!(bench.transmit(&frame).0, Verdict::Dropped(DropReason::NoLink));
+
+    // A device that was moved to another namespace has the same address there, and may have its ifindex.
+    set_slave(0, "slave0");
+    set_slave(1, "slave1");
+    assert_eq!(bench.transmit(&frame), by(0));
+    let elsewhere = Elsewhere::new();
+    ip(&["link", "set", "slave0", "netns", &elsewhere.pid()]);
+    elsewhere.up("slave0");
+    pause();
+    assert_eq!(bench.transmit(&frame), by(1));
+
+    // Off, nobody looks.
+    ip(&["link", "set", "wire1", "down"]);
+    bench.policy(FailOverMac::Active, 0);
+    assert_eq!(bench.transmit(&frame), by(1));
+}
+
+/// Another network namespace, held by a thread.
+struct Elsewhere {
+    commands: std::sync::mpsc::Sender<String>,
+    done: std::sync::mpsc::Receiver<()>,
+    thread: i32,
+}
+
+impl Elsewhere {
+    fn new() -> Self {
+        let (commands, received) = std::sync::mpsc::channel::<String>();
+        let (sender, done) = std::sync::mpsc::channel();
+        let (told, thread) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            // SAFETY: unshare of this thread's network namespace; it goes with the thread.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+            told.send(nix::unistd::gettid().as_raw()).unwrap();
+            for device in received {
+                ip(&["link", "set", &device, "up"]);
+                sender.send(()).unwrap();
+            }
+        });
+        Self { commands, done, thread: thread.recv().unwrap() }
+    }
+
+    fn pid(&self) -> String {
+        self.thread.to_string()
+    }
+
+    fn up(&self, device: &str) {
+        self.commands.send(device.to_owned()).unwrap();
+        self.done.recv().unwrap();
+    }
+}
+
+#[test]
+fn tc_guard() {
+    guard_table(Hook::Tc);
+}
+
+#[test]
+fn xdp_guard() {
+    guard_table(Hook::Xdp);
 }

@@ -18,9 +18,10 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    AgentError, MissingSlaves,
-    effects::{self, Effect, Effects, Parts},
+    AgentError, LinkEventSource, MissingSlaves,
+    effects::{self, Effect, Effects, Parts, Wishes},
     engine::{BondId, EngineHandle, Input, Member, Stopping},
+    guard::GuardState,
     host::{Host, Queues, port_names},
     places::Places,
     prober::{self, Prober},
@@ -57,6 +58,7 @@ pub struct Machine {
     /// For bond0's device; the engine has its own.
     pub host_reader: Option<DeviceReader>,
     pub devices: Devices,
+    pub link_events: LinkEventSource,
     /// Of this network namespace; none where it cannot be mounted.
     pub sysfs: Option<Sysfs>,
     pub engine: EngineHandle,
@@ -148,11 +150,12 @@ pub async fn bring_up(
     };
     data_plane.attach_port(&side.port_name, side.host.port())?;
     let options = &config.options;
+    let guard = GuardState::new(config.guard, &machine.kernel, options);
     let entry = BondEntry::new(options.fail_over_mac, side.host.port(), side.host_mac, machine.cookie)
         .with_host_device(side.host_device)
-        .with_flags(side.flags | effects::option_flags(options));
+        .with_flags(side.flags | effects::option_flags(options, guard));
     data_plane.maps().set_bond(entry);
-    watch_data_plane(&config.name, &mut data_plane);
+    watch_data_plane(&config.name, &mut data_plane, (machine.engine.clone(), id));
 
     let maps = data_plane.maps();
     let (sender, receiver) = mpsc::unbounded_channel();
@@ -160,6 +163,7 @@ pub async fn bring_up(
         name: config.name.clone(),
         mac,
         mac_assigned: assigned.is_some(),
+        prearm: config.prearm,
         seed: random(),
         options: options.clone(),
     };
@@ -188,6 +192,7 @@ pub async fn bring_up(
         mtu,
         engine: machine.engine.clone(),
         record,
+        wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
     };
     machine.tasks.add(id, tokio::spawn(Effects::new(parts).run(receiver)));
 
@@ -389,7 +394,7 @@ async fn make_pair(
         host: Host::Pair { bond, port, promisc: false },
         port_name: plan.port.to_owned(),
         host_mac: plan.mac,
-        host_device: device.map_or(0, |state| state.device()),
+        host_device: device.map_or(0, |state| state.handle().device()),
         flags: if queues == Queues::Sixteen { BondEntry::QUEUE_IDS } else { 0 },
     })
 }
@@ -436,12 +441,12 @@ async fn configure(devices: &Devices, bond: u32, config: &BondConfig) -> Result<
 }
 
 /// Reads what the programs say: their log, and EVENTS. Nobody waits for either.
-fn watch_data_plane(bond: &str, data_plane: &mut DataPlane) {
+fn watch_data_plane(bond: &str, data_plane: &mut DataPlane, engine: (EngineHandle, BondId)) {
     let watching = data_plane.take_log().and_then(|log| Ok((log, data_plane.take_events()?)));
     match watching {
         Ok((log, events)) => {
             tokio::spawn(super::watch::log(log));
-            tokio::spawn(super::watch::events(bond.to_owned(), events));
+            tokio::spawn(super::watch::events(bond.to_owned(), events, engine));
         }
         Err(error) => warn!("{bond}: what the programs say is not read: {error}"),
     }

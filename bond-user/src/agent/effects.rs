@@ -6,7 +6,9 @@ use std::{collections::HashMap, time::Duration};
 use bond_common::{
     abi::{BondEntry, FailOverMac, Slot},
     mac::Mac,
+    names,
 };
+use bytes::BytesMut;
 use nix::{errno::Errno, net::if_::if_indextoname};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -15,8 +17,9 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    AgentError,
+    AgentError, LinkEventSource,
     engine::{BondId, EngineHandle, Input},
+    guard::GuardState,
     host::Host,
     notices,
     record::Record,
@@ -27,9 +30,10 @@ use crate::{
         event::{Asked, Event, Link},
         options::BondOptions,
     },
+    config::Guard,
     sys::{
         Devices, SysError,
-        announcer::{self, FrameSocket},
+        announcer::{self, Announced, FrameSocket},
         dataplane::{DataPlane, FormerMacs, Hook},
         enslave::EnslavePlan,
         found::Found,
@@ -63,8 +67,16 @@ pub enum Effect {
     ReadLinks,
     /// A device above bond0, as a macvlan, came, changed or went.
     UppersChanged,
+    /// An address of this interface, or of any if events were lost, came, changed or went.
+    AddressesChanged(Option<u32>),
     /// Options changed; some of them packets read.
     Options(Box<BondOptions>),
+    /// Somebody else had written to this map, and the engine has put it right.
+    MapMended {
+        map: &'static str,
+    },
+    /// BOND may have been written to by somebody else.
+    CheckEntry,
     /// bond0, or the port behind which the host is, is not as it was.
     HostChanged,
     /// This interface will be enslaved: as it was found, with a MAC of its own if one is configured. Tell when
@@ -98,6 +110,18 @@ struct Slave {
     ifindex: u32,
     name: String,
     found: Found,
+    /// Open from the first frame on: to close a packet socket takes the kernel some milliseconds.
+    socket: Option<FrameSocket>,
+}
+
+impl Slave {
+    fn send(&mut self, frames: &[BytesMut]) -> Result<(), SysError> {
+        let socket = match &self.socket {
+            Some(socket) => socket,
+            None => self.socket.insert(FrameSocket::open(self.ifindex)?),
+        };
+        frames.iter().try_for_each(|frame| socket.send(frame))
+    }
 }
 
 /// An interface that is about to be enslaved.
@@ -122,13 +146,18 @@ pub struct Effects {
     pub mtu: u32,
     pub engine: EngineHandle,
     pub record: Record,
+    pub wanted: Wishes,
     slaves: HashMap<Slot, Slave>,
     /// By ifindex.
     waiting: HashMap<u32, Waiting>,
     /// Who waits for a slave to be released.
     leaving: HashMap<Slot, oneshot::Sender<Result<(), AgentError>>>,
-    /// MACs of devices above bond0, which slaves receive beside the bond's.
+    /// MACs that slaves receive beside their own: those of devices above bond0, and with prearm the bond's.
     further_macs: Vec<Mac>,
+    /// What is announced, as it was when something of it changed last: a failover does not wait for a look at it.
+    announced: Announced,
+    /// With prearm, once there is a slave: the bond's MAC.
+    prearmed: Option<Mac>,
     /// Ends the time in which bond0 takes frames with its former MAC.
     settling: Option<JoinHandle<()>>,
 }
@@ -145,11 +174,22 @@ pub struct Parts {
     pub mtu: u32,
     pub engine: EngineHandle,
     pub record: Record,
+    pub wanted: Wishes,
+}
+
+/// What is wished for beyond the driver's options.
+#[derive(Clone, Copy, Debug)]
+pub struct Wishes {
+    pub guard: Guard,
+    /// fail_over_mac=follow: every slave receives the bond's MAC.
+    pub prearm: bool,
+    pub link_events: LinkEventSource,
 }
 
 impl Effects {
     pub fn new(parts: Parts) -> Self {
-        let Parts { id, bond, devices, blocking, data_plane, entry, host, mtu, engine, record } = parts;
+        let Parts { id, bond, devices, blocking, data_plane, entry, host, mtu, engine, record, wanted } =
+            parts;
         Self {
             id,
             bond,
@@ -161,10 +201,13 @@ impl Effects {
             mtu,
             engine,
             record,
+            wanted,
             slaves: HashMap::new(),
             waiting: HashMap::new(),
             leaving: HashMap::new(),
             further_macs: Vec::new(),
+            announced: Announced::default(),
+            prearmed: None,
             settling: None,
         }
     }
@@ -194,12 +237,25 @@ impl Effects {
             Effect::Forget { slot } => self.forget(slot),
             Effect::ReadSpeed { slot } => self.read_speed(slot),
             Effect::ReadLinks => self.read_links().await,
+            Effect::AddressesChanged(ifindex) => {
+                if ifindex.is_none_or(|ifindex| self.is_announced(ifindex)) {
+                    self.read_addresses().await;
+                }
+            }
             Effect::UppersChanged => {
+                self.read_addresses().await;
                 if let Err(error) = self.receive_for_uppers().await {
                     warn!("{}: {error}", self.bond);
                 }
             }
             Effect::Options(options) => self.write_entry(&options),
+            Effect::MapMended { map } => self.warn_of_mended(map),
+            Effect::CheckEntry => {
+                if self.data_plane.maps().bond() != self.entry {
+                    self.set_entry(self.entry);
+                    self.warn_of_mended(names::BOND);
+                }
+            }
             Effect::HostChanged => {
                 // Read here and now: an event may be older than a change that this task made since.
                 if let Ok(link) = self.devices.netlink.link_by_index(self.host.device()).await {
@@ -286,6 +342,12 @@ impl Effects {
         found: Found,
         mac: Option<Mac>,
     ) -> Result<Link, AgentError> {
+        if self.wanted.prearm {
+            let mac = self.data_plane.maps().slave(slot).wire_mac();
+            self.further_macs.retain(|known| Some(*known) != self.prearmed);
+            self.prearmed = Some(mac);
+            self.further_macs.push(mac);
+        }
         // On disk before the first change: whoever finds a half-made bond can undo it.
         self.record.add(Found { unicast: self.further_macs.clone(), ..found.clone() })?;
         let plan = EnslavePlan {
@@ -306,7 +368,7 @@ impl Effects {
         }
         let link = self.devices.netlink.link_by_index(ifindex).await?;
         let (speed, duplex) = self.devices.ethtool.speed(ifindex);
-        self.slaves.insert(slot, Slave { ifindex, name, found });
+        self.slaves.insert(slot, Slave { ifindex, name, found, socket: None });
         Ok(Link { up: link.has_link(), speed, duplex })
     }
 
@@ -386,7 +448,8 @@ impl Effects {
     async fn receive_for_uppers(&mut self) -> Result<(), AgentError> {
         let Host::Pair { bond, .. } = self.host else { return Ok(()) };
         let netlink = &self.devices.netlink;
-        let wanted = netlink.unicast(bond).await?;
+        let mut wanted = netlink.unicast(bond).await?;
+        wanted.extend(self.prearmed);
         if wanted == self.further_macs {
             return Ok(());
         }
@@ -460,26 +523,57 @@ impl Effects {
         })
     }
 
-    async fn announce(&self, slot: Slot, mac: Mac) -> Result<(), SysError> {
-        let Some(slave) = self.slaves.get(&slot) else { return Ok(()) };
-        let frames = match self.host {
-            Host::Pair { port, .. } => {
-                announcer::frames(mac, &announcer::addresses_behind(&self.devices.netlink, port).await?)
-            }
-            Host::Port { .. } => vec![announcer::reverse_arp(mac)],
-        };
-        let socket = FrameSocket::open(slave.ifindex)?;
-        frames.iter().try_for_each(|frame| socket.send(frame))
+    /// By a slave that is active no more nothing is announced: its neighbours would send where nobody listens.
+    fn is_active(&self, slot: Slot) -> bool {
+        self.data_plane.maps().active().active() == Some(slot)
     }
 
-    async fn report(&self, slot: Slot, mac: Mac) -> Result<(), SysError> {
-        // Which groups somebody behind a port has joined is not known.
-        let (Some(slave), Host::Pair { port, .. }) = (self.slaves.get(&slot), self.host) else {
-            return Ok(());
+    async fn announce(&mut self, slot: Slot, mac: Mac) -> Result<(), SysError> {
+        let host = self.host;
+        let frames = |announced: &Announced| match host {
+            Host::Pair { .. } => announcer::frames(mac, &announced.uppers),
+            Host::Port { .. } => vec![announcer::reverse_arp(mac)],
         };
+        if !self.is_active(slot) {
+            return Ok(());
+        }
+        let known = frames(&self.announced);
+        let Some(slave) = self.slaves.get_mut(&slot) else { return Ok(()) };
+        slave.send(&known)?;
+        if self.announced.elsewhere || self.wanted.link_events == LinkEventSource::Off {
+            self.read_addresses().await;
+            let now = frames(&self.announced);
+            if let Some(slave) = self.slaves.get_mut(&slot).filter(|_| now != known) {
+                slave.send(&now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the addresses of an interface are: a VLAN that is new has told of itself before.
+    fn is_announced(&self, ifindex: u32) -> bool {
+        ifindex == self.host.device() || self.announced.uppers.iter().any(|upper| upper.ifindex == ifindex)
+    }
+
+    async fn read_addresses(&mut self) {
+        let Host::Pair { port, .. } = self.host else { return };
+        match announcer::addresses_behind(&self.devices.netlink, port).await {
+            Ok(announced) => self.announced = announced,
+            Err(error) => self.warn_of(Err(error)),
+        }
+    }
+
+    async fn report(&mut self, slot: Slot, mac: Mac) -> Result<(), SysError> {
+        // Which groups somebody behind a port has joined is not known.
+        let Host::Pair { port, .. } = self.host else { return Ok(()) };
+        if !self.is_active(slot) {
+            return Ok(());
+        }
         let frames = membership::reports_behind(&self.devices.netlink, port, mac).await?;
-        let socket = FrameSocket::open(slave.ifindex)?;
-        frames.iter().try_for_each(|frame| socket.send(frame))
+        match self.slaves.get_mut(&slot) {
+            Some(slave) => slave.send(&frames),
+            None => Ok(()),
+        }
     }
 
     /// Somebody, too, if it is not known whom the bond talks to: its host is behind a port, or elsewhere.
@@ -496,7 +590,8 @@ impl Effects {
     }
 
     fn write_entry(&mut self, options: &BondOptions) {
-        let flags = self.entry.flags() & !OPTION_FLAGS | option_flags(options);
+        let guard = GuardState::new(self.wanted.guard, self.data_plane.kernel(), options);
+        let flags = self.entry.flags() & !OPTION_FLAGS | option_flags(options, guard);
         self.set_entry(self.entry.with_flags(flags).with_policy(options.fail_over_mac));
     }
 
@@ -536,6 +631,10 @@ impl Effects {
         Ok(())
     }
 
+    fn warn_of_mended(&self, map: &str) {
+        warn!("{}: somebody else had written to the map {map}; it is as before again", self.bond);
+    }
+
     fn warn_of(&self, answer: Result<(), SysError>) {
         match answer {
             // Gone devices are told by link events.
@@ -550,10 +649,11 @@ const OPTION_FLAGS: u32 = BondEntry::ALL_SLAVES_ACTIVE
     | BondEntry::MONITOR
     | BondEntry::VALIDATE_ACTIVE
     | BondEntry::VALIDATE_BACKUP
-    | BondEntry::FILTER;
+    | BondEntry::FILTER
+    | BondEntry::GUARD;
 
 /// What packets have to know of the options.
-pub fn option_flags(options: &BondOptions) -> u32 {
+pub fn option_flags(options: &BondOptions, guard: GuardState) -> u32 {
     let validate = options.arp_validate;
     [
         (options.all_slaves_active, BondEntry::ALL_SLAVES_ACTIVE),
@@ -561,6 +661,7 @@ pub fn option_flags(options: &BondOptions) -> u32 {
         (validate.validates_active(), BondEntry::VALIDATE_ACTIVE),
         (validate.validates_backup(), BondEntry::VALIDATE_BACKUP),
         (validate.filters(), BondEntry::FILTER),
+        (guard == GuardState::On, BondEntry::GUARD),
     ]
     .into_iter()
     .fold(0, |flags, (on, flag)| if on { flags | flag } else { flags })

@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use bond_common::abi::{SlaveEntry, Slot};
+use bond_common::{
+    abi::{ActiveWord, BondEntry, DeviceHandle, Rank, SlaveEntry, Slot},
+    names,
+};
 use tokio::sync::{mpsc as tasks, oneshot};
 
 use super::{
@@ -51,6 +54,8 @@ pub enum Input {
         event: Event,
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
+    /// The data plane has changed ACTIVE.
+    ActiveChanged(BondId),
     /// A device of this network namespace changed or vanished.
     Device(LinkEvent),
     /// What a slave's link is capable of.
@@ -142,6 +147,12 @@ struct Running {
     host: u32,
     /// The last link of each slave: its speed is learned by the effects, its state here.
     links: HashMap<Slot, Link>,
+    /// What ACTIVE held when it was last looked at.
+    word: ActiveWord,
+    /// What SLAVES holds; nobody else writes it.
+    entries: HashMap<Slot, SlaveEntry>,
+    /// What BOND held when it was last looked at.
+    bond: BondEntry,
 }
 
 impl Loop {
@@ -181,8 +192,17 @@ impl Loop {
         match input {
             Input::Add(member) => {
                 let Member { id, bond, maps, effects, prober, host } = *member;
-                let engine = Engine::new(bond);
-                let running = Running { engine, maps, effects, prober, host, links: HashMap::new() };
+                let running = Running {
+                    engine: Engine::new(bond),
+                    word: maps.active(),
+                    bond: maps.bond(),
+                    maps,
+                    effects,
+                    prober,
+                    host,
+                    links: HashMap::new(),
+                    entries: HashMap::new(),
+                };
                 self.bonds.insert(id, running);
             }
             Input::Remove(id) => {
@@ -196,9 +216,16 @@ impl Loop {
             Input::Request { bond, event, reply } => {
                 // A dropped reply tells the asker that the bond is gone.
                 if let Some(bond) = self.bonds.get_mut(&bond) {
+                    bond.follow_data_plane();
                     let answer = bond.engine.handle(now(), event);
                     bond.carry_out(reader);
                     let _ = reply.send(answer);
+                }
+            }
+            Input::ActiveChanged(bond) => {
+                if let Some(bond) = self.bonds.get_mut(&bond) {
+                    bond.follow_data_plane();
+                    bond.carry_out(reader);
                 }
             }
             Input::Device(event) => {
@@ -232,8 +259,61 @@ impl Running {
             Event::Links(links) => self.links.extend(links.iter().copied()),
             _ => {}
         }
+        self.follow_data_plane();
         let _ = self.engine.handle(now(), event);
         self.carry_out(reader);
+    }
+
+    /// Tells the engine, before anything else, if the data plane has changed ACTIVE: or its next decision would undo
+    /// that.
+    fn follow_data_plane(&mut self) {
+        let found = self.maps.active();
+        if found != self.word {
+            self.active_is(found);
+        }
+    }
+
+    fn active_is(&mut self, found: ActiveWord) {
+        self.word = found;
+        let (active, draining, usable) = (found.active(), found.draining(), found.usable());
+        let _ = self.engine.handle(now(), Event::ActiveChanged { active, draining, usable });
+    }
+
+    /// Maps are written by hand in an emergency, and by mistake. What the agent knows is put back.
+    fn mend_maps(&mut self) {
+        for (&slot, entry) in &self.entries {
+            if self.maps.slave(slot) != *entry {
+                let _ = self.effects.send(Effect::MapMended { map: names::SLAVES });
+                self.maps.set_slave(slot, *entry);
+            }
+        }
+        let bond = self.maps.bond();
+        if bond != self.bond {
+            self.bond = bond;
+            let _ = self.effects.send(Effect::CheckEntry);
+        }
+    }
+
+    /// What the carrier guard goes by: each slave's device, and the order in which they are tried.
+    fn inform_guard(&mut self, reader: Option<&DeviceReader>) {
+        for slave in self.engine.slaves() {
+            let Some(entry) = self.entries.get_mut(&slave.slot) else { continue };
+            let mut wanted = entry.with_link_failure_count(slave.link_failure_count);
+            if !slave.joined {
+                wanted = wanted.with_handle(DeviceHandle::NONE);
+            } else if wanted.handle() == DeviceHandle::NONE {
+                let state = reader.and_then(|reader| reader.read(slave.ifindex).ok());
+                wanted = wanted.with_handle(state.map_or(DeviceHandle::NONE, |state| state.handle()));
+            }
+            if wanted != *entry {
+                *entry = wanted;
+                self.maps.set_slave(slave.slot, wanted);
+            }
+        }
+        let rank = Rank::new(self.engine.rank());
+        if self.maps.guard().rank() != rank {
+            self.maps.set_rank(rank);
+        }
     }
 
     fn device(&mut self, event: &LinkEvent, reader: Option<&DeviceReader>) {
@@ -267,8 +347,15 @@ impl Running {
                 self.fact(Event::Gone { slot }, reader);
                 let _ = self.effects.send(Effect::Forget { slot });
             }
+            // Of a VLAN above the bond, too.
+            LinkEvent::AddressChanged { ifindex } => {
+                let _ = self.effects.send(Effect::AddressesChanged(Some(*ifindex)));
+            }
             // Events were lost: the next look at the links finds out, and it is made now.
-            LinkEvent::Overrun => self.poll_links(reader),
+            LinkEvent::Overrun => {
+                let _ = self.effects.send(Effect::AddressesChanged(None));
+                self.poll_links(reader);
+            }
         }
     }
 
@@ -298,6 +385,7 @@ impl Running {
     }
 
     fn poll_links(&mut self, reader: Option<&DeviceReader>) {
+        self.mend_maps();
         let Some(reader) = reader else {
             let _ = self.effects.send(Effect::ReadLinks);
             return;
@@ -318,15 +406,27 @@ impl Running {
                 Command::ReadCounters { slot } => self.read_counters(slot),
                 Command::ReadProbes => self.read_probes(),
                 Command::WriteSlave { slot, ifindex, wire_mac, permanent_mac, queue_id } => {
-                    let entry = SlaveEntry::new(ifindex, wire_mac, permanent_mac);
-                    self.maps.set_slave(slot, entry.with_queue_id(queue_id));
+                    let known = self.entries.get(&slot).copied().filter(|known| known.ifindex() == ifindex);
+                    let known = known.unwrap_or_default();
+                    let entry = SlaveEntry::new(ifindex, wire_mac, permanent_mac)
+                        .with_queue_id(queue_id)
+                        .with_handle(known.handle())
+                        .with_link_failure_count(known.link_failure_count());
+                    self.entries.insert(slot, entry);
+                    self.maps.set_slave(slot, entry);
                 }
                 Command::ClearSlave { slot } => {
                     self.links.remove(&slot);
+                    self.entries.remove(&slot);
                     self.maps.set_slave(slot, SlaveEntry::default());
                 }
                 Command::Switch { active, draining, usable } => {
-                    self.maps.update_active(|word| word.next(active, draining, usable));
+                    let next = self.word.next(active, draining, usable);
+                    match self.maps.exchange_active(self.word, next) {
+                        Ok(()) => self.word = next,
+                        // The data plane was faster. The engine follows, and decides again.
+                        Err(found) => self.active_is(found),
+                    }
                 }
                 Command::Enslave { slot, mac } => {
                     let joining = self.engine.slaves().find(|slave| slave.slot == slot);
@@ -355,6 +455,7 @@ impl Running {
                 }
             }
         }
+        self.inform_guard(reader);
     }
 
     fn read_probes(&mut self) {

@@ -7,6 +7,7 @@ mod bring_up;
 pub mod control;
 mod effects;
 mod engine;
+mod guard;
 mod host;
 mod notices;
 pub mod places;
@@ -37,6 +38,7 @@ use self::{
     bring_up::{Machine, Tasks},
     effects::Effect,
     engine::{BondId, EngineHandle, Input, Stopping},
+    guard::GuardState,
     host::Queues,
     places::{PlaceError, Places},
     slaves::Wanted,
@@ -177,9 +179,13 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         Some(tc) => kernel.with_tc(tc),
         None => kernel,
     });
-    let reader = DeviceReader::new(&kernel)
-        .inspect_err(|error| info!("links are known by netlink only: {error}"))
-        .ok();
+    let (kernel, reader) = match DeviceReader::new(&kernel) {
+        Ok(reader) => (kernel, Some(reader)),
+        Err(error) => {
+            info!("links are known by netlink only, and the data plane does not look at them: {error}");
+            (Arc::new(Kernel::clone(&kernel).without_types()), None)
+        }
+    };
     let io = |what| move |source| AgentError::Io { what, source };
     let host_reader = DeviceReader::new(&kernel).ok();
     let engine = EngineHandle::start(reader).map_err(io("cannot start a thread"))?;
@@ -191,7 +197,9 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     runtime.block_on(async {
         let devices = Devices::open()?;
         let tasks = Tasks::default();
-        let machine = Machine { places, cookie, kernel, host_reader, devices, engine, tasks, sysfs };
+        let link_events = options.link_events;
+        let machine =
+            Machine { places, cookie, kernel, host_reader, devices, link_events, engine, tasks, sysfs };
         let agent =
             Arc::new(Agent { machine, bonds: Mutex::new(BTreeMap::new()), next_id: AtomicU32::new(0) });
         agent.live(options).await
@@ -352,7 +360,7 @@ impl Agent {
         let mut report = Report { version: json::VERSION, bonds: Vec::new() };
         for (name, bond) in bonds.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
             let status = self.machine.engine.status(bond.id).await?;
-            report.bonds.push(bond.report(name, &status)?);
+            report.bonds.push(bond.report(name, &status, &self.machine.kernel)?);
         }
         Ok(report)
     }
@@ -422,12 +430,13 @@ enum Ending {
 }
 
 impl Bond {
-    fn report(&self, name: &str, status: &BondStatus) -> Result<json::Bond, AgentError> {
+    fn report(&self, name: &str, status: &BondStatus, kernel: &Kernel) -> Result<json::Bond, AgentError> {
         let slave_stats = status.slaves.iter().map(|slave| self.maps.stats(slave.slot.into()));
         let around = Surroundings {
             name: name.to_owned(),
             datapath: self.hook.to_string(),
             port: self.port.clone(),
+            guard: GuardState::new(self.config.guard, kernel, &status.options).to_string(),
             absent: self.absent(status).map(|wanted| wanted.name().to_owned()).collect(),
             port_stats: self.maps.stats(PORT_STATS)?,
             slave_stats: slave_stats.collect::<Result<_, _>>()?,

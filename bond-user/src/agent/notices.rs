@@ -54,6 +54,7 @@ fn up_or_down(up: bool) -> &'static str {
 fn why(reason: Reason) -> &'static str {
     match reason {
         Reason::LinkFailed => "its link failed",
+        Reason::CarrierGuard => "a packet found its carrier gone",
         Reason::LinkRecovered => "a link came back",
         Reason::Left => "it left the bond",
         Reason::Joined => "a slave joined",

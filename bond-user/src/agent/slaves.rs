@@ -160,6 +160,7 @@ impl Agent {
                     self.take_down_without_port(ifindex).await;
                     continue;
                 }
+                LinkEvent::AddressChanged { .. } => continue,
                 LinkEvent::Overrun => self.catch_up().await,
             };
             for (name, bond) in &mut *self.bonds.lock().await {

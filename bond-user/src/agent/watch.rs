@@ -8,6 +8,8 @@ use bond_common::event::{DataPlaneEvent, EventRecord};
 use tokio::io::unix::AsyncFd;
 use tracing::{info, warn};
 
+use super::engine::{BondId, EngineHandle, Input};
+
 /// Hands the programs' log lines (aya-log) on to the log.
 pub async fn log(logger: EbpfLogger<&'static dyn log::Log>) {
     let watching = async {
@@ -22,8 +24,8 @@ pub async fn log(logger: EbpfLogger<&'static dyn log::Log>) {
     ended(watching.await);
 }
 
-/// Tells the log what the programs put into EVENTS.
-pub async fn events(bond: String, events: RingBuf<MapData>) {
+/// Passes on what the programs put into EVENTS: failovers to the engine, the rest to the log.
+pub async fn events(bond: String, events: RingBuf<MapData>, (engine, id): (EngineHandle, BondId)) {
     let watching = async {
         // SAFETY: the map owns its descriptor and keeps it open as long as it lives.
         let mut events = unsafe { AsyncFd::register(events) }?;
@@ -34,6 +36,8 @@ pub async fn events(bond: String, events: RingBuf<MapData>) {
                     Some(DataPlaneEvent::HostMacLearned(mac)) => {
                         info!("{bond}: the host behind the port has {mac}");
                     }
+                    // What ACTIVE holds by now counts, not what it held then.
+                    Some(DataPlaneEvent::FailedOver(_)) => engine.send(Input::ActiveChanged(id)),
                     None => warn!("{bond}: the programs sent an event of another version"),
                 }
             }

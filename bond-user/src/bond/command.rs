@@ -112,6 +112,8 @@ pub enum Notice {
 pub enum Reason {
     /// The active slave's link failed.
     LinkFailed,
+    /// The data plane found the active slave's device without a link, and had failed over before the engine knew.
+    CarrierGuard,
     /// A slave's link came back, and it is a better choice, or there was none.
     LinkRecovered,
     /// The active slave was released, or vanished.

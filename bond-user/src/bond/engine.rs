@@ -37,6 +37,9 @@ pub struct NewBond {
     pub mac: Mac,
     /// The MAC was set by hand: it is kept. Otherwise the bond takes its first slave's.
     pub mac_assigned: bool,
+    /// fail_over_mac=follow: every slave receives the bond's MAC, so that a failover need not wait for the exchange of
+    /// MACs.
+    pub prearm: bool,
     /// What made-up MACs are derived from, where the driver takes random ones. It should differ between bonds
     /// and hosts, or their made-up MACs are the same.
     pub seed: u64,
@@ -80,6 +83,7 @@ pub struct SlaveRef<'a> {
     pub name: &'a str,
     /// It takes part: `Joined` has come.
     pub joined: bool,
+    pub link_failure_count: u32,
 }
 
 /// One bond. Told of events, it says what is to be done, and when it wants to be called again.
@@ -95,6 +99,7 @@ pub struct Engine {
     options: BondOptions,
     mac: TrackedMac,
     mac_assigned: bool,
+    prearm: bool,
     made_up: MadeUpMacs,
     /// In enslave order.
     slaves: Vec<Slave>,
@@ -204,6 +209,7 @@ impl Engine {
             options: bond.options,
             mac: TrackedMac::new(bond.mac),
             mac_assigned: bond.mac_assigned,
+            prearm: bond.prearm,
             made_up: MadeUpMacs::new(bond.seed),
             slaves: Vec::new(),
             active: None,
@@ -235,6 +241,9 @@ impl Engine {
             Event::Renamed { slot, name } => self.renamed(now, slot, name),
             Event::Link { slot, link } => self.links(now, &[(slot, link)]),
             Event::Links(links) => self.links(now, &links),
+            Event::ActiveChanged { active, draining, usable } => {
+                self.active_changed(now, Word { active, draining, usable });
+            }
             Event::SetOptions(options) => self.set_options(now, *options)?,
             Event::SetSlaveOptions { slot, options } => self.set_slave_options(now, slot, options)?,
             Event::SetActiveSlave(Some(slot)) => self.set_active_slave(now, slot)?,
@@ -303,6 +312,7 @@ impl Engine {
             ifindex: slave.ifindex,
             name: &slave.name,
             joined: slave.phase == Phase::Joined,
+            link_failure_count: slave.link_failure_count,
         })
     }
 
@@ -493,6 +503,30 @@ impl Engine {
             }
         }
         self.inspect(now);
+    }
+
+    /// What the data plane did is followed, not judged: the old slave's link was gone at that moment, the new one's
+    /// was there. Going back is for the next look at the links, with updelay and by the rules of reselection.
+    fn active_changed(&mut self, now: Time, found: Word) {
+        let before = std::mem::replace(&mut self.published.word, found);
+        let joined = |slot: &Slot| self.joined_slaves().any(|slave| slave.slot == *slot);
+        let Some(new) = found.active.filter(|slot| Some(*slot) != self.active).filter(joined) else {
+            // The same decision, or none of the guard's: publishing puts the word right.
+            return;
+        };
+        let from = self.active.and_then(|active| self.name_of(active));
+        let lost = before.usable & !found.usable;
+        for slot in Slot::all().filter(|slot| lost & slot.bit() != 0) {
+            let Some(slave) = self.slave_mut(slot).filter(|slave| slave.phase == Phase::Joined) else {
+                continue;
+            };
+            slave.link.up = false;
+            self.move_to(slot, LinkState::Down);
+        }
+        if let Some(slave) = self.slave_mut(new) {
+            slave.link.up = true;
+        }
+        self.change_active(now, from, Some(new), Reason::CarrierGuard);
     }
 
     fn set_options(&mut self, now: Time, options: BondOptions) -> Result<(), Refusal> {
@@ -888,9 +922,11 @@ impl Engine {
         self.has_been_active = true;
 
         let changes = mac_plan::at_failover(self.policy(), self.mac.get(), &self.wearers(), new);
-        changes.slaves.into_iter().for_each(|change| self.set_slave_mac(change));
-        // Under active its frames carry the right MAC already. Under follow the NIC would not hear answers.
-        if self.slave(new).is_some_and(|slave| slave.mac.is_settled()) {
+        // Under active its frames carry the right MAC already. Under follow the NIC would not hear answers, unless it
+        // was prepared.
+        if self.prearm
+            || changes.slaves.is_empty() && self.slave(new).is_some_and(|slave| slave.mac.is_settled())
+        {
             self.announcements.rounds.begin(rounds, now);
             self.reports.begin(self.options.resend_igmp, now);
         } else {
@@ -898,6 +934,7 @@ impl Engine {
             self.reports.hold(self.options.resend_igmp);
         }
         self.announce(now);
+        changes.slaves.into_iter().for_each(|change| self.set_slave_mac(change));
         if let Some(mac) = changes.bond {
             self.set_bond_mac(mac);
         }

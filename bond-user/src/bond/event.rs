@@ -31,6 +31,9 @@ pub enum Event {
     /// The links as they are now, read together: the answer to `PollLinks`. One election follows for all, so
     /// that no slave is elected whose failure is in the same answer.
     Links(Vec<(Slot, Link)>),
+    /// ACTIVE is not what the last `Switch` stored: the data plane's carrier guard has failed over to `active`, and
+    /// took from `usable` whoever had no link.
+    ActiveChanged { active: Option<Slot>, draining: Option<Slot>, usable: u16 },
     /// Request: these options instead (checked by [`BondOptions::check_change`] before).
     SetOptions(Box<BondOptions>),
     /// Request: these options for one slave.

@@ -17,7 +17,7 @@ use bond_common::mac::Mac;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use crate::config::Datapath;
+use crate::config::{Datapath, Guard};
 
 /// Active-backup NIC bonding on eBPF
 #[derive(Debug, Parser)]
@@ -79,6 +79,12 @@ struct RunArgs {
     /// What carries the packets; for all bonds
     #[arg(long, value_enum)]
     datapath: Option<DatapathArg>,
+    /// Whether the data plane may fail over by itself, when a packet finds its slave without a link
+    #[arg(long, value_name = "auto|off", requires = "bond", value_parser = guard)]
+    guard: Option<Guard>,
+    /// With fail_over_mac=follow: backups receive the bond's MAC, too
+    #[arg(long, requires = "bond")]
+    prearm: bool,
     /// Accept a bond whose links nothing monitors, and which therefore never fails over
     #[arg(long)]
     allow_unmonitored: bool,
@@ -163,6 +169,10 @@ struct DownArgs {
     /// Without an agent, from what it left behind
     #[arg(long)]
     force: bool,
+}
+
+fn guard(text: &str) -> Result<Guard, String> {
+    text.parse().map_err(|_| format!("not one of {}", Guard::WORDS.join(", ")))
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -56,6 +56,8 @@ fn from_flags(name: &str, arguments: &RunArgs, unmonitored: Unmonitored) -> Resu
     bond.host_mac = arguments.host_mac;
     bond.mac = arguments.mac;
     bond.mtu = arguments.mtu;
+    bond.guard = arguments.guard.unwrap_or_default();
+    bond.prearm = arguments.prearm;
     Ok(bond)
 }
 

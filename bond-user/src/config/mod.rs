@@ -49,6 +49,9 @@ pub struct BondConfig {
     /// The MAC of whoever is behind `port`; learned where it is not given.
     pub host_mac: Option<Mac>,
     pub on_exit: OnExit,
+    pub guard: Guard,
+    /// fail_over_mac=follow: backups receive the bond's MAC, too, so that a failover has no gap in which nobody does.
+    pub prearm: bool,
     /// Is a bond without a link monitor what is meant?
     pub unmonitored: Unmonitored,
     /// What a person should know about it.
@@ -106,6 +109,15 @@ pub enum OnExit {
     Down,
     /// It goes on without an agent, until one adopts it.
     Keep,
+}
+
+/// Whether the data plane may fail over by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Guard {
+    /// Where this kernel lets programs look at devices, and the options leave no delay.
+    #[default]
+    Auto,
+    Off,
 }
 
 /// Where something was said.
@@ -195,6 +207,8 @@ impl BondConfig {
             port: None,
             host_mac: None,
             on_exit: OnExit::default(),
+            guard: Guard::default(),
+            prearm: false,
             unmonitored: Unmonitored::default(),
             notes: Vec::new(),
             origin,
@@ -215,6 +229,9 @@ impl BondConfig {
         }
         if self.mac.is_some() && self.options.fail_over_mac == FailOverMac::Active {
             return Err(Problem::MacOfActive { bond: self.name.clone() });
+        }
+        if self.prearm && self.options.fail_over_mac != FailOverMac::Follow {
+            return Err(Problem::PrearmWithoutFollow { bond: self.name.clone() });
         }
         if !self.options.is_monitored() && self.unmonitored == Unmonitored::Refuse {
             return Err(crate::bond::options::OptionError::Unmonitored.into());
@@ -401,6 +418,29 @@ impl fmt::Display for OnExit {
         f.write_str(match self {
             Self::Down => "down",
             Self::Keep => "keep",
+        })
+    }
+}
+
+impl Guard {
+    /// In the order of [`Self::ALL`].
+    pub const WORDS: &'static [&'static str] = &["auto", "off"];
+    pub const ALL: &'static [Self] = &[Self::Auto, Self::Off];
+}
+
+impl FromStr for Guard {
+    type Err = NotAWord;
+
+    fn from_str(text: &str) -> Result<Self, NotAWord> {
+        word(text, Self::WORDS, Self::ALL)
+    }
+}
+
+impl fmt::Display for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
         })
     }
 }

@@ -63,6 +63,11 @@ pub enum Problem {
     #[error("route to {prefix} via {via}: IPv4 and IPv6 cannot be mixed")]
     FamiliesDiffer { prefix: IpNet, via: IpAddr },
 
+    #[error(
+        "{bond}: prearm is for fail_over_mac=follow, where the bond's MAC moves from NIC to NIC; leave it out"
+    )]
+    PrearmWithoutFollow { bond: String },
+
     /// What the TOML parser says.
     #[error("{0}")]
     Syntax(String),

@@ -14,7 +14,9 @@ use ::toml::{
 use bond_common::mac::Mac;
 use ipnet::IpNet;
 
-use super::{BondConfig, Config, ConfigError, Datapath, Note, OnExit, Origin, Problem, Route, SlaveConfig};
+use super::{
+    BondConfig, Config, ConfigError, Datapath, Guard, Note, OnExit, Origin, Problem, Route, SlaveConfig,
+};
 use crate::bond::options::{self, BondOptions, OptionError, Setting, SlaveOptions, Unmonitored, closest};
 
 const FILE_KEYS: &[&str] = &["version", "bond"];
@@ -30,6 +32,8 @@ const BOND_KEYS: &[&str] = &[
     "port",
     "host_mac",
     "on_exit",
+    "guard",
+    "prearm",
     "allow_unmonitored",
 ];
 /// Besides the options of a slave.
@@ -133,6 +137,8 @@ fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
             "port" => bond.port = Some(entry.string()?.to_owned()),
             "host_mac" => bond.host_mac = Some(entry.mac()?),
             "on_exit" => bond.on_exit = entry.word(OnExit::WORDS)?,
+            "guard" => bond.guard = entry.word(Guard::WORDS)?,
+            "prearm" => bond.prearm = entry.boolean()?,
             "allow_unmonitored" => {
                 bond.unmonitored = if entry.boolean()? { Unmonitored::Allow } else { Unmonitored::Refuse }
             }
@@ -385,6 +391,12 @@ fn write_bond(text: &mut String, bond: &BondConfig) {
     if bond.on_exit != OnExit::default() {
         lines.pair("on_exit", string(bond.on_exit));
     }
+    if bond.guard != Guard::default() {
+        lines.pair("guard", string(bond.guard));
+    }
+    if bond.prearm {
+        lines.pair("prearm", Value::Boolean(true));
+    }
     for slave in &bond.slaves {
         if *slave == SlaveConfig::new(&slave.name) {
             continue;
@@ -525,6 +537,8 @@ mod tests {
             mtu = 9000
             datapath = "xdp-generic"
             on_exit = "keep"
+            guard = "off"
+            prearm = true
             [bond.bond0.slave.enp0s9]
             prio = -10
             queue_id = 2
@@ -561,6 +575,7 @@ mod tests {
             Route { to: Destination::Prefix("10.0.0.0/8".parse().unwrap()), via: None, metric: None };
         assert_eq!(bond.routes, [default, on_link]);
         assert_eq!((bond.mtu, bond.datapath, bond.on_exit), (Some(9000), Datapath::XdpGeneric, OnExit::Keep));
+        assert_eq!((bond.guard, bond.prearm, config.bonds[1].prearm), (Guard::Off, true, false));
         assert_eq!(bond.slaves[0], SlaveConfig::new("enp0s8"));
         let slave = SlaveConfig {
             options: SlaveOptions { prio: -10, queue_id: 2 },
@@ -638,6 +653,12 @@ mod tests {
                  slave's MAC",
             ),
             ("datapath = \"ebpf\"", "a.toml:5: datapath = ebpf: not one of auto, tc, xdp, xdp-generic"),
+            ("guard = \"on\"", "a.toml:5: guard = on: not one of auto, off"),
+            (
+                "prearm = true",
+                "a.toml:2: bond0: prearm is for fail_over_mac=follow, where the bond's MAC moves from NIC to NIC; leave it \
+                 out",
+            ),
             ("on_exit = \"stay\"", "a.toml:5: on_exit = stay: not one of down, keep"),
             (
                 "host_mac = \"02:00:00:00:00:01\"",
@@ -756,6 +777,7 @@ mod tests {
             mtu in prop::option::of(MTU_RANGE),
             datapath in prop::sample::select(Datapath::ALL),
             on_exit in prop::sample::select(OnExit::ALL),
+            guard in prop::sample::select(Guard::ALL),
         ) -> BondConfig {
             let address = |host: u8| IpNet::new([192, 0, 2, host].into(), 24).unwrap();
             let routes = [
@@ -770,6 +792,7 @@ mod tests {
                 mtu,
                 datapath,
                 on_exit,
+                guard,
                 ..BondConfig::new(name, Origin::Flags)
             }
         }

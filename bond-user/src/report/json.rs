@@ -30,6 +30,8 @@ pub struct Bond {
     pub datapath: String,
     /// The device on the wire's side: bond0-port, or the one that was given.
     pub port: String,
+    /// The carrier guard: on, or off with the reason.
+    pub guard: String,
     /// By the driver's names: numbers as numbers, choices by name.
     pub options: serde_json::Map<String, serde_json::Value>,
     /// Packets that no slave's counters have, by reason.
@@ -73,6 +75,8 @@ pub struct Counters {
     pub rx_unicast: u64,
     pub rx_rewritten: u64,
     pub rx_link_local: u64,
+    /// Failovers to this slave that the carrier guard made.
+    pub guard_failovers: u64,
     pub drops: BTreeMap<String, u64>,
 }
 
@@ -81,6 +85,7 @@ pub struct Surroundings {
     pub name: String,
     pub datapath: String,
     pub port: String,
+    pub guard: String,
     pub absent: Vec<String>,
     pub port_stats: SlotStats,
     /// By slot, in the order of the status.
@@ -103,6 +108,7 @@ impl Bond {
             carrier: status.carrier,
             datapath: around.datapath,
             port: around.port,
+            guard: around.guard,
             options,
             drops: drops(&around.port_stats),
             slaves: slaves.collect(),
@@ -139,6 +145,7 @@ impl Slave {
                 rx_unicast: stats.rx_unicast,
                 rx_rewritten: stats.rx_rewritten,
                 rx_link_local: stats.rx_link_local,
+                guard_failovers: stats.guard_failovers,
                 drops: drops(stats),
             },
             warnings: unheard.into_iter().collect(),

@@ -96,6 +96,7 @@ mod tests {
             carrier: active.is_some(),
             datapath: "tc".into(),
             port: "bond0-port".into(),
+            guard: "on".into(),
             options: serde_json::to_value(options).unwrap().as_object().unwrap().clone(),
             drops: BTreeMap::new(),
             slaves,

@@ -141,6 +141,7 @@ mod tests {
             carrier: true,
             datapath: "tc".into(),
             port: "bond0-port".into(),
+            guard: "on".into(),
             options,
             drops: BTreeMap::new(),
             slaves: vec![

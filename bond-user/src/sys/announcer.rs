@@ -54,14 +54,23 @@ pub struct Upper {
     pub addresses: Vec<IpAddr>,
 }
 
+/// What is to be announced of a bond.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Announced {
+    pub uppers: Vec<Upper>,
+    /// They are in another network namespace, of which no events tell.
+    pub elsewhere: bool,
+}
+
 /// The addresses of a bond and of the VLANs above it, at any depth, that may be announced: all but the
 /// tentative ones. `port` is the other end of the bond, which may have been moved to another network namespace
 /// since.
-pub async fn addresses_behind(netlink: &Netlink, port: u32) -> Result<Vec<Upper>, SysError> {
+pub async fn addresses_behind(netlink: &Netlink, port: u32) -> Result<Announced, SysError> {
     let port = netlink.link_by_index(port).await?;
-    let Some(bond) = port.link else { return Ok(Vec::new()) };
+    let Some(bond) = port.link else { return Ok(Announced::default()) };
     let netns = port.link_netns;
-    Ok(uppers(bond, &netlink.links(netns).await?, &netlink.addresses(netns).await?))
+    let uppers = uppers(bond, &netlink.links(netns).await?, &netlink.addresses(netns).await?);
+    Ok(Announced { uppers, elsewhere: netns.is_some() })
 }
 
 /// [`addresses_behind`] from a dump of all links and one of all addresses.
@@ -403,8 +412,9 @@ mod tests {
             }
             netlink.add_address(&Address::new(near.ifindex, "10.0.0.1".parse().unwrap(), 24)).await.unwrap();
             let receiver = receiver(far.ifindex);
-            let uppers = addresses_behind(netlink, far.ifindex).await.unwrap();
-            let frames = frames(BOND_MAC, &uppers);
+            let announced = addresses_behind(netlink, far.ifindex).await.unwrap();
+            assert!(!announced.elsewhere);
+            let frames = frames(BOND_MAC, &announced.uppers);
             assert_eq!(frames.len(), 1);
             sender.send(&frames[0]).unwrap();
             let mut buffer = [0; 2048];
@@ -432,9 +442,9 @@ mod tests {
             add(&elsewhere.netlink, near.ifindex, "10.0.0.2").await;
             add(netlink, far.ifindex, "10.0.0.3").await;
 
-            let uppers = addresses_behind(netlink, far.ifindex).await.unwrap();
+            let announced = addresses_behind(netlink, far.ifindex).await.unwrap();
             let expected = Upper { ifindex: bond.ifindex, ..above(&[], &["10.0.0.1"]) };
-            assert_eq!(uppers, [expected]);
+            assert_eq!(announced, Announced { uppers: vec![expected], elsewhere: true });
         });
     }
 

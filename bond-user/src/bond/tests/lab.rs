@@ -6,7 +6,8 @@ use std::{
 };
 
 use bond_common::{
-    abi::{MAX_TARGETS, ProbeTimes, Slot},
+    abi::{ActiveWord, MAX_TARGETS, ProbeTimes, Rank, Slot},
+    guard,
     mac::Mac,
 };
 
@@ -85,7 +86,8 @@ pub struct Lab {
 impl Lab {
     /// A bond with the MAC [`BORN`], not enslaved NICs slave0 (:10), slave1 (:11), ... with link.
     pub fn new(options: BondOptions, nics: u8) -> Self {
-        let new = NewBond { name: "bond0".into(), mac: BORN, mac_assigned: false, seed: 1, options };
+        let new =
+            NewBond { name: "bond0".into(), mac: BORN, mac_assigned: false, prearm: false, seed: 1, options };
         Self::of(new, nics)
     }
 
@@ -174,6 +176,26 @@ impl Lab {
     pub fn set_link(&mut self, index: u8, up: bool) {
         self.nic_mut(index).link.up = up;
         self.tell_link(index);
+    }
+
+    /// The carrier is lost, and a packet finds that out before anybody else: the data plane's guard fails over. False if
+    /// nobody can take over.
+    pub fn guard(&mut self, lost: u8) -> bool {
+        self.nic_mut(lost).link.up = false;
+        let (active, draining, usable) = self.word;
+        let word = ActiveWord::default().next(active, draining, usable);
+        let rank = Rank::new(self.engine.rank());
+        // Of a slave that is not set up, the guard knows no device.
+        let joined: Vec<_> = self.engine.slaves().filter(|slave| slave.joined).collect();
+        let has_link = |slot: Slot| {
+            let slave = joined.iter().find(|slave| slave.slot == slot);
+            slave.and_then(|slave| self.nics.get(&slave.ifindex)).is_some_and(|nic| nic.link.up)
+        };
+        let Some(next) = guard::fail_over(word, rank, has_link) else { return false };
+        self.word = (next.active(), next.draining(), next.usable());
+        let (active, draining, usable) = self.word;
+        self.handle(Event::ActiveChanged { active, draining, usable }).unwrap();
+        true
     }
 
     pub fn tell_link(&mut self, index: u8) {

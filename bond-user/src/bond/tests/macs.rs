@@ -193,6 +193,7 @@ fn a_mac_set_by_hand_is_kept_until_the_bond_is_empty() {
         let new = NewBond {
             name: "bond0".into(),
             mac: mac(0x99),
+            prearm: false,
             mac_assigned: true,
             seed: 1,
             options: options(policy),

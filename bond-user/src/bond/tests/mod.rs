@@ -2,6 +2,7 @@
 
 mod arp;
 mod failover;
+mod guard;
 mod lab;
 mod macs;
 mod random;

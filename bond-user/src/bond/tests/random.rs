@@ -24,6 +24,8 @@ enum Step {
         up: bool,
         told: bool,
     },
+    /// The active slave's carrier is lost, and a packet finds it before anybody else does.
+    Guard,
     /// What the NIC is plugged into forwards, or not.
     Path(u8, bool),
     Join(u8),
@@ -81,6 +83,7 @@ fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..1500u64).prop_map(Step::Wait),
         8 => (nic.clone(), any::<bool>(), any::<bool>()).prop_map(|(nic, up, told)| Step::Carrier { nic, up, told }),
+        2 => Just(Step::Guard),
         3 => (nic.clone(), any::<bool>()).prop_map(|(nic, path)| Step::Path(nic, path)),
         4 => nic.clone().prop_map(Step::Join),
         1 => nic.clone().prop_map(Step::Leave),
@@ -103,7 +106,8 @@ struct History {
 impl History {
     fn new(policy: FailOverMac, mac_assigned: bool) -> Self {
         let options = BondOptions { miimon: 100, fail_over_mac: policy, ..BondOptions::default() };
-        let new = NewBond { name: "bond0".into(), mac: mac(0x99), mac_assigned, seed: 3, options };
+        let new =
+            NewBond { name: "bond0".into(), mac: mac(0x99), mac_assigned, prearm: false, seed: 3, options };
         let mut lab = Lab::of(new, NICS);
         lab.pace = Pace::Manual;
         Self { lab, unplugged: BTreeMap::new() }
@@ -121,6 +125,16 @@ impl History {
                 lab.nic_mut(*nic).link.up = *up;
                 if *told && enslaved(lab, nic) {
                     lab.tell_link(*nic);
+                }
+            }
+            Step::Guard => {
+                let options = lab.engine.options();
+                let is_on = options.miimon > 0 && options.downdelay == 0;
+                let active = lab.active().filter(|_| is_on);
+                let nic = (0..NICS).filter(plugged).find(|nic| Some(&lab.nic(*nic).name) == active.as_ref());
+                if let Some(nic) = nic {
+                    let before = lab.word;
+                    assert_eq!(lab.guard(nic), lab.word.0 != before.0, "it is followed, and not undone");
                 }
             }
             Step::Path(nic, path) if plugged(nic) => lab.nic_mut(*nic).path = *path,
@@ -329,7 +343,7 @@ proptest! {
     #[test]
     fn nonsense_is_survived(events in proptest::collection::vec((0..3u64, nonsense()), 1..80)) {
         let mut engine = crate::bond::Engine::new(NewBond {
-            name: "bond0".into(), mac: mac(1), mac_assigned: false, seed: 0,
+            name: "bond0".into(), mac: mac(1), mac_assigned: false, prearm: false, seed: 0,
             options: BondOptions { miimon: 100, ..BondOptions::default() },
         });
         for (when, event) in events {

@@ -6,6 +6,7 @@
 const MAGIC: u16 = 0xeb9f;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const FUNCTION: u32 = 12;
 /// Bytes of `struct btf_type` and `struct btf_member`.
 const TYPE: usize = 12;
 const MEMBER: usize = 12;
@@ -54,11 +55,23 @@ impl<'a> Btf<'a> {
     /// Bytes from the start of the struct `of` to its field `name`, also where that lies in an anonymous struct
     /// or union. None if there is no such field, or it is a bit-field.
     pub fn offset(&self, of: &str, name: &str) -> Option<u32> {
-        let ids = 1..self.starts.len();
-        let found = ids
-            .filter_map(|id| self.at(id))
-            .find(|found| found.kind == STRUCT && found.name == of.as_bytes())?;
+        let found = self.at(self.id(STRUCT, of)?)?;
         self.offset_in(&found, name.as_bytes(), NESTED_AT_MOST)
+    }
+
+    /// The number of a struct.
+    pub fn structure(&self, name: &str) -> Option<u32> {
+        self.id(STRUCT, name).map(|id| id as u32)
+    }
+
+    /// The number of a function.
+    pub fn function(&self, name: &str) -> Option<u32> {
+        self.id(FUNCTION, name).map(|id| id as u32)
+    }
+
+    fn id(&self, kind: u32, name: &str) -> Option<usize> {
+        let is_it = |found: Type<'_>| found.kind == kind && found.name == name.as_bytes();
+        (1..self.starts.len()).find(|&id| self.at(id).is_some_and(is_it))
     }
 
     fn offset_in(&self, of: &Type<'_>, wanted: &[u8], depth: u32) -> Option<u32> {
@@ -149,6 +162,7 @@ mod tests {
         types.extend([0, info(4, 2), 8, name("b"), 1, 0, 0, 4, 32]); // 5: struct
         types.extend([name("outer"), info(4, 4) | 1 << 31, 20]); // 6
         types.extend([name("a"), 1, 0, 0, 5, 32, name("bits"), 1, 3 << 24 | 96, name("e"), 1, 128]);
+        types.extend([name("e"), info(12, 0), 3]); // 7: function
         let types: Vec<u8> = types.into_iter().flat_map(u32::to_ne_bytes).collect();
         let header = [24, 0, types.len() as u32, types.len() as u32, strings.len() as u32];
         let mut blob = [&MAGIC.to_ne_bytes()[..], &[1, 0]].concat();
@@ -173,6 +187,8 @@ mod tests {
             assert_eq!(btf.offset("outer", name), offset, "{name}");
         }
         assert_eq!(btf.offset("int", "a"), None);
+        assert_eq!((btf.structure("outer"), btf.structure("e")), (Some(6), None));
+        assert_eq!((btf.function("e"), btf.function("outer")), (Some(7), None));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! What this kernel is and has.
 
-use std::fs;
+use std::{borrow::Cow, fs};
 
 use aya::util::KernelVersion;
-use bond_common::abi::Offsets;
+use bond_common::{abi::Offsets, names};
 
-use super::{Hook, btf::Btf};
+use super::{Hook, OBJECT, btf::Btf};
 
 /// The first kernel with everything that xbond cannot do without.
 const OLDEST: KernelVersion = KernelVersion::new(5, 14, 0);
@@ -28,8 +28,11 @@ pub enum KernelError {
 }
 
 /// This kernel's types, read once and shared by all bonds.
+#[derive(Clone)]
 pub struct Kernel {
     offsets: Offsets,
+    /// The programs, ready for this kernel.
+    object: Cow<'static, [u8]>,
     tc: TcAttach,
 }
 
@@ -47,13 +50,20 @@ impl Kernel {
     pub fn read() -> Self {
         let tcx = KernelVersion::current().is_ok_and(|version| version >= TCX);
         let tc = if tcx { TcAttach::Tcx } else { TcAttach::Clsact };
-        Self { offsets: offsets().unwrap_or_default(), tc }
+        let types = types().unwrap_or_default();
+        Self { offsets: types.offsets, object: object(types.rdonly_cast), tc }
     }
 
     /// The same, with tc programs attached in this way.
     #[must_use]
     pub fn with_tc(self, tc: TcAttach) -> Self {
         Self { tc, ..self }
+    }
+
+    /// The same, for programs that do not look into the kernel's memory: lockdown may forbid it.
+    #[must_use]
+    pub fn without_types(self) -> Self {
+        Self { offsets: Offsets::default(), object: object(None), ..self }
     }
 
     pub(super) fn tc(&self) -> TcAttach {
@@ -83,19 +93,62 @@ impl Kernel {
     pub fn offsets(&self) -> Offsets {
         self.offsets
     }
+
+    /// The programs, ready for this kernel: an ELF object.
+    pub fn object(&self) -> &[u8] {
+        &self.object
+    }
+
+    /// Whether programs can look at devices: this kernel describes its types, and lets its memory be read.
+    pub fn has_types(&self) -> bool {
+        self.offsets.skb_dev != 0
+    }
+}
+
+/// What this kernel's BTF says.
+#[derive(Default)]
+struct Types {
+    offsets: Offsets,
+    /// The number of bpf_rdonly_cast, of Linux 6.2 on.
+    rdonly_cast: Option<u32>,
+}
+
+/// Opcode of a call, and what its source register says of the callee.
+const CALL: u8 = 0x85;
+const OF_KERNEL_FUNCTION: u8 = 2 << 4;
+/// Bytes of an instruction; sections begin at multiples of it.
+const INSTRUCTION: usize = 8;
+
+/// The object with the calls of [`names::RDONLY_CAST_CALL`] made calls of the kernel's function, if it has one.
+fn object(rdonly_cast: Option<u32>) -> Cow<'static, [u8]> {
+    let Some(function) = rdonly_cast else { return Cow::Borrowed(OBJECT) };
+    let call = |source, number: u32| {
+        let [a, b, c, d] = number.to_ne_bytes();
+        [CALL, source, 0, 0, a, b, c, d]
+    };
+    let (before, after) = (call(0, names::RDONLY_CAST_CALL), call(OF_KERNEL_FUNCTION, function));
+    let mut object = OBJECT.to_vec();
+    for instruction in object.chunks_exact_mut(INSTRUCTION).filter(|bytes| **bytes == before) {
+        instruction.copy_from_slice(&after);
+    }
+    Cow::Owned(object)
 }
 
 /// The places of the few fields that the data plane reads from kernel memory. None where this kernel has no
 /// BTF, or the fields are not as they are known.
-fn offsets() -> Option<Offsets> {
+fn types() -> Option<Types> {
     let blob = fs::read(VMLINUX).ok()?;
     let btf = Btf::parse(&blob)?;
-    Some(Offsets {
+    let rdonly_cast = btf.function(names::RDONLY_CAST);
+    let offsets = Offsets {
         skb_dev: btf.offset("sk_buff", "dev")?,
         state: btf.offset("net_device", "state")?,
         ifindex: btf.offset("net_device", "ifindex")?,
         dev_addr: btf.offset("net_device", "dev_addr")?,
-    })
+        nd_net: btf.offset("net_device", "nd_net")?,
+        net_device_type: rdonly_cast.and_then(|_| btf.structure("net_device")).unwrap_or(0),
+    };
+    Some(Types { offsets, rdonly_cast })
 }
 
 #[cfg(test)]
@@ -133,7 +186,7 @@ mod tests {
 
     #[test]
     fn offsets_are_found_in_this_kernels_types() {
-        let Some(offsets) = offsets() else {
+        let Some(Types { offsets, .. }) = types() else {
             println!("skipped: this kernel has no {VMLINUX}");
             return;
         };

@@ -22,7 +22,10 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use bond_common::{
-    abi::{ActiveWord, BondEntry, DeviceState, PORT_STATS, ProbeTimes, SlaveEntry, Slot, Targets},
+    abi::{
+        ActiveWord, BondEntry, DeviceState, GuardEntry, PORT_STATS, ProbeTimes, Rank, SlaveEntry, Slot,
+        Targets,
+    },
     counters::SlotStats,
     mac::Mac,
     names,
@@ -32,7 +35,7 @@ pub use kernel::{Kernel, KernelError, TcAttach};
 use mapped::Mapped;
 
 /// The compiled programs.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bond-ebpf"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bond-ebpf"));
 
 /// Which hooks carry the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +163,10 @@ impl DataPlane {
 
     pub fn hook(&self) -> Hook {
         self.hook
+    }
+
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
     }
 
     /// What the packets read, to share with whoever decides.
@@ -305,6 +312,7 @@ pub struct Maps {
     stats: PerCpuArray<MapData, SlotStats>,
     probes: Mapped<ProbeTimes>,
     targets: Mapped<Targets>,
+    guard: Mapped<GuardEntry>,
 }
 
 impl Maps {
@@ -318,6 +326,7 @@ impl Maps {
                 .map_err(|source| DataPlaneError::Map { name: names::STATS, source })?,
             probes: mapped(object, names::PROBES, bond_common::abi::MAX_SLAVES)?,
             targets: mapped(object, names::TARGETS, 1)?,
+            guard: mapped(object, names::GUARD, 1)?,
         })
     }
 
@@ -335,6 +344,7 @@ impl Maps {
                 .map_err(|source| DataPlaneError::Map { name: names::STATS, source })?,
             probes: mapped_data(word(names::PROBES)?, bond_common::abi::MAX_SLAVES)?,
             targets: mapped_data(word(names::TARGETS)?, 1)?,
+            guard: mapped_data(word(names::GUARD)?, 1)?,
         })
     }
 
@@ -355,6 +365,23 @@ impl Maps {
                 Err(other) => seen = other,
             }
         }
+    }
+
+    /// Changes ACTIVE if it is still what the caller knows; else says what it is.
+    pub fn exchange_active(&self, known: ActiveWord, next: ActiveWord) -> Result<(), ActiveWord> {
+        use std::sync::atomic::Ordering::{AcqRel, Acquire};
+        let exchanged = self.active.word(0).compare_exchange(known.bits(), next.bits(), AcqRel, Acquire);
+        exchanged.map(drop).map_err(ActiveWord::from_bits)
+    }
+
+    /// The order in which the carrier guard tries slots.
+    pub fn set_rank(&self, rank: Rank) {
+        // The entry's first word is the rank; the other is the data plane's.
+        self.guard.word(0).store(rank.bits(), std::sync::atomic::Ordering::Release);
+    }
+
+    pub fn guard(&self) -> GuardEntry {
+        self.guard.load(0)
     }
 
     pub fn slave(&self, slot: Slot) -> SlaveEntry {
@@ -412,7 +439,7 @@ impl DeviceReader {
         let mut object = EbpfLoader::new()
             .btf(None)
             .override_global(names::OFFSETS, &kernel.offsets(), true)
-            .load(OBJECT)?;
+            .load(kernel.object())?;
         load(&mut object, names::DEVICE_STATE, Hook::Tc)?;
         Ok(Self { object })
     }
@@ -558,7 +585,7 @@ fn load_object(dir: &Path, kernel: &Kernel, slot: u32) -> Result<Ebpf, DataPlane
     for name in names::PINNED_MAPS {
         loader.map_pin_path(name, dir.join(name));
     }
-    Ok(loader.load(OBJECT)?)
+    Ok(loader.load(kernel.object())?)
 }
 
 /// Hands a program to the verifier.

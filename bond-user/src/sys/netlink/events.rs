@@ -1,4 +1,4 @@
-//! RTNLGRP_LINK, read without any detour.
+//! RTNLGRP_LINK and the addresses' groups, read without any detour.
 
 use std::collections::VecDeque;
 
@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use super::LinkInfo;
 use crate::sys::SysError;
 
-/// RTMGRP_LINK
-const LINK_GROUP: u32 = 1;
+/// RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 
 /// One datagram holds one message here; with all its attributes it takes less than 4 kB.
 const DATAGRAM: usize = 32 << 10;
@@ -27,6 +27,8 @@ pub enum LinkEvent {
     Changed(Box<LinkInfo>),
     /// It is gone: deleted, or moved to another network namespace.
     Deleted { ifindex: u32 },
+    /// One of its addresses came, changed or went.
+    AddressChanged { ifindex: u32 },
     /// Events were lost: every link must be read again.
     Overrun,
 }
@@ -48,7 +50,7 @@ impl LinkEvents {
         let failed = |error| SysError::kernel("listen to link events", "rtnetlink", error);
         let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed)?;
         socket.socket_ref().set_rx_buf_sz(QUEUE).map_err(failed)?;
-        socket.socket_mut().bind(&SocketAddr::new(0, LINK_GROUP)).map_err(failed)?;
+        socket.socket_mut().bind(&SocketAddr::new(0, GROUPS)).map_err(failed)?;
         Ok(Self { socket, buffer: BytesMut::with_capacity(DATAGRAM), waiting: VecDeque::new() })
     }
 
@@ -102,6 +104,9 @@ fn read(mut datagram: &[u8], events: &mut VecDeque<LinkEvent>) {
             {
                 events.push_back(LinkEvent::Deleted { ifindex: link.header.index });
             }
+            NetlinkPayload::InnerMessage(
+                RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
+            ) => events.push_back(LinkEvent::AddressChanged { ifindex: address.header.index }),
             NetlinkPayload::Overrun(_) => events.push_back(LinkEvent::Overrun),
             _ => {}
         }

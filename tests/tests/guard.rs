@@ -1,0 +1,235 @@
+//! The carrier guard: failovers without an agent, and with one that comes second.
+
+mod common;
+
+use common::{
+    BOND, DATAPATHS, SLAVES, active_slave, alone, beside_others, bond, bond_with, builder, eventually, lab,
+    meet, show, slave, traffic, wait_for_active, wait_for_status,
+};
+use nix::sys::signal::Signal;
+use xbond_tests::{
+    Capture, Cut, HOST_V4, Lab, Nic, PATIENCE, PEER_V4, Policy, Recovery, TwoWay,
+    lab::{Datapath, Wire},
+    skip_if_unable,
+    xbond::cli,
+};
+
+const RATE: u32 = 10_000;
+
+/// What the device itself refused: of a tap, frames that were handed to it without a carrier.
+fn tx_dropped(lab: &Lab, name: &str) -> u64 {
+    let text = lab.host.ip(&format!("-json -statistics link show dev {name}")).unwrap();
+    let link: serde_json::Value = serde_json::from_str(&text).unwrap();
+    link[0]["stats64"]["tx"]["dropped"].as_u64().unwrap()
+}
+
+/// Who answers the peer's pings, by the MAC that it has for the host.
+fn neighbour(lab: &Lab) -> String {
+    lab.peer.ip(&format!("neigh show {HOST_V4}")).unwrap()
+}
+
+/// Without its agent the bond fails over through all slaves and back, outbound always, inbound as neighbours learn from
+/// what it sends.
+#[test]
+fn a_bond_whose_agent_is_dead_goes_through_all_slaves_and_back() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let names = ["nic0", "nic1", "nic2"];
+    for datapath in DATAPATHS {
+        for policy in ["none", "active"] {
+            let nics = names.iter().zip(1..).map(|(name, last)| Nic::new(name, [2, 0, 0, 0, 1, last]));
+            let lab = builder(datapath).nics(nics).build().unwrap();
+            let xbond = bond(&lab, datapath, &[&format!("fail_over_mac={policy}")]);
+            assert_eq!(show(&xbond)["guard"], "on");
+            xbond.kill().unwrap();
+            for (number, cut) in names.iter().enumerate() {
+                let traffic = traffic(&lab, 2_000);
+                traffic.wait_for_more(200).unwrap();
+                // The one before is back by now, so after the last the first has it again.
+                let event = lab.cut(cut, Cut::Carrier).unwrap();
+                traffic.wait_for_more(1_000).unwrap();
+                let reports = traffic.stop().unwrap();
+                for (direction, report) in ["to peer", "to host"].iter().zip(&reports) {
+                    let what = format!("{} {policy}, cut {number}, {direction}", datapath.name());
+                    println!("{what}: lost {}, outage {:?}", report.lost, report.outage());
+                    assert!(
+                        matches!(report.recovery(event), Recovery::After(_)),
+                        "{what}: {}",
+                        neighbour(&lab)
+                    );
+                    assert_eq!(report.duplicated, 0, "{what}");
+                }
+                lab.mend(cut, Cut::Carrier).unwrap();
+            }
+            cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+        }
+    }
+}
+
+/// The next agent finds out what happened, announces what is due, and moves the MACs.
+#[test]
+fn an_agent_that_was_asleep_follows_the_guard() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for policy in ["none", "active", "follow"] {
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        let xbond = bond(&lab, Datapath::Tc, &[&format!("fail_over_mac={policy}")]);
+        let before = SLAVES.map(|name| lab.mac(name).unwrap());
+        xbond.pause().unwrap();
+        let capture = Capture::start(&lab.switch.netns).unwrap();
+        lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+        // A packet makes the guard look.
+        let sent = traffic(&lab, 1_000);
+        sent.wait_for_more(100).unwrap();
+        sent.stop().unwrap();
+        let log = xbond.log().len();
+        xbond.signal(Signal::SIGCONT).unwrap();
+        let said = xbond.wait_for_after(log, "active slave enp0s9 instead of enp0s8").unwrap();
+        assert!(said.contains("a packet found its carrier gone"), "{said}");
+        wait_for_active(&xbond, SLAVES[1]);
+        let expected = match policy {
+            "none" => [before[0]; 3],
+            "active" => [before[1], before[0], before[1]],
+            _ => [before[0], before[1], before[0]],
+        };
+        let macs = || [BOND, SLAVES[0], SLAVES[1]].map(|name| lab.host.link(name).unwrap().mac);
+        eventually("the MACs", macs, |macs| *macs == expected);
+        capture.wait_for(PATIENCE, |frame| frame.announces(HOST_V4.into()).is_some()).unwrap();
+        let bond = show(&xbond);
+        assert_eq!(slave(&bond, SLAVES[1])["counters"]["guard_failovers"], 1);
+        assert_eq!(slave(&bond, SLAVES[0])["link_failure_count"], 1);
+
+        // Back again: nobody goes back without a reason.
+        lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+        wait_for_status(&xbond, SLAVES[0], "up");
+        assert_eq!(active_slave(&xbond).as_deref(), Some(SLAVES[1]));
+        xbond.stop().unwrap();
+    }
+}
+
+/// What was sent before the carrier fell arrives; of what is sent after it nothing is lost.
+#[test]
+fn of_a_clean_cut_nothing_is_lost_outbound() {
+    skip_if_unable!();
+    let _turn = alone();
+    let lab = builder(Datapath::Tc).wire(Wire::Tap).build().unwrap();
+    let xbond = bond(&lab, Datapath::Tc, &["fail_over_mac=active"]);
+    let mut lost = Vec::new();
+    for number in 0..10 {
+        let (active, other) = (SLAVES[number % 2], SLAVES[(number + 1) % 2]);
+        let traffic = TwoWay::start((&lab.host, HOST_V4.into()), (&lab.peer, PEER_V4.into()), RATE).unwrap();
+        traffic.wait_for_more(500).unwrap();
+        let dropped_before = tx_dropped(&lab, active);
+        lab.cut(active, Cut::Carrier).unwrap();
+        wait_for_active(&xbond, other);
+        traffic.wait_for_more(500).unwrap();
+        let [to_peer, _] = traffic.stop().unwrap();
+        let dropped = tx_dropped(&lab, active) - dropped_before;
+        println!(
+            "cut {number}: lost {}, dropped by the tap {dropped}, outage {:?}",
+            to_peer.lost,
+            to_peer.outage()
+        );
+        lost.push(to_peer.lost);
+        lab.mend(active, Cut::Carrier).unwrap();
+        wait_for_status(&xbond, active, "up");
+    }
+    lost.sort_unstable();
+    assert_eq!(lost[lost.len() / 2], 0, "{lost:?}");
+}
+
+#[test]
+fn a_guard_that_is_off_leaves_it_to_the_agent() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for (options, arguments, why) in [
+        (&["miimon=100"][..], &["--guard", "off"][..], "as configured"),
+        (&["miimon=100", "downdelay=300"], &[], "downdelay asks for patience"),
+    ] {
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        let xbond = bond_with(&lab, Datapath::Tc, options, arguments);
+        assert_eq!(show(&xbond)["guard"], format!("off: {why}"));
+        xbond.pause().unwrap();
+        lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+        assert_eq!(lab.host.ping(PEER_V4.into(), 3).unwrap().received, 0);
+        xbond.signal(Signal::SIGCONT).unwrap();
+        wait_for_active(&xbond, SLAVES[1]);
+        assert_eq!(slave(&show(&xbond), SLAVES[1])["counters"]["guard_failovers"], 0);
+        xbond.stop().unwrap();
+    }
+    // Set at run time.
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    for (setting, guard) in [("downdelay=200", "off: downdelay asks for patience"), ("downdelay=0", "on")] {
+        xbond.set(BOND, setting).unwrap();
+        assert_eq!(show(&xbond)["guard"], guard);
+    }
+    xbond.stop().unwrap();
+}
+
+/// What follow's exchange of MACs costs inbound, prearm saves.
+#[test]
+fn a_planned_switch_under_follow_with_prearm_loses_nothing() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for datapath in DATAPATHS {
+        let lab = lab(datapath, Policy::Learning);
+        let xbond = bond_with(&lab, datapath, &["fail_over_mac=follow"], &["--prearm"]);
+        let mac = lab.host.link(BOND).unwrap().mac;
+        for name in SLAVES {
+            let received = lab.host.exec(&format!("bridge fdb show dev {name}")).unwrap();
+            assert!(received.contains(&mac.to_string()), "{name}: {received}");
+        }
+        let traffic = traffic(&lab, RATE);
+        traffic.wait_for_more(1_000).unwrap();
+        for number in 0..6 {
+            xbond.set(BOND, &format!("active_slave={}", SLAVES[(number + 1) % 2])).unwrap();
+            traffic.wait_for_more(u64::from(RATE) / 4).unwrap();
+        }
+        for (direction, report) in ["to peer", "to host"].iter().zip(traffic.stop().unwrap()) {
+            let what = format!("{}, {direction}", datapath.name());
+            assert_eq!((report.lost, report.duplicated), (0, 0), "{what}");
+        }
+        xbond.stop().unwrap();
+        for name in SLAVES {
+            let left = lab.host.exec(&format!("bridge fdb show dev {name}")).unwrap();
+            assert!(!left.contains(&mac.to_string()), "{name}: {left}");
+        }
+    }
+}
+
+#[test]
+fn links_that_flap_do_not_move_the_bond_with_every_packet() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let traffic = traffic(&lab, RATE);
+    traffic.wait_for_more(500).unwrap();
+    for number in 0..200 {
+        let name = SLAVES[number % 2];
+        lab.cut(name, Cut::Carrier).unwrap();
+        lab.mend(name, Cut::Carrier).unwrap();
+    }
+    let [to_peer, _] = traffic.stop().unwrap();
+    println!("lost {}", to_peer.lost);
+    eventually(
+        "both are up",
+        || show(&xbond),
+        |bond| SLAVES.iter().all(|name| slave(bond, name)["mii_status"] == "up"),
+    );
+    meet(&lab);
+    let traffic = common::traffic(&lab, RATE);
+    traffic.wait_for_more(RATE.into()).unwrap();
+    for (direction, report) in ["to peer", "to host"].iter().zip(traffic.stop().unwrap()) {
+        assert_eq!(
+            (report.lost, report.duplicated),
+            (0, 0),
+            "{:?} {direction}: {:#}",
+            report.holes().collect::<Vec<_>>(),
+            xbond.show(BOND).unwrap()
+        );
+    }
+    let log = xbond.stop().unwrap();
+    assert!(log.lines().filter(|line| line.contains("active slave")).count() < 450, "{log}");
+}
