@@ -2,9 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
-    AddressFamily,
+    AddressFamily, RouteNetlinkMessage,
     address::{
         AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
         CacheInfo,
@@ -144,14 +143,14 @@ impl Netlink {
     /// The addresses of every device of a namespace, IPv4 first; the primary ones before the secondary ones of
     /// a device.
     pub async fn addresses(&self, netns: NetnsId) -> Result<Vec<Address>, SysError> {
-        let mut request = self.handle.address().get();
-        request.message_mut().attributes.extend(netns.map(AddressAttribute::TargetNetNsId));
-        let messages: Vec<_> = request
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|error| SysError::netlink("list", "the addresses", error))?;
-        Ok(messages.iter().filter_map(Address::from_message).collect())
+        let mut request = AddressMessage::default();
+        request.attributes.extend(netns.map(AddressAttribute::TargetNetNsId));
+        let addresses = self.list(RouteNetlinkMessage::GetAddress(request), "the addresses").await?;
+        let address = |message| match message {
+            RouteNetlinkMessage::NewAddress(address) => Address::from_message(&address),
+            _ => None,
+        };
+        Ok(addresses.into_iter().filter_map(address).collect())
     }
 
     /// The addresses of one device.

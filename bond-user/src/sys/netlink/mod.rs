@@ -2,6 +2,7 @@
 
 mod address;
 mod blocking;
+mod dump;
 mod events;
 mod link;
 mod neighbour;
@@ -13,8 +14,10 @@ use bond_common::mac::Mac;
 use futures_util::TryStreamExt as _;
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::{
-    AddressFamily,
-    link::{InfoData, InfoKind, InfoNetkit, InfoVeth, LinkAttribute, LinkExtentMask, NetkitMode},
+    AddressFamily, RouteNetlinkMessage,
+    link::{
+        InfoData, InfoKind, InfoNetkit, InfoVeth, LinkAttribute, LinkExtentMask, LinkMessage, NetkitMode,
+    },
     neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
 };
 use netlink_sys::AsyncSocket as _;
@@ -42,6 +45,7 @@ pub type NetnsId = Option<i32>;
 #[derive(Clone, Debug)]
 pub struct Netlink {
     handle: Handle,
+    turn: dump::Turn,
 }
 
 /// Two devices to be made at once: what goes into one comes out of the other.
@@ -89,7 +93,7 @@ impl Netlink {
         // Without it a dump of addresses takes no filter: it would be of this namespace, whichever was asked for.
         socket.set_netlink_get_strict_chk(true).map_err(failed)?;
         tokio::spawn(connection);
-        Ok(Self { handle })
+        Ok(Self { handle, turn: dump::Turn::default() })
     }
 
     /// The link of that name, or of that alternative name.
@@ -124,15 +128,15 @@ impl Netlink {
 
     /// All links of a namespace.
     pub async fn links(&self, netns: NetnsId) -> Result<Vec<LinkInfo>, SysError> {
-        let request = self.handle.link().get();
-        let mut request = request.set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]);
-        request.message_mut().attributes.extend(netns.map(LinkAttribute::IfNetnsId));
-        let messages: Vec<_> = request
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|error| SysError::netlink("list", "the links", error))?;
-        Ok(messages.iter().filter_map(LinkInfo::from_message).collect())
+        let mut request = LinkMessage::default();
+        request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        request.attributes.extend(netns.map(LinkAttribute::IfNetnsId));
+        let links = self.list(RouteNetlinkMessage::GetLink(request), "the links").await?;
+        let link = |message| match message {
+            RouteNetlinkMessage::NewLink(link) => LinkInfo::from_message(&link),
+            _ => None,
+        };
+        Ok(links.into_iter().filter_map(link).collect())
     }
 
     /// Makes a link so, if it is not, and answers with the link as it is then.
@@ -262,11 +266,9 @@ impl Netlink {
 
     /// The unicast MACs that a device receives besides its own.
     pub async fn unicast(&self, ifindex: u32) -> Result<Vec<Mac>, SysError> {
-        let request = self.handle.neighbours().get().set_address_family(AddressFamily::Bridge);
-        let entries: Vec<_> =
-            request.execute().try_collect().await.map_err(|error| {
-                SysError::netlink("list unicast MACs", format!("ifindex {ifindex}"), error)
-            })?;
+        let mut request = NeighbourMessage::default();
+        request.header.family = AddressFamily::Bridge;
+        let entries = self.neighbours(request, "the unicast MACs").await?;
         let own = |entry: &&NeighbourMessage| {
             entry.header.ifindex == ifindex && entry.header.flags.contains(NeighbourFlags::Own)
         };

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use futures_util::TryStreamExt as _;
-use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
 };
 use nix::errno::Errno;
 
@@ -22,8 +22,7 @@ impl Netlink {
         let on = || format!("ifindex {ifindex}");
         // The list of a device that is not here would be empty.
         self.link_by_index(ifindex).await?;
-        let entries = self.handle.neighbours().get().execute().try_collect::<Vec<_>>().await;
-        let entries = entries.map_err(|error| SysError::netlink("list the neighbours", on(), error))?;
+        let entries = self.neighbours(NeighbourMessage::default(), "the neighbours").await?;
         let of_device = || entries.iter().filter(|entry| entry.header.ifindex == ifindex);
         let with = |states: &[NeighbourState]| {
             let entries = of_device().filter(|entry| states.contains(&entry.header.state));
@@ -41,6 +40,20 @@ impl Netlink {
             }
         }
         Ok(known.len() + with(&[Incomplete, Failed]).len())
+    }
+
+    /// What the kernel lists for this request, of all devices.
+    pub(super) async fn neighbours(
+        &self,
+        request: NeighbourMessage,
+        what: &str,
+    ) -> Result<Vec<NeighbourMessage>, SysError> {
+        let entries = self.list(RouteNetlinkMessage::GetNeighbour(request), what).await?;
+        let entry = |message| match message {
+            RouteNetlinkMessage::NewNeighbour(entry) => Some(entry),
+            _ => None,
+        };
+        Ok(entries.into_iter().filter_map(entry).collect())
     }
 }
 
@@ -85,7 +98,7 @@ mod tests {
             }
             add(far.ifindex, "192.0.2.5", Stale).await.unwrap();
             assert_eq!(netlink.ask_neighbours(link.ifindex).await.unwrap(), 4);
-            let entries = netlink.handle.neighbours().get().execute().try_collect::<Vec<_>>().await.unwrap();
+            let entries = netlink.neighbours(NeighbourMessage::default(), "the neighbours").await.unwrap();
             let probed = entries.iter().filter(|entry| entry.header.state == Probe);
             let mut probed: Vec<_> =
                 probed.filter_map(destination).map(|address| address.to_string()).collect();

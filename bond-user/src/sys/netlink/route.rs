@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
-    AddressFamily,
+    AddressFamily, RouteNetlinkMessage,
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
         RouteType,
@@ -78,7 +78,7 @@ impl Route {
     }
 
     /// Whether the kernel holds them for the same route: one can only be replaced by the other.
-    fn has_same_key(&self, other: &Self) -> bool {
+    pub fn has_same_key(&self, other: &Self) -> bool {
         (self.to, self.prefix_len, self.metric, self.table)
             == (other.to, other.prefix_len, other.metric, other.table)
     }
@@ -223,15 +223,12 @@ impl Netlink {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = RouteMessage::default();
             request.header.address_family = family;
-            let messages: Vec<_> = self
-                .handle
-                .route()
-                .get(request)
-                .execute()
-                .try_collect()
-                .await
-                .map_err(|error| SysError::netlink("list", "the routes", error))?;
-            routes.extend(messages.iter().filter_map(Route::from_message));
+            let messages = self.list(RouteNetlinkMessage::GetRoute(request), "the routes").await?;
+            let route = |message| match message {
+                RouteNetlinkMessage::NewRoute(route) => Route::from_message(&route),
+                _ => None,
+            };
+            routes.extend(messages.into_iter().filter_map(route));
         }
         Ok(routes)
     }

@@ -1,0 +1,130 @@
+//! Lists of the kernel's, whole and of one moment.
+//!
+//! The kernel makes a list (NLM_F_DUMP) piece by piece, and two things come in between. A socket has one list at a
+//! time, and another one is refused with EBUSY: so whoever shares the connection waits for their turn. And where a
+//! list changes while it is told, its messages carry NLM_F_DUMP_INTR: it may lack something that was there all the
+//! time, and is asked for again.
+
+use std::{io, sync::Arc, time::Duration};
+
+use futures_util::StreamExt as _;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use nix::errno::Errno;
+use tokio::sync::Mutex;
+
+use super::Netlink;
+use crate::sys::SysError;
+
+/// Whatever a machine does, it does not change its links at every one of so many attempts.
+const ATTEMPTS: u32 = 100;
+/// Before the next attempt.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The turn of those who share a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Turn(Arc<Mutex<()>>);
+
+/// Why there is no list.
+enum Fault {
+    /// The next attempt may succeed.
+    Passing(SysError),
+    Lasting(SysError),
+}
+
+impl Netlink {
+    /// What the kernel lists for this request; `what` is listed, for the error.
+    pub(super) async fn list(
+        &self,
+        request: RouteNetlinkMessage,
+        what: &str,
+    ) -> Result<Vec<RouteNetlinkMessage>, SysError> {
+        let _turn = self.turn.0.lock().await;
+        let mut attempt = 1;
+        loop {
+            match self.list_once(request.clone(), what).await {
+                Ok(list) => return Ok(list),
+                Err(Fault::Passing(_)) if attempt < ATTEMPTS => attempt += 1,
+                Err(Fault::Passing(error) | Fault::Lasting(error)) => return Err(error),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn list_once(
+        &self,
+        request: RouteNetlinkMessage,
+        what: &str,
+    ) -> Result<Vec<RouteNetlinkMessage>, Fault> {
+        let failed = |error| SysError::netlink("list", what, error);
+        let mut request = NetlinkMessage::from(request);
+        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let mut handle = self.handle.clone();
+        let mut answers = handle.request(request).map_err(|error| Fault::Lasting(failed(error)))?;
+        let mut list = Vec::new();
+        let mut interrupted = false;
+        // To its end, or the rest would be in the way of the next list.
+        while let Some(message) = answers.next().await {
+            interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+            match message.payload {
+                NetlinkPayload::InnerMessage(entry) => list.push(entry),
+                NetlinkPayload::Error(error) => {
+                    let error = failed(rtnetlink::Error::NetlinkError(error));
+                    // Of a list that nobody waits for any more the connection has not read the end yet.
+                    let busy = error.errno() == Some(Errno::EBUSY);
+                    return Err(if busy { Fault::Passing(error) } else { Fault::Lasting(error) });
+                }
+                _ => {}
+            }
+        }
+        if interrupted {
+            let source = io::Error::other("changed whenever it was read");
+            return Err(Fault::Passing(SysError::kernel("list", what, source)));
+        }
+        Ok(list)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{thread, time::Duration};
+
+    use tokio::time::timeout;
+
+    use super::Netlink;
+    use crate::sys::testing::{in_namespace, veth};
+
+    /// Enough links for a list of several pieces.
+    const PAIRS: u32 = 150;
+
+    /// The connection is read by another thread than those that ask, as in an agent.
+    #[test]
+    fn many_lists_at_once_on_one_connection() {
+        in_namespace(async |devices| {
+            for number in 0..PAIRS {
+                veth(&devices, &format!("eth{number}"), &format!("far{number}")).await;
+            }
+            let lists = || {
+                let runtime =
+                    tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
+                runtime.unwrap().block_on(async {
+                    let netlink = Netlink::open().unwrap();
+                    let list = async |netlink: Netlink| {
+                        for _ in 0..10 {
+                            assert_eq!(netlink.links(None).await.unwrap().len() as u32, 2 * PAIRS + 1);
+                            netlink.addresses(None).await.unwrap();
+                            // One that is given up half-way is in nobody's way.
+                            let _ = timeout(Duration::from_micros(300), netlink.links(None)).await;
+                        }
+                    };
+                    let asking: Vec<_> = (0..8).map(|_| tokio::spawn(list(netlink.clone()))).collect();
+                    for one in asking {
+                        one.await.unwrap();
+                    }
+                });
+            };
+            // A thread is in the namespace of the one that starts it.
+            thread::spawn(lists).join().unwrap();
+        });
+    }
+}
