@@ -227,6 +227,8 @@ pub struct GuardEntry {
     rank: u64,
     /// Written by the data plane: CLOCK_MONOTONIC of its last failover, nanoseconds.
     switched_at: u64,
+    /// Written by the agent: ACTIVE when it looked last, for the next agent.
+    known: ActiveWord,
 }
 
 impl GuardEntry {
@@ -238,9 +240,17 @@ impl GuardEntry {
         Rank(self.rank)
     }
 
+    pub const fn known(&self) -> ActiveWord {
+        self.known
+    }
+
     pub const fn switched_at(&self) -> u64 {
         self.switched_at
     }
+
+    /// Words of the entry, for whoever stores them one by one.
+    pub const RANK: usize = 0;
+    pub const KNOWN: usize = 2;
 
     /// The guard has failed over at `now`, CLOCK_MONOTONIC in nanoseconds.
     #[inline(always)]
@@ -298,6 +308,9 @@ pub struct BondEntry {
 }
 
 impl BondEntry {
+    /// Bytes before `abi_version`, in every version.
+    pub const ABI_VERSION_AT: usize = 24;
+
     /// Bits of [`Self::flags`].
     pub const ALL_SLAVES_ACTIVE: u32 = 1;
     /// No bond0: the MAC of whoever is behind the port is taken from its first frame.
@@ -603,9 +616,12 @@ const _: () = {
     assert!(size_of::<ActiveWord>() == 8);
     assert!(size_of::<SlaveEntry>() == 48);
     assert!(size_of::<DeviceState>() == 32);
-    assert!(size_of::<GuardEntry>() == 16);
+    assert!(size_of::<GuardEntry>() == 24);
     assert!(size_of::<Offsets>() == 24);
     assert!(size_of::<BondEntry>() == 3 * 8 + 4 * 4);
+    assert!(core::mem::offset_of!(BondEntry, abi_version) == BondEntry::ABI_VERSION_AT);
+    assert!(core::mem::offset_of!(GuardEntry, rank) == 8 * GuardEntry::RANK);
+    assert!(core::mem::offset_of!(GuardEntry, known) == 8 * GuardEntry::KNOWN);
     assert!(size_of::<BondEntry>().is_multiple_of(8));
     assert!(size_of::<ProbeTimes>() == 8 * (1 + 2 * MAX_TARGETS));
     assert!(size_of::<Targets>() == 8 * (1 + 5 * MAX_TARGETS));

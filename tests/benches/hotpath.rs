@@ -10,7 +10,7 @@ use std::{os::fd::AsFd as _, path::PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use aya::{TestRunOptions, maps::MapData};
 use bond_common::{
-    abi::{FailOverMac, PORT_STATS},
+    abi::{FailOverMac, PORT_STATS, Slot},
     names,
 };
 use bond_user::sys::dataplane::Hook;
@@ -35,7 +35,7 @@ const TRANSMIT_AT_MOST: f64 = 15.0;
 fn main() -> Result<()> {
     let quick = std::env::args().any(|argument| argument == "--quick");
     let mut measured = Measured::default();
-    for hook in [Hook::Tc, Hook::Xdp] {
+    for hook in [Hook::Xdp, Hook::Tc] {
         measured.figures.extend(bench(hook, quick)?);
     }
     measured.print();
@@ -63,6 +63,7 @@ fn bench(hook: Hook, quick: bool) -> Result<Vec<Figure>> {
         figures.extend(measure(&bench, &stage, case)?);
     }
     figures.push(price_of_a_redirect(&bench, &stage)?);
+    figures.push(price_of_the_guard(&bench, &cases)?);
     Ok(figures)
 }
 
@@ -179,6 +180,34 @@ fn price_of_a_redirect(bench: &Bench, stage: &Stage) -> Result<Figure> {
     let over: Vec<f64> = rounds[0].iter().zip(&rounds[1]).map(|(a, b)| a - b).collect();
     let name = if bench.hook == Hook::Tc { "bpf_redirect" } else { "bpf_redirect_map" };
     Ok(Figure::of(&format!("{} baseline", bench.hook), name, "ns over empty", &over))
+}
+
+/// What it costs to look whether the slave has a link, before every packet: the same program without and with it.
+fn price_of_the_guard(bench: &Bench, cases: &[Case]) -> Result<Figure> {
+    let case = cases.iter().find(|case| is_sent(case)).context("nothing is sent")?;
+    let program = bench.program(case.way);
+    let scenes = [false, true].map(|is_on| {
+        bench.guard(&case.scene, is_on);
+        (bench.maps.bond(), [0, 1].map(|slot| bench.maps.slave(Slot::new(slot).expect("a slot"))))
+    });
+    let mut over = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut took = [0.0; 2];
+        for (took, (entry, slaves)) in took.iter_mut().zip(scenes) {
+            bench.maps.set_bond(entry);
+            for (slot, slave) in slaves.into_iter().enumerate() {
+                bench.maps.set_slave(Slot::new(slot as u8).context("a slot")?, slave);
+            }
+            run(&program, &case.frame, WARM_UP)?;
+            *took = run(&program, &case.frame, REPEAT)?;
+        }
+        over.push(took[1] - took[0]);
+    }
+    let sent = bench.run(case.way, &case.frame).0;
+    ensure!(sent == Verdict::Forwarded, "the guard stops a packet of a slave that has a link: {sent:?}");
+    let figure = Figure::of(&format!("{} baseline", bench.hook), "the carrier guard", "ns more", &over);
+    eprintln!("{}: {}: {:.1} ns", figure.group, figure.name, figure.value);
+    Ok(figure)
 }
 
 /// Nanoseconds per run: for each program those of each round. In a round each program has its turn.

@@ -9,7 +9,7 @@ use std::{
         unix::process::CommandExt as _,
     },
     path::{Path, PathBuf},
-    process::{Child, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -88,20 +88,23 @@ impl<'netns> Xbond<'netns> {
         netns: &'netns NetNs,
         arguments: impl IntoIterator<Item = S>,
     ) -> Result<Self> {
+        let mut command = netns.command(binary()?);
+        command.arg("run").args(arguments);
+        Self::start_as(netns, command)
+    }
+
+    /// Starts a command that becomes `xbond run` at last, as `setpriv --reuid=1 xbond run` does.
+    pub fn start_as(netns: &'netns NetNs, mut command: Command) -> Result<Self> {
         let log = NamedTempFile::with_prefix("xbond-log-").context("cannot make a log file")?;
         let output = fs::OpenOptions::new().append(true).open(log.path())?;
-        let binary = binary()?;
         // A group of its own: Ctrl-C in a terminal is for whoever started this, who then stops the agent.
-        let child = netns
-            .command(&binary)
-            .arg("run")
-            .args(arguments)
+        let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .process_group(0)
             .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
+            .with_context(|| format!("cannot start {command:?}"))?;
         Ok(Self { netns, child, log, detached: false })
     }
 

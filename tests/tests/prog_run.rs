@@ -256,8 +256,8 @@ fn guard_table(hook: Hook) {
     let slot = |index: u8| Slot::new(index).unwrap();
     let set_slave = |index: u8, device: &str| {
         let wire = OWN[usize::from(index)];
-        let handle = reader.read(crate::index(device)).unwrap().handle();
-        let entry = SlaveEntry::new(crate::index(&format!("slave{index}")), wire, wire).with_handle(handle);
+        let handle = reader.read(index(device)).unwrap().handle();
+        let entry = SlaveEntry::new(index(&format!("slave{index}")), wire, wire).with_handle(handle);
         bench.maps.set_slave(slot(index), entry);
     };
     set_slave(0, "slave0");

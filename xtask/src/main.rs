@@ -2,6 +2,7 @@
 
 mod bench;
 mod machine;
+mod parity;
 mod run;
 mod setup;
 mod test;
@@ -33,7 +34,7 @@ enum Verb {
     Bench(bench::Arguments),
     /// Compares xbond with the kernel's bonding driver, in an emulated machine whose kernel has it
     Vm(vm::Arguments),
-    /// Checks formatting, lints, who imports whom, and that unsafe code is explained
+    /// Checks formatting, lints, who imports whom, that unsafe code is explained, and what docs/PARITY.md names
     Tidy,
 }
 

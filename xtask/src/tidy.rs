@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-use crate::{machine, setup};
+use crate::{machine, parity, setup};
 
 /// Paths that the code below a directory must not use, and why.
 struct Rule {
@@ -71,13 +71,19 @@ const SOURCES: [&str; 5] = ["bond-common", "bond-ebpf", "bond-user", "tests", "x
 
 pub fn run() -> Result<ExitCode> {
     setup::ensure()?;
-    let mut complaints = Vec::new();
+    let mut files = Vec::new();
     for file in SOURCES.iter().flat_map(|directory| rust_files(&machine::root().join(directory))) {
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let name = file.strip_prefix(machine::root()).unwrap_or(&file);
-        let found = inspect(name, &text).with_context(|| format!("cannot parse {}", name.display()))?;
+        files.push((file.strip_prefix(machine::root()).unwrap_or(&file).to_owned(), text));
+    }
+    let files: Vec<(&Path, &str)> =
+        files.iter().map(|(name, text)| (name.as_path(), text.as_str())).collect();
+    let mut complaints = Vec::new();
+    for (name, text) in &files {
+        let found = inspect(name, text).with_context(|| format!("cannot parse {}", name.display()))?;
         complaints.extend(found.into_iter().map(|(line, what)| format!("{}:{line}: {what}", name.display())));
     }
+    complaints.extend(parity::complaints(&files)?);
     for complaint in &complaints {
         println!("{complaint}");
     }

@@ -10,7 +10,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use bond_common::{abi::BondEntry, mac::Mac};
+use bond_common::{
+    abi::{BondEntry, Slot},
+    mac::Mac,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -25,16 +28,16 @@ use super::{
     host::{Host, Queues, port_names},
     places::Places,
     prober::{self, Prober},
-    record::{Pair, Record},
+    record::{Pair, Record, Shape},
     slaves::Wanted,
 };
 use crate::{
     bond::{
-        NewBond,
+        Left, NewBond,
         event::{Event, NewSlave},
-        options::SlaveOptions,
+        options::{BondOptions, SlaveOptions},
     },
-    config::{BondConfig, Destination, SlaveConfig},
+    config::{self, BondConfig, Destination, SlaveConfig},
     sys::{
         Devices,
         dataplane::{DataPlane, DeviceReader, Hook, Kernel, Maps},
@@ -47,7 +50,7 @@ use crate::{
 };
 
 /// Bytes; the MTU of a bond that nobody gave one.
-const DEFAULT_MTU: u32 = 1500;
+pub const DEFAULT_MTU: u32 = 1500;
 
 /// What all bonds of an agent share.
 pub struct Machine {
@@ -128,7 +131,13 @@ pub async fn bring_up(
 
     // From here on things change, and each change is on disk before it is made.
     machine.places.make_run_of(&config.name)?;
-    let record = Record::new(&machine.places, &config.name, pair.clone(), port_found.clone());
+    let shape = Shape {
+        pair: pair.clone(),
+        port: port_found.clone(),
+        datapath: hook.to_string(),
+        queues: queues.count(),
+    };
+    let record = Record::new(&machine.places, &config.name, shape);
     record.save()?;
 
     let pins = machine.places.pins_of(&config.name);
@@ -149,53 +158,26 @@ pub async fn bring_up(
         (None, None) => return Err(AgentError::NoSuchBond(config.name.clone())),
     };
     data_plane.attach_port(&side.port_name, side.host.port())?;
-    let options = &config.options;
-    let guard = GuardState::new(config.guard, &machine.kernel, options);
+    let options = config.options.clone();
+    let guard = GuardState::new(config.guard, &machine.kernel, &options);
     let entry = BondEntry::new(options.fail_over_mac, side.host.port(), side.host_mac, machine.cookie)
         .with_host_device(side.host_device)
-        .with_flags(side.flags | effects::option_flags(options, guard));
+        .with_flags(side.flags | effects::option_flags(&options, guard));
     data_plane.maps().set_bond(entry);
-    watch_data_plane(&config.name, &mut data_plane, (machine.engine.clone(), id));
 
     let maps = data_plane.maps();
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let bond = NewBond {
-        name: config.name.clone(),
-        mac,
-        mac_assigned: assigned.is_some(),
-        prearm: config.prearm,
-        seed: random(),
-        options: options.clone(),
-    };
-    let (to_prober, rounds) = mpsc::unbounded_channel();
-    let of =
-        prober::Of { id, bond: config.name.clone(), maps: Arc::clone(&maps), engine: machine.engine.clone() };
-    let asking = Prober::new(of, side.host, machine.devices.netlink.clone())?;
-    tokio::spawn(asking.run(rounds));
-    let member = Member {
-        id,
-        bond,
-        maps: Arc::clone(&maps),
-        effects: sender.clone(),
-        prober: to_prober,
-        host: side.host.device(),
-    };
-    machine.engine.send(Input::Add(Box::new(member)));
-    let parts = Parts {
-        id,
-        bond: config.name.clone(),
-        devices: machine.devices.clone(),
-        blocking: BlockingNetlink::open()?,
+    let plane = Plane {
         data_plane,
         entry,
         host: side.host,
         mtu,
-        engine: machine.engine.clone(),
+        mac,
+        mac_assigned: assigned.is_some(),
+        options,
         record,
-        wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
+        left: None,
     };
-    machine.tasks.add(id, tokio::spawn(Effects::new(parts).run(receiver)));
-
+    let sender = start(machine, id, config, plane)?;
     for note in config.notes.iter().chain(&config.doubts()) {
         info!("{note}");
     }
@@ -221,8 +203,71 @@ pub async fn bring_up(
     Ok(Made { hook, queues, port: side.port_name, maps, effects: sender, wanted })
 }
 
+/// A data plane that is ready for its engine.
+pub struct Plane {
+    pub data_plane: DataPlane,
+    /// What BOND holds.
+    pub entry: BondEntry,
+    pub host: Host,
+    /// Bytes.
+    pub mtu: u32,
+    /// The bond's.
+    pub mac: Mac,
+    pub mac_assigned: bool,
+    pub options: BondOptions,
+    pub record: Record,
+    /// What another agent has left, and how its slaves were found.
+    pub left: Option<(Left, Vec<(Slot, Found)>)>,
+}
+
+/// Gives a data plane its engine, its task and its prober.
+pub fn start(
+    machine: &Machine,
+    id: BondId,
+    config: &BondConfig,
+    plane: Plane,
+) -> Result<mpsc::UnboundedSender<Effect>, AgentError> {
+    let Plane { mut data_plane, entry, host, mtu, mac, mac_assigned, options, record, left } = plane;
+    watch_data_plane(&config.name, &mut data_plane, (machine.engine.clone(), id));
+    let maps = data_plane.maps();
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let (to_prober, rounds) = mpsc::unbounded_channel();
+    let of =
+        prober::Of { id, bond: config.name.clone(), maps: Arc::clone(&maps), engine: machine.engine.clone() };
+    let asking = Prober::new(of, host, machine.devices.netlink.clone())?;
+    let parts = Parts {
+        id,
+        bond: config.name.clone(),
+        devices: machine.devices.clone(),
+        blocking: BlockingNetlink::open()?,
+        data_plane,
+        entry,
+        host,
+        mtu,
+        engine: machine.engine.clone(),
+        record,
+        wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
+    };
+    let (left, found) = left.unzip();
+    let effects = Effects::new(parts, found.unwrap_or_default());
+    let bond = NewBond {
+        name: config.name.clone(),
+        mac,
+        mac_assigned,
+        prearm: config.prearm,
+        seed: random(),
+        options,
+    };
+    let member =
+        Member { id, bond, left, maps, effects: sender.clone(), prober: to_prober, host: host.device() };
+    tokio::spawn(asking.run(rounds));
+    machine.engine.send(Input::Add(Box::new(member)));
+    machine.tasks.add(id, tokio::spawn(effects.run(receiver)));
+    Ok(sender)
+}
+
 /// Waits until what the slaves' joining set off is done: the election, the bond's carrier and MAC.
-async fn settle(
+pub async fn settle(
     machine: &Machine,
     id: BondId,
     effects: &mpsc::UnboundedSender<Effect>,
@@ -271,14 +316,11 @@ async fn enslave(
     joined.await.map_err(|_| Stopping)?
 }
 
-/// A bond's name must be free, here and in what earlier agents left.
+/// A bond's name must be free; what earlier agents left was adopted, or is gone.
 async fn refuse_existing(machine: &Machine, config: &BondConfig) -> Result<(), AgentError> {
     let name = &config.name;
     if machine.places.reserves(name) {
         return Err(AgentError::Reserved(name.clone()));
-    }
-    if machine.places.has(name) {
-        return Err(AgentError::LeftBehind(name.clone()));
     }
     match kind_of(machine, name).await? {
         Some(kind) => Err(AgentError::NameTaken { name: name.clone(), kind }),
@@ -339,7 +381,7 @@ pub fn check_queue(bond: &str, queues: Queues, slave: &str, options: SlaveOption
 }
 
 /// HWADDR of an ifcfg file names the NIC that is meant.
-fn check_nic(slave: &SlaveConfig, found: &Found) -> Result<(), AgentError> {
+pub fn check_nic(slave: &SlaveConfig, found: &Found) -> Result<(), AgentError> {
     let has = |mac: Mac| found.mac == mac || found.permanent_mac == Some(mac);
     match slave.hwaddr {
         Some(wanted) if !has(wanted) => {
@@ -349,7 +391,7 @@ fn check_nic(slave: &SlaveConfig, found: &Found) -> Result<(), AgentError> {
     }
 }
 
-async fn observe(machine: &Machine, name: &str, plan: &EnslavePlan) -> Result<Found, AgentError> {
+pub async fn observe(machine: &Machine, name: &str, plan: &EnslavePlan) -> Result<Found, AgentError> {
     let records = records(&machine.places);
     let owner = |link: &LinkInfo| records.iter().find_map(|record| record.owner(&link.name, link.ifindex));
     Ok(machine.devices.observe(name, plan, owner).await?)
@@ -418,26 +460,29 @@ async fn take_port(
 }
 
 /// bond0 up, with its addresses and routes.
-async fn configure(devices: &Devices, bond: u32, config: &BondConfig) -> Result<(), AgentError> {
+pub async fn configure(devices: &Devices, bond: u32, config: &BondConfig) -> Result<(), AgentError> {
     devices.netlink.set(bond, LinkSetting::Up(true)).await?;
     for address in &config.addresses {
         devices.netlink.add_address(&Address::new(bond, address.addr(), address.prefix_len())).await?;
     }
     for route in &config.routes {
-        let (to, prefix_len) = match (route.to, route.via) {
-            (Destination::Prefix(net), _) => (net.network(), net.prefix_len()),
-            (Destination::Default, Some(std::net::IpAddr::V6(_))) => {
-                (std::net::Ipv6Addr::UNSPECIFIED.into(), 0)
-            }
-            (Destination::Default, _) => (std::net::Ipv4Addr::UNSPECIFIED.into(), 0),
-        };
-        let mut wanted = Route::new(bond, to, prefix_len, route.via);
-        if let Some(metric) = route.metric {
-            wanted.metric = metric;
-        }
-        devices.netlink.replace_route(&wanted).await?;
+        devices.netlink.replace_route(&route_over(bond, route)).await?;
     }
     Ok(())
+}
+
+/// A route of a configuration, over this device.
+pub fn route_over(ifindex: u32, route: &config::Route) -> Route {
+    let (to, prefix_len) = match (route.to, route.via) {
+        (Destination::Prefix(net), _) => (net.network(), net.prefix_len()),
+        (Destination::Default, Some(std::net::IpAddr::V6(_))) => (std::net::Ipv6Addr::UNSPECIFIED.into(), 0),
+        (Destination::Default, _) => (std::net::Ipv4Addr::UNSPECIFIED.into(), 0),
+    };
+    let mut wanted = Route::new(ifindex, to, prefix_len, route.via);
+    if let Some(metric) = route.metric {
+        wanted.metric = metric;
+    }
+    wanted
 }
 
 /// Reads what the programs say: their log, and EVENTS. Nobody waits for either.

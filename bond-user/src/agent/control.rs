@@ -1,30 +1,78 @@
 //! The control socket: HTTP with JSON on a Unix socket. Its peers are known by SO_PEERCRED.
+//!
+//! Whoever may connect may also be broken, or hostile: what is not asked within a few seconds is not heard, there
+//! is a bound on connections, and who asks slowly gives way to who comes next.
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::{
+        fd::AsRawFd as _,
+        unix::{fs::PermissionsExt as _, net},
+    },
+    path::{Path as FilePath, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use axum::{
-    Json, Router, body,
-    extract::{ConnectInfo, DefaultBodyLimit, Path, Request, State, connect_info::Connected},
+    Extension, Json, Router,
+    body::{self, Body},
+    extract::{DefaultBodyLimit, Path, Request, State},
     http::{Method, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
-    serve::IncomingStream,
+};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use nix::{
+    sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket},
+    unistd::chown,
 };
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixListener;
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::AbortHandle,
+};
+use tokio_io_timeout::TimeoutStream;
+use tracing::warn;
 
-use super::{Agent, AgentError};
-use crate::{report::json::Report, sys::SysError};
+use super::{
+    Agent, AgentError, MissingSlaves, Outcome,
+    access::{Access, Peer},
+};
+use crate::{
+    config::{Config, toml},
+    report::json::Report,
+    sys::SysError,
+};
 
-/// A request's body is a few settings.
+/// Bytes. A request's body is a few settings, or a file.
 const LARGEST_BODY: usize = 64 * 1024;
+/// How long a request may take to arrive: its head, and its body.
+const ASKING: Duration = Duration::from_secs(5);
+/// How long an answer may wait for its reader.
+const ANSWERING: Duration = Duration::from_secs(10);
+/// Connections at once.
+const CONNECTIONS: usize = 128;
+/// How long a connection has to ask before others that wait may take its place.
+const GRACE: Duration = Duration::from_millis(100);
+/// Before the next attempt to accept a connection, when there is no descriptor left for it.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// The body of every answer that is not a success.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Failure {
-    /// One sentence: what failed, on what, and what to do.
+    /// One sentence: what failed, on what, and what to do. A line each, if several things failed.
     pub error: String,
+    /// What was done nevertheless, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
 }
 
 /// The answer to a change.
@@ -32,6 +80,9 @@ pub struct Failure {
 pub struct Done {
     /// What the driver would have done without a word.
     pub notes: Vec<String>,
+    /// What was done, a line each, where the request does not say it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
 }
 
 /// A change of options: keys and values as `xbond set` takes them, in order.
@@ -39,6 +90,16 @@ pub struct Done {
 #[serde(deny_unknown_fields)]
 pub struct Change {
     pub set: Vec<(String, String)>,
+}
+
+/// Bonds that are to be made.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewBonds {
+    /// As in a file.
+    pub toml: String,
+    #[serde(default)]
+    pub missing_slaves: MissingSlaves,
 }
 
 /// An interface that is to be enslaved, with options as `xbond set --slave` takes them, in order.
@@ -50,52 +111,220 @@ pub struct NewSlave {
     pub options: Vec<(String, String)>,
 }
 
+/// A socket that has its name and mode, but nobody can connect to it yet.
+pub struct Socket {
+    socket: net::UnixListener,
+    prepared: PathBuf,
+}
+
+impl Socket {
+    /// Mode 0660 and of the readers' group, if there is one; else of root alone. To give a file to a group that
+    /// one is not in takes CAP_CHOWN: this comes before capabilities are given up.
+    pub fn prepare(path: &FilePath, access: &Access) -> io::Result<Self> {
+        let prepared = path.with_extension("sock.new");
+        match fs::remove_file(&prepared) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        bind(socket.as_raw_fd(), &UnixAddr::new(&prepared)?)?;
+        // First the mode, which takes something away from others, then who has the rest of it.
+        fs::set_permissions(&prepared, fs::Permissions::from_mode(0o600))?;
+        if let Some(readers) = access.readers() {
+            chown(&prepared, None, Some(readers))?;
+            fs::set_permissions(&prepared, fs::Permissions::from_mode(0o660))?;
+        }
+        Ok(Self { socket: socket.into(), prepared })
+    }
+
+    /// From now on it can be connected to, in place of one that a dead agent left.
+    pub fn open(self, path: &FilePath) -> io::Result<UnixListener> {
+        listen(&self.socket, Backlog::MAXCONN)?;
+        fs::rename(&self.prepared, path)?;
+        UnixListener::from_std(self.socket)
+    }
+
+    /// Nobody will connect to it.
+    pub fn remove(self) {
+        let _ = fs::remove_file(&self.prepared);
+    }
+}
+
+/// The connections that there are.
+struct Connections {
+    places: Arc<Semaphore>,
+    /// Those whose request is not complete, the oldest first.
+    asking: Mutex<BTreeMap<u64, Asking>>,
+}
+
+struct Asking {
+    since: Instant,
+    task: AbortHandle,
+}
+
+impl Connections {
+    /// A place for one more; None if everybody who has one is being answered.
+    async fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        loop {
+            if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+                return Some(place);
+            }
+            let oldest = {
+                let mut asking = self.asking();
+                let since = asking.first_entry()?.get().since.elapsed();
+                if since >= GRACE
+                    && let Some((_, asking)) = asking.pop_first()
+                {
+                    asking.task.abort();
+                }
+                since
+            };
+            // Its place is free when its task is gone, or when somebody else's is.
+            let freed = Arc::clone(&self.places).acquire_owned();
+            if let Ok(Ok(place)) = tokio::time::timeout(GRACE.saturating_sub(oldest).max(TURN), freed).await {
+                return Some(place);
+            }
+        }
+    }
+
+    fn asking(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Asking>> {
+        // Poisoned or not, a map of handles is whole.
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long a task that was told to end takes, and more.
+const TURN: Duration = Duration::from_millis(10);
+
+/// A connection, as its request sees it.
 #[derive(Clone)]
-struct Peer {
-    uid: Option<u32>,
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self { uid: stream.io().peer_cred().map(|credentials| credentials.uid()).ok() }
-    }
-}
-
-/// Binds the socket, in place of one that a dead agent left.
-pub fn bind(path: &std::path::Path) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+struct Connection {
+    number: u64,
+    peer: Peer,
+    connections: Arc<Connections>,
 }
 
 /// Serves until the agent ends.
-pub async fn serve(listener: UnixListener, agent: Arc<Agent>) -> io::Result<()> {
-    let routes = Router::new()
+pub async fn serve(listener: UnixListener, agent: Arc<Agent>) {
+    let routes = routes(agent);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = Arc::new(Connections { places, asking: Mutex::default() });
+    for number in 0.. {
+        let stream = loop {
+            match listener.accept().await {
+                Ok((stream, _)) => break stream,
+                Err(error) => {
+                    warn!("a request is not heard: {error}");
+                    tokio::time::sleep(BREATH).await;
+                }
+            }
+        };
+        let Some(place) = connections.admit().await else {
+            turn_away(&stream);
+            continue;
+        };
+        // Only of a connection that is gone already nothing is known.
+        let Ok(peer) = Peer::of(&stream) else { continue };
+        let connection = Connection { number, peer, connections: Arc::clone(&connections) };
+        let routes = routes.clone().layer(Extension(connection));
+        let serving = async move {
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(ANSWERING));
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new())
+                .header_read_timeout(ASKING)
+                .keep_alive(false)
+                .max_buf_size(LARGEST_BODY);
+            let stream = TokioIo::new(Box::pin(stream));
+            // Who does not speak HTTP, or leaves, has had their answer.
+            let _ = http.serve_connection(stream, TowerToHyperService::new(routes)).await;
+        };
+        // The map is held until the task is in it: the task's end takes it out again.
+        let mut asking = connections.asking();
+        let of_task = Arc::clone(&connections);
+        let task = tokio::spawn(async move {
+            serving.await;
+            of_task.asking().remove(&number);
+            drop(place);
+        });
+        asking.insert(number, Asking { since: Instant::now(), task: task.abort_handle() });
+    }
+}
+
+/// With a sentence, if it can be said at once.
+fn turn_away(stream: &UnixStream) {
+    let error = "the agent has as many requests as it takes at once; ask again";
+    let body =
+        serde_json::to_string(&Failure { error: error.into(), changes: Vec::new() }).unwrap_or_default();
+    let _ = stream.try_write(
+        format!(
+            "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .as_bytes(),
+    );
+}
+
+fn routes(agent: Arc<Agent>) -> Router {
+    Router::new()
         .route("/v1/bonds", get(all))
+        .route("/v1/bonds", post(add))
         .route("/v1/bonds/{name}", get(one))
         .route("/v1/bonds/{name}", delete(down))
         .route("/v1/bonds/{name}/options", post(set))
         .route("/v1/bonds/{name}/slaves", post(add_slave))
         .route("/v1/bonds/{name}/slaves/{slave}", delete(del_slave))
         .route("/v1/bonds/{name}/slaves/{slave}/options", post(set_slave))
+        .route("/v1/reload", post(reload))
         .fallback(no_such_request)
         .method_not_allowed_fallback(no_such_request)
         .layer(middleware::map_response(with_failure))
-        .layer(middleware::from_fn(only_root))
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .with_state(agent);
-    axum::serve(listener, routes.into_make_service_with_connect_info::<Peer>()).await
+        .layer(middleware::from_fn_with_state(Arc::clone(&agent), let_in))
+        .layer(DefaultBodyLimit::disable())
+        .with_state(agent)
 }
 
-async fn only_root(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
-    if peer.uid == Some(0) {
+/// Who may not ask is told so. Of the others the whole request is read before anything is done, and what was begun
+/// is brought to its end, whether or not anybody waits for the answer.
+async fn let_in(
+    State(agent): State<Arc<Agent>>,
+    Extension(connection): Extension<Connection>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let changes = request.method() != Method::GET && request.method() != Method::HEAD;
+    let access = agent.access();
+    let allowed = if changes { access.change(&connection.peer) } else { access.look(&connection.peer) };
+    if let Err(denied) = allowed {
+        return failure(StatusCode::FORBIDDEN, &denied.to_string());
+    }
+    let (head, request) = request.into_parts();
+    let read = tokio::time::timeout(ASKING, body::to_bytes(request, LARGEST_BODY)).await;
+    connection.connections.asking().remove(&connection.number);
+    let body = match read {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) if error.to_string().contains("length limit") => {
+            let error = format!("the request is longer than the length limit of {LARGEST_BODY} bytes");
+            return failure(StatusCode::PAYLOAD_TOO_LARGE, &error);
+        }
+        Ok(Err(error)) => {
+            return failure(StatusCode::BAD_REQUEST, &format!("the request broke off: {error}"));
+        }
+        Err(_) => {
+            let error = format!("the request did not come to its end within {} seconds", ASKING.as_secs());
+            return failure(StatusCode::REQUEST_TIMEOUT, &error);
+        }
+    };
+    let request = Request::from_parts(head, Body::from(body));
+    if !changes {
         return next.run(request).await;
     }
-    failure(StatusCode::FORBIDDEN, "only root may use this socket")
+    match tokio::spawn(next.run(request)).await {
+        Ok(response) => response,
+        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &format!("the agent failed: {error}")),
+    }
 }
 
 /// Gives a request that did not get as far as an answer of ours the form that all failures have.
@@ -111,10 +340,35 @@ async fn with_failure(response: Response) -> Response {
 
 async fn no_such_request(method: Method, uri: Uri) -> Response {
     let error = format!(
-        "{method} {uri}: no such request; there are GET /v1/bonds, GET and DELETE /v1/bonds/NAME, and \
-         POST /v1/bonds/NAME/options"
+        "{method} {uri}: no such request; there are GET and POST /v1/bonds, GET and DELETE /v1/bonds/NAME, \
+         POST /v1/bonds/NAME/options, POST /v1/bonds/NAME/slaves, DELETE /v1/bonds/NAME/slaves/IF, \
+         POST /v1/bonds/NAME/slaves/IF/options, and POST /v1/reload"
     );
     failure(StatusCode::NOT_FOUND, &error)
+}
+
+async fn add(State(agent): State<Arc<Agent>>, Json(new): Json<NewBonds>) -> Response {
+    match toml::parse(FilePath::new("the request"), &new.toml) {
+        Ok(Config { writers: Some(writers), .. }) => {
+            let error = format!("{}: writers is for the files that an agent is started with", writers.origin);
+            failure(StatusCode::UNPROCESSABLE_ENTITY, &error)
+        }
+        Ok(config) => outcome(agent.add_bonds(config, new.missing_slaves).await),
+        Err(error) => failure(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+    }
+}
+
+async fn reload(State(agent): State<Arc<Agent>>) -> Response {
+    outcome(agent.reload().await)
+}
+
+fn outcome(outcome: Outcome) -> Response {
+    let Outcome { changes, failures, notes } = outcome;
+    if failures.is_empty() {
+        return Json(Done { notes, changes }).into_response();
+    }
+    let failure = Failure { error: failures.join("\n"), changes };
+    (StatusCode::UNPROCESSABLE_ENTITY, Json(failure)).into_response()
 }
 
 async fn all(State(agent): State<Arc<Agent>>) -> Result<Json<Report>, Response> {
@@ -130,7 +384,7 @@ async fn set(
     Path(name): Path<String>,
     Json(change): Json<Change>,
 ) -> Result<Json<Done>, Response> {
-    agent.set(&name, &change.set).await.map(|notes| Json(Done { notes })).map_err(answer)
+    agent.set(&name, &change.set).await.map(|notes| Json(Done { notes, ..Done::default() })).map_err(answer)
 }
 
 async fn down(State(agent): State<Arc<Agent>>, Path(name): Path<String>) -> Result<Json<Done>, Response> {
@@ -181,5 +435,5 @@ fn answer(error: AgentError) -> Response {
 }
 
 fn failure(status: StatusCode, error: &str) -> Response {
-    (status, Json(Failure { error: error.to_owned() })).into_response()
+    (status, Json(Failure { error: error.to_owned(), changes: Vec::new() })).into_response()
 }

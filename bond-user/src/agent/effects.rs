@@ -71,6 +71,8 @@ pub enum Effect {
     AddressesChanged(Option<u32>),
     /// Options changed; some of them packets read.
     Options(Box<BondOptions>),
+    /// Whether the data plane may fail over by itself; [`Self::Options`] follows, which tells it.
+    SetGuard(Guard),
     /// Somebody else had written to this map, and the engine has put it right.
     MapMended {
         map: &'static str,
@@ -89,6 +91,11 @@ pub enum Effect {
     /// This slave will be released. Tell when it is, or what could not be put back.
     AwaitRelease {
         slot: Slot,
+        reply: oneshot::Sender<Result<(), AgentError>>,
+    },
+    /// Give the bond another MTU, in bytes. Tell when all its devices have it, or that they have the former one.
+    SetMtu {
+        mtu: u32,
         reply: oneshot::Sender<Result<(), AgentError>>,
     },
     /// Tell when everything that was asked for before is done.
@@ -115,6 +122,10 @@ struct Slave {
 }
 
 impl Slave {
+    fn new(found: Found) -> Self {
+        Self { ifindex: found.ifindex, name: found.name.clone(), found, socket: None }
+    }
+
     fn send(&mut self, frames: &[BytesMut]) -> Result<(), SysError> {
         let socket = match &self.socket {
             Some(socket) => socket,
@@ -187,9 +198,13 @@ pub struct Wishes {
 }
 
 impl Effects {
-    pub fn new(parts: Parts) -> Self {
+    /// `left` are the slaves that another agent has left, as they were found.
+    pub fn new(parts: Parts, left: Vec<(Slot, Found)>) -> Self {
         let Parts { id, bond, devices, blocking, data_plane, entry, host, mtu, engine, record, wanted } =
             parts;
+        let further_macs = left.first().map(|(_, found)| found.unicast.clone()).unwrap_or_default();
+        let wire_mac = |(slot, _): &(Slot, Found)| data_plane.maps().slave(*slot).wire_mac();
+        let prearmed = left.first().filter(|_| wanted.prearm).map(wire_mac);
         Self {
             id,
             bond,
@@ -202,12 +217,12 @@ impl Effects {
             engine,
             record,
             wanted,
-            slaves: HashMap::new(),
+            slaves: left.into_iter().map(|(slot, found)| (slot, Slave::new(found))).collect(),
             waiting: HashMap::new(),
             leaving: HashMap::new(),
-            further_macs: Vec::new(),
+            further_macs,
             announced: Announced::default(),
-            prearmed: None,
+            prearmed,
             settling: None,
         }
     }
@@ -249,6 +264,7 @@ impl Effects {
                 }
             }
             Effect::Options(options) => self.write_entry(&options),
+            Effect::SetGuard(guard) => self.wanted.guard = guard,
             Effect::MapMended { map } => self.warn_of_mended(map),
             Effect::CheckEntry => {
                 if self.data_plane.maps().bond() != self.entry {
@@ -267,6 +283,9 @@ impl Effects {
             }
             Effect::AwaitRelease { slot, reply } => {
                 self.leaving.insert(slot, reply);
+            }
+            Effect::SetMtu { mtu, reply } => {
+                let _ = reply.send(self.set_mtu(mtu).await);
             }
             Effect::Settle { reply } => drop(reply.send(())),
             // Ended by `run`.
@@ -368,7 +387,7 @@ impl Effects {
         }
         let link = self.devices.netlink.link_by_index(ifindex).await?;
         let (speed, duplex) = self.devices.ethtool.speed(ifindex);
-        self.slaves.insert(slot, Slave { ifindex, name, found, socket: None });
+        self.slaves.insert(slot, Slave { name, ..Slave::new(found) });
         Ok(Link { up: link.has_link(), speed, duplex })
     }
 
@@ -623,6 +642,29 @@ impl Effects {
                 self.warn_of(answer.map(drop));
             }
         }
+    }
+
+    /// Of all devices, in an order in which none of them is ever given a frame larger than its MTU.
+    async fn set_mtu(&mut self, mtu: u32) -> Result<(), AgentError> {
+        let slaves = self.slaves.values().map(|slave| slave.ifindex);
+        let mut devices: Vec<_> = slaves.chain([self.host.port()]).collect();
+        if let Host::Pair { bond, .. } = self.host {
+            devices.push(bond);
+        }
+        if mtu < self.mtu {
+            devices.reverse();
+        }
+        let former = std::mem::replace(&mut self.mtu, mtu);
+        for (place, &device) in devices.iter().enumerate() {
+            let Err(error) = self.devices.netlink.set(device, LinkSetting::Mtu(mtu)).await else { continue };
+            for &done in devices[..place].iter().rev() {
+                let answer = self.devices.netlink.set(done, LinkSetting::Mtu(former)).await;
+                self.warn_of(answer.map(drop));
+            }
+            self.mtu = former;
+            return Err(error.into());
+        }
+        Ok(())
     }
 
     async fn tear_down(self) -> Result<(), AgentError> {

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     bond::{
-        Engine, NewBond, Refusal, Time,
+        Engine, Left, NewBond, Refusal, Time,
         command::Command,
         event::{Duplex, Event, Heard, Link, Speed},
         status::BondStatus,
@@ -75,6 +75,8 @@ pub enum Input {
 pub struct Member {
     pub id: BondId,
     pub bond: NewBond,
+    /// What another agent has left of it.
+    pub left: Option<Left>,
     pub maps: Arc<Maps>,
     pub effects: tasks::UnboundedSender<Effect>,
     pub prober: tasks::UnboundedSender<prober::Input>,
@@ -191,18 +193,25 @@ impl Loop {
         let reader = self.reader.as_ref();
         match input {
             Input::Add(member) => {
-                let Member { id, bond, maps, effects, prober, host } = *member;
-                let running = Running {
-                    engine: Engine::new(bond),
+                let Member { id, bond, left, maps, effects, prober, host } = *member;
+                let slaves = left.iter().flat_map(|left| &left.slaves);
+                let links = slaves.clone().map(|slave| (slave.slot, slave.link)).collect();
+                let entries = slaves.map(|slave| (slave.slot, maps.slave(slave.slot))).collect();
+                let mut running = Running {
+                    engine: match left {
+                        Some(left) => Engine::adopt(now(), bond, left),
+                        None => Engine::new(bond),
+                    },
                     word: maps.active(),
                     bond: maps.bond(),
                     maps,
                     effects,
                     prober,
                     host,
-                    links: HashMap::new(),
-                    entries: HashMap::new(),
+                    links,
+                    entries,
                 };
+                running.carry_out(reader);
                 self.bonds.insert(id, running);
             }
             Input::Remove(id) => {
@@ -275,6 +284,7 @@ impl Running {
 
     fn active_is(&mut self, found: ActiveWord) {
         self.word = found;
+        self.maps.set_known(found);
         let (active, draining, usable) = (found.active(), found.draining(), found.usable());
         let _ = self.engine.handle(now(), Event::ActiveChanged { active, draining, usable });
     }
@@ -423,7 +433,10 @@ impl Running {
                 Command::Switch { active, draining, usable } => {
                     let next = self.word.next(active, draining, usable);
                     match self.maps.exchange_active(self.word, next) {
-                        Ok(()) => self.word = next,
+                        Ok(()) => {
+                            self.word = next;
+                            self.maps.set_known(next);
+                        }
                         // The data plane was faster. The engine follows, and decides again.
                         Err(found) => self.active_is(found),
                     }

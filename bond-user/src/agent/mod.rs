@@ -3,6 +3,8 @@
 //! Decisions are made on the [`engine`] thread; what takes time is done by a task per bond ([`effects`]);
 //! this module joins the two with the machine, the control socket and the signals.
 
+mod access;
+mod adopt;
 mod bring_up;
 pub mod control;
 mod effects;
@@ -13,6 +15,7 @@ mod notices;
 pub mod places;
 mod prober;
 mod record;
+mod reload;
 mod slaves;
 mod watch;
 
@@ -21,13 +24,14 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU32, Ordering},
     },
     thread,
 };
 
 use bond_common::abi::{PORT_STATS, Slot};
+use serde::{Deserialize, Serialize};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{Mutex, mpsc, oneshot},
@@ -35,6 +39,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::{
+    access::Access,
     bring_up::{Machine, Tasks},
     effects::Effect,
     engine::{BondId, EngineHandle, Input, Stopping},
@@ -47,10 +52,10 @@ use crate::{
     bond::{
         Refusal,
         event::Event,
-        options::{OptionError, Setting, Slaves},
+        options::{BondOptions, OptionError, Setting, Slaves},
         status::BondStatus,
     },
-    config::{BondConfig, Config, OnExit},
+    config::{BondConfig, Config, ConfigError, OnExit, Origin, Source, Writers},
     report::json::{self, Report, Surroundings},
     sys::{
         Devices, SysError, caps,
@@ -102,11 +107,32 @@ pub enum AgentError {
     )]
     PortNameTaken { bond: String, port: String },
     #[error(
-        "{0} was left behind by an agent that is gone, or told to keep it; take it down with `xbond down {0} --force`"
+        "{bond} was left by another agent and goes on, but cannot be adopted: {why}; to have it made anew, which interrupts \
+         it: xbond down {bond} --force"
     )]
-    LeftBehind(String),
+    CannotAdopt { bond: String, why: String },
+    #[error("{0}: this agent has it already; change it by `xbond set`, or by its file and `xbond reload`")]
+    HasBond(String),
     #[error("{slave}: has MAC {found}, but HWADDR says {wanted}; this is another NIC than the file means")]
     OtherNic { slave: String, found: bond_common::mac::Mac, wanted: bond_common::mac::Mac },
+    #[error("{0}; everything is as it was")]
+    BadConfig(#[from] ConfigError),
+    #[error(
+        "this agent was started by flags: there is no file to read again; use `xbond set`, `xbond add` and \
+         `xbond down`"
+    )]
+    NoFiles,
+    #[error("{bond}: {what} cannot be changed while the bond is there: xbond down {bond}, then xbond reload")]
+    NeedsAnother { bond: String, what: &'static str },
+    #[error(
+        "{bond}: {slave}: {key} cannot be changed while it is a slave: xbond del-slave {bond} {slave}, then xbond \
+         reload"
+    )]
+    NeedsReleased { bond: String, slave: String, key: &'static str },
+    #[error("{bond}: its interface is in another network namespace; {what} has to be changed there")]
+    Elsewhere { bond: String, what: &'static str },
+    #[error("{origin}: {group}: {why}")]
+    NoSuchGroup { origin: Origin, group: String, why: &'static str },
     #[error("active_slave is a request, not an option; set it alone")]
     ActiveSlaveAlone,
     #[error("{what}: {source}")]
@@ -116,11 +142,13 @@ pub enum AgentError {
 }
 
 /// How [`run`] treats what it finds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum MissingSlaves {
     /// Named on the command line: a mistake.
     Refuse,
     /// Named in a file: they join when they appear.
+    #[default]
     Await,
 }
 
@@ -135,7 +163,10 @@ pub enum LinkEventSource {
 /// Everything [`run`] wants to know.
 pub struct RunOptions {
     pub config: Config,
-    pub missing_slaves: MissingSlaves,
+    /// Where `config` was read; None if flags said it.
+    pub source: Option<Source>,
+    /// Instead of what files say.
+    pub writers: Option<Writers>,
     pub link_events: LinkEventSource,
     /// None: as this kernel does it best.
     pub tc_attach: Option<TcAttach>,
@@ -146,12 +177,60 @@ pub struct Agent {
     machine: Machine,
     bonds: Mutex<BTreeMap<String, Bond>>,
     next_id: AtomicU32,
+    /// Held by whoever makes bonds, takes them down, or goes through all of them.
+    phase: Mutex<Phase>,
+    source: Option<Source>,
+    /// By the command line.
+    writers: Option<Writers>,
+    access: RwLock<Access>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// No bond is made any more.
+    Ending,
+}
+
+/// What a request did that may do several things.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// A line each.
+    pub changes: Vec<String>,
+    /// A sentence each.
+    pub failures: Vec<String>,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+impl Outcome {
+    fn failed(error: &AgentError) -> Self {
+        Self { failures: vec![error.to_string()], ..Self::default() }
+    }
+
+    fn changed(&mut self, line: String) {
+        info!("{line}");
+        self.changes.push(line);
+    }
+
+    /// With the name of the bond that it is about.
+    fn fail(&mut self, bond: &str, error: &AgentError) {
+        let error = error.to_string();
+        let is_named = error.strip_prefix(bond).is_some_and(|rest| rest.starts_with([':', ' ']));
+        let sentence = if is_named { error } else { format!("{bond}: {error}") };
+        warn!("{sentence}");
+        self.failures.push(sentence);
+    }
 }
 
 /// A bond of this agent.
 struct Bond {
     id: BondId,
+    /// What was asked for: at first, and by changes since.
     config: BondConfig,
+    /// The agent's own files name it: whether it is there is their business.
+    of_files: bool,
+    past: Past,
     hook: Hook,
     queues: Queues,
     port: String,
@@ -171,6 +250,10 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     let cookie = netns::cookie()?;
     let places = Places::of(cookie);
     let _claim = places.claim()?;
+    let access = Access::of(options.writers.as_ref().or(options.config.writers.as_ref()))?;
+    let path = places.socket();
+    let socket = control::Socket::prepare(&path, &access);
+    let socket = socket.map_err(|source| AgentError::File { path, source })?;
     let sysfs = Sysfs::mount().inspect_err(|error| info!("no slave can have a queue_id: {error}")).ok();
     caps::keep_needed()?;
 
@@ -197,12 +280,19 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     runtime.block_on(async {
         let devices = Devices::open()?;
         let tasks = Tasks::default();
-        let link_events = options.link_events;
+        let RunOptions { config, source, writers, link_events, tc_attach: _ } = options;
         let machine =
             Machine { places, cookie, kernel, host_reader, devices, link_events, engine, tasks, sysfs };
-        let agent =
-            Arc::new(Agent { machine, bonds: Mutex::new(BTreeMap::new()), next_id: AtomicU32::new(0) });
-        agent.live(options).await
+        let agent = Agent {
+            machine,
+            bonds: Mutex::new(BTreeMap::new()),
+            next_id: AtomicU32::new(0),
+            phase: Mutex::new(Phase::Serving),
+            source,
+            writers,
+            access: RwLock::new(access),
+        };
+        Arc::new(agent).live(config, link_events, socket).await
     })
 }
 
@@ -220,30 +310,53 @@ pub fn down_without_agent(places: &Places, bond: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// SIGINT and SIGTERM: the end that on_exit decides about.
+/// SIGINT and SIGTERM: the end that on_exit decides about. SIGHUP: files are read again.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
+}
+
+#[derive(PartialEq, Eq)]
+enum Told {
+    End,
+    Reload,
 }
 
 impl Signals {
     fn listen() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn any(&mut self) {
+    async fn end(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
     }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.interrupt.recv() => Told::End,
+            _ = self.terminate.recv() => Told::End,
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
 }
 
 impl Agent {
-    async fn live(self: Arc<Self>, options: RunOptions) -> Result<(), AgentError> {
+    async fn live(
+        self: Arc<Self>,
+        config: Config,
+        link_events: LinkEventSource,
+        socket: control::Socket,
+    ) -> Result<(), AgentError> {
         let io = |what| move |source| AgentError::Io { what, source };
         let mut signals = Signals::listen().map_err(io("cannot listen to signals"))?;
-        let RunOptions { config, missing_slaves, link_events, tc_attach: _ } = options;
         for note in &config.notes {
             info!("{note}");
         }
@@ -253,24 +366,33 @@ impl Agent {
         };
         for bond in config.bonds {
             let name = bond.name.clone();
-            let id = BondId(self.next_id.fetch_add(1, Ordering::Relaxed));
-            let answer = tokio::select! {
-                answer = self.add(id, bond, missing_slaves) => answer,
-                () = signals.any() => Err(AgentError::Interrupted),
+            let (id, missing) = (self.new_id(), self.missing_slaves());
+            // What goes on already is taken over as a whole; a signal that comes meanwhile is heard after it.
+            let answer = match self.adopt(id, &bond, missing).await {
+                Ok(Adoption::Done) => Ok(()),
+                Ok(Adoption::NothingLeft) => tokio::select! {
+                    answer = self.make(id, bond, missing) => answer,
+                    () = signals.end() => Err(AgentError::Interrupted),
+                },
+                Err(error) => Err(error),
             };
             if let Err(error) = answer {
                 self.undo(id, &name, &error).await;
-                self.end(Ending::Down).await?;
+                socket.remove();
+                self.end(Ending::Undo).await?;
                 return Err(error);
+            }
+            if let Some(bond) = self.bonds.lock().await.get_mut(&name) {
+                bond.of_files = self.source.is_some();
             }
         }
 
-        let socket = self.machine.places.socket();
-        match control::bind(&socket) {
+        let path = self.machine.places.socket();
+        let serving = match socket.open(&path) {
             Ok(listener) => tokio::spawn(control::serve(listener, Arc::clone(&self))),
             Err(source) => {
-                self.end(Ending::Down).await?;
-                return Err(AgentError::File { path: socket, source });
+                self.end(Ending::Undo).await?;
+                return Err(AgentError::File { path, source });
             }
         };
         self.machine.places.link_socket();
@@ -278,37 +400,134 @@ impl Agent {
             tokio::spawn(Arc::clone(&self).follow_links(link_events));
         }
         self.say_ready().await?;
-        signals.any().await;
+        while signals.next().await == Told::Reload {
+            // Beside, so that an end need not wait for this loop.
+            let agent = Arc::clone(&self);
+            tokio::spawn(async move { agent.reload().await });
+        }
+        // Nobody asks any more; what was begun is brought to its end.
+        serving.abort();
         self.end(Ending::AsConfigured).await
+    }
+
+    fn new_id(&self) -> BondId {
+        BondId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// By where the agent's bonds were described.
+    fn missing_slaves(&self) -> MissingSlaves {
+        if self.source.is_some() { MissingSlaves::Await } else { MissingSlaves::Refuse }
+    }
+
+    fn access(&self) -> Access {
+        // Poisoned or not, the groups are whole.
+        self.access.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// One line per bond on standard output: whoever started the agent may go on.
     async fn say_ready(&self) -> Result<(), AgentError> {
-        for (name, bond) in &*self.bonds.lock().await {
-            let status = self.machine.engine.status(bond.id).await?;
-            let active = status.active_slave.as_deref().unwrap_or("none");
-            let carrier = if status.carrier { "up" } else { "down" };
-            let line =
-                format!("{name} ready: active slave {active}, carrier {carrier}, datapath {}", bond.hook);
+        let bonds = self.bonds.lock().await;
+        let mut lines = Vec::new();
+        for (name, bond) in &*bonds {
+            lines.push(self.is_ready(name, bond).await?);
+        }
+        if lines.is_empty() {
+            lines.push("ready: no bonds; `xbond add` makes one".to_owned());
+        }
+        for line in lines {
             // Bonds are worth more than somebody who reads this.
             let _ = writeln!(io::stdout(), "{line}");
         }
         Ok(())
     }
 
+    async fn is_ready(&self, name: &str, bond: &Bond) -> Result<String, AgentError> {
+        let status = self.machine.engine.status(bond.id).await?;
+        let active = status.active_slave.as_deref().unwrap_or("none");
+        let carrier = if status.carrier { "up" } else { "down" };
+        Ok(format!("{name} ready: active slave {active}, carrier {carrier}, datapath {}", bond.hook))
+    }
+
+    /// Brings up further bonds: each of them whole, or not at all.
+    pub async fn add_bonds(&self, config: Config, missing: MissingSlaves) -> Outcome {
+        if let Err(error) = config.check() {
+            return Outcome::failed(&error.into());
+        }
+        let phase = self.phase.lock().await;
+        if *phase == Phase::Ending {
+            return Outcome::failed(&Stopping.into());
+        }
+        let mut outcome = Outcome::default();
+        for bond in config.bonds {
+            self.add_or_undo(bond, missing, &mut outcome).await;
+        }
+        outcome
+    }
+
+    /// Whoever calls it holds [`Self::phase`].
+    async fn add_or_undo(&self, config: BondConfig, missing: MissingSlaves, outcome: &mut Outcome) {
+        let (id, name) = (self.new_id(), config.name.clone());
+        if self.bonds.lock().await.contains_key(&name) {
+            return outcome.fail(&name, &AgentError::HasBond(name.clone()));
+        }
+        if let Err(error) = Kernel::check(effects::hook(config.datapath, config.port.is_some())) {
+            return outcome.fail(&name, &error.into());
+        }
+        let answer = match self.adopt(id, &config, missing).await {
+            Ok(Adoption::Done) => Ok(()),
+            Ok(Adoption::NothingLeft) => self.make(id, config, missing).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = answer {
+            self.undo(id, &name, &error).await;
+            return outcome.fail(&name, &error);
+        }
+        if let Some(bond) = self.bonds.lock().await.get(&name) {
+            match self.is_ready(&name, bond).await {
+                Ok(line) => outcome.changed(line),
+                Err(error) => outcome.fail(&name, &error),
+            }
+        }
+    }
+
+    /// Takes over a bond that another agent has left.
+    async fn adopt(
+        &self,
+        id: BondId,
+        config: &BondConfig,
+        missing: MissingSlaves,
+    ) -> Result<Adoption, AgentError> {
+        let Some(made) = adopt::adopt(&self.machine, id, config, missing).await? else {
+            return Ok(Adoption::NothingLeft);
+        };
+        self.insert(id, config.clone(), made, Past::Adopted).await;
+        Ok(Adoption::Done)
+    }
+
     /// Brings a bond up. If it fails, or is dropped half-way, [`Self::undo`] puts back what it changed.
-    async fn add(&self, id: BondId, config: BondConfig, missing: MissingSlaves) -> Result<(), AgentError> {
+    async fn make(&self, id: BondId, config: BondConfig, missing: MissingSlaves) -> Result<(), AgentError> {
         let made = bring_up::bring_up(&self.machine, id, &config, missing).await?;
-        let bring_up::Made { hook, queues, port, maps, effects, wanted } = made;
-        let name = config.name.clone();
-        self.bonds.lock().await.insert(name, Bond { id, config, hook, queues, port, maps, effects, wanted });
+        self.insert(id, config, made, Past::Made).await;
         Ok(())
     }
 
+    async fn insert(&self, id: BondId, config: BondConfig, made: bring_up::Made, past: Past) {
+        let bring_up::Made { hook, queues, port, maps, effects, wanted } = made;
+        let name = config.name.clone();
+        let bond = Bond { id, config, past, of_files: false, hook, queues, port, maps, effects, wanted };
+        self.bonds.lock().await.insert(name, bond);
+    }
+
     async fn undo(&self, id: BondId, bond: &str, cause: &AgentError) {
-        // These found somebody else's bond of that name: nothing was changed, nothing is to be undone.
-        if matches!(cause, AgentError::LeftBehind(_) | AgentError::NameTaken { .. } | AgentError::Reserved(_))
-        {
+        // Before anything was changed, these said so: nothing is to be undone, least of all what somebody else's
+        // bond of that name left.
+        if matches!(
+            cause,
+            AgentError::CannotAdopt { .. }
+                | AgentError::NameTaken { .. }
+                | AgentError::Reserved(_)
+                | AgentError::NoSuchQueue { .. }
+        ) {
             return;
         }
         // The bond's task, if there is one by now, ends when nobody can ask it for anything any more.
@@ -322,10 +541,15 @@ impl Agent {
     }
 
     async fn end(&self, ending: Ending) -> Result<(), AgentError> {
+        // Whoever makes a bond is waited for.
+        *self.phase.lock().await = Phase::Ending;
         let mut answer = Ok(());
         let bonds = std::mem::take(&mut *self.bonds.lock().await);
         for (name, bond) in bonds {
-            let keep = ending == Ending::AsConfigured && bond.config.on_exit == OnExit::Keep;
+            let keep = match ending {
+                Ending::AsConfigured => bond.config.on_exit == OnExit::Keep,
+                Ending::Undo => bond.past == Past::Adopted,
+            };
             if keep {
                 let (reply, kept) = oneshot::channel();
                 let _ = bond.effects.send(Effect::Keep { reply });
@@ -368,8 +592,8 @@ impl Agent {
     /// Changes options of a bond; all of them, or none. Returns what should be known about it.
     pub async fn set(&self, name: &str, settings: &[(String, String)]) -> Result<Vec<String>, AgentError> {
         // Held over the whole change: two that come at once do not undo each other.
-        let bonds = self.bonds.lock().await;
-        let bond = bonds.get(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let mut bonds = self.bonds.lock().await;
+        let bond = bonds.get_mut(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
         let status = self.machine.engine.status(bond.id).await?;
         let mut options = status.options.clone();
         let slaves = if status.slaves.is_empty() { Slaves::None } else { Slaves::Present };
@@ -388,9 +612,7 @@ impl Agent {
                 }
             }
         }
-        let event = Event::SetOptions(Box::new(options.clone()));
-        self.machine.engine.request(bond.id, event).await??;
-        let _ = bond.effects.send(Effect::Options(Box::new(options)));
+        self.set_options(bond, options).await?;
         for (key, value) in settings {
             info!("{name}: {key}={value}");
         }
@@ -400,8 +622,24 @@ impl Agent {
         Ok(notes)
     }
 
+    async fn set_options(&self, bond: &mut Bond, options: BondOptions) -> Result<(), AgentError> {
+        let before = self.machine.engine.status(bond.id).await?.options;
+        let event = Event::SetOptions(Box::new(options.clone()));
+        self.machine.engine.request(bond.id, event).await??;
+        let _ = bond.effects.send(Effect::Options(Box::new(options.clone())));
+        let policy = if options.fail_over_mac == before.fail_over_mac {
+            // Not asked for now: the bond may have another one than it was given.
+            bond.config.options.fail_over_mac
+        } else {
+            options.fail_over_mac
+        };
+        bond.config.options = BondOptions { fail_over_mac: policy, ..options };
+        Ok(())
+    }
+
     /// Takes one bond down.
     pub async fn down(&self, name: &str) -> Result<(), AgentError> {
+        let _phase = self.phase.lock().await;
         let bond = self.bonds.lock().await.remove(name);
         let bond = bond.ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
         self.take_down(name, &bond).await
@@ -410,11 +648,15 @@ impl Agent {
     /// A bond whose port is gone carries nothing any more: somebody has deleted its device. A bond0 that is
     /// moved to another network namespace leaves its port behind.
     async fn take_down_without_port(&self, ifindex: u32) {
+        let _phase = self.phase.lock().await;
         let mut bonds = self.bonds.lock().await;
         let lost = bonds.extract_if(.., |_, bond| bond.maps.bond().port_ifindex() == ifindex).next();
         drop(bonds);
         let Some((name, bond)) = lost else { return };
-        warn!("{name}: {} was deleted, and the bond with it; restart the agent to have it again", bond.port);
+        warn!(
+            "{name}: {} was deleted, and the bond with it; `xbond reload` or `xbond add` makes it again",
+            bond.port
+        );
         if let Err(error) = self.take_down(&name, &bond).await {
             warn!("{name}: not everything could be put back: {error}; try `xbond down {name} --force`");
         }
@@ -426,7 +668,21 @@ impl Agent {
 enum Ending {
     /// By each bond's on_exit.
     AsConfigured,
-    Down,
+    /// As before it began: what was made goes, what was adopted goes on.
+    Undo,
+}
+
+/// What became of an attempt to take a bond over.
+enum Adoption {
+    Done,
+    NothingLeft,
+}
+
+/// Whether a bond was there before this agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Past {
+    Made,
+    Adopted,
 }
 
 impl Bond {

@@ -28,8 +28,8 @@ pub enum PlaceError {
     #[error("cannot mount bpffs on {BPFFS}: {0}; mount it first: mount -t bpf bpf {BPFFS}")]
     Bpffs(nix::Error),
     #[error(
-        "an agent runs in this network namespace already, and one serves all its bonds: describe \
-         them in files for one `xbond run -c`, or end that agent first"
+        "an agent runs in this network namespace already, and one serves all its bonds: use `xbond add`, or end \
+         that agent first"
     )]
     Occupied,
 }
@@ -102,12 +102,6 @@ impl Places {
             Err((_, nix::Error::EWOULDBLOCK)) => Err(PlaceError::Occupied),
             Err((_, other)) => Err(error(other.into())),
         }
-    }
-
-    /// True while an agent of this namespace lives.
-    pub fn is_claimed(&self) -> bool {
-        let Ok(file) = File::open(self.run.join(LOCK)) else { return false };
-        matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, nix::Error::EWOULDBLOCK)))
     }
 
     /// Makes a bond's run directory.

@@ -14,7 +14,7 @@ use crate::sys::{
 };
 
 /// Version of the file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const FILE: &str = "found.json";
 
 /// What a bond found, and made.
@@ -27,9 +27,23 @@ pub struct Record {
     pair: Option<Pair>,
     /// The port that was there before.
     port: Option<Found>,
+    /// What carries the packets, as `--datapath` has it.
+    datapath: String,
+    /// Transmit queues of bond0.
+    queues: u16,
     slaves: Vec<Found>,
     #[serde(skip)]
     path: PathBuf,
+}
+
+/// How a bond is made, beside its slaves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shape {
+    /// Made for it; or else `port`.
+    pub pair: Option<Pair>,
+    pub port: Option<Found>,
+    pub datapath: String,
+    pub queues: u16,
 }
 
 /// Names of the two ends.
@@ -41,9 +55,29 @@ pub struct Pair {
 
 impl Record {
     /// Of a bond whose run directory exists. Nothing is written yet.
-    pub fn new(places: &Places, bond: &str, pair: Option<Pair>, port: Option<Found>) -> Self {
+    pub fn new(places: &Places, bond: &str, shape: Shape) -> Self {
         let path = places.run_of(bond).join(FILE);
-        Self { version: VERSION, bond: bond.to_owned(), pair, port, slaves: Vec::new(), path }
+        let Shape { pair, port, datapath, queues } = shape;
+        Self {
+            version: VERSION,
+            bond: bond.to_owned(),
+            pair,
+            port,
+            datapath,
+            queues,
+            slaves: Vec::new(),
+            path,
+        }
+    }
+
+    pub fn shape(&self) -> Shape {
+        let Self { pair, port, datapath, queues, .. } = self.clone();
+        Shape { pair, port, datapath, queues }
+    }
+
+    /// How all slaves were found, in the order in which they were enslaved.
+    pub fn slaves(&self) -> &[Found] {
+        &self.slaves
     }
 
     /// What an agent left. None if it left nothing.
@@ -175,9 +209,12 @@ mod tests {
         let path = directory.path().join(FILE);
         let table = [
             ("", "EOF while parsing"),
-            (r#"{"version":2,"bond":"bond0","pair":null,"port":null,"slaves":[]}"#, "version 2"),
             (
-                r#"{"version":1,"bond":"bond0","pair":null,"port":null,"slaves":[],"more":1}"#,
+                r#"{"version":1,"bond":"bond0","pair":null,"port":null,"datapath":"tc","queues":1,"slaves":[]}"#,
+                "version 1",
+            ),
+            (
+                r#"{"version":2,"bond":"bond0","pair":null,"port":null,"datapath":"tc","queues":1,"slaves":[],"more":1}"#,
                 "unknown field `more`",
             ),
         ];
@@ -199,6 +236,8 @@ mod tests {
             bond: "bond0".into(),
             pair,
             port: None,
+            datapath: "tc".into(),
+            queues: 16,
             slaves: Vec::new(),
             path: path.clone(),
         };

@@ -20,7 +20,7 @@ use crate::{
     bond::{
         event::Event,
         options::{SlaveOptions, interface_name_fault},
-        status::BondStatus,
+        status::{BondStatus, SlaveStatus},
     },
     config::SlaveConfig,
     sys::netlink::{LinkEvent, LinkInfo},
@@ -53,8 +53,14 @@ impl Wanted {
     }
 
     fn is_slave(&self, status: &BondStatus) -> bool {
-        let is_it = |ifindex, name: &str| Some(ifindex) == self.joined || name == self.config.name;
-        status.slaves.iter().any(|slave| is_it(slave.ifindex, &slave.name))
+        self.slave_of(status).is_some()
+    }
+
+    /// Its interface among the slaves, whatever name that has now.
+    fn slave_of<'status>(&self, status: &'status BondStatus) -> Option<&'status SlaveStatus> {
+        let is_it =
+            |slave: &&SlaveStatus| Some(slave.ifindex) == self.joined || slave.name == self.config.name;
+        status.slaves.iter().find(is_it)
     }
 }
 
@@ -65,6 +71,28 @@ impl Bond {
         status: &'bond BondStatus,
     ) -> impl Iterator<Item = &'bond Wanted> + 'bond {
         self.wanted.iter().filter(|wanted| !wanted.is_slave(status))
+    }
+
+    /// The slave that a file means by this name.
+    pub(super) fn slave_named<'status>(
+        &self,
+        name: &str,
+        status: &'status BondStatus,
+    ) -> Option<&'status SlaveStatus> {
+        let wanted = self.wanted.iter().find(|wanted| wanted.name() == name);
+        match wanted {
+            Some(wanted) => wanted.slave_of(status),
+            None => status.slaves.iter().find(|slave| slave.name == name),
+        }
+    }
+
+    /// From now on these are wanted, and no others.
+    pub(super) fn want(&mut self, slaves: &[SlaveConfig], status: &BondStatus) {
+        let wanted = |slave: &SlaveConfig| {
+            let joined = self.slave_named(&slave.name, status).map(|slave| slave.ifindex);
+            Wanted::new(slave.clone(), joined)
+        };
+        self.wanted = slaves.iter().map(wanted).collect();
     }
 
     /// Enslaves `link` if it is one that this bond waits for.
@@ -125,6 +153,8 @@ impl Agent {
         let _ = bond.effects.send(Effect::AwaitRelease { slot, reply });
         self.machine.engine.request(bond.id, Event::Leave { slot }).await??;
         bond.wanted.retain(|wanted| wanted.name() != slave && wanted.joined != ifindex);
+        // It drains first, and others need not wait for that.
+        drop(bonds);
         released.await.map_err(|_| Stopping)?
     }
 

@@ -46,6 +46,36 @@ pub struct NewBond {
     pub options: BondOptions,
 }
 
+/// What another engine has left of a bond, and the data plane has kept going.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Left {
+    /// ACTIVE, as it is now.
+    pub active: Option<Slot>,
+    pub draining: Option<Slot>,
+    pub usable: u16,
+    /// The active slot when an engine looked last: another one since is the data plane's doing.
+    pub known_active: Option<Slot>,
+    /// The bond has carrier.
+    pub carrier: bool,
+    /// In enslave order; only those that are whole.
+    pub slaves: Vec<LeftSlave>,
+}
+
+/// A slave that is set up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeftSlave {
+    pub slot: Slot,
+    pub name: String,
+    pub ifindex: u32,
+    /// What it wears.
+    pub mac: Mac,
+    /// What it wore when it was enslaved.
+    pub permanent_mac: Mac,
+    pub options: SlaveOptions,
+    pub link: Link,
+    pub link_failure_count: u32,
+}
+
 /// A request that was refused. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
@@ -225,6 +255,61 @@ impl Engine {
             published: Published::default(),
             outbox: Outbox::default(),
             commands: VecDeque::new(),
+        }
+    }
+
+    /// Goes on where another engine was stopped, at whatever moment. Take the commands, as after
+    /// [`Engine::handle`].
+    pub fn adopt(now: Time, bond: NewBond, left: Left) -> Self {
+        let Left { active, draining, usable, known_active, carrier, slaves } = left;
+        let mut engine = Self::new(bond);
+        let path = Path::new(now, Patience::of(&engine.options));
+        let links: Vec<_> = slaves.iter().map(|slave| (slave.slot, slave.link)).collect();
+        engine.slaves = slaves
+            .into_iter()
+            .map(|slave| Slave {
+                slot: slave.slot,
+                name: slave.name,
+                ifindex: slave.ifindex,
+                mac: TrackedMac::new(slave.mac),
+                permanent_mac: slave.permanent_mac,
+                options: slave.options,
+                phase: Phase::Joined,
+                link: slave.link,
+                state: if usable & slave.slot.bit() != 0 { LinkState::Up } else { LinkState::Down },
+                path,
+                link_failure_count: slave.link_failure_count,
+            })
+            .collect();
+        engine.active = active.filter(|slot| engine.slave(*slot).is_some());
+        engine.has_been_active = engine.active.is_some();
+        engine.published.word = Word { active, draining, usable };
+        engine.published.carrier = carrier;
+        if engine.active.is_some() && engine.active != known_active {
+            let name = |slot: Option<Slot>| slot.and_then(|slot| engine.name_of(slot));
+            let (from, to) = (name(known_active), name(active));
+            engine.outbox.notices.push(Notice::Failover { from, to, reason: Reason::CarrierGuard });
+        }
+        engine.use_early(engine.active);
+        engine.arm_poll(now);
+        engine.start_arp(now);
+        engine.links(now, &links);
+        if engine.active.is_none() {
+            engine.elect(now, Reason::Joined);
+        }
+        engine.finish_failover(now);
+        engine.publish();
+        engine
+    }
+
+    /// MACs and announcements of the failover that whoever was before may not have come to.
+    fn finish_failover(&mut self, now: Time) {
+        let permanent: Vec<_> = self.slaves.iter().map(|slave| slave.permanent_mac).collect();
+        let changes =
+            mac_plan::at_adoption(self.policy(), self.mac.get(), &self.wearers(), &permanent, self.active);
+        match self.active {
+            Some(active) => self.move_macs(now, active, changes),
+            None => changes.slaves.into_iter().for_each(|change| self.set_slave_mac(change)),
         }
     }
 
@@ -922,16 +1007,21 @@ impl Engine {
         self.has_been_active = true;
 
         let changes = mac_plan::at_failover(self.policy(), self.mac.get(), &self.wearers(), new);
-        // Under active its frames carry the right MAC already. Under follow the NIC would not hear answers, unless it
-        // was prepared.
-        if self.prearm
-            || changes.slaves.is_empty() && self.slave(new).is_some_and(|slave| slave.mac.is_settled())
-        {
-            self.announcements.rounds.begin(rounds, now);
-            self.reports.begin(self.options.resend_igmp, now);
-        } else {
+        self.move_macs(now, new, changes);
+    }
+
+    /// Announces `active`, and has MACs changed. Under active its frames carry the right MAC already; under follow the
+    /// NIC would not hear answers before it has the bond's, unless it was prepared.
+    fn move_macs(&mut self, now: Time, active: Slot, changes: mac_plan::Changes) {
+        let (rounds, reports) = (self.options.num_grat_arp, self.options.resend_igmp);
+        let exchanges = changes.slaves.iter().any(|change| change.slot == active)
+            || self.slave(active).is_some_and(|slave| !slave.mac.is_settled());
+        if exchanges && !self.prearm {
             self.announcements.rounds.hold(rounds);
-            self.reports.hold(self.options.resend_igmp);
+            self.reports.hold(reports);
+        } else {
+            self.announcements.rounds.begin(rounds, now);
+            self.reports.begin(reports, now);
         }
         self.announce(now);
         changes.slaves.into_iter().for_each(|change| self.set_slave_mac(change));

@@ -92,6 +92,31 @@ pub fn after_bond_refusal(
     }
 }
 
+/// What a bond that another agent has left still wants, if that one was stopped half-way: what its last failover or
+/// enslaving would have come to. `permanent` are the slaves' own MACs.
+pub fn at_adoption(
+    policy: FailOverMac,
+    bond: Mac,
+    slaves: &[Wearer],
+    permanent: &[Mac],
+    active: Option<Slot>,
+) -> Changes {
+    let mut changes = Changes::default();
+    if policy == FailOverMac::None {
+        changes.slaves = after_bond_refusal(policy, bond, slaves, active);
+    } else if let Some(active) = active {
+        changes = at_failover(policy, bond, slaves, active);
+        if policy == FailOverMac::Follow && changes.slaves.is_empty() {
+            // The new active has the bond's MAC, and the old one was not given another one any more.
+            let mut free = permanent.iter().filter(|mac| **mac != bond && worn_by(slaves, **mac).is_none());
+            let twins = slaves.iter().filter(|slave| slave.mac == bond && slave.slot != active);
+            changes.slaves =
+                twins.zip(&mut free).map(|(twin, mac)| Wearer { slot: twin.slot, mac: *mac }).collect();
+        }
+    }
+    changes
+}
+
 /// At release: what the slave gets back.
 pub fn at_release(policy: FailOverMac, permanent: Mac) -> Option<Mac> {
     match policy {
@@ -255,6 +280,30 @@ mod tests {
         assert_eq!(after_refusal(mac(0x10), &slaves, slot(1)), Some(wear(0, 0x10)));
         assert_eq!(after_refusal(mac(0x12), &slaves, slot(1)), Option::None, "somebody wears the bond's");
         assert_eq!(after_refusal(mac(0x10), &slaves, slot(2)), Option::None, "nobody has its MAC");
+    }
+
+    #[test]
+    fn an_adopted_bond_ends_what_was_begun() {
+        use FailOverMac::*;
+        let (s0, s1) = (Slot::new(0).unwrap(), Slot::new(1).unwrap());
+        let table = [
+            // Killed between the store and the MACs, or in the middle of them; slot 1 is active.
+            (None, [0x10, 0x10], vec![], Option::None),
+            (None, [0x10, 0x11], vec![(s1, 0x10)], Option::None),
+            (Active, [0x10, 0x11], vec![], Some(0x11)),
+            (Follow, [0x10, 0x11], vec![(s1, 0x10), (s0, 0x11)], Option::None),
+            (Follow, [0x10, 0x10], vec![(s0, 0x11)], Option::None),
+            (Follow, [0x11, 0x10], vec![], Option::None),
+        ];
+        for (row, (policy, worn, slaves, bond)) in table.into_iter().enumerate() {
+            let wearers: Vec<_> =
+                [s0, s1].into_iter().zip(worn).map(|(slot, last)| Wearer { slot, mac: mac(last) }).collect();
+            let changes = at_adoption(policy, mac(0x10), &wearers, &[mac(0x10), mac(0x11)], Some(s1));
+            let slaves: Vec<_> =
+                slaves.into_iter().map(|(slot, last)| Wearer { slot, mac: mac(last) }).collect();
+            assert_eq!(changes, Changes { slaves, bond: bond.map(mac) }, "row {row}");
+        }
+        assert_eq!(at_adoption(Follow, mac(0x10), &[], &[], Option::None), Changes::default());
     }
 
     #[test]

@@ -1,5 +1,10 @@
 //! The client of the control socket.
 
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+};
+
 use anyhow::{Context as _, Result, anyhow, bail};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, body::Bytes, client::conn::http1};
@@ -31,6 +36,18 @@ pub fn path_of_slave(bond: &str, slave: &str) -> Result<String> {
     Ok(format!("{bond}/slaves/{}", utf8_percent_encode(slave, NON_ALPHANUMERIC)))
 }
 
+/// Lines of an answer. A reader that has seen enough, such as head, is no error.
+pub fn print(lines: &[String]) {
+    for line in lines {
+        let _ = writeln!(io::stdout(), "{line}");
+    }
+}
+
+/// What a person should know beside it.
+pub fn note(note: impl Display) {
+    let _ = writeln!(io::stderr(), "xbond: {note}");
+}
+
 /// One request to the agent of this network namespace.
 pub fn request<T: DeserializeOwned>(
     method: Method,
@@ -51,10 +68,11 @@ async fn send<T: DeserializeOwned>(method: Method, path: &str, body: Option<serd
     let stream = match UnixStream::connect(&socket).await {
         Ok(stream) => stream,
         Err(error) => match error.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => bail!(NoAgent),
-            std::io::ErrorKind::PermissionDenied => {
-                bail!("{}: only root may talk to the agent; run it with sudo", socket.display())
-            }
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => bail!(NoAgent),
+            io::ErrorKind::PermissionDenied => bail!(
+                "{}: only root and members of group xbond, if there is one, may talk to the agent; run it with sudo",
+                socket.display()
+            ),
             _ => bail!("cannot reach the agent at {}: {error}", socket.display()),
         },
     };
@@ -76,7 +94,10 @@ async fn send<T: DeserializeOwned>(method: Method, path: &str, body: Option<serd
         return serde_json::from_slice(&bytes).context("the agent's answer is of another version");
     }
     match serde_json::from_slice::<Failure>(&bytes) {
-        Ok(failure) => bail!("{}", failure.error),
+        Ok(failure) => {
+            print(&failure.changes);
+            bail!("{}", failure.error)
+        }
         Err(_) => bail!("the agent answered {status}"),
     }
 }

@@ -1,7 +1,9 @@
 //! The command line: all its types here, one file per verb.
 
+mod add;
 mod client;
 mod down;
+mod reload;
 mod run;
 mod set;
 mod show;
@@ -17,12 +19,18 @@ use bond_common::mac::Mac;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use crate::config::{Datapath, Guard};
+use crate::{
+    config::{Datapath, Guard},
+    sys::netns,
+};
 
 /// Active-backup NIC bonding on eBPF
 #[derive(Debug, Parser)]
 #[command(name = "xbond", version, disable_help_subcommand = true)]
 struct Cli {
+    /// Work in this network namespace, as `ip netns` names it
+    #[arg(long, global = true, value_name = "NAME", display_order = 900)]
+    netns: Option<String>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -30,22 +38,71 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Bring bonds up and look after them, in the foreground
+    ///
+    /// From files (-c), from RHEL's network scripts (--ifcfg), or from flags. Without any of them it serves the bonds of
+    /// /etc/xbond/*.toml, if there are any, and those that `xbond add` brings.
+    ///
+    /// One agent serves all bonds of a network namespace. SIGHUP has it read its files again, as `xbond reload` does.
     Run(RunArgs),
+    /// Add bonds to the running agent: each of them whole, or not at all
+    ///
+    /// From files (-c), from RHEL's network scripts (--ifcfg), or from flags.
+    ///
+    /// Slaves that files name join when they appear. A bond that is added stays until `xbond down`, or the end of the
+    /// agent; once a file of the agent's own names it, it is that file's.
+    Add(AddArgs),
+    /// Have the running agent read its files again
+    ///
+    /// The files win: whatever was changed by hand is put back. What did not change is not touched, bonds that no file
+    /// has any more are taken down, new ones are brought up. Bonds that `xbond add` brought stay as they are.
+    ///
+    /// A line says each change. What takes a new bond (port, mac, datapath, fail_over_mac with slaves) is refused, and
+    /// then nothing of that bond is changed. If a file cannot be read, nothing is.
+    Reload(ReloadArgs),
     /// Show bonds
     Show(ShowArgs),
     /// Change options of a running bond, or of a slave of it
     Set(SetArgs),
     /// Enslave an interface: it takes the bond's MTU and, by fail_over_mac, its MAC
+    ///
+    /// A slave added so is released for good when its interface vanishes, or by `xbond reload` if the bond is a file's;
+    /// one that the file names joins again.
     AddSlave(AddSlaveArgs),
     /// Release a slave: it is left down, with the MAC and MTU that it had before
+    ///
+    /// The active slave hands over first. A slave of a file stays away until the next `xbond reload`.
     DelSlave(DelSlaveArgs),
     /// Take a bond down: its slaves are as they were found
     Down(DownArgs),
 }
 
-/// From files (-c), from RHEL's network scripts (--ifcfg), or from flags.
 #[derive(Debug, Args)]
 struct RunArgs {
+    #[command(flatten)]
+    bonds: BondArgs,
+    /// Let members of this group change bonds; they have to be in group xbond, too, whose members may look
+    #[arg(long, value_name = "GROUP")]
+    writers: Option<String>,
+    /// Look at links every miimon only; to measure what events are worth
+    #[arg(long, hide = true)]
+    no_link_events: bool,
+    /// Attach tc programs as kernels before 6.6 do; to test that
+    #[arg(long, hide = true)]
+    clsact: bool,
+}
+
+#[derive(Debug, Args)]
+struct AddArgs {
+    #[command(flatten)]
+    bonds: BondArgs,
+}
+
+#[derive(Debug, Args)]
+struct ReloadArgs {}
+
+// Not a doc comment, which would become the text of the verbs: what bonds are described by.
+#[derive(Debug, Args)]
+struct BondArgs {
     /// A TOML file, or a directory of them; may be repeated
     #[arg(short, long = "config", value_name = "FILE", group = "source")]
     config: Vec<PathBuf>,
@@ -85,15 +142,9 @@ struct RunArgs {
     /// With fail_over_mac=follow: backups receive the bond's MAC, too
     #[arg(long, requires = "bond")]
     prearm: bool,
-    /// Accept a bond whose links nothing monitors, and which therefore never fails over
-    #[arg(long)]
+    /// Accept a bond whose links nothing monitors, and which therefore never fails over; TOML files say it themselves
+    #[arg(long, conflicts_with = "config")]
     allow_unmonitored: bool,
-    /// Look at links every miimon only; to measure what events are worth
-    #[arg(long, hide = true)]
-    no_link_events: bool,
-    /// Attach tc programs as kernels before 6.6 do; to test that
-    #[arg(long, hide = true)]
-    clsact: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -142,7 +193,6 @@ struct SetArgs {
     settings: Vec<(String, String)>,
 }
 
-/// A slave added so is released for good when its interface vanishes; one of a file joins again.
 #[derive(Debug, Args)]
 struct AddSlaveArgs {
     bond: String,
@@ -154,7 +204,6 @@ struct AddSlaveArgs {
     options: Vec<(String, String)>,
 }
 
-/// The active slave hands over first. A slave of a file stays away until the agent is started again.
 #[derive(Debug, Args)]
 struct DelSlaveArgs {
     bond: String,
@@ -185,21 +234,29 @@ const REFUSED: u8 = 2;
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().verb {
+    let Cli { netns, verb } = Cli::parse();
+    match netns.map_or(Ok(()), |name| netns::enter(&name)).map_err(Into::into).and_then(|()| act(verb)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Every error says its causes itself; several of them have a line each.
+            for line in error.to_string().lines() {
+                let _ = writeln!(io::stderr(), "xbond: {line}");
+            }
+            ExitCode::from(REFUSED)
+        }
+    }
+}
+
+fn act(verb: Verb) -> anyhow::Result<()> {
+    match verb {
         Verb::Run(arguments) => run::run(arguments),
+        Verb::Add(arguments) => add::add(&arguments),
+        Verb::Reload(ReloadArgs {}) => reload::reload(),
         Verb::Show(arguments) => show::show(&arguments),
         Verb::Set(arguments) => set::set(arguments),
         Verb::AddSlave(arguments) => slave::add(arguments),
         Verb::DelSlave(arguments) => slave::delete(&arguments),
         Verb::Down(arguments) => down::down(&arguments),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Every error says its causes itself.
-            let _ = writeln!(io::stderr(), "xbond: {error}");
-            ExitCode::from(REFUSED)
-        }
     }
 }
 

@@ -5,45 +5,82 @@ use std::io::IsTerminal as _;
 use anyhow::{Result, bail};
 use tracing_subscriber::EnvFilter;
 
-use super::RunArgs;
+use super::{BondArgs, RunArgs};
 use crate::{
     agent::{self, LinkEventSource, MissingSlaves, RunOptions},
     bond::options::{BondOptions, Unmonitored},
-    config::{BondConfig, Config, Note, Origin, SlaveConfig, ifcfg, toml},
+    config::{BondConfig, Config, Files, Note, Origin, SlaveConfig, Source, Writers},
     sys::dataplane::TcAttach,
 };
 
 pub fn run(arguments: RunArgs) -> Result<()> {
-    let missing_slaves = if arguments.bond.is_some() { MissingSlaves::Refuse } else { MissingSlaves::Await };
     let link_events = if arguments.no_link_events { LinkEventSource::Off } else { LinkEventSource::Netlink };
-    let config = configuration(&arguments)?;
-    config.check()?;
+    let described = match described(&arguments.bonds)? {
+        Some(described) => described,
+        None if arguments.bonds.allow_unmonitored => {
+            bail!(
+                "--allow-unmonitored is for flags and --ifcfg; a file in {} says it itself",
+                Source::DIRECTORY
+            )
+        }
+        None => Described::Files(source(Files::Default, &arguments.bonds)),
+    };
+    let config = described.read()?;
+    let source = match described {
+        Described::Files(source) => Some(source),
+        Described::Flags(_) => None,
+    };
+    let writers = arguments.writers.map(|group| Writers { group, origin: Origin::Flags });
     log_to_standard_error()?;
     let tc_attach = arguments.clsact.then_some(TcAttach::Clsact);
-    agent::run(RunOptions { config, missing_slaves, link_events, tc_attach })?;
+    agent::run(RunOptions { config, source, writers, link_events, tc_attach })?;
     Ok(())
 }
 
-fn configuration(arguments: &RunArgs) -> Result<Config> {
-    let unmonitored = if arguments.allow_unmonitored { Unmonitored::Allow } else { Unmonitored::Refuse };
-    let mut config = if let Some(directory) = &arguments.ifcfg {
-        ifcfg::read(directory, unmonitored)?
-    } else if !arguments.config.is_empty() {
-        toml::read(&arguments.config)?
-    } else if let Some(name) = &arguments.bond {
-        Config { bonds: vec![from_flags(name, arguments, unmonitored)?], notes: Vec::new() }
-    } else {
-        bail!("nothing to run: give files (-c FILE), network scripts (--ifcfg DIR), or --bond and --slave");
-    };
-    if let Some(datapath) = arguments.datapath {
-        for bond in &mut config.bonds {
-            bond.datapath = datapath.into();
-        }
-    }
-    Ok(config)
+/// Where bonds are described.
+pub enum Described {
+    Files(Source),
+    Flags(Box<BondConfig>),
 }
 
-fn from_flags(name: &str, arguments: &RunArgs, unmonitored: Unmonitored) -> Result<BondConfig> {
+impl Described {
+    pub fn read(&self) -> Result<Config> {
+        let config = match self {
+            Self::Files(source) => return Ok(source.read()?),
+            Self::Flags(bond) => Config { bonds: vec![(**bond).clone()], ..Config::default() },
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    pub fn missing_slaves(&self) -> MissingSlaves {
+        match self {
+            Self::Files(_) => MissingSlaves::Await,
+            Self::Flags(_) => MissingSlaves::Refuse,
+        }
+    }
+}
+
+/// None if the command line says nothing of bonds.
+pub fn described(arguments: &BondArgs) -> Result<Option<Described>> {
+    let unmonitored = if arguments.allow_unmonitored { Unmonitored::Allow } else { Unmonitored::Refuse };
+    let files = if let Some(directory) = &arguments.ifcfg {
+        Files::Ifcfg { directory: directory.clone(), unmonitored }
+    } else if !arguments.config.is_empty() {
+        Files::Toml(arguments.config.clone())
+    } else if let Some(name) = &arguments.bond {
+        return Ok(Some(Described::Flags(Box::new(from_flags(name, arguments, unmonitored)?))));
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(Described::Files(source(files, arguments))))
+}
+
+fn source(files: Files, arguments: &BondArgs) -> Source {
+    Source { files, datapath: arguments.datapath.map(Into::into) }
+}
+
+fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Result<BondConfig> {
     let mut bond = BondConfig::new(name, Origin::Flags);
     let pairs = arguments.options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let (options, notes) = BondOptions::from_pairs(pairs, unmonitored)?;
@@ -56,6 +93,7 @@ fn from_flags(name: &str, arguments: &RunArgs, unmonitored: Unmonitored) -> Resu
     bond.host_mac = arguments.host_mac;
     bond.mac = arguments.mac;
     bond.mtu = arguments.mtu;
+    bond.datapath = arguments.datapath.map(Into::into).unwrap_or_default();
     bond.guard = arguments.guard.unwrap_or_default();
     bond.prearm = arguments.prearm;
     Ok(bond)

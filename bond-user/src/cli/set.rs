@@ -1,7 +1,5 @@
 //! `xbond set`
 
-use std::io::{self, Write as _};
-
 use anyhow::Result;
 use hyper::Method;
 
@@ -17,7 +15,7 @@ pub fn set(arguments: SetArgs) -> Result<()> {
     let change = serde_json::to_value(Change { set: arguments.settings })?;
     let done: Done = client::request(Method::POST, &path, Some(change))?;
     for note in done.notes {
-        let _ = writeln!(io::stderr(), "xbond: {note}");
+        client::note(note);
     }
     Ok(())
 }

@@ -73,7 +73,8 @@ pub fn read(directory: &Path, unmonitored: Unmonitored) -> Result<Config, Config
         if file.is_false("ONBOOT") {
             config.notes.push(Note::NotOnBoot { file: file.path.clone(), bond: name.to_owned() });
         } else {
-            let found = Config { bonds: vec![file.bond(name, unmonitored)?], notes: file.not_applied() };
+            let bonds = vec![file.bond(name, unmonitored)?];
+            let found = Config { bonds, notes: file.not_applied(), ..Config::default() };
             config.merge(found)?;
         }
     }
@@ -498,7 +499,7 @@ mod tests {
                 addresses: vec!["192.168.99.101/24".parse().unwrap()],
                 ..BondConfig::new("bond0", origin)
             };
-            assert_eq!(config, Config { bonds: vec![expected], notes: vec![] }, "{name}");
+            assert_eq!(config, Config { bonds: vec![expected], ..Config::default() }, "{name}");
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod ifcfg;
 mod problem;
 mod shell;
+mod source;
 pub mod toml;
 
 use std::{collections::HashMap, fmt, net::IpAddr, ops::RangeInclusive, path::PathBuf, str::FromStr};
@@ -16,6 +17,7 @@ use ipnet::IpNet;
 pub use self::{
     problem::{ConfigError, Note, Problem},
     shell::ShellError,
+    source::{Files, Source},
 };
 use crate::bond::options::{BondOptions, FailOverMac, SlaveOptions, Unmonitored, interface_name_fault};
 
@@ -26,8 +28,17 @@ pub const MTU_RANGE: RangeInclusive<u32> = 68..=65535;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     pub bonds: Vec<BondConfig>,
+    /// Who may change bonds besides root.
+    pub writers: Option<Writers>,
     /// What a person should know about the files themselves.
     pub notes: Vec<Note>,
+}
+
+/// The group whose members may change bonds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Writers {
+    pub group: String,
+    pub origin: Origin,
 }
 
 /// What is wanted of one bond.
@@ -136,7 +147,7 @@ impl Config {
     /// Adds another file's bonds.
     ///
     /// # Errors
-    /// A bond is in both.
+    /// A bond is in both, or they name different writers.
     pub fn merge(&mut self, other: Self) -> Result<(), ConfigError> {
         for bond in other.bonds {
             if let Some(first) = self.bonds.iter().find(|known| known.name == bond.name) {
@@ -144,6 +155,15 @@ impl Config {
                 return Err(ConfigError::new(bond.origin, problem));
             }
             self.bonds.push(bond);
+        }
+        match (&self.writers, other.writers) {
+            (_, None) => {}
+            (Some(first), Some(second)) if first.group != second.group => {
+                let problem =
+                    Problem::WritersTwice { group: first.group.clone(), first: first.origin.clone() };
+                return Err(ConfigError::new(second.origin, problem));
+            }
+            (_, writers) => self.writers = writers,
         }
         self.notes.extend(other.notes);
         Ok(())

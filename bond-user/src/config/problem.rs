@@ -44,6 +44,8 @@ pub enum Problem {
     TwoRoles { interface: String, roles: [String; 2] },
     #[error("bond {bond} is already defined in {first}")]
     BondTwice { bond: String, first: Origin },
+    #[error("writers is {group} already in {first}; an agent has one group of them")]
+    WritersTwice { group: String, first: Origin },
     #[error("{bond}: host_mac belongs to a port; set port, or use mac for the bond's own address")]
     HostMacWithoutPort { bond: String },
     #[error("{bond}: {key} cannot be set together with port: the host behind the port has its own")]

@@ -16,10 +16,12 @@ use ipnet::IpNet;
 
 use super::{
     BondConfig, Config, ConfigError, Datapath, Guard, Note, OnExit, Origin, Problem, Route, SlaveConfig,
+    Writers,
 };
 use crate::bond::options::{self, BondOptions, OptionError, Setting, SlaveOptions, Unmonitored, closest};
 
-const FILE_KEYS: &[&str] = &["version", "bond"];
+const FILE_KEYS: &[&str] = &["version", "agent", "bond"];
+const AGENT_KEYS: &[&str] = &["writers"];
 /// Besides the options of a bond.
 const BOND_KEYS: &[&str] = &[
     "slaves",
@@ -48,13 +50,34 @@ const VERSION: &str = "1";
 /// A file cannot be read, or says what is refused; the error names the file and, where one is to blame, the
 /// line.
 pub fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
-    let mut config = Config::default();
+    let mut named = Vec::new();
     for path in paths {
-        for file in files(path)? {
-            let bytes = fs::read(&file).map_err(|error| at_file(&file, error.into()))?;
-            let text = String::from_utf8(bytes).map_err(|_| at_file(&file, Problem::NotText))?;
-            config.merge(parse(&file, &text)?)?;
+        let files = if path.is_dir() { files_in(path)? } else { vec![path.clone()] };
+        if files.is_empty() {
+            return Err(at_file(path, Problem::NoFiles));
         }
+        named.extend(files);
+    }
+    read_files(&named)
+}
+
+/// The same, of one directory that may be empty, or not be there at all.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_if_any(directory: &Path) -> Result<Config, ConfigError> {
+    if !directory.exists() {
+        return Ok(Config::default());
+    }
+    read_files(&files_in(directory)?)
+}
+
+fn read_files(files: &[PathBuf]) -> Result<Config, ConfigError> {
+    let mut config = Config::default();
+    for file in files {
+        let bytes = fs::read(file).map_err(|error| at_file(file, error.into()))?;
+        let text = String::from_utf8(bytes).map_err(|_| at_file(file, Problem::NotText))?;
+        config.merge(parse(file, &text)?)?;
     }
     config.check()?;
     let doubts: Vec<_> = config.bonds.iter().flat_map(BondConfig::doubts).collect();
@@ -76,9 +99,11 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
 
     let mut bonds = Vec::new();
     let mut version = None;
+    let mut writers = None;
     for entry in file.entries(root.get_ref()) {
         match entry.key {
             "version" => version = Some(entry.scalar()?),
+            "agent" => writers = agent(&entry)?,
             "bond" => bonds = entry.table()?,
             _ => return Err(entry.unknown("the file", FILE_KEYS)),
         }
@@ -89,12 +114,18 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         Some(_) => {}
     }
     let bonds = bonds.iter().map(bond).collect::<Result<_, _>>()?;
-    Ok(Config { bonds, notes: Vec::new() })
+    Ok(Config { bonds, writers, notes: Vec::new() })
 }
 
 /// Writes what [`parse`] reads; options that have their defaults are left out.
 pub fn write(config: &Config) -> String {
     let mut text = format!("version = {VERSION}\n");
+    if let Some(writers) = &config.writers {
+        text.push('\n');
+        let mut lines = Lines { text: &mut text };
+        lines.table("agent");
+        lines.pair("writers", string(&writers.group));
+    }
     for bond in &config.bonds {
         text.push('\n');
         write_bond(&mut text, bond);
@@ -102,23 +133,34 @@ pub fn write(config: &Config) -> String {
     text
 }
 
-fn files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
+/// In the order of their names.
+fn files_in(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(path).map_err(|error| at_file(path, error.into()))? {
-        let file = entry.map_err(|error| at_file(path, error.into()))?.path();
+    for entry in fs::read_dir(directory).map_err(|error| at_file(directory, error.into()))? {
+        let file = entry.map_err(|error| at_file(directory, error.into()))?.path();
         if file.extension().is_some_and(|extension| extension == "toml") {
             files.push(file);
         }
     }
     files.sort();
-    if files.is_empty() { Err(at_file(path, Problem::NoFiles)) } else { Ok(files) }
+    Ok(files)
 }
 
 fn at_file(path: &Path, problem: Problem) -> ConfigError {
     ConfigError::new(Origin::File { path: path.to_owned(), line: None }, problem)
+}
+
+fn agent(table: &Entry) -> Result<Option<Writers>, ConfigError> {
+    let mut writers = None;
+    for entry in table.table()? {
+        match entry.key {
+            "writers" => {
+                writers = Some(Writers { group: entry.string()?.to_owned(), origin: entry.origin() });
+            }
+            _ => return Err(entry.unknown("agent", AGENT_KEYS)),
+        }
+    }
+    Ok(writers)
 }
 
 fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
@@ -598,6 +640,11 @@ mod tests {
             ("version = 2", "a.toml: version = 2: this xbond reads version 1"),
             ("version = 1\nbonds = 1", "a.toml:2: bonds: no such key in the file; did you mean bond?"),
             ("version = 1\nbond = 3", "a.toml:2: bond: an integer where a table is wanted"),
+            (
+                "version = 1\n[agent]\nreaders = \"x\"",
+                "a.toml:3: readers: no such key in agent; there are: writers",
+            ),
+            ("version = 1\n[agent]\nwriters = 4", "a.toml:3: writers: an integer where text is wanted"),
         ];
         for (text, said) in table {
             assert_eq!(refusal(text), said);
@@ -747,6 +794,39 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_need_not_have_files() {
+        let directory = tempfile::tempdir().unwrap();
+        for path in [directory.path().to_owned(), directory.path().join("nosuch")] {
+            assert_eq!(read_if_any(&path).unwrap(), Config::default());
+        }
+        fs::write(directory.path().join("a.toml"), "version = 1\n[bond.bond0]\nmiimon = 100\n").unwrap();
+        assert_eq!(read_if_any(directory.path()).unwrap().bonds[0].name, "bond0");
+    }
+
+    #[test]
+    fn an_agent_has_one_group_of_writers() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, group: &str| {
+            let text = format!("version = 1\n[agent]\nwriters = \"{group}\"\n");
+            fs::write(directory.path().join(name), text).unwrap();
+        };
+        write("10-a.toml", "netadmin");
+        write("20-b.toml", "netadmin");
+        let config = read(&[directory.path().to_owned()]).unwrap();
+        assert_eq!(config.writers.as_ref().unwrap().group, "netadmin");
+        assert_eq!(read_text(&super::write(&config)).unwrap().writers.unwrap().group, "netadmin");
+        write("20-b.toml", "wheel");
+        let error = read(&[directory.path().to_owned()]).unwrap_err().to_string();
+        let at = |name: &str| directory.path().join(name).display().to_string();
+        let said = format!(
+            "{}:3: writers is netadmin already in {}:3; an agent has one group of them",
+            at("20-b.toml"),
+            at("10-a.toml")
+        );
+        assert_eq!(error, said);
+    }
+
+    #[test]
     fn a_primary_that_is_no_slave_is_a_doubt() {
         let config = read_text(&bond_with("primary = \"c\"")).unwrap();
         let doubts: Vec<_> = config.bonds[0].doubts().iter().map(Note::to_string).collect();
@@ -837,7 +917,7 @@ mod tests {
 
         #[test]
         fn what_is_written_reads_back(bond in a_bond()) {
-            let written = write(&Config { bonds: vec![bond.clone()], notes: vec![] });
+            let written = write(&Config { bonds: vec![bond.clone()], ..Config::default() });
             let read = read_text(&written);
             let mut read = read.map_err(|error| TestCaseError::fail(format!("{error}\n{written}")))?;
             read.bonds[0].origin = Origin::Flags;

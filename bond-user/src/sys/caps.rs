@@ -30,7 +30,10 @@ pub fn keep_needed() -> Result<(), SysError> {
     caps::clear(None, CapSet::Ambient).map_err(failed)?;
     caps::clear(None, CapSet::Inheritable).map_err(failed)?;
     caps::set(None, CapSet::Effective, &needed).map_err(failed)?;
-    caps::set(None, CapSet::Permitted, &needed).map_err(failed)
+    caps::set(None, CapSet::Permitted, &needed).map_err(failed)?;
+    // Nor by a program with file capabilities, should it ever execute one.
+    nix::sys::prctl::set_no_new_privs()
+        .map_err(|error| SysError::kernel("set no_new_privs", "this thread", error.into()))
 }
 
 fn names(capabilities: &[Capability]) -> String {
@@ -60,6 +63,7 @@ mod tests {
             for set in [CapSet::Effective, CapSet::Permitted] {
                 assert_eq!(caps::read(None, set).unwrap(), NEEDED.into_iter().collect(), "{set:?}");
             }
+            assert_eq!(nix::sys::prctl::get_no_new_privs(), Ok(true));
             assert!(caps::raise(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).is_err());
             caps::drop(None, CapSet::Effective, Capability::CAP_BPF).unwrap();
             assert_eq!(

@@ -237,7 +237,7 @@ impl Devices {
 
     /// The interface that was found, if it is still there: the same ifindex and burned-in MAC. A virtual device
     /// has none; its ifindex is not used again before 2^31 others, and its kind must be the same.
-    async fn find(&self, found: &Found) -> Result<Option<LinkInfo>, SysError> {
+    pub async fn find(&self, found: &Found) -> Result<Option<LinkInfo>, SysError> {
         match self.netlink.link_by_index(found.ifindex).await {
             Ok(link) => {
                 let same = self.permanent_mac(&link) == found.permanent_mac && link.kind == found.kind;

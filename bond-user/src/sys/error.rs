@@ -17,6 +17,9 @@ pub enum SysError {
     /// There is no such interface in this network namespace.
     #[error("{0}: no such interface in this network namespace")]
     NoSuchInterface(String),
+    /// `ip netns` has none of this name.
+    #[error("{0:?}: no such network namespace; `ip netns list` lists them")]
+    NoSuchNamespace(String),
     /// The interface cannot be enslaved as it is.
     #[error(transparent)]
     Refused(#[from] super::enslave::Refusal),

@@ -1,13 +1,42 @@
 //! The network namespace of the calling thread.
 
-use std::{io, os::fd::AsRawFd};
+use std::{fs::File, io, os::fd::AsRawFd, path::Path};
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::socket::{AddressFamily, SockFlag, SockType, socket},
+};
 
 use super::SysError;
 
 /// From include/uapi/asm-generic/socket.h; libc does not have it.
 const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// Where `ip netns` keeps namespaces.
+const NAMED: &str = "/run/netns";
+
+/// Puts the calling thread, and those that it starts, into a namespace of `ip netns`. What is mounted stays what it
+/// was: bpffs can be reached, and /sys/class/net still shows the former namespace. Needs CAP_SYS_ADMIN.
+///
+/// # Errors
+/// There is no such namespace, or it may not be entered.
+pub fn enter(name: &str) -> Result<(), SysError> {
+    // A name is no path, as `ip netns` has it.
+    if name.is_empty() || name == "." || name == ".." || name.contains('/') {
+        return Err(SysError::NoSuchNamespace(name.to_owned()));
+    }
+    let namespace = match File::open(Path::new(NAMED).join(name)) {
+        Ok(namespace) => namespace,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(SysError::NoSuchNamespace(name.to_owned()));
+        }
+        Err(error) => return Err(SysError::kernel("enter", format!("network namespace {name}"), error)),
+    };
+    setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(|error| {
+        SysError::kernel("enter", format!("network namespace {name}"), error.into())
+            .advise((error == nix::Error::EPERM).then(|| "run it with sudo".to_owned()))
+    })
+}
 
 /// `SO_NETNS_COOKIE`: a number that no other network namespace has had or will have until the next boot.
 /// Linux 5.14 on.
@@ -33,6 +62,14 @@ pub fn cookie() -> Result<u64, SysError> {
 #[cfg(test)]
 mod tests {
     use crate::sys::testing::in_namespace;
+
+    #[test]
+    fn a_name_is_no_path() {
+        for name in ["", ".", "..", "../../proc/1/ns/net", "a/b", "no-such-namespace"] {
+            let error = super::enter(name).unwrap_err().to_string();
+            assert_eq!(error, format!("{name:?}: no such network namespace; `ip netns list` lists them"));
+        }
+    }
 
     #[test]
     fn every_namespace_has_its_own() {

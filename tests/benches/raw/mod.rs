@@ -21,8 +21,8 @@ use aya_obj::{
     EbpfSectionKind, Object, ProgramSection,
     generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_info, bpf_prog_type},
 };
-use bond_common::names;
-use bond_user::sys::dataplane::{Hook, Kernel, OBJECT};
+use bond_common::{abi::Offsets, names};
+use bond_user::sys::dataplane::{Hook, Kernel};
 
 /// linux/bpf.h
 const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
@@ -211,9 +211,11 @@ fn freeze(map: &MapData) -> io::Result<()> {
 
 /// What the verifier says of a program of the product, whose maps are pinned in `dir`.
 pub fn verify(hook: Hook, name: &str, slot: u32, dir: &Path) -> Result<Loaded> {
-    let mut object = Object::parse(OBJECT)?;
-    let offsets = Kernel::read().offsets();
-    let offsets = [offsets.skb_dev, offsets.state, offsets.ifindex, offsets.dev_addr].map(u32::to_ne_bytes).concat();
+    let kernel = Kernel::read();
+    let mut object = Object::parse(kernel.object())?;
+    let offsets = kernel.offsets();
+    // SAFETY: six integers in C layout.
+    let offsets = unsafe { std::mem::transmute::<Offsets, [u8; size_of::<Offsets>()]>(offsets) };
     let constants = [(names::SLOT, &slot.to_ne_bytes()[..]), (names::OFFSETS, &offsets)];
     object.patch_map_data(constants.map(|(name, value)| (name, (value, true))).into_iter().collect())?;
     let mut maps = Vec::new();

@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use xbond_tests::parity::{self, Driver, OurBond, Scenario};
+use xbond_tests::parity::{self, Driver, Implementation, OurBond, Pace, Scenario};
 
 #[derive(Clone, Copy)]
 enum Who {
@@ -55,10 +55,16 @@ fn main() -> Result<ExitCode> {
 fn records(who: Who, path: &Path) -> Result<Vec<Vec<String>>> {
     let scenario = Scenario::read(path)?;
     let lab = parity::lab()?;
-    match who {
-        Who::Driver => parity::run(&scenario, &lab, &mut Driver::new(&lab.host)),
-        Who::Xbond => parity::run(&scenario, &lab, &mut OurBond::new(&lab.host)),
-    }
+    let mut records = Vec::new();
+    let bond: &mut dyn Implementation = match who {
+        Who::Driver => &mut Driver::new(&lab.host),
+        Who::Xbond => &mut OurBond::new(&lab.host),
+    };
+    parity::run(&scenario, &lab, Pace::Emulated, bond, |_, record| {
+        records.push(record);
+        Ok(())
+    })?;
+    Ok(records)
 }
 
 fn print(who: Who, path: &Path, result: Result<Vec<Vec<String>>>) -> Result<()> {

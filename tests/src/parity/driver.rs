@@ -10,7 +10,7 @@ use nix::{
 };
 use serde::Deserialize;
 
-use super::{BOND, Case, Implementation, Outcome, Slave, SlaveStatus, Status};
+use super::{BOND, Case, Implementation, Outcome, Slave, SlaveStatus, Status, step::SlaveKey};
 use crate::netns::NetNs;
 
 const LISTS: [&str; 2] = ["arp_ip_target", "ns_ip6_target"];
@@ -90,8 +90,8 @@ impl Implementation for Driver<'_> {
     }
 
     /// By netlink: sysfs has no prio.
-    fn set_prio(&mut self, slave: &str, prio: &str) -> Result<Outcome> {
-        let done = self.host.ip(&format!("link set {slave} type bond_slave prio {prio}"));
+    fn set_slave(&mut self, slave: &str, key: SlaveKey, value: &str) -> Result<Outcome> {
+        let done = self.host.ip(&format!("link set {slave} type bond_slave {} {value}", key.name()));
         Ok(if done.is_ok() { Outcome::Accepted } else { Outcome::Refused(None) })
     }
 

@@ -41,9 +41,9 @@ pub use self::{
 };
 use self::{
     record::Snapshot,
-    step::{Link, Switched},
+    step::{Link, SlaveKey, Switched},
 };
-use crate::{Capture, Cut, Lab, Nic, PATIENCE, link::Link as Device};
+use crate::{Capture, Cut, Lab, Nic, PATIENCE, PacketSocket, link::Link as Device};
 
 pub const BOND: &str = "bond0";
 /// How many NICs a scenario has: slave0, slave1 and slave2.
@@ -52,7 +52,6 @@ const REFUSED: &str = "refused";
 const MIN_LOOKS: u32 = 3;
 /// Of a change, on a busy machine.
 const LATENESS: Duration = Duration::from_secs(2);
-const BETWEEN_LOOKS: Duration = Duration::from_millis(150);
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +76,32 @@ pub struct SlaveStatus {
     pub failures: u64,
 }
 
+/// What the steps are done on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// An emulated machine, for which the scenario's quiet is made.
+    Emulated,
+    /// An ordinary one. What is as expected has come to pass; if it does not stay so, the next step shows it.
+    Native,
+}
+
+impl Pace {
+    /// How long nothing must change until a step is over, if all is as expected.
+    fn quiet(self, scenario: Duration) -> Duration {
+        match self {
+            Self::Emulated => scenario,
+            Self::Native => scenario / 3,
+        }
+    }
+
+    fn between_looks(self) -> Duration {
+        match self {
+            Self::Emulated => Duration::from_millis(150),
+            Self::Native => Duration::from_millis(50),
+        }
+    }
+}
+
 /// Who does the steps.
 pub trait Implementation {
     /// What it should do at a step.
@@ -88,7 +113,7 @@ pub trait Implementation {
     fn enslave(&mut self, slave: &str) -> Result<Outcome>;
     fn release(&mut self, slave: &str) -> Result<Outcome>;
     fn set(&mut self, key: &str, value: &str) -> Result<Outcome>;
-    fn set_prio(&mut self, slave: &str, prio: &str) -> Result<Outcome>;
+    fn set_slave(&mut self, slave: &str, key: SlaveKey, value: &str) -> Result<Outcome>;
     /// The text of /proc/net/bonding/BOND.
     fn proc(&self) -> Result<String>;
     /// The value of an option as the driver's sysfs has it.
@@ -106,22 +131,28 @@ fn nic(index: u8) -> String {
     format!("slave{index}")
 }
 
-/// Runs a scenario's steps in `lab`; a record for each.
-pub fn run(scenario: &Scenario, lab: &Lab, bond: &mut dyn Implementation) -> Result<Vec<Vec<String>>> {
-    let mut run = Run { lab, bond, quiet: scenario.quiet, seen: Snapshot::default() };
+/// Runs a scenario's steps in `lab` and hands each one's record to `each`, whose error ends the run.
+pub fn run(
+    scenario: &Scenario,
+    lab: &Lab,
+    pace: Pace,
+    bond: &mut dyn Implementation,
+    mut each: impl FnMut(&Case, Vec<String>) -> Result<()>,
+) -> Result<()> {
+    let mut run = Run { lab, bond, pace, scenario, seen: Snapshot::default() };
     run.seen = run.look(Vec::new())?;
-    let mut records = Vec::new();
     for case in &scenario.cases {
-        records.push(run.step(case).with_context(|| format!("at the step `{}`", case.step))?);
+        let record = run.step(case).with_context(|| format!("at the step `{}`", case.step))?;
+        each(case, record)?;
     }
-    Ok(records)
+    Ok(())
 }
 
 struct Run<'run> {
     lab: &'run Lab,
     bond: &'run mut dyn Implementation,
-    /// A step is over when nothing has changed for so long.
-    quiet: Duration,
+    pace: Pace,
+    scenario: &'run Scenario,
     seen: Snapshot,
 }
 
@@ -145,7 +176,10 @@ impl Run<'_> {
             Step::Remove => self.bond.remove()?,
             Step::Enslave(slave) => return Ok(refusal(&self.bond.enslave(slave)?)),
             Step::Release(slave) => return Ok(refusal(&self.bond.release(slave)?)),
-            Step::Prio { slave, prio } => return Ok(refusal(&self.bond.set_prio(slave, prio)?)),
+            Step::SlaveOption { key, slave, value } => {
+                return Ok(refusal(&self.bond.set_slave(slave, *key, value)?));
+            }
+            Step::Frames(slave) => return self.frames(slave),
             Step::Proc => return Ok(proc_lines(&self.bond.proc()?)),
             Step::Set { key, value } => {
                 let outcome = self.bond.set(key, value)?;
@@ -196,21 +230,66 @@ impl Run<'_> {
         Ok(vec![format!("promiscuous: {}", ours.collect::<Vec<_>>().join(" "))])
     }
 
+    /// Who sees which of the frames that a slave receives.
+    fn frames(&self, slave: &str) -> Result<Vec<String>> {
+        const STATION: [u8; 6] = [2, 0, 0, 0, 0xff, 1];
+        const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
+        let bond = self.lab.host.link(BOND)?.mac.bytes();
+        let kinds = [
+            ("unicast to the bond", bond, EXPERIMENT),
+            ("unicast to another", [2, 0, 0, 0, 0, 0x77], EXPERIMENT),
+            ("broadcast", [0xff; 6], EXPERIMENT),
+            ("multicast", [0x01, 0x00, 0x5e, 0, 0, 1], EXPERIMENT),
+            ("LLDP", [0x01, 0x80, 0xc2, 0, 0, 0x0e], [0x88, 0xcc]),
+            ("LACP", [0x01, 0x80, 0xc2, 0, 0, 0x02], [0x88, 0x09]),
+        ];
+        let capture = Capture::start(&self.lab.host)?;
+        let port = PacketSocket::open(&self.lab.switch.netns, &self.lab.port(slave)?)?;
+        let frame = |(_, destination, kind): &(&str, [u8; 6], [u8; 2])| {
+            let mut frame = [destination.as_slice(), &STATION, kind].concat();
+            frame.resize(60, 0);
+            frame
+        };
+        kinds.iter().try_for_each(|kind| port.send(&frame(kind)))?;
+        // Whoever sees the last one has seen the others, or will not.
+        let last = kinds.last().map(frame);
+        let is_last = |seen: &crate::Frame| seen.ifname == slave && Some(&seen.bytes) == last.as_ref();
+        capture.wait_for(PATIENCE, is_last)?;
+        thread::sleep(self.pace.between_looks());
+        let seen = capture.stop()?;
+        let mut lines = Vec::new();
+        for (name, destination, kind) in &kinds {
+            let is_it = |seen: &&crate::Frame| {
+                let headers = [destination.as_slice(), &STATION, kind].concat();
+                !seen.outgoing && seen.bytes.starts_with(&headers)
+            };
+            let mut by: Vec<&str> = seen.iter().filter(is_it).map(|seen| seen.ifname.as_str()).collect();
+            by.retain(|name| *name == BOND || *name == slave);
+            by.sort_unstable();
+            lines.push(format!(
+                "{name}: {}",
+                if by.is_empty() { String::from("nobody") } else { by.join(" ") }
+            ));
+        }
+        Ok(lines)
+    }
+
     /// Waits until nothing changes any more, and longer for what is not as expected: on a busy machine it may be
     /// late.
     fn settle(&self, capture: &Capture, is_expected: impl Fn(&Snapshot) -> bool) -> Result<Snapshot> {
-        let deadline = Instant::now() + PATIENCE + self.quiet;
+        let quiet = self.scenario.quiet;
+        let deadline = Instant::now() + PATIENCE + quiet;
         let mut last = self.look(capture.frames())?;
         let (mut since, mut looks) = (Instant::now(), 0);
         loop {
-            let quiet = if is_expected(&last) { self.quiet } else { self.quiet + LATENESS };
+            let quiet = if is_expected(&last) { self.pace.quiet(quiet) } else { quiet + LATENESS };
             if since.elapsed() >= quiet && looks >= MIN_LOOKS && !self.has_tentative()? {
                 return Ok(last);
             }
             if Instant::now() > deadline {
                 bail!("it does not settle; at last {last:#?}");
             }
-            thread::sleep(BETWEEN_LOOKS);
+            thread::sleep(self.pace.between_looks());
             let snapshot = self.look(capture.frames())?;
             looks += 1;
             if snapshot != last {
@@ -222,7 +301,6 @@ impl Run<'_> {
     /// Of addresses that are being tested for duplicates, announcements may or may not be sent.
     fn has_tentative(&self) -> Result<bool> {
         let addresses = self.lab.host.ip("-o address show tentative")?;
-
         Ok(self.has_carrier()? && addresses.lines().any(|line| line.contains(BOND)))
     }
 

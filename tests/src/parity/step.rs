@@ -17,8 +17,11 @@ pub enum Step {
     Release(String),
     /// `set KEY=VALUE`.
     Set { key: String, value: String },
-    /// `prio SLAVE NUMBER`.
-    Prio { slave: String, prio: String },
+    /// `prio SLAVE NUMBER` or `queue_id SLAVE NUMBER`.
+    SlaveOption { key: SlaveKey, slave: String, value: String },
+    /// `frames SLAVE`: the switch sends a frame of each kind to it; the record has what the slave's and the
+    /// bond's packet sockets see of them.
+    Frames(String),
     /// `proc`: the record has /proc/net/bonding/BOND without the version in its first line.
     Proc,
     /// `get KEY`: the record has the option's value.
@@ -41,6 +44,21 @@ pub enum Step {
 pub struct Slave {
     pub name: String,
     pub prio: Option<i32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlaveKey {
+    Prio,
+    QueueId,
+}
+
+impl SlaveKey {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prio => "prio",
+            Self::QueueId => "queue_id",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +89,12 @@ impl FromStr for Step {
             "remove" => Self::Remove,
             "enslave" => Self::Enslave(rest.to_owned()),
             "release" => Self::Release(rest.to_owned()),
-            "prio" => {
-                let (slave, prio) = rest.split_once(' ').context("no number after the slave")?;
-                Self::Prio { slave: slave.to_owned(), prio: prio.to_owned() }
+            "prio" | "queue_id" => {
+                let key = if verb == "prio" { SlaveKey::Prio } else { SlaveKey::QueueId };
+                let (slave, value) = rest.split_once(' ').context("no number after the slave")?;
+                Self::SlaveOption { key, slave: slave.to_owned(), value: value.to_owned() }
             }
+            "frames" => Self::Frames(rest.to_owned()),
             "proc" => Self::Proc,
             "set" => {
                 let (key, value) = pair(rest)?;
@@ -151,7 +171,8 @@ impl fmt::Display for Step {
             Self::Remove => f.write_str("remove"),
             Self::Enslave(slave) => write!(f, "enslave {slave}"),
             Self::Release(slave) => write!(f, "release {slave}"),
-            Self::Prio { slave, prio } => write!(f, "prio {slave} {prio}"),
+            Self::SlaveOption { key, slave, value } => write!(f, "{} {slave} {value}", key.name()),
+            Self::Frames(slave) => write!(f, "frames {slave}"),
             Self::Proc => f.write_str("proc"),
             Self::Set { key, value } => write!(f, "set {key}={value}"),
             Self::Get { key } => write!(f, "get {key}"),

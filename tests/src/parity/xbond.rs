@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use super::{BOND, Case, Implementation, Outcome, Slave, SlaveStatus, Status};
+use super::{BOND, Case, Implementation, Outcome, Slave, SlaveStatus, Status, step::SlaveKey};
 use crate::{Xbond, netns::NetNs, xbond};
 
 /// How many times the patience of tests a start may take.
@@ -21,6 +21,11 @@ pub struct OurBond<'lab> {
 impl<'lab> OurBond<'lab> {
     pub fn new(host: &'lab NetNs) -> Self {
         Self { host, agent: None }
+    }
+
+    /// What the agent has said.
+    pub fn log(&self) -> String {
+        self.agent.as_ref().map(Xbond::log).unwrap_or_default()
     }
 
     fn agent(&self) -> Result<&Xbond<'lab>> {
@@ -98,8 +103,8 @@ impl Implementation for OurBond<'_> {
         outcome(self.agent()?.cli(["del-slave", BOND, slave]))
     }
 
-    fn set_prio(&mut self, slave: &str, prio: &str) -> Result<Outcome> {
-        outcome(self.agent()?.cli(["set", BOND, "--slave", slave, &format!("prio={prio}")]))
+    fn set_slave(&mut self, slave: &str, key: SlaveKey, value: &str) -> Result<Outcome> {
+        outcome(self.agent()?.cli(["set", BOND, "--slave", slave, &format!("{}={value}", key.name())]))
     }
 
     fn proc(&self) -> Result<String> {

@@ -36,7 +36,11 @@ pub fn beside_others() -> impl Drop {
 
 /// Says on stderr, past the test runner's capture, which part of the running test this machine cannot run.
 pub fn skip(reason: &str) {
-    let name = thread::current().name().unwrap_or("a test").to_owned();
+    skip_as(thread::current().name().unwrap_or("a test"), reason);
+}
+
+/// The same, of a test that has no thread of its name.
+pub fn skip_as(name: &str, reason: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {name}: {reason}");
 }
 

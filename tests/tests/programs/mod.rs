@@ -15,11 +15,11 @@ use aya::{
 };
 use aya_obj::programs::XdpAttachType;
 use bond_common::{
-    abi::{BondEntry, FailOverMac, PORT_STATS, SlaveEntry, Slot},
+    abi::{BondEntry, FailOverMac, PORT_STATS, Rank, SlaveEntry, Slot},
     counters::{DropReason, SlotStats},
     mac::Mac,
 };
-use bond_user::sys::dataplane::{DataPlane, Hook, Kernel, Maps, remove_pins};
+use bond_user::sys::dataplane::{DataPlane, DeviceReader, Hook, Kernel, Maps, remove_pins};
 use xbond_tests::{
     frames::{HOST, OWN, Scene, Verdict, Way},
     lab::Datapath,
@@ -110,6 +110,25 @@ impl Bench {
     pub fn switch(&self, active: Option<u8>, draining: Option<u8>) {
         let slot = |index: u8| Slot::new(index).unwrap();
         self.maps.update_active(|word| word.next(active.map(slot), draining.map(slot), 0b11));
+    }
+
+    /// Sets the devices up and the carrier guard on, or only that off again.
+    pub fn guard(&self, scene: &Scene, is_on: bool) {
+        self.set(scene);
+        if !is_on {
+            return;
+        }
+        let reader = DeviceReader::new(&Kernel::read()).unwrap();
+        for device in ["slave0", "wire0", "slave1", "wire1"] {
+            ip(&["link", "set", device, "up"]);
+        }
+        for slot in [0, 1].map(|slot| Slot::new(slot).unwrap()) {
+            let entry = self.maps.slave(slot);
+            let handle = reader.read(entry.ifindex()).unwrap().handle();
+            self.maps.set_slave(slot, entry.with_handle(handle));
+        }
+        self.maps.set_rank(Rank::new([]));
+        self.policy(scene.policy, scene.flags | BondEntry::GUARD);
     }
 
     pub fn program(&self, way: Way) -> Program {

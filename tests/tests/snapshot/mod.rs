@@ -124,7 +124,7 @@ fn programs(host: &NetNs) -> String {
 
 /// No trace: an agent's lock stays, its socket goes with the next agent if it is killed, and found.json.new is a
 /// write under way.
-const PASSING: [&str; 3] = ["lock", "xbond.sock", "found.json.new"];
+const PASSING: [&str; 4] = ["lock", "xbond.sock", "xbond.sock.new", "found.json.new"];
 
 /// What agents of this namespace keep.
 pub fn files(host: &NetNs) -> String {

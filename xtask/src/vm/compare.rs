@@ -1,13 +1,11 @@
 //! The records of the driver and of xbond, and the differences between them that docs/PARITY.md explains.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt, fs,
-    path::Path,
-};
+use std::{collections::BTreeMap, fmt};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use xbond_tests::parity::{Case, Difference, Scenario, same};
+
+use crate::parity::Parity;
 
 /// Stands in a fixture where a new difference has no explanation yet.
 const UNEXPLAINED: &str = "unexplained";
@@ -51,24 +49,6 @@ impl AllRecords {
         let records = records.as_ref().map_err(|reason| anyhow!("{reason}"))?;
         ensure!(records.len() == steps, "only {} of {steps} steps were done", records.len());
         Ok(records)
-    }
-}
-
-/// The rows of docs/PARITY.md.
-pub struct Parity {
-    rows: BTreeSet<String>,
-}
-
-impl Parity {
-    pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Self::parse(&text))
-    }
-
-    /// A row's id is what its first cell has in backticks.
-    fn parse(text: &str) -> Self {
-        let ids = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
-        Self { rows: ids.map(|(id, _)| id.to_owned()).collect() }
     }
 }
 
@@ -188,7 +168,7 @@ fn step(case: &Case, records: (&[String], &[String]), parity: &Parity, fixture: 
             }
         }
         Some(Difference { rows, xbond: expected }) => {
-            let unknown = rows.iter().filter(|row| !parity.rows.contains(*row));
+            let unknown = rows.iter().filter(|row| !parity.has(row));
             findings.extend(unknown.map(|row| Finding::UnknownRow { step: step.clone(), row: row.clone() }));
             if same(expected, xbond) {
                 findings.push(Finding::Explained { step, rows: rows.clone() });
@@ -234,7 +214,7 @@ mod tests {
     #[test]
     fn only_an_explained_difference_passes() {
         use Fixture::*;
-        let table = "| id | option |\n|---|---|\n| `rounding` | updelay |\n";
+        let table = "| `rounding` | updelay | better | `x` |\n";
         let (driver, xbond) = (["updelay=100", "bond0 gone"], ["updelay=150", "bond0 gone"]);
         for (driver, xbond, table, fixture, expected) in [
             (driver, xbond, table, OfThisKernel, &[false][..]),

@@ -17,18 +17,15 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use xbond_tests::parity::Scenario;
 
-use self::{
-    compare::{Finding, Parity},
-    guest::Guest,
-    kernel::Kernel,
-    qemu::Machine,
+use self::{compare::Finding, guest::Guest, kernel::Kernel, qemu::Machine};
+use crate::{
+    machine,
+    parity::{PARITY, Parity, scenario_names, scenario_path},
+    setup,
 };
-use crate::{machine, setup};
 
 /// The kernel whose driver the fixtures are of.
 const RECORDED_KERNEL: &str = "6.12";
-const SCENARIOS: &str = "tests/fixtures/driver";
-const PARITY: &str = "docs/PARITY.md";
 /// Scenarios that say most in the least time.
 const QUICK: [&str; 5] = ["fom-active", "fom-follow", "primary-always", "prio-set", "delays"];
 /// Scenarios that run side by side in the guest: mostly they wait.
@@ -119,22 +116,6 @@ fn cache() -> Result<PathBuf> {
     Ok(cache)
 }
 
-fn scenario_path(name: &str) -> PathBuf {
-    machine::root().join(SCENARIOS).join(name).with_extension("txt")
-}
-
-/// The names of all scenarios, in order.
-fn scenario_names() -> Result<Vec<String>> {
-    let directory = machine::root().join(SCENARIOS);
-    let entries = fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
-    let paths = entries.flatten().map(|entry| entry.path());
-    let texts = paths.filter(|path| path.extension().is_some_and(|extension| extension == "txt"));
-    let mut names: Vec<String> =
-        texts.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
-    names.sort();
-    Ok(names)
-}
-
 fn compare(arguments: &CompareArguments) -> Result<ExitCode> {
     let start = Instant::now();
     let names = match (&arguments.script[..], arguments.quick) {
@@ -146,7 +127,7 @@ fn compare(arguments: &CompareArguments) -> Result<ExitCode> {
     for name in &names {
         scenarios.insert(name.clone(), Scenario::read(&scenario_path(name))?);
     }
-    let parity = Parity::read(&machine::root().join(PARITY))?;
+    let parity = Parity::read()?;
 
     let kernel = Kernel::provide(&arguments.kernel)?;
     let guest = Guest::of(&kernel)?;

@@ -5,6 +5,7 @@ mod failover;
 mod guard;
 mod lab;
 mod macs;
+mod model;
 mod random;
 mod requests;
 mod timing;

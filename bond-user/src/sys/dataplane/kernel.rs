@@ -94,7 +94,8 @@ impl Kernel {
         self.offsets
     }
 
-    pub(super) fn object(&self) -> &[u8] {
+    /// The programs, ready for this kernel: an ELF object.
+    pub fn object(&self) -> &[u8] {
         &self.object
     }
 

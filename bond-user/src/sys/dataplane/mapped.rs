@@ -38,9 +38,9 @@ impl<T: Pod> Mapped<T> {
         Ok(Self { base: base.cast(), length, values: PhantomData })
     }
 
-    /// The value's first word, to be changed by compare-and-swap.
-    pub fn word(&self, index: usize) -> &AtomicU64 {
-        &self.words(index)[0]
+    /// A word of the value, to be changed alone.
+    pub fn word(&self, index: usize, word: usize) -> &AtomicU64 {
+        &self.words(index)[word]
     }
 
     /// The value, word by word: each word is whole.

@@ -8,7 +8,7 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use aya::{
@@ -23,8 +23,8 @@ use aya::{
 use aya_log::EbpfLogger;
 use bond_common::{
     abi::{
-        ActiveWord, BondEntry, DeviceState, GuardEntry, PORT_STATS, ProbeTimes, Rank, SlaveEntry, Slot,
-        Targets,
+        ABI_VERSION, ActiveWord, BondEntry, DeviceState, GuardEntry, PORT_STATS, ProbeTimes, Rank,
+        SlaveEntry, Slot, Targets,
     },
     counters::SlotStats,
     mac::Mac,
@@ -35,7 +35,7 @@ pub use kernel::{Kernel, KernelError, TcAttach};
 use mapped::Mapped;
 
 /// The compiled programs.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bond-ebpf"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bond-ebpf"));
 
 /// Which hooks carry the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,18 @@ enum Attached {
     Link(PinnedLink),
     /// A clsact filter, of kernels without tcx (before 6.6): it stays until it is removed.
     Filter(SchedClassifierLink),
+    /// One that another agent attached. It cannot be replaced without a gap, and goes on as it is.
+    KeptFilter(KeptFilter),
+}
+
+struct KeptFilter {
+    device: String,
+}
+
+impl Drop for KeptFilter {
+    fn drop(&mut self) {
+        detach_filters(&self.device);
+    }
 }
 
 /// While it is held, bond0 takes frames with MACs that it had: [`DataPlane::accept_former_macs`].
@@ -161,6 +173,49 @@ impl DataPlane {
         })
     }
 
+    /// Takes over what another agent has left under `dir`, which [`Self::left`] has found whole: the maps stay, and so do
+    /// the programs until [`Self::replace_port`] and [`Self::replace_slave`].
+    pub fn adopt(dir: &Path, hook: Hook, kernel: Arc<Kernel>) -> Result<Self, DataPlaneError> {
+        Self::fill(dir, hook, kernel)
+    }
+
+    /// What is under `dir`, to look at before anything is touched.
+    pub fn left(dir: &Path) -> Result<Result<Maps, Unfit>, DataPlaneError> {
+        if let Some(missing) = names::PINNED_MAPS.into_iter().find(|name| !dir.join(name).exists()) {
+            return Ok(Err(Unfit::NoMap(missing)));
+        }
+        if !dir.join(format!("{PORT_PIN}_{}", names::PROGRAM_PIN)).exists() {
+            return Ok(Err(Unfit::NoPort));
+        }
+        let found = Maps::abi_version(dir)?;
+        if found != ABI_VERSION {
+            return Ok(Err(Unfit::OtherVersion(found)));
+        }
+        Maps::open(dir).map(Ok)
+    }
+
+    /// Puts this version's program in place of the one at the port; no packet is without one.
+    pub fn replace_port(&mut self, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
+        let at = Place { dir: &self.dir, pin: PORT_PIN, device, ifindex };
+        let way = self.way();
+        self.port = Some(replace(&mut self.port_object, self.hook.port_program(), way, &at)?);
+        Ok(())
+    }
+
+    /// The same on a slave. False if there is none to replace: the device is another one, or its set-up was not finished.
+    pub fn replace_slave(&mut self, slot: Slot, device: &str, ifindex: u32) -> Result<bool, DataPlaneError> {
+        let pin = slave_pin(slot);
+        let at = Place { dir: &self.dir, pin: &pin, device, ifindex };
+        let way = self.way();
+        if !at.path(names::PROGRAM_PIN).exists() || (way.is_link() && !at.path(names::LINK_PIN).exists()) {
+            return Ok(false);
+        }
+        let mut object = load_object(&self.dir, &self.kernel, slot.index() as u32)?;
+        load(&mut object, self.hook.slave_program(), self.hook)?;
+        self.slaves[slot.index()] = Some(replace(&mut object, self.hook.slave_program(), way, &at)?);
+        Ok(true)
+    }
+
     pub fn hook(&self) -> Hook {
         self.hook
     }
@@ -192,7 +247,7 @@ impl DataPlane {
     /// Puts the port's program on the port.
     pub fn attach_port(&mut self, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
         set(&mut self.rx_port, names::RX_PORT, 0, ifindex)?;
-        let at = Place { dir: &self.dir, pin: "port_tx", device, ifindex };
+        let at = Place { dir: &self.dir, pin: PORT_PIN, device, ifindex };
         let way = self.way();
         self.port = Some(attach(&mut self.port_object, self.hook.port_program(), way, at)?);
         Ok(())
@@ -221,7 +276,7 @@ impl DataPlane {
         let mut object = load_object(&self.dir, &self.kernel, slot.index() as u32)?;
         load(&mut object, self.hook.slave_program(), self.hook)?;
         set(&mut self.tx_ports, names::TX_PORTS, slot.index() as u32, ifindex)?;
-        let pin = format!("slave{}_rx", slot.index());
+        let pin = slave_pin(slot);
         let at = Place { dir: &self.dir, pin: &pin, device, ifindex };
         match attach(&mut object, self.hook.slave_program(), self.way(), at) {
             Ok(attached) => self.slaves[slot.index()] = Some(attached),
@@ -236,14 +291,13 @@ impl DataPlane {
 
     /// Takes a slave's program away.
     pub fn detach_slave(&mut self, slot: Slot) -> Result<(), DataPlaneError> {
-        let Some(attached) = self.slaves[slot.index()].take() else { return Ok(()) };
-        drop(attached);
+        drop(self.slaves[slot.index()].take());
         self.remove_slave_pins(slot)
     }
 
     fn remove_slave_pins(&self, slot: Slot) -> Result<(), DataPlaneError> {
         for end in [names::LINK_PIN, names::PROGRAM_PIN] {
-            remove_pin(&self.dir.join(format!("slave{}_rx_{end}", slot.index())))?;
+            remove_pin(&self.dir.join(format!("{}_{end}", slave_pin(slot))))?;
         }
         Ok(())
     }
@@ -258,12 +312,32 @@ impl DataPlane {
     /// Leaves everything to the kernel: the programs go on.
     pub fn keep(mut self) {
         for attached in self.slaves.iter_mut().chain([&mut self.port]) {
-            if let Some(Attached::Filter(link)) = attached.take() {
+            match attached.take() {
                 // Dropping it would detach the filter.
-                std::mem::forget(link);
+                Some(Attached::Filter(link)) => std::mem::forget(link),
+                Some(Attached::KeptFilter(filter)) => std::mem::forget(filter),
+                Some(Attached::Link(_)) | None => {}
             }
         }
     }
+}
+
+/// The beginnings of the pins' names.
+const PORT_PIN: &str = "port_tx";
+
+fn slave_pin(slot: Slot) -> String {
+    format!("slave{}_rx", slot.index())
+}
+
+/// Why what another agent has left cannot be gone on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// A map's pin is gone.
+    NoMap(&'static str),
+    /// No program was attached to the port yet: its bring-up was interrupted.
+    NoPort,
+    /// It is of this other [`ABI_VERSION`].
+    OtherVersion(u32),
 }
 
 /// Whether a bond's tc programs are filters, which its pins do not hold: of a killed agent they are still there.
@@ -348,6 +422,17 @@ impl Maps {
         })
     }
 
+    /// The version of the maps under `dir`, whatever it is.
+    fn abi_version(dir: &Path) -> Result<u32, DataPlaneError> {
+        const WORD: usize = BondEntry::ABI_VERSION_AT / 8;
+        let map = MapData::from_pin(dir.join(names::BOND))
+            .map_err(|source| DataPlaneError::Map { name: names::BOND, source })?;
+        let entry: Mapped<[u64; WORD + 1]> = mapped_data((names::BOND, map), 1)?;
+        // The lower half: the numbers of this machine's kernel and programs have one byte order.
+        let word = entry.word(0, WORD).load(Ordering::Acquire).to_ne_bytes();
+        Ok(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
+    }
+
     pub fn active(&self) -> ActiveWord {
         self.active.load(0)
     }
@@ -355,12 +440,11 @@ impl Maps {
     /// Changes ACTIVE by compare-and-swap, asking `change` again if somebody else was faster.
     /// Returns what was stored.
     pub fn update_active(&self, change: impl Fn(ActiveWord) -> ActiveWord) -> ActiveWord {
-        let word = self.active.word(0);
-        let mut seen = word.load(std::sync::atomic::Ordering::Acquire);
+        let word = self.active.word(0, 0);
+        let mut seen = word.load(Ordering::Acquire);
         loop {
-            use std::sync::atomic::Ordering::{AcqRel, Acquire};
             let next = change(ActiveWord::from_bits(seen));
-            match word.compare_exchange(seen, next.bits(), AcqRel, Acquire) {
+            match word.compare_exchange(seen, next.bits(), Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return next,
                 Err(other) => seen = other,
             }
@@ -369,15 +453,19 @@ impl Maps {
 
     /// Changes ACTIVE if it is still what the caller knows; else says what it is.
     pub fn exchange_active(&self, known: ActiveWord, next: ActiveWord) -> Result<(), ActiveWord> {
-        use std::sync::atomic::Ordering::{AcqRel, Acquire};
-        let exchanged = self.active.word(0).compare_exchange(known.bits(), next.bits(), AcqRel, Acquire);
+        let word = self.active.word(0, 0);
+        let exchanged = word.compare_exchange(known.bits(), next.bits(), Ordering::AcqRel, Ordering::Acquire);
         exchanged.map(drop).map_err(ActiveWord::from_bits)
     }
 
     /// The order in which the carrier guard tries slots.
     pub fn set_rank(&self, rank: Rank) {
-        // The entry's first word is the rank; the other is the data plane's.
-        self.guard.word(0).store(rank.bits(), std::sync::atomic::Ordering::Release);
+        self.guard.word(0, GuardEntry::RANK).store(rank.bits(), Ordering::Release);
+    }
+
+    /// What this agent knows of ACTIVE.
+    pub fn set_known(&self, word: ActiveWord) {
+        self.guard.word(0, GuardEntry::KNOWN).store(word.bits(), Ordering::Release);
     }
 
     pub fn guard(&self) -> GuardEntry {
@@ -479,6 +567,13 @@ struct Way {
     tc: TcAttach,
 }
 
+impl Way {
+    /// It is a link, which a pin holds; a filter of clsact is none.
+    fn is_link(self) -> bool {
+        self.hook != Hook::Tc || self.tc == TcAttach::Tcx
+    }
+}
+
 /// Where a program goes, and under which name it is pinned.
 struct Place<'a> {
     dir: &'a Path,
@@ -539,6 +634,45 @@ fn attach(
     link.pin(at.path(names::LINK_PIN))
         .map(Attached::Link)
         .map_err(|source| pin_error(names::LINK_PIN, source))
+}
+
+/// The new program takes the place of the old one in its link, and then its pin.
+fn replace(
+    object: &mut Ebpf,
+    name: &'static str,
+    way: Way,
+    at: &Place<'_>,
+) -> Result<Attached, DataPlaneError> {
+    let refused =
+        |reason: String| DataPlaneError::Attach { hook: way.hook, device: at.device.to_owned(), reason };
+    let failed = |source: ProgramError| refused(error_chain(&source));
+    if !way.is_link() {
+        return Ok(Attached::KeptFilter(KeptFilter { device: at.device.to_owned() }));
+    }
+    let pin = at.path(names::LINK_PIN);
+    let link = || PinnedLink::from_pin(&pin).map_err(|error| refused(error_chain(&error)));
+    let fit = |_| refused(format!("{} is a link of another kind", pin.display()));
+    let fresh = at.path("new");
+    remove_pin(&fresh)?;
+    let pin_error = |source| DataPlaneError::Pin { path: fresh.clone(), source };
+    match way.hook {
+        Hook::Tc => {
+            let program = classifier(object, name)?;
+            program.pin(&fresh).map_err(|source| pin_error(io::Error::other(source)))?;
+            let id =
+                program.attach_to_link(FdLink::from(link()?).try_into().map_err(fit)?).map_err(failed)?;
+            drop(program.take_link(id).map_err(failed)?);
+        }
+        Hook::Xdp | Hook::XdpGeneric => {
+            let program = xdp(object, name)?;
+            program.pin(&fresh).map_err(|source| pin_error(io::Error::other(source)))?;
+            let id =
+                program.attach_to_link(FdLink::from(link()?).try_into().map_err(fit)?).map_err(failed)?;
+            drop(program.take_link(id).map_err(failed)?);
+        }
+    }
+    fs::rename(&fresh, at.path(names::PROGRAM_PIN)).map_err(pin_error)?;
+    Ok(Attached::Link(link()?))
 }
 
 fn attach_clsact(program: &mut SchedClassifier, at: &Place<'_>) -> Result<SchedClassifierLink, String> {

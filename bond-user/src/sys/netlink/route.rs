@@ -78,7 +78,7 @@ impl Route {
     }
 
     /// Whether the kernel holds them for the same route: one can only be replaced by the other.
-    fn has_same_key(&self, other: &Self) -> bool {
+    pub fn has_same_key(&self, other: &Self) -> bool {
         (self.to, self.prefix_len, self.metric, self.table)
             == (other.to, other.prefix_len, other.metric, other.table)
     }

@@ -1,0 +1,32 @@
+//! `xbond add`
+
+use anyhow::{Result, bail};
+use hyper::Method;
+
+use super::{AddArgs, client, run};
+use crate::{
+    agent::control::{Done, NewBonds},
+    config::{Config, toml},
+};
+
+pub fn add(arguments: &AddArgs) -> Result<()> {
+    let Some(described) = run::described(&arguments.bonds)? else {
+        bail!(
+            "nothing to add: give files (-c FILE), network scripts (--ifcfg DIR), or --bond and --slave; `xbond \
+             reload` reads the agent's own files again"
+        );
+    };
+    let config = described.read()?;
+    if let Some(writers) = &config.writers {
+        bail!("{}: writers is for the files that an agent is started with", writers.origin);
+    }
+    for note in config.notes.iter().chain(config.bonds.iter().flat_map(|bond| &bond.notes)) {
+        client::note(note);
+    }
+    let missing_slaves = described.missing_slaves();
+    let toml = toml::write(&Config { bonds: config.bonds, ..Config::default() });
+    let new = serde_json::to_value(NewBonds { toml, missing_slaves })?;
+    let done: Done = client::request(Method::POST, "/v1/bonds", Some(new))?;
+    client::print(&done.changes);
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! What the command line says without an agent: help, and refusals. `TRYCMD=overwrite` writes what it says now.
+
+use std::process::ExitCode;
+
+use nix::sched::{CloneFlags, unshare};
+
+/// A program of its own, as a process with threads cannot enter a user namespace.
+fn main() -> ExitCode {
+    // Nobody's agent is there, whoever runs this.
+    let alone = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET;
+    if let Err(error) = unshare(CloneFlags::CLONE_NEWNET).or_else(|_| unshare(alone)) {
+        eprintln!("skipped: a network namespace of its own: {}", error.desc());
+        return ExitCode::SUCCESS;
+    }
+    trycmd::TestCases::new().case("tests/cmd/*.md");
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,280 @@
+//! A bond whose agent is gone is taken over by the next one, under traffic.
+
+mod common;
+mod snapshot;
+
+use std::fs;
+
+use common::{
+    BOND, DATAPATHS, SLAVES, active_slave, beside_others, bond, builder, eventually, lab, show, slave,
+    traffic, wait_for_active, wait_for_status,
+};
+use nix::sys::signal::Signal;
+use snapshot::Snapshot;
+use xbond_tests::{
+    Capture, Cut, HOST_V4, Lab, Mac, Nic, PATIENCE, Policy, Xbond, lab::Datapath, skip_if_unable, xbond::cli,
+};
+
+const RATE: u32 = 5_000;
+
+fn arguments(datapath: Datapath, options: &[&str]) -> Vec<String> {
+    let mut line =
+        vec!["--bond".to_owned(), BOND.to_owned(), "--address".to_owned(), format!("{HOST_V4}/24")];
+    line.extend(["--datapath".to_owned(), datapath.name().to_owned()]);
+    for name in SLAVES {
+        line.extend(["--slave".to_owned(), name.to_owned()]);
+    }
+    for option in options {
+        line.extend(["-o".to_owned(), (*option).to_owned()]);
+    }
+    line
+}
+
+fn pins(lab: &Lab) -> String {
+    format!("/sys/fs/bpf/xbond/{}/{BOND}", lab.host.cookie().unwrap())
+}
+
+fn program_ids(lab: &Lab) -> Vec<u32> {
+    let mut ids = Vec::new();
+    for pin in fs::read_dir(pins(lab)).unwrap().flatten() {
+        let path = pin.path();
+        if path.to_string_lossy().ends_with("_prog") {
+            let text = lab.host.exec(&format!("bpftool -j prog show pinned {}", path.display())).unwrap();
+            let program: serde_json::Value = serde_json::from_str(&text).unwrap();
+            ids.push(program["id"].as_u64().unwrap() as u32);
+        }
+    }
+    ids.sort_unstable();
+    ids
+}
+
+/// kill -9, then another agent: nothing is lost, every program is the new agent's, counters go on.
+#[test]
+fn a_killed_agents_bond_is_adopted_and_nothing_is_lost() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for datapath in DATAPATHS {
+        for policy in ["none", "active", "follow"] {
+            let what = format!("{} {policy}", datapath.name());
+            let lab = lab(datapath, Policy::Learning);
+            snapshot::open_once(&lab.host);
+            let before = Snapshot::of(&lab.host);
+            let options = [format!("fail_over_mac={policy}"), "miimon=100".to_owned()];
+            let options: Vec<_> = options.iter().map(String::as_str).collect();
+            let first = bond(&lab, datapath, &options);
+            let traffic = traffic(&lab, RATE);
+            traffic.wait_for_more(1_000).unwrap();
+            // Away from the first slave, with a failure on its record.
+            lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+            wait_for_active(&first, SLAVES[1]);
+            lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+            wait_for_status(&first, SLAVES[0], "up");
+            drop(traffic.stop().unwrap());
+            let traffic = common::traffic(&lab, RATE);
+            traffic.wait_for_more(1_000).unwrap();
+            let macs = || [BOND, SLAVES[0], SLAVES[1]].map(|name| lab.host.link(name).unwrap().mac);
+            let (macs_before, sent_before) =
+                (macs(), slave(&show(&first), SLAVES[1])["counters"]["tx_packets"].as_u64());
+            let programs = program_ids(&lab);
+            first.kill().unwrap();
+            let second = Xbond::run(&lab.host, arguments(datapath, &options)).unwrap();
+            second.wait_for("bond0: adopted, with enp0s8, enp0s9").unwrap();
+            traffic.wait_for_more(1_000).unwrap();
+            let bond = show(&second);
+            assert_eq!(bond["active_slave"], SLAVES[1], "{what}");
+            assert_eq!(slave(&bond, SLAVES[0])["link_failure_count"], 1, "{what}");
+            assert!(slave(&bond, SLAVES[1])["counters"]["tx_packets"].as_u64() > sent_before, "{what}");
+            assert_eq!(macs(), macs_before, "{what}");
+            assert!(program_ids(&lab).iter().all(|id| !programs.contains(id)), "{what}: programs stayed");
+            // It is as good as its own.
+            second.set(BOND, &format!("active_slave={}", SLAVES[0])).unwrap();
+            traffic.wait_for_more(2_000).unwrap();
+            let reports = traffic.stop().unwrap();
+            for (direction, report) in ["to peer", "to host"].iter().zip(&reports) {
+                if policy == "follow" && *direction == "to host" {
+                    continue;
+                }
+                assert_eq!((report.lost, report.duplicated), (0, 0), "{what}, {direction}");
+            }
+            lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+            wait_for_active(&second, SLAVES[1]);
+            lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+            wait_for_status(&second, SLAVES[0], "up");
+            second.stop().unwrap();
+            before.assert_holds(&lab.host, &what);
+        }
+    }
+}
+
+/// What the guard did meanwhile is found out, told, and brought to its end.
+#[test]
+fn a_failover_while_nobody_looked_is_announced_by_the_next_agent() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for policy in ["none", "active", "follow"] {
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        snapshot::open_once(&lab.host);
+        let before = Snapshot::of(&lab.host);
+        let options = [&format!("fail_over_mac={policy}"), "miimon=100"];
+        let first = bond(&lab, Datapath::Tc, &options);
+        let own = SLAVES.map(|name| lab.mac(name).unwrap());
+        first.kill().unwrap();
+        lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+        let sent = traffic(&lab, 1_000);
+        sent.wait_for_more(200).unwrap();
+        sent.stop().unwrap();
+        let capture = Capture::start(&lab.switch.netns).unwrap();
+        let second = Xbond::run(&lab.host, arguments(Datapath::Tc, &options)).unwrap();
+        let log = second.log();
+        assert!(
+            log.contains("active slave enp0s9 instead of enp0s8: a packet found its carrier gone"),
+            "{log}"
+        );
+        capture.wait_for(PATIENCE, |frame| frame.announces(HOST_V4.into()).is_some()).unwrap();
+        let expected: [Mac; 3] = match policy {
+            "none" => [own[0]; 3],
+            "active" => [own[1], own[0], own[1]],
+            _ => [own[0], own[1], own[0]],
+        };
+        let macs = || [BOND, SLAVES[0], SLAVES[1]].map(|name| lab.host.link(name).unwrap().mac);
+        eventually("the MACs", macs, |macs| *macs == expected);
+        assert_eq!(slave(&show(&second), SLAVES[0])["mii_status"], "down");
+        lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+        wait_for_status(&second, SLAVES[0], "up");
+        second.stop().unwrap();
+        before.assert_holds(&lab.host, policy);
+    }
+}
+
+/// One of the slaves is gone by then, and another one that has its name is a new one.
+#[test]
+fn slaves_that_changed_meanwhile_are_seen_for_what_they_are() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let nics =
+        [("nic0", 1), ("nic1", 2), ("nic2", 3)].map(|(name, last)| Nic::new(name, [2, 0, 0, 0, 1, last]));
+    let lab = builder(Datapath::Tc).nics(nics).build().unwrap();
+    let first = bond(&lab, Datapath::Tc, &["fail_over_mac=active"]);
+    first.kill().unwrap();
+    lab.host.ip("link delete nic0").unwrap();
+    lab.host.ip("link add nic0 type veth peer name far0").unwrap();
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    let text = "version = 1\n[bond.bond0]\nslaves = [\"nic0\", \"nic1\", \"nic2\"]\nmiimon = 100\n\
+                fail_over_mac = \"active\"\n";
+    fs::write(file.path(), text).unwrap();
+    let second = Xbond::run(&lab.host, ["-c", file.path().to_str().unwrap()]).unwrap();
+    assert_eq!(active_slave(&second).as_deref(), Some("nic1"));
+    let bond = show(&second);
+    let names: Vec<_> =
+        bond["slaves"].as_array().unwrap().iter().map(|slave| slave["name"].clone()).collect();
+    assert_eq!(names, ["nic1", "nic2", "nic0"], "the new nic0 has joined behind the others");
+    let log = second.stop().unwrap();
+    assert!(log.contains("is gone, or is another one by now"), "{log}");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_goes_on() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    snapshot::open_once(&lab.host);
+    let before = Snapshot::of(&lab.host);
+    let first = bond(&lab, Datapath::Tc, &["fail_over_mac=active"]);
+    first.kill().unwrap();
+    let traffic = traffic(&lab, RATE);
+    traffic.wait_for_more(500).unwrap();
+    let programs = program_ids(&lab);
+    for (datapath, options, why) in [
+        (
+            Datapath::Xdp,
+            &["miimon=100", "fail_over_mac=active"][..],
+            "datapath is tc, and the configuration says xdp",
+        ),
+        (Datapath::Tc, &["miimon=100"], "fail_over_mac is active, and the configuration says none"),
+    ] {
+        let error =
+            cli(&lab.host, ["run".to_owned()].into_iter().chain(arguments(datapath, options))).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains(why) && error.contains("xbond down bond0 --force"), "{error}");
+    }
+    // Maps of another version: the word that says so is the first thing that is looked at.
+    let pin = format!("{}/BOND", pins(&lab));
+    let entry = lab.host.exec(&format!("bpftool -j map lookup pinned {pin} key 0 0 0 0")).unwrap();
+    let entry: serde_json::Value = serde_json::from_str(&entry).unwrap();
+    let mut bytes: Vec<String> =
+        entry["value"].as_array().unwrap().iter().map(|byte| byte.as_str().unwrap().to_owned()).collect();
+    bytes[24] = "0x63".to_owned();
+    lab.host.exec(&format!("bpftool map update pinned {pin} key 0 0 0 0 value {}", bytes.join(" "))).unwrap();
+    let options = ["miimon=100", "fail_over_mac=active"];
+    let error =
+        cli(&lab.host, ["run".to_owned()].into_iter().chain(arguments(Datapath::Tc, &options))).unwrap_err();
+    assert!(error.to_string().contains("maps are of version 99, and this xbond's of 2"), "{error}");
+
+    assert_eq!(program_ids(&lab), programs, "nothing was touched");
+    traffic.wait_for_more(500).unwrap();
+    for report in traffic.stop().unwrap() {
+        assert_eq!((report.lost, report.duplicated), (0, 0));
+    }
+    cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+    before.assert_holds(&lab.host, "after xbond down --force");
+}
+
+/// on_exit = "keep": stop and start, again and again, which is also how a new version comes in.
+#[test]
+fn restarts_of_a_kept_bond_lose_nothing() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for datapath in DATAPATHS {
+        let lab = lab(datapath, Policy::Learning);
+        let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+        let text = format!(
+            "version = 1\n[bond.bond0]\nslaves = [\"enp0s8\", \"enp0s9\"]\nmiimon = 100\non_exit = \"keep\"\n\
+             datapath = \"{}\"\nfail_over_mac = \"active\"\naddresses = [\"{HOST_V4}/24\"]\n",
+            datapath.name()
+        );
+        fs::write(file.path(), text).unwrap();
+        let start = || Xbond::run(&lab.host, ["-c", file.path().to_str().unwrap()]).unwrap();
+        let mut agent = start();
+        common::meet(&lab);
+        let traffic = traffic(&lab, RATE);
+        traffic.wait_for_more(500).unwrap();
+        for number in 0..6 {
+            agent.signal(if number % 2 == 0 { Signal::SIGTERM } else { Signal::SIGKILL }).unwrap();
+            agent.wait().unwrap();
+            agent = start();
+            agent.set(BOND, &format!("active_slave={}", SLAVES[(number + 1) % 2])).unwrap();
+            traffic.wait_for_more(1_000).unwrap();
+        }
+        for (direction, report) in ["to peer", "to host"].iter().zip(traffic.stop().unwrap()) {
+            assert_eq!((report.lost, report.duplicated), (0, 0), "{}, {direction}", datapath.name());
+        }
+        agent.stop().unwrap();
+        cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+    }
+}
+
+/// An agent that was stopped in the middle of bring-up has left nothing that carries packets: it goes, and the bond is made.
+#[test]
+fn what_was_never_finished_is_made_anew() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    snapshot::open_once(&lab.host);
+    let before = Snapshot::of(&lab.host);
+    for step in 0..12u64 {
+        let agent = Xbond::start(&lab.host, arguments(Datapath::Tc, &["miimon=100"])).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(step * 15));
+        agent.kill().unwrap();
+        let agent = Xbond::run(&lab.host, arguments(Datapath::Tc, &["miimon=100"])).unwrap();
+        common::meet(&lab);
+        let names: Vec<_> = show(&agent)["slaves"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|slave| slave["name"].as_str().unwrap().to_owned())
+            .collect();
+        assert!(SLAVES.iter().all(|name| names.contains(&(*name).to_owned())), "step {step}: {names:?}");
+        agent.stop().unwrap();
+        before.assert_holds(&lab.host, &format!("step {step}"));
+    }
+}

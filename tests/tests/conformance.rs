@@ -1,0 +1,82 @@
+//! xbond does what the kernel's bonding driver was recorded to do: a test for each file of tests/fixtures/driver.
+//!
+//! `cargo xtask vm` compares both live; this needs no other kernel. Where docs/PARITY.md says that xbond does
+//! otherwise, what the fixture has after `!` is expected.
+
+mod common;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use common::skip_as;
+use libtest_mimic::{Arguments, Trial};
+use xbond_tests::{
+    Lab, obstacle,
+    parity::{self, OurBond, Pace, Scenario, same},
+};
+
+/// Mostly they wait for links and timers, so that more of them run than there are processors.
+const AT_A_TIME: usize = 10;
+
+fn main() -> Result<ExitCode> {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(AT_A_TIME);
+    let trials = fixtures()?.into_iter().map(|(name, path)| {
+        Trial::test(name.clone(), move || conforms(&name, &path).map_err(|error| format!("{error:#}").into()))
+    });
+    Ok(libtest_mimic::run(&arguments, trials.collect()).exit_code())
+}
+
+/// The longest first, so that none is left alone at the end.
+fn fixtures() -> Result<Vec<(String, PathBuf)>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/driver");
+    let entries = directory.read_dir().with_context(|| format!("cannot list {}", directory.display()))?;
+    let mut fixtures = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_stem().context("a fixture without a name")?.to_string_lossy().into_owned();
+        let scenario = Scenario::read(&path)?;
+        fixtures.push((scenario.quiet * scenario.cases.len() as u32, name, path));
+    }
+    fixtures.sort();
+    Ok(fixtures.into_iter().rev().map(|(_, name, path)| (name, path)).collect())
+}
+
+fn conforms(name: &str, path: &Path) -> Result<()> {
+    if let Some(reason) = obstacle() {
+        skip_as(name, reason);
+        return Ok(());
+    }
+    let scenario = Scenario::read(path)?;
+    let lab = parity::lab()?;
+    if let Some(lack) = scenario.needs.iter().find(|what| lacks(&lab, what)) {
+        skip_as(name, &format!("this kernel has no {lack}; `cargo xtask vm --script {name}` has"));
+        return Ok(());
+    }
+    let mut bond = OurBond::new(&lab.host);
+    let result = parity::run(&scenario, &lab, Pace::Native, &mut bond, |case, seen| {
+        let expected = case.xbond();
+        if !same(expected, &seen) {
+            let (expected, seen) = (expected.join("\n    "), seen.join("\n    "));
+            bail!("step `{}`\n  expected\n    {expected}\n  seen\n    {seen}", case.step);
+        }
+        Ok(())
+    });
+    result.map_err(|error| anyhow!("{error:#}\n  log of xbond\n{}", bond.log()))
+}
+
+/// Whether the kernel lacks a kind of device that a scenario needs.
+fn lacks(lab: &Lab, what: &str) -> bool {
+    let make = match what {
+        "8021q" => "link add link lo name probe type vlan id 1",
+        other => panic!("nobody knows how to look for {other}"),
+    };
+    let made = lab.host.ip(make).is_ok();
+    if made {
+        let _ = lab.host.ip("link delete probe");
+    }
+    !made
+}
