@@ -296,7 +296,7 @@ async fn take_over(
         left: Some((left, founds)),
     };
     let maps = plane.data_plane.maps();
-    let effects = bring_up::start(machine, id, config, plane)?;
+    let (effects, history) = bring_up::start(machine, id, config, plane)?;
     machine.places.link_pins(name);
     info!("{name}: adopted, with {}", join(joined.iter().map(|(name, _)| name.as_str())));
     // What became of bond0 and of what is above it while nobody looked.
@@ -327,7 +327,7 @@ async fn take_over(
         }
     }
     bring_up::settle(machine, id, &effects).await?;
-    Ok(Made { hook, queues, port: port.name, maps, effects, wanted })
+    Ok(Made { hook, queues, host, port: port.name, maps, effects, wanted, history })
 }
 
 fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {

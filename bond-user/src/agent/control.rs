@@ -35,7 +35,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
-    net::{UnixListener, UnixStream},
+    net::{TcpListener, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::AbortHandle,
 };
@@ -45,10 +45,11 @@ use tracing::warn;
 use super::{
     Agent, AgentError, MissingSlaves, Outcome,
     access::{Access, Peer},
+    reading::Scope,
 };
 use crate::{
     config::{Config, toml},
-    report::json::Report,
+    report::{json::Report, metrics},
     sys::SysError,
 };
 
@@ -271,6 +272,9 @@ fn routes(agent: Arc<Agent>) -> Router {
     Router::new()
         .route("/v1/bonds", get(all))
         .route("/v1/bonds", post(add))
+        .route("/v1/events", get(events))
+        .route("/v1/bonds/{name}/events", get(events_of_one))
+        .route("/metrics", get(metrics))
         .route("/v1/bonds/{name}", get(one))
         .route("/v1/bonds/{name}", delete(down))
         .route("/v1/bonds/{name}/options", post(set))
@@ -342,7 +346,8 @@ async fn no_such_request(method: Method, uri: Uri) -> Response {
     let error = format!(
         "{method} {uri}: no such request; there are GET and POST /v1/bonds, GET and DELETE /v1/bonds/NAME, \
          POST /v1/bonds/NAME/options, POST /v1/bonds/NAME/slaves, DELETE /v1/bonds/NAME/slaves/IF, \
-         POST /v1/bonds/NAME/slaves/IF/options, and POST /v1/reload"
+         POST /v1/bonds/NAME/slaves/IF/options, POST /v1/reload, GET /v1/events, GET /v1/bonds/NAME/events, and \
+         GET /metrics"
     );
     failure(StatusCode::NOT_FOUND, &error)
 }
@@ -372,11 +377,40 @@ fn outcome(outcome: Outcome) -> Response {
 }
 
 async fn all(State(agent): State<Arc<Agent>>) -> Result<Json<Report>, Response> {
-    agent.report(None).await.map(Json).map_err(answer)
+    agent.report(None, Scope::All).await.map(Json).map_err(answer)
 }
 
 async fn one(State(agent): State<Arc<Agent>>, Path(name): Path<String>) -> Result<Json<Report>, Response> {
-    agent.report(Some(&name)).await.map(Json).map_err(answer)
+    agent.report(Some(&name), Scope::All).await.map(Json).map_err(answer)
+}
+
+async fn events(State(agent): State<Arc<Agent>>) -> Result<Response, Response> {
+    tell(&agent, None).await
+}
+
+async fn events_of_one(
+    State(agent): State<Arc<Agent>>,
+    Path(name): Path<String>,
+) -> Result<Response, Response> {
+    tell(&agent, Some(name)).await
+}
+
+/// NDJSON, for as long as the reader wants it and keeps up.
+async fn tell(agent: &Agent, only: Option<String>) -> Result<Response, Response> {
+    let (listener, first) = agent.listen(only.as_deref()).await.map_err(answer)?;
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((kind, body::Body::from_stream(listener.lines(first, only))).into_response())
+}
+
+/// GET /metrics and nothing else, for whoever asked for a port.
+pub async fn serve_metrics(listener: TcpListener, agent: Arc<Agent>) -> io::Result<()> {
+    let routes = Router::new().route("/metrics", get(metrics)).with_state(agent);
+    axum::serve(listener, routes).await
+}
+
+async fn metrics(State(agent): State<Arc<Agent>>) -> Result<Response, Response> {
+    let report = agent.report(None, Scope::Bonds).await.map_err(answer)?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::show(report)).into_response())
 }
 
 async fn set(

@@ -104,6 +104,12 @@ impl Places {
         }
     }
 
+    /// True while an agent of this namespace lives, as far as whoever asks may know.
+    pub fn is_claimed(&self) -> bool {
+        let Ok(file) = File::options().write(true).open(self.run.join(LOCK)) else { return false };
+        matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, nix::Error::EWOULDBLOCK)))
+    }
+
     /// Makes a bond's run directory.
     pub fn make_run_of(&self, bond: &str) -> Result<PathBuf, PlaceError> {
         make_dir(Path::new(RUN), 0o755)?;

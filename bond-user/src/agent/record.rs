@@ -114,6 +114,11 @@ impl Record {
         Some(Owner { bond: self.bond.clone(), role })
     }
 
+    /// The two ends that were made for it.
+    pub fn pair(&self) -> Option<&Pair> {
+        self.pair.as_ref()
+    }
+
     /// How a slave was found.
     pub fn slave(&self, ifindex: u32) -> Option<&Found> {
         self.slaves.iter().find(|found| found.ifindex == ifindex)

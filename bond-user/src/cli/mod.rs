@@ -3,6 +3,8 @@
 mod add;
 mod client;
 mod down;
+mod log;
+mod monitor;
 mod reload;
 mod run;
 mod set;
@@ -11,6 +13,7 @@ mod slave;
 
 use std::{
     io::{self, Write as _},
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
 };
@@ -61,6 +64,10 @@ enum Verb {
     Reload(ReloadArgs),
     /// Show bonds
     Show(ShowArgs),
+    /// Show the last failovers of a bond: what was seen, what was done, and how long it took
+    Log(LogArgs),
+    /// Tell what happens to bonds, as it happens
+    Monitor(MonitorArgs),
     /// Change options of a running bond, or of a slave of it
     Set(SetArgs),
     /// Enslave an interface: it takes the bond's MTU and, by fail_over_mac, its MAC
@@ -86,6 +93,9 @@ struct RunArgs {
     /// Look at links every miimon only; to measure what events are worth
     #[arg(long, hide = true)]
     no_link_events: bool,
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics, too; the control socket always does
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
     /// Attach tc programs as kernels before 6.6 do; to test that
     #[arg(long, hide = true)]
     clsact: bool,
@@ -174,12 +184,38 @@ impl From<DatapathArg> for Datapath {
 struct ShowArgs {
     /// Only this bond
     bond: Option<String>,
-    /// As JSON
+    /// All options, devices, slots, what was found, and the last failover's steps
+    #[arg(short, long, conflicts_with = "proc")]
+    details: bool,
+    /// What xbond counted and dropped, and what the kernel dropped around it
+    #[arg(short, long, conflicts_with = "proc")]
+    statistics: bool,
+    /// As JSON, which always has everything
     #[arg(short, long, conflicts_with = "proc")]
     json: bool,
     /// As the driver prints /proc/net/bonding/BOND
     #[arg(long)]
     proc: bool,
+}
+
+#[derive(Debug, Args)]
+struct LogArgs {
+    bond: String,
+    /// With the steps of each failover, and what was dropped meanwhile
+    #[arg(short, long)]
+    details: bool,
+    /// As JSON, which always has everything
+    #[arg(short, long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct MonitorArgs {
+    /// Only this bond
+    bond: Option<String>,
+    /// A JSON object a line
+    #[arg(short, long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -253,6 +289,8 @@ fn act(verb: Verb) -> anyhow::Result<()> {
         Verb::Add(arguments) => add::add(&arguments),
         Verb::Reload(ReloadArgs {}) => reload::reload(),
         Verb::Show(arguments) => show::show(&arguments),
+        Verb::Log(arguments) => log::log(&arguments),
+        Verb::Monitor(arguments) => monitor::monitor(&arguments),
         Verb::Set(arguments) => set::set(arguments),
         Verb::AddSlave(arguments) => slave::add(arguments),
         Verb::DelSlave(arguments) => slave::delete(&arguments),

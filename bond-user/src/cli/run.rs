@@ -9,7 +9,7 @@ use super::{BondArgs, RunArgs};
 use crate::{
     agent::{self, LinkEventSource, MissingSlaves, RunOptions},
     bond::options::{BondOptions, Unmonitored},
-    config::{BondConfig, Config, Files, Note, Origin, SlaveConfig, Source, Writers},
+    config::{BondConfig, Config, Files, Metrics, Note, Origin, SlaveConfig, Source, Writers},
     sys::dataplane::TcAttach,
 };
 
@@ -25,7 +25,10 @@ pub fn run(arguments: RunArgs) -> Result<()> {
         }
         None => Described::Files(source(Files::Default, &arguments.bonds)),
     };
-    let config = described.read()?;
+    let mut config = described.read()?;
+    if let Some(address) = arguments.metrics {
+        config.metrics = Some(Metrics { address, origin: Origin::Flags });
+    }
     let source = match described {
         Described::Files(source) => Some(source),
         Described::Flags(_) => None,

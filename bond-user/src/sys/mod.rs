@@ -21,6 +21,7 @@ pub mod netlink;
 pub mod netns;
 pub mod offload;
 pub mod probe;
+pub mod softnet;
 pub mod sysctl;
 pub mod sysfs;
 #[cfg(test)]

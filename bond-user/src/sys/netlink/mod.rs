@@ -7,6 +7,7 @@ mod events;
 mod link;
 mod neighbour;
 mod route;
+mod stats;
 
 use std::io;
 
@@ -31,6 +32,7 @@ pub use link::{
     AttachedXdp, In6AddrGenMode, LinkFlags, LinkInfo, LinkLayerType, LinkSetting, OperState, VlanTag, XdpMode,
 };
 pub use route::{Route, Way};
+pub use stats::{CountedLink, QdiscPlace, QdiscStats};
 
 use super::SysError;
 
