@@ -64,11 +64,18 @@ impl LinkWatch {
     }
 
     /// The first time after `start` at which this link was told to have a carrier or not.
-    pub fn wait_for(&self, start: Instant, ifindex: u32, carrier: bool, timeout: Duration) -> Result<Instant> {
+    pub fn wait_for(
+        &self,
+        start: Instant,
+        ifindex: u32,
+        carrier: bool,
+        timeout: Duration,
+    ) -> Result<Instant> {
         let deadline = Instant::now() + timeout;
         let mut told = self.shared.told.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let wanted = |told: &&Told| told.at >= start && told.ifindex == ifindex && told.carrier == carrier;
+            let wanted =
+                |told: &&Told| told.at >= start && told.ifindex == ifindex && told.carrier == carrier;
             if let Some(found) = told.iter().find(wanted) {
                 return Ok(found.at);
             }
@@ -118,12 +125,9 @@ fn hear(socket: &OwnedFd, shared: &Shared) -> Result<()> {
             Ok(_) => {}
             Err(error) => return Err(error).context("cannot wait for link events"),
         }
-        let length = nix::sys::socket::recv(
-            socket.as_raw_fd(),
-            &mut datagram,
-            nix::sys::socket::MsgFlags::empty(),
-        )
-        .context("cannot read link events")?;
+        let length =
+            nix::sys::socket::recv(socket.as_raw_fd(), &mut datagram, nix::sys::socket::MsgFlags::empty())
+                .context("cannot read link events")?;
         let at = Instant::now();
         let mut told = shared.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.extend(read(&datagram[..length]).map(|(ifindex, carrier)| Told { at, ifindex, carrier }));

@@ -96,7 +96,17 @@ impl Account {
         }
         let gaps = gaps(last_sent, arrivals);
         let longest_gap = gaps.iter().map(|gap| gap.length()).max().unwrap_or_default();
-        Self { sent, received, lost: sent - received, duplicated, reordered, longest_gap, gaps, seen, last_sent }
+        Self {
+            sent,
+            received,
+            lost: sent - received,
+            duplicated,
+            reordered,
+            longest_gap,
+            gaps,
+            seen,
+            last_sent,
+        }
     }
 
     /// The longest time without an arrival in which packets were lost; zero if none was, before the last arrival.

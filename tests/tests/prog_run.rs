@@ -5,7 +5,10 @@ mod programs;
 use std::{sync::Arc, time::Duration};
 
 use bond_common::{
-    abi::{BondEntry, FailOverMac, GuardEntry, MAX_TARGETS, ProbeTimes, Rank, SlaveEntry, Slot, Targets},
+    abi::{
+        BondEntry, DeviceHandle, FailOverMac, GuardEntry, LinkQuestion, MAX_TARGETS, ProbeTimes, Rank,
+        SlaveEntry, Slot, Targets,
+    },
     counters::DropReason,
     mac::Mac,
 };
@@ -384,4 +387,34 @@ fn tc_guard() {
 #[test]
 fn xdp_guard() {
     guard_table(Hook::Xdp);
+}
+
+/// Many devices are looked at in one go; more than a frame has room for, too.
+#[test]
+fn devices_are_asked_for_their_links_by_their_handles() {
+    let _bench = Bench::new(Hook::Tc, "links");
+    let reader = DeviceReader::new(&Kernel::read()).unwrap();
+    for device in ["slave0", "wire0", "slave1"] {
+        ip(&["link", "set", device, "up"]);
+    }
+    let handle = |device: &str| reader.read(index(device)).unwrap().handle();
+    let question = |device: &str| LinkQuestion::new(index(device), handle(device));
+    let with_link = |questions: &[LinkQuestion]| reader.with_link(questions).unwrap();
+    assert_eq!(with_link(&[]), []);
+    // The far end of slave1 is down.
+    assert_eq!(with_link(&["slave0", "slave1", "wire0"].map(question)), [true, false, true]);
+    ip(&["link", "set", "wire0", "down"]);
+    assert_eq!(with_link(&["slave0", "wire0"].map(question)), [false, false]);
+    ip(&["link", "set", "wire0", "up"]);
+    let stale = [
+        LinkQuestion::new(index("slave0"), handle("wire0")),
+        LinkQuestion::new(index("slave0"), DeviceHandle::NONE),
+        question("slave0"),
+    ];
+    assert_eq!(with_link(&stale), [false, false, true]);
+
+    let many: Vec<_> = (0..2 * LinkQuestion::MOST + 1).map(|place| ["slave0", "slave1"][place % 2]).collect();
+    let answers = with_link(&many.iter().map(|device| question(device)).collect::<Vec<_>>());
+    let expected: Vec<_> = many.iter().map(|device| *device == "slave0").collect();
+    assert_eq!(answers, expected);
 }

@@ -48,7 +48,9 @@ pub fn scenes(options: &Options) -> Vec<Scene> {
                     },
                     if traffic { "with traffic" } else { "idle" }
                 );
-                scenes.push(Scene::new("announcement", &name, move |row, options| setting.measure(row, options)));
+                scenes.push(Scene::new("announcement", &name, move |row, options| {
+                    setting.measure(row, options)
+                }));
             }
         }
     }
@@ -70,7 +72,8 @@ impl Setting {
         let watch = LinkWatch::start(&lab.host)?;
         let (host, peer) = ((&lab.host, HOST_V4.into()), (&lab.peer, xbond_tests::PEER_V4.into()));
         let traffic = self.traffic.then(|| TwoWay::start(host, peer, RATE)).transpose()?;
-        let ports = [0, 1].map(|index| Capture::start_on(&lab.switch.netns, &xbond_tests::Switch::port(index)));
+        let ports =
+            [0, 1].map(|index| Capture::start_on(&lab.switch.netns, &xbond_tests::Switch::port(index)));
         let [p0, p1] = ports;
         let ports = [p0?, p1?];
 

@@ -51,11 +51,8 @@ pub fn scenes(options: &Options) -> Vec<Scene> {
                         continue;
                     }
                     let setting = Setting { wire, datapath, policy, guard };
-                    let name = format!(
-                        "{}, {policy}, guard {}",
-                        datapath.name(),
-                        if guard { "on" } else { "off" }
-                    );
+                    let name =
+                        format!("{}, {policy}, guard {}", datapath.name(), if guard { "on" } else { "off" });
                     scenes.push(Scene::new(setting.group(), &name, move |row, options| {
                         setting.measure(row, options)
                     }));
@@ -108,7 +105,10 @@ impl Setting {
         let dropped = tx_dropped(&lab)? - dropped_before;
         let log = xbond.stop()?;
         row.number("cuts", cuts.len() as f64);
-        row.number("of them seen by the guard", log.matches("a packet found its carrier gone").count() as f64);
+        row.number(
+            "of them seen by the guard",
+            log.matches("a packet found its carrier gone").count() as f64,
+        );
         self.tell(row, options, [&to_peer, &to_host], &cuts, dropped)
     }
 
@@ -133,7 +133,8 @@ impl Setting {
             })
             .collect();
         let of_phase = |phase: usize| phases.iter().map(|cut| cut[phase]).sum::<u64>() as f64;
-        let is_clean = self.wire == Wire::Tap && self.guard && self.datapath == Datapath::Tc && !options.quick;
+        let is_clean =
+            self.wire == Wire::Tap && self.guard && self.datapath == Datapath::Tc && !options.quick;
 
         for (way, report) in [("out", to_peer), ("in", to_host)] {
             row.number(&format!("{way}: sent"), report.sent as f64);
@@ -160,7 +161,8 @@ impl Setting {
                     }
                 }
             }
-            let gaps: Vec<f64> = windows(cuts, report).map(|window| ms(report.outage_within(window))).collect();
+            let gaps: Vec<f64> =
+                windows(cuts, report).map(|window| ms(report.outage_within(window))).collect();
             row.spread(&format!("{way}: gap"), "ms", &gaps, None);
             if way == "out" {
                 row.distribution("ms", &gaps);

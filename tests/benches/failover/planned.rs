@@ -24,7 +24,8 @@ pub fn scenes(options: &Options) -> Vec<Scene> {
     for datapath in [Datapath::Tc, Datapath::Xdp] {
         for (policy, prearm) in [("none", false), ("active", false), ("follow", true)] {
             let name = format!("{}, {policy}{}", datapath.name(), if prearm { ", prearm" } else { "" });
-            let measure = move |row: &mut Row, options: &Options| switch(row, options, datapath, policy, prearm);
+            let measure =
+                move |row: &mut Row, options: &Options| switch(row, options, datapath, policy, prearm);
             scenes.push(Scene::new("planned switch", &name, measure));
         }
     }
@@ -77,7 +78,10 @@ fn tell(row: &mut Row, options: &Options, reports: &[FlowReport; 2]) -> Result<(
         let holes: Vec<_> = report.holes().collect();
         ensure!(!options.quick || report.lost + report.duplicated == 0, "{way}: {report:?}, holes {holes:?}");
         if report.lost > 0 {
-            eprintln!("{}, {way}: {} lost, refused {}: holes {holes:?}", row.name, report.lost, report.refused);
+            eprintln!(
+                "{}, {way}: {} lost, refused {}: holes {holes:?}",
+                row.name, report.lost, report.refused
+            );
         }
     }
     Ok(())

@@ -13,11 +13,7 @@ pub struct Row {
 
 impl Row {
     pub fn new(group: &str, name: &str) -> Self {
-        Self {
-            group: format!("failover: {group}"),
-            name: name.to_owned(),
-            measured: Measured::default(),
-        }
+        Self { group: format!("failover: {group}"), name: name.to_owned(), measured: Measured::default() }
     }
 
     /// A column with one value.
