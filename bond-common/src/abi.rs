@@ -219,6 +219,44 @@ impl DeviceHandle {
     }
 }
 
+/// A question to the program `device_links`, which stores the answer in it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkQuestion {
+    handle: DeviceHandle,
+    ifindex: u32,
+    /// 1: the device is there and has a link.
+    answer: u32,
+}
+
+impl LinkQuestion {
+    /// How many there are in a frame at most: what the kernel takes for a test run fits into one page.
+    pub const MOST: usize = 128;
+    /// Where `answer` is.
+    pub const ANSWER: usize = core::mem::offset_of!(Self, answer);
+
+    pub const fn new(ifindex: u32, handle: DeviceHandle) -> Self {
+        Self { handle, ifindex, answer: 0 }
+    }
+
+    pub const fn handle(&self) -> DeviceHandle {
+        self.handle
+    }
+
+    pub const fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    /// As it lies in the frame.
+    pub fn bytes(&self) -> [u8; size_of::<Self>()] {
+        let mut bytes = [0; size_of::<Self>()];
+        bytes[..8].copy_from_slice(&self.handle.device.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&self.handle.net.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&self.ifindex.to_ne_bytes());
+        bytes
+    }
+}
+
 /// What the carrier guard goes by, in GUARD at 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -616,6 +654,7 @@ const _: () = {
     assert!(size_of::<ActiveWord>() == 8);
     assert!(size_of::<SlaveEntry>() == 48);
     assert!(size_of::<DeviceState>() == 32);
+    assert!(size_of::<LinkQuestion>() == 24);
     assert!(size_of::<GuardEntry>() == 24);
     assert!(size_of::<Offsets>() == 24);
     assert!(size_of::<BondEntry>() == 3 * 8 + 4 * 4);

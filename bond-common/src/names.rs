@@ -22,6 +22,8 @@ pub const XDP_SLAVE_RX: &str = "xdp_slave_rx";
 pub const TC_HOST_RX: &str = "tc_host_rx";
 /// Run by BPF_PROG_TEST_RUN only: what the kernel knows of a device's link, and the device's address.
 pub const DEVICE_STATE: &str = "device_state";
+/// Likewise: of many devices, whether they have a link.
+pub const DEVICE_LINKS: &str = "device_links";
 
 /// Load-time constants of the programs.
 pub const SLOT: &str = "SLOT";

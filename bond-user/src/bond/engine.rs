@@ -1138,12 +1138,13 @@ impl Engine {
         }
     }
 
-    /// The next PollLinks, one miimon after the last.
+    /// The next PollLinks: whenever the clock shows a multiple of miimon, so that bonds with the same miimon look at
+    /// their links together.
     fn arm_poll(&mut self, now: Time) {
-        let miimon = Time::from_millis(self.options.miimon.into());
-        let wanted = !miimon.is_zero() && self.joined_slaves().next().is_some();
-        let on_time = self.next_poll.map(|last| last.saturating_add(miimon)).filter(|next| *next > now);
-        self.next_poll = wanted.then(|| on_time.unwrap_or(now.saturating_add(miimon)));
+        let miimon = u128::from(self.options.miimon) * 1_000_000;
+        let wanted = miimon > 0 && self.joined_slaves().next().is_some();
+        let next = || (now.as_nanos() / miimon + 1) * miimon;
+        self.next_poll = wanted.then(|| Time::from_nanos(u64::try_from(next()).unwrap_or(u64::MAX)));
     }
 
     /// The ARP monitor begins, with a first step at once, or ends.
