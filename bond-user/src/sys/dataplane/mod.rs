@@ -24,7 +24,7 @@ use aya_log::EbpfLogger;
 use bond_common::{
     abi::{
         ABI_VERSION, ActiveWord, BondEntry, DeviceState, GuardEntry, PORT_STATS, ProbeTimes, Rank,
-        SlaveEntry, Slot, Targets,
+        SlaveEntry, Slot, Targets, WireMacs,
     },
     counters::SlotStats,
     mac::Mac,
@@ -387,6 +387,8 @@ pub struct Maps {
     probes: Mapped<ProbeTimes>,
     targets: Mapped<Targets>,
     guard: Mapped<GuardEntry>,
+    /// [`WireMacs`], word by word.
+    wire_macs: Mapped<u64>,
 }
 
 impl Maps {
@@ -401,6 +403,7 @@ impl Maps {
             probes: mapped(object, names::PROBES, bond_common::abi::MAX_SLAVES)?,
             targets: mapped(object, names::TARGETS, 1)?,
             guard: mapped(object, names::GUARD, 1)?,
+            wire_macs: mapped(object, names::WIRE_MACS, bond_common::abi::MAX_SLAVES)?,
         })
     }
 
@@ -419,6 +422,7 @@ impl Maps {
             probes: mapped_data(word(names::PROBES)?, bond_common::abi::MAX_SLAVES)?,
             targets: mapped_data(word(names::TARGETS)?, 1)?,
             guard: mapped_data(word(names::GUARD)?, 1)?,
+            wire_macs: mapped_data(word(names::WIRE_MACS)?, bond_common::abi::MAX_SLAVES)?,
         })
     }
 
@@ -478,6 +482,7 @@ impl Maps {
 
     pub fn set_slave(&self, slot: Slot, entry: SlaveEntry) {
         self.slaves.store(slot.index(), entry);
+        self.wire_macs.store(slot.index(), WireMacs::word_of(&entry));
     }
 
     pub fn bond(&self) -> BondEntry {
