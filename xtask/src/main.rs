@@ -1,6 +1,7 @@
 //! xbond's own tools. `cargo xtask --help` lists them.
 
 mod bench;
+mod dist;
 mod machine;
 mod parity;
 mod run;
@@ -34,6 +35,8 @@ enum Verb {
     Bench(bench::Arguments),
     /// Compares xbond with the kernel's bonding driver, in an emulated machine whose kernel has it
     Vm(vm::Arguments),
+    /// Makes the Debian package
+    Dist(dist::Arguments),
     /// Checks formatting, lints, who imports whom, that unsafe code is explained, and what docs/PARITY.md names
     Tidy,
 }
@@ -45,6 +48,7 @@ fn main() -> Result<ExitCode> {
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
+        Verb::Dist(arguments) => dist::run(&arguments),
         Verb::Tidy => tidy::run(),
     }
 }

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::{
     AgentError, MissingSlaves,
     bring_up::{self, Machine, Made, Plane},
-    effects::{self, Effect},
+    effects,
     engine::BondId,
     guard::GuardState,
     host::{Host, Queues},
@@ -296,13 +296,9 @@ async fn take_over(
         left: Some((left, founds)),
     };
     let maps = plane.data_plane.maps();
-    let effects = bring_up::start(machine, id, config, plane)?;
+    let (effects, history) = bring_up::start(machine, id, config, plane)?;
     machine.places.link_pins(name);
     info!("{name}: adopted, with {}", join(joined.iter().map(|(name, _)| name.as_str())));
-    // What became of bond0 and of what is above it while nobody looked.
-    for effect in [Effect::HostChanged, Effect::UppersChanged] {
-        let _ = effects.send(effect);
-    }
     if let (Some(bond), Some(mtu)) = (&bond, config.mtu) {
         devices.netlink.set(bond.ifindex, LinkSetting::Mtu(mtu)).await?;
     }
@@ -327,7 +323,7 @@ async fn take_over(
         }
     }
     bring_up::settle(machine, id, &effects).await?;
-    Ok(Made { hook, queues, port: port.name, maps, effects, wanted })
+    Ok(Made { hook, queues, host, port: port.name, maps, effects, wanted, history })
 }
 
 fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {

@@ -24,10 +24,12 @@ use super::{
     AgentError, LinkEventSource, MissingSlaves,
     effects::{self, Effect, Effects, Parts, Wishes},
     engine::{BondId, EngineHandle, Input, Member, Stopping},
+    events::Feed,
     guard::GuardState,
     host::{Host, Queues, port_names},
     places::Places,
     prober::{self, Prober},
+    receipts::{History, Scribe},
     record::{Pair, Record, Shape},
     slaves::Wanted,
 };
@@ -66,6 +68,7 @@ pub struct Machine {
     pub sysfs: Option<Sysfs>,
     pub engine: EngineHandle,
     pub tasks: Tasks,
+    pub feed: Feed,
 }
 
 /// The bonds' tasks, to wait for.
@@ -87,10 +90,12 @@ impl Tasks {
 pub struct Made {
     pub hook: Hook,
     pub queues: Queues,
+    pub host: Host,
     pub port: String,
     pub maps: Arc<Maps>,
     pub effects: mpsc::UnboundedSender<Effect>,
     pub wanted: Vec<Wanted>,
+    pub history: History,
 }
 
 /// A slave that can be enslaved, as it was found.
@@ -177,7 +182,7 @@ pub async fn bring_up(
         record,
         left: None,
     };
-    let sender = start(machine, id, config, plane)?;
+    let (sender, history) = start(machine, id, config, plane)?;
     for note in config.notes.iter().chain(&config.doubts()) {
         info!("{note}");
     }
@@ -200,7 +205,7 @@ pub async fn bring_up(
             config.slaves.iter().map(|slave| Wanted::new(slave.clone(), joined(slave))).collect()
         }
     };
-    Ok(Made { hook, queues, port: side.port_name, maps, effects: sender, wanted })
+    Ok(Made { hook, queues, host: side.host, port: side.port_name, maps, effects: sender, wanted, history })
 }
 
 /// A data plane that is ready for its engine.
@@ -226,7 +231,7 @@ pub fn start(
     id: BondId,
     config: &BondConfig,
     plane: Plane,
-) -> Result<mpsc::UnboundedSender<Effect>, AgentError> {
+) -> Result<(mpsc::UnboundedSender<Effect>, History), AgentError> {
     let Plane { mut data_plane, entry, host, mtu, mac, mac_assigned, options, record, left } = plane;
     watch_data_plane(&config.name, &mut data_plane, (machine.engine.clone(), id));
     let maps = data_plane.maps();
@@ -235,6 +240,9 @@ pub fn start(
     let of =
         prober::Of { id, bond: config.name.clone(), maps: Arc::clone(&maps), engine: machine.engine.clone() };
     let asking = Prober::new(of, host, machine.devices.netlink.clone())?;
+    let run = machine.places.run_of(&config.name);
+    let scribe = Scribe::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps));
+    let history = scribe.history();
     let parts = Parts {
         id,
         bond: config.name.clone(),
@@ -246,8 +254,15 @@ pub fn start(
         mtu,
         engine: machine.engine.clone(),
         record,
+        scribe,
         wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
     };
+    if left.is_some() {
+        // What became of bond0 and of what is above it while nobody looked: the engine may have it announced at once.
+        for effect in [Effect::HostChanged, Effect::UppersChanged] {
+            let _ = sender.send(effect);
+        }
+    }
     let (left, found) = left.unzip();
     let effects = Effects::new(parts, found.unwrap_or_default());
     let bond = NewBond {
@@ -263,7 +278,7 @@ pub fn start(
     tokio::spawn(asking.run(rounds));
     machine.engine.send(Input::Add(Box::new(member)));
     machine.tasks.add(id, tokio::spawn(effects.run(receiver)));
-    Ok(sender)
+    Ok((sender, history))
 }
 
 /// Waits until what the slaves' joining set off is done: the election, the bond's carrier and MAC.

@@ -21,7 +21,7 @@ use super::{
     engine::{BondId, EngineHandle, Input},
     guard::GuardState,
     host::Host,
-    notices,
+    receipts::{Draft, Scribe},
     record::Record,
 };
 use crate::{
@@ -55,6 +55,9 @@ pub enum Effect {
         name: String,
         mac: Option<Mac>,
     },
+    /// The active slave changed; what goes with it follows, up to [`Self::FailedOver`] and the announcement.
+    Failover(Box<Draft>),
+    FailedOver,
     /// A slave's device vanished: what is left of it is taken away.
     Forget {
         slot: Slot,
@@ -157,6 +160,7 @@ pub struct Effects {
     pub mtu: u32,
     pub engine: EngineHandle,
     pub record: Record,
+    scribe: Scribe,
     pub wanted: Wishes,
     slaves: HashMap<Slot, Slave>,
     /// By ifindex.
@@ -185,6 +189,7 @@ pub struct Parts {
     pub mtu: u32,
     pub engine: EngineHandle,
     pub record: Record,
+    pub scribe: Scribe,
     pub wanted: Wishes,
 }
 
@@ -200,8 +205,20 @@ pub struct Wishes {
 impl Effects {
     /// `left` are the slaves that another agent has left, as they were found.
     pub fn new(parts: Parts, left: Vec<(Slot, Found)>) -> Self {
-        let Parts { id, bond, devices, blocking, data_plane, entry, host, mtu, engine, record, wanted } =
-            parts;
+        let Parts {
+            id,
+            bond,
+            devices,
+            blocking,
+            data_plane,
+            entry,
+            host,
+            mtu,
+            engine,
+            record,
+            wanted,
+            scribe,
+        } = parts;
         let further_macs = left.first().map(|(_, found)| found.unicast.clone()).unwrap_or_default();
         let wire_mac = |(slot, _): &(Slot, Found)| data_plane.maps().slave(*slot).wire_mac();
         let prearmed = left.first().filter(|_| wanted.prearm).map(wire_mac);
@@ -216,6 +233,7 @@ impl Effects {
             mtu,
             engine,
             record,
+            scribe,
             wanted,
             slaves: left.into_iter().map(|(slot, found)| (slot, Slave::new(found))).collect(),
             waiting: HashMap::new(),
@@ -232,10 +250,12 @@ impl Effects {
         while let Some(effect) = effects.recv().await {
             match effect {
                 Effect::TearDown { reply } => {
+                    self.scribe.finish();
                     let _ = reply.send(self.tear_down().await);
                     return;
                 }
                 Effect::Keep { reply } => {
+                    self.scribe.finish();
                     self.data_plane.keep();
                     let _ = reply.send(());
                     return;
@@ -249,6 +269,8 @@ impl Effects {
         match effect {
             Effect::Command(command) => self.command(command).await,
             Effect::Enslave { slot, ifindex, name, mac } => self.enslave(slot, ifindex, name, mac).await,
+            Effect::Failover(draft) => self.scribe.begin(*draft),
+            Effect::FailedOver => self.scribe.first_part_done(),
             Effect::Forget { slot } => self.forget(slot),
             Effect::ReadSpeed { slot } => self.read_speed(slot),
             Effect::ReadLinks => self.read_links().await,
@@ -299,24 +321,28 @@ impl Effects {
                 if matches!(notice, Notice::PolicyTurnedActive { .. }) {
                     self.set_entry(self.entry.with_policy(FailOverMac::Active));
                 }
-                notices::log(&self.bond, &notice);
+                self.scribe.notice(&notice);
             }
             Command::Release { slot, mac } => self.release(slot, mac).await,
             Command::SetCarrier(up) => {
                 let answer = self.devices.netlink.set(self.host.port(), LinkSetting::Up(up)).await;
                 self.warn_of(answer.map(drop));
+                self.scribe.carrier(up);
             }
             Command::SetSlaveMac { slot, mac } => {
                 let done = self.set_slave_mac(slot, mac).await;
+                self.scribe.mac_changed();
                 self.engine.event(self.id, Event::SlaveMacSet { slot, mac, done });
             }
             Command::SetBondMac(mac) => {
                 let done = self.set_bond_mac(mac).await;
+                self.scribe.mac_changed();
                 self.engine.event(self.id, Event::BondMacSet { mac, done });
             }
             Command::Announce { slot, mac } => {
                 let answer = self.announce(slot, mac).await;
                 self.warn_of(answer);
+                self.scribe.announced();
                 self.engine.event(self.id, Event::Announced { slot });
             }
             Command::Report { slot, mac } => {
@@ -680,7 +706,7 @@ impl Effects {
     fn warn_of(&self, answer: Result<(), SysError>) {
         match answer {
             // Gone devices are told by link events.
-            Err(error) if !error.is_gone() => warn!("{}: {error}", self.bond),
+            Err(error) if !error.is_gone() => self.scribe.warn(&error.to_string()),
             _ => {}
         }
     }

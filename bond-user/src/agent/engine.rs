@@ -10,7 +10,6 @@ use std::{
         mpsc::{self, RecvTimeoutError},
     },
     thread,
-    time::Duration,
 };
 
 use bond_common::{
@@ -22,14 +21,16 @@ use tokio::sync::{mpsc as tasks, oneshot};
 use super::{
     effects::Effect,
     prober::{self, Round},
+    receipts::{Draft, DropsBefore},
 };
 use crate::{
     bond::{
         Engine, Left, NewBond, Refusal, Time,
-        command::Command,
+        command::{Command, Notice, Seen},
         event::{Duplex, Event, Heard, Link, Speed},
         status::BondStatus,
     },
+    report::moment::monotonic as now,
     sys::{
         dataplane::{DeviceReader, Maps},
         netlink::LinkEvent,
@@ -69,6 +70,10 @@ pub enum Input {
         bond: BondId,
         reply: oneshot::Sender<BondStatus>,
     },
+    /// Is the thread alive?
+    Ping {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// A bond that joins the thread.
@@ -87,7 +92,8 @@ pub struct Member {
 /// How others reach the thread.
 #[derive(Clone)]
 pub struct EngineHandle {
-    inputs: mpsc::Sender<Input>,
+    /// With the time at which it was told.
+    inputs: mpsc::Sender<(Time, Input)>,
 }
 
 /// The thread has ended, which it does only when the agent does.
@@ -108,7 +114,7 @@ impl EngineHandle {
 
     pub fn send(&self, input: Input) {
         // A thread that is gone has nothing left to decide.
-        let _ = self.inputs.send(input);
+        let _ = self.inputs.send((now(), input));
     }
 
     pub fn event(&self, bond: BondId, event: Event) {
@@ -122,18 +128,18 @@ impl EngineHandle {
         answer.await.map_err(|_| Stopping)
     }
 
+    /// True as soon as the thread has come to this question; false if it has ended.
+    pub async fn is_alive(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Ping { reply });
+        answer.await.is_ok()
+    }
+
     pub async fn status(&self, bond: BondId) -> Result<BondStatus, Stopping> {
         let (reply, answer) = oneshot::channel();
         self.send(Input::Status { bond, reply });
         answer.await.map_err(|_| Stopping)
     }
-}
-
-/// CLOCK_MONOTONIC, which is also what bpf_ktime_get_ns tells.
-fn now() -> Time {
-    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
-    // The clock exists on every Linux; zero would only make delays longer.
-    time.map_or(Duration::ZERO, Duration::from)
 }
 
 struct Loop {
@@ -155,10 +161,43 @@ struct Running {
     entries: HashMap<Slot, SlaveEntry>,
     /// What BOND held when it was last looked at.
     bond: BondEntry,
+    pace: Pace,
+    switch: Switched,
+    /// The last store to ACTIVE that the data plane was found to have made.
+    followed: Switched,
+    /// Since when there is no active slave, in drops.
+    none_since: Option<DropsBefore>,
+}
+
+/// When the steps of what is in hand were done, for the receipt of a failover.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// The thread was told, or should have woken up.
+    told: Time,
+    /// The engine was told.
+    handled: Time,
+    decided: Time,
+}
+
+/// A store to ACTIVE, and what led to it: what follows it in the same go may be other events.
+#[derive(Clone, Copy, Debug, Default)]
+struct Switched {
+    pace: Pace,
+    at: Time,
+    generation: u32,
+    by: Writer,
+}
+
+/// Who stored ACTIVE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Writer {
+    #[default]
+    Agent,
+    DataPlane,
 }
 
 impl Loop {
-    fn run(mut self, inputs: &mpsc::Receiver<Input>) {
+    fn run(mut self, inputs: &mpsc::Receiver<(Time, Input)>) {
         loop {
             let next = self.bonds.values().filter_map(|bond| bond.engine.poll_timeout()).min();
             let input = match next {
@@ -172,7 +211,8 @@ impl Loop {
                     Err(_) => return,
                 },
             };
-            if let Some(input) = input {
+            if let Some((told, input)) = input {
+                self.bonds.values_mut().for_each(|bond| bond.pace.told = told);
                 self.take(input);
             }
             self.tick();
@@ -183,7 +223,8 @@ impl Loop {
     fn tick(&mut self) {
         let now = now();
         for bond in self.bonds.values_mut() {
-            if bond.engine.poll_timeout().is_some_and(|due| due <= now) {
+            if let Some(due) = bond.engine.poll_timeout().filter(|due| *due <= now) {
+                bond.pace.told = due;
                 bond.fact(Event::Timeout, self.reader.as_ref());
             }
         }
@@ -209,6 +250,10 @@ impl Loop {
                     prober,
                     host,
                     links,
+                    pace: Pace::default(),
+                    switch: Switched::default(),
+                    followed: Switched::default(),
+                    none_since: None,
                     entries,
                 };
                 running.carry_out(reader);
@@ -226,7 +271,7 @@ impl Loop {
                 // A dropped reply tells the asker that the bond is gone.
                 if let Some(bond) = self.bonds.get_mut(&bond) {
                     bond.follow_data_plane();
-                    let answer = bond.engine.handle(now(), event);
+                    let answer = bond.handle(event);
                     bond.carry_out(reader);
                     let _ = reply.send(answer);
                 }
@@ -249,6 +294,9 @@ impl Loop {
                     bond.fact(Event::Link { slot, link: Link { speed, duplex, ..link } }, reader);
                 }
             }
+            Input::Ping { reply } => {
+                let _ = reply.send(());
+            }
             Input::Status { bond, reply } => {
                 if let Some(bond) = self.bonds.get(&bond) {
                     let _ = reply.send(bond.engine.status());
@@ -269,8 +317,15 @@ impl Running {
             _ => {}
         }
         self.follow_data_plane();
-        let _ = self.engine.handle(now(), event);
+        let _ = self.handle(event);
         self.carry_out(reader);
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Refusal> {
+        self.pace.handled = now();
+        let answer = self.engine.handle(self.pace.handled, event);
+        self.pace.decided = now();
+        answer
     }
 
     /// Tells the engine, before anything else, if the data plane has changed ACTIVE: or its next decision would undo
@@ -286,7 +341,13 @@ impl Running {
         self.word = found;
         self.maps.set_known(found);
         let (active, draining, usable) = (found.active(), found.draining(), found.usable());
-        let _ = self.engine.handle(now(), Event::ActiveChanged { active, draining, usable });
+        let _ = self.handle(Event::ActiveChanged { active, draining, usable });
+        let Pace { handled, decided, .. } = self.pace;
+        // The word is stored a moment before the time is.
+        let at = Time::from_nanos(self.maps.guard().switched_at());
+        let at = if at > self.switch.at { at.min(handled) } else { handled };
+        let pace = Pace { told: at, handled, decided };
+        self.followed = Switched { pace, at, generation: found.generation(), by: Writer::DataPlane };
     }
 
     /// Maps are written by hand in an emergency, and by mistake. What the agent knows is put back.
@@ -410,6 +471,7 @@ impl Running {
 
     /// Does what the engine wants done, until it wants nothing more.
     fn carry_out(&mut self, reader: Option<&DeviceReader>) {
+        let mut has_failed_over = false;
         while let Some(command) = self.engine.poll_command() {
             match command {
                 Command::PollLinks => self.poll_links(reader),
@@ -436,10 +498,22 @@ impl Running {
                         Ok(()) => {
                             self.word = next;
                             self.maps.set_known(next);
+                            let (pace, generation) = (self.pace, next.generation());
+                            self.switch = Switched { pace, at: now(), generation, by: Writer::Agent };
                         }
                         // The data plane was faster. The engine follows, and decides again.
-                        Err(found) => self.active_is(found),
+                        Err(found) => {
+                            self.active_is(found);
+                            self.switch = self.followed;
+                        }
                     }
+                }
+                Command::Notify(notice) => {
+                    if let Some(draft) = self.draft(&notice) {
+                        has_failed_over = true;
+                        let _ = self.effects.send(Effect::Failover(Box::new(draft)));
+                    }
+                    let _ = self.effects.send(Effect::Command(Command::Notify(notice)));
                 }
                 Command::Enslave { slot, mac } => {
                     let joining = self.engine.slaves().find(|slave| slave.slot == slot);
@@ -456,8 +530,7 @@ impl Running {
                         let _ = self.prober.send(prober::Input::Round(round));
                     }
                 }
-                slow @ (Command::Notify(_)
-                | Command::Release { .. }
+                slow @ (Command::Release { .. }
                 | Command::SetCarrier(_)
                 | Command::SetSlaveMac { .. }
                 | Command::SetBondMac(_)
@@ -468,14 +541,47 @@ impl Running {
                 }
             }
         }
+        if has_failed_over {
+            let _ = self.effects.send(Effect::FailedOver);
+        }
         self.inform_guard(reader);
+    }
+
+    /// What is known of a failover here. The switch is made: nothing waits for this.
+    fn draft(&mut self, notice: &Notice) -> Option<Draft> {
+        let Notice::Failover { from, to, reason, seen, chosen } = notice else { return None };
+        let made = if *seen == Seen::Guard { self.followed } else { self.switch };
+        let Switched { pace: Pace { told, handled, decided }, at, generation, by } = made;
+        // Of one that the data plane had made, all that the agent did was to hear.
+        let (seen, switch) = match by {
+            Writer::Agent => (*seen, at.saturating_sub(decided)),
+            Writer::DataPlane => (Seen::Guard, Time::ZERO),
+        };
+        let slots = self.engine.slaves().map(|slave| slave.slot.index() as u32);
+        let now = DropsBefore::read(&self.maps, slots);
+        let before = self.none_since.take().filter(|_| from.is_none()).unwrap_or_else(|| now.clone());
+        self.none_since = to.is_none().then_some(now);
+        Some(Draft {
+            from: from.clone(),
+            to: to.clone(),
+            reason: *reason,
+            seen,
+            chosen: *chosen,
+            detect: handled.saturating_sub(told),
+            decide: decided.saturating_sub(handled),
+            switch,
+            switched: at,
+            generation,
+            before,
+            is_announced: to.is_some() && self.engine.options().num_grat_arp > 0,
+        })
     }
 
     fn read_probes(&mut self) {
         let slaves = self.engine.slaves().filter(|slave| slave.joined);
         let heard = slaves.map(|slave| Heard { slot: slave.slot, times: self.maps.probe_times(slave.slot) });
         let heard = heard.collect();
-        let _ = self.engine.handle(now(), Event::Probes(heard));
+        let _ = self.handle(Event::Probes(heard));
     }
 
     fn read_counters(&mut self, slot: Slot) {

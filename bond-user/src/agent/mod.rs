@@ -6,14 +6,19 @@
 mod access;
 mod adopt;
 mod bring_up;
+mod connections;
 pub mod control;
 mod effects;
 mod engine;
+pub mod events;
 mod guard;
 mod host;
+pub mod kept;
 mod notices;
 pub mod places;
 mod prober;
+mod reading;
+pub mod receipts;
 mod record;
 mod reload;
 mod slaves;
@@ -22,6 +27,7 @@ mod watch;
 use std::{
     collections::BTreeMap,
     io::{self, Write as _},
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
@@ -30,22 +36,25 @@ use std::{
     thread,
 };
 
-use bond_common::abi::{PORT_STATS, Slot};
+use bond_common::abi::{ABI_VERSION, Slot};
 use serde::{Deserialize, Serialize};
 use tokio::{
+    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::{Mutex, mpsc, oneshot},
 };
 use tracing::{info, warn};
 
+pub use self::record::owner_of;
 use self::{
     access::Access,
     bring_up::{Machine, Tasks},
     effects::Effect,
     engine::{BondId, EngineHandle, Input, Stopping},
-    guard::GuardState,
-    host::Queues,
+    events::Feed,
+    host::{Host, Queues},
     places::{PlaceError, Places},
+    receipts::History,
     slaves::Wanted,
 };
 use crate::{
@@ -56,12 +65,15 @@ use crate::{
         status::BondStatus,
     },
     config::{BondConfig, Config, ConfigError, OnExit, Origin, Source, Writers},
-    report::json::{self, Report, Surroundings},
+    report::{
+        event::{BondChange, What},
+        moment::Moment,
+    },
     sys::{
         Devices, SysError, caps,
         dataplane::{DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
         netlink::{LinkEvent, LinkEvents},
-        netns,
+        netns, notify,
         sysfs::Sysfs,
     },
 };
@@ -89,6 +101,10 @@ pub enum AgentError {
     BadRecord { path: PathBuf, problem: String },
     #[error("{0}: no such bond; `xbond show` lists them")]
     NoSuchBond(String),
+    #[error(
+        "{bond}: its maps are of version {found}, this xbond reads {ABI_VERSION}; use the xbond that made them"
+    )]
+    OtherMaps { bond: String, found: u32 },
     #[error("{0}: no agent left a bond of this name behind in this network namespace")]
     NothingLeft(String),
     #[error("{bond} has no slave {slave}; `xbond show {bond}` lists them")]
@@ -135,6 +151,8 @@ pub enum AgentError {
     NoSuchGroup { origin: Origin, group: String, why: &'static str },
     #[error("active_slave is a request, not an option; set it alone")]
     ActiveSlaveAlone,
+    #[error("cannot serve metrics at {address}: {source}; choose another address or port")]
+    Metrics { address: SocketAddr, source: io::Error },
     #[error("{what}: {source}")]
     Io { what: &'static str, source: io::Error },
     #[error("interrupted; everything is as it was")]
@@ -174,6 +192,7 @@ pub struct RunOptions {
 
 /// One agent of one network namespace.
 pub struct Agent {
+    started: Moment,
     machine: Machine,
     bonds: Mutex<BTreeMap<String, Bond>>,
     next_id: AtomicU32,
@@ -233,9 +252,11 @@ struct Bond {
     past: Past,
     hook: Hook,
     queues: Queues,
+    host: Host,
     port: String,
     maps: Arc<Maps>,
     effects: mpsc::UnboundedSender<Effect>,
+    history: History,
     /// The slaves of its file; none of a bond that was made by flags.
     wanted: Vec<Wanted>,
 }
@@ -243,10 +264,12 @@ struct Bond {
 /// Runs an agent until it is told to stop. What needs more than the few capabilities that it keeps is done
 /// before it has threads.
 pub fn run(options: RunOptions) -> Result<(), AgentError> {
+    let started = Moment::now();
     caps::check()?;
     for bond in &options.config.bonds {
         Kernel::check(effects::hook(bond.datapath, bond.port.is_some()))?;
     }
+    let metrics = options.config.metrics.as_ref().map(|metrics| bind_metrics(metrics.address)).transpose()?;
     let cookie = netns::cookie()?;
     let places = Places::of(cookie);
     let _claim = places.claim()?;
@@ -281,9 +304,11 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         let devices = Devices::open()?;
         let tasks = Tasks::default();
         let RunOptions { config, source, writers, link_events, tc_attach: _ } = options;
+        let feed = Feed::new();
         let machine =
-            Machine { places, cookie, kernel, host_reader, devices, link_events, engine, tasks, sysfs };
+            Machine { places, cookie, kernel, host_reader, devices, link_events, engine, tasks, sysfs, feed };
         let agent = Agent {
+            started,
             machine,
             bonds: Mutex::new(BTreeMap::new()),
             next_id: AtomicU32::new(0),
@@ -292,8 +317,18 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             writers,
             access: RwLock::new(access),
         };
-        Arc::new(agent).live(config, link_events, socket).await
+        Arc::new(agent).live(config, link_events, socket, metrics).await
     })
+}
+
+/// Before anything is changed: an address that cannot be had is a mistake.
+fn bind_metrics(address: SocketAddr) -> Result<std::net::TcpListener, AgentError> {
+    let bind = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().map_err(|source| AgentError::Metrics { address, source })
 }
 
 /// Takes down what an agent left behind.
@@ -354,6 +389,7 @@ impl Agent {
         config: Config,
         link_events: LinkEventSource,
         socket: control::Socket,
+        metrics: Option<std::net::TcpListener>,
     ) -> Result<(), AgentError> {
         let io = |what| move |source| AgentError::Io { what, source };
         let mut signals = Signals::listen().map_err(io("cannot listen to signals"))?;
@@ -396,15 +432,28 @@ impl Agent {
             }
         };
         self.machine.places.link_socket();
+        if let Some(listener) = metrics {
+            let listener = TcpListener::from_std(listener).map_err(io("cannot serve metrics"))?;
+            tokio::spawn(control::serve_metrics(listener, Arc::clone(&self)));
+        }
         if let Some(link_events) = link_events {
             tokio::spawn(Arc::clone(&self).follow_links(link_events));
         }
         self.say_ready().await?;
+        notify::ready();
+        if let Some(interval) = notify::watchdog() {
+            let engine = self.machine.engine.clone();
+            tokio::spawn(async move {
+                // Fed by whoever decides: an agent whose engine hangs is started anew.
+                notify::feed(interval, || engine.is_alive()).await;
+            });
+        }
         while signals.next().await == Told::Reload {
             // Beside, so that an end need not wait for this loop.
             let agent = Arc::clone(&self);
             tokio::spawn(async move { agent.reload().await });
         }
+        notify::stopping();
         // Nobody asks any more; what was begun is brought to its end.
         serving.abort();
         self.end(Ending::AsConfigured).await
@@ -512,9 +561,12 @@ impl Agent {
     }
 
     async fn insert(&self, id: BondId, config: BondConfig, made: bring_up::Made, past: Past) {
-        let bring_up::Made { hook, queues, port, maps, effects, wanted } = made;
+        let bring_up::Made { hook, queues, host, port, maps, effects, wanted, history } = made;
         let name = config.name.clone();
-        let bond = Bond { id, config, past, of_files: false, hook, queues, port, maps, effects, wanted };
+        self.machine.feed.tell(&name, What::Bond { change: BondChange::Up });
+        let of_files = false;
+        let bond =
+            Bond { id, config, past, of_files, hook, queues, host, port, maps, effects, history, wanted };
         self.bonds.lock().await.insert(name, bond);
     }
 
@@ -554,6 +606,7 @@ impl Agent {
                 let (reply, kept) = oneshot::channel();
                 let _ = bond.effects.send(Effect::Keep { reply });
                 let _ = kept.await;
+                self.machine.feed.tell(&name, What::Bond { change: BondChange::Kept });
                 info!("{name}: kept; it goes on without an agent");
             } else {
                 answer = answer.and(self.take_down(&name, &bond).await);
@@ -569,24 +622,9 @@ impl Agent {
         let _ = bond.effects.send(Effect::TearDown { reply });
         done.await.map_err(|_| Stopping)??;
         self.machine.places.forget(name);
+        self.machine.feed.tell(name, What::Bond { change: BondChange::Down });
         info!("{name}: down, slaves as they were found");
         Ok(())
-    }
-
-    /// The state of one bond, or of all.
-    pub async fn report(&self, only: Option<&str>) -> Result<Report, AgentError> {
-        let bonds = self.bonds.lock().await;
-        if let Some(name) = only
-            && !bonds.contains_key(name)
-        {
-            return Err(AgentError::NoSuchBond(name.to_owned()));
-        }
-        let mut report = Report { version: json::VERSION, bonds: Vec::new() };
-        for (name, bond) in bonds.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
-            let status = self.machine.engine.status(bond.id).await?;
-            report.bonds.push(bond.report(name, &status, &self.machine.kernel)?);
-        }
-        Ok(report)
     }
 
     /// Changes options of a bond; all of them, or none. Returns what should be known about it.
@@ -615,6 +653,8 @@ impl Agent {
         self.set_options(bond, options).await?;
         for (key, value) in settings {
             info!("{name}: {key}={value}");
+            let (option, value) = (key.clone(), value.clone());
+            self.machine.feed.tell(name, What::Option { slave: None, option, value });
         }
         for note in &notes {
             info!("{name}: {note}");
@@ -683,22 +723,6 @@ enum Adoption {
 enum Past {
     Made,
     Adopted,
-}
-
-impl Bond {
-    fn report(&self, name: &str, status: &BondStatus, kernel: &Kernel) -> Result<json::Bond, AgentError> {
-        let slave_stats = status.slaves.iter().map(|slave| self.maps.stats(slave.slot.into()));
-        let around = Surroundings {
-            name: name.to_owned(),
-            datapath: self.hook.to_string(),
-            port: self.port.clone(),
-            guard: GuardState::new(self.config.guard, kernel, &status.options).to_string(),
-            absent: self.absent(status).map(|wanted| wanted.name().to_owned()).collect(),
-            port_stats: self.maps.stats(PORT_STATS)?,
-            slave_stats: slave_stats.collect::<Result<_, _>>()?,
-        };
-        Ok(json::Bond::new(status, around))
-    }
 }
 
 fn slot_of(bond: &str, status: &BondStatus, slave: &str) -> Result<Slot, AgentError> {

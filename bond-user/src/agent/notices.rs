@@ -1,64 +1,99 @@
-//! What the engine wants said, as lines of the log.
+//! What the engine wants said, as lines of the log and as events.
 
 use tracing::{info, warn};
 
 use crate::{
-    bond::command::{Notice, Reason},
-    report::text,
+    bond::{command::Notice, status::MiiStatus},
+    report::{
+        event::{SlaveChange, What},
+        text,
+    },
 };
 
 /// One line, INFO; WARN where someone should act.
 pub fn log(bond: &str, notice: &Notice) {
+    match sentence(notice) {
+        (Weight::Info, sentence) => info!("{bond}: {sentence}"),
+        (Weight::Warning, sentence) => warn!("{bond}: {sentence}"),
+    }
+}
+
+/// The event that tells it; none where something else does: a failover's receipt.
+pub fn event(notice: &Notice) -> Option<What> {
+    let link = |slave: &str, status: MiiStatus, delay_ms| {
+        Some(What::Link { slave: slave.to_owned(), mii_status: status.to_string(), delay_ms })
+    };
+    let change = |slave: &str, change| Some(What::Slave { slave: slave.to_owned(), change });
     match notice {
-        Notice::Failover { from, to: Some(to), reason } => match from {
-            Some(from) => info!("{bond}: active slave {to} instead of {from}: {}", why(*reason)),
-            None => info!("{bond}: active slave {to}: {}", why(*reason)),
-        },
-        Notice::Failover { from, to: None, reason } => {
-            let from = from.as_deref().unwrap_or("none");
-            warn!("{bond}: no active slave instead of {from}: {}, and no other is up", why(*reason));
-        }
+        Notice::Failover { .. } => None,
         Notice::LinkDelayed { slave, up: false, delay_ms } => {
-            info!("{bond}: {slave}: link down; disabled if it stays down for {delay_ms} ms");
+            link(slave, MiiStatus::GoingDown, Some(*delay_ms))
         }
         Notice::LinkDelayed { slave, up: true, delay_ms } => {
-            info!("{bond}: {slave}: link up; enabled if it stays up for {delay_ms} ms");
+            link(slave, MiiStatus::GoingBack, Some(*delay_ms))
         }
-        Notice::LinkChanged { slave, up } => info!("{bond}: {slave}: link {}", up_or_down(*up)),
-        Notice::Enslaved { slave, up } => info!("{bond}: {slave}: enslaved, link {}", up_or_down(*up)),
-        Notice::Released { slave } => info!("{bond}: {slave}: released"),
+        Notice::LinkChanged { slave, up: false } => link(slave, MiiStatus::Down, None),
+        Notice::LinkChanged { slave, up: true } => link(slave, MiiStatus::Up, None),
+        Notice::Enslaved { slave, up: _ } => change(slave, SlaveChange::Joined),
+        Notice::Released { slave } => change(slave, SlaveChange::Left),
+        Notice::PolicyTurnedActive { .. }
+        | Notice::DuplicateMacReplaced { .. }
+        | Notice::MacRefused { .. }
+        | Notice::Unheard { .. }
+        | Notice::HeardAgain { .. }
+        | Notice::ReleasedMacInUse { .. } => Some(match sentence(notice) {
+            (Weight::Info, text) => What::Note { text },
+            (Weight::Warning, text) => What::Warning { text },
+        }),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    Info,
+    /// Someone should act.
+    Warning,
+}
+
+fn sentence(notice: &Notice) -> (Weight, String) {
+    use Weight::{Info, Warning};
+    match notice {
+        Notice::Failover { from, to: Some(to), reason, .. } => {
+            let instead = from.as_ref().map(|from| format!(" instead of {from}")).unwrap_or_default();
+            (Info, format!("active slave {to}{instead}: {}", text::why(*reason)))
+        }
+        Notice::Failover { from, to: None, reason, .. } => {
+            let from = from.as_deref().unwrap_or("none");
+            let why = text::why(*reason);
+            (Warning, format!("no active slave instead of {from}: {why}, and no other is up"))
+        }
+        Notice::LinkDelayed { slave, up: false, delay_ms } => {
+            (Info, format!("{slave}: link down; disabled if it stays down for {delay_ms} ms"))
+        }
+        Notice::LinkDelayed { slave, up: true, delay_ms } => {
+            (Info, format!("{slave}: link up; enabled if it stays up for {delay_ms} ms"))
+        }
+        Notice::LinkChanged { slave, up } => (Info, format!("{slave}: link {}", up_or_down(*up))),
+        Notice::Enslaved { slave, up } => (Info, format!("{slave}: enslaved, link {}", up_or_down(*up))),
+        Notice::Released { slave } => (Info, format!("{slave}: released")),
         Notice::PolicyTurnedActive { slave } => {
-            warn!("{bond}: {slave}: cannot change its MAC; fail_over_mac is active now");
+            (Warning, format!("{slave}: cannot change its MAC; fail_over_mac is active now"))
         }
         Notice::DuplicateMacReplaced { slave, mac } => {
-            warn!("{bond}: {slave}: wore a MAC that the bond uses; it gets {mac}");
+            (Warning, format!("{slave}: wore a MAC that the bond uses; it gets {mac}"))
         }
         Notice::MacRefused { interface, mac } => {
-            warn!("{bond}: {interface}: does not take the MAC {mac}");
+            (Warning, format!("{interface}: does not take the MAC {mac}"))
         }
-        Notice::Unheard { slave, sent } => warn!("{bond}: {}", text::unheard(slave, *sent)),
-        Notice::HeardAgain { slave } => info!("{bond}: {slave}: receives unicast now"),
+        Notice::Unheard { slave, sent } => (Warning, text::unheard(slave, *sent)),
+        Notice::HeardAgain { slave } => (Info, format!("{slave}: receives unicast now")),
         Notice::ReleasedMacInUse { slave, mac } => {
-            warn!(
-                "{bond}: {slave}: released with the MAC {mac}, which is still in use in the bond; \
-                 set another one before using it"
-            );
+            let what = format!("{slave}: released with the MAC {mac}, which is still in use in the bond");
+            (Warning, format!("{what}; set another one before using it"))
         }
     }
 }
 
 fn up_or_down(up: bool) -> &'static str {
     if up { "up" } else { "down" }
-}
-
-fn why(reason: Reason) -> &'static str {
-    match reason {
-        Reason::LinkFailed => "its link failed",
-        Reason::CarrierGuard => "a packet found its carrier gone",
-        Reason::LinkRecovered => "a link came back",
-        Reason::Left => "it left the bond",
-        Reason::Joined => "a slave joined",
-        Reason::Requested => "asked for by hand",
-        Reason::OptionChanged => "an option changed",
-    }
 }

@@ -23,6 +23,7 @@ use crate::{
         status::{BondStatus, SlaveStatus},
     },
     config::SlaveConfig,
+    report::event::What,
     sys::netlink::{LinkEvent, LinkInfo},
 };
 
@@ -177,6 +178,8 @@ impl Agent {
         self.machine.engine.request(bond.id, Event::SetSlaveOptions { slot, options }).await??;
         for (key, value) in settings {
             info!("{name}: {slave}: {key}={value}");
+            let (slave, option, value) = (Some(slave.to_owned()), key.clone(), value.clone());
+            self.machine.feed.tell(name, What::Option { slave, option, value });
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What the engine asks for.
 
 use bond_common::{abi::Slot, mac::Mac};
+use serde::{Deserialize, Serialize};
 
 /// Something to be done. Commands are executed in order and are idempotent: each says how things shall be.
 /// The first group is done at once, by whoever calls the engine; the second may take its time, runs beside
@@ -57,6 +58,9 @@ pub enum Notice {
         from: Option<String>,
         to: Option<String>,
         reason: Reason,
+        seen: Seen,
+        /// None where nobody could be chosen.
+        chosen: Option<Chosen>,
     },
     /// A link went down or came back, and nothing is done about it for so long (milliseconds).
     LinkDelayed {
@@ -108,7 +112,8 @@ pub enum Notice {
 }
 
 /// Why another slave became active.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The active slave's link failed.
     LinkFailed,
@@ -124,4 +129,60 @@ pub enum Reason {
     Requested,
     /// An option changed: `primary`, `primary_reselect`, `prio`, or `active_slave` was cleared.
     OptionChanged,
+}
+
+impl Reason {
+    pub const ALL: [Self; 7] = [
+        Self::LinkFailed,
+        Self::CarrierGuard,
+        Self::LinkRecovered,
+        Self::Left,
+        Self::Joined,
+        Self::Requested,
+        Self::OptionChanged,
+    ];
+}
+
+/// What showed that another slave has to be active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seen {
+    /// A netlink event of a slave.
+    LinkEvent,
+    /// A look at the links, made every `miimon`.
+    Miimon,
+    /// `updelay` or `downdelay` ran out.
+    Delay,
+    /// A step of the ARP monitor, made every `arp_interval`.
+    ArpMonitor,
+    /// Somebody asked for it, or for what it follows from.
+    Request,
+    SlaveJoined,
+    SlaveLeft,
+    /// The data plane's guard found the active slave's device dead, and had switched already.
+    Guard,
+}
+
+/// Why this slave was chosen, and no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Chosen {
+    /// It is the primary.
+    Primary,
+    /// Its prio is the highest of those that are up, or it is the first of these.
+    Prio,
+    /// It is the first in enslave order of those that are up, and no prio says otherwise.
+    FirstEnslaved,
+    /// No other is up.
+    OnlyOneUp,
+    /// It is faster than the active slave, which primary_reselect=better asks for.
+    Better,
+    /// Nothing is up: of those in updelay it has the least left, and is used early.
+    UsedEarly,
+    /// It was active, and nothing is better.
+    Kept,
+    /// Somebody named it.
+    ByHand,
+    /// The data plane's guard took the first of its rank that was alive.
+    Guard,
 }

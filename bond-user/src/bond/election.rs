@@ -4,6 +4,7 @@ use bond_common::abi::Slot;
 
 use super::{
     Time,
+    command::Chosen,
     event::{Duplex, Speed},
     link::LinkState,
     options::PrimaryReselect,
@@ -17,6 +18,13 @@ pub struct Candidate {
     pub prio: i32,
     pub speed: Speed,
     pub duplex: Duplex,
+}
+
+/// The outcome of an election.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    pub slot: Slot,
+    pub why: Chosen,
 }
 
 /// An election: who stands, and by which rules.
@@ -36,34 +44,50 @@ pub struct Election<'a> {
 impl Election<'_> {
     /// The slave that shall be active, None if none can be (`bond_find_best_slave`). One in updelay that is
     /// elected, because nothing else is up, is up from then on (`bond_change_active_slave`).
-    pub fn best(&self) -> Option<Slot> {
-        self.primary_or_current().or_else(|| self.first_up()).or_else(|| self.soonest_back())
+    pub fn best(&self) -> Option<Choice> {
+        self.primary_or_current().or_else(|| self.soonest_back())
     }
 
-    /// `bond_choose_primary_or_current`
-    fn primary_or_current(&self) -> Option<Slot> {
+    /// `bond_choose_primary_or_current`. None if nothing is up.
+    fn primary_or_current(&self) -> Option<Choice> {
         let current = self.up(self.current);
         let Some(primary) = self.up(self.primary) else {
-            let challenger = self.highest_prio().filter(|best| Some(best.slot) != self.current);
-            return match challenger {
-                Some(challenger) => Some(self.reselect(challenger, current)),
-                None => current.map(|current| current.slot),
+            let best = self.highest_prio()?;
+            return match self.up(self.current) {
+                Some(current) if current.slot == best.slot => Some(kept(current)),
+                current => Some(self.reselect(best, self.merit(best), current)),
             };
         };
-        if self.force_primary { Some(primary.slot) } else { Some(self.reselect(primary, current)) }
+        if self.force_primary {
+            return Some(Choice { slot: primary.slot, why: Chosen::Primary });
+        }
+        Some(self.reselect(primary, Chosen::Primary, current))
     }
 
-    /// Whether the challenger takes over from the current slave, if that is up.
-    fn reselect(&self, challenger: &Candidate, current: Option<&Candidate>) -> Slot {
-        let Some(current) = current else { return challenger.slot };
-        let takes_over = match self.reselect {
-            PrimaryReselect::Always => true,
-            PrimaryReselect::Better => {
-                (challenger.speed, challenger.duplex) > (current.speed, current.duplex)
-            }
-            PrimaryReselect::Failure => false,
-        };
-        if takes_over { challenger.slot } else { current.slot }
+    /// The challenger, who has this merit, or the current slave, if that is up and does not yield.
+    fn reselect(&self, challenger: &Candidate, merit: Chosen, current: Option<&Candidate>) -> Choice {
+        let challenging = |why| Choice { slot: challenger.slot, why };
+        let Some(current) = current else { return challenging(merit) };
+        let is_better = (challenger.speed, challenger.duplex) > (current.speed, current.duplex);
+        match self.reselect {
+            PrimaryReselect::Always => challenging(merit),
+            PrimaryReselect::Better if is_better => challenging(Chosen::Better),
+            PrimaryReselect::Better | PrimaryReselect::Failure => kept(current),
+        }
+    }
+
+    /// What puts [`Self::highest_prio`] before the others that are up.
+    fn merit(&self, best: &Candidate) -> Chosen {
+        let up = || self.candidates.iter().filter(|slave| slave.state.is_up());
+        let mut others = up().filter(|slave| slave.slot != best.slot).peekable();
+        if others.peek().is_none() {
+            return Chosen::OnlyOneUp;
+        }
+        let is_first = up().next().is_some_and(|first| first.slot == best.slot);
+        if is_first && others.any(|slave| slave.prio == best.prio) {
+            return Chosen::FirstEnslaved;
+        }
+        Chosen::Prio
     }
 
     /// The slave that is up with the highest prio, the first of equals.
@@ -74,12 +98,8 @@ impl Election<'_> {
             .reduce(|best, slave| if slave.prio > best.prio { slave } else { best })
     }
 
-    fn first_up(&self) -> Option<Slot> {
-        self.candidates.iter().find(|slave| slave.state.is_up()).map(|slave| slave.slot)
-    }
-
     /// The slave in updelay that has the least of it left, the first of equals.
-    fn soonest_back(&self) -> Option<Slot> {
+    fn soonest_back(&self) -> Option<Choice> {
         let left = |slave: &Candidate| -> Option<(Time, Slot)> {
             match slave.state {
                 LinkState::GoingBack { until } => Some((until, slave.slot)),
@@ -91,12 +111,17 @@ impl Election<'_> {
                 | LinkState::Unanswered => None,
             }
         };
-        self.candidates.iter().filter_map(left).min_by_key(|(until, _)| *until).map(|(_, slot)| slot)
+        let soonest = self.candidates.iter().filter_map(left).min_by_key(|(until, _)| *until);
+        soonest.map(|(_, slot)| Choice { slot, why: Chosen::UsedEarly })
     }
 
     fn up(&self, slot: Option<Slot>) -> Option<&Candidate> {
         self.candidates.iter().find(|slave| Some(slave.slot) == slot && slave.state.is_up())
     }
+}
+
+fn kept(current: &Candidate) -> Choice {
+    Choice { slot: current.slot, why: Chosen::Kept }
 }
 
 #[cfg(test)]
@@ -128,7 +153,7 @@ mod tests {
     ) -> Option<u8> {
         let (current, primary) = (current.map(slot), primary.map(slot));
         let election = Election { candidates, current, primary, force_primary: false, reselect };
-        election.best().map(|slot| slot.index() as u8)
+        election.best().map(|choice| choice.slot.index() as u8)
     }
 
     #[test]
@@ -216,8 +241,9 @@ mod tests {
                 let (current, primary) = (Some(slot(0)), Some(slot(1)));
                 Election { candidates, current, primary, force_primary: true, reselect }.best()
             };
-            assert_eq!(run([Up, Up]), Some(slot(1)), "{reselect:?}");
-            assert_eq!(run([Up, Down]), Some(slot(0)), "{reselect:?}");
+            let choice = |index, why| Some(Choice { slot: slot(index), why });
+            assert_eq!(run([Up, Up]), choice(1, Chosen::Primary), "{reselect:?}");
+            assert_eq!(run([Up, Down]), choice(0, Chosen::Kept), "{reselect:?}");
         }
     }
 
@@ -236,5 +262,45 @@ mod tests {
         slaves[2].prio = -5;
         slaves[0].state = Up;
         assert_eq!(best(&slaves, Some(2), None, Always), Some(0), "a negative prio is lower than none");
+    }
+
+    #[test]
+    fn an_election_says_why() {
+        #[rustfmt::skip]
+        let table = [
+            // states and prios                      current  primary  reselect  chosen
+            ([(Up, 0), (Up, 0), (Up, 0)],            None,    None,    Always,   Some((0, Chosen::FirstEnslaved))),
+            ([(Up, 0), (Up, 0), (Up, 0)],            Some(1), None,    Failure,  Some((1, Chosen::Kept))),
+            ([(Up, 0), (Up, 0), (Up, 0)],            Some(0), None,    Always,   Some((0, Chosen::Kept))),
+            ([(Down, 0), (Up, 0), (Down, 0)],        Some(0), None,    Always,   Some((1, Chosen::OnlyOneUp))),
+            ([(Down, 0), (Up, 0), (Up, 0)],          Some(0), None,    Always,   Some((1, Chosen::FirstEnslaved))),
+            ([(Down, 9), (Up, 0), (Up, 5)],          Some(0), None,    Always,   Some((2, Chosen::Prio))),
+            // The first of those with the highest prio; the first of all, with the highest alone.
+            ([(Up, 0), (Up, 5), (Up, 5)],            None,    None,    Always,   Some((1, Chosen::Prio))),
+            ([(Up, 5), (Up, 0), (Up, 0)],            None,    None,    Always,   Some((0, Chosen::Prio))),
+            ([(Up, 0), (Up, 0), (Up, -5)],           None,    None,    Always,   Some((0, Chosen::FirstEnslaved))),
+            ([(Up, 0), (Up, 5), (Up, 0)],            Some(0), None,    Failure,  Some((0, Chosen::Kept))),
+            ([(Up, 0), (Up, 5), (Up, 0)],            Some(2), Some(0), Always,   Some((0, Chosen::Primary))),
+            ([(Up, 0), (Down, 0), (Down, 0)],        None,    Some(0), Failure,  Some((0, Chosen::Primary))),
+            ([(Up, 0), (Up, 0), (Down, 0)],          Some(1), Some(0), Failure,  Some((1, Chosen::Kept))),
+            ([(BACK_LATE, 9), (BACK_SOON, 0), (Down, 0)], None, Some(0), Always, Some((1, Chosen::UsedEarly))),
+            ([(Down, 0), (FAILING, 0), (Down, 0)],   Some(1), None,    Always,   None),
+        ];
+        for (states, current, primary, reselect, expected) in table {
+            let mut candidates = slaves(states.map(|(state, _)| state));
+            for (candidate, (_, prio)) in candidates.iter_mut().zip(states) {
+                candidate.prio = prio;
+            }
+            let (current, primary) = (current.map(slot), primary.map(slot));
+            let election =
+                Election { candidates: &candidates, current, primary, force_primary: false, reselect };
+            let expected = expected.map(|(index, why)| Choice { slot: slot(index), why });
+            assert_eq!(election.best(), expected, "{states:?} {current:?} {primary:?} {reselect:?}");
+        }
+        let mut slaves = slaves([Up, Up, Down]);
+        slaves[1].speed = Speed(10_000);
+        let (candidates, current, primary) = (&slaves[..], Some(slot(0)), Some(slot(1)));
+        let election = Election { candidates, current, primary, force_primary: false, reselect: Better };
+        assert_eq!(election.best(), Some(Choice { slot: slot(1), why: Chosen::Better }));
     }
 }

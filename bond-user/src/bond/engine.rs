@@ -12,8 +12,8 @@ use super::{
     Time,
     announce::{self, Announcements, Rounds},
     arp_monitor::{self, Monitor, Path, Patience, Proposal, Standing},
-    command::{Command, Notice, Reason},
-    election::{Candidate, Election},
+    command::{Chosen, Command, Notice, Reason, Seen},
+    election::{Candidate, Choice, Election},
     event::{Event, Heard, Link, NewSlave},
     link::{LinkState, Monitoring},
     mac_plan::{self, AtEnslave, MadeUpMacs, TrackedMac, Wearer},
@@ -149,6 +149,8 @@ pub struct Engine {
     published: Published,
     outbox: Outbox,
     commands: VecDeque<Command>,
+    /// What the event in hand is, to whoever asks why another slave is active.
+    seen: Seen,
 }
 
 #[derive(Clone, Debug)]
@@ -255,6 +257,7 @@ impl Engine {
             published: Published::default(),
             outbox: Outbox::default(),
             commands: VecDeque::new(),
+            seen: Seen::Request,
         }
     }
 
@@ -288,8 +291,15 @@ impl Engine {
         if engine.active.is_some() && engine.active != known_active {
             let name = |slot: Option<Slot>| slot.and_then(|slot| engine.name_of(slot));
             let (from, to) = (name(known_active), name(active));
-            engine.outbox.notices.push(Notice::Failover { from, to, reason: Reason::CarrierGuard });
+            engine.outbox.notices.push(Notice::Failover {
+                from,
+                to,
+                reason: Reason::CarrierGuard,
+                seen: Seen::Guard,
+                chosen: Some(Chosen::Guard),
+            });
         }
+        engine.seen = Seen::Miimon;
         engine.use_early(engine.active);
         engine.arm_poll(now);
         engine.start_arp(now);
@@ -316,6 +326,7 @@ impl Engine {
     /// Takes notice of an event. Only requests are refused, and then nothing has changed. A fact about a slot
     /// that has no slave (any more) is ignored: answers may be late.
     pub fn handle(&mut self, now: Time, event: Event) -> Result<(), Refusal> {
+        self.seen = seen(&event);
         match event {
             Event::Timeout => self.timeout(now),
             Event::Join(new) => self.join(now, new)?,
@@ -408,6 +419,27 @@ impl Engine {
         let mut slaves: Vec<&Slave> = self.joined_slaves().collect();
         slaves.sort_by_key(|slave| (Some(slave.slot) != primary, std::cmp::Reverse(slave.options.prio)));
         slaves.into_iter().map(|slave| slave.slot).collect()
+    }
+}
+
+fn seen(event: &Event) -> Seen {
+    match event {
+        Event::Timeout => Seen::Delay,
+        Event::Link { .. } | Event::Renamed { .. } => Seen::LinkEvent,
+        Event::Links(_) => Seen::Miimon,
+        Event::ActiveChanged { .. } => Seen::Guard,
+        Event::Probes(_) | Event::Probed { .. } => Seen::ArpMonitor,
+        Event::Join(_) | Event::Joined { .. } | Event::JoinFailed { .. } => Seen::SlaveJoined,
+        Event::Leave { .. } | Event::Gone { .. } => Seen::SlaveLeft,
+        Event::SetOptions(_)
+        | Event::SetSlaveOptions { .. }
+        | Event::SetActiveSlave(_)
+        // Answers make nobody active.
+        | Event::SlaveMacSet { .. }
+        | Event::BondMacSet { .. }
+        | Event::Announced { .. }
+        | Event::Counters { .. }
+        | Event::NeighboursAsked(_) => Seen::Request,
     }
 }
 
@@ -611,7 +643,8 @@ impl Engine {
         if let Some(slave) = self.slave_mut(new) {
             slave.link.up = true;
         }
-        self.change_active(now, from, Some(new), Reason::CarrierGuard);
+        let choice = Choice { slot: new, why: Chosen::Guard };
+        self.change_active(now, from, Some(choice), Reason::CarrierGuard);
     }
 
     fn set_options(&mut self, now: Time, options: BondOptions) -> Result<(), Refusal> {
@@ -688,7 +721,8 @@ impl Engine {
             return Err(Refusal::NoActiveSlave { name: slave.name.clone() });
         }
         let from = self.active.and_then(|active| self.name_of(active));
-        self.change_active(now, from, Some(slot), Reason::Requested);
+        let chosen = Choice { slot, why: Chosen::ByHand };
+        self.change_active(now, from, Some(chosen), Reason::Requested);
         Ok(())
     }
 
@@ -955,13 +989,13 @@ impl Engine {
 
     fn elect_from(&mut self, now: Time, current: Option<Slot>, reason: Reason) {
         let best = self.best_slave(current);
-        if best != self.active {
+        if best.map(|best| best.slot) != self.active {
             let from = self.active.and_then(|active| self.name_of(active));
             self.change_active(now, from, best, reason);
         }
     }
 
-    fn best_slave(&mut self, current: Option<Slot>) -> Option<Slot> {
+    fn best_slave(&mut self, current: Option<Slot>) -> Option<Choice> {
         let candidates: Vec<Candidate> = self.joined_slaves().map(Slave::candidate).collect();
         let primary = self.primary();
         let election = Election {
@@ -972,16 +1006,18 @@ impl Engine {
             reselect: self.options.primary_reselect,
         };
         let best = election.best();
-        self.force_primary &= best != primary;
+        self.force_primary &= best.map(|best| best.slot) != primary;
         best
     }
 
     /// `bond_change_active_slave`. The old active may have left already, so its name is given.
-    fn change_active(&mut self, now: Time, from: Option<String>, new: Option<Slot>, reason: Reason) {
+    fn change_active(&mut self, now: Time, from: Option<String>, choice: Option<Choice>, reason: Reason) {
+        let new = choice.map(|choice| choice.slot);
         let old = std::mem::replace(&mut self.active, new);
         self.use_early(new);
         let to = new.and_then(|slot| self.name_of(slot));
-        self.outbox.notices.push(Notice::Failover { from, to, reason });
+        let (seen, chosen) = (self.seen, choice.map(|choice| choice.why));
+        self.outbox.notices.push(Notice::Failover { from, to, reason, seen, chosen });
         self.drain = None;
         self.hearing = None;
         self.arp.turn = None;

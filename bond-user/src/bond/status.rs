@@ -67,6 +67,10 @@ pub enum MiiStatus {
     GoingBack,
 }
 
+impl MiiStatus {
+    pub const ALL: [Self; 4] = [Self::Up, Self::GoingDown, Self::Down, Self::GoingBack];
+}
+
 impl fmt::Display for MiiStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -7,7 +7,11 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Method, Request, body::Bytes, client::conn::http1};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
@@ -64,6 +68,51 @@ pub fn request<T: DeserializeOwned>(
 pub struct NoAgent;
 
 async fn send<T: DeserializeOwned>(method: Method, path: &str, body: Option<serde_json::Value>) -> Result<T> {
+    let response = ask(method, path, body).await?;
+    let status = response.status();
+    let bytes = whole(response).await?;
+    if status.is_success() {
+        return serde_json::from_slice(&bytes).context("the agent's answer is of another version");
+    }
+    Err(failure(status, &bytes))
+}
+
+/// The lines of an answer that goes on.
+pub async fn lines(path: &str) -> Result<Lines> {
+    let response = ask(Method::GET, path, None).await?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(Lines { body: response.into_body(), read: Vec::new() });
+    }
+    Err(failure(status, &whole(response).await?))
+}
+
+pub struct Lines {
+    body: Incoming,
+    read: Vec<u8>,
+}
+
+impl Lines {
+    /// The next line, without its end. None at the end of the answer, however it came about; part of a line is
+    /// none.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let rest = self.read.split_off(end + 1);
+                let mut line = std::mem::replace(&mut self.read, rest);
+                line.pop();
+                return Ok(Some(line));
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => self.read.extend(frame.data_ref().into_iter().flatten()),
+                // An agent that ends does not take leave.
+                Some(Err(_)) | None => return Ok(None),
+            }
+        }
+    }
+}
+
+async fn ask(method: Method, path: &str, body: Option<serde_json::Value>) -> Result<Response<Incoming>> {
     let socket = Places::of(netns::cookie()?).socket();
     let stream = match UnixStream::connect(&socket).await {
         Ok(stream) => stream,
@@ -86,18 +135,20 @@ async fn send<T: DeserializeOwned>(method: Method, path: &str, body: Option<serd
         .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body)))?;
     let response = sender.send_request(request).await;
-    let response = response.map_err(|error| anyhow!("the agent did not answer: {error}"))?;
-    let status = response.status();
+    response.map_err(|error| anyhow!("the agent did not answer: {error}"))
+}
+
+async fn whole(response: Response<Incoming>) -> Result<Bytes> {
     let body = response.into_body().collect().await;
-    let bytes = body.map_err(|error| anyhow!("the agent's answer broke off: {error}"))?.to_bytes();
-    if status.is_success() {
-        return serde_json::from_slice(&bytes).context("the agent's answer is of another version");
-    }
-    match serde_json::from_slice::<Failure>(&bytes) {
+    Ok(body.map_err(|error| anyhow!("the agent's answer broke off: {error}"))?.to_bytes())
+}
+
+fn failure(status: StatusCode, body: &[u8]) -> anyhow::Error {
+    match serde_json::from_slice::<Failure>(body) {
         Ok(failure) => {
             print(&failure.changes);
-            bail!("{}", failure.error)
+            anyhow!("{}", failure.error)
         }
-        Err(_) => bail!("the agent answered {status}"),
+        Err(_) => anyhow!("the agent answered {status}"),
     }
 }

@@ -1,16 +1,25 @@
 //! The command line: all its types here, one file per verb.
 
 mod add;
+mod check;
 mod client;
+mod completions;
+mod doctor;
 mod down;
+mod import;
+mod log;
+mod man;
+mod monitor;
 mod reload;
 mod run;
 mod set;
 mod show;
 mod slave;
+mod traffic;
 
 use std::{
     io::{self, Write as _},
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
 };
@@ -20,7 +29,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::{
-    config::{Datapath, Guard},
+    config::{Datapath, Guard, OnExit},
     sys::netns,
 };
 
@@ -61,6 +70,10 @@ enum Verb {
     Reload(ReloadArgs),
     /// Show bonds
     Show(ShowArgs),
+    /// Show the last failovers of a bond: what was seen, what was done, and how long it took
+    Log(LogArgs),
+    /// Tell what happens to bonds, as it happens
+    Monitor(MonitorArgs),
     /// Change options of a running bond, or of a slave of it
     Set(SetArgs),
     /// Enslave an interface: it takes the bond's MTU and, by fail_over_mac, its MAC
@@ -74,6 +87,16 @@ enum Verb {
     DelSlave(DelSlaveArgs),
     /// Take a bond down: its slaves are as they were found
     Down(DownArgs),
+    /// Read configurations, and tell what in them will not be as it reads
+    Check(CheckArgs),
+    /// Print a TOML file of the bonds that there are, and say what of them has no equivalent
+    Import(ImportArgs),
+    /// Tell whether this machine and its NICs can do it, and what stands in the way; nothing is changed
+    Doctor(DoctorArgs),
+    /// Print the manual page, or that of a verb, as roff: xbond man | man -l -
+    Man(ManArgs),
+    /// Print what a shell needs to complete this command line
+    Completions(CompletionsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +109,9 @@ struct RunArgs {
     /// Look at links every miimon only; to measure what events are worth
     #[arg(long, hide = true)]
     no_link_events: bool,
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics, too; the control socket always does
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
     /// Attach tc programs as kernels before 6.6 do; to test that
     #[arg(long, hide = true)]
     clsact: bool,
@@ -142,6 +168,9 @@ struct BondArgs {
     /// With fail_over_mac=follow: backups receive the bond's MAC, too
     #[arg(long, requires = "bond")]
     prearm: bool,
+    /// What becomes of bonds when the agent is told to stop; for all bonds, instead of what files say
+    #[arg(long, value_enum)]
+    on_exit: Option<OnExitArg>,
     /// Accept a bond whose links nothing monitors, and which therefore never fails over; TOML files say it themselves
     #[arg(long, conflicts_with = "config")]
     allow_unmonitored: bool,
@@ -159,6 +188,23 @@ enum DatapathArg {
     XdpGeneric,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OnExitArg {
+    /// They go, and their slaves are as they were found
+    Down,
+    /// They go on without an agent
+    Keep,
+}
+
+impl From<OnExitArg> for OnExit {
+    fn from(argument: OnExitArg) -> Self {
+        match argument {
+            OnExitArg::Down => Self::Down,
+            OnExitArg::Keep => Self::Keep,
+        }
+    }
+}
+
 impl From<DatapathArg> for Datapath {
     fn from(argument: DatapathArg) -> Self {
         match argument {
@@ -174,12 +220,38 @@ impl From<DatapathArg> for Datapath {
 struct ShowArgs {
     /// Only this bond
     bond: Option<String>,
-    /// As JSON
+    /// All options, devices, slots, what was found, and the last failover's steps
+    #[arg(short, long, conflicts_with = "proc")]
+    details: bool,
+    /// What xbond counted and dropped, and what the kernel dropped around it
+    #[arg(short, long, conflicts_with = "proc")]
+    statistics: bool,
+    /// As JSON, which always has everything
     #[arg(short, long, conflicts_with = "proc")]
     json: bool,
     /// As the driver prints /proc/net/bonding/BOND
     #[arg(long)]
     proc: bool,
+}
+
+#[derive(Debug, Args)]
+struct LogArgs {
+    bond: String,
+    /// With the steps of each failover, and what was dropped meanwhile
+    #[arg(short, long)]
+    details: bool,
+    /// As JSON, which always has everything
+    #[arg(short, long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct MonitorArgs {
+    /// Only this bond
+    bond: Option<String>,
+    /// A JSON object a line
+    #[arg(short, long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -214,10 +286,71 @@ struct DelSlaveArgs {
 
 #[derive(Debug, Args)]
 struct DownArgs {
-    bond: String,
+    #[arg(required_unless_present = "all")]
+    bond: Option<String>,
     /// Without an agent, from what it left behind
     #[arg(long)]
     force: bool,
+    /// Every bond of this network namespace, with an agent or without
+    #[arg(long, conflicts_with_all = ["bond", "force"])]
+    all: bool,
+}
+
+/// Exits with 0 if nothing is found, with 1 for warnings, with 2 for errors.
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// TOML files, directories of them, or directories of ifcfg files: taken together
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// As JSON, notes included
+    #[arg(short, long)]
+    json: bool,
+    /// Also tell what is right, and surprising all the same
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+#[derive(Debug, Args)]
+struct ImportArgs {
+    #[command(subcommand)]
+    source: ImportSource,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImportSource {
+    /// From network scripts of RHEL or SUSE, which are read and never run
+    Ifcfg {
+        /// As /etc/sysconfig/network-scripts
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// From bonds of the kernel's driver that are up
+    Kernel {
+        /// Only this bond
+        bond: Option<String>,
+    },
+}
+
+/// Exits with 0 if all is well, with 1 if something warns, with 2 if something fails.
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    /// Interfaces that are to be slaves; all Ethernet devices if none is named
+    #[arg(value_name = "IF")]
+    interfaces: Vec<String>,
+    /// As JSON
+    #[arg(short, long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ManArgs {
+    /// A verb of xbond
+    verb: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct CompletionsArgs {
+    shell: clap_complete::Shell,
 }
 
 fn guard(text: &str) -> Result<Guard, String> {
@@ -236,7 +369,7 @@ const REFUSED: u8 = 2;
 pub fn main() -> ExitCode {
     let Cli { netns, verb } = Cli::parse();
     match netns.map_or(Ok(()), |name| netns::enter(&name)).map_err(Into::into).and_then(|()| act(verb)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // Every error says its causes itself; several of them have a line each.
             for line in error.to_string().lines() {
@@ -247,17 +380,25 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn act(verb: Verb) -> anyhow::Result<()> {
+fn act(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
+        Verb::Check(arguments) => return check::check(&arguments),
+        Verb::Doctor(arguments) => return doctor::doctor(&arguments),
         Verb::Run(arguments) => run::run(arguments),
         Verb::Add(arguments) => add::add(&arguments),
         Verb::Reload(ReloadArgs {}) => reload::reload(),
         Verb::Show(arguments) => show::show(&arguments),
+        Verb::Log(arguments) => log::log(&arguments),
+        Verb::Monitor(arguments) => monitor::monitor(&arguments),
         Verb::Set(arguments) => set::set(arguments),
         Verb::AddSlave(arguments) => slave::add(arguments),
         Verb::DelSlave(arguments) => slave::delete(&arguments),
         Verb::Down(arguments) => down::down(&arguments),
-    }
+        Verb::Import(arguments) => import::import(&arguments),
+        Verb::Man(arguments) => man::man(&arguments),
+        Verb::Completions(arguments) => completions::completions(&arguments),
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{BondArgs, RunArgs};
 use crate::{
     agent::{self, LinkEventSource, MissingSlaves, RunOptions},
     bond::options::{BondOptions, Unmonitored},
-    config::{BondConfig, Config, Files, Note, Origin, SlaveConfig, Source, Writers},
+    config::{BondConfig, Config, Files, Metrics, Note, Origin, SlaveConfig, Source, Writers},
     sys::dataplane::TcAttach,
 };
 
@@ -25,7 +25,10 @@ pub fn run(arguments: RunArgs) -> Result<()> {
         }
         None => Described::Files(source(Files::Default, &arguments.bonds)),
     };
-    let config = described.read()?;
+    let mut config = described.read()?;
+    if let Some(address) = arguments.metrics {
+        config.metrics = Some(Metrics { address, origin: Origin::Flags });
+    }
     let source = match described {
         Described::Files(source) => Some(source),
         Described::Flags(_) => None,
@@ -77,7 +80,7 @@ pub fn described(arguments: &BondArgs) -> Result<Option<Described>> {
 }
 
 fn source(files: Files, arguments: &BondArgs) -> Source {
-    Source { files, datapath: arguments.datapath.map(Into::into) }
+    Source { files, datapath: arguments.datapath.map(Into::into), on_exit: arguments.on_exit.map(Into::into) }
 }
 
 fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Result<BondConfig> {
@@ -96,6 +99,7 @@ fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Res
     bond.datapath = arguments.datapath.map(Into::into).unwrap_or_default();
     bond.guard = arguments.guard.unwrap_or_default();
     bond.prearm = arguments.prearm;
+    bond.on_exit = arguments.on_exit.map(Into::into).unwrap_or_default();
     Ok(bond)
 }
 

@@ -3,18 +3,28 @@
 //! [`toml`] and [`ifcfg`] read files into a [`Config`], the command line builds [`BondConfig`]s from flags;
 //! [`Config::check`] holds what is common to all of them. Nothing here looks at the machine.
 
+pub mod check;
 pub mod ifcfg;
+mod lines;
 mod problem;
 mod shell;
 mod source;
 pub mod toml;
 
-use std::{collections::HashMap, fmt, net::IpAddr, ops::RangeInclusive, path::PathBuf, str::FromStr};
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    str::FromStr,
+};
 
 use bond_common::{abi::MAX_SLAVES, mac::Mac};
 use ipnet::IpNet;
 
 pub use self::{
+    lines::Lines,
     problem::{ConfigError, Note, Problem},
     shell::ShellError,
     source::{Files, Source},
@@ -30,6 +40,8 @@ pub struct Config {
     pub bonds: Vec<BondConfig>,
     /// Who may change bonds besides root.
     pub writers: Option<Writers>,
+    /// Where metrics are served besides the control socket.
+    pub metrics: Option<Metrics>,
     /// What a person should know about the files themselves.
     pub notes: Vec<Note>,
 }
@@ -38,6 +50,13 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Writers {
     pub group: String,
+    pub origin: Origin,
+}
+
+/// An address for metrics, and who gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    pub address: SocketAddr,
     pub origin: Origin,
 }
 
@@ -147,8 +166,16 @@ impl Config {
     /// Adds another file's bonds.
     ///
     /// # Errors
-    /// A bond is in both, or they name different writers.
+    /// A bond is in both, or they name different settings of the agent.
     pub fn merge(&mut self, other: Self) -> Result<(), ConfigError> {
+        match (&self.metrics, other.metrics) {
+            (Some(first), Some(second)) => {
+                let problem = Problem::MetricsTwice { first: first.origin.clone() };
+                return Err(ConfigError::new(second.origin, problem));
+            }
+            (None, metrics) => self.metrics = metrics,
+            (Some(_), None) => {}
+        }
         for bond in other.bonds {
             if let Some(first) = self.bonds.iter().find(|known| known.name == bond.name) {
                 let problem = Problem::BondTwice { bond: bond.name, first: first.origin.clone() };

@@ -15,13 +15,13 @@ use bond_common::mac::Mac;
 use ipnet::IpNet;
 
 use super::{
-    BondConfig, Config, ConfigError, Datapath, Guard, Note, OnExit, Origin, Problem, Route, SlaveConfig,
-    Writers,
+    BondConfig, Config, ConfigError, Datapath, Guard, Metrics, Note, OnExit, Origin, Problem, Route,
+    SlaveConfig, Writers,
 };
 use crate::bond::options::{self, BondOptions, OptionError, Setting, SlaveOptions, Unmonitored, closest};
 
 const FILE_KEYS: &[&str] = &["version", "agent", "bond"];
-const AGENT_KEYS: &[&str] = &["writers"];
+const AGENT_KEYS: &[&str] = &["writers", "metrics"];
 /// Besides the options of a bond.
 const BOND_KEYS: &[&str] = &[
     "slaves",
@@ -99,11 +99,11 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
 
     let mut bonds = Vec::new();
     let mut version = None;
-    let mut writers = None;
+    let mut agent = AgentTable::default();
     for entry in file.entries(root.get_ref()) {
         match entry.key {
             "version" => version = Some(entry.scalar()?),
-            "agent" => writers = agent(&entry)?,
+            "agent" => agent = AgentTable::read(&entry)?,
             "bond" => bonds = entry.table()?,
             _ => return Err(entry.unknown("the file", FILE_KEYS)),
         }
@@ -114,17 +114,20 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         Some(_) => {}
     }
     let bonds = bonds.iter().map(bond).collect::<Result<_, _>>()?;
-    Ok(Config { bonds, writers, notes: Vec::new() })
+    let AgentTable { writers, metrics } = agent;
+    Ok(Config { bonds, writers, metrics, notes: Vec::new() })
 }
 
 /// Writes what [`parse`] reads; options that have their defaults are left out.
 pub fn write(config: &Config) -> String {
     let mut text = format!("version = {VERSION}\n");
-    if let Some(writers) = &config.writers {
+    let (writers, metrics) = (&config.writers, &config.metrics);
+    if writers.is_some() || metrics.is_some() {
         text.push('\n');
         let mut lines = Lines { text: &mut text };
         lines.table("agent");
-        lines.pair("writers", string(&writers.group));
+        lines.given("writers", writers.as_ref().map(|writers| string(&writers.group)));
+        lines.given("metrics", metrics.as_ref().map(|metrics| string(metrics.address)));
     }
     for bond in &config.bonds {
         text.push('\n');
@@ -133,8 +136,8 @@ pub fn write(config: &Config) -> String {
     text
 }
 
-/// In the order of their names.
-fn files_in(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+/// The `*.toml` files of a directory, in the order of their names.
+pub(super) fn files_in(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).map_err(|error| at_file(directory, error.into()))? {
         let file = entry.map_err(|error| at_file(directory, error.into()))?.path();
@@ -150,17 +153,29 @@ fn at_file(path: &Path, problem: Problem) -> ConfigError {
     ConfigError::new(Origin::File { path: path.to_owned(), line: None }, problem)
 }
 
-fn agent(table: &Entry) -> Result<Option<Writers>, ConfigError> {
-    let mut writers = None;
-    for entry in table.table()? {
-        match entry.key {
-            "writers" => {
-                writers = Some(Writers { group: entry.string()?.to_owned(), origin: entry.origin() });
+/// What is said of the agent itself.
+#[derive(Default)]
+struct AgentTable {
+    writers: Option<Writers>,
+    metrics: Option<Metrics>,
+}
+
+impl AgentTable {
+    fn read(table: &Entry) -> Result<Self, ConfigError> {
+        let mut agent = Self::default();
+        for entry in table.table()? {
+            let origin = entry.origin();
+            match entry.key {
+                "writers" => agent.writers = Some(Writers { group: entry.string()?.to_owned(), origin }),
+                "metrics" => {
+                    let address = entry.parsed("an address and a port, like 127.0.0.1:9815")?;
+                    agent.metrics = Some(Metrics { address, origin });
+                }
+                _ => return Err(entry.unknown("agent", AGENT_KEYS)),
             }
-            _ => return Err(entry.unknown("agent", AGENT_KEYS)),
         }
+        Ok(agent)
     }
-    Ok(writers)
 }
 
 fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
@@ -923,5 +938,26 @@ mod tests {
             read.bonds[0].origin = Origin::Flags;
             prop_assert_eq!(&read.bonds[0], &bond, "{}", written);
         }
+    }
+
+    #[test]
+    fn the_agents_own_settings() {
+        let text = "version = 1\n[agent]\nmetrics = \"[::1]:9815\"\n";
+        let config = parse(Path::new("a.toml"), text).unwrap();
+        let address = "[::1]:9815".parse().unwrap();
+        let origin = Origin::File { path: "a.toml".into(), line: Some(3) };
+        assert_eq!(config.metrics, Some(Metrics { address, origin }));
+        assert_eq!(write(&config), "version = 1\n\n[agent]\nmetrics = \"[::1]:9815\"\n");
+
+        let refused = |text: &str| parse(Path::new("a.toml"), text).unwrap_err().to_string();
+        let error = refused("version = 1\nagent = { metrics = \"9815\" }\n");
+        assert!(error.contains("a.toml:2") && error.contains("127.0.0.1:9815"), "{error}");
+        let error = refused("version = 1\n[agent]\nmetric = \"[::1]:9815\"\n");
+        assert!(error.contains("metrics"), "{error}");
+
+        let mut first = parse(Path::new("a.toml"), text).unwrap();
+        let second = parse(Path::new("b.toml"), text).unwrap();
+        let error = first.merge(second).unwrap_err().to_string();
+        assert!(error.contains("b.toml:3") && error.contains("already set in a.toml:3"), "{error}");
     }
 }

@@ -1,65 +1,144 @@
-//! The JSON of `xbond show -j` and of the control socket.
+//! The JSON of `xbond show -j` and of the control socket; docs/xbond.schema.json describes it.
 
 use std::collections::BTreeMap;
 
-use bond_common::counters::{DropReason, SlotStats};
+use bond_common::{
+    abi::{ActiveWord, Slot},
+    counters::{DropReason, SlotStats},
+    mac::Mac,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::bond::{
-    event::{Duplex, Speed},
-    status::{BondStatus, SlaveStatus},
+use super::{moment::Moment, receipt::Receipt};
+use crate::{
+    bond::{
+        command::Reason,
+        event::{Duplex, Speed},
+        status::{BondStatus, SlaveStatus},
+    },
+    sys::{
+        found,
+        netlink::{CountedLink, QdiscPlace, QdiscStats},
+        softnet,
+    },
 };
 
 /// Version of this format; a change that a reader could stumble over raises it.
 pub const VERSION: u32 = 1;
 
-/// Bonds of one agent.
+/// Bonds of one network namespace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub version: u32,
+    pub source: Source,
+    /// When it was made.
+    #[serde(flatten)]
+    pub moment: Moment,
+    /// Null where none runs.
+    pub agent: Option<AgentInfo>,
+    /// Of the machine; null where it could not be read.
+    pub softnet: Option<Softnet>,
+    /// What could not be read, and is therefore missing.
+    pub notes: Vec<String>,
     pub bonds: Vec<Bond>,
+}
+
+/// Who says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    Agent,
+    /// The pinned maps, netlink and found.json: what only an agent knows is missing.
+    Maps,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentInfo {
+    pub version: String,
+    pub pid: u32,
+    pub started: Moment,
+}
+
+/// Sums over all CPUs since the machine was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Softnet {
+    pub dropped: u64,
+    pub time_squeeze: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bond {
     pub name: String,
+    /// Of bond0; null where the bond ends in a port, or bond0 was moved to another network namespace.
+    pub ifindex: Option<u32>,
     pub active_slave: Option<String>,
+    /// The previous active slave of a planned switch, which still delivers unicast.
+    pub draining_slave: Option<String>,
+    /// Of ACTIVE: how often it was stored.
+    pub generation: u32,
     pub mac: String,
+    /// What packets take for the host's MAC; null while it is not known.
+    pub host_mac: Option<String>,
     pub carrier: bool,
     /// tc, xdp or xdp-generic.
     pub datapath: String,
     /// The device on the wire's side: bond0-port, or the one that was given.
     pub port: String,
+    pub port_ifindex: u32,
     /// The carrier guard: on, or off with the reason.
     pub guard: String,
-    /// By the driver's names: numbers as numbers, choices by name.
+    /// Bytes; null where it could not be read.
+    pub mtu: Option<u32>,
+    /// down or keep; null where no agent runs.
+    pub on_exit: Option<String>,
+    /// The directory of the pinned maps, programs and links.
+    pub pins: String,
+    /// The directory of found.json and receipts.ndjson.
+    pub files: String,
+    /// By the driver's names: numbers as numbers, choices by name. Without an agent those that packets read.
     pub options: serde_json::Map<String, serde_json::Value>,
     /// Packets that no slave's counters have, by reason.
     pub drops: BTreeMap<String, u64>,
-    /// In enslave order.
+    /// In enslave order; without an agent in the order of slots.
     pub slaves: Vec<Slave>,
     /// Slaves that are configured and not there.
     pub absent: Vec<String>,
+    /// By reason, since the agent has the bond.
+    pub failovers: BTreeMap<Reason, u64>,
+    /// Null where there was none yet, or its receipt is lost.
+    pub last_failover: Option<Receipt>,
+    /// What the kernel counted, outside of xbond, on bond0, the port and the slaves.
+    pub devices: Vec<Device>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Slave {
     pub name: String,
     pub ifindex: u32,
+    /// Its place in the maps.
+    pub slot: u8,
     /// active or backup.
     pub state: String,
-    /// up, going down, down or going back.
+    /// up, going down, down or going back. Without an agent up or down, as ACTIVE's usable mask says.
     pub mii_status: String,
     pub mac: String,
+    /// The one that its frames carry while it is active.
+    pub wire_mac: String,
     pub permanent_mac: String,
-    pub link_failure_count: u32,
+    /// How often the link went down for good; null without an agent.
+    pub link_failure_count: Option<u32>,
     /// Mbit/s; null while unknown.
     pub speed: Option<u32>,
     /// half or full; null while unknown.
     pub duplex: Option<String>,
-    pub prio: i32,
+    /// Null without an agent.
+    pub prio: Option<i32>,
     pub queue_id: u16,
     pub counters: Counters,
+    /// How it was before it was enslaved, and will be after; null where found.json does not say.
+    pub found: Option<Found>,
+    /// The active slave has sent frames and has not been sent any since it became active.
+    pub unheard: bool,
     /// What someone should know about it.
     pub warnings: Vec<String>,
 }
@@ -80,16 +159,80 @@ pub struct Counters {
     pub drops: BTreeMap<String, u64>,
 }
 
+/// A device as it was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    pub up: bool,
+    pub mac: String,
+    /// Bytes.
+    pub mtu: u32,
+    /// With their prefix lengths.
+    pub addresses: Vec<String>,
+    /// As `ip route` names them.
+    pub routes: Vec<String>,
+    /// Offloads that were changed, as they were: "rx-lro on".
+    pub features: Vec<String>,
+}
+
+/// What the kernel counted on a device since it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    pub name: String,
+    pub ifindex: u32,
+    pub rx_dropped: u64,
+    pub tx_dropped: u64,
+    pub rx_errors: u64,
+    pub tx_errors: u64,
+    /// The NIC had no room for it.
+    pub rx_missed: u64,
+    /// Nobody had asked for it.
+    pub rx_nohandler: u64,
+    /// It was for another MAC.
+    pub rx_otherhost_dropped: u64,
+    /// Its outermost ones, where it has any.
+    pub qdiscs: Vec<Qdisc>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Qdisc {
+    pub kind: String,
+    /// root or ingress.
+    pub at: String,
+    pub drops: u32,
+    pub overlimits: u32,
+    pub requeues: u32,
+    /// Packets that wait.
+    pub queued: u32,
+}
+
 /// What the status of a bond does not say.
 pub struct Surroundings {
     pub name: String,
+    pub ifindex: Option<u32>,
     pub datapath: String,
     pub port: String,
+    pub port_ifindex: u32,
+    pub host_mac: Mac,
+    pub mtu: Option<u32>,
+    pub on_exit: Option<String>,
+    pub pins: String,
+    pub files: String,
+    pub active: ActiveWord,
     pub guard: String,
     pub absent: Vec<String>,
     pub port_stats: SlotStats,
-    /// By slot, in the order of the status.
-    pub slave_stats: Vec<SlotStats>,
+    /// By slave, in the order of the status.
+    pub slaves: Vec<Around>,
+    pub failovers: BTreeMap<Reason, u64>,
+    pub last_failover: Option<Receipt>,
+    pub devices: Vec<Device>,
+}
+
+/// What a slave's status does not say.
+pub struct Around {
+    pub stats: SlotStats,
+    pub wire_mac: Mac,
+    pub found: Option<Found>,
 }
 
 impl Bond {
@@ -99,60 +242,159 @@ impl Bond {
             // Options are a flat map by construction.
             _ => serde_json::Map::new(),
         };
-        let slaves =
-            status.slaves.iter().zip(around.slave_stats).map(|(slave, stats)| Slave::new(slave, &stats));
+        let draining = around.active.draining().map(Slot::index);
+        let draining = status.slaves.iter().find(|slave| Some(usize::from(slave.slot)) == draining);
+        let draining_slave = draining.map(|slave| slave.name.clone());
+        let slaves = status.slaves.iter().zip(around.slaves).map(|(slave, around)| Slave::new(slave, around));
         Self {
             name: around.name,
+            ifindex: around.ifindex,
             active_slave: status.active_slave.clone(),
+            draining_slave,
+            generation: around.active.generation(),
             mac: status.mac.to_string(),
+            host_mac: known(around.host_mac),
             carrier: status.carrier,
             datapath: around.datapath,
             port: around.port,
+            port_ifindex: around.port_ifindex,
+            mtu: around.mtu,
+            on_exit: around.on_exit,
+            pins: around.pins,
+            files: around.files,
             guard: around.guard,
             options,
             drops: drops(&around.port_stats),
             slaves: slaves.collect(),
             absent: around.absent,
+            failovers: around.failovers,
+            last_failover: around.last_failover,
+            devices: around.devices,
         }
     }
 }
 
 impl Slave {
-    fn new(slave: &SlaveStatus, stats: &SlotStats) -> Self {
+    fn new(slave: &SlaveStatus, around: Around) -> Self {
         let unheard = slave.unheard.map(|sent| super::text::unheard(&slave.name, sent));
         Self {
             name: slave.name.clone(),
             ifindex: slave.ifindex,
+            slot: slave.slot,
             state: slave.state.to_string(),
             mii_status: slave.mii_status.to_string(),
             mac: slave.mac.to_string(),
+            wire_mac: around.wire_mac.to_string(),
             permanent_mac: slave.permanent_mac.to_string(),
-            link_failure_count: slave.link_failure_count,
-            speed: (slave.speed != Speed::UNKNOWN).then_some(slave.speed.0),
-            duplex: match slave.duplex {
-                Duplex::Half => Some("half".to_owned()),
-                Duplex::Full => Some("full".to_owned()),
-                Duplex::Unknown => None,
-            },
-            prio: slave.options.prio,
+            link_failure_count: Some(slave.link_failure_count),
+            speed: speed(slave.speed),
+            duplex: duplex(slave.duplex),
+            prio: Some(slave.options.prio),
             queue_id: slave.options.queue_id,
-            counters: Counters {
-                tx_packets: stats.tx_packets,
-                tx_bytes: stats.tx_bytes,
-                tx_stamped: stats.tx_stamped,
-                rx_packets: stats.rx_packets,
-                rx_bytes: stats.rx_bytes,
-                rx_unicast: stats.rx_unicast,
-                rx_rewritten: stats.rx_rewritten,
-                rx_link_local: stats.rx_link_local,
-                guard_failovers: stats.guard_failovers,
-                drops: drops(stats),
-            },
+            counters: Counters::new(&around.stats),
+            found: around.found,
+            unheard: unheard.is_some(),
             warnings: unheard.into_iter().collect(),
         }
     }
 }
 
-fn drops(stats: &SlotStats) -> BTreeMap<String, u64> {
+impl Counters {
+    pub fn new(stats: &SlotStats) -> Self {
+        Self {
+            tx_packets: stats.tx_packets,
+            tx_bytes: stats.tx_bytes,
+            tx_stamped: stats.tx_stamped,
+            rx_packets: stats.rx_packets,
+            rx_bytes: stats.rx_bytes,
+            rx_unicast: stats.rx_unicast,
+            rx_rewritten: stats.rx_rewritten,
+            rx_link_local: stats.rx_link_local,
+            guard_failovers: stats.guard_failovers,
+            drops: drops(stats),
+        }
+    }
+}
+
+impl From<&found::Found> for Found {
+    fn from(found: &found::Found) -> Self {
+        let on_or_off = |on: bool| if on { "on" } else { "off" };
+        Self {
+            up: found.up,
+            mac: found.mac.to_string(),
+            mtu: found.mtu,
+            addresses: found.addresses.iter().map(|a| format!("{}/{}", a.ip, a.prefix_len)).collect(),
+            routes: found.routes.iter().map(ToString::to_string).collect(),
+            features: found.features.iter().map(|f| format!("{} {}", f.name, on_or_off(f.on))).collect(),
+        }
+    }
+}
+
+impl From<softnet::Softnet> for Softnet {
+    fn from(softnet: softnet::Softnet) -> Self {
+        Self { dropped: softnet.dropped, time_squeeze: softnet.time_squeeze }
+    }
+}
+
+impl Device {
+    /// `qdiscs` may be of all devices.
+    pub fn new(counted: &CountedLink, qdiscs: &[QdiscStats]) -> Self {
+        let stats = counted.stats.unwrap_or_default();
+        let is_its = |qdisc: &&QdiscStats| qdisc.ifindex == counted.link.ifindex;
+        Self {
+            name: counted.link.name.clone(),
+            ifindex: counted.link.ifindex,
+            rx_dropped: stats.rx_dropped,
+            tx_dropped: stats.tx_dropped,
+            rx_errors: stats.rx_errors,
+            tx_errors: stats.tx_errors,
+            rx_missed: stats.rx_missed_errors,
+            rx_nohandler: stats.rx_nohandler,
+            rx_otherhost_dropped: stats.rx_otherhost_dropped,
+            qdiscs: qdiscs.iter().filter(is_its).map(Qdisc::from).collect(),
+        }
+    }
+
+    /// What its qdiscs dropped.
+    pub fn qdisc_drops(&self) -> u64 {
+        self.qdiscs.iter().map(|qdisc| u64::from(qdisc.drops)).sum()
+    }
+}
+
+impl From<&QdiscStats> for Qdisc {
+    fn from(qdisc: &QdiscStats) -> Self {
+        let at = match qdisc.at {
+            QdiscPlace::Root => "root",
+            QdiscPlace::Ingress => "ingress",
+        };
+        Self {
+            kind: qdisc.kind.clone(),
+            at: at.to_owned(),
+            drops: qdisc.drops,
+            overlimits: qdisc.overlimits,
+            requeues: qdisc.requeues,
+            queued: qdisc.queued,
+        }
+    }
+}
+
+/// None for the zero MAC.
+pub fn known(mac: Mac) -> Option<String> {
+    (!mac.is_zero()).then(|| mac.to_string())
+}
+
+pub fn speed(speed: Speed) -> Option<u32> {
+    (speed != Speed::UNKNOWN).then_some(speed.0)
+}
+
+pub fn duplex(duplex: Duplex) -> Option<String> {
+    match duplex {
+        Duplex::Half => Some("half".to_owned()),
+        Duplex::Full => Some("full".to_owned()),
+        Duplex::Unknown => None,
+    }
+}
+
+pub fn drops(stats: &SlotStats) -> BTreeMap<String, u64> {
     DropReason::ALL.into_iter().map(|reason| (reason.name().to_owned(), stats.dropped(reason))).collect()
 }

@@ -1,5 +1,11 @@
-//! What people and programs read: one model, as JSON and as text.
+//! What people and programs read: one model, as JSON, text and metrics.
 
+pub mod event;
 pub mod json;
+pub mod metrics;
+pub mod moment;
 pub mod procfs;
+pub mod receipt;
+#[cfg(test)]
+pub mod testing;
 pub mod text;

@@ -55,7 +55,7 @@ fn show_slave(text: &mut String, slave: &Slave) -> fmt::Result {
         None => writeln!(text, "Speed: Unknown")?,
     }
     writeln!(text, "Duplex: {}", slave.duplex.as_deref().unwrap_or("Unknown"))?;
-    writeln!(text, "Link Failure Count: {}", slave.link_failure_count)?;
+    writeln!(text, "Link Failure Count: {}", slave.link_failure_count.unwrap_or_default())?;
     writeln!(text, "Permanent HW addr: {}", slave.permanent_mac)?;
     writeln!(text, "Slave queue ID: {}", slave.queue_id)
 }
@@ -80,45 +80,30 @@ fn targets(bond: &Bond, key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::{
         bond::options::{BondOptions, FailOverMac, PrimaryReselect},
-        report::json::Counters,
+        report::testing,
     };
 
     fn bond(options: BondOptions, active: Option<&str>, slaves: Vec<Slave>) -> Bond {
         Bond {
-            name: "bond0".into(),
             active_slave: active.map(str::to_owned),
             mac: "02:00:00:00:00:10".into(),
             carrier: active.is_some(),
-            datapath: "tc".into(),
-            port: "bond0-port".into(),
-            guard: "on".into(),
             options: serde_json::to_value(options).unwrap().as_object().unwrap().clone(),
-            drops: BTreeMap::new(),
             slaves,
-            absent: Vec::new(),
+            ..testing::plain_bond()
         }
     }
 
     fn slave(last: u8, mii: &str, failures: u32) -> Slave {
         Slave {
-            name: format!("slave{last}"),
-            ifindex: 2,
-            state: "backup".into(),
-            mii_status: mii.into(),
             mac: "02:00:00:00:00:99".into(),
             permanent_mac: format!("02:00:00:00:00:1{last}"),
-            link_failure_count: failures,
+            link_failure_count: Some(failures),
             speed: Some(10_000),
-            duplex: Some("full".into()),
-            prio: 0,
-            queue_id: 0,
-            counters: Counters::default(),
-            warnings: Vec::new(),
+            ..testing::slave(&format!("slave{last}"), "backup", mii)
         }
     }
 

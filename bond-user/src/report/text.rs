@@ -1,8 +1,26 @@
-//! The text of `xbond show`, in 80 columns.
+//! What `xbond show`, `xbond log` and `xbond monitor` print, in 80 columns.
 
-use std::fmt::{self, Write as _};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
-use super::json::{Bond, Slave};
+use super::{
+    event::{BondChange, Event, SlaveChange, What},
+    json::{Bond, Counters, Device, Found, Report, Slave, Source},
+    receipt::{Receipt, Steps},
+};
+use crate::bond::command::{Chosen, Reason, Seen};
+
+/// How much `xbond show` prints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Everything that is set and known.
+    pub details: bool,
+    /// What was counted, here and around.
+    pub statistics: bool,
+}
 
 /// What SCENARIO-like networks need to be told: the message of `show` and of the log.
 pub fn unheard(slave: &str, sent: u64) -> String {
@@ -12,33 +30,107 @@ pub fn unheard(slave: &str, sent: u64) -> String {
     )
 }
 
+/// Why another slave is active.
+pub fn why(reason: Reason) -> &'static str {
+    match reason {
+        Reason::LinkFailed => "its link failed",
+        Reason::CarrierGuard => "a packet found its carrier gone",
+        Reason::LinkRecovered => "a link came back",
+        Reason::Left => "it left the bond",
+        Reason::Joined => "a slave joined",
+        Reason::Requested => "asked for by hand",
+        Reason::OptionChanged => "an option changed",
+    }
+}
+
+fn seen_by(seen: Seen) -> &'static str {
+    match seen {
+        Seen::LinkEvent => "a link event",
+        Seen::Miimon => "miimon",
+        Seen::Delay => "the end of updelay or downdelay",
+        Seen::ArpMonitor => "the ARP monitor",
+        Seen::Request => "a request",
+        Seen::SlaveJoined => "a slave that joined",
+        Seen::SlaveLeft => "a slave that left",
+        Seen::Guard => "the data plane's guard",
+    }
+}
+
+fn because(chosen: Chosen) -> &'static str {
+    match chosen {
+        Chosen::Primary => "the primary",
+        Chosen::Prio => "the highest prio that is up",
+        Chosen::FirstEnslaved => "the first in enslave order that is up",
+        Chosen::OnlyOneUp => "the only one that is up",
+        Chosen::Better => "faster, as primary_reselect=better asks",
+        Chosen::UsedEarly => "used early: nothing was up, it has the least updelay left",
+        Chosen::Kept => "kept: nothing was better",
+        Chosen::ByHand => "named by hand",
+        Chosen::Guard => "the guard's first that was alive",
+    }
+}
+
 /// The bonds, one after the other.
-pub fn show(bonds: &[Bond]) -> String {
+pub fn show(report: &Report, amount: Amount) -> String {
     let mut text = String::new();
-    for (number, bond) in bonds.iter().enumerate() {
+    // Writing to a String cannot fail.
+    let _ = show_report(&mut text, report, amount);
+    text
+}
+
+fn show_report(text: &mut String, report: &Report, amount: Amount) -> fmt::Result {
+    if report.source == Source::Maps {
+        writeln!(text, "no agent: from the pinned maps")?;
+    }
+    for (number, bond) in report.bonds.iter().enumerate() {
         if number > 0 {
             text.push('\n');
         }
-        // Writing to a String cannot fail.
-        let _ = show_bond(&mut text, bond);
+        show_bond(text, bond, report, amount)?;
     }
-    text
+    if amount.statistics
+        && let Some(softnet) = &report.softnet
+    {
+        writeln!(
+            text,
+            "  softnet, all CPUs: dropped {}, time_squeeze {}",
+            softnet.dropped, softnet.time_squeeze
+        )?;
+    }
+    if amount.details
+        && let Some(agent) = &report.agent
+    {
+        let age = age(agent.started.until(&report.moment));
+        writeln!(
+            text,
+            "agent {}, pid {}, started {age} ago ({})",
+            agent.version, agent.pid, agent.started.time
+        )?;
+    }
+    if amount.statistics || amount.details {
+        report.notes.iter().try_for_each(|note| writeln!(text, "! {note}"))?;
+    }
+    Ok(())
 }
 
 /// Options whose value is worth a line although it is the default.
 const ALWAYS_SHOWN: [&str; 2] = ["fail_over_mac", "miimon"];
 
-fn show_bond(text: &mut String, bond: &Bond) -> fmt::Result {
+fn show_bond(text: &mut String, bond: &Bond, report: &Report, amount: Amount) -> fmt::Result {
     let carrier = if bond.carrier { "up" } else { "DOWN" };
     let active = bond.active_slave.as_deref().unwrap_or("none");
     writeln!(text, "{}: active slave {active}, carrier {carrier}, mac {}", bond.name, bond.mac)?;
     let mut options = format!("datapath={} port={}", bond.datapath, bond.port);
+    if amount.details {
+        show_details(text, bond)?;
+        options = "options".to_owned();
+    }
     for (name, value) in &bond.options {
-        if ALWAYS_SHOWN.contains(&name.as_str()) || !is_default(name, value) {
+        if amount.details || ALWAYS_SHOWN.contains(&name.as_str()) || !is_default(name, value) {
             write!(options, " {name}={}", plain(value))?;
         }
     }
-    wrap(text, &options)?;
+    wrap(text, "  ", &options)?;
     if !bond.slaves.is_empty() {
         row(text, ["SLAVE", "STATE", "MII", "MAC", "FAILED", "TX", "RX"])?;
     }
@@ -48,6 +140,20 @@ fn show_bond(text: &mut String, bond: &Bond) -> fmt::Result {
     for absent in &bond.absent {
         writeln!(text, "  {absent:<16}absent: it joins when it appears")?;
     }
+    // That the first slave became active is no news, unless somebody asks.
+    if let Some(last) = bond.last_failover.as_ref().filter(|last| amount.details || last.from.is_some()) {
+        let age = age(last.switched.until(&report.moment));
+        writeln!(text, "  last failover {age} ago: {}", change(last))?;
+        if amount.details {
+            show_receipt(text, "    ", last)?;
+        }
+    }
+    if amount.details {
+        bond.slaves.iter().try_for_each(|slave| show_slave_details(text, slave))?;
+    }
+    if amount.statistics {
+        show_statistics(text, bond)?;
+    }
     for warning in bond.slaves.iter().flat_map(|slave| &slave.warnings) {
         // In one line however long, as in the log: people search for it.
         writeln!(text, "  ! {warning}")?;
@@ -56,14 +162,214 @@ fn show_bond(text: &mut String, bond: &Bond) -> fmt::Result {
 }
 
 fn show_slave(text: &mut String, slave: &Slave) -> fmt::Result {
-    let [failed, tx, rx] =
-        [slave.link_failure_count.into(), slave.counters.tx_packets, slave.counters.rx_packets].map(count);
+    let failed = slave.link_failure_count.map_or_else(|| "-".to_owned(), |failed| count(failed.into()));
+    let [tx, rx] = [slave.counters.tx_packets, slave.counters.rx_packets].map(count);
     row(text, [&slave.name, &slave.state, &slave.mii_status, &slave.mac, &failed, &tx, &rx])
 }
 
 /// 80 columns.
 fn row(text: &mut String, [name, state, mii, mac, failed, tx, rx]: [&str; 7]) -> fmt::Result {
     writeln!(text, "  {name:<16}{state:<7}{mii:<11}{mac:<18}{failed:>6}{tx:>10}{rx:>10}")
+}
+
+fn show_details(text: &mut String, bond: &Bond) -> fmt::Result {
+    let unknown = || "unknown".to_owned();
+    let bond_ifindex = bond.ifindex.map_or_else(|| "none".to_owned(), |ifindex| ifindex.to_string());
+    let mtu = bond.mtu.map_or_else(unknown, |mtu| mtu.to_string());
+    let host_mac = bond.host_mac.clone().unwrap_or_else(unknown);
+    let on_exit = bond.on_exit.as_deref().map(|on_exit| format!(" on_exit={on_exit}")).unwrap_or_default();
+    let port_ifindex = bond.port_ifindex;
+    let devices = format!(
+        "datapath={} port={} ifindex={bond_ifindex} port_ifindex={port_ifindex} host_mac={host_mac} \
+         mtu={mtu}{on_exit}",
+        bond.datapath, bond.port
+    );
+    wrap(text, "  ", &devices)?;
+    let draining = bond.draining_slave.as_deref().unwrap_or("none");
+    writeln!(text, "  ACTIVE: generation {}, draining {draining}", bond.generation)?;
+    wrap(text, "  ", &format!("carrier guard {}", bond.guard))?;
+    writeln!(text, "  pins {}", bond.pins)?;
+    writeln!(text, "  files {}", bond.files)
+}
+
+fn show_slave_details(text: &mut String, slave: &Slave) -> fmt::Result {
+    let speed = slave.speed.map_or_else(|| "unknown".to_owned(), |speed| format!("{speed}Mb/s"));
+    let duplex = slave.duplex.as_deref().unwrap_or("unknown");
+    let Slave { ifindex, slot, queue_id, wire_mac, permanent_mac, .. } = slave;
+    writeln!(text, "  {}:", slave.name)?;
+    let mut details = format!("permanent_mac={permanent_mac} wire_mac={wire_mac}");
+    write!(details, " ifindex={ifindex} slot={slot} speed={speed} duplex={duplex}")?;
+    if let Some(prio) = slave.prio {
+        write!(details, " prio={prio}")?;
+    }
+    write!(details, " queue_id={queue_id}")?;
+    wrap(text, "    ", &details)?;
+    match &slave.found {
+        Some(found) => show_found(text, found),
+        None => writeln!(text, "    found: not recorded"),
+    }
+}
+
+fn show_found(text: &mut String, found: &Found) -> fmt::Result {
+    let up = if found.up { "up" } else { "down" };
+    let mut words = format!("found {up}, mac {}, mtu {}", found.mac, found.mtu);
+    for (what, list) in
+        [("addresses", &found.addresses), ("routes", &found.routes), ("offloads", &found.features)]
+    {
+        if !list.is_empty() {
+            write!(words, "; {what} {}", list.join(", "))?;
+        }
+    }
+    wrap(text, "    ", &words)
+}
+
+/// What xbond counted, then what only the kernel can have counted.
+fn show_statistics(text: &mut String, bond: &Bond) -> fmt::Result {
+    counters_row(
+        text,
+        "COUNTED",
+        ["TX", "TX BYTES", "STAMPED", "RX", "RX BYTES", "REWRITTEN"].map(str::to_owned),
+    )?;
+    for slave in &bond.slaves {
+        let Counters { tx_packets, tx_bytes, tx_stamped, rx_packets, rx_bytes, rx_rewritten, .. } =
+            slave.counters;
+        let numbers = [tx_packets, tx_bytes, tx_stamped, rx_packets, rx_bytes, rx_rewritten];
+        counters_row(text, &slave.name, numbers.map(count))?;
+    }
+    writeln!(text, "  DROPPED BY XBOND")?;
+    let slaves = bond.slaves.iter().map(|slave| (&slave.name, &slave.counters.drops));
+    for (name, drops) in slaves.chain([(&bond.port, &bond.drops)]) {
+        wrap(text, "  ", &format!("{name:<15} {}", reasons(drops)))?;
+    }
+    if bond.devices.is_empty() {
+        return Ok(());
+    }
+    let titles = ["RX DROP", "TX DROP", "MISSED", "NOHANDLER", "OTHERHOST", "QDISC"];
+    counters_row(text, "DROPPED AROUND", titles.map(str::to_owned))?;
+    for device in &bond.devices {
+        let Device { rx_dropped, tx_dropped, rx_missed, rx_nohandler, rx_otherhost_dropped, .. } = *device;
+        let numbers =
+            [rx_dropped, tx_dropped, rx_missed, rx_nohandler, rx_otherhost_dropped, device.qdisc_drops()];
+        counters_row(text, &device.name, numbers.map(count))?;
+    }
+    Ok(())
+}
+
+/// 78 columns.
+fn counters_row(text: &mut String, name: &str, [a, b, c, d, e, f]: [String; 6]) -> fmt::Result {
+    writeln!(text, "  {name:<16}{a:>10}{b:>10}{c:>10}{d:>10}{e:>10}{f:>10}")
+}
+
+/// The reasons for which anything was dropped.
+fn reasons(drops: &BTreeMap<String, u64>) -> String {
+    let some = drops.iter().filter(|(_, count)| **count > 0);
+    let some: Vec<_> = some.map(|(reason, count)| format!("{reason} {count}")).collect();
+    if some.is_empty() { "nothing".to_owned() } else { some.join(", ") }
+}
+
+/// The receipts, the oldest first: a line each, and with `details` all that is in them.
+pub fn log(receipts: &[Receipt], details: bool) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = show_log(&mut text, receipts, details);
+    text
+}
+
+fn show_log(text: &mut String, receipts: &[Receipt], details: bool) -> fmt::Result {
+    if receipts.is_empty() {
+        return writeln!(text, "no failover yet");
+    }
+    if !details {
+        writeln!(text, "{:<21}{:<16}{:<16}{:>9} {}", "TIME (UTC)", "FROM", "TO", "SWITCHED", "WHY")?;
+    }
+    for receipt in receipts {
+        let time = receipt.switched.time.as_str();
+        if details {
+            writeln!(text, "{time} {}", change(receipt))?;
+            show_receipt(text, "  ", receipt)?;
+            continue;
+        }
+        let seconds = time.get(..19).unwrap_or(time).replace('T', " ");
+        let [from, to] = [&receipt.from, &receipt.to].map(|slave| slave.as_deref().unwrap_or("none"));
+        let took = short(receipt.duration());
+        writeln!(text, "{seconds:<21}{from:<16}{to:<16}{took:>9} {}", briefly(receipt.reason))?;
+    }
+    Ok(())
+}
+
+/// [`why`], in 16 columns.
+fn briefly(reason: Reason) -> &'static str {
+    match reason {
+        Reason::LinkFailed => "link failed",
+        Reason::CarrierGuard => "carrier guard",
+        Reason::LinkRecovered => "link came back",
+        Reason::Left => "slave left",
+        Reason::Joined => "slave joined",
+        Reason::Requested => "by hand",
+        Reason::OptionChanged => "option changed",
+    }
+}
+
+/// A sentence without its end.
+fn change(receipt: &Receipt) -> String {
+    let [from, to] = [&receipt.from, &receipt.to].map(|slave| slave.as_deref().unwrap_or("none"));
+    format!("{to} instead of {from}, {}", why(receipt.reason))
+}
+
+fn show_receipt(text: &mut String, indent: &str, receipt: &Receipt) -> fmt::Result {
+    let mut seen = format!("seen by {}", seen_by(receipt.seen));
+    if let Some(chosen) = receipt.chosen {
+        write!(seen, "; chosen: {}", because(chosen))?;
+    }
+    wrap(text, indent, &seen)?;
+    let Steps { detect_us, decide_us, switch_us, macs_us, announce_us } = receipt.steps;
+    let [detect, decide, switch] = [detect_us, decide_us, switch_us].map(took);
+    writeln!(text, "{indent}detect {detect}, decide {decide}, switch {switch}")?;
+    let after = [("MACs", macs_us), ("announced", announce_us)];
+    let after: Vec<_> =
+        after.into_iter().filter_map(|(what, done)| Some(format!("{what} +{}", took(done?)))).collect();
+    if !after.is_empty() {
+        writeln!(text, "{indent}after the switch: {}", after.join(", "))?;
+    }
+    let dropped = if receipt.dropped() == 0 { "nothing".to_owned() } else { reasons(&receipt.drops) };
+    wrap(text, indent, &format!("dropped meanwhile: {dropped}; generation {}", receipt.generation))
+}
+
+/// A line of `xbond monitor`.
+pub fn event(event: &Event) -> String {
+    // To the millisecond: whoever needs more asks for JSON, or the log.
+    let time = event.moment.time.get(..23).unwrap_or(&event.moment.time);
+    let bond = event.bond.as_deref().map(|bond| format!("{bond}: ")).unwrap_or_default();
+    let up_or_down = |up: bool| if up { "up" } else { "down" };
+    let what = match &event.what {
+        What::State { active_slave, carrier } => {
+            let active = active_slave.as_deref().unwrap_or("none");
+            format!("active slave {active}, carrier {}", up_or_down(*carrier))
+        }
+        What::Failover { receipt } => {
+            let [from, to] = [&receipt.from, &receipt.to].map(|slave| slave.as_deref().unwrap_or("none"));
+            let why = briefly(receipt.reason);
+            format!("{to} instead of {from}: {why}, {}", short(receipt.duration()))
+        }
+        What::Link { slave, mii_status, delay_ms: None } => format!("{slave}: link {mii_status}"),
+        What::Link { slave, mii_status, delay_ms: Some(delay) } => {
+            format!("{slave}: link {mii_status} in {delay} ms")
+        }
+        What::Slave { slave, change: SlaveChange::Joined } => format!("{slave}: joined"),
+        What::Slave { slave, change: SlaveChange::Left } => format!("{slave}: left"),
+        What::Option { slave: None, option, value } => format!("{option}={value}"),
+        What::Option { slave: Some(slave), option, value } => format!("{slave}: {option}={value}"),
+        What::Carrier { carrier } => format!("carrier {}", up_or_down(*carrier)),
+        What::Bond { change: BondChange::Up } => "up".to_owned(),
+        What::Bond { change: BondChange::Down } => "down".to_owned(),
+        What::Bond { change: BondChange::Kept } => "kept: it goes on without an agent".to_owned(),
+        What::Warning { text } => format!("! {text}"),
+        What::Note { text } => text.clone(),
+        What::Lagged { missed } => {
+            format!("too slow: {missed} events were missed; see xbond show, and start again")
+        }
+    };
+    format!("{time}Z {bond}{what}")
 }
 
 /// A number in at most 9 columns: exact up to ten million, then in thousands, millions or milliards.
@@ -76,6 +382,32 @@ fn count(number: u64) -> String {
     }
 }
 
+/// In at most 8 columns.
+fn short(time: Duration) -> String {
+    match time.as_micros() {
+        us @ 0..10_000 => format!("{us} us"),
+        us @ 10_000..10_000_000 => format!("{} ms", us / 1_000),
+        us => format!("{} s", us / 1_000_000),
+    }
+}
+
+/// Microseconds.
+fn took(us: u64) -> String {
+    short(Duration::from_micros(us))
+}
+
+/// The two largest units of it.
+fn age(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
 fn is_default(name: &str, value: &serde_json::Value) -> bool {
     let defaults = serde_json::to_value(crate::bond::options::BondOptions::default());
     defaults.is_ok_and(|defaults| defaults.get(name) == Some(value))
@@ -83,21 +415,22 @@ fn is_default(name: &str, value: &serde_json::Value) -> bool {
 
 fn plain(value: &serde_json::Value) -> String {
     match value {
+        serde_json::Value::Null => "none".to_owned(),
         serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Array(values) if values.is_empty() => "none".to_owned(),
         serde_json::Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }
 }
 
-/// Words in lines of at most 80 columns.
-fn wrap(text: &mut String, words: &str) -> fmt::Result {
-    const INDENT: &str = "  ";
-    let mut line = INDENT.to_owned();
+/// Words in lines of at most 80 columns; what does not fit goes on a little further in.
+fn wrap(text: &mut String, indent: &str, words: &str) -> fmt::Result {
+    let mut line = indent.to_owned();
     let mut is_empty = true;
     for word in words.split(' ') {
         if !is_empty && line.len() + 1 + word.len() > 80 {
-            writeln!(text, "{line}")?;
-            line = INDENT.to_owned();
+            writeln!(text, "{}", line.trim_end())?;
+            line = indent.to_owned();
             is_empty = true;
         }
         if !is_empty {
@@ -106,55 +439,25 @@ fn wrap(text: &mut String, words: &str) -> fmt::Result {
         line.push_str(word);
         is_empty = false;
     }
-    writeln!(text, "{line}")
+    writeln!(text, "{}", line.trim_end())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::{bond::options::BondOptions, report::json::Counters};
+    use crate::report::testing;
 
-    fn bond() -> Bond {
-        let options = BondOptions { miimon: 100, updelay: 200, ..BondOptions::default() };
-        let options = serde_json::to_value(options).unwrap().as_object().unwrap().clone();
-        let slave = |name: &str, state: &str, mii: &str, warnings| Slave {
-            name: name.into(),
-            ifindex: 3,
-            state: state.into(),
-            mii_status: mii.into(),
-            mac: "08:00:27:e8:26:58".into(),
-            permanent_mac: "08:00:27:e8:26:58".into(),
-            link_failure_count: 1,
-            speed: None,
-            duplex: None,
-            prio: 0,
-            queue_id: 0,
-            counters: Counters { tx_packets: 12_345_678_901, rx_packets: 7, ..Counters::default() },
-            warnings,
-        };
-        Bond {
-            name: "bond0".into(),
-            active_slave: Some("enp0s9".into()),
-            mac: "08:00:27:e8:26:58".into(),
-            carrier: true,
-            datapath: "tc".into(),
-            port: "bond0-port".into(),
-            guard: "on".into(),
-            options,
-            drops: BTreeMap::new(),
-            slaves: vec![
-                slave("enp0s8", "backup", "going down", vec![]),
-                slave("enp0s9", "active", "up", vec![unheard("enp0s9", 312)]),
-            ],
-            absent: vec!["enp0s10".into()],
-        }
+    /// All lines but warnings fit.
+    #[track_caller]
+    fn fits(shown: &str) {
+        let is_warning = |line: &&str| line.trim_start().starts_with('!');
+        let long = shown.lines().filter(|line| !is_warning(line)).find(|line| line.chars().count() > 80);
+        assert_eq!(long, None, "{shown}");
     }
 
     #[test]
     fn a_bond_is_shown_in_80_columns() {
-        let shown = show(&[bond()]);
+        let shown = show(&testing::report(vec![testing::bond()]), Amount::default());
         insta::assert_snapshot!(shown, @r"
         bond0: active slave enp0s9, carrier up, mac 08:00:27:e8:26:58
           datapath=tc port=bond0-port fail_over_mac=none miimon=100 updelay=200
@@ -162,9 +465,243 @@ mod tests {
           enp0s8          backup going down 08:00:27:e8:26:58      1    12345M         7
           enp0s9          active up         08:00:27:e8:26:58      1    12345M         7
           enp0s10         absent: it joins when it appears
+          last failover 2 min 1 s ago: enp0s9 instead of enp0s8, its link failed
           ! enp0s9: 312 frames sent, no unicast received since it became active; the port may accept only its own MAC: use fail_over_mac=active
         ");
-        let warning = |line: &&str| line.starts_with("  !");
-        assert!(shown.lines().filter(|line| !warning(line)).all(|line| line.chars().count() <= 80));
+        fits(&shown);
+    }
+
+    #[test]
+    fn a_quiet_bond_takes_few_lines() {
+        let shown = show(&testing::report(vec![testing::plain_bond()]), Amount::default());
+        insta::assert_snapshot!(shown, @r"
+        bond0: active slave enp0s8, carrier up, mac 08:00:27:e8:26:58
+          datapath=tc port=bond0-port fail_over_mac=none miimon=100 updelay=200
+          SLAVE           STATE  MII        MAC               FAILED        TX        RX
+          enp0s8          active up         08:00:27:e8:26:58      1    12345M         7
+          enp0s9          backup up         08:00:27:e8:26:58      1    12345M         7
+        ");
+    }
+
+    #[test]
+    fn details() {
+        let amount = Amount { details: true, statistics: false };
+        let shown = show(&testing::report(vec![testing::bond()]), amount);
+        insta::assert_snapshot!(shown, @r"
+        bond0: active slave enp0s9, carrier up, mac 08:00:27:e8:26:58
+          datapath=tc port=bond0-port ifindex=7 port_ifindex=6
+          host_mac=08:00:27:e8:26:58 mtu=1500 on_exit=keep
+          ACTIVE: generation 7, draining enp0s8
+          carrier guard off: downdelay asks for patience
+          pins /sys/fs/bpf/xbond/4711/bond0
+          files /run/xbond/4711/bond0
+          options all_slaves_active=0 arp_all_targets=any arp_interval=0
+          arp_ip_target=none arp_missed_max=2 arp_validate=none downdelay=0
+          fail_over_mac=none miimon=100 min_links=0 mode=active-backup
+          ns_ip6_target=none num_grat_arp=1 peer_notif_delay=0 primary=none
+          primary_reselect=always resend_igmp=1 updelay=200
+          SLAVE           STATE  MII        MAC               FAILED        TX        RX
+          enp0s8          backup going down 08:00:27:e8:26:58      1    12345M         7
+          enp0s9          active up         08:00:27:e8:26:58      1    12345M         7
+          enp0s10         absent: it joins when it appears
+          last failover 2 min 1 s ago: enp0s9 instead of enp0s8, its link failed
+            seen by a link event; chosen: the only one that is up
+            detect 143 us, decide 12 us, switch 2 us
+            after the switch: MACs +412 us, announced +320 us
+            dropped meanwhile: backup 3; generation 7
+          enp0s8:
+            permanent_mac=08:00:27:e8:26:58 wire_mac=08:00:27:e8:26:58 ifindex=3 slot=0
+            speed=1000Mb/s duplex=full prio=0 queue_id=0
+            found up, mac 08:00:27:e8:26:58, mtu 1500; addresses 192.0.2.8/24,
+            2001:db8::8/64; routes default via 192.0.2.1 metric 0; offloads rx-lro on
+          enp0s9:
+            permanent_mac=08:00:27:e8:26:58 wire_mac=08:00:27:e8:26:58 ifindex=4 slot=1
+            speed=unknown duplex=unknown prio=10 queue_id=0
+            found: not recorded
+          ! enp0s9: 312 frames sent, no unicast received since it became active; the port may accept only its own MAC: use fail_over_mac=active
+        agent 0.1.0, pid 815, started 5 min 6 s ago (2026-01-02T03:01:00.678901Z)
+        ");
+        fits(&shown);
+    }
+
+    #[test]
+    fn statistics() {
+        let amount = Amount { details: false, statistics: true };
+        let mut report = testing::report(vec![testing::plain_bond()]);
+        report.notes.push("the devices' counters are missing: somebody holds RTNL".into());
+        let shown = show(&report, amount);
+        insta::assert_snapshot!(shown, @r"
+        bond0: active slave enp0s8, carrier up, mac 08:00:27:e8:26:58
+          datapath=tc port=bond0-port fail_over_mac=none miimon=100 updelay=200
+          SLAVE           STATE  MII        MAC               FAILED        TX        RX
+          enp0s8          active up         08:00:27:e8:26:58      1    12345M         7
+          enp0s9          backup up         08:00:27:e8:26:58      1    12345M         7
+          COUNTED                 TX  TX BYTES   STAMPED        RX  RX BYTES REWRITTEN
+          enp0s8              12345M    18765G         9         7      1234         5
+          enp0s9              12345M    18765G         9         7      1234         5
+          DROPPED BY XBOND
+          enp0s8          backup 37
+          enp0s9          backup 37
+          bond0-port      no_active_slave 2
+          DROPPED AROUND     RX DROP   TX DROP    MISSED NOHANDLER OTHERHOST     QDISC
+          bond0                    0         0         0         0         0         6
+          bond0-port               0         0         0         0         0         6
+          enp0s8                  11        22        33        44        55         6
+          softnet, all CPUs: dropped 0, time_squeeze 4
+        ! the devices' counters are missing: somebody holds RTNL
+        ");
+        fits(&shown);
+    }
+
+    #[test]
+    fn without_an_agent_the_first_line_says_so() {
+        let mut bond = testing::plain_bond();
+        bond.options.retain(|key, _| key == "fail_over_mac");
+        bond.slaves[1].link_failure_count = None;
+        bond.slaves[1].warnings.push("enp0s9: no link now".into());
+        let report = Report { source: Source::Maps, agent: None, ..testing::report(vec![bond]) };
+        let shown = show(&report, Amount::default());
+        insta::assert_snapshot!(shown, @r"
+        no agent: from the pinned maps
+        bond0: active slave enp0s8, carrier up, mac 08:00:27:e8:26:58
+          datapath=tc port=bond0-port fail_over_mac=none
+          SLAVE           STATE  MII        MAC               FAILED        TX        RX
+          enp0s8          active up         08:00:27:e8:26:58      1    12345M         7
+          enp0s9          backup up         08:00:27:e8:26:58      -    12345M         7
+          ! enp0s9: no link now
+        ");
+    }
+
+    fn receipts() -> Vec<Receipt> {
+        let first = Receipt {
+            switched: testing::moment(1),
+            generation: 1,
+            from: None,
+            to: Some("enp0s8".into()),
+            reason: Reason::Joined,
+            seen: Seen::SlaveJoined,
+            steps: Steps { macs_us: None, ..testing::receipt().steps },
+            drops: BTreeMap::new(),
+            ..testing::receipt()
+        };
+        let mut last =
+            Receipt { switched: testing::moment(900), to: None, chosen: None, ..testing::receipt() };
+        last.steps = Steps { detect_us: 12_345, announce_us: None, ..last.steps };
+        vec![first, testing::receipt(), last]
+    }
+
+    #[test]
+    fn a_log_is_a_table() {
+        let shown = log(&receipts(), false);
+        insta::assert_snapshot!(shown, @r"
+        TIME (UTC)           FROM            TO               SWITCHED WHY
+        2026-01-02 03:00:01  none            enp0s8             157 us slave joined
+        2026-01-02 03:04:05  enp0s8          enp0s9             157 us link failed
+        2026-01-02 03:15:00  enp0s8          none                12 ms link failed
+        ");
+        fits(&shown);
+        let mut wide = testing::receipt();
+        (wide.from, wide.to) = (Some("abcdefghijklmno".into()), Some("abcdefghijklmno".into()));
+        (wide.steps.detect_us, wide.reason) = (9_999_999, Reason::LinkRecovered);
+        fits(&log(&[wide], false));
+        insta::assert_snapshot!(log(&[], false), @"no failover yet");
+    }
+
+    #[test]
+    fn a_log_with_details_has_the_steps() {
+        let shown = log(&receipts(), true);
+        insta::assert_snapshot!(shown, @r"
+        2026-01-02T03:00:01.678901Z enp0s8 instead of none, a slave joined
+          seen by a slave that joined; chosen: the only one that is up
+          detect 143 us, decide 12 us, switch 2 us
+          after the switch: announced +320 us
+          dropped meanwhile: nothing; generation 1
+        2026-01-02T03:04:05.678901Z enp0s9 instead of enp0s8, its link failed
+          seen by a link event; chosen: the only one that is up
+          detect 143 us, decide 12 us, switch 2 us
+          after the switch: MACs +412 us, announced +320 us
+          dropped meanwhile: backup 3; generation 7
+        2026-01-02T03:15:00.678901Z none instead of enp0s8, its link failed
+          seen by a link event
+          detect 12 ms, decide 12 us, switch 2 us
+          after the switch: MACs +412 us
+          dropped meanwhile: backup 3; generation 7
+        ");
+        fits(&shown);
+    }
+
+    #[test]
+    fn events_are_a_line_each() {
+        let slave = || "enp0s8".to_owned();
+        let events = [
+            What::State { active_slave: Some(slave()), carrier: true },
+            What::Link { slave: slave(), mii_status: "going down".into(), delay_ms: Some(200) },
+            What::Link { slave: slave(), mii_status: "down".into(), delay_ms: None },
+            What::Failover { receipt: testing::receipt() },
+            What::Carrier { carrier: false },
+            What::Slave { slave: slave(), change: SlaveChange::Joined },
+            What::Slave { slave: slave(), change: SlaveChange::Left },
+            What::Option { slave: None, option: "updelay".into(), value: "200".into() },
+            What::Option { slave: Some(slave()), option: "prio".into(), value: "10".into() },
+            What::Bond { change: BondChange::Up },
+            What::Bond { change: BondChange::Down },
+            What::Bond { change: BondChange::Kept },
+            What::Warning { text: unheard("enp0s8", 312) },
+            What::Note { text: "enp0s8: receives unicast now".into() },
+            What::Lagged { missed: 7 },
+        ];
+        let events = events.map(|what| Event {
+            version: 1,
+            moment: testing::moment(5),
+            bond: Some("bond0".into()),
+            what,
+        });
+        let texts: Vec<_> = events.iter().map(event).collect();
+        insta::assert_snapshot!(texts.join("\n"), @r"
+        2026-01-02T03:00:05.678Z bond0: active slave enp0s8, carrier up
+        2026-01-02T03:00:05.678Z bond0: enp0s8: link going down in 200 ms
+        2026-01-02T03:00:05.678Z bond0: enp0s8: link down
+        2026-01-02T03:00:05.678Z bond0: enp0s9 instead of enp0s8: link failed, 157 us
+        2026-01-02T03:00:05.678Z bond0: carrier down
+        2026-01-02T03:00:05.678Z bond0: enp0s8: joined
+        2026-01-02T03:00:05.678Z bond0: enp0s8: left
+        2026-01-02T03:00:05.678Z bond0: updelay=200
+        2026-01-02T03:00:05.678Z bond0: enp0s8: prio=10
+        2026-01-02T03:00:05.678Z bond0: up
+        2026-01-02T03:00:05.678Z bond0: down
+        2026-01-02T03:00:05.678Z bond0: kept: it goes on without an agent
+        2026-01-02T03:00:05.678Z bond0: ! enp0s8: 312 frames sent, no unicast received since it became active; the port may accept only its own MAC: use fail_over_mac=active
+        2026-01-02T03:00:05.678Z bond0: enp0s8: receives unicast now
+        2026-01-02T03:00:05.678Z bond0: too slow: 7 events were missed; see xbond show, and start again
+        ");
+        let lines: String = events.iter().map(Event::line).collect();
+        insta::assert_snapshot!(lines, @r#"
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"state","active_slave":"enp0s8","carrier":true}
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"link","slave":"enp0s8","mii_status":"going down","delay_ms":200}
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"link","slave":"enp0s8","mii_status":"down","delay_ms":null}
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"failover","receipt":{"version":1,"bond":"bond0","time":"2026-01-02T03:04:05.678901Z","monotonic_us":245678901,"generation":7,"from":"enp0s8","to":"enp0s9","reason":"link_failed","seen":"link_event","chosen":"only_one_up","steps":{"detect_us":143,"decide_us":12,"switch_us":2,"macs_us":412,"announce_us":320},"drops":{"backup":3}}}
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"carrier","carrier":false}
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"slave","slave":"enp0s8","change":"joined"}
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"slave","slave":"enp0s8","change":"left"}
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"option","slave":null,"option":"updelay","value":"200"}
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"option","slave":"enp0s8","option":"prio","value":"10"}
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"bond","change":"up"}
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"bond","change":"down"}
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"bond","change":"kept"}
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"warning","text":"enp0s8: 312 frames sent, no unicast received since it became active; the port may accept only its own MAC: use fail_over_mac=active"}
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"note","text":"enp0s8: receives unicast now"}
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"lagged","missed":7}
+        "#);
+        for (event, line) in events.iter().zip(lines.lines()) {
+            assert_eq!(&serde_json::from_str::<Event>(line).unwrap(), event);
+        }
+    }
+
+    #[test]
+    fn ages_have_two_units() {
+        let table = [(0, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (3600, "1 h 0 min"), (90_061, "1 d 1 h")];
+        for (seconds, expected) in table {
+            assert_eq!(age(Duration::from_secs(seconds)), expected);
+        }
     }
 }

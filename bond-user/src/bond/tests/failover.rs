@@ -1,16 +1,22 @@
 //! What a failover consists of, and in which order.
 
-use super::lab::{BORN, Lab, Pace, mac, options};
+use super::lab::{BORN, Lab, Pace, mac, ms, options};
 use crate::bond::{
     command::{
+        Chosen,
         Command::{self, *},
-        Notice, Reason,
+        Notice, Reason, Seen,
     },
-    options::FailOverMac::{self, Active, Follow, None as Nobody},
+    options::{
+        BondOptions,
+        FailOverMac::{self, Active, Follow, None as Nobody},
+    },
 };
 
-fn failover(from: &str, to: &str, reason: Reason) -> Command {
-    Notify(Notice::Failover { from: Some(from.into()), to: Some(to.into()), reason })
+fn failover(from: Option<&str>, to: Option<&str>, reason: Reason, seen: Seen, chosen: Chosen) -> Command {
+    let name = |slave: Option<&str>| slave.map(str::to_owned);
+    let chosen = to.map(|_| chosen);
+    Notify(Notice::Failover { from: name(from), to: name(to), reason, seen, chosen })
 }
 
 fn link_changed(slave: &str, up: bool) -> Command {
@@ -30,7 +36,9 @@ fn order_of_a_failover() {
     let lab = Lab::enslaved(options(Nobody), 2);
     let (s0, s1) = (lab.slot(0), lab.slot(1));
     let switch = Switch { active: Some(s1), draining: None, usable: 0b10 };
-    let told = || [link_changed("slave0", false), failover("slave0", "slave1", Reason::LinkFailed)];
+    let (seen, chosen) = (Seen::LinkEvent, Chosen::OnlyOneUp);
+    let failover = failover(Some("slave0"), Some("slave1"), Reason::LinkFailed, seen, chosen);
+    let told = || [link_changed("slave0", false), failover.clone()];
     let expect = |before: &[Command], after: &[Command]| [before, &told(), after].concat();
     let listen = ReadCounters { slot: s1 };
 
@@ -59,7 +67,7 @@ fn order_of_the_first_enslave() {
     let up = [
         Switch { active: Some(s0), draining: None, usable: 0b1 },
         Notify(Notice::Enslaved { slave: "slave0".into(), up: true }),
-        Notify(Notice::Failover { from: None, to: Some("slave0".into()), reason: Reason::Joined }),
+        failover(None, Some("slave0"), Reason::Joined, Seen::SlaveJoined, Chosen::OnlyOneUp),
         SetCarrier(true),
         Announce { slot: s0, mac: mac(0x10) },
     ];
@@ -80,7 +88,7 @@ fn order_of_a_release() {
     let expected = [
         Switch { active: Some(s1), draining: Some(s0), usable: 0b10 },
         ReadCounters { slot: s1 },
-        failover("slave0", "slave1", Reason::Left),
+        failover(Some("slave0"), Some("slave1"), Reason::Left, Seen::SlaveLeft, Chosen::OnlyOneUp),
         Announce { slot: s1, mac: mac(0x10) },
         // 100 ms later.
         Switch { active: Some(s1), draining: None, usable: 0b10 },
@@ -111,7 +119,7 @@ fn a_planned_switch_drains_the_old_slave() {
     lab.set_active(Some(1)).unwrap();
     let expected = [
         Switch { active: Some(s1), draining: Some(s0), usable: 0b11 },
-        failover("slave0", "slave1", Reason::Requested),
+        failover(Some("slave0"), Some("slave1"), Reason::Requested, Seen::Request, Chosen::ByHand),
         Announce { slot: s1, mac: mac(0x11) },
         SetBondMac(mac(0x11)),
     ];
@@ -174,10 +182,44 @@ fn all_fail_and_return() {
     lab.set_link(0, false);
     lab.take();
     lab.set_link(1, false);
-    let none = Notify(Notice::Failover { from: Some("slave1".into()), to: None, reason: Reason::LinkFailed });
+    let none = failover(Some("slave1"), None, Reason::LinkFailed, Seen::LinkEvent, Chosen::OnlyOneUp);
     let switch = Switch { active: None, draining: None, usable: 0 };
     assert_eq!(lab.take(), [switch, link_changed("slave1", false), none, SetCarrier(false)]);
     lab.set_link(0, true);
-    let some = Notice::Failover { from: None, to: Some("slave0".into()), reason: Reason::LinkRecovered };
-    assert!(lab.take_notices().contains(&some));
+    let (seen, chosen) = (Seen::LinkEvent, Chosen::OnlyOneUp);
+    assert!(lab.take().contains(&failover(None, Some("slave0"), Reason::LinkRecovered, seen, chosen)));
+}
+
+/// Reasons say what is the matter, and this says how it came to be known.
+#[test]
+fn a_failover_says_what_was_seen() {
+    let carrier_is_lost = |lab: &mut Lab| lab.set_link(0, false);
+    let nobody_tells = |lab: &mut Lab| lab.nic_mut(0).link.up = false;
+    let path_dies = |lab: &mut Lab| lab.nic_mut(0).path = false;
+    let by_hand = |lab: &mut Lab| lab.set_active(Some(1)).unwrap();
+    let primary = |lab: &mut Lab| lab.set_options(|options| options.primary = Some("slave1".into())).unwrap();
+    let leaves = |lab: &mut Lab| lab.leave(0).unwrap();
+    let miimon = options(Nobody);
+    let patient = BondOptions { downdelay: 300, ..options(Nobody) };
+    let target = vec!["10.0.0.254".parse().unwrap()];
+    let probing = BondOptions { miimon: 0, arp_interval: 200, arp_ip_target: target, ..options(Nobody) };
+    let table: [(&BondOptions, &dyn Fn(&mut Lab), Reason, Seen, Chosen); 7] = [
+        (&miimon, &carrier_is_lost, Reason::LinkFailed, Seen::LinkEvent, Chosen::OnlyOneUp),
+        (&miimon, &nobody_tells, Reason::LinkFailed, Seen::Miimon, Chosen::OnlyOneUp),
+        (&patient, &carrier_is_lost, Reason::LinkFailed, Seen::Delay, Chosen::OnlyOneUp),
+        (&probing, &path_dies, Reason::LinkFailed, Seen::ArpMonitor, Chosen::OnlyOneUp),
+        (&miimon, &by_hand, Reason::Requested, Seen::Request, Chosen::ByHand),
+        (&miimon, &primary, Reason::OptionChanged, Seen::Request, Chosen::Primary),
+        (&miimon, &leaves, Reason::Left, Seen::SlaveLeft, Chosen::OnlyOneUp),
+    ];
+    for (options, act, reason, seen, chosen) in table {
+        let mut lab = Lab::enslaved(options.clone(), 2);
+        lab.wait(ms(2000));
+        lab.take();
+        act(&mut lab);
+        lab.wait(ms(1000));
+        let told = lab.take();
+        let expected = failover(Some("slave0"), Some("slave1"), reason, seen, chosen);
+        assert!(told.contains(&expected), "{expected:?} is not in {told:#?}");
+    }
 }

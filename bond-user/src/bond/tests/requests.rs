@@ -5,7 +5,7 @@ use bond_common::abi::Slot;
 use super::lab::{Lab, Pace, mac, ms, options};
 use crate::bond::{
     Refusal,
-    command::{Command, Notice, Reason},
+    command::{Chosen, Command, Notice, Reason, Seen},
     event::{Event, Link, Speed},
     options::{
         FailOverMac::{Active, Follow, None as Nobody},
@@ -173,7 +173,13 @@ fn active_slave_by_hand() {
     lab.set_active(None).unwrap();
     assert_eq!(active(&lab), "slave0");
     let reason = Reason::OptionChanged;
-    let told = Notice::Failover { from: Some("slave2".into()), to: Some("slave0".into()), reason };
+    let told = Notice::Failover {
+        from: Some("slave2".into()),
+        to: Some("slave0".into()),
+        reason,
+        seen: Seen::Request,
+        chosen: Some(Chosen::FirstEnslaved),
+    };
     assert!(lab.take_notices().contains(&told));
 }
 

@@ -15,7 +15,7 @@ use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
     maps::{DevMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions},
     },
@@ -338,6 +338,14 @@ pub enum Unfit {
     NoPort,
     /// It is of this other [`ABI_VERSION`].
     OtherVersion(u32),
+}
+
+/// Which hooks carry a bond's packets, by the program that is pinned for its port; None if there is none of ours.
+/// Native and generic XDP have the same program: it is told as native.
+pub fn pinned_hook(dir: &Path) -> Option<Hook> {
+    let info = ProgramInfo::from_pin(dir.join(format!("{PORT_PIN}_{}", names::PROGRAM_PIN))).ok()?;
+    let name = info.name_as_str()?;
+    [Hook::Tc, Hook::Xdp].into_iter().find(|hook| hook.port_program().starts_with(name))
 }
 
 /// Whether a bond's tc programs are filters, which its pins do not hold: of a killed agent they are still there.

@@ -2,11 +2,13 @@
 
 mod address;
 mod blocking;
+mod bond;
 mod dump;
 mod events;
 mod link;
 mod neighbour;
 mod route;
+mod stats;
 
 use std::io;
 
@@ -26,11 +28,15 @@ use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
 
 pub use address::{Address, Lifetime};
 pub use blocking::BlockingNetlink;
+#[cfg(test)]
+pub(crate) use bond::recorded as recorded_bonds;
+pub use bond::{KernelBond, KernelSlave};
 pub use events::{LinkEvent, LinkEvents};
 pub use link::{
     AttachedXdp, In6AddrGenMode, LinkFlags, LinkInfo, LinkLayerType, LinkSetting, OperState, VlanTag, XdpMode,
 };
 pub use route::{Route, Way};
+pub use stats::{CountedLink, QdiscPlace, QdiscStats};
 
 use super::SysError;
 

@@ -1,0 +1,127 @@
+//! Events, as they happen, for whoever listens at `/v1/events`. Nobody waits for a listener.
+
+use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::report::event::{Event, What};
+
+/// Events that a listener may be behind. After that it is told that it is, and dropped.
+const BACKLOG: usize = 256;
+
+/// Where events are told.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    sender: broadcast::Sender<Arc<Line>>,
+}
+
+/// An event, as it is sent.
+#[derive(Debug)]
+struct Line {
+    bond: String,
+    text: Bytes,
+}
+
+impl Feed {
+    pub fn new() -> Self {
+        Self { sender: broadcast::Sender::new(BACKLOG) }
+    }
+
+    pub fn tell(&self, bond: &str, what: What) {
+        if self.sender.receiver_count() == 0 {
+            return;
+        }
+        let text = Event::new(Some(bond), what).line().into();
+        // That the last listener has left just now is no failure.
+        let _ = self.sender.send(Arc::new(Line { bond: bond.to_owned(), text }));
+    }
+
+    /// What is told from now on.
+    pub fn listen(&self) -> Listener {
+        Listener { receiver: self.sender.subscribe() }
+    }
+}
+
+/// One who listens.
+pub struct Listener {
+    receiver: broadcast::Receiver<Arc<Line>>,
+}
+
+impl Listener {
+    /// These events, then those that are told, of one bond or of all. It ends when the listener was too slow.
+    pub fn lines(
+        self,
+        first: Vec<Event>,
+        only: Option<String>,
+    ) -> impl Stream<Item = Result<Bytes, Infallible>> {
+        let first: VecDeque<Bytes> = first.iter().map(|event| event.line().into()).collect();
+        stream::unfold(Some((first, self.receiver)), move |state| {
+            let only = only.clone();
+            async move {
+                let (mut first, mut receiver) = state?;
+                if let Some(line) = first.pop_front() {
+                    return Some((Ok(line), Some((first, receiver))));
+                }
+                loop {
+                    match receiver.recv().await {
+                        Ok(line) if only.as_ref().is_none_or(|only| *only == line.bond) => {
+                            return Some((Ok(line.text.clone()), Some((first, receiver))));
+                        }
+                        Ok(_) => {}
+                        Err(RecvError::Lagged(missed)) => {
+                            let last = Event::new(only.as_deref(), What::Lagged { missed });
+                            return Some((Ok(last.line().into()), None));
+                        }
+                        Err(RecvError::Closed) => return None,
+                    }
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    fn note(number: usize) -> What {
+        What::Note { text: number.to_string() }
+    }
+
+    fn what(line: &[u8]) -> What {
+        serde_json::from_slice::<Event>(line).unwrap().what
+    }
+
+    #[tokio::test]
+    async fn a_listener_hears_its_bond_and_what_came_first() {
+        let feed = Feed::new();
+        feed.tell("bond0", note(0));
+        let listener = feed.listen();
+        let state = What::State { active_slave: None, carrier: false };
+        feed.tell("bond1", note(1));
+        feed.tell("bond0", note(2));
+        let first = vec![Event::new(Some("bond0"), state.clone())];
+        let mut lines = pin!(listener.lines(first, Some("bond0".into())));
+        assert_eq!(what(&lines.next().await.unwrap().unwrap()), state);
+        assert_eq!(what(&lines.next().await.unwrap().unwrap()), note(2));
+        drop(feed);
+        assert!(lines.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn who_is_too_slow_is_told_and_dropped() {
+        let feed = Feed::new();
+        let mut slow = pin!(feed.listen().lines(Vec::new(), None));
+        for number in 0..BACKLOG + 7 {
+            feed.tell("bond0", note(number));
+        }
+        assert_eq!(what(&slow.next().await.unwrap().unwrap()), What::Lagged { missed: 7 });
+        assert!(slow.next().await.is_none());
+    }
+}

@@ -1,0 +1,170 @@
+//! Bonds that no agent looks after, as their maps, netlink and found.json show them.
+
+use std::{collections::BTreeSet, fs};
+
+use bond_common::abi::{ABI_VERSION, BondEntry, FailOverMac, PORT_STATS, Slot};
+
+use super::{
+    AgentError,
+    places::Places,
+    reading::{Counted, count, softnet},
+    receipts,
+    record::Record,
+};
+use crate::{
+    bond::{options::Named as _, status::SlaveState},
+    report::{
+        json::{self, Bond, Counters, Report, Slave, Source, VERSION},
+        moment::Moment,
+    },
+    sys::{
+        Devices,
+        dataplane::{self, Maps},
+        netlink::LinkInfo,
+    },
+};
+
+/// The bonds that are pinned in this network namespace, by name.
+pub fn names(places: &Places) -> BTreeSet<String> {
+    let entries = fs::read_dir(places.run()).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| places.pins_of(name).is_dir()).collect()
+}
+
+/// One of them, or all.
+///
+/// # Errors
+/// There is none of that name, or its maps are another version's.
+pub async fn report(places: &Places, only: Option<&str>) -> Result<Report, AgentError> {
+    let names = names(places);
+    if let Some(name) = only
+        && !names.contains(name)
+    {
+        return Err(AgentError::NothingLeft(name.to_owned()));
+    }
+    let devices = Devices::open()?;
+    let mut notes = Vec::new();
+    let mut bonds = Vec::new();
+    for name in names.iter().filter(|name| only.is_none_or(|only| only == *name)) {
+        bonds.push(bond(places, name, &devices, &mut notes).await?);
+    }
+    Ok(Report {
+        version: VERSION,
+        source: Source::Maps,
+        moment: Moment::now(),
+        agent: None,
+        softnet: softnet(&mut notes),
+        notes,
+        bonds,
+    })
+}
+
+async fn bond(
+    places: &Places,
+    name: &str,
+    devices: &Devices,
+    notes: &mut Vec<String>,
+) -> Result<Bond, AgentError> {
+    let pins = places.pins_of(name);
+    let maps = Maps::open(&pins)?;
+    let entry = maps.bond();
+    if entry.abi_version() != ABI_VERSION {
+        return Err(AgentError::OtherMaps { bond: name.to_owned(), found: entry.abi_version() });
+    }
+    let record = Record::read(places, name)?;
+    let links = devices.netlink.links(None).await?;
+    let link = |ifindex: u32| links.iter().find(|link| link.ifindex == ifindex);
+    let pair = record.as_ref().and_then(Record::pair);
+    let host = pair.and_then(|pair| links.iter().find(|link| link.name == pair.bond));
+    let port = link(entry.port_ifindex());
+    let used: Vec<_> =
+        Slot::all().map(|slot| (slot, maps.slave(slot))).filter(|(_, slave)| slave.ifindex() != 0).collect();
+    let all = host.map(|host| host.ifindex).into_iter().chain([entry.port_ifindex()]);
+    let all: Vec<_> = all.chain(used.iter().map(|(_, slave)| slave.ifindex())).collect();
+    let counted = count(&devices.netlink, &all, notes).await;
+
+    let active = maps.active();
+    let mut slaves = Vec::new();
+    for (slot, entry) in &used {
+        let found = record.as_ref().and_then(|record| record.slave(entry.ifindex()));
+        let now = link(entry.ifindex());
+        let (speed, duplex) = devices.ethtool.speed(entry.ifindex());
+        let state = if active.active() == Some(*slot) { SlaveState::Active } else { SlaveState::Backup };
+        let name = now.map(|link| link.name.clone()).or_else(|| found.map(|found| found.name.clone()));
+        let mut warnings = Vec::new();
+        let name = name.unwrap_or_else(|| format!("ifindex {}", entry.ifindex()));
+        match now {
+            Some(link) if link.has_link() => {}
+            Some(_) => warnings.push(format!("{name}: no link now")),
+            None => warnings.push(format!("{name}: the interface is gone")),
+        }
+        slaves.push(Slave {
+            ifindex: entry.ifindex(),
+            slot: slot.index() as u8,
+            state: state.to_string(),
+            mii_status: if active.usable() & slot.bit() != 0 { "up" } else { "down" }.to_owned(),
+            mac: now.map_or(entry.permanent_mac(), |link| link.mac).to_string(),
+            wire_mac: entry.wire_mac().to_string(),
+            permanent_mac: entry.permanent_mac().to_string(),
+            link_failure_count: Some(entry.link_failure_count()),
+            speed: json::speed(speed),
+            duplex: json::duplex(duplex),
+            prio: None,
+            queue_id: entry.queue_id(),
+            counters: Counters::new(&maps.stats(slot.index() as u32)?),
+            found: found.map(json::Found::from),
+            unheard: false,
+            warnings,
+            name,
+        });
+    }
+    let name_of = |slot: Option<Slot>| {
+        let slot = slot?.index();
+        slaves.iter().find(|slave| usize::from(slave.slot) == slot).map(|slave| slave.name.clone())
+    };
+    let (active_slave, draining_slave) = (name_of(active.active()), name_of(active.draining()));
+    let directory = places.run_of(name);
+    Ok(Bond {
+        name: name.to_owned(),
+        ifindex: host.map(|host| host.ifindex),
+        active_slave,
+        draining_slave,
+        generation: active.generation(),
+        mac: host.map_or(entry.host_mac(), |host| host.mac).to_string(),
+        host_mac: json::known(entry.host_mac()),
+        carrier: port.is_some_and(LinkInfo::is_up),
+        datapath: dataplane::pinned_hook(&pins).map(|hook| hook.to_string()).unwrap_or_default(),
+        port: port.map_or_else(|| format!("ifindex {}", entry.port_ifindex()), |port| port.name.clone()),
+        port_ifindex: entry.port_ifindex(),
+        guard: if entry.has(BondEntry::GUARD) { "on" } else { "off: so the agent left it" }.to_owned(),
+        mtu: mtu(&counted, host.map(|host| host.ifindex), entry.port_ifindex()),
+        on_exit: None,
+        pins: pins.display().to_string(),
+        files: directory.display().to_string(),
+        options: options(entry),
+        drops: json::drops(&maps.stats(PORT_STATS)?),
+        slaves,
+        absent: Vec::new(),
+        failovers: Default::default(),
+        last_failover: receipts::read(&directory).ok().and_then(|mut receipts| receipts.pop()),
+        devices: all
+            .iter()
+            .filter_map(|device| counted.get(device))
+            .map(|(device, _)| device.clone())
+            .collect(),
+    })
+}
+
+fn mtu(counted: &Counted, host: Option<u32>, port: u32) -> Option<u32> {
+    host.and_then(|host| counted.get(&host)).or(counted.get(&port)).map(|(_, mtu)| *mtu)
+}
+
+/// Those that packets read.
+fn options(entry: BondEntry) -> serde_json::Map<String, serde_json::Value> {
+    let policy: FailOverMac = entry.policy();
+    let all = u8::from(entry.has(BondEntry::ALL_SLAVES_ACTIVE));
+    [("fail_over_mac", policy.name().into()), ("all_slaves_active", all.into())]
+        .map(|(key, value): (&str, serde_json::Value)| (key.to_owned(), value))
+        .into_iter()
+        .collect()
+}

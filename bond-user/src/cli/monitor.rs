@@ -1,0 +1,48 @@
+//! `xbond monitor`
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::signal;
+
+use super::{MonitorArgs, client};
+use crate::report::{
+    event::{Event, What},
+    text,
+};
+
+pub fn monitor(arguments: &MonitorArgs) -> Result<()> {
+    let path = match &arguments.bond {
+        Some(bond) => format!("{}/events", client::path_of(bond)?),
+        None => "/v1/events".to_owned(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            answer = follow(&path, arguments.json) => answer,
+            _ = signal::ctrl_c() => Ok(()),
+        }
+    })
+}
+
+async fn follow(path: &str, json: bool) -> Result<()> {
+    let mut lines = client::lines(path).await?;
+    while let Some(line) = lines.next().await? {
+        let event: Event =
+            serde_json::from_slice(&line).context("the agent's answer is of another version")?;
+        let mut output = std::io::stdout().lock();
+        let written = if json {
+            output.write_all(&line).and_then(|()| output.write_all(b"\n"))
+        } else {
+            writeln!(output, "{}", text::event(&event))
+        };
+        if written.and_then(|()| output.flush()).is_err() {
+            // A reader that has seen enough, such as head, is no error.
+            return Ok(());
+        }
+        if let What::Lagged { .. } = event.what {
+            bail!("events came faster than they were read here, and some were missed; start again");
+        }
+    }
+    bail!("the agent has ended; bonds that it left go on without it: see xbond show")
+}

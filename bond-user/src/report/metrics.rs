@@ -1,0 +1,335 @@
+//! Metrics, as Prometheus reads them (OpenMetrics text). packaging/prometheus has rules for them.
+
+use std::fmt;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::{Registry, Unit},
+};
+
+use super::json::{Bond, Report, Slave};
+use crate::bond::{command::Reason, status::MiiStatus};
+
+/// Of HTTP.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Everything in a report of an agent.
+pub fn show(report: Report) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Metrics(report)));
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = text::encode(&mut text, &registry);
+    text
+}
+
+/// A report, encoded as it is: nothing is counted here.
+#[derive(Debug)]
+struct Metrics(Report);
+
+/// The name of a metric without its unit, what it is, and the unit.
+type About = (&'static str, &'static str, Option<Unit>);
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let encoder = &mut encoder;
+        self.agent(encoder)?;
+        self.bonds(encoder)?;
+        self.failovers(encoder)?;
+        self.slaves(encoder)?;
+        self.traffic(encoder)
+    }
+}
+
+impl Metrics {
+    fn agent(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let Some(agent) = &self.0.agent else { return Ok(()) };
+        let about = ("xbond_agent_info", "The agent; always 1", None);
+        gauges(encoder, about, [([("version", agent.version.as_str())], 1.0)])?;
+        let about = ("xbond_agent_start_time", "When the agent was started, since 1970", Some(Unit::Seconds));
+        let started =
+            agent.started.unix_seconds().map(|seconds| ([("version", agent.version.as_str())], seconds));
+        gauges(encoder, about, started)
+    }
+
+    fn bonds(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let bonds = || self.0.bonds.iter();
+        let about =
+            ("xbond_bond_info", "A bond, its datapath, its port, and what becomes of it; always 1", None);
+        let info = bonds().map(|bond| {
+            let on_exit = bond.on_exit.as_deref().unwrap_or_default();
+            let what = [("datapath", bond.datapath.as_str()), ("port", &bond.port), ("on_exit", on_exit)];
+            let [datapath, port, on_exit] = what;
+            ([("bond", bond.name.as_str()), datapath, port, on_exit], 1.0)
+        });
+        gauges(encoder, about, info)?;
+        let of_each =
+            |value: fn(&Bond) -> f64| bonds().map(move |bond| ([("bond", bond.name.as_str())], value(bond)));
+        let about =
+            ("xbond_bond_carrier", "Whether the bond has carrier: any slave's MII status is up", None);
+        gauges(encoder, about, of_each(|bond| bond.carrier.into()))?;
+        let about = ("xbond_bond_slaves", "Slaves that are enslaved", None);
+        gauges(encoder, about, of_each(|bond| bond.slaves.len() as f64))?;
+        let about = ("xbond_bond_slaves_up", "Slaves whose MII status is up", None);
+        gauges(
+            encoder,
+            about,
+            of_each(|bond| bond.slaves.iter().filter(|slave| is_up(slave)).count() as f64),
+        )?;
+        let about = ("xbond_bond_slaves_absent", "Slaves that are configured and not there", None);
+        gauges(encoder, about, of_each(|bond| bond.absent.len() as f64))
+    }
+
+    fn failovers(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let about = ("xbond_failovers", "Changes of the active slave since the agent has the bond", None);
+        let failovers = self.0.bonds.iter().flat_map(|bond| {
+            Reason::ALL.map(|reason| {
+                let count = bond.failovers.get(&reason).copied().unwrap_or_default();
+                ([("bond", bond.name.as_str()), ("reason", reason_name(reason))], count)
+            })
+        });
+        counters(encoder, about, failovers)?;
+        let last = || {
+            let bonds = self.0.bonds.iter();
+            bonds.filter_map(|bond| Some(([("bond", bond.name.as_str())], bond.last_failover.as_ref()?)))
+        };
+        let about = (
+            "xbond_last_failover_timestamp",
+            "When the active slave changed last, since 1970",
+            Some(Unit::Seconds),
+        );
+        let at = last().filter_map(|(labels, receipt)| Some((labels, receipt.switched.unix_seconds()?)));
+        gauges(encoder, about, at)?;
+        let about = (
+            "xbond_last_failover_duration",
+            "From when the agent could know of the last change to the switch",
+            Some(Unit::Seconds),
+        );
+        gauges(encoder, about, last().map(|(labels, receipt)| (labels, receipt.duration().as_secs_f64())))
+    }
+
+    fn slaves(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let of_each =
+            |value: fn(&Slave) -> f64| self.slave_labels().map(move |(labels, slave)| (labels, value(slave)));
+        let about = ("xbond_slave_active", "Whether it is the active slave", None);
+        gauges(encoder, about, of_each(|slave| (slave.state == "active").into()))?;
+        let about = ("xbond_slave_mii_status", "1 for the status that the slave has, 0 for the others", None);
+        let statuses = self.slave_labels().flat_map(|([bond, name], slave)| {
+            MiiStatus::ALL.map(|status| {
+                let has_it = slave.mii_status == status.to_string();
+                ([bond, name, ("status", mii_name(status))], f64::from(u8::from(has_it)))
+            })
+        });
+        gauges(encoder, about, statuses)?;
+        let about = (
+            "xbond_slave_deaf",
+            "Whether the active slave sends and has not been sent anything since it became active",
+            None,
+        );
+        gauges(encoder, about, of_each(|slave| slave.unheard.into()))?;
+        let about = ("xbond_slave_link_failures", "How often the slave's link went down for good", None);
+        let failures = self
+            .slave_labels()
+            .map(|(labels, slave)| (labels, slave.link_failure_count.unwrap_or_default().into()));
+        counters(encoder, about, failures)
+    }
+
+    fn traffic(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let both_ways = |value: fn(&Slave) -> [u64; 2]| {
+            self.slave_labels().flat_map(move |([bond, name], slave)| {
+                let [transmit, receive] = value(slave);
+                [
+                    ([bond, name, ("direction", "transmit")], transmit),
+                    ([bond, name, ("direction", "receive")], receive),
+                ]
+            })
+        };
+        let about =
+            ("xbond_slave_packets", "Packets that went by the slave; one of TSO or GRO counts once", None);
+        let packets = both_ways(|slave| [slave.counters.tx_packets, slave.counters.rx_packets]);
+        counters(encoder, about, packets)?;
+        let about =
+            ("xbond_slave_traffic", "What went by the slave, with Ethernet headers", Some(Unit::Bytes));
+        let bytes = both_ways(|slave| [slave.counters.tx_bytes, slave.counters.rx_bytes]);
+        counters(encoder, about, bytes)?;
+        let about =
+            ("xbond_slave_dropped_packets", "Packets that xbond dropped at the slave, by reason", None);
+        let drops = self.slave_labels().flat_map(|([bond, name], slave)| {
+            let drops = slave.counters.drops.iter();
+            drops.map(move |(reason, count)| ([bond, name, ("reason", reason.as_str())], *count))
+        });
+        counters(encoder, about, drops)?;
+        let about = ("xbond_port_dropped_packets", "Packets that xbond dropped at the port, by reason", None);
+        let drops = self.0.bonds.iter().flat_map(|bond| {
+            let drops = bond.drops.iter();
+            drops.map(move |(reason, count)| {
+                ([("bond", bond.name.as_str()), ("reason", reason.as_str())], *count)
+            })
+        });
+        counters(encoder, about, drops)
+    }
+
+    fn slave_labels(&self) -> impl Iterator<Item = ([(&'static str, &str); 2], &Slave)> {
+        self.0.bonds.iter().flat_map(|bond| {
+            let of_bond = ("bond", bond.name.as_str());
+            bond.slaves.iter().map(move |slave| ([of_bond, ("slave", slave.name.as_str())], slave))
+        })
+    }
+}
+
+fn gauges<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder,
+    (name, help, unit): About,
+    values: impl IntoIterator<Item = ([(&'a str, &'a str); N], f64)>,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+    for (labels, value) in values {
+        ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn counters<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder,
+    (name, help, unit): About,
+    values: impl IntoIterator<Item = ([(&'a str, &'a str); N], u64)>,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
+    for (labels, value) in values {
+        ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn is_up(slave: &Slave) -> bool {
+    slave.mii_status == MiiStatus::Up.to_string()
+}
+
+/// As in JSON.
+fn reason_name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::LinkFailed => "link_failed",
+        Reason::CarrierGuard => "carrier_guard",
+        Reason::LinkRecovered => "link_recovered",
+        Reason::Left => "left",
+        Reason::Joined => "joined",
+        Reason::Requested => "requested",
+        Reason::OptionChanged => "option_changed",
+    }
+}
+
+/// Without spaces, which nobody expects in a label's value.
+fn mii_name(status: MiiStatus) -> &'static str {
+    match status {
+        MiiStatus::Up => "up",
+        MiiStatus::GoingDown => "going_down",
+        MiiStatus::Down => "down",
+        MiiStatus::GoingBack => "going_back",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::testing;
+
+    #[test]
+    fn reasons_have_the_names_that_json_has() {
+        for reason in Reason::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason_name(reason));
+        }
+    }
+
+    #[test]
+    fn a_bond_in_metrics() {
+        insta::assert_snapshot!(show(testing::report(vec![testing::bond()])), @r#"
+        # HELP xbond_agent_info The agent; always 1
+        # TYPE xbond_agent_info gauge
+        xbond_agent_info{version="0.1.0"} 1.0
+        # HELP xbond_agent_start_time_seconds When the agent was started, since 1970
+        # TYPE xbond_agent_start_time_seconds gauge
+        # UNIT xbond_agent_start_time_seconds seconds
+        xbond_agent_start_time_seconds{version="0.1.0"} 1767322860.678901
+        # HELP xbond_bond_info A bond, its datapath, its port, and what becomes of it; always 1
+        # TYPE xbond_bond_info gauge
+        xbond_bond_info{bond="bond0",datapath="tc",port="bond0-port",on_exit="keep"} 1.0
+        # HELP xbond_bond_carrier Whether the bond has carrier: any slave's MII status is up
+        # TYPE xbond_bond_carrier gauge
+        xbond_bond_carrier{bond="bond0"} 1.0
+        # HELP xbond_bond_slaves Slaves that are enslaved
+        # TYPE xbond_bond_slaves gauge
+        xbond_bond_slaves{bond="bond0"} 2.0
+        # HELP xbond_bond_slaves_up Slaves whose MII status is up
+        # TYPE xbond_bond_slaves_up gauge
+        xbond_bond_slaves_up{bond="bond0"} 1.0
+        # HELP xbond_bond_slaves_absent Slaves that are configured and not there
+        # TYPE xbond_bond_slaves_absent gauge
+        xbond_bond_slaves_absent{bond="bond0"} 1.0
+        # HELP xbond_failovers Changes of the active slave since the agent has the bond
+        # TYPE xbond_failovers counter
+        xbond_failovers_total{bond="bond0",reason="link_failed"} 3
+        xbond_failovers_total{bond="bond0",reason="carrier_guard"} 0
+        xbond_failovers_total{bond="bond0",reason="link_recovered"} 0
+        xbond_failovers_total{bond="bond0",reason="left"} 0
+        xbond_failovers_total{bond="bond0",reason="joined"} 1
+        xbond_failovers_total{bond="bond0",reason="requested"} 0
+        xbond_failovers_total{bond="bond0",reason="option_changed"} 0
+        # HELP xbond_last_failover_timestamp_seconds When the active slave changed last, since 1970
+        # TYPE xbond_last_failover_timestamp_seconds gauge
+        # UNIT xbond_last_failover_timestamp_seconds seconds
+        xbond_last_failover_timestamp_seconds{bond="bond0"} 1767323045.678901
+        # HELP xbond_last_failover_duration_seconds From when the agent could know of the last change to the switch
+        # TYPE xbond_last_failover_duration_seconds gauge
+        # UNIT xbond_last_failover_duration_seconds seconds
+        xbond_last_failover_duration_seconds{bond="bond0"} 0.000157
+        # HELP xbond_slave_active Whether it is the active slave
+        # TYPE xbond_slave_active gauge
+        xbond_slave_active{bond="bond0",slave="enp0s8"} 0.0
+        xbond_slave_active{bond="bond0",slave="enp0s9"} 1.0
+        # HELP xbond_slave_mii_status 1 for the status that the slave has, 0 for the others
+        # TYPE xbond_slave_mii_status gauge
+        xbond_slave_mii_status{bond="bond0",slave="enp0s8",status="up"} 0.0
+        xbond_slave_mii_status{bond="bond0",slave="enp0s8",status="going_down"} 1.0
+        xbond_slave_mii_status{bond="bond0",slave="enp0s8",status="down"} 0.0
+        xbond_slave_mii_status{bond="bond0",slave="enp0s8",status="going_back"} 0.0
+        xbond_slave_mii_status{bond="bond0",slave="enp0s9",status="up"} 1.0
+        xbond_slave_mii_status{bond="bond0",slave="enp0s9",status="going_down"} 0.0
+        xbond_slave_mii_status{bond="bond0",slave="enp0s9",status="down"} 0.0
+        xbond_slave_mii_status{bond="bond0",slave="enp0s9",status="going_back"} 0.0
+        # HELP xbond_slave_deaf Whether the active slave sends and has not been sent anything since it became active
+        # TYPE xbond_slave_deaf gauge
+        xbond_slave_deaf{bond="bond0",slave="enp0s8"} 0.0
+        xbond_slave_deaf{bond="bond0",slave="enp0s9"} 1.0
+        # HELP xbond_slave_link_failures How often the slave's link went down for good
+        # TYPE xbond_slave_link_failures counter
+        xbond_slave_link_failures_total{bond="bond0",slave="enp0s8"} 1
+        xbond_slave_link_failures_total{bond="bond0",slave="enp0s9"} 1
+        # HELP xbond_slave_packets Packets that went by the slave; one of TSO or GRO counts once
+        # TYPE xbond_slave_packets counter
+        xbond_slave_packets_total{bond="bond0",slave="enp0s8",direction="transmit"} 12345678901
+        xbond_slave_packets_total{bond="bond0",slave="enp0s8",direction="receive"} 7
+        xbond_slave_packets_total{bond="bond0",slave="enp0s9",direction="transmit"} 12345678901
+        xbond_slave_packets_total{bond="bond0",slave="enp0s9",direction="receive"} 7
+        # HELP xbond_slave_traffic_bytes What went by the slave, with Ethernet headers
+        # TYPE xbond_slave_traffic_bytes counter
+        # UNIT xbond_slave_traffic_bytes bytes
+        xbond_slave_traffic_bytes_total{bond="bond0",slave="enp0s8",direction="transmit"} 18765432109876
+        xbond_slave_traffic_bytes_total{bond="bond0",slave="enp0s8",direction="receive"} 1234
+        xbond_slave_traffic_bytes_total{bond="bond0",slave="enp0s9",direction="transmit"} 18765432109876
+        xbond_slave_traffic_bytes_total{bond="bond0",slave="enp0s9",direction="receive"} 1234
+        # HELP xbond_slave_dropped_packets Packets that xbond dropped at the slave, by reason
+        # TYPE xbond_slave_dropped_packets counter
+        xbond_slave_dropped_packets_total{bond="bond0",slave="enp0s8",reason="backup"} 37
+        xbond_slave_dropped_packets_total{bond="bond0",slave="enp0s8",reason="runt"} 0
+        xbond_slave_dropped_packets_total{bond="bond0",slave="enp0s9",reason="backup"} 37
+        xbond_slave_dropped_packets_total{bond="bond0",slave="enp0s9",reason="runt"} 0
+        # HELP xbond_port_dropped_packets Packets that xbond dropped at the port, by reason
+        # TYPE xbond_port_dropped_packets counter
+        xbond_port_dropped_packets_total{bond="bond0",reason="no_active_slave"} 2
+        xbond_port_dropped_packets_total{bond="bond0",reason="runt"} 0
+        # EOF
+        "#);
+    }
+}

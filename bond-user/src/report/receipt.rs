@@ -1,0 +1,71 @@
+//! The receipt of a failover: what was seen, what was done about it, and how long each step took.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::moment::Moment;
+use crate::bond::command::{Chosen, Reason, Seen};
+
+/// Version of this format, and of the file that holds it.
+pub const VERSION: u32 = 1;
+
+/// One change of the active slave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub version: u32,
+    pub bond: String,
+    /// When packets began to use the new slave.
+    #[serde(flatten)]
+    pub switched: Moment,
+    /// Of ACTIVE, since this switch.
+    pub generation: u32,
+    /// Null where there was none.
+    pub from: Option<String>,
+    /// Null where none can be.
+    pub to: Option<String>,
+    pub reason: Reason,
+    pub seen: Seen,
+    /// Why this slave; null where none can be.
+    pub chosen: Option<Chosen>,
+    pub steps: Steps,
+    /// Packets that the data plane dropped, by reason, from the switch to the end of the last step; while the
+    /// bond had no active slave, since it had none. Reasons without drops are left out.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// What a failover consists of, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steps {
+    /// From when the agent could know, as the arrival of a link event, until the engine was told.
+    pub detect_us: u64,
+    /// The engine's decision.
+    pub decide_us: u64,
+    /// The store to ACTIVE. 0 where the data plane had made it.
+    pub switch_us: u64,
+    /// From the switch until the last MAC was changed; null where none was to be.
+    pub macs_us: Option<u64>,
+    /// From the switch until the first announcement was on the wire; null where there was none.
+    pub announce_us: Option<u64>,
+}
+
+impl Receipt {
+    /// From what was seen to the switch.
+    pub fn duration(&self) -> Duration {
+        let Steps { detect_us, decide_us, switch_us, .. } = self.steps;
+        Duration::from_micros(detect_us.saturating_add(decide_us).saturating_add(switch_us))
+    }
+
+    pub fn dropped(&self) -> u64 {
+        self.drops.values().sum()
+    }
+}
+
+/// What `xbond log -j` prints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    pub version: u32,
+    pub bond: String,
+    /// The oldest first.
+    pub receipts: Vec<Receipt>,
+}

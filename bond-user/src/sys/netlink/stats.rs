@@ -1,0 +1,121 @@
+//! What the kernel counted on a device: IFLA_STATS64, and what its qdiscs dropped.
+
+use futures_util::TryStreamExt as _;
+use netlink_packet_route::{
+    link::{LinkAttribute, Stats64},
+    tc::{TcAttribute, TcHandle, TcMessage, TcStats2},
+};
+
+use super::{LinkInfo, Netlink};
+use crate::sys::SysError;
+
+/// A link, and what the kernel counted on it since it was made.
+#[derive(Clone, Debug)]
+pub struct CountedLink {
+    pub link: LinkInfo,
+    /// None from a kernel that does not tell.
+    pub stats: Option<Stats64>,
+}
+
+/// A qdisc at a device's root or ingress, and what it has done to packets since it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QdiscStats {
+    pub ifindex: u32,
+    /// "noqueue", "mq", "fq_codel" ...
+    pub kind: String,
+    pub at: QdiscPlace,
+    pub drops: u32,
+    pub overlimits: u32,
+    pub requeues: u32,
+    /// Packets that wait.
+    pub queued: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QdiscPlace {
+    /// Of a qdisc with classes, the sum of all of them.
+    Root,
+    /// ingress or clsact
+    Ingress,
+}
+
+impl Netlink {
+    /// A link with its counters.
+    pub async fn counted_link(&self, ifindex: u32) -> Result<CountedLink, SysError> {
+        let on = format!("ifindex {ifindex}");
+        let request = self.handle.link().get().match_index(ifindex);
+        let answer = Box::pin(request.execute()).try_next().await;
+        let message = answer.map_err(|error| SysError::netlink("read the counters", &*on, error))?;
+        let message = message.ok_or_else(|| SysError::NoSuchInterface(on.clone()))?;
+        let stats = message.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(stats) => Some(*stats),
+            _ => None,
+        });
+        let link = LinkInfo::from_message(&message).ok_or(SysError::NoSuchInterface(on))?;
+        Ok(CountedLink { link, stats })
+    }
+
+    /// The outermost qdiscs of all devices of this namespace.
+    pub async fn qdiscs(&self) -> Result<Vec<QdiscStats>, SysError> {
+        let messages: Vec<_> = self
+            .handle
+            .qdisc()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|error| SysError::netlink("list", "the qdiscs", error))?;
+        Ok(messages.iter().filter_map(qdisc).collect())
+    }
+}
+
+/// None for one that is inside of another: its numbers are in that one's.
+fn qdisc(message: &TcMessage) -> Option<QdiscStats> {
+    let at = match message.header.parent {
+        TcHandle::ROOT => QdiscPlace::Root,
+        TcHandle::INGRESS => QdiscPlace::Ingress,
+        _ => return None,
+    };
+    let mut qdisc = QdiscStats {
+        ifindex: message.header.index.try_into().ok()?,
+        kind: String::new(),
+        at,
+        drops: 0,
+        overlimits: 0,
+        requeues: 0,
+        queued: 0,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            TcAttribute::Kind(kind) => qdisc.kind.clone_from(kind),
+            TcAttribute::Stats2(stats) => {
+                for stats in stats {
+                    if let TcStats2::Queue(queue) = stats {
+                        (qdisc.drops, qdisc.overlimits) = (queue.drops, queue.overlimits);
+                        (qdisc.requeues, qdisc.queued) = (queue.requeues, queue.qlen);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(qdisc)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::sys::testing::{in_namespace, veth};
+
+    #[test]
+    fn a_device_has_counters_and_a_qdisc() {
+        in_namespace(async |devices| {
+            let (link, _) = veth(&devices, "eth1", "far1").await;
+            let counted = devices.netlink.counted_link(link.ifindex).await.unwrap();
+            assert_eq!(counted.link.name, "eth1");
+            assert_eq!(counted.stats.map(|stats| stats.tx_packets), Some(0));
+            let error = devices.netlink.counted_link(999_999).await.unwrap_err();
+            assert!(error.is_gone(), "{error}");
+            devices.netlink.qdiscs().await.unwrap();
+        });
+    }
+}

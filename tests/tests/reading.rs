@@ -1,0 +1,734 @@
+//! What people and programs read of a running bond, and of one that no agent looks after: `show`, `log`, `monitor`,
+//! metrics.
+
+mod common;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+};
+
+use common::{BOND, active_slave, bond, bond_with, eventually, skip, wait_for_active};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use xbond_tests::{
+    Cut, Lab, NetNs, PATIENCE, Policy,
+    lab::Datapath,
+    skip_if_unable,
+    xbond::{binary, cli},
+};
+
+/// What differs from run to run.
+const VOLATILE: [(&str, &str); 15] = [
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", "TIME"),
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "DAY AND TIME"),
+    (r"xbond/\d+", "xbond/COOKIE"),
+    (r"ifindex=\d+", "ifindex=N"),
+    (r"pid \d+", "pid N"),
+    (r"agent \d+\.\d+\.\d+", "agent VERSION"),
+    (r"\+?\d+ (us|ms|s)\b", "N us"),
+    (r"N us,? N us", "N us N us"),
+    (r" +N us", " N us"),
+    (r"generation \d+", "generation N"),
+    (r"(?m)(up|down) +([0-9a-f:]{17}) +(\d+|-) +\d+ +\d+$", "$1 $2 $3 N N"),
+    (r"(?m)( +\d+){6}$", " N N N N N N"),
+    (r"(dropped|time_squeeze) \d+", "$1 N"),
+    (r"(?m)^(  (?:enp0s\d|bond0-port) +)(?:nothing|(?:[a-z_]+ \d+(?:, )?)+)$", "$1COUNTS"),
+    (r"dropped meanwhile: (?:nothing|(?:[a-z_]+ \d+(?:, )?)+);", "dropped meanwhile: COUNTS;"),
+];
+
+macro_rules! transcript {
+    ($text:expr, @$expected:literal) => {
+        insta::with_settings!({ filters => VOLATILE, omit_expression => true }, {
+            insta::assert_snapshot!($text, @$expected);
+        })
+    };
+}
+
+/// Holds JSON against a part of docs/xbond.schema.json.
+#[track_caller]
+fn conforms(part: &str, json: &Value) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/xbond.schema.json");
+    let mut schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    schema.as_object_mut().unwrap().remove("oneOf");
+    schema["$ref"] = format!("#/$defs/{part}").into();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<_> =
+        validator.iter_errors(json).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:#?}\n{json:#}");
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn receipts(host: &NetNs) -> Vec<Value> {
+    let log = json(&cli(host, ["log", BOND, "-j"]).unwrap());
+    conforms("log", &log);
+    log["receipts"].as_array().unwrap().clone()
+}
+
+/// The receipt of the failover to `to`, once it is finished.
+#[track_caller]
+fn receipt_to(host: &NetNs, to: &str) -> Value {
+    let is_there = |receipts: &Vec<Value>| receipts.last().is_some_and(|receipt| receipt["to"] == to);
+    eventually("a receipt", || receipts(host), is_there).pop().unwrap()
+}
+
+fn run_directory(host: &NetNs) -> PathBuf {
+    Path::new("/run/xbond").join(host.cookie().unwrap().to_string())
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+/// An `xbond monitor`, its lines as they come.
+struct Monitor {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Monitor {
+    /// It listens when this returns: the bond's state is read.
+    fn start(host: &NetNs, arguments: &[&str]) -> (Self, String) {
+        let mut child = host
+            .command(binary().unwrap())
+            .arg("monitor")
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = mpsc::channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let monitor = Self { child, lines };
+        let state = monitor.next();
+        (monitor, state)
+    }
+
+    #[track_caller]
+    fn next(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("a line")
+    }
+
+    /// The next object of this kind; what comes before is left out.
+    #[track_caller]
+    fn next_of(&self, kind: &str) -> Value {
+        loop {
+            let event = json(&self.next());
+            conforms("event", &event);
+            if event["event"] == kind {
+                return event;
+            }
+        }
+    }
+
+    /// Waits for its end: how it ended, and what it said.
+    fn end(mut self) -> (ExitStatus, String) {
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (self.child.wait().unwrap(), said)
+    }
+
+    fn interrupt(&self) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT).unwrap();
+    }
+}
+
+#[test]
+fn show_reads_well_and_json_is_what_the_schema_says() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    lab.host.ip("link set enp0s8 up addrgenmode none").unwrap();
+    lab.host.ip("address add 192.0.2.8/24 dev enp0s8").unwrap();
+    let xbond = bond(&lab, Datapath::Tc, &["fail_over_mac=active", "miimon=10000"]);
+    let show = |arguments: &[&str]| xbond.cli([&["show", BOND], arguments].concat()).unwrap();
+    transcript!(show(&[]), @r"
+    bond0: active slave enp0s8, carrier up, mac 08:00:27:e8:26:58
+      datapath=tc port=bond0-port fail_over_mac=active miimon=10000
+      SLAVE           STATE  MII        MAC               FAILED        TX        RX
+      enp0s8          active up 08:00:27:e8:26:58 0 N N
+      enp0s9          backup up 08:00:27:27:a9:2d 0 N N
+    ");
+
+    lab.cut("enp0s8", Cut::Carrier).unwrap();
+    receipt_to(&lab.host, "enp0s9");
+    transcript!(show(&["-d"]), @r"
+    bond0: active slave enp0s9, carrier up, mac 08:00:27:27:a9:2d
+      datapath=tc port=bond0-port ifindex=N port_ifindex=N
+      host_mac=08:00:27:27:a9:2d mtu=1500 on_exit=down
+      ACTIVE: generation N, draining none
+      pins /sys/fs/bpf/xbond/COOKIE/bond0
+      files /run/xbond/COOKIE/bond0
+      options all_slaves_active=0 arp_all_targets=any arp_interval=0
+      arp_ip_target=none arp_missed_max=2 arp_validate=none downdelay=0
+      fail_over_mac=active miimon=10000 min_links=0 mode=active-backup
+      ns_ip6_target=none num_grat_arp=1 peer_notif_delay=0 primary=none
+      primary_reselect=always resend_igmp=1 updelay=0
+      SLAVE           STATE  MII        MAC               FAILED        TX        RX
+      enp0s8          backup down 08:00:27:e8:26:58 1 N N
+      enp0s9          active up 08:00:27:27:a9:2d 0 N N
+      last failover N us ago: enp0s9 instead of enp0s8, its link failed
+        seen by a link event; chosen: the only one that is up
+        detect N us, decide N us, switch N us
+        after the switch: MACs N us, announced N us
+        dropped meanwhile: COUNTS; generation N
+      enp0s8:
+        permanent_mac=08:00:27:e8:26:58 wire_mac=08:00:27:e8:26:58 ifindex=N slot=0
+        speed=10000Mb/s duplex=full prio=0 queue_id=0
+        found up, mac 08:00:27:e8:26:58, mtu 1500; addresses 192.0.2.8/24; routes
+        192.0.2.0/24 metric 0
+      enp0s9:
+        permanent_mac=08:00:27:27:a9:2d wire_mac=08:00:27:27:a9:2d ifindex=N slot=1
+        speed=10000Mb/s duplex=full prio=0 queue_id=0
+        found down, mac 08:00:27:27:a9:2d, mtu 1500
+    agent VERSION, pid N, started N us ago (TIME)
+    ");
+    transcript!(show(&["-s"]), @r"
+    bond0: active slave enp0s9, carrier up, mac 08:00:27:27:a9:2d
+      datapath=tc port=bond0-port fail_over_mac=active miimon=10000
+      SLAVE           STATE  MII        MAC               FAILED        TX        RX
+      enp0s8          backup down 08:00:27:e8:26:58 1 N N
+      enp0s9          active up 08:00:27:27:a9:2d 0 N N
+      last failover N us ago: enp0s9 instead of enp0s8, its link failed
+      COUNTED                 TX  TX BYTES   STAMPED        RX  RX BYTES REWRITTEN
+      enp0s8 N N N N N N
+      enp0s9 N N N N N N
+      DROPPED BY XBOND
+
+
+
+      DROPPED AROUND     RX DROP   TX DROP    MISSED NOHANDLER OTHERHOST     QDISC
+      bond0 N N N N N N
+      bond0-port N N N N N N
+      enp0s8 N N N N N N
+      enp0s9 N N N N N N
+      softnet, all CPUs: dropped N, time_squeeze N
+    ");
+    for line in show(&["-d", "-s"]).lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+
+    let report = json(&show(&["-j"]));
+    conforms("report", &report);
+    assert_eq!(json(&show(&["-d", "-s", "-j"]))["bonds"][0]["slaves"], report["bonds"][0]["slaves"]);
+    let bond = &report["bonds"][0];
+    let devices: Vec<_> =
+        bond["devices"].as_array().unwrap().iter().map(|device| text(&device["name"])).collect();
+    assert_eq!(devices, ["bond0", "bond0-port", "enp0s8", "enp0s9"]);
+    assert_eq!(bond["ifindex"], lab.host.link("bond0").unwrap().ifindex);
+    assert_eq!(bond["slaves"][0]["found"]["addresses"][0], "192.0.2.8/24");
+    assert_eq!(bond["failovers"]["link_failed"], 1);
+    assert_eq!((&report["source"], &report["notes"]), (&"agent".into(), &Value::Array(vec![])));
+    xbond.stop().unwrap();
+}
+
+/// What a qdisc drops is nobody's counter but the kernel's.
+#[test]
+fn show_counts_what_is_dropped_around_the_bond() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    lab.host.exec("tc qdisc add dev bond0 root blackhole").unwrap();
+    let drops = || {
+        let report = json(&xbond.cli(["show", BOND, "-j"]).unwrap());
+        let qdiscs = report["bonds"][0]["devices"][0]["qdiscs"].as_array().unwrap().clone();
+        qdiscs
+            .iter()
+            .map(|qdisc| (text(&qdisc["kind"]).to_owned(), qdisc["drops"].as_u64().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(drops().first().map(|(kind, _)| kind.clone()), Some("blackhole".to_owned()));
+    let _ = lab.host.exec("ping -c 3 -i 0.01 -W 1 192.168.99.1");
+    assert!(drops()[0].1 >= 1, "{:?}", drops());
+}
+
+#[test]
+fn a_failover_leaves_a_receipt() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    let xbond = bond(&lab, Datapath::Tc, &["fail_over_mac=active", "miimon=10000"]);
+    let first = &receipts(&lab.host)[0];
+    assert_eq!((&first["from"], text(&first["to"])), (&Value::Null, "enp0s8"));
+    assert_eq!((text(&first["reason"]), text(&first["chosen"])), ("joined", "only_one_up"));
+
+    lab.cut("enp0s8", Cut::Carrier).unwrap();
+    let receipt = receipt_to(&lab.host, "enp0s9");
+    assert_eq!((text(&receipt["from"]), text(&receipt["reason"])), ("enp0s8", "link_failed"));
+    assert_eq!((text(&receipt["seen"]), text(&receipt["chosen"])), ("link_event", "only_one_up"));
+    let steps = &receipt["steps"];
+    assert!(steps["announce_us"].is_u64() && steps["macs_us"].is_u64(), "{receipt:#}");
+    let word = json(&xbond.cli(["show", BOND, "-j"]).unwrap())["bonds"][0]["generation"].as_u64().unwrap();
+    let generation = receipt["generation"].as_u64().unwrap();
+    assert!((1..=word).contains(&generation), "{generation} {word}");
+
+    lab.mend("enp0s8", Cut::Carrier).unwrap();
+    common::wait_for_status(&xbond, "enp0s8", "up");
+    xbond.set(BOND, "active_slave=enp0s8").unwrap();
+    let receipt = receipt_to(&lab.host, "enp0s8");
+    assert_eq!((text(&receipt["seen"]), text(&receipt["reason"])), ("request", "requested"));
+    assert_eq!(text(&receipt["chosen"]), "by_hand");
+
+    xbond.set(BOND, "primary=enp0s9").unwrap();
+    let receipt = receipt_to(&lab.host, "enp0s9");
+    assert_eq!((text(&receipt["reason"]), text(&receipt["chosen"])), ("option_changed", "primary"));
+
+    xbond.cli(["del-slave", BOND, "enp0s9"]).unwrap();
+    let receipt = receipt_to(&lab.host, "enp0s8");
+    assert_eq!((text(&receipt["seen"]), text(&receipt["reason"])), ("slave_left", "left"));
+
+    transcript!(xbond.cli(["log", BOND]).unwrap(), @r"
+    TIME (UTC)           FROM            TO               SWITCHED WHY
+    DAY AND TIME  none            enp0s8 N us slave joined
+    DAY AND TIME  enp0s8          enp0s9 N us link failed
+    DAY AND TIME  enp0s9          enp0s8 N us by hand
+    DAY AND TIME  enp0s8          enp0s9 N us option changed
+    DAY AND TIME  enp0s9          enp0s8 N us slave left
+    ");
+    transcript!(xbond.cli(["log", BOND, "-d"]).unwrap(), @r"
+    TIME enp0s8 instead of none, a slave joined
+      seen by a slave that joined; chosen: the only one that is up
+      detect N us, decide N us, switch N us
+      after the switch: announced N us
+      dropped meanwhile: COUNTS; generation N
+    TIME enp0s9 instead of enp0s8, its link failed
+      seen by a link event; chosen: the only one that is up
+      detect N us, decide N us, switch N us
+      after the switch: MACs N us, announced N us
+      dropped meanwhile: COUNTS; generation N
+    TIME enp0s8 instead of enp0s9, asked for by hand
+      seen by a request; chosen: named by hand
+      detect N us, decide N us, switch N us
+      after the switch: MACs N us, announced N us
+      dropped meanwhile: COUNTS; generation N
+    TIME enp0s9 instead of enp0s8, an option changed
+      seen by a request; chosen: the primary
+      detect N us, decide N us, switch N us
+      after the switch: MACs N us, announced N us
+      dropped meanwhile: COUNTS; generation N
+    TIME enp0s8 instead of enp0s9, it left the bond
+      seen by a slave that left; chosen: the only one that is up
+      detect N us, decide N us, switch N us
+      after the switch: MACs N us, announced N us
+      dropped meanwhile: COUNTS; generation N
+    ");
+    xbond.stop().unwrap();
+    // It went with the bond.
+    let error = cli(&lab.host, ["log", BOND]).unwrap_err().to_string();
+    assert!(error.contains("bond0: no such bond in this network namespace"), "{error}");
+}
+
+#[test]
+fn a_failover_that_no_event_told_was_seen_by_miimon() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    let xbond = bond_with(&lab, Datapath::Tc, &["miimon=50"], &["--no-link-events"]);
+    lab.cut("enp0s8", Cut::Carrier).unwrap();
+    let receipt = receipt_to(&lab.host, "enp0s9");
+    assert_eq!((text(&receipt["seen"]), &receipt["steps"]["macs_us"]), ("miimon", &Value::Null));
+    xbond.stop().unwrap();
+}
+
+/// Of a bond without an active slave the packets that were lost meanwhile are on the receipt of its end.
+#[test]
+fn a_receipt_counts_what_was_dropped() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    let xbond = bond(&lab, Datapath::Tc, &["num_grat_arp=0"]);
+    lab.cut("enp0s9", Cut::Carrier).unwrap();
+    common::wait_for_status(&xbond, "enp0s9", "down");
+    lab.cut("enp0s8", Cut::Carrier).unwrap();
+    let none = |receipts: &Vec<Value>| receipts.last().is_some_and(|receipt| receipt["to"].is_null());
+    let receipt = eventually("the end", || receipts(&lab.host), none).pop().unwrap();
+    assert_eq!((text(&receipt["from"]), &receipt["chosen"]), ("enp0s8", &Value::Null));
+    // The port is down by now; before it is, packets are dropped for want of a slave.
+    lab.host.ip("link set bond0-port up").unwrap();
+    eventually(
+        "drops at the port",
+        || {
+            let _ = lab.host.exec("ping -c 1 -W 1 192.168.99.1");
+            common::show(&xbond)["drops"]["no_active_slave"].as_u64().unwrap()
+        },
+        |drops| *drops > 0,
+    );
+    lab.mend("enp0s9", Cut::Carrier).unwrap();
+    let receipt = receipt_to(&lab.host, "enp0s9");
+    assert_eq!((&receipt["from"], text(&receipt["reason"])), (&Value::Null, "link_recovered"));
+    assert!(receipt["drops"]["no_active_slave"].as_u64().unwrap() > 0, "{receipt:#}");
+    xbond.stop().unwrap();
+}
+
+#[test]
+fn without_an_agent_the_maps_and_the_receipts_are_read() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    let show = |arguments: &[&str]| cli(&lab.host, [&["show"], arguments].concat());
+    // Without pins it is as it always was.
+    let error = show(&[]).unwrap_err().to_string();
+    assert!(error.contains("no agent runs in this network namespace; start one with `xbond run`"), "{error}");
+
+    let xbond = bond(&lab, Datapath::Tc, &["fail_over_mac=active", "miimon=10000"]);
+    lab.cut("enp0s8", Cut::Carrier).unwrap();
+    let before = receipt_to(&lab.host, "enp0s9");
+    let known = common::show(&xbond);
+    xbond.kill().unwrap();
+    transcript!(show(&[]).unwrap(), @r"
+    no agent: from the pinned maps
+    bond0: active slave enp0s9, carrier up, mac 08:00:27:27:a9:2d
+      datapath=tc port=bond0-port fail_over_mac=active
+      SLAVE           STATE  MII        MAC               FAILED        TX        RX
+      enp0s8          backup down 08:00:27:e8:26:58 - N N
+      enp0s9          active up 08:00:27:27:a9:2d - N N
+      last failover N us ago: enp0s9 instead of enp0s8, its link failed
+      ! enp0s8: no link now
+    ");
+    transcript!(show(&["bond0", "-d"]).unwrap(), @r"
+    no agent: from the pinned maps
+    bond0: active slave enp0s9, carrier up, mac 08:00:27:27:a9:2d
+      datapath=tc port=bond0-port ifindex=N port_ifindex=N
+      host_mac=08:00:27:27:a9:2d mtu=1500
+      ACTIVE: generation N, draining none
+      pins /sys/fs/bpf/xbond/COOKIE/bond0
+      files /run/xbond/COOKIE/bond0
+      options all_slaves_active=0 fail_over_mac=active
+      SLAVE           STATE  MII        MAC               FAILED        TX        RX
+      enp0s8          backup down 08:00:27:e8:26:58 - N N
+      enp0s9          active up 08:00:27:27:a9:2d - N N
+      last failover N us ago: enp0s9 instead of enp0s8, its link failed
+        seen by a link event; chosen: the only one that is up
+        detect N us, decide N us, switch N us
+        after the switch: MACs N us, announced N us
+        dropped meanwhile: COUNTS; generation N
+      enp0s8:
+        permanent_mac=08:00:27:e8:26:58 wire_mac=08:00:27:e8:26:58 ifindex=N slot=0
+        speed=10000Mb/s duplex=full queue_id=0
+        found down, mac 08:00:27:e8:26:58, mtu 1500
+      enp0s9:
+        permanent_mac=08:00:27:27:a9:2d wire_mac=08:00:27:27:a9:2d ifindex=N slot=1
+        speed=10000Mb/s duplex=full queue_id=0
+        found down, mac 08:00:27:27:a9:2d, mtu 1500
+      ! enp0s8: no link now
+    ");
+    let report = json(&show(&["-j"]).unwrap());
+    conforms("report", &report);
+    let bond = &report["bonds"][0];
+    for same in
+        ["active_slave", "mac", "carrier", "datapath", "port", "pins", "files", "mtu", "last_failover"]
+    {
+        assert_eq!(bond[same], known[same], "{same}");
+    }
+    for same in ["name", "ifindex", "state", "mii_status", "mac", "wire_mac", "permanent_mac", "found"] {
+        assert_eq!(bond["slaves"][1][same], known["slaves"][1][same], "{same}");
+    }
+
+    // A line that was torn when the agent died is skipped.
+    let file = run_directory(&lab.host).join("bond0/receipts.ndjson");
+    let mut torn = fs::OpenOptions::new().append(true).open(&file).unwrap();
+    torn.write_all(b"{\"version\":1,\"bond\":\"bo").unwrap();
+    assert_eq!(receipts(&lab.host).last(), Some(&before));
+
+    let error = show(&["nosuch"]).unwrap_err().to_string();
+    assert!(error.contains("nosuch: no agent left a bond of this name behind"), "{error}");
+    let error = show(&["--proc"]).unwrap_err().to_string();
+    assert!(error.contains("--proc shows options, which only an agent knows"), "{error}");
+    cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+    assert!(!file.exists());
+    assert!(show(&[]).unwrap_err().to_string().contains("no agent runs"));
+}
+
+#[test]
+fn without_an_agent_xdp_is_read_too() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = common::lab(Datapath::Xdp, Policy::default());
+    bond(&lab, Datapath::Xdp, &[]).kill().unwrap();
+    let report = json(&cli(&lab.host, ["show", "-j"]).unwrap());
+    conforms("report", &report);
+    assert_eq!(report["bonds"][0]["datapath"], "xdp");
+    cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+}
+
+#[test]
+fn monitor_tells_what_happens() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let (all, state) = Monitor::start(&lab.host, &["-j"]);
+    let state = json(&state);
+    conforms("event", &state);
+    assert_eq!(
+        (text(&state["bond"]), text(&state["active_slave"]), &state["carrier"]),
+        (BOND, "enp0s8", &true.into())
+    );
+    let (one, state) = Monitor::start(&lab.host, &[BOND]);
+    assert!(state.ends_with("bond0: active slave enp0s8, carrier up"), "{state}");
+
+    xbond.set(BOND, "updelay=100").unwrap();
+    let event = all.next_of("option");
+    assert_eq!(
+        (text(&event["option"]), text(&event["value"]), &event["slave"]),
+        ("updelay", "100", &Value::Null)
+    );
+    xbond.cli(["set", BOND, "--slave", "enp0s9", "prio=5"]).unwrap();
+    let event = all.next_of("option");
+    assert_eq!((text(&event["slave"]), text(&event["option"])), ("enp0s9", "prio"));
+    // enp0s9 has the higher prio now.
+    let event = all.next_of("failover");
+    assert_eq!(text(&event["receipt"]["chosen"]), "prio");
+
+    lab.cut("enp0s9", Cut::Carrier).unwrap();
+    let event = all.next_of("link");
+    assert_eq!((text(&event["slave"]), text(&event["mii_status"])), ("enp0s9", "down"));
+    let event = all.next_of("failover");
+    assert_eq!((text(&event["receipt"]["from"]), text(&event["receipt"]["to"])), ("enp0s9", "enp0s8"));
+    assert_eq!(receipts(&lab.host).last(), Some(&event["receipt"]));
+    lab.mend("enp0s9", Cut::Carrier).unwrap();
+    let event = all.next_of("link");
+    assert_eq!((text(&event["mii_status"]), &event["delay_ms"]), ("going back", &100.into()));
+
+    xbond.cli(["del-slave", BOND, "enp0s9"]).unwrap();
+    let event = all.next_of("slave");
+    assert_eq!((text(&event["slave"]), text(&event["change"])), ("enp0s9", "left"));
+    lab.cut("enp0s8", Cut::Carrier).unwrap();
+    assert_eq!(all.next_of("carrier")["carrier"], false);
+
+    // The text has the same, in lines.
+    let line = || one.next().split_once("bond0: ").unwrap().1.to_owned();
+    assert_eq!(line(), "updelay=100");
+    assert_eq!(line(), "enp0s9: prio=5");
+    let failover = line();
+    assert!(failover.starts_with("enp0s9 instead of enp0s8: option changed, "), "{failover}");
+
+    one.interrupt();
+    let (status, said) = one.end();
+    assert!(status.success() && said.is_empty(), "{status} {said}");
+    xbond.stop().unwrap();
+    assert_eq!(all.next_of("bond")["change"], "down");
+    let (status, said) = all.end();
+    assert_eq!(status.code(), Some(2));
+    assert_eq!(said, "xbond: the agent has ended; bonds that it left go on without it: see xbond show\n");
+
+    let (other, said) = xbond_ends(&lab.host, &["monitor"]);
+    assert_eq!((other, said.contains("no agent runs")), (Some(2), true), "{said}");
+}
+
+fn xbond_ends(host: &NetNs, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = host.command(binary().unwrap()).args(arguments).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn monitor_of_an_agent_that_is_killed_says_so() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let (code, said) = xbond_ends(&lab.host, &["monitor", "nosuch"]);
+    assert_eq!((code, said.as_str()), (Some(2), "xbond: nosuch: no such bond; `xbond show` lists them\n"));
+    let (monitor, _) = Monitor::start(&lab.host, &[]);
+    xbond.kill().unwrap();
+    let (status, said) = monitor.end();
+    assert_eq!((status.code(), said.contains("the agent has ended")), (Some(2), true), "{said}");
+    cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+}
+
+/// One request on the control socket, on a connection of its own.
+fn ask(host: &NetNs, request: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(run_directory(host).join("xbond.sock")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    stream
+}
+
+/// Nobody waits for a reader, and it is told what it missed.
+#[test]
+fn a_reader_that_lags_is_told_and_dropped() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let mut slow = ask(&lab.host, "GET /v1/events HTTP/1.1\r\nHost: xbond\r\n\r\n");
+    // It listens: the answer has begun.
+    let mut first = [0; 1];
+    slow.read_exact(&mut first).unwrap();
+
+    // More than sockets and the agent hold.
+    let settings = vec![["resend_igmp", "1"]; 500];
+    let body = serde_json::json!({ "set": settings }).to_string();
+    let change = format!(
+        "POST /v1/bonds/bond0/options HTTP/1.1\r\nHost: xbond\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    for _ in 0..20 {
+        let mut answer = String::new();
+        ask(&lab.host, &change).read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert_eq!(active_slave(&xbond).as_deref(), Some("enp0s8"));
+
+    let mut told = String::new();
+    let mut reader = BufReader::new(slow);
+    // The end of a chunked body.
+    while !told.ends_with("\r\n0\r\n") {
+        assert_ne!(reader.read_line(&mut told).unwrap(), 0, "the end of the answer");
+    }
+    let lines: Vec<_> = told.lines().filter(|line| line.starts_with('{')).collect();
+    let last = json(lines.last().unwrap());
+    conforms("event", &last);
+    assert_eq!(text(&last["event"]), "lagged");
+    let missed = last["missed"].as_u64().unwrap() as usize;
+    // The state, options, and the last line.
+    assert_eq!(lines.len() - 2 + missed.min(1), lines.len() - 1, "{missed}");
+    assert!(missed > 0 && lines.len() < 20 * 500, "{missed} missed, {} told", lines.len());
+    xbond.stop().unwrap();
+}
+
+#[test]
+fn metrics_are_served_where_asked_for() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    lab.host.ip("link set lo up").unwrap();
+    let xbond = bond_with(&lab, Datapath::Tc, &[], &["--metrics", "127.0.0.1:9815"]);
+    let get = |line: &str| {
+        let request = format!("{line} HTTP/1.1\r\nHost: xbond\r\nConnection: close\r\n\r\n");
+        let exchange = || {
+            let mut stream = TcpStream::connect("127.0.0.1:9815")?;
+            stream.write_all(request.as_bytes())?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        lab.host.run(exchange).unwrap()
+    };
+    lab.cut("enp0s8", Cut::Carrier).unwrap();
+    receipt_to(&lab.host, "enp0s9");
+    let answer = get("GET /metrics");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("application/openmetrics-text"), "{head}");
+    for line in [
+        r#"xbond_bond_carrier{bond="bond0"} 1.0"#,
+        r#"xbond_bond_slaves_up{bond="bond0"} 1.0"#,
+        r#"xbond_slave_active{bond="bond0",slave="enp0s9"} 1.0"#,
+        r#"xbond_slave_mii_status{bond="bond0",slave="enp0s8",status="down"} 1.0"#,
+        r#"xbond_failovers_total{bond="bond0",reason="link_failed"} 1"#,
+        r#"xbond_slave_link_failures_total{bond="bond0",slave="enp0s8"} 1"#,
+        "# EOF",
+    ] {
+        assert!(body.lines().any(|found| found == line), "no {line} in\n{body}");
+    }
+    let mut answer = String::new();
+    ask(&lab.host, "GET /metrics HTTP/1.1\r\nHost: xbond\r\nConnection: close\r\n\r\n")
+        .read_to_string(&mut answer)
+        .unwrap();
+    assert!(answer.contains(r#"xbond_slave_active{bond="bond0",slave="enp0s9"} 1.0"#), "{answer}");
+    // A port is for everybody who reaches it.
+    for (line, status) in [
+        ("GET /v1/bonds", 404),
+        ("DELETE /v1/bonds/bond0", 404),
+        ("POST /metrics", 405),
+        ("GET /v1/events", 404),
+    ] {
+        let answer = get(line);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{line}: {answer}");
+    }
+    lint(body);
+    xbond.stop().unwrap();
+
+    let taken = lab.host.run(|| Ok(std::net::TcpListener::bind("127.0.0.1:9815")?)).unwrap();
+    let arguments =
+        ["run", "--bond", BOND, "--slave", "enp0s8", "-o", "miimon=100", "--metrics", "127.0.0.1:9815"];
+    let (code, said) = xbond_ends(&lab.host, &arguments);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("cannot serve metrics at 127.0.0.1:9815: Address already in use"), "{said}");
+    assert!(lab.host.link("bond0").is_err());
+    drop(taken);
+}
+
+/// promtool, if it is installed; it is in Debian's package prometheus.
+fn promtool() -> Option<Command> {
+    let found =
+        Command::new("promtool").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !found {
+        skip("promtool is not installed (Debian: package prometheus)");
+    }
+    found.then(|| Command::new("promtool"))
+}
+
+/// Names, types and units as Prometheus wants them.
+fn lint(metrics: &str) {
+    let Some(mut promtool) = promtool() else { return };
+    let mut child =
+        promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It reads the older format, which has counters by their full names.
+    let counter =
+        |line: &str| match line.strip_prefix("# TYPE ").and_then(|rest| rest.strip_suffix(" counter")) {
+            Some(name) => format!("# TYPE {name}_total counter\n"),
+            None => format!("{line}\n"),
+        };
+    let named = |line: &&str| !line.starts_with("# UNIT") && *line != "# EOF";
+    let counters: Vec<_> =
+        metrics.lines().filter_map(|line| line.strip_suffix(" counter")?.strip_prefix("# TYPE ")).collect();
+    let help = |line: String| match line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+        Some((name, help)) if counters.contains(&name) => format!("# HELP {name}_total {help}"),
+        _ => line,
+    };
+    let older: String = metrics.lines().filter(named).map(counter).map(help).collect();
+    child.stdin.take().unwrap().write_all(older.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && complaints.is_empty(), "{complaints}\n{older}");
+}
+
+#[test]
+fn alerts_are_raised_when_they_should_be() {
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/prometheus");
+    for arguments in [["check", "rules", "xbond.rules.yml"], ["test", "rules", "xbond.test.yml"]] {
+        let Some(mut promtool) = promtool() else { return };
+        let output = promtool.args(arguments).current_dir(&rules).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+    }
+}
+
+/// Rules that name metrics which do not exist are never true.
+#[test]
+fn alerts_are_about_metrics_that_are_there() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let mut metrics = String::new();
+    ask(&lab.host, "GET /metrics HTTP/1.1\r\nHost: xbond\r\nConnection: close\r\n\r\n")
+        .read_to_string(&mut metrics)
+        .unwrap();
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/prometheus/xbond.rules.yml");
+    let rules = fs::read_to_string(rules).unwrap();
+    let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let names: Vec<_> = words.filter(|word| word.starts_with("xbond_")).collect();
+    assert!(names.len() >= 5, "{names:?}");
+    for name in names {
+        assert!(metrics.contains(&format!("\n{name}{{")), "no {name} in\n{metrics}");
+    }
+    wait_for_active(&xbond, "enp0s8");
+    xbond.stop().unwrap();
+}
