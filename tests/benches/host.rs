@@ -349,11 +349,12 @@ fn tcp(ends: [(&NetNs, Ipv4Addr); 2], streams: usize, period: Duration) -> Resul
             }
         }));
     }
-    let rate = rate(period, || Ok(received.load(Relaxed)))?;
+    let rate = rate(period, || Ok(received.load(Relaxed)));
     stop.store(true, Relaxed);
     for worker in workers {
         worker.join().map_err(|_| anyhow!("a worker panicked"))??;
     }
+    let rate = rate?;
     ensure!(rate > 0.0, "nothing arrived");
     Ok(rate * 8.0 / 1e9)
 }
@@ -450,8 +451,10 @@ fn request_response(
     Ok(quantile(&took, wanted))
 }
 
-/// How fast a counter rises, per second.
+/// How fast a counter rises, per second, once it has begun to.
 fn rate(period: Duration, count: impl Fn() -> Result<u64>) -> Result<f64> {
+    let begun = count()?;
+    bonded::wait_until("the first data", || Ok(count()? > begun))?;
     thread::sleep(WARM_UP);
     let (start, before) = (Instant::now(), count()?);
     thread::sleep(period);
