@@ -3,7 +3,7 @@
 use crate::mac::Mac;
 
 /// Version of everything in this module and of the names in [`crate::names`].
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Slaves of one bond; also the bits of the usable mask and the range of a slot's number.
 pub const MAX_SLAVES: usize = 16;
@@ -188,6 +188,29 @@ impl SlaveEntry {
     /// 0 where the slot is free.
     pub const fn ifindex(&self) -> u32 {
         self.ifindex
+    }
+}
+
+/// What each slot's slave shows on the wire, in WIRE_MACS at 0: the same as in SLAVES, side by side for those who
+/// look for one of them. Zero where the slot is free. Written by the agent, word by word.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WireMacs {
+    words: [u64; MAX_SLAVES],
+}
+
+impl WireMacs {
+    /// The word of a slot.
+    pub const fn word_of(entry: &SlaveEntry) -> u64 {
+        if entry.ifindex() == 0 { 0 } else { entry.wire_mac }
+    }
+
+    /// Whether it is some slave's.
+    #[inline(always)]
+    pub fn contain(&self, mac: Mac) -> bool {
+        let wanted = mac.to_word();
+        // All of them, without a branch for each.
+        wanted != 0 && self.words.iter().fold(false, |found, &word| found | (word == wanted))
     }
 }
 
@@ -738,6 +761,18 @@ mod tests {
         ] {
             assert_eq!(guard(switched_at).may_switch(now), may, "{switched_at} {now}");
         }
+    }
+
+    #[test]
+    fn a_wire_mac_is_found_in_every_slot_and_zero_in_none() {
+        let mac = Mac::new([2, 0, 0, 0, 0, 1]);
+        assert!(!WireMacs::default().contain(mac) && !WireMacs::default().contain(Mac::ZERO));
+        for index in 0..MAX_SLAVES {
+            let mut macs = WireMacs::default();
+            macs.words[index] = WireMacs::word_of(&SlaveEntry::new(7, mac, Mac::ZERO));
+            assert!(macs.contain(mac) && !macs.contain(Mac::BROADCAST), "slot {index}");
+        }
+        assert_eq!(WireMacs::word_of(&SlaveEntry::new(0, mac, mac)), 0, "a free slot");
     }
 
     #[test]

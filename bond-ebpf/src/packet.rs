@@ -81,6 +81,30 @@ unsafe fn load_word<const OFFSET: usize>(start: *const [u8; 14]) -> u64 {
     word
 }
 
+/// Bytes of a MAC.
+const MAC: usize = 6;
+
+/// Two stores where the compiler would make six. As [`load_word`].
+///
+/// # Safety
+///
+/// Six bytes from `place` on are inside the packet, which may be written.
+#[inline(always)]
+unsafe fn store_mac(place: *mut u8, [a, b, c, d, e, f]: [u8; MAC]) {
+    let (first, last) = (u32::from_ne_bytes([a, b, c, d]) as u64, u16::from_ne_bytes([e, f]) as u64);
+    // SAFETY: writes what the caller vouches for.
+    unsafe {
+        core::arch::asm!(
+            "*(u32 *)({place} + 0) = {first}",
+            "*(u16 *)({place} + 4) = {last}",
+            place = in(reg) place,
+            first = in(reg) first,
+            last = in(reg) last,
+            options(nostack),
+        );
+    }
+}
+
 /// An skb at a tc hook. It is read and written by helpers, except for its header: a program that writes
 /// packet memory itself gets a prologue that unshares every clone, and TCP sends clones.
 pub struct SkbPacket<'a>(&'a TcContext);
@@ -174,8 +198,14 @@ impl Frame for XdpPacket<'_> {
 
     #[inline(always)]
     fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        let place = self.linear().at::<N>(offset)?;
         // SAFETY: inside the packet, as `at` checked; XDP owns its frame.
-        unsafe { *self.linear().at(offset)? = bytes };
+        unsafe {
+            match bytes.first_chunk() {
+                Some(mac) if N == MAC => store_mac(place.cast(), *mac),
+                _ => *place = bytes,
+            }
+        }
         Some(())
     }
 }

@@ -47,6 +47,8 @@ enum Over {
     XbondXdp,
     /// The kernel's bonding driver.
     Driver,
+    /// The kernel's team driver, without its daemon: a failover would take that.
+    Team,
 }
 
 impl Over {
@@ -56,6 +58,7 @@ impl Over {
             Self::XbondTc => "xbond tc",
             Self::XbondXdp => "xbond xdp",
             Self::Driver => "the kernel's bond",
+            Self::Team => "the kernel's team",
         }
     }
 
@@ -63,7 +66,7 @@ impl Over {
         match self {
             Self::XbondTc => Some("tc"),
             Self::XbondXdp => Some("xdp"),
-            Self::Slave | Self::Driver => None,
+            Self::Slave | Self::Driver | Self::Team => None,
         }
     }
 }
@@ -173,8 +176,14 @@ fn main() -> Result<()> {
     let has = |wanted: &str| std::env::args().any(|argument| argument == wanted);
     let (rounds, period) = if has("--quick") { (1, QUICK_PERIOD) } else { (ROUNDS, PERIOD) };
     let mut over = vec![Over::Slave, Over::XbondTc, Over::XbondXdp];
-    if has("--driver") {
-        over.push(Over::Driver);
+    if has("--drivers") {
+        for (driver, kind) in [(Over::Driver, "bond"), (Over::Team, "team")] {
+            if is_there(kind)? {
+                over.push(driver);
+            } else {
+                eprintln!("skipped: {}: this kernel has none", driver.name());
+            }
+        }
     }
     let places: Vec<Place> = over.into_iter().map(Place::new).collect::<Result<_>>()?;
     let agents: Vec<_> = places.iter().map(Place::set_up).collect::<Result<_>>()?;
@@ -200,6 +209,12 @@ fn main() -> Result<()> {
     }
     measured.print();
     Ok(())
+}
+
+/// Whether this kernel makes devices of this kind.
+fn is_there(kind: &str) -> Result<bool> {
+    let netns = NetNs::create(&format!("{}-kind", netns::unique_stem()))?;
+    Ok(netns.ip(&format!("link add probe type {kind}")).is_ok())
 }
 
 /// Each place's own, and its ratio to the first one's round by round.
@@ -256,7 +271,18 @@ impl Place {
                 }
                 "bond0"
             }
-            _ => NICS[0].0,
+            Over::Team => {
+                self.host.ip("link add team0 type team")?;
+                self.host.exec("teamnl team0 setoption mode activebackup")?;
+                for (nic, _) in NICS {
+                    self.host.ip(&format!("link set {nic} master team0"))?;
+                    self.host.ip(&format!("link set {nic} up"))?;
+                }
+                let active = self.host.link(NICS[0].0)?.ifindex;
+                self.host.exec(&format!("teamnl team0 setoption activeport {active}"))?;
+                "team0"
+            }
+            Over::Slave | Over::XbondTc | Over::XbondXdp => NICS[0].0,
         };
         self.host.ip(&format!("address add {address} dev {device}"))?;
         self.host.ip(&format!("link set {device} up"))?;
@@ -323,11 +349,12 @@ fn tcp(ends: [(&NetNs, Ipv4Addr); 2], streams: usize, period: Duration) -> Resul
             }
         }));
     }
-    let rate = rate(period, || Ok(received.load(Relaxed)))?;
+    let rate = rate(period, || Ok(received.load(Relaxed)));
     stop.store(true, Relaxed);
     for worker in workers {
         worker.join().map_err(|_| anyhow!("a worker panicked"))??;
     }
+    let rate = rate?;
     ensure!(rate > 0.0, "nothing arrived");
     Ok(rate * 8.0 / 1e9)
 }
@@ -424,8 +451,10 @@ fn request_response(
     Ok(quantile(&took, wanted))
 }
 
-/// How fast a counter rises, per second.
+/// How fast a counter rises, per second, once it has begun to.
 fn rate(period: Duration, count: impl Fn() -> Result<u64>) -> Result<f64> {
+    let begun = count()?;
+    bonded::wait_until("the first data", || Ok(count()? > begun))?;
     thread::sleep(WARM_UP);
     let (start, before) = (Instant::now(), count()?);
     thread::sleep(period);

@@ -24,7 +24,7 @@ use aya_log::EbpfLogger;
 use bond_common::{
     abi::{
         ABI_VERSION, ActiveWord, BondEntry, DeviceState, GuardEntry, LinkQuestion, PORT_STATS, ProbeTimes,
-        Rank, SlaveEntry, Slot, Targets,
+        Rank, SlaveEntry, Slot, Targets, WireMacs,
     },
     counters::SlotStats,
     mac::Mac,
@@ -395,6 +395,8 @@ pub struct Maps {
     probes: Mapped<ProbeTimes>,
     targets: Mapped<Targets>,
     guard: Mapped<GuardEntry>,
+    /// [`WireMacs`], word by word.
+    wire_macs: Mapped<u64>,
 }
 
 impl Maps {
@@ -409,6 +411,7 @@ impl Maps {
             probes: mapped(object, names::PROBES, bond_common::abi::MAX_SLAVES)?,
             targets: mapped(object, names::TARGETS, 1)?,
             guard: mapped(object, names::GUARD, 1)?,
+            wire_macs: mapped(object, names::WIRE_MACS, bond_common::abi::MAX_SLAVES)?,
         })
     }
 
@@ -427,6 +430,7 @@ impl Maps {
             probes: mapped_data(word(names::PROBES)?, bond_common::abi::MAX_SLAVES)?,
             targets: mapped_data(word(names::TARGETS)?, 1)?,
             guard: mapped_data(word(names::GUARD)?, 1)?,
+            wire_macs: mapped_data(word(names::WIRE_MACS)?, bond_common::abi::MAX_SLAVES)?,
         })
     }
 
@@ -486,6 +490,7 @@ impl Maps {
 
     pub fn set_slave(&self, slot: Slot, entry: SlaveEntry) {
         self.slaves.store(slot.index(), entry);
+        self.wire_macs.store(slot.index(), WireMacs::word_of(&entry));
     }
 
     pub fn bond(&self) -> BondEntry {
