@@ -11,6 +11,7 @@ mod effects;
 mod engine;
 pub mod events;
 mod guard;
+mod herald;
 mod host;
 pub mod kept;
 mod notices;
@@ -299,7 +300,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         .build()
         .map_err(io("cannot start the runtime"))?;
     runtime.block_on(async {
-        let devices = Devices::open()?;
+        let devices = Devices::open_apart()?;
         let tasks = Tasks::default();
         let RunOptions { config, source, writers, link_events, tc_attach: _ } = options;
         let feed = Feed::new();
