@@ -13,6 +13,7 @@ mod effects;
 mod engine;
 pub mod events;
 mod guard;
+mod herald;
 mod host;
 pub mod kept;
 mod moved;
@@ -317,7 +318,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         .build()
         .map_err(io("cannot start the runtime"))?;
     runtime.block_on(async {
-        let devices = Devices::open()?;
+        let devices = Devices::open_apart()?;
         let tasks = Tasks::default();
         let RunOptions { config, source, writers, link_events, tc_attach: _, confirm } = options;
         let feed = Feed::new();

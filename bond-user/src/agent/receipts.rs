@@ -119,7 +119,8 @@ impl History {
     }
 }
 
-/// Tells and writes down what happens to one bond. Its methods are called in the order in which things are done.
+/// Tells and writes down what happens to one bond. Its methods are called in the order in which things are done, but for
+/// announcements, which are told a little later.
 pub struct Scribe {
     bond: String,
     feed: Feed,
@@ -190,9 +191,10 @@ impl Scribe {
         }
     }
 
-    pub fn announced(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.announced.get_or_insert_with(monotonic);
+    pub fn announced(&mut self, at: Time) {
+        // Of the failover before it may be late.
+        if let Some(open) = self.open.as_mut().filter(|open| open.draft.switched <= at) {
+            open.announced.get_or_insert(at);
         }
         self.finish_if_done();
     }

@@ -291,13 +291,15 @@ impl Engine {
         if engine.active.is_some() && engine.active != known_active {
             let name = |slot: Option<Slot>| slot.and_then(|slot| engine.name_of(slot));
             let (from, to) = (name(known_active), name(active));
-            engine.outbox.notices.push(Notice::Failover {
-                from,
-                to,
-                reason: Reason::CarrierGuard,
-                seen: Seen::Guard,
-                chosen: Some(Chosen::Guard),
-            });
+            // What is draining was left by an engine that did not come to say so.
+            let by_guard = draining.is_some() || is_guards(known_active, usable);
+            let (reason, chosen) = if by_guard {
+                (Reason::CarrierGuard, Chosen::Guard)
+            } else {
+                (Reason::Requested, Chosen::ByHand)
+            };
+            let chosen = Some(chosen);
+            engine.outbox.notices.push(Notice::Failover { from, to, reason, seen: Seen::Guard, chosen });
         }
         engine.seen = Seen::Miimon;
         engine.use_early(engine.active);
@@ -410,6 +412,10 @@ impl Engine {
             joined: slave.phase == Phase::Joined,
             link_failure_count: slave.link_failure_count,
         })
+    }
+
+    pub fn has_active(&self) -> bool {
+        self.active.is_some()
     }
 
     /// The slots from the first choice to the last, were all of them up and none active: the primary, then by
@@ -631,6 +637,15 @@ impl Engine {
             // The same decision, or none of the guard's: publishing puts the word right.
             return;
         };
+        if !is_guards(self.active, found.usable) {
+            // Somebody has written it, who may choose among those that are up, as by `active_slave`.
+            if self.slave(new).is_some_and(|slave| slave.state.is_up() && slave.link.up) {
+                let from = self.active.and_then(|active| self.name_of(active));
+                let choice = Choice { slot: new, why: Chosen::ByHand };
+                self.change_active(now, from, Some(choice), Reason::Requested);
+            }
+            return;
+        }
         let from = self.active.and_then(|active| self.name_of(active));
         let lost = before.usable & !found.usable;
         for slot in Slot::all().filter(|slot| lost & slot.bit() != 0) {
@@ -1311,6 +1326,11 @@ impl Engine {
             unheard: self.hearing.filter(|_| active).and_then(|hearing| hearing.unheard()),
         }
     }
+}
+
+/// The guard leaves a slot only when its device is dead, and then the slot is not usable any more.
+fn is_guards(from: Option<Slot>, usable: u16) -> bool {
+    from.is_some_and(|from| usable & from.bit() == 0)
 }
 
 impl Slave {

@@ -3,8 +3,8 @@
 mod agent;
 mod failover;
 mod forward;
-mod hotpath;
 mod host;
+mod hotpath;
 mod plot;
 mod record;
 mod report;
