@@ -38,8 +38,7 @@ fn fixtures() -> Result<Vec<(String, PathBuf)>> {
     for entry in entries {
         let path = entry?.path();
         let name = path.file_stem().context("a fixture without a name")?.to_string_lossy().into_owned();
-        let scenario = Scenario::read(&path)?;
-        fixtures.push((scenario.quiet * scenario.cases.len() as u32, name, path));
+        fixtures.push((Scenario::read(&path)?.duration(), name, path));
     }
     fixtures.sort();
     Ok(fixtures.into_iter().rev().map(|(_, name, path)| (name, path)).collect())

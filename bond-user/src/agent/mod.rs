@@ -44,7 +44,7 @@ use self::{
 use crate::{
     bond::{
         Refusal,
-        event::Event,
+        event::{Elects, Event},
         options::{OptionError, Setting, Slaves},
         status::BondStatus,
     },
@@ -382,6 +382,9 @@ impl Agent {
         }
         let event = Event::SetOptions(Box::new(options.clone()));
         self.machine.engine.request(bond.id, event).await??;
+        for option in settings.iter().filter_map(|(key, _)| Elects::of(key)) {
+            self.machine.engine.request(bond.id, Event::Written(option)).await??;
+        }
         let _ = bond.effects.send(Effect::Options(Box::new(options)));
         for (key, value) in settings {
             info!("{name}: {key}={value}");

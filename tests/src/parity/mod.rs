@@ -94,6 +94,14 @@ impl Pace {
         }
     }
 
+    /// Until everything has come to rest.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Emulated => PATIENCE * 6,
+            Self::Native => PATIENCE,
+        }
+    }
+
     fn between_looks(self) -> Duration {
         match self {
             Self::Emulated => Duration::from_millis(150),
@@ -278,7 +286,7 @@ impl Run<'_> {
     /// late.
     fn settle(&self, capture: &Capture, is_expected: impl Fn(&Snapshot) -> bool) -> Result<Snapshot> {
         let quiet = self.scenario.quiet;
-        let deadline = Instant::now() + PATIENCE + quiet;
+        let deadline = Instant::now() + self.pace.patience() + quiet;
         let mut last = self.look(capture.frames())?;
         let (mut since, mut looks) = (Instant::now(), 0);
         loop {

@@ -17,7 +17,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use xbond_tests::parity::Scenario;
 
-use self::{compare::Finding, guest::Guest, kernel::Kernel, qemu::Machine};
+use self::{
+    compare::Finding,
+    guest::Guest,
+    kernel::{Flavour, Kernel},
+    qemu::{Machine, Nic},
+};
 use crate::{
     machine,
     parity::{PARITY, Parity, scenario_names, scenario_path},
@@ -29,7 +34,7 @@ const RECORDED_KERNEL: &str = "6.12";
 /// Scenarios that say most in the least time.
 const QUICK: [&str; 5] = ["fom-active", "fom-follow", "primary-always", "prio-set", "delays"];
 /// Scenarios that run side by side in the guest: mostly they wait.
-const AT_A_TIME: u32 = 4;
+const AT_A_TIME: u32 = 8;
 /// Far beyond what all scenarios take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(1800);
 const QUICK_LIMIT: Duration = Duration::from_secs(210);
@@ -57,6 +62,8 @@ pub struct Arguments {
 enum Verb {
     /// Runs the tests in network namespaces inside the guest
     Tests(TestArguments),
+    /// Bonds of emulated NICs that filter: what is received before and after failovers
+    Nics(NicsArguments),
     /// Lists the kernels that Debian offers here
     Kernels,
 }
@@ -96,14 +103,28 @@ struct TestArguments {
     runner: Vec<String>,
 }
 
+#[derive(Args)]
+struct NicsArguments {
+    /// Version of a Debian kernel or the beginning of one, or `newest`
+    #[arg(long, default_value = RECORDED_KERNEL)]
+    kernel: String,
+    /// What QEMU emulates
+    #[arg(long, default_value = "e1000e")]
+    nic: Nic,
+    /// Processors of the guest
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+}
+
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     setup::ensure()?;
     setup::ensure_tools(&TOOLS)?;
     match &arguments.verb {
         None => compare(&arguments.compare),
         Some(Verb::Tests(arguments)) => tests(arguments),
+        Some(Verb::Nics(arguments)) => nics(arguments),
         Some(Verb::Kernels) => {
-            kernel::offered()?.iter().for_each(|version| println!("{version}"));
+            kernel::offered(Flavour::Cloud)?.iter().for_each(|version| println!("{version}"));
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -129,18 +150,22 @@ fn compare(arguments: &CompareArguments) -> Result<ExitCode> {
     }
     let parity = Parity::read()?;
 
-    let kernel = Kernel::provide(&arguments.kernel)?;
+    let kernel = Kernel::provide(&arguments.kernel, Flavour::Cloud)?;
     let guest = Guest::of(&kernel)?;
-    let (xbond, program) = build()?;
+    let (xbond, program) = build("parity")?;
     guest.add_program(&xbond, "bin/xbond")?;
     guest.add_program(&program, "bin/parity")?;
     for name in &names {
         guest.add_file(&scenario_path(name), &format!("scenarios/{name}.txt"))?;
     }
-    let files: Vec<String> = names.iter().map(|name| format!("/scenarios/{name}.txt")).collect();
+    // The longest first, so that none is left alone at the end.
+    let mut longest: Vec<_> = scenarios.iter().map(|(name, scenario)| (scenario.duration(), name)).collect();
+    longest.sort();
+    let files = longest.iter().rev().map(|(_, name)| format!("/scenarios/{name}.txt"));
+    let files: Vec<String> = files.collect();
     guest.job(&format!("parity {AT_A_TIME} {}", files.join(" ")))?;
     let limit = if arguments.quick { QUICK_LIMIT } else { LIMIT };
-    let console = Machine { kernel: &kernel, guest, cpus: arguments.cpus, limit }.run()?.lines;
+    let console = Machine { kernel: &kernel, guest, cpus: arguments.cpus, limit, nics: None }.run()?.lines;
 
     let records = compare::read(&console);
     let mut findings: Vec<(String, Finding)> = Vec::new();
@@ -184,18 +209,39 @@ fn compare(arguments: &CompareArguments) -> Result<ExitCode> {
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// xbond, and the program that runs scenarios. Optimised: what reads the kernel's types takes 20 seconds else,
+/// xbond, and a program that runs in the guest. Optimised: what reads the kernel's types takes 20 seconds else,
 /// emulated.
-fn build() -> Result<(PathBuf, PathBuf)> {
-    let build = ["build", "--release", "--package", "xbond-tests", "--bin", "parity"];
+fn build(program: &str) -> Result<(PathBuf, PathBuf)> {
+    let build = ["build", "--release", "--package", "xbond-tests", "--bin", program];
     machine::run_well(machine::cargo().args(build))?;
-    Ok((machine::xbond()?, machine::target()?.join("release/parity")))
+    Ok((machine::xbond()?, machine::target()?.join("release").join(program)))
+}
+
+/// The guest prints a line for each bond; of the driver's it is for comparison.
+fn nics(arguments: &NicsArguments) -> Result<ExitCode> {
+    let start = Instant::now();
+    let nic = arguments.nic;
+    qemu::check(nic)?;
+    let kernel = Kernel::provide(&arguments.kernel, Flavour::Full)?;
+    let guest = Guest::of(&kernel)?;
+    let (xbond, program) = build("nics")?;
+    guest.add_program(&xbond, "bin/xbond")?;
+    guest.add_program(&program, "bin/nics")?;
+    // An e1000e has no XDP but the generic one.
+    let datapaths = if nic == Nic::Igb { "tc xdp" } else { "tc" };
+    guest.job(&format!("nics eth0 eth1 eth2 {datapaths}"))?;
+    let machine = Machine { kernel: &kernel, guest, cpus: arguments.cpus, limit: LIMIT, nics: Some(nic) };
+    let exit = machine.run()?.exit;
+    let verdict = if exit == 0 { "everything is received" } else { "FAILED" };
+    let seconds = start.elapsed().as_secs();
+    println!("vm: nics: {verdict} by {} on {}; {seconds} s", nic.name(), kernel.version);
+    Ok(if exit == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn tests(arguments: &TestArguments) -> Result<ExitCode> {
-    let kernel = Kernel::provide(&arguments.kernel)?;
+    let kernel = Kernel::provide(&arguments.kernel, Flavour::Cloud)?;
     let guest = Guest::of(&kernel)?;
-    let (xbond, _) = build()?;
+    let xbond = machine::xbond()?;
     guest.add_program(&xbond, "bin/xbond")?;
     let fixtures = machine::root().join("tests/fixtures");
     // Tests find their fixtures by the path at which they were compiled.
@@ -216,7 +262,7 @@ fn tests(arguments: &TestArguments) -> Result<ExitCode> {
         bail!("no such test program");
     }
     guest.job(&(job + "[ $failed = 0 ]"))?;
-    let result = Machine { kernel: &kernel, guest, cpus: arguments.cpus, limit: LIMIT }.run()?;
+    let result = Machine { kernel: &kernel, guest, cpus: arguments.cpus, limit: LIMIT, nics: None }.run()?;
     let verdict = if result.exit == 0 { "passed" } else { "FAILED" };
     println!("vm: tests {verdict} on {}: {}", kernel.version, names.join(", "));
     Ok(if result.exit == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
