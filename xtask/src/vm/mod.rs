@@ -34,7 +34,7 @@ const RECORDED_KERNEL: &str = "6.12";
 /// Scenarios that say most in the least time.
 const QUICK: [&str; 5] = ["fom-active", "fom-follow", "primary-always", "prio-set", "delays"];
 /// Scenarios that run side by side in the guest: mostly they wait.
-const AT_A_TIME: u32 = 8;
+const AT_A_TIME: u32 = 4;
 /// Far beyond what all scenarios take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(1800);
 const QUICK_LIMIT: Duration = Duration::from_secs(210);
