@@ -144,69 +144,111 @@ fn compare(arguments: &CompareArguments) -> Result<ExitCode> {
         ([], false) => scenario_names()?,
         (names, _) => names.to_vec(),
     };
-    let mut scenarios = BTreeMap::new();
-    for name in &names {
-        scenarios.insert(name.clone(), Scenario::read(&scenario_path(name))?);
-    }
-    let parity = Parity::read()?;
-
     let kernel = Kernel::provide(&arguments.kernel, Flavour::Cloud)?;
-    let guest = Guest::of(&kernel)?;
-    let (xbond, program) = build("parity")?;
-    guest.add_program(&xbond, "bin/xbond")?;
-    guest.add_program(&program, "bin/parity")?;
-    for name in &names {
-        guest.add_file(&scenario_path(name), &format!("scenarios/{name}.txt"))?;
-    }
-    // The longest first, so that none is left alone at the end.
-    let mut longest: Vec<_> = scenarios.iter().map(|(name, scenario)| (scenario.duration(), name)).collect();
-    longest.sort();
-    let files = longest.iter().rev().map(|(_, name)| format!("/scenarios/{name}.txt"));
-    let files: Vec<String> = files.collect();
-    guest.job(&format!("parity {AT_A_TIME} {}", files.join(" ")))?;
-    let limit = if arguments.quick { QUICK_LIMIT } else { LIMIT };
-    let console = Machine { kernel: &kernel, guest, cpus: arguments.cpus, limit, nics: None }.run()?.lines;
-
-    let records = compare::read(&console);
-    let mut findings: Vec<(String, Finding)> = Vec::new();
     let is_recorded = kernel.version.starts_with(&format!("{RECORDED_KERNEL}."));
-    for (name, scenario) in &mut scenarios {
-        let mut of = |who| {
-            let found = records.of(who, name, scenario.cases.len());
-            found
-                .map_err(|error| {
-                    findings.push((name.clone(), Finding::NotDone { who, reason: error.to_string() }))
-                })
-                .ok()
-        };
-        let (Some(driver), Some(ours)) = (of("driver"), of("xbond")) else { continue };
-        if arguments.record {
-            ensure!(is_recorded, "the fixtures are of {RECORDED_KERNEL}, not of {}", kernel.version);
-            compare::record(scenario, driver, ours);
-            let path = scenario_path(name);
-            fs::write(&path, scenario.to_string())
-                .with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        let of_driver =
-            if is_recorded { compare::Fixture::OfThisKernel } else { compare::Fixture::OfAnother };
-        let found = compare::scenario(scenario, (driver, ours), &parity, of_driver);
-        findings.extend(found.into_iter().map(|finding| (name.clone(), finding)));
+    if arguments.record {
+        ensure!(is_recorded, "the fixtures are of {RECORDED_KERNEL}, not of {}", kernel.version);
     }
+    let (xbond, program) = build("parity")?;
+    let mut comparison = Comparison {
+        kernel,
+        fixture: if is_recorded { compare::Fixture::OfThisKernel } else { compare::Fixture::OfAnother },
+        parity: Parity::read()?,
+        xbond,
+        program,
+        cpus: arguments.cpus,
+        limit: if arguments.quick { QUICK_LIMIT } else { LIMIT },
+        record: arguments.record,
+        scenarios: BTreeMap::new(),
+    };
+    for name in &names {
+        comparison.scenarios.insert(name.clone(), Scenario::read(&scenario_path(name))?);
+    }
+
+    let mut findings = comparison.run(&names)?;
+    let again: Vec<String> =
+        findings.iter().filter(|(_, found)| is_bad(found)).map(|(name, _)| name.clone()).collect();
+    if !again.is_empty() && !arguments.record && !arguments.quick {
+        // What takes milliseconds takes seconds where the machine that emulates is busy.
+        println!("once more, since they differ: {}", again.join(", "));
+        findings.extend(comparison.run(&again)?);
+    }
+    let findings: Vec<(&String, &Finding)> =
+        findings.iter().flat_map(|(name, found)| found.iter().map(move |finding| (name, finding))).collect();
     let mut bad = 0;
     for (name, finding) in &findings {
         println!("{name}: {finding}");
         bad += usize::from(finding.is_failure());
     }
-    let steps: usize = scenarios.values().map(|scenario| scenario.cases.len()).sum();
     println!(
-        "vm: {} on {}: {} scenarios, {steps} steps, {} differences listed in {PARITY}, {bad} not; {} s",
+        "vm: {} on {}: {} scenarios, {} steps, {} differences listed in {PARITY}, {bad} not; {} s",
         if bad == 0 { "same" } else { "DIFFERENT" },
-        kernel.version,
-        scenarios.len(),
+        comparison.kernel.version,
+        names.len(),
+        comparison.scenarios.values().map(|scenario| scenario.cases.len()).sum::<usize>(),
         findings.len() - bad,
         start.elapsed().as_secs()
     );
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Scenarios that are run against both.
+struct Comparison {
+    kernel: Kernel,
+    fixture: compare::Fixture,
+    parity: Parity,
+    xbond: PathBuf,
+    program: PathBuf,
+    cpus: u32,
+    limit: Duration,
+    record: bool,
+    scenarios: BTreeMap<String, Scenario>,
+}
+
+impl Comparison {
+    /// Boots a guest for these scenarios; what is to be said of each.
+    fn run(&mut self, names: &[String]) -> Result<BTreeMap<String, Vec<Finding>>> {
+        let guest = Guest::of(&self.kernel)?;
+        guest.add_program(&self.xbond, "bin/xbond")?;
+        guest.add_program(&self.program, "bin/parity")?;
+        for name in names {
+            guest.add_file(&scenario_path(name), &format!("scenarios/{name}.txt"))?;
+        }
+        // The longest first, so that none is left alone at the end.
+        let mut longest: Vec<_> = names.iter().map(|name| (self.scenarios[name].duration(), name)).collect();
+        longest.sort();
+        let files = longest.iter().rev().map(|(_, name)| format!("/scenarios/{name}.txt"));
+        let files: Vec<String> = files.collect();
+        guest.job(&format!("parity {AT_A_TIME} {}", files.join(" ")))?;
+        let machine = Machine { kernel: &self.kernel, guest, cpus: self.cpus, limit: self.limit, nics: None };
+        let records = compare::read(&machine.run()?.lines);
+        names.iter().map(|name| Ok((name.clone(), self.findings(name, &records)?))).collect()
+    }
+
+    fn findings(&mut self, name: &str, records: &compare::AllRecords) -> Result<Vec<Finding>> {
+        let scenario = self.scenarios.get_mut(name).with_context(|| format!("no scenario {name}"))?;
+        let of = |who| records.of(who, name, scenario.cases.len());
+        let not_done = |who, error: anyhow::Error| Finding::NotDone { who, reason: error.to_string() };
+        let (driver, ours) = match (of("driver"), of("xbond")) {
+            (Ok(driver), Ok(ours)) => (driver, ours),
+            (driver, ours) => {
+                let driver = driver.err().map(|error| not_done("driver", error));
+                let ours = ours.err().map(|error| not_done("xbond", error));
+                return Ok(driver.into_iter().chain(ours).collect());
+            }
+        };
+        if self.record {
+            compare::record(scenario, driver, ours);
+            let path = scenario_path(name);
+            fs::write(&path, scenario.to_string())
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(compare::scenario(scenario, (driver, ours), &self.parity, self.fixture))
+    }
+}
+
+fn is_bad(findings: &[Finding]) -> bool {
+    findings.iter().any(Finding::is_failure)
 }
 
 /// xbond, and a program that runs in the guest. Optimised: what reads the kernel's types takes 20 seconds else,
