@@ -142,7 +142,12 @@ impl Nics {
             Ok(())
         };
 
-        self.wait_for(&*bond, first, second)?;
+        // Links take seconds to come up, and whichever comes first is active.
+        self.wait(&*bond, "both are up", |status| {
+            status.slaves.len() == 2 && status.slaves.iter().all(|slave| slave.mii == "up")
+        })?;
+        bond.set("active_slave", first)?;
+        self.wait_for_active(&*bond, first)?;
         look(&format!("by {first} at first"))?;
         self.host.ip(&format!("link set {first} down"))?;
         self.wait_for_active(&*bond, second)?;
