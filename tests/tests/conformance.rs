@@ -3,19 +3,17 @@
 //! `cargo xtask vm` compares both live; this needs no other kernel. Where docs/PARITY.md says that xbond does
 //! otherwise, what the fixture has after `!` is expected.
 
-mod common;
-
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use common::skip_as;
 use libtest_mimic::{Arguments, Trial};
 use xbond_tests::{
     Lab, obstacle,
     parity::{self, OurBond, Pace, Scenario, same},
+    skip_as, time_is_no_measure,
 };
 
 /// Mostly they wait for links and timers, so that more of them run than there are processors.
@@ -38,8 +36,7 @@ fn fixtures() -> Result<Vec<(String, PathBuf)>> {
     for entry in entries {
         let path = entry?.path();
         let name = path.file_stem().context("a fixture without a name")?.to_string_lossy().into_owned();
-        let scenario = Scenario::read(&path)?;
-        fixtures.push((scenario.quiet * scenario.cases.len() as u32, name, path));
+        fixtures.push((Scenario::read(&path)?.duration(), name, path));
     }
     fixtures.sort();
     Ok(fixtures.into_iter().rev().map(|(_, name, path)| (name, path)).collect())
@@ -56,8 +53,9 @@ fn conforms(name: &str, path: &Path) -> Result<()> {
         skip_as(name, &format!("this kernel has no {lack}; `cargo xtask vm --script {name}` has"));
         return Ok(());
     }
+    let pace = if time_is_no_measure().is_some() { Pace::Emulated } else { Pace::Native };
     let mut bond = OurBond::new(&lab.host);
-    let result = parity::run(&scenario, &lab, Pace::Native, &mut bond, |case, seen| {
+    let result = parity::run(&scenario, &lab, pace, &mut bond, |case, seen| {
         let expected = case.xbond();
         if !same(expected, &seen) {
             let (expected, seen) = (expected.join("\n    "), seen.join("\n    "));

@@ -66,7 +66,7 @@ use self::{
 use crate::{
     bond::{
         Refusal,
-        event::Event,
+        event::{Elects, Event},
         options::{BondOptions, OptionError, Setting, Slaves},
         status::BondStatus,
     },
@@ -690,6 +690,9 @@ impl Agent {
             }
         }
         self.set_options(bond, options).await?;
+        for option in settings.iter().filter_map(|(key, _)| Elects::of(key)) {
+            self.machine.engine.request(bond.id, Event::Written(option)).await??;
+        }
         for (key, value) in settings {
             info!("{name}: {key}={value}");
             let (option, value) = (key.clone(), value.clone());

@@ -14,7 +14,7 @@ use super::{
     arp_monitor::{self, Monitor, Path, Patience, Proposal, Standing},
     command::{Chosen, Command, Notice, Reason, Seen},
     election::{Candidate, Choice, Election},
-    event::{Event, Heard, Link, NewSlave},
+    event::{Elects, Event, Heard, Link, NewSlave},
     link::{LinkState, Monitoring},
     mac_plan::{self, AtEnslave, MadeUpMacs, TrackedMac, Wearer},
     monitor::{Counters, HearingTest, Verdict},
@@ -344,6 +344,7 @@ impl Engine {
             }
             Event::SetOptions(options) => self.set_options(now, *options)?,
             Event::SetSlaveOptions { slot, options } => self.set_slave_options(now, slot, options)?,
+            Event::Written(option) => self.written(now, option),
             Event::SetActiveSlave(Some(slot)) => self.set_active_slave(now, slot)?,
             Event::SetActiveSlave(None) => self.clear_active_slave(now),
             Event::SlaveMacSet { slot, mac, done } => self.slave_mac_set(now, slot, mac, done),
@@ -440,6 +441,7 @@ fn seen(event: &Event) -> Seen {
         Event::SetOptions(_)
         | Event::SetSlaveOptions { .. }
         | Event::SetActiveSlave(_)
+        | Event::Written(_)
         // Answers make nobody active.
         | Event::SlaveMacSet { .. }
         | Event::BondMacSet { .. }
@@ -706,6 +708,23 @@ impl Engine {
             self.elect(now, Reason::OptionChanged);
         }
         Ok(())
+    }
+
+    /// `bond_option_primary_set`, `bond_option_primary_reselect_set`, `bond_option_prio_set`: none of them looks at
+    /// the value that was there.
+    fn written(&mut self, now: Time, option: Elects) {
+        let is_enslaved = self.primary().is_some();
+        let elects = match option {
+            Elects::Primary => {
+                self.force_primary |= is_enslaved;
+                is_enslaved || self.options.primary.is_none()
+            }
+            Elects::PrimaryReselect => true,
+            Elects::Prio => !is_enslaved,
+        };
+        if elects {
+            self.elect(now, Reason::OptionChanged);
+        }
     }
 
     /// `bond_option_queue_id_set`: a queue is one slave's.

@@ -13,7 +13,7 @@ use super::{cache, kernel::Kernel};
 use crate::machine;
 
 /// Modules and their parameters, each after those that it needs.
-const MODULES: [(&str, &str); 18] = [
+const MODULES: [(&str, &str); 24] = [
     ("llc", ""),
     ("stp", ""),
     ("bridge", ""),
@@ -33,6 +33,12 @@ const MODULES: [(&str, &str); 18] = [
     ("cls_bpf", ""),
     ("act_mirred", ""),
     ("sch_netem", ""),
+    ("dca", ""),
+    ("i2c-algo-bit", ""),
+    ("pps_core", ""),
+    ("ptp", ""),
+    ("e1000e", ""),
+    ("igb", ""),
 ];
 
 /// Programs that tests and scenarios call.
