@@ -1,5 +1,6 @@
 //! xbond's own tools. `cargo xtask --help` lists them.
 
+mod dist;
 mod machine;
 mod parity;
 mod run;
@@ -31,6 +32,8 @@ enum Verb {
     Test(test::Arguments),
     /// Compares xbond with the kernel's bonding driver, in an emulated machine whose kernel has it
     Vm(vm::Arguments),
+    /// Makes the Debian package
+    Dist(dist::Arguments),
     /// Checks formatting, lints, who imports whom, that unsafe code is explained, and what docs/PARITY.md names
     Tidy,
 }
@@ -41,6 +44,7 @@ fn main() -> Result<ExitCode> {
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
+        Verb::Dist(arguments) => dist::run(&arguments),
         Verb::Tidy => tidy::run(),
     }
 }

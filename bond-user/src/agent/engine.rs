@@ -70,6 +70,10 @@ pub enum Input {
         bond: BondId,
         reply: oneshot::Sender<BondStatus>,
     },
+    /// Is the thread alive?
+    Ping {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// A bond that joins the thread.
@@ -122,6 +126,13 @@ impl EngineHandle {
         let (reply, answer) = oneshot::channel();
         self.send(Input::Request { bond, event, reply });
         answer.await.map_err(|_| Stopping)
+    }
+
+    /// True as soon as the thread has come to this question; false if it has ended.
+    pub async fn is_alive(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Ping { reply });
+        answer.await.is_ok()
     }
 
     pub async fn status(&self, bond: BondId) -> Result<BondStatus, Stopping> {
@@ -282,6 +293,9 @@ impl Loop {
                 {
                     bond.fact(Event::Link { slot, link: Link { speed, duplex, ..link } }, reader);
                 }
+            }
+            Input::Ping { reply } => {
+                let _ = reply.send(());
             }
             Input::Status { bond, reply } => {
                 if let Some(bond) = self.bonds.get(&bond) {

@@ -44,6 +44,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+pub use self::record::owner_of;
 use self::{
     access::Access,
     bring_up::{Machine, Tasks},
@@ -72,7 +73,7 @@ use crate::{
         Devices, SysError, caps,
         dataplane::{DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
         netlink::{LinkEvent, LinkEvents},
-        netns,
+        netns, notify,
         sysfs::Sysfs,
     },
 };
@@ -431,11 +432,20 @@ impl Agent {
             tokio::spawn(Arc::clone(&self).follow_links(link_events));
         }
         self.say_ready().await?;
+        notify::ready();
+        if let Some(interval) = notify::watchdog() {
+            let engine = self.machine.engine.clone();
+            tokio::spawn(async move {
+                // Fed by whoever decides: an agent whose engine hangs is started anew.
+                notify::feed(interval, || engine.is_alive()).await;
+            });
+        }
         while signals.next().await == Told::Reload {
             // Beside, so that an end need not wait for this loop.
             let agent = Arc::clone(&self);
             tokio::spawn(async move { agent.reload().await });
         }
+        notify::stopping();
         // Nobody asks any more; what was begun is brought to its end.
         serving.abort();
         self.end(Ending::AsConfigured).await

@@ -26,6 +26,7 @@ use crate::{
     sys::{
         enslave::EnslavePlan,
         netlink::{Address, LinkInfo, Route},
+        notify,
         sysctl::PromoteSecondaries,
     },
 };
@@ -80,6 +81,13 @@ impl Agent {
         if *phase == Phase::Ending {
             return Outcome::failed(&Stopping.into());
         }
+        notify::reloading();
+        let outcome = self.read_and_become().await;
+        notify::ready();
+        outcome
+    }
+
+    async fn read_and_become(self: &Arc<Self>) -> Outcome {
         let (config, access) = match self.read_again().await {
             Ok(read) => read,
             Err(error) => {

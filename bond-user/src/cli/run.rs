@@ -80,7 +80,7 @@ pub fn described(arguments: &BondArgs) -> Result<Option<Described>> {
 }
 
 fn source(files: Files, arguments: &BondArgs) -> Source {
-    Source { files, datapath: arguments.datapath.map(Into::into) }
+    Source { files, datapath: arguments.datapath.map(Into::into), on_exit: arguments.on_exit.map(Into::into) }
 }
 
 fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Result<BondConfig> {
@@ -99,6 +99,7 @@ fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Res
     bond.datapath = arguments.datapath.map(Into::into).unwrap_or_default();
     bond.guard = arguments.guard.unwrap_or_default();
     bond.prearm = arguments.prearm;
+    bond.on_exit = arguments.on_exit.map(Into::into).unwrap_or_default();
     Ok(bond)
 }
 

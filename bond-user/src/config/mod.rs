@@ -3,7 +3,9 @@
 //! [`toml`] and [`ifcfg`] read files into a [`Config`], the command line builds [`BondConfig`]s from flags;
 //! [`Config::check`] holds what is common to all of them. Nothing here looks at the machine.
 
+pub mod check;
 pub mod ifcfg;
+mod lines;
 mod problem;
 mod shell;
 mod source;
@@ -22,6 +24,7 @@ use bond_common::{abi::MAX_SLAVES, mac::Mac};
 use ipnet::IpNet;
 
 pub use self::{
+    lines::Lines,
     problem::{ConfigError, Note, Problem},
     shell::ShellError,
     source::{Files, Source},

@@ -136,8 +136,8 @@ pub fn write(config: &Config) -> String {
     text
 }
 
-/// In the order of their names.
-fn files_in(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+/// The `*.toml` files of a directory, in the order of their names.
+pub(super) fn files_in(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).map_err(|error| at_file(directory, error.into()))? {
         let file = entry.map_err(|error| at_file(directory, error.into()))?.path();

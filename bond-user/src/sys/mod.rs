@@ -17,15 +17,17 @@ mod error;
 pub mod ethtool;
 pub mod found;
 pub mod membership;
+pub mod netdev;
 pub mod netlink;
 pub mod netns;
+pub mod notify;
 pub mod offload;
 pub mod probe;
 pub mod softnet;
 pub mod sysctl;
 pub mod sysfs;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use error::SysError;
 

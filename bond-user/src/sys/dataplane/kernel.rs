@@ -66,6 +66,11 @@ impl Kernel {
         Self { offsets: Offsets::default(), object: object(None), ..self }
     }
 
+    /// Whether tc programs attach as links.
+    pub fn has_tcx(&self) -> bool {
+        self.tc == TcAttach::Tcx
+    }
+
     pub(super) fn tc(&self) -> TcAttach {
         self.tc
     }
