@@ -257,6 +257,12 @@ pub fn start(
         scribe,
         wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
     };
+    if left.is_some() {
+        // What became of bond0 and of what is above it while nobody looked: the engine may have it announced at once.
+        for effect in [Effect::HostChanged, Effect::UppersChanged] {
+            let _ = sender.send(effect);
+        }
+    }
     let (left, found) = left.unzip();
     let effects = Effects::new(parts, found.unwrap_or_default());
     let bond = NewBond {

@@ -6,6 +6,7 @@
 mod access;
 mod adopt;
 mod bring_up;
+mod connections;
 pub mod control;
 mod effects;
 mod engine;

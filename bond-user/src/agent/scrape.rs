@@ -1,41 +1,19 @@
 //! Metrics on a TCP address, for whoever asked for one: GET /metrics and nothing else.
-//!
-//! Whoever reaches the address may be broken, or hostile: there is a bound on connections, and each has a few
-//! seconds from its beginning to its end.
 
 use std::{
-    io,
     net::{self, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use axum::{
-    Router,
-    extract::State,
     http::header,
     response::{IntoResponse as _, Response},
-    routing::get,
 };
-use hyper::server::conn::http1;
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
-use tokio::{
-    net::TcpListener,
-    sync::Semaphore,
-    task::AbortHandle,
-    time::{sleep, timeout},
-};
+use tokio::{net::TcpListener, task::AbortHandle};
 use tracing::{info, warn};
 
 use super::{Agent, AgentError, Outcome, control, reading::Scope};
 use crate::{config::Metrics, report::metrics};
-
-/// Connections at once; further ones wait.
-const CONNECTIONS: usize = 16;
-/// A connection's whole life.
-const AT_MOST: Duration = Duration::from_secs(10);
-/// Before the next attempt to accept a connection, when there is no descriptor left for it.
-const BREATH: Duration = Duration::from_millis(100);
 
 /// An address that is taken, and that nobody is answered at yet.
 pub struct Bound {
@@ -138,35 +116,5 @@ async fn serve(listener: TcpListener, agent: Arc<Agent>) {
     if let Ok(address) = listener.local_addr() {
         info!("metrics at http://{address}/metrics");
     }
-    let routes = Router::new().route("/metrics", get(scrape)).with_state(agent);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        // It is never closed.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match accept(&listener).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                warn!("nobody can read metrics for a moment: {error}");
-                sleep(BREATH).await;
-                continue;
-            }
-        };
-        let routes = routes.clone();
-        tokio::spawn(async move {
-            let mut http = http1::Builder::new();
-            http.keep_alive(false);
-            // Who does not speak HTTP, or leaves, has had their answer.
-            let answer = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
-            let _ = timeout(AT_MOST, answer).await;
-            drop(place);
-        });
-    }
-}
-
-async fn accept(listener: &TcpListener) -> io::Result<tokio::net::TcpStream> {
-    Ok(listener.accept().await?.0)
-}
-
-async fn scrape(State(agent): State<Arc<Agent>>) -> Result<Response, Response> {
-    agent.metrics().await.map_err(control::answer)
+    control::serve_metrics(listener, agent).await;
 }
