@@ -640,15 +640,15 @@ fn a_reader_that_lags_is_told_and_dropped() {
     let mut first = [0; 1];
     slow.read_exact(&mut first).unwrap();
 
-    // More than sockets and the agent hold.
-    let settings = vec![["resend_igmp", "1"]; 500];
+    // More than sockets and the agent hold, but never more at once than a reader may be behind.
+    let settings = vec![["resend_igmp", "1"]; 100];
     let body = serde_json::json!({ "set": settings }).to_string();
     let change = format!(
         "POST /v1/bonds/bond0/options HTTP/1.1\r\nHost: xbond\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    for _ in 0..20 {
+    for _ in 0..100 {
         let mut answer = String::new();
         ask(&lab.host, &change).read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -666,9 +666,9 @@ fn a_reader_that_lags_is_told_and_dropped() {
     conforms("event", &last);
     assert_eq!(text(&last["event"]), "lagged");
     let missed = last["missed"].as_u64().unwrap() as usize;
-    // The state, options, and the last line.
-    assert_eq!(lines.len() - 2 + missed.min(1), lines.len() - 1, "{missed}");
-    assert!(missed > 0 && lines.len() < 20 * 500, "{missed} missed, {} told", lines.len());
+    // The state and the last line are beside them.
+    let told = lines.len() - 2;
+    assert!(told > 256 && missed > 0 && told + missed <= 100 * 100, "{missed} missed, {told} told");
     xbond.stop().unwrap();
 }
 
