@@ -42,6 +42,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::{Mutex, mpsc, oneshot},
+    task::AbortHandle,
 };
 use tracing::{info, warn};
 
@@ -64,7 +65,7 @@ use crate::{
         options::{BondOptions, OptionError, Setting, Slaves},
         status::BondStatus,
     },
-    config::{BondConfig, Config, ConfigError, OnExit, Origin, Source, Writers},
+    config::{BondConfig, Config, ConfigError, Metrics, OnExit, Origin, Source, Writers},
     report::{
         event::{BondChange, What},
         moment::Moment,
@@ -202,6 +203,13 @@ pub struct Agent {
     /// By the command line.
     writers: Option<Writers>,
     access: RwLock<Access>,
+    metrics: Mutex<Option<Served>>,
+}
+
+/// Metrics, where they are served besides the control socket.
+struct Served {
+    at: Metrics,
+    task: AbortHandle,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -269,7 +277,9 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     for bond in &options.config.bonds {
         Kernel::check(effects::hook(bond.datapath, bond.port.is_some()))?;
     }
-    let metrics = options.config.metrics.as_ref().map(|metrics| bind_metrics(metrics.address)).transpose()?;
+    let metrics = options.config.metrics.clone();
+    let bind = |metrics: Metrics| bind_metrics(metrics.address).map(|listener| (listener, metrics));
+    let metrics = metrics.map(bind).transpose()?;
     let cookie = netns::cookie()?;
     let places = Places::of(cookie);
     let _claim = places.claim()?;
@@ -316,6 +326,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             source,
             writers,
             access: RwLock::new(access),
+            metrics: Mutex::new(None),
         };
         Arc::new(agent).live(config, link_events, socket, metrics).await
     })
@@ -389,7 +400,7 @@ impl Agent {
         config: Config,
         link_events: LinkEventSource,
         socket: control::Socket,
-        metrics: Option<std::net::TcpListener>,
+        metrics: Option<(std::net::TcpListener, Metrics)>,
     ) -> Result<(), AgentError> {
         let io = |what| move |source| AgentError::Io { what, source };
         let mut signals = Signals::listen().map_err(io("cannot listen to signals"))?;
@@ -432,9 +443,8 @@ impl Agent {
             }
         };
         self.machine.places.link_socket();
-        if let Some(listener) = metrics {
-            let listener = TcpListener::from_std(listener).map_err(io("cannot serve metrics"))?;
-            tokio::spawn(control::serve_metrics(listener, Arc::clone(&self)));
+        if let Some((listener, at)) = metrics {
+            self.serve_metrics(listener, at).await?;
         }
         if let Some(link_events) = link_events {
             tokio::spawn(Arc::clone(&self).follow_links(link_events));
@@ -457,6 +467,21 @@ impl Agent {
         // Nobody asks any more; what was begun is brought to its end.
         serving.abort();
         self.end(Ending::AsConfigured).await
+    }
+
+    /// From now on, and nowhere else.
+    async fn serve_metrics(
+        self: &Arc<Self>,
+        listener: std::net::TcpListener,
+        at: Metrics,
+    ) -> Result<(), AgentError> {
+        let listener = TcpListener::from_std(listener);
+        let listener = listener.map_err(|source| AgentError::Metrics { address: at.address, source })?;
+        let task = tokio::spawn(control::serve_metrics(listener, Arc::clone(self))).abort_handle();
+        if let Some(before) = self.metrics.lock().await.replace(Served { at, task }) {
+            before.task.abort();
+        }
+        Ok(())
     }
 
     fn new_id(&self) -> BondId {

@@ -3,7 +3,7 @@
 //! What is to be done is found out first, by comparing what is wanted with what is there. What cannot be done while
 //! a bond is there is refused then, and nothing of that bond is changed. What did not change is not touched.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use ipnet::IpNet;
 use tokio::sync::oneshot;
@@ -22,7 +22,7 @@ use crate::{
         options::{BondOptions, SlaveOptions, Slaves},
         status::{BondStatus, SlaveStatus},
     },
-    config::{BondConfig, Config, Guard, OnExit, SlaveConfig},
+    config::{BondConfig, Config, Guard, Metrics, OnExit, Origin, SlaveConfig},
     sys::{
         enslave::EnslavePlan,
         netlink::{Address, LinkInfo, Route},
@@ -76,7 +76,7 @@ struct HostPlan {
 
 impl Agent {
     /// Reads the files again that the agent was started with.
-    pub async fn reload(&self) -> Outcome {
+    pub async fn reload(self: &Arc<Self>) -> Outcome {
         let phase = self.phase.lock().await;
         if *phase == Phase::Ending {
             return Outcome::failed(&Stopping.into());
@@ -87,7 +87,7 @@ impl Agent {
         outcome
     }
 
-    async fn read_and_become(&self) -> Outcome {
+    async fn read_and_become(self: &Arc<Self>) -> Outcome {
         let (config, access) = match self.read_again().await {
             Ok(read) => read,
             Err(error) => {
@@ -100,6 +100,7 @@ impl Agent {
             outcome.changed(access.to_string());
             *self.access.write().unwrap_or_else(std::sync::PoisonError::into_inner) = access;
         }
+        self.move_metrics(config.metrics.clone(), &mut outcome).await;
         if let Err(stopping) = self.become_as(config, &mut outcome).await {
             outcome.failures.push(stopping.to_string());
         }
@@ -112,6 +113,35 @@ impl Agent {
         let config = tokio::task::spawn_blocking(move || source.read()).await.map_err(|_| Stopping)??;
         let access = Access::of(self.writers.as_ref().or(config.writers.as_ref()))?;
         Ok((config, access))
+    }
+
+    /// What the command line says of metrics stays.
+    async fn move_metrics(self: &Arc<Self>, wanted: Option<Metrics>, outcome: &mut Outcome) {
+        let before = self.metrics.lock().await.as_ref().map(|served| served.at.clone());
+        let address = |metrics: &Option<Metrics>| metrics.as_ref().map(|metrics| metrics.address);
+        if before.as_ref().is_some_and(|metrics| metrics.origin == Origin::Flags)
+            || address(&before) == address(&wanted)
+        {
+            return;
+        }
+        let Some(wanted) = wanted else {
+            if let Some(before) = self.metrics.lock().await.take() {
+                before.task.abort();
+            }
+            return outcome.changed("metrics: only at the control socket".to_owned());
+        };
+        let line = format!("metrics: at http://{}/metrics", wanted.address);
+        let served = match super::bind_metrics(wanted.address) {
+            Ok(listener) => self.serve_metrics(listener, wanted).await,
+            Err(error) => Err(error),
+        };
+        match served {
+            Ok(()) => outcome.changed(line),
+            Err(error) => {
+                warn!("{error}");
+                outcome.failures.push(error.to_string());
+            }
+        }
     }
 
     async fn become_as(&self, config: Config, outcome: &mut Outcome) -> Result<(), Stopping> {
