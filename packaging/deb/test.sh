@@ -73,6 +73,14 @@ kill $agent
 wait $agent || fail "the agent ended badly"
 ping -c 1 -W 5 "$peer" >/dev/null || fail "the bond went with its agent"
 
+say "start it again: it takes the bond over"
+start
+grep -qi adopt "$root/tmp/agent.log" || fail "the bond was not adopted"
+inside xbond show
+ping -c 1 -W 5 "$peer" >/dev/null || fail "the new agent took the bond down"
+kill $agent
+wait $agent || fail "the agent ended badly"
+
 say remove
 inside dpkg -r xbond
 ip link show bond0 2>/dev/null && fail "bond0 is still there"

@@ -322,42 +322,6 @@ fn an_address_that_stays_does_not_notice_that_another_goes() {
 }
 
 #[test]
-fn metrics_move_with_their_files() {
-    skip_if_unable!();
-    let lab = Lab::scenario().unwrap();
-    let host = &lab.host;
-    let files = Files::new();
-    let serve_at = |address: &str| {
-        files.write("agent.toml", &format!("version = 1\n[agent]\n{address}\n"));
-        xbond(host, "reload")
-    };
-    let answers = |address: &str| {
-        let url = format!("http://{address}/metrics");
-        transcript(host.command("curl").args(["--silent", "--max-time", "5", &url])).contains("xbond")
-    };
-    files.write("agent.toml", "version = 1\n[agent]\nmetrics = \"127.0.0.1:9815\"\n");
-    let agent = files.run(&lab);
-    let (first, second) = ("127.0.0.1:9815", "127.0.0.1:9816");
-    assert!(answers(first));
-    assert_eq!(serve_at(&format!("metrics = \"{first}\"")), "nothing changed\n");
-    assert_eq!(
-        serve_at(&format!("metrics = \"{second}\"")),
-        format!("metrics: at http://{second}/metrics\n")
-    );
-    assert!(answers(second));
-    let said = serve_at("metrics = \"192.0.2.1:9815\"");
-    assert_eq!(
-        said,
-        "xbond: cannot serve metrics at 192.0.2.1:9815: Cannot assign requested address (os error 99); choose another \
-         address or port\n? 2\n"
-    );
-    assert!(answers(second) && !answers(first));
-    assert_eq!(serve_at(""), "metrics: only at the control socket\n");
-    assert!(!answers(second));
-    agent.stop().unwrap();
-}
-
-#[test]
 fn bonds_come_and_go_with_their_files_and_pass_slaves_on() {
     skip_if_unable!();
     let nics = (0..4).map(|number| Nic::new(&format!("nic{number}"), [2, 0, 0, 0, 1, number]));

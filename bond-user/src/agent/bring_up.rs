@@ -27,6 +27,7 @@ use super::{
     events::Feed,
     guard::GuardState,
     host::{Host, Queues, port_names},
+    moved::Moved,
     places::Places,
     prober::{self, Prober},
     receipts::{History, Scribe},
@@ -142,14 +143,19 @@ pub async fn bring_up(
         datapath: hook.to_string(),
         queues: queues.count(),
     };
-    let record = Record::new(&machine.places, &config.name, shape);
+    let mut record = Record::new(&machine.places, &config.name, shape);
     record.save()?;
 
     let pins = machine.places.pins_of(&config.name);
     let mut data_plane = DataPlane::create(&pins, hook, Arc::clone(&machine.kernel))?;
     machine.places.link_pins(&config.name);
     let assigned = config.mac.or(config.host_mac.filter(|_| config.port.is_some()));
+    // Neighbours know the addresses that are moved by the MAC of the slave that has them.
+    let giver = || {
+        Moved::of(candidates.iter().map(|slave| &slave.found), &config.name, 0).map(|moved| moved.from.mac)
+    };
     let mac = assigned
+        .or_else(|| config.move_addresses.then(giver).flatten())
         .or_else(|| candidates.first().map(|slave| slave.config.mac.unwrap_or(slave.found.mac)))
         .unwrap_or_else(random_mac);
     let side = match (&pair, &port_found) {
@@ -170,6 +176,16 @@ pub async fn bring_up(
         .with_flags(side.flags | effects::option_flags(&options, guard));
     data_plane.maps().set_bond(entry);
 
+    let moved = match side.host {
+        Host::Pair { bond, .. } if config.move_addresses => {
+            Moved::of(candidates.iter().map(|slave| &slave.found), &config.name, bond)
+        }
+        _ => None,
+    };
+    if let Some(moved) = &moved {
+        record.add(moved.from.clone())?;
+    }
+
     let maps = data_plane.maps();
     let plane = Plane {
         data_plane,
@@ -186,8 +202,14 @@ pub async fn bring_up(
     for note in config.notes.iter().chain(&config.doubts()) {
         info!("{note}");
     }
+    if let Some(moved) = &moved {
+        moved.take_addresses(&machine.devices).await?;
+    }
     for candidate in &candidates {
         enslave(machine, id, &sender, candidate).await?;
+        if let Some(moved) = moved.as_ref().filter(|moved| moved.from.ifindex == candidate.found.ifindex) {
+            moved.take_routes(&machine.devices).await?;
+        }
     }
     if let Host::Pair { bond, .. } = side.host {
         configure(&machine.devices, bond, config).await?;

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     config::toml,
-    report::{json::Report, metrics},
+    report::{json::Report, receipt::Log},
     sys::SysError,
 };
 
@@ -153,16 +153,18 @@ fn routes(agent: Arc<Agent>) -> Router {
     Router::new()
         .route("/v1/bonds", get(all))
         .route("/v1/bonds", post(add))
-        .route("/v1/events", get(events))
-        .route("/v1/bonds/{name}/events", get(events_of_one))
-        .route("/metrics", get(metrics))
         .route("/v1/bonds/{name}", get(one))
+        .route("/v1/bonds/{name}/log", get(log))
+        .route("/v1/bonds/{name}/events", get(events_of_one))
+        .route("/v1/events", get(events))
+        .route("/metrics", get(metrics))
         .route("/v1/bonds/{name}", delete(down))
         .route("/v1/bonds/{name}/options", post(set))
         .route("/v1/bonds/{name}/slaves", post(add_slave))
         .route("/v1/bonds/{name}/slaves/{slave}", delete(del_slave))
         .route("/v1/bonds/{name}/slaves/{slave}/options", post(set_slave))
         .route("/v1/reload", post(reload))
+        .route("/v1/confirm", post(confirm))
         .fallback(no_such_request)
         .method_not_allowed_fallback(no_such_request)
         .layer(middleware::map_response(with_failure))
@@ -228,8 +230,8 @@ async fn no_such_request(method: Method, uri: Uri) -> Response {
     let error = format!(
         "{method} {uri}: no such request; there are GET and POST /v1/bonds, GET and DELETE /v1/bonds/NAME, \
          POST /v1/bonds/NAME/options, POST /v1/bonds/NAME/slaves, DELETE /v1/bonds/NAME/slaves/IF, \
-         POST /v1/bonds/NAME/slaves/IF/options, POST /v1/reload, GET /v1/events, GET /v1/bonds/NAME/events, and \
-         GET /metrics"
+         POST /v1/bonds/NAME/slaves/IF/options, POST /v1/reload, GET /v1/events, GET /v1/bonds/NAME/events, \
+         GET /v1/bonds/NAME/log, and GET /metrics"
     );
     failure(StatusCode::NOT_FOUND, &error)
 }
@@ -251,6 +253,11 @@ async fn reload(State(agent): State<Arc<Agent>>) -> Response {
     outcome(agent.reload().await)
 }
 
+async fn confirm(State(agent): State<Arc<Agent>>) -> Result<Json<Done>, Response> {
+    agent.confirm().map_err(answer)?;
+    Ok(Json(Done { changes: vec!["confirmed: it stays".to_owned()], ..Done::default() }))
+}
+
 fn outcome(outcome: Outcome) -> Response {
     let Outcome { changes, failures, notes } = outcome;
     if failures.is_empty() {
@@ -266,6 +273,10 @@ async fn all(State(agent): State<Arc<Agent>>) -> Result<Json<Report>, Response> 
 
 async fn one(State(agent): State<Arc<Agent>>, Path(name): Path<String>) -> Result<Json<Report>, Response> {
     agent.report(Some(&name), Scope::All).await.map(Json).map_err(answer)
+}
+
+async fn log(State(agent): State<Arc<Agent>>, Path(name): Path<String>) -> Result<Json<Log>, Response> {
+    agent.log(&name).await.map(Json).map_err(answer)
 }
 
 async fn events(
@@ -299,8 +310,7 @@ async fn tell(agent: &Agent, to: &Connection, only: Option<String>) -> Result<Re
 }
 
 async fn metrics(State(agent): State<Arc<Agent>>) -> Result<Response, Response> {
-    let report = agent.report(None, Scope::Bonds).await.map_err(answer)?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::show(report)).into_response())
+    agent.metrics().await.map_err(answer)
 }
 
 async fn set(
@@ -342,11 +352,12 @@ fn done((): ()) -> Json<Done> {
     Json(Done::default())
 }
 
-fn answer(error: AgentError) -> Response {
+pub(super) fn answer(error: AgentError) -> Response {
     let status = match error {
         AgentError::NoSuchBond(_) => StatusCode::NOT_FOUND,
         AgentError::Option(_)
         | AgentError::Refused(_)
+        | AgentError::NothingToConfirm
         | AgentError::NoSuchSlave { .. }
         | AgentError::BadName { .. }
         | AgentError::NoSuchQueue { .. }

@@ -6,6 +6,7 @@
 mod access;
 mod adopt;
 mod bring_up;
+mod confirm;
 mod connections;
 pub mod control;
 mod effects;
@@ -14,6 +15,7 @@ pub mod events;
 mod guard;
 mod host;
 pub mod kept;
+mod moved;
 mod notices;
 pub mod places;
 mod prober;
@@ -21,6 +23,7 @@ mod reading;
 pub mod receipts;
 mod record;
 mod reload;
+mod scrape;
 mod slaves;
 mod watch;
 
@@ -34,18 +37,18 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use bond_common::abi::{ABI_VERSION, Slot};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::{Mutex, mpsc, oneshot},
-    task::AbortHandle,
 };
 use tracing::{info, warn};
 
+use self::confirm::Confirmation;
 pub use self::record::owner_of;
 use self::{
     access::Access,
@@ -56,6 +59,7 @@ use self::{
     host::{Host, Queues},
     places::{PlaceError, Places},
     receipts::History,
+    scrape::{Bound, Scrapes},
     slaves::Wanted,
 };
 use crate::{
@@ -65,7 +69,7 @@ use crate::{
         options::{BondOptions, OptionError, Setting, Slaves},
         status::BondStatus,
     },
-    config::{BondConfig, Config, ConfigError, Metrics, OnExit, Origin, Source, Writers},
+    config::{BondConfig, Config, ConfigError, OnExit, Origin, Source, Writers},
     report::{
         event::{BondChange, What},
         moment::Moment,
@@ -156,6 +160,12 @@ pub enum AgentError {
     Metrics { address: SocketAddr, source: io::Error },
     #[error("{what}: {source}")]
     Io { what: &'static str, source: io::Error },
+    #[error(
+        "not confirmed within {seconds} s: everything is as it was; to keep it, run `xbond confirm` in that time"
+    )]
+    NotConfirmed { seconds: u64 },
+    #[error("nothing waits for a confirmation; `xbond run --confirm SECONDS` does")]
+    NothingToConfirm,
     #[error("interrupted; everything is as it was")]
     Interrupted,
 }
@@ -189,6 +199,8 @@ pub struct RunOptions {
     pub link_events: LinkEventSource,
     /// None: as this kernel does it best.
     pub tc_attach: Option<TcAttach>,
+    /// Undo everything after this time, unless it is confirmed.
+    pub confirm: Option<Duration>,
 }
 
 /// One agent of one network namespace.
@@ -203,13 +215,8 @@ pub struct Agent {
     /// By the command line.
     writers: Option<Writers>,
     access: RwLock<Access>,
-    metrics: Mutex<Option<Served>>,
-}
-
-/// Metrics, where they are served besides the control socket.
-struct Served {
-    at: Metrics,
-    task: AbortHandle,
+    scrapes: Scrapes,
+    confirmation: Option<Arc<Confirmation>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -277,9 +284,8 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     for bond in &options.config.bonds {
         Kernel::check(effects::hook(bond.datapath, bond.port.is_some()))?;
     }
-    let metrics = options.config.metrics.clone();
-    let bind = |metrics: Metrics| bind_metrics(metrics.address).map(|listener| (listener, metrics));
-    let metrics = metrics.map(bind).transpose()?;
+    // Before anything is changed: an address that cannot be had is a mistake.
+    let metrics = options.config.metrics.as_ref().map(Bound::new).transpose()?;
     let cookie = netns::cookie()?;
     let places = Places::of(cookie);
     let _claim = places.claim()?;
@@ -313,7 +319,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     runtime.block_on(async {
         let devices = Devices::open()?;
         let tasks = Tasks::default();
-        let RunOptions { config, source, writers, link_events, tc_attach: _ } = options;
+        let RunOptions { config, source, writers, link_events, tc_attach: _, confirm } = options;
         let feed = Feed::new();
         let machine =
             Machine { places, cookie, kernel, host_reader, devices, link_events, engine, tasks, sysfs, feed };
@@ -326,20 +332,11 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             source,
             writers,
             access: RwLock::new(access),
-            metrics: Mutex::new(None),
+            scrapes: Scrapes::default(),
+            confirmation: confirm.map(|limit| Arc::new(Confirmation::within(limit))),
         };
         Arc::new(agent).live(config, link_events, socket, metrics).await
     })
-}
-
-/// Before anything is changed: an address that cannot be had is a mistake.
-fn bind_metrics(address: SocketAddr) -> Result<std::net::TcpListener, AgentError> {
-    let bind = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    };
-    bind().map_err(|source| AgentError::Metrics { address, source })
 }
 
 /// Takes down what an agent left behind.
@@ -400,7 +397,7 @@ impl Agent {
         config: Config,
         link_events: LinkEventSource,
         socket: control::Socket,
-        metrics: Option<(std::net::TcpListener, Metrics)>,
+        metrics: Option<Bound>,
     ) -> Result<(), AgentError> {
         let io = |what| move |source| AgentError::Io { what, source };
         let mut signals = Signals::listen().map_err(io("cannot listen to signals"))?;
@@ -443,8 +440,8 @@ impl Agent {
             }
         };
         self.machine.places.link_socket();
-        if let Some((listener, at)) = metrics {
-            self.serve_metrics(listener, at).await?;
+        if let Some(Err(error)) = metrics.map(|bound| self.serve_metrics(bound)) {
+            warn!("{error}");
         }
         if let Some(link_events) = link_events {
             tokio::spawn(Arc::clone(&self).follow_links(link_events));
@@ -458,30 +455,45 @@ impl Agent {
                 notify::feed(interval, || engine.is_alive()).await;
             });
         }
-        while signals.next().await == Told::Reload {
-            // Beside, so that an end need not wait for this loop.
-            let agent = Arc::clone(&self);
-            tokio::spawn(async move { agent.reload().await });
+        if let Some(confirmation) = &self.confirmation {
+            confirmation.begin();
         }
+        let ending = loop {
+            tokio::select! {
+                told = signals.next() => match told {
+                    // Beside, so that an end need not wait for this loop.
+                    Told::Reload => {
+                        let agent = Arc::clone(&self);
+                        tokio::spawn(async move { agent.reload().await });
+                    }
+                    Told::End => break Ending::AsConfigured,
+                },
+                () = self.confirmation_failed() => break Ending::Undo,
+            }
+        };
         notify::stopping();
         // Nobody asks any more; what was begun is brought to its end.
         serving.abort();
-        self.end(Ending::AsConfigured).await
+        self.end(ending).await?;
+        match (ending, &self.confirmation) {
+            (Ending::Undo, Some(confirmation)) => {
+                Err(AgentError::NotConfirmed { seconds: confirmation.seconds() })
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// From now on, and nowhere else.
-    async fn serve_metrics(
-        self: &Arc<Self>,
-        listener: std::net::TcpListener,
-        at: Metrics,
-    ) -> Result<(), AgentError> {
-        let listener = TcpListener::from_std(listener);
-        let listener = listener.map_err(|source| AgentError::Metrics { address: at.address, source })?;
-        let task = tokio::spawn(control::serve_metrics(listener, Arc::clone(self))).abort_handle();
-        if let Some(before) = self.metrics.lock().await.replace(Served { at, task }) {
-            before.task.abort();
+    async fn confirmation_failed(&self) {
+        match &self.confirmation {
+            Some(confirmation) => confirmation.failed().await,
+            None => std::future::pending().await,
         }
-        Ok(())
+    }
+
+    /// What was tried is to stay.
+    pub fn confirm(&self) -> Result<(), AgentError> {
+        let given = self.confirmation.as_ref().is_some_and(|confirmation| confirmation.give());
+        if given { Ok(()) } else { Err(AgentError::NothingToConfirm) }
     }
 
     fn new_id(&self) -> BondId {
@@ -637,6 +649,7 @@ impl Agent {
                 answer = answer.and(self.take_down(&name, &bond).await);
             }
         }
+        self.machine.feed.end().await;
         self.machine.places.leave();
         answer
     }

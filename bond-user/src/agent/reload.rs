@@ -22,7 +22,7 @@ use crate::{
         options::{BondOptions, SlaveOptions, Slaves},
         status::{BondStatus, SlaveStatus},
     },
-    config::{BondConfig, Config, Guard, Metrics, OnExit, Origin, SlaveConfig},
+    config::{BondConfig, Config, Guard, OnExit, SlaveConfig},
     sys::{
         enslave::EnslavePlan,
         netlink::{Address, LinkInfo, Route},
@@ -100,7 +100,7 @@ impl Agent {
             outcome.changed(access.to_string());
             *self.access.write().unwrap_or_else(std::sync::PoisonError::into_inner) = access;
         }
-        self.move_metrics(config.metrics.clone(), &mut outcome).await;
+        self.move_metrics(config.metrics.as_ref(), &mut outcome);
         if let Err(stopping) = self.become_as(config, &mut outcome).await {
             outcome.failures.push(stopping.to_string());
         }
@@ -113,35 +113,6 @@ impl Agent {
         let config = tokio::task::spawn_blocking(move || source.read()).await.map_err(|_| Stopping)??;
         let access = Access::of(self.writers.as_ref().or(config.writers.as_ref()))?;
         Ok((config, access))
-    }
-
-    /// What the command line says of metrics stays.
-    async fn move_metrics(self: &Arc<Self>, wanted: Option<Metrics>, outcome: &mut Outcome) {
-        let before = self.metrics.lock().await.as_ref().map(|served| served.at.clone());
-        let address = |metrics: &Option<Metrics>| metrics.as_ref().map(|metrics| metrics.address);
-        if before.as_ref().is_some_and(|metrics| metrics.origin == Origin::Flags)
-            || address(&before) == address(&wanted)
-        {
-            return;
-        }
-        let Some(wanted) = wanted else {
-            if let Some(before) = self.metrics.lock().await.take() {
-                before.task.abort();
-            }
-            return outcome.changed("metrics: only at the control socket".to_owned());
-        };
-        let line = format!("metrics: at http://{}/metrics", wanted.address);
-        let served = match super::bind_metrics(wanted.address) {
-            Ok(listener) => self.serve_metrics(listener, wanted).await,
-            Err(error) => Err(error),
-        };
-        match served {
-            Ok(()) => outcome.changed(line),
-            Err(error) => {
-                warn!("{error}");
-                outcome.failures.push(error.to_string());
-            }
-        }
     }
 
     async fn become_as(&self, config: Config, outcome: &mut Outcome) -> Result<(), Stopping> {
@@ -541,6 +512,7 @@ fn needs_another(before: &BondConfig, wanted: &BondConfig, status: &BondStatus) 
         ("mac", before.mac != wanted.mac),
         ("datapath", hook(before) != hook(wanted)),
         ("prearm", before.prearm != wanted.prearm),
+        ("move_addresses", before.move_addresses != wanted.move_addresses),
         ("fail_over_mac", policy(&before.options) && policy(&status.options)),
     ]
     .into_iter()

@@ -4,6 +4,7 @@ mod add;
 mod check;
 mod client;
 mod completions;
+mod confirm;
 mod doctor;
 mod down;
 mod import;
@@ -87,6 +88,8 @@ enum Verb {
     DelSlave(DelSlaveArgs),
     /// Take a bond down: its slaves are as they were found
     Down(DownArgs),
+    /// Keep what `run --confirm` has on trial
+    Confirm(ConfirmArgs),
     /// Read configurations, and tell what in them will not be as it reads
     Check(CheckArgs),
     /// Print a TOML file of the bonds that there are, and say what of them has no equivalent
@@ -103,6 +106,9 @@ enum Verb {
 struct RunArgs {
     #[command(flatten)]
     bonds: BondArgs,
+    /// Undo everything after so many seconds, unless `xbond confirm` (or Enter, on a terminal) says to keep it
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    confirm: Option<u32>,
     /// Let members of this group change bonds; they have to be in group xbond, too, whose members may look
     #[arg(long, value_name = "GROUP")]
     writers: Option<String>,
@@ -168,6 +174,9 @@ struct BondArgs {
     /// With fail_over_mac=follow: backups receive the bond's MAC, too
     #[arg(long, requires = "bond")]
     prearm: bool,
+    /// The first slave that has addresses or routes gives them to the bond, and gets them back when the bond goes
+    #[arg(long, requires = "bond", conflicts_with = "port")]
+    move_addresses: bool,
     /// What becomes of bonds when the agent is told to stop; for all bonds, instead of what files say
     #[arg(long, value_enum)]
     on_exit: Option<OnExitArg>,
@@ -296,6 +305,9 @@ struct DownArgs {
     all: bool,
 }
 
+#[derive(Debug, Args)]
+struct ConfirmArgs {}
+
 /// Exits with 0 if nothing is found, with 1 for warnings, with 2 for errors.
 #[derive(Debug, Args)]
 struct CheckArgs {
@@ -394,6 +406,7 @@ fn act(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::AddSlave(arguments) => slave::add(arguments),
         Verb::DelSlave(arguments) => slave::delete(&arguments),
         Verb::Down(arguments) => down::down(&arguments),
+        Verb::Confirm(ConfirmArgs {}) => confirm::confirm(),
         Verb::Import(arguments) => import::import(&arguments),
         Verb::Man(arguments) => man::man(&arguments),
         Verb::Completions(arguments) => completions::completions(&arguments),

@@ -347,7 +347,7 @@ impl Rules<'_> {
         if downdelay > 0 {
             let text = format!(
                 "downdelay={downdelay}: for so many ms after its link is gone the dead slave stays active and all \
-                 frames are lost, even if another one is up; leave it out unless links flap"
+                 frames are lost, even if another one is up, and the carrier guard is off; leave it out unless links flap"
             );
             self.warn("downdelay", "downdelay", text);
         }

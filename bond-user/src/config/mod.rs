@@ -82,6 +82,8 @@ pub struct BondConfig {
     pub guard: Guard,
     /// fail_over_mac=follow: backups receive the bond's MAC, too, so that a failover has no gap in which nobody does.
     pub prearm: bool,
+    /// The first slave that has addresses or routes gives them to the bond, until it is released.
+    pub move_addresses: bool,
     /// Is a bond without a link monitor what is meant?
     pub unmonitored: Unmonitored,
     /// What a person should know about it.
@@ -262,6 +264,7 @@ impl BondConfig {
             on_exit: OnExit::default(),
             guard: Guard::default(),
             prearm: false,
+            move_addresses: false,
             unmonitored: Unmonitored::default(),
             notes: Vec::new(),
             origin,
@@ -341,6 +344,7 @@ impl BondConfig {
         let host_side = [
             ("addresses", !self.addresses.is_empty()),
             ("routes", !self.routes.is_empty()),
+            ("move_addresses", self.move_addresses),
             ("mtu", self.mtu.is_some()),
             ("mac", self.mac.is_some()),
         ];

@@ -36,6 +36,7 @@ const BOND_KEYS: &[&str] = &[
     "on_exit",
     "guard",
     "prearm",
+    "move_addresses",
     "allow_unmonitored",
 ];
 /// Besides the options of a slave.
@@ -196,6 +197,7 @@ fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
             "on_exit" => bond.on_exit = entry.word(OnExit::WORDS)?,
             "guard" => bond.guard = entry.word(Guard::WORDS)?,
             "prearm" => bond.prearm = entry.boolean()?,
+            "move_addresses" => bond.move_addresses = entry.boolean()?,
             "allow_unmonitored" => {
                 bond.unmonitored = if entry.boolean()? { Unmonitored::Allow } else { Unmonitored::Refuse }
             }
@@ -454,6 +456,9 @@ fn write_bond(text: &mut String, bond: &BondConfig) {
     if bond.prearm {
         lines.pair("prearm", Value::Boolean(true));
     }
+    if bond.move_addresses {
+        lines.pair("move_addresses", Value::Boolean(true));
+    }
     for slave in &bond.slaves {
         if *slave == SlaveConfig::new(&slave.name) {
             continue;
@@ -657,7 +662,7 @@ mod tests {
             ("version = 1\nbond = 3", "a.toml:2: bond: an integer where a table is wanted"),
             (
                 "version = 1\n[agent]\nreaders = \"x\"",
-                "a.toml:3: readers: no such key in agent; there are: writers",
+                "a.toml:3: readers: no such key in agent; there are: writers, metrics",
             ),
             ("version = 1\n[agent]\nwriters = 4", "a.toml:3: writers: an integer where text is wanted"),
         ];

@@ -218,8 +218,8 @@ pub fn nic(found: &Nic) -> Vec<Check> {
     }
     if let Some(what) = found.carries {
         let text = format!(
-            "has {what}, which enslaving takes from it; give the bond its addresses and routes, and do it from a \
-             console"
+            "has {what}, which enslaving takes from it; have the bond take them (--move-addresses), for a trial first \
+             (--confirm 60)"
         );
         checks.warn("traffic", text);
     }
