@@ -724,9 +724,10 @@ fn hostile_peers_cost_nobody_anything() {
             let shown = xbond(host, "show bond0");
             assert!(shown.contains("active slave"), "{shown}");
             println!("{} peers, {turned_away} turned away: show took {:?}", all.len(), start.elapsed());
-            assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+            // If the slow ones kept their places, it would take them minutes to lose them.
+            assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
             let open = fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap().count();
-            assert!(open < 400, "{open} descriptors");
+            assert!(open < 500, "{open} descriptors");
         }
     }
     let start = Instant::now();
@@ -734,7 +735,7 @@ fn hostile_peers_cost_nobody_anything() {
     wait_for_active(&agent, "enp0s9");
     assert_eq!(xbond(host, "set bond0 miimon=50"), "");
     println!("failover and set among {} peers: {:?}", all.len(), start.elapsed());
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     drop(all);
 
     // Whoever is slow is told so, or cut off, within a few seconds; others are heard meanwhile.

@@ -28,11 +28,11 @@ const ANSWERING: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
 const LARGEST_HEAD: usize = 64 * 1024;
 /// Connections at once.
-const CONNECTIONS: usize = 128;
+const CONNECTIONS: usize = 256;
 /// Those among them whose answer does not end.
 const STREAMS: usize = 64;
 /// How long a connection has to ask before others that wait may take its place.
-const GRACE: Duration = Duration::from_millis(100);
+const GRACE: Duration = Duration::from_millis(50);
 /// How long a task that was told to end takes, and more.
 const TURN: Duration = Duration::from_millis(10);
 

@@ -34,7 +34,7 @@ use super::{
     reading::Scope,
 };
 use crate::{
-    config::{Config, toml},
+    config::toml,
     report::{json::Report, receipt::Log},
     sys::SysError,
 };
@@ -238,11 +238,13 @@ async fn no_such_request(method: Method, uri: Uri) -> Response {
 
 async fn add(State(agent): State<Arc<Agent>>, Json(new): Json<NewBonds>) -> Response {
     match toml::parse(FilePath::new("the request"), &new.toml) {
-        Ok(Config { writers: Some(writers), .. }) => {
-            let error = format!("{}: writers is for the files that an agent is started with", writers.origin);
-            failure(StatusCode::UNPROCESSABLE_ENTITY, &error)
-        }
-        Ok(config) => outcome(agent.add_bonds(config, new.missing_slaves).await),
+        Ok(config) => match config.key_of_agent() {
+            Some((key, origin)) => {
+                let error = format!("{origin}: {key} is for the files that an agent is started with");
+                failure(StatusCode::UNPROCESSABLE_ENTITY, &error)
+            }
+            None => outcome(agent.add_bonds(config, new.missing_slaves).await),
+        },
         Err(error) => failure(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
     }
 }

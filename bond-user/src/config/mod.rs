@@ -198,6 +198,12 @@ impl Config {
         Ok(())
     }
 
+    /// A key that is about an agent rather than a bond, and where it is said.
+    pub fn key_of_agent(&self) -> Option<(&'static str, &Origin)> {
+        let writers = self.writers.as_ref().map(|writers| ("writers", &writers.origin));
+        writers.or_else(|| self.metrics.as_ref().map(|metrics| ("metrics", &metrics.origin)))
+    }
+
     /// What must hold whatever the source: every bond by itself ([`BondConfig::check`]), and no interface in
     /// two roles.
     ///
