@@ -8,7 +8,7 @@ use aya_ebpf::{
 use bond_common::{
     abi::{
         ActiveWord, BondEntry, GuardEntry, MAX_SLAVES, Offsets, PORT_STATS, ProbeTimes, SlaveEntry, Slot,
-        Targets,
+        Targets, WireMacs,
     },
     counters::SlotStats,
     event::EventRecord,
@@ -61,6 +61,10 @@ static TARGETS: Array<Targets, 1, MMAPABLE> = Array::new();
 /// The agent writes the rank, the data plane the time; read when the active slave's link is lost.
 #[btf_map]
 static GUARD: Array<GuardEntry, 1, MMAPABLE> = Array::new();
+
+/// Written by the agent, word by word, with SLAVES; read where a frame's MAC is none of the expected ones.
+#[btf_map]
+static WIRE_MACS: Array<WireMacs, 1, MMAPABLE> = Array::new();
 
 /// The slot of the slave whose ingress this program is; [`PORT_STATS`] at the port.
 #[unsafe(no_mangle)]
@@ -118,7 +122,7 @@ pub fn slave(slot: Slot) -> Option<&'static SlaveEntry> {
 /// Whether it is what some slave shows on the wire while it is active.
 #[inline(always)]
 pub fn is_a_slaves(mac: Mac) -> bool {
-    Slot::all().any(|slot| slave(slot).is_some_and(|slave| slave.wire_mac() == mac && slave.ifindex() != 0))
+    WIRE_MACS.get(0).is_some_and(|macs| macs.contain(mac))
 }
 
 #[inline(always)]

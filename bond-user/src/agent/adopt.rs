@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::{
     AgentError, MissingSlaves,
     bring_up::{self, Machine, Made, Plane},
-    effects::{self, Effect},
+    effects,
     engine::BondId,
     guard::GuardState,
     host::{Host, Queues},
@@ -29,6 +29,7 @@ use crate::{
     },
     config::BondConfig,
     sys::{
+        announcer,
         dataplane::{DataPlane, Maps, Unfit},
         found::Found,
         netlink::{LinkInfo, LinkSetting},
@@ -248,7 +249,7 @@ async fn take_over(
     let (mut left, mut founds) = (Vec::new(), Vec::new());
     for (slot, found, link) in slaves {
         if !data_plane.replace_slave(slot, &link.name, link.ifindex)? {
-            // Its set-up was not finished.
+            info!("{name}: {}: was not set up to the end, or was away since; it is put back", link.name);
             forget(&mut data_plane, &mut record, slot, link.ifindex)?;
             devices.restore(&found).await?;
             continue;
@@ -262,7 +263,16 @@ async fn take_over(
         );
         forget(&mut data_plane, &mut record, slot, ifindex)?;
     }
+    // What was being released, or lost its slot otherwise: the slot is to be used again.
+    let in_use: Vec<_> = left.iter().map(|slave| slave.slot).collect();
+    for slot in Slot::all().filter(|slot| !in_use.contains(slot)) {
+        data_plane.detach_slave(slot)?;
+    }
     for found in strays {
+        if let Some(link) = devices.find(&found).await? {
+            info!("{name}: {}: is in no slot of the bond, and is put back", link.name);
+            data_plane.detach_filters(&link.name);
+        }
         devices.restore(&found).await?;
         record.remove(found.ifindex)?;
     }
@@ -293,16 +303,13 @@ async fn take_over(
         mac_assigned: config.mac.is_some(),
         options,
         record,
+        announced: announcer::addresses_behind(&devices.netlink, port.ifindex).await.unwrap_or_default(),
         left: Some((left, founds)),
     };
     let maps = plane.data_plane.maps();
     let (effects, history) = bring_up::start(machine, id, config, plane)?;
     machine.places.link_pins(name);
     info!("{name}: adopted, with {}", join(joined.iter().map(|(name, _)| name.as_str())));
-    // What became of bond0 and of what is above it while nobody looked.
-    for effect in [Effect::HostChanged, Effect::UppersChanged] {
-        let _ = effects.send(effect);
-    }
     if let (Some(bond), Some(mtu)) = (&bond, config.mtu) {
         devices.netlink.set(bond.ifindex, LinkSetting::Mtu(mtu)).await?;
     }

@@ -26,6 +26,7 @@ use super::{
     engine::{BondId, EngineHandle, Input, Member, Stopping},
     events::Feed,
     guard::GuardState,
+    herald::Herald,
     host::{Host, Queues, port_names},
     moved::Moved,
     places::Places,
@@ -43,6 +44,7 @@ use crate::{
     config::{self, BondConfig, Destination, SlaveConfig},
     sys::{
         Devices,
+        announcer::Announced,
         dataplane::{DataPlane, DeviceReader, Hook, Kernel, Maps},
         enslave::EnslavePlan,
         found::Found,
@@ -196,6 +198,7 @@ pub async fn bring_up(
         mac_assigned: assigned.is_some(),
         options,
         record,
+        announced: Announced::default(),
         left: None,
     };
     let (sender, history) = start(machine, id, config, plane)?;
@@ -243,6 +246,8 @@ pub struct Plane {
     pub mac_assigned: bool,
     pub options: BondOptions,
     pub record: Record,
+    /// What is known already of what is to be announced.
+    pub announced: Announced,
     /// What another agent has left, and how its slaves were found.
     pub left: Option<(Left, Vec<(Slot, Found)>)>,
 }
@@ -254,17 +259,28 @@ pub fn start(
     config: &BondConfig,
     plane: Plane,
 ) -> Result<(mpsc::UnboundedSender<Effect>, History), AgentError> {
-    let Plane { mut data_plane, entry, host, mtu, mac, mac_assigned, options, record, left } = plane;
+    let Plane { mut data_plane, entry, host, mtu, mac, mac_assigned, options, record, announced, left } =
+        plane;
     watch_data_plane(&config.name, &mut data_plane, (machine.engine.clone(), id));
     let maps = data_plane.maps();
     let (sender, receiver) = mpsc::unbounded_channel();
     let (to_prober, rounds) = mpsc::unbounded_channel();
+    let (to_herald, told) = mpsc::unbounded_channel();
     let of =
         prober::Of { id, bond: config.name.clone(), maps: Arc::clone(&maps), engine: machine.engine.clone() };
     let asking = Prober::new(of, host, machine.devices.netlink.clone())?;
     let run = machine.places.run_of(&config.name);
     let scribe = Scribe::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps));
     let history = scribe.history();
+    let herald = Herald {
+        id,
+        host,
+        maps: Arc::clone(&maps),
+        engine: machine.engine.clone(),
+        effects: sender.downgrade(),
+        announced: announced.clone(),
+        sockets: HashMap::new(),
+    };
     let parts = Parts {
         id,
         bond: config.name.clone(),
@@ -278,7 +294,15 @@ pub fn start(
         record,
         scribe,
         wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
+        announced,
+        herald: to_herald.clone(),
     };
+    if left.is_some() {
+        // What became of bond0 and of what is above it while nobody looked: the engine may have it announced at once.
+        for effect in [Effect::HostChanged, Effect::UppersChanged] {
+            let _ = sender.send(effect);
+        }
+    }
     let (left, found) = left.unzip();
     let effects = Effects::new(parts, found.unwrap_or_default());
     let bond = NewBond {
@@ -289,9 +313,18 @@ pub fn start(
         seed: random(),
         options,
     };
-    let member =
-        Member { id, bond, left, maps, effects: sender.clone(), prober: to_prober, host: host.device() };
+    let member = Member {
+        id,
+        bond,
+        left,
+        maps,
+        effects: sender.clone(),
+        prober: to_prober,
+        herald: to_herald,
+        host: host.device(),
+    };
     tokio::spawn(asking.run(rounds));
+    tokio::spawn(herald.run(told));
     machine.engine.send(Input::Add(Box::new(member)));
     machine.tasks.add(id, tokio::spawn(effects.run(receiver)));
     Ok((sender, history))

@@ -8,7 +8,6 @@ use bond_common::{
     mac::Mac,
     names,
 };
-use bytes::BytesMut;
 use nix::{errno::Errno, net::if_::if_indextoname};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -20,6 +19,7 @@ use super::{
     AgentError, LinkEventSource,
     engine::{BondId, EngineHandle, Input},
     guard::GuardState,
+    herald::{self, Told},
     host::Host,
     receipts::{Draft, Scribe},
     record::Record,
@@ -33,7 +33,7 @@ use crate::{
     config::Guard,
     sys::{
         Devices, SysError,
-        announcer::{self, Announced, FrameSocket},
+        announcer::{self, Announced},
         dataplane::{DataPlane, FormerMacs, Hook},
         enslave::EnslavePlan,
         found::Found,
@@ -58,6 +58,10 @@ pub enum Effect {
     /// The active slave changed; what goes with it follows, up to [`Self::FailedOver`] and the announcement.
     Failover(Box<Draft>),
     FailedOver,
+    /// A round of announcements.
+    Announced(Box<Told>),
+    /// Something that nobody waits for.
+    Failed(SysError),
     /// A slave's device vanished: what is left of it is taken away.
     Forget {
         slot: Slot,
@@ -120,21 +124,11 @@ struct Slave {
     ifindex: u32,
     name: String,
     found: Found,
-    /// Open from the first frame on: to close a packet socket takes the kernel some milliseconds.
-    socket: Option<FrameSocket>,
 }
 
 impl Slave {
     fn new(found: Found) -> Self {
-        Self { ifindex: found.ifindex, name: found.name.clone(), found, socket: None }
-    }
-
-    fn send(&mut self, frames: &[BytesMut]) -> Result<(), SysError> {
-        let socket = match &self.socket {
-            Some(socket) => socket,
-            None => self.socket.insert(FrameSocket::open(self.ifindex)?),
-        };
-        frames.iter().try_for_each(|frame| socket.send(frame))
+        Self { ifindex: found.ifindex, name: found.name.clone(), found }
     }
 }
 
@@ -169,8 +163,9 @@ pub struct Effects {
     leaving: HashMap<Slot, oneshot::Sender<Result<(), AgentError>>>,
     /// MACs that slaves receive beside their own: those of devices above bond0, and with prearm the bond's.
     further_macs: Vec<Mac>,
-    /// What is announced, as it was when something of it changed last: a failover does not wait for a look at it.
+    /// What is announced, as it was when something of it changed last.
     announced: Announced,
+    herald: mpsc::UnboundedSender<herald::Input>,
     /// With prearm, once there is a slave: the bond's MAC.
     prearmed: Option<Mac>,
     /// Ends the time in which bond0 takes frames with its former MAC.
@@ -191,6 +186,8 @@ pub struct Parts {
     pub record: Record,
     pub scribe: Scribe,
     pub wanted: Wishes,
+    pub announced: Announced,
+    pub herald: mpsc::UnboundedSender<herald::Input>,
 }
 
 /// What is wished for beyond the driver's options.
@@ -218,6 +215,8 @@ impl Effects {
             record,
             wanted,
             scribe,
+            announced,
+            herald,
         } = parts;
         let further_macs = left.first().map(|(_, found)| found.unicast.clone()).unwrap_or_default();
         let wire_mac = |(slot, _): &(Slot, Found)| data_plane.maps().slave(*slot).wire_mac();
@@ -239,7 +238,8 @@ impl Effects {
             waiting: HashMap::new(),
             leaving: HashMap::new(),
             further_macs,
-            announced: Announced::default(),
+            announced,
+            herald,
             prearmed,
             settling: None,
         }
@@ -270,6 +270,8 @@ impl Effects {
             Effect::Command(command) => self.command(command).await,
             Effect::Enslave { slot, ifindex, name, mac } => self.enslave(slot, ifindex, name, mac).await,
             Effect::Failover(draft) => self.scribe.begin(*draft),
+            Effect::Announced(told) => self.announced(*told).await,
+            Effect::Failed(error) => self.warn_of(Err(error)),
             Effect::FailedOver => self.scribe.first_part_done(),
             Effect::Forget { slot } => self.forget(slot),
             Effect::ReadSpeed { slot } => self.read_speed(slot),
@@ -339,12 +341,6 @@ impl Effects {
                 self.scribe.mac_changed();
                 self.engine.event(self.id, Event::BondMacSet { mac, done });
             }
-            Command::Announce { slot, mac } => {
-                let answer = self.announce(slot, mac).await;
-                self.warn_of(answer);
-                self.scribe.announced();
-                self.engine.event(self.id, Event::Announced { slot });
-            }
             Command::Report { slot, mac } => {
                 let answer = self.report(slot, mac).await;
                 self.warn_of(answer);
@@ -353,7 +349,7 @@ impl Effects {
                 let asked = self.ask_neighbours().await;
                 self.engine.event(self.id, Event::NeighboursAsked(asked));
             }
-            // Done on the engine's thread, or by the prober.
+            // Done on the engine's thread, by the prober or by the herald.
             Command::PollLinks
             | Command::ReadCounters { .. }
             | Command::ReadProbes
@@ -361,6 +357,7 @@ impl Effects {
             | Command::ClearSlave { .. }
             | Command::Switch { .. }
             | Command::Probe { .. }
+            | Command::Announce { .. }
             | Command::Enslave { .. } => {}
         }
     }
@@ -426,7 +423,7 @@ impl Effects {
         plan: &EnslavePlan,
     ) -> Result<(), AgentError> {
         self.devices.enslave(found, plan).await?;
-        if let Err(error) = self.data_plane.attach_slave(slot, name, found.ifindex) {
+        if let Err(error) = waiting(|| self.data_plane.attach_slave(slot, name, found.ifindex)) {
             self.devices.restore(found).await?;
             return Err(error.into());
         }
@@ -447,7 +444,8 @@ impl Effects {
     /// Every step is tried; the first error is the answer.
     async fn try_release(&mut self, slot: Slot, mac: Option<Mac>) -> Result<(), AgentError> {
         let Some(slave) = self.slaves.remove(&slot) else { return Ok(()) };
-        let detached = self.data_plane.detach_slave(slot);
+        let _ = self.herald.send(herald::Input::Forget { slot });
+        let detached = waiting(|| self.data_plane.detach_slave(slot));
         // The record knows the MACs of devices above bond0 that it was given since it was found.
         let found = self.record.slave(slave.ifindex).unwrap_or(&slave.found);
         let released = self.devices.release(found, mac).await;
@@ -462,8 +460,9 @@ impl Effects {
             let _ = reply.send(Ok(()));
         }
         let Some(slave) = self.slaves.remove(&slot) else { return };
+        let _ = self.herald.send(herald::Input::Forget { slot });
         warn!("{}: {}: the interface is gone", self.bond, slave.name);
-        if let Err(error) = self.data_plane.detach_slave(slot) {
+        if let Err(error) = waiting(|| self.data_plane.detach_slave(slot)) {
             warn!("{}: {error}", self.bond);
         }
         if let Err(error) = self.record.remove(slave.ifindex) {
@@ -473,7 +472,7 @@ impl Effects {
 
     fn read_speed(&self, slot: Slot) {
         let Some(slave) = self.slaves.get(&slot) else { return };
-        let (speed, duplex) = self.devices.ethtool.speed(slave.ifindex);
+        let (speed, duplex) = waiting(|| self.devices.ethtool.speed(slave.ifindex));
         self.engine.send(Input::Speed { bond: self.id, slot, speed, duplex });
     }
 
@@ -535,12 +534,12 @@ impl Effects {
         let accepted = self.accept_former_macs(bond).await;
         let flags = self.entry.flags();
         self.set_entry(self.entry.with_flags(flags | BondEntry::HOST_MAC_MOVES));
-        let answer = self.blocking.set_mac(bond, mac);
+        let answer = waiting(|| self.blocking.set_mac(bond, mac));
         let entry = if answer.is_ok() { self.entry.with_host_mac(mac) } else { self.entry };
         self.set_entry(entry.with_flags(flags));
         self.settling = Some(tokio::spawn(async move {
             tokio::time::sleep(UNDER_WAY).await;
-            drop(accepted);
+            waiting(|| drop(accepted));
         }));
         match answer {
             Ok(()) => true,
@@ -562,37 +561,26 @@ impl Effects {
         }
         // A bond0 that was moved into another namespace keeps its MAC.
         let name = if_indextoname(bond).ok()?;
-        self.data_plane.accept_former_macs(&name.to_string_lossy()).unwrap_or_else(|error| {
+        let name = name.to_string_lossy();
+        waiting(|| self.data_plane.accept_former_macs(&name)).unwrap_or_else(|error| {
             warn!("{}: a frame may be lost while its MAC changes: {error}", self.bond);
             None
         })
     }
 
-    /// By a slave that is active no more nothing is announced: its neighbours would send where nobody listens.
-    fn is_active(&self, slot: Slot) -> bool {
-        self.data_plane.maps().active().active() == Some(slot)
-    }
-
-    async fn announce(&mut self, slot: Slot, mac: Mac) -> Result<(), SysError> {
-        let host = self.host;
-        let frames = |announced: &Announced| match host {
-            Host::Pair { .. } => announcer::frames(mac, &announced.uppers),
-            Host::Port { .. } => vec![announcer::reverse_arp(mac)],
-        };
-        if !self.is_active(slot) {
-            return Ok(());
-        }
-        let known = frames(&self.announced);
-        let Some(slave) = self.slaves.get_mut(&slot) else { return Ok(()) };
-        slave.send(&known)?;
+    /// Where no events tell of addresses, they are read after the first announcement: it does not wait for that.
+    async fn announced(&mut self, told: Told) {
+        let Told { slot, ifindex, mac, frames, at, result } = told;
+        self.scribe.announced(at);
+        self.warn_of(result);
+        let Some(known) = frames else { return };
         if self.announced.elsewhere || self.wanted.link_events == LinkEventSource::Off {
             self.read_addresses().await;
-            let now = frames(&self.announced);
-            if let Some(slave) = self.slaves.get_mut(&slot).filter(|_| now != known) {
-                slave.send(&now)?;
+            let frames = herald::frames(self.host, &self.announced, mac);
+            if frames != known {
+                let _ = self.herald.send(herald::Input::Send { slot, ifindex, frames });
             }
         }
-        Ok(())
     }
 
     /// Whether the addresses of an interface are: a VLAN that is new has told of itself before.
@@ -603,7 +591,10 @@ impl Effects {
     async fn read_addresses(&mut self) {
         let Host::Pair { port, .. } = self.host else { return };
         match announcer::addresses_behind(&self.devices.netlink, port).await {
-            Ok(announced) => self.announced = announced,
+            Ok(announced) => {
+                self.announced = announced;
+                let _ = self.herald.send(herald::Input::Know(self.announced.clone()));
+            }
             Err(error) => self.warn_of(Err(error)),
         }
     }
@@ -611,14 +602,10 @@ impl Effects {
     async fn report(&mut self, slot: Slot, mac: Mac) -> Result<(), SysError> {
         // Which groups somebody behind a port has joined is not known.
         let Host::Pair { port, .. } = self.host else { return Ok(()) };
-        if !self.is_active(slot) {
-            return Ok(());
-        }
+        let Some(ifindex) = self.slaves.get(&slot).map(|slave| slave.ifindex) else { return Ok(()) };
         let frames = membership::reports_behind(&self.devices.netlink, port, mac).await?;
-        match self.slaves.get_mut(&slot) {
-            Some(slave) => slave.send(&frames),
-            None => Ok(()),
-        }
+        let _ = self.herald.send(herald::Input::Send { slot, ifindex, frames });
+        Ok(())
     }
 
     /// Somebody, too, if it is not known whom the bond talks to: its host is behind a port, or elsewhere.
@@ -710,6 +697,11 @@ impl Effects {
             _ => {}
         }
     }
+}
+
+/// What waits for RTNL inside a system call, for as long as somebody else has it: other tasks go on meanwhile.
+fn waiting<T>(work: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(work)
 }
 
 /// The flags of [`BondEntry`] that say what the options are.

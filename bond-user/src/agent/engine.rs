@@ -13,13 +13,14 @@ use std::{
 };
 
 use bond_common::{
-    abi::{ActiveWord, BondEntry, DeviceHandle, Rank, SlaveEntry, Slot},
+    abi::{ActiveWord, DeviceHandle, LinkQuestion, Rank, SlaveEntry, Slot},
     names,
 };
 use tokio::sync::{mpsc as tasks, oneshot};
 
 use super::{
     effects::Effect,
+    herald,
     prober::{self, Round},
     receipts::{Draft, DropsBefore},
 };
@@ -85,6 +86,7 @@ pub struct Member {
     pub maps: Arc<Maps>,
     pub effects: tasks::UnboundedSender<Effect>,
     pub prober: tasks::UnboundedSender<prober::Input>,
+    pub herald: tasks::UnboundedSender<herald::Input>,
     /// ifindex of bond0, or of the port behind which the host is.
     pub host: u32,
 }
@@ -152,6 +154,7 @@ struct Running {
     maps: Arc<Maps>,
     effects: tasks::UnboundedSender<Effect>,
     prober: tasks::UnboundedSender<prober::Input>,
+    herald: tasks::UnboundedSender<herald::Input>,
     host: u32,
     /// The last link of each slave: its speed is learned by the effects, its state here.
     links: HashMap<Slot, Link>,
@@ -159,8 +162,10 @@ struct Running {
     word: ActiveWord,
     /// What SLAVES holds; nobody else writes it.
     entries: HashMap<Slot, SlaveEntry>,
-    /// What BOND held when it was last looked at.
-    bond: BondEntry,
+    /// What GUARD holds of it.
+    rank: Rank,
+    /// During a timeout, the slots whose devices were just seen to have a link.
+    with_link: u16,
     pace: Pace,
     switch: Switched,
     /// The last store to ACTIVE that the data plane was found to have made.
@@ -222,10 +227,31 @@ impl Loop {
     /// Timeouts that have passed, also while inputs keep coming.
     fn tick(&mut self) {
         let now = now();
+        self.look_at_all(now);
         for bond in self.bonds.values_mut() {
             if let Some(due) = bond.engine.poll_timeout().filter(|due| *due <= now) {
                 bond.pace.told = due;
                 bond.fact(Event::Timeout, self.reader.as_ref());
+            }
+            bond.with_link = 0;
+        }
+    }
+
+    /// Looks at the links of all bonds that are due, at once: most of them are as they were, and a system call for each
+    /// slave would be most of what an agent of many bonds does.
+    fn look_at_all(&mut self, now: Time) {
+        let Some(reader) = &self.reader else { return };
+        let is_due = |bond: &&mut Running| bond.engine.poll_timeout().is_some_and(|due| due <= now);
+        let mut due: Vec<&mut Running> = self.bonds.values_mut().filter(is_due).collect();
+        let questions: Vec<_> = due.iter().flat_map(|bond| bond.questions()).collect();
+        let devices: Vec<_> = questions.iter().map(|(_, question)| *question).collect();
+        // What remains unanswered is asked one by one.
+        let answers = reader.with_link(&devices).unwrap_or_default();
+        let mut answered = questions.iter().zip(answers);
+        for bond in &mut due {
+            let own = bond.questions().count();
+            for ((slot, _), has_link) in answered.by_ref().take(own) {
+                bond.with_link |= if has_link { slot.bit() } else { 0 };
             }
         }
     }
@@ -234,7 +260,7 @@ impl Loop {
         let reader = self.reader.as_ref();
         match input {
             Input::Add(member) => {
-                let Member { id, bond, left, maps, effects, prober, host } = *member;
+                let Member { id, bond, left, maps, effects, prober, herald, host } = *member;
                 let slaves = left.iter().flat_map(|left| &left.slaves);
                 let links = slaves.clone().map(|slave| (slave.slot, slave.link)).collect();
                 let entries = slaves.map(|slave| (slave.slot, maps.slave(slave.slot))).collect();
@@ -244,12 +270,14 @@ impl Loop {
                         None => Engine::new(bond),
                     },
                     word: maps.active(),
-                    bond: maps.bond(),
+                    rank: maps.guard().rank(),
                     maps,
                     effects,
                     prober,
+                    herald,
                     host,
                     links,
+                    with_link: 0,
                     pace: Pace::default(),
                     switch: Switched::default(),
                     followed: Switched::default(),
@@ -341,6 +369,11 @@ impl Running {
         self.word = found;
         self.maps.set_known(found);
         let (active, draining, usable) = (found.active(), found.draining(), found.usable());
+        // Of the guard's words none is so.
+        let is_foreign = active.is_none_or(|slot| usable & slot.bit() == 0);
+        if is_foreign && self.engine.has_active() {
+            let _ = self.effects.send(Effect::MapMended { map: names::ACTIVE });
+        }
         let _ = self.handle(Event::ActiveChanged { active, draining, usable });
         let Pace { handled, decided, .. } = self.pace;
         // The word is stored a moment before the time is.
@@ -358,10 +391,12 @@ impl Running {
                 self.maps.set_slave(slot, *entry);
             }
         }
-        let bond = self.maps.bond();
-        if bond != self.bond {
-            self.bond = bond;
+        if self.maps.bond() != *self.maps.wanted_bond() {
             let _ = self.effects.send(Effect::CheckEntry);
+        }
+        if self.maps.guard().rank() != self.rank {
+            let _ = self.effects.send(Effect::MapMended { map: names::GUARD });
+            self.maps.set_rank(self.rank);
         }
     }
 
@@ -382,7 +417,8 @@ impl Running {
             }
         }
         let rank = Rank::new(self.engine.rank());
-        if self.maps.guard().rank() != rank {
+        if self.rank != rank {
+            self.rank = rank;
             self.maps.set_rank(rank);
         }
     }
@@ -441,11 +477,25 @@ impl Running {
         self.fact(Event::Link { slot, link }, reader);
     }
 
+    /// What may be asked of the slaves' devices by their handles: whether links that were up still are.
+    fn questions(&self) -> impl Iterator<Item = (Slot, LinkQuestion)> {
+        let was_up = |slot: &Slot| self.links.get(slot).is_some_and(|link| link.up);
+        let known = self
+            .entries
+            .iter()
+            .filter(move |(slot, entry)| was_up(slot) && entry.handle() != DeviceHandle::NONE);
+        known.map(|(&slot, entry)| (slot, LinkQuestion::new(entry.ifindex(), entry.handle())))
+    }
+
     /// A slave's link: as it is now, or else as netlink said.
     fn look(&self, slot: Slot, ifindex: u32, said: bool, reader: Option<&DeviceReader>) -> Link {
-        let up = match reader.map(|reader| reader.read(ifindex)) {
-            Some(Ok(state)) => state.link_up(),
-            Some(Err(_)) | None => said,
+        let up = if self.with_link & slot.bit() != 0 {
+            true
+        } else {
+            match reader.map(|reader| reader.read(ifindex)) {
+                Some(Ok(state)) => state.link_up(),
+                Some(Err(_)) | None => said,
+            }
         };
         let before = self.links.get(&slot).copied().unwrap_or(Link::new(false));
         if up && !before.up {
@@ -530,11 +580,15 @@ impl Running {
                         let _ = self.prober.send(prober::Input::Round(round));
                     }
                 }
+                Command::Announce { slot, mac } => {
+                    let slave = self.engine.slaves().find(|slave| slave.slot == slot);
+                    let ifindex = slave.map(|slave| slave.ifindex).unwrap_or_default();
+                    let _ = self.herald.send(herald::Input::Announce { slot, ifindex, mac });
+                }
                 slow @ (Command::Release { .. }
                 | Command::SetCarrier(_)
                 | Command::SetSlaveMac { .. }
                 | Command::SetBondMac(_)
-                | Command::Announce { .. }
                 | Command::Report { .. }
                 | Command::AskNeighbours) => {
                     let _ = self.effects.send(Effect::Command(slow));

@@ -7,11 +7,13 @@ mod access;
 mod adopt;
 mod bring_up;
 mod confirm;
+mod connections;
 pub mod control;
 mod effects;
 mod engine;
 pub mod events;
 mod guard;
+mod herald;
 mod host;
 pub mod kept;
 mod moved;
@@ -22,6 +24,7 @@ mod reading;
 pub mod receipts;
 mod record;
 mod reload;
+mod scrape;
 mod slaves;
 mod watch;
 
@@ -41,7 +44,6 @@ use std::{
 use bond_common::abi::{ABI_VERSION, Slot};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::{Mutex, mpsc, oneshot},
 };
@@ -58,6 +60,7 @@ use self::{
     host::{Host, Queues},
     places::{PlaceError, Places},
     receipts::History,
+    scrape::{Bound, Scrapes},
     slaves::Wanted,
 };
 use crate::{
@@ -213,6 +216,7 @@ pub struct Agent {
     /// By the command line.
     writers: Option<Writers>,
     access: RwLock<Access>,
+    scrapes: Scrapes,
     confirmation: Option<Arc<Confirmation>>,
 }
 
@@ -281,7 +285,8 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     for bond in &options.config.bonds {
         Kernel::check(effects::hook(bond.datapath, bond.port.is_some()))?;
     }
-    let metrics = options.config.metrics.as_ref().map(|metrics| bind_metrics(metrics.address)).transpose()?;
+    // Before anything is changed: an address that cannot be had is a mistake.
+    let metrics = options.config.metrics.as_ref().map(Bound::new).transpose()?;
     let cookie = netns::cookie()?;
     let places = Places::of(cookie);
     let _claim = places.claim()?;
@@ -313,7 +318,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         .build()
         .map_err(io("cannot start the runtime"))?;
     runtime.block_on(async {
-        let devices = Devices::open()?;
+        let devices = Devices::open_apart()?;
         let tasks = Tasks::default();
         let RunOptions { config, source, writers, link_events, tc_attach: _, confirm } = options;
         let feed = Feed::new();
@@ -328,20 +333,11 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             source,
             writers,
             access: RwLock::new(access),
+            scrapes: Scrapes::default(),
             confirmation: confirm.map(|limit| Arc::new(Confirmation::within(limit))),
         };
         Arc::new(agent).live(config, link_events, socket, metrics).await
     })
-}
-
-/// Before anything is changed: an address that cannot be had is a mistake.
-fn bind_metrics(address: SocketAddr) -> Result<std::net::TcpListener, AgentError> {
-    let bind = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    };
-    bind().map_err(|source| AgentError::Metrics { address, source })
 }
 
 /// Takes down what an agent left behind.
@@ -402,7 +398,7 @@ impl Agent {
         config: Config,
         link_events: LinkEventSource,
         socket: control::Socket,
-        metrics: Option<std::net::TcpListener>,
+        metrics: Option<Bound>,
     ) -> Result<(), AgentError> {
         let io = |what| move |source| AgentError::Io { what, source };
         let mut signals = Signals::listen().map_err(io("cannot listen to signals"))?;
@@ -445,9 +441,8 @@ impl Agent {
             }
         };
         self.machine.places.link_socket();
-        if let Some(listener) = metrics {
-            let listener = TcpListener::from_std(listener).map_err(io("cannot serve metrics"))?;
-            tokio::spawn(control::serve_metrics(listener, Arc::clone(&self)));
+        if let Some(Err(error)) = metrics.map(|bound| self.serve_metrics(bound)) {
+            warn!("{error}");
         }
         if let Some(link_events) = link_events {
             tokio::spawn(Arc::clone(&self).follow_links(link_events));
@@ -655,6 +650,7 @@ impl Agent {
                 answer = answer.and(self.take_down(&name, &bond).await);
             }
         }
+        self.machine.feed.end().await;
         self.machine.places.leave();
         answer
     }

@@ -6,6 +6,8 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, symlink},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use nix::{
@@ -97,20 +99,32 @@ impl Places {
     /// Makes the directories, mounts bpffs if nobody has, and keeps other agents out.
     pub fn claim(&self) -> Result<Claim, PlaceError> {
         mount_bpffs()?;
-        for dir in [Path::new(PINS), &self.pins] {
-            make_dir(dir, 0o700)?;
-        }
         make_dir(Path::new(RUN), 0o755)?;
         make_dir(&self.run, 0o755)?;
         let path = self.run.join(LOCK);
         let error = |source| PlaceError::Io { path: path.clone(), source };
         // Nobody else may even read it: whoever has it open can lock it.
         let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let file = file.map_err(error)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Claim { _lock: lock }),
-            Err((_, nix::Error::EWOULDBLOCK)) => Err(PlaceError::Occupied),
-            Err((_, other)) => Err(error(other.into())),
+        let lock = lock(file.map_err(error)?, error)?;
+        // Under the lock: whoever had it before takes the empty ones away.
+        self.make_pins()?;
+        Ok(Claim { _lock: lock })
+    }
+
+    /// Agents of other namespaces take the one that is everybody's away when they find it empty.
+    fn make_pins(&self) -> Result<(), PlaceError> {
+        const ATTEMPTS: u32 = 100;
+        let mut attempt = 1;
+        loop {
+            make_dir(Path::new(PINS), 0o700)?;
+            match make_dir(&self.pins, 0o700) {
+                Err(PlaceError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS =>
+                {
+                    attempt += 1;
+                }
+                answer => return answer,
+            }
         }
     }
 
@@ -161,6 +175,23 @@ impl Places {
             let _ = fs::remove_dir(PINS);
         }
         // The lock stays: removing it would let two agents hold two locks of one name.
+    }
+}
+
+/// Whoever only asks whether somebody has it ([`Places::is_claimed`]) has it for a moment.
+fn lock(mut file: File, error: impl Fn(io::Error) -> PlaceError) -> Result<Flock<File>, PlaceError> {
+    const ATTEMPTS: u32 = 10;
+    const PAUSE: Duration = Duration::from_millis(10);
+    let mut attempt = 1;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((again, nix::Error::EWOULDBLOCK)) if attempt < ATTEMPTS => file = again,
+            Err((_, nix::Error::EWOULDBLOCK)) => return Err(PlaceError::Occupied),
+            Err((_, other)) => return Err(error(other.into())),
+        }
+        attempt += 1;
+        thread::sleep(PAUSE);
     }
 }
 

@@ -18,7 +18,7 @@ use bond_common::{
 };
 use tracing::warn;
 
-use super::{events::Feed, notices};
+use super::{AgentError, events::Feed, notices, places::Places};
 use crate::{
     bond::{
         Time,
@@ -27,7 +27,7 @@ use crate::{
     report::{
         event::What,
         moment::{Moment, micros, monotonic},
-        receipt::{Receipt, Steps, VERSION},
+        receipt::{Log, Receipt, Steps, VERSION},
     },
     sys::dataplane::Maps,
 };
@@ -119,7 +119,8 @@ impl History {
     }
 }
 
-/// Tells and writes down what happens to one bond. Its methods are called in the order in which things are done.
+/// Tells and writes down what happens to one bond. Its methods are called in the order in which things are done, but for
+/// announcements, which are told a little later.
 pub struct Scribe {
     bond: String,
     feed: Feed,
@@ -190,9 +191,10 @@ impl Scribe {
         }
     }
 
-    pub fn announced(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.announced.get_or_insert_with(monotonic);
+    pub fn announced(&mut self, at: Time) {
+        // Of the failover before it may be late.
+        if let Some(open) = self.open.as_mut().filter(|open| open.draft.switched <= at) {
+            open.announced.get_or_insert(at);
         }
         self.finish_if_done();
     }
@@ -284,6 +286,14 @@ impl File {
 
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+}
+
+/// The last failovers of a bond, whether an agent has it or not.
+pub fn log(places: &Places, bond: &str) -> Result<Log, AgentError> {
+    let directory = places.run_of(bond);
+    let failed = |source| AgentError::File { path: directory.join(FILE), source };
+    let receipts = read(&directory).map_err(failed)?;
+    Ok(Log { version: VERSION, bond: bond.to_owned(), receipts })
 }
 
 /// The last receipts of a bond by its run directory, the oldest first; none where it had no failover. A torn

@@ -3,7 +3,7 @@
 //! What is to be done is found out first, by comparing what is wanted with what is there. What cannot be done while
 //! a bond is there is refused then, and nothing of that bond is changed. What did not change is not touched.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use ipnet::IpNet;
 use tokio::sync::oneshot;
@@ -76,7 +76,7 @@ struct HostPlan {
 
 impl Agent {
     /// Reads the files again that the agent was started with.
-    pub async fn reload(&self) -> Outcome {
+    pub async fn reload(self: &Arc<Self>) -> Outcome {
         let phase = self.phase.lock().await;
         if *phase == Phase::Ending {
             return Outcome::failed(&Stopping.into());
@@ -87,7 +87,7 @@ impl Agent {
         outcome
     }
 
-    async fn read_and_become(&self) -> Outcome {
+    async fn read_and_become(self: &Arc<Self>) -> Outcome {
         let (config, access) = match self.read_again().await {
             Ok(read) => read,
             Err(error) => {
@@ -100,6 +100,7 @@ impl Agent {
             outcome.changed(access.to_string());
             *self.access.write().unwrap_or_else(std::sync::PoisonError::into_inner) = access;
         }
+        self.move_metrics(config.metrics.as_ref(), &mut outcome);
         if let Err(stopping) = self.become_as(config, &mut outcome).await {
             outcome.failures.push(stopping.to_string());
         }

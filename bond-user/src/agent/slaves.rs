@@ -207,10 +207,11 @@ impl Agent {
 
     /// All links, after events were lost: the engine is told of each, and of slaves that are gone.
     async fn catch_up(&self) -> Vec<LinkInfo> {
+        info!("links changed faster than they could be followed; all of them are read again");
         let links = match self.machine.devices.netlink.links(None).await {
             Ok(links) => links,
             Err(error) => {
-                warn!("links changed faster than they could be followed, and {error}");
+                warn!("{error}; slaves that came or went meanwhile are not known");
                 return Vec::new();
             }
         };

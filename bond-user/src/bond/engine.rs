@@ -291,13 +291,15 @@ impl Engine {
         if engine.active.is_some() && engine.active != known_active {
             let name = |slot: Option<Slot>| slot.and_then(|slot| engine.name_of(slot));
             let (from, to) = (name(known_active), name(active));
-            engine.outbox.notices.push(Notice::Failover {
-                from,
-                to,
-                reason: Reason::CarrierGuard,
-                seen: Seen::Guard,
-                chosen: Some(Chosen::Guard),
-            });
+            // What is draining was left by an engine that did not come to say so.
+            let by_guard = draining.is_some() || is_guards(known_active, usable);
+            let (reason, chosen) = if by_guard {
+                (Reason::CarrierGuard, Chosen::Guard)
+            } else {
+                (Reason::Requested, Chosen::ByHand)
+            };
+            let chosen = Some(chosen);
+            engine.outbox.notices.push(Notice::Failover { from, to, reason, seen: Seen::Guard, chosen });
         }
         engine.seen = Seen::Miimon;
         engine.use_early(engine.active);
@@ -410,6 +412,10 @@ impl Engine {
             joined: slave.phase == Phase::Joined,
             link_failure_count: slave.link_failure_count,
         })
+    }
+
+    pub fn has_active(&self) -> bool {
+        self.active.is_some()
     }
 
     /// The slots from the first choice to the last, were all of them up and none active: the primary, then by
@@ -631,6 +637,15 @@ impl Engine {
             // The same decision, or none of the guard's: publishing puts the word right.
             return;
         };
+        if !is_guards(self.active, found.usable) {
+            // Somebody has written it, who may choose among those that are up, as by `active_slave`.
+            if self.slave(new).is_some_and(|slave| slave.state.is_up() && slave.link.up) {
+                let from = self.active.and_then(|active| self.name_of(active));
+                let choice = Choice { slot: new, why: Chosen::ByHand };
+                self.change_active(now, from, Some(choice), Reason::Requested);
+            }
+            return;
+        }
         let from = self.active.and_then(|active| self.name_of(active));
         let lost = before.usable & !found.usable;
         for slot in Slot::all().filter(|slot| lost & slot.bit() != 0) {
@@ -1138,12 +1153,13 @@ impl Engine {
         }
     }
 
-    /// The next PollLinks, one miimon after the last.
+    /// The next PollLinks: whenever the clock shows a multiple of miimon, so that bonds with the same miimon look at
+    /// their links together.
     fn arm_poll(&mut self, now: Time) {
-        let miimon = Time::from_millis(self.options.miimon.into());
-        let wanted = !miimon.is_zero() && self.joined_slaves().next().is_some();
-        let on_time = self.next_poll.map(|last| last.saturating_add(miimon)).filter(|next| *next > now);
-        self.next_poll = wanted.then(|| on_time.unwrap_or(now.saturating_add(miimon)));
+        let miimon = u128::from(self.options.miimon) * 1_000_000;
+        let wanted = miimon > 0 && self.joined_slaves().next().is_some();
+        let next = || (now.as_nanos() / miimon + 1) * miimon;
+        self.next_poll = wanted.then(|| Time::from_nanos(u64::try_from(next()).unwrap_or(u64::MAX)));
     }
 
     /// The ARP monitor begins, with a first step at once, or ends.
@@ -1310,6 +1326,11 @@ impl Engine {
             unheard: self.hearing.filter(|_| active).and_then(|hearing| hearing.unheard()),
         }
     }
+}
+
+/// The guard leaves a slot only when its device is dead, and then the slot is not usable any more.
+fn is_guards(from: Option<Slot>, usable: u16) -> bool {
+    from.is_some_and(|from| usable & from.bit() == 0)
 }
 
 impl Slave {

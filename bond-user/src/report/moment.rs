@@ -1,6 +1,10 @@
 //! A moment, by both clocks.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fs,
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,11 +42,42 @@ impl Moment {
     }
 }
 
-/// CLOCK_MONOTONIC, which is also what bpf_ktime_get_ns tells.
+/// CLOCK_MONOTONIC of the machine, which is also what bpf_ktime_get_ns tells. In a time namespace, as containers that
+/// were moved from another machine have one, the clock that processes read differs from it by an offset.
 pub fn monotonic() -> Duration {
     let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
     // The clock exists on every Linux; zero would only make delays longer.
-    time.map_or(Duration::ZERO, Duration::from)
+    let time = time.map_or(Duration::ZERO, Duration::from);
+    match *OFFSET {
+        Offset::Ahead(offset) => time.saturating_sub(offset),
+        Offset::Behind(offset) => time.saturating_add(offset),
+    }
+}
+
+/// How far the clock of this process's time namespace is from the machine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offset {
+    Ahead(Duration),
+    Behind(Duration),
+}
+
+/// It cannot be changed once a process is in the namespace. Kernels without such namespaces have no file.
+static OFFSET: LazyLock<Offset> = LazyLock::new(|| {
+    let text = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+    offset(&text).unwrap_or(Offset::Ahead(Duration::ZERO))
+});
+
+/// Of CLOCK_MONOTONIC: whole seconds, which may be negative, and nanoseconds, which are not.
+fn offset(text: &str) -> Option<Offset> {
+    let mut words = text.lines().find(|line| line.starts_with("monotonic"))?.split_whitespace().skip(1);
+    let seconds: i64 = words.next()?.parse().ok()?;
+    let nanoseconds = Duration::from_nanos(words.next()?.parse().ok()?);
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    Some(if seconds < 0 {
+        Offset::Behind(whole.saturating_sub(nanoseconds))
+    } else {
+        Offset::Ahead(whole.saturating_add(nanoseconds))
+    })
 }
 
 /// Whole microseconds.
@@ -53,6 +88,21 @@ pub fn micros(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn offsets_are_as_the_kernel_prints_them() {
+        let text = |line: &str| format!("{line}\nboottime            7         0\n");
+        for (line, expected) in [
+            ("monotonic           0         0", Offset::Ahead(Duration::ZERO)),
+            ("monotonic       86400 500000000", Offset::Ahead(Duration::from_millis(86_400_500))),
+            ("monotonic         -10 250000000", Offset::Behind(Duration::from_millis(9_750))),
+        ] {
+            assert_eq!(offset(&text(line)), Some(expected), "{line}");
+        }
+        for text in ["", "boottime 7 0\n", "monotonic\n", "monotonic x 0\n"] {
+            assert_eq!(offset(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn both_clocks_tell_the_same_moment() {

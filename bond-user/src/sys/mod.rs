@@ -6,8 +6,8 @@
 //! sysfs keeps showing the namespace in which it was mounted.
 //!
 //! Netlink requests are executed inside `sendmsg`, and the ethtool ioctls take RTNL: both block the calling
-//! thread for as long as somebody else holds it. Nothing here starts a thread; who calls decides which one
-//! waits.
+//! thread for as long as somebody else holds it. Who calls decides which one waits: nothing here starts a thread
+//! but [`Devices::open_apart`].
 
 pub mod announcer;
 pub mod caps;
@@ -46,5 +46,10 @@ impl Devices {
     /// running.
     pub fn open() -> Result<Self, SysError> {
         Ok(Self { netlink: Netlink::open()?, ethtool: Ethtool::open()? })
+    }
+
+    /// The same, but nobody in the runtime waits while a netlink request waits for RTNL.
+    pub fn open_apart() -> Result<Self, SysError> {
+        Ok(Self { netlink: Netlink::open_apart()?, ethtool: Ethtool::open()? })
     }
 }

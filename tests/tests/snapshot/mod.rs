@@ -97,6 +97,24 @@ impl Snapshot {
         }
     }
 
+    /// Waits until nothing of xbond's is left but what was there: of a host whose devices are others by now.
+    #[track_caller]
+    pub fn assert_nothing_left(&self, host: &NetNs, after: &str) {
+        const OURS: [&str; 3] = ["programs", "files", "processes"];
+        let ours = |all: &Self| {
+            Self(all.0.iter().filter(|(heading, _)| OURS.contains(&heading.as_str())).cloned().collect())
+        };
+        let (then, deadline) = (ours(self), Instant::now() + PATIENCE);
+        loop {
+            let now = ours(&Self::of(host));
+            if now == then {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{after}: something is left:\n{}", then.difference(&now));
+            thread::sleep(SETTLING);
+        }
+    }
+
     fn difference(&self, now: &Self) -> String {
         let mut text = String::new();
         let empty = Vec::new();

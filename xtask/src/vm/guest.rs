@@ -13,7 +13,7 @@ use super::{cache, kernel::Kernel};
 use crate::machine;
 
 /// Modules and their parameters, each after those that it needs.
-const MODULES: [(&str, &str); 16] = [
+const MODULES: [(&str, &str); 18] = [
     ("llc", ""),
     ("stp", ""),
     ("bridge", ""),
@@ -24,6 +24,8 @@ const MODULES: [(&str, &str); 16] = [
     ("tls", ""),
     // Without a bond0 in the first namespace.
     ("bonding", "max_bonds=0"),
+    ("team", ""),
+    ("team_mode_activebackup", ""),
     ("dummy", "numdummies=0"),
     ("macvlan", ""),
     ("tun", ""),

@@ -44,6 +44,9 @@ const TOOLS: [(&str, &str); 6] = [
     ("lz4", "lz4"),
 ];
 
+/// What benchmarks in the guest call besides.
+const BENCH_TOOLS: [(&str, &str); 1] = [("teamnl", "libteam-utils")];
+
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -220,6 +223,27 @@ fn tests(arguments: &TestArguments) -> Result<ExitCode> {
     let verdict = if result.exit == 0 { "passed" } else { "FAILED" };
     println!("vm: tests {verdict} on {}: {}", kernel.version, names.join(", "));
     Ok(if result.exit == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A benchmark's program in a guest that has the driver: the kernel's version, and what it printed.
+pub fn bench(kernel: &str, program: &Path, arguments: &[&str]) -> Result<(String, Vec<String>)> {
+    setup::ensure_tools(&TOOLS)?;
+    setup::ensure_tools(&BENCH_TOOLS)?;
+    let kernel = Kernel::provide(kernel)?;
+    let guest = Guest::of(&kernel)?;
+    guest.add_program(&machine::xbond()?, "bin/xbond")?;
+    guest.add_program(program, "bin/bench")?;
+    for (tool, _) in BENCH_TOOLS {
+        guest.add_program(
+            &machine::find(tool).with_context(|| format!("no {tool}"))?,
+            &format!("bin/{tool}"),
+        )?;
+    }
+    guest.job(&format!("XBOND_BIN=/bin/xbond bench {}", arguments.join(" ")))?;
+    let version = kernel.version.clone();
+    let result = Machine { kernel: &kernel, guest, cpus: 2, limit: LIMIT }.run()?;
+    ensure!(result.exit == 0, "the benchmark failed in the guest: exit status {}", result.exit);
+    Ok((version, result.lines))
 }
 
 /// The programs of `cargo test -p xbond-tests`, by name.

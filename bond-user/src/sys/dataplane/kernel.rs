@@ -95,11 +95,12 @@ impl Kernel {
     }
 
     /// All zero where there is no BTF.
-    pub(super) fn offsets(&self) -> Offsets {
+    pub fn offsets(&self) -> Offsets {
         self.offsets
     }
 
-    pub(super) fn object(&self) -> &[u8] {
+    /// The programs, ready for this kernel: an ELF object.
+    pub fn object(&self) -> &[u8] {
         &self.object
     }
 

@@ -8,7 +8,7 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
 use aya::{
@@ -23,8 +23,8 @@ use aya::{
 use aya_log::EbpfLogger;
 use bond_common::{
     abi::{
-        ABI_VERSION, ActiveWord, BondEntry, DeviceState, GuardEntry, PORT_STATS, ProbeTimes, Rank,
-        SlaveEntry, Slot, Targets,
+        ABI_VERSION, ActiveWord, BondEntry, DeviceState, GuardEntry, LinkQuestion, PORT_STATS, ProbeTimes,
+        Rank, SlaveEntry, Slot, Targets, WireMacs,
     },
     counters::SlotStats,
     mac::Mac,
@@ -181,11 +181,12 @@ impl DataPlane {
 
     /// What is under `dir`, to look at before anything is touched.
     pub fn left(dir: &Path) -> Result<Result<Maps, Unfit>, DataPlaneError> {
-        if let Some(missing) = names::PINNED_MAPS.into_iter().find(|name| !dir.join(name).exists()) {
-            return Ok(Err(Unfit::NoMap(missing)));
-        }
+        // It comes after the maps, of which there may be some only as long as it is not there.
         if !dir.join(format!("{PORT_PIN}_{}", names::PROGRAM_PIN)).exists() {
             return Ok(Err(Unfit::NoPort));
+        }
+        if let Some(missing) = names::PINNED_MAPS.into_iter().find(|name| !dir.join(name).exists()) {
+            return Ok(Err(Unfit::NoMap(missing)));
         }
         let found = Maps::abi_version(dir)?;
         if found != ABI_VERSION {
@@ -198,11 +199,18 @@ impl DataPlane {
     pub fn replace_port(&mut self, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
         let at = Place { dir: &self.dir, pin: PORT_PIN, device, ifindex };
         let way = self.way();
-        self.port = Some(replace(&mut self.port_object, self.hook.port_program(), way, &at)?);
+        let gone = || DataPlaneError::Attach {
+            hook: way.hook,
+            device: device.to_owned(),
+            reason: "what is pinned was attached to another device".into(),
+        };
+        let replaced = replace(&mut self.port_object, self.hook.port_program(), way, &at)?;
+        self.port = Some(replaced.ok_or_else(gone)?);
         Ok(())
     }
 
-    /// The same on a slave. False if there is none to replace: the device is another one, or its set-up was not finished.
+    /// The same on a slave. False if there is none to replace: the device is another one, was away in another namespace,
+    /// which takes programs from their hooks, or its set-up was not finished.
     pub fn replace_slave(&mut self, slot: Slot, device: &str, ifindex: u32) -> Result<bool, DataPlaneError> {
         let pin = slave_pin(slot);
         let at = Place { dir: &self.dir, pin: &pin, device, ifindex };
@@ -212,8 +220,8 @@ impl DataPlane {
         }
         let mut object = load_object(&self.dir, &self.kernel, slot.index() as u32)?;
         load(&mut object, self.hook.slave_program(), self.hook)?;
-        self.slaves[slot.index()] = Some(replace(&mut object, self.hook.slave_program(), way, &at)?);
-        Ok(true)
+        self.slaves[slot.index()] = replace(&mut object, self.hook.slave_program(), way, &at)?;
+        Ok(self.slaves[slot.index()].is_some())
     }
 
     pub fn hook(&self) -> Hook {
@@ -293,6 +301,13 @@ impl DataPlane {
     pub fn detach_slave(&mut self, slot: Slot) -> Result<(), DataPlaneError> {
         drop(self.slaves[slot.index()].take());
         self.remove_slave_pins(slot)
+    }
+
+    /// Takes xbond's filters away from a device that is no slave, where programs are filters.
+    pub fn detach_filters(&self, device: &str) {
+        if !self.way().is_link() {
+            detach_filters(device);
+        }
     }
 
     fn remove_slave_pins(&self, slot: Slot) -> Result<(), DataPlaneError> {
@@ -391,24 +406,31 @@ pub struct Maps {
     active: Mapped<ActiveWord>,
     slaves: Mapped<SlaveEntry>,
     bond: Mapped<BondEntry>,
+    /// BOND has words, and is compared as a whole: to see what somebody else has written.
+    wanted_bond: Mutex<BondEntry>,
     stats: PerCpuArray<MapData, SlotStats>,
     probes: Mapped<ProbeTimes>,
     targets: Mapped<Targets>,
     guard: Mapped<GuardEntry>,
+    /// [`WireMacs`], word by word.
+    wire_macs: Mapped<u64>,
 }
 
 impl Maps {
     fn take(object: &mut Ebpf) -> Result<Self, DataPlaneError> {
         let stats = take(object, names::STATS)?;
+        let bond: Mapped<BondEntry> = mapped(object, names::BOND, 1)?;
         Ok(Self {
             active: mapped(object, names::ACTIVE, 1)?,
             slaves: mapped(object, names::SLAVES, bond_common::abi::MAX_SLAVES)?,
-            bond: mapped(object, names::BOND, 1)?,
+            wanted_bond: Mutex::new(bond.load(0)),
+            bond,
             stats: PerCpuArray::try_from(stats)
                 .map_err(|source| DataPlaneError::Map { name: names::STATS, source })?,
             probes: mapped(object, names::PROBES, bond_common::abi::MAX_SLAVES)?,
             targets: mapped(object, names::TARGETS, 1)?,
             guard: mapped(object, names::GUARD, 1)?,
+            wire_macs: mapped(object, names::WIRE_MACS, bond_common::abi::MAX_SLAVES)?,
         })
     }
 
@@ -418,15 +440,18 @@ impl Maps {
             MapData::from_pin(dir.join(name)).map_err(|source| DataPlaneError::Map { name, source })
         };
         let word = |name| Ok::<_, DataPlaneError>((name, map(name)?));
+        let bond: Mapped<BondEntry> = mapped_data(word(names::BOND)?, 1)?;
         Ok(Self {
             active: mapped_data(word(names::ACTIVE)?, 1)?,
             slaves: mapped_data(word(names::SLAVES)?, bond_common::abi::MAX_SLAVES)?,
-            bond: mapped_data(word(names::BOND)?, 1)?,
+            wanted_bond: Mutex::new(bond.load(0)),
+            bond,
             stats: PerCpuArray::try_from(Map::PerCpuArray(map(names::STATS)?))
                 .map_err(|source| DataPlaneError::Map { name: names::STATS, source })?,
             probes: mapped_data(word(names::PROBES)?, bond_common::abi::MAX_SLAVES)?,
             targets: mapped_data(word(names::TARGETS)?, 1)?,
             guard: mapped_data(word(names::GUARD)?, 1)?,
+            wire_macs: mapped_data(word(names::WIRE_MACS)?, bond_common::abi::MAX_SLAVES)?,
         })
     }
 
@@ -486,6 +511,7 @@ impl Maps {
 
     pub fn set_slave(&self, slot: Slot, entry: SlaveEntry) {
         self.slaves.store(slot.index(), entry);
+        self.wire_macs.store(slot.index(), WireMacs::word_of(&entry));
     }
 
     pub fn bond(&self) -> BondEntry {
@@ -493,7 +519,14 @@ impl Maps {
     }
 
     pub fn set_bond(&self, entry: BondEntry) {
+        *self.wanted_bond() = entry;
         self.bond.store(0, entry);
+    }
+
+    /// What BOND was given last. While another thread gives it something else, the two differ for a moment.
+    pub fn wanted_bond(&self) -> MutexGuard<'_, BondEntry> {
+        // Poisoned or not, it is one entry or the other.
+        self.wanted_bond.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When a slave heard something.
@@ -536,8 +569,37 @@ impl DeviceReader {
             .btf(None)
             .override_global(names::OFFSETS, &kernel.offsets(), true)
             .load(kernel.object())?;
-        load(&mut object, names::DEVICE_STATE, Hook::Tc)?;
+        for name in [names::DEVICE_STATE, names::DEVICE_LINKS] {
+            load(&mut object, name, Hook::Tc)?;
+        }
         Ok(Self { object })
+    }
+
+    fn program(&self, name: &'static str) -> Result<&SchedClassifier, DataPlaneError> {
+        let program = self.object.program(name).and_then(|program| program.try_into().ok());
+        program.ok_or(DataPlaneError::Missing(name))
+    }
+
+    /// Which of these devices have a link, by their handles: many for one system call. A device that is not where its
+    /// handle says has none; [`Self::read`] tells what became of it.
+    pub fn with_link(&self, devices: &[LinkQuestion]) -> Result<Vec<bool>, DataPlaneError> {
+        let mut answers = Vec::with_capacity(devices.len());
+        for questions in devices.chunks(LinkQuestion::MOST) {
+            let mut frame = vec![0; ETHERNET_HEADER];
+            frame.extend(questions.iter().flat_map(LinkQuestion::bytes));
+            let mut answered = vec![0; frame.len()];
+            let options = TestRunOptions {
+                data_in: Some(&frame),
+                data_out: Some(&mut answered),
+                ..TestRunOptions::default()
+            };
+            let program = self.program(names::DEVICE_LINKS)?;
+            let run = program.test_run(options);
+            run.map_err(|source| DataPlaneError::Program { name: names::DEVICE_LINKS, source })?;
+            let answer = |bytes: &[u8]| bytes[LinkQuestion::ANSWER..].iter().any(|byte| *byte != 0);
+            answers.extend(answered[ETHERNET_HEADER..].chunks(size_of::<LinkQuestion>()).map(answer));
+        }
+        Ok(answers)
     }
 
     /// The state of a device of the calling thread's network namespace.
@@ -553,12 +615,10 @@ impl DeviceReader {
             ctx_in: Some(&context),
             ..TestRunOptions::default()
         };
-        let program: &SchedClassifier = self
-            .object
-            .program(names::DEVICE_STATE)
-            .and_then(|program| program.try_into().ok())
-            .ok_or(DataPlaneError::Missing(names::DEVICE_STATE))?;
-        let result = program.test_run(options).map_err(|source| error(source.to_string()))?;
+        let result = self
+            .program(names::DEVICE_STATE)?
+            .test_run(options)
+            .map_err(|source| error(source.to_string()))?;
         if result.return_value != 0 {
             return Err(error("the kernel's memory could not be read".into()));
         }
@@ -608,7 +668,7 @@ fn attach(
     };
     let refused = |reason: String| DataPlaneError::Attach { hook, device: at.device.to_owned(), reason };
     let unattached = |source: ProgramError| {
-        let no_xdp = hook != Hook::Tc && is_not_supported(&source);
+        let no_xdp = hook != Hook::Tc && has_errno(&source, libc::EOPNOTSUPP);
         refused(if no_xdp { NO_XDP.into() } else { error_chain(&source) })
     };
 
@@ -644,18 +704,18 @@ fn attach(
         .map_err(|source| pin_error(names::LINK_PIN, source))
 }
 
-/// The new program takes the place of the old one in its link, and then its pin.
+/// The new program takes the place of the old one in its link, and then its pin. None if the link has no device any more.
 fn replace(
     object: &mut Ebpf,
     name: &'static str,
     way: Way,
     at: &Place<'_>,
-) -> Result<Attached, DataPlaneError> {
+) -> Result<Option<Attached>, DataPlaneError> {
     let refused =
         |reason: String| DataPlaneError::Attach { hook: way.hook, device: at.device.to_owned(), reason };
     let failed = |source: ProgramError| refused(error_chain(&source));
     if !way.is_link() {
-        return Ok(Attached::KeptFilter(KeptFilter { device: at.device.to_owned() }));
+        return Ok(Some(Attached::KeptFilter(KeptFilter { device: at.device.to_owned() })));
     }
     let pin = at.path(names::LINK_PIN);
     let link = || PinnedLink::from_pin(&pin).map_err(|error| refused(error_chain(&error)));
@@ -667,20 +727,24 @@ fn replace(
         Hook::Tc => {
             let program = classifier(object, name)?;
             program.pin(&fresh).map_err(|source| pin_error(io::Error::other(source)))?;
-            let id =
-                program.attach_to_link(FdLink::from(link()?).try_into().map_err(fit)?).map_err(failed)?;
-            drop(program.take_link(id).map_err(failed)?);
+            match program.attach_to_link(FdLink::from(link()?).try_into().map_err(fit)?) {
+                Ok(id) => drop(program.take_link(id).map_err(failed)?),
+                Err(error) if has_errno(&error, libc::ENOLINK) => return remove_pin(&fresh).map(|()| None),
+                Err(error) => return Err(failed(error)),
+            }
         }
         Hook::Xdp | Hook::XdpGeneric => {
             let program = xdp(object, name)?;
             program.pin(&fresh).map_err(|source| pin_error(io::Error::other(source)))?;
-            let id =
-                program.attach_to_link(FdLink::from(link()?).try_into().map_err(fit)?).map_err(failed)?;
-            drop(program.take_link(id).map_err(failed)?);
+            match program.attach_to_link(FdLink::from(link()?).try_into().map_err(fit)?) {
+                Ok(id) => drop(program.take_link(id).map_err(failed)?),
+                Err(error) if has_errno(&error, libc::ENOLINK) => return remove_pin(&fresh).map(|()| None),
+                Err(error) => return Err(failed(error)),
+            }
         }
     }
     fs::rename(&fresh, at.path(names::PROGRAM_PIN)).map_err(pin_error)?;
-    Ok(Attached::Link(link()?))
+    Ok(Some(Attached::Link(link()?)))
 }
 
 fn attach_clsact(program: &mut SchedClassifier, at: &Place<'_>) -> Result<SchedClassifierLink, String> {
@@ -698,11 +762,11 @@ fn attach_clsact(program: &mut SchedClassifier, at: &Place<'_>) -> Result<SchedC
 
 const NO_XDP: &str = "its driver has no XDP of this kind; use datapath=tc";
 
-/// EOPNOTSUPP
-fn is_not_supported(error: &ProgramError) -> bool {
+/// Whether a system call failed so.
+fn has_errno(error: &ProgramError, errno: i32) -> bool {
     std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
         .filter_map(|error| error.downcast_ref::<io::Error>())
-        .any(|error| error.raw_os_error() == Some(libc::EOPNOTSUPP))
+        .any(|error| error.raw_os_error() == Some(errno))
 }
 
 /// An error with its causes; aya's say the system call and keep the errno below.

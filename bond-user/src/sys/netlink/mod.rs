@@ -10,7 +10,7 @@ mod neighbour;
 mod route;
 mod stats;
 
-use std::io;
+use std::{io, thread};
 
 use bond_common::mac::Mac;
 use futures_util::TryStreamExt as _;
@@ -92,14 +92,32 @@ impl Netlink {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn open() -> Result<Self, SysError> {
+        let (netlink, connection) = Self::connect()?;
+        tokio::spawn(connection);
+        Ok(netlink)
+    }
+
+    /// The same with a thread of its own, which alone waits when a request waits for RTNL.
+    pub fn open_apart() -> Result<Self, SysError> {
+        let failed = |error| SysError::kernel("start a thread", "rtnetlink", error);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let (netlink, connection) = {
+            let _inside = runtime.enter();
+            Self::connect()?
+        };
+        let name = "netlink".to_owned();
+        thread::Builder::new().name(name).spawn(move || runtime.block_on(connection)).map_err(failed)?;
+        Ok(netlink)
+    }
+
+    fn connect() -> Result<(Self, impl Future<Output = ()> + Send + 'static), SysError> {
         let failed = |error| SysError::kernel("open a socket", "rtnetlink", error);
         let (mut connection, handle, _) = rtnetlink::new_connection().map_err(failed)?;
         let socket = connection.socket_mut().socket_ref();
         explain_errors(socket).map_err(failed)?;
         // Without it a dump of addresses takes no filter: it would be of this namespace, whichever was asked for.
         socket.set_netlink_get_strict_chk(true).map_err(failed)?;
-        tokio::spawn(connection);
-        Ok(Self { handle, turn: dump::Turn::default() })
+        Ok((Self { handle, turn: dump::Turn::default() }, connection))
     }
 
     /// The link of that name, or of that alternative name.

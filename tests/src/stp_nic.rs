@@ -1,0 +1,71 @@
+//! A NIC whose carrier falls without RTNL, as that of real hardware does, whose driver is told by an interrupt. Of
+//! veths, taps and whatever else is made of software only, the carrier is changed under that lock; that of a
+//! bridge also when a spanning tree takes its last port away, which a frame is enough for.
+//!
+//! ```text
+//!      NAME (bridge) ---- port ======== the switch
+//!                   \____ NAME-q ====== NAME-far
+//! ```
+
+use anyhow::Result;
+
+use crate::{Mac, PacketSocket, netns::NetNs};
+
+/// A bridge that is a NIC.
+#[derive(Debug)]
+pub struct StpNic {
+    name: String,
+    other: PacketSocket,
+    wire: PacketSocket,
+}
+
+/// Who is the root, and who says so.
+const ROOT: [u8; 8] = [0, 0, 2, 0, 0, 0, 0, 1];
+const NEIGHBOUR: [u8; 8] = [0, 1, 2, 0, 0, 0, 0, 2];
+
+impl StpNic {
+    /// Makes the bridge `name` with this MAC above `port`, an interface of `host` that is down. `wire` is the far end
+    /// of that in its namespace.
+    pub fn create(host: &NetNs, (name, mac): (&str, Mac), port: &str, wire: (&NetNs, &str)) -> Result<Self> {
+        host.ip(&format!("link add {name} address {mac} type bridge forward_delay 0 mcast_snooping 0"))?;
+        host.ip(&format!("link add {name}-q type veth peer name {name}-far"))?;
+        host.ip(&format!("link set {name}-far up"))?;
+        host.ip(&format!("link set {port} master {name} up"))?;
+        let other = PacketSocket::open(host, &format!("{name}-far"))?;
+        let wire = PacketSocket::open(wire.0, wire.1)?;
+        Ok(Self { name: name.to_owned(), other, wire })
+    }
+
+    /// From now on its port forwards as long as the spanning tree wants it so, and the bridge must not be closed: a
+    /// second port is waiting.
+    pub fn arm(&self, host: &NetNs) -> Result<()> {
+        let name = &self.name;
+        host.ip(&format!("link set {name} type bridge stp_state 1 forward_delay 3000"))?;
+        host.ip(&format!("link set {name}-q master {name} up"))?;
+        Ok(())
+    }
+
+    /// Takes its carrier: the way to the root is by the port that does not forward yet, and the other one is in excess.
+    pub fn cut(&self) -> Result<()> {
+        self.other.send(&bpdu(ROOT))?;
+        self.wire.send(&bpdu(NEIGHBOUR))
+    }
+}
+
+/// A configuration BPDU of IEEE 802.1D: `bridge` is as near as can be to the root.
+fn bpdu(bridge: [u8; 8]) -> Vec<u8> {
+    const GROUP: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
+    const LLC: [u8; 3] = [0x42, 0x42, 0x03];
+    /// In 1/256 s: message age, maximum age, hello time, forward delay.
+    const TIMES: [u8; 8] = [0, 0, 20, 0, 2, 0, 30, 0];
+    let length = [0, 38];
+    let mut frame = [&GROUP[..], &bridge[2..], &length, &LLC].concat();
+    frame.extend([0, 0, 0, 0, 0]);
+    frame.extend(ROOT);
+    frame.extend([0; 4]);
+    frame.extend(bridge);
+    frame.extend([0x80, 0x01]);
+    frame.extend(TIMES);
+    frame.resize(60, 0);
+    frame
+}

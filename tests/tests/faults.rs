@@ -1,0 +1,518 @@
+//! Faults, made on purpose: whatever is done to a bond and its agent, in the end traffic flows where there is a slave
+//! that can carry it, nothing is left behind, and the log says what happened.
+//!
+//! By default each test does a little of its kind. XBOND_KILLS, XBOND_FLAPS and XBOND_RTNL_SECONDS ask for more, and
+//! XBOND_SEED for the same again.
+
+mod common;
+mod snapshot;
+
+use std::{
+    fs,
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{
+    BOND, SLAVES, active_slave, alone, beside_others, bond, bond_with, builder, eventually, lab, meet, show,
+    slave, traffic, wait_for_active, wait_for_status,
+};
+use nix::sys::signal::Signal;
+use snapshot::Snapshot;
+use tempfile::NamedTempFile;
+use xbond_tests::{
+    Capture, Cut, HOST_V4, Lab, Mac, NetNs, Nic, PATIENCE, PEER_V4, Policy, Recovery, Xbond,
+    lab::{Datapath, Wire},
+    rtnl::RtnlHeld,
+    skip_if_unable,
+    stp_nic::StpNic,
+    xbond::{self, cli},
+};
+
+const MIIMON: Duration = Duration::from_millis(100);
+
+/// A number by which the environment asks for more, or for less.
+fn asked_for(variable: &str, default: u64) -> u64 {
+    std::env::var(variable)
+        .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
+}
+
+/// Random numbers (SplitMix64); the test prints the seed, and XBOND_SEED gives it back.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let seed = asked_for("XBOND_SEED", u64::from(now.subsec_nanos()));
+        println!("XBOND_SEED={seed}");
+        Self(seed)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (word ^ (word >> 31)) % bound
+    }
+}
+
+/// A file that describes bond0 with these slaves.
+fn file(policy: &str, slaves: &[&str]) -> NamedTempFile {
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    write_file(&file, policy, slaves, "");
+    file
+}
+
+fn write_file(file: &NamedTempFile, policy: &str, slaves: &[&str], more: &str) {
+    let text = format!(
+        "version = 1\n[bond.{BOND}]\nslaves = {slaves:?}\nmiimon = 100\nfail_over_mac = \"{policy}\"\naddresses = \
+         [\"{HOST_V4}/24\"]\n{more}"
+    );
+    fs::write(file.path(), text).unwrap();
+}
+
+fn run<'lab>(lab: &'lab Lab, file: &NamedTempFile) -> Xbond<'lab> {
+    Xbond::run(&lab.host, ["-c", file.path().to_str().unwrap()]).unwrap()
+}
+
+/// Both ways, some packets arrive one after the other.
+#[track_caller]
+fn assert_traffic(lab: &Lab, what: &str) {
+    meet(lab);
+    let traffic = traffic(lab, 2_000);
+    traffic.wait_for_more(500).unwrap();
+    for (direction, report) in ["to peer", "to host"].iter().zip(traffic.stop().unwrap()) {
+        assert_eq!((report.lost, report.duplicated), (0, 0), "{what}, {direction}: {:?}", *report);
+    }
+}
+
+fn macs(lab: &Lab) -> [Mac; 3] {
+    [BOND, SLAVES[0], SLAVES[1]].map(|name| lab.host.link(name).unwrap().mac)
+}
+
+fn own_macs(lab: &Lab) -> [Mac; 2] {
+    SLAVES.map(|name| lab.mac(name).unwrap())
+}
+
+/// The path of a pin of bond0.
+fn pin(lab: &Lab, name: &str) -> PathBuf {
+    ["/sys/fs/bpf/xbond", &lab.host.cookie().unwrap().to_string(), BOND, name].iter().collect()
+}
+
+/// A value of a map, as bpftool has it.
+fn peek(lab: &Lab, map: &str, key: u32) -> Vec<u8> {
+    let pin = pin(lab, map);
+    let text = lab.host.exec(&format!(
+        "bpftool -j map lookup pinned {} key {}",
+        pin.display(),
+        bytes(&key.to_ne_bytes())
+    ));
+    let value: serde_json::Value = serde_json::from_str(&text.unwrap()).unwrap();
+    let byte = |byte: &serde_json::Value| {
+        u8::from_str_radix(byte.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+    };
+    value["value"].as_array().unwrap().iter().map(byte).collect()
+}
+
+/// Writes it by hand.
+fn poke(lab: &Lab, map: &str, key: u32, value: &[u8]) {
+    let pin = pin(lab, map);
+    let (key, value) = (bytes(&key.to_ne_bytes()), bytes(value));
+    lab.host.exec(&format!("bpftool map update pinned {} key {key} value {value}", pin.display())).unwrap();
+}
+
+fn bytes(bytes: &[u8]) -> String {
+    bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// The word in ACTIVE with another active slot, or none.
+fn active_word(word: &[u8], active: Option<u64>) -> [u8; 8] {
+    let word = u64::from_ne_bytes(word.try_into().unwrap());
+    let cleared = word & !0xf001;
+    let word = active.map_or(0, |slot| cleared | slot << 12 | 1);
+    word.to_ne_bytes()
+}
+
+/// Two slaves, or none, of which the second agent knows nothing yet.
+mod maps_written_by_hand {
+    use super::*;
+
+    /// Each is put right, or followed, at the next look at the latest, and told.
+    #[test]
+    fn while_the_agent_lives() {
+        skip_if_unable!();
+        let _turn = beside_others();
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        snapshot::open_once(&lab.host);
+        let before = Snapshot::of(&lab.host);
+        let xbond = bond(&lab, Datapath::Tc, &[]);
+        let word = || peek(&lab, "ACTIVE", 0);
+        // Nobody has slot 9.
+        for (what, value) in [("a slot without a slave", Some(9)), ("nothing", None)] {
+            let log = xbond.log().len();
+            poke(&lab, "ACTIVE", 0, &active_word(&word(), value));
+            xbond.wait_for_after(log, "had written to the map ACTIVE; it is as before again").unwrap();
+            let right = |word: &Vec<u8>| word[1] >> 4 == 0 && word[0] & 1 == 1;
+            eventually(what, word, right);
+            assert_eq!(active_slave(&xbond).as_deref(), Some(SLAVES[0]), "{what}");
+            assert_traffic(&lab, what);
+        }
+        // A backup: whoever writes it wants it so.
+        let log = xbond.log().len();
+        poke(&lab, "ACTIVE", 0, &active_word(&word(), Some(1)));
+        let said = xbond.wait_for_after(log, "active slave enp0s9 instead of enp0s8").unwrap();
+        assert!(said.contains("asked for by hand"), "{said}");
+        wait_for_active(&xbond, SLAVES[1]);
+        assert_eq!(slave(&show(&xbond), SLAVES[0])["link_failure_count"], 0);
+        assert_traffic(&lab, "a backup");
+        // A backup whose link is down: nobody can want that.
+        lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+        wait_for_status(&xbond, SLAVES[0], "down");
+        let log = xbond.log().len();
+        poke(&lab, "ACTIVE", 0, &active_word(&word(), Some(0)));
+        xbond
+            .wait_for_after(log, "active slave enp0s9")
+            .map(drop)
+            .or_else(|_| xbond.wait_for_after(log, "had written to the map ACTIVE").map(drop))
+            .unwrap();
+        wait_for_active(&xbond, SLAVES[1]);
+        lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+        wait_for_status(&xbond, SLAVES[0], "up");
+
+        for (map, key) in [("SLAVES", 0), ("SLAVES", 1), ("BOND", 0), ("GUARD", 0)] {
+            // Again and again: the same value, too.
+            for time in 0..3 {
+                let right = peek(&lab, map, key);
+                let mut wrong = right.clone();
+                match map {
+                    "SLAVES" => wrong.fill(0),
+                    // Flags, the policy stays.
+                    "BOND" => wrong[36..40].copy_from_slice(&[1, 1, 0, 0]),
+                    // The order of the slots.
+                    _ => wrong[..8].reverse(),
+                }
+                assert_ne!(right, wrong);
+                let log = xbond.log().len();
+                poke(&lab, map, key, &wrong);
+                let said = format!("had written to the map {map}; it is as before again");
+                xbond.wait_for_after(log, &said).unwrap();
+                eventually(
+                    &format!("{map} {key}, time {time}"),
+                    || peek(&lab, map, key),
+                    |found| {
+                        // The time of the guard's last failover is the data plane's.
+                        if map == "GUARD" { found[..8] == right[..8] } else { *found == right }
+                    },
+                );
+            }
+            assert_traffic(&lab, map);
+        }
+        xbond.stop().unwrap();
+        before.assert_holds(&lab.host, "maps written by hand");
+    }
+
+    /// The next agent puts it right.
+    #[test]
+    fn while_no_agent_does() {
+        skip_if_unable!();
+        let _turn = beside_others();
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        snapshot::open_once(&lab.host);
+        let before = Snapshot::of(&lab.host);
+        let file = file("none", &SLAVES);
+        let own = own_macs(&lab);
+        for (map, key) in [
+            ("ACTIVE", 9),
+            ("ACTIVE", 1),
+            ("ACTIVE", 0),
+            ("SLAVES", 0),
+            ("SLAVES", 1),
+            ("BOND", 0),
+            ("GUARD", 0),
+        ] {
+            let what = format!("{map} {key}");
+            let first = run(&lab, &file);
+            meet(&lab);
+            first.kill().unwrap();
+            let mut value = peek(&lab, map, if map == "ACTIVE" { 0 } else { key });
+            match map {
+                "ACTIVE" => value = active_word(&value, (key != 0).then_some(key.into())).to_vec(),
+                "SLAVES" => value.fill(0),
+                "BOND" => value[36..40].copy_from_slice(&[1, 1, 0, 0]),
+                _ => value[..8].reverse(),
+            }
+            poke(&lab, map, if map == "ACTIVE" { 0 } else { key }, &value);
+            let second = run(&lab, &file);
+            assert_traffic(&lab, &what);
+            let bond = show(&second);
+            for name in SLAVES {
+                assert_eq!(slave(&bond, name)["mii_status"], "up", "{what}: {bond:#}");
+            }
+            if (map, key) == ("ACTIVE", 1) {
+                assert_eq!(bond["active_slave"], SLAVES[1], "it is followed");
+                second.wait_for("asked for by hand").unwrap();
+            }
+            eventually(
+                &what,
+                || macs(&lab),
+                |macs| macs.iter().all(|mac| *mac == macs[0] && own.contains(mac)),
+            );
+            second.stop().unwrap();
+            before.assert_holds(&lab.host, &what);
+        }
+    }
+}
+
+/// What somebody does to a NIC of a bond.
+mod nics_that_go {
+    use super::*;
+
+    /// Deletes a NIC and makes another one of its name, with this last byte of its MAC.
+    fn replace(lab: &Lab, name: &str, last: u8) -> Mac {
+        let mac = Mac::new([2, 0, 0, 0, 9, last]);
+        let port = lab.port(name).unwrap();
+        lab.host.ip(&format!("link delete {name}")).unwrap();
+        let netns = lab.switch.netns.name();
+        lab.host
+            .ip(&format!("link add {name} address {mac} type veth peer name {port} netns {netns}"))
+            .unwrap();
+        lab.switch.plug(&port).unwrap();
+        mac
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Agent {
+        Alive,
+        Asleep,
+        Dead,
+    }
+
+    /// The NIC is another one: it joins, and is put back as it was found, not as the former one was.
+    #[test]
+    fn one_that_is_replaced_joins_whether_the_agent_looks_or_not() {
+        skip_if_unable!();
+        let _turn = beside_others();
+        for agent in [Agent::Alive, Agent::Asleep, Agent::Dead] {
+            for policy in ["none", "active", "follow"] {
+                let what = format!("{agent:?} {policy}");
+                let lab = lab(Datapath::Tc, Policy::Learning);
+                let file = file(policy, &SLAVES);
+                let mut xbond = run(&lab, &file);
+                meet(&lab);
+                match agent {
+                    Agent::Alive => {}
+                    Agent::Asleep => xbond.pause().unwrap(),
+                    Agent::Dead => {
+                        xbond.signal(Signal::SIGKILL).unwrap();
+                        xbond.wait().unwrap();
+                    }
+                }
+                let mac = replace(&lab, SLAVES[0], 1);
+                match agent {
+                    Agent::Alive => {}
+                    Agent::Asleep => xbond.signal(Signal::SIGCONT).unwrap(),
+                    Agent::Dead => xbond = run(&lab, &file),
+                }
+                let ifindex = lab.host.link(SLAVES[0]).unwrap().ifindex;
+                let is_slave = |bond: &serde_json::Value| {
+                    let slaves = bond["slaves"].as_array().unwrap();
+                    slaves.iter().any(|slave| slave["ifindex"] == ifindex && slave["mii_status"] == "up")
+                };
+                eventually(&what, || show(&xbond), is_slave);
+                lab.switch.wait_for_forwarding(&lab.port(SLAVES[0]).unwrap()).unwrap();
+                // Each of the two carries it.
+                for name in SLAVES {
+                    xbond.set(BOND, &format!("active_slave={name}")).unwrap();
+                    wait_for_active(&xbond, name);
+                    assert_traffic(&lab, &format!("{what}, {name}"));
+                }
+                let log = xbond.stop().unwrap();
+                let gone = if agent == Agent::Dead {
+                    "is gone, or is another one by now"
+                } else {
+                    "the interface is gone"
+                };
+                assert!(log.contains(gone), "{what}: {log}");
+                for (name, mac) in [(SLAVES[0], mac), (SLAVES[1], lab.mac(SLAVES[1]).unwrap())] {
+                    assert_eq!(lab.host.link(name).unwrap().mac, mac, "{what}, {name}");
+                }
+            }
+        }
+    }
+
+    /// Away in another namespace it is none of ours; when it is back it is again, and has its own MAC in the end.
+    #[test]
+    fn one_that_is_moved_to_another_namespace_and_back_is_a_slave_again() {
+        skip_if_unable!();
+        let _turn = beside_others();
+        for agent in [Agent::Alive, Agent::Asleep, Agent::Dead] {
+            for policy in ["none", "active", "follow"] {
+                let what = format!("{agent:?} {policy}");
+                let lab = lab(Datapath::Tc, Policy::Learning);
+                snapshot::open_once(&lab.host);
+                let before = Snapshot::of(&lab.host);
+                let away = NetNs::create(&format!("{}-away", xbond_tests::netns::unique_stem())).unwrap();
+                let file = file(policy, &SLAVES);
+                let mut xbond = run(&lab, &file);
+                meet(&lab);
+                match agent {
+                    Agent::Alive => {}
+                    Agent::Asleep => xbond.pause().unwrap(),
+                    Agent::Dead => {
+                        xbond.signal(Signal::SIGKILL).unwrap();
+                        xbond.wait().unwrap();
+                    }
+                }
+                lab.host.ip(&format!("link set {} netns {}", SLAVES[0], away.name())).unwrap();
+                match agent {
+                    Agent::Alive => {
+                        wait_for_active(&xbond, SLAVES[1]);
+                        assert_traffic(&lab, &format!("{what}, away"));
+                    }
+                    // A packet finds that it is not here.
+                    Agent::Asleep | Agent::Dead => {
+                        eventually(
+                            "the peer answers",
+                            || lab.host.ping(PEER_V4.into(), 1).unwrap().received,
+                            |got| *got == 1,
+                        );
+                    }
+                }
+                away.ip(&format!("link set {} netns {}", SLAVES[0], lab.host.name())).unwrap();
+                match agent {
+                    Agent::Alive => {}
+                    Agent::Asleep => xbond.signal(Signal::SIGCONT).unwrap(),
+                    Agent::Dead => xbond = run(&lab, &file),
+                }
+                let is_up = |bond: &serde_json::Value| {
+                    let slaves = bond["slaves"].as_array().unwrap();
+                    slaves.iter().any(|slave| slave["name"] == SLAVES[0] && slave["mii_status"] == "up")
+                };
+                eventually(&what, || show(&xbond), is_up);
+                lab.switch.wait_for_forwarding(&lab.port(SLAVES[0]).unwrap()).unwrap();
+                for name in SLAVES {
+                    xbond.set(BOND, &format!("active_slave={name}")).unwrap();
+                    wait_for_active(&xbond, name);
+                    assert_traffic(&lab, &format!("{what}, {name}"));
+                }
+                xbond.stop().unwrap();
+                before.assert_holds(&lab.host, &what);
+            }
+        }
+    }
+}
+
+/// Hundreds of changes while the agent cannot read them: it finds out what is left of them.
+#[test]
+fn link_events_that_were_lost_are_caught_up_with() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    snapshot::open_once(&lab.host);
+    let file = file("active", &SLAVES);
+    let before = Snapshot::of(&lab.host);
+    let xbond = run(&lab, &file);
+    meet(&lab);
+    lab.host.ip("link add noise type veth peer name noise-far").unwrap();
+    let batch = NamedTempFile::new().unwrap();
+    let line = |number| format!("link set noise alias number-{number}\n");
+    fs::write(batch.path(), (0..1500).map(line).collect::<String>()).unwrap();
+
+    xbond.pause().unwrap();
+    lab.host.ip(&format!("-batch {}", batch.path().display())).unwrap();
+    // Of these nothing is heard any more.
+    lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    lab.host.ip(&format!("link delete {}", SLAVES[1])).unwrap();
+    let mac = Mac::new([2, 0, 0, 0, 9, 2]);
+    let (port, switch) = (lab.port(SLAVES[1]).unwrap(), lab.switch.netns.name());
+    lab.host
+        .ip(&format!("link add {} address {mac} type veth peer name {port} netns {switch}", SLAVES[1]))
+        .unwrap();
+    lab.switch.plug(&port).unwrap();
+    let log = xbond.log().len();
+    xbond.signal(Signal::SIGCONT).unwrap();
+    xbond
+        .wait_for_after(log, "links changed faster than they could be followed; all of them are read again")
+        .unwrap();
+    wait_for_active(&xbond, SLAVES[1]);
+    assert_eq!(slave(&show(&xbond), SLAVES[0])["mii_status"], "down");
+    lab.switch.wait_for_forwarding(&port).unwrap();
+    assert_traffic(&lab, "after the overrun");
+    assert_eq!(lab.host.link(BOND).unwrap().mac, mac);
+    lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+    wait_for_status(&xbond, SLAVES[0], "up");
+    xbond.stop().unwrap();
+    assert_eq!(lab.host.link(SLAVES[1]).unwrap().mac, mac);
+    // The replaced NIC is another one, so the whole is not as before; nothing of xbond's is left.
+    lab.host.ip("link delete noise").unwrap();
+    before.assert_nothing_left(&lab.host, "after the overrun");
+}
+
+/// One has the namespace; the others say so and touch nothing.
+#[test]
+fn of_agents_that_start_at_once_one_wins() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for count in [2, 10] {
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        snapshot::open_once(&lab.host);
+        let before = Snapshot::of(&lab.host);
+        let file = file("active", &SLAVES);
+        let start = || Xbond::start(&lab.host, ["-c", file.path().to_str().unwrap()]).unwrap();
+        let mut agents: Vec<_> = (0..count).map(|_| start()).collect();
+        let occupied = "an agent runs in this network namespace already";
+        let mut winners = Vec::new();
+        while let Some(mut agent) = agents.pop() {
+            // Each says one or the other.
+            eventually(
+                "it is ready or ends",
+                || agent.log(),
+                |log| log.contains("ready") || log.contains(occupied),
+            );
+            if agent.log().contains("ready") {
+                winners.push(agent);
+                continue;
+            }
+            assert_eq!(agent.wait().unwrap().code(), Some(2));
+            assert_eq!(agent.log().lines().count(), 1, "{}", agent.log());
+        }
+        assert_eq!(winners.len(), 1, "of {count}");
+        let winner = winners.pop().unwrap();
+        meet(&lab);
+        let traffic = traffic(&lab, 2_000);
+        traffic.wait_for_more(200).unwrap();
+        for _ in 0..3 {
+            let mut late = start();
+            assert_eq!(late.wait().unwrap().code(), Some(2));
+        }
+        for report in traffic.stop().unwrap() {
+            assert_eq!((report.lost, report.duplicated), (0, 0));
+        }
+        assert!(winner.show(BOND).is_ok());
+        winner.stop().unwrap();
+        before.assert_holds(&lab.host, &format!("{count} at once"));
+    }
+}
+
+/// Others come and go in their namespaces meanwhile; the places of all are side by side.
+#[test]
+fn agents_of_many_namespaces_start_and_end_at_once() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let netns = NetNs::create(&format!("{}-many", xbond_tests::netns::unique_stem())).unwrap();
+                netns.ip("link add nic0 type veth peer name far0").unwrap();
+                for _ in 0..3 {
+                    let arguments = ["--bond", BOND, "--slave", "nic0", "-o", "miimon=100"];
+                    Xbond::run(&netns, arguments).unwrap().stop().unwrap();
+                }
+            });
+        }
+    });
+}
