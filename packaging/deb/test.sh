@@ -36,6 +36,8 @@ start() {
 ip link set enp0s8 up
 ip address add 198.51.100.8/24 dev enp0s8
 ip link set enp0s9 mtu 1400
+# The kernel takes its time over the link-local address.
+until ip -6 route show table local dev enp0s8 | grep -q '^local fe80'; do sleep 0.1; done
 found=$(snapshot)
 
 say install
@@ -84,6 +86,10 @@ wait $agent || fail "the agent ended badly"
 say remove
 inside dpkg -r xbond
 ip link show bond0 2>/dev/null && fail "bond0 is still there"
+for _ in $(seq 200); do
+    [ "$(snapshot)" != "$found" ] || break
+    sleep 0.1
+done
 if [ "$(snapshot)" != "$found" ]; then
     echo "before:"; echo "$found"; echo "after:"; snapshot
     fail "slaves are not as they were"

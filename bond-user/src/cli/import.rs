@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn what_has_no_equivalent_is_said() {
-        let table: [(&str, fn(&mut Above)); 7] = [
+        type Change = fn(&mut Above);
+        let table: [(&str, Change); 7] = [
             ("bond0: address 192.0.2.10/24 has a lifetime", |above| {
                 above.addresses[0].lifetime = Some(Lifetime { preferred: 10, valid: 20 });
             }),

@@ -91,10 +91,12 @@ enum Verb {
     /// Keep what `run --confirm` has on trial
     Confirm(ConfirmArgs),
     /// Read configurations, and tell what in them will not be as it reads
+    #[command(after_help = "Exit status: 0 if nothing is found, 1 for warnings, 2 for errors.")]
     Check(CheckArgs),
     /// Print a TOML file of the bonds that there are, and say what of them has no equivalent
     Import(ImportArgs),
     /// Tell whether this machine and its NICs can do it, and what stands in the way; nothing is changed
+    #[command(after_help = "Exit status: 0 if all is well, 1 if something warns, 2 if something fails.")]
     Doctor(DoctorArgs),
     /// Print the manual page, or that of a verb, as roff: xbond man | man -l -
     Man(ManArgs),
@@ -308,7 +310,6 @@ struct DownArgs {
 #[derive(Debug, Args)]
 struct ConfirmArgs {}
 
-/// Exits with 0 if nothing is found, with 1 for warnings, with 2 for errors.
 #[derive(Debug, Args)]
 struct CheckArgs {
     /// TOML files, directories of them, or directories of ifcfg files: taken together
@@ -343,7 +344,6 @@ enum ImportSource {
     },
 }
 
-/// Exits with 0 if all is well, with 1 if something warns, with 2 if something fails.
 #[derive(Debug, Args)]
 struct DoctorArgs {
     /// Interfaces that are to be slaves; all Ethernet devices if none is named

@@ -941,6 +941,34 @@ mod tests {
         }
     }
 
+    /// It has every key that does something, and nothing is said against it.
+    #[test]
+    fn the_example_is_complete_and_good() {
+        let text = include_str!("../../../packaging/bond0.toml.example");
+        let findings = check_text(Path::new("f"), text, &NOTHING).findings;
+        assert!(findings.iter().all(|finding| finding.severity == Severity::Note), "{findings:#?}");
+        // Of the driver's, those that have no effect, are another one's name, or have one value only.
+        let idle = [
+            "mode",
+            "num_unsol_na",
+            "min_links",
+            "use_carrier",
+            "xmit_hash_policy",
+            "ad_select",
+            "lp_interval",
+        ];
+        let request = "active_slave";
+        let options = options::KEYS.iter().filter(|key| !idle.contains(key) && **key != request);
+        let keys =
+            toml::BOND_KEYS.iter().chain(toml::SLAVE_KEYS).chain(options::SlaveOptions::KEYS).chain(options);
+        for key in keys.filter(|key| **key != "slave") {
+            let has = text
+                .lines()
+                .any(|line| line.trim_start_matches(['#', ' ']).starts_with(&format!("{key} = ")));
+            assert!(has, "{key}");
+        }
+    }
+
     #[test]
     fn what_is_missing_or_no_text_is_an_error() {
         let directory = tempfile::tempdir().unwrap();

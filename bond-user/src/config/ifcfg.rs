@@ -176,6 +176,9 @@ fn mentions_bonds(text: &str) -> bool {
     ["MASTER", "SLAVE", "BOND"].iter().any(|word| text.contains(word))
 }
 
+/// Options and their values.
+type Pairs<'a> = Vec<(&'a str, &'a str)>;
+
 /// The variables of a file. One that is empty counts as not set, as in initscripts.
 struct Ifcfg {
     path: PathBuf,
@@ -319,7 +322,7 @@ impl Ifcfg {
 
     /// The options, split as `install_bonding_driver` does: the key up to the first `=`, the value after the
     /// last.
-    fn bonding_opts(&self) -> Result<(Vec<(&str, &str)>, Option<Note>), ConfigError> {
+    fn bonding_opts(&self) -> Result<(Pairs<'_>, Option<Note>), ConfigError> {
         let text = self.get(self.options_key()).unwrap_or_default();
         let mut pairs = Vec::new();
         for word in text.split_whitespace() {

@@ -23,7 +23,7 @@ use crate::bond::options::{self, BondOptions, OptionError, Setting, SlaveOptions
 const FILE_KEYS: &[&str] = &["version", "agent", "bond"];
 const AGENT_KEYS: &[&str] = &["writers", "metrics"];
 /// Besides the options of a bond.
-const BOND_KEYS: &[&str] = &[
+pub(super) const BOND_KEYS: &[&str] = &[
     "slaves",
     "slave",
     "addresses",
@@ -40,7 +40,7 @@ const BOND_KEYS: &[&str] = &[
     "allow_unmonitored",
 ];
 /// Besides the options of a slave.
-const SLAVE_KEYS: &[&str] = &["hwaddr", "mac", "mtu"];
+pub(super) const SLAVE_KEYS: &[&str] = &["hwaddr", "mac", "mtu"];
 const ROUTE_KEYS: &[&str] = &["to", "via", "metric"];
 
 const VERSION: &str = "1";

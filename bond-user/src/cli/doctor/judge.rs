@@ -330,7 +330,8 @@ mod tests {
     /// Each row is one thing that is not well, and what is said of it: of nothing else.
     #[test]
     fn what_a_machine_lacks_is_told_with_a_way_out() {
-        let table: [(fn(&mut Machine), Verdict, &str, &str); 11] = [
+        type Change = fn(&mut Machine);
+        let table: [(Change, Verdict, &str, &str); 11] = [
             (|m| m.kernel = Err("Linux 5.4 is too old".into()), Verdict::Fail, "kernel", "too old"),
             (
                 |m| m.capabilities = Err("xbond needs CAP_BPF; run it with sudo".into()),
