@@ -104,7 +104,8 @@ fn main() -> Result<()> {
             for turn in 0..places.len() {
                 let index = (round + turn) % places.len();
                 let rate = ends[index].measure(&places[index], direction, packets);
-                of_place[index].push(rate.with_context(|| format!("{direction:?}, {}", places[index].over.name()))?);
+                of_place[index]
+                    .push(rate.with_context(|| format!("{direction:?}, {}", places[index].over.name()))?);
             }
         }
         measured.figures.extend(figures(direction, &places, &of_place));
@@ -156,9 +157,15 @@ impl Place {
             // Nobody but the benchmark sends.
             netns.sysctl("ipv6/conf/default/disable_ipv6", "1")?;
         }
-        let cables = [("port", &place.lan, "lan0"), (NICS[0].0, &place.wire, NICS[0].1), (NICS[1].0, &place.wire, NICS[1].1)];
+        let cables = [
+            ("port", &place.lan, "lan0"),
+            (NICS[0].0, &place.wire, NICS[0].1),
+            (NICS[1].0, &place.wire, NICS[1].1),
+        ];
         for (device, other, far) in cables {
-            place.inside.ip(&format!("link add {device} type veth peer name {far} netns {}", other.name()))?;
+            place
+                .inside
+                .ip(&format!("link add {device} type veth peer name {far} netns {}", other.name()))?;
             place.inside.ip(&format!("link set {device} up"))?;
             other.ip(&format!("link set {far} up"))?;
             // A veth takes redirected frames only with NAPI, which GRO brings.
@@ -177,7 +184,8 @@ impl Place {
             Over::XbondTc => "tc",
             Over::Devmap => return self.join().map(|()| None),
         };
-        let mut arguments = vec!["--bond", "bond0", "--port", "port", "--datapath", datapath, "-o", "miimon=100"];
+        let mut arguments =
+            vec!["--bond", "bond0", "--port", "port", "--datapath", datapath, "-o", "miimon=100"];
         arguments.extend(NICS.iter().flat_map(|(nic, _)| ["--slave", nic]));
         Xbond::run(&self.inside, arguments).map(Some)
     }
@@ -251,7 +259,9 @@ impl Ends {
         for (netns, device) in [(&place.lan, "lan0"), (&place.wire, NICS[0].1)] {
             // What leaves by tc arrives as an skb, and would have to be made a frame for an XDP program.
             match place.over {
-                Over::XbondTc => place.attach_tc(netns, device, &raw::load(Hook::Tc, &raw::empty(TC_ACT_SHOT))?)?,
+                Over::XbondTc => {
+                    place.attach_tc(netns, device, &raw::load(Hook::Tc, &raw::empty(TC_ACT_SHOT))?)?
+                }
                 _ => place.attach_xdp(netns, device, &raw::load(Hook::Xdp, &raw::empty(XDP_DROP))?)?,
             }
         }

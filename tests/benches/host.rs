@@ -125,13 +125,13 @@ fn stay_on(cpu: usize) -> io::Result<()> {
 
 impl Load {
     fn all() -> Vec<Self> {
-        let tcp = [1, 8].into_iter().flat_map(|streams| {
-            Direction::BOTH.map(|direction| Self::Tcp { streams, direction })
-        });
+        let tcp = [1, 8]
+            .into_iter()
+            .flat_map(|streams| Direction::BOTH.map(|direction| Self::Tcp { streams, direction }));
         let udp = Direction::BOTH.map(|direction| Self::Udp { direction });
-        let latency = [Cpus::Two, Cpus::One].into_iter().flat_map(|ends| {
-            [0.5, 0.99].map(|quantile| Self::RequestResponse { quantile, ends })
-        });
+        let latency = [Cpus::Two, Cpus::One]
+            .into_iter()
+            .flat_map(|ends| [0.5, 0.99].map(|quantile| Self::RequestResponse { quantile, ends }));
         tcp.chain(udp).chain(latency).collect()
     }
 
@@ -198,7 +198,8 @@ fn main() -> Result<()> {
             for turn in 0..places.len() {
                 let index = (round + turn) % places.len();
                 let value = places[index].measure(load, period);
-                let value = value.with_context(|| format!("{} over {}", load.name(), places[index].over.name()))?;
+                let value =
+                    value.with_context(|| format!("{} over {}", load.name(), places[index].over.name()))?;
                 of_place[index].push(value);
             }
         }
@@ -412,12 +413,7 @@ fn datagrams() -> Result<u64> {
 }
 
 /// Microseconds from a request of one byte to its response of one byte.
-fn request_response(
-    ends: [(&NetNs, Ipv4Addr); 2],
-    cpus: Cpus,
-    wanted: f64,
-    period: Duration,
-) -> Result<f64> {
+fn request_response(ends: [(&NetNs, Ipv4Addr); 2], cpus: Cpus, wanted: f64, period: Duration) -> Result<f64> {
     let [asker, answerer] = cpus.of_ends();
     let (mut asking, mut answering) = connect(ends, 1)?.pop().context("no connection")?;
     asking.set_nodelay(true)?;

@@ -129,7 +129,8 @@ fn measure(bench: &Bench, stage: &Stage, case: &Case) -> Result<Vec<Figure>> {
         };
         let [product, empty] = [around("product", &of_product)?, around("before", &of_empty)?];
         let mut programs = vec![&product, &empty];
-        programs.extend(is_sent(case).then_some([&stage.redirect, &stage.empty_program]).into_iter().flatten());
+        programs
+            .extend(is_sent(case).then_some([&stage.redirect, &stage.empty_program]).into_iter().flatten());
         rounds(&programs, frame)?
     } else {
         let mut programs = vec![&program, &stage.empty_program];
@@ -156,9 +157,8 @@ fn fd(program: &Program) -> Result<std::os::fd::BorrowedFd<'_>> {
 fn figures(bench: &Bench, case: &Case, rounds: &[Vec<f64>]) -> Vec<Figure> {
     let way = if case.way == Way::Transmit { "transmit" } else { "receive" };
     let policy = policy(case.scene.policy);
-    let less = |a: usize, b: usize| -> Vec<f64> {
-        rounds[a].iter().zip(&rounds[b]).map(|(a, b)| a - b).collect()
-    };
+    let less =
+        |a: usize, b: usize| -> Vec<f64> { rounds[a].iter().zip(&rounds[b]).map(|(a, b)| a - b).collect() };
     let group = format!("{} {way}, {policy}", bench.hook);
     let mut over_empty = Figure::of(&group, case.name, "ns over empty", &less(0, 1));
     let mut figures = Vec::new();
@@ -243,9 +243,7 @@ fn facts(bench: &Bench) -> Result<Vec<Figure>> {
         _ => [names::XDP_PORT_TX, names::XDP_SLAVE_RX],
     };
     let mut figures = Vec::new();
-    for (name, slot, way) in
-        [(programs[0], PORT_STATS, Way::Transmit), (programs[1], 0, Way::Receive(0))]
-    {
+    for (name, slot, way) in [(programs[0], PORT_STATS, Way::Transmit), (programs[1], 0, Way::Receive(0))] {
         let program = bench.program(way);
         let info = program.info();
         let log = raw::verify(bench.hook, name, slot, &bench.dir)?.log;

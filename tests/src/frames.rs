@@ -100,7 +100,11 @@ impl Case {
 pub fn cases(datapath: Datapath) -> Vec<Case> {
     let policies = [FailOverMac::None, FailOverMac::Active, FailOverMac::Follow];
     let scenes = policies.map(Scene::of);
-    scenes.into_iter().flat_map(|scene| [transmit(scene, datapath), receive(scene, datapath)]).flatten().collect()
+    scenes
+        .into_iter()
+        .flat_map(|scene| [transmit(scene, datapath), receive(scene, datapath)])
+        .flatten()
+        .collect()
 }
 
 /// The header and one byte. Test runs take no shorter frame, and none of IP (net/bpf/test_run.c).
@@ -204,8 +208,14 @@ fn receive(scene: Scene, datapath: Datapath) -> Vec<Case> {
         ("LLDP, backup", scene, 1, Local, same(to(LLDP))),
         ("broadcast, all_slaves_active", all, 1, Forwarded, same(to(Mac::BROADCAST))),
     ];
-    let case =
-        |(name, scene, slot, verdict, (frame, out))| Case { name, scene, way: Way::Receive(slot), frame, verdict, out };
+    let case = |(name, scene, slot, verdict, (frame, out))| Case {
+        name,
+        scene,
+        way: Way::Receive(slot),
+        frame,
+        verdict,
+        out,
+    };
     rows.into_iter().map(case).collect()
 }
 

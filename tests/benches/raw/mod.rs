@@ -56,10 +56,7 @@ fn instruction(code: u8, target: u8, source: u8, offset: i16, immediate: i32) ->
 }
 
 fn load_map(register: u8, map: BorrowedFd<'_>) -> [bpf_insn; 2] {
-    [
-        instruction(LOAD_IMMEDIATE_64, register, PSEUDO_MAP_FD, 0, map.as_raw_fd()),
-        instruction(0, 0, 0, 0, 0),
-    ]
+    [instruction(LOAD_IMMEDIATE_64, register, PSEUDO_MAP_FD, 0, map.as_raw_fd()), instruction(0, 0, 0, 0, 0)]
 }
 
 /// Gives an action.
@@ -174,15 +171,15 @@ impl Loaded {
         let pin = unsafe { &mut attribute.__bindgen_anon_4 };
         pin.pathname = name.as_ptr() as u64;
         pin.bpf_fd = self.fd.as_raw_fd() as u32;
-        bpf(bpf_cmd::BPF_OBJ_PIN, &mut attribute).with_context(|| format!("cannot pin {}", path.display()))?;
+        bpf(bpf_cmd::BPF_OBJ_PIN, &mut attribute)
+            .with_context(|| format!("cannot pin {}", path.display()))?;
         Ok(())
     }
 }
 
 /// An array with one program in it, to jump to.
 pub fn program_array(program: BorrowedFd<'_>) -> Result<MapData> {
-    let wanted =
-        aya_obj::Map::new_from_params(bpf_map_type::BPF_MAP_TYPE_PROG_ARRAY as u32, 4, 4, 1, 0);
+    let wanted = aya_obj::Map::new_from_params(bpf_map_type::BPF_MAP_TYPE_PROG_ARRAY as u32, 4, 4, 1, 0);
     let map = MapData::create(wanted, "programs", None)?;
     set(&map, &program.as_raw_fd().to_ne_bytes()).context("cannot put a program into an array")?;
     Ok(map)

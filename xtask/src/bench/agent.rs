@@ -74,7 +74,8 @@ engine            fastest       │ slowest       │ median        │ mean    
    ╰─ 2           10 ns         │ 20 ns         │ 11.5 ns       │ 12 ns         │ 100     │ 6400
 ";
         let read: Vec<_> = parse(text);
-        let read: Vec<_> = read.iter().map(|f| (f.group.as_str(), f.name.as_str(), f.value, f.high)).collect();
+        let read: Vec<_> =
+            read.iter().map(|f| (f.group.as_str(), f.name.as_str(), f.value, f.high)).collect();
         assert_eq!(
             read,
             [

@@ -2,8 +2,8 @@
 
 mod agent;
 mod forward;
-mod hotpath;
 mod host;
+mod hotpath;
 mod plot;
 mod record;
 mod report;
@@ -85,8 +85,7 @@ fn all(options: &Options) -> Result<Vec<Run>> {
     // The file is for all of them.
     let each = Options { json: None, ..options.clone() };
     let host = host::Arguments::of(each.clone());
-    let runs =
-        vec![hotpath::run(&each)?, host::run(&host)?, forward::run(&each)?, agent::run(&each)?];
+    let runs = vec![hotpath::run(&each)?, host::run(&host)?, forward::run(&each)?, agent::run(&each)?];
     record::write_json(options.json.as_deref(), &runs)?;
     Ok(runs)
 }

@@ -110,7 +110,10 @@ pub fn distributions(path: &Path, title: &str, unit: &str, rows: &[Distribution]
     chart.configure_mesh().disable_y_mesh().y_labels(0).x_desc(unit).draw().map_err(drawn)?;
     for (index, row) in rows.iter().enumerate() {
         let middle = rows.len() as f64 - index as f64 - 0.7;
-        let points = row.values.iter().map(|value| Circle::new((value.max(LEAST), middle), 3, COLOURS[1].mix(0.35).filled()));
+        let points = row
+            .values
+            .iter()
+            .map(|value| Circle::new((value.max(LEAST), middle), 3, COLOURS[1].mix(0.35).filled()));
         chart.draw_series(points).map_err(drawn)?;
         let mut sorted = row.values.clone();
         sorted.sort_by(f64::total_cmp);
@@ -118,7 +121,9 @@ pub fn distributions(path: &Path, title: &str, unit: &str, rows: &[Distribution]
         let mark = [(median.max(LEAST), middle - 0.2), (median.max(LEAST), middle + 0.2)];
         chart.draw_series([PathElement::new(mark, COLOURS[4].stroke_width(2))]).map_err(drawn)?;
         let words = format!("{}: median {} of {}", row.name, super::record::number(median), sorted.len());
-        chart.draw_series([Text::new(words, (LEAST, middle + 0.6), (FONT, 12).into_font())]).map_err(drawn)?;
+        chart
+            .draw_series([Text::new(words, (LEAST, middle + 0.6), (FONT, 12).into_font())])
+            .map_err(drawn)?;
     }
     area.present().map_err(drawn)
 }
@@ -154,7 +159,12 @@ mod tests {
 
     #[test]
     fn every_timeline_and_distribution_is_there() {
-        let line = |name: &str| Timeline { name: name.into(), from_ms: -2.0, bucket_ms: 1.0, packets: vec![5, 5, 0, 5] };
+        let line = |name: &str| Timeline {
+            name: name.into(),
+            from_ms: -2.0,
+            bucket_ms: 1.0,
+            packets: vec![5, 5, 0, 5],
+        };
         let svg = drawing(|path| timelines(path, "title", &[line("none"), line("active")]));
         assert_eq!(svg.matches("<polyline").filter(|_| true).count() >= 4, true, "two lines, two legends");
         assert!(svg.contains("active") && svg.contains("none"));

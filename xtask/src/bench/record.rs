@@ -1,6 +1,10 @@
 //! A run of a benchmark, with what was around it: shown as a table, kept as JSON.
 
-use std::{collections::BTreeMap, fs, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -131,7 +135,8 @@ pub fn read_all() -> Result<BTreeMap<String, Vec<Run>>> {
     let paths = entries.flatten().map(|entry| entry.path());
     let files: Vec<PathBuf> =
         paths.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect();
-    let name = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let name =
+        |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     files.iter().map(|path| Ok((name(path), read(path)?))).collect()
 }
 
@@ -145,8 +150,11 @@ pub fn write_json(path: Option<&Path>, runs: &[Run]) -> Result<()> {
 
 fn line(figure: &Figure) -> String {
     let Figure { name, unit, .. } = figure;
-    let spread =
-        if figure.rounds > 1 { format!(" ({} to {})", number(figure.low), number(figure.high)) } else { String::new() };
+    let spread = if figure.rounds > 1 {
+        format!(" ({} to {})", number(figure.low), number(figure.high))
+    } else {
+        String::new()
+    };
     let verdict = match (figure.target, figure.is_reached()) {
         (Some(target), Some(reached)) => {
             format!("  {} {}", if reached { "reached:" } else { "MISSED:" }, words(target))
@@ -217,7 +225,14 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let table = [(0.0, "0"), (1958.0, "1958"), (0.957_3, "0.957"), (7.84, "7.8"), (683_656.7, "683657"), (2_913_000.0, "2.91 million")];
+        let table = [
+            (0.0, "0"),
+            (1958.0, "1958"),
+            (0.957_3, "0.957"),
+            (7.84, "7.8"),
+            (683_656.7, "683657"),
+            (2_913_000.0, "2.91 million"),
+        ];
         for (value, text) in table {
             assert_eq!(number(value), text);
         }

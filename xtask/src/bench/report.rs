@@ -3,13 +3,7 @@
 //! The words of that page are written by hand. What stands between `<!-- bench:NAME -->` and `<!-- end -->` is
 //! written here, from docs/bench/NAME.json.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    path::Path,
-    process::ExitCode,
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, process::ExitCode};
 
 use anyhow::{Context as _, Result, ensure};
 use xbond_tests::figures::Figure;
@@ -116,14 +110,16 @@ fn changes(runs: &[Run]) -> String {
     let Some(first) = earlier.first() else { return text };
     text.push_str("\n| figure | unit | first run | last run |\n|---|---|--:|--:|\n");
     for figure in &last.measured.figures {
-        let is_same = |old: &&Figure| {
-            old.group == figure.group && old.name == figure.name && old.unit == figure.unit
-        };
+        let is_same =
+            |old: &&Figure| old.group == figure.group && old.name == figure.name && old.unit == figure.unit;
         let Some(old) = first.measured.figures.iter().find(is_same) else { continue };
         let changed = (figure.value - old.value).abs() > 0.1 * old.value.abs().max(1.0);
         if figure.target.is_some() || changed {
             let [before, after] = [old.value, figure.value].map(record::number);
-            text.push_str(&format!("| {}: {} | {} | {before} | {after} |\n", figure.group, figure.name, figure.unit));
+            text.push_str(&format!(
+                "| {}: {} | {} | {before} | {after} |\n",
+                figure.group, figure.name, figure.unit
+            ));
         }
     }
     text
@@ -225,7 +221,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let timeline = Timeline { name: "tc".into(), from_ms: -1.0, bucket_ms: 1.0, packets: vec![3, 0, 3] };
         let gaps = Distribution { name: "tc, none".into(), unit: "ms".into(), values: vec![0.1, 0.2] };
-        let measured = Measured { timelines: vec![timeline], distributions: vec![gaps], ..Measured::default() };
+        let measured =
+            Measured { timelines: vec![timeline], distributions: vec![gaps], ..Measured::default() };
         let runs = Runs::from([("failover".to_owned(), vec![run("failover", measured)])]);
         let text = section("failover", &runs, directory.path()).unwrap();
         for name in ["failover-timeline.svg", "failover-gaps.svg"] {

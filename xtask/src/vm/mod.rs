@@ -234,7 +234,10 @@ pub fn bench(kernel: &str, program: &Path, arguments: &[&str]) -> Result<(String
     guest.add_program(&machine::xbond()?, "bin/xbond")?;
     guest.add_program(program, "bin/bench")?;
     for (tool, _) in BENCH_TOOLS {
-        guest.add_program(&machine::find(tool).with_context(|| format!("no {tool}"))?, &format!("bin/{tool}"))?;
+        guest.add_program(
+            &machine::find(tool).with_context(|| format!("no {tool}"))?,
+            &format!("bin/{tool}"),
+        )?;
     }
     guest.job(&format!("XBOND_BIN=/bin/xbond bench {}", arguments.join(" ")))?;
     let version = kernel.version.clone();
