@@ -17,6 +17,7 @@ mod error;
 pub mod ethtool;
 pub mod found;
 pub mod membership;
+pub mod memory;
 pub mod netlink;
 pub mod netns;
 pub mod offload;
