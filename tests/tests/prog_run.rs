@@ -259,8 +259,8 @@ fn guard_table(hook: Hook) {
     let slot = |index: u8| Slot::new(index).unwrap();
     let set_slave = |index: u8, device: &str| {
         let wire = OWN[usize::from(index)];
-        let handle = reader.read(index(device)).unwrap().handle();
-        let entry = SlaveEntry::new(index(&format!("slave{index}")), wire, wire).with_handle(handle);
+        let handle = reader.read(programs::index(device)).unwrap().handle();
+        let entry = SlaveEntry::new(programs::index(&format!("slave{index}")), wire, wire).with_handle(handle);
         bench.maps.set_slave(slot(index), entry);
     };
     set_slave(0, "slave0");
@@ -400,7 +400,7 @@ fn devices_are_asked_for_their_links_by_their_handles() {
     let handle = |device: &str| reader.read(index(device)).unwrap().handle();
     let question = |device: &str| LinkQuestion::new(index(device), handle(device));
     let with_link = |questions: &[LinkQuestion]| reader.with_link(questions).unwrap();
-    assert_eq!(with_link(&[]), []);
+    assert_eq!(with_link(&[]), Vec::<bool>::new());
     // The far end of slave1 is down.
     assert_eq!(with_link(&["slave0", "slave1", "wire0"].map(question)), [true, false, true]);
     ip(&["link", "set", "wire0", "down"]);

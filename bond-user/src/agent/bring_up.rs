@@ -261,7 +261,7 @@ pub fn start(
 ) -> Result<(mpsc::UnboundedSender<Effect>, History), AgentError> {
     let Plane { mut data_plane, entry, host, mtu, mac, mac_assigned, options, record, announced, left } =
         plane;
-    watch_data_plane(&config.name, &mut data_plane, (machine.engine.clone(), id));
+    watch_data_plane(config, &mut data_plane, (machine.engine.clone(), id));
     let maps = data_plane.maps();
     let (sender, receiver) = mpsc::unbounded_channel();
     let (to_prober, rounds) = mpsc::unbounded_channel();
@@ -549,15 +549,20 @@ pub fn route_over(ifindex: u32, route: &config::Route) -> Route {
     wanted
 }
 
-/// Reads what the programs say: their log, and EVENTS. Nobody waits for either.
-fn watch_data_plane(bond: &str, data_plane: &mut DataPlane, engine: (EngineHandle, BondId)) {
-    let watching = data_plane.take_log().and_then(|log| Ok((log, data_plane.take_events()?)));
-    match watching {
-        Ok((log, events)) => {
-            tokio::spawn(super::watch::log(log));
-            tokio::spawn(super::watch::events(bond.to_owned(), events, engine));
-        }
+/// Reads what the programs say: EVENTS, and their log where they write one. Nobody waits for either.
+fn watch_data_plane(config: &BondConfig, data_plane: &mut DataPlane, engine: (EngineHandle, BondId)) {
+    let bond = &config.name;
+    match data_plane.take_events() {
+        Ok(events) => drop(tokio::spawn(super::watch::events(bond.to_owned(), events, engine))),
         Err(error) => warn!("{bond}: what the programs say is not read: {error}"),
+    }
+    // They write only of whom they find behind a port, and a log is a quarter of a megabyte of mapped memory.
+    if config.port.is_none() {
+        return;
+    }
+    match data_plane.take_log() {
+        Ok(log) => drop(tokio::spawn(super::watch::log(log))),
+        Err(error) => warn!("{bond}: the log of the programs is not read: {error}"),
     }
 }
 

@@ -78,6 +78,7 @@ use crate::{
     sys::{
         Devices, SysError, caps,
         dataplane::{DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
+        memory,
         netlink::{LinkEvent, LinkEvents},
         netns, notify,
         sysfs::Sysfs,
@@ -281,6 +282,7 @@ struct Bond {
 /// before it has threads.
 pub fn run(options: RunOptions) -> Result<(), AgentError> {
     let started = Moment::now();
+    memory::share_one_arena();
     caps::check()?;
     for bond in &options.config.bonds {
         Kernel::check(effects::hook(bond.datapath, bond.port.is_some()))?;

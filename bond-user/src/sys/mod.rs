@@ -17,6 +17,7 @@ mod error;
 pub mod ethtool;
 pub mod found;
 pub mod membership;
+pub mod memory;
 pub mod netdev;
 pub mod netlink;
 pub mod netns;

@@ -89,6 +89,8 @@ impl Setting {
             more.extend(["--guard", "off"]);
         }
         let xbond = bonded::run(&lab, self.datapath, self.policy, &more)?;
+        let guard = xbond.show(bonded::BOND)?["bonds"][0]["guard"].to_string();
+        ensure!((guard == "\"on\"") == self.guard, "the guard is {guard}");
         bonded::wait_for_path(&lab.host, &lab.peer)?;
         let rates = if options.quick { &QUICK_RATES[..] } else { &RATES };
         let rate = highest(&lab, rates)?;

@@ -569,9 +569,10 @@ impl DeviceReader {
             .btf(None)
             .override_global(names::OFFSETS, &kernel.offsets(), true)
             .load(kernel.object())?;
-        for name in [names::DEVICE_STATE, names::DEVICE_LINKS] {
-            load(&mut object, name, Hook::Tc)?;
-        }
+        load(&mut object, names::DEVICE_STATE, Hook::Tc)?;
+        // Without it devices are asked one by one.
+        let _ = load(&mut object, names::DEVICE_LINKS, Hook::Tc)
+            .inspect_err(|error| tracing::info!("links are looked at one by one: {error}"));
         Ok(Self { object })
     }
 
