@@ -179,6 +179,11 @@ impl DataPlane {
         Self::fill(dir, hook, kernel)
     }
 
+    /// Whether the pins are where they were put.
+    pub fn is_pinned(&self) -> bool {
+        self.dir.join(names::ACTIVE).exists()
+    }
+
     /// What is under `dir`, to look at before anything is touched.
     pub fn left(dir: &Path) -> Result<Result<Maps, Unfit>, DataPlaneError> {
         // It comes after the maps, of which there may be some only as long as it is not there.
