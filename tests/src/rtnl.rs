@@ -113,7 +113,10 @@ impl RtnlHeld {
 
         let mut ready = [PollFd::new(held.faults.as_fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
-        ensure!(poll(&mut ready, timeout)? == 1, "the request did not come to its arguments within {PATIENCE:?}");
+        ensure!(
+            poll(&mut ready, timeout)? == 1,
+            "the request did not come to its arguments within {PATIENCE:?}"
+        );
         let mut message = [0; MESSAGE];
         (&held.faults).read_exact(&mut message).context("read of a page fault")?;
         Ok(held)

@@ -17,8 +17,8 @@ use std::{
 };
 
 use common::{
-    BOND, SLAVES, active_slave, alone, beside_others, bond, bond_with, builder, eventually, lab, meet, show,
-    slave, traffic, wait_for_active, wait_for_status,
+    BOND, SLAVES, active_slave, alone, beside_others, bond, builder, eventually, lab, meet, show, slave,
+    traffic, wait_for_active, wait_for_status,
 };
 use nix::sys::signal::Signal;
 use snapshot::Snapshot;
@@ -29,14 +29,15 @@ use xbond_tests::{
     rtnl::RtnlHeld,
     skip_if_unable,
     stp_nic::StpNic,
-    xbond::{self, cli},
+    xbond,
 };
 
 const MIIMON: Duration = Duration::from_millis(100);
 
 /// A number by which the environment asks for more, or for less.
 fn asked_for(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
+    std::env::var(variable)
+        .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
 }
 
 /// Random numbers (SplitMix64); the test prints the seed, and XBOND_SEED gives it back.
@@ -105,7 +106,11 @@ fn pin(lab: &Lab, name: &str) -> PathBuf {
 /// A value of a map, as bpftool has it.
 fn peek(lab: &Lab, map: &str, key: u32) -> Vec<u8> {
     let pin = pin(lab, map);
-    let text = lab.host.exec(&format!("bpftool -j map lookup pinned {} key {}", pin.display(), bytes(&key.to_ne_bytes())));
+    let text = lab.host.exec(&format!(
+        "bpftool -j map lookup pinned {} key {}",
+        pin.display(),
+        bytes(&key.to_ne_bytes())
+    ));
     let value: serde_json::Value = serde_json::from_str(&text.unwrap()).unwrap();
     let byte = |byte: &serde_json::Value| {
         u8::from_str_radix(byte.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
@@ -169,9 +174,11 @@ mod maps_written_by_hand {
         wait_for_status(&xbond, SLAVES[0], "down");
         let log = xbond.log().len();
         poke(&lab, "ACTIVE", 0, &active_word(&word(), Some(0)));
-        xbond.wait_for_after(log, "active slave enp0s9").map(drop).or_else(|_| {
-            xbond.wait_for_after(log, "had written to the map ACTIVE").map(drop)
-        }).unwrap();
+        xbond
+            .wait_for_after(log, "active slave enp0s9")
+            .map(drop)
+            .or_else(|_| xbond.wait_for_after(log, "had written to the map ACTIVE").map(drop))
+            .unwrap();
         wait_for_active(&xbond, SLAVES[1]);
         lab.mend(SLAVES[0], Cut::Carrier).unwrap();
         wait_for_status(&xbond, SLAVES[0], "up");
@@ -193,10 +200,14 @@ mod maps_written_by_hand {
                 poke(&lab, map, key, &wrong);
                 let said = format!("had written to the map {map}; it is as before again");
                 xbond.wait_for_after(log, &said).unwrap();
-                eventually(&format!("{map} {key}, time {time}"), || peek(&lab, map, key), |found| {
-                    // The time of the guard's last failover is the data plane's.
-                    if map == "GUARD" { found[..8] == right[..8] } else { *found == right }
-                });
+                eventually(
+                    &format!("{map} {key}, time {time}"),
+                    || peek(&lab, map, key),
+                    |found| {
+                        // The time of the guard's last failover is the data plane's.
+                        if map == "GUARD" { found[..8] == right[..8] } else { *found == right }
+                    },
+                );
             }
             assert_traffic(&lab, map);
         }
@@ -214,7 +225,15 @@ mod maps_written_by_hand {
         let before = Snapshot::of(&lab.host);
         let file = file("none", &SLAVES);
         let own = own_macs(&lab);
-        for (map, key) in [("ACTIVE", 9), ("ACTIVE", 1), ("ACTIVE", 0), ("SLAVES", 0), ("SLAVES", 1), ("BOND", 0), ("GUARD", 0)] {
+        for (map, key) in [
+            ("ACTIVE", 9),
+            ("ACTIVE", 1),
+            ("ACTIVE", 0),
+            ("SLAVES", 0),
+            ("SLAVES", 1),
+            ("BOND", 0),
+            ("GUARD", 0),
+        ] {
             let what = format!("{map} {key}");
             let first = run(&lab, &file);
             meet(&lab);
@@ -237,7 +256,11 @@ mod maps_written_by_hand {
                 assert_eq!(bond["active_slave"], SLAVES[1], "it is followed");
                 second.wait_for("asked for by hand").unwrap();
             }
-            eventually(&what, || macs(&lab), |macs| macs.iter().all(|mac| *mac == macs[0] && own.contains(mac)));
+            eventually(
+                &what,
+                || macs(&lab),
+                |macs| macs.iter().all(|mac| *mac == macs[0] && own.contains(mac)),
+            );
             second.stop().unwrap();
             before.assert_holds(&lab.host, &what);
         }
@@ -254,7 +277,9 @@ mod nics_that_go {
         let port = lab.port(name).unwrap();
         lab.host.ip(&format!("link delete {name}")).unwrap();
         let netns = lab.switch.netns.name();
-        lab.host.ip(&format!("link add {name} address {mac} type veth peer name {port} netns {netns}")).unwrap();
+        lab.host
+            .ip(&format!("link add {name} address {mac} type veth peer name {port} netns {netns}"))
+            .unwrap();
         lab.switch.plug(&port).unwrap();
         mac
     }
@@ -306,7 +331,11 @@ mod nics_that_go {
                     assert_traffic(&lab, &format!("{what}, {name}"));
                 }
                 let log = xbond.stop().unwrap();
-                let gone = if agent == Agent::Dead { "is gone, or is another one by now" } else { "the interface is gone" };
+                let gone = if agent == Agent::Dead {
+                    "is gone, or is another one by now"
+                } else {
+                    "the interface is gone"
+                };
                 assert!(log.contains(gone), "{what}: {log}");
                 for (name, mac) in [(SLAVES[0], mac), (SLAVES[1], lab.mac(SLAVES[1]).unwrap())] {
                     assert_eq!(lab.host.link(name).unwrap().mac, mac, "{what}, {name}");
@@ -346,7 +375,11 @@ mod nics_that_go {
                     }
                     // A packet finds that it is not here.
                     Agent::Asleep | Agent::Dead => {
-                        eventually("the peer answers", || lab.host.ping(PEER_V4.into(), 1).unwrap().received, |got| *got == 1);
+                        eventually(
+                            "the peer answers",
+                            || lab.host.ping(PEER_V4.into(), 1).unwrap().received,
+                            |got| *got == 1,
+                        );
                     }
                 }
                 away.ip(&format!("link set {} netns {}", SLAVES[0], lab.host.name())).unwrap();
@@ -396,11 +429,15 @@ fn link_events_that_were_lost_are_caught_up_with() {
     lab.host.ip(&format!("link delete {}", SLAVES[1])).unwrap();
     let mac = Mac::new([2, 0, 0, 0, 9, 2]);
     let (port, switch) = (lab.port(SLAVES[1]).unwrap(), lab.switch.netns.name());
-    lab.host.ip(&format!("link add {} address {mac} type veth peer name {port} netns {switch}", SLAVES[1])).unwrap();
+    lab.host
+        .ip(&format!("link add {} address {mac} type veth peer name {port} netns {switch}", SLAVES[1]))
+        .unwrap();
     lab.switch.plug(&port).unwrap();
     let log = xbond.log().len();
     xbond.signal(Signal::SIGCONT).unwrap();
-    xbond.wait_for_after(log, "links changed faster than they could be followed; all of them are read again").unwrap();
+    xbond
+        .wait_for_after(log, "links changed faster than they could be followed; all of them are read again")
+        .unwrap();
     wait_for_active(&xbond, SLAVES[1]);
     assert_eq!(slave(&show(&xbond), SLAVES[0])["mii_status"], "down");
     lab.switch.wait_for_forwarding(&port).unwrap();
@@ -431,7 +468,11 @@ fn of_agents_that_start_at_once_one_wins() {
         let mut winners = Vec::new();
         while let Some(mut agent) = agents.pop() {
             // Each says one or the other.
-            eventually("it is ready or ends", || agent.log(), |log| log.contains("bond0 ready") || log.contains(occupied));
+            eventually(
+                "it is ready or ends",
+                || agent.log(),
+                |log| log.contains("bond0 ready") || log.contains(occupied),
+            );
             if agent.log().contains("bond0 ready") {
                 winners.push(agent);
                 continue;
@@ -548,7 +589,10 @@ fn links_that_flap_end_with_a_bond_that_carries() {
         }
         traffic.wait_for_more(200).unwrap();
         let [to_peer, to_host] = traffic.stop().unwrap();
-        println!("lost {} of {} to the peer, {} of {} to the host", to_peer.lost, to_peer.sent, to_host.lost, to_host.sent);
+        println!(
+            "lost {} of {} to the peer, {} of {} to the host",
+            to_peer.lost, to_peer.sent, to_host.lost, to_host.sent
+        );
         assert_traffic(&lab, "after the flaps");
         if !alive {
             xbond = run(&lab, &file);
@@ -558,7 +602,11 @@ fn links_that_flap_end_with_a_bond_that_carries() {
         }
         let active = active_slave(&xbond).unwrap();
         let mac = lab.mac(&active).unwrap();
-        eventually("bond0 has its active slave's MAC", || lab.host.link(BOND).unwrap().mac, |found| *found == mac);
+        eventually(
+            "bond0 has its active slave's MAC",
+            || lab.host.link(BOND).unwrap().mac,
+            |found| *found == mac,
+        );
         assert_traffic(&lab, "with an agent again");
     }
     let log = xbond.stop().unwrap();
@@ -575,7 +623,13 @@ fn an_agent_in_a_time_namespace_compares_like_with_like() {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let mut command = lab.host.command("unshare");
         command.args(["--time", &format!("--monotonic={offset}"), &format!("--boottime={offset}")]);
-        command.arg(xbond::binary().unwrap()).args(["run", "--bond", BOND, "--address", &format!("{HOST_V4}/24")]);
+        command.arg(xbond::binary().unwrap()).args([
+            "run",
+            "--bond",
+            BOND,
+            "--address",
+            &format!("{HOST_V4}/24"),
+        ]);
         command.args(SLAVES.iter().flat_map(|name| ["--slave", name]));
         let target = format!("arp_ip_target={PEER_V4}");
         command.args(["-o", "arp_interval=100", "-o", &target, "-o", "arp_validate=all"]);
@@ -598,7 +652,11 @@ fn an_agent_in_a_time_namespace_compares_like_with_like() {
         assert!(probes(&bond) > since);
         for name in SLAVES {
             let slave = slave(&bond, name);
-            assert_eq!((&slave["link_failure_count"], &slave["mii_status"]), (&0.into(), &"up".into()), "{offset}: {bond:#}");
+            assert_eq!(
+                (&slave["link_failure_count"], &slave["mii_status"]),
+                (&0.into(), &"up".into()),
+                "{offset}: {bond:#}"
+            );
         }
         // And one that is not heard any more is noticed.
         lab.cut(SLAVES[0], Cut::Silent).unwrap();
@@ -623,7 +681,18 @@ mod rtnl_is_held {
         let wire = (&lab.switch.netns, lab.port(SLAVES[0]).unwrap());
         let cuttable = StpNic::create(&lab.host, (CUTTABLE, nic), SLAVES[0], (wire.0, &wire.1)).unwrap();
         let address = format!("{HOST_V4}/24");
-        let arguments = ["--bond", BOND, "--address", &address, "--guard", guard, "--slave", CUTTABLE, "--slave", SLAVES[1]];
+        let arguments = [
+            "--bond",
+            BOND,
+            "--address",
+            &address,
+            "--guard",
+            guard,
+            "--slave",
+            CUTTABLE,
+            "--slave",
+            SLAVES[1],
+        ];
         let policy_option = format!("fail_over_mac={policy}");
         let options = ["-o", "miimon=100", "-o", &policy_option];
         let xbond = Xbond::run(&lab.host, arguments.iter().chain(&options)).unwrap();
@@ -641,25 +710,39 @@ mod rtnl_is_held {
         let before = xbond.log().len();
 
         let held = RtnlHeld::take(&lab.host).unwrap();
+        let mut waiting = lab.host.command("ip").args(["link", "set", "lo", "up"]).spawn().unwrap();
         let event = Instant::now();
         cuttable.cut().unwrap();
         xbond.wait_for_after(before, &format!("active slave {} instead of {CUTTABLE}", SLAVES[1])).unwrap();
         let expected = if policy == "active" { other } else { nic };
-        let announces = |frame: &xbond_tests::Frame| frame.announces(HOST_V4.into()) == Some(expected) && frame.at > event;
+        let announces = |frame: &xbond_tests::Frame| {
+            frame.announces(HOST_V4.into()) == Some(expected) && frame.at > event
+        };
         let announced = capture.wait_for(PATIENCE, announces).unwrap().at - event;
         // It goes on like this as long as RTNL is held, and answers.
         assert_eq!(active_slave(&xbond).as_deref(), Some(SLAVES[1]), "{what}");
         if let Some(traffic) = &traffic {
             traffic.wait_for_more(200).unwrap();
         }
-        held.for_long(Duration::from_secs(seconds).saturating_sub(event.elapsed())).unwrap();
+        thread::sleep(Duration::from_secs(seconds).saturating_sub(event.elapsed()));
+        assert!(
+            waiting.try_wait().unwrap().is_none(),
+            "it was not held: the test is not what it means to be"
+        );
+        held.release().unwrap();
+        assert!(waiting.wait().unwrap().success());
 
         eventually("bond0's MAC follows", || lab.host.link(BOND).unwrap().mac, |mac| *mac == expected);
         println!("{what}: announced after {announced:?}");
         let mut worst = announced;
         if let Some(traffic) = traffic {
             let [to_peer, to_host] = traffic.stop().unwrap();
-            println!("{what}: lost {} to the peer, {} to the host; {:?}", to_peer.lost, to_host.lost, to_peer.outage());
+            println!(
+                "{what}: lost {} to the peer, {} to the host; {:?}",
+                to_peer.lost,
+                to_host.lost,
+                to_peer.outage()
+            );
             worst = worst.max(to_peer.outage());
             assert!(matches!(to_host.recovery(event), Recovery::After(_)), "{what}");
         }
@@ -675,7 +758,8 @@ mod rtnl_is_held {
     fn the_guard_or_miimon_fail_over_and_announce() {
         skip_if_unable!();
         let _turn = alone();
-        for (guard, policy, rate) in [("auto", "active", 2_000), ("off", "active", 0), ("off", "none", 2_000)] {
+        for (guard, policy, rate) in [("auto", "active", 2_000), ("off", "active", 0), ("off", "none", 2_000)]
+        {
             // A busy machine may be late; what waits for RTNL always is.
             let best = (0..3).map(|_| fail_over(guard, policy, rate)).find(|time| *time <= MIIMON + GRACE);
             assert!(best.is_some(), "guard {guard}, {policy}, {rate}/s");
@@ -734,7 +818,8 @@ mod killed {
         for number in 0..kills {
             let active = active_slave(&agent).unwrap();
             let other = NICS[random.below(3) as usize];
-            let doing = ["fail over", "switch", "del-slave", "add-slave", "reload", "nothing"][random.below(6) as usize];
+            let doing = ["fail over", "switch", "del-slave", "add-slave", "reload", "nothing"]
+                [random.below(6) as usize];
             let mut asked = match doing {
                 "fail over" => {
                     cuts += 1;
@@ -817,5 +902,159 @@ mod killed {
         skip_if_unable!();
         let _turn = beside_others();
         kill_agents("follow", asked_for("XBOND_KILLS", 25).div_ceil(3), &mut Random::new());
+    }
+}
+
+/// Somebody unmounts bpffs. In a mount namespace of the test's own: the machine's is others', too.
+mod bpffs_is_unmounted {
+    use nix::{
+        mount::{MntFlags, MsFlags, mount, umount2},
+        sched::{CloneFlags, unshare},
+    };
+
+    use super::*;
+
+    const BPFFS: &str = "/sys/fs/bpf";
+
+    /// A command in a mount namespace that it makes, with a bpffs of its own.
+    fn apart(mut command: Command) -> Command {
+        let enter = || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+            umount2(BPFFS, MntFlags::MNT_DETACH)?;
+            mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
+            Ok(())
+        };
+        // SAFETY: between fork and exec the closure only makes system calls; it allocates nothing and takes no lock.
+        unsafe { command.pre_exec(enter) };
+        command
+    }
+
+    /// A process that holds such a namespace. Dropping it ends it.
+    struct Apart(std::process::Child);
+
+    impl Apart {
+        fn new(lab: &Lab) -> Self {
+            let mut command = lab.host.command("sleep");
+            command.arg("1000");
+            // When it runs, it is there.
+            Self(apart(command).spawn().unwrap())
+        }
+
+        fn command(&self, lab: &Lab, program: &str) -> Command {
+            let mut command = lab.host.command("nsenter");
+            command.arg(format!("--mount=/proc/{}/ns/mnt", self.0.id())).arg(program);
+            command
+        }
+
+        fn unmount(&self, lab: &Lab) {
+            assert!(self.command(lab, "umount").arg(BPFFS).status().unwrap().success());
+        }
+
+        fn start<'lab>(&self, lab: &'lab Lab, file: &NamedTempFile) -> Xbond<'lab> {
+            let binary = xbond::binary().unwrap();
+            let mut command = self.command(lab, binary.to_str().unwrap());
+            command.arg("run").arg("-c").arg(file.path());
+            let xbond = Xbond::start_as(&lab.host, command).unwrap();
+            xbond.wait_for("bond0 ready").unwrap();
+            xbond
+        }
+    }
+
+    impl Drop for Apart {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// The bond goes on, and ends with the agent, which says so; nothing is left.
+    #[test]
+    fn while_the_agent_runs() {
+        skip_if_unable!();
+        let _turn = beside_others();
+        for on_exit in ["down", "keep"] {
+            let lab = lab(Datapath::Tc, Policy::Learning);
+            snapshot::open_once(&lab.host);
+            let before = Snapshot::of(&lab.host);
+            let file = file("active", &SLAVES[..1]);
+            write_file(&file, "active", &SLAVES[..1], &format!("on_exit = \"{on_exit}\"\n"));
+            let place = Apart::new(&lab);
+            let xbond = place.start(&lab, &file);
+            meet(&lab);
+            let log = xbond.log().len();
+            place.unmount(&lab);
+            xbond.wait_for_after(log, "its pins are gone (bpffs unmounted?)").unwrap();
+            assert_traffic(&lab, "unmounted");
+            // What needs pins is refused, and the interface is as it was.
+            let link = lab.host.link(SLAVES[1]).unwrap();
+            let error = xbond.cli(["add-slave", BOND, SLAVES[1]]).unwrap_err().to_string();
+            println!("{error}");
+            assert!(error.contains("exit status: 2"), "{error}");
+            assert_eq!(lab.host.link(SLAVES[1]).unwrap(), link);
+            assert_traffic(&lab, "after a refusal");
+            let log = xbond.stop().unwrap();
+            assert_eq!(
+                log.contains("it cannot be kept, because its pins are gone"),
+                on_exit == "keep",
+                "{log}"
+            );
+            drop(place);
+            before.assert_holds(&lab.host, on_exit);
+        }
+    }
+
+    /// Nothing holds the programs then. The next agent takes the remains away, and makes the bond anew.
+    #[test]
+    fn while_no_agent_runs() {
+        skip_if_unable!();
+        let _turn = beside_others();
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        snapshot::open_once(&lab.host);
+        let before = Snapshot::of(&lab.host);
+        let file = file("none", &SLAVES);
+        let place = Apart::new(&lab);
+        let first = place.start(&lab, &file);
+        meet(&lab);
+        first.kill().unwrap();
+        assert!(reaches_peer(&lab), "it goes on without an agent");
+        place.unmount(&lab);
+        assert!(!reaches_peer(&lab));
+        let second = place.start(&lab, &file);
+        second.wait_for("its remains go first").unwrap();
+        assert_traffic(&lab, "made anew");
+        second.stop().unwrap();
+        drop(place);
+        before.assert_holds(&lab.host, "bpffs");
+    }
+}
+
+/// Little memory: a sentence before anything is changed, or a bond.
+#[test]
+fn an_agent_with_little_memory_says_so_or_works() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    snapshot::open_once(&lab.host);
+    let before = Snapshot::of(&lab.host);
+    let file = file("active", &SLAVES);
+    for megabytes in [48, 96, 200, 300, 400, 600] {
+        let mut command = lab.host.command("prlimit");
+        command.arg(format!("--as={}", megabytes << 20)).arg(xbond::binary().unwrap());
+        command.arg("run").arg("-c").arg(file.path());
+        let mut agent = Xbond::start_as(&lab.host, command).unwrap();
+        eventually(
+            "it is ready, or says why not",
+            || agent.log(),
+            |log| log.contains("bond0 ready") || log.contains("address space"),
+        );
+        if agent.log().contains("bond0 ready") {
+            assert_traffic(&lab, &format!("{megabytes} MB"));
+            agent.stop().unwrap();
+        } else {
+            assert_eq!(agent.wait().unwrap().code(), Some(2), "{megabytes} MB: {}", agent.log());
+            assert_eq!(agent.log().lines().count(), 1, "{megabytes} MB: {}", agent.log());
+        }
+        before.assert_holds(&lab.host, &format!("{megabytes} MB"));
     }
 }

@@ -237,7 +237,8 @@ pub fn start(
     config: &BondConfig,
     plane: Plane,
 ) -> Result<(mpsc::UnboundedSender<Effect>, History), AgentError> {
-    let Plane { mut data_plane, entry, host, mtu, mac, mac_assigned, options, record, announced, left } = plane;
+    let Plane { mut data_plane, entry, host, mtu, mac, mac_assigned, options, record, announced, left } =
+        plane;
     watch_data_plane(&config.name, &mut data_plane, (machine.engine.clone(), id));
     let maps = data_plane.maps();
     let (sender, receiver) = mpsc::unbounded_channel();

@@ -235,8 +235,7 @@ impl Loop {
                 let at = Time::from_nanos(maps.guard().switched_at());
                 let at = if at.is_zero() { now } else { at.min(now) };
                 let pace = Pace { told: at, handled: now, decided: now };
-                let followed =
-                    Switched { pace, at, generation: word.generation(), by: Writer::DataPlane };
+                let followed = Switched { pace, at, generation: word.generation(), by: Writer::DataPlane };
                 let mut running = Running {
                     engine: match left {
                         Some(left) => Engine::adopt(now, bond, left),

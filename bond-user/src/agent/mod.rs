@@ -71,6 +71,7 @@ use crate::{
     sys::{
         Devices, SysError, caps,
         dataplane::{DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
+        limits,
         netlink::{LinkEvent, LinkEvents},
         netns,
         sysfs::Sysfs,
@@ -265,6 +266,7 @@ struct Bond {
 pub fn run(options: RunOptions) -> Result<(), AgentError> {
     let started = Moment::now();
     caps::check()?;
+    limits::check()?;
     for bond in &options.config.bonds {
         Kernel::check(effects::hook(bond.datapath, bond.port.is_some()))?;
     }

@@ -166,7 +166,9 @@ impl Record {
 
     /// Forgets one that came back.
     pub fn take_away(&mut self, ifindex: u32) -> Result<Option<Found>, AgentError> {
-        let Some(place) = self.away.iter().position(|known| known.ifindex == ifindex) else { return Ok(None) };
+        let Some(place) = self.away.iter().position(|known| known.ifindex == ifindex) else {
+            return Ok(None);
+        };
         let found = self.away.remove(place);
         self.save()?;
         Ok(Some(found))
