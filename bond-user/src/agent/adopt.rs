@@ -261,8 +261,12 @@ async fn take_over(
         warn!(
             "{name}: the interface with index {ifindex} is gone, or is another one by now; it is no slave any more"
         );
-        record.depart(ifindex)?;
-        forget(&mut data_plane, &mut record, slot, ifindex)?;
+        data_plane.detach_slave(slot)?;
+        data_plane.maps().set_slave(slot, SlaveEntry::default());
+        // Of one that was about to be enslaved it knows nothing.
+        if record.slave(ifindex).is_some() {
+            record.depart(ifindex)?;
+        }
     }
     // What was being released, or lost its slot otherwise: the slot is to be used again.
     let in_use: Vec<_> = left.iter().map(|slave| slave.slot).collect();

@@ -278,7 +278,7 @@ impl Effects {
                 }
                 Effect::Keep { reply } => {
                     self.scribe.finish();
-                    self.keep().await;
+                    self.data_plane.keep();
                     let _ = reply.send(());
                     return;
                 }
@@ -289,7 +289,7 @@ impl Effects {
 
     /// Somebody has unmounted bpffs, or removed files in it: only this agent holds the programs at their hooks now.
     fn look_at_pins(&mut self) {
-        let pinned = self.data_plane.is_pinned();
+        let pinned = self.data_plane.check_pins().is_ok();
         if pinned == self.pinned {
             return;
         }
@@ -301,18 +301,6 @@ impl Effects {
                 "its pins are gone (bpffs unmounted?): the bond goes on, but ends with this agent, and takes no further \
                  slaves; to have it made anew: xbond down, then xbond reload or xbond add",
             );
-        }
-    }
-
-    async fn keep(mut self) {
-        self.look_at_pins();
-        if self.pinned {
-            return self.data_plane.keep();
-        }
-        let bond = self.bond.clone();
-        warn!("{bond}: it cannot be kept, because its pins are gone, and is taken down");
-        if let Err(error) = self.tear_down().await {
-            warn!("{bond}: not everything could be put back: {error}; try `xbond down {bond} --force`");
         }
     }
 
@@ -440,6 +428,7 @@ impl Effects {
         found: Found,
         mac: Option<Mac>,
     ) -> Result<Link, AgentError> {
+        self.data_plane.check_pins()?;
         if self.wanted.prearm {
             let mac = self.data_plane.maps().slave(slot).wire_mac();
             self.further_macs.retain(|known| Some(*known) != self.prearmed);

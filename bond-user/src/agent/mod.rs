@@ -70,7 +70,7 @@ use crate::{
     },
     sys::{
         Devices, SysError, caps,
-        dataplane::{DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
+        dataplane::{self, DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
         limits,
         netlink::{LinkEvent, LinkEvents},
         netns,
@@ -594,7 +594,11 @@ impl Agent {
                 Ending::AsConfigured => bond.config.on_exit == OnExit::Keep,
                 Ending::Undo => bond.past == Past::Adopted,
             };
-            if keep {
+            let pins = dataplane::check_pins(&self.machine.places.pins_of(&name));
+            if keep && let Err(error) = &pins {
+                warn!("{name}: it cannot be kept, and is taken down: {error}");
+            }
+            if keep && pins.is_ok() {
                 let (reply, kept) = oneshot::channel();
                 let _ = bond.effects.send(Effect::Keep { reply });
                 let _ = kept.await;
