@@ -17,8 +17,8 @@ use std::{
 };
 
 use common::{
-    BOND, SLAVES, active_slave, alone, beside_others, bond, bond_with, builder, eventually, lab, meet, show,
-    slave, traffic, wait_for_active, wait_for_status,
+    BOND, SLAVES, active_slave, alone, beside_others, bond, builder, eventually, lab, meet, show, slave,
+    traffic, wait_for_active, wait_for_status,
 };
 use nix::sys::signal::Signal;
 use snapshot::Snapshot;
@@ -29,7 +29,7 @@ use xbond_tests::{
     rtnl::RtnlHeld,
     skip_if_unable,
     stp_nic::StpNic,
-    xbond::{self, cli},
+    xbond,
 };
 
 const MIIMON: Duration = Duration::from_millis(100);
@@ -417,10 +417,10 @@ fn link_events_that_were_lost_are_caught_up_with() {
     let before = Snapshot::of(&lab.host);
     let xbond = run(&lab, &file);
     meet(&lab);
-    lab.host.ip("link add noise type veth peer name noise-far").unwrap();
+    lab.host.ip("link add noise up type veth peer name noise-far").unwrap();
     let batch = NamedTempFile::new().unwrap();
     let line = |number| format!("link set noise alias number-{number}\n");
-    fs::write(batch.path(), (0..1500).map(line).collect::<String>()).unwrap();
+    fs::write(batch.path(), (0..2500).map(line).collect::<String>()).unwrap();
 
     xbond.pause().unwrap();
     lab.host.ip(&format!("-batch {}", batch.path().display())).unwrap();
@@ -471,9 +471,9 @@ fn of_agents_that_start_at_once_one_wins() {
             eventually(
                 "it is ready or ends",
                 || agent.log(),
-                |log| log.contains("ready") || log.contains(occupied),
+                |log| log.contains("bond0 ready") || log.contains(occupied),
             );
-            if agent.log().contains("ready") {
+            if agent.log().contains("bond0 ready") {
                 winners.push(agent);
                 continue;
             }
@@ -515,4 +515,542 @@ fn agents_of_many_namespaces_start_and_end_at_once() {
             });
         }
     });
+}
+
+/// An agent that was stopped, while the bond went to the other slave and back, finds everything as it should be.
+#[test]
+fn a_sleeping_agent_undoes_nothing_of_what_the_guard_did_meanwhile() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for policy in ["none", "active", "follow"] {
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        let xbond = bond(&lab, Datapath::Tc, &[&format!("fail_over_mac={policy}")]);
+        let before = macs(&lab);
+        xbond.pause().unwrap();
+        for name in SLAVES {
+            lab.cut(name, Cut::Carrier).unwrap();
+            eventually("the guard fails over", || reaches_peer(&lab), |reached| *reached);
+            lab.mend(name, Cut::Carrier).unwrap();
+            lab.switch.wait_for_forwarding(&lab.port(name).unwrap()).unwrap();
+        }
+        let generation = |word: Vec<u8>| u32::from_ne_bytes(word[4..].try_into().unwrap());
+        let active = |word: &[u8]| (word[0] & 1 == 1).then_some(word[1] >> 4);
+        let (there, since) = (active(&peek(&lab, "ACTIVE", 0)), generation(peek(&lab, "ACTIVE", 0)));
+        assert_eq!(there, Some(0), "{policy}: there and back");
+        xbond.signal(Signal::SIGCONT).unwrap();
+        for name in SLAVES {
+            wait_for_status(&xbond, name, "up");
+        }
+        assert_eq!(active_slave(&xbond).as_deref(), Some(SLAVES[0]), "{policy}");
+        let word = peek(&lab, "ACTIVE", 0);
+        assert_eq!(active(&word), Some(0), "{policy}");
+        // The usable slots may be told anew, the active one is not moved.
+        assert!(generation(word) - since <= 2, "{policy}");
+        eventually(policy, || macs(&lab), |now| *now == before);
+        assert_traffic(&lab, policy);
+        xbond.stop().unwrap();
+    }
+}
+
+fn reaches_peer(lab: &Lab) -> bool {
+    lab.host.ping(PEER_V4.into(), 1).unwrap().received == 1
+}
+
+/// Links that flap a thousand times a second, with an agent and without.
+#[test]
+fn links_that_flap_end_with_a_bond_that_carries() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let flaps = asked_for("XBOND_FLAPS", 1000);
+    let lab = builder(Datapath::Tc).wire(Wire::Tap).build().unwrap();
+    snapshot::open_once(&lab.host);
+    let before = Snapshot::of(&lab.host);
+    let file = file("active", &SLAVES);
+    let mut xbond = run(&lab, &file);
+    for alive in [true, false] {
+        meet(&lab);
+        let traffic = traffic(&lab, 2_000);
+        traffic.wait_for_more(200).unwrap();
+        if !alive {
+            xbond.signal(Signal::SIGKILL).unwrap();
+            xbond.wait().unwrap();
+        }
+        let start = Instant::now();
+        for number in 0..flaps {
+            let name = SLAVES[(number / 2 % 2) as usize];
+            if number % 2 == 0 { lab.cut(name, Cut::Carrier) } else { lab.mend(name, Cut::Carrier) }.unwrap();
+            let due = start + Duration::from_millis(number);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        println!("agent alive: {alive}: {flaps} flaps in {:?}", start.elapsed());
+        for name in SLAVES {
+            lab.mend(name, Cut::Carrier).unwrap();
+            lab.switch.wait_for_forwarding(&lab.port(name).unwrap()).unwrap();
+        }
+        traffic.wait_for_more(200).unwrap();
+        let [to_peer, to_host] = traffic.stop().unwrap();
+        println!(
+            "lost {} of {} to the peer, {} of {} to the host",
+            to_peer.lost, to_peer.sent, to_host.lost, to_host.sent
+        );
+        assert_traffic(&lab, "after the flaps");
+        if !alive {
+            xbond = run(&lab, &file);
+        }
+        for name in SLAVES {
+            wait_for_status(&xbond, name, "up");
+        }
+        let active = active_slave(&xbond).unwrap();
+        let mac = lab.mac(&active).unwrap();
+        eventually(
+            "bond0 has its active slave's MAC",
+            || lab.host.link(BOND).unwrap().mac,
+            |found| *found == mac,
+        );
+        assert_traffic(&lab, "with an agent again");
+    }
+    let log = xbond.stop().unwrap();
+    assert!(log.contains("adopted"), "{log}");
+    before.assert_holds(&lab.host, "flaps");
+}
+
+/// Who offsets the clocks of a container must not confuse the ARP monitor, whose times the kernel takes.
+#[test]
+fn an_agent_in_a_time_namespace_compares_like_with_like() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for offset in [86_400_i64, -60] {
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        let mut command = lab.host.command("unshare");
+        command.args(["--time", &format!("--monotonic={offset}"), &format!("--boottime={offset}")]);
+        command.arg(xbond::binary().unwrap()).args([
+            "run",
+            "--bond",
+            BOND,
+            "--address",
+            &format!("{HOST_V4}/24"),
+        ]);
+        command.args(SLAVES.iter().flat_map(|name| ["--slave", name]));
+        let target = format!("arp_ip_target={PEER_V4}");
+        command.args(["-o", "arp_interval=100", "-o", &target, "-o", "arp_validate=all"]);
+        let xbond = Xbond::start_as(&lab.host, command).unwrap();
+        xbond.wait_for("bond0 ready").unwrap();
+        let offsets = fs::read_to_string(format!("/proc/{}/timens_offsets", xbond.pid())).unwrap();
+        assert!(offsets.contains(&offset.to_string()), "the test is not what it means to be: {offsets}");
+        for name in SLAVES {
+            wait_for_status(&xbond, name, "up");
+        }
+        // Both are heard all the time: a second and more of probes.
+        let probes = |bond: &serde_json::Value| {
+            let of = |name| slave(bond, name)["counters"]["rx_packets"].as_u64().unwrap();
+            of(SLAVES[0]) + of(SLAVES[1])
+        };
+        let since = probes(&show(&xbond));
+        let traffic = traffic(&lab, 1_000);
+        traffic.wait_for_more(1_500).unwrap();
+        let bond = show(&xbond);
+        assert!(probes(&bond) > since);
+        for name in SLAVES {
+            let slave = slave(&bond, name);
+            assert_eq!(
+                (&slave["link_failure_count"], &slave["mii_status"]),
+                (&0.into(), &"up".into()),
+                "{offset}: {bond:#}"
+            );
+        }
+        // And one that is not heard any more is noticed.
+        lab.cut(SLAVES[0], Cut::Silent).unwrap();
+        wait_for_active(&xbond, SLAVES[1]);
+        traffic.wait_for_more(200).unwrap();
+        xbond.stop().unwrap();
+    }
+}
+
+/// Somebody holds RTNL, for seconds: the bond fails over all the same, and says so to its neighbours.
+mod rtnl_is_held {
+    use super::*;
+
+    const CUTTABLE: &str = "cut0";
+
+    /// The time from the cut to the announcement, or that without traffic if it was longer.
+    fn fail_over(guard: &str, policy: &str, rate: u32) -> Duration {
+        let what = format!("guard {guard}, {policy}, {rate}/s");
+        let seconds = asked_for("XBOND_RTNL_SECONDS", 1);
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        let (nic, other) = (lab.mac(SLAVES[0]).unwrap(), lab.mac(SLAVES[1]).unwrap());
+        let wire = (&lab.switch.netns, lab.port(SLAVES[0]).unwrap());
+        let cuttable = StpNic::create(&lab.host, (CUTTABLE, nic), SLAVES[0], (wire.0, &wire.1)).unwrap();
+        let address = format!("{HOST_V4}/24");
+        let arguments = [
+            "--bond",
+            BOND,
+            "--address",
+            &address,
+            "--guard",
+            guard,
+            "--slave",
+            CUTTABLE,
+            "--slave",
+            SLAVES[1],
+        ];
+        let policy_option = format!("fail_over_mac={policy}");
+        let options = ["-o", "miimon=100", "-o", &policy_option];
+        let xbond = Xbond::run(&lab.host, arguments.iter().chain(&options)).unwrap();
+        assert_eq!(active_slave(&xbond).as_deref(), Some(CUTTABLE));
+        cuttable.arm(&lab.host).unwrap();
+        for name in [CUTTABLE, SLAVES[1]] {
+            wait_for_status(&xbond, name, "up");
+        }
+        meet(&lab);
+        let traffic = (rate > 0).then(|| traffic(&lab, rate));
+        if let Some(traffic) = &traffic {
+            traffic.wait_for_more(200).unwrap();
+        }
+        let capture = Capture::start(&lab.switch.netns).unwrap();
+        let before = xbond.log().len();
+
+        let held = RtnlHeld::take(&lab.host).unwrap();
+        let mut waiting = lab.host.command("ip").args(["link", "set", "lo", "up"]).spawn().unwrap();
+        let event = Instant::now();
+        cuttable.cut().unwrap();
+        xbond.wait_for_after(before, &format!("active slave {} instead of {CUTTABLE}", SLAVES[1])).unwrap();
+        let expected = if policy == "active" { other } else { nic };
+        let announces = |frame: &xbond_tests::Frame| {
+            frame.announces(HOST_V4.into()) == Some(expected) && frame.at > event
+        };
+        let announced = capture.wait_for(PATIENCE, announces).unwrap().at - event;
+        // It goes on like this as long as RTNL is held, and answers.
+        assert_eq!(active_slave(&xbond).as_deref(), Some(SLAVES[1]), "{what}");
+        if let Some(traffic) = &traffic {
+            traffic.wait_for_more(200).unwrap();
+        }
+        thread::sleep(Duration::from_secs(seconds).saturating_sub(event.elapsed()));
+        assert!(
+            waiting.try_wait().unwrap().is_none(),
+            "it was not held: the test is not what it means to be"
+        );
+        held.release().unwrap();
+        assert!(waiting.wait().unwrap().success());
+
+        eventually("bond0's MAC follows", || lab.host.link(BOND).unwrap().mac, |mac| *mac == expected);
+        println!("{what}: announced after {announced:?}");
+        let mut worst = announced;
+        if let Some(traffic) = traffic {
+            let [to_peer, to_host] = traffic.stop().unwrap();
+            println!(
+                "{what}: lost {} to the peer, {} to the host; {:?}",
+                to_peer.lost,
+                to_host.lost,
+                to_peer.outage()
+            );
+            worst = worst.max(to_peer.outage());
+            assert!(matches!(to_host.recovery(event), Recovery::After(_)), "{what}");
+        }
+        assert_traffic(&lab, &what);
+        xbond.stop().unwrap();
+        worst
+    }
+
+    const GRACE: Duration = Duration::from_millis(10);
+
+    /// The lock is the machine's: whoever needs it waits, so this test is alone.
+    #[test]
+    fn the_guard_or_miimon_fail_over_and_announce() {
+        skip_if_unable!();
+        let _turn = alone();
+        for (guard, policy, rate) in [("auto", "active", 2_000), ("off", "active", 0), ("off", "none", 2_000)]
+        {
+            // A busy machine may be late; what waits for RTNL always is.
+            let best = (0..3).map(|_| fail_over(guard, policy, rate)).find(|time| *time <= MIIMON + GRACE);
+            assert!(best.is_some(), "guard {guard}, {policy}, {rate}/s");
+        }
+    }
+}
+
+/// kill -9 at random moments, of agents that fail over, enslave, release, reload and adopt.
+mod killed {
+    use super::*;
+
+    const NICS: [&str; 3] = ["nic0", "nic1", "nic2"];
+
+    /// A request that the agent may not survive.
+    fn ask(lab: &Lab, arguments: &[&str]) -> std::process::Child {
+        let mut command = lab.host.command(xbond::binary().unwrap());
+        command.args(arguments).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        command.spawn().unwrap()
+    }
+
+    fn dropped(lab: &Lab) -> u64 {
+        let of = |name: &&str| {
+            let text = lab.host.ip(&format!("-json -statistics link show dev {name}")).unwrap();
+            let link: serde_json::Value = serde_json::from_str(&text).unwrap();
+            link[0]["stats64"]["tx"]["dropped"].as_u64().unwrap()
+        };
+        NICS.iter().map(of).sum()
+    }
+
+    /// As the policy wants them.
+    fn assert_macs(lab: &Lab, policy: &str, active: &str, what: &str) {
+        let own = |name: &str| lab.mac(name).unwrap();
+        let look = || {
+            let worn = NICS.map(|name| lab.host.link(name).unwrap().mac);
+            (lab.host.link(BOND).unwrap().mac, worn)
+        };
+        let place = NICS.iter().position(|name| *name == active).unwrap();
+        eventually(&format!("{what}: the MACs of {policy}"), look, |(bond, worn)| match policy {
+            "none" => worn.iter().all(|mac| mac == bond),
+            "active" => worn[place] == *bond && *worn == NICS.map(own),
+            _ => worn[place] == *bond && worn[0] != worn[1] && worn[1] != worn[2] && worn[0] != worn[2],
+        });
+    }
+
+    fn kill_agents(policy: &str, kills: u64, random: &mut Random) {
+        let nics = NICS.iter().zip(1..).map(|(name, last)| Nic::new(name, [2, 0, 0, 0, 1, last]));
+        let lab = builder(Datapath::Tc).wire(Wire::Tap).nics(nics).build().unwrap();
+        snapshot::open_once(&lab.host);
+        let before = Snapshot::of(&lab.host);
+        let file = file(policy, &NICS);
+        let mut agent = run(&lab, &file);
+        meet(&lab);
+        let traffic = traffic(&lab, 1_000);
+        traffic.wait_for_more(100).unwrap();
+        let mut cuts = 0;
+        for number in 0..kills {
+            let active = active_slave(&agent).unwrap();
+            let other = NICS[random.below(3) as usize];
+            let doing = ["fail over", "switch", "del-slave", "add-slave", "reload", "nothing"]
+                [random.below(6) as usize];
+            let mut asked = match doing {
+                "fail over" => {
+                    cuts += 1;
+                    lab.cut(&active, Cut::Carrier).unwrap();
+                    None
+                }
+                "switch" => Some(ask(&lab, &["set", BOND, &format!("active_slave={other}")])),
+                "del-slave" => Some(ask(&lab, &["del-slave", BOND, other])),
+                "add-slave" => {
+                    // What an adopted bond has to be told twice.
+                    let _ = agent.cli(["del-slave", BOND, other]);
+                    Some(ask(&lab, &["add-slave", BOND, other]))
+                }
+                "reload" => {
+                    let kept: Vec<_> = NICS.into_iter().filter(|name| *name != other).collect();
+                    write_file(&file, policy, &kept, "mtu = 1400\nguard = \"auto\"\n");
+                    Some(ask(&lab, &["reload"]))
+                }
+                _ => None,
+            };
+            let moment = Duration::from_micros(random.below(60_000));
+            thread::sleep(moment);
+            let mut log = agent.log();
+            agent.signal(Signal::SIGKILL).unwrap();
+            agent.wait().unwrap();
+            if let Some(asked) = &mut asked {
+                asked.wait().unwrap();
+            }
+            write_file(&file, policy, &NICS, "mtu = 1500\n");
+            // One of three does not live to the end of its adoption either.
+            if random.below(3) == 0 {
+                let start = Xbond::start(&lab.host, ["-c", file.path().to_str().unwrap()]).unwrap();
+                thread::sleep(Duration::from_millis(random.below(400)));
+                log += &start.log();
+                start.kill().unwrap();
+            }
+            let what = format!("{policy}, kill {number}, {doing} {other}, after {moment:?}");
+            agent = Xbond::run(&lab.host, ["-c", file.path().to_str().unwrap()])
+                .unwrap_or_else(|error| panic!("{what}: {error:#}; the log of the one before:\n{log}"));
+            lab.mend(&active, Cut::Carrier).unwrap();
+            let all_up = |bond: &serde_json::Value| {
+                let slaves = bond["slaves"].as_array().unwrap();
+                let up = slaves.iter().filter(|slave| slave["mii_status"] == "up");
+                slaves.len() == NICS.len() && up.count() == NICS.len()
+            };
+            eventually(&what, || show(&agent), all_up);
+            traffic.wait_for_more(100).unwrap();
+            assert_macs(&lab, policy, &active_slave(&agent).unwrap(), &what);
+            assert!(agent.log().contains("bond0: adopted"), "{what}: {}", agent.log());
+        }
+        let dropped = dropped(&lab);
+        let [to_peer, to_host] = traffic.stop().unwrap();
+        println!(
+            "{policy}: {kills} kills, {cuts} cuts: of {} lost {} to the peer, {dropped} dropped by devices; of {} lost {} to the host",
+            to_peer.sent, to_peer.lost, to_host.sent, to_host.lost
+        );
+        assert!(to_peer.lost <= dropped + 2 * cuts, "{policy}: {to_peer:?}");
+        assert_eq!(to_peer.duplicated, 0, "{policy}");
+        agent.cli(["down", BOND]).unwrap();
+        agent.stop().unwrap();
+        before.assert_holds(&lab.host, policy);
+    }
+
+    #[test]
+    fn none() {
+        skip_if_unable!();
+        let _turn = beside_others();
+        kill_agents("none", asked_for("XBOND_KILLS", 25) / 3, &mut Random::new());
+    }
+
+    #[test]
+    fn active() {
+        skip_if_unable!();
+        let _turn = beside_others();
+        kill_agents("active", asked_for("XBOND_KILLS", 25) / 3, &mut Random::new());
+    }
+
+    #[test]
+    fn follow() {
+        skip_if_unable!();
+        let _turn = beside_others();
+        kill_agents("follow", asked_for("XBOND_KILLS", 25).div_ceil(3), &mut Random::new());
+    }
+}
+
+/// Somebody unmounts bpffs. In a mount namespace of the test's own: the machine's is others', too.
+mod bpffs_is_unmounted {
+    use nix::{
+        mount::{MntFlags, MsFlags, mount, umount2},
+        sched::{CloneFlags, unshare},
+    };
+
+    use super::*;
+
+    const BPFFS: &str = "/sys/fs/bpf";
+
+    /// A command in a mount namespace that it makes, with a bpffs of its own.
+    fn apart(mut command: Command) -> Command {
+        let enter = || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+            umount2(BPFFS, MntFlags::MNT_DETACH)?;
+            mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
+            Ok(())
+        };
+        // SAFETY: between fork and exec the closure only makes system calls; it allocates nothing and takes no lock.
+        unsafe { command.pre_exec(enter) };
+        command
+    }
+
+    /// A process that holds such a namespace. Dropping it ends it.
+    struct Apart(std::process::Child);
+
+    impl Apart {
+        fn new(lab: &Lab) -> Self {
+            let mut command = lab.host.command("sleep");
+            command.arg("1000");
+            // When it runs, it is there.
+            Self(apart(command).spawn().unwrap())
+        }
+
+        fn command(&self, lab: &Lab, program: &str) -> Command {
+            let mut command = lab.host.command("nsenter");
+            command.arg(format!("--mount=/proc/{}/ns/mnt", self.0.id())).arg(program);
+            command
+        }
+
+        fn unmount(&self, lab: &Lab) {
+            assert!(self.command(lab, "umount").arg(BPFFS).status().unwrap().success());
+        }
+
+        fn start<'lab>(&self, lab: &'lab Lab, file: &NamedTempFile) -> Xbond<'lab> {
+            let binary = xbond::binary().unwrap();
+            let mut command = self.command(lab, binary.to_str().unwrap());
+            command.arg("run").arg("-c").arg(file.path());
+            let xbond = Xbond::start_as(&lab.host, command).unwrap();
+            xbond.wait_for("bond0 ready").unwrap();
+            xbond
+        }
+    }
+
+    impl Drop for Apart {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// The bond goes on, and ends with the agent, which says so; nothing is left.
+    #[test]
+    fn while_the_agent_runs() {
+        skip_if_unable!();
+        let _turn = beside_others();
+        for on_exit in ["down", "keep"] {
+            let lab = lab(Datapath::Tc, Policy::Learning);
+            snapshot::open_once(&lab.host);
+            let before = Snapshot::of(&lab.host);
+            let file = file("active", &SLAVES[..1]);
+            write_file(&file, "active", &SLAVES[..1], &format!("on_exit = \"{on_exit}\"\n"));
+            let place = Apart::new(&lab);
+            let xbond = place.start(&lab, &file);
+            meet(&lab);
+            let log = xbond.log().len();
+            place.unmount(&lab);
+            xbond.wait_for_after(log, "its pins are gone (bpffs unmounted?)").unwrap();
+            assert_traffic(&lab, "unmounted");
+            // What needs pins is refused, and the interface is as it was.
+            let link = lab.host.link(SLAVES[1]).unwrap();
+            let error = xbond.cli(["add-slave", BOND, SLAVES[1]]).unwrap_err().to_string();
+            println!("{error}");
+            assert!(error.contains("exit status: 2") && error.contains("pins are gone"), "{error}");
+            assert_eq!(lab.host.link(SLAVES[1]).unwrap(), link);
+            assert_traffic(&lab, "after a refusal");
+            let log = xbond.stop().unwrap();
+            assert_eq!(log.contains("it cannot be kept, and is taken down"), on_exit == "keep", "{log}");
+            drop(place);
+            before.assert_holds(&lab.host, on_exit);
+        }
+    }
+
+    /// Nothing holds the programs then. The next agent takes the remains away, and makes the bond anew.
+    #[test]
+    fn while_no_agent_runs() {
+        skip_if_unable!();
+        let _turn = beside_others();
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        snapshot::open_once(&lab.host);
+        let before = Snapshot::of(&lab.host);
+        let file = file("none", &SLAVES);
+        let place = Apart::new(&lab);
+        let first = place.start(&lab, &file);
+        meet(&lab);
+        first.kill().unwrap();
+        assert!(reaches_peer(&lab), "it goes on without an agent");
+        place.unmount(&lab);
+        eventually("it ends with its pins", || reaches_peer(&lab), |reached| !*reached);
+        let second = place.start(&lab, &file);
+        second.wait_for("its remains go first").unwrap();
+        assert_traffic(&lab, "made anew");
+        second.stop().unwrap();
+        drop(place);
+        before.assert_holds(&lab.host, "bpffs");
+    }
+}
+
+/// Little memory: a sentence before anything is changed, or a bond.
+#[test]
+fn an_agent_with_little_memory_says_so_or_works() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    snapshot::open_once(&lab.host);
+    let before = Snapshot::of(&lab.host);
+    let file = file("active", &SLAVES);
+    for megabytes in [160, 240, 300, 400, 600] {
+        let mut command = lab.host.command("prlimit");
+        command.arg(format!("--as={}", megabytes << 20)).arg(xbond::binary().unwrap());
+        command.arg("run").arg("-c").arg(file.path());
+        let mut agent = Xbond::start_as(&lab.host, command).unwrap();
+        eventually(
+            "it is ready, or says why not",
+            || agent.log(),
+            |log| log.contains("bond0 ready") || log.contains("address space"),
+        );
+        if agent.log().contains("bond0 ready") {
+            assert_traffic(&lab, &format!("{megabytes} MB"));
+            agent.stop().unwrap();
+        } else {
+            assert_eq!(agent.wait().unwrap().code(), Some(2), "{megabytes} MB: {}", agent.log());
+            assert_eq!(agent.log().lines().count(), 1, "{megabytes} MB: {}", agent.log());
+        }
+        before.assert_holds(&lab.host, &format!("{megabytes} MB"));
+    }
 }

@@ -32,7 +32,7 @@ use crate::{
         announcer,
         dataplane::{DataPlane, Maps, Unfit},
         found::Found,
-        netlink::{LinkInfo, LinkSetting},
+        netlink::{In6AddrGenMode, LinkInfo, LinkSetting},
     },
 };
 
@@ -248,7 +248,7 @@ async fn take_over(
     data_plane.replace_port(&port.name, port.ifindex)?;
     let (mut left, mut founds) = (Vec::new(), Vec::new());
     for (slot, found, link) in slaves {
-        if !data_plane.replace_slave(slot, &link.name, link.ifindex)? {
+        if !is_set_up(&found, &link) || !data_plane.replace_slave(slot, &link.name, link.ifindex)? {
             info!("{name}: {}: was not set up to the end, or was away since; it is put back", link.name);
             forget(&mut data_plane, &mut record, slot, link.ifindex)?;
             devices.restore(&found).await?;
@@ -261,7 +261,12 @@ async fn take_over(
         warn!(
             "{name}: the interface with index {ifindex} is gone, or is another one by now; it is no slave any more"
         );
-        forget(&mut data_plane, &mut record, slot, ifindex)?;
+        data_plane.detach_slave(slot)?;
+        data_plane.maps().set_slave(slot, SlaveEntry::default());
+        // Of one that was about to be enslaved it knows nothing.
+        if record.slave(ifindex).is_some() {
+            record.depart(ifindex)?;
+        }
     }
     // What was being released, or lost its slot otherwise: the slot is to be used again.
     let in_use: Vec<_> = left.iter().map(|slave| slave.slot).collect();
@@ -294,6 +299,7 @@ async fn take_over(
         slaves: left,
     };
     let joined: Vec<_> = left.slaves.iter().map(|slave| (slave.name.clone(), slave.ifindex)).collect();
+    let away: Vec<_> = record.away().iter().map(|found| found.ifindex).collect();
     let plane = Plane {
         data_plane,
         entry,
@@ -316,6 +322,11 @@ async fn take_over(
     if let Some(bond) = &bond {
         bring_up::configure(devices, bond.ifindex, config).await?;
     }
+    for ifindex in away {
+        let _ = effects.send(Effect::Appeared { ifindex });
+    }
+    // What is back is put back before it joins.
+    bring_up::settle(machine, id, &effects).await?;
     let mut wanted = Vec::new();
     for slave in &config.slaves {
         let known = joined.iter().find(|(name, _)| *name == slave.name).map(|(_, ifindex)| *ifindex);
@@ -340,6 +351,11 @@ async fn take_over(
 fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<_> = names.collect();
     if names.is_empty() { "no slaves".to_owned() } else { names.join(", ") }
+}
+
+/// In another network namespace a device loses what it is with IPv6, and is closed: its set-up is not whole any more.
+fn is_set_up(found: &Found, link: &LinkInfo) -> bool {
+    found.addr_gen_mode.is_none() || LinkSetting::AddrGenMode(In6AddrGenMode::None).holds(link)
 }
 
 fn forget(

@@ -12,8 +12,9 @@ use nix::{errno::Errno, net::if_::if_indextoname};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
+    time::MissedTickBehavior,
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
     AgentError, LinkEventSource,
@@ -35,7 +36,7 @@ use crate::{
         Devices, SysError,
         announcer::{self, Announced},
         dataplane::{DataPlane, FormerMacs, Hook},
-        enslave::EnslavePlan,
+        enslave::{EnslavePlan, PutBack},
         found::Found,
         membership,
         netlink::{BlockingNetlink, LinkInfo, LinkSetting},
@@ -44,6 +45,9 @@ use crate::{
 
 /// How long a frame may be under way to bond0, through the queues of a busy machine.
 const UNDER_WAY: Duration = Duration::from_millis(200);
+
+/// How often the pins are looked at.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// Something for a bond's task to do.
 pub enum Effect {
@@ -65,6 +69,10 @@ pub enum Effect {
     /// A slave's device vanished: what is left of it is taken away.
     Forget {
         slot: Slot,
+    },
+    /// There is an interface of this index, which is no slave.
+    Appeared {
+        ifindex: u32,
     },
     /// A link came up: tell its speed.
     ReadSpeed {
@@ -166,6 +174,8 @@ pub struct Effects {
     /// What is announced, as it was when something of it changed last.
     announced: Announced,
     herald: mpsc::UnboundedSender<herald::Input>,
+    /// They were there when they were looked at last.
+    pinned: bool,
     /// With prearm, once there is a slave: the bond's MAC.
     prearmed: Option<Mac>,
     /// Ends the time in which bond0 takes frames with its former MAC.
@@ -240,6 +250,7 @@ impl Effects {
             further_macs,
             announced,
             herald,
+            pinned: true,
             prearmed,
             settling: None,
         }
@@ -247,7 +258,18 @@ impl Effects {
 
     /// Runs until it is told to end.
     pub async fn run(mut self, mut effects: mpsc::UnboundedReceiver<Effect>) {
-        while let Some(effect) = effects.recv().await {
+        let mut look = tokio::time::interval(BETWEEN_LOOKS);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let effect = tokio::select! {
+                biased;
+                effect = effects.recv() => effect,
+                _ = look.tick() => {
+                    self.look_at_pins();
+                    continue;
+                }
+            };
+            let Some(effect) = effect else { return };
             match effect {
                 Effect::TearDown { reply } => {
                     self.scribe.finish();
@@ -265,6 +287,23 @@ impl Effects {
         }
     }
 
+    /// Somebody has unmounted bpffs, or removed files in it: only this agent holds the programs at their hooks now.
+    fn look_at_pins(&mut self) {
+        let pinned = self.data_plane.check_pins().is_ok();
+        if pinned == self.pinned {
+            return;
+        }
+        self.pinned = pinned;
+        if pinned {
+            info!("{}: its pins are back", self.bond);
+        } else {
+            self.scribe.warn(
+                "its pins are gone (bpffs unmounted?): the bond goes on, but ends with this agent, and takes no further \
+                 slaves; to have it made anew: xbond down, then xbond reload or xbond add",
+            );
+        }
+    }
+
     async fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Command(command) => self.command(command).await,
@@ -274,6 +313,11 @@ impl Effects {
             Effect::Failed(error) => self.warn_of(Err(error)),
             Effect::FailedOver => self.scribe.first_part_done(),
             Effect::Forget { slot } => self.forget(slot),
+            Effect::Appeared { ifindex } => {
+                if let Err(error) = self.appeared(ifindex).await {
+                    self.scribe.warn(&error.to_string());
+                }
+            }
             Effect::ReadSpeed { slot } => self.read_speed(slot),
             Effect::ReadLinks => self.read_links().await,
             Effect::AddressesChanged(ifindex) => {
@@ -384,6 +428,7 @@ impl Effects {
         found: Found,
         mac: Option<Mac>,
     ) -> Result<Link, AgentError> {
+        self.data_plane.check_pins()?;
         if self.wanted.prearm {
             let mac = self.data_plane.maps().slave(slot).wire_mac();
             self.further_macs.retain(|known| Some(*known) != self.prearmed);
@@ -465,9 +510,22 @@ impl Effects {
         if let Err(error) = waiting(|| self.data_plane.detach_slave(slot)) {
             warn!("{}: {error}", self.bond);
         }
-        if let Err(error) = self.record.remove(slave.ifindex) {
+        if let Err(error) = self.record.depart(slave.ifindex) {
             warn!("{}: {error}", self.bond);
         }
+    }
+
+    /// What was a slave comes back from another network namespace as it was in the bond, which it left without being
+    /// released: it is put back as it was found then, and may join anew.
+    async fn appeared(&mut self, ifindex: u32) -> Result<(), AgentError> {
+        if !self.record.away().iter().any(|found| found.ifindex == ifindex) {
+            return Ok(());
+        }
+        let Some(found) = self.record.take_away(ifindex)? else { return Ok(()) };
+        if self.devices.restore(&found).await? == PutBack::Done {
+            info!("{}: {}: is back, and as it was found", self.bond, found.name);
+        }
+        Ok(())
     }
 
     fn read_speed(&self, slot: Slot) {

@@ -264,12 +264,18 @@ impl Loop {
                 let slaves = left.iter().flat_map(|left| &left.slaves);
                 let links = slaves.clone().map(|slave| (slave.slot, slave.link)).collect();
                 let entries = slaves.map(|slave| (slave.slot, maps.slave(slave.slot))).collect();
+                // What the data plane did before this agent was here.
+                let (now, word) = (now(), maps.active());
+                let at = Time::from_nanos(maps.guard().switched_at());
+                let at = if at.is_zero() { now } else { at.min(now) };
+                let pace = Pace { told: at, handled: now, decided: now };
+                let followed = Switched { pace, at, generation: word.generation(), by: Writer::DataPlane };
                 let mut running = Running {
                     engine: match left {
-                        Some(left) => Engine::adopt(now(), bond, left),
+                        Some(left) => Engine::adopt(now, bond, left),
                         None => Engine::new(bond),
                     },
-                    word: maps.active(),
+                    word,
                     rank: maps.guard().rank(),
                     maps,
                     effects,
@@ -280,7 +286,7 @@ impl Loop {
                     with_link: 0,
                     pace: Pace::default(),
                     switch: Switched::default(),
-                    followed: Switched::default(),
+                    followed,
                     none_since: None,
                     entries,
                 };
@@ -437,6 +443,7 @@ impl Running {
                     .find(|slave| slave.ifindex == link.ifindex)
                     .map(|slave| (slave.slot, slave.name != link.name))
                 else {
+                    let _ = self.effects.send(Effect::Appeared { ifindex: link.ifindex });
                     return;
                 };
                 if renamed {

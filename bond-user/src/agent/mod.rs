@@ -77,8 +77,8 @@ use crate::{
     },
     sys::{
         Devices, SysError, caps,
-        dataplane::{DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
-        memory,
+        dataplane::{self, DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
+        limits, memory,
         netlink::{LinkEvent, LinkEvents},
         netns, notify,
         sysfs::Sysfs,
@@ -284,6 +284,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     let started = Moment::now();
     memory::share_one_arena();
     caps::check()?;
+    limits::check()?;
     for bond in &options.config.bonds {
         Kernel::check(effects::hook(bond.datapath, bond.port.is_some()))?;
     }
@@ -642,7 +643,11 @@ impl Agent {
                 Ending::AsConfigured => bond.config.on_exit == OnExit::Keep,
                 Ending::Undo => bond.past == Past::Adopted,
             };
-            if keep {
+            let pins = dataplane::check_pins(&self.machine.places.pins_of(&name));
+            if keep && let Err(error) = &pins {
+                warn!("{name}: it cannot be kept, and is taken down: {error}");
+            }
+            if keep && pins.is_ok() {
                 let (reply, kept) = oneshot::channel();
                 let _ = bond.effects.send(Effect::Keep { reply });
                 let _ = kept.await;

@@ -33,6 +33,9 @@ pub struct Record {
     /// Transmit queues of bond0.
     queues: u16,
     slaves: Vec<Found>,
+    /// Slaves that went away as they were in the bond: to another network namespace, and perhaps they come back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    away: Vec<Found>,
     #[serde(skip)]
     path: PathBuf,
 }
@@ -67,6 +70,7 @@ impl Record {
             datapath,
             queues,
             slaves: Vec::new(),
+            away: Vec::new(),
             path,
         }
     }
@@ -144,6 +148,31 @@ impl Record {
     pub fn remove(&mut self, ifindex: u32) -> Result<(), AgentError> {
         self.slaves.retain(|known| known.ifindex != ifindex);
         self.save()
+    }
+
+    /// The same of a slave that went away as it was; it is put back when it comes back. Of those that went last some are
+    /// known.
+    pub fn depart(&mut self, ifindex: u32) -> Result<(), AgentError> {
+        const KNOWN: usize = bond_common::abi::MAX_SLAVES;
+        self.away.extend(self.slaves.extract_if(.., |known| known.ifindex == ifindex));
+        let too_many = self.away.len().saturating_sub(KNOWN);
+        self.away.drain(..too_many);
+        self.save()
+    }
+
+    /// Slaves that went away.
+    pub fn away(&self) -> &[Found] {
+        &self.away
+    }
+
+    /// Forgets one that came back.
+    pub fn take_away(&mut self, ifindex: u32) -> Result<Option<Found>, AgentError> {
+        let Some(place) = self.away.iter().position(|known| known.ifindex == ifindex) else {
+            return Ok(None);
+        };
+        let found = self.away.remove(place);
+        self.save()?;
+        Ok(Some(found))
     }
 
     /// Writes the file whole or not at all.
@@ -251,6 +280,7 @@ mod tests {
             datapath: "tc".into(),
             queues: 16,
             slaves: Vec::new(),
+            away: Vec::new(),
             path: path.clone(),
         };
         record.save().unwrap();

@@ -104,6 +104,8 @@ impl Bond {
         if wanted.is_slave(&machine.engine.status(self.id).await?) {
             return Ok(());
         }
+        // One that was away is put back first.
+        bring_up::settle(machine, self.id, &self.effects).await.map_err(|_| Stopping)?;
         match bring_up::join(machine, self.id, &self.effects, self.hook, &wanted.config).await {
             Ok(ifindex) => (wanted.joined, wanted.failed) = (Some(ifindex), None),
             Err(error) => {

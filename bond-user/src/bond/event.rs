@@ -32,7 +32,7 @@ pub enum Event {
     /// that no slave is elected whose failure is in the same answer.
     Links(Vec<(Slot, Link)>),
     /// ACTIVE is not what the last `Switch` stored: the data plane's carrier guard has failed over to `active`, and
-    /// took from `usable` whoever had no link.
+    /// took from `usable` whoever had no link; or somebody has written it by hand.
     ActiveChanged { active: Option<Slot>, draining: Option<Slot>, usable: u16 },
     /// Request: these options instead (checked by [`BondOptions::check_change`] before).
     SetOptions(Box<BondOptions>),

@@ -16,6 +16,7 @@ pub mod enslave;
 mod error;
 pub mod ethtool;
 pub mod found;
+pub mod limits;
 pub mod membership;
 pub mod memory;
 pub mod netdev;

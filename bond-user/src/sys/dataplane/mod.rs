@@ -90,6 +90,10 @@ pub enum DataPlaneError {
     DevMap { name: &'static str, source: aya::maps::xdp::XdpMapError },
     #[error("{0} exists: the bond runs, or was left behind; take it away with `xbond down BOND --force`")]
     Exists(PathBuf),
+    #[error(
+        "{0}: the bond's pins are gone (bpffs unmounted?); to have it made anew: xbond down, then xbond add"
+    )]
+    Unpinned(PathBuf),
     #[error("{path}: {source}")]
     Pin { path: PathBuf, source: io::Error },
     #[error("the kernel's log of the programs: {0}")]
@@ -177,6 +181,11 @@ impl DataPlane {
     /// the programs until [`Self::replace_port`] and [`Self::replace_slave`].
     pub fn adopt(dir: &Path, hook: Hook, kernel: Arc<Kernel>) -> Result<Self, DataPlaneError> {
         Self::fill(dir, hook, kernel)
+    }
+
+    /// Whether the pins are where they were put.
+    pub fn check_pins(&self) -> Result<(), DataPlaneError> {
+        check_pins(&self.dir)
     }
 
     /// What is under `dir`, to look at before anything is touched.
@@ -361,6 +370,11 @@ pub fn pinned_hook(dir: &Path) -> Option<Hook> {
     let info = ProgramInfo::from_pin(dir.join(format!("{PORT_PIN}_{}", names::PROGRAM_PIN))).ok()?;
     let name = info.name_as_str()?;
     [Hook::Tc, Hook::Xdp].into_iter().find(|hook| hook.port_program().starts_with(name))
+}
+
+/// Without pins nothing but an agent holds a bond.
+pub fn check_pins(dir: &Path) -> Result<(), DataPlaneError> {
+    if dir.join(names::ACTIVE).exists() { Ok(()) } else { Err(DataPlaneError::Unpinned(dir.to_path_buf())) }
 }
 
 /// Whether a bond's tc programs are filters, which its pins do not hold: of a killed agent they are still there.
