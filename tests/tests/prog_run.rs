@@ -260,7 +260,8 @@ fn guard_table(hook: Hook) {
     let set_slave = |index: u8, device: &str| {
         let wire = OWN[usize::from(index)];
         let handle = reader.read(programs::index(device)).unwrap().handle();
-        let entry = SlaveEntry::new(programs::index(&format!("slave{index}")), wire, wire).with_handle(handle);
+        let entry =
+            SlaveEntry::new(programs::index(&format!("slave{index}")), wire, wire).with_handle(handle);
         bench.maps.set_slave(slot(index), entry);
     };
     set_slave(0, "slave0");

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::{
     AgentError, MissingSlaves,
     bring_up::{self, Machine, Made, Plane},
-    effects,
+    effects::{self, Effect},
     engine::BondId,
     guard::GuardState,
     host::{Host, Queues},
