@@ -1034,7 +1034,7 @@ fn an_agent_with_little_memory_says_so_or_works() {
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);
     let file = file("active", &SLAVES);
-    for megabytes in [160, 240, 300, 400, 600] {
+    for megabytes in [256, 800, 1400, 2048] {
         let mut command = lab.host.command("prlimit");
         command.arg(format!("--as={}", megabytes << 20)).arg(xbond::binary().unwrap());
         command.arg("run").arg("-c").arg(file.path());

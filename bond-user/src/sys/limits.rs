@@ -9,8 +9,9 @@ use nix::sys::{
 
 use super::SysError;
 
-/// Bytes of address space that an agent takes: threads' stacks, allocators' arenas, the programs and their types.
-const ADDRESS_SPACE: usize = 256 << 20;
+/// Bytes of address space that an agent may take, most of it never touched: threads have stacks, and glibc reserves an
+/// arena for each.
+const ADDRESS_SPACE: usize = 1 << 30;
 
 /// Says so if the process may not have as much address space as an agent takes (RLIMIT_AS, `ulimit -v`).
 pub fn check() -> Result<(), SysError> {
