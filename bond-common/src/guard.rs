@@ -43,7 +43,8 @@ mod tests {
     #[test]
     fn the_first_usable_one_that_is_alive_takes_over() {
         // (usable, alive, rank) of a bond whose slot 0 is active -> the new active slot and usable mask.
-        let table: &[(u16, u16, &[u8], Option<(u8, u16)>)] = &[
+        type Successor = Option<(u8, u16)>;
+        let table: &[(u16, u16, &[u8], Successor)] = &[
             (0b0111, 0b0110, &[0, 1, 2], Some((1, 0b0110))),
             (0b0111, 0b0110, &[0, 2, 1], Some((2, 0b0110))),
             // Usable in the agent's eyes, and dead since.

@@ -28,8 +28,14 @@ fn slot(index: u8) -> Slot {
 fn settled(slaves: u8) -> Engine {
     let options = BondOptions { miimon: 100, fail_over_mac: FailOverMac::Active, ..BondOptions::default() };
     let mac = |last| Mac::new([2, 0, 0, 0, 0, last]);
-    let mut engine =
-        Engine::new(NewBond { name: "bond0".into(), mac: mac(0xb0), mac_assigned: false, seed: 1, options });
+    let mut engine = Engine::new(NewBond {
+        name: "bond0".into(),
+        mac: mac(0xb0),
+        mac_assigned: false,
+        prearm: false,
+        seed: 1,
+        options,
+    });
     for index in 0..slaves {
         let new = NewSlave {
             name: format!("slave{index}"),

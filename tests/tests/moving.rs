@@ -165,7 +165,7 @@ fn doctor_changes_nothing_and_says_what_is_in_the_way() {
         let mut command: Command = lab.host.command(xbond::binary().unwrap());
         let output = command.args(["doctor", "-j", interface]).output().unwrap();
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let of_interface: Vec<_> = report["checks"].as_array().unwrap().iter().cloned().collect();
+        let of_interface: Vec<_> = report["checks"].as_array().unwrap().to_vec();
         let bad = of_interface
             .into_iter()
             .filter(|check| check["interface"] == interface && check["verdict"] != "ok");

@@ -31,11 +31,13 @@ enum Line {
     End,
 }
 
-impl Feed {
-    pub fn new() -> Self {
+impl Default for Feed {
+    fn default() -> Self {
         Self { sender: broadcast::Sender::new(BACKLOG) }
     }
+}
 
+impl Feed {
     pub fn tell(&self, bond: &str, what: What) {
         if self.sender.receiver_count() == 0 {
             return;
@@ -117,7 +119,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_listener_hears_its_bond_and_what_came_first() {
-        let feed = Feed::new();
+        let feed = Feed::default();
         feed.tell("bond0", note(0));
         let listener = feed.listen();
         let state = What::State { active_slave: None, carrier: false };
@@ -133,7 +135,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_is_heard_after_the_last_event() {
-        let feed = Feed::new();
+        let feed = Feed::default();
         let mut lines = Box::pin(feed.listen().lines(Vec::new(), None));
         feed.tell("bond0", note(1));
         let listening = async {
@@ -148,7 +150,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_too_slow_is_told_and_dropped() {
-        let feed = Feed::new();
+        let feed = Feed::default();
         let mut slow = pin!(feed.listen().lines(Vec::new(), None));
         for number in 0..BACKLOG + 7 {
             feed.tell("bond0", note(number));

@@ -324,7 +324,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         let devices = Devices::open_apart()?;
         let tasks = Tasks::default();
         let RunOptions { config, source, writers, link_events, tc_attach: _, confirm } = options;
-        let feed = Feed::new();
+        let feed = Feed::default();
         let machine =
             Machine { places, cookie, kernel, host_reader, devices, link_events, engine, tasks, sysfs, feed };
         let agent = Agent {

@@ -280,7 +280,7 @@ fn show_log(text: &mut String, receipts: &[Receipt], details: bool) -> fmt::Resu
         return writeln!(text, "no failover yet");
     }
     if !details {
-        writeln!(text, "{:<21}{:<16}{:<16}{:>9} {}", "TIME (UTC)", "FROM", "TO", "SWITCHED", "WHY")?;
+        writeln!(text, "{:<21}{:<16}{:<16}{:>9} WHY", "TIME (UTC)", "FROM", "TO", "SWITCHED")?;
     }
     for receipt in receipts {
         let time = receipt.switched.time.as_str();

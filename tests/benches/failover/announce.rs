@@ -35,7 +35,7 @@ pub fn scenes(options: &Options) -> Vec<Scene> {
             for traffic in [true, false] {
                 // What waits for miimon anyway does not differ by policy.
                 let by_event = wire == Wire::Veth && events;
-                if (!by_event && policy != "active") || (options.quick && policy != "active") {
+                if policy != "active" && (!by_event || options.quick) {
                     continue;
                 }
                 let setting = Setting { wire, policy, events, traffic };

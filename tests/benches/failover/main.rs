@@ -46,10 +46,13 @@ impl Options {
     }
 }
 
+/// Fills a row.
+type Measure = Box<dyn Fn(&mut Row, &Options) -> Result<()>>;
+
 /// One row that is to be measured.
 pub struct Scene {
     row: Row,
-    measure: Box<dyn Fn(&mut Row, &Options) -> Result<()>>,
+    measure: Measure,
 }
 
 impl Scene {

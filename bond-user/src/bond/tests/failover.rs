@@ -203,7 +203,8 @@ fn a_failover_says_what_was_seen() {
     let patient = BondOptions { downdelay: 300, ..options(Nobody) };
     let target = vec!["10.0.0.254".parse().unwrap()];
     let probing = BondOptions { miimon: 0, arp_interval: 200, arp_ip_target: target, ..options(Nobody) };
-    let table: [(&BondOptions, &dyn Fn(&mut Lab), Reason, Seen, Chosen); 7] = [
+    type Act<'a> = &'a dyn Fn(&mut Lab);
+    let table: [(&BondOptions, Act<'_>, Reason, Seen, Chosen); 7] = [
         (&miimon, &carrier_is_lost, Reason::LinkFailed, Seen::LinkEvent, Chosen::OnlyOneUp),
         (&miimon, &nobody_tells, Reason::LinkFailed, Seen::Miimon, Chosen::OnlyOneUp),
         (&patient, &carrier_is_lost, Reason::LinkFailed, Seen::Delay, Chosen::OnlyOneUp),
