@@ -3,7 +3,7 @@
 use crate::mac::Mac;
 
 /// Version of everything in this module and of the names in [`crate::names`].
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Slaves of one bond; also the bits of the usable mask and the range of a slot's number.
 pub const MAX_SLAVES: usize = 16;
@@ -191,6 +191,29 @@ impl SlaveEntry {
     }
 }
 
+/// What each slot's slave shows on the wire, in WIRE_MACS at 0: the same as in SLAVES, side by side for those who
+/// look for one of them. Zero where the slot is free. Written by the agent, word by word.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WireMacs {
+    words: [u64; MAX_SLAVES],
+}
+
+impl WireMacs {
+    /// The word of a slot.
+    pub const fn word_of(entry: &SlaveEntry) -> u64 {
+        if entry.ifindex() == 0 { 0 } else { entry.wire_mac }
+    }
+
+    /// Whether it is some slave's.
+    #[inline(always)]
+    pub fn contain(&self, mac: Mac) -> bool {
+        let wanted = mac.to_word();
+        // All of them, without a branch for each.
+        wanted != 0 && self.words.iter().fold(false, |found, &word| found | (word == wanted))
+    }
+}
+
 /// A device in the kernel's memory: the address of its `struct net_device`, and of the network namespace that it
 /// has to be in. It may be stale at any time: what is read by it counts only if the device that is found there
 /// still has the expected ifindex and namespace.
@@ -216,6 +239,44 @@ impl DeviceHandle {
     /// Address of its `struct net`.
     pub const fn net(&self) -> u64 {
         self.net
+    }
+}
+
+/// A question to the program `device_links`, which stores the answer in it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkQuestion {
+    handle: DeviceHandle,
+    ifindex: u32,
+    /// 1: the device is there and has a link.
+    answer: u32,
+}
+
+impl LinkQuestion {
+    /// How many there are in a frame at most: what the kernel takes for a test run fits into one page.
+    pub const MOST: usize = 128;
+    /// Where `answer` is.
+    pub const ANSWER: usize = core::mem::offset_of!(Self, answer);
+
+    pub const fn new(ifindex: u32, handle: DeviceHandle) -> Self {
+        Self { handle, ifindex, answer: 0 }
+    }
+
+    pub const fn handle(&self) -> DeviceHandle {
+        self.handle
+    }
+
+    pub const fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    /// As it lies in the frame.
+    pub fn bytes(&self) -> [u8; size_of::<Self>()] {
+        let mut bytes = [0; size_of::<Self>()];
+        bytes[..8].copy_from_slice(&self.handle.device.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&self.handle.net.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&self.ifindex.to_ne_bytes());
+        bytes
     }
 }
 
@@ -616,6 +677,7 @@ const _: () = {
     assert!(size_of::<ActiveWord>() == 8);
     assert!(size_of::<SlaveEntry>() == 48);
     assert!(size_of::<DeviceState>() == 32);
+    assert!(size_of::<LinkQuestion>() == 24);
     assert!(size_of::<GuardEntry>() == 24);
     assert!(size_of::<Offsets>() == 24);
     assert!(size_of::<BondEntry>() == 3 * 8 + 4 * 4);
@@ -699,6 +761,18 @@ mod tests {
         ] {
             assert_eq!(guard(switched_at).may_switch(now), may, "{switched_at} {now}");
         }
+    }
+
+    #[test]
+    fn a_wire_mac_is_found_in_every_slot_and_zero_in_none() {
+        let mac = Mac::new([2, 0, 0, 0, 0, 1]);
+        assert!(!WireMacs::default().contain(mac) && !WireMacs::default().contain(Mac::ZERO));
+        for index in 0..MAX_SLAVES {
+            let mut macs = WireMacs::default();
+            macs.words[index] = WireMacs::word_of(&SlaveEntry::new(7, mac, Mac::ZERO));
+            assert!(macs.contain(mac) && !macs.contain(Mac::BROADCAST), "slot {index}");
+        }
+        assert_eq!(WireMacs::word_of(&SlaveEntry::new(0, mac, mac)), 0, "a free slot");
     }
 
     #[test]

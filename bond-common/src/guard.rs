@@ -27,10 +27,7 @@ pub fn fail_over(word: ActiveWord, rank: Rank, is_alive: impl Fn(Slot) -> bool) 
             early = Some(slot);
         }
     }
-    match early {
-        Some(slot) => Some(word.next(Some(slot), None, usable | slot.bit())),
-        None => None,
-    }
+    early.map(|slot| word.next(Some(slot), None, usable | slot.bit()))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub const EVENTS: &str = "EVENTS";
 pub const PROBES: &str = "PROBES";
 pub const TARGETS: &str = "TARGETS";
 pub const GUARD: &str = "GUARD";
+pub const WIRE_MACS: &str = "WIRE_MACS";
 
 /// Programs. tc and XDP have one each, so that `bpftool prog show` tells them apart.
 pub const TC_PORT_TX: &str = "tc_port_tx";
@@ -22,10 +23,13 @@ pub const XDP_SLAVE_RX: &str = "xdp_slave_rx";
 pub const TC_HOST_RX: &str = "tc_host_rx";
 /// Run by BPF_PROG_TEST_RUN only: what the kernel knows of a device's link, and the device's address.
 pub const DEVICE_STATE: &str = "device_state";
+/// Likewise: of many devices, whether they have a link.
+pub const DEVICE_LINKS: &str = "device_links";
 
 /// Load-time constants of the programs.
 pub const SLOT: &str = "SLOT";
 pub const OFFSETS: &str = "OFFSETS";
+pub const GUARD_EVERY: &str = "GUARD_EVERY";
 
 /// The number of a helper that stands, in the programs, for the kernel function bpf_rdonly_cast.
 pub const RDONLY_CAST_CALL: u32 = 0x7872_6463;
@@ -37,5 +41,5 @@ pub const PROGRAM_PIN: &str = "prog";
 pub const LINK_PIN: &str = "link";
 
 /// The maps of a bond, all of which are pinned under their names.
-pub const PINNED_MAPS: [&str; 11] =
-    [ACTIVE, SLAVES, BOND, LEARNED, TX_PORTS, RX_PORT, STATS, EVENTS, PROBES, TARGETS, GUARD];
+pub const PINNED_MAPS: [&str; 12] =
+    [ACTIVE, SLAVES, BOND, LEARNED, TX_PORTS, RX_PORT, STATS, EVENTS, PROBES, TARGETS, GUARD, WIRE_MACS];

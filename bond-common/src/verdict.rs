@@ -20,8 +20,6 @@ pub enum Receive {
 #[derive(Clone, Copy, Debug)]
 pub struct Receiver {
     pub slot: Slot,
-    /// [`crate::abi::SlaveEntry::wire_mac`]
-    pub wire_mac: Mac,
     /// [`crate::abi::BondEntry::host_mac`], or what was learned; zero while it is not known.
     pub host_mac: Mac,
     pub all_slaves_active: bool,
@@ -29,8 +27,16 @@ pub struct Receiver {
 
 /// `bond_handle_frame` and `bond_should_deliver_exact_match`, with make before break: the draining slave
 /// delivers unicast, since only one port of a switch gets it, and no group frame, since every port gets that.
+///
+/// `is_wire_mac` ([`crate::abi::SlaveEntry::wire_mac`]) is asked only of what is neither for the host already nor for
+/// a group: most frames are one or the other.
 #[inline(always)]
-pub fn receive(word: ActiveWord, at: Receiver, destination: Mac) -> Receive {
+pub fn receive(
+    word: ActiveWord,
+    at: Receiver,
+    destination: Mac,
+    is_wire_mac: impl FnOnce(Mac) -> bool,
+) -> Receive {
     if destination.is_link_local() {
         return Receive::Local;
     }
@@ -42,7 +48,8 @@ pub fn receive(word: ActiveWord, at: Receiver, destination: Mac) -> Receive {
             return Receive::Drop(DropReason::DrainingMulticast);
         }
     }
-    let replaced = destination == at.wire_mac && destination != at.host_mac && !at.host_mac.is_zero();
+    let stays = destination == at.host_mac || destination.is_multicast() || at.host_mac.is_zero();
+    let replaced = !stays && is_wire_mac(destination);
     Receive::Deliver(if replaced { Some(at.host_mac) } else { None })
 }
 
@@ -119,18 +126,19 @@ mod tests {
             (none, LLDP, Local, Local),
         ];
         for (row, (word, destination, expected, with_all)) in table.into_iter().enumerate() {
-            let at = Receiver { slot: slot(1), wire_mac: WIRE, host_mac: HOST, all_slaves_active: false };
-            assert_eq!(receive(word, at, destination), expected, "row {row}");
+            let at = Receiver { slot: slot(1), host_mac: HOST, all_slaves_active: false };
+            let is_wire_mac = |mac| mac == WIRE;
+            assert_eq!(receive(word, at, destination, is_wire_mac), expected, "row {row}");
             let at = Receiver { all_slaves_active: true, ..at };
-            assert_eq!(receive(word, at, destination), with_all, "row {row}, all_slaves_active");
+            assert_eq!(receive(word, at, destination, is_wire_mac), with_all, "row {row}, all_slaves_active");
         }
     }
 
     #[test]
     fn nothing_is_rewritten_to_an_unknown_host() {
         let word = ActiveWord::default().next(Some(slot(1)), None, 2);
-        let at = Receiver { slot: slot(1), wire_mac: WIRE, host_mac: Mac::ZERO, all_slaves_active: false };
-        assert_eq!(receive(word, at, WIRE), Receive::Deliver(None));
+        let at = Receiver { slot: slot(1), host_mac: Mac::ZERO, all_slaves_active: false };
+        assert_eq!(receive(word, at, WIRE, |_| true), Receive::Deliver(None));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use bond_common::{
     abi::{
         ActiveWord, BondEntry, GuardEntry, MAX_SLAVES, Offsets, PORT_STATS, ProbeTimes, SlaveEntry, Slot,
-        Targets,
+        Targets, WireMacs,
     },
     counters::SlotStats,
     event::EventRecord,
@@ -62,6 +62,10 @@ static TARGETS: Array<Targets, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static GUARD: Array<GuardEntry, 1, MMAPABLE> = Array::new();
 
+/// Written by the agent, word by word, with SLAVES; read where a frame's MAC is none of the expected ones.
+#[btf_map]
+static WIRE_MACS: Array<WireMacs, 1, MMAPABLE> = Array::new();
+
 /// The slot of the slave whose ingress this program is; [`PORT_STATS`] at the port.
 #[unsafe(no_mangle)]
 static SLOT: Global<u32> = Global::new(PORT_STATS);
@@ -70,6 +74,15 @@ static SLOT: Global<u32> = Global::new(PORT_STATS);
 #[unsafe(no_mangle)]
 static OFFSETS: Global<Offsets> =
     Global::new(Offsets { skb_dev: 0, state: 0, ifindex: 0, dev_addr: 0, nd_net: 0, net_device_type: 0 });
+
+/// The carrier guard looks with every packet; a power of two other than 1 is for measuring what less would save.
+#[unsafe(no_mangle)]
+static GUARD_EVERY: Global<u32> = Global::new(1);
+
+#[inline(always)]
+pub fn guard_every() -> u32 {
+    GUARD_EVERY.load()
+}
 
 #[inline(always)]
 pub fn active_word() -> Option<ActiveWord> {
@@ -109,7 +122,7 @@ pub fn slave(slot: Slot) -> Option<&'static SlaveEntry> {
 /// Whether it is what some slave shows on the wire while it is active.
 #[inline(always)]
 pub fn is_a_slaves(mac: Mac) -> bool {
-    Slot::all().any(|slot| slave(slot).is_some_and(|slave| slave.wire_mac() == mac && slave.ifindex() != 0))
+    WIRE_MACS.get(0).is_some_and(|macs| macs.contain(mac))
 }
 
 #[inline(always)]

@@ -49,14 +49,59 @@ impl Linear {
         if start + N > self.end { None } else { Some(start as *mut [u8; N]) }
     }
 
+    /// Two loads: what lies behind a MAC in its word is cut off. The EtherType has to be there too.
     #[inline(always)]
     fn header(self) -> Option<Header> {
-        // SAFETY: inside the packet, as `at` checked; any bytes are valid.
-        let bytes = unsafe { *self.at::<12>(0)? };
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
-        // The EtherType has to be there too.
-        self.at::<14>(0)?;
-        Some(Header { destination: Mac::new([a, b, c, d, e, f]), source: Mac::new([g, h, i, j, k, l]) })
+        let start = self.at::<14>(0)?;
+        // SAFETY: the 14 bytes are inside the packet, as `at` checked.
+        let [destination, source] = unsafe { [load_word::<0>(start), load_word::<6>(start)] };
+        Some(Header { destination: Mac::from_word(destination), source: Mac::from_word(source) })
+    }
+}
+
+/// One load where the compiler would make eight, because it knows nothing of the alignment. The kernel takes it
+/// on machines that load words from anywhere, and refuses the program on others.
+///
+/// # Safety
+///
+/// Eight bytes from `OFFSET` on are inside the packet.
+#[inline(always)]
+unsafe fn load_word<const OFFSET: usize>(start: *const [u8; 14]) -> u64 {
+    let word: u64;
+    // SAFETY: reads what the caller vouches for.
+    unsafe {
+        core::arch::asm!(
+            "{word} = *(u64 *)({start} + {offset})",
+            word = out(reg) word,
+            start = in(reg) start,
+            offset = const OFFSET,
+            options(pure, readonly, nostack),
+        );
+    }
+    word
+}
+
+/// Bytes of a MAC.
+const MAC: usize = 6;
+
+/// Two stores where the compiler would make six. As [`load_word`].
+///
+/// # Safety
+///
+/// Six bytes from `place` on are inside the packet, which may be written.
+#[inline(always)]
+unsafe fn store_mac(place: *mut u8, [a, b, c, d, e, f]: [u8; MAC]) {
+    let (first, last) = (u32::from_ne_bytes([a, b, c, d]) as u64, u16::from_ne_bytes([e, f]) as u64);
+    // SAFETY: writes what the caller vouches for.
+    unsafe {
+        core::arch::asm!(
+            "*(u32 *)({place} + 0) = {first}",
+            "*(u16 *)({place} + 4) = {last}",
+            place = in(reg) place,
+            first = in(reg) first,
+            last = in(reg) last,
+            options(nostack),
+        );
     }
 }
 
@@ -153,8 +198,14 @@ impl Frame for XdpPacket<'_> {
 
     #[inline(always)]
     fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+        let place = self.linear().at::<N>(offset)?;
         // SAFETY: inside the packet, as `at` checked; XDP owns its frame.
-        unsafe { *self.linear().at(offset)? = bytes };
+        unsafe {
+            match bytes.first_chunk() {
+                Some(mac) if N == MAC => store_mac(place.cast(), *mac),
+                _ => *place = bytes,
+            }
+        }
         Some(())
     }
 }

@@ -8,8 +8,9 @@ use bond_common::{
 
 use crate::{maps, packet::Packet};
 
-/// Called while [`BondEntry::MONITOR`] is set, before anything is done with the frame.
-#[inline(always)]
+/// Called while [`BondEntry::MONITOR`] is set, before anything is done with the frame. A function of its own, so that
+/// other packets do not pay for the registers that it takes.
+#[inline(never)]
 pub fn note(packet: &impl Packet, slot: Slot, word: ActiveWord, bond: &BondEntry) {
     let Some(targets) = maps::targets() else { return };
     let target = match hear(packet, Role::of(slot, word, targets), bond, targets) {

@@ -45,17 +45,16 @@ fn forward(
     let header = packet.header().ok_or(DropReason::Runt)?;
     let word = maps::active_word().ok_or(DropReason::Internal)?;
     let bond = maps::bond().ok_or(DropReason::Internal)?;
-    let slave = maps::slave(slot).ok_or(DropReason::Internal)?;
     if bond.has(BondEntry::MONITOR) {
         probe::note(packet, slot, word, bond);
     }
     let at = Receiver {
         slot,
-        wire_mac: slave.wire_mac(),
         host_mac: host_mac(bond),
         all_slaves_active: bond.has(BondEntry::ALL_SLAVES_ACTIVE),
     };
-    let replaced = match receive(word, at, header.destination) {
+    let is_wire_mac = |mac| maps::slave(slot).is_some_and(|slave| slave.wire_mac() == mac);
+    let replaced = match receive(word, at, header.destination, is_wire_mac) {
         Receive::Local => return Ok(None),
         Receive::Drop(reason) => return Err(reason),
         Receive::Deliver(replaced) => replaced,
@@ -69,7 +68,9 @@ fn forward(
     counters.rx_packets += 1;
     counters.rx_bytes += length;
     counters.rx_unicast += !header.destination.is_multicast() as u64;
-    counters.rx_rewritten += replaced.is_some() as u64;
+    if replaced.is_some() {
+        counters.rx_rewritten += 1;
+    }
     Ok(Some(redirected))
 }
 

@@ -69,7 +69,9 @@ fn forward(packet: &mut impl Packet) -> Result<Redirected, (Option<Slot>, DropRe
     let counters = stats.get();
     counters.tx_packets += 1;
     counters.tx_bytes += length;
-    counters.tx_stamped += stamped as u64;
+    if stamped {
+        counters.tx_stamped += 1;
+    }
     Ok(redirected)
 }
 

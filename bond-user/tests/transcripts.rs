@@ -1,4 +1,5 @@
-//! What the command line says without an agent: help, and refusals. `TRYCMD=overwrite` writes what it says now.
+//! What the command line says without an agent, word for word: each file of tests/cmd is commands and their output.
+//! `TRYCMD=overwrite cargo test -p bond-user --test transcripts` writes what it says now.
 
 use std::process::ExitCode;
 
@@ -12,6 +13,6 @@ fn main() -> ExitCode {
         eprintln!("skipped: a network namespace of its own: {}", error.desc());
         return ExitCode::SUCCESS;
     }
-    trycmd::TestCases::new().case("tests/cmd/*.md");
+    trycmd::TestCases::new().case("tests/cmd/*.trycmd");
     ExitCode::SUCCESS
 }

@@ -6,7 +6,7 @@ use std::{
     os::fd::AsRawFd as _,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -58,6 +58,7 @@ impl Default for FlowOptions {
 pub struct Flow {
     started: Instant,
     stop: Arc<AtomicBool>,
+    offered: Arc<AtomicU64>,
     arrived: Arc<Progress>,
     sender: Option<JoinHandle<Sent>>,
     receiver: Option<JoinHandle<io::Result<Heard>>>,
@@ -72,6 +73,8 @@ pub struct FlowReport {
     pub refusal: Option<Errno>,
     /// Packets that reached the receiver's socket and found it full: the test's fault, not the network's.
     pub overflowed: u32,
+    /// In the order of time.
+    pub arrivals: Vec<Arrival>,
     started: Instant,
 }
 
@@ -126,20 +129,26 @@ impl Flow {
 
         let (stop, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let arrived = Arc::new(Progress::default());
+        let offered = Arc::new(AtomicU64::new(0));
         let started = Instant::now();
         let receiver = thread::spawn({
             let (ended, arrived) = (ended.clone(), arrived.clone());
             move || hear(&receiver, started, &ended, &arrived)
         });
         let sender = thread::spawn({
-            let stop = stop.clone();
+            let (stop, offered) = (stop.clone(), offered.clone());
             move || {
-                let sent = send(&sender, started, options, &stop);
+                let sent = send(&sender, started, options, &stop, &offered);
                 ended.store(true, Ordering::Release);
                 sent
             }
         });
-        Ok(Self { started, stop, arrived, sender: Some(sender), receiver: Some(receiver) })
+        Ok(Self { started, stop, offered, arrived, sender: Some(sender), receiver: Some(receiver) })
+    }
+
+    /// Packets that the sender has offered to its stack so far: all numbers below this one.
+    pub fn offered(&self) -> u64 {
+        self.offered.load(Ordering::Acquire)
     }
 
     /// Packets that have arrived so far, copies included.
@@ -170,6 +179,7 @@ impl Flow {
             refused: sent.refused,
             refusal: sent.refusal,
             overflowed: heard.overflowed,
+            arrivals: heard.arrivals,
             started: self.started,
         })
     }
@@ -214,7 +224,13 @@ fn bind(namespace: &NetNs, address: IpAddr) -> Result<UdpSocket> {
     bound.with_context(|| format!("cannot bind to {address} in {}", namespace.name()))
 }
 
-fn send(socket: &UdpSocket, started: Instant, options: FlowOptions, stop: &AtomicBool) -> Sent {
+fn send(
+    socket: &UdpSocket,
+    started: Instant,
+    options: FlowOptions,
+    stop: &AtomicBool,
+    offered: &AtomicU64,
+) -> Sent {
     let mut packet = vec![0; options.payload];
     packet[..MAGIC.len()].copy_from_slice(&MAGIC);
     let interval = Duration::from_secs(1) / options.rate;
@@ -233,6 +249,7 @@ fn send(socket: &UdpSocket, started: Instant, options: FlowOptions, stop: &Atomi
         }
         sent.count += 1;
         sent.last = now;
+        offered.store(sent.count, Ordering::Release);
     }
     sent
 }

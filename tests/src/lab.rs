@@ -246,7 +246,7 @@ impl Lab {
         match cut {
             Cut::Carrier => match self.wires.get(index) {
                 Some(tap) => tap.set_carrier(good)?,
-                None => drop(self.switch.netns.ip(&format!("link set {} {state}", Switch::port(index)))?),
+                None => self.switch.set_up(&Switch::port(index), good)?,
             },
             Cut::Admin => drop(self.host.ip(&format!("link set {nic} {state}"))?),
             Cut::Silent => self.switch.set_forwarding(&Switch::port(index), good)?,

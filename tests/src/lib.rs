@@ -27,9 +27,12 @@ pub mod bonded;
 pub mod bulk;
 pub mod capture;
 pub mod datagram;
+pub mod figures;
 pub mod flow;
+pub mod frames;
 pub mod lab;
 pub mod link;
+pub mod link_watch;
 pub mod netns;
 pub mod packet;
 pub mod parity;
@@ -48,6 +51,7 @@ pub use capture::{Capture, Frame};
 pub use datagram::Listener;
 pub use flow::{Flow, FlowOptions, TwoWay};
 pub use lab::{Cut, HOST_V4, HOST_V6, Lab, LabBuilder, Nic, PEER_V4, PEER_V6};
+pub use link_watch::LinkWatch;
 pub use netns::NetNs;
 pub use packet::PacketSocket;
 pub use sequence::{Account, Recovery};
@@ -66,15 +70,31 @@ pub fn obstacle() -> Option<&'static str> {
     None
 }
 
+/// Says that this machine is emulated, where milliseconds are no measure. Set by vm/init.
+const EMULATED: &str = "XBOND_EMULATED";
+
+/// Why times say nothing here, if so.
+pub fn time_is_no_measure() -> Option<&'static str> {
+    std::env::var_os(EMULATED).map(|_| "milliseconds are no measure in an emulated machine")
+}
+
+/// Says on stderr, past the test runner's capture, which part of the running test this machine cannot run.
+pub fn skip(reason: &str) {
+    skip_as(std::thread::current().name().unwrap_or("a test"), reason);
+}
+
+/// The same, of a test that has no thread of its name.
+pub fn skip_as(name: &str, reason: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "skipped: {name}: {reason}");
+}
+
 /// Leaves a test that this machine cannot run, and says why on stderr, past the test runner's capture.
 #[macro_export]
 macro_rules! skip_if_unable {
     () => {
         if let Some(reason) = $crate::obstacle() {
-            use std::io::Write as _;
-            let name = std::thread::current().name().unwrap_or("a test").to_owned();
-            let _ = writeln!(std::io::stderr(), "skipped: {name}: {reason}");
-            return;
+            return $crate::skip(reason);
         }
     };
 }

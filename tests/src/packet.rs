@@ -121,7 +121,11 @@ impl PacketSocket {
         let mut ready = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut ready, timeout) {
             Ok(0) | Err(nix::errno::Errno::EINTR) => Ok(None),
-            Ok(_) => self.read().map(Some).context("cannot receive from the packet socket"),
+            Ok(_) => match self.read() {
+                // The interface was set down; it is heard again when it is up.
+                Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => Ok(None),
+                answer => answer.map(Some).context("cannot receive from the packet socket"),
+            },
             Err(error) => Err(error).context("cannot wait for frames"),
         }
     }
@@ -142,6 +146,7 @@ impl PacketSocket {
         let length = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, 0) };
         let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
         bytes.truncate(length);
+        bytes.shrink_to_fit();
 
         let mut at = Instant::now();
         // SAFETY: the kernel has filled msg_control and set msg_controllen; both outlive the loop.

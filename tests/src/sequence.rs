@@ -1,6 +1,6 @@
 //! Accounting of numbered packets: a pure function of what was sent and what arrived.
 
-use std::{fmt, time::Duration};
+use std::{fmt, ops::Range, time::Duration};
 
 /// A flow that was silent for this long when its sender stopped had not recovered.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -29,6 +29,8 @@ pub struct Account {
     /// The longest time without an arrival while the flow was being sent.
     pub longest_gap: Duration,
     gaps: Vec<Gap>,
+    /// For each number, whether it arrived.
+    seen: Vec<bool>,
     last_sent: Duration,
 }
 
@@ -94,7 +96,17 @@ impl Account {
         }
         let gaps = gaps(last_sent, arrivals);
         let longest_gap = gaps.iter().map(|gap| gap.length()).max().unwrap_or_default();
-        Self { sent, received, lost: sent - received, duplicated, reordered, longest_gap, gaps, last_sent }
+        Self {
+            sent,
+            received,
+            lost: sent - received,
+            duplicated,
+            reordered,
+            longest_gap,
+            gaps,
+            seen,
+            last_sent,
+        }
     }
 
     /// The longest time without an arrival in which packets were lost; zero if none was, before the last arrival.
@@ -112,6 +124,25 @@ impl Account {
         let of_event = self.gaps.iter().filter(|gap| gap.lossy && gap.to > event);
         let longest = of_event.max_by_key(|gap| gap.length());
         Recovery::After(longest.map_or(Duration::ZERO, |gap| gap.to.saturating_sub(event)))
+    }
+
+    /// When the last packet was sent.
+    pub fn last_sent(&self) -> Duration {
+        self.last_sent
+    }
+
+    /// How many of the packets with these numbers were lost.
+    pub fn lost_among(&self, numbers: Range<u64>) -> u64 {
+        let [from, to] = [numbers.start, numbers.end]
+            .map(|number| usize::try_from(number).unwrap_or(usize::MAX).min(self.seen.len()));
+        let lost = self.seen.get(from..to).unwrap_or_default().iter().filter(|seen| !**seen);
+        lost.count() as u64
+    }
+
+    /// The longest of the [`Self::holes`] that reach into this time; zero if there is none.
+    pub fn outage_within(&self, time: Range<Duration>) -> Duration {
+        let holes = self.holes().filter(|&(from, to)| to > time.start && from < time.end);
+        holes.map(|(from, to)| to.saturating_sub(from)).max().unwrap_or_default()
     }
 
     /// The gaps in which packets were lost: the arrivals before and after, in order.
@@ -195,6 +226,16 @@ mod tests {
         assert_eq!(hole(50, 50).recovery(ms(505)), Recovery::After(ms(0)), "nothing lost");
         assert_eq!(hole(50, 200).recovery(ms(505)), Recovery::Never);
         assert_eq!((hole(50, 70).outage(), hole(50, 50).outage()), (ms(210), ms(0)));
+    }
+
+    #[test]
+    fn losses_are_told_by_number_and_by_time() {
+        let sequences: Vec<u32> = (0..20).chain(25..100).chain(102..200).collect();
+        let account = Account::of(200, ms(2000), &arrivals(&sequences));
+        let lost = |numbers| account.lost_among(numbers);
+        assert_eq!((lost(0..200), lost(0..22), lost(22..101), lost(102..500)), (7, 2, 4, 0));
+        let outage = |from, to| account.outage_within(ms(from)..ms(to));
+        assert_eq!((outage(0, 2000), outage(300, 2000), outage(300, 900)), (ms(60), ms(30), ms(0)));
     }
 
     #[test]

@@ -1,13 +1,18 @@
 //! The switch between the host's NICs and the peer: a bridge in a namespace of its own.
 
 use std::{
+    net::UdpSocket,
+    os::fd::AsRawFd as _,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{Mac, PATIENCE, netns::NetNs};
+
+nix::ioctl_read_bad!(get_flags, libc::SIOCGIFFLAGS, libc::ifreq);
+nix::ioctl_write_ptr_bad!(set_flags, libc::SIOCSIFFLAGS, libc::ifreq);
 
 const BRIDGE: &str = "br0";
 
@@ -26,6 +31,8 @@ pub enum Policy {
 #[derive(Debug)]
 pub struct Switch {
     pub netns: NetNs,
+    /// Any socket of the namespace: by it the ports are set up and down, at once.
+    control: UdpSocket,
     policy: Policy,
     mtu: u32,
 }
@@ -36,7 +43,8 @@ impl Switch {
         netns.sysctl("ipv6/conf/default/disable_ipv6", "1")?;
         netns.ip(&format!("link add {BRIDGE} mtu {mtu} type bridge forward_delay 0 mcast_snooping 0"))?;
         netns.ip(&format!("link set {BRIDGE} up"))?;
-        Ok(Self { netns, policy, mtu })
+        let control = netns.run(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
+        Ok(Self { netns, control, policy, mtu })
     }
 
     /// Name of the port that the host's NIC of this index is plugged into.
@@ -89,6 +97,28 @@ impl Switch {
         let qdiscs: serde_json::Value = serde_json::from_str(&json).context("the output of tc")?;
         let clsact = qdiscs.as_array().into_iter().flatten().find(|qdisc| qdisc["kind"] == "clsact");
         Ok(clsact.and_then(|qdisc| qdisc["drops"].as_u64()).unwrap_or(0))
+    }
+
+    /// Sets a port up or down, as `ip link set` does, without a process that takes its time to start.
+    pub fn set_up(&self, port: &str, up: bool) -> Result<()> {
+        ensure!(port.len() < libc::IFNAMSIZ, "interface name {port} is too long");
+        // SAFETY: ifreq is plain data, for which zero bytes are a valid value.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(port.bytes()) {
+            *to = from as libc::c_char;
+        }
+        let socket = self.control.as_raw_fd();
+        // SAFETY: `request` is a live ifreq with a name that ends in zero; the flags are the union's field that
+        // the first call fills in and the second one reads.
+        let answer = unsafe {
+            get_flags(socket, &raw mut request).and_then(|_| {
+                let others = request.ifr_ifru.ifru_flags & !(libc::IFF_UP as libc::c_short);
+                request.ifr_ifru.ifru_flags = others | if up { libc::IFF_UP as libc::c_short } else { 0 };
+                set_flags(socket, &raw const request)
+            })
+        };
+        answer.with_context(|| format!("cannot set {port} {}", if up { "up" } else { "down" }))?;
+        Ok(())
     }
 
     /// Stops or resumes forwarding at a port whose carrier stays: a failure that only probes find.

@@ -5,7 +5,7 @@ use std::{
     ffi::OsStr,
     fs,
     os::{
-        fd::{FromRawFd as _, OwnedFd},
+        fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::process::CommandExt as _,
     },
     path::{Path, PathBuf},
@@ -127,8 +127,8 @@ impl<'netns> Xbond<'netns> {
     pub fn wait_for_after(&self, position: usize, text: &str) -> Result<String> {
         let deadline = Instant::now() + PATIENCE;
         let watcher = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        // The agent alone has the log open for writing, so its end closes it.
-        watcher.add_watch(self.log.path(), AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE)?;
+        watcher.add_watch(self.log.path(), AddWatchFlags::IN_MODIFY)?;
+        let end = self.pidfd()?;
         loop {
             // Asked before the log is read: of an agent that has ended, the log is complete.
             let ended = self.has_ended();
@@ -144,7 +144,7 @@ impl<'netns> Xbond<'netns> {
             if left.is_zero() {
                 bail!("xbond did not say `{text}` within {PATIENCE:?}; its log:\n{log}");
             }
-            wait_readable(&watcher, left)?;
+            wait_readable(&[watcher.as_fd(), end.as_fd()], left)?;
             match watcher.read_events() {
                 Ok(_) | Err(Errno::EAGAIN) => {}
                 Err(error) => return Err(error).context("cannot watch the log of xbond"),
@@ -205,15 +205,19 @@ impl<'netns> Xbond<'netns> {
 
     /// Waits for the end of the agent, which something else causes.
     pub fn wait(&mut self) -> Result<ExitStatus> {
+        if !wait_readable(&[self.pidfd()?.as_fd()], PATIENCE)? {
+            bail!("xbond did not end within {PATIENCE:?}; its log:\n{}", self.log());
+        }
+        self.child.wait().context("cannot wait for xbond")
+    }
+
+    /// Readable when the agent has ended.
+    fn pidfd(&self) -> Result<OwnedFd> {
         // SAFETY: the system call takes two integers; the child is not reaped yet, so the pid is its own.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, self.child.id(), 0) };
         let fd = Errno::result(fd).context("pidfd_open")? as i32;
         // SAFETY: the descriptor is new and nobody else's.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        if !wait_readable(&fd, PATIENCE)? {
-            bail!("xbond did not end within {PATIENCE:?}; its log:\n{}", self.log());
-        }
-        self.child.wait().context("cannot wait for xbond")
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     /// Leaves the agent and its log file behind; returns the path of the log.
@@ -245,9 +249,9 @@ impl Drop for Xbond<'_> {
     }
 }
 
-/// Whether something can be read within `timeout`.
-fn wait_readable(fd: &impl std::os::fd::AsFd, timeout: Duration) -> Result<bool> {
-    let mut ready = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+/// Whether something can be read from one of these within `timeout`.
+fn wait_readable(fds: &[BorrowedFd<'_>], timeout: Duration) -> Result<bool> {
+    let mut ready: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     match poll(&mut ready, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX)) {
         Ok(count) => Ok(count > 0),
         Err(Errno::EINTR) => Ok(false),

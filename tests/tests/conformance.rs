@@ -3,23 +3,24 @@
 //! `cargo xtask vm` compares both live; this needs no other kernel. Where docs/PARITY.md says that xbond does
 //! otherwise, what the fixture has after `!` is expected.
 
-mod common;
-
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use common::skip_as;
 use libtest_mimic::{Arguments, Trial};
 use xbond_tests::{
     Lab, obstacle,
     parity::{self, OurBond, Pace, Scenario, same},
+    skip_as, time_is_no_measure,
 };
 
 /// Mostly they wait for links and timers, so that more of them run than there are processors.
 const AT_A_TIME: usize = 10;
+const TRIES: u32 = 3;
 
 fn main() -> Result<ExitCode> {
     let mut arguments = Arguments::from_args();
@@ -38,14 +39,35 @@ fn fixtures() -> Result<Vec<(String, PathBuf)>> {
     for entry in entries {
         let path = entry?.path();
         let name = path.file_stem().context("a fixture without a name")?.to_string_lossy().into_owned();
-        let scenario = Scenario::read(&path)?;
-        fixtures.push((scenario.quiet * scenario.cases.len() as u32, name, path));
+        fixtures.push((Scenario::read(&path)?.duration(), name, path));
     }
     fixtures.sort();
     Ok(fixtures.into_iter().rev().map(|(_, name, path)| (name, path)).collect())
 }
 
+/// On a machine with more work than it can carry a probe may come a second late, and that is a dead path: there,
+/// what differs is tried again.
 fn conforms(name: &str, path: &Path) -> Result<()> {
+    let mut result = try_once(name, path);
+    for _ in 1..TRIES {
+        let Err(error) = &result else { break };
+        if !is_overloaded()? {
+            break;
+        }
+        eprintln!("{name}: the machine is overloaded, once more after: {error:#}");
+        result = try_once(name, path);
+    }
+    result
+}
+
+/// The load of the last minute is more than the machine can carry: every wake-up takes its turn.
+fn is_overloaded() -> Result<bool> {
+    let load = fs::read_to_string("/proc/loadavg").context("cannot read /proc/loadavg")?;
+    let load: f64 = load.split(' ').next().unwrap_or_default().parse()?;
+    Ok(load > 2.0 * thread::available_parallelism()?.get() as f64)
+}
+
+fn try_once(name: &str, path: &Path) -> Result<()> {
     if let Some(reason) = obstacle() {
         skip_as(name, reason);
         return Ok(());
@@ -56,8 +78,9 @@ fn conforms(name: &str, path: &Path) -> Result<()> {
         skip_as(name, &format!("this kernel has no {lack}; `cargo xtask vm --script {name}` has"));
         return Ok(());
     }
+    let pace = if time_is_no_measure().is_some() { Pace::Emulated } else { Pace::Native };
     let mut bond = OurBond::new(&lab.host);
-    let result = parity::run(&scenario, &lab, Pace::Native, &mut bond, |case, seen| {
+    let result = parity::run(&scenario, &lab, pace, &mut bond, |case, seen| {
         let expected = case.xbond();
         if !same(expected, &seen) {
             let (expected, seen) = (expected.join("\n    "), seen.join("\n    "));

@@ -107,7 +107,7 @@ fn an_agent_has_the_bonds_of_etc_xbond_or_waits_for_some() {
     let agent = Xbond::start_as(host, with_etc(host, etc.path(), "run")).unwrap();
     agent.wait_for("ready: no bonds; `xbond add` makes one").unwrap();
     let idle = Snapshot::of(host);
-    assert_eq!(xbond(host, "show -j"), "{\n  \"version\": 1,\n  \"bonds\": []\n}\n");
+    assert!(xbond(host, "show -j").ends_with("  \"bonds\": []\n}\n"));
 
     // Another agent is one too many.
     let too_many = "xbond: an agent runs in this network namespace already, and one serves all its bonds: use `xbond \
@@ -724,9 +724,10 @@ fn hostile_peers_cost_nobody_anything() {
             let shown = xbond(host, "show bond0");
             assert!(shown.contains("active slave"), "{shown}");
             println!("{} peers, {turned_away} turned away: show took {:?}", all.len(), start.elapsed());
-            assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+            // If the slow ones kept their places, it would take them minutes to lose them.
+            assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
             let open = fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap().count();
-            assert!(open < 400, "{open} descriptors");
+            assert!(open < 500, "{open} descriptors");
         }
     }
     let start = Instant::now();
@@ -734,7 +735,7 @@ fn hostile_peers_cost_nobody_anything() {
     wait_for_active(&agent, "enp0s9");
     assert_eq!(xbond(host, "set bond0 miimon=50"), "");
     println!("failover and set among {} peers: {:?}", all.len(), start.elapsed());
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     drop(all);
 
     // Whoever is slow is told so, or cut off, within a few seconds; others are heard meanwhile.
@@ -754,6 +755,25 @@ fn hostile_peers_cost_nobody_anything() {
     let mut nothing = Vec::new();
     let _ = silent.read_to_end(&mut nothing);
     assert_eq!(String::from_utf8_lossy(&nothing), "");
+
+    // Those who listen to events without an end leave places for others.
+    let listening: Vec<_> = (0..150)
+        .map(|_| {
+            let mut peer = UnixStream::connect(&path).unwrap();
+            peer.write_all(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            let mut status = [0; 12];
+            peer.read_exact(&mut status).unwrap();
+            (String::from_utf8_lossy(&status).into_owned(), peer)
+        })
+        .collect();
+    let told = |status: &str| listening.iter().filter(|(said, _)| said.ends_with(status)).count();
+    assert_eq!((told("200"), told("503")), (64, 86));
+    assert_eq!(xbond(host, "set bond0 miimon=50"), "");
+    drop(listening);
+    let mut listens = host.command("curl");
+    listens.args(["--silent", "--max-time", "0.3", "--unix-socket"]).arg(&path).arg("http://xbond/v1/events");
+    let ask = std::cell::RefCell::new(listens);
+    common::eventually("a place", || transcript(&mut ask.borrow_mut()), |said| said.contains("active_slave"));
 
     // What is for files, and not for requests.
     let toml = r#"{"toml":"version = 1\n[agent]\nwriters = \"users\"\n"}"#;

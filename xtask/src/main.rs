@@ -1,5 +1,7 @@
 //! xbond's own tools. `cargo xtask --help` lists them.
 
+mod bench;
+mod dist;
 mod machine;
 mod parity;
 mod run;
@@ -29,8 +31,12 @@ enum Verb {
     Run(run::Arguments),
     /// Runs the unit tests, then the tests in network namespaces
     Test(test::Arguments),
+    /// Measures what xbond costs, and draws docs/BENCHMARKS.md
+    Bench(bench::Arguments),
     /// Compares xbond with the kernel's bonding driver, in an emulated machine whose kernel has it
     Vm(vm::Arguments),
+    /// Makes the Debian package
+    Dist(dist::Arguments),
     /// Checks formatting, lints, who imports whom, that unsafe code is explained, and what docs/PARITY.md names
     Tidy,
 }
@@ -40,7 +46,9 @@ fn main() -> Result<ExitCode> {
         Verb::Setup(arguments) => setup::run(&arguments),
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
+        Verb::Dist(arguments) => dist::run(&arguments),
         Verb::Tidy => tidy::run(),
     }
 }

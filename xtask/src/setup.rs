@@ -55,6 +55,8 @@ enum Lack {
     /// A Rust compiler with `core` for BPF.
     Compiler,
     Linker,
+    /// Alone: the package that has it, prometheus, would start a server.
+    Promtool,
     /// /sys/fs/bpf is no BPF file system.
     BpfFs,
 }
@@ -65,6 +67,7 @@ impl Lack {
             Self::Tool { program, package } => format!("{program} (package {package})"),
             Self::Compiler => String::from("a Rust compiler for BPF"),
             Self::Linker => format!("bpf-linker {LINKER_VERSION}"),
+            Self::Promtool => String::from("promtool (of package prometheus)"),
             Self::BpfFs => format!("a BPF file system at {BPFFS}"),
         }
     }
@@ -127,6 +130,10 @@ fn lacks() -> Vec<Lack> {
     }
     if !has_linker() {
         lacks.push(Lack::Linker);
+    }
+    // Elsewhere its tests are skipped, and say so.
+    if machine::find("promtool").is_none() && machine::find("apt-get").is_some() {
+        lacks.push(Lack::Promtool);
     }
     if !has_bpffs() {
         lacks.push(Lack::BpfFs);
@@ -201,6 +208,15 @@ fn plan(lacks: &[Lack], means: Means) -> Vec<String> {
                     place.display()
                 ));
             }
+            (Lack::Promtool, _) => {
+                let place = machine::cargo_bin().unwrap_or_else(|| PathBuf::from(".")).join("promtool");
+                let place = place.display();
+                commands.push(format!(
+                    "cd \"$(mktemp -d)\" && apt-get download prometheus && \
+                     dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x -O ./usr/bin/promtool >{place}.new && \
+                     chmod 755 {place}.new && mv {place}.new {place} && rm -r \"$PWD\""
+                ));
+            }
             (Lack::BpfFs, _) => commands.push(format!("{sudo}mount -t bpf bpf {BPFFS}")),
         }
     }
@@ -238,7 +254,7 @@ fn provide(lacks: &[Lack]) -> Result<()> {
     }
     for command in &commands {
         let result = shell(command);
-        if result.is_err() && command.starts_with("apt-get") && !updated {
+        if result.is_err() && command.contains("apt-get") && !updated {
             // The lists are older than the archive.
             update(&mut updated)?;
             shell(command)?;
@@ -294,6 +310,13 @@ mod tests {
             commands[1].starts_with("LLVM_PREFIX=/usr/lib/llvm-22 cargo install bpf-linker --version 0.13.0")
         );
         assert_eq!(commands[2..], ["mount -t bpf bpf /sys/fs/bpf"]);
+    }
+
+    #[test]
+    fn promtool_comes_without_its_server() {
+        let commands = plan(&[Lack::Promtool], ROOT);
+        assert_eq!(commands.len(), 1, "{commands:?}");
+        assert!(commands[0].contains("apt-get download prometheus") && !commands[0].contains("install"));
     }
 
     #[test]

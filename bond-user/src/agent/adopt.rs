@@ -316,10 +316,6 @@ async fn take_over(
     let (effects, history) = bring_up::start(machine, id, config, plane)?;
     machine.places.link_pins(name);
     info!("{name}: adopted, with {}", join(joined.iter().map(|(name, _)| name.as_str())));
-    // What became of bond0 and of what is above it while nobody looked.
-    for effect in [Effect::HostChanged, Effect::UppersChanged] {
-        let _ = effects.send(effect);
-    }
     if let (Some(bond), Some(mtu)) = (&bond, config.mtu) {
         devices.netlink.set(bond.ifindex, LinkSetting::Mtu(mtu)).await?;
     }

@@ -28,6 +28,7 @@ use super::{
     guard::GuardState,
     herald::Herald,
     host::{Host, Queues, port_names},
+    moved::Moved,
     places::Places,
     prober::{self, Prober},
     receipts::{History, Scribe},
@@ -144,14 +145,19 @@ pub async fn bring_up(
         datapath: hook.to_string(),
         queues: queues.count(),
     };
-    let record = Record::new(&machine.places, &config.name, shape);
+    let mut record = Record::new(&machine.places, &config.name, shape);
     record.save()?;
 
     let pins = machine.places.pins_of(&config.name);
     let mut data_plane = DataPlane::create(&pins, hook, Arc::clone(&machine.kernel))?;
     machine.places.link_pins(&config.name);
     let assigned = config.mac.or(config.host_mac.filter(|_| config.port.is_some()));
+    // Neighbours know the addresses that are moved by the MAC of the slave that has them.
+    let giver = || {
+        Moved::of(candidates.iter().map(|slave| &slave.found), &config.name, 0).map(|moved| moved.from.mac)
+    };
     let mac = assigned
+        .or_else(|| config.move_addresses.then(giver).flatten())
         .or_else(|| candidates.first().map(|slave| slave.config.mac.unwrap_or(slave.found.mac)))
         .unwrap_or_else(random_mac);
     let side = match (&pair, &port_found) {
@@ -172,6 +178,16 @@ pub async fn bring_up(
         .with_flags(side.flags | effects::option_flags(&options, guard));
     data_plane.maps().set_bond(entry);
 
+    let moved = match side.host {
+        Host::Pair { bond, .. } if config.move_addresses => {
+            Moved::of(candidates.iter().map(|slave| &slave.found), &config.name, bond)
+        }
+        _ => None,
+    };
+    if let Some(moved) = &moved {
+        record.add(moved.from.clone())?;
+    }
+
     let maps = data_plane.maps();
     let plane = Plane {
         data_plane,
@@ -189,8 +205,14 @@ pub async fn bring_up(
     for note in config.notes.iter().chain(&config.doubts()) {
         info!("{note}");
     }
+    if let Some(moved) = &moved {
+        moved.take_addresses(&machine.devices).await?;
+    }
     for candidate in &candidates {
         enslave(machine, id, &sender, candidate).await?;
+        if let Some(moved) = moved.as_ref().filter(|moved| moved.from.ifindex == candidate.found.ifindex) {
+            moved.take_routes(&machine.devices).await?;
+        }
     }
     if let Host::Pair { bond, .. } = side.host {
         configure(&machine.devices, bond, config).await?;
@@ -239,7 +261,7 @@ pub fn start(
 ) -> Result<(mpsc::UnboundedSender<Effect>, History), AgentError> {
     let Plane { mut data_plane, entry, host, mtu, mac, mac_assigned, options, record, announced, left } =
         plane;
-    watch_data_plane(&config.name, &mut data_plane, (machine.engine.clone(), id));
+    watch_data_plane(config, &mut data_plane, (machine.engine.clone(), id));
     let maps = data_plane.maps();
     let (sender, receiver) = mpsc::unbounded_channel();
     let (to_prober, rounds) = mpsc::unbounded_channel();
@@ -275,6 +297,12 @@ pub fn start(
         announced,
         herald: to_herald.clone(),
     };
+    if left.is_some() {
+        // What became of bond0 and of what is above it while nobody looked: the engine may have it announced at once.
+        for effect in [Effect::HostChanged, Effect::UppersChanged] {
+            let _ = sender.send(effect);
+        }
+    }
     let (left, found) = left.unzip();
     let effects = Effects::new(parts, found.unwrap_or_default());
     let bond = NewBond {
@@ -521,15 +549,20 @@ pub fn route_over(ifindex: u32, route: &config::Route) -> Route {
     wanted
 }
 
-/// Reads what the programs say: their log, and EVENTS. Nobody waits for either.
-fn watch_data_plane(bond: &str, data_plane: &mut DataPlane, engine: (EngineHandle, BondId)) {
-    let watching = data_plane.take_log().and_then(|log| Ok((log, data_plane.take_events()?)));
-    match watching {
-        Ok((log, events)) => {
-            tokio::spawn(super::watch::log(log));
-            tokio::spawn(super::watch::events(bond.to_owned(), events, engine));
-        }
+/// Reads what the programs say: EVENTS, and their log where they write one. Nobody waits for either.
+fn watch_data_plane(config: &BondConfig, data_plane: &mut DataPlane, engine: (EngineHandle, BondId)) {
+    let bond = &config.name;
+    match data_plane.take_events() {
+        Ok(events) => drop(tokio::spawn(super::watch::events(bond.to_owned(), events, engine))),
         Err(error) => warn!("{bond}: what the programs say is not read: {error}"),
+    }
+    // They write only of whom they find behind a port, and a log is a quarter of a megabyte of mapped memory.
+    if config.port.is_none() {
+        return;
+    }
+    match data_plane.take_log() {
+        Ok(log) => drop(tokio::spawn(super::watch::log(log))),
+        Err(error) => warn!("{bond}: the log of the programs is not read: {error}"),
     }
 }
 

@@ -1,18 +1,13 @@
 //! The control socket: HTTP with JSON on a Unix socket. Its peers are known by SO_PEERCRED.
-//!
-//! Whoever may connect may also be broken, or hostile: what is not asked within a few seconds is not heard, there
-//! is a bound on connections, and who asks slowly gives way to who comes next.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     os::{
         fd::AsRawFd as _,
         unix::{fs::PermissionsExt as _, net},
     },
     path::{Path as FilePath, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::Arc,
 };
 
 use axum::{
@@ -24,48 +19,28 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use futures_util::StreamExt as _;
 use nix::{
     sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket},
     unistd::chown,
 };
 use serde::{Deserialize, Serialize};
-use tokio::{
-    net::{TcpListener, UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::AbortHandle,
-};
-use tokio_io_timeout::TimeoutStream;
-use tracing::warn;
+use tokio::net::{TcpListener, UnixListener};
 
 use super::{
     Agent, AgentError, MissingSlaves, Outcome,
     access::{Access, Peer},
+    connections::{self, ASKING, Connection},
     reading::Scope,
 };
 use crate::{
-    config::{Config, toml},
-    report::{json::Report, metrics},
+    config::toml,
+    report::{json::Report, receipt::Log},
     sys::SysError,
 };
 
 /// Bytes. A request's body is a few settings, or a file.
 const LARGEST_BODY: usize = 64 * 1024;
-/// How long a request may take to arrive: its head, and its body.
-const ASKING: Duration = Duration::from_secs(5);
-/// How long an answer may wait for its reader.
-const ANSWERING: Duration = Duration::from_secs(10);
-/// Connections at once.
-const CONNECTIONS: usize = 128;
-/// How long a connection has to ask before others that wait may take its place.
-const GRACE: Duration = Duration::from_millis(100);
-/// Before the next attempt to accept a connection, when there is no descriptor left for it.
-const BREATH: Duration = Duration::from_millis(100);
-
 /// The body of every answer that is not a success.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Failure {
@@ -152,136 +127,44 @@ impl Socket {
     }
 }
 
-/// The connections that there are.
-struct Connections {
-    places: Arc<Semaphore>,
-    /// Those whose request is not complete, the oldest first.
-    asking: Mutex<BTreeMap<u64, Asking>>,
-}
-
-struct Asking {
-    since: Instant,
-    task: AbortHandle,
-}
-
-impl Connections {
-    /// A place for one more; None if everybody who has one is being answered.
-    async fn admit(&self) -> Option<OwnedSemaphorePermit> {
-        loop {
-            if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-                return Some(place);
-            }
-            let oldest = {
-                let mut asking = self.asking();
-                let since = asking.first_entry()?.get().since.elapsed();
-                if since >= GRACE
-                    && let Some((_, asking)) = asking.pop_first()
-                {
-                    asking.task.abort();
-                }
-                since
-            };
-            // Its place is free when its task is gone, or when somebody else's is.
-            let freed = Arc::clone(&self.places).acquire_owned();
-            if let Ok(Ok(place)) = tokio::time::timeout(GRACE.saturating_sub(oldest).max(TURN), freed).await {
-                return Some(place);
-            }
-        }
-    }
-
-    fn asking(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Asking>> {
-        // Poisoned or not, a map of handles is whole.
-        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How long a task that was told to end takes, and more.
-const TURN: Duration = Duration::from_millis(10);
-
-/// A connection, as its request sees it.
-#[derive(Clone)]
-struct Connection {
-    number: u64,
-    peer: Peer,
-    connections: Arc<Connections>,
-}
-
 /// Serves until the agent ends.
 pub async fn serve(listener: UnixListener, agent: Arc<Agent>) {
     let routes = routes(agent);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let connections = Arc::new(Connections { places, asking: Mutex::default() });
-    for number in 0.. {
-        let stream = loop {
-            match listener.accept().await {
-                Ok((stream, _)) => break stream,
-                Err(error) => {
-                    warn!("a request is not heard: {error}");
-                    tokio::time::sleep(BREATH).await;
-                }
-            }
-        };
-        let Some(place) = connections.admit().await else {
-            turn_away(&stream);
-            continue;
-        };
-        // Only of a connection that is gone already nothing is known.
-        let Ok(peer) = Peer::of(&stream) else { continue };
-        let connection = Connection { number, peer, connections: Arc::clone(&connections) };
-        let routes = routes.clone().layer(Extension(connection));
-        let serving = async move {
-            let mut stream = TimeoutStream::new(stream);
-            stream.set_write_timeout(Some(ANSWERING));
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new())
-                .header_read_timeout(ASKING)
-                .keep_alive(false)
-                .max_buf_size(LARGEST_BODY);
-            let stream = TokioIo::new(Box::pin(stream));
-            // Who does not speak HTTP, or leaves, has had their answer.
-            let _ = http.serve_connection(stream, TowerToHyperService::new(routes)).await;
-        };
-        // The map is held until the task is in it: the task's end takes it out again.
-        let mut asking = connections.asking();
-        let of_task = Arc::clone(&connections);
-        let task = tokio::spawn(async move {
-            serving.await;
-            of_task.asking().remove(&number);
-            drop(place);
-        });
-        asking.insert(number, Asking { since: Instant::now(), task: task.abort_handle() });
-    }
+    connections::serve(listener, |stream, connection| {
+        let peer = Peer::of(stream).ok()?;
+        Some(routes.clone().layer(Extension(connection)).layer(Extension(peer)))
+    })
+    .await;
 }
 
-/// With a sentence, if it can be said at once.
-fn turn_away(stream: &UnixStream) {
-    let error = "the agent has as many requests as it takes at once; ask again";
-    let body =
-        serde_json::to_string(&Failure { error: error.into(), changes: Vec::new() }).unwrap_or_default();
-    let _ = stream.try_write(
-        format!(
-            "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .as_bytes(),
-    );
+/// GET /metrics and nothing else, for whoever asked for a port.
+pub async fn serve_metrics(listener: TcpListener, agent: Arc<Agent>) {
+    let routes = Router::new().route("/metrics", get(metrics)).layer(middleware::from_fn(heard));
+    let routes = routes.with_state(agent);
+    connections::serve(listener, |_, connection| Some(routes.clone().layer(Extension(connection)))).await;
+}
+
+async fn heard(Extension(connection): Extension<Connection>, request: Request, next: Next) -> Response {
+    connection.has_asked();
+    next.run(request).await
 }
 
 fn routes(agent: Arc<Agent>) -> Router {
     Router::new()
         .route("/v1/bonds", get(all))
         .route("/v1/bonds", post(add))
-        .route("/v1/events", get(events))
-        .route("/v1/bonds/{name}/events", get(events_of_one))
-        .route("/metrics", get(metrics))
         .route("/v1/bonds/{name}", get(one))
+        .route("/v1/bonds/{name}/log", get(log))
+        .route("/v1/bonds/{name}/events", get(events_of_one))
+        .route("/v1/events", get(events))
+        .route("/metrics", get(metrics))
         .route("/v1/bonds/{name}", delete(down))
         .route("/v1/bonds/{name}/options", post(set))
         .route("/v1/bonds/{name}/slaves", post(add_slave))
         .route("/v1/bonds/{name}/slaves/{slave}", delete(del_slave))
         .route("/v1/bonds/{name}/slaves/{slave}/options", post(set_slave))
         .route("/v1/reload", post(reload))
+        .route("/v1/confirm", post(confirm))
         .fallback(no_such_request)
         .method_not_allowed_fallback(no_such_request)
         .layer(middleware::map_response(with_failure))
@@ -294,19 +177,20 @@ fn routes(agent: Arc<Agent>) -> Router {
 /// is brought to its end, whether or not anybody waits for the answer.
 async fn let_in(
     State(agent): State<Arc<Agent>>,
+    Extension(peer): Extension<Peer>,
     Extension(connection): Extension<Connection>,
     request: Request,
     next: Next,
 ) -> Response {
     let changes = request.method() != Method::GET && request.method() != Method::HEAD;
     let access = agent.access();
-    let allowed = if changes { access.change(&connection.peer) } else { access.look(&connection.peer) };
+    let allowed = if changes { access.change(&peer) } else { access.look(&peer) };
     if let Err(denied) = allowed {
         return failure(StatusCode::FORBIDDEN, &denied.to_string());
     }
     let (head, request) = request.into_parts();
     let read = tokio::time::timeout(ASKING, body::to_bytes(request, LARGEST_BODY)).await;
-    connection.connections.asking().remove(&connection.number);
+    connection.has_asked();
     let body = match read {
         Ok(Ok(body)) => body,
         Ok(Err(error)) if error.to_string().contains("length limit") => {
@@ -346,25 +230,32 @@ async fn no_such_request(method: Method, uri: Uri) -> Response {
     let error = format!(
         "{method} {uri}: no such request; there are GET and POST /v1/bonds, GET and DELETE /v1/bonds/NAME, \
          POST /v1/bonds/NAME/options, POST /v1/bonds/NAME/slaves, DELETE /v1/bonds/NAME/slaves/IF, \
-         POST /v1/bonds/NAME/slaves/IF/options, POST /v1/reload, GET /v1/events, GET /v1/bonds/NAME/events, and \
-         GET /metrics"
+         POST /v1/bonds/NAME/slaves/IF/options, POST /v1/reload, GET /v1/events, GET /v1/bonds/NAME/events, \
+         GET /v1/bonds/NAME/log, and GET /metrics"
     );
     failure(StatusCode::NOT_FOUND, &error)
 }
 
 async fn add(State(agent): State<Arc<Agent>>, Json(new): Json<NewBonds>) -> Response {
     match toml::parse(FilePath::new("the request"), &new.toml) {
-        Ok(Config { writers: Some(writers), .. }) => {
-            let error = format!("{}: writers is for the files that an agent is started with", writers.origin);
-            failure(StatusCode::UNPROCESSABLE_ENTITY, &error)
-        }
-        Ok(config) => outcome(agent.add_bonds(config, new.missing_slaves).await),
+        Ok(config) => match config.key_of_agent() {
+            Some((key, origin)) => {
+                let error = format!("{origin}: {key} is for the files that an agent is started with");
+                failure(StatusCode::UNPROCESSABLE_ENTITY, &error)
+            }
+            None => outcome(agent.add_bonds(config, new.missing_slaves).await),
+        },
         Err(error) => failure(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
     }
 }
 
 async fn reload(State(agent): State<Arc<Agent>>) -> Response {
     outcome(agent.reload().await)
+}
+
+async fn confirm(State(agent): State<Arc<Agent>>) -> Result<Json<Done>, Response> {
+    agent.confirm().map_err(answer)?;
+    Ok(Json(Done { changes: vec!["confirmed: it stays".to_owned()], ..Done::default() }))
 }
 
 fn outcome(outcome: Outcome) -> Response {
@@ -384,33 +275,42 @@ async fn one(State(agent): State<Arc<Agent>>, Path(name): Path<String>) -> Resul
     agent.report(Some(&name), Scope::All).await.map(Json).map_err(answer)
 }
 
-async fn events(State(agent): State<Arc<Agent>>) -> Result<Response, Response> {
-    tell(&agent, None).await
+async fn log(State(agent): State<Arc<Agent>>, Path(name): Path<String>) -> Result<Json<Log>, Response> {
+    agent.log(&name).await.map(Json).map_err(answer)
+}
+
+async fn events(
+    State(agent): State<Arc<Agent>>,
+    Extension(connection): Extension<Connection>,
+) -> Result<Response, Response> {
+    tell(&agent, &connection, None).await
 }
 
 async fn events_of_one(
     State(agent): State<Arc<Agent>>,
+    Extension(connection): Extension<Connection>,
     Path(name): Path<String>,
 ) -> Result<Response, Response> {
-    tell(&agent, Some(name)).await
+    tell(&agent, &connection, Some(name)).await
 }
 
 /// NDJSON, for as long as the reader wants it and keeps up.
-async fn tell(agent: &Agent, only: Option<String>) -> Result<Response, Response> {
+async fn tell(agent: &Agent, to: &Connection, only: Option<String>) -> Result<Response, Response> {
+    let Some(place) = to.stream() else {
+        let error = "as many listen to events as the agent tells them at once; ask again";
+        return Err(failure(StatusCode::SERVICE_UNAVAILABLE, error));
+    };
     let (listener, first) = agent.listen(only.as_deref()).await.map_err(answer)?;
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    Ok((kind, body::Body::from_stream(listener.lines(first, only))).into_response())
-}
-
-/// GET /metrics and nothing else, for whoever asked for a port.
-pub async fn serve_metrics(listener: TcpListener, agent: Arc<Agent>) -> io::Result<()> {
-    let routes = Router::new().route("/metrics", get(metrics)).with_state(agent);
-    axum::serve(listener, routes).await
+    let lines = listener.lines(first, only).inspect(move |_| {
+        // Held as long as it goes on.
+        let _ = &place;
+    });
+    Ok((kind, Body::from_stream(lines)).into_response())
 }
 
 async fn metrics(State(agent): State<Arc<Agent>>) -> Result<Response, Response> {
-    let report = agent.report(None, Scope::Bonds).await.map_err(answer)?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::show(report)).into_response())
+    agent.metrics().await.map_err(answer)
 }
 
 async fn set(
@@ -452,11 +352,12 @@ fn done((): ()) -> Json<Done> {
     Json(Done::default())
 }
 
-fn answer(error: AgentError) -> Response {
+pub(super) fn answer(error: AgentError) -> Response {
     let status = match error {
         AgentError::NoSuchBond(_) => StatusCode::NOT_FOUND,
         AgentError::Option(_)
         | AgentError::Refused(_)
+        | AgentError::NothingToConfirm
         | AgentError::NoSuchSlave { .. }
         | AgentError::BadName { .. }
         | AgentError::NoSuchQueue { .. }

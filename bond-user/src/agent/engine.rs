@@ -13,7 +13,7 @@ use std::{
 };
 
 use bond_common::{
-    abi::{ActiveWord, DeviceHandle, Rank, SlaveEntry, Slot},
+    abi::{ActiveWord, DeviceHandle, LinkQuestion, Rank, SlaveEntry, Slot},
     names,
 };
 use tokio::sync::{mpsc as tasks, oneshot};
@@ -71,6 +71,10 @@ pub enum Input {
         bond: BondId,
         reply: oneshot::Sender<BondStatus>,
     },
+    /// Is the thread alive?
+    Ping {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// A bond that joins the thread.
@@ -126,6 +130,13 @@ impl EngineHandle {
         answer.await.map_err(|_| Stopping)
     }
 
+    /// True as soon as the thread has come to this question; false if it has ended.
+    pub async fn is_alive(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Ping { reply });
+        answer.await.is_ok()
+    }
+
     pub async fn status(&self, bond: BondId) -> Result<BondStatus, Stopping> {
         let (reply, answer) = oneshot::channel();
         self.send(Input::Status { bond, reply });
@@ -153,6 +164,8 @@ struct Running {
     entries: HashMap<Slot, SlaveEntry>,
     /// What GUARD holds of it.
     rank: Rank,
+    /// During a timeout, the slots whose devices were just seen to have a link.
+    with_link: u16,
     pace: Pace,
     switch: Switched,
     /// The last store to ACTIVE that the data plane was found to have made.
@@ -214,10 +227,31 @@ impl Loop {
     /// Timeouts that have passed, also while inputs keep coming.
     fn tick(&mut self) {
         let now = now();
+        self.look_at_all(now);
         for bond in self.bonds.values_mut() {
             if let Some(due) = bond.engine.poll_timeout().filter(|due| *due <= now) {
                 bond.pace.told = due;
                 bond.fact(Event::Timeout, self.reader.as_ref());
+            }
+            bond.with_link = 0;
+        }
+    }
+
+    /// Looks at the links of all bonds that are due, at once: most of them are as they were, and a system call for each
+    /// slave would be most of what an agent of many bonds does.
+    fn look_at_all(&mut self, now: Time) {
+        let Some(reader) = &self.reader else { return };
+        let is_due = |bond: &&mut Running| bond.engine.poll_timeout().is_some_and(|due| due <= now);
+        let mut due: Vec<&mut Running> = self.bonds.values_mut().filter(is_due).collect();
+        let questions: Vec<_> = due.iter().flat_map(|bond| bond.questions()).collect();
+        let devices: Vec<_> = questions.iter().map(|(_, question)| *question).collect();
+        // What remains unanswered is asked one by one.
+        let answers = reader.with_link(&devices).unwrap_or_default();
+        let mut answered = questions.iter().zip(answers);
+        for bond in &mut due {
+            let own = bond.questions().count();
+            for ((slot, _), has_link) in answered.by_ref().take(own) {
+                bond.with_link |= if has_link { slot.bit() } else { 0 };
             }
         }
     }
@@ -249,6 +283,7 @@ impl Loop {
                     herald,
                     host,
                     links,
+                    with_link: 0,
                     pace: Pace::default(),
                     switch: Switched::default(),
                     followed,
@@ -292,6 +327,9 @@ impl Loop {
                 {
                     bond.fact(Event::Link { slot, link: Link { speed, duplex, ..link } }, reader);
                 }
+            }
+            Input::Ping { reply } => {
+                let _ = reply.send(());
             }
             Input::Status { bond, reply } => {
                 if let Some(bond) = self.bonds.get(&bond) {
@@ -446,11 +484,25 @@ impl Running {
         self.fact(Event::Link { slot, link }, reader);
     }
 
+    /// What may be asked of the slaves' devices by their handles: whether links that were up still are.
+    fn questions(&self) -> impl Iterator<Item = (Slot, LinkQuestion)> {
+        let was_up = |slot: &Slot| self.links.get(slot).is_some_and(|link| link.up);
+        let known = self
+            .entries
+            .iter()
+            .filter(move |(slot, entry)| was_up(slot) && entry.handle() != DeviceHandle::NONE);
+        known.map(|(&slot, entry)| (slot, LinkQuestion::new(entry.ifindex(), entry.handle())))
+    }
+
     /// A slave's link: as it is now, or else as netlink said.
     fn look(&self, slot: Slot, ifindex: u32, said: bool, reader: Option<&DeviceReader>) -> Link {
-        let up = match reader.map(|reader| reader.read(ifindex)) {
-            Some(Ok(state)) => state.link_up(),
-            Some(Err(_)) | None => said,
+        let up = if self.with_link & slot.bit() != 0 {
+            true
+        } else {
+            match reader.map(|reader| reader.read(ifindex)) {
+                Some(Ok(state)) => state.link_up(),
+                Some(Err(_)) | None => said,
+            }
         };
         let before = self.links.get(&slot).copied().unwrap_or(Link::new(false));
         if up && !before.up {

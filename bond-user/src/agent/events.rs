@@ -1,15 +1,21 @@
 //! Events, as they happen, for whoever listens at `/v1/events`. Nobody waits for a listener.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    time::timeout,
+};
 
 use crate::report::event::{Event, What};
 
 /// Events that a listener may be behind. After that it is told that it is, and dropped.
 const BACKLOG: usize = 256;
+
+/// Far longer than who reads takes, and nobody's patience.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Where events are told.
 #[derive(Clone, Debug)]
@@ -17,11 +23,12 @@ pub struct Feed {
     sender: broadcast::Sender<Arc<Line>>,
 }
 
-/// An event, as it is sent.
 #[derive(Debug)]
-struct Line {
-    bond: String,
-    text: Bytes,
+enum Line {
+    /// An event, as it is sent.
+    Event { bond: String, text: Bytes },
+    /// Nothing is told any more.
+    End,
 }
 
 impl Feed {
@@ -35,7 +42,14 @@ impl Feed {
         }
         let text = Event::new(Some(bond), what).line().into();
         // That the last listener has left just now is no failure.
-        let _ = self.sender.send(Arc::new(Line { bond: bond.to_owned(), text }));
+        let _ = self.sender.send(Arc::new(Line::Event { bond: bond.to_owned(), text }));
+    }
+
+    /// Those who listen hear what was told so far, and then the end: of the agent, which waits for them so long.
+    pub async fn end(&self) {
+        if self.sender.send(Arc::new(Line::End)).is_ok() {
+            let _ = timeout(LAST_WORDS, self.sender.closed()).await;
+        }
     }
 
     /// What is told from now on.
@@ -66,10 +80,13 @@ impl Listener {
                 }
                 loop {
                     match receiver.recv().await {
-                        Ok(line) if only.as_ref().is_none_or(|only| *only == line.bond) => {
-                            return Some((Ok(line.text.clone()), Some((first, receiver))));
-                        }
-                        Ok(_) => {}
+                        Ok(line) => match &*line {
+                            Line::Event { bond, text } if only.as_ref().is_none_or(|only| only == bond) => {
+                                return Some((Ok(text.clone()), Some((first, receiver))));
+                            }
+                            Line::Event { .. } => {}
+                            Line::End => return None,
+                        },
                         Err(RecvError::Lagged(missed)) => {
                             let last = Event::new(only.as_deref(), What::Lagged { missed });
                             return Some((Ok(last.line().into()), None));
@@ -112,6 +129,21 @@ mod tests {
         assert_eq!(what(&lines.next().await.unwrap().unwrap()), note(2));
         drop(feed);
         assert!(lines.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn the_end_is_heard_after_the_last_event() {
+        let feed = Feed::new();
+        let mut lines = Box::pin(feed.listen().lines(Vec::new(), None));
+        feed.tell("bond0", note(1));
+        let listening = async {
+            assert_eq!(what(&lines.next().await.unwrap().unwrap()), note(1));
+            assert!(lines.next().await.is_none());
+            drop(lines);
+        };
+        let start = tokio::time::Instant::now();
+        tokio::join!(feed.end(), listening);
+        assert!(start.elapsed() < LAST_WORDS);
     }
 
     #[tokio::test]

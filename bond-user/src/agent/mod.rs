@@ -6,6 +6,8 @@
 mod access;
 mod adopt;
 mod bring_up;
+mod confirm;
+mod connections;
 pub mod control;
 mod effects;
 mod engine;
@@ -14,6 +16,7 @@ mod guard;
 mod herald;
 mod host;
 pub mod kept;
+mod moved;
 mod notices;
 pub mod places;
 mod prober;
@@ -21,6 +24,7 @@ mod reading;
 pub mod receipts;
 mod record;
 mod reload;
+mod scrape;
 mod slaves;
 mod watch;
 
@@ -34,17 +38,19 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use bond_common::abi::{ABI_VERSION, Slot};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::{Mutex, mpsc, oneshot},
 };
 use tracing::{info, warn};
 
+use self::confirm::Confirmation;
+pub use self::record::owner_of;
 use self::{
     access::Access,
     bring_up::{Machine, Tasks},
@@ -54,12 +60,13 @@ use self::{
     host::{Host, Queues},
     places::{PlaceError, Places},
     receipts::History,
+    scrape::{Bound, Scrapes},
     slaves::Wanted,
 };
 use crate::{
     bond::{
         Refusal,
-        event::Event,
+        event::{Elects, Event},
         options::{BondOptions, OptionError, Setting, Slaves},
         status::BondStatus,
     },
@@ -71,9 +78,9 @@ use crate::{
     sys::{
         Devices, SysError, caps,
         dataplane::{self, DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
-        limits,
+        limits, memory,
         netlink::{LinkEvent, LinkEvents},
-        netns,
+        netns, notify,
         sysfs::Sysfs,
     },
 };
@@ -155,6 +162,12 @@ pub enum AgentError {
     Metrics { address: SocketAddr, source: io::Error },
     #[error("{what}: {source}")]
     Io { what: &'static str, source: io::Error },
+    #[error(
+        "not confirmed within {seconds} s: everything is as it was; to keep it, run `xbond confirm` in that time"
+    )]
+    NotConfirmed { seconds: u64 },
+    #[error("nothing waits for a confirmation; `xbond run --confirm SECONDS` does")]
+    NothingToConfirm,
     #[error("interrupted; everything is as it was")]
     Interrupted,
 }
@@ -188,6 +201,8 @@ pub struct RunOptions {
     pub link_events: LinkEventSource,
     /// None: as this kernel does it best.
     pub tc_attach: Option<TcAttach>,
+    /// Undo everything after this time, unless it is confirmed.
+    pub confirm: Option<Duration>,
 }
 
 /// One agent of one network namespace.
@@ -202,6 +217,8 @@ pub struct Agent {
     /// By the command line.
     writers: Option<Writers>,
     access: RwLock<Access>,
+    scrapes: Scrapes,
+    confirmation: Option<Arc<Confirmation>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -265,12 +282,14 @@ struct Bond {
 /// before it has threads.
 pub fn run(options: RunOptions) -> Result<(), AgentError> {
     let started = Moment::now();
+    memory::share_one_arena();
     caps::check()?;
     limits::check()?;
     for bond in &options.config.bonds {
         Kernel::check(effects::hook(bond.datapath, bond.port.is_some()))?;
     }
-    let metrics = options.config.metrics.as_ref().map(|metrics| bind_metrics(metrics.address)).transpose()?;
+    // Before anything is changed: an address that cannot be had is a mistake.
+    let metrics = options.config.metrics.as_ref().map(Bound::new).transpose()?;
     let cookie = netns::cookie()?;
     let places = Places::of(cookie);
     let _claim = places.claim()?;
@@ -304,7 +323,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     runtime.block_on(async {
         let devices = Devices::open_apart()?;
         let tasks = Tasks::default();
-        let RunOptions { config, source, writers, link_events, tc_attach: _ } = options;
+        let RunOptions { config, source, writers, link_events, tc_attach: _, confirm } = options;
         let feed = Feed::new();
         let machine =
             Machine { places, cookie, kernel, host_reader, devices, link_events, engine, tasks, sysfs, feed };
@@ -317,19 +336,11 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             source,
             writers,
             access: RwLock::new(access),
+            scrapes: Scrapes::default(),
+            confirmation: confirm.map(|limit| Arc::new(Confirmation::within(limit))),
         };
         Arc::new(agent).live(config, link_events, socket, metrics).await
     })
-}
-
-/// Before anything is changed: an address that cannot be had is a mistake.
-fn bind_metrics(address: SocketAddr) -> Result<std::net::TcpListener, AgentError> {
-    let bind = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    };
-    bind().map_err(|source| AgentError::Metrics { address, source })
 }
 
 /// Takes down what an agent left behind.
@@ -390,7 +401,7 @@ impl Agent {
         config: Config,
         link_events: LinkEventSource,
         socket: control::Socket,
-        metrics: Option<std::net::TcpListener>,
+        metrics: Option<Bound>,
     ) -> Result<(), AgentError> {
         let io = |what| move |source| AgentError::Io { what, source };
         let mut signals = Signals::listen().map_err(io("cannot listen to signals"))?;
@@ -433,22 +444,60 @@ impl Agent {
             }
         };
         self.machine.places.link_socket();
-        if let Some(listener) = metrics {
-            let listener = TcpListener::from_std(listener).map_err(io("cannot serve metrics"))?;
-            tokio::spawn(control::serve_metrics(listener, Arc::clone(&self)));
+        if let Some(Err(error)) = metrics.map(|bound| self.serve_metrics(bound)) {
+            warn!("{error}");
         }
         if let Some(link_events) = link_events {
             tokio::spawn(Arc::clone(&self).follow_links(link_events));
         }
         self.say_ready().await?;
-        while signals.next().await == Told::Reload {
-            // Beside, so that an end need not wait for this loop.
-            let agent = Arc::clone(&self);
-            tokio::spawn(async move { agent.reload().await });
+        notify::ready();
+        if let Some(interval) = notify::watchdog() {
+            let engine = self.machine.engine.clone();
+            tokio::spawn(async move {
+                // Fed by whoever decides: an agent whose engine hangs is started anew.
+                notify::feed(interval, || engine.is_alive()).await;
+            });
         }
+        if let Some(confirmation) = &self.confirmation {
+            confirmation.begin();
+        }
+        let ending = loop {
+            tokio::select! {
+                told = signals.next() => match told {
+                    // Beside, so that an end need not wait for this loop.
+                    Told::Reload => {
+                        let agent = Arc::clone(&self);
+                        tokio::spawn(async move { agent.reload().await });
+                    }
+                    Told::End => break Ending::AsConfigured,
+                },
+                () = self.confirmation_failed() => break Ending::Undo,
+            }
+        };
+        notify::stopping();
         // Nobody asks any more; what was begun is brought to its end.
         serving.abort();
-        self.end(Ending::AsConfigured).await
+        self.end(ending).await?;
+        match (ending, &self.confirmation) {
+            (Ending::Undo, Some(confirmation)) => {
+                Err(AgentError::NotConfirmed { seconds: confirmation.seconds() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn confirmation_failed(&self) {
+        match &self.confirmation {
+            Some(confirmation) => confirmation.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What was tried is to stay.
+    pub fn confirm(&self) -> Result<(), AgentError> {
+        let given = self.confirmation.as_ref().is_some_and(|confirmation| confirmation.give());
+        if given { Ok(()) } else { Err(AgentError::NothingToConfirm) }
     }
 
     fn new_id(&self) -> BondId {
@@ -608,6 +657,7 @@ impl Agent {
                 answer = answer.and(self.take_down(&name, &bond).await);
             }
         }
+        self.machine.feed.end().await;
         self.machine.places.leave();
         answer
     }
@@ -647,6 +697,9 @@ impl Agent {
             }
         }
         self.set_options(bond, options).await?;
+        for option in settings.iter().filter_map(|(key, _)| Elects::of(key)) {
+            self.machine.engine.request(bond.id, Event::Written(option)).await??;
+        }
         for (key, value) in settings {
             info!("{name}: {key}={value}");
             let (option, value) = (key.clone(), value.clone());

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, symlink},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -69,6 +69,16 @@ impl Places {
     /// leaves some of them, empty ones too.
     pub fn has(&self, bond: &str) -> bool {
         self.pins_of(bond).exists() || self.run_of(bond).is_dir()
+    }
+
+    /// The bonds of which anything is here, in the order of their names.
+    pub fn bonds(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.run).into_iter().flatten().flatten();
+        let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let mut bonds: Vec<_> =
+            directories.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        bonds.sort();
+        bonds
     }
 
     /// Names that no bond can have, because the agent's own files have them.
@@ -159,9 +169,11 @@ impl Places {
     pub fn leave(&self) {
         unlink(&self.socket(), &Path::new(RUN).join(SOCKET));
         let _ = fs::remove_file(self.socket());
-        // Empty directories only.
+        // Empty directories only, and not one that was made for the service's user.
         let _ = fs::remove_dir(&self.pins);
-        let _ = fs::remove_dir(PINS);
+        if fs::metadata(PINS).is_ok_and(|found| found.uid() == nix::unistd::geteuid().as_raw()) {
+            let _ = fs::remove_dir(PINS);
+        }
         // The lock stays: removing it would let two agents hold two locks of one name.
     }
 }

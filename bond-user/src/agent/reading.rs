@@ -6,7 +6,7 @@ use bond_common::abi::{PORT_STATS, Slot};
 use tokio::time::timeout;
 
 use super::{
-    Agent, AgentError, Bond, bring_up::Machine, events::Listener, guard::GuardState, record::Record,
+    Agent, AgentError, Bond, bring_up::Machine, events::Listener, guard::GuardState, receipts, record::Record,
 };
 use crate::{
     bond::status::BondStatus,
@@ -15,6 +15,7 @@ use crate::{
         event::{Event, What},
         json::{self, AgentInfo, Around, Device, Report, Source, Surroundings},
         moment::Moment,
+        receipt::Log,
     },
     sys::{netlink::Netlink, softnet::Softnet},
 };
@@ -74,6 +75,14 @@ impl Agent {
             notes,
             bonds: bonds.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The last failovers of a bond.
+    pub async fn log(&self, name: &str) -> Result<Log, AgentError> {
+        if !self.bonds.lock().await.contains_key(name) {
+            return Err(AgentError::NoSuchBond(name.to_owned()));
+        }
+        receipts::log(&self.machine.places, name)
     }
 
     /// What happens from now on, and how the bonds are now.

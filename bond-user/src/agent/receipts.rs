@@ -18,7 +18,7 @@ use bond_common::{
 };
 use tracing::warn;
 
-use super::{events::Feed, notices};
+use super::{AgentError, events::Feed, notices, places::Places};
 use crate::{
     bond::{
         Time,
@@ -27,7 +27,7 @@ use crate::{
     report::{
         event::What,
         moment::{Moment, micros, monotonic},
-        receipt::{Receipt, Steps, VERSION},
+        receipt::{Log, Receipt, Steps, VERSION},
     },
     sys::dataplane::Maps,
 };
@@ -286,6 +286,14 @@ impl File {
 
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+}
+
+/// The last failovers of a bond, whether an agent has it or not.
+pub fn log(places: &Places, bond: &str) -> Result<Log, AgentError> {
+    let directory = places.run_of(bond);
+    let failed = |source| AgentError::File { path: directory.join(FILE), source };
+    let receipts = read(&directory).map_err(failed)?;
+    Ok(Log { version: VERSION, bond: bond.to_owned(), receipts })
 }
 
 /// The last receipts of a bond by its run directory, the oldest first; none where it had no failover. A torn

@@ -10,6 +10,7 @@ use crate::sys::{
     Devices, dataplane,
     enslave::Owner,
     found::{self, Found},
+    netlink::LinkInfo,
     offload::Role,
 };
 
@@ -216,6 +217,12 @@ async fn delete_pair(devices: &Devices, pair: &Pair) -> Result<(), AgentError> {
         Err(error) if error.is_gone() => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// What an interface is to a bond of this namespace, one without an agent included.
+pub fn owner_of(places: &Places, link: &LinkInfo) -> Option<Owner> {
+    let records = places.bonds().into_iter().filter_map(|bond| Record::read(places, &bond).ok().flatten());
+    records.filter_map(|record| record.owner(&link.name, link.ifindex)).next()
 }
 
 /// Takes a bond away that no agent looks after: pins, devices, files.

@@ -3,7 +3,7 @@
 //! What is to be done is found out first, by comparing what is wanted with what is there. What cannot be done while
 //! a bond is there is refused then, and nothing of that bond is changed. What did not change is not touched.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use ipnet::IpNet;
 use tokio::sync::oneshot;
@@ -26,6 +26,7 @@ use crate::{
     sys::{
         enslave::EnslavePlan,
         netlink::{Address, LinkInfo, Route},
+        notify,
         sysctl::PromoteSecondaries,
     },
 };
@@ -75,11 +76,18 @@ struct HostPlan {
 
 impl Agent {
     /// Reads the files again that the agent was started with.
-    pub async fn reload(&self) -> Outcome {
+    pub async fn reload(self: &Arc<Self>) -> Outcome {
         let phase = self.phase.lock().await;
         if *phase == Phase::Ending {
             return Outcome::failed(&Stopping.into());
         }
+        notify::reloading();
+        let outcome = self.read_and_become().await;
+        notify::ready();
+        outcome
+    }
+
+    async fn read_and_become(self: &Arc<Self>) -> Outcome {
         let (config, access) = match self.read_again().await {
             Ok(read) => read,
             Err(error) => {
@@ -92,6 +100,7 @@ impl Agent {
             outcome.changed(access.to_string());
             *self.access.write().unwrap_or_else(std::sync::PoisonError::into_inner) = access;
         }
+        self.move_metrics(config.metrics.as_ref(), &mut outcome);
         if let Err(stopping) = self.become_as(config, &mut outcome).await {
             outcome.failures.push(stopping.to_string());
         }
@@ -503,6 +512,7 @@ fn needs_another(before: &BondConfig, wanted: &BondConfig, status: &BondStatus) 
         ("mac", before.mac != wanted.mac),
         ("datapath", hook(before) != hook(wanted)),
         ("prearm", before.prearm != wanted.prearm),
+        ("move_addresses", before.move_addresses != wanted.move_addresses),
         ("fail_over_mac", policy(&before.options) && policy(&status.options)),
     ]
     .into_iter()

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     bond::{
-        event::Event,
+        event::{Elects, Event},
         options::{SlaveOptions, interface_name_fault},
         status::{BondStatus, SlaveStatus},
     },
@@ -178,6 +178,9 @@ impl Agent {
         set_options(&mut options, settings)?;
         bring_up::check_queue(name, bond.queues, slave, options)?;
         self.machine.engine.request(bond.id, Event::SetSlaveOptions { slot, options }).await??;
+        for option in settings.iter().filter_map(|(key, _)| Elects::of(key)) {
+            self.machine.engine.request(bond.id, Event::Written(option)).await??;
+        }
         for (key, value) in settings {
             info!("{name}: {slave}: {key}={value}");
             let (slave, option, value) = (Some(slave.to_owned()), key.clone(), value.clone());

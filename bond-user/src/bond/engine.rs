@@ -14,7 +14,7 @@ use super::{
     arp_monitor::{self, Monitor, Path, Patience, Proposal, Standing},
     command::{Chosen, Command, Notice, Reason, Seen},
     election::{Candidate, Choice, Election},
-    event::{Event, Heard, Link, NewSlave},
+    event::{Elects, Event, Heard, Link, NewSlave},
     link::{LinkState, Monitoring},
     mac_plan::{self, AtEnslave, MadeUpMacs, TrackedMac, Wearer},
     monitor::{Counters, HearingTest, Verdict},
@@ -344,6 +344,7 @@ impl Engine {
             }
             Event::SetOptions(options) => self.set_options(now, *options)?,
             Event::SetSlaveOptions { slot, options } => self.set_slave_options(now, slot, options)?,
+            Event::Written(option) => self.written(now, option),
             Event::SetActiveSlave(Some(slot)) => self.set_active_slave(now, slot)?,
             Event::SetActiveSlave(None) => self.clear_active_slave(now),
             Event::SlaveMacSet { slot, mac, done } => self.slave_mac_set(now, slot, mac, done),
@@ -440,6 +441,7 @@ fn seen(event: &Event) -> Seen {
         Event::SetOptions(_)
         | Event::SetSlaveOptions { .. }
         | Event::SetActiveSlave(_)
+        | Event::Written(_)
         // Answers make nobody active.
         | Event::SlaveMacSet { .. }
         | Event::BondMacSet { .. }
@@ -706,6 +708,23 @@ impl Engine {
             self.elect(now, Reason::OptionChanged);
         }
         Ok(())
+    }
+
+    /// `bond_option_primary_set`, `bond_option_primary_reselect_set`, `bond_option_prio_set`: none of them looks at
+    /// the value that was there.
+    fn written(&mut self, now: Time, option: Elects) {
+        let is_enslaved = self.primary().is_some();
+        let elects = match option {
+            Elects::Primary => {
+                self.force_primary |= is_enslaved;
+                is_enslaved || self.options.primary.is_none()
+            }
+            Elects::PrimaryReselect => true,
+            Elects::Prio => !is_enslaved,
+        };
+        if elects {
+            self.elect(now, Reason::OptionChanged);
+        }
     }
 
     /// `bond_option_queue_id_set`: a queue is one slave's.
@@ -1153,12 +1172,13 @@ impl Engine {
         }
     }
 
-    /// The next PollLinks, one miimon after the last.
+    /// The next PollLinks: whenever the clock shows a multiple of miimon, so that bonds with the same miimon look at
+    /// their links together.
     fn arm_poll(&mut self, now: Time) {
-        let miimon = Time::from_millis(self.options.miimon.into());
-        let wanted = !miimon.is_zero() && self.joined_slaves().next().is_some();
-        let on_time = self.next_poll.map(|last| last.saturating_add(miimon)).filter(|next| *next > now);
-        self.next_poll = wanted.then(|| on_time.unwrap_or(now.saturating_add(miimon)));
+        let miimon = u128::from(self.options.miimon) * 1_000_000;
+        let wanted = miimon > 0 && self.joined_slaves().next().is_some();
+        let next = || (now.as_nanos() / miimon + 1) * miimon;
+        self.next_poll = wanted.then(|| Time::from_nanos(u64::try_from(next()).unwrap_or(u64::MAX)));
     }
 
     /// The ARP monitor begins, with a first step at once, or ends.

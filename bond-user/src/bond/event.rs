@@ -38,6 +38,8 @@ pub enum Event {
     SetOptions(Box<BondOptions>),
     /// Request: these options for one slave.
     SetSlaveOptions { slot: Slot, options: SlaveOptions },
+    /// This option was written. Those that elect do so even if they have the value that they had.
+    Written(Elects),
     /// Request: this slave becomes active (a planned switch); None asks for a new election.
     SetActiveSlave(Option<Slot>),
     /// A slave's MAC was changed as `SetSlaveMac` asked, or could not be.
@@ -54,6 +56,28 @@ pub enum Event {
     Counters { slot: Slot, tx_packets: u64, rx_unicast: u64 },
     /// The answer to `AskNeighbours`.
     NeighboursAsked(Asked),
+}
+
+/// An option whose writing is an election.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elects {
+    /// The primary takes over by force.
+    Primary,
+    PrimaryReselect,
+    /// Of a slave. Not while the primary is enslaved.
+    Prio,
+}
+
+impl Elects {
+    /// By its name.
+    pub fn of(key: &str) -> Option<Self> {
+        match key {
+            "primary" => Some(Self::Primary),
+            "primary_reselect" => Some(Self::PrimaryReselect),
+            "prio" => Some(Self::Prio),
+            _ => None,
+        }
+    }
 }
 
 /// Whether there is anybody whose answer can be awaited.

@@ -17,8 +17,8 @@ pub fn add(arguments: &AddArgs) -> Result<()> {
         );
     };
     let config = described.read()?;
-    if let Some(writers) = &config.writers {
-        bail!("{}: writers is for the files that an agent is started with", writers.origin);
+    if let Some((key, origin)) = config.key_of_agent() {
+        bail!("{origin}: {key} is for the files that an agent is started with");
     }
     for note in config.notes.iter().chain(config.bonds.iter().flat_map(|bond| &bond.notes)) {
         client::note(note);

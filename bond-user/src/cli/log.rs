@@ -2,34 +2,40 @@
 
 use std::io::Write as _;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
+use hyper::Method;
 
-use super::{LogArgs, client};
+use super::{
+    LogArgs,
+    client::{self, NoAgent},
+};
 use crate::{
     agent::{places::Places, receipts},
-    report::{receipt, text},
+    report::{receipt::Log, text},
     sys::netns,
 };
 
-/// From the file, which is there with an agent and without.
 pub fn log(arguments: &LogArgs) -> Result<()> {
-    let bond = &arguments.bond;
-    client::path_of(bond)?;
-    let places = Places::of(netns::cookie()?);
-    let directory = places.run_of(bond);
-    if places.reserves(bond) || !directory.is_dir() {
-        bail!("{bond}: no such bond in this network namespace; `xbond show` lists them");
-    }
-    let receipts = receipts::read(&directory)
-        .with_context(|| format!("{}", directory.join(receipts::FILE).display()))
-        .map_err(|error| anyhow::anyhow!("{error:#}"))?;
+    let log = read(&arguments.bond)?;
     let text = if arguments.json {
-        let log = receipt::Log { version: receipt::VERSION, bond: bond.clone(), receipts };
         format!("{}\n", serde_json::to_string_pretty(&log)?)
     } else {
-        text::log(&receipts, arguments.details)
+        text::log(&log.receipts, arguments.details)
     };
     // A reader that has seen enough, such as head, is no error.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
+}
+
+/// From the agent, who may be asked by more than may read the file; if none runs, from the file.
+fn read(bond: &str) -> Result<Log> {
+    match client::request(Method::GET, &format!("{}/log", client::path_of(bond)?), None) {
+        Err(error) if error.is::<NoAgent>() => {}
+        answer => return answer,
+    }
+    let places = Places::of(netns::cookie()?);
+    if places.reserves(bond) || !places.run_of(bond).is_dir() {
+        bail!("{bond}: no such bond in this network namespace; `xbond show` lists them");
+    }
+    Ok(receipts::log(&places, bond)?)
 }

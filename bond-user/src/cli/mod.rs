@@ -1,15 +1,22 @@
 //! The command line: all its types here, one file per verb.
 
 mod add;
+mod check;
 mod client;
+mod completions;
+mod confirm;
+mod doctor;
 mod down;
+mod import;
 mod log;
+mod man;
 mod monitor;
 mod reload;
 mod run;
 mod set;
 mod show;
 mod slave;
+mod traffic;
 
 use std::{
     io::{self, Write as _},
@@ -23,7 +30,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::{
-    config::{Datapath, Guard},
+    config::{Datapath, Guard, OnExit},
     sys::netns,
 };
 
@@ -81,12 +88,29 @@ enum Verb {
     DelSlave(DelSlaveArgs),
     /// Take a bond down: its slaves are as they were found
     Down(DownArgs),
+    /// Keep what `run --confirm` has on trial
+    Confirm(ConfirmArgs),
+    /// Read configurations, and tell what in them will not be as it reads
+    #[command(after_help = "Exit status: 0 if nothing is found, 1 for warnings, 2 for errors.")]
+    Check(CheckArgs),
+    /// Print a TOML file of the bonds that there are, and say what of them has no equivalent
+    Import(ImportArgs),
+    /// Tell whether this machine and its NICs can do it, and what stands in the way; nothing is changed
+    #[command(after_help = "Exit status: 0 if all is well, 1 if something warns, 2 if something fails.")]
+    Doctor(DoctorArgs),
+    /// Print the manual page, or that of a verb, as roff: xbond man | man -l -
+    Man(ManArgs),
+    /// Print what a shell needs to complete this command line
+    Completions(CompletionsArgs),
 }
 
 #[derive(Debug, Args)]
 struct RunArgs {
     #[command(flatten)]
     bonds: BondArgs,
+    /// Undo everything after so many seconds, unless `xbond confirm` (or Enter, on a terminal) says to keep it
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    confirm: Option<u32>,
     /// Let members of this group change bonds; they have to be in group xbond, too, whose members may look
     #[arg(long, value_name = "GROUP")]
     writers: Option<String>,
@@ -152,6 +176,12 @@ struct BondArgs {
     /// With fail_over_mac=follow: backups receive the bond's MAC, too
     #[arg(long, requires = "bond")]
     prearm: bool,
+    /// The first slave that has addresses or routes gives them to the bond, and gets them back when the bond goes
+    #[arg(long, requires = "bond", conflicts_with = "port")]
+    move_addresses: bool,
+    /// What becomes of bonds when the agent is told to stop; for all bonds, instead of what files say
+    #[arg(long, value_enum)]
+    on_exit: Option<OnExitArg>,
     /// Accept a bond whose links nothing monitors, and which therefore never fails over; TOML files say it themselves
     #[arg(long, conflicts_with = "config")]
     allow_unmonitored: bool,
@@ -167,6 +197,23 @@ enum DatapathArg {
     Xdp,
     /// XDP in the stack, for drivers without native XDP
     XdpGeneric,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OnExitArg {
+    /// They go, and their slaves are as they were found
+    Down,
+    /// They go on without an agent
+    Keep,
+}
+
+impl From<OnExitArg> for OnExit {
+    fn from(argument: OnExitArg) -> Self {
+        match argument {
+            OnExitArg::Down => Self::Down,
+            OnExitArg::Keep => Self::Keep,
+        }
+    }
 }
 
 impl From<DatapathArg> for Datapath {
@@ -250,10 +297,72 @@ struct DelSlaveArgs {
 
 #[derive(Debug, Args)]
 struct DownArgs {
-    bond: String,
+    #[arg(required_unless_present = "all")]
+    bond: Option<String>,
     /// Without an agent, from what it left behind
     #[arg(long)]
     force: bool,
+    /// Every bond of this network namespace, with an agent or without
+    #[arg(long, conflicts_with_all = ["bond", "force"])]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+struct ConfirmArgs {}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// TOML files, directories of them, or directories of ifcfg files: taken together
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// As JSON, notes included
+    #[arg(short, long)]
+    json: bool,
+    /// Also tell what is right, and surprising all the same
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+#[derive(Debug, Args)]
+struct ImportArgs {
+    #[command(subcommand)]
+    source: ImportSource,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImportSource {
+    /// From network scripts of RHEL or SUSE, which are read and never run
+    Ifcfg {
+        /// As /etc/sysconfig/network-scripts
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// From bonds of the kernel's driver that are up
+    Kernel {
+        /// Only this bond
+        bond: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    /// Interfaces that are to be slaves; all Ethernet devices if none is named
+    #[arg(value_name = "IF")]
+    interfaces: Vec<String>,
+    /// As JSON
+    #[arg(short, long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ManArgs {
+    /// A verb of xbond
+    verb: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct CompletionsArgs {
+    shell: clap_complete::Shell,
 }
 
 fn guard(text: &str) -> Result<Guard, String> {
@@ -272,7 +381,7 @@ const REFUSED: u8 = 2;
 pub fn main() -> ExitCode {
     let Cli { netns, verb } = Cli::parse();
     match netns.map_or(Ok(()), |name| netns::enter(&name)).map_err(Into::into).and_then(|()| act(verb)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // Every error says its causes itself; several of them have a line each.
             for line in error.to_string().lines() {
@@ -283,8 +392,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn act(verb: Verb) -> anyhow::Result<()> {
+fn act(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
+        Verb::Check(arguments) => return check::check(&arguments),
+        Verb::Doctor(arguments) => return doctor::doctor(&arguments),
         Verb::Run(arguments) => run::run(arguments),
         Verb::Add(arguments) => add::add(&arguments),
         Verb::Reload(ReloadArgs {}) => reload::reload(),
@@ -295,7 +406,12 @@ fn act(verb: Verb) -> anyhow::Result<()> {
         Verb::AddSlave(arguments) => slave::add(arguments),
         Verb::DelSlave(arguments) => slave::delete(&arguments),
         Verb::Down(arguments) => down::down(&arguments),
-    }
+        Verb::Confirm(ConfirmArgs {}) => confirm::confirm(),
+        Verb::Import(arguments) => import::import(&arguments),
+        Verb::Man(arguments) => man::man(&arguments),
+        Verb::Completions(arguments) => completions::completions(&arguments),
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

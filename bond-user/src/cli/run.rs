@@ -1,16 +1,17 @@
 //! `xbond run`
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::{Result, bail};
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
-use super::{BondArgs, RunArgs};
+use super::{BondArgs, RunArgs, traffic};
 use crate::{
-    agent::{self, LinkEventSource, MissingSlaves, RunOptions},
+    agent::{self, LinkEventSource, MissingSlaves, RunOptions, places::Places},
     bond::options::{BondOptions, Unmonitored},
     config::{BondConfig, Config, Files, Metrics, Note, Origin, SlaveConfig, Source, Writers},
-    sys::dataplane::TcAttach,
+    sys::{dataplane::TcAttach, netlink::Netlink, netns},
 };
 
 pub fn run(arguments: RunArgs) -> Result<()> {
@@ -36,8 +37,32 @@ pub fn run(arguments: RunArgs) -> Result<()> {
     let writers = arguments.writers.map(|group| Writers { group, origin: Origin::Flags });
     log_to_standard_error()?;
     let tc_attach = arguments.clsact.then_some(TcAttach::Clsact);
-    agent::run(RunOptions { config, source, writers, link_events, tc_attach })?;
+    warn_of_traffic(&config)?;
+    let confirm = arguments.confirm.map(|seconds| Duration::from_secs(seconds.into()));
+    agent::run(RunOptions { config, source, writers, link_events, tc_attach, confirm })?;
     Ok(())
+}
+
+/// Of a bond that is to be made now: whoever is logged in through a slave would be cut off.
+fn warn_of_traffic(config: &Config) -> Result<()> {
+    let places = Places::of(netns::cookie()?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let netlink = Netlink::open()?;
+        for bond in config.bonds.iter().filter(|bond| !bond.move_addresses && !places.has(&bond.name)) {
+            for slave in &bond.slaves {
+                let Ok(link) = netlink.link_by_name(&slave.name).await else { continue };
+                if let Some(what) = traffic::carried_by(&netlink, link.ifindex).await? {
+                    warn!(
+                        "{}: {} has {what}, which goes now; to have the bond take it: --move-addresses, or \
+                         move_addresses = true, and --confirm to undo it if that cuts you off",
+                        bond.name, slave.name
+                    );
+                }
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Where bonds are described.
@@ -80,7 +105,7 @@ pub fn described(arguments: &BondArgs) -> Result<Option<Described>> {
 }
 
 fn source(files: Files, arguments: &BondArgs) -> Source {
-    Source { files, datapath: arguments.datapath.map(Into::into) }
+    Source { files, datapath: arguments.datapath.map(Into::into), on_exit: arguments.on_exit.map(Into::into) }
 }
 
 fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Result<BondConfig> {
@@ -99,6 +124,8 @@ fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Res
     bond.datapath = arguments.datapath.map(Into::into).unwrap_or_default();
     bond.guard = arguments.guard.unwrap_or_default();
     bond.prearm = arguments.prearm;
+    bond.on_exit = arguments.on_exit.map(Into::into).unwrap_or_default();
+    bond.move_addresses = arguments.move_addresses;
     Ok(bond)
 }
 

@@ -1,6 +1,9 @@
 //! RHEL's ifcfg files (initscripts; NetworkManager wrote the same), as they are.
 //!
-//! initscripts source them into a shell as root. Here they are read, by the same rules, and never run.
+//! initscripts source them into a shell as root. Here they are read, by the same rules, and never run. SUSE's
+//! files, which have other words for a bond, are read too ([`suse`]).
+
+mod suse;
 
 use std::{
     collections::HashMap,
@@ -14,7 +17,7 @@ use bond_common::mac::Mac;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    BondConfig, Config, ConfigError, Destination, Note, Origin, Problem, Route, SlaveConfig,
+    BondConfig, Config, ConfigError, Destination, Lines, Note, Origin, Problem, Route, SlaveConfig,
     shell::{self, Assignment},
 };
 use crate::bond::options::{BondOptions, Unmonitored};
@@ -26,7 +29,6 @@ const IGNORED: &[&str] = &["~", ".bak", ".old", ".orig", ".rpmnew", ".rpmorig", 
 
 /// Keys of a bond that ask for something xbond does not do. To leave it out would be another network.
 const REFUSED_OF_BOND: &[(&str, &str)] = &[
-    ("BONDING_MODULE_OPTS", "a key of SUSE's ifcfg files; xbond reads RHEL's, or its own TOML"),
     ("BRIDGE", "xbond does not put a bond into a bridge; remove it, and do so once the bond is up"),
     ("TEAM_CONFIG", "a team is not a bond; write BONDING_OPTS"),
     ("TEAM_MASTER", "a bond cannot be a port of a team here"),
@@ -53,6 +55,35 @@ const NOT_APPLIED: &[&str] = &["ETHTOOL_OPTS", "DNS1", "DNS2", "DNS3", "DOMAIN",
 /// There is no bond, or a file that belongs to one cannot be read or says what is refused; the error names
 /// the file and, where one is to blame, the line.
 pub fn read(directory: &Path, unmonitored: Unmonitored) -> Result<Config, ConfigError> {
+    let mut config = read_unchecked(directory, unmonitored)?;
+    config.check()?;
+    let doubts: Vec<_> = config.bonds.iter().flat_map(BondConfig::doubts).collect();
+    config.notes.extend(doubts);
+    Ok(config)
+}
+
+/// Whether a path is a directory that [`read`] is for.
+pub fn is_directory_of_them(path: &Path) -> bool {
+    list(path).is_ok_and(|files| !files.is_empty())
+}
+
+/// Where these files say what. Of files that cannot be read there is nothing.
+pub fn lines(directory: &Path) -> Lines {
+    let mut lines = Lines::default();
+    for path in list(directory).unwrap_or_default() {
+        let Ok(text) = text(&path) else { continue };
+        let Ok(file) = Ifcfg::parse(&path, &text) else { continue };
+        match (file.master(), file.name()) {
+            (None, Some(bond)) if file.is_bond() => lines.add_ifcfg(bond, None, &path, &text),
+            (Some(bond), Some(slave)) => lines.add_ifcfg(bond, Some(slave), &path, &text),
+            _ => {}
+        }
+    }
+    lines
+}
+
+/// Reads as [`read`] does, and leaves the check of the whole to others.
+pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Result<Config, ConfigError> {
     let mut config = Config::default();
     let mut files = Vec::new();
     for path in list(directory)? {
@@ -68,14 +99,20 @@ pub fn read(directory: &Path, unmonitored: Unmonitored) -> Result<Config, Config
 
     let mut known = Vec::new();
     for file in files.iter().filter(|file| file.is_bond()) {
-        let name = file.require("DEVICE")?;
+        let name = file.name().ok_or_else(|| file.refuse("DEVICE", Problem::Missing { key: "DEVICE" }))?;
         known.push(name);
-        if file.is_false("ONBOOT") {
+        if file.is_false("ONBOOT") || file.is_one_of("STARTMODE", &["off", "manual"]) {
             config.notes.push(Note::NotOnBoot { file: file.path.clone(), bond: name.to_owned() });
         } else {
             let bonds = vec![file.bond(name, unmonitored)?];
             let found = Config { bonds, notes: file.not_applied(), ..Config::default() };
             config.merge(found)?;
+        }
+        if let Some(bond) = config.bonds.iter_mut().find(|bond| bond.name == name && file.is_suse()) {
+            bond.slaves.extend(file.suse_slaves());
+            suse::refuse_rules(directory, name)?;
+            let routes = suse::routes(directory, bond)?;
+            bond.routes.extend(routes);
         }
     }
     if known.is_empty() {
@@ -95,10 +132,16 @@ pub fn read(directory: &Path, unmonitored: Unmonitored) -> Result<Config, Config
     for bond in &mut config.bonds {
         bond.routes.extend(routes_beside(directory, &bond.name)?);
     }
-
-    config.check()?;
-    let doubts: Vec<_> = config.bonds.iter().flat_map(BondConfig::doubts).collect();
-    config.notes.extend(doubts);
+    for file in files.iter().filter(|file| !file.is_bond()) {
+        let Some(vlan) = file.name() else { continue };
+        let below = file.get("PHYSDEV").or_else(|| file.get("ETHERDEVICE"));
+        let below =
+            below.or_else(|| vlan.rsplit_once('.').map(|(below, _)| below).filter(|_| file.is_true("VLAN")));
+        if let Some(bond) = config.bonds.iter().find(|bond| Some(bond.name.as_str()) == below) {
+            let (file, bond, vlan) = (file.path.clone(), bond.name.clone(), vlan.to_owned());
+            config.notes.push(Note::VlanAbove { file, bond, vlan });
+        }
+    }
     Ok(config)
 }
 
@@ -133,6 +176,9 @@ fn mentions_bonds(text: &str) -> bool {
     ["MASTER", "SLAVE", "BOND"].iter().any(|word| text.contains(word))
 }
 
+/// Options and their values.
+type Pairs<'a> = Vec<(&'a str, &'a str)>;
+
 /// The variables of a file. One that is empty counts as not set, as in initscripts.
 struct Ifcfg {
     path: PathBuf,
@@ -155,6 +201,12 @@ impl Ifcfg {
 
     fn require(&self, key: &'static str) -> Result<&str, ConfigError> {
         self.get(key).ok_or_else(|| self.refuse(key, Problem::Missing { key }))
+    }
+
+    /// DEVICE; SUSE leaves it out, and goes by the name of the file.
+    fn name(&self) -> Option<&str> {
+        self.get("DEVICE")
+            .or_else(|| suse::name_of(&self.path).filter(|_| !self.variables.contains_key("DEVICE")))
     }
 
     fn parsed<T: FromStr>(&self, key: &str, wanted: &'static str) -> Result<Option<T>, ConfigError> {
@@ -232,7 +284,7 @@ impl Ifcfg {
         if self.master().is_some() {
             return Err(self.refuse_value("MASTER", "a bond cannot be a slave of another bond"));
         }
-        if self.is_one_of("BOOTPROTO", &["dhcp", "bootp", "autoip"]) {
+        if self.is_one_of("BOOTPROTO", &["dhcp", "dhcp4", "dhcp6", "dhcp+autoip", "bootp", "autoip"]) {
             let why = "xbond sets fixed addresses only; write IPADDR and PREFIX, or BOOTPROTO=none and run a \
                        DHCP client on the bond";
             return Err(self.refuse_value("BOOTPROTO", why));
@@ -246,14 +298,19 @@ impl Ifcfg {
         }
 
         let mut bond = BondConfig::new(name, Origin::File { path: self.path.clone(), line: None });
-        let pairs = self.bonding_opts()?;
+        let (pairs, miimon_dropped) = self.bonding_opts()?;
         let (options, notes) = BondOptions::from_pairs(pairs, unmonitored)
-            .map_err(|error| self.refuse("BONDING_OPTS", error.into()))?;
+            .map_err(|error| self.refuse(self.options_key(), error.into()))?;
         bond.options = options;
         bond.unmonitored = unmonitored;
         bond.notes = notes.into_iter().map(|note| Note::Option { bond: name.to_owned(), note }).collect();
-        bond.mac = self.mac("MACADDR")?;
+        bond.notes.extend(miimon_dropped);
+        bond.mac = self.mac("MACADDR")?.or(self.mac("LLADDR")?);
         bond.mtu = self.parsed("MTU", "a number of bytes")?;
+        if self.is_suse() {
+            bond.addresses = self.suse_addresses()?;
+            return Ok(bond);
+        }
         bond.addresses = self.ipv4_addresses()?;
         bond.routes.extend(self.ipv4_default(&bond.addresses, &mut bond.notes)?);
         if !self.is_false("IPV6INIT") {
@@ -265,8 +322,8 @@ impl Ifcfg {
 
     /// The options, split as `install_bonding_driver` does: the key up to the first `=`, the value after the
     /// last.
-    fn bonding_opts(&self) -> Result<Vec<(&str, &str)>, ConfigError> {
-        let text = self.get("BONDING_OPTS").unwrap_or_default();
+    fn bonding_opts(&self) -> Result<(Pairs<'_>, Option<Note>), ConfigError> {
+        let text = self.get(self.options_key()).unwrap_or_default();
         let mut pairs = Vec::new();
         for word in text.split_whitespace() {
             let key = word.split('=').next().unwrap_or(word);
@@ -274,13 +331,30 @@ impl Ifcfg {
             pairs.push((key, value));
         }
         if !pairs.iter().any(|(key, _)| *key == "mode") {
-            return Err(self.refuse("BONDING_OPTS", Problem::NoMode));
+            return Err(self.refuse(self.options_key(), Problem::NoMode));
         }
         // initscripts write miimon first, and arp_interval then takes it back.
-        if pairs.iter().any(|(key, value)| *key == "arp_interval" && value.parse() != Ok(0)) {
+        let given = |wanted: &str| {
+            let found = pairs.iter().find(|(key, value)| *key == wanted && value.parse() != Ok(0));
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let dropped = given("arp_interval").map(|arp_interval| {
+            let file = self.path.clone();
+            given("miimon").map(|miimon| Note::MiimonDropped { file, miimon, arp_interval })
+        });
+        if dropped.is_some() {
             pairs.retain(|(key, _)| *key != "miimon");
         }
-        Ok(pairs)
+        Ok((pairs, dropped.flatten()))
+    }
+
+    /// Where this file has its options.
+    fn options_key(&self) -> &'static str {
+        if self.get("BONDING_OPTS").is_none() && self.is_suse() {
+            "BONDING_MODULE_OPTS"
+        } else {
+            "BONDING_OPTS"
+        }
     }
 
     /// IPADDR, IPADDR0, IPADDR1 and so on, each with its PREFIX or NETMASK (`expand_config`).
@@ -712,16 +786,52 @@ mod tests {
             refusal(&[("ifcfg-bond0", BOND), ("ifcfg-eth0", SLAVE), ("ifcfg-eth1", SLAVE)]),
             "ifcfg-bond0: bond0: slave eth0 is named twice"
         );
-        let suse = "DEVICE=bond0\nBONDING_MASTER=yes\nBONDING_MODULE_OPTS='mode=1'\n";
-        assert_eq!(
-            refusal(&[("ifcfg-bond0", suse)]),
-            "ifcfg-bond0:3: BONDING_MODULE_OPTS=mode=1: a key of SUSE's ifcfg files; xbond reads RHEL's, or \
-             its own TOML"
-        );
         assert!(
             refusal(&[("ifcfg-eth0", "DEVICE=eth0\n")])
                 .ends_with("no bond in the ifcfg files of this directory")
         );
+    }
+
+    #[test]
+    fn suses_files_say_the_same_in_other_words() {
+        let bond0 = "STARTMODE=auto\nBOOTPROTO=static\nIPADDR='192.168.0.101/24'\nIPADDR_2=10.0.0.1\nPREFIXLEN_2=8\n\
+                     BONDING_MASTER=yes\nBONDING_MODULE_OPTS='mode=active-backup miimon=100'\n\
+                     BONDING_SLAVE_1=eth1\nBONDING_SLAVE0='eth10'\nBONDING_SLAVE2=eth2\nLLADDR=02:00:00:00:00:07\n";
+        let config = read_files(&[
+            ("ifcfg-bond0", bond0),
+            ("ifcfg-eth10", "BOOTPROTO=none\nSTARTMODE=hotplug\n"),
+            ("ifcfg-vlan5", "ETHERDEVICE=bond0\nVLAN_ID=5\n"),
+            ("ifroute-bond0", "172.16.0.0 10.0.0.2 255.240.0.0 -\n"),
+            ("routes", "default 192.168.0.1 - -\n192.0.2.0/24 198.51.100.1 - eth7\n"),
+        ]);
+        assert_eq!(names(&config), ["eth10", "eth1", "eth2"]);
+        let bond = &config.bonds[0];
+        assert_eq!((bond.options.miimon, bond.mac), (100, "02:00:00:00:00:07".parse().ok()));
+        let addresses: Vec<_> = bond.addresses.iter().map(IpNet::to_string).collect();
+        assert_eq!(addresses, ["192.168.0.101/24", "10.0.0.1/8"]);
+        let routes: Vec<_> =
+            bond.routes.iter().map(|route| format!("{} via {:?}", route.to, route.via)).collect();
+        assert_eq!(routes, ["172.16.0.0/12 via Some(10.0.0.2)", "default via Some(192.168.0.1)"]);
+        assert!(
+            matches!(&config.notes[..], [Note::VlanAbove { vlan, .. }] if vlan == "vlan5"),
+            "{:?}",
+            config.notes
+        );
+
+        let table = [
+            ("BONDING_MODULE_OPTS='mode=4'", "ifcfg-bond0:2: mode=4: xbond does active-backup (1) only"),
+            (
+                "BONDING_MODULE_OPTS='mode=1 miimon=9'\nIPADDR=10.0.0.1",
+                "ifcfg-bond0:3: IPADDR=10.0.0.1: has neither a prefix length nor NETMASK; write it as 192.0.2.1/24",
+            ),
+            (
+                "BONDING_MODULE_OPTS='mode=1 miimon=9'\nIPADDR=10.0.0.1/99",
+                "ifcfg-bond0:3: IPADDR = 10.0.0.1/99: not an address with its prefix length, like 192.0.2.1/24",
+            ),
+        ];
+        for (lines, said) in table {
+            assert_eq!(refusal(&[("ifcfg-bond0", &format!("BONDING_SLAVE0=eth0\n{lines}\n"))]), said);
+        }
     }
 
     #[test]

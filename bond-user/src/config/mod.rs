@@ -3,7 +3,9 @@
 //! [`toml`] and [`ifcfg`] read files into a [`Config`], the command line builds [`BondConfig`]s from flags;
 //! [`Config::check`] holds what is common to all of them. Nothing here looks at the machine.
 
+pub mod check;
 pub mod ifcfg;
+mod lines;
 mod problem;
 mod shell;
 mod source;
@@ -22,6 +24,7 @@ use bond_common::{abi::MAX_SLAVES, mac::Mac};
 use ipnet::IpNet;
 
 pub use self::{
+    lines::Lines,
     problem::{ConfigError, Note, Problem},
     shell::ShellError,
     source::{Files, Source},
@@ -79,6 +82,8 @@ pub struct BondConfig {
     pub guard: Guard,
     /// fail_over_mac=follow: backups receive the bond's MAC, too, so that a failover has no gap in which nobody does.
     pub prearm: bool,
+    /// The first slave that has addresses or routes gives them to the bond, until it is released.
+    pub move_addresses: bool,
     /// Is a bond without a link monitor what is meant?
     pub unmonitored: Unmonitored,
     /// What a person should know about it.
@@ -193,6 +198,12 @@ impl Config {
         Ok(())
     }
 
+    /// A key that is about an agent rather than a bond, and where it is said.
+    pub fn key_of_agent(&self) -> Option<(&'static str, &Origin)> {
+        let writers = self.writers.as_ref().map(|writers| ("writers", &writers.origin));
+        writers.or_else(|| self.metrics.as_ref().map(|metrics| ("metrics", &metrics.origin)))
+    }
+
     /// What must hold whatever the source: every bond by itself ([`BondConfig::check`]), and no interface in
     /// two roles.
     ///
@@ -253,6 +264,7 @@ impl BondConfig {
             on_exit: OnExit::default(),
             guard: Guard::default(),
             prearm: false,
+            move_addresses: false,
             unmonitored: Unmonitored::default(),
             notes: Vec::new(),
             origin,
@@ -332,6 +344,7 @@ impl BondConfig {
         let host_side = [
             ("addresses", !self.addresses.is_empty()),
             ("routes", !self.routes.is_empty()),
+            ("move_addresses", self.move_addresses),
             ("mtu", self.mtu.is_some()),
             ("mac", self.mac.is_some()),
         ];

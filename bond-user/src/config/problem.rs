@@ -110,6 +110,31 @@ pub enum Problem {
     NoBonds,
 }
 
+impl Problem {
+    /// The key of a bond that is to blame, where it is one.
+    pub fn key(&self) -> Option<&str> {
+        Some(match self {
+            Self::Option(error) | Self::OfBond { error, .. } => error.key()?,
+            Self::SlaveTwice { .. } | Self::TooManySlaves { .. } => "slaves",
+            Self::HostMacWithoutPort { .. } => "host_mac",
+            Self::NotWithPort { key, .. } | Self::NotAWearableMac { key, .. } => key,
+            Self::MacOfActive { .. } => "mac",
+            Self::BadMtu { .. } => "mtu",
+            Self::NotAHostAddress { .. } | Self::AddressTwice { .. } => "addresses",
+            Self::HostBits { .. } | Self::FamiliesDiffer { .. } => "routes",
+            _ => return None,
+        })
+    }
+
+    /// The bond and its key that are to blame, where the problem itself knows both.
+    pub fn place(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::OfBond { bond, error } => Some((bond, error.key()?)),
+            _ => None,
+        }
+    }
+}
+
 /// Something accepted that a person should know of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
@@ -145,11 +170,51 @@ pub enum Note {
         file: PathBuf,
         gateway: IpAddr,
     },
+    /// initscripts write miimon first, and arp_interval then takes it back.
+    MiimonDropped {
+        file: PathBuf,
+        miimon: String,
+        arp_interval: String,
+    },
+    /// A VLAN on the bond, which somebody else has to make.
+    VlanAbove {
+        file: PathBuf,
+        bond: String,
+        vlan: String,
+    },
     /// A file that is no plain list of assignments, and says nothing of bonds.
     Skipped {
         file: PathBuf,
         why: String,
     },
+}
+
+impl Note {
+    /// The file that it is about.
+    pub fn origin(&self) -> Option<Origin> {
+        let path = match self {
+            Self::NotOnBoot { file, .. }
+            | Self::NotApplied { file, .. }
+            | Self::GatewayElsewhere { file, .. }
+            | Self::MiimonDropped { file, .. }
+            | Self::VlanAbove { file, .. }
+            | Self::Skipped { file, .. } => file.clone(),
+            Self::Option { .. }
+            | Self::SlaveMtu { .. }
+            | Self::PrimaryNotASlave { .. }
+            | Self::NoSlaves { .. } => {
+                return None;
+            }
+        };
+        Some(Origin::File { path, line: None })
+    }
+
+    /// The sentence, without the file that it is about.
+    pub fn text(&self) -> String {
+        let text = self.to_string();
+        let file = self.origin().map(|origin| format!("{origin}: ")).unwrap_or_default();
+        text.strip_prefix(&file).map(str::to_owned).unwrap_or(text)
+    }
 }
 
 impl fmt::Display for Note {
@@ -170,6 +235,17 @@ impl fmt::Display for Note {
             Self::GatewayElsewhere { file, gateway } => write!(
                 f,
                 "{}: GATEWAY={gateway} is not in the network of the first address: no default route",
+                file.display()
+            ),
+            Self::MiimonDropped { file, miimon, arp_interval } => write!(
+                f,
+                "{}: miimon={miimon} is ignored, because arp_interval={arp_interval} is set: a bond has one link \
+                 monitor",
+                file.display()
+            ),
+            Self::VlanAbove { file, bond, vlan } => write!(
+                f,
+                "{}: {vlan} is a VLAN on {bond}, which xbond does not make; make it once {bond} is up",
                 file.display()
             ),
             Self::Skipped { file, why } => write!(f, "{}: left out: {why}", file.display()),

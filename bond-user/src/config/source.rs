@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Config, ConfigError, Datapath, ifcfg, toml};
+use super::{Config, ConfigError, Datapath, OnExit, ifcfg, toml};
 use crate::bond::options::Unmonitored;
 
 /// Files, and what the command line says of all their bonds.
@@ -11,6 +11,7 @@ pub struct Source {
     pub files: Files,
     /// Instead of what the files say.
     pub datapath: Option<Datapath>,
+    pub on_exit: Option<OnExit>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,7 @@ impl Source {
         };
         for bond in &mut config.bonds {
             bond.datapath = self.datapath.unwrap_or(bond.datapath);
+            bond.on_exit = self.on_exit.unwrap_or(bond.on_exit);
         }
         config.check()?;
         Ok(config)

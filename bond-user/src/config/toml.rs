@@ -23,7 +23,7 @@ use crate::bond::options::{self, BondOptions, OptionError, Setting, SlaveOptions
 const FILE_KEYS: &[&str] = &["version", "agent", "bond"];
 const AGENT_KEYS: &[&str] = &["writers", "metrics"];
 /// Besides the options of a bond.
-const BOND_KEYS: &[&str] = &[
+pub(super) const BOND_KEYS: &[&str] = &[
     "slaves",
     "slave",
     "addresses",
@@ -36,10 +36,11 @@ const BOND_KEYS: &[&str] = &[
     "on_exit",
     "guard",
     "prearm",
+    "move_addresses",
     "allow_unmonitored",
 ];
 /// Besides the options of a slave.
-const SLAVE_KEYS: &[&str] = &["hwaddr", "mac", "mtu"];
+pub(super) const SLAVE_KEYS: &[&str] = &["hwaddr", "mac", "mtu"];
 const ROUTE_KEYS: &[&str] = &["to", "via", "metric"];
 
 const VERSION: &str = "1";
@@ -136,8 +137,8 @@ pub fn write(config: &Config) -> String {
     text
 }
 
-/// In the order of their names.
-fn files_in(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+/// The `*.toml` files of a directory, in the order of their names.
+pub(super) fn files_in(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).map_err(|error| at_file(directory, error.into()))? {
         let file = entry.map_err(|error| at_file(directory, error.into()))?.path();
@@ -196,6 +197,7 @@ fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
             "on_exit" => bond.on_exit = entry.word(OnExit::WORDS)?,
             "guard" => bond.guard = entry.word(Guard::WORDS)?,
             "prearm" => bond.prearm = entry.boolean()?,
+            "move_addresses" => bond.move_addresses = entry.boolean()?,
             "allow_unmonitored" => {
                 bond.unmonitored = if entry.boolean()? { Unmonitored::Allow } else { Unmonitored::Refuse }
             }
@@ -454,6 +456,9 @@ fn write_bond(text: &mut String, bond: &BondConfig) {
     if bond.prearm {
         lines.pair("prearm", Value::Boolean(true));
     }
+    if bond.move_addresses {
+        lines.pair("move_addresses", Value::Boolean(true));
+    }
     for slave in &bond.slaves {
         if *slave == SlaveConfig::new(&slave.name) {
             continue;
@@ -657,7 +662,7 @@ mod tests {
             ("version = 1\nbond = 3", "a.toml:2: bond: an integer where a table is wanted"),
             (
                 "version = 1\n[agent]\nreaders = \"x\"",
-                "a.toml:3: readers: no such key in agent; there are: writers",
+                "a.toml:3: readers: no such key in agent; there are: writers, metrics",
             ),
             ("version = 1\n[agent]\nwriters = 4", "a.toml:3: writers: an integer where text is wanted"),
         ];

@@ -226,7 +226,8 @@ impl Devices {
         }
         if found.up {
             // Gateways are found by the routes without one.
-            let mut routes: Vec<_> = found.routes.iter().filter(|route| !route.is_automatic()).collect();
+            // Those that come with an address are there by now, unless it was told to make none (noprefixroute).
+            let mut routes: Vec<_> = found.routes.iter().filter(|route| !route.comes_by_itself()).collect();
             routes.sort_by_key(|route| route.via.is_some());
             for route in routes {
                 outcome.note(self.netlink.replace_route(route).await);

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::SysError;
 use crate::bond::event::{Duplex, Speed};
 
+const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GPERMADDR: u32 = 0x20;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
@@ -144,6 +145,21 @@ impl Ethtool {
         read().unwrap_or((Speed::UNKNOWN, Duplex::Unknown))
     }
 
+    /// The name of the driver; None where there is none to tell.
+    pub fn driver(&self, ifindex: u32) -> Option<String> {
+        /// struct ethtool_drvinfo, in words.
+        const WORDS: usize = 196 / 4;
+        /// Of 32 bytes, behind the command.
+        const NAME: std::ops::Range<usize> = 1..9;
+        let mut buffer = [0; WORDS];
+        buffer[0] = ETHTOOL_GDRVINFO;
+        // SAFETY: the buffer is a whole struct ethtool_drvinfo.
+        unsafe { self.command(ifindex, &mut buffer) }.ok()?;
+        let bytes: Vec<u8> = buffer[NAME].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let name = CStr::from_bytes_until_nul(&bytes).ok()?.to_string_lossy();
+        Some(name.into_owned()).filter(|name| !name.is_empty())
+    }
+
     /// The burned-in MAC, where netlink does not give it (before Linux 5.6).
     pub fn permanent_mac(&self, ifindex: u32) -> Option<Mac> {
         /// MAX_ADDR_LEN
@@ -260,6 +276,8 @@ mod tests {
             }
             assert_eq!(devices.ethtool.speed(link.ifindex), (Speed(10_000), Duplex::Full));
             assert_eq!(devices.ethtool.permanent_mac(link.ifindex), None);
+            assert_eq!(devices.ethtool.driver(link.ifindex).as_deref(), Some("veth"));
+            assert_eq!(devices.ethtool.driver(9999), None);
             assert_eq!(devices.ethtool.speed(9999), (Speed::UNKNOWN, Duplex::Unknown));
             let error = devices.ethtool.features(9999).unwrap_err();
             assert!(error.is_gone());

@@ -18,15 +18,18 @@ pub mod ethtool;
 pub mod found;
 pub mod limits;
 pub mod membership;
+pub mod memory;
+pub mod netdev;
 pub mod netlink;
 pub mod netns;
+pub mod notify;
 pub mod offload;
 pub mod probe;
 pub mod softnet;
 pub mod sysctl;
 pub mod sysfs;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use error::SysError;
 

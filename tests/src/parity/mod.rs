@@ -94,11 +94,17 @@ impl Pace {
         }
     }
 
-    fn between_looks(self) -> Duration {
+    /// Until everything has come to rest.
+    fn patience(self) -> Duration {
         match self {
-            Self::Emulated => Duration::from_millis(150),
-            Self::Native => Duration::from_millis(50),
+            Self::Emulated => PATIENCE * 6,
+            Self::Native => PATIENCE,
         }
+    }
+
+    /// A look takes a few processes, which are slow where the machine is emulated.
+    fn between_looks(self, scenario: Duration) -> Duration {
+        self.quiet(scenario) / 4
     }
 }
 
@@ -255,7 +261,7 @@ impl Run<'_> {
         let last = kinds.last().map(frame);
         let is_last = |seen: &crate::Frame| seen.ifname == slave && Some(&seen.bytes) == last.as_ref();
         capture.wait_for(PATIENCE, is_last)?;
-        thread::sleep(self.pace.between_looks());
+        thread::sleep(self.pace.between_looks(self.scenario.quiet));
         let seen = capture.stop()?;
         let mut lines = Vec::new();
         for (name, destination, kind) in &kinds {
@@ -278,7 +284,7 @@ impl Run<'_> {
     /// late.
     fn settle(&self, capture: &Capture, is_expected: impl Fn(&Snapshot) -> bool) -> Result<Snapshot> {
         let quiet = self.scenario.quiet;
-        let deadline = Instant::now() + PATIENCE + quiet;
+        let deadline = Instant::now() + self.pace.patience() + quiet;
         let mut last = self.look(capture.frames())?;
         let (mut since, mut looks) = (Instant::now(), 0);
         loop {
@@ -289,7 +295,7 @@ impl Run<'_> {
             if Instant::now() > deadline {
                 bail!("it does not settle; at last {last:#?}");
             }
-            thread::sleep(self.pace.between_looks());
+            thread::sleep(self.pace.between_looks(self.scenario.quiet));
             let snapshot = self.look(capture.frames())?;
             looks += 1;
             if snapshot != last {

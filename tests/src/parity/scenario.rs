@@ -52,6 +52,11 @@ impl Case {
 }
 
 impl Scenario {
+    /// About how long it takes.
+    pub fn duration(&self) -> Duration {
+        self.quiet.saturating_mul(u32::try_from(self.cases.len()).unwrap_or(u32::MAX))
+    }
+
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("in {}", path.display()))

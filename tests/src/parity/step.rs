@@ -81,7 +81,10 @@ impl FromStr for Step {
         let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
         let step = match verb {
             "bond" => {
-                let (options, slaves) = rest.split_once(':').context("no `:` before the slaves")?;
+                // Not any colon: values may have some.
+                let apart = rest.strip_prefix(": ").map(|slaves| ("", slaves));
+                let apart = apart.or_else(|| rest.split_once(" : "));
+                let (options, slaves) = apart.context("no ` : ` before the slaves")?;
                 let options = options.split_whitespace().map(pair).collect::<Result<_>>()?;
                 let slaves = slaves.split_whitespace().map(str::parse).collect::<Result<_>>()?;
                 Self::Bond { options, slaves }

@@ -5,14 +5,17 @@
 
 use std::{
     fmt::Debug,
-    io::Write as _,
     sync::{PoisonError, RwLock},
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
-use xbond_tests::{HOST_V4, Lab, LabBuilder, NetNs, PATIENCE, PEER_V4, Policy, TwoWay, Xbond, lab::Datapath};
+pub use xbond_tests::skip;
+use xbond_tests::{
+    HOST_V4, Lab, LabBuilder, NetNs, PATIENCE, PEER_V4, Policy, TwoWay, Xbond, lab::Datapath,
+    time_is_no_measure,
+};
 
 pub const BOND: &str = "bond0";
 pub const DATAPATHS: [Datapath; 2] = [Datapath::Tc, Datapath::Xdp];
@@ -24,24 +27,18 @@ pub const SLAVES: [&str; 2] = ["enp0s8", "enp0s9"];
 static TIMED: RwLock<()> = RwLock::new(());
 
 /// For a test that is told from another run by milliseconds: other labs come and go under RTNL, for which link
-/// events wait. Hold it to the end of the test.
-pub fn alone() -> impl Drop {
-    TIMED.write().unwrap_or_else(PoisonError::into_inner)
+/// events wait. Hold it to the end of the test. `None`, and a word on it, where time is no measure.
+pub fn alone() -> Option<impl Drop> {
+    if let Some(reason) = time_is_no_measure() {
+        skip(reason);
+        return None;
+    }
+    Some(TIMED.write().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// For all other tests beside such a one.
 pub fn beside_others() -> impl Drop {
     TIMED.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Says on stderr, past the test runner's capture, which part of the running test this machine cannot run.
-pub fn skip(reason: &str) {
-    skip_as(thread::current().name().unwrap_or("a test"), reason);
-}
-
-/// The same, of a test that has no thread of its name.
-pub fn skip_as(name: &str, reason: &str) {
-    let _ = writeln!(std::io::stderr(), "skipped: {name}: {reason}");
 }
 
 /// Looks until `wanted` is seen, for what no event tells.

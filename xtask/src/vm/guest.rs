@@ -13,7 +13,7 @@ use super::{cache, kernel::Kernel};
 use crate::machine;
 
 /// Modules and their parameters, each after those that it needs.
-const MODULES: [(&str, &str); 16] = [
+const MODULES: [(&str, &str); 24] = [
     ("llc", ""),
     ("stp", ""),
     ("bridge", ""),
@@ -24,6 +24,8 @@ const MODULES: [(&str, &str); 16] = [
     ("tls", ""),
     // Without a bond0 in the first namespace.
     ("bonding", "max_bonds=0"),
+    ("team", ""),
+    ("team_mode_activebackup", ""),
     ("dummy", "numdummies=0"),
     ("macvlan", ""),
     ("tun", ""),
@@ -31,6 +33,12 @@ const MODULES: [(&str, &str); 16] = [
     ("cls_bpf", ""),
     ("act_mirred", ""),
     ("sch_netem", ""),
+    ("dca", ""),
+    ("i2c-algo-bit", ""),
+    ("pps_core", ""),
+    ("ptp", ""),
+    ("e1000e", ""),
+    ("igb", ""),
 ];
 
 /// Programs that tests and scenarios call.

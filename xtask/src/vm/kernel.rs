@@ -16,8 +16,25 @@ use crate::machine;
 /// Where kernels of several ages are: oldest first.
 const SUITES: [&str; 4] = ["bookworm", "bookworm-backports", "trixie", "trixie-backports"];
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// The smallest of Debian's kernels that have everything.
-const FLAVOUR: &str = "-cloud-amd64";
+/// Which of Debian's kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// The smallest that have bonding and what the lab is made of.
+    Cloud,
+    /// With the drivers of NICs.
+    Full,
+}
+
+impl Flavour {
+    fn has(self, version: &str) -> bool {
+        let others = ["-cloud-amd64", "-rt-amd64"];
+        match self {
+            Self::Cloud => version.ends_with(others[0]),
+            Self::Full => version.ends_with("-amd64") && !others.iter().any(|other| version.ends_with(other)),
+        }
+    }
+}
+
 const NEWEST: &str = "newest";
 
 /// The first bytes of a compressed kernel inside its boot image, and what decompresses it.
@@ -35,14 +52,15 @@ pub struct Kernel {
 impl Kernel {
     /// The newest kernel whose version begins with `wanted`, fetched if it is not here yet. One that is here is
     /// taken although there may be a newer one.
-    pub fn provide(wanted: &str) -> Result<Self> {
+    pub fn provide(wanted: &str, flavour: Flavour) -> Result<Self> {
         let kernels = cache()?.join("kernels");
         fs::create_dir_all(&kernels)?;
         let here = fs::read_dir(&kernels)?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        let here = here.filter(|name| kernels.join(name).join("vmlinux").is_file()).collect();
+        let here =
+            here.filter(|name| flavour.has(name) && kernels.join(name).join("vmlinux").is_file()).collect();
         let version = match pick(here, wanted) {
             Some(version) if wanted != NEWEST => version,
-            _ => pick(offered()?, wanted).with_context(|| {
+            _ => pick(offered(flavour)?, wanted).with_context(|| {
                 format!("Debian has no kernel {wanted}; `cargo xtask vm kernels` lists them")
             })?,
         };
@@ -111,14 +129,13 @@ fn numbers(version: &str) -> Vec<u64> {
 }
 
 /// The kernels that Debian has, as `uname -r` has them.
-pub fn offered() -> Result<Vec<String>> {
+pub fn offered(flavour: Flavour) -> Result<Vec<String>> {
     let output =
         apt("apt-cache")?.args(["pkgnames", "linux-image-"]).output().context("cannot run apt-cache")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let packages = text.lines().filter_map(|package| package.strip_prefix("linux-image-"));
     let numbered = packages.filter(|name| name.starts_with(|c: char| c.is_ascii_digit()));
-    let mut versions: Vec<String> =
-        numbered.filter(|name| name.ends_with(FLAVOUR)).map(str::to_owned).collect();
+    let mut versions: Vec<String> = numbered.filter(|name| flavour.has(name)).map(str::to_owned).collect();
     versions.sort_by_key(|version| numbers(version));
     Ok(versions)
 }
@@ -235,6 +252,18 @@ fn decompress(tool: &str, bytes: &[u8]) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flavours_are_told_by_the_end_of_a_version() {
+        for (version, cloud, full) in [
+            ("6.12.43+deb13-cloud-amd64", true, false),
+            ("6.12.43+deb13-amd64", false, true),
+            ("6.12.43+deb13-rt-amd64", false, false),
+            ("6.12.43+deb13-amd64-dbg", false, false),
+        ] {
+            assert_eq!((Flavour::Cloud.has(version), Flavour::Full.has(version)), (cloud, full), "{version}");
+        }
+    }
 
     #[test]
     fn a_version_is_named_by_its_beginning() {

@@ -17,7 +17,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use xbond_tests::parity::Scenario;
 
-use self::{compare::Finding, guest::Guest, kernel::Kernel, qemu::Machine};
+use self::{
+    compare::Finding,
+    guest::Guest,
+    kernel::{Flavour, Kernel},
+    qemu::{Machine, Nic},
+};
 use crate::{
     machine,
     parity::{PARITY, Parity, scenario_names, scenario_path},
@@ -44,6 +49,9 @@ const TOOLS: [(&str, &str); 6] = [
     ("lz4", "lz4"),
 ];
 
+/// What benchmarks in the guest call besides.
+const BENCH_TOOLS: [(&str, &str); 1] = [("teamnl", "libteam-utils")];
+
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -57,6 +65,8 @@ pub struct Arguments {
 enum Verb {
     /// Runs the tests in network namespaces inside the guest
     Tests(TestArguments),
+    /// Bonds of emulated NICs that filter: what is received before and after failovers
+    Nics(NicsArguments),
     /// Lists the kernels that Debian offers here
     Kernels,
 }
@@ -96,14 +106,28 @@ struct TestArguments {
     runner: Vec<String>,
 }
 
+#[derive(Args)]
+struct NicsArguments {
+    /// Version of a Debian kernel or the beginning of one, or `newest`
+    #[arg(long, default_value = RECORDED_KERNEL)]
+    kernel: String,
+    /// What QEMU emulates
+    #[arg(long, default_value = "e1000e")]
+    nic: Nic,
+    /// Processors of the guest
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+}
+
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     setup::ensure()?;
     setup::ensure_tools(&TOOLS)?;
     match &arguments.verb {
         None => compare(&arguments.compare),
         Some(Verb::Tests(arguments)) => tests(arguments),
+        Some(Verb::Nics(arguments)) => nics(arguments),
         Some(Verb::Kernels) => {
-            kernel::offered()?.iter().for_each(|version| println!("{version}"));
+            kernel::offered(Flavour::Cloud)?.iter().for_each(|version| println!("{version}"));
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -123,79 +147,146 @@ fn compare(arguments: &CompareArguments) -> Result<ExitCode> {
         ([], false) => scenario_names()?,
         (names, _) => names.to_vec(),
     };
-    let mut scenarios = BTreeMap::new();
-    for name in &names {
-        scenarios.insert(name.clone(), Scenario::read(&scenario_path(name))?);
-    }
-    let parity = Parity::read()?;
-
-    let kernel = Kernel::provide(&arguments.kernel)?;
-    let guest = Guest::of(&kernel)?;
-    let (xbond, program) = build()?;
-    guest.add_program(&xbond, "bin/xbond")?;
-    guest.add_program(&program, "bin/parity")?;
-    for name in &names {
-        guest.add_file(&scenario_path(name), &format!("scenarios/{name}.txt"))?;
-    }
-    let files: Vec<String> = names.iter().map(|name| format!("/scenarios/{name}.txt")).collect();
-    guest.job(&format!("parity {AT_A_TIME} {}", files.join(" ")))?;
-    let limit = if arguments.quick { QUICK_LIMIT } else { LIMIT };
-    let console = Machine { kernel: &kernel, guest, cpus: arguments.cpus, limit }.run()?.lines;
-
-    let records = compare::read(&console);
-    let mut findings: Vec<(String, Finding)> = Vec::new();
+    let kernel = Kernel::provide(&arguments.kernel, Flavour::Cloud)?;
     let is_recorded = kernel.version.starts_with(&format!("{RECORDED_KERNEL}."));
-    for (name, scenario) in &mut scenarios {
-        let mut of = |who| {
-            let found = records.of(who, name, scenario.cases.len());
-            found
-                .map_err(|error| {
-                    findings.push((name.clone(), Finding::NotDone { who, reason: error.to_string() }))
-                })
-                .ok()
-        };
-        let (Some(driver), Some(ours)) = (of("driver"), of("xbond")) else { continue };
-        if arguments.record {
-            ensure!(is_recorded, "the fixtures are of {RECORDED_KERNEL}, not of {}", kernel.version);
-            compare::record(scenario, driver, ours);
-            let path = scenario_path(name);
-            fs::write(&path, scenario.to_string())
-                .with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        let of_driver =
-            if is_recorded { compare::Fixture::OfThisKernel } else { compare::Fixture::OfAnother };
-        let found = compare::scenario(scenario, (driver, ours), &parity, of_driver);
-        findings.extend(found.into_iter().map(|finding| (name.clone(), finding)));
+    if arguments.record {
+        ensure!(is_recorded, "the fixtures are of {RECORDED_KERNEL}, not of {}", kernel.version);
     }
+    let (xbond, program) = build("parity")?;
+    let mut comparison = Comparison {
+        kernel,
+        fixture: if is_recorded { compare::Fixture::OfThisKernel } else { compare::Fixture::OfAnother },
+        parity: Parity::read()?,
+        xbond,
+        program,
+        cpus: arguments.cpus,
+        limit: if arguments.quick { QUICK_LIMIT } else { LIMIT },
+        record: arguments.record,
+        scenarios: BTreeMap::new(),
+    };
+    for name in &names {
+        comparison.scenarios.insert(name.clone(), Scenario::read(&scenario_path(name))?);
+    }
+
+    let mut findings = comparison.run(&names)?;
+    let again: Vec<String> =
+        findings.iter().filter(|(_, found)| is_bad(found)).map(|(name, _)| name.clone()).collect();
+    if !again.is_empty() && !arguments.record && !arguments.quick {
+        // What takes milliseconds takes seconds where the machine that emulates is busy.
+        println!("once more, since they differ: {}", again.join(", "));
+        findings.extend(comparison.run(&again)?);
+    }
+    let findings: Vec<(&String, &Finding)> =
+        findings.iter().flat_map(|(name, found)| found.iter().map(move |finding| (name, finding))).collect();
     let mut bad = 0;
     for (name, finding) in &findings {
         println!("{name}: {finding}");
         bad += usize::from(finding.is_failure());
     }
-    let steps: usize = scenarios.values().map(|scenario| scenario.cases.len()).sum();
     println!(
-        "vm: {} on {}: {} scenarios, {steps} steps, {} differences listed in {PARITY}, {bad} not; {} s",
+        "vm: {} on {}: {} scenarios, {} steps, {} differences listed in {PARITY}, {bad} not; {} s",
         if bad == 0 { "same" } else { "DIFFERENT" },
-        kernel.version,
-        scenarios.len(),
+        comparison.kernel.version,
+        names.len(),
+        comparison.scenarios.values().map(|scenario| scenario.cases.len()).sum::<usize>(),
         findings.len() - bad,
         start.elapsed().as_secs()
     );
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// xbond, and the program that runs scenarios. Optimised: what reads the kernel's types takes 20 seconds else,
+/// Scenarios that are run against both.
+struct Comparison {
+    kernel: Kernel,
+    fixture: compare::Fixture,
+    parity: Parity,
+    xbond: PathBuf,
+    program: PathBuf,
+    cpus: u32,
+    limit: Duration,
+    record: bool,
+    scenarios: BTreeMap<String, Scenario>,
+}
+
+impl Comparison {
+    /// Boots a guest for these scenarios; what is to be said of each.
+    fn run(&mut self, names: &[String]) -> Result<BTreeMap<String, Vec<Finding>>> {
+        let guest = Guest::of(&self.kernel)?;
+        guest.add_program(&self.xbond, "bin/xbond")?;
+        guest.add_program(&self.program, "bin/parity")?;
+        for name in names {
+            guest.add_file(&scenario_path(name), &format!("scenarios/{name}.txt"))?;
+        }
+        // The longest first, so that none is left alone at the end.
+        let mut longest: Vec<_> = names.iter().map(|name| (self.scenarios[name].duration(), name)).collect();
+        longest.sort();
+        let files = longest.iter().rev().map(|(_, name)| format!("/scenarios/{name}.txt"));
+        let files: Vec<String> = files.collect();
+        guest.job(&format!("parity {AT_A_TIME} {}", files.join(" ")))?;
+        let machine = Machine { kernel: &self.kernel, guest, cpus: self.cpus, limit: self.limit, nics: None };
+        let records = compare::read(&machine.run()?.lines);
+        names.iter().map(|name| Ok((name.clone(), self.findings(name, &records)?))).collect()
+    }
+
+    fn findings(&mut self, name: &str, records: &compare::AllRecords) -> Result<Vec<Finding>> {
+        let scenario = self.scenarios.get_mut(name).with_context(|| format!("no scenario {name}"))?;
+        let of = |who| records.of(who, name, scenario.cases.len());
+        let not_done = |who, error: anyhow::Error| Finding::NotDone { who, reason: error.to_string() };
+        let (driver, ours) = match (of("driver"), of("xbond")) {
+            (Ok(driver), Ok(ours)) => (driver, ours),
+            (driver, ours) => {
+                let driver = driver.err().map(|error| not_done("driver", error));
+                let ours = ours.err().map(|error| not_done("xbond", error));
+                return Ok(driver.into_iter().chain(ours).collect());
+            }
+        };
+        if self.record {
+            compare::record(scenario, driver, ours);
+            let path = scenario_path(name);
+            fs::write(&path, scenario.to_string())
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(compare::scenario(scenario, (driver, ours), &self.parity, self.fixture))
+    }
+}
+
+fn is_bad(findings: &[Finding]) -> bool {
+    findings.iter().any(Finding::is_failure)
+}
+
+/// xbond, and a program that runs in the guest. Optimised: what reads the kernel's types takes 20 seconds else,
 /// emulated.
-fn build() -> Result<(PathBuf, PathBuf)> {
-    let build = ["build", "--release", "--package", "xbond-tests", "--bin", "parity"];
+fn build(program: &str) -> Result<(PathBuf, PathBuf)> {
+    let build = ["build", "--release", "--package", "xbond-tests", "--bin", program];
     machine::run_well(machine::cargo().args(build))?;
-    Ok((machine::xbond()?, machine::target()?.join("release/parity")))
+    Ok((machine::xbond()?, machine::target()?.join("release").join(program)))
+}
+
+/// The guest prints a line for each bond; of the driver's it is for comparison.
+fn nics(arguments: &NicsArguments) -> Result<ExitCode> {
+    let start = Instant::now();
+    let nic = arguments.nic;
+    qemu::check(nic)?;
+    let kernel = Kernel::provide(&arguments.kernel, Flavour::Full)?;
+    let guest = Guest::of(&kernel)?;
+    let (xbond, program) = build("nics")?;
+    guest.add_program(&xbond, "bin/xbond")?;
+    guest.add_program(&program, "bin/nics")?;
+    // An e1000e has no XDP but the generic one.
+    let datapaths = if nic == Nic::Igb { "tc xdp" } else { "tc" };
+    guest.job(&format!("nics eth0 eth1 eth2 {datapaths}"))?;
+    let machine = Machine { kernel: &kernel, guest, cpus: arguments.cpus, limit: LIMIT, nics: Some(nic) };
+    let exit = machine.run()?.exit;
+    let verdict = if exit == 0 { "everything is received" } else { "FAILED" };
+    let seconds = start.elapsed().as_secs();
+    println!("vm: nics: {verdict} by {} on {}; {seconds} s", nic.name(), kernel.version);
+    Ok(if exit == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn tests(arguments: &TestArguments) -> Result<ExitCode> {
-    let kernel = Kernel::provide(&arguments.kernel)?;
+    let kernel = Kernel::provide(&arguments.kernel, Flavour::Cloud)?;
     let guest = Guest::of(&kernel)?;
-    let (xbond, _) = build()?;
+    let xbond = machine::xbond()?;
     guest.add_program(&xbond, "bin/xbond")?;
     let fixtures = machine::root().join("tests/fixtures");
     // Tests find their fixtures by the path at which they were compiled.
@@ -216,10 +307,31 @@ fn tests(arguments: &TestArguments) -> Result<ExitCode> {
         bail!("no such test program");
     }
     guest.job(&(job + "[ $failed = 0 ]"))?;
-    let result = Machine { kernel: &kernel, guest, cpus: arguments.cpus, limit: LIMIT }.run()?;
+    let result = Machine { kernel: &kernel, guest, cpus: arguments.cpus, limit: LIMIT, nics: None }.run()?;
     let verdict = if result.exit == 0 { "passed" } else { "FAILED" };
     println!("vm: tests {verdict} on {}: {}", kernel.version, names.join(", "));
     Ok(if result.exit == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A benchmark's program in a guest that has the driver: the kernel's version, and what it printed.
+pub fn bench(kernel: &str, program: &Path, arguments: &[&str]) -> Result<(String, Vec<String>)> {
+    setup::ensure_tools(&TOOLS)?;
+    setup::ensure_tools(&BENCH_TOOLS)?;
+    let kernel = Kernel::provide(kernel, Flavour::Cloud)?;
+    let guest = Guest::of(&kernel)?;
+    guest.add_program(&machine::xbond()?, "bin/xbond")?;
+    guest.add_program(program, "bin/bench")?;
+    for (tool, _) in BENCH_TOOLS {
+        guest.add_program(
+            &machine::find(tool).with_context(|| format!("no {tool}"))?,
+            &format!("bin/{tool}"),
+        )?;
+    }
+    guest.job(&format!("XBOND_BIN=/bin/xbond bench {}", arguments.join(" ")))?;
+    let version = kernel.version.clone();
+    let result = Machine { kernel: &kernel, guest, cpus: 2, limit: LIMIT, nics: None }.run()?;
+    ensure!(result.exit == 0, "the benchmark failed in the guest: exit status {}", result.exit);
+    Ok((version, result.lines))
 }
 
 /// The programs of `cargo test -p xbond-tests`, by name.

@@ -34,6 +34,26 @@ pub struct Machine<'kernel> {
     pub cpus: u32,
     /// For the job.
     pub limit: Duration,
+    /// The model of three NICs on one hub, if it has any.
+    pub nics: Option<Nic>,
+}
+
+/// A NIC that QEMU emulates, with its filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Nic {
+    E1000e,
+    /// QEMU 8.0 on; its driver has native XDP.
+    Igb,
+}
+
+impl Nic {
+    /// As QEMU and Linux call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::E1000e => "e1000e",
+            Self::Igb => "igb",
+        }
+    }
 }
 
 /// What the guest did.
@@ -43,6 +63,20 @@ pub struct Console {
     /// Exit status of the job.
     pub exit: i32,
 }
+
+/// Whether this machine's QEMU has such a NIC.
+pub fn check(nic: Nic) -> Result<()> {
+    let output = machine::command("qemu-system-x86_64").args(["-device", "help"]).output();
+    let output = output.context("cannot run qemu-system-x86_64")?;
+    let name = format!("name \"{}\"", nic.name());
+    if !String::from_utf8_lossy(&output.stdout).contains(&name) {
+        bail!("this QEMU emulates no {}; later ones do, such as that of Debian's backports", nic.name());
+    }
+    Ok(())
+}
+
+/// Two slaves, and a peer.
+const NICS: u32 = 3;
 
 /// How a run ended.
 enum End {
@@ -63,6 +97,15 @@ impl Machine<'_> {
             command.args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
             command.arg("-kernel").arg(self.kernel.image()).arg("-initrd").arg(&archive);
             command.args(["-append", KERNEL_ARGUMENTS]);
+            if let Some(nic) = self.nics {
+                for index in 0..NICS {
+                    command.args(["-netdev", &format!("hubport,id=port{index},hubid=0"), "-device"]);
+                    command.arg(format!(
+                        "{},netdev=port{index},id=nic{index},mac=52:54:00:00:00:1{index}",
+                        nic.name()
+                    ));
+                }
+            }
             command.stdin(Stdio::null()).stdout(Stdio::piped());
             let mut child = command.spawn().context("cannot run qemu-system-x86_64")?;
             let end = self.watch(&mut child);

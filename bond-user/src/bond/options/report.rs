@@ -52,6 +52,29 @@ pub enum OptionError {
 }
 
 impl OptionError {
+    /// The option that is to blame, by its name; of two that cannot be together, the later one.
+    pub fn key(&self) -> Option<&str> {
+        Some(match self {
+            Self::Unknown { key, .. } => key,
+            Self::BadValue { key, .. }
+            | Self::OptionOfOtherMode { key, .. }
+            | Self::OptionOfSlave { key, .. }
+            | Self::HasSlaves { key }
+            | Self::NeedsMiimon { key, .. }
+            | Self::NotATarget { key, .. }
+            | Self::TargetTwice { key, .. }
+            | Self::NoSuchTarget { key, .. }
+            | Self::TooManyTargets { key, .. }
+            | Self::Twice { key }
+            | Self::TargetsWithoutArp { key } => key,
+            Self::OtherMode { .. } => "mode",
+            Self::ActiveSlave { .. } => "active_slave",
+            Self::DelayTooLong { .. } | Self::Unmonitored => "miimon",
+            Self::AnnouncementsDiffer { .. } => "num_unsol_na",
+            Self::TwoMonitors { .. } | Self::ArpWithoutTargets { .. } => "arp_interval",
+        })
+    }
+
     /// The number with which the driver refuses the same, or where xbond alone refuses it, the one it would
     /// have: a value of `errno.h`.
     pub fn errno(&self) -> i32 {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::lab::{Lab, ms};
 use crate::bond::{
     Time,
-    event::{Duplex, Speed},
+    event::{Duplex, Elects, Event, Speed},
     options::{BondOptions, FailOverMac, PrimaryReselect},
     status::MiiStatus,
 };
@@ -294,9 +294,9 @@ impl Both {
             }
             Step::Prio(nic, prio) if self.is_slave(nic) => {
                 self.lab.set_prio(nic, prio);
-                let slave = self.model.slaves.iter_mut().find(|slave| slave.nic == nic).unwrap();
-                let changed = std::mem::replace(&mut slave.prio, prio) != prio;
-                if changed && self.model.primary().is_none() {
+                self.lab.handle(Event::Written(Elects::Prio)).unwrap();
+                self.model.slaves.iter_mut().find(|slave| slave.nic == nic).unwrap().prio = prio;
+                if self.model.primary().is_none() {
                     self.model.elect();
                 }
             }
@@ -307,20 +307,20 @@ impl Both {
             Step::Primary(nic) => {
                 let name = nic.map(|nic| format!("slave{nic}"));
                 self.lab.set_options(|options| options.primary = name).unwrap();
+                self.lab.handle(Event::Written(Elects::Primary)).unwrap();
                 let before = self.model.primary();
-                if std::mem::replace(&mut self.model.primary, nic) != nic {
-                    self.model.force_primary = self.model.primary().is_some();
-                    // One that is not enslaved is noted down; so is that there is none any more.
-                    if self.model.primary() != before {
-                        self.model.elect();
-                    }
+                self.model.primary = nic;
+                self.model.force_primary = self.model.primary().is_some();
+                // One that is not enslaved is noted down, and elects nobody if there was none before.
+                if nic.is_none() || self.model.primary().is_some() || before.is_some() {
+                    self.model.elect();
                 }
             }
             Step::Reselect(reselect) => {
                 self.lab.set_options(|options| options.primary_reselect = reselect).unwrap();
-                if std::mem::replace(&mut self.model.reselect, reselect) != reselect {
-                    self.model.elect();
-                }
+                self.lab.handle(Event::Written(Elects::PrimaryReselect)).unwrap();
+                self.model.reselect = reselect;
+                self.model.elect();
             }
             Step::Delays(updelay, downdelay) => {
                 let set =

@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use super::lab::{Lab, Pace, mac, ms};
 use crate::bond::{
     NewBond, Time,
-    event::Event,
+    event::{Elects, Event},
     options::{ArpAllTargets, ArpValidate, BondOptions, FailOverMac, Named as _, PrimaryReselect},
-    status::MiiStatus,
+    status::{MiiStatus, SlaveState},
 };
 
 const NICS: u8 = 4;
@@ -39,6 +39,9 @@ enum Step {
     Work(u8),
     /// A timeout that nobody asked for.
     Timeout,
+    /// Every slow command is executed and answered.
+    Settle,
+    Written(Elects),
 }
 
 #[derive(Clone, Debug)]
@@ -94,6 +97,9 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => changes().prop_map(Step::Options),
         6 => (1..5u8).prop_map(Step::Work),
         1 => Just(Step::Timeout),
+        2 => Just(Step::Settle),
+        1 => proptest::sample::select(&[Elects::Primary, Elects::PrimaryReselect, Elects::Prio][..])
+            .prop_map(Step::Written),
     ]
 }
 
@@ -171,6 +177,8 @@ impl History {
                 }
             }
             Step::Timeout => lab.timeout(),
+            Step::Settle => while lab.work() {},
+            Step::Written(option) => lab.handle(Event::Written(*option)).unwrap(),
             Step::Carrier { .. }
             | Step::Path(..)
             | Step::Join(_)
@@ -188,6 +196,8 @@ impl History {
         let active = self.lab.active();
         let up: Vec<_> = status.slaves.iter().filter(|slave| slave.mii_status == MiiStatus::Up).collect();
         let mask = up.iter().fold(0, |mask, slave| mask | 1u16 << slave.slot);
+        let actives = status.slaves.iter().filter(|slave| slave.state == SlaveState::Active);
+        assert!(actives.count() <= 1, "two active slaves");
         assert_eq!(self.lab.word.2, mask, "usable mask");
         assert_eq!((status.carrier, self.lab.carrier), (mask != 0, mask != 0), "carrier");
         let state =
@@ -310,6 +320,9 @@ proptest! {
         for step in &steps {
             history.step(step);
             history.check();
+            if matches!(step, Step::Settle) {
+                history.check_settled();
+            }
         }
         history.check_settled();
     }

@@ -6,7 +6,7 @@ use super::lab::{Lab, Pace, mac, ms, options};
 use crate::bond::{
     Refusal,
     command::{Chosen, Command, Notice, Reason, Seen},
-    event::{Event, Link, Speed},
+    event::{Elects, Event, Link, Speed},
     options::{
         FailOverMac::{Active, Follow, None as Nobody},
         PrimaryReselect, SlaveOptions,
@@ -258,6 +258,38 @@ fn primary_and_its_reselect_rules() {
         lab.join(0).unwrap();
         assert_eq!(active(&lab), "slave0", "{reselect:?}, the primary came back by force");
     }
+}
+
+/// As in the driver, which does not look at the value that was there.
+#[test]
+fn writing_the_same_value_again_elects() {
+    let mut lab = Lab::enslaved(options(Nobody), 3);
+    let primary = Some("slave0".to_owned());
+    lab.set_options(|options| {
+        (options.primary, options.primary_reselect) = (primary, PrimaryReselect::Failure);
+    })
+    .unwrap();
+    let mut written = |option| {
+        lab.set_active(Some(1)).unwrap();
+        lab.handle(Event::Written(option)).unwrap();
+        active(&lab)
+    };
+    assert_eq!(written(Elects::PrimaryReselect), "slave1", "an election, which failure leaves to the active");
+    assert_eq!(written(Elects::Prio), "slave1", "none, while there is a primary");
+    assert_eq!(written(Elects::Primary), "slave0", "by force");
+    lab.set_options(|options| {
+        (options.primary, options.primary_reselect) = (None, PrimaryReselect::Always);
+    })
+    .unwrap();
+    for option in [Elects::Primary, Elects::PrimaryReselect, Elects::Prio] {
+        lab.set_active(Some(2)).unwrap();
+        lab.handle(Event::Written(option)).unwrap();
+        assert_eq!(active(&lab), "slave0", "{option:?}");
+    }
+    lab.set_options(|options| options.primary = Some("nosuch".into())).unwrap();
+    lab.set_active(Some(2)).unwrap();
+    lab.handle(Event::Written(Elects::Primary)).unwrap();
+    assert_eq!(active(&lab), "slave2", "one that is not enslaved is noted down");
 }
 
 #[test]

@@ -66,6 +66,11 @@ impl Kernel {
         Self { offsets: Offsets::default(), object: object(None), ..self }
     }
 
+    /// Whether tc programs attach as links.
+    pub fn has_tcx(&self) -> bool {
+        self.tc == TcAttach::Tcx
+    }
+
     pub(super) fn tc(&self) -> TcAttach {
         self.tc
     }
@@ -90,11 +95,12 @@ impl Kernel {
     }
 
     /// All zero where there is no BTF.
-    pub(super) fn offsets(&self) -> Offsets {
+    pub fn offsets(&self) -> Offsets {
         self.offsets
     }
 
-    pub(super) fn object(&self) -> &[u8] {
+    /// The programs, ready for this kernel: an ELF object.
+    pub fn object(&self) -> &[u8] {
         &self.object
     }
 

@@ -23,8 +23,8 @@ use aya::{
 use aya_log::EbpfLogger;
 use bond_common::{
     abi::{
-        ABI_VERSION, ActiveWord, BondEntry, DeviceState, GuardEntry, PORT_STATS, ProbeTimes, Rank,
-        SlaveEntry, Slot, Targets,
+        ABI_VERSION, ActiveWord, BondEntry, DeviceState, GuardEntry, LinkQuestion, PORT_STATS, ProbeTimes,
+        Rank, SlaveEntry, Slot, Targets, WireMacs,
     },
     counters::SlotStats,
     mac::Mac,
@@ -426,6 +426,8 @@ pub struct Maps {
     probes: Mapped<ProbeTimes>,
     targets: Mapped<Targets>,
     guard: Mapped<GuardEntry>,
+    /// [`WireMacs`], word by word.
+    wire_macs: Mapped<u64>,
 }
 
 impl Maps {
@@ -442,6 +444,7 @@ impl Maps {
             probes: mapped(object, names::PROBES, bond_common::abi::MAX_SLAVES)?,
             targets: mapped(object, names::TARGETS, 1)?,
             guard: mapped(object, names::GUARD, 1)?,
+            wire_macs: mapped(object, names::WIRE_MACS, bond_common::abi::MAX_SLAVES)?,
         })
     }
 
@@ -462,6 +465,7 @@ impl Maps {
             probes: mapped_data(word(names::PROBES)?, bond_common::abi::MAX_SLAVES)?,
             targets: mapped_data(word(names::TARGETS)?, 1)?,
             guard: mapped_data(word(names::GUARD)?, 1)?,
+            wire_macs: mapped_data(word(names::WIRE_MACS)?, bond_common::abi::MAX_SLAVES)?,
         })
     }
 
@@ -521,6 +525,7 @@ impl Maps {
 
     pub fn set_slave(&self, slot: Slot, entry: SlaveEntry) {
         self.slaves.store(slot.index(), entry);
+        self.wire_macs.store(slot.index(), WireMacs::word_of(&entry));
     }
 
     pub fn bond(&self) -> BondEntry {
@@ -579,7 +584,37 @@ impl DeviceReader {
             .override_global(names::OFFSETS, &kernel.offsets(), true)
             .load(kernel.object())?;
         load(&mut object, names::DEVICE_STATE, Hook::Tc)?;
+        // Without it devices are asked one by one.
+        let _ = load(&mut object, names::DEVICE_LINKS, Hook::Tc)
+            .inspect_err(|error| tracing::info!("links are looked at one by one: {error}"));
         Ok(Self { object })
+    }
+
+    fn program(&self, name: &'static str) -> Result<&SchedClassifier, DataPlaneError> {
+        let program = self.object.program(name).and_then(|program| program.try_into().ok());
+        program.ok_or(DataPlaneError::Missing(name))
+    }
+
+    /// Which of these devices have a link, by their handles: many for one system call. A device that is not where its
+    /// handle says has none; [`Self::read`] tells what became of it.
+    pub fn with_link(&self, devices: &[LinkQuestion]) -> Result<Vec<bool>, DataPlaneError> {
+        let mut answers = Vec::with_capacity(devices.len());
+        for questions in devices.chunks(LinkQuestion::MOST) {
+            let mut frame = vec![0; ETHERNET_HEADER];
+            frame.extend(questions.iter().flat_map(LinkQuestion::bytes));
+            let mut answered = vec![0; frame.len()];
+            let options = TestRunOptions {
+                data_in: Some(&frame),
+                data_out: Some(&mut answered),
+                ..TestRunOptions::default()
+            };
+            let program = self.program(names::DEVICE_LINKS)?;
+            let run = program.test_run(options);
+            run.map_err(|source| DataPlaneError::Program { name: names::DEVICE_LINKS, source })?;
+            let answer = |bytes: &[u8]| bytes[LinkQuestion::ANSWER..].iter().any(|byte| *byte != 0);
+            answers.extend(answered[ETHERNET_HEADER..].chunks(size_of::<LinkQuestion>()).map(answer));
+        }
+        Ok(answers)
     }
 
     /// The state of a device of the calling thread's network namespace.
@@ -595,12 +630,10 @@ impl DeviceReader {
             ctx_in: Some(&context),
             ..TestRunOptions::default()
         };
-        let program: &SchedClassifier = self
-            .object
-            .program(names::DEVICE_STATE)
-            .and_then(|program| program.try_into().ok())
-            .ok_or(DataPlaneError::Missing(names::DEVICE_STATE))?;
-        let result = program.test_run(options).map_err(|source| error(source.to_string()))?;
+        let result = self
+            .program(names::DEVICE_STATE)?
+            .test_run(options)
+            .map_err(|source| error(source.to_string()))?;
         if result.return_value != 0 {
             return Err(error("the kernel's memory could not be read".into()));
         }

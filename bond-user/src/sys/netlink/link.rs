@@ -222,7 +222,7 @@ impl LinkInfo {
     }
 }
 
-fn ethernet_mac(bytes: &[u8]) -> Option<Mac> {
+pub(super) fn ethernet_mac(bytes: &[u8]) -> Option<Mac> {
     bytes.try_into().ok().map(Mac::new)
 }
 

@@ -2,6 +2,7 @@
 
 mod address;
 mod blocking;
+mod bond;
 mod dump;
 mod events;
 mod link;
@@ -27,6 +28,9 @@ use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
 
 pub use address::{Address, Lifetime};
 pub use blocking::BlockingNetlink;
+#[cfg(test)]
+pub(crate) use bond::recorded as recorded_bonds;
+pub use bond::{KernelBond, KernelSlave};
 pub use events::{LinkEvent, LinkEvents};
 pub use link::{
     AttachedXdp, In6AddrGenMode, LinkFlags, LinkInfo, LinkLayerType, LinkSetting, OperState, VlanTag, XdpMode,

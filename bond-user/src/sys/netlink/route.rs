@@ -77,6 +77,12 @@ impl Route {
         matches!(self.protocol, Self::KERNEL | Self::ROUTER_ADVERTISEMENT)
     }
 
+    /// Whether it comes with the device or a router's advertisement, whatever its addresses are.
+    pub fn comes_by_itself(&self) -> bool {
+        let of_device = matches!(self.to, IpAddr::V6(ip) if ip.is_unicast_link_local() || ip.is_multicast());
+        of_device || self.protocol == Self::ROUTER_ADVERTISEMENT
+    }
+
     /// Whether the kernel holds them for the same route: one can only be replaced by the other.
     pub fn has_same_key(&self, other: &Self) -> bool {
         (self.to, self.prefix_len, self.metric, self.table)

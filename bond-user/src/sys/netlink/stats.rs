@@ -2,6 +2,7 @@
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
+    RouteNetlinkMessage,
     link::{LinkAttribute, Stats64},
     tc::{TcAttribute, TcHandle, TcMessage, TcStats2},
 };
@@ -57,15 +58,13 @@ impl Netlink {
 
     /// The outermost qdiscs of all devices of this namespace.
     pub async fn qdiscs(&self) -> Result<Vec<QdiscStats>, SysError> {
-        let messages: Vec<_> = self
-            .handle
-            .qdisc()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|error| SysError::netlink("list", "the qdiscs", error))?;
-        Ok(messages.iter().filter_map(qdisc).collect())
+        let request = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
+        let answer = self.list(request, "the qdiscs").await?;
+        let qdiscs = answer.iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewQueueDiscipline(message) => qdisc(message),
+            _ => None,
+        });
+        Ok(qdiscs.collect())
     }
 }
 

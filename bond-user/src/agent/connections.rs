@@ -1,0 +1,140 @@
+//! The connections of a server. Whoever may connect may also be broken, or hostile: what is not asked within a few
+//! seconds is not heard, there is a bound on connections, and who asks slowly gives way to who comes next.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::{Router, serve::Listener};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt as _},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::AbortHandle,
+    time::timeout,
+};
+use tokio_io_timeout::TimeoutStream;
+
+/// How long a request may take to arrive: its head, and its body.
+pub const ASKING: Duration = Duration::from_secs(5);
+/// How long an answer may wait for its reader.
+const ANSWERING: Duration = Duration::from_secs(10);
+/// Bytes of a request's head.
+const LARGEST_HEAD: usize = 64 * 1024;
+/// Connections at once.
+const CONNECTIONS: usize = 256;
+/// Those among them whose answer does not end.
+const STREAMS: usize = 64;
+/// How long a connection has to ask before others that wait may take its place.
+const GRACE: Duration = Duration::from_millis(50);
+/// How long a task that was told to end takes, and more.
+const TURN: Duration = Duration::from_millis(10);
+
+const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/json\r\n\r\n\
+                    {\"error\":\"the agent has as many requests as it takes at once; ask again\"}";
+
+struct Connections {
+    places: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    /// Those whose request is not complete, the oldest first.
+    asking: Mutex<BTreeMap<u64, Asking>>,
+}
+
+struct Asking {
+    since: Instant,
+    task: AbortHandle,
+}
+
+/// A connection, as its request sees it.
+#[derive(Clone)]
+pub struct Connection {
+    number: u64,
+    connections: Arc<Connections>,
+}
+
+impl Connection {
+    /// Its request is complete, and will be answered.
+    pub fn has_asked(&self) {
+        self.connections.asking().remove(&self.number);
+    }
+
+    /// For an answer that does not end, to be held as long as it goes on. None if there are as many as may be.
+    pub fn stream(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.connections.streams).try_acquire_owned().ok()
+    }
+}
+
+/// Serves one request of each connection. `routes` is what a connection may ask; None if it is gone already.
+pub async fn serve<L: Listener>(mut listener: L, routes: impl Fn(&L::Io, Connection) -> Option<Router>) {
+    let connections = Arc::new(Connections {
+        places: Arc::new(Semaphore::new(CONNECTIONS)),
+        streams: Arc::new(Semaphore::new(STREAMS)),
+        asking: Mutex::default(),
+    });
+    for number in 0.. {
+        let (stream, _) = listener.accept().await;
+        let Some(place) = connections.admit().await else {
+            turn_away(stream).await;
+            continue;
+        };
+        let connection = Connection { number, connections: Arc::clone(&connections) };
+        let Some(routes) = routes(&stream, connection.clone()) else { continue };
+        let serving = async move {
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(ANSWERING));
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(ASKING);
+            http.max_buf_size(LARGEST_HEAD).keep_alive(false);
+            let stream = TokioIo::new(Box::pin(stream));
+            // Who does not speak HTTP, or leaves, has had their answer.
+            let _ = http.serve_connection(stream, TowerToHyperService::new(routes)).await;
+            connection.has_asked();
+            drop(place);
+        };
+        // Held until the task is in it, which takes itself out.
+        let mut asking = connections.asking();
+        let task = tokio::spawn(serving).abort_handle();
+        asking.insert(number, Asking { since: Instant::now(), task });
+    }
+}
+
+/// With a sentence, if it can be said at once.
+async fn turn_away(mut stream: impl AsyncWrite + Unpin) {
+    let _ = timeout(TURN, stream.write_all(BUSY.as_bytes())).await;
+}
+
+impl Connections {
+    /// A place for one more; None if everybody who has one is being answered.
+    async fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        loop {
+            if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+                return Some(place);
+            }
+            let waited = {
+                let mut asking = self.asking();
+                let oldest = asking.first_entry()?;
+                let waited = oldest.get().since.elapsed();
+                if waited >= GRACE {
+                    oldest.remove().task.abort();
+                }
+                waited
+            };
+            // The place is free when that task is gone, or when another one is.
+            let freed = Arc::clone(&self.places).acquire_owned();
+            if let Ok(Ok(place)) = timeout(GRACE.saturating_sub(waited).max(TURN), freed).await {
+                return Some(place);
+            }
+        }
+    }
+
+    fn asking(&self) -> MutexGuard<'_, BTreeMap<u64, Asking>> {
+        // Poisoned or not, a map of handles is whole.
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,100 @@
+//! `xbond check`
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::CheckArgs;
+use crate::config::check::{self, Checked, Finding, Severity, Surroundings};
+
+/// Version of the JSON.
+const VERSION: u32 = 1;
+
+/// What `-j` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    version: u32,
+    bonds: &'a [String],
+    findings: &'a [Finding],
+}
+
+/// The exit code says what was found: 0 nothing, 1 warnings, 2 errors.
+pub fn check(arguments: &CheckArgs) -> Result<ExitCode> {
+    let surroundings = Surroundings { strict_ports: strict_hypervisor() };
+    let checked = check::check(&arguments.files, &surroundings);
+    let text = if arguments.json {
+        let report = Report { version: VERSION, bonds: &checked.bonds, findings: &checked.findings };
+        format!("{}\n", serde_json::to_string_pretty(&report)?)
+    } else {
+        text(&checked, arguments.verbose)
+    };
+    // A reader that has seen enough, such as head, is no error.
+    let _ = io::stdout().write_all(text.as_bytes());
+    let worst = checked.findings.iter().map(|finding| finding.severity).max();
+    Ok(ExitCode::from(match worst {
+        None | Some(Severity::Note) => 0,
+        Some(Severity::Warning) => 1,
+        Some(Severity::Error) => 2,
+    }))
+}
+
+fn text(checked: &Checked, verbose: bool) -> String {
+    let shown = checked.findings.iter().filter(|finding| verbose || finding.severity > Severity::Note);
+    let mut text: String = shown.map(|finding| format!("{finding}\n")).collect();
+    let bad = checked.findings.iter().any(|finding| finding.severity > Severity::Note);
+    if !bad {
+        text.push_str(&format!("{}: ok\n", checked.bonds.join(", ")));
+    }
+    text
+}
+
+/// The hypervisors whose ports refuse foreign MACs by default, by a part of what DMI says.
+const STRICT: [(&str, &str); 5] = [
+    ("VirtualBox", "VirtualBox"),
+    ("VMware", "VMware"),
+    ("Virtual Machine", "Hyper-V"),
+    ("Amazon EC2", "Amazon EC2"),
+    ("Google Compute Engine", "Google Compute Engine"),
+];
+
+/// The hypervisor of this machine, if its ports pass only their own NIC's MAC.
+pub(super) fn strict_hypervisor() -> Option<&'static str> {
+    let read = |name| fs::read_to_string(format!("/sys/class/dmi/id/{name}")).unwrap_or_default();
+    strict(&read("sys_vendor"), &read("product_name"))
+}
+
+fn strict(vendor: &str, product: &str) -> Option<&'static str> {
+    let says = |word: &&(&str, &str)| {
+        product.contains(word.0) && (word.0 != "Virtual Machine" || vendor.contains("Microsoft"))
+            || vendor.contains(word.0)
+    };
+    STRICT.iter().find(says).map(|(_, name)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::strict;
+
+    #[test]
+    fn a_strict_hypervisor_is_known_by_dmi() {
+        let table = [
+            ("innotek GmbH", "VirtualBox", Some("VirtualBox")),
+            ("VMware, Inc.", "VMware7,1", Some("VMware")),
+            ("Microsoft Corporation", "Virtual Machine", Some("Hyper-V")),
+            ("Amazon EC2", "t3.micro", Some("Amazon EC2")),
+            ("Google", "Google Compute Engine", Some("Google Compute Engine")),
+            ("QEMU", "Standard PC (Q35 + ICH9, 2009)", None),
+            ("Parallels", "Virtual Machine", None),
+            ("Dell Inc.", "PowerEdge R640", None),
+            ("", "", None),
+        ];
+        for (vendor, product, hypervisor) in table {
+            assert_eq!(strict(vendor, product), hypervisor, "{vendor} {product}");
+        }
+    }
+}

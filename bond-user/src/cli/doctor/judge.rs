@@ -1,0 +1,429 @@
+//! From what was found to what is said of it.
+
+use super::{Check, Verdict};
+use crate::sys::{ethtool::Feature, netdev::XdpFeatures, netlink::LinkInfo};
+
+/// Bytes; the maps and programs of a bond take some MB.
+const LITTLE_MEMORY: u64 = 64 << 20;
+
+/// What was found of the machine. Errors are as they were told.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub kernel: Result<String, String>,
+    /// Whether the kernel is new enough for frames in fragments, and for tcx.
+    pub has_xdp: bool,
+    pub has_tcx: bool,
+    pub capabilities: Result<(), String>,
+    pub bpffs: bool,
+    /// net.core.bpf_jit_enable; None where it cannot be read.
+    pub jit: Option<u32>,
+    /// Reading a device's state by a test run.
+    pub device_state: Result<(), String>,
+    /// The mode in which the kernel is locked down.
+    pub lockdown: Option<String>,
+    /// Making a veth pair, in a namespace of its own.
+    pub veth: Result<(), String>,
+    /// Making a netkit pair there.
+    pub netkit: bool,
+    /// memory.max of the control group, in bytes; None: no limit.
+    pub memory: Option<u64>,
+    pub hypervisor: Option<&'static str>,
+}
+
+/// What was found of an interface.
+#[derive(Clone, Debug)]
+pub struct Nic {
+    pub link: LinkInfo,
+    /// Why it cannot be a slave.
+    pub refusal: Option<String>,
+    pub driver: Option<String>,
+    pub is_virtual_function: bool,
+    pub features: Vec<Feature>,
+    pub xdp: Option<XdpFeatures>,
+    pub has_speed: bool,
+    /// Programs that manage it as well.
+    pub managers: Vec<&'static str>,
+    /// It has the default route, or the address by which somebody is logged in.
+    pub carries: Option<&'static str>,
+}
+
+/// Checks of one subject.
+#[derive(Default)]
+struct Checks {
+    interface: Option<String>,
+    checks: Vec<Check>,
+}
+
+impl Checks {
+    fn add(&mut self, verdict: Verdict, id: &'static str, text: impl Into<String>) {
+        let interface = self.interface.clone();
+        self.checks.push(Check { verdict, interface, id, text: text.into() });
+    }
+
+    fn ok(&mut self, id: &'static str, text: impl Into<String>) {
+        self.add(Verdict::Ok, id, text);
+    }
+
+    fn warn(&mut self, id: &'static str, text: impl Into<String>) {
+        self.add(Verdict::Warn, id, text);
+    }
+
+    fn fail(&mut self, id: &'static str, text: impl Into<String>) {
+        self.add(Verdict::Fail, id, text);
+    }
+}
+
+pub fn machine(found: &Machine) -> Vec<Check> {
+    let mut checks = Checks::default();
+    match &found.kernel {
+        Ok(release) => checks.ok("kernel", format!("Linux {release}")),
+        Err(error) => checks.fail("kernel", error),
+    }
+    match &found.capabilities {
+        Ok(()) => checks.ok("capabilities", "CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_PERFMON are there"),
+        Err(error) => checks.fail("capabilities", error),
+    }
+    if found.has_tcx {
+        checks.ok("tc", "programs attach by tcx, before all filters");
+    } else {
+        checks.warn(
+            "tc",
+            "programs attach as clsact filters, and filters of others may come first; Linux 6.6 has tcx",
+        );
+    }
+    if found.has_xdp {
+        checks.ok("xdp", "the kernel hands XDP programs frames in fragments");
+    } else {
+        checks.warn("xdp", "datapath=xdp needs Linux 5.18 (frames in fragments); use datapath=tc");
+    }
+    match found.jit {
+        Some(0) => {
+            checks.warn("jit", "BPF programs are interpreted, and slow; sysctl -w net.core.bpf_jit_enable=1")
+        }
+        Some(_) => checks.ok("jit", "BPF programs are compiled"),
+        None => {
+            checks.ok("jit", "net.core.bpf_jit_enable cannot be read here; kernels without it always compile")
+        }
+    }
+    if found.bpffs {
+        checks.ok("bpffs", "/sys/fs/bpf is mounted");
+    } else {
+        checks.warn(
+            "bpffs",
+            "/sys/fs/bpf is no BPF file system: `xbond run` as root mounts it, the service does not; \
+             mount -t bpf bpf /sys/fs/bpf",
+        );
+    }
+    carrier_guard(found, &mut checks);
+    match &found.veth {
+        Ok(()) => checks.ok("veth", "pairs of devices can be made"),
+        Err(error) => checks.fail("veth", format!("{error}; without veth there is no bond0: modprobe veth")),
+    }
+    let netkit =
+        if found.netkit { "there" } else { "not there (Linux 6.7 on); bond0 is made of veth anyway" };
+    checks.ok("netkit", netkit);
+    match found.memory {
+        Some(limit) if limit < LITTLE_MEMORY => {
+            let text = format!(
+                "this control group may have {} MB, of which the maps of bonds are part; raise memory.max to 64 MB \
+                 or more",
+                limit >> 20
+            );
+            checks.warn("memory", text);
+        }
+        _ => checks
+            .ok("memory", "no limit that maps would reach: they count to the control group, not to memlock"),
+    }
+    match found.hypervisor {
+        Some(hypervisor) => {
+            let text = format!(
+                "{hypervisor}: its ports pass only their own NIC's MAC unless told otherwise; use \
+                 fail_over_mac=active, or allow other MACs there"
+            );
+            checks.warn("hypervisor", text);
+        }
+        None => checks.ok("hypervisor", "none that is known to refuse foreign MACs"),
+    }
+    checks.checks
+}
+
+fn carrier_guard(found: &Machine, checks: &mut Checks) {
+    match (&found.device_state, found.lockdown.as_deref()) {
+        (Ok(()), _) => checks.ok("carrier-guard", "the data plane can see by itself whether a link is alive"),
+        (Err(_), Some("confidentiality")) => checks.warn(
+            "carrier-guard",
+            "the kernel is locked down for confidentiality and refuses bpf_probe_read_kernel: links are known by \
+             netlink only; boot with lockdown=integrity",
+        ),
+        (Err(error), _) => {
+            let text = format!(
+                "the state of devices cannot be read: {error}; links are known by netlink only, as on kernels without \
+                 BTF (CONFIG_DEBUG_INFO_BTF)"
+            );
+            checks.warn("carrier-guard", text);
+        }
+    }
+}
+
+pub fn nic(found: &Nic) -> Vec<Check> {
+    let mut checks = Checks { interface: Some(found.link.name.clone()), checks: Vec::new() };
+    match &found.refusal {
+        Some(refusal) => {
+            let of = format!("{}: ", found.link.name);
+            checks.fail("slave", refusal.strip_prefix(&of).unwrap_or(refusal));
+        }
+        None => {
+            let driver = found.driver.as_deref().unwrap_or("unknown");
+            checks.ok("slave", format!("can be one (driver {driver})"));
+        }
+    }
+    if !found.link.is_up() {
+        checks.ok("link", "down; enslaving brings it up");
+    } else if found.link.has_link() {
+        checks.ok("link", "up, with carrier");
+    } else {
+        checks.warn("link", "up, without carrier; look at its cable and at the switch");
+    }
+    xdp(found, &mut checks);
+    vlan(found, &mut checks);
+    if found.is_virtual_function {
+        checks.warn(
+            "mac",
+            "an SR-IOV virtual function, whose MAC the host may pin (spoof checking); use fail_over_mac=active, or \
+             `ip link set PF vf N trust on spoofchk off` on the host",
+        );
+    } else if found.driver.as_deref() == Some("virtio_net") {
+        checks.warn(
+            "mac",
+            "virtio: what the host lets pass is not seen from here; use fail_over_mac=active unless the host's \
+             port takes other MACs (libvirt: trustGuestRxFilters, no clean-traffic filter)",
+        );
+    } else {
+        checks.ok("mac", "nothing is known against another MAC");
+    }
+    if found.has_speed {
+        checks.ok("speed", "known");
+    } else {
+        checks.warn(
+            "speed",
+            "unknown, which primary_reselect=better takes for the fastest; use always or failure",
+        );
+    }
+    if found.managers.is_empty() {
+        checks.ok("managed", "by nobody else");
+    }
+    for manager in &found.managers {
+        let text = format!("{manager} configures it as well; {}", unmanage(manager, &found.link.name));
+        checks.warn("managed", text);
+    }
+    if let Some(what) = found.carries {
+        let text = format!(
+            "has {what}, which enslaving takes from it; have the bond take them (--move-addresses), for a trial first \
+             (--confirm 60)"
+        );
+        checks.warn("traffic", text);
+    }
+    checks.checks
+}
+
+fn unmanage(manager: &str, name: &str) -> String {
+    match manager {
+        "NetworkManager" => format!(
+            "nmcli device set {name} managed no, and for good [device-{name}] match-device=interface-name:{name} \
+             managed=0 in /etc/NetworkManager/conf.d"
+        ),
+        _ => format!("put [Match] Name={name} [Link] Unmanaged=yes first into /etc/systemd/network"),
+    }
+}
+
+fn xdp(found: &Nic, checks: &mut Checks) {
+    if let Some(xdp) = found.link.xdp {
+        let text = format!(
+            "program id {} is attached: datapath=tc goes beside it; for datapath=xdp detach it: ip link set {} xdp off",
+            xdp.program, found.link.name
+        );
+        checks.warn("xdp", text);
+        return;
+    }
+    match found.xdp {
+        None => checks.ok("xdp", "the kernel does not say what the driver can (Linux 6.3 on); datapath=tc needs none"),
+        Some(features) if !features.is_native() || !features.redirects() => {
+            checks.warn("xdp", "the driver has no native XDP with redirects; use datapath=tc");
+        }
+        Some(features) if !features.has_fragments() => checks.warn(
+            "xdp",
+            "the driver's XDP takes no frames in fragments, so a large MTU may be refused; use datapath=tc, or an \
+             MTU of 1500",
+        ),
+        Some(features) if !features.is_target() => checks.ok(
+            "xdp",
+            "native, with redirects and fragments; the driver takes redirected frames once it has a program",
+        ),
+        Some(_) => checks.ok("xdp", "native, with redirects and fragments"),
+    }
+}
+
+fn vlan(found: &Nic, checks: &mut Checks) {
+    let is_stuck = |name: &str| found.features.iter().any(|f| f.name == name && f.active && f.fixed);
+    if is_stuck("rx-vlan-filter") {
+        checks.warn(
+            "vlan",
+            "rx-vlan-filter cannot be turned off: the NIC is made promiscuous, so that VLANs on the bond are received; \
+             nothing is to be done",
+        );
+    } else if is_stuck("rx-vlan-hw-parse") || is_stuck("rx-vlan-stag-hw-parse") {
+        checks
+            .warn("vlan", "the NIC always strips VLAN tags, which datapath=xdp would lose; use datapath=tc");
+    } else {
+        checks.ok("vlan", "nothing is filtered or stripped for good");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{
+        netlink::{AttachedXdp, LinkFlags, XdpMode},
+        testing::link,
+    };
+
+    fn good_machine() -> Machine {
+        Machine {
+            kernel: Ok("6.18.0".into()),
+            has_xdp: true,
+            has_tcx: true,
+            capabilities: Ok(()),
+            bpffs: true,
+            jit: Some(1),
+            device_state: Ok(()),
+            lockdown: Some("none".into()),
+            veth: Ok(()),
+            netkit: true,
+            memory: None,
+            hypervisor: None,
+        }
+    }
+
+    fn good_nic() -> Nic {
+        let mut link = link(2, "eth0");
+        link.flags |= LinkFlags::Running;
+        link.carrier = true;
+        Nic {
+            link,
+            refusal: None,
+            driver: Some("ixgbe".into()),
+            is_virtual_function: false,
+            features: Vec::new(),
+            xdp: Some(XdpFeatures::new(0x7f)),
+            has_speed: true,
+            managers: Vec::new(),
+            carries: None,
+        }
+    }
+
+    #[test]
+    fn where_all_is_well_nothing_is_said_against_it() {
+        let checks = [machine(&good_machine()), nic(&good_nic())].concat();
+        assert!(checks.iter().all(|check| check.verdict == Verdict::Ok), "{checks:#?}");
+    }
+
+    /// Each row is one thing that is not well, and what is said of it: of nothing else.
+    #[test]
+    fn what_a_machine_lacks_is_told_with_a_way_out() {
+        type Change = fn(&mut Machine);
+        let table: [(Change, Verdict, &str, &str); 11] = [
+            (|m| m.kernel = Err("Linux 5.4 is too old".into()), Verdict::Fail, "kernel", "too old"),
+            (
+                |m| m.capabilities = Err("xbond needs CAP_BPF; run it with sudo".into()),
+                Verdict::Fail,
+                "capabilities",
+                "sudo",
+            ),
+            (|m| m.has_tcx = false, Verdict::Warn, "tc", "Linux 6.6"),
+            (|m| m.has_xdp = false, Verdict::Warn, "xdp", "use datapath=tc"),
+            (|m| m.jit = Some(0), Verdict::Warn, "jit", "bpf_jit_enable=1"),
+            (|m| m.bpffs = false, Verdict::Warn, "bpffs", "mount -t bpf bpf /sys/fs/bpf"),
+            (|m| m.device_state = Err("no BTF".into()), Verdict::Warn, "carrier-guard", "no BTF"),
+            (
+                |m| {
+                    m.device_state = Err("EPERM".into());
+                    m.lockdown = Some("confidentiality".into());
+                },
+                Verdict::Warn,
+                "carrier-guard",
+                "lockdown=integrity",
+            ),
+            (|m| m.veth = Err("not supported".into()), Verdict::Fail, "veth", "modprobe veth"),
+            (|m| m.memory = Some(8 << 20), Verdict::Warn, "memory", "may have 8 MB"),
+            (|m| m.hypervisor = Some("VirtualBox"), Verdict::Warn, "hypervisor", "fail_over_mac=active"),
+        ];
+        for (change, verdict, id, text) in table {
+            let mut found = good_machine();
+            change(&mut found);
+            assert_one_is_bad(&machine(&found), verdict, id, text);
+        }
+    }
+
+    #[test]
+    fn what_stands_in_the_way_of_a_nic_is_told_with_a_way_out() {
+        let stuck = |name: &str| Feature { name: name.into(), active: true, wanted: true, fixed: true };
+        type Change = Box<dyn Fn(&mut Nic)>;
+        let table: Vec<(Change, Verdict, &str, &str)> = vec![
+            (
+                Box::new(|n| n.refusal = Some("eth0: already a port of bridge br0; remove it".into())),
+                Verdict::Fail,
+                "slave",
+                "already a port of",
+            ),
+            (Box::new(|n| n.link.carrier = false), Verdict::Warn, "link", "without carrier"),
+            (
+                Box::new(|n| n.link.xdp = Some(AttachedXdp { program: 77, mode: XdpMode::Native })),
+                Verdict::Warn,
+                "xdp",
+                "program id 77 is attached",
+            ),
+            (Box::new(|n| n.xdp = Some(XdpFeatures::default())), Verdict::Warn, "xdp", "no native XDP"),
+            (Box::new(|n| n.xdp = Some(XdpFeatures::new(7))), Verdict::Warn, "xdp", "no frames in fragments"),
+            (
+                Box::new(move |n| n.features = vec![stuck("rx-vlan-filter")]),
+                Verdict::Warn,
+                "vlan",
+                "promiscuous",
+            ),
+            (
+                Box::new(move |n| n.features = vec![stuck("rx-vlan-hw-parse")]),
+                Verdict::Warn,
+                "vlan",
+                "use datapath=tc",
+            ),
+            (Box::new(|n| n.is_virtual_function = true), Verdict::Warn, "mac", "SR-IOV"),
+            (Box::new(|n| n.driver = Some("virtio_net".into())), Verdict::Warn, "mac", "virtio"),
+            (Box::new(|n| n.has_speed = false), Verdict::Warn, "speed", "primary_reselect=better"),
+            (
+                Box::new(|n| n.managers = vec!["NetworkManager"]),
+                Verdict::Warn,
+                "managed",
+                "nmcli device set eth0 managed no",
+            ),
+            (Box::new(|n| n.managers = vec!["systemd-networkd"]), Verdict::Warn, "managed", "Unmanaged=yes"),
+            (
+                Box::new(|n| n.carries = Some("the default route")),
+                Verdict::Warn,
+                "traffic",
+                "has the default route",
+            ),
+        ];
+        for (change, verdict, id, text) in table {
+            let mut found = good_nic();
+            change(&mut found);
+            assert_one_is_bad(&nic(&found), verdict, id, text);
+        }
+    }
+
+    #[track_caller]
+    fn assert_one_is_bad(checks: &[Check], verdict: Verdict, id: &str, text: &str) {
+        let bad: Vec<_> = checks.iter().filter(|check| check.verdict != Verdict::Ok).collect();
+        let [bad] = bad[..] else { panic!("{id}: {bad:#?}") };
+        assert!(bad.verdict == verdict && bad.id == id && bad.text.contains(text), "{id}: {bad:#?}");
+    }
+}

@@ -1,0 +1,176 @@
+//! A look at the machine and its interfaces, which changes neither.
+
+use std::{fs, thread};
+
+use anyhow::{Result, anyhow};
+use bond_common::mac::Mac;
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+
+use super::{
+    Check,
+    judge::{self, Machine, Nic},
+};
+use crate::{
+    agent::{self, places::Places},
+    bond::event::Speed,
+    cli::{check::strict_hypervisor, traffic},
+    sys::{
+        Devices, caps,
+        dataplane::{DeviceReader, Hook, Kernel},
+        enslave::EnslavePlan,
+        netdev::Netdev,
+        netlink::{LinkInfo, LinkLayerType, PairKind, PairPlan},
+        netns,
+    },
+};
+
+/// Bytes; nothing is set to it.
+const USUAL_MTU: u32 = 1500;
+const LOOPBACK: u32 = 1;
+
+/// The machine, then these interfaces; all Ethernet devices that are nobody's upper if none is named.
+pub fn at(interfaces: &[String]) -> Result<Vec<Check>> {
+    let mut checks = judge::machine(&machine());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let devices = Devices::open()?;
+        let links = devices.netlink.links(None).await?;
+        let named = |name: &String| {
+            let has_name = |link: &&LinkInfo| link.name == *name || link.altnames.contains(name);
+            let found = links.iter().find(has_name).cloned();
+            found.ok_or_else(|| anyhow!("{name}: no such interface in this network namespace"))
+        };
+        let chosen: Vec<LinkInfo> = if interfaces.is_empty() {
+            links.iter().filter(|link| could_be_slave(link)).cloned().collect()
+        } else {
+            interfaces.iter().map(named).collect::<Result<_>>()?
+        };
+        let looks = Looks::open(&devices)?;
+        for link in chosen {
+            checks.extend(judge::nic(&looks.nic(link).await?));
+        }
+        anyhow::Ok(())
+    })?;
+    Ok(checks)
+}
+
+/// Hardware, and the virtual kinds of which bonds are made. What xbond made is none.
+fn could_be_slave(link: &LinkInfo) -> bool {
+    link.layer == LinkLayerType::Ether
+        && matches!(link.kind.as_deref(), None | Some("veth" | "tun" | "dummy"))
+}
+
+fn machine() -> Machine {
+    let kernel = Kernel::check(Hook::Tc).map(|()| release()).map_err(|error| error.to_string());
+    let read = Kernel::read();
+    Machine {
+        kernel,
+        has_xdp: Kernel::check(Hook::Xdp).is_ok(),
+        has_tcx: read.has_tcx(),
+        capabilities: caps::check().map_err(|error| error.to_string()),
+        bpffs: statfs("/sys/fs/bpf").is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC),
+        jit: number("/proc/sys/net/core/bpf_jit_enable").and_then(|jit| jit.try_into().ok()),
+        device_state: DeviceReader::new(&read)
+            .and_then(|reader| reader.read(LOOPBACK))
+            .map(drop)
+            .map_err(|error| error.to_string()),
+        lockdown: lockdown(),
+        veth: can_make(PairKind::Veth),
+        netkit: can_make(PairKind::Netkit).is_ok(),
+        memory: memory_limit(),
+        hypervisor: strict_hypervisor(),
+    }
+}
+
+fn release() -> String {
+    nix::sys::utsname::uname()
+        .map_or_else(|_| "?".into(), |names| names.release().to_string_lossy().into_owned())
+}
+
+fn number(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// `none integrity [confidentiality]`: the one in brackets.
+fn lockdown() -> Option<String> {
+    let modes = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
+    let (_, rest) = modes.split_once('[')?;
+    Some(rest.split_once(']')?.0.to_owned())
+}
+
+/// memory.max of this process' control group (version 2).
+fn memory_limit() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    number(&format!("/sys/fs/cgroup{path}/memory.max"))
+}
+
+/// Makes a pair in a network namespace of its own, which vanishes with its thread.
+fn can_make(kind: PairKind) -> Result<(), String> {
+    let make = move || -> Result<()> {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mac = Mac::new([0x02, 0, 0, 0, 0, 1]);
+            let plan = PairPlan { kind, bond: "bond0", port: "bond0-port", mac, mtu: USUAL_MTU, queues: 1 };
+            Devices::open()?.netlink.create_pair(&plan).await?;
+            Ok(())
+        })
+    };
+    match thread::spawn(make).join() {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err("the attempt failed".into()),
+    }
+}
+
+/// What is read once for all interfaces.
+struct Looks<'a> {
+    devices: &'a Devices,
+    netdev: Option<Netdev>,
+    places: Places,
+}
+
+impl<'a> Looks<'a> {
+    fn open(devices: &'a Devices) -> Result<Self> {
+        Ok(Self { devices, netdev: Netdev::open().ok().flatten(), places: Places::of(netns::cookie()?) })
+    }
+
+    async fn nic(&self, link: LinkInfo) -> Result<Nic> {
+        let Devices { netlink, ethtool } = self.devices;
+        let plan = EnslavePlan { mac: None, mtu: USUAL_MTU, hook: Hook::Tc, unicast: Vec::new() };
+        let observed =
+            self.devices.observe(&link.name, &plan, |link| agent::owner_of(&self.places, link)).await;
+        let carries = traffic::carried_by(netlink, link.ifindex).await?;
+        Ok(Nic {
+            refusal: observed.err().map(|error| error.to_string()),
+            driver: ethtool.driver(link.ifindex),
+            is_virtual_function: fs::exists(format!("/sys/class/net/{}/device/physfn", link.name))
+                .unwrap_or(false),
+            features: ethtool.features(link.ifindex).unwrap_or_default(),
+            xdp: self.netdev.as_ref().and_then(|netdev| netdev.xdp_features(link.ifindex).ok().flatten()),
+            has_speed: !link.is_up() || ethtool.speed(link.ifindex).0 != Speed::UNKNOWN,
+            managers: managers(link.ifindex),
+            carries,
+            link,
+        })
+    }
+}
+
+fn managers(ifindex: u32) -> Vec<&'static str> {
+    let file = |path: &str| fs::read_to_string(format!("{path}/{ifindex}")).unwrap_or_default();
+    let network_manager =
+        file("/run/NetworkManager/devices").lines().any(|line| line.trim() == "managed=true");
+    let networkd = file("/run/systemd/netif/links");
+    let networkd = networkd.lines().any(|line| {
+        line.strip_prefix("ADMIN_STATE=")
+            .is_some_and(|state| !matches!(state, "unmanaged" | "initialized" | "pending"))
+    });
+    [("NetworkManager", network_manager), ("systemd-networkd", networkd)]
+        .into_iter()
+        .filter(|(_, manages)| *manages)
+        .map(|(name, _)| name)
+        .collect()
+}

@@ -1,0 +1,273 @@
+//! `xbond import`: a TOML file of what bonds there are.
+
+mod kernel;
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::Path,
+};
+
+use anyhow::{Result, bail};
+
+use self::kernel::Above;
+use super::{ImportArgs, ImportSource};
+use crate::{
+    bond::options::{self, Unmonitored},
+    config::{BondConfig, Config, Note, ifcfg, toml},
+    sys::netlink::{KernelBond, Netlink},
+};
+
+/// What was found, and what of it has no equivalent.
+struct Imported {
+    config: Config,
+    /// One sentence each.
+    remarks: Vec<String>,
+    /// Where it comes from, and what to do next.
+    heading: Vec<String>,
+}
+
+pub fn import(arguments: &ImportArgs) -> Result<()> {
+    let imported = match &arguments.source {
+        ImportSource::Ifcfg { directory } => from_ifcfg(directory)?,
+        ImportSource::Kernel { bond } => from_kernel(bond.as_deref())?,
+    };
+    for remark in &imported.remarks {
+        let _ = writeln!(io::stderr(), "xbond: {remark}");
+    }
+    // A reader that has seen enough, such as head, is no error.
+    let _ = io::stdout().write_all(document(&imported).as_bytes());
+    Ok(())
+}
+
+fn document(imported: &Imported) -> String {
+    let told = imported.remarks.iter().map(|remark| format!("# Not as it was: {remark}"));
+    let comments = imported.heading.iter().map(|line| format!("# {line}")).chain(told);
+    let comments: String = comments.map(|line| format!("{line}\n")).collect();
+    comments + &toml::write(&imported.config)
+}
+
+fn from_ifcfg(directory: &Path) -> Result<Imported> {
+    let mut config = ifcfg::read(directory, Unmonitored::Allow)?;
+    if config.bonds.is_empty() {
+        let notes: Vec<_> = config.notes.iter().map(ToString::to_string).collect();
+        bail!("nothing to import: {}", notes.join("; "));
+    }
+    let mut remarks: Vec<_> = config.notes.iter().map(ToString::to_string).collect();
+    for bond in &mut config.bonds {
+        remarks.extend(bond.notes.iter().filter(|note| !is_unmonitored(note)).map(ToString::to_string));
+        remarks.extend(allow_unmonitored(bond));
+    }
+    let heading = vec![format!(
+        "From {}. Its ONBOOT=yes would still bring the driver's bond up at boot: set it to no.",
+        directory.display()
+    )];
+    Ok(Imported { config, remarks, heading })
+}
+
+fn is_unmonitored(note: &Note) -> bool {
+    matches!(note, Note::Option { note: options::Note::Unmonitored, .. })
+}
+
+/// A bond that nothing monitors stays one, and that is told.
+fn allow_unmonitored(bond: &mut BondConfig) -> Option<String> {
+    if bond.options.is_monitored() {
+        bond.unmonitored = Unmonitored::Refuse;
+        return None;
+    }
+    bond.unmonitored = Unmonitored::Allow;
+    Some(format!(
+        "{}: miimon=0: nothing monitors its links, so it never fails over; set miimon = 100 and remove \
+         allow_unmonitored",
+        bond.name
+    ))
+}
+
+fn from_kernel(only: Option<&str>) -> Result<Imported> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (bonds, links, addresses, routes) = runtime.block_on(async {
+        let netlink = Netlink::open()?;
+        let (bonds, links) = netlink.kernel_bonds().await?;
+        let (addresses, mut routes) = (netlink.addresses(None).await?, Vec::new());
+        for bond in &bonds {
+            routes.extend(netlink.routes_of(bond.link.ifindex).await?);
+        }
+        anyhow::Ok((bonds, links, addresses, routes))
+    })?;
+    let above = Above { links, addresses, routes };
+    imported_of(&bonds, only, &above, order_of_enslaving)
+}
+
+/// The names of a bond's slaves as they were enslaved; none where sysfs does not show this namespace.
+fn order_of_enslaving(bond: &str) -> Vec<String> {
+    let names = fs::read_to_string(format!("/sys/class/net/{bond}/bonding/slaves")).unwrap_or_default();
+    names.split_whitespace().map(str::to_owned).collect()
+}
+
+fn imported_of(
+    bonds: &[KernelBond],
+    only: Option<&str>,
+    above: &Above,
+    order: impl Fn(&str) -> Vec<String>,
+) -> Result<Imported> {
+    let wanted: Vec<_> = bonds.iter().filter(|bond| only.is_none_or(|only| bond.link.name == only)).collect();
+    if wanted.is_empty() {
+        match only {
+            Some(name) => bail!(
+                "{name}: no bond of the kernel's driver in this network namespace; `ip link show type bond` lists them"
+            ),
+            None => bail!("no bond of the kernel's driver in this network namespace"),
+        }
+    }
+    let mut config = Config::default();
+    let (mut remarks, mut heading) = (Vec::new(), Vec::new());
+    for bond in wanted {
+        match kernel::read(bond, above, &order(&bond.link.name)) {
+            Ok(read) => {
+                heading.push(format!(
+                    "From the kernel's {0}. Before `xbond run -c` makes it again, take that one away: \
+                     ip link delete {0}",
+                    bond.link.name
+                ));
+                remarks.extend(read.remarks);
+                config.bonds.push(read.config);
+            }
+            // Of several, what can be is.
+            Err(error) if only.is_none() && bonds.len() > 1 => remarks.push(error.to_string()),
+            Err(error) => return Err(error),
+        }
+    }
+    if config.bonds.is_empty() {
+        bail!("{}", remarks.join("; "));
+    }
+    config.check()?;
+    Ok(Imported { config, remarks, heading })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::check::{Severity, Surroundings, check_text},
+        sys::netlink::{Address, Lifetime, Route, recorded_bonds},
+    };
+
+    fn imported(only: Option<&str>, change: impl FnOnce(&mut Above)) -> Result<Imported> {
+        let (bonds, links) = recorded_bonds();
+        let bond0 = bonds[0].link.ifindex;
+        let address = |text: &str| {
+            let net: ipnet::IpNet = text.parse().unwrap();
+            Address::new(bond0, net.addr(), net.prefix_len())
+        };
+        let default = Route::new(bond0, "0.0.0.0".parse().unwrap(), 0, "192.0.2.1".parse().ok());
+        let mut above = Above {
+            links,
+            addresses: vec![address("192.0.2.10/24"), address("2001:db8::10/64")],
+            routes: vec![Route { metric: 50, ..default }],
+        };
+        change(&mut above);
+        imported_of(&bonds, only, &above, |_| vec!["eth1".into(), "eth0".into()])
+    }
+
+    /// What `import` prints is read back to the same, and neither refused nor warned of.
+    #[test]
+    fn a_kernel_bond_becomes_a_file_that_says_the_same() {
+        let imported = imported(Some("bond0"), |_| {}).unwrap();
+        let text = document(&imported);
+        assert_eq!(
+            text,
+            "# From the kernel's bond0. Before `xbond run -c` makes it again, take that one away: ip link delete \
+             bond0\n\
+             # Not as it was: bond0.5: a vlan above bond0, which goes with it; make it again once xbond's bond0 is \
+             up\n\
+             version = 1\n\n\
+             [bond.bond0]\n\
+             slaves = [\"eth1\", \"eth0\"]\n\
+             miimon = 100\nupdelay = 200\nnum_grat_arp = 3\nprimary = \"eth1\"\nprimary_reselect = \"failure\"\n\
+             mac = \"02:00:00:00:00:77\"\n\
+             addresses = [\"192.0.2.10/24\", \"2001:db8::10/64\"]\n\
+             routes = [{ metric = 50, to = \"default\", via = \"192.0.2.1\" }]\n\
+             mtu = 1400\n\
+             [bond.bond0.slave.eth0]\nprio = 10\nqueue_id = 3\n"
+        );
+        let read = toml::parse(Path::new("f"), &text).unwrap();
+        let mut again = read.bonds[0].clone();
+        again.origin = imported.config.bonds[0].origin.clone();
+        assert_eq!(again, imported.config.bonds[0]);
+        let findings = check_text(Path::new("f"), &text, &Surroundings::default()).findings;
+        let bad: Vec<_> = findings.iter().filter(|finding| finding.severity > Severity::Note).collect();
+        // The driver has it so: prio beside a primary.
+        assert!(bad.iter().all(|finding| finding.id == "prio"), "{bad:#?}");
+    }
+
+    #[test]
+    fn of_several_bonds_those_of_other_modes_are_told_of() {
+        let all = imported(None, |_| {}).unwrap();
+        let names: Vec<_> = all.config.bonds.iter().map(|bond| bond.name.as_str()).collect();
+        assert_eq!(names, ["bond0", "bond1"]);
+        let refused = "bond2: mode 802.3ad: xbond does active-backup only";
+        assert!(all.remarks.iter().any(|remark| remark.starts_with(refused)), "{:?}", all.remarks);
+        let error = imported(Some("bond2"), |_| {}).err().unwrap().to_string();
+        assert!(error.starts_with(refused), "{error}");
+        let error = imported(Some("eth0"), |_| {}).err().unwrap().to_string();
+        assert!(error.starts_with("eth0: no bond of the kernel's driver"), "{error}");
+        let options = &all.config.bonds[1].options;
+        assert_eq!((options.arp_interval, options.arp_missed_max, all.config.bonds[1].mac), (200, 4, None));
+    }
+
+    #[test]
+    fn what_has_no_equivalent_is_said() {
+        type Change = fn(&mut Above);
+        let table: [(&str, Change); 7] = [
+            ("bond0: address 192.0.2.10/24 has a lifetime", |above| {
+                above.addresses[0].lifetime = Some(Lifetime { preferred: 10, valid: 20 });
+            }),
+            ("bond0: address 192.0.2.10/24: its label bond0:1", |above| {
+                above.addresses[0].label = Some("bond0:1".into());
+            }),
+            ("bond0: address 192.0.2.10/24: its peer 192.0.2.99", |above| {
+                above.addresses[0].peer = "192.0.2.99".parse().ok();
+            }),
+            ("bond0: route default via 192.0.2.1 metric 50 is in table 100", |above| {
+                above.routes[0].table = 100
+            }),
+            ("bond0: route default via 192.0.2.1 metric 50: its source address 192.0.2.10", |above| {
+                above.routes[0].source = "192.0.2.10".parse().ok();
+            }),
+            ("bond0: route default via 192.0.2.1 metric 50 was made by a DHCP client", |above| {
+                above.routes[0].protocol = 16;
+            }),
+            ("bond0: a port of p0", |above| {
+                let p0 = above.links.iter().find(|link| link.name == "p0").unwrap().ifindex;
+                above.links.iter_mut().find(|link| link.name == "bond0").unwrap().master = Some(p0);
+            }),
+        ];
+        for (said, change) in table {
+            let imported = imported(Some("bond0"), change).unwrap();
+            assert!(
+                imported.remarks.iter().any(|remark| remark.starts_with(said)),
+                "{said}: {:?}",
+                imported.remarks
+            );
+        }
+    }
+
+    #[test]
+    fn a_bond_that_nothing_monitors_stays_one_and_that_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("ifcfg-bond0"), "DEVICE=bond0\nBONDING_OPTS=mode=1\n").unwrap();
+        for name in ["eth0", "eth1"] {
+            let text = format!("DEVICE={name}\nMASTER=bond0\nSLAVE=yes\n");
+            fs::write(directory.path().join(format!("ifcfg-{name}")), text).unwrap();
+        }
+        let imported = from_ifcfg(directory.path()).unwrap();
+        assert!(
+            imported.remarks[0].starts_with("bond0: miimon=0: nothing monitors"),
+            "{:?}",
+            imported.remarks
+        );
+        let findings = check_text(Path::new("f"), &document(&imported), &Surroundings::default()).findings;
+        let worst = findings.iter().max_by_key(|finding| finding.severity).unwrap();
+        assert_eq!((worst.severity, worst.id), (Severity::Warning, "unmonitored"));
+    }
+}

@@ -1,0 +1,189 @@
+//! A bond of the kernel's driver in xbond's words.
+
+use std::net::IpAddr;
+
+use anyhow::{Result, anyhow, bail};
+use ipnet::IpNet;
+
+use crate::{
+    bond::options::{BondOptions, FailOverMac, SlaveOptions, Unmonitored},
+    config::{BondConfig, Destination, Origin, Route, SlaveConfig},
+    sys::netlink::{Address, KernelBond, LinkInfo, Route as KernelRoute},
+};
+
+/// What is on bonds.
+pub struct Above {
+    pub links: Vec<LinkInfo>,
+    /// Of all links.
+    pub addresses: Vec<Address>,
+    /// Over bonds.
+    pub routes: Vec<KernelRoute>,
+}
+
+pub struct Read {
+    pub config: BondConfig,
+    /// What could not be said in xbond's words.
+    pub remarks: Vec<String>,
+}
+
+/// RTPROT_DHCP
+const DHCP: u8 = 16;
+const MAIN_TABLE: u32 = 254;
+/// Bytes: a bond that is given none has it.
+const USUAL_MTU: u32 = 1500;
+
+/// `order`: names of slaves as they were enslaved, as far as it is known.
+pub fn read(bond: &KernelBond, above: &Above, order: &[String]) -> Result<Read> {
+    let name = &bond.link.name;
+    if bond.mode != "active-backup" {
+        bail!(
+            "{name}: mode {}: xbond does active-backup only; leave this bond to the kernel's driver",
+            bond.mode
+        );
+    }
+    let mut config = BondConfig::new(name, Origin::Flags);
+    let mut remarks = Vec::new();
+    config.options = options(bond, &mut remarks)?;
+    remarks.extend(super::allow_unmonitored(&mut config));
+
+    let mut slaves: Vec<_> = bond.slaves.iter().collect();
+    slaves.sort_by_key(|slave| order.iter().position(|name| *name == slave.name).unwrap_or(usize::MAX));
+    config.slaves = slaves
+        .iter()
+        .map(|slave| SlaveConfig {
+            options: SlaveOptions { prio: slave.prio, queue_id: slave.queue_id },
+            ..SlaveConfig::new(&slave.name)
+        })
+        .collect();
+    let of_first = slaves.first().and_then(|slave| slave.permanent_mac);
+    if config.options.fail_over_mac != FailOverMac::Active && of_first != Some(bond.link.mac) {
+        config.mac = Some(bond.link.mac);
+    }
+    config.mtu = Some(bond.link.mtu).filter(|mtu| *mtu != USUAL_MTU);
+
+    for address in above.addresses.iter().filter(|address| address.ifindex == bond.link.ifindex) {
+        config.addresses.extend(read_address(name, address, &mut remarks));
+    }
+    for route in above.routes.iter().filter(|route| route.ifindex == bond.link.ifindex) {
+        config.routes.extend(read_route(name, route, &mut remarks));
+    }
+    remarks.extend(remarks_above(&bond.link, above));
+    Ok(Read { config, remarks })
+}
+
+/// The driver takes what a configuration may not have together, and then one of the two has no effect.
+fn options(bond: &KernelBond, remarks: &mut Vec<String>) -> Result<BondOptions> {
+    let name = &bond.link.name;
+    let value =
+        |key: &str| bond.options.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str());
+    let is_off = |key: &str| matches!(value(key), None | Some("0"));
+    let has_targets = value("arp_ip_target").is_some() || value("ns_ip6_target").is_some();
+    let mut pairs = Vec::new();
+    for (key, value) in &bond.options {
+        let idle = match *key {
+            "arp_interval" => *value != "0" && !has_targets,
+            "arp_ip_target" | "ns_ip6_target" => is_off("arp_interval"),
+            "updelay" | "downdelay" | "peer_notif_delay" => *value != "0" && is_off("miimon"),
+            _ => false,
+        };
+        if idle {
+            remarks.push(format!(
+                "{name}: {key}={value} is left out: as the other options are, it has no effect"
+            ));
+        } else {
+            pairs.push((*key, value.as_str()));
+        }
+    }
+    let (options, _) =
+        BondOptions::from_pairs(pairs, Unmonitored::Allow).map_err(|error| anyhow!("{name}: {error}"))?;
+    Ok(options)
+}
+
+fn read_address(bond: &str, address: &Address, remarks: &mut Vec<String>) -> Option<IpNet> {
+    let net = IpNet::new(address.ip, address.prefix_len).ok()?;
+    if matches!(address.ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
+        return None;
+    }
+    if address.lifetime.is_some() || address.by_kernel {
+        remarks.push(format!(
+            "{bond}: address {net} has a lifetime: a DHCP client or a router advertisement gave it, and has to give \
+             it to xbond's {bond} again"
+        ));
+        return None;
+    }
+    if let Some(label) = address.label.as_ref().filter(|label| *label != bond) {
+        remarks.push(format!("{bond}: address {net}: its label {label} is lost"));
+    }
+    if let Some(peer) = address.peer {
+        remarks.push(format!(
+            "{bond}: address {net}: its peer {peer} is lost; add the address by `ip address` instead"
+        ));
+        return None;
+    }
+    Some(net)
+}
+
+fn read_route(bond: &str, route: &KernelRoute, remarks: &mut Vec<String>) -> Option<Route> {
+    let multicast_of_kernel = route.to == IpAddr::from([0xff00, 0, 0, 0, 0, 0, 0, 0_u16]);
+    let link_local = matches!(route.to, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    if route.is_automatic() || multicast_of_kernel || link_local {
+        return None;
+    }
+    if route.protocol == DHCP {
+        remarks.push(format!("{bond}: route {route} was made by a DHCP client, which has to make it again"));
+        return None;
+    }
+    if route.table != MAIN_TABLE {
+        remarks.push(format!(
+            "{bond}: route {route} is in table {}, and xbond sets routes of the main table; add it by `ip route` once \
+             {bond} is up",
+            route.table
+        ));
+        return None;
+    }
+    if let Some(source) = route.source {
+        remarks.push(format!(
+            "{bond}: route {route}: its source address {source} is lost; replace the route by `ip route` once {bond} is \
+             up"
+        ));
+    }
+    let usual = KernelRoute::new(route.ifindex, route.to, route.prefix_len, route.via);
+    let to = match (route.prefix_len, route.via) {
+        (0, Some(_)) => Destination::Default,
+        (0, None) if route.to.is_ipv4() => Destination::Default,
+        _ => Destination::Prefix(IpNet::new(route.to, route.prefix_len).ok()?),
+    };
+    Some(Route { to, via: route.via, metric: Some(route.metric).filter(|metric| *metric != usual.metric) })
+}
+
+/// Devices on the bond, and programs.
+fn remarks_above(link: &LinkInfo, above: &Above) -> Vec<String> {
+    let bond = &link.name;
+    let mut remarks = Vec::new();
+    for upper in
+        above.links.iter().filter(|upper| upper.link == Some(link.ifindex) && upper.link_netns.is_none())
+    {
+        let kind = upper.kind.as_deref().unwrap_or("device");
+        remarks.push(format!(
+            "{}: a {kind} above {bond}, which goes with it; make it again once xbond's {bond} is up",
+            upper.name
+        ));
+    }
+    // As it is now: the bond's own copy may be older.
+    let now = above.links.iter().find(|found| found.ifindex == link.ifindex).unwrap_or(link);
+    if let Some(master) = now.master {
+        let master = above.links.iter().find(|link| link.ifindex == master);
+        let name = master.map_or("another device", |link| link.name.as_str());
+        remarks.push(format!("{bond}: a port of {name}; make it one again once xbond's {bond} is up"));
+    }
+    if let Some(xdp) = now.xdp {
+        remarks.push(format!(
+            "{bond}: XDP program id {} is on it; attach it again to xbond's {bond}",
+            xdp.program
+        ));
+    }
+    for altname in &now.altnames {
+        remarks.push(format!("{bond}: its alternative name {altname} is lost"));
+    }
+    remarks
+}

@@ -1,0 +1,96 @@
+//! Where in a file something is said, for messages that come after the reading.
+
+use std::{collections::HashMap, path::Path};
+
+use toml::de::{DeTable, DeValue};
+
+use super::{Origin, shell};
+
+/// A key of a bond, or of a slave of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    bond: String,
+    slave: Option<String>,
+    key: String,
+}
+
+/// The lines of all keys of some files. What is not in them was not written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lines {
+    places: HashMap<Place, Origin>,
+}
+
+impl Lines {
+    /// Adds a TOML file that was read. Of a text that is no TOML there are none.
+    pub(super) fn add_toml(&mut self, path: &Path, text: &str) {
+        let Ok(root) = DeTable::parse(text) else { return };
+        let Some(bonds) = table_in(root.get_ref(), "bond") else { return };
+        let origin = |byte: usize| {
+            let line = text.as_bytes()[..byte].iter().filter(|byte| **byte == b'\n').count() + 1;
+            Origin::File { path: path.to_owned(), line: Some(line) }
+        };
+        for (bond, value) in bonds {
+            let DeValue::Table(keys) = value.get_ref() else { continue };
+            for (key, _) in keys {
+                self.add(bond.get_ref(), None, key.get_ref(), origin(key.span().start));
+            }
+            let Some(slaves) = table_in(keys, "slave") else { continue };
+            for (slave, value) in slaves {
+                let DeValue::Table(keys) = value.get_ref() else { continue };
+                for (key, _) in keys {
+                    let origin = origin(key.span().start);
+                    self.add(bond.get_ref(), Some(slave.get_ref()), key.get_ref(), origin);
+                }
+            }
+        }
+    }
+
+    /// Adds the ifcfg file of a bond, or where `slave` is given of a slave of it.
+    pub(super) fn add_ifcfg(&mut self, bond: &str, slave: Option<&str>, path: &Path, text: &str) {
+        const OPTIONS: [&str; 2] = ["BONDING_OPTS", "BONDING_MODULE_OPTS"];
+        const KEYS: [(&str, &str); 8] = [
+            ("MACADDR", "mac"),
+            ("LLADDR", "mac"),
+            ("MTU", "mtu"),
+            ("HWADDR", "hwaddr"),
+            ("IPADDR", "addresses"),
+            ("IPV6ADDR", "addresses"),
+            ("GATEWAY", "routes"),
+            ("IPV6_DEFAULTGW", "routes"),
+        ];
+        for variable in shell::assignments(text).unwrap_or_default() {
+            let origin = Origin::File { path: path.to_owned(), line: Some(variable.line) };
+            if OPTIONS.contains(&variable.key.as_str()) {
+                for word in variable.value.split_whitespace() {
+                    let key = word.split('=').next().unwrap_or(word);
+                    self.add(bond, slave, key, origin.clone());
+                }
+            } else if let Some((_, key)) = KEYS.iter().find(|(name, _)| *name == variable.key) {
+                self.add(bond, slave, key, origin);
+            }
+        }
+    }
+
+    /// Adds those of other files.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.places.extend(other.places);
+    }
+
+    /// Where a key is said; None if it is not.
+    pub fn of(&self, bond: &str, slave: Option<&str>, key: &str) -> Option<&Origin> {
+        let slave = slave.map(str::to_owned);
+        self.places.get(&Place { bond: bond.to_owned(), slave, key: key.to_owned() })
+    }
+
+    fn add(&mut self, bond: &str, slave: Option<&str>, key: &str, origin: Origin) {
+        let slave = slave.map(str::to_owned);
+        self.places.insert(Place { bond: bond.to_owned(), slave, key: key.to_owned() }, origin);
+    }
+}
+
+fn table_in<'a>(table: &'a DeTable<'a>, key: &str) -> Option<&'a DeTable<'a>> {
+    match table.get(key)?.get_ref() {
+        DeValue::Table(table) => Some(table),
+        _ => None,
+    }
+}

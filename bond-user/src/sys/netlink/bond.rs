@@ -1,0 +1,191 @@
+//! The bonds of the kernel's own driver, as it describes them (IFLA_INFO_DATA of kind bond).
+
+use bond_common::mac::Mac;
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{
+        InfoBond, InfoBondPort, InfoData, InfoPortData, LinkAttribute, LinkExtentMask, LinkInfo as Part,
+        LinkMessage,
+    },
+};
+
+use super::{LinkInfo, Netlink, link::ethernet_mac};
+use crate::sys::SysError;
+
+/// A bond of the driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelBond {
+    pub link: LinkInfo,
+    /// In the driver's word: "active-backup" ...
+    pub mode: String,
+    /// Options that mean something in active-backup, in the driver's names and numbers.
+    pub options: Vec<(&'static str, String)>,
+    /// In the order of their ifindex, which need not be that in which they were enslaved.
+    pub slaves: Vec<KernelSlave>,
+}
+
+/// A slave of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelSlave {
+    pub name: String,
+    /// What it had before it was enslaved.
+    pub permanent_mac: Option<Mac>,
+    pub prio: i32,
+    pub queue_id: u16,
+}
+
+impl Netlink {
+    /// The bonds of the driver, and all links.
+    pub async fn kernel_bonds(&self) -> Result<(Vec<KernelBond>, Vec<LinkInfo>), SysError> {
+        let mut request = LinkMessage::default();
+        request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let messages = self.list(RouteNetlinkMessage::GetLink(request), "the links").await?;
+        let link = |message| match message {
+            RouteNetlinkMessage::NewLink(link) => Some(link),
+            _ => None,
+        };
+        let messages: Vec<_> = messages.into_iter().filter_map(link).collect();
+        let links = messages.iter().filter_map(LinkInfo::from_message).collect();
+        Ok((bonds(&messages), links))
+    }
+}
+
+/// The bonds among these links.
+fn bonds(messages: &[LinkMessage]) -> Vec<KernelBond> {
+    messages.iter().filter_map(|message| bond(message, messages)).collect()
+}
+
+fn bond(message: &LinkMessage, all: &[LinkMessage]) -> Option<KernelBond> {
+    let parts = info(message).find_map(|part| match part {
+        Part::Data(InfoData::Bond(parts)) => Some(parts),
+        _ => None,
+    })?;
+    let link = LinkInfo::from_message(message)?;
+    let mut bond = KernelBond { mode: String::new(), options: Vec::new(), slaves: Vec::new(), link };
+    for part in parts {
+        match part {
+            InfoBond::Mode(mode) => bond.mode = mode.to_string(),
+            part => bond.options.extend(option(part, all)),
+        }
+    }
+    bond.slaves = all.iter().filter_map(|slave| slave_of(slave, bond.link.ifindex)).collect();
+    Some(bond)
+}
+
+fn option(part: &InfoBond, all: &[LinkMessage]) -> Option<(&'static str, String)> {
+    let list = |items: Vec<String>| Some(items.join(",")).filter(|list| !list.is_empty());
+    Some(match part {
+        InfoBond::MiiMon(ms) => ("miimon", ms.to_string()),
+        InfoBond::UpDelay(ms) => ("updelay", ms.to_string()),
+        InfoBond::DownDelay(ms) => ("downdelay", ms.to_string()),
+        InfoBond::PeerNotifDelay(ms) => ("peer_notif_delay", ms.to_string()),
+        InfoBond::NumPeerNotif(rounds) => ("num_grat_arp", rounds.to_string()),
+        InfoBond::FailOverMac(policy) => ("fail_over_mac", u8::from(*policy).to_string()),
+        InfoBond::Primary(ifindex) => {
+            let primary = all.iter().find(|link| link.header.index == *ifindex)?;
+            ("primary", LinkInfo::from_message(primary)?.name)
+        }
+        InfoBond::PrimaryReselect(reselect) => ("primary_reselect", u8::from(*reselect).to_string()),
+        InfoBond::ArpInterval(ms) => ("arp_interval", ms.to_string()),
+        InfoBond::ArpIpTarget(ips) => ("arp_ip_target", list(ips.iter().map(ToString::to_string).collect())?),
+        InfoBond::NsIp6Target(ips) => ("ns_ip6_target", list(ips.iter().map(ToString::to_string).collect())?),
+        InfoBond::ArpValidate(validate) => ("arp_validate", u32::from(*validate).to_string()),
+        InfoBond::ArpAllTargets(all) => ("arp_all_targets", u32::from(*all).to_string()),
+        InfoBond::MissedMax(missed) => ("arp_missed_max", missed.to_string()),
+        InfoBond::AllPortsActive(all) => ("all_slaves_active", u8::from(*all).to_string()),
+        InfoBond::ResendIgmp(times) => ("resend_igmp", times.to_string()),
+        InfoBond::MinLinks(links) => ("min_links", links.to_string()),
+        // Of other modes, or what is now.
+        _ => return None,
+    })
+}
+
+fn slave_of(message: &LinkMessage, bond: u32) -> Option<KernelSlave> {
+    let parts = info(message).find_map(|part| match part {
+        Part::PortData(InfoPortData::BondPort(parts)) => Some(parts),
+        _ => None,
+    })?;
+    let link = LinkInfo::from_message(message).filter(|link| link.master == Some(bond))?;
+    let mut slave = KernelSlave { name: link.name, permanent_mac: None, prio: 0, queue_id: 0 };
+    for part in parts {
+        match part {
+            InfoBondPort::PermHwaddr(bytes) => slave.permanent_mac = ethernet_mac(bytes),
+            InfoBondPort::Prio(prio) => slave.prio = *prio,
+            InfoBondPort::QueueId(queue_id) => slave.queue_id = *queue_id,
+            _ => {}
+        }
+    }
+    Some(slave)
+}
+
+fn info(message: &LinkMessage) -> impl Iterator<Item = &Part> {
+    message.attributes.iter().flat_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(parts) => parts.as_slice(),
+        _ => &[],
+    })
+}
+
+/// What Linux 6.12 said of three bonds, for tests: RTM_NEWLINK without its header, a line of hexadecimal each.
+#[cfg(test)]
+pub(crate) fn recorded() -> (Vec<KernelBond>, Vec<LinkInfo>) {
+    use netlink_packet_core::{NetlinkDeserializable as _, NetlinkHeader};
+
+    const RTM_NEWLINK: u16 = 16;
+    let mut header = NetlinkHeader::default();
+    header.message_type = RTM_NEWLINK;
+    let message = |line: &str| {
+        let pairs = line.as_bytes().chunks_exact(2).map(|pair| std::str::from_utf8(pair).unwrap());
+        let bytes: Vec<u8> = pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+        match RouteNetlinkMessage::deserialize(&header, &bytes).unwrap() {
+            RouteNetlinkMessage::NewLink(message) => message,
+            other => panic!("{other:?}"),
+        }
+    };
+    let text = include_str!("../../../../tests/fixtures/kernel-bonds.hex");
+    let messages: Vec<LinkMessage> = text.lines().map(message).collect();
+    let links = messages.iter().filter_map(LinkInfo::from_message).collect();
+    (bonds(&messages), links)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_drivers_bonds_are_read_as_they_were_recorded() {
+        let (bonds, links) = recorded();
+        let names: Vec<_> = bonds.iter().map(|bond| (bond.link.name.as_str(), bond.mode.as_str())).collect();
+        assert_eq!(names, [("bond0", "active-backup"), ("bond1", "active-backup"), ("bond2", "802.3ad")]);
+        assert_eq!(links.len(), 11);
+
+        let option = |bond: usize, key: &str| {
+            bonds[bond].options.iter().find(|(name, _)| *name == key).unwrap().1.clone()
+        };
+        let table = [
+            (0, "miimon", "100"),
+            (0, "updelay", "200"),
+            (0, "num_grat_arp", "3"),
+            (0, "primary", "eth1"),
+            (0, "primary_reselect", "2"),
+            (0, "fail_over_mac", "0"),
+            (1, "arp_interval", "200"),
+            (1, "arp_ip_target", "192.0.2.1,192.0.2.2"),
+            (1, "ns_ip6_target", "2001:db8::1"),
+            (1, "arp_validate", "3"),
+            (1, "arp_missed_max", "4"),
+            (1, "fail_over_mac", "1"),
+        ];
+        for (bond, key, value) in table {
+            assert_eq!(option(bond, key), value, "{key}");
+        }
+        let slave = |name: &str, last, prio, queue_id| KernelSlave {
+            name: name.to_owned(),
+            permanent_mac: Some(Mac::new([2, 0, 0, 0, 0, last])),
+            prio,
+            queue_id,
+        };
+        assert_eq!(bonds[0].slaves, [slave("eth0", 0x10, 10, 3), slave("eth1", 0x11, 0, 0)]);
+        assert_eq!(bonds[0].link.mac, Mac::new([2, 0, 0, 0, 0, 0x77]));
+        assert_eq!(bonds[1].slaves, [slave("eth2", 0x12, 0, 0)]);
+    }
+}

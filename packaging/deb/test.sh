@@ -1,0 +1,104 @@
+#!/bin/sh
+# Installs, runs, upgrades, removes and purges the package in a clean root. `cargo xtask dist --test` calls it in a
+# network and a mount namespace of its own: test.sh ROOT DEB PEER
+set -eu
+root=$1 deb=$2 peer=$3
+
+mount --make-rprivate /
+mount -t proc proc "$root/proc"
+mount --rbind /sys "$root/sys"
+# As systemd mounts it, and nobody else's.
+mount -t bpf -o mode=0700 bpf "$root/sys/fs/bpf"
+cp "$deb" "$root/xbond.deb"
+
+inside() { chroot "$root" "$@"; }
+say() { echo "== $*"; }
+# What removal has to put back.
+slaves() { ip -d link show enp0s8; ip -d link show enp0s9; ip address show dev enp0s8; ip route show table all dev enp0s8; }
+# Without what time changes; the peers' namespaces have no names here, of which ip complains.
+snapshot() { slaves 2>/dev/null | grep -v valid_lft | sed 's/ qdisc [^ ]*//; s/ tentative//'; }
+fail() { echo "FAILED: $*" >&2; cat "$root/tmp/agent.log" >&2 2>/dev/null || true; exit 1; }
+
+# As the unit runs it, without systemd: the user, the capabilities, the places.
+start() {
+    chroot "$root" sh -c 'exec setpriv --reuid=xbond --regid=xbond --init-groups --no-new-privs \
+        --inh-caps=-all,+net_admin,+net_raw,+bpf,+perfmon --ambient-caps=-all,+net_admin,+net_raw,+bpf,+perfmon \
+        --bounding-set=-all,+net_admin,+net_raw,+bpf,+perfmon xbond run --on-exit keep' >"$root/tmp/agent.log" 2>&1 &
+    agent=$!
+    for _ in $(seq 300); do
+        grep -q ' ready: ' "$root/tmp/agent.log" && return
+        kill -0 $agent 2>/dev/null || fail "the agent ended"
+        sleep 0.1
+    done
+    fail "the agent is not ready"
+}
+
+ip link set enp0s8 up
+ip address add 198.51.100.8/24 dev enp0s8
+ip link set enp0s9 mtu 1400
+# The kernel takes its time over the link-local address.
+until ip -6 route show table local dev enp0s8 | grep -q '^local fe80'; do sleep 0.1; done
+found=$(snapshot)
+
+say install
+inside dpkg -i /xbond.deb
+inside xbond --version
+inside getent passwd xbond
+[ -s "$root/usr/share/man/man8/xbond-check.8.gz" ] || fail "no manual page of check"
+# What systemd-tmpfiles and systemd do.
+inside install -d -m 0700 -o xbond -g xbond /sys/fs/bpf/xbond
+inside chmod 0711 /sys/fs/bpf
+inside install -d -o xbond -g xbond /run/xbond
+
+say run
+cat >"$root/etc/xbond/bond0.toml" <<TOML
+version = 1
+[bond.bond0]
+slaves = ["enp0s8", "enp0s9"]
+miimon = 100
+fail_over_mac = "active"
+addresses = ["192.168.99.101/24"]
+TOML
+inside xbond check /etc/xbond
+start
+inside xbond show
+ping -c 1 -W 5 "$peer" >/dev/null || fail "no answer through the bond"
+
+say upgrade
+inside dpkg -i /xbond.deb
+kill -0 $agent 2>/dev/null || fail "the upgrade ended the agent"
+ping -c 1 -W 5 "$peer" >/dev/null || fail "the upgrade took the bond down"
+[ -s "$root/etc/xbond/bond0.toml" ] || fail "the upgrade took the configuration"
+
+say "stop the agent: the bond stays"
+kill $agent
+wait $agent || fail "the agent ended badly"
+ping -c 1 -W 5 "$peer" >/dev/null || fail "the bond went with its agent"
+
+say "start it again: it takes the bond over"
+start
+grep -qi adopt "$root/tmp/agent.log" || fail "the bond was not adopted"
+inside xbond show
+ping -c 1 -W 5 "$peer" >/dev/null || fail "the new agent took the bond down"
+kill $agent
+wait $agent || fail "the agent ended badly"
+
+say remove
+inside dpkg -r xbond
+ip link show bond0 2>/dev/null && fail "bond0 is still there"
+for _ in $(seq 200); do
+    [ "$(snapshot)" != "$found" ] || break
+    sleep 0.1
+done
+if [ "$(snapshot)" != "$found" ]; then
+    echo "before:"; echo "$found"; echo "after:"; snapshot
+    fail "slaves are not as they were"
+fi
+[ -s "$root/etc/xbond/bond0.toml" ] || fail "removal took the configuration"
+
+say purge
+inside dpkg -P xbond
+[ ! -e "$root/etc/xbond" ] || fail "purge left /etc/xbond"
+[ ! -e "$root/run/xbond" ] || fail "removal left /run/xbond"
+[ ! -e "$root/sys/fs/bpf/xbond" ] || fail "removal left pins: $(ls -R "$root/sys/fs/bpf/xbond")"
+say "installed, run, upgraded, removed and purged"

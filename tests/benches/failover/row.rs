@@ -1,0 +1,71 @@
+//! A row of a table: figures of one thing, in columns.
+
+use std::{fmt, time::Duration};
+
+use xbond_tests::figures::{Distribution, Figure, Measured, Target, Timeline, quantile};
+
+/// One row, as it fills.
+pub struct Row {
+    pub group: String,
+    pub name: String,
+    pub measured: Measured,
+}
+
+impl Row {
+    pub fn new(group: &str, name: &str) -> Self {
+        Self { group: format!("failover: {group}"), name: name.to_owned(), measured: Measured::default() }
+    }
+
+    /// A column with one value.
+    pub fn number(&mut self, column: &str, value: f64) {
+        self.measured.figures.push(Figure::exact(&self.group, &self.name, column, value));
+    }
+
+    /// The same, of something that should not be more.
+    pub fn at_most(&mut self, column: &str, value: f64, most: f64) {
+        let figure = Figure::exact(&self.group, &self.name, column, value);
+        self.measured.figures.push(figure.with_target(Target::AtMost(most)));
+    }
+
+    /// Columns of a value that each repetition has: least, median, p99 and most, in `unit`.
+    pub fn spread(&mut self, what: &str, unit: &str, values: &[f64], most: Option<f64>) {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        for (name, part) in [("min", 0.0), ("median", 0.5), ("p99", 0.99), ("max", 1.0)] {
+            let column = format!("{what} {name}, {unit}");
+            match most.filter(|_| name == "max") {
+                Some(most) => self.at_most(&column, quantile(&sorted, part), most),
+                None => self.number(&column, quantile(&sorted, part)),
+            }
+        }
+    }
+
+    /// Keeps every value, for a plot.
+    pub fn distribution(&mut self, unit: &str, values: &[f64]) {
+        let name = format!("{}, {}", self.group.trim_start_matches("failover: "), self.name);
+        self.measured.distributions.push(Distribution {
+            name,
+            unit: unit.to_owned(),
+            values: values.to_vec(),
+        });
+    }
+
+    pub fn timeline(&mut self, from_ms: f64, bucket_ms: f64, packets: Vec<u32>) {
+        let name = self.name.clone();
+        self.measured.timelines.push(Timeline { name, from_ms, bucket_ms, packets });
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}:", self.group, self.name)?;
+        for Figure { unit, value, .. } in &self.measured.figures {
+            write!(f, " {unit} {};", (value * 1000.0).round() / 1000.0)?;
+        }
+        Ok(())
+    }
+}
+
+pub fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

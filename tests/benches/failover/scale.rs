@@ -1,0 +1,218 @@
+//! One agent with many bonds: what it takes while nothing happens, and how fast all of them fail over.
+
+use std::{
+    fmt::Write as _,
+    fs, io,
+    io::Write as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bond_common::abi::Slot;
+use bond_user::{agent::places::Places, sys::dataplane::Maps};
+use tempfile::NamedTempFile;
+use xbond_tests::{LinkWatch, NetNs, PATIENCE, Xbond, netns};
+
+use crate::{
+    Options, Scene,
+    row::{Row, ms},
+};
+
+const SLAVES: usize = 4;
+/// How long bonds may take to come up, all together.
+const BRING_UP: Duration = Duration::from_secs(120);
+/// Between two looks at ACTIVE of all bonds.
+const LOOK: Duration = Duration::from_micros(100);
+/// Of all clock ticks of a core.
+const MOST_CPU: f64 = 0.5;
+/// MiB
+const MOST_MEMORY: f64 = 32.0;
+/// ms after the kernel told of the last link.
+const MOST_DELAY: f64 = 20.0;
+
+pub fn scenes(options: &Options) -> Vec<Scene> {
+    let bonds = if options.quick { 8 } else { 64 };
+    let name = format!("{bonds} bonds of {SLAVES} slaves");
+    vec![Scene::new("one agent", &name, move |row, options| measure(row, options, bonds))]
+}
+
+/// Many hosts' NICs in one namespace, each with its far end in another.
+struct Place {
+    host: NetNs,
+    far: NetNs,
+    /// Of every bond, of every slave: its index.
+    indices: Vec<Vec<u32>>,
+}
+
+fn nic(bond: usize, slave: usize) -> String {
+    format!("n{bond}x{slave}")
+}
+
+fn far_end(bond: usize, slave: usize) -> String {
+    format!("f{bond}x{slave}")
+}
+
+impl Place {
+    fn new(bonds: usize) -> Result<Self> {
+        let stem = netns::unique_stem();
+        let host = NetNs::create(&format!("{stem}-host"))?;
+        let far = NetNs::create(&format!("{stem}-far"))?;
+        let each = || (0..bonds).flat_map(|bond| (0..SLAVES).map(move |slave| (bond, slave)));
+        let made = each().map(|(bond, slave)| {
+            let (nic, end, netns) = (nic(bond, slave), far_end(bond, slave), far.name());
+            format!("link add {nic} type veth peer name {end} netns {netns}")
+        });
+        batch(&host, made)?;
+        batch(&far, each().map(|(bond, slave)| format!("link set {} up", far_end(bond, slave))))?;
+        let links = host.links()?;
+        let index = |name: String| {
+            let found = links.iter().find(|link| link.name == name);
+            found.map(|link| link.ifindex).with_context(|| format!("no {name}"))
+        };
+        let of_bond = |bond| (0..SLAVES).map(|slave| index(nic(bond, slave))).collect();
+        let indices = (0..bonds).map(of_bond).collect::<Result<Vec<_>>>()?;
+        Ok(Self { host, far, indices })
+    }
+
+    fn bonds(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn configuration(&self) -> Result<NamedTempFile> {
+        let mut text = String::from("version = 1\n");
+        for bond in 0..self.bonds() {
+            let slaves: Vec<_> = (0..SLAVES).map(|slave| nic(bond, slave)).collect();
+            writeln!(text, "[bond.b{bond}]\nslaves = {slaves:?}\nmiimon = 100\nfail_over_mac = \"active\"")?;
+            writeln!(text, "addresses = [\"10.{}.{}.1/24\"]", bond / 256, bond % 256)?;
+        }
+        let mut file = NamedTempFile::with_suffix(".toml").context("cannot make a file")?;
+        file.write_all(text.as_bytes())?;
+        Ok(file)
+    }
+}
+
+/// Many commands of `ip` at once.
+fn batch(netns: &NetNs, lines: impl Iterator<Item = String>) -> Result<()> {
+    let mut file = NamedTempFile::new().context("cannot make a file")?;
+    for line in lines {
+        writeln!(file, "{line}")?;
+    }
+    netns.ip(&format!("-batch {}", file.path().display())).map(drop)
+}
+
+fn measure(row: &mut Row, options: &Options, bonds: usize) -> Result<()> {
+    let place = Place::new(bonds)?;
+    let configuration = place.configuration()?;
+    let start = Instant::now();
+    let path = configuration.path().to_str().context("a path of UTF-8")?;
+    let xbond = Xbond::start(&place.host, ["--config", path])?;
+    let last = format!("b{} ready", bonds - 1);
+    while !xbond.log().contains(&last) {
+        ensure!(start.elapsed() < BRING_UP, "the bonds are not up within {BRING_UP:?}:\n{}", xbond.log());
+        if xbond.log().contains("xbond: ") {
+            bail!("the bonds do not come up:\n{}", xbond.log());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    row.number("bring-up, s", start.elapsed().as_secs_f64());
+
+    let idle = Duration::from_secs(if options.quick { 2 } else { 20 });
+    thread::sleep(Duration::from_secs(2));
+    let (begin, before) = (Instant::now(), cpu(xbond.pid())?);
+    thread::sleep(idle);
+    let share = 100.0 * (cpu(xbond.pid())? - before).as_secs_f64() / begin.elapsed().as_secs_f64();
+    row.at_most("idle, % of a core", share, MOST_CPU);
+    let memory = |key| memory(xbond.pid(), key);
+    row.at_most("memory, MiB", memory("VmRSS")?, MOST_MEMORY);
+    row.number("of it its own, MiB", memory("RssAnon")?);
+    row.number("of it shared, MiB", memory("RssShmem")?);
+
+    let cookie = place.host.cookie()?;
+    let open = |bond| Ok(Maps::open(&Places::of(cookie).pins_of(&format!("b{bond}")))?);
+    let maps = (0..bonds).map(open).collect::<Result<Vec<_>>>()?;
+    let rounds = if options.quick { 1 } else { options.cuts.div_ceil(10) };
+    let (mut all, mut each) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let (last, own) = cut_all(&place, &maps).with_context(|| format!("round {round}"))?;
+        all.push(last);
+        each.extend(own);
+    }
+    row.number("rounds", rounds as f64);
+    row.spread("last failover after the last event", "ms", &all, Some(MOST_DELAY));
+    row.spread("each failover after its event", "ms", &each, None);
+    row.at_most("memory after it, MiB", memory("VmRSS")?, MOST_MEMORY);
+    xbond.stop()?;
+    Ok(())
+}
+
+/// Cuts the active slaves of all bonds. Returns the milliseconds from the last event to the last failover, and of each
+/// bond those from its event to its failover.
+fn cut_all(place: &Place, maps: &[Maps]) -> Result<(f64, Vec<f64>)> {
+    let active = |maps: &Maps| maps.active().active().context("a bond without an active slave");
+    let before = maps.iter().map(active).collect::<Result<Vec<Slot>>>()?;
+    let watch = LinkWatch::start(&place.host)?;
+    let ports: Vec<String> =
+        before.iter().enumerate().map(|(bond, slot)| far_end(bond, slot.index())).collect();
+    let start = Instant::now();
+    let moved = thread::scope(|scope| {
+        let watching = scope.spawn(|| watch_active(maps, &before));
+        let lines = ports.iter().map(|port| format!("link set {port} down"));
+        batch(&place.far, lines)?;
+        watching.join().map_err(|_| io::Error::other("the watcher panicked"))?
+    })?;
+    let index = |(bond, slot): (usize, &Slot)| place.indices[bond][slot.index()];
+    let told = before.iter().enumerate().map(index);
+    let told = told.map(|ifindex| watch.wait_for(start, ifindex, false, PATIENCE));
+    let told = told.collect::<Result<Vec<Instant>>>()?;
+    let last = |times: &[Instant]| times.iter().max().copied().context("no bonds");
+    let since = |later: Instant, earlier: Instant| ms(later.saturating_duration_since(earlier));
+    let answer = since(last(&moved)?, last(&told)?);
+    let each = moved.iter().zip(&told).map(|(&moved, &told)| since(moved, told)).collect();
+
+    batch(&place.far, ports.iter().map(|port| format!("link set {port} up")))?;
+    let deadline = Instant::now() + PATIENCE;
+    let is_back = |(maps, slot): (&Maps, &Slot)| maps.active().usable() & slot.bit() != 0;
+    while !maps.iter().zip(&before).all(is_back) {
+        ensure!(Instant::now() < deadline, "not all slaves came back within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok((answer, each))
+}
+
+/// When each bond's active slave was another one.
+fn watch_active(maps: &[Maps], before: &[Slot]) -> Result<Vec<Instant>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut moved = vec![None; maps.len()];
+    while moved.iter().any(Option::is_none) {
+        for ((maps, before), moved) in maps.iter().zip(before).zip(&mut moved) {
+            if moved.is_none() && maps.active().active() != Some(*before) {
+                *moved = Some(Instant::now());
+            }
+        }
+        let left = moved.iter().filter(|moved| moved.is_none()).count();
+        ensure!(Instant::now() < deadline, "{left} bonds did not fail over within {PATIENCE:?}");
+        thread::sleep(LOOK);
+    }
+    Ok(moved.into_iter().flatten().collect())
+}
+
+/// User and system time of a process.
+fn cpu(pid: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("cannot read its times")?;
+    // Behind the name, which may hold anything, in parentheses.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = fields.get(11..13).context("no times")?.iter().map(|field| Ok(field.parse::<u64>()?));
+    let ticks: u64 = ticks.sum::<Result<u64>>()?;
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
+    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+}
+
+/// MiB
+fn memory(pid: u32, key: &str) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("cannot read its memory")?;
+    let mut lines = status.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    let text = lines.next().with_context(|| format!("no {key}"))?;
+    let kib: f64 = text.trim().trim_end_matches(" kB").parse().context("no number")?;
+    Ok(kib / 1024.0)
+}

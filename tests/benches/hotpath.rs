@@ -1,0 +1,280 @@
+//! What the programs cost, packet by packet: BPF_PROG_TEST_RUN on the frames of [`xbond_tests::frames`], each
+//! checked before it is measured, against programs that do nothing and programs that only redirect.
+
+#[path = "../tests/programs/mod.rs"]
+mod programs;
+mod raw;
+
+use std::{os::fd::AsFd as _, path::PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{TestRunOptions, maps::MapData};
+use bond_common::{
+    abi::{FailOverMac, PORT_STATS, Slot},
+    names,
+};
+use bond_user::sys::dataplane::Hook;
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    time::{ClockId, clock_gettime},
+    unistd::Pid,
+};
+use programs::{Bench, Program, index};
+use xbond_tests::{
+    figures::{Figure, Measured, Target},
+    frames::{Case, Verdict, Way, cases},
+};
+
+const ROUNDS: usize = 9;
+const REPEAT: u32 = 1_000_000;
+const WARM_UP: u32 = 10_000;
+/// Nanoseconds of XDP over an empty program, and over a bare bpf_redirect_map.
+const RECEIVE_AT_MOST: f64 = 8.0;
+const TRANSMIT_AT_MOST: f64 = 15.0;
+
+fn main() -> Result<()> {
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let mut measured = Measured::default();
+    for hook in [Hook::Xdp, Hook::Tc] {
+        measured.figures.extend(bench(hook, quick)?);
+    }
+    measured.print();
+    Ok(())
+}
+
+fn bench(hook: Hook, quick: bool) -> Result<Vec<Figure>> {
+    let bench = Bench::new(hook, "bench");
+    let cases = cases(bench.datapath());
+    for case in &cases {
+        bench.set(&case.scene);
+        let seen = bench.run(case.way, &case.frame);
+        ensure!(seen == (case.verdict, case.out.clone()), "{}, {:?}: {seen:?}", case.name, case.scene);
+    }
+    eprintln!("{hook}: {} frames come out as they have to", cases.len());
+    let mut figures = facts(&bench)?;
+    if quick {
+        return Ok(figures);
+    }
+    stay_on_one_cpu()?;
+    let mut pins = Pins::default();
+    let stage = Stage::new(&bench, &mut pins)?;
+    // Under none and follow a packet takes the same path.
+    for case in cases.iter().filter(|case| case.scene.policy != FailOverMac::Follow) {
+        bench.set(&case.scene);
+        figures.extend(measure(&bench, &stage, case)?);
+    }
+    figures.push(price_of_a_redirect(&bench, &stage)?);
+    figures.push(price_of_the_guard(&bench, &cases)?);
+    Ok(figures)
+}
+
+/// Programs that product and baseline are compared by.
+struct Stage {
+    empty: raw::Loaded,
+    empty_program: Program,
+    redirect: Program,
+}
+
+impl Stage {
+    fn new(bench: &Bench, pins: &mut Pins) -> Result<Self> {
+        let action = if bench.hook == Hook::Tc { 0 } else { 1 };
+        let empty = raw::load(bench.hook, &raw::empty(action))?;
+        let empty_program = pins.program(bench, "empty", &empty)?;
+        let redirect = match bench.hook {
+            Hook::Tc => raw::load(bench.hook, &raw::redirect(index("slave0")))?,
+            _ => {
+                let ports = MapData::from_pin(bench.dir.join(names::TX_PORTS))?;
+                raw::load(bench.hook, &raw::redirect_map(ports.fd().as_fd()))?
+            }
+        };
+        let redirect = pins.program(bench, "redirect", &redirect)?;
+        Ok(Self { empty, empty_program, redirect })
+    }
+}
+
+/// Pins of these programs, removed on drop.
+#[derive(Default)]
+struct Pins(Vec<PathBuf>);
+
+impl Pins {
+    fn program(&mut self, bench: &Bench, name: &str, loaded: &raw::Loaded) -> Result<Program> {
+        let path = bench.dir.with_extension(name);
+        let path = PathBuf::from(path.to_string_lossy().replace('.', "_"));
+        loaded.pin(&path)?;
+        self.0.push(path.clone());
+        Ok(Program::from_pin(bench.hook, &path))
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn measure(bench: &Bench, stage: &Stage, case: &Case) -> Result<Vec<Figure>> {
+    let program = bench.program(case.way);
+    let mut pins = Pins::default();
+    let frame = &case.frame;
+    let measured = if case.is_changed() {
+        // What the product changes is put back before each run, before the empty program's, too.
+        let [of_product, of_empty] =
+            [fd(&program)?, stage.empty.fd.as_fd()].map(|program| raw::program_array(program));
+        let (of_product, of_empty) = (of_product?, of_empty?);
+        let mut around = |name: &str, programs: &MapData| {
+            let program = raw::refresh(bench.hook, frame, &case.out, programs.fd().as_fd());
+            pins.program(bench, name, &raw::load(bench.hook, &program)?)
+        };
+        let [product, empty] = [around("product", &of_product)?, around("before", &of_empty)?];
+        let mut programs = vec![&product, &empty];
+        programs
+            .extend(is_sent(case).then_some([&stage.redirect, &stage.empty_program]).into_iter().flatten());
+        rounds(&programs, frame)?
+    } else {
+        let mut programs = vec![&program, &stage.empty_program];
+        programs.extend(is_sent(case).then_some(&stage.redirect));
+        rounds(&programs, frame)?
+    };
+    Ok(figures(bench, case, &measured))
+}
+
+/// Whether a bare redirect does the same.
+fn is_sent(case: &Case) -> bool {
+    case.way == Way::Transmit && case.verdict == Verdict::Forwarded
+}
+
+fn fd(program: &Program) -> Result<std::os::fd::BorrowedFd<'_>> {
+    Ok(match program {
+        Program::Tc(program) => program.fd()?.as_fd(),
+        Program::Xdp(program) => program.fd()?.as_fd(),
+    })
+}
+
+/// The rounds are of product and empty program, and, of what is sent, of a bare redirect and, if it is another one,
+/// its empty program.
+fn figures(bench: &Bench, case: &Case, rounds: &[Vec<f64>]) -> Vec<Figure> {
+    let way = if case.way == Way::Transmit { "transmit" } else { "receive" };
+    let policy = policy(case.scene.policy);
+    let less =
+        |a: usize, b: usize| -> Vec<f64> { rounds[a].iter().zip(&rounds[b]).map(|(a, b)| a - b).collect() };
+    let group = format!("{} {way}, {policy}", bench.hook);
+    let mut over_empty = Figure::of(&group, case.name, "ns over empty", &less(0, 1));
+    let mut figures = Vec::new();
+    if is_sent(case) {
+        let bare = less(2, if rounds.len() > 3 { 3 } else { 1 });
+        let over: Vec<f64> = less(0, 1).iter().zip(&bare).map(|(product, bare)| product - bare).collect();
+        let mut over = Figure::of(&group, case.name, "ns over a bare redirect", &over);
+        if bench.hook == Hook::Xdp {
+            over = over.with_target(Target::AtMost(TRANSMIT_AT_MOST));
+        }
+        figures.push(over);
+    } else if bench.hook == Hook::Xdp {
+        over_empty = over_empty.with_target(Target::AtMost(RECEIVE_AT_MOST));
+    }
+    eprintln!("{group}: {}: {:.1} ns", case.name, over_empty.value);
+    figures.insert(0, over_empty);
+    figures
+}
+
+fn price_of_a_redirect(bench: &Bench, stage: &Stage) -> Result<Figure> {
+    let rounds = rounds(&[&stage.redirect, &stage.empty_program], &[0; 60])?;
+    let over: Vec<f64> = rounds[0].iter().zip(&rounds[1]).map(|(a, b)| a - b).collect();
+    let name = if bench.hook == Hook::Tc { "bpf_redirect" } else { "bpf_redirect_map" };
+    Ok(Figure::of(&format!("{} baseline", bench.hook), name, "ns over empty", &over))
+}
+
+/// What it costs to look whether the slave has a link, before every packet: the same program without and with it.
+fn price_of_the_guard(bench: &Bench, cases: &[Case]) -> Result<Figure> {
+    let case = cases.iter().find(|case| is_sent(case)).context("nothing is sent")?;
+    let program = bench.program(case.way);
+    let scenes = [false, true].map(|is_on| {
+        bench.guard(&case.scene, is_on);
+        (bench.maps.bond(), [0, 1].map(|slot| bench.maps.slave(Slot::new(slot).expect("a slot"))))
+    });
+    let mut over = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut took = [0.0; 2];
+        for (took, (entry, slaves)) in took.iter_mut().zip(scenes) {
+            bench.maps.set_bond(entry);
+            for (slot, slave) in slaves.into_iter().enumerate() {
+                bench.maps.set_slave(Slot::new(slot as u8).context("a slot")?, slave);
+            }
+            run(&program, &case.frame, WARM_UP)?;
+            *took = run(&program, &case.frame, REPEAT)?;
+        }
+        over.push(took[1] - took[0]);
+    }
+    let sent = bench.run(case.way, &case.frame).0;
+    ensure!(sent == Verdict::Forwarded, "the guard stops a packet of a slave that has a link: {sent:?}");
+    let figure = Figure::of(&format!("{} baseline", bench.hook), "the carrier guard", "ns more", &over);
+    eprintln!("{}: {}: {:.1} ns", figure.group, figure.name, figure.value);
+    Ok(figure)
+}
+
+/// Nanoseconds per run: for each program those of each round. In a round each program has its turn.
+fn rounds(programs: &[&Program], frame: &[u8]) -> Result<Vec<Vec<f64>>> {
+    let mut rounds = vec![Vec::new(); programs.len()];
+    for program in programs {
+        run(program, frame, WARM_UP)?;
+    }
+    for _ in 0..ROUNDS {
+        for (program, rounds) in programs.iter().zip(&mut rounds) {
+            rounds.push(run(program, frame, REPEAT)?);
+        }
+    }
+    Ok(rounds)
+}
+
+/// Nanoseconds per run. The kernel's own answer has no fractions.
+fn run(program: &Program, frame: &[u8], repeat: u32) -> Result<f64> {
+    let clock = ClockId::CLOCK_THREAD_CPUTIME_ID;
+    let start = clock_gettime(clock)?;
+    program.test_run(TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() });
+    let took = std::time::Duration::from(clock_gettime(clock)? - start);
+    Ok(took.as_nanos() as f64 / f64::from(repeat))
+}
+
+/// Sizes, and what the verifier counted.
+fn facts(bench: &Bench) -> Result<Vec<Figure>> {
+    let programs = match bench.hook {
+        Hook::Tc => [names::TC_PORT_TX, names::TC_SLAVE_RX],
+        _ => [names::XDP_PORT_TX, names::XDP_SLAVE_RX],
+    };
+    let mut figures = Vec::new();
+    for (name, slot, way) in [(programs[0], PORT_STATS, Way::Transmit), (programs[1], 0, Way::Receive(0))] {
+        let program = bench.program(way);
+        let info = program.info();
+        let log = raw::verify(bench.hook, name, slot, &bench.dir)?.log;
+        let calls = raw::calls(fd(&program)?)?;
+        let counted = |word| raw::counted(&log, word).with_context(|| format!("no `{word}` in: {log}"));
+        let exact = |what: &str, value: f64| Figure::exact("programs", &format!("{name}: {what}"), "", value);
+        let size = |size: Option<u32>| f64::from(size.unwrap_or_default());
+        figures.extend([
+            exact("instructions", size(info.size_translated()) / 8.0),
+            exact("machine code, bytes", size(Some(info.size_jitted()))),
+            exact("instructions verified", size(info.verified_instruction_count())),
+            exact("verifier states", counted("total_states")?),
+            exact("stack, bytes", counted("depth")?),
+            exact("maps named", calls.maps as f64),
+            exact("helper calls", calls.helpers as f64),
+        ]);
+    }
+    Ok(figures)
+}
+
+fn policy(policy: FailOverMac) -> &'static str {
+    match policy {
+        FailOverMac::None | FailOverMac::Follow => "none and follow",
+        FailOverMac::Active => "active",
+    }
+}
+
+/// The last one: interrupts like the first.
+fn stay_on_one_cpu() -> Result<()> {
+    let cpus = std::thread::available_parallelism()?.get();
+    let mut set = CpuSet::new();
+    set.set(cpus - 1)?;
+    sched_setaffinity(Pid::from_raw(0), &set).context("cannot stay on one CPU")
+}

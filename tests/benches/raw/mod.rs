@@ -1,0 +1,290 @@
+//! Programs that the product does not have: a few instructions each, to compare it with. And what the verifier
+//! says of the product's own.
+
+// Each benchmark uses its own part of it.
+#![allow(dead_code)]
+
+use std::{
+    collections::HashSet,
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+use aya::maps::MapData;
+use aya_obj::{
+    EbpfSectionKind, Object, ProgramSection,
+    generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_info, bpf_prog_type},
+};
+use bond_common::{abi::Offsets, names};
+use bond_user::sys::dataplane::{Hook, Kernel};
+
+/// linux/bpf.h
+const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
+const LOG_STATISTICS: u32 = 4;
+const PSEUDO_MAP_FD: u8 = 1;
+const PSEUDO_MAP_VALUE: u8 = 2;
+const HELPER_TAIL_CALL: i32 = 12;
+const HELPER_REDIRECT: i32 = 23;
+const HELPER_REDIRECT_MAP: i32 = 51;
+
+/// Codes of instructions.
+const MOV_IMMEDIATE: u8 = 0xb7;
+const MOV: u8 = 0xbf;
+const ADD_IMMEDIATE: u8 = 0x07;
+const LOAD_IMMEDIATE_64: u8 = 0x18;
+const LOAD_WORD: u8 = 0x61;
+const STORE_IMMEDIATE_WORD: u8 = 0x62;
+const JUMP_IF_GREATER: u8 = 0x2d;
+const CALL: u8 = 0x85;
+const EXIT: u8 = 0x95;
+
+fn instruction(code: u8, target: u8, source: u8, offset: i16, immediate: i32) -> bpf_insn {
+    // SAFETY: an instruction is plain data, for which zero bytes are a valid value.
+    let mut instruction: bpf_insn = unsafe { std::mem::zeroed() };
+    instruction.code = code;
+    instruction.set_dst_reg(target);
+    instruction.set_src_reg(source);
+    instruction.off = offset;
+    instruction.imm = immediate;
+    instruction
+}
+
+fn load_map(register: u8, map: BorrowedFd<'_>) -> [bpf_insn; 2] {
+    [instruction(LOAD_IMMEDIATE_64, register, PSEUDO_MAP_FD, 0, map.as_raw_fd()), instruction(0, 0, 0, 0, 0)]
+}
+
+/// Gives an action.
+pub fn empty(action: i32) -> Vec<bpf_insn> {
+    vec![instruction(MOV_IMMEDIATE, 0, 0, 0, action), instruction(EXIT, 0, 0, 0, 0)]
+}
+
+/// XDP: every frame to the first device of a devmap.
+pub fn redirect_map(map: BorrowedFd<'_>) -> Vec<bpf_insn> {
+    let [low, high] = load_map(1, map);
+    vec![
+        low,
+        high,
+        instruction(MOV_IMMEDIATE, 2, 0, 0, 0),
+        instruction(MOV_IMMEDIATE, 3, 0, 0, 0),
+        instruction(CALL, 0, 0, 0, HELPER_REDIRECT_MAP),
+        instruction(EXIT, 0, 0, 0, 0),
+    ]
+}
+
+/// tc: every packet to the egress of a device.
+pub fn redirect(ifindex: u32) -> Vec<bpf_insn> {
+    vec![
+        instruction(MOV_IMMEDIATE, 1, 0, 0, ifindex.cast_signed()),
+        instruction(MOV_IMMEDIATE, 2, 0, 0, 0),
+        instruction(CALL, 0, 0, 0, HELPER_REDIRECT),
+        instruction(EXIT, 0, 0, 0, 0),
+    ]
+}
+
+/// Undoes what another program did to `frame`, where that left `changed`, and jumps to the program in `programs`:
+/// so that a test run that repeats changes the frame each time.
+pub fn refresh(hook: Hook, frame: &[u8], changed: &[u8], programs: BorrowedFd<'_>) -> Vec<bpf_insn> {
+    let (data, end) = if hook == Hook::Tc { (76, 80) } else { (0, 4) };
+    let words: Vec<_> = frame.chunks_exact(4).zip(changed.chunks_exact(4)).enumerate().collect();
+    let differing = words.iter().filter(|(_, (was, is))| was != is);
+    let stores: Vec<_> = differing
+        .map(|(place, (was, _))| {
+            let word = i32::from_ne_bytes([was[0], was[1], was[2], was[3]]);
+            instruction(STORE_IMMEDIATE_WORD, 2, 0, 4 * *place as i16, word)
+        })
+        .collect();
+    let reach = stores.last().map_or(0, |store| i32::from(store.off) + 4);
+    let jump = stores.len() as i16 + 5;
+    let [low, high] = load_map(2, programs);
+    let mut program = vec![
+        instruction(MOV, 6, 1, 0, 0),
+        instruction(LOAD_WORD, 2, 1, data, 0),
+        instruction(LOAD_WORD, 3, 1, end, 0),
+        instruction(MOV, 4, 2, 0, 0),
+        instruction(ADD_IMMEDIATE, 4, 0, 0, reach),
+        instruction(JUMP_IF_GREATER, 4, 3, jump, 0),
+    ];
+    program.extend(stores);
+    program.extend([
+        instruction(MOV, 1, 6, 0, 0),
+        low,
+        high,
+        instruction(MOV_IMMEDIATE, 3, 0, 0, 0),
+        instruction(CALL, 0, 0, 0, HELPER_TAIL_CALL),
+    ]);
+    program.extend(empty(0));
+    program
+}
+
+/// A program in the kernel, without a pin.
+pub struct Loaded {
+    pub fd: OwnedFd,
+    /// What the verifier counted.
+    pub log: String,
+}
+
+/// Hands instructions to the verifier.
+pub fn load(hook: Hook, program: &[bpf_insn]) -> Result<Loaded> {
+    // Programs jump to those of one kind only.
+    let (kind, flags, attach) = match hook {
+        Hook::Tc => (bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS, 0, 0),
+        Hook::Xdp | Hook::XdpGeneric => {
+            (bpf_prog_type::BPF_PROG_TYPE_XDP, BPF_F_XDP_HAS_FRAGS, bpf_attach_type::BPF_XDP as u32)
+        }
+    };
+    let mut log = vec![0_u8; 1 << 16];
+    let license = c"Dual MIT/GPL";
+    // SAFETY: the attribute is plain data, for which zero bytes are a valid value.
+    let mut attribute: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the view of the union that BPF_PROG_LOAD takes; all of it is zero.
+    let load = unsafe { &mut attribute.__bindgen_anon_3 };
+    load.prog_type = kind as u32;
+    load.prog_flags = flags;
+    load.expected_attach_type = attach;
+    load.insns = program.as_ptr() as u64;
+    load.insn_cnt = program.len() as u32;
+    load.license = license.as_ptr() as u64;
+    load.log_level = LOG_STATISTICS;
+    load.log_buf = log.as_mut_ptr() as u64;
+    load.log_size = log.len() as u32;
+    let loaded = bpf(bpf_cmd::BPF_PROG_LOAD, &mut attribute);
+    log.retain(|&byte| byte != 0);
+    let log = String::from_utf8_lossy(&log).into_owned();
+    let fd = loaded.with_context(|| format!("the kernel refuses a program: {log}"))?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(Loaded { fd: unsafe { OwnedFd::from_raw_fd(fd) }, log })
+}
+
+impl Loaded {
+    /// Where aya takes it from.
+    pub fn pin(&self, path: &Path) -> Result<()> {
+        let name = CString::new(path.as_os_str().as_bytes())?;
+        // SAFETY: the attribute is plain data, for which zero bytes are a valid value.
+        let mut attribute: bpf_attr = unsafe { std::mem::zeroed() };
+        // SAFETY: the view of the union that BPF_OBJ_PIN takes; all of it is zero.
+        let pin = unsafe { &mut attribute.__bindgen_anon_4 };
+        pin.pathname = name.as_ptr() as u64;
+        pin.bpf_fd = self.fd.as_raw_fd() as u32;
+        bpf(bpf_cmd::BPF_OBJ_PIN, &mut attribute)
+            .with_context(|| format!("cannot pin {}", path.display()))?;
+        Ok(())
+    }
+}
+
+/// An array with one program in it, to jump to.
+pub fn program_array(program: BorrowedFd<'_>) -> Result<MapData> {
+    let wanted = aya_obj::Map::new_from_params(bpf_map_type::BPF_MAP_TYPE_PROG_ARRAY as u32, 4, 4, 1, 0);
+    let map = MapData::create(wanted, "programs", None)?;
+    set(&map, &program.as_raw_fd().to_ne_bytes()).context("cannot put a program into an array")?;
+    Ok(map)
+}
+
+/// Sets the first value of a map.
+fn set(map: &MapData, value: &[u8]) -> io::Result<()> {
+    let key = 0_u32;
+    // SAFETY: the attribute is plain data, for which zero bytes are a valid value.
+    let mut attribute: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the view of the union that BPF_MAP_UPDATE_ELEM takes; all of it is zero.
+    let update = unsafe { &mut attribute.__bindgen_anon_2 };
+    update.map_fd = map.fd().as_fd().as_raw_fd() as u32;
+    update.key = (&raw const key) as u64;
+    update.__bindgen_anon_1.value = value.as_ptr() as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attribute).map(drop)
+}
+
+/// Makes the values of a map constants for the verifier.
+fn freeze(map: &MapData) -> io::Result<()> {
+    // SAFETY: the attribute is plain data, for which zero bytes are a valid value.
+    let mut attribute: bpf_attr = unsafe { std::mem::zeroed() };
+    attribute.__bindgen_anon_2.map_fd = map.fd().as_fd().as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attribute).map(drop)
+}
+
+/// What the verifier says of a program of the product, whose maps are pinned in `dir`.
+pub fn verify(hook: Hook, name: &str, slot: u32, dir: &Path) -> Result<Loaded> {
+    let kernel = Kernel::read();
+    let mut object = Object::parse(kernel.object())?;
+    let offsets = kernel.offsets();
+    // SAFETY: six integers in C layout.
+    let offsets = unsafe { std::mem::transmute::<Offsets, [u8; size_of::<Offsets>()]>(offsets) };
+    let constants = [(names::SLOT, &slot.to_ne_bytes()[..]), (names::OFFSETS, &offsets)];
+    object.patch_map_data(constants.map(|(name, value)| (name, (value, true))).into_iter().collect())?;
+    let mut maps = Vec::new();
+    for (name, wanted) in object.maps.drain() {
+        let map = if names::PINNED_MAPS.contains(&name.as_str()) {
+            MapData::from_pin(dir.join(&name))?
+        } else {
+            let map = MapData::create(wanted.clone(), &name, None)?;
+            if wanted.section_kind() == EbpfSectionKind::Rodata {
+                set(&map, wanted.data())?;
+                freeze(&map)?;
+            }
+            map
+        };
+        maps.push((name, map, wanted));
+    }
+    let text: HashSet<_> = object.functions.keys().map(|(section, _)| *section).collect();
+    let places = maps.iter().map(|(name, map, wanted)| (name.as_str(), map.fd().as_fd().as_raw_fd(), wanted));
+    object.relocate_maps(places, &text)?;
+    object.relocate_calls(&text)?;
+    let program = object.programs.get(name).with_context(|| format!("no program {name}"))?;
+    let fits = matches!(
+        (&program.section, hook),
+        (ProgramSection::SchedClassifier, Hook::Tc) | (ProgramSection::Xdp { .. }, Hook::Xdp)
+    );
+    anyhow::ensure!(fits, "{name} is no program for {hook}");
+    load(hook, &object.functions[&program.function_key()].instructions)
+}
+
+/// The number before `word`, or after it, in what the verifier counted.
+pub fn counted(log: &str, word: &str) -> Option<f64> {
+    let words: Vec<&str> = log.split_whitespace().collect();
+    let place = words.iter().position(|found| *found == word)?;
+    words.get(place + 1)?.split('+').map(|number| number.parse::<f64>().ok()).sum()
+}
+
+/// What a program asks for, by its instructions after the verifier.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Calls {
+    /// Of helpers and kernel functions.
+    pub helpers: usize,
+    /// Look-ups in arrays, which the verifier writes into the program, and maps handed to helpers.
+    pub maps: usize,
+}
+
+pub fn calls(program: BorrowedFd<'_>) -> Result<Calls> {
+    let mut instructions = vec![0_u64; 1 << 16];
+    // SAFETY: both are plain data, for which zero bytes are a valid value.
+    let (mut info, mut attribute): (bpf_prog_info, bpf_attr) = unsafe { std::mem::zeroed() };
+    info.xlated_prog_len = 8 * instructions.len() as u32;
+    info.xlated_prog_insns = instructions.as_mut_ptr() as u64;
+    attribute.info.bpf_fd = program.as_raw_fd() as u32;
+    attribute.info.info_len = size_of_val(&info) as u32;
+    attribute.info.info = (&raw mut info) as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attribute).context("cannot read a program")?;
+    instructions.truncate(info.xlated_prog_len as usize / 8);
+    let mut calls = Calls::default();
+    for instruction in instructions {
+        let [code, registers, ..] = instruction.to_ne_bytes();
+        match (code, registers >> 4) {
+            (CALL, _) => calls.helpers += 1,
+            (LOAD_IMMEDIATE_64, PSEUDO_MAP_FD) => calls.maps += 1,
+            _ => {}
+        }
+    }
+    Ok(calls)
+}
+
+fn bpf(command: bpf_cmd, attribute: &mut bpf_attr) -> io::Result<i32> {
+    // SAFETY: the attribute is whole, and what it points to outlives the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command as libc::c_long, &raw mut *attribute, size_of::<bpf_attr>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+}

@@ -1,0 +1,41 @@
+//! `cargo xtask bench failover`
+
+use std::process::Command;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::{Options, Run, conclude, measure, program};
+use crate::machine;
+
+#[derive(Args, Default)]
+pub struct Arguments {
+    #[command(flatten)]
+    options: Options,
+    /// How often a link is cut for each row
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    cuts: Option<u32>,
+    /// Only rows with this text in their name
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+}
+
+impl Arguments {
+    /// Every row, as often as is usual.
+    pub fn of(options: Options) -> Self {
+        Self { options, ..Self::default() }
+    }
+}
+
+pub fn run(arguments: &Arguments) -> Result<Run> {
+    let options = &arguments.options;
+    let mut command = Command::new(program("failover")?);
+    command.env("XBOND_BIN", machine::xbond()?).args(options.quick.then_some("--quick"));
+    if let Some(cuts) = arguments.cuts {
+        command.args(["--cuts", &cuts.to_string()]);
+    }
+    if let Some(only) = &arguments.only {
+        command.args(["--only", only]);
+    }
+    conclude("failover", options, measure(&mut command)?)
+}

@@ -1,0 +1,140 @@
+//! `cargo xtask bench`: what xbond costs, measured, kept in docs/bench and drawn into docs/BENCHMARKS.md.
+
+mod agent;
+mod failover;
+mod forward;
+mod host;
+mod hotpath;
+mod plot;
+mod record;
+mod report;
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Args, Subcommand};
+use record::Run;
+use xbond_tests::figures::Measured;
+
+use crate::{machine, setup};
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// What the BPF programs cost a packet, against an empty program and a bare redirect
+    Hotpath(Options),
+    /// TCP and UDP of a host, over a bare slave and over bonds
+    Host(host::Arguments),
+    /// What failovers lose, and how long they take
+    Failover(failover::Arguments),
+    /// Packets forwarded between a port and the wire
+    Forward(Options),
+    /// What the engine takes from an event to its commands
+    Agent(Options),
+    /// All of these (the default)
+    All(Options),
+    /// Draws docs/BENCHMARKS.md from what docs/bench holds
+    Report,
+}
+
+#[derive(Args, Clone, Default)]
+struct Options {
+    /// Only whether everything works: a round each, and no figure of it is kept
+    #[arg(long)]
+    quick: bool,
+    /// Writes the results into this file, too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// What is special about this run, for the report
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if let Some(Verb::Report) = arguments.verb {
+        return report::run();
+    }
+    setup::ensure()?;
+    ensure!(machine::is_root(), "the benchmarks need root to make network namespaces and load BPF programs");
+    let runs = match &arguments.verb {
+        None => all(&arguments.options)?,
+        Some(Verb::All(options)) => all(options)?,
+        Some(Verb::Hotpath(options)) => vec![hotpath::run(options)?],
+        Some(Verb::Host(arguments)) => vec![host::run(arguments)?],
+        Some(Verb::Failover(arguments)) => vec![failover::run(arguments)?],
+        Some(Verb::Forward(options)) => vec![forward::run(options)?],
+        Some(Verb::Agent(options)) => vec![agent::run(options)?],
+        Some(Verb::Report) => bail!("drawn above"),
+    };
+    let missed = runs.iter().flat_map(Run::missed).count();
+    if missed > 0 {
+        println!("bench: {missed} figures miss what they are to reach");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn all(options: &Options) -> Result<Vec<Run>> {
+    // The file is for all of them.
+    let each = Options { json: None, ..options.clone() };
+    let host = host::Arguments::of(each.clone());
+    let failover = failover::Arguments::of(each.clone());
+    let runs = vec![
+        hotpath::run(&each)?,
+        host::run(&host)?,
+        forward::run(&each)?,
+        agent::run(&each)?,
+        failover::run(&failover)?,
+    ];
+    record::write_json(options.json.as_deref(), &runs)?;
+    Ok(runs)
+}
+
+/// Shows what was measured here, and keeps it.
+fn conclude(verb: &str, options: &Options, measured: Measured) -> Result<Run> {
+    let run = Run::here(verb, options, measured)?;
+    run.conclude(options)?;
+    Ok(run)
+}
+
+/// A benchmark of the tests' crate, optimised.
+fn program(name: &str) -> Result<PathBuf> {
+    let mut cargo = machine::cargo();
+    cargo.args(["bench", "--no-run", "--package", "xbond-tests", "--message-format=json", "--bench", name]);
+    let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    ensure!(output.status.success(), "`cargo bench --no-run --bench {name}`: {}", output.status);
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let messages = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut programs = messages
+        .filter(|message| message["target"]["name"] == name)
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    programs.next_back().with_context(|| format!("cargo built no benchmark {name}"))
+}
+
+/// Runs a benchmark's program and takes its result.
+fn measure(command: &mut Command) -> Result<Measured> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start the benchmark")?;
+    let output = child.stdout.take().context("no pipe from the benchmark")?;
+    let mut measured = None;
+    for line in BufReader::new(output).lines() {
+        let line = line.context("cannot read what the benchmark says")?;
+        match Measured::parse(&line) {
+            Some(result) => measured = Some(result.context("the benchmark's result")?),
+            None => println!("{line}"),
+        }
+    }
+    let status = child.wait().context("cannot wait for the benchmark")?;
+    ensure!(status.success(), "the benchmark failed: {status}");
+    measured.context("the benchmark ended without a result")
+}

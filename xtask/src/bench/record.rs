@@ -1,0 +1,240 @@
+//! A run of a benchmark, with what was around it: shown as a table, kept as JSON.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use xbond_tests::figures::{Figure, Measured, Target};
+
+use super::Options;
+use crate::machine;
+
+/// Relative to the checkout.
+pub const DIRECTORY: &str = "docs/bench";
+
+/// One run of one benchmark.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// hotpath, host, forward, agent, failover.
+    pub verb: String,
+    /// What repeats it.
+    pub command: String,
+    /// UTC.
+    pub date: String,
+    /// `git describe` of the sources.
+    pub source: String,
+    pub kernel: String,
+    pub cpu: String,
+    pub cpus: usize,
+    /// Its CPU is a program: only ratios within one run mean something.
+    #[serde(default)]
+    pub emulated: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    #[serde(flatten)]
+    pub measured: Measured,
+}
+
+impl Run {
+    /// Of this machine, now.
+    pub fn here(verb: &str, options: &Options, measured: Measured) -> Result<Self> {
+        let uname = nix::sys::utsname::uname().context("uname")?;
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        Ok(Self {
+            verb: verb.to_owned(),
+            command: format!("cargo xtask bench {verb}{}", if options.quick { " --quick" } else { "" }),
+            date: said("date", &["-u", "+%Y-%m-%d %H:%M"]),
+            source: said("git", &["describe", "--always", "--dirty"]),
+            kernel: uname.release().to_string_lossy().into_owned(),
+            cpu: model.map_or("unknown", |(_, model)| model).to_owned(),
+            cpus: std::thread::available_parallelism().map_or(0, |count| count.get()),
+            emulated: false,
+            note: options.note.clone(),
+            measured,
+        })
+    }
+
+    /// The same, measured in an emulated machine with this kernel. Nothing is to be reached there.
+    #[must_use]
+    pub fn in_guest(mut self, kernel: String) -> Self {
+        self.measured.figures.iter_mut().for_each(|figure| figure.target = None);
+        let command = format!("{} --vm --kernel {kernel}", self.command);
+        Self { kernel, command, cpu: String::from("QEMU, TCG"), cpus: 2, emulated: true, ..self }
+    }
+
+    /// Shows it, and keeps it unless it was a quick one.
+    pub fn conclude(&self, options: &Options) -> Result<()> {
+        println!("\n{}", self.heading());
+        for (group, figures) in self.groups() {
+            println!("{group}");
+            for figure in figures {
+                println!("  {}", line(figure));
+            }
+        }
+        if !options.quick {
+            let path = machine::root().join(DIRECTORY).join(format!("{}.json", self.file()));
+            self.append_to(&path)?;
+            println!("kept in {DIRECTORY}/{}.json", self.file());
+        }
+        write_json(options.json.as_deref(), std::slice::from_ref(self))
+    }
+
+    pub fn heading(&self) -> String {
+        let emulated = if self.emulated { ", emulated" } else { "" };
+        format!(
+            "`{}`, Linux {}, {} × {}{emulated}, {} UTC, {}",
+            self.command, self.kernel, self.cpus, self.cpu, self.date, self.source
+        )
+    }
+
+    /// In the order of measuring.
+    pub fn groups(&self) -> Vec<(&str, Vec<&Figure>)> {
+        let mut groups: Vec<(&str, Vec<&Figure>)> = Vec::new();
+        for figure in &self.measured.figures {
+            match groups.iter_mut().find(|(group, _)| *group == figure.group) {
+                Some((_, figures)) => figures.push(figure),
+                None => groups.push((&figure.group, vec![figure])),
+            }
+        }
+        groups
+    }
+
+    pub fn missed(&self) -> impl Iterator<Item = &Figure> {
+        self.measured.figures.iter().filter(|figure| figure.is_reached() == Some(false))
+    }
+
+    /// Emulated machines are kept apart.
+    fn file(&self) -> String {
+        if self.emulated { format!("{}-vm", self.verb) } else { self.verb.clone() }
+    }
+
+    fn append_to(&self, path: &Path) -> Result<()> {
+        let mut runs = if path.exists() { read(path)? } else { Vec::new() };
+        runs.push(self.clone());
+        let directory = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        write_json(Some(path), &runs)
+    }
+}
+
+/// The runs of a file, oldest first.
+pub fn read(path: &Path) -> Result<Vec<Run>> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} holds no runs of benchmarks", path.display()))
+}
+
+/// Every file of the directory, by its name.
+pub fn read_all() -> Result<BTreeMap<String, Vec<Run>>> {
+    let directory = machine::root().join(DIRECTORY);
+    let entries = fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
+    let paths = entries.flatten().map(|entry| entry.path());
+    let files: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect();
+    let name =
+        |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    files.iter().map(|path| Ok((name(path), read(path)?))).collect()
+}
+
+/// Writes runs; nothing without a path.
+pub fn write_json(path: Option<&Path>, runs: &[Run]) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let mut text = serde_json::to_string_pretty(runs)?;
+    text.push('\n');
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn line(figure: &Figure) -> String {
+    let Figure { name, unit, .. } = figure;
+    let spread = if figure.rounds > 1 {
+        format!(" ({} to {})", number(figure.low), number(figure.high))
+    } else {
+        String::new()
+    };
+    let verdict = match (figure.target, figure.is_reached()) {
+        (Some(target), Some(reached)) => {
+            format!("  {} {}", if reached { "reached:" } else { "MISSED:" }, words(target))
+        }
+        _ => String::new(),
+    };
+    format!("{name:<36} {:>12} {unit}{spread}{verdict}", number(figure.value))
+}
+
+pub fn words(target: Target) -> String {
+    match target {
+        Target::AtMost(most) => format!("at most {}", number(most)),
+        Target::AtLeast(least) => format!("at least {}", number(least)),
+    }
+}
+
+/// With three or four digits that count.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        v if v == v.trunc() && v < 1e6 => format!("{value:.0}"),
+        v if v < 2.0 => format!("{value:.3}"),
+        v if v < 100.0 => format!("{value:.1}"),
+        v if v < 1e6 => format!("{value:.0}"),
+        _ => format!("{:.2} million", value / 1e6),
+    }
+}
+
+/// The first line that a command prints; empty if it cannot be run.
+fn said(program: &str, arguments: &[&str]) -> String {
+    let output = machine::command(program).args(arguments).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(figures: Vec<Figure>) -> Run {
+        let mut run =
+            Run::here("hotpath", &Options::default(), Measured { figures, ..Measured::default() }).unwrap();
+        run.note = Some("first".into());
+        run
+    }
+
+    #[test]
+    fn runs_are_kept_one_after_the_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bench/hotpath.json");
+        let figure = Figure::of("g", "n", "ns", &[1.0, 2.0, 3.0]).with_target(Target::AtMost(1.5));
+        run(vec![figure.clone()]).append_to(&path).unwrap();
+        run(vec![]).append_to(&path).unwrap();
+        let runs = read(&path).unwrap();
+        assert_eq!(runs.len(), 2);
+        assert_eq!(runs[0].measured.figures, [figure]);
+        assert_eq!((runs[0].missed().count(), runs[1].missed().count()), (1, 0));
+    }
+
+    #[test]
+    fn a_file_that_is_something_else_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hotpath.json");
+        fs::write(&path, "[{}]").unwrap();
+        let error = format!("{:#}", run(vec![]).append_to(&path).unwrap_err());
+        assert!(error.contains("hotpath.json holds no runs"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "[{}]");
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let table = [
+            (0.0, "0"),
+            (1958.0, "1958"),
+            (0.957_3, "0.957"),
+            (7.84, "7.8"),
+            (683_656.7, "683657"),
+            (2_913_000.0, "2.91 million"),
+        ];
+        for (value, text) in table {
+            assert_eq!(number(value), text);
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! `cargo xtask bench report`: puts tables and plots into docs/BENCHMARKS.md.
+//!
+//! The words of that page are written by hand. What stands between `<!-- bench:NAME -->` and `<!-- end -->` is
+//! written here, from docs/bench/NAME.json.
+
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, process::ExitCode};
+
+use anyhow::{Context as _, Result, ensure};
+use xbond_tests::figures::Figure;
+
+use super::{
+    plot::{self, Bars},
+    record::{self, DIRECTORY, Run},
+};
+use crate::machine;
+
+const PAGE: &str = "docs/BENCHMARKS.md";
+const BEGIN: &str = "<!-- bench:";
+const END: &str = "<!-- end -->";
+
+/// Runs of each file, oldest first.
+type Runs = BTreeMap<String, Vec<Run>>;
+
+pub fn run() -> Result<ExitCode> {
+    let runs = record::read_all()?;
+    let path = machine::root().join(PAGE);
+    let page = fs::read_to_string(&path).with_context(|| format!("cannot read {PAGE}"))?;
+    let directory = machine::root().join(DIRECTORY);
+    let page = fill(&page, |name| section(name, &runs, &directory))?;
+    fs::write(&path, page).with_context(|| format!("cannot write {PAGE}"))?;
+    println!("{PAGE} drawn");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The page with what lies between its marks replaced by `section(NAME)`.
+fn fill(page: &str, section: impl Fn(&str) -> Result<String>) -> Result<String> {
+    let mut filled = String::new();
+    let mut rest = page;
+    while let Some((before, after)) = rest.split_once(BEGIN) {
+        let (name, after) = after.split_once(" -->\n").context("a mark in the page that does not end")?;
+        let (_, after) = after.split_once(END).with_context(|| format!("no `{END}` after bench:{name}"))?;
+        write!(filled, "{before}{BEGIN}{name} -->\n{}{END}", section(name)?)?;
+        rest = after;
+    }
+    filled.push_str(rest);
+    Ok(filled)
+}
+
+/// What the page says of one file's runs; of the file NAME.notes only how its runs changed.
+fn section(name: &str, runs: &Runs, directory: &Path) -> Result<String> {
+    let (file, history) = name.strip_suffix(" history").map_or((name, false), |file| (file, true));
+    let Some(runs) = runs.get(file).filter(|runs| !runs.is_empty()) else {
+        return Ok(String::from("Not measured yet.\n"));
+    };
+    if history {
+        return Ok(changes(runs));
+    }
+    let last = runs.last().context("no run")?;
+    let mut text = format!("{}\n\n", last.heading());
+    for (plot, alternative) in plots(file, last, directory)? {
+        writeln!(text, "![{alternative}](bench/{plot})\n")?;
+    }
+    for (group, figures) in last.groups() {
+        text.push_str(&table(group, &figures));
+    }
+    Ok(text)
+}
+
+/// Figures of one group: a row for each name, a column for each unit.
+fn table(group: &str, figures: &[&Figure]) -> String {
+    let mut units: Vec<&str> = Vec::new();
+    let mut names: Vec<&str> = Vec::new();
+    for figure in figures {
+        if !units.contains(&figure.unit.as_str()) {
+            units.push(&figure.unit);
+        }
+        if !names.contains(&figure.name.as_str()) {
+            names.push(&figure.name);
+        }
+    }
+    let mut text = format!("| {group} | {} |\n|---|{}\n", units.join(" | "), "--:|".repeat(units.len()));
+    for name in names {
+        let cell = |unit: &&str| {
+            let found = figures.iter().find(|figure| figure.name == name && figure.unit == **unit);
+            found.map_or_else(String::new, |figure| cell(figure))
+        };
+        let cells: Vec<_> = units.iter().map(cell).collect();
+        text.push_str(&format!("| {name} | {} |\n", cells.join(" | ")));
+    }
+    text.push('\n');
+    text
+}
+
+fn cell(figure: &Figure) -> String {
+    let value = record::number(figure.value);
+    match (figure.target, figure.is_reached()) {
+        (Some(target), Some(false)) => format!("**{value}** (not {})", record::words(target)),
+        _ => value,
+    }
+}
+
+/// How figures that have something to reach changed from the first run to the last, on the same kernel.
+fn changes(runs: &[Run]) -> String {
+    let mut text = String::from("| run | source | note |\n|---|---|---|\n");
+    for run in runs {
+        let note = run.note.as_deref().unwrap_or("");
+        text.push_str(&format!("| {} UTC | {} | {note} |\n", run.date, run.source));
+    }
+    let Some((last, earlier)) = runs.split_last() else { return text };
+    let Some(first) = earlier.first() else { return text };
+    text.push_str("\n| figure | unit | first run | last run |\n|---|---|--:|--:|\n");
+    for figure in &last.measured.figures {
+        let is_same =
+            |old: &&Figure| old.group == figure.group && old.name == figure.name && old.unit == figure.unit;
+        let Some(old) = first.measured.figures.iter().find(is_same) else { continue };
+        let changed = (figure.value - old.value).abs() > 0.1 * old.value.abs().max(1.0);
+        if figure.target.is_some() || changed {
+            let [before, after] = [old.value, figure.value].map(record::number);
+            text.push_str(&format!(
+                "| {}: {} | {} | {before} | {after} |\n",
+                figure.group, figure.name, figure.unit
+            ));
+        }
+    }
+    text
+}
+
+/// Draws what there is to see in a run: file names, and what to say where no pictures are shown.
+fn plots(file: &str, run: &Run, directory: &Path) -> Result<Vec<(String, &'static str)>> {
+    let mut drawn = Vec::new();
+    let mut draw = |name: String, alternative, draw: &dyn Fn(&Path) -> Result<()>| -> Result<()> {
+        draw(&directory.join(&name))?;
+        drawn.push((name, alternative));
+        Ok(())
+    };
+    let side_by_side = |unit: &str| -> Vec<Bars> {
+        let groups = run.groups().into_iter();
+        let bars = groups.map(|(group, figures)| Bars {
+            label: group.split_once(": ").map_or(group, |(_, label)| label).to_owned(),
+            bars: figures
+                .iter()
+                .filter(|figure| figure.unit == unit)
+                .map(|figure| (figure.name.clone(), figure.value))
+                .collect(),
+        });
+        bars.filter(|group| !group.bars.is_empty()).collect()
+    };
+    let wanted: &[(&str, &str)] = match run.verb.as_str() {
+        "host" => &[("Gbit/s", "TCP"), ("packets/s", "UDP"), ("us", "latency")],
+        "forward" => &[("packets/s", "packets")],
+        _ => &[],
+    };
+    for (unit, what) in wanted {
+        let groups = side_by_side(unit);
+        ensure!(!groups.is_empty(), "{file}.json has no figures in {unit}");
+        let title = format!("{what}, {unit}");
+        draw(format!("{file}-{what}.svg").to_lowercase(), "side by side", &|path| {
+            plot::bars(path, &title, unit, &groups)
+        })?;
+    }
+    let measured = &run.measured;
+    if !measured.timelines.is_empty() {
+        draw(format!("{file}-timeline.svg"), "packets received around a failover", &|path| {
+            plot::timelines(path, "A failover: packets received", &measured.timelines)
+        })?;
+    }
+    if let Some(first) = measured.distributions.first() {
+        draw(format!("{file}-gaps.svg"), "the distribution of gaps", &|path| {
+            plot::distributions(path, "Gaps of failovers", &first.unit, &measured.distributions)
+        })?;
+    }
+    Ok(drawn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xbond_tests::figures::{Distribution, Measured, Target, Timeline};
+
+    fn run(verb: &str, measured: Measured) -> Run {
+        Run::here(verb, &super::super::Options::default(), measured).unwrap()
+    }
+
+    #[test]
+    fn only_what_lies_between_marks_is_replaced() {
+        let page = "a\n<!-- bench:x -->\nold\n<!-- end -->\nb\n<!-- bench:y -->\n<!-- end -->\nc\n";
+        let filled = fill(page, |name| Ok(format!("new {name}\n"))).unwrap();
+        let expected =
+            "a\n<!-- bench:x -->\nnew x\n<!-- end -->\nb\n<!-- bench:y -->\nnew y\n<!-- end -->\nc\n";
+        assert_eq!(filled, expected);
+        assert_eq!(fill(&filled, |name| Ok(format!("new {name}\n"))).unwrap(), filled);
+        assert!(fill("<!-- bench:x -->\n", |_| Ok(String::new())).is_err());
+    }
+
+    #[test]
+    fn a_table_has_a_row_for_each_name_and_a_column_for_each_unit() {
+        let figures = [
+            Figure::exact("g", "slave", "Gbit/s", 16.0),
+            Figure::exact("g", "tc", "Gbit/s", 15.0),
+            Figure::exact("g", "tc", "of the slave", 0.94).with_target(Target::AtLeast(0.96)),
+        ];
+        let text = table("g", &figures.iter().collect::<Vec<_>>());
+        let expected = "| g | Gbit/s | of the slave |\n|---|--:|--:|\n| slave | 16 |  |\n\
+             | tc | 15 | **0.940** (not at least 0.960) |\n\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn changes_are_told_from_the_first_run_to_the_last() {
+        let of = |value| {
+            let figure = Figure::exact("g", "n", "ns", value).with_target(Target::AtMost(8.0));
+            run("hotpath", Measured { figures: vec![figure], ..Measured::default() })
+        };
+        let text = changes(&[of(12.0), of(9.0), of(7.0)]);
+        assert!(text.contains("| g: n | ns | 12 | 7 |"), "{text}");
+        assert!(!changes(&[of(12.0)]).contains("g: n"));
+    }
+
+    #[test]
+    fn failovers_are_drawn_with_their_timeline_and_gaps() {
+        let directory = tempfile::tempdir().unwrap();
+        let timeline = Timeline { name: "tc".into(), from_ms: -1.0, bucket_ms: 1.0, packets: vec![3, 0, 3] };
+        let gaps = Distribution { name: "tc, none".into(), unit: "ms".into(), values: vec![0.1, 0.2] };
+        let measured =
+            Measured { timelines: vec![timeline], distributions: vec![gaps], ..Measured::default() };
+        let runs = Runs::from([("failover".to_owned(), vec![run("failover", measured)])]);
+        let text = section("failover", &runs, directory.path()).unwrap();
+        for name in ["failover-timeline.svg", "failover-gaps.svg"] {
+            assert!(text.contains(name) && directory.path().join(name).exists(), "{text}");
+        }
+        assert_eq!(section("host", &runs, directory.path()).unwrap(), "Not measured yet.\n");
+    }
+}
