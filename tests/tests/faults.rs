@@ -291,13 +291,22 @@ mod nics_that_go {
         Dead,
     }
 
+    /// The next agent has most to find out; the others differ by policy in what they do, not in what they see.
+    fn policies(agent: Agent) -> &'static [&'static str] {
+        match agent {
+            Agent::Alive => &["none", "follow"],
+            Agent::Asleep => &["active"],
+            Agent::Dead => &["none", "active", "follow"],
+        }
+    }
+
     /// The NIC is another one: it joins, and is put back as it was found, not as the former one was.
     #[test]
     fn one_that_is_replaced_joins_whether_the_agent_looks_or_not() {
         skip_if_unable!();
         let _turn = beside_others();
         for agent in [Agent::Alive, Agent::Asleep, Agent::Dead] {
-            for policy in ["none", "active", "follow"] {
+            for policy in policies(agent) {
                 let what = format!("{agent:?} {policy}");
                 let lab = lab(Datapath::Tc, Policy::Learning);
                 let file = file(policy, &SLAVES);
@@ -350,7 +359,7 @@ mod nics_that_go {
         skip_if_unable!();
         let _turn = beside_others();
         for agent in [Agent::Alive, Agent::Asleep, Agent::Dead] {
-            for policy in ["none", "active", "follow"] {
+            for policy in policies(agent) {
                 let what = format!("{agent:?} {policy}");
                 let lab = lab(Datapath::Tc, Policy::Learning);
                 snapshot::open_once(&lab.host);
@@ -1034,7 +1043,7 @@ fn an_agent_with_little_memory_says_so_or_works() {
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);
     let file = file("active", &SLAVES);
-    for megabytes in [256, 800, 1400, 2048] {
+    for megabytes in [200, 400, 1400, 2048] {
         let mut command = lab.host.command("prlimit");
         command.arg(format!("--as={}", megabytes << 20)).arg(xbond::binary().unwrap());
         command.arg("run").arg("-c").arg(file.path());
