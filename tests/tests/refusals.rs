@@ -342,7 +342,12 @@ fn interfaces_that_belong_to_somebody_else() {
     }
     agent.kill().unwrap();
     snapshot::await_ipv6(host, "bond1");
-    refuses(host, "run --bond bond1 --slave enp0s9 -o miimon=100", &["bond1", "xbond down bond1 --force"]);
+    // What another agent has left is adopted, but not as something else.
+    refuses(
+        host,
+        "run --bond bond1 --slave enp0s8 -o miimon=100 --datapath xdp",
+        &["bond1", "datapath is tc, and the configuration says xdp", "xbond down bond1 --force"],
+    );
     let of_bond1: &[(&str, &[&str])] = &[
         ("enp0s8", &["a slave of bond1", "xbond down bond1 --force"]),
         ("bond1", &["bond1: belongs to the bond bond1"]),

@@ -1,11 +1,14 @@
 //! `cargo xtask test`: unit tests, then the tests in network namespaces.
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode, thread};
 
 use anyhow::Result;
 use clap::Args;
 
 use crate::{machine, setup};
+
+/// How many tests the runner has run side by side.
+const THREADS: &str = "RUST_TEST_THREADS";
 
 #[derive(Args)]
 pub struct Arguments {
@@ -47,5 +50,10 @@ fn namespaces(runner: &[String]) -> Result<bool> {
     let binary = machine::target()?.join("debug/xbond");
     let mut tests = machine::cargo();
     tests.args(["test", "--no-fail-fast", "--package", "xbond-tests", "--"]).args(runner);
+    if env::var_os(THREADS).is_none() {
+        // Mostly they wait: for links, for traffic.
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        tests.env(THREADS, (2 * cpus).to_string());
+    }
     Ok(machine::run(tests.env("XBOND_BIN", binary))?.success())
 }
