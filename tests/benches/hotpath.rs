@@ -249,7 +249,7 @@ fn facts(bench: &Bench) -> Result<Vec<Figure>> {
         let log = raw::verify(bench.hook, name, slot, &bench.dir)?.log;
         let calls = raw::calls(fd(&program)?)?;
         let counted = |word| raw::counted(&log, word).with_context(|| format!("no `{word}` in: {log}"));
-        let exact = |what: &str, value: f64| Figure::exact("programs", &format!("{name}: {what}"), "", value);
+        let exact = |what: &str, value: f64| Figure::exact("programs", name, what, value);
         let size = |size: Option<u32>| f64::from(size.unwrap_or_default());
         figures.extend([
             exact("instructions", size(info.size_translated()) / 8.0),

@@ -146,14 +146,18 @@ fn plots(file: &str, run: &Run, directory: &Path) -> Result<Vec<(String, &'stati
         bars.filter(|group| !group.bars.is_empty()).collect()
     };
     let wanted: &[(&str, &str)] = match run.verb.as_str() {
-        "host" => &[("Gbit/s", "TCP"), ("packets/s", "UDP"), ("us", "latency")],
-        "forward" => &[("packets/s", "packets")],
+        "host" => &[("Gbit/s", "TCP"), ("packets/s", "UDP"), ("us", "Latency")],
+        "forward" => &[("packets/s", "Forwarding")],
         _ => &[],
     };
     for (unit, what) in wanted {
         let groups = side_by_side(unit);
         ensure!(!groups.is_empty(), "{file}.json has no figures in {unit}");
-        let title = format!("{what}, {unit}");
+        let title = if file.ends_with("-vm") {
+            format!("{what}, {unit}, emulated")
+        } else {
+            format!("{what}, {unit}")
+        };
         draw(format!("{file}-{what}.svg").to_lowercase(), "side by side", &|path| {
             plot::bars(path, &title, unit, &groups)
         })?;
