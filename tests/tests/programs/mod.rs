@@ -78,7 +78,9 @@ impl Bench {
         for (device, peer) in [("port", "host"), ("slave0", "wire0"), ("slave1", "wire1")] {
             ip(&["link", "add", device, "type", "veth", "peer", "name", peer]);
         }
-        let dir = Path::new("/sys/fs/bpf").join(format!("xbond_test_{}_{name}_{hook}", std::process::id()));
+        // Each test has a thread of its own.
+        let dir =
+            Path::new("/sys/fs/bpf").join(format!("xbond_test_{}_{name}_{hook}", nix::unistd::gettid()));
         let mut data_plane = DataPlane::create(&dir, hook, Arc::new(Kernel::read())).unwrap();
         data_plane.attach_port("port", index("port")).unwrap();
         for (slot, device) in [(0, "slave0"), (1, "slave1")] {
