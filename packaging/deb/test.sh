@@ -64,6 +64,24 @@ start
 inside xbond show
 ping -c 1 -W 5 "$peer" >/dev/null || fail "no answer through the bond"
 
+say "change it live"
+ping -i 0.01 -c 400 "$peer" >"$root/tmp/ping.log" &
+pings=$!
+inside xbond set bond0 miimon=50
+inside xbond set bond0 active_slave=enp0s9
+inside xbond set bond0 primary=enp0s8
+inside xbond show -d bond0
+inside xbond log bond0 | tee "$root/tmp/receipts"
+grep -q 'enp0s8 .*enp0s9' "$root/tmp/receipts" || fail "the switch by hand left no receipt"
+grep -q 'enp0s9 .*enp0s8' "$root/tmp/receipts" || fail "the new primary left no receipt"
+curl --silent --fail --unix-socket "$root"/run/xbond/*/xbond.sock http://xbond/metrics >"$root/tmp/metrics"
+grep '^xbond_' "$root/tmp/metrics" | head -n 3
+sed -i 's/^miimon = 100/miimon = 80/' "$root/etc/xbond/bond0.toml"
+inside xbond reload | tee "$root/tmp/reload"
+grep -q miimon "$root/tmp/reload" || fail "reload did not read miimon"
+wait $pings || fail "pings failed"
+grep -q ' 0% packet loss' "$root/tmp/ping.log" || fail "packets were lost: $(tail -n 2 "$root/tmp/ping.log")"
+
 say upgrade
 inside dpkg -i /xbond.deb
 kill -0 $agent 2>/dev/null || fail "the upgrade ended the agent"

@@ -109,7 +109,7 @@ fn check_unit() -> Result<()> {
 /// The life of the package in a clean root, between two NICs and a peer.
 fn try_out(package: &Path) -> Result<()> {
     ensure!(machine::is_root(), "trying the package takes root");
-    setup::ensure_tools(&[("debootstrap", "debootstrap"), ("unshare", "util-linux")])?;
+    setup::ensure_tools(&[("debootstrap", "debootstrap"), ("unshare", "util-linux"), ("curl", "curl")])?;
     let pristine = machine::root().join("target/dist").join(SUITE);
     if !pristine.join("etc/debian_version").exists() {
         let new = pristine.with_extension("new");
