@@ -29,7 +29,6 @@ pub const DEVICE_LINKS: &str = "device_links";
 /// Load-time constants of the programs.
 pub const SLOT: &str = "SLOT";
 pub const OFFSETS: &str = "OFFSETS";
-pub const GUARD_EVERY: &str = "GUARD_EVERY";
 
 /// The number of a helper that stands, in the programs, for the kernel function bpf_rdonly_cast.
 pub const RDONLY_CAST_CALL: u32 = 0x7872_6463;

@@ -13,7 +13,7 @@ use crate::{device, maps, stats::Stats};
 /// The slot by which a packet leaves that `slot` was chosen for: another one if its device has no link.
 #[inline(always)]
 pub fn check(slot: Slot) -> Result<Slot, DropReason> {
-    if !is_due(slot) || has_link(slot) {
+    if has_link(slot) {
         return Ok(slot);
     }
     match without_link(slot.index() as u64) {
@@ -21,15 +21,6 @@ pub fn check(slot: Slot) -> Result<Slot, DropReason> {
         PAUSE => Err(DropReason::GuardPause),
         index => Slot::new(index as u8).ok_or(DropReason::Internal),
     }
-}
-
-/// A constant yes, which costs nothing, unless the programs were loaded to look less often: then by the number of
-/// packets that this CPU has sent by the slot.
-#[inline(always)]
-fn is_due(slot: Slot) -> bool {
-    let every = maps::guard_every() as u64;
-    every <= 1
-        || Stats::of(slot.index() as u32).is_none_or(|mut stats| stats.get().tx_packets & (every - 1) == 0)
 }
 
 /// Beside a slot's number, what [`without_link`] says.

@@ -75,15 +75,6 @@ static SLOT: Global<u32> = Global::new(PORT_STATS);
 static OFFSETS: Global<Offsets> =
     Global::new(Offsets { skb_dev: 0, state: 0, ifindex: 0, dev_addr: 0, nd_net: 0, net_device_type: 0 });
 
-/// The carrier guard looks with every packet; a power of two other than 1 is for measuring what less would save.
-#[unsafe(no_mangle)]
-static GUARD_EVERY: Global<u32> = Global::new(1);
-
-#[inline(always)]
-pub fn guard_every() -> u32 {
-    GUARD_EVERY.load()
-}
-
 #[inline(always)]
 pub fn active_word() -> Option<ActiveWord> {
     let word = ACTIVE.get_ptr(0)?;
