@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::util::KernelVersion;
 use nix::sys::signal::Signal;
 use snapshot::Snapshot;
 use xbond_tests::{HOST_V4, Lab, NetNs, Nic, PATIENCE, PEER_V4, TwoWay, Xbond, skip_if_unable, xbond::cli};
@@ -104,6 +105,11 @@ impl std::fmt::Debug for Step {
     }
 }
 
+/// Programs of tc have links to be pinned; before Linux 6.6 they are filters of clsact.
+fn has_tcx() -> bool {
+    KernelVersion::current().unwrap() >= KernelVersion::new(6, 6, 0)
+}
+
 /// Every trace of bring-up in the order in which they appear.
 fn steps_up(host: &NetNs) -> Vec<Step> {
     let run = run_directory(host);
@@ -115,15 +121,11 @@ fn steps_up(host: &NetNs) -> Vec<Step> {
     ];
     steps.extend(["ACTIVE", "TX_PORTS"].map(|map| Step::Made(pins.join(map))));
     steps.push(Step::Device("bond0"));
-    for pin in [
-        "port_tx_prog",
-        "port_tx_link",
-        "slave0_rx_prog",
-        "slave0_rx_link",
-        "slave1_rx_prog",
-        "slave1_rx_link",
-    ] {
-        steps.push(Step::Made(pins.join(pin)));
+    for program in ["port_tx", "slave0_rx", "slave1_rx"] {
+        steps.push(Step::Made(pins.join(format!("{program}_prog"))));
+        if has_tcx() {
+            steps.push(Step::Made(pins.join(format!("{program}_link"))));
+        }
     }
     steps.push(Step::Made(run.join("xbond.sock")));
     steps
@@ -133,9 +135,11 @@ fn steps_up(host: &NetNs) -> Vec<Step> {
 fn steps_down(host: &NetNs) -> Vec<Step> {
     let run = run_directory(host);
     let pins = pins(host).join("bond0");
-    let mut steps: Vec<_> = ["ACTIVE", "port_tx_link", "slave0_rx_link", "slave1_rx_link"]
-        .map(|pin| Step::Gone(pins.join(pin)))
-        .into();
+    let end = if has_tcx() { "link" } else { "prog" };
+    let programs = ["port_tx", "slave0_rx", "slave1_rx"].map(|program| format!("{program}_{end}"));
+    let gone = |pin: &str| Step::Gone(pins.join(pin));
+    let mut steps = vec![gone("ACTIVE")];
+    steps.extend(programs.iter().map(|pin| gone(pin)));
     steps.extend([Step::Gone(pins), Step::NoDevice("bond0"), Step::NoDevice("bond0-port")]);
     steps.extend([Step::Gone(run.join("bond0/found.json")), Step::Gone(run.join("bond0"))]);
     steps

@@ -24,7 +24,7 @@ const DEBIAN_LLVM_PACKAGE: &str = "llvm-22-dev";
 const LINKER_RELEASES: &str = "https://github.com/aya-rs/bpf-linker/releases/download";
 
 /// Programs that the build, the tests and the lab call, and Debian's packages that have them.
-const TOOLS: [(&str, &str); 10] = [
+const TOOLS: [(&str, &str); 11] = [
     ("cc", "gcc"),
     ("ip", "iproute2"),
     ("tc", "iproute2"),
@@ -35,6 +35,7 @@ const TOOLS: [(&str, &str); 10] = [
     ("tcpdump", "tcpdump"),
     ("bpftool", "bpftool"),
     ("iperf3", "iperf3"),
+    ("curl", "curl"),
 ];
 
 #[derive(Args)]

@@ -42,7 +42,10 @@ const MODULES: [(&str, &str); 24] = [
 ];
 
 /// Programs that tests and scenarios call.
-const PROGRAMS: [&str; 8] = ["ip", "bridge", "tc", "ethtool", "ping", "tcpdump", "bpftool", "nsenter"];
+const PROGRAMS: [&str; 12] = [
+    "ip", "bridge", "tc", "ethtool", "ping", "tcpdump", "bpftool", "nsenter", "setpriv", "prlimit",
+    "unshare", "curl",
+];
 const DIRECTORIES: [&str; 12] =
     ["bin/busybox.d", "lib", "lib64", "modules", "proc", "sys", "dev", "tmp", "run", "etc", "var", "root"];
 
