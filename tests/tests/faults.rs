@@ -9,7 +9,7 @@ mod snapshot;
 
 use std::{
     fs,
-    os::unix::process::CommandExt as _,
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::PathBuf,
     process::Command,
     thread,
@@ -28,7 +28,7 @@ use xbond_tests::{
     flow::FlowReport,
     lab::{Datapath, Wire},
     rtnl::RtnlHeld,
-    skip_if_unable,
+    skip, skip_if_unable,
     stp_nic::StpNic,
     xbond,
 };
@@ -1084,4 +1084,74 @@ fn an_agent_with_little_memory_says_so_or_works() {
         }
         before.assert_holds(&lab.host, &format!("{megabytes} MB"));
     }
+}
+
+/// A control group of the memory controller, version 1 or 2, that allows so much. Removed on drop.
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    /// None where the machine has no such controller that we may use.
+    fn new(bytes: u64) -> Option<Self> {
+        let name = format!("xbond-test-{}-{bytes}", std::process::id());
+        let kinds = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+        kinds.into_iter().find_map(|(root, limit)| {
+            let group = Self(PathBuf::from(root).join(&name));
+            fs::create_dir(&group.0).ok()?;
+            fs::write(group.0.join(limit), bytes.to_string()).ok()?;
+            Some(group)
+        })
+    }
+
+    /// The command's process joins before it begins.
+    fn hold(&self, command: &mut Command) {
+        let members = fs::File::options().write(true).open(self.0.join("cgroup.procs")).unwrap();
+        let join = move || {
+            nix::unistd::write(&members, b"0")?;
+            Ok(())
+        };
+        // SAFETY: between fork and exec there is one system call, on a descriptor opened before.
+        unsafe { command.pre_exec(join) };
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Too little memory: the kernel kills the agent at some moment of its life, and the next one goes on with what is
+/// there, or begins anew.
+#[test]
+fn what_an_agent_leaves_that_ran_out_of_memory_is_taken_up_by_the_next() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    snapshot::open_once(&lab.host);
+    let before = Snapshot::of(&lab.host);
+    let file = file("active", &SLAVES);
+    let mut killed = 0;
+    for megabytes in [8, 29, 30, 31, 256] {
+        let what = format!("{megabytes} MB");
+        let Some(group) = MemoryGroup::new(megabytes << 20) else {
+            return skip("no memory controller of control groups");
+        };
+        let mut command = lab.host.command(xbond::binary().unwrap());
+        command.arg("run").arg("-c").arg(file.path());
+        group.hold(&mut command);
+        let mut agent = Xbond::start_as(&lab.host, command).unwrap();
+        if agent.wait_for("bond0 ready").is_ok() {
+            assert_traffic(&lab, &what);
+            agent.kill().unwrap();
+        } else {
+            let status = agent.wait().unwrap();
+            assert_eq!(status.signal(), Some(libc::SIGKILL), "{what}: {}", agent.log());
+            killed += 1;
+        }
+        let next = run(&lab, &file);
+        assert_traffic(&lab, &what);
+        next.stop().unwrap();
+        before.assert_holds(&lab.host, &what);
+    }
+    assert!((1..5).contains(&killed), "it has to be killed sometimes, and not always: {killed} of 5");
 }

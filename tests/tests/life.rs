@@ -303,6 +303,36 @@ fn a_bond_that_is_kept_goes_on_without_its_agent() {
     }
 }
 
+/// As on kernels before 6.6: filters stay at their hooks whatever becomes of the agent.
+#[test]
+fn filters_of_clsact_carry_bond_after_bond() {
+    skip_if_unable!();
+    let lab = lab();
+    let host = &lab.host;
+    let before = Snapshot::of(host);
+    let file = toml(
+        "[bond.bond0]\nslaves = [\"enp0s8\", \"enp0s9\"]\nmiimon = 100\naddresses = [\"192.168.99.101/24\"]\n",
+    );
+    let run = || Xbond::run(host, ["--clsact", "-c", file.path().to_str().unwrap()]).unwrap();
+    for time in ["first", "with a clsact qdisc that is there already"] {
+        let agent = run();
+        let traffic = TwoWay::start((host, HOST_V4.into()), (&lab.peer, PEER_V4.into()), 2_000).unwrap();
+        traffic.wait_for_more(500).unwrap();
+        agent.kill().unwrap();
+        let next = run();
+        traffic.wait_for_more(1_000).unwrap();
+        for direction in traffic.stop().unwrap() {
+            assert_eq!((direction.lost, direction.duplicated), (0, 0), "{time}: {direction:?}");
+        }
+        next.stop().unwrap();
+        before.assert_holds(host, time);
+        for name in ["enp0s8", "enp0s9"] {
+            let filters = host.exec(&format!("tc filter show dev {name} ingress")).unwrap();
+            assert_eq!(filters, "", "{time}: {name}");
+        }
+    }
+}
+
 #[test]
 fn agents_of_different_namespaces_do_not_meet() {
     skip_if_unable!();

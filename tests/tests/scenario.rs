@@ -138,15 +138,20 @@ fn used_once(lab: &Lab) -> Vec<String> {
     state_of_slaves(lab)
 }
 
-/// How many programs are attached to an interface, XDP and tcx.
+/// How many programs are attached to an interface: XDP, tcx, and filters of clsact, which kernels before 6.6 have
+/// instead.
 fn programs(lab: &Lab, name: &str) -> usize {
     let tcx = lab.host.run(|| {
-        let attached = |direction| Ok(SchedClassifier::query_tcx(name, direction)?.1.len());
-        let both = [TcAttachType::Ingress, TcAttachType::Egress].map(attached);
-        both.into_iter().sum::<anyhow::Result<usize>>()
+        let attached = |direction| SchedClassifier::query_tcx(name, direction).map(|(_, all)| all.len());
+        // A kernel without tcx refuses to be asked.
+        Ok([TcAttachType::Ingress, TcAttachType::Egress].map(|direction| attached(direction).unwrap_or(0)))
+    });
+    let filters = ["ingress", "egress"].map(|direction| {
+        let filters = lab.host.exec(&format!("tc filter show dev {name} {direction}")).unwrap_or_default();
+        filters.lines().filter(|line| line.contains("direct-action")).count()
     });
     let xdp = lab.host.ip(&format!("-d -o link show dev {name}")).unwrap().contains("xdp");
-    tcx.unwrap() + usize::from(xdp)
+    tcx.unwrap().iter().chain(&filters).sum::<usize>() + usize::from(xdp)
 }
 
 /// Waits until the slaves are as they were.

@@ -1,8 +1,14 @@
 //! `cargo xtask test`: unit tests, then the tests in network namespaces.
 
-use std::{env, process::ExitCode, thread};
+use std::{
+    env,
+    io::{self, BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    thread,
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 
 use crate::{machine, setup};
@@ -42,18 +48,82 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// What fails beside others is run once more, alone: these tests wait for times and packets, and on a machine that is
+/// busy with something else may wait in vain. What passes only then is named at the end.
 fn namespaces(runner: &[String]) -> Result<bool> {
     if !machine::is_root() {
         println!("the tests in network namespaces will be skipped: they need root");
     }
     machine::run_well(machine::cargo().args(["build", "--package", "bond-user", "--bin", "xbond"]))?;
     let binary = machine::target()?.join("debug/xbond");
-    let mut tests = machine::cargo();
-    tests.args(["test", "--no-fail-fast", "--package", "xbond-tests", "--"]).args(runner);
+    let mut tests = tests(&binary);
+    tests.args(["--no-fail-fast", "--"]).args(runner);
     if env::var_os(THREADS).is_none() {
         // Mostly they wait: for links, for traffic.
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         tests.env(THREADS, (2 * cpus).to_string());
     }
-    Ok(machine::run(tests.env("XBOND_BIN", binary))?.success())
+    let (passed, failed) = watch(&mut tests)?;
+    // Without names it was the building that failed.
+    if passed || failed.is_empty() {
+        return Ok(passed);
+    }
+    let mut again = Vec::new();
+    for name in &failed {
+        println!("\nalone: {name}");
+        again.push(machine::run(self::tests(&binary).args(["--", "--exact", name]))?.success());
+    }
+    println!();
+    for (name, passed) in failed.iter().zip(&again) {
+        println!(
+            "{name}: {}",
+            if *passed { "failed beside others, passed alone" } else { "FAILED alone, too" }
+        );
+    }
+    Ok(again.iter().all(|passed| *passed))
+}
+
+fn tests(binary: &Path) -> Command {
+    let mut tests = machine::cargo();
+    tests.args(["test", "--package", "xbond-tests"]).env("XBOND_BIN", binary);
+    tests
+}
+
+/// Runs it, and shows what it says: whether it succeeded, and the names of the tests that failed.
+fn watch(command: &mut Command) -> Result<(bool, Vec<String>)> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
+    let output = child.stdout.take().context("no pipe from cargo")?;
+    let mut failed = Vec::new();
+    for line in BufReader::new(output).lines() {
+        let line = line.context("what cargo says is no text")?;
+        writeln!(io::stdout(), "{line}")?;
+        if let Some(name) = failed_test(&line) {
+            failed.push(name.to_owned());
+        }
+    }
+    Ok((child.wait()?.success(), failed))
+}
+
+/// Of a line of a test runner.
+fn failed_test(line: &str) -> Option<&str> {
+    Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::failed_test;
+
+    #[test]
+    fn failures_are_read_from_a_runners_lines() {
+        let table = [
+            ("test tc::ipv6 ... FAILED", Some("tc::ipv6")),
+            ("test mac-none   ... FAILED", Some("mac-none")),
+            ("test tc::ipv6 ... ok", None),
+            ("test result: FAILED. 10 passed; 1 failed", None),
+            ("error: test failed, to rerun pass `-p xbond-tests --test control`", None),
+        ];
+        for (line, expected) in table {
+            assert_eq!(failed_test(line), expected, "{line}");
+        }
+    }
 }

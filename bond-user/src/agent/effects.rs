@@ -674,8 +674,9 @@ impl Effects {
     async fn host_changed(&mut self, link: &LinkInfo) {
         if !link.mac.is_zero() && link.mac != self.entry.host_mac() && matches!(self.host, Host::Pair { .. })
         {
-            // Set by hand: packets translate between it and the wire.
+            // Set by hand: packets translate between it and the wire until the engine has said what becomes of it.
             self.set_entry(self.entry.with_host_mac(link.mac));
+            self.engine.event(self.id, Event::BondMacFound { mac: link.mac });
         }
         if link.mtu != self.mtu {
             self.mtu = link.mtu;

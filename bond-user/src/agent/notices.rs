@@ -39,6 +39,8 @@ pub fn event(notice: &Notice) -> Option<What> {
         Notice::PolicyTurnedActive { .. }
         | Notice::DuplicateMacReplaced { .. }
         | Notice::MacRefused { .. }
+        | Notice::BondMacTaken { .. }
+        | Notice::BondMacPutBack { .. }
         | Notice::Unheard { .. }
         | Notice::HeardAgain { .. }
         | Notice::ReleasedMacInUse { .. } => Some(match sentence(notice) {
@@ -84,6 +86,13 @@ fn sentence(notice: &Notice) -> (Weight, String) {
         }
         Notice::MacRefused { interface, mac } => {
             (Warning, format!("{interface}: does not take the MAC {mac}"))
+        }
+        Notice::BondMacTaken { mac } => {
+            (Info, format!("its MAC was set by hand to {mac}; all slaves take it (fail_over_mac=none)"))
+        }
+        Notice::BondMacPutBack { mac } => {
+            let what = format!("its MAC was set by hand to {mac} and is put back");
+            (Warning, format!("{what}: it follows from the slaves' unless fail_over_mac=none"))
         }
         Notice::Unheard { slave, sent } => (Warning, text::unheard(slave, *sent)),
         Notice::HeardAgain { slave } => (Info, format!("{slave}: receives unicast now")),

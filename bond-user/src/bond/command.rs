@@ -95,6 +95,15 @@ pub enum Notice {
         interface: String,
         mac: Mac,
     },
+    /// The bond's MAC was set by hand, and all slaves follow (`bond_set_mac_address`, none).
+    BondMacTaken {
+        mac: Mac,
+    },
+    /// The bond's MAC was set by hand to this one, which the policy leaves to the slaves: it is put back
+    /// (`bond_set_mac_address`, active and follow).
+    BondMacPutBack {
+        mac: Mac,
+    },
     /// The active slave has sent frames and heard nothing addressed to it since it became active.
     Unheard {
         slave: String,

@@ -349,6 +349,7 @@ impl Engine {
             Event::SetActiveSlave(None) => self.clear_active_slave(now),
             Event::SlaveMacSet { slot, mac, done } => self.slave_mac_set(now, slot, mac, done),
             Event::BondMacSet { mac, done } => self.bond_mac_set(mac, done),
+            Event::BondMacFound { mac } => self.bond_mac_found(mac),
             Event::Announced { slot: _ } => self.announced(now),
             Event::Probes(heard) => self.probes(now, &heard),
             Event::Probed { slot } => self.probed(now, slot),
@@ -445,6 +446,7 @@ fn seen(event: &Event) -> Seen {
         // Answers make nobody active.
         | Event::SlaveMacSet { .. }
         | Event::BondMacSet { .. }
+        | Event::BondMacFound { .. }
         | Event::Announced { .. }
         | Event::Counters { .. }
         | Event::NeighboursAsked(_) => Seen::Request,
@@ -797,6 +799,27 @@ impl Engine {
         for change in mac_plan::after_bond_refusal(self.policy(), bond, &slaves, self.active) {
             self.set_slave_mac(change);
         }
+    }
+
+    /// `bond_set_mac_address`. The driver leaves the bond's MAC alone under active and follow, and says that it was
+    /// set; here it was, and is put back. Either way the next first slave's is not copied (`addr_assign_type`).
+    fn bond_mac_found(&mut self, mac: Mac) {
+        let before = self.mac.get();
+        let settled = self.mac.is_settled();
+        self.mac.find(mac);
+        // What was asked for before overtakes it.
+        if !settled || mac == before {
+            return;
+        }
+        self.mac_assigned = true;
+        if self.policy() != FailOverMac::None {
+            self.set_bond_mac(before);
+            self.outbox.notices.push(Notice::BondMacPutBack { mac });
+            return;
+        }
+        let slots: Vec<_> = self.slaves.iter().map(|slave| slave.slot).collect();
+        slots.into_iter().for_each(|slot| self.set_slave_mac(Wearer { slot, mac }));
+        self.outbox.notices.push(Notice::BondMacTaken { mac });
     }
 
     fn announced(&mut self, now: Time) {

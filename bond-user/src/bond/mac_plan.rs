@@ -153,6 +153,14 @@ impl TrackedMac {
         self.unanswered = self.unanswered.saturating_add(1);
     }
 
+    /// Somebody else has changed it. Where a question is open, its answer will say what it is.
+    pub fn find(&mut self, mac: Mac) {
+        if self.is_settled() {
+            self.asked = mac;
+        }
+        self.confirmed = mac;
+    }
+
     /// The answer to the oldest question. After the last one it is known what the MAC is.
     pub fn answer(&mut self, mac: Mac, done: bool) {
         if done {

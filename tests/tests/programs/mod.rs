@@ -77,6 +77,10 @@ impl Bench {
         assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "these tests need root");
         for (device, peer) in [("port", "host"), ("slave0", "wire0"), ("slave1", "wire1")] {
             ip(&["link", "add", device, "type", "veth", "peer", "name", peer]);
+            // Frames that the kernel sends on its own would be counted among a test's.
+            for end in [device, peer] {
+                ip(&["link", "set", end, "addrgenmode", "none"]);
+            }
         }
         // Each test has a thread of its own.
         let dir =

@@ -37,6 +37,8 @@ const QUICK: [&str; 5] = ["fom-active", "fom-follow", "primary-always", "prio-se
 const AT_A_TIME: u32 = 4;
 /// Far beyond what all scenarios take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(1800);
+/// For the whole test-suite, emulated.
+const TESTS_LIMIT: Duration = Duration::from_secs(2 * 3600);
 const QUICK_LIMIT: Duration = Duration::from_secs(210);
 
 /// Programs that this verb calls beyond those of the others, and Debian's packages that have them.
@@ -307,7 +309,8 @@ fn tests(arguments: &TestArguments) -> Result<ExitCode> {
         bail!("no such test program");
     }
     guest.job(&(job + "[ $failed = 0 ]"))?;
-    let result = Machine { kernel: &kernel, guest, cpus: arguments.cpus, limit: LIMIT, nics: None }.run()?;
+    let result =
+        Machine { kernel: &kernel, guest, cpus: arguments.cpus, limit: TESTS_LIMIT, nics: None }.run()?;
     let verdict = if result.exit == 0 { "passed" } else { "FAILED" };
     println!("vm: tests {verdict} on {}: {}", kernel.version, names.join(", "));
     Ok(if result.exit == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -209,6 +209,11 @@ impl Lab {
         self.handle(Event::SetOptions(Box::new(options)))
     }
 
+    pub fn set_bond_mac_by_hand(&mut self, mac: Mac) {
+        self.bond_mac = mac;
+        self.handle(Event::BondMacFound { mac }).unwrap();
+    }
+
     pub fn set_prio(&mut self, index: u8, prio: i32) {
         let options = SlaveOptions { prio, ..SlaveOptions::default() };
         self.handle(Event::SetSlaveOptions { slot: self.slot(index), options }).unwrap();

@@ -205,6 +205,42 @@ fn a_mac_set_by_hand_is_kept_until_the_bond_is_empty() {
     }
 }
 
+/// `bond_set_mac_address`: under none the slaves take it; the other policies leave it to the slaves.
+#[test]
+fn a_mac_set_by_hand_at_run_time() {
+    for (policy, expected) in
+        [(Nobody, [0x99, 0x99, 0x99]), (Follow, [0x10, 0x10, 0x11]), (Active, [0x10, 0x10, 0x11])]
+    {
+        let mut lab = Lab::enslaved(options(policy), 2);
+        lab.take();
+        lab.set_bond_mac_by_hand(mac(0x99));
+        assert_eq!(lab.macs(), expected, "{policy:?}");
+        let told = match policy {
+            Nobody => Notice::BondMacTaken { mac: mac(0x99) },
+            Active | Follow => Notice::BondMacPutBack { mac: mac(0x99) },
+        };
+        assert_eq!(lab.take_notices(), [told], "{policy:?}");
+        let wire: Vec<_> = lab.slaves.values().map(|(_, wire_mac, _)| *wire_mac).collect();
+        let worn = if policy == Active { [0x10, 0x11] } else { [expected[0]; 2] };
+        assert_eq!(wire, worn.map(mac), "{policy:?}");
+
+        // Of a bond without slaves: the first one finds it, under none.
+        lab.leave(0).unwrap();
+        lab.leave(1).unwrap();
+        let random = lab.bond_mac;
+        lab.set_bond_mac_by_hand(mac(0x98));
+        lab.wait(ms(2000));
+        lab.join(0).unwrap();
+        let expected = match policy {
+            Nobody => mac(0x98),
+            Active => mac(0x10),
+            // Not set, but no longer to be copied from the first slave.
+            Follow => random,
+        };
+        assert_eq!((lab.bond_mac, lab.nic(0).mac), (expected, expected), "{policy:?}, the next first slave");
+    }
+}
+
 #[test]
 fn wire_macs_are_what_frames_carry() {
     for (policy, expected) in

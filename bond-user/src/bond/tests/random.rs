@@ -33,6 +33,8 @@ enum Step {
     Gone(u8),
     Rename(u8, u8),
     Prio(u8, i32),
+    /// The bond's MAC is set by hand.
+    BondMac(u8),
     Active(Option<u8>),
     Options(Change),
     /// So many slow commands are executed and answered.
@@ -93,6 +95,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => nic.clone().prop_map(Step::Gone),
         1 => (nic.clone(), 0..NICS + 1).prop_map(|(nic, name)| Step::Rename(nic, name)),
         1 => (nic.clone(), -2..3i32).prop_map(|(nic, prio)| Step::Prio(nic, prio)),
+        1 => (0x80..0x84u8).prop_map(Step::BondMac),
         2 => proptest::option::of(nic).prop_map(Step::Active),
         2 => changes().prop_map(Step::Options),
         6 => (1..5u8).prop_map(Step::Work),
@@ -168,6 +171,7 @@ impl History {
                 }
             }
             Step::Prio(nic, prio) if enslaved(lab, nic) => lab.set_prio(*nic, *prio),
+            Step::BondMac(last) => lab.set_bond_mac_by_hand(mac(*last)),
             Step::Active(None) => lab.set_active(None).unwrap(),
             Step::Active(Some(nic)) if enslaved(lab, nic) => drop(lab.set_active(Some(*nic))),
             Step::Options(change) => drop(lab.set_options(|options| apply(change, options))),
@@ -398,6 +402,7 @@ fn nonsense() -> impl Strategy<Value = Event> {
             done
         }),
         (some_mac(), any::<bool>()).prop_map(|(mac, done)| Event::BondMacSet { mac, done }),
+        some_mac().prop_map(|mac| Event::BondMacFound { mac }),
         (slot(), any::<bool>()).prop_map(|(slot, up)| Event::Links(vec![(slot, Link::new(up)); 2])),
         slot().prop_map(|slot| Event::Announced { slot }),
         slot().prop_map(|slot| Event::Probed { slot }),

@@ -779,10 +779,11 @@ fn replace(
 }
 
 fn attach_clsact(program: &mut SchedClassifier, at: &Place<'_>) -> Result<SchedClassifierLink, String> {
-    if let Err(error) = tc::qdisc_add_clsact(at.device)
-        && !matches!(error, tc::TcError::AlreadyAttached)
-    {
-        return Err(error_chain(&error));
+    match tc::qdisc_add_clsact(at.device) {
+        Ok(()) | Err(tc::TcError::AlreadyAttached) => {}
+        // Somebody's, or that of an earlier bond: it stays when its filters go.
+        Err(tc::TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
+        Err(error) => return Err(error_chain(&error)),
     }
     let first = TcAttachOptions::Netlink(NlOptions { priority: 1, ..NlOptions::default() });
     let id = program
