@@ -29,6 +29,8 @@ pub const DEVICE_LINKS: &str = "device_links";
 /// Load-time constants of the programs.
 pub const SLOT: &str = "SLOT";
 pub const OFFSETS: &str = "OFFSETS";
+/// Overridden by the benchmark alone: what looking before fewer packets would save.
+pub const GUARD_SKIPS: &str = "GUARD_SKIPS";
 
 /// The number of a helper that stands, in the programs, for the kernel function bpf_rdonly_cast.
 pub const RDONLY_CAST_CALL: u32 = 0x7872_6463;

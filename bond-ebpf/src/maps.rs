@@ -75,6 +75,11 @@ static SLOT: Global<u32> = Global::new(PORT_STATS);
 static OFFSETS: Global<Offsets> =
     Global::new(Offsets { skb_dev: 0, state: 0, ifindex: 0, dev_addr: 0, nd_net: 0, net_device_type: 0 });
 
+/// How many packets the carrier guard lets pass between two that it looks before: none. A benchmark compares this with
+/// others, which are one less than a power of two.
+#[unsafe(no_mangle)]
+static GUARD_SKIPS: Global<u32> = Global::new(0);
+
 #[inline(always)]
 pub fn active_word() -> Option<ActiveWord> {
     let word = ACTIVE.get_ptr(0)?;
@@ -150,6 +155,11 @@ pub fn own_slot() -> Option<Slot> {
 #[inline(always)]
 pub fn offsets() -> Offsets {
     OFFSETS.load()
+}
+
+#[inline(always)]
+pub fn guard_skips() -> u32 {
+    GUARD_SKIPS.load()
 }
 
 #[inline(always)]

@@ -42,7 +42,7 @@ fn forward(packet: &mut impl Packet) -> Result<Redirected, (Option<Slot>, DropRe
     let queue = if bond.has(BondEntry::QUEUE_IDS) { packet.queue() } else { 0 };
     let queue_id = |slot| maps::slave(slot).map_or(0, |slave| slave.queue_id());
     let mut slot = transmit(word, queue, queue_id).map_err(|reason| (None, reason))?;
-    if bond.has(BondEntry::GUARD) {
+    if bond.has(BondEntry::GUARD) && guard::is_due(slot) {
         slot = guard::check(slot).map_err(|reason| (Some(slot), reason))?;
     }
     let at = |reason| (Some(slot), reason);

@@ -10,7 +10,7 @@ use std::{os::fd::AsFd as _, path::PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use aya::{TestRunOptions, maps::MapData};
 use bond_common::{
-    abi::{FailOverMac, PORT_STATS, Slot},
+    abi::{BondEntry, FailOverMac, PORT_STATS, SlaveEntry, Slot},
     names,
 };
 use bond_user::sys::dataplane::Hook;
@@ -20,6 +20,7 @@ use nix::{
     unistd::Pid,
 };
 use programs::{Bench, Program, index};
+use raw::{Loads, Looking};
 use xbond_tests::{
     figures::{Figure, Measured, Target},
     frames::{Case, Verdict, Way, cases},
@@ -64,7 +65,7 @@ fn bench(hook: Hook, quick: bool) -> Result<Vec<Figure>> {
         figures.extend(measure(&bench, &stage, case)?);
     }
     figures.push(price_of_a_redirect(&bench, &stage)?);
-    figures.push(price_of_the_guard(&bench, &cases)?);
+    figures.extend(price_of_the_guard(&bench, &cases)?);
     Ok(figures)
 }
 
@@ -185,32 +186,58 @@ fn price_of_a_redirect(bench: &Bench, stage: &Stage) -> Result<Figure> {
     Ok(Figure::of(&format!("{} baseline", bench.hook), name, "ns over empty", &over))
 }
 
-/// What it costs to look whether the slave has a link, before every packet: the same program without and with it.
-fn price_of_the_guard(bench: &Bench, cases: &[Case]) -> Result<Figure> {
+/// What it costs to look whether the slave has a link: the same program without and with it, in turns with programs that
+/// look before fewer packets, or by a helper.
+fn price_of_the_guard(bench: &Bench, cases: &[Case]) -> Result<Vec<Figure>> {
     let case = cases.iter().find(|case| is_sent(case)).context("nothing is sent")?;
     let program = bench.program(case.way);
+    let name = if bench.hook == Hook::Tc { names::TC_PORT_TX } else { names::XDP_PORT_TX };
+    let mut pins = Pins::default();
+    let mut variant = |pin: &str, by, skips| {
+        let loaded = raw::product(bench.hook, name, PORT_STATS, Looking { by, skips }, &bench.dir)?;
+        pins.program(bench, pin, &loaded)
+    };
+    let others = [
+        (", each 8th packet", variant("eighth", Loads::RdonlyCast, 7)?),
+        (", each 32nd packet", variant("thirty_second", Loads::RdonlyCast, 31)?),
+        (" by bpf_probe_read_kernel", variant("helper", Loads::ProbeReadKernel, 0)?),
+        (" by bpf_probe_read_kernel, each 8th packet", variant("eighth_helper", Loads::ProbeReadKernel, 7)?),
+    ];
+    let with_guard = [("", &program)].into_iter().chain(others.iter().map(|(name, of)| (*name, of)));
+    let with_guard: Vec<_> = with_guard.collect();
     let scenes = [false, true].map(|is_on| {
         bench.guard(&case.scene, is_on);
         (bench.maps.bond(), [0, 1].map(|slot| bench.maps.slave(Slot::new(slot).expect("a slot"))))
     });
-    let mut over = Vec::new();
-    for _ in 0..ROUNDS {
-        let mut took = [0.0; 2];
-        for (took, (entry, slaves)) in took.iter_mut().zip(scenes) {
-            bench.maps.set_bond(entry);
-            for (slot, slave) in slaves.into_iter().enumerate() {
-                bench.maps.set_slave(Slot::new(slot as u8).context("a slot")?, slave);
-            }
-            run(&program, &case.frame, WARM_UP)?;
-            *took = run(&program, &case.frame, REPEAT)?;
+    let set = |(entry, slaves): (BondEntry, [SlaveEntry; 2])| -> Result<()> {
+        bench.maps.set_bond(entry);
+        for (slot, slave) in slaves.into_iter().enumerate() {
+            bench.maps.set_slave(Slot::new(slot as u8).context("a slot")?, slave);
         }
-        over.push(took[1] - took[0]);
+        Ok(())
+    };
+    let took = |program: &Program| {
+        run(program, &case.frame, WARM_UP)?;
+        run(program, &case.frame, REPEAT)
+    };
+    let mut over = vec![Vec::new(); with_guard.len()];
+    for _ in 0..ROUNDS {
+        set(scenes[0])?;
+        let without = took(&program)?;
+        set(scenes[1])?;
+        for ((_, program), over) in with_guard.iter().zip(&mut over) {
+            over.push(took(program)? - without);
+        }
     }
     let sent = bench.run(case.way, &case.frame).0;
     ensure!(sent == Verdict::Forwarded, "the guard stops a packet of a slave that has a link: {sent:?}");
-    let figure = Figure::of(&format!("{} baseline", bench.hook), "the carrier guard", "ns more", &over);
-    eprintln!("{}: {}: {:.1} ns", figure.group, figure.name, figure.value);
-    Ok(figure)
+    let group = format!("{} baseline", bench.hook);
+    let figures = with_guard.iter().zip(over).map(|((name, _), over)| {
+        let figure = Figure::of(&group, &format!("the carrier guard{name}"), "ns more", &over);
+        eprintln!("{}: {}: {:.1} ns", figure.group, figure.name, figure.value);
+        figure
+    });
+    Ok(figures.collect())
 }
 
 /// Nanoseconds per run: for each program those of each round. In a round each program has its turn.
@@ -246,7 +273,7 @@ fn facts(bench: &Bench) -> Result<Vec<Figure>> {
     for (name, slot, way) in [(programs[0], PORT_STATS, Way::Transmit), (programs[1], 0, Way::Receive(0))] {
         let program = bench.program(way);
         let info = program.info();
-        let log = raw::verify(bench.hook, name, slot, &bench.dir)?.log;
+        let log = raw::product(bench.hook, name, slot, Looking::PRODUCT, &bench.dir)?.log;
         let calls = raw::calls(fd(&program)?)?;
         let counted = |word| raw::counted(&log, word).with_context(|| format!("no `{word}` in: {log}"));
         let exact = |what: &str, value: f64| Figure::exact("programs", name, what, value);

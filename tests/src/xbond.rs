@@ -189,8 +189,25 @@ impl<'netns> Xbond<'netns> {
     }
 
     /// Ends the agent by SIGTERM; it must exit with 0. Returns its log.
-    pub fn stop(mut self) -> Result<String> {
+    pub fn stop(self) -> Result<String> {
         self.signal(Signal::SIGTERM)?;
+        self.ends_well()
+    }
+
+    /// The same of one that has much to put back: it may take its time, as long as its log goes on.
+    pub fn stop_at_length(self) -> Result<String> {
+        self.signal(Signal::SIGTERM)?;
+        let end = self.pidfd()?;
+        let mut said = self.log().len();
+        while !wait_readable(&[end.as_fd()], PATIENCE)? {
+            let log = self.log();
+            ensure!(log.len() > said, "xbond neither ends nor goes on within {PATIENCE:?}; its log:\n{log}");
+            said = log.len();
+        }
+        self.ends_well()
+    }
+
+    fn ends_well(mut self) -> Result<String> {
         let status = self.wait()?;
         let log = self.log();
         ensure!(status.success(), "xbond ended with {status}; its log:\n{log}");

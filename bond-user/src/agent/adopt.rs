@@ -406,7 +406,7 @@ fn entry(
         (Host::Pair { .. }, None) => found.host_mac(),
         (Host::Port { .. }, _) => config.host_mac.unwrap_or(found.host_mac()),
     };
-    let device = machine.host_reader.as_ref().and_then(|reader| reader.read(bond?.ifindex).ok());
+    let device = machine.reader.as_ref().and_then(|reader| reader.read(bond?.ifindex).ok());
     let learned = kept & BondEntry::LEARN_HOST_MAC != 0;
     BondEntry::new(
         options.fail_over_mac,

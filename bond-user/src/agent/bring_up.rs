@@ -63,8 +63,8 @@ pub struct Machine {
     /// SO_NETNS_COOKIE
     pub cookie: u64,
     pub kernel: Arc<Kernel>,
-    /// For bond0's device; the engine has its own.
-    pub host_reader: Option<DeviceReader>,
+    /// For bond0's device; the engine has it, too.
+    pub reader: Option<Arc<DeviceReader>>,
     pub devices: Devices,
     pub link_events: LinkEventSource,
     /// Of this network namespace; none where it cannot be mounted.
@@ -268,7 +268,7 @@ pub fn start(
     let (to_herald, told) = mpsc::unbounded_channel();
     let of =
         prober::Of { id, bond: config.name.clone(), maps: Arc::clone(&maps), engine: machine.engine.clone() };
-    let asking = Prober::new(of, host, machine.devices.netlink.clone())?;
+    let asking = Prober::new(of, host, machine.devices.netlink.clone());
     let run = machine.places.run_of(&config.name);
     let scribe = Scribe::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps));
     let history = scribe.history();
@@ -495,7 +495,7 @@ async fn make_pair(
         sysfs.send_by_first_queue(plan.bond)?;
     }
     let (bond, port) = (made.bond.ifindex, made.port.ifindex);
-    let device = machine.host_reader.as_ref().and_then(|reader| reader.read(bond).ok());
+    let device = machine.reader.as_ref().and_then(|reader| reader.read(bond).ok());
     Ok(Side {
         host: Host::Pair { bond, port, promisc: false },
         port_name: plan.port.to_owned(),
@@ -557,13 +557,13 @@ fn watch_data_plane(config: &BondConfig, data_plane: &mut DataPlane, engine: (En
         Err(error) => warn!("{bond}: what the programs say is not read: {error}"),
     }
     // They write only of whom they find behind a port, and a log is a quarter of a megabyte of mapped memory.
-    if config.port.is_none() {
-        return;
+    if config.port.is_some() {
+        match data_plane.take_log() {
+            Ok(log) => drop(tokio::spawn(super::watch::log(log))),
+            Err(error) => warn!("{bond}: the log of the programs is not read: {error}"),
+        }
     }
-    match data_plane.take_log() {
-        Ok(log) => drop(tokio::spawn(super::watch::log(log))),
-        Err(error) => warn!("{bond}: the log of the programs is not read: {error}"),
-    }
+    data_plane.forget_object();
 }
 
 /// A locally administered address that nobody else should have.

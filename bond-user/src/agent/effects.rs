@@ -12,7 +12,6 @@ use nix::{errno::Errno, net::if_::if_indextoname};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::MissedTickBehavior,
 };
 use tracing::{info, warn};
 
@@ -45,9 +44,6 @@ use crate::{
 
 /// How long a frame may be under way to bond0, through the queues of a busy machine.
 const UNDER_WAY: Duration = Duration::from_millis(200);
-
-/// How often the pins are looked at.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// Something for a bond's task to do.
 pub enum Effect {
@@ -94,6 +90,8 @@ pub enum Effect {
     },
     /// BOND may have been written to by somebody else.
     CheckEntry,
+    /// The pins are gone, or back.
+    Pinned(bool),
     /// bond0, or the port behind which the host is, is not as it was.
     HostChanged,
     /// This interface will be enslaved: as it was found, with a MAC of its own if one is configured. Tell when
@@ -174,8 +172,6 @@ pub struct Effects {
     /// What is announced, as it was when something of it changed last.
     announced: Announced,
     herald: mpsc::UnboundedSender<herald::Input>,
-    /// They were there when they were looked at last.
-    pinned: bool,
     /// With prearm, once there is a slave: the bond's MAC.
     prearmed: Option<Mac>,
     /// Ends the time in which bond0 takes frames with its former MAC.
@@ -250,7 +246,6 @@ impl Effects {
             further_macs,
             announced,
             herald,
-            pinned: true,
             prearmed,
             settling: None,
         }
@@ -258,18 +253,7 @@ impl Effects {
 
     /// Runs until it is told to end.
     pub async fn run(mut self, mut effects: mpsc::UnboundedReceiver<Effect>) {
-        let mut look = tokio::time::interval(BETWEEN_LOOKS);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let effect = tokio::select! {
-                biased;
-                effect = effects.recv() => effect,
-                _ = look.tick() => {
-                    self.look_at_pins();
-                    continue;
-                }
-            };
-            let Some(effect) = effect else { return };
+        while let Some(effect) = effects.recv().await {
             match effect {
                 Effect::TearDown { reply } => {
                     self.scribe.finish();
@@ -288,12 +272,7 @@ impl Effects {
     }
 
     /// Somebody has unmounted bpffs, or removed files in it: only this agent holds the programs at their hooks now.
-    fn look_at_pins(&mut self) {
-        let pinned = self.data_plane.check_pins().is_ok();
-        if pinned == self.pinned {
-            return;
-        }
-        self.pinned = pinned;
+    fn pinned(&self, pinned: bool) {
         if pinned {
             info!("{}: its pins are back", self.bond);
         } else {
@@ -346,6 +325,7 @@ impl Effects {
                     self.host_changed(&link).await;
                 }
             }
+            Effect::Pinned(pinned) => self.pinned(pinned),
             Effect::AwaitJoin { found, mac, reply } => {
                 self.waiting.insert(found.ifindex, Waiting { found: *found, mac, reply });
             }

@@ -106,7 +106,7 @@ pub struct Stopping;
 impl EngineHandle {
     /// Starts the thread. `reader` is None where the kernel does not let devices be read without netlink;
     /// links are known by netlink's events then.
-    pub fn start(reader: Option<DeviceReader>) -> std::io::Result<Self> {
+    pub fn start(reader: Option<Arc<DeviceReader>>) -> std::io::Result<Self> {
         let (inputs, received) = mpsc::channel();
         thread::Builder::new()
             .name("engine".into())
@@ -145,7 +145,7 @@ impl EngineHandle {
 }
 
 struct Loop {
-    reader: Option<DeviceReader>,
+    reader: Option<Arc<DeviceReader>>,
     bonds: HashMap<BondId, Running>,
 }
 
@@ -231,7 +231,7 @@ impl Loop {
         for bond in self.bonds.values_mut() {
             if let Some(due) = bond.engine.poll_timeout().filter(|due| *due <= now) {
                 bond.pace.told = due;
-                bond.fact(Event::Timeout, self.reader.as_ref());
+                bond.fact(Event::Timeout, self.reader.as_deref());
             }
             bond.with_link = 0;
         }
@@ -257,7 +257,7 @@ impl Loop {
     }
 
     fn take(&mut self, input: Input) {
-        let reader = self.reader.as_ref();
+        let reader = self.reader.as_deref();
         match input {
             Input::Add(member) => {
                 let Member { id, bond, left, maps, effects, prober, herald, host } = *member;
@@ -434,7 +434,8 @@ impl Running {
             LinkEvent::Changed(link) => {
                 if link.ifindex == self.host {
                     let _ = self.effects.send(Effect::HostChanged);
-                } else if link.link == Some(self.host) && link.link_netns.is_none() {
+                } else if link.link == Some(self.host) && link.link_netns.is_none() && !link.is_end_of_pair()
+                {
                     self.uppers_changed();
                 }
                 let Some((slot, renamed)) = self
@@ -451,11 +452,15 @@ impl Running {
                 }
                 self.observe(slot, link.ifindex, link.has_link(), reader);
             }
-            LinkEvent::Deleted { ifindex } => {
+            LinkEvent::Deleted { ifindex, end_of_pair } => {
                 let slot =
                     self.engine.slaves().find(|slave| slave.ifindex == *ifindex).map(|slave| slave.slot);
                 let Some(slot) = slot else {
-                    self.uppers_changed();
+                    // An end of a pair lies above nothing; of many bonds, each would look at all links when one goes.
+                    // bond0 itself is one, and may have gone to another namespace.
+                    if !end_of_pair || *ifindex == self.host {
+                        self.uppers_changed();
+                    }
                     return;
                 };
                 self.fact(Event::Gone { slot }, reader);

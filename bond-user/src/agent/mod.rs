@@ -35,7 +35,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::Duration,
@@ -46,6 +46,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{Mutex, mpsc, oneshot},
+    time::MissedTickBehavior,
 };
 use tracing::{info, warn};
 
@@ -172,6 +173,9 @@ pub enum AgentError {
     Interrupted,
 }
 
+/// How often the pins are looked at.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
 /// How [`run`] treats what it finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -210,6 +214,8 @@ pub struct Agent {
     started: Moment,
     machine: Machine,
     bonds: Mutex<BTreeMap<String, Bond>>,
+    /// Since [`Self::keep_house`] looked last.
+    bonds_came: AtomicBool,
     next_id: AtomicU32,
     /// Held by whoever makes bonds, takes them down, or goes through all of them.
     phase: Mutex<Phase>,
@@ -272,6 +278,8 @@ struct Bond {
     host: Host,
     port: String,
     maps: Arc<Maps>,
+    /// The pins were there when they were looked at last.
+    pinned: bool,
     effects: mpsc::UnboundedSender<Effect>,
     history: History,
     /// The slaves of its file; none of a bond that was made by flags.
@@ -282,7 +290,7 @@ struct Bond {
 /// before it has threads.
 pub fn run(options: RunOptions) -> Result<(), AgentError> {
     let started = Moment::now();
-    memory::share_one_arena();
+    memory::be_frugal();
     caps::check()?;
     limits::check()?;
     for bond in &options.config.bonds {
@@ -306,15 +314,14 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         None => kernel,
     });
     let (kernel, reader) = match DeviceReader::new(&kernel) {
-        Ok(reader) => (kernel, Some(reader)),
+        Ok(reader) => (kernel, Some(Arc::new(reader))),
         Err(error) => {
             info!("links are known by netlink only, and the data plane does not look at them: {error}");
             (Arc::new(Kernel::clone(&kernel).without_types()), None)
         }
     };
     let io = |what| move |source| AgentError::Io { what, source };
-    let host_reader = DeviceReader::new(&kernel).ok();
-    let engine = EngineHandle::start(reader).map_err(io("cannot start a thread"))?;
+    let engine = EngineHandle::start(reader.clone()).map_err(io("cannot start a thread"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(3)
         .enable_all()
@@ -326,11 +333,12 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         let RunOptions { config, source, writers, link_events, tc_attach: _, confirm } = options;
         let feed = Feed::default();
         let machine =
-            Machine { places, cookie, kernel, host_reader, devices, link_events, engine, tasks, sysfs, feed };
+            Machine { places, cookie, kernel, reader, devices, link_events, engine, tasks, sysfs, feed };
         let agent = Agent {
             started,
             machine,
             bonds: Mutex::new(BTreeMap::new()),
+            bonds_came: AtomicBool::new(false),
             next_id: AtomicU32::new(0),
             phase: Mutex::new(Phase::Serving),
             source,
@@ -450,6 +458,8 @@ impl Agent {
         if let Some(link_events) = link_events {
             tokio::spawn(Arc::clone(&self).follow_links(link_events));
         }
+        let agent = Arc::clone(&self);
+        tokio::spawn(async move { agent.keep_house().await });
         self.say_ready().await?;
         notify::ready();
         if let Some(interval) = notify::watchdog() {
@@ -484,6 +494,29 @@ impl Agent {
                 Err(AgentError::NotConfirmed { seconds: confirmation.seconds() })
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Once a second: tells bonds whose pins somebody has taken away, or put back. Of all bonds at once: each for itself
+    /// would wake the agent as often as there are bonds. A while after bonds came, memory is given back.
+    async fn keep_house(&self) {
+        let mut look = tokio::time::interval(BETWEEN_LOOKS);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut bonds_came = false;
+        loop {
+            look.tick().await;
+            // What their coming set off is done by then.
+            if bonds_came {
+                memory::give_back();
+            }
+            bonds_came = self.bonds_came.swap(false, Ordering::Relaxed);
+            for (name, bond) in &mut *self.bonds.lock().await {
+                let pinned = dataplane::check_pins(&self.machine.places.pins_of(name)).is_ok();
+                if pinned != bond.pinned {
+                    bond.pinned = pinned;
+                    let _ = bond.effects.send(Effect::Pinned(pinned));
+                }
+            }
         }
     }
 
@@ -605,10 +638,24 @@ impl Agent {
         let bring_up::Made { hook, queues, host, port, maps, effects, wanted, history } = made;
         let name = config.name.clone();
         self.machine.feed.tell(&name, What::Bond { change: BondChange::Up });
-        let of_files = false;
-        let bond =
-            Bond { id, config, past, of_files, hook, queues, host, port, maps, effects, history, wanted };
+        let (of_files, pinned) = (false, true);
+        let bond = Bond {
+            id,
+            config,
+            past,
+            of_files,
+            hook,
+            queues,
+            host,
+            port,
+            maps,
+            pinned,
+            effects,
+            history,
+            wanted,
+        };
         self.bonds.lock().await.insert(name, bond);
+        self.bonds_came.store(true, Ordering::Relaxed);
     }
 
     async fn undo(&self, id: BondId, bond: &str, cause: &AgentError) {

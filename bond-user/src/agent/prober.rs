@@ -60,8 +60,9 @@ pub struct Prober {
     bond: String,
     maps: Arc<Maps>,
     engine: EngineHandle,
-    /// A connection that nothing else uses: look-ups of routes do not queue behind requests that wait for RTNL.
-    routes: Netlink,
+    /// A connection that nothing else uses: look-ups of routes do not queue behind requests that wait for RTNL. Made when
+    /// a route is asked for: it takes more memory than the rest of a bond.
+    routes: Option<Netlink>,
     lookout: Lookout,
     /// What was seen last.
     surroundings: Option<Surroundings>,
@@ -132,21 +133,21 @@ enum Way {
 
 impl Prober {
     /// `netlink` reads devices, and may wait for RTNL.
-    pub fn new(of: Of, host: Host, netlink: Netlink) -> Result<Self, SysError> {
+    pub fn new(of: Of, host: Host, netlink: Netlink) -> Self {
         let Of { id, bond, maps, engine } = of;
-        Ok(Self {
+        Self {
             id,
             bond,
             maps,
             engine,
-            routes: Netlink::open()?,
+            routes: None,
             lookout: Lookout { host, netlink },
             surroundings: None,
             looks: JoinSet::new(),
             strangers: HashSet::new(),
             sockets: HashMap::new(),
             told: HashSet::new(),
-        })
+        }
     }
 
     pub async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
@@ -281,7 +282,11 @@ impl Prober {
             }
             Some(Surroundings::Port) | None => return Ok(Way::From { tags: Vec::new(), source: nobody }),
         };
-        let Some(way) = self.routes.way_to(target).await? else { return Ok(Way::NoRoute) };
+        let routes = match &mut self.routes {
+            Some(routes) => routes,
+            none => none.insert(Netlink::open()?),
+        };
+        let Some(way) = routes.way_to(target).await? else { return Ok(Way::NoRoute) };
         if let Some(tags) = above.get(&way.ifindex) {
             // While the bond's addresses are tentative the kernel offers ::1, which nobody answers.
             let source = way.source.filter(|ip| !ip.is_loopback()).unwrap_or(nobody);

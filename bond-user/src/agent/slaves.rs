@@ -194,7 +194,7 @@ impl Agent {
         while let Some(event) = changes.recv().await {
             let links = match event {
                 LinkEvent::Changed(link) => vec![*link],
-                LinkEvent::Deleted { ifindex } => {
+                LinkEvent::Deleted { ifindex, .. } => {
                     self.take_down_without_port(ifindex).await;
                     continue;
                 }
@@ -226,7 +226,8 @@ impl Agent {
             ports.push(bond.maps.bond().port_ifindex());
             let Ok(status) = self.machine.engine.status(bond.id).await else { return Vec::new() };
             for ifindex in status.slaves.iter().map(|slave| slave.ifindex).filter(is_gone) {
-                self.machine.engine.send(Input::Device(LinkEvent::Deleted { ifindex }));
+                let gone = LinkEvent::Deleted { ifindex, end_of_pair: false };
+                self.machine.engine.send(Input::Device(gone));
             }
         }
         for port in ports.into_iter().filter(is_gone) {

@@ -3,15 +3,19 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use bond_common::{abi::PORT_STATS, counters::DropReason};
+use bond_user::{agent::places::Places, sys::dataplane::Maps, sys::softnet::Softnet};
 use xbond_tests::{
     Cut, Flow, FlowOptions, HOST_V4, Lab, PEER_V4, Recovery, Xbond, bonded,
+    figures::{Figure, Target},
     flow::FlowReport,
     lab::{Datapath, Wire},
 };
 
 use crate::{
     Options, Scene,
-    row::{Row, ms},
+    exit::Exits,
+    row::{Row, gaps},
 };
 
 /// Packets/s from host to peer, most wanted first: the first that this machine's lab carries without a loss.
@@ -71,6 +75,90 @@ struct CutMade {
     after: u64,
     /// When traffic flowed again.
     settled: u64,
+    /// Between `before` and `settled`.
+    causes: Causes,
+}
+
+/// What is known of packets that were lost, by whoever dropped them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Causes {
+    /// By xbond: the carrier guard had failed over just before.
+    guard_pause: u64,
+    /// By xbond: no slave had a link.
+    no_link: u64,
+    /// By xbond, for any other reason.
+    other: u64,
+    /// By the slaves themselves: without carrier they refuse what they are given.
+    slaves: u64,
+    /// Of the whole machine, in any direction: a CPU's backlog was full.
+    backlog: u64,
+}
+
+impl Causes {
+    /// Everything so far.
+    fn read(lab: &Lab, maps: &Maps) -> Result<Self> {
+        let mut causes =
+            Self { slaves: tx_dropped(lab)?, backlog: Softnet::read()?.dropped, ..Self::default() };
+        for index in 0..=PORT_STATS {
+            let stats = maps.stats(index)?;
+            for reason in DropReason::ALL {
+                let count = match reason {
+                    // Of what is received.
+                    DropReason::Backup | DropReason::DrainingMulticast => continue,
+                    DropReason::GuardPause => &mut causes.guard_pause,
+                    DropReason::NoLink => &mut causes.no_link,
+                    DropReason::NoActiveSlave
+                    | DropReason::UnknownSlot
+                    | DropReason::Runt
+                    | DropReason::StampFailed
+                    | DropReason::RedirectFailed
+                    | DropReason::Internal => &mut causes.other,
+                };
+                *count += stats.dropped(reason);
+            }
+        }
+        Ok(causes)
+    }
+
+    /// In columns. Of what was `lost` while the carrier fell and after it had, the rest is the lab's: a queue of taps, the
+    /// switch, the receiver.
+    fn tell(row: &mut Row, cuts: &[CutMade], lost: f64, is_clean: bool) {
+        let sum = |of: fn(&Self) -> u64| cuts.iter().map(|cut| of(&cut.causes)).sum::<u64>() as f64;
+        let by_xbond = [
+            ("as guard_pause", sum(|causes| causes.guard_pause)),
+            ("as no_link", sum(|causes| causes.no_link)),
+            ("for other reasons", sum(|causes| causes.other)),
+        ];
+        let mut rest = lost;
+        for (reason, count) in by_xbond {
+            row.number(&format!("of both: dropped {reason}"), count);
+            rest -= count;
+        }
+        let refused = sum(|causes| causes.slaves);
+        rest -= refused;
+        let column = "of both: refused by the slave";
+        if is_clean {
+            row.at_most(column, refused, 0.0);
+        } else {
+            row.number(column, refused);
+        }
+        row.number("of both: the rest, in the lab", rest.max(0.0));
+        row.number("full backlogs, of the machine", sum(|causes| causes.backlog));
+    }
+}
+
+impl std::ops::Sub for Causes {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            guard_pause: self.guard_pause - earlier.guard_pause,
+            no_link: self.no_link - earlier.no_link,
+            other: self.other - earlier.other,
+            slaves: self.slaves - earlier.slaves,
+            backlog: self.backlog - earlier.backlog,
+        }
+    }
 }
 
 impl Setting {
@@ -95,23 +183,36 @@ impl Setting {
         let rates = if options.quick { &QUICK_RATES[..] } else { &RATES };
         let rate = highest(&lab, rates)?;
 
-        let dropped_before = tx_dropped(&lab)?;
+        let maps = Maps::open(&Places::of(lab.host.cookie()?).pins_of(bonded::BOND))?;
+        let exits = if self.datapath == Datapath::Tc { Exits::watch(&lab)? } else { None };
         let (to_peer, to_host) = (flow(&lab, true, rate)?, flow(&lab, false, BACK)?);
         to_peer.wait_for_more(u64::from(rate) / 20)?;
         let mut cuts = Vec::new();
         for number in 0..options.cuts {
-            cuts.push(cut(&lab, &xbond, number, (&to_peer, &to_host))?);
+            let scene = Cutting { lab: &lab, xbond: &xbond, maps: &maps, exits: exits.as_ref() };
+            cuts.push(scene.cut(number, (&to_peer, &to_host))?);
         }
         to_host.wait_for_more(u64::from(BACK) / 20)?;
         let (to_peer, to_host) = (to_peer.stop()?, to_host.stop()?);
-        let dropped = tx_dropped(&lab)? - dropped_before;
+        let given = exits.as_ref().map(Exits::given).transpose()?;
         let log = xbond.stop()?;
         row.number("cuts", cuts.len() as f64);
         row.number(
             "of them seen by the guard",
             log.matches("a packet found its carrier gone").count() as f64,
         );
-        self.tell(row, options, [&to_peer, &to_host], &cuts, dropped)
+        self.tell(row, options, [&to_peer, &to_host], &cuts)?;
+        if let Some(given) = given {
+            // What the guard is for. A packet that had left it when the bit fell is none of these.
+            row.number("given to a slave while its carrier fell", given.while_it_fell as f64);
+            let column = "given to a slave without carrier";
+            if self.guard {
+                row.at_most(column, given.after_it_had as f64, 0.0);
+            } else {
+                row.number(column, given.after_it_had as f64);
+            }
+        }
+        Ok(())
     }
 
     fn tell(
@@ -120,21 +221,24 @@ impl Setting {
         options: &Options,
         [to_peer, to_host]: [&FlowReport; 2],
         cuts: &[CutMade],
-        dropped: u64,
     ) -> Result<()> {
         let rate = to_peer.sent as f64 / to_peer.last_sent().as_secs_f64();
         row.number("packets/s", rate.round());
         let under_way = (rate * UNDER_WAY.as_secs_f64()) as u64;
         // Of each cut: before the carrier fell, while it fell, after it.
+        let mut counted = 0;
         let phases: Vec<[u64; 3]> = cuts
             .iter()
             .map(|cut| {
                 let CutMade { before, after, settled, .. } = *cut;
-                [before.saturating_sub(under_way)..before, before..after, after..settled]
-                    .map(|numbers| to_peer.lost_among(numbers))
+                // What the cut before had lost is counted there.
+                let from = before.saturating_sub(under_way).max(counted);
+                counted = settled;
+                [from..before, before..after, after..settled].map(|numbers| to_peer.lost_among(numbers))
             })
             .collect();
         let of_phase = |phase: usize| phases.iter().map(|cut| cut[phase]).sum::<u64>() as f64;
+        let events: Vec<Instant> = cuts.iter().map(|cut| cut.at).collect();
         let is_clean =
             self.wire == Wire::Tap && self.guard && self.datapath == Datapath::Tc && !options.quick;
 
@@ -149,22 +253,14 @@ impl Setting {
                 if is_clean {
                     let figure = row.measured.figures.iter_mut().rev().nth(2);
                     let figure = figure.context("no median")?;
-                    *figure = figure.clone().with_target(xbond_tests::figures::Target::AtMost(0.0));
+                    *figure = Figure::clone(figure).with_target(Target::AtMost(0.0));
                 }
                 row.number("out: lost before the carrier fell", of_phase(0));
                 row.number("out: lost while it fell", of_phase(1));
                 row.number("out: lost after it had fallen", of_phase(2));
-                if self.wire == Wire::Tap {
-                    let column = "refused by taps without carrier";
-                    if is_clean {
-                        row.at_most(column, dropped as f64, 0.0);
-                    } else {
-                        row.number(column, dropped as f64);
-                    }
-                }
+                Causes::tell(row, cuts, of_phase(1) + of_phase(2), is_clean);
             }
-            let gaps: Vec<f64> =
-                windows(cuts, report).map(|window| ms(report.outage_within(window))).collect();
+            let gaps = gaps(report, &events);
             row.spread(&format!("{way}: gap"), "ms", &gaps, None);
             if way == "out" {
                 row.distribution("ms", &gaps);
@@ -184,12 +280,6 @@ impl Setting {
         }
         Ok(())
     }
-}
-
-/// From each cut to the next.
-fn windows(cuts: &[CutMade], report: &FlowReport) -> impl Iterator<Item = std::ops::Range<Duration>> {
-    let ends = cuts.iter().skip(1).map(|next| report.since_start(next.at)).chain([Duration::MAX]);
-    cuts.iter().map(|cut| report.since_start(cut.at)).zip(ends).map(|(from, to)| from..to)
 }
 
 /// Packets that arrived in each millisecond, from 10 before the cut on.
@@ -226,23 +316,37 @@ fn highest(lab: &Lab, rates: &[u32]) -> Result<u32> {
     Ok(*last)
 }
 
-fn cut(lab: &Lab, xbond: &Xbond<'_>, number: usize, flows: (&Flow, &Flow)) -> Result<CutMade> {
-    let (to_peer, to_host) = flows;
-    let [active, other] = [number, number + 1].map(|number| lab.nics[number % 2].name.as_str());
-    let said = xbond.log().len();
-    let before = to_peer.offered();
-    let at = lab.cut(active, Cut::Carrier)?;
-    let after = to_peer.offered();
-    xbond.wait_for_after(said, &format!("active slave {other} instead of {active}"))?;
-    to_peer.wait_for_more(200)?;
-    to_host.wait_for_more(50)?;
-    let settled = to_peer.offered();
-    let said = xbond.log().len();
-    lab.mend(active, Cut::Carrier)?;
-    xbond.wait_for_after(said, &format!("{active}: link up"))?;
-    lab.switch.wait_for_forwarding(&lab.port(active)?)?;
-    to_peer.wait_for_more(100)?;
-    Ok(CutMade { at, before, after, settled })
+/// Where links are cut.
+struct Cutting<'run> {
+    lab: &'run Lab,
+    xbond: &'run Xbond<'run>,
+    maps: &'run Maps,
+    exits: Option<&'run Exits>,
+}
+
+impl Cutting<'_> {
+    fn cut(&self, number: usize, (to_peer, to_host): (&Flow, &Flow)) -> Result<CutMade> {
+        let Self { lab, xbond, .. } = self;
+        let [active, other] = [number, number + 1].map(|number| lab.nics[number % 2].name.as_str());
+        let said = xbond.log().len();
+        let known = Causes::read(lab, self.maps)?;
+        let before = to_peer.offered();
+        let at = lab.cut(active, Cut::Carrier)?;
+        self.exits.map_or(Ok(()), |exits| exits.carrier_fell(true))?;
+        let after = to_peer.offered();
+        xbond.wait_for_after(said, &format!("active slave {other} instead of {active}"))?;
+        to_peer.wait_for_more(200)?;
+        to_host.wait_for_more(50)?;
+        let settled = to_peer.offered();
+        let causes = Causes::read(lab, self.maps)? - known;
+        self.exits.map_or(Ok(()), |exits| exits.carrier_fell(false))?;
+        let said = xbond.log().len();
+        lab.mend(active, Cut::Carrier)?;
+        xbond.wait_for_after(said, &format!("{active}: link up"))?;
+        lab.switch.wait_for_forwarding(&lab.port(active)?)?;
+        to_peer.wait_for_more(100)?;
+        Ok(CutMade { at, before, after, settled, causes })
+    }
 }
 
 /// What the slaves themselves refused: taps without carrier refuse everything.

@@ -7,7 +7,10 @@
 
 mod announce;
 mod cuts;
+mod exit;
 mod planned;
+#[path = "../raw/mod.rs"]
+mod raw;
 mod row;
 mod scale;
 

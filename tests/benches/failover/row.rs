@@ -1,8 +1,14 @@
 //! A row of a table: figures of one thing, in columns.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
-use xbond_tests::figures::{Distribution, Figure, Measured, Target, Timeline, quantile};
+use xbond_tests::{
+    figures::{Distribution, Figure, Measured, Target, Timeline, quantile},
+    flow::FlowReport,
+};
 
 /// One row, as it fills.
 pub struct Row {
@@ -64,6 +70,13 @@ impl fmt::Display for Row {
         }
         Ok(())
     }
+}
+
+/// The longest time without an arrival after each event, up to the next one; milliseconds.
+pub fn gaps(report: &FlowReport, events: &[Instant]) -> Vec<f64> {
+    let starts = || events.iter().map(|&event| report.since_start(event));
+    let ends = starts().skip(1).chain([Duration::MAX]);
+    starts().zip(ends).map(|(from, to)| ms(report.outage_within(from..to))).collect()
 }
 
 pub fn ms(time: Duration) -> f64 {

@@ -142,7 +142,9 @@ fn measure(row: &mut Row, options: &Options, bonds: usize) -> Result<()> {
     row.spread("last failover after the last event", "ms", &all, Some(MOST_DELAY));
     row.spread("each failover after its event", "ms", &each, None);
     row.at_most("memory after it, MiB", memory("VmRSS")?, MOST_MEMORY);
-    xbond.stop()?;
+    let start = Instant::now();
+    xbond.stop_at_length()?;
+    row.number("teardown, s", start.elapsed().as_secs_f64());
     Ok(())
 }
 

@@ -30,6 +30,7 @@ const LOG_STATISTICS: u32 = 4;
 const PSEUDO_MAP_FD: u8 = 1;
 const PSEUDO_MAP_VALUE: u8 = 2;
 const HELPER_TAIL_CALL: i32 = 12;
+const HELPER_PROBE_READ_KERNEL: i32 = 113;
 const HELPER_REDIRECT: i32 = 23;
 const HELPER_REDIRECT_MAP: i32 = 51;
 
@@ -39,6 +40,12 @@ const MOV: u8 = 0xbf;
 const ADD_IMMEDIATE: u8 = 0x07;
 const LOAD_IMMEDIATE_64: u8 = 0x18;
 const LOAD_WORD: u8 = 0x61;
+const LOAD_DOUBLE_WORD: u8 = 0x79;
+const ADD: u8 = 0x0f;
+const AND_IMMEDIATE: u8 = 0x57;
+const SHIFT_LEFT_IMMEDIATE: u8 = 0x67;
+const JUMP_IF_EQUAL_IMMEDIATE: u8 = 0x15;
+const ATOMIC_ADD_DOUBLE_WORD: u8 = 0xdb;
 const STORE_IMMEDIATE_WORD: u8 = 0x62;
 const JUMP_IF_GREATER: u8 = 0x2d;
 const CALL: u8 = 0x85;
@@ -85,6 +92,60 @@ pub fn redirect(ifindex: u32) -> Vec<bpf_insn> {
         instruction(CALL, 0, 0, 0, HELPER_REDIRECT),
         instruction(EXIT, 0, 0, 0, 0),
     ]
+}
+
+/// tc, egress: counts packets that a device is given when its carrier bit is clear, in one of the two words of `counts`,
+/// the one that the word in `which` names. Lets everything pass. Both are arrays of one value.
+pub fn count_without_carrier(
+    offsets: Offsets,
+    which: BorrowedFd<'_>,
+    counts: BorrowedFd<'_>,
+) -> Vec<bpf_insn> {
+    /// `net_device.state`
+    const LINK_STATE_NOCARRIER: i32 = 1 << 2;
+    const TCX_NEXT: i32 = -1;
+    const FRAME: u8 = 10;
+    // A word of the kernel's memory, at an offset from register `from`, into the stack.
+    let read = |from: u8, offset: u32| {
+        [
+            instruction(MOV, 3, from, 0, 0),
+            instruction(ADD_IMMEDIATE, 3, 0, 0, offset.cast_signed()),
+            instruction(MOV, 1, FRAME, 0, 0),
+            instruction(ADD_IMMEDIATE, 1, 0, 0, -8),
+            instruction(MOV_IMMEDIATE, 2, 0, 0, 8),
+            instruction(CALL, 0, 0, 0, HELPER_PROBE_READ_KERNEL),
+            instruction(LOAD_DOUBLE_WORD, 6, FRAME, -8, 0),
+        ]
+    };
+    let value = |register: u8, map: BorrowedFd<'_>| {
+        let [mut low, high] = load_map(register, map);
+        low.set_src_reg(PSEUDO_MAP_VALUE);
+        [low, high]
+    };
+    let mut count = Vec::new();
+    count.extend(value(1, which));
+    count.extend([
+        instruction(LOAD_DOUBLE_WORD, 2, 1, 0, 0),
+        instruction(AND_IMMEDIATE, 2, 0, 0, 1),
+        instruction(SHIFT_LEFT_IMMEDIATE, 2, 0, 0, 3),
+    ]);
+    count.extend(value(1, counts));
+    count.extend([
+        instruction(ADD, 1, 2, 0, 0),
+        instruction(MOV_IMMEDIATE, 2, 0, 0, 1),
+        instruction(ATOMIC_ADD_DOUBLE_WORD, 1, 2, 0, 0),
+    ]);
+    let mut program = Vec::new();
+    // The context of a tc program is the sk_buff itself.
+    program.extend(read(1, offsets.skb_dev));
+    program.extend(read(6, offsets.state));
+    program.extend([
+        instruction(AND_IMMEDIATE, 6, 0, 0, LINK_STATE_NOCARRIER),
+        instruction(JUMP_IF_EQUAL_IMMEDIATE, 6, 0, count.len() as i16, 0),
+    ]);
+    program.extend(count);
+    program.extend(empty(TCX_NEXT));
+    program
 }
 
 /// Undoes what another program did to `frame`, where that left `changed`, and jumps to the program in `programs`:
@@ -185,8 +246,14 @@ pub fn program_array(program: BorrowedFd<'_>) -> Result<MapData> {
     Ok(map)
 }
 
+/// An array of one value, of so many words.
+pub fn words(name: &str, count: u32) -> Result<MapData> {
+    let wanted = aya_obj::Map::new_from_params(bpf_map_type::BPF_MAP_TYPE_ARRAY as u32, 4, 8 * count, 1, 0);
+    MapData::create(wanted, name, None).with_context(|| format!("cannot make the map {name}"))
+}
+
 /// Sets the first value of a map.
-fn set(map: &MapData, value: &[u8]) -> io::Result<()> {
+pub fn set(map: &MapData, value: &[u8]) -> io::Result<()> {
     let key = 0_u32;
     // SAFETY: the attribute is plain data, for which zero bytes are a valid value.
     let mut attribute: bpf_attr = unsafe { std::mem::zeroed() };
@@ -206,14 +273,38 @@ fn freeze(map: &MapData) -> io::Result<()> {
     bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attribute).map(drop)
 }
 
-/// What the verifier says of a program of the product, whose maps are pinned in `dir`.
-pub fn verify(hook: Hook, name: &str, slot: u32, dir: &Path) -> Result<Loaded> {
+/// A way to look whether a slave has a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looking {
+    /// Fields of the device by plain loads, or by a helper each, as before Linux 6.2.
+    pub by: Loads,
+    /// Packets that are let pass between two before which the guard looks: one less than a power of two.
+    pub skips: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loads {
+    RdonlyCast,
+    ProbeReadKernel,
+}
+
+impl Looking {
+    /// As the product does.
+    pub const PRODUCT: Self = Self { by: Loads::RdonlyCast, skips: 0 };
+}
+
+/// A program of the product, which looks in this way, and whose maps are pinned in `dir`; with what the verifier says of it.
+pub fn product(hook: Hook, name: &str, slot: u32, looking: Looking, dir: &Path) -> Result<Loaded> {
     let kernel = Kernel::read();
     let mut object = Object::parse(kernel.object())?;
-    let offsets = kernel.offsets();
+    let mut offsets = kernel.offsets();
+    if looking.by == Loads::ProbeReadKernel {
+        offsets.net_device_type = 0;
+    }
     // SAFETY: six integers in C layout.
     let offsets = unsafe { std::mem::transmute::<Offsets, [u8; size_of::<Offsets>()]>(offsets) };
-    let constants = [(names::SLOT, &slot.to_ne_bytes()[..]), (names::OFFSETS, &offsets)];
+    let (slot, skips) = (slot.to_ne_bytes(), looking.skips.to_ne_bytes());
+    let constants = [(names::SLOT, &slot[..]), (names::OFFSETS, &offsets), (names::GUARD_SKIPS, &skips)];
     object.patch_map_data(constants.map(|(name, value)| (name, (value, true))).into_iter().collect())?;
     let mut maps = Vec::new();
     for (name, wanted) in object.maps.drain() {

@@ -1,6 +1,6 @@
 //! What this kernel is and has.
 
-use std::{borrow::Cow, fs};
+use std::{borrow::Cow, fs, sync::LazyLock};
 
 use aya::util::KernelVersion;
 use bond_common::{abi::Offsets, names};
@@ -30,7 +30,7 @@ pub enum KernelError {
 /// This kernel's types, read once and shared by all bonds.
 #[derive(Clone)]
 pub struct Kernel {
-    offsets: Offsets,
+    offsets: &'static Offsets,
     /// The programs, ready for this kernel.
     object: Cow<'static, [u8]>,
     tc: TcAttach,
@@ -50,8 +50,7 @@ impl Kernel {
     pub fn read() -> Self {
         let tcx = KernelVersion::current().is_ok_and(|version| version >= TCX);
         let tc = if tcx { TcAttach::Tcx } else { TcAttach::Clsact };
-        let types = types().unwrap_or_default();
-        Self { offsets: types.offsets, object: object(types.rdonly_cast), tc }
+        Self { offsets: &TYPES.offsets, object: object(TYPES.rdonly_cast), tc }
     }
 
     /// The same, with tc programs attached in this way.
@@ -63,7 +62,7 @@ impl Kernel {
     /// The same, for programs that do not look into the kernel's memory: lockdown may forbid it.
     #[must_use]
     pub fn without_types(self) -> Self {
-        Self { offsets: Offsets::default(), object: object(None), ..self }
+        Self { offsets: &NO_TYPES.offsets, object: object(None), ..self }
     }
 
     /// Whether tc programs attach as links.
@@ -96,6 +95,11 @@ impl Kernel {
 
     /// All zero where there is no BTF.
     pub fn offsets(&self) -> Offsets {
+        *self.offsets
+    }
+
+    /// The same, for a loader that keeps the reference.
+    pub(super) fn offsets_in_place(&self) -> &'static Offsets {
         self.offsets
     }
 
@@ -117,6 +121,10 @@ struct Types {
     /// The number of bpf_rdonly_cast, of Linux 6.2 on.
     rdonly_cast: Option<u32>,
 }
+
+/// Empty where there is no BTF.
+static TYPES: LazyLock<Types> = LazyLock::new(|| types().unwrap_or_default());
+static NO_TYPES: LazyLock<Types> = LazyLock::new(Types::default);
 
 /// Opcode of a call, and what its source register says of the callee.
 const CALL: u8 = 0x85;

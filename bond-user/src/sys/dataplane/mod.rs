@@ -8,7 +8,7 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
 use aya::{
@@ -134,8 +134,11 @@ pub struct DataPlane {
     hook: Hook,
     kernel: Arc<Kernel>,
     maps: Arc<Maps>,
-    /// The object with the port's program.
-    port_object: Ebpf,
+    /// The object with the port's program, until that is at its hook.
+    port_object: Option<Ebpf>,
+    /// The program that is sometimes on bond0.
+    host_program: SchedClassifier,
+    events: Option<RingBuf<MapData>>,
     port: Option<Attached>,
     slaves: [Option<Attached>; bond_common::abi::MAX_SLAVES],
     tx_ports: DevMap<MapData>,
@@ -161,15 +164,20 @@ impl DataPlane {
         // Before the maps are taken out: loading needs them open.
         load(&mut object, hook.port_program(), hook)?;
         load(&mut object, names::TC_HOST_RX, Hook::Tc)?;
+        let host_program = take_classifier(&mut object, names::TC_HOST_RX, dir)?;
         let tx_ports = dev_map(&mut object, names::TX_PORTS)?;
         let rx_port = dev_map(&mut object, names::RX_PORT)?;
+        let events = RingBuf::try_from(take(&mut object, names::EVENTS)?)
+            .map_err(|source| DataPlaneError::Map { name: names::EVENTS, source })?;
         let maps = Maps::take(&mut object)?;
         Ok(Self {
             dir: dir.to_path_buf(),
             hook,
             kernel,
             maps: Arc::new(maps),
-            port_object: object,
+            port_object: Some(object),
+            host_program,
+            events: Some(events),
             port: None,
             slaves: Default::default(),
             tx_ports,
@@ -213,7 +221,8 @@ impl DataPlane {
             device: device.to_owned(),
             reason: "what is pinned was attached to another device".into(),
         };
-        let replaced = replace(&mut self.port_object, self.hook.port_program(), way, &at)?;
+        let object = self.port_object.as_mut().ok_or(DataPlaneError::Missing(self.hook.port_program()))?;
+        let replaced = replace(object, self.hook.port_program(), way, &at)?;
         self.port = Some(replaced.ok_or_else(gone)?);
         Ok(())
     }
@@ -248,13 +257,19 @@ impl DataPlane {
 
     /// The ring buffer of [`bond_common::event::EventRecord`]; once.
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>, DataPlaneError> {
-        let map = take(&mut self.port_object, names::EVENTS)?;
-        RingBuf::try_from(map).map_err(|source| DataPlaneError::Map { name: names::EVENTS, source })
+        self.events.take().ok_or(DataPlaneError::Missing(names::EVENTS))
     }
 
-    /// What the port's program writes to the log; once, after [`Self::attach_port`].
+    /// What the port's program writes to the log; once, before [`Self::forget_object`].
     pub fn take_log(&mut self) -> Result<EbpfLogger<&'static dyn log::Log>, DataPlaneError> {
-        Ok(EbpfLogger::init(&mut self.port_object)?)
+        let object = self.port_object.as_mut().ok_or(DataPlaneError::Missing(self.hook.port_program()))?;
+        Ok(EbpfLogger::init(object)?)
+    }
+
+    /// Frees what is not needed any more when the port's program is at its hook: the object has the instructions of all
+    /// programs, and what the verifier was told of them.
+    pub fn forget_object(&mut self) {
+        self.port_object = None;
     }
 
     fn way(&self) -> Way {
@@ -266,7 +281,8 @@ impl DataPlane {
         set(&mut self.rx_port, names::RX_PORT, 0, ifindex)?;
         let at = Place { dir: &self.dir, pin: PORT_PIN, device, ifindex };
         let way = self.way();
-        self.port = Some(attach(&mut self.port_object, self.hook.port_program(), way, at)?);
+        let object = self.port_object.as_mut().ok_or(DataPlaneError::Missing(self.hook.port_program()))?;
+        self.port = Some(attach(object, self.hook.port_program(), way, at)?);
         Ok(())
     }
 
@@ -282,7 +298,7 @@ impl DataPlane {
             device: bond.to_owned(),
             reason: error_chain(&source),
         };
-        let program = classifier(&mut self.port_object, names::TC_HOST_RX)?;
+        let program = &mut self.host_program;
         let first = TcAttachOptions::TcxOrder(LinkOrder::first());
         let id = program.attach_with_options(bond, TcAttachType::Ingress, first).map_err(attached)?;
         Ok(Some(FormerMacs { _link: program.take_link(id).map_err(attached)? }))
@@ -796,14 +812,31 @@ fn error_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn load_object(dir: &Path, kernel: &Kernel, slot: u32) -> Result<Ebpf, DataPlaneError> {
-    let offsets = kernel.offsets();
+/// Loads the objects of all bonds. A new `EbpfLoader` reads the types of the whole kernel, which is most of the time and
+/// memory of loading an object, and here nothing asks for them.
+static LOADER: LazyLock<Mutex<EbpfLoader<'static>>> = LazyLock::new(|| {
     let mut loader = EbpfLoader::new();
-    loader.btf(None).override_global(names::SLOT, &slot, true).override_global(
-        names::OFFSETS,
-        &offsets,
-        true,
-    );
+    loader.btf(None);
+    Mutex::new(loader)
+});
+
+/// Values of [`names::SLOT`], which the loader refers to.
+static SLOTS: [u32; PORT_STATS as usize + 1] = {
+    let mut slots = [0; PORT_STATS as usize + 1];
+    let mut slot = 0;
+    while slot <= PORT_STATS {
+        slots[slot as usize] = slot;
+        slot += 1;
+    }
+    slots
+};
+
+fn load_object(dir: &Path, kernel: &Kernel, slot: u32) -> Result<Ebpf, DataPlaneError> {
+    let slot = SLOTS.get(slot as usize).ok_or(DataPlaneError::Missing(names::SLOT))?;
+    // What an earlier load gave it is replaced here, whether that was successful or not.
+    let mut loader = LOADER.lock().unwrap_or_else(PoisonError::into_inner);
+    loader.override_global(names::SLOT, slot, true);
+    loader.override_global(names::OFFSETS, kernel.offsets_in_place(), true);
     for name in names::PINNED_MAPS {
         loader.map_pin_path(name, dir.join(name));
     }
@@ -824,6 +857,22 @@ fn classifier<'a>(
     name: &'static str,
 ) -> Result<&'a mut SchedClassifier, DataPlaneError> {
     object.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(DataPlaneError::Missing(name))
+}
+
+/// A loaded program without its object, by a pin that is gone afterwards: aya has no other way, and gets numbers of
+/// programs only where the agent may do everything.
+fn take_classifier(
+    object: &mut Ebpf,
+    name: &'static str,
+    dir: &Path,
+) -> Result<SchedClassifier, DataPlaneError> {
+    let path = dir.join("taken");
+    remove_pin(&path)?;
+    let pinned = classifier(object, name)?.pin(&path);
+    pinned.map_err(|source| DataPlaneError::Pin { path: path.clone(), source: io::Error::other(source) })?;
+    let program = SchedClassifier::from_pin(&path);
+    remove_pin(&path)?;
+    program.map_err(|source| DataPlaneError::Program { name, source })
 }
 
 fn xdp<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, DataPlaneError> {

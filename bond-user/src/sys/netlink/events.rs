@@ -26,7 +26,11 @@ pub enum LinkEvent {
     /// It appeared, or it is like this now; perhaps nothing is new.
     Changed(Box<LinkInfo>),
     /// It is gone: deleted, or moved to another network namespace.
-    Deleted { ifindex: u32 },
+    Deleted {
+        ifindex: u32,
+        /// [`LinkInfo::is_end_of_pair`], as far as the kernel said what it was.
+        end_of_pair: bool,
+    },
     /// One of its addresses came, changed or went.
     AddressChanged { ifindex: u32 },
     /// Events were lost: every link must be read again.
@@ -102,7 +106,8 @@ fn read(mut datagram: &[u8], events: &mut VecDeque<LinkEvent>) {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
                 if link.header.interface_family == AddressFamily::Unspec =>
             {
-                events.push_back(LinkEvent::Deleted { ifindex: link.header.index });
+                let end_of_pair = LinkInfo::from_message(&link).is_some_and(|link| link.is_end_of_pair());
+                events.push_back(LinkEvent::Deleted { ifindex: link.header.index, end_of_pair });
             }
             NetlinkPayload::InnerMessage(
                 RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
@@ -149,7 +154,8 @@ mod tests {
             devices.netlink.set(link.ifindex, LinkSetting::Mac(mac(3))).await.unwrap();
             until(&mut events, |event| changed(event, &|info| info.mac == mac(3))).await;
             devices.netlink.delete(link.ifindex).await.unwrap();
-            until(&mut events, |event| *event == LinkEvent::Deleted { ifindex: link.ifindex }).await;
+            let deleted = LinkEvent::Deleted { ifindex: link.ifindex, end_of_pair: true };
+            until(&mut events, |event| *event == deleted).await;
         });
     }
 
