@@ -90,7 +90,9 @@ impl Machine<'_> {
     pub fn run(&self) -> Result<Console> {
         let archive = self.guest.pack()?;
         for _ in 0..2 {
-            let mut command = machine::command("qemu-system-x86_64");
+            // A machine that nobody waits for any more would take a processor for hours.
+            let mut command = machine::command("setpriv");
+            command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
             command.args(["-accel", "tcg,thread=multi,tb-size=512", "-machine", "q35", "-cpu", CPU]);
             command.args(["-smp", &self.cpus.to_string(), "-m", &MEMORY.to_string()]);
             command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
