@@ -78,6 +78,13 @@ pub fn time_is_no_measure() -> Option<&'static str> {
     std::env::var_os(EMULATED).map(|_| "milliseconds are no measure in an emulated machine")
 }
 
+/// Programs of tc have links, which a pin holds; before Linux 6.6 they are filters of clsact.
+pub fn has_tcx() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
+    (numbers.next(), numbers.next()) >= (Some(6_u32), Some(6_u32))
+}
+
 /// Says on stderr, past the test runner's capture, which part of the running test this machine cannot run.
 pub fn skip(reason: &str) {
     skip_as(std::thread::current().name().unwrap_or("a test"), reason);

@@ -12,10 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::util::KernelVersion;
 use nix::sys::signal::Signal;
 use snapshot::Snapshot;
-use xbond_tests::{HOST_V4, Lab, NetNs, Nic, PATIENCE, PEER_V4, TwoWay, Xbond, skip_if_unable, xbond::cli};
+use xbond_tests::{
+    HOST_V4, Lab, NetNs, Nic, PATIENCE, PEER_V4, TwoWay, Xbond, has_tcx, skip_if_unable, xbond::cli,
+};
 
 const BOND0: [&str; 10] = [
     "--bond",
@@ -103,11 +104,6 @@ impl std::fmt::Debug for Step {
             Self::After(time) => write!(f, "{time:?}"),
         }
     }
-}
-
-/// Programs of tc have links to be pinned; before Linux 6.6 they are filters of clsact.
-fn has_tcx() -> bool {
-    KernelVersion::current().unwrap() >= KernelVersion::new(6, 6, 0)
 }
 
 /// Every trace of bring-up in the order in which they appear.
