@@ -35,7 +35,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     thread,
     time::Duration,
@@ -79,7 +79,8 @@ use crate::{
     sys::{
         Devices, SysError, caps,
         dataplane::{self, DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
-        limits, memory,
+        limits,
+        memory::{self, Frugal},
         netlink::{LinkEvent, LinkEvents},
         netns, notify,
         sysfs::Sysfs,
@@ -176,6 +177,9 @@ pub enum AgentError {
 /// How often the pins are looked at.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
+/// So many times as often as at the memory.
+const LOOKS_AT_MEMORY: u32 = 5;
+
 /// How [`run`] treats what it finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -214,8 +218,6 @@ pub struct Agent {
     started: Moment,
     machine: Machine,
     bonds: Mutex<BTreeMap<String, Bond>>,
-    /// Since [`Self::keep_house`] looked last.
-    bonds_came: AtomicBool,
     next_id: AtomicU32,
     /// Held by whoever makes bonds, takes them down, or goes through all of them.
     phase: Mutex<Phase>,
@@ -338,7 +340,6 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             started,
             machine,
             bonds: Mutex::new(BTreeMap::new()),
-            bonds_came: AtomicBool::new(false),
             next_id: AtomicU32::new(0),
             phase: Mutex::new(Phase::Serving),
             source,
@@ -498,18 +499,16 @@ impl Agent {
     }
 
     /// Once a second: tells bonds whose pins somebody has taken away, or put back. Of all bonds at once: each for itself
-    /// would wake the agent as often as there are bonds. A while after bonds came, memory is given back.
+    /// would wake the agent as often as there are bonds. Now and then gives memory back.
     async fn keep_house(&self) {
         let mut look = tokio::time::interval(BETWEEN_LOOKS);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut bonds_came = false;
-        loop {
+        let mut memory = Frugal::default();
+        for number in 1_u32.. {
             look.tick().await;
-            // What their coming set off is done by then.
-            if bonds_came {
-                memory::give_back();
+            if number.is_multiple_of(LOOKS_AT_MEMORY) {
+                memory.look();
             }
-            bonds_came = self.bonds_came.swap(false, Ordering::Relaxed);
             for (name, bond) in &mut *self.bonds.lock().await {
                 let pinned = dataplane::check_pins(&self.machine.places.pins_of(name)).is_ok();
                 if pinned != bond.pinned {
@@ -655,7 +654,6 @@ impl Agent {
             wanted,
         };
         self.bonds.lock().await.insert(name, bond);
-        self.bonds_came.store(true, Ordering::Relaxed);
     }
 
     async fn undo(&self, id: BondId, bond: &str, cause: &AgentError) {

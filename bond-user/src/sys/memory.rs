@@ -1,4 +1,6 @@
-//! How this process gets its memory.
+//! How this process gets its memory, and gives it back.
+
+use std::fs;
 
 /// Bytes. More than that at once is mapped, and goes back to the kernel when it is freed; so does what is free at the
 /// end of the heap. These are the C library's own numbers. It raises them each time something larger is freed.
@@ -19,11 +21,43 @@ pub fn be_frugal() {
     }
 }
 
-/// Gives back to the kernel what is free between other things. Whoever allocates meanwhile waits some milliseconds.
-pub fn give_back() {
+/// Bytes. A process that is so much larger than it was has something to give back.
+const WORTH_WHILE: usize = 1 << 20;
+
+/// Gives free memory back to the kernel, where the process has grown: many bonds that come, or fail over at once, need
+/// much for a moment, and it is between other things when it is freed.
+#[derive(Default)]
+pub struct Frugal {
+    /// Bytes that it had afterwards, or less.
+    known: usize,
+}
+
+impl Frugal {
+    /// Takes a few microseconds, or some milliseconds if something is given back.
+    pub fn look(&mut self) {
+        let Some(own) = own() else { return };
+        if own < self.known + WORTH_WHILE {
+            self.known = self.known.min(own);
+            return;
+        }
+        give_back();
+        self.known = self::own().unwrap_or(own);
+    }
+}
+
+fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: an integer. Free pages are given back, and zeroed when they are used again.
     unsafe {
         libc::malloc_trim(0)
     };
+}
+
+/// Bytes that are in memory and of no file.
+fn own() -> Option<usize> {
+    const PAGE: usize = 4096;
+    let text = fs::read_to_string("/proc/self/statm").ok()?;
+    let mut pages = text.split_whitespace().skip(1).map_while(|pages| pages.parse::<usize>().ok());
+    let (resident, shared) = (pages.next()?, pages.next()?);
+    Some(resident.saturating_sub(shared) * PAGE)
 }

@@ -26,6 +26,8 @@ const BRING_UP: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_micros(100);
 /// Of all clock ticks of a core.
 const MOST_CPU: f64 = 0.5;
+/// After failovers, until what was needed for them is given back.
+const SETTLED: Duration = Duration::from_secs(8);
 /// MiB
 const MOST_MEMORY: f64 = 32.0;
 /// ms after the kernel told of the last link.
@@ -141,6 +143,7 @@ fn measure(row: &mut Row, options: &Options, bonds: usize) -> Result<()> {
     row.number("rounds", rounds as f64);
     row.spread("last failover after the last event", "ms", &all, Some(MOST_DELAY));
     row.spread("each failover after its event", "ms", &each, None);
+    thread::sleep(SETTLED);
     row.at_most("memory after it, MiB", memory("VmRSS")?, MOST_MEMORY);
     let start = Instant::now();
     xbond.stop_at_length()?;
