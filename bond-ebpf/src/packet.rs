@@ -140,7 +140,7 @@ impl Packet for SkbPacket<'_> {
         self.0.len() as u64
     }
 
-    /// A veth keeps what its other end sent from.
+    /// A veth keeps what its other end sent from, and of a netkit pair this is the other end.
     #[inline(always)]
     fn queue(&self) -> u16 {
         // SAFETY: the context is this program's.

@@ -15,7 +15,7 @@ use crate::{
 /// linux/if_packet.h: to us.
 const PACKET_HOST: u32 = 0;
 
-/// Ingress of the port: what bond0 sends.
+/// What bond0 sends: at the ingress of the port, or of a netkit pair where bond0 sends it.
 #[classifier]
 pub fn tc_port_tx(ctx: TcContext) -> i32 {
     let mut packet = SkbPacket::new(&ctx);

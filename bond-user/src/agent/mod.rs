@@ -79,7 +79,7 @@ use crate::{
         Devices, SysError, caps,
         dataplane::{self, DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
         limits, memory,
-        netlink::{LinkEvent, LinkEvents},
+        netlink::{LinkEvent, LinkEvents, PairKind},
         netns, notify,
         sysfs::Sysfs,
     },
@@ -118,6 +118,10 @@ pub enum AgentError {
     NoSuchSlave { bond: String, slave: String },
     #[error("{slave}: queue_id={queue_id}: {bond} {queues}")]
     NoSuchQueue { bond: String, slave: String, queue_id: u16, queues: Queues },
+    #[error(
+        "{0}: this kernel makes no netkit pairs (Linux 6.7 on, with CONFIG_NETKIT); leave pair out, or use pair=veth"
+    )]
+    NoNetkit(String),
     #[error("{name:?} {fault}; it cannot be the name of an interface")]
     BadName { name: String, fault: &'static str },
     #[error("{name}: an interface of this name exists already ({kind}); choose another name for the bond")]
@@ -270,6 +274,7 @@ struct Bond {
     hook: Hook,
     queues: Queues,
     host: Host,
+    pair: Option<PairKind>,
     port: String,
     maps: Arc<Maps>,
     effects: mpsc::UnboundedSender<Effect>,
@@ -602,12 +607,25 @@ impl Agent {
     }
 
     async fn insert(&self, id: BondId, config: BondConfig, made: bring_up::Made, past: Past) {
-        let bring_up::Made { hook, queues, host, port, maps, effects, wanted, history } = made;
+        let bring_up::Made { hook, queues, host, pair, port, maps, effects, wanted, history } = made;
         let name = config.name.clone();
         self.machine.feed.tell(&name, What::Bond { change: BondChange::Up });
         let of_files = false;
-        let bond =
-            Bond { id, config, past, of_files, hook, queues, host, port, maps, effects, history, wanted };
+        let bond = Bond {
+            id,
+            config,
+            past,
+            of_files,
+            hook,
+            queues,
+            host,
+            pair,
+            port,
+            maps,
+            effects,
+            history,
+            wanted,
+        };
         self.bonds.lock().await.insert(name, bond);
     }
 

@@ -3,10 +3,11 @@
 mod btf;
 mod kernel;
 mod mapped;
+mod netkit;
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt as _,
+    os::{fd::AsFd as _, unix::fs::DirBuilderExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
@@ -128,6 +129,16 @@ pub struct FormerMacs {
     _link: SchedClassifierLink,
 }
 
+/// Where the program goes that has what bond0, or whoever is behind an existing port, sends.
+#[derive(Clone, Copy, Debug)]
+pub struct Port<'a> {
+    pub device: &'a str,
+    pub ifindex: u32,
+    /// ifindex of bond0 where it and the port are a netkit pair: the program then runs as bond0 sends, and not at the
+    /// ingress of the port.
+    pub netkit: Option<u32>,
+}
+
 /// The data plane of one bond. Dropping it leaves everything where it is; [`Self::remove`] takes it away.
 pub struct DataPlane {
     dir: PathBuf,
@@ -205,11 +216,12 @@ impl DataPlane {
     }
 
     /// Puts this version's program in place of the one at the port; no packet is without one.
-    pub fn replace_port(&mut self, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
+    pub fn replace_port(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
+        let &Port { device, ifindex, .. } = port;
         let at = Place { dir: &self.dir, pin: PORT_PIN, device, ifindex };
-        let way = self.way();
+        let way = self.way_to(port);
         let gone = || DataPlaneError::Attach {
-            hook: way.hook,
+            hook: way.hook(),
             device: device.to_owned(),
             reason: "what is pinned was attached to another device".into(),
         };
@@ -258,14 +270,24 @@ impl DataPlane {
     }
 
     fn way(&self) -> Way {
-        Way { hook: self.hook, tc: self.kernel.tc() }
+        match (self.hook, self.kernel.tc()) {
+            (Hook::Tc, TcAttach::Tcx) => Way::Tcx,
+            (Hook::Tc, TcAttach::Clsact) => Way::Clsact,
+            (Hook::Xdp, _) => Way::Xdp,
+            (Hook::XdpGeneric, _) => Way::XdpGeneric,
+        }
     }
 
-    /// Puts the port's program on the port.
-    pub fn attach_port(&mut self, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
+    fn way_to(&self, port: &Port<'_>) -> Way {
+        port.netkit.map_or(self.way(), |bond| Way::Netkit { bond })
+    }
+
+    /// Puts the port's program where what is sent into the bond passes.
+    pub fn attach_port(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
+        let &Port { device, ifindex, .. } = port;
         set(&mut self.rx_port, names::RX_PORT, 0, ifindex)?;
         let at = Place { dir: &self.dir, pin: PORT_PIN, device, ifindex };
-        let way = self.way();
+        let way = self.way_to(port);
         self.port = Some(attach(&mut self.port_object, self.hook.port_program(), way, at)?);
         Ok(())
     }
@@ -644,16 +666,31 @@ impl DeviceReader {
 }
 
 /// How a program gets to its hook.
-#[derive(Clone, Copy)]
-struct Way {
-    hook: Hook,
-    tc: TcAttach,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// To a device's ingress.
+    Tcx,
+    Clsact,
+    /// To where bond0 sends, the primary end of a netkit pair.
+    Netkit {
+        bond: u32,
+    },
+    Xdp,
+    XdpGeneric,
 }
 
 impl Way {
+    fn hook(self) -> Hook {
+        match self {
+            Self::Tcx | Self::Clsact | Self::Netkit { .. } => Hook::Tc,
+            Self::Xdp => Hook::Xdp,
+            Self::XdpGeneric => Hook::XdpGeneric,
+        }
+    }
+
     /// It is a link, which a pin holds; a filter of clsact is none.
     fn is_link(self) -> bool {
-        self.hook != Hook::Tc || self.tc == TcAttach::Tcx
+        self != Self::Clsact
     }
 }
 
@@ -674,9 +711,10 @@ impl Place<'_> {
 fn attach(
     object: &mut Ebpf,
     name: &'static str,
-    Way { hook, tc }: Way,
+    way: Way,
     at: Place<'_>,
 ) -> Result<Attached, DataPlaneError> {
+    let hook = way.hook();
     let pin_error = |end: &str, source: aya::pin::PinError| DataPlaneError::Pin {
         path: at.path(end),
         source: io::Error::other(source),
@@ -693,8 +731,10 @@ fn attach(
             program
                 .pin(at.path(names::PROGRAM_PIN))
                 .map_err(|source| pin_error(names::PROGRAM_PIN, source))?;
-            if tc == TcAttach::Clsact {
-                return attach_clsact(program, &at).map(Attached::Filter).map_err(refused);
+            match way {
+                Way::Clsact => return attach_clsact(program, &at).map(Attached::Filter).map_err(refused),
+                Way::Netkit { bond } => return attach_netkit(program, bond, &at),
+                Way::Tcx | Way::Xdp | Way::XdpGeneric => {}
             }
             let first = TcAttachOptions::TcxOrder(LinkOrder::first());
             let id =
@@ -727,7 +767,7 @@ fn replace(
     at: &Place<'_>,
 ) -> Result<Option<Attached>, DataPlaneError> {
     let refused =
-        |reason: String| DataPlaneError::Attach { hook: way.hook, device: at.device.to_owned(), reason };
+        |reason: String| DataPlaneError::Attach { hook: way.hook(), device: at.device.to_owned(), reason };
     let failed = |source: ProgramError| refused(error_chain(&source));
     if !way.is_link() {
         return Ok(Some(Attached::KeptFilter(KeptFilter { device: at.device.to_owned() })));
@@ -738,8 +778,20 @@ fn replace(
     let fresh = at.path("new");
     remove_pin(&fresh)?;
     let pin_error = |source| DataPlaneError::Pin { path: fresh.clone(), source };
-    match way.hook {
-        Hook::Tc => {
+    match way {
+        Way::Netkit { .. } => {
+            let program = classifier(object, name)?;
+            program.pin(&fresh).map_err(|source| pin_error(io::Error::other(source)))?;
+            let new = program.fd().map_err(failed)?.as_fd();
+            match netkit::open(&pin).and_then(|link| netkit::update(link.as_fd(), new)) {
+                Ok(()) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
+                    return remove_pin(&fresh).map(|()| None);
+                }
+                Err(error) => return Err(refused(error.to_string())),
+            }
+        }
+        Way::Tcx | Way::Clsact => {
             let program = classifier(object, name)?;
             program.pin(&fresh).map_err(|source| pin_error(io::Error::other(source)))?;
             match program.attach_to_link(FdLink::from(link()?).try_into().map_err(fit)?) {
@@ -748,7 +800,7 @@ fn replace(
                 Err(error) => return Err(failed(error)),
             }
         }
-        Hook::Xdp | Hook::XdpGeneric => {
+        Way::Xdp | Way::XdpGeneric => {
             let program = xdp(object, name)?;
             program.pin(&fresh).map_err(|source| pin_error(io::Error::other(source)))?;
             match program.attach_to_link(FdLink::from(link()?).try_into().map_err(fit)?) {
@@ -760,6 +812,18 @@ fn replace(
     }
     fs::rename(&fresh, at.path(names::PROGRAM_PIN)).map_err(pin_error)?;
     Ok(Some(Attached::Link(link()?)))
+}
+
+/// It is held by its pin from the first moment on: nothing else holds it.
+fn attach_netkit(program: &SchedClassifier, bond: u32, at: &Place<'_>) -> Result<Attached, DataPlaneError> {
+    let refused =
+        |reason: String| DataPlaneError::Attach { hook: Hook::Tc, device: at.device.to_owned(), reason };
+    let fd = program.fd().map_err(|error| refused(error_chain(&error)))?;
+    let link = netkit::attach(fd.as_fd(), bond).map_err(|error| refused(error.to_string()))?;
+    let path = at.path(names::LINK_PIN);
+    netkit::pin(link.as_fd(), &path).map_err(|source| DataPlaneError::Pin { path: path.clone(), source })?;
+    let link = PinnedLink::from_pin(&path).map_err(|error| refused(error_chain(&error)))?;
+    Ok(Attached::Link(link))
 }
 
 fn attach_clsact(program: &mut SchedClassifier, at: &Place<'_>) -> Result<SchedClassifierLink, String> {
