@@ -11,8 +11,8 @@ use common::{
 };
 use snapshot::Snapshot;
 use xbond_tests::{
-    Capture, Cut, HOST_V4, Lab, NetNs, PEER_V4, PacketSocket, Policy, Xbond, bonded, datagram, lab::Datapath,
-    link::is_there, netns, skip, skip_if_unable, xbond::cli,
+    Bulk, Capture, Cut, HOST_V4, Lab, NetNs, PEER_V4, PacketSocket, Policy, Switch, Xbond, bonded, datagram,
+    lab::Datapath, link::is_there, netns, skip, skip_if_unable, xbond::cli,
 };
 
 const RATE: u32 = 5_000;
@@ -82,8 +82,7 @@ fn a_pair_of_netkit_is_the_default_and_bond0_sees_what_it_sends() {
     assert_eq!(show(&xbond)["pair"], "netkit");
     assert!(xbond.cli(["show", "-d"]).unwrap().contains("datapath=tc pair=netkit port=bond0-port"));
     assert_eq!(kind(&lab.host), "netkit");
-    assert_eq!(at_ingress(&lab.host, PORT), 0, "what bond0 sends never reaches its port");
-    assert_eq!((at_ingress(&lab.host, SLAVES[0]), at_ingress(&lab.host, SLAVES[1])), (1, 1));
+    assert_eq!((at_ingress(&lab.host, PORT), at_ingress(&lab.host, SLAVES[0])), (1, 1));
 
     let sent = |name| packets(&lab.host, name, "tx");
     let received = |name| packets(&lab.host, name, "rx");
@@ -233,7 +232,7 @@ fn without_its_program_nothing_leaves_bond0() {
     let xbond = Xbond::run(&lab.host, arguments("netkit", &["--address", &address])).unwrap();
     meet(&lab);
     xbond.kill().unwrap();
-    fs::remove_file(pins(&lab).join("port_tx_link")).unwrap();
+    fs::remove_file(pins(&lab).join("bond_tx_link")).unwrap();
     // Detaching waits for whoever is in the program.
     let socket = PacketSocket::open(&lab.host, BOND).unwrap();
     let port = packets(&lab.host, PORT, "rx");
@@ -257,6 +256,41 @@ fn without_its_program_nothing_leaves_bond0() {
     assert_eq!(packets(&lab.host, PORT, "rx"), port, "nothing came out of the port");
     assert_eq!(capture.stop().unwrap().iter().filter(|found| is_ours(found)).count(), 0);
     cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+}
+
+/// A slave with several queues chooses one for each connection, and the socket remembers it.
+#[test]
+fn the_queue_that_a_slave_chooses_is_no_queue_id() {
+    skip_without_netkit!();
+    let _turn = beside_others();
+    let lab = Lab::builder().nics([]).build().unwrap();
+    for (index, name) in SLAVES.iter().enumerate() {
+        let (port, netns) = (Switch::port(index), lab.switch.netns.name());
+        let queues = "numtxqueues 2 numrxqueues 2";
+        lab.host
+            .ip(&format!("link add {name} {queues} type veth peer name {port} {queues} netns {netns}"))
+            .unwrap();
+        lab.switch.plug(&port).unwrap();
+    }
+    let address = format!("{HOST_V4}/24");
+    let xbond = Xbond::run(&lab.host, arguments("netkit", &["--address", &address])).unwrap();
+    meet(&lab);
+    xbond.cli(["set", BOND, "--slave", SLAVES[1], "queue_id=1"]).unwrap();
+    let sent = |name| slave(&show(&xbond), name)["counters"]["tx_packets"].as_u64().unwrap();
+    let (before, port) = (SLAVES.map(sent), packets(&lab.host, PORT, "rx"));
+    for _ in 0..40 {
+        let (host, peer) = ((&lab.host, HOST_V4.into()), (&lab.peer, PEER_V4.into()));
+        Bulk::start(host, peer, 256 << 10).unwrap().finish().unwrap();
+    }
+    assert!(sent(SLAVES[0]) > before[0] + 400);
+    assert_eq!(sent(SLAVES[1]), before[1], "nobody asked for queue 1");
+    assert!(packets(&lab.host, PORT, "rx") > port + 400, "while there is a queue_id, frames go by the port");
+
+    xbond.cli(["set", BOND, "--slave", SLAVES[1], "queue_id=0"]).unwrap();
+    let port = packets(&lab.host, PORT, "rx");
+    assert_eq!(lab.host.ping(PEER_V4.into(), 20).unwrap().received, 20);
+    assert_eq!(packets(&lab.host, PORT, "rx"), port, "and then no more");
+    xbond.stop().unwrap();
 }
 
 /// For all other kernels.

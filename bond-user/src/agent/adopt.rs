@@ -406,7 +406,7 @@ fn entry(
     options: &BondOptions,
 ) -> BondEntry {
     let guard = GuardState::new(config.guard, &machine.kernel, options);
-    let kept = found.flags() & (BondEntry::LEARN_HOST_MAC | BondEntry::QUEUE_IDS);
+    let kept = found.flags() & (BondEntry::LEARN_HOST_MAC | BondEntry::QUEUE_IDS | BondEntry::NETKIT);
     let host_mac = match (host, bond) {
         (Host::Pair { .. }, Some(bond)) => bond.mac,
         (Host::Pair { .. }, None) => found.host_mac(),

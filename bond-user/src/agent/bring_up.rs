@@ -557,7 +557,12 @@ async fn make_pair(
         port_name: plan.port.to_owned(),
         host_mac: plan.mac,
         host_device: device.map_or(0, |state| state.handle().device()),
-        flags: if queues == Queues::Sixteen { BondEntry::QUEUE_IDS } else { 0 },
+        flags: [
+            (queues == Queues::Sixteen, BondEntry::QUEUE_IDS),
+            (kind == PairKind::Netkit, BondEntry::NETKIT),
+        ]
+        .into_iter()
+        .fold(0, |flags, (on, flag)| if on { flags | flag } else { flags }),
     })
 }
 

@@ -7,7 +7,10 @@ mod netkit;
 
 use std::{
     fs, io,
-    os::{fd::AsFd as _, unix::fs::DirBuilderExt as _},
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::fs::DirBuilderExt as _,
+    },
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
@@ -129,13 +132,13 @@ pub struct FormerMacs {
     _link: SchedClassifierLink,
 }
 
-/// Where the program goes that has what bond0, or whoever is behind an existing port, sends.
+/// Where the program goes that has what bond0, or whoever is behind an existing port, sends: to the port's ingress.
 #[derive(Clone, Copy, Debug)]
 pub struct Port<'a> {
     pub device: &'a str,
     pub ifindex: u32,
-    /// ifindex of bond0 where it and the port are a netkit pair: the program then runs as bond0 sends, and not at the
-    /// ingress of the port.
+    /// ifindex of bond0 where it and the port are a netkit pair: the program then runs as bond0 sends, too, and sends
+    /// from there.
     pub netkit: Option<u32>,
 }
 
@@ -148,6 +151,8 @@ pub struct DataPlane {
     /// The object with the port's program.
     port_object: Ebpf,
     port: Option<Attached>,
+    /// Where bond0 sends. It stays as long as its pin.
+    bond: Option<OwnedFd>,
     slaves: [Option<Attached>; bond_common::abi::MAX_SLAVES],
     tx_ports: DevMap<MapData>,
     rx_port: DevMap<MapData>,
@@ -182,6 +187,7 @@ impl DataPlane {
             maps: Arc::new(maps),
             port_object: object,
             port: None,
+            bond: None,
             slaves: Default::default(),
             tx_ports,
             rx_port,
@@ -217,16 +223,23 @@ impl DataPlane {
 
     /// Puts this version's program in place of the one at the port; no packet is without one.
     pub fn replace_port(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
-        let &Port { device, ifindex, .. } = port;
+        let &Port { device, ifindex, netkit } = port;
         let at = Place { dir: &self.dir, pin: PORT_PIN, device, ifindex };
-        let way = self.way_to(port);
+        let way = self.way();
         let gone = || DataPlaneError::Attach {
-            hook: way.hook(),
+            hook: way.hook,
             device: device.to_owned(),
             reason: "what is pinned was attached to another device".into(),
         };
         let replaced = replace(&mut self.port_object, self.hook.port_program(), way, &at)?;
         self.port = Some(replaced.ok_or_else(gone)?);
+        if netkit.is_some() {
+            self.bond = Some(self.at_bond(device, |program| {
+                let link = netkit::open(&self.dir.join(BOND_LINK_PIN))?;
+                netkit::update(link.as_fd(), program)?;
+                Ok(link)
+            })?);
+        }
         Ok(())
     }
 
@@ -270,26 +283,39 @@ impl DataPlane {
     }
 
     fn way(&self) -> Way {
-        match (self.hook, self.kernel.tc()) {
-            (Hook::Tc, TcAttach::Tcx) => Way::Tcx,
-            (Hook::Tc, TcAttach::Clsact) => Way::Clsact,
-            (Hook::Xdp, _) => Way::Xdp,
-            (Hook::XdpGeneric, _) => Way::XdpGeneric,
-        }
+        Way { hook: self.hook, tc: self.kernel.tc() }
     }
 
-    fn way_to(&self, port: &Port<'_>) -> Way {
-        port.netkit.map_or(self.way(), |bond| Way::Netkit { bond })
-    }
-
-    /// Puts the port's program where what is sent into the bond passes.
+    /// Puts the port's program on the port, and of a netkit pair where bond0 sends.
     pub fn attach_port(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
-        let &Port { device, ifindex, .. } = port;
+        let &Port { device, ifindex, netkit } = port;
         set(&mut self.rx_port, names::RX_PORT, 0, ifindex)?;
         let at = Place { dir: &self.dir, pin: PORT_PIN, device, ifindex };
-        let way = self.way_to(port);
+        let way = self.way();
         self.port = Some(attach(&mut self.port_object, self.hook.port_program(), way, at)?);
+        if let Some(bond) = netkit {
+            self.bond = Some(self.at_bond(device, |program| {
+                let link = netkit::attach(program, bond)?;
+                netkit::pin(link.as_fd(), &self.dir.join(BOND_LINK_PIN))?;
+                Ok(link)
+            })?);
+        }
         Ok(())
+    }
+
+    /// Does something with the port's program where bond0 sends.
+    fn at_bond(
+        &self,
+        port: &str,
+        attach: impl FnOnce(BorrowedFd<'_>) -> io::Result<OwnedFd>,
+    ) -> Result<OwnedFd, DataPlaneError> {
+        let device = format!("the netkit pair of {port}");
+        let failed = |reason| DataPlaneError::Attach { hook: self.hook, device, reason };
+        let name = self.hook.port_program();
+        let program = self.port_object.program(name).and_then(|program| program.try_into().ok());
+        let program: &SchedClassifier = program.ok_or(DataPlaneError::Missing(name))?;
+        let link = program.fd().map_err(io::Error::other).and_then(|program| attach(program.as_fd()));
+        link.map_err(|error| failed(error.to_string()))
     }
 
     /// Has bond0 take for its own what arrives with the MAC of any slave, until the answer is dropped: for the time
@@ -350,7 +376,7 @@ impl DataPlane {
 
     /// Takes everything away: programs from their hooks, maps from their pins.
     pub fn remove(mut self) -> Result<(), DataPlaneError> {
-        drop(self.port.take());
+        drop((self.port.take(), self.bond.take()));
         self.slaves = Default::default();
         remove_pins(&self.dir)
     }
@@ -370,6 +396,8 @@ impl DataPlane {
 
 /// The beginnings of the pins' names.
 const PORT_PIN: &str = "port_tx";
+/// The link of the port's program where bond0 sends.
+const BOND_LINK_PIN: &str = "bond_tx_link";
 
 fn slave_pin(slot: Slot) -> String {
     format!("slave{}_rx", slot.index())
@@ -548,6 +576,20 @@ impl Maps {
     pub fn set_slave(&self, slot: Slot, entry: SlaveEntry) {
         self.slaves.store(slot.index(), entry);
         self.wire_macs.store(slot.index(), WireMacs::word_of(&entry));
+        let mut wanted = self.wanted_bond();
+        let with_way = self.with_way(*wanted);
+        if with_way != *wanted {
+            *wanted = with_way;
+            self.bond.store(0, with_way);
+        }
+    }
+
+    /// BOND with what follows from the slaves: whether frames go by the port.
+    fn with_way(&self, entry: BondEntry) -> BondEntry {
+        let by_port =
+            entry.has(BondEntry::NETKIT) && Slot::all().any(|slot| self.slave(slot).queue_id() != 0);
+        let flags = entry.flags() & !BondEntry::BY_PORT;
+        entry.with_flags(if by_port { flags | BondEntry::BY_PORT } else { flags })
     }
 
     pub fn bond(&self) -> BondEntry {
@@ -555,8 +597,15 @@ impl Maps {
     }
 
     pub fn set_bond(&self, entry: BondEntry) {
-        *self.wanted_bond() = entry;
-        self.bond.store(0, entry);
+        let mut wanted = self.wanted_bond();
+        *wanted = self.with_way(entry);
+        self.bond.store(0, *wanted);
+    }
+
+    /// Whether BOND is as it was given.
+    pub fn has_wanted_bond(&self) -> bool {
+        let wanted = self.wanted_bond();
+        self.bond() == *wanted
     }
 
     /// What BOND was given last. While another thread gives it something else, the two differ for a moment.
@@ -666,31 +715,16 @@ impl DeviceReader {
 }
 
 /// How a program gets to its hook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// To a device's ingress.
-    Tcx,
-    Clsact,
-    /// To where bond0 sends, the primary end of a netkit pair.
-    Netkit {
-        bond: u32,
-    },
-    Xdp,
-    XdpGeneric,
+#[derive(Clone, Copy)]
+struct Way {
+    hook: Hook,
+    tc: TcAttach,
 }
 
 impl Way {
-    fn hook(self) -> Hook {
-        match self {
-            Self::Tcx | Self::Clsact | Self::Netkit { .. } => Hook::Tc,
-            Self::Xdp => Hook::Xdp,
-            Self::XdpGeneric => Hook::XdpGeneric,
-        }
-    }
-
     /// It is a link, which a pin holds; a filter of clsact is none.
     fn is_link(self) -> bool {
-        self != Self::Clsact
+        self.hook != Hook::Tc || self.tc == TcAttach::Tcx
     }
 }
 
@@ -711,10 +745,9 @@ impl Place<'_> {
 fn attach(
     object: &mut Ebpf,
     name: &'static str,
-    way: Way,
+    Way { hook, tc }: Way,
     at: Place<'_>,
 ) -> Result<Attached, DataPlaneError> {
-    let hook = way.hook();
     let pin_error = |end: &str, source: aya::pin::PinError| DataPlaneError::Pin {
         path: at.path(end),
         source: io::Error::other(source),
@@ -731,10 +764,8 @@ fn attach(
             program
                 .pin(at.path(names::PROGRAM_PIN))
                 .map_err(|source| pin_error(names::PROGRAM_PIN, source))?;
-            match way {
-                Way::Clsact => return attach_clsact(program, &at).map(Attached::Filter).map_err(refused),
-                Way::Netkit { bond } => return attach_netkit(program, bond, &at),
-                Way::Tcx | Way::Xdp | Way::XdpGeneric => {}
+            if tc == TcAttach::Clsact {
+                return attach_clsact(program, &at).map(Attached::Filter).map_err(refused);
             }
             let first = TcAttachOptions::TcxOrder(LinkOrder::first());
             let id =
@@ -767,7 +798,7 @@ fn replace(
     at: &Place<'_>,
 ) -> Result<Option<Attached>, DataPlaneError> {
     let refused =
-        |reason: String| DataPlaneError::Attach { hook: way.hook(), device: at.device.to_owned(), reason };
+        |reason: String| DataPlaneError::Attach { hook: way.hook, device: at.device.to_owned(), reason };
     let failed = |source: ProgramError| refused(error_chain(&source));
     if !way.is_link() {
         return Ok(Some(Attached::KeptFilter(KeptFilter { device: at.device.to_owned() })));
@@ -778,20 +809,8 @@ fn replace(
     let fresh = at.path("new");
     remove_pin(&fresh)?;
     let pin_error = |source| DataPlaneError::Pin { path: fresh.clone(), source };
-    match way {
-        Way::Netkit { .. } => {
-            let program = classifier(object, name)?;
-            program.pin(&fresh).map_err(|source| pin_error(io::Error::other(source)))?;
-            let new = program.fd().map_err(failed)?.as_fd();
-            match netkit::open(&pin).and_then(|link| netkit::update(link.as_fd(), new)) {
-                Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
-                    return remove_pin(&fresh).map(|()| None);
-                }
-                Err(error) => return Err(refused(error.to_string())),
-            }
-        }
-        Way::Tcx | Way::Clsact => {
+    match way.hook {
+        Hook::Tc => {
             let program = classifier(object, name)?;
             program.pin(&fresh).map_err(|source| pin_error(io::Error::other(source)))?;
             match program.attach_to_link(FdLink::from(link()?).try_into().map_err(fit)?) {
@@ -800,7 +819,7 @@ fn replace(
                 Err(error) => return Err(failed(error)),
             }
         }
-        Way::Xdp | Way::XdpGeneric => {
+        Hook::Xdp | Hook::XdpGeneric => {
             let program = xdp(object, name)?;
             program.pin(&fresh).map_err(|source| pin_error(io::Error::other(source)))?;
             match program.attach_to_link(FdLink::from(link()?).try_into().map_err(fit)?) {
@@ -812,18 +831,6 @@ fn replace(
     }
     fs::rename(&fresh, at.path(names::PROGRAM_PIN)).map_err(pin_error)?;
     Ok(Some(Attached::Link(link()?)))
-}
-
-/// It is held by its pin from the first moment on: nothing else holds it.
-fn attach_netkit(program: &SchedClassifier, bond: u32, at: &Place<'_>) -> Result<Attached, DataPlaneError> {
-    let refused =
-        |reason: String| DataPlaneError::Attach { hook: Hook::Tc, device: at.device.to_owned(), reason };
-    let fd = program.fd().map_err(|error| refused(error_chain(&error)))?;
-    let link = netkit::attach(fd.as_fd(), bond).map_err(|error| refused(error.to_string()))?;
-    let path = at.path(names::LINK_PIN);
-    netkit::pin(link.as_fd(), &path).map_err(|source| DataPlaneError::Pin { path: path.clone(), source })?;
-    let link = PinnedLink::from_pin(&path).map_err(|error| refused(error_chain(&error)))?;
-    Ok(Attached::Link(link))
 }
 
 fn attach_clsact(program: &mut SchedClassifier, at: &Place<'_>) -> Result<SchedClassifierLink, String> {
