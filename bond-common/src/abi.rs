@@ -391,6 +391,10 @@ impl BondEntry {
     pub const QUEUE_IDS: u32 = 1 << 7;
     /// The carrier guard is on: before a packet leaves, its slave's device is looked at.
     pub const GUARD: u32 = 1 << 8;
+    /// bond0 and its port are a netkit pair.
+    pub const NETKIT: u32 = 1 << 9;
+    /// They are, and what bond0 sends goes by the port's ingress, because some slave has a queue_id.
+    pub const BY_PORT: u32 = 1 << 10;
 
     pub const fn new(policy: FailOverMac, port_ifindex: u32, host_mac: Mac, netns_cookie: u64) -> Self {
         Self {

@@ -128,6 +128,15 @@ impl Frame for SkbPacket<'_> {
     }
 }
 
+impl SkbPacket<'_> {
+    /// By some device since it was sent: it is on its way in.
+    #[inline(always)]
+    pub fn was_received(&self) -> bool {
+        // SAFETY: the context is this program's.
+        unsafe { (*self.0.skb.skb).ingress_ifindex != 0 }
+    }
+}
+
 impl Packet for SkbPacket<'_> {
     #[inline(always)]
     fn header(&self) -> Option<Header> {
@@ -140,7 +149,7 @@ impl Packet for SkbPacket<'_> {
         self.0.len() as u64
     }
 
-    /// A veth keeps what its other end sent from.
+    /// A veth keeps what its other end sent from, and of a netkit pair this is the other end.
     #[inline(always)]
     fn queue(&self) -> u16 {
         // SAFETY: the context is this program's.

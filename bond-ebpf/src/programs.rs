@@ -1,7 +1,7 @@
 //! Entry points.
 
 use aya_ebpf::{
-    bindings::TC_ACT_UNSPEC,
+    bindings::{TC_ACT_OK, TC_ACT_UNSPEC},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -15,10 +15,13 @@ use crate::{
 /// linux/if_packet.h: to us.
 const PACKET_HOST: u32 = 0;
 
-/// Ingress of the port: what bond0 sends.
+/// What bond0 sends: at the ingress of the port, and of a netkit pair where bond0 sends it.
 #[classifier]
 pub fn tc_port_tx(ctx: TcContext) -> i32 {
     let mut packet = SkbPacket::new(&ctx);
+    if tx::goes_by_port(&packet) {
+        return TC_ACT_OK as i32;
+    }
     error::tc_action(tx::port_tx(&mut packet))
 }
 

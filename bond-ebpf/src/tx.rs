@@ -13,10 +13,18 @@ use bond_common::{
 use crate::{
     error::Outcome,
     guard, maps,
-    packet::{Packet, Redirected},
+    packet::{Packet, Redirected, SkbPacket},
     rx,
     stats::Stats,
 };
+
+/// Whether bond0 just sends a packet that is to be redirected from its port's ingress, not from here. From here it would
+/// reach the slave with its socket, which then remembers the queue of the slave's that is chosen for it: by that queue
+/// the socket's next packet would leave bond0, and so choose the slave that has this queue_id.
+#[inline(always)]
+pub fn goes_by_port(packet: &SkbPacket<'_>) -> bool {
+    maps::bond().is_some_and(|bond| bond.has(BondEntry::BY_PORT)) && !packet.was_received()
+}
 
 /// What becomes of a frame that came in from the port. Counts it, on the slave that it leaves by.
 #[inline(always)]

@@ -25,6 +25,7 @@ use nix::{
 use xbond_tests::{
     HOST_V4, NetNs, PEER_V4, Xbond, bonded,
     figures::{Figure, Measured, Target, quantile},
+    link::is_there,
     netns,
 };
 
@@ -43,7 +44,10 @@ const NICS: [(&str, &str); 2] = [("enp0s8", "eth0"), ("enp0s9", "eth1")];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Over {
     Slave,
-    XbondTc,
+    /// bond0 and its port are a veth pair.
+    XbondVeth,
+    /// A netkit pair.
+    XbondNetkit,
     XbondXdp,
     /// The kernel's bonding driver.
     Driver,
@@ -55,18 +59,35 @@ impl Over {
     fn name(self) -> &'static str {
         match self {
             Self::Slave => "the slave itself",
-            Self::XbondTc => "xbond tc",
+            Self::XbondVeth => "xbond tc over veth",
+            Self::XbondNetkit => "xbond tc over netkit",
             Self::XbondXdp => "xbond xdp",
             Self::Driver => "the kernel's bond",
             Self::Team => "the kernel's team",
         }
     }
 
-    fn datapath(self) -> Option<&'static str> {
+    /// `xbond run --datapath` and `--pair`.
+    fn xbond(self) -> Option<[&'static str; 2]> {
         match self {
-            Self::XbondTc => Some("tc"),
-            Self::XbondXdp => Some("xdp"),
+            Self::XbondVeth => Some(["tc", "veth"]),
+            Self::XbondNetkit => Some(["tc", "netkit"]),
+            Self::XbondXdp => Some(["xdp", "auto"]),
             Self::Slave | Self::Driver | Self::Team => None,
+        }
+    }
+
+    fn is_tc(self) -> bool {
+        matches!(self, Self::XbondVeth | Self::XbondNetkit)
+    }
+
+    /// The kind of device that the kernel has to have, where it may lack it.
+    fn kind(self) -> Option<&'static str> {
+        match self {
+            Self::XbondNetkit => Some("netkit"),
+            Self::Driver => Some("bond"),
+            Self::Team => Some("team"),
+            Self::Slave | Self::XbondVeth | Self::XbondXdp => None,
         }
     }
 }
@@ -175,14 +196,14 @@ struct Place {
 fn main() -> Result<()> {
     let has = |wanted: &str| std::env::args().any(|argument| argument == wanted);
     let (rounds, period) = if has("--quick") { (1, QUICK_PERIOD) } else { (ROUNDS, PERIOD) };
-    let mut over = vec![Over::Slave, Over::XbondTc, Over::XbondXdp];
-    if has("--drivers") {
-        for (driver, kind) in [(Over::Driver, "bond"), (Over::Team, "team")] {
-            if is_there(kind)? {
-                over.push(driver);
-            } else {
-                eprintln!("skipped: {}: this kernel has none", driver.name());
-            }
+    let drivers = [Over::Driver, Over::Team];
+    let drivers = drivers.into_iter().filter(|_| has("--drivers"));
+    let wanted = [Over::Slave, Over::XbondVeth, Over::XbondNetkit, Over::XbondXdp];
+    let mut over = Vec::new();
+    for wanted in wanted.into_iter().chain(drivers) {
+        match wanted.kind() {
+            Some(kind) if !is_there(kind)? => eprintln!("skipped: {}: this kernel has none", wanted.name()),
+            _ => over.push(wanted),
         }
     }
     let places: Vec<Place> = over.into_iter().map(Place::new).collect::<Result<_>>()?;
@@ -212,12 +233,6 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Whether this kernel makes devices of this kind.
-fn is_there(kind: &str) -> Result<bool> {
-    let netns = NetNs::create(&format!("{}-kind", netns::unique_stem()))?;
-    Ok(netns.ip(&format!("link add probe type {kind}")).is_ok())
-}
-
 /// Each place's own, and its ratio to the first one's round by round.
 fn figures(load: Load, places: &[Place], of_place: &[Vec<f64>]) -> Vec<Figure> {
     let mut figures = Vec::new();
@@ -230,7 +245,7 @@ fn figures(load: Load, places: &[Place], of_place: &[Vec<f64>]) -> Vec<Figure> {
         }
         let ratios: Vec<f64> = rounds.iter().zip(&of_place[0]).map(|(own, bare)| own / bare).collect();
         let mut ratio = Figure::of(&load.name(), place.over.name(), "of the slave", &ratios);
-        ratio.target = load.target().filter(|_| place.over == Over::XbondTc && rounds.len() > 1);
+        ratio.target = load.target().filter(|_| place.over.is_tc() && rounds.len() > 1);
         eprintln!("{}: {}: {:.3} of the slave", load.name(), ratio.name, ratio.value);
         figures.push(ratio);
     }
@@ -258,9 +273,9 @@ impl Place {
     /// The address of the host, on what is measured.
     fn set_up(&self) -> Result<Option<Xbond<'_>>> {
         let address = format!("{HOST_V4}/24");
-        if let Some(datapath) = self.over.datapath() {
-            let mut arguments =
-                vec!["--bond", "bond0", "--datapath", datapath, "-o", "miimon=100", "--address", &address];
+        if let Some([datapath, pair]) = self.over.xbond() {
+            let mut arguments = vec!["--bond", "bond0", "--datapath", datapath, "--pair", pair];
+            arguments.extend(["-o", "miimon=100", "--address", &address]);
             arguments.extend(NICS.iter().flat_map(|(nic, _)| ["--slave", nic]));
             return Xbond::run(&self.host, arguments).map(Some);
         }
@@ -283,7 +298,7 @@ impl Place {
                 self.host.exec(&format!("teamnl team0 setoption activeport {active}"))?;
                 "team0"
             }
-            Over::Slave | Over::XbondTc | Over::XbondXdp => NICS[0].0,
+            Over::Slave | Over::XbondVeth | Over::XbondNetkit | Over::XbondXdp => NICS[0].0,
         };
         self.host.ip(&format!("address add {address} dev {device}"))?;
         self.host.ip(&format!("link set {device} up"))?;

@@ -3,7 +3,10 @@
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::{Mac, netns::NetNs};
+use crate::{
+    Mac,
+    netns::{self, NetNs},
+};
 
 /// An interface as the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -48,6 +51,12 @@ impl NetNs {
         let found = self.links()?.into_iter().find(|link| link.name == name);
         found.with_context(|| format!("no interface {name} in {}", self.name()))
     }
+}
+
+/// Whether this kernel makes devices of this kind.
+pub fn is_there(kind: &str) -> Result<bool> {
+    let netns = NetNs::create(&format!("{}-kind", netns::unique_stem()))?;
+    Ok(netns.ip(&format!("link add probe type {kind}")).is_ok())
 }
 
 fn parse(json: &str) -> Result<Vec<Link>> {

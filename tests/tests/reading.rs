@@ -33,11 +33,12 @@ fn unguarded<'lab>(lab: &'lab Lab, options: &[&str]) -> Xbond<'lab> {
 }
 
 /// What differs from run to run.
-const VOLATILE: [(&str, &str); 15] = [
+const VOLATILE: [(&str, &str); 16] = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", "TIME"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "DAY AND TIME"),
     (r"xbond/\d+", "xbond/COOKIE"),
     (r"ifindex=\d+", "ifindex=N"),
+    (r"pair=\w+", "pair=KIND"),
     (r"pid \d+", "pid N"),
     (r"agent \d+\.\d+\.\d+", "agent VERSION"),
     (r"\+?\d+ (us|ms|s)\b", "N us"),
@@ -172,7 +173,7 @@ fn show_reads_well_and_json_is_what_the_schema_says() {
     receipt_to(&lab.host, "enp0s9");
     transcript!(show(&["-d"]), @r"
     bond0: active slave enp0s9, carrier up, mac 08:00:27:27:a9:2d
-      datapath=tc port=bond0-port ifindex=N port_ifindex=N
+      datapath=tc pair=KIND port=bond0-port ifindex=N port_ifindex=N
       host_mac=08:00:27:27:a9:2d mtu=1500 on_exit=down
       ACTIVE: generation N, draining none
       carrier guard off: as configured
@@ -471,7 +472,7 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
     transcript!(show(&["bond0", "-d"]).unwrap(), @r"
     no agent: from the pinned maps
     bond0: active slave enp0s9, carrier up, mac 08:00:27:27:a9:2d
-      datapath=tc port=bond0-port ifindex=N port_ifindex=N
+      datapath=tc pair=KIND port=bond0-port ifindex=N port_ifindex=N
       host_mac=08:00:27:27:a9:2d mtu=1500
       ACTIVE: generation N, draining none
       carrier guard off: so the agent left it

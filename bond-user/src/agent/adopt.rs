@@ -32,7 +32,7 @@ use crate::{
         announcer,
         dataplane::{DataPlane, Maps, Unfit},
         found::Found,
-        netlink::{In6AddrGenMode, LinkInfo, LinkSetting},
+        netlink::{In6AddrGenMode, LinkInfo, LinkSetting, PairKind},
     },
 };
 
@@ -104,6 +104,8 @@ struct Whole {
     queues: Queues,
     port: LinkInfo,
     host: Host,
+    /// What bond0 and the port are made of, if they were made for the bond.
+    made_of: Option<PairKind>,
     /// bond0, where it is in this network namespace.
     bond: Option<LinkInfo>,
     options: BondOptions,
@@ -160,8 +162,12 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, M
     let port_name = pair.as_ref().map(|pair| &pair.port).or(port.as_ref().map(|port| &port.name));
     let no_port = || Misfit::NoPort(port_name.cloned().unwrap_or_default());
     let port = devices.netlink.link_by_index(entry.port_ifindex()).await.map_err(|_| no_port())?;
-    if pair.is_some() && !port.is_end_of_pair() {
+    let made_of = port.pair().filter(|_| pair.is_some());
+    if pair.is_some() && made_of.is_none() {
         return Err(no_port());
+    }
+    if !bring_up::fits(config.pair, made_of) {
+        same("pair", made_of.map(|kind| kind.to_string()), Some(config.pair.to_string()))?;
     }
     let (host, bond) = match (&pair, port.link) {
         (Some(_), Some(peer)) => {
@@ -201,7 +207,7 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, M
     let mac = config.mac.filter(|_| !slaves.is_empty());
     let worn = slaves.first().map(|(slot, ..)| maps.slave(*slot).wire_mac()).filter(|_| mac.is_some());
     same("its MAC", worn.map(|mac| mac.to_string()), mac.map(|mac| mac.to_string()))?;
-    Ok(Some(Whole { record, maps, queues, port, host, bond, options, slaves, gone, strays }))
+    Ok(Some(Whole { record, maps, queues, port, host, made_of, bond, options, slaves, gone, strays }))
 }
 
 /// The options that are wanted, with the policy that is in force.
@@ -240,12 +246,12 @@ async fn take_over(
     whole: Whole,
     missing: MissingSlaves,
 ) -> Result<Made, AgentError> {
-    let Whole { mut record, maps, queues, port, host, bond, options, slaves, gone, strays } = whole;
+    let Whole { mut record, maps, queues, port, host, made_of, bond, options, slaves, gone, strays } = whole;
     let name = &config.name;
     let devices = &machine.devices;
     let hook = effects::hook(config.datapath, config.port.is_some());
     let mut data_plane = DataPlane::adopt(&machine.places.pins_of(name), hook, Arc::clone(&machine.kernel))?;
-    data_plane.replace_port(&port.name, port.ifindex)?;
+    data_plane.replace_port(&bring_up::port_of(&port.name, host, made_of))?;
     let (mut left, mut founds) = (Vec::new(), Vec::new());
     for (slot, found, link) in slaves {
         if !is_set_up(&found, &link) || !data_plane.replace_slave(slot, &link.name, link.ifindex)? {
@@ -345,7 +351,7 @@ async fn take_over(
         }
     }
     bring_up::settle(machine, id, &effects).await?;
-    Ok(Made { hook, queues, host, port: port.name, maps, effects, wanted, history })
+    Ok(Made { hook, queues, host, pair: made_of, port: port.name, maps, effects, wanted, history })
 }
 
 fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
@@ -400,7 +406,7 @@ fn entry(
     options: &BondOptions,
 ) -> BondEntry {
     let guard = GuardState::new(config.guard, &machine.kernel, options);
-    let kept = found.flags() & (BondEntry::LEARN_HOST_MAC | BondEntry::QUEUE_IDS);
+    let kept = found.flags() & (BondEntry::LEARN_HOST_MAC | BondEntry::QUEUE_IDS | BondEntry::NETKIT);
     let host_mac = match (host, bond) {
         (Host::Pair { .. }, Some(bond)) => bond.mac,
         (Host::Pair { .. }, None) => found.host_mac(),

@@ -14,6 +14,7 @@ use bond_common::{
     abi::{BondEntry, Slot},
     mac::Mac,
 };
+use nix::errno::Errno;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -45,10 +46,10 @@ use crate::{
     sys::{
         Devices,
         announcer::Announced,
-        dataplane::{DataPlane, DeviceReader, Hook, Kernel, Maps},
+        dataplane::{DataPlane, DeviceReader, Hook, Kernel, Maps, Port},
         enslave::EnslavePlan,
         found::Found,
-        netlink::{Address, BlockingNetlink, LinkInfo, LinkSetting, PairKind, PairPlan, Route},
+        netlink::{self, Address, BlockingNetlink, LinkInfo, LinkSetting, PairKind, PairPlan, Route},
         offload::{self, Role},
         sysfs::Sysfs,
     },
@@ -94,6 +95,8 @@ pub struct Made {
     pub hook: Hook,
     pub queues: Queues,
     pub host: Host,
+    /// What bond0 and its port are made of; None where it ends in a port that was there before.
+    pub pair: Option<PairKind>,
     pub port: String,
     pub maps: Arc<Maps>,
     pub effects: mpsc::UnboundedSender<Effect>,
@@ -163,14 +166,14 @@ pub async fn bring_up(
     let side = match (&pair, &port_found) {
         (Some(Pair { bond, port }), _) => {
             let queues_of_bond = queues.count().into();
-            let plan = PairPlan { kind: PairKind::Veth, bond, port, mac, mtu, queues: queues_of_bond };
-            make_pair(machine, &plan, hook, queues).await?
+            let plan = PairPlan { bond, port, mac, mtu, queues: queues_of_bond };
+            make_pair(machine, &plan, config.pair, (hook, queues)).await?
         }
         (None, Some(found)) => take_port(machine, found, &plan, config.host_mac).await?,
         // A bond has one of the two by construction.
         (None, None) => return Err(AgentError::NoSuchBond(config.name.clone())),
     };
-    data_plane.attach_port(&side.port_name, side.host.port())?;
+    data_plane.attach_port(&side.place())?;
     let options = config.options.clone();
     let guard = GuardState::new(config.guard, &machine.kernel, &options);
     let entry = BondEntry::new(options.fail_over_mac, side.host.port(), side.host_mac, machine.cookie)
@@ -230,7 +233,8 @@ pub async fn bring_up(
             config.slaves.iter().map(|slave| Wanted::new(slave.clone(), joined(slave))).collect()
         }
     };
-    Ok(Made { hook, queues, host: side.host, port: side.port_name, maps, effects: sender, wanted, history })
+    let Side { host, pair, port_name: port, .. } = side;
+    Ok(Made { hook, queues, host, pair, port, maps, effects: sender, wanted, history })
 }
 
 /// A data plane that is ready for its engine.
@@ -475,6 +479,7 @@ fn records(places: &Places) -> Vec<Record> {
 /// A bond's side that is not the wire, as it was made.
 struct Side {
     host: Host,
+    pair: Option<PairKind>,
     port_name: String,
     host_mac: Mac,
     host_device: u64,
@@ -482,13 +487,63 @@ struct Side {
     flags: u32,
 }
 
-async fn make_pair(
+impl Side {
+    fn place(&self) -> Port<'_> {
+        port_of(&self.port_name, self.host, self.pair)
+    }
+}
+
+/// Where the port's program goes.
+pub fn port_of(device: &str, host: Host, pair: Option<PairKind>) -> Port<'_> {
+    let netkit = Some(host.device()).filter(|_| pair == Some(PairKind::Netkit));
+    Port { device, ifindex: host.port(), netkit }
+}
+
+/// Whether a pair is what is wanted; None is a port that was there before.
+pub fn fits(wanted: config::Pair, made_of: Option<PairKind>) -> bool {
+    match wanted {
+        config::Pair::Auto => true,
+        config::Pair::Netkit => made_of == Some(PairKind::Netkit),
+        config::Pair::Veth => made_of == Some(PairKind::Veth),
+    }
+}
+
+/// Makes a pair of what is wanted. XDP runs on veth, and a kernel without tcx has no netkit either.
+async fn create_pair(
     machine: &Machine,
     plan: &PairPlan<'_>,
     hook: Hook,
-    queues: Queues,
+    wanted: config::Pair,
+) -> Result<(PairKind, netlink::Pair), AgentError> {
+    let of = async |kind| {
+        let made = machine.devices.netlink.create_pair(kind, plan).await;
+        made.map(|pair| (kind, pair))
+    };
+    let netkit = match wanted {
+        config::Pair::Auto => hook == Hook::Tc && machine.kernel.has_tcx(),
+        config::Pair::Netkit => true,
+        config::Pair::Veth => false,
+    };
+    if netkit {
+        match of(PairKind::Netkit).await {
+            Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {
+                if wanted == config::Pair::Netkit {
+                    return Err(AgentError::NoNetkit(plan.bond.to_owned()));
+                }
+            }
+            answer => return Ok(answer?),
+        }
+    }
+    Ok(of(PairKind::Veth).await?)
+}
+
+async fn make_pair(
+    machine: &Machine,
+    plan: &PairPlan<'_>,
+    wanted: config::Pair,
+    (hook, queues): (Hook, Queues),
 ) -> Result<Side, AgentError> {
-    let made = machine.devices.netlink.create_pair(plan).await?;
+    let (kind, made) = create_pair(machine, plan, hook, wanted).await?;
     offload::apply(&machine.devices.ethtool, &made.bond, Role::Bond, hook)?;
     offload::apply(&machine.devices.ethtool, &made.port, Role::Port, hook)?;
     if let Some(sysfs) = machine.sysfs.as_ref().filter(|_| queues == Queues::Sixteen) {
@@ -498,10 +553,16 @@ async fn make_pair(
     let device = machine.reader.as_ref().and_then(|reader| reader.read(bond).ok());
     Ok(Side {
         host: Host::Pair { bond, port, promisc: false },
+        pair: Some(kind),
         port_name: plan.port.to_owned(),
         host_mac: plan.mac,
         host_device: device.map_or(0, |state| state.handle().device()),
-        flags: if queues == Queues::Sixteen { BondEntry::QUEUE_IDS } else { 0 },
+        flags: [
+            (queues == Queues::Sixteen, BondEntry::QUEUE_IDS),
+            (kind == PairKind::Netkit, BondEntry::NETKIT),
+        ]
+        .into_iter()
+        .fold(0, |flags, (on, flag)| if on { flags | flag } else { flags }),
     })
 }
 
@@ -516,6 +577,7 @@ async fn take_port(
     machine.devices.netlink.set(link.ifindex, LinkSetting::Promisc(true)).await?;
     Ok(Side {
         host: Host::Port { port: link.ifindex, promisc: false },
+        pair: None,
         port_name: link.name,
         host_mac: host_mac.unwrap_or(Mac::ZERO),
         host_device: 0,

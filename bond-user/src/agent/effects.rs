@@ -314,7 +314,7 @@ impl Effects {
             Effect::SetGuard(guard) => self.wanted.guard = guard,
             Effect::MapMended { map } => self.warn_of_mended(map),
             Effect::CheckEntry => {
-                if self.data_plane.maps().bond() != self.entry {
+                if !self.data_plane.maps().has_wanted_bond() {
                     self.set_entry(self.entry);
                     self.warn_of_mended(names::BOND);
                 }

@@ -134,6 +134,7 @@ async fn bond(
         host_mac: json::known(entry.host_mac()),
         carrier: port.is_some_and(LinkInfo::is_up),
         datapath: dataplane::pinned_hook(&pins).map(|hook| hook.to_string()).unwrap_or_default(),
+        pair: port.filter(|_| pair.is_some()).and_then(LinkInfo::pair).map(|kind| kind.to_string()),
         port: port.map_or_else(|| format!("ifindex {}", entry.port_ifindex()), |port| port.name.clone()),
         port_ifindex: entry.port_ifindex(),
         guard: if entry.has(BondEntry::GUARD) { "on" } else { "off: so the agent left it" }.to_owned(),

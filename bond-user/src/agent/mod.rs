@@ -81,7 +81,7 @@ use crate::{
         dataplane::{self, DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
         limits,
         memory::{self, Frugal},
-        netlink::{LinkEvent, LinkEvents},
+        netlink::{LinkEvent, LinkEvents, PairKind},
         netns, notify,
         sysfs::Sysfs,
     },
@@ -120,6 +120,10 @@ pub enum AgentError {
     NoSuchSlave { bond: String, slave: String },
     #[error("{slave}: queue_id={queue_id}: {bond} {queues}")]
     NoSuchQueue { bond: String, slave: String, queue_id: u16, queues: Queues },
+    #[error(
+        "{0}: this kernel makes no netkit pairs (Linux 6.7 on, with CONFIG_NETKIT); leave pair out, or use pair=veth"
+    )]
+    NoNetkit(String),
     #[error("{name:?} {fault}; it cannot be the name of an interface")]
     BadName { name: String, fault: &'static str },
     #[error("{name}: an interface of this name exists already ({kind}); choose another name for the bond")]
@@ -278,6 +282,7 @@ struct Bond {
     hook: Hook,
     queues: Queues,
     host: Host,
+    pair: Option<PairKind>,
     port: String,
     maps: Arc<Maps>,
     /// The pins were there when they were looked at last.
@@ -634,7 +639,7 @@ impl Agent {
     }
 
     async fn insert(&self, id: BondId, config: BondConfig, made: bring_up::Made, past: Past) {
-        let bring_up::Made { hook, queues, host, port, maps, effects, wanted, history } = made;
+        let bring_up::Made { hook, queues, host, pair, port, maps, effects, wanted, history } = made;
         let name = config.name.clone();
         self.machine.feed.tell(&name, What::Bond { change: BondChange::Up });
         let (of_files, pinned) = (false, true);
@@ -646,6 +651,7 @@ impl Agent {
             hook,
             queues,
             host,
+            pair,
             port,
             maps,
             pinned,

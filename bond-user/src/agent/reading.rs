@@ -132,6 +132,7 @@ impl Bond {
             name: name.to_owned(),
             ifindex: Some(host).filter(|host| *host != port && counted.contains_key(host)),
             datapath: self.hook.to_string(),
+            pair: self.pair.map(|kind| kind.to_string()),
             port: self.port.clone(),
             port_ifindex: port,
             guard: GuardState::new(self.config.guard, &machine.kernel, &status.options).to_string(),

@@ -182,7 +182,7 @@ impl Agent {
     ) -> Result<Plan, AgentError> {
         let status = self.machine.engine.status(bond.id).await?;
         let name = &wanted.name;
-        if let Some(what) = needs_another(&bond.config, &wanted, &status) {
+        if let Some(what) = needs_another(bond, &wanted, &status) {
             return Err(AgentError::NeedsAnother { bond: name.clone(), what });
         }
         let mut options = wanted.options.clone();
@@ -502,7 +502,8 @@ impl Bond {
 }
 
 /// What of a configuration takes another bond, in words, if anything does.
-fn needs_another(before: &BondConfig, wanted: &BondConfig, status: &BondStatus) -> Option<&'static str> {
+fn needs_another(bond: &Bond, wanted: &BondConfig, status: &BondStatus) -> Option<&'static str> {
+    let before = &bond.config;
     let hook = |config: &BondConfig| effects::hook(config.datapath, config.port.is_some());
     let slaves = if status.slaves.is_empty() { Slaves::None } else { Slaves::Present };
     let policy = |options: &BondOptions| options.check_change(&wanted.options, slaves).is_err();
@@ -511,6 +512,7 @@ fn needs_another(before: &BondConfig, wanted: &BondConfig, status: &BondStatus) 
         ("host_mac", before.host_mac != wanted.host_mac),
         ("mac", before.mac != wanted.mac),
         ("datapath", hook(before) != hook(wanted)),
+        ("pair", !bring_up::fits(wanted.pair, bond.pair)),
         ("prearm", before.prearm != wanted.prearm),
         ("move_addresses", before.move_addresses != wanted.move_addresses),
         ("fail_over_mac", policy(&before.options) && policy(&status.options)),

@@ -30,7 +30,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::{
-    config::{Datapath, Guard, OnExit},
+    config::{Datapath, Guard, OnExit, Pair},
     sys::netns,
 };
 
@@ -170,6 +170,9 @@ struct BondArgs {
     /// What carries the packets; for all bonds
     #[arg(long, value_enum)]
     datapath: Option<DatapathArg>,
+    /// What the bond's device and its port are made of; auto is netkit for tc where the kernel has it (6.7 on), else veth
+    #[arg(long, value_name = "auto|netkit|veth", requires = "bond", conflicts_with = "port", value_parser = pair)]
+    pair: Option<Pair>,
     /// Whether the data plane may fail over by itself, when a packet finds its slave without a link
     #[arg(long, value_name = "auto|off", requires = "bond", value_parser = guard)]
     guard: Option<Guard>,
@@ -363,6 +366,10 @@ struct ManArgs {
 #[derive(Debug, Args)]
 struct CompletionsArgs {
     shell: clap_complete::Shell,
+}
+
+fn pair(text: &str) -> Result<Pair, String> {
+    text.parse().map_err(|_| format!("not one of {}", Pair::WORDS.join(", ")))
 }
 
 fn guard(text: &str) -> Result<Guard, String> {

@@ -122,6 +122,7 @@ fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Res
     bond.mac = arguments.mac;
     bond.mtu = arguments.mtu;
     bond.datapath = arguments.datapath.map(Into::into).unwrap_or_default();
+    bond.pair = arguments.pair.unwrap_or_default();
     bond.guard = arguments.guard.unwrap_or_default();
     bond.prearm = arguments.prearm;
     bond.on_exit = arguments.on_exit.map(Into::into).unwrap_or_default();

@@ -74,6 +74,7 @@ pub struct BondConfig {
     /// Bytes.
     pub mtu: Option<u32>,
     pub datapath: Datapath,
+    pub pair: Pair,
     /// An existing device that is the bond's wire side, instead of a pair made for it.
     pub port: Option<String>,
     /// The MAC of whoever is behind `port`; learned where it is not given.
@@ -131,6 +132,16 @@ pub enum Datapath {
     Xdp,
     /// XDP on skbs, for drivers without native XDP.
     XdpGeneric,
+}
+
+/// What bond0 and its port are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Pair {
+    /// For tc netkit where the kernel has it, and veth otherwise. A bond that is adopted stays what it is.
+    #[default]
+    Auto,
+    Netkit,
+    Veth,
 }
 
 /// What becomes of a bond when its agent is told to stop.
@@ -259,6 +270,7 @@ impl BondConfig {
             routes: Vec::new(),
             mtu: None,
             datapath: Datapath::default(),
+            pair: Pair::default(),
             port: None,
             host_mac: None,
             on_exit: OnExit::default(),
@@ -280,8 +292,14 @@ impl BondConfig {
         self.check_numbers()?;
         if self.port.is_some() {
             self.check_port()?;
+            if self.pair != Pair::Auto {
+                return Err(Problem::PairWithPort { bond: self.name.clone() });
+            }
         } else if self.host_mac.is_some() {
             return Err(Problem::HostMacWithoutPort { bond: self.name.clone() });
+        }
+        if self.pair == Pair::Netkit && !matches!(self.datapath, Datapath::Auto | Datapath::Tc) {
+            return Err(Problem::NetkitWithXdp { bond: self.name.clone(), datapath: self.datapath });
         }
         if self.mac.is_some() && self.options.fail_over_mac == FailOverMac::Active {
             return Err(Problem::MacOfActive { bond: self.name.clone() });
@@ -452,6 +470,30 @@ impl fmt::Display for Datapath {
             Self::Tc => "tc",
             Self::Xdp => "xdp",
             Self::XdpGeneric => "xdp-generic",
+        })
+    }
+}
+
+impl Pair {
+    /// In the order of [`Self::ALL`].
+    pub const WORDS: &'static [&'static str] = &["auto", "netkit", "veth"];
+    pub const ALL: &'static [Self] = &[Self::Auto, Self::Netkit, Self::Veth];
+}
+
+impl FromStr for Pair {
+    type Err = NotAWord;
+
+    fn from_str(text: &str) -> Result<Self, NotAWord> {
+        word(text, Self::WORDS, Self::ALL)
+    }
+}
+
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Netkit => "netkit",
+            Self::Veth => "veth",
         })
     }
 }

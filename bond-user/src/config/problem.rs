@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, path::PathBuf};
 use bond_common::{abi::MAX_SLAVES, mac::Mac};
 use ipnet::IpNet;
 
-use super::{MTU_RANGE, Origin, shell::ShellError};
+use super::{Datapath, MTU_RANGE, Origin, shell::ShellError};
 use crate::bond::options::{self, OptionError, suggestion};
 
 /// A configuration that is refused: where, and why.
@@ -52,6 +52,12 @@ pub enum Problem {
     HostMacWithoutPort { bond: String },
     #[error("{bond}: {key} cannot be set together with port: the host behind the port has its own")]
     NotWithPort { bond: String, key: &'static str },
+    #[error("{bond}: pair cannot be set together with port, which is there already: no pair is made")]
+    PairWithPort { bond: String },
+    #[error(
+        "{bond}: pair=netkit carries no datapath={datapath}, which takes a veth pair; leave one of the two out"
+    )]
+    NetkitWithXdp { bond: String, datapath: Datapath },
     #[error("{bond}: mac has no meaning with fail_over_mac=active: the bond wears its active slave's MAC")]
     MacOfActive { bond: String },
     #[error("{key} = {mac}: not the address of one station; it is zero or a group")]
@@ -119,6 +125,7 @@ impl Problem {
             Self::HostMacWithoutPort { .. } => "host_mac",
             Self::NotWithPort { key, .. } | Self::NotAWearableMac { key, .. } => key,
             Self::MacOfActive { .. } => "mac",
+            Self::PairWithPort { .. } | Self::NetkitWithXdp { .. } => "pair",
             Self::BadMtu { .. } => "mtu",
             Self::NotAHostAddress { .. } | Self::AddressTwice { .. } => "addresses",
             Self::HostBits { .. } | Self::FamiliesDiffer { .. } => "routes",

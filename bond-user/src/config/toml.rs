@@ -15,7 +15,7 @@ use bond_common::mac::Mac;
 use ipnet::IpNet;
 
 use super::{
-    BondConfig, Config, ConfigError, Datapath, Guard, Metrics, Note, OnExit, Origin, Problem, Route,
+    BondConfig, Config, ConfigError, Datapath, Guard, Metrics, Note, OnExit, Origin, Pair, Problem, Route,
     SlaveConfig, Writers,
 };
 use crate::bond::options::{self, BondOptions, OptionError, Setting, SlaveOptions, Unmonitored, closest};
@@ -31,6 +31,7 @@ pub(super) const BOND_KEYS: &[&str] = &[
     "mac",
     "mtu",
     "datapath",
+    "pair",
     "port",
     "host_mac",
     "on_exit",
@@ -192,6 +193,7 @@ fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
             "mac" => bond.mac = Some(entry.mac()?),
             "mtu" => bond.mtu = Some(entry.number("a number of bytes")?),
             "datapath" => bond.datapath = entry.word(Datapath::WORDS)?,
+            "pair" => bond.pair = entry.word(Pair::WORDS)?,
             "port" => bond.port = Some(entry.string()?.to_owned()),
             "host_mac" => bond.host_mac = Some(entry.mac()?),
             "on_exit" => bond.on_exit = entry.word(OnExit::WORDS)?,
@@ -445,6 +447,9 @@ fn write_bond(text: &mut String, bond: &BondConfig) {
     if bond.datapath != Datapath::default() {
         lines.pair("datapath", string(bond.datapath));
     }
+    if bond.pair != Pair::default() {
+        lines.pair("pair", string(bond.pair));
+    }
     lines.given("port", bond.port.as_ref().map(string));
     lines.given("host_mac", bond.host_mac.map(string));
     if bond.on_exit != OnExit::default() {
@@ -598,6 +603,7 @@ mod tests {
             routes = [{ to = "default", via = "192.168.99.1", metric = 100 }, { to = "10.0.0.0/8" }]
             mtu = 9000
             datapath = "xdp-generic"
+            pair = "veth"
             on_exit = "keep"
             guard = "off"
             prearm = true
@@ -637,6 +643,7 @@ mod tests {
             Route { to: Destination::Prefix("10.0.0.0/8".parse().unwrap()), via: None, metric: None };
         assert_eq!(bond.routes, [default, on_link]);
         assert_eq!((bond.mtu, bond.datapath, bond.on_exit), (Some(9000), Datapath::XdpGeneric, OnExit::Keep));
+        assert_eq!((bond.pair, config.bonds[1].pair), (Pair::Veth, Pair::Auto));
         assert_eq!((bond.guard, bond.prearm, config.bonds[1].prearm), (Guard::Off, true, false));
         assert_eq!(bond.slaves[0], SlaveConfig::new("enp0s8"));
         let slave = SlaveConfig {
@@ -720,6 +727,16 @@ mod tests {
                  slave's MAC",
             ),
             ("datapath = \"ebpf\"", "a.toml:5: datapath = ebpf: not one of auto, tc, xdp, xdp-generic"),
+            ("pair = \"tun\"", "a.toml:5: pair = tun: not one of auto, netkit, veth"),
+            (
+                "pair = \"netkit\"\ndatapath = \"xdp\"",
+                "a.toml:2: bond0: pair=netkit carries no datapath=xdp, which takes a veth pair; leave one of the two \
+                 out",
+            ),
+            (
+                "port = \"eth3\"\npair = \"veth\"",
+                "a.toml:2: bond0: pair cannot be set together with port, which is there already: no pair is made",
+            ),
             ("guard = \"on\"", "a.toml:5: guard = on: not one of auto, off"),
             (
                 "prearm = true",
@@ -876,6 +893,7 @@ mod tests {
             metric in prop::option::of(any::<u32>()),
             mtu in prop::option::of(MTU_RANGE),
             datapath in prop::sample::select(Datapath::ALL),
+            pair in prop::sample::select(Pair::ALL),
             on_exit in prop::sample::select(OnExit::ALL),
             guard in prop::sample::select(Guard::ALL),
         ) -> BondConfig {
@@ -891,6 +909,11 @@ mod tests {
                 routes: routes.to_vec(),
                 mtu,
                 datapath,
+                pair: if pair == Pair::Netkit && !matches!(datapath, Datapath::Auto | Datapath::Tc) {
+                    Pair::Veth
+                } else {
+                    pair
+                },
                 on_exit,
                 guard,
                 ..BondConfig::new(name, Origin::Flags)

@@ -82,6 +82,8 @@ pub struct Bond {
     pub carrier: bool,
     /// tc, xdp or xdp-generic.
     pub datapath: String,
+    /// What bond0 and its port are made of, netkit or veth; null where the bond ends in a port that was there before.
+    pub pair: Option<String>,
     /// The device on the wire's side: bond0-port, or the one that was given.
     pub port: String,
     pub port_ifindex: u32,
@@ -210,6 +212,7 @@ pub struct Surroundings {
     pub name: String,
     pub ifindex: Option<u32>,
     pub datapath: String,
+    pub pair: Option<String>,
     pub port: String,
     pub port_ifindex: u32,
     pub host_mac: Mac,
@@ -256,6 +259,7 @@ impl Bond {
             host_mac: known(around.host_mac),
             carrier: status.carrier,
             datapath: around.datapath,
+            pair: around.pair,
             port: around.port,
             port_ifindex: around.port_ifindex,
             mtu: around.mtu,

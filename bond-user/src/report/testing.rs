@@ -121,6 +121,7 @@ pub fn bond() -> Bond {
         host_mac: Some("08:00:27:e8:26:58".into()),
         carrier: true,
         datapath: "tc".into(),
+        pair: Some("netkit".into()),
         port: "bond0-port".into(),
         port_ifindex: 6,
         guard: "off: downdelay asks for patience".into(),

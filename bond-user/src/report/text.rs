@@ -179,8 +179,9 @@ fn show_details(text: &mut String, bond: &Bond) -> fmt::Result {
     let host_mac = bond.host_mac.clone().unwrap_or_else(unknown);
     let on_exit = bond.on_exit.as_deref().map(|on_exit| format!(" on_exit={on_exit}")).unwrap_or_default();
     let port_ifindex = bond.port_ifindex;
+    let pair = bond.pair.as_ref().map(|pair| format!(" pair={pair}")).unwrap_or_default();
     let devices = format!(
-        "datapath={} port={} ifindex={bond_ifindex} port_ifindex={port_ifindex} host_mac={host_mac} \
+        "datapath={}{pair} port={} ifindex={bond_ifindex} port_ifindex={port_ifindex} host_mac={host_mac} \
          mtu={mtu}{on_exit}",
         bond.datapath, bond.port
     );
@@ -489,7 +490,7 @@ mod tests {
         let shown = show(&testing::report(vec![testing::bond()]), amount);
         insta::assert_snapshot!(shown, @r"
         bond0: active slave enp0s9, carrier up, mac 08:00:27:e8:26:58
-          datapath=tc port=bond0-port ifindex=7 port_ifindex=6
+          datapath=tc pair=netkit port=bond0-port ifindex=7 port_ifindex=6
           host_mac=08:00:27:e8:26:58 mtu=1500 on_exit=keep
           ACTIVE: generation 7, draining enp0s8
           carrier guard off: downdelay asks for patience

@@ -19,7 +19,7 @@ use bond_common::{
     counters::{DropReason, SlotStats},
     mac::Mac,
 };
-use bond_user::sys::dataplane::{DataPlane, DeviceReader, Hook, Kernel, Maps, remove_pins};
+use bond_user::sys::dataplane::{DataPlane, DeviceReader, Hook, Kernel, Maps, Port, remove_pins};
 use xbond_tests::{
     frames::{HOST, OWN, Scene, Verdict, Way},
     lab::Datapath,
@@ -86,7 +86,8 @@ impl Bench {
         let dir =
             Path::new("/sys/fs/bpf").join(format!("xbond_test_{}_{name}_{hook}", nix::unistd::gettid()));
         let mut data_plane = DataPlane::create(&dir, hook, Arc::new(Kernel::read())).unwrap();
-        data_plane.attach_port("port", index("port")).unwrap();
+        let port = Port { device: "port", ifindex: index("port"), netkit: None };
+        data_plane.attach_port(&port).unwrap();
         for (slot, device) in [(0, "slave0"), (1, "slave1")] {
             data_plane.attach_slave(Slot::new(slot).unwrap(), device, index(device)).unwrap();
         }

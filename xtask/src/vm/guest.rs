@@ -13,7 +13,7 @@ use super::{cache, kernel::Kernel};
 use crate::machine;
 
 /// Modules and their parameters, each after those that it needs.
-const MODULES: [(&str, &str); 24] = [
+const MODULES: [(&str, &str); 25] = [
     ("llc", ""),
     ("stp", ""),
     ("bridge", ""),
@@ -33,6 +33,7 @@ const MODULES: [(&str, &str); 24] = [
     ("cls_bpf", ""),
     ("act_mirred", ""),
     ("sch_netem", ""),
+    ("sch_tbf", ""),
     ("dca", ""),
     ("i2c-algo-bit", ""),
     ("pps_core", ""),
@@ -46,6 +47,9 @@ const PROGRAMS: [&str; 12] = [
     "ip", "bridge", "tc", "ethtool", "ping", "tcpdump", "bpftool", "nsenter", "setpriv", "prlimit",
     "unshare", "curl",
 ];
+/// tcpdump becomes a user of that name.
+const USERS: &str = "root:x:0:0::/root:/bin/sh\ntcpdump:x:101:101::/:/bin/false\n";
+const GROUPS: &str = "root:x:0:\ntcpdump:x:101:\n";
 const DIRECTORIES: [&str; 12] =
     ["bin/busybox.d", "lib", "lib64", "modules", "proc", "sys", "dev", "tmp", "run", "etc", "var", "root"];
 
@@ -62,6 +66,8 @@ impl Guest {
         for directory in DIRECTORIES {
             fs::create_dir_all(guest.root.join(directory))?;
         }
+        fs::write(guest.root.join("etc/passwd"), USERS)?;
+        fs::write(guest.root.join("etc/group"), GROUPS)?;
         symlink("/run", guest.root.join("var/run"))?;
         let busybox = machine::find("busybox").context("no busybox")?;
         guest.add_file(&busybox, "bin/busybox")?;

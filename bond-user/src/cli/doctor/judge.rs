@@ -117,10 +117,19 @@ pub fn machine(found: &Machine) -> Vec<Check> {
     carrier_guard(found, &mut checks);
     match &found.veth {
         Ok(()) => checks.ok("veth", "pairs of devices can be made"),
+        Err(error) if found.netkit => {
+            checks.warn(
+                "veth",
+                format!("{error}; without veth there is no bond0 of datapath=xdp: modprobe veth"),
+            );
+        }
         Err(error) => checks.fail("veth", format!("{error}; without veth there is no bond0: modprobe veth")),
     }
-    let netkit =
-        if found.netkit { "there" } else { "not there (Linux 6.7 on); bond0 is made of veth anyway" };
+    let netkit = if found.netkit {
+        "there: of datapath=tc, bond0 and its port are a netkit pair, unless pair=veth"
+    } else {
+        "not there (Linux 6.7 on): bond0 and its port are a veth pair"
+    };
     checks.ok("netkit", netkit);
     match found.memory {
         Some(limit) if limit < LITTLE_MEMORY => {
@@ -331,7 +340,7 @@ mod tests {
     #[test]
     fn what_a_machine_lacks_is_told_with_a_way_out() {
         type Change = fn(&mut Machine);
-        let table: [(Change, Verdict, &str, &str); 11] = [
+        let table: [(Change, Verdict, &str, &str); 12] = [
             (|m| m.kernel = Err("Linux 5.4 is too old".into()), Verdict::Fail, "kernel", "too old"),
             (
                 |m| m.capabilities = Err("xbond needs CAP_BPF; run it with sudo".into()),
@@ -353,7 +362,16 @@ mod tests {
                 "carrier-guard",
                 "lockdown=integrity",
             ),
-            (|m| m.veth = Err("not supported".into()), Verdict::Fail, "veth", "modprobe veth"),
+            (|m| m.veth = Err("not supported".into()), Verdict::Warn, "veth", "no bond0 of datapath=xdp"),
+            (
+                |m| {
+                    m.veth = Err("not supported".into());
+                    m.netkit = false;
+                },
+                Verdict::Fail,
+                "veth",
+                "there is no bond0: modprobe veth",
+            ),
             (|m| m.memory = Some(8 << 20), Verdict::Warn, "memory", "may have 8 MB"),
             (|m| m.hypervisor = Some("VirtualBox"), Verdict::Warn, "hypervisor", "fail_over_mac=active"),
         ];

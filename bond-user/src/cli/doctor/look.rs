@@ -115,8 +115,8 @@ fn can_make(kind: PairKind) -> Result<(), String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let mac = Mac::new([0x02, 0, 0, 0, 0, 1]);
-            let plan = PairPlan { kind, bond: "bond0", port: "bond0-port", mac, mtu: USUAL_MTU, queues: 1 };
-            Devices::open()?.netlink.create_pair(&plan).await?;
+            let plan = PairPlan { bond: "bond0", port: "bond0-port", mac, mtu: USUAL_MTU, queues: 1 };
+            Devices::open()?.netlink.create_pair(kind, &plan).await?;
             Ok(())
         })
     };

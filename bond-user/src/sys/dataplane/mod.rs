@@ -3,10 +3,14 @@
 mod btf;
 mod kernel;
 mod mapped;
+mod netkit;
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt as _,
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::fs::DirBuilderExt as _,
+    },
     path::{Path, PathBuf},
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
@@ -128,6 +132,16 @@ pub struct FormerMacs {
     _link: SchedClassifierLink,
 }
 
+/// Where the program goes that has what bond0, or whoever is behind an existing port, sends: to the port's ingress.
+#[derive(Clone, Copy, Debug)]
+pub struct Port<'a> {
+    pub device: &'a str,
+    pub ifindex: u32,
+    /// ifindex of bond0 where it and the port are a netkit pair: the program then runs as bond0 sends, too, and sends
+    /// from there.
+    pub netkit: Option<u32>,
+}
+
 /// The data plane of one bond. Dropping it leaves everything where it is; [`Self::remove`] takes it away.
 pub struct DataPlane {
     dir: PathBuf,
@@ -140,6 +154,8 @@ pub struct DataPlane {
     host_program: SchedClassifier,
     events: Option<RingBuf<MapData>>,
     port: Option<Attached>,
+    /// Where bond0 sends. It stays as long as its pin.
+    bond: Option<OwnedFd>,
     slaves: [Option<Attached>; bond_common::abi::MAX_SLAVES],
     tx_ports: DevMap<MapData>,
     rx_port: DevMap<MapData>,
@@ -179,6 +195,7 @@ impl DataPlane {
             host_program,
             events: Some(events),
             port: None,
+            bond: None,
             slaves: Default::default(),
             tx_ports,
             rx_port,
@@ -213,7 +230,8 @@ impl DataPlane {
     }
 
     /// Puts this version's program in place of the one at the port; no packet is without one.
-    pub fn replace_port(&mut self, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
+    pub fn replace_port(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
+        let &Port { device, ifindex, netkit } = port;
         let at = Place { dir: &self.dir, pin: PORT_PIN, device, ifindex };
         let way = self.way();
         let gone = || DataPlaneError::Attach {
@@ -224,6 +242,13 @@ impl DataPlane {
         let object = self.port_object.as_mut().ok_or(DataPlaneError::Missing(self.hook.port_program()))?;
         let replaced = replace(object, self.hook.port_program(), way, &at)?;
         self.port = Some(replaced.ok_or_else(gone)?);
+        if netkit.is_some() {
+            self.bond = Some(self.at_bond(device, |program| {
+                let link = netkit::open(&self.dir.join(BOND_LINK_PIN))?;
+                netkit::update(link.as_fd(), program)?;
+                Ok(link)
+            })?);
+        }
         Ok(())
     }
 
@@ -276,14 +301,38 @@ impl DataPlane {
         Way { hook: self.hook, tc: self.kernel.tc() }
     }
 
-    /// Puts the port's program on the port.
-    pub fn attach_port(&mut self, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
+    /// Puts the port's program on the port, and of a netkit pair where bond0 sends.
+    pub fn attach_port(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
+        let &Port { device, ifindex, netkit } = port;
         set(&mut self.rx_port, names::RX_PORT, 0, ifindex)?;
         let at = Place { dir: &self.dir, pin: PORT_PIN, device, ifindex };
         let way = self.way();
         let object = self.port_object.as_mut().ok_or(DataPlaneError::Missing(self.hook.port_program()))?;
         self.port = Some(attach(object, self.hook.port_program(), way, at)?);
+        if let Some(bond) = netkit {
+            self.bond = Some(self.at_bond(device, |program| {
+                let link = netkit::attach(program, bond)?;
+                netkit::pin(link.as_fd(), &self.dir.join(BOND_LINK_PIN))?;
+                Ok(link)
+            })?);
+        }
         Ok(())
+    }
+
+    /// Does something with the port's program where bond0 sends.
+    fn at_bond(
+        &self,
+        port: &str,
+        attach: impl FnOnce(BorrowedFd<'_>) -> io::Result<OwnedFd>,
+    ) -> Result<OwnedFd, DataPlaneError> {
+        let device = format!("the netkit pair of {port}");
+        let failed = |reason| DataPlaneError::Attach { hook: self.hook, device, reason };
+        let name = self.hook.port_program();
+        let object = self.port_object.as_ref().ok_or(DataPlaneError::Missing(name))?;
+        let program = object.program(name).and_then(|program| program.try_into().ok());
+        let program: &SchedClassifier = program.ok_or(DataPlaneError::Missing(name))?;
+        let link = program.fd().map_err(io::Error::other).and_then(|program| attach(program.as_fd()));
+        link.map_err(|error| failed(error.to_string()))
     }
 
     /// Has bond0 take for its own what arrives with the MAC of any slave, until the answer is dropped: for the time
@@ -344,7 +393,7 @@ impl DataPlane {
 
     /// Takes everything away: programs from their hooks, maps from their pins.
     pub fn remove(mut self) -> Result<(), DataPlaneError> {
-        drop(self.port.take());
+        drop((self.port.take(), self.bond.take()));
         self.slaves = Default::default();
         remove_pins(&self.dir)
     }
@@ -364,6 +413,8 @@ impl DataPlane {
 
 /// The beginnings of the pins' names.
 const PORT_PIN: &str = "port_tx";
+/// The link of the port's program where bond0 sends.
+const BOND_LINK_PIN: &str = "bond_tx_link";
 
 fn slave_pin(slot: Slot) -> String {
     format!("slave{}_rx", slot.index())
@@ -542,6 +593,20 @@ impl Maps {
     pub fn set_slave(&self, slot: Slot, entry: SlaveEntry) {
         self.slaves.store(slot.index(), entry);
         self.wire_macs.store(slot.index(), WireMacs::word_of(&entry));
+        let mut wanted = self.wanted_bond();
+        let with_way = self.with_way(*wanted);
+        if with_way != *wanted {
+            *wanted = with_way;
+            self.bond.store(0, with_way);
+        }
+    }
+
+    /// BOND with what follows from the slaves: whether frames go by the port.
+    fn with_way(&self, entry: BondEntry) -> BondEntry {
+        let by_port =
+            entry.has(BondEntry::NETKIT) && Slot::all().any(|slot| self.slave(slot).queue_id() != 0);
+        let flags = entry.flags() & !BondEntry::BY_PORT;
+        entry.with_flags(if by_port { flags | BondEntry::BY_PORT } else { flags })
     }
 
     pub fn bond(&self) -> BondEntry {
@@ -549,8 +614,15 @@ impl Maps {
     }
 
     pub fn set_bond(&self, entry: BondEntry) {
-        *self.wanted_bond() = entry;
-        self.bond.store(0, entry);
+        let mut wanted = self.wanted_bond();
+        *wanted = self.with_way(entry);
+        self.bond.store(0, *wanted);
+    }
+
+    /// Whether BOND is as it was given.
+    pub fn has_wanted_bond(&self) -> bool {
+        let wanted = self.wanted_bond();
+        self.bond() == *wanted
     }
 
     /// What BOND was given last. While another thread gives it something else, the two differ for a moment.

@@ -13,7 +13,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::LinkUnspec;
 
-use super::NetnsId;
+use super::{NetnsId, PairKind};
 
 /// A link at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +98,13 @@ impl LinkInfo {
 
     /// What is sent by it comes out of another link.
     pub fn is_end_of_pair(&self) -> bool {
-        matches!(self.kind.as_deref(), Some("veth" | "netkit"))
+        self.pair().is_some()
+    }
+
+    /// Of what pair it is an end.
+    pub fn pair(&self) -> Option<PairKind> {
+        let kind = self.kind.as_deref()?;
+        [PairKind::Veth, PairKind::Netkit].into_iter().find(|pair| pair.name() == kind)
     }
 
     /// IFF_LOWER_UP

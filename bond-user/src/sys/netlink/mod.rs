@@ -10,7 +10,7 @@ mod neighbour;
 mod route;
 mod stats;
 
-use std::{io, thread};
+use std::{fmt, io, thread};
 
 use bond_common::mac::Mac;
 use futures_util::TryStreamExt as _;
@@ -19,6 +19,7 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     link::{
         InfoData, InfoKind, InfoNetkit, InfoVeth, LinkAttribute, LinkExtentMask, LinkMessage, NetkitMode,
+        NetkitPolicy,
     },
     neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
 };
@@ -57,7 +58,6 @@ pub struct Netlink {
 /// Two devices to be made at once: what goes into one comes out of the other.
 #[derive(Clone, Copy, Debug)]
 pub struct PairPlan<'a> {
-    pub kind: PairKind,
     /// Name of the end that the host uses.
     pub bond: &'a str,
     /// Name of the end that is the bond's wire side.
@@ -74,8 +74,24 @@ pub struct PairPlan<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PairKind {
     Veth,
-    /// In L2 mode, the bond being the primary. Linux 6.7 on.
+    /// In L2 mode, the bond being the primary end. Linux 6.7 on.
     Netkit,
+}
+
+impl PairKind {
+    /// As the kernel calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Veth => "veth",
+            Self::Netkit => "netkit",
+        }
+    }
+}
+
+impl fmt::Display for PairKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// The two ends of a pair, as they are.
@@ -198,21 +214,28 @@ impl Netlink {
 
     /// Makes a pair: the bond's MAC in the same message, or udev would change it; the port NOARP and without
     /// IPv6 addresses. Both ends stay down.
-    pub async fn create_pair(&self, plan: &PairPlan<'_>) -> Result<Pair, SysError> {
+    pub async fn create_pair(&self, kind: PairKind, plan: &PairPlan<'_>) -> Result<Pair, SysError> {
         let port = LinkUnspec::new_with_name(plan.port)
             .mtu(plan.mtu)
             .arp(false)
             .append_extra_attribute(LinkAttribute::NumRxQueues(plan.queues))
             .append_extra_attribute(LinkAttribute::NumTxQueues(1))
             .build();
-        let (kind, data) = match plan.kind {
+        let (info, data) = match kind {
             PairKind::Veth => (InfoKind::Veth, InfoData::Veth(InfoVeth::Peer(port))),
             PairKind::Netkit => (
                 InfoKind::Netkit,
-                InfoData::Netkit(vec![InfoNetkit::Peer(port), InfoNetkit::Mode(NetkitMode::L2)]),
+                InfoData::Netkit(vec![
+                    InfoNetkit::Peer(port),
+                    InfoNetkit::Mode(NetkitMode::L2),
+                    // While no program is there, what the bond sends goes nowhere. What goes to the bond has been
+                    // let through by a slave's program.
+                    InfoNetkit::Policy(NetkitPolicy::Drop),
+                    InfoNetkit::PeerPolicy(NetkitPolicy::Pass),
+                ]),
             ),
         };
-        let request = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(kind)
+        let request = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(info)
             .name(plan.bond)
             .address(plan.mac.bytes().to_vec())
             .mtu(plan.mtu)
@@ -220,7 +243,7 @@ impl Netlink {
             .append_extra_attribute(LinkAttribute::NumRxQueues(1))
             .set_info_data(data)
             .build();
-        let what = format!("create a {} pair with {}", kind_name(plan.kind), plan.port);
+        let what = format!("create a {kind} pair with {}", plan.port);
         self.handle
             .link()
             .add(request)
@@ -318,13 +341,6 @@ fn alternative_name(name: &str) -> LinkAttribute {
     LinkAttribute::Other(DefaultNla::new(IFLA_ALT_IFNAME, [name.as_bytes(), b"\0"].concat()))
 }
 
-fn kind_name(kind: PairKind) -> &'static str {
-    match kind {
-        PairKind::Veth => "veth",
-        PairKind::Netkit => "netkit",
-    }
-}
-
 fn advise_pair(error: SysError) -> SysError {
     let advice = match error.errno() {
         Some(Errno::EEXIST) => Some("one of the names is taken: see `ip link`"),
@@ -364,22 +380,15 @@ mod tests {
     fn a_pair_is_made_as_planned_and_goes_at_once() {
         in_namespace(async |devices| {
             let netlink = &devices.netlink;
-            let plan = PairPlan {
-                kind: PairKind::Veth,
-                bond: "bond0",
-                port: "bond0-port",
-                mac: mac(1),
-                mtu: 1400,
-                queues: 1,
-            };
-            let Pair { bond, port } = netlink.create_pair(&plan).await.unwrap();
+            let plan = PairPlan { bond: "bond0", port: "bond0-port", mac: mac(1), mtu: 1400, queues: 1 };
+            let Pair { bond, port } = netlink.create_pair(PairKind::Veth, &plan).await.unwrap();
             assert_eq!((bond.name.as_str(), bond.mac, bond.mtu), ("bond0", mac(1), 1400));
             assert_eq!((port.name.as_str(), port.mtu), ("bond0-port", 1400));
             assert_eq!((bond.link, port.link), (Some(port.ifindex), Some(bond.ifindex)));
             assert_eq!(bond.kind.as_deref(), Some("veth"));
             assert!(port.flags.contains(LinkFlags::Noarp) && !bond.flags.contains(LinkFlags::Noarp));
             assert!(matches!(port.addr_gen_mode, None | Some(In6AddrGenMode::None)));
-            let error = netlink.create_pair(&plan).await.unwrap_err();
+            let error = netlink.create_pair(PairKind::Veth, &plan).await.unwrap_err();
             assert_eq!(error.errno(), Some(Errno::EEXIST));
             assert!(
                 error.to_string().starts_with("create a veth pair with bond0-port on bond0: File exists")
@@ -395,15 +404,8 @@ mod tests {
     #[test]
     fn a_netkit_pair_has_the_bonds_mac() {
         in_namespace(async |devices| {
-            let plan = PairPlan {
-                kind: PairKind::Netkit,
-                bond: "bond0",
-                port: "port0",
-                mac: mac(1),
-                mtu: 1400,
-                queues: 1,
-            };
-            match devices.netlink.create_pair(&plan).await {
+            let plan = PairPlan { bond: "bond0", port: "port0", mac: mac(1), mtu: 1400, queues: 1 };
+            match devices.netlink.create_pair(PairKind::Netkit, &plan).await {
                 Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => eprintln!("skipped: {error}"),
                 answer => {
                     let Pair { bond, port } = answer.unwrap();
