@@ -288,14 +288,15 @@ impl Place {
                 "bond0"
             }
             Over::Team => {
-                self.host.ip("link add team0 type team")?;
+                // Its daemon would give the ports its MAC.
+                let active = self.host.link(NICS[0].0)?;
+                self.host.ip(&format!("link add team0 address {} type team", active.mac))?;
                 self.host.exec("teamnl team0 setoption mode activebackup")?;
                 for (nic, _) in NICS {
                     self.host.ip(&format!("link set {nic} master team0"))?;
                     self.host.ip(&format!("link set {nic} up"))?;
                 }
-                let active = self.host.link(NICS[0].0)?.ifindex;
-                self.host.exec(&format!("teamnl team0 setoption activeport {active}"))?;
+                self.host.exec(&format!("teamnl team0 setoption activeport {}", active.ifindex))?;
                 "team0"
             }
             Over::Slave | Over::XbondVeth | Over::XbondNetkit | Over::XbondXdp => NICS[0].0,
