@@ -22,7 +22,7 @@ use nix::sys::signal::Signal;
 use snapshot::Snapshot;
 use tempfile::TempDir;
 use xbond_tests::{
-    Cut, Lab, NetNs, Nic, TwoWay, Xbond, skip_if_unable,
+    Cut, Lab, NetNs, Nic, TwoWay, Xbond, skip_if_unable, time_is_no_measure,
     xbond::{binary, cli},
 };
 
@@ -92,7 +92,10 @@ fn with_etc(host: &NetNs, etc: &Path, line: &str) -> Command {
 
 fn lossless(traffic: TwoWay, what: &str) {
     for direction in traffic.stop().unwrap() {
-        assert_eq!((direction.lost, direction.duplicated), (0, 0), "{what}: {direction:?}");
+        // The kernel takes a subnet's route away and puts it back when one of its addresses goes; emulated, a packet
+        // may be sent in between.
+        let not_sent = if time_is_no_measure().is_some() { direction.refused } else { 0 };
+        assert_eq!((direction.lost - not_sent, direction.duplicated), (0, 0), "{what}: {direction:?}");
     }
 }
 
