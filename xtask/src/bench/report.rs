@@ -66,7 +66,10 @@ fn section(name: &str, runs: &Runs, directory: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Figures of one group: a row for each name, a column for each unit.
+/// More columns than these are too wide to be read.
+const COLUMNS: usize = 12;
+
+/// Figures of one group: a row for each name, a column for each unit; the other way round where that is too wide.
 fn table(group: &str, figures: &[&Figure]) -> String {
     let mut units: Vec<&str> = Vec::new();
     let mut names: Vec<&str> = Vec::new();
@@ -78,14 +81,22 @@ fn table(group: &str, figures: &[&Figure]) -> String {
             names.push(&figure.name);
         }
     }
-    let mut text = format!("| {group} | {} |\n|---|{}\n", units.join(" | "), "--:|".repeat(units.len()));
-    for name in names {
-        let cell = |unit: &&str| {
-            let found = figures.iter().find(|figure| figure.name == name && figure.unit == **unit);
-            found.map_or_else(String::new, |figure| cell(figure))
-        };
-        let cells: Vec<_> = units.iter().map(cell).collect();
-        text.push_str(&format!("| {name} | {} |\n", cells.join(" | ")));
+    let find = |name: &str, unit: &str| {
+        let found = figures.iter().find(|figure| figure.name == name && figure.unit == unit);
+        found.map_or_else(String::new, |figure| cell(figure))
+    };
+    if units.len() > COLUMNS {
+        grid(group, &units, &names, |unit, name| find(name, unit))
+    } else {
+        grid(group, &names, &units, find)
+    }
+}
+
+fn grid(corner: &str, rows: &[&str], columns: &[&str], cell: impl Fn(&str, &str) -> String) -> String {
+    let mut text = format!("| {corner} | {} |\n|---|{}\n", columns.join(" | "), "--:|".repeat(columns.len()));
+    for row in rows {
+        let cells: Vec<_> = columns.iter().map(|column| cell(row, column)).collect();
+        text.push_str(&format!("| {row} | {} |\n", cells.join(" | ")));
     }
     text.push('\n');
     text
