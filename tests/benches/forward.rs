@@ -33,12 +33,13 @@ use xbond_tests::{
     Mac, NetNs, Xbond, bonded,
     figures::{Figure, Measured, Target},
     frames::{IPV4, ethernet},
-    netns,
+    netns, time_is_no_measure,
 };
 
 const ROUNDS: usize = 9;
 const PACKETS: u32 = 600_000;
 const QUICK_PACKETS: u32 = 2_000;
+const EMULATED_PACKETS: u32 = 60_000;
 /// As NAPI does.
 const BATCH: u32 = 64;
 const LAN: Mac = Mac::new([2, 0, 0, 0, 0, 0x99]);
@@ -52,6 +53,10 @@ enum Over {
     Devmap,
     XbondXdp,
     XbondTc,
+    /// A program that sends everything into the kernel's bond, and one on that.
+    Driver,
+    /// A bridge with the port and the kernel's bond.
+    Bridge,
 }
 
 impl Over {
@@ -60,7 +65,14 @@ impl Over {
             Self::Devmap => "a bare devmap redirect",
             Self::XbondXdp => "xbond xdp",
             Self::XbondTc => "xbond tc",
+            Self::Driver => "a redirect into the kernel's bond",
+            Self::Bridge => "a bridge onto the kernel's bond",
         }
+    }
+
+    /// What leaves it is an skb, and not a frame.
+    fn is_skb(self) -> bool {
+        matches!(self, Self::XbondTc | Self::Bridge)
     }
 }
 
@@ -89,11 +101,16 @@ struct Place {
 }
 
 fn main() -> Result<()> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let (rounds, packets) = if quick { (1, QUICK_PACKETS) } else { (ROUNDS, PACKETS) };
+    let has = |wanted: &str| std::env::args().any(|argument| argument == wanted);
+    let (rounds, packets) = match (has("--quick"), time_is_no_measure()) {
+        (true, _) => (1, QUICK_PACKETS),
+        (false, None) => (ROUNDS, PACKETS),
+        (false, Some(_)) => (ROUNDS, EMULATED_PACKETS),
+    };
     stay_on_one_cpu()?;
-    let places: Vec<Place> =
-        [Over::Devmap, Over::XbondXdp, Over::XbondTc].into_iter().map(Place::new).collect::<Result<_>>()?;
+    let drivers = [Over::Driver, Over::Bridge].into_iter().filter(|_| has("--drivers"));
+    let over = [Over::Devmap, Over::XbondXdp, Over::XbondTc].into_iter().chain(drivers);
+    let places: Vec<Place> = over.map(Place::new).collect::<Result<_>>()?;
     let agents: Vec<_> = places.iter().map(Place::set_up).collect::<Result<_>>()?;
     let ends: Vec<_> = places.iter().map(Ends::new).collect::<Result<_>>()?;
     let mut measured = Measured::default();
@@ -136,6 +153,17 @@ fn figures(direction: Direction, places: &[Place], of_place: &[Vec<f64>]) -> Vec
     };
     figures.push(ratio("xbond xdp", "of a bare devmap redirect", Over::XbondXdp, Over::Devmap, 0.95));
     figures.push(ratio("xbond xdp", "times xbond tc", Over::XbondXdp, Over::XbondTc, 3.0));
+    if !of(Over::Driver).is_empty() {
+        let unit = "times a redirect into the kernel's bond";
+        figures.push(ratio("xbond xdp", unit, Over::XbondXdp, Over::Driver, 1.0));
+        figures.push(ratio(
+            "xbond tc",
+            "times a bridge onto the kernel's bond",
+            Over::XbondTc,
+            Over::Bridge,
+            1.0,
+        ));
+    }
     for figure in &figures {
         eprintln!("{group}: {}: {:.3} {}", figure.name, figure.value, figure.unit);
     }
@@ -182,7 +210,22 @@ impl Place {
         let datapath = match self.over {
             Over::XbondXdp => "xdp",
             Over::XbondTc => "tc",
-            Over::Devmap => return self.join().map(|()| None),
+            Over::Devmap => return self.join(NICS[0].0).map(|()| None),
+            Over::Driver => {
+                self.enslave()?;
+                return self.join("bond0").map(|()| None);
+            }
+            Over::Bridge => {
+                self.enslave()?;
+                self.inside.ip("link add br0 type bridge")?;
+                for device in ["port", "bond0", "br0"] {
+                    if device != "br0" {
+                        self.inside.ip(&format!("link set {device} master br0"))?;
+                    }
+                    self.inside.ip(&format!("link set {device} up"))?;
+                }
+                return Ok(None);
+            }
         };
         let mut arguments =
             vec!["--bond", "bond0", "--port", "port", "--datapath", datapath, "-o", "miimon=100"];
@@ -190,9 +233,20 @@ impl Place {
         Xbond::run(&self.inside, arguments).map(Some)
     }
 
-    /// Port and slave by two bare redirects; they stay as long as the devices.
-    fn join(&self) -> Result<()> {
-        for (from, to) in [("port", NICS[0].0), (NICS[0].0, "port")] {
+    /// The slaves, of the kernel's bond.
+    fn enslave(&self) -> Result<()> {
+        self.inside.ip("link add bond0 type bond mode active-backup miimon 100")?;
+        for (nic, _) in NICS {
+            self.inside.ip(&format!("link set {nic} down"))?;
+            self.inside.ip(&format!("link set {nic} master bond0"))?;
+        }
+        self.inside.ip("link set bond0 up")?;
+        bonded::wait_until("the bond's carrier", || Ok(self.inside.link("bond0")?.operstate == "UP"))
+    }
+
+    /// Port and wire by two bare redirects; they stay as long as the devices.
+    fn join(&self, wire: &str) -> Result<()> {
+        for (from, to) in [("port", wire), (wire, "port")] {
             let map = devmap(&self.inside, to)?;
             let redirect = raw::load(Hook::Xdp, &raw::redirect_map(map.fd().as_fd()))?;
             self.attach_xdp(&self.inside, from, &redirect)?;
@@ -258,11 +312,10 @@ impl Ends {
     fn new(place: &Place) -> Result<Self> {
         for (netns, device) in [(&place.lan, "lan0"), (&place.wire, NICS[0].1)] {
             // What leaves by tc arrives as an skb, and would have to be made a frame for an XDP program.
-            match place.over {
-                Over::XbondTc => {
-                    place.attach_tc(netns, device, &raw::load(Hook::Tc, &raw::empty(TC_ACT_SHOT))?)?
-                }
-                _ => place.attach_xdp(netns, device, &raw::load(Hook::Xdp, &raw::empty(XDP_DROP))?)?,
+            if place.over.is_skb() {
+                place.attach_tc(netns, device, &raw::load(Hook::Tc, &raw::empty(TC_ACT_SHOT))?)?;
+            } else {
+                place.attach_xdp(netns, device, &raw::load(Hook::Xdp, &raw::empty(XDP_DROP))?)?;
             }
         }
         let source = |netns: &NetNs, device: &str| {

@@ -1,14 +1,25 @@
 //! `cargo xtask bench forward`
 
-use std::process::Command;
-
 use anyhow::Result;
+use clap::Args;
 
-use super::{Options, Run, conclude, measure, program};
-use crate::machine;
+use super::{Options, Run, Where, run_where};
 
-pub fn run(options: &Options) -> Result<Run> {
-    let mut command = Command::new(program("forward")?);
-    command.env("XBOND_BIN", machine::xbond()?).args(options.quick.then_some("--quick"));
-    conclude("forward", options, measure(&mut command)?)
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    place: Where,
+}
+
+impl Arguments {
+    /// On this machine.
+    pub fn of(options: Options) -> Self {
+        Self { options, place: Where::default() }
+    }
+}
+
+pub fn run(arguments: &Arguments) -> Result<Run> {
+    run_where("forward", &arguments.options, &arguments.place)
 }

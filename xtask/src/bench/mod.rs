@@ -20,7 +20,7 @@ use clap::{Args, Subcommand};
 use record::Run;
 use xbond_tests::figures::Measured;
 
-use crate::{machine, setup};
+use crate::{machine, setup, vm};
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -40,7 +40,7 @@ enum Verb {
     /// What failovers lose, and how long they take
     Failover(failover::Arguments),
     /// Packets forwarded between a port and the wire
-    Forward(Options),
+    Forward(forward::Arguments),
     /// What the engine takes from an event to its commands
     Agent(Options),
     /// All of these (the default)
@@ -62,6 +62,17 @@ struct Options {
     note: Option<String>,
 }
 
+/// On which machine.
+#[derive(Args, Clone, Default)]
+struct Where {
+    /// In an emulated machine whose kernel has bonding drivers, too
+    #[arg(long)]
+    vm: bool,
+    /// Of that machine: version of a Debian kernel or the beginning of one, or `newest`
+    #[arg(long, default_value = "6.12", requires = "vm")]
+    kernel: String,
+}
+
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(Verb::Report) = arguments.verb {
         return report::run();
@@ -74,7 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         Some(Verb::Hotpath(options)) => vec![hotpath::run(options)?],
         Some(Verb::Host(arguments)) => vec![host::run(arguments)?],
         Some(Verb::Failover(arguments)) => vec![failover::run(arguments)?],
-        Some(Verb::Forward(options)) => vec![forward::run(options)?],
+        Some(Verb::Forward(arguments)) => vec![forward::run(arguments)?],
         Some(Verb::Agent(options)) => vec![agent::run(options)?],
         Some(Verb::Report) => bail!("drawn above"),
     };
@@ -89,16 +100,35 @@ fn all(options: &Options) -> Result<Vec<Run>> {
     // The file is for all of them.
     let each = Options { json: None, ..options.clone() };
     let host = host::Arguments::of(each.clone());
+    let forward = forward::Arguments::of(each.clone());
     let failover = failover::Arguments::of(each.clone());
     let runs = vec![
         hotpath::run(&each)?,
         host::run(&host)?,
-        forward::run(&each)?,
+        forward::run(&forward)?,
         agent::run(&each)?,
         failover::run(&failover)?,
     ];
     record::write_json(options.json.as_deref(), &runs)?;
     Ok(runs)
+}
+
+/// Runs a benchmark's program here, or in the guest beside the kernel's drivers: only what the guest's kernel has is
+/// compared, and only within the guest.
+fn run_where(verb: &str, options: &Options, place: &Where) -> Result<Run> {
+    if !place.vm {
+        let mut command = Command::new(program(verb)?);
+        command.env("XBOND_BIN", machine::xbond()?).args(options.quick.then_some("--quick"));
+        return conclude(verb, options, measure(&mut command)?);
+    }
+    let mut words = vec!["--drivers"];
+    words.extend(options.quick.then_some("--quick"));
+    let (kernel, lines) = vm::bench(&place.kernel, &program(verb)?, &words)?;
+    let result = lines.iter().find_map(|line| Measured::parse(line));
+    let measured = result.context("the benchmark in the guest ended without a result")??;
+    let run = Run::here(verb, options, measured)?.in_guest(kernel);
+    run.conclude(options)?;
+    Ok(run)
 }
 
 /// Shows what was measured here, and keeps it.
