@@ -233,7 +233,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Each place's own, and its ratio to the first one's round by round.
+/// Each place's own, and its ratio to the first one's round by round; of xbond's by tc also that to the driver's.
 fn figures(load: Load, places: &[Place], of_place: &[Vec<f64>]) -> Vec<Figure> {
     let mut figures = Vec::new();
     for (place, rounds) in places.iter().zip(of_place) {
@@ -243,11 +243,18 @@ fn figures(load: Load, places: &[Place], of_place: &[Vec<f64>]) -> Vec<Figure> {
         if place.over == Over::Slave {
             continue;
         }
-        let ratios: Vec<f64> = rounds.iter().zip(&of_place[0]).map(|(own, bare)| own / bare).collect();
-        let mut ratio = Figure::of(&load.name(), place.over.name(), "of the slave", &ratios);
+        let to = |other: &[f64]| -> Vec<f64> {
+            rounds.iter().zip(other).map(|(own, other)| own / other).collect()
+        };
+        let mut ratio = Figure::of(&load.name(), place.over.name(), "of the slave", &to(&of_place[0]));
         ratio.target = load.target().filter(|_| place.over.is_tc() && rounds.len() > 1);
         eprintln!("{}: {}: {:.3} of the slave", load.name(), ratio.name, ratio.value);
         figures.push(ratio);
+        let driver = places.iter().position(|place| place.over == Over::Driver);
+        if let Some(driver) = driver.filter(|_| place.over.is_tc()) {
+            let name = place.over.name();
+            figures.push(Figure::of(&load.name(), name, "of the kernel's bond", &to(&of_place[driver])));
+        }
     }
     figures
 }
