@@ -7,7 +7,7 @@ mod raw;
 
 use std::{os::fd::AsFd as _, path::PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{TestRunOptions, maps::MapData};
 use bond_common::{
     abi::{BondEntry, FailOverMac, PORT_STATS, SlaveEntry, Slot},
@@ -36,14 +36,16 @@ const TRANSMIT_AT_MOST: f64 = 15.0;
 fn main() -> Result<()> {
     let quick = std::env::args().any(|argument| argument == "--quick");
     let mut measured = Measured::default();
+    // Asked before this thread stays on one of them: the last, since interrupts like the first.
+    let cpus = std::thread::available_parallelism()?.get();
     for hook in [Hook::Xdp, Hook::Tc] {
-        measured.figures.extend(bench(hook, quick)?);
+        measured.figures.extend(bench(hook, quick, cpus)?);
     }
     measured.print();
     Ok(())
 }
 
-fn bench(hook: Hook, quick: bool) -> Result<Vec<Figure>> {
+fn bench(hook: Hook, quick: bool, cpus: usize) -> Result<Vec<Figure>> {
     let bench = Bench::new(hook, "bench");
     let cases = cases(bench.datapath());
     for case in &cases {
@@ -56,7 +58,7 @@ fn bench(hook: Hook, quick: bool) -> Result<Vec<Figure>> {
     if quick {
         return Ok(figures);
     }
-    stay_on_one_cpu()?;
+    stay_on(cpus - 1)?;
     let mut pins = Pins::default();
     let stage = Stage::new(&bench, &mut pins)?;
     // Under none and follow a packet takes the same path.
@@ -66,6 +68,7 @@ fn bench(hook: Hook, quick: bool) -> Result<Vec<Figure>> {
     }
     figures.push(price_of_a_redirect(&bench, &stage)?);
     figures.extend(price_of_the_guard(&bench, &cases)?);
+    figures.extend(price_of_company(&bench, &cases, cpus)?);
     Ok(figures)
 }
 
@@ -240,6 +243,44 @@ fn price_of_the_guard(bench: &Bench, cases: &[Case]) -> Result<Vec<Figure>> {
     Ok(figures.collect())
 }
 
+/// What a packet costs while every other CPU sends by the same bond, too: of how little they share. Test runs hold the
+/// lock of no queue, so that whatever is dearer is the programs' own.
+fn price_of_company(bench: &Bench, cases: &[Case], cpus: usize) -> Result<Vec<Figure>> {
+    if cpus < 2 {
+        return Ok(Vec::new());
+    }
+    let mut figures = Vec::new();
+    for way in [Way::Transmit, Way::Receive(0)] {
+        let delivered = |case: &&Case| case.way == way && case.verdict == Verdict::Forwarded;
+        let case = cases.iter().find(delivered).context("nothing is forwarded")?;
+        bench.set(&case.scene);
+        let on = |cpu: usize| -> Result<f64> {
+            stay_on(cpu)?;
+            let program = bench.program(way);
+            run(&program, &case.frame, WARM_UP)?;
+            run(&program, &case.frame, REPEAT)
+        };
+        let mut dearer = Vec::new();
+        for _ in 0..ROUNDS {
+            let alone = on(0)?;
+            let together = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..cpus).map(|cpu| scope.spawn(move || on(cpu))).collect();
+                let took =
+                    threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a thread died"))?);
+                took.collect::<Result<Vec<f64>>>()
+            })?;
+            dearer.push(together.iter().sum::<f64>() / cpus as f64 / alone);
+        }
+        let name = if way == Way::Transmit { "transmit" } else { "receive" };
+        let figure =
+            Figure::of(&format!("{} on {cpus} CPUs", bench.hook), name, "of its time on one", &dearer);
+        eprintln!("{}: {}: {:.3}", figure.group, figure.name, figure.value);
+        figures.push(figure);
+    }
+    stay_on(cpus - 1)?;
+    Ok(figures)
+}
+
 /// Nanoseconds per run: for each program those of each round. In a round each program has its turn.
 fn rounds(programs: &[&Program], frame: &[u8]) -> Result<Vec<Vec<f64>>> {
     let mut rounds = vec![Vec::new(); programs.len()];
@@ -298,10 +339,8 @@ fn policy(policy: FailOverMac) -> &'static str {
     }
 }
 
-/// The last one: interrupts like the first.
-fn stay_on_one_cpu() -> Result<()> {
-    let cpus = std::thread::available_parallelism()?.get();
+fn stay_on(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpus - 1)?;
+    set.set(cpu)?;
     sched_setaffinity(Pid::from_raw(0), &set).context("cannot stay on one CPU")
 }
