@@ -36,7 +36,14 @@ struct Setting {
     datapath: Datapath,
     policy: &'static str,
     guard: bool,
+    /// Milliseconds, where the agent looks at links that often, and has neither events nor the guard.
+    only_miimon: Option<u64>,
 }
+
+/// What miimon alone takes, as with the driver.
+const MIIMON: [u64; 3] = [10, 50, 100];
+/// Cuts come at any time between two looks at the links: each waits longer by this than the one before, modulo miimon.
+const STEP_MS: u64 = 37;
 
 pub fn scenes(options: &Options) -> Vec<Scene> {
     let mut scenes = Vec::new();
@@ -54,7 +61,7 @@ pub fn scenes(options: &Options) -> Vec<Scene> {
                     if options.quick && !chosen {
                         continue;
                     }
-                    let setting = Setting { wire, datapath, policy, guard };
+                    let setting = Setting { wire, datapath, policy, guard, only_miimon: None };
                     let name =
                         format!("{}, {policy}, guard {}", datapath.name(), if guard { "on" } else { "off" });
                     scenes.push(Scene::new(setting.group(), &name, move |row, options| {
@@ -63,6 +70,12 @@ pub fn scenes(options: &Options) -> Vec<Scene> {
                 }
             }
         }
+    }
+    for miimon in MIIMON.into_iter().take(if options.quick { 1 } else { MIIMON.len() }) {
+        let (wire, datapath, policy) = (Wire::Veth, Datapath::Tc, "active");
+        let setting = Setting { wire, datapath, policy, guard: false, only_miimon: Some(miimon) };
+        let name = format!("tc, active, miimon={miimon}");
+        scenes.push(Scene::new(setting.group(), &name, move |row, options| setting.measure(row, options)));
     }
     scenes
 }
@@ -163,9 +176,10 @@ impl std::ops::Sub for Causes {
 
 impl Setting {
     fn group(self) -> &'static str {
-        match self.wire {
-            Wire::Tap => "clean cut (tap)",
-            Wire::Veth => "cut at the far end (veth)",
+        match (self.only_miimon, self.wire) {
+            (Some(_), _) => "by miimon alone (veth)",
+            (None, Wire::Tap) => "clean cut (tap)",
+            (None, Wire::Veth) => "cut at the far end (veth)",
         }
     }
 
@@ -176,7 +190,11 @@ impl Setting {
         if !self.guard {
             more.extend(["--guard", "off"]);
         }
+        more.extend(self.only_miimon.map(|_| "--no-link-events"));
         let xbond = bonded::run(&lab, self.datapath, self.policy, &more)?;
+        if let Some(miimon) = self.only_miimon {
+            xbond.set(bonded::BOND, &format!("miimon={miimon}"))?;
+        }
         let guard = xbond.show(bonded::BOND)?["bonds"][0]["guard"].to_string();
         ensure!((guard == "\"on\"") == self.guard, "the guard is {guard}");
         bonded::wait_for_path(&lab.host, &lab.peer)?;
@@ -189,6 +207,9 @@ impl Setting {
         to_peer.wait_for_more(u64::from(rate) / 20)?;
         let mut cuts = Vec::new();
         for number in 0..options.cuts {
+            if let Some(miimon) = self.only_miimon {
+                std::thread::sleep(Duration::from_millis(number as u64 * STEP_MS % miimon));
+            }
             let scene = Cutting { lab: &lab, xbond: &xbond, maps: &maps, exits: exits.as_ref() };
             cuts.push(scene.cut(number, (&to_peer, &to_host))?);
         }
