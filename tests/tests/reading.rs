@@ -12,6 +12,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
+    time::Instant,
 };
 
 use common::{BOND, active_slave, bond, bond_with, eventually, skip, wait_for_active};
@@ -337,6 +338,23 @@ fn a_failover_leaves_a_receipt() {
     // It went with the bond.
     let error = cli(&lab.host, ["log", BOND]).unwrap_err().to_string();
     assert!(error.contains("bond0: no such bond in this network namespace"), "{error}");
+}
+
+/// An agent that finds the active slave dead fails over as it adopts the bond: that took no time since the machine booted.
+#[test]
+fn a_failover_at_adoption_took_as_long_as_it_took() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    let run = || bond_with(&lab, Datapath::Tc, &["miimon=100"], &["--guard", "off"]);
+    run().kill().unwrap();
+    lab.cut("enp0s8", Cut::Carrier).unwrap();
+    let start = Instant::now();
+    let xbond = run();
+    let receipt = receipt_to(&lab.host, "enp0s9");
+    let steps = ["detect_us", "decide_us", "switch_us"].map(|step| receipt["steps"][step].as_u64().unwrap());
+    assert!(u128::from(steps.iter().sum::<u64>()) < start.elapsed().as_micros(), "{receipt:#}");
+    xbond.stop().unwrap();
 }
 
 #[test]

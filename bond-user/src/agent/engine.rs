@@ -284,7 +284,8 @@ impl Loop {
                     host,
                     links,
                     with_link: 0,
-                    pace: Pace::default(),
+                    // Adopting may elect.
+                    pace: Pace { told: now, handled: now, decided: now },
                     switch: Switched::default(),
                     followed,
                     none_since: None,
