@@ -1,7 +1,7 @@
 //! From the wire to the port.
 
 use bond_common::{
-    abi::{BondEntry, Slot},
+    abi::{BondEntry, FailOverMac, Slot},
     counters::DropReason,
     mac::Mac,
     verdict::{Receive, Receiver, receive},
@@ -53,7 +53,11 @@ fn forward(
         host_mac: host_mac(bond),
         all_slaves_active: bond.has(BondEntry::ALL_SLAVES_ACTIVE),
     };
-    let is_wire_mac = |mac| maps::slave(slot).is_some_and(|slave| slave.wire_mac() == mac);
+    // Neighbours that have not heard of a failover, as while nobody announces it, still send to another slave's.
+    let is_wire_mac = |mac| {
+        maps::slave(slot).is_some_and(|slave| slave.wire_mac() == mac)
+            || bond.policy() == FailOverMac::Active && maps::is_a_slaves(mac)
+    };
     let replaced = match receive(word, at, header.destination, is_wire_mac) {
         Receive::Local => return Ok(None),
         Receive::Drop(reason) => return Err(reason),

@@ -190,6 +190,7 @@ fn receive(scene: Scene, datapath: Datapath) -> Vec<Case> {
         // Active: everything, and what is for the slave's MAC becomes bond0's.
         ("unicast", scene, 0, Forwarded, (to(wire[0]), to(HOST))),
         ("to bond0's MAC", scene, 0, Forwarded, same(to(HOST))),
+        ("to another slave's MAC", scene, 0, Forwarded, (to(wire[1]), to(HOST))),
         ("to a guest", scene, 0, Forwarded, same(to(GUEST))),
         ("multicast", scene, 0, Forwarded, same(to(GROUP))),
         ("broadcast", scene, 0, Forwarded, same(to(Mac::BROADCAST))),

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{
     BOND, DATAPATHS, SLAVES, active_slave, alone, beside_others, bond, bond_with, builder, eventually, lab,
     meet, show, slave, traffic, wait_for_active, wait_for_status,
@@ -58,8 +60,13 @@ fn a_bond_whose_agent_is_dead_goes_through_all_slaves_and_back() {
                         neighbour(&lab)
                     );
                     assert_eq!(report.duplicated, 0, "{what}");
+                    // Neighbours wait for five seconds and more before they ask again.
+                    assert!(report.outage() < Duration::from_secs(3), "{what}: {:?}", report.outage());
                 }
                 lab.mend(cut, Cut::Carrier).unwrap();
+                // The peer learns the MAC of this slave, and will send to it when the next one is active.
+                lab.peer.ip("neigh flush all").unwrap();
+                meet(&lab);
             }
             cli(&lab.host, ["down", BOND, "--force"]).unwrap();
         }
