@@ -126,7 +126,8 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, M
     }
     let maps = match DataPlane::left(&pins)? {
         Ok(maps) => maps,
-        Err(Unfit::NoPort) => return Ok(None),
+        // Version 0 is that of a map that nobody has written yet.
+        Err(Unfit::NoPort | Unfit::OtherVersion(0)) => return Ok(None),
         Err(Unfit::NoMap(name)) => return Err(Misfit::NoMap(name)),
         Err(Unfit::OtherVersion(found)) => return Err(Misfit::OtherVersion { found }),
     };

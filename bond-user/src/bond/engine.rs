@@ -1062,9 +1062,11 @@ impl Engine {
             force_primary: self.force_primary,
             reselect: self.options.primary_reselect,
         };
-        let best = election.best();
-        self.force_primary &= best.map(|best| best.slot) != primary;
-        best
+        // A primary that is used early, in its updelay, still has to take over when it is up.
+        let is_up = |candidate: &Candidate| candidate.state == LinkState::Up;
+        let primary_is_up = candidates.iter().any(|slave| Some(slave.slot) == primary && is_up(slave));
+        self.force_primary &= !primary_is_up;
+        election.best()
     }
 
     /// `bond_change_active_slave`. The old active may have left already, so its name is given.
