@@ -218,11 +218,9 @@ impl Place {
             Over::Bridge => {
                 self.enslave()?;
                 self.inside.ip("link add br0 type bridge")?;
-                for device in ["port", "bond0", "br0"] {
-                    if device != "br0" {
-                        self.inside.ip(&format!("link set {device} master br0"))?;
-                    }
-                    self.inside.ip(&format!("link set {device} up"))?;
+                self.inside.ip("link set br0 up")?;
+                for device in ["port", "bond0"] {
+                    self.inside.ip(&format!("link set {device} master br0"))?;
                 }
                 return Ok(None);
             }

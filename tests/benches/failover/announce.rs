@@ -17,7 +17,7 @@ use crate::{
 const RATE: u32 = 2_000;
 const MIIMON: f64 = 100.0;
 /// Cuts come at any time between two looks at the links: each waits longer by this than the one before, modulo miimon.
-const STEP_MS: u64 = 37;
+pub const STEP_MS: u64 = 37;
 
 #[derive(Clone, Copy)]
 struct Setting {

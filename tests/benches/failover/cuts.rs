@@ -14,6 +14,7 @@ use xbond_tests::{
 
 use crate::{
     Options, Scene,
+    announce::STEP_MS,
     exit::Exits,
     row::{Row, gaps},
 };
@@ -42,8 +43,6 @@ struct Setting {
 
 /// What miimon alone takes, as with the driver.
 const MIIMON: [u64; 3] = [10, 50, 100];
-/// Cuts come at any time between two looks at the links: each waits longer by this than the one before, modulo miimon.
-const STEP_MS: u64 = 37;
 
 pub fn scenes(options: &Options) -> Vec<Scene> {
     let mut scenes = Vec::new();

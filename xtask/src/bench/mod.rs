@@ -2,8 +2,6 @@
 
 mod agent;
 mod failover;
-mod forward;
-mod host;
 mod hotpath;
 mod plot;
 mod record;
@@ -36,11 +34,11 @@ enum Verb {
     /// What the BPF programs cost a packet, against an empty program and a bare redirect
     Hotpath(Options),
     /// TCP and UDP of a host, over a bare slave and over bonds
-    Host(host::Arguments),
+    Host(Placed),
     /// What failovers lose, and how long they take
     Failover(failover::Arguments),
     /// Packets forwarded between a port and the wire
-    Forward(forward::Arguments),
+    Forward(Placed),
     /// What the engine takes from an event to its commands
     Agent(Options),
     /// All of these (the default)
@@ -62,9 +60,11 @@ struct Options {
     note: Option<String>,
 }
 
-/// On which machine.
+/// Of a benchmark that the kernel's drivers can stand beside: on which machine.
 #[derive(Args, Clone, Default)]
-struct Where {
+struct Placed {
+    #[command(flatten)]
+    options: Options,
     /// In an emulated machine whose kernel has bonding drivers, too
     #[arg(long)]
     vm: bool,
@@ -83,9 +83,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         None => all(&arguments.options)?,
         Some(Verb::All(options)) => all(options)?,
         Some(Verb::Hotpath(options)) => vec![hotpath::run(options)?],
-        Some(Verb::Host(arguments)) => vec![host::run(arguments)?],
+        Some(Verb::Host(arguments)) => vec![run_where("host", arguments)?],
         Some(Verb::Failover(arguments)) => vec![failover::run(arguments)?],
-        Some(Verb::Forward(arguments)) => vec![forward::run(arguments)?],
+        Some(Verb::Forward(arguments)) => vec![run_where("forward", arguments)?],
         Some(Verb::Agent(options)) => vec![agent::run(options)?],
         Some(Verb::Report) => bail!("drawn above"),
     };
@@ -99,13 +99,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 fn all(options: &Options) -> Result<Vec<Run>> {
     // The file is for all of them.
     let each = Options { json: None, ..options.clone() };
-    let host = host::Arguments::of(each.clone());
-    let forward = forward::Arguments::of(each.clone());
+    let here = Placed { options: each.clone(), ..Placed::default() };
     let failover = failover::Arguments::of(each.clone());
     let runs = vec![
         hotpath::run(&each)?,
-        host::run(&host)?,
-        forward::run(&forward)?,
+        run_where("host", &here)?,
+        run_where("forward", &here)?,
         agent::run(&each)?,
         failover::run(&failover)?,
     ];
@@ -115,15 +114,16 @@ fn all(options: &Options) -> Result<Vec<Run>> {
 
 /// Runs a benchmark's program here, or in the guest beside the kernel's drivers: only what the guest's kernel has is
 /// compared, and only within the guest.
-fn run_where(verb: &str, options: &Options, place: &Where) -> Result<Run> {
-    if !place.vm {
+fn run_where(verb: &str, placed: &Placed) -> Result<Run> {
+    let Placed { options, vm, kernel } = placed;
+    if !vm {
         let mut command = Command::new(program(verb)?);
         command.env("XBOND_BIN", machine::xbond()?).args(options.quick.then_some("--quick"));
         return conclude(verb, options, measure(&mut command)?);
     }
     let mut words = vec!["--drivers"];
     words.extend(options.quick.then_some("--quick"));
-    let (kernel, lines) = vm::bench(&place.kernel, &program(verb)?, &words)?;
+    let (kernel, lines) = vm::bench(kernel, &program(verb)?, &words)?;
     let result = lines.iter().find_map(|line| Measured::parse(line));
     let measured = result.context("the benchmark in the guest ended without a result")??;
     let run = Run::here(verb, options, measured)?.in_guest(kernel);
