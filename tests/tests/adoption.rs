@@ -12,8 +12,8 @@ use common::{
 use nix::sys::signal::Signal;
 use snapshot::Snapshot;
 use xbond_tests::{
-    Capture, Cut, HOST_V4, Lab, Mac, Nic, PATIENCE, Policy, Xbond, has_tcx, lab::Datapath, skip_if_unable,
-    xbond::cli,
+    Capture, Cut, HOST_V4, Lab, Mac, Nic, PATIENCE, Policy, Xbond, has_tcx, lab::Datapath, skip,
+    skip_if_unable, xbond::cli,
 };
 
 const RATE: u32 = 5_000;
@@ -175,7 +175,145 @@ fn slaves_that_changed_meanwhile_are_seen_for_what_they_are() {
         bond["slaves"].as_array().unwrap().iter().map(|slave| slave["name"].clone()).collect();
     assert_eq!(names, ["nic1", "nic2", "nic0"], "the new nic0 has joined behind the others");
     let log = second.stop().unwrap();
-    assert!(log.contains("is gone, or is another one by now"), "{log}");
+    assert!(log.contains("nic0 is gone, or is another interface by now"), "{log}");
+    // A packet of bring-up may have been the one that moved the bond.
+    assert!(
+        log.contains("active slave nic1 instead of nic0") || log.contains("active slave nic1: "),
+        "{log}"
+    );
+}
+
+/// CLOCK_MONOTONIC, as receipts have it.
+fn monotonic_us() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+    now.tv_sec() as u64 * 1_000_000 + now.tv_nsec() as u64 / 1_000
+}
+
+/// The last failover that is told without an agent.
+fn last_failover(lab: &Lab) -> serde_json::Value {
+    let shown = cli(&lab.host, ["show", BOND, "-j"]).unwrap();
+    serde_json::from_str::<serde_json::Value>(&shown).unwrap()["bonds"][0]["last_failover"].take()
+}
+
+/// There and back again, more than once: each is told with its time, and counted where the link failed.
+#[test]
+fn failovers_that_nobody_saw_are_told_one_by_one() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let options = ["fail_over_mac=active", "miimon=100"];
+    let first = bond(&lab, Datapath::Tc, &options);
+    if show(&first)["guard"] != "on" {
+        return skip("the carrier guard is off here");
+    }
+    first.kill().unwrap();
+    let traffic = traffic(&lab, 1_000);
+    let moves = [(0, 1), (1, 0), (0, 1), (1, 0)].map(|(from, to): (usize, usize)| (SLAVES[from], SLAVES[to]));
+    for (from, to) in moves {
+        traffic.wait_for_more(100).unwrap();
+        lab.cut(from, Cut::Carrier).unwrap();
+        eventually("a failover", || last_failover(&lab)["to"].clone(), |seen| seen == to);
+        lab.mend(from, Cut::Carrier).unwrap();
+    }
+    traffic.stop().unwrap();
+    let before = monotonic_us();
+    let second = Xbond::run(&lab.host, arguments(Datapath::Tc, &options)).unwrap();
+    let log = second.log();
+    assert!(log.contains("the data plane has failed over while no agent looked"), "{log}");
+    for (from, to) in moves {
+        let line = format!("active slave {to} instead of {from}: a packet found its carrier gone");
+        assert_eq!(log.matches(&line).count(), 2, "{log}");
+    }
+    let receipts = || -> Vec<serde_json::Value> {
+        let log = cli(&lab.host, ["log", BOND, "-j"]).unwrap();
+        let log: serde_json::Value = serde_json::from_str(&log).unwrap();
+        log["receipts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|receipt| receipt["seen"] == "guard")
+            .cloned()
+            .collect()
+    };
+    let receipts = eventually("the receipts", receipts, |receipts| receipts.len() == moves.len());
+    let told: Vec<_> = receipts.iter().map(|receipt| [&receipt["from"], &receipt["to"]]).collect();
+    assert_eq!(told, moves.map(|(from, to)| [from, to]));
+    let at: Vec<_> = receipts.iter().map(|receipt| receipt["monotonic_us"].as_u64().unwrap()).collect();
+    assert!(at.is_sorted() && at.iter().all(|at| *at < before), "{at:?}, an agent since {before}");
+    for receipt in &receipts {
+        let steps = &receipt["steps"];
+        assert!(steps["heard_us"].as_u64() > Some(0) && steps["switch_us"] == 0, "{receipt:#}");
+    }
+    let bond = show(&second);
+    assert_eq!(bond["failovers"]["carrier_guard"], 4);
+    for name in SLAVES {
+        assert_eq!(slave(&bond, name)["link_failure_count"], 2, "{bond:#}");
+    }
+    // The next agent has heard of them.
+    second.kill().unwrap();
+    let third = Xbond::run(&lab.host, arguments(Datapath::Tc, &options)).unwrap();
+    assert!(!third.log().contains("a packet found its carrier gone"), "{}", third.log());
+    third.stop().unwrap();
+}
+
+/// `bond_set_mac_address`, late: under none the slaves take it, else it is put back.
+#[test]
+fn a_mac_that_was_set_by_hand_meanwhile_is_treated_as_ever() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let by_hand = Mac::new([0x02, 0, 0, 0, 0x77, 0x01]);
+    for policy in ["none", "active", "follow"] {
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        let options = [&format!("fail_over_mac={policy}"), "miimon=100"];
+        let first = bond(&lab, Datapath::Tc, &options);
+        let macs = || [BOND, SLAVES[0], SLAVES[1]].map(|name| lab.host.link(name).unwrap().mac);
+        let before = macs();
+        first.kill().unwrap();
+        lab.host.ip(&format!("link set {BOND} address {by_hand}")).unwrap();
+        let second = Xbond::run(&lab.host, arguments(Datapath::Tc, &options)).unwrap();
+        let (expected, said) = match policy {
+            "none" => ([by_hand; 3], "all slaves take it"),
+            _ => (before, "is put back"),
+        };
+        eventually("the MACs", macs, |macs| *macs == expected);
+        second.wait_for(&format!("its MAC was set by hand to {by_hand}")).unwrap();
+        assert!(second.log().contains(said), "{policy}: {}", second.log());
+        assert_eq!(show(&second)["mac"], expected[0].to_string(), "{policy}");
+        common::meet(&lab);
+        second.stop().unwrap();
+    }
+}
+
+/// Without the record nobody knows how the NICs were: it is not guessed.
+#[test]
+fn a_bond_whose_record_is_gone_goes_on_and_is_taken_down_as_far_as_is_known() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    snapshot::open_once(&lab.host);
+    let first = bond(&lab, Datapath::Tc, &["fail_over_mac=none"]);
+    let own = SLAVES.map(|name| lab.mac(name).unwrap());
+    first.kill().unwrap();
+    let record = format!("/run/xbond/{}/{BOND}/found.json", lab.host.cookie().unwrap());
+    fs::remove_file(record).unwrap();
+    let traffic = traffic(&lab, RATE);
+    traffic.wait_for_more(500).unwrap();
+    let line = arguments(Datapath::Tc, &["fail_over_mac=none", "miimon=100"]);
+    let error = cli(&lab.host, ["run".to_owned()].into_iter().chain(line)).unwrap_err().to_string();
+    assert!(error.contains("found.json is gone") && error.contains("xbond down bond0 --force"), "{error}");
+    traffic.wait_for_more(500).unwrap();
+    for report in traffic.stop().unwrap() {
+        assert_eq!((report.lost, report.duplicated), (0, 0));
+    }
+    let error = cli(&lab.host, ["down", BOND, "--force"]).unwrap_err().to_string();
+    let commands =
+        ["ip link delete bond0-port".to_owned(), format!("ip link set {} address {}", SLAVES[1], own[1])];
+    for command in &commands {
+        assert!(error.contains(command), "{error}");
+        lab.host.ip(command.strip_prefix("ip ").unwrap()).unwrap();
+    }
+    assert_eq!(lab.host.link(SLAVES[1]).unwrap().mac, own[1]);
+    assert!(!fs::exists(pins(&lab)).unwrap());
 }
 
 #[test]

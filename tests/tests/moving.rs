@@ -181,5 +181,13 @@ fn doctor_changes_nothing_and_says_what_is_in_the_way() {
     let (code, bad) = doctor("enp0s9");
     assert_eq!((code, bad.len(), &bad[0]["id"]), (2, 1, &"slave".into()), "{bad:?}");
     assert!(bad[0]["text"].as_str().unwrap().starts_with("already a slave of bond7"), "{bad:?}");
+    // A look at everything finds nothing wrong with that, and takes no notice of what the bond is made of.
+    let output = lab.host.command(xbond::binary().unwrap()).args(["doctor", "-j"]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let of = |id: &str| checks.iter().filter(|check| check["id"] == id).collect::<Vec<_>>();
+    let slaves: Vec<_> =
+        of("slave").iter().map(|check| (check["interface"].clone(), check["verdict"].clone())).collect();
+    assert_eq!(slaves, ["enp0s8", "enp0s9"].map(|name| (name.into(), "ok".into())), "{report:#}");
     xbond.stop().unwrap();
 }

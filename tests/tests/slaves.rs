@@ -56,6 +56,33 @@ fn is_made_up(mac: Mac) -> bool {
     mac.bytes()[0] & 0b10 != 0
 }
 
+/// Whoever comes into a slot starts from zero.
+#[test]
+fn counters_are_the_slaves_not_the_slots() {
+    skip_if_unable!();
+    let lab = lab(Datapath::Tc);
+    let xbond = run(&lab, Datapath::Tc, &["fail_over_mac=active"]);
+    let traffic = traffic(&lab, 1_000);
+    traffic.wait_for_more(200).unwrap();
+    traffic.stop().unwrap();
+    let counted = |name: &str| slave(&show(&xbond), name)["counters"]["tx_packets"].as_u64().unwrap();
+    let slot = slave(&show(&xbond), SLAVES[0])["slot"].clone();
+    assert!(counted(SLAVES[0]) >= 200);
+    xbond.cli(["del-slave", BOND, SLAVES[0]]).unwrap();
+    // A slot that was freed just now rests for a second.
+    let back_in_its_slot = || {
+        xbond.cli(["add-slave", BOND, THIRD]).unwrap();
+        let third = slave(&show(&xbond), THIRD);
+        if third["slot"] != slot {
+            xbond.cli(["del-slave", BOND, THIRD]).unwrap();
+        }
+        third["slot"].clone()
+    };
+    eventually("the slot is used again", back_in_its_slot, |found| *found == slot);
+    assert_eq!(slave(&show(&xbond), THIRD)["counters"]["tx_packets"], 0);
+    xbond.stop().unwrap();
+}
+
 fn found_json(lab: &Lab) -> Vec<String> {
     let path = Path::new("/run/xbond").join(lab.host.cookie().unwrap().to_string()).join("bond0/found.json");
     let found: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();

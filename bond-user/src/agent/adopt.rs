@@ -13,11 +13,12 @@ use tracing::{info, warn};
 
 use super::{
     AgentError, MissingSlaves,
-    bring_up::{self, Machine, Made, Plane},
+    bring_up::{self, Machine, Made, Plane, Taken},
     effects::{self, Effect},
     engine::BondId,
     guard::GuardState,
     host::{Host, Queues},
+    meanwhile::Meanwhile,
     record::{Record, Shape},
     slaves::Wanted,
 };
@@ -67,6 +68,8 @@ pub async fn adopt(
 /// Why a bond cannot be taken over.
 #[derive(Debug, thiserror::Error)]
 enum Misfit {
+    #[error("its found.json is gone, which says how its interfaces were before")]
+    NoRecord,
     #[error("its map {0} is not pinned any more")]
     NoMap(&'static str),
     #[error("its maps are of version {found}, and this xbond's of {}", bond_common::abi::ABI_VERSION)]
@@ -111,16 +114,23 @@ struct Whole {
     options: BondOptions,
     /// In enslave order; what is left of others is in `remains`.
     slaves: Vec<(Slot, Found, LinkInfo)>,
-    /// Slots of slaves that are gone.
-    gone: Vec<(Slot, u32)>,
+    gone: Vec<Gone>,
     /// Interfaces that were changed and are in no slot.
     strays: Vec<Found>,
+}
+
+/// A slot whose slave is not there.
+struct Gone {
+    slot: Slot,
+    ifindex: u32,
+    /// None of one that was about to be enslaved.
+    name: Option<String>,
 }
 
 /// None if it was not finished.
 async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, Misfit> {
     let pins = machine.places.pins_of(&config.name);
-    let Some(record) = Record::read(&machine.places, &config.name)? else { return Ok(None) };
+    let record = Record::read(&machine.places, &config.name)?;
     if !pins.exists() {
         return Ok(None);
     }
@@ -139,6 +149,7 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, M
     if entry.netns_cookie() != machine.cookie {
         return Err(Misfit::OtherNamespace);
     }
+    let record = record.ok_or(Misfit::NoRecord)?;
     let Shape { pair, port, datapath, queues } = record.shape();
     let same = |what, found: Option<String>, wanted: Option<String>| {
         let text = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
@@ -190,14 +201,15 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, M
         if entry == SlaveEntry::default() {
             continue;
         }
-        in_slots.push(entry.ifindex());
-        let Some(found) = record.slave(entry.ifindex()) else {
-            gone.push((slot, entry.ifindex()));
+        let ifindex = entry.ifindex();
+        in_slots.push(ifindex);
+        let Some(found) = record.slave(ifindex) else {
+            gone.push(Gone { slot, ifindex, name: None });
             continue;
         };
         match devices.find(found).await? {
             Some(link) => slaves.push((slot, found.clone(), link)),
-            None => gone.push((slot, entry.ifindex())),
+            None => gone.push(Gone { slot, ifindex, name: Some(found.name.clone()) }),
         }
     }
     let place = |ifindex| record.slaves().iter().position(|found| found.ifindex == ifindex);
@@ -264,16 +276,16 @@ async fn take_over(
         left.push(left_slave(machine, config, &maps, slot, &link));
         founds.push((slot, found));
     }
-    for (slot, ifindex) in gone {
-        warn!(
-            "{name}: the interface with index {ifindex} is gone, or is another one by now; it is no slave any more"
-        );
-        data_plane.detach_slave(slot)?;
-        data_plane.maps().set_slave(slot, SlaveEntry::default());
-        // Of one that was about to be enslaved it knows nothing.
-        if record.slave(ifindex).is_some() {
-            record.depart(ifindex)?;
+    for Gone { slot, ifindex, name: slave } in &gone {
+        match slave {
+            Some(slave) => {
+                warn!("{name}: {slave} is gone, or is another interface by now; it is no slave any more");
+                record.depart(*ifindex)?;
+            }
+            None => info!("{name}: interface {ifindex} was not set up to the end, and is no slave"),
         }
+        data_plane.detach_slave(*slot)?;
+        data_plane.maps().set_slave(*slot, SlaveEntry::default());
     }
     // What was being released, or lost its slot otherwise: the slot is to be used again.
     let in_use: Vec<_> = left.iter().map(|slave| slave.slot).collect();
@@ -296,14 +308,26 @@ async fn take_over(
         FailOverMac::Active => entry.host_mac(),
         FailOverMac::None | FailOverMac::Follow => wire.unwrap_or(entry.host_mac()),
     };
-    let word = maps.active();
+    let (known, word) = (maps.guard().known(), maps.active());
+    let meanwhile = Meanwhile::new(known, word, data_plane.drain_events());
+    if !meanwhile.failovers.is_empty() {
+        info!("{name}: the data plane has failed over while no agent looked; when: xbond log {name}");
+    }
+    if meanwhile.unrecorded > 0 {
+        info!(
+            "{name}: while no agent looked, the active slave or who may be was changed {} times of which there is no record",
+            meanwhile.unrecorded
+        );
+    }
     let left = Left {
         active: word.active(),
         draining: word.draining(),
         usable: word.usable(),
-        known_active: maps.guard().known().active(),
+        known_active: known.active(),
+        failovers: meanwhile.guard_failovers(),
         carrier: port.is_up(),
         slaves: left,
+        gone: gone.into_iter().filter_map(|gone| Some((gone.slot, gone.name?))).collect(),
     };
     let joined: Vec<_> = left.slaves.iter().map(|slave| (slave.name.clone(), slave.ifindex)).collect();
     let away: Vec<_> = record.away().iter().map(|found| found.ifindex).collect();
@@ -317,7 +341,7 @@ async fn take_over(
         options,
         record,
         announced: announcer::addresses_behind(&devices.netlink, port.ifindex).await.unwrap_or_default(),
-        left: Some((left, founds)),
+        left: Some(Taken { left, meanwhile, founds }),
     };
     let maps = plane.data_plane.maps();
     let (effects, history) = bring_up::start(machine, id, config, plane)?;
@@ -409,8 +433,9 @@ fn entry(
     let guard = GuardState::new(config.guard, &machine.kernel, options);
     let kept = found.flags() & (BondEntry::LEARN_HOST_MAC | BondEntry::QUEUE_IDS | BondEntry::NETKIT);
     let host_mac = match (host, bond) {
-        (Host::Pair { .. }, Some(bond)) => bond.mac,
-        (Host::Pair { .. }, None) => found.host_mac(),
+        // An agent was about to change it. What it is otherwise, and was not then, somebody else has set.
+        (Host::Pair { .. }, Some(bond)) if found.has(BondEntry::HOST_MAC_MOVES) => bond.mac,
+        (Host::Pair { .. }, _) => found.host_mac(),
         (Host::Port { .. }, _) => config.host_mac.unwrap_or(found.host_mac()),
     };
     let device = machine.reader.as_ref().and_then(|reader| reader.read(bond?.ifindex).ok());

@@ -29,6 +29,7 @@ use super::{
     guard::GuardState,
     herald::Herald,
     host::{Host, Queues, port_names},
+    meanwhile::Meanwhile,
     moved::Moved,
     places::Places,
     prober::{self, Prober},
@@ -252,8 +253,16 @@ pub struct Plane {
     pub record: Record,
     /// What is known already of what is to be announced.
     pub announced: Announced,
-    /// What another agent has left, and how its slaves were found.
-    pub left: Option<(Left, Vec<(Slot, Found)>)>,
+    /// What another agent has left.
+    pub left: Option<Taken>,
+}
+
+/// What is taken over.
+pub struct Taken {
+    pub left: Left,
+    pub meanwhile: Meanwhile,
+    /// How its slaves were found.
+    pub founds: Vec<(Slot, Found)>,
 }
 
 /// Gives a data plane its engine, its task and its prober.
@@ -307,8 +316,8 @@ pub fn start(
             let _ = sender.send(effect);
         }
     }
-    let (left, found) = left.unzip();
-    let effects = Effects::new(parts, found.unwrap_or_default());
+    let (left, founds) = left.map(|Taken { left, meanwhile, founds }| ((left, meanwhile), founds)).unzip();
+    let effects = Effects::new(parts, founds.unwrap_or_default());
     let bond = NewBond {
         name: config.name.clone(),
         mac,

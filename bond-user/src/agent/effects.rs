@@ -125,6 +125,10 @@ pub enum Effect {
     },
 }
 
+/// What to tell of a bond without its pins.
+pub const PINS_GONE: &str = "its pins are gone (bpffs unmounted?): the bond goes on, but ends with this agent, and takes no further slaves; to \
+     have it made anew: xbond down, then xbond reload or xbond add";
+
 /// What a slave needs of this task.
 struct Slave {
     ifindex: u32,
@@ -276,10 +280,7 @@ impl Effects {
         if pinned {
             info!("{}: its pins are back", self.bond);
         } else {
-            self.scribe.warn(
-                "its pins are gone (bpffs unmounted?): the bond goes on, but ends with this agent, and takes no further \
-                 slaves; to have it made anew: xbond down, then xbond reload or xbond add",
-            );
+            self.scribe.warn(PINS_GONE);
         }
     }
 

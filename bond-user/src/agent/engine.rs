@@ -4,7 +4,7 @@
 //! What takes time is handed to the bond's [`super::effects`] and comes back as an event.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc,
         mpsc::{self, RecvTimeoutError},
@@ -21,8 +21,9 @@ use tokio::sync::{mpsc as tasks, oneshot};
 use super::{
     effects::Effect,
     herald,
+    meanwhile::Meanwhile,
     prober::{self, Round},
-    receipts::{Draft, DropsBefore},
+    receipts::{Draft, DropsBefore, Made},
 };
 use crate::{
     bond::{
@@ -81,8 +82,8 @@ pub enum Input {
 pub struct Member {
     pub id: BondId,
     pub bond: NewBond,
-    /// What another agent has left of it.
-    pub left: Option<Left>,
+    /// What another agent has left of it, and what the data plane did since.
+    pub left: Option<(Left, Meanwhile)>,
     pub maps: Arc<Maps>,
     pub effects: tasks::UnboundedSender<Effect>,
     pub prober: tasks::UnboundedSender<prober::Input>,
@@ -170,6 +171,8 @@ struct Running {
     switch: Switched,
     /// The last store to ACTIVE that the data plane was found to have made.
     followed: Switched,
+    /// Those before it that the engine tells of as it adopts the bond.
+    meanwhile: VecDeque<Switched>,
     /// Since when there is no active slave, in drops.
     none_since: Option<DropsBefore>,
 }
@@ -260,37 +263,13 @@ impl Loop {
         let reader = self.reader.as_deref();
         match input {
             Input::Add(member) => {
-                let Member { id, bond, left, maps, effects, prober, herald, host } = *member;
-                let slaves = left.iter().flat_map(|left| &left.slaves);
-                let links = slaves.clone().map(|slave| (slave.slot, slave.link)).collect();
-                let entries = slaves.map(|slave| (slave.slot, maps.slave(slave.slot))).collect();
-                // What the data plane did before this agent was here.
-                let (now, word) = (now(), maps.active());
-                let at = Time::from_nanos(maps.guard().switched_at());
-                let at = if at.is_zero() { now } else { at.min(now) };
-                let pace = Pace { told: at, handled: now, decided: now };
-                let followed = Switched { pace, at, generation: word.generation(), by: Writer::DataPlane };
-                let mut running = Running {
-                    engine: match left {
-                        Some(left) => Engine::adopt(now, bond, left),
-                        None => Engine::new(bond),
-                    },
-                    word,
-                    rank: maps.guard().rank(),
-                    maps,
-                    effects,
-                    prober,
-                    herald,
-                    host,
-                    links,
-                    with_link: 0,
-                    // Adopting may elect.
-                    pace: Pace { told: now, handled: now, decided: now },
-                    switch: Switched::default(),
-                    followed,
-                    none_since: None,
-                    entries,
-                };
+                let id = member.id;
+                let mut running = Running::new(*member);
+                running.maps.set_known(running.word);
+                running.carry_out(reader);
+                running.meanwhile.clear();
+                // The data plane may have changed ACTIVE since it was read for this.
+                running.follow_data_plane();
                 running.carry_out(reader);
                 self.bonds.insert(id, running);
             }
@@ -342,6 +321,45 @@ impl Loop {
 }
 
 impl Running {
+    /// A bond as its engine begins; what that asks for is still to be carried out.
+    fn new(member: Member) -> Self {
+        let Member { id: _, bond, left, maps, effects, prober, herald, host } = member;
+        let slaves = left.iter().flat_map(|(left, _)| &left.slaves);
+        let links = slaves.clone().map(|slave| (slave.slot, slave.link)).collect();
+        let entries = slaves.map(|slave| (slave.slot, maps.slave(slave.slot))).collect();
+        let now = now();
+        let followed = |at: Time, word: ActiveWord| {
+            let at = if at.is_zero() { now } else { at.min(now) };
+            let pace = Pace { told: at, handled: now, decided: now };
+            Switched { pace, at, generation: word.generation(), by: Writer::DataPlane }
+        };
+        let (left, meanwhile) = left.unzip();
+        let word = meanwhile.as_ref().map_or_else(|| maps.active(), |meanwhile| meanwhile.word);
+        let failovers = meanwhile.iter().flat_map(|meanwhile| &meanwhile.failovers);
+        Self {
+            engine: match left {
+                Some(left) => Engine::adopt(now, bond, left),
+                None => Engine::new(bond),
+            },
+            word,
+            rank: maps.guard().rank(),
+            effects,
+            prober,
+            herald,
+            host,
+            links,
+            with_link: 0,
+            // Adopting may elect.
+            pace: Pace { told: now, handled: now, decided: now },
+            switch: Switched::default(),
+            followed: followed(Time::from_nanos(maps.guard().switched_at()), word),
+            meanwhile: failovers.map(|(at, word)| followed(*at, *word)).collect(),
+            none_since: None,
+            entries,
+            maps,
+        }
+    }
+
     /// An event that is a fact; the engine refuses only requests.
     fn fact(&mut self, event: Event, reader: Option<&DeviceReader>) {
         match &event {
@@ -542,6 +560,10 @@ impl Running {
                 Command::ReadProbes => self.read_probes(),
                 Command::WriteSlave { slot, ifindex, wire_mac, permanent_mac, queue_id } => {
                     let known = self.entries.get(&slot).copied().filter(|known| known.ifindex() == ifindex);
+                    if known.is_none() {
+                        // What was counted of the slave before it in the slot stays in its way: better than no slave.
+                        let _ = self.maps.reset_stats(slot);
+                    }
                     let known = known.unwrap_or_default();
                     let entry = SlaveEntry::new(ifindex, wire_mac, permanent_mac)
                         .with_queue_id(queue_id)
@@ -617,12 +639,18 @@ impl Running {
     /// What is known of a failover here. The switch is made: nothing waits for this.
     fn draft(&mut self, notice: &Notice) -> Option<Draft> {
         let Notice::Failover { from, to, reason, seen, chosen } = notice else { return None };
-        let made = if *seen == Seen::Guard { self.followed } else { self.switch };
+        let made = match seen {
+            Seen::Guard => self.meanwhile.pop_front().unwrap_or(self.followed),
+            _ => self.switch,
+        };
         let Switched { pace: Pace { told, handled, decided }, at, generation, by } = made;
-        // Of one that the data plane had made, all that the agent did was to hear.
-        let (seen, switch) = match by {
-            Writer::Agent => (*seen, at.saturating_sub(decided)),
-            Writer::DataPlane => (Seen::Guard, Time::ZERO),
+        let heard = handled.saturating_sub(told);
+        let (seen, made) = match by {
+            Writer::Agent => {
+                let (decide, switch) = (decided.saturating_sub(handled), at.saturating_sub(decided));
+                (*seen, Made::ByAgent { detect: heard, decide, switch })
+            }
+            Writer::DataPlane => (Seen::Guard, Made::ByDataPlane { heard }),
         };
         let slots = self.engine.slaves().map(|slave| slave.slot.index() as u32);
         let now = DropsBefore::read(&self.maps, slots);
@@ -634,9 +662,7 @@ impl Running {
             reason: *reason,
             seen,
             chosen: *chosen,
-            detect: handled.saturating_sub(told),
-            decide: decided.saturating_sub(handled),
-            switch,
+            made,
             switched: at,
             generation,
             before,

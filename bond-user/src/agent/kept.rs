@@ -1,6 +1,9 @@
 //! Bonds that no agent looks after, as their maps, netlink and found.json show them.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use bond_common::abi::{ABI_VERSION, BondEntry, FailOverMac, PORT_STATS, Slot};
 
@@ -12,10 +15,16 @@ use super::{
     record::Record,
 };
 use crate::{
-    bond::{options::Named as _, status::SlaveState},
+    bond::{
+        Time,
+        command::{Chosen, Reason, Seen},
+        options::Named as _,
+        status::SlaveState,
+    },
     report::{
         json::{self, Bond, Counters, Report, Slave, Source, VERSION},
         moment::Moment,
+        receipt::{self, Receipt, Steps},
     },
     sys::{
         Devices,
@@ -93,16 +102,14 @@ async fn bond(
         let name = now.map(|link| link.name.clone()).or_else(|| found.map(|found| found.name.clone()));
         let mut warnings = Vec::new();
         let name = name.unwrap_or_else(|| format!("ifindex {}", entry.ifindex()));
-        match now {
-            Some(link) if link.has_link() => {}
-            Some(_) => warnings.push(format!("{name}: no link now")),
-            None => warnings.push(format!("{name}: the interface is gone")),
+        if now.is_none() {
+            warnings.push(format!("{name}: the interface is gone"));
         }
         slaves.push(Slave {
             ifindex: entry.ifindex(),
             slot: slot.index() as u8,
             state: state.to_string(),
-            mii_status: if active.usable() & slot.bit() != 0 { "up" } else { "down" }.to_owned(),
+            mii_status: if now.is_some_and(LinkInfo::has_link) { "up" } else { "down" }.to_owned(),
             mac: now.map_or(entry.permanent_mac(), |link| link.mac).to_string(),
             wire_mac: entry.wire_mac().to_string(),
             permanent_mac: entry.permanent_mac().to_string(),
@@ -124,6 +131,13 @@ async fn bond(
     };
     let (active_slave, draining_slave) = (name_of(active.active()), name_of(active.draining()));
     let directory = places.run_of(name);
+    let guard = entry.has(BondEntry::GUARD);
+    let warnings = nobody_fails_over(name, &slaves, guard);
+    let known = receipts::read(&directory).ok().and_then(|mut receipts| receipts.pop());
+    let last_failover = known
+        .into_iter()
+        .chain(unheard_of(name, &maps, &slaves))
+        .max_by_key(|receipt| receipt.switched.monotonic_us);
     Ok(Bond {
         name: name.to_owned(),
         ifindex: host.map(|host| host.ifindex),
@@ -137,7 +151,7 @@ async fn bond(
         pair: port.filter(|_| pair.is_some()).and_then(LinkInfo::pair).map(|kind| kind.to_string()),
         port: port.map_or_else(|| format!("ifindex {}", entry.port_ifindex()), |port| port.name.clone()),
         port_ifindex: entry.port_ifindex(),
-        guard: if entry.has(BondEntry::GUARD) { "on" } else { "off: so the agent left it" }.to_owned(),
+        guard: if guard { "on" } else { "off: so the agent left it" }.to_owned(),
         mtu: mtu(&counted, host.map(|host| host.ifindex), entry.port_ifindex()),
         on_exit: None,
         pins: pins.display().to_string(),
@@ -147,12 +161,52 @@ async fn bond(
         slaves,
         absent: Vec::new(),
         failovers: Default::default(),
-        last_failover: receipts::read(&directory).ok().and_then(|mut receipts| receipts.pop()),
+        last_failover,
+        warnings,
         devices: all
             .iter()
             .filter_map(|device| counted.get(device))
             .map(|(device, _)| device.clone())
             .collect(),
+    })
+}
+
+/// What nobody does about an active slave without a link, while no agent runs.
+fn nobody_fails_over(bond: &str, slaves: &[Slave], guard: bool) -> Vec<String> {
+    let is_active = |slave: &&Slave| slave.state == SlaveState::Active.to_string();
+    let active = slaves.iter().find(is_active);
+    let Some(active) = active.filter(|active| active.mii_status != "up") else { return Vec::new() };
+    let dead = format!("{bond}: its active slave {} has no link", active.name);
+    vec![if !slaves.iter().any(|slave| slave.mii_status == "up") {
+        format!("{dead}, and no other has one; its carrier stays as it is while no agent runs")
+    } else if guard {
+        format!("{dead}: the next packet that is sent moves it to another")
+    } else {
+        format!("{dead}, and the carrier guard is off: it carries nothing until an agent runs")
+    }]
+}
+
+/// The guard's last failover, if no agent has heard of it.
+fn unheard_of(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Receipt> {
+    let (guard, word) = (maps.guard(), maps.active());
+    let name = |slot: Option<Slot>| {
+        let slot = slot?.index();
+        slaves.iter().find(|slave| usize::from(slave.slot) == slot).map(|slave| slave.name.clone())
+    };
+    let switched = Time::from_nanos(guard.switched_at());
+    (guard.known() != word && !switched.is_zero()).then(|| Receipt {
+        version: receipt::VERSION,
+        bond: bond.to_owned(),
+        switched: Moment::at(switched),
+        generation: word.generation(),
+        // Those in between are told by the next agent.
+        from: name(guard.known().active()).filter(|from| Some(from) != name(word.active()).as_ref()),
+        to: name(word.active()),
+        reason: Reason::CarrierGuard,
+        seen: Seen::Guard,
+        chosen: Some(Chosen::Guard),
+        steps: Steps::default(),
+        drops: BTreeMap::new(),
     })
 }
 

@@ -16,6 +16,7 @@ mod guard;
 mod herald;
 mod host;
 pub mod kept;
+mod meanwhile;
 mod moved;
 mod notices;
 pub mod places;
@@ -116,6 +117,11 @@ pub enum AgentError {
     OtherMaps { bond: String, found: u32 },
     #[error("{0}: no agent left a bond of this name behind in this network namespace")]
     NothingLeft(String),
+    #[error(
+        "{bond}: its programs and maps are gone, but its interfaces are as it left them: its found.json, which says how they were \
+         before, is missing; by hand: {commands}, and their addresses, routes and offloads"
+    )]
+    NotPutBack { bond: String, commands: String },
     #[error("{bond} has no slave {slave}; `xbond show {bond}` lists them")]
     NoSuchSlave { bond: String, slave: String },
     #[error("{slave}: queue_id={queue_id}: {bond} {queues}")]
@@ -746,6 +752,12 @@ impl Agent {
                     return Ok(notes);
                 }
             }
+        }
+        if let Some(primary) = &options.primary
+            && status.options.primary != options.primary
+            && !status.slaves.iter().any(|slave| slave.name == *primary)
+        {
+            notes.push(format!("primary={primary}: is no slave yet; it takes over when it is one, and up"));
         }
         self.set_options(bond, options).await?;
         for option in settings.iter().filter_map(|(key, _)| Elects::of(key)) {

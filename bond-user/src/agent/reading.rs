@@ -6,7 +6,8 @@ use bond_common::abi::{PORT_STATS, Slot};
 use tokio::time::timeout;
 
 use super::{
-    Agent, AgentError, Bond, bring_up::Machine, events::Listener, guard::GuardState, receipts, record::Record,
+    Agent, AgentError, Bond, bring_up::Machine, effects::PINS_GONE, events::Listener, guard::GuardState,
+    receipts, record::Record,
 };
 use crate::{
     bond::status::BondStatus,
@@ -151,6 +152,7 @@ impl Bond {
                 .filter_map(|device| counted.get(&device))
                 .map(|(device, _)| device.clone())
                 .collect(),
+            warnings: [PINS_GONE.to_owned()].into_iter().filter(|_| !self.pinned).collect(),
         };
         Ok(json::Bond::new(status, around))
     }

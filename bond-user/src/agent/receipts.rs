@@ -47,15 +47,42 @@ pub struct Draft {
     pub reason: Reason,
     pub seen: Seen,
     pub chosen: Option<Chosen>,
-    pub detect: Time,
-    pub decide: Time,
-    pub switch: Time,
+    pub made: Made,
     /// The moment of the switch.
     pub switched: Time,
     pub generation: u32,
     pub before: DropsBefore,
     /// The new slave will be announced.
     pub is_announced: bool,
+}
+
+/// Who made it, and how long that took.
+#[derive(Clone, Copy, Debug)]
+pub enum Made {
+    ByAgent {
+        detect: Time,
+        decide: Time,
+        switch: Time,
+    },
+    /// By a packet that found the active slave dead.
+    ByDataPlane {
+        /// From the switch until the agent heard of it.
+        heard: Time,
+    },
+}
+
+impl Made {
+    fn steps(self) -> Steps {
+        match self {
+            Self::ByAgent { detect, decide, switch } => Steps {
+                detect_us: micros(detect),
+                decide_us: micros(decide),
+                switch_us: micros(switch),
+                ..Steps::default()
+            },
+            Self::ByDataPlane { heard } => Steps { heard_us: Some(micros(heard)), ..Steps::default() },
+        }
+    }
 }
 
 /// What the data plane had dropped at the switch.
@@ -222,11 +249,9 @@ impl Scribe {
             seen: draft.seen,
             chosen: draft.chosen,
             steps: Steps {
-                detect_us: micros(draft.detect),
-                decide_us: micros(draft.decide),
-                switch_us: micros(draft.switch),
                 macs_us: macs.map(since_switch),
                 announce_us: announced.map(since_switch),
+                ..draft.made.steps()
             },
             drops: draft.before.since(&self.maps),
         };
@@ -328,7 +353,13 @@ mod tests {
             reason: Reason::LinkFailed,
             seen: Seen::LinkEvent,
             chosen: Some(Chosen::OnlyOneUp),
-            steps: Steps { detect_us: 40, decide_us: 9, switch_us: 1, macs_us: None, announce_us: Some(300) },
+            steps: Steps {
+                detect_us: 40,
+                decide_us: 9,
+                switch_us: 1,
+                announce_us: Some(300),
+                ..Steps::default()
+            },
             drops: [("backup".to_owned(), 3)].into(),
         }
     }
@@ -394,6 +425,7 @@ mod tests {
             "detect_us": 40,
             "decide_us": 9,
             "switch_us": 1,
+            "heard_us": null,
             "macs_us": null,
             "announce_us": 300
           },

@@ -1,13 +1,17 @@
 //! found.json: how everything was before a bond was made, so that whoever comes later can put it back.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
-use bond_common::mac::Mac;
+use bond_common::{abi::Slot, mac::Mac};
 use serde::{Deserialize, Serialize};
 
 use super::{AgentError, places::Places};
 use crate::sys::{
-    Devices, dataplane,
+    Devices,
+    dataplane::{self, DataPlane},
     enslave::Owner,
     found::{self, Found},
     netlink::LinkInfo,
@@ -229,15 +233,39 @@ pub fn owner_of(places: &Places, link: &LinkInfo) -> Option<Owner> {
 pub async fn undo(places: &Places, bond: &str, devices: &Devices) -> Result<(), AgentError> {
     let pins = places.pins_of(bond);
     let has_filters = dataplane::has_filters(&pins);
+    let record = Record::read(places, bond)?;
+    let commands = if record.is_none() { by_hand(&pins, devices).await } else { Vec::new() };
     dataplane::remove_pins(&pins)?;
-    if let Some(record) = Record::read(places, bond)? {
+    if let Some(record) = record {
         if has_filters {
             record.detach_filters(devices).await;
         }
         record.restore(devices).await?;
     }
     places.forget(bond);
-    Ok(())
+    if commands.is_empty() {
+        return Ok(());
+    }
+    Err(AgentError::NotPutBack { bond: bond.to_owned(), commands: commands.join("; ") })
+}
+
+/// What is left to do of a bond whose record is gone, as far as its maps tell.
+async fn by_hand(pins: &Path, devices: &Devices) -> Vec<String> {
+    let Ok(Ok(maps)) = DataPlane::left(pins) else { return Vec::new() };
+    let mut commands = Vec::new();
+    if let Ok(port) = devices.netlink.link_by_index(maps.bond().port_ifindex()).await
+        && port.is_end_of_pair()
+    {
+        commands.push(format!("ip link delete {}", port.name));
+    }
+    for entry in Slot::all().map(|slot| maps.slave(slot)).filter(|entry| entry.ifindex() != 0) {
+        let Ok(link) = devices.netlink.link_by_index(entry.ifindex()).await else { continue };
+        if link.mac != entry.permanent_mac() {
+            commands.push(format!("ip link set {} address {}", link.name, entry.permanent_mac()));
+        }
+        commands.push(format!("ip link set {} promisc off addrgenmode eui64", link.name));
+    }
+    commands
 }
 
 #[cfg(test)]

@@ -104,6 +104,9 @@ impl Agent {
         if let Err(stopping) = self.become_as(config, &mut outcome).await {
             outcome.failures.push(stopping.to_string());
         }
+        if outcome.changes.is_empty() && outcome.failures.is_empty() {
+            info!("reload: the files say what is there already");
+        }
         outcome
     }
 

@@ -55,10 +55,21 @@ pub struct Left {
     pub usable: u16,
     /// The active slot when an engine looked last: another one since is the data plane's doing.
     pub known_active: Option<Slot>,
+    /// The failovers that the guard has made since, as far as they are known: the oldest first.
+    pub failovers: Vec<GuardFailover>,
     /// The bond has carrier.
     pub carrier: bool,
     /// In enslave order; only those that are whole.
     pub slaves: Vec<LeftSlave>,
+    /// Names of those that are not there any more.
+    pub gone: Vec<(Slot, String)>,
+}
+
+/// A failover of the data plane's guard: ACTIVE after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuardFailover {
+    pub active: Slot,
+    pub usable: u16,
 }
 
 /// A slave that is set up.
@@ -262,9 +273,10 @@ impl Engine {
     }
 
     /// Goes on where another engine was stopped, at whatever moment. Take the commands, as after
-    /// [`Engine::handle`].
+    /// [`Engine::handle`]. Of each of [`Left::failovers`] there is a notice, in their order, before any other of a
+    /// failover.
     pub fn adopt(now: Time, bond: NewBond, left: Left) -> Self {
-        let Left { active, draining, usable, known_active, carrier, slaves } = left;
+        let Left { active, draining, usable, known_active, failovers, carrier, slaves, gone } = left;
         let mut engine = Self::new(bond);
         let path = Path::new(now, Patience::of(&engine.options));
         let links: Vec<_> = slaves.iter().map(|slave| (slave.slot, slave.link)).collect();
@@ -288,18 +300,12 @@ impl Engine {
         engine.has_been_active = engine.active.is_some();
         engine.published.word = Word { active, draining, usable };
         engine.published.carrier = carrier;
+        let known_active = engine.catch_up(known_active, &failovers, &gone);
         if engine.active.is_some() && engine.active != known_active {
-            let name = |slot: Option<Slot>| slot.and_then(|slot| engine.name_of(slot));
-            let (from, to) = (name(known_active), name(active));
             // What is draining was left by an engine that did not come to say so.
             let by_guard = draining.is_some() || is_guards(known_active, usable);
-            let (reason, chosen) = if by_guard {
-                (Reason::CarrierGuard, Chosen::Guard)
-            } else {
-                (Reason::Requested, Chosen::ByHand)
-            };
-            let chosen = Some(chosen);
-            engine.outbox.notices.push(Notice::Failover { from, to, reason, seen: Seen::Guard, chosen });
+            let how = if by_guard { BY_GUARD } else { (Reason::Requested, Chosen::ByHand) };
+            engine.tell_of_past(known_active, active, usable, how, &gone);
         }
         engine.seen = Seen::Miimon;
         engine.use_early(engine.active);
@@ -312,6 +318,48 @@ impl Engine {
         engine.finish_failover(now);
         engine.publish();
         engine
+    }
+
+    /// The guard's failovers, one after the other. Returns who was active after them.
+    fn catch_up(
+        &mut self,
+        known_active: Option<Slot>,
+        failovers: &[GuardFailover],
+        gone: &[(Slot, String)],
+    ) -> Option<Slot> {
+        failovers.iter().fold(known_active, |from, failover| {
+            let to = Some(failover.active);
+            self.tell_of_past(from, to, failover.usable, BY_GUARD, gone);
+            to
+        })
+    }
+
+    /// A change of ACTIVE that no engine has told of.
+    fn tell_of_past(
+        &mut self,
+        from: Option<Slot>,
+        to: Option<Slot>,
+        usable: u16,
+        (reason, chosen): (Reason, Chosen),
+        gone: &[(Slot, String)],
+    ) {
+        let name = |slot: Option<Slot>| {
+            let departed = || gone.iter().find(|(of, _)| Some(*of) == slot).map(|(_, name)| name.clone());
+            slot.and_then(|slot| self.name_of(slot)).or_else(departed)
+        };
+        let told = Notice::Failover {
+            from: name(from),
+            to: name(to),
+            reason,
+            seen: Seen::Guard,
+            chosen: Some(chosen),
+        };
+        self.outbox.notices.push(told);
+        if is_guards(from, usable)
+            && let Some(left) = from.and_then(|slot| self.slave_mut(slot))
+        {
+            left.link_failure_count = left.link_failure_count.saturating_add(1);
+        }
     }
 
     /// MACs and announcements of the failover that whoever was before may not have come to.
@@ -1371,6 +1419,8 @@ impl Engine {
         }
     }
 }
+
+const BY_GUARD: (Reason, Chosen) = (Reason::CarrierGuard, Chosen::Guard);
 
 /// The guard leaves a slot only when its device is dead, and then the slot is not usable any more.
 fn is_guards(from: Option<Slot>, usable: u16) -> bool {

@@ -29,7 +29,7 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 
-pub use engine::{Engine, Left, LeftSlave, NewBond, Refusal, SlaveRef};
+pub use engine::{Engine, GuardFailover, Left, LeftSlave, NewBond, Refusal, SlaveRef};
 
 /// A moment: the time since a fixed one, which never goes back (CLOCK_MONOTONIC).
 pub type Time = std::time::Duration;

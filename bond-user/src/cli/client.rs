@@ -67,8 +67,17 @@ pub fn request<T: DeserializeOwned>(
 #[error("no agent runs in this network namespace; start one with `xbond run`")]
 pub struct NoAgent;
 
+/// The agent ended before it answered.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent did not answer: {0}")]
+struct BrokenOff(hyper::Error);
+
 async fn send<T: DeserializeOwned>(method: Method, path: &str, body: Option<serde_json::Value>) -> Result<T> {
-    let response = ask(method, path, body).await?;
+    let response = match ask(method.clone(), path, body.clone()).await {
+        // It was killed in this moment. What was to be changed may be, or not: only a question is asked again.
+        Err(error) if method == Method::GET && error.is::<BrokenOff>() => ask(method, path, body).await?,
+        answer => answer?,
+    };
     let status = response.status();
     let bytes = whole(response).await?;
     if status.is_success() {
@@ -125,7 +134,7 @@ async fn ask(method: Method, path: &str, body: Option<serde_json::Value>) -> Res
             _ => bail!("cannot reach the agent at {}: {error}", socket.display()),
         },
     };
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(BrokenOff)?;
     tokio::spawn(connection);
     let body = body.map(|value| value.to_string()).unwrap_or_default();
     let request = Request::builder()
@@ -135,7 +144,7 @@ async fn ask(method: Method, path: &str, body: Option<serde_json::Value>) -> Res
         .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body)))?;
     let response = sender.send_request(request).await;
-    response.map_err(|error| anyhow!("the agent did not answer: {error}"))
+    Ok(response.map_err(BrokenOff)?)
 }
 
 async fn whole(response: Response<Incoming>) -> Result<Bytes> {

@@ -153,7 +153,7 @@ struct BondArgs {
     #[arg(short = 'o', long = "option", value_name = "KEY=VALUE", requires = "bond", value_parser = key_value)]
     options: Vec<(String, String)>,
     /// An address of the bond; may be repeated
-    #[arg(long, value_name = "ADDRESS/PREFIX", requires = "bond")]
+    #[arg(long, value_name = "ADDRESS/PREFIX", requires = "bond", value_parser = address)]
     address: Vec<IpNet>,
     /// An existing interface on the bond's wire side, instead of a new device for the bond
     #[arg(long, value_name = "IF", requires = "bond")]
@@ -366,6 +366,10 @@ struct ManArgs {
 #[derive(Debug, Args)]
 struct CompletionsArgs {
     shell: clap_complete::Shell,
+}
+
+fn address(text: &str) -> Result<IpNet, String> {
+    text.parse().map_err(|_| "not an IP address with the length of its prefix, as 192.0.2.1/24".to_owned())
 }
 
 fn pair(text: &str) -> Result<Pair, String> {

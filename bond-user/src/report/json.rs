@@ -111,6 +111,9 @@ pub struct Bond {
     pub last_failover: Option<Receipt>,
     /// What the kernel counted, outside of xbond, on bond0, the port and the slaves.
     pub devices: Vec<Device>,
+    /// What someone should act on, and is of no slave.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -121,13 +124,13 @@ pub struct Slave {
     pub slot: u8,
     /// active or backup.
     pub state: String,
-    /// up, going down, down or going back. Without an agent up or down, as ACTIVE's usable mask says.
+    /// up, going down, down or going back. Without an agent up or down, as its link is.
     pub mii_status: String,
     pub mac: String,
     /// The one that its frames carry while it is active.
     pub wire_mac: String,
     pub permanent_mac: String,
-    /// How often the link went down for good; null without an agent.
+    /// How often the link went down for good; without an agent, as the last one left it.
     pub link_failure_count: Option<u32>,
     /// Mbit/s; null while unknown.
     pub speed: Option<u32>,
@@ -229,6 +232,7 @@ pub struct Surroundings {
     pub failovers: BTreeMap<Reason, u64>,
     pub last_failover: Option<Receipt>,
     pub devices: Vec<Device>,
+    pub warnings: Vec<String>,
 }
 
 /// What a slave's status does not say.
@@ -274,6 +278,7 @@ impl Bond {
             failovers: around.failovers,
             last_failover: around.last_failover,
             devices: around.devices,
+            warnings: around.warnings,
         }
     }
 }

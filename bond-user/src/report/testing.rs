@@ -33,6 +33,7 @@ pub fn receipt() -> Receipt {
             detect_us: 143,
             decide_us: 12,
             switch_us: 2,
+            heard_us: None,
             macs_us: Some(412),
             announce_us: Some(320),
         },
@@ -135,6 +136,7 @@ pub fn bond() -> Bond {
         absent: vec!["enp0s10".into()],
         failovers: [(Reason::LinkFailed, 3), (Reason::Joined, 1)].into(),
         last_failover: Some(receipt()),
+        warnings: Vec::new(),
         devices: vec![device("bond0", 7, 0), device("bond0-port", 6, 0), device("enp0s8", 3, 11)],
     }
 }

@@ -81,6 +81,8 @@ pub fn show(report: &Report, amount: Amount) -> String {
 fn show_report(text: &mut String, report: &Report, amount: Amount) -> fmt::Result {
     if report.source == Source::Maps {
         writeln!(text, "no agent: from the pinned maps")?;
+    } else if report.bonds.is_empty() {
+        writeln!(text, "no bonds; `xbond add` makes one")?;
     }
     for (number, bond) in report.bonds.iter().enumerate() {
         if number > 0 {
@@ -143,7 +145,7 @@ fn show_bond(text: &mut String, bond: &Bond, report: &Report, amount: Amount) ->
     // That the first slave became active is no news, unless somebody asks.
     if let Some(last) = bond.last_failover.as_ref().filter(|last| amount.details || last.from.is_some()) {
         let age = age(last.switched.until(&report.moment));
-        writeln!(text, "  last failover {age} ago: {}", change(last))?;
+        wrap_below(text, "  ", "    ", &format!("last failover {age} ago: {}", change(last)))?;
         if amount.details {
             show_receipt(text, "    ", last)?;
         }
@@ -154,7 +156,7 @@ fn show_bond(text: &mut String, bond: &Bond, report: &Report, amount: Amount) ->
     if amount.statistics {
         show_statistics(text, bond)?;
     }
-    for warning in bond.slaves.iter().flat_map(|slave| &slave.warnings) {
+    for warning in bond.warnings.iter().chain(bond.slaves.iter().flat_map(|slave| &slave.warnings)) {
         // In one line however long, as in the log: people search for it.
         writeln!(text, "  ! {warning}")?;
     }
@@ -286,16 +288,24 @@ fn show_log(text: &mut String, receipts: &[Receipt], details: bool) -> fmt::Resu
     for receipt in receipts {
         let time = receipt.switched.time.as_str();
         if details {
-            writeln!(text, "{time} {}", change(receipt))?;
+            wrap_below(text, "", "    ", &format!("{time} {}", change(receipt)))?;
             show_receipt(text, "  ", receipt)?;
             continue;
         }
         let seconds = time.get(..19).unwrap_or(time).replace('T', " ");
         let [from, to] = [&receipt.from, &receipt.to].map(|slave| slave.as_deref().unwrap_or("none"));
-        let took = short(receipt.duration());
+        let took = switched_in(receipt);
         writeln!(text, "{seconds:<21}{from:<16}{to:<16}{took:>9} {}", briefly(receipt.reason))?;
     }
     Ok(())
+}
+
+/// How long the agent took, in 9 columns.
+fn switched_in(receipt: &Receipt) -> String {
+    match receipt.seen {
+        Seen::Guard => "in kernel".to_owned(),
+        _ => short(receipt.duration()),
+    }
 }
 
 /// [`why`], in 16 columns.
@@ -323,9 +333,17 @@ fn show_receipt(text: &mut String, indent: &str, receipt: &Receipt) -> fmt::Resu
         write!(seen, "; chosen: {}", because(chosen))?;
     }
     wrap(text, indent, &seen)?;
-    let Steps { detect_us, decide_us, switch_us, macs_us, announce_us } = receipt.steps;
-    let [detect, decide, switch] = [detect_us, decide_us, switch_us].map(took);
-    writeln!(text, "{indent}detect {detect}, decide {decide}, switch {switch}")?;
+    let Steps { detect_us, decide_us, switch_us, heard_us, macs_us, announce_us } = receipt.steps;
+    match (receipt.seen, heard_us) {
+        (Seen::Guard, Some(heard)) => {
+            writeln!(text, "{indent}switched in the kernel; the agent heard +{}", took(heard))?;
+        }
+        (Seen::Guard, None) => writeln!(text, "{indent}switched in the kernel")?,
+        _ => {
+            let [detect, decide, switch] = [detect_us, decide_us, switch_us].map(took);
+            writeln!(text, "{indent}detect {detect}, decide {decide}, switch {switch}")?;
+        }
+    }
     let after = [("MACs", macs_us), ("announced", announce_us)];
     let after: Vec<_> =
         after.into_iter().filter_map(|(what, done)| Some(format!("{what} +{}", took(done?)))).collect();
@@ -350,7 +368,7 @@ pub fn event(event: &Event) -> String {
         What::Failover { receipt } => {
             let [from, to] = [&receipt.from, &receipt.to].map(|slave| slave.as_deref().unwrap_or("none"));
             let why = briefly(receipt.reason);
-            format!("{to} instead of {from}: {why}, {}", short(receipt.duration()))
+            format!("{to} instead of {from}: {why}, {}", switched_in(receipt))
         }
         What::Link { slave, mii_status, delay_ms: None } => format!("{slave}: link {mii_status}"),
         What::Link { slave, mii_status, delay_ms: Some(delay) } => {
@@ -426,7 +444,12 @@ fn plain(value: &serde_json::Value) -> String {
 
 /// Words in lines of at most 80 columns; what does not fit goes on a little further in.
 fn wrap(text: &mut String, indent: &str, words: &str) -> fmt::Result {
-    let mut line = indent.to_owned();
+    wrap_below(text, indent, indent, words)
+}
+
+/// The same, with lines after the first further in.
+fn wrap_below(text: &mut String, first: &str, indent: &str, words: &str) -> fmt::Result {
+    let mut line = first.to_owned();
     let mut is_empty = true;
     for word in words.split(' ') {
         if !is_empty && line.len() + 1 + word.len() > 80 {
@@ -588,7 +611,15 @@ mod tests {
         let mut last =
             Receipt { switched: testing::moment(900), to: None, chosen: None, ..testing::receipt() };
         last.steps = Steps { detect_us: 12_345, announce_us: None, ..last.steps };
-        vec![first, testing::receipt(), last]
+        let by_guard = Receipt {
+            switched: testing::moment(960),
+            reason: Reason::CarrierGuard,
+            seen: Seen::Guard,
+            chosen: Some(Chosen::Guard),
+            steps: Steps { heard_us: Some(61_000_000), announce_us: Some(61_000_999), ..Steps::default() },
+            ..testing::receipt()
+        };
+        vec![first, testing::receipt(), last, by_guard]
     }
 
     #[test]
@@ -599,6 +630,7 @@ mod tests {
         2026-01-02 03:00:01  none            enp0s8             157 us slave joined
         2026-01-02 03:04:05  enp0s8          enp0s9             157 us link failed
         2026-01-02 03:15:00  enp0s8          none                12 ms link failed
+        2026-01-02 03:16:00  enp0s8          enp0s9          in kernel carrier guard
         ");
         fits(&shown);
         let mut wide = testing::receipt();
@@ -626,6 +658,12 @@ mod tests {
           seen by a link event
           detect 12 ms, decide 12 us, switch 2 us
           after the switch: MACs +412 us
+          dropped meanwhile: backup 3; generation 7
+        2026-01-02T03:16:00.678901Z enp0s9 instead of enp0s8, a packet found its carrier
+            gone
+          seen by the data plane's guard; chosen: the guard's first that was alive
+          switched in the kernel; the agent heard +61 s
+          after the switch: announced +61 s
           dropped meanwhile: backup 3; generation 7
         ");
         fits(&shown);
@@ -680,7 +718,7 @@ mod tests {
         {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"state","active_slave":"enp0s8","carrier":true}
         {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"link","slave":"enp0s8","mii_status":"going down","delay_ms":200}
         {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"link","slave":"enp0s8","mii_status":"down","delay_ms":null}
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"failover","receipt":{"version":1,"bond":"bond0","time":"2026-01-02T03:04:05.678901Z","monotonic_us":245678901,"generation":7,"from":"enp0s8","to":"enp0s9","reason":"link_failed","seen":"link_event","chosen":"only_one_up","steps":{"detect_us":143,"decide_us":12,"switch_us":2,"macs_us":412,"announce_us":320},"drops":{"backup":3}}}
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"failover","receipt":{"version":1,"bond":"bond0","time":"2026-01-02T03:04:05.678901Z","monotonic_us":245678901,"generation":7,"from":"enp0s8","to":"enp0s9","reason":"link_failed","seen":"link_event","chosen":"only_one_up","steps":{"detect_us":143,"decide_us":12,"switch_us":2,"heard_us":null,"macs_us":412,"announce_us":320},"drops":{"backup":3}}}
         {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"carrier","carrier":false}
         {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"slave","slave":"enp0s8","change":"joined"}
         {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"slave","slave":"enp0s8","change":"left"}

@@ -231,6 +231,16 @@ impl Lab {
         answer
     }
 
+    /// Another engine, and what it asks for at first.
+    pub fn replace_engine(&mut self, engine: Engine) {
+        self.engine = engine;
+        // It writes them all again.
+        self.slaves.clear();
+        self.queue_ids.clear();
+        self.execute();
+        while self.pace == Pace::Prompt && self.work() {}
+    }
+
     /// Lets time pass; the engine is called exactly when it asks for it.
     pub fn wait(&mut self, time: Time) {
         let end = self.now + time;

@@ -1,5 +1,6 @@
 //! The engine as a whole, with a lab in place of the agent, the NICs and the clock.
 
+mod adoption;
 mod arp;
 mod failover;
 mod guard;

@@ -34,6 +34,8 @@ pub struct Machine {
 #[derive(Clone, Debug)]
 pub struct Nic {
     pub link: LinkInfo,
+    /// The bond whose slave it is, where that is as it should be.
+    pub bond: Option<String>,
     /// Why it cannot be a slave.
     pub refusal: Option<String>,
     pub driver: Option<String>,
@@ -128,7 +130,7 @@ pub fn machine(found: &Machine) -> Vec<Check> {
     let netkit = if found.netkit {
         "there: of datapath=tc, bond0 and its port are a netkit pair, unless pair=veth"
     } else {
-        "not there (Linux 6.7 on): bond0 and its port are a veth pair"
+        "not there (Linux 6.7 on, with CONFIG_NETKIT): bond0 and its port are a veth pair"
     };
     checks.ok("netkit", netkit);
     match found.memory {
@@ -176,12 +178,13 @@ fn carrier_guard(found: &Machine, checks: &mut Checks) {
 
 pub fn nic(found: &Nic) -> Vec<Check> {
     let mut checks = Checks { interface: Some(found.link.name.clone()), checks: Vec::new() };
-    match &found.refusal {
-        Some(refusal) => {
+    match (&found.bond, &found.refusal) {
+        (Some(bond), _) => checks.ok("slave", format!("is one, of {bond}")),
+        (None, Some(refusal)) => {
             let of = format!("{}: ", found.link.name);
             checks.fail("slave", refusal.strip_prefix(&of).unwrap_or(refusal));
         }
-        None => {
+        (None, None) => {
             let driver = found.driver.as_deref().unwrap_or("unknown");
             checks.ok("slave", format!("can be one (driver {driver})"));
         }
@@ -318,6 +321,7 @@ mod tests {
         link.flags |= LinkFlags::Running;
         link.carrier = true;
         Nic {
+            bond: None,
             link,
             refusal: None,
             driver: Some("ixgbe".into()),

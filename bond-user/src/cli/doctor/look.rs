@@ -24,6 +24,7 @@ use crate::{
         netdev::Netdev,
         netlink::{LinkInfo, LinkLayerType, PairKind, PairPlan},
         netns,
+        offload::Role,
     },
 };
 
@@ -43,21 +44,24 @@ pub fn at(interfaces: &[String]) -> Result<Vec<Check>> {
             let found = links.iter().find(has_name).cloned();
             found.ok_or_else(|| anyhow!("{name}: no such interface in this network namespace"))
         };
+        let looks = Looks::open(&devices)?;
         let chosen: Vec<LinkInfo> = if interfaces.is_empty() {
-            links.iter().filter(|link| could_be_slave(link)).cloned().collect()
+            links.iter().filter(|link| could_be_slave(link) && !looks.is_made(link)).cloned().collect()
         } else {
             interfaces.iter().map(named).collect::<Result<_>>()?
         };
-        let looks = Looks::open(&devices)?;
         for link in chosen {
-            checks.extend(judge::nic(&looks.nic(link).await?));
+            let mut nic = looks.nic(link).await?;
+            // Who asks for one wants to know whether it can become a slave.
+            nic.bond = nic.bond.filter(|_| interfaces.is_empty());
+            checks.extend(judge::nic(&nic));
         }
         anyhow::Ok(())
     })?;
     Ok(checks)
 }
 
-/// Hardware, and the virtual kinds of which bonds are made. What xbond made is none.
+/// Hardware, and the virtual kinds of which bonds are made.
 fn could_be_slave(link: &LinkInfo) -> bool {
     link.layer == LinkLayerType::Ether
         && matches!(link.kind.as_deref(), None | Some("veth" | "tun" | "dummy"))
@@ -138,13 +142,21 @@ impl<'a> Looks<'a> {
         Ok(Self { devices, netdev: Netdev::open().ok().flatten(), places: Places::of(netns::cookie()?) })
     }
 
+    /// By xbond, for a bond.
+    fn is_made(&self, link: &LinkInfo) -> bool {
+        let owner = agent::owner_of(&self.places, link);
+        owner.is_some_and(|owner| owner.role != Role::Slave && link.is_end_of_pair())
+    }
+
     async fn nic(&self, link: LinkInfo) -> Result<Nic> {
         let Devices { netlink, ethtool } = self.devices;
         let plan = EnslavePlan { mac: None, mtu: USUAL_MTU, hook: Hook::Tc, unicast: Vec::new() };
         let observed =
             self.devices.observe(&link.name, &plan, |link| agent::owner_of(&self.places, link)).await;
         let carries = traffic::carried_by(netlink, link.ifindex).await?;
+        let owner = agent::owner_of(&self.places, &link).filter(|owner| owner.role == Role::Slave);
         Ok(Nic {
+            bond: owner.map(|owner| owner.bond),
             refusal: observed.err().map(|error| error.to_string()),
             driver: ethtool.driver(link.ifindex),
             is_virtual_function: fs::exists(format!("/sys/class/net/{}/device/physfn", link.name))

@@ -17,7 +17,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{DevMap, Map, MapData, PerCpuArray, RingBuf},
+    maps::{DevMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf},
     programs::{
         LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
@@ -31,6 +31,7 @@ use bond_common::{
         Rank, SlaveEntry, Slot, Targets, WireMacs,
     },
     counters::SlotStats,
+    event::EventRecord,
     mac::Mac,
     names,
 };
@@ -285,6 +286,15 @@ impl DataPlane {
         self.events.take().ok_or(DataPlaneError::Missing(names::EVENTS))
     }
 
+    /// What EVENTS holds, before [`Self::take_events`].
+    pub fn drain_events(&mut self) -> Vec<EventRecord> {
+        let mut records = Vec::new();
+        while let Some(item) = self.events.as_mut().and_then(RingBuf::next) {
+            records.extend(EventRecord::parse(&item));
+        }
+        records
+    }
+
     /// What the port's program writes to the log; once, before [`Self::forget_object`].
     pub fn take_log(&mut self) -> Result<EbpfLogger<&'static dyn log::Log>, DataPlaneError> {
         let object = self.port_object.as_mut().ok_or(DataPlaneError::Missing(self.hook.port_program()))?;
@@ -489,12 +499,16 @@ pub struct Maps {
     bond: Mapped<BondEntry>,
     /// BOND has words, and is compared as a whole: to see what somebody else has written.
     wanted_bond: Mutex<BondEntry>,
-    stats: PerCpuArray<MapData, SlotStats>,
+    stats: Mutex<PerCpuArray<MapData, SlotStats>>,
     probes: Mapped<ProbeTimes>,
     targets: Mapped<Targets>,
     guard: Mapped<GuardEntry>,
     /// [`WireMacs`], word by word.
     wire_macs: Mapped<u64>,
+}
+
+fn stats_error(source: MapError) -> DataPlaneError {
+    DataPlaneError::Map { name: names::STATS, source }
 }
 
 impl Maps {
@@ -506,8 +520,7 @@ impl Maps {
             slaves: mapped(object, names::SLAVES, bond_common::abi::MAX_SLAVES)?,
             wanted_bond: Mutex::new(bond.load(0)),
             bond,
-            stats: PerCpuArray::try_from(stats)
-                .map_err(|source| DataPlaneError::Map { name: names::STATS, source })?,
+            stats: PerCpuArray::try_from(stats).map(Mutex::new).map_err(stats_error)?,
             probes: mapped(object, names::PROBES, bond_common::abi::MAX_SLAVES)?,
             targets: mapped(object, names::TARGETS, 1)?,
             guard: mapped(object, names::GUARD, 1)?,
@@ -528,7 +541,8 @@ impl Maps {
             wanted_bond: Mutex::new(bond.load(0)),
             bond,
             stats: PerCpuArray::try_from(Map::PerCpuArray(map(names::STATS)?))
-                .map_err(|source| DataPlaneError::Map { name: names::STATS, source })?,
+                .map(Mutex::new)
+                .map_err(stats_error)?,
             probes: mapped_data(word(names::PROBES)?, bond_common::abi::MAX_SLAVES)?,
             targets: mapped_data(word(names::TARGETS)?, 1)?,
             guard: mapped_data(word(names::GUARD)?, 1)?,
@@ -643,12 +657,25 @@ impl Maps {
 
     /// All CPUs' counters of one slot, or of [`PORT_STATS`].
     pub fn stats(&self, index: u32) -> Result<SlotStats, DataPlaneError> {
-        let map_error = |source| DataPlaneError::Map { name: names::STATS, source };
         let mut sum = SlotStats::default();
-        for of_one_cpu in self.stats.get(&index, 0).map_err(map_error)?.iter() {
+        for of_one_cpu in self.counters().get(&index, 0).map_err(stats_error)?.iter() {
             sum.add(of_one_cpu);
         }
         Ok(sum)
+    }
+
+    /// A slot's counters from 0 on, for a slave that comes into it.
+    pub fn reset_stats(&self, slot: Slot) -> Result<(), DataPlaneError> {
+        let mut counters = self.counters();
+        let index = slot.index() as u32;
+        let cpus = counters.get(&index, 0).map_err(stats_error)?.len();
+        let zero = PerCpuValues::try_from(vec![SlotStats::default(); cpus]);
+        let zero = zero.map_err(|source| stats_error(source.into()))?;
+        counters.set(index, zero, 0).map_err(stats_error)
+    }
+
+    fn counters(&self) -> MutexGuard<'_, PerCpuArray<MapData, SlotStats>> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
