@@ -208,21 +208,24 @@ fn failovers_that_nobody_saw_are_told_one_by_one() {
     }
     first.kill().unwrap();
     let traffic = traffic(&lab, 1_000);
-    let moves = [(0, 1), (1, 0), (0, 1), (1, 0)].map(|(from, to): (usize, usize)| (SLAVES[from], SLAVES[to]));
-    for (from, to) in moves {
+    let moves = [(0, 1), (1, 0), (0, 1)].map(|(from, to): (usize, usize)| (SLAVES[from], SLAVES[to]));
+    for (number, (from, to)) in moves.into_iter().enumerate() {
         traffic.wait_for_more(100).unwrap();
         lab.cut(from, Cut::Carrier).unwrap();
         eventually("a failover", || last_failover(&lab)["to"].clone(), |seen| seen == to);
-        lab.mend(from, Cut::Carrier).unwrap();
+        // The last one stays as it is: the next agent then has nothing to change.
+        if number + 1 < moves.len() {
+            lab.mend(from, Cut::Carrier).unwrap();
+        }
     }
     traffic.stop().unwrap();
     let before = monotonic_us();
     let second = Xbond::run(&lab.host, arguments(Datapath::Tc, &options)).unwrap();
     let log = second.log();
     assert!(log.contains("the data plane has failed over while no agent looked"), "{log}");
-    for (from, to) in moves {
+    for (from, to, times) in [(SLAVES[0], SLAVES[1], 2), (SLAVES[1], SLAVES[0], 1)] {
         let line = format!("active slave {to} instead of {from}: a packet found its carrier gone");
-        assert_eq!(log.matches(&line).count(), 2, "{log}");
+        assert_eq!(log.matches(&line).count(), times, "{log}");
     }
     let receipts = || -> Vec<serde_json::Value> {
         let log = cli(&lab.host, ["log", BOND, "-j"]).unwrap();
@@ -245,14 +248,13 @@ fn failovers_that_nobody_saw_are_told_one_by_one() {
         assert!(steps["heard_us"].as_u64() > Some(0) && steps["switch_us"] == 0, "{receipt:#}");
     }
     let bond = show(&second);
-    assert_eq!(bond["failovers"]["carrier_guard"], 4);
-    for name in SLAVES {
-        assert_eq!(slave(&bond, name)["link_failure_count"], 2, "{bond:#}");
-    }
+    assert_eq!(bond["failovers"]["carrier_guard"], 3);
+    assert_eq!(SLAVES.map(|name| slave(&bond, name)["link_failure_count"].clone()), [2, 1], "{bond:#}");
     // The next agent has heard of them.
     second.kill().unwrap();
     let third = Xbond::run(&lab.host, arguments(Datapath::Tc, &options)).unwrap();
-    assert!(!third.log().contains("a packet found its carrier gone"), "{}", third.log());
+    let log = third.log();
+    assert!(!log.contains("a packet found its carrier gone") && !log.contains("no record"), "{log}");
     third.stop().unwrap();
 }
 
