@@ -80,9 +80,18 @@ pub fn time_is_no_measure() -> Option<&'static str> {
 
 /// Programs of tc have links, which a pin holds; before Linux 6.6 they are filters of clsact.
 pub fn has_tcx() -> bool {
+    kernel_is_at_least(6, 6)
+}
+
+/// Frames in fragments, as jumbo frames are, can be redirected by XDP; before Linux 6.3 they cannot.
+pub fn redirects_fragments() -> bool {
+    kernel_is_at_least(6, 3)
+}
+
+fn kernel_is_at_least(major: u32, minor: u32) -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
-    (numbers.next(), numbers.next()) >= (Some(6_u32), Some(6_u32))
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
 /// Says on stderr, past the test runner's capture, which part of the running test this machine cannot run.

@@ -110,7 +110,7 @@ fn an_agent_has_the_bonds_of_etc_xbond_or_waits_for_some() {
     let agent = Xbond::start_as(host, with_etc(host, etc.path(), "run")).unwrap();
     agent.wait_for("ready: no bonds; `xbond add` makes one").unwrap();
     let idle = Snapshot::of(host);
-    assert!(xbond(host, "show -j").ends_with("  \"bonds\": []\n}\n"));
+    assert!(xbond(host, "show -j").ends_with("  \"bonds\": [],\n  \"unserved\": []\n}\n"));
 
     // Another agent is one too many.
     let too_many = "xbond: an agent runs in this network namespace already, and one serves all its bonds: use `xbond \

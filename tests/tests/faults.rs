@@ -1017,7 +1017,7 @@ mod bpffs_is_unmounted {
             place.unmount(&lab);
             xbond.wait_for_after(log, "its pins are gone (bpffs unmounted?)").unwrap();
             let shown = xbond.cli(["show", BOND]).unwrap();
-            assert!(shown.contains("! its pins are gone (bpffs unmounted?)"), "{shown}");
+            assert!(shown.contains("! bond0: its pins are gone (bpffs unmounted?)"), "{shown}");
             assert_traffic(&lab, "unmounted");
             // What needs pins is refused, and the interface is as it was.
             let link = lab.host.link(SLAVES[1]).unwrap();

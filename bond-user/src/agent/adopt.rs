@@ -301,21 +301,27 @@ async fn take_over(
         record.remove(found.ifindex)?;
     }
 
-    let entry = entry(machine, config, maps.bond(), host, bond.as_ref(), &options);
-    data_plane.maps().set_bond(entry);
+    let mut entry = entry(machine, config, maps.bond(), host, bond.as_ref(), &options);
     let wire = founds.first().map(|(slot, _)| maps.slave(*slot).wire_mac());
-    let mac = match options.fail_over_mac {
-        FailOverMac::Active => entry.host_mac(),
-        FailOverMac::None | FailOverMac::Follow => wire.unwrap_or(entry.host_mac()),
+    let by_hand = bond.as_ref().map(|bond| bond.mac).filter(|mac| *mac != entry.host_mac());
+    let mac = match (options.fail_over_mac, by_hand) {
+        (FailOverMac::None, Some(mac)) => {
+            info!("{name}: its MAC was set by hand to {mac} while no agent looked; all slaves take it");
+            entry = entry.with_host_mac(mac);
+            mac
+        }
+        // It is put back.
+        (FailOverMac::Active, _) => entry.host_mac(),
+        (FailOverMac::None | FailOverMac::Follow, _) => wire.unwrap_or(entry.host_mac()),
     };
+    let mac_assigned = config.mac.is_some() || mac != wire.unwrap_or(mac);
+    data_plane.maps().set_bond(entry);
     let (known, word) = (maps.guard().known(), maps.active());
-    let meanwhile = Meanwhile::new(known, word, data_plane.drain_events());
-    if !meanwhile.failovers.is_empty() {
-        info!("{name}: the data plane has failed over while no agent looked; when: xbond log {name}");
-    }
+    let meanwhile = Meanwhile::new(known, word, data_plane.drain_events(), maps.guard().switched_at());
     if meanwhile.unrecorded > 0 {
-        info!(
-            "{name}: while no agent looked, the active slave or who may be was changed {} times of which there is no record",
+        warn!(
+            "{name}: while no agent looked, ACTIVE was changed {} times more than is told here and in the log: there was no room to \
+             write it down",
             meanwhile.unrecorded
         );
     }
@@ -337,7 +343,7 @@ async fn take_over(
         host,
         mtu: bond.as_ref().unwrap_or(&port).mtu,
         mac,
-        mac_assigned: config.mac.is_some(),
+        mac_assigned,
         options,
         record,
         announced: announcer::addresses_behind(&devices.netlink, port.ifindex).await.unwrap_or_default(),
@@ -376,6 +382,13 @@ async fn take_over(
         }
     }
     bring_up::settle(machine, id, &effects).await?;
+    for (slave, _) in &joined {
+        if missing == MissingSlaves::Await && !config.slaves.iter().any(|wanted| wanted.name == *slave) {
+            warn!(
+                "{name}: {slave} is a slave that no file names; it stays until `xbond reload` or `xbond del-slave`"
+            );
+        }
+    }
     Ok(Made { hook, queues, host, pair: made_of, port: port.name, maps, effects, wanted, history })
 }
 

@@ -354,7 +354,7 @@ fn done((): ()) -> Json<Done> {
 
 pub(super) fn answer(error: AgentError) -> Response {
     let status = match error {
-        AgentError::NoSuchBond(_) => StatusCode::NOT_FOUND,
+        AgentError::NoSuchBond(_) | AgentError::Unserved(_) => StatusCode::NOT_FOUND,
         AgentError::Option(_)
         | AgentError::Refused(_)
         | AgentError::NothingToConfirm

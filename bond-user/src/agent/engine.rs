@@ -173,6 +173,8 @@ struct Running {
     followed: Switched,
     /// Those before it that the engine tells of as it adopts the bond.
     meanwhile: VecDeque<Switched>,
+    /// What the engine says now is of the time before.
+    is_adopting: bool,
     /// Since when there is no active slave, in drops.
     none_since: Option<DropsBefore>,
 }
@@ -268,6 +270,7 @@ impl Loop {
                 running.maps.set_known(running.word);
                 running.carry_out(reader);
                 running.meanwhile.clear();
+                running.is_adopting = false;
                 // The data plane may have changed ACTIVE since it was read for this.
                 running.follow_data_plane();
                 running.carry_out(reader);
@@ -353,6 +356,7 @@ impl Running {
             pace: Pace { told: now, handled: now, decided: now },
             switch: Switched::default(),
             followed: followed(Time::from_nanos(maps.guard().switched_at()), word),
+            is_adopting: meanwhile.is_some(),
             meanwhile: failovers.map(|(at, word)| followed(*at, *word)).collect(),
             none_since: None,
             entries,
@@ -639,9 +643,12 @@ impl Running {
     /// What is known of a failover here. The switch is made: nothing waits for this.
     fn draft(&mut self, notice: &Notice) -> Option<Draft> {
         let Notice::Failover { from, to, reason, seen, chosen } = notice else { return None };
-        let made = match seen {
-            Seen::Guard => self.meanwhile.pop_front().unwrap_or(self.followed),
-            _ => self.switch,
+        let (made, nobody_looked) = match seen {
+            Seen::Guard => match self.meanwhile.pop_front() {
+                Some(made) => (made, true),
+                None => (self.followed, self.is_adopting),
+            },
+            _ => (self.switch, false),
         };
         let Switched { pace: Pace { told, handled, decided }, at, generation, by } = made;
         let heard = handled.saturating_sub(told);
@@ -655,6 +662,7 @@ impl Running {
         let slots = self.engine.slaves().map(|slave| slave.slot.index() as u32);
         let now = DropsBefore::read(&self.maps, slots);
         let before = self.none_since.take().filter(|_| from.is_none()).unwrap_or_else(|| now.clone());
+        let before = Some(before).filter(|_| !nobody_looked);
         self.none_since = to.is_none().then_some(now);
         Some(Draft {
             from: from.clone(),

@@ -1,9 +1,6 @@
 //! Bonds that no agent looks after, as their maps, netlink and found.json show them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-};
+use std::{collections::BTreeSet, fs};
 
 use bond_common::abi::{ABI_VERSION, BondEntry, FailOverMac, PORT_STATS, Slot};
 
@@ -55,7 +52,17 @@ pub async fn report(places: &Places, only: Option<&str>) -> Result<Report, Agent
     let mut notes = Vec::new();
     let mut bonds = Vec::new();
     for name in names.iter().filter(|name| only.is_none_or(|only| only == *name)) {
-        bonds.push(bond(places, name, &devices, &mut notes).await?);
+        match bond(places, name, &devices, &mut notes).await {
+            Ok(bond) => bonds.push(bond),
+            Err(error @ AgentError::OtherMaps { .. }) if only.is_some() => return Err(error),
+            Err(error) => {
+                let error = error.to_string();
+                let of = format!("{name}: ");
+                let error = error.strip_prefix(&of).unwrap_or(&error);
+                notes
+                    .push(format!("{of}{error}; to take away what is left of it: xbond down {name} --force"));
+            }
+        }
     }
     Ok(Report {
         version: VERSION,
@@ -65,6 +72,7 @@ pub async fn report(places: &Places, only: Option<&str>) -> Result<Report, Agent
         softnet: softnet(&mut notes),
         notes,
         bonds,
+        unserved: Vec::new(),
     })
 }
 
@@ -132,7 +140,29 @@ async fn bond(
     let (active_slave, draining_slave) = (name_of(active.active()), name_of(active.draining()));
     let directory = places.run_of(name);
     let guard = entry.has(BondEntry::GUARD);
-    let warnings = nobody_fails_over(name, &slaves, guard);
+    let mut warnings = nobody_fails_over(name, &slaves, guard);
+    if record.is_none() {
+        warnings.push(format!(
+            "{name}: its found.json is gone: no agent adopts it, and `xbond down {name} --force` cannot put its slaves back"
+        ));
+    }
+    if port.is_none() {
+        warnings.push(format!("{name}: its port is gone: it carries nothing; xbond down {name} --force"));
+    }
+    let in_use = used.iter().map(|(slot, _)| *slot);
+    for lost in dataplane::lost_programs(&pins, in_use) {
+        warnings.push(format!(
+            "{name}: the pin {lost} is gone, and its program with it: see xbond down {name} --force"
+        ));
+    }
+    let moves = entry.has(BondEntry::HOST_MAC_MOVES);
+    if let Some(host) = host.filter(|host| !moves && host.mac != entry.host_mac()) {
+        warnings.push(format!(
+            "{name}: its MAC was set by hand to {}; its frames have {} until an agent looks",
+            host.mac,
+            entry.host_mac()
+        ));
+    }
     let known = receipts::read(&directory).ok().and_then(|mut receipts| receipts.pop());
     let last_failover = known
         .into_iter()
@@ -186,6 +216,12 @@ fn nobody_fails_over(bond: &str, slaves: &[Slave], guard: bool) -> Vec<String> {
     }]
 }
 
+/// How often the active slave of a bond, or who may be it, was changed since an agent looked last.
+pub fn untold(places: &Places, bond: &str) -> u32 {
+    let Ok(maps) = Maps::open(&places.pins_of(bond)) else { return 0 };
+    maps.active().generation().wrapping_sub(maps.guard().known().generation())
+}
+
 /// The guard's last failover, if no agent has heard of it.
 fn unheard_of(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Receipt> {
     let (guard, word) = (maps.guard(), maps.active());
@@ -200,13 +236,14 @@ fn unheard_of(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Receipt> {
         switched: Moment::at(switched),
         generation: word.generation(),
         // Those in between are told by the next agent.
-        from: name(guard.known().active()).filter(|from| Some(from) != name(word.active()).as_ref()),
+        from: name(guard.known().active())
+            .filter(|_| word.generation().wrapping_sub(guard.known().generation()) == 1),
         to: name(word.active()),
         reason: Reason::CarrierGuard,
         seen: Seen::Guard,
         chosen: Some(Chosen::Guard),
         steps: Steps::default(),
-        drops: BTreeMap::new(),
+        drops: None,
     })
 }
 

@@ -19,8 +19,13 @@ pub struct Meanwhile {
 }
 
 impl Meanwhile {
-    /// `records` are those of EVENTS, read after `word`.
-    pub fn new(known: ActiveWord, word: ActiveWord, records: impl IntoIterator<Item = EventRecord>) -> Self {
+    /// `records` are those of EVENTS, read after `word`; `switched_at` is GUARD's.
+    pub fn new(
+        known: ActiveWord,
+        word: ActiveWord,
+        records: impl IntoIterator<Item = EventRecord>,
+        switched_at: u64,
+    ) -> Self {
         let since_known = |word: ActiveWord| word.generation().wrapping_sub(known.generation());
         let changes = since_known(word);
         let failover = |record: EventRecord| match record.event()? {
@@ -31,6 +36,11 @@ impl Meanwhile {
         // What an agent has heard of before it was gone, and what came after `word`, is not of this time.
         failovers.retain(|(_, word)| (1..=changes).contains(&since_known(*word)));
         failovers.sort_by_key(|(_, word)| since_known(*word));
+        // Of those that found no room any more the last is known all the same.
+        let switched_at = Time::from_nanos(switched_at);
+        if failovers.last().is_some_and(|(at, last)| *at < switched_at && *last != word) {
+            failovers.push((switched_at, word));
+        }
         let recorded = u32::try_from(failovers.len()).unwrap_or(u32::MAX);
         Self { word, failovers, unrecorded: changes.saturating_sub(recorded) }
     }
@@ -72,11 +82,13 @@ mod tests {
             // Two CPUs wrote at once.
             (7, 9, vec![record(2, 9, 0), record(1, 8, 1)], vec![8, 9], 0),
             // There was no more room, or something else changed the word.
-            (7, 12, vec![record(1, 8, 1)], vec![8], 4),
+            (7, 12, vec![record(1, 8, 1)], vec![8, 12], 3),
+            (7, 12, vec![record(2, 8, 1)], vec![8], 4),
+            (7, 12, vec![], vec![], 5),
             (u32::MAX, 1, vec![record(1, 0, 1), record(2, 1, 0)], vec![0, 1], 0),
         ];
         for (row, (known, now, records, expected, unrecorded)) in table.into_iter().enumerate() {
-            let found = Meanwhile::new(word(known, 0), word(now, 0), records);
+            let found = Meanwhile::new(word(known, 0), word(now, 0), records, 2);
             let generations: Vec<_> = found.failovers.iter().map(|(_, word)| word.generation()).collect();
             assert_eq!((generations, found.unrecorded), (expected, unrecorded), "row {row}");
             assert_eq!(found.guard_failovers().len(), found.failovers.len(), "row {row}");

@@ -76,6 +76,7 @@ use crate::{
     report::{
         event::{BondChange, What},
         moment::Moment,
+        text::UNSERVED,
     },
     sys::{
         Devices, SysError, caps,
@@ -115,11 +116,13 @@ pub enum AgentError {
         "{bond}: its maps are of version {found}, this xbond reads {ABI_VERSION}; use the xbond that made them"
     )]
     OtherMaps { bond: String, found: u32 },
+    #[error("{0}: {UNSERVED}")]
+    Unserved(String),
     #[error("{0}: no agent left a bond of this name behind in this network namespace")]
     NothingLeft(String),
     #[error(
-        "{bond}: its programs and maps are gone, but its interfaces are as it left them: its found.json, which says how they were \
-         before, is missing; by hand: {commands}, and their addresses, routes and offloads"
+        "{bond}: its programs and maps are gone, but its interfaces are as it left them, up: its found.json, which says how they were \
+         before, is missing; by hand: {commands}, and what they had of addresses, routes, offloads and MTU"
     )]
     NotPutBack { bond: String, commands: String },
     #[error("{bond} has no slave {slave}; `xbond show {bond}` lists them")]
@@ -142,8 +145,8 @@ pub enum AgentError {
     )]
     PortNameTaken { bond: String, port: String },
     #[error(
-        "{bond} was left by another agent and goes on, but cannot be adopted: {why}; to have it made anew, which interrupts \
-         it: xbond down {bond} --force"
+        "{bond} was left by another agent and cannot be adopted: {why}; it is as it was left, and what it carries it goes on \
+         carrying; to have it made anew, which interrupts it: xbond down {bond} --force"
     )]
     CannotAdopt { bond: String, why: String },
     #[error("{0}: this agent has it already; change it by `xbond set`, or by its file and `xbond reload`")]
@@ -307,7 +310,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     caps::check()?;
     limits::check()?;
     for bond in &options.config.bonds {
-        Kernel::check(effects::hook(bond.datapath, bond.port.is_some()))?;
+        check_kernel(bond)?;
     }
     // Before anything is changed: an address that cannot be had is a mistake.
     let metrics = options.config.metrics.as_ref().map(Bound::new).transpose()?;
@@ -361,6 +364,12 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         };
         Arc::new(agent).live(config, link_events, socket, metrics).await
     })
+}
+
+/// Whether this kernel can do it.
+fn check_kernel(bond: &BondConfig) -> Result<(), KernelError> {
+    let hook = effects::hook(bond.datapath, bond.port.is_some());
+    Kernel::check(hook, bond.mtu.unwrap_or(bring_up::DEFAULT_MTU))
 }
 
 /// Takes down what an agent left behind.
@@ -455,6 +464,9 @@ impl Agent {
             }
         }
 
+        for name in self.unserved(&*self.bonds.lock().await) {
+            warn!("{name}: {UNSERVED}");
+        }
         let path = self.machine.places.socket();
         let serving = match socket.open(&path) {
             Ok(listener) => tokio::spawn(control::serve(listener, Arc::clone(&self))),
@@ -506,6 +518,24 @@ impl Agent {
                 Err(AgentError::NotConfirmed { seconds: confirmation.seconds() })
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Bonds that another agent has left here, and that nobody looks after.
+    fn unserved(&self, bonds: &BTreeMap<String, Bond>) -> Vec<String> {
+        let left = self.machine.places.bonds().into_iter();
+        left.filter(|name| !bonds.contains_key(name) && self.is_left(name)).collect()
+    }
+
+    fn is_left(&self, bond: &str) -> bool {
+        self.machine.places.pins_of(bond).is_dir()
+    }
+
+    fn no_such_bond(&self, bond: &str) -> AgentError {
+        if self.is_left(bond) {
+            AgentError::Unserved(bond.to_owned())
+        } else {
+            AgentError::NoSuchBond(bond.to_owned())
         }
     }
 
@@ -603,7 +633,7 @@ impl Agent {
         if self.bonds.lock().await.contains_key(&name) {
             return outcome.fail(&name, &AgentError::HasBond(name.clone()));
         }
-        if let Err(error) = Kernel::check(effects::hook(config.datapath, config.port.is_some())) {
+        if let Err(error) = check_kernel(&config) {
             return outcome.fail(&name, &error.into());
         }
         let answer = match self.adopt(id, &config, missing).await {
@@ -734,7 +764,7 @@ impl Agent {
     pub async fn set(&self, name: &str, settings: &[(String, String)]) -> Result<Vec<String>, AgentError> {
         // Held over the whole change: two that come at once do not undo each other.
         let mut bonds = self.bonds.lock().await;
-        let bond = bonds.get_mut(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let bond = bonds.get_mut(name).ok_or_else(|| self.no_such_bond(name))?;
         let status = self.machine.engine.status(bond.id).await?;
         let mut options = status.options.clone();
         let slaves = if status.slaves.is_empty() { Slaves::None } else { Slaves::Present };
@@ -793,8 +823,13 @@ impl Agent {
     pub async fn down(&self, name: &str) -> Result<(), AgentError> {
         let _phase = self.phase.lock().await;
         let bond = self.bonds.lock().await.remove(name);
-        let bond = bond.ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
-        self.take_down(name, &bond).await
+        match bond {
+            Some(bond) => self.take_down(name, &bond).await,
+            None if self.is_left(name) => {
+                record::undo(&self.machine.places, name, &self.machine.devices).await
+            }
+            None => Err(AgentError::NoSuchBond(name.to_owned())),
+        }
     }
 
     /// A bond whose port is gone carries nothing any more: somebody has deleted its device. A bond0 that is

@@ -6,15 +6,17 @@ use crate::{
     bond::{command::Notice, status::MiiStatus},
     report::{
         event::{SlaveChange, What},
+        moment::Moment,
         text,
     },
 };
 
-/// One line, INFO; WARN where someone should act.
-pub fn log(bond: &str, notice: &Notice) {
+/// One line, INFO; WARN where someone should act. `at` is when it happened, if that was before an agent looked.
+pub fn log(bond: &str, notice: &Notice, at: Option<Moment>) {
+    let at = at.map(|at| format!(", at {} while no agent looked", at.time)).unwrap_or_default();
     match sentence(notice) {
-        (Weight::Info, sentence) => info!("{bond}: {sentence}"),
-        (Weight::Warning, sentence) => warn!("{bond}: {sentence}"),
+        (Weight::Info, sentence) => info!("{bond}: {sentence}{at}"),
+        (Weight::Warning, sentence) => warn!("{bond}: {sentence}{at}"),
     }
 }
 

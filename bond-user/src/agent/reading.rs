@@ -48,8 +48,13 @@ impl Agent {
         if let Some(name) = only
             && !bonds.contains_key(name)
         {
-            return Err(AgentError::NoSuchBond(name.to_owned()));
+            return Err(self.no_such_bond(name));
         }
+        // While somebody makes a bond, what is there of it is no remains.
+        let unserved = match self.phase.try_lock() {
+            Ok(_) if only.is_none() => self.unserved(&bonds),
+            _ => Vec::new(),
+        };
         let mut statuses = Vec::new();
         for (name, bond) in bonds.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
             statuses.push((name, bond, self.machine.engine.status(bond.id).await?));
@@ -75,13 +80,14 @@ impl Agent {
             softnet,
             notes,
             bonds: bonds.collect::<Result<_, _>>()?,
+            unserved,
         })
     }
 
     /// The last failovers of a bond.
     pub async fn log(&self, name: &str) -> Result<Log, AgentError> {
         if !self.bonds.lock().await.contains_key(name) {
-            return Err(AgentError::NoSuchBond(name.to_owned()));
+            return Err(self.no_such_bond(name));
         }
         receipts::log(&self.machine.places, name)
     }
@@ -93,7 +99,7 @@ impl Agent {
         if let Some(name) = only
             && !bonds.contains_key(name)
         {
-            return Err(AgentError::NoSuchBond(name.to_owned()));
+            return Err(self.no_such_bond(name));
         }
         let mut states = Vec::new();
         for (name, bond) in bonds.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
@@ -152,7 +158,7 @@ impl Bond {
                 .filter_map(|device| counted.get(&device))
                 .map(|(device, _)| device.clone())
                 .collect(),
-            warnings: [PINS_GONE.to_owned()].into_iter().filter(|_| !self.pinned).collect(),
+            warnings: [format!("{name}: {PINS_GONE}")].into_iter().filter(|_| !self.pinned).collect(),
         };
         Ok(json::Bond::new(status, around))
     }

@@ -51,7 +51,8 @@ pub struct Draft {
     /// The moment of the switch.
     pub switched: Time,
     pub generation: u32,
-    pub before: DropsBefore,
+    /// None where nobody looked then.
+    pub before: Option<DropsBefore>,
     /// The new slave will be announced.
     pub is_announced: bool,
 }
@@ -182,7 +183,11 @@ impl Scribe {
     }
 
     pub fn notice(&self, notice: &Notice) {
-        notices::log(&self.bond, notice);
+        // It is told with the time of this line, and happened before.
+        let earlier = self.open.as_ref().filter(|open| {
+            open.draft.before.is_none() && matches!(notice, Notice::Failover { seen: Seen::Guard, .. })
+        });
+        notices::log(&self.bond, notice, earlier.map(|open| Moment::at(open.draft.switched)));
         if let Some(what) = notices::event(notice) {
             self.feed.tell(&self.bond, what);
         }
@@ -253,7 +258,7 @@ impl Scribe {
                 announce_us: announced.map(since_switch),
                 ..draft.made.steps()
             },
-            drops: draft.before.since(&self.maps),
+            drops: draft.before.map(|before| before.since(&self.maps)),
         };
         if let Err(error) = self.file.append(&receipt) {
             self.warn(&format!("the receipt of a failover is lost: {}: {error}", self.file.path.display()));
@@ -360,7 +365,7 @@ mod tests {
                 announce_us: Some(300),
                 ..Steps::default()
             },
-            drops: [("backup".to_owned(), 3)].into(),
+            drops: Some([("backup".to_owned(), 3)].into()),
         }
     }
 

@@ -263,7 +263,7 @@ async fn by_hand(pins: &Path, devices: &Devices) -> Vec<String> {
         if link.mac != entry.permanent_mac() {
             commands.push(format!("ip link set {} address {}", link.name, entry.permanent_mac()));
         }
-        commands.push(format!("ip link set {} promisc off addrgenmode eui64", link.name));
+        commands.push(format!("ip link set {} promisc off allmulticast off addrgenmode eui64", link.name));
     }
     commands
 }

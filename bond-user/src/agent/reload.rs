@@ -24,6 +24,7 @@ use crate::{
     },
     config::{BondConfig, Config, Guard, OnExit, SlaveConfig},
     sys::{
+        dataplane::Kernel,
         enslave::EnslavePlan,
         netlink::{Address, LinkInfo, Route},
         notify,
@@ -291,6 +292,9 @@ impl Agent {
         let mut plan = HostPlan { ifindex, device, ..HostPlan::default() };
         // Without a word of the file's the MTU is whoever's who has set it, unless the file had a word before.
         let word = wanted.mtu.or(before.mtu.and(Some(DEFAULT_MTU)));
+        if let Some(mtu) = word {
+            Kernel::check(bond.hook, mtu)?;
+        }
         plan.mtu = word.filter(|word| *word != mtu).map(|word| (word, mtu));
 
         let present = netlink.addresses_of(ifindex).await?;

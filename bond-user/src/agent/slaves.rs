@@ -129,7 +129,7 @@ impl Agent {
             return Err(AgentError::BadName { name: slave.to_owned(), fault });
         }
         let mut bonds = self.bonds.lock().await;
-        let bond = bonds.get_mut(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let bond = bonds.get_mut(name).ok_or_else(|| self.no_such_bond(name))?;
         let wanted = bond.wanted.iter_mut().find(|wanted| wanted.name() == slave);
         let mut config = match &wanted {
             Some(wanted) => wanted.config.clone(),
@@ -148,7 +148,7 @@ impl Agent {
     /// Releases a slave. If it is the active one, another takes over first.
     pub async fn del_slave(&self, name: &str, slave: &str) -> Result<(), AgentError> {
         let mut bonds = self.bonds.lock().await;
-        let bond = bonds.get_mut(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let bond = bonds.get_mut(name).ok_or_else(|| self.no_such_bond(name))?;
         let status = self.machine.engine.status(bond.id).await?;
         let slot = slot_of(name, &status, slave)?;
         let ifindex = status.slaves.iter().find(|known| known.name == slave).map(|known| known.ifindex);
@@ -170,7 +170,7 @@ impl Agent {
     ) -> Result<(), AgentError> {
         // Held over the whole change: two that come at once do not undo each other.
         let bonds = self.bonds.lock().await;
-        let bond = bonds.get(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let bond = bonds.get(name).ok_or_else(|| self.no_such_bond(name))?;
         let status = self.machine.engine.status(bond.id).await?;
         let slot = slot_of(name, &status, slave)?;
         let known = status.slaves.iter().find(|known| known.name == slave);

@@ -329,6 +329,8 @@ impl Engine {
     ) -> Option<Slot> {
         failovers.iter().fold(known_active, |from, failover| {
             let to = Some(failover.active);
+            // There were others in between that nobody knows.
+            let from = from.filter(|from| Some(*from) != to);
             self.tell_of_past(from, to, failover.usable, BY_GUARD, gone);
             to
         })

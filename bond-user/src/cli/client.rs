@@ -3,6 +3,7 @@
 use std::{
     fmt::Display,
     io::{self, Write as _},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -15,7 +16,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::timeout};
 
 use crate::{
     agent::{control::Failure, places::Places},
@@ -72,18 +73,37 @@ pub struct NoAgent;
 #[error("the agent did not answer: {0}")]
 struct BrokenOff(hyper::Error);
 
+/// How long a question may wait for its answer: far beyond what somebody who holds RTNL delays it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
 async fn send<T: DeserializeOwned>(method: Method, path: &str, body: Option<serde_json::Value>) -> Result<T> {
-    let response = match ask(method.clone(), path, body.clone()).await {
-        // It was killed in this moment. What was to be changed may be, or not: only a question is asked again.
-        Err(error) if method == Method::GET && error.is::<BrokenOff>() => ask(method, path, body).await?,
-        answer => answer?,
+    let (status, bytes) = if method == Method::GET {
+        let answer = timeout(ANSWER_WITHIN, async {
+            match exchange(method.clone(), path, None).await {
+                // It was killed in this moment. Only a question is asked again.
+                Err(error) if error.is::<BrokenOff>() => exchange(method, path, None).await,
+                answer => answer,
+            }
+        });
+        answer.await.map_err(|_| {
+            anyhow!("the agent has not answered for {} s; is it stopped, or traced?", ANSWER_WITHIN.as_secs())
+        })??
+    } else {
+        exchange(method, path, body).await?
     };
-    let status = response.status();
-    let bytes = whole(response).await?;
     if status.is_success() {
         return serde_json::from_slice(&bytes).context("the agent's answer is of another version");
     }
     Err(failure(status, &bytes))
+}
+
+async fn exchange(
+    method: Method,
+    path: &str,
+    body: Option<serde_json::Value>,
+) -> Result<(StatusCode, Bytes)> {
+    let response = ask(method, path, body).await?;
+    Ok((response.status(), whole(response).await?))
 }
 
 /// The lines of an answer that goes on.

@@ -34,7 +34,9 @@ fn all() -> Result<()> {
     let mut failed = Vec::new();
     for bond in places.bonds() {
         if let Err(error) = one(&bond, true) {
-            failed.push(format!("{bond}: {error}"));
+            let error = error.to_string();
+            let is_named = error.starts_with(&format!("{bond}: "));
+            failed.push(if is_named { error } else { format!("{bond}: {error}") });
         }
     }
     if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("; ")) }

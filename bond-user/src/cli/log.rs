@@ -10,7 +10,7 @@ use super::{
     client::{self, NoAgent},
 };
 use crate::{
-    agent::{places::Places, receipts},
+    agent::{kept, places::Places, receipts},
     report::{receipt::Log, text},
     sys::netns,
 };
@@ -37,5 +37,9 @@ fn read(bond: &str) -> Result<Log> {
     if places.reserves(bond) || !places.run_of(bond).is_dir() {
         bail!("{bond}: no such bond in this network namespace; `xbond show` lists them");
     }
-    Ok(receipts::log(&places, bond)?)
+    let log = receipts::log(&places, bond)?;
+    if !places.is_claimed() && kept::untold(&places, bond) > 0 {
+        client::note(format_args!("{bond}: failovers since its agent ended are told by the next one"));
+    }
+    Ok(log)
 }

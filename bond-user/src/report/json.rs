@@ -41,6 +41,9 @@ pub struct Report {
     /// What could not be read, and is therefore missing.
     pub notes: Vec<String>,
     pub bonds: Vec<Bond>,
+    /// Bonds that another agent has left here, and that this one does not serve.
+    #[serde(default)]
+    pub unserved: Vec<String>,
 }
 
 /// Who says it.

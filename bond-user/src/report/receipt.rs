@@ -30,8 +30,8 @@ pub struct Receipt {
     pub chosen: Option<Chosen>,
     pub steps: Steps,
     /// Packets that the data plane dropped, by reason, from the switch to the end of the last step; while the
-    /// bond had no active slave, since it had none. Reasons without drops are left out.
-    pub drops: BTreeMap<String, u64>,
+    /// bond had no active slave, since it had none. Reasons without drops are left out. Null where no agent looked then.
+    pub drops: Option<BTreeMap<String, u64>>,
 }
 
 /// What a failover consists of, in microseconds. One that the data plane made took no longer than any packet does: its
@@ -61,8 +61,9 @@ impl Receipt {
         Duration::from_micros(detect_us.saturating_add(decide_us).saturating_add(switch_us))
     }
 
-    pub fn dropped(&self) -> u64 {
-        self.drops.values().sum()
+    /// Null where nobody knows.
+    pub fn dropped(&self) -> Option<u64> {
+        self.drops.as_ref().map(|drops| drops.values().sum())
     }
 }
 

@@ -37,7 +37,7 @@ pub fn receipt() -> Receipt {
             macs_us: Some(412),
             announce_us: Some(320),
         },
-        drops: [("backup".to_owned(), 3)].into(),
+        drops: Some([("backup".to_owned(), 3)].into()),
     }
 }
 
@@ -163,5 +163,6 @@ pub fn report(bonds: Vec<Bond>) -> Report {
         softnet: Some(Softnet { dropped: 0, time_squeeze: 4 }),
         notes: Vec::new(),
         bonds,
+        unserved: Vec::new(),
     }
 }

@@ -30,6 +30,10 @@ pub fn unheard(slave: &str, sent: u64) -> String {
     )
 }
 
+/// What is told of a bond that nobody looks after although an agent runs.
+pub const UNSERVED: &str = "another agent left it, and this one does not serve it: nobody moves its MACs, announces, or fails over \
+                            by link events; `xbond add` takes it over, `xbond down` takes it down";
+
 /// Why another slave is active.
 pub fn why(reason: Reason) -> &'static str {
     match reason {
@@ -81,7 +85,7 @@ pub fn show(report: &Report, amount: Amount) -> String {
 fn show_report(text: &mut String, report: &Report, amount: Amount) -> fmt::Result {
     if report.source == Source::Maps {
         writeln!(text, "no agent: from the pinned maps")?;
-    } else if report.bonds.is_empty() {
+    } else if report.bonds.is_empty() && report.unserved.is_empty() {
         writeln!(text, "no bonds; `xbond add` makes one")?;
     }
     for (number, bond) in report.bonds.iter().enumerate() {
@@ -90,6 +94,7 @@ fn show_report(text: &mut String, report: &Report, amount: Amount) -> fmt::Resul
         }
         show_bond(text, bond, report, amount)?;
     }
+    report.unserved.iter().try_for_each(|name| writeln!(text, "! {name}: {UNSERVED}"))?;
     if amount.statistics
         && let Some(softnet) = &report.softnet
     {
@@ -109,7 +114,8 @@ fn show_report(text: &mut String, report: &Report, amount: Amount) -> fmt::Resul
             agent.version, agent.pid, agent.started.time
         )?;
     }
-    if amount.statistics || amount.details {
+    // Without an agent they are of bonds that cannot be read.
+    if amount.statistics || amount.details || report.source == Source::Maps {
         report.notes.iter().try_for_each(|note| writeln!(text, "! {note}"))?;
     }
     Ok(())
@@ -143,7 +149,8 @@ fn show_bond(text: &mut String, bond: &Bond, report: &Report, amount: Amount) ->
         writeln!(text, "  {absent:<16}absent: it joins when it appears")?;
     }
     // That the first slave became active is no news, unless somebody asks.
-    if let Some(last) = bond.last_failover.as_ref().filter(|last| amount.details || last.from.is_some()) {
+    let is_news = |last: &&Receipt| last.from.is_some() || last.reason != Reason::Joined;
+    if let Some(last) = bond.last_failover.as_ref().filter(|last| amount.details || is_news(last)) {
         let age = age(last.switched.until(&report.moment));
         wrap_below(text, "  ", "    ", &format!("last failover {age} ago: {}", change(last)))?;
         if amount.details {
@@ -323,8 +330,13 @@ fn briefly(reason: Reason) -> &'static str {
 
 /// A sentence without its end.
 fn change(receipt: &Receipt) -> String {
-    let [from, to] = [&receipt.from, &receipt.to].map(|slave| slave.as_deref().unwrap_or("none"));
-    format!("{to} instead of {from}, {}", why(receipt.reason))
+    let to = receipt.to.as_deref().unwrap_or("none");
+    let why = why(receipt.reason);
+    match (&receipt.from, receipt.reason) {
+        // Nobody knows which one it was.
+        (None, Reason::CarrierGuard) => format!("{to}, {why}"),
+        (from, _) => format!("{to} instead of {}, {why}", from.as_deref().unwrap_or("none")),
+    }
 }
 
 fn show_receipt(text: &mut String, indent: &str, receipt: &Receipt) -> fmt::Result {
@@ -350,7 +362,10 @@ fn show_receipt(text: &mut String, indent: &str, receipt: &Receipt) -> fmt::Resu
     if !after.is_empty() {
         writeln!(text, "{indent}after the switch: {}", after.join(", "))?;
     }
-    let dropped = if receipt.dropped() == 0 { "nothing".to_owned() } else { reasons(&receipt.drops) };
+    let dropped = match &receipt.drops {
+        None => "not known, no agent looked".to_owned(),
+        Some(drops) => reasons(drops),
+    };
     wrap(text, indent, &format!("dropped meanwhile: {dropped}; generation {}", receipt.generation))
 }
 
@@ -605,7 +620,7 @@ mod tests {
             reason: Reason::Joined,
             seen: Seen::SlaveJoined,
             steps: Steps { macs_us: None, ..testing::receipt().steps },
-            drops: BTreeMap::new(),
+            drops: Some(BTreeMap::new()),
             ..testing::receipt()
         };
         let mut last =
@@ -617,6 +632,7 @@ mod tests {
             seen: Seen::Guard,
             chosen: Some(Chosen::Guard),
             steps: Steps { heard_us: Some(61_000_000), announce_us: Some(61_000_999), ..Steps::default() },
+            drops: None,
             ..testing::receipt()
         };
         vec![first, testing::receipt(), last, by_guard]
@@ -664,7 +680,7 @@ mod tests {
           seen by the data plane's guard; chosen: the guard's first that was alive
           switched in the kernel; the agent heard +61 s
           after the switch: announced +61 s
-          dropped meanwhile: backup 3; generation 7
+          dropped meanwhile: not known, no agent looked; generation 7
         ");
         fits(&shown);
     }

@@ -337,10 +337,10 @@ pub fn bench(kernel: &str, program: &Path, arguments: &[&str]) -> Result<(String
     Ok((version, result.lines))
 }
 
-/// The programs of `cargo test -p xbond-tests`, by name.
+/// The programs of `cargo test -p xbond-tests`, by name. Optimised, for an emulated processor.
 fn test_programs() -> Result<Vec<(String, PathBuf)>> {
     let mut cargo = machine::cargo();
-    cargo.args(["test", "--no-run", "--package", "xbond-tests", "--message-format=json"]);
+    cargo.args(["test", "--no-run", "--release", "--package", "xbond-tests", "--message-format=json"]);
     let output = cargo.stderr(std::process::Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "`cargo test --no-run`: {}", output.status);
     let mut programs = Vec::new();

@@ -68,11 +68,11 @@ fn could_be_slave(link: &LinkInfo) -> bool {
 }
 
 fn machine() -> Machine {
-    let kernel = Kernel::check(Hook::Tc).map(|()| release()).map_err(|error| error.to_string());
+    let kernel = Kernel::check(Hook::Tc, USUAL_MTU).map(|()| release()).map_err(|error| error.to_string());
     let read = Kernel::read();
     Machine {
         kernel,
-        has_xdp: Kernel::check(Hook::Xdp).is_ok(),
+        has_xdp: Kernel::check(Hook::Xdp, USUAL_MTU).is_ok(),
         has_tcx: read.has_tcx(),
         capabilities: caps::check().map_err(|error| error.to_string()),
         bpffs: statfs("/sys/fs/bpf").is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC),

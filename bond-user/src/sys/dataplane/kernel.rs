@@ -11,6 +11,11 @@ use super::{Hook, OBJECT, btf::Btf};
 const OLDEST: KernelVersion = KernelVersion::new(5, 14, 0);
 /// The first kernel that hands XDP programs frames in more than one piece.
 const XDP_FRAGS: KernelVersion = KernelVersion::new(5, 18, 0);
+/// The first kernel that redirects them (its drivers say whether they can send them).
+const XDP_FRAGS_REDIRECT: KernelVersion = KernelVersion::new(6, 3, 0);
+/// The largest MTU whose frames, with two VLAN tags, are in one piece: a page, less XDP's headroom and what the kernel
+/// puts behind. Bytes.
+const LARGEST_IN_ONE_PIECE: u32 = 4096 - 256 - 320 - 14 - 8;
 const TCX: KernelVersion = KernelVersion::new(6, 6, 0);
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
@@ -25,6 +30,11 @@ pub enum KernelError {
         "Linux {found} is too old for datapath=xdp, which needs 5.18 or later (XDP on frames in fragments); use datapath=tc"
     )]
     TooOldForXdp { found: String },
+    #[error(
+        "Linux {found} does not redirect XDP frames in fragments, and would drop what is larger than {LARGEST_IN_ONE_PIECE} bytes: \
+         mtu={mtu} with datapath=xdp needs 6.3 or later; use datapath=tc, or a smaller mtu"
+    )]
+    TooOldForMtu { found: String, mtu: u32 },
 }
 
 /// This kernel's types, read once and shared by all bonds.
@@ -74,21 +84,25 @@ impl Kernel {
         self.tc
     }
 
-    /// Refuses a kernel on which this hook cannot work.
-    pub fn check(hook: Hook) -> Result<(), KernelError> {
+    /// Refuses a kernel on which this hook cannot work, or not with this MTU, in bytes.
+    pub fn check(hook: Hook, mtu: u32) -> Result<(), KernelError> {
         let version = KernelVersion::current().map_err(|error| KernelError::Unknown(error.to_string()))?;
         let release = nix::sys::utsname::uname()
             .map_or_else(|_| "?".into(), |names| names.release().to_string_lossy().into_owned());
-        Self::check_version(version, release, hook)
+        Self::check_version(version, release, hook, mtu)
     }
 
     /// The same, of any kernel; `found` is its name for people.
-    fn check_version(version: KernelVersion, found: String, hook: Hook) -> Result<(), KernelError> {
+    fn check_version(version: KernelVersion, found: String, hook: Hook, mtu: u32) -> Result<(), KernelError> {
         if version < OLDEST {
             return Err(KernelError::TooOld { found });
         }
         if hook != Hook::Tc && version < XDP_FRAGS {
             return Err(KernelError::TooOldForXdp { found });
+        }
+        // Generic XDP works on skbs.
+        if hook == Hook::Xdp && version < XDP_FRAGS_REDIRECT && mtu > LARGEST_IN_ONE_PIECE {
+            return Err(KernelError::TooOldForMtu { found, mtu });
         }
         Ok(())
     }
@@ -184,7 +198,7 @@ mod tests {
             for &hook in all {
                 let version = KernelVersion::new(major, minor, patch);
                 let name = format!("{major}.{minor}.{patch}-test");
-                match Kernel::check_version(version, name.clone(), hook) {
+                match Kernel::check_version(version, name.clone(), hook, 1500) {
                     Ok(()) => assert!(able.contains(&hook), "{name} {hook}"),
                     Err(error) => {
                         assert!(!able.contains(&hook), "{name} {hook}");
@@ -194,6 +208,22 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn frames_in_fragments_are_redirected_from_6_3_on() {
+        let table = [
+            ((6, 2, 16), Hook::Xdp, LARGEST_IN_ONE_PIECE, true),
+            ((6, 2, 16), Hook::Xdp, LARGEST_IN_ONE_PIECE + 1, false),
+            ((6, 2, 16), Hook::XdpGeneric, 9000, true),
+            ((6, 2, 16), Hook::Tc, 9000, true),
+            ((6, 3, 0), Hook::Xdp, 9000, true),
+        ];
+        for ((major, minor, patch), hook, mtu, able) in table {
+            let version = KernelVersion::new(major, minor, patch);
+            let answer = Kernel::check_version(version, "x".into(), hook, mtu);
+            assert_eq!(answer.is_ok(), able, "{major}.{minor}.{patch} {hook} {mtu}: {answer:?}");
         }
     }
 

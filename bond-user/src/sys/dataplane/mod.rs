@@ -460,6 +460,15 @@ pub fn has_filters(dir: &Path) -> bool {
     pinned(names::PROGRAM_PIN) && !pinned(names::LINK_PIN)
 }
 
+/// Pins of links that are not there, and have taken their programs from their hooks: of the port and of the slaves in these
+/// slots. Where programs are filters there are no links.
+pub fn lost_programs(dir: &Path, slots: impl Iterator<Item = Slot>) -> Vec<String> {
+    let pins = [PORT_PIN.to_owned()].into_iter().chain(slots.map(slave_pin));
+    let links: Vec<_> = pins.map(|pin| format!("{pin}_{}", names::LINK_PIN)).collect();
+    let (there, lost): (Vec<_>, Vec<_>) = links.into_iter().partition(|link| dir.join(link).exists());
+    if there.is_empty() { Vec::new() } else { lost }
+}
+
 /// Takes xbond's filters away from a device.
 pub fn detach_filters(device: &str) {
     for name in [names::TC_PORT_TX, names::TC_SLAVE_RX] {
