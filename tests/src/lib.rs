@@ -88,6 +88,11 @@ pub fn redirects_fragments() -> bool {
     kernel_is_at_least(6, 3)
 }
 
+/// An interface that is up can be given another name; before Linux 6.2 it cannot.
+pub fn live_renaming() -> bool {
+    kernel_is_at_least(6, 2)
+}
+
 fn kernel_is_at_least(major: u32, minor: u32) -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());

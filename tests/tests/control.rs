@@ -622,7 +622,7 @@ const UNPRIVILEGED: &str = r#"
     mount -t tmpfs -o mode=755 tmpfs /run/xbond
     chown 65534:65534 /sys/fs/bpf/xbond /run/xbond
     caps=+net_admin,+net_raw,+bpf,+perfmon
-    exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --bounding-set=-all,$caps \
+    exec /bin/setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --bounding-set=-all,$caps \
         --inh-caps=-all,$caps --ambient-caps=-all,$caps "$@"
 "#;
 
@@ -729,7 +729,8 @@ fn hostile_peers_cost_nobody_anything() {
             assert!(shown.contains("active slave"), "{shown}");
             println!("{} peers, {turned_away} turned away: show took {:?}", all.len(), start.elapsed());
             // If the slow ones kept their places, it would take them minutes to lose them.
-            assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+            let most = if time_is_no_measure().is_some() { 60 } else { 10 };
+            assert!(start.elapsed() < Duration::from_secs(most), "{:?}", start.elapsed());
             let open = fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap().count();
             assert!(open < 500, "{open} descriptors");
         }

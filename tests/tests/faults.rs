@@ -26,6 +26,7 @@ use tempfile::NamedTempFile;
 use xbond_tests::{
     Capture, Cut, HOST_V4, Lab, Mac, NetNs, Nic, PATIENCE, PEER_V4, Policy, Recovery, Xbond,
     flow::FlowReport,
+    has_tcx,
     lab::{Datapath, Wire},
     rtnl::RtnlHeld,
     skip, skip_if_unable,
@@ -363,7 +364,7 @@ mod nics_that_go {
                 }
                 let log = xbond.stop().unwrap();
                 let gone = if agent == Agent::Dead {
-                    "is gone, or is another one by now"
+                    "enp0s8 is gone, or is another interface by now"
                 } else {
                     "the interface is gone"
                 };
@@ -652,6 +653,10 @@ fn an_agent_in_a_time_namespace_compares_like_with_like() {
     let _turn = beside_others();
     for offset in [86_400_i64, -60] {
         let lab = lab(Datapath::Tc, Policy::Learning);
+        if !has_tcx() {
+            // Before some 6.x a process between two time namespaces can have no threads.
+            return skip("unshare leaves a program between two time namespaces on old kernels");
+        }
         let mut command = lab.host.command("unshare");
         command.args(["--time", &format!("--monotonic={offset}"), &format!("--boottime={offset}")]);
         command.arg(xbond::binary().unwrap()).args([
@@ -1048,7 +1053,11 @@ mod bpffs_is_unmounted {
         first.kill().unwrap();
         assert!(reaches_peer(&lab), "it goes on without an agent");
         place.unmount(&lab);
-        eventually("it ends with its pins", || reaches_peer(&lab), |reached| !*reached);
+        if has_tcx() {
+            eventually("it ends with its pins", || reaches_peer(&lab), |reached| !*reached);
+        } else {
+            assert!(reaches_peer(&lab), "filters are held by no pin");
+        }
         let second = place.start(&lab, &file);
         second.wait_for("its remains go first").unwrap();
         assert_traffic(&lab, "made anew");

@@ -360,7 +360,8 @@ impl Habit {
         match self {
             Self::Talks => {
                 let traffic = traffic(lab, 100);
-                traffic.wait_for_more(600).unwrap();
+                thread::sleep(until.saturating_duration_since(Instant::now()));
+                traffic.wait_for_more(10).unwrap();
                 traffic.stop().unwrap();
             }
             Self::Quiet => thread::sleep(until.saturating_duration_since(Instant::now())),

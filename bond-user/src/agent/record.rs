@@ -232,14 +232,12 @@ pub fn owner_of(places: &Places, link: &LinkInfo) -> Option<Owner> {
 /// Takes a bond away that no agent looks after: pins, devices, files.
 pub async fn undo(places: &Places, bond: &str, devices: &Devices) -> Result<(), AgentError> {
     let pins = places.pins_of(bond);
-    let has_filters = dataplane::has_filters(&pins);
     let record = Record::read(places, bond)?;
     let commands = if record.is_none() { by_hand(&pins, devices).await } else { Vec::new() };
     dataplane::remove_pins(&pins)?;
     if let Some(record) = record {
-        if has_filters {
-            record.detach_filters(devices).await;
-        }
+        // No pin holds them.
+        record.detach_filters(devices).await;
         record.restore(devices).await?;
     }
     places.forget(bond);

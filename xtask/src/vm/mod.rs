@@ -290,9 +290,11 @@ fn tests(arguments: &TestArguments) -> Result<ExitCode> {
     let guest = Guest::of(&kernel)?;
     let xbond = machine::xbond()?;
     guest.add_program(&xbond, "bin/xbond")?;
-    let fixtures = machine::root().join("tests/fixtures");
-    // Tests find their fixtures by the path at which they were compiled.
-    guest.add_tree(&fixtures, fixtures.strip_prefix("/")?)?;
+    // Tests find these by the path at which they were compiled.
+    for tree in ["tests/fixtures", "docs", "packaging"] {
+        let tree = machine::root().join(tree);
+        guest.add_tree(&tree, tree.strip_prefix("/")?)?;
+    }
 
     let mut job = String::from("export XBOND_BIN=/bin/xbond; failed=0\n");
     let runner: Vec<String> = arguments.runner.iter().map(|word| format!("'{word}'")).collect();

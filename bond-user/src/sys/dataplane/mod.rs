@@ -454,12 +454,6 @@ pub fn check_pins(dir: &Path) -> Result<(), DataPlaneError> {
     if dir.join(names::ACTIVE).exists() { Ok(()) } else { Err(DataPlaneError::Unpinned(dir.to_path_buf())) }
 }
 
-/// Whether a bond's tc programs are filters, which its pins do not hold: of a killed agent they are still there.
-pub fn has_filters(dir: &Path) -> bool {
-    let pinned = |end: &str| dir.join(format!("port_tx_{end}")).exists();
-    pinned(names::PROGRAM_PIN) && !pinned(names::LINK_PIN)
-}
-
 /// Pins of links that are not there, and have taken their programs from their hooks: of the port and of the slaves in these
 /// slots. Where programs are filters there are no links.
 pub fn lost_programs(dir: &Path, slots: impl Iterator<Item = Slot>) -> Vec<String> {
