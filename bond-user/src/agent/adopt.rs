@@ -19,12 +19,14 @@ use super::{
     guard::GuardState,
     host::{Host, Queues},
     meanwhile::Meanwhile,
+    notices,
     record::{Record, Shape},
     slaves::Wanted,
 };
 use crate::{
     bond::{
         Left, LeftSlave,
+        command::Notice,
         event::Link,
         options::{BondOptions, FailOverMac, SlaveOptions},
     },
@@ -306,7 +308,7 @@ async fn take_over(
     let by_hand = bond.as_ref().map(|bond| bond.mac).filter(|mac| *mac != entry.host_mac());
     let mac = match (options.fail_over_mac, by_hand) {
         (FailOverMac::None, Some(mac)) => {
-            info!("{name}: its MAC was set by hand to {mac} while no agent looked; all slaves take it");
+            notices::log(name, &Notice::BondMacTaken { mac }, None);
             entry = entry.with_host_mac(mac);
             mac
         }

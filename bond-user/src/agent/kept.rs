@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs};
 use bond_common::abi::{ABI_VERSION, BondEntry, FailOverMac, PORT_STATS, Slot};
 
 use super::{
-    AgentError,
+    AgentError, of_bond,
     places::Places,
     reading::{Counted, count, softnet},
     receipts,
@@ -56,11 +56,8 @@ pub async fn report(places: &Places, only: Option<&str>) -> Result<Report, Agent
             Ok(bond) => bonds.push(bond),
             Err(error @ AgentError::OtherMaps { .. }) if only.is_some() => return Err(error),
             Err(error) => {
-                let error = error.to_string();
-                let of = format!("{name}: ");
-                let error = error.strip_prefix(&of).unwrap_or(&error);
-                notes
-                    .push(format!("{of}{error}; to take away what is left of it: xbond down {name} --force"));
+                let error = of_bond(name, error.to_string());
+                notes.push(format!("{error}; to take away what is left of it: xbond down {name} --force"));
             }
         }
     }
@@ -133,11 +130,8 @@ async fn bond(
             name,
         });
     }
-    let name_of = |slot: Option<Slot>| {
-        let slot = slot?.index();
-        slaves.iter().find(|slave| usize::from(slave.slot) == slot).map(|slave| slave.name.clone())
-    };
-    let (active_slave, draining_slave) = (name_of(active.active()), name_of(active.draining()));
+    let (active_slave, draining_slave) =
+        (name_in(&slaves, active.active()), name_in(&slaves, active.draining()));
     let directory = places.run_of(name);
     let guard = entry.has(BondEntry::GUARD);
     let mut warnings = nobody_fails_over(name, &slaves, guard);
@@ -222,13 +216,15 @@ pub fn untold(places: &Places, bond: &str) -> u32 {
     maps.active().generation().wrapping_sub(maps.guard().known().generation())
 }
 
+/// The slave in a slot.
+fn name_in(slaves: &[Slave], slot: Option<Slot>) -> Option<String> {
+    let slot = slot?.index();
+    slaves.iter().find(|slave| usize::from(slave.slot) == slot).map(|slave| slave.name.clone())
+}
+
 /// The guard's last failover, if no agent has heard of it.
 fn unheard_of(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Receipt> {
     let (guard, word) = (maps.guard(), maps.active());
-    let name = |slot: Option<Slot>| {
-        let slot = slot?.index();
-        slaves.iter().find(|slave| usize::from(slave.slot) == slot).map(|slave| slave.name.clone())
-    };
     let switched = Time::from_nanos(guard.switched_at());
     (guard.known() != word && !switched.is_zero()).then(|| Receipt {
         version: receipt::VERSION,
@@ -236,9 +232,9 @@ fn unheard_of(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Receipt> {
         switched: Moment::at(switched),
         generation: word.generation(),
         // Those in between are told by the next agent.
-        from: name(guard.known().active())
+        from: name_in(slaves, guard.known().active())
             .filter(|_| word.generation().wrapping_sub(guard.known().generation()) == 1),
-        to: name(word.active()),
+        to: name_in(slaves, word.active()),
         reason: Reason::CarrierGuard,
         seen: Seen::Guard,
         chosen: Some(Chosen::Guard),

@@ -272,12 +272,16 @@ impl Outcome {
 
     /// With the name of the bond that it is about.
     fn fail(&mut self, bond: &str, error: &AgentError) {
-        let error = error.to_string();
-        let is_named = error.strip_prefix(bond).is_some_and(|rest| rest.starts_with([':', ' ']));
-        let sentence = if is_named { error } else { format!("{bond}: {error}") };
+        let sentence = of_bond(bond, error.to_string());
         warn!("{sentence}");
         self.failures.push(sentence);
     }
+}
+
+/// A sentence that begins with the name of the bond that it is about, as many do by themselves.
+pub fn of_bond(bond: &str, sentence: String) -> String {
+    let is_named = sentence.strip_prefix(bond).is_some_and(|rest| rest.starts_with([':', ' ']));
+    if is_named { sentence } else { format!("{bond}: {sentence}") }
 }
 
 /// A bond of this agent.

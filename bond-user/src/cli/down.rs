@@ -34,9 +34,7 @@ fn all() -> Result<()> {
     let mut failed = Vec::new();
     for bond in places.bonds() {
         if let Err(error) = one(&bond, true) {
-            let error = error.to_string();
-            let is_named = error.starts_with(&format!("{bond}: "));
-            failed.push(if is_named { error } else { format!("{bond}: {error}") });
+            failed.push(agent::of_bond(&bond, error.to_string()));
         }
     }
     if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("; ")) }

@@ -60,11 +60,6 @@ impl Receipt {
         let Steps { detect_us, decide_us, switch_us, .. } = self.steps;
         Duration::from_micros(detect_us.saturating_add(decide_us).saturating_add(switch_us))
     }
-
-    /// Null where nobody knows.
-    pub fn dropped(&self) -> Option<u64> {
-        self.drops.as_ref().map(|drops| drops.values().sum())
-    }
 }
 
 /// What `xbond log -j` prints.
