@@ -287,6 +287,14 @@ mod tests {
         targets.set_ipv4(0, TARGET, [0; 4]);
         let answer = ethernet(0, 0x0806, &arp(REPLY, TARGET, [0; 4]));
         assert_eq!(hear(&answer, Role::Prober, &bond(BondEntry::VALIDATE_ACTIVE), &targets), Target(0));
+
+        targets.set_ipv6(0, TARGET6, [0; 16]);
+        let bond = bond(BondEntry::VALIDATE_ACTIVE | BondEntry::VALIDATE_BACKUP);
+        let solicitation = neighbour(135, [0; 16], SOLICITED, TARGET6);
+        let to_all = neighbour(136, TARGET6, ALL_NODES, TARGET6);
+        let heard = |frame: &Bytes| ROLES.map(|role| hear(frame, role, &bond, &targets));
+        assert_eq!(heard(&solicitation), [Nothing, Target(16), Nothing]);
+        assert_eq!(heard(&to_all), [Target(16), Nothing, Target(16)]);
     }
 
     #[test]

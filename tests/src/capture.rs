@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -64,6 +64,20 @@ impl Frame {
     pub fn vlans(&self) -> Vec<u16> {
         let packet = LaxSlicedPacket::from_ethernet(&self.bytes).ok();
         packet.map_or_else(Vec::new, |packet| packet.vlan_ids().iter().map(|id| id.value()).collect())
+    }
+
+    /// The group that an IGMPv3 report names first as one that is listened to, as it does in answer to a query
+    /// (RFC 3376, 4.2). The report of one who joins is another.
+    pub fn igmp_report(&self) -> Option<Ipv4Addr> {
+        const V3_REPORT: u8 = 0x22;
+        const MODE_IS_EXCLUDE: u8 = 2;
+        let packet = self.packet()?;
+        let NetSlice::Ipv4(ipv4) = packet.net? else { return None };
+        let payload = ipv4.payload();
+        let [V3_REPORT, _, _, _, _, _, _, _, MODE_IS_EXCLUDE, _, _, _, a, b, c, d, ..] = *payload.payload else {
+            return None;
+        };
+        (payload.ip_number == IpNumber::IGMP).then_some(Ipv4Addr::new(a, b, c, d))
     }
 
     /// The MAC that this frame announces for `address` to everybody.

@@ -1,6 +1,7 @@
 //! Numbered UDP packets at a rate, counted where they arrive.
 
 use std::{
+    fmt,
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::AsRawFd as _,
@@ -67,7 +68,7 @@ pub struct Flow {
 }
 
 /// What became of a flow: its account, with what explains a loss that the network did not cause.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct FlowReport {
     pub account: Account,
     /// Packets that the sender's stack refused (counted as sent and lost), and its last reason.
@@ -89,6 +90,18 @@ impl FlowReport {
     /// A moment by the flow's own time.
     pub fn since_start(&self, event: Instant) -> Duration {
         event.saturating_duration_since(self.started)
+    }
+}
+
+/// Without the thousands of arrivals.
+impl fmt::Debug for FlowReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlowReport")
+            .field("account", &self.account)
+            .field("refused", &self.refused)
+            .field("refusal", &self.refusal)
+            .field("overflowed", &self.overflowed)
+            .finish_non_exhaustive()
     }
 }
 

@@ -91,11 +91,11 @@ fn with_etc(host: &NetNs, etc: &Path, line: &str) -> Command {
 }
 
 fn lossless(traffic: TwoWay, what: &str) {
-    for direction in traffic.stop().unwrap() {
+    for (way, direction) in ["to the peer", "to the host"].iter().zip(traffic.stop().unwrap()) {
         // The kernel takes a subnet's route away and puts it back when one of its addresses goes; emulated, a packet
         // may be sent in between.
         let not_sent = if time_is_no_measure().is_some() { direction.refused } else { 0 };
-        assert_eq!((direction.lost - not_sent, direction.duplicated), (0, 0), "{what}: {direction:?}");
+        assert_eq!((direction.lost - not_sent, direction.duplicated), (0, 0), "{what}, {way}: {direction:?}");
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     Extension, Json, Router,
-    body::{self, Body},
+    body::{self, Body, HttpBody as _},
     extract::{DefaultBodyLimit, Path, Request, State},
     http::{Method, StatusCode, Uri, header},
     middleware::{self, Next},
@@ -173,8 +173,8 @@ fn routes(agent: Arc<Agent>) -> Router {
         .with_state(agent)
 }
 
-/// Who may not ask is told so. Of the others the whole request is read before anything is done, and what was begun
-/// is brought to its end, whether or not anybody waits for the answer.
+/// Who may not ask is told so. Of the others the whole request is read before anything is done, and a change that was
+/// asked for whole is brought to its end, whether or not anybody waits for the answer.
 async fn let_in(
     State(agent): State<Arc<Agent>>,
     Extension(peer): Extension<Peer>,
@@ -188,30 +188,38 @@ async fn let_in(
     if let Err(denied) = allowed {
         return failure(StatusCode::FORBIDDEN, &denied.to_string());
     }
-    let (head, request) = request.into_parts();
-    let read = tokio::time::timeout(ASKING, body::to_bytes(request, LARGEST_BODY)).await;
-    connection.has_asked();
-    let body = match read {
-        Ok(Ok(body)) => body,
-        Ok(Err(error)) if error.to_string().contains("length limit") => {
-            let error = format!("the request is longer than the length limit of {LARGEST_BODY} bytes");
-            return failure(StatusCode::PAYLOAD_TOO_LARGE, &error);
-        }
-        Ok(Err(error)) => {
-            return failure(StatusCode::BAD_REQUEST, &format!("the request broke off: {error}"));
-        }
-        Err(_) => {
-            let error = format!("the request did not come to its end within {} seconds", ASKING.as_secs());
-            return failure(StatusCode::REQUEST_TIMEOUT, &error);
-        }
-    };
-    let request = Request::from_parts(head, Body::from(body));
+    let answer = answer_when_read(connection, request, next);
     if !changes {
-        return next.run(request).await;
+        return answer.await;
     }
-    match tokio::spawn(next.run(request)).await {
+    // The connection ends as soon as its peer leaves, and with it what it waits for itself.
+    match tokio::spawn(answer).await {
         Ok(response) => response,
         Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &format!("the agent failed: {error}")),
+    }
+}
+
+async fn answer_when_read(connection: Connection, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    // A connection that ends leaves the beginning of a body, which is no error to whoever reads it.
+    let length = body.size_hint().exact();
+    let read = tokio::time::timeout(ASKING, body::to_bytes(body, LARGEST_BODY)).await;
+    connection.has_asked();
+    let broke_off = |why: &str| failure(StatusCode::BAD_REQUEST, &format!("the request broke off: {why}"));
+    match read {
+        Ok(Ok(body)) if length.is_none_or(|length| length == body.len() as u64) => {
+            next.run(Request::from_parts(head, Body::from(body))).await
+        }
+        Ok(Ok(body)) => broke_off(&format!("{} bytes of its body came", body.len())),
+        Ok(Err(error)) if error.to_string().contains("length limit") => {
+            let error = format!("the request is longer than the length limit of {LARGEST_BODY} bytes");
+            failure(StatusCode::PAYLOAD_TOO_LARGE, &error)
+        }
+        Ok(Err(error)) => broke_off(&error.to_string()),
+        Err(_) => {
+            let error = format!("the request did not come to its end within {} seconds", ASKING.as_secs());
+            failure(StatusCode::REQUEST_TIMEOUT, &error)
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use super::{BOND, Case, Implementation, Outcome, Slave, SlaveStatus, Status, step::SlaveKey};
 use crate::netns::NetNs;
 
-const LISTS: [&str; 2] = ["arp_ip_target", "ns_ip6_target"];
+/// An option that sysfs does not have.
+const NS_TARGETS: &str = "ns_ip6_target";
 
 /// A bond of the driver, in a kernel that has it.
 pub struct Driver<'lab> {
@@ -33,6 +34,14 @@ impl<'lab> Driver<'lab> {
             Ok(()) => Outcome::Accepted,
             Err(error) => Outcome::Refused(error.raw_os_error().map(Errno::from_raw)),
         })
+    }
+
+    /// By netlink, through `ip`, which tells no error's number.
+    fn link_set(&self, arguments: &str) -> Outcome {
+        match self.host.ip(&format!("link set {arguments}")) {
+            Ok(_) => Outcome::Accepted,
+            Err(_) => Outcome::Refused(None),
+        }
     }
 
     /// Calls `work` with the bond's directory in a sysfs of the host's namespace, on a thread of its own.
@@ -61,8 +70,8 @@ impl Implementation for Driver<'_> {
         self.host.ip(&format!("link add {BOND} type bond mode active-backup"))?;
         for (key, value) in options {
             // Of a list, sysfs takes one entry at a time.
-            let value = if LISTS.contains(&key.as_str()) { &format!("+{value}") } else { value };
-            if let Outcome::Refused(error) = self.write(key, value)? {
+            let value = if key == "arp_ip_target" { &format!("+{value}") } else { value };
+            if let Outcome::Refused(error) = self.set(key, value)? {
                 self.remove()?;
                 return Ok(Outcome::Refused(error));
             }
@@ -91,8 +100,7 @@ impl Implementation for Driver<'_> {
 
     /// By netlink: sysfs has no prio.
     fn set_slave(&mut self, slave: &str, key: SlaveKey, value: &str) -> Result<Outcome> {
-        let done = self.host.ip(&format!("link set {slave} type bond_slave {} {value}", key.name()));
-        Ok(if done.is_ok() { Outcome::Accepted } else { Outcome::Refused(None) })
+        Ok(self.link_set(&format!("{slave} type bond_slave {} {value}", key.name())))
     }
 
     fn proc(&self) -> Result<String> {
@@ -101,10 +109,20 @@ impl Implementation for Driver<'_> {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<Outcome> {
+        let has_sign = value.starts_with(['+', '-']);
+        if key == NS_TARGETS && !has_sign {
+            return Ok(self.link_set(&format!("{BOND} type bond {key} {value}")));
+        }
         self.write(key, value)
     }
 
     fn get(&self, key: &str) -> Result<String> {
+        if key == NS_TARGETS {
+            let devices = self.devices()?;
+            let bond = devices.into_iter().find(|device| device.name == BOND);
+            let targets = bond.and_then(|device| device.linkinfo.bond).map(|bond| bond.ns_ip6_target);
+            return Ok(targets.unwrap_or_default().join(" "));
+        }
         let text =
             self.in_sysfs(|directory| -> io::Result<String> { fs::read_to_string(directory.join(key)) })?;
         let text = text.with_context(|| format!("cannot read {key} in sysfs"))?;
@@ -151,6 +169,8 @@ struct LinkInfo {
 #[derive(Deserialize)]
 struct BondInfo {
     active_slave: Option<String>,
+    #[serde(default)]
+    ns_ip6_target: Vec<String>,
 }
 
 #[derive(Deserialize)]

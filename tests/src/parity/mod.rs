@@ -43,7 +43,7 @@ use self::{
     record::Snapshot,
     step::{Link, SlaveKey, Switched},
 };
-use crate::{Capture, Cut, Lab, Nic, PATIENCE, PacketSocket, link::Link as Device};
+use crate::{Capture, Cut, Lab, Nic, PATIENCE, PacketSocket, lab::PEER_NIC, link::Link as Device};
 
 pub const BOND: &str = "bond0";
 /// How many NICs a scenario has: slave0, slave1 and slave2.
@@ -200,6 +200,13 @@ impl Run<'_> {
             Step::Address(address) => {
                 let nodad = if address.contains(':') { " nodad" } else { "" };
                 host.ip(&format!("address add {address} dev {BOND}{nodad}"))?;
+            }
+            Step::Group(address) => {
+                host.ip(&format!("address add {address}/32 dev {BOND} autojoin"))?;
+            }
+            Step::Peer { address, state } => {
+                let verb = if *state == Switched::On { "add" } else { "del" };
+                self.lab.peer.ip(&format!("address {verb} {address} dev {PEER_NIC}"))?;
             }
             Step::Vlan { id, address } => {
                 host.ip(&format!("link add link {BOND} name {BOND}.{id} type vlan id {id}"))?;

@@ -82,18 +82,22 @@ fn mac(mac: Mac) -> String {
     if mac.bytes().starts_with(&[2, 0, 0, 0, 0]) { mac.to_string() } else { String::from("random") }
 }
 
-/// A gratuitous ARP or an unsolicited NA that a port of the switch received from a NIC.
+/// A gratuitous ARP, an unsolicited NA, or an IGMP report that a port of the switch received from a NIC.
 fn announcement(frame: &Frame) -> Option<String> {
     if frame.outgoing || !is_port(&frame.ifname) {
         return None;
     }
-    let announcement = frame.announcement()?;
     let mut words: Vec<String> = frame.vlans().iter().map(|id| format!("vlan={id}")).collect();
-    words.push(announcement.kind.to_string());
-    words.push(announcement.address.to_string());
-    words.push(mac(announcement.mac));
-    if frame.source() != announcement.mac {
-        words.push(format!("from={}", mac(frame.source())));
+    if let Some(group) = frame.igmp_report() {
+        words.extend([String::from("igmp-report"), group.to_string(), mac(frame.source())]);
+    } else {
+        let announcement = frame.announcement()?;
+        words.push(announcement.kind.to_string());
+        words.push(announcement.address.to_string());
+        words.push(mac(announcement.mac));
+        if frame.source() != announcement.mac {
+            words.push(format!("from={}", mac(frame.source())));
+        }
     }
     words.push(format!("at={}", frame.ifname));
     Some(words.join(" "))

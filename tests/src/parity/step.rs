@@ -30,6 +30,10 @@ pub enum Step {
     Promiscuous,
     /// `address ADDRESS/PREFIX`: of the bond.
     Address(String),
+    /// `group ADDRESS`: the host listens to this IPv4 multicast group by the bond.
+    Group(String),
+    /// `peer ADDRESS/PREFIX off`: the peer has this address no more; with `on`, besides its own.
+    Peer { address: String, state: Switched },
     /// `vlan ID ADDRESS/PREFIX`: a VLAN device above the bond.
     Vlan { id: u16, address: String },
     /// `carrier SLAVE off` pulls its cable, `admin SLAVE off` sets it down, `path SLAVE off` makes the switch
@@ -84,6 +88,7 @@ impl FromStr for Step {
                 // Not any colon: values may have some.
                 let apart = rest.strip_prefix(": ").map(|slaves| ("", slaves));
                 let apart = apart.or_else(|| rest.split_once(" : "));
+                let apart = apart.or_else(|| rest.strip_suffix(" :").map(|options| (options, "")));
                 let (options, slaves) = apart.context("no ` : ` before the slaves")?;
                 let options = options.split_whitespace().map(pair).collect::<Result<_>>()?;
                 let slaves = slaves.split_whitespace().map(str::parse).collect::<Result<_>>()?;
@@ -106,6 +111,11 @@ impl FromStr for Step {
             "get" => Self::Get { key: rest.to_owned() },
             "promiscuous" => Self::Promiscuous,
             "address" => Self::Address(rest.to_owned()),
+            "group" => Self::Group(rest.to_owned()),
+            "peer" => {
+                let (address, state) = rest.split_once(' ').context("neither on nor off")?;
+                Self::Peer { address: address.to_owned(), state: state.parse()? }
+            }
             "vlan" => {
                 let (id, address) = rest.split_once(' ').context("no address after the VLAN's ID")?;
                 Self::Vlan { id: id.parse().context("the VLAN's ID")?, address: address.to_owned() }
@@ -162,6 +172,15 @@ impl FromStr for Switched {
     }
 }
 
+impl fmt::Display for Switched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::On => "on",
+            Self::Off => "off",
+        })
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -181,6 +200,8 @@ impl fmt::Display for Step {
             Self::Get { key } => write!(f, "get {key}"),
             Self::Promiscuous => f.write_str("promiscuous"),
             Self::Address(address) => write!(f, "address {address}"),
+            Self::Group(address) => write!(f, "group {address}"),
+            Self::Peer { address, state } => write!(f, "peer {address} {state}"),
             Self::Vlan { id, address } => write!(f, "vlan {id} {address}"),
             Self::Link { slave, link, state } => {
                 let link = match link {
@@ -188,7 +209,6 @@ impl fmt::Display for Step {
                     Link::Admin => "admin",
                     Link::Path => "path",
                 };
-                let state = if *state == Switched::On { "on" } else { "off" };
                 write!(f, "{link} {slave} {state}")
             }
             Self::Device { arguments } => write!(f, "device {arguments}"),
