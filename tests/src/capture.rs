@@ -74,7 +74,8 @@ impl Frame {
         let packet = self.packet()?;
         let NetSlice::Ipv4(ipv4) = packet.net? else { return None };
         let payload = ipv4.payload();
-        let [V3_REPORT, _, _, _, _, _, _, _, MODE_IS_EXCLUDE, _, _, _, a, b, c, d, ..] = *payload.payload else {
+        let [V3_REPORT, _, _, _, _, _, _, _, MODE_IS_EXCLUDE, _, _, _, a, b, c, d, ..] = *payload.payload
+        else {
             return None;
         };
         (payload.ip_number == IpNumber::IGMP).then_some(Ipv4Addr::new(a, b, c, d))

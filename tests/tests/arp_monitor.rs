@@ -113,9 +113,11 @@ fn in_labs(datapath: Datapath, of_each: &[&str]) {
         for options in of_each {
             let options: Vec<&str> =
                 [arp_interval(), &target].into_iter().chain(options.split(' ')).collect();
-            scope.spawn(move || {
+            let named = thread::Builder::new().name(options.join(" "));
+            let run = move || {
                 paths_die_and_come_back(&builder(datapath).build().unwrap(), datapath, &options);
-            });
+            };
+            named.spawn_scoped(scope, run).unwrap();
         }
     });
 }

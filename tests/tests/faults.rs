@@ -31,7 +31,7 @@ use xbond_tests::{
     rtnl::RtnlHeld,
     skip, skip_if_unable,
     stp_nic::StpNic,
-    xbond,
+    time_is_no_measure, xbond,
 };
 
 const MIIMON: Duration = Duration::from_millis(100);
@@ -593,7 +593,10 @@ fn reaches_peer(lab: &Lab) -> bool {
 fn links_that_flap_end_with_a_bond_that_carries() {
     skip_if_unable!();
     let _turn = beside_others();
-    let flaps = asked_for("XBOND_FLAPS", 1000);
+    // Every one is met by some packets, so that the guard ends where the agent did: a switch does not notice losses
+    // that are so short, and neighbours are told by agents only.
+    let (flaps, every) = if time_is_no_measure().is_some() { (200, 10) } else { (1000, 1) };
+    let flaps = asked_for("XBOND_FLAPS", flaps);
     let lab = builder(Datapath::Tc).wire(Wire::Tap).build().unwrap();
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);
@@ -611,7 +614,7 @@ fn links_that_flap_end_with_a_bond_that_carries() {
         for number in 0..flaps {
             let name = SLAVES[(number / 2 % 2) as usize];
             if number % 2 == 0 { lab.cut(name, Cut::Carrier) } else { lab.mend(name, Cut::Carrier) }.unwrap();
-            let due = start + Duration::from_millis(number);
+            let due = start + Duration::from_millis(number * every);
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }
         println!("agent alive: {alive}: {flaps} flaps in {:?}", start.elapsed());

@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Subcommand};
+use serde_json::json;
 use xbond_tests::parity::Scenario;
 
 use self::{
@@ -348,7 +349,8 @@ fn test_programs() -> Result<Vec<(String, PathBuf)>> {
     let mut programs = Vec::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let message: serde_json::Value = serde_json::from_str(line)?;
-        let is_test = message["profile"]["test"].as_bool().unwrap_or(false);
+        // Programs that are no tests have none of their own.
+        let is_test = message["profile"]["test"] == true && message["target"]["kind"] != json!(["bin"]);
         if let (true, Some(path)) = (is_test, message["executable"].as_str()) {
             let name = message["target"]["name"].as_str().context("a test program without a name")?;
             programs.push((name.to_owned(), Path::new(path).to_owned()));
