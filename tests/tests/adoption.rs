@@ -3,7 +3,7 @@
 mod common;
 mod snapshot;
 
-use std::fs;
+use std::{fs, process::Command};
 
 use common::{
     BOND, DATAPATHS, SLAVES, active_slave, beside_others, bond, builder, eventually, lab, show, slave,
@@ -12,8 +12,10 @@ use common::{
 use nix::sys::signal::Signal;
 use snapshot::Snapshot;
 use xbond_tests::{
-    Capture, Cut, Frame, HOST_V4, Lab, Mac, Nic, PATIENCE, Policy, Xbond, has_tcx, lab::Datapath, skip,
-    skip_if_unable, xbond::cli,
+    Capture, Cut, Frame, HOST_V4, Lab, Mac, Nic, PATIENCE, Policy, Xbond, has_tcx,
+    lab::Datapath,
+    skip, skip_if_unable,
+    xbond::{binary, cli},
 };
 
 const RATE: u32 = 5_000;
@@ -47,6 +49,39 @@ fn program_ids(lab: &Lab) -> Vec<u32> {
     }
     ids.sort_unstable();
     ids
+}
+
+/// `ip netns exec` gives each command a /sys of its own; what is pinned there would end with the agent.
+#[test]
+fn an_agent_under_ip_netns_exec_leaves_its_bond_to_the_next_one() {
+    skip_if_unable!();
+    if let Err(error) = fs::read_link("/proc/1/ns/mnt") {
+        return skip(&format!("what process 1 has mounted is not to be seen: {error}"));
+    }
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    snapshot::open_once(&lab.host);
+    let before = Snapshot::of(&lab.host);
+    let options = ["miimon=100"];
+    let mut exec = Command::new("ip");
+    exec.args(["netns", "exec", lab.host.name()]).arg(binary().unwrap()).arg("run");
+    exec.args(arguments(Datapath::Tc, &options));
+    let first = Xbond::start_as(&lab.host, exec).unwrap();
+    first.wait_for("ready").unwrap();
+    let traffic = traffic(&lab, RATE);
+    traffic.wait_for_more(1_000).unwrap();
+    let programs = program_ids(&lab);
+    assert!(!programs.is_empty());
+    first.kill().unwrap();
+    traffic.wait_for_more(1_000).unwrap();
+    let second = Xbond::run(&lab.host, arguments(Datapath::Tc, &options)).unwrap();
+    second.wait_for("bond0: adopted, with enp0s8, enp0s9").unwrap();
+    traffic.wait_for_more(1_000).unwrap();
+    for report in traffic.stop().unwrap() {
+        assert_eq!((report.lost, report.duplicated), (0, 0));
+    }
+    second.stop().unwrap();
+    before.assert_holds(&lab.host, "under ip netns exec");
 }
 
 /// kill -9, then another agent: nothing is lost, every program is the new agent's, counters go on.

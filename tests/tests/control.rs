@@ -789,16 +789,15 @@ fn hostile_peers_cost_nobody_anything() {
     let said = r#"{"error":"the request:3: writers is for the files that an agent is started with"}"#;
     assert!(answer.starts_with("HTTP/1.1 422 ") && answer.ends_with(said), "{answer}");
 
-    // Somebody who asks for a change and leaves: it is made whole.
-    let mut leaves = UnixStream::connect(&path).unwrap();
-    let toml = r#"{"toml":"version = 1\n[bond.bond1]\nmiimon = 100\n"}"#;
-    leaves.write_all(&post("/v1/bonds", toml)).unwrap();
-    drop(leaves);
-    common::eventually(
-        "bond1",
-        || xbond(host, "show bond1"),
-        |shown| shown.contains("bond1: active slave none"),
-    );
+    // Somebody who asks for a change and leaves: if that was heard, it is made whole.
+    let leave = || {
+        let mut leaves = UnixStream::connect(&path).unwrap();
+        let toml = r#"{"toml":"version = 1\n[bond.bond1]\nmiimon = 100\n"}"#;
+        leaves.write_all(&post("/v1/bonds", toml)).unwrap();
+        drop(leaves);
+        xbond(host, "show bond1")
+    };
+    common::eventually("bond1", leave, |shown| shown.contains("bond1: active slave none"));
     agent.cli(["down", "bond1"]).unwrap();
     assert!(host.link("bond1").is_err());
     agent.stop().unwrap();

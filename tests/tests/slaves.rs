@@ -359,6 +359,47 @@ fn a_renamed_slave_stays_one_under_traffic() {
     xbond.stop().unwrap();
 }
 
+/// As the kernel does with a slave of its own bond (`do_set_master`).
+#[test]
+fn a_slave_that_is_made_a_port_of_a_bridge_leaves() {
+    skip_if_unable!();
+    let lab = lab(Datapath::Tc);
+    let xbond = run(&lab, Datapath::Tc, &[]);
+    let flow = traffic(&lab, 1_000);
+    flow.wait_for_more(100).unwrap();
+    lab.host.ip("link add br0 type bridge").unwrap();
+    lab.host.ip("link set enp0s8 master br0").unwrap();
+    wait_for_slaves(&xbond, &["enp0s9"]);
+    xbond.wait_for("enp0s8: was made a port of br0, and leaves the bond").unwrap();
+    xbond.wait_for("enp0s8: released").unwrap();
+    flow.wait_for_more(100).unwrap();
+    flow.stop().unwrap();
+    assert_eq!(lab.host.link("enp0s8").unwrap().mac, lab.mac("enp0s8").unwrap());
+    assert_eq!(lab.host.exec("bpftool net show dev enp0s8").unwrap().matches("xbond").count(), 0);
+    xbond.stop().unwrap();
+}
+
+#[test]
+fn a_bond_whose_device_gets_another_name_keeps_its_own() {
+    skip_if_unable!();
+    let lab = lab(Datapath::Tc);
+    let xbond = run(&lab, Datapath::Tc, &[]);
+    if lab.host.ip("link set bond0 name lan").is_err() {
+        return skip("before Linux 6.2 an interface that is up keeps its name");
+    }
+    xbond.wait_for("bond0: its device is called lan now").unwrap();
+    let flow = traffic(&lab, 1_000);
+    flow.wait_for_more(100).unwrap();
+    xbond.set(BOND, "active_slave=enp0s9").unwrap();
+    wait_for_active(&xbond, "enp0s9");
+    flow.wait_for_more(100).unwrap();
+    for report in flow.stop().unwrap() {
+        assert_eq!((report.lost, report.duplicated), (0, 0));
+    }
+    xbond.stop().unwrap();
+    assert!(lab.host.link("lan").is_err());
+}
+
 fn is_mld(frame: &Frame) -> bool {
     frame.bytes.get(12..14) == Some(&[0x86, 0xdd]) && frame.bytes.get(62) == Some(&143) && !frame.outgoing
 }

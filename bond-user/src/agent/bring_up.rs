@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     bond::{
-        Left, NewBond,
+        Left, NewBond, Refusal,
         event::{Event, NewSlave},
         options::{BondOptions, SlaveOptions},
     },
@@ -128,6 +128,7 @@ pub async fn bring_up(
     for slave in &config.slaves {
         check_queue(&config.name, queues, &slave.name, slave.options)?;
     }
+    check_queues_differ(&config.slaves)?;
     refuse_existing(machine, config).await?;
     let plan = EnslavePlan { mac: None, mtu, hook, unicast: Vec::new() };
     let candidates = look_at_slaves(machine, config, &plan, missing).await?;
@@ -455,6 +456,19 @@ pub fn check_queue(bond: &str, queues: Queues, slave: &str, options: SlaveOption
         return Ok(());
     }
     Err(AgentError::NoSuchQueue { bond: bond.to_owned(), slave: slave.to_owned(), queue_id, queues })
+}
+
+/// A queue is one slave's. The engine refuses it, too, when the other one is there already.
+fn check_queues_differ(slaves: &[SlaveConfig]) -> Result<(), AgentError> {
+    let mut owners = HashMap::new();
+    for slave in slaves.iter().filter(|slave| slave.options.queue_id != 0) {
+        let queue_id = slave.options.queue_id;
+        if let Some(owner) = owners.insert(queue_id, &slave.name) {
+            let (name, slave) = (slave.name.clone(), owner.clone());
+            return Err(Refusal::QueueIdTaken { name, queue_id, slave }.into());
+        }
+    }
+    Ok(())
 }
 
 /// HWADDR of an ifcfg file names the NIC that is meant.

@@ -174,7 +174,7 @@ fn routes(agent: Arc<Agent>) -> Router {
 }
 
 /// Who may not ask is told so. Of the others the whole request is read before anything is done, and a change that was
-/// asked for whole is brought to its end, whether or not anybody waits for the answer.
+/// begun is brought to its end, whether or not anybody waits for the answer. Who leaves at once may not have been heard.
 async fn let_in(
     State(agent): State<Arc<Agent>>,
     Extension(peer): Extension<Peer>,
@@ -326,7 +326,7 @@ async fn set(
     Path(name): Path<String>,
     Json(change): Json<Change>,
 ) -> Result<Json<Done>, Response> {
-    agent.set(&name, &change.set).await.map(|notes| Json(Done { notes, ..Done::default() })).map_err(answer)
+    agent.set(&name, &change.set).await.map(noted).map_err(answer)
 }
 
 async fn down(State(agent): State<Arc<Agent>>, Path(name): Path<String>) -> Result<Json<Done>, Response> {
@@ -353,11 +353,15 @@ async fn set_slave(
     Path((name, slave)): Path<(String, String)>,
     Json(change): Json<Change>,
 ) -> Result<Json<Done>, Response> {
-    agent.set_slave(&name, &slave, &change.set).await.map(done).map_err(answer)
+    agent.set_slave(&name, &slave, &change.set).await.map(noted).map_err(answer)
 }
 
 fn done((): ()) -> Json<Done> {
     Json(Done::default())
+}
+
+fn noted(notes: Vec<String>) -> Json<Done> {
+    Json(Done { notes, ..Done::default() })
 }
 
 pub(super) fn answer(error: AgentError) -> Response {

@@ -92,6 +92,15 @@ pub enum Effect {
     CheckEntry,
     /// The pins are gone, or back.
     Pinned(bool),
+    /// This slave was made a port of something else, and leaves.
+    GivenAway {
+        slot: Slot,
+        master: u32,
+    },
+    /// This slave's MAC may have been changed by somebody else.
+    SlaveMacChanged {
+        slot: Slot,
+    },
     /// bond0, or the port behind which the host is, is not as it was.
     HostChanged,
     /// This interface will be enslaved: as it was found, with a MAC of its own if one is configured. Tell when
@@ -153,6 +162,8 @@ struct Waiting {
 pub struct Effects {
     pub id: BondId,
     pub bond: String,
+    /// What bond0's device is called, where that is ours: somebody may give it another name.
+    device_name: String,
     pub devices: Devices,
     /// For the one change that must not take long: bond0's MAC.
     pub blocking: BlockingNetlink,
@@ -233,6 +244,7 @@ impl Effects {
         let prearmed = left.first().filter(|_| wanted.prearm).map(wire_mac);
         Self {
             id,
+            device_name: bond.clone(),
             bond,
             devices,
             blocking,
@@ -318,6 +330,19 @@ impl Effects {
                 if !self.data_plane.maps().has_wanted_bond() {
                     self.set_entry(self.entry);
                     self.warn_of_mended(names::BOND);
+                }
+            }
+            Effect::GivenAway { slot, master } => {
+                let Some(slave) = self.slaves.get(&slot) else { return };
+                let master = self.devices.netlink.link_by_index(master).await;
+                let master = master.map_or_else(|_| String::from("something else"), |link| link.name);
+                warn!("{}: {}: was made a port of {master}, and leaves the bond", self.bond, slave.name);
+            }
+            Effect::SlaveMacChanged { slot } => {
+                // Read here and now, too.
+                let Some(ifindex) = self.slaves.get(&slot).map(|slave| slave.ifindex) else { return };
+                if let Ok(link) = self.devices.netlink.link_by_index(ifindex).await {
+                    self.engine.event(self.id, Event::SlaveMacFound { slot, mac: link.mac });
                 }
             }
             Effect::HostChanged => {
@@ -678,6 +703,13 @@ impl Effects {
             // Set by hand: packets translate between it and the wire until the engine has said what becomes of it.
             self.set_entry(self.entry.with_host_mac(link.mac));
             self.engine.event(self.id, Event::BondMacFound { mac: link.mac });
+        }
+        if matches!(self.host, Host::Pair { .. }) && link.name != self.device_name {
+            self.device_name.clone_from(&link.name);
+            let (bond, device) = (&self.bond, &link.name);
+            warn!(
+                "{bond}: its device is called {device} now; xbond, its files and its commands say {bond} as before"
+            );
         }
         if link.mtu != self.mtu {
             self.mtu = link.mtu;

@@ -461,17 +461,26 @@ impl Running {
                 {
                     self.uppers_changed();
                 }
-                let Some((slot, renamed)) = self
+                let Some((slot, renamed, mac_changed)) = self
                     .engine
                     .slaves()
                     .find(|slave| slave.ifindex == link.ifindex)
-                    .map(|slave| (slave.slot, slave.name != link.name))
+                    .map(|slave| (slave.slot, slave.name != link.name, slave.mac != link.mac))
                 else {
                     let _ = self.effects.send(Effect::Appeared { ifindex: link.ifindex });
                     return;
                 };
                 if renamed {
                     self.fact(Event::Renamed { slot, name: link.name.clone() }, reader);
+                }
+                if let Some(master) = link.master {
+                    // The kernel would release it from a bond of its own (`do_set_master`).
+                    let _ = self.effects.send(Effect::GivenAway { slot, master });
+                    self.fact(Event::Leave { slot }, reader);
+                    return;
+                }
+                if mac_changed {
+                    let _ = self.effects.send(Effect::SlaveMacChanged { slot });
                 }
                 self.observe(slot, link.ifindex, link.has_link(), reader);
             }

@@ -772,21 +772,22 @@ impl Agent {
         let status = self.machine.engine.status(bond.id).await?;
         let mut options = status.options.clone();
         let slaves = if status.slaves.is_empty() { Slaves::None } else { Slaves::Present };
-        let mut notes = Vec::new();
+        let mut noted = Vec::new();
         for (key, value) in settings {
             match Setting::parse(key, value)? {
                 Setting::Option(option) => {
-                    let said = options.apply(option, slaves)?;
-                    notes.extend(said.iter().map(ToString::to_string));
+                    noted.extend(options.apply(option, slaves)?);
                 }
                 Setting::ActiveSlave(_) if settings.len() > 1 => return Err(AgentError::ActiveSlaveAlone),
                 Setting::ActiveSlave(slave) => {
                     let slot = slave.map(|slave| slot_of(name, &status, &slave)).transpose()?;
                     self.machine.engine.request(bond.id, Event::SetActiveSlave(slot)).await??;
-                    return Ok(notes);
+                    return Ok(Vec::new());
                 }
             }
         }
+        let mut notes: Vec<_> =
+            noted.iter().filter(|note| options.still(note)).map(ToString::to_string).collect();
         if let Some(primary) = &options.primary
             && status.options.primary != options.primary
             && !status.slaves.iter().any(|slave| slave.name == *primary)

@@ -41,6 +41,7 @@ pub fn event(notice: &Notice) -> Option<What> {
         Notice::PolicyTurnedActive { .. }
         | Notice::DuplicateMacReplaced { .. }
         | Notice::MacRefused { .. }
+        | Notice::SlaveMacTaken { .. }
         | Notice::BondMacTaken { .. }
         | Notice::BondMacPutBack { .. }
         | Notice::Unheard { .. }
@@ -89,6 +90,7 @@ fn sentence(notice: &Notice) -> (Weight, String) {
         Notice::MacRefused { interface, mac } => {
             (Warning, format!("{interface}: does not take the MAC {mac}"))
         }
+        Notice::SlaveMacTaken { slave, mac } => (Info, format!("{slave}: its MAC was set by hand to {mac}")),
         Notice::BondMacTaken { mac } => {
             (Info, format!("its MAC was set by hand to {mac}; all slaves take it (fail_over_mac=none)"))
         }

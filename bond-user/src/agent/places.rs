@@ -17,7 +17,9 @@ use nix::{
 };
 
 const BPFFS: &str = "/sys/fs/bpf";
-const PINS: &str = "/sys/fs/bpf/xbond";
+/// The same as the first process sees it. Whoever is in a mount namespace with another /sys, as `ip netns exec` makes one
+/// for each command, finds it there.
+const BPFFS_OF_INIT: &str = "/proc/1/root/sys/fs/bpf";
 const RUN: &str = "/run/xbond";
 const SOCKET: &str = "xbond.sock";
 const LOCK: &str = "lock";
@@ -29,6 +31,11 @@ pub enum PlaceError {
     Io { path: PathBuf, source: io::Error },
     #[error("cannot mount bpffs on {BPFFS}: {0}; mount it first: mount -t bpf bpf {BPFFS}")]
     Bpffs(nix::Error),
+    #[error(
+        "there is no bpffs on {BPFFS}, and one that were mounted in this process's own mount namespace would be gone with \
+         it, and the bonds, too; mount it outside first: mount -t bpf bpf {BPFFS}"
+    )]
+    Private,
     #[error(
         "an agent runs in this network namespace already, and one serves all its bonds: use `xbond add`, or end \
          that agent first"
@@ -52,7 +59,7 @@ impl Places {
     /// Of the namespace with this SO_NETNS_COOKIE.
     pub fn of(netns_cookie: u64) -> Self {
         let name = netns_cookie.to_string();
-        Self { pins: Path::new(PINS).join(&name), run: Path::new(RUN).join(&name) }
+        Self { pins: pins().join(&name), run: Path::new(RUN).join(&name) }
     }
 
     /// Pins of a bond. bpffs takes no dots in names.
@@ -116,7 +123,7 @@ impl Places {
         const ATTEMPTS: u32 = 100;
         let mut attempt = 1;
         loop {
-            make_dir(Path::new(PINS), 0o700)?;
+            make_dir(&pins(), 0o700)?;
             match make_dir(&self.pins, 0o700) {
                 Err(PlaceError::Io { source, .. })
                     if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS =>
@@ -147,7 +154,7 @@ impl Places {
     pub fn link_pins(&self, bond: &str) {
         let pins = self.pins_of(bond);
         if let Some(name) = pins.file_name() {
-            link(&pins, &Path::new(PINS).join(name));
+            link(&pins, &self::pins().join(name));
         }
     }
 
@@ -160,7 +167,7 @@ impl Places {
     pub fn forget(&self, bond: &str) {
         let pins = self.pins_of(bond);
         if let Some(name) = pins.file_name() {
-            unlink(&pins, &Path::new(PINS).join(name));
+            unlink(&pins, &self::pins().join(name));
         }
         let _ = fs::remove_dir_all(self.run_of(bond));
     }
@@ -171,8 +178,9 @@ impl Places {
         let _ = fs::remove_file(self.socket());
         // Empty directories only, and not one that was made for the service's user.
         let _ = fs::remove_dir(&self.pins);
-        if fs::metadata(PINS).is_ok_and(|found| found.uid() == nix::unistd::geteuid().as_raw()) {
-            let _ = fs::remove_dir(PINS);
+        let pins = pins();
+        if fs::metadata(&pins).is_ok_and(|found| found.uid() == nix::unistd::geteuid().as_raw()) {
+            let _ = fs::remove_dir(&pins);
         }
         // The lock stays: removing it would let two agents hold two locks of one name.
     }
@@ -219,9 +227,23 @@ fn unlink(target: &Path, name: &Path) {
     }
 }
 
+fn is_bpffs(path: &str) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// Where everybody's pins are.
+fn pins() -> PathBuf {
+    let bpffs = if !is_bpffs(BPFFS) && is_bpffs(BPFFS_OF_INIT) { BPFFS_OF_INIT } else { BPFFS };
+    Path::new(bpffs).join("xbond")
+}
+
 fn mount_bpffs() -> Result<(), PlaceError> {
-    if statfs(BPFFS).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC) {
+    if is_bpffs(BPFFS) || is_bpffs(BPFFS_OF_INIT) {
         return Ok(());
+    }
+    let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    if namespace("1").is_some_and(|of_init| namespace("self") != Some(of_init)) {
+        return Err(PlaceError::Private);
     }
     mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(PlaceError::Bpffs)
 }

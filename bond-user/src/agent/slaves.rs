@@ -167,7 +167,7 @@ impl Agent {
         name: &str,
         slave: &str,
         settings: &[(String, String)],
-    ) -> Result<(), AgentError> {
+    ) -> Result<Vec<String>, AgentError> {
         // Held over the whole change: two that come at once do not undo each other.
         let bonds = self.bonds.lock().await;
         let bond = bonds.get(name).ok_or_else(|| self.no_such_bond(name))?;
@@ -186,7 +186,18 @@ impl Agent {
             let (slave, option, value) = (Some(slave.to_owned()), key.clone(), value.clone());
             self.machine.feed.tell(name, What::Option { slave, option, value });
         }
-        Ok(())
+        let primary = status.options.primary.as_ref().filter(|primary| {
+            settings.iter().any(|(key, _)| key == "prio")
+                && status.slaves.iter().any(|slave| slave.name == **primary)
+        });
+        let notes: Vec<_> = primary
+            .map(|primary| format!("{slave}: prio: without effect while the primary, {primary}, can be used"))
+            .into_iter()
+            .collect();
+        for note in &notes {
+            info!("{name}: {note}");
+        }
+        Ok(notes)
     }
 
     /// What link events ask for beside the engine's work.

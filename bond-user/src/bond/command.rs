@@ -95,6 +95,11 @@ pub enum Notice {
         interface: String,
         mac: Mac,
     },
+    /// A slave's MAC was set by hand, and stays.
+    SlaveMacTaken {
+        slave: String,
+        mac: Mac,
+    },
     /// The bond's MAC was set by hand, and all slaves follow (`bond_set_mac_address`, none).
     BondMacTaken {
         mac: Mac,

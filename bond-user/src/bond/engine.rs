@@ -122,6 +122,8 @@ pub struct SlaveRef<'a> {
     pub slot: Slot,
     pub ifindex: u32,
     pub name: &'a str,
+    /// What it wears, or will when everything asked for is done.
+    pub mac: Mac,
     /// It takes part: `Joined` has come.
     pub joined: bool,
     pub link_failure_count: u32,
@@ -399,6 +401,7 @@ impl Engine {
             Event::SetActiveSlave(None) => self.clear_active_slave(now),
             Event::SlaveMacSet { slot, mac, done } => self.slave_mac_set(now, slot, mac, done),
             Event::BondMacSet { mac, done } => self.bond_mac_set(mac, done),
+            Event::SlaveMacFound { slot, mac } => self.slave_mac_found(now, slot, mac),
             Event::BondMacFound { mac } => self.bond_mac_found(mac),
             Event::Announced { slot: _ } => self.announced(now),
             Event::Probes(heard) => self.probes(now, &heard),
@@ -461,6 +464,7 @@ impl Engine {
             slot: slave.slot,
             ifindex: slave.ifindex,
             name: &slave.name,
+            mac: slave.mac.get(),
             joined: slave.phase == Phase::Joined,
             link_failure_count: slave.link_failure_count,
         })
@@ -496,6 +500,7 @@ fn seen(event: &Event) -> Seen {
         // Answers make nobody active.
         | Event::SlaveMacSet { .. }
         | Event::BondMacSet { .. }
+        | Event::SlaveMacFound { .. }
         | Event::BondMacFound { .. }
         | Event::Announced { .. }
         | Event::Counters { .. }
@@ -848,6 +853,24 @@ impl Engine {
         let (bond, slaves) = (self.mac.get(), self.wearers());
         for change in mac_plan::after_bond_refusal(self.policy(), bond, &slaves, self.active) {
             self.set_slave_mac(change);
+        }
+    }
+
+    /// The driver looks at a slave's MAC when a failover needs it (`bond_do_fail_over_mac`). Here the bond takes that of
+    /// its active slave at once: under active frames carry it from now on.
+    fn slave_mac_found(&mut self, now: Time, slot: Slot, mac: Mac) {
+        let Some(slave) = self.slave_mut(slot) else { return };
+        let before = slave.mac;
+        slave.mac.find(mac);
+        // What was asked for before overtakes it.
+        if !before.is_settled() || mac == before.get() {
+            return;
+        }
+        let notice = Notice::SlaveMacTaken { slave: slave.name.clone(), mac };
+        self.outbox.notices.push(notice);
+        if self.active == Some(slot) && self.policy() == FailOverMac::Active {
+            let changes = mac_plan::at_failover(self.policy(), self.mac.get(), &self.wearers(), slot);
+            self.move_macs(now, slot, changes);
         }
     }
 

@@ -46,6 +46,8 @@ pub enum Event {
     SlaveMacSet { slot: Slot, mac: Mac, done: bool },
     /// The bond's MAC was changed as `SetBondMac` asked, or could not be.
     BondMacSet { mac: Mac, done: bool },
+    /// Somebody else changed a slave's MAC, to this one.
+    SlaveMacFound { slot: Slot, mac: Mac },
     /// Somebody else changed the bond's MAC, to this one.
     BondMacFound { mac: Mac },
     /// A round of announcements that `Announce` asked for is on the wire (or could not be sent).

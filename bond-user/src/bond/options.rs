@@ -336,8 +336,11 @@ impl BondOptions {
                 self.miimon = miimon;
                 if miimon > 0 && self.arp_interval > 0 {
                     self.arp_interval = 0;
-                    self.arp_validate = self::ArpValidate::None;
                     notes.push(Note::TurnedOff { key: "arp_interval", by: "miimon" });
+                    if self.arp_validate != self::ArpValidate::None {
+                        self.arp_validate = self::ArpValidate::None;
+                        notes.push(Note::TurnedOff { key: "arp_validate", by: "miimon" });
+                    }
                 }
             }
             Updelay(ms) => self.updelay = self.round_delay("updelay", ms, &mut notes)?,
@@ -352,7 +355,7 @@ impl BondOptions {
                     notes.push(Note::TurnedOff { key: "miimon", by: "arp_interval" });
                 }
                 self.arp_interval = interval;
-                if interval > 0 && self.arp_ip_target.is_empty() && self.ns_ip6_target.is_empty() {
+                if self.probes_nothing() {
                     notes.push(Note::NoTargets { arp_interval: interval });
                 }
             }
@@ -379,6 +382,21 @@ impl BondOptions {
             notes.push(Note::Unmonitored);
         }
         Ok(notes)
+    }
+
+    fn probes_nothing(&self) -> bool {
+        self.arp_interval > 0 && self.arp_ip_target.is_empty() && self.ns_ip6_target.is_empty()
+    }
+
+    /// Of options that were set one after the other: whether what was noted at one of them is true after the last.
+    pub fn still(&self, note: &Note) -> bool {
+        match note {
+            Note::NoTargets { .. } => self.probes_nothing(),
+            Note::Unmonitored => !self.is_monitored(),
+            Note::Rounded { .. } | Note::Rescaled { .. } | Note::TurnedOff { .. } | Note::Unused { .. } => {
+                true
+            }
+        }
     }
 
     /// A delay as the driver keeps it: whole ticks of miimon (`_bond_option_delay_set`).

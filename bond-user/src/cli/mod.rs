@@ -274,7 +274,7 @@ struct SetArgs {
     /// Change options of this slave: prio, queue_id
     #[arg(long, value_name = "IF")]
     slave: Option<String>,
-    /// Options of the bonding driver, and active_slave; set in order
+    /// Options of the bonding driver, in order, all or none; or active_slave alone
     #[arg(required = true, value_name = "KEY=VALUE", value_parser = key_value)]
     settings: Vec<(String, String)>,
 }

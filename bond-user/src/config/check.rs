@@ -467,11 +467,10 @@ impl Rules<'_> {
                 earlier.iter().find(|other| queue_id > 0 && other.options.queue_id == queue_id)
             {
                 let text = format!(
-                    "queue_id={queue_id}: {} has it too, and of slaves with one queue only the first is chosen; \
-                     give each its own",
+                    "queue_id={queue_id}: refused, because {} has it, and a queue is one slave's; give each its own",
                     first.name
                 );
-                self.find(Severity::Warning, "queue-id-twice", Some(&slave.name), "queue_id", text);
+                self.find(Severity::Error, "queue-id-twice", Some(&slave.name), "queue_id", text);
             }
         }
     }
@@ -744,7 +743,10 @@ mod tests {
             ),
             ("miimon=100\nmode='balance-rr'", "6: error: mode=balance-rr: xbond does active-backup (1) only"),
             ("miimon=100\nlacp_rate=1", "6: error: lacp_rate: an option of 802.3ad"),
-            ("miimon=100\nuse_carrier=0", "6: error: use_carrier=0: not a value; allowed: on (1)"),
+            (
+                "miimon=100\nuse_carrier=0",
+                "6: error: use_carrier=0: not a value; allowed: on (1); the kernel has given up the other test of links, so remove it",
+            ),
             ("miimon=100\nmimon=1", "6: error: mimon: no such key in bond0; did you mean miimon?"),
             // The units of delays, and how long a failure goes on.
             (
@@ -805,7 +807,7 @@ mod tests {
             ),
             (
                 "miimon=100\n[bond.bond0.slave.a]\nqueue_id=2\n[bond.bond0.slave.b]\nqueue_id=2",
-                "9: warning: bond0: b: queue_id=2: a has it too",
+                "9: error: bond0: b: queue_id=2: refused, because a has it",
             ),
             (
                 "miimon=100\nall_slaves_active=1",

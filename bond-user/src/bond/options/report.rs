@@ -14,7 +14,9 @@ pub enum OptionError {
     OtherMode { value: String, known: bool },
     #[error("{key}: an option of {modes}; xbond does active-backup (1) only")]
     OptionOfOtherMode { key: &'static str, modes: &'static str },
-    #[error("{key}={value}: an option of a slave, not of the bond; give it to the slave")]
+    #[error(
+        "{key}={value}: an option of a slave, not of the bond; give it to the slave (`xbond set --slave`)"
+    )]
     OptionOfSlave { key: &'static str, value: String },
     #[error("active_slave={value}: chosen at run time, by `xbond set`; for a lasting preference set primary")]
     ActiveSlave { value: String },
@@ -152,7 +154,10 @@ impl fmt::Display for Note {
                     "{key}: was {from} ms, is {to} ms now: it counts in miimon, which is {miimon} ms now"
                 )
             }
-            Self::TurnedOff { key, by } => write!(f, "{key}: set to 0, because {by} was set"),
+            Self::TurnedOff { key, by } => {
+                let off = if *key == "arp_validate" { "none" } else { "0" };
+                write!(f, "{key}: set to {off}, because {by} was set")
+            }
             Self::Unused { key } => write!(f, "{key}: accepted, without effect in active-backup"),
             Self::NoTargets { arp_interval } => {
                 write!(f, "arp_interval={arp_interval}: nothing to probe; set arp_ip_target or ns_ip6_target")

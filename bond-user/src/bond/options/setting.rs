@@ -210,7 +210,7 @@ fn use_carrier(text: &str) -> Result<BondOption, OptionError> {
         Ok(false) | Err(_) => Err(OptionError::BadValue {
             key: "use_carrier",
             value: text.to_owned(),
-            allowed: "on (1)".to_owned(),
+            allowed: "on (1); the kernel has given up the other test of links, so remove it".to_owned(),
         }),
     }
 }

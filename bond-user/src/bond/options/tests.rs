@@ -227,7 +227,9 @@ fn the_monitors_exclude_each_other() {
 
     options.arp_validate = ArpValidate::All;
     let notes = options.set("miimon", "50", Slaves::None);
-    assert_eq!(notes, Ok(vec![Note::TurnedOff { key: "arp_interval", by: "miimon" }]));
+    let off = ["arp_interval", "arp_validate"].map(|key| Note::TurnedOff { key, by: "miimon" });
+    assert_eq!(notes, Ok(off.to_vec()));
+    assert_eq!(off[1].to_string(), "arp_validate: set to none, because miimon was set");
     assert_eq!((options.miimon, options.arp_interval), (50, 0));
     assert_eq!(options.arp_validate, ArpValidate::None);
 }
@@ -237,7 +239,10 @@ fn a_monitor_without_targets_is_said() {
     let mut options = BondOptions::default();
     let notes = options.set("arp_interval", "200", Slaves::None);
     assert_eq!(notes, Ok(vec![Note::NoTargets { arp_interval: 200 }]));
+    // Of several options, the last word counts.
+    assert!(options.still(&Note::NoTargets { arp_interval: 200 }));
     options.set("ns_ip6_target", "fd00::1", Slaves::None).unwrap();
+    assert!(!options.still(&Note::NoTargets { arp_interval: 200 }));
     assert_eq!(options.set("arp_interval", "100", Slaves::None), Ok(vec![]));
     // In a configuration the order does not matter.
     let pairs = [("arp_interval", "100"), ("arp_ip_target", "192.0.2.1,192.0.2.2"), ("arp_validate", "all")];
@@ -279,10 +284,18 @@ fn refusals_say_what_to_do() {
         ("miimon", "0.1", "miimon=0.1: not a value; allowed: 0 to 2147483647 ms"),
         ("peer_notif_delay", "300001", "peer_notif_delay=300001: not a value; allowed: 0 to 300000 ms"),
         ("arp_missed_max", "0", "arp_missed_max=0: not a value; allowed: 1 to 255"),
-        ("use_carrier", "0", "use_carrier=0: not a value; allowed: on (1)"),
+        (
+            "use_carrier",
+            "0",
+            "use_carrier=0: not a value; allowed: on (1); the kernel has given up the other test of links, so remove it",
+        ),
         ("updelay", "200", "updelay=200: needs miimon; set miimon first, for example miimon=100"),
         ("lacp_rate", "fast", "lacp_rate: an option of 802.3ad; xbond does active-backup (1) only"),
-        ("prio", "5", "prio=5: an option of a slave, not of the bond; give it to the slave"),
+        (
+            "prio",
+            "5",
+            "prio=5: an option of a slave, not of the bond; give it to the slave (`xbond set --slave`)",
+        ),
         ("failover_mac", "1", "failover_mac: no such option; did you mean fail_over_mac?"),
         ("mii-mon", "1", "mii-mon: no such option; did you mean miimon?"),
         (

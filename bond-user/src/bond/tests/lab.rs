@@ -214,6 +214,12 @@ impl Lab {
         self.handle(Event::BondMacFound { mac }).unwrap();
     }
 
+    pub fn set_slave_mac_by_hand(&mut self, index: u8, mac: Mac) {
+        let slot = self.slot(index);
+        self.nic_mut(index).mac = mac;
+        self.handle(Event::SlaveMacFound { slot, mac }).unwrap();
+    }
+
     pub fn set_prio(&mut self, index: u8, prio: i32) {
         let options = SlaveOptions { prio, ..SlaveOptions::default() };
         self.handle(Event::SetSlaveOptions { slot: self.slot(index), options }).unwrap();

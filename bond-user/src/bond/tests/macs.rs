@@ -205,6 +205,38 @@ fn a_mac_set_by_hand_is_kept_until_the_bond_is_empty() {
     }
 }
 
+/// A failover looks at the MACs that the slaves have then; under active the bond wears its active slave's at once.
+#[test]
+fn a_slaves_mac_set_by_hand() {
+    // The MACs of bond0, slave0 and slave1 after a change on the backup, a failover to it, and another change on it.
+    for (policy, of_backup, failed_over, of_active) in [
+        (Nobody, [0x10, 0x10, 0x71], [0x10, 0x10, 0x71], [0x10, 0x10, 0x72]),
+        (Active, [0x10, 0x10, 0x71], [0x71, 0x10, 0x71], [0x72, 0x10, 0x72]),
+        (Follow, [0x10, 0x10, 0x71], [0x10, 0x71, 0x10], [0x10, 0x71, 0x72]),
+    ] {
+        let mut lab = Lab::enslaved(options(policy), 2);
+        lab.take();
+        lab.set_slave_mac_by_hand(1, mac(0x71));
+        assert_eq!(lab.macs(), of_backup, "{policy:?}");
+        let told = |mac| Notice::SlaveMacTaken { slave: "slave1".into(), mac };
+        assert_eq!(lab.take_notices(), [told(mac(0x71))], "{policy:?}");
+        lab.set_link(0, false);
+        lab.wait(ms(1000));
+        assert_eq!(lab.macs(), failed_over, "{policy:?}");
+        lab.take();
+        lab.set_slave_mac_by_hand(1, mac(0x72));
+        let announced = lab.take().iter().any(|command| matches!(command, Command::Announce { .. }));
+        assert_eq!(announced, policy == Active, "{policy:?}");
+        assert_eq!(lab.macs(), of_active, "{policy:?}");
+        let wire = lab.slaves.values().nth(1).unwrap().1;
+        assert_eq!(wire, mac(if policy == Active { 0x72 } else { 0x10 }), "{policy:?}");
+        // What xbond has set itself, or asked for, is no news.
+        lab.take();
+        lab.set_slave_mac_by_hand(1, mac(0x72));
+        assert_eq!(lab.take_notices(), [], "{policy:?}");
+    }
+}
+
 /// `bond_set_mac_address`: under none the slaves take it; the other policies leave it to the slaves.
 #[test]
 fn a_mac_set_by_hand_at_run_time() {

@@ -402,6 +402,7 @@ fn nonsense() -> impl Strategy<Value = Event> {
             done
         }),
         (some_mac(), any::<bool>()).prop_map(|(mac, done)| Event::BondMacSet { mac, done }),
+        (slot(), some_mac()).prop_map(|(slot, mac)| Event::SlaveMacFound { slot, mac }),
         some_mac().prop_map(|mac| Event::BondMacFound { mac }),
         (slot(), any::<bool>()).prop_map(|(slot, up)| Event::Links(vec![(slot, Link::new(up)); 2])),
         slot().prop_map(|slot| Event::Announced { slot }),

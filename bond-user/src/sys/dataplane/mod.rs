@@ -608,22 +608,26 @@ impl Maps {
     }
 
     pub fn set_slave(&self, slot: Slot, entry: SlaveEntry) {
+        // Frames go by the port before there is a queue for which they have to.
+        if entry.queue_id() != 0 {
+            self.choose_way(true);
+        }
         self.slaves.store(slot.index(), entry);
         self.wire_macs.store(slot.index(), WireMacs::word_of(&entry));
+        self.choose_way(self.has_queues());
+    }
+
+    fn choose_way(&self, has_queues: bool) {
         let mut wanted = self.wanted_bond();
-        let with_way = self.with_way(*wanted);
+        let with_way = with_way(*wanted, has_queues);
         if with_way != *wanted {
             *wanted = with_way;
             self.bond.store(0, with_way);
         }
     }
 
-    /// BOND with what follows from the slaves: whether frames go by the port.
-    fn with_way(&self, entry: BondEntry) -> BondEntry {
-        let by_port =
-            entry.has(BondEntry::NETKIT) && Slot::all().any(|slot| self.slave(slot).queue_id() != 0);
-        let flags = entry.flags() & !BondEntry::BY_PORT;
-        entry.with_flags(if by_port { flags | BondEntry::BY_PORT } else { flags })
+    fn has_queues(&self) -> bool {
+        Slot::all().any(|slot| self.slave(slot).queue_id() != 0)
     }
 
     pub fn bond(&self) -> BondEntry {
@@ -632,7 +636,7 @@ impl Maps {
 
     pub fn set_bond(&self, entry: BondEntry) {
         let mut wanted = self.wanted_bond();
-        *wanted = self.with_way(entry);
+        *wanted = with_way(entry, self.has_queues());
         self.bond.store(0, *wanted);
     }
 
@@ -680,6 +684,13 @@ impl Maps {
     fn counters(&self) -> MutexGuard<'_, PerCpuArray<MapData, SlotStats>> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// BOND with what follows from the slaves: whether frames go by the port.
+fn with_way(entry: BondEntry, has_queues: bool) -> BondEntry {
+    let by_port = entry.has(BondEntry::NETKIT) && has_queues;
+    let flags = entry.flags() & !BondEntry::BY_PORT;
+    entry.with_flags(if by_port { flags | BondEntry::BY_PORT } else { flags })
 }
 
 /// Asks the kernel for a device's state without netlink, and so without RTNL.
