@@ -29,6 +29,11 @@ fn arp_interval() -> &'static str {
     if time_is_no_measure().is_some() { ARP_INTERVAL_EMULATED } else { ARP_INTERVAL }
 }
 
+/// Where no failover is waited for.
+fn brisk() -> &'static str {
+    if time_is_no_measure().is_some() { ARP_INTERVAL_EMULATED } else { "arp_interval=100" }
+}
+
 /// A bond of the scenario's slaves with these options and addresses; ready.
 fn bond<'lab>(lab: &'lab Lab, datapath: Datapath, options: &[&str], addresses: &[&str]) -> Xbond<'lab> {
     let mut line = vec!["--bond", BOND, "--datapath", datapath.name()];
@@ -196,7 +201,8 @@ fn vlans_above_the_bond_are_probed_with_their_tags() {
 
 /// Has a bond with miimon monitored by ARP, validated, instead.
 fn monitor(xbond: &Xbond<'_>, settings: &[&str]) {
-    let settings = settings.iter().chain(&["arp_validate=all", "arp_interval=100"]);
+    let monitor = ["arp_validate=all", brisk()];
+    let settings = settings.iter().chain(&monitor);
     xbond.cli(["set", BOND].iter().chain(settings)).unwrap();
 }
 
@@ -237,7 +243,7 @@ fn is_arp_behind(bytes: &[u8], tags: usize) -> bool {
 fn a_bond_without_address_is_monitored() {
     let lab = builder(Datapath::Tc).build().unwrap();
     let target = format!("arp_ip_target={PEER_V4}");
-    let xbond = bond(&lab, Datapath::Tc, &["arp_interval=100", &target], &[]);
+    let xbond = bond(&lab, Datapath::Tc, &[brisk(), &target], &[]);
     lab.host.ip(&format!("link set {BOND} up")).unwrap();
     let capture = Capture::start_on(&lab.switch.netns, "peer").unwrap();
     let unnumbered = |bytes: &[u8]| bytes.get(28..32) == Some(&[0; 4]) && is_arp_behind(bytes, 0);

@@ -178,7 +178,7 @@ async fn bond(
         guard: if guard { "on" } else { "off: so the agent left it" }.to_owned(),
         mtu: mtu(&counted, host.map(|host| host.ifindex), entry.port_ifindex()),
         on_exit: None,
-        pins: pins.display().to_string(),
+        pins: places.shown_pins_of(name).display().to_string(),
         files: directory.display().to_string(),
         options: options(entry),
         drops: json::drops(&maps.stats(PORT_STATS)?),

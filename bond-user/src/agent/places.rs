@@ -4,8 +4,12 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, symlink},
+    os::{
+        fd::IntoRawFd as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, symlink},
+    },
     path::{Path, PathBuf},
+    sync::OnceLock,
     thread,
     time::Duration,
 };
@@ -17,6 +21,8 @@ use nix::{
 };
 
 const BPFFS: &str = "/sys/fs/bpf";
+/// The directory there that has everything of xbond's.
+const XBOND: &str = "xbond";
 /// The same as the first process sees it. Whoever is in a mount namespace with another /sys, as `ip netns exec` makes one
 /// for each command, finds it there.
 const BPFFS_OF_INIT: &str = "/proc/1/root/sys/fs/bpf";
@@ -47,6 +53,7 @@ pub enum PlaceError {
 #[derive(Clone, Debug)]
 pub struct Places {
     pins: PathBuf,
+    shown_pins: PathBuf,
     run: PathBuf,
 }
 
@@ -59,12 +66,21 @@ impl Places {
     /// Of the namespace with this SO_NETNS_COOKIE.
     pub fn of(netns_cookie: u64) -> Self {
         let name = netns_cookie.to_string();
-        Self { pins: pins().join(&name), run: Path::new(RUN).join(&name) }
+        Self {
+            pins: pins().join(&name),
+            shown_pins: Path::new(BPFFS).join(XBOND).join(&name),
+            run: Path::new(RUN).join(&name),
+        }
     }
 
-    /// Pins of a bond. bpffs takes no dots in names.
+    /// Pins of a bond.
     pub fn pins_of(&self, bond: &str) -> PathBuf {
-        self.pins.join(bond.replace('.', "%2E"))
+        self.pins.join(pin_name(bond))
+    }
+
+    /// The same, as people find them.
+    pub fn shown_pins_of(&self, bond: &str) -> PathBuf {
+        self.shown_pins.join(pin_name(bond))
     }
 
     /// Where the run directories of all bonds are.
@@ -123,7 +139,7 @@ impl Places {
         const ATTEMPTS: u32 = 100;
         let mut attempt = 1;
         loop {
-            make_dir(&pins(), 0o700)?;
+            make_dir(pins(), 0o700)?;
             match make_dir(&self.pins, 0o700) {
                 Err(PlaceError::Io { source, .. })
                     if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS =>
@@ -152,10 +168,7 @@ impl Places {
 
     /// Names for people: /sys/fs/bpf/xbond/bond0. The first to claim a name has it.
     pub fn link_pins(&self, bond: &str) {
-        let pins = self.pins_of(bond);
-        if let Some(name) = pins.file_name() {
-            link(&pins, &self::pins().join(name));
-        }
+        link(&self.shown_pins_of(bond), &pins().join(pin_name(bond)));
     }
 
     /// /run/xbond/xbond.sock, likewise.
@@ -165,10 +178,7 @@ impl Places {
 
     /// Takes a bond's name for people and its run directory away.
     pub fn forget(&self, bond: &str) {
-        let pins = self.pins_of(bond);
-        if let Some(name) = pins.file_name() {
-            unlink(&pins, &self::pins().join(name));
-        }
+        unlink(&self.shown_pins_of(bond), &pins().join(pin_name(bond)));
         let _ = fs::remove_dir_all(self.run_of(bond));
     }
 
@@ -179,8 +189,8 @@ impl Places {
         // Empty directories only, and not one that was made for the service's user.
         let _ = fs::remove_dir(&self.pins);
         let pins = pins();
-        if fs::metadata(&pins).is_ok_and(|found| found.uid() == nix::unistd::geteuid().as_raw()) {
-            let _ = fs::remove_dir(&pins);
+        if fs::metadata(pins).is_ok_and(|found| found.uid() == nix::unistd::geteuid().as_raw()) {
+            let _ = fs::remove_dir(pins);
         }
         // The lock stays: removing it would let two agents hold two locks of one name.
     }
@@ -227,18 +237,34 @@ fn unlink(target: &Path, name: &Path) {
     }
 }
 
+/// bpffs takes no dots in names.
+fn pin_name(bond: &str) -> String {
+    bond.replace('.', "%2E")
+}
+
 fn is_bpffs(path: &str) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Where everybody's pins are.
-fn pins() -> PathBuf {
-    let bpffs = if !is_bpffs(BPFFS) && is_bpffs(BPFFS_OF_INIT) { BPFFS_OF_INIT } else { BPFFS };
-    Path::new(bpffs).join("xbond")
+/// Where everybody's pins are, by a path that leads there from this process.
+fn pins() -> &'static Path {
+    static PINS: OnceLock<PathBuf> = OnceLock::new();
+    PINS.get_or_init(|| {
+        let elsewhere = if is_bpffs(BPFFS) { None } else { bpffs_of_init() };
+        elsewhere.unwrap_or_else(|| BPFFS.into()).join(XBOND)
+    })
+}
+
+/// Held open as long as this process runs: an agent has no right to look through the first process's eyes for long.
+fn bpffs_of_init() -> Option<PathBuf> {
+    let path = Some(BPFFS_OF_INIT).filter(|path| is_bpffs(path))?;
+    let directory =
+        File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(path).ok()?;
+    Some(format!("/proc/self/fd/{}", directory.into_raw_fd()).into())
 }
 
 fn mount_bpffs() -> Result<(), PlaceError> {
-    if is_bpffs(BPFFS) || is_bpffs(BPFFS_OF_INIT) {
+    if pins().parent().and_then(Path::to_str).is_some_and(is_bpffs) {
         return Ok(());
     }
     let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();

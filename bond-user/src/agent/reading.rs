@@ -146,7 +146,7 @@ impl Bond {
             host_mac: self.maps.bond().host_mac(),
             mtu: counted.get(&host).or(counted.get(&port)).map(|(_, mtu)| *mtu),
             on_exit: Some(on_exit(self.config.on_exit).to_owned()),
-            pins: places.pins_of(name).display().to_string(),
+            pins: places.shown_pins_of(name).display().to_string(),
             files: places.run_of(name).display().to_string(),
             active: self.maps.active(),
             absent: self.absent(status).map(|wanted| wanted.name().to_owned()).collect(),
