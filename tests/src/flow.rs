@@ -23,9 +23,9 @@ use nix::{
 };
 
 use crate::{
-    PATIENCE,
     netns::NetNs,
     packet::WallClock,
+    patience,
     progress::Progress,
     sequence::{Account, Arrival, Recovery},
 };
@@ -175,9 +175,10 @@ impl Flow {
     pub fn wait_for_more(&self, count: u64) -> Result<()> {
         let before = self.arrived.count();
         ensure!(
-            self.arrived.wait(before + count, PATIENCE),
-            "{} of {count} awaited packets arrived within {PATIENCE:?}",
-            self.arrived.count() - before
+            self.arrived.wait(before + count, patience()),
+            "{} of {count} awaited packets arrived within {:?}",
+            self.arrived.count() - before,
+            patience()
         );
         Ok(())
     }

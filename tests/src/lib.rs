@@ -62,6 +62,11 @@ pub use xbond::Xbond;
 /// busy machine, so that running into it is a finding.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
+/// [`PATIENCE`] on this machine: an emulated one may need that long to verify a program.
+pub fn patience() -> std::time::Duration {
+    if time_is_no_measure().is_some() { PATIENCE * 4 } else { PATIENCE }
+}
+
 /// Why tests in namespaces cannot run here, if so.
 pub fn obstacle() -> Option<&'static str> {
     if !nix::unistd::geteuid().is_root() {

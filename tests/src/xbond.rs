@@ -26,7 +26,7 @@ use nix::{
 };
 use tempfile::NamedTempFile;
 
-use crate::{PATIENCE, netns::NetNs};
+use crate::{PATIENCE, netns::NetNs, patience};
 
 /// Names the binary under test.
 const BINARY_VARIABLE: &str = "XBOND_BIN";
@@ -125,7 +125,7 @@ impl<'netns> Xbond<'netns> {
 
     /// The same, of what comes after the first `position` bytes: `xbond.log().len()` taken earlier.
     pub fn wait_for_after(&self, position: usize, text: &str) -> Result<String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         let watcher = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         watcher.add_watch(self.log.path(), AddWatchFlags::IN_MODIFY)?;
         let end = self.pidfd()?;
@@ -142,7 +142,7 @@ impl<'netns> Xbond<'netns> {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("xbond did not say `{text}` within {PATIENCE:?}; its log:\n{log}");
+                bail!("xbond did not say `{text}` within {:?}; its log:\n{log}", patience());
             }
             wait_readable(&[watcher.as_fd(), end.as_fd()], left)?;
             match watcher.read_events() {

@@ -9,9 +9,6 @@ use tempfile::NamedTempFile;
 use super::{BOND, Case, Implementation, Outcome, Slave, SlaveStatus, Status, step::SlaveKey};
 use crate::{Xbond, netns::NetNs, xbond};
 
-/// How many times the patience of tests a start may take.
-const STARTS: u32 = 4;
-
 /// A bond of xbond.
 pub struct OurBond<'lab> {
     host: &'lab NetNs,
@@ -70,15 +67,7 @@ impl Implementation for OurBond<'_> {
         let mut file = NamedTempFile::with_suffix(".toml").context("cannot make a configuration file")?;
         write!(file, "{}", configuration(options, slaves))?;
         let mut agent = Xbond::start(self.host, [Path::new("-c"), file.path()])?;
-        // The kernel verifies programs slowly where it is emulated.
-        let mut ready = agent.wait_for(xbond::READY);
-        for _ in 1..STARTS {
-            if ready.is_ok() || agent.has_ended() {
-                break;
-            }
-            ready = agent.wait_for(xbond::READY);
-        }
-        match ready {
+        match agent.wait_for(xbond::READY) {
             Ok(_) => {
                 self.agent = Some(agent);
                 Ok(Outcome::Accepted)
