@@ -130,7 +130,8 @@ pub enum AgentError {
     #[error("{slave}: queue_id={queue_id}: {bond} {queues}")]
     NoSuchQueue { bond: String, slave: String, queue_id: u16, queues: Queues },
     #[error(
-        "{0}: this kernel makes no netkit pairs (Linux 6.7 on, with CONFIG_NETKIT); leave pair out, or use pair=veth"
+        "{0}: this kernel makes no netkit pairs with 16 transmit queues (Linux 6.7 on, with CONFIG_NETKIT; 7.3 does \
+         not); leave pair out, or use pair=veth"
     )]
     NoNetkit(String),
     #[error("{name:?} {fault}; it cannot be the name of an interface")]

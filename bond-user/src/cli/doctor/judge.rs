@@ -130,7 +130,7 @@ pub fn machine(found: &Machine) -> Vec<Check> {
     let netkit = if found.netkit {
         "there: of datapath=tc, bond0 and its port are a netkit pair, unless pair=veth"
     } else {
-        "not there (Linux 6.7 on, with CONFIG_NETKIT): bond0 and its port are a veth pair"
+        "not there with 16 transmit queues (Linux 6.7 on, with CONFIG_NETKIT; 7.3 does not): bond0 and its port are a veth pair"
     };
     checks.ok("netkit", netkit);
     match found.memory {

@@ -113,13 +113,16 @@ fn memory_limit() -> Option<u64> {
 }
 
 /// Makes a pair in a network namespace of its own, which vanishes with its thread.
+/// As many as a bond's has, which some kernels refuse to a netkit pair.
+const QUEUES: u32 = 16;
+
 fn can_make(kind: PairKind) -> Result<(), String> {
     let make = move || -> Result<()> {
         unshare(CloneFlags::CLONE_NEWNET)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let mac = Mac::new([0x02, 0, 0, 0, 0, 1]);
-            let plan = PairPlan { bond: "bond0", port: "bond0-port", mac, mtu: USUAL_MTU, queues: 1 };
+            let plan = PairPlan { bond: "bond0", port: "bond0-port", mac, mtu: USUAL_MTU, queues: QUEUES };
             Devices::open()?.netlink.create_pair(kind, &plan).await?;
             Ok(())
         })
