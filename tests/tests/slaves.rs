@@ -375,7 +375,9 @@ fn a_slave_that_is_made_a_port_of_a_bridge_leaves() {
     flow.wait_for_more(100).unwrap();
     flow.stop().unwrap();
     assert_eq!(lab.host.link("enp0s8").unwrap().mac, lab.mac("enp0s8").unwrap());
-    assert_eq!(lab.host.exec("bpftool net show dev enp0s8").unwrap().matches("xbond").count(), 0);
+    let pins = format!("/sys/fs/bpf/xbond/{}/{BOND}", lab.host.cookie().unwrap());
+    let has_program = |slot| Path::new(&pins).join(format!("slave{slot}_rx_prog")).exists();
+    assert_eq!([0, 1].map(has_program), [false, true]);
     xbond.stop().unwrap();
 }
 

@@ -263,8 +263,13 @@ fn bpffs_of_init() -> Option<PathBuf> {
     Some(format!("/proc/self/fd/{}", directory.into_raw_fd()).into())
 }
 
+/// Whether pins have a place.
+pub fn has_bpffs() -> bool {
+    pins().parent().and_then(Path::to_str).is_some_and(is_bpffs)
+}
+
 fn mount_bpffs() -> Result<(), PlaceError> {
-    if pins().parent().and_then(Path::to_str).is_some_and(is_bpffs) {
+    if has_bpffs() {
         return Ok(());
     }
     let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();

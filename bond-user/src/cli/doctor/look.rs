@@ -4,17 +4,17 @@ use std::{fs, thread};
 
 use anyhow::{Result, anyhow};
 use bond_common::mac::Mac;
-use nix::{
-    sched::{CloneFlags, unshare},
-    sys::statfs::{BPF_FS_MAGIC, statfs},
-};
+use nix::sched::{CloneFlags, unshare};
 
 use super::{
     Check,
     judge::{self, Machine, Nic},
 };
 use crate::{
-    agent::{self, places::Places},
+    agent::{
+        self,
+        places::{self, Places},
+    },
     bond::event::Speed,
     cli::{check::strict_hypervisor, traffic},
     sys::{
@@ -75,7 +75,7 @@ fn machine() -> Machine {
         has_xdp: Kernel::check(Hook::Xdp, USUAL_MTU).is_ok(),
         has_tcx: read.has_tcx(),
         capabilities: caps::check().map_err(|error| error.to_string()),
-        bpffs: statfs("/sys/fs/bpf").is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC),
+        bpffs: places::has_bpffs(),
         jit: number("/proc/sys/net/core/bpf_jit_enable").and_then(|jit| jit.try_into().ok()),
         device_state: DeviceReader::new(&read)
             .and_then(|reader| reader.read(LOOPBACK))
