@@ -20,13 +20,16 @@ use xbond_tests::{
 
 /// Mostly they wait for links and timers, so that more of them run than there are processors.
 const AT_A_TIME: usize = 10;
-/// As `cargo xtask vm` does.
-const AT_A_TIME_EMULATED: usize = 4;
+/// For each processor that is emulated, as `cargo xtask vm` does.
+const AT_A_TIME_EMULATED: usize = 2;
 const TRIES: u32 = 3;
 
 fn main() -> Result<ExitCode> {
     let mut arguments = Arguments::from_args();
-    let at_a_time = if time_is_no_measure().is_some() { AT_A_TIME_EMULATED } else { AT_A_TIME };
+    let at_a_time = match time_is_no_measure() {
+        None => AT_A_TIME,
+        Some(_) => AT_A_TIME_EMULATED * thread::available_parallelism()?.get(),
+    };
     arguments.test_threads.get_or_insert(at_a_time);
     let trials = fixtures()?.into_iter().map(|(name, path)| {
         Trial::test(name.clone(), move || conforms(&name, &path).map_err(|error| format!("{error:#}").into()))

@@ -92,10 +92,7 @@ fn with_etc(host: &NetNs, etc: &Path, line: &str) -> Command {
 
 fn lossless(traffic: TwoWay, what: &str) {
     for (way, direction) in ["to the peer", "to the host"].iter().zip(traffic.stop().unwrap()) {
-        // The kernel takes a subnet's route away and puts it back when one of its addresses goes; emulated, a packet
-        // may be sent in between.
-        let not_sent = if time_is_no_measure().is_some() { direction.refused } else { 0 };
-        assert_eq!((direction.lost - not_sent, direction.duplicated), (0, 0), "{what}, {way}: {direction:?}");
+        assert_eq!((direction.lost, direction.duplicated), (0, 0), "{what}, {way}: {direction:?}");
     }
 }
 
@@ -317,7 +314,16 @@ fn an_address_that_stays_does_not_notice_that_another_goes() {
     describe(r#""192.168.99.101/24""#);
     assert_eq!(xbond(&lab.host, "reload"), "bond0: address 192.168.99.7/24: removed\n");
     traffic.wait_for_more(500).unwrap();
-    lossless(traffic, "an address that stays");
+    // The kernel takes the routes of the subnet's other addresses away and puts them back (`__inet_del_ifa`). Emulated,
+    // packets come and go in between.
+    match time_is_no_measure() {
+        None => lossless(traffic, "an address that stays"),
+        Some(_) => {
+            for direction in traffic.stop().unwrap() {
+                assert!(direction.lost * 50 < direction.sent, "an address that stays: {direction:?}");
+            }
+        }
+    }
     assert!(lab.host.ip("route show dev bond0").unwrap().contains("203.0.113.0/24 via 192.168.99.1"));
     let sysctl = lab.host.exec("cat /proc/sys/net/ipv4/conf/bond0/promote_secondaries").unwrap();
     assert_eq!(sysctl.trim(), "0");

@@ -184,11 +184,12 @@ fn show_reads_well_and_json_is_what_the_schema_says() {
       carrier guard off: as configured
       pins /sys/fs/bpf/xbond/COOKIE/bond0
       files /run/xbond/COOKIE/bond0
-      options all_slaves_active=0 arp_all_targets=any arp_interval=0
-      arp_ip_target=none arp_missed_max=2 arp_validate=none downdelay=0
-      fail_over_mac=active miimon=10000 min_links=0 mode=active-backup
-      ns_ip6_target=none num_grat_arp=1 peer_notif_delay=0 primary=none
-      primary_reselect=always resend_igmp=1 updelay=0
+      options ad_select=stable all_slaves_active=0 arp_all_targets=any
+      arp_interval=0 arp_ip_target=none arp_missed_max=2 arp_validate=none
+      downdelay=0 fail_over_mac=active lp_interval=1 miimon=10000 min_links=0
+      mode=active-backup ns_ip6_target=none num_grat_arp=1 peer_notif_delay=0
+      primary=none primary_reselect=always resend_igmp=1 updelay=0
+      xmit_hash_policy=layer2
       SLAVE           STATE  MII        MAC               FAILED        TX        RX
       enp0s8          backup down 08:00:27:e8:26:58 1 N N
       enp0s9          active up 08:00:27:27:a9:2d 0 N N

@@ -55,8 +55,12 @@ pub struct BondOptions {
     pub arp_missed_max: u8,
     pub all_slaves_active: bool,
     pub resend_igmp: u8,
-    /// Accepted and without effect in this mode, as in the driver.
+    /// This and the next three are accepted and without effect in this mode, as in the driver.
     pub min_links: u32,
+    pub xmit_hash_policy: &'static str,
+    pub ad_select: &'static str,
+    /// Seconds.
+    pub lp_interval: u32,
     /// The delays while miimon is 0, when their milliseconds read 0: the next miimon brings them back. All
     /// zero otherwise.
     pub parked_delays: DelayTicks,
@@ -145,6 +149,9 @@ impl Default for BondOptions {
             all_slaves_active: false,
             resend_igmp: 1,
             min_links: 0,
+            xmit_hash_policy: "layer2",
+            ad_select: "stable",
+            lp_interval: 1,
             parked_delays: DelayTicks::default(),
         }
     }
@@ -317,6 +324,9 @@ impl BondOptions {
             ("all_slaves_active", Number(self.all_slaves_active.into())),
             ("resend_igmp", Number(self.resend_igmp.into())),
             ("min_links", Number(self.min_links)),
+            ("xmit_hash_policy", Name(self.xmit_hash_policy)),
+            ("ad_select", Name(self.ad_select)),
+            ("lp_interval", Number(self.lp_interval)),
         ]
     }
 
@@ -324,6 +334,7 @@ impl BondOptions {
     fn apply_as_driver(&mut self, option: BondOption, slaves: Slaves) -> Result<Vec<Note>, OptionError> {
         use BondOption::*;
         let was_monitored = self.is_monitored();
+        let unused = option.is_unused().then(|| option.key());
         let mut notes = Vec::new();
         match option {
             Mode => no_slaves("mode", slaves)?,
@@ -369,14 +380,14 @@ impl BondOptions {
             ArpMissedMax(missed) => self.arp_missed_max = missed,
             AllSlavesActive(all) => self.all_slaves_active = all,
             ResendIgmp(times) => self.resend_igmp = times,
-            MinLinks(links) => {
-                self.min_links = links;
-                if links > 0 {
-                    notes.push(Note::Unused { key: "min_links" });
-                }
-            }
             UseCarrier => {}
-            XmitHashPolicy(_) | AdSelect(_) | LpInterval(_) => notes.push(Note::Unused { key: option.key() }),
+            MinLinks(links) => self.min_links = links,
+            XmitHashPolicy(policy) => self.xmit_hash_policy = policy,
+            AdSelect(logic) => self.ad_select = logic,
+            LpInterval(seconds) => self.lp_interval = seconds,
+        }
+        if let Some(key) = unused {
+            notes.push(Note::Unused { key });
         }
         if was_monitored && !self.is_monitored() {
             notes.push(Note::Unmonitored);

@@ -534,11 +534,12 @@ mod tests {
           carrier guard off: downdelay asks for patience
           pins /sys/fs/bpf/xbond/4711/bond0
           files /run/xbond/4711/bond0
-          options all_slaves_active=0 arp_all_targets=any arp_interval=0
-          arp_ip_target=none arp_missed_max=2 arp_validate=none downdelay=0
-          fail_over_mac=none miimon=100 min_links=0 mode=active-backup
-          ns_ip6_target=none num_grat_arp=1 peer_notif_delay=0 primary=none
-          primary_reselect=always resend_igmp=1 updelay=200
+          options ad_select=stable all_slaves_active=0 arp_all_targets=any
+          arp_interval=0 arp_ip_target=none arp_missed_max=2 arp_validate=none
+          downdelay=0 fail_over_mac=none lp_interval=1 miimon=100 min_links=0
+          mode=active-backup ns_ip6_target=none num_grat_arp=1 peer_notif_delay=0
+          primary=none primary_reselect=always resend_igmp=1 updelay=200
+          xmit_hash_policy=layer2
           SLAVE           STATE  MII        MAC               FAILED        TX        RX
           enp0s8          backup going down 08:00:27:e8:26:58      1    12345M         7
           enp0s9          active up         08:00:27:e8:26:58      1    12345M         7

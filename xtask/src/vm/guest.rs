@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::Stdio,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -53,6 +54,9 @@ const GROUPS: &str = "root:x:0:\ntcpdump:x:101:\n";
 const DIRECTORIES: [&str; 12] =
     ["bin/busybox.d", "lib", "lib64", "modules", "proc", "sys", "dev", "tmp", "run", "etc", "var", "root"];
 
+/// How many guests this process has made.
+static GUESTS: AtomicU32 = AtomicU32::new(0);
+
 /// A directory that becomes the guest's root. Removed on drop.
 pub struct Guest {
     root: PathBuf,
@@ -61,7 +65,8 @@ pub struct Guest {
 impl Guest {
     /// A guest of this kernel, without a job.
     pub fn of(kernel: &Kernel) -> Result<Self> {
-        let root = cache()?.join(format!("guest-{}", std::process::id()));
+        let number = GUESTS.fetch_add(1, Ordering::Relaxed);
+        let root = cache()?.join(format!("guest-{}-{number}", std::process::id()));
         let guest = Self { root };
         for directory in DIRECTORIES {
             fs::create_dir_all(guest.root.join(directory))?;

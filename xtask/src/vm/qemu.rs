@@ -28,9 +28,11 @@ const KERNEL_ARGUMENTS: &str = "console=ttyS0 reboot=t panic=-1 quiet loglevel=3
      mitigations=off nokaslr random.trust_cpu=on audit=0 selinux=0 apparmor=0 cryptomgr.notests net.ifnames=0 lsm=";
 
 /// A machine to be run once.
-pub struct Machine<'kernel> {
-    pub kernel: &'kernel Kernel,
+pub struct Machine<'a> {
+    pub kernel: &'a Kernel,
     pub guest: Guest,
+    /// What it is for, before each line that it prints.
+    pub name: &'a str,
     pub cpus: u32,
     /// For the job.
     pub limit: Duration,
@@ -115,7 +117,7 @@ impl Machine<'_> {
             child.wait().context("cannot wait for qemu-system-x86_64")?;
             match end? {
                 End::Done(console) => return Ok(console),
-                End::Died(how) => eprintln!("{how}"),
+                End::Died(how) => println!("{}: {how}", self.name),
             }
         }
         bail!("the guest died twice")
@@ -145,7 +147,7 @@ impl Machine<'_> {
                         booted = true;
                         deadline = Instant::now() + self.limit;
                     }
-                    println!("  {line}");
+                    println!("{}: {line}", self.name);
                     if booted {
                         lines.push(line);
                     }

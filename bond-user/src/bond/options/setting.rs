@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    ArpAllTargets, ArpValidate, FailOverMac, MAX_MS, MAX_PEER_NOTIF_DELAY, Named, OptionError,
+    ArpAllTargets, ArpValidate, BondOptions, FailOverMac, MAX_MS, MAX_PEER_NOTIF_DELAY, Named, OptionError,
     PrimaryReselect, SlaveOptions, closest, interface_name_fault,
 };
 
@@ -183,6 +183,18 @@ impl BondOption {
             Self::XmitHashPolicy(_) => "xmit_hash_policy",
             Self::AdSelect(_) => "ad_select",
             Self::LpInterval(_) => "lp_interval",
+        }
+    }
+
+    /// Does it say something that has no effect in active-backup? The defaults say nothing.
+    pub(super) fn is_unused(&self) -> bool {
+        let default = BondOptions::default();
+        match self {
+            Self::MinLinks(links) => *links != default.min_links,
+            Self::XmitHashPolicy(policy) => *policy != default.xmit_hash_policy,
+            Self::AdSelect(logic) => *logic != default.ad_select,
+            Self::LpInterval(seconds) => *seconds != default.lp_interval,
+            _ => false,
         }
     }
 }

@@ -111,6 +111,12 @@ fn a_bond_without_slaves_goes_through_the_states_of_the_driver() {
         ("num_grat_arp", "256", EINVAL, "1"),
         ("resend_igmp", "300", EINVAL, "1"),
         ("min_links", "x", EINVAL, "0"),
+        ("min_links", "3", 0, "3"),
+        ("xmit_hash_policy", "9", EINVAL, "layer2"),
+        ("xmit_hash_policy", "layer3+4", 0, "layer3+4"),
+        ("ad_select", "2", 0, "count"),
+        ("lp_interval", "0", EINVAL, "1"),
+        ("lp_interval", "30", 0, "30"),
         ("all_slaves_active", "5", EINVAL, "0"),
         ("primary", "slave0", 0, "slave0"),
     ];
@@ -403,7 +409,7 @@ fn json_has_numbers_as_numbers_and_names_as_names() {
         "num_grat_arp": 1, "fail_over_mac": "none", "primary": null, "primary_reselect": "always",
         "arp_interval": 0, "arp_ip_target": [], "ns_ip6_target": ["fd00::1"], "arp_validate": "none",
         "arp_all_targets": "any", "arp_missed_max": 2, "all_slaves_active": 0, "resend_igmp": 1,
-        "min_links": 0,
+        "min_links": 0, "xmit_hash_policy": "layer2", "ad_select": "stable", "lp_interval": 1,
     });
     assert_eq!(serde_json::to_value(&options).unwrap(), expected);
     let slave = SlaveOptions { prio: -5, queue_id: 2 };

@@ -95,7 +95,7 @@ fn option(part: &InfoBond, all: &[LinkMessage]) -> Option<(&'static str, String)
         InfoBond::AllPortsActive(all) => ("all_slaves_active", u8::from(*all).to_string()),
         InfoBond::ResendIgmp(times) => ("resend_igmp", times.to_string()),
         InfoBond::MinLinks(links) => ("min_links", links.to_string()),
-        // Of other modes, or what is now.
+        // Of other modes, without effect in this one, or what is now.
         _ => return None,
     })
 }
