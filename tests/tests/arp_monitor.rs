@@ -8,8 +8,8 @@ use std::{
 };
 
 use common::{
-    BOND, DATAPATHS, SLAVES, active_slave, builder, eventually, meet, show, skip, slave, wait_for_active,
-    wait_for_status,
+    ARP_INTERVAL_EMULATED, BOND, DATAPATHS, SLAVES, active_slave, brisk, builder, eventually, meet, show,
+    skip, slave, wait_for_active, wait_for_status,
 };
 use xbond_tests::{
     Cut, HOST_V4, HOST_V6, Lab, PATIENCE, PEER_V4, PEER_V6, Xbond,
@@ -20,18 +20,11 @@ use xbond_tests::{
 
 /// Milliseconds; with missed_max=2 a dead path is found after 400 to 600 ms.
 const ARP_INTERVAL: &str = "arp_interval=200";
-/// Where milliseconds are no measure, and answers are late.
-const ARP_INTERVAL_EMULATED: &str = "arp_interval=1000";
 /// The least is exact; the machine may be slow.
 const FAILOVER: std::ops::Range<Duration> = Duration::from_millis(390)..Duration::from_millis(2000);
 
 fn arp_interval() -> &'static str {
     if time_is_no_measure().is_some() { ARP_INTERVAL_EMULATED } else { ARP_INTERVAL }
-}
-
-/// Where no failover is waited for.
-fn brisk() -> &'static str {
-    if time_is_no_measure().is_some() { ARP_INTERVAL_EMULATED } else { "arp_interval=100" }
 }
 
 /// A bond of the scenario's slaves with these options and addresses; ready.

@@ -17,8 +17,8 @@ use std::{
 };
 
 use common::{
-    BOND, SLAVES, active_slave, alone, beside_others, bond, builder, eventually, lab, meet, show, slave,
-    traffic, wait_for_active, wait_for_status,
+    BOND, SLAVES, active_slave, alone, beside_others, bond, brisk, builder, eventually, lab, meet, show,
+    slave, traffic, wait_for_active, wait_for_status,
 };
 use nix::sys::signal::Signal;
 use snapshot::Snapshot;
@@ -676,7 +676,7 @@ fn an_agent_in_a_time_namespace_compares_like_with_like() {
         ]);
         command.args(SLAVES.iter().flat_map(|name| ["--slave", name]));
         let target = format!("arp_ip_target={PEER_V4}");
-        command.args(["-o", "arp_interval=100", "-o", &target, "-o", "arp_validate=all"]);
+        command.args(["-o", brisk(), "-o", &target, "-o", "arp_validate=all"]);
         let xbond = Xbond::start_as(&lab.host, command).unwrap();
         xbond.wait_for("bond0 ready").unwrap();
         let offsets = fs::read_to_string(format!("/proc/{}/timens_offsets", xbond.pid())).unwrap();

@@ -55,6 +55,14 @@ pub fn eventually<T: Debug>(what: &str, look: impl Fn() -> T, wanted: impl Fn(&T
     }
 }
 
+/// Where milliseconds are no measure, and answers are late.
+pub const ARP_INTERVAL_EMULATED: &str = "arp_interval=1000";
+
+/// Where no time of a failover is taken.
+pub fn brisk() -> &'static str {
+    if time_is_no_measure().is_some() { ARP_INTERVAL_EMULATED } else { "arp_interval=100" }
+}
+
 pub fn lab(datapath: Datapath, switch: Policy) -> Lab {
     builder(datapath).switch(switch).build().unwrap()
 }
