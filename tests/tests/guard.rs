@@ -121,10 +121,12 @@ fn of_a_clean_cut_nothing_is_lost_outbound() {
     let _turn = alone();
     let lab = builder(Datapath::Tc).wire(Wire::Tap).build().unwrap();
     let xbond = bond(&lab, Datapath::Tc, &["fail_over_mac=active"]);
+    // What waits for the taps' reader when the carrier falls is lost; emulated, it is slow.
+    let rate = if time_is_no_measure().is_some() { RATE / 20 } else { RATE };
     let mut lost = Vec::new();
     for number in 0..10 {
         let (active, other) = (SLAVES[number % 2], SLAVES[(number + 1) % 2]);
-        let traffic = TwoWay::start((&lab.host, HOST_V4.into()), (&lab.peer, PEER_V4.into()), RATE).unwrap();
+        let traffic = TwoWay::start((&lab.host, HOST_V4.into()), (&lab.peer, PEER_V4.into()), rate).unwrap();
         traffic.wait_for_more(500).unwrap();
         let dropped = || SLAVES.map(|slave| tx_dropped(&lab, slave)).iter().sum::<u64>();
         let dropped_before = dropped();
@@ -143,9 +145,7 @@ fn of_a_clean_cut_nothing_is_lost_outbound() {
         wait_for_status(&xbond, active, "up");
     }
     lost.sort_unstable();
-    // Emulated, who reads the taps may come too late for their queues.
-    let clean = if time_is_no_measure().is_some() { lost[0] } else { lost[lost.len() / 2] };
-    assert_eq!(clean, 0, "{lost:?}");
+    assert_eq!(lost[lost.len() / 2], 0, "{lost:?}");
 }
 
 #[test]
