@@ -681,7 +681,7 @@ mod tests {
             ("miimon=100\npeer_notif_delay=150", "6: warning: bond0: peer_notif_delay=150: delays count"),
             ("miimon=100\nmin_links=2", "6: warning: bond0: min_links: without effect in active-backup"),
             (
-                "miimon=100\nxmit_hash_policy='layer2'",
+                "miimon=100\nxmit_hash_policy='layer2+3'",
                 "6: warning: bond0: xmit_hash_policy: without effect in active-backup; remove it [unused]",
             ),
             ("miimon=100\nuse_carrier=1", "6: warning: bond0: use_carrier: gone from the kernel"),
