@@ -127,7 +127,15 @@ impl Implementation for Driver<'_> {
             self.in_sysfs(|directory| -> io::Result<String> { fs::read_to_string(directory.join(key)) })?;
         let text = text.with_context(|| format!("cannot read {key} in sysfs"))?;
         // A choice is followed by its number: `always 0`.
-        let is_choice = ["fail_over_mac", "primary_reselect", "arp_validate", "arp_all_targets", "mode"];
+        let is_choice = [
+            "mode",
+            "fail_over_mac",
+            "primary_reselect",
+            "arp_validate",
+            "arp_all_targets",
+            "xmit_hash_policy",
+            "ad_select",
+        ];
         let word = text.split_whitespace().next().unwrap_or_default();
         Ok(if is_choice.contains(&key) { word.to_owned() } else { text.trim().to_owned() })
     }
