@@ -320,6 +320,7 @@ fn an_address_that_stays_does_not_notice_that_another_goes() {
         None => lossless(traffic, "an address that stays"),
         Some(_) => {
             for direction in traffic.stop().unwrap() {
+                assert_eq!(direction.duplicated, 0, "an address that stays: {direction:?}");
                 let on_the_way = direction.lost - direction.refused;
                 assert!(on_the_way * 50 < direction.sent, "an address that stays: {direction:?}");
             }

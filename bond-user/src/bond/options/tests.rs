@@ -111,12 +111,6 @@ fn a_bond_without_slaves_goes_through_the_states_of_the_driver() {
         ("num_grat_arp", "256", EINVAL, "1"),
         ("resend_igmp", "300", EINVAL, "1"),
         ("min_links", "x", EINVAL, "0"),
-        ("min_links", "3", 0, "3"),
-        ("xmit_hash_policy", "9", EINVAL, "layer2"),
-        ("xmit_hash_policy", "layer3+4", 0, "layer3+4"),
-        ("ad_select", "2", 0, "count"),
-        ("lp_interval", "0", EINVAL, "1"),
-        ("lp_interval", "30", 0, "30"),
         ("all_slaves_active", "5", EINVAL, "0"),
         ("primary", "slave0", 0, "slave0"),
     ];
@@ -125,6 +119,28 @@ fn a_bond_without_slaves_goes_through_the_states_of_the_driver() {
         let result = options.set(key, value, Slaves::None);
         assert_eq!(errno(&result), expected, "{key}={value}: {result:?}");
         assert_eq!(shown(&options, key), now, "after {key}={value}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_kept_and_noted_unless_it_is_the_default() {
+    let steps = [
+        ("min_links", "0", 0, "0", false),
+        ("min_links", "3", 0, "3", true),
+        ("xmit_hash_policy", "9", EINVAL, "layer2", false),
+        ("xmit_hash_policy", "layer3+4", 0, "layer3+4", true),
+        ("ad_select", "2", 0, "count", true),
+        ("lp_interval", "0", EINVAL, "1", false),
+        ("lp_interval", "30", 0, "30", true),
+        ("lp_interval", "1", 0, "1", false),
+    ];
+    let mut options = monitored();
+    for (key, value, expected, now, is_noted) in steps {
+        let result = options.set(key, value, Slaves::Present);
+        assert_eq!(errno(&result), expected, "{key}={value}: {result:?}");
+        assert_eq!(shown(&options, key), now, "after {key}={value}");
+        let noted = result.is_ok_and(|notes| notes == [Note::Unused { key }]);
+        assert_eq!(noted, is_noted, "{key}={value}");
     }
 }
 
