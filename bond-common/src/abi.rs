@@ -473,7 +473,7 @@ impl BondEntry {
 
 /// When a slave heard something, in PROBES at its slot. Nanoseconds of CLOCK_MONOTONIC, 0 for never. The data
 /// plane writes it while [`BondEntry::MONITOR`] is set, each word alone and whole; of two CPUs either's time is
-/// as good. A slot that is used again begins with what it had.
+/// as good. A new slave has heard nothing in its slot.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeTimes {

@@ -13,7 +13,7 @@ const SLAVES: [u8; 4] = [2, 4, 8, 16];
 const START: Time = Time::from_secs(1_000);
 /// After the bond has settled.
 const LATER: Time = Time::from_secs(1_010);
-const UP: Link = Link { up: true, speed: Speed(10_000), duplex: Duplex::Full };
+const UP: Link = Link { speed: Speed(10_000), duplex: Duplex::Full, ..Link::new(true) };
 const DOWN: Link = Link { up: false, ..UP };
 
 fn main() {

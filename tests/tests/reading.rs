@@ -162,7 +162,9 @@ fn show_reads_well_and_json_is_what_the_schema_says() {
     skip_if_unable!();
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
-    lab.host.ip("link set enp0s8 up addrgenmode none").unwrap();
+    // In one request it would be up, and have an address, before it is told to make up none.
+    lab.host.ip("link set enp0s8 addrgenmode none").unwrap();
+    lab.host.ip("link set enp0s8 up").unwrap();
     lab.host.ip("address add 192.0.2.8/24 dev enp0s8").unwrap();
     let xbond = unguarded(&lab, &["fail_over_mac=active", "miimon=10000"]);
     let show = |arguments: &[&str]| xbond.cli([&["show", BOND], arguments].concat()).unwrap();

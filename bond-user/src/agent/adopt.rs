@@ -431,7 +431,7 @@ fn left_slave(machine: &Machine, config: &BondConfig, maps: &Maps, slot: Slot, l
         mac: link.mac,
         permanent_mac: entry.permanent_mac(),
         options,
-        link: Link { up: link.has_link(), speed, duplex },
+        link: Link { speed, duplex, ..Link::new(link.has_link()) },
         link_failure_count: entry.link_failure_count(),
     }
 }

@@ -462,7 +462,7 @@ impl Effects {
         let link = self.devices.netlink.link_by_index(ifindex).await?;
         let (speed, duplex) = self.devices.ethtool.speed(ifindex);
         self.slaves.insert(slot, Slave { name, ..Slave::new(found) });
-        Ok(Link { up: link.has_link(), speed, duplex })
+        Ok(Link { speed, duplex, ..Link::new(link.has_link()) })
     }
 
     /// All of it, or nothing.
@@ -546,7 +546,8 @@ impl Effects {
             let (speed, duplex) = self.devices.ethtool.speed(slave.ifindex);
             // A device that cannot be read is gone, or is going: link events tell which.
             let link = self.devices.netlink.link_by_index(slave.ifindex).await;
-            links.push((slot, Link { up: link.is_ok_and(|link| link.has_link()), speed, duplex }));
+            let up = link.is_ok_and(|link| link.has_link());
+            links.push((slot, Link { speed, duplex, ..Link::new(up) }));
         }
         self.engine.event(self.id, Event::Links(links));
     }

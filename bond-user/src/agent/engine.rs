@@ -159,6 +159,8 @@ struct Running {
     host: u32,
     /// The last link of each slave: its speed is learned by the effects, its state here.
     links: HashMap<Slot, Link>,
+    /// How many answers to `ReadSpeed` are still to come: only the last of them is of the link as it is now.
+    speeds_to_come: HashMap<Slot, u32>,
     /// What ACTIVE held when it was last looked at.
     word: ActiveWord,
     /// What SLAVES holds; nobody else writes it.
@@ -305,10 +307,8 @@ impl Loop {
                 }
             }
             Input::Speed { bond, slot, speed, duplex } => {
-                if let Some(bond) = self.bonds.get_mut(&bond)
-                    && let Some(link) = bond.links.get(&slot).copied()
-                {
-                    bond.fact(Event::Link { slot, link: Link { speed, duplex, ..link } }, reader);
+                if let Some(bond) = self.bonds.get_mut(&bond) {
+                    bond.speed(slot, (speed, duplex), reader);
                 }
             }
             Input::Ping { reply } => {
@@ -351,6 +351,7 @@ impl Running {
             herald,
             host,
             links,
+            speeds_to_come: HashMap::new(),
             with_link: 0,
             // Adopting may elect.
             pace: Pace { told: now, handled: now, decided: now },
@@ -429,10 +430,20 @@ impl Running {
         }
     }
 
+    /// Overwrites, but not without a word, what somebody else may have written.
+    fn write_entry(&mut self, slot: Slot, entry: SlaveEntry) {
+        let known = self.entries.insert(slot, entry);
+        if known.is_some_and(|known| self.maps.slave(slot) != known) {
+            let _ = self.effects.send(Effect::MapMended { map: names::SLAVES });
+        }
+        self.maps.set_slave(slot, entry);
+    }
+
     /// What the carrier guard goes by: each slave's device, and the order in which they are tried.
     fn inform_guard(&mut self, reader: Option<&DeviceReader>) {
+        let mut changed = Vec::new();
         for slave in self.engine.slaves() {
-            let Some(entry) = self.entries.get_mut(&slave.slot) else { continue };
+            let Some(entry) = self.entries.get(&slave.slot) else { continue };
             let mut wanted = entry.with_link_failure_count(slave.link_failure_count);
             if !slave.joined {
                 wanted = wanted.with_handle(DeviceHandle::NONE);
@@ -441,10 +452,10 @@ impl Running {
                 wanted = wanted.with_handle(state.map_or(DeviceHandle::NONE, |state| state.handle()));
             }
             if wanted != *entry {
-                *entry = wanted;
-                self.maps.set_slave(slave.slot, wanted);
+                changed.push((slave.slot, wanted));
             }
         }
+        changed.into_iter().for_each(|(slot, entry)| self.write_entry(slot, entry));
         let rank = Rank::new(self.engine.rank());
         if self.rank != rank {
             self.rank = rank;
@@ -532,7 +543,7 @@ impl Running {
     }
 
     /// A slave's link: as it is now, or else as netlink said.
-    fn look(&self, slot: Slot, ifindex: u32, said: bool, reader: Option<&DeviceReader>) -> Link {
+    fn look(&mut self, slot: Slot, ifindex: u32, said: bool, reader: Option<&DeviceReader>) -> Link {
         let up = if self.with_link & slot.bit() != 0 {
             true
         } else {
@@ -542,11 +553,25 @@ impl Running {
             }
         };
         let before = self.links.get(&slot).copied().unwrap_or(Link::new(false));
-        if up && !before.up {
+        if up != before.up {
             // The speed may be another one now; it is asked for beside, and told when it is known.
             let _ = self.effects.send(Effect::ReadSpeed { slot });
+            *self.speeds_to_come.entry(slot).or_default() += 1;
         }
-        Link { up, ..before }
+        let is_stale = up && self.speeds_to_come.get(&slot).is_some_and(|answers| *answers > 0);
+        Link { up, is_stale, ..before }
+    }
+
+    /// What a slave's link is capable of was read.
+    fn speed(&mut self, slot: Slot, (speed, duplex): (Speed, Duplex), reader: Option<&DeviceReader>) {
+        let answers = self.speeds_to_come.entry(slot).or_default();
+        *answers = answers.saturating_sub(1);
+        if *answers == 0
+            && let Some(link) = self.links.get(&slot).copied()
+        {
+            let link = Link { speed, duplex, is_stale: false, ..link };
+            self.fact(Event::Link { slot, link }, reader);
+        }
     }
 
     fn poll_links(&mut self, reader: Option<&DeviceReader>) {
@@ -558,8 +583,8 @@ impl Running {
         let slaves = self.engine.slaves().filter(|slave| slave.joined);
         let slaves: Vec<_> = slaves.map(|slave| (slave.slot, slave.ifindex)).collect();
         // A device that cannot be read is gone, or is going: netlink tells which.
-        let link = |(slot, ifindex)| (slot, self.look(slot, ifindex, false, Some(reader)));
-        let links = slaves.into_iter().map(link).collect();
+        let mut look = |(slot, ifindex)| (slot, self.look(slot, ifindex, false, Some(reader)));
+        let links = slaves.into_iter().map(&mut look).collect();
         self.fact(Event::Links(links), Some(reader));
     }
 
@@ -576,17 +601,18 @@ impl Running {
                     if known.is_none() {
                         // What was counted of the slave before it in the slot stays in its way: better than no slave.
                         let _ = self.maps.reset_stats(slot);
+                        self.maps.reset_probe_times(slot);
                     }
                     let known = known.unwrap_or_default();
                     let entry = SlaveEntry::new(ifindex, wire_mac, permanent_mac)
                         .with_queue_id(queue_id)
                         .with_handle(known.handle())
                         .with_link_failure_count(known.link_failure_count());
-                    self.entries.insert(slot, entry);
-                    self.maps.set_slave(slot, entry);
+                    self.write_entry(slot, entry);
                 }
                 Command::ClearSlave { slot } => {
                     self.links.remove(&slot);
+                    self.speeds_to_come.remove(&slot);
                     self.entries.remove(&slot);
                     self.maps.set_slave(slot, SlaveEntry::default());
                 }

@@ -28,7 +28,7 @@ pub struct Path {
     /// When it joined, became active, or got its turn (`last_link_up`).
     since: Time,
     last_rx: Time,
-    /// The driver takes the device's last transmission of any frame; here it is the last probe.
+    /// The last probe.
     last_tx: Time,
 }
 

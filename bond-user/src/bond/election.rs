@@ -2,13 +2,7 @@
 
 use bond_common::abi::Slot;
 
-use super::{
-    Time,
-    command::Chosen,
-    event::{Duplex, Speed},
-    link::LinkState,
-    options::PrimaryReselect,
-};
+use super::{Time, command::Chosen, event::Link, link::LinkState, options::PrimaryReselect};
 
 /// What counts of a slave at an election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +10,7 @@ pub struct Candidate {
     pub slot: Slot,
     pub state: LinkState,
     pub prio: i32,
-    pub speed: Speed,
-    pub duplex: Duplex,
+    pub link: Link,
 }
 
 /// The outcome of an election.
@@ -41,6 +34,14 @@ pub struct Election<'a> {
     pub reselect: PrimaryReselect,
 }
 
+/// Who would take over from whom.
+struct Contest<'a> {
+    challenger: &'a Candidate,
+    merit: Chosen,
+    /// None if nobody who is up is active, or whoever is does not count.
+    current: Option<&'a Candidate>,
+}
+
 impl Election<'_> {
     /// The slave that shall be active, None if none can be (`bond_find_best_slave`). One in updelay that is
     /// elected, because nothing else is up, is up from then on (`bond_change_active_slave`).
@@ -48,32 +49,39 @@ impl Election<'_> {
         self.primary_or_current().or_else(|| self.soonest_back())
     }
 
-    /// `bond_choose_primary_or_current`. None if nothing is up.
-    fn primary_or_current(&self) -> Option<Choice> {
-        let current = self.up(self.current);
-        let Some(primary) = self.up(self.primary) else {
-            let best = self.highest_prio()?;
-            return match self.up(self.current) {
-                Some(current) if current.slot == best.slot => Some(kept(current)),
-                current => Some(self.reselect(best, self.merit(best), current)),
-            };
-        };
-        if self.force_primary {
-            return Some(Choice { slot: primary.slot, why: Chosen::Primary });
-        }
-        Some(self.reselect(primary, Chosen::Primary, current))
+    /// Is the outcome only for now, since the speed of one of the two is still being read? The driver reads it
+    /// before it elects, and waits for RTNL.
+    pub fn awaits_speed(&self) -> bool {
+        self.reselect == PrimaryReselect::Better && self.contest().is_some_and(|contest| contest.is_open())
     }
 
-    /// The challenger, who has this merit, or the current slave, if that is up and does not yield.
-    fn reselect(&self, challenger: &Candidate, merit: Chosen, current: Option<&Candidate>) -> Choice {
+    /// `bond_choose_primary_or_current`. None if nothing is up.
+    fn primary_or_current(&self) -> Option<Choice> {
+        let contest = self.contest()?;
+        let Contest { challenger, merit, current } = contest;
         let challenging = |why| Choice { slot: challenger.slot, why };
-        let Some(current) = current else { return challenging(merit) };
-        let is_better = (challenger.speed, challenger.duplex) > (current.speed, current.duplex);
-        match self.reselect {
+        let Some(current) = current else { return Some(challenging(merit)) };
+        let is_better = |link: Link, than: Link| (link.speed, link.duplex) > (than.speed, than.duplex);
+        Some(match self.reselect {
+            _ if current.slot == challenger.slot && merit != Chosen::Primary => kept(current),
             PrimaryReselect::Always => challenging(merit),
-            PrimaryReselect::Better if is_better => challenging(Chosen::Better),
+            PrimaryReselect::Better if contest.is_open() => kept(current),
+            PrimaryReselect::Better if is_better(challenger.link, current.link) => {
+                challenging(Chosen::Better)
+            }
             PrimaryReselect::Better | PrimaryReselect::Failure => kept(current),
+        })
+    }
+
+    /// None if nothing is up.
+    fn contest(&self) -> Option<Contest<'_>> {
+        let current = self.up(self.current);
+        if let Some(primary) = self.up(self.primary) {
+            let current = current.filter(|_| !self.force_primary);
+            return Some(Contest { challenger: primary, merit: Chosen::Primary, current });
         }
+        let best = self.highest_prio()?;
+        Some(Contest { challenger: best, merit: self.merit(best), current })
     }
 
     /// What puts [`Self::highest_prio`] before the others that are up.
@@ -120,6 +128,14 @@ impl Election<'_> {
     }
 }
 
+impl Contest<'_> {
+    /// The faster one is not known yet.
+    fn is_open(&self) -> bool {
+        let other = self.current.filter(|current| current.slot != self.challenger.slot);
+        other.is_some_and(|current| current.link.is_stale || self.challenger.link.is_stale)
+    }
+}
+
 fn kept(current: &Candidate) -> Choice {
     Choice { slot: current.slot, why: Chosen::Kept }
 }
@@ -127,6 +143,7 @@ fn kept(current: &Candidate) -> Choice {
 #[cfg(test)]
 mod tests {
     use super::{LinkState::*, PrimaryReselect::*, *};
+    use crate::bond::event::{Duplex, Speed};
 
     fn slot(index: u8) -> Slot {
         Slot::new(index).unwrap()
@@ -136,12 +153,16 @@ mod tests {
     const BACK_LATE: LinkState = GoingBack { until: Time::from_millis(900) };
     const FAILING: LinkState = GoingDown { until: Time::from_millis(500) };
 
+    fn link(speed: Speed, duplex: Duplex) -> Link {
+        Link { speed, duplex, ..Link::new(true) }
+    }
+
     /// Slaves in slots 0, 1, ... with these states, prio 0, 1000 Mbit/s, full duplex.
     fn slaves<const N: usize>(states: [LinkState; N]) -> [Candidate; N] {
         let mut index = 0;
         states.map(|state| {
             index += 1;
-            Candidate { slot: slot(index - 1), state, prio: 0, speed: Speed(1000), duplex: Duplex::Full }
+            Candidate { slot: slot(index - 1), state, prio: 0, link: link(Speed(1000), Duplex::Full) }
         })
     }
 
@@ -226,10 +247,40 @@ mod tests {
         ];
         for (current, primary, takes_over) in table {
             let mut slaves = slaves([Up, Up]);
-            (slaves[0].speed, slaves[0].duplex) = current;
-            (slaves[1].speed, slaves[1].duplex) = primary;
+            slaves[0].link = link(current.0, current.1);
+            slaves[1].link = link(primary.0, primary.1);
             let expected = Some(if takes_over { 1 } else { 0 });
             assert_eq!(best(&slaves, Some(0), Some(1), Better), expected, "{current:?} {primary:?}");
+        }
+    }
+
+    #[test]
+    fn better_waits_for_a_speed_that_is_being_read() {
+        #[rustfmt::skip]
+        let table = [
+            // stale           current  primary  reselect  active      waits
+            ([true, false],    Some(0), Some(1), Better,   Some(0),    true),
+            ([false, true],    Some(0), Some(1), Better,   Some(0),    true),
+            ([false, false],   Some(0), Some(1), Better,   Some(1),    false),
+            ([true, true],     Some(0), Some(1), Always,   Some(1),    false),
+            ([true, true],     Some(0), Some(1), Failure,  Some(0),    false),
+            // Somebody has to be active.
+            ([true, true],     None,    Some(1), Better,   Some(1),    false),
+            // Nobody to compare it with.
+            ([true, true],     Some(1), Some(1), Better,   Some(1),    false),
+        ];
+        for (stale, current, primary, reselect, active, waits) in table {
+            let mut slaves = slaves([Up, Up]);
+            slaves[1].link.speed = Speed(10_000);
+            (slaves[0].link.is_stale, slaves[1].link.is_stale) = stale.into();
+            let found = best(&slaves, current, primary, reselect);
+            let (current, primary) = (current.map(slot), primary.map(slot));
+            let election = Election { candidates: &slaves, current, primary, force_primary: false, reselect };
+            assert_eq!(
+                (found, election.awaits_speed()),
+                (active, waits),
+                "{stale:?} {current:?} {reselect:?}"
+            );
         }
     }
 
@@ -298,7 +349,7 @@ mod tests {
             assert_eq!(election.best(), expected, "{states:?} {current:?} {primary:?} {reselect:?}");
         }
         let mut slaves = slaves([Up, Up, Down]);
-        slaves[1].speed = Speed(10_000);
+        slaves[1].link.speed = Speed(10_000);
         let (candidates, current, primary) = (&slaves[..], Some(slot(0)), Some(slot(1)));
         let election = Election { candidates, current, primary, force_primary: false, reselect: Better };
         assert_eq!(election.best(), Some(Choice { slot: slot(1), why: Chosen::Better }));

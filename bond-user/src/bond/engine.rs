@@ -149,6 +149,8 @@ pub struct Engine {
     active: Option<Slot>,
     /// The primary was set, or enslaved, and takes over as soon as it is up (`force_primary`).
     force_primary: bool,
+    /// The last election kept the active slave only because a speed was being read: it is held again when that is known.
+    awaits_speed: bool,
     /// Some slave has been active since the bond was last empty.
     has_been_active: bool,
     drain: Option<Drain>,
@@ -259,6 +261,7 @@ impl Engine {
             slaves: Vec::new(),
             active: None,
             force_primary: false,
+            awaits_speed: false,
             has_been_active: false,
             drain: None,
             announcements: Announcements::default(),
@@ -474,12 +477,19 @@ impl Engine {
         self.active.is_some()
     }
 
-    /// The slots from the first choice to the last, were all of them up and none active: the primary, then by
-    /// prio, then in enslave order.
+    /// The slots from the first choice to the last, were no slave active: those that are up, the primary first, then
+    /// by prio, then in enslave order; those in updelay, the soonest first; and the others.
     pub fn rank(&self) -> Vec<Slot> {
         let primary = self.primary();
         let mut slaves: Vec<&Slave> = self.joined_slaves().collect();
-        slaves.sort_by_key(|slave| (Some(slave.slot) != primary, std::cmp::Reverse(slave.options.prio)));
+        slaves.sort_by_key(|slave| {
+            let group = match slave.state {
+                LinkState::Up | LinkState::GoingDown { .. } => (0, Time::ZERO),
+                LinkState::GoingBack { until } => (1, until),
+                LinkState::Down | LinkState::Probing | LinkState::Unanswered => (2, Time::ZERO),
+            };
+            (group, Some(slave.slot) != primary, std::cmp::Reverse(slave.options.prio))
+        });
         slaves.into_iter().map(|slave| slave.slot).collect()
     }
 }
@@ -685,6 +695,9 @@ impl Engine {
             }
         }
         self.inspect(now);
+        if self.awaits_speed && !self.joined_slaves().any(|slave| slave.link.is_stale) {
+            self.elect(now, Reason::LinkRecovered);
+        }
     }
 
     /// What the data plane did is followed, not judged: the old slave's link was gone at that moment, the new one's
@@ -729,7 +742,8 @@ impl Engine {
         let before = std::mem::replace(&mut self.options, options);
         let primary = self.primary();
         let primary_set = self.options.primary != before.primary && primary.is_some();
-        self.force_primary = primary_set || self.force_primary && self.options.primary == before.primary;
+        // It holds until a primary is up, whichever (`bond_choose_primary_or_current`).
+        self.force_primary |= primary_set;
         if self.options.num_grat_arp == 0 {
             self.announcements.rounds.cancel();
         }
@@ -1139,6 +1153,7 @@ impl Engine {
         let is_up = |candidate: &Candidate| candidate.state == LinkState::Up;
         let primary_is_up = candidates.iter().any(|slave| Some(slave.slot) == primary && is_up(slave));
         self.force_primary &= !primary_is_up;
+        self.awaits_speed = election.awaits_speed();
         election.best()
     }
 
@@ -1146,6 +1161,7 @@ impl Engine {
     fn change_active(&mut self, now: Time, from: Option<String>, choice: Option<Choice>, reason: Reason) {
         let new = choice.map(|choice| choice.slot);
         let old = std::mem::replace(&mut self.active, new);
+        self.awaits_speed = false;
         self.use_early(new);
         let to = new.and_then(|slot| self.name_of(slot));
         let (seen, chosen) = (self.seen, choice.map(|choice| choice.why));
@@ -1459,12 +1475,6 @@ impl Slave {
     }
 
     fn candidate(&self) -> Candidate {
-        Candidate {
-            slot: self.slot,
-            state: self.state,
-            prio: self.options.prio,
-            speed: self.link.speed,
-            duplex: self.link.duplex,
-        }
+        Candidate { slot: self.slot, state: self.state, prio: self.options.prio, link: self.link }
     }
 }

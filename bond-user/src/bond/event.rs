@@ -117,12 +117,14 @@ pub struct Link {
     pub up: bool,
     pub speed: Speed,
     pub duplex: Duplex,
+    /// Speed and duplex are those from before the link came up: the new ones are being read, and will be told.
+    pub is_stale: bool,
 }
 
 impl Link {
     /// A link of unknown speed.
     pub const fn new(up: bool) -> Self {
-        Self { up, speed: Speed::UNKNOWN, duplex: Duplex::Unknown }
+        Self { up, speed: Speed::UNKNOWN, duplex: Duplex::Unknown, is_stale: false }
     }
 }
 

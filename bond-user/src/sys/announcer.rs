@@ -1,9 +1,9 @@
 //! Telling the neighbours where the bond is now.
 //!
 //! One gratuitous ARP per IPv4 address and one unsolicited neighbour advertisement per IPv6 address, of the bond
-//! and of the VLANs above it: what the kernel sends at NETDEV_NOTIFY_PEERS (`inetdev_send_gratuitous_arp`,
-//! `ndisc_send_unsol_na`, and vlan_device_event, which hands it to the VLANs). Sent from the slave, because
-//! that says which one is active now, whatever becomes of the bond in between.
+//! and of the VLANs and macvlans above it: what the kernel sends at NETDEV_NOTIFY_PEERS
+//! (`inetdev_send_gratuitous_arp`, `ndisc_send_unsol_na`; `vlan_device_event` and `macvlan_device_event` hand it on).
+//! Sent from the slave, because that says which one is active now, whatever becomes of the bond in between.
 //!
 //! The addresses of a host behind a port that was there before are not known. Its switches are told by RARP
 //! where the bond's MAC is, which is all that matters under `none` and `follow`; under `active` its neighbours
@@ -41,13 +41,13 @@ use super::{
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: Mac = Mac::new([0x33, 0x33, 0, 0, 0, 1]);
 
-/// A device whose addresses are to be announced: the bond itself, or a VLAN above it.
+/// A device whose addresses are to be announced: the bond itself, or a VLAN or a macvlan above it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upper {
     pub ifindex: u32,
     /// From the outermost to the innermost; none for the bond.
     pub tags: Vec<VlanTag>,
-    /// The MAC of a VLAN that has another one than the bond.
+    /// The MAC of a device that has another one than the bond.
     pub own_mac: Option<Mac>,
     /// Its IPv6 forwards: without saying so, it would be struck from its neighbours' lists of routers.
     pub router: bool,
@@ -62,7 +62,7 @@ pub struct Announced {
     pub elsewhere: bool,
 }
 
-/// The addresses of a bond and of the VLANs above it, at any depth, that may be announced: all but the
+/// The addresses of a bond and of the VLANs and macvlans above it, at any depth, that may be announced: all but the
 /// tentative ones. `port` is the other end of the bond, which may have been moved to another network namespace
 /// since.
 pub async fn addresses_behind(netlink: &Netlink, port: u32) -> Result<Announced, SysError> {
@@ -96,8 +96,10 @@ pub fn uppers(bond: u32, links: &[LinkInfo], addresses: &[Address]) -> Vec<Upper
         // IFLA_LINK of a link that was moved away counts in another namespace.
         let above = |link: &&LinkInfo| link.link == Some(ifindex) && link.link_netns.is_none();
         for link in links.iter().filter(above).filter(|link| link.is_up() && link.ifindex != bond.ifindex) {
-            if let Some(tag) = link.vlan {
-                uppers.push(upper(link, [tags.as_slice(), &[tag]].concat()));
+            match link.vlan {
+                Some(tag) => uppers.push(upper(link, [tags.as_slice(), &[tag]].concat())),
+                None if link.is_macvlan() => uppers.push(upper(link, tags.clone())),
+                None => {}
             }
         }
         below += 1;
@@ -346,12 +348,18 @@ mod tests {
     }
 
     #[test]
-    fn vlans_above_are_found_at_any_depth() {
+    fn vlans_and_macvlans_above_are_found_at_any_depth() {
         let vlan = |ifindex, below, tag| LinkInfo {
             link: Some(below),
             vlan: Some(tag),
             mac: BOND_MAC,
             ..link(ifindex, &format!("vlan{ifindex}"))
+        };
+        let macvlan = |ifindex, below| LinkInfo {
+            link: Some(below),
+            kind: Some("macvlan".into()),
+            mac: mac(0x77),
+            ..link(ifindex, &format!("macvlan{ifindex}"))
         };
         let down = |mut link: LinkInfo| {
             link.flags = crate::sys::netlink::LinkFlags::empty();
@@ -364,7 +372,9 @@ mod tests {
             vlan(4, 3, S_TAG),
             bond,
             LinkInfo { link: Some(3), ..link(2, "bond0-port") },
-            LinkInfo { link: Some(3), ..link(6, "macvlan") },
+            LinkInfo { link: Some(3), kind: Some("ipvlan".into()), ..link(6, "ipvlan") },
+            macvlan(11, 5),
+            macvlan(12, 3),
             LinkInfo { mac: mac(0x66), ipv6_forwarding: true, ..vlan(7, 3, C_TAG) },
             LinkInfo { link_netns: Some(0), ..vlan(8, 3, C_TAG) },
             down(vlan(9, 3, C_TAG)),
@@ -384,13 +394,17 @@ mod tests {
             address(8, "10.8.0.1"),
             address(9, "10.9.0.1"),
             address(10, "10.10.0.1"),
+            address(11, "10.11.0.1"),
+            address(12, "10.12.0.1"),
         ];
         let at = |ifindex, upper| Upper { ifindex, ..upper };
         let expected = [
             at(3, above(&[], &["10.0.0.1", "10.0.1.1", "10.0.0.2", "fd00::3", "fe80::1"])),
             at(4, above(&[S_TAG], &[])),
+            Upper { own_mac: Some(mac(0x77)), ..at(12, above(&[], &["10.12.0.1"])) },
             Upper { own_mac: Some(mac(0x66)), router: true, ..at(7, above(&[C_TAG], &[])) },
             at(5, above(&[S_TAG, C_TAG], &["10.5.0.1"])),
+            Upper { own_mac: Some(mac(0x77)), ..at(11, above(&[S_TAG, C_TAG], &["10.11.0.1"])) },
         ];
         assert_eq!(uppers(3, &links, &addresses), expected);
         assert_eq!(uppers(1000, &links, &addresses), []);

@@ -133,14 +133,7 @@ impl Ethtool {
             buffer[3] = u32::from_ne_bytes([0, 0, 0, words.unsigned_abs()]);
             // SAFETY: three masks of at most 127 words fit.
             unsafe { self.command(ifindex, &mut buffer) }?;
-            let duplex = match buffer[2].to_ne_bytes()[0] {
-                0 => Duplex::Half,
-                1 => Duplex::Full,
-                _ => Duplex::Unknown,
-            };
-            // The driver takes 0 for unknown, too (bond_update_speed_duplex).
-            let speed = if buffer[1] == 0 { Speed::UNKNOWN } else { Speed(buffer[1]) };
-            Ok::<_, io::Error>((speed, duplex))
+            Ok::<_, io::Error>(speed_and_duplex(buffer[1], buffer[2].to_ne_bytes()[0]))
         };
         read().unwrap_or((Speed::UNKNOWN, Duplex::Unknown))
     }
@@ -233,6 +226,19 @@ pub(super) fn on_off(on: bool) -> &'static str {
     if on { "on" } else { "off" }
 }
 
+/// From the kernel's numbers: both are known, or neither (`bond_update_speed_duplex`).
+fn speed_and_duplex(speed: u32, duplex: u8) -> (Speed, Duplex) {
+    let duplex = match duplex {
+        0 => Duplex::Half,
+        1 => Duplex::Full,
+        _ => Duplex::Unknown,
+    };
+    match Speed(speed) {
+        known if known != Speed(0) && known != Speed::UNKNOWN && duplex != Duplex::Unknown => (known, duplex),
+        _ => (Speed::UNKNOWN, Duplex::Unknown),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,6 +271,20 @@ mod tests {
                 assert_eq!((segmentation.active, segmentation.wanted), (on, true));
             }
         });
+    }
+
+    #[test]
+    fn speed_and_duplex_are_known_together() {
+        let unknown = (Speed::UNKNOWN, Duplex::Unknown);
+        for (speed, duplex, expected) in [
+            (1000, 1, (Speed(1000), Duplex::Full)),
+            (10, 0, (Speed(10), Duplex::Half)),
+            (0, 1, unknown),
+            (u32::MAX, 1, unknown),
+            (1000, 0xff, unknown),
+        ] {
+            assert_eq!(speed_and_duplex(speed, duplex), expected, "{speed} {duplex}");
+        }
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub enum Step {
     Peer { address: String, state: Switched },
     /// `vlan ID ADDRESS/PREFIX`: a VLAN device above the bond.
     Vlan { id: u16, address: String },
+    /// `macvlan MAC ADDRESS/PREFIX`: a macvlan above the bond.
+    Macvlan { mac: String, address: String },
     /// `carrier SLAVE off` pulls its cable, `admin SLAVE off` sets it down, `path SLAVE off` makes the switch
     /// drop what comes and goes.
     Link { slave: String, link: Link, state: Switched },
@@ -120,6 +122,10 @@ impl FromStr for Step {
                 let (id, address) = rest.split_once(' ').context("no address after the VLAN's ID")?;
                 Self::Vlan { id: id.parse().context("the VLAN's ID")?, address: address.to_owned() }
             }
+            "macvlan" => {
+                let (mac, address) = rest.split_once(' ').context("no address after the macvlan's MAC")?;
+                Self::Macvlan { mac: mac.to_owned(), address: address.to_owned() }
+            }
             "carrier" | "admin" | "path" => {
                 let (slave, state) = rest.split_once(' ').context("neither on nor off")?;
                 let link = match verb {
@@ -203,6 +209,7 @@ impl fmt::Display for Step {
             Self::Group(address) => write!(f, "group {address}"),
             Self::Peer { address, state } => write!(f, "peer {address} {state}"),
             Self::Vlan { id, address } => write!(f, "vlan {id} {address}"),
+            Self::Macvlan { mac, address } => write!(f, "macvlan {mac} {address}"),
             Self::Link { slave, link, state } => {
                 let link = match link {
                     Link::Carrier => "carrier",

@@ -113,6 +113,44 @@ const XMIT_HASH_POLICIES: &[&str] =
     &["layer2", "layer3+4", "layer2+3", "encap2+3", "encap3+4", "vlan+srcmac"];
 const AD_SELECTS: &[&str] = &["stable", "bandwidth", "count"];
 
+/// An option whose values are numbers, some of which have names (`bond_intmax_tbl` and its like).
+struct Numbers<T: 'static> {
+    range: RangeInclusive<T>,
+    names: &'static [(&'static str, T)],
+    /// For messages.
+    unit: &'static str,
+}
+
+const INT_MAX_NAMES: &[(&str, u32)] = &[("off", 0), ("maxval", MAX_MS), (DEFAULT, 0)];
+const MILLISECONDS: Numbers<u32> = Numbers { range: 0..=MAX_MS, names: INT_MAX_NAMES, unit: " ms" };
+const LINKS: Numbers<u32> = Numbers { range: 0..=MAX_MS, names: INT_MAX_NAMES, unit: "" };
+const PEER_NOTIF_DELAY: Numbers<u32> = Numbers {
+    range: 0..=MAX_PEER_NOTIF_DELAY,
+    names: &[("off", 0), ("maxval", MAX_PEER_NOTIF_DELAY)],
+    unit: " ms",
+};
+const ROUNDS: Numbers<u8> =
+    Numbers { range: 0..=u8::MAX, names: &[("off", 0), ("maxval", u8::MAX), (DEFAULT, 1)], unit: "" };
+const MISSES: Numbers<u8> =
+    Numbers { range: 1..=u8::MAX, names: &[("minval", 1), ("maxval", u8::MAX), (DEFAULT, 2)], unit: "" };
+const SECONDS: Numbers<u32> =
+    Numbers { range: 1..=MAX_MS, names: &[("minval", 1), ("maxval", MAX_MS), (DEFAULT, 1)], unit: "" };
+
+/// The name that every table has for the value that nobody set (BOND_VALFLAG_DEFAULT).
+const DEFAULT: &str = "default";
+
+impl<T: FromStr + Copy + PartialOrd + fmt::Display> Numbers<T> {
+    fn parse(&self, key: &'static str, text: &str) -> Result<T, OptionError> {
+        let named = self.names.iter().find(|(name, _)| *name == text.trim()).map(|(_, number)| *number);
+        let number = || digits(text).filter(|number| self.range.contains(number));
+        named.or_else(number).ok_or_else(|| OptionError::BadValue {
+            key,
+            value: text.to_owned(),
+            allowed: format!("{} to {}{}", self.range.start(), self.range.end(), self.unit),
+        })
+    }
+}
+
 impl Setting {
     /// Reads an option by any of its names, and its value by name or number; a name with its number, as
     /// sysfs shows it (`active 1`), is taken too.
@@ -123,33 +161,33 @@ impl Setting {
         use BondOption::*;
         Ok(Self::Option(match key {
             "mode" => mode(value)?,
-            "miimon" => Miimon(milliseconds("miimon", value, MAX_MS)?),
-            "updelay" => Updelay(milliseconds("updelay", value, MAX_MS)?),
-            "downdelay" => Downdelay(milliseconds("downdelay", value, MAX_MS)?),
+            "miimon" => Miimon(MILLISECONDS.parse("miimon", value)?),
+            "updelay" => Updelay(MILLISECONDS.parse("updelay", value)?),
+            "downdelay" => Downdelay(MILLISECONDS.parse("downdelay", value)?),
             // sysfs and iproute2 have a name each.
             "peer_notif_delay" | "peer_notify_delay" => {
-                PeerNotifDelay(milliseconds("peer_notif_delay", value, MAX_PEER_NOTIF_DELAY)?)
+                PeerNotifDelay(PEER_NOTIF_DELAY.parse("peer_notif_delay", value)?)
             }
-            "num_grat_arp" => NumGratArp(number("num_grat_arp", value, 0..=u8::MAX)?),
-            "num_unsol_na" => NumUnsolNa(number("num_unsol_na", value, 0..=u8::MAX)?),
+            "num_grat_arp" => NumGratArp(ROUNDS.parse("num_grat_arp", value)?),
+            "num_unsol_na" => NumUnsolNa(ROUNDS.parse("num_unsol_na", value)?),
             "fail_over_mac" => FailOverMac(named("fail_over_mac", value)?),
             "primary" => Primary(interface("primary", value)?),
             "primary_reselect" => PrimaryReselect(named("primary_reselect", value)?),
-            "arp_interval" => ArpInterval(milliseconds("arp_interval", value, MAX_MS)?),
+            "arp_interval" => ArpInterval(MILLISECONDS.parse("arp_interval", value)?),
             "arp_ip_target" => ArpIpTarget(targets(value)?),
             "ns_ip6_target" => NsIp6Target(targets(value)?),
             "arp_validate" => ArpValidate(named("arp_validate", value)?),
             "arp_all_targets" => ArpAllTargets(named("arp_all_targets", value)?),
-            "arp_missed_max" => ArpMissedMax(number("arp_missed_max", value, 1..=u8::MAX)?),
+            "arp_missed_max" => ArpMissedMax(MISSES.parse("arp_missed_max", value)?),
             "all_slaves_active" => AllSlavesActive(named("all_slaves_active", value)?),
-            "resend_igmp" => ResendIgmp(number("resend_igmp", value, 0..=u8::MAX)?),
-            "min_links" => MinLinks(number("min_links", value, 0..=MAX_MS)?),
+            "resend_igmp" => ResendIgmp(ROUNDS.parse("resend_igmp", value)?),
+            "min_links" => MinLinks(LINKS.parse("min_links", value)?),
             "use_carrier" => use_carrier(value)?,
             "xmit_hash_policy" => {
                 XmitHashPolicy(XMIT_HASH_POLICIES[entry("xmit_hash_policy", value, XMIT_HASH_POLICIES)?])
             }
             "ad_select" => AdSelect(AD_SELECTS[entry("ad_select", value, AD_SELECTS)?]),
-            "lp_interval" => LpInterval(number("lp_interval", value, 1..=MAX_MS)?),
+            "lp_interval" => LpInterval(SECONDS.parse("lp_interval", value)?),
             "active_slave" => return Ok(Self::ActiveSlave(interface("active_slave", value)?)),
             _ => return Err(not_an_option(key, value)),
         }))
@@ -218,6 +256,7 @@ fn mode(text: &str) -> Result<BondOption, OptionError> {
 
 fn use_carrier(text: &str) -> Result<BondOption, OptionError> {
     match named("use_carrier", text) {
+        _ if text.trim() == DEFAULT => Ok(BondOption::UseCarrier),
         Ok(true) => Ok(BondOption::UseCarrier),
         Ok(false) | Err(_) => Err(OptionError::BadValue {
             key: "use_carrier",
@@ -227,24 +266,12 @@ fn use_carrier(text: &str) -> Result<BondOption, OptionError> {
     }
 }
 
-fn milliseconds(key: &'static str, text: &str, max: u32) -> Result<u32, OptionError> {
-    digits(text).filter(|ms| *ms <= max).ok_or_else(|| OptionError::BadValue {
-        key,
-        value: text.to_owned(),
-        allowed: format!("0 to {max} ms"),
-    })
-}
-
 /// A decimal number within `range`.
 pub(super) fn number<T>(key: &'static str, text: &str, range: RangeInclusive<T>) -> Result<T, OptionError>
 where
-    T: FromStr + PartialOrd + fmt::Display,
+    T: FromStr + Copy + PartialOrd + fmt::Display + 'static,
 {
-    digits(text).filter(|number| range.contains(number)).ok_or_else(|| OptionError::BadValue {
-        key,
-        value: text.to_owned(),
-        allowed: format!("{} to {}", range.start(), range.end()),
-    })
+    Numbers { range, names: &[], unit: "" }.parse(key, text)
 }
 
 /// Only digits, unlike `FromStr`, which takes `+1`; a minus is left to the type.
@@ -258,13 +285,14 @@ fn named<T: Named>(key: &'static str, text: &str) -> Result<T, OptionError> {
     Ok(T::VALUES[entry(key, text, T::NAMES)?])
 }
 
-/// The place in a table of names, given by its name, by its number, or by both.
+/// The place in a table of names, given by its name, by its number, or by both. The first is the default.
 fn entry(key: &'static str, text: &str, names: &[&str]) -> Result<usize, OptionError> {
     let mut words = text.split_whitespace();
-    let place = |word: &str| {
-        digits::<usize>(word)
+    let place = |word: &str| match word {
+        DEFAULT => Some(0),
+        _ => digits::<usize>(word)
             .filter(|place| *place < names.len())
-            .or_else(|| names.iter().position(|n| *n == word))
+            .or_else(|| names.iter().position(|n| *n == word)),
     };
     let found = match (words.next(), words.next(), words.next()) {
         (Some(word), None, None) => place(word),

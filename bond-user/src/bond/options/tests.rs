@@ -122,6 +122,49 @@ fn a_bond_without_slaves_goes_through_the_states_of_the_driver() {
     }
 }
 
+/// The tables of bond_options.c have names for some numbers, and each has one for the default.
+#[test]
+fn numbers_and_defaults_have_names() {
+    let table = [
+        ("miimon", "maxval", 0, "2147483647"),
+        ("miimon", "default", 0, "0"),
+        ("miimon", "100", 0, "100"),
+        ("updelay", "200", 0, "200"),
+        ("updelay", "off", 0, "0"),
+        ("peer_notif_delay", "maxval", 0, "300000"),
+        ("peer_notif_delay", "off", 0, "0"),
+        ("peer_notif_delay", "default", EINVAL, "0"),
+        ("num_grat_arp", "off", 0, "0"),
+        ("num_grat_arp", "maxval", 0, "255"),
+        ("num_grat_arp", "default", 0, "1"),
+        ("num_grat_arp", "minval", EINVAL, "1"),
+        ("resend_igmp", "maxval", 0, "255"),
+        ("resend_igmp", "default", 0, "1"),
+        ("arp_missed_max", "maxval", 0, "255"),
+        ("arp_missed_max", "minval", 0, "1"),
+        ("arp_missed_max", "default", 0, "2"),
+        ("arp_missed_max", "off", EINVAL, "2"),
+        ("lp_interval", "maxval", 0, "2147483647"),
+        ("lp_interval", "minval", 0, "1"),
+        ("min_links", "maxval", 0, "2147483647"),
+        ("min_links", "off", 0, "0"),
+        ("fail_over_mac", "follow", 0, "follow"),
+        ("fail_over_mac", "default", 0, "none"),
+        ("primary_reselect", "2", 0, "failure"),
+        ("primary_reselect", "default", 0, "always"),
+        ("all_slaves_active", "on", 0, "1"),
+        ("all_slaves_active", "default", 0, "0"),
+        ("mode", "default", EOPNOTSUPP, "active-backup"),
+    ];
+    let mut options = BondOptions::default();
+    for (key, value, expected, now) in table {
+        let result = options.set(key, value, Slaves::None);
+        assert_eq!(errno(&result), expected, "{key}={value}: {result:?}");
+        assert_eq!(shown(&options, key), now, "after {key}={value}");
+    }
+    assert_eq!(errno(&options.set("use_carrier", "default", Slaves::None)), 0);
+}
+
 #[test]
 fn what_has_no_effect_is_kept_and_noted_unless_it_is_the_default() {
     let steps = [

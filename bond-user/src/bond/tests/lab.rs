@@ -96,7 +96,7 @@ impl Lab {
             name: format!("slave{index}"),
             burned_in: mac(0x10 + index),
             mac: mac(0x10 + index),
-            link: Link { up: true, speed: Speed(10_000), duplex: Duplex::Full },
+            link: Link { speed: Speed(10_000), duplex: Duplex::Full, ..Link::new(true) },
             can_set_mac: true,
             refuses: false,
             tx_packets: 0,

@@ -259,7 +259,7 @@ impl Both {
         let wire = &mut self.model.wires[usize::from(nic)];
         change(wire);
         let Wire { up, speed, duplex } = *wire;
-        self.lab.nic_mut(nic).link = crate::bond::event::Link { up, speed, duplex };
+        self.lab.nic_mut(nic).link = crate::bond::event::Link { up, speed, duplex, is_stale: false };
         if self.is_slave(nic) {
             self.lab.tell_link(nic);
         }
@@ -310,7 +310,7 @@ impl Both {
                 self.lab.handle(Event::Written(Elects::Primary)).unwrap();
                 let before = self.model.primary();
                 self.model.primary = nic;
-                self.model.force_primary = self.model.primary().is_some();
+                self.model.force_primary |= self.model.primary().is_some();
                 // One that is not enslaved is noted down, and elects nobody if there was none before.
                 if nic.is_none() || self.model.primary().is_some() || before.is_some() {
                     self.model.elect();

@@ -355,24 +355,74 @@ fn prio() {
     assert_eq!(active(&lab), "slave0");
 }
 
+/// The speed of a link that has just come up is told a moment later.
 #[test]
 fn better_looks_at_the_speed_that_links_report() {
+    let mut lab = Lab::enslaved(options(Nobody), 3);
+    lab.set_options(|options| {
+        options.primary_reselect = PrimaryReselect::Better;
+        options.primary = Some("slave0".into());
+    })
+    .unwrap();
+    let mut comes_back_with = |speed| {
+        lab.set_link(0, false);
+        assert_eq!(active(&lab), "slave1");
+        let before = lab.nic_mut(0).link;
+        lab.nic_mut(0).link = Link { up: true, is_stale: true, ..before };
+        lab.tell_link(0);
+        assert_eq!(active(&lab), "slave1", "before the speed is known");
+        lab.nic_mut(0).link = Link { up: true, speed, ..before };
+        lab.tell_link(0);
+        active(&lab)
+    };
+    assert_eq!(comes_back_with(Speed(1000)), "slave1", "the primary is slower");
+    assert_eq!(comes_back_with(Speed(10_000)), "slave1", "it is as fast");
+    assert_eq!(comes_back_with(Speed(25_000)), "slave0");
+    assert_eq!(comes_back_with(Speed(100)), "slave1", "it was faster before");
+}
+
+/// Nobody waits for a speed if there is no other slave, and an election by hand ends the waiting.
+#[test]
+fn better_waits_for_a_speed_only_while_another_slave_is_up() {
     let mut lab = Lab::enslaved(options(Nobody), 2);
-    lab.nic_mut(0).link.speed = Speed(1000);
-    lab.tell_link(0);
     lab.set_options(|options| {
         options.primary_reselect = PrimaryReselect::Better;
         options.primary = Some("slave0".into());
     })
     .unwrap();
     lab.set_link(0, false);
-    lab.set_link(0, true);
-    assert_eq!(active(&lab), "slave1", "the primary is slower");
-    lab.nic_mut(0).link.speed = Speed(25_000);
+    lab.nic_mut(0).link = Link { up: true, is_stale: true, ..lab.nic_mut(0).link };
     lab.tell_link(0);
-    lab.set_link(0, false);
-    lab.set_link(0, true);
+    assert_eq!(active(&lab), "slave1");
+    lab.set_link(1, false);
     assert_eq!(active(&lab), "slave0");
+    lab.nic_mut(1).link.up = true;
+    lab.tell_link(1);
+    lab.set_active(Some(1)).unwrap();
+    lab.nic_mut(0).link = Link { speed: Speed(25_000), is_stale: false, ..lab.nic_mut(0).link };
+    lab.tell_link(0);
+    assert_eq!(active(&lab), "slave1", "chosen by hand");
+}
+
+/// For the data plane's guard, which uses early whom the engine would.
+#[test]
+fn those_in_updelay_rank_by_what_is_left_of_it() {
+    let mut lab = Lab::enslaved(options(Nobody), 4);
+    let rank = |lab: &Lab, slots: [u8; 4]| assert_eq!(lab.engine.rank(), slots.map(|index| lab.slot(index)));
+    lab.set_options(|options| options.updelay = 60_000).unwrap();
+    rank(&lab, [0, 1, 2, 3]);
+    for slave in [3, 1] {
+        lab.set_link(slave, false);
+        lab.set_link(slave, true);
+        lab.wait(ms(1000));
+    }
+    rank(&lab, [0, 2, 3, 1]);
+    lab.set_link(2, false);
+    rank(&lab, [0, 3, 1, 2]);
+    lab.set_link(0, false);
+    assert_eq!(active(&lab), "slave3");
+    lab.wait(ms(60_000));
+    rank(&lab, [1, 3, 0, 2]);
 }
 
 #[test]

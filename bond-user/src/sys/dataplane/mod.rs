@@ -657,6 +657,11 @@ impl Maps {
         self.probes.load(slot.index())
     }
 
+    /// A slave is new in its slot: what the one before it heard is not its own.
+    pub fn reset_probe_times(&self, slot: Slot) {
+        self.probes.store(slot.index(), ProbeTimes::NEVER);
+    }
+
     /// Whom the next probes ask.
     pub fn set_targets(&self, targets: Targets) {
         self.targets.store(0, targets);

@@ -107,6 +107,11 @@ impl LinkInfo {
         [PairKind::Veth, PairKind::Netkit].into_iter().find(|pair| pair.name() == kind)
     }
 
+    /// A device with a MAC of its own above another one (`macvlan_device_event` is of macvtaps, too).
+    pub fn is_macvlan(&self) -> bool {
+        matches!(self.kind.as_deref(), Some("macvlan" | "macvtap"))
+    }
+
     /// IFF_LOWER_UP
     pub fn is_lower_up(&self) -> bool {
         self.flags.contains(LinkFlags::LowerUp)
