@@ -383,6 +383,32 @@ fn primary_and_primary_reselect_decide_who_comes_back() {
     assert_eq!(show(&xbond)["active_slave"], "enp0s8");
 }
 
+/// Of a NIC that comes back the speed is another one than before, as after a new negotiation.
+#[test]
+fn better_goes_by_the_speed_that_the_primary_comes_back_with() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = builder(Datapath::Tc).wire(Wire::Tap).build().unwrap();
+    let set_speed = |slave: &str, speed: u32| {
+        lab.host.exec(&format!("ethtool -s {slave} speed {speed} duplex full")).unwrap();
+    };
+    SLAVES.iter().for_each(|name| set_speed(name, 1000));
+    let xbond = bond(&lab, Datapath::Tc, &["primary=enp0s9", "primary_reselect=better"]);
+    for (speed, active) in [(100, "enp0s8"), (10_000, "enp0s9"), (100, "enp0s8"), (1000, "enp0s8")] {
+        lab.cut("enp0s9", Cut::Carrier).unwrap();
+        wait_for_active(&xbond, "enp0s8");
+        set_speed("enp0s9", speed);
+        lab.mend("enp0s9", Cut::Carrier).unwrap();
+        eventually(
+            "the speed is known",
+            || slave(&show(&xbond), "enp0s9"),
+            |primary| (&primary["speed"], &primary["mii_status"]) == (&speed.into(), &"up".into()),
+        );
+        // It may have been read before, while the link was down, and not again yet.
+        wait_for_active(&xbond, active);
+    }
+}
+
 /// Further addresses of bond0, and those of a VLAN above it.
 const ADDRESSES: [(&str, &str); 5] = [
     ("192.168.99.102/24", "bond0"),

@@ -362,7 +362,7 @@ async fn take_over(
         bring_up::configure(devices, bond.ifindex, config).await?;
     }
     for ifindex in away {
-        let _ = effects.send(Effect::Appeared { ifindex });
+        let _ = effects.send(Effect::Appeared { ifindex, below: None });
     }
     // What is back is put back before it joins.
     bring_up::settle(machine, id, &effects).await?;

@@ -69,8 +69,10 @@ pub enum Effect {
     /// There is an interface of this index, which is no slave.
     Appeared {
         ifindex: u32,
+        /// What it lies above.
+        below: Option<u32>,
     },
-    /// A link came up: tell its speed.
+    /// A link came up or went: tell its speed.
     ReadSpeed {
         slot: Slot,
     },
@@ -305,9 +307,13 @@ impl Effects {
             Effect::Failed(error) => self.warn_of(Err(error)),
             Effect::FailedOver => self.scribe.first_part_done(),
             Effect::Forget { slot } => self.forget(slot),
-            Effect::Appeared { ifindex } => {
+            Effect::Appeared { ifindex, below } => {
                 if let Err(error) = self.appeared(ifindex).await {
                     self.scribe.warn(&error.to_string());
+                }
+                // A macvlan above a VLAN above bond0, say. What is above bond0 itself comes as UppersChanged.
+                if below.is_some_and(|below| below != self.host.device() && self.is_announced(below)) {
+                    self.uppers_changed().await;
                 }
             }
             Effect::ReadSpeed { slot } => self.read_speed(slot),
@@ -317,12 +323,7 @@ impl Effects {
                     self.read_addresses().await;
                 }
             }
-            Effect::UppersChanged => {
-                self.read_addresses().await;
-                if let Err(error) = self.receive_for_uppers().await {
-                    warn!("{}: {error}", self.bond);
-                }
-            }
+            Effect::UppersChanged => self.uppers_changed().await,
             Effect::Options(options) => self.write_entry(&options),
             Effect::SetGuard(guard) => self.wanted.guard = guard,
             Effect::MapMended { map } => self.warn_of_mended(map),
@@ -550,6 +551,13 @@ impl Effects {
             links.push((slot, Link { speed, duplex, ..Link::new(up) }));
         }
         self.engine.event(self.id, Event::Links(links));
+    }
+
+    async fn uppers_changed(&mut self) {
+        self.read_addresses().await;
+        if let Err(error) = self.receive_for_uppers().await {
+            warn!("{}: {error}", self.bond);
+        }
     }
 
     /// Has the slaves receive what devices above bond0 want to receive, macvlans for example: bond0 knows it

@@ -159,6 +159,9 @@ struct Running {
     host: u32,
     /// The last link of each slave: its speed is learned by the effects, its state here.
     links: HashMap<Slot, Link>,
+    /// Slots whose speeds are to be read when what is in hand is carried out: reading waits for RTNL and for firmware,
+    /// and a failover's MACs shall not.
+    speeds_to_read: u16,
     /// How many answers to `ReadSpeed` are still to come: only the last of them is of the link as it is now.
     speeds_to_come: HashMap<Slot, u32>,
     /// What ACTIVE held when it was last looked at.
@@ -351,6 +354,7 @@ impl Running {
             herald,
             host,
             links,
+            speeds_to_read: 0,
             speeds_to_come: HashMap::new(),
             with_link: 0,
             // Adopting may elect.
@@ -396,6 +400,9 @@ impl Running {
     }
 
     fn active_is(&mut self, found: ActiveWord) {
+        // The guard saw these without a link. Whoever has one again at the next look may have another speed.
+        let lost = self.word.usable() & !found.usable();
+        self.links.iter_mut().for_each(|(slot, link)| link.up &= lost & slot.bit() == 0);
         self.word = found;
         self.maps.set_known(found);
         let (active, draining, usable) = (found.active(), found.draining(), found.usable());
@@ -478,7 +485,9 @@ impl Running {
                     .find(|slave| slave.ifindex == link.ifindex)
                     .map(|slave| (slave.slot, slave.name != link.name, slave.mac != link.mac))
                 else {
-                    let _ = self.effects.send(Effect::Appeared { ifindex: link.ifindex });
+                    // IFLA_LINK of a link that was moved here counts in another namespace.
+                    let below = link.link.filter(|_| link.link_netns.is_none() && !link.is_end_of_pair());
+                    let _ = self.effects.send(Effect::Appeared { ifindex: link.ifindex, below });
                     return;
                 };
                 if renamed {
@@ -555,7 +564,7 @@ impl Running {
         let before = self.links.get(&slot).copied().unwrap_or(Link::new(false));
         if up != before.up {
             // The speed may be another one now; it is asked for beside, and told when it is known.
-            let _ = self.effects.send(Effect::ReadSpeed { slot });
+            self.speeds_to_read |= slot.bit();
             *self.speeds_to_come.entry(slot).or_default() += 1;
         }
         let is_stale = up && self.speeds_to_come.get(&slot).is_some_and(|answers| *answers > 0);
@@ -567,10 +576,10 @@ impl Running {
         let answers = self.speeds_to_come.entry(slot).or_default();
         *answers = answers.saturating_sub(1);
         if *answers == 0
-            && let Some(link) = self.links.get(&slot).copied()
+            && let Some(link) = self.links.get_mut(&slot)
         {
-            let link = Link { speed, duplex, is_stale: false, ..link };
-            self.fact(Event::Link { slot, link }, reader);
+            *link = Link { speed, duplex, is_stale: false, ..*link };
+            self.fact(Event::Speed { slot, speed, duplex }, reader);
         }
     }
 
@@ -602,6 +611,8 @@ impl Running {
                         // What was counted of the slave before it in the slot stays in its way: better than no slave.
                         let _ = self.maps.reset_stats(slot);
                         self.maps.reset_probe_times(slot);
+                        self.links.remove(&slot);
+                        self.speeds_to_come.remove(&slot);
                     }
                     let known = known.unwrap_or_default();
                     let entry = SlaveEntry::new(ifindex, wire_mac, permanent_mac)
@@ -671,6 +682,10 @@ impl Running {
         }
         if has_failed_over {
             let _ = self.effects.send(Effect::FailedOver);
+        }
+        let to_read = std::mem::take(&mut self.speeds_to_read);
+        for slot in Slot::all().filter(|slot| to_read & slot.bit() != 0) {
+            let _ = self.effects.send(Effect::ReadSpeed { slot });
         }
         self.inform_guard(reader);
     }

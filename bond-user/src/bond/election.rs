@@ -49,10 +49,11 @@ impl Election<'_> {
         self.primary_or_current().or_else(|| self.soonest_back())
     }
 
-    /// Is the outcome only for now, since the speed of one of the two is still being read? The driver reads it
-    /// before it elects, and waits for RTNL.
-    pub fn awaits_speed(&self) -> bool {
-        self.reselect == PrimaryReselect::Better && self.contest().is_some_and(|contest| contest.is_open())
+    /// Who may take over from the current slave, once it is known which of the two is faster: the outcome is only for
+    /// now. The driver reads speeds before it elects, and waits for RTNL.
+    pub fn open_for(&self) -> Option<Slot> {
+        let contest = self.contest().filter(|_| self.reselect == PrimaryReselect::Better)?;
+        contest.is_open().then_some(contest.challenger.slot)
     }
 
     /// `bond_choose_primary_or_current`. None if nothing is up.
@@ -276,9 +277,10 @@ mod tests {
             let found = best(&slaves, current, primary, reselect);
             let (current, primary) = (current.map(slot), primary.map(slot));
             let election = Election { candidates: &slaves, current, primary, force_primary: false, reselect };
+            let challenger = primary.filter(|_| waits);
             assert_eq!(
-                (found, election.awaits_speed()),
-                (active, waits),
+                (found, election.open_for()),
+                (active, challenger),
                 "{stale:?} {current:?} {reselect:?}"
             );
         }

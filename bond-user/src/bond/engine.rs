@@ -1,6 +1,6 @@
 //! The engine: one bond's state, and the way from events to commands.
 
-use std::collections::VecDeque;
+use std::{cmp::Reverse, collections::VecDeque};
 
 use bond_common::{
     abi::{MAX_SLAVES, Slot},
@@ -14,7 +14,7 @@ use super::{
     arp_monitor::{self, Monitor, Path, Patience, Proposal, Standing},
     command::{Chosen, Command, Notice, Reason, Seen},
     election::{Candidate, Choice, Election},
-    event::{Elects, Event, Heard, Link, NewSlave},
+    event::{Duplex, Elects, Event, Heard, Link, NewSlave, Speed},
     link::{LinkState, Monitoring},
     mac_plan::{self, AtEnslave, MadeUpMacs, TrackedMac, Wearer},
     monitor::{Counters, HearingTest, Verdict},
@@ -149,8 +149,7 @@ pub struct Engine {
     active: Option<Slot>,
     /// The primary was set, or enslaved, and takes over as soon as it is up (`force_primary`).
     force_primary: bool,
-    /// The last election kept the active slave only because a speed was being read: it is held again when that is known.
-    awaits_speed: bool,
+    open: Option<OpenElection>,
     /// Some slave has been active since the bond was last empty.
     has_been_active: bool,
     drain: Option<Drain>,
@@ -211,6 +210,14 @@ struct Drain {
     answers_to_go: u32,
 }
 
+/// The active slave was kept only because a speed was being read: the election is held again when that is known, if it is
+/// still between these two.
+#[derive(Clone, Copy, Debug)]
+struct OpenElection {
+    challenger: Slot,
+    reason: Reason,
+}
+
 /// What the data plane and the bond's interface were told last.
 #[derive(Clone, Debug, Default)]
 struct Published {
@@ -261,7 +268,7 @@ impl Engine {
             slaves: Vec::new(),
             active: None,
             force_primary: false,
-            awaits_speed: false,
+            open: None,
             has_been_active: false,
             drain: None,
             announcements: Announcements::default(),
@@ -394,6 +401,7 @@ impl Engine {
             Event::Renamed { slot, name } => self.renamed(now, slot, name),
             Event::Link { slot, link } => self.links(now, &[(slot, link)]),
             Event::Links(links) => self.links(now, &links),
+            Event::Speed { slot, speed, duplex } => self.speed(now, slot, (speed, duplex)),
             Event::ActiveChanged { active, draining, usable } => {
                 self.active_changed(now, Word { active, draining, usable });
             }
@@ -483,12 +491,13 @@ impl Engine {
         let primary = self.primary();
         let mut slaves: Vec<&Slave> = self.joined_slaves().collect();
         slaves.sort_by_key(|slave| {
-            let group = match slave.state {
-                LinkState::Up | LinkState::GoingDown { .. } => (0, Time::ZERO),
-                LinkState::GoingBack { until } => (1, until),
-                LinkState::Down | LinkState::Probing | LinkState::Unanswered => (2, Time::ZERO),
-            };
-            (group, Some(slave.slot) != primary, std::cmp::Reverse(slave.options.prio))
+            let merit = (Some(slave.slot) != primary, Reverse(slave.options.prio));
+            match slave.state {
+                LinkState::Up | LinkState::GoingDown { .. } => (0, Time::ZERO, merit),
+                // Of two that are as soon, the first enslaved.
+                LinkState::GoingBack { until } => (1, until, (false, Reverse(0))),
+                LinkState::Down | LinkState::Probing | LinkState::Unanswered => (2, Time::ZERO, merit),
+            }
         });
         slaves.into_iter().map(|slave| slave.slot).collect()
     }
@@ -497,7 +506,7 @@ impl Engine {
 fn seen(event: &Event) -> Seen {
     match event {
         Event::Timeout => Seen::Delay,
-        Event::Link { .. } | Event::Renamed { .. } => Seen::LinkEvent,
+        Event::Link { .. } | Event::Speed { .. } | Event::Renamed { .. } => Seen::LinkEvent,
         Event::Links(_) => Seen::Miimon,
         Event::ActiveChanged { .. } => Seen::Guard,
         Event::Probes(_) | Event::Probed { .. } => Seen::ArpMonitor,
@@ -645,7 +654,7 @@ impl Engine {
         if active {
             slave.phase = Phase::Leaving;
             let name = slave.name.clone();
-            let best = self.best_slave(None);
+            let best = self.best_slave(None, Reason::Left);
             self.change_active(now, Some(name), best, Reason::Left);
         } else if slave.phase != Phase::Leaving {
             self.release(now, slot);
@@ -695,9 +704,14 @@ impl Engine {
             }
         }
         self.inspect(now);
-        if self.awaits_speed && !self.joined_slaves().any(|slave| slave.link.is_stale) {
-            self.elect(now, Reason::LinkRecovered);
+        self.elect_again(now);
+    }
+
+    fn speed(&mut self, now: Time, slot: Slot, (speed, duplex): (Speed, Duplex)) {
+        if let Some(slave) = self.slave_mut(slot) {
+            slave.link = Link { speed, duplex, is_stale: false, ..slave.link };
         }
+        self.elect_again(now);
     }
 
     /// What the data plane did is followed, not judged: the old slave's link was gone at that moment, the new one's
@@ -1132,14 +1146,27 @@ impl Engine {
     }
 
     fn elect_from(&mut self, now: Time, current: Option<Slot>, reason: Reason) {
-        let best = self.best_slave(current);
+        let best = self.best_slave(current, reason);
         if best.map(|best| best.slot) != self.active {
             let from = self.active.and_then(|active| self.name_of(active));
             self.change_active(now, from, best, reason);
         }
     }
 
-    fn best_slave(&mut self, current: Option<Slot>) -> Option<Choice> {
+    /// If the election that waited for a speed can be held now.
+    fn elect_again(&mut self, now: Time) {
+        let Some(OpenElection { challenger, reason }) = self.open else { return };
+        let up = |slot| self.usable().find(|slave| slave.slot == slot);
+        let (Some(current), Some(challenger)) = (self.active.and_then(up), up(challenger)) else {
+            self.open = None;
+            return;
+        };
+        if !current.link.is_stale && !challenger.link.is_stale {
+            self.elect(now, reason);
+        }
+    }
+
+    fn best_slave(&mut self, current: Option<Slot>, reason: Reason) -> Option<Choice> {
         let candidates: Vec<Candidate> = self.joined_slaves().map(Slave::candidate).collect();
         let primary = self.primary();
         let election = Election {
@@ -1153,7 +1180,7 @@ impl Engine {
         let is_up = |candidate: &Candidate| candidate.state == LinkState::Up;
         let primary_is_up = candidates.iter().any(|slave| Some(slave.slot) == primary && is_up(slave));
         self.force_primary &= !primary_is_up;
-        self.awaits_speed = election.awaits_speed();
+        self.open = election.open_for().map(|challenger| OpenElection { challenger, reason });
         election.best()
     }
 
@@ -1161,7 +1188,7 @@ impl Engine {
     fn change_active(&mut self, now: Time, from: Option<String>, choice: Option<Choice>, reason: Reason) {
         let new = choice.map(|choice| choice.slot);
         let old = std::mem::replace(&mut self.active, new);
-        self.awaits_speed = false;
+        self.open = None;
         self.use_early(new);
         let to = new.and_then(|slot| self.name_of(slot));
         let (seen, chosen) = (self.seen, choice.map(|choice| choice.why));
@@ -1234,7 +1261,7 @@ impl Engine {
             self.drain = None;
         }
         if self.active == Some(slot) {
-            let best = self.best_slave(None);
+            let best = self.best_slave(None, Reason::Left);
             self.change_active(now, Some(slave.name.clone()), best, Reason::Left);
         }
         if self.arp.turn == Some(slot) {

@@ -31,6 +31,8 @@ pub enum Event {
     /// The links as they are now, read together: the answer to `PollLinks`. One election follows for all, so
     /// that no slave is elected whose failure is in the same answer.
     Links(Vec<(Slot, Link)>),
+    /// What the link is capable of was read, since it has come up or gone last.
+    Speed { slot: Slot, speed: Speed, duplex: Duplex },
     /// ACTIVE is not what the last `Switch` stored: the data plane's carrier guard has failed over to `active`, and
     /// took from `usable` whoever had no link; or somebody has written it by hand.
     ActiveChanged { active: Option<Slot>, draining: Option<Slot>, usable: u16 },
@@ -117,7 +119,8 @@ pub struct Link {
     pub up: bool,
     pub speed: Speed,
     pub duplex: Duplex,
-    /// Speed and duplex are those from before the link came up: the new ones are being read, and will be told.
+    /// The link has come up, and speed and duplex may be others than before: they are being read, and come by
+    /// [`Event::Speed`].
     pub is_stale: bool,
 }
 

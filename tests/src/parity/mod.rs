@@ -213,8 +213,8 @@ impl Run<'_> {
                 host.ip(&format!("link set {BOND}.{id} addrgenmode none up"))?;
                 host.ip(&format!("address add {address} dev {BOND}.{id}"))?;
             }
-            Step::Macvlan { mac, address } => {
-                host.ip(&format!("link add link {BOND} name mac0 address {mac} type macvlan mode bridge"))?;
+            Step::Macvlan { lower, mac, address } => {
+                host.ip(&format!("link add link {lower} name mac0 address {mac} type macvlan mode bridge"))?;
                 host.ip("link set mac0 addrgenmode none")?;
                 host.ip("link set mac0 up")?;
                 host.ip(&format!("address add {address} dev mac0"))?;

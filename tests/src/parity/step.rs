@@ -36,8 +36,8 @@ pub enum Step {
     Peer { address: String, state: Switched },
     /// `vlan ID ADDRESS/PREFIX`: a VLAN device above the bond.
     Vlan { id: u16, address: String },
-    /// `macvlan MAC ADDRESS/PREFIX`: a macvlan above the bond.
-    Macvlan { mac: String, address: String },
+    /// `macvlan LOWER MAC ADDRESS/PREFIX`: a macvlan above the bond or a VLAN above it.
+    Macvlan { lower: String, mac: String, address: String },
     /// `carrier SLAVE off` pulls its cable, `admin SLAVE off` sets it down, `path SLAVE off` makes the switch
     /// drop what comes and goes.
     Link { slave: String, link: Link, state: Switched },
@@ -123,8 +123,11 @@ impl FromStr for Step {
                 Self::Vlan { id: id.parse().context("the VLAN's ID")?, address: address.to_owned() }
             }
             "macvlan" => {
-                let (mac, address) = rest.split_once(' ').context("no address after the macvlan's MAC")?;
-                Self::Macvlan { mac: mac.to_owned(), address: address.to_owned() }
+                let words: Vec<_> = rest.split(' ').map(str::to_owned).collect();
+                let words = <[String; 3]>::try_from(words);
+                let [lower, mac, address] =
+                    words.ok().context("neither more nor less than a device, a MAC and an address")?;
+                Self::Macvlan { lower, mac, address }
             }
             "carrier" | "admin" | "path" => {
                 let (slave, state) = rest.split_once(' ').context("neither on nor off")?;
@@ -209,7 +212,7 @@ impl fmt::Display for Step {
             Self::Group(address) => write!(f, "group {address}"),
             Self::Peer { address, state } => write!(f, "peer {address} {state}"),
             Self::Vlan { id, address } => write!(f, "vlan {id} {address}"),
-            Self::Macvlan { mac, address } => write!(f, "macvlan {mac} {address}"),
+            Self::Macvlan { lower, mac, address } => write!(f, "macvlan {lower} {mac} {address}"),
             Self::Link { slave, link, state } => {
                 let link = match link {
                     Link::Carrier => "carrier",

@@ -136,7 +136,7 @@ const MISSES: Numbers<u8> =
 const SECONDS: Numbers<u32> =
     Numbers { range: 1..=MAX_MS, names: &[("minval", 1), ("maxval", MAX_MS), (DEFAULT, 1)], unit: "" };
 
-/// The name that every table has for the value that nobody set (BOND_VALFLAG_DEFAULT).
+/// The name that most tables have for the value that nobody set (BOND_VALFLAG_DEFAULT).
 const DEFAULT: &str = "default";
 
 impl<T: FromStr + Copy + PartialOrd + fmt::Display> Numbers<T> {

@@ -122,7 +122,7 @@ fn a_bond_without_slaves_goes_through_the_states_of_the_driver() {
     }
 }
 
-/// The tables of bond_options.c have names for some numbers, and each has one for the default.
+/// The tables of bond_options.c have names for some numbers, and most have one for the default.
 #[test]
 fn numbers_and_defaults_have_names() {
     let table = [

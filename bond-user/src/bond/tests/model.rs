@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::lab::{Lab, ms};
 use crate::bond::{
     Time,
-    event::{Duplex, Elects, Event, Speed},
+    event::{Duplex, Elects, Event, Link, Speed},
     options::{BondOptions, FailOverMac, PrimaryReselect},
     status::MiiStatus,
 };
@@ -259,9 +259,23 @@ impl Both {
         let wire = &mut self.model.wires[usize::from(nic)];
         change(wire);
         let Wire { up, speed, duplex } = *wire;
-        self.lab.nic_mut(nic).link = crate::bond::event::Link { up, speed, duplex, is_stale: false };
+        // The engine learns of the speed later than of the link, and the driver with it.
+        let link = &mut self.lab.nic_mut(nic).link;
+        let comes_up = up && !link.up;
+        *link = if comes_up {
+            Link { up, is_stale: true, ..*link }
+        } else {
+            Link { speed, duplex, ..Link::new(up) }
+        };
         if self.is_slave(nic) {
             self.lab.tell_link(nic);
+        }
+        if comes_up {
+            self.lab.nic_mut(nic).link = Link { speed, duplex, ..Link::new(up) };
+            if self.is_slave(nic) {
+                let slot = self.lab.slot(nic);
+                self.lab.handle(Event::Speed { slot, speed, duplex }).unwrap();
+            }
         }
         self.model.look();
     }

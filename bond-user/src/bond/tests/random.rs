@@ -373,7 +373,7 @@ proptest! {
 }
 
 fn nonsense() -> impl Strategy<Value = Event> {
-    use crate::bond::event::{Heard, Link, NewSlave};
+    use crate::bond::event::{Duplex, Heard, Link, NewSlave, Speed};
     let slot = || (0..3u8).prop_map(|index| bond_common::abi::Slot::new(index).unwrap());
     let some_mac = || (0..4u8).prop_map(mac);
     let options = proptest::collection::vec(changes(), 0..5).prop_map(|changes| {
@@ -394,6 +394,12 @@ fn nonsense() -> impl Strategy<Value = Event> {
         slot().prop_map(|slot| Event::Leave { slot }),
         slot().prop_map(|slot| Event::Gone { slot }),
         (slot(), any::<bool>()).prop_map(|(slot, up)| Event::Link { slot, link: Link::new(up) }),
+        slot().prop_map(|slot| Event::Link { slot, link: Link { is_stale: true, ..Link::new(true) } }),
+        (slot(), 1..3u32).prop_map(|(slot, gigabits)| Event::Speed {
+            slot,
+            speed: Speed(1000 * gigabits),
+            duplex: Duplex::Full
+        }),
         options,
         proptest::option::of(slot()).prop_map(Event::SetActiveSlave),
         (slot(), some_mac(), any::<bool>()).prop_map(|(slot, mac, done)| Event::SlaveMacSet {

@@ -6,7 +6,7 @@ use super::lab::{Lab, Pace, mac, ms, options};
 use crate::bond::{
     Refusal,
     command::{Chosen, Command, Notice, Reason, Seen},
-    event::{Elects, Event, Link, Speed},
+    event::{Duplex, Elects, Event, Link, Speed},
     options::{
         FailOverMac::{Active, Follow, None as Nobody},
         PrimaryReselect, SlaveOptions,
@@ -381,27 +381,48 @@ fn better_looks_at_the_speed_that_links_report() {
     assert_eq!(comes_back_with(Speed(100)), "slave1", "it was faster before");
 }
 
-/// Nobody waits for a speed if there is no other slave, and an election by hand ends the waiting.
+/// Nobody waits for a speed if there is no other slave; whoever chooses by hand meanwhile, or sets the faster one down,
+/// has ended the waiting.
 #[test]
 fn better_waits_for_a_speed_only_while_another_slave_is_up() {
-    let mut lab = Lab::enslaved(options(Nobody), 2);
-    lab.set_options(|options| {
-        options.primary_reselect = PrimaryReselect::Better;
-        options.primary = Some("slave0".into());
-    })
-    .unwrap();
+    let bond = || {
+        let mut lab = Lab::enslaved(options(Nobody), 3);
+        lab.set_options(|options| {
+            options.primary_reselect = PrimaryReselect::Better;
+            options.primary = Some("slave0".into());
+        })
+        .unwrap();
+        lab.set_link(0, false);
+        lab.nic_mut(0).link = Link { up: true, is_stale: true, ..lab.nic_mut(0).link };
+        lab.tell_link(0);
+        assert_eq!(active(&lab), "slave1");
+        lab
+    };
+    let read = |lab: &mut Lab| {
+        let event = Event::Speed { slot: lab.slot(0), speed: Speed(25_000), duplex: Duplex::Full };
+        lab.handle(event).unwrap();
+        active(lab)
+    };
+    assert_eq!(read(&mut bond()), "slave0");
+
+    let mut lab = bond();
+    lab.set_active(Some(2)).unwrap();
+    assert_eq!(read(&mut lab), "slave2", "chosen by hand");
+
+    let mut lab = bond();
+    lab.nic_mut(2).link.speed = Speed(40_000);
+    lab.tell_link(2);
     lab.set_link(0, false);
-    lab.nic_mut(0).link = Link { up: true, is_stale: true, ..lab.nic_mut(0).link };
-    lab.tell_link(0);
-    assert_eq!(active(&lab), "slave1");
+    assert_eq!(
+        (active(&lab).as_str(), read(&mut lab).as_str()),
+        ("slave1", "slave1"),
+        "the primary has gone again"
+    );
+
+    let mut lab = bond();
     lab.set_link(1, false);
-    assert_eq!(active(&lab), "slave0");
-    lab.nic_mut(1).link.up = true;
-    lab.tell_link(1);
-    lab.set_active(Some(1)).unwrap();
-    lab.nic_mut(0).link = Link { speed: Speed(25_000), is_stale: false, ..lab.nic_mut(0).link };
-    lab.tell_link(0);
-    assert_eq!(active(&lab), "slave1", "chosen by hand");
+    lab.set_link(2, false);
+    assert_eq!(active(&lab), "slave0", "there is no other one");
 }
 
 /// For the data plane's guard, which uses early whom the engine would.
@@ -423,6 +444,12 @@ fn those_in_updelay_rank_by_what_is_left_of_it() {
     assert_eq!(active(&lab), "slave3");
     lab.wait(ms(60_000));
     rank(&lab, [1, 3, 0, 2]);
+    // Back together: in enslave order, whoever is preferred.
+    lab.set_prio(2, 10);
+    for up in [false, true] {
+        [2, 1].into_iter().for_each(|index| lab.set_link(index, up));
+    }
+    rank(&lab, [3, 1, 2, 0]);
 }
 
 #[test]
