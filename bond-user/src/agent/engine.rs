@@ -592,8 +592,8 @@ impl Running {
         let slaves = self.engine.slaves().filter(|slave| slave.joined);
         let slaves: Vec<_> = slaves.map(|slave| (slave.slot, slave.ifindex)).collect();
         // A device that cannot be read is gone, or is going: netlink tells which.
-        let mut look = |(slot, ifindex)| (slot, self.look(slot, ifindex, false, Some(reader)));
-        let links = slaves.into_iter().map(&mut look).collect();
+        let link = |(slot, ifindex)| (slot, self.look(slot, ifindex, false, Some(reader)));
+        let links = slaves.into_iter().map(link).collect();
         self.fact(Event::Links(links), Some(reader));
     }
 
