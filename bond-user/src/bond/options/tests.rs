@@ -12,6 +12,15 @@ fn errno<T>(result: &Result<T, OptionError>) -> i32 {
     result.as_ref().err().map_or(0, OptionError::errno)
 }
 
+/// A bond without slaves: options and values written one after the other, the error of each, and what is shown then.
+fn goes_through(options: &mut BondOptions, steps: &[(&str, &str, i32, &str)]) {
+    for (key, value, expected, now) in steps {
+        let result = options.set(key, value, Slaves::None);
+        assert_eq!(errno(&result), *expected, "{key}={value}: {result:?}");
+        assert_eq!(shown(options, key), *now, "after {key}={value}");
+    }
+}
+
 fn monitored() -> BondOptions {
     BondOptions { miimon: 100, ..BondOptions::default() }
 }
@@ -115,11 +124,7 @@ fn a_bond_without_slaves_goes_through_the_states_of_the_driver() {
         ("primary", "slave0", 0, "slave0"),
     ];
     let mut options = BondOptions::default();
-    for (key, value, expected, now) in steps {
-        let result = options.set(key, value, Slaves::None);
-        assert_eq!(errno(&result), expected, "{key}={value}: {result:?}");
-        assert_eq!(shown(&options, key), now, "after {key}={value}");
-    }
+    goes_through(&mut options, &steps);
 }
 
 /// The tables of bond_options.c have names for some numbers, and most have one for the default.
@@ -157,11 +162,7 @@ fn numbers_and_defaults_have_names() {
         ("mode", "default", EOPNOTSUPP, "active-backup"),
     ];
     let mut options = BondOptions::default();
-    for (key, value, expected, now) in table {
-        let result = options.set(key, value, Slaves::None);
-        assert_eq!(errno(&result), expected, "{key}={value}: {result:?}");
-        assert_eq!(shown(&options, key), now, "after {key}={value}");
-    }
+    goes_through(&mut options, &table);
     assert_eq!(errno(&options.set("use_carrier", "default", Slaves::None)), 0);
 }
 
