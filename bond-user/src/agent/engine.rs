@@ -422,28 +422,33 @@ impl Running {
 
     /// Maps are written by hand in an emergency, and by mistake. What the agent knows is put back.
     fn mend_maps(&mut self) {
-        for (&slot, entry) in &self.entries {
-            if self.maps.slave(slot) != *entry {
-                let _ = self.effects.send(Effect::MapMended { map: names::SLAVES });
-                self.maps.set_slave(slot, *entry);
-            }
-        }
+        let known = self.entries.iter().map(|(slot, entry)| (*slot, *entry));
+        let foreign: Vec<_> = known.filter(|(slot, entry)| self.maps.slave(*slot) != *entry).collect();
+        foreign.into_iter().for_each(|(slot, entry)| self.write_slave(slot, entry));
         if self.maps.bond() != *self.maps.wanted_bond() {
             let _ = self.effects.send(Effect::CheckEntry);
         }
         if self.maps.guard().rank() != self.rank {
-            let _ = self.effects.send(Effect::MapMended { map: names::GUARD });
-            self.maps.set_rank(self.rank);
+            self.write_rank(self.rank);
         }
     }
 
     /// Overwrites, but not without a word, what somebody else may have written.
-    fn write_entry(&mut self, slot: Slot, entry: SlaveEntry) {
+    fn write_slave(&mut self, slot: Slot, entry: SlaveEntry) {
         let known = self.entries.insert(slot, entry);
         if known.is_some_and(|known| self.maps.slave(slot) != known) {
             let _ = self.effects.send(Effect::MapMended { map: names::SLAVES });
         }
         self.maps.set_slave(slot, entry);
+    }
+
+    /// As [`Self::write_slave`].
+    fn write_rank(&mut self, rank: Rank) {
+        if self.maps.guard().rank() != self.rank {
+            let _ = self.effects.send(Effect::MapMended { map: names::GUARD });
+        }
+        self.rank = rank;
+        self.maps.set_rank(rank);
     }
 
     /// What the carrier guard goes by: each slave's device, and the order in which they are tried.
@@ -462,11 +467,10 @@ impl Running {
                 changed.push((slave.slot, wanted));
             }
         }
-        changed.into_iter().for_each(|(slot, entry)| self.write_entry(slot, entry));
+        changed.into_iter().for_each(|(slot, entry)| self.write_slave(slot, entry));
         let rank = Rank::new(self.engine.rank());
         if self.rank != rank {
-            self.rank = rank;
-            self.maps.set_rank(rank);
+            self.write_rank(rank);
         }
     }
 
@@ -619,7 +623,7 @@ impl Running {
                         .with_queue_id(queue_id)
                         .with_handle(known.handle())
                         .with_link_failure_count(known.link_failure_count());
-                    self.write_entry(slot, entry);
+                    self.write_slave(slot, entry);
                 }
                 Command::ClearSlave { slot } => {
                     self.links.remove(&slot);
