@@ -2,6 +2,7 @@
 
 mod bench;
 mod dist;
+mod docs;
 mod machine;
 mod parity;
 mod run;
@@ -37,6 +38,8 @@ enum Verb {
     Vm(vm::Arguments),
     /// Makes the Debian package
     Dist(dist::Arguments),
+    /// Builds the book of docs/ into target/book, and checks the links of the documents
+    Docs,
     /// Checks formatting, lints, who imports whom, that unsafe code is explained, and what docs/PARITY.md names
     Tidy,
 }
@@ -49,6 +52,7 @@ fn main() -> Result<ExitCode> {
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Vm(arguments) => vm::run(&arguments),
         Verb::Dist(arguments) => dist::run(&arguments),
+        Verb::Docs => docs::run(),
         Verb::Tidy => tidy::run(),
     }
 }
