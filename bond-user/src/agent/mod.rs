@@ -1,33 +1,11 @@
 //! The agent: it brings bonds up, looks after them, and takes them down.
 //!
-//! Decisions are made on the [`engine`] thread; what takes time is done by a task per bond ([`effects`]);
+//! Decisions are made on the [`bond::engine_thread`]; what takes time is done by a task per bond ([`bond::worker`]);
 //! this module joins the two with the machine, the control socket and the signals.
 
-mod access;
-mod adopt;
-mod bring_up;
-mod confirm;
-mod connections;
-pub mod control;
-mod effects;
-mod engine;
-pub mod events;
-mod guard;
-mod herald;
-mod host;
-pub mod kept;
-mod meanwhile;
-mod moved;
-mod notices;
-pub mod places;
-mod prober;
-mod reading;
-pub mod receipts;
-mod record;
-mod reload;
-mod scrape;
-mod slaves;
-mod watch;
+pub(crate) mod bond;
+mod lifecycle;
+pub mod server;
 
 use std::{
     collections::BTreeMap,
@@ -43,6 +21,12 @@ use std::{
 };
 
 use bond_common::abi::{ABI_VERSION, Slot};
+use bond_core::{
+    Refusal,
+    event::{Elects, Event},
+    options::{BondOptions, OptionError, Setting, Slaves},
+    status::BondStatus,
+};
 use serde::{Deserialize, Serialize};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -51,32 +35,35 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use self::confirm::Confirmation;
-pub use self::record::owner_of;
-use self::{
-    access::Access,
-    bring_up::{Machine, Tasks},
-    effects::Effect,
-    engine::{BondId, EngineHandle, Input, Stopping},
-    events::Feed,
-    host::{Host, Queues},
-    places::{PlaceError, Places},
-    receipts::History,
-    scrape::{Bound, Scrapes},
-    slaves::Wanted,
-};
+pub use crate::store::record::owner_of;
 use crate::{
-    bond::{
-        Refusal,
-        event::{Elects, Event},
-        options::{BondOptions, OptionError, Setting, Slaves},
-        status::BondStatus,
+    agent::{
+        bond::{
+            engine_thread::{BondId, EngineHandle, Input, Stopping},
+            interface::{Host, Queues},
+            worker::Effect,
+        },
+        lifecycle::{
+            confirm::Confirmation,
+            create::{Machine, Tasks},
+            slaves::Wanted,
+        },
+        server::{
+            access::Access,
+            events::Feed,
+            metrics::{Bound, Scrapes},
+        },
     },
     config::{BondConfig, Config, ConfigError, OnExit, Origin, Source, Writers},
     report::{
         event::{BondChange, What},
         moment::Moment,
         text::UNSERVED,
+    },
+    store::record,
+    store::{
+        paths::{PlaceError, Places},
+        receipts::History,
     },
     sys::{
         Devices, SysError, caps,
@@ -324,7 +311,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     let _claim = places.claim()?;
     let access = Access::of(options.writers.as_ref().or(options.config.writers.as_ref()))?;
     let path = places.socket();
-    let socket = control::Socket::prepare(&path, &access);
+    let socket = server::control::Socket::prepare(&path, &access);
     let socket = socket.map_err(|source| AgentError::File { path, source })?;
     let sysfs = Sysfs::mount().inspect_err(|error| info!("no slave can have a queue_id: {error}")).ok();
     caps::keep_needed()?;
@@ -373,8 +360,8 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
 
 /// Whether this kernel can do it.
 fn check_kernel(bond: &BondConfig) -> Result<(), KernelError> {
-    let hook = effects::hook(bond.datapath, bond.port.is_some());
-    Kernel::check(hook, bond.mtu.unwrap_or(bring_up::DEFAULT_MTU))
+    let hook = bond::worker::hook(bond.datapath, bond.port.is_some());
+    Kernel::check(hook, bond.mtu.unwrap_or(lifecycle::create::DEFAULT_MTU))
 }
 
 /// Takes down what an agent left behind.
@@ -434,7 +421,7 @@ impl Agent {
         self: Arc<Self>,
         config: Config,
         link_events: LinkEventSource,
-        socket: control::Socket,
+        socket: server::control::Socket,
         metrics: Option<Bound>,
     ) -> Result<(), AgentError> {
         let io = |what| move |source| AgentError::Io { what, source };
@@ -474,7 +461,7 @@ impl Agent {
         }
         let path = self.machine.places.socket();
         let serving = match socket.open(&path) {
-            Ok(listener) => tokio::spawn(control::serve(listener, Arc::clone(&self))),
+            Ok(listener) => tokio::spawn(server::control::serve(listener, Arc::clone(&self))),
             Err(source) => {
                 self.end(Ending::Undo).await?;
                 return Err(AgentError::File { path, source });
@@ -665,7 +652,7 @@ impl Agent {
         config: &BondConfig,
         missing: MissingSlaves,
     ) -> Result<Adoption, AgentError> {
-        let Some(made) = adopt::adopt(&self.machine, id, config, missing).await? else {
+        let Some(made) = lifecycle::adopt::adopt(&self.machine, id, config, missing).await? else {
             return Ok(Adoption::NothingLeft);
         };
         self.insert(id, config.clone(), made, Past::Adopted).await;
@@ -674,13 +661,13 @@ impl Agent {
 
     /// Brings a bond up. If it fails, or is dropped half-way, [`Self::undo`] puts back what it changed.
     async fn make(&self, id: BondId, config: BondConfig, missing: MissingSlaves) -> Result<(), AgentError> {
-        let made = bring_up::bring_up(&self.machine, id, &config, missing).await?;
+        let made = lifecycle::create::bring_up(&self.machine, id, &config, missing).await?;
         self.insert(id, config, made, Past::Made).await;
         Ok(())
     }
 
-    async fn insert(&self, id: BondId, config: BondConfig, made: bring_up::Made, past: Past) {
-        let bring_up::Made { hook, queues, host, pair, port, maps, effects, wanted, history } = made;
+    async fn insert(&self, id: BondId, config: BondConfig, made: lifecycle::create::Made, past: Past) {
+        let lifecycle::create::Made { hook, queues, host, pair, port, maps, effects, wanted, history } = made;
         let name = config.name.clone();
         self.machine.feed.tell(&name, What::Bond { change: BondChange::Up });
         let (of_files, pinned) = (false, true);

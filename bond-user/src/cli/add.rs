@@ -5,7 +5,7 @@ use hyper::Method;
 
 use super::{AddArgs, client, run};
 use crate::{
-    agent::control::{Done, NewBonds},
+    agent::server::control::{Done, NewBonds},
     config::{Config, toml},
 };
 

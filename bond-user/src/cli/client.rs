@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use bond_core::options::interface_name_fault;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -18,11 +19,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, time::timeout};
 
-use crate::{
-    agent::{control::Failure, places::Places},
-    bond::options::interface_name_fault,
-    sys::netns,
-};
+use crate::{agent::server::control::Failure, store::paths::Places, sys::netns};
 
 /// The path of a bond. A name that no bond can have is refused here: it could mean another path.
 pub fn path_of(bond: &str) -> Result<String> {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use hyper::Method;
 
 use super::client;
-use crate::agent::control::Done;
+use crate::agent::server::control::Done;
 
 pub fn confirm() -> Result<()> {
     let done: Done = client::request(Method::POST, "/v1/confirm", None)?;

@@ -5,7 +5,9 @@ use hyper::Method;
 
 use super::{DownArgs, client};
 use crate::{
-    agent::{self, control::Done, places::Places},
+    agent::server::control::Done,
+    agent::{self},
+    store::paths::Places,
     sys::netns,
 };
 

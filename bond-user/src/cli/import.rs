@@ -9,11 +9,11 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use bond_core::options::{self, Unmonitored};
 
 use self::kernel::Above;
 use super::{ImportArgs, ImportSource};
 use crate::{
-    bond::options::{self, Unmonitored},
     config::{BondConfig, Config, Note, ifcfg, toml},
     sys::netlink::{KernelBond, Netlink},
 };

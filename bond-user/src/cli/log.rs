@@ -10,8 +10,10 @@ use super::{
     client::{self, NoAgent},
 };
 use crate::{
-    agent::{kept, places::Places, receipts},
     report::{receipt::Log, text},
+    store::offline as kept,
+    store::paths::Places,
+    store::receipts,
     sys::netns,
 };
 

@@ -3,14 +3,15 @@
 use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::{Result, bail};
+use bond_core::options::{BondOptions, Unmonitored};
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
 use super::{BondArgs, RunArgs, traffic};
 use crate::{
-    agent::{self, LinkEventSource, MissingSlaves, RunOptions, places::Places},
-    bond::options::{BondOptions, Unmonitored},
+    agent::{self, LinkEventSource, MissingSlaves, RunOptions},
     config::{BondConfig, Config, Files, Metrics, Note, Origin, SlaveConfig, Source, Writers},
+    store::paths::Places,
     sys::{dataplane::TcAttach, netlink::Netlink, netns},
 };
 

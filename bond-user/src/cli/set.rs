@@ -4,7 +4,7 @@ use anyhow::Result;
 use hyper::Method;
 
 use super::{SetArgs, client};
-use crate::agent::control::{Change, Done};
+use crate::agent::server::control::{Change, Done};
 
 pub fn set(arguments: SetArgs) -> Result<()> {
     let of_what = match &arguments.slave {

@@ -10,12 +10,13 @@ use super::{
     client::{self, NoAgent},
 };
 use crate::{
-    agent::{kept, places::Places},
     report::{
         json::{Report, Source},
         procfs,
         text::{self, Amount},
     },
+    store::offline as kept,
+    store::paths::Places,
     sys::{caps, netns},
 };
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use hyper::Method;
 
 use super::{AddSlaveArgs, DelSlaveArgs, client};
-use crate::agent::control::{Done, NewSlave};
+use crate::agent::server::control::{Done, NewSlave};
 
 pub fn add(arguments: AddSlaveArgs) -> Result<()> {
     let path = format!("{}/slaves", client::path_of(&arguments.bond)?);

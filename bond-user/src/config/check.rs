@@ -6,12 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bond_core::options::{self, FailOverMac, PrimaryReselect, Unmonitored};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::{
     BondConfig, Config, ConfigError, Datapath, Destination, Lines, Note, Origin, Problem, ifcfg, toml,
 };
-use crate::bond::options::{self, FailOverMac, PrimaryReselect, Unmonitored};
 
 /// Milliseconds. Below, seconds may have been meant; above, a link that dies without an event is noticed late.
 const USUAL_MIIMON: std::ops::RangeInclusive<u32> = 10..=1000;

@@ -14,13 +14,13 @@ use std::{
 };
 
 use bond_common::mac::Mac;
+use bond_core::options::{BondOptions, Unmonitored};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     BondConfig, Config, ConfigError, Destination, Lines, Note, Origin, Problem, Route, SlaveConfig,
     shell::{self, Assignment},
 };
-use crate::bond::options::{BondOptions, Unmonitored};
 
 const PREFIX: &str = "ifcfg-";
 
@@ -522,7 +522,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::bond::options::FailOverMac;
+    use bond_core::options::FailOverMac;
 
     const BOND: &str = "DEVICE=bond0\nTYPE=Bond\nBONDING_OPTS='mode=1 miimon=100'\n";
     /// A pattern of lines that are nearly right.
@@ -859,7 +859,7 @@ mod tests {
         let text = "DEVICE=bond0\nTYPE=Bond\nBONDING_OPTS=mode=1\n";
         let directory = directory(&[("ifcfg-bond0", text), ("ifcfg-eth0", SLAVE)]);
         let config = read(directory.path(), Unmonitored::Allow).unwrap();
-        let unmonitored = crate::bond::options::Note::Unmonitored;
+        let unmonitored = bond_core::options::Note::Unmonitored;
         assert_eq!(config.bonds[0].notes, [Note::Option { bond: "bond0".to_owned(), note: unmonitored }]);
     }
 

@@ -21,6 +21,7 @@ use std::{
 };
 
 use bond_common::{abi::MAX_SLAVES, mac::Mac};
+use bond_core::options::{BondOptions, FailOverMac, SlaveOptions, Unmonitored, interface_name_fault};
 use ipnet::IpNet;
 
 pub use self::{
@@ -29,7 +30,6 @@ pub use self::{
     shell::ShellError,
     source::{Files, Source},
 };
-use crate::bond::options::{BondOptions, FailOverMac, SlaveOptions, Unmonitored, interface_name_fault};
 
 /// Bytes that the payload of a frame may have, on any device that may be a slave.
 pub const MTU_RANGE: RangeInclusive<u32> = 68..=65535;
@@ -308,7 +308,7 @@ impl BondConfig {
             return Err(Problem::PrearmWithoutFollow { bond: self.name.clone() });
         }
         if !self.options.is_monitored() && self.unmonitored == Unmonitored::Refuse {
-            return Err(crate::bond::options::OptionError::Unmonitored.into());
+            return Err(bond_core::options::OptionError::Unmonitored.into());
         }
         Ok(())
     }

@@ -3,10 +3,10 @@
 use std::{fmt, net::IpAddr, path::PathBuf};
 
 use bond_common::{abi::MAX_SLAVES, mac::Mac};
+use bond_core::options::{self, OptionError, suggestion};
 use ipnet::IpNet;
 
 use super::{Datapath, MTU_RANGE, Origin, shell::ShellError};
-use crate::bond::options::{self, OptionError, suggestion};
 
 /// A configuration that is refused: where, and why.
 #[derive(Debug, thiserror::Error)]

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use bond_core::options::Unmonitored;
+
 use super::{Config, ConfigError, Datapath, OnExit, ifcfg, toml};
-use crate::bond::options::Unmonitored;
 
 /// Files, and what the command line says of all their bonds.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,13 +12,13 @@ use ::toml::{
     de::{DeString, DeTable, DeValue},
 };
 use bond_common::mac::Mac;
+use bond_core::options::{self, BondOptions, OptionError, Setting, SlaveOptions, Unmonitored, closest};
 use ipnet::IpNet;
 
 use super::{
     BondConfig, Config, ConfigError, Datapath, Guard, Metrics, Note, OnExit, Origin, Pair, Problem, Route,
     SlaveConfig, Writers,
 };
-use crate::bond::options::{self, BondOptions, OptionError, Setting, SlaveOptions, Unmonitored, closest};
 
 const FILE_KEYS: &[&str] = &["version", "agent", "bond"];
 const AGENT_KEYS: &[&str] = &["writers", "metrics"];
@@ -563,10 +563,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        bond::options::FailOverMac,
-        config::{Destination, MTU_RANGE},
-    };
+    use crate::config::{Destination, MTU_RANGE};
+    use bond_core::options::FailOverMac;
 
     /// A pattern of values of every type.
     const VALUE: &str =

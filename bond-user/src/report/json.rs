@@ -7,20 +7,18 @@ use bond_common::{
     counters::{DropReason, SlotStats},
     mac::Mac,
 };
+use bond_core::{
+    command::Reason,
+    event::{Duplex, Speed},
+    status::{BondStatus, SlaveStatus},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{moment::Moment, receipt::Receipt};
-use crate::{
-    bond::{
-        command::Reason,
-        event::{Duplex, Speed},
-        status::{BondStatus, SlaveStatus},
-    },
-    sys::{
-        found,
-        netlink::{CountedLink, QdiscPlace, QdiscStats},
-        softnet,
-    },
+use crate::sys::{
+    found,
+    netlink::{CountedLink, QdiscPlace, QdiscStats},
+    softnet,
 };
 
 /// Version of this format; a change that a reader could stumble over raises it.

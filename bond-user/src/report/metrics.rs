@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bond_core::{command::Reason, status::MiiStatus};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, text},
@@ -10,7 +11,6 @@ use prometheus_client::{
 };
 
 use super::json::{Bond, Report, Slave};
-use crate::bond::{command::Reason, status::MiiStatus};
 
 /// Of HTTP.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -81,10 +81,8 @@ fn targets(bond: &Bond, key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        bond::options::{BondOptions, FailOverMac, PrimaryReselect},
-        report::testing,
-    };
+    use crate::report::testing;
+    use bond_core::options::{BondOptions, FailOverMac, PrimaryReselect};
 
     fn bond(options: BondOptions, active: Option<&str>, slaves: Vec<Slave>) -> Bond {
         Bond {

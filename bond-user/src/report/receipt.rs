@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use bond_core::command::{Chosen, Reason, Seen};
 use serde::{Deserialize, Serialize};
 
 use super::moment::Moment;
-use crate::bond::command::{Chosen, Reason, Seen};
 
 /// Version of this format, and of the file that holds it.
 pub const VERSION: u32 = 1;

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use bond_core::{
+    command::{Chosen, Reason, Seen},
+    options::BondOptions,
+};
+
 use super::{
     json::{AgentInfo, Bond, Counters, Device, Found, Qdisc, Report, Slave, Softnet, Source, VERSION},
     moment::Moment,
     receipt::{self, Receipt, Steps},
-};
-use crate::bond::{
-    command::{Chosen, Reason, Seen},
-    options::BondOptions,
 };
 
 /// So many seconds after the machine was started.

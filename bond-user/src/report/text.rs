@@ -6,12 +6,13 @@ use std::{
     time::Duration,
 };
 
+use bond_core::command::{Chosen, Reason, Seen};
+
 use super::{
     event::{BondChange, Event, SlaveChange, What},
     json::{Bond, Counters, Device, Found, Report, Slave, Source},
     receipt::{Receipt, Steps},
 };
-use crate::bond::command::{Chosen, Reason, Seen};
 
 /// How much `xbond show` prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -443,7 +444,7 @@ fn age(time: Duration) -> String {
 }
 
 fn is_default(name: &str, value: &serde_json::Value) -> bool {
-    let defaults = serde_json::to_value(crate::bond::options::BondOptions::default());
+    let defaults = serde_json::to_value(bond_core::options::BondOptions::default());
     defaults.is_ok_and(|defaults| defaults.get(name) == Some(value))
 }
 

@@ -8,11 +8,11 @@ use std::{
 };
 
 use bond_common::mac::Mac;
+use bond_core::event::{Duplex, Speed};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use serde::{Deserialize, Serialize};
 
 use super::SysError;
-use crate::bond::event::{Duplex, Speed};
 
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GSTRINGS: u32 = 0x1b;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bond_common::{abi::PORT_STATS, counters::DropReason};
-use bond_user::{agent::places::Places, sys::dataplane::Maps, sys::softnet::Softnet};
+use bond_user::{store::paths::Places, sys::dataplane::Maps, sys::softnet::Softnet};
 use xbond_tests::{
     Cut, Flow, FlowOptions, HOST_V4, Lab, PEER_V4, Recovery, Xbond, bonded,
     figures::{Figure, Target},

@@ -4,7 +4,7 @@ use std::{fs, io::Write as _, path::PathBuf, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::ProgramInfo;
-use bond_user::{agent::places::Places, sys::dataplane::Kernel};
+use bond_user::{store::paths::Places, sys::dataplane::Kernel};
 use tempfile::{NamedTempFile, TempDir};
 use xbond_tests::{
     HOST_V4, Lab, PEER_V4, TwoWay, Xbond, bonded,

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bond_common::abi::Slot;
-use bond_user::{agent::places::Places, sys::dataplane::Maps};
+use bond_user::{store::paths::Places, sys::dataplane::Maps};
 use tempfile::NamedTempFile;
 use xbond_tests::{LinkWatch, NetNs, PATIENCE, Xbond, netns};
 

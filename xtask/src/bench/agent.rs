@@ -1,4 +1,4 @@
-//! `cargo xtask bench agent`: bond-user's own benchmark of its engine, by divan.
+//! `cargo xtask bench agent`: bond-core's own benchmark of its engine, by divan.
 
 use anyhow::{Context as _, Result, ensure};
 use xbond_tests::figures::{Figure, Measured};
@@ -11,7 +11,7 @@ const MEDIAN: usize = 2;
 
 pub fn run(options: &Options) -> Result<Run> {
     let mut cargo = machine::cargo();
-    cargo.args(["bench", "--package", "bond-user", "--bench", "engine", "--"]);
+    cargo.args(["bench", "--package", "bond-core", "--bench", "engine", "--"]);
     // divan's own quick mode runs everything once.
     cargo.args(options.quick.then_some("--test"));
     let output = cargo.stderr(std::process::Stdio::inherit()).output().context("cannot run cargo")?;

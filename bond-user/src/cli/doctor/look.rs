@@ -4,6 +4,7 @@ use std::{fs, thread};
 
 use anyhow::{Result, anyhow};
 use bond_common::mac::Mac;
+use bond_core::event::Speed;
 use nix::sched::{CloneFlags, unshare};
 
 use super::{
@@ -11,12 +12,9 @@ use super::{
     judge::{self, Machine, Nic},
 };
 use crate::{
-    agent::{
-        self,
-        places::{self, Places},
-    },
-    bond::event::Speed,
+    agent::{self},
     cli::{check::strict_hypervisor, traffic},
+    store::paths::{self as places, Places},
     sys::{
         Devices, caps,
         dataplane::{DeviceReader, Hook, Kernel},

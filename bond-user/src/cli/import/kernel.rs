@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, anyhow, bail};
+use bond_core::options::{BondOptions, FailOverMac, SlaveOptions, Unmonitored};
 use ipnet::IpNet;
 
 use crate::{
-    bond::options::{BondOptions, FailOverMac, SlaveOptions, Unmonitored},
     config::{BondConfig, Destination, Origin, Route, SlaveConfig},
     sys::netlink::{Address, KernelBond, LinkInfo, Route as KernelRoute},
 };

@@ -1,0 +1,107 @@
+//! What the engine takes from an event to its last command, for 2 to 16 slaves.
+
+use bond_common::{abi::Slot, mac::Mac};
+use bond_core::{
+    Engine, NewBond, Time,
+    command::Command,
+    event::{Duplex, Event, Link, NewSlave, Speed},
+    options::{BondOptions, FailOverMac, SlaveOptions},
+};
+use divan::{Bencher, black_box};
+
+const SLAVES: [u8; 4] = [2, 4, 8, 16];
+const START: Time = Time::from_secs(1_000);
+/// After the bond has settled.
+const LATER: Time = Time::from_secs(1_010);
+const UP: Link = Link { speed: Speed(10_000), duplex: Duplex::Full, ..Link::new(true) };
+const DOWN: Link = Link { up: false, ..UP };
+
+fn main() {
+    divan::main();
+}
+
+fn slot(index: u8) -> Slot {
+    Slot::new(index).expect("fewer than 16")
+}
+
+/// A bond whose slaves have all joined; the first is active.
+fn settled(slaves: u8) -> Engine {
+    let options = BondOptions { miimon: 100, fail_over_mac: FailOverMac::Active, ..BondOptions::default() };
+    let mac = |last| Mac::new([2, 0, 0, 0, 0, last]);
+    let mut engine = Engine::new(NewBond {
+        name: "bond0".into(),
+        mac: mac(0xb0),
+        mac_assigned: false,
+        prearm: false,
+        seed: 1,
+        options,
+    });
+    for index in 0..slaves {
+        let new = NewSlave {
+            name: format!("slave{index}"),
+            ifindex: 10 + u32::from(index),
+            mac: mac(0x10 + index),
+            can_set_mac: true,
+            options: SlaveOptions::default(),
+        };
+        assert_eq!(engine.handle(START, Event::Join(new)), Ok(()));
+        answer(&mut engine);
+    }
+    assert_eq!(engine.slaves().filter(|slave| slave.joined).count(), usize::from(slaves));
+    engine
+}
+
+/// Does what the engine asks for, in no time.
+fn answer(engine: &mut Engine) {
+    while let Some(command) = engine.poll_command() {
+        let event = match command {
+            Command::Enslave { slot, .. } => Event::Joined { slot, link: UP },
+            Command::SetSlaveMac { slot, mac } => Event::SlaveMacSet { slot, mac, done: true },
+            Command::SetBondMac(mac) => Event::BondMacSet { mac, done: true },
+            Command::Announce { slot, .. } => Event::Announced { slot },
+            _ => continue,
+        };
+        assert_eq!(engine.handle(START, event), Ok(()));
+    }
+}
+
+/// From the event to the last command of it. Whether one of them is a switch must be as expected.
+fn measure(bencher: Bencher<'_, '_>, slaves: u8, switches: bool, event: impl Fn() -> Event + Sync) {
+    let settled = settled(slaves);
+    let run = |(mut engine, event): (Engine, Event)| {
+        let handled = engine.handle(LATER, event);
+        let mut switched = false;
+        while let Some(command) = engine.poll_command() {
+            switched |= matches!(black_box(command), Command::Switch { .. });
+        }
+        // Returned, so that dropping it is not measured.
+        (engine, handled, switched)
+    };
+    let (_, handled, switched) = run((settled.clone(), event()));
+    assert_eq!((handled, switched), (Ok(()), switches));
+    bencher.with_inputs(|| (settled.clone(), event())).bench_values(run);
+}
+
+/// The active slave loses its carrier: an election, a switch, the MACs, the announcement.
+#[divan::bench(args = SLAVES)]
+fn carrier_lost(bencher: Bencher<'_, '_>, slaves: u8) {
+    measure(bencher, slaves, true, || Event::Link { slot: slot(0), link: DOWN });
+}
+
+/// A link event that tells nothing new.
+#[divan::bench(args = SLAVES)]
+fn nothing_new(bencher: Bencher<'_, '_>, slaves: u8) {
+    measure(bencher, slaves, false, || Event::Link { slot: slot(0), link: UP });
+}
+
+/// What miimon brings while all links are up.
+#[divan::bench(args = SLAVES)]
+fn all_links_read(bencher: Bencher<'_, '_>, slaves: u8) {
+    measure(bencher, slaves, false, || Event::Links((0..slaves).map(|index| (slot(index), UP)).collect()));
+}
+
+/// A planned switch.
+#[divan::bench(args = SLAVES)]
+fn active_slave_set(bencher: Bencher<'_, '_>, slaves: u8) {
+    measure(bencher, slaves, true, || Event::SetActiveSlave(Some(slot(1))));
+}

@@ -1,0 +1,131 @@
+//! The round of the ARP and NS monitor.
+
+use super::*;
+
+impl Engine {
+    /// One step of the ARP monitor (`bond_activebackup_arp_mon`).
+    pub(super) fn probes(&mut self, now: Time, heard: &[Heard]) {
+        let Some(patience) = Patience::of(&self.options) else { return };
+        self.hear(heard);
+        self.inspect_paths(now, patience);
+        self.probe(now);
+    }
+
+    pub(super) fn probed(&mut self, now: Time, slot: Slot) {
+        if let Some(slave) = self.slave_mut(slot) {
+            slave.path.probed(now);
+        }
+    }
+
+    /// Takes over what slaves have heard. A backup's requests count only while the active slave is answered: or
+    /// the bond would take its own voice for an answer (`bond_arp_rcv`).
+    pub(super) fn hear(&mut self, heard: &[Heard]) {
+        let validate = self.options.arp_validate;
+        let prober = self.active.or(self.arp.turn);
+        let (mut probers, mut backups) = (Vec::new(), Vec::new());
+        for Heard { slot, times } in heard {
+            let (validated, list) = if Some(*slot) == prober {
+                (validate.validates_active(), &mut probers)
+            } else {
+                (validate.validates_backup(), &mut backups)
+            };
+            let at = arp_monitor::last_rx(&self.options, validated, times, self.arp.targets_since);
+            list.push((*slot, at));
+        }
+        for (slot, at) in probers {
+            self.path_mut(slot).into_iter().for_each(|path| path.heard(at));
+        }
+        let answered =
+            self.active.and_then(|slot| self.slave(slot)).is_none_or(|active| active.path.is_confirmed());
+        if answered || !validate.validates_backup() {
+            for (slot, at) in backups {
+                self.path_mut(slot).into_iter().for_each(|path| path.heard(at));
+            }
+        }
+    }
+
+    pub(super) fn path_mut(&mut self, slot: Slot) -> Option<&mut Path> {
+        self.slave_mut(slot).map(|slave| &mut slave.path)
+    }
+
+    /// `bond_ab_arp_inspect`, then `bond_ab_arp_commit` of all that it proposes.
+    pub(super) fn inspect_paths(&mut self, now: Time, patience: Patience) {
+        let waiting = self.arp.turn.is_some();
+        let propose = |slave: &Slave| {
+            let standing = match self.active {
+                Some(active) if active == slave.slot => Standing::Active,
+                _ if waiting => Standing::Waiting,
+                _ => Standing::Backup,
+            };
+            arp_monitor::inspect(now, patience, slave.state, standing, &slave.path)
+                .map(|proposal| (slave.slot, proposal))
+        };
+        let proposals: Vec<_> = self.joined_slaves().filter_map(propose).collect();
+        let mut commit = Commit::Nothing;
+        for (slot, proposal) in proposals {
+            match proposal {
+                Proposal::Up => {
+                    self.move_to(slot, LinkState::Up);
+                    if commit == Commit::Nothing && self.may_take_over(slot) {
+                        commit = Commit::Elect(Reason::LinkRecovered);
+                    }
+                }
+                Proposal::Down => {
+                    self.move_to(slot, LinkState::Down);
+                    if self.active == Some(slot) {
+                        commit = Commit::Elect(Reason::LinkFailed);
+                    }
+                }
+                Proposal::Unanswered => self.move_to(slot, LinkState::Unanswered),
+            }
+        }
+        if let Commit::Elect(reason) = commit {
+            self.elect(now, reason);
+        }
+    }
+
+    /// The active slave probes, or whose turn it is (`bond_ab_arp_probe`).
+    pub(super) fn probe(&mut self, now: Time) {
+        let slot = match self.active {
+            Some(active) => Some(active),
+            None => self.next_turn(now),
+        };
+        if let Some(slave) = slot.and_then(|slot| self.slave(slot)) {
+            let probe = Command::Probe { slot: slave.slot, mac: slave.mac.get() };
+            self.outbox.slow.push(probe);
+        }
+    }
+
+    pub(super) fn next_turn(&mut self, now: Time) -> Option<Slot> {
+        let slaves: Vec<_> = self.joined_slaves().map(|slave| (slave.slot, slave.link.up)).collect();
+        // A slave that was up when all failed, and was not elected, is down by now.
+        for (slot, has_link) in &slaves {
+            if !has_link && self.slave(*slot).is_some_and(|slave| slave.state.is_up()) {
+                self.move_to(*slot, LinkState::Down);
+            }
+        }
+        let next = arp_monitor::next_turn(&slaves, self.arp.turn)?;
+        self.move_to(next, LinkState::Probing);
+        self.path_mut(next).into_iter().for_each(|path| path.begin(now));
+        self.arp.turn = Some(next);
+        Some(next)
+    }
+
+    /// The ARP monitor begins, with a first step at once, or ends.
+    pub(super) fn start_arp(&mut self, now: Time) {
+        let patience = Patience::of(&self.options);
+        self.arp.turn = None;
+        self.arp.next_step = patience.filter(|_| self.joined_slaves().next().is_some()).map(|_| now);
+        for slave in self.slaves.iter_mut().filter(|slave| slave.phase == Phase::Joined) {
+            slave.path = Path::new(now, patience);
+        }
+    }
+
+    /// The next step, one interval after the last.
+    pub(super) fn arm_arp(&mut self, now: Time) {
+        let interval = Patience::of(&self.options).map(Patience::interval);
+        let next = |after: Time| interval.map(|interval| after.saturating_add(interval));
+        let on_time = self.arp.next_step.and_then(next).filter(|next| *next > now);
+        self.arp.next_step = on_time.or_else(|| next(now));
+    }
+}

@@ -1,0 +1,297 @@
+//! ARP and NS monitoring: a slave is up as long as it hears something.
+//!
+//! The engine's part of `bond_activebackup_arp_mon`: what was heard is looked at once an arp_interval
+//! ([`inspect`]), then the active slave probes, or, while there is none, the next slave in its turn ([`next_turn`]).
+
+use bond_common::abi::{MAX_TARGETS, ProbeTimes, Slot};
+
+use super::link_state::LinkState;
+use crate::{
+    Time,
+    options::{ArpAllTargets, BondOptions},
+};
+
+/// Intervals of grace for a slave that joined, became active or got its turn: until then its times of reception
+/// mean nothing.
+const GRACE: u32 = 2;
+
+/// How long what was heard is worth something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    interval: Time,
+    missed_max: u32,
+}
+
+/// What the monitor knows of a slave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// When it joined, became active, or got its turn (`last_link_up`).
+    since: Time,
+    last_rx: Time,
+    /// The last probe.
+    last_tx: Time,
+}
+
+/// A slave's place among the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Active,
+    /// A backup of an active slave.
+    Backup,
+    /// No slave is active, and one of them has its turn.
+    Waiting,
+}
+
+/// The state that a slave shall have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proposal {
+    Up,
+    Down,
+    /// Its turn is over.
+    Unanswered,
+}
+
+/// Where the monitoring of a bond stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Monitor {
+    /// The next look at what was heard, and the next probe.
+    pub next_step: Option<Time>,
+    /// Whose turn it is to probe, while no slave is active (`current_arp_slave`); none while one is.
+    pub turn: Option<Slot>,
+    /// When the targets changed last.
+    pub targets_since: Time,
+}
+
+impl Patience {
+    /// None without ARP monitoring.
+    pub fn of(options: &BondOptions) -> Option<Self> {
+        let interval = Time::from_millis(options.arp_interval.into());
+        let missed_max = options.arp_missed_max.into();
+        (!interval.is_zero()).then_some(Self { interval, missed_max })
+    }
+
+    pub fn interval(self) -> Time {
+        self.interval
+    }
+
+    /// Was `last` no longer ago than so many intervals and a half (`bond_time_in_interval`)?
+    fn covers(self, now: Time, last: Time, intervals: u32) -> bool {
+        let limit = self.interval.saturating_mul(intervals).saturating_add(self.interval / 2);
+        now <= last.saturating_add(limit)
+    }
+}
+
+impl Path {
+    /// A slave that joins, or whose monitoring begins, now: nothing of it is fresh (`bond_enslave`).
+    pub fn new(now: Time, patience: Option<Patience>) -> Self {
+        let interval = patience.map_or(Time::ZERO, Patience::interval);
+        let stale = now.saturating_sub(interval.saturating_mul(2));
+        Self { since: now, last_rx: stale, last_tx: stale }
+    }
+
+    /// It became active, or got its turn.
+    pub fn begin(&mut self, now: Time) {
+        self.since = now;
+    }
+
+    pub fn probed(&mut self, now: Time) {
+        self.last_tx = now;
+    }
+
+    /// Takes notice of a reception. Times go forward only: what was heard before the slave joined is not its own.
+    pub fn heard(&mut self, at: Time) {
+        self.last_rx = self.last_rx.max(at);
+    }
+
+    /// It has had an answer since it became active.
+    pub fn is_confirmed(&self) -> bool {
+        self.last_rx > self.since
+    }
+}
+
+/// When a slave last heard what counts: any target, or of all of them the one that has been silent longest
+/// (`slave_last_rx`). arp_all_targets is about slaves that are `validated`; others hear no targets.
+pub fn last_rx(options: &BondOptions, validated: bool, times: &ProbeTimes, targets_since: Time) -> Time {
+    if !validated || options.arp_all_targets == ArpAllTargets::Any {
+        return Time::from_nanos(times.last_rx());
+    }
+    let (ipv4, ipv6) = times.targets().split_at(MAX_TARGETS);
+    let ipv4 = ipv4.iter().take(options.arp_ip_target.len());
+    let ipv6 = ipv6.iter().take(options.ns_ip6_target.len());
+    let oldest = ipv4.chain(ipv6).min().copied().unwrap_or_else(|| times.last_rx());
+    // A target is given the benefit of the doubt when it becomes one, as in the driver.
+    Time::from_nanos(oldest).max(targets_since)
+}
+
+/// What follows from the time that has passed (`bond_ab_arp_inspect`).
+pub fn inspect(
+    now: Time,
+    patience: Patience,
+    state: LinkState,
+    standing: Standing,
+    path: &Path,
+) -> Option<Proposal> {
+    let heard = |intervals| patience.covers(now, path.last_rx, intervals);
+    if !state.is_up() {
+        return if heard(1) {
+            Some(Proposal::Up)
+        } else if state == LinkState::Probing {
+            Some(Proposal::Unanswered)
+        } else {
+            None
+        };
+    }
+    if patience.covers(now, path.since, GRACE) {
+        return None;
+    }
+    let silent = match standing {
+        Standing::Active => {
+            !heard(patience.missed_max) || !patience.covers(now, path.last_tx, patience.missed_max)
+        }
+        Standing::Backup => !heard(patience.missed_max.saturating_add(1)),
+        // Each slave gets its chance to be heard before it is given up.
+        Standing::Waiting => false,
+    };
+    silent.then_some(Proposal::Down)
+}
+
+/// The slave that probes next: of those with carrier the first one after `last`, or else the first of all
+/// (`bond_ab_arp_probe`). Without a `last` the turns begin behind the first slave, as in the driver.
+pub fn next_turn(slaves: &[(Slot, bool)], last: Option<Slot>) -> Option<Slot> {
+    let place = slaves.iter().position(|(slot, _)| Some(*slot) == last).unwrap_or(0);
+    let (until, after) = slaves.split_at(slaves.len().min(place + 1));
+    after.iter().chain(until).find(|(_, has_link)| *has_link).map(|(slot, _)| *slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        LinkState::{Down as IsDown, Probing, Unanswered as WasUnanswered, Up as IsUp},
+        Proposal::*,
+        Standing::*,
+        *,
+    };
+
+    const fn ms(ms: u64) -> Time {
+        Time::from_millis(ms)
+    }
+
+    fn slot(index: u8) -> Slot {
+        Slot::new(index).unwrap()
+    }
+
+    const PATIENCE: Patience = Patience { interval: ms(200), missed_max: 2 };
+    /// Long ago.
+    const OLD: u64 = 0;
+
+    #[test]
+    fn by_state_standing_and_time() {
+        // state, standing, since, last_rx, last_tx (ms before now) -> proposal
+        let table = [
+            ("heard", IsUp, Active, 5000, 500, 500, None),
+            ("silent for missed_max intervals and a half", IsUp, Active, 5000, 501, 0, Some(Down)),
+            ("has not sent", IsUp, Active, 5000, 0, 501, Some(Down)),
+            ("grace", IsUp, Active, 500, 5000, 5000, None),
+            ("grace is over", IsUp, Active, 501, 5000, 5000, Some(Down)),
+            ("a backup has an interval more", IsUp, Backup, 5000, 700, 5000, None),
+            ("a silent backup", IsUp, Backup, 5000, 701, 5000, Some(Down)),
+            ("a backup's grace", IsUp, Backup, 500, 5000, 5000, None),
+            ("nobody is given up during turns", IsUp, Waiting, 5000, 5000, 5000, None),
+            ("comes back", IsDown, Backup, 5000, 300, 5000, Some(Up)),
+            ("heard too long ago", IsDown, Backup, 5000, 301, 5000, None),
+            ("comes back during turns", IsDown, Waiting, 5000, 300, 5000, Some(Up)),
+            ("is answered in its turn", Probing, Waiting, 200, 190, 200, Some(Up)),
+            ("is not", Probing, Waiting, 200, 5000, 200, Some(Unanswered)),
+            ("has been told so", WasUnanswered, Waiting, 400, 5000, 400, None),
+            ("is answered late", WasUnanswered, Waiting, 400, 10, 400, Some(Up)),
+        ];
+        let now = ms(100_000);
+        for (what, state, standing, since, rx, tx, expected) in table {
+            let ago = |age| now - ms(age);
+            let path = Path { since: ago(since), last_rx: ago(rx), last_tx: ago(tx) };
+            assert_eq!(inspect(now, PATIENCE, state, standing, &path), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn patience_grows_with_missed_max() {
+        for (missed_max, limit) in [(1, 300), (5, 1100), (255, 51_100)] {
+            let patience = Patience { missed_max, ..PATIENCE };
+            let now = ms(100_000);
+            let silent_for = |age| {
+                let path = Path { since: ms(OLD), last_rx: now - ms(age), last_tx: now };
+                inspect(now, patience, IsUp, Active, &path)
+            };
+            assert_eq!((silent_for(limit), silent_for(limit + 1)), (None, Some(Down)), "{missed_max}");
+        }
+    }
+
+    #[test]
+    fn a_slave_that_joins_without_carrier_is_not_taken_for_heard() {
+        let now = ms(100_000);
+        let path = Path::new(now, Some(PATIENCE));
+        assert_eq!(inspect(now, PATIENCE, IsDown, Backup, &path), None);
+    }
+
+    #[test]
+    fn time_may_end() {
+        let path = Path { since: Time::MAX, last_rx: Time::MAX, last_tx: Time::MAX };
+        assert_eq!(inspect(Time::MAX, PATIENCE, IsUp, Active, &path), None);
+        let endless = Patience { interval: Time::MAX, missed_max: u32::MAX };
+        assert_eq!(inspect(Time::MAX, endless, IsUp, Active, &Path::new(Time::ZERO, Some(endless))), None);
+    }
+
+    #[test]
+    fn turns_go_round_among_those_with_carrier() {
+        let slaves = |links: [bool; 3]| [0, 1, 2].map(|index| (slot(index), links[usize::from(index)]));
+        let all = slaves([true; 3]);
+        let table = [
+            (all, None, Some(1)),
+            (all, Some(1), Some(2)),
+            (all, Some(2), Some(0)),
+            (all, Some(0), Some(1)),
+            // It has left.
+            (all, Some(9), Some(1)),
+            (slaves([true, false, true]), None, Some(2)),
+            (slaves([true, false, false]), Some(0), Some(0)),
+            (slaves([true, false, false]), None, Some(0)),
+            (slaves([false; 3]), Some(0), None),
+        ];
+        for (slaves, last, expected) in table {
+            assert_eq!(
+                next_turn(&slaves, last.map(slot)),
+                expected.map(slot),
+                "after {last:?} of {slaves:?}"
+            );
+        }
+        assert_eq!(next_turn(&[], None), None);
+    }
+
+    #[test]
+    fn all_targets_count_by_the_one_that_is_silent_longest() {
+        let mut times = ProbeTimes::NEVER;
+        let mut note = |at: u64, target| times.note(Time::from_millis(at).as_nanos() as u64, target);
+        note(1000, Some(0));
+        note(3000, Some(1));
+        note(2000, Some(MAX_TARGETS));
+        note(4000, None);
+        let options = |all, ipv4: usize, ipv6: usize| BondOptions {
+            arp_all_targets: all,
+            arp_ip_target: vec![[10, 0, 0, 1].into(); ipv4],
+            ns_ip6_target: vec![[0xfd; 16].into(); ipv6],
+            ..BondOptions::default()
+        };
+        let table = [
+            (ArpAllTargets::Any, true, 2, 1, 4000),
+            (ArpAllTargets::All, true, 2, 1, 1000),
+            (ArpAllTargets::All, true, 0, 1, 2000),
+            (ArpAllTargets::All, true, 3, 0, 500),
+            (ArpAllTargets::All, true, 0, 0, 4000),
+            (ArpAllTargets::All, false, 3, 0, 4000),
+        ];
+        for (all, validated, ipv4, ipv6, expected) in table {
+            let last = last_rx(&options(all, ipv4, ipv6), validated, &times, ms(500));
+            assert_eq!(last, ms(expected), "{all:?} {validated} {ipv4} {ipv6}");
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Who wears which MAC, by the policy `fail_over_mac`.
+//!
+//! | | none | active | follow |
+//! |---|---|---|---|
+//! | enslave | slave := bond's | | a duplicate := a made-up one |
+//! | failover | | bond := new active's | new active := bond's, who wore it := new active's former |
+//! | release | slave := permanent | | slave := permanent |
+//!
+//! The sources are `__bond_enslave`, `bond_do_fail_over_mac` and `__bond_release_one`.
+
+use bond_common::{abi::Slot, mac::Mac};
+
+use crate::options::FailOverMac;
+
+/// A slave and the MAC that it wears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wearer {
+    pub slot: Slot,
+    pub mac: Mac,
+}
+
+/// What becomes of a slave's MAC before it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtEnslave {
+    Keep,
+    TakeBonds,
+    /// It is worn already, and this policy wants no MAC on two ports.
+    Replace,
+}
+
+/// At enslave, for a slave that wears `mac`; `others` are enslaved already. The driver replaces only the
+/// bond's MAC under follow; one that another slave wears is on two ports as well.
+pub fn at_enslave(policy: FailOverMac, mac: Mac, bond: Mac, others: &[Wearer]) -> AtEnslave {
+    match policy {
+        FailOverMac::None if mac != bond => AtEnslave::TakeBonds,
+        FailOverMac::Follow if !others.is_empty() && (mac == bond || worn_by(others, mac).is_some()) => {
+            AtEnslave::Replace
+        }
+        FailOverMac::None | FailOverMac::Follow | FailOverMac::Active => AtEnslave::Keep,
+    }
+}
+
+/// What a failover changes, and in this order: slaves, then the bond. Nothing is set to what it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub slaves: Vec<Wearer>,
+    pub bond: Option<Mac>,
+}
+
+/// At a failover to `new`. Under follow the slave that wore the bond's MAC is the old active, or the one that
+/// was active last (`bond_get_old_active`); it may also have left.
+pub fn at_failover(policy: FailOverMac, bond: Mac, slaves: &[Wearer], new: Slot) -> Changes {
+    let mut changes = Changes::default();
+    let Some(new) = slaves.iter().find(|slave| slave.slot == new) else { return changes };
+    match policy {
+        FailOverMac::None => {}
+        FailOverMac::Active if new.mac != bond => changes.bond = Some(new.mac),
+        FailOverMac::Follow if new.mac != bond => {
+            changes.slaves.push(Wearer { slot: new.slot, mac: bond });
+            changes.slaves.extend(worn_by(slaves, bond).map(|old| Wearer { slot: old.slot, mac: new.mac }));
+        }
+        FailOverMac::Active | FailOverMac::Follow => {}
+    }
+    changes
+}
+
+/// After `refused` could not take the bond's MAC under follow. At that failover the slave that wore it was
+/// given the MAC that `refused` has kept: it takes the bond's MAC back, as in the driver, which changes the
+/// old active only after the new one.
+pub fn after_refusal(bond: Mac, slaves: &[Wearer], refused: Slot) -> Option<Wearer> {
+    let kept = slaves.iter().find(|slave| slave.slot == refused)?.mac;
+    let twin = slaves.iter().find(|slave| slave.slot != refused && slave.mac == kept)?;
+    worn_by(slaves, bond).is_none().then_some(Wearer { slot: twin.slot, mac: bond })
+}
+
+/// After the bond's MAC turned out to be another one than planned: the slaves that have to follow it.
+pub fn after_bond_refusal(
+    policy: FailOverMac,
+    bond: Mac,
+    slaves: &[Wearer],
+    active: Option<Slot>,
+) -> Vec<Wearer> {
+    match policy {
+        FailOverMac::None => {
+            let others = slaves.iter().filter(|slave| slave.mac != bond);
+            others.map(|slave| Wearer { slot: slave.slot, mac: bond }).collect()
+        }
+        FailOverMac::Follow => {
+            active.map(|active| at_failover(policy, bond, slaves, active).slaves).unwrap_or_default()
+        }
+        FailOverMac::Active => Vec::new(),
+    }
+}
+
+/// What a bond that another agent has left still wants, if that one was stopped half-way: what its last failover or
+/// enslaving would have come to. `permanent` are the slaves' own MACs.
+pub fn at_adoption(
+    policy: FailOverMac,
+    bond: Mac,
+    slaves: &[Wearer],
+    permanent: &[Mac],
+    active: Option<Slot>,
+) -> Changes {
+    let mut changes = Changes::default();
+    if policy == FailOverMac::None {
+        changes.slaves = after_bond_refusal(policy, bond, slaves, active);
+    } else if let Some(active) = active {
+        changes = at_failover(policy, bond, slaves, active);
+        if policy == FailOverMac::Follow && changes.slaves.is_empty() {
+            // The new active has the bond's MAC, and the old one was not given another one any more.
+            let mut free = permanent.iter().filter(|mac| **mac != bond && worn_by(slaves, **mac).is_none());
+            let twins = slaves.iter().filter(|slave| slave.mac == bond && slave.slot != active);
+            changes.slaves =
+                twins.zip(&mut free).map(|(twin, mac)| Wearer { slot: twin.slot, mac: *mac }).collect();
+        }
+    }
+    changes
+}
+
+/// At release: what the slave gets back.
+pub fn at_release(policy: FailOverMac, permanent: Mac) -> Option<Mac> {
+    match policy {
+        FailOverMac::None | FailOverMac::Follow => Some(permanent),
+        FailOverMac::Active => None,
+    }
+}
+
+/// The first slave that wears `mac`.
+pub fn worn_by(slaves: &[Wearer], mac: Mac) -> Option<&Wearer> {
+    slaves.iter().find(|slave| slave.mac == mac)
+}
+
+/// A MAC that is changed by somebody else, who may take time, and may fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrackedMac {
+    asked: Mac,
+    confirmed: Mac,
+    unanswered: u32,
+}
+
+impl TrackedMac {
+    pub fn new(mac: Mac) -> Self {
+        Self { asked: mac, confirmed: mac, unanswered: 0 }
+    }
+
+    /// What it is, or will be when everything asked for is done.
+    pub fn get(&self) -> Mac {
+        self.asked
+    }
+
+    pub fn ask(&mut self, mac: Mac) {
+        self.asked = mac;
+        self.unanswered = self.unanswered.saturating_add(1);
+    }
+
+    /// Somebody else has changed it. Where a question is open, its answer will say what it is.
+    pub fn find(&mut self, mac: Mac) {
+        if self.is_settled() {
+            self.asked = mac;
+        }
+        self.confirmed = mac;
+    }
+
+    /// The answer to the oldest question. After the last one it is known what the MAC is.
+    pub fn answer(&mut self, mac: Mac, done: bool) {
+        if done {
+            self.confirmed = mac;
+        }
+        self.unanswered = self.unanswered.saturating_sub(1);
+        if self.is_settled() {
+            self.asked = self.confirmed;
+        }
+    }
+
+    pub fn is_settled(&self) -> bool {
+        self.unanswered == 0
+    }
+
+    pub fn unanswered(&self) -> u32 {
+        self.unanswered
+    }
+}
+
+/// MACs out of nothing, where the driver takes random ones (`eth_hw_addr_random`): locally administered, and
+/// the same from the same seed, because the engine is deterministic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MadeUpMacs {
+    seed: u64,
+    made: u64,
+}
+
+impl MadeUpMacs {
+    pub fn new(seed: u64) -> Self {
+        Self { seed, made: 0 }
+    }
+
+    /// The next one that is not `taken`: the n-th output of SplitMix64 from the seed.
+    pub fn next(&mut self, taken: impl Fn(Mac) -> bool) -> Mac {
+        loop {
+            self.made = self.made.wrapping_add(1);
+            let mut word = self.seed.wrapping_add(self.made.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            word ^= word >> 31;
+            let [a, b, c, d, e, f, _, _] = word.to_be_bytes();
+            let mac = Mac::new([a & 0xfc | 0x02, b, c, d, e, f]);
+            if !taken(mac) {
+                return mac;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FailOverMac::*, *};
+
+    fn slot(index: u8) -> Slot {
+        Slot::new(index).unwrap()
+    }
+
+    fn mac(last: u8) -> Mac {
+        Mac::new([2, 0, 0, 0, 0, last])
+    }
+
+    fn wear(index: u8, last: u8) -> Wearer {
+        Wearer { slot: slot(index), mac: mac(last) }
+    }
+
+    #[test]
+    fn enslave() {
+        let others = [wear(0, 0x10), wear(1, 0x11)];
+        #[rustfmt::skip]
+        let table = [
+            // policy, the new one's MAC, others, expected; the bond's is :10
+            (None,   0x12, &others[..], AtEnslave::TakeBonds),
+            (None,   0x10, &others[..], AtEnslave::Keep),
+            (None,   0x12, &[][..],     AtEnslave::TakeBonds),
+            (Active, 0x12, &others[..], AtEnslave::Keep),
+            (Active, 0x10, &others[..], AtEnslave::Keep),
+            (Follow, 0x12, &others[..], AtEnslave::Keep),
+            (Follow, 0x10, &others[..], AtEnslave::Replace),
+            (Follow, 0x11, &others[..], AtEnslave::Replace),
+            (Follow, 0x10, &[][..],     AtEnslave::Keep),
+        ];
+        for (policy, new, others, expected) in table {
+            assert_eq!(
+                at_enslave(policy, mac(new), mac(0x10), others),
+                expected,
+                "{policy:?} :{new:x} {others:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn failover() {
+        let fresh = vec![wear(0, 0x10), wear(1, 0x11), wear(2, 0x12)];
+        let swapped = vec![wear(0, 0x11), wear(1, 0x10), wear(2, 0x12)];
+        let wearer_left = vec![wear(0, 0x11), wear(2, 0x12)];
+        let one = vec![wear(0, 0x10), wear(1, 0x10)];
+        let bond = |last| Changes { bond: Some(mac(last)), ..Changes::default() };
+        let slaves = |slaves: &[Wearer]| Changes { slaves: slaves.to_vec(), bond: Option::None };
+        #[rustfmt::skip]
+        let table = [
+            (None,   &one,         1, Changes::default()),
+            (Active, &fresh,       1, bond(0x11)),
+            (Active, &fresh,       0, Changes::default()),
+            (Follow, &fresh,       1, slaves(&[wear(1, 0x10), wear(0, 0x11)])),
+            (Follow, &swapped,     2, slaves(&[wear(2, 0x10), wear(1, 0x12)])),
+            (Follow, &swapped,     0, slaves(&[wear(0, 0x10), wear(1, 0x11)])),
+            (Follow, &swapped,     1, Changes::default()),
+            (Follow, &wearer_left, 2, slaves(&[wear(2, 0x10)])),
+            (Follow, &fresh,       9, Changes::default()),
+        ];
+        for (policy, before, new, expected) in table {
+            assert_eq!(
+                at_failover(policy, mac(0x10), before, slot(new)),
+                expected,
+                "{policy:?} {before:?} {new}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_refused_swap_is_undone() {
+        // Slot 1 kept :11, and slot 0 was given it.
+        let slaves = [wear(0, 0x11), wear(1, 0x11), wear(2, 0x12)];
+        assert_eq!(after_refusal(mac(0x10), &slaves, slot(1)), Some(wear(0, 0x10)));
+        assert_eq!(after_refusal(mac(0x12), &slaves, slot(1)), Option::None, "somebody wears the bond's");
+        assert_eq!(after_refusal(mac(0x10), &slaves, slot(2)), Option::None, "nobody has its MAC");
+    }
+
+    #[test]
+    fn an_adopted_bond_ends_what_was_begun() {
+        use FailOverMac::*;
+        let (s0, s1) = (Slot::new(0).unwrap(), Slot::new(1).unwrap());
+        let table = [
+            // Killed between the store and the MACs, or in the middle of them; slot 1 is active.
+            (None, [0x10, 0x10], vec![], Option::None),
+            (None, [0x10, 0x11], vec![(s1, 0x10)], Option::None),
+            (Active, [0x10, 0x11], vec![], Some(0x11)),
+            (Follow, [0x10, 0x11], vec![(s1, 0x10), (s0, 0x11)], Option::None),
+            (Follow, [0x10, 0x10], vec![(s0, 0x11)], Option::None),
+            (Follow, [0x11, 0x10], vec![], Option::None),
+        ];
+        for (row, (policy, worn, slaves, bond)) in table.into_iter().enumerate() {
+            let wearers: Vec<_> =
+                [s0, s1].into_iter().zip(worn).map(|(slot, last)| Wearer { slot, mac: mac(last) }).collect();
+            let changes = at_adoption(policy, mac(0x10), &wearers, &[mac(0x10), mac(0x11)], Some(s1));
+            let slaves: Vec<_> =
+                slaves.into_iter().map(|(slot, last)| Wearer { slot, mac: mac(last) }).collect();
+            assert_eq!(changes, Changes { slaves, bond: bond.map(mac) }, "row {row}");
+        }
+        assert_eq!(at_adoption(Follow, mac(0x10), &[], &[], Option::None), Changes::default());
+    }
+
+    #[test]
+    fn an_answer_settles_only_the_last_question() {
+        let mut tracked = TrackedMac::new(mac(1));
+        tracked.ask(mac(2));
+        tracked.ask(mac(3));
+        tracked.answer(mac(2), true);
+        assert_eq!((tracked.get(), tracked.is_settled()), (mac(3), false));
+        tracked.answer(mac(3), false);
+        assert_eq!((tracked.get(), tracked.is_settled()), (mac(2), true));
+        tracked.answer(mac(9), false);
+        assert_eq!(tracked.get(), mac(2), "an answer to nothing");
+    }
+
+    #[test]
+    fn made_up_macs_are_local_unicast_and_not_taken() {
+        let mut macs = MadeUpMacs::new(7);
+        let first = macs.next(|_| false);
+        let second = macs.next(|_| false);
+        assert_eq!(MadeUpMacs::new(7).next(|mac| mac == first), second);
+        assert_ne!(MadeUpMacs::new(8).next(|_| false), first);
+        for mac in [first, second] {
+            assert!(mac.is_unicast() && mac.bytes()[0] & 0x02 != 0, "{mac}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Commands that change MAC addresses, and their results.
+
+use super::*;
+
+impl Engine {
+    pub(super) fn slave_mac_set(&mut self, now: Time, slot: Slot, mac: Mac, done: bool) {
+        let Some(slave) = self.slave_mut(slot) else { return self.late_answer(slot) };
+        slave.mac.answer(mac, done);
+        let settled = slave.mac.is_settled();
+        if !done {
+            let interface = slave.name.clone();
+            self.outbox.notices.push(Notice::MacRefused { interface, mac });
+        }
+        if !settled {
+            return;
+        }
+        if !done && self.policy() == FailOverMac::Follow && mac == self.mac.get() {
+            let twin = mac_plan::after_refusal(self.mac.get(), &self.wearers(), slot);
+            twin.into_iter().for_each(|twin| self.set_slave_mac(twin));
+        }
+        if self.active == Some(slot) {
+            self.announcements.rounds.release(now);
+            self.reports.release(now);
+            self.announce(now);
+        }
+    }
+
+    pub(super) fn bond_mac_set(&mut self, mac: Mac, done: bool) {
+        self.mac.answer(mac, done);
+        if done {
+            return;
+        }
+        self.outbox.notices.push(Notice::MacRefused { interface: self.name.clone(), mac });
+        let (bond, slaves) = (self.mac.get(), self.wearers());
+        for change in mac_plan::after_bond_refusal(self.policy(), bond, &slaves, self.active) {
+            self.set_slave_mac(change);
+        }
+    }
+
+    /// The driver looks at a slave's MAC when a failover needs it (`bond_do_fail_over_mac`). Here the bond takes that of
+    /// its active slave at once: under active frames carry it from now on.
+    pub(super) fn slave_mac_found(&mut self, now: Time, slot: Slot, mac: Mac) {
+        let Some(slave) = self.slave_mut(slot) else { return };
+        let before = slave.mac;
+        slave.mac.find(mac);
+        // What was asked for before overtakes it.
+        if !before.is_settled() || mac == before.get() {
+            return;
+        }
+        let notice = Notice::SlaveMacTaken { slave: slave.name.clone(), mac };
+        self.outbox.notices.push(notice);
+        if self.active == Some(slot) && self.policy() == FailOverMac::Active {
+            let changes = mac_plan::at_failover(self.policy(), self.mac.get(), &self.wearers(), slot);
+            self.move_macs(now, slot, changes);
+        }
+    }
+
+    /// `bond_set_mac_address`. The driver leaves the bond's MAC alone under active and follow, and says that it was
+    /// set; here it was, and is put back. Either way the next first slave's is not copied (`addr_assign_type`).
+    pub(super) fn bond_mac_found(&mut self, mac: Mac) {
+        let before = self.mac.get();
+        let settled = self.mac.is_settled();
+        self.mac.find(mac);
+        // What was asked for before overtakes it.
+        if !settled || mac == before {
+            return;
+        }
+        self.mac_assigned = true;
+        if self.policy() != FailOverMac::None {
+            self.set_bond_mac(before);
+            self.outbox.notices.push(Notice::BondMacPutBack { mac });
+            return;
+        }
+        let slots: Vec<_> = self.slaves.iter().map(|slave| slave.slot).collect();
+        slots.into_iter().for_each(|slot| self.set_slave_mac(Wearer { slot, mac }));
+        self.outbox.notices.push(Notice::BondMacTaken { mac });
+    }
+
+    /// Announces `active`, and has MACs changed. Under active its frames carry the right MAC already; under follow the
+    /// NIC would not hear answers before it has the bond's, unless it was prepared.
+    pub(super) fn move_macs(&mut self, now: Time, active: Slot, changes: mac_plan::Changes) {
+        let (rounds, reports) = (self.options.num_grat_arp, self.options.resend_igmp);
+        let exchanges = changes.slaves.iter().any(|change| change.slot == active)
+            || self.slave(active).is_some_and(|slave| !slave.mac.is_settled());
+        if exchanges && !self.prearm {
+            self.announcements.rounds.hold(rounds);
+            self.reports.hold(reports);
+        } else {
+            self.announcements.rounds.begin(rounds, now);
+            self.reports.begin(reports, now);
+        }
+        self.announce(now);
+        changes.slaves.into_iter().for_each(|change| self.set_slave_mac(change));
+        if let Some(mac) = changes.bond {
+            self.set_bond_mac(mac);
+        }
+    }
+
+    pub(super) fn set_slave_mac(&mut self, change: Wearer) {
+        let Wearer { slot, mac } = change;
+        if let Some(slave) = self.slave_mut(slot) {
+            slave.mac.ask(mac);
+            self.outbox.slow.push(Command::SetSlaveMac { slot, mac });
+        }
+    }
+
+    pub(super) fn set_bond_mac(&mut self, mac: Mac) {
+        if mac != self.mac.get() {
+            self.mac.ask(mac);
+            self.outbox.slow.push(Command::SetBondMac(mac));
+        }
+    }
+
+    /// A MAC that nobody here has, `also` neither.
+    pub(super) fn make_up_mac(&mut self, also: Mac) -> Mac {
+        let (bond, slaves) = (self.mac.get(), &self.slaves);
+        let taken = |mac| {
+            let worn = |slave: &Slave| slave.mac.get() == mac || slave.permanent_mac == mac;
+            mac == bond || mac == also || slaves.iter().any(worn)
+        };
+        self.made_up.next(taken)
+    }
+
+    /// What a slave's frames carry while it is active.
+    pub(super) fn wire_mac(&self, slave: &Slave) -> Mac {
+        match self.policy() {
+            FailOverMac::None | FailOverMac::Follow => self.mac.get(),
+            FailOverMac::Active => slave.mac.get(),
+        }
+    }
+
+    pub(super) fn wearers(&self) -> Vec<Wearer> {
+        self.slaves.iter().map(|slave| Wearer { slot: slave.slot, mac: slave.mac.get() }).collect()
+    }
+}

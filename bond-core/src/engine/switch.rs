@@ -1,0 +1,127 @@
+//! The election and what follows it: ACTIVE, MAC addresses, announcements.
+
+use super::*;
+
+impl Engine {
+    /// `bond_select_active_slave`
+    pub(super) fn elect(&mut self, now: Time, reason: Reason) {
+        self.elect_from(now, self.active, reason);
+    }
+
+    pub(super) fn elect_from(&mut self, now: Time, current: Option<Slot>, reason: Reason) {
+        let best = self.best_slave(current, reason);
+        if best.map(|best| best.slot) != self.active {
+            let from = self.active.and_then(|active| self.name_of(active));
+            self.change_active(now, from, best, reason);
+        }
+    }
+
+    /// If the election that waited for a speed can be held now.
+    pub(super) fn elect_again(&mut self, now: Time) {
+        let Some(OpenElection { challenger, reason }) = self.open else { return };
+        let up = |slot| self.usable().find(|slave| slave.slot == slot);
+        let (Some(current), Some(challenger)) = (self.active.and_then(up), up(challenger)) else {
+            self.open = None;
+            return;
+        };
+        if !current.link.is_stale && !challenger.link.is_stale {
+            self.elect(now, reason);
+        }
+    }
+
+    pub(super) fn best_slave(&mut self, current: Option<Slot>, reason: Reason) -> Option<Choice> {
+        let candidates: Vec<Candidate> = self.joined_slaves().map(Slave::candidate).collect();
+        let primary = self.primary();
+        let election = Election {
+            candidates: &candidates,
+            current,
+            primary,
+            force_primary: self.force_primary,
+            reselect: self.options.primary_reselect,
+        };
+        // A primary that is used early, in its updelay, still has to take over when it is up.
+        let is_up = |candidate: &Candidate| candidate.state == LinkState::Up;
+        let primary_is_up = candidates.iter().any(|slave| Some(slave.slot) == primary && is_up(slave));
+        self.force_primary &= !primary_is_up;
+        self.open = election.open_for().map(|challenger| OpenElection { challenger, reason });
+        election.best()
+    }
+
+    /// `bond_change_active_slave`. The old active may have left already, so its name is given.
+    pub(super) fn change_active(
+        &mut self,
+        now: Time,
+        from: Option<String>,
+        choice: Option<Choice>,
+        reason: Reason,
+    ) {
+        let new = choice.map(|choice| choice.slot);
+        let old = std::mem::replace(&mut self.active, new);
+        self.open = None;
+        self.use_early(new);
+        let to = new.and_then(|slot| self.name_of(slot));
+        let (seen, chosen) = (self.seen, choice.map(|choice| choice.why));
+        self.outbox.notices.push(Notice::Failover { from, to, reason, seen, chosen });
+        self.drain = None;
+        self.hearing = None;
+        self.arp.turn = None;
+        if let Some(path) = new.and_then(|slot| self.path_mut(slot)) {
+            path.begin(now);
+        }
+        let Some(new) = new else {
+            self.announcements.rounds.cancel();
+            return self.reports.cancel();
+        };
+
+        let rounds = self.options.num_grat_arp;
+        // A slave that left, or whose link is down, has nothing to deliver.
+        self.drain = old.and_then(|slot| self.slave(slot)).filter(|old| old.link.up).map(|old| Drain {
+            slot: old.slot,
+            until: now.saturating_add(if rounds == 0 { DRAIN_AFTER_ANNOUNCEMENT } else { DRAIN_AT_MOST }),
+            answers_to_go: self.announcements.unanswered().saturating_add(1),
+        });
+        if self.has_been_active && self.policy() != FailOverMac::Active {
+            self.hearing = Some(HearingTest::new(new, now));
+            self.outbox.reads.push(Command::ReadCounters { slot: new });
+        }
+        self.has_been_active = true;
+
+        let changes = mac_plan::at_failover(self.policy(), self.mac.get(), &self.wearers(), new);
+        self.move_macs(now, new, changes);
+    }
+
+    /// A slave in updelay that is elected is up (`bond_change_active_slave`).
+    pub(super) fn use_early(&mut self, elected: Option<Slot>) {
+        let elected = self.slaves.iter().position(|slave| Some(slave.slot) == elected);
+        if let Some(index) = elected.filter(|index| !self.slaves[*index].state.is_up()) {
+            self.slaves[index].state = LinkState::Up;
+            self.report_link(index);
+        }
+    }
+
+    pub(super) fn announced(&mut self, now: Time) {
+        self.announcements.answered();
+        let Some(drain) = &mut self.drain else { return };
+        if drain.answers_to_go == 1 {
+            drain.until = drain.until.min(now.saturating_add(DRAIN_AFTER_ANNOUNCEMENT));
+        }
+        drain.answers_to_go = drain.answers_to_go.saturating_sub(1);
+    }
+
+    /// Sends the rounds of announcements and of reports that are due, if any.
+    pub(super) fn announce(&mut self, now: Time) {
+        let Some(active) = self.active.and_then(|slot| self.slave(slot)) else { return };
+        let (slot, mac) = (active.slot, self.wire_mac(active));
+        if self.announcements.take_due(now, announce::interval(&self.options)) {
+            self.outbox.slow.push(Command::Announce { slot, mac });
+        }
+        if self.reports.take_due(now, announce::REPORT_INTERVAL) {
+            self.outbox.slow.push(Command::Report { slot, mac });
+        }
+    }
+
+    pub(super) fn primary(&self) -> Option<Slot> {
+        let name = self.options.primary.as_ref()?;
+        self.joined_slaves().find(|slave| slave.name == *name).map(|slave| slave.slot)
+    }
+}

@@ -1,0 +1,212 @@
+//! Going on where another engine was stopped, with a data plane that went on meanwhile.
+
+use bond_common::{
+    abi::{ActiveWord, Rank, Slot},
+    guard::fail_over,
+};
+
+use super::lab::{Lab, mac, ms, options};
+use crate::{
+    Engine, GuardFailover, Left, LeftSlave, NewBond,
+    command::{Chosen, Command, Notice, Reason, Seen},
+    options::{
+        BondOptions,
+        FailOverMac::{self, Active, Follow, None as Nobody},
+        SlaveOptions,
+    },
+    status::MiiStatus,
+};
+
+const POLICIES: [FailOverMac; 3] = [Nobody, Active, Follow];
+
+/// A bond whose engine is gone.
+struct Orphan {
+    lab: Lab,
+    rank: Rank,
+    known_active: Option<Slot>,
+    failovers: Vec<GuardFailover>,
+    gone: Vec<(Slot, String)>,
+}
+
+impl Orphan {
+    fn of(lab: Lab) -> Self {
+        let (rank, known_active) = (Rank::new(lab.engine.rank()), lab.word.0);
+        Self { lab, rank, known_active, failovers: Vec::new(), gone: Vec::new() }
+    }
+
+    /// The carrier is lost, and a packet finds that out.
+    fn cut(&mut self, index: u8) {
+        self.lab.nic_mut(index).link.up = false;
+        let (active, draining, usable) = self.lab.word;
+        let word = ActiveWord::default().next(active, draining, usable);
+        let has_link = |slot: Slot| {
+            let entry = self.lab.slaves.get(&slot);
+            entry.and_then(|(ifindex, ..)| self.lab.nics.get(ifindex)).is_some_and(|nic| nic.link.up)
+        };
+        if word.active() == Some(self.lab.slot(index))
+            && let Some(next) = fail_over(word, self.rank, has_link)
+        {
+            self.lab.word = (next.active(), next.draining(), next.usable());
+            let active = next.active().unwrap();
+            self.failovers.push(GuardFailover { active, usable: next.usable() });
+        }
+    }
+
+    fn mend(&mut self, index: u8) {
+        self.lab.nic_mut(index).link.up = true;
+    }
+
+    /// Its interface is deleted.
+    fn lose(&mut self, index: u8) {
+        self.gone.push((self.lab.slot(index), self.lab.nic(index).name.clone()));
+        self.lab.slaves.remove(&self.lab.slot(index)).unwrap();
+    }
+
+    /// Another engine goes on; the lab executes what it asks for.
+    fn adopt(mut self) -> Lab {
+        let before = self.lab.engine.status();
+        let slave = |(&slot, &(ifindex, _, permanent_mac)): (&Slot, &(u32, _, _))| {
+            let nic = &self.lab.nics[&ifindex];
+            let known = before.slaves.iter().find(|slave| slave.name == nic.name).unwrap();
+            LeftSlave {
+                slot,
+                name: nic.name.clone(),
+                ifindex,
+                mac: nic.mac,
+                permanent_mac,
+                options: SlaveOptions::default(),
+                link: nic.link,
+                link_failure_count: known.link_failure_count,
+            }
+        };
+        let (active, draining, usable) = self.lab.word;
+        let left = Left {
+            active,
+            draining,
+            usable,
+            known_active: self.known_active,
+            failovers: self.failovers,
+            carrier: self.lab.carrier,
+            slaves: self.lab.slaves.iter().map(slave).collect(),
+            gone: self.gone,
+        };
+        let bond = NewBond {
+            name: "bond0".into(),
+            mac: self.lab.bond_mac,
+            mac_assigned: false,
+            prearm: false,
+            seed: 1,
+            options: before.options,
+        };
+        self.lab.take();
+        self.lab.replace_engine(Engine::adopt(self.lab.now, bond, left));
+        self.lab
+    }
+}
+
+/// From whom to whom, of each notice of a failover.
+fn failovers(lab: &mut Lab) -> Vec<(Option<String>, Option<String>, Reason)> {
+    let failover = |notice| match notice {
+        Notice::Failover { from, to, reason, seen: Seen::Guard, .. } => Some((from, to, reason)),
+        _ => None,
+    };
+    lab.take_notices().into_iter().filter_map(failover).collect()
+}
+
+fn by_guard(from: &str, to: &str) -> (Option<String>, Option<String>, Reason) {
+    (Some(from.to_owned()), Some(to.to_owned()), Reason::CarrierGuard)
+}
+
+#[test]
+fn every_failover_of_the_guard_is_told_and_counted() {
+    for policy in POLICIES {
+        for cuts in 0..5u8 {
+            let mut orphan = Orphan::of(Lab::enslaved(options(policy), 2));
+            let mut expected = Vec::new();
+            for cut in 0..cuts {
+                let (from, to) = (cut % 2, (cut + 1) % 2);
+                orphan.cut(from);
+                orphan.mend(from);
+                expected.push(by_guard(&format!("slave{from}"), &format!("slave{to}")));
+            }
+            let mut lab = orphan.adopt();
+            assert_eq!(failovers(&mut lab), expected, "{policy:?}, {cuts} cuts");
+            let counts = [0, 1].map(|index| lab.status(index).link_failure_count);
+            assert_eq!(counts, [u32::from(cuts.div_ceil(2)), u32::from(cuts / 2)], "{policy:?}, {cuts} cuts");
+            assert_eq!(lab.active(), Some(format!("slave{}", cuts % 2)), "{policy:?}, {cuts} cuts");
+            lab.wait(ms(500));
+            assert_eq!([0, 1].map(|index| lab.mii(index)), [MiiStatus::Up; 2], "{policy:?}, {cuts} cuts");
+            let active = 0x10 + cuts % 2;
+            let backup = 0x10 + (cuts + 1) % 2;
+            let worn = match (policy, cuts % 2) {
+                (Nobody, _) => [0x10, 0x10, 0x10],
+                (Active, _) => [active, 0x10, 0x11],
+                (Follow, 0) => [0x10, 0x10, 0x11],
+                (Follow, _) => [0x10, backup + 1, 0x10],
+            };
+            assert_eq!(lab.macs(), worn, "{policy:?}, {cuts} cuts");
+        }
+    }
+}
+
+#[test]
+fn what_no_record_tells_is_told_once_and_counted_once() {
+    let mut orphan = Orphan::of(Lab::enslaved(options(Nobody), 2));
+    orphan.cut(0);
+    orphan.failovers.clear();
+    let mut lab = orphan.adopt();
+    assert_eq!(failovers(&mut lab), [by_guard("slave0", "slave1")]);
+    assert_eq!((lab.status(0).link_failure_count, lab.mii(0)), (1, MiiStatus::Down));
+}
+
+#[test]
+fn a_backup_that_lost_its_link_is_counted_as_ever() {
+    let mut orphan = Orphan::of(Lab::enslaved(options(Nobody), 3));
+    orphan.cut(2);
+    orphan.cut(0);
+    let mut lab = orphan.adopt();
+    assert_eq!(failovers(&mut lab), [by_guard("slave0", "slave1")]);
+    let counts = [0, 1, 2].map(|index| lab.status(index).link_failure_count);
+    assert_eq!(counts, [1, 0, 1]);
+}
+
+#[test]
+fn a_slave_that_is_gone_keeps_its_name_in_what_is_told() {
+    let mut orphan = Orphan::of(Lab::enslaved(options(Active), 3));
+    orphan.cut(0);
+    orphan.lose(0);
+    let mut lab = orphan.adopt();
+    assert_eq!(failovers(&mut lab), [by_guard("slave0", "slave1")]);
+    assert_eq!(lab.active().as_deref(), Some("slave1"));
+}
+
+#[test]
+fn a_change_by_hand_is_no_failure() {
+    let mut orphan = Orphan::of(Lab::enslaved(options(Nobody), 2));
+    orphan.lab.word.0 = Some(orphan.lab.slot(1));
+    let mut lab = orphan.adopt();
+    let told = lab.take_notices();
+    let expected = Notice::Failover {
+        from: Some("slave0".into()),
+        to: Some("slave1".into()),
+        reason: Reason::Requested,
+        seen: Seen::Guard,
+        chosen: Some(Chosen::ByHand),
+    };
+    assert_eq!(told, [expected]);
+    assert_eq!([0, 1].map(|index| lab.status(index).link_failure_count), [0, 0]);
+}
+
+/// Updelay is patience with a link that came back: the guard used it early, and that counts.
+#[test]
+fn the_last_one_used_is_up_and_the_others_wait_for_their_updelay() {
+    let delayed = BondOptions { updelay: 1000, ..options(Nobody) };
+    let mut orphan = Orphan::of(Lab::enslaved(delayed, 2));
+    orphan.lab.wait(ms(2000));
+    orphan.cut(0);
+    orphan.mend(0);
+    let mut lab = orphan.adopt();
+    assert_eq!([0, 1].map(|index| lab.mii(index)), [MiiStatus::GoingBack, MiiStatus::Up]);
+    let slot = lab.slot(1);
+    assert!(lab.take().contains(&Command::Announce { slot, mac: mac(0x10) }), "the network is told");
+}

@@ -1,0 +1,226 @@
+//! What a failover consists of, and in which order.
+
+use super::lab::{BORN, Lab, Pace, mac, ms, options};
+use crate::{
+    command::{
+        Chosen,
+        Command::{self, *},
+        Notice, Reason, Seen,
+    },
+    options::{
+        BondOptions,
+        FailOverMac::{self, Active, Follow, None as Nobody},
+    },
+};
+
+fn failover(from: Option<&str>, to: Option<&str>, reason: Reason, seen: Seen, chosen: Chosen) -> Command {
+    let name = |slave: Option<&str>| slave.map(str::to_owned);
+    let chosen = to.map(|_| chosen);
+    Notify(Notice::Failover { from: name(from), to: name(to), reason, seen, chosen })
+}
+
+fn link_changed(slave: &str, up: bool) -> Command {
+    Notify(Notice::LinkChanged { slave: slave.into(), up })
+}
+
+/// Everything that one failure of slave0 asks for, with nothing answered yet.
+fn on_failure(policy: FailOverMac) -> Vec<Command> {
+    let mut lab = Lab::enslaved(options(policy), 2);
+    lab.pace = Pace::Manual;
+    lab.set_link(0, false);
+    lab.take()
+}
+
+#[test]
+fn order_of_a_failover() {
+    let lab = Lab::enslaved(options(Nobody), 2);
+    let (s0, s1) = (lab.slot(0), lab.slot(1));
+    let switch = Switch { active: Some(s1), draining: None, usable: 0b10 };
+    let (seen, chosen) = (Seen::LinkEvent, Chosen::OnlyOneUp);
+    let failover = failover(Some("slave0"), Some("slave1"), Reason::LinkFailed, seen, chosen);
+    let told = || [link_changed("slave0", false), failover.clone()];
+    let expect = |before: &[Command], after: &[Command]| [before, &told(), after].concat();
+    let listen = ReadCounters { slot: s1 };
+
+    let none = expect(&[switch.clone(), listen.clone()], &[Announce { slot: s1, mac: mac(0x10) }]);
+    assert_eq!(on_failure(Nobody), none);
+
+    let active = [Announce { slot: s1, mac: mac(0x11) }, SetBondMac(mac(0x11))];
+    assert_eq!(on_failure(Active), expect(std::slice::from_ref(&switch), &active));
+
+    let follow = [SetSlaveMac { slot: s1, mac: mac(0x10) }, SetSlaveMac { slot: s0, mac: mac(0x11) }];
+    assert_eq!(on_failure(Follow), expect(&[switch, listen], &follow));
+}
+
+#[test]
+fn order_of_the_first_enslave() {
+    let mut lab = Lab::new(options(Nobody), 2);
+    lab.pace = Pace::Manual;
+    lab.join(0).unwrap();
+    let s0 = lab.slot(0);
+    let written =
+        WriteSlave { slot: s0, ifindex: 10, wire_mac: mac(0x10), permanent_mac: mac(0x10), queue_id: 0 };
+    assert_eq!(lab.take(), [written, SetBondMac(mac(0x10)), Enslave { slot: s0, mac: None }]);
+    assert_eq!((lab.bond_mac, lab.active()), (BORN, None));
+
+    assert!(lab.work() && lab.work());
+    let up = [
+        Switch { active: Some(s0), draining: None, usable: 0b1 },
+        Notify(Notice::Enslaved { slave: "slave0".into(), up: true }),
+        failover(None, Some("slave0"), Reason::Joined, Seen::SlaveJoined, Chosen::OnlyOneUp),
+        SetCarrier(true),
+        Announce { slot: s0, mac: mac(0x10) },
+    ];
+    assert_eq!(lab.take(), up);
+
+    lab.join(1).unwrap();
+    let s1 = lab.slot(1);
+    let written =
+        WriteSlave { slot: s1, ifindex: 11, wire_mac: mac(0x10), permanent_mac: mac(0x11), queue_id: 0 };
+    assert_eq!(lab.take(), [written, Enslave { slot: s1, mac: Some(mac(0x10)) }]);
+}
+
+#[test]
+fn order_of_a_release() {
+    let mut lab = Lab::enslaved(options(Nobody), 2);
+    let (s0, s1) = (lab.slot(0), lab.slot(1));
+    lab.leave(0).unwrap();
+    let expected = [
+        Switch { active: Some(s1), draining: Some(s0), usable: 0b10 },
+        ReadCounters { slot: s1 },
+        failover(Some("slave0"), Some("slave1"), Reason::Left, Seen::SlaveLeft, Chosen::OnlyOneUp),
+        Announce { slot: s1, mac: mac(0x10) },
+        // 100 ms later.
+        Switch { active: Some(s1), draining: None, usable: 0b10 },
+        ClearSlave { slot: s0 },
+        Notify(Notice::ReleasedMacInUse { slave: "slave0".into(), mac: mac(0x10) }),
+        Notify(Notice::Released { slave: "slave0".into() }),
+        Release { slot: s0, mac: Some(mac(0x10)) },
+    ];
+    let commands: Vec<_> = lab.take().into_iter().filter(|command| *command != PollLinks).collect();
+    assert_eq!(commands, expected);
+
+    lab.leave(1).unwrap();
+    let commands = lab.take();
+    let [switch, clear, _, _, carrier, SetBondMac(made_up), release] = &commands[..] else {
+        panic!("{commands:?}")
+    };
+    assert_eq!(*switch, Switch { active: None, draining: None, usable: 0 });
+    assert_eq!(*clear, ClearSlave { slot: s1 });
+    assert_eq!(*carrier, SetCarrier(false));
+    assert_eq!(*release, Release { slot: s1, mac: Some(mac(0x11)) });
+    assert_eq!(lab.bond_mac, *made_up);
+}
+
+#[test]
+fn a_planned_switch_drains_the_old_slave() {
+    let mut lab = Lab::enslaved(options(Active), 2);
+    let (s0, s1) = (lab.slot(0), lab.slot(1));
+    lab.set_active(Some(1)).unwrap();
+    let expected = [
+        Switch { active: Some(s1), draining: Some(s0), usable: 0b11 },
+        failover(Some("slave0"), Some("slave1"), Reason::Requested, Seen::Request, Chosen::ByHand),
+        Announce { slot: s1, mac: mac(0x11) },
+        SetBondMac(mac(0x11)),
+    ];
+    assert_eq!(lab.take(), expected);
+}
+
+#[test]
+fn a_backup_that_fails_or_returns_changes_the_usable_mask_only() {
+    let mut lab = Lab::enslaved(options(Nobody), 2);
+    let active = Some(lab.slot(0));
+    lab.set_link(1, false);
+    let switch = |usable| Switch { active, draining: None, usable };
+    assert_eq!(lab.take(), [switch(0b01), link_changed("slave1", false)]);
+    lab.tell_link(1);
+    assert_eq!(lab.take(), [], "repeated");
+    lab.set_link(1, true);
+    assert_eq!(lab.take(), [switch(0b11), link_changed("slave1", true)]);
+}
+
+#[test]
+fn carrier_follows_the_last_slave() {
+    let mut lab = Lab::enslaved(options(Nobody), 2);
+    assert!(lab.carrier);
+    lab.set_link(0, false);
+    assert!(lab.carrier);
+    lab.set_link(1, false);
+    assert!(!lab.carrier && !lab.engine.status().carrier);
+    lab.set_link(0, true);
+    assert!(lab.carrier && lab.engine.status().carrier);
+}
+
+/// Equal slaves do not take over when they come back.
+#[test]
+fn a_returning_slave_stays_backup_unless_it_is_preferred() {
+    type Preference = fn(&mut Lab);
+    #[rustfmt::skip]
+    let table: [(&str, Preference, &str); 5] = [
+        ("equal", |_| {}, "slave1"),
+        ("primary", |lab| lab.set_options(|options| options.primary = Some("slave0".into())).unwrap(), "slave0"),
+        ("higher prio", |lab| lab.set_prio(0, 1), "slave0"),
+        ("lower prio", |lab| { lab.set_prio(1, 2); lab.set_prio(0, 1) }, "slave1"),
+        ("primary has less prio", |lab| {
+            lab.set_options(|options| options.primary = Some("slave1".into())).unwrap();
+            lab.set_prio(0, 9);
+        }, "slave1"),
+    ];
+    for (name, prefer, expected) in table {
+        let mut lab = Lab::enslaved(options(Nobody), 2);
+        prefer(&mut lab);
+        lab.set_link(0, false);
+        assert_eq!(lab.active().as_deref(), Some("slave1"), "{name}");
+        lab.set_link(0, true);
+        assert_eq!(lab.active().as_deref(), Some(expected), "{name}");
+    }
+}
+
+#[test]
+fn all_fail_and_return() {
+    let mut lab = Lab::enslaved(options(Follow), 2);
+    lab.set_link(0, false);
+    lab.take();
+    lab.set_link(1, false);
+    let none = failover(Some("slave1"), None, Reason::LinkFailed, Seen::LinkEvent, Chosen::OnlyOneUp);
+    let switch = Switch { active: None, draining: None, usable: 0 };
+    assert_eq!(lab.take(), [switch, link_changed("slave1", false), none, SetCarrier(false)]);
+    lab.set_link(0, true);
+    let (seen, chosen) = (Seen::LinkEvent, Chosen::OnlyOneUp);
+    assert!(lab.take().contains(&failover(None, Some("slave0"), Reason::LinkRecovered, seen, chosen)));
+}
+
+/// Reasons say what is the matter, and this says how it came to be known.
+#[test]
+fn a_failover_says_what_was_seen() {
+    let carrier_is_lost = |lab: &mut Lab| lab.set_link(0, false);
+    let nobody_tells = |lab: &mut Lab| lab.nic_mut(0).link.up = false;
+    let path_dies = |lab: &mut Lab| lab.nic_mut(0).path = false;
+    let by_hand = |lab: &mut Lab| lab.set_active(Some(1)).unwrap();
+    let primary = |lab: &mut Lab| lab.set_options(|options| options.primary = Some("slave1".into())).unwrap();
+    let leaves = |lab: &mut Lab| lab.leave(0).unwrap();
+    let miimon = options(Nobody);
+    let patient = BondOptions { downdelay: 300, ..options(Nobody) };
+    let target = vec!["10.0.0.254".parse().unwrap()];
+    let probing = BondOptions { miimon: 0, arp_interval: 200, arp_ip_target: target, ..options(Nobody) };
+    type Act<'a> = &'a dyn Fn(&mut Lab);
+    let table: [(&BondOptions, Act<'_>, Reason, Seen, Chosen); 7] = [
+        (&miimon, &carrier_is_lost, Reason::LinkFailed, Seen::LinkEvent, Chosen::OnlyOneUp),
+        (&miimon, &nobody_tells, Reason::LinkFailed, Seen::Miimon, Chosen::OnlyOneUp),
+        (&patient, &carrier_is_lost, Reason::LinkFailed, Seen::Delay, Chosen::OnlyOneUp),
+        (&probing, &path_dies, Reason::LinkFailed, Seen::ArpMonitor, Chosen::OnlyOneUp),
+        (&miimon, &by_hand, Reason::Requested, Seen::Request, Chosen::ByHand),
+        (&miimon, &primary, Reason::OptionChanged, Seen::Request, Chosen::Primary),
+        (&miimon, &leaves, Reason::Left, Seen::SlaveLeft, Chosen::OnlyOneUp),
+    ];
+    for (options, act, reason, seen, chosen) in table {
+        let mut lab = Lab::enslaved(options.clone(), 2);
+        lab.wait(ms(2000));
+        lab.take();
+        act(&mut lab);
+        lab.wait(ms(1000));
+        let told = lab.take();
+        let expected = failover(Some("slave0"), Some("slave1"), reason, seen, chosen);
+        assert!(told.contains(&expected), "{expected:?} is not in {told:#?}");
+    }
+}

@@ -1,0 +1,145 @@
+//! Failovers that the data plane made before the engine knew.
+
+use super::lab::{Lab, Pace, mac, ms, options};
+use crate::{
+    command::{
+        Command::{self, *},
+        Notice, Reason,
+    },
+    event::Event,
+    options::{
+        BondOptions,
+        FailOverMac::{self, Active, Follow, None as Nobody},
+    },
+    status::MiiStatus,
+};
+
+const POLICIES: [FailOverMac; 3] = [Nobody, Active, Follow];
+
+fn is_reason(command: &Command, wanted: Reason) -> bool {
+    matches!(command, Notify(Notice::Failover { reason, .. }) if *reason == wanted)
+}
+
+#[test]
+fn the_engine_does_what_is_left_to_do() {
+    for policy in POLICIES {
+        let mut lab = Lab::enslaved(options(policy), 2);
+        let mut beside = Lab::enslaved(options(policy), 2);
+        assert!(lab.guard(0));
+        beside.set_link(0, false);
+        // ACTIVE is right already; everything slow is as after any failover.
+        let slow = |commands: Vec<Command>| {
+            let fast = |command: &Command| matches!(command, Switch { .. } | Notify(Notice::Failover { .. }));
+            commands.into_iter().filter(|command| !fast(command)).collect::<Vec<_>>()
+        };
+        let commands = lab.take();
+        assert!(!commands.iter().any(|command| matches!(command, Switch { .. })), "{policy:?}: {commands:?}");
+        assert!(commands.iter().any(|command| is_reason(command, Reason::CarrierGuard)), "{policy:?}");
+        assert_eq!(slow(commands), slow(beside.take()), "{policy:?}");
+        assert_eq!((lab.macs(), lab.word), (beside.macs(), beside.word), "{policy:?}");
+        assert_eq!((lab.mii(0), lab.status(0).link_failure_count), (MiiStatus::Down, 1), "{policy:?}");
+    }
+}
+
+#[test]
+fn what_link_events_say_later_changes_nothing() {
+    let mut lab = Lab::enslaved(options(Active), 3);
+    assert!(lab.guard(0));
+    lab.take();
+    lab.tell_link(0);
+    lab.tell_link(1);
+    lab.wait(ms(150));
+    let commands: Vec<_> = lab.take().into_iter().filter(|command| *command != PollLinks).collect();
+    assert_eq!(commands, []);
+    assert_eq!((lab.active().as_deref(), lab.status(0).link_failure_count), (Some("slave1"), 1));
+}
+
+#[test]
+fn going_back_is_for_updelay_and_the_rules_of_reselection() {
+    let delayed = BondOptions { updelay: 300, primary: Some("slave0".into()), ..options(Nobody) };
+    let mut lab = Lab::enslaved(delayed, 2);
+    assert!(lab.guard(0));
+    // The link was gone for a moment only.
+    lab.set_link(0, true);
+    assert_eq!((lab.active().as_deref(), lab.mii(0)), (Some("slave1"), MiiStatus::GoingBack));
+    lab.wait(ms(299));
+    assert_eq!(lab.active().as_deref(), Some("slave1"));
+    lab.wait(ms(2));
+    assert_eq!(lab.active().as_deref(), Some("slave0"));
+
+    // Without a primary nobody goes back.
+    let mut lab = Lab::enslaved(options(Nobody), 2);
+    assert!(lab.guard(0));
+    lab.set_link(0, true);
+    lab.wait(ms(500));
+    assert_eq!((lab.active().as_deref(), lab.mii(0)), (Some("slave1"), MiiStatus::Up));
+}
+
+#[test]
+fn a_slave_in_updelay_is_used_early() {
+    let mut lab = Lab::enslaved(BondOptions { updelay: 1000, ..options(Nobody) }, 2);
+    lab.set_link(1, false);
+    lab.set_link(1, true);
+    assert_eq!(lab.mii(1), MiiStatus::GoingBack);
+    assert!(lab.guard(0));
+    assert_eq!((lab.active().as_deref(), lab.mii(1)), (Some("slave1"), MiiStatus::Up));
+}
+
+#[test]
+fn one_after_the_other_and_back() {
+    for policy in POLICIES {
+        let mut lab = Lab::enslaved(options(policy), 3);
+        assert!(lab.guard(0) && lab.guard(1));
+        assert_eq!(lab.active().as_deref(), Some("slave2"));
+        assert!(!lab.guard(2), "nobody is left");
+        lab.tell_link(2);
+        assert_eq!((lab.active(), lab.carrier), (None, false));
+        lab.set_link(1, true);
+        assert_eq!((lab.active().as_deref(), lab.carrier), (Some("slave1"), true));
+        assert!(!lab.guard(1), "nobody is left");
+    }
+}
+
+/// Whoever writes ACTIVE by hand is followed where it makes sense, and put right where it does not.
+#[test]
+fn a_word_that_names_nobody_is_put_right() {
+    let mut lab = Lab::enslaved(options(Nobody), 2);
+    let nobody = lab.slot(1).index() as u8 + 5;
+    let before = lab.word;
+    for active in [None, bond_common::abi::Slot::new(nobody)] {
+        lab.word = (active, None, 0);
+        lab.handle(Event::ActiveChanged { active, draining: None, usable: 0 }).unwrap();
+        assert_eq!(lab.word, before);
+        assert_eq!(lab.active().as_deref(), Some("slave0"));
+    }
+}
+
+#[test]
+fn under_follow_whoever_is_prepared_announces_first() {
+    for prearm in [false, true] {
+        let new = crate::NewBond {
+            name: "bond0".into(),
+            mac: super::lab::BORN,
+            mac_assigned: false,
+            prearm,
+            seed: 1,
+            options: options(Follow),
+        };
+        let mut lab = Lab::of(new, 2);
+        lab.join(0).unwrap();
+        lab.join(1).unwrap();
+        lab.take();
+        lab.pace = Pace::Manual;
+        lab.set_active(Some(1)).unwrap();
+        let (s0, s1) = (lab.slot(0), lab.slot(1));
+        let swap = [SetSlaveMac { slot: s1, mac: mac(0x10) }, SetSlaveMac { slot: s0, mac: mac(0x11) }];
+        let slow: Vec<_> = lab
+            .take()
+            .into_iter()
+            .filter(|command| matches!(command, SetSlaveMac { .. } | Announce { .. }))
+            .collect();
+        let announced = Announce { slot: s1, mac: mac(0x10) };
+        let expected = if prearm { [&[announced][..], &swap].concat() } else { swap.to_vec() };
+        assert_eq!(slow, expected, "prearm {prearm}");
+    }
+}

@@ -1,0 +1,452 @@
+//! An agent that executes commands on NICs that exist only here, in a time that passes only when told.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+};
+
+use bond_common::{
+    abi::{ActiveWord, MAX_TARGETS, ProbeTimes, Rank, Slot},
+    guard,
+    mac::Mac,
+};
+
+use crate::{
+    Engine, NewBond, Refusal, Time,
+    command::{Command, Notice},
+    event::{Asked, Duplex, Event, Heard, Link, NewSlave, Speed},
+    options::{BondOptions, FailOverMac, SlaveOptions},
+    status::{MiiStatus, SlaveStatus},
+};
+
+/// The MAC that bonds are born with.
+pub const BORN: Mac = mac(0xb0);
+
+/// MACs of the oracle's transcripts: the last byte says whose.
+pub const fn mac(last: u8) -> Mac {
+    Mac::new([2, 0, 0, 0, 0, last])
+}
+
+pub const fn ms(ms: u64) -> Time {
+    Time::from_millis(ms)
+}
+
+/// miimon 100 and nothing else but this policy; no IGMP and MLD reports, which have tests of their own.
+pub fn options(fail_over_mac: FailOverMac) -> BondOptions {
+    BondOptions { miimon: 100, fail_over_mac, resend_igmp: 0, ..BondOptions::default() }
+}
+
+#[derive(Clone, Debug)]
+pub struct Nic {
+    pub name: String,
+    pub burned_in: Mac,
+    pub mac: Mac,
+    pub link: Link,
+    pub can_set_mac: bool,
+    /// It will not take any MAC from now on, whatever it said before.
+    pub refuses: bool,
+    pub tx_packets: u64,
+    pub rx_unicast: u64,
+    /// What it is plugged into forwards, whatever the carrier says.
+    pub path: bool,
+    pub heard: ProbeTimes,
+}
+
+/// When slow commands are executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// At once, and answered at once.
+    Prompt,
+    /// One at each [`Lab::work`].
+    Manual,
+}
+
+#[derive(Debug)]
+pub struct Lab {
+    pub engine: Engine,
+    pub now: Time,
+    pub bond_mac: Mac,
+    pub bond_refuses: bool,
+    pub carrier: bool,
+    /// By ifindex; slave0 has 10.
+    pub nics: BTreeMap<u32, Nic>,
+    /// SLAVES, by slot.
+    pub slaves: BTreeMap<Slot, (u32, Mac, Mac)>,
+    pub queue_ids: BTreeMap<Slot, u16>,
+    /// ACTIVE
+    pub word: (Option<Slot>, Option<Slot>, u16),
+    pub pace: Pace,
+    /// Targets that do not answer.
+    pub dead: Vec<IpAddr>,
+    slow: VecDeque<(u32, Command)>,
+    ifindex_of: BTreeMap<Slot, u32>,
+    log: Vec<(Time, Command)>,
+}
+
+impl Lab {
+    /// A bond with the MAC [`BORN`], not enslaved NICs slave0 (:10), slave1 (:11), ... with link.
+    pub fn new(options: BondOptions, nics: u8) -> Self {
+        let new =
+            NewBond { name: "bond0".into(), mac: BORN, mac_assigned: false, prearm: false, seed: 1, options };
+        Self::of(new, nics)
+    }
+
+    pub fn of(new: NewBond, nics: u8) -> Self {
+        let nic = |index: u8| Nic {
+            name: format!("slave{index}"),
+            burned_in: mac(0x10 + index),
+            mac: mac(0x10 + index),
+            link: Link { speed: Speed(10_000), duplex: Duplex::Full, ..Link::new(true) },
+            can_set_mac: true,
+            refuses: false,
+            tx_packets: 0,
+            rx_unicast: 0,
+            path: true,
+            heard: ProbeTimes::NEVER,
+        };
+        Self {
+            bond_mac: new.mac,
+            bond_refuses: false,
+            engine: Engine::new(new),
+            now: ms(1_000_000),
+            carrier: false,
+            nics: (0..nics).map(|index| (10 + u32::from(index), nic(index))).collect(),
+            slaves: BTreeMap::new(),
+            queue_ids: BTreeMap::new(),
+            word: (None, None, 0),
+            pace: Pace::Prompt,
+            dead: Vec::new(),
+            slow: VecDeque::new(),
+            ifindex_of: BTreeMap::new(),
+            log: Vec::new(),
+        }
+    }
+
+    /// All NICs enslaved in order, and what that took forgotten.
+    pub fn enslaved(options: BondOptions, nics: u8) -> Self {
+        let mut lab = Self::new(options, nics);
+        for index in 0..nics {
+            lab.join(index).unwrap();
+        }
+        lab.take();
+        lab
+    }
+
+    pub fn slot(&self, index: u8) -> Slot {
+        self.engine.slot_of(&self.nic(index).name).unwrap()
+    }
+
+    pub fn nic(&self, index: u8) -> &Nic {
+        &self.nics[&(10 + u32::from(index))]
+    }
+
+    pub fn nic_mut(&mut self, index: u8) -> &mut Nic {
+        self.nics.get_mut(&(10 + u32::from(index))).unwrap()
+    }
+
+    pub fn new_slave(&self, index: u8) -> NewSlave {
+        let nic = self.nic(index);
+        NewSlave {
+            name: nic.name.clone(),
+            ifindex: 10 + u32::from(index),
+            mac: nic.mac,
+            can_set_mac: nic.can_set_mac,
+            options: SlaveOptions::default(),
+        }
+    }
+
+    pub fn join(&mut self, index: u8) -> Result<(), Refusal> {
+        self.handle(Event::Join(self.new_slave(index)))
+    }
+
+    /// Asks for it, and at a prompt pace waits until it is done.
+    pub fn leave(&mut self, index: u8) -> Result<(), Refusal> {
+        self.ask_to_leave(index)?;
+        while self.pace == Pace::Prompt && self.engine.slot_of(&self.nic(index).name).is_some() {
+            self.wait(ms(1));
+        }
+        Ok(())
+    }
+
+    pub fn ask_to_leave(&mut self, index: u8) -> Result<(), Refusal> {
+        self.handle(Event::Leave { slot: self.slot(index) })
+    }
+
+    /// The carrier changes, and netlink says so.
+    pub fn set_link(&mut self, index: u8, up: bool) {
+        self.nic_mut(index).link.up = up;
+        self.tell_link(index);
+    }
+
+    /// The carrier is lost, and a packet finds that out before anybody else: the data plane's guard fails over. False if
+    /// nobody can take over.
+    pub fn guard(&mut self, lost: u8) -> bool {
+        self.nic_mut(lost).link.up = false;
+        let (active, draining, usable) = self.word;
+        let word = ActiveWord::default().next(active, draining, usable);
+        let rank = Rank::new(self.engine.rank());
+        // Of a slave that is not set up, the guard knows no device.
+        let joined: Vec<_> = self.engine.slaves().filter(|slave| slave.joined).collect();
+        let has_link = |slot: Slot| {
+            let slave = joined.iter().find(|slave| slave.slot == slot);
+            slave.and_then(|slave| self.nics.get(&slave.ifindex)).is_some_and(|nic| nic.link.up)
+        };
+        let Some(next) = guard::fail_over(word, rank, has_link) else { return false };
+        self.word = (next.active(), next.draining(), next.usable());
+        let (active, draining, usable) = self.word;
+        self.handle(Event::ActiveChanged { active, draining, usable }).unwrap();
+        true
+    }
+
+    pub fn tell_link(&mut self, index: u8) {
+        let (slot, link) = (self.slot(index), self.nic(index).link);
+        self.handle(Event::Link { slot, link }).unwrap();
+    }
+
+    pub fn set_options(&mut self, change: impl FnOnce(&mut BondOptions)) -> Result<(), Refusal> {
+        let mut options = self.engine.options().clone();
+        change(&mut options);
+        self.handle(Event::SetOptions(Box::new(options)))
+    }
+
+    pub fn set_bond_mac_by_hand(&mut self, mac: Mac) {
+        self.bond_mac = mac;
+        self.handle(Event::BondMacFound { mac }).unwrap();
+    }
+
+    pub fn set_slave_mac_by_hand(&mut self, index: u8, mac: Mac) {
+        let slot = self.slot(index);
+        self.nic_mut(index).mac = mac;
+        self.handle(Event::SlaveMacFound { slot, mac }).unwrap();
+    }
+
+    pub fn set_prio(&mut self, index: u8, prio: i32) {
+        let options = SlaveOptions { prio, ..SlaveOptions::default() };
+        self.handle(Event::SetSlaveOptions { slot: self.slot(index), options }).unwrap();
+    }
+
+    pub fn set_active(&mut self, index: Option<u8>) -> Result<(), Refusal> {
+        self.handle(Event::SetActiveSlave(index.map(|index| self.slot(index))))
+    }
+
+    /// Tells the engine, and executes what it asks for.
+    pub fn handle(&mut self, event: Event) -> Result<(), Refusal> {
+        let answer = self.engine.handle(self.now, event);
+        self.execute();
+        while self.pace == Pace::Prompt && self.work() {}
+        answer
+    }
+
+    /// Another engine, and what it asks for at first.
+    pub fn replace_engine(&mut self, engine: Engine) {
+        self.engine = engine;
+        // It writes them all again.
+        self.slaves.clear();
+        self.queue_ids.clear();
+        self.execute();
+        while self.pace == Pace::Prompt && self.work() {}
+    }
+
+    /// Lets time pass; the engine is called exactly when it asks for it.
+    pub fn wait(&mut self, time: Time) {
+        let end = self.now + time;
+        while let Some(next) = self.engine.poll_timeout().filter(|next| *next <= end) {
+            self.now = next.max(self.now);
+            self.timeout();
+        }
+        self.now = end;
+    }
+
+    pub fn timeout(&mut self) {
+        self.handle(Event::Timeout).unwrap();
+        assert!(self.engine.poll_timeout().is_none_or(|next| next > self.now), "the engine is in a hurry");
+    }
+
+    /// Executes the oldest slow command, and answers it. False if there was none.
+    pub fn work(&mut self) -> bool {
+        let Some((ifindex, command)) = self.slow.pop_front() else { return false };
+        if let Some(answer) = self.execute_slow(ifindex, command) {
+            self.handle(answer).unwrap();
+        }
+        true
+    }
+
+    pub fn is_busy(&self, index: u8) -> bool {
+        self.slow.iter().any(|(ifindex, _)| *ifindex == 10 + u32::from(index))
+    }
+
+    pub fn status(&self, index: u8) -> SlaveStatus {
+        let status = self.engine.status();
+        status.slaves.into_iter().find(|slave| slave.name == self.nic(index).name).unwrap()
+    }
+
+    pub fn mii(&self, index: u8) -> MiiStatus {
+        self.status(index).mii_status
+    }
+
+    pub fn active(&self) -> Option<String> {
+        let status = self.engine.status();
+        let slot = status.slaves.iter().find(|slave| Some(&slave.name) == status.active_slave.as_ref());
+        assert_eq!(
+            self.word.0.map(Slot::index),
+            slot.map(|slave| slave.slot.into()),
+            "ACTIVE is not the active slave"
+        );
+        status.active_slave
+    }
+
+    /// Last bytes of the MACs that are really worn: the bond's, then each NIC's.
+    pub fn macs(&self) -> Vec<u8> {
+        let nics = self.nics.values().map(|nic| nic.mac);
+        std::iter::once(self.bond_mac).chain(nics).map(|mac| mac.bytes()[5]).collect()
+    }
+
+    /// Everything asked for since the last call.
+    pub fn take(&mut self) -> Vec<Command> {
+        self.log.drain(..).map(|(_, command)| command).collect()
+    }
+
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        let notice = |command| if let Command::Notify(notice) = command { Some(notice) } else { None };
+        self.take().into_iter().filter_map(notice).collect()
+    }
+
+    /// Times, in ms since `start`, at which a command of this kind came; forgets everything.
+    pub fn take_times(&mut self, start: Time, kind: impl Fn(&Command) -> bool) -> Vec<u128> {
+        self.log
+            .drain(..)
+            .filter(|(_, command)| kind(command))
+            .map(|(at, _)| (at - start).as_millis())
+            .collect()
+    }
+
+    fn execute(&mut self) {
+        while let Some(command) = self.engine.poll_command() {
+            self.log.push((self.now, command.clone()));
+            match command {
+                Command::WriteSlave { slot, ifindex, wire_mac, permanent_mac, queue_id } => {
+                    let entry = (ifindex, wire_mac, permanent_mac);
+                    let same = self.slaves.insert(slot, entry) == Some(entry);
+                    let same_queue = self.queue_ids.insert(slot, queue_id) == Some(queue_id);
+                    assert!(!(same && same_queue), "written twice");
+                    self.ifindex_of.insert(slot, ifindex);
+                }
+                Command::ClearSlave { slot } => {
+                    assert_ne!(self.word.0, Some(slot), "the active slave was cleared");
+                    assert_ne!(self.word.1, Some(slot), "the draining slave was cleared");
+                    assert!(self.slaves.remove(&slot).is_some(), "cleared twice");
+                }
+                Command::Switch { active, draining, usable } => {
+                    let word = (active, draining, usable);
+                    assert_ne!(self.word, word, "switched twice");
+                    let written = |slot: &Slot| self.slaves.contains_key(slot);
+                    assert!(active.iter().chain(&draining).all(written), "a switch to an empty slot");
+                    assert!(active.is_none() || active != draining);
+                    self.word = word;
+                }
+                Command::PollLinks => {
+                    let link = |(slot, entry): (&Slot, &(u32, Mac, Mac))| {
+                        Some((*slot, self.nics.get(&entry.0)?.link))
+                    };
+                    let links = self.slaves.iter().filter_map(link).collect();
+                    self.engine.handle(self.now, Event::Links(links)).unwrap();
+                }
+                Command::ReadProbes => {
+                    let heard = |(slot, entry): (&Slot, &(u32, Mac, Mac))| {
+                        Some(Heard { slot: *slot, times: self.nics.get(&entry.0)?.heard })
+                    };
+                    let heard = self.slaves.iter().filter_map(heard).collect();
+                    self.engine.handle(self.now, Event::Probes(heard)).unwrap();
+                }
+                Command::ReadCounters { slot } => {
+                    if let Some(nic) = self.nics.get(&self.ifindex_of[&slot]) {
+                        let (tx_packets, rx_unicast) = (nic.tx_packets, nic.rx_unicast);
+                        let counters = Event::Counters { slot, tx_packets, rx_unicast };
+                        self.engine.handle(self.now, counters).unwrap();
+                    }
+                }
+                Command::Notify(_) => {}
+                Command::SetCarrier(carrier) => {
+                    assert_ne!(self.carrier, carrier, "carrier set twice");
+                    self.carrier = carrier;
+                }
+                Command::Enslave { slot, .. }
+                | Command::Release { slot, .. }
+                | Command::SetSlaveMac { slot, .. }
+                | Command::Probe { slot, .. }
+                | Command::Announce { slot, .. }
+                | Command::Report { slot, .. } => self.slow.push_back((self.ifindex_of[&slot], command)),
+                Command::SetBondMac(_) | Command::AskNeighbours => self.slow.push_back((0, command)),
+            }
+        }
+    }
+
+    /// Asks every target. The switch floods the requests, the targets answer after a millisecond, and the slaves
+    /// note what the data plane would.
+    fn probe(&mut self, ifindex: u32) {
+        let options = self.engine.options();
+        let ipv4 = options.arp_ip_target.iter().map(|ip| IpAddr::from(*ip)).enumerate();
+        let ipv6 = options.ns_ip6_target.iter().map(|ip| IpAddr::from(*ip)).enumerate();
+        let ipv6 = ipv6.map(|(index, ip)| (MAX_TARGETS + index, ip));
+        let targets: Vec<_> = ipv4.chain(ipv6).collect();
+        let validate = options.arp_validate;
+        let at = (self.now + ms(1)).as_nanos() as u64;
+        let is_plugged = |nic: &Nic| nic.path && nic.link.up;
+        if !self.nics.get(&ifindex).is_some_and(is_plugged) {
+            return;
+        }
+        let enslaved: Vec<_> = self.slaves.values().map(|entry| entry.0).collect();
+        for (index, target) in targets {
+            for (other, nic) in self.nics.iter_mut().filter(|(_, nic)| is_plugged(nic)) {
+                if *other == ifindex && !self.dead.contains(&target) {
+                    nic.heard.note(at, Some(index).filter(|_| validate.validates_active()));
+                } else if *other != ifindex && enslaved.contains(other) {
+                    match (validate.validates_backup(), self.word.0) {
+                        (true, Some(_)) => nic.heard.note(at, Some(index)),
+                        (true, None) => {}
+                        (false, _) => nic.heard.note(at, None),
+                    }
+                }
+            }
+        }
+    }
+
+    fn execute_slow(&mut self, ifindex: u32, command: Command) -> Option<Event> {
+        if let Command::Probe { slot, .. } = command {
+            self.probe(ifindex);
+            return Some(Event::Probed { slot });
+        }
+        let nic = self.nics.get_mut(&ifindex);
+        let set = |nic: Option<&mut Nic>, mac| match nic {
+            Some(nic) if !nic.refuses => {
+                nic.mac = mac;
+                true
+            }
+            Some(_) | None => false,
+        };
+        match command {
+            Command::Enslave { slot, mac } => {
+                let link = nic.as_ref().map(|nic| nic.link);
+                let done = link.is_some() && mac.is_none_or(|mac| set(nic, mac));
+                Some(match link.filter(|_| done) {
+                    Some(link) => Event::Joined { slot, link },
+                    None => Event::JoinFailed { slot },
+                })
+            }
+            Command::Release { mac, .. } => {
+                mac.map(|mac| set(nic, mac));
+                None
+            }
+            Command::SetSlaveMac { slot, mac } => Some(Event::SlaveMacSet { slot, mac, done: set(nic, mac) }),
+            Command::SetBondMac(mac) => {
+                let done = !self.bond_refuses;
+                self.bond_mac = if done { mac } else { self.bond_mac };
+                Some(Event::BondMacSet { mac, done })
+            }
+            Command::Announce { slot, .. } => Some(Event::Announced { slot }),
+            Command::Report { .. } => None,
+            Command::AskNeighbours => Some(Event::NeighboursAsked(Asked::Somebody)),
+            fast => panic!("{fast:?} is not slow"),
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Asks the targets of the ARP monitor. A probe that comes late looks like a path that is dead, so this is a task of
+//! its own, in which nothing waits for RTNL: routes are looked up without it, and what is above the bond is read
+//! beside, while probes go by what was known before.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use bond_common::{
+    abi::{Slot, Targets},
+    mac::Mac,
+};
+use bond_core::{
+    event::Event,
+    options::{ArpValidate, BondOptions},
+};
+use bytes::BytesMut;
+use ipnet::IpNet;
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    agent::bond::{
+        engine_thread::{BondId, EngineHandle},
+        interface::Host,
+    },
+    sys::{
+        SysError,
+        announcer::FrameSocket,
+        dataplane::Maps,
+        netlink::{Address, Netlink, VlanTag},
+        probe,
+    },
+};
+
+/// What the task is told.
+pub enum Input {
+    Round(Box<Round>),
+    /// A device above bond0 came, changed or went, or bond0 itself did.
+    UppersChanged,
+}
+
+/// One question to every target.
+pub struct Round {
+    pub slot: Slot,
+    pub ifindex: u32,
+    /// The source of the frames.
+    pub mac: Mac,
+    pub options: BondOptions,
+}
+
+/// The task's state. It ends when nobody can tell it anything any more.
+pub struct Prober {
+    id: BondId,
+    bond: String,
+    maps: Arc<Maps>,
+    engine: EngineHandle,
+    /// A connection that nothing else uses: look-ups of routes do not queue behind requests that wait for RTNL. Made when
+    /// a route is asked for: it takes more memory than the rest of a bond.
+    routes: Option<Netlink>,
+    lookout: Lookout,
+    /// What was seen last.
+    surroundings: Option<Surroundings>,
+    /// Being read; at most one is wanted.
+    looks: JoinSet<Result<Surroundings, SysError>>,
+    /// Devices by which a target's route leaves, and which were not above the bond at the last look.
+    strangers: HashSet<u32>,
+    /// With the ifindex that each is for. Closing one takes the kernel a while.
+    sockets: HashMap<Slot, (u32, FrameSocket)>,
+    /// It was said that these are not asked, or that there is no route to them.
+    told: HashSet<IpAddr>,
+}
+
+/// The bond whose targets are asked.
+pub struct Of {
+    pub id: BondId,
+    pub bond: String,
+    pub maps: Arc<Maps>,
+    pub engine: EngineHandle,
+}
+
+/// How targets are reached.
+enum Surroundings {
+    /// By the kernel's routes through these devices, each with the tags of its frames.
+    Here(HashMap<u32, Vec<VlanTag>>),
+    /// bond0 is in another namespace, whose routes nobody tells: by its addresses.
+    Elsewhere(Vec<(Address, Vec<VlanTag>)>),
+    /// Nothing is known of who is behind the port.
+    Port,
+}
+
+/// Reads the surroundings.
+#[derive(Clone)]
+struct Lookout {
+    host: Host,
+    netlink: Netlink,
+}
+
+impl Lookout {
+    async fn look(self) -> Result<Surroundings, SysError> {
+        let Host::Pair { port, .. } = self.host else { return Ok(Surroundings::Port) };
+        let port = self.netlink.link_by_index(port).await?;
+        let Some(bond) = port.link else { return Ok(Surroundings::Port) };
+        let netns = port.link_netns;
+        let above = probe::devices_above(bond, &self.netlink.links(netns).await?);
+        if netns.is_none() {
+            return Ok(Surroundings::Here(above));
+        }
+        let addresses = self.netlink.addresses(netns).await?.into_iter();
+        let tagged = |address: Address| above.get(&address.ifindex).map(|tags| (address, tags.clone()));
+        Ok(Surroundings::Elsewhere(addresses.filter_map(tagged).collect()))
+    }
+}
+
+/// How one target is asked.
+enum Way {
+    From {
+        tags: Vec<VlanTag>,
+        source: IpAddr,
+    },
+    /// Untagged and from nobody, as the driver does: any answer shows that the path works.
+    NoRoute,
+    /// Its route does not lead through the bond.
+    Aside,
+    /// Its route leads through a device that is being looked for.
+    Unknown,
+}
+
+impl Prober {
+    /// `netlink` reads devices, and may wait for RTNL.
+    pub fn new(of: Of, host: Host, netlink: Netlink) -> Self {
+        let Of { id, bond, maps, engine } = of;
+        Self {
+            id,
+            bond,
+            maps,
+            engine,
+            routes: None,
+            lookout: Lookout { host, netlink },
+            surroundings: None,
+            looks: JoinSet::new(),
+            strangers: HashSet::new(),
+            sockets: HashMap::new(),
+            told: HashSet::new(),
+        }
+    }
+
+    pub async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
+        self.look_around();
+        loop {
+            tokio::select! {
+                Some(seen) = self.looks.join_next() => self.seen(seen),
+                input = inputs.recv() => match input {
+                    Some(Input::Round(round)) => self.round(&round).await,
+                    Some(Input::UppersChanged) => {
+                        self.strangers.clear();
+                        self.look_around();
+                    }
+                    None => return,
+                },
+            }
+        }
+    }
+
+    async fn round(&mut self, round: &Round) {
+        match self.ask(round).await {
+            Ok(()) => self.engine.event(self.id, Event::Probed { slot: round.slot }),
+            // The engine notices when it goes on; each interval would say it again.
+            Err(error) => debug!("{}: {error}", self.bond),
+        }
+        // Nobody tells when addresses change in another namespace. A first look that failed is made again.
+        let is_stale = matches!(self.surroundings, Some(Surroundings::Elsewhere(_)) | None);
+        if is_stale && self.looks.is_empty() {
+            self.look_around();
+        }
+    }
+
+    fn look_around(&mut self) {
+        self.looks.abort_all();
+        self.looks.spawn(self.lookout.clone().look());
+    }
+
+    fn seen(&mut self, seen: Result<Result<Surroundings, SysError>, JoinError>) {
+        match seen {
+            Ok(Ok(surroundings)) => self.surroundings = Some(surroundings),
+            // bond0 is going.
+            Ok(Err(error)) => debug!("{}: {error}", self.bond),
+            // Another look was wanted instead.
+            Err(_) => {}
+        }
+    }
+
+    /// `bond_arp_send_all`, `bond_ns_send_all`
+    async fn ask(&mut self, round: &Round) -> Result<(), SysError> {
+        let Round { slot, ifindex, mac, options } = round;
+        let mut targets = Targets::default().with_prober(*slot);
+        let mut frames: Vec<BytesMut> = Vec::new();
+        for (index, &target) in options.arp_ip_target.iter().enumerate() {
+            if let Some((tags, source)) = self.way(target.into(), options.arp_validate).await? {
+                let source = if let IpAddr::V4(ip) = source { ip } else { Ipv4Addr::UNSPECIFIED };
+                targets.set_ipv4(index, target.octets(), source.octets());
+                frames.push(probe::arp_request(*mac, &tags, source, target));
+            }
+        }
+        for (index, &target) in options.ns_ip6_target.iter().enumerate() {
+            if let Some((tags, source)) = self.way(target.into(), options.arp_validate).await? {
+                let source = if let IpAddr::V6(ip) = source { ip } else { Ipv6Addr::UNSPECIFIED };
+                targets.set_ipv6(index, target.octets(), source.octets());
+                frames.push(probe::neighbour_solicitation(*mac, &tags, source, target));
+            }
+        }
+        // Before the first of them can be answered.
+        self.maps.set_targets(targets);
+        let answer = self.send(*slot, *ifindex, &frames);
+        if answer.is_err() {
+            self.sockets.remove(slot);
+        }
+        answer
+    }
+
+    fn send(&mut self, slot: Slot, ifindex: u32, frames: &[BytesMut]) -> Result<(), SysError> {
+        let socket = match self.sockets.remove(&slot) {
+            Some((of, socket)) if of == ifindex => socket,
+            _ => FrameSocket::open(ifindex)?,
+        };
+        let (_, socket) = self.sockets.entry(slot).or_insert((ifindex, socket));
+        frames.iter().try_for_each(|frame| socket.send(frame))
+    }
+
+    /// The tags and the source with which a target is asked; None if it is not.
+    async fn way(
+        &mut self,
+        target: IpAddr,
+        validate: ArpValidate,
+    ) -> Result<Option<(Vec<VlanTag>, IpAddr)>, SysError> {
+        let nobody =
+            if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        match self.find_way(target, nobody).await? {
+            Way::From { tags, source } => {
+                self.told.remove(&target);
+                Ok(Some((tags, source)))
+            }
+            Way::NoRoute => {
+                if validate != ArpValidate::None && self.told.insert(target) {
+                    warn!("{}: no route to the target {target}, and arp_validate is set", self.bond);
+                }
+                Ok(Some((Vec::new(), nobody)))
+            }
+            Way::Aside => {
+                if self.told.insert(target) {
+                    warn!(
+                        "{}: the route to the target {target} is not through the bond: it is not probed",
+                        self.bond
+                    );
+                }
+                Ok(None)
+            }
+            Way::Unknown => Ok(None),
+        }
+    }
+
+    async fn find_way(&mut self, target: IpAddr, nobody: IpAddr) -> Result<Way, SysError> {
+        while self.surroundings.is_none() {
+            // The first look; there is nothing to go by yet.
+            let Some(seen) = self.looks.join_next().await else { return Ok(Way::NoRoute) };
+            self.seen(seen);
+        }
+        let above = match &self.surroundings {
+            Some(Surroundings::Here(above)) => above,
+            Some(Surroundings::Elsewhere(addresses)) => {
+                let near = |address: &Address| {
+                    IpNet::new(address.ip, address.prefix_len).is_ok_and(|net| net.contains(&target))
+                };
+                let found = addresses.iter().find(|(address, _)| near(address) && !address.is_tentative());
+                let way = found.map(|(address, tags)| Way::From { tags: tags.clone(), source: address.ip });
+                return Ok(way.unwrap_or(Way::NoRoute));
+            }
+            Some(Surroundings::Port) | None => return Ok(Way::From { tags: Vec::new(), source: nobody }),
+        };
+        let routes = match &mut self.routes {
+            Some(routes) => routes,
+            none => none.insert(Netlink::open()?),
+        };
+        let Some(way) = routes.way_to(target).await? else { return Ok(Way::NoRoute) };
+        if let Some(tags) = above.get(&way.ifindex) {
+            // While the bond's addresses are tentative the kernel offers ::1, which nobody answers.
+            let source = way.source.filter(|ip| !ip.is_loopback()).unwrap_or(nobody);
+            return Ok(Way::From { tags: tags.clone(), source });
+        }
+        // A VLAN above a VLAN comes without an event that tells so.
+        if self.strangers.insert(way.ifindex) {
+            self.look_around();
+            return Ok(Way::Unknown);
+        }
+        Ok(if self.looks.is_empty() { Way::Aside } else { Way::Unknown })
+    }
+}

@@ -1,0 +1,751 @@
+//! The thread on which decisions are made: the engines of all bonds, link state, and ACTIVE.
+//!
+//! It makes no netlink request and never waits for RTNL, so nobody who holds it can delay a failover.
+//! What takes time is handed to the bond's [`crate::agent::bond::worker`] and comes back as an event.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+};
+
+use bond_common::{
+    abi::{ActiveWord, DeviceHandle, LinkQuestion, Rank, SlaveEntry, Slot},
+    names,
+};
+use bond_core::{
+    Engine, Left, NewBond, Refusal, Time,
+    command::{Command, Notice, Seen},
+    event::{Duplex, Event, Heard, Link, Speed},
+    status::BondStatus,
+};
+use tokio::sync::{mpsc as tasks, oneshot};
+
+use crate::{
+    agent::{
+        bond::{
+            announcer as herald,
+            arp_prober::{self as prober, Round},
+            worker::Effect,
+        },
+        lifecycle::missed_failovers::Meanwhile,
+    },
+    report::moment::monotonic as now,
+    store::receipts::{Draft, DropsBefore, Made},
+    sys::{
+        dataplane::{DeviceReader, Maps},
+        netlink::LinkEvent,
+    },
+};
+
+/// One bond of this agent. Numbers are not used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BondId(pub u32);
+
+/// What the thread is told.
+pub enum Input {
+    Add(Box<Member>),
+    Remove(BondId),
+    Event {
+        bond: BondId,
+        event: Event,
+    },
+    /// An event that may be refused.
+    Request {
+        bond: BondId,
+        event: Event,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// The data plane has changed ACTIVE.
+    ActiveChanged(BondId),
+    /// A device of this network namespace changed or vanished.
+    Device(LinkEvent),
+    /// What a slave's link is capable of.
+    Speed {
+        bond: BondId,
+        slot: Slot,
+        speed: Speed,
+        duplex: Duplex,
+    },
+    Status {
+        bond: BondId,
+        reply: oneshot::Sender<BondStatus>,
+    },
+    /// Is the thread alive?
+    Ping {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// A bond that joins the thread.
+pub struct Member {
+    pub id: BondId,
+    pub bond: NewBond,
+    /// What another agent has left of it, and what the data plane did since.
+    pub left: Option<(Left, Meanwhile)>,
+    pub maps: Arc<Maps>,
+    pub effects: tasks::UnboundedSender<Effect>,
+    pub prober: tasks::UnboundedSender<prober::Input>,
+    pub herald: tasks::UnboundedSender<herald::Input>,
+    /// ifindex of bond0, or of the port behind which the host is.
+    pub host: u32,
+}
+
+/// How others reach the thread.
+#[derive(Clone)]
+pub struct EngineHandle {
+    /// With the time at which it was told.
+    inputs: mpsc::Sender<(Time, Input)>,
+}
+
+/// The thread has ended, which it does only when the agent does.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent is stopping")]
+pub struct Stopping;
+
+impl EngineHandle {
+    /// Starts the thread. `reader` is None where the kernel does not let devices be read without netlink;
+    /// links are known by netlink's events then.
+    pub fn start(reader: Option<Arc<DeviceReader>>) -> std::io::Result<Self> {
+        let (inputs, received) = mpsc::channel();
+        thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || Loop { reader, bonds: HashMap::new() }.run(&received))?;
+        Ok(Self { inputs })
+    }
+
+    pub fn send(&self, input: Input) {
+        // A thread that is gone has nothing left to decide.
+        let _ = self.inputs.send((now(), input));
+    }
+
+    pub fn event(&self, bond: BondId, event: Event) {
+        self.send(Input::Event { bond, event });
+    }
+
+    /// The inner result is the engine's answer.
+    pub async fn request(&self, bond: BondId, event: Event) -> Result<Result<(), Refusal>, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Request { bond, event, reply });
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// True as soon as the thread has come to this question; false if it has ended.
+    pub async fn is_alive(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Ping { reply });
+        answer.await.is_ok()
+    }
+
+    pub async fn status(&self, bond: BondId) -> Result<BondStatus, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Status { bond, reply });
+        answer.await.map_err(|_| Stopping)
+    }
+}
+
+struct Loop {
+    reader: Option<Arc<DeviceReader>>,
+    bonds: HashMap<BondId, Running>,
+}
+
+struct Running {
+    engine: Engine,
+    maps: Arc<Maps>,
+    effects: tasks::UnboundedSender<Effect>,
+    prober: tasks::UnboundedSender<prober::Input>,
+    herald: tasks::UnboundedSender<herald::Input>,
+    host: u32,
+    /// The last link of each slave: its speed is learned by the effects, its state here.
+    links: HashMap<Slot, Link>,
+    /// Slots whose speeds are to be read when what is in hand is carried out: reading waits for RTNL and for firmware,
+    /// and a failover's MACs shall not.
+    speeds_to_read: u16,
+    /// How many answers to `ReadSpeed` are still to come: only the last of them is of the link as it is now.
+    speeds_to_come: HashMap<Slot, u32>,
+    /// What ACTIVE held when it was last looked at.
+    word: ActiveWord,
+    /// What SLAVES holds; nobody else writes it.
+    entries: HashMap<Slot, SlaveEntry>,
+    /// What GUARD holds of it.
+    rank: Rank,
+    /// During a timeout, the slots whose devices were just seen to have a link.
+    with_link: u16,
+    pace: Pace,
+    switch: Switched,
+    /// The last store to ACTIVE that the data plane was found to have made.
+    followed: Switched,
+    /// Those before it that the engine tells of as it adopts the bond.
+    meanwhile: VecDeque<Switched>,
+    /// What the engine says now is of the time before.
+    is_adopting: bool,
+    /// Since when there is no active slave, in drops.
+    none_since: Option<DropsBefore>,
+}
+
+/// When the steps of what is in hand were done, for the receipt of a failover.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// The thread was told, or should have woken up.
+    told: Time,
+    /// The engine was told.
+    handled: Time,
+    decided: Time,
+}
+
+/// A store to ACTIVE, and what led to it: what follows it in the same go may be other events.
+#[derive(Clone, Copy, Debug, Default)]
+struct Switched {
+    pace: Pace,
+    at: Time,
+    generation: u32,
+    by: Writer,
+}
+
+/// Who stored ACTIVE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Writer {
+    #[default]
+    Agent,
+    DataPlane,
+}
+
+impl Loop {
+    fn run(mut self, inputs: &mpsc::Receiver<(Time, Input)>) {
+        loop {
+            let next = self.bonds.values().filter_map(|bond| bond.engine.poll_timeout()).min();
+            let input = match next {
+                Some(next) => match inputs.recv_timeout(next.saturating_sub(now())) {
+                    Ok(input) => Some(input),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                },
+                None => match inputs.recv() {
+                    Ok(input) => Some(input),
+                    Err(_) => return,
+                },
+            };
+            if let Some((told, input)) = input {
+                self.bonds.values_mut().for_each(|bond| bond.pace.told = told);
+                self.take(input);
+            }
+            self.tick();
+        }
+    }
+
+    /// Timeouts that have passed, also while inputs keep coming.
+    fn tick(&mut self) {
+        let now = now();
+        self.look_at_all(now);
+        for bond in self.bonds.values_mut() {
+            if let Some(due) = bond.engine.poll_timeout().filter(|due| *due <= now) {
+                bond.pace.told = due;
+                bond.fact(Event::Timeout, self.reader.as_deref());
+            }
+            bond.with_link = 0;
+        }
+    }
+
+    /// Looks at the links of all bonds that are due, at once: most of them are as they were, and a system call for each
+    /// slave would be most of what an agent of many bonds does.
+    fn look_at_all(&mut self, now: Time) {
+        let Some(reader) = &self.reader else { return };
+        let is_due = |bond: &&mut Running| bond.engine.poll_timeout().is_some_and(|due| due <= now);
+        let mut due: Vec<&mut Running> = self.bonds.values_mut().filter(is_due).collect();
+        let questions: Vec<_> = due.iter().flat_map(|bond| bond.questions()).collect();
+        let devices: Vec<_> = questions.iter().map(|(_, question)| *question).collect();
+        // What remains unanswered is asked one by one.
+        let answers = reader.with_link(&devices).unwrap_or_default();
+        let mut answered = questions.iter().zip(answers);
+        for bond in &mut due {
+            let own = bond.questions().count();
+            for ((slot, _), has_link) in answered.by_ref().take(own) {
+                bond.with_link |= if has_link { slot.bit() } else { 0 };
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        let reader = self.reader.as_deref();
+        match input {
+            Input::Add(member) => {
+                let id = member.id;
+                let mut running = Running::new(*member);
+                running.maps.set_known(running.word);
+                running.carry_out(reader);
+                running.meanwhile.clear();
+                running.is_adopting = false;
+                // The data plane may have changed ACTIVE since it was read for this.
+                running.follow_data_plane();
+                running.carry_out(reader);
+                self.bonds.insert(id, running);
+            }
+            Input::Remove(id) => {
+                self.bonds.remove(&id);
+            }
+            Input::Event { bond, event } => {
+                if let Some(bond) = self.bonds.get_mut(&bond) {
+                    bond.fact(event, reader);
+                }
+            }
+            Input::Request { bond, event, reply } => {
+                // A dropped reply tells the asker that the bond is gone.
+                if let Some(bond) = self.bonds.get_mut(&bond) {
+                    bond.follow_data_plane();
+                    let answer = bond.handle(event);
+                    bond.carry_out(reader);
+                    let _ = reply.send(answer);
+                }
+            }
+            Input::ActiveChanged(bond) => {
+                if let Some(bond) = self.bonds.get_mut(&bond) {
+                    bond.follow_data_plane();
+                    bond.carry_out(reader);
+                }
+            }
+            Input::Device(event) => {
+                for bond in self.bonds.values_mut() {
+                    bond.device(&event, reader);
+                }
+            }
+            Input::Speed { bond, slot, speed, duplex } => {
+                if let Some(bond) = self.bonds.get_mut(&bond) {
+                    bond.speed(slot, (speed, duplex), reader);
+                }
+            }
+            Input::Ping { reply } => {
+                let _ = reply.send(());
+            }
+            Input::Status { bond, reply } => {
+                if let Some(bond) = self.bonds.get(&bond) {
+                    let _ = reply.send(bond.engine.status());
+                }
+            }
+        }
+    }
+}
+
+impl Running {
+    /// A bond as its engine begins; what that asks for is still to be carried out.
+    fn new(member: Member) -> Self {
+        let Member { id: _, bond, left, maps, effects, prober, herald, host } = member;
+        let slaves = left.iter().flat_map(|(left, _)| &left.slaves);
+        let links = slaves.clone().map(|slave| (slave.slot, slave.link)).collect();
+        let entries = slaves.map(|slave| (slave.slot, maps.slave(slave.slot))).collect();
+        let now = now();
+        let followed = |at: Time, word: ActiveWord| {
+            let at = if at.is_zero() { now } else { at.min(now) };
+            let pace = Pace { told: at, handled: now, decided: now };
+            Switched { pace, at, generation: word.generation(), by: Writer::DataPlane }
+        };
+        let (left, meanwhile) = left.unzip();
+        let word = meanwhile.as_ref().map_or_else(|| maps.active(), |meanwhile| meanwhile.word);
+        let failovers = meanwhile.iter().flat_map(|meanwhile| &meanwhile.failovers);
+        Self {
+            engine: match left {
+                Some(left) => Engine::adopt(now, bond, left),
+                None => Engine::new(bond),
+            },
+            word,
+            rank: maps.guard().rank(),
+            effects,
+            prober,
+            herald,
+            host,
+            links,
+            speeds_to_read: 0,
+            speeds_to_come: HashMap::new(),
+            with_link: 0,
+            // Adopting may elect.
+            pace: Pace { told: now, handled: now, decided: now },
+            switch: Switched::default(),
+            followed: followed(Time::from_nanos(maps.guard().switched_at()), word),
+            is_adopting: meanwhile.is_some(),
+            meanwhile: failovers.map(|(at, word)| followed(*at, *word)).collect(),
+            none_since: None,
+            entries,
+            maps,
+        }
+    }
+
+    /// An event that is a fact; the engine refuses only requests.
+    fn fact(&mut self, event: Event, reader: Option<&DeviceReader>) {
+        match &event {
+            Event::Joined { slot, link } | Event::Link { slot, link } => {
+                self.links.insert(*slot, *link);
+            }
+            Event::Links(links) => self.links.extend(links.iter().copied()),
+            _ => {}
+        }
+        self.follow_data_plane();
+        let _ = self.handle(event);
+        self.carry_out(reader);
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Refusal> {
+        self.pace.handled = now();
+        let answer = self.engine.handle(self.pace.handled, event);
+        self.pace.decided = now();
+        answer
+    }
+
+    /// Tells the engine, before anything else, if the data plane has changed ACTIVE: or its next decision would undo
+    /// that.
+    fn follow_data_plane(&mut self) {
+        let found = self.maps.active();
+        if found != self.word {
+            self.active_is(found);
+        }
+    }
+
+    fn active_is(&mut self, found: ActiveWord) {
+        // The guard saw these without a link. Whoever has one again at the next look may have another speed.
+        let lost = self.word.usable() & !found.usable();
+        self.links.iter_mut().for_each(|(slot, link)| link.up &= lost & slot.bit() == 0);
+        self.word = found;
+        self.maps.set_known(found);
+        let (active, draining, usable) = (found.active(), found.draining(), found.usable());
+        // Of the guard's words none is so.
+        let is_foreign = active.is_none_or(|slot| usable & slot.bit() == 0);
+        if is_foreign && self.engine.has_active() {
+            let _ = self.effects.send(Effect::MapMended { map: names::ACTIVE });
+        }
+        let _ = self.handle(Event::ActiveChanged { active, draining, usable });
+        let Pace { handled, decided, .. } = self.pace;
+        // The word is stored a moment before the time is.
+        let at = Time::from_nanos(self.maps.guard().switched_at());
+        let at = if at > self.switch.at { at.min(handled) } else { handled };
+        let pace = Pace { told: at, handled, decided };
+        self.followed = Switched { pace, at, generation: found.generation(), by: Writer::DataPlane };
+    }
+
+    /// Maps are written by hand in an emergency, and by mistake. What the agent knows is put back.
+    fn mend_maps(&mut self) {
+        let known = self.entries.iter().map(|(slot, entry)| (*slot, *entry));
+        let foreign: Vec<_> = known.filter(|(slot, entry)| self.maps.slave(*slot) != *entry).collect();
+        foreign.into_iter().for_each(|(slot, entry)| self.write_slave(slot, entry));
+        if self.maps.bond() != *self.maps.wanted_bond() {
+            let _ = self.effects.send(Effect::CheckEntry);
+        }
+        if self.maps.guard().rank() != self.rank {
+            self.write_rank(self.rank);
+        }
+    }
+
+    /// Overwrites, but not without a word, what somebody else may have written.
+    fn write_slave(&mut self, slot: Slot, entry: SlaveEntry) {
+        let known = self.entries.insert(slot, entry);
+        if known.is_some_and(|known| self.maps.slave(slot) != known) {
+            let _ = self.effects.send(Effect::MapMended { map: names::SLAVES });
+        }
+        self.maps.set_slave(slot, entry);
+    }
+
+    /// As [`Self::write_slave`].
+    fn write_rank(&mut self, rank: Rank) {
+        if self.maps.guard().rank() != self.rank {
+            let _ = self.effects.send(Effect::MapMended { map: names::GUARD });
+        }
+        self.rank = rank;
+        self.maps.set_rank(rank);
+    }
+
+    /// What the carrier guard goes by: each slave's device, and the order in which they are tried.
+    fn inform_guard(&mut self, reader: Option<&DeviceReader>) {
+        let mut changed = Vec::new();
+        for slave in self.engine.slaves() {
+            let Some(entry) = self.entries.get(&slave.slot) else { continue };
+            let mut wanted = entry.with_link_failure_count(slave.link_failure_count);
+            if !slave.joined {
+                wanted = wanted.with_handle(DeviceHandle::NONE);
+            } else if wanted.handle() == DeviceHandle::NONE {
+                let state = reader.and_then(|reader| reader.read(slave.ifindex).ok());
+                wanted = wanted.with_handle(state.map_or(DeviceHandle::NONE, |state| state.handle()));
+            }
+            if wanted != *entry {
+                changed.push((slave.slot, wanted));
+            }
+        }
+        changed.into_iter().for_each(|(slot, entry)| self.write_slave(slot, entry));
+        let rank = Rank::new(self.engine.rank());
+        if self.rank != rank {
+            self.write_rank(rank);
+        }
+    }
+
+    fn device(&mut self, event: &LinkEvent, reader: Option<&DeviceReader>) {
+        match event {
+            LinkEvent::Changed(link) => {
+                if link.ifindex == self.host {
+                    let _ = self.effects.send(Effect::HostChanged);
+                } else if link.link == Some(self.host) && link.link_netns.is_none() && !link.is_end_of_pair()
+                {
+                    self.uppers_changed();
+                }
+                let Some((slot, renamed, mac_changed)) = self
+                    .engine
+                    .slaves()
+                    .find(|slave| slave.ifindex == link.ifindex)
+                    .map(|slave| (slave.slot, slave.name != link.name, slave.mac != link.mac))
+                else {
+                    // IFLA_LINK of a link that was moved here counts in another namespace.
+                    let below = link.link.filter(|_| link.link_netns.is_none() && !link.is_end_of_pair());
+                    let _ = self.effects.send(Effect::Appeared { ifindex: link.ifindex, below });
+                    return;
+                };
+                if renamed {
+                    self.fact(Event::Renamed { slot, name: link.name.clone() }, reader);
+                }
+                if let Some(master) = link.master {
+                    // The kernel would release it from a bond of its own (`do_set_master`).
+                    let _ = self.effects.send(Effect::GivenAway { slot, master });
+                    self.fact(Event::Leave { slot }, reader);
+                    return;
+                }
+                if mac_changed {
+                    let _ = self.effects.send(Effect::SlaveMacChanged { slot });
+                }
+                self.observe(slot, link.ifindex, link.has_link(), reader);
+            }
+            LinkEvent::Deleted { ifindex, end_of_pair } => {
+                let slot =
+                    self.engine.slaves().find(|slave| slave.ifindex == *ifindex).map(|slave| slave.slot);
+                let Some(slot) = slot else {
+                    // An end of a pair lies above nothing; of many bonds, each would look at all links when one goes.
+                    // bond0 itself is one, and may have gone to another namespace.
+                    if !end_of_pair || *ifindex == self.host {
+                        self.uppers_changed();
+                    }
+                    return;
+                };
+                self.fact(Event::Gone { slot }, reader);
+                let _ = self.effects.send(Effect::Forget { slot });
+            }
+            // Of a VLAN above the bond, too.
+            LinkEvent::AddressChanged { ifindex } => {
+                let _ = self.effects.send(Effect::AddressesChanged(Some(*ifindex)));
+            }
+            // Events were lost: the next look at the links finds out, and it is made now.
+            LinkEvent::Overrun => {
+                let _ = self.effects.send(Effect::AddressesChanged(None));
+                self.poll_links(reader);
+            }
+        }
+    }
+
+    fn uppers_changed(&self) {
+        let _ = self.effects.send(Effect::UppersChanged);
+        let _ = self.prober.send(prober::Input::UppersChanged);
+    }
+
+    /// Tells the engine a slave's link.
+    fn observe(&mut self, slot: Slot, ifindex: u32, said: bool, reader: Option<&DeviceReader>) {
+        let link = self.look(slot, ifindex, said, reader);
+        self.fact(Event::Link { slot, link }, reader);
+    }
+
+    /// What may be asked of the slaves' devices by their handles: whether links that were up still are.
+    fn questions(&self) -> impl Iterator<Item = (Slot, LinkQuestion)> {
+        let was_up = |slot: &Slot| self.links.get(slot).is_some_and(|link| link.up);
+        let known = self
+            .entries
+            .iter()
+            .filter(move |(slot, entry)| was_up(slot) && entry.handle() != DeviceHandle::NONE);
+        known.map(|(&slot, entry)| (slot, LinkQuestion::new(entry.ifindex(), entry.handle())))
+    }
+
+    /// A slave's link: as it is now, or else as netlink said.
+    fn look(&mut self, slot: Slot, ifindex: u32, said: bool, reader: Option<&DeviceReader>) -> Link {
+        let up = if self.with_link & slot.bit() != 0 {
+            true
+        } else {
+            match reader.map(|reader| reader.read(ifindex)) {
+                Some(Ok(state)) => state.link_up(),
+                Some(Err(_)) | None => said,
+            }
+        };
+        let before = self.links.get(&slot).copied().unwrap_or(Link::new(false));
+        if up != before.up {
+            // The speed may be another one now; it is asked for beside, and told when it is known.
+            self.speeds_to_read |= slot.bit();
+            *self.speeds_to_come.entry(slot).or_default() += 1;
+        }
+        let is_stale = up && self.speeds_to_come.get(&slot).is_some_and(|answers| *answers > 0);
+        Link { up, is_stale, ..before }
+    }
+
+    /// What a slave's link is capable of was read.
+    fn speed(&mut self, slot: Slot, (speed, duplex): (Speed, Duplex), reader: Option<&DeviceReader>) {
+        let answers = self.speeds_to_come.entry(slot).or_default();
+        *answers = answers.saturating_sub(1);
+        if *answers == 0
+            && let Some(link) = self.links.get_mut(&slot)
+        {
+            *link = Link { speed, duplex, is_stale: false, ..*link };
+            self.fact(Event::Speed { slot, speed, duplex }, reader);
+        }
+    }
+
+    fn poll_links(&mut self, reader: Option<&DeviceReader>) {
+        self.mend_maps();
+        let Some(reader) = reader else {
+            let _ = self.effects.send(Effect::ReadLinks);
+            return;
+        };
+        let slaves = self.engine.slaves().filter(|slave| slave.joined);
+        let slaves: Vec<_> = slaves.map(|slave| (slave.slot, slave.ifindex)).collect();
+        // A device that cannot be read is gone, or is going: netlink tells which.
+        let link = |(slot, ifindex)| (slot, self.look(slot, ifindex, false, Some(reader)));
+        let links = slaves.into_iter().map(link).collect();
+        self.fact(Event::Links(links), Some(reader));
+    }
+
+    /// Does what the engine wants done, until it wants nothing more.
+    fn carry_out(&mut self, reader: Option<&DeviceReader>) {
+        let mut has_failed_over = false;
+        while let Some(command) = self.engine.poll_command() {
+            match command {
+                Command::PollLinks => self.poll_links(reader),
+                Command::ReadCounters { slot } => self.read_counters(slot),
+                Command::ReadProbes => self.read_probes(),
+                Command::WriteSlave { slot, ifindex, wire_mac, permanent_mac, queue_id } => {
+                    let known = self.entries.get(&slot).copied().filter(|known| known.ifindex() == ifindex);
+                    if known.is_none() {
+                        // What was counted of the slave before it in the slot stays in its way: better than no slave.
+                        let _ = self.maps.reset_stats(slot);
+                        self.maps.reset_probe_times(slot);
+                        self.links.remove(&slot);
+                        self.speeds_to_come.remove(&slot);
+                    }
+                    let known = known.unwrap_or_default();
+                    let entry = SlaveEntry::new(ifindex, wire_mac, permanent_mac)
+                        .with_queue_id(queue_id)
+                        .with_handle(known.handle())
+                        .with_link_failure_count(known.link_failure_count());
+                    self.write_slave(slot, entry);
+                }
+                Command::ClearSlave { slot } => {
+                    self.links.remove(&slot);
+                    self.speeds_to_come.remove(&slot);
+                    self.entries.remove(&slot);
+                    self.maps.set_slave(slot, SlaveEntry::default());
+                }
+                Command::Switch { active, draining, usable } => {
+                    let next = self.word.next(active, draining, usable);
+                    match self.maps.exchange_active(self.word, next) {
+                        Ok(()) => {
+                            self.word = next;
+                            self.maps.set_known(next);
+                            let (pace, generation) = (self.pace, next.generation());
+                            self.switch = Switched { pace, at: now(), generation, by: Writer::Agent };
+                        }
+                        // The data plane was faster. The engine follows, and decides again.
+                        Err(found) => {
+                            self.active_is(found);
+                            self.switch = self.followed;
+                        }
+                    }
+                }
+                Command::Notify(notice) => {
+                    if let Some(draft) = self.draft(&notice) {
+                        has_failed_over = true;
+                        let _ = self.effects.send(Effect::Failover(Box::new(draft)));
+                    }
+                    let _ = self.effects.send(Effect::Command(Command::Notify(notice)));
+                }
+                Command::Enslave { slot, mac } => {
+                    let joining = self.engine.slaves().find(|slave| slave.slot == slot);
+                    if let Some(slave) = joining {
+                        let name = slave.name.to_owned();
+                        let _ =
+                            self.effects.send(Effect::Enslave { slot, ifindex: slave.ifindex, name, mac });
+                    }
+                }
+                Command::Probe { slot, mac } => {
+                    if let Some(slave) = self.engine.slaves().find(|slave| slave.slot == slot) {
+                        let (ifindex, options) = (slave.ifindex, self.engine.options().clone());
+                        let round = Box::new(Round { slot, ifindex, mac, options });
+                        let _ = self.prober.send(prober::Input::Round(round));
+                    }
+                }
+                Command::Announce { slot, mac } => {
+                    let slave = self.engine.slaves().find(|slave| slave.slot == slot);
+                    let ifindex = slave.map(|slave| slave.ifindex).unwrap_or_default();
+                    let _ = self.herald.send(herald::Input::Announce { slot, ifindex, mac });
+                }
+                slow @ (Command::Release { .. }
+                | Command::SetCarrier(_)
+                | Command::SetSlaveMac { .. }
+                | Command::SetBondMac(_)
+                | Command::Report { .. }
+                | Command::AskNeighbours) => {
+                    let _ = self.effects.send(Effect::Command(slow));
+                }
+            }
+        }
+        if has_failed_over {
+            let _ = self.effects.send(Effect::FailedOver);
+        }
+        let to_read = std::mem::take(&mut self.speeds_to_read);
+        for slot in Slot::all().filter(|slot| to_read & slot.bit() != 0) {
+            let _ = self.effects.send(Effect::ReadSpeed { slot });
+        }
+        self.inform_guard(reader);
+    }
+
+    /// What is known of a failover here. The switch is made: nothing waits for this.
+    fn draft(&mut self, notice: &Notice) -> Option<Draft> {
+        let Notice::Failover { from, to, reason, seen, chosen } = notice else { return None };
+        let (made, nobody_looked) = match seen {
+            Seen::Guard => match self.meanwhile.pop_front() {
+                Some(made) => (made, true),
+                None => (self.followed, self.is_adopting),
+            },
+            _ => (self.switch, false),
+        };
+        let Switched { pace: Pace { told, handled, decided }, at, generation, by } = made;
+        let heard = handled.saturating_sub(told);
+        let (seen, made) = match by {
+            Writer::Agent => {
+                let (decide, switch) = (decided.saturating_sub(handled), at.saturating_sub(decided));
+                (*seen, Made::ByAgent { detect: heard, decide, switch })
+            }
+            Writer::DataPlane => (Seen::Guard, Made::ByDataPlane { heard }),
+        };
+        let slots = self.engine.slaves().map(|slave| slave.slot.index() as u32);
+        let now = DropsBefore::read(&self.maps, slots);
+        let before = self.none_since.take().filter(|_| from.is_none()).unwrap_or_else(|| now.clone());
+        let before = Some(before).filter(|_| !nobody_looked);
+        self.none_since = to.is_none().then_some(now);
+        Some(Draft {
+            from: from.clone(),
+            to: to.clone(),
+            reason: *reason,
+            seen,
+            chosen: *chosen,
+            made,
+            switched: at,
+            generation,
+            before,
+            is_announced: to.is_some() && self.engine.options().num_grat_arp > 0,
+        })
+    }
+
+    fn read_probes(&mut self) {
+        let slaves = self.engine.slaves().filter(|slave| slave.joined);
+        let heard = slaves.map(|slave| Heard { slot: slave.slot, times: self.maps.probe_times(slave.slot) });
+        let heard = heard.collect();
+        let _ = self.handle(Event::Probes(heard));
+    }
+
+    fn read_counters(&mut self, slot: Slot) {
+        // Without counters there is nothing to tell; the next look may succeed.
+        if let Ok(stats) = self.maps.stats(slot.index() as u32) {
+            let (tx_packets, rx_unicast) = (stats.tx_packets, stats.rx_unicast);
+            let _ = self.engine.handle(now(), Event::Counters { slot, tx_packets, rx_unicast });
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What runs for each bond: the engine thread, the worker, the announcer, the ARP prober.
+
+pub mod announcer;
+pub mod arp_prober;
+pub mod engine_thread;
+pub mod guard;
+pub mod interface;
+pub mod notices;
+pub mod ring_reader;
+pub mod worker;

@@ -1,0 +1,110 @@
+//! What the engine wants said, as lines of the log and as events.
+
+use bond_core::{command::Notice, status::MiiStatus};
+use tracing::{info, warn};
+
+use crate::report::{
+    event::{SlaveChange, What},
+    moment::Moment,
+    text,
+};
+
+/// One line, INFO; WARN where someone should act. `at` is when it happened, if that was before an agent looked.
+pub fn log(bond: &str, notice: &Notice, at: Option<Moment>) {
+    let at = at.map(|at| format!(", at {} while no agent looked", at.time)).unwrap_or_default();
+    match sentence(notice) {
+        (Weight::Info, sentence) => info!("{bond}: {sentence}{at}"),
+        (Weight::Warning, sentence) => warn!("{bond}: {sentence}{at}"),
+    }
+}
+
+/// The event that tells it; none where something else does: a failover's receipt.
+pub fn event(notice: &Notice) -> Option<What> {
+    let link = |slave: &str, status: MiiStatus, delay_ms| {
+        Some(What::Link { slave: slave.to_owned(), mii_status: status.to_string(), delay_ms })
+    };
+    let change = |slave: &str, change| Some(What::Slave { slave: slave.to_owned(), change });
+    match notice {
+        Notice::Failover { .. } => None,
+        Notice::LinkDelayed { slave, up: false, delay_ms } => {
+            link(slave, MiiStatus::GoingDown, Some(*delay_ms))
+        }
+        Notice::LinkDelayed { slave, up: true, delay_ms } => {
+            link(slave, MiiStatus::GoingBack, Some(*delay_ms))
+        }
+        Notice::LinkChanged { slave, up: false } => link(slave, MiiStatus::Down, None),
+        Notice::LinkChanged { slave, up: true } => link(slave, MiiStatus::Up, None),
+        Notice::Enslaved { slave, up: _ } => change(slave, SlaveChange::Joined),
+        Notice::Released { slave } => change(slave, SlaveChange::Left),
+        Notice::PolicyTurnedActive { .. }
+        | Notice::DuplicateMacReplaced { .. }
+        | Notice::MacRefused { .. }
+        | Notice::SlaveMacTaken { .. }
+        | Notice::BondMacTaken { .. }
+        | Notice::BondMacPutBack { .. }
+        | Notice::Unheard { .. }
+        | Notice::HeardAgain { .. }
+        | Notice::ReleasedMacInUse { .. } => Some(match sentence(notice) {
+            (Weight::Info, text) => What::Note { text },
+            (Weight::Warning, text) => What::Warning { text },
+        }),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    Info,
+    /// Someone should act.
+    Warning,
+}
+
+fn sentence(notice: &Notice) -> (Weight, String) {
+    use Weight::{Info, Warning};
+    match notice {
+        Notice::Failover { from, to: Some(to), reason, .. } => {
+            let instead = from.as_ref().map(|from| format!(" instead of {from}")).unwrap_or_default();
+            (Info, format!("active slave {to}{instead}: {}", text::why(*reason)))
+        }
+        Notice::Failover { from, to: None, reason, .. } => {
+            let from = from.as_deref().unwrap_or("none");
+            let why = text::why(*reason);
+            (Warning, format!("no active slave instead of {from}: {why}, and no other is up"))
+        }
+        Notice::LinkDelayed { slave, up: false, delay_ms } => {
+            (Info, format!("{slave}: link down; disabled if it stays down for {delay_ms} ms"))
+        }
+        Notice::LinkDelayed { slave, up: true, delay_ms } => {
+            (Info, format!("{slave}: link up; enabled if it stays up for {delay_ms} ms"))
+        }
+        Notice::LinkChanged { slave, up } => (Info, format!("{slave}: link {}", up_or_down(*up))),
+        Notice::Enslaved { slave, up } => (Info, format!("{slave}: enslaved, link {}", up_or_down(*up))),
+        Notice::Released { slave } => (Info, format!("{slave}: released")),
+        Notice::PolicyTurnedActive { slave } => {
+            (Warning, format!("{slave}: cannot change its MAC; fail_over_mac is active now"))
+        }
+        Notice::DuplicateMacReplaced { slave, mac } => {
+            (Warning, format!("{slave}: wore a MAC that the bond uses; it gets {mac}"))
+        }
+        Notice::MacRefused { interface, mac } => {
+            (Warning, format!("{interface}: does not take the MAC {mac}"))
+        }
+        Notice::SlaveMacTaken { slave, mac } => (Info, format!("{slave}: its MAC was set by hand to {mac}")),
+        Notice::BondMacTaken { mac } => {
+            (Info, format!("its MAC was set by hand to {mac}; all slaves take it (fail_over_mac=none)"))
+        }
+        Notice::BondMacPutBack { mac } => {
+            let what = format!("its MAC was set by hand to {mac} and is put back");
+            (Warning, format!("{what}: it follows from the slaves' unless fail_over_mac=none"))
+        }
+        Notice::Unheard { slave, sent } => (Warning, text::unheard(slave, *sent)),
+        Notice::HeardAgain { slave } => (Info, format!("{slave}: receives unicast now")),
+        Notice::ReleasedMacInUse { slave, mac } => {
+            let what = format!("{slave}: released with the MAC {mac}, which is still in use in the bond");
+            (Warning, format!("{what}; set another one before using it"))
+        }
+    }
+}
+
+fn up_or_down(up: bool) -> &'static str {
+    if up { "up" } else { "down" }
+}

@@ -1,0 +1,824 @@
+//! The slow half of a bond: netlink, announcements, files. One task per bond carries out, in order, what the
+//! engine asked for, and answers with events.
+
+use std::{collections::HashMap, time::Duration};
+
+use bond_common::{
+    abi::{BondEntry, FailOverMac, Slot},
+    mac::Mac,
+    names,
+};
+use bond_core::{
+    command::{Command, Notice},
+    event::{Asked, Event, Link},
+    options::BondOptions,
+};
+use nix::{errno::Errno, net::if_::if_indextoname};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tracing::{info, warn};
+
+use crate::{
+    agent::{
+        AgentError, LinkEventSource,
+        bond::{
+            announcer::{self as herald, Told},
+            engine_thread::{BondId, EngineHandle, Input},
+            guard::GuardState,
+            interface::Host,
+        },
+    },
+    config::Guard,
+    store::{
+        receipts::{Draft, Scribe},
+        record::Record,
+    },
+    sys::{
+        Devices, SysError,
+        announcer::{self, Announced},
+        dataplane::{DataPlane, FormerMacs, Hook},
+        enslave::{EnslavePlan, PutBack},
+        found::Found,
+        membership,
+        netlink::{BlockingNetlink, LinkInfo, LinkSetting},
+    },
+};
+
+/// How long a frame may be under way to bond0, through the queues of a busy machine.
+const UNDER_WAY: Duration = Duration::from_millis(200);
+
+/// Something for a bond's task to do.
+pub enum Effect {
+    /// One of the commands that take time.
+    Command(Command),
+    Enslave {
+        slot: Slot,
+        ifindex: u32,
+        name: String,
+        mac: Option<Mac>,
+    },
+    /// The active slave changed; what goes with it follows, up to [`Self::FailedOver`] and the announcement.
+    Failover(Box<Draft>),
+    FailedOver,
+    /// A round of announcements.
+    Announced(Box<Told>),
+    /// Something that nobody waits for.
+    Failed(SysError),
+    /// A slave's device vanished: what is left of it is taken away.
+    Forget {
+        slot: Slot,
+    },
+    /// There is an interface of this index, which is no slave.
+    Appeared {
+        ifindex: u32,
+        /// What it lies above.
+        below: Option<u32>,
+    },
+    /// A link came up or went: tell its speed.
+    ReadSpeed {
+        slot: Slot,
+    },
+    /// Tell every slave's link, as netlink says it is.
+    ReadLinks,
+    /// A device above bond0, as a macvlan, came, changed or went.
+    UppersChanged,
+    /// An address of this interface, or of any if events were lost, came, changed or went.
+    AddressesChanged(Option<u32>),
+    /// Options changed; some of them packets read.
+    Options(Box<BondOptions>),
+    /// Whether the data plane may fail over by itself; [`Self::Options`] follows, which tells it.
+    SetGuard(Guard),
+    /// Somebody else had written to this map, and the engine has put it right.
+    MapMended {
+        map: &'static str,
+    },
+    /// BOND may have been written to by somebody else.
+    CheckEntry,
+    /// The pins are gone, or back.
+    Pinned(bool),
+    /// This slave was made a port of something else, and leaves.
+    GivenAway {
+        slot: Slot,
+        master: u32,
+    },
+    /// This slave's MAC may have been changed by somebody else.
+    SlaveMacChanged {
+        slot: Slot,
+    },
+    /// bond0, or the port behind which the host is, is not as it was.
+    HostChanged,
+    /// This interface will be enslaved: as it was found, with a MAC of its own if one is configured. Tell when
+    /// it is set up, or why it could not be.
+    AwaitJoin {
+        found: Box<Found>,
+        mac: Option<Mac>,
+        reply: oneshot::Sender<Result<(), AgentError>>,
+    },
+    /// This slave will be released. Tell when it is, or what could not be put back.
+    AwaitRelease {
+        slot: Slot,
+        reply: oneshot::Sender<Result<(), AgentError>>,
+    },
+    /// Give the bond another MTU, in bytes. Tell when all its devices have it, or that they have the former one.
+    SetMtu {
+        mtu: u32,
+        reply: oneshot::Sender<Result<(), AgentError>>,
+    },
+    /// Tell when everything that was asked for before is done.
+    Settle {
+        reply: oneshot::Sender<()>,
+    },
+    /// Put everything back as it was found, and end.
+    TearDown {
+        reply: oneshot::Sender<Result<(), AgentError>>,
+    },
+    /// Leave everything to the kernel, and end.
+    Keep {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// What to tell of a bond without its pins.
+pub const PINS_GONE: &str = "its pins are gone (bpffs unmounted?): the bond goes on, but ends with this agent, and takes no further slaves; to \
+     have it made anew: xbond down, then xbond reload or xbond add";
+
+/// What a slave needs of this task.
+struct Slave {
+    ifindex: u32,
+    name: String,
+    found: Found,
+}
+
+impl Slave {
+    fn new(found: Found) -> Self {
+        Self { ifindex: found.ifindex, name: found.name.clone(), found }
+    }
+}
+
+/// An interface that is about to be enslaved.
+struct Waiting {
+    found: Found,
+    mac: Option<Mac>,
+    reply: oneshot::Sender<Result<(), AgentError>>,
+}
+
+/// The task's state.
+pub struct Effects {
+    pub id: BondId,
+    pub bond: String,
+    /// What bond0's device is called, where that is ours: somebody may give it another name.
+    device_name: String,
+    pub devices: Devices,
+    /// For the one change that must not take long: bond0's MAC.
+    pub blocking: BlockingNetlink,
+    pub data_plane: DataPlane,
+    /// What BOND holds; only this task writes it.
+    pub entry: BondEntry,
+    pub host: Host,
+    /// Bytes, of every device of the bond.
+    pub mtu: u32,
+    pub engine: EngineHandle,
+    pub record: Record,
+    scribe: Scribe,
+    pub wanted: Wishes,
+    slaves: HashMap<Slot, Slave>,
+    /// By ifindex.
+    waiting: HashMap<u32, Waiting>,
+    /// Who waits for a slave to be released.
+    leaving: HashMap<Slot, oneshot::Sender<Result<(), AgentError>>>,
+    /// MACs that slaves receive beside their own: those of devices above bond0, and with prearm the bond's.
+    further_macs: Vec<Mac>,
+    /// What is announced, as it was when something of it changed last.
+    announced: Announced,
+    herald: mpsc::UnboundedSender<herald::Input>,
+    /// With prearm, once there is a slave: the bond's MAC.
+    prearmed: Option<Mac>,
+    /// Ends the time in which bond0 takes frames with its former MAC.
+    settling: Option<JoinHandle<()>>,
+}
+
+/// The parts of [`Effects`] that bring-up makes.
+pub struct Parts {
+    pub id: BondId,
+    pub bond: String,
+    pub devices: Devices,
+    pub blocking: BlockingNetlink,
+    pub data_plane: DataPlane,
+    pub entry: BondEntry,
+    pub host: Host,
+    pub mtu: u32,
+    pub engine: EngineHandle,
+    pub record: Record,
+    pub scribe: Scribe,
+    pub wanted: Wishes,
+    pub announced: Announced,
+    pub herald: mpsc::UnboundedSender<herald::Input>,
+}
+
+/// What is wished for beyond the driver's options.
+#[derive(Clone, Copy, Debug)]
+pub struct Wishes {
+    pub guard: Guard,
+    /// fail_over_mac=follow: every slave receives the bond's MAC.
+    pub prearm: bool,
+    pub link_events: LinkEventSource,
+}
+
+impl Effects {
+    /// `left` are the slaves that another agent has left, as they were found.
+    pub fn new(parts: Parts, left: Vec<(Slot, Found)>) -> Self {
+        let Parts {
+            id,
+            bond,
+            devices,
+            blocking,
+            data_plane,
+            entry,
+            host,
+            mtu,
+            engine,
+            record,
+            wanted,
+            scribe,
+            announced,
+            herald,
+        } = parts;
+        let further_macs = left.first().map(|(_, found)| found.unicast.clone()).unwrap_or_default();
+        let wire_mac = |(slot, _): &(Slot, Found)| data_plane.maps().slave(*slot).wire_mac();
+        let prearmed = left.first().filter(|_| wanted.prearm).map(wire_mac);
+        Self {
+            id,
+            device_name: bond.clone(),
+            bond,
+            devices,
+            blocking,
+            data_plane,
+            entry,
+            host,
+            mtu,
+            engine,
+            record,
+            scribe,
+            wanted,
+            slaves: left.into_iter().map(|(slot, found)| (slot, Slave::new(found))).collect(),
+            waiting: HashMap::new(),
+            leaving: HashMap::new(),
+            further_macs,
+            announced,
+            herald,
+            prearmed,
+            settling: None,
+        }
+    }
+
+    /// Runs until it is told to end.
+    pub async fn run(mut self, mut effects: mpsc::UnboundedReceiver<Effect>) {
+        while let Some(effect) = effects.recv().await {
+            match effect {
+                Effect::TearDown { reply } => {
+                    self.scribe.finish();
+                    let _ = reply.send(self.tear_down().await);
+                    return;
+                }
+                Effect::Keep { reply } => {
+                    self.scribe.finish();
+                    self.data_plane.keep();
+                    let _ = reply.send(());
+                    return;
+                }
+                effect => self.carry_out(effect).await,
+            }
+        }
+    }
+
+    /// Somebody has unmounted bpffs, or removed files in it: only this agent holds the programs at their hooks now.
+    fn pinned(&self, pinned: bool) {
+        if pinned {
+            info!("{}: its pins are back", self.bond);
+        } else {
+            self.scribe.warn(PINS_GONE);
+        }
+    }
+
+    async fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Command(command) => self.command(command).await,
+            Effect::Enslave { slot, ifindex, name, mac } => self.enslave(slot, ifindex, name, mac).await,
+            Effect::Failover(draft) => self.scribe.begin(*draft),
+            Effect::Announced(told) => self.announced(*told).await,
+            Effect::Failed(error) => self.warn_of(Err(error)),
+            Effect::FailedOver => self.scribe.first_part_done(),
+            Effect::Forget { slot } => self.forget(slot),
+            Effect::Appeared { ifindex, below } => {
+                if let Err(error) = self.appeared(ifindex).await {
+                    self.scribe.warn(&error.to_string());
+                }
+                // A macvlan above a VLAN above bond0, say. What is above bond0 itself comes as UppersChanged.
+                if below.is_some_and(|below| below != self.host.device() && self.is_announced(below)) {
+                    self.uppers_changed().await;
+                }
+            }
+            Effect::ReadSpeed { slot } => self.read_speed(slot),
+            Effect::ReadLinks => self.read_links().await,
+            Effect::AddressesChanged(ifindex) => {
+                if ifindex.is_none_or(|ifindex| self.is_announced(ifindex)) {
+                    self.read_addresses().await;
+                }
+            }
+            Effect::UppersChanged => self.uppers_changed().await,
+            Effect::Options(options) => self.write_entry(&options),
+            Effect::SetGuard(guard) => self.wanted.guard = guard,
+            Effect::MapMended { map } => self.warn_of_mended(map),
+            Effect::CheckEntry => {
+                if !self.data_plane.maps().has_wanted_bond() {
+                    self.set_entry(self.entry);
+                    self.warn_of_mended(names::BOND);
+                }
+            }
+            Effect::GivenAway { slot, master } => {
+                let Some(slave) = self.slaves.get(&slot) else { return };
+                let master = self.devices.netlink.link_by_index(master).await;
+                let master = master.map_or_else(|_| String::from("something else"), |link| link.name);
+                warn!("{}: {}: was made a port of {master}, and leaves the bond", self.bond, slave.name);
+            }
+            Effect::SlaveMacChanged { slot } => {
+                // Read here and now, too.
+                let Some(ifindex) = self.slaves.get(&slot).map(|slave| slave.ifindex) else { return };
+                if let Ok(link) = self.devices.netlink.link_by_index(ifindex).await {
+                    self.engine.event(self.id, Event::SlaveMacFound { slot, mac: link.mac });
+                }
+            }
+            Effect::HostChanged => {
+                // Read here and now: an event may be older than a change that this task made since.
+                if let Ok(link) = self.devices.netlink.link_by_index(self.host.device()).await {
+                    self.host_changed(&link).await;
+                }
+            }
+            Effect::Pinned(pinned) => self.pinned(pinned),
+            Effect::AwaitJoin { found, mac, reply } => {
+                self.waiting.insert(found.ifindex, Waiting { found: *found, mac, reply });
+            }
+            Effect::AwaitRelease { slot, reply } => {
+                self.leaving.insert(slot, reply);
+            }
+            Effect::SetMtu { mtu, reply } => {
+                let _ = reply.send(self.set_mtu(mtu).await);
+            }
+            Effect::Settle { reply } => drop(reply.send(())),
+            // Ended by `run`.
+            Effect::TearDown { .. } | Effect::Keep { .. } => {}
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Notify(notice) => {
+                if matches!(notice, Notice::PolicyTurnedActive { .. }) {
+                    self.set_entry(self.entry.with_policy(FailOverMac::Active));
+                }
+                self.scribe.notice(&notice);
+            }
+            Command::Release { slot, mac } => self.release(slot, mac).await,
+            Command::SetCarrier(up) => {
+                let answer = self.devices.netlink.set(self.host.port(), LinkSetting::Up(up)).await;
+                self.warn_of(answer.map(drop));
+                self.scribe.carrier(up);
+            }
+            Command::SetSlaveMac { slot, mac } => {
+                let done = self.set_slave_mac(slot, mac).await;
+                self.scribe.mac_changed();
+                self.engine.event(self.id, Event::SlaveMacSet { slot, mac, done });
+            }
+            Command::SetBondMac(mac) => {
+                let done = self.set_bond_mac(mac).await;
+                self.scribe.mac_changed();
+                self.engine.event(self.id, Event::BondMacSet { mac, done });
+            }
+            Command::Report { slot, mac } => {
+                let answer = self.report(slot, mac).await;
+                self.warn_of(answer);
+            }
+            Command::AskNeighbours => {
+                let asked = self.ask_neighbours().await;
+                self.engine.event(self.id, Event::NeighboursAsked(asked));
+            }
+            // Done on the engine's thread, by the prober or by the herald.
+            Command::PollLinks
+            | Command::ReadCounters { .. }
+            | Command::ReadProbes
+            | Command::WriteSlave { .. }
+            | Command::ClearSlave { .. }
+            | Command::Switch { .. }
+            | Command::Probe { .. }
+            | Command::Announce { .. }
+            | Command::Enslave { .. } => {}
+        }
+    }
+
+    async fn enslave(&mut self, slot: Slot, ifindex: u32, name: String, mac: Option<Mac>) {
+        // Whoever asked the engine has said first what was found.
+        let Some(Waiting { found, mac: configured, reply }) = self.waiting.remove(&ifindex) else {
+            self.engine.event(self.id, Event::JoinFailed { slot });
+            return;
+        };
+        let answer = self.try_enslave(slot, name, found, mac.or(configured)).await;
+        let event = match &answer {
+            Ok(link) => Event::Joined { slot, link: *link },
+            Err(_) => Event::JoinFailed { slot },
+        };
+        self.engine.event(self.id, event);
+        let _ = reply.send(answer.map(drop));
+    }
+
+    async fn try_enslave(
+        &mut self,
+        slot: Slot,
+        name: String,
+        found: Found,
+        mac: Option<Mac>,
+    ) -> Result<Link, AgentError> {
+        self.data_plane.check_pins()?;
+        if self.wanted.prearm {
+            let mac = self.data_plane.maps().slave(slot).wire_mac();
+            self.further_macs.retain(|known| Some(*known) != self.prearmed);
+            self.prearmed = Some(mac);
+            self.further_macs.push(mac);
+        }
+        // On disk before the first change: whoever finds a half-made bond can undo it.
+        self.record.add(Found { unicast: self.further_macs.clone(), ..found.clone() })?;
+        let plan = EnslavePlan {
+            mac,
+            mtu: self.mtu,
+            hook: self.data_plane.hook(),
+            unicast: self.further_macs.clone(),
+        };
+        let ifindex = found.ifindex;
+        if let Err(error) = self.set_up(slot, &name, &found, &plan).await {
+            // It is as it was found, and somebody else's again.
+            self.record.remove(ifindex)?;
+            return Err(error);
+        }
+        if self.host.promisc() {
+            let answer = self.devices.netlink.set(ifindex, LinkSetting::Promisc(true)).await;
+            self.warn_of(answer.map(drop));
+        }
+        let link = self.devices.netlink.link_by_index(ifindex).await?;
+        let (speed, duplex) = self.devices.ethtool.speed(ifindex);
+        self.slaves.insert(slot, Slave { name, ..Slave::new(found) });
+        Ok(Link { speed, duplex, ..Link::new(link.has_link()) })
+    }
+
+    /// All of it, or nothing.
+    async fn set_up(
+        &mut self,
+        slot: Slot,
+        name: &str,
+        found: &Found,
+        plan: &EnslavePlan,
+    ) -> Result<(), AgentError> {
+        self.devices.enslave(found, plan).await?;
+        if let Err(error) = waiting(|| self.data_plane.attach_slave(slot, name, found.ifindex)) {
+            self.devices.restore(found).await?;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    async fn release(&mut self, slot: Slot, mac: Option<Mac>) {
+        let answer = self.try_release(slot, mac).await;
+        match (self.leaving.remove(&slot), answer) {
+            (Some(reply), answer) => {
+                let _ = reply.send(answer);
+            }
+            (None, Err(error)) => warn!("{}: {error}", self.bond),
+            (None, Ok(())) => {}
+        }
+    }
+
+    /// Every step is tried; the first error is the answer.
+    async fn try_release(&mut self, slot: Slot, mac: Option<Mac>) -> Result<(), AgentError> {
+        let Some(slave) = self.slaves.remove(&slot) else { return Ok(()) };
+        let _ = self.herald.send(herald::Input::Forget { slot });
+        let detached = waiting(|| self.data_plane.detach_slave(slot));
+        // The record knows the MACs of devices above bond0 that it was given since it was found.
+        let found = self.record.slave(slave.ifindex).unwrap_or(&slave.found);
+        let released = self.devices.release(found, mac).await;
+        let recorded = self.record.remove(slave.ifindex);
+        detached?;
+        released?;
+        recorded
+    }
+
+    fn forget(&mut self, slot: Slot) {
+        if let Some(reply) = self.leaving.remove(&slot) {
+            let _ = reply.send(Ok(()));
+        }
+        let Some(slave) = self.slaves.remove(&slot) else { return };
+        let _ = self.herald.send(herald::Input::Forget { slot });
+        warn!("{}: {}: the interface is gone", self.bond, slave.name);
+        if let Err(error) = waiting(|| self.data_plane.detach_slave(slot)) {
+            warn!("{}: {error}", self.bond);
+        }
+        if let Err(error) = self.record.depart(slave.ifindex) {
+            warn!("{}: {error}", self.bond);
+        }
+    }
+
+    /// What was a slave comes back from another network namespace as it was in the bond, which it left without being
+    /// released: it is put back as it was found then, and may join anew.
+    async fn appeared(&mut self, ifindex: u32) -> Result<(), AgentError> {
+        if !self.record.away().iter().any(|found| found.ifindex == ifindex) {
+            return Ok(());
+        }
+        let Some(found) = self.record.take_away(ifindex)? else { return Ok(()) };
+        if self.devices.restore(&found).await? == PutBack::Done {
+            info!("{}: {}: is back, and as it was found", self.bond, found.name);
+        }
+        Ok(())
+    }
+
+    fn read_speed(&self, slot: Slot) {
+        let Some(slave) = self.slaves.get(&slot) else { return };
+        let (speed, duplex) = waiting(|| self.devices.ethtool.speed(slave.ifindex));
+        self.engine.send(Input::Speed { bond: self.id, slot, speed, duplex });
+    }
+
+    async fn read_links(&self) {
+        let mut links = Vec::new();
+        for (&slot, slave) in &self.slaves {
+            let (speed, duplex) = self.devices.ethtool.speed(slave.ifindex);
+            // A device that cannot be read is gone, or is going: link events tell which.
+            let link = self.devices.netlink.link_by_index(slave.ifindex).await;
+            let up = link.is_ok_and(|link| link.has_link());
+            links.push((slot, Link { speed, duplex, ..Link::new(up) }));
+        }
+        self.engine.event(self.id, Event::Links(links));
+    }
+
+    async fn uppers_changed(&mut self) {
+        self.read_addresses().await;
+        if let Err(error) = self.receive_for_uppers().await {
+            warn!("{}: {error}", self.bond);
+        }
+    }
+
+    /// Has the slaves receive what devices above bond0 want to receive, macvlans for example: bond0 knows it
+    /// (`dev_uc_sync`), the slaves do not. What does not take a further MAC becomes promiscuous.
+    async fn receive_for_uppers(&mut self) -> Result<(), AgentError> {
+        let Host::Pair { bond, .. } = self.host else { return Ok(()) };
+        let netlink = &self.devices.netlink;
+        let mut wanted = netlink.unicast(bond).await?;
+        wanted.extend(self.prearmed);
+        if wanted == self.further_macs {
+            return Ok(());
+        }
+        // Whoever takes the bond down takes these away, too.
+        self.record.set_unicast(&wanted)?;
+        for slave in self.slaves.values() {
+            for &mac in wanted.iter().filter(|mac| !self.further_macs.contains(mac)) {
+                match netlink.add_unicast(slave.ifindex, mac).await {
+                    Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {
+                        netlink.set(slave.ifindex, LinkSetting::Promisc(true)).await?;
+                    }
+                    answer => answer?,
+                }
+            }
+            for &mac in self.further_macs.iter().filter(|mac| !wanted.contains(mac)) {
+                netlink.del_unicast(slave.ifindex, mac).await?;
+            }
+        }
+        self.further_macs = wanted;
+        Ok(())
+    }
+
+    async fn set_slave_mac(&self, slot: Slot, mac: Mac) -> bool {
+        let Some(slave) = self.slaves.get(&slot) else { return false };
+        let answer = self.devices.netlink.set(slave.ifindex, LinkSetting::Mac(mac)).await;
+        let done = answer.is_ok();
+        self.warn_of(answer.map(drop));
+        done
+    }
+
+    /// While the kernel changes it, packets read bond0's MAC from the device (see [`BondEntry::HOST_MAC_MOVES`]),
+    /// and bond0 takes those that were rewritten before.
+    async fn set_bond_mac(&mut self, mac: Mac) -> bool {
+        let Host::Pair { bond, .. } = self.host else {
+            // Whoever is behind a port keeps their MAC; packets translate.
+            return true;
+        };
+        let accepted = self.accept_former_macs(bond).await;
+        let flags = self.entry.flags();
+        self.set_entry(self.entry.with_flags(flags | BondEntry::HOST_MAC_MOVES));
+        let answer = waiting(|| self.blocking.set_mac(bond, mac));
+        let entry = if answer.is_ok() { self.entry.with_host_mac(mac) } else { self.entry };
+        self.set_entry(entry.with_flags(flags));
+        self.settling = Some(tokio::spawn(async move {
+            tokio::time::sleep(UNDER_WAY).await;
+            waiting(|| drop(accepted));
+        }));
+        match answer {
+            Ok(()) => true,
+            // bond0 was moved into another namespace: it keeps its MAC, and packets translate.
+            Err(error) if error.is_gone() => true,
+            Err(error) => {
+                self.warn_of(Err(error));
+                false
+            }
+        }
+    }
+
+    /// Until the answer is dropped.
+    async fn accept_former_macs(&mut self, bond: u32) -> Option<FormerMacs> {
+        if let Some(settling) = self.settling.take() {
+            settling.abort();
+            // It is detached when the task is gone.
+            let _ = settling.await;
+        }
+        // A bond0 that was moved into another namespace keeps its MAC.
+        let name = if_indextoname(bond).ok()?;
+        let name = name.to_string_lossy();
+        waiting(|| self.data_plane.accept_former_macs(&name)).unwrap_or_else(|error| {
+            warn!("{}: a frame may be lost while its MAC changes: {error}", self.bond);
+            None
+        })
+    }
+
+    /// Where no events tell of addresses, they are read after the first announcement: it does not wait for that.
+    async fn announced(&mut self, told: Told) {
+        let Told { slot, ifindex, mac, frames, at, result } = told;
+        self.scribe.announced(at);
+        self.warn_of(result);
+        let Some(known) = frames else { return };
+        if self.announced.elsewhere || self.wanted.link_events == LinkEventSource::Off {
+            self.read_addresses().await;
+            let frames = herald::frames(self.host, &self.announced, mac);
+            if frames != known {
+                let _ = self.herald.send(herald::Input::Send { slot, ifindex, frames });
+            }
+        }
+    }
+
+    /// Whether the addresses of an interface are: a VLAN that is new has told of itself before.
+    fn is_announced(&self, ifindex: u32) -> bool {
+        ifindex == self.host.device() || self.announced.uppers.iter().any(|upper| upper.ifindex == ifindex)
+    }
+
+    async fn read_addresses(&mut self) {
+        let Host::Pair { port, .. } = self.host else { return };
+        match announcer::addresses_behind(&self.devices.netlink, port).await {
+            Ok(announced) => {
+                self.announced = announced;
+                let _ = self.herald.send(herald::Input::Know(self.announced.clone()));
+            }
+            Err(error) => self.warn_of(Err(error)),
+        }
+    }
+
+    async fn report(&mut self, slot: Slot, mac: Mac) -> Result<(), SysError> {
+        // Which groups somebody behind a port has joined is not known.
+        let Host::Pair { port, .. } = self.host else { return Ok(()) };
+        let Some(ifindex) = self.slaves.get(&slot).map(|slave| slave.ifindex) else { return Ok(()) };
+        let frames = membership::reports_behind(&self.devices.netlink, port, mac).await?;
+        let _ = self.herald.send(herald::Input::Send { slot, ifindex, frames });
+        Ok(())
+    }
+
+    /// Somebody, too, if it is not known whom the bond talks to: its host is behind a port, or elsewhere.
+    async fn ask_neighbours(&self) -> Asked {
+        let Host::Pair { bond, .. } = self.host else { return Asked::Somebody };
+        match self.devices.netlink.ask_neighbours(bond).await {
+            Ok(0) => Asked::Nobody,
+            Ok(_) => Asked::Somebody,
+            Err(error) => {
+                self.warn_of(Err(error));
+                Asked::Somebody
+            }
+        }
+    }
+
+    fn write_entry(&mut self, options: &BondOptions) {
+        let guard = GuardState::new(self.wanted.guard, self.data_plane.kernel(), options);
+        let flags = self.entry.flags() & !OPTION_FLAGS | option_flags(options, guard);
+        self.set_entry(self.entry.with_flags(flags).with_policy(options.fail_over_mac));
+    }
+
+    fn set_entry(&mut self, entry: BondEntry) {
+        self.entry = entry;
+        self.data_plane.maps().set_bond(entry);
+    }
+
+    /// What people do to bond0 goes on to the slaves, as the driver's ndo_change_mtu and ndo_set_rx_mode do.
+    async fn host_changed(&mut self, link: &LinkInfo) {
+        if !link.mac.is_zero() && link.mac != self.entry.host_mac() && matches!(self.host, Host::Pair { .. })
+        {
+            // Set by hand: packets translate between it and the wire until the engine has said what becomes of it.
+            self.set_entry(self.entry.with_host_mac(link.mac));
+            self.engine.event(self.id, Event::BondMacFound { mac: link.mac });
+        }
+        if matches!(self.host, Host::Pair { .. }) && link.name != self.device_name {
+            self.device_name.clone_from(&link.name);
+            let (bond, device) = (&self.bond, &link.name);
+            warn!(
+                "{bond}: its device is called {device} now; xbond, its files and its commands say {bond} as before"
+            );
+        }
+        if link.mtu != self.mtu {
+            self.mtu = link.mtu;
+            for ifindex in self.slaves.values().map(|slave| slave.ifindex).chain([self.host.port()]) {
+                let answer = self.devices.netlink.set(ifindex, LinkSetting::Mtu(link.mtu)).await;
+                self.warn_of(answer.map(drop));
+            }
+        }
+        let promisc = link.promiscuity > 0;
+        if promisc != self.host.promisc() {
+            self.host.set_promisc(promisc);
+            for slave in self.slaves.values() {
+                let wanted = promisc || slave.found.promisc;
+                let answer = self.devices.netlink.set(slave.ifindex, LinkSetting::Promisc(wanted)).await;
+                self.warn_of(answer.map(drop));
+            }
+        }
+    }
+
+    /// Of all devices, in an order in which none of them is ever given a frame larger than its MTU.
+    async fn set_mtu(&mut self, mtu: u32) -> Result<(), AgentError> {
+        let slaves = self.slaves.values().map(|slave| slave.ifindex);
+        let mut devices: Vec<_> = slaves.chain([self.host.port()]).collect();
+        if let Host::Pair { bond, .. } = self.host {
+            devices.push(bond);
+        }
+        if mtu < self.mtu {
+            devices.reverse();
+        }
+        let former = std::mem::replace(&mut self.mtu, mtu);
+        for (place, &device) in devices.iter().enumerate() {
+            let Err(error) = self.devices.netlink.set(device, LinkSetting::Mtu(mtu)).await else { continue };
+            for &done in devices[..place].iter().rev() {
+                let answer = self.devices.netlink.set(done, LinkSetting::Mtu(former)).await;
+                self.warn_of(answer.map(drop));
+            }
+            self.mtu = former;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    async fn tear_down(self) -> Result<(), AgentError> {
+        self.data_plane.remove()?;
+        self.record.restore(&self.devices).await?;
+        Ok(())
+    }
+
+    fn warn_of_mended(&self, map: &str) {
+        warn!("{}: somebody else had written to the map {map}; it is as before again", self.bond);
+    }
+
+    fn warn_of(&self, answer: Result<(), SysError>) {
+        match answer {
+            // Gone devices are told by link events.
+            Err(error) if !error.is_gone() => self.scribe.warn(&error.to_string()),
+            _ => {}
+        }
+    }
+}
+
+/// What waits for RTNL inside a system call, for as long as somebody else has it: other tasks go on meanwhile.
+fn waiting<T>(work: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(work)
+}
+
+/// The flags of [`BondEntry`] that say what the options are.
+const OPTION_FLAGS: u32 = BondEntry::ALL_SLAVES_ACTIVE
+    | BondEntry::MONITOR
+    | BondEntry::VALIDATE_ACTIVE
+    | BondEntry::VALIDATE_BACKUP
+    | BondEntry::FILTER
+    | BondEntry::GUARD;
+
+/// What packets have to know of the options.
+pub fn option_flags(options: &BondOptions, guard: GuardState) -> u32 {
+    let validate = options.arp_validate;
+    [
+        (options.all_slaves_active, BondEntry::ALL_SLAVES_ACTIVE),
+        (options.arp_interval > 0, BondEntry::MONITOR),
+        (validate.validates_active(), BondEntry::VALIDATE_ACTIVE),
+        (validate.validates_backup(), BondEntry::VALIDATE_BACKUP),
+        (validate.filters(), BondEntry::FILTER),
+        (guard == GuardState::On, BondEntry::GUARD),
+    ]
+    .into_iter()
+    .fold(0, |flags, (on, flag)| if on { flags | flag } else { flags })
+}
+
+/// The hook that a configuration means.
+pub fn hook(datapath: crate::config::Datapath, has_port: bool) -> Hook {
+    use crate::config::Datapath;
+    match datapath {
+        Datapath::Auto if has_port => Hook::Xdp,
+        Datapath::Auto | Datapath::Tc => Hook::Tc,
+        Datapath::Xdp => Hook::Xdp,
+        Datapath::XdpGeneric => Hook::XdpGeneric,
+    }
+}

@@ -1,0 +1,470 @@
+//! Going on with a bond that another agent has left, and that the data plane has kept going.
+//!
+//! Everything is looked at before anything is changed. What does not fit is refused with a sentence, and then the bond
+//! goes on as it did. A slave that is gone, or was not set up to the end, is not taken over, and the rest is.
+
+use std::sync::Arc;
+
+use bond_common::{
+    abi::{BondEntry, SlaveEntry, Slot},
+    mac::Mac,
+};
+use bond_core::{
+    Left, LeftSlave,
+    command::Notice,
+    event::Link,
+    options::{BondOptions, FailOverMac, SlaveOptions},
+};
+use tracing::{info, warn};
+
+use crate::{
+    agent::{
+        AgentError, MissingSlaves,
+        bond::{
+            engine_thread::BondId,
+            guard::GuardState,
+            interface::{Host, Queues},
+            notices,
+            worker::{self as effects, Effect},
+        },
+        lifecycle::{
+            create::{self as bring_up, Machine, Made, Plane, Taken},
+            missed_failovers::Meanwhile,
+            slaves::Wanted,
+        },
+    },
+    config::BondConfig,
+    store::record::{Record, Shape},
+    sys::{
+        announcer,
+        dataplane::{DataPlane, Maps, Unfit},
+        found::Found,
+        netlink::{In6AddrGenMode, LinkInfo, LinkSetting, PairKind},
+    },
+};
+
+/// Takes a bond over. None if there is nothing to take over: nothing was left, or a bond that was not finished and
+/// carries nothing, of which nothing is left now.
+///
+/// # Errors
+/// [`AgentError::CannotAdopt`]; the bond goes on as it did.
+pub async fn adopt(
+    machine: &Machine,
+    id: BondId,
+    config: &BondConfig,
+    missing: MissingSlaves,
+) -> Result<Option<Made>, AgentError> {
+    if !machine.places.has(&config.name) {
+        return Ok(None);
+    }
+    let whole = look(machine, config).await;
+    match whole.map_err(|error| error.into_refusal(&config.name))? {
+        Some(whole) => {
+            let made = take_over(machine, id, config, whole, missing).await;
+            made.map(Some).map_err(|error| Misfit::from(error).into_refusal(&config.name))
+        }
+        None => {
+            info!("{}: an agent was stopped while it made this bond, and its remains go first", config.name);
+            crate::store::record::undo(&machine.places, &config.name, &machine.devices).await?;
+            Ok(None)
+        }
+    }
+}
+
+/// Why a bond cannot be taken over.
+#[derive(Debug, thiserror::Error)]
+enum Misfit {
+    #[error("its found.json is gone, which says how its interfaces were before")]
+    NoRecord,
+    #[error("its map {0} is not pinned any more")]
+    NoMap(&'static str),
+    #[error("its maps are of version {found}, and this xbond's of {}", bond_common::abi::ABI_VERSION)]
+    OtherVersion { found: u32 },
+    #[error("it belongs to another network namespace")]
+    OtherNamespace,
+    #[error("{what} is {found}, and the configuration says {wanted}")]
+    Differs { what: &'static str, found: String, wanted: String },
+    #[error("its port {0} is gone, or another interface has its name")]
+    NoPort(String),
+    #[error(transparent)]
+    Failed(#[from] Box<AgentError>),
+}
+
+impl Misfit {
+    fn into_refusal(self, bond: &str) -> AgentError {
+        match self {
+            // It is a refusal as it is.
+            Self::Failed(error) if matches!(*error, AgentError::CannotAdopt { .. }) => *error,
+            other => AgentError::CannotAdopt { bond: bond.to_owned(), why: other.to_string() },
+        }
+    }
+}
+
+impl<E: Into<AgentError>> From<E> for Misfit {
+    fn from(error: E) -> Self {
+        Self::Failed(Box::new(error.into()))
+    }
+}
+
+/// A bond that fits.
+struct Whole {
+    record: Record,
+    maps: Maps,
+    queues: Queues,
+    port: LinkInfo,
+    host: Host,
+    /// What bond0 and the port are made of, if they were made for the bond.
+    made_of: Option<PairKind>,
+    /// bond0, where it is in this network namespace.
+    bond: Option<LinkInfo>,
+    options: BondOptions,
+    /// In enslave order; what is left of others is in `remains`.
+    slaves: Vec<(Slot, Found, LinkInfo)>,
+    gone: Vec<Gone>,
+    /// Interfaces that were changed and are in no slot.
+    strays: Vec<Found>,
+}
+
+/// A slot whose slave is not there.
+struct Gone {
+    slot: Slot,
+    ifindex: u32,
+    /// None of one that was about to be enslaved.
+    name: Option<String>,
+}
+
+/// None if it was not finished.
+async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, Misfit> {
+    let pins = machine.places.pins_of(&config.name);
+    let record = Record::read(&machine.places, &config.name)?;
+    if !pins.exists() {
+        return Ok(None);
+    }
+    let maps = match DataPlane::left(&pins)? {
+        Ok(maps) => maps,
+        // Version 0 is that of a map that nobody has written yet.
+        Err(Unfit::NoPort | Unfit::OtherVersion(0)) => return Ok(None),
+        Err(Unfit::NoMap(name)) => return Err(Misfit::NoMap(name)),
+        Err(Unfit::OtherVersion(found)) => return Err(Misfit::OtherVersion { found }),
+    };
+    let entry = maps.bond();
+    if entry.port_ifindex() == 0 {
+        // It was killed before packets had a port.
+        return Ok(None);
+    }
+    if entry.netns_cookie() != machine.cookie {
+        return Err(Misfit::OtherNamespace);
+    }
+    let record = record.ok_or(Misfit::NoRecord)?;
+    let Shape { pair, port, datapath, queues } = record.shape();
+    let same = |what, found: Option<String>, wanted: Option<String>| {
+        let text = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
+        if found == wanted {
+            return Ok(());
+        }
+        Err(Misfit::Differs { what, found: text(found), wanted: text(wanted) })
+    };
+    let hook = effects::hook(config.datapath, config.port.is_some());
+    same("datapath", Some(datapath), Some(hook.to_string()))?;
+    same("port", port.as_ref().map(|port| port.name.clone()), config.port.clone())?;
+    let queues = match (&config.port, queues) {
+        (Some(_), _) => Queues::OfPort,
+        (None, 0 | 1) => Queues::One,
+        (None, _) => Queues::Sixteen,
+    };
+    for slave in &config.slaves {
+        bring_up::check_queue(&config.name, queues, &slave.name, slave.options)?;
+    }
+
+    let devices = &machine.devices;
+    let port_name = pair.as_ref().map(|pair| &pair.port).or(port.as_ref().map(|port| &port.name));
+    let no_port = || Misfit::NoPort(port_name.cloned().unwrap_or_default());
+    let port = devices.netlink.link_by_index(entry.port_ifindex()).await.map_err(|_| no_port())?;
+    let made_of = port.pair().filter(|_| pair.is_some());
+    if pair.is_some() && made_of.is_none() {
+        return Err(no_port());
+    }
+    if !bring_up::fits(config.pair, made_of) {
+        same("pair", made_of.map(|kind| kind.to_string()), Some(config.pair.to_string()))?;
+    }
+    let (host, bond) = match (&pair, port.link) {
+        (Some(_), Some(peer)) => {
+            let bond = match port.link_netns {
+                None => Some(devices.netlink.link_by_index(peer).await?),
+                Some(_) => None,
+            };
+            let promisc = bond.as_ref().is_some_and(|bond| bond.promiscuity > 0);
+            (Host::Pair { bond: peer, port: port.ifindex, promisc }, bond)
+        }
+        (Some(_), None) => return Err(no_port()),
+        (None, _) => (Host::Port { port: port.ifindex, promisc: false }, None),
+    };
+
+    let (mut slaves, mut gone) = (Vec::new(), Vec::new());
+    let mut in_slots = Vec::new();
+    for slot in Slot::all() {
+        let entry = maps.slave(slot);
+        if entry == SlaveEntry::default() {
+            continue;
+        }
+        let ifindex = entry.ifindex();
+        in_slots.push(ifindex);
+        let Some(found) = record.slave(ifindex) else {
+            gone.push(Gone { slot, ifindex, name: None });
+            continue;
+        };
+        match devices.find(found).await? {
+            Some(link) => slaves.push((slot, found.clone(), link)),
+            None => gone.push(Gone { slot, ifindex, name: Some(found.name.clone()) }),
+        }
+    }
+    let place = |ifindex| record.slaves().iter().position(|found| found.ifindex == ifindex);
+    slaves.sort_by_key(|(_, found, _)| place(found.ifindex));
+    let strays = record.slaves().iter().filter(|found| !in_slots.contains(&found.ifindex)).cloned().collect();
+
+    let options = policy(machine, config, entry, &slaves).await?;
+    let mac = config.mac.filter(|_| !slaves.is_empty());
+    let worn = slaves.first().map(|(slot, ..)| maps.slave(*slot).wire_mac()).filter(|_| mac.is_some());
+    same("its MAC", worn.map(|mac| mac.to_string()), mac.map(|mac| mac.to_string()))?;
+    Ok(Some(Whole { record, maps, queues, port, host, made_of, bond, options, slaves, gone, strays }))
+}
+
+/// The options that are wanted, with the policy that is in force.
+async fn policy(
+    machine: &Machine,
+    config: &BondConfig,
+    entry: BondEntry,
+    slaves: &[(Slot, Found, LinkInfo)],
+) -> Result<BondOptions, Misfit> {
+    let mut options = config.options.clone();
+    let (found, wanted) = (entry.policy(), options.fail_over_mac);
+    if found == wanted || slaves.is_empty() {
+        return Ok(options);
+    }
+    // A first slave that cannot change its MAC turned the policy.
+    if found == FailOverMac::Active {
+        for (_, _, link) in slaves {
+            if !machine.devices.netlink.can_set_mac(link).await? {
+                options.fail_over_mac = found;
+                return Ok(options);
+            }
+        }
+    }
+    let name = |policy: FailOverMac| {
+        let options = BondOptions { fail_over_mac: policy, ..BondOptions::default() };
+        let pairs = options.to_pairs();
+        pairs.into_iter().find(|(key, _)| *key == "fail_over_mac").map(|(_, value)| value).unwrap_or_default()
+    };
+    Err(Misfit::Differs { what: "fail_over_mac", found: name(found), wanted: name(wanted) })
+}
+
+async fn take_over(
+    machine: &Machine,
+    id: BondId,
+    config: &BondConfig,
+    whole: Whole,
+    missing: MissingSlaves,
+) -> Result<Made, AgentError> {
+    let Whole { mut record, maps, queues, port, host, made_of, bond, options, slaves, gone, strays } = whole;
+    let name = &config.name;
+    let devices = &machine.devices;
+    let hook = effects::hook(config.datapath, config.port.is_some());
+    let mut data_plane = DataPlane::adopt(&machine.places.pins_of(name), hook, Arc::clone(&machine.kernel))?;
+    data_plane.replace_port(&bring_up::port_of(&port.name, host, made_of))?;
+    let (mut left, mut founds) = (Vec::new(), Vec::new());
+    for (slot, found, link) in slaves {
+        if !is_set_up(&found, &link) || !data_plane.replace_slave(slot, &link.name, link.ifindex)? {
+            info!("{name}: {}: was not set up to the end, or was away since; it is put back", link.name);
+            forget(&mut data_plane, &mut record, slot, link.ifindex)?;
+            devices.restore(&found).await?;
+            continue;
+        }
+        left.push(left_slave(machine, config, &maps, slot, &link));
+        founds.push((slot, found));
+    }
+    for Gone { slot, ifindex, name: slave } in &gone {
+        match slave {
+            Some(slave) => {
+                warn!("{name}: {slave} is gone, or is another interface by now; it is no slave any more");
+                record.depart(*ifindex)?;
+            }
+            None => info!("{name}: interface {ifindex} was not set up to the end, and is no slave"),
+        }
+        data_plane.detach_slave(*slot)?;
+        data_plane.maps().set_slave(*slot, SlaveEntry::default());
+    }
+    // What was being released, or lost its slot otherwise: the slot is to be used again.
+    let in_use: Vec<_> = left.iter().map(|slave| slave.slot).collect();
+    for slot in Slot::all().filter(|slot| !in_use.contains(slot)) {
+        data_plane.detach_slave(slot)?;
+    }
+    for found in strays {
+        if let Some(link) = devices.find(&found).await? {
+            info!("{name}: {}: is in no slot of the bond, and is put back", link.name);
+            data_plane.detach_filters(&link.name);
+        }
+        devices.restore(&found).await?;
+        record.remove(found.ifindex)?;
+    }
+
+    let mut entry = entry(machine, config, maps.bond(), host, bond.as_ref(), &options);
+    let wire = founds.first().map(|(slot, _)| maps.slave(*slot).wire_mac());
+    let by_hand = bond.as_ref().map(|bond| bond.mac).filter(|mac| *mac != entry.host_mac());
+    let mac = match (options.fail_over_mac, by_hand) {
+        (FailOverMac::None, Some(mac)) => {
+            notices::log(name, &Notice::BondMacTaken { mac }, None);
+            entry = entry.with_host_mac(mac);
+            mac
+        }
+        // It is put back.
+        (FailOverMac::Active, _) => entry.host_mac(),
+        (FailOverMac::None | FailOverMac::Follow, _) => wire.unwrap_or(entry.host_mac()),
+    };
+    let mac_assigned = config.mac.is_some() || mac != wire.unwrap_or(mac);
+    data_plane.maps().set_bond(entry);
+    let (known, word) = (maps.guard().known(), maps.active());
+    let meanwhile = Meanwhile::new(known, word, data_plane.drain_events(), maps.guard().switched_at());
+    if meanwhile.unrecorded > 0 {
+        warn!(
+            "{name}: while no agent looked, ACTIVE was changed {} times more than is told here and in the log: there was no room to \
+             write it down",
+            meanwhile.unrecorded
+        );
+    }
+    let left = Left {
+        active: word.active(),
+        draining: word.draining(),
+        usable: word.usable(),
+        known_active: known.active(),
+        failovers: meanwhile.guard_failovers(),
+        carrier: port.is_up(),
+        slaves: left,
+        gone: gone.into_iter().filter_map(|gone| Some((gone.slot, gone.name?))).collect(),
+    };
+    let joined: Vec<_> = left.slaves.iter().map(|slave| (slave.name.clone(), slave.ifindex)).collect();
+    let away: Vec<_> = record.away().iter().map(|found| found.ifindex).collect();
+    let plane = Plane {
+        data_plane,
+        entry,
+        host,
+        mtu: bond.as_ref().unwrap_or(&port).mtu,
+        mac,
+        mac_assigned,
+        options,
+        record,
+        announced: announcer::addresses_behind(&devices.netlink, port.ifindex).await.unwrap_or_default(),
+        left: Some(Taken { left, meanwhile, founds }),
+    };
+    let maps = plane.data_plane.maps();
+    let (effects, history) = bring_up::start(machine, id, config, plane)?;
+    machine.places.link_pins(name);
+    info!("{name}: adopted, with {}", join(joined.iter().map(|(name, _)| name.as_str())));
+    if let (Some(bond), Some(mtu)) = (&bond, config.mtu) {
+        devices.netlink.set(bond.ifindex, LinkSetting::Mtu(mtu)).await?;
+    }
+    if let Some(bond) = &bond {
+        bring_up::configure(devices, bond.ifindex, config).await?;
+    }
+    for ifindex in away {
+        let _ = effects.send(Effect::Appeared { ifindex, below: None });
+    }
+    // What is back is put back before it joins.
+    bring_up::settle(machine, id, &effects).await?;
+    let mut wanted = Vec::new();
+    for slave in &config.slaves {
+        let known = joined.iter().find(|(name, _)| *name == slave.name).map(|(_, ifindex)| *ifindex);
+        let ifindex = match known {
+            Some(ifindex) => Some(ifindex),
+            None => match bring_up::join(machine, id, &effects, hook, slave).await {
+                Ok(ifindex) => Some(ifindex),
+                Err(error) => {
+                    warn!("{name}: {error}");
+                    None
+                }
+            },
+        };
+        if missing == MissingSlaves::Await {
+            wanted.push(Wanted::new(slave.clone(), ifindex));
+        }
+    }
+    bring_up::settle(machine, id, &effects).await?;
+    for (slave, _) in &joined {
+        if missing == MissingSlaves::Await && !config.slaves.iter().any(|wanted| wanted.name == *slave) {
+            warn!(
+                "{name}: {slave} is a slave that no file names; it stays until `xbond reload` or `xbond del-slave`"
+            );
+        }
+    }
+    Ok(Made { hook, queues, host, pair: made_of, port: port.name, maps, effects, wanted, history })
+}
+
+fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.collect();
+    if names.is_empty() { "no slaves".to_owned() } else { names.join(", ") }
+}
+
+/// In another network namespace a device loses what it is with IPv6, and is closed: its set-up is not whole any more.
+fn is_set_up(found: &Found, link: &LinkInfo) -> bool {
+    found.addr_gen_mode.is_none() || LinkSetting::AddrGenMode(In6AddrGenMode::None).holds(link)
+}
+
+fn forget(
+    data_plane: &mut DataPlane,
+    record: &mut Record,
+    slot: Slot,
+    ifindex: u32,
+) -> Result<(), AgentError> {
+    data_plane.detach_slave(slot)?;
+    data_plane.maps().set_slave(slot, SlaveEntry::default());
+    record.remove(ifindex)
+}
+
+fn left_slave(machine: &Machine, config: &BondConfig, maps: &Maps, slot: Slot, link: &LinkInfo) -> LeftSlave {
+    let entry = maps.slave(slot);
+    let wanted = config.slaves.iter().find(|slave| slave.name == link.name);
+    let options = match wanted {
+        Some(slave) => slave.options,
+        // Added by hand; its prio was the former agent's.
+        None => SlaveOptions { queue_id: entry.queue_id(), ..SlaveOptions::default() },
+    };
+    let (speed, duplex) = machine.devices.ethtool.speed(link.ifindex);
+    LeftSlave {
+        slot,
+        name: link.name.clone(),
+        ifindex: link.ifindex,
+        mac: link.mac,
+        permanent_mac: entry.permanent_mac(),
+        options,
+        link: Link { speed, duplex, ..Link::new(link.has_link()) },
+        link_failure_count: entry.link_failure_count(),
+    }
+}
+
+/// What packets go by from now on.
+fn entry(
+    machine: &Machine,
+    config: &BondConfig,
+    found: BondEntry,
+    host: Host,
+    bond: Option<&LinkInfo>,
+    options: &BondOptions,
+) -> BondEntry {
+    let guard = GuardState::new(config.guard, &machine.kernel, options);
+    let kept = found.flags() & (BondEntry::LEARN_HOST_MAC | BondEntry::QUEUE_IDS | BondEntry::NETKIT);
+    let host_mac = match (host, bond) {
+        // An agent was about to change it. What it is otherwise, and was not then, somebody else has set.
+        (Host::Pair { .. }, Some(bond)) if found.has(BondEntry::HOST_MAC_MOVES) => bond.mac,
+        (Host::Pair { .. }, _) => found.host_mac(),
+        (Host::Port { .. }, _) => config.host_mac.unwrap_or(found.host_mac()),
+    };
+    let device = machine.reader.as_ref().and_then(|reader| reader.read(bond?.ifindex).ok());
+    let learned = kept & BondEntry::LEARN_HOST_MAC != 0;
+    BondEntry::new(
+        options.fail_over_mac,
+        found.port_ifindex(),
+        if learned { Mac::ZERO } else { host_mac },
+        machine.cookie,
+    )
+    .with_host_device(device.map_or(found.host_device(), |state| state.handle().device()))
+    .with_flags(kept | effects::option_flags(options, guard))
+}

@@ -1,0 +1,667 @@
+//! Making a bond: its devices, its data plane, its slaves.
+//!
+//! Everything is looked at before anything is changed, and what was found is on disk before the change:
+//! whoever stops it half-way, [`crate::store::record::undo`] puts everything back.
+
+use std::{
+    collections::HashMap,
+    fs,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bond_common::{
+    abi::{BondEntry, Slot},
+    mac::Mac,
+};
+use bond_core::{
+    Left, NewBond, Refusal,
+    event::{Event, NewSlave},
+    options::{BondOptions, SlaveOptions},
+};
+use nix::errno::Errno;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tracing::{info, warn};
+
+use crate::{
+    agent::{
+        AgentError, LinkEventSource, MissingSlaves,
+        bond::{
+            announcer::Herald,
+            arp_prober::{self as prober, Prober},
+            engine_thread::{BondId, EngineHandle, Input, Member, Stopping},
+            guard::GuardState,
+            interface::{Host, Queues, port_names},
+            worker::{self as effects, Effect, Effects, Parts, Wishes},
+        },
+        lifecycle::{missed_failovers::Meanwhile, move_addresses::Moved, slaves::Wanted},
+        server::events::Feed,
+    },
+    config::{self, BondConfig, Destination, SlaveConfig},
+    store::{
+        paths::Places,
+        receipts::{History, Scribe},
+        record::{Pair, Record, Shape},
+    },
+    sys::{
+        Devices,
+        announcer::Announced,
+        dataplane::{DataPlane, DeviceReader, Hook, Kernel, Maps, Port},
+        enslave::EnslavePlan,
+        found::Found,
+        netlink::{self, Address, BlockingNetlink, LinkInfo, LinkSetting, PairKind, PairPlan, Route},
+        offload::{self, Role},
+        sysfs::Sysfs,
+    },
+};
+
+/// Bytes; the MTU of a bond that nobody gave one.
+pub const DEFAULT_MTU: u32 = 1500;
+
+/// What all bonds of an agent share.
+pub struct Machine {
+    pub places: Places,
+    /// SO_NETNS_COOKIE
+    pub cookie: u64,
+    pub kernel: Arc<Kernel>,
+    /// For bond0's device; the engine has it, too.
+    pub reader: Option<Arc<DeviceReader>>,
+    pub devices: Devices,
+    pub link_events: LinkEventSource,
+    /// Of this network namespace; none where it cannot be mounted.
+    pub sysfs: Option<Sysfs>,
+    pub engine: EngineHandle,
+    pub tasks: Tasks,
+    pub feed: Feed,
+}
+
+/// The bonds' tasks, to wait for.
+#[derive(Default)]
+pub struct Tasks(Mutex<HashMap<BondId, JoinHandle<()>>>);
+
+impl Tasks {
+    fn add(&self, id: BondId, task: JoinHandle<()>) {
+        // Poisoned or not, a map of handles is whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, task);
+    }
+
+    pub fn take(&self, id: BondId) -> Option<JoinHandle<()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
+    }
+}
+
+/// A bond that was made.
+pub struct Made {
+    pub hook: Hook,
+    pub queues: Queues,
+    pub host: Host,
+    /// What bond0 and its port are made of; None where it ends in a port that was there before.
+    pub pair: Option<PairKind>,
+    pub port: String,
+    pub maps: Arc<Maps>,
+    pub effects: mpsc::UnboundedSender<Effect>,
+    pub wanted: Vec<Wanted>,
+    pub history: History,
+}
+
+/// A slave that can be enslaved, as it was found.
+struct Candidate<'a> {
+    config: &'a SlaveConfig,
+    found: Found,
+}
+
+/// Makes a bond. Refuses what cannot be before it changes anything.
+pub async fn bring_up(
+    machine: &Machine,
+    id: BondId,
+    config: &BondConfig,
+    missing: MissingSlaves,
+) -> Result<Made, AgentError> {
+    let hook = effects::hook(config.datapath, config.port.is_some());
+    let mtu = config.mtu.unwrap_or(DEFAULT_MTU);
+    let queues = match (&config.port, &machine.sysfs) {
+        (Some(_), _) => Queues::OfPort,
+        (None, Some(_)) => Queues::Sixteen,
+        (None, None) => Queues::One,
+    };
+    for slave in &config.slaves {
+        check_queue(&config.name, queues, &slave.name, slave.options)?;
+    }
+    check_queues_differ(&config.slaves)?;
+    refuse_existing(machine, config).await?;
+    let plan = EnslavePlan { mac: None, mtu, hook, unicast: Vec::new() };
+    let candidates = look_at_slaves(machine, config, &plan, missing).await?;
+    let port_found = match &config.port {
+        Some(port) => Some(observe(machine, port, &plan).await?),
+        None => None,
+    };
+
+    let pair = match config.port {
+        Some(_) => None,
+        None => Some(Pair { bond: config.name.clone(), port: free_port_name(machine, &config.name).await? }),
+    };
+
+    // From here on things change, and each change is on disk before it is made.
+    machine.places.make_run_of(&config.name)?;
+    let shape = Shape {
+        pair: pair.clone(),
+        port: port_found.clone(),
+        datapath: hook.to_string(),
+        queues: queues.count(),
+    };
+    let mut record = Record::new(&machine.places, &config.name, shape);
+    record.save()?;
+
+    let pins = machine.places.pins_of(&config.name);
+    let mut data_plane = DataPlane::create(&pins, hook, Arc::clone(&machine.kernel))?;
+    machine.places.link_pins(&config.name);
+    let assigned = config.mac.or(config.host_mac.filter(|_| config.port.is_some()));
+    // Neighbours know the addresses that are moved by the MAC of the slave that has them.
+    let giver = || {
+        Moved::of(candidates.iter().map(|slave| &slave.found), &config.name, 0).map(|moved| moved.from.mac)
+    };
+    let mac = assigned
+        .or_else(|| config.move_addresses.then(giver).flatten())
+        .or_else(|| candidates.first().map(|slave| slave.config.mac.unwrap_or(slave.found.mac)))
+        .unwrap_or_else(random_mac);
+    let side = match (&pair, &port_found) {
+        (Some(Pair { bond, port }), _) => {
+            let queues_of_bond = queues.count().into();
+            let plan = PairPlan { bond, port, mac, mtu, queues: queues_of_bond };
+            make_pair(machine, &plan, config.pair, (hook, queues)).await?
+        }
+        (None, Some(found)) => take_port(machine, found, &plan, config.host_mac).await?,
+        // A bond has one of the two by construction.
+        (None, None) => return Err(AgentError::NoSuchBond(config.name.clone())),
+    };
+    data_plane.attach_port(&side.place())?;
+    let options = config.options.clone();
+    let guard = GuardState::new(config.guard, &machine.kernel, &options);
+    let entry = BondEntry::new(options.fail_over_mac, side.host.port(), side.host_mac, machine.cookie)
+        .with_host_device(side.host_device)
+        .with_flags(side.flags | effects::option_flags(&options, guard));
+    data_plane.maps().set_bond(entry);
+
+    let moved = match side.host {
+        Host::Pair { bond, .. } if config.move_addresses => {
+            Moved::of(candidates.iter().map(|slave| &slave.found), &config.name, bond)
+        }
+        _ => None,
+    };
+    if let Some(moved) = &moved {
+        record.add(moved.from.clone())?;
+    }
+
+    let maps = data_plane.maps();
+    let plane = Plane {
+        data_plane,
+        entry,
+        host: side.host,
+        mtu,
+        mac,
+        mac_assigned: assigned.is_some(),
+        options,
+        record,
+        announced: Announced::default(),
+        left: None,
+    };
+    let (sender, history) = start(machine, id, config, plane)?;
+    for note in config.notes.iter().chain(&config.doubts()) {
+        info!("{note}");
+    }
+    if let Some(moved) = &moved {
+        moved.take_addresses(&machine.devices).await?;
+    }
+    for candidate in &candidates {
+        enslave(machine, id, &sender, candidate).await?;
+        if let Some(moved) = moved.as_ref().filter(|moved| moved.from.ifindex == candidate.found.ifindex) {
+            moved.take_routes(&machine.devices).await?;
+        }
+    }
+    if let Host::Pair { bond, .. } = side.host {
+        configure(&machine.devices, bond, config).await?;
+    }
+    settle(machine, id, &sender).await?;
+    let joined = |slave: &SlaveConfig| {
+        candidates
+            .iter()
+            .find(|candidate| candidate.config.name == slave.name)
+            .map(|slave| slave.found.ifindex)
+    };
+    let wanted = match missing {
+        MissingSlaves::Refuse => Vec::new(),
+        MissingSlaves::Await => {
+            config.slaves.iter().map(|slave| Wanted::new(slave.clone(), joined(slave))).collect()
+        }
+    };
+    let Side { host, pair, port_name: port, .. } = side;
+    Ok(Made { hook, queues, host, pair, port, maps, effects: sender, wanted, history })
+}
+
+/// A data plane that is ready for its engine.
+pub struct Plane {
+    pub data_plane: DataPlane,
+    /// What BOND holds.
+    pub entry: BondEntry,
+    pub host: Host,
+    /// Bytes.
+    pub mtu: u32,
+    /// The bond's.
+    pub mac: Mac,
+    pub mac_assigned: bool,
+    pub options: BondOptions,
+    pub record: Record,
+    /// What is known already of what is to be announced.
+    pub announced: Announced,
+    /// What another agent has left.
+    pub left: Option<Taken>,
+}
+
+/// What is taken over.
+pub struct Taken {
+    pub left: Left,
+    pub meanwhile: Meanwhile,
+    /// How its slaves were found.
+    pub founds: Vec<(Slot, Found)>,
+}
+
+/// Gives a data plane its engine, its task and its prober.
+pub fn start(
+    machine: &Machine,
+    id: BondId,
+    config: &BondConfig,
+    plane: Plane,
+) -> Result<(mpsc::UnboundedSender<Effect>, History), AgentError> {
+    let Plane { mut data_plane, entry, host, mtu, mac, mac_assigned, options, record, announced, left } =
+        plane;
+    watch_data_plane(config, &mut data_plane, (machine.engine.clone(), id));
+    let maps = data_plane.maps();
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let (to_prober, rounds) = mpsc::unbounded_channel();
+    let (to_herald, told) = mpsc::unbounded_channel();
+    let of =
+        prober::Of { id, bond: config.name.clone(), maps: Arc::clone(&maps), engine: machine.engine.clone() };
+    let asking = Prober::new(of, host, machine.devices.netlink.clone());
+    let run = machine.places.run_of(&config.name);
+    let scribe = Scribe::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps));
+    let history = scribe.history();
+    let herald = Herald {
+        id,
+        host,
+        maps: Arc::clone(&maps),
+        engine: machine.engine.clone(),
+        effects: sender.downgrade(),
+        announced: announced.clone(),
+        sockets: HashMap::new(),
+    };
+    let parts = Parts {
+        id,
+        bond: config.name.clone(),
+        devices: machine.devices.clone(),
+        blocking: BlockingNetlink::open()?,
+        data_plane,
+        entry,
+        host,
+        mtu,
+        engine: machine.engine.clone(),
+        record,
+        scribe,
+        wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
+        announced,
+        herald: to_herald.clone(),
+    };
+    if left.is_some() {
+        // What became of bond0 and of what is above it while nobody looked: the engine may have it announced at once.
+        for effect in [Effect::HostChanged, Effect::UppersChanged] {
+            let _ = sender.send(effect);
+        }
+    }
+    let (left, founds) = left.map(|Taken { left, meanwhile, founds }| ((left, meanwhile), founds)).unzip();
+    let effects = Effects::new(parts, founds.unwrap_or_default());
+    let bond = NewBond {
+        name: config.name.clone(),
+        mac,
+        mac_assigned,
+        prearm: config.prearm,
+        seed: random(),
+        options,
+    };
+    let member = Member {
+        id,
+        bond,
+        left,
+        maps,
+        effects: sender.clone(),
+        prober: to_prober,
+        herald: to_herald,
+        host: host.device(),
+    };
+    tokio::spawn(asking.run(rounds));
+    tokio::spawn(herald.run(told));
+    machine.engine.send(Input::Add(Box::new(member)));
+    machine.tasks.add(id, tokio::spawn(effects.run(receiver)));
+    Ok((sender, history))
+}
+
+/// Waits until what the slaves' joining set off is done: the election, the bond's carrier and MAC.
+pub async fn settle(
+    machine: &Machine,
+    id: BondId,
+    effects: &mpsc::UnboundedSender<Effect>,
+) -> Result<(), AgentError> {
+    // Its answer comes after everything that the engine was told before.
+    machine.engine.status(id).await?;
+    let (reply, settled) = oneshot::channel();
+    let _ = effects.send(Effect::Settle { reply });
+    Ok(settled.await.map_err(|_| Stopping)?)
+}
+
+/// Enslaves one more interface, which must exist. Its ifindex is the answer.
+pub async fn join(
+    machine: &Machine,
+    id: BondId,
+    effects: &mpsc::UnboundedSender<Effect>,
+    hook: Hook,
+    slave: &SlaveConfig,
+) -> Result<u32, AgentError> {
+    let plan = EnslavePlan { mac: None, mtu: DEFAULT_MTU, hook, unicast: Vec::new() };
+    let found = observe(machine, &slave.name, &plan).await?;
+    check_nic(slave, &found)?;
+    let ifindex = found.ifindex;
+    enslave(machine, id, effects, &Candidate { config: slave, found }).await?;
+    Ok(ifindex)
+}
+
+async fn enslave(
+    machine: &Machine,
+    id: BondId,
+    effects: &mpsc::UnboundedSender<Effect>,
+    candidate: &Candidate<'_>,
+) -> Result<(), AgentError> {
+    let Candidate { config, found } = candidate;
+    let link = machine.devices.netlink.link_by_index(found.ifindex).await?;
+    let slave = NewSlave {
+        name: found.name.clone(),
+        ifindex: found.ifindex,
+        mac: config.mac.unwrap_or(found.mac),
+        can_set_mac: machine.devices.netlink.can_set_mac(&link).await?,
+        options: config.options,
+    };
+    let (reply, joined) = oneshot::channel();
+    let _ = effects.send(Effect::AwaitJoin { found: Box::new(found.clone()), mac: config.mac, reply });
+    machine.engine.request(id, Event::Join(slave)).await??;
+    joined.await.map_err(|_| Stopping)?
+}
+
+/// A bond's name must be free; what earlier agents left was adopted, or is gone.
+async fn refuse_existing(machine: &Machine, config: &BondConfig) -> Result<(), AgentError> {
+    let name = &config.name;
+    if machine.places.reserves(name) {
+        return Err(AgentError::Reserved(name.clone()));
+    }
+    match kind_of(machine, name).await? {
+        Some(kind) => Err(AgentError::NameTaken { name: name.clone(), kind }),
+        None => Ok(()),
+    }
+}
+
+/// A name for the port that no interface has: whoever undoes this bond deletes the interface of that name.
+async fn free_port_name(machine: &Machine, bond: &str) -> Result<String, AgentError> {
+    let mut taken = String::new();
+    for port in port_names(bond) {
+        if kind_of(machine, &port).await?.is_none() {
+            return Ok(port);
+        }
+        taken = port;
+    }
+    Err(AgentError::PortNameTaken { bond: bond.to_owned(), port: taken })
+}
+
+/// What an interface is, if there is one of this name.
+async fn kind_of(machine: &Machine, name: &str) -> Result<Option<String>, AgentError> {
+    match machine.devices.netlink.link_by_name(name).await {
+        Ok(link) => Ok(Some(link.kind.unwrap_or_else(|| "hardware".into()))),
+        Err(error) if error.is_gone() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn look_at_slaves<'a>(
+    machine: &Machine,
+    config: &'a BondConfig,
+    plan: &EnslavePlan,
+    missing: MissingSlaves,
+) -> Result<Vec<Candidate<'a>>, AgentError> {
+    let mut candidates = Vec::new();
+    for slave in &config.slaves {
+        match observe(machine, &slave.name, plan).await {
+            Ok(found) => {
+                check_nic(slave, &found)?;
+                candidates.push(Candidate { config: slave, found });
+            }
+            Err(AgentError::Sys(error)) if error.is_gone() && missing == MissingSlaves::Await => {
+                warn!("{}: {}: absent, joins when it appears", config.name, slave.name);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(candidates)
+}
+
+/// A slave's queue must be one of the bond's.
+pub fn check_queue(bond: &str, queues: Queues, slave: &str, options: SlaveOptions) -> Result<(), AgentError> {
+    let queue_id = options.queue_id;
+    if queues.has(queue_id) {
+        return Ok(());
+    }
+    Err(AgentError::NoSuchQueue { bond: bond.to_owned(), slave: slave.to_owned(), queue_id, queues })
+}
+
+/// A queue is one slave's. The engine refuses it, too, when the other one is there already.
+fn check_queues_differ(slaves: &[SlaveConfig]) -> Result<(), AgentError> {
+    let mut owners = HashMap::new();
+    for slave in slaves.iter().filter(|slave| slave.options.queue_id != 0) {
+        let queue_id = slave.options.queue_id;
+        if let Some(owner) = owners.insert(queue_id, &slave.name) {
+            let (name, slave) = (slave.name.clone(), owner.clone());
+            return Err(Refusal::QueueIdTaken { name, queue_id, slave }.into());
+        }
+    }
+    Ok(())
+}
+
+/// HWADDR of an ifcfg file names the NIC that is meant.
+pub fn check_nic(slave: &SlaveConfig, found: &Found) -> Result<(), AgentError> {
+    let has = |mac: Mac| found.mac == mac || found.permanent_mac == Some(mac);
+    match slave.hwaddr {
+        Some(wanted) if !has(wanted) => {
+            Err(AgentError::OtherNic { slave: slave.name.clone(), found: found.mac, wanted })
+        }
+        _ => Ok(()),
+    }
+}
+
+pub async fn observe(machine: &Machine, name: &str, plan: &EnslavePlan) -> Result<Found, AgentError> {
+    let records = records(&machine.places);
+    let owner = |link: &LinkInfo| records.iter().find_map(|record| record.owner(&link.name, link.ifindex));
+    Ok(machine.devices.observe(name, plan, owner).await?)
+}
+
+/// Of the bonds of this namespace, those without an agent included.
+fn records(places: &Places) -> Vec<Record> {
+    let names = fs::read_dir(places.run()).into_iter().flatten().flatten();
+    let record = |entry: fs::DirEntry| {
+        let bond = entry.file_name().into_string().ok()?;
+        // A record that cannot be read has no say.
+        Record::read(places, &bond).ok().flatten()
+    };
+    names.filter_map(record).collect()
+}
+
+/// A bond's side that is not the wire, as it was made.
+struct Side {
+    host: Host,
+    pair: Option<PairKind>,
+    port_name: String,
+    host_mac: Mac,
+    host_device: u64,
+    /// Of [`BondEntry`].
+    flags: u32,
+}
+
+impl Side {
+    fn place(&self) -> Port<'_> {
+        port_of(&self.port_name, self.host, self.pair)
+    }
+}
+
+/// Where the port's program goes.
+pub fn port_of(device: &str, host: Host, pair: Option<PairKind>) -> Port<'_> {
+    let netkit = Some(host.device()).filter(|_| pair == Some(PairKind::Netkit));
+    Port { device, ifindex: host.port(), netkit }
+}
+
+/// Whether a pair is what is wanted; None is a port that was there before.
+pub fn fits(wanted: config::Pair, made_of: Option<PairKind>) -> bool {
+    match wanted {
+        config::Pair::Auto => true,
+        config::Pair::Netkit => made_of == Some(PairKind::Netkit),
+        config::Pair::Veth => made_of == Some(PairKind::Veth),
+    }
+}
+
+/// Makes a pair of what is wanted. XDP runs on veth, and a kernel without tcx has no netkit either.
+async fn create_pair(
+    machine: &Machine,
+    plan: &PairPlan<'_>,
+    hook: Hook,
+    wanted: config::Pair,
+) -> Result<(PairKind, netlink::Pair), AgentError> {
+    let of = async |kind| {
+        let made = machine.devices.netlink.create_pair(kind, plan).await;
+        made.map(|pair| (kind, pair))
+    };
+    let netkit = match wanted {
+        config::Pair::Auto => hook == Hook::Tc && machine.kernel.has_tcx(),
+        config::Pair::Netkit => true,
+        config::Pair::Veth => false,
+    };
+    if netkit {
+        match of(PairKind::Netkit).await {
+            Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {
+                if wanted == config::Pair::Netkit {
+                    return Err(AgentError::NoNetkit(plan.bond.to_owned()));
+                }
+            }
+            answer => return Ok(answer?),
+        }
+    }
+    Ok(of(PairKind::Veth).await?)
+}
+
+async fn make_pair(
+    machine: &Machine,
+    plan: &PairPlan<'_>,
+    wanted: config::Pair,
+    (hook, queues): (Hook, Queues),
+) -> Result<Side, AgentError> {
+    let (kind, made) = create_pair(machine, plan, hook, wanted).await?;
+    offload::apply(&machine.devices.ethtool, &made.bond, Role::Bond, hook)?;
+    offload::apply(&machine.devices.ethtool, &made.port, Role::Port, hook)?;
+    if let Some(sysfs) = machine.sysfs.as_ref().filter(|_| queues == Queues::Sixteen) {
+        sysfs.send_by_first_queue(plan.bond)?;
+    }
+    let (bond, port) = (made.bond.ifindex, made.port.ifindex);
+    let device = machine.reader.as_ref().and_then(|reader| reader.read(bond).ok());
+    Ok(Side {
+        host: Host::Pair { bond, port, promisc: false },
+        pair: Some(kind),
+        port_name: plan.port.to_owned(),
+        host_mac: plan.mac,
+        host_device: device.map_or(0, |state| state.handle().device()),
+        flags: [
+            (queues == Queues::Sixteen, BondEntry::QUEUE_IDS),
+            (kind == PairKind::Netkit, BondEntry::NETKIT),
+        ]
+        .into_iter()
+        .fold(0, |flags, (on, flag)| if on { flags | flag } else { flags }),
+    })
+}
+
+/// An existing device becomes the port: like a slave, it takes everything in and has no addresses.
+async fn take_port(
+    machine: &Machine,
+    found: &Found,
+    plan: &EnslavePlan,
+    host_mac: Option<Mac>,
+) -> Result<Side, AgentError> {
+    let link = machine.devices.enslave(found, plan).await?;
+    machine.devices.netlink.set(link.ifindex, LinkSetting::Promisc(true)).await?;
+    Ok(Side {
+        host: Host::Port { port: link.ifindex, promisc: false },
+        pair: None,
+        port_name: link.name,
+        host_mac: host_mac.unwrap_or(Mac::ZERO),
+        host_device: 0,
+        flags: if host_mac.is_some() { 0 } else { BondEntry::LEARN_HOST_MAC },
+    })
+}
+
+/// bond0 up, with its addresses and routes.
+pub async fn configure(devices: &Devices, bond: u32, config: &BondConfig) -> Result<(), AgentError> {
+    devices.netlink.set(bond, LinkSetting::Up(true)).await?;
+    for address in &config.addresses {
+        devices.netlink.add_address(&Address::new(bond, address.addr(), address.prefix_len())).await?;
+    }
+    for route in &config.routes {
+        devices.netlink.replace_route(&route_over(bond, route)).await?;
+    }
+    Ok(())
+}
+
+/// A route of a configuration, over this device.
+pub fn route_over(ifindex: u32, route: &config::Route) -> Route {
+    let (to, prefix_len) = match (route.to, route.via) {
+        (Destination::Prefix(net), _) => (net.network(), net.prefix_len()),
+        (Destination::Default, Some(std::net::IpAddr::V6(_))) => (std::net::Ipv6Addr::UNSPECIFIED.into(), 0),
+        (Destination::Default, _) => (std::net::Ipv4Addr::UNSPECIFIED.into(), 0),
+    };
+    let mut wanted = Route::new(ifindex, to, prefix_len, route.via);
+    if let Some(metric) = route.metric {
+        wanted.metric = metric;
+    }
+    wanted
+}
+
+/// Reads what the programs say: EVENTS, and their log where they write one. Nobody waits for either.
+fn watch_data_plane(config: &BondConfig, data_plane: &mut DataPlane, engine: (EngineHandle, BondId)) {
+    let bond = &config.name;
+    match data_plane.take_events() {
+        Ok(events) => {
+            drop(tokio::spawn(crate::agent::bond::ring_reader::events(bond.to_owned(), events, engine)))
+        }
+        Err(error) => warn!("{bond}: what the programs say is not read: {error}"),
+    }
+    // They write only of whom they find behind a port, and a log is a quarter of a megabyte of mapped memory.
+    if config.port.is_some() {
+        match data_plane.take_log() {
+            Ok(log) => drop(tokio::spawn(crate::agent::bond::ring_reader::log(log))),
+            Err(error) => warn!("{bond}: the log of the programs is not read: {error}"),
+        }
+    }
+    data_plane.forget_object();
+}
+
+/// A locally administered address that nobody else should have.
+fn random_mac() -> Mac {
+    let [a, b, c, d, e, f, ..] = random().to_ne_bytes();
+    Mac::new([a & 0xfe | 0x02, b, c, d, e, f])
+}
+
+fn random() -> u64 {
+    // The standard library's hashers are seeded by the kernel's random numbers.
+    RandomState::new().build_hasher().finish()
+}

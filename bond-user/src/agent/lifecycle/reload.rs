@@ -1,0 +1,551 @@
+//! Files that are read again: bonds become what the files say now, whatever was changed by hand since.
+//!
+//! What is to be done is found out first, by comparing what is wanted with what is there. What cannot be done while
+//! a bond is there is refused then, and nothing of that bond is changed. What did not change is not touched.
+
+use std::{collections::HashSet, sync::Arc};
+
+use bond_core::{
+    event::Event,
+    options::{BondOptions, SlaveOptions, Slaves},
+    status::{BondStatus, SlaveStatus},
+};
+use ipnet::IpNet;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::{
+    agent::{
+        Agent, AgentError, Bond, MissingSlaves, Outcome, Phase,
+        bond::{
+            engine_thread::Stopping,
+            worker::{self as effects, Effect},
+        },
+        lifecycle::create::{self as bring_up, DEFAULT_MTU, route_over},
+        server::access::Access,
+        slot_of,
+    },
+    config::{BondConfig, Config, Guard, OnExit, SlaveConfig},
+    sys::{
+        dataplane::Kernel,
+        enslave::EnslavePlan,
+        netlink::{Address, LinkInfo, Route},
+        notify,
+        sysctl::PromoteSecondaries,
+    },
+};
+
+/// What becomes of a bond that is there and stays.
+struct Plan {
+    wanted: BondConfig,
+    options: Option<BondOptions>,
+    options_changed: Vec<Setting>,
+    /// Interfaces that can be enslaved now.
+    joins: Vec<SlaveConfig>,
+    /// Those that another bond has to release first.
+    later: Vec<SlaveConfig>,
+    /// Names of slaves that no interface has.
+    absent: Vec<String>,
+    /// Names that the interfaces have now.
+    leaves: Vec<String>,
+    slave_options: Vec<SlaveChange>,
+    on_exit: Option<OnExit>,
+    guard: Option<Guard>,
+    host: Option<HostPlan>,
+}
+
+/// An option's key, and its values after and before.
+type Setting = (&'static str, String, String);
+
+struct SlaveChange {
+    /// The name that its interface has now.
+    slave: String,
+    options: SlaveOptions,
+    changed: Vec<Setting>,
+}
+
+/// What becomes of bond0's device.
+#[derive(Default)]
+struct HostPlan {
+    ifindex: u32,
+    /// The name that it has now.
+    device: String,
+    /// Bytes, after and before.
+    mtu: Option<(u32, u32)>,
+    new_addresses: Vec<IpNet>,
+    old_addresses: Vec<IpNet>,
+    new_routes: Vec<Route>,
+    old_routes: Vec<Route>,
+}
+
+impl Agent {
+    /// Reads the files again that the agent was started with.
+    pub async fn reload(self: &Arc<Self>) -> Outcome {
+        let phase = self.phase.lock().await;
+        if *phase == Phase::Ending {
+            return Outcome::failed(&Stopping.into());
+        }
+        notify::reloading();
+        let outcome = self.read_and_become().await;
+        notify::ready();
+        outcome
+    }
+
+    async fn read_and_become(self: &Arc<Self>) -> Outcome {
+        let (config, access) = match self.read_again().await {
+            Ok(read) => read,
+            Err(error) => {
+                warn!("{error}");
+                return Outcome::failed(&error);
+            }
+        };
+        let mut outcome = Outcome::default();
+        if access != self.access() {
+            outcome.changed(access.to_string());
+            *self.access.write().unwrap_or_else(std::sync::PoisonError::into_inner) = access;
+        }
+        self.move_metrics(config.metrics.as_ref(), &mut outcome);
+        if let Err(stopping) = self.become_as(config, &mut outcome).await {
+            outcome.failures.push(stopping.to_string());
+        }
+        if outcome.changes.is_empty() && outcome.failures.is_empty() {
+            info!("reload: the files say what is there already");
+        }
+        outcome
+    }
+
+    async fn read_again(&self) -> Result<(Config, Access), AgentError> {
+        let source = self.source.clone().ok_or(AgentError::NoFiles)?;
+        // Files may be slow, and packets are others' business.
+        let config = tokio::task::spawn_blocking(move || source.read()).await.map_err(|_| Stopping)??;
+        let access = Access::of(self.writers.as_ref().or(config.writers.as_ref()))?;
+        Ok((config, access))
+    }
+
+    async fn become_as(&self, config: Config, outcome: &mut Outcome) -> Result<(), Stopping> {
+        let named: HashSet<_> = config.bonds.iter().map(|bond| bond.name.clone()).collect();
+        let released = self.to_be_released(&config).await?;
+        let (mut plans, mut new, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        {
+            let bonds = self.bonds.lock().await;
+            for wanted in config.bonds {
+                let name = &wanted.name.clone();
+                match bonds.get(name) {
+                    None => new.push(wanted),
+                    Some(bond) => match self.plan(bond, wanted, &released).await {
+                        Ok(plan) => plans.push(plan),
+                        Err(error) => outcome.fail(name, &error),
+                    },
+                }
+            }
+            let is_gone = |(name, bond): &(&String, &Bond)| bond.of_files && !named.contains(*name);
+            gone.extend(bonds.iter().filter(is_gone).map(|(name, _)| name.clone()));
+        }
+
+        // Interfaces that go from one bond to another are released by the first before the second wants them.
+        for name in gone {
+            let Some(bond) = self.bonds.lock().await.remove(&name) else { continue };
+            match self.take_down(&name, &bond).await {
+                Ok(()) => outcome.changed(format!("{name}: down, no file has it any more")),
+                Err(error) => outcome.fail(&name, &error),
+            }
+        }
+        for plan in &plans {
+            self.begin(plan, outcome).await;
+        }
+        for plan in plans {
+            self.finish(plan, outcome).await;
+        }
+        for wanted in new {
+            let name = wanted.name.clone();
+            self.add_or_undo(wanted, MissingSlaves::Await, outcome).await;
+            if let Some(bond) = self.bonds.lock().await.get_mut(&name) {
+                bond.of_files = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Names of interfaces that are slaves, and will not be slaves of the same bond any more.
+    async fn to_be_released(&self, config: &Config) -> Result<HashSet<String>, Stopping> {
+        let mut released = HashSet::new();
+        for (name, bond) in &*self.bonds.lock().await {
+            let status = self.machine.engine.status(bond.id).await?;
+            match config.bonds.iter().find(|wanted| wanted.name == *name) {
+                Some(wanted) => released.extend(bond.unwanted(wanted, &status)),
+                None if bond.of_files => released.extend(status.slaves.into_iter().map(|slave| slave.name)),
+                None => {}
+            }
+        }
+        Ok(released)
+    }
+
+    /// What is to be done with a bond, or why it cannot be done.
+    async fn plan(
+        &self,
+        bond: &Bond,
+        wanted: BondConfig,
+        released: &HashSet<String>,
+    ) -> Result<Plan, AgentError> {
+        let status = self.machine.engine.status(bond.id).await?;
+        let name = &wanted.name;
+        if let Some(what) = needs_another(bond, &wanted, &status) {
+            return Err(AgentError::NeedsAnother { bond: name.clone(), what });
+        }
+        let mut options = wanted.options.clone();
+        if options.fail_over_mac == bond.config.options.fail_over_mac {
+            // The bond may have another one than it was given: where its first slave cannot change its MAC.
+            options.fail_over_mac = status.options.fail_over_mac;
+        }
+        let options_changed = differences(status.options.to_pairs(), options.to_pairs());
+        let options = Some(options).filter(|_| !options_changed.is_empty());
+
+        let (mut joins, mut later, mut absent) = (Vec::new(), Vec::new(), Vec::new());
+        let mut slave_options = Vec::new();
+        for slave in &wanted.slaves {
+            bring_up::check_queue(name, bond.queues, &slave.name, slave.options)?;
+            if let Some(found) = bond.slave_named(&slave.name, &status) {
+                self.check_slave(bond, slave, found).await?;
+                let changed = differences(found.options.to_pairs(), slave.options.to_pairs());
+                if !changed.is_empty() {
+                    let (slave, options) = (found.name.clone(), slave.options);
+                    slave_options.push(SlaveChange { slave, options, changed });
+                }
+            } else if released.contains(&slave.name) {
+                later.push(slave.clone());
+            } else {
+                let plan = EnslavePlan { mac: None, mtu: DEFAULT_MTU, hook: bond.hook, unicast: Vec::new() };
+                match bring_up::observe(&self.machine, &slave.name, &plan).await {
+                    Ok(found) => {
+                        bring_up::check_nic(slave, &found)?;
+                        joins.push(slave.clone());
+                    }
+                    Err(AgentError::Sys(error)) if error.is_gone() => absent.push(slave.name.clone()),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        let leaves = bond.unwanted(&wanted, &status).collect();
+        let on_exit = Some(wanted.on_exit).filter(|on_exit| *on_exit != bond.config.on_exit);
+        let guard = Some(wanted.guard).filter(|guard| *guard != bond.config.guard);
+        let host = self.plan_host(bond, &wanted).await?;
+        Ok(Plan {
+            wanted,
+            options,
+            options_changed,
+            joins,
+            later,
+            absent,
+            leaves,
+            slave_options,
+            on_exit,
+            guard,
+            host,
+        })
+    }
+
+    /// What a slave is given when it is enslaved cannot be changed later.
+    async fn check_slave(
+        &self,
+        bond: &Bond,
+        wanted: &SlaveConfig,
+        found: &SlaveStatus,
+    ) -> Result<(), AgentError> {
+        let before = bond.config.slaves.iter().find(|slave| slave.name == wanted.name);
+        let had_mac = before.is_some_and(|slave| slave.mac.is_some());
+        if wanted.mac.map_or(had_mac, |mac| mac != found.permanent_mac) {
+            let (bond, slave) = (bond.config.name.clone(), found.name.clone());
+            return Err(AgentError::NeedsReleased { bond, slave, key: "mac" });
+        }
+        if let Some(hwaddr) = wanted.hwaddr.filter(|hwaddr| *hwaddr != found.permanent_mac) {
+            let link = self.machine.devices.netlink.link_by_index(found.ifindex).await?;
+            let known = before.is_some_and(|slave| slave.hwaddr == Some(hwaddr));
+            if !known && link.permanent_mac != Some(hwaddr) {
+                let (slave, found) = (found.name.clone(), found.permanent_mac);
+                return Err(AgentError::OtherNic { slave, found, wanted: hwaddr });
+            }
+        }
+        Ok(())
+    }
+
+    /// Addresses and routes that are not the file's stay: others may have put them there.
+    async fn plan_host(&self, bond: &Bond, wanted: &BondConfig) -> Result<Option<HostPlan>, AgentError> {
+        let before = &bond.config;
+        if before.port.is_some() {
+            return Ok(None);
+        }
+        let netlink = &self.machine.devices.netlink;
+        let port = netlink.link_by_index(bond.maps.bond().port_ifindex()).await?;
+        let ifindex = match (port.link, port.link_netns) {
+            (Some(ifindex), None) => ifindex,
+            _ => {
+                let changes = [
+                    ("mtu", before.mtu != wanted.mtu),
+                    ("addresses", before.addresses != wanted.addresses),
+                    ("routes", before.routes != wanted.routes),
+                ];
+                let bond = || wanted.name.clone();
+                return match changes.into_iter().find(|(_, changed)| *changed) {
+                    Some((what, _)) => Err(AgentError::Elsewhere { bond: bond(), what }),
+                    None => Ok(None),
+                };
+            }
+        };
+        let LinkInfo { name: device, mtu, .. } = netlink.link_by_index(ifindex).await?;
+        let mut plan = HostPlan { ifindex, device, ..HostPlan::default() };
+        // Without a word of the file's the MTU is whoever's who has set it, unless the file had a word before.
+        let word = wanted.mtu.or(before.mtu.and(Some(DEFAULT_MTU)));
+        if let Some(mtu) = word {
+            Kernel::check(bond.hook, mtu)?;
+        }
+        plan.mtu = word.filter(|word| *word != mtu).map(|word| (word, mtu));
+
+        let present = netlink.addresses_of(ifindex).await?;
+        let is_there = |net: &IpNet| present.iter().any(|found| found.is_same(&address(ifindex, net)));
+        let is_wanted = |net: &IpNet| wanted.addresses.contains(net);
+        plan.new_addresses = wanted.addresses.iter().copied().filter(|net| !is_there(net)).collect();
+        let old = before.addresses.iter().copied();
+        plan.old_addresses = old.filter(|net| !is_wanted(net) && is_there(net)).collect();
+
+        let present = netlink.routes_of(ifindex).await?;
+        let there = |route: &Route| present.iter().find(|found| found.has_same_key(route));
+        let over = |route| route_over(ifindex, route);
+        let routes: Vec<_> = wanted.routes.iter().map(over).collect();
+        let old = before.routes.iter().map(over);
+        plan.old_routes = old
+            .filter(|old| there(old).is_some() && !routes.iter().any(|new| new.has_same_key(old)))
+            .collect();
+        let is_new = |route: &Route| there(route).is_none_or(|found| found.via != route.via);
+        plan.new_routes = routes.into_iter().filter(is_new).collect();
+        Ok(Some(plan))
+    }
+
+    /// Options come first, which may say who is to take over, and slaves before others go.
+    async fn begin(&self, plan: &Plan, outcome: &mut Outcome) {
+        let name = &plan.wanted.name;
+        if let Some(options) = &plan.options {
+            match self.replace_options(name, options).await {
+                Ok(()) => say(outcome, name, &plan.options_changed),
+                Err(error) => outcome.fail(name, &error),
+            }
+        }
+        if let Some(guard) = plan.guard {
+            match self.set_guard(name, guard).await {
+                Ok(before) => outcome.changed(format!("{name}: guard={guard} (was {before})")),
+                Err(error) => outcome.fail(name, &error),
+            }
+        }
+        for slave in &plan.joins {
+            self.enslave_wanted(name, slave, outcome).await;
+        }
+        for SlaveChange { slave, options, changed } in &plan.slave_options {
+            match self.replace_slave_options(name, slave, *options).await {
+                Ok(()) => say(outcome, &format!("{name}: {slave}"), changed),
+                Err(error) => outcome.fail(name, &error),
+            }
+        }
+        for slave in &plan.leaves {
+            match self.del_slave(name, slave).await {
+                Ok(()) => outcome.changed(format!("{name}: {slave}: released")),
+                Err(error) => outcome.fail(name, &error),
+            }
+        }
+    }
+
+    async fn finish(&self, plan: Plan, outcome: &mut Outcome) {
+        let Plan { wanted, later, absent, on_exit, host, .. } = plan;
+        for slave in &later {
+            self.enslave_wanted(&wanted.name, slave, outcome).await;
+        }
+        let failures = outcome.failures.len();
+        if let Some(host) = host {
+            self.change_host(&wanted, &host, outcome).await;
+        }
+        let host_failed = outcome.failures.len() > failures;
+        let mut bonds = self.bonds.lock().await;
+        let Some(bond) = bonds.get_mut(&wanted.name) else { return };
+        let Ok(status) = self.machine.engine.status(bond.id).await else { return };
+        let awaited = |slave: &String| bond.wanted.iter().any(|wanted| wanted.name() == slave);
+        for slave in absent.iter().filter(|slave| !awaited(slave)) {
+            outcome.changed(format!("{}: {slave}: absent, joins when it appears", wanted.name));
+        }
+        if let Some(on_exit) = on_exit {
+            outcome.changed(format!("{}: on_exit={on_exit} (was {})", wanted.name, bond.config.on_exit));
+        }
+        bond.want(&wanted.slaves, &status);
+        bond.of_files = true;
+        let before = std::mem::replace(&mut bond.config, wanted);
+        let wanted = &bond.config;
+        if *wanted != (BondConfig { origin: wanted.origin.clone(), ..before.clone() }) {
+            for note in wanted.notes.iter().chain(&wanted.doubts()) {
+                info!("{note}");
+                outcome.notes.push(note.to_string());
+            }
+        }
+        if host_failed {
+            // The next reload takes away what this one could not.
+            bond.config.addresses.extend(before.addresses);
+            bond.config.routes.extend(before.routes);
+        }
+    }
+
+    async fn enslave_wanted(&self, name: &str, slave: &SlaveConfig, outcome: &mut Outcome) {
+        let bonds = self.bonds.lock().await;
+        let answer = match bonds.get(name) {
+            Some(bond) => bring_up::join(&self.machine, bond.id, &bond.effects, bond.hook, slave).await,
+            None => Err(AgentError::NoSuchBond(name.to_owned())),
+        };
+        match answer {
+            Ok(_) => outcome.changed(format!("{name}: {}: enslaved", slave.name)),
+            Err(error) => outcome.fail(name, &error),
+        }
+    }
+
+    async fn replace_options(&self, name: &str, options: &BondOptions) -> Result<(), AgentError> {
+        let mut bonds = self.bonds.lock().await;
+        let bond = bonds.get_mut(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        self.set_options(bond, options.clone()).await
+    }
+
+    async fn replace_slave_options(
+        &self,
+        name: &str,
+        slave: &str,
+        options: SlaveOptions,
+    ) -> Result<(), AgentError> {
+        let bonds = self.bonds.lock().await;
+        let bond = bonds.get(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let status = self.machine.engine.status(bond.id).await?;
+        let slot = slot_of(name, &status, slave)?;
+        Ok(self.machine.engine.request(bond.id, Event::SetSlaveOptions { slot, options }).await??)
+    }
+
+    /// New addresses and routes come before old ones go.
+    async fn change_host(&self, wanted: &BondConfig, plan: &HostPlan, outcome: &mut Outcome) {
+        let (name, netlink) = (&wanted.name, &self.machine.devices.netlink);
+        if let Some((mtu, before)) = plan.mtu {
+            match self.set_mtu(name, mtu).await {
+                Ok(()) => outcome.changed(format!("{name}: mtu={mtu} (was {before})")),
+                Err(error) => outcome.fail(name, &error),
+            }
+        }
+        for net in &plan.new_addresses {
+            match netlink.add_address(&address(plan.ifindex, net)).await {
+                Ok(()) => outcome.changed(format!("{name}: address {net}: added")),
+                Err(error) => outcome.fail(name, &error.into()),
+            }
+        }
+        for route in &plan.new_routes {
+            match netlink.replace_route(route).await {
+                Ok(()) => outcome.changed(format!("{name}: route {route}: set")),
+                Err(error) => outcome.fail(name, &error.into()),
+            }
+        }
+        for route in &plan.old_routes {
+            match netlink.del_route(route).await {
+                Ok(()) => outcome.changed(format!("{name}: route {route}: removed")),
+                Err(error) => outcome.fail(name, &error.into()),
+            }
+        }
+        if plan.old_addresses.is_empty() {
+            return;
+        }
+        let _others_stay = PromoteSecondaries::of(&plan.device);
+        for net in &plan.old_addresses {
+            match netlink.del_address(&address(plan.ifindex, net)).await {
+                Ok(()) => outcome.changed(format!("{name}: address {net}: removed")),
+                Err(error) => outcome.fail(name, &error.into()),
+            }
+        }
+        // Where they could not be told to stay, and for routes that had a deleted address as their source.
+        for net in &wanted.addresses {
+            if let Err(error) = netlink.add_address(&address(plan.ifindex, net)).await {
+                outcome.fail(name, &error.into());
+            }
+        }
+        for route in &wanted.routes {
+            if let Err(error) = netlink.replace_route(&route_over(plan.ifindex, route)).await {
+                outcome.fail(name, &error.into());
+            }
+        }
+    }
+
+    /// The former one is the answer.
+    async fn set_guard(&self, name: &str, guard: Guard) -> Result<Guard, AgentError> {
+        let mut bonds = self.bonds.lock().await;
+        let bond = bonds.get_mut(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let options = self.machine.engine.status(bond.id).await?.options;
+        let _ = bond.effects.send(Effect::SetGuard(guard));
+        let _ = bond.effects.send(Effect::Options(Box::new(options)));
+        Ok(std::mem::replace(&mut bond.config.guard, guard))
+    }
+
+    async fn set_mtu(&self, name: &str, mtu: u32) -> Result<(), AgentError> {
+        let (reply, done) = oneshot::channel();
+        let bonds = self.bonds.lock().await;
+        let bond = bonds.get(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let _ = bond.effects.send(Effect::SetMtu { mtu, reply });
+        drop(bonds);
+        done.await.map_err(|_| Stopping)?
+    }
+}
+
+impl Bond {
+    /// Names of its slaves that would not be its slaves any more.
+    fn unwanted<'a>(
+        &'a self,
+        wanted: &'a BondConfig,
+        status: &'a BondStatus,
+    ) -> impl Iterator<Item = String> + 'a {
+        let kept: HashSet<_> = wanted
+            .slaves
+            .iter()
+            .filter_map(|slave| self.slave_named(&slave.name, status))
+            .map(|slave| slave.ifindex)
+            .collect();
+        status
+            .slaves
+            .iter()
+            .filter(move |slave| !kept.contains(&slave.ifindex))
+            .map(|slave| slave.name.clone())
+    }
+}
+
+/// What of a configuration takes another bond, in words, if anything does.
+fn needs_another(bond: &Bond, wanted: &BondConfig, status: &BondStatus) -> Option<&'static str> {
+    let before = &bond.config;
+    let hook = |config: &BondConfig| effects::hook(config.datapath, config.port.is_some());
+    let slaves = if status.slaves.is_empty() { Slaves::None } else { Slaves::Present };
+    let policy = |options: &BondOptions| options.check_change(&wanted.options, slaves).is_err();
+    [
+        ("port", before.port != wanted.port),
+        ("host_mac", before.host_mac != wanted.host_mac),
+        ("mac", before.mac != wanted.mac),
+        ("datapath", hook(before) != hook(wanted)),
+        ("pair", !bring_up::fits(wanted.pair, bond.pair)),
+        ("prearm", before.prearm != wanted.prearm),
+        ("move_addresses", before.move_addresses != wanted.move_addresses),
+        ("fail_over_mac", policy(&before.options) && policy(&status.options)),
+    ]
+    .into_iter()
+    .find(|(_, changed)| *changed)
+    .map(|(what, _)| what)
+}
+
+fn differences(before: Vec<(&'static str, String)>, after: Vec<(&'static str, String)>) -> Vec<Setting> {
+    let changed =
+        |((key, after), (_, before)): (_, (_, String))| (after != before).then_some((key, after, before));
+    after.into_iter().zip(before).filter_map(changed).collect()
+}
+
+/// A line for each option.
+fn say(outcome: &mut Outcome, of: &str, changed: &[Setting]) {
+    let word = |value: &str| if value.is_empty() { "none".to_owned() } else { value.to_owned() };
+    for (key, after, before) in changed {
+        outcome.changed(format!("{of}: {key}={} (was {})", word(after), word(before)));
+    }
+}
+
+fn address(ifindex: u32, net: &IpNet) -> Address {
+    Address::new(ifindex, net.addr(), net.prefix_len())
+}

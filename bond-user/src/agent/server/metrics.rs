@@ -1,0 +1,126 @@
+//! Metrics on a TCP address, for whoever asked for one: GET /metrics and nothing else.
+
+use std::{
+    net::{self, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use axum::{
+    http::header,
+    response::{IntoResponse as _, Response},
+};
+use tokio::{net::TcpListener, task::AbortHandle};
+use tracing::{info, warn};
+
+use crate::{
+    agent::{
+        Agent, AgentError, Outcome,
+        server::{control, query::Scope},
+    },
+    config::Metrics,
+    report::metrics,
+};
+
+/// An address that is taken, and that nobody is answered at yet.
+pub struct Bound {
+    address: SocketAddr,
+    by: By,
+    listener: net::TcpListener,
+}
+
+/// Who named the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// The command line: whatever files say.
+    Flags,
+    Files,
+}
+
+/// Where metrics are served.
+#[derive(Default)]
+pub struct Scrapes(Mutex<Option<Serving>>);
+
+struct Serving {
+    address: SocketAddr,
+    by: By,
+    task: AbortHandle,
+}
+
+impl Bound {
+    /// # Errors
+    /// The address cannot be had.
+    pub fn new(metrics: &Metrics) -> Result<Self, AgentError> {
+        let address = metrics.address;
+        let bind = || {
+            let listener = net::TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        let listener = bind().map_err(|source| AgentError::Metrics { address, source })?;
+        let by = if metrics.origin == crate::config::Origin::Flags { By::Flags } else { By::Files };
+        Ok(Self { address, by, listener })
+    }
+}
+
+impl Agent {
+    /// Serves metrics there, and nowhere else, until the agent ends.
+    pub(in crate::agent) fn serve_metrics(self: &Arc<Self>, bound: Bound) -> Result<(), AgentError> {
+        let Bound { address, by, listener } = bound;
+        let listener =
+            TcpListener::from_std(listener).map_err(|source| AgentError::Metrics { address, source })?;
+        let task = tokio::spawn(serve(listener, Arc::clone(self))).abort_handle();
+        self.scrapes.replace(Some(Serving { address, by, task }));
+        Ok(())
+    }
+
+    /// Moves to where the files that were read again want them. An address that cannot be had changes nothing.
+    pub(in crate::agent) fn move_metrics(self: &Arc<Self>, wanted: Option<&Metrics>, outcome: &mut Outcome) {
+        let now = self.scrapes.now();
+        if now.is_some_and(|(_, by)| by == By::Flags)
+            || now.map(|(address, _)| address) == wanted.map(|metrics| metrics.address)
+        {
+            return;
+        }
+        let Some(metrics) = wanted else {
+            self.scrapes.replace(None);
+            return outcome.changed("metrics are served on the control socket only".to_owned());
+        };
+        match Bound::new(metrics).and_then(|bound| self.serve_metrics(bound)) {
+            Ok(()) => outcome.changed(format!("metrics are served at {}", metrics.address)),
+            Err(error) => {
+                warn!("{error}");
+                outcome.failures.push(error.to_string());
+            }
+        }
+    }
+
+    /// All bonds, as Prometheus reads them.
+    pub(in crate::agent) async fn metrics(&self) -> Result<Response, AgentError> {
+        let report = self.report(None, Scope::Bonds).await?;
+        Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::show(report)).into_response())
+    }
+}
+
+impl Scrapes {
+    fn now(&self) -> Option<(SocketAddr, By)> {
+        self.serving().as_ref().map(|serving| (serving.address, serving.by))
+    }
+
+    fn replace(&self, serving: Option<Serving>) {
+        if let Some(before) = std::mem::replace(&mut *self.serving(), serving) {
+            before.task.abort();
+        }
+    }
+
+    fn serving(&self) -> std::sync::MutexGuard<'_, Option<Serving>> {
+        // Poisoned or not, an address with its task is whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn serve(listener: TcpListener, agent: Arc<Agent>) {
+    if let Ok(address) = listener.local_addr() {
+        info!("metrics at http://{address}/metrics");
+    }
+    control::serve_metrics(listener, agent).await;
+}

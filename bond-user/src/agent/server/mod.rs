@@ -1,0 +1,8 @@
+//! The control socket, events, queries and metrics.
+
+pub mod access;
+pub mod connections;
+pub mod control;
+pub mod events;
+pub mod metrics;
+pub mod query;

@@ -1,0 +1,215 @@
+//! What the agent tells those who ask how its bonds are.
+
+use std::{collections::HashMap, time::Duration};
+
+use bond_common::abi::{PORT_STATS, Slot};
+use bond_core::status::BondStatus;
+use tokio::time::timeout;
+
+use crate::{
+    agent::{
+        Agent, AgentError, Bond,
+        bond::{guard::GuardState, worker::PINS_GONE},
+        lifecycle::create::Machine,
+        server::events::Listener,
+    },
+    config::OnExit,
+    report::{
+        event::{Event, What},
+        json::{self, AgentInfo, Around, Device, Report, Source, Surroundings},
+        moment::Moment,
+        receipt::Log,
+    },
+    store::{receipts, record::Record},
+    sys::{netlink::Netlink, softnet::Softnet},
+};
+
+/// Whoever holds RTNL does not keep a reader from the rest.
+const DEVICES_AT_MOST: Duration = Duration::from_secs(1);
+
+/// How far a report goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The bonds, and what netlink says of the devices around them.
+    All,
+    /// The bonds alone, which nobody who holds RTNL delays.
+    Bonds,
+}
+
+/// What the kernel counted on devices, by ifindex, with the MTU of each.
+pub type Counted = HashMap<u32, (Device, u32)>;
+
+impl Agent {
+    /// The state of one bond, or of all.
+    pub async fn report(&self, only: Option<&str>, scope: Scope) -> Result<Report, AgentError> {
+        let agent = AgentInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: self.started.clone(),
+        };
+        let bonds = self.bonds.lock().await;
+        if let Some(name) = only
+            && !bonds.contains_key(name)
+        {
+            return Err(self.no_such_bond(name));
+        }
+        // While somebody makes a bond, what is there of it is no remains.
+        let unserved = match self.phase.try_lock() {
+            Ok(_) if only.is_none() => self.unserved(&bonds),
+            _ => Vec::new(),
+        };
+        let mut statuses = Vec::new();
+        for (name, bond) in bonds.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
+            statuses.push((name, bond, self.machine.engine.status(bond.id).await?));
+        }
+        let mut devices = Vec::new();
+        for (_, bond, status) in &statuses {
+            devices.extend([bond.host.device(), bond.host.port()]);
+            devices.extend(status.slaves.iter().map(|slave| slave.ifindex));
+        }
+        let mut notes = Vec::new();
+        let counted = match scope {
+            Scope::All => count(&self.machine.devices.netlink, &devices, &mut notes).await,
+            Scope::Bonds => Counted::new(),
+        };
+        let softnet = softnet(&mut notes);
+        let bonds =
+            statuses.iter().map(|(name, bond, status)| bond.report(name, status, &self.machine, &counted));
+        Ok(Report {
+            version: json::VERSION,
+            source: Source::Agent,
+            moment: Moment::now(),
+            agent: Some(agent),
+            softnet,
+            notes,
+            bonds: bonds.collect::<Result<_, _>>()?,
+            unserved,
+        })
+    }
+
+    /// The last failovers of a bond.
+    pub async fn log(&self, name: &str) -> Result<Log, AgentError> {
+        if !self.bonds.lock().await.contains_key(name) {
+            return Err(self.no_such_bond(name));
+        }
+        receipts::log(&self.machine.places, name)
+    }
+
+    /// What happens from now on, and how the bonds are now.
+    pub async fn listen(&self, only: Option<&str>) -> Result<(Listener, Vec<Event>), AgentError> {
+        let listener = self.machine.feed.listen();
+        let bonds = self.bonds.lock().await;
+        if let Some(name) = only
+            && !bonds.contains_key(name)
+        {
+            return Err(self.no_such_bond(name));
+        }
+        let mut states = Vec::new();
+        for (name, bond) in bonds.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
+            let BondStatus { active_slave, carrier, .. } = self.machine.engine.status(bond.id).await?;
+            states.push(Event::new(Some(name), What::State { active_slave, carrier }));
+        }
+        Ok((listener, states))
+    }
+}
+
+impl Bond {
+    fn report(
+        &self,
+        name: &str,
+        status: &BondStatus,
+        machine: &Machine,
+        counted: &Counted,
+    ) -> Result<json::Bond, AgentError> {
+        let places = &machine.places;
+        // A record that cannot be read is told by whoever needs it.
+        let record = Record::read(places, name).ok().flatten();
+        let found = |ifindex| record.as_ref().and_then(|record| record.slave(ifindex)).map(json::Found::from);
+        let mut slaves = Vec::new();
+        for slave in &status.slaves {
+            let wire_mac = Slot::new(slave.slot).map(|slot| self.maps.slave(slot).wire_mac());
+            slaves.push(Around {
+                stats: self.maps.stats(slave.slot.into())?,
+                wire_mac: wire_mac.unwrap_or(slave.mac),
+                found: found(slave.ifindex),
+            });
+        }
+        let failovers = self.history.get();
+        let (host, port) = (self.host.device(), self.host.port());
+        let devices = [host].into_iter().filter(|host| *host != port).chain([port]);
+        let devices = devices.chain(status.slaves.iter().map(|slave| slave.ifindex));
+        let around = Surroundings {
+            name: name.to_owned(),
+            ifindex: Some(host).filter(|host| *host != port && counted.contains_key(host)),
+            datapath: self.hook.to_string(),
+            pair: self.pair.map(|kind| kind.to_string()),
+            port: self.port.clone(),
+            port_ifindex: port,
+            guard: GuardState::new(self.config.guard, &machine.kernel, &status.options).to_string(),
+            host_mac: self.maps.bond().host_mac(),
+            mtu: counted.get(&host).or(counted.get(&port)).map(|(_, mtu)| *mtu),
+            on_exit: Some(on_exit(self.config.on_exit).to_owned()),
+            pins: places.shown_pins_of(name).display().to_string(),
+            files: places.run_of(name).display().to_string(),
+            active: self.maps.active(),
+            absent: self.absent(status).map(|wanted| wanted.name().to_owned()).collect(),
+            port_stats: self.maps.stats(PORT_STATS)?,
+            slaves,
+            failovers: failovers.by_reason,
+            last_failover: failovers.last,
+            devices: devices
+                .filter_map(|device| counted.get(&device))
+                .map(|(device, _)| device.clone())
+                .collect(),
+            warnings: [format!("{name}: {PINS_GONE}")].into_iter().filter(|_| !self.pinned).collect(),
+        };
+        Ok(json::Bond::new(status, around))
+    }
+}
+
+fn on_exit(on_exit: OnExit) -> &'static str {
+    match on_exit {
+        OnExit::Down => "down",
+        OnExit::Keep => "keep",
+    }
+}
+
+/// Devices that are not in this namespace are left out. If the kernel does not answer soon, all are.
+pub async fn count(netlink: &Netlink, devices: &[u32], notes: &mut Vec<String>) -> Counted {
+    let reading = async {
+        let qdiscs = netlink.qdiscs().await?;
+        let mut counted = Counted::new();
+        for &ifindex in devices {
+            match netlink.counted_link(ifindex).await {
+                Ok(link) => {
+                    counted.insert(ifindex, (Device::new(&link, &qdiscs), link.link.mtu));
+                }
+                Err(error) if error.is_gone() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(counted)
+    };
+    match timeout(DEVICES_AT_MOST, reading).await {
+        Ok(Ok(counted)) => counted,
+        Ok(Err(error)) => {
+            notes.push(format!("the devices' counters are missing: {error}"));
+            Counted::new()
+        }
+        Err(_) => {
+            let why = "the kernel did not answer within a second; somebody holds RTNL";
+            notes.push(format!("the devices' counters are missing: {why}"));
+            Counted::new()
+        }
+    }
+}
+
+pub fn softnet(notes: &mut Vec<String>) -> Option<json::Softnet> {
+    match Softnet::read() {
+        Ok(softnet) => Some(softnet.into()),
+        Err(error) => {
+            notes.push(format!("softnet counters are missing: {error}"));
+            None
+        }
+    }
+}

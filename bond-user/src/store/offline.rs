@@ -1,0 +1,256 @@
+//! Bonds that no agent looks after, as their maps, netlink and found.json show them.
+
+use std::{collections::BTreeSet, fs};
+
+use bond_common::abi::{ABI_VERSION, BondEntry, FailOverMac, PORT_STATS, Slot};
+use bond_core::{
+    Time,
+    command::{Chosen, Reason, Seen},
+    options::Named as _,
+    status::SlaveState,
+};
+
+use crate::{
+    agent::{
+        AgentError, of_bond,
+        server::query::{Counted, count, softnet},
+    },
+    report::{
+        json::{self, Bond, Counters, Report, Slave, Source, VERSION},
+        moment::Moment,
+        receipt::{self, Receipt, Steps},
+    },
+    store::{paths::Places, receipts, record::Record},
+    sys::{
+        Devices,
+        dataplane::{self, Maps},
+        netlink::LinkInfo,
+    },
+};
+
+/// The bonds that are pinned in this network namespace, by name.
+pub fn names(places: &Places) -> BTreeSet<String> {
+    let entries = fs::read_dir(places.run()).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| places.pins_of(name).is_dir()).collect()
+}
+
+/// One of them, or all.
+///
+/// # Errors
+/// There is none of that name, or its maps are another version's.
+pub async fn report(places: &Places, only: Option<&str>) -> Result<Report, AgentError> {
+    let names = names(places);
+    if let Some(name) = only
+        && !names.contains(name)
+    {
+        return Err(AgentError::NothingLeft(name.to_owned()));
+    }
+    let devices = Devices::open()?;
+    let mut notes = Vec::new();
+    let mut bonds = Vec::new();
+    for name in names.iter().filter(|name| only.is_none_or(|only| only == *name)) {
+        match bond(places, name, &devices, &mut notes).await {
+            Ok(bond) => bonds.push(bond),
+            Err(error @ AgentError::OtherMaps { .. }) if only.is_some() => return Err(error),
+            Err(error) => {
+                let error = of_bond(name, error.to_string());
+                notes.push(format!("{error}; to take away what is left of it: xbond down {name} --force"));
+            }
+        }
+    }
+    Ok(Report {
+        version: VERSION,
+        source: Source::Maps,
+        moment: Moment::now(),
+        agent: None,
+        softnet: softnet(&mut notes),
+        notes,
+        bonds,
+        unserved: Vec::new(),
+    })
+}
+
+async fn bond(
+    places: &Places,
+    name: &str,
+    devices: &Devices,
+    notes: &mut Vec<String>,
+) -> Result<Bond, AgentError> {
+    let pins = places.pins_of(name);
+    let maps = Maps::open(&pins)?;
+    let entry = maps.bond();
+    if entry.abi_version() != ABI_VERSION {
+        return Err(AgentError::OtherMaps { bond: name.to_owned(), found: entry.abi_version() });
+    }
+    let record = Record::read(places, name)?;
+    let links = devices.netlink.links(None).await?;
+    let link = |ifindex: u32| links.iter().find(|link| link.ifindex == ifindex);
+    let pair = record.as_ref().and_then(Record::pair);
+    let host = pair.and_then(|pair| links.iter().find(|link| link.name == pair.bond));
+    let port = link(entry.port_ifindex());
+    let used: Vec<_> =
+        Slot::all().map(|slot| (slot, maps.slave(slot))).filter(|(_, slave)| slave.ifindex() != 0).collect();
+    let all = host.map(|host| host.ifindex).into_iter().chain([entry.port_ifindex()]);
+    let all: Vec<_> = all.chain(used.iter().map(|(_, slave)| slave.ifindex())).collect();
+    let counted = count(&devices.netlink, &all, notes).await;
+
+    let active = maps.active();
+    let mut slaves = Vec::new();
+    for (slot, entry) in &used {
+        let found = record.as_ref().and_then(|record| record.slave(entry.ifindex()));
+        let now = link(entry.ifindex());
+        let (speed, duplex) = devices.ethtool.speed(entry.ifindex());
+        let state = if active.active() == Some(*slot) { SlaveState::Active } else { SlaveState::Backup };
+        let name = now.map(|link| link.name.clone()).or_else(|| found.map(|found| found.name.clone()));
+        let mut warnings = Vec::new();
+        let name = name.unwrap_or_else(|| format!("ifindex {}", entry.ifindex()));
+        if now.is_none() {
+            warnings.push(format!("{name}: the interface is gone"));
+        }
+        slaves.push(Slave {
+            ifindex: entry.ifindex(),
+            slot: slot.index() as u8,
+            state: state.to_string(),
+            mii_status: if now.is_some_and(LinkInfo::has_link) { "up" } else { "down" }.to_owned(),
+            mac: now.map_or(entry.permanent_mac(), |link| link.mac).to_string(),
+            wire_mac: entry.wire_mac().to_string(),
+            permanent_mac: entry.permanent_mac().to_string(),
+            link_failure_count: Some(entry.link_failure_count()),
+            speed: json::speed(speed),
+            duplex: json::duplex(duplex),
+            prio: None,
+            queue_id: entry.queue_id(),
+            counters: Counters::new(&maps.stats(slot.index() as u32)?),
+            found: found.map(json::Found::from),
+            unheard: false,
+            warnings,
+            name,
+        });
+    }
+    let (active_slave, draining_slave) =
+        (name_in(&slaves, active.active()), name_in(&slaves, active.draining()));
+    let directory = places.run_of(name);
+    let guard = entry.has(BondEntry::GUARD);
+    let mut warnings = nobody_fails_over(name, &slaves, guard);
+    if record.is_none() {
+        warnings.push(format!(
+            "{name}: its found.json is gone: no agent adopts it, and `xbond down {name} --force` cannot put its slaves back"
+        ));
+    }
+    if port.is_none() {
+        warnings.push(format!("{name}: its port is gone: it carries nothing; xbond down {name} --force"));
+    }
+    let in_use = used.iter().map(|(slot, _)| *slot);
+    for lost in dataplane::lost_programs(&pins, in_use) {
+        warnings.push(format!(
+            "{name}: the pin {lost} is gone, and its program with it: see xbond down {name} --force"
+        ));
+    }
+    let moves = entry.has(BondEntry::HOST_MAC_MOVES);
+    if let Some(host) = host.filter(|host| !moves && host.mac != entry.host_mac()) {
+        warnings.push(format!(
+            "{name}: its MAC was set by hand to {}; its frames have {} until an agent looks",
+            host.mac,
+            entry.host_mac()
+        ));
+    }
+    let known = receipts::read(&directory).ok().and_then(|mut receipts| receipts.pop());
+    let last_failover = known
+        .into_iter()
+        .chain(unheard_of(name, &maps, &slaves))
+        .max_by_key(|receipt| receipt.switched.monotonic_us);
+    Ok(Bond {
+        name: name.to_owned(),
+        ifindex: host.map(|host| host.ifindex),
+        active_slave,
+        draining_slave,
+        generation: active.generation(),
+        mac: host.map_or(entry.host_mac(), |host| host.mac).to_string(),
+        host_mac: json::known(entry.host_mac()),
+        carrier: port.is_some_and(LinkInfo::is_up),
+        datapath: dataplane::pinned_hook(&pins).map(|hook| hook.to_string()).unwrap_or_default(),
+        pair: port.filter(|_| pair.is_some()).and_then(LinkInfo::pair).map(|kind| kind.to_string()),
+        port: port.map_or_else(|| format!("ifindex {}", entry.port_ifindex()), |port| port.name.clone()),
+        port_ifindex: entry.port_ifindex(),
+        guard: if guard { "on" } else { "off: so the agent left it" }.to_owned(),
+        mtu: mtu(&counted, host.map(|host| host.ifindex), entry.port_ifindex()),
+        on_exit: None,
+        pins: places.shown_pins_of(name).display().to_string(),
+        files: directory.display().to_string(),
+        options: options(entry),
+        drops: json::drops(&maps.stats(PORT_STATS)?),
+        slaves,
+        absent: Vec::new(),
+        failovers: Default::default(),
+        last_failover,
+        warnings,
+        devices: all
+            .iter()
+            .filter_map(|device| counted.get(device))
+            .map(|(device, _)| device.clone())
+            .collect(),
+    })
+}
+
+/// What nobody does about an active slave without a link, while no agent runs.
+fn nobody_fails_over(bond: &str, slaves: &[Slave], guard: bool) -> Vec<String> {
+    let is_active = |slave: &&Slave| slave.state == SlaveState::Active.to_string();
+    let active = slaves.iter().find(is_active);
+    let Some(active) = active.filter(|active| active.mii_status != "up") else { return Vec::new() };
+    let dead = format!("{bond}: its active slave {} has no link", active.name);
+    vec![if !slaves.iter().any(|slave| slave.mii_status == "up") {
+        format!("{dead}, and no other has one; its carrier stays as it is while no agent runs")
+    } else if guard {
+        format!("{dead}: the next packet that is sent moves it to another")
+    } else {
+        format!("{dead}, and the carrier guard is off: it carries nothing until an agent runs")
+    }]
+}
+
+/// How often the active slave of a bond, or who may be it, was changed since an agent looked last.
+pub fn untold(places: &Places, bond: &str) -> u32 {
+    let Ok(maps) = Maps::open(&places.pins_of(bond)) else { return 0 };
+    maps.active().generation().wrapping_sub(maps.guard().known().generation())
+}
+
+/// The slave in a slot.
+fn name_in(slaves: &[Slave], slot: Option<Slot>) -> Option<String> {
+    let slot = slot?.index();
+    slaves.iter().find(|slave| usize::from(slave.slot) == slot).map(|slave| slave.name.clone())
+}
+
+/// The guard's last failover, if no agent has heard of it.
+fn unheard_of(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Receipt> {
+    let (guard, word) = (maps.guard(), maps.active());
+    let switched = Time::from_nanos(guard.switched_at());
+    (guard.known() != word && !switched.is_zero()).then(|| Receipt {
+        version: receipt::VERSION,
+        bond: bond.to_owned(),
+        switched: Moment::at(switched),
+        generation: word.generation(),
+        // Those in between are told by the next agent.
+        from: name_in(slaves, guard.known().active())
+            .filter(|_| word.generation().wrapping_sub(guard.known().generation()) == 1),
+        to: name_in(slaves, word.active()),
+        reason: Reason::CarrierGuard,
+        seen: Seen::Guard,
+        chosen: Some(Chosen::Guard),
+        steps: Steps::default(),
+        drops: None,
+    })
+}
+
+fn mtu(counted: &Counted, host: Option<u32>, port: u32) -> Option<u32> {
+    host.and_then(|host| counted.get(&host)).or(counted.get(&port)).map(|(_, mtu)| *mtu)
+}
+
+/// Those that packets read.
+fn options(entry: BondEntry) -> serde_json::Map<String, serde_json::Value> {
+    let policy: FailOverMac = entry.policy();
+    let all = u8::from(entry.has(BondEntry::ALL_SLAVES_ACTIVE));
+    [("fail_over_mac", policy.name().into()), ("all_slaves_active", all.into())]
+        .map(|(key, value): (&str, serde_json::Value)| (key.to_owned(), value))
+        .into_iter()
+        .collect()
+}

@@ -1,0 +1,444 @@
+//! Receipts of failovers: begun on the engine's thread, finished and kept by the bond's task.
+//!
+//! receipts.ndjson in the bond's run directory has one JSON object a line. A line is appended by one write; an
+//! agent that dies in it leaves a torn line, which readers skip and the next agent takes away.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bond_common::{
+    abi::PORT_STATS,
+    counters::{DROP_REASONS, DropReason},
+};
+use bond_core::{
+    Time,
+    command::{Chosen, Notice, Reason, Seen},
+};
+use tracing::warn;
+
+use crate::{
+    agent::{AgentError, bond::notices, server::events::Feed},
+    report::{
+        event::What,
+        moment::{Moment, micros, monotonic},
+        receipt::{Log, Receipt, Steps, VERSION},
+    },
+    store::paths::Places,
+    sys::dataplane::Maps,
+};
+
+/// In a bond's run directory.
+pub const FILE: &str = "receipts.ndjson";
+/// Receipts that are kept, and that `xbond log` lists.
+pub const KEPT: usize = 100;
+/// The file is cut down to [`KEPT`] when it has so many.
+const AT_MOST: usize = 2 * KEPT;
+
+/// A failover, as the engine's thread has seen it.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub reason: Reason,
+    pub seen: Seen,
+    pub chosen: Option<Chosen>,
+    pub made: Made,
+    /// The moment of the switch.
+    pub switched: Time,
+    pub generation: u32,
+    /// None where nobody looked then.
+    pub before: Option<DropsBefore>,
+    /// The new slave will be announced.
+    pub is_announced: bool,
+}
+
+/// Who made it, and how long that took.
+#[derive(Clone, Copy, Debug)]
+pub enum Made {
+    ByAgent {
+        detect: Time,
+        decide: Time,
+        switch: Time,
+    },
+    /// By a packet that found the active slave dead.
+    ByDataPlane {
+        /// From the switch until the agent heard of it.
+        heard: Time,
+    },
+}
+
+impl Made {
+    fn steps(self) -> Steps {
+        match self {
+            Self::ByAgent { detect, decide, switch } => Steps {
+                detect_us: micros(detect),
+                decide_us: micros(decide),
+                switch_us: micros(switch),
+                ..Steps::default()
+            },
+            Self::ByDataPlane { heard } => Steps { heard_us: Some(micros(heard)), ..Steps::default() },
+        }
+    }
+}
+
+/// What the data plane had dropped at the switch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DropsBefore {
+    /// Of STATS.
+    places: Vec<u32>,
+    drops: [u64; DROP_REASONS],
+}
+
+impl DropsBefore {
+    /// At the port, and at these slots.
+    pub fn read(maps: &Maps, slots: impl Iterator<Item = u32>) -> Self {
+        let places: Vec<_> = slots.chain([PORT_STATS]).collect();
+        let drops = drops(maps, &places);
+        Self { places, drops }
+    }
+
+    /// By reason, what was dropped since.
+    fn since(&self, maps: &Maps) -> BTreeMap<String, u64> {
+        let now = drops(maps, &self.places);
+        let since = |reason: DropReason| {
+            let count = now[reason as usize].saturating_sub(self.drops[reason as usize]);
+            (count > 0).then(|| (reason.name().to_owned(), count))
+        };
+        DropReason::ALL.into_iter().filter_map(since).collect()
+    }
+}
+
+fn drops(maps: &Maps, places: &[u32]) -> [u64; DROP_REASONS] {
+    let mut sum = [0; DROP_REASONS];
+    // What cannot be read counts as nothing: a receipt without drops is better than none.
+    for stats in places.iter().filter_map(|place| maps.stats(*place).ok()) {
+        for (sum, more) in sum.iter_mut().zip(stats.drops) {
+            *sum += more;
+        }
+    }
+    sum
+}
+
+/// The failovers of a bond, for whoever asks.
+#[derive(Clone, Debug, Default)]
+pub struct History(Arc<Mutex<Failovers>>);
+
+#[derive(Clone, Debug, Default)]
+pub struct Failovers {
+    /// Since this agent has the bond.
+    pub by_reason: BTreeMap<Reason, u64>,
+    pub last: Option<Receipt>,
+}
+
+impl History {
+    fn add(&self, receipt: Receipt) {
+        let mut failovers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *failovers.by_reason.entry(receipt.reason).or_default() += 1;
+        failovers.last = Some(receipt);
+    }
+
+    pub fn get(&self) -> Failovers {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Tells and writes down what happens to one bond. Its methods are called in the order in which things are done, but for
+/// announcements, which are told a little later.
+pub struct Scribe {
+    bond: String,
+    feed: Feed,
+    maps: Arc<Maps>,
+    file: File,
+    history: History,
+    open: Option<Open>,
+}
+
+/// A receipt that is not finished.
+struct Open {
+    draft: Draft,
+    macs: Option<Time>,
+    announced: Option<Time>,
+    /// What the engine asked for in one go with the switch is done.
+    is_first_part_done: bool,
+}
+
+impl Scribe {
+    /// `directory` is the bond's run directory.
+    pub fn new(bond: &str, directory: &Path, feed: Feed, maps: Arc<Maps>) -> Self {
+        let file = File::open(directory.join(FILE));
+        let history = History::default();
+        if let Ok(mut receipts) = read(directory) {
+            history.0.lock().unwrap_or_else(PoisonError::into_inner).last = receipts.pop();
+        }
+        Self { bond: bond.to_owned(), feed, maps, file, history, open: None }
+    }
+
+    pub fn history(&self) -> History {
+        self.history.clone()
+    }
+
+    pub fn notice(&self, notice: &Notice) {
+        // It is told with the time of this line, and happened before.
+        let earlier = self.open.as_ref().filter(|open| {
+            open.draft.before.is_none() && matches!(notice, Notice::Failover { seen: Seen::Guard, .. })
+        });
+        notices::log(&self.bond, notice, earlier.map(|open| Moment::at(open.draft.switched)));
+        if let Some(what) = notices::event(notice) {
+            self.feed.tell(&self.bond, what);
+        }
+    }
+
+    pub fn carrier(&self, carrier: bool) {
+        self.feed.tell(&self.bond, What::Carrier { carrier });
+    }
+
+    /// Something failed that nobody waits for.
+    pub fn warn(&self, text: &str) {
+        warn!("{}: {text}", self.bond);
+        self.feed.tell(&self.bond, What::Warning { text: text.to_owned() });
+    }
+
+    pub fn begin(&mut self, draft: Draft) {
+        // The one before was overtaken: it keeps the steps that it had.
+        self.finish();
+        self.open = Some(Open { draft, macs: None, announced: None, is_first_part_done: false });
+    }
+
+    /// Everything that was asked for together with the switch is done.
+    pub fn first_part_done(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.is_first_part_done = true;
+        }
+        self.finish_if_done();
+    }
+
+    pub fn mac_changed(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.macs = Some(monotonic());
+        }
+    }
+
+    pub fn announced(&mut self, at: Time) {
+        // Of the failover before it may be late.
+        if let Some(open) = self.open.as_mut().filter(|open| open.draft.switched <= at) {
+            open.announced.get_or_insert(at);
+        }
+        self.finish_if_done();
+    }
+
+    fn finish_if_done(&mut self) {
+        let is_done =
+            |open: &Open| open.is_first_part_done && (open.announced.is_some() || !open.draft.is_announced);
+        if self.open.as_ref().is_some_and(is_done) {
+            self.finish();
+        }
+    }
+
+    /// Whatever is not done yet will not be.
+    pub fn finish(&mut self) {
+        let Some(Open { draft, macs, announced, .. }) = self.open.take() else { return };
+        let since_switch = |done: Time| micros(done.saturating_sub(draft.switched));
+        let receipt = Receipt {
+            version: VERSION,
+            bond: self.bond.clone(),
+            switched: Moment::at(draft.switched),
+            generation: draft.generation,
+            from: draft.from,
+            to: draft.to,
+            reason: draft.reason,
+            seen: draft.seen,
+            chosen: draft.chosen,
+            steps: Steps {
+                macs_us: macs.map(since_switch),
+                announce_us: announced.map(since_switch),
+                ..draft.made.steps()
+            },
+            drops: draft.before.map(|before| before.since(&self.maps)),
+        };
+        if let Err(error) = self.file.append(&receipt) {
+            self.warn(&format!("the receipt of a failover is lost: {}: {error}", self.file.path.display()));
+        }
+        self.history.add(receipt.clone());
+        self.feed.tell(&self.bond, What::Failover { receipt });
+    }
+}
+
+/// receipts.ndjson, being written.
+struct File {
+    path: PathBuf,
+    lines: usize,
+}
+
+impl File {
+    /// What is not a whole line is taken away.
+    fn open(path: PathBuf) -> Self {
+        let text = fs::read(&path).unwrap_or_default();
+        let mut file = Self { path, lines: lines(&text).count() };
+        if text.last().is_some_and(|last| *last != b'\n')
+            && let Err(error) = file.cut()
+        {
+            warn!("{}: {error}", file.path.display());
+        }
+        file
+    }
+
+    fn append(&mut self, receipt: &Receipt) -> io::Result<()> {
+        let mut line = serde_json::to_vec(receipt)?;
+        line.push(b'\n');
+        OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?.write_all(&line)?;
+        self.lines += 1;
+        if self.lines >= AT_MOST { self.cut() } else { Ok(()) }
+    }
+
+    /// Keeps the last of the whole lines, in a new file that takes the old one's place.
+    fn cut(&mut self) -> io::Result<()> {
+        let text = fs::read(&self.path)?;
+        let text = &text[..text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)];
+        let kept: Vec<_> = lines(text).collect();
+        let kept = &kept[kept.len().saturating_sub(KEPT)..];
+        let temporary = self.path.with_extension("ndjson.new");
+        let mut output = OpenOptions::new();
+        let mut output = output.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        for line in kept {
+            output.write_all(line)?;
+            output.write_all(b"\n")?;
+        }
+        fs::rename(&temporary, &self.path)?;
+        self.lines = kept.len();
+        Ok(())
+    }
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+}
+
+/// The last failovers of a bond, whether an agent has it or not.
+pub fn log(places: &Places, bond: &str) -> Result<Log, AgentError> {
+    let directory = places.run_of(bond);
+    let failed = |source| AgentError::File { path: directory.join(FILE), source };
+    let receipts = read(&directory).map_err(failed)?;
+    Ok(Log { version: VERSION, bond: bond.to_owned(), receipts })
+}
+
+/// The last receipts of a bond by its run directory, the oldest first; none where it had no failover. A torn
+/// line, and what another version wrote, is skipped.
+pub fn read(directory: &Path) -> io::Result<Vec<Receipt>> {
+    let text = match fs::read(directory.join(FILE)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let receipt = |line: &[u8]| serde_json::from_slice::<Receipt>(line).ok();
+    let mut receipts: Vec<_> =
+        lines(&text).filter_map(receipt).filter(|receipt| receipt.version == VERSION).collect();
+    receipts.drain(..receipts.len().saturating_sub(KEPT));
+    Ok(receipts)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn receipt(generation: u32) -> Receipt {
+        Receipt {
+            version: VERSION,
+            bond: "bond0".into(),
+            switched: Moment { time: "2026-01-02T03:04:05.678901Z".into(), monotonic_us: generation.into() },
+            generation,
+            from: Some("enp0s8".into()),
+            to: Some("enp0s9".into()),
+            reason: Reason::LinkFailed,
+            seen: Seen::LinkEvent,
+            chosen: Some(Chosen::OnlyOneUp),
+            steps: Steps {
+                detect_us: 40,
+                decide_us: 9,
+                switch_us: 1,
+                announce_us: Some(300),
+                ..Steps::default()
+            },
+            drops: Some([("backup".to_owned(), 3)].into()),
+        }
+    }
+
+    fn generations(directory: &Path) -> Vec<u32> {
+        read(directory).unwrap().iter().map(|receipt| receipt.generation).collect()
+    }
+
+    #[test]
+    fn what_was_appended_is_read_and_the_last_hundred_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        assert_eq!(generations(directory.path()), [0; 0]);
+        let mut file = File::open(path.clone());
+        for generation in 0..1000 {
+            file.append(&receipt(generation)).unwrap();
+            let read = generations(directory.path());
+            let oldest = (generation + 1).saturating_sub(KEPT as u32);
+            assert_eq!(read, (oldest..=generation).collect::<Vec<_>>());
+            assert!(lines(&fs::read(&path).unwrap()).count() < AT_MOST);
+        }
+        assert_eq!(read(directory.path()).unwrap().last(), Some(&receipt(999)));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_torn_line_is_skipped_and_mended() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        let mut file = File::open(path.clone());
+        (1..=3).for_each(|generation| file.append(&receipt(generation)).unwrap());
+        let whole = fs::read(&path).unwrap();
+        let third = whole.len() / 3 * 2;
+        for torn in third + 1..whole.len() {
+            fs::write(&path, &whole[..torn]).unwrap();
+            // A whole object whose end of line is missing may be read, or not.
+            assert_eq!(generations(directory.path())[..2], [1, 2], "{torn}");
+            let mut file = File::open(path.clone());
+            file.append(&receipt(4)).unwrap();
+            assert_eq!(generations(directory.path()), [1, 2, 4], "{torn}");
+        }
+        fs::write(&path, [&whole[..third], b"{\"version\":2}\nnonsense\n", &whole[third..]].concat())
+            .unwrap();
+        assert_eq!(generations(directory.path()), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_receipt_is_what_the_schema_says() {
+        insta::assert_snapshot!(serde_json::to_string_pretty(&receipt(7)).unwrap(), @r#"
+        {
+          "version": 1,
+          "bond": "bond0",
+          "time": "2026-01-02T03:04:05.678901Z",
+          "monotonic_us": 7,
+          "generation": 7,
+          "from": "enp0s8",
+          "to": "enp0s9",
+          "reason": "link_failed",
+          "seen": "link_event",
+          "chosen": "only_one_up",
+          "steps": {
+            "detect_us": 40,
+            "decide_us": 9,
+            "switch_us": 1,
+            "heard_us": null,
+            "macs_us": null,
+            "announce_us": 300
+          },
+          "drops": {
+            "backup": 3
+          }
+        }
+        "#);
+    }
+}
