@@ -3,7 +3,7 @@
 //! The compiler is chosen so that one checkout builds everywhere: what XBOND_BPF_TOOLCHAIN names, else
 //! Debian's rustc in /usr if it has a `core` for BPF, else rustup's nightly.
 
-use std::{env, path::Path};
+use std::{env, fs, io, os::unix::fs::symlink, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya_build::{Package, Toolchain, build_ebpf};
@@ -26,8 +26,31 @@ fn main() -> Result<()> {
         }
         None => Toolchain::default(),
     };
+    share_target_directory()?;
     let root_dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../bond-ebpf");
     let package = Package { name: "bond-ebpf", root_dir, ..Package::default() };
     build_ebpf([package], toolchain)
         .context("BPF programs not built; `cargo xtask setup` installs what is missing")
+}
+
+/// Lets all builds of this package compile the BPF programs in one directory, `target/bpf`.
+///
+/// `aya_build` compiles in OUT_DIR. Cargo has one OUT_DIR for each profile and each set of features, so that a build, a
+/// check and a test run would each compile the programs and their dependencies again.
+fn share_target_directory() -> Result<()> {
+    let out = env::var_os("OUT_DIR").context("OUT_DIR is not set")?;
+    let out = Path::new(&out);
+    // target/PROFILE/build/PACKAGE/out
+    let target = out.ancestors().nth(4).context("OUT_DIR is not below a target directory")?;
+    let (shared, link) = (target.join("bpf"), out.join("aya-build"));
+    fs::create_dir_all(&shared).with_context(|| format!("cannot create {}", shared.display()))?;
+    if link.is_dir() && !link.is_symlink() {
+        fs::remove_dir_all(&link).with_context(|| format!("cannot remove {}", link.display()))?;
+    }
+    match symlink(&shared, &link) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("cannot create {}", link.display()))
+        }
+        _ => Ok(()),
+    }
 }
