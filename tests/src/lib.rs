@@ -26,6 +26,7 @@
 pub mod bonded;
 pub mod bulk;
 pub mod capture;
+pub mod console;
 pub mod datagram;
 pub mod figures;
 pub mod flow;

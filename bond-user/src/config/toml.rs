@@ -941,6 +941,16 @@ mod tests {
         assert_eq!((options.miimon, options.arp_interval, arp.len()), (0, 200, 6));
     }
 
+    #[test]
+    fn the_reference_has_every_key() {
+        let reference = include_str!("../../../docs/reference/options.md");
+        let keys = [AGENT_KEYS, BOND_KEYS, SLAVE_KEYS, options::KEYS, SlaveOptions::KEYS].concat();
+        let missing = |key: &&&str| !reference.contains(&format!("`{key}`"));
+        // Tables.
+        let missing: Vec<_> = keys.iter().filter(missing).filter(|key| **key != "slave").collect();
+        assert!(missing.is_empty(), "docs/reference/options.md does not name {missing:?}");
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in "(?s).*", lines in "([a-z_]{1,9} = [\\[\\]{}\"0-9a-z,]*\n){0,5}") {
