@@ -7,19 +7,19 @@ root=$1 deb=$2 peer=$3
 mount --make-rprivate /
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
-# As systemd mounts it, and nobody else's.
+# As systemd mounts it: a bpffs of its own, for root only.
 mount -t bpf -o mode=0700 bpf "$root/sys/fs/bpf"
 cp "$deb" "$root/xbond.deb"
 
 inside() { chroot "$root" "$@"; }
 say() { echo "== $*"; }
-# What removal has to put back.
+# What removal must restore.
 slaves() { ip -d link show enp0s8; ip -d link show enp0s9; ip address show dev enp0s8; ip route show table all dev enp0s8; }
-# Without what time changes; the peers' namespaces have no names here, of which ip complains.
+# Without values that change with time. ip warns that the peers' namespaces have no names here.
 snapshot() { slaves 2>/dev/null | grep -v valid_lft | sed 's/ qdisc [^ ]*//; s/ tentative//'; }
 fail() { echo "FAILED: $*" >&2; cat "$root/tmp/agent.log" >&2 2>/dev/null || true; exit 1; }
 
-# As the unit runs it, without systemd: the user, the capabilities, the places.
+# As the unit runs it, without systemd: the user, the capabilities, the directories.
 start() {
     chroot "$root" sh -c 'exec setpriv --reuid=xbond --regid=xbond --init-groups --no-new-privs \
         --inh-caps=-all,+net_admin,+net_raw,+bpf,+perfmon --ambient-caps=-all,+net_admin,+net_raw,+bpf,+perfmon \
@@ -36,7 +36,7 @@ start() {
 ip link set enp0s8 up
 ip address add 198.51.100.8/24 dev enp0s8
 ip link set enp0s9 mtu 1400
-# The kernel takes its time over the link-local address.
+# The kernel assigns the link-local address asynchronously.
 until ip -6 route show table local dev enp0s8 | grep -q '^local fe80'; do sleep 0.1; done
 found=$(snapshot)
 
@@ -72,7 +72,7 @@ inside xbond set bond0 active_slave=enp0s9
 inside xbond set bond0 primary=enp0s8
 inside xbond show -d bond0
 inside xbond log bond0 | tee "$root/tmp/receipts"
-grep -q 'enp0s8 .*enp0s9' "$root/tmp/receipts" || fail "the switch by hand left no receipt"
+grep -q 'enp0s8 .*enp0s9' "$root/tmp/receipts" || fail "the requested switch left no receipt"
 grep -q 'enp0s9 .*enp0s8' "$root/tmp/receipts" || fail "the new primary left no receipt"
 curl --silent --fail --unix-socket "$root"/run/xbond/*/xbond.sock http://xbond/metrics >"$root/tmp/metrics"
 grep '^xbond_' "$root/tmp/metrics" | head -n 3
