@@ -1,16 +1,13 @@
 //! What a configuration says that will not be as it reads: refused, rounded, ignored, overridden, or one of the
 //! traps that users of bonds fall into. Each finding is one sentence with a way out.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use bond_core::options::{self, FailOverMac, PrimaryReselect, Unmonitored};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::{
-    BondConfig, Config, ConfigError, Datapath, Destination, Lines, Note, Origin, Problem, ifcfg, toml,
+    BondConfig, Config, ConfigError, Datapath, Destination, Known, Lines, Note, Origin, Problem, ifcfg, toml,
 };
 
 /// Milliseconds. Below, seconds may have been meant; above, a link that dies without an event is noticed late.
@@ -116,14 +113,14 @@ pub fn check_text(path: &Path, text: &str, surroundings: &Surroundings) -> Check
 #[derive(Default)]
 struct Read {
     config: Config,
+    known: Known,
     lines: Lines,
     findings: Vec<Finding>,
 }
 
 impl Read {
     fn toml(&mut self, path: &Path) {
-        let files = if path.is_dir() { toml::files_in(path) } else { Ok(vec![path.to_owned()]) };
-        let files = match files {
+        let files = match toml::files_of(path) {
             Ok(files) => files,
             Err(error) => return self.refuse(error),
         };
@@ -132,13 +129,9 @@ impl Read {
             return self.refuse(ConfigError::new(origin, Problem::NoFiles));
         }
         for file in files {
-            let at = |problem| ConfigError::new(Origin::File { path: file.clone(), line: None }, problem);
-            match fs::read(&file) {
-                Err(error) => self.refuse(at(error.into())),
-                Ok(bytes) => match String::from_utf8(bytes) {
-                    Err(_) => self.refuse(at(Problem::NotText)),
-                    Ok(text) => self.toml_text(&file, &text),
-                },
+            match toml::text_of(&file) {
+                Err(error) => self.refuse(error),
+                Ok(text) => self.toml_text(&file, &text),
             }
         }
     }
@@ -169,7 +162,7 @@ impl Read {
     }
 
     fn merge(&mut self, config: Config) {
-        if let Err(error) = self.config.merge(config) {
+        if let Err(error) = self.config.merge_with(config, &mut self.known) {
             self.refuse(error);
         }
     }
@@ -652,6 +645,8 @@ impl Rules<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// Lines 1 to 4; what a row adds begins at line 5.

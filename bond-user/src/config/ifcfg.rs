@@ -7,7 +7,6 @@ mod suse;
 
 use std::{
     collections::HashMap,
-    fs,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     str::FromStr,
@@ -18,9 +17,10 @@ use bond_core::options::{BondOptions, Unmonitored};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    BondConfig, Config, ConfigError, Destination, Lines, Note, Origin, Problem, Route, SlaveConfig,
+    BondConfig, Config, ConfigError, Destination, Known, Lines, Note, Origin, Problem, Route, SlaveConfig,
     shell::{self, Assignment},
 };
+use crate::sys::file;
 
 const PREFIX: &str = "ifcfg-";
 
@@ -97,7 +97,7 @@ pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Resu
         }
     }
 
-    let mut known = Vec::new();
+    let (mut known, mut merged) = (Vec::new(), Known::default());
     for file in files.iter().filter(|file| file.is_bond()) {
         let name = file.name().ok_or_else(|| file.refuse("DEVICE", Problem::Missing { key: "DEVICE" }))?;
         known.push(name);
@@ -106,7 +106,7 @@ pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Resu
         } else {
             let bonds = vec![file.bond(name, unmonitored)?];
             let found = Config { bonds, notes: file.not_applied(), ..Config::default() };
-            config.merge(found)?;
+            config.merge_with(found, &mut merged)?;
         }
         if let Some(bond) = config.bonds.iter_mut().find(|bond| bond.name == name && file.is_suse()) {
             bond.slaves.extend(file.suse_slaves());
@@ -147,23 +147,24 @@ pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Resu
 
 /// The files of a directory, in the order of their names' bytes.
 fn list(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let unreadable = |error: std::io::Error| at_file(directory, error.into());
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(directory).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(PREFIX) && !IGNORED.iter().any(|suffix| name.ends_with(suffix)) {
-            paths.push(entry.path());
-        }
-    }
+    let mut paths = file::list(directory).map_err(|error| at_file(directory, error.into()))?;
+    paths.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(PREFIX) && !IGNORED.iter().any(|suffix| name.ends_with(suffix))
+    });
     paths.sort();
     Ok(paths)
 }
 
 fn text(path: &Path) -> Result<String, ConfigError> {
-    let bytes = fs::read(path).map_err(|error| at_file(path, error.into()))?;
+    let bytes = file::read(path).map_err(|error| at_file(path, error.into()))?;
     String::from_utf8(bytes).map_err(|_| at_file(path, Problem::NotText))
+}
+
+/// Whether a file that need not be there is.
+fn is_there(path: &Path) -> Result<bool, ConfigError> {
+    let kind = file::kind(path).map_err(|error| at_file(path, error.into()))?;
+    Ok(kind != file::Kind::Absent)
 }
 
 fn at_file(path: &Path, problem: Problem) -> ConfigError {
@@ -444,7 +445,7 @@ impl Ifcfg {
 fn routes_beside(directory: &Path, bond: &str) -> Result<Vec<Route>, ConfigError> {
     for prefix in ["rule-", "rule6-"] {
         let path = directory.join(format!("{prefix}{bond}"));
-        if path.exists() {
+        if is_there(&path)? {
             let why = "xbond sets no rules of policy routing; move it away, and set them once the bond is up";
             return Err(at_file(&path, Problem::RefusedFile { file: "rule", why }));
         }
@@ -452,7 +453,7 @@ fn routes_beside(directory: &Path, bond: &str) -> Result<Vec<Route>, ConfigError
     let mut routes = Vec::new();
     for prefix in ["route-", "route6-"] {
         let path = directory.join(format!("{prefix}{bond}"));
-        if path.exists() {
+        if is_there(&path)? {
             routes.extend(routes_in(&path, &text(&path)?, bond)?);
         }
     }
@@ -518,6 +519,8 @@ fn route(line: &str, bond: &str) -> Option<Route> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use proptest::prelude::*;
     use tempfile::TempDir;
 

@@ -6,6 +6,22 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Origin, shell};
 
+/// Where the lines of a text begin, so that the line of a byte is found without reading the text again.
+#[derive(Clone, Debug)]
+pub(super) struct LineStarts(Vec<usize>);
+
+impl LineStarts {
+    pub(super) fn of(text: &str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        Self(std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect())
+    }
+
+    /// Returns the line, from 1, of a byte.
+    pub(super) fn line(&self, byte: usize) -> usize {
+        self.0.partition_point(|start| *start <= byte)
+    }
+}
+
 /// A key of a bond, or of a slave of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Place {
@@ -25,10 +41,8 @@ impl Lines {
     pub(super) fn add_toml(&mut self, path: &Path, text: &str) {
         let Ok(root) = DeTable::parse(text) else { return };
         let Some(bonds) = table_in(root.get_ref(), "bond") else { return };
-        let origin = |byte: usize| {
-            let line = text.as_bytes()[..byte].iter().filter(|byte| **byte == b'\n').count() + 1;
-            Origin::File { path: path.to_owned(), line: Some(line) }
-        };
+        let starts = LineStarts::of(text);
+        let origin = |byte: usize| Origin::File { path: path.to_owned(), line: Some(starts.line(byte)) };
         for (bond, value) in bonds {
             let DeValue::Table(keys) = value.get_ref() else { continue };
             for (key, _) in keys {
@@ -92,5 +106,21 @@ fn table_in<'a>(table: &'a DeTable<'a>, key: &str) -> Option<&'a DeTable<'a>> {
     match table.get(key)?.get_ref() {
         DeValue::Table(table) => Some(table),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LineStarts;
+
+    #[test]
+    fn a_byte_is_in_the_line_that_its_line_ends_count() {
+        for text in ["", "a", "\n", "a\nbc\n\nd", "\n\n"] {
+            let starts = LineStarts::of(text);
+            for byte in 0..=text.len() {
+                let ends = text.as_bytes()[..byte].iter().filter(|byte| **byte == b'\n').count();
+                assert_eq!(starts.line(byte), ends + 1, "{text:?} {byte}");
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ mod source;
 pub mod toml;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
@@ -181,6 +181,13 @@ impl Config {
     /// # Errors
     /// A bond is in both, or they name different settings of the agent.
     pub fn merge(&mut self, other: Self) -> Result<(), ConfigError> {
+        let named = self.bonds.iter().map(|bond| (bond.name.clone(), bond.origin.clone()));
+        let mut known = Known { bonds: named.collect() };
+        self.merge_with(other, &mut known)
+    }
+
+    /// The same, of one file after the other: what was merged before is in `known`.
+    fn merge_with(&mut self, other: Self, known: &mut Known) -> Result<(), ConfigError> {
         match (&self.metrics, other.metrics) {
             (Some(first), Some(second)) => {
                 let problem = Problem::MetricsTwice { first: first.origin.clone() };
@@ -190,10 +197,11 @@ impl Config {
             (Some(_), None) => {}
         }
         for bond in other.bonds {
-            if let Some(first) = self.bonds.iter().find(|known| known.name == bond.name) {
-                let problem = Problem::BondTwice { bond: bond.name, first: first.origin.clone() };
+            if let Some(first) = known.bonds.get(&bond.name) {
+                let problem = Problem::BondTwice { bond: bond.name, first: first.clone() };
                 return Err(ConfigError::new(bond.origin, problem));
             }
+            known.bonds.insert(bond.name.clone(), bond.origin.clone());
             self.bonds.push(bond);
         }
         match (&self.writers, other.writers) {
@@ -238,6 +246,12 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// The bonds that were merged into a configuration, and where each is defined.
+#[derive(Default)]
+struct Known {
+    bonds: HashMap<String, Origin>,
 }
 
 /// What an interface is in a configuration.
@@ -323,10 +337,9 @@ impl BondConfig {
                 return Err(Problem::BadName { name: name.to_owned(), fault });
             }
         }
-        for (place, slave) in slaves.clone().enumerate() {
-            if slaves.clone().take(place).any(|earlier| earlier == slave) {
-                return Err(Problem::SlaveTwice { bond: self.name.clone(), slave: slave.to_owned() });
-            }
+        let mut known = HashSet::new();
+        if let Some(slave) = slaves.into_iter().find(|slave| !known.insert(*slave)) {
+            return Err(Problem::SlaveTwice { bond: self.name.clone(), slave: slave.to_owned() });
         }
         if self.slaves.len() > MAX_SLAVES {
             return Err(Problem::TooManySlaves { bond: self.name.clone(), slaves: self.slaves.len() });
@@ -346,11 +359,12 @@ impl BondConfig {
         if let Some(mtu) = mtus.flatten().find(|mtu| !MTU_RANGE.contains(mtu)) {
             return Err(Problem::BadMtu { mtu });
         }
-        for (place, address) in self.addresses.iter().enumerate() {
+        let mut known = HashSet::new();
+        for address in &self.addresses {
             if address.addr().is_unspecified() || address.addr().is_multicast() {
                 return Err(Problem::NotAHostAddress { address: *address });
             }
-            if self.addresses[..place].contains(address) {
+            if !known.insert(address) {
                 return Err(Problem::AddressTwice { address: *address });
             }
         }

@@ -7,6 +7,7 @@ use bond_core::options::{self, OptionError, suggestion};
 use ipnet::IpNet;
 
 use super::{Datapath, MTU_RANGE, Origin, shell::ShellError};
+use crate::sys::file::ReadError;
 
 /// A configuration that is refused: where, and why.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +27,7 @@ impl ConfigError {
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     #[error("cannot be read: {0}")]
-    Unreadable(#[from] std::io::Error),
+    Unreadable(#[from] ReadError),
     #[error("not UTF-8 text")]
     NotText,
     #[error(transparent)]
@@ -89,6 +90,8 @@ pub enum Problem {
     UnknownKey { key: String, table: String, closest: Option<&'static str>, known: Vec<&'static str> },
     #[error("{key}: {found} where {wanted} is wanted")]
     WrongType { key: String, found: &'static str, wanted: &'static str },
+    #[error("{key}: a list of {entries} entries; at most {limit}")]
+    LongList { key: String, entries: usize, limit: usize },
     #[error("{key} = {value}: not {wanted}")]
     BadValue { key: String, value: String, wanted: String },
     #[error("slave {slave} has a table, but is not in slaves = [...] of {bond}")]

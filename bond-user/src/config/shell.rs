@@ -2,6 +2,8 @@
 
 use std::{iter::Peekable, str::CharIndices};
 
+use super::lines::LineStarts;
+
 /// `KEY=VALUE`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Assignment {
@@ -31,7 +33,7 @@ pub enum ShellError {
 /// # Errors
 /// The line, from 1, and what is wrong with it.
 pub(super) fn assignments(text: &str) -> Result<Vec<Assignment>, (usize, ShellError)> {
-    let mut reader = Reader { text, chars: text.char_indices().peekable() };
+    let mut reader = Reader { text, chars: text.char_indices().peekable(), lines: LineStarts::of(text) };
     let mut assignments = Vec::new();
     while let Some(start) = reader.skip_to_word() {
         assignments.push(reader.assignment(start)?);
@@ -42,6 +44,7 @@ pub(super) fn assignments(text: &str) -> Result<Vec<Assignment>, (usize, ShellEr
 struct Reader<'a> {
     text: &'a str,
     chars: Peekable<CharIndices<'a>>,
+    lines: LineStarts,
 }
 
 impl Reader<'_> {
@@ -113,7 +116,7 @@ impl Reader<'_> {
         for (at, char) in self.chars.by_ref() {
             match char {
                 '\'' => return Ok(()),
-                '\r' => return Err((line(self.text, at), ShellError::CarriageReturn)),
+                '\r' => return Err((self.lines.line(at), ShellError::CarriageReturn)),
                 other => value.push(other),
             }
         }
@@ -151,13 +154,8 @@ impl Reader<'_> {
     }
 
     fn line(&self, at: usize) -> usize {
-        line(self.text, at)
+        self.lines.line(at)
     }
-}
-
-/// The line, from 1, of a byte.
-fn line(text: &str, at: usize) -> usize {
-    text[..at].bytes().filter(|byte| *byte == b'\n').count() + 1
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::{
     fmt::{self, Display, Write},
-    fs,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -11,14 +10,15 @@ use ::toml::{
     Spanned, Value,
     de::{DeString, DeTable, DeValue},
 };
-use bond_common::mac::Mac;
+use bond_common::{abi::MAX_SLAVES, mac::Mac};
 use bond_core::options::{self, BondOptions, OptionError, Setting, SlaveOptions, Unmonitored, closest};
 use ipnet::IpNet;
 
 use super::{
-    BondConfig, Config, ConfigError, Datapath, Guard, Metrics, Note, OnExit, Origin, Pair, Problem, Route,
-    SlaveConfig, Writers,
+    BondConfig, Config, ConfigError, Datapath, Guard, Known, Metrics, Note, OnExit, Origin, Pair, Problem,
+    Route, SlaveConfig, Writers, lines::LineStarts,
 };
+use crate::sys::file::{self, Kind};
 
 const FILE_KEYS: &[&str] = &["version", "agent", "bond"];
 const AGENT_KEYS: &[&str] = &["writers", "metrics"];
@@ -46,6 +46,9 @@ const ROUTE_KEYS: &[&str] = &["to", "via", "metric"];
 
 const VERSION: &str = "1";
 
+/// Entries of the longest list of addresses or routes.
+const LONGEST_LIST: usize = 1024;
+
 /// Reads files, and the `*.toml` files of directories in the order of their names, and checks the whole.
 ///
 /// # Errors
@@ -54,7 +57,7 @@ const VERSION: &str = "1";
 pub fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
     let mut named = Vec::new();
     for path in paths {
-        let files = if path.is_dir() { files_in(path)? } else { vec![path.clone()] };
+        let files = files_of(path)?;
         if files.is_empty() {
             return Err(at_file(path, Problem::NoFiles));
         }
@@ -68,18 +71,16 @@ pub fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
 /// # Errors
 /// As [`read`].
 pub fn read_if_any(directory: &Path) -> Result<Config, ConfigError> {
-    if !directory.exists() {
-        return Ok(Config::default());
+    match kind(directory)? {
+        Kind::Absent => Ok(Config::default()),
+        Kind::Directory | Kind::File => read_files(&files_in(directory)?),
     }
-    read_files(&files_in(directory)?)
 }
 
 fn read_files(files: &[PathBuf]) -> Result<Config, ConfigError> {
-    let mut config = Config::default();
+    let (mut config, mut known) = (Config::default(), Known::default());
     for file in files {
-        let bytes = fs::read(file).map_err(|error| at_file(file, error.into()))?;
-        let text = String::from_utf8(bytes).map_err(|_| at_file(file, Problem::NotText))?;
-        config.merge(parse(file, &text)?)?;
+        config.merge_with(parse(file, &text_of(file)?)?, &mut known)?;
     }
     config.check()?;
     let doubts: Vec<_> = config.bonds.iter().flat_map(BondConfig::doubts).collect();
@@ -92,7 +93,8 @@ fn read_files(files: &[PathBuf]) -> Result<Config, ConfigError> {
 /// # Errors
 /// As [`read`].
 pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
-    let file = File { path, text };
+    let lines = LineStarts::of(text);
+    let file = File { path, lines: &lines };
     let root = DeTable::parse(text).map_err(|error| {
         // One line of it: the parser's own excerpt repeats what path and line say.
         let message = error.message().lines().collect::<Vec<_>>().join("; ");
@@ -138,17 +140,29 @@ pub fn write(config: &Config) -> String {
     text
 }
 
-/// The `*.toml` files of a directory, in the order of their names.
-pub(super) fn files_in(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory).map_err(|error| at_file(directory, error.into()))? {
-        let file = entry.map_err(|error| at_file(directory, error.into()))?.path();
-        if file.extension().is_some_and(|extension| extension == "toml") {
-            files.push(file);
-        }
+/// A file itself, or the `*.toml` files of a directory in the order of their names.
+pub(super) fn files_of(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    match kind(path)? {
+        Kind::Directory => files_in(path),
+        Kind::File | Kind::Absent => Ok(vec![path.to_owned()]),
     }
+}
+
+fn files_in(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let mut files = file::list(directory).map_err(|error| at_file(directory, error.into()))?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
     files.sort();
     Ok(files)
+}
+
+/// The text of one file.
+pub(super) fn text_of(path: &Path) -> Result<String, ConfigError> {
+    let bytes = file::read(path).map_err(|error| at_file(path, error.into()))?;
+    String::from_utf8(bytes).map_err(|_| at_file(path, Problem::NotText))
+}
+
+fn kind(path: &Path) -> Result<Kind, ConfigError> {
+    file::kind(path).map_err(|error| at_file(path, error.into()))
 }
 
 fn at_file(path: &Path, problem: Problem) -> ConfigError {
@@ -186,7 +200,7 @@ fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
     let mut slave_tables = Vec::new();
     for entry in table.table()? {
         match entry.key {
-            "slaves" => bond.slaves = entry.strings()?.into_iter().map(SlaveConfig::new).collect(),
+            "slaves" => bond.slaves = slaves(table.key, &entry)?,
             "slave" => slave_tables = entry.table()?,
             "addresses" => bond.addresses = addresses(&entry)?,
             "routes" => bond.routes = entry.list()?.iter().map(route).collect::<Result<_, _>>()?,
@@ -235,6 +249,14 @@ fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
     Ok(bond)
 }
 
+fn slaves(bond: &str, entry: &Entry) -> Result<Vec<SlaveConfig>, ConfigError> {
+    let names = entry.strings()?;
+    if names.len() > MAX_SLAVES {
+        return Err(entry.refuse(Problem::TooManySlaves { bond: bond.to_owned(), slaves: names.len() }));
+    }
+    Ok(names.into_iter().map(SlaveConfig::new).collect())
+}
+
 fn fill_slave(slave: &mut SlaveConfig, table: &Entry) -> Result<(), ConfigError> {
     for entry in table.table()? {
         match entry.key {
@@ -275,11 +297,11 @@ fn route(entry: &Entry) -> Result<Route, ConfigError> {
     Ok(Route { to, via, metric })
 }
 
-/// A file's text, to tell lines by.
+/// A file, and where its lines begin.
 #[derive(Clone, Copy)]
 struct File<'a> {
     path: &'a Path,
-    text: &'a str,
+    lines: &'a LineStarts,
 }
 
 impl<'a> File<'a> {
@@ -291,9 +313,7 @@ impl<'a> File<'a> {
     }
 
     fn origin(self, byte: Option<usize>) -> Origin {
-        let before = byte.and_then(|byte| self.text.as_bytes().get(..byte));
-        let line = before.map(|before| before.iter().filter(|byte| **byte == b'\n').count() + 1);
-        Origin::File { path: self.path.to_owned(), line }
+        Origin::File { path: self.path.to_owned(), line: byte.map(|byte| self.lines.line(byte)) }
     }
 
     fn refuse(self, byte: Option<usize>, problem: Problem) -> ConfigError {
@@ -359,6 +379,10 @@ impl<'a> Entry<'a> {
 
     fn list(&self) -> Result<Vec<Entry<'a>>, ConfigError> {
         let DeValue::Array(items) = self.value else { return Err(self.wrong_type("a list")) };
+        if items.len() > LONGEST_LIST {
+            let (key, entries) = (self.key.to_owned(), items.len());
+            return Err(self.refuse(Problem::LongList { key, entries, limit: LONGEST_LIST }));
+        }
         let item = |item: &'a Spanned<DeValue<'a>>| Entry {
             file: self.file,
             key: self.key,
@@ -560,6 +584,8 @@ fn integer(value: u32) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -798,7 +824,7 @@ mod tests {
         let twice = with(["a", "b", "a"].map(str::to_owned).to_vec());
         assert_eq!(twice, "a.toml:2: bond0: slave a is named twice");
         let many = with((0..17).map(|number| format!("eth{number}")).collect());
-        assert_eq!(many, "a.toml:2: bond0: 17 slaves; a bond has at most 16");
+        assert_eq!(many, "a.toml:4: bond0: 17 slaves; a bond has at most 16");
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! Whether there is memory enough: an allocation that fails in the middle of a change would end the process there.
+//! Whether there is memory enough, and whether files can be opened: what fails in the middle of a change, or inside of a
+//! library that does not expect it, would end the process there.
 
-use std::{io, num::NonZeroUsize};
+use std::{io, num::NonZeroUsize, os::unix::net::UnixStream};
 
 use nix::sys::{
     mman::{MapFlags, ProtFlags, mmap_anonymous, munmap},
-    resource::{Resource, getrlimit},
+    resource::{Resource, getrlimit, setrlimit},
 };
 
 use super::SysError;
@@ -12,6 +13,38 @@ use super::SysError;
 /// Bytes of address space that an agent may take, most of it never touched: threads have stacks, and glibc reserves an
 /// arena for each.
 const ADDRESS_SPACE: usize = 1 << 30;
+
+/// Files that any command opens at once, and more.
+pub const FILES_OF_COMMAND: usize = 16;
+
+/// Files that an agent with one bond has open, and more.
+pub const FILES_OF_AGENT: usize = 96;
+
+/// Takes as many open files as the hard limit allows (RLIMIT_NOFILE): bonds need some each.
+pub fn raise_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // What cannot be raised may be enough.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// Reports if fewer than `count` further files can be opened (RLIMIT_NOFILE, `ulimit -n`, or the machine's limit).
+///
+/// # Errors
+/// What the kernel answered, and the limit.
+pub fn check_files(count: usize) -> Result<(), SysError> {
+    let pairs: Result<Vec<_>, _> = (0..count.div_ceil(2)).map(|_| UnixStream::pair()).collect();
+    match pairs {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+            Err(SysError::kernel(format!("open {count} files"), format!("a limit of {limit}"), error)
+                .advise(Some("raise it: ulimit -n, LimitNOFILE= of the unit, or sysctl fs.file-max".into())))
+        }
+    }
+}
 
 /// Says so if the process may not have as much address space as an agent takes (RLIMIT_AS, `ulimit -v`).
 pub fn check() -> Result<(), SysError> {

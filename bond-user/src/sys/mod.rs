@@ -7,7 +7,7 @@
 //!
 //! Netlink requests are executed inside `sendmsg`, and the ethtool ioctls take RTNL: both block the calling
 //! thread for as long as somebody else holds it. Who calls decides which one waits: nothing here starts a thread
-//! but [`Devices::open_apart`].
+//! but [`Devices::open_apart`] and [`file`].
 
 pub mod announcer;
 pub mod caps;
@@ -15,6 +15,7 @@ pub mod dataplane;
 pub mod enslave;
 mod error;
 pub mod ethtool;
+pub mod file;
 pub mod found;
 pub mod limits;
 pub mod membership;
@@ -25,6 +26,7 @@ pub mod netns;
 pub mod notify;
 pub mod offload;
 pub mod probe;
+pub mod signals;
 pub mod softnet;
 pub mod sysctl;
 pub mod sysfs;

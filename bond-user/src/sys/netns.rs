@@ -1,13 +1,13 @@
 //! The network namespace of the calling thread.
 
-use std::{fs::File, io, os::fd::AsRawFd, path::Path};
+use std::{io, os::fd::AsRawFd, path::Path};
 
 use nix::{
     sched::{CloneFlags, setns},
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
 
-use super::SysError;
+use super::{SysError, file};
 
 /// From include/uapi/asm-generic/socket.h; libc does not have it.
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -25,7 +25,7 @@ pub fn enter(name: &str) -> Result<(), SysError> {
     if name.is_empty() || name == "." || name == ".." || name.contains('/') {
         return Err(SysError::NoSuchNamespace(name.to_owned()));
     }
-    let namespace = match File::open(Path::new(NAMED).join(name)) {
+    let namespace = match file::options().read(true).open(Path::new(NAMED).join(name)) {
         Ok(namespace) => namespace,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(SysError::NoSuchNamespace(name.to_owned()));
@@ -36,6 +36,22 @@ pub fn enter(name: &str) -> Result<(), SysError> {
         SysError::kernel("enter", format!("network namespace {name}"), error.into())
             .advise((error == nix::Error::EPERM).then(|| "run it with sudo".to_owned()))
     })
+}
+
+/// Returns the names of the namespaces of `ip netns`, sorted.
+///
+/// # Errors
+/// Their directory is there and cannot be read.
+pub fn names() -> Result<Vec<String>, SysError> {
+    let paths = match file::list(Path::new(NAMED)) {
+        Ok(paths) => paths,
+        Err(error) if error.is_absent() => Vec::new(),
+        Err(error) => return Err(SysError::kernel("list the network namespaces", NAMED, error.into())),
+    };
+    let mut names: Vec<_> =
+        paths.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
+    names.sort();
+    Ok(names)
 }
 
 /// `SO_NETNS_COOKIE`: a number that no other network namespace has had or will have until the next boot.

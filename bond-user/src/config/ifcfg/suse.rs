@@ -1,10 +1,10 @@
 //! What SUSE's ifcfg files (wicked, sysconfig) say in other words than RHEL's.
 
-use std::{fs, net::IpAddr, path::Path};
+use std::{net::IpAddr, path::Path};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{Ifcfg, at_file, text};
+use super::{Ifcfg, at_file, is_there, text};
 use crate::config::{BondConfig, ConfigError, Destination, Origin, Problem, Route, SlaveConfig};
 
 const OPTIONS: &str = "BONDING_MODULE_OPTS";
@@ -74,7 +74,7 @@ pub(super) fn routes(directory: &Path, bond: &BondConfig) -> Result<Vec<Route>, 
     let mut routes = Vec::new();
     for (name, is_common) in [(format!("ifroute-{}", bond.name), false), ("routes".to_owned(), true)] {
         let path = directory.join(name);
-        if !path.exists() {
+        if !is_there(&path)? {
             continue;
         }
         for (number, line) in text(&path)?.lines().enumerate() {
@@ -134,7 +134,7 @@ pub(super) fn name_of(path: &Path) -> Option<&str> {
 /// Rules of policy routing, in SUSE's place for them.
 pub(super) fn refuse_rules(directory: &Path, bond: &str) -> Result<(), ConfigError> {
     let path = directory.join(format!("ifrule-{bond}"));
-    if fs::exists(&path).unwrap_or(false) {
+    if is_there(&path)? {
         let why = "xbond sets no rules of policy routing; move it away, and set them once the bond is up";
         return Err(at_file(&path, Problem::RefusedFile { file: "rule", why }));
     }

@@ -1,0 +1,265 @@
+//! Files and directories that a person or a directory names: configuration files, records, receipts.
+//!
+//! Such a name can lead anywhere: to a FIFO, a device, an endless file, a mount whose server is gone. So each is read
+//! with a limit, only if it is a regular file, and on a thread of its own that is given up after [`WITHIN`]. Nothing
+//! here is meant for /proc and /sys, which the kernel answers.
+
+use std::{
+    fs::{self, File, FileType},
+    io::{self, Read as _},
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+/// How long one file or directory may take.
+pub const WITHIN: Duration = Duration::from_secs(5);
+
+/// Bytes of the largest file that is read.
+pub const LARGEST: u64 = 4 * 1024 * 1024;
+
+/// Entries of the largest directory that is listed.
+pub const MOST_ENTRIES: usize = 4096;
+
+/// Reads that were given up and still wait in the kernel; each keeps a thread.
+const MOST_ABANDONED: usize = 8;
+
+/// Bytes; the looking up of a group takes more than reading a file.
+const STACK: usize = 512 * 1024;
+
+/// Why a file or a directory was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("it is {0}; xbond reads regular files only")]
+    NotRegular(&'static str),
+    #[error("it is larger than {LARGEST} bytes, the limit for a file")]
+    TooLarge,
+    #[error("the directory has more than {MOST_ENTRIES} entries, the limit")]
+    TooManyEntries,
+    #[error(
+        "no answer within {} s; if it is on a network or FUSE file system, check its server, or use a local file",
+        WITHIN.as_secs()
+    )]
+    TimedOut,
+    #[error(
+        "{MOST_ABANDONED} earlier reads still wait for a file system that does not answer; mend or unmount it"
+    )]
+    TooManyAbandoned,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl ReadError {
+    /// Whether the file does not exist.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+impl From<ReadError> for io::Error {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => error,
+            ReadError::TimedOut => Self::new(io::ErrorKind::TimedOut, error),
+            other => Self::other(other),
+        }
+    }
+}
+
+/// Returns the whole contents of a regular file.
+///
+/// # Errors
+/// It is no regular file, larger than [`LARGEST`], cannot be read, or did not answer.
+pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
+    let path = path.to_owned();
+    within(WITHIN, move || read_here(&path))?
+}
+
+/// Returns the paths in a directory, in no order.
+///
+/// # Errors
+/// It cannot be read, has more than [`MOST_ENTRIES`] entries, or did not answer.
+pub fn list(directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
+    let directory = directory.to_owned();
+    within(WITHIN, move || {
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(&directory)? {
+            if paths.len() == MOST_ENTRIES {
+                return Err(ReadError::TooManyEntries);
+            }
+            paths.push(entry?.path());
+        }
+        Ok(paths)
+    })?
+}
+
+/// What a path leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Absent,
+    Directory,
+    /// Anything else, readable or not.
+    File,
+}
+
+/// Returns what a path leads to, without opening it.
+///
+/// # Errors
+/// It cannot be looked up for another reason than that it is absent, or did not answer.
+pub fn kind(path: &Path) -> Result<Kind, ReadError> {
+    let path = path.to_owned();
+    within(WITHIN, move || match fs::metadata(&path) {
+        Ok(found) if found.is_dir() => Ok(Kind::Directory),
+        Ok(_) => Ok(Kind::File),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Kind::Absent),
+        Err(error) => Err(error.into()),
+    })?
+}
+
+/// Options with which opening a path never waits for another process and never gives this one a terminal.
+pub fn options() -> fs::OpenOptions {
+    let mut options = File::options();
+    options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    options
+}
+
+/// Returns the whole contents of an open file, on the calling thread.
+///
+/// # Errors
+/// It is no regular file, larger than [`LARGEST`], or cannot be read.
+pub fn read_open(file: File) -> Result<Vec<u8>, ReadError> {
+    refuse_irregular(file.metadata()?.file_type())?;
+    let mut bytes = Vec::new();
+    // The size that the kernel reports can be 0, and can grow.
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST { Err(ReadError::TooLarge) } else { Ok(bytes) }
+}
+
+fn read_here(path: &Path) -> Result<Vec<u8>, ReadError> {
+    // Before it is opened, which for some devices is an action: a watchdog starts, a tape rewinds.
+    refuse_irregular(fs::metadata(path)?.file_type())?;
+    read_open(options().read(true).open(path)?)
+}
+
+fn refuse_irregular(found: FileType) -> Result<(), ReadError> {
+    let kind = if found.is_file() {
+        return Ok(());
+    } else if found.is_dir() {
+        "a directory"
+    } else if found.is_fifo() {
+        "a FIFO"
+    } else if found.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    };
+    Err(ReadError::NotRegular(kind))
+}
+
+/// Runs `work` on a thread of its own and returns its answer. The thread of a `work` that does not end in time stays
+/// until it does: a system call cannot be taken back.
+///
+/// # Errors
+/// It did not end within `limit`, or too many others have not ended.
+pub fn within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ReadError> {
+    static ABANDONED: AtomicUsize = AtomicUsize::new(0);
+    if ABANDONED.load(Ordering::Relaxed) >= MOST_ABANDONED {
+        return Err(ReadError::TooManyAbandoned);
+    }
+    let (answer, answered) = mpsc::sync_channel(1);
+    // Zero until one of the two is done with the other: whoever comes second takes the count back.
+    let turn = Arc::new(AtomicUsize::new(0));
+    let of_worker = Arc::clone(&turn);
+    thread::Builder::new().name("read-file".into()).stack_size(STACK).spawn(move || {
+        let _ = answer.send(work());
+        if of_worker.fetch_add(1, Ordering::AcqRel) == 1 {
+            ABANDONED.fetch_sub(1, Ordering::Relaxed);
+        }
+    })?;
+    answered.recv_timeout(limit).map_err(|_| {
+        ABANDONED.fetch_add(1, Ordering::Relaxed);
+        if turn.fetch_add(1, Ordering::AcqRel) == 1 {
+            ABANDONED.fetch_sub(1, Ordering::Relaxed);
+        }
+        ReadError::TimedOut
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use nix::{sys::stat::Mode, unistd::mkfifo};
+
+    use super::*;
+
+    fn refusal(path: &Path) -> String {
+        read(path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+        let _socket = UnixListener::bind(at("socket")).unwrap();
+        std::os::unix::fs::symlink(at("fifo"), at("link")).unwrap();
+        let table = [
+            (at("fifo"), "a FIFO"),
+            (at("link"), "a FIFO"),
+            (at("socket"), "a socket"),
+            (directory.path().to_owned(), "a directory"),
+            ("/dev/zero".into(), "a device"),
+            ("/dev/null".into(), "a device"),
+        ];
+        for (path, kind) in table {
+            assert_eq!(refusal(&path), format!("it is {kind}; xbond reads regular files only"));
+        }
+        assert!(read(&at("absent")).unwrap_err().is_absent());
+        fs::write(at("file"), "text").unwrap();
+        assert_eq!(read(&at("file")).unwrap(), b"text");
+        // A regular file whose size is not known beforehand.
+        assert!(!read(Path::new("/proc/self/status")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_file_has_a_size_and_a_directory_a_number_of_entries() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, vec![b' '; LARGEST as usize]).unwrap();
+        assert_eq!(read(&path).unwrap().len() as u64, LARGEST);
+        File::options().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(refusal(&path), "it is larger than 4194304 bytes, the limit for a file");
+        for number in 1..MOST_ENTRIES {
+            File::create(directory.path().join(number.to_string())).unwrap();
+        }
+        assert_eq!(list(directory.path()).unwrap().len(), MOST_ENTRIES);
+        File::create(directory.path().join("more")).unwrap();
+        assert!(matches!(list(directory.path()), Err(ReadError::TooManyEntries)));
+    }
+
+    #[test]
+    fn work_that_does_not_end_is_given_up() {
+        let limit = Duration::from_millis(10);
+        let mut ends = Vec::new();
+        for _ in 0..MOST_ABANDONED {
+            let (end, ended) = mpsc::channel::<()>();
+            ends.push(end);
+            assert!(matches!(within(limit, move || ended.recv().is_ok()), Err(ReadError::TimedOut)));
+        }
+        assert!(matches!(within(limit, || ()), Err(ReadError::TooManyAbandoned)));
+        drop(ends);
+        while !matches!(within(WITHIN, || ()), Ok(())) {
+            thread::yield_now();
+        }
+    }
+}

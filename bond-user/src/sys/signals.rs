@@ -1,0 +1,76 @@
+//! Signals that arrive before anything handles them.
+//!
+//! By default SIGHUP, SIGINT and SIGTERM end a process where it stands. An agent that is starting holds them back: they
+//! wait in the kernel until its handlers are there.
+
+use std::{io, mem::MaybeUninit};
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+
+/// The signals that the agent handles.
+const HANDLED: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
+
+/// Holds SIGHUP back, which asks for a reload: what reads files now may have read them before the change.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn hold_reload() -> io::Result<()> {
+    mask(SigmaskHow::SIG_BLOCK, &[Signal::SIGHUP])
+}
+
+/// Holds back everything that the agent handles, for the calling thread and those that it starts.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn hold() -> io::Result<()> {
+    mask(SigmaskHow::SIG_BLOCK, &HANDLED)
+}
+
+/// Lets the signals come, those that wait included.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn release() -> io::Result<()> {
+    mask(SigmaskHow::SIG_UNBLOCK, &HANDLED)
+}
+
+/// Whether SIGINT or SIGTERM waits.
+pub fn is_end_waiting() -> bool {
+    let mut pending = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the kernel fills the set, which outlives the call.
+    if unsafe { libc::sigpending(pending.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: filled by the call above, which succeeded.
+    let pending = unsafe { SigSet::from_sigset_t_unchecked(pending.assume_init()) };
+    pending.contains(Signal::SIGINT) || pending.contains(Signal::SIGTERM)
+}
+
+fn mask(how: SigmaskHow, signals: &[Signal]) -> io::Result<()> {
+    let signals: SigSet = signals.iter().copied().collect();
+    Ok(pthread_sigmask(how, Some(&signals), None)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use nix::sys::signal::raise;
+
+    use super::*;
+
+    /// The mask is a thread's, and so is a signal that is sent to it.
+    #[test]
+    fn signals_that_are_held_wait() {
+        let test = || {
+            hold().unwrap();
+            assert!(!is_end_waiting());
+            raise(Signal::SIGHUP).unwrap();
+            assert!(!is_end_waiting());
+            raise(Signal::SIGTERM).unwrap();
+            assert!(is_end_waiting());
+        };
+        // With the thread its signals go.
+        thread::spawn(test).join().unwrap();
+    }
+}
