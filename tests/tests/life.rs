@@ -189,6 +189,24 @@ fn whoever_interrupts_bring_up_leaves_the_host_as_it_was() {
     }
 }
 
+/// The files may have been read before they were changed.
+#[test]
+fn a_hangup_at_any_step_of_bring_up_is_followed_by_a_reload() {
+    skip_if_unable!();
+    let lab = lab();
+    let host = &lab.host;
+    let before = Snapshot::of(host);
+    let file = toml("[bond.bond0]\nslaves = [\"enp0s8\", \"enp0s9\"]\nmiimon = 100\n");
+    for step in steps_up(host) {
+        let agent = Xbond::start(host, ["-c", file.path().to_str().unwrap()]).unwrap();
+        step.wait(host, &agent);
+        agent.signal(Signal::SIGHUP).unwrap();
+        agent.wait_for("reload: the files say what is there already").unwrap();
+        agent.stop().unwrap();
+        before.assert_holds(host, &format!("SIGHUP at {step:?}"));
+    }
+}
+
 #[test]
 fn after_a_kill_at_any_step_of_bring_up_force_puts_everything_back() {
     skip_if_unable!();

@@ -44,8 +44,9 @@ use crate::{
             worker::Effect,
         },
         lifecycle::{
-            confirm::Confirmation,
+            confirm::{Answer, Confirmation},
             create::{Machine, Tasks},
+            lost::Lost,
             slaves::Wanted,
         },
         server::{
@@ -71,7 +72,7 @@ use crate::{
         limits,
         memory::{self, Frugal},
         netlink::{LinkEvent, LinkEvents, PairKind},
-        netns, notify,
+        netns, notify, signals,
         sysfs::Sysfs,
     },
 };
@@ -95,8 +96,12 @@ pub enum AgentError {
     Stopping(#[from] Stopping),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },
-    #[error("{path}: {problem}; it was not written by this version of xbond")]
+    #[error("{path}: {problem}; it is damaged, or was not written by xbond")]
     BadRecord { path: PathBuf, problem: String },
+    #[error(
+        "{path}: version {found}; xbond reads version {wanted} here: use the version of xbond that wrote it"
+    )]
+    OtherRecord { path: PathBuf, found: u32, wanted: u32 },
     #[error("{0}: no such bond; `xbond show` lists them")]
     NoSuchBond(String),
     #[error(
@@ -105,13 +110,15 @@ pub enum AgentError {
     OtherMaps { bond: String, found: u32 },
     #[error("{0}: {UNSERVED}")]
     Unserved(String),
+    #[error("{0}")]
+    Lost(String),
     #[error("{0}: no agent left a bond of this name behind in this network namespace")]
     NothingLeft(String),
     #[error(
-        "{bond}: its programs and maps are gone, but its interfaces are as it left them, up: its found.json, which says how they were \
-         before, is missing; by hand: {commands}, and what they had of addresses, routes, offloads and MTU"
+        "{bond}: its programs and maps are gone, but its interfaces are as it left them, up: found.json says how they were \
+         before, and cannot be used ({fault}); by hand: {commands}, and what they had of addresses, routes, offloads and MTU"
     )]
-    NotPutBack { bond: String, commands: String },
+    NotPutBack { bond: String, fault: String, commands: String },
     #[error("{bond} has no slave {slave}; `xbond show {bond}` lists them")]
     NoSuchSlave { bond: String, slave: String },
     #[error("{slave}: queue_id={queue_id}: {bond} {queues}")]
@@ -169,6 +176,10 @@ pub enum AgentError {
         "not confirmed within {seconds} s: everything is as it was; to keep it, run `xbond confirm` in that time"
     )]
     NotConfirmed { seconds: u64 },
+    #[error(
+        "the {seconds} s for a confirmation are over: everything is being undone; to try again: xbond run --confirm"
+    )]
+    ConfirmedTooLate { seconds: u64 },
     #[error("nothing waits for a confirmation; `xbond run --confirm SECONDS` does")]
     NothingToConfirm,
     #[error("interrupted; everything is as it was")]
@@ -219,9 +230,13 @@ pub struct Agent {
     started: Moment,
     machine: Machine,
     bonds: Mutex<BTreeMap<String, Bond>>,
+    /// Taken after [`Self::phase`] and before [`Self::bonds`].
+    lost: Mutex<BTreeMap<String, Lost>>,
     next_id: AtomicU32,
     /// Held by whoever makes bonds, takes them down, or goes through all of them.
     phase: Mutex<Phase>,
+    /// Held by the reload that reads files or applies them; taken before [`Self::phase`].
+    reloading: Mutex<()>,
     source: Option<Source>,
     /// By the command line.
     writers: Option<Writers>,
@@ -246,6 +261,8 @@ pub struct Outcome {
     pub failures: Vec<String>,
     /// What a person should know.
     pub notes: Vec<String>,
+    /// The caller logs the failures.
+    pub is_quiet: bool,
 }
 
 impl Outcome {
@@ -261,7 +278,9 @@ impl Outcome {
     /// With the name of the bond that it is about.
     fn fail(&mut self, bond: &str, error: &AgentError) {
         let sentence = of_bond(bond, error.to_string());
-        warn!("{sentence}");
+        if !self.is_quiet {
+            warn!("{sentence}");
+        }
         self.failures.push(sentence);
     }
 }
@@ -285,6 +304,8 @@ struct Bond {
     host: Host,
     pair: Option<PairKind>,
     port: String,
+    /// bond0 was moved to another network namespace.
+    is_elsewhere: bool,
     maps: Arc<Maps>,
     /// The pins were there when they were looked at last.
     pinned: bool,
@@ -301,6 +322,11 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     memory::be_frugal();
     caps::check()?;
     limits::check()?;
+    limits::raise_files();
+    limits::check_files(limits::FILES_OF_AGENT)?;
+    let io = |what| move |source| AgentError::Io { what, source };
+    // Before there are threads, which have the same mask.
+    signals::hold().map_err(io("cannot hold signals back"))?;
     for bond in &options.config.bonds {
         check_kernel(bond)?;
     }
@@ -328,14 +354,13 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             (Arc::new(Kernel::clone(&kernel).without_types()), None)
         }
     };
-    let io = |what| move |source| AgentError::Io { what, source };
     let engine = EngineHandle::start(reader.clone()).map_err(io("cannot start a thread"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(3)
         .enable_all()
         .build()
         .map_err(io("cannot start the runtime"))?;
-    runtime.block_on(async {
+    let answer = runtime.block_on(async {
         let devices = Devices::open_apart()?;
         let tasks = Tasks::default();
         let RunOptions { config, source, writers, link_events, tc_attach: _, confirm } = options;
@@ -346,8 +371,10 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             started,
             machine,
             bonds: Mutex::new(BTreeMap::new()),
+            lost: Mutex::new(BTreeMap::new()),
             next_id: AtomicU32::new(0),
             phase: Mutex::new(Phase::Serving),
+            reloading: Mutex::new(()),
             source,
             writers,
             access: RwLock::new(access),
@@ -355,7 +382,10 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             confirmation: confirm.map(|limit| Arc::new(Confirmation::within(limit))),
         };
         Arc::new(agent).live(config, link_events, socket, metrics).await
-    })
+    });
+    // A reload that waits for a file system holds its thread, and not the end of the agent.
+    runtime.shutdown_background();
+    answer
 }
 
 /// Whether this kernel can do it.
@@ -393,11 +423,14 @@ enum Told {
 
 impl Signals {
     fn listen() -> io::Result<Self> {
-        Ok(Self {
+        let listening = Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
-        })
+        };
+        // Those that came since the start were held back.
+        signals::release()?;
+        Ok(listening)
     }
 
     async fn end(&mut self) {
@@ -425,7 +458,13 @@ impl Agent {
         metrics: Option<Bound>,
     ) -> Result<(), AgentError> {
         let io = |what| move |source| AgentError::Io { what, source };
+        let is_told_to_end = signals::is_end_waiting();
         let mut signals = Signals::listen().map_err(io("cannot listen to signals"))?;
+        if is_told_to_end {
+            socket.remove();
+            self.end(Ending::Undo).await?;
+            return Err(AgentError::Interrupted);
+        }
         for note in &config.notes {
             info!("{note}");
         }
@@ -502,6 +541,9 @@ impl Agent {
             }
         };
         notify::stopping();
+        if let Some(confirmation) = &self.confirmation {
+            confirmation.end();
+        }
         // Nobody asks any more; what was begun is brought to its end.
         serving.abort();
         self.end(ending).await?;
@@ -541,6 +583,7 @@ impl Agent {
             look.tick().await;
             if number.is_multiple_of(LOOKS_AT_MEMORY) {
                 memory.look();
+                self.make_lost_again().await;
             }
             for (name, bond) in &mut *self.bonds.lock().await {
                 let pinned = dataplane::check_pins(&self.machine.places.pins_of(name)).is_ok();
@@ -561,8 +604,13 @@ impl Agent {
 
     /// What was tried is to stay.
     pub fn confirm(&self) -> Result<(), AgentError> {
-        let given = self.confirmation.as_ref().is_some_and(|confirmation| confirmation.give());
-        if given { Ok(()) } else { Err(AgentError::NothingToConfirm) }
+        let Some(confirmation) = &self.confirmation else { return Err(AgentError::NothingToConfirm) };
+        match confirmation.give() {
+            Answer::Stays => Ok(()),
+            Answer::NotAwaited => Err(AgentError::NothingToConfirm),
+            Answer::TooLate => Err(AgentError::ConfirmedTooLate { seconds: confirmation.seconds() }),
+            Answer::Ending => Err(Stopping.into()),
+        }
     }
 
     fn new_id(&self) -> BondId {
@@ -671,7 +719,7 @@ impl Agent {
         let name = config.name.clone();
         self.machine.feed.tell(&name, What::Bond { change: BondChange::Up });
         let (of_files, pinned) = (false, true);
-        let bond = Bond {
+        let mut bond = Bond {
             id,
             config,
             past,
@@ -681,12 +729,18 @@ impl Agent {
             host,
             pair,
             port,
+            is_elsewhere: false,
             maps,
             pinned,
             effects,
             history,
             wanted,
         };
+        if past == Past::Adopted
+            && let Ok(port) = self.machine.devices.netlink.link_by_index(bond.host.port()).await
+        {
+            bond.is_elsewhere = port.link_netns.is_some();
+        }
         self.bonds.lock().await.insert(name, bond);
     }
 
@@ -815,9 +869,11 @@ impl Agent {
     /// Takes one bond down.
     pub async fn down(&self, name: &str) -> Result<(), AgentError> {
         let _phase = self.phase.lock().await;
+        let is_lost = self.forget_lost(name).await;
         let bond = self.bonds.lock().await.remove(name);
         match bond {
             Some(bond) => self.take_down(name, &bond).await,
+            None if is_lost => Ok(()),
             None if self.is_left(name) => {
                 record::undo(&self.machine.places, name, &self.machine.devices).await
             }
@@ -828,17 +884,25 @@ impl Agent {
     /// A bond whose port is gone carries nothing any more: somebody has deleted its device. A bond0 that is
     /// moved to another network namespace leaves its port behind.
     async fn take_down_without_port(&self, ifindex: u32) {
-        let _phase = self.phase.lock().await;
+        let phase = self.phase.lock().await;
         let mut bonds = self.bonds.lock().await;
         let lost = bonds.extract_if(.., |_, bond| bond.maps.bond().port_ifindex() == ifindex).next();
         drop(bonds);
         let Some((name, bond)) = lost else { return };
-        warn!(
-            "{name}: {} was deleted, and the bond with it; `xbond reload` or `xbond add` makes it again",
-            bond.port
-        );
+        let comes_again = bond.of_files && bond.is_elsewhere && *phase == Phase::Serving;
+        if comes_again {
+            warn!("{name}: {} was deleted with the network namespace that its device was in", bond.port);
+        } else {
+            warn!(
+                "{name}: {} was deleted, and the bond with it; `xbond reload` or `xbond add` makes it again",
+                bond.port
+            );
+        }
         if let Err(error) = self.take_down(&name, &bond).await {
             warn!("{name}: not everything could be put back: {error}; try `xbond down {name} --force`");
+        }
+        if comes_again {
+            self.make_again(&name, bond.config).await;
         }
     }
 }

@@ -56,8 +56,18 @@ pub fn request<T: DeserializeOwned>(
     path: &str,
     body: Option<serde_json::Value>,
 ) -> Result<T> {
+    request_in(&Places::of(netns::cookie()?), method, path, body)
+}
+
+/// One request to the agent of a network namespace.
+pub fn request_in<T: DeserializeOwned>(
+    places: &Places,
+    method: Method,
+    path: &str,
+    body: Option<serde_json::Value>,
+) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(send(method, path, body))
+    runtime.block_on(send(places, method, path, body))
 }
 
 /// There is no agent to ask.
@@ -73,12 +83,17 @@ struct BrokenOff(hyper::Error);
 /// How long a question may wait for its answer: far beyond what somebody who holds RTNL delays it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
-async fn send<T: DeserializeOwned>(method: Method, path: &str, body: Option<serde_json::Value>) -> Result<T> {
+async fn send<T: DeserializeOwned>(
+    places: &Places,
+    method: Method,
+    path: &str,
+    body: Option<serde_json::Value>,
+) -> Result<T> {
     let (status, bytes) = if method == Method::GET {
         let answer = timeout(ANSWER_WITHIN, async {
-            match exchange(method.clone(), path, None).await {
+            match exchange(places, method.clone(), path, None).await {
                 // It was killed in this moment. Only a question is asked again.
-                Err(error) if error.is::<BrokenOff>() => exchange(method, path, None).await,
+                Err(error) if error.is::<BrokenOff>() => exchange(places, method, path, None).await,
                 answer => answer,
             }
         });
@@ -86,7 +101,7 @@ async fn send<T: DeserializeOwned>(method: Method, path: &str, body: Option<serd
             anyhow!("the agent has not answered for {} s; is it stopped, or traced?", ANSWER_WITHIN.as_secs())
         })??
     } else {
-        exchange(method, path, body).await?
+        exchange(places, method, path, body).await?
     };
     if status.is_success() {
         return serde_json::from_slice(&bytes).context("the agent's answer is of another version");
@@ -95,17 +110,18 @@ async fn send<T: DeserializeOwned>(method: Method, path: &str, body: Option<serd
 }
 
 async fn exchange(
+    places: &Places,
     method: Method,
     path: &str,
     body: Option<serde_json::Value>,
 ) -> Result<(StatusCode, Bytes)> {
-    let response = ask(method, path, body).await?;
+    let response = ask(places, method, path, body).await?;
     Ok((response.status(), whole(response).await?))
 }
 
 /// The lines of an answer that goes on.
 pub async fn lines(path: &str) -> Result<Lines> {
-    let response = ask(Method::GET, path, None).await?;
+    let response = ask(&Places::of(netns::cookie()?), Method::GET, path, None).await?;
     let status = response.status();
     if status.is_success() {
         return Ok(Lines { body: response.into_body(), read: Vec::new() });
@@ -138,8 +154,13 @@ impl Lines {
     }
 }
 
-async fn ask(method: Method, path: &str, body: Option<serde_json::Value>) -> Result<Response<Incoming>> {
-    let socket = Places::of(netns::cookie()?).socket();
+async fn ask(
+    places: &Places,
+    method: Method,
+    path: &str,
+    body: Option<serde_json::Value>,
+) -> Result<Response<Incoming>> {
+    let socket = places.socket();
     let stream = match UnixStream::connect(&socket).await {
         Ok(stream) => stream,
         Err(error) => match error.kind() {

@@ -31,7 +31,7 @@ use ipnet::IpNet;
 
 use crate::{
     config::{Datapath, Guard, OnExit, Pair},
-    sys::netns,
+    sys::{limits, netns},
 };
 
 /// Active-backup NIC bonding on eBPF
@@ -234,6 +234,9 @@ impl From<DatapathArg> for Datapath {
 struct ShowArgs {
     /// Only this bond
     bond: Option<String>,
+    /// Also the bonds of other network namespaces
+    #[arg(long, conflicts_with_all = ["bond", "proc"])]
+    all_netns: bool,
     /// All options, devices, slots, what was found, and the last failover's steps
     #[arg(short, long, conflicts_with = "proc")]
     details: bool,
@@ -391,7 +394,10 @@ const REFUSED: u8 = 2;
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     let Cli { netns, verb } = Cli::parse();
-    match netns.map_or(Ok(()), |name| netns::enter(&name)).map_err(Into::into).and_then(|()| act(verb)) {
+    // Below, libraries expect to get the few files that they open.
+    let enough = limits::check_files(limits::FILES_OF_COMMAND);
+    let inside = enough.and_then(|()| netns.map_or(Ok(()), |name| netns::enter(&name)));
+    match inside.map_err(Into::into).and_then(|()| act(verb)) {
         Ok(code) => code,
         Err(error) => {
             // Every error says its causes itself; several of them have a line each.

@@ -12,10 +12,11 @@ use crate::{
     agent::{self, LinkEventSource, MissingSlaves, RunOptions},
     config::{BondConfig, Config, Files, Metrics, Note, Origin, SlaveConfig, Source, Writers},
     store::paths::Places,
-    sys::{dataplane::TcAttach, netlink::Netlink, netns},
+    sys::{dataplane::TcAttach, netlink::Netlink, netns, signals},
 };
 
 pub fn run(arguments: RunArgs) -> Result<()> {
+    signals::hold_reload()?;
     let link_events = if arguments.no_link_events { LinkEventSource::Off } else { LinkEventSource::Netlink };
     let described = match described(&arguments.bonds)? {
         Some(described) => described,

@@ -1,9 +1,10 @@
 //! `xbond show`
 
-use std::io::Write as _;
+use std::{collections::BTreeSet, io::Write as _, thread};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use hyper::Method;
+use serde::Serialize;
 
 use super::{
     ShowArgs,
@@ -20,28 +21,48 @@ use crate::{
     sys::{caps, netns},
 };
 
+/// The path of all bonds.
+const ALL: &str = "/v1/bonds";
+
 pub fn show(arguments: &ShowArgs) -> Result<()> {
-    let report = read(arguments)?;
-    let text = if arguments.json {
-        format!("{}\n", serde_json::to_string_pretty(&report)?)
-    } else if arguments.proc {
-        if report.source == Source::Maps {
-            bail!("--proc shows options, which only an agent knows, and none runs; leave --proc out");
+    let amount = Amount { details: arguments.details, statistics: arguments.statistics };
+    let text = if arguments.all_netns {
+        let namespaces = of_all_namespaces()?;
+        if arguments.json {
+            json(&Namespaces { version: NAMESPACES_VERSION, namespaces: &namespaces })?
+        } else {
+            namespaces.iter().map(|namespace| namespace.text(amount)).collect::<Vec<_>>().join("\n")
         }
-        report.bonds.iter().map(procfs::show).collect::<Vec<_>>().join("\n")
     } else {
-        text::show(&report, Amount { details: arguments.details, statistics: arguments.statistics })
+        of_one(&read(arguments.bond.as_deref())?, arguments, amount)?
     };
     // A reader that has seen enough, such as head, is no error.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
 }
 
+fn json(what: &impl Serialize) -> Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(what)?))
+}
+
+fn of_one(report: &Report, arguments: &ShowArgs, amount: Amount) -> Result<String> {
+    if arguments.json {
+        return json(report);
+    }
+    if !arguments.proc {
+        return Ok(text::show(report, amount));
+    }
+    if report.source == Source::Maps {
+        bail!("--proc shows options, which only an agent knows, and none runs; leave --proc out");
+    }
+    Ok(report.bonds.iter().map(procfs::show).collect::<Vec<_>>().join("\n"))
+}
+
 /// From the agent; if none runs, from what one has left.
-fn read(arguments: &ShowArgs) -> Result<Report> {
-    let path = match &arguments.bond {
+fn read(bond: Option<&str>) -> Result<Report> {
+    let path = match bond {
         Some(bond) => client::path_of(bond)?,
-        None => "/v1/bonds".to_owned(),
+        None => ALL.to_owned(),
     };
     let error = match client::request(Method::GET, &path, None) {
         Ok(report) => return Ok(report),
@@ -54,8 +75,94 @@ fn read(arguments: &ShowArgs) -> Result<Report> {
     }
     caps::check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let report = runtime.block_on(kept::report(&places, arguments.bond.as_deref()))?;
+    let report = runtime.block_on(kept::report(&places, bond))?;
     // A netlink request that waits for RTNL keeps its thread, and nobody else.
     runtime.shutdown_background();
     Ok(report)
+}
+
+/// Version of the JSON of all namespaces; each report in it has its own.
+const NAMESPACES_VERSION: u32 = 1;
+
+/// What `--all-netns -j` prints.
+#[derive(Serialize)]
+struct Namespaces<'a> {
+    version: u32,
+    namespaces: &'a [Namespace],
+}
+
+/// What a network namespace has of bonds.
+#[derive(Serialize)]
+struct Namespace {
+    /// Its name; none of the one in which the command runs, and of those without a name.
+    netns: Option<String>,
+    /// SO_NETNS_COOKIE
+    cookie: u64,
+    /// The command runs in it.
+    current: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    report: Option<Report>,
+    /// Why there is no report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Namespace {
+    fn text(&self, amount: Amount) -> String {
+        let heading = match &self.netns {
+            Some(name) => format!("network namespace {name}"),
+            None if self.current => "this network namespace".to_owned(),
+            None => format!("network namespace without a name, cookie {}", self.cookie),
+        };
+        let body = match (&self.report, &self.error) {
+            (Some(report), _) => text::show(report, amount),
+            (None, error) => format!("! {}\n", error.as_deref().unwrap_or("nothing is known of it")),
+        };
+        format!("{heading}:\n{body}")
+    }
+}
+
+/// The namespaces that have bonds or an agent.
+fn of_all_namespaces() -> Result<Vec<Namespace>> {
+    let mut seen = BTreeSet::new();
+    let mut namespaces = Vec::new();
+    for name in [None].into_iter().chain(netns::names()?.into_iter().map(Some)) {
+        let entered = name.clone();
+        // A namespace is a thread's.
+        let look = thread::Builder::new().spawn(move || {
+            if let Some(name) = &entered {
+                netns::enter(name)?;
+            }
+            anyhow::Ok((netns::cookie()?, read(None)))
+        })?;
+        let current = name.is_none();
+        match look.join().map_err(|_| anyhow!("a thread failed"))? {
+            Ok((cookie, answer)) if seen.insert(cookie) => {
+                namespaces.extend(namespace(name, cookie, current, answer));
+            }
+            Ok(_) => {}
+            Err(error) => namespaces.push(Namespace {
+                netns: name,
+                cookie: 0,
+                current,
+                report: None,
+                error: Some(error.to_string()),
+            }),
+        }
+    }
+    for cookie in Places::cookies().into_iter().filter(|cookie| !seen.contains(cookie)) {
+        let answer = client::request_in(&Places::of(cookie), Method::GET, ALL, None);
+        namespaces.extend(namespace(None, cookie, false, answer));
+    }
+    Ok(namespaces)
+}
+
+/// None of a namespace that has no agent, and no bond of one.
+fn namespace(netns: Option<String>, cookie: u64, current: bool, answer: Result<Report>) -> Option<Namespace> {
+    let (report, error) = match answer {
+        Ok(report) => (Some(report), None),
+        Err(error) if error.is::<NoAgent>() => return None,
+        Err(error) => (None, Some(error.to_string())),
+    };
+    Some(Namespace { netns, cookie, current, report, error })
 }

@@ -42,6 +42,9 @@ pub struct Report {
     /// Bonds that another agent has left here, and that this one does not serve.
     #[serde(default)]
     pub unserved: Vec<String>,
+    /// A sentence for each bond of a file whose device is gone, and which the agent makes again when that is possible.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<String>,
 }
 
 /// Who says it.

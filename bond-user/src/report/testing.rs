@@ -165,5 +165,6 @@ pub fn report(bonds: Vec<Bond>) -> Report {
         notes: Vec::new(),
         bonds,
         unserved: Vec::new(),
+        gone: Vec::new(),
     }
 }

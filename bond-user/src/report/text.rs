@@ -86,7 +86,7 @@ pub fn show(report: &Report, amount: Amount) -> String {
 fn show_report(text: &mut String, report: &Report, amount: Amount) -> fmt::Result {
     if report.source == Source::Maps {
         writeln!(text, "no agent: from the pinned maps")?;
-    } else if report.bonds.is_empty() && report.unserved.is_empty() {
+    } else if report.bonds.is_empty() && report.unserved.is_empty() && report.gone.is_empty() {
         writeln!(text, "no bonds; `xbond add` makes one")?;
     }
     for (number, bond) in report.bonds.iter().enumerate() {
@@ -95,6 +95,7 @@ fn show_report(text: &mut String, report: &Report, amount: Amount) -> fmt::Resul
         }
         show_bond(text, bond, report, amount)?;
     }
+    report.gone.iter().try_for_each(|sentence| writeln!(text, "! {sentence}"))?;
     report.unserved.iter().try_for_each(|name| writeln!(text, "! {name}: {UNSERVED}"))?;
     if amount.statistics
         && let Some(softnet) = &report.softnet

@@ -68,6 +68,7 @@ pub async fn report(places: &Places, only: Option<&str>) -> Result<Report, Agent
         notes,
         bonds,
         unserved: Vec::new(),
+        gone: Vec::new(),
     })
 }
 
@@ -83,11 +84,14 @@ async fn bond(
     if entry.abi_version() != ABI_VERSION {
         return Err(AgentError::OtherMaps { bond: name.to_owned(), found: entry.abi_version() });
     }
-    let record = Record::read(places, name)?;
+    let (record, fault) = match Record::read(places, name) {
+        Ok(record) => (record, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
     let links = devices.netlink.links(None).await?;
     let link = |ifindex: u32| links.iter().find(|link| link.ifindex == ifindex);
     let pair = record.as_ref().and_then(Record::pair);
-    let host = pair.and_then(|pair| links.iter().find(|link| link.name == pair.bond));
+    let host = pair.and_then(|pair| links.iter().find(|link| pair.is_bond(link)));
     let port = link(entry.port_ifindex());
     let used: Vec<_> =
         Slot::all().map(|slot| (slot, maps.slave(slot))).filter(|(_, slave)| slave.ifindex() != 0).collect();
@@ -135,7 +139,9 @@ async fn bond(
     let mut warnings = nobody_fails_over(name, &slaves, guard);
     if record.is_none() {
         warnings.push(format!(
-            "{name}: its found.json is gone: no agent adopts it, and `xbond down {name} --force` cannot put its slaves back"
+            "{name}: {}: no agent adopts it, and `xbond down {name} --force` takes it away without restoring its slaves, and \
+             prints the commands for that",
+            fault.unwrap_or_else(|| "its found.json is gone".to_owned())
         ));
     }
     if port.is_none() {

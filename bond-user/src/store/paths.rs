@@ -73,6 +73,15 @@ impl Places {
         }
     }
 
+    /// The cookies of the network namespaces in which agents are, or were.
+    pub fn cookies() -> Vec<u64> {
+        let entries = fs::read_dir(RUN).into_iter().flatten().flatten();
+        let mut cookies: Vec<_> =
+            entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        cookies.sort_unstable();
+        cookies
+    }
+
     /// Pins of a bond.
     pub fn pins_of(&self, bond: &str) -> PathBuf {
         self.pins.join(pin_name(bond))

@@ -30,7 +30,7 @@ use crate::{
         receipt::{Log, Receipt, Steps, VERSION},
     },
     store::paths::Places,
-    sys::dataplane::Maps,
+    sys::{dataplane::Maps, file},
 };
 
 /// In a bond's run directory.
@@ -278,7 +278,7 @@ struct File {
 impl File {
     /// What is not a whole line is taken away.
     fn open(path: PathBuf) -> Self {
-        let text = fs::read(&path).unwrap_or_default();
+        let text = read_file(&path).unwrap_or_default();
         let mut file = Self { path, lines: lines(&text).count() };
         if text.last().is_some_and(|last| *last != b'\n')
             && let Err(error) = file.cut()
@@ -291,20 +291,29 @@ impl File {
     fn append(&mut self, receipt: &Receipt) -> io::Result<()> {
         let mut line = serde_json::to_vec(receipt)?;
         line.push(b'\n');
-        OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?.write_all(&line)?;
+        let mut file = file::options().append(true).create(true).mode(0o600).open(&self.path)?;
+        let length = file.metadata()?.len();
+        file.write_all(&line).inspect_err(|_| {
+            // Part of a line would spoil the next one, too.
+            let _ = file.set_len(length);
+        })?;
         self.lines += 1;
         if self.lines >= AT_MOST { self.cut() } else { Ok(()) }
     }
 
     /// Keeps the last of the whole lines, in a new file that takes the old one's place.
     fn cut(&mut self) -> io::Result<()> {
-        let text = fs::read(&self.path)?;
+        let text = read_file(&self.path)?;
         let text = &text[..text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)];
         let kept: Vec<_> = lines(text).collect();
         let kept = &kept[kept.len().saturating_sub(KEPT)..];
         let temporary = self.path.with_extension("ndjson.new");
-        let mut output = OpenOptions::new();
-        let mut output = output.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        // What a writer that was killed has left may be of any kind.
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut output = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         for line in kept {
             output.write_all(line)?;
             output.write_all(b"\n")?;
@@ -313,6 +322,10 @@ impl File {
         self.lines = kept.len();
         Ok(())
     }
+}
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    Ok(file::read(path)?)
 }
 
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -330,7 +343,7 @@ pub fn log(places: &Places, bond: &str) -> Result<Log, AgentError> {
 /// The last receipts of a bond by its run directory, the oldest first; none where it had no failover. A torn
 /// line, and what another version wrote, is skipped.
 pub fn read(directory: &Path) -> io::Result<Vec<Receipt>> {
-    let text = match fs::read(directory.join(FILE)) {
+    let text = match read_file(&directory.join(FILE)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),

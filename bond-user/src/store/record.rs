@@ -1,9 +1,6 @@
 //! found.json: how everything was before a bond was made, so that whoever comes later can put it back.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use bond_common::{abi::Slot, mac::Mac};
 use serde::{Deserialize, Serialize};
@@ -12,10 +9,11 @@ use crate::{
     agent::AgentError,
     store::paths::Places,
     sys::{
-        Devices,
+        Devices, SysError,
         dataplane::{self, DataPlane},
         enslave::Owner,
-        found::{self, Found},
+        file,
+        found::{self, Found, Space},
         netlink::LinkInfo,
         offload::Role,
     },
@@ -47,6 +45,12 @@ pub struct Record {
     path: PathBuf,
 }
 
+/// What every version of the file has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
 /// How a bond is made, beside its slaves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shape {
@@ -57,11 +61,45 @@ pub struct Shape {
     pub queues: u16,
 }
 
-/// Names of the two ends.
+/// The two ends that were made for a bond, by the names that they were given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
     pub bond: String,
     pub port: String,
+    /// Which devices they are, whatever their names are now; None until they are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<Ends>,
+}
+
+/// ifindex of bond0 and of its port. One that was moved to another network namespace may come back with another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ends {
+    pub bond: u32,
+    pub port: u32,
+}
+
+impl Pair {
+    pub fn new(bond: impl Into<String>, port: impl Into<String>) -> Self {
+        Self { bond: bond.into(), port: port.into(), ends: None }
+    }
+
+    fn is_port(&self, link: &LinkInfo) -> bool {
+        match self.ends {
+            Some(ends) => link.ifindex == ends.port && link.is_end_of_pair(),
+            None => link.name == self.port,
+        }
+    }
+
+    /// Whether this is bond0.
+    pub fn is_bond(&self, link: &LinkInfo) -> bool {
+        match self.ends {
+            Some(ends) => {
+                let is_opposite = link.link == Some(ends.port) && link.link_netns.is_none();
+                link.is_end_of_pair() && (link.ifindex == ends.bond || is_opposite)
+            }
+            None => link.name == self.bond,
+        }
+    }
 }
 
 impl Record {
@@ -98,27 +136,30 @@ impl Record {
     }
 
     fn read_file(path: PathBuf) -> Result<Option<Self>, AgentError> {
-        let text = match fs::read_to_string(&path) {
+        let text = match file::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(AgentError::File { path, source }),
+            Err(error) if error.is_absent() => return Ok(None),
+            Err(error) => return Err(AgentError::File { path, source: error.into() }),
         };
         let wrong = |problem: String| AgentError::BadRecord { path: path.clone(), problem };
-        let record: Self = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        if record.version != VERSION {
-            return Err(wrong(format!("version {}, this xbond reads {VERSION}", record.version)));
+        // The version first: what it allows is read only then.
+        let Versioned { version } =
+            serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+        if version != VERSION {
+            return Err(AgentError::OtherRecord { path, found: version, wanted: VERSION });
         }
+        let record: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
         Ok(Some(Self { path, ..record }))
     }
 
-    /// What an interface is to this bond: the pair that it made is known by name, the others by ifindex.
-    pub fn owner(&self, name: &str, ifindex: u32) -> Option<Owner> {
-        let is = |found: &Found| found.ifindex == ifindex;
+    /// Returns what an interface is to this bond.
+    pub fn owner(&self, link: &LinkInfo) -> Option<Owner> {
+        let is = |found: &Found| found.ifindex == link.ifindex;
         let role = if self.slaves.iter().any(is) {
             Role::Slave
-        } else if self.port.iter().any(is) || self.pair.iter().any(|pair| pair.port == name) {
+        } else if self.port.iter().any(is) || self.pair.iter().any(|pair| pair.is_port(link)) {
             Role::Port
-        } else if self.pair.iter().any(|pair| pair.bond == name) {
+        } else if self.pair.iter().any(|pair| pair.is_bond(link)) {
             Role::Bond
         } else {
             return None;
@@ -136,35 +177,51 @@ impl Record {
         self.slaves.iter().find(|found| found.ifindex == ifindex)
     }
 
-    /// Adds a slave, before it is changed, and writes the file.
+    /// Notes which devices the pair is.
+    pub fn made(&mut self, ends: Ends) -> Result<(), AgentError> {
+        self.change(Space::Free, |record| {
+            if let Some(pair) = &mut record.pair {
+                pair.ends = Some(ends);
+            }
+        })
+    }
+
+    /// Adds a slave, before it is changed.
     pub fn add(&mut self, found: Found) -> Result<(), AgentError> {
-        self.slaves.retain(|known| known.ifindex != found.ifindex);
-        self.slaves.push(found);
-        self.save()
+        self.change(Space::Free, |record| {
+            record.slaves.retain(|known| known.ifindex != found.ifindex);
+            record.slaves.push(found);
+        })
     }
 
     /// The further unicast MACs that all slaves receive, before they do.
     pub fn set_unicast(&mut self, macs: &[Mac]) -> Result<(), AgentError> {
-        for found in &mut self.slaves {
-            found.unicast = macs.to_vec();
-        }
-        self.save()
+        self.change(Space::Free, |record| {
+            for found in &mut record.slaves {
+                found.unicast = macs.to_vec();
+            }
+        })
     }
 
-    /// Removes a slave that is restored, or gone, and writes the file.
+    /// Removes a slave that is restored, or gone.
     pub fn remove(&mut self, ifindex: u32) -> Result<(), AgentError> {
-        self.slaves.retain(|known| known.ifindex != ifindex);
-        self.save()
+        self.change(Space::SetAside, |record| record.slaves.retain(|known| known.ifindex != ifindex))
+    }
+
+    /// Removes all slaves but these, which were released or restored before, and could not be removed then.
+    pub fn remove_others(&mut self, kept: impl Fn(u32) -> bool) -> Result<(), AgentError> {
+        self.change(Space::SetAside, |record| record.slaves.retain(|known| kept(known.ifindex)))
     }
 
     /// The same of a slave that went away as it was; it is put back when it comes back. Of those that went last some are
     /// known.
     pub fn depart(&mut self, ifindex: u32) -> Result<(), AgentError> {
         const KNOWN: usize = bond_common::abi::MAX_SLAVES;
-        self.away.extend(self.slaves.extract_if(.., |known| known.ifindex == ifindex));
-        let too_many = self.away.len().saturating_sub(KNOWN);
-        self.away.drain(..too_many);
-        self.save()
+        self.change(Space::SetAside, |record| {
+            record.away.extend(record.slaves.extract_if(.., |known| known.ifindex == ifindex));
+            let too_many = record.away.len().saturating_sub(KNOWN);
+            record.away.drain(..too_many);
+        })
     }
 
     /// Slaves that went away.
@@ -172,19 +229,29 @@ impl Record {
         &self.away
     }
 
-    /// Forgets one that came back.
-    pub fn take_away(&mut self, ifindex: u32) -> Result<Option<Found>, AgentError> {
-        let Some(place) = self.away.iter().position(|known| known.ifindex == ifindex) else {
-            return Ok(None);
-        };
-        let found = self.away.remove(place);
-        self.save()?;
-        Ok(Some(found))
+    /// Forgets one that came back, by the ifindex that it had as a slave.
+    pub fn returned(&mut self, ifindex: u32) -> Result<(), AgentError> {
+        self.change(Space::SetAside, |record| record.away.retain(|known| known.ifindex != ifindex))
     }
 
-    /// Writes the file whole or not at all.
+    /// Writes the file whole or not at all, and sets the room aside that removing from it takes.
     pub fn save(&self) -> Result<(), AgentError> {
-        found::replace(&self.path, self)
+        self.write(Space::Free)
+    }
+
+    /// On disk first: what cannot be written is not so in memory either.
+    fn change(&mut self, space: Space, change: impl FnOnce(&mut Self)) -> Result<(), AgentError> {
+        let mut changed = self.clone();
+        change(&mut changed);
+        if changed != *self {
+            changed.write(space)?;
+            *self = changed;
+        }
+        Ok(())
+    }
+
+    fn write(&self, space: Space) -> Result<(), AgentError> {
+        found::replace(&self.path, self, space)
             .map_err(|source| AgentError::File { path: self.path.clone(), source })
     }
 
@@ -209,33 +276,58 @@ impl Record {
         if let Some(pair) = &self.pair {
             note(delete_pair(devices, pair).await);
         }
-        for found in self.slaves.iter().chain(&self.port) {
+        // What is away may have come back while nobody watched.
+        for found in self.slaves.iter().chain(&self.port).chain(&self.away) {
             note(devices.restore(found).await.map(drop).map_err(AgentError::from));
         }
         failure.map_or(Ok(()), Err)
     }
 }
 
-/// Deletes the pair if it is one that xbond makes: the names alone could be somebody else's by now.
+/// Deletes the pair, whatever its ends are called now. Of one that was just made only the names are known: it is the one
+/// whose two ends have them.
 async fn delete_pair(devices: &Devices, pair: &Pair) -> Result<(), AgentError> {
-    match devices.netlink.link_by_name(&pair.port).await {
-        Ok(link) if link.is_end_of_pair() => Ok(devices.netlink.delete(link.ifindex).await?),
-        Ok(_) => Ok(()),
-        Err(error) if error.is_gone() => Ok(()),
-        Err(error) => Err(error.into()),
+    let netlink = &devices.netlink;
+    let there = |answer: Result<LinkInfo, SysError>| match answer {
+        Ok(link) => Ok(Some(link).filter(LinkInfo::is_end_of_pair)),
+        Err(error) if error.is_gone() => Ok(None),
+        Err(error) => Err(error),
+    };
+    let end = match pair.ends {
+        Some(Ends { bond, port }) => match there(netlink.link_by_index(port).await)? {
+            Some(port) => Some(port),
+            // The port may have been moved to another network namespace.
+            None => there(netlink.link_by_index(bond).await)?,
+        },
+        None => match there(netlink.link_by_name(&pair.port).await)? {
+            Some(LinkInfo { link: Some(peer), link_netns: None, ifindex, .. }) => {
+                there(netlink.link_by_index(peer).await)?
+                    .filter(|bond| bond.name == pair.bond && bond.link == Some(ifindex))
+            }
+            _ => None,
+        },
+    };
+    match end {
+        Some(end) => Ok(netlink.delete(end.ifindex).await?),
+        None => Ok(()),
     }
 }
 
 /// What an interface is to a bond of this namespace, one without an agent included.
 pub fn owner_of(places: &Places, link: &LinkInfo) -> Option<Owner> {
     let records = places.bonds().into_iter().filter_map(|bond| Record::read(places, &bond).ok().flatten());
-    records.filter_map(|record| record.owner(&link.name, link.ifindex)).next()
+    records.filter_map(|record| record.owner(link)).next()
 }
 
 /// Takes a bond away that no agent looks after: pins, devices, files.
 pub async fn undo(places: &Places, bond: &str, devices: &Devices) -> Result<(), AgentError> {
     let pins = places.pins_of(bond);
-    let record = Record::read(places, bond)?;
+    let (record, fault) = match Record::read(places, bond) {
+        Ok(record) => (record, None),
+        // It is whole, and another version can undo from it.
+        Err(error @ AgentError::OtherRecord { .. }) => return Err(error),
+        Err(error) => (None, Some(error.to_string())),
+    };
     let commands = if record.is_none() { by_hand(&pins, devices).await } else { Vec::new() };
     dataplane::remove_pins(&pins)?;
     if let Some(record) = record {
@@ -244,10 +336,12 @@ pub async fn undo(places: &Places, bond: &str, devices: &Devices) -> Result<(), 
         record.restore(devices).await?;
     }
     places.forget(bond);
-    if commands.is_empty() {
+    if commands.is_empty() && fault.is_none() {
         return Ok(());
     }
-    Err(AgentError::NotPutBack { bond: bond.to_owned(), commands: commands.join("; ") })
+    let fault = fault.unwrap_or_else(|| "it is missing".to_owned());
+    let commands = if commands.is_empty() { "ip -d link".to_owned() } else { commands.join("; ") };
+    Err(AgentError::NotPutBack { bond: bond.to_owned(), fault, commands })
 }
 
 /// What is left to do of a bond whose record is gone, as far as its maps tell.
@@ -271,6 +365,8 @@ async fn by_hand(pins: &Path, devices: &Devices) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -281,7 +377,7 @@ mod tests {
             ("", "EOF while parsing"),
             (
                 r#"{"version":1,"bond":"bond0","pair":null,"port":null,"datapath":"tc","queues":1,"slaves":[]}"#,
-                "version 1",
+                "version 1; xbond reads version 2",
             ),
             (
                 r#"{"version":2,"bond":"bond0","pair":null,"port":null,"datapath":"tc","queues":1,"slaves":[],"more":1}"#,
@@ -300,7 +396,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
         assert_eq!(Record::read_file(path.clone()).unwrap(), None);
-        let pair = Some(Pair { bond: "bond0".into(), port: "bond0-port".into() });
+        let pair = Some(Pair::new("bond0", "bond0-port"));
         let record = Record {
             version: VERSION,
             bond: "bond0".into(),

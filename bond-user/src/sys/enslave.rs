@@ -6,8 +6,8 @@ use nix::errno::Errno;
 use super::{
     Devices, SysError,
     dataplane::Hook,
-    found::Found,
-    netlink::{In6AddrGenMode, LinkInfo, LinkLayerType, LinkSetting},
+    found::{Found, Lower},
+    netlink::{Address, In6AddrGenMode, LinkInfo, LinkLayerType, LinkSetting, Route},
     offload::{self, FeatureChange, Role},
 };
 
@@ -97,6 +97,7 @@ impl Devices {
             ifindex: link.ifindex,
             permanent_mac: self.permanent_mac(&link),
             mac: link.mac,
+            lower: Lower::of(&link),
             mtu: link.mtu,
             up: link.is_up(),
             allmulti: LinkSetting::Allmulti(true).holds(&link),
@@ -178,7 +179,7 @@ impl Devices {
     /// Every step is tried; the first error is the answer.
     async fn put_back(&self, found: &Found, leave: Leave) -> Result<PutBack, SysError> {
         let Some(link) = self.find(found).await? else { return Ok(PutBack::Gone) };
-        let (netlink, ifindex) = (&self.netlink, found.ifindex);
+        let (netlink, ifindex) = (&self.netlink, link.ifindex);
         let mut settings = vec![
             LinkSetting::Mtu(found.mtu),
             LinkSetting::Allmulti(found.allmulti),
@@ -207,7 +208,7 @@ impl Devices {
         }
         if leave == Leave::AsFound {
             outcome.note(netlink.set(ifindex, LinkSetting::Up(found.up)).await);
-            outcome.note(self.put_back_addresses(found).await);
+            outcome.note(self.put_back_addresses(found, ifindex).await);
         }
         match outcome.0 {
             Ok(()) => Ok(PutBack::Done),
@@ -216,12 +217,13 @@ impl Devices {
         }
     }
 
-    async fn put_back_addresses(&self, found: &Found) -> Result<(), SysError> {
+    async fn put_back_addresses(&self, found: &Found, ifindex: u32) -> Result<(), SysError> {
         let mut outcome = Outcome(Ok(()));
-        let present = self.netlink.addresses_of(found.ifindex).await?;
+        let present = self.netlink.addresses_of(ifindex).await?;
         for address in found.addresses.iter().filter(|address| !address.by_kernel) {
-            if !present.iter().any(|other| other.is_same(address)) {
-                outcome.note(self.netlink.add_address(address).await);
+            let address = Address { ifindex, ..address.clone() };
+            if !present.iter().any(|other| other.is_same(&address)) {
+                outcome.note(self.netlink.add_address(&address).await);
             }
         }
         if found.up {
@@ -230,7 +232,7 @@ impl Devices {
             let mut routes: Vec<_> = found.routes.iter().filter(|route| !route.comes_by_itself()).collect();
             routes.sort_by_key(|route| route.via.is_some());
             for route in routes {
-                outcome.note(self.netlink.replace_route(route).await);
+                outcome.note(self.netlink.replace_route(&Route { ifindex, ..route.clone() }).await);
             }
         }
         outcome.0
@@ -238,14 +240,36 @@ impl Devices {
 
     /// The interface that was found, if it is still there: the same ifindex and burned-in MAC. A virtual device
     /// has none; its ifindex is not used again before 2^31 others, and its kind must be the same.
+    ///
+    /// It may have been in another network namespace, and have come back with another ifindex. Its former ifindex may be
+    /// one of its kind's then, so the one with the same other end is preferred.
     pub async fn find(&self, found: &Found) -> Result<Option<LinkInfo>, SysError> {
-        match self.netlink.link_by_index(found.ifindex).await {
-            Ok(link) => {
-                let same = self.permanent_mac(&link) == found.permanent_mac && link.kind == found.kind;
-                Ok(same.then_some(link))
-            }
-            Err(error) if error.is_gone() => Ok(None),
-            Err(error) => Err(error),
+        let there = match self.netlink.link_by_index(found.ifindex).await {
+            Ok(link) => Some(link),
+            Err(error) if error.is_gone() => None,
+            Err(error) => return Err(error),
+        };
+        let is_alike =
+            |link: &LinkInfo| self.permanent_mac(link) == found.permanent_mac && link.kind == found.kind;
+        let there = there.filter(is_alike);
+        if there.as_ref().is_some_and(|link| found.lower.is_none() || found.lower == Lower::of(link)) {
+            return Ok(there);
+        }
+        let links = self.netlink.links(None).await?;
+        let returned = links.into_iter().find(|link| self.is_returned(link, found));
+        // Else its other end may have been moved.
+        Ok(returned.or(there.filter(|link| link.name == found.name)))
+    }
+
+    /// Whether this is the interface that was found, under whatever ifindex and name. Hardware is known by its burned-in
+    /// MAC, an end of a pair by the other end. An interface that has a master has not just come.
+    pub fn is_returned(&self, link: &LinkInfo, found: &Found) -> bool {
+        if link.kind != found.kind || link.master.is_some() {
+            return false;
+        }
+        match found.permanent_mac {
+            Some(mac) => self.permanent_mac(link) == Some(mac),
+            None => link.is_end_of_pair() && found.lower.is_some() && found.lower == Lower::of(link),
         }
     }
 
@@ -299,7 +323,7 @@ mod tests {
 
     use super::*;
     use crate::sys::{
-        netlink::{Address, AttachedXdp, LinkEvent, LinkEvents, Route, XdpMode},
+        netlink::{AttachedXdp, LinkEvent, LinkEvents, XdpMode},
         testing::{in_namespace, mac, veth},
     };
 

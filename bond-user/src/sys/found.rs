@@ -4,15 +4,16 @@ use std::{
     fs,
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use bond_common::mac::Mac;
+use nix::fcntl::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 
 use super::{
     ethtool::FeatureState,
-    netlink::{Address, In6AddrGenMode, Route},
+    netlink::{Address, In6AddrGenMode, LinkInfo, NetnsId, Route},
 };
 
 /// A slave as it was before the first change.
@@ -28,6 +29,9 @@ pub struct Found {
     pub permanent_mac: Option<Mac>,
     #[serde(with = "mac_text")]
     pub mac: Mac,
+    /// What it lies above, or its other end: of a virtual device it says whether it is the same one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lower: Option<Lower>,
     /// Bytes.
     pub mtu: u32,
     pub up: bool,
@@ -47,26 +51,122 @@ pub struct Found {
     pub unicast: Vec<Mac>,
 }
 
+/// IFLA_LINK and IFLA_LINK_NETNSID of an interface. They stay when it is moved to another network namespace and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lower {
+    pub ifindex: u32,
+    /// The namespace's number where `ifindex` counts, if that is another one.
+    pub netns: NetnsId,
+}
+
+impl Lower {
+    pub fn of(link: &LinkInfo) -> Option<Self> {
+        link.link.map(|ifindex| Self { ifindex, netns: link.link_netns })
+    }
+}
+
 impl Found {
     pub(super) fn addr_gen_mode(&self) -> Option<In6AddrGenMode> {
         self.addr_gen_mode.map(In6AddrGenMode::from)
     }
 }
 
+/// Which space a file may be written into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// What is free; a file of the new size is set aside besides, for [`Self::SetAside`].
+    Free,
+    /// What was set aside, if the file system is full: for what must be written because it has happened.
+    SetAside,
+}
+
 /// Replaces a file as a whole, mode 0600, with this as JSON; when it returns, it survives a crash of the machine.
-pub fn replace(path: &Path, contents: &impl Serialize) -> io::Result<()> {
-    let temporary = path.with_extension("json.new");
+///
+/// # Errors
+/// The file is as it was.
+pub fn replace(path: &Path, contents: &impl Serialize, space: Space) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(contents)?;
     text.push(b'\n');
-    // What a writer that was killed has left may have any mode.
-    match fs::remove_file(&temporary) {
+    if space == Space::Free {
+        set_aside(path, text.len())?;
+    }
+    let temporary = path.with_extension("json.new");
+    match write_new(&temporary, &text) {
+        Ok(()) => {}
+        Err(error) if space == Space::SetAside && is_full(&error) => {
+            write_set_aside(path, &text).map_err(|_| error)?;
+            fs::rename(set_aside_for(path), path)?;
+            // The file that was replaced has made room for it. If another process was faster, nothing is added until
+            // there is room again.
+            let _ = set_aside(path, text.len());
+            return sync_directory(path);
+        }
+        Err(error) => return Err(error),
+    }
+    fs::rename(&temporary, path)?;
+    sync_directory(path)
+}
+
+/// A full file system, or a full quota, of bytes or of files.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut output = new_file(path)?;
+    let written = output.write_all(text).and_then(|()| output.sync_all());
+    if written.is_err() {
+        // It would hold what little room there is.
+        let _ = fs::remove_file(path);
+    }
+    written
+}
+
+/// A new file of mode 0600; what a writer that was killed has left under its name goes.
+fn new_file(path: &Path) -> io::Result<fs::File> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut output = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    output.write_all(&text)?;
-    output.sync_all()?;
-    fs::rename(&temporary, path)?;
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn set_aside_for(path: &Path) -> PathBuf {
+    path.with_extension("json.spare")
+}
+
+/// Makes sure that so many bytes can be written even when the file system is full.
+fn set_aside(path: &Path, bytes: usize) -> io::Result<()> {
+    /// Bytes, in whole pages of what a run directory is in.
+    const STEP: usize = 16 * 1024;
+    let spare = set_aside_for(path);
+    let wanted = bytes.next_multiple_of(STEP) as u64;
+    if fs::symlink_metadata(&spare).is_ok_and(|found| found.is_file() && found.len() >= wanted) {
+        return Ok(());
+    }
+    let allocated = new_file(&spare)
+        .and_then(|file| Ok(fallocate(file, FallocateFlags::empty(), 0, wanted.cast_signed())?));
+    match allocated {
+        // A file system without fallocate: nothing can be set aside.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+        Err(error) => {
+            let _ = fs::remove_file(&spare);
+            Err(error)
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Into the bytes that it has.
+fn write_set_aside(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut spare =
+        fs::OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(set_aside_for(path))?;
+    spare.write_all(text)?;
+    spare.set_len(text.len() as u64)?;
+    spare.sync_all()
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(directory) if directory != Path::new("") => fs::File::open(directory)?.sync_all(),
         _ => Ok(()),
@@ -131,6 +231,7 @@ mod tests {
             kind: None,
             permanent_mac,
             mac,
+            lower: None,
             mtu: 1500,
             up: true,
             allmulti: false,
@@ -150,12 +251,25 @@ mod tests {
         for slaves in [vec![slave(None), slave(Some(Mac::BROADCAST))], vec![]] {
             // Left behind by a writer that was killed.
             fs::write(directory.path().join("found.json.new"), "half").unwrap();
-            replace(&path, &slaves).unwrap();
+            replace(&path, &slaves, Space::SetAside).unwrap();
             let read: Vec<Found> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
             assert_eq!(read, slaves);
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
             assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         }
+    }
+
+    #[test]
+    fn what_is_added_sets_the_room_aside_in_which_it_can_be_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("found.json");
+        let many = vec![slave(None); 100];
+        replace(&path, &many, Space::Free).unwrap();
+        let spare = fs::metadata(set_aside_for(&path)).unwrap();
+        assert!(spare.len() >= fs::metadata(&path).unwrap().len());
+        assert_eq!(spare.permissions().mode() & 0o777, 0o600);
+        write_set_aside(&path, b"text").unwrap();
+        assert_eq!(fs::read(set_aside_for(&path)).unwrap(), b"text");
     }
 
     #[test]

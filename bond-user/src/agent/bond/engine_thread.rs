@@ -510,7 +510,7 @@ impl Running {
                 }
                 self.observe(slot, link.ifindex, link.has_link(), reader);
             }
-            LinkEvent::Deleted { ifindex, end_of_pair } => {
+            LinkEvent::Deleted { ifindex, end_of_pair, .. } => {
                 let slot =
                     self.engine.slaves().find(|slave| slave.ifindex == *ifindex).map(|slave| slave.slot);
                 let Some(slot) = slot else {

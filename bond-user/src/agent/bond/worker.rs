@@ -13,7 +13,7 @@ use bond_core::{
     event::{Asked, Event, Link},
     options::BondOptions,
 };
-use nix::{errno::Errno, net::if_::if_indextoname};
+use nix::errno::Errno;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -40,9 +40,9 @@ use crate::{
         announcer::{self, Announced},
         dataplane::{DataPlane, FormerMacs, Hook},
         enslave::{EnslavePlan, PutBack},
-        found::Found,
+        found::{Found, Lower},
         membership,
-        netlink::{BlockingNetlink, LinkInfo, LinkSetting},
+        netlink::{self, BlockingNetlink, LinkInfo, LinkSetting},
     },
 };
 
@@ -119,6 +119,10 @@ pub enum Effect {
     /// This slave will be released. Tell when it is, or what could not be put back.
     AwaitRelease {
         slot: Slot,
+        reply: oneshot::Sender<Result<(), AgentError>>,
+    },
+    /// Have the record name no interface but those that are slaves, or are about to be. Tell when it does.
+    TidyRecord {
         reply: oneshot::Sender<Result<(), AgentError>>,
     },
     /// Give the bond another MTU, in bytes. Tell when all its devices have it, or that they have the former one.
@@ -363,6 +367,11 @@ impl Effects {
             Effect::AwaitRelease { slot, reply } => {
                 self.leaving.insert(slot, reply);
             }
+            Effect::TidyRecord { reply } => {
+                let is_slave = |ifindex| self.slaves.values().any(|slave| slave.ifindex == ifindex);
+                let kept = |ifindex| is_slave(ifindex) || self.waiting.contains_key(&ifindex);
+                let _ = reply.send(self.record.remove_others(kept));
+            }
             Effect::SetMtu { mtu, reply } => {
                 let _ = reply.send(self.set_mtu(mtu).await);
             }
@@ -440,31 +449,32 @@ impl Effects {
         mac: Option<Mac>,
     ) -> Result<Link, AgentError> {
         self.data_plane.check_pins()?;
-        if self.wanted.prearm {
-            let mac = self.data_plane.maps().slave(slot).wire_mac();
-            self.further_macs.retain(|known| Some(*known) != self.prearmed);
-            self.prearmed = Some(mac);
-            self.further_macs.push(mac);
+        let prearmed = self.wanted.prearm.then(|| self.data_plane.maps().slave(slot).wire_mac());
+        let mut unicast = self.further_macs.clone();
+        if let Some(mac) = prearmed {
+            unicast.retain(|known| Some(*known) != self.prearmed);
+            unicast.push(mac);
         }
         // On disk before the first change: whoever finds a half-made bond can undo it.
-        self.record.add(Found { unicast: self.further_macs.clone(), ..found.clone() })?;
-        let plan = EnslavePlan {
-            mac,
-            mtu: self.mtu,
-            hook: self.data_plane.hook(),
-            unicast: self.further_macs.clone(),
-        };
+        self.record.add(Found { unicast: unicast.clone(), ..found.clone() })?;
+        let plan = EnslavePlan { mac, mtu: self.mtu, hook: self.data_plane.hook(), unicast };
         let ifindex = found.ifindex;
-        if let Err(error) = self.set_up(slot, &name, &found, &plan).await {
-            // It is as it was found, and somebody else's again.
-            self.record.remove(ifindex)?;
-            return Err(error);
-        }
+        let link = match self.set_up(slot, &name, &found, &plan).await {
+            Ok(link) => link,
+            Err(error) => {
+                // It is as it was found, and somebody else's again.
+                if let Err(error) = self.record.remove(ifindex) {
+                    warn!("{}: {name}: {error}", self.bond);
+                }
+                return Err(error);
+            }
+        };
+        self.further_macs = plan.unicast;
+        self.prearmed = prearmed.or(self.prearmed);
         if self.host.promisc() {
             let answer = self.devices.netlink.set(ifindex, LinkSetting::Promisc(true)).await;
             self.warn_of(answer.map(drop));
         }
-        let link = self.devices.netlink.link_by_index(ifindex).await?;
         let (speed, duplex) = self.devices.ethtool.speed(ifindex);
         self.slaves.insert(slot, Slave { name, ..Slave::new(found) });
         Ok(Link { speed, duplex, ..Link::new(link.has_link()) })
@@ -477,13 +487,24 @@ impl Effects {
         name: &str,
         found: &Found,
         plan: &EnslavePlan,
-    ) -> Result<(), AgentError> {
+    ) -> Result<LinkInfo, AgentError> {
         self.devices.enslave(found, plan).await?;
-        if let Err(error) = waiting(|| self.data_plane.attach_slave(slot, name, found.ifindex)) {
-            self.devices.restore(found).await?;
-            return Err(error.into());
+        let attached = waiting(|| self.data_plane.attach_slave(slot, name, found.ifindex));
+        let answer = match attached {
+            Ok(()) => self.devices.netlink.link_by_index(found.ifindex).await.map_err(AgentError::from),
+            Err(error) => Err(error.into()),
+        };
+        if answer.is_err() {
+            for undone in [
+                waiting(|| self.data_plane.detach_slave(slot)).map_err(AgentError::from),
+                self.devices.restore(found).await.map(drop).map_err(AgentError::from),
+            ] {
+                if let Err(error) = undone {
+                    warn!("{}: {name}: not everything could be put back: {error}", self.bond);
+                }
+            }
         }
-        Ok(())
+        answer
     }
 
     async fn release(&mut self, slot: Slot, mac: Option<Mac>) {
@@ -529,14 +550,24 @@ impl Effects {
     /// What was a slave comes back from another network namespace as it was in the bond, which it left without being
     /// released: it is put back as it was found then, and may join anew.
     async fn appeared(&mut self, ifindex: u32) -> Result<(), AgentError> {
-        if !self.record.away().iter().any(|found| found.ifindex == ifindex) {
+        if self.record.away().is_empty() {
             return Ok(());
         }
-        let Some(found) = self.record.take_away(ifindex)? else { return Ok(()) };
+        let link = match self.devices.netlink.link_by_index(ifindex).await {
+            Ok(link) => link,
+            Err(error) if error.is_gone() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let is_it = |found: &&Found| {
+            let is_there_again = found.ifindex == ifindex && found.lower == Lower::of(&link);
+            is_there_again || self.devices.is_returned(&link, found)
+        };
+        let Some(found) = self.record.away().iter().find(is_it).cloned() else { return Ok(()) };
         if self.devices.restore(&found).await? == PutBack::Done {
             info!("{}: {}: is back, and as it was found", self.bond, found.name);
         }
-        Ok(())
+        // Now, and not before: an agent that dies between the two leaves it to the next one.
+        self.record.returned(ifindex)
     }
 
     fn read_speed(&self, slot: Slot) {
@@ -637,8 +668,7 @@ impl Effects {
             let _ = settling.await;
         }
         // A bond0 that was moved into another namespace keeps its MAC.
-        let name = if_indextoname(bond).ok()?;
-        let name = name.to_string_lossy();
+        let name = netlink::name_of(bond)?;
         waiting(|| self.data_plane.accept_former_macs(&name)).unwrap_or_else(|error| {
             warn!("{}: a frame may be lost while its MAC changes: {error}", self.bond);
             None

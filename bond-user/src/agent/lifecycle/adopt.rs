@@ -34,7 +34,7 @@ use crate::{
         },
     },
     config::BondConfig,
-    store::record::{Record, Shape},
+    store::record::{Ends, Record, Shape},
     sys::{
         announcer,
         dataplane::{DataPlane, Maps, Unfit},
@@ -213,7 +213,7 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, M
             gone.push(Gone { slot, ifindex, name: None });
             continue;
         };
-        match devices.find(found).await? {
+        match devices.find(found).await?.filter(|link| link.ifindex == ifindex) {
             Some(link) => slaves.push((slot, found.clone(), link)),
             None => gone.push(Gone { slot, ifindex, name: Some(found.name.clone()) }),
         }
@@ -269,6 +269,11 @@ async fn take_over(
     let name = &config.name;
     let devices = &machine.devices;
     let hook = effects::hook(config.datapath, config.port.is_some());
+    // First: what is written below has room then, on a file system that is full by now as well.
+    record.save()?;
+    if let (Host::Pair { bond, port, .. }, Some(_)) = (host, made_of) {
+        record.made(Ends { bond, port })?;
+    }
     let mut data_plane = DataPlane::adopt(&machine.places.pins_of(name), hook, Arc::clone(&machine.kernel))?;
     data_plane.replace_port(&bring_up::port_of(&port.name, host, made_of))?;
     let (mut left, mut founds) = (Vec::new(), Vec::new());
@@ -342,7 +347,7 @@ async fn take_over(
         gone: gone.into_iter().filter_map(|gone| Some((gone.slot, gone.name?))).collect(),
     };
     let joined: Vec<_> = left.slaves.iter().map(|slave| (slave.name.clone(), slave.ifindex)).collect();
-    let away: Vec<_> = record.away().iter().map(|found| found.ifindex).collect();
+    let is_any_away = !record.away().is_empty();
     let plane = Plane {
         data_plane,
         entry,
@@ -365,8 +370,11 @@ async fn take_over(
     if let Some(bond) = &bond {
         bring_up::configure(devices, bond.ifindex, config).await?;
     }
-    for ifindex in away {
-        let _ = effects.send(Effect::Appeared { ifindex, below: None });
+    if is_any_away {
+        // One that is back may have another ifindex.
+        for link in devices.netlink.links(None).await? {
+            let _ = effects.send(Effect::Appeared { ifindex: link.ifindex, below: None });
+        }
     }
     // What is back is put back before it joins.
     bring_up::settle(machine, id, &effects).await?;

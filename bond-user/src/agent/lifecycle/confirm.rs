@@ -3,7 +3,7 @@
 use std::{
     future,
     io::{self, IsTerminal as _, Write as _},
-    sync::Arc,
+    sync::{Arc, PoisonError},
     thread,
     time::Duration,
 };
@@ -28,6 +28,21 @@ enum State {
         until: Instant,
     },
     Given,
+    /// The time was over first: everything is being undone.
+    TooLate,
+    /// The agent was told to end first: each bond ends by its on_exit.
+    Ending,
+}
+
+/// What became of a confirmation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It stays.
+    Stays,
+    /// Nothing waits for one: it was given before, or bonds are still being made.
+    NotAwaited,
+    TooLate,
+    Ending,
 }
 
 impl Confirmation {
@@ -41,12 +56,14 @@ impl Confirmation {
         let seconds = self.limit.as_secs();
         let line = if io::stdin().is_terminal() {
             let confirmation = Arc::clone(self);
-            thread::spawn(move || {
+            let read = move || {
                 // The end of the input is no answer.
                 if io::stdin().read_line(&mut String::new()).is_ok_and(|length| length > 0) {
-                    confirmation.give();
+                    let _ = confirmation.give();
                 }
-            });
+            };
+            // Without a thread for it, `xbond confirm` still works.
+            let _ = thread::Builder::new().name("confirm".into()).spawn(read);
             format!(
                 "press Enter within {seconds} s to keep this, or run `xbond confirm`; else everything is undone"
             )
@@ -56,14 +73,31 @@ impl Confirmation {
         let _ = writeln!(io::stdout(), "{line}");
     }
 
-    /// False if nothing waits for it.
-    pub fn give(&self) -> bool {
-        let awaited = matches!(self.state(), State::Awaited { .. });
-        if awaited {
-            self.become_(State::Given);
-            self.given.notify_waiters();
+    /// Confirms. Whether it counts is decided once, here or in [`Self::failed`]: never both.
+    pub fn give(&self) -> Answer {
+        self.give_at(Instant::now())
+    }
+
+    fn give_at(&self, now: Instant) -> Answer {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match *state {
+            State::Awaited { until } if now < until => {
+                *state = State::Given;
+                self.given.notify_waiters();
+                Answer::Stays
+            }
+            State::Awaited { .. } | State::TooLate => Answer::TooLate,
+            State::NotYet | State::Given => Answer::NotAwaited,
+            State::Ending => Answer::Ending,
         }
-        awaited
+    }
+
+    /// The agent ends for another reason: a confirmation that comes now keeps nothing.
+    pub fn end(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*state, State::TooLate) {
+            *state = State::Ending;
+        }
     }
 
     /// Ends when the time is over without a confirmation, and else never.
@@ -73,13 +107,28 @@ impl Confirmation {
             match self.state() {
                 State::Awaited { until } => {
                     tokio::select! {
-                        () = sleep_until(until) => return,
+                        () = sleep_until(until) => {}
                         () = given => {}
                     }
+                    if self.is_over() {
+                        return;
+                    }
                 }
-                State::NotYet | State::Given => future::pending().await,
+                State::TooLate => return,
+                State::NotYet | State::Given | State::Ending => future::pending().await,
             }
         }
+    }
+
+    /// Whether the time is over and no confirmation came first; from then on none counts.
+    fn is_over(&self) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let State::Awaited { until } = *state
+            && Instant::now() >= until
+        {
+            *state = State::TooLate;
+        }
+        *state == State::TooLate
     }
 
     pub fn seconds(&self) -> u64 {
@@ -87,10 +136,52 @@ impl Confirmation {
     }
 
     fn state(&self) -> State {
-        *self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn become_(&self, state: State) {
-        *self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = state;
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn awaited() -> (Confirmation, Instant) {
+        let confirmation = Confirmation::within(LIMIT);
+        let until = Instant::now() + LIMIT;
+        confirmation.become_(State::Awaited { until });
+        (confirmation, until)
+    }
+
+    #[test]
+    fn a_confirmation_counts_before_the_time_is_over_and_once() {
+        let (confirmation, until) = awaited();
+        assert_eq!(confirmation.give_at(until - Duration::from_nanos(1)), Answer::Stays);
+        assert_eq!(confirmation.give_at(until - Duration::from_nanos(1)), Answer::NotAwaited);
+        assert!(!confirmation.is_over());
+    }
+
+    /// The undoing may take seconds, in which the agent still answers.
+    #[tokio::test]
+    async fn a_confirmation_after_the_time_does_not_count() {
+        let (confirmation, until) = awaited();
+        assert_eq!(confirmation.give_at(until), Answer::TooLate);
+        confirmation.become_(State::Awaited { until: Instant::now() });
+        confirmation.failed().await;
+        for now in [until - LIMIT, until, until + LIMIT] {
+            assert_eq!(confirmation.give_at(now), Answer::TooLate);
+        }
+    }
+
+    #[test]
+    fn a_confirmation_while_the_agent_ends_does_not_count() {
+        let (confirmation, until) = awaited();
+        confirmation.end();
+        assert_eq!(confirmation.give_at(until - LIMIT), Answer::Ending);
+        assert!(!confirmation.is_over());
     }
 }

@@ -44,7 +44,7 @@ use crate::{
     store::{
         paths::Places,
         receipts::{History, Scribe},
-        record::{Pair, Record, Shape},
+        record::{Ends, Pair, Record, Shape},
     },
     sys::{
         Devices,
@@ -141,7 +141,7 @@ pub async fn bring_up(
 
     let pair = match config.port {
         Some(_) => None,
-        None => Some(Pair { bond: config.name.clone(), port: free_port_name(machine, &config.name).await? }),
+        None => Some(Pair::new(&config.name, free_port_name(machine, &config.name).await?)),
     };
 
     // From here on things change, and each change is on disk before it is made.
@@ -168,10 +168,12 @@ pub async fn bring_up(
         .or_else(|| candidates.first().map(|slave| slave.config.mac.unwrap_or(slave.found.mac)))
         .unwrap_or_else(random_mac);
     let side = match (&pair, &port_found) {
-        (Some(Pair { bond, port }), _) => {
+        (Some(Pair { bond, port, .. }), _) => {
             let queues_of_bond = queues.count().into();
             let plan = PairPlan { bond, port, mac, mtu, queues: queues_of_bond };
-            make_pair(machine, &plan, config.pair, (hook, queues)).await?
+            let side = make_pair(machine, &plan, config.pair, (hook, queues)).await?;
+            record.made(Ends { bond: side.host.device(), port: side.host.port() })?;
+            side
         }
         (None, Some(found)) => take_port(machine, found, &plan, config.host_mac).await?,
         // A bond has one of the two by construction.
@@ -367,6 +369,9 @@ pub async fn join(
     hook: Hook,
     slave: &SlaveConfig,
 ) -> Result<u32, AgentError> {
+    let (reply, tidied) = oneshot::channel();
+    let _ = effects.send(Effect::TidyRecord { reply });
+    tidied.await.map_err(|_| Stopping)??;
     let plan = EnslavePlan { mac: None, mtu: DEFAULT_MTU, hook, unicast: Vec::new() };
     let found = observe(machine, &slave.name, &plan).await?;
     check_nic(slave, &found)?;
@@ -486,7 +491,7 @@ pub fn check_nic(slave: &SlaveConfig, found: &Found) -> Result<(), AgentError> {
 
 pub async fn observe(machine: &Machine, name: &str, plan: &EnslavePlan) -> Result<Found, AgentError> {
     let records = records(&machine.places);
-    let owner = |link: &LinkInfo| records.iter().find_map(|record| record.owner(&link.name, link.ifindex));
+    let owner = |link: &LinkInfo| records.iter().find_map(|record| record.owner(link));
     Ok(machine.devices.observe(name, plan, owner).await?)
 }
 

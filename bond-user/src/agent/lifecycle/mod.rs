@@ -3,6 +3,7 @@
 pub mod adopt;
 pub mod confirm;
 pub mod create;
+pub mod lost;
 pub mod missed_failovers;
 pub mod move_addresses;
 pub mod reload;

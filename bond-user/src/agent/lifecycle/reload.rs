@@ -79,26 +79,29 @@ struct HostPlan {
 }
 
 impl Agent {
-    /// Reads the files again that the agent was started with.
+    /// Reads the files again that the agent was started with, and makes its bonds what they say.
+    ///
+    /// A file system that does not answer delays other reloads only: files are read before the agent's locks are taken.
     pub async fn reload(self: &Arc<Self>) -> Outcome {
-        let phase = self.phase.lock().await;
-        if *phase == Phase::Ending {
-            return Outcome::failed(&Stopping.into());
-        }
+        // The reload that reads first is the first to apply what it has read.
+        let _turn = self.reloading.lock().await;
         notify::reloading();
-        let outcome = self.read_and_become().await;
+        let outcome = match self.read_again().await {
+            Ok((config, access)) => self.become_what_was_read(config, access).await,
+            Err(error) => {
+                warn!("{error}");
+                Outcome::failed(&error)
+            }
+        };
         notify::ready();
         outcome
     }
 
-    async fn read_and_become(self: &Arc<Self>) -> Outcome {
-        let (config, access) = match self.read_again().await {
-            Ok(read) => read,
-            Err(error) => {
-                warn!("{error}");
-                return Outcome::failed(&error);
-            }
-        };
+    async fn become_what_was_read(self: &Arc<Self>, config: Config, access: Access) -> Outcome {
+        let phase = self.phase.lock().await;
+        if *phase == Phase::Ending {
+            return Outcome::failed(&Stopping.into());
+        }
         let mut outcome = Outcome::default();
         if access != self.access() {
             outcome.changed(access.to_string());
@@ -116,13 +119,18 @@ impl Agent {
 
     async fn read_again(&self) -> Result<(Config, Access), AgentError> {
         let source = self.source.clone().ok_or(AgentError::NoFiles)?;
-        // Files may be slow, and packets are others' business.
-        let config = tokio::task::spawn_blocking(move || source.read()).await.map_err(|_| Stopping)??;
-        let access = Access::of(self.writers.as_ref().or(config.writers.as_ref()))?;
-        Ok((config, access))
+        let writers = self.writers.clone();
+        let read = move || {
+            let config = source.read()?;
+            let access = Access::of(writers.as_ref().or(config.writers.as_ref()))?;
+            Ok((config, access))
+        };
+        // Files and the database of groups may be slow.
+        tokio::task::spawn_blocking(read).await.map_err(|_| Stopping)?
     }
 
     async fn become_as(&self, config: Config, outcome: &mut Outcome) -> Result<(), Stopping> {
+        self.forget_lost_but(&config).await;
         let named: HashSet<_> = config.bonds.iter().map(|bond| bond.name.clone()).collect();
         let released = self.to_be_released(&config).await?;
         let (mut plans, mut new, mut gone) = (Vec::new(), Vec::new(), Vec::new());
@@ -159,8 +167,9 @@ impl Agent {
         for wanted in new {
             let name = wanted.name.clone();
             self.add_or_undo(wanted, MissingSlaves::Await, outcome).await;
-            if let Some(bond) = self.bonds.lock().await.get_mut(&name) {
-                bond.of_files = true;
+            let made = self.bonds.lock().await.get_mut(&name).map(|bond| bond.of_files = true);
+            if made.is_some() {
+                self.forget_lost(&name).await;
             }
         }
         Ok(())

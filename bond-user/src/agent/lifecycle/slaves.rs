@@ -210,7 +210,10 @@ impl Agent {
         while let Some(event) = changes.recv().await {
             let links = match event {
                 LinkEvent::Changed(link) => vec![*link],
-                LinkEvent::Deleted { ifindex, .. } => {
+                LinkEvent::Deleted { ifindex, moved, .. } => {
+                    for bond in self.bonds.lock().await.values_mut().filter(|_| moved) {
+                        bond.is_elsewhere |= bond.host.device() == ifindex;
+                    }
                     self.take_down_without_port(ifindex).await;
                     continue;
                 }
@@ -219,6 +222,9 @@ impl Agent {
             };
             for (name, bond) in &mut *self.bonds.lock().await {
                 for link in &links {
+                    if bond.is_host(link) {
+                        bond.is_elsewhere = false;
+                    }
                     // Only an agent that ends has no engine.
                     let Ok(()) = bond.take_in(name, &self.machine, link).await else { return };
                 }
@@ -242,7 +248,7 @@ impl Agent {
             ports.push(bond.maps.bond().port_ifindex());
             let Ok(status) = self.machine.engine.status(bond.id).await else { return Vec::new() };
             for ifindex in status.slaves.iter().map(|slave| slave.ifindex).filter(is_gone) {
-                let gone = LinkEvent::Deleted { ifindex, end_of_pair: false };
+                let gone = LinkEvent::Deleted { ifindex, end_of_pair: false, moved: false };
                 self.machine.engine.send(Input::Device(gone));
             }
         }

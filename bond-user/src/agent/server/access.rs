@@ -8,7 +8,7 @@ use nix::{
 };
 use tokio::net::UnixStream;
 
-use crate::{agent::AgentError, config::Writers};
+use crate::{agent::AgentError, config::Writers, sys::file};
 
 /// Its members may look.
 const READERS: &str = "xbond";
@@ -103,10 +103,13 @@ impl fmt::Display for Access {
 }
 
 fn find(group: &str) -> Result<Option<Gid>, AgentError> {
-    match Group::from_name(group) {
-        Ok(found) => Ok(found.map(|group| group.gid)),
+    let name = group.to_owned();
+    // It may be on another machine (nsswitch.conf).
+    match file::within(file::WITHIN, move || Group::from_name(&name)) {
+        Ok(Ok(found)) => Ok(found.map(|group| group.gid)),
         // There is no list of groups at all, as in some containers.
-        Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
+        Ok(Err(Errno::ENOENT | Errno::ESRCH)) => Ok(None),
+        Ok(Err(error)) => Err(AgentError::Io { what: "cannot look up groups", source: error.into() }),
         Err(error) => Err(AgentError::Io { what: "cannot look up groups", source: error.into() }),
     }
 }

@@ -269,7 +269,7 @@ async fn confirm(State(agent): State<Arc<Agent>>) -> Result<Json<Done>, Response
 }
 
 fn outcome(outcome: Outcome) -> Response {
-    let Outcome { changes, failures, notes } = outcome;
+    let Outcome { changes, failures, notes, .. } = outcome;
     if failures.is_empty() {
         return Json(Done { notes, changes }).into_response();
     }
@@ -368,10 +368,11 @@ fn noted(notes: Vec<String>) -> Json<Done> {
 
 pub(in crate::agent) fn answer(error: AgentError) -> Response {
     let status = match error {
-        AgentError::NoSuchBond(_) | AgentError::Unserved(_) => StatusCode::NOT_FOUND,
+        AgentError::NoSuchBond(_) | AgentError::Unserved(_) | AgentError::Lost(_) => StatusCode::NOT_FOUND,
         AgentError::Option(_)
         | AgentError::Refused(_)
         | AgentError::NothingToConfirm
+        | AgentError::ConfirmedTooLate { .. }
         | AgentError::NoSuchSlave { .. }
         | AgentError::BadName { .. }
         | AgentError::NoSuchQueue { .. }

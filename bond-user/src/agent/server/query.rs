@@ -47,11 +47,13 @@ impl Agent {
             pid: std::process::id(),
             started: self.started.clone(),
         };
+        let gone = if only.is_none() { self.lost_bonds(None).await } else { Vec::new() };
         let bonds = self.bonds.lock().await;
         if let Some(name) = only
             && !bonds.contains_key(name)
         {
-            return Err(self.no_such_bond(name));
+            drop(bonds);
+            return Err(self.absence_of(name).await);
         }
         // While somebody makes a bond, what is there of it is no remains.
         let unserved = match self.phase.try_lock() {
@@ -84,6 +86,7 @@ impl Agent {
             notes,
             bonds: bonds.collect::<Result<_, _>>()?,
             unserved,
+            gone,
         })
     }
 

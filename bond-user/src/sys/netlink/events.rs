@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, link::LinkAttribute};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
 
@@ -30,6 +30,8 @@ pub enum LinkEvent {
         ifindex: u32,
         /// [`LinkInfo::is_end_of_pair`], as far as the kernel said what it was.
         end_of_pair: bool,
+        /// It is in another network namespace now.
+        moved: bool,
     },
     /// One of its addresses came, changed or went.
     AddressChanged { ifindex: u32 },
@@ -107,7 +109,9 @@ fn read(mut datagram: &[u8], events: &mut VecDeque<LinkEvent>) {
                 if link.header.interface_family == AddressFamily::Unspec =>
             {
                 let end_of_pair = LinkInfo::from_message(&link).is_some_and(|link| link.is_end_of_pair());
-                events.push_back(LinkEvent::Deleted { ifindex: link.header.index, end_of_pair });
+                let is_place = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::NewNetnsId(_));
+                let moved = link.attributes.iter().any(is_place);
+                events.push_back(LinkEvent::Deleted { ifindex: link.header.index, end_of_pair, moved });
             }
             NetlinkPayload::InnerMessage(
                 RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
@@ -154,7 +158,7 @@ mod tests {
             devices.netlink.set(link.ifindex, LinkSetting::Mac(mac(3))).await.unwrap();
             until(&mut events, |event| changed(event, &|info| info.mac == mac(3))).await;
             devices.netlink.delete(link.ifindex).await.unwrap();
-            let deleted = LinkEvent::Deleted { ifindex: link.ifindex, end_of_pair: true };
+            let deleted = LinkEvent::Deleted { ifindex: link.ifindex, end_of_pair: true, moved: false };
             until(&mut events, |event| *event == deleted).await;
         });
     }

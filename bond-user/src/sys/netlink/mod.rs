@@ -44,6 +44,14 @@ use super::SysError;
 /// IFNAMSIZ without the final zero: a longer name is an alternative one.
 const NAME_LENGTH: usize = 15;
 
+/// Returns the name of an interface of the calling thread's network namespace, without waiting for RTNL; None if there is
+/// no such interface.
+pub fn name_of(ifindex: u32) -> Option<String> {
+    // nix takes the null pointer of a failure for a success, and then the name is empty.
+    let name = nix::net::if_::if_indextoname(ifindex).ok()?;
+    Some(name.into_string().ok()?).filter(|name| !name.is_empty())
+}
+
 /// The number that the client's own network namespace has for another one, as IFLA_LINK_NETNSID tells it; None
 /// is its own.
 pub type NetnsId = Option<i32>;

@@ -1,0 +1,306 @@
+//! States between two steps: a full disk, a damaged record, devices that were renamed or moved, few open files. Each ends
+//! in what was asked for or in what was before, and what a sentence advises works.
+
+mod common;
+mod snapshot;
+
+use std::{fs, path::PathBuf, process::Output};
+
+use common::{BOND, SLAVES, beside_others, eventually, meet, show};
+use snapshot::Snapshot;
+use tempfile::NamedTempFile;
+use xbond_tests::{
+    HOST_V4, Lab, NetNs, Xbond, skip_if_unable,
+    xbond::{binary, cli},
+};
+
+fn host() -> Lab {
+    let lab = Lab::scenario().unwrap();
+    snapshot::open_once(&lab.host);
+    lab.host.ip("link set enp0s9 mtu 1400").unwrap();
+    lab
+}
+
+/// A file that describes bond0 with both slaves.
+fn file() -> NamedTempFile {
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    let text = format!(
+        "version = 1\n[bond.{BOND}]\nslaves = {SLAVES:?}\nmiimon = 100\naddresses = [\"{HOST_V4}/24\"]\n"
+    );
+    fs::write(file.path(), text).unwrap();
+    file
+}
+
+fn run<'lab>(lab: &'lab Lab, file: &NamedTempFile) -> Xbond<'lab> {
+    Xbond::run(&lab.host, ["-c", file.path().to_str().unwrap()]).unwrap()
+}
+
+fn run_directory(host: &NetNs) -> PathBuf {
+    ["/run/xbond", &host.cookie().unwrap().to_string(), BOND].iter().collect()
+}
+
+fn slaves(xbond: &Xbond<'_>) -> Vec<String> {
+    let bond = show(xbond);
+    let slaves = bond["slaves"].as_array().unwrap().iter();
+    slaves.map(|slave| slave["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// An agent whose run directory is a small file system, in a mount namespace of its own.
+struct Small<'lab> {
+    lab: &'lab Lab,
+    agent: Xbond<'lab>,
+}
+
+impl<'lab> Small<'lab> {
+    fn new(lab: &'lab Lab, file: &NamedTempFile) -> Self {
+        let mut command = lab.host.command("unshare");
+        let script =
+            "mkdir -p /run/xbond && mount -t tmpfs -o size=96k small /run/xbond && exec \"$0\" \"$@\"";
+        command
+            .args(["--mount", "sh", "-c", script])
+            .arg(binary().unwrap())
+            .arg("run")
+            .arg("-c")
+            .arg(file.path());
+        let agent = Xbond::start_as(&lab.host, command).unwrap();
+        agent.wait_for("ready").unwrap();
+        Self { lab, agent }
+    }
+
+    fn inside(&self, program: &str, arguments: &[&str]) -> Output {
+        let mut command = self.lab.host.command("nsenter");
+        command.args(["--mount", "--target", &self.agent.pid().to_string(), program]).args(arguments);
+        command.output().unwrap()
+    }
+
+    fn cli(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self.inside(binary().unwrap().to_str().unwrap(), arguments);
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    fn fill(&self) {
+        self.inside("dd", &["if=/dev/zero", "of=/run/xbond/fill", "bs=1k"]);
+    }
+
+    fn empty(&self) {
+        self.inside("rm", &["/run/xbond/fill"]);
+    }
+
+    fn slaves(&self) -> Vec<String> {
+        let report: serde_json::Value = serde_json::from_str(&self.cli(&["show", "-j"]).unwrap()).unwrap();
+        let slaves = report["bonds"][0]["slaves"].as_array().unwrap().iter();
+        slaves.map(|slave| slave["name"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_what_adds_and_releases_what_goes() {
+    skip_if_unable!();
+    let _beside = beside_others();
+    let lab = host();
+    let before = lab.host.link("enp0s9").unwrap();
+    let file = file();
+    let small = Small::new(&lab, &file);
+    small.fill();
+    small.cli(&["del-slave", BOND, "enp0s9"]).unwrap();
+    assert_eq!(small.slaves(), ["enp0s8"]);
+    small.fill();
+    let released = lab.host.link("enp0s9").unwrap();
+    for _ in 0..2 {
+        let error = small.cli(&["add-slave", BOND, "enp0s9"]).unwrap_err();
+        assert!(error.contains("No space left on device"), "{error}");
+        assert_eq!(small.slaves(), ["enp0s8"]);
+        assert_eq!(lab.host.link("enp0s9").unwrap().mac, released.mac);
+    }
+    // An interface that is a slave can vanish; a failover and other verbs need no room.
+    small.cli(&["set", BOND, "miimon=200"]).unwrap();
+    small.empty();
+    small.cli(&["add-slave", BOND, "enp0s9"]).unwrap();
+    assert_eq!(small.slaves(), SLAVES);
+    small.fill();
+    small.cli(&["down", BOND]).unwrap();
+    let after = lab.host.link("enp0s9").unwrap();
+    assert_eq!((after.mac, after.mtu), (before.mac, before.mtu));
+    let reloaded = small.cli(&["reload"]).unwrap_err();
+    assert!(reloaded.contains("No space left on device"), "{reloaded}");
+    assert!(lab.host.link("bond0-port").is_err(), "a bond that cannot be recorded is not made");
+    small.empty();
+    small.cli(&["reload"]).unwrap();
+    assert_eq!(small.slaves(), SLAVES);
+    small.agent.stop().unwrap();
+}
+
+/// What a sentence tells to do by hand.
+fn commands(sentence: &str) -> Vec<String> {
+    let (_, commands) =
+        sentence.split_once("by hand: ").unwrap_or_else(|| panic!("no commands in {sentence}"));
+    let (commands, _) = commands.split_once(", and what they had").unwrap();
+    commands.split("; ").map(str::to_owned).collect()
+}
+
+#[test]
+fn what_is_advised_for_a_damaged_record_works() {
+    skip_if_unable!();
+    let lab = host();
+    let file = file();
+    for damage in ["", "{\"version\": 2, \"bond\"", "[]", "\u{0}\u{0}"] {
+        run(&lab, &file).kill().unwrap();
+        fs::write(run_directory(&lab.host).join("found.json"), damage).unwrap();
+        let mut second = Xbond::start(&lab.host, ["-c", file.path().to_str().unwrap()]).unwrap();
+        assert_eq!(second.wait().unwrap().code(), Some(2), "{}", second.log());
+        assert!(second.log().contains("xbond down bond0 --force"), "{}", second.log());
+        let shown = cli(&lab.host, ["show"]).unwrap();
+        assert!(shown.contains("found.json") && shown.contains("xbond down bond0 --force"), "{shown}");
+        let error = cli(&lab.host, ["down", BOND, "--force"]).unwrap_err().to_string();
+        for command in commands(&error) {
+            lab.host.exec(&command).unwrap();
+        }
+        let third = run(&lab, &file);
+        meet(&lab);
+        third.stop().unwrap();
+    }
+}
+
+#[test]
+fn a_renamed_port_goes_and_a_stranger_of_its_name_stays() {
+    skip_if_unable!();
+    let lab = host();
+    let file = file();
+    let before = Snapshot::of(&lab.host);
+    for is_killed in [false, true] {
+        let agent = run(&lab, &file);
+        lab.host.ip("link set bond0-port name other").unwrap();
+        lab.host.ip("link add bond0-port type veth peer name stranger").unwrap();
+        if is_killed {
+            agent.kill().unwrap();
+            cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+        } else {
+            agent.stop().unwrap();
+        }
+        assert!(lab.host.link("other").is_err(), "the port is gone");
+        lab.host.link("stranger").unwrap();
+        lab.host.ip("link delete bond0-port").unwrap();
+        before.assert_holds(&lab.host, &format!("killed: {is_killed}"));
+    }
+}
+
+#[test]
+fn an_agent_with_few_open_files_says_so_or_works() {
+    skip_if_unable!();
+    let lab = host();
+    let file = file();
+    let before = Snapshot::of(&lab.host);
+    for files in [6, 10, 14, 20, 32, 48, 64, 96, 128, 192] {
+        let mut command = lab.host.command("prlimit");
+        command.arg(format!("--nofile={files}:{files}")).arg(binary().unwrap());
+        command.arg("run").arg("-c").arg(file.path());
+        let mut agent = Xbond::start_as(&lab.host, command).unwrap();
+        if agent.wait_for("ready").is_ok() {
+            meet(&lab);
+            agent.stop().unwrap();
+        } else {
+            let log = agent.log();
+            assert_eq!(agent.wait().unwrap().code(), Some(2), "{files} files: {log}");
+            assert!(log.contains("ulimit -n") && !log.contains("panicked"), "{files} files: {log}");
+        }
+        before.assert_holds(&lab.host, &format!("{files} files"));
+    }
+}
+
+/// Moves a slave to another namespace and back, where its ifindex is another one's by then.
+fn send_away_and_back(lab: &Lab, slave: &str) {
+    let ifindex = lab.host.link(slave).unwrap().ifindex;
+    lab.host.ip(&format!("link set {slave} netns {}", lab.peer.name())).unwrap();
+    lab.host.ip(&format!("link add filler index {ifindex} type veth peer name refill")).unwrap();
+    lab.peer.ip(&format!("link set {slave} netns {}", lab.host.name())).unwrap();
+    assert_ne!(lab.host.link(slave).unwrap().ifindex, ifindex);
+}
+
+#[test]
+fn a_slave_that_returns_with_another_ifindex_is_restored_before_it_rejoins() {
+    skip_if_unable!();
+    let lab = host();
+    let file = file();
+    let look = || lab.host.link("enp0s9").map(|link| (link.mac, link.mtu, link.flags)).unwrap();
+    let before = look();
+    let back = |what: &str| {
+        lab.host.ip("link delete filler").unwrap();
+        assert_eq!(look(), before, "{what}");
+        assert!(lab.host.link(BOND).is_err() && !run_directory(&lab.host).exists(), "{what}");
+    };
+    let agent = run(&lab, &file);
+    send_away_and_back(&lab, "enp0s9");
+    agent.wait_for("enp0s9: is back, and as it was found").unwrap();
+    eventually("it is a slave again", || slaves(&agent), |slaves| slaves == &SLAVES);
+    agent.stop().unwrap();
+    back("away while the agent ran");
+
+    run(&lab, &file).kill().unwrap();
+    send_away_and_back(&lab, "enp0s9");
+    let next = run(&lab, &file);
+    eventually("it is a slave again", || slaves(&next), |slaves| slaves == &SLAVES);
+    next.stop().unwrap();
+    back("away while no agent ran, then adopted");
+
+    run(&lab, &file).kill().unwrap();
+    send_away_and_back(&lab, "enp0s9");
+    cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+    back("away while no agent ran, then xbond down --force");
+}
+
+#[test]
+fn a_bond_that_vanishes_with_a_container_comes_back() {
+    skip_if_unable!();
+    let lab = host();
+    let file = file();
+    let agent = run(&lab, &file);
+    let container = format!("{}-c", lab.host.name());
+    let vanish = || {
+        let namespace = NetNs::create(&container).unwrap();
+        lab.host.ip(&format!("link set {BOND} netns {container}")).unwrap();
+        namespace
+    };
+    drop(vanish());
+    agent.wait_for("bond0: is there again").unwrap();
+    meet(&lab);
+    assert_eq!(slaves(&agent), SLAVES);
+
+    // Somebody has its name: it is reported as gone until that is free.
+    let namespace = vanish();
+    lab.host.ip(&format!("link add {BOND} type veth peer name squatter")).unwrap();
+    drop(namespace);
+    let gone = "its device was deleted with its network namespace";
+    let shown = || cli(&lab.host, ["show"]).unwrap();
+    eventually("it is reported", shown, |shown| shown.contains(gone) && shown.contains("exists already"));
+    let error = cli(&lab.host, ["show", BOND]).unwrap_err().to_string();
+    assert!(error.contains(gone), "{error}");
+    lab.host.ip("link delete squatter").unwrap();
+    eventually("it is there again", || cli(&lab.host, ["show", BOND]).is_ok(), |is_there| *is_there);
+    meet(&lab);
+    agent.stop().unwrap();
+}
+
+#[test]
+fn show_lists_the_bonds_of_every_namespace() {
+    skip_if_unable!();
+    let labs = [host(), host()];
+    let file = file();
+    let agent = run(&labs[0], &file);
+    run(&labs[1], &file).kill().unwrap();
+    let text = cli(&labs[0].peer, ["show", "--all-netns"]).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&cli(&labs[0].peer, ["show", "--all-netns", "-j"]).unwrap()).unwrap();
+    let namespaces = json["namespaces"].as_array().unwrap();
+    for (lab, source) in labs.iter().zip(["agent", "maps"]) {
+        let name = lab.host.name();
+        assert!(text.contains(&format!("network namespace {name}:")), "{text}");
+        let found = namespaces.iter().find(|namespace| namespace["netns"] == name).unwrap();
+        assert_eq!(found["cookie"], lab.host.cookie().unwrap());
+        assert_eq!(found["report"]["source"], source);
+        assert_eq!(found["report"]["bonds"][0]["name"], BOND);
+    }
+    assert!(!namespaces.iter().any(|namespace| namespace["netns"] == labs[0].peer.name()));
+    agent.stop().unwrap();
+    cli(&labs[1].host, ["down", BOND, "--force"]).unwrap();
+}
