@@ -76,6 +76,13 @@ impl ActiveWord {
         (self.word >> 32) as u32
     }
 
+    /// How many changes lie between `earlier` and this word. None if by its generation this word is the earlier one, which
+    /// only another process can have stored. The generation wraps, so half of its range counts as earlier (RFC 1982).
+    pub const fn changes_since(self, earlier: Self) -> Option<u32> {
+        let changes = self.generation().wrapping_sub(earlier.generation());
+        if changes <= i32::MAX as u32 { Some(changes) } else { None }
+    }
+
     /// A bit per slot that may become active, in the eyes of whoever wrote last.
     pub const fn usable(self) -> u16 {
         (self.word >> 16) as u16
@@ -145,7 +152,8 @@ impl SlaveEntry {
         }
     }
 
-    /// Its device, for the carrier guard. Without one the guard takes the slave for dead.
+    /// Its device, for the carrier guard. Without one the guard knows nothing of the slave: it does not leave the slave if
+    /// it is active, and does not fail over to it.
     #[must_use]
     pub const fn with_handle(self, handle: DeviceHandle) -> Self {
         Self { handle, ..self }
@@ -729,6 +737,22 @@ mod tests {
             prop_assert_eq!(word.usable(), usable);
             prop_assert_eq!(word.generation(), before.generation().wrapping_add(1));
             prop_assert_eq!(ActiveWord::from_bits(word.bits()), word);
+        }
+    }
+
+    #[test]
+    fn changes_are_counted_across_the_end_of_the_range() {
+        let word = |generation: u32| ActiveWord::from_bits(u64::from(generation) << 32);
+        for (now, earlier, changes) in [
+            (7, 7, Some(0)),
+            (9, 7, Some(2)),
+            (1, u32::MAX, Some(2)),
+            (7, 9, None),
+            (u32::MAX, 1, None),
+            (0x8000_0006, 7, Some(0x7fff_ffff)),
+            (0x8000_0007, 7, None),
+        ] {
+            assert_eq!(word(now).changes_since(word(earlier)), changes, "{now} {earlier}");
         }
     }
 

@@ -5,7 +5,10 @@ use bond_common::{
     mac::Mac,
 };
 
-use crate::options::{BondOptions, SlaveOptions};
+use crate::{
+    GuardFailover,
+    options::{BondOptions, SlaveOptions},
+};
 
 /// Something that happened. Except for the requests (`Join`, `Leave`, `SetOptions`, `SetSlaveOptions`,
 /// `SetActiveSlave`), which may be refused and then change nothing, events are facts.
@@ -35,7 +38,9 @@ pub enum Event {
     Speed { slot: Slot, speed: Speed, duplex: Duplex },
     /// ACTIVE is not what the last `Switch` stored: the data plane's carrier guard has failed over to `active`, and
     /// took from `usable` whoever had no link; or somebody has written it by hand.
-    ActiveChanged { active: Option<Slot>, draining: Option<Slot>, usable: u16 },
+    /// `earlier` are the guard's failovers before this one that no event has reported, the oldest first: nothing called the
+    /// engine meanwhile.
+    ActiveChanged { earlier: Vec<GuardFailover>, active: Option<Slot>, draining: Option<Slot>, usable: u16 },
     /// Request: these options instead (checked by [`BondOptions::check_change`] before).
     SetOptions(Box<BondOptions>),
     /// Request: these options for one slave.
@@ -58,6 +63,9 @@ pub enum Event {
     Probes(Vec<Heard>),
     /// The probes that `Probe` asked for are on the wire.
     Probed { slot: Slot },
+    /// The probes that `Probe` asked for were not sent because the agent lacks something, as memory or descriptors. That says
+    /// nothing of the path.
+    NotProbed { slot: Slot },
     /// The answer to `ReadCounters`: what the data plane has counted on this slave since it was loaded.
     Counters { slot: Slot, tx_packets: u64, rx_unicast: u64 },
     /// The answer to `AskNeighbours`.

@@ -94,6 +94,17 @@ pub fn has_link(slave: &SlaveEntry) -> bool {
     is_up(slave.handle(), slave.ifindex())
 }
 
+/// Whether a slave's device is known to have no link. Where there is no handle nothing is known: the agent could not
+/// read the device.
+#[inline(always)]
+pub fn is_dead(slave: &SlaveEntry) -> bool {
+    let handle = slave.handle();
+    if slave.ifindex() == 0 {
+        return true;
+    }
+    handle.device() != 0 && !is_up(handle, slave.ifindex())
+}
+
 /// A handle that is stale says no: memory that is another device's by now has another ifindex, and a device that was
 /// moved another namespace.
 #[inline(always)]

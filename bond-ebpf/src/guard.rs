@@ -21,7 +21,7 @@ pub fn is_due(slot: Slot) -> bool {
 /// The slot by which a packet leaves that `slot` was chosen for: another one if its device has no link.
 #[inline(always)]
 pub fn check(slot: Slot) -> Result<Slot, DropReason> {
-    if has_link(slot) {
+    if !is_dead(slot) {
         return Ok(slot);
     }
     match without_link(slot.index() as u64) {
@@ -42,7 +42,7 @@ fn without_link(slot: u64) -> u64 {
     let Some(active) = word.active() else { return NO_LINK };
     if active.index() as u64 != slot {
         // The packet's queue had chosen it, or somebody else was faster.
-        return if has_link(active) { active.index() as u64 } else { NO_LINK };
+        return if !is_dead(active) { active.index() as u64 } else { NO_LINK };
     }
     let Some(guard) = maps::guard() else { return NO_LINK };
     // SAFETY: a helper without arguments.
@@ -74,7 +74,14 @@ fn tell(now: u64, next: ActiveWord) -> u64 {
     slot.index() as u64
 }
 
+/// Whether a slave could take over: it is known to have a link.
 #[inline(always)]
 fn has_link(slot: Slot) -> bool {
     maps::slave(slot).is_some_and(device::has_link)
+}
+
+/// Whether a slave has to be left: it is known to have no link.
+#[inline(always)]
+fn is_dead(slot: Slot) -> bool {
+    maps::slave(slot).is_none_or(device::is_dead)
 }

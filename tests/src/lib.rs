@@ -28,6 +28,7 @@ pub mod bulk;
 pub mod capture;
 pub mod console;
 pub mod datagram;
+pub mod failing_calls;
 pub mod figures;
 pub mod flow;
 pub mod frames;

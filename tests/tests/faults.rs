@@ -598,6 +598,144 @@ fn a_sleeping_agent_undoes_nothing_of_what_the_guard_did_meanwhile() {
     }
 }
 
+/// The receipts of the guard's failovers: from, to and generation of each.
+fn guard_receipts(lab: &Lab) -> Vec<(String, String, u32)> {
+    let log: serde_json::Value =
+        serde_json::from_str(&xbond::cli(&lab.host, ["log", BOND, "-j"]).unwrap()).unwrap();
+    let receipts = log["receipts"].as_array().unwrap().iter().filter(|receipt| receipt["seen"] == "guard");
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let receipt = |receipt: &serde_json::Value| {
+        (text(&receipt["from"]), text(&receipt["to"]), receipt["generation"].as_u64().unwrap() as u32)
+    };
+    receipts.map(receipt).collect()
+}
+
+/// Has the guard fail over from each slave to the other, so often in all; the first slave is active before.
+fn fail_over_in_the_kernel(lab: &Lab, times: usize) {
+    let traffic = traffic(lab, 2_000);
+    for number in 0..times {
+        let (from, to) = (SLAVES[number % 2], (number + 1) % 2);
+        lab.cut(from, Cut::Carrier).unwrap();
+        let active = || peek(lab, "ACTIVE", 0)[1] >> 4;
+        eventually("the guard fails over", active, |active| usize::from(*active) == to);
+        lab.mend(from, Cut::Carrier).unwrap();
+        eventually("its link is back", || lab.host.link(from).unwrap().has_carrier(), |up| *up);
+    }
+    traffic.stop().unwrap();
+}
+
+/// An agent that was stopped reports every failover of the guard, also where the last one leads back to where it began. If
+/// it is killed before it could, the next agent does.
+#[test]
+fn a_stopped_agent_leaves_a_receipt_for_each_failover_of_the_guard() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for (policy, is_killed) in [("none", false), ("active", false), ("follow", false), ("active", true)] {
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        let file = file(policy, &SLAVES);
+        let mut xbond = run(&lab, &file);
+        meet(&lab);
+        if show(&xbond)["guard"] != "on" {
+            return skip("the carrier guard is off here");
+        }
+        for times in [6, 2, 1] {
+            let before = guard_receipts(&lab).len();
+            if active_slave(&xbond).as_deref() != Some(SLAVES[0]) {
+                xbond.set(BOND, &format!("active_slave={}", SLAVES[0])).unwrap();
+            }
+            let counted = show(&xbond)["failovers"]["carrier_guard"].as_u64().unwrap_or(0);
+            xbond.pause().unwrap();
+            fail_over_in_the_kernel(&lab, times);
+            if is_killed {
+                xbond.kill().unwrap();
+                xbond = run(&lab, &file);
+            } else {
+                xbond.signal(Signal::SIGCONT).unwrap();
+            }
+            let what = format!("{policy}, killed {is_killed}, {times} times: {}", xbond.log());
+            let receipts =
+                eventually(&what, || guard_receipts(&lab), |receipts| receipts.len() >= before + times);
+            let new = &receipts[before..];
+            assert_eq!(new.len(), times, "{what}: {new:?}");
+            for (number, (from, to, generation)) in new.iter().enumerate() {
+                assert_eq!([from, to], [SLAVES[number % 2], SLAVES[(number + 1) % 2]], "{what}: {new:?}");
+                assert_eq!(*generation, new[0].2 + number as u32, "{what}: {new:?}");
+            }
+            let counted = if is_killed { 0 } else { counted } + times as u64;
+            assert_eq!(show(&xbond)["failovers"]["carrier_guard"], counted, "{what}");
+            assert_eq!(show(&xbond)["unrecorded_changes"], 0, "{what}");
+            eventually(
+                "both are up",
+                || SLAVES.iter().all(|name| slave(&show(&xbond), name)["mii_status"] == "up"),
+                |up| *up,
+            );
+        }
+        xbond.stop().unwrap();
+    }
+}
+
+/// More failovers than EVENTS holds: those without a record are counted.
+#[test]
+fn failovers_beyond_what_the_buffer_holds_are_counted() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    const TIMES: usize = 140;
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let before = guard_receipts(&lab).len();
+    xbond.pause().unwrap();
+    fail_over_in_the_kernel(&lab, TIMES);
+    xbond.signal(Signal::SIGCONT).unwrap();
+    xbond.wait_for("changes of ACTIVE have no receipt").unwrap();
+    let bond = eventually(
+        "all are counted",
+        || show(&xbond),
+        |bond| {
+            let counted = bond["failovers"]["carrier_guard"].as_u64().unwrap_or(0);
+            counted + bond["unrecorded_changes"].as_u64().unwrap() == TIMES as u64
+        },
+    );
+    let unrecorded = bond["unrecorded_changes"].as_u64().unwrap();
+    assert!((1..=TIMES as u64 / 4).contains(&unrecorded), "{bond:#}");
+    assert_eq!(before, 0);
+    let last = &bond["last_failover"];
+    assert_eq!((&last["to"], &last["unrecorded"]), (&SLAVES[0].into(), &unrecorded.into()), "{last:#}");
+    xbond.stop().unwrap();
+}
+
+/// ACTIVE as it was some changes ago: no number of changes is made of that, whether an agent runs or not.
+#[test]
+fn a_generation_that_is_set_back_is_no_number_of_changes() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let file = file("none", &SLAVES);
+    let mut xbond = run(&lab, &file);
+    let generation = || u32::from_ne_bytes(peek(&lab, "ACTIVE", 0)[4..].try_into().unwrap());
+    for is_killed in [false, true] {
+        let earlier = peek(&lab, "ACTIVE", 0);
+        for number in [1, 0] {
+            xbond.set(BOND, &format!("active_slave={}", SLAVES[number])).unwrap();
+        }
+        meet(&lab);
+        let before = generation();
+        if is_killed {
+            xbond.kill().unwrap();
+            poke(&lab, "ACTIVE", 0, &earlier);
+            xbond = run(&lab, &file);
+        } else {
+            poke(&lab, "ACTIVE", 0, &earlier);
+        }
+        xbond.wait_for("BPF map ACTIVE was modified by another process: its generation was").unwrap();
+        let log = xbond.log();
+        assert!(!log.contains("have no receipt") && !log.contains("42949"), "{log}");
+        assert!(generation() > before, "generations only grow");
+        assert_eq!(show(&xbond)["unrecorded_changes"], 0);
+        assert_traffic(&lab, "afterwards");
+    }
+    xbond.stop().unwrap();
+}
+
 fn reaches_peer(lab: &Lab) -> bool {
     lab.host.ping(PEER_V4.into(), 1).unwrap().received == 1
 }

@@ -34,7 +34,7 @@ fn unguarded<'lab>(lab: &'lab Lab, options: &[&str]) -> Xbond<'lab> {
 }
 
 /// What differs from run to run.
-const VOLATILE: [(&str, &str); 16] = [
+const VOLATILE: [(&str, &str); 17] = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", "TIME"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "DAY AND TIME"),
     (r"xbond/\d+", "xbond/COOKIE"),
@@ -48,6 +48,7 @@ const VOLATILE: [(&str, &str); 16] = [
     (r"generation \d+", "generation N"),
     (r"(?m)(up|down) +([0-9a-f:]{17}) +(\d+|-) +\d+ +\d+$", "$1 $2 $3 N N"),
     (r"(?m)( +\d+){6}$", " N N N N N N"),
+    (r"announced \d+ address(es)? by", "announced N addresses by"),
     (r"(dropped|time_squeeze) \d+", "$1 N"),
     (r"(?m)^(  (?:enp0s\d|bond0-port) +)(?:nothing|(?:[a-z_]+ \d+(?:, )?)+)$", "$1COUNTS"),
     (r"dropped meanwhile: (?:nothing|(?:[a-z_]+ \d+(?:, )?)+);", "dropped meanwhile: COUNTS;"),
@@ -198,7 +199,7 @@ fn show_reads_well_and_json_is_what_the_schema_says() {
       last failover N us ago: enp0s9 instead of enp0s8, its link failed
         seen by a link event; chosen: the only one that is up
         detect N us, decide N us, switch N us
-        after the switch: MACs N us, announced N us
+        after the switch: MACs N us, announced N addresses by the agent N us
         dropped meanwhile: COUNTS; generation N
       enp0s8:
         permanent_mac=08:00:27:e8:26:58 wire_mac=08:00:27:e8:26:58 ifindex=N slot=0
@@ -320,27 +321,28 @@ fn a_failover_leaves_a_receipt() {
     TIME enp0s8 instead of none, a slave joined
       seen by a slave that joined; chosen: the only one that is up
       detect N us, decide N us, switch N us
-      after the switch: announced N us
+      nothing to announce: no address on the bond or on a VLAN or macvlan above it
+      (bridges above it are not announced)
       dropped meanwhile: COUNTS; generation N
     TIME enp0s9 instead of enp0s8, its link failed
       seen by a link event; chosen: the only one that is up
       detect N us, decide N us, switch N us
-      after the switch: MACs N us, announced N us
+      after the switch: MACs N us, announced N addresses by the agent N us
       dropped meanwhile: COUNTS; generation N
     TIME enp0s8 instead of enp0s9, asked for by hand
       seen by a request; chosen: named by hand
       detect N us, decide N us, switch N us
-      after the switch: MACs N us, announced N us
+      after the switch: MACs N us, announced N addresses by the agent N us
       dropped meanwhile: COUNTS; generation N
     TIME enp0s9 instead of enp0s8, an option changed
       seen by a request; chosen: the primary
       detect N us, decide N us, switch N us
-      after the switch: MACs N us, announced N us
+      after the switch: MACs N us, announced N addresses by the agent N us
       dropped meanwhile: COUNTS; generation N
     TIME enp0s8 instead of enp0s9, it left the bond
       seen by a slave that left; chosen: the only one that is up
       detect N us, decide N us, switch N us
-      after the switch: MACs N us, announced N us
+      after the switch: MACs N us, announced N addresses by the agent N us
       dropped meanwhile: COUNTS; generation N
     ");
     xbond.stop().unwrap();
@@ -511,7 +513,7 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
       last failover N us ago: enp0s9 instead of enp0s8, its link failed
         seen by a link event; chosen: the only one that is up
         detect N us, decide N us, switch N us
-        after the switch: MACs N us, announced N us
+        after the switch: MACs N us, announced N addresses by the agent N us
         dropped meanwhile: COUNTS; generation N
       enp0s8:
         permanent_mac=08:00:27:e8:26:58 wire_mac=08:00:27:e8:26:58 ifindex=N slot=0

@@ -108,31 +108,50 @@ impl Engine {
 
     /// What the data plane did is followed, not judged: the old slave's link was gone at that moment, the new one's
     /// was there. Going back is for the next look at the links, with updelay and by the rules of reselection.
-    pub(super) fn active_changed(&mut self, now: Time, found: Word) {
+    ///
+    /// A failover away and back is one, too: the neighbours may have learned the other way.
+    pub(super) fn active_changed(&mut self, now: Time, failovers: &[GuardFailover], found: Word) {
         let before = std::mem::replace(&mut self.published.word, found);
         let joined = |slot: &Slot| self.joined_slaves().any(|slave| slave.slot == *slot);
-        let Some(new) = found.active.filter(|slot| Some(*slot) != self.active).filter(joined) else {
+        let new = found.active.filter(joined);
+        let active_after =
+            |failovers: &[GuardFailover]| failovers.last().map(|last| last.active).or(self.active);
+        let earlier = match failovers.split_last() {
+            // It is the one that made `new` active.
+            Some((last, earlier)) if Some(last.active) == new => earlier,
+            _ => failovers,
+        };
+        let from = active_after(earlier);
+        self.catch_up(self.active, earlier, &[]);
+        let Some(new) = new.filter(|new| from != Some(*new)) else {
             // The same decision, or none of the guard's: publishing puts the word right.
             return;
         };
-        if !is_guards(self.active, found.usable) {
+        if !is_guards(from, found.usable) {
             // Somebody has written it, who may choose among those that are up, as by `active_slave`.
             if self.slave(new).is_some_and(|slave| slave.state.is_up() && slave.link.up) {
-                let from = self.active.and_then(|active| self.name_of(active));
+                let from = from.and_then(|active| self.name_of(active));
                 let choice = Choice { slot: new, why: Chosen::ByHand };
                 self.change_active(now, from, Some(choice), Reason::Requested);
             }
             return;
         }
-        let from = self.active.and_then(|active| self.name_of(active));
-        let lost = before.usable & !found.usable;
+        // Of those that were left earlier the failure is counted already.
+        let left = earlier.iter().scan(self.active, |from, failover| Some(from.replace(failover.active)));
+        let counted = left.flatten().fold(0, |mask, slot| mask | slot.bit());
+        let lost = (before.usable | from.map_or(0, Slot::bit)) & !found.usable;
         for slot in Slot::all().filter(|slot| lost & slot.bit() != 0) {
+            let is_counted = Some(slot) != from && counted & slot.bit() != 0;
             let Some(slave) = self.slave_mut(slot).filter(|slave| slave.phase == Phase::Joined) else {
                 continue;
             };
             slave.link.up = false;
+            if is_counted {
+                slave.link_failure_count = slave.link_failure_count.saturating_sub(1);
+            }
             self.move_to(slot, LinkState::Down);
         }
+        let from = from.and_then(|slot| self.name_of(slot));
         if let Some(slave) = self.slave_mut(new) {
             slave.link.up = true;
         }

@@ -11,6 +11,13 @@ impl Engine {
         self.probe(now);
     }
 
+    /// Nothing was asked, so silence means nothing: every slave has its grace again.
+    pub(super) fn not_probed(&mut self, now: Time) {
+        for slave in self.slaves.iter_mut().filter(|slave| slave.phase == Phase::Joined) {
+            slave.path.begin(now);
+        }
+    }
+
     pub(super) fn probed(&mut self, now: Time, slot: Slot) {
         if let Some(slave) = self.slave_mut(slot) {
             slave.path.probed(now);

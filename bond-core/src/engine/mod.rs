@@ -20,7 +20,7 @@ mod switch;
 use std::{cmp::Reverse, collections::VecDeque};
 
 use bond_common::{
-    abi::{MAX_SLAVES, Slot},
+    abi::{ActiveWord, MAX_SLAVES, Slot},
     mac::Mac,
 };
 use thiserror::Error;
@@ -89,6 +89,13 @@ pub struct Left {
 pub struct GuardFailover {
     pub active: Slot,
     pub usable: u16,
+}
+
+impl GuardFailover {
+    /// By ACTIVE after it; None of a word that the guard does not store.
+    pub fn of(word: ActiveWord) -> Option<Self> {
+        Some(Self { active: word.active()?, usable: word.usable() })
+    }
 }
 
 /// A slave that is set up.
@@ -318,8 +325,8 @@ impl Engine {
             Event::Link { slot, link } => self.links(now, &[(slot, link)]),
             Event::Links(links) => self.links(now, &links),
             Event::Speed { slot, speed, duplex } => self.speed(now, slot, (speed, duplex)),
-            Event::ActiveChanged { active, draining, usable } => {
-                self.active_changed(now, Word { active, draining, usable });
+            Event::ActiveChanged { earlier, active, draining, usable } => {
+                self.active_changed(now, &earlier, Word { active, draining, usable });
             }
             Event::SetOptions(options) => self.set_options(now, *options)?,
             Event::SetSlaveOptions { slot, options } => self.set_slave_options(now, slot, options)?,
@@ -333,6 +340,7 @@ impl Engine {
             Event::Announced { slot: _ } => self.announced(now),
             Event::Probes(heard) => self.probes(now, &heard),
             Event::Probed { slot } => self.probed(now, slot),
+            Event::NotProbed { slot: _ } => self.not_probed(now),
             Event::Counters { slot, tx_packets, rx_unicast } => {
                 self.counters(now, slot, Counters { tx_packets, rx_unicast });
             }
@@ -425,7 +433,7 @@ fn seen(event: &Event) -> Seen {
         Event::Link { .. } | Event::Speed { .. } | Event::Renamed { .. } => Seen::LinkEvent,
         Event::Links(_) => Seen::Miimon,
         Event::ActiveChanged { .. } => Seen::Guard,
-        Event::Probes(_) | Event::Probed { .. } => Seen::ArpMonitor,
+        Event::Probes(_) | Event::Probed { .. } | Event::NotProbed { .. } => Seen::ArpMonitor,
         Event::Join(_) | Event::Joined { .. } | Event::JoinFailed { .. } => Seen::SlaveJoined,
         Event::Leave { .. } | Event::Gone { .. } => Seen::SlaveLeft,
         Event::SetOptions(_)

@@ -75,7 +75,8 @@ impl Engine {
 
         let rounds = self.options.num_grat_arp;
         // A slave that left, or whose link is down, has nothing to deliver.
-        self.drain = old.and_then(|slot| self.slave(slot)).filter(|old| old.link.up).map(|old| Drain {
+        let old = old.filter(|old| *old != new).and_then(|slot| self.slave(slot));
+        self.drain = old.filter(|old| old.link.up).map(|old| Drain {
             slot: old.slot,
             until: now.saturating_add(if rounds == 0 { DRAIN_AFTER_ANNOUNCEMENT } else { DRAIN_AT_MOST }),
             answers_to_go: self.announcements.unanswered().saturating_add(1),

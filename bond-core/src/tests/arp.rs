@@ -48,6 +48,20 @@ fn name(index: u8) -> Option<String> {
     Some(format!("slave{index}"))
 }
 
+#[test]
+fn probes_that_the_agent_could_not_send_judge_no_slave() {
+    let mut lab = settled(options(ArpValidate::None), 2);
+    (0..2).for_each(|index| lab.nic_mut(index).path = false);
+    for _ in 0..20 {
+        let slot = lab.slot(0);
+        lab.handle(Event::NotProbed { slot }).unwrap();
+        lab.wait(ms(200));
+        assert_eq!((lab.active(), states(&lab)), (name(0), vec![Up, Up]));
+    }
+    lab.wait(ms(2000));
+    assert_eq!(lab.active(), None);
+}
+
 /// The driver took 430 to 770 ms, one tick of its own and the poll's 10 ms included. Here it is two intervals and
 /// what is left of the third.
 #[test]

@@ -2,6 +2,7 @@
 
 use super::lab::{Lab, Pace, mac, ms, options};
 use crate::{
+    GuardFailover,
     command::{
         Command::{self, *},
         Notice, Reason,
@@ -100,6 +101,41 @@ fn one_after_the_other_and_back() {
     }
 }
 
+/// The guard's failovers while nothing called the engine: by how many of them it comes back to which slave, every one is
+/// reported and counted once.
+#[test]
+fn failovers_that_nothing_reported_are_told_one_by_one() {
+    for policy in POLICIES {
+        for path in [&[1][..], &[1, 0], &[1, 2], &[1, 0, 1], &[1, 2, 0, 1, 2, 0], &[1, 0, 2, 1, 0, 1]] {
+            let mut lab = Lab::enslaved(options(policy), 3);
+            lab.take();
+            let slots = [0, 1, 2].map(|index| lab.slot(index));
+            let mut from = 0;
+            let mut usable = slots.iter().fold(0, |mask, slot| mask | slot.bit());
+            let (mut failovers, mut failures) = (Vec::new(), [0; 3]);
+            for &to in path {
+                usable = usable & !slots[from].bit() | slots[to].bit();
+                failovers.push(GuardFailover { active: slots[to], usable });
+                failures[from] += 1;
+                from = to;
+            }
+            lab.word = (Some(slots[from]), None, usable);
+            let (active, draining) = (Some(slots[from]), None);
+            lab.handle(Event::ActiveChanged { earlier: failovers, active, draining, usable }).unwrap();
+            let commands = lab.take();
+            let told = commands.iter().filter(|command| is_reason(command, Reason::CarrierGuard)).count();
+            assert_eq!(told, path.len(), "{policy:?} {path:?}: {commands:?}");
+            assert_eq!(
+                [0, 1, 2].map(|index| lab.status(index).link_failure_count),
+                failures,
+                "{policy:?} {path:?}"
+            );
+            assert_eq!(lab.active(), Some(format!("slave{from}")), "{policy:?} {path:?}");
+            assert!(commands.iter().any(|command| matches!(command, Announce { .. })), "{policy:?} {path:?}");
+        }
+    }
+}
+
 /// Whoever writes ACTIVE by hand is followed where it makes sense, and put right where it does not.
 #[test]
 fn a_word_that_names_nobody_is_put_right() {
@@ -108,7 +144,7 @@ fn a_word_that_names_nobody_is_put_right() {
     let before = lab.word;
     for active in [None, bond_common::abi::Slot::new(nobody)] {
         lab.word = (active, None, 0);
-        lab.handle(Event::ActiveChanged { active, draining: None, usable: 0 }).unwrap();
+        lab.handle(Event::ActiveChanged { earlier: Vec::new(), active, draining: None, usable: 0 }).unwrap();
         assert_eq!(lab.word, before);
         assert_eq!(lab.active().as_deref(), Some("slave0"));
     }

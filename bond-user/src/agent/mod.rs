@@ -14,7 +14,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::Duration,
@@ -309,6 +309,8 @@ struct Bond {
     maps: Arc<Maps>,
     /// The pins were there when they were looked at last.
     pinned: bool,
+    /// Its task was asked to check the path, and has not begun.
+    is_check_asked: Arc<AtomicBool>,
     effects: mpsc::UnboundedSender<Effect>,
     history: History,
     /// The slaves of its file; none of a bond that was made by flags.
@@ -585,7 +587,12 @@ impl Agent {
                 memory.look();
                 self.make_lost_again().await;
             }
+            self.machine.engine.send(Input::CheckMaps);
             for (name, bond) in &mut *self.bonds.lock().await {
+                if !bond.is_check_asked.swap(true, Ordering::AcqRel) {
+                    let is_asked = Arc::clone(&bond.is_check_asked);
+                    let _ = bond.effects.send(Effect::CheckPath { is_asked });
+                }
                 let pinned = dataplane::check_pins(&self.machine.places.pins_of(name)).is_ok();
                 if pinned != bond.pinned {
                     bond.pinned = pinned;
@@ -732,6 +739,7 @@ impl Agent {
             is_elsewhere: false,
             maps,
             pinned,
+            is_check_asked: Arc::default(),
             effects,
             history,
             wanted,

@@ -40,8 +40,18 @@ fn read(bond: &str) -> Result<Log> {
         bail!("{bond}: no such bond in this network namespace; `xbond show` lists them");
     }
     let log = receipts::log(&places, bond)?;
-    if !places.is_claimed() && kept::untold(&places, bond) > 0 {
-        client::note(format_args!("{bond}: failovers since its agent ended are told by the next one"));
+    if !places.is_claimed() {
+        match kept::has_changed(&places, bond) {
+            Some(false) => {}
+            Some(true) => {
+                client::note(format_args!(
+                    "{bond}: failovers since its agent ended are told by the next one"
+                ));
+            }
+            None => client::note(format_args!(
+                "{bond}: its maps cannot be read: whether it failed over since its agent ended is not known"
+            )),
+        }
     }
     Ok(log)
 }

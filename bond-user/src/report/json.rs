@@ -111,6 +111,16 @@ pub struct Bond {
     pub absent: Vec<String>,
     /// By reason, since the agent has the bond.
     pub failovers: BTreeMap<Reason, u64>,
+    /// Changes of ACTIVE that are in no receipt, since the agent has the bond.
+    #[serde(default)]
+    pub unrecorded_changes: u64,
+    /// What another process has changed on the path of the packets and could not be restored: a sentence each. They are
+    /// among the warnings, too.
+    #[serde(default)]
+    pub path_faults: Vec<String>,
+    /// How often something was restored that another process had changed, since the agent has the bond.
+    #[serde(default)]
+    pub path_restored: u64,
     /// Null where there was none yet, or its receipt is lost.
     pub last_failover: Option<Receipt>,
     /// What the kernel counted, outside of xbond, on bond0, the port and the slaves.
@@ -234,6 +244,9 @@ pub struct Surroundings {
     /// By slave, in the order of the status.
     pub slaves: Vec<Around>,
     pub failovers: BTreeMap<Reason, u64>,
+    pub unrecorded_changes: u64,
+    pub path_faults: Vec<String>,
+    pub path_restored: u64,
     pub last_failover: Option<Receipt>,
     pub devices: Vec<Device>,
     pub warnings: Vec<String>,
@@ -280,6 +293,9 @@ impl Bond {
             slaves: slaves.collect(),
             absent: around.absent,
             failovers: around.failovers,
+            unrecorded_changes: around.unrecorded_changes,
+            path_faults: around.path_faults,
+            path_restored: around.path_restored,
             last_failover: around.last_failover,
             devices: around.devices,
             warnings: around.warnings,

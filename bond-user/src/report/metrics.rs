@@ -91,6 +91,32 @@ impl Metrics {
             })
         });
         counters(encoder, about, failovers)?;
+        let about = (
+            "xbond_path_faults",
+            "What another process has changed on the path of the packets and could not be restored",
+            None,
+        );
+        let faults = self.0.bonds.iter();
+        gauges(
+            encoder,
+            about,
+            faults.map(|bond| ([("bond", bond.name.as_str())], bond.path_faults.len() as f64)),
+        )?;
+        let about = (
+            "xbond_path_restored",
+            "How often something was restored that another process had changed, since the agent has the bond",
+            None,
+        );
+        let restored = self.0.bonds.iter().map(|bond| ([("bond", bond.name.as_str())], bond.path_restored));
+        counters(encoder, about, restored)?;
+        let about = (
+            "xbond_unrecorded_changes",
+            "Changes of ACTIVE that are in no receipt, since the agent has the bond",
+            None,
+        );
+        let unrecorded =
+            self.0.bonds.iter().map(|bond| ([("bond", bond.name.as_str())], bond.unrecorded_changes));
+        counters(encoder, about, unrecorded)?;
         let last = || {
             let bonds = self.0.bonds.iter();
             bonds.filter_map(|bond| Some(([("bond", bond.name.as_str())], bond.last_failover.as_ref()?)))
@@ -276,6 +302,15 @@ mod tests {
         xbond_failovers_total{bond="bond0",reason="joined"} 1
         xbond_failovers_total{bond="bond0",reason="requested"} 0
         xbond_failovers_total{bond="bond0",reason="option_changed"} 0
+        # HELP xbond_path_faults What another process has changed on the path of the packets and could not be restored
+        # TYPE xbond_path_faults gauge
+        xbond_path_faults{bond="bond0"} 0.0
+        # HELP xbond_path_restored How often something was restored that another process had changed, since the agent has the bond
+        # TYPE xbond_path_restored counter
+        xbond_path_restored_total{bond="bond0"} 0
+        # HELP xbond_unrecorded_changes Changes of ACTIVE that are in no receipt, since the agent has the bond
+        # TYPE xbond_unrecorded_changes counter
+        xbond_unrecorded_changes_total{bond="bond0"} 0
         # HELP xbond_last_failover_timestamp_seconds When the active slave changed last, since 1970
         # TYPE xbond_last_failover_timestamp_seconds gauge
         # UNIT xbond_last_failover_timestamp_seconds seconds

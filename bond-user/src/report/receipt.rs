@@ -32,6 +32,43 @@ pub struct Receipt {
     /// Packets that the data plane dropped, by reason, from the switch to the end of the last step; while the
     /// bond had no active slave, since it had none. Reasons without drops are left out. Null where no agent looked then.
     pub drops: Option<BTreeMap<String, u64>>,
+    /// What the first round of announcements sent; null where there was none: nothing became active, `num_grat_arp` is 0, or the
+    /// next failover came first.
+    #[serde(default)]
+    pub announced: Option<Announcement>,
+    /// Changes of ACTIVE just before this one of which there is no receipt.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unrecorded: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// The first round of announcements after a failover. Frames that the slave's driver or queue did not take count as failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// IP addresses, by gratuitous ARP or unsolicited NA.
+    pub addresses: u32,
+    /// MAC addresses, by RARP.
+    pub macs: u32,
+    /// Frames that were not sent.
+    pub failed: u32,
+    pub by: Announcer,
+}
+
+impl Announcement {
+    /// Frames that were sent.
+    pub fn sent(&self) -> u32 {
+        self.addresses.saturating_add(self.macs)
+    }
+}
+
+/// Who sent the announcements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Announcer {
+    Agent,
 }
 
 /// What a failover consists of, in microseconds. One that the data plane made took no longer than any packet does: its
@@ -50,7 +87,7 @@ pub struct Steps {
     pub heard_us: Option<u64>,
     /// From the switch until the last MAC was changed; null where none was to be.
     pub macs_us: Option<u64>,
-    /// From the switch until the first announcement was on the wire; null where there was none.
+    /// From the switch until the first round of announcements was sent; null where none was, or all of it failed.
     pub announce_us: Option<u64>,
 }
 

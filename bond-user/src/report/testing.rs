@@ -10,7 +10,7 @@ use bond_core::{
 use super::{
     json::{AgentInfo, Bond, Counters, Device, Found, Qdisc, Report, Slave, Softnet, Source, VERSION},
     moment::Moment,
-    receipt::{self, Receipt, Steps},
+    receipt::{self, Announcement, Announcer, Receipt, Steps},
 };
 
 /// So many seconds after the machine was started.
@@ -39,6 +39,8 @@ pub fn receipt() -> Receipt {
             announce_us: Some(320),
         },
         drops: Some([("backup".to_owned(), 3)].into()),
+        announced: Some(Announcement { addresses: 2, macs: 0, failed: 0, by: Announcer::Agent }),
+        unrecorded: 0,
     }
 }
 
@@ -136,6 +138,9 @@ pub fn bond() -> Bond {
         slaves: vec![slave("enp0s8", "backup", "going down"), active],
         absent: vec!["enp0s10".into()],
         failovers: [(Reason::LinkFailed, 3), (Reason::Joined, 1)].into(),
+        unrecorded_changes: 0,
+        path_faults: Vec::new(),
+        path_restored: 0,
         last_failover: Some(receipt()),
         warnings: Vec::new(),
         devices: vec![device("bond0", 7, 0), device("bond0-port", 6, 0), device("enp0s8", 3, 11)],

@@ -11,7 +11,7 @@ use bond_core::command::{Chosen, Reason, Seen};
 use super::{
     event::{BondChange, Event, SlaveChange, What},
     json::{Bond, Counters, Device, Found, Report, Slave, Source},
-    receipt::{Receipt, Steps},
+    receipt::{Announcement, Announcer, Receipt, Steps},
 };
 
 /// How much `xbond show` prints.
@@ -34,6 +34,104 @@ pub fn unheard(slave: &str, sent: u64) -> String {
 /// What is told of a bond that nobody looks after although an agent runs.
 pub const UNSERVED: &str = "another agent left it, and this one does not serve it: nobody moves its MACs, announces, or fails over \
                             by link events; `xbond add` takes it over, `xbond down` takes it down";
+
+/// What is not as the agent made it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PathFault {
+    /// A BPF program is at its hook on this device no more.
+    Detached { device: String },
+    /// The pin of a BPF link is gone.
+    Unpinned { pin: String },
+    /// An entry of a device map.
+    DeviceMap { map: &'static str, key: u32 },
+    /// A device is up where it has to be down, or the reverse.
+    Carrier { device: String, up: bool },
+    /// A setting of a device is not this one.
+    Setting { device: String, wanted: String },
+    /// Something could not be read.
+    Unknown { what: String, why: String },
+}
+
+impl fmt::Display for PathFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Detached { device } => {
+                write!(f, "{device}: its BPF program was detached by another process")
+            }
+            Self::Unpinned { pin } => {
+                write!(f, "the pin {pin} was removed by another process: what it held ends with the agent")
+            }
+            Self::DeviceMap { map, key } => {
+                write!(f, "BPF map {map}: entry {key} was modified by another process")
+            }
+            Self::Carrier { device, up: true } => {
+                write!(f, "{device}: was set up by another process although no slave is up")
+            }
+            Self::Carrier { device, up: false } => {
+                write!(f, "{device}: was set down by another process: the bond has no carrier")
+            }
+            Self::Setting { device, wanted } => {
+                write!(f, "{device}: was changed by another process: the bond needs {wanted}")
+            }
+            Self::Unknown { what, why } => write!(f, "{what}: cannot be checked: {why}"),
+        }
+    }
+}
+
+/// What became of a fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Repair {
+    Done,
+    /// It cannot be repaired, for this reason.
+    Failed(String),
+    /// It is not the agent's to repair, or nothing is known to be wrong.
+    None,
+}
+
+/// What the log and `show` say of a fault.
+pub fn path_fault(fault: &PathFault, repair: &Repair) -> String {
+    match repair {
+        Repair::Done => format!("{fault}; restored"),
+        Repair::Failed(why) => format!("{fault}; it cannot be restored: {why}"),
+        Repair::None => fault.to_string(),
+    }
+}
+
+/// What the log says of a round of announcements.
+pub fn announced(announcement: &Announcement) -> String {
+    let Announcement { addresses, macs, failed, by } = *announcement;
+    let by = match by {
+        Announcer::Agent => "by the agent",
+    };
+    let of = |number: u32, one: &str, many: &str| match number {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        number => Some(format!("{number} {many}")),
+    };
+    let sent = [of(addresses, "address", "addresses"), of(macs, "MAC address", "MAC addresses")];
+    let sent = sent.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+    match (sent.is_empty(), failed) {
+        (true, 0) => {
+            "nothing to announce: no address on the bond or on a VLAN or macvlan above it (bridges above it are not announced)"
+                .to_owned()
+        }
+        (true, failed) => format!("announced nothing: {failed} frames could not be sent"),
+        (false, 0) => format!("announced {sent} {by}"),
+        (false, failed) => format!("announced {sent} {by}; {failed} frames could not be sent"),
+    }
+}
+
+/// What the log says of changes of ACTIVE that are in no receipt.
+pub fn unrecorded(changes: u32) -> String {
+    format!(
+        "{changes} changes of ACTIVE have no receipt (event buffer full, or an agent died before it wrote them)"
+    )
+}
+
+/// What the log says of ACTIVE where another process has changed its generation.
+pub fn recounted(found: u32, now: u32) -> String {
+    format!("BPF map ACTIVE was modified by another process: its generation was {found}, and is {now} again")
+}
 
 /// Why another slave is active.
 pub fn why(reason: Reason) -> &'static str {
@@ -358,17 +456,25 @@ fn show_receipt(text: &mut String, indent: &str, receipt: &Receipt) -> fmt::Resu
             writeln!(text, "{indent}detect {detect}, decide {decide}, switch {switch}")?;
         }
     }
-    let after = [("MACs", macs_us), ("announced", announce_us)];
+    let announced = receipt.announced.as_ref().map_or_else(|| "announced".to_owned(), announced);
+    let after = [("MACs", macs_us), (&announced, announce_us)];
     let after: Vec<_> =
         after.into_iter().filter_map(|(what, done)| Some(format!("{what} +{}", took(done?)))).collect();
     if !after.is_empty() {
-        writeln!(text, "{indent}after the switch: {}", after.join(", "))?;
+        wrap(text, indent, &format!("after the switch: {}", after.join(", ")))?;
+    }
+    if receipt.announced.is_some() && announce_us.is_none() {
+        wrap(text, indent, &announced)?;
     }
     let dropped = match &receipt.drops {
-        None => "not known, no agent looked".to_owned(),
+        None => "not known".to_owned(),
         Some(drops) => reasons(drops),
     };
-    wrap(text, indent, &format!("dropped meanwhile: {dropped}; generation {}", receipt.generation))
+    wrap(text, indent, &format!("dropped meanwhile: {dropped}; generation {}", receipt.generation))?;
+    if receipt.unrecorded > 0 {
+        wrap(text, indent, &format!("just before it: {}", unrecorded(receipt.unrecorded)))?;
+    }
+    Ok(())
 }
 
 /// A line of `xbond monitor`.
@@ -549,7 +655,7 @@ mod tests {
           last failover 2 min 1 s ago: enp0s9 instead of enp0s8, its link failed
             seen by a link event; chosen: the only one that is up
             detect 143 us, decide 12 us, switch 2 us
-            after the switch: MACs +412 us, announced +320 us
+            after the switch: MACs +412 us, announced 2 addresses by the agent +320 us
             dropped meanwhile: backup 3; generation 7
           enp0s8:
             permanent_mac=08:00:27:e8:26:58 wire_mac=08:00:27:e8:26:58 ifindex=3 slot=0
@@ -629,6 +735,7 @@ mod tests {
         let mut last =
             Receipt { switched: testing::moment(900), to: None, chosen: None, ..testing::receipt() };
         last.steps = Steps { detect_us: 12_345, announce_us: None, ..last.steps };
+        last.announced = None;
         let by_guard = Receipt {
             switched: testing::moment(960),
             reason: Reason::CarrierGuard,
@@ -666,12 +773,12 @@ mod tests {
         2026-01-02T03:00:01.678901Z enp0s8 instead of none, a slave joined
           seen by a slave that joined; chosen: the only one that is up
           detect 143 us, decide 12 us, switch 2 us
-          after the switch: announced +320 us
+          after the switch: announced 2 addresses by the agent +320 us
           dropped meanwhile: nothing; generation 1
         2026-01-02T03:04:05.678901Z enp0s9 instead of enp0s8, its link failed
           seen by a link event; chosen: the only one that is up
           detect 143 us, decide 12 us, switch 2 us
-          after the switch: MACs +412 us, announced +320 us
+          after the switch: MACs +412 us, announced 2 addresses by the agent +320 us
           dropped meanwhile: backup 3; generation 7
         2026-01-02T03:15:00.678901Z none instead of enp0s8, its link failed
           seen by a link event
@@ -682,8 +789,8 @@ mod tests {
             gone
           seen by the data plane's guard; chosen: the guard's first that was alive
           switched in the kernel; the agent heard +61 s
-          after the switch: announced +61 s
-          dropped meanwhile: not known, no agent looked; generation 7
+          after the switch: announced 2 addresses by the agent +61 s
+          dropped meanwhile: not known; generation 7
         ");
         fits(&shown);
     }
@@ -737,7 +844,7 @@ mod tests {
         {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"state","active_slave":"enp0s8","carrier":true}
         {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"link","slave":"enp0s8","mii_status":"going down","delay_ms":200}
         {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"link","slave":"enp0s8","mii_status":"down","delay_ms":null}
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"failover","receipt":{"version":1,"bond":"bond0","time":"2026-01-02T03:04:05.678901Z","monotonic_us":245678901,"generation":7,"from":"enp0s8","to":"enp0s9","reason":"link_failed","seen":"link_event","chosen":"only_one_up","steps":{"detect_us":143,"decide_us":12,"switch_us":2,"heard_us":null,"macs_us":412,"announce_us":320},"drops":{"backup":3}}}
+        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"failover","receipt":{"version":1,"bond":"bond0","time":"2026-01-02T03:04:05.678901Z","monotonic_us":245678901,"generation":7,"from":"enp0s8","to":"enp0s9","reason":"link_failed","seen":"link_event","chosen":"only_one_up","steps":{"detect_us":143,"decide_us":12,"switch_us":2,"heard_us":null,"macs_us":412,"announce_us":320},"drops":{"backup":3},"announced":{"addresses":2,"macs":0,"failed":0,"by":"agent"}}}
         {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"carrier","carrier":false}
         {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"slave","slave":"enp0s8","change":"joined"}
         {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"slave","slave":"enp0s8","change":"left"}
@@ -753,6 +860,32 @@ mod tests {
         for (event, line) in events.iter().zip(lines.lines()) {
             assert_eq!(&serde_json::from_str::<Event>(line).unwrap(), event);
         }
+    }
+
+    #[test]
+    fn a_round_of_announcements_says_what_was_sent() {
+        let round = |addresses, macs, failed| {
+            announced(&Announcement { addresses, macs, failed, by: Announcer::Agent })
+        };
+        assert_eq!(round(1, 0, 0), "announced 1 address by the agent");
+        assert_eq!(
+            round(3, 1, 2),
+            "announced 3 addresses and 1 MAC address by the agent; 2 frames could not be sent"
+        );
+        assert_eq!(round(0, 0, 2), "announced nothing: 2 frames could not be sent");
+        assert!(round(0, 0, 0).starts_with("nothing to announce: no address"));
+    }
+
+    #[test]
+    fn faults_are_sentences() {
+        let fault = || PathFault::Detached { device: "enp0s8".into() };
+        let failed = Repair::Failed("Device or resource busy".into());
+        let texts = [Repair::Done, failed, Repair::None].map(|repair| path_fault(&fault(), &repair));
+        insta::assert_snapshot!(texts.join("\n"), @r"
+        enp0s8: its BPF program was detached by another process; restored
+        enp0s8: its BPF program was detached by another process; it cannot be restored: Device or resource busy
+        enp0s8: its BPF program was detached by another process
+        ");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Bonds that no agent looks after, as their maps, netlink and found.json show them.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use bond_common::abi::{ABI_VERSION, BondEntry, FailOverMac, PORT_STATS, Slot};
 use bond_core::{
@@ -19,12 +19,13 @@ use crate::{
         json::{self, Bond, Counters, Report, Slave, Source, VERSION},
         moment::Moment,
         receipt::{self, Receipt, Steps},
+        text::PathFault,
     },
     store::{paths::Places, receipts, record::Record},
     sys::{
         Devices,
-        dataplane::{self, Maps},
-        netlink::LinkInfo,
+        dataplane::{self, Attachment, Fault, Maps, Port},
+        netlink::{LinkInfo, PairKind},
     },
 };
 
@@ -153,6 +154,8 @@ async fn bond(
             "{name}: the pin {lost} is gone, and its program with it: see xbond down {name} --force"
         ));
     }
+    let path_faults = path_faults(name, &pins, port, host, &slaves);
+    warnings.extend(path_faults.iter().cloned());
     let moves = entry.has(BondEntry::HOST_MAC_MOVES);
     if let Some(host) = host.filter(|host| !moves && host.mac != entry.host_mac()) {
         warnings.push(format!(
@@ -189,6 +192,9 @@ async fn bond(
         slaves,
         absent: Vec::new(),
         failovers: Default::default(),
+        unrecorded_changes: 0,
+        path_restored: 0,
+        path_faults,
         last_failover,
         warnings,
         devices: all
@@ -199,11 +205,54 @@ async fn bond(
     })
 }
 
+/// Programs and maps that another process has changed; no agent restores them.
+fn path_faults(
+    bond: &str,
+    pins: &Path,
+    port: Option<&LinkInfo>,
+    host: Option<&LinkInfo>,
+    slaves: &[Slave],
+) -> Vec<String> {
+    let Some(port) = port else { return Vec::new() };
+    let is_netkit = port.pair() == Some(PairKind::Netkit);
+    let netkit = host.filter(|_| is_netkit).map(|host| host.ifindex);
+    let port = Port { device: &port.name, ifindex: port.ifindex, netkit };
+    let attached = |slave: &Slave| {
+        let slot = Slot::new(slave.slot)?;
+        Some((slot, slave.name.clone(), slave.ifindex))
+    };
+    let attached: Vec<_> = slaves.iter().filter_map(attached).collect();
+    let attached: Vec<_> = attached
+        .iter()
+        .map(|(slot, device, ifindex)| Attachment { slot: *slot, device, ifindex: *ifindex })
+        .collect();
+    let faults = dataplane::faults(pins, &port, &attached).into_iter();
+    let sentence = |fault| match fault {
+        Fault::Detached { device, .. } => Some(PathFault::Detached { device }),
+        Fault::DeviceMap { map, key } => Some(PathFault::DeviceMap { map, key }),
+        Fault::Unknown { what, why } => Some(PathFault::Unknown { what, why }),
+        // Without a pin there is nothing that holds the program, as is said elsewhere.
+        Fault::Unpinned { .. } => None,
+    };
+    faults.filter_map(sentence).map(|fault| format!("{bond}: {fault}")).collect()
+}
+
 /// What nobody does about an active slave without a link, while no agent runs.
 fn nobody_fails_over(bond: &str, slaves: &[Slave], guard: bool) -> Vec<String> {
     let is_active = |slave: &&Slave| slave.state == SlaveState::Active.to_string();
-    let active = slaves.iter().find(is_active);
-    let Some(active) = active.filter(|active| active.mii_status != "up") else { return Vec::new() };
+    let Some(active) = slaves.iter().find(is_active) else {
+        let up: Vec<_> =
+            slaves.iter().filter(|slave| slave.mii_status == "up").map(|slave| slave.name.as_str()).collect();
+        let has_link = match up[..] {
+            [] => "and no slave has a link".to_owned(),
+            [one] => format!("although {one} has a link"),
+            _ => format!("although {} have links", up.join(", ")),
+        };
+        return vec![format!("{bond}: no active slave, {has_link}: it carries nothing until an agent runs")];
+    };
+    if active.mii_status == "up" {
+        return Vec::new();
+    }
     let dead = format!("{bond}: its active slave {} has no link", active.name);
     vec![if !slaves.iter().any(|slave| slave.mii_status == "up") {
         format!("{dead}, and no other has one; its carrier stays as it is while no agent runs")
@@ -214,10 +263,10 @@ fn nobody_fails_over(bond: &str, slaves: &[Slave], guard: bool) -> Vec<String> {
     }]
 }
 
-/// How often the active slave of a bond, or who may be it, was changed since an agent looked last.
-pub fn untold(places: &Places, bond: &str) -> u32 {
-    let Ok(maps) = Maps::open(&places.pins_of(bond)) else { return 0 };
-    maps.active().generation().wrapping_sub(maps.guard().known().generation())
+/// Whether ACTIVE of a bond was changed since the last change that is on a receipt. None if its maps cannot be read.
+pub fn has_changed(places: &Places, bond: &str) -> Option<bool> {
+    let maps = Maps::open(&places.pins_of(bond)).ok()?;
+    Some(maps.active() != maps.guard().known())
 }
 
 /// The slave in a slot.
@@ -237,13 +286,15 @@ fn unheard_of(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Receipt> {
         generation: word.generation(),
         // Those in between are told by the next agent.
         from: name_in(slaves, guard.known().active())
-            .filter(|_| word.generation().wrapping_sub(guard.known().generation()) == 1),
+            .filter(|_| word.changes_since(guard.known()) == Some(1)),
         to: name_in(slaves, word.active()),
         reason: Reason::CarrierGuard,
         seen: Seen::Guard,
         chosen: Some(Chosen::Guard),
         steps: Steps::default(),
         drops: None,
+        announced: None,
+        unrecorded: 0,
     })
 }
 

@@ -4,7 +4,7 @@
 //! agent that dies in it leaves a torn line, which readers skip and the next agent takes away.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -20,14 +20,19 @@ use bond_core::{
     Time,
     command::{Chosen, Notice, Reason, Seen},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
-    agent::{AgentError, bond::notices, server::events::Feed},
+    agent::{
+        AgentError,
+        bond::{ledger::Ledger, notices},
+        server::events::Feed,
+    },
     report::{
         event::What,
         moment::{Moment, micros, monotonic},
-        receipt::{Log, Receipt, Steps, VERSION},
+        receipt::{Announcement, Log, Receipt, Steps, VERSION},
+        text::{self, PathFault, Repair},
     },
     store::paths::Places,
     sys::{dataplane::Maps, file},
@@ -37,6 +42,8 @@ use crate::{
 pub const FILE: &str = "receipts.ndjson";
 /// Receipts that are kept, and that `xbond log` lists.
 pub const KEPT: usize = 100;
+/// The least time between two lines of the log about the same fault.
+const BETWEEN_LINES: Time = Time::from_secs(60);
 /// The file is cut down to [`KEPT`] when it has so many.
 const AT_MOST: usize = 2 * KEPT;
 
@@ -52,8 +59,12 @@ pub struct Draft {
     /// The moment of the switch.
     pub switched: Time,
     pub generation: u32,
-    /// None where nobody looked then.
+    /// None where they are not known: nothing read them then, or they could not be read.
     pub before: Option<DropsBefore>,
+    /// No agent followed the guard when it was made.
+    pub is_late: bool,
+    /// Changes of ACTIVE just before it of which there is no receipt.
+    pub unrecorded: u32,
     /// The new slave will be announced.
     pub is_announced: bool,
 }
@@ -96,33 +107,32 @@ pub struct DropsBefore {
 }
 
 impl DropsBefore {
-    /// At the port, and at these slots.
-    pub fn read(maps: &Maps, slots: impl Iterator<Item = u32>) -> Self {
+    /// At the port, and at these slots. None if a counter cannot be read.
+    pub fn read(maps: &Maps, slots: impl Iterator<Item = u32>) -> Option<Self> {
         let places: Vec<_> = slots.chain([PORT_STATS]).collect();
-        let drops = drops(maps, &places);
-        Self { places, drops }
+        let drops = drops(maps, &places)?;
+        Some(Self { places, drops })
     }
 
-    /// By reason, what was dropped since.
-    fn since(&self, maps: &Maps) -> BTreeMap<String, u64> {
-        let now = drops(maps, &self.places);
+    /// By reason, what was dropped since. None if a counter cannot be read.
+    fn since(&self, maps: &Maps) -> Option<BTreeMap<String, u64>> {
+        let now = drops(maps, &self.places)?;
         let since = |reason: DropReason| {
             let count = now[reason as usize].saturating_sub(self.drops[reason as usize]);
             (count > 0).then(|| (reason.name().to_owned(), count))
         };
-        DropReason::ALL.into_iter().filter_map(since).collect()
+        Some(DropReason::ALL.into_iter().filter_map(since).collect())
     }
 }
 
-fn drops(maps: &Maps, places: &[u32]) -> [u64; DROP_REASONS] {
+fn drops(maps: &Maps, places: &[u32]) -> Option<[u64; DROP_REASONS]> {
     let mut sum = [0; DROP_REASONS];
-    // What cannot be read counts as nothing: a receipt without drops is better than none.
-    for stats in places.iter().filter_map(|place| maps.stats(*place).ok()) {
-        for (sum, more) in sum.iter_mut().zip(stats.drops) {
+    for place in places {
+        for (sum, more) in sum.iter_mut().zip(maps.stats(*place).ok()?.drops) {
             *sum += more;
         }
     }
-    sum
+    Some(sum)
 }
 
 /// The failovers of a bond, for whoever asks.
@@ -134,6 +144,12 @@ pub struct Failovers {
     /// Since this agent has the bond.
     pub by_reason: BTreeMap<Reason, u64>,
     pub last: Option<Receipt>,
+    /// Changes of ACTIVE that are in no receipt, since this agent has the bond.
+    pub unrecorded: u64,
+    /// What is not as the agent made it, and could not be restored: a sentence each.
+    pub faults: Vec<String>,
+    /// How often something was restored that another process had changed.
+    pub restored: u64,
 }
 
 impl History {
@@ -154,29 +170,32 @@ pub struct Scribe {
     bond: String,
     feed: Feed,
     maps: Arc<Maps>,
+    ledger: Arc<Ledger>,
     file: File,
     history: History,
     open: Option<Open>,
+    /// When faults were logged last: one that comes again and again is logged once a minute.
+    logged: HashMap<PathFault, Time>,
 }
 
 /// A receipt that is not finished.
 struct Open {
     draft: Draft,
     macs: Option<Time>,
-    announced: Option<Time>,
+    announced: Option<(Time, Announcement)>,
     /// What the engine asked for in one go with the switch is done.
     is_first_part_done: bool,
 }
 
 impl Scribe {
     /// `directory` is the bond's run directory.
-    pub fn new(bond: &str, directory: &Path, feed: Feed, maps: Arc<Maps>) -> Self {
+    pub fn new(bond: &str, directory: &Path, feed: Feed, maps: Arc<Maps>, ledger: Arc<Ledger>) -> Self {
         let file = File::open(directory.join(FILE));
         let history = History::default();
         if let Ok(mut receipts) = read(directory) {
             history.0.lock().unwrap_or_else(PoisonError::into_inner).last = receipts.pop();
         }
-        Self { bond: bond.to_owned(), feed, maps, file, history, open: None }
+        Self { bond: bond.to_owned(), feed, maps, ledger, file, history, open: None, logged: HashMap::new() }
     }
 
     pub fn history(&self) -> History {
@@ -186,7 +205,7 @@ impl Scribe {
     pub fn notice(&self, notice: &Notice) {
         // It is told with the time of this line, and happened before.
         let earlier = self.open.as_ref().filter(|open| {
-            open.draft.before.is_none() && matches!(notice, Notice::Failover { seen: Seen::Guard, .. })
+            open.draft.is_late && matches!(notice, Notice::Failover { seen: Seen::Guard, .. })
         });
         notices::log(&self.bond, notice, earlier.map(|open| Moment::at(open.draft.switched)));
         if let Some(what) = notices::event(notice) {
@@ -202,6 +221,39 @@ impl Scribe {
     pub fn warn(&self, text: &str) {
         warn!("{}: {text}", self.bond);
         self.feed.tell(&self.bond, What::Warning { text: text.to_owned() });
+    }
+
+    /// Another process had changed something, and it is restored.
+    pub fn restored(&mut self, text: &str) {
+        self.history.0.lock().unwrap_or_else(PoisonError::into_inner).restored += 1;
+        self.warn(text);
+    }
+
+    /// What was found when the path of the packets was checked: all that is wrong with it.
+    pub fn path(&mut self, found: Vec<(PathFault, Repair)>) {
+        let now = monotonic();
+        let mut faults = Vec::new();
+        for (fault, repair) in found {
+            let text = text::path_fault(&fault, &repair);
+            let is_new = self.logged.get(&fault).is_none_or(|at| now.saturating_sub(*at) >= BETWEEN_LINES);
+            if is_new {
+                self.logged.insert(fault, now);
+                self.warn(&text);
+            }
+            match repair {
+                Repair::Done => self.history.0.lock().unwrap_or_else(PoisonError::into_inner).restored += 1,
+                Repair::Failed(_) | Repair::None => faults.push(format!("{}: {text}", self.bond)),
+            }
+        }
+        self.logged.retain(|_, at| now.saturating_sub(*at) < BETWEEN_LINES);
+        self.history.0.lock().unwrap_or_else(PoisonError::into_inner).faults = faults;
+    }
+
+    /// ACTIVE was changed so often without a record: the buffer of the guard's failovers was full, or an agent died before it
+    /// had written a receipt.
+    pub fn unrecorded(&mut self, changes: u32) {
+        self.history.0.lock().unwrap_or_else(PoisonError::into_inner).unrecorded += u64::from(changes);
+        self.warn(&text::unrecorded(changes));
     }
 
     pub fn begin(&mut self, draft: Draft) {
@@ -224,10 +276,11 @@ impl Scribe {
         }
     }
 
-    pub fn announced(&mut self, at: Time) {
+    /// A round of announcements was sent, or failed, at `at`.
+    pub fn announced(&mut self, at: Time, announcement: Announcement) {
         // Of the failover before it may be late.
         if let Some(open) = self.open.as_mut().filter(|open| open.draft.switched <= at) {
-            open.announced.get_or_insert(at);
+            open.announced.get_or_insert((at, announcement));
         }
         self.finish_if_done();
     }
@@ -256,14 +309,23 @@ impl Scribe {
             chosen: draft.chosen,
             steps: Steps {
                 macs_us: macs.map(since_switch),
-                announce_us: announced.map(since_switch),
+                announce_us: announced.filter(|(_, what)| what.sent() > 0).map(|(at, _)| since_switch(at)),
                 ..draft.made.steps()
             },
-            drops: draft.before.map(|before| before.since(&self.maps)),
+            drops: draft.before.and_then(|before| before.since(&self.maps)),
+            announced: announced.map(|(_, what)| what),
+            unrecorded: draft.unrecorded,
         };
+        // A bond whose first slave becomes active has no addresses yet.
+        let is_news = |what: &&Announcement| receipt.from.is_some() || what.sent() > 0 || what.failed > 0;
+        if let Some(announcement) = receipt.announced.as_ref().filter(is_news) {
+            let by = receipt.to.as_deref().unwrap_or("none");
+            info!("{}: {by}: {}", self.bond, text::announced(announcement));
+        }
         if let Err(error) = self.file.append(&receipt) {
             self.warn(&format!("the receipt of a failover is lost: {}: {error}", self.file.path.display()));
         }
+        self.ledger.finish();
         self.history.add(receipt.clone());
         self.feed.tell(&self.bond, What::Failover { receipt });
     }
@@ -360,6 +422,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::report::receipt::Announcer;
 
     fn receipt(generation: u32) -> Receipt {
         Receipt {
@@ -380,6 +443,8 @@ mod tests {
                 ..Steps::default()
             },
             drops: Some([("backup".to_owned(), 3)].into()),
+            announced: Some(Announcement { addresses: 2, macs: 0, failed: 0, by: Announcer::Agent }),
+            unrecorded: 0,
         }
     }
 
@@ -450,6 +515,12 @@ mod tests {
           },
           "drops": {
             "backup": 3
+          },
+          "announced": {
+            "addresses": 2,
+            "macs": 0,
+            "failed": 0,
+            "by": "agent"
           }
         }
         "#);

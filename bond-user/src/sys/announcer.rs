@@ -23,6 +23,7 @@ use etherparse::{
 };
 use nix::{
     errno::Errno,
+    net::if_::if_indextoname,
     sys::{
         socket::{
             AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike as _, bind, send, setsockopt,
@@ -234,7 +235,8 @@ impl FrameSocket {
     pub fn send(&self, frame: &[u8]) -> Result<(), SysError> {
         let by = |socket: &OwnedFd| send(socket.as_raw_fd(), frame, MsgFlags::empty());
         let sent = match by(&self.direct) {
-            Err(Errno::ENOBUFS) => by(&self.queued),
+            // Without a carrier the queue may be the one that drops what it is given and calls it sent.
+            Err(Errno::ENOBUFS) if is_running(&self.queued, self.ifindex) => by(&self.queued),
             answer => answer,
         };
         match sent {
@@ -242,6 +244,20 @@ impl FrameSocket {
             Err(error) => Err(failed("send a frame", self.ifindex, error)),
         }
     }
+}
+
+/// `IFF_RUNNING`, from when on the device's own queue is in place. False if it cannot be read: then a frame counts as not sent.
+fn is_running(socket: &OwnedFd, ifindex: u32) -> bool {
+    let Ok(name) = if_indextoname(ifindex) else { return false };
+    // SAFETY: an ifreq is integers: all zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.as_bytes()) {
+        *to = *from as libc::c_char;
+    }
+    // SAFETY: the kernel reads the name, which ends with a zero, and writes the flags.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) };
+    // SAFETY: the kernel has written this member.
+    result == 0 && libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags }) & libc::IFF_RUNNING != 0
 }
 
 fn bypass_queue(socket: &OwnedFd) -> nix::Result<()> {
@@ -434,6 +450,13 @@ mod tests {
             let mut buffer = [0; 2048];
             let length = recv(receiver.as_raw_fd(), &mut buffer, MsgFlags::empty()).unwrap();
             assert_eq!(buffer[..length], frames[0][..]);
+            // Without a carrier the device's queue takes frames and drops them; its state follows the carrier's a little later.
+            netlink.set(far.ifindex, LinkSetting::Up(false)).await.unwrap();
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+            while let Ok(()) = sender.send(&frames[0]) {
+                assert!(std::time::Instant::now() < deadline, "frames that nothing sends count as sent");
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
             assert!(FrameSocket::open(9999).unwrap_err().is_gone());
         });
     }

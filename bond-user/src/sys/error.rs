@@ -75,6 +75,14 @@ impl SysError {
         }
     }
 
+    /// This process lacks descriptors, memory or a permission: the error says nothing of the device.
+    pub fn is_lack(&self) -> bool {
+        matches!(
+            self.errno(),
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EPERM | Errno::EACCES)
+        )
+    }
+
     /// The device went away: there is nothing left to do on it.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::NoSuchInterface(_)) || self.errno() == Some(Errno::ENODEV)

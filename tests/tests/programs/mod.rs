@@ -131,7 +131,7 @@ impl Bench {
         }
         for slot in [0, 1].map(|slot| Slot::new(slot).unwrap()) {
             let entry = self.maps.slave(slot);
-            let handle = reader.read(entry.ifindex()).unwrap().handle();
+            let handle = reader.read(entry.ifindex()).unwrap().unwrap().handle();
             self.maps.set_slave(slot, entry.with_handle(handle));
         }
         self.maps.set_rank(Rank::new([]));

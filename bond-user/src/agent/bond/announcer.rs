@@ -15,7 +15,10 @@ use crate::{
         interface::Host,
         worker::Effect,
     },
-    report::moment::monotonic,
+    report::{
+        moment::monotonic,
+        receipt::{Announcement, Announcer},
+    },
     sys::{
         SysError,
         announcer::{self, Announced, FrameSocket},
@@ -42,6 +45,8 @@ pub struct Told {
     pub mac: Mac,
     /// None if the slave was not active any more.
     pub frames: Option<Vec<BytesMut>>,
+    /// How many of them were sent.
+    pub sent: usize,
     pub at: Time,
     pub result: Result<(), SysError>,
 }
@@ -67,7 +72,7 @@ impl Herald {
                 Input::Announce { slot, ifindex, mac } => self.announce(slot, ifindex, mac),
                 Input::Send { slot, ifindex, frames } => {
                     if self.is_active(slot)
-                        && let Err(error) = self.send(slot, ifindex, &frames)
+                        && let (_, Err(error)) = self.send(slot, ifindex, &frames)
                     {
                         self.tell(Effect::Failed(error));
                     }
@@ -79,13 +84,13 @@ impl Herald {
 
     fn announce(&mut self, slot: Slot, ifindex: u32, mac: Mac) {
         let frames = self.is_active(slot).then(|| frames(self.host, &self.announced, mac));
-        let result = match &frames {
+        let (sent, result) = match &frames {
             Some(frames) => self.send(slot, ifindex, frames),
-            None => Ok(()),
+            None => (0, Ok(())),
         };
         let at = monotonic();
         self.engine.event(self.id, Event::Announced { slot });
-        self.tell(Effect::Announced(Box::new(Told { slot, ifindex, mac, frames, at, result })));
+        self.tell(Effect::Announced(Box::new(Told { slot, ifindex, mac, frames, sent, at, result })));
     }
 
     /// By a slave that is active no more nothing is announced: its neighbours would send where nobody listens.
@@ -93,12 +98,25 @@ impl Herald {
         self.maps.active().active() == Some(slot)
     }
 
-    fn send(&mut self, slot: Slot, ifindex: u32, frames: &[BytesMut]) -> Result<(), SysError> {
-        if self.sockets.get(&slot).is_none_or(|(of, _)| *of != ifindex) {
-            self.sockets.insert(slot, (ifindex, FrameSocket::open(ifindex)?));
+    /// Sends frames up to the first that fails, and returns how many were sent.
+    fn send(&mut self, slot: Slot, ifindex: u32, frames: &[BytesMut]) -> (usize, Result<(), SysError>) {
+        if frames.is_empty() {
+            return (0, Ok(()));
         }
-        let Some((_, socket)) = self.sockets.get(&slot) else { return Ok(()) };
-        frames.iter().try_for_each(|frame| socket.send(frame))
+        let socket = match self.sockets.remove(&slot) {
+            Some((of, socket)) if of == ifindex => socket,
+            _ => match FrameSocket::open(ifindex) {
+                Ok(socket) => socket,
+                Err(error) => return (0, Err(error)),
+            },
+        };
+        let failed =
+            frames.iter().enumerate().find_map(|(sent, frame)| Some((sent, socket.send(frame).err()?)));
+        self.sockets.insert(slot, (ifindex, socket));
+        match failed {
+            Some((sent, error)) => (sent, Err(error)),
+            None => (frames.len(), Ok(())),
+        }
     }
 
     fn tell(&self, effect: Effect) {
@@ -106,6 +124,16 @@ impl Herald {
             let _ = effects.send(effect);
         }
     }
+}
+
+/// What a round of `frames` frames, of which `sent` were sent, has announced: each frame is of one address.
+pub fn announcement(host: Host, frames: usize, sent: usize) -> Announcement {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let (addresses, macs) = match host {
+        Host::Pair { .. } => (count(sent), 0),
+        Host::Port { .. } => (0, count(sent)),
+    };
+    Announcement { addresses, macs, failed: count(frames.saturating_sub(sent)), by: Announcer::Agent }
 }
 
 /// One round.

@@ -74,6 +74,8 @@ pub struct Prober {
     sockets: HashMap<Slot, (u32, FrameSocket)>,
     /// It was said that these are not asked, or that there is no route to them.
     told: HashSet<IpAddr>,
+    /// The last round was not sent because this process lacks something.
+    lacks: bool,
 }
 
 /// The bond whose targets are asked.
@@ -147,6 +149,7 @@ impl Prober {
             strangers: HashSet::new(),
             sockets: HashMap::new(),
             told: HashSet::new(),
+            lacks: false,
         }
     }
 
@@ -169,7 +172,16 @@ impl Prober {
 
     async fn round(&mut self, round: &Round) {
         match self.ask(round).await {
-            Ok(()) => self.engine.event(self.id, Event::Probed { slot: round.slot }),
+            Ok(()) => {
+                self.lacks = false;
+                self.engine.event(self.id, Event::Probed { slot: round.slot });
+            }
+            Err(error) if error.is_lack() => {
+                if !std::mem::replace(&mut self.lacks, true) {
+                    warn!("{}: targets are not probed, and no slave is judged meanwhile: {error}", self.bond);
+                }
+                return self.engine.event(self.id, Event::NotProbed { slot: round.slot });
+            }
             // The engine notices when it goes on; each interval would say it again.
             Err(error) => debug!("{}: {error}", self.bond),
         }

@@ -7,17 +7,21 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc,
+        atomic::{AtomicBool, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
     thread,
 };
 
+use aya::maps::{MapData, RingBuf};
 use bond_common::{
-    abi::{ActiveWord, DeviceHandle, LinkQuestion, Rank, SlaveEntry, Slot},
+    abi::{ActiveWord, DeviceHandle, DeviceState, LinkQuestion, Rank, SlaveEntry, Slot},
+    event::{DataPlaneEvent, EventRecord},
+    mac::Mac,
     names,
 };
 use bond_core::{
-    Engine, Left, NewBond, Refusal, Time,
+    Engine, GuardFailover, Left, NewBond, Refusal, Time,
     command::{Command, Notice, Seen},
     event::{Duplex, Event, Heard, Link, Speed},
     status::BondStatus,
@@ -29,9 +33,10 @@ use crate::{
         bond::{
             announcer as herald,
             arp_prober::{self as prober, Round},
+            ledger::{Change, Ledger},
             worker::Effect,
         },
-        lifecycle::missed_failovers::Meanwhile,
+        lifecycle::missed_failovers::{Known, Meanwhile},
     },
     report::moment::monotonic as now,
     store::receipts::{Draft, DropsBefore, Made},
@@ -59,8 +64,8 @@ pub enum Input {
         event: Event,
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
-    /// The data plane has changed ACTIVE.
-    ActiveChanged(BondId),
+    /// The data plane has put something into EVENTS.
+    Events(BondId),
     /// A device of this network namespace changed or vanished.
     Device(LinkEvent),
     /// What a slave's link is capable of.
@@ -74,6 +79,8 @@ pub enum Input {
         bond: BondId,
         reply: oneshot::Sender<BondStatus>,
     },
+    /// Compare the maps of all bonds with what is known.
+    CheckMaps,
     /// Is the thread alive?
     Ping {
         reply: oneshot::Sender<()>,
@@ -87,11 +94,17 @@ pub struct Member {
     /// What another agent has left of it, and what the data plane did since.
     pub left: Option<(Left, Meanwhile)>,
     pub maps: Arc<Maps>,
+    /// EVENTS; None if it cannot be read.
+    pub records: Option<RingBuf<MapData>>,
+    pub ledger: Arc<Ledger>,
     pub effects: tasks::UnboundedSender<Effect>,
     pub prober: tasks::UnboundedSender<prober::Input>,
     pub herald: tasks::UnboundedSender<herald::Input>,
     /// ifindex of bond0, or of the port behind which the host is.
     pub host: u32,
+    pub port: u32,
+    /// Set at each event of a device of the bond.
+    pub is_changed: Arc<AtomicBool>,
 }
 
 /// How others reach the thread.
@@ -159,6 +172,8 @@ struct Running {
     prober: tasks::UnboundedSender<prober::Input>,
     herald: tasks::UnboundedSender<herald::Input>,
     host: u32,
+    port: u32,
+    is_changed: Arc<AtomicBool>,
     /// The last link of each slave: its speed is learned by the effects, its state here.
     links: HashMap<Slot, Link>,
     /// Slots whose speeds are to be read when what is in hand is carried out: reading waits for RTNL and for firmware,
@@ -174,12 +189,24 @@ struct Running {
     rank: Rank,
     /// During a timeout, the slots whose devices were just seen to have a link.
     with_link: u16,
+    /// Netlink was asked for the links, and has not answered yet.
+    awaits_netlink: bool,
+    /// The MAC behind an existing port, once the data plane has learned it; else zero.
+    learned: Mac,
+    /// The last attempt to read a device failed. Logged when it begins and when it ends.
+    is_blind: bool,
     pace: Pace,
     switch: Switched,
     /// The last store to ACTIVE that the data plane was found to have made.
     followed: Switched,
-    /// Those before it that the engine tells of as it adopts the bond.
+    /// Those before it of which the engine is about to tell.
     meanwhile: VecDeque<Switched>,
+    records: Option<RingBuf<MapData>>,
+    /// Changes of ACTIVE without a record, just before the last failover of which the engine is about to tell.
+    unrecorded: u32,
+    /// Records of failovers that are after what ACTIVE was known to hold.
+    unfollowed: Vec<EventRecord>,
+    ledger: Arc<Ledger>,
     /// What the engine says now is of the time before.
     is_adopting: bool,
     /// Since when there is no active slave, in drops.
@@ -203,6 +230,55 @@ struct Switched {
     at: Time,
     generation: u32,
     by: Writer,
+}
+
+/// Whether a failover of the guard came after ACTIVE was `word`.
+fn is_after(record: &EventRecord, word: ActiveWord) -> bool {
+    match record.event() {
+        Some(DataPlaneEvent::FailedOver(after)) => {
+            after.changes_since(word).is_some_and(|changes| changes > 0)
+        }
+        Some(DataPlaneEvent::HostMacLearned(_)) | None => false,
+    }
+}
+
+impl Switched {
+    /// A failover of the guard at `at`, or if that is zero at an unknown time, that is followed at `now`.
+    fn by_guard(at: Time, word: ActiveWord, now: Time) -> Self {
+        let at = if at.is_zero() { now } else { at.min(now) };
+        let pace = Pace { told: at, handled: now, decided: now };
+        Self { pace, at, generation: word.generation(), by: Writer::DataPlane }
+    }
+}
+
+/// What an attempt to read a device showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    Up,
+    /// Without a link, or not in this network namespace any more: netlink tells which.
+    Down,
+    /// It could not be read. The link is as it was.
+    Nothing,
+}
+
+impl Sight {
+    fn up(self) -> Option<bool> {
+        match self {
+            Self::Up => Some(true),
+            Self::Down => Some(false),
+            Self::Nothing => None,
+        }
+    }
+}
+
+impl<E> From<Result<Option<DeviceState>, E>> for Sight {
+    fn from(answer: Result<Option<DeviceState>, E>) -> Self {
+        match answer {
+            Ok(Some(state)) if state.link_up() => Self::Up,
+            Ok(_) => Self::Down,
+            Err(_) => Self::Nothing,
+        }
+    }
 }
 
 /// Who stored ACTIVE.
@@ -274,7 +350,7 @@ impl Loop {
             Input::Add(member) => {
                 let id = member.id;
                 let mut running = Running::new(*member);
-                running.maps.set_known(running.word);
+                running.ledger.follow(running.word, Change::MayFailOver);
                 running.carry_out(reader);
                 running.meanwhile.clear();
                 running.is_adopting = false;
@@ -300,9 +376,17 @@ impl Loop {
                     let _ = reply.send(answer);
                 }
             }
-            Input::ActiveChanged(bond) => {
+            Input::CheckMaps => {
+                for bond in self.bonds.values_mut() {
+                    bond.follow_data_plane();
+                    bond.carry_out(reader);
+                    bond.mend_maps();
+                }
+            }
+            Input::Events(bond) => {
                 if let Some(bond) = self.bonds.get_mut(&bond) {
                     bond.follow_data_plane();
+                    bond.hear_of_others();
                     bond.carry_out(reader);
                 }
             }
@@ -331,16 +415,25 @@ impl Loop {
 impl Running {
     /// A bond as its engine begins; what that asks for is still to be carried out.
     fn new(member: Member) -> Self {
-        let Member { id: _, bond, left, maps, effects, prober, herald, host } = member;
+        let Member {
+            id: _,
+            bond,
+            left,
+            maps,
+            records,
+            ledger,
+            effects,
+            prober,
+            herald,
+            host,
+            port,
+            is_changed,
+        } = member;
         let slaves = left.iter().flat_map(|(left, _)| &left.slaves);
         let links = slaves.clone().map(|slave| (slave.slot, slave.link)).collect();
         let entries = slaves.map(|slave| (slave.slot, maps.slave(slave.slot))).collect();
         let now = now();
-        let followed = |at: Time, word: ActiveWord| {
-            let at = if at.is_zero() { now } else { at.min(now) };
-            let pace = Pace { told: at, handled: now, decided: now };
-            Switched { pace, at, generation: word.generation(), by: Writer::DataPlane }
-        };
+        let followed = |at, word| Switched::by_guard(at, word, now);
         let (left, meanwhile) = left.unzip();
         let word = meanwhile.as_ref().map_or_else(|| maps.active(), |meanwhile| meanwhile.word);
         let failovers = meanwhile.iter().flat_map(|meanwhile| &meanwhile.failovers);
@@ -355,16 +448,25 @@ impl Running {
             prober,
             herald,
             host,
+            port,
+            is_changed,
             links,
             speeds_to_read: 0,
             speeds_to_come: HashMap::new(),
             with_link: 0,
+            awaits_netlink: false,
+            learned: maps.learned(),
+            is_blind: false,
             // Adopting may elect.
             pace: Pace { told: now, handled: now, decided: now },
             switch: Switched::default(),
             followed: followed(Time::from_nanos(maps.guard().switched_at()), word),
             is_adopting: meanwhile.is_some(),
             meanwhile: failovers.map(|(at, word)| followed(*at, *word)).collect(),
+            records,
+            unrecorded: meanwhile.as_ref().map_or(0, |meanwhile| meanwhile.unrecorded),
+            unfollowed: Vec::new(),
+            ledger,
             none_since: None,
             entries,
             maps,
@@ -377,7 +479,10 @@ impl Running {
             Event::Joined { slot, link } | Event::Link { slot, link } => {
                 self.links.insert(*slot, *link);
             }
-            Event::Links(links) => self.links.extend(links.iter().copied()),
+            Event::Links(links) => {
+                self.awaits_netlink = false;
+                self.links.extend(links.iter().copied());
+            }
             _ => {}
         }
         self.follow_data_plane();
@@ -402,36 +507,111 @@ impl Running {
     }
 
     fn active_is(&mut self, found: ActiveWord) {
+        let Meanwhile { word: found, mut failovers, unrecorded, is_foreign: _ } = self.meanwhile_until(found);
         // The guard saw these without a link. Whoever has one again at the next look may have another speed.
         let lost = self.word.usable() & !found.usable();
         self.links.iter_mut().for_each(|(slot, link)| link.up &= lost & slot.bit() == 0);
         self.word = found;
-        self.maps.set_known(found);
+        self.ledger.follow(found, Change::MayFailOver);
+        self.unrecorded = unrecorded;
+        if unrecorded > 0 {
+            let _ = self.effects.send(Effect::Unrecorded(unrecorded));
+        }
         let (active, draining, usable) = (found.active(), found.draining(), found.usable());
         // Of the guard's words none is so.
         let is_foreign = active.is_none_or(|slot| usable & slot.bit() == 0);
         if is_foreign && self.engine.has_active() {
             let _ = self.effects.send(Effect::MapMended { map: names::ACTIVE });
         }
-        let _ = self.handle(Event::ActiveChanged { active, draining, usable });
+        let earlier = failovers.iter().filter_map(|(_, word)| GuardFailover::of(*word)).collect();
+        let last = failovers.pop_if(|(_, word)| word.active() == active);
+        let now = now();
+        self.meanwhile = failovers.into_iter().map(|(at, word)| Switched::by_guard(at, word, now)).collect();
+        let _ = self.handle(Event::ActiveChanged { earlier, active, draining, usable });
         let Pace { handled, decided, .. } = self.pace;
-        // The word is stored a moment before the time is.
-        let at = Time::from_nanos(self.maps.guard().switched_at());
+        // The word is stored a moment before the time is, and the record after both.
+        let at = last.map_or_else(|| Time::from_nanos(self.maps.guard().switched_at()), |(at, _)| at);
         let at = if at > self.switch.at { at.min(handled) } else { handled };
         let pace = Pace { told: at, handled, decided };
         self.followed = Switched { pace, at, generation: found.generation(), by: Writer::DataPlane };
     }
 
+    /// What happened since ACTIVE was known to this thread. Where another process has stored a generation of its own, counting
+    /// goes on from what was known: generations of receipts only grow.
+    fn meanwhile_until(&mut self, found: ActiveWord) -> Meanwhile {
+        self.read_records();
+        let records = std::mem::take(&mut self.unfollowed);
+        let known = Known {
+            word: self.word,
+            at: self.switch.at.max(self.followed.at),
+            switched_at: Time::from_nanos(self.maps.guard().switched_at()),
+            now: now(),
+        };
+        // What came after `found` was read is for the next time.
+        self.unfollowed = records.iter().filter(|record| is_after(record, found)).copied().collect();
+        let mut meanwhile = Meanwhile::new(known, found, records);
+        if meanwhile.is_foreign {
+            let last = meanwhile.failovers.last().map_or(self.word, |(_, word)| *word);
+            meanwhile.word = self.maps.recount_active(last);
+            let (found, now) = (found.generation(), meanwhile.word.generation());
+            if found != last.generation() {
+                let _ = self.effects.send(Effect::Recounted { found, now });
+            }
+        }
+        meanwhile
+    }
+
+    /// Reads EVENTS. Records that are of no failover go to the log.
+    fn read_records(&mut self) {
+        while let Some(item) = self.records.as_mut().and_then(RingBuf::next) {
+            let record = EventRecord::parse(&item);
+            match record.and_then(|record| record.event()) {
+                Some(DataPlaneEvent::FailedOver(_)) => self.unfollowed.extend(record),
+                event => drop(self.effects.send(Effect::Heard(event))),
+            }
+        }
+    }
+
+    /// What is in EVENTS although ACTIVE is as it was known: failovers that were followed before their records came.
+    fn hear_of_others(&mut self) {
+        self.read_records();
+        let word = self.word;
+        self.unfollowed.retain(|record| is_after(record, word));
+    }
+
     /// Maps are written by hand in an emergency, and by mistake. What the agent knows is put back.
     fn mend_maps(&mut self) {
-        let known = self.entries.iter().map(|(slot, entry)| (*slot, *entry));
-        let foreign: Vec<_> = known.filter(|(slot, entry)| self.maps.slave(*slot) != *entry).collect();
-        foreign.into_iter().for_each(|(slot, entry)| self.write_slave(slot, entry));
+        for slot in Slot::all() {
+            let wanted = self.entries.get(&slot).copied();
+            let entry = wanted.unwrap_or_default();
+            let map = if self.maps.slave(slot) != entry {
+                names::SLAVES
+            } else if !self.maps.has_wire_mac(slot, &entry) {
+                names::WIRE_MACS
+            } else {
+                continue;
+            };
+            self.maps.set_slave(slot, entry);
+            let _ = self.effects.send(Effect::MapMended { map });
+        }
+        if self.maps.restore_targets() {
+            let _ = self.effects.send(Effect::MapMended { map: names::TARGETS });
+        }
+        let learned = self.maps.learned();
+        if self.learned.is_zero() {
+            self.learned = learned;
+        } else if learned != self.learned {
+            self.maps.set_learned(self.learned);
+            let _ = self.effects.send(Effect::MapMended { map: names::LEARNED });
+        }
         if self.maps.bond() != *self.maps.wanted_bond() {
             let _ = self.effects.send(Effect::CheckEntry);
         }
         if self.maps.guard().rank() != self.rank {
             self.write_rank(self.rank);
+        }
+        if self.ledger.restore() {
+            let _ = self.effects.send(Effect::MapMended { map: names::GUARD });
         }
     }
 
@@ -462,7 +642,9 @@ impl Running {
             if !slave.joined {
                 wanted = wanted.with_handle(DeviceHandle::NONE);
             } else if wanted.handle() == DeviceHandle::NONE {
-                let state = reader.and_then(|reader| reader.read(slave.ifindex).ok());
+                // A device that cannot be read now is read again after the next event. Until then the guard does not
+                // judge it.
+                let state = reader.and_then(|reader| reader.read(slave.ifindex).ok().flatten());
                 wanted = wanted.with_handle(state.map_or(DeviceHandle::NONE, |state| state.handle()));
             }
             if wanted != *entry {
@@ -479,6 +661,11 @@ impl Running {
     fn device(&mut self, event: &LinkEvent, reader: Option<&DeviceReader>) {
         match event {
             LinkEvent::Changed(link) => {
+                let is_ours = [self.host, self.port].contains(&link.ifindex)
+                    || self.engine.slaves().any(|slave| slave.ifindex == link.ifindex);
+                if is_ours {
+                    self.is_changed.store(true, Ordering::Release);
+                }
                 if link.ifindex == self.host {
                     let _ = self.effects.send(Effect::HostChanged);
                 } else if link.link == Some(self.host) && link.link_netns.is_none() && !link.is_end_of_pair()
@@ -530,6 +717,7 @@ impl Running {
             }
             // Events were lost: the next look at the links finds out, and it is made now.
             LinkEvent::Overrun => {
+                self.is_changed.store(true, Ordering::Release);
                 let _ = self.effects.send(Effect::AddressesChanged(None));
                 self.poll_links(reader);
             }
@@ -543,7 +731,8 @@ impl Running {
 
     /// Tells the engine a slave's link.
     fn observe(&mut self, slot: Slot, ifindex: u32, said: bool, reader: Option<&DeviceReader>) {
-        let link = self.look(slot, ifindex, said, reader);
+        let seen = self.read_device(slot, ifindex, reader);
+        let link = self.link(slot, seen.up().unwrap_or(said));
         self.fact(Event::Link { slot, link }, reader);
     }
 
@@ -557,16 +746,28 @@ impl Running {
         known.map(|(&slot, entry)| (slot, LinkQuestion::new(entry.ifindex(), entry.handle())))
     }
 
-    /// A slave's link: as it is now, or else as netlink said.
-    fn look(&mut self, slot: Slot, ifindex: u32, said: bool, reader: Option<&DeviceReader>) -> Link {
-        let up = if self.with_link & slot.bit() != 0 {
-            true
-        } else {
-            match reader.map(|reader| reader.read(ifindex)) {
-                Some(Ok(state)) => state.link_up(),
-                Some(Err(_)) | None => said,
-            }
-        };
+    /// Reads a slave's device, without netlink.
+    fn read_device(&mut self, slot: Slot, ifindex: u32, reader: Option<&DeviceReader>) -> Sight {
+        if self.with_link & slot.bit() != 0 {
+            self.set_blind(None);
+            return Sight::Up;
+        }
+        let Some(reader) = reader else { return Sight::Nothing };
+        let answer = reader.read(ifindex);
+        self.set_blind(answer.as_ref().err().map(ToString::to_string));
+        Sight::from(answer)
+    }
+
+    /// Logs that devices cannot be read any more, for this reason, or that they can again.
+    fn set_blind(&mut self, why: Option<String>) {
+        let is_blind = why.is_some();
+        if is_blind != std::mem::replace(&mut self.is_blind, is_blind) {
+            let _ = self.effects.send(Effect::Blind(why));
+        }
+    }
+
+    /// The link of a slave that is up or down now, with what is known of its speed.
+    fn link(&mut self, slot: Slot, up: bool) -> Link {
         let before = self.links.get(&slot).copied().unwrap_or(Link::new(false));
         if up != before.up {
             // The speed may be another one now; it is asked for beside, and told when it is known.
@@ -591,16 +792,24 @@ impl Running {
 
     fn poll_links(&mut self, reader: Option<&DeviceReader>) {
         self.mend_maps();
-        let Some(reader) = reader else {
-            let _ = self.effects.send(Effect::ReadLinks);
-            return;
-        };
         let slaves = self.engine.slaves().filter(|slave| slave.joined);
         let slaves: Vec<_> = slaves.map(|slave| (slave.slot, slave.ifindex)).collect();
-        // A device that cannot be read is gone, or is going: netlink tells which.
-        let link = |(slot, ifindex)| (slot, self.look(slot, ifindex, false, Some(reader)));
-        let links = slaves.into_iter().map(link).collect();
-        self.fact(Event::Links(links), Some(reader));
+        let mut links = Vec::new();
+        for &(slot, ifindex) in &slaves {
+            // What cannot be read is as it was, and netlink is asked.
+            if let Some(up) = self.read_device(slot, ifindex, reader).up() {
+                links.push((slot, self.link(slot, up)));
+            }
+        }
+        if links.len() < slaves.len() && !self.awaits_netlink {
+            self.awaits_netlink = true;
+            let _ = self.effects.send(Effect::ReadLinks);
+        }
+        if !links.is_empty() || slaves.is_empty() {
+            let awaits_netlink = self.awaits_netlink;
+            self.fact(Event::Links(links), reader);
+            self.awaits_netlink = awaits_netlink;
+        }
     }
 
     /// Does what the engine wants done, until it wants nothing more.
@@ -635,10 +844,12 @@ impl Running {
                 }
                 Command::Switch { active, draining, usable } => {
                     let next = self.word.next(active, draining, usable);
+                    let change =
+                        if active == self.word.active() { Change::None } else { Change::MayFailOver };
                     match self.maps.exchange_active(self.word, next) {
                         Ok(()) => {
                             self.word = next;
-                            self.maps.set_known(next);
+                            self.ledger.follow(next, change);
                             let (pace, generation) = (self.pace, next.generation());
                             self.switch = Switched { pace, at: now(), generation, by: Writer::Agent };
                         }
@@ -652,6 +863,7 @@ impl Running {
                 Command::Notify(notice) => {
                     if let Some(draft) = self.draft(&notice) {
                         has_failed_over = true;
+                        self.ledger.begin();
                         let _ = self.effects.send(Effect::Failover(Box::new(draft)));
                     }
                     let _ = self.effects.send(Effect::Command(Command::Notify(notice)));
@@ -694,6 +906,8 @@ impl Running {
             let _ = self.effects.send(Effect::ReadSpeed { slot });
         }
         self.inform_guard(reader);
+        self.ledger.settle();
+        self.unrecorded = 0;
     }
 
     /// What is known of a failover here. The switch is made: nothing waits for this.
@@ -706,6 +920,8 @@ impl Running {
             },
             _ => (self.switch, false),
         };
+        let is_last = !nobody_looked || self.meanwhile.is_empty() && self.is_adopting;
+        let unrecorded = if is_last { std::mem::take(&mut self.unrecorded) } else { 0 };
         let Switched { pace: Pace { told, handled, decided }, at, generation, by } = made;
         let heard = handled.saturating_sub(told);
         let (seen, made) = match by {
@@ -717,9 +933,9 @@ impl Running {
         };
         let slots = self.engine.slaves().map(|slave| slave.slot.index() as u32);
         let now = DropsBefore::read(&self.maps, slots);
-        let before = self.none_since.take().filter(|_| from.is_none()).unwrap_or_else(|| now.clone());
-        let before = Some(before).filter(|_| !nobody_looked);
-        self.none_since = to.is_none().then_some(now);
+        let before = self.none_since.take().filter(|_| from.is_none()).or_else(|| now.clone());
+        let before = before.filter(|_| !nobody_looked);
+        self.none_since = now.filter(|_| to.is_none());
         Some(Draft {
             from: from.clone(),
             to: to.clone(),
@@ -730,6 +946,8 @@ impl Running {
             switched: at,
             generation,
             before,
+            is_late: nobody_looked,
+            unrecorded,
             is_announced: to.is_some() && self.engine.options().num_grat_arp > 0,
         })
     }

@@ -5,6 +5,8 @@ pub mod arp_prober;
 pub mod engine_thread;
 pub mod guard;
 pub mod interface;
+pub mod ledger;
 pub mod notices;
+mod path_check;
 pub mod ring_reader;
 pub mod worker;

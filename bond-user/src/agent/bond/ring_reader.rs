@@ -1,12 +1,10 @@
 //! What the programs say.
 
-use std::io;
+use std::{io, os::fd::OwnedFd};
 
-use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
-use bond_common::event::{DataPlaneEvent, EventRecord};
-use tokio::io::unix::AsyncFd;
-use tracing::{info, warn};
+use tokio::io::{Interest, unix::AsyncFd};
+use tracing::warn;
 
 use crate::agent::bond::engine_thread::{BondId, EngineHandle, Input};
 
@@ -24,24 +22,14 @@ pub async fn log(logger: EbpfLogger<&'static dyn log::Log>) {
     ended(watching.await);
 }
 
-/// Passes on what the programs put into EVENTS: failovers to the engine, the rest to the log.
-pub async fn events(bond: String, events: RingBuf<MapData>, (engine, id): (EngineHandle, BondId)) {
+/// Has the engine read EVENTS whenever the programs put something into it. `events` is a descriptor of the map.
+pub async fn events(events: OwnedFd, (engine, id): (EngineHandle, BondId)) {
     let watching = async {
-        // SAFETY: the map owns its descriptor and keeps it open as long as it lives.
-        let mut events = unsafe { AsyncFd::register(events) }?;
+        // SAFETY: the descriptor is owned, and open as long as this lives.
+        let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }?;
         loop {
-            let mut ready = events.readable_mut().await?;
-            while let Some(item) = ready.get_inner_mut().next() {
-                match EventRecord::parse(&item).and_then(|record| record.event()) {
-                    Some(DataPlaneEvent::HostMacLearned(mac)) => {
-                        info!("{bond}: the host behind the port has {mac}");
-                    }
-                    // What ACTIVE holds by now counts, not what it held then.
-                    Some(DataPlaneEvent::FailedOver(_)) => engine.send(Input::ActiveChanged(id)),
-                    None => warn!("{bond}: the programs sent an event of another version"),
-                }
-            }
-            ready.clear_ready();
+            events.readable().await?.clear_ready();
+            engine.send(Input::Events(id));
         }
     };
     ended(watching.await);

@@ -1,10 +1,18 @@
 //! The slow half of a bond: netlink, announcements, files. One task per bond carries out, in order, what the
 //! engine asked for, and answers with events.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bond_common::{
     abi::{BondEntry, FailOverMac, Slot},
+    event::DataPlaneEvent,
     mac::Mac,
     names,
 };
@@ -31,6 +39,7 @@ use crate::{
         },
     },
     config::Guard,
+    report::text::{self, PathFault, Repair},
     store::{
         receipts::{Draft, Scribe},
         record::Record,
@@ -82,6 +91,8 @@ pub enum Effect {
     },
     /// Tell every slave's link, as netlink says it is.
     ReadLinks,
+    /// Devices cannot be read without netlink, for this reason; None: they can again.
+    Blind(Option<String>),
     /// A device above bond0, as a macvlan, came, changed or went.
     UppersChanged,
     /// An address of this interface, or of any if events were lost, came, changed or went.
@@ -90,12 +101,25 @@ pub enum Effect {
     Options(Box<BondOptions>),
     /// Whether the data plane may fail over by itself; [`Self::Options`] follows, which tells it.
     SetGuard(Guard),
+    /// ACTIVE was changed so often without a record.
+    Unrecorded(u32),
+    /// Another process has stored ACTIVE with the generation `found`; it is `now`.
+    Recounted {
+        found: u32,
+        now: u32,
+    },
+    /// What the programs said; None of another version.
+    Heard(Option<DataPlaneEvent>),
     /// Somebody else had written to this map, and the engine has put it right.
     MapMended {
         map: &'static str,
     },
     /// BOND may have been written to by somebody else.
     CheckEntry,
+    /// Compare the path of the packets with what this task made of it. `is_asked` is cleared when that begins.
+    CheckPath {
+        is_asked: Arc<AtomicBool>,
+    },
     /// The pins are gone, or back.
     Pinned(bool),
     /// This slave was made a port of something else, and leaves.
@@ -149,8 +173,8 @@ pub const PINS_GONE: &str = "its pins are gone (bpffs unmounted?): the bond goes
      have it made anew: xbond down, then xbond reload or xbond add";
 
 /// What a slave needs of this task.
-struct Slave {
-    ifindex: u32,
+pub(super) struct Slave {
+    pub(super) ifindex: u32,
     name: String,
     found: Found,
 }
@@ -185,20 +209,26 @@ pub struct Effects {
     pub mtu: u32,
     pub engine: EngineHandle,
     pub record: Record,
-    scribe: Scribe,
+    pub(super) scribe: Scribe,
     pub wanted: Wishes,
-    slaves: HashMap<Slot, Slave>,
+    pub(super) slaves: HashMap<Slot, Slave>,
     /// By ifindex.
     waiting: HashMap<u32, Waiting>,
     /// Who waits for a slave to be released.
     leaving: HashMap<Slot, oneshot::Sender<Result<(), AgentError>>>,
     /// MACs that slaves receive beside their own: those of devices above bond0, and with prearm the bond's.
-    further_macs: Vec<Mac>,
+    pub(super) further_macs: Vec<Mac>,
     /// What is announced, as it was when something of it changed last.
     announced: Announced,
     herald: mpsc::UnboundedSender<herald::Input>,
     /// With prearm, once there is a slave: the bond's MAC.
     prearmed: Option<Mac>,
+    /// What the bond's carrier is to be: the port is up or down.
+    pub(super) carrier: bool,
+    /// Set at each event of a device of the bond.
+    pub(super) is_changed: Arc<AtomicBool>,
+    /// Faults of devices that were found by the last check.
+    pub(super) device_faults: Vec<(PathFault, Repair)>,
     /// Ends the time in which bond0 takes frames with its former MAC.
     settling: Option<JoinHandle<()>>,
 }
@@ -219,6 +249,8 @@ pub struct Parts {
     pub wanted: Wishes,
     pub announced: Announced,
     pub herald: mpsc::UnboundedSender<herald::Input>,
+    pub carrier: bool,
+    pub is_changed: Arc<AtomicBool>,
 }
 
 /// What is wished for beyond the driver's options.
@@ -248,6 +280,8 @@ impl Effects {
             scribe,
             announced,
             herald,
+            carrier,
+            is_changed,
         } = parts;
         let further_macs = left.first().map(|(_, found)| found.unicast.clone()).unwrap_or_default();
         let wire_mac = |(slot, _): &(Slot, Found)| data_plane.maps().slave(*slot).wire_mac();
@@ -273,6 +307,9 @@ impl Effects {
             announced,
             herald,
             prearmed,
+            carrier,
+            is_changed,
+            device_faults: Vec::new(),
             settling: None,
         }
     }
@@ -326,6 +363,10 @@ impl Effects {
             }
             Effect::ReadSpeed { slot } => self.read_speed(slot),
             Effect::ReadLinks => self.read_links().await,
+            Effect::Blind(Some(why)) => {
+                self.scribe.warn(&format!("links are read by netlink meanwhile: {why}"))
+            }
+            Effect::Blind(None) => info!("{}: links are read without netlink again", self.bond),
             Effect::AddressesChanged(ifindex) => {
                 if ifindex.is_none_or(|ifindex| self.is_announced(ifindex)) {
                     self.read_addresses().await;
@@ -334,6 +375,14 @@ impl Effects {
             Effect::UppersChanged => self.uppers_changed().await,
             Effect::Options(options) => self.write_entry(&options),
             Effect::SetGuard(guard) => self.wanted.guard = guard,
+            Effect::Unrecorded(changes) => self.scribe.unrecorded(changes),
+            Effect::Recounted { found, now } => self.scribe.warn(&text::recounted(found, now)),
+            Effect::Heard(Some(DataPlaneEvent::HostMacLearned(mac))) => {
+                info!("{}: the host behind the port has {mac}", self.bond);
+            }
+            // The engine's.
+            Effect::Heard(Some(DataPlaneEvent::FailedOver(_))) => {}
+            Effect::Heard(None) => warn!("{}: the programs sent an event of another version", self.bond),
             Effect::MapMended { map } => self.warn_of_mended(map),
             Effect::CheckEntry => {
                 if !self.data_plane.maps().has_wanted_bond() {
@@ -359,6 +408,10 @@ impl Effects {
                 if let Ok(link) = self.devices.netlink.link_by_index(self.host.device()).await {
                     self.host_changed(&link).await;
                 }
+            }
+            Effect::CheckPath { is_asked } => {
+                is_asked.store(false, Ordering::Release);
+                self.check_path().await;
             }
             Effect::Pinned(pinned) => self.pinned(pinned),
             Effect::AwaitJoin { found, mac, reply } => {
@@ -391,6 +444,7 @@ impl Effects {
             }
             Command::Release { slot, mac } => self.release(slot, mac).await,
             Command::SetCarrier(up) => {
+                self.carrier = up;
                 let answer = self.devices.netlink.set(self.host.port(), LinkSetting::Up(up)).await;
                 self.warn_of(answer.map(drop));
                 self.scribe.carrier(up);
@@ -579,10 +633,17 @@ impl Effects {
     async fn read_links(&self) {
         let mut links = Vec::new();
         for (&slot, slave) in &self.slaves {
-            let (speed, duplex) = self.devices.ethtool.speed(slave.ifindex);
-            // A device that cannot be read is gone, or is going: link events tell which.
-            let link = self.devices.netlink.link_by_index(slave.ifindex).await;
-            let up = link.is_ok_and(|link| link.has_link());
+            let up = match self.devices.netlink.link_by_index(slave.ifindex).await {
+                Ok(link) => link.has_link(),
+                // A link event tells what became of it.
+                Err(error) if error.is_gone() => false,
+                // Nothing is known: it stays as it was.
+                Err(error) => {
+                    self.scribe.warn(&format!("{}: its link cannot be read: {error}", slave.name));
+                    continue;
+                }
+            };
+            let (speed, duplex) = waiting(|| self.devices.ethtool.speed(slave.ifindex));
             links.push((slot, Link { speed, duplex, ..Link::new(up) }));
         }
         self.engine.event(self.id, Event::Links(links));
@@ -677,10 +738,10 @@ impl Effects {
 
     /// Where no events tell of addresses, they are read after the first announcement: it does not wait for that.
     async fn announced(&mut self, told: Told) {
-        let Told { slot, ifindex, mac, frames, at, result } = told;
-        self.scribe.announced(at);
+        let Told { slot, ifindex, mac, frames, sent, at, result } = told;
         self.warn_of(result);
         let Some(known) = frames else { return };
+        self.scribe.announced(at, herald::announcement(self.host, known.len(), sent));
         if self.announced.elsewhere || self.wanted.link_events == LinkEventSource::Off {
             self.read_addresses().await;
             let frames = herald::frames(self.host, &self.announced, mac);
@@ -801,8 +862,8 @@ impl Effects {
         Ok(())
     }
 
-    fn warn_of_mended(&self, map: &str) {
-        warn!("{}: somebody else had written to the map {map}; it is as before again", self.bond);
+    fn warn_of_mended(&mut self, map: &str) {
+        self.scribe.restored(&format!("somebody else had written to the map {map}; it is as before again"));
     }
 
     fn warn_of(&self, answer: Result<(), SysError>) {
@@ -815,7 +876,7 @@ impl Effects {
 }
 
 /// What waits for RTNL inside a system call, for as long as somebody else has it: other tasks go on meanwhile.
-fn waiting<T>(work: impl FnOnce() -> T) -> T {
+pub(super) fn waiting<T>(work: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(work)
 }
 

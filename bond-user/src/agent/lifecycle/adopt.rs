@@ -3,14 +3,14 @@
 //! Everything is looked at before anything is changed. What does not fit is refused with a sentence, and then the bond
 //! goes on as it did. A slave that is gone, or was not set up to the end, is not taken over, and the rest is.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use bond_common::{
-    abi::{BondEntry, SlaveEntry, Slot},
+    abi::{ActiveWord, BondEntry, SlaveEntry, Slot},
     mac::Mac,
 };
 use bond_core::{
-    Left, LeftSlave,
+    Left, LeftSlave, Time,
     command::Notice,
     event::Link,
     options::{BondOptions, FailOverMac, SlaveOptions},
@@ -29,14 +29,18 @@ use crate::{
         },
         lifecycle::{
             create::{self as bring_up, Machine, Made, Plane, Taken},
-            missed_failovers::Meanwhile,
+            missed_failovers::{Known, Meanwhile},
             slaves::Wanted,
         },
     },
     config::BondConfig,
-    store::record::{Ends, Record, Shape},
+    report::{moment::monotonic, receipt::Receipt, text},
+    store::{
+        receipts,
+        record::{Ends, Record, Shape},
+    },
     sys::{
-        announcer,
+        announcer::{self, Announced},
         dataplane::{DataPlane, Maps, Unfit},
         found::Found,
         netlink::{In6AddrGenMode, LinkInfo, LinkSetting, PairKind},
@@ -179,7 +183,11 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, M
     let devices = &machine.devices;
     let port_name = pair.as_ref().map(|pair| &pair.port).or(port.as_ref().map(|port| &port.name));
     let no_port = || Misfit::NoPort(port_name.cloned().unwrap_or_default());
-    let port = devices.netlink.link_by_index(entry.port_ifindex()).await.map_err(|_| no_port())?;
+    let port = match devices.netlink.link_by_index(entry.port_ifindex()).await {
+        Ok(port) => port,
+        Err(error) if error.is_gone() => return Err(no_port()),
+        Err(error) => return Err(error.into()),
+    };
     let made_of = port.pair().filter(|_| pair.is_some());
     if pair.is_some() && made_of.is_none() {
         return Err(no_port());
@@ -327,15 +335,22 @@ async fn take_over(
     };
     let mac_assigned = config.mac.is_some() || mac != wire.unwrap_or(mac);
     data_plane.maps().set_bond(entry);
-    let (known, word) = (maps.guard().known(), maps.active());
-    let meanwhile = Meanwhile::new(known, word, data_plane.drain_events(), maps.guard().switched_at());
-    if meanwhile.unrecorded > 0 {
-        warn!(
-            "{name}: while no agent looked, ACTIVE was changed {} times more than is told here and in the log: there was no room to \
-             write it down",
-            meanwhile.unrecorded
-        );
+    let word = maps.active();
+    let known = on_record(&maps, &machine.places.run_of(name), word);
+    let known_until = Known {
+        word: known,
+        // GUARD does not say.
+        at: Time::ZERO,
+        switched_at: Time::from_nanos(maps.guard().switched_at()),
+        now: monotonic(),
+    };
+    let mut meanwhile = Meanwhile::new(known_until, word, data_plane.drain_events());
+    if meanwhile.is_foreign {
+        let last = meanwhile.failovers.last().map_or(known, |(_, word)| *word);
+        meanwhile.word = maps.recount_active(last);
+        warn!("{name}: {}", text::recounted(word.generation(), meanwhile.word.generation()));
     }
+    let word = meanwhile.word;
     let left = Left {
         active: word.active(),
         draining: word.draining(),
@@ -348,6 +363,12 @@ async fn take_over(
     };
     let joined: Vec<_> = left.slaves.iter().map(|slave| (slave.name.clone(), slave.ifindex)).collect();
     let is_any_away = !record.away().is_empty();
+    // Read again by the bond's task; until then there may be something to announce that is not known.
+    let announced =
+        announcer::addresses_behind(&devices.netlink, port.ifindex).await.unwrap_or_else(|error| {
+            warn!("{name}: its addresses cannot be read yet: {error}");
+            Announced { uppers: Vec::new(), elsewhere: true }
+        });
     let plane = Plane {
         data_plane,
         entry,
@@ -357,7 +378,7 @@ async fn take_over(
         mac_assigned,
         options,
         record,
-        announced: announcer::addresses_behind(&devices.netlink, port.ifindex).await.unwrap_or_default(),
+        announced,
         left: Some(Taken { left, meanwhile, founds }),
     };
     let maps = plane.data_plane.maps();
@@ -404,6 +425,14 @@ async fn take_over(
         }
     }
     Ok(Made { hook, queues, host, pair: made_of, port: port.name, maps, effects, wanted, history })
+}
+
+/// ACTIVE after the last change that is on a receipt. An agent that dies right after it wrote one has not told GUARD yet.
+fn on_record(maps: &Maps, directory: &Path, word: ActiveWord) -> ActiveWord {
+    let known = maps.guard().known();
+    let last = receipts::read(directory).ok().and_then(|mut receipts| receipts.pop());
+    let is_last = |last: Receipt| last.generation == word.generation();
+    if last.is_some_and(is_last) && word.changes_since(known).is_some() { word } else { known }
 }
 
 fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
@@ -465,7 +494,7 @@ fn entry(
         (Host::Pair { .. }, _) => found.host_mac(),
         (Host::Port { .. }, _) => config.host_mac.unwrap_or(found.host_mac()),
     };
-    let device = machine.reader.as_ref().and_then(|reader| reader.read(bond?.ifindex).ok());
+    let device = machine.reader.as_ref().and_then(|reader| reader.read(bond?.ifindex).ok().flatten());
     let learned = kept & BondEntry::LEARN_HOST_MAC != 0;
     BondEntry::new(
         options.fail_over_mac,

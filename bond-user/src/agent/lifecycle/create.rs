@@ -7,9 +7,11 @@ use std::{
     collections::HashMap,
     fs,
     hash::{BuildHasher as _, Hasher as _, RandomState},
-    sync::{Arc, Mutex, PoisonError},
+    os::fd::AsFd as _,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
+use aya::maps::{MapData, RingBuf};
 use bond_common::{
     abi::{BondEntry, Slot},
     mac::Mac,
@@ -35,6 +37,7 @@ use crate::{
             engine_thread::{BondId, EngineHandle, Input, Member, Stopping},
             guard::GuardState,
             interface::{Host, Queues, port_names},
+            ledger::Ledger,
             worker::{self as effects, Effect, Effects, Parts, Wishes},
         },
         lifecycle::{missed_failovers::Meanwhile, move_addresses::Moved, slaves::Wanted},
@@ -279,8 +282,11 @@ pub fn start(
 ) -> Result<(mpsc::UnboundedSender<Effect>, History), AgentError> {
     let Plane { mut data_plane, entry, host, mtu, mac, mac_assigned, options, record, announced, left } =
         plane;
-    watch_data_plane(config, &mut data_plane, (machine.engine.clone(), id));
+    let records = watch_data_plane(config, &mut data_plane, (machine.engine.clone(), id));
     let maps = data_plane.maps();
+    // What happened to its devices before is not known.
+    let is_changed = Arc::new(AtomicBool::new(true));
+    let ledger = Arc::new(Ledger::new(Arc::clone(&maps)));
     let (sender, receiver) = mpsc::unbounded_channel();
     let (to_prober, rounds) = mpsc::unbounded_channel();
     let (to_herald, told) = mpsc::unbounded_channel();
@@ -288,7 +294,8 @@ pub fn start(
         prober::Of { id, bond: config.name.clone(), maps: Arc::clone(&maps), engine: machine.engine.clone() };
     let asking = Prober::new(of, host, machine.devices.netlink.clone());
     let run = machine.places.run_of(&config.name);
-    let scribe = Scribe::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps));
+    let scribe =
+        Scribe::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps), Arc::clone(&ledger));
     let history = scribe.history();
     let herald = Herald {
         id,
@@ -314,8 +321,13 @@ pub fn start(
         wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
         announced,
         herald: to_herald.clone(),
+        carrier: left.as_ref().is_some_and(|taken| taken.left.carrier),
+        is_changed: Arc::clone(&is_changed),
     };
-    if left.is_some() {
+    if let Some(taken) = &left {
+        if taken.meanwhile.unrecorded > 0 {
+            let _ = sender.send(Effect::Unrecorded(taken.meanwhile.unrecorded));
+        }
         // What became of bond0 and of what is above it while nobody looked: the engine may have it announced at once.
         for effect in [Effect::HostChanged, Effect::UppersChanged] {
             let _ = sender.send(effect);
@@ -336,10 +348,14 @@ pub fn start(
         bond,
         left,
         maps,
+        records,
+        ledger,
         effects: sender.clone(),
         prober: to_prober,
         herald: to_herald,
         host: host.device(),
+        port: host.port(),
+        is_changed,
     };
     tokio::spawn(asking.run(rounds));
     tokio::spawn(herald.run(told));
@@ -580,7 +596,7 @@ async fn make_pair(
         sysfs.send_by_first_queue(plan.bond)?;
     }
     let (bond, port) = (made.bond.ifindex, made.port.ifindex);
-    let device = machine.reader.as_ref().and_then(|reader| reader.read(bond).ok());
+    let device = machine.reader.as_ref().and_then(|reader| reader.read(bond).ok().flatten());
     Ok(Side {
         host: Host::Pair { bond, port, promisc: false },
         pair: Some(kind),
@@ -642,13 +658,19 @@ pub fn route_over(ifindex: u32, route: &config::Route) -> Route {
 }
 
 /// Reads what the programs say: EVENTS, and their log where they write one. Nobody waits for either.
-fn watch_data_plane(config: &BondConfig, data_plane: &mut DataPlane, engine: (EngineHandle, BondId)) {
+fn watch_data_plane(
+    config: &BondConfig,
+    data_plane: &mut DataPlane,
+    engine: (EngineHandle, BondId),
+) -> Option<RingBuf<MapData>> {
     let bond = &config.name;
-    match data_plane.take_events() {
-        Ok(events) => {
-            drop(tokio::spawn(crate::agent::bond::ring_reader::events(bond.to_owned(), events, engine)))
+    let unread = |error: &dyn std::fmt::Display| warn!("{bond}: what the programs say is not read: {error}");
+    let records = data_plane.take_events().inspect_err(|error| unread(error)).ok();
+    if let Some(records) = &records {
+        match records.as_fd().try_clone_to_owned() {
+            Ok(events) => drop(tokio::spawn(crate::agent::bond::ring_reader::events(events, engine))),
+            Err(error) => unread(&error),
         }
-        Err(error) => warn!("{bond}: what the programs say is not read: {error}"),
     }
     // They write only of whom they find behind a port, and a log is a quarter of a megabyte of mapped memory.
     if config.port.is_some() {
@@ -658,6 +680,7 @@ fn watch_data_plane(config: &BondConfig, data_plane: &mut DataPlane, engine: (En
         }
     }
     data_plane.forget_object();
+    records
 }
 
 /// A locally administered address that nobody else should have.

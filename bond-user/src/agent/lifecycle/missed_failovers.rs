@@ -1,7 +1,7 @@
-//! What the data plane did while no agent looked.
+//! What the data plane did while no agent followed: because none ran, or because it was stopped.
 
 use bond_common::{
-    abi::ActiveWord,
+    abi::{ActiveWord, GuardEntry},
     event::{DataPlaneEvent, EventRecord},
 };
 use bond_core::{GuardFailover, Time};
@@ -13,43 +13,63 @@ pub struct Meanwhile {
     pub word: ActiveWord,
     /// The guard's failovers, the oldest first: when, and what it held then.
     pub failovers: Vec<(Time, ActiveWord)>,
-    /// Changes that are in no record of EVENTS, which keeps the first hundred or so.
+    /// Changes that are neither in [`Self::failovers`] nor seen by what ACTIVE holds now: EVENTS keeps the first hundred or
+    /// so.
     pub unrecorded: u32,
+    /// Another process has stored ACTIVE: its generation cannot be counted from the one that was known.
+    pub is_foreign: bool,
+}
+
+/// What is known of the time in which no agent followed.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// ACTIVE, as an agent knew it last.
+    pub word: ActiveWord,
+    /// When that was; zero if it is not known.
+    pub at: Time,
+    /// GUARD's time of the last failover.
+    pub switched_at: Time,
+    pub now: Time,
 }
 
 impl Meanwhile {
-    /// `records` are those of EVENTS, read after `word`; `switched_at` is GUARD's.
-    pub fn new(
-        known: ActiveWord,
-        word: ActiveWord,
-        records: impl IntoIterator<Item = EventRecord>,
-        switched_at: u64,
-    ) -> Self {
-        let since_known = |word: ActiveWord| word.generation().wrapping_sub(known.generation());
-        let changes = since_known(word);
+    /// Compares `word` with what was known. `records` are those of EVENTS, read after `word`.
+    pub fn new(known: Known, word: ActiveWord, records: impl IntoIterator<Item = EventRecord>) -> Self {
+        // The guard pauses after each failover, so a clock that has come so far allows for no more.
+        let most = known.now.as_nanos() / u128::from(GuardEntry::PAUSE) + 1;
+        let since_known =
+            |word: ActiveWord| word.changes_since(known.word).filter(|changes| u128::from(*changes) <= most);
+        let changes = since_known(word).filter(|changes| *changes > 0 || word == known.word);
         let failover = |record: EventRecord| match record.event()? {
             DataPlaneEvent::FailedOver(word) => Some((Time::from_nanos(record.at()), word)),
             DataPlaneEvent::HostMacLearned(_) => None,
         };
         let mut failovers: Vec<_> = records.into_iter().filter_map(failover).collect();
-        // What an agent has heard of before it was gone, and what came after `word`, is not of this time.
-        failovers.retain(|(_, word)| (1..=changes).contains(&since_known(*word)));
+        // What an agent has heard of before, and what came after `word`, is not of this time.
+        failovers.retain(|(_, of)| {
+            since_known(*of)
+                .is_some_and(|number| number > 0 && changes.is_none_or(|changes| number <= changes))
+        });
         failovers.sort_by_key(|(_, word)| since_known(*word));
+        let Some(changes) = changes else {
+            return Self { word, failovers, unrecorded: 0, is_foreign: true };
+        };
         // Of those that found no room any more the last is known all the same.
-        let switched_at = Time::from_nanos(switched_at);
-        if failovers.last().is_some_and(|(at, last)| *at < switched_at && *last != word) {
-            failovers.push((switched_at, word));
+        let last = failovers.last().copied();
+        let (last_at, last_word) = last.unwrap_or((known.at, known.word));
+        if last_word != word && !last_at.is_zero() && last_at < known.switched_at {
+            failovers.push((known.switched_at, word));
         }
+        let last_active = failovers.last().map_or(known.word, |(_, word)| *word).active();
         let recorded = u32::try_from(failovers.len()).unwrap_or(u32::MAX);
-        Self { word, failovers, unrecorded: changes.saturating_sub(recorded) }
+        let seen_now = u32::from(last_active != word.active());
+        let unrecorded = changes.saturating_sub(recorded).saturating_sub(seen_now);
+        Self { word, failovers, unrecorded, is_foreign: false }
     }
 
     /// What the engine has to know of it.
     pub fn guard_failovers(&self) -> Vec<GuardFailover> {
-        let failover = |(_, word): &(Time, ActiveWord)| {
-            Some(GuardFailover { active: word.active()?, usable: word.usable() })
-        };
-        self.failovers.iter().filter_map(failover).collect()
+        self.failovers.iter().filter_map(|(_, word)| GuardFailover::of(*word)).collect()
     }
 }
 
@@ -62,6 +82,15 @@ mod tests {
     fn word(generation: u32, active: u8) -> ActiveWord {
         let before = ActiveWord::from_bits(u64::from(generation.wrapping_sub(1)) << 32);
         before.next(Slot::new(active), None, 1 << active)
+    }
+
+    fn known(generation: u32, at: u64, switched_at: u64) -> Known {
+        Known {
+            word: word(generation, 0),
+            at: Time::from_nanos(at),
+            switched_at: Time::from_nanos(switched_at),
+            now: Time::from_millis(60_000),
+        }
     }
 
     #[test]
@@ -82,15 +111,40 @@ mod tests {
             (7, 9, vec![record(2, 9, 0), record(1, 8, 1)], vec![8, 9], 0),
             // There was no more room, or something else changed the word.
             (7, 12, vec![record(1, 8, 1)], vec![8, 12], 3),
-            (7, 12, vec![record(2, 8, 1)], vec![8], 4),
+            // The change from slot 1 to slot 0 is seen by what ACTIVE holds now.
+            (7, 12, vec![record(2, 8, 1)], vec![8], 3),
             (7, 12, vec![], vec![], 5),
             (u32::MAX, 1, vec![record(1, 0, 1), record(2, 1, 0)], vec![0, 1], 0),
         ];
-        for (row, (known, now, records, expected, unrecorded)) in table.into_iter().enumerate() {
-            let found = Meanwhile::new(word(known, 0), word(now, 0), records, 2);
+        for (row, (before, now, records, expected, unrecorded)) in table.into_iter().enumerate() {
+            let found = Meanwhile::new(known(before, 0, 2), word(now, 0), records);
             let generations: Vec<_> = found.failovers.iter().map(|(_, word)| word.generation()).collect();
             assert_eq!((generations, found.unrecorded), (expected, unrecorded), "row {row}");
             assert_eq!(found.guard_failovers().len(), found.failovers.len(), "row {row}");
+            assert!(!found.is_foreign, "row {row}");
+        }
+    }
+
+    #[test]
+    fn the_last_failover_is_known_by_its_time_alone() {
+        let since = |at, switched_at| {
+            let found = Meanwhile::new(known(7, at, switched_at), word(9, 0), []);
+            (found.failovers, found.unrecorded)
+        };
+        assert_eq!(since(5, 6), (vec![(Time::from_nanos(6), word(9, 0))], 1));
+        // It was before the word was known, or that time is not.
+        assert_eq!(since(6, 5), (vec![], 2));
+        assert_eq!(since(0, 5), (vec![], 2));
+    }
+
+    #[test]
+    fn a_generation_that_nobody_counted_is_foreign_and_no_number_of_changes() {
+        let record = EventRecord::new(1, DataPlaneEvent::FailedOver(word(8, 1)));
+        // Set back, set back by one, the same with another slot, and far ahead of what a minute allows for.
+        for (now, active) in [(3, 0), (6, 1), (7, 1), (1_000_000, 1), (u32::MAX, 0)] {
+            let found = Meanwhile::new(known(7, 0, 0), word(now, active), [record]);
+            assert!(found.is_foreign, "{now}");
+            assert_eq!((found.unrecorded, found.failovers.len()), (0, 1), "{now}");
         }
     }
 }

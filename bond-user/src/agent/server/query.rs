@@ -159,12 +159,19 @@ impl Bond {
             port_stats: self.maps.stats(PORT_STATS)?,
             slaves,
             failovers: failovers.by_reason,
+            unrecorded_changes: failovers.unrecorded,
+            path_faults: failovers.faults.clone(),
+            path_restored: failovers.restored,
             last_failover: failovers.last,
             devices: devices
                 .filter_map(|device| counted.get(&device))
                 .map(|(device, _)| device.clone())
                 .collect(),
-            warnings: [format!("{name}: {PINS_GONE}")].into_iter().filter(|_| !self.pinned).collect(),
+            warnings: Some(format!("{name}: {PINS_GONE}"))
+                .filter(|_| !self.pinned)
+                .into_iter()
+                .chain(failovers.faults)
+                .collect(),
         };
         Ok(json::Bond::new(status, around))
     }

@@ -2,6 +2,7 @@
 
 mod btf;
 mod kernel;
+mod link;
 mod mapped;
 mod netkit;
 
@@ -37,6 +38,7 @@ use bond_common::{
 };
 
 pub use kernel::{Kernel, KernelError, TcAttach};
+use link::DeviceLink;
 use mapped::Mapped;
 
 /// The compiled programs.
@@ -103,6 +105,8 @@ pub enum DataPlaneError {
     Pin { path: PathBuf, source: io::Error },
     #[error("the kernel's log of the programs: {0}")]
     Log(#[from] aya_log::Error),
+    #[error("the kernel's types cannot be read from /sys/kernel/btf/vmlinux")]
+    NoTypes,
     #[error("the state of device {ifindex}: {reason}")]
     DeviceState { ifindex: u32, reason: String },
 }
@@ -387,6 +391,62 @@ impl DataPlane {
         self.remove_slave_pins(slot)
     }
 
+    /// What is not as this put it: programs at their hooks, and TX_PORTS and RX_PORT. Where programs are filters of clsact,
+    /// [`Self::filter`] names them.
+    pub fn faults(&self, port: &Port<'_>, slaves: &[Attachment<'_>]) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if self.way().is_link() {
+            let is_held = |of: Option<Slot>| match of {
+                Some(slot) => self.slaves[slot.index()].is_some(),
+                None => self.port.is_some(),
+            };
+            faults.extend(detached(&self.dir, port, slaves, is_held));
+        }
+        faults.extend(changed(&self.rx_port, names::RX_PORT, 0, port.ifindex));
+        for slave in slaves {
+            let key = slave.slot.index() as u32;
+            faults.extend(changed(&self.tx_ports, names::TX_PORTS, key, slave.ifindex));
+        }
+        faults
+    }
+
+    /// The filter on this slave, or on the port, where programs are filters.
+    pub fn filter(&self, of: Option<Slot>) -> Option<&'static str> {
+        let name = if of.is_some() { self.hook.slave_program() } else { self.hook.port_program() };
+        Some(name).filter(|_| !self.way().is_link())
+    }
+
+    /// Stores what RX_PORT and TX_PORTS are to hold.
+    pub fn restore_maps(&mut self, port: u32, slaves: &[Attachment<'_>]) -> Result<(), DataPlaneError> {
+        set(&mut self.rx_port, names::RX_PORT, 0, port)?;
+        slaves.iter().try_for_each(|slave| {
+            set(&mut self.tx_ports, names::TX_PORTS, slave.slot.index() as u32, slave.ifindex)
+        })
+    }
+
+    /// Attaches a slave's program again, which another process has detached.
+    pub fn reattach_slave(&mut self, slave: &Attachment<'_>) -> Result<(), DataPlaneError> {
+        forget(self.slaves[slave.slot.index()].take());
+        self.remove_slave_pins(slave.slot)?;
+        self.attach_slave(slave.slot, slave.device, slave.ifindex)
+    }
+
+    /// Attaches the port's program again, at the port and, of a netkit pair, where bond0 sends.
+    pub fn reattach_port(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
+        let mut object = load_object(&self.dir, &self.kernel, PORT_STATS)?;
+        load(&mut object, self.hook.port_program(), self.hook)?;
+        forget(self.port.take());
+        drop(self.bond.take());
+        let pins = [names::LINK_PIN, names::PROGRAM_PIN].map(|end| format!("{PORT_PIN}_{end}"));
+        for pin in pins.iter().map(String::as_str).chain([BOND_LINK_PIN]) {
+            remove_pin(&self.dir.join(pin))?;
+        }
+        self.port_object = Some(object);
+        let attached = self.attach_port(port);
+        self.port_object = None;
+        attached
+    }
+
     /// Takes xbond's filters away from a device that is no slave, where programs are filters.
     pub fn detach_filters(&self, device: &str) {
         if !self.way().is_link() {
@@ -418,6 +478,98 @@ impl DataPlane {
                 Some(Attached::Link(_)) | None => {}
             }
         }
+    }
+}
+
+/// A slave whose program is at its hook.
+#[derive(Clone, Copy, Debug)]
+pub struct Attachment<'a> {
+    pub slot: Slot,
+    pub device: &'a str,
+    pub ifindex: u32,
+}
+
+/// A part of the data plane that another process has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The program is not at its hook: on the slave in this slot, or on the port.
+    Detached { of: Option<Slot>, device: String },
+    /// The pin of a program's link is gone: the program ends with the agent.
+    Unpinned { pin: String },
+    /// An entry of a device map leads elsewhere, or nowhere.
+    DeviceMap { map: &'static str, key: u32 },
+    /// It could not be looked at: nothing is known.
+    Unknown { what: String, why: String },
+}
+
+/// Programs whose pinned links have no device any more, or another one. `is_held` says whether this process holds the link of
+/// a slave, or of the port: then it is at its hook without a pin, too.
+fn detached(
+    dir: &Path,
+    port: &Port<'_>,
+    slaves: &[Attachment<'_>],
+    is_held: impl Fn(Option<Slot>) -> bool,
+) -> Vec<Fault> {
+    // Without any pins bpffs is gone, which is reported once.
+    let is_pinned = check_pins(dir).is_ok();
+    // bond0 may have another ifindex in another namespace.
+    let link = |pin: String, of, device: &str, ifindex: Option<u32>| match DeviceLink::read(&dir.join(&pin)) {
+        Ok(None) if is_held(of) => Some(Fault::Unpinned { pin }).filter(|_| is_pinned),
+        Ok(None) => Some(Fault::Detached { of, device: device.to_owned() }),
+        Ok(Some(link)) if ifindex.map_or(link.ifindex != 0, |ifindex| link.ifindex == ifindex) => None,
+        Ok(Some(_)) => Some(Fault::Detached { of, device: device.to_owned() }),
+        Err(why) => Some(Fault::Unknown { what: pin, why: why.to_string() }),
+    };
+    let at_port = link(format!("{PORT_PIN}_{}", names::LINK_PIN), None, port.device, Some(port.ifindex));
+    let at_bond = port.netkit.and_then(|_| link(BOND_LINK_PIN.to_owned(), None, port.device, None));
+    let at_slaves = slaves.iter().filter_map(|slave| {
+        let pin = format!("{}_{}", slave_pin(slave.slot), names::LINK_PIN);
+        link(pin, Some(slave.slot), slave.device, Some(slave.ifindex))
+    });
+    let mut faults: Vec<_> = at_port.into_iter().chain(at_bond).collect();
+    // The two of the port are attached again together.
+    faults.dedup();
+    faults.extend(at_slaves);
+    faults
+}
+
+/// Whether an entry of a device map is not the one that is wanted.
+fn changed(map: &DevMap<MapData>, name: &'static str, key: u32, ifindex: u32) -> Option<Fault> {
+    match map.get(key, 0) {
+        Ok(entry) if entry.if_index == ifindex && entry.prog_id.is_none() => None,
+        Ok(_) | Err(MapError::KeyNotFound) => Some(Fault::DeviceMap { map: name, key }),
+        Err(error) => Some(Fault::Unknown { what: name.to_owned(), why: error_chain(&error) }),
+    }
+}
+
+/// What is wrong with the data plane under `dir`, of which no agent takes care. `port` has the ifindex of bond0 where
+/// that is in this namespace and the pair is a netkit.
+pub fn faults(dir: &Path, port: &Port<'_>, slaves: &[Attachment<'_>]) -> Vec<Fault> {
+    // Pins that are gone are named by `lost_programs`.
+    let mut faults = detached(dir, port, slaves, |_| true);
+    let is_xdp = pinned_hook(dir).is_some_and(|hook| hook != Hook::Tc);
+    let open = |name: &'static str| {
+        let data = MapData::from_pin(dir.join(name)).ok()?;
+        DevMap::try_from(Map::DevMap(data)).ok()
+    };
+    if let Some(map) = Some(names::RX_PORT).filter(|_| is_xdp).and_then(open) {
+        faults.extend(changed(&map, names::RX_PORT, 0, port.ifindex));
+    }
+    if let Some(map) = Some(names::TX_PORTS).filter(|_| is_xdp).and_then(open) {
+        for slave in slaves {
+            let key = slave.slot.index() as u32;
+            faults.extend(changed(&map, names::TX_PORTS, key, slave.ifindex));
+        }
+    }
+    faults
+}
+
+/// Drops what holds a program that is at its hook no more. A filter is not removed: another one may be in its place.
+fn forget(attached: Option<Attached>) {
+    match attached {
+        Some(Attached::Filter(link)) => std::mem::forget(link),
+        Some(Attached::KeptFilter(filter)) => std::mem::forget(filter),
+        Some(Attached::Link(_)) | None => {}
     }
 }
 
@@ -508,6 +660,9 @@ pub struct Maps {
     guard: Mapped<GuardEntry>,
     /// [`WireMacs`], word by word.
     wire_macs: Mapped<u64>,
+    learned: Mapped<u64>,
+    /// TARGETS, as BOND.
+    wanted_targets: Mutex<Targets>,
 }
 
 fn stats_error(source: MapError) -> DataPlaneError {
@@ -528,6 +683,8 @@ impl Maps {
             targets: mapped(object, names::TARGETS, 1)?,
             guard: mapped(object, names::GUARD, 1)?,
             wire_macs: mapped(object, names::WIRE_MACS, bond_common::abi::MAX_SLAVES)?,
+            learned: mapped(object, names::LEARNED, 1)?,
+            wanted_targets: Mutex::default(),
         })
     }
 
@@ -550,6 +707,8 @@ impl Maps {
             targets: mapped_data(word(names::TARGETS)?, 1)?,
             guard: mapped_data(word(names::GUARD)?, 1)?,
             wire_macs: mapped_data(word(names::WIRE_MACS)?, bond_common::abi::MAX_SLAVES)?,
+            learned: mapped_data(word(names::LEARNED)?, 1)?,
+            wanted_targets: Mutex::default(),
         })
     }
 
@@ -587,6 +746,11 @@ impl Maps {
         let word = self.active.word(0, 0);
         let exchanged = word.compare_exchange(known.bits(), next.bits(), Ordering::AcqRel, Ordering::Acquire);
         exchanged.map(drop).map_err(ActiveWord::from_bits)
+    }
+
+    /// Stores ACTIVE once more as it is, with the generation that follows `known`. Returns what was stored.
+    pub fn recount_active(&self, known: ActiveWord) -> ActiveWord {
+        self.update_active(|word| known.next(word.active(), word.draining(), word.usable()))
     }
 
     /// The order in which the carrier guard tries slots.
@@ -664,7 +828,38 @@ impl Maps {
 
     /// Whom the next probes ask.
     pub fn set_targets(&self, targets: Targets) {
+        let mut wanted = self.wanted_targets();
+        *wanted = targets;
         self.targets.store(0, targets);
+    }
+
+    /// Stores TARGETS again if another process has changed it. Returns whether it had.
+    pub fn restore_targets(&self) -> bool {
+        let wanted = self.wanted_targets();
+        let is_changed = *wanted != Targets::default() && self.targets.load(0) != *wanted;
+        if is_changed {
+            self.targets.store(0, *wanted);
+        }
+        is_changed
+    }
+
+    fn wanted_targets(&self) -> MutexGuard<'_, Targets> {
+        // Poisoned or not, it is one round's or another's.
+        self.wanted_targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether WIRE_MACS has at this slot what SLAVES is to have there.
+    pub fn has_wire_mac(&self, slot: Slot, entry: &SlaveEntry) -> bool {
+        self.wire_macs.load(slot.index()) == WireMacs::word_of(entry)
+    }
+
+    /// The MAC of the host behind an existing port; zero while it is not known.
+    pub fn learned(&self) -> Mac {
+        Mac::from_word(self.learned.load(0))
+    }
+
+    pub fn set_learned(&self, mac: Mac) {
+        self.learned.store(0, mac.to_word());
     }
 
     /// All CPUs' counters of one slot, or of [`PORT_STATS`].
@@ -703,6 +898,9 @@ pub struct DeviceReader {
     object: Ebpf,
 }
 
+/// The loopback device, which every network namespace has.
+const LOOPBACK: u32 = 1;
+
 /// `struct __sk_buff`: its size, and where `ifindex` is.
 const SKB_CONTEXT: usize = 192;
 const SKB_CONTEXT_IFINDEX: usize = 40;
@@ -711,8 +909,14 @@ const PROBE_FRAME: usize = 64;
 const ETHERNET_HEADER: usize = 14;
 
 impl DeviceReader {
-    /// Fails where the kernel has no BTF or refuses bpf_probe_read_kernel (lockdown).
+    /// Loads the programs and reads the loopback device once.
+    ///
+    /// # Errors
+    /// The kernel's BTF cannot be read, the kernel refuses bpf_probe_read_kernel (lockdown), or a test run fails.
     pub fn new(kernel: &Kernel) -> Result<Self, DataPlaneError> {
+        if !kernel.has_types() {
+            return Err(DataPlaneError::NoTypes);
+        }
         let mut object = EbpfLoader::new()
             .btf(None)
             .override_global(names::OFFSETS, &kernel.offsets(), true)
@@ -721,7 +925,10 @@ impl DeviceReader {
         // Without it devices are asked one by one.
         let _ = load(&mut object, names::DEVICE_LINKS, Hook::Tc)
             .inspect_err(|error| tracing::info!("links are looked at one by one: {error}"));
-        Ok(Self { object })
+        let reader = Self { object };
+        // A reader that cannot read would be asked, in vain, at every poll.
+        reader.read(LOOPBACK)?;
+        Ok(reader)
     }
 
     fn program(&self, name: &'static str) -> Result<&SchedClassifier, DataPlaneError> {
@@ -751,8 +958,11 @@ impl DeviceReader {
         Ok(answers)
     }
 
-    /// The state of a device of the calling thread's network namespace.
-    pub fn read(&self, ifindex: u32) -> Result<DeviceState, DataPlaneError> {
+    /// Reads the state of a device of the calling thread's network namespace; None if there is no such device.
+    ///
+    /// # Errors
+    /// The state could not be read: nothing is known of the device then, and least of all that its link is down.
+    pub fn read(&self, ifindex: u32) -> Result<Option<DeviceState>, DataPlaneError> {
         let error = |reason: String| DataPlaneError::DeviceState { ifindex, reason };
         let mut context = [0; SKB_CONTEXT];
         context[SKB_CONTEXT_IFINDEX..SKB_CONTEXT_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
@@ -764,15 +974,17 @@ impl DeviceReader {
             ctx_in: Some(&context),
             ..TestRunOptions::default()
         };
-        let result = self
-            .program(names::DEVICE_STATE)?
-            .test_run(options)
-            .map_err(|source| error(source.to_string()))?;
+        let result = match self.program(names::DEVICE_STATE)?.test_run(options) {
+            Ok(result) => result,
+            Err(source) if has_errno(&source, libc::ENODEV) => return Ok(None),
+            Err(source) => return Err(error(error_chain(&source))),
+        };
         if result.return_value != 0 {
             return Err(error("the kernel's memory could not be read".into()));
         }
         DeviceState::parse(&answer[ETHERNET_HEADER..])
             .filter(|state| state.ifindex() == ifindex)
+            .map(Some)
             .ok_or_else(|| error("the answer is about another device".into()))
     }
 }

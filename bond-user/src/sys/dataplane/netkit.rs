@@ -48,6 +48,15 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(link) })
 }
 
+/// What the kernel says of a link: `struct bpf_link_info`, as far as it goes.
+pub fn info(link: BorrowedFd<'_>, info: &mut [u32; 32]) -> io::Result<()> {
+    let mut attribute = attribute();
+    attribute.info.bpf_fd = number(link);
+    attribute.info.info_len = size_of_val(info) as u32;
+    attribute.info.info = info.as_mut_ptr() as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attribute).map(drop)
+}
+
 pub fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attribute = attribute();

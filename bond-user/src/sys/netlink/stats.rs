@@ -4,7 +4,7 @@ use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, Stats64},
-    tc::{TcAttribute, TcHandle, TcMessage, TcStats2},
+    tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption, TcStats2},
 };
 
 use super::{LinkInfo, Netlink};
@@ -56,6 +56,19 @@ impl Netlink {
         Ok(CountedLink { link, stats })
     }
 
+    /// The names of the BPF filters at a device's clsact ingress; none without that qdisc.
+    pub async fn ingress_filters(&self, ifindex: u32) -> Result<Vec<String>, SysError> {
+        let mut question = TcMessage::default();
+        question.header.index = i32::try_from(ifindex).unwrap_or(0);
+        question.header.parent = TcHandle { major: 0xffff, minor: TcHandle::MIN_INGRESS };
+        let answer = self.list(RouteNetlinkMessage::GetTrafficFilter(question), "the filters").await?;
+        let names = answer.iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewTrafficFilter(message) => filter_name(message),
+            _ => None,
+        });
+        Ok(names.collect())
+    }
+
     /// The outermost qdiscs of all devices of this namespace.
     pub async fn qdiscs(&self) -> Result<Vec<QdiscStats>, SysError> {
         let request = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
@@ -66,6 +79,16 @@ impl Netlink {
         });
         Ok(qdiscs.collect())
     }
+}
+
+fn filter_name(message: &TcMessage) -> Option<String> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        TcAttribute::Options(options) => options.iter().find_map(|option| match option {
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.clone()),
+            _ => None,
+        }),
+        _ => None,
+    })
 }
 
 /// None for one that is inside of another: its numbers are in that one's.

@@ -1,0 +1,31 @@
+//! What a BPF link holds, as the kernel says it.
+
+use std::{io, os::fd::AsFd as _, path::Path};
+
+use super::netkit;
+
+/// A link of a network device: tcx, XDP or netkit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceLink {
+    /// The device; 0 if the program was detached from it, or the device is gone.
+    pub ifindex: u32,
+    /// The program, as `bpftool prog show id` takes it.
+    pub program: u32,
+}
+
+impl DeviceLink {
+    /// Reads a pinned link; None if there is no such pin. The kernel takes RTNL for it.
+    pub fn read(pin: &Path) -> io::Result<Option<Self>> {
+        let link = match netkit::open(pin) {
+            Ok(link) => link,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // struct bpf_link_info: type, id, prog_id, and at 16 what is of its type, which begins with the ifindex.
+        const PROGRAM: usize = 2;
+        const IFINDEX: usize = 4;
+        let mut info = [0_u32; 32];
+        netkit::info(link.as_fd(), &mut info)?;
+        Ok(Some(Self { ifindex: info[IFINDEX], program: info[PROGRAM] }))
+    }
+}

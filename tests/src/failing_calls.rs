@@ -1,0 +1,166 @@
+//! A system call that fails when a test says so: a seccomp filter hands it to the test, which lets it pass or answers with
+//! an error.
+
+use std::{
+    io,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI32, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use anyhow::{Context as _, Result};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+
+/// The call `BPF_PROG_TEST_RUN`.
+pub const TEST_RUN: Call = Call { number: libc::SYS_bpf, first_argument: 10 };
+
+/// A system call by its number and the lower half of its first argument.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    pub number: libc::c_long,
+    pub first_argument: u32,
+}
+
+/// The number under which the process keeps its end of the filter: far from those that it opens.
+const LISTENER: libc::c_int = 900;
+
+// linux/seccomp.h
+const NOTIFY_RECEIVE: libc::Ioctl = 0xc050_2100_u32 as libc::Ioctl;
+const NOTIFY_SEND: libc::Ioctl = 0xc018_2101_u32 as libc::Ioctl;
+
+#[repr(C)]
+#[derive(Default)]
+struct Notification {
+    id: u64,
+    pid: u32,
+    flags: u32,
+    data: [u64; 8],
+}
+
+#[repr(C)]
+struct Answer {
+    id: u64,
+    value: i64,
+    error: i32,
+    flags: u32,
+}
+
+/// Has `command` begin with the filter. Answer its calls by [`FailingCalls::of`] as soon as it runs: until then each of
+/// them waits.
+pub fn install(command: &mut Command, call: Call) {
+    let enter = move || {
+        let statement = |code: u32, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+        let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+        let is_equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+        let answer = libc::BPF_RET | libc::BPF_K;
+        // struct seccomp_data: the number at 0, the arguments from 16 on.
+        let mut filter = [
+            statement(load, 0, 0),
+            statement(is_equal, 3, call.number as u32),
+            statement(load, 0, 16),
+            statement(is_equal, 1, call.first_argument),
+            statement(answer, 0, libc::SECCOMP_RET_USER_NOTIF),
+            statement(answer, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+        // SAFETY: the kernel copies the program, which outlives the call.
+        let listener = unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+                &raw const program,
+            )
+        };
+        // The copy stays open over exec.
+        // SAFETY: duplicates a descriptor of this process.
+        Errno::result(unsafe { libc::dup2(Errno::result(listener)? as libc::c_int, LISTENER) })?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure only makes system calls; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(enter) };
+}
+
+/// Answers the calls of a process. Dropping it lets no call pass any more: end the process before.
+pub struct FailingCalls {
+    errno: Arc<AtomicI32>,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FailingCalls {
+    /// Lets the calls of the process `pid`, which [`install`] prepared, pass until [`Self::fail`].
+    pub fn of(pid: u32) -> Result<Self> {
+        let errno = Arc::new(AtomicI32::new(0));
+        let ends = Arc::new(AtomicBool::new(false));
+        let listener = listener_of(pid).context("cannot get the filter's listener")?;
+        let (wanted, ended) = (Arc::clone(&errno), Arc::clone(&ends));
+        let thread =
+            thread::spawn(
+                move || {
+                    while !ended.load(Ordering::Relaxed) && answer(&listener, &wanted).is_ok() {}
+                },
+            );
+        Ok(Self { errno, ends, thread: Some(thread) })
+    }
+
+    /// Each call fails with this error from now on; none: it passes.
+    pub fn fail(&self, with: Option<Errno>) {
+        self.errno.store(with.map_or(0, |errno| errno as i32), Ordering::Relaxed);
+    }
+}
+
+impl Drop for FailingCalls {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn listener_of(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: a system call without pointers; the descriptor is new and nobody else's.
+    let process =
+        unsafe { OwnedFd::from_raw_fd(Errno::result(libc::syscall(libc::SYS_pidfd_open, pid, 0))? as i32) };
+    // SAFETY: as above.
+    let listener =
+        Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), LISTENER, 0) })?;
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(listener as i32) })
+}
+
+/// Answers one call, if one comes within a tenth of a second. An error: the process has ended.
+fn answer(listener: &OwnedFd, wanted: &AtomicI32) -> io::Result<()> {
+    use std::os::fd::AsFd as _;
+    let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut ready, PollTimeout::from(100_u8))? == 0 {
+        return Ok(());
+    }
+    if ready[0].revents().is_none_or(|events| !events.contains(PollFlags::POLLIN)) {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
+    let mut call = Notification::default();
+    // SAFETY: the kernel writes a whole notification.
+    let received = unsafe { libc::ioctl(listener.as_raw_fd(), NOTIFY_RECEIVE, &raw mut call) };
+    if received < 0 {
+        // The thread that called is gone.
+        return Ok(());
+    }
+    let errno = wanted.load(Ordering::Relaxed);
+    let flags = if errno == 0 { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 } else { 0 };
+    let answer = Answer { id: call.id, value: 0, error: -errno, flags };
+    // SAFETY: the kernel reads a whole answer.
+    unsafe { libc::ioctl(listener.as_raw_fd(), NOTIFY_SEND, &raw const answer) };
+    Ok(())
+}

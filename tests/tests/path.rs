@@ -1,0 +1,325 @@
+//! The path of the packets, changed by another process: noticed within a second or two, restored where it is the bond's own, and
+//! reported otherwise. And what a receipt says of announcements.
+
+mod common;
+
+use std::{io::Write as _, net::TcpStream, path::PathBuf};
+
+use common::{
+    BOND, DATAPATHS, SLAVES, active_slave, beside_others, bond, bond_with, eventually, lab, meet, show,
+    wait_for_active,
+};
+use serde_json::Value;
+use xbond_tests::{Cut, Lab, PEER_V4, Policy, Xbond, has_tcx, lab::Datapath, skip_if_unable, xbond::cli};
+
+const PORT: &str = "bond0-port";
+
+const METRICS: &str = "127.0.0.1:9100";
+
+fn metrics(lab: &Lab) -> String {
+    let ask = || {
+        let mut stream = TcpStream::connect(METRICS)?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+        Ok(std::io::read_to_string(stream)?)
+    };
+    lab.host.run(ask).unwrap()
+}
+
+fn pin(lab: &Lab, name: &str) -> PathBuf {
+    ["/sys/fs/bpf/xbond", &lab.host.cookie().unwrap().to_string(), BOND, name].iter().collect()
+}
+
+fn bpftool(lab: &Lab, line: &str) -> anyhow::Result<String> {
+    lab.host.exec(&format!("bpftool {line}"))
+}
+
+/// Does something to the path, and sees it reported, restored and counted, and the bond carry.
+#[track_caller]
+fn restored(lab: &Lab, xbond: &Xbond<'_>, what: &str, said: &str, harm: impl FnOnce()) {
+    let log = xbond.log().len();
+    let count = || show(xbond)["path_restored"].as_u64().unwrap();
+    let before = count();
+    harm();
+    let line = xbond.wait_for_after(log, said).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!(line.contains("restored") || line.contains("as before again"), "{what}: {line}");
+    eventually(what, count, |count| *count > before);
+    eventually(what, || lab.host.ping(PEER_V4.into(), 1).unwrap().received, |count| *count == 1);
+    assert_eq!(show(xbond)["path_faults"], Value::Array(Vec::new()), "{what}");
+    assert_eq!(active_slave(xbond).as_deref(), Some(SLAVES[0]), "{what}");
+}
+
+#[test]
+fn programs_that_were_detached_are_attached_again() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for datapath in DATAPATHS {
+        if datapath == Datapath::Tc && !has_tcx() {
+            continue;
+        }
+        for pair in ["netkit", "veth"] {
+            let lab = lab(datapath, Policy::Learning);
+            let arguments: &[&str] = if datapath == Datapath::Tc { &["--pair", pair] } else { &[] };
+            if pair == "netkit"
+                && (datapath == Datapath::Xdp || lab.host.ip("link add probe type netkit").is_err())
+            {
+                continue;
+            }
+            let _ = lab.host.ip("link del probe");
+            let xbond = bond_with(&lab, datapath, &[], arguments);
+            let links = ["slave0_rx_link", "slave1_rx_link", "port_tx_link", "bond_tx_link"];
+            for link in links.iter().map(|link| pin(&lab, link)).filter(|link| link.exists()) {
+                let what = format!("{} {pair} {}", datapath.name(), link.display());
+                restored(&lab, &xbond, &what, "its BPF program was detached", || {
+                    bpftool(&lab, &format!("link detach pinned {}", link.display())).unwrap();
+                });
+            }
+            // The bond fails over as before, and is taken down whole.
+            lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+            wait_for_active(&xbond, SLAVES[1]);
+            meet(&lab);
+            xbond.stop().unwrap();
+            assert!(lab.host.link(BOND).is_err());
+        }
+    }
+}
+
+/// Before Linux 6.6, and where asked for.
+#[test]
+fn filters_that_were_removed_are_attached_again() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond_with(&lab, Datapath::Tc, &[], &["--clsact", "--pair", "veth"]);
+    for device in [SLAVES[0], SLAVES[1], PORT] {
+        restored(&lab, &xbond, device, &format!("{device}: its BPF program was detached"), || {
+            lab.host.exec(&format!("tc filter del dev {device} ingress")).unwrap();
+        });
+        // The same fault is logged once a minute.
+        let count = || show(&xbond)["path_restored"].as_u64().unwrap();
+        let before = count();
+        lab.host.exec(&format!("tc qdisc del dev {device} clsact")).unwrap();
+        eventually(device, count, |count| *count > before);
+        meet(&lab);
+    }
+    xbond.stop().unwrap();
+}
+
+#[test]
+fn device_maps_that_were_changed_lead_to_the_slaves_again() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Xdp, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Xdp, &[]);
+    for (map, key) in [("TX_PORTS", 0), ("TX_PORTS", 1), ("RX_PORT", 0)] {
+        let said = format!("BPF map {map}: entry {key} was modified");
+        let at = format!("pinned {} key {key} 0 0 0", pin(&lab, map).display());
+        restored(&lab, &xbond, &format!("{map} deleted"), &said, || {
+            bpftool(&lab, &format!("map delete {at}")).unwrap();
+        });
+    }
+    let loopback = format!("pinned {} key 0 0 0 0 value 1 0 0 0 0 0 0 0", pin(&lab, "RX_PORT").display());
+    let before = show(&xbond)["path_restored"].as_u64().unwrap();
+    bpftool(&lab, &format!("map update {loopback}")).unwrap();
+    eventually("overwritten", || show(&xbond)["path_restored"].as_u64().unwrap(), |count| *count > before);
+    meet(&lab);
+    // The same fault again is logged once a minute, and restored each time.
+    let before = show(&xbond)["path_restored"].as_u64().unwrap();
+    bpftool(&lab, &format!("map delete pinned {} key 0 0 0 0", pin(&lab, "TX_PORTS").display())).unwrap();
+    eventually("again", || show(&xbond)["path_restored"].as_u64().unwrap(), |count| *count > before);
+    meet(&lab);
+    xbond.stop().unwrap();
+}
+
+#[test]
+fn devices_that_were_changed_are_as_the_bond_needs_them_again() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for datapath in DATAPATHS {
+        let lab = lab(datapath, Policy::Learning);
+        let xbond = bond(&lab, datapath, &[]);
+        let name = SLAVES[0];
+        let changes = [
+            (format!("{PORT} down"), format!("{PORT}: was set down")),
+            (
+                format!("{PORT} mtu 1400"),
+                format!("{PORT}: was changed by another process: the bond needs MTU 1500"),
+            ),
+            (
+                format!("{name} mtu 1400"),
+                format!("{name}: was changed by another process: the bond needs MTU 1500"),
+            ),
+            (format!("{} mtu 1400", SLAVES[1]), format!("{}: was changed", SLAVES[1])),
+            (
+                format!("{name} allmulticast off"),
+                format!("{name}: was changed by another process: the bond needs all"),
+            ),
+        ];
+        for (change, said) in changes {
+            restored(&lab, &xbond, &change, &said, || {
+                drop(lab.host.ip(&format!("link set {change}")).unwrap())
+            });
+        }
+        if datapath == Datapath::Xdp {
+            restored(&lab, &xbond, "an offload", &format!("{BOND}: was changed"), || {
+                drop(lab.host.exec(&format!("ethtool -K {BOND} tx on")).unwrap());
+            });
+        }
+        // A larger MTU of bond0 is the slaves', too, and no fault.
+        let before = show(&xbond)["path_restored"].clone();
+        lab.host.ip(&format!("link set {BOND} mtu 1400")).unwrap();
+        eventually(
+            "the MTU",
+            || lab.host.ip(&format!("link show {name}")).unwrap(),
+            |link| link.contains("mtu 1400"),
+        );
+        std::thread::sleep(std::time::Duration::from_millis(2_500));
+        assert_eq!(show(&xbond)["path_restored"], before, "{}", xbond.log());
+        xbond.stop().unwrap();
+    }
+}
+
+/// Values of maps that are written once, or rarely.
+#[test]
+fn maps_that_were_changed_hold_what_the_agent_wrote_again() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    // Without miimon nothing else polls.
+    let target = format!("arp_ip_target={PEER_V4}");
+    let xbond = bond(&lab, Datapath::Tc, &["miimon=0", "arp_interval=20000", &target]);
+    for (map, bytes, flipped) in
+        [("WIRE_MACS", 128, 0), ("GUARD", 24, 16), ("SLAVES", 48, 0), ("TARGETS", 648, 8)]
+    {
+        let at = format!("pinned {} key 0 0 0 0", pin(&lab, map).display());
+        let read = || -> Vec<String> {
+            let value: Value =
+                serde_json::from_str(&bpftool(&lab, &format!("-j map lookup {at}")).unwrap()).unwrap();
+            let byte = |byte: &Value| byte.as_str().unwrap().to_owned();
+            value["value"].as_array().unwrap().iter().map(byte).collect()
+        };
+        let right = read();
+        assert_eq!(right.len(), bytes, "{map}");
+        let mut wrong = right.clone();
+        wrong[flipped] = "0xee".to_owned();
+        restored(&lab, &xbond, map, &format!("had written to the map {map}"), || {
+            drop(bpftool(&lab, &format!("map update {at} value {}", wrong.join(" "))).unwrap());
+        });
+        assert_eq!(read()[..16], right[..16], "{map}");
+        assert_eq!(read()[flipped], right[flipped], "{map}");
+    }
+    xbond.stop().unwrap();
+}
+
+/// What cannot be restored stays in show, JSON, metrics and the log, until it can.
+#[test]
+fn a_fault_that_cannot_be_restored_is_reported() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Xdp, Policy::Learning);
+    let xbond = bond_with(&lab, Datapath::Xdp, &[], &["--metrics", METRICS]);
+    let (mine, other) = (pin(&lab, "slave1_rx_link"), pin(&lab, "slave0_rx_prog"));
+    let log = xbond.log().len();
+    // Another program is faster than the agent: both at once.
+    bpftool(&lab, &format!("link detach pinned {}", mine.display())).unwrap();
+    bpftool(&lab, &format!("net attach xdpdrv pinned {} dev {} overwrite", other.display(), SLAVES[1]))
+        .unwrap();
+    let said = xbond.wait_for_after(log, "it cannot be restored").unwrap();
+    assert!(said.contains(&format!("{}: its BPF program was detached", SLAVES[1])), "{said}");
+    let faults = || show(&xbond)["path_faults"].as_array().unwrap().len();
+    eventually("the fault", faults, |count| *count == 1);
+    assert!(xbond.cli(["show", BOND]).unwrap().contains("! bond0: enp0s9: its BPF program was detached"));
+    assert!(metrics(&lab).contains("xbond_path_faults{bond=\"bond0\"} 1"), "{}", metrics(&lab));
+    bpftool(&lab, &format!("net detach xdpdrv dev {}", SLAVES[1])).unwrap();
+    eventually("restored", faults, |count| *count == 0);
+    lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    wait_for_active(&xbond, SLAVES[1]);
+    meet(&lab);
+    xbond.stop().unwrap();
+}
+
+#[test]
+fn without_an_agent_show_names_programs_that_were_detached() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for datapath in DATAPATHS.into_iter().filter(|datapath| *datapath == Datapath::Xdp || has_tcx()) {
+        let lab = lab(datapath, Policy::Learning);
+        let xbond = bond(&lab, datapath, &[]);
+        xbond.kill().unwrap();
+        let shown = || cli(&lab.host, ["show"]).unwrap();
+        assert!(!shown().contains('!'), "{}", shown());
+        bpftool(&lab, &format!("link detach pinned {}", pin(&lab, "slave0_rx_link").display())).unwrap();
+        assert!(shown().contains("! bond0: enp0s8: its BPF program was detached"), "{}", shown());
+        if datapath == Datapath::Xdp {
+            bpftool(&lab, &format!("map delete pinned {} key 0 0 0 0", pin(&lab, "RX_PORT").display()))
+                .unwrap();
+            assert!(shown().contains("! bond0: BPF map RX_PORT: entry 0 was modified"), "{}", shown());
+        }
+        cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+    }
+}
+
+#[test]
+fn without_an_agent_show_says_that_a_bond_without_an_active_slave_stays_so() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    for name in SLAVES {
+        lab.cut(name, Cut::Carrier).unwrap();
+    }
+    eventually("no active slave", || active_slave(&xbond), Option::is_none);
+    xbond.kill().unwrap();
+    let shown = || cli(&lab.host, ["show"]).unwrap();
+    let none = "! bond0: no active slave, and no slave has a link: it carries nothing until an agent runs";
+    assert!(shown().contains(none), "{}", shown());
+    lab.mend(SLAVES[1], Cut::Carrier).unwrap();
+    let one = "! bond0: no active slave, although enp0s9 has a link: it carries nothing until an agent runs";
+    eventually("one link", shown, |shown| shown.contains(one));
+    cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+}
+
+fn last_receipt(lab: &Lab) -> Value {
+    let log: Value = serde_json::from_str(&cli(&lab.host, ["log", BOND, "-j"]).unwrap()).unwrap();
+    log["receipts"].as_array().unwrap().last().unwrap().clone()
+}
+
+/// A receipt counts addresses that were announced, and says where there are none.
+#[test]
+fn a_receipt_says_what_was_announced() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let switch = |to: &str| {
+        let log = xbond.log().len();
+        xbond.set(BOND, &format!("active_slave={to}")).unwrap();
+        let said = xbond.wait_for_after(log, "announce").unwrap();
+        let receipt = eventually("the receipt", || last_receipt(&lab), |receipt| receipt["to"] == to);
+        (said, receipt)
+    };
+    lab.host.ip(&format!("address add 2001:db8::1/64 dev {BOND} nodad")).unwrap();
+    let addresses = || lab.host.ip(&format!("-o address show dev {BOND}")).unwrap();
+    eventually("no address is tentative", addresses, |text| !text.contains("tentative"));
+    let count = addresses().lines().count();
+    let count_of = |to: &str| switch(to).1["announced"]["addresses"].as_u64().unwrap() as usize;
+    // The agent hears of an address a little later.
+    eventually("all addresses", || [SLAVES[1], SLAVES[0]].map(count_of), |counts| *counts == [count; 2]);
+    let (said, receipt) = switch(SLAVES[1]);
+    assert!(said.contains(&format!("announced {count} addresses by the agent")), "{said}");
+    assert_eq!((&receipt["announced"]["failed"], &receipt["announced"]["by"]), (&0.into(), &"agent".into()));
+    assert!(receipt["steps"]["announce_us"].is_u64(), "{receipt:#}");
+
+    // The address goes to a bridge.
+    lab.host.ip(&format!("address flush dev {BOND}")).unwrap();
+    lab.host.ip("link add br0 type bridge").unwrap();
+    lab.host.ip(&format!("link set {BOND} master br0")).unwrap();
+    let nothing =
+        || switch(if active_slave(&xbond).as_deref() == Some(SLAVES[0]) { SLAVES[1] } else { SLAVES[0] });
+    let (said, receipt) =
+        eventually("no address", nothing, |(_, receipt)| receipt["announced"]["addresses"] == 0);
+    assert!(said.contains("nothing to announce"), "{said}");
+    assert_eq!(receipt["steps"]["announce_us"], Value::Null, "{receipt:#}");
+    let log = cli(&lab.host, ["log", BOND, "-d"]).unwrap();
+    assert!(log.replace("\n  ", " ").contains("nothing to announce: no address on the bond"), "{log}");
+    xbond.stop().unwrap();
+}
