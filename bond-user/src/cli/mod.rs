@@ -38,7 +38,7 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(name = "xbond", version, disable_help_subcommand = true)]
 struct Cli {
-    /// Work in this network namespace, as `ip netns` names it
+    /// Work in this network namespace of `ip netns`
     #[arg(long, global = true, value_name = "NAME", display_order = 900)]
     netns: Option<String>,
     #[command(subcommand)]
@@ -47,60 +47,60 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Bring bonds up and look after them, in the foreground
+    /// Create or adopt bonds and manage them, in the foreground
     ///
-    /// From files (-c), from RHEL's network scripts (--ifcfg), or from flags. Without any of them it serves the bonds of
-    /// /etc/xbond/*.toml, if there are any, and those that `xbond add` brings.
+    /// Bonds are described by files (-c), by RHEL's network scripts (--ifcfg), or by flags. Without any of them the agent
+    /// serves the bonds of /etc/xbond/*.toml, if there are any, and those that `xbond add` adds.
     ///
-    /// One agent serves all bonds of a network namespace. SIGHUP has it read its files again, as `xbond reload` does.
+    /// One agent serves all bonds of a network namespace. SIGHUP has it read its files again, like `xbond reload`.
     Run(RunArgs),
-    /// Add bonds to the running agent: each of them whole, or not at all
+    /// Add bonds to the running agent: each as a whole, or not at all
     ///
-    /// From files (-c), from RHEL's network scripts (--ifcfg), or from flags.
+    /// Bonds are described by files (-c), by RHEL's network scripts (--ifcfg), or by flags.
     ///
-    /// Slaves that files name join when they appear. A bond that is added stays until `xbond down`, or the end of the
-    /// agent; once a file of the agent's own names it, it is that file's.
+    /// Slaves that files name join when they appear. An added bond stays until `xbond down` or the end of the agent. Once
+    /// a file of the agent names the bond, it belongs to that file.
     Add(AddArgs),
     /// Have the running agent read its files again
     ///
-    /// The files win: whatever was changed by hand is put back. What did not change is not touched, bonds that no file
-    /// has any more are taken down, new ones are brought up. Bonds that `xbond add` brought stay as they are.
+    /// The files win: what `set`, `add-slave`, `del-slave` or `down` changed is reverted. What did not change is not
+    /// touched. Bonds that no file names any more are removed, new ones are created. Bonds of `xbond add` are unaffected.
     ///
-    /// A line says each change. What takes a new bond (port, mac, datapath, fail_over_mac with slaves) is refused, and
-    /// then nothing of that bond is changed. If a file cannot be read, nothing is.
+    /// Each change is printed. A change that needs a new bond (port, mac, datapath, fail_over_mac with slaves) is refused,
+    /// and nothing of that bond is changed then. If a file cannot be read, nothing is changed.
     Reload(ReloadArgs),
-    /// Show bonds
+    /// Print the state of bonds
     Show(ShowArgs),
-    /// Show the last failovers of a bond: what was seen, what was done, and how long it took
+    /// Print the last failovers of a bond: the trigger, the reason, and the duration of each step
     Log(LogArgs),
-    /// Tell what happens to bonds, as it happens
+    /// Print events of bonds as they happen
     Monitor(MonitorArgs),
-    /// Change options of a running bond, or of a slave of it
+    /// Change options of a running bond, or of one of its slaves
     Set(SetArgs),
-    /// Enslave an interface: it takes the bond's MTU and, by fail_over_mac, its MAC
+    /// Enslave an interface: it gets the bond's MTU and, as fail_over_mac says, its MAC address
     ///
-    /// A slave added so is released for good when its interface vanishes, or by `xbond reload` if the bond is a file's;
-    /// one that the file names joins again.
+    /// A slave that was added this way is released for good when its interface vanishes, or by `xbond reload` if the bond
+    /// belongs to a file. A slave that the file names rejoins.
     AddSlave(AddSlaveArgs),
-    /// Release a slave: it is left down, with the MAC and MTU that it had before
+    /// Release a slave: it is left down, with the MAC address and MTU that it had before
     ///
-    /// The active slave hands over first. A slave of a file stays away until the next `xbond reload`.
+    /// The active slave hands over first. A slave of a file stays released until the next `xbond reload`.
     DelSlave(DelSlaveArgs),
-    /// Take a bond down: its slaves are as they were found
+    /// Remove a bond and restore the original state of its slaves
     Down(DownArgs),
-    /// Keep what `run --confirm` has on trial
+    /// Keep the bonds that `run --confirm` has on trial
     Confirm(ConfirmArgs),
-    /// Read configurations, and tell what in them will not be as it reads
-    #[command(after_help = "Exit status: 0 if nothing is found, 1 for warnings, 2 for errors.")]
+    /// Check configurations: report errors, values that will be changed or ignored, and common mistakes
+    #[command(after_help = "Exit status: 0 without findings, 1 for warnings, 2 for errors.")]
     Check(CheckArgs),
-    /// Print a TOML file of the bonds that there are, and say what of them has no equivalent
+    /// Print a TOML file of existing bonds, and report what has no equivalent in xbond
     Import(ImportArgs),
-    /// Tell whether this machine and its NICs can do it, and what stands in the way; nothing is changed
-    #[command(after_help = "Exit status: 0 if all is well, 1 if something warns, 2 if something fails.")]
+    /// Check whether this machine and its NICs can run xbond; nothing is changed
+    #[command(after_help = "Exit status: 0 if every check is ok, 1 for warnings, 2 for failures.")]
     Doctor(DoctorArgs),
     /// Print the manual page, or that of a verb, as roff: xbond man | man -l -
     Man(ManArgs),
-    /// Print what a shell needs to complete this command line
+    /// Print completions for a shell
     Completions(CompletionsArgs),
 }
 
@@ -108,19 +108,19 @@ enum Verb {
 struct RunArgs {
     #[command(flatten)]
     bonds: BondArgs,
-    /// Undo everything after so many seconds, unless `xbond confirm` (or Enter, on a terminal) says to keep it
+    /// Undo everything after so many seconds, unless `xbond confirm` (or Enter on a terminal) keeps it
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     confirm: Option<u32>,
-    /// Let members of this group change bonds; they have to be in group xbond, too, whose members may look
+    /// Let members of this group change bonds; they must also be in group xbond, whose members may read
     #[arg(long, value_name = "GROUP")]
     writers: Option<String>,
-    /// Look at links every miimon only; to measure what events are worth
+    /// Poll links at miimon only, without link events; for measurements
     #[arg(long, hide = true)]
     no_link_events: bool,
     /// Serve Prometheus metrics at http://ADDR:PORT/metrics, too; the control socket always does
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
-    /// Attach tc programs as kernels before 6.6 do; to test that
+    /// Attach tc programs by clsact, as on kernels before 6.6; for tests
     #[arg(long, hide = true)]
     clsact: bool,
 }
@@ -134,19 +134,19 @@ struct AddArgs {
 #[derive(Debug, Args)]
 struct ReloadArgs {}
 
-// Not a doc comment, which would become the text of the verbs: what bonds are described by.
+// How bonds are described. Not a doc comment: that would become the help text of the verbs.
 #[derive(Debug, Args)]
 struct BondArgs {
     /// A TOML file, or a directory of them; may be repeated
     #[arg(short, long = "config", value_name = "FILE", group = "source")]
     config: Vec<PathBuf>,
-    /// A directory of RHEL ifcfg files, run as they are
+    /// A directory of RHEL ifcfg files, which are read and never executed
     #[arg(long, value_name = "DIR", group = "source")]
     ifcfg: Option<PathBuf>,
     /// Name of the bond
     #[arg(long, value_name = "NAME", group = "source", requires = "slave")]
     bond: Option<String>,
-    /// A slave of the bond; may be repeated, the order decides the bond's MAC
+    /// A slave of the bond; may be repeated, the order decides the bond's MAC address
     #[arg(long = "slave", value_name = "IF", requires = "bond")]
     slave: Vec<String>,
     /// An option of the bonding driver; may be repeated
@@ -155,37 +155,37 @@ struct BondArgs {
     /// An address of the bond; may be repeated
     #[arg(long, value_name = "ADDRESS/PREFIX", requires = "bond", value_parser = address)]
     address: Vec<IpNet>,
-    /// An existing interface on the bond's wire side, instead of a new device for the bond
+    /// An existing interface as the upper end, instead of a new device for the bond
     #[arg(long, value_name = "IF", requires = "bond")]
     port: Option<String>,
-    /// The MAC of whoever is behind --port; learned if not given
+    /// The MAC address of the host behind --port; learned if not given
     #[arg(long, value_name = "MAC", requires = "port")]
     host_mac: Option<Mac>,
-    /// The bond's own MAC, instead of its first slave's
+    /// The bond's own MAC address, instead of its first slave's
     #[arg(long, value_name = "MAC", requires = "bond")]
     mac: Option<Mac>,
-    /// Bytes
+    /// MTU of the bond and its slaves, in bytes
     #[arg(long, value_name = "BYTES", requires = "bond")]
     mtu: Option<u32>,
-    /// What carries the packets; for all bonds
+    /// The hooks that carry the packets; for all bonds
     #[arg(long, value_enum)]
     datapath: Option<DatapathArg>,
-    /// What the bond's device and its port are made of; auto is netkit for tc where the kernel has it (6.7 on), else veth
+    /// The kind of the bond's device and its port; auto is netkit for tc where the kernel has it (6.7 on), else veth
     #[arg(long, value_name = "auto|netkit|veth", requires = "bond", conflicts_with = "port", value_parser = pair)]
     pair: Option<Pair>,
     /// Whether the data plane may fail over by itself, when a packet finds its slave without a link
     #[arg(long, value_name = "auto|off", requires = "bond", value_parser = guard)]
     guard: Option<Guard>,
-    /// With fail_over_mac=follow: backups receive the bond's MAC, too
+    /// With fail_over_mac=follow: backups receive the bond's MAC address, too
     #[arg(long, requires = "bond")]
     prearm: bool,
-    /// The first slave that has addresses or routes gives them to the bond, and gets them back when the bond goes
+    /// The bond takes over the addresses and routes of the first slave that has any, until the bond is removed
     #[arg(long, requires = "bond", conflicts_with = "port")]
     move_addresses: bool,
-    /// What becomes of bonds when the agent is told to stop; for all bonds, instead of what files say
+    /// What happens to bonds when the agent is asked to end; for all bonds, instead of what files say
     #[arg(long, value_enum)]
     on_exit: Option<OnExitArg>,
-    /// Accept a bond whose links nothing monitors, and which therefore never fails over; TOML files say it themselves
+    /// Accept a bond without any monitoring, which never fails over; TOML files have a key for it
     #[arg(long, conflicts_with = "config")]
     allow_unmonitored: bool,
 }
@@ -204,9 +204,9 @@ enum DatapathArg {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum OnExitArg {
-    /// They go, and their slaves are as they were found
+    /// Bonds are removed, and their slaves are restored
     Down,
-    /// They go on without an agent
+    /// Bonds keep running without an agent
     Keep,
 }
 
@@ -240,13 +240,13 @@ struct ShowArgs {
     /// All options, devices, slots, what was found, and the last failover's steps
     #[arg(short, long, conflicts_with = "proc")]
     details: bool,
-    /// What xbond counted and dropped, and what the kernel dropped around it
+    /// Packets that xbond counted and dropped, and that the kernel dropped around it
     #[arg(short, long, conflicts_with = "proc")]
     statistics: bool,
-    /// As JSON, which always has everything
+    /// Print JSON, which always has all details
     #[arg(short, long, conflicts_with = "proc")]
     json: bool,
-    /// As the driver prints /proc/net/bonding/BOND
+    /// Print the text that the driver shows as /proc/net/bonding/BOND
     #[arg(long)]
     proc: bool,
 }
@@ -257,7 +257,7 @@ struct LogArgs {
     /// With the steps of each failover, and what was dropped meanwhile
     #[arg(short, long)]
     details: bool,
-    /// As JSON, which always has everything
+    /// Print JSON, which always has all details
     #[arg(short, long)]
     json: bool,
 }
@@ -318,13 +318,13 @@ struct ConfirmArgs {}
 
 #[derive(Debug, Args)]
 struct CheckArgs {
-    /// TOML files, directories of them, or directories of ifcfg files: taken together
+    /// TOML files, directories of them, or directories of ifcfg files, as one configuration
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// As JSON, notes included
+    /// Print JSON, notes included
     #[arg(short, long)]
     json: bool,
-    /// Also tell what is right, and surprising all the same
+    /// Also report what is correct and may surprise
     #[arg(short, long)]
     verbose: bool,
 }
@@ -337,9 +337,9 @@ struct ImportArgs {
 
 #[derive(Debug, Subcommand)]
 enum ImportSource {
-    /// From network scripts of RHEL or SUSE, which are read and never run
+    /// From network scripts of RHEL or SUSE, which are read and never executed
     Ifcfg {
-        /// As /etc/sysconfig/network-scripts
+        /// For example /etc/sysconfig/network-scripts
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
@@ -352,10 +352,10 @@ enum ImportSource {
 
 #[derive(Debug, Args)]
 struct DoctorArgs {
-    /// Interfaces that are to be slaves; all Ethernet devices if none is named
+    /// Interfaces to be enslaved; all Ethernet devices if none is given
     #[arg(value_name = "IF")]
     interfaces: Vec<String>,
-    /// As JSON
+    /// Print JSON
     #[arg(short, long)]
     json: bool,
 }
@@ -368,6 +368,7 @@ struct ManArgs {
 
 #[derive(Debug, Args)]
 struct CompletionsArgs {
+    /// The shell
     shell: clap_complete::Shell,
 }
 
@@ -391,7 +392,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 /// Exit code for input that is refused; clap has the same.
 const REFUSED: u8 = 2;
 
-/// Parses the command line and does what it says.
+/// Parses the command line and runs the verb.
 pub fn main() -> ExitCode {
     let Cli { netns, verb } = Cli::parse();
     // Below, libraries expect to get the few files that they open.
