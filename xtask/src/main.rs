@@ -5,6 +5,7 @@ mod dist;
 mod docs;
 mod machine;
 mod parity;
+mod release;
 mod run;
 mod setup;
 mod test;
@@ -40,6 +41,8 @@ enum Verb {
     Dist(dist::Arguments),
     /// Builds the book of docs/ into target/book, and checks the links of the documents
     Docs,
+    /// Runs what CI leaves out: the package's life, benchmarks, and the guests on all kernels; hours on two processors
+    ReleaseCheck(release::Arguments),
     /// Checks formatting, lints, who imports whom, that unsafe code is explained, and what docs/PARITY.md names
     Tidy,
 }
@@ -53,6 +56,7 @@ fn main() -> Result<ExitCode> {
         Verb::Vm(arguments) => vm::run(&arguments),
         Verb::Dist(arguments) => dist::run(&arguments),
         Verb::Docs => docs::run(),
+        Verb::ReleaseCheck(arguments) => release::run(&arguments),
         Verb::Tidy => tidy::run(),
     }
 }
