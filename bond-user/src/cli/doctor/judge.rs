@@ -1,7 +1,9 @@
 //! From what was found to what is said of it.
 
 use super::{Check, Verdict};
-use crate::sys::{ethtool::Feature, netdev::XdpFeatures, netlink::LinkInfo};
+use crate::sys::{enslave::Owner, ethtool::Feature, netdev::XdpFeatures, netlink::LinkInfo, offload::Role};
+
+const NOT_TRIED: &str = "not tried: that takes CAP_SYS_ADMIN, to make a network namespace for it";
 
 /// Bytes; the maps and programs of a bond take some MB.
 const LITTLE_MEMORY: u64 = 64 << 20;
@@ -22,20 +24,31 @@ pub struct Machine {
     /// The mode in which the kernel is locked down.
     pub lockdown: Option<String>,
     /// Making a veth pair, in a namespace of its own.
-    pub veth: Result<(), String>,
+    pub veth: Made,
     /// Making a netkit pair there.
-    pub netkit: bool,
+    pub netkit: Made,
+    /// A sysfs that can be written to.
+    pub queue_ids: Result<(), String>,
     /// memory.max of the control group, in bytes; None: no limit.
     pub memory: Option<u64>,
     pub hypervisor: Option<&'static str>,
+}
+
+/// Whether a device could be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Made {
+    Yes,
+    No(String),
+    /// Making a network namespace for it takes CAP_SYS_ADMIN.
+    NotTried,
 }
 
 /// What was found of an interface.
 #[derive(Clone, Debug)]
 pub struct Nic {
     pub link: LinkInfo,
-    /// The bond whose slave it is, where that is as it should be.
-    pub bond: Option<String>,
+    /// What it is to a bond of xbond's.
+    pub owner: Option<Owner>,
     /// Why it cannot be a slave.
     pub refusal: Option<String>,
     pub driver: Option<String>,
@@ -118,21 +131,32 @@ pub fn machine(found: &Machine) -> Vec<Check> {
     }
     carrier_guard(found, &mut checks);
     match &found.veth {
-        Ok(()) => checks.ok("veth", "pairs of devices can be made"),
-        Err(error) if found.netkit => {
+        Made::Yes => checks.ok("veth", "pairs of devices can be made"),
+        Made::NotTried => checks.ok("veth", NOT_TRIED),
+        Made::No(error) if found.netkit == Made::Yes => {
             checks.warn(
                 "veth",
                 format!("{error}; without veth there is no bond0 of datapath=xdp: modprobe veth"),
             );
         }
-        Err(error) => checks.fail("veth", format!("{error}; without veth there is no bond0: modprobe veth")),
+        Made::No(error) => {
+            checks.fail("veth", format!("{error}; without veth there is no bond0: modprobe veth"))
+        }
     }
-    let netkit = if found.netkit {
-        "there: of datapath=tc, bond0 and its port are a netkit pair, unless pair=veth"
-    } else {
-        "not there with 16 transmit queues (Linux 6.7 on, with CONFIG_NETKIT; 7.3 does not): bond0 and its port are a veth pair"
+    let netkit = match found.netkit {
+        Made::Yes => "there: of datapath=tc, bond0 and its port are a netkit pair, unless pair=veth",
+        Made::NotTried => NOT_TRIED,
+        Made::No(_) => {
+            "not there with 16 transmit queues (Linux 6.7 on, with CONFIG_NETKIT; 7.3 does not): bond0 and its port are a veth pair"
+        }
     };
     checks.ok("netkit", netkit);
+    match &found.queue_ids {
+        Ok(()) => checks.ok("queue-id", "slaves can have a queue_id"),
+        Err(error) => {
+            checks.ok("queue-id", format!("no slave can have a queue_id, all else works: {error}"));
+        }
+    }
     match found.memory {
         Some(limit) if limit < LITTLE_MEMORY => {
             let text = format!(
@@ -178,13 +202,18 @@ fn carrier_guard(found: &Machine, checks: &mut Checks) {
 
 pub fn nic(found: &Nic) -> Vec<Check> {
     let mut checks = Checks { interface: Some(found.link.name.clone()), checks: Vec::new() };
-    match (&found.bond, &found.refusal) {
-        (Some(bond), _) => checks.ok("slave", format!("is one, of {bond}")),
-        (None, Some(refusal)) => {
+    match (&found.owner, &found.refusal) {
+        (Some(Owner { bond, role: Role::Slave }), _) => {
+            checks.ok("slave", format!("is one already, of {bond}"));
+        }
+        (Some(Owner { bond, role: Role::Port }), _) => {
+            checks.ok("slave", format!("is none, but the port of {bond}"));
+        }
+        (_, Some(refusal)) => {
             let of = format!("{}: ", found.link.name);
             checks.fail("slave", refusal.strip_prefix(&of).unwrap_or(refusal));
         }
-        (None, None) => {
+        (_, None) => {
             let driver = found.driver.as_deref().unwrap_or("unknown");
             checks.ok("slave", format!("can be one (driver {driver})"));
         }
@@ -249,6 +278,11 @@ fn unmanage(manager: &str, name: &str) -> String {
 }
 
 fn xdp(found: &Nic, checks: &mut Checks) {
+    if let (Some(xdp), Some(Owner { bond, .. })) = (found.link.xdp, &found.owner) {
+        let text = format!("program id {} is attached; {bond} works with it", xdp.program);
+        checks.ok("xdp", text);
+        return;
+    }
     if let Some(xdp) = found.link.xdp {
         let text = format!(
             "program id {} is attached: datapath=tc goes beside it; for datapath=xdp detach it: ip link set {} xdp off",
@@ -309,8 +343,9 @@ mod tests {
             jit: Some(1),
             device_state: Ok(()),
             lockdown: Some("none".into()),
-            veth: Ok(()),
-            netkit: true,
+            veth: Made::Yes,
+            netkit: Made::Yes,
+            queue_ids: Ok(()),
             memory: None,
             hypervisor: None,
         }
@@ -321,7 +356,7 @@ mod tests {
         link.flags |= LinkFlags::Running;
         link.carrier = true;
         Nic {
-            bond: None,
+            owner: None,
             link,
             refusal: None,
             driver: Some("ixgbe".into()),
@@ -366,11 +401,16 @@ mod tests {
                 "carrier-guard",
                 "lockdown=integrity",
             ),
-            (|m| m.veth = Err("not supported".into()), Verdict::Warn, "veth", "no bond0 of datapath=xdp"),
+            (
+                |m| m.veth = Made::No("not supported".into()),
+                Verdict::Warn,
+                "veth",
+                "no bond0 of datapath=xdp",
+            ),
             (
                 |m| {
-                    m.veth = Err("not supported".into());
-                    m.netkit = false;
+                    m.veth = Made::No("not supported".into());
+                    m.netkit = Made::No("not supported".into());
                 },
                 Verdict::Fail,
                 "veth",
@@ -439,6 +479,31 @@ mod tests {
             let mut found = good_nic();
             change(&mut found);
             assert_one_is_bad(&nic(&found), verdict, id, text);
+        }
+    }
+
+    #[test]
+    fn what_xbond_made_of_an_interface_is_nothing_against_it() {
+        let (slave, port) = ("is one already, of bond0", "is none, but the port of bond0");
+        for (role, text) in [(Role::Slave, slave), (Role::Port, port)] {
+            let mut found = good_nic();
+            found.owner = Some(Owner { bond: "bond0".into(), role });
+            found.refusal = Some("eth0: already a slave".into());
+            found.link.xdp = Some(AttachedXdp { program: 77, mode: XdpMode::Native });
+            let checks = nic(&found);
+            assert!(checks.iter().all(|check| check.verdict == Verdict::Ok), "{checks:#?}");
+            assert_eq!(checks[0].text, text);
+        }
+    }
+
+    /// Unprivileged, or in a container: nothing is known, and so nothing is wrong.
+    #[test]
+    fn what_was_not_tried_is_no_failure() {
+        let not_tried = Machine { veth: Made::NotTried, netkit: Made::NotTried, ..good_machine() };
+        let no_sysfs = Machine { queue_ids: Err("EROFS".into()), ..good_machine() };
+        for found in [not_tried, no_sysfs] {
+            let checks = machine(&found);
+            assert!(checks.iter().all(|check| check.verdict == Verdict::Ok), "{checks:#?}");
         }
     }
 

@@ -5,11 +5,14 @@ use std::{fs, thread};
 use anyhow::{Result, anyhow};
 use bond_common::mac::Mac;
 use bond_core::event::Speed;
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, unshare},
+};
 
 use super::{
     Check,
-    judge::{self, Machine, Nic},
+    judge::{self, Machine, Made, Nic},
 };
 use crate::{
     agent::{self},
@@ -23,6 +26,7 @@ use crate::{
         netlink::{LinkInfo, LinkLayerType, PairKind, PairPlan},
         netns,
         offload::Role,
+        sysfs::Sysfs,
     },
 };
 
@@ -49,10 +53,7 @@ pub fn at(interfaces: &[String]) -> Result<Vec<Check>> {
             interfaces.iter().map(named).collect::<Result<_>>()?
         };
         for link in chosen {
-            let mut nic = looks.nic(link).await?;
-            // Who asks for one wants to know whether it can become a slave.
-            nic.bond = nic.bond.filter(|_| interfaces.is_empty());
-            checks.extend(judge::nic(&nic));
+            checks.extend(judge::nic(&looks.nic(link).await?));
         }
         anyhow::Ok(())
     })?;
@@ -81,7 +82,8 @@ fn machine() -> Machine {
             .map_err(|error| error.to_string()),
         lockdown: lockdown(),
         veth: can_make(PairKind::Veth),
-        netkit: can_make(PairKind::Netkit).is_ok(),
+        netkit: can_make(PairKind::Netkit),
+        queue_ids: Sysfs::mount().map(drop).map_err(|error| error.to_string()),
         memory: memory_limit(),
         hypervisor: strict_hypervisor(),
     }
@@ -110,24 +112,29 @@ fn memory_limit() -> Option<u64> {
     number(&format!("/sys/fs/cgroup{path}/memory.max"))
 }
 
-/// Makes a pair in a network namespace of its own, which vanishes with its thread.
 /// As many as a bond's has, which some kernels refuse to a netkit pair.
 const QUEUES: u32 = 16;
 
-fn can_make(kind: PairKind) -> Result<(), String> {
-    let make = move || -> Result<()> {
-        unshare(CloneFlags::CLONE_NEWNET)?;
+/// Makes a pair in a network namespace of its own, which vanishes with its thread.
+fn can_make(kind: PairKind) -> Made {
+    let make = move || -> Result<Option<()>> {
+        // In a container, or without root, that is not allowed, and says nothing of pairs.
+        if unshare(CloneFlags::CLONE_NEWNET) == Err(Errno::EPERM) {
+            return Ok(None);
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let mac = Mac::new([0x02, 0, 0, 0, 0, 1]);
             let plan = PairPlan { bond: "bond0", port: "bond0-port", mac, mtu: USUAL_MTU, queues: QUEUES };
             Devices::open()?.netlink.create_pair(kind, &plan).await?;
-            Ok(())
+            Ok(Some(()))
         })
     };
     match thread::spawn(make).join() {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err("the attempt failed".into()),
+        Ok(Ok(Some(()))) => Made::Yes,
+        Ok(Ok(None)) => Made::NotTried,
+        Ok(Err(error)) => Made::No(error.to_string()),
+        Err(_) => Made::No("the attempt failed".into()),
     }
 }
 
@@ -155,9 +162,8 @@ impl<'a> Looks<'a> {
         let observed =
             self.devices.observe(&link.name, &plan, |link| agent::owner_of(&self.places, link)).await;
         let carries = traffic::carried_by(netlink, link.ifindex).await?;
-        let owner = agent::owner_of(&self.places, &link).filter(|owner| owner.role == Role::Slave);
         Ok(Nic {
-            bond: owner.map(|owner| owner.bond),
+            owner: agent::owner_of(&self.places, &link),
             refusal: observed.err().map(|error| error.to_string()),
             driver: ethtool.driver(link.ifindex),
             is_virtual_function: fs::exists(format!("/sys/class/net/{}/device/physfn", link.name))
