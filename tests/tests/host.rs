@@ -339,3 +339,26 @@ fn program_id(lab: &Lab, pin: PathBuf) -> Result<Value> {
     let shown: Value = serde_json::from_str(&shown)?;
     Ok(shown["id"].clone())
 }
+
+/// As every container runtime has it: the namespace's sysfs was mounted read-only before anything else, and /proc/sys
+/// is read-only, too.
+#[test]
+fn a_bond_comes_up_where_sysfs_and_sysctl_are_read_only() {
+    xbond_tests::skip_if_unable!();
+    let lab = Lab::scenario().unwrap();
+    let mut command = lab.host.command("unshare");
+    let script = "mount --make-rprivate / && mount -t sysfs -o ro sysfs /sys && mount -t bpf bpf /sys/fs/bpf && \
+                  mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(xbond_tests::xbond::binary().unwrap());
+    let address = format!("{HOST_V4}/24");
+    command.args(["run", "--bond", BOND, "--slave", "enp0s8", "--slave", "enp0s9", "-o", "miimon=100"]);
+    command.args(["--address", &address]);
+    let xbond = Xbond::start_as(&lab.host, command).unwrap();
+    xbond.wait_for("no slave can have a queue_id").unwrap();
+    xbond.wait_for("ready").unwrap();
+    assert!(lab.host.ping(PEER_V4.into(), 1).is_ok());
+    bonded::fail_over(&lab, &xbond, Move::CarrierCut).unwrap();
+    let refused = xbond.cli(["set", BOND, "--slave", "enp0s9", "queue_id=2"]).unwrap_err().to_string();
+    assert!(refused.contains("queue_id"), "{refused}");
+    xbond.stop().unwrap();
+}

@@ -341,7 +341,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     let path = places.socket();
     let socket = server::control::Socket::prepare(&path, &access);
     let socket = socket.map_err(|source| AgentError::File { path, source })?;
-    let sysfs = Sysfs::mount().inspect_err(|error| info!("no slave can have a queue_id: {error}")).ok();
+    let sysfs = Sysfs::mount().inspect_err(|error| warn!("no slave can have a queue_id: {error}")).ok();
     caps::keep_needed()?;
 
     let kernel = Kernel::read();

@@ -167,6 +167,12 @@ impl Record {
         Some(Owner { bond: self.bond.clone(), role })
     }
 
+    /// Changes how many transmit queues of bond0 may choose a slave, and writes the file.
+    pub fn set_queues(&mut self, queues: u16) -> Result<(), AgentError> {
+        self.queues = queues;
+        self.save()
+    }
+
     /// The two ends that were made for it.
     pub fn pair(&self) -> Option<&Pair> {
         self.pair.as_ref()

@@ -5,7 +5,10 @@ use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    sys::statvfs::{FsFlags, fstatvfs},
+};
 
 use super::SysError;
 
@@ -16,8 +19,19 @@ pub struct Sysfs(OwnedFd);
 
 impl Sysfs {
     /// Of the calling thread's network namespace. Needs CAP_SYS_ADMIN.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be mounted, or is read-only: a namespace has one sysfs, and container runtimes mount it read-only
+    /// first, which holds for every later mount.
     pub fn mount() -> Result<Self, SysError> {
-        Self::try_mount().map_err(|error| SysError::kernel("mount", "sysfs", error.into()))
+        let sysfs = Self::try_mount().map_err(|error| SysError::kernel("mount", "sysfs", error.into()))?;
+        match fstatvfs(&sysfs.0) {
+            Ok(status) if status.flags().contains(FsFlags::ST_RDONLY) => {
+                Err(SysError::kernel("write to", "sysfs", Errno::EROFS.into()))
+            }
+            _ => Ok(sysfs),
+        }
     }
 
     fn try_mount() -> nix::Result<Self> {

@@ -182,6 +182,12 @@ pub async fn bring_up(
         // A bond has one of the two by construction.
         (None, None) => return Err(AgentError::NoSuchBond(config.name.clone())),
     };
+    if side.queues != queues {
+        record.set_queues(side.queues.count())?;
+        for slave in &config.slaves {
+            check_queue(&config.name, side.queues, &slave.name, slave.options)?;
+        }
+    }
     data_plane.attach_port(&side.place())?;
     let options = config.options.clone();
     let guard = GuardState::new(config.guard, &machine.kernel, &options);
@@ -242,7 +248,7 @@ pub async fn bring_up(
             config.slaves.iter().map(|slave| Wanted::new(slave.clone(), joined(slave))).collect()
         }
     };
-    let Side { host, pair, port_name: port, .. } = side;
+    let Side { host, pair, port_name: port, queues, .. } = side;
     Ok(Made { hook, queues, host, pair, port, maps, effects: sender, wanted, history })
 }
 
@@ -527,6 +533,8 @@ struct Side {
     host: Host,
     pair: Option<PairKind>,
     port_name: String,
+    /// As they can be used.
+    queues: Queues,
     host_mac: Mac,
     host_device: u64,
     /// Of [`BondEntry`].
@@ -592,8 +600,13 @@ async fn make_pair(
     let (kind, made) = create_pair(machine, plan, hook, wanted).await?;
     offload::apply(&machine.devices.ethtool, &made.bond, Role::Bond, hook)?;
     offload::apply(&machine.devices.ethtool, &made.port, Role::Port, hook)?;
-    if let Some(sysfs) = machine.sysfs.as_ref().filter(|_| queues == Queues::Sixteen) {
-        sysfs.send_by_first_queue(plan.bond)?;
+    let mut queues = queues;
+    if let Some(sysfs) = machine.sysfs.as_ref().filter(|_| queues == Queues::Sixteen)
+        && let Err(error) = sysfs.send_by_first_queue(plan.bond)
+    {
+        // The kernel's hash spreads flows over the queues now. Programs that take all queues for one do not mind.
+        warn!("{}: no slave can have a queue_id: {error}", plan.bond);
+        queues = Queues::One;
     }
     let (bond, port) = (made.bond.ifindex, made.port.ifindex);
     let device = machine.reader.as_ref().and_then(|reader| reader.read(bond).ok().flatten());
@@ -601,6 +614,7 @@ async fn make_pair(
         host: Host::Pair { bond, port, promisc: false },
         pair: Some(kind),
         port_name: plan.port.to_owned(),
+        queues,
         host_mac: plan.mac,
         host_device: device.map_or(0, |state| state.handle().device()),
         flags: [
@@ -625,6 +639,7 @@ async fn take_port(
         host: Host::Port { port: link.ifindex, promisc: false },
         pair: None,
         port_name: link.name,
+        queues: Queues::OfPort,
         host_mac: host_mac.unwrap_or(Mac::ZERO),
         host_device: 0,
         flags: if host_mac.is_some() { 0 } else { BondEntry::LEARN_HOST_MAC },
