@@ -22,6 +22,19 @@ pub struct BondStatus {
     pub slaves: Vec<SlaveStatus>,
 }
 
+/// Something that the engine has decided and that is not done yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// An election waits until the speed of a slave has been read.
+    Election,
+    /// The bond's MAC is being changed to this one.
+    BondMac(Mac),
+    /// A slave's MAC is being changed to this one.
+    SlaveMac { slave: String, mac: Mac },
+    /// The active slave is not announced yet.
+    Announcement,
+}
+
 /// A slave at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlaveStatus {

@@ -48,6 +48,12 @@ impl Announcements {
     pub fn unanswered(&self) -> u32 {
         self.unanswered
     }
+
+    /// A round is on its way to the wire, or held until a MAC is changed.
+    pub fn is_open(&self) -> bool {
+        let is_held = matches!(self.rounds, Rounds::Held { left } if left > 0);
+        self.unanswered > 0 || is_held
+    }
 }
 
 impl Rounds {

@@ -38,7 +38,7 @@ use crate::{
     command::{Chosen, Command, Notice, Reason, Seen},
     event::{Duplex, Elects, Event, Heard, Link, NewSlave, Speed},
     options::{BondOptions, FailOverMac, SlaveOptions},
-    status::{BondStatus, MiiStatus, SlaveState, SlaveStatus},
+    status::{BondStatus, MiiStatus, Pending, SlaveState, SlaveStatus},
 };
 
 /// After the first announcement of a planned switch, how long peers may go on sending to the old slave.
@@ -382,6 +382,18 @@ impl Engine {
             options: self.options.clone(),
             slaves: self.slaves.iter().map(|slave| self.slave_status(slave)).collect(),
         }
+    }
+
+    /// Returns what was decided and is not done yet. Later rounds of announcements, slaves that join or leave, and
+    /// delays of link states are not part of it.
+    pub fn pending(&self) -> impl Iterator<Item = Pending> + '_ {
+        let election = self.open.map(|_| Pending::Election);
+        let bond = (!self.mac.is_settled()).then(|| Pending::BondMac(self.mac.get()));
+        let unsettled = self.slaves.iter().filter(|slave| !slave.mac.is_settled());
+        let slaves =
+            unsettled.map(|slave| Pending::SlaveMac { slave: slave.name.clone(), mac: slave.mac.get() });
+        let announcement = self.announcements.is_open().then_some(Pending::Announcement);
+        election.into_iter().chain(bond).chain(slaves).chain(announcement)
     }
 
     /// The options in force. They differ from those given where a slave turned fail_over_mac to active.

@@ -11,7 +11,7 @@ use crate::{
         FailOverMac::{Active, Follow, None as Nobody},
         PrimaryReselect, SlaveOptions,
     },
-    status::{MiiStatus, SlaveState},
+    status::{MiiStatus, Pending, SlaveState},
 };
 
 fn active(lab: &Lab) -> String {
@@ -492,4 +492,23 @@ fn a_queue_is_one_slaves_and_packets_learn_it() {
     lab.handle(queue(&lab, 1, 0)).unwrap();
     lab.handle(queue(&lab, 0, 2)).unwrap();
     assert_eq!([0, 1, 2].map(|index| lab.queue_ids[&lab.slot(index)]), [2, 0, 0]);
+}
+
+#[test]
+fn pending_lists_what_a_switch_has_begun_until_it_is_done() {
+    let slave_mac = |slave: &str, last| Pending::SlaveMac { slave: slave.into(), mac: mac(last) };
+    for (policy, expected) in [
+        (Nobody, vec![Pending::Announcement]),
+        (Active, vec![Pending::BondMac(mac(0x11)), Pending::Announcement]),
+        (Follow, vec![slave_mac("slave0", 0x11), slave_mac("slave1", 0x10), Pending::Announcement]),
+    ] {
+        let mut lab = Lab::enslaved(options(policy), 2);
+        let pending = |lab: &Lab| lab.engine.pending().collect::<Vec<_>>();
+        assert_eq!(pending(&lab), [], "{policy:?}");
+        lab.pace = Pace::Manual;
+        lab.set_active(Some(1)).unwrap();
+        assert_eq!(pending(&lab), expected, "{policy:?}");
+        while lab.work() {}
+        assert_eq!(pending(&lab), [], "{policy:?}");
+    }
 }

@@ -1,15 +1,17 @@
 //! `xbond add`
 
+use std::process::ExitCode;
+
 use anyhow::{Result, bail};
 use hyper::Method;
 
 use super::{AddArgs, client, run};
 use crate::{
-    agent::server::control::{Done, NewBonds},
+    agent::server::control::NewBonds,
     config::{Config, toml},
 };
 
-pub fn add(arguments: &AddArgs) -> Result<()> {
+pub fn add(arguments: &AddArgs) -> Result<ExitCode> {
     let Some(described) = run::described(&arguments.bonds)? else {
         bail!(
             "nothing to add: give files (-c FILE), network scripts (--ifcfg DIR), or --bond and --slave; `xbond \
@@ -26,7 +28,7 @@ pub fn add(arguments: &AddArgs) -> Result<()> {
     let missing_slaves = described.missing_slaves();
     let toml = toml::write(&Config { bonds: config.bonds, ..Config::default() });
     let new = serde_json::to_value(NewBonds { toml, missing_slaves })?;
-    let done: Done = client::request(Method::POST, "/v1/bonds", Some(new))?;
+    let done = client::change(Method::POST, "/v1/bonds", Some(new), &arguments.wait)?;
     client::print(&done.changes);
-    Ok(())
+    Ok(client::finish(&done))
 }

@@ -3,6 +3,7 @@
 use std::{
     fmt::Display,
     io::{self, Write as _},
+    process::ExitCode,
     time::Duration,
 };
 
@@ -19,7 +20,12 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, time::timeout};
 
-use crate::{agent::server::control::Failure, store::paths::Places, sys::netns};
+use super::{NOT_YET, WaitArgs};
+use crate::{
+    agent::server::control::{Done, Failure},
+    store::paths::Places,
+    sys::netns,
+};
 
 /// The path of a bond. A name that no bond can have is refused here: it could mean another path.
 pub fn path_of(bond: &str) -> Result<String> {
@@ -68,6 +74,21 @@ pub fn request_in<T: DeserializeOwned>(
 ) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(send(places, method, path, body))
+}
+
+/// A change, with its answer when it is done, or after `wait`.
+pub fn change(method: Method, path: &str, body: Option<serde_json::Value>, wait: &WaitArgs) -> Result<Done> {
+    let query = wait.wait.map(|wait| format!("?wait={}", wait.as_secs_f64())).unwrap_or_default();
+    request(method, &format!("{path}{query}"), body)
+}
+
+/// Says what of a change should be known, and what is not done yet.
+pub fn finish(done: &Done) -> ExitCode {
+    done.notes.iter().for_each(note);
+    for pending in &done.pending {
+        note(format_args!("not yet: {pending}"));
+    }
+    if done.pending.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_YET) }
 }
 
 /// There is no agent to ask.

@@ -1,29 +1,32 @@
 //! `xbond down`
 
+use std::process::ExitCode;
+
 use anyhow::{Result, bail};
 use hyper::Method;
 
-use super::{DownArgs, client};
+use super::{DownArgs, WaitArgs, client};
 use crate::{
-    agent::server::control::Done,
     agent::{self},
     store::paths::Places,
     sys::netns,
 };
 
-pub fn down(arguments: &DownArgs) -> Result<()> {
+pub fn down(arguments: &DownArgs) -> Result<ExitCode> {
     match &arguments.bond {
-        Some(bond) => one(bond, arguments.force),
-        None => all(),
+        Some(bond) => one(bond, arguments.force, &arguments.wait),
+        None => all(&arguments.wait),
     }
 }
 
-fn one(bond: &str, force: bool) -> Result<()> {
+fn one(bond: &str, force: bool, wait: &WaitArgs) -> Result<ExitCode> {
     let path = client::path_of(bond)?;
-    match client::request::<Done>(Method::DELETE, &path, None) {
-        Ok(_) => Ok(()),
+    match client::change(Method::DELETE, &path, None, wait) {
+        Ok(done) => Ok(client::finish(&done)),
         Err(error) if !error.is::<client::NoAgent>() => Err(error),
-        Err(_) if force => agent::down_without_agent(&Places::of(netns::cookie()?), bond),
+        Err(_) if force => {
+            agent::down_without_agent(&Places::of(netns::cookie()?), bond).map(|()| ExitCode::SUCCESS)
+        }
         Err(_) => bail!(
             "no agent runs in this network namespace; to take {bond} down without one: xbond down {bond} --force"
         ),
@@ -31,13 +34,15 @@ fn one(bond: &str, force: bool) -> Result<()> {
 }
 
 /// Those of an agent and those that were left behind. One that fails does not stop the others.
-fn all() -> Result<()> {
+fn all(wait: &WaitArgs) -> Result<ExitCode> {
     let places = Places::of(netns::cookie()?);
-    let mut failed = Vec::new();
+    let (mut failed, mut code) = (Vec::new(), ExitCode::SUCCESS);
     for bond in places.bonds() {
-        if let Err(error) = one(&bond, true) {
-            failed.push(agent::of_bond(&bond, error.to_string()));
+        match one(&bond, true, wait) {
+            Ok(ExitCode::SUCCESS) => {}
+            Ok(not_yet) => code = not_yet,
+            Err(error) => failed.push(agent::of_bond(&bond, error.to_string())),
         }
     }
-    if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("; ")) }
+    if failed.is_empty() { Ok(code) } else { bail!("{}", failed.join("; ")) }
 }

@@ -23,6 +23,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use bond_common::mac::Mac;
@@ -30,6 +31,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::{
+    agent::server::settle,
     config::{Datapath, Guard, OnExit, Pair},
     sys::{limits, netns},
 };
@@ -129,10 +131,15 @@ struct RunArgs {
 struct AddArgs {
     #[command(flatten)]
     bonds: BondArgs,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 #[derive(Debug, Args)]
-struct ReloadArgs {}
+struct ReloadArgs {
+    #[command(flatten)]
+    wait: WaitArgs,
+}
 
 // How bonds are described. Not a doc comment: that would become the help text of the verbs.
 #[derive(Debug, Args)]
@@ -230,6 +237,14 @@ impl From<DatapathArg> for Datapath {
     }
 }
 
+/// Of verbs that change something.
+#[derive(Debug, Args)]
+struct WaitArgs {
+    /// Wait so long for the end of the change; then say what is not done yet, and exit with 3 while the agent continues
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    wait: Option<Duration>,
+}
+
 #[derive(Debug, Args)]
 struct ShowArgs {
     /// Only this bond
@@ -280,6 +295,8 @@ struct SetArgs {
     /// Options of the bonding driver, in order, all or none; or active_slave alone
     #[arg(required = true, value_name = "KEY=VALUE", value_parser = key_value)]
     settings: Vec<(String, String)>,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 #[derive(Debug, Args)]
@@ -291,6 +308,8 @@ struct AddSlaveArgs {
     /// An option of the slave: prio, queue_id; may be repeated
     #[arg(short = 'o', long = "option", value_name = "KEY=VALUE", value_parser = key_value)]
     options: Vec<(String, String)>,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 #[derive(Debug, Args)]
@@ -299,6 +318,8 @@ struct DelSlaveArgs {
     /// The slave
     #[arg(value_name = "IF")]
     slave: String,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 #[derive(Debug, Args)]
@@ -311,6 +332,8 @@ struct DownArgs {
     /// Every bond of this network namespace, with an agent or without
     #[arg(long, conflicts_with_all = ["bond", "force"])]
     all: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 #[derive(Debug, Args)]
@@ -376,6 +399,11 @@ fn address(text: &str) -> Result<IpNet, String> {
     text.parse().map_err(|_| "not an IP address with the length of its prefix, as 192.0.2.1/24".to_owned())
 }
 
+fn seconds(text: &str) -> Result<Duration, String> {
+    let limit = settle::LONGEST_WAIT.as_secs();
+    settle::wait(text).ok_or_else(|| format!("not a number of seconds from 0 to {limit}"))
+}
+
 fn pair(text: &str) -> Result<Pair, String> {
     text.parse().map_err(|_| format!("not one of {}", Pair::WORDS.join(", ")))
 }
@@ -391,6 +419,8 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 
 /// Exit code for input that is refused; clap has the same.
 const REFUSED: u8 = 2;
+/// Exit code for a change that has begun and is not done yet.
+const NOT_YET: u8 = 3;
 
 /// Parses the command line and runs the verb.
 pub fn main() -> ExitCode {
@@ -415,15 +445,15 @@ fn act(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Check(arguments) => return check::check(&arguments),
         Verb::Doctor(arguments) => return doctor::doctor(&arguments),
         Verb::Run(arguments) => run::run(arguments),
-        Verb::Add(arguments) => add::add(&arguments),
-        Verb::Reload(ReloadArgs {}) => reload::reload(),
+        Verb::Add(arguments) => return add::add(&arguments),
+        Verb::Reload(arguments) => return reload::reload(&arguments),
         Verb::Show(arguments) => show::show(&arguments),
         Verb::Log(arguments) => log::log(&arguments),
         Verb::Monitor(arguments) => monitor::monitor(&arguments),
-        Verb::Set(arguments) => set::set(arguments),
-        Verb::AddSlave(arguments) => slave::add(arguments),
-        Verb::DelSlave(arguments) => slave::delete(&arguments),
-        Verb::Down(arguments) => down::down(&arguments),
+        Verb::Set(arguments) => return set::set(arguments),
+        Verb::AddSlave(arguments) => return slave::add(arguments),
+        Verb::DelSlave(arguments) => return slave::delete(&arguments),
+        Verb::Down(arguments) => return down::down(&arguments),
         Verb::Confirm(ConfirmArgs {}) => confirm::confirm(),
         Verb::Import(arguments) => import::import(&arguments),
         Verb::Man(arguments) => man::man(&arguments),

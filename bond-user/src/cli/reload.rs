@@ -1,20 +1,18 @@
 //! `xbond reload`
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use hyper::Method;
 
-use super::client;
-use crate::agent::server::control::Done;
+use super::{ReloadArgs, client};
 
-pub fn reload() -> Result<()> {
-    let done: Done = client::request(Method::POST, "/v1/reload", None)?;
-    for note in &done.notes {
-        client::note(note);
-    }
-    if done.changes.is_empty() {
+pub fn reload(arguments: &ReloadArgs) -> Result<ExitCode> {
+    let done = client::change(Method::POST, "/v1/reload", None, &arguments.wait)?;
+    if done.changes.is_empty() && done.pending.is_empty() {
         client::print(&["nothing changed".to_owned()]);
     } else {
         client::print(&done.changes);
     }
-    Ok(())
+    Ok(client::finish(&done))
 }

@@ -1,21 +1,20 @@
 //! `xbond set`
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use hyper::Method;
 
 use super::{SetArgs, client};
-use crate::agent::server::control::{Change, Done};
+use crate::agent::server::control::Change;
 
-pub fn set(arguments: SetArgs) -> Result<()> {
+pub fn set(arguments: SetArgs) -> Result<ExitCode> {
     let of_what = match &arguments.slave {
         Some(slave) => client::path_of_slave(&arguments.bond, slave)?,
         None => client::path_of(&arguments.bond)?,
     };
     let path = format!("{of_what}/options");
     let change = serde_json::to_value(Change { set: arguments.settings })?;
-    let done: Done = client::request(Method::POST, &path, Some(change))?;
-    for note in done.notes {
-        client::note(note);
-    }
-    Ok(())
+    let done = client::change(Method::POST, &path, Some(change), &arguments.wait)?;
+    Ok(client::finish(&done))
 }

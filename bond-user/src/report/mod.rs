@@ -4,6 +4,7 @@ pub mod event;
 pub mod json;
 pub mod metrics;
 pub mod moment;
+pub mod pending;
 pub mod procfs;
 pub mod receipt;
 #[cfg(test)]

@@ -285,6 +285,19 @@ impl Scribe {
         self.finish_if_done();
     }
 
+    /// A failover has no record yet.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Announcements were turned off: the first one may not come any more.
+    pub fn without_announcement(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.draft.is_announced = false;
+        }
+        self.finish_if_done();
+    }
+
     fn finish_if_done(&mut self) {
         let is_done =
             |open: &Open| open.is_first_part_done && (open.announced.is_some() || !open.draft.is_announced);

@@ -89,8 +89,9 @@ impl Herald {
             None => (0, Ok(())),
         };
         let at = monotonic();
-        self.engine.event(self.id, Event::Announced { slot });
+        // The bond's task first: once the engine knows of it, the record of the failover is about to be finished.
         self.tell(Effect::Announced(Box::new(Told { slot, ifindex, mac, frames, sent, at, result })));
+        self.engine.event(self.id, Event::Announced { slot });
     }
 
     /// By a slave that is active no more nothing is announced: its neighbours would send where nobody listens.

@@ -24,7 +24,7 @@ use bond_core::{
     Engine, GuardFailover, Left, NewBond, Refusal, Time,
     command::{Command, Notice, Seen},
     event::{Duplex, Event, Heard, Link, Speed},
-    status::BondStatus,
+    status::{BondStatus, Pending},
 };
 use tokio::sync::{mpsc as tasks, oneshot};
 
@@ -81,6 +81,16 @@ pub enum Input {
     },
     /// Compare the maps of all bonds with what is known.
     CheckMaps,
+    /// Answer when nothing of what the engine has decided is pending.
+    AwaitSettled {
+        bond: BondId,
+        reply: oneshot::Sender<()>,
+    },
+    /// What is pending now?
+    Pending {
+        bond: BondId,
+        reply: oneshot::Sender<Vec<Pending>>,
+    },
     /// Is the thread alive?
     Ping {
         reply: oneshot::Sender<()>,
@@ -160,6 +170,22 @@ impl EngineHandle {
     }
 }
 
+impl EngineHandle {
+    /// Waits until nothing of what the bond's engine has decided is pending.
+    pub async fn settled(&self, bond: BondId) -> Result<(), Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::AwaitSettled { bond, reply });
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// Returns what the bond's engine has decided and is not done yet.
+    pub async fn pending(&self, bond: BondId) -> Result<Vec<Pending>, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Pending { bond, reply });
+        answer.await.map_err(|_| Stopping)
+    }
+}
+
 struct Loop {
     reader: Option<Arc<DeviceReader>>,
     bonds: HashMap<BondId, Running>,
@@ -211,6 +237,8 @@ struct Running {
     is_adopting: bool,
     /// Since when there is no active slave, in drops.
     none_since: Option<DropsBefore>,
+    /// Answered as soon as nothing is pending.
+    settling: Vec<oneshot::Sender<()>>,
 }
 
 /// When the steps of what is in hand were done, for the receipt of a failover.
@@ -400,6 +428,17 @@ impl Loop {
                     bond.speed(slot, (speed, duplex), reader);
                 }
             }
+            Input::AwaitSettled { bond, reply } => {
+                if let Some(bond) = self.bonds.get_mut(&bond) {
+                    bond.settling.push(reply);
+                    bond.answer_if_settled();
+                }
+            }
+            Input::Pending { bond, reply } => {
+                if let Some(bond) = self.bonds.get(&bond) {
+                    let _ = reply.send(bond.engine.pending().collect());
+                }
+            }
             Input::Ping { reply } => {
                 let _ = reply.send(());
             }
@@ -468,6 +507,7 @@ impl Running {
             unfollowed: Vec::new(),
             ledger,
             none_since: None,
+            settling: Vec::new(),
             entries,
             maps,
         }
@@ -908,6 +948,16 @@ impl Running {
         self.inform_guard(reader);
         self.ledger.settle();
         self.unrecorded = 0;
+        self.answer_if_settled();
+    }
+
+    fn answer_if_settled(&mut self) {
+        if !self.settling.is_empty() && self.engine.pending().next().is_none() {
+            // A request that has been answered already waits no more.
+            for reply in self.settling.drain(..) {
+                let _ = reply.send(());
+            }
+        }
     }
 
     /// What is known of a failover here. The switch is made: nothing waits for this.

@@ -158,6 +158,10 @@ pub enum Effect {
     Settle {
         reply: oneshot::Sender<()>,
     },
+    /// Tell when everything that was asked for before is done, and every failover so far has its record.
+    AwaitRecords {
+        reply: oneshot::Sender<()>,
+    },
     /// Put everything back as it was found, and end.
     TearDown {
         reply: oneshot::Sender<Result<(), AgentError>>,
@@ -231,6 +235,8 @@ pub struct Effects {
     pub(super) device_faults: Vec<(PathFault, Repair)>,
     /// Ends the time in which bond0 takes frames with its former MAC.
     settling: Option<JoinHandle<()>>,
+    /// Who waits for the records of failovers.
+    awaiting_records: Vec<oneshot::Sender<()>>,
 }
 
 /// The parts of [`Effects`] that bring-up makes.
@@ -311,6 +317,7 @@ impl Effects {
             is_changed,
             device_faults: Vec::new(),
             settling: None,
+            awaiting_records: Vec::new(),
         }
     }
 
@@ -330,6 +337,11 @@ impl Effects {
                     return;
                 }
                 effect => self.carry_out(effect).await,
+            }
+            if !self.scribe.is_open() {
+                for reply in self.awaiting_records.drain(..) {
+                    let _ = reply.send(());
+                }
             }
         }
     }
@@ -373,7 +385,12 @@ impl Effects {
                 }
             }
             Effect::UppersChanged => self.uppers_changed().await,
-            Effect::Options(options) => self.write_entry(&options),
+            Effect::Options(options) => {
+                self.write_entry(&options);
+                if options.num_grat_arp == 0 {
+                    self.scribe.without_announcement();
+                }
+            }
             Effect::SetGuard(guard) => self.wanted.guard = guard,
             Effect::Unrecorded(changes) => self.scribe.unrecorded(changes),
             Effect::Recounted { found, now } => self.scribe.warn(&text::recounted(found, now)),
@@ -429,6 +446,7 @@ impl Effects {
                 let _ = reply.send(self.set_mtu(mtu).await);
             }
             Effect::Settle { reply } => drop(reply.send(())),
+            Effect::AwaitRecords { reply } => self.awaiting_records.push(reply),
             // Ended by `run`.
             Effect::TearDown { .. } | Effect::Keep { .. } => {}
         }

@@ -8,13 +8,14 @@ use std::{
     },
     path::{Path as FilePath, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{
     Extension, Json, Router,
     body::{self, Body, HttpBody as _},
-    extract::{DefaultBodyLimit, Path, Request, State},
-    http::{Method, StatusCode, Uri, header},
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Request, State},
+    http::{Method, StatusCode, Uri, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
@@ -26,6 +27,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
+use tracing::{info, warn};
 
 use crate::{
     agent::{
@@ -34,10 +36,11 @@ use crate::{
             access::{Access, Peer},
             connections::{self, ASKING, Connection},
             query::Scope,
+            settle::{self, DEFAULT_WAIT, Deadline},
         },
     },
     config::toml,
-    report::{json::Report, receipt::Log},
+    report::{json::Report, pending, receipt::Log},
     sys::SysError,
 };
 
@@ -61,6 +64,26 @@ pub struct Done {
     /// What was done, a line each, where the request does not say it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<String>,
+    /// What of it is not done yet, a sentence each; the status is 202 then. The agent continues with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<String>,
+}
+
+/// When the answer to a change is due: after the seconds of `?wait=SECONDS`, done or not.
+impl<S: Send + Sync> FromRequestParts<S> for Deadline {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        let wait = match parts.uri.query() {
+            None => Some(DEFAULT_WAIT),
+            Some(query) => query.strip_prefix("wait=").and_then(settle::wait),
+        };
+        wait.map(Self::after).ok_or_else(|| {
+            let limit = settle::LONGEST_WAIT.as_secs();
+            let error = format!("a change takes the query wait=SECONDS, from 0 to {limit}, and no other");
+            failure(StatusCode::UNPROCESSABLE_ENTITY, &error)
+        })
+    }
 }
 
 /// A change of options: keys and values as `xbond set` takes them, in order.
@@ -246,21 +269,32 @@ async fn no_such_request(method: Method, uri: Uri) -> Response {
     failure(StatusCode::NOT_FOUND, &error)
 }
 
-async fn add(State(agent): State<Arc<Agent>>, Json(new): Json<NewBonds>) -> Response {
-    match toml::parse(FilePath::new("the request"), &new.toml) {
-        Ok(config) => match config.key_of_agent() {
-            Some((key, origin)) => {
-                let error = format!("{origin}: {key} is for the files that an agent is started with");
-                failure(StatusCode::UNPROCESSABLE_ENTITY, &error)
-            }
-            None => outcome(agent.add_bonds(config, new.missing_slaves).await),
-        },
-        Err(error) => failure(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+async fn add(State(agent): State<Arc<Agent>>, until: Deadline, Json(new): Json<NewBonds>) -> Response {
+    let config = match toml::parse(FilePath::new("the request"), &new.toml) {
+        Ok(config) => config,
+        Err(error) => return failure(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+    };
+    if let Some((key, origin)) = config.key_of_agent() {
+        let error = format!("{origin}: {key} is for the files that an agent is started with");
+        return failure(StatusCode::UNPROCESSABLE_ENTITY, &error);
     }
+    let names: Vec<_> = config.bonds.iter().map(|bond| bond.name.clone()).collect();
+    by(until, format!("adding {}", names.join(", ")), async move {
+        let mut done = outcome(agent.add_bonds(config, new.missing_slaves).await)?;
+        for name in &names {
+            done.pending.extend(agent.settled(name, until).await);
+        }
+        Ok(done)
+    })
+    .await
 }
 
-async fn reload(State(agent): State<Arc<Agent>>) -> Response {
-    outcome(agent.reload().await)
+async fn reload(State(agent): State<Arc<Agent>>, until: Deadline) -> Response {
+    by(until, "the reload".to_owned(), async move {
+        let done = outcome(agent.reload().await)?;
+        Ok(Done { pending: agent.all_settled(until).await, ..done })
+    })
+    .await
 }
 
 async fn confirm(State(agent): State<Arc<Agent>>) -> Result<Json<Done>, Response> {
@@ -268,13 +302,58 @@ async fn confirm(State(agent): State<Arc<Agent>>) -> Result<Json<Done>, Response
     Ok(Json(Done { changes: vec!["confirmed: it stays".to_owned()], ..Done::default() }))
 }
 
-fn outcome(outcome: Outcome) -> Response {
+/// Why a change failed.
+struct Failed(StatusCode, Failure);
+
+impl From<AgentError> for Failed {
+    fn from(error: AgentError) -> Self {
+        Self(status_of(&error), Failure { error: error.to_string(), changes: Vec::new() })
+    }
+}
+
+fn outcome(outcome: Outcome) -> Result<Done, Failed> {
     let Outcome { changes, failures, notes, .. } = outcome;
     if failures.is_empty() {
-        return Json(Done { notes, changes }).into_response();
+        return Ok(Done { notes, changes, ..Done::default() });
     }
     let failure = Failure { error: failures.join("\n"), changes };
-    (StatusCode::UNPROCESSABLE_ENTITY, Json(failure)).into_response()
+    Err(Failed(StatusCode::UNPROCESSABLE_ENTITY, failure))
+}
+
+/// The answer to a change: when it is done, or at the deadline that it is not done yet. Then it continues.
+async fn by(
+    until: Deadline,
+    what: String,
+    change: impl Future<Output = Result<Done, Failed>> + Send + 'static,
+) -> Response {
+    let mut change = tokio::spawn(change);
+    // Of its own accord it says at the deadline what is pending: that has a moment more.
+    let latest = until.instant() + Duration::from_millis(100);
+    let done = match tokio::time::timeout_at(latest, &mut change).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(error)) => {
+            return failure(StatusCode::INTERNAL_SERVER_ERROR, &format!("the agent failed: {error}"));
+        }
+        Err(_) => {
+            let pending = vec![pending::change(&what)];
+            tokio::spawn(async move {
+                match change.await {
+                    Ok(Ok(_)) => info!("{what} is finished"),
+                    Ok(Err(Failed(_, failure))) => warn!("{what} failed: {}", failure.error),
+                    Err(error) => warn!("{what} failed: {error}"),
+                }
+            });
+            Ok(Done { pending, ..Done::default() })
+        }
+    };
+    match done {
+        Ok(done) if done.pending.is_empty() => Json(done).into_response(),
+        Ok(mut done) => {
+            done.pending.push(pending::ADVICE.to_owned());
+            (StatusCode::ACCEPTED, Json(done)).into_response()
+        }
+        Err(Failed(status, failure)) => (status, Json(failure)).into_response(),
+    }
 }
 
 async fn all(State(agent): State<Arc<Agent>>) -> Result<Json<Report>, Response> {
@@ -326,48 +405,68 @@ async fn metrics(State(agent): State<Arc<Agent>>) -> Result<Response, Response> 
 async fn set(
     State(agent): State<Arc<Agent>>,
     Path(name): Path<String>,
+    until: Deadline,
     Json(change): Json<Change>,
-) -> Result<Json<Done>, Response> {
-    agent.set(&name, &change.set).await.map(noted).map_err(answer)
+) -> Response {
+    by(until, format!("{name}: the change of options"), async move {
+        let notes = agent.set(&name, &change.set).await?;
+        Ok(Done { notes, pending: agent.settled(&name, until).await, ..Done::default() })
+    })
+    .await
 }
 
-async fn down(State(agent): State<Arc<Agent>>, Path(name): Path<String>) -> Result<Json<Done>, Response> {
-    agent.down(&name).await.map(done).map_err(answer)
+async fn down(State(agent): State<Arc<Agent>>, Path(name): Path<String>, until: Deadline) -> Response {
+    by(until, format!("taking {name} down"), async move {
+        agent.down(&name).await?;
+        Ok(Done::default())
+    })
+    .await
 }
 
 async fn add_slave(
     State(agent): State<Arc<Agent>>,
     Path(name): Path<String>,
+    until: Deadline,
     Json(slave): Json<NewSlave>,
-) -> Result<Json<Done>, Response> {
-    agent.add_slave(&name, &slave.name, &slave.options).await.map(done).map_err(answer)
+) -> Response {
+    by(until, format!("{name}: enslaving {}", slave.name), async move {
+        agent.add_slave(&name, &slave.name, &slave.options).await?;
+        Ok(Done { pending: agent.settled(&name, until).await, ..Done::default() })
+    })
+    .await
 }
 
 async fn del_slave(
     State(agent): State<Arc<Agent>>,
     Path((name, slave)): Path<(String, String)>,
-) -> Result<Json<Done>, Response> {
-    agent.del_slave(&name, &slave).await.map(done).map_err(answer)
+    until: Deadline,
+) -> Response {
+    by(until, format!("{name}: releasing {slave}"), async move {
+        agent.del_slave(&name, &slave).await?;
+        Ok(Done { pending: agent.settled(&name, until).await, ..Done::default() })
+    })
+    .await
 }
 
 async fn set_slave(
     State(agent): State<Arc<Agent>>,
     Path((name, slave)): Path<(String, String)>,
+    until: Deadline,
     Json(change): Json<Change>,
-) -> Result<Json<Done>, Response> {
-    agent.set_slave(&name, &slave, &change.set).await.map(noted).map_err(answer)
-}
-
-fn done((): ()) -> Json<Done> {
-    Json(Done::default())
-}
-
-fn noted(notes: Vec<String>) -> Json<Done> {
-    Json(Done { notes, ..Done::default() })
+) -> Response {
+    by(until, format!("{name}: {slave}: the change of options"), async move {
+        let notes = agent.set_slave(&name, &slave, &change.set).await?;
+        Ok(Done { notes, pending: agent.settled(&name, until).await, ..Done::default() })
+    })
+    .await
 }
 
 pub(in crate::agent) fn answer(error: AgentError) -> Response {
-    let status = match error {
+    failure(status_of(&error), &error.to_string())
+}
+
+fn status_of(error: &AgentError) -> StatusCode {
+    match error {
         AgentError::NoSuchBond(_) | AgentError::Unserved(_) | AgentError::Lost(_) => StatusCode::NOT_FOUND,
         AgentError::Option(_)
         | AgentError::Refused(_)
@@ -380,8 +479,7 @@ pub(in crate::agent) fn answer(error: AgentError) -> Response {
             StatusCode::UNPROCESSABLE_ENTITY
         }
         _ => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    failure(status, &error.to_string())
+    }
 }
 
 fn failure(status: StatusCode, error: &str) -> Response {

@@ -6,3 +6,4 @@ pub mod control;
 pub mod events;
 pub mod metrics;
 pub mod query;
+pub mod settle;

@@ -1,0 +1,112 @@
+//! When a change is done: the engine has nothing pending, the bond's task has carried out what was asked for, and
+//! every failover has its record.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    agent::{
+        Agent,
+        bond::{
+            engine_thread::{BondId, Stopping},
+            worker::Effect,
+        },
+    },
+    report::pending,
+};
+
+/// How long a change waits for its end, unless the request says otherwise.
+pub const DEFAULT_WAIT: Duration = Duration::from_secs(10);
+/// The longest wait that a request may ask for.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// Parses the seconds that a change waits. None if it is no number, negative, or beyond [`LONGEST_WAIT`].
+pub fn wait(seconds: &str) -> Option<Duration> {
+    let wait = Duration::try_from_secs_f64(seconds.parse().ok()?).ok()?;
+    (wait <= LONGEST_WAIT).then_some(wait)
+}
+
+/// When a request is answered at the latest, whether or not it is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    pub fn after(wait: Duration) -> Self {
+        Self(Instant::now() + wait)
+    }
+
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+}
+
+impl Agent {
+    /// Waits until what was decided about this bond is done. Returns what is not done at the deadline, a sentence each;
+    /// nothing of a bond that is gone.
+    pub(in crate::agent) async fn settled(&self, name: &str, until: Deadline) -> Vec<String> {
+        let Some((id, effects)) =
+            self.bonds.lock().await.get(name).map(|bond| (bond.id, bond.effects.clone()))
+        else {
+            return Vec::new();
+        };
+        if timeout_at(until.0, self.settle(id, &effects)).await.is_ok() {
+            return Vec::new();
+        }
+        match self.machine.engine.pending(id).await {
+            Ok(open) if open.is_empty() => vec![pending::of_kernel(name)],
+            Ok(open) => open.iter().map(|open| pending::sentence(name, open)).collect(),
+            Err(Stopping) => Vec::new(),
+        }
+    }
+
+    /// All bonds of this agent.
+    pub(in crate::agent) async fn all_settled(&self, until: Deadline) -> Vec<String> {
+        let names: Vec<String> = self.bonds.lock().await.keys().cloned().collect();
+        let mut pending = Vec::new();
+        for name in names {
+            pending.extend(self.settled(&name, until).await);
+        }
+        pending
+    }
+
+    async fn settle(&self, id: BondId, effects: &mpsc::UnboundedSender<Effect>) -> Result<(), Stopping> {
+        // What was changed on bond0 before this request may not have been heard of yet.
+        let _ = effects.send(Effect::HostChanged);
+        loop {
+            let (reply, settled) = oneshot::channel();
+            let _ = effects.send(Effect::AwaitRecords { reply });
+            settled.await.map_err(|_| Stopping)?;
+            // What the task has done may have led to further decisions.
+            if self.machine.engine.pending(id).await?.is_empty() {
+                return Ok(());
+            }
+            self.machine.engine.settled(id).await?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_seconds_within_bounds() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("0.25", Some(250)),
+            ("3600", Some(3_600_000)),
+            ("3600.1", None),
+            ("-1", None),
+            ("inf", None),
+            ("NaN", None),
+            ("", None),
+            ("1&wait=2", None),
+        ] {
+            assert_eq!(wait(text), expected.map(Duration::from_millis), "{text:?}");
+        }
+    }
+}
