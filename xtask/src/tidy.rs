@@ -279,7 +279,7 @@ mod tests {
             ("use tokio;", &[1]),
             ("fn f(tokio: u8) -> u8 { tokio }", &[]),
             ("use crate::event::Event;", &[]),
-            ("use bond_user::{config, sys::netlink};", &[1]),
+            ("use bond_user::{config, sys::netlink};", &[1, 1]),
             ("// std::fs::read\nconst TEXT: &str = \"std::fs::read\";", &[]),
             ("use std::net::Ipv4Addr;", &[]),
             ("#[cfg(test)]\nmod tests {\n    use std::time::Instant;\n}\nuse std::fs;", &[5]),
