@@ -6,7 +6,8 @@
 //! that it follows is a table in a test. Functions of drivers/net/bonding/bond_main.c are named where a rule
 //! comes from them.
 //!
-//! - [`event`], [`command`], [`status`], [`options`]: what goes in and comes out.
+//! - [`event`], [`command`], [`status`], [`options`]: what goes in and comes out; [`name`]: what bonds and interfaces may
+//!   be called.
 //! - `engine`: the bond's state, the way from each event to its commands, and the rules: `link_state` (miimon, updelay,
 //!   downdelay), `arp_monitor` (arp_interval), `election` (primary, primary_reselect, prio), `mac_plan` (fail_over_mac),
 //!   `announce` (rounds of announcements), `receive_check` (whether the active slave receives unicast).
@@ -14,6 +15,7 @@
 pub mod command;
 mod engine;
 pub mod event;
+pub mod name;
 pub mod options;
 pub mod status;
 #[cfg(test)]

@@ -464,7 +464,7 @@ fn odd_requests_are_answered_and_disturb_nobody() {
         ("no such path", request("GET /v2/bonds", ""), 404, "GET and POST /v1/bonds"),
         ("no such method", request("PUT /v1/bonds/bond0", ""), 404, "GET and DELETE /v1/bonds/NAME"),
         ("no such bond", request("GET /v1/bonds/nosuch", ""), 404, "nosuch: no such bond"),
-        ("another directory", request("GET /v1/bonds/..%2F..%2Fetc", ""), 404, "../../etc: no such bond"),
+        ("another directory", request("GET /v1/bonds/..%2F..%2Fetc", ""), 422, "cannot be a bond"),
         ("not UTF-8", request("GET /v1/bonds/%ff", ""), 400, "UTF-8"),
         ("too large", request(OPTIONS, &large), 413, "length limit"),
         ("not JSON", request(OPTIONS, "miimon=50"), 400, "JSON"),

@@ -228,7 +228,7 @@ fn refusals_change_nothing() {
         ("add-slave bond0 bond0", "bond0: belongs to the bond bond0, and cannot be a slave"),
         ("add-slave bond0 bond0-port", "bond0-port: belongs to the bond bond0, and cannot be a slave"),
         ("add-slave bond0 above0", "above0: lies above the bond bond0, and cannot be a slave of a bond"),
-        ("del-slave bond0 ..", "\"..\" cannot be a slave: it is a directory"),
+        ("del-slave bond0 ..", "\"..\" cannot be an interface: it is a directory"),
         (
             "add-slave bond0 enp0s10 -o prio=high",
             "prio=high: not a value; allowed: -2147483648 to 2147483647",

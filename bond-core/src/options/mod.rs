@@ -485,22 +485,6 @@ impl SlaveOptions {
     }
 }
 
-/// Why `name` cannot be the name of an interface (`dev_valid_name`).
-pub fn interface_name_fault(name: &str) -> Option<&'static str> {
-    match name {
-        "" => Some("is empty"),
-        "." | ".." => Some("is a directory"),
-        _ if name.len() >= libc::IFNAMSIZ => Some("is longer than 15 bytes"),
-        _ if name.contains('/') => Some("contains '/'"),
-        _ if name.contains(':') => Some("contains ':'"),
-        // The kernel takes it for a template of a name.
-        _ if name.contains('%') => Some("contains '%'"),
-        _ if name.contains(char::is_whitespace) => Some("contains white space"),
-        _ if name.contains(char::is_control) => Some("contains a control character"),
-        _ => None,
-    }
-}
-
 /// Adds an option to those of a configuration.
 fn want(wanted: &mut Vec<BondOption>, option: BondOption) -> Result<(), OptionError> {
     // A configuration may name targets one by one, with a plus sign or without.

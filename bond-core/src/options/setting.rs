@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     ArpAllTargets, ArpValidate, BondOptions, FailOverMac, MAX_MS, MAX_PEER_NOTIF_DELAY, Named, OptionError,
-    PrimaryReselect, SlaveOptions, closest, interface_name_fault,
+    PrimaryReselect, SlaveOptions, closest,
 };
 
 /// One option with one of its values.
@@ -311,7 +311,7 @@ fn entry(key: &'static str, text: &str, names: &[&str]) -> Result<usize, OptionE
 /// The name of an interface, which need not exist; None for an empty text.
 fn interface(key: &'static str, text: &str) -> Result<Option<String>, OptionError> {
     let name = text.trim();
-    match interface_name_fault(name) {
+    match crate::name::interface_name_fault(name) {
         _ if name.is_empty() => Ok(None),
         None => Ok(Some(name.to_owned())),
         Some(fault) => Err(OptionError::BadValue {

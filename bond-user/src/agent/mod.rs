@@ -24,6 +24,7 @@ use bond_common::abi::{ABI_VERSION, Slot};
 use bond_core::{
     Refusal,
     event::{Elects, Event},
+    name::{BondName, NameError, printable},
     options::{BondOptions, OptionError, Setting, Slaves},
     status::BondStatus,
 };
@@ -93,6 +94,8 @@ pub enum AgentError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(transparent)]
     Stopping(#[from] Stopping),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },
@@ -128,12 +131,8 @@ pub enum AgentError {
          not); leave pair out, or use pair=veth"
     )]
     NoNetkit(String),
-    #[error("{name:?} {fault}; it cannot be the name of an interface")]
-    BadName { name: String, fault: &'static str },
     #[error("{name}: an interface of this name exists already ({kind}); choose another name for the bond")]
     NameTaken { name: String, kind: String },
-    #[error("{0}: a file of xbond's own has this name; choose another name for the bond")]
-    Reserved(String),
     #[error(
         "{port}: an interface of this name exists already, and the port of {bond} would have it; rename it, or \
          choose another name for the bond"
@@ -229,9 +228,9 @@ pub struct RunOptions {
 pub struct Agent {
     started: Moment,
     machine: Machine,
-    bonds: Mutex<BTreeMap<String, Bond>>,
+    bonds: Mutex<BTreeMap<BondName, Bond>>,
     /// Taken after [`Self::phase`] and before [`Self::bonds`].
-    lost: Mutex<BTreeMap<String, Lost>>,
+    lost: Mutex<BTreeMap<BondName, Lost>>,
     next_id: AtomicU32,
     /// Held by whoever makes bonds, takes them down, or goes through all of them.
     phase: Mutex<Phase>,
@@ -338,9 +337,8 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     let places = Places::of(cookie);
     let _claim = places.claim()?;
     let access = Access::of(options.writers.as_ref().or(options.config.writers.as_ref()))?;
-    let path = places.socket();
-    let socket = server::control::Socket::prepare(&path, &access);
-    let socket = socket.map_err(|source| AgentError::File { path, source })?;
+    let socket = server::control::Socket::prepare(places.open_run()?, &access);
+    let socket = socket.map_err(|source| AgentError::File { path: places.socket(), source })?;
     let sysfs = Sysfs::mount().inspect_err(|error| warn!("no slave can have a queue_id: {error}")).ok();
     caps::keep_needed()?;
 
@@ -397,12 +395,13 @@ fn check_kernel(bond: &BondConfig) -> Result<(), KernelError> {
 }
 
 /// Takes down what an agent left behind.
-pub fn down_without_agent(places: &Places, bond: &str) -> anyhow::Result<()> {
+pub fn down_without_agent(places: &Places, bond: &BondName) -> anyhow::Result<()> {
     caps::check()?;
+    places.act_as_their_owner()?;
     let _claim = places.claim()?;
     if !places.has(bond) {
         places.leave();
-        return Err(AgentError::NothingLeft(bond.to_owned()).into());
+        return Err(AgentError::NothingLeft(bond.to_string()).into());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { record::undo(places, bond, &Devices::open()?).await })?;
@@ -500,12 +499,11 @@ impl Agent {
         for name in self.unserved(&*self.bonds.lock().await) {
             warn!("{name}: {UNSERVED}");
         }
-        let path = self.machine.places.socket();
-        let serving = match socket.open(&path) {
+        let serving = match socket.open() {
             Ok(listener) => tokio::spawn(server::control::serve(listener, Arc::clone(&self))),
             Err(source) => {
                 self.end(Ending::Undo).await?;
-                return Err(AgentError::File { path, source });
+                return Err(AgentError::File { path: self.machine.places.socket(), source });
             }
         };
         self.machine.places.link_socket();
@@ -558,20 +556,20 @@ impl Agent {
     }
 
     /// Bonds that another agent has left here, and that nobody looks after.
-    fn unserved(&self, bonds: &BTreeMap<String, Bond>) -> Vec<String> {
+    fn unserved(&self, bonds: &BTreeMap<BondName, Bond>) -> Vec<String> {
         let left = self.machine.places.bonds().into_iter();
-        left.filter(|name| !bonds.contains_key(name) && self.is_left(name)).collect()
+        left.filter(|name| !bonds.contains_key(name) && self.is_left(name)).map(String::from).collect()
     }
 
-    fn is_left(&self, bond: &str) -> bool {
-        self.machine.places.pins_of(bond).is_dir()
+    fn is_left(&self, bond: &BondName) -> bool {
+        self.machine.places.is_pinned(bond)
     }
 
-    fn no_such_bond(&self, bond: &str) -> AgentError {
+    fn no_such_bond(&self, bond: &BondName) -> AgentError {
         if self.is_left(bond) {
-            AgentError::Unserved(bond.to_owned())
+            AgentError::Unserved(bond.to_string())
         } else {
-            AgentError::NoSuchBond(bond.to_owned())
+            AgentError::NoSuchBond(bond.to_string())
         }
     }
 
@@ -646,7 +644,7 @@ impl Agent {
         }
         for line in lines {
             // Bonds are worth more than somebody who reads this.
-            let _ = writeln!(io::stdout(), "{line}");
+            let _ = writeln!(io::stdout(), "{}", printable(&line));
         }
         Ok(())
     }
@@ -678,7 +676,7 @@ impl Agent {
     async fn add_or_undo(&self, config: BondConfig, missing: MissingSlaves, outcome: &mut Outcome) {
         let (id, name) = (self.new_id(), config.name.clone());
         if self.bonds.lock().await.contains_key(&name) {
-            return outcome.fail(&name, &AgentError::HasBond(name.clone()));
+            return outcome.fail(&name, &AgentError::HasBond(name.to_string()));
         }
         if let Err(error) = check_kernel(&config) {
             return outcome.fail(&name, &error.into());
@@ -752,15 +750,12 @@ impl Agent {
         self.bonds.lock().await.insert(name, bond);
     }
 
-    async fn undo(&self, id: BondId, bond: &str, cause: &AgentError) {
+    async fn undo(&self, id: BondId, bond: &BondName, cause: &AgentError) {
         // Before anything was changed, these said so: nothing is to be undone, least of all what somebody else's
         // bond of that name left.
         if matches!(
             cause,
-            AgentError::CannotAdopt { .. }
-                | AgentError::NameTaken { .. }
-                | AgentError::Reserved(_)
-                | AgentError::NoSuchQueue { .. }
+            AgentError::CannotAdopt { .. } | AgentError::NameTaken { .. } | AgentError::NoSuchQueue { .. }
         ) {
             return;
         }
@@ -803,7 +798,7 @@ impl Agent {
         answer
     }
 
-    async fn take_down(&self, name: &str, bond: &Bond) -> Result<(), AgentError> {
+    async fn take_down(&self, name: &BondName, bond: &Bond) -> Result<(), AgentError> {
         self.machine.engine.send(Input::Remove(bond.id));
         let (reply, done) = oneshot::channel();
         let _ = bond.effects.send(Effect::TearDown { reply });
@@ -815,7 +810,11 @@ impl Agent {
     }
 
     /// Changes options of a bond; all of them, or none. Returns what should be known about it.
-    pub async fn set(&self, name: &str, settings: &[(String, String)]) -> Result<Vec<String>, AgentError> {
+    pub async fn set(
+        &self,
+        name: &BondName,
+        settings: &[(String, String)],
+    ) -> Result<Vec<String>, AgentError> {
         // Held over the whole change: two that come at once do not undo each other.
         let mut bonds = self.bonds.lock().await;
         let bond = bonds.get_mut(name).ok_or_else(|| self.no_such_bond(name))?;
@@ -875,7 +874,7 @@ impl Agent {
     }
 
     /// Takes one bond down.
-    pub async fn down(&self, name: &str) -> Result<(), AgentError> {
+    pub async fn down(&self, name: &BondName) -> Result<(), AgentError> {
         let _phase = self.phase.lock().await;
         let is_lost = self.forget_lost(name).await;
         let bond = self.bonds.lock().await.remove(name);
@@ -885,7 +884,7 @@ impl Agent {
             None if self.is_left(name) => {
                 record::undo(&self.machine.places, name, &self.machine.devices).await
             }
-            None => Err(AgentError::NoSuchBond(name.to_owned())),
+            None => Err(AgentError::NoSuchBond(name.to_string())),
         }
     }
 

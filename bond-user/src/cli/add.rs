@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use hyper::Method;
 
-use super::{AddArgs, client, run};
+use super::{AddArgs, client, output, run};
 use crate::{
     agent::server::control::NewBonds,
     config::{Config, toml},
@@ -23,12 +23,12 @@ pub fn add(arguments: &AddArgs) -> Result<ExitCode> {
         bail!("{origin}: {key} is for the files that an agent is started with");
     }
     for note in config.notes.iter().chain(config.bonds.iter().flat_map(|bond| &bond.notes)) {
-        client::note(note);
+        output::note(note);
     }
     let missing_slaves = described.missing_slaves();
     let toml = toml::write(&Config { bonds: config.bonds, ..Config::default() });
     let new = serde_json::to_value(NewBonds { toml, missing_slaves })?;
     let done = client::change(Method::POST, "/v1/bonds", Some(new), &arguments.wait)?;
-    client::print(&done.changes);
+    output::print_lines(&done.changes);
     Ok(client::finish(&done))
 }

@@ -1,15 +1,11 @@
 //! `xbond check`
 
-use std::{
-    fs,
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{fs, process::ExitCode};
 
 use anyhow::Result;
 use serde::Serialize;
 
-use super::CheckArgs;
+use super::{CheckArgs, output};
 use crate::config::check::{self, Checked, Finding, Severity, Surroundings};
 
 /// Version of the JSON.
@@ -27,14 +23,12 @@ struct Report<'a> {
 pub fn check(arguments: &CheckArgs) -> Result<ExitCode> {
     let surroundings = Surroundings { strict_ports: strict_hypervisor() };
     let checked = check::check(&arguments.files, &surroundings);
-    let text = if arguments.json {
+    if arguments.json {
         let report = Report { version: VERSION, bonds: &checked.bonds, findings: &checked.findings };
-        format!("{}\n", serde_json::to_string_pretty(&report)?)
+        output::print_json(&serde_json::to_string_pretty(&report)?);
     } else {
-        text(&checked, arguments.verbose)
-    };
-    // A reader that has seen enough, such as head, is no error.
-    let _ = io::stdout().write_all(text.as_bytes());
+        output::print(&text(&checked, arguments.verbose));
+    }
     let worst = checked.findings.iter().map(|finding| finding.severity).max();
     Ok(ExitCode::from(match worst {
         None | Some(Severity::Note) => 0,

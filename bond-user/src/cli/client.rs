@@ -1,14 +1,9 @@
 //! The client of the control socket.
 
-use std::{
-    fmt::Display,
-    io::{self, Write as _},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use bond_core::options::interface_name_fault;
+use bond_core::name::{BondName, InterfaceName};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -20,40 +15,21 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{NOT_YET, WaitArgs};
+use super::{NOT_YET, WaitArgs, output};
 use crate::{
     agent::server::control::{Done, Failure},
     store::paths::Places,
     sys::netns,
 };
 
-/// The path of a bond. A name that no bond can have is refused here: it could mean another path.
-pub fn path_of(bond: &str) -> Result<String> {
-    if let Some(fault) = interface_name_fault(bond) {
-        bail!("{bond:?} cannot be a bond: it {fault}");
-    }
-    Ok(format!("/v1/bonds/{}", utf8_percent_encode(bond, NON_ALPHANUMERIC)))
+/// The path of a bond.
+pub fn path_of(bond: &BondName) -> String {
+    format!("/v1/bonds/{}", utf8_percent_encode(bond, NON_ALPHANUMERIC))
 }
 
-/// The path of a slave of a bond, likewise.
-pub fn path_of_slave(bond: &str, slave: &str) -> Result<String> {
-    let bond = path_of(bond)?;
-    if let Some(fault) = interface_name_fault(slave) {
-        bail!("{slave:?} cannot be a slave: it {fault}");
-    }
-    Ok(format!("{bond}/slaves/{}", utf8_percent_encode(slave, NON_ALPHANUMERIC)))
-}
-
-/// Lines of an answer. A reader that has seen enough, such as head, is no error.
-pub fn print(lines: &[String]) {
-    for line in lines {
-        let _ = writeln!(io::stdout(), "{line}");
-    }
-}
-
-/// What a person should know beside it.
-pub fn note(note: impl Display) {
-    let _ = writeln!(io::stderr(), "xbond: {note}");
+/// The path of a slave of a bond.
+pub fn path_of_slave(bond: &BondName, slave: &InterfaceName) -> String {
+    format!("{}/slaves/{}", path_of(bond), utf8_percent_encode(slave, NON_ALPHANUMERIC))
 }
 
 /// One request to the agent of this network namespace.
@@ -84,9 +60,9 @@ pub fn change(method: Method, path: &str, body: Option<serde_json::Value>, wait:
 
 /// Says what of a change should be known, and what is not done yet.
 pub fn finish(done: &Done) -> ExitCode {
-    done.notes.iter().for_each(note);
+    done.notes.iter().for_each(output::note);
     for pending in &done.pending {
-        note(format_args!("not yet: {pending}"));
+        output::note(format_args!("not yet: {pending}"));
     }
     if done.pending.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_YET) }
 }
@@ -214,7 +190,7 @@ async fn whole(response: Response<Incoming>) -> Result<Bytes> {
 fn failure(status: StatusCode, body: &[u8]) -> anyhow::Error {
     match serde_json::from_slice::<Failure>(body) {
         Ok(failure) => {
-            print(&failure.changes);
+            output::print_lines(&failure.changes);
             anyhow!("{}", failure.error)
         }
         Err(_) => anyhow!("the agent answered {status}"),

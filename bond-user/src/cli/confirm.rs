@@ -3,11 +3,11 @@
 use anyhow::Result;
 use hyper::Method;
 
-use super::client;
+use super::{client, output};
 use crate::agent::server::control::Done;
 
 pub fn confirm() -> Result<()> {
     let done: Done = client::request(Method::POST, "/v1/confirm", None)?;
-    client::print(&done.changes);
+    output::print_lines(&done.changes);
     Ok(())
 }

@@ -3,15 +3,12 @@
 mod judge;
 mod look;
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use serde::Serialize;
 
-use super::DoctorArgs;
+use super::{DoctorArgs, output};
 
 /// Version of the JSON.
 const VERSION: u32 = 1;
@@ -49,13 +46,11 @@ struct Report<'a> {
 /// The exit code says the worst: 0 all is well, 1 something warns, 2 something fails.
 pub fn doctor(arguments: &DoctorArgs) -> Result<ExitCode> {
     let checks = look::at(&arguments.interfaces)?;
-    let text = if arguments.json {
-        format!("{}\n", serde_json::to_string_pretty(&Report { version: VERSION, checks: &checks })?)
+    if arguments.json {
+        output::print_json(&serde_json::to_string_pretty(&Report { version: VERSION, checks: &checks })?);
     } else {
-        checks.iter().map(line).collect()
-    };
-    // A reader that has seen enough, such as head, is no error.
-    let _ = io::stdout().write_all(text.as_bytes());
+        output::print(&checks.iter().map(line).collect::<String>());
+    }
     let worst = checks.iter().map(|check| check.verdict).max();
     Ok(ExitCode::from(match worst {
         None | Some(Verdict::Ok) => 0,

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use bond_core::name::BondName;
 use hyper::Method;
 
 use super::{DownArgs, WaitArgs, client};
@@ -19,8 +20,8 @@ pub fn down(arguments: &DownArgs) -> Result<ExitCode> {
     }
 }
 
-fn one(bond: &str, force: bool, wait: &WaitArgs) -> Result<ExitCode> {
-    let path = client::path_of(bond)?;
+fn one(bond: &BondName, force: bool, wait: &WaitArgs) -> Result<ExitCode> {
+    let path = client::path_of(bond);
     match client::change(Method::DELETE, &path, None, wait) {
         Ok(done) => Ok(client::finish(&done)),
         Err(error) if !error.is::<client::NoAgent>() => Err(error),

@@ -2,17 +2,13 @@
 
 mod kernel;
 
-use std::{
-    fs,
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use anyhow::{Result, bail};
 use bond_core::options::{self, Unmonitored};
 
 use self::kernel::Above;
-use super::{ImportArgs, ImportSource};
+use super::{ImportArgs, ImportSource, output};
 use crate::{
     config::{BondConfig, Config, Note, ifcfg, toml},
     sys::netlink::{KernelBond, Netlink},
@@ -33,17 +29,17 @@ pub fn import(arguments: &ImportArgs) -> Result<()> {
         ImportSource::Kernel { bond } => from_kernel(bond.as_deref())?,
     };
     for remark in &imported.remarks {
-        let _ = writeln!(io::stderr(), "xbond: {remark}");
+        output::note(remark);
     }
-    // A reader that has seen enough, such as head, is no error.
-    let _ = io::stdout().write_all(document(&imported).as_bytes());
+    output::print(&document(&imported));
     Ok(())
 }
 
 fn document(imported: &Imported) -> String {
     let told = imported.remarks.iter().map(|remark| format!("# Not as it was: {remark}"));
     let comments = imported.heading.iter().map(|line| format!("# {line}")).chain(told);
-    let comments: String = comments.map(|line| format!("{line}\n")).collect();
+    // A remark of several lines stays a comment.
+    let comments: String = comments.map(|line| format!("{}\n", line.replace('\n', "\n# "))).collect();
     comments + &toml::write(&imported.config)
 }
 

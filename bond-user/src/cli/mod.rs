@@ -11,6 +11,7 @@ mod import;
 mod log;
 mod man;
 mod monitor;
+mod output;
 mod reload;
 mod run;
 mod set;
@@ -18,15 +19,10 @@ mod show;
 mod slave;
 mod traffic;
 
-use std::{
-    io::{self, Write as _},
-    net::SocketAddr,
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use bond_common::mac::Mac;
+use bond_core::name::{BondName, InterfaceName};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
@@ -248,7 +244,7 @@ struct WaitArgs {
 #[derive(Debug, Args)]
 struct ShowArgs {
     /// Only this bond
-    bond: Option<String>,
+    bond: Option<BondName>,
     /// Also the bonds of other network namespaces
     #[arg(long, conflicts_with_all = ["bond", "proc"])]
     all_netns: bool,
@@ -268,7 +264,7 @@ struct ShowArgs {
 
 #[derive(Debug, Args)]
 struct LogArgs {
-    bond: String,
+    bond: BondName,
     /// With the steps of each failover, and what was dropped meanwhile
     #[arg(short, long)]
     details: bool,
@@ -280,7 +276,7 @@ struct LogArgs {
 #[derive(Debug, Args)]
 struct MonitorArgs {
     /// Only this bond
-    bond: Option<String>,
+    bond: Option<BondName>,
     /// A JSON object a line
     #[arg(short, long)]
     json: bool,
@@ -288,10 +284,10 @@ struct MonitorArgs {
 
 #[derive(Debug, Args)]
 struct SetArgs {
-    bond: String,
+    bond: BondName,
     /// Change options of this slave: prio, queue_id
     #[arg(long, value_name = "IF")]
-    slave: Option<String>,
+    slave: Option<InterfaceName>,
     /// Options of the bonding driver, in order, all or none; or active_slave alone
     #[arg(required = true, value_name = "KEY=VALUE", value_parser = key_value)]
     settings: Vec<(String, String)>,
@@ -301,10 +297,10 @@ struct SetArgs {
 
 #[derive(Debug, Args)]
 struct AddSlaveArgs {
-    bond: String,
+    bond: BondName,
     /// The interface
     #[arg(value_name = "IF")]
-    slave: String,
+    slave: InterfaceName,
     /// An option of the slave: prio, queue_id; may be repeated
     #[arg(short = 'o', long = "option", value_name = "KEY=VALUE", value_parser = key_value)]
     options: Vec<(String, String)>,
@@ -314,10 +310,10 @@ struct AddSlaveArgs {
 
 #[derive(Debug, Args)]
 struct DelSlaveArgs {
-    bond: String,
+    bond: BondName,
     /// The slave
     #[arg(value_name = "IF")]
-    slave: String,
+    slave: InterfaceName,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -325,7 +321,7 @@ struct DelSlaveArgs {
 #[derive(Debug, Args)]
 struct DownArgs {
     #[arg(required_unless_present = "all")]
-    bond: Option<String>,
+    bond: Option<BondName>,
     /// Without an agent, from what it left behind
     #[arg(long)]
     force: bool,
@@ -369,7 +365,7 @@ enum ImportSource {
     /// From bonds of the kernel's driver that are up
     Kernel {
         /// Only this bond
-        bond: Option<String>,
+        bond: Option<InterfaceName>,
     },
 }
 
@@ -424,17 +420,22 @@ const NOT_YET: u8 = 3;
 
 /// Parses the command line and runs the verb.
 pub fn main() -> ExitCode {
-    let Cli { netns, verb } = Cli::parse();
+    let Cli { netns, verb } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            output::usage(&error);
+            return ExitCode::from(REFUSED);
+        }
+        Err(error) => error.exit(),
+    };
     // Below, libraries expect to get the few files that they open.
     let enough = limits::check_files(limits::FILES_OF_COMMAND);
     let inside = enough.and_then(|()| netns.map_or(Ok(()), |name| netns::enter(&name)));
     match inside.map_err(Into::into).and_then(|()| act(verb)) {
         Ok(code) => code,
         Err(error) => {
-            // Every error says its causes itself; several of them have a line each.
-            for line in error.to_string().lines() {
-                let _ = writeln!(io::stderr(), "xbond: {line}");
-            }
+            // Every error says its causes itself.
+            output::note(error);
             ExitCode::from(REFUSED)
         }
     }

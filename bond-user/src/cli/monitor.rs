@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result, bail};
+use bond_core::name::{printable, printable_json};
 use tokio::signal;
 
 use super::{MonitorArgs, client};
@@ -13,7 +14,7 @@ use crate::report::{
 
 pub fn monitor(arguments: &MonitorArgs) -> Result<()> {
     let path = match &arguments.bond {
-        Some(bond) => format!("{}/events", client::path_of(bond)?),
+        Some(bond) => format!("{}/events", client::path_of(bond)),
         None => "/v1/events".to_owned(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -30,13 +31,12 @@ async fn follow(path: &str, json: bool) -> Result<()> {
     while let Some(line) = lines.next().await? {
         let event: Event =
             serde_json::from_slice(&line).context("the agent's answer is of another version")?;
-        let mut output = std::io::stdout().lock();
-        let written = if json {
-            output.write_all(&line).and_then(|()| output.write_all(b"\n"))
-        } else {
-            writeln!(output, "{}", text::event(&event))
+        let text = match json {
+            true => printable_json(&String::from_utf8_lossy(&line)),
+            false => printable(&text::event(&event)),
         };
-        if written.and_then(|()| output.flush()).is_err() {
+        let mut output = std::io::stdout().lock();
+        if writeln!(output, "{text}").and_then(|()| output.flush()).is_err() {
             // A reader that has seen enough, such as head, is no error.
             return Ok(());
         }

@@ -3,14 +3,17 @@
 use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::{Result, bail};
-use bond_core::options::{BondOptions, Unmonitored};
+use bond_core::{
+    name::BondName,
+    options::{BondOptions, Unmonitored},
+};
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
 use super::{BondArgs, RunArgs, traffic};
 use crate::{
     agent::{self, LinkEventSource, MissingSlaves, RunOptions},
-    config::{BondConfig, Config, Files, Metrics, Note, Origin, SlaveConfig, Source, Writers},
+    config::{BondConfig, Config, ConfigError, Files, Metrics, Note, Origin, SlaveConfig, Source, Writers},
     store::paths::Places,
     sys::{dataplane::TcAttach, netlink::Netlink, netns, signals},
 };
@@ -111,7 +114,8 @@ fn source(files: Files, arguments: &BondArgs) -> Source {
 }
 
 fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Result<BondConfig> {
-    let mut bond = BondConfig::new(name, Origin::Flags);
+    let checked = BondName::new(name).map_err(|error| ConfigError::new(Origin::Flags, error.into()))?;
+    let mut bond = BondConfig::new(checked, Origin::Flags);
     let pairs = arguments.options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let (options, notes) = BondOptions::from_pairs(pairs, unmonitored)?;
     bond.options = options;

@@ -10,8 +10,8 @@ use crate::agent::server::control::Change;
 
 pub fn set(arguments: SetArgs) -> Result<ExitCode> {
     let of_what = match &arguments.slave {
-        Some(slave) => client::path_of_slave(&arguments.bond, slave)?,
-        None => client::path_of(&arguments.bond)?,
+        Some(slave) => client::path_of_slave(&arguments.bond, slave),
+        None => client::path_of(&arguments.bond),
     };
     let path = format!("{of_what}/options");
     let change = serde_json::to_value(Change { set: arguments.settings })?;

@@ -1,14 +1,16 @@
 //! `xbond show`
 
-use std::{collections::BTreeSet, io::Write as _, thread};
+use std::{collections::BTreeSet, thread};
 
 use anyhow::{Result, anyhow, bail};
+use bond_core::name::BondName;
 use hyper::Method;
 use serde::Serialize;
 
 use super::{
     ShowArgs,
     client::{self, NoAgent},
+    output,
 };
 use crate::{
     report::{
@@ -34,10 +36,13 @@ pub fn show(arguments: &ShowArgs) -> Result<()> {
             namespaces.iter().map(|namespace| namespace.text(amount)).collect::<Vec<_>>().join("\n")
         }
     } else {
-        of_one(&read(arguments.bond.as_deref())?, arguments, amount)?
+        of_one(&read(arguments.bond.as_ref())?, arguments, amount)?
     };
-    // A reader that has seen enough, such as head, is no error.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    if arguments.json {
+        output::print_json(text.trim_end())
+    } else {
+        output::print(&text)
+    }
     Ok(())
 }
 
@@ -59,9 +64,9 @@ fn of_one(report: &Report, arguments: &ShowArgs, amount: Amount) -> Result<Strin
 }
 
 /// From the agent; if none runs, from what one has left.
-fn read(bond: Option<&str>) -> Result<Report> {
+fn read(bond: Option<&BondName>) -> Result<Report> {
     let path = match bond {
-        Some(bond) => client::path_of(bond)?,
+        Some(bond) => client::path_of(bond),
         None => ALL.to_owned(),
     };
     let error = match client::request(Method::GET, &path, None) {

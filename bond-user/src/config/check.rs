@@ -198,7 +198,7 @@ impl Read {
             self.findings.push(Finding { severity, id: "left-out", origin, text });
         }
         self.findings.sort_by(|a, b| position(a).cmp(&position(b)));
-        let bonds = self.config.bonds.into_iter().map(|bond| bond.name).collect();
+        let bonds = self.config.bonds.into_iter().map(|bond| bond.name.into()).collect();
         Checked { bonds, findings: self.findings }
     }
 }

@@ -13,7 +13,10 @@ use std::{
 };
 
 use bond_common::mac::Mac;
-use bond_core::options::{BondOptions, Unmonitored};
+use bond_core::{
+    name::BondName,
+    options::{BondOptions, Unmonitored},
+};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
@@ -138,7 +141,7 @@ pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Resu
         let below =
             below.or_else(|| vlan.rsplit_once('.').map(|(below, _)| below).filter(|_| file.is_true("VLAN")));
         if let Some(bond) = config.bonds.iter().find(|bond| Some(bond.name.as_str()) == below) {
-            let (file, bond, vlan) = (file.path.clone(), bond.name.clone(), vlan.to_owned());
+            let (file, bond, vlan) = (file.path.clone(), bond.name.to_string(), vlan.to_owned());
             config.notes.push(Note::VlanAbove { file, bond, vlan });
         }
     }
@@ -298,7 +301,9 @@ impl Ifcfg {
             return Err(self.refuse_value("ARP", "a bond here has ARP; remove it"));
         }
 
-        let mut bond = BondConfig::new(name, Origin::File { path: self.path.clone(), line: None });
+        let origin = Origin::File { path: self.path.clone(), line: None };
+        let checked = BondName::new(name).map_err(|error| ConfigError::new(origin.clone(), error.into()))?;
+        let mut bond = BondConfig::new(checked, origin);
         let (pairs, miimon_dropped) = self.bonding_opts()?;
         let (options, notes) = BondOptions::from_pairs(pairs, unmonitored)
             .map_err(|error| self.refuse(self.options_key(), error.into()))?;
@@ -574,7 +579,7 @@ mod tests {
                 slaves: vec![SlaveConfig::new("enp0s8"), SlaveConfig::new("enp0s9")],
                 options: BondOptions { miimon: 100, fail_over_mac: policy, ..BondOptions::default() },
                 addresses: vec!["192.168.99.101/24".parse().unwrap()],
-                ..BondConfig::new("bond0", origin)
+                ..BondConfig::new(BondName::new("bond0").unwrap(), origin)
             };
             assert_eq!(config, Config { bonds: vec![expected], ..Config::default() }, "{name}");
         }

@@ -21,7 +21,10 @@ use std::{
 };
 
 use bond_common::{abi::MAX_SLAVES, mac::Mac};
-use bond_core::options::{BondOptions, FailOverMac, SlaveOptions, Unmonitored, interface_name_fault};
+use bond_core::{
+    name::{BondName, interface_name_fault},
+    options::{BondOptions, FailOverMac, SlaveOptions, Unmonitored},
+};
 use ipnet::IpNet;
 
 pub use self::{
@@ -63,7 +66,7 @@ pub struct Metrics {
 /// What is wanted of one bond.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BondConfig {
-    pub name: String,
+    pub name: BondName,
     /// In the order in which they are enslaved.
     pub slaves: Vec<SlaveConfig>,
     pub options: BondOptions,
@@ -198,7 +201,7 @@ impl Config {
         }
         for bond in other.bonds {
             if let Some(first) = known.bonds.get(&bond.name) {
-                let problem = Problem::BondTwice { bond: bond.name, first: first.clone() };
+                let problem = Problem::BondTwice { bond: bond.name.into(), first: first.clone() };
                 return Err(ConfigError::new(bond.origin, problem));
             }
             known.bonds.insert(bond.name.clone(), bond.origin.clone());
@@ -233,12 +236,13 @@ impl Config {
         for bond in &self.bonds {
             let at = |problem| ConfigError::new(bond.origin.clone(), problem);
             bond.check().map_err(at)?;
-            let slaves = bond.slaves.iter().map(|slave| (&slave.name, Role::SlaveOf(&bond.name)));
-            let port = bond.port.iter().map(|port| (port, Role::PortOf(&bond.name)));
-            for (interface, role) in [(&bond.name, Role::Bond)].into_iter().chain(slaves).chain(port) {
+            let slaves = bond.slaves.iter().map(|slave| (slave.name.as_str(), Role::SlaveOf(&bond.name)));
+            let port = bond.port.iter().map(|port| (port.as_str(), Role::PortOf(&bond.name)));
+            for (interface, role) in [(bond.name.as_str(), Role::Bond)].into_iter().chain(slaves).chain(port)
+            {
                 if let Some(first) = roles.insert(interface, role) {
                     return Err(at(Problem::TwoRoles {
-                        interface: interface.clone(),
+                        interface: interface.to_owned(),
                         roles: [first.to_string(), role.to_string()],
                     }));
                 }
@@ -251,7 +255,7 @@ impl Config {
 /// The bonds that were merged into a configuration, and where each is defined.
 #[derive(Default)]
 struct Known {
-    bonds: HashMap<String, Origin>,
+    bonds: HashMap<BondName, Origin>,
 }
 
 /// What an interface is in a configuration.
@@ -274,9 +278,9 @@ impl fmt::Display for Role<'_> {
 
 impl BondConfig {
     /// A bond without slaves, with the driver's defaults.
-    pub fn new(name: impl Into<String>, origin: Origin) -> Self {
+    pub fn new(name: BondName, origin: Origin) -> Self {
         Self {
-            name: name.into(),
+            name,
             slaves: Vec::new(),
             options: BondOptions::default(),
             mac: None,
@@ -307,19 +311,19 @@ impl BondConfig {
         if self.port.is_some() {
             self.check_port()?;
             if self.pair != Pair::Auto {
-                return Err(Problem::PairWithPort { bond: self.name.clone() });
+                return Err(Problem::PairWithPort { bond: self.name.to_string() });
             }
         } else if self.host_mac.is_some() {
-            return Err(Problem::HostMacWithoutPort { bond: self.name.clone() });
+            return Err(Problem::HostMacWithoutPort { bond: self.name.to_string() });
         }
         if self.pair == Pair::Netkit && !matches!(self.datapath, Datapath::Auto | Datapath::Tc) {
-            return Err(Problem::NetkitWithXdp { bond: self.name.clone(), datapath: self.datapath });
+            return Err(Problem::NetkitWithXdp { bond: self.name.to_string(), datapath: self.datapath });
         }
         if self.mac.is_some() && self.options.fail_over_mac == FailOverMac::Active {
-            return Err(Problem::MacOfActive { bond: self.name.clone() });
+            return Err(Problem::MacOfActive { bond: self.name.to_string() });
         }
         if self.prearm && self.options.fail_over_mac != FailOverMac::Follow {
-            return Err(Problem::PrearmWithoutFollow { bond: self.name.clone() });
+            return Err(Problem::PrearmWithoutFollow { bond: self.name.to_string() });
         }
         if !self.options.is_monitored() && self.unmonitored == Unmonitored::Refuse {
             return Err(bond_core::options::OptionError::Unmonitored.into());
@@ -329,7 +333,7 @@ impl BondConfig {
 
     fn check_names(&self) -> Result<(), Problem> {
         let slaves = self.slaves.iter().map(|slave| slave.name.as_str());
-        let names = slaves.clone().chain(self.port.as_deref()).chain([self.name.as_str()]);
+        let names = slaves.clone().chain(self.port.as_deref());
         for name in names {
             let fault =
                 if name == "lo" { Some("is the loopback device") } else { interface_name_fault(name) };
@@ -339,10 +343,10 @@ impl BondConfig {
         }
         let mut known = HashSet::new();
         if let Some(slave) = slaves.into_iter().find(|slave| !known.insert(*slave)) {
-            return Err(Problem::SlaveTwice { bond: self.name.clone(), slave: slave.to_owned() });
+            return Err(Problem::SlaveTwice { bond: self.name.to_string(), slave: slave.to_owned() });
         }
         if self.slaves.len() > MAX_SLAVES {
-            return Err(Problem::TooManySlaves { bond: self.name.clone(), slaves: self.slaves.len() });
+            return Err(Problem::TooManySlaves { bond: self.name.to_string(), slaves: self.slaves.len() });
         }
         Ok(())
     }
@@ -381,7 +385,7 @@ impl BondConfig {
             ("mac", self.mac.is_some()),
         ];
         match host_side.into_iter().find(|(_, given)| *given) {
-            Some((key, _)) => Err(Problem::NotWithPort { bond: self.name.clone(), key }),
+            Some((key, _)) => Err(Problem::NotWithPort { bond: self.name.to_string(), key }),
             None => Ok(()),
         }
     }
@@ -391,16 +395,16 @@ impl BondConfig {
         let mut doubts = Vec::new();
         let is_slave = |name: &String| self.slaves.iter().any(|slave| slave.name == *name);
         if let Some(primary) = self.options.primary.as_ref().filter(|primary| !is_slave(primary)) {
-            doubts.push(Note::PrimaryNotASlave { bond: self.name.clone(), primary: primary.clone() });
+            doubts.push(Note::PrimaryNotASlave { bond: self.name.to_string(), primary: primary.clone() });
         }
         doubts.extend(
             self.slaves
                 .iter()
                 .filter(|slave| slave.mtu.is_some())
-                .map(|slave| Note::SlaveMtu { bond: self.name.clone(), slave: slave.name.clone() }),
+                .map(|slave| Note::SlaveMtu { bond: self.name.to_string(), slave: slave.name.clone() }),
         );
         if self.slaves.is_empty() {
-            doubts.push(Note::NoSlaves { bond: self.name.clone() });
+            doubts.push(Note::NoSlaves { bond: self.name.to_string() });
         }
         doubts
     }

@@ -3,7 +3,10 @@
 use std::{fmt, net::IpAddr, path::PathBuf};
 
 use bond_common::{abi::MAX_SLAVES, mac::Mac};
-use bond_core::options::{self, OptionError, suggestion};
+use bond_core::{
+    name::NameError,
+    options::{self, OptionError, suggestion},
+};
 use ipnet::IpNet;
 
 use super::{Datapath, MTU_RANGE, Origin, shell::ShellError};
@@ -260,5 +263,11 @@ impl fmt::Display for Note {
             ),
             Self::Skipped { file, why } => write!(f, "{}: left out: {why}", file.display()),
         }
+    }
+}
+
+impl From<NameError> for Problem {
+    fn from(NameError { name, fault, .. }: NameError) -> Self {
+        Self::BadName { name, fault }
     }
 }

@@ -11,7 +11,10 @@ use ::toml::{
     de::{DeString, DeTable, DeValue},
 };
 use bond_common::{abi::MAX_SLAVES, mac::Mac};
-use bond_core::options::{self, BondOptions, OptionError, Setting, SlaveOptions, Unmonitored, closest};
+use bond_core::{
+    name::BondName,
+    options::{self, BondOptions, OptionError, Setting, SlaveOptions, Unmonitored, closest},
+};
 use ipnet::IpNet;
 
 use super::{
@@ -195,7 +198,8 @@ impl AgentTable {
 }
 
 fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
-    let mut bond = BondConfig::new(table.key, table.origin());
+    let name = BondName::new(table.key).map_err(|error| table.refuse(error.into()))?;
+    let mut bond = BondConfig::new(name, table.origin());
     let mut options = Vec::new();
     let mut slave_tables = Vec::new();
     for entry in table.table()? {
@@ -235,7 +239,7 @@ fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
     for slave_table in &slave_tables {
         let slave = bond.slaves.iter_mut().find(|slave| slave.name == slave_table.key);
         let Some(slave) = slave else {
-            let (bond, slave) = (bond.name, slave_table.key.to_owned());
+            let (bond, slave) = (bond.name.into(), slave_table.key.to_owned());
             return Err(slave_table.refuse(Problem::NotASlave { bond, slave }));
         };
         fill_slave(slave, slave_table)?;
@@ -243,9 +247,9 @@ fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
 
     let pairs = options.iter().map(|(key, value)| (*key, value.as_str()));
     let (options, notes) = BondOptions::from_pairs(pairs, bond.unmonitored)
-        .map_err(|error| table.refuse(Problem::OfBond { bond: bond.name.clone(), error }))?;
+        .map_err(|error| table.refuse(Problem::OfBond { bond: bond.name.to_string(), error }))?;
     bond.options = options;
-    bond.notes = notes.into_iter().map(|note| Note::Option { bond: bond.name.clone(), note }).collect();
+    bond.notes = notes.into_iter().map(|note| Note::Option { bond: bond.name.to_string(), note }).collect();
     Ok(bond)
 }
 
@@ -842,7 +846,10 @@ mod tests {
         write("10-a.toml", "bond1");
         write("30-c.toml.bak", "bond3");
         let config = read(&paths).unwrap();
-        assert_eq!(config.bonds.iter().map(|bond| &bond.name).collect::<Vec<_>>(), ["bond1", "bond2"]);
+        assert_eq!(
+            config.bonds.iter().map(|bond| bond.name.as_str()).collect::<Vec<_>>(),
+            ["bond1", "bond2"]
+        );
         let lonely = |bond: &str| Note::NoSlaves { bond: bond.to_owned() };
         assert_eq!(config.notes, [lonely("bond1"), lonely("bond2")]);
 
@@ -940,7 +947,7 @@ mod tests {
                 },
                 on_exit,
                 guard,
-                ..BondConfig::new(name, Origin::Flags)
+                ..BondConfig::new(BondName::new(name).unwrap(), Origin::Flags)
             }
         }
     }

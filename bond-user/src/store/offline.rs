@@ -1,11 +1,12 @@
 //! Bonds that no agent looks after, as their maps, netlink and found.json show them.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::collections::BTreeSet;
 
 use bond_common::abi::{ABI_VERSION, BondEntry, FailOverMac, PORT_STATS, Slot};
 use bond_core::{
     Time,
     command::{Chosen, Reason, Seen},
+    name::BondName,
     options::Named as _,
     status::SlaveState,
 };
@@ -25,27 +26,26 @@ use crate::{
     sys::{
         Devices,
         dataplane::{self, Attachment, Fault, Maps, Port},
+        directory::{Location, Trust},
         netlink::{LinkInfo, PairKind},
     },
 };
 
 /// The bonds that are pinned in this network namespace, by name.
-pub fn names(places: &Places) -> BTreeSet<String> {
-    let entries = fs::read_dir(places.run()).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|name| places.pins_of(name).is_dir()).collect()
+pub fn names(places: &Places) -> BTreeSet<BondName> {
+    places.bonds().into_iter().filter(|name| places.is_pinned(name)).collect()
 }
 
 /// One of them, or all.
 ///
 /// # Errors
 /// There is none of that name, or its maps are another version's.
-pub async fn report(places: &Places, only: Option<&str>) -> Result<Report, AgentError> {
+pub async fn report(places: &Places, only: Option<&BondName>) -> Result<Report, AgentError> {
     let names = names(places);
     if let Some(name) = only
         && !names.contains(name)
     {
-        return Err(AgentError::NothingLeft(name.to_owned()));
+        return Err(AgentError::NothingLeft(name.to_string()));
     }
     let devices = Devices::open()?;
     let mut notes = Vec::new();
@@ -75,7 +75,7 @@ pub async fn report(places: &Places, only: Option<&str>) -> Result<Report, Agent
 
 async fn bond(
     places: &Places,
-    name: &str,
+    name: &BondName,
     devices: &Devices,
     notes: &mut Vec<String>,
 ) -> Result<Bond, AgentError> {
@@ -83,9 +83,9 @@ async fn bond(
     let maps = Maps::open(&pins)?;
     let entry = maps.bond();
     if entry.abi_version() != ABI_VERSION {
-        return Err(AgentError::OtherMaps { bond: name.to_owned(), found: entry.abi_version() });
+        return Err(AgentError::OtherMaps { bond: name.to_string(), found: entry.abi_version() });
     }
-    let (record, fault) = match Record::read(places, name) {
+    let (record, fault) = match Record::read(places, name, Trust::Anyones) {
         Ok(record) => (record, None),
         Err(error) => (None, Some(error.to_string())),
     };
@@ -164,13 +164,13 @@ async fn bond(
             entry.host_mac()
         ));
     }
-    let known = receipts::read(&directory).ok().and_then(|mut receipts| receipts.pop());
+    let known = receipts::read(&directory, Trust::Anyones).ok().and_then(|mut receipts| receipts.pop());
     let last_failover = known
         .into_iter()
         .chain(unheard_of(name, &maps, &slaves))
         .max_by_key(|receipt| receipt.switched.monotonic_us);
     Ok(Bond {
-        name: name.to_owned(),
+        name: name.to_string(),
         ifindex: host.map(|host| host.ifindex),
         active_slave,
         draining_slave,
@@ -186,7 +186,7 @@ async fn bond(
         mtu: mtu(&counted, host.map(|host| host.ifindex), entry.port_ifindex()),
         on_exit: None,
         pins: places.shown_pins_of(name).display().to_string(),
-        files: directory.display().to_string(),
+        files: directory.path().display().to_string(),
         options: options(entry),
         drops: json::drops(&maps.stats(PORT_STATS)?),
         slaves,
@@ -208,7 +208,7 @@ async fn bond(
 /// Programs and maps that another process has changed; no agent restores them.
 fn path_faults(
     bond: &str,
-    pins: &Path,
+    pins: &Location,
     port: Option<&LinkInfo>,
     host: Option<&LinkInfo>,
     slaves: &[Slave],
@@ -264,7 +264,7 @@ fn nobody_fails_over(bond: &str, slaves: &[Slave], guard: bool) -> Vec<String> {
 }
 
 /// Whether ACTIVE of a bond was changed since the last change that is on a receipt. None if its maps cannot be read.
-pub fn has_changed(places: &Places, bond: &str) -> Option<bool> {
+pub fn has_changed(places: &Places, bond: &BondName) -> Option<bool> {
     let maps = Maps::open(&places.pins_of(bond)).ok()?;
     Some(maps.active() != maps.guard().known())
 }

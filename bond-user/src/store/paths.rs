@@ -1,12 +1,16 @@
-//! Where an agent keeps things: by its network namespace's cookie, so that agents in different namespaces
-//! never meet, with names for people beside.
+//! Where an agent keeps things: by its network namespace's cookie, so that agents in different namespaces never meet,
+//! and next to that under names for people.
+//!
+//! Everything here is reached through [`Location`]s: /run/xbond and /sys/fs/bpf/xbond may be a service user's, and root
+//! runs the same program.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
     os::{
         fd::IntoRawFd as _,
-        unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, symlink},
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -14,20 +18,28 @@ use std::{
     time::Duration,
 };
 
+use bond_core::name::BondName;
 use nix::{
-    fcntl::{Flock, FlockArg},
+    fcntl::{Flock, FlockArg, OFlag},
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
+    unistd::geteuid,
+};
+
+use crate::sys::{
+    SysError, caps,
+    directory::{Directory, Kind, Location, Trust},
 };
 
 const BPFFS: &str = "/sys/fs/bpf";
-/// The directory there that has everything of xbond's.
+/// The directory there, and in /run, that has everything of xbond's.
 const XBOND: &str = "xbond";
 /// The same as the first process sees it. Whoever is in a mount namespace with another /sys, as `ip netns exec` makes one
 /// for each command, finds it there.
 const BPFFS_OF_INIT: &str = "/proc/1/root/sys/fs/bpf";
-const RUN: &str = "/run/xbond";
-const SOCKET: &str = "xbond.sock";
+const RUN: &str = "/run";
+/// These are names that no [`BondName`] has.
+pub const SOCKET: &str = "xbond.sock";
 const LOCK: &str = "lock";
 
 /// A place that could not be had.
@@ -52,9 +64,9 @@ pub enum PlaceError {
 /// The places of one network namespace.
 #[derive(Clone, Debug)]
 pub struct Places {
-    pins: PathBuf,
+    pins: Location,
     shown_pins: PathBuf,
-    run: PathBuf,
+    run: Location,
 }
 
 /// Held as long as an agent runs; the kernel lets go of it when the agent dies.
@@ -67,142 +79,178 @@ impl Places {
     pub fn of(netns_cookie: u64) -> Self {
         let name = netns_cookie.to_string();
         Self {
-            pins: pins().join(&name),
             shown_pins: Path::new(BPFFS).join(XBOND).join(&name),
-            run: Path::new(RUN).join(&name),
+            pins: all_pins().child(&name),
+            run: all_runs().child(name),
         }
     }
 
     /// The cookies of the network namespaces in which agents are, or were.
     pub fn cookies() -> Vec<u64> {
-        let entries = fs::read_dir(RUN).into_iter().flatten().flatten();
-        let mut cookies: Vec<_> =
-            entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        let entries = all_runs().open(Trust::Anyones).and_then(|directory| directory.entries());
+        let entries = entries.unwrap_or_default().into_iter().filter(|(_, kind)| *kind == Kind::Directory);
+        let mut cookies: Vec<_> = entries.filter_map(|(name, _)| name.parse().ok()).collect();
         cookies.sort_unstable();
         cookies
     }
 
     /// Pins of a bond.
-    pub fn pins_of(&self, bond: &str) -> PathBuf {
-        self.pins.join(pin_name(bond))
+    pub fn pins_of(&self, bond: &BondName) -> Location {
+        self.pins.child(pin_name(bond))
     }
 
     /// The same, as people find them.
-    pub fn shown_pins_of(&self, bond: &str) -> PathBuf {
+    pub fn shown_pins_of(&self, bond: &BondName) -> PathBuf {
         self.shown_pins.join(pin_name(bond))
-    }
-
-    /// Where the run directories of all bonds are.
-    pub fn run(&self) -> &Path {
-        &self.run
     }
 
     /// Whether anything of a bond is here. An agent that dies while it makes its places or takes them away
     /// leaves some of them, empty ones too.
-    pub fn has(&self, bond: &str) -> bool {
-        self.pins_of(bond).exists() || self.run_of(bond).is_dir()
+    pub fn has(&self, bond: &BondName) -> bool {
+        self.pins_of(bond).kind().is_some() || self.run_of(bond).kind().is_some()
     }
 
-    /// The bonds of which anything is here, in the order of their names.
-    pub fn bonds(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.run).into_iter().flatten().flatten();
-        let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        let mut bonds: Vec<_> =
-            directories.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        bonds.sort();
-        bonds
+    /// Whether a bond is pinned here.
+    pub fn is_pinned(&self, bond: &BondName) -> bool {
+        self.pins_of(bond).kind() == Some(Kind::Directory)
     }
 
-    /// Names that no bond can have, because the agent's own files have them.
-    pub fn reserves(&self, bond: &str) -> bool {
-        [LOCK, SOCKET].contains(&bond)
+    /// The bonds of which anything is here, in the order of their names. What has a name that no bond can have is
+    /// nothing of ours.
+    pub fn bonds(&self) -> BTreeSet<BondName> {
+        let directories = |place: &Location| {
+            let entries = place.open(Trust::Anyones).and_then(|directory| directory.entries());
+            let entries = entries.unwrap_or_default().into_iter();
+            entries.filter(|(_, kind)| *kind == Kind::Directory).map(|(name, _)| name)
+        };
+        let pinned = directories(&self.pins).map(|name| name.replace(DOT_IN_PINS, "."));
+        directories(&self.run).chain(pinned).filter_map(|name| BondName::new(name).ok()).collect()
     }
 
     /// Where found.json and the like of a bond are.
-    pub fn run_of(&self, bond: &str) -> PathBuf {
-        self.run.join(bond)
+    pub fn run_of(&self, bond: &BondName) -> Location {
+        self.run.child(bond.as_str())
     }
 
-    /// The control socket of this namespace's agent.
+    /// The control socket of this namespace's agent, to connect to.
     pub fn socket(&self) -> PathBuf {
-        self.run.join(SOCKET)
+        self.run.path().join(SOCKET)
+    }
+
+    /// Where the control socket is made.
+    pub fn open_run(&self) -> Result<Directory, PlaceError> {
+        self.run.open(Trust::Ours).map_err(at(&self.run))
     }
 
     /// Makes the directories, mounts bpffs if nobody has, and keeps other agents out.
     pub fn claim(&self) -> Result<Claim, PlaceError> {
         mount_bpffs()?;
-        make_dir(Path::new(RUN), 0o755)?;
-        make_dir(&self.run, 0o755)?;
-        let path = self.run.join(LOCK);
-        let error = |source| PlaceError::Io { path: path.clone(), source };
-        // Nobody else may even read it: whoever has it open can lock it.
-        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let lock = lock(file.map_err(error)?, error)?;
+        let lock = loop {
+            let directory = self.make_run()?;
+            let error = |source| PlaceError::Io { path: directory.shown(LOCK), source };
+            let flags = OFlag::O_WRONLY | OFlag::O_CREAT;
+            // Nobody else may even read it: whoever has it open can lock it.
+            let lock = lock(directory.file(LOCK, flags, Trust::Ours).map_err(error)?, error)?;
+            // Not one that was removed before it was locked.
+            if lock.metadata().map_err(error)?.nlink() > 0 {
+                break lock;
+            }
+        };
         // Under the lock: whoever had it before takes the empty ones away.
         self.make_pins()?;
         Ok(Claim { _lock: lock })
     }
 
+    fn make_run(&self) -> Result<Directory, PlaceError> {
+        let all = all_runs();
+        all.make(0o755).map_err(at(&all))?;
+        self.run.make(0o755).map_err(at(&self.run))
+    }
+
     /// Agents of other namespaces take the one that is everybody's away when they find it empty.
     fn make_pins(&self) -> Result<(), PlaceError> {
         const ATTEMPTS: u32 = 100;
-        let mut attempt = 1;
+        let (all, mut attempt) = (all_pins(), 1);
         loop {
-            make_dir(pins(), 0o700)?;
-            match make_dir(&self.pins, 0o700) {
-                Err(PlaceError::Io { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS =>
-                {
-                    attempt += 1;
-                }
-                answer => return answer,
+            all.make(0o700).map_err(at(&all))?;
+            match self.pins.make(0o700) {
+                Ok(_) => return Ok(()),
+                Err(source) if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
+                Err(source) => return Err(at(&self.pins)(source)),
             }
         }
     }
 
     /// True while an agent of this namespace lives, as far as whoever asks may know.
     pub fn is_claimed(&self) -> bool {
-        let Ok(file) = File::options().write(true).open(self.run.join(LOCK)) else { return false };
-        matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, nix::Error::EWOULDBLOCK)))
+        let directory = self.run.open(Trust::Anyones);
+        let lock = directory.and_then(|directory| directory.file(LOCK, OFlag::O_WRONLY, Trust::Anyones));
+        let Ok(lock) = lock else { return false };
+        matches!(Flock::lock(lock, FlockArg::LockSharedNonblock), Err((_, nix::Error::EWOULDBLOCK)))
+    }
+
+    /// A process of root's goes on as the user whose agent has made these places, if that is another one: what is there
+    /// leads it no further than that user gets. Before there are threads.
+    ///
+    /// # Errors
+    /// The user cannot be changed.
+    pub fn act_as_their_owner(&self) -> Result<(), SysError> {
+        let owner = all_runs().open(Trust::Anyones).and_then(|directory| directory.owner());
+        match owner {
+            Ok(owner) if geteuid().is_root() && owner != geteuid().as_raw() => caps::become_user(owner),
+            _ => Ok(()),
+        }
     }
 
     /// Makes a bond's run directory.
-    pub fn make_run_of(&self, bond: &str) -> Result<PathBuf, PlaceError> {
-        make_dir(Path::new(RUN), 0o755)?;
-        make_dir(&self.run, 0o755)?;
-        let dir = self.run_of(bond);
-        make_dir(&dir, 0o755)?;
-        Ok(dir)
+    pub fn make_run_of(&self, bond: &BondName) -> Result<(), PlaceError> {
+        self.make_run()?;
+        let place = self.run_of(bond);
+        place.make(0o755).map(drop).map_err(at(&place))
     }
 
-    /// Names for people: /sys/fs/bpf/xbond/bond0. The first to claim a name has it.
-    pub fn link_pins(&self, bond: &str) {
-        link(&self.shown_pins_of(bond), &pins().join(pin_name(bond)));
+    /// Names for people: /sys/fs/bpf/xbond/bond0. The first to claim a name has it. A name of digits could be that of a
+    /// namespace's directory.
+    pub fn link_pins(&self, bond: &BondName) {
+        if bond.contains(|character: char| !character.is_ascii_digit()) {
+            link(&all_pins(), &self.shown_pins_of(bond), &pin_name(bond));
+        }
     }
 
     /// /run/xbond/xbond.sock, likewise.
     pub fn link_socket(&self) {
-        link(&self.socket(), &Path::new(RUN).join(SOCKET));
+        link(&all_runs(), &self.socket(), SOCKET);
     }
 
     /// Takes a bond's name for people and its run directory away.
-    pub fn forget(&self, bond: &str) {
-        unlink(&self.shown_pins_of(bond), &pins().join(pin_name(bond)));
-        let _ = fs::remove_dir_all(self.run_of(bond));
+    pub fn forget(&self, bond: &BondName) {
+        unlink(&all_pins(), &self.shown_pins_of(bond), &pin_name(bond));
+        let _ = self.run_of(bond).remove_all();
     }
 
     /// Takes away what the agent itself made; bonds that are kept keep theirs.
     pub fn leave(&self) {
-        unlink(&self.socket(), &Path::new(RUN).join(SOCKET));
-        let _ = fs::remove_file(self.socket());
-        // Empty directories only, and not one that was made for the service's user.
-        let _ = fs::remove_dir(&self.pins);
-        let pins = pins();
-        if fs::metadata(pins).is_ok_and(|found| found.uid() == nix::unistd::geteuid().as_raw()) {
-            let _ = fs::remove_dir(pins);
+        unlink(&all_runs(), &self.socket(), SOCKET);
+        if let Ok(directory) = self.run.open(Trust::Ours) {
+            let _ = directory.remove_file(SOCKET);
         }
+        let _ = remove_if_empty(&all_pins(), &self.pins);
         // The lock stays: removing it would let two agents hold two locks of one name.
     }
+}
+
+/// Empty directories only, and not one that was made for the service's user.
+fn remove_if_empty(all: &Location, pins: &Location) -> io::Result<()> {
+    let directory = all.open(Trust::Ours)?;
+    directory.remove_directory(pins.name())?;
+    if directory.owner()? == geteuid().as_raw() {
+        Location::new(bpffs()).open(Trust::Ours)?.remove_directory(XBOND)?;
+    }
+    Ok(())
+}
+
+fn at(place: &Location) -> impl Fn(io::Error) -> PlaceError {
+    move |source| PlaceError::Io { path: place.path(), source }
 }
 
 /// Whoever only asks whether somebody has it ([`Places::is_claimed`]) has it for a moment.
@@ -222,46 +270,51 @@ fn lock(mut file: File, error: impl Fn(io::Error) -> PlaceError) -> Result<Flock
     }
 }
 
-fn make_dir(path: &Path, mode: u32) -> Result<(), PlaceError> {
-    match fs::DirBuilder::new().mode(mode).create(path) {
-        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-            Err(PlaceError::Io { path: path.to_path_buf(), source })
-        }
-        _ => Ok(()),
-    }
-}
-
 /// A convenience: that it fails, or that another namespace has the name, stops nobody.
-fn link(target: &Path, name: &Path) {
+fn link(place: &Location, target: &Path, name: &str) {
+    let Ok(directory) = place.open(Trust::Ours) else { return };
     // A link whose target is gone belongs to nobody.
-    if fs::symlink_metadata(name).is_ok() && fs::metadata(name).is_err() {
-        let _ = fs::remove_file(name);
+    if directory.kind(name) == Some(Kind::Link) && !directory.leads_somewhere(name) {
+        let _ = directory.remove_file(name);
     }
-    let _ = symlink(target, name);
+    let _ = directory.link(target, name);
 }
 
-fn unlink(target: &Path, name: &Path) {
-    if fs::read_link(name).is_ok_and(|found| found == target) {
-        let _ = fs::remove_file(name);
+fn unlink(place: &Location, target: &Path, name: &str) {
+    let Ok(directory) = place.open(Trust::Ours) else { return };
+    if directory.linked(name).is_some_and(|found| found == target) {
+        let _ = directory.remove_file(name);
     }
 }
 
-/// bpffs takes no dots in names.
-fn pin_name(bond: &str) -> String {
-    bond.replace('.', "%2E")
+/// bpffs takes no dots in names, and no bond has a percent sign in its own.
+const DOT_IN_PINS: &str = "%2E";
+
+fn pin_name(bond: &BondName) -> String {
+    bond.replace('.', DOT_IN_PINS)
 }
 
 fn is_bpffs(path: &str) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Where everybody's pins are, by a path that leads there from this process.
-fn pins() -> &'static Path {
-    static PINS: OnceLock<PathBuf> = OnceLock::new();
-    PINS.get_or_init(|| {
+/// A path to the bpffs that has the pins, which leads there from this process.
+fn bpffs() -> &'static Path {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
         let elsewhere = if is_bpffs(BPFFS) { None } else { bpffs_of_init() };
-        elsewhere.unwrap_or_else(|| BPFFS.into()).join(XBOND)
+        elsewhere.unwrap_or_else(|| BPFFS.into())
     })
+}
+
+/// Everybody's pins.
+fn all_pins() -> Location {
+    Location::new(bpffs()).child(XBOND)
+}
+
+/// Everybody's files.
+fn all_runs() -> Location {
+    Location::new(RUN).child(XBOND)
 }
 
 /// Held open as long as this process runs: an agent has no right to look through the first process's eyes for long.
@@ -274,7 +327,7 @@ fn bpffs_of_init() -> Option<PathBuf> {
 
 /// Whether pins have a place.
 pub fn has_bpffs() -> bool {
-    pins().parent().and_then(Path::to_str).is_some_and(is_bpffs)
+    bpffs().to_str().is_some_and(is_bpffs)
 }
 
 fn mount_bpffs() -> Result<(), PlaceError> {
@@ -282,7 +335,8 @@ fn mount_bpffs() -> Result<(), PlaceError> {
         return Ok(());
     }
     let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
-    if namespace("1").is_some_and(|of_init| namespace("self") != Some(of_init)) {
+    // What cannot be compared may be private.
+    if namespace("1").is_none_or(|of_init| namespace("self") != Some(of_init)) {
         return Err(PlaceError::Private);
     }
     mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(PlaceError::Bpffs)
@@ -294,8 +348,16 @@ mod tests {
 
     #[test]
     fn names_with_dots_are_escaped_where_bpffs_needs_it() {
-        let places = Places::of(7);
-        assert_eq!(places.pins_of("bond0.5"), Path::new("/sys/fs/bpf/xbond/7/bond0%2E5"));
-        assert_eq!(places.run_of("bond0.5"), Path::new("/run/xbond/7/bond0.5"));
+        let (places, bond) = (Places::of(7), BondName::new("bond0.5").unwrap());
+        assert_eq!(places.shown_pins_of(&bond), Path::new("/sys/fs/bpf/xbond/7/bond0%2E5"));
+        assert_eq!(places.pins_of(&bond).name(), "bond0%2E5");
+        assert_eq!(places.run_of(&bond).path(), Path::new("/run/xbond/7/bond0.5"));
+    }
+
+    #[test]
+    fn no_bond_has_the_name_of_an_agents_own_file() {
+        for name in [LOCK, SOCKET, &format!("{SOCKET}.new")] {
+            BondName::new(name).unwrap_err();
+        }
     }
 }

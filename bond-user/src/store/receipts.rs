@@ -5,10 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{self, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -19,7 +16,9 @@ use bond_common::{
 use bond_core::{
     Time,
     command::{Chosen, Notice, Reason, Seen},
+    name::BondName,
 };
+use nix::fcntl::OFlag;
 use tracing::{info, warn};
 
 use crate::{
@@ -35,11 +34,14 @@ use crate::{
         text::{self, PathFault, Repair},
     },
     store::paths::Places,
-    sys::{dataplane::Maps, file},
+    sys::{
+        dataplane::Maps,
+        directory::{Location, Trust},
+    },
 };
 
 /// In a bond's run directory.
-pub const FILE: &str = "receipts.ndjson";
+const FILE: &str = "receipts.ndjson";
 /// Receipts that are kept, and that `xbond log` lists.
 pub const KEPT: usize = 100;
 /// The least time between two lines of the log about the same fault.
@@ -189,10 +191,10 @@ struct Open {
 
 impl Scribe {
     /// `directory` is the bond's run directory.
-    pub fn new(bond: &str, directory: &Path, feed: Feed, maps: Arc<Maps>, ledger: Arc<Ledger>) -> Self {
-        let file = File::open(directory.join(FILE));
+    pub fn new(bond: &str, directory: &Location, feed: Feed, maps: Arc<Maps>, ledger: Arc<Ledger>) -> Self {
+        let file = File::open(directory.clone());
         let history = History::default();
-        if let Ok(mut receipts) = read(directory) {
+        if let Ok(mut receipts) = read(directory, Trust::Ours) {
             history.0.lock().unwrap_or_else(PoisonError::into_inner).last = receipts.pop();
         }
         Self { bond: bond.to_owned(), feed, maps, ledger, file, history, open: None, logged: HashMap::new() }
@@ -336,7 +338,7 @@ impl Scribe {
             info!("{}: {by}: {}", self.bond, text::announced(announcement));
         }
         if let Err(error) = self.file.append(&receipt) {
-            self.warn(&format!("the receipt of a failover is lost: {}: {error}", self.file.path.display()));
+            self.warn(&format!("the receipt of a failover is lost: {}: {error}", self.file.shown()));
         }
         self.ledger.finish();
         self.history.add(receipt.clone());
@@ -346,27 +348,37 @@ impl Scribe {
 
 /// receipts.ndjson, being written.
 struct File {
-    path: PathBuf,
+    directory: Location,
     lines: usize,
 }
 
 impl File {
     /// What is not a whole line is taken away.
-    fn open(path: PathBuf) -> Self {
-        let text = read_file(&path).unwrap_or_default();
-        let mut file = Self { path, lines: lines(&text).count() };
+    fn open(directory: Location) -> Self {
+        let mut file = Self { directory, lines: 0 };
+        let text = file.read().unwrap_or_default();
+        file.lines = lines(&text).count();
         if text.last().is_some_and(|last| *last != b'\n')
             && let Err(error) = file.cut()
         {
-            warn!("{}: {error}", file.path.display());
+            warn!("{}: {error}", file.shown());
         }
         file
+    }
+
+    fn shown(&self) -> String {
+        self.directory.path().join(FILE).display().to_string()
+    }
+
+    fn read(&self) -> io::Result<Vec<u8>> {
+        self.directory.open(Trust::Ours)?.read(FILE, Trust::Ours)
     }
 
     fn append(&mut self, receipt: &Receipt) -> io::Result<()> {
         let mut line = serde_json::to_vec(receipt)?;
         line.push(b'\n');
-        let mut file = file::options().append(true).create(true).mode(0o600).open(&self.path)?;
+        let append = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
+        let mut file = self.directory.open(Trust::Ours)?.file(FILE, append, Trust::Ours)?;
         let length = file.metadata()?.len();
         file.write_all(&line).inspect_err(|_| {
             // Part of a line would spoil the next one, too.
@@ -378,29 +390,15 @@ impl File {
 
     /// Keeps the last of the whole lines, in a new file that takes the old one's place.
     fn cut(&mut self) -> io::Result<()> {
-        let text = read_file(&self.path)?;
+        let text = self.read()?;
         let text = &text[..text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)];
         let kept: Vec<_> = lines(text).collect();
         let kept = &kept[kept.len().saturating_sub(KEPT)..];
-        let temporary = self.path.with_extension("ndjson.new");
-        // What a writer that was killed has left may be of any kind.
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut output = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        for line in kept {
-            output.write_all(line)?;
-            output.write_all(b"\n")?;
-        }
-        fs::rename(&temporary, &self.path)?;
+        let text: Vec<u8> = kept.iter().flat_map(|line| line.iter().chain(b"\n")).copied().collect();
+        self.directory.open(Trust::Ours)?.replace(FILE, &text)?;
         self.lines = kept.len();
         Ok(())
     }
-}
-
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    Ok(file::read(path)?)
 }
 
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -408,17 +406,17 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The last failovers of a bond, whether an agent has it or not.
-pub fn log(places: &Places, bond: &str) -> Result<Log, AgentError> {
+pub fn log(places: &Places, bond: &BondName) -> Result<Log, AgentError> {
     let directory = places.run_of(bond);
-    let failed = |source| AgentError::File { path: directory.join(FILE), source };
-    let receipts = read(&directory).map_err(failed)?;
-    Ok(Log { version: VERSION, bond: bond.to_owned(), receipts })
+    let failed = |source| AgentError::File { path: directory.path().join(FILE), source };
+    let receipts = read(&directory, Trust::Anyones).map_err(failed)?;
+    Ok(Log { version: VERSION, bond: bond.to_string(), receipts })
 }
 
 /// The last receipts of a bond by its run directory, the oldest first; none where it had no failover. A torn
 /// line, and what another version wrote, is skipped.
-pub fn read(directory: &Path) -> io::Result<Vec<Receipt>> {
-    let text = match read_file(&directory.join(FILE)) {
+pub fn read(directory: &Location, trust: Trust) -> io::Result<Vec<Receipt>> {
+    let text = match directory.open(trust).and_then(|directory| directory.read(FILE, trust)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
@@ -432,7 +430,7 @@ pub fn read(directory: &Path) -> io::Result<Vec<Receipt>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
     use super::*;
     use crate::report::receipt::Announcer;
@@ -462,7 +460,11 @@ mod tests {
     }
 
     fn generations(directory: &Path) -> Vec<u32> {
-        read(directory).unwrap().iter().map(|receipt| receipt.generation).collect()
+        read(&Location::at(directory), Trust::Ours)
+            .unwrap()
+            .iter()
+            .map(|receipt| receipt.generation)
+            .collect()
     }
 
     #[test]
@@ -470,7 +472,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
         assert_eq!(generations(directory.path()), [0; 0]);
-        let mut file = File::open(path.clone());
+        let mut file = File::open(Location::at(directory.path()));
         for generation in 0..1000 {
             file.append(&receipt(generation)).unwrap();
             let read = generations(directory.path());
@@ -478,7 +480,7 @@ mod tests {
             assert_eq!(read, (oldest..=generation).collect::<Vec<_>>());
             assert!(lines(&fs::read(&path).unwrap()).count() < AT_MOST);
         }
-        assert_eq!(read(directory.path()).unwrap().last(), Some(&receipt(999)));
+        assert_eq!(read(&Location::at(directory.path()), Trust::Ours).unwrap().last(), Some(&receipt(999)));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
@@ -487,7 +489,7 @@ mod tests {
     fn a_torn_line_is_skipped_and_mended() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
-        let mut file = File::open(path.clone());
+        let mut file = File::open(Location::at(directory.path()));
         (1..=3).for_each(|generation| file.append(&receipt(generation)).unwrap());
         let whole = fs::read(&path).unwrap();
         let third = whole.len() / 3 * 2;
@@ -495,7 +497,7 @@ mod tests {
             fs::write(&path, &whole[..torn]).unwrap();
             // A whole object whose end of line is missing may be read, or not.
             assert_eq!(generations(directory.path())[..2], [1, 2], "{torn}");
-            let mut file = File::open(path.clone());
+            let mut file = File::open(Location::at(directory.path()));
             file.append(&receipt(4)).unwrap();
             assert_eq!(generations(directory.path()), [1, 2, 4], "{torn}");
         }

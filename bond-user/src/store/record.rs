@@ -1,8 +1,9 @@
 //! found.json: how everything was before a bond was made, so that whoever comes later can put it back.
 
-use std::path::{Path, PathBuf};
+use std::io;
 
 use bond_common::{abi::Slot, mac::Mac};
+use bond_core::name::{BondName, InterfaceName};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -11,8 +12,8 @@ use crate::{
     sys::{
         Devices, SysError,
         dataplane::{self, DataPlane},
+        directory::{Location, Trust},
         enslave::Owner,
-        file,
         found::{self, Found, Space},
         netlink::LinkInfo,
         offload::Role,
@@ -28,7 +29,7 @@ const FILE: &str = "found.json";
 #[serde(deny_unknown_fields)]
 pub struct Record {
     version: u32,
-    bond: String,
+    bond: BondName,
     /// The pair that was made for it.
     pair: Option<Pair>,
     /// The port that was there before.
@@ -41,8 +42,9 @@ pub struct Record {
     /// Slaves that went away as they were in the bond: to another network namespace, and perhaps they come back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     away: Vec<Found>,
+    /// The bond's run directory.
     #[serde(skip)]
-    path: PathBuf,
+    place: Location,
 }
 
 /// What every version of the file has.
@@ -64,8 +66,8 @@ pub struct Shape {
 /// The two ends that were made for a bond, by the names that they were given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
-    pub bond: String,
-    pub port: String,
+    pub bond: BondName,
+    pub port: InterfaceName,
     /// Which devices they are, whatever their names are now; None until they are made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends: Option<Ends>,
@@ -79,14 +81,14 @@ pub struct Ends {
 }
 
 impl Pair {
-    pub fn new(bond: impl Into<String>, port: impl Into<String>) -> Self {
-        Self { bond: bond.into(), port: port.into(), ends: None }
+    pub fn new(bond: BondName, port: InterfaceName) -> Self {
+        Self { bond, port, ends: None }
     }
 
     fn is_port(&self, link: &LinkInfo) -> bool {
         match self.ends {
             Some(ends) => link.ifindex == ends.port && link.is_end_of_pair(),
-            None => link.name == self.port,
+            None => self.port == link.name,
         }
     }
 
@@ -97,26 +99,25 @@ impl Pair {
                 let is_opposite = link.link == Some(ends.port) && link.link_netns.is_none();
                 link.is_end_of_pair() && (link.ifindex == ends.bond || is_opposite)
             }
-            None => link.name == self.bond,
+            None => self.bond == link.name,
         }
     }
 }
 
 impl Record {
     /// Of a bond whose run directory exists. Nothing is written yet.
-    pub fn new(places: &Places, bond: &str, shape: Shape) -> Self {
-        let path = places.run_of(bond).join(FILE);
+    pub fn new(places: &Places, bond: &BondName, shape: Shape) -> Self {
         let Shape { pair, port, datapath, queues } = shape;
         Self {
             version: VERSION,
-            bond: bond.to_owned(),
+            bond: bond.clone(),
             pair,
             port,
             datapath,
             queues,
             slaves: Vec::new(),
             away: Vec::new(),
-            path,
+            place: places.run_of(bond),
         }
     }
 
@@ -131,15 +132,19 @@ impl Record {
     }
 
     /// What an agent left. None if it left nothing.
-    pub fn read(places: &Places, bond: &str) -> Result<Option<Self>, AgentError> {
-        Self::read_file(places.run_of(bond).join(FILE))
+    ///
+    /// # Errors
+    /// It cannot be read, is not of this version, or is about another bond.
+    pub fn read(places: &Places, bond: &BondName, trust: Trust) -> Result<Option<Self>, AgentError> {
+        Self::read_at(places.run_of(bond), bond, trust)
     }
 
-    fn read_file(path: PathBuf) -> Result<Option<Self>, AgentError> {
-        let text = match file::read(&path) {
+    fn read_at(place: Location, bond: &BondName, trust: Trust) -> Result<Option<Self>, AgentError> {
+        let path = place.path().join(FILE);
+        let text = match place.open(trust).and_then(|directory| directory.read(FILE, trust)) {
             Ok(text) => text,
-            Err(error) if error.is_absent() => return Ok(None),
-            Err(error) => return Err(AgentError::File { path, source: error.into() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(AgentError::File { path, source: error }),
         };
         let wrong = |problem: String| AgentError::BadRecord { path: path.clone(), problem };
         // The version first: what it allows is read only then.
@@ -149,7 +154,10 @@ impl Record {
             return Err(AgentError::OtherRecord { path, found: version, wanted: VERSION });
         }
         let record: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-        Ok(Some(Self { path, ..record }))
+        if record.bond != *bond {
+            return Err(wrong(format!("it is about {}, not {bond}", record.bond)));
+        }
+        Ok(Some(Self { place, ..record }))
     }
 
     /// Returns what an interface is to this bond.
@@ -164,7 +172,7 @@ impl Record {
         } else {
             return None;
         };
-        Some(Owner { bond: self.bond.clone(), role })
+        Some(Owner { bond: self.bond.to_string(), role })
     }
 
     /// Changes how many transmit queues of bond0 may choose a slave, and writes the file.
@@ -257,8 +265,10 @@ impl Record {
     }
 
     fn write(&self, space: Space) -> Result<(), AgentError> {
-        found::replace(&self.path, self, space)
-            .map_err(|source| AgentError::File { path: self.path.clone(), source })
+        let directory = self.place.open(Trust::Ours);
+        directory
+            .and_then(|directory| found::replace(&directory.path_of(FILE), self, space))
+            .map_err(|source| AgentError::File { path: self.place.path().join(FILE), source })
     }
 
     async fn detach_filters(&self, devices: &Devices) {
@@ -321,17 +331,20 @@ async fn delete_pair(devices: &Devices, pair: &Pair) -> Result<(), AgentError> {
 
 /// What an interface is to a bond of this namespace, one without an agent included.
 pub fn owner_of(places: &Places, link: &LinkInfo) -> Option<Owner> {
-    let records = places.bonds().into_iter().filter_map(|bond| Record::read(places, &bond).ok().flatten());
+    let read = |bond: BondName| Record::read(places, &bond, Trust::Anyones).ok().flatten();
+    let records = places.bonds().into_iter().filter_map(read);
     records.filter_map(|record| record.owner(link)).next()
 }
 
 /// Takes a bond away that no agent looks after: pins, devices, files.
-pub async fn undo(places: &Places, bond: &str, devices: &Devices) -> Result<(), AgentError> {
+pub async fn undo(places: &Places, bond: &BondName, devices: &Devices) -> Result<(), AgentError> {
     let pins = places.pins_of(bond);
-    let (record, fault) = match Record::read(places, bond) {
+    let (record, fault) = match Record::read(places, bond, Trust::Ours) {
         Ok(record) => (record, None),
         // It is whole, and another version can undo from it.
         Err(error @ AgentError::OtherRecord { .. }) => return Err(error),
+        // Another user's, or a link elsewhere: nothing there is acted upon.
+        Err(error) if is_foreign(&places.run_of(bond)) => return Err(error),
         Err(error) => (None, Some(error.to_string())),
     };
     let commands = if record.is_none() { by_hand(&pins, devices).await } else { Vec::new() };
@@ -347,11 +360,16 @@ pub async fn undo(places: &Places, bond: &str, devices: &Devices) -> Result<(), 
     }
     let fault = fault.unwrap_or_else(|| "it is missing".to_owned());
     let commands = if commands.is_empty() { "ip -d link".to_owned() } else { commands.join("; ") };
-    Err(AgentError::NotPutBack { bond: bond.to_owned(), fault, commands })
+    Err(AgentError::NotPutBack { bond: bond.to_string(), fault, commands })
+}
+
+/// Whether a directory is there that may not be acted upon.
+fn is_foreign(place: &Location) -> bool {
+    place.open(Trust::Ours).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
 }
 
 /// What is left to do of a bond whose record is gone, as far as its maps tell.
-async fn by_hand(pins: &Path, devices: &Devices) -> Vec<String> {
+async fn by_hand(pins: &Location, devices: &Devices) -> Vec<String> {
     let Ok(Ok(maps)) = DataPlane::left(pins) else { return Vec::new() };
     let mut commands = Vec::new();
     if let Ok(port) = devices.netlink.link_by_index(maps.bond().port_ifindex()).await
@@ -375,24 +393,35 @@ mod tests {
 
     use super::*;
 
+    fn bond0() -> BondName {
+        BondName::new("bond0").unwrap()
+    }
+
     #[test]
     fn a_foreign_file_is_refused_by_name() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(FILE);
+        let (place, path) = (Location::at(directory.path()), directory.path().join(FILE));
+        let record = |version: u32, bond: &str, pair: &str, more: &str| {
+            format!(
+                r#"{{"version":{version},"bond":"{bond}","pair":{pair},"port":null,"datapath":"tc","queues":1,"slaves":[]{more}}}"#
+            )
+        };
+        let pair = r#"{"bond":"bond0","port":"../eth0"}"#;
         let table = [
-            ("", "EOF while parsing"),
+            (String::new(), "EOF while parsing"),
+            (record(1, "bond0", "null", ""), "version 1; xbond reads version 2"),
+            (record(2, "bond0", "null", r#","more":1"#), "unknown field `more`"),
+            (record(2, "../x", "null", ""), "\"../x\" cannot be a bond: it contains '/'"),
             (
-                r#"{"version":1,"bond":"bond0","pair":null,"port":null,"datapath":"tc","queues":1,"slaves":[]}"#,
-                "version 1; xbond reads version 2",
+                record(2, "lock", "null", ""),
+                "\"lock\" cannot be a bond: it is the name of one of xbond's own files",
             ),
-            (
-                r#"{"version":2,"bond":"bond0","pair":null,"port":null,"datapath":"tc","queues":1,"slaves":[],"more":1}"#,
-                "unknown field `more`",
-            ),
+            (record(2, "bond0", pair, ""), "\"../eth0\" cannot be an interface: it contains '/'"),
+            (record(2, "bond1", "null", ""), "it is about bond1, not bond0"),
         ];
         for (text, problem) in table {
             fs::write(&path, text).unwrap();
-            let error = Record::read_file(path.clone()).unwrap_err().to_string();
+            let error = Record::read_at(place.clone(), &bond0(), Trust::Ours).unwrap_err().to_string();
             assert!(error.starts_with(&path.display().to_string()) && error.contains(problem), "{error}");
         }
     }
@@ -400,21 +429,21 @@ mod tests {
     #[test]
     fn what_was_saved_is_read() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(FILE);
-        assert_eq!(Record::read_file(path.clone()).unwrap(), None);
-        let pair = Some(Pair::new("bond0", "bond0-port"));
+        let place = Location::at(directory.path());
+        let read = || Record::read_at(place.clone(), &bond0(), Trust::Ours).unwrap();
+        assert_eq!(read(), None);
         let record = Record {
             version: VERSION,
-            bond: "bond0".into(),
-            pair,
+            bond: bond0(),
+            pair: Some(Pair::new(bond0(), InterfaceName::new("bond0-port").unwrap())),
             port: None,
             datapath: "tc".into(),
             queues: 16,
             slaves: Vec::new(),
             away: Vec::new(),
-            path: path.clone(),
+            place: place.clone(),
         };
         record.save().unwrap();
-        assert_eq!(Record::read_file(path).unwrap(), Some(record));
+        assert_eq!(read(), Some(record));
     }
 }

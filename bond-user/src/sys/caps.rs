@@ -3,6 +3,7 @@
 use std::io;
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
+use nix::unistd::{Gid, Uid, User, setgroups, setresgid, setresuid};
 
 use super::SysError;
 
@@ -34,6 +35,19 @@ pub fn keep_needed() -> Result<(), SysError> {
     // Nor by a program with file capabilities, should it ever execute one.
     nix::sys::prctl::set_no_new_privs()
         .map_err(|error| SysError::kernel("set no_new_privs", "this thread", error.into()))
+}
+
+/// Goes on as another user, for good, with the capabilities that xbond needs and no others. As for [`keep_needed`], this
+/// belongs before the first thread is started.
+pub fn become_user(user: u32) -> Result<(), SysError> {
+    let failed_to = |error: nix::Error| SysError::kernel("become", format!("user {user}"), error.into());
+    let (uid, gid) = (Uid::from_raw(user), User::from_uid(Uid::from_raw(user)).ok().flatten());
+    let gid = gid.map_or(Gid::from_raw(user), |user| user.gid);
+    nix::sys::prctl::set_keepcaps(true).map_err(failed_to)?;
+    setgroups(&[]).map_err(failed_to)?;
+    setresgid(gid, gid, gid).map_err(failed_to)?;
+    setresuid(uid, uid, uid).map_err(failed_to)?;
+    keep_needed()
 }
 
 fn names(capabilities: &[Capability]) -> String {

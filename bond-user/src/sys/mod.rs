@@ -12,6 +12,7 @@
 pub mod announcer;
 pub mod caps;
 pub mod dataplane;
+pub mod directory;
 pub mod enslave;
 mod error;
 pub mod ethtool;

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bond_common::abi::Slot;
+use bond_core::name::BondName;
 use bond_user::{store::paths::Places, sys::dataplane::Maps};
 use tempfile::NamedTempFile;
 use xbond_tests::{LinkWatch, NetNs, PATIENCE, Xbond, netns};
@@ -131,7 +132,7 @@ fn measure(row: &mut Row, options: &Options, bonds: usize) -> Result<()> {
     row.number("of it shared, MiB", memory("RssShmem")?);
 
     let cookie = place.host.cookie()?;
-    let open = |bond| Ok(Maps::open(&Places::of(cookie).pins_of(&format!("b{bond}")))?);
+    let open = |bond| Ok(Maps::open(&Places::of(cookie).pins_of(&BondName::new(format!("b{bond}"))?))?);
     let maps = (0..bonds).map(open).collect::<Result<Vec<_>>>()?;
     let rounds = if options.quick { 1 } else { options.cuts.div_ceil(10) };
     let (mut all, mut each) = (Vec::new(), Vec::new());

@@ -19,7 +19,10 @@ use bond_common::{
     counters::{DropReason, SlotStats},
     mac::Mac,
 };
-use bond_user::sys::dataplane::{DataPlane, DeviceReader, Hook, Kernel, Maps, Port, remove_pins};
+use bond_user::sys::{
+    dataplane::{DataPlane, DeviceReader, Hook, Kernel, Maps, Port, remove_pins},
+    directory::Location,
+};
 use xbond_tests::{
     frames::{HOST, OWN, Scene, Verdict, Way},
     lab::Datapath,
@@ -85,7 +88,7 @@ impl Bench {
         // Each test has a thread of its own.
         let dir =
             Path::new("/sys/fs/bpf").join(format!("xbond_test_{}_{name}_{hook}", nix::unistd::gettid()));
-        let mut data_plane = DataPlane::create(&dir, hook, Arc::new(Kernel::read())).unwrap();
+        let mut data_plane = DataPlane::create(&Location::at(&dir), hook, Arc::new(Kernel::read())).unwrap();
         let port = Port { device: "port", ifindex: index("port"), netkit: None };
         data_plane.attach_port(&port).unwrap();
         for (slot, device) in [(0, "slave0"), (1, "slave1")] {
@@ -188,7 +191,7 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        remove_pins(&self.dir).unwrap();
+        remove_pins(&Location::at(&self.dir)).unwrap();
     }
 }
 

@@ -3,7 +3,7 @@
 //! Everything is looked at before anything is changed. What does not fit is refused with a sentence, and then the bond
 //! goes on as it did. A slave that is gone, or was not set up to the end, is not taken over, and the rest is.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use bond_common::{
     abi::{ActiveWord, BondEntry, SlaveEntry, Slot},
@@ -42,6 +42,7 @@ use crate::{
     sys::{
         announcer::{self, Announced},
         dataplane::{DataPlane, Maps, Unfit},
+        directory::{Location, Trust},
         found::Found,
         netlink::{In6AddrGenMode, LinkInfo, LinkSetting, PairKind},
     },
@@ -140,8 +141,8 @@ struct Gone {
 /// None if it was not finished.
 async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, Misfit> {
     let pins = machine.places.pins_of(&config.name);
-    let record = Record::read(&machine.places, &config.name)?;
-    if !pins.exists() {
+    let record = Record::read(&machine.places, &config.name, Trust::Ours)?;
+    if pins.kind().is_none() {
         return Ok(None);
     }
     let maps = match DataPlane::left(&pins)? {
@@ -181,8 +182,9 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, M
     }
 
     let devices = &machine.devices;
-    let port_name = pair.as_ref().map(|pair| &pair.port).or(port.as_ref().map(|port| &port.name));
-    let no_port = || Misfit::NoPort(port_name.cloned().unwrap_or_default());
+    let port_name =
+        pair.as_ref().map(|pair| pair.port.as_str()).or(port.as_ref().map(|port| port.name.as_str()));
+    let no_port = || Misfit::NoPort(port_name.unwrap_or_default().to_owned());
     let port = match devices.netlink.link_by_index(entry.port_ifindex()).await {
         Ok(port) => port,
         Err(error) if error.is_gone() => return Err(no_port()),
@@ -428,9 +430,9 @@ async fn take_over(
 }
 
 /// ACTIVE after the last change that is on a receipt. An agent that dies right after it wrote one has not told GUARD yet.
-fn on_record(maps: &Maps, directory: &Path, word: ActiveWord) -> ActiveWord {
+fn on_record(maps: &Maps, directory: &Location, word: ActiveWord) -> ActiveWord {
     let known = maps.guard().known();
-    let last = receipts::read(directory).ok().and_then(|mut receipts| receipts.pop());
+    let last = receipts::read(directory, Trust::Ours).ok().and_then(|mut receipts| receipts.pop());
     let is_last = |last: Receipt| last.generation == word.generation();
     if last.is_some_and(is_last) && word.changes_since(known).is_some() { word } else { known }
 }

@@ -5,7 +5,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
     hash::{BuildHasher as _, Hasher as _, RandomState},
     os::fd::AsFd as _,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
@@ -19,6 +18,7 @@ use bond_common::{
 use bond_core::{
     Left, NewBond, Refusal,
     event::{Event, NewSlave},
+    name::{BondName, InterfaceName},
     options::{BondOptions, SlaveOptions},
 };
 use nix::errno::Errno;
@@ -53,6 +53,7 @@ use crate::{
         Devices,
         announcer::Announced,
         dataplane::{DataPlane, DeviceReader, Hook, Kernel, Maps, Port},
+        directory::Trust,
         enslave::EnslavePlan,
         found::Found,
         netlink::{self, Address, BlockingNetlink, LinkInfo, LinkSetting, PairKind, PairPlan, Route},
@@ -144,7 +145,7 @@ pub async fn bring_up(
 
     let pair = match config.port {
         Some(_) => None,
-        None => Some(Pair::new(&config.name, free_port_name(machine, &config.name).await?)),
+        None => Some(Pair::new(config.name.clone(), free_port_name(machine, &config.name).await?)),
     };
 
     // From here on things change, and each change is on disk before it is made.
@@ -180,7 +181,7 @@ pub async fn bring_up(
         }
         (None, Some(found)) => take_port(machine, found, &plan, config.host_mac).await?,
         // A bond has one of the two by construction.
-        (None, None) => return Err(AgentError::NoSuchBond(config.name.clone())),
+        (None, None) => return Err(AgentError::NoSuchBond(config.name.to_string())),
     };
     if side.queues != queues {
         record.set_queues(side.queues.count())?;
@@ -296,8 +297,12 @@ pub fn start(
     let (sender, receiver) = mpsc::unbounded_channel();
     let (to_prober, rounds) = mpsc::unbounded_channel();
     let (to_herald, told) = mpsc::unbounded_channel();
-    let of =
-        prober::Of { id, bond: config.name.clone(), maps: Arc::clone(&maps), engine: machine.engine.clone() };
+    let of = prober::Of {
+        id,
+        bond: config.name.to_string(),
+        maps: Arc::clone(&maps),
+        engine: machine.engine.clone(),
+    };
     let asking = Prober::new(of, host, machine.devices.netlink.clone());
     let run = machine.places.run_of(&config.name);
     let scribe =
@@ -314,7 +319,7 @@ pub fn start(
     };
     let parts = Parts {
         id,
-        bond: config.name.clone(),
+        bond: config.name.to_string(),
         devices: machine.devices.clone(),
         blocking: BlockingNetlink::open()?,
         data_plane,
@@ -342,7 +347,7 @@ pub fn start(
     let (left, founds) = left.map(|Taken { left, meanwhile, founds }| ((left, meanwhile), founds)).unzip();
     let effects = Effects::new(parts, founds.unwrap_or_default());
     let bond = NewBond {
-        name: config.name.clone(),
+        name: config.name.to_string(),
         mac,
         mac_assigned,
         prearm: config.prearm,
@@ -426,21 +431,18 @@ async fn enslave(
 /// A bond's name must be free; what earlier agents left was adopted, or is gone.
 async fn refuse_existing(machine: &Machine, config: &BondConfig) -> Result<(), AgentError> {
     let name = &config.name;
-    if machine.places.reserves(name) {
-        return Err(AgentError::Reserved(name.clone()));
-    }
     match kind_of(machine, name).await? {
-        Some(kind) => Err(AgentError::NameTaken { name: name.clone(), kind }),
+        Some(kind) => Err(AgentError::NameTaken { name: name.to_string(), kind }),
         None => Ok(()),
     }
 }
 
 /// A name for the port that no interface has: whoever undoes this bond deletes the interface of that name.
-async fn free_port_name(machine: &Machine, bond: &str) -> Result<String, AgentError> {
+async fn free_port_name(machine: &Machine, bond: &str) -> Result<InterfaceName, AgentError> {
     let mut taken = String::new();
     for port in port_names(bond) {
         if kind_of(machine, &port).await?.is_none() {
-            return Ok(port);
+            return Ok(InterfaceName::new(port)?);
         }
         taken = port;
     }
@@ -519,13 +521,9 @@ pub async fn observe(machine: &Machine, name: &str, plan: &EnslavePlan) -> Resul
 
 /// Of the bonds of this namespace, those without an agent included.
 fn records(places: &Places) -> Vec<Record> {
-    let names = fs::read_dir(places.run()).into_iter().flatten().flatten();
-    let record = |entry: fs::DirEntry| {
-        let bond = entry.file_name().into_string().ok()?;
-        // A record that cannot be read has no say.
-        Record::read(places, &bond).ok().flatten()
-    };
-    names.filter_map(record).collect()
+    // A record that cannot be read has no say.
+    let record = |bond: BondName| Record::read(places, &bond, Trust::Ours).ok().flatten();
+    places.bonds().into_iter().filter_map(record).collect()
 }
 
 /// A bond's side that is not the wire, as it was made.

@@ -3,6 +3,7 @@
 //!
 //! A device that is deleted in the agent's own namespace was deleted by an administrator, and stays away until a reload.
 
+use bond_core::name::BondName;
 use tracing::{info, warn};
 
 use crate::{
@@ -38,7 +39,7 @@ impl Bond {
 impl Agent {
     /// Makes a bond again whose device has just vanished with another network namespace. The caller holds
     /// [`Agent::phase`].
-    pub(in crate::agent) async fn make_again(&self, name: &str, config: BondConfig) {
+    pub(in crate::agent) async fn make_again(&self, name: &BondName, config: BondConfig) {
         let mut outcome = Outcome { is_quiet: true, ..Outcome::default() };
         self.add_or_undo(config.clone(), MissingSlaves::Await, &mut outcome).await;
         let mut lost = self.lost.lock().await;
@@ -49,7 +50,7 @@ impl Agent {
             return;
         }
         let why = outcome.failures.first().cloned();
-        let lost = lost.entry(name.to_owned()).or_insert_with(|| Lost { config, why: None });
+        let lost = lost.entry(name.clone()).or_insert_with(|| Lost { config, why: None });
         if lost.why != why {
             lost.why = why;
             warn!("{}", lost.text(name));
@@ -86,14 +87,14 @@ impl Agent {
     }
 
     /// A sentence for each lost bond, or for the one of this name.
-    pub(in crate::agent) async fn lost_bonds(&self, only: Option<&str>) -> Vec<String> {
+    pub(in crate::agent) async fn lost_bonds(&self, only: Option<&BondName>) -> Vec<String> {
         let lost = self.lost.lock().await;
         let wanted = lost.iter().filter(|(name, _)| only.is_none_or(|only| only == *name));
         wanted.map(|(name, lost)| lost.text(name)).collect()
     }
 
     /// Why there is no such bond.
-    pub(in crate::agent) async fn absence_of(&self, name: &str) -> AgentError {
+    pub(in crate::agent) async fn absence_of(&self, name: &BondName) -> AgentError {
         match self.lost_bonds(Some(name)).await.pop() {
             Some(text) => AgentError::Lost(text),
             None => self.no_such_bond(name),

@@ -7,6 +7,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use bond_core::{
     event::Event,
+    name::BondName,
     options::{BondOptions, SlaveOptions, Slaves},
     status::{BondStatus, SlaveStatus},
 };
@@ -146,7 +147,7 @@ impl Agent {
                     },
                 }
             }
-            let is_gone = |(name, bond): &(&String, &Bond)| bond.of_files && !named.contains(*name);
+            let is_gone = |(name, bond): &(&BondName, &Bond)| bond.of_files && !named.contains(*name);
             gone.extend(bonds.iter().filter(is_gone).map(|(name, _)| name.clone()));
         }
 
@@ -199,7 +200,7 @@ impl Agent {
         let status = self.machine.engine.status(bond.id).await?;
         let name = &wanted.name;
         if let Some(what) = needs_another(bond, &wanted, &status) {
-            return Err(AgentError::NeedsAnother { bond: name.clone(), what });
+            return Err(AgentError::NeedsAnother { bond: name.to_string(), what });
         }
         let mut options = wanted.options.clone();
         if options.fail_over_mac == bond.config.options.fail_over_mac {
@@ -263,7 +264,7 @@ impl Agent {
         let before = bond.config.slaves.iter().find(|slave| slave.name == wanted.name);
         let had_mac = before.is_some_and(|slave| slave.mac.is_some());
         if wanted.mac.map_or(had_mac, |mac| mac != found.permanent_mac) {
-            let (bond, slave) = (bond.config.name.clone(), found.name.clone());
+            let (bond, slave) = (bond.config.name.to_string(), found.name.clone());
             return Err(AgentError::NeedsReleased { bond, slave, key: "mac" });
         }
         if let Some(hwaddr) = wanted.hwaddr.filter(|hwaddr| *hwaddr != found.permanent_mac) {
@@ -293,7 +294,7 @@ impl Agent {
                     ("addresses", before.addresses != wanted.addresses),
                     ("routes", before.routes != wanted.routes),
                 ];
-                let bond = || wanted.name.clone();
+                let bond = || wanted.name.to_string();
                 return match changes.into_iter().find(|(_, changed)| *changed) {
                     Some((what, _)) => Err(AgentError::Elsewhere { bond: bond(), what }),
                     None => Ok(None),

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use bond_core::{
     event::{Elects, Event},
-    options::{SlaveOptions, interface_name_fault},
+    name::{BondName, InterfaceName},
+    options::SlaveOptions,
     status::{BondStatus, SlaveStatus},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -123,19 +124,16 @@ impl Agent {
     /// Enslaves an interface of this network namespace.
     pub async fn add_slave(
         &self,
-        name: &str,
-        slave: &str,
+        name: &BondName,
+        slave: &InterfaceName,
         options: &[(String, String)],
     ) -> Result<(), AgentError> {
-        if let Some(fault) = interface_name_fault(slave) {
-            return Err(AgentError::BadName { name: slave.to_owned(), fault });
-        }
         let mut bonds = self.bonds.lock().await;
         let bond = bonds.get_mut(name).ok_or_else(|| self.no_such_bond(name))?;
-        let wanted = bond.wanted.iter_mut().find(|wanted| wanted.name() == slave);
+        let wanted = bond.wanted.iter_mut().find(|wanted| slave == wanted.name());
         let mut config = match &wanted {
             Some(wanted) => wanted.config.clone(),
-            None => SlaveConfig::new(slave),
+            None => SlaveConfig::new(slave.as_str()),
         };
         set_options(&mut config.options, options)?;
         bring_up::check_queue(name, bond.queues, slave, config.options)?;
@@ -148,7 +146,7 @@ impl Agent {
     }
 
     /// Releases a slave. If it is the active one, another takes over first.
-    pub async fn del_slave(&self, name: &str, slave: &str) -> Result<(), AgentError> {
+    pub async fn del_slave(&self, name: &BondName, slave: &str) -> Result<(), AgentError> {
         let mut bonds = self.bonds.lock().await;
         let bond = bonds.get_mut(name).ok_or_else(|| self.no_such_bond(name))?;
         let status = self.machine.engine.status(bond.id).await?;
@@ -166,7 +164,7 @@ impl Agent {
     /// Changes options of a slave; all of them, or none.
     pub async fn set_slave(
         &self,
-        name: &str,
+        name: &BondName,
         slave: &str,
         settings: &[(String, String)],
     ) -> Result<Vec<String>, AgentError> {

@@ -1,12 +1,13 @@
 //! The control socket: HTTP with JSON on a Unix socket. Its peers are known by SO_PEERCRED.
 
 use std::{
+    collections::HashMap,
     fs, io,
     os::{
         fd::AsRawFd as _,
         unix::{fs::PermissionsExt as _, net},
     },
-    path::{Path as FilePath, PathBuf},
+    path::Path as FilePath,
     sync::Arc,
     time::Duration,
 };
@@ -20,6 +21,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
+use bond_core::name::{BondName, InterfaceName, NameError};
 use futures_util::StreamExt as _;
 use nix::{
     sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket},
@@ -41,7 +43,8 @@ use crate::{
     },
     config::toml,
     report::{json::Report, pending, receipt::Log},
-    sys::SysError,
+    store::paths::SOCKET,
+    sys::{SysError, directory::Directory},
 };
 
 /// Bytes. A request's body is a few settings, or a file.
@@ -107,7 +110,7 @@ pub struct NewBonds {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewSlave {
-    pub name: String,
+    pub name: InterfaceName,
     #[serde(default)]
     pub options: Vec<(String, String)>,
 }
@@ -115,20 +118,20 @@ pub struct NewSlave {
 /// A socket that has its name and mode, but nobody can connect to it yet.
 pub struct Socket {
     socket: net::UnixListener,
-    prepared: PathBuf,
+    directory: Directory,
 }
+
+/// Its name until it can be connected to.
+const PREPARED: &str = "xbond.sock.new";
 
 impl Socket {
     /// Mode 0660 and of the readers' group, if there is one; else of root alone. To give a file to a group that
     /// one is not in takes CAP_CHOWN: this comes before capabilities are given up.
-    pub fn prepare(path: &FilePath, access: &Access) -> io::Result<Self> {
-        let prepared = path.with_extension("sock.new");
-        match fs::remove_file(&prepared) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+    pub fn prepare(directory: Directory, access: &Access) -> io::Result<Self> {
+        directory.remove_file(PREPARED)?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        let prepared = directory.path_of(PREPARED);
         bind(socket.as_raw_fd(), &UnixAddr::new(&prepared)?)?;
         // First the mode, which takes something away from others, then who has the rest of it.
         fs::set_permissions(&prepared, fs::Permissions::from_mode(0o600))?;
@@ -136,20 +139,56 @@ impl Socket {
             chown(&prepared, None, Some(readers))?;
             fs::set_permissions(&prepared, fs::Permissions::from_mode(0o660))?;
         }
-        Ok(Self { socket: socket.into(), prepared })
+        Ok(Self { socket: socket.into(), directory })
     }
 
     /// From now on it can be connected to, in place of one that a dead agent left.
-    pub fn open(self, path: &FilePath) -> io::Result<UnixListener> {
+    pub fn open(self) -> io::Result<UnixListener> {
         listen(&self.socket, Backlog::MAXCONN)?;
-        fs::rename(&self.prepared, path)?;
+        self.directory.rename(PREPARED, SOCKET)?;
         UnixListener::from_std(self.socket)
     }
 
     /// Nobody will connect to it.
     pub fn remove(self) {
-        let _ = fs::remove_file(&self.prepared);
+        let _ = self.directory.remove_file(PREPARED);
     }
+}
+
+/// The bond that a request's path names.
+struct OfBond(BondName);
+
+/// The bond and the slave that a request's path names.
+struct OfSlave(BondName, InterfaceName);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfBond {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let names = Names::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
+        checked(&names, "name").map(Self).map_err(refused)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for OfSlave {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let names = Names::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
+        let bond = checked(&names, "name").map_err(refused)?;
+        checked(&names, "slave").map(|slave| Self(bond, slave)).map_err(refused)
+    }
+}
+
+/// The variable parts of a path, decoded.
+type Names = Path<HashMap<String, String>>;
+
+fn checked<T: TryFrom<String, Error = NameError>>(Path(names): &Names, part: &str) -> Result<T, NameError> {
+    T::try_from(names.get(part).cloned().unwrap_or_default())
+}
+
+fn refused(error: NameError) -> Response {
+    answer(error.into())
 }
 
 /// Serves until the agent ends.
@@ -360,11 +399,11 @@ async fn all(State(agent): State<Arc<Agent>>) -> Result<Json<Report>, Response> 
     agent.report(None, Scope::All).await.map(Json).map_err(answer)
 }
 
-async fn one(State(agent): State<Arc<Agent>>, Path(name): Path<String>) -> Result<Json<Report>, Response> {
+async fn one(State(agent): State<Arc<Agent>>, OfBond(name): OfBond) -> Result<Json<Report>, Response> {
     agent.report(Some(&name), Scope::All).await.map(Json).map_err(answer)
 }
 
-async fn log(State(agent): State<Arc<Agent>>, Path(name): Path<String>) -> Result<Json<Log>, Response> {
+async fn log(State(agent): State<Arc<Agent>>, OfBond(name): OfBond) -> Result<Json<Log>, Response> {
     agent.log(&name).await.map(Json).map_err(answer)
 }
 
@@ -378,20 +417,20 @@ async fn events(
 async fn events_of_one(
     State(agent): State<Arc<Agent>>,
     Extension(connection): Extension<Connection>,
-    Path(name): Path<String>,
+    OfBond(name): OfBond,
 ) -> Result<Response, Response> {
     tell(&agent, &connection, Some(name)).await
 }
 
 /// NDJSON, for as long as the reader wants it and keeps up.
-async fn tell(agent: &Agent, to: &Connection, only: Option<String>) -> Result<Response, Response> {
+async fn tell(agent: &Agent, to: &Connection, only: Option<BondName>) -> Result<Response, Response> {
     let Some(place) = to.stream() else {
         let error = "as many listen to events as the agent tells them at once; ask again";
         return Err(failure(StatusCode::SERVICE_UNAVAILABLE, error));
     };
-    let (listener, first) = agent.listen(only.as_deref()).await.map_err(answer)?;
+    let (listener, first) = agent.listen(only.as_ref()).await.map_err(answer)?;
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    let lines = listener.lines(first, only).inspect(move |_| {
+    let lines = listener.lines(first, only.map(String::from)).inspect(move |_| {
         // Held as long as it goes on.
         let _ = &place;
     });
@@ -404,7 +443,7 @@ async fn metrics(State(agent): State<Arc<Agent>>) -> Result<Response, Response> 
 
 async fn set(
     State(agent): State<Arc<Agent>>,
-    Path(name): Path<String>,
+    OfBond(name): OfBond,
     until: Deadline,
     Json(change): Json<Change>,
 ) -> Response {
@@ -415,7 +454,7 @@ async fn set(
     .await
 }
 
-async fn down(State(agent): State<Arc<Agent>>, Path(name): Path<String>, until: Deadline) -> Response {
+async fn down(State(agent): State<Arc<Agent>>, OfBond(name): OfBond, until: Deadline) -> Response {
     by(until, format!("taking {name} down"), async move {
         agent.down(&name).await?;
         Ok(Done::default())
@@ -425,7 +464,7 @@ async fn down(State(agent): State<Arc<Agent>>, Path(name): Path<String>, until: 
 
 async fn add_slave(
     State(agent): State<Arc<Agent>>,
-    Path(name): Path<String>,
+    OfBond(name): OfBond,
     until: Deadline,
     Json(slave): Json<NewSlave>,
 ) -> Response {
@@ -438,7 +477,7 @@ async fn add_slave(
 
 async fn del_slave(
     State(agent): State<Arc<Agent>>,
-    Path((name, slave)): Path<(String, String)>,
+    OfSlave(name, slave): OfSlave,
     until: Deadline,
 ) -> Response {
     by(until, format!("{name}: releasing {slave}"), async move {
@@ -450,7 +489,7 @@ async fn del_slave(
 
 async fn set_slave(
     State(agent): State<Arc<Agent>>,
-    Path((name, slave)): Path<(String, String)>,
+    OfSlave(name, slave): OfSlave,
     until: Deadline,
     Json(change): Json<Change>,
 ) -> Response {
@@ -473,7 +512,7 @@ fn status_of(error: &AgentError) -> StatusCode {
         | AgentError::NothingToConfirm
         | AgentError::ConfirmedTooLate { .. }
         | AgentError::NoSuchSlave { .. }
-        | AgentError::BadName { .. }
+        | AgentError::Name(_)
         | AgentError::NoSuchQueue { .. }
         | AgentError::Sys(SysError::Refused(_) | SysError::NoSuchInterface(_)) => {
             StatusCode::UNPROCESSABLE_ENTITY

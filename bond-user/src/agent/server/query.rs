@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use bond_common::abi::{PORT_STATS, Slot};
-use bond_core::status::BondStatus;
+use bond_core::{name::BondName, status::BondStatus};
 use tokio::time::timeout;
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
         receipt::Log,
     },
     store::{receipts, record::Record},
-    sys::{netlink::Netlink, softnet::Softnet},
+    sys::{directory::Trust, netlink::Netlink, softnet::Softnet},
 };
 
 /// Whoever holds RTNL does not keep a reader from the rest.
@@ -41,7 +41,7 @@ pub type Counted = HashMap<u32, (Device, u32)>;
 
 impl Agent {
     /// The state of one bond, or of all.
-    pub async fn report(&self, only: Option<&str>, scope: Scope) -> Result<Report, AgentError> {
+    pub async fn report(&self, only: Option<&BondName>, scope: Scope) -> Result<Report, AgentError> {
         let agent = AgentInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -91,7 +91,7 @@ impl Agent {
     }
 
     /// The last failovers of a bond.
-    pub async fn log(&self, name: &str) -> Result<Log, AgentError> {
+    pub async fn log(&self, name: &BondName) -> Result<Log, AgentError> {
         if !self.bonds.lock().await.contains_key(name) {
             return Err(self.no_such_bond(name));
         }
@@ -99,7 +99,7 @@ impl Agent {
     }
 
     /// What happens from now on, and how the bonds are now.
-    pub async fn listen(&self, only: Option<&str>) -> Result<(Listener, Vec<Event>), AgentError> {
+    pub async fn listen(&self, only: Option<&BondName>) -> Result<(Listener, Vec<Event>), AgentError> {
         let listener = self.machine.feed.listen();
         let bonds = self.bonds.lock().await;
         if let Some(name) = only
@@ -119,14 +119,14 @@ impl Agent {
 impl Bond {
     fn report(
         &self,
-        name: &str,
+        name: &BondName,
         status: &BondStatus,
         machine: &Machine,
         counted: &Counted,
     ) -> Result<json::Bond, AgentError> {
         let places = &machine.places;
         // A record that cannot be read is told by whoever needs it.
-        let record = Record::read(places, name).ok().flatten();
+        let record = Record::read(places, name, Trust::Ours).ok().flatten();
         let found = |ifindex| record.as_ref().and_then(|record| record.slave(ifindex)).map(json::Found::from);
         let mut slaves = Vec::new();
         for slave in &status.slaves {
@@ -142,7 +142,7 @@ impl Bond {
         let devices = [host].into_iter().filter(|host| *host != port).chain([port]);
         let devices = devices.chain(status.slaves.iter().map(|slave| slave.ifindex));
         let around = Surroundings {
-            name: name.to_owned(),
+            name: name.to_string(),
             ifindex: Some(host).filter(|host| *host != port && counted.contains_key(host)),
             datapath: self.hook.to_string(),
             pair: self.pair.map(|kind| kind.to_string()),
@@ -153,7 +153,7 @@ impl Bond {
             mtu: counted.get(&host).or(counted.get(&port)).map(|(_, mtu)| *mtu),
             on_exit: Some(on_exit(self.config.on_exit).to_owned()),
             pins: places.shown_pins_of(name).display().to_string(),
-            files: places.run_of(name).display().to_string(),
+            files: places.run_of(name).path().display().to_string(),
             active: self.maps.active(),
             absent: self.absent(status).map(|wanted| wanted.name().to_owned()).collect(),
             port_stats: self.maps.stats(PORT_STATS)?,

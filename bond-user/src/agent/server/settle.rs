@@ -65,7 +65,7 @@ impl Agent {
 
     /// All bonds of this agent.
     pub(in crate::agent) async fn all_settled(&self, until: Deadline) -> Vec<String> {
-        let names: Vec<String> = self.bonds.lock().await.keys().cloned().collect();
+        let names: Vec<_> = self.bonds.lock().await.keys().cloned().collect();
         let mut pending = Vec::new();
         for name in names {
             pending.extend(self.settled(&name, until).await);

@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, anyhow, bail};
-use bond_core::options::{BondOptions, FailOverMac, SlaveOptions, Unmonitored};
+use bond_core::{
+    name::BondName,
+    options::{BondOptions, FailOverMac, SlaveOptions, Unmonitored},
+};
 use ipnet::IpNet;
 
 use crate::{
@@ -41,7 +44,7 @@ pub fn read(bond: &KernelBond, above: &Above, order: &[String]) -> Result<Read> 
             bond.mode
         );
     }
-    let mut config = BondConfig::new(name, Origin::Flags);
+    let mut config = BondConfig::new(BondName::new(name)?, Origin::Flags);
     let mut remarks = Vec::new();
     config.options = options(bond, &mut remarks)?;
     remarks.extend(super::allow_unmonitored(&mut config));

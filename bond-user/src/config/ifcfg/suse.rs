@@ -89,7 +89,7 @@ pub(super) fn routes(directory: &Path, bond: &BondConfig) -> Result<Vec<Route>, 
             let words: Vec<_> = line.split_whitespace().collect();
             let device = words.get(3).copied().filter(|word| *word != "-");
             match (route(&words), device) {
-                (_, Some(device)) if device != bond.name => {}
+                (_, Some(device)) if bond.name != device => {}
                 // Of a file for all devices, only what is plainly the bond's.
                 (Some(route), None) if is_common => {
                     let reaches = |via: IpAddr| bond.addresses.iter().any(|address| address.contains(&via));

@@ -7,12 +7,9 @@ mod mapped;
 mod netkit;
 
 use std::{
-    fs, io,
-    os::{
-        fd::{AsFd as _, BorrowedFd, OwnedFd},
-        unix::fs::DirBuilderExt as _,
-    },
-    path::{Path, PathBuf},
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::PathBuf,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
@@ -40,6 +37,8 @@ use bond_common::{
 pub use kernel::{Kernel, KernelError, TcAttach};
 use link::DeviceLink;
 use mapped::Mapped;
+
+use super::directory::{Directory, Kind, Location, Trust};
 
 /// The compiled programs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bond-ebpf"));
@@ -149,7 +148,7 @@ pub struct Port<'a> {
 
 /// The data plane of one bond. Dropping it leaves everything where it is; [`Self::remove`] takes it away.
 pub struct DataPlane {
-    dir: PathBuf,
+    dir: Location,
     hook: Hook,
     kernel: Arc<Kernel>,
     maps: Arc<Maps>,
@@ -168,31 +167,32 @@ pub struct DataPlane {
 
 impl DataPlane {
     /// Creates the maps, pins them under `dir`, which must not exist, and loads the port's program.
-    pub fn create(dir: &Path, hook: Hook, kernel: Arc<Kernel>) -> Result<Self, DataPlaneError> {
+    pub fn create(dir: &Location, hook: Hook, kernel: Arc<Kernel>) -> Result<Self, DataPlaneError> {
         let pin_error = |source: io::Error| match source.kind() {
-            io::ErrorKind::AlreadyExists => DataPlaneError::Exists(dir.to_path_buf()),
-            _ => DataPlaneError::Pin { path: dir.to_path_buf(), source },
+            io::ErrorKind::AlreadyExists => DataPlaneError::Exists(dir.path()),
+            _ => DataPlaneError::Pin { path: dir.path(), source },
         };
-        fs::DirBuilder::new().mode(0o700).create(dir).map_err(pin_error)?;
+        dir.create(0o700).map_err(pin_error)?;
         Self::fill(dir, hook, kernel).inspect_err(|_| {
             // Nothing was attached; what could not be removed is named by the next attempt.
             let _ = remove_pins(dir);
         })
     }
 
-    fn fill(dir: &Path, hook: Hook, kernel: Arc<Kernel>) -> Result<Self, DataPlaneError> {
-        let mut object = load_object(dir, &kernel, PORT_STATS)?;
+    fn fill(dir: &Location, hook: Hook, kernel: Arc<Kernel>) -> Result<Self, DataPlaneError> {
+        let pins = open(dir)?;
+        let mut object = load_object(&pins, &kernel, PORT_STATS)?;
         // Before the maps are taken out: loading needs them open.
         load(&mut object, hook.port_program(), hook)?;
         load(&mut object, names::TC_HOST_RX, Hook::Tc)?;
-        let host_program = take_classifier(&mut object, names::TC_HOST_RX, dir)?;
+        let host_program = take_classifier(&mut object, names::TC_HOST_RX, &pins)?;
         let tx_ports = dev_map(&mut object, names::TX_PORTS)?;
         let rx_port = dev_map(&mut object, names::RX_PORT)?;
         let events = RingBuf::try_from(take(&mut object, names::EVENTS)?)
             .map_err(|source| DataPlaneError::Map { name: names::EVENTS, source })?;
         let maps = Maps::take(&mut object)?;
         Ok(Self {
-            dir: dir.to_path_buf(),
+            dir: dir.clone(),
             hook,
             kernel,
             maps: Arc::new(maps),
@@ -209,7 +209,7 @@ impl DataPlane {
 
     /// Takes over what another agent has left under `dir`, which [`Self::left`] has found whole: the maps stay, and so do
     /// the programs until [`Self::replace_port`] and [`Self::replace_slave`].
-    pub fn adopt(dir: &Path, hook: Hook, kernel: Arc<Kernel>) -> Result<Self, DataPlaneError> {
+    pub fn adopt(dir: &Location, hook: Hook, kernel: Arc<Kernel>) -> Result<Self, DataPlaneError> {
         Self::fill(dir, hook, kernel)
     }
 
@@ -219,25 +219,32 @@ impl DataPlane {
     }
 
     /// What is under `dir`, to look at before anything is touched.
-    pub fn left(dir: &Path) -> Result<Result<Maps, Unfit>, DataPlaneError> {
+    pub fn left(dir: &Location) -> Result<Result<Maps, Unfit>, DataPlaneError> {
+        let pins = match open(dir) {
+            Err(DataPlaneError::Pin { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(Err(Unfit::NoPort));
+            }
+            answer => answer?,
+        };
         // It comes after the maps, of which there may be some only as long as it is not there.
-        if !dir.join(format!("{PORT_PIN}_{}", names::PROGRAM_PIN)).exists() {
+        if !pins.has(&format!("{PORT_PIN}_{}", names::PROGRAM_PIN)) {
             return Ok(Err(Unfit::NoPort));
         }
-        if let Some(missing) = names::PINNED_MAPS.into_iter().find(|name| !dir.join(name).exists()) {
+        if let Some(missing) = names::PINNED_MAPS.into_iter().find(|name| !pins.has(name)) {
             return Ok(Err(Unfit::NoMap(missing)));
         }
-        let found = Maps::abi_version(dir)?;
+        let found = Maps::abi_version(&pins)?;
         if found != ABI_VERSION {
             return Ok(Err(Unfit::OtherVersion(found)));
         }
-        Maps::open(dir).map(Ok)
+        Maps::open_in(&pins).map(Ok)
     }
 
     /// Puts this version's program in place of the one at the port; no packet is without one.
     pub fn replace_port(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
         let &Port { device, ifindex, netkit } = port;
-        let at = Place { dir: &self.dir, pin: PORT_PIN, device, ifindex };
+        let pins = open(&self.dir)?;
+        let at = Place { dir: &pins, pin: PORT_PIN, device, ifindex };
         let way = self.way();
         let gone = || DataPlaneError::Attach {
             hook: way.hook,
@@ -249,7 +256,7 @@ impl DataPlane {
         self.port = Some(replaced.ok_or_else(gone)?);
         if netkit.is_some() {
             self.bond = Some(self.at_bond(device, |program| {
-                let link = netkit::open(&self.dir.join(BOND_LINK_PIN))?;
+                let link = netkit::open(&pins.path_of(BOND_LINK_PIN))?;
                 netkit::update(link.as_fd(), program)?;
                 Ok(link)
             })?);
@@ -260,13 +267,13 @@ impl DataPlane {
     /// The same on a slave. False if there is none to replace: the device is another one, was away in another namespace,
     /// which takes programs from their hooks, or its set-up was not finished.
     pub fn replace_slave(&mut self, slot: Slot, device: &str, ifindex: u32) -> Result<bool, DataPlaneError> {
-        let pin = slave_pin(slot);
-        let at = Place { dir: &self.dir, pin: &pin, device, ifindex };
+        let (pin, pins) = (slave_pin(slot), open(&self.dir)?);
+        let at = Place { dir: &pins, pin: &pin, device, ifindex };
         let way = self.way();
-        if !at.path(names::PROGRAM_PIN).exists() || (way.is_link() && !at.path(names::LINK_PIN).exists()) {
+        if !at.is_there(names::PROGRAM_PIN) || (way.is_link() && !at.is_there(names::LINK_PIN)) {
             return Ok(false);
         }
-        let mut object = load_object(&self.dir, &self.kernel, slot.index() as u32)?;
+        let mut object = load_object(&pins, &self.kernel, slot.index() as u32)?;
         load(&mut object, self.hook.slave_program(), self.hook)?;
         self.slaves[slot.index()] = replace(&mut object, self.hook.slave_program(), way, &at)?;
         Ok(self.slaves[slot.index()].is_some())
@@ -319,14 +326,15 @@ impl DataPlane {
     pub fn attach_port(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
         let &Port { device, ifindex, netkit } = port;
         set(&mut self.rx_port, names::RX_PORT, 0, ifindex)?;
-        let at = Place { dir: &self.dir, pin: PORT_PIN, device, ifindex };
+        let pins = open(&self.dir)?;
+        let at = Place { dir: &pins, pin: PORT_PIN, device, ifindex };
         let way = self.way();
         let object = self.port_object.as_mut().ok_or(DataPlaneError::Missing(self.hook.port_program()))?;
         self.port = Some(attach(object, self.hook.port_program(), way, at)?);
         if let Some(bond) = netkit {
             self.bond = Some(self.at_bond(device, |program| {
                 let link = netkit::attach(program, bond)?;
-                netkit::pin(link.as_fd(), &self.dir.join(BOND_LINK_PIN))?;
+                netkit::pin(link.as_fd(), &pins.path_of(BOND_LINK_PIN))?;
                 Ok(link)
             })?);
         }
@@ -369,11 +377,12 @@ impl DataPlane {
 
     /// Puts a slave's program on the slave. Nothing is delivered until ACTIVE names the slot.
     pub fn attach_slave(&mut self, slot: Slot, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
-        let mut object = load_object(&self.dir, &self.kernel, slot.index() as u32)?;
+        let pins = open(&self.dir)?;
+        let mut object = load_object(&pins, &self.kernel, slot.index() as u32)?;
         load(&mut object, self.hook.slave_program(), self.hook)?;
         set(&mut self.tx_ports, names::TX_PORTS, slot.index() as u32, ifindex)?;
         let pin = slave_pin(slot);
-        let at = Place { dir: &self.dir, pin: &pin, device, ifindex };
+        let at = Place { dir: &pins, pin: &pin, device, ifindex };
         match attach(&mut object, self.hook.slave_program(), self.way(), at) {
             Ok(attached) => self.slaves[slot.index()] = Some(attached),
             Err(error) => {
@@ -433,13 +442,14 @@ impl DataPlane {
 
     /// Attaches the port's program again, at the port and, of a netkit pair, where bond0 sends.
     pub fn reattach_port(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
-        let mut object = load_object(&self.dir, &self.kernel, PORT_STATS)?;
+        let dir = open(&self.dir)?;
+        let mut object = load_object(&dir, &self.kernel, PORT_STATS)?;
         load(&mut object, self.hook.port_program(), self.hook)?;
         forget(self.port.take());
         drop(self.bond.take());
         let pins = [names::LINK_PIN, names::PROGRAM_PIN].map(|end| format!("{PORT_PIN}_{end}"));
         for pin in pins.iter().map(String::as_str).chain([BOND_LINK_PIN]) {
-            remove_pin(&self.dir.join(pin))?;
+            remove_pin(&dir, pin)?;
         }
         self.port_object = Some(object);
         let attached = self.attach_port(port);
@@ -455,8 +465,15 @@ impl DataPlane {
     }
 
     fn remove_slave_pins(&self, slot: Slot) -> Result<(), DataPlaneError> {
+        let pins = match open(&self.dir) {
+            // bpffs was unmounted.
+            Err(DataPlaneError::Pin { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(());
+            }
+            answer => answer?,
+        };
         for end in [names::LINK_PIN, names::PROGRAM_PIN] {
-            remove_pin(&self.dir.join(format!("{}_{end}", slave_pin(slot))))?;
+            remove_pin(&pins, &format!("{}_{end}", slave_pin(slot)))?;
         }
         Ok(())
     }
@@ -505,7 +522,7 @@ pub enum Fault {
 /// Programs whose pinned links have no device any more, or another one. `is_held` says whether this process holds the link of
 /// a slave, or of the port: then it is at its hook without a pin, too.
 fn detached(
-    dir: &Path,
+    dir: &Location,
     port: &Port<'_>,
     slaves: &[Attachment<'_>],
     is_held: impl Fn(Option<Slot>) -> bool,
@@ -513,7 +530,13 @@ fn detached(
     // Without any pins bpffs is gone, which is reported once.
     let is_pinned = check_pins(dir).is_ok();
     // bond0 may have another ifindex in another namespace.
-    let link = |pin: String, of, device: &str, ifindex: Option<u32>| match DeviceLink::read(&dir.join(&pin)) {
+    let pins = dir.open(Trust::Anyones);
+    let read = |pin: &str| match &pins {
+        Ok(pins) => DeviceLink::read(&pins.path_of(pin)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+    };
+    let link = |pin: String, of, device: &str, ifindex: Option<u32>| match read(&pin) {
         Ok(None) if is_held(of) => Some(Fault::Unpinned { pin }).filter(|_| is_pinned),
         Ok(None) => Some(Fault::Detached { of, device: device.to_owned() }),
         Ok(Some(link)) if ifindex.map_or(link.ifindex != 0, |ifindex| link.ifindex == ifindex) => None,
@@ -544,12 +567,13 @@ fn changed(map: &DevMap<MapData>, name: &'static str, key: u32, ifindex: u32) ->
 
 /// What is wrong with the data plane under `dir`, of which no agent takes care. `port` has the ifindex of bond0 where
 /// that is in this namespace and the pair is a netkit.
-pub fn faults(dir: &Path, port: &Port<'_>, slaves: &[Attachment<'_>]) -> Vec<Fault> {
+pub fn faults(dir: &Location, port: &Port<'_>, slaves: &[Attachment<'_>]) -> Vec<Fault> {
     // Pins that are gone are named by `lost_programs`.
     let mut faults = detached(dir, port, slaves, |_| true);
     let is_xdp = pinned_hook(dir).is_some_and(|hook| hook != Hook::Tc);
+    let pins = dir.open(Trust::Anyones).ok();
     let open = |name: &'static str| {
-        let data = MapData::from_pin(dir.join(name)).ok()?;
+        let data = MapData::from_pin(pins.as_ref()?.path_of(name)).ok()?;
         DevMap::try_from(Map::DevMap(data)).ok()
     };
     if let Some(map) = Some(names::RX_PORT).filter(|_| is_xdp).and_then(open) {
@@ -595,23 +619,27 @@ pub enum Unfit {
 
 /// Which hooks carry a bond's packets, by the program that is pinned for its port; None if there is none of ours.
 /// Native and generic XDP have the same program: it is told as native.
-pub fn pinned_hook(dir: &Path) -> Option<Hook> {
-    let info = ProgramInfo::from_pin(dir.join(format!("{PORT_PIN}_{}", names::PROGRAM_PIN))).ok()?;
+pub fn pinned_hook(dir: &Location) -> Option<Hook> {
+    let pins = dir.open(Trust::Anyones).ok()?;
+    let info = ProgramInfo::from_pin(pins.path_of(&format!("{PORT_PIN}_{}", names::PROGRAM_PIN))).ok()?;
     let name = info.name_as_str()?;
     [Hook::Tc, Hook::Xdp].into_iter().find(|hook| hook.port_program().starts_with(name))
 }
 
 /// Without pins nothing but an agent holds a bond.
-pub fn check_pins(dir: &Path) -> Result<(), DataPlaneError> {
-    if dir.join(names::ACTIVE).exists() { Ok(()) } else { Err(DataPlaneError::Unpinned(dir.to_path_buf())) }
+pub fn check_pins(dir: &Location) -> Result<(), DataPlaneError> {
+    let is_there = dir.open(Trust::Ours).is_ok_and(|pins| pins.has(names::ACTIVE));
+    if is_there { Ok(()) } else { Err(DataPlaneError::Unpinned(dir.path())) }
 }
 
 /// Pins of links that are not there, and have taken their programs from their hooks: of the port and of the slaves in these
 /// slots. Where programs are filters there are no links.
-pub fn lost_programs(dir: &Path, slots: impl Iterator<Item = Slot>) -> Vec<String> {
+pub fn lost_programs(dir: &Location, slots: impl Iterator<Item = Slot>) -> Vec<String> {
     let pins = [PORT_PIN.to_owned()].into_iter().chain(slots.map(slave_pin));
     let links: Vec<_> = pins.map(|pin| format!("{pin}_{}", names::LINK_PIN)).collect();
-    let (there, lost): (Vec<_>, Vec<_>) = links.into_iter().partition(|link| dir.join(link).exists());
+    let found = dir.open(Trust::Anyones).ok();
+    let is_there = |link: &String| found.as_ref().is_some_and(|pins| pins.has(link));
+    let (there, lost): (Vec<_>, Vec<_>) = links.into_iter().partition(is_there);
     if there.is_empty() { Vec::new() } else { lost }
 }
 
@@ -624,27 +652,17 @@ pub fn detach_filters(device: &str) {
 }
 
 /// Removes the pins of a bond, and with the links' pins the programs from their hooks.
-pub fn remove_pins(dir: &Path) -> Result<(), DataPlaneError> {
-    let error = |path: &Path, source| DataPlaneError::Pin { path: path.to_path_buf(), source };
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(error(dir, source)),
-    };
-    for entry in entries {
-        let path = entry.map_err(|source| error(dir, source))?.path();
-        remove_pin(&path)?;
-    }
-    fs::remove_dir(dir).map_err(|source| error(dir, source))
+pub fn remove_pins(dir: &Location) -> Result<(), DataPlaneError> {
+    dir.remove_all().map_err(|source| DataPlaneError::Pin { path: dir.path(), source })
 }
 
-fn remove_pin(path: &Path) -> Result<(), DataPlaneError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(DataPlaneError::Pin { path: path.to_path_buf(), source })
-        }
-        _ => Ok(()),
-    }
+/// To act upon what is pinned there.
+fn open(dir: &Location) -> Result<Directory, DataPlaneError> {
+    dir.open(Trust::Ours).map_err(|source| DataPlaneError::Pin { path: dir.path(), source })
+}
+
+fn remove_pin(dir: &Directory, name: &str) -> Result<(), DataPlaneError> {
+    dir.remove_file(name).map_err(|source| DataPlaneError::Pin { path: dir.shown(name), source })
 }
 
 /// The maps that agent and packets share, mapped into memory where they are words.
@@ -689,9 +707,15 @@ impl Maps {
     }
 
     /// The maps of a bond that somebody else made, from their pins.
-    pub fn open(dir: &Path) -> Result<Self, DataPlaneError> {
+    pub fn open(dir: &Location) -> Result<Self, DataPlaneError> {
+        // To look at, whoever's they are: nothing is written through them.
+        let pin_error = |source| DataPlaneError::Pin { path: dir.path(), source };
+        Self::open_in(&dir.open(Trust::Anyones).map_err(pin_error)?)
+    }
+
+    fn open_in(dir: &Directory) -> Result<Self, DataPlaneError> {
         let map = |name: &'static str| {
-            MapData::from_pin(dir.join(name)).map_err(|source| DataPlaneError::Map { name, source })
+            MapData::from_pin(dir.path_of(name)).map_err(|source| DataPlaneError::Map { name, source })
         };
         let word = |name| Ok::<_, DataPlaneError>((name, map(name)?));
         let bond: Mapped<BondEntry> = mapped_data(word(names::BOND)?, 1)?;
@@ -713,9 +737,9 @@ impl Maps {
     }
 
     /// The version of the maps under `dir`, whatever it is.
-    fn abi_version(dir: &Path) -> Result<u32, DataPlaneError> {
+    fn abi_version(dir: &Directory) -> Result<u32, DataPlaneError> {
         const WORD: usize = BondEntry::ABI_VERSION_AT / 8;
-        let map = MapData::from_pin(dir.join(names::BOND))
+        let map = MapData::from_pin(dir.path_of(names::BOND))
             .map_err(|source| DataPlaneError::Map { name: names::BOND, source })?;
         let entry: Mapped<[u64; WORD + 1]> = mapped_data((names::BOND, map), 1)?;
         // The lower half: the numbers of this machine's kernel and programs have one byte order.
@@ -1005,15 +1029,28 @@ impl Way {
 
 /// Where a program goes, and under which name it is pinned.
 struct Place<'a> {
-    dir: &'a Path,
+    dir: &'a Directory,
     pin: &'a str,
     device: &'a str,
     ifindex: u32,
 }
 
 impl Place<'_> {
+    fn name(&self, end: &str) -> String {
+        format!("{}_{end}", self.pin)
+    }
+
     fn path(&self, end: &str) -> PathBuf {
-        self.dir.join(format!("{}_{end}", self.pin))
+        self.dir.path_of(&self.name(end))
+    }
+
+    /// For people.
+    fn shown(&self, end: &str) -> PathBuf {
+        self.dir.shown(&self.name(end))
+    }
+
+    fn is_there(&self, end: &str) -> bool {
+        self.dir.kind(&self.name(end)) == Some(Kind::File)
     }
 }
 
@@ -1024,7 +1061,7 @@ fn attach(
     at: Place<'_>,
 ) -> Result<Attached, DataPlaneError> {
     let pin_error = |end: &str, source: aya::pin::PinError| DataPlaneError::Pin {
-        path: at.path(end),
+        path: at.shown(end),
         source: io::Error::other(source),
     };
     let refused = |reason: String| DataPlaneError::Attach { hook, device: at.device.to_owned(), reason };
@@ -1080,17 +1117,19 @@ fn replace(
     }
     let pin = at.path(names::LINK_PIN);
     let link = || PinnedLink::from_pin(&pin).map_err(|error| refused(error_chain(&error)));
-    let fit = |_| refused(format!("{} is a link of another kind", pin.display()));
+    let fit = |_| refused(format!("{} is a link of another kind", at.shown(names::LINK_PIN).display()));
     let fresh = at.path("new");
-    remove_pin(&fresh)?;
-    let pin_error = |source| DataPlaneError::Pin { path: fresh.clone(), source };
+    remove_pin(at.dir, &at.name("new"))?;
+    let pin_error = |source| DataPlaneError::Pin { path: at.shown("new"), source };
     match way.hook {
         Hook::Tc => {
             let program = classifier(object, name)?;
             program.pin(&fresh).map_err(|source| pin_error(io::Error::other(source)))?;
             match program.attach_to_link(FdLink::from(link()?).try_into().map_err(fit)?) {
                 Ok(id) => drop(program.take_link(id).map_err(failed)?),
-                Err(error) if has_errno(&error, libc::ENOLINK) => return remove_pin(&fresh).map(|()| None),
+                Err(error) if has_errno(&error, libc::ENOLINK) => {
+                    return remove_pin(at.dir, &at.name("new")).map(|()| None);
+                }
                 Err(error) => return Err(failed(error)),
             }
         }
@@ -1099,12 +1138,14 @@ fn replace(
             program.pin(&fresh).map_err(|source| pin_error(io::Error::other(source)))?;
             match program.attach_to_link(FdLink::from(link()?).try_into().map_err(fit)?) {
                 Ok(id) => drop(program.take_link(id).map_err(failed)?),
-                Err(error) if has_errno(&error, libc::ENOLINK) => return remove_pin(&fresh).map(|()| None),
+                Err(error) if has_errno(&error, libc::ENOLINK) => {
+                    return remove_pin(at.dir, &at.name("new")).map(|()| None);
+                }
                 Err(error) => return Err(failed(error)),
             }
         }
     }
-    fs::rename(&fresh, at.path(names::PROGRAM_PIN)).map_err(pin_error)?;
+    at.dir.rename(&at.name("new"), &at.name(names::PROGRAM_PIN)).map_err(pin_error)?;
     Ok(Some(Attached::Link(link()?)))
 }
 
@@ -1161,14 +1202,14 @@ static SLOTS: [u32; PORT_STATS as usize + 1] = {
     slots
 };
 
-fn load_object(dir: &Path, kernel: &Kernel, slot: u32) -> Result<Ebpf, DataPlaneError> {
+fn load_object(dir: &Directory, kernel: &Kernel, slot: u32) -> Result<Ebpf, DataPlaneError> {
     let slot = SLOTS.get(slot as usize).ok_or(DataPlaneError::Missing(names::SLOT))?;
     // What an earlier load gave it is replaced here, whether that was successful or not.
     let mut loader = LOADER.lock().unwrap_or_else(PoisonError::into_inner);
     loader.override_global(names::SLOT, slot, true);
     loader.override_global(names::OFFSETS, kernel.offsets_in_place(), true);
     for name in names::PINNED_MAPS {
-        loader.map_pin_path(name, dir.join(name));
+        loader.map_pin_path(name, dir.path_of(name));
     }
     Ok(loader.load(kernel.object())?)
 }
@@ -1194,14 +1235,16 @@ fn classifier<'a>(
 fn take_classifier(
     object: &mut Ebpf,
     name: &'static str,
-    dir: &Path,
+    dir: &Directory,
 ) -> Result<SchedClassifier, DataPlaneError> {
-    let path = dir.join("taken");
-    remove_pin(&path)?;
+    const TAKEN: &str = "taken";
+    let path = dir.path_of(TAKEN);
+    remove_pin(dir, TAKEN)?;
     let pinned = classifier(object, name)?.pin(&path);
-    pinned.map_err(|source| DataPlaneError::Pin { path: path.clone(), source: io::Error::other(source) })?;
+    let pin_error = |source| DataPlaneError::Pin { path: dir.shown(TAKEN), source: io::Error::other(source) };
+    pinned.map_err(pin_error)?;
     let program = SchedClassifier::from_pin(&path);
-    remove_pin(&path)?;
+    remove_pin(dir, TAKEN)?;
     program.map_err(|source| DataPlaneError::Program { name, source })
 }
 
@@ -1237,9 +1280,9 @@ fn set(map: &mut DevMap<MapData>, name: &'static str, key: u32, ifindex: u32) ->
 }
 
 /// The MAC that a bond without bond0 has learned, if it has.
-pub fn learned(dir: &Path) -> Result<Mac, DataPlaneError> {
+pub fn learned(dir: &Location) -> Result<Mac, DataPlaneError> {
     let error = |source| DataPlaneError::Map { name: names::LEARNED, source };
-    let data = MapData::from_pin(dir.join(names::LEARNED)).map_err(error)?;
+    let data = MapData::from_pin(open(dir)?.path_of(names::LEARNED)).map_err(error)?;
     let map = aya::maps::Array::<_, u64>::try_from(Map::Array(data)).map_err(error)?;
     map.get(&0, 0).map(Mac::from_word).map_err(error)
 }

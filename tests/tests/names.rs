@@ -1,0 +1,329 @@
+//! Names that others choose: of requests, arguments, files and interfaces. None of them leads anywhere.
+
+mod common;
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::{ffi::OsStrExt as _, net::UnixStream},
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use common::{BOND, SLAVES, bond, lab, show};
+use serde_json::Value;
+use xbond_tests::{Lab, PATIENCE, Policy, Xbond, lab::Datapath, skip_if_unable, xbond::binary};
+
+/// What no bond and no slave is called.
+const HOSTILE: [&[u8]; 14] = [
+    b".",
+    b"..",
+    b"/",
+    b"../..",
+    b"bond0/..",
+    b"bond0/../lock",
+    b"0123456789abcdef",
+    b"a\0b",
+    b"a\nb",
+    b"\x1b[2J",
+    b"\xc2\x9b2J",
+    b"a b",
+    b"\xff\xfe",
+    b"eth%d",
+];
+
+/// A directory that an agent must not touch, with a record in it that it must not believe.
+struct Victim(tempfile::TempDir);
+
+impl Victim {
+    fn new() -> Self {
+        let victim = Self(tempfile::tempdir().unwrap());
+        let record = r#"{"version":2,"bond":"bond0","pair":{"bond":"bond0","port":"enp0s9"},"port":null,
+            "datapath":"tc","queues":1,"slaves":[]}"#;
+        fs::write(victim.path().join("found.json"), record).unwrap();
+        fs::write(victim.path().join("receipts.ndjson"), "").unwrap();
+        victim
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    #[track_caller]
+    fn assert_whole(&self, what: &str) {
+        let mut names: Vec<_> =
+            fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["found.json", "receipts.ndjson"], "{what}");
+    }
+}
+
+fn run_directory(lab: &Lab) -> PathBuf {
+    Path::new("/run/xbond").join(lab.host.cookie().unwrap().to_string())
+}
+
+/// The status and the body of the answer to one request.
+fn ask(lab: &Lab, method: &str, path: &str, body: &str) -> (u16, String) {
+    let mut stream = UnixStream::connect(run_directory(lab).join("xbond.sock")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n");
+    let length = body.len();
+    stream
+        .write_all(format!("{head}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes())
+        .unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// All requests that name a bond, or a slave of it.
+fn routes(name: &[u8]) -> Vec<(&'static str, String, &'static str)> {
+    const CHANGE: &str = r#"{"set":[["miimon","50"]]}"#;
+    let name: String = name.iter().map(|byte| format!("%{byte:02x}")).collect();
+    let of_bond = [
+        ("GET", "", ""),
+        ("GET", "/log", ""),
+        ("GET", "/events", ""),
+        ("DELETE", "", ""),
+        ("POST", "/options", CHANGE),
+        ("POST", "/slaves", r#"{"name":"enp0s9"}"#),
+        ("DELETE", "/slaves/enp0s8", ""),
+        ("POST", "/slaves/enp0s8/options", CHANGE),
+    ];
+    let of_slave = [("DELETE", "", ""), ("POST", "/options", CHANGE)];
+    let of_bond = of_bond.map(|(method, rest, body)| (method, format!("/v1/bonds/{name}{rest}"), body));
+    let of_slave =
+        of_slave.map(|(method, rest, body)| (method, format!("/v1/bonds/bond0/slaves/{name}{rest}"), body));
+    of_bond.into_iter().chain(of_slave).collect()
+}
+
+#[test]
+fn a_name_in_a_request_reaches_no_path() {
+    skip_if_unable!();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let victim = Victim::new();
+    let path = victim.path().to_str().unwrap();
+    let relative = format!("../../..{path}");
+    // As long as the other: no answer may differ in anything but the name.
+    let missing = format!("{}_", &path[..path.len() - 1]);
+    let (before, left) =
+        (show(&xbond)["options"].clone(), fs::read_dir(run_directory(&lab)).unwrap().count());
+    for name in HOSTILE.into_iter().chain([path.as_bytes(), relative.as_bytes()]) {
+        for (method, route, body) in routes(name) {
+            let (status, answer) = ask(&lab, method, &route, body);
+            assert!([400, 404, 422].contains(&status), "{method} {route}: {status} {answer}");
+            let failure: Value = serde_json::from_str(&answer).unwrap();
+            assert!(!failure["error"].as_str().unwrap().contains('\x1b'), "{method} {route}: {answer}");
+            victim.assert_whole(&route);
+        }
+        let body = serde_json::json!({ "name": String::from_utf8_lossy(name) }).to_string();
+        let (status, answer) = ask(&lab, "POST", "/v1/bonds/bond0/slaves", &body);
+        assert!([400, 422].contains(&status), "{body}: {status} {answer}");
+    }
+    // What there is elsewhere is nobody's business.
+    let answers = [path, &missing].map(|path| {
+        let answers =
+            routes(path.as_bytes()).into_iter().map(|(method, route, body)| ask(&lab, method, &route, body));
+        answers.map(|(status, answer)| (status, answer.replace(path, "PATH"))).collect::<Vec<_>>()
+    });
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(show(&xbond)["options"], before);
+    assert_eq!(fs::read_dir(run_directory(&lab)).unwrap().count(), left);
+    xbond.stop().unwrap();
+}
+
+fn run(lab: &Lab, arguments: &[&OsStr]) -> Output {
+    lab.host.command(binary().unwrap()).args(arguments).output().unwrap()
+}
+
+/// What a terminal would execute.
+fn has_controls(bytes: &[u8]) -> bool {
+    String::from_utf8_lossy(bytes).chars().any(|character| character.is_control() && character != '\n')
+}
+
+#[test]
+fn a_name_on_the_command_line_is_refused_by_every_verb() {
+    skip_if_unable!();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let victim = Victim::new();
+    let own = victim.path().as_os_str().as_bytes().to_vec();
+    let lines = [
+        "show @",
+        "show -j @",
+        "show --proc @",
+        "log @",
+        "log -j @",
+        "monitor @",
+        "set @ miimon=50",
+        "set bond0 --slave @ prio=1",
+        "add-slave @ enp0s8",
+        "add-slave bond0 @",
+        "del-slave @ enp0s8",
+        "del-slave bond0 @",
+        "down @",
+        "down @ --force",
+        "import kernel @",
+        "add --bond @ --slave enp0s8 -o miimon=100",
+        "add --bond bond1 --slave @ -o miimon=100",
+        "run --bond @ --slave enp0s8 -o miimon=100",
+        "run --bond bond1 --slave @ -o miimon=100",
+        "run --bond bond1 --slave enp0s8 -o miimon=100 --port @",
+    ];
+    // With an agent, and without one.
+    for agent in [true, false] {
+        let xbond = agent.then(|| bond(&lab, Datapath::Tc, &[]));
+        for name in HOSTILE.into_iter().chain([&own[..]]).filter(|name| !name.contains(&0)) {
+            for line in lines {
+                let of = |word: &str| {
+                    OsString::from(if word == "@" { OsStr::from_bytes(name) } else { OsStr::new(word) })
+                };
+                let words: Vec<_> = line.split(' ').map(of).collect();
+                let output = run(&lab, &words.iter().map(OsString::as_os_str).collect::<Vec<_>>());
+                let what = format!("{line} {:?}: {output:?}", String::from_utf8_lossy(name));
+                assert_eq!(output.status.code(), Some(2), "{what}");
+                assert!(!has_controls(&output.stderr) && !has_controls(&output.stdout), "{what}");
+            }
+        }
+        victim.assert_whole("arguments");
+        if let Some(xbond) = xbond {
+            assert_eq!(show(&xbond)["options"]["miimon"], 100);
+            xbond.stop().unwrap();
+        }
+    }
+}
+
+/// The kernel lets control characters pass in names of interfaces.
+#[test]
+fn a_slave_that_is_renamed_prints_nothing_that_a_terminal_executes() {
+    skip_if_unable!();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    for (number, name) in ["\x1b[2Jx", "\u{9b}2Jx", "a\u{202e}\x07", "\"}'$(x)"].into_iter().enumerate() {
+        let from = if number == 0 {
+            SLAVES[0].to_owned()
+        } else {
+            show(&xbond)["slaves"][0]["name"].as_str().unwrap().to_owned()
+        };
+        let renamed =
+            lab.host.command("ip").args(["link", "set", "dev", &from, "name", name]).status().unwrap();
+        assert!(renamed.success(), "{name:?}");
+        let name_of_first = || show(&xbond)["slaves"][0]["name"].as_str().unwrap().to_owned();
+        common::eventually("the name", name_of_first, |known| known == name);
+        for cut in [
+            format!("active_slave={}", SLAVES[1]),
+            format!("active_slave={name}"),
+            "primary=nosuch".to_owned(),
+        ] {
+            let _ = run(&lab, &["set".as_ref(), BOND.as_ref(), cut.as_ref()]);
+        }
+        for line in [
+            "show",
+            "show -d",
+            "show -s",
+            "show -j",
+            "show --proc",
+            "log bond0",
+            "log bond0 -d",
+            "log bond0 -j",
+            "doctor",
+            "doctor -j",
+            "check /etc",
+            "import kernel",
+        ] {
+            let words: Vec<_> = line.split(' ').map(OsStr::new).collect();
+            let output = run(&lab, &words);
+            let what = format!("{line}, {name:?}: {}", String::from_utf8_lossy(&output.stdout));
+            assert!(!has_controls(&output.stderr) && !has_controls(&output.stdout), "{what}");
+        }
+    }
+    let log = xbond.log();
+    assert!(!has_controls(log.replace("\x1b[", "").as_bytes()) || !log.contains("\x1b[2J"), "{log}");
+    xbond.stop().unwrap();
+}
+
+/// /run/xbond is a service user's, in a mount namespace of the test's own.
+const PLANTED: &str = r#"
+    set -e
+    mount -t tmpfs -o mode=755 tmpfs /run/xbond
+    ln -s "$1" "/run/xbond/$2"
+    chown -h 65534:65534 /run/xbond "/run/xbond/$2"
+    chown 65534:65534 /run/xbond
+    shift 2
+    exec "$@"
+"#;
+
+/// The same with a directory of root's, in which links lead elsewhere.
+const PLANTED_BELOW: &str = r#"
+    set -e
+    mount -t tmpfs -o mode=755 tmpfs /run/xbond
+    mkdir "/run/xbond/$2"
+    ln -s "$1" "/run/xbond/$2/bond0"
+    ln -s "$1/lock" "/run/xbond/$2/lock"
+    ln -s "$1/sock" "/run/xbond/$2/xbond.sock.new"
+    shift 2
+    exec "$@"
+"#;
+
+fn planted(lab: &Lab, script: &str, victim: &Victim, line: &str) -> Output {
+    let mut command: Command = lab.host.command("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(victim.path());
+    command.arg(lab.host.cookie().unwrap().to_string()).arg(binary().unwrap()).args(line.split(' '));
+    command.output().unwrap()
+}
+
+#[test]
+fn a_link_of_a_service_users_leads_root_nowhere() {
+    skip_if_unable!();
+    fs::create_dir_all("/run/xbond").unwrap();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let victim = Victim::new();
+    fs::create_dir(victim.path().join("bond0")).unwrap();
+    fs::write(victim.path().join("bond0/found.json"), fs::read(victim.path().join("found.json")).unwrap())
+        .unwrap();
+    let listing = || {
+        let mut names: Vec<_> = walk(victim.path());
+        names.sort();
+        names
+    };
+    let before = listing();
+    for script in [PLANTED, PLANTED_BELOW] {
+        for line in [
+            "run --bond bond0 --slave enp0s8 -o miimon=100",
+            "run",
+            "show",
+            "show bond0",
+            "log bond0",
+            "down bond0 --force",
+            "down bond0",
+            "down --all",
+        ] {
+            let output = planted(&lab, script, &victim, line);
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            println!("{line}: {text}");
+            assert_eq!(listing(), before, "{line}: {text}");
+            assert!(line == "down --all" || output.status.code() == Some(2), "{line}: {output:?}");
+            assert!(lab.host.link("enp0s9").is_ok(), "{line}");
+        }
+    }
+}
+
+fn walk(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| if path.is_dir() { [vec![path.clone()], walk(&path)].concat() } else { vec![path] })
+        .collect()
+}
+
+/// A pinned bond's name for people may be any link, and the directory of another namespace is none.
+#[test]
+fn a_bond_named_like_a_namespace_takes_no_place_of_its() {
+    skip_if_unable!();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = Xbond::run(&lab.host, ["--bond", "4711", "--slave", "enp0s8", "-o", "miimon=100"]).unwrap();
+    assert!(!Path::new("/sys/fs/bpf/xbond/4711").is_symlink());
+    xbond.stop().unwrap();
+}
