@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Something to be done. Commands are executed in order and are idempotent: each says how things shall be.
 /// The first group is done at once, by whoever calls the engine; the second may take its time, runs beside
-/// it, and answers with an event where one is named. The answer always comes (but for `Probe`), even if the
+/// it, and answers with an event where one is named. The answer always comes, even if the
 /// interface has vanished, because a slot is not used again before. `slot` may have been cleared by the time: what its
 /// interface was is known from the last `WriteSlave`.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,8 +37,8 @@ pub enum Command {
     SetSlaveMac { slot: Slot, mac: Mac },
     /// Change the bond's own MAC. Answered by `BondMacSet`.
     SetBondMac(Mac),
-    /// Ask every target of the ARP monitor, by this slave, from this MAC. Answered by `Probed`, if the round was
-    /// sent; a round that comes late is not made up for.
+    /// Ask every target of the ARP monitor, by this slave, from this MAC. Answered by `Probed` or `ProbeFailed`.
+    /// A round that comes late may be left out for the next, and is answered with that.
     Probe { slot: Slot, mac: Mac },
     /// Send a gratuitous ARP and an unsolicited NA for every address of the bond, by this slave, from this
     /// MAC. Answered by `Announced`.
@@ -67,6 +67,16 @@ pub enum Notice {
         slave: String,
         up: bool,
         delay_ms: u32,
+    },
+    /// The agent was late so many times since the last notice, by so many milliseconds at most: it judged no slave by that
+    /// time.
+    Late {
+        times: u32,
+        ms: u64,
+    },
+    /// The machine was suspended, for so many milliseconds: no slave is judged by that time.
+    Suspended {
+        ms: u64,
     },
     /// A link state became final.
     LinkChanged {

@@ -6,7 +6,7 @@ use bond_common::{
 };
 
 use crate::{
-    GuardFailover,
+    GuardFailover, Time,
     options::{BondOptions, SlaveOptions},
 };
 
@@ -63,9 +63,13 @@ pub enum Event {
     Probes(Vec<Heard>),
     /// The probes that `Probe` asked for are on the wire.
     Probed { slot: Slot },
+    /// They could not be sent.
+    ProbeFailed { slot: Slot },
     /// The probes that `Probe` asked for were not sent because the agent lacks something, as memory or descriptors. That says
     /// nothing of the path.
     NotProbed { slot: Slot },
+    /// The machine was suspended for so long, which its monotonic clock does not count.
+    Suspended { time: Time },
     /// The answer to `ReadCounters`: what the data plane has counted on this slave since it was loaded.
     Counters { slot: Slot, tx_packets: u64, rx_unicast: u64 },
     /// The answer to `AskNeighbours`.

@@ -42,6 +42,7 @@ pub mod ping;
 mod progress;
 pub mod rtnl;
 pub mod sequence;
+pub mod storm;
 pub mod stp_nic;
 pub mod switch;
 pub mod tap;

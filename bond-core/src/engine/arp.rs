@@ -7,18 +7,29 @@ impl Engine {
     pub(super) fn probes(&mut self, now: Time, heard: &[Heard]) {
         let Some(patience) = Patience::of(&self.options) else { return };
         self.hear(heard);
-        self.inspect_paths(now, patience);
-        self.probe(now);
+        if let Some(asked) = self.arp.asked.take() {
+            // The last round is neither on the wire nor refused: whoever sends is late.
+            self.tell_lateness(now, now.saturating_sub(asked));
+            self.arp.is_late = true;
+        }
+        if std::mem::take(&mut self.arp.is_late) {
+            self.late_step(now);
+        } else {
+            self.inspect_paths(now, patience);
+            self.probe(now);
+        }
     }
 
     /// Nothing was asked, so silence means nothing: every slave has its grace again.
     pub(super) fn not_probed(&mut self, now: Time) {
+        self.arp.asked = None;
         for slave in self.slaves.iter_mut().filter(|slave| slave.phase == Phase::Joined) {
             slave.path.begin(now);
         }
     }
 
     pub(super) fn probed(&mut self, now: Time, slot: Slot) {
+        self.notice_late_probe(now);
         if let Some(slave) = self.slave_mut(slot) {
             slave.path.probed(now);
         }
@@ -97,8 +108,14 @@ impl Engine {
             Some(active) => Some(active),
             None => self.next_turn(now),
         };
-        if let Some(slave) = slot.and_then(|slot| self.slave(slot)) {
-            let probe = Command::Probe { slot: slave.slot, mac: slave.mac.get() };
+        slot.into_iter().for_each(|slot| self.ask(now, slot));
+    }
+
+    /// Has this slave probe.
+    pub(super) fn ask(&mut self, now: Time, slot: Slot) {
+        if let Some(slave) = self.slave(slot) {
+            let probe = Command::Probe { slot, mac: slave.mac.get() };
+            self.arp.asked = Some(now);
             self.outbox.slow.push(probe);
         }
     }
@@ -121,7 +138,7 @@ impl Engine {
     /// The ARP monitor begins, with a first step at once, or ends.
     pub(super) fn start_arp(&mut self, now: Time) {
         let patience = Patience::of(&self.options);
-        self.arp.turn = None;
+        (self.arp.turn, self.arp.asked, self.arp.is_late) = (None, None, false);
         self.arp.next_step = patience.filter(|_| self.joined_slaves().next().is_some()).map(|_| now);
         for slave in self.slaves.iter_mut().filter(|slave| slave.phase == Phase::Joined) {
             slave.path = Path::new(now, patience);

@@ -60,6 +60,10 @@ pub struct Monitor {
     pub turn: Option<Slot>,
     /// When the targets changed last.
     pub targets_since: Time,
+    /// Since when a round of probes is wanted that is not on the wire.
+    pub asked: Option<Time>,
+    /// The next step judges nobody.
+    pub is_late: bool,
 }
 
 impl Patience {

@@ -113,6 +113,15 @@ impl LinkState {
         }
     }
 
+    /// The same, as if this time had not passed since it began.
+    pub fn postponed(self, time: Time) -> Self {
+        match self {
+            Self::GoingDown { until } => Self::GoingDown { until: until.saturating_add(time) },
+            Self::GoingBack { until } => Self::GoingBack { until: until.saturating_add(time) },
+            Self::Up | Self::Down | Self::Probing | Self::Unanswered => self,
+        }
+    }
+
     pub fn is_up(self) -> bool {
         self == Self::Up
     }

@@ -8,6 +8,7 @@ mod announce;
 mod arp;
 mod arp_monitor;
 mod election;
+mod lateness;
 mod link_state;
 mod links;
 mod mac_plan;
@@ -29,6 +30,7 @@ use self::{
     announce::{Announcements, Rounds},
     arp_monitor::{Monitor, Path, Patience, Proposal, Standing},
     election::{Candidate, Choice, Election},
+    lateness::Lateness,
     link_state::{LinkState, Monitoring},
     mac_plan::{AtEnslave, MadeUpMacs, TrackedMac, Wearer},
     receive_check::{Counters, HearingTest, Verdict},
@@ -185,6 +187,7 @@ pub struct Engine {
     hearing: Option<HearingTest>,
     next_poll: Option<Time>,
     arp: Monitor,
+    lateness: Lateness,
     resting: [Option<Rest>; MAX_SLAVES],
     published: Published,
     outbox: Outbox,
@@ -302,6 +305,7 @@ impl Engine {
             hearing: None,
             next_poll: None,
             arp: Monitor::default(),
+            lateness: Lateness::default(),
             resting: [None; MAX_SLAVES],
             published: Published::default(),
             outbox: Outbox::default(),
@@ -314,6 +318,7 @@ impl Engine {
     /// that has no slave (any more) is ignored: answers may be late.
     pub fn handle(&mut self, now: Time, event: Event) -> Result<(), Refusal> {
         self.seen = seen(&event);
+        self.notice_lateness(now);
         match event {
             Event::Timeout => self.timeout(now),
             Event::Join(new) => self.join(now, new)?,
@@ -340,7 +345,9 @@ impl Engine {
             Event::Announced { slot: _ } => self.announced(now),
             Event::Probes(heard) => self.probes(now, &heard),
             Event::Probed { slot } => self.probed(now, slot),
+            Event::ProbeFailed { slot: _ } => self.notice_late_probe(now),
             Event::NotProbed { slot: _ } => self.not_probed(now),
+            Event::Suspended { time } => self.suspended(now, time),
             Event::Counters { slot, tx_packets, rx_unicast } => {
                 self.counters(now, slot, Counters { tx_packets, rx_unicast });
             }
@@ -445,7 +452,9 @@ fn seen(event: &Event) -> Seen {
         Event::Link { .. } | Event::Speed { .. } | Event::Renamed { .. } => Seen::LinkEvent,
         Event::Links(_) => Seen::Miimon,
         Event::ActiveChanged { .. } => Seen::Guard,
-        Event::Probes(_) | Event::Probed { .. } | Event::NotProbed { .. } => Seen::ArpMonitor,
+        Event::Probes(_) | Event::Probed { .. } | Event::NotProbed { .. } | Event::ProbeFailed { .. } => {
+            Seen::ArpMonitor
+        }
         Event::Join(_) | Event::Joined { .. } | Event::JoinFailed { .. } => Seen::SlaveJoined,
         Event::Leave { .. } | Event::Gone { .. } => Seen::SlaveLeft,
         Event::SetOptions(_)
@@ -459,7 +468,8 @@ fn seen(event: &Event) -> Seen {
         | Event::BondMacFound { .. }
         | Event::Announced { .. }
         | Event::Counters { .. }
-        | Event::NeighboursAsked(_) => Seen::Request,
+        | Event::NeighboursAsked(_)
+        | Event::Suspended { .. } => Seen::Request,
     }
 }
 

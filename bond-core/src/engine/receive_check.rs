@@ -110,6 +110,15 @@ impl HearingTest {
         true
     }
 
+    /// Nobody looked for so long: the slave, and its neighbours, have that time once more.
+    pub fn postpone(&mut self, time: Time) {
+        let later = |at: Time| at.saturating_add(time);
+        self.baseline = self.baseline.map(|(from, counters)| (later(from), counters));
+        if let State::Asked { at } = self.state {
+            self.state = State::Asked { at: later(at) };
+        }
+    }
+
     pub fn look(&mut self, now: Time, counters: Counters) -> Verdict {
         let restarted =
             |base: Counters| counters.tx_packets < base.tx_packets || counters.rx_unicast < base.rx_unicast;

@@ -235,14 +235,16 @@ fn the_active_slave_alone_probes_once_an_interval() {
     assert_eq!(lab.take_times(start, by).len(), 5);
 }
 
-/// What nobody can send nobody answers; but an agent that is slow must not fail a path over that is heard.
+/// What nobody can send nobody answers. An agent that is slow to send is another case.
 #[test]
-fn probes_that_are_not_sent_take_the_active_slave_down() {
+fn probes_that_cannot_be_sent_take_the_active_slave_down() {
     let mut lab = settled(options(ArpValidate::None), 2);
     lab.pace = super::lab::Pace::Manual;
+    let slot = lab.slot(0);
     for _ in 0..20 {
         // Others are heard all the time.
         lab.wait(ms(100));
+        lab.handle(Event::ProbeFailed { slot }).unwrap();
         let at = lab.now.as_nanos() as u64;
         (0..2).for_each(|index| lab.nic_mut(index).heard.note(at, None));
     }

@@ -5,6 +5,7 @@ mod arp;
 mod failover;
 mod guard;
 mod lab;
+mod late;
 mod macs;
 mod model;
 mod random;

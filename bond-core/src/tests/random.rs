@@ -413,6 +413,7 @@ fn nonsense() -> impl Strategy<Value = Event> {
         (slot(), any::<bool>()).prop_map(|(slot, up)| Event::Links(vec![(slot, Link::new(up)); 2])),
         slot().prop_map(|slot| Event::Announced { slot }),
         slot().prop_map(|slot| Event::Probed { slot }),
+        slot().prop_map(|slot| Event::ProbeFailed { slot }),
         (slot(), any::<u64>(), 0..40usize).prop_map(|(slot, at, target)| {
             let mut times = ProbeTimes::NEVER;
             times.note(at, Some(target));

@@ -13,7 +13,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc, PoisonError, RwLock,
+        self as sync, Arc, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
@@ -31,7 +31,7 @@ use bond_core::{
 use serde::{Deserialize, Serialize};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Mutex, mpsc, oneshot},
+    sync::{Mutex, oneshot, watch::Receiver},
     time::MissedTickBehavior,
 };
 use tracing::{info, warn};
@@ -42,6 +42,8 @@ use crate::{
         bond::{
             engine_thread::{BondId, EngineHandle, Input, Stopping},
             interface::{Host, Queues},
+            link_mail::LinkFeed,
+            work::{End, Work},
             worker::Effect,
         },
         lifecycle::{
@@ -72,7 +74,7 @@ use crate::{
         dataplane::{self, DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
         limits,
         memory::{self, Frugal},
-        netlink::{LinkEvent, LinkEvents, PairKind},
+        netlink::{AddressEvents, LinkEvents, PairKind},
         netns, notify, signals,
         sysfs::Sysfs,
     },
@@ -228,8 +230,9 @@ pub struct RunOptions {
 pub struct Agent {
     started: Moment,
     machine: Machine,
-    bonds: Mutex<BTreeMap<BondName, Bond>>,
-    /// Taken after [`Self::phase`] and before [`Self::bonds`].
+    /// Held to find, insert or remove one, and for nothing that may wait: readers need it.
+    bonds: sync::Mutex<BTreeMap<BondName, Arc<Bond>>>,
+    /// Taken after [`Self::phase`]; held for nothing that may wait.
     lost: Mutex<BTreeMap<BondName, Lost>>,
     next_id: AtomicU32,
     /// Held by whoever makes bonds, takes them down, or goes through all of them.
@@ -293,10 +296,6 @@ pub fn of_bond(bond: &str, sentence: String) -> String {
 /// A bond of this agent.
 struct Bond {
     id: BondId,
-    /// What was asked for: at first, and by changes since.
-    config: BondConfig,
-    /// The agent's own files name it: whether it is there is their business.
-    of_files: bool,
     past: Past,
     hook: Hook,
     queues: Queues,
@@ -304,16 +303,50 @@ struct Bond {
     pair: Option<PairKind>,
     port: String,
     /// bond0 was moved to another network namespace.
-    is_elsewhere: bool,
+    is_elsewhere: AtomicBool,
     maps: Arc<Maps>,
-    /// The pins were there when they were looked at last.
-    pinned: bool,
-    /// Its task was asked to check the path, and has not begun.
-    is_check_asked: Arc<AtomicBool>,
-    effects: mpsc::UnboundedSender<Effect>,
+    effects: Work,
     history: History,
+    /// How it was after the last event that its engine has handled.
+    status: Receiver<BondStatus>,
+    /// The pins were there when they were looked at last.
+    pinned: AtomicBool,
+    /// Held by whoever changes the bond, from the first question to the last step, which may wait for the kernel. Readers do
+    /// without.
+    turn: Mutex<()>,
+    goal: sync::Mutex<Arc<Goal>>,
+}
+
+/// What was asked for: at first, and by changes since.
+#[derive(Clone)]
+struct Goal {
+    config: BondConfig,
+    /// The agent's own files name it: whether it is there is their business.
+    of_files: bool,
     /// The slaves of its file; none of a bond that was made by flags.
     wanted: Vec<Wanted>,
+}
+
+impl Bond {
+    /// What is asked for by now.
+    fn goal(&self) -> Arc<Goal> {
+        Arc::clone(&self.locked_goal())
+    }
+
+    /// Changes what is asked for. `change` must not wait.
+    fn change_goal<T>(&self, change: impl FnOnce(&mut Goal) -> T) -> T {
+        change(Arc::make_mut(&mut *self.locked_goal()))
+    }
+
+    fn locked_goal(&self) -> MutexGuard<'_, Arc<Goal>> {
+        // Poisoned or not, an Arc is whole.
+        self.goal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As of the last event that the engine has handled. It waits for nothing.
+    fn status(&self) -> BondStatus {
+        self.status.borrow().clone()
+    }
 }
 
 /// Runs an agent until it is told to stop. What needs more than the few capabilities that it keeps is done
@@ -365,12 +398,23 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         let tasks = Tasks::default();
         let RunOptions { config, source, writers, link_events, tc_attach: _, confirm } = options;
         let feed = Feed::default();
-        let machine =
-            Machine { places, cookie, kernel, reader, devices, link_events, engine, tasks, sysfs, feed };
+        let machine = Machine {
+            places,
+            cookie,
+            kernel,
+            reader,
+            devices,
+            link_events,
+            engine,
+            tasks,
+            sysfs,
+            feed,
+            enslaving: Mutex::default(),
+        };
         let agent = Agent {
             started,
             machine,
-            bonds: Mutex::new(BTreeMap::new()),
+            bonds: sync::Mutex::default(),
             lost: Mutex::new(BTreeMap::new()),
             next_id: AtomicU32::new(0),
             phase: Mutex::new(Phase::Serving),
@@ -470,7 +514,10 @@ impl Agent {
             info!("{note}");
         }
         let link_events = match link_events {
-            LinkEventSource::Netlink => Some(listen_to_links(self.machine.engine.clone())?),
+            // Before bonds are made, whose addresses they tell of.
+            LinkEventSource::Netlink => {
+                Some((listen_to_links(self.machine.engine.clone())?, AddressEvents::open()?))
+            }
             LinkEventSource::Off => None,
         };
         for bond in config.bonds {
@@ -491,12 +538,12 @@ impl Agent {
                 self.end(Ending::Undo).await?;
                 return Err(error);
             }
-            if let Some(bond) = self.bonds.lock().await.get_mut(&name) {
-                bond.of_files = self.source.is_some();
+            if let Some(bond) = self.find(&name) {
+                bond.change_goal(|goal| goal.of_files = self.source.is_some());
             }
         }
 
-        for name in self.unserved(&*self.bonds.lock().await) {
+        for name in self.unserved() {
             warn!("{name}: {UNSERVED}");
         }
         let serving = match socket.open() {
@@ -510,8 +557,9 @@ impl Agent {
         if let Some(Err(error)) = metrics.map(|bound| self.serve_metrics(bound)) {
             warn!("{error}");
         }
-        if let Some(link_events) = link_events {
+        if let Some((link_events, address_events)) = link_events {
             tokio::spawn(Arc::clone(&self).follow_links(link_events));
+            tokio::spawn(Arc::clone(&self).follow_addresses(address_events));
         }
         let agent = Arc::clone(&self);
         tokio::spawn(async move { agent.keep_house().await });
@@ -556,9 +604,31 @@ impl Agent {
     }
 
     /// Bonds that another agent has left here, and that nobody looks after.
-    fn unserved(&self, bonds: &BTreeMap<BondName, Bond>) -> Vec<String> {
-        let left = self.machine.places.bonds().into_iter();
-        left.filter(|name| !bonds.contains_key(name) && self.is_left(name)).map(String::from).collect()
+    fn unserved(&self) -> Vec<String> {
+        let left = self.machine.places.bonds();
+        let bonds = self.bonds();
+        let is_unserved = |name: &BondName| !bonds.contains_key(name) && self.is_left(name);
+        left.into_iter().filter(is_unserved).map(String::from).collect()
+    }
+
+    fn bonds(&self) -> MutexGuard<'_, BTreeMap<BondName, Arc<Bond>>> {
+        // Poisoned or not, a map of bonds is whole.
+        self.bonds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bonds as they are now, by name.
+    fn all(&self) -> Vec<(BondName, Arc<Bond>)> {
+        self.bonds().iter().map(|(name, bond)| (name.clone(), Arc::clone(bond))).collect()
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<Bond>> {
+        self.bonds().get(name).cloned()
+    }
+
+    /// # Errors
+    /// This agent has no such bond.
+    fn bond(&self, name: &BondName) -> Result<Arc<Bond>, AgentError> {
+        self.find(name).ok_or_else(|| self.no_such_bond(name))
     }
 
     fn is_left(&self, bond: &BondName) -> bool {
@@ -586,15 +656,11 @@ impl Agent {
                 self.make_lost_again().await;
             }
             self.machine.engine.send(Input::CheckMaps);
-            for (name, bond) in &mut *self.bonds.lock().await {
-                if !bond.is_check_asked.swap(true, Ordering::AcqRel) {
-                    let is_asked = Arc::clone(&bond.is_check_asked);
-                    let _ = bond.effects.send(Effect::CheckPath { is_asked });
-                }
-                let pinned = dataplane::check_pins(&self.machine.places.pins_of(name)).is_ok();
-                if pinned != bond.pinned {
-                    bond.pinned = pinned;
-                    let _ = bond.effects.send(Effect::Pinned(pinned));
+            for (name, bond) in self.all() {
+                bond.effects.look(|looks| looks.path = true);
+                let pinned = dataplane::check_pins(&self.machine.places.pins_of(&name)).is_ok();
+                if bond.pinned.swap(pinned, Ordering::Relaxed) != pinned {
+                    bond.effects.read(|reads| reads.pinned = Some(pinned));
                 }
             }
         }
@@ -634,10 +700,9 @@ impl Agent {
 
     /// One line per bond on standard output: whoever started the agent may go on.
     async fn say_ready(&self) -> Result<(), AgentError> {
-        let bonds = self.bonds.lock().await;
         let mut lines = Vec::new();
-        for (name, bond) in &*bonds {
-            lines.push(self.is_ready(name, bond).await?);
+        for (name, bond) in self.all() {
+            lines.push(self.is_ready(&name, &bond).await?);
         }
         if lines.is_empty() {
             lines.push("ready: no bonds; `xbond add` makes one".to_owned());
@@ -675,7 +740,7 @@ impl Agent {
     /// Whoever calls it holds [`Self::phase`].
     async fn add_or_undo(&self, config: BondConfig, missing: MissingSlaves, outcome: &mut Outcome) {
         let (id, name) = (self.new_id(), config.name.clone());
-        if self.bonds.lock().await.contains_key(&name) {
+        if self.find(&name).is_some() {
             return outcome.fail(&name, &AgentError::HasBond(name.to_string()));
         }
         if let Err(error) = check_kernel(&config) {
@@ -690,8 +755,8 @@ impl Agent {
             self.undo(id, &name, &error).await;
             return outcome.fail(&name, &error);
         }
-        if let Some(bond) = self.bonds.lock().await.get(&name) {
-            match self.is_ready(&name, bond).await {
+        if let Some(bond) = self.find(&name) {
+            match self.is_ready(&name, &bond).await {
                 Ok(line) => outcome.changed(line),
                 Err(error) => outcome.fail(&name, &error),
             }
@@ -720,34 +785,37 @@ impl Agent {
     }
 
     async fn insert(&self, id: BondId, config: BondConfig, made: lifecycle::create::Made, past: Past) {
-        let lifecycle::create::Made { hook, queues, host, pair, port, maps, effects, wanted, history } = made;
+        let lifecycle::create::Made { hook, queues, host, pair, port, maps, started, wanted } = made;
+        let lifecycle::create::Started { effects, history, status } = started;
         let name = config.name.clone();
         self.machine.feed.tell(&name, What::Bond { change: BondChange::Up });
-        let (of_files, pinned) = (false, true);
-        let mut bond = Bond {
+        let goal = Goal { config, of_files: false, wanted };
+        let is_elsewhere = past == Past::Adopted
+            && self
+                .machine
+                .devices
+                .netlink
+                .link_by_index(host.port())
+                .await
+                .is_ok_and(|port| port.link_netns.is_some());
+        let bond = Bond {
             id,
-            config,
             past,
-            of_files,
             hook,
             queues,
             host,
             pair,
             port,
-            is_elsewhere: false,
+            is_elsewhere: AtomicBool::new(is_elsewhere),
             maps,
-            pinned,
-            is_check_asked: Arc::default(),
             effects,
             history,
-            wanted,
+            status,
+            pinned: AtomicBool::new(true),
+            turn: Mutex::default(),
+            goal: sync::Mutex::new(Arc::new(goal)),
         };
-        if past == Past::Adopted
-            && let Ok(port) = self.machine.devices.netlink.link_by_index(bond.host.port()).await
-        {
-            bond.is_elsewhere = port.link_netns.is_some();
-        }
-        self.bonds.lock().await.insert(name, bond);
+        self.bonds().insert(name, Arc::new(bond));
     }
 
     async fn undo(&self, id: BondId, bond: &BondName, cause: &AgentError) {
@@ -773,10 +841,10 @@ impl Agent {
         // Whoever makes a bond is waited for.
         *self.phase.lock().await = Phase::Ending;
         let mut answer = Ok(());
-        let bonds = std::mem::take(&mut *self.bonds.lock().await);
+        let bonds = std::mem::take(&mut *self.bonds());
         for (name, bond) in bonds {
             let keep = match ending {
-                Ending::AsConfigured => bond.config.on_exit == OnExit::Keep,
+                Ending::AsConfigured => bond.goal().config.on_exit == OnExit::Keep,
                 Ending::Undo => bond.past == Past::Adopted,
             };
             let pins = dataplane::check_pins(&self.machine.places.pins_of(&name));
@@ -785,7 +853,7 @@ impl Agent {
             }
             if keep && pins.is_ok() {
                 let (reply, kept) = oneshot::channel();
-                let _ = bond.effects.send(Effect::Keep { reply });
+                bond.effects.end(End::Keep { reply });
                 let _ = kept.await;
                 self.machine.feed.tell(&name, What::Bond { change: BondChange::Kept });
                 info!("{name}: kept; it goes on without an agent");
@@ -801,7 +869,7 @@ impl Agent {
     async fn take_down(&self, name: &BondName, bond: &Bond) -> Result<(), AgentError> {
         self.machine.engine.send(Input::Remove(bond.id));
         let (reply, done) = oneshot::channel();
-        let _ = bond.effects.send(Effect::TearDown { reply });
+        bond.effects.end(End::TearDown { reply });
         done.await.map_err(|_| Stopping)??;
         self.machine.places.forget(name);
         self.machine.feed.tell(name, What::Bond { change: BondChange::Down });
@@ -815,9 +883,9 @@ impl Agent {
         name: &BondName,
         settings: &[(String, String)],
     ) -> Result<Vec<String>, AgentError> {
+        let bond = self.bond(name)?;
         // Held over the whole change: two that come at once do not undo each other.
-        let mut bonds = self.bonds.lock().await;
-        let bond = bonds.get_mut(name).ok_or_else(|| self.no_such_bond(name))?;
+        let _turn = bond.turn.lock().await;
         let status = self.machine.engine.status(bond.id).await?;
         let mut options = status.options.clone();
         let slaves = if status.slaves.is_empty() { Slaves::None } else { Slaves::Present };
@@ -843,7 +911,7 @@ impl Agent {
         {
             notes.push(format!("primary={primary}: is no slave yet; it takes over when it is one, and up"));
         }
-        self.set_options(bond, options).await?;
+        self.set_options(&bond, options).await?;
         for option in settings.iter().filter_map(|(key, _)| Elects::of(key)) {
             self.machine.engine.request(bond.id, Event::Written(option)).await??;
         }
@@ -858,18 +926,22 @@ impl Agent {
         Ok(notes)
     }
 
-    async fn set_options(&self, bond: &mut Bond, options: BondOptions) -> Result<(), AgentError> {
+    /// Whoever calls it has the bond's turn.
+    async fn set_options(&self, bond: &Bond, options: BondOptions) -> Result<(), AgentError> {
         let before = self.machine.engine.status(bond.id).await?.options;
         let event = Event::SetOptions(Box::new(options.clone()));
         self.machine.engine.request(bond.id, event).await??;
-        let _ = bond.effects.send(Effect::Options(Box::new(options.clone())));
-        let policy = if options.fail_over_mac == before.fail_over_mac {
-            // Not asked for now: the bond may have another one than it was given.
-            bond.config.options.fail_over_mac
-        } else {
-            options.fail_over_mac
-        };
-        bond.config.options = BondOptions { fail_over_mac: policy, ..options };
+        bond.effects.send(Effect::Options(Box::new(options.clone())));
+        bond.change_goal(|goal| {
+            let wished = &mut goal.config.options;
+            let policy = if options.fail_over_mac == before.fail_over_mac {
+                // Not asked for now: the bond may have another one than it was given.
+                wished.fail_over_mac
+            } else {
+                options.fail_over_mac
+            };
+            *wished = BondOptions { fail_over_mac: policy, ..options };
+        });
         Ok(())
     }
 
@@ -877,7 +949,11 @@ impl Agent {
     pub async fn down(&self, name: &BondName) -> Result<(), AgentError> {
         let _phase = self.phase.lock().await;
         let is_lost = self.forget_lost(name).await;
-        let bond = self.bonds.lock().await.remove(name);
+        if let Some(bond) = self.find(name) {
+            // Whoever changes it now is waited for.
+            let _turn = bond.turn.lock().await;
+        }
+        let bond = self.bonds().remove(name);
         match bond {
             Some(bond) => self.take_down(name, &bond).await,
             None if is_lost => Ok(()),
@@ -892,11 +968,12 @@ impl Agent {
     /// moved to another network namespace leaves its port behind.
     async fn take_down_without_port(&self, ifindex: u32) {
         let phase = self.phase.lock().await;
-        let mut bonds = self.bonds.lock().await;
-        let lost = bonds.extract_if(.., |_, bond| bond.maps.bond().port_ifindex() == ifindex).next();
-        drop(bonds);
+        let is_it = |_: &BondName, bond: &mut Arc<Bond>| bond.maps.bond().port_ifindex() == ifindex;
+        let lost = self.bonds().extract_if(.., is_it).next();
         let Some((name, bond)) = lost else { return };
-        let comes_again = bond.of_files && bond.is_elsewhere && *phase == Phase::Serving;
+        let goal = bond.goal();
+        let is_elsewhere = bond.is_elsewhere.load(Ordering::Relaxed);
+        let comes_again = goal.of_files && is_elsewhere && *phase == Phase::Serving;
         if comes_again {
             warn!("{name}: {} was deleted with the network namespace that its device was in", bond.port);
         } else {
@@ -909,7 +986,7 @@ impl Agent {
             warn!("{name}: not everything could be put back: {error}; try `xbond down {name} --force`");
         }
         if comes_again {
-            self.make_again(&name, bond.config).await;
+            self.make_again(&name, goal.config.clone()).await;
         }
     }
 }
@@ -943,11 +1020,11 @@ fn slot_of(bond: &str, status: &BondStatus, slave: &str) -> Result<Slot, AgentEr
         .ok_or_else(|| AgentError::NoSuchSlave { bond: bond.to_owned(), slave: slave.to_owned() })
 }
 
-/// Starts the thread that hands link events to the engine as they come. What it returns tells them, too, for
-/// what is not as urgent.
-fn listen_to_links(engine: EngineHandle) -> Result<mpsc::UnboundedReceiver<LinkEvent>, AgentError> {
+/// Starts the thread that hands link events to the engine as they come. What it returns has them, too, for what is not
+/// as urgent.
+fn listen_to_links(engine: EngineHandle) -> Result<LinkFeed, AgentError> {
     let io = |what| move |source| AgentError::Io { what, source };
-    let (told, events_told) = mpsc::unbounded_channel();
+    let feed = LinkFeed::default();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -956,16 +1033,19 @@ fn listen_to_links(engine: EngineHandle) -> Result<mpsc::UnboundedReceiver<LinkE
         let _inside = runtime.enter();
         LinkEvents::open()?
     };
-    let listen = async move {
-        loop {
-            match events.next().await {
-                Ok(event) => {
-                    engine.send(Input::Device(event.clone()));
-                    let _ = told.send(event);
-                }
-                Err(error) => {
-                    warn!("no link events any more, miimon alone watches: {error}");
-                    return;
+    let listen = {
+        let feed = feed.clone();
+        async move {
+            loop {
+                match events.next().await {
+                    Ok(event) => {
+                        engine.device(event.clone());
+                        feed.put(event);
+                    }
+                    Err(error) => {
+                        warn!("no link events any more, miimon alone watches: {error}");
+                        return;
+                    }
                 }
             }
         }
@@ -974,5 +1054,5 @@ fn listen_to_links(engine: EngineHandle) -> Result<mpsc::UnboundedReceiver<LinkE
         .name("link-events".into())
         .spawn(move || runtime.block_on(listen))
         .map_err(io("cannot start a thread"))?;
-    Ok(events_told)
+    Ok(feed)
 }

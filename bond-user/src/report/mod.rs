@@ -7,6 +7,7 @@ pub mod moment;
 pub mod pending;
 pub mod procfs;
 pub mod receipt;
+pub mod repeats;
 #[cfg(test)]
 pub mod testing;
 pub mod text;

@@ -54,6 +54,26 @@ pub fn monotonic() -> Duration {
     }
 }
 
+/// How far CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC, in nanoseconds: it grows by the time for which the machine is
+/// suspended. In a time namespace it is another number, and may be negative.
+pub fn boottime_ahead() -> i128 {
+    /// Both are read within so long, or read again.
+    const AT_ONCE: i128 = 1_000_000;
+    let read =
+        |clock| nix::time::clock_gettime(clock).map_or(Duration::ZERO, Duration::from).as_nanos() as i128;
+    let both = || {
+        let before = read(nix::time::ClockId::CLOCK_MONOTONIC);
+        let boottime = read(nix::time::ClockId::CLOCK_BOOTTIME);
+        (read(nix::time::ClockId::CLOCK_MONOTONIC) - before, boottime - before)
+    };
+    loop {
+        let (took, ahead) = both();
+        if took < AT_ONCE {
+            return ahead;
+        }
+    }
+}
+
 /// How far the clock of this process's time namespace is from the machine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Offset {

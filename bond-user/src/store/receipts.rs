@@ -31,6 +31,7 @@ use crate::{
         event::What,
         moment::{Moment, micros, monotonic},
         receipt::{Announcement, Log, Receipt, Steps, VERSION},
+        repeats::{Repeats, left_out},
         text::{self, PathFault, Repair},
     },
     store::paths::Places,
@@ -175,6 +176,7 @@ pub struct Scribe {
     ledger: Arc<Ledger>,
     file: File,
     history: History,
+    repeats: Mutex<Repeats>,
     open: Option<Open>,
     /// When faults were logged last: one that comes again and again is logged once a minute.
     logged: HashMap<PathFault, Time>,
@@ -197,7 +199,17 @@ impl Scribe {
         if let Ok(mut receipts) = read(directory, Trust::Ours) {
             history.0.lock().unwrap_or_else(PoisonError::into_inner).last = receipts.pop();
         }
-        Self { bond: bond.to_owned(), feed, maps, ledger, file, history, open: None, logged: HashMap::new() }
+        Self {
+            bond: bond.to_owned(),
+            feed,
+            maps,
+            ledger,
+            file,
+            history,
+            repeats: Mutex::default(),
+            open: None,
+            logged: HashMap::new(),
+        }
     }
 
     pub fn history(&self) -> History {
@@ -209,7 +221,14 @@ impl Scribe {
         let earlier = self.open.as_ref().filter(|open| {
             open.draft.is_late && matches!(notice, Notice::Failover { seen: Seen::Guard, .. })
         });
-        notices::log(&self.bond, notice, earlier.map(|open| Moment::at(open.draft.switched)));
+        let admitted = match notices::kind(notice) {
+            Some(kind) => self.admit(&kind),
+            None => Some(0),
+        };
+        if let Some(left_out) = admitted {
+            let at = earlier.map(|open| Moment::at(open.draft.switched));
+            notices::log(&self.bond, notice, at, left_out);
+        }
         if let Some(what) = notices::event(notice) {
             self.feed.tell(&self.bond, what);
         }
@@ -221,7 +240,9 @@ impl Scribe {
 
     /// Something failed that nobody waits for.
     pub fn warn(&self, text: &str) {
-        warn!("{}: {text}", self.bond);
+        if let Some(count) = self.admit(text) {
+            warn!("{}: {text}{}", self.bond, left_out(count));
+        }
         self.feed.tell(&self.bond, What::Warning { text: text.to_owned() });
     }
 
@@ -249,6 +270,18 @@ impl Scribe {
         }
         self.logged.retain(|_, at| now.saturating_sub(*at) < BETWEEN_LINES);
         self.history.0.lock().unwrap_or_else(PoisonError::into_inner).faults = faults;
+    }
+
+    /// See [`Repeats::admit`].
+    fn admit(&self, kind: &str) -> Option<u32> {
+        // Poisoned or not, counts are whole.
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner).admit(monotonic(), kind)
+    }
+
+    /// Receipts that were begun are not written: too many waited.
+    pub fn lost(&mut self, receipts: u32) {
+        (0..receipts).for_each(|_| self.ledger.finish());
+        self.unrecorded(receipts);
     }
 
     /// ACTIVE was changed so often without a record: the buffer of the guard's failovers was full, or an agent died before it

@@ -7,12 +7,14 @@ use std::{collections::HashMap, sync::Arc};
 use bond_common::{abi::Slot, mac::Mac};
 use bond_core::{Time, event::Event};
 use bytes::BytesMut;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tracing::debug;
 
 use crate::{
     agent::bond::{
         engine_thread::{BondId, EngineHandle},
         interface::Host,
+        work::WeakWork,
         worker::Effect,
     },
     report::{
@@ -26,16 +28,62 @@ use crate::{
     },
 };
 
+/// Rounds and frames that may wait to be sent. To send one takes microseconds.
+const WAITING: usize = 64;
+
 /// What the task is told.
-pub enum Input {
-    /// What is to be announced from now on.
-    Know(Announced),
+enum Input {
     /// A round of announcements, by this slave.
     Announce { slot: Slot, ifindex: u32, mac: Mac },
     /// Further frames, by this slave.
     Send { slot: Slot, ifindex: u32, frames: Vec<BytesMut> },
     /// It is no slave any more.
     Forget { slot: Slot },
+}
+
+/// How others reach the task. None of it waits.
+#[derive(Clone)]
+pub struct Announcing {
+    inputs: mpsc::Sender<Input>,
+    known: watch::Sender<Announced>,
+}
+
+/// The task's ends of [`Announcing`].
+pub struct Orders {
+    inputs: mpsc::Receiver<Input>,
+    known: watch::Receiver<Announced>,
+}
+
+impl Announcing {
+    /// `announced` is what is known already of what is to be announced.
+    pub fn new(announced: Announced) -> (Self, Orders) {
+        let (inputs, received) = mpsc::channel(WAITING);
+        let (known, to_announce) = watch::channel(announced);
+        (Self { inputs, known }, Orders { inputs: received, known: to_announce })
+    }
+
+    /// Has this announced from now on.
+    pub fn know(&self, announced: Announced) {
+        let _ = self.known.send_replace(announced);
+    }
+
+    /// Has a round sent. False if the task is so far behind that it will not be.
+    #[must_use]
+    pub fn announce(&self, slot: Slot, ifindex: u32, mac: Mac) -> bool {
+        self.inputs.try_send(Input::Announce { slot, ifindex, mac }).is_ok()
+    }
+
+    /// Has further frames sent, if the task is not too far behind.
+    pub fn send(&self, slot: Slot, ifindex: u32, frames: Vec<BytesMut>) {
+        if self.inputs.try_send(Input::Send { slot, ifindex, frames }).is_err() {
+            debug!("frames by the slave with ifindex {ifindex} are not sent: too many wait");
+        }
+    }
+
+    /// It is no slave any more. A socket that stays open meanwhile is replaced when another slave has the slot.
+    pub fn forget(&self, slot: Slot) {
+        let _ = self.inputs.try_send(Input::Forget { slot });
+    }
 }
 
 /// A round that was sent, or could not be.
@@ -58,18 +106,19 @@ pub struct Herald {
     pub maps: Arc<Maps>,
     pub engine: EngineHandle,
     /// Weak: the bond's task ends when nobody else can ask it for anything.
-    pub effects: mpsc::WeakUnboundedSender<Effect>,
-    pub announced: Announced,
+    pub effects: WeakWork,
     /// With the ifindex that each is for. Open from the first frame on: to close one takes the kernel a while.
     pub sockets: HashMap<Slot, (u32, FrameSocket)>,
 }
 
 impl Herald {
-    pub async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
-        while let Some(input) = inputs.recv().await {
+    pub async fn run(mut self, mut orders: Orders) {
+        while let Some(input) = orders.inputs.recv().await {
             match input {
-                Input::Know(announced) => self.announced = announced,
-                Input::Announce { slot, ifindex, mac } => self.announce(slot, ifindex, mac),
+                Input::Announce { slot, ifindex, mac } => {
+                    let frames = frames(self.host, &orders.known.borrow(), mac);
+                    self.announce((slot, ifindex, mac), frames);
+                }
                 Input::Send { slot, ifindex, frames } => {
                     if self.is_active(slot)
                         && let (_, Err(error)) = self.send(slot, ifindex, &frames)
@@ -82,8 +131,8 @@ impl Herald {
         }
     }
 
-    fn announce(&mut self, slot: Slot, ifindex: u32, mac: Mac) {
-        let frames = self.is_active(slot).then(|| frames(self.host, &self.announced, mac));
+    fn announce(&mut self, (slot, ifindex, mac): (Slot, u32, Mac), frames: Vec<BytesMut>) {
+        let frames = Some(frames).filter(|_| self.is_active(slot));
         let (sent, result) = match &frames {
             Some(frames) => self.send(slot, ifindex, frames),
             None => (0, Ok(())),
@@ -122,7 +171,7 @@ impl Herald {
 
     fn tell(&self, effect: Effect) {
         if let Some(effects) = self.effects.upgrade() {
-            let _ = effects.send(effect);
+            effects.send(effect);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
+    time::Duration,
 };
 
 use bond_common::{
@@ -19,8 +20,9 @@ use bond_core::{
 use bytes::BytesMut;
 use ipnet::IpNet;
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, watch},
     task::{JoinError, JoinSet},
+    time::{Instant, sleep_until},
 };
 use tracing::{debug, warn};
 
@@ -38,14 +40,41 @@ use crate::{
     },
 };
 
-/// What the task is told.
-pub enum Input {
-    Round(Box<Round>),
+/// Between two looks at what is above the bond.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+
+/// How others reach the task. None of it waits: a round that comes late is replaced by the next.
+#[derive(Clone)]
+pub struct Probing {
+    rounds: watch::Sender<Option<Round>>,
+    uppers: Arc<Notify>,
+}
+
+/// The task's ends of [`Probing`].
+pub struct Orders {
+    rounds: watch::Receiver<Option<Round>>,
+    uppers: Arc<Notify>,
+}
+
+impl Probing {
+    pub fn new() -> (Self, Orders) {
+        let (rounds, asked) = watch::channel(None);
+        let uppers = Arc::<Notify>::default();
+        (Self { rounds, uppers: Arc::clone(&uppers) }, Orders { rounds: asked, uppers })
+    }
+
+    pub fn round(&self, round: Round) {
+        let _ = self.rounds.send_replace(Some(round));
+    }
+
     /// A device above bond0 came, changed or went, or bond0 itself did.
-    UppersChanged,
+    pub fn uppers_changed(&self) {
+        self.uppers.notify_one();
+    }
 }
 
 /// One question to every target.
+#[derive(Clone)]
 pub struct Round {
     pub slot: Slot,
     pub ifindex: u32,
@@ -68,12 +97,16 @@ pub struct Prober {
     surroundings: Option<Surroundings>,
     /// Being read; at most one is wanted.
     looks: JoinSet<Result<Surroundings, SysError>>,
+    /// The last look.
+    looked: Instant,
+    /// Something has changed since.
+    wants_look: bool,
     /// Devices by which a target's route leaves, and which were not above the bond at the last look.
     strangers: HashSet<u32>,
     /// With the ifindex that each is for. Closing one takes the kernel a while.
     sockets: HashMap<Slot, (u32, FrameSocket)>,
-    /// It was said that these are not asked, or that there is no route to them.
-    told: HashSet<IpAddr>,
+    /// Targets that are not asked, or to which there is no route.
+    complaints: Complaints,
     /// The last round was not sent because this process lacks something.
     lacks: bool,
 }
@@ -119,6 +152,35 @@ impl Lookout {
     }
 }
 
+/// What is wrong with the way to a target: logged once, when it has lasted. While a bond comes up, its addresses and
+/// routes are not there yet.
+#[derive(Debug, Default)]
+struct Complaints(HashMap<IpAddr, Complaint>);
+
+#[derive(Debug)]
+struct Complaint {
+    since: Instant,
+    is_logged: bool,
+}
+
+impl Complaints {
+    /// Shorter ones are not logged.
+    const LASTS: Duration = Duration::from_secs(5);
+
+    /// Something is wrong at this moment. True if it is to be logged.
+    fn is_due(&mut self, target: IpAddr, now: Instant) -> bool {
+        let complaint = self.0.entry(target).or_insert(Complaint { since: now, is_logged: false });
+        let is_due = !complaint.is_logged && now.saturating_duration_since(complaint.since) >= Self::LASTS;
+        complaint.is_logged |= is_due;
+        is_due
+    }
+
+    /// Nothing is.
+    fn settle(&mut self, target: IpAddr) {
+        self.0.remove(&target);
+    }
+}
+
 /// How one target is asked.
 enum Way {
     From {
@@ -146,26 +208,36 @@ impl Prober {
             lookout: Lookout { host, netlink },
             surroundings: None,
             looks: JoinSet::new(),
+            looked: Instant::now(),
+            wants_look: false,
             strangers: HashSet::new(),
             sockets: HashMap::new(),
-            told: HashSet::new(),
+            complaints: Complaints::default(),
             lacks: false,
         }
     }
 
-    pub async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
+    pub async fn run(mut self, mut orders: Orders) {
         self.look_around();
         loop {
+            let next_look = sleep_until(self.looked + BETWEEN_LOOKS);
             tokio::select! {
-                Some(seen) = self.looks.join_next() => self.seen(seen),
-                input = inputs.recv() => match input {
-                    Some(Input::Round(round)) => self.round(&round).await,
-                    Some(Input::UppersChanged) => {
-                        self.strangers.clear();
-                        self.look_around();
+                biased;
+                asked = orders.rounds.changed() => {
+                    if asked.is_err() {
+                        return;
                     }
-                    None => return,
-                },
+                    let round = orders.rounds.borrow_and_update().clone();
+                    if let Some(round) = round {
+                        self.round(&round).await;
+                    }
+                }
+                Some(seen) = self.looks.join_next() => self.seen(seen),
+                () = orders.uppers.notified() => {
+                    self.strangers.clear();
+                    self.wants_look = true;
+                }
+                () = next_look, if self.wants_look && self.looks.is_empty() => self.look_around(),
             }
         }
     }
@@ -183,7 +255,10 @@ impl Prober {
                 return self.engine.event(self.id, Event::NotProbed { slot: round.slot });
             }
             // The engine notices when it goes on; each interval would say it again.
-            Err(error) => debug!("{}: {error}", self.bond),
+            Err(error) => {
+                debug!("{}: {error}", self.bond);
+                self.engine.event(self.id, Event::ProbeFailed { slot: round.slot });
+            }
         }
         // Nobody tells when addresses change in another namespace. A first look that failed is made again.
         let is_stale = matches!(self.surroundings, Some(Surroundings::Elsewhere(_)) | None);
@@ -193,6 +268,7 @@ impl Prober {
     }
 
     fn look_around(&mut self) {
+        (self.looked, self.wants_look) = (Instant::now(), false);
         self.looks.abort_all();
         self.looks.spawn(self.lookout.clone().look());
     }
@@ -254,17 +330,17 @@ impl Prober {
             if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         match self.find_way(target, nobody).await? {
             Way::From { tags, source } => {
-                self.told.remove(&target);
+                self.complaints.settle(target);
                 Ok(Some((tags, source)))
             }
             Way::NoRoute => {
-                if validate != ArpValidate::None && self.told.insert(target) {
+                if validate != ArpValidate::None && self.complaints.is_due(target, Instant::now()) {
                     warn!("{}: no route to the target {target}, and arp_validate is set", self.bond);
                 }
                 Ok(Some((Vec::new(), nobody)))
             }
             Way::Aside => {
-                if self.told.insert(target) {
+                if self.complaints.is_due(target, Instant::now()) {
                     warn!(
                         "{}: the route to the target {target} is not through the bond: it is not probed",
                         self.bond
@@ -309,6 +385,25 @@ impl Prober {
             self.look_around();
             return Ok(Way::Unknown);
         }
-        Ok(if self.looks.is_empty() { Way::Aside } else { Way::Unknown })
+        Ok(if self.looks.is_empty() && !self.wants_look { Way::Aside } else { Way::Unknown })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_are_logged_once_when_they_have_lasted() {
+        let (start, mut complaints) = (Instant::now(), Complaints::default());
+        let target = IpAddr::from([192, 0, 2, 1]);
+        let at = |ms| start + Duration::from_millis(ms);
+        let due: Vec<_> = (0..20).filter(|step| complaints.is_due(target, at(step * 1000))).collect();
+        assert_eq!(due, [5]);
+        complaints.settle(target);
+        // The address is set within a second.
+        assert!(!complaints.is_due(target, at(20_000)) && !complaints.is_due(target, at(20_900)));
+        complaints.settle(target);
+        assert!(!complaints.is_due(target, at(30_000)) && complaints.is_due(target, at(35_000)));
     }
 }

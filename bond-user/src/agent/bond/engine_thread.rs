@@ -6,11 +6,11 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, RecvTimeoutError},
     },
     thread,
+    time::Duration,
 };
 
 use aya::maps::{MapData, RingBuf};
@@ -26,23 +26,26 @@ use bond_core::{
     event::{Duplex, Event, Heard, Link, Speed},
     status::{BondStatus, Pending},
 };
-use tokio::sync::{mpsc as tasks, oneshot};
+use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     agent::{
         bond::{
-            announcer as herald,
-            arp_prober::{self as prober, Round},
+            announcer::Announcing,
+            arp_prober::{Probing, Round},
             ledger::{Change, Ledger},
-            worker::Effect,
+            link_mail::LinkMail,
+            work::Work,
+            worker::{Effect, MacOf},
         },
         lifecycle::missed_failovers::{Known, Meanwhile},
     },
-    report::moment::monotonic as now,
+    report::moment::{boottime_ahead, monotonic as now},
     store::receipts::{Draft, DropsBefore, Made},
     sys::{
         dataplane::{DeviceReader, Maps},
-        netlink::LinkEvent,
+        netlink::{Interfaces, LinkEvent},
     },
 };
 
@@ -64,14 +67,11 @@ pub enum Input {
         event: Event,
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
-    /// The data plane has put something into EVENTS.
-    Events(BondId),
-    /// A device of this network namespace changed or vanished.
-    Device(LinkEvent),
-    /// What a slave's link is capable of.
+    /// What a slave's link is capable of: the answer to the question of this number.
     Speed {
         bond: BondId,
         slot: Slot,
+        number: u32,
         speed: Speed,
         duplex: Duplex,
     },
@@ -107,21 +107,43 @@ pub struct Member {
     /// EVENTS; None if it cannot be read.
     pub records: Option<RingBuf<MapData>>,
     pub ledger: Arc<Ledger>,
-    pub effects: tasks::UnboundedSender<Effect>,
-    pub prober: tasks::UnboundedSender<prober::Input>,
-    pub herald: tasks::UnboundedSender<herald::Input>,
+    pub effects: Work,
+    pub prober: Probing,
+    pub herald: Announcing,
     /// ifindex of bond0, or of the port behind which the host is.
     pub host: u32,
     pub port: u32,
     /// Set at each event of a device of the bond.
     pub is_changed: Arc<AtomicBool>,
+    /// Where readers find how the bond is.
+    pub status: watch::Sender<BondStatus>,
 }
+
+/// Requests, and answers to what the engine has asked for, that may wait for the thread. It waits for nobody, and takes
+/// microseconds for each: whoever finds so many before them waits, and not for long.
+const INPUTS: usize = 1024;
+/// A shorter difference between the clocks is that of the moments at which they are read.
+const SUSPENSION: Duration = Duration::from_millis(20);
+/// The longest sleep of the thread.
+const SLEEP: Duration = Duration::from_secs(3600);
 
 /// How others reach the thread.
 #[derive(Clone)]
 pub struct EngineHandle {
     /// With the time at which it was told.
-    inputs: mpsc::Sender<(Time, Input)>,
+    inputs: Sender<(Time, Input)>,
+    flags: Arc<Mutex<Flags>>,
+    /// There is something in `flags`.
+    raised: Sender<()>,
+}
+
+/// What the thread has to look at. It says what is, and not how often that was told.
+#[derive(Default)]
+struct Flags {
+    /// Bonds whose data plane has put something into EVENTS.
+    events: Vec<BondId>,
+    /// Devices of this network namespace that changed or vanished.
+    links: LinkMail,
 }
 
 /// The thread has ended, which it does only when the agent does.
@@ -133,16 +155,35 @@ impl EngineHandle {
     /// Starts the thread. `reader` is None where the kernel does not let devices be read without netlink;
     /// links are known by netlink's events then.
     pub fn start(reader: Option<Arc<DeviceReader>>) -> std::io::Result<Self> {
-        let (inputs, received) = mpsc::channel();
-        thread::Builder::new()
-            .name("engine".into())
-            .spawn(move || Loop { reader, bonds: HashMap::new() }.run(&received))?;
-        Ok(Self { inputs })
+        let (inputs, received) = bounded(INPUTS);
+        let (raised, seen) = bounded(1);
+        let flags = Arc::<Mutex<Flags>>::default();
+        let (bonds, boottime_ahead) = (HashMap::new(), boottime_ahead());
+        let engine = Loop { reader, bonds, flags: Arc::clone(&flags), boottime_ahead };
+        thread::Builder::new().name("engine".into()).spawn(move || engine.run(&received, &seen))?;
+        Ok(Self { inputs, flags, raised })
     }
 
     pub fn send(&self, input: Input) {
         // A thread that is gone has nothing left to decide.
         let _ = self.inputs.send((now(), input));
+    }
+
+    /// The data plane of this bond has put something into EVENTS.
+    pub fn data_plane_events(&self, bond: BondId) {
+        let mut flags = locked(&self.flags);
+        if !flags.events.contains(&bond) {
+            flags.events.push(bond);
+        }
+        drop(flags);
+        // If it is raised already, the thread has not looked since.
+        let _ = self.raised.try_send(());
+    }
+
+    /// A device of this network namespace changed or vanished.
+    pub fn device(&self, event: LinkEvent) {
+        locked(&self.flags).links.put(now(), event);
+        let _ = self.raised.try_send(());
     }
 
     pub fn event(&self, bond: BondId, event: Event) {
@@ -186,27 +227,38 @@ impl EngineHandle {
     }
 }
 
+fn locked(flags: &Mutex<Flags>) -> MutexGuard<'_, Flags> {
+    // Poisoned or not, flags are whole.
+    flags.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 struct Loop {
     reader: Option<Arc<DeviceReader>>,
     bonds: HashMap<BondId, Running>,
+    flags: Arc<Mutex<Flags>>,
+    /// As of the last look: it grows while the machine is suspended.
+    boottime_ahead: i128,
 }
 
 struct Running {
     engine: Engine,
     maps: Arc<Maps>,
-    effects: tasks::UnboundedSender<Effect>,
-    prober: tasks::UnboundedSender<prober::Input>,
-    herald: tasks::UnboundedSender<herald::Input>,
+    effects: Work,
+    prober: Probing,
+    herald: Announcing,
     host: u32,
     port: u32,
     is_changed: Arc<AtomicBool>,
+    status: watch::Sender<BondStatus>,
+    /// The engine has handled something since the status was published.
+    is_status_old: bool,
     /// The last link of each slave: its speed is learned by the effects, its state here.
     links: HashMap<Slot, Link>,
     /// Slots whose speeds are to be read when what is in hand is carried out: reading waits for RTNL and for firmware,
     /// and a failover's MACs shall not.
     speeds_to_read: u16,
-    /// How many answers to `ReadSpeed` are still to come: only the last of them is of the link as it is now.
-    speeds_to_come: HashMap<Slot, u32>,
+    /// The last question for the speed of each: only its answer is of the link as it is now.
+    speeds_asked: HashMap<Slot, SpeedAsked>,
     /// What ACTIVE held when it was last looked at.
     word: ActiveWord,
     /// What SLAVES holds; nobody else writes it.
@@ -239,6 +291,13 @@ struct Running {
     none_since: Option<DropsBefore>,
     /// Answered as soon as nothing is pending.
     settling: Vec<oneshot::Sender<()>>,
+}
+
+/// A question for the speed of a slave's link.
+#[derive(Clone, Copy, Debug, Default)]
+struct SpeedAsked {
+    number: u32,
+    is_open: bool,
 }
 
 /// When the steps of what is in hand were done, for the receipt of a failover.
@@ -318,25 +377,65 @@ enum Writer {
 }
 
 impl Loop {
-    fn run(mut self, inputs: &mpsc::Receiver<(Time, Input)>) {
+    fn run(mut self, inputs: &Receiver<(Time, Input)>, raised: &Receiver<()>) {
         loop {
             let next = self.bonds.values().filter_map(|bond| bond.engine.poll_timeout()).min();
-            let input = match next {
-                Some(next) => match inputs.recv_timeout(next.saturating_sub(now())) {
-                    Ok(input) => Some(input),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                },
-                None => match inputs.recv() {
+            let sleep = next.map_or(SLEEP, |next| next.saturating_sub(now()).min(SLEEP));
+            let input = select_biased! {
+                recv(raised) -> raised => {
+                    if raised.is_err() {
+                        return;
+                    }
+                    None
+                }
+                recv(inputs) -> input => match input {
                     Ok(input) => Some(input),
                     Err(_) => return,
                 },
+                default(sleep) => None,
             };
+            self.notice_suspension();
+            // Before the input: whoever asks for the status means what happened before.
+            self.take_flags();
             if let Some((told, input)) = input {
                 self.bonds.values_mut().for_each(|bond| bond.pace.told = told);
                 self.take(input);
             }
             self.tick();
+            self.bonds.values_mut().for_each(Running::publish_status);
+        }
+    }
+
+    /// A machine that is suspended stops the clock that deadlines are of.
+    fn notice_suspension(&mut self) {
+        let ahead = boottime_ahead();
+        let time = Duration::from_nanos(u64::try_from(ahead - self.boottime_ahead).unwrap_or_default());
+        self.boottime_ahead = ahead;
+        if time >= SUSPENSION {
+            for bond in self.bonds.values_mut() {
+                bond.fact(Event::Suspended { time }, self.reader.as_deref());
+            }
+        }
+    }
+
+    fn take_flags(&mut self) {
+        let (events, links) = {
+            let mut flags = locked(&self.flags);
+            (std::mem::take(&mut flags.events), flags.links.take())
+        };
+        let reader = self.reader.as_deref();
+        for bond in events {
+            if let Some(bond) = self.bonds.get_mut(&bond) {
+                bond.follow_data_plane();
+                bond.hear_of_others();
+                bond.carry_out(reader);
+            }
+        }
+        for (told, event) in links {
+            for bond in self.bonds.values_mut() {
+                bond.pace.told = told;
+                bond.device(&event, reader);
+            }
         }
     }
 
@@ -401,6 +500,7 @@ impl Loop {
                     bond.follow_data_plane();
                     let answer = bond.handle(event);
                     bond.carry_out(reader);
+                    bond.publish_status();
                     let _ = reply.send(answer);
                 }
             }
@@ -411,21 +511,9 @@ impl Loop {
                     bond.mend_maps();
                 }
             }
-            Input::Events(bond) => {
+            Input::Speed { bond, slot, number, speed, duplex } => {
                 if let Some(bond) = self.bonds.get_mut(&bond) {
-                    bond.follow_data_plane();
-                    bond.hear_of_others();
-                    bond.carry_out(reader);
-                }
-            }
-            Input::Device(event) => {
-                for bond in self.bonds.values_mut() {
-                    bond.device(&event, reader);
-                }
-            }
-            Input::Speed { bond, slot, speed, duplex } => {
-                if let Some(bond) = self.bonds.get_mut(&bond) {
-                    bond.speed(slot, (speed, duplex), reader);
+                    bond.speed((slot, number), (speed, duplex), reader);
                 }
             }
             Input::AwaitSettled { bond, reply } => {
@@ -443,7 +531,8 @@ impl Loop {
                 let _ = reply.send(());
             }
             Input::Status { bond, reply } => {
-                if let Some(bond) = self.bonds.get(&bond) {
+                if let Some(bond) = self.bonds.get_mut(&bond) {
+                    bond.publish_status();
                     let _ = reply.send(bond.engine.status());
                 }
             }
@@ -467,6 +556,7 @@ impl Running {
             host,
             port,
             is_changed,
+            status,
         } = member;
         let slaves = left.iter().flat_map(|(left, _)| &left.slaves);
         let links = slaves.clone().map(|slave| (slave.slot, slave.link)).collect();
@@ -491,7 +581,9 @@ impl Running {
             is_changed,
             links,
             speeds_to_read: 0,
-            speeds_to_come: HashMap::new(),
+            speeds_asked: HashMap::new(),
+            status,
+            is_status_old: true,
             with_link: 0,
             awaits_netlink: false,
             learned: maps.learned(),
@@ -531,10 +623,23 @@ impl Running {
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Refusal> {
+        self.is_status_old = true;
         self.pace.handled = now();
         let answer = self.engine.handle(self.pace.handled, event);
         self.pace.decided = now();
         answer
+    }
+
+    /// What readers are shown from now on.
+    fn publish_status(&mut self) {
+        if std::mem::take(&mut self.is_status_old) {
+            let status = self.engine.status();
+            self.status.send_if_modified(|shown| {
+                let is_new = *shown != status;
+                *shown = status;
+                is_new
+            });
+        }
     }
 
     /// Tells the engine, before anything else, if the data plane has changed ACTIVE: or its next decision would undo
@@ -555,13 +660,13 @@ impl Running {
         self.ledger.follow(found, Change::MayFailOver);
         self.unrecorded = unrecorded;
         if unrecorded > 0 {
-            let _ = self.effects.send(Effect::Unrecorded(unrecorded));
+            self.effects.send(Effect::Unrecorded(unrecorded));
         }
         let (active, draining, usable) = (found.active(), found.draining(), found.usable());
         // Of the guard's words none is so.
         let is_foreign = active.is_none_or(|slot| usable & slot.bit() == 0);
         if is_foreign && self.engine.has_active() {
-            let _ = self.effects.send(Effect::MapMended { map: names::ACTIVE });
+            self.effects.read(|reads| _ = reads.restored.insert(names::ACTIVE));
         }
         let earlier = failovers.iter().filter_map(|(_, word)| GuardFailover::of(*word)).collect();
         let last = failovers.pop_if(|(_, word)| word.active() == active);
@@ -595,7 +700,7 @@ impl Running {
             meanwhile.word = self.maps.recount_active(last);
             let (found, now) = (found.generation(), meanwhile.word.generation());
             if found != last.generation() {
-                let _ = self.effects.send(Effect::Recounted { found, now });
+                self.effects.send(Effect::Recounted { found, now });
             }
         }
         meanwhile
@@ -607,7 +712,7 @@ impl Running {
             let record = EventRecord::parse(&item);
             match record.and_then(|record| record.event()) {
                 Some(DataPlaneEvent::FailedOver(_)) => self.unfollowed.extend(record),
-                event => drop(self.effects.send(Effect::Heard(event))),
+                event => self.effects.send(Effect::Heard(event)),
             }
         }
     }
@@ -632,26 +737,26 @@ impl Running {
                 continue;
             };
             self.maps.set_slave(slot, entry);
-            let _ = self.effects.send(Effect::MapMended { map });
+            self.effects.read(|reads| _ = reads.restored.insert(map));
         }
         if self.maps.restore_targets() {
-            let _ = self.effects.send(Effect::MapMended { map: names::TARGETS });
+            self.effects.read(|reads| _ = reads.restored.insert(names::TARGETS));
         }
         let learned = self.maps.learned();
         if self.learned.is_zero() {
             self.learned = learned;
         } else if learned != self.learned {
             self.maps.set_learned(self.learned);
-            let _ = self.effects.send(Effect::MapMended { map: names::LEARNED });
+            self.effects.read(|reads| _ = reads.restored.insert(names::LEARNED));
         }
         if self.maps.bond() != *self.maps.wanted_bond() {
-            let _ = self.effects.send(Effect::CheckEntry);
+            self.effects.read(|reads| reads.entry = true);
         }
         if self.maps.guard().rank() != self.rank {
             self.write_rank(self.rank);
         }
         if self.ledger.restore() {
-            let _ = self.effects.send(Effect::MapMended { map: names::GUARD });
+            self.effects.read(|reads| _ = reads.restored.insert(names::GUARD));
         }
     }
 
@@ -659,7 +764,7 @@ impl Running {
     fn write_slave(&mut self, slot: Slot, entry: SlaveEntry) {
         let known = self.entries.insert(slot, entry);
         if known.is_some_and(|known| self.maps.slave(slot) != known) {
-            let _ = self.effects.send(Effect::MapMended { map: names::SLAVES });
+            self.effects.read(|reads| _ = reads.restored.insert(names::SLAVES));
         }
         self.maps.set_slave(slot, entry);
     }
@@ -667,7 +772,7 @@ impl Running {
     /// As [`Self::write_slave`].
     fn write_rank(&mut self, rank: Rank) {
         if self.maps.guard().rank() != self.rank {
-            let _ = self.effects.send(Effect::MapMended { map: names::GUARD });
+            self.effects.read(|reads| _ = reads.restored.insert(names::GUARD));
         }
         self.rank = rank;
         self.maps.set_rank(rank);
@@ -707,7 +812,7 @@ impl Running {
                     self.is_changed.store(true, Ordering::Release);
                 }
                 if link.ifindex == self.host {
-                    let _ = self.effects.send(Effect::HostChanged);
+                    self.effects.look(|looks| looks.host = true);
                 } else if link.link == Some(self.host) && link.link_netns.is_none() && !link.is_end_of_pair()
                 {
                     self.uppers_changed();
@@ -720,7 +825,10 @@ impl Running {
                 else {
                     // IFLA_LINK of a link that was moved here counts in another namespace.
                     let below = link.link.filter(|_| link.link_netns.is_none() && !link.is_end_of_pair());
-                    let _ = self.effects.send(Effect::Appeared { ifindex: link.ifindex, below });
+                    self.effects.look(|looks| {
+                        looks.appeared.insert(link.ifindex);
+                        below.into_iter().for_each(|below| looks.below.insert(below));
+                    });
                     return;
                 };
                 if renamed {
@@ -728,12 +836,12 @@ impl Running {
                 }
                 if let Some(master) = link.master {
                     // The kernel would release it from a bond of its own (`do_set_master`).
-                    let _ = self.effects.send(Effect::GivenAway { slot, master });
+                    self.effects.send(Effect::GivenAway { slot, master });
                     self.fact(Event::Leave { slot }, reader);
                     return;
                 }
                 if mac_changed {
-                    let _ = self.effects.send(Effect::SlaveMacChanged { slot });
+                    self.effects.look(|looks| looks.slave_macs |= slot.bit());
                 }
                 self.observe(slot, link.ifindex, link.has_link(), reader);
             }
@@ -749,24 +857,20 @@ impl Running {
                     return;
                 };
                 self.fact(Event::Gone { slot }, reader);
-                let _ = self.effects.send(Effect::Forget { slot });
-            }
-            // Of a VLAN above the bond, too.
-            LinkEvent::AddressChanged { ifindex } => {
-                let _ = self.effects.send(Effect::AddressesChanged(Some(*ifindex)));
+                self.effects.send(Effect::Forget { slot });
             }
             // Events were lost: the next look at the links finds out, and it is made now.
             LinkEvent::Overrun => {
                 self.is_changed.store(true, Ordering::Release);
-                let _ = self.effects.send(Effect::AddressesChanged(None));
+                self.effects.look(|looks| looks.addresses = Interfaces::any());
                 self.poll_links(reader);
             }
         }
     }
 
     fn uppers_changed(&self) {
-        let _ = self.effects.send(Effect::UppersChanged);
-        let _ = self.prober.send(prober::Input::UppersChanged);
+        self.effects.look(|looks| looks.uppers = true);
+        self.prober.uppers_changed();
     }
 
     /// Tells the engine a slave's link.
@@ -802,7 +906,7 @@ impl Running {
     fn set_blind(&mut self, why: Option<String>) {
         let is_blind = why.is_some();
         if is_blind != std::mem::replace(&mut self.is_blind, is_blind) {
-            let _ = self.effects.send(Effect::Blind(why));
+            self.effects.send(Effect::Blind(why));
         }
     }
 
@@ -812,22 +916,32 @@ impl Running {
         if up != before.up {
             // The speed may be another one now; it is asked for beside, and told when it is known.
             self.speeds_to_read |= slot.bit();
-            *self.speeds_to_come.entry(slot).or_default() += 1;
+            let asked = self.speeds_asked.entry(slot).or_default();
+            *asked = SpeedAsked { number: asked.number.wrapping_add(1), is_open: true };
         }
-        let is_stale = up && self.speeds_to_come.get(&slot).is_some_and(|answers| *answers > 0);
+        let is_stale = up && self.speeds_asked.get(&slot).is_some_and(|asked| asked.is_open);
         Link { up, is_stale, ..before }
     }
 
     /// What a slave's link is capable of was read.
-    fn speed(&mut self, slot: Slot, (speed, duplex): (Speed, Duplex), reader: Option<&DeviceReader>) {
-        let answers = self.speeds_to_come.entry(slot).or_default();
-        *answers = answers.saturating_sub(1);
-        if *answers == 0
-            && let Some(link) = self.links.get_mut(&slot)
-        {
+    fn speed(
+        &mut self,
+        (slot, number): (Slot, u32),
+        (speed, duplex): (Speed, Duplex),
+        reader: Option<&DeviceReader>,
+    ) {
+        let asked = self.speeds_asked.get_mut(&slot).filter(|asked| asked.number == number);
+        if let (Some(asked), Some(link)) = (asked, self.links.get_mut(&slot)) {
+            asked.is_open = false;
             *link = Link { speed, duplex, is_stale: false, ..*link };
             self.fact(Event::Speed { slot, speed, duplex }, reader);
         }
+    }
+
+    /// What is read of the slot's former slave is not of the next one.
+    fn speed_is_another(&mut self, slot: Slot) {
+        let asked = self.speeds_asked.entry(slot).or_default();
+        *asked = SpeedAsked { number: asked.number.wrapping_add(1), is_open: false };
     }
 
     fn poll_links(&mut self, reader: Option<&DeviceReader>) {
@@ -843,7 +957,7 @@ impl Running {
         }
         if links.len() < slaves.len() && !self.awaits_netlink {
             self.awaits_netlink = true;
-            let _ = self.effects.send(Effect::ReadLinks);
+            self.effects.read(|reads| reads.links = true);
         }
         if !links.is_empty() || slaves.is_empty() {
             let awaits_netlink = self.awaits_netlink;
@@ -867,7 +981,7 @@ impl Running {
                         let _ = self.maps.reset_stats(slot);
                         self.maps.reset_probe_times(slot);
                         self.links.remove(&slot);
-                        self.speeds_to_come.remove(&slot);
+                        self.speed_is_another(slot);
                     }
                     let known = known.unwrap_or_default();
                     let entry = SlaveEntry::new(ifindex, wire_mac, permanent_mac)
@@ -878,7 +992,7 @@ impl Running {
                 }
                 Command::ClearSlave { slot } => {
                     self.links.remove(&slot);
-                    self.speeds_to_come.remove(&slot);
+                    self.speed_is_another(slot);
                     self.entries.remove(&slot);
                     self.maps.set_slave(slot, SlaveEntry::default());
                 }
@@ -904,46 +1018,50 @@ impl Running {
                     if let Some(draft) = self.draft(&notice) {
                         has_failed_over = true;
                         self.ledger.begin();
-                        let _ = self.effects.send(Effect::Failover(Box::new(draft)));
+                        self.effects.send(Effect::Failover(Box::new(draft)));
                     }
-                    let _ = self.effects.send(Effect::Command(Command::Notify(notice)));
+                    self.effects.send(Effect::Notice(notice));
                 }
                 Command::Enslave { slot, mac } => {
                     let joining = self.engine.slaves().find(|slave| slave.slot == slot);
                     if let Some(slave) = joining {
                         let name = slave.name.to_owned();
-                        let _ =
-                            self.effects.send(Effect::Enslave { slot, ifindex: slave.ifindex, name, mac });
+                        self.effects.send(Effect::Enslave { slot, ifindex: slave.ifindex, name, mac });
                     }
                 }
                 Command::Probe { slot, mac } => {
                     if let Some(slave) = self.engine.slaves().find(|slave| slave.slot == slot) {
                         let (ifindex, options) = (slave.ifindex, self.engine.options().clone());
-                        let round = Box::new(Round { slot, ifindex, mac, options });
-                        let _ = self.prober.send(prober::Input::Round(round));
+                        self.prober.round(Round { slot, ifindex, mac, options });
                     }
                 }
                 Command::Announce { slot, mac } => {
                     let slave = self.engine.slaves().find(|slave| slave.slot == slot);
                     let ifindex = slave.map(|slave| slave.ifindex).unwrap_or_default();
-                    let _ = self.herald.send(herald::Input::Announce { slot, ifindex, mac });
+                    if !self.herald.announce(slot, ifindex, mac) {
+                        // It could not be sent.
+                        let _ = self.engine.handle(now(), Event::Announced { slot });
+                    }
                 }
-                slow @ (Command::Release { .. }
-                | Command::SetCarrier(_)
-                | Command::SetSlaveMac { .. }
-                | Command::SetBondMac(_)
-                | Command::Report { .. }
-                | Command::AskNeighbours) => {
-                    let _ = self.effects.send(Effect::Command(slow));
+                Command::Release { slot, mac } => self.effects.send(Effect::Release { slot, mac }),
+                Command::SetCarrier(up) => self.effects.send(Effect::SetCarrier(up)),
+                Command::SetSlaveMac { slot, mac } => {
+                    self.effects.send(Effect::SetMac { of: MacOf::Slave(slot), mac, answers: 1 });
                 }
+                Command::SetBondMac(mac) => {
+                    self.effects.send(Effect::SetMac { of: MacOf::Bond, mac, answers: 1 });
+                }
+                Command::Report { slot, mac } => self.effects.read(|reads| reads.report = Some((slot, mac))),
+                Command::AskNeighbours => self.effects.read(|reads| reads.neighbours = true),
             }
         }
         if has_failed_over {
-            let _ = self.effects.send(Effect::FailedOver);
+            self.effects.send(Effect::FailedOver);
         }
         let to_read = std::mem::take(&mut self.speeds_to_read);
         for slot in Slot::all().filter(|slot| to_read & slot.bit() != 0) {
-            let _ = self.effects.send(Effect::ReadSpeed { slot });
+            let number = self.speeds_asked.get(&slot).map(|asked| asked.number);
+            self.effects.read(|reads| reads.speeds[slot.index()] = number);
         }
         self.inform_guard(reader);
         self.ledger.settle();
@@ -953,6 +1071,7 @@ impl Running {
 
     fn answer_if_settled(&mut self) {
         if !self.settling.is_empty() && self.engine.pending().next().is_none() {
+            self.publish_status();
             // A request that has been answered already waits no more.
             for reply in self.settling.drain(..) {
                 let _ = reply.send(());

@@ -6,15 +6,39 @@ use tracing::{info, warn};
 use crate::report::{
     event::{SlaveChange, What},
     moment::Moment,
-    text,
+    repeats, text,
 };
 
-/// One line, INFO; WARN where someone should act. `at` is when it happened, if that was before an agent looked.
-pub fn log(bond: &str, notice: &Notice, at: Option<Moment>) {
+/// One line, INFO; WARN where someone should act. `at` is when it happened, if that was before an agent looked; the end of
+/// the line says of how many others it stands for.
+pub fn log(bond: &str, notice: &Notice, at: Option<Moment>, left_out: u32) {
     let at = at.map(|at| format!(", at {} while no agent looked", at.time)).unwrap_or_default();
+    let at = format!("{at}{}", repeats::left_out(left_out));
     match sentence(notice) {
         (Weight::Info, sentence) => info!("{bond}: {sentence}{at}"),
         (Weight::Warning, sentence) => warn!("{bond}: {sentence}{at}"),
+    }
+}
+
+/// What is counted together where it comes again and again; none of what the engine bounds itself, and of failovers, whose
+/// lines are as many as their receipts.
+pub fn kind(notice: &Notice) -> Option<String> {
+    match notice {
+        Notice::LinkDelayed { slave, .. } | Notice::LinkChanged { slave, .. } => {
+            Some(format!("link of {slave}"))
+        }
+        Notice::Enslaved { slave, .. } | Notice::Released { slave } => Some(format!("membership of {slave}")),
+        Notice::MacRefused { interface, .. } => Some(format!("refused MAC of {interface}")),
+        Notice::SlaveMacTaken { slave, .. } => Some(format!("MAC of {slave}")),
+        Notice::BondMacTaken { .. } | Notice::BondMacPutBack { .. } => Some("MAC of the bond".to_owned()),
+        Notice::Unheard { slave, .. } | Notice::HeardAgain { slave } => Some(format!("reception of {slave}")),
+        Notice::DuplicateMacReplaced { slave, .. } | Notice::ReleasedMacInUse { slave, .. } => {
+            Some(format!("duplicate MAC of {slave}"))
+        }
+        Notice::Failover { .. }
+        | Notice::PolicyTurnedActive { .. }
+        | Notice::Late { .. }
+        | Notice::Suspended { .. } => None,
     }
 }
 
@@ -43,6 +67,8 @@ pub fn event(notice: &Notice) -> Option<What> {
         | Notice::BondMacTaken { .. }
         | Notice::BondMacPutBack { .. }
         | Notice::Unheard { .. }
+        | Notice::Late { .. }
+        | Notice::Suspended { .. }
         | Notice::HeardAgain { .. }
         | Notice::ReleasedMacInUse { .. } => Some(match sentence(notice) {
             (Weight::Info, text) => What::Note { text },
@@ -95,6 +121,15 @@ fn sentence(notice: &Notice) -> (Weight, String) {
         Notice::BondMacPutBack { mac } => {
             let what = format!("its MAC was set by hand to {mac} and is put back");
             (Warning, format!("{what}: it follows from the slaves' unless fail_over_mac=none"))
+        }
+        Notice::Late { times, ms } => {
+            let times = if *times == 1 { "was late".to_owned() } else { format!("was late {times} times,") };
+            let what =
+                format!("this agent {times} by up to {ms} ms: it was stopped, or got no processor time");
+            (Warning, format!("{what}; no slave is judged by that time"))
+        }
+        Notice::Suspended { ms } => {
+            (Info, format!("the machine was suspended for {ms} ms; no slave is judged by that time"))
         }
         Notice::Unheard { slave, sent } => (Warning, text::unheard(slave, *sent)),
         Notice::HeardAgain { slave } => (Info, format!("{slave}: receives unicast now")),

@@ -34,17 +34,19 @@ struct Checked {
 }
 
 impl Effects {
-    /// The devices are read only after an event about one of them: programs and maps have no events.
+    /// The devices are read only after an event about one of them: programs and maps have no events. It may be broken off, and
+    /// done again.
     pub(super) async fn check_path(&mut self) {
         let slaves = self.to_check();
         let mut found = self.check_programs(&slaves).await;
         let has_events = self.wanted.link_events == LinkEventSource::Netlink;
-        let is_changed = self.is_changed.swap(false, Ordering::AcqRel);
-        if is_changed || !has_events || !self.device_faults.is_empty() {
+        self.are_devices_unchecked |= self.is_changed.swap(false, Ordering::AcqRel);
+        if self.are_devices_unchecked || !has_events || !self.device_faults.is_empty() {
             let devices = self.check_devices(&slaves).await;
             self.device_faults =
                 devices.iter().filter(|(_, repair)| *repair != Repair::Done).cloned().collect();
             found.extend(devices);
+            self.are_devices_unchecked = false;
         }
         self.scribe.path(found);
     }

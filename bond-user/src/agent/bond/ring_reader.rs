@@ -6,7 +6,7 @@ use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::warn;
 
-use crate::agent::bond::engine_thread::{BondId, EngineHandle, Input};
+use crate::agent::bond::engine_thread::{BondId, EngineHandle};
 
 /// Hands the programs' log lines (aya-log) on to the log.
 pub async fn log(logger: EbpfLogger<&'static dyn log::Log>) {
@@ -29,7 +29,7 @@ pub async fn events(events: OwnedFd, (engine, id): (EngineHandle, BondId)) {
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }?;
         loop {
             events.readable().await?.clear_ready();
-            engine.send(Input::Events(id));
+            engine.data_plane_events(id);
         }
     };
     ended(watching.await);

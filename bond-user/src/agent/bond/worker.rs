@@ -3,10 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -17,25 +14,23 @@ use bond_common::{
     names,
 };
 use bond_core::{
-    command::{Command, Notice},
+    command::Notice,
     event::{Asked, Event, Link},
     options::BondOptions,
 };
 use nix::errno::Errno;
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinHandle,
-};
+use tokio::{sync::oneshot, task::JoinHandle};
 use tracing::{info, warn};
 
 use crate::{
     agent::{
         AgentError, LinkEventSource,
         bond::{
-            announcer::{self as herald, Told},
+            announcer::{self as herald, Announcing, Told},
             engine_thread::{BondId, EngineHandle, Input},
             guard::GuardState,
             interface::Host,
+            work::{End, Job, Jobs, Lane, Looks, Lost, Reads},
         },
     },
     config::Guard,
@@ -51,56 +46,26 @@ use crate::{
         enslave::{EnslavePlan, PutBack},
         found::{Found, Lower},
         membership,
-        netlink::{self, BlockingNetlink, LinkInfo, LinkSetting},
+        netlink::{self, BlockingNetlink, Interfaces, LinkInfo, LinkSetting},
     },
 };
 
 /// How long a frame may be under way to bond0, through the queues of a busy machine.
 const UNDER_WAY: Duration = Duration::from_millis(200);
 
-/// Something for a bond's task to do.
+/// Something for a bond's worker to do.
 pub enum Effect {
-    /// One of the commands that take time.
-    Command(Command),
-    Enslave {
-        slot: Slot,
-        ifindex: u32,
-        name: String,
-        mac: Option<Mac>,
-    },
     /// The active slave changed; what goes with it follows, up to [`Self::FailedOver`] and the announcement.
     Failover(Box<Draft>),
     FailedOver,
+    /// For the log, and for those who listen.
+    Notice(Notice),
     /// A round of announcements.
     Announced(Box<Told>),
     /// Something that nobody waits for.
     Failed(SysError),
-    /// A slave's device vanished: what is left of it is taken away.
-    Forget {
-        slot: Slot,
-    },
-    /// There is an interface of this index, which is no slave.
-    Appeared {
-        ifindex: u32,
-        /// What it lies above.
-        below: Option<u32>,
-    },
-    /// A link came up or went: tell its speed.
-    ReadSpeed {
-        slot: Slot,
-    },
-    /// Tell every slave's link, as netlink says it is.
-    ReadLinks,
     /// Devices cannot be read without netlink, for this reason; None: they can again.
     Blind(Option<String>),
-    /// A device above bond0, as a macvlan, came, changed or went.
-    UppersChanged,
-    /// An address of this interface, or of any if events were lost, came, changed or went.
-    AddressesChanged(Option<u32>),
-    /// Options changed; some of them packets read.
-    Options(Box<BondOptions>),
-    /// Whether the data plane may fail over by itself; [`Self::Options`] follows, which tells it.
-    SetGuard(Guard),
     /// ACTIVE was changed so often without a record.
     Unrecorded(u32),
     /// Another process has stored ACTIVE with the generation `found`; it is `now`.
@@ -110,29 +75,36 @@ pub enum Effect {
     },
     /// What the programs said; None of another version.
     Heard(Option<DataPlaneEvent>),
-    /// Somebody else had written to this map, and the engine has put it right.
-    MapMended {
-        map: &'static str,
+    SetCarrier(bool),
+    SetMac {
+        of: MacOf,
+        mac: Mac,
+        /// How many times the engine has asked for a MAC of this interface, and waits for an answer.
+        answers: u32,
     },
-    /// BOND may have been written to by somebody else.
-    CheckEntry,
-    /// Compare the path of the packets with what this task made of it. `is_asked` is cleared when that begins.
-    CheckPath {
-        is_asked: Arc<AtomicBool>,
+    /// Options changed; some of them packets read.
+    Options(Box<BondOptions>),
+    /// Whether the data plane may fail over by itself; [`Self::Options`] follows, which tells it.
+    SetGuard(Guard),
+    Enslave {
+        slot: Slot,
+        ifindex: u32,
+        name: String,
+        mac: Option<Mac>,
     },
-    /// The pins are gone, or back.
-    Pinned(bool),
+    Release {
+        slot: Slot,
+        mac: Option<Mac>,
+    },
+    /// A slave's device vanished: what is left of it is taken away.
+    Forget {
+        slot: Slot,
+    },
     /// This slave was made a port of something else, and leaves.
     GivenAway {
         slot: Slot,
         master: u32,
     },
-    /// This slave's MAC may have been changed by somebody else.
-    SlaveMacChanged {
-        slot: Slot,
-    },
-    /// bond0, or the port behind which the host is, is not as it was.
-    HostChanged,
     /// This interface will be enslaved: as it was found, with a MAC of its own if one is configured. Tell when
     /// it is set up, or why it could not be.
     AwaitJoin {
@@ -162,19 +134,77 @@ pub enum Effect {
     AwaitRecords {
         reply: oneshot::Sender<()>,
     },
-    /// Put everything back as it was found, and end.
-    TearDown {
-        reply: oneshot::Sender<Result<(), AgentError>>,
-    },
-    /// Leave everything to the kernel, and end.
-    Keep {
-        reply: oneshot::Sender<()>,
-    },
+}
+
+/// An interface whose MAC is to be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MacOf {
+    Bond,
+    Slave(Slot),
+}
+
+impl Effect {
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::SetCarrier(_) | Self::SetMac { .. } | Self::Options(_) | Self::SetGuard(_) => Lane::Urgent,
+            Self::Failover(_)
+            | Self::FailedOver
+            | Self::Notice(_)
+            | Self::Announced(_)
+            | Self::Failed(_)
+            | Self::Blind(_)
+            | Self::Unrecorded(_)
+            | Self::Recounted { .. }
+            | Self::Heard(_) => Lane::Record,
+            Self::Enslave { .. }
+            | Self::Release { .. }
+            | Self::Forget { .. }
+            | Self::GivenAway { .. }
+            | Self::AwaitJoin { .. }
+            | Self::AwaitRelease { .. }
+            | Self::TidyRecord { .. }
+            | Self::SetMtu { .. }
+            | Self::Settle { .. }
+            | Self::AwaitRecords { .. } => Lane::Request,
+        }
+    }
+
+    /// The slot whose interface it sets up, or takes away.
+    pub fn sets_up(&self) -> Option<Slot> {
+        match self {
+            Self::Enslave { slot, .. } | Self::Release { slot, .. } | Self::Forget { slot } => Some(*slot),
+            _ => None,
+        }
+    }
+
+    /// Whether `newer` makes it needless.
+    pub fn is_overtaken_by(&self, newer: &Self) -> bool {
+        match (self, newer) {
+            (Self::SetMac { of, .. }, Self::SetMac { of: newer, .. }) => of == newer,
+            (Self::SetCarrier(_), Self::SetCarrier(_))
+            | (Self::Options(_), Self::Options(_))
+            | (Self::SetGuard(_), Self::SetGuard(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Takes over what is owed for an older one.
+    pub fn overtake(&mut self, older: &Self) {
+        if let (Self::SetMac { answers, .. }, Self::SetMac { answers: owed, .. }) = (self, older) {
+            *answers = answers.saturating_add(*owed);
+        }
+    }
 }
 
 /// What to tell of a bond without its pins.
 pub const PINS_GONE: &str = "its pins are gone (bpffs unmounted?): the bond goes on, but ends with this agent, and takes no further slaves; to \
      have it made anew: xbond down, then xbond reload or xbond add";
+
+fn lines_lost(count: u32) -> String {
+    format!(
+        "{count} lines of this log were dropped: they came while the kernel kept the bond's worker waiting"
+    )
+}
 
 /// What a slave needs of this task.
 pub(super) struct Slave {
@@ -224,13 +254,17 @@ pub struct Effects {
     pub(super) further_macs: Vec<Mac>,
     /// What is announced, as it was when something of it changed last.
     announced: Announced,
-    herald: mpsc::UnboundedSender<herald::Input>,
+    /// It has changed, or may have, since it was read.
+    is_above_old: bool,
+    herald: Announcing,
     /// With prearm, once there is a slave: the bond's MAC.
     prearmed: Option<Mac>,
     /// What the bond's carrier is to be: the port is up or down.
     pub(super) carrier: bool,
     /// Set at each event of a device of the bond.
     pub(super) is_changed: Arc<AtomicBool>,
+    /// One has come since the devices were checked to the end.
+    pub(super) are_devices_unchecked: bool,
     /// Faults of devices that were found by the last check.
     pub(super) device_faults: Vec<(PathFault, Repair)>,
     /// Ends the time in which bond0 takes frames with its former MAC.
@@ -254,7 +288,7 @@ pub struct Parts {
     pub scribe: Scribe,
     pub wanted: Wishes,
     pub announced: Announced,
-    pub herald: mpsc::UnboundedSender<herald::Input>,
+    pub herald: Announcing,
     pub carrier: bool,
     pub is_changed: Arc<AtomicBool>,
 }
@@ -311,10 +345,12 @@ impl Effects {
             leaving: HashMap::new(),
             further_macs,
             announced,
+            is_above_old: false,
             herald,
             prearmed,
             carrier,
             is_changed,
+            are_devices_unchecked: false,
             device_faults: Vec::new(),
             settling: None,
             awaiting_records: Vec::new(),
@@ -322,21 +358,34 @@ impl Effects {
     }
 
     /// Runs until it is told to end.
-    pub async fn run(mut self, mut effects: mpsc::UnboundedReceiver<Effect>) {
-        while let Some(effect) = effects.recv().await {
-            match effect {
-                Effect::TearDown { reply } => {
+    pub async fn run(mut self, mut jobs: Jobs) {
+        while let Some(job) = jobs.next().await {
+            match job {
+                Job::End(End::TearDown { reply }) => {
                     self.scribe.finish();
                     let _ = reply.send(self.tear_down().await);
                     return;
                 }
-                Effect::Keep { reply } => {
+                Job::End(End::Keep { reply }) => {
                     self.scribe.finish();
                     self.data_plane.keep();
                     let _ = reply.send(());
                     return;
                 }
-                effect => self.carry_out(effect).await,
+                Job::Do(effect) => {
+                    self.is_above_old = jobs.wants_look_above();
+                    self.carry_out(effect).await;
+                }
+                Job::Lost(Lost { lines, failovers }) => {
+                    if lines > 0 {
+                        self.scribe.warn(&lines_lost(lines));
+                    }
+                    if failovers > 0 {
+                        self.scribe.lost(failovers);
+                    }
+                }
+                Job::Read(reads) => self.read(reads).await,
+                Job::Look(looks) => self.look(looks, &jobs).await,
             }
             if !self.scribe.is_open() {
                 for reply in self.awaiting_records.drain(..) {
@@ -357,41 +406,27 @@ impl Effects {
 
     async fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Command(command) => self.command(command).await,
-            Effect::Enslave { slot, ifindex, name, mac } => self.enslave(slot, ifindex, name, mac).await,
             Effect::Failover(draft) => self.scribe.begin(*draft),
+            Effect::FailedOver => self.scribe.first_part_done(),
+            Effect::Notice(notice) => {
+                if matches!(notice, Notice::PolicyTurnedActive { .. }) {
+                    self.set_entry(self.entry.with_policy(FailOverMac::Active));
+                }
+                self.scribe.notice(&notice);
+            }
             Effect::Announced(told) => self.announced(*told).await,
             Effect::Failed(error) => self.warn_of(Err(error)),
-            Effect::FailedOver => self.scribe.first_part_done(),
-            Effect::Forget { slot } => self.forget(slot),
-            Effect::Appeared { ifindex, below } => {
-                if let Err(error) = self.appeared(ifindex).await {
-                    self.scribe.warn(&error.to_string());
-                }
-                // A macvlan above a VLAN above bond0, say. What is above bond0 itself comes as UppersChanged.
-                if below.is_some_and(|below| below != self.host.device() && self.is_announced(below)) {
-                    self.uppers_changed().await;
-                }
+            Effect::SetCarrier(up) => {
+                self.carrier = up;
+                let answer = self.devices.netlink.set(self.host.port(), LinkSetting::Up(up)).await;
+                self.warn_of(answer.map(drop));
+                self.scribe.carrier(up);
             }
-            Effect::ReadSpeed { slot } => self.read_speed(slot),
-            Effect::ReadLinks => self.read_links().await,
+            Effect::SetMac { of, mac, answers } => self.set_mac(of, mac, answers).await,
             Effect::Blind(Some(why)) => {
-                self.scribe.warn(&format!("links are read by netlink meanwhile: {why}"))
+                self.scribe.warn(&format!("links are read by netlink meanwhile: {why}"));
             }
             Effect::Blind(None) => info!("{}: links are read without netlink again", self.bond),
-            Effect::AddressesChanged(ifindex) => {
-                if ifindex.is_none_or(|ifindex| self.is_announced(ifindex)) {
-                    self.read_addresses().await;
-                }
-            }
-            Effect::UppersChanged => self.uppers_changed().await,
-            Effect::Options(options) => {
-                self.write_entry(&options);
-                if options.num_grat_arp == 0 {
-                    self.scribe.without_announcement();
-                }
-            }
-            Effect::SetGuard(guard) => self.wanted.guard = guard,
             Effect::Unrecorded(changes) => self.scribe.unrecorded(changes),
             Effect::Recounted { found, now } => self.scribe.warn(&text::recounted(found, now)),
             Effect::Heard(Some(DataPlaneEvent::HostMacLearned(mac))) => {
@@ -399,38 +434,23 @@ impl Effects {
             }
             // The engine's.
             Effect::Heard(Some(DataPlaneEvent::FailedOver(_))) => {}
-            Effect::Heard(None) => warn!("{}: the programs sent an event of another version", self.bond),
-            Effect::MapMended { map } => self.warn_of_mended(map),
-            Effect::CheckEntry => {
-                if !self.data_plane.maps().has_wanted_bond() {
-                    self.set_entry(self.entry);
-                    self.warn_of_mended(names::BOND);
+            Effect::Heard(None) => self.scribe.warn("the programs sent an event of another version"),
+            Effect::Options(options) => {
+                self.write_entry(&options);
+                if options.num_grat_arp == 0 {
+                    self.scribe.without_announcement();
                 }
             }
+            Effect::SetGuard(guard) => self.wanted.guard = guard,
+            Effect::Enslave { slot, ifindex, name, mac } => self.enslave(slot, ifindex, name, mac).await,
+            Effect::Release { slot, mac } => self.release(slot, mac).await,
+            Effect::Forget { slot } => self.forget(slot),
             Effect::GivenAway { slot, master } => {
                 let Some(slave) = self.slaves.get(&slot) else { return };
                 let master = self.devices.netlink.link_by_index(master).await;
                 let master = master.map_or_else(|_| String::from("something else"), |link| link.name);
                 warn!("{}: {}: was made a port of {master}, and leaves the bond", self.bond, slave.name);
             }
-            Effect::SlaveMacChanged { slot } => {
-                // Read here and now, too.
-                let Some(ifindex) = self.slaves.get(&slot).map(|slave| slave.ifindex) else { return };
-                if let Ok(link) = self.devices.netlink.link_by_index(ifindex).await {
-                    self.engine.event(self.id, Event::SlaveMacFound { slot, mac: link.mac });
-                }
-            }
-            Effect::HostChanged => {
-                // Read here and now: an event may be older than a change that this task made since.
-                if let Ok(link) = self.devices.netlink.link_by_index(self.host.device()).await {
-                    self.host_changed(&link).await;
-                }
-            }
-            Effect::CheckPath { is_asked } => {
-                is_asked.store(false, Ordering::Release);
-                self.check_path().await;
-            }
-            Effect::Pinned(pinned) => self.pinned(pinned),
             Effect::AwaitJoin { found, mac, reply } => {
                 self.waiting.insert(found.ifindex, Waiting { found: *found, mac, reply });
             }
@@ -447,54 +467,103 @@ impl Effects {
             }
             Effect::Settle { reply } => drop(reply.send(())),
             Effect::AwaitRecords { reply } => self.awaiting_records.push(reply),
-            // Ended by `run`.
-            Effect::TearDown { .. } | Effect::Keep { .. } => {}
         }
     }
 
-    async fn command(&mut self, command: Command) {
-        match command {
-            Command::Notify(notice) => {
-                if matches!(notice, Notice::PolicyTurnedActive { .. }) {
-                    self.set_entry(self.entry.with_policy(FailOverMac::Active));
-                }
-                self.scribe.notice(&notice);
+    async fn set_mac(&mut self, of: MacOf, mac: Mac, answers: u32) {
+        let done = match of {
+            MacOf::Slave(slot) => self.set_slave_mac(slot, mac).await,
+            MacOf::Bond => self.set_bond_mac(mac).await,
+        };
+        self.scribe.mac_changed();
+        for _ in 0..answers {
+            let event = match of {
+                MacOf::Slave(slot) => Event::SlaveMacSet { slot, mac, done },
+                MacOf::Bond => Event::BondMacSet { mac, done },
+            };
+            self.engine.event(self.id, event);
+        }
+    }
+
+    /// What the engine wants to know, or have sent, as often as its clocks say.
+    async fn read(&mut self, reads: Reads) {
+        let Reads { links, speeds, report, neighbours, entry, restored, pinned } = reads;
+        restored.into_iter().for_each(|map| self.warn_of_mended(map));
+        if entry && !self.data_plane.maps().has_wanted_bond() {
+            self.set_entry(self.entry);
+            self.warn_of_mended(names::BOND);
+        }
+        if let Some(pinned) = pinned {
+            self.pinned(pinned);
+        }
+        if links {
+            self.read_links().await;
+        }
+        for (slot, number) in Slot::all().zip(speeds) {
+            if let Some(number) = number {
+                self.read_speed(slot, number);
             }
-            Command::Release { slot, mac } => self.release(slot, mac).await,
-            Command::SetCarrier(up) => {
-                self.carrier = up;
-                let answer = self.devices.netlink.set(self.host.port(), LinkSetting::Up(up)).await;
-                self.warn_of(answer.map(drop));
-                self.scribe.carrier(up);
+        }
+        if let Some((slot, mac)) = report {
+            let answer = self.report(slot, mac).await;
+            self.warn_of(answer);
+        }
+        if neighbours {
+            let asked = self.ask_neighbours().await;
+            self.engine.event(self.id, Event::NeighboursAsked(asked));
+        }
+    }
+
+    /// What may have changed at any rate.
+    async fn look(&mut self, looks: Looks, jobs: &Jobs) {
+        // Read here and now: an event may be older than a change that this task made since. What waits for RTNL meanwhile
+        // gives way to what is urgent.
+        if looks.host {
+            let again = Looks { host: true, ..Looks::default() };
+            let link = self.devices.netlink.link_by_index(self.host.device());
+            if let Some(Ok(link)) = jobs.unless_urgent(again, link).await {
+                self.host_changed(&link).await;
             }
-            Command::SetSlaveMac { slot, mac } => {
-                let done = self.set_slave_mac(slot, mac).await;
-                self.scribe.mac_changed();
-                self.engine.event(self.id, Event::SlaveMacSet { slot, mac, done });
+        }
+        for slot in Slot::all().filter(|slot| looks.slave_macs & slot.bit() != 0) {
+            let Some(ifindex) = self.slaves.get(&slot).map(|slave| slave.ifindex) else { continue };
+            let again = Looks { slave_macs: slot.bit(), ..Looks::default() };
+            let link = self.devices.netlink.link_by_index(ifindex);
+            if let Some(Ok(link)) = jobs.unless_urgent(again, link).await {
+                self.engine.event(self.id, Event::SlaveMacFound { slot, mac: link.mac });
             }
-            Command::SetBondMac(mac) => {
-                let done = self.set_bond_mac(mac).await;
-                self.scribe.mac_changed();
-                self.engine.event(self.id, Event::BondMacSet { mac, done });
+        }
+        if looks.path {
+            let again = Looks { path: true, ..Looks::default() };
+            jobs.unless_urgent(again, self.check_path()).await;
+        }
+        if !looks.appeared.is_empty() && !self.record.away().is_empty() {
+            let again = Looks { appeared: looks.appeared.clone(), ..Looks::default() };
+            let links = self.devices.netlink.links(None);
+            let back = match jobs.unless_urgent(again, links).await {
+                Some(Ok(links)) => self.appeared(&looks.appeared, &links).await,
+                Some(Err(error)) => Err(error.into()),
+                None => Ok(()),
+            };
+            if let Err(error) = back {
+                self.scribe.warn(&error.to_string());
             }
-            Command::Report { slot, mac } => {
-                let answer = self.report(slot, mac).await;
-                self.warn_of(answer);
-            }
-            Command::AskNeighbours => {
-                let asked = self.ask_neighbours().await;
-                self.engine.event(self.id, Event::NeighboursAsked(asked));
-            }
-            // Done on the engine's thread, by the prober or by the herald.
-            Command::PollLinks
-            | Command::ReadCounters { .. }
-            | Command::ReadProbes
-            | Command::WriteSlave { .. }
-            | Command::ClearSlave { .. }
-            | Command::Switch { .. }
-            | Command::Probe { .. }
-            | Command::Announce { .. }
-            | Command::Enslave { .. } => {}
+        }
+        // A macvlan above a VLAN above bond0, say. What is above bond0 itself comes as `uppers`.
+        let device = self.host.device();
+        let uppers = looks.uppers || looks.below.any_of(|&below| below != device && self.is_announced(below));
+        let addresses = looks.addresses.any_of(|&ifindex| self.is_announced(ifindex));
+        if uppers || addresses {
+            let again = Looks { uppers, addresses: looks.addresses, ..Looks::default() };
+            jobs.unless_urgent(again, self.look_above(uppers)).await;
+        }
+    }
+
+    /// It may be broken off, and done again.
+    async fn look_above(&mut self, uppers: bool) {
+        self.read_addresses().await;
+        if uppers && let Err(error) = self.receive_for_uppers().await {
+            warn!("{}: {error}", self.bond);
         }
     }
 
@@ -593,7 +662,7 @@ impl Effects {
     /// Every step is tried; the first error is the answer.
     async fn try_release(&mut self, slot: Slot, mac: Option<Mac>) -> Result<(), AgentError> {
         let Some(slave) = self.slaves.remove(&slot) else { return Ok(()) };
-        let _ = self.herald.send(herald::Input::Forget { slot });
+        self.herald.forget(slot);
         let detached = waiting(|| self.data_plane.detach_slave(slot));
         // The record knows the MACs of devices above bond0 that it was given since it was found.
         let found = self.record.slave(slave.ifindex).unwrap_or(&slave.found);
@@ -609,7 +678,7 @@ impl Effects {
             let _ = reply.send(Ok(()));
         }
         let Some(slave) = self.slaves.remove(&slot) else { return };
-        let _ = self.herald.send(herald::Input::Forget { slot });
+        self.herald.forget(slot);
         warn!("{}: {}: the interface is gone", self.bond, slave.name);
         if let Err(error) = waiting(|| self.data_plane.detach_slave(slot)) {
             warn!("{}: {error}", self.bond);
@@ -621,18 +690,19 @@ impl Effects {
 
     /// What was a slave comes back from another network namespace as it was in the bond, which it left without being
     /// released: it is put back as it was found then, and may join anew.
-    async fn appeared(&mut self, ifindex: u32) -> Result<(), AgentError> {
-        if self.record.away().is_empty() {
-            return Ok(());
+    async fn appeared(&mut self, interfaces: &Interfaces, links: &[LinkInfo]) -> Result<(), AgentError> {
+        for link in links.iter().filter(|link| interfaces.contains(link.ifindex)) {
+            self.take_back(link).await?;
         }
-        let link = match self.devices.netlink.link_by_index(ifindex).await {
-            Ok(link) => link,
-            Err(error) if error.is_gone() => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
+        Ok(())
+    }
+
+    /// Restores an interface if it was a slave that went away.
+    async fn take_back(&mut self, link: &LinkInfo) -> Result<(), AgentError> {
+        let ifindex = link.ifindex;
         let is_it = |found: &&Found| {
-            let is_there_again = found.ifindex == ifindex && found.lower == Lower::of(&link);
-            is_there_again || self.devices.is_returned(&link, found)
+            let is_there_again = found.ifindex == ifindex && found.lower == Lower::of(link);
+            is_there_again || self.devices.is_returned(link, found)
         };
         let Some(found) = self.record.away().iter().find(is_it).cloned() else { return Ok(()) };
         if self.devices.restore(&found).await? == PutBack::Done {
@@ -642,10 +712,10 @@ impl Effects {
         self.record.returned(ifindex)
     }
 
-    fn read_speed(&self, slot: Slot) {
+    fn read_speed(&self, slot: Slot, number: u32) {
         let Some(slave) = self.slaves.get(&slot) else { return };
         let (speed, duplex) = waiting(|| self.devices.ethtool.speed(slave.ifindex));
-        self.engine.send(Input::Speed { bond: self.id, slot, speed, duplex });
+        self.engine.send(Input::Speed { bond: self.id, slot, number, speed, duplex });
     }
 
     async fn read_links(&self) {
@@ -665,13 +735,6 @@ impl Effects {
             links.push((slot, Link { speed, duplex, ..Link::new(up) }));
         }
         self.engine.event(self.id, Event::Links(links));
-    }
-
-    async fn uppers_changed(&mut self) {
-        self.read_addresses().await;
-        if let Err(error) = self.receive_for_uppers().await {
-            warn!("{}: {error}", self.bond);
-        }
     }
 
     /// Has the slaves receive what devices above bond0 want to receive, macvlans for example: bond0 knows it
@@ -754,17 +817,19 @@ impl Effects {
         })
     }
 
-    /// Where no events tell of addresses, they are read after the first announcement: it does not wait for that.
+    /// Where no events tell of addresses, or one is still to be looked at, they are read after the first announcement: it
+    /// does not wait for that.
     async fn announced(&mut self, told: Told) {
         let Told { slot, ifindex, mac, frames, sent, at, result } = told;
         self.warn_of(result);
         let Some(known) = frames else { return };
         self.scribe.announced(at, herald::announcement(self.host, known.len(), sent));
-        if self.announced.elsewhere || self.wanted.link_events == LinkEventSource::Off {
+        let is_old = self.announced.elsewhere || self.is_above_old;
+        if is_old || self.wanted.link_events == LinkEventSource::Off {
             self.read_addresses().await;
             let frames = herald::frames(self.host, &self.announced, mac);
             if frames != known {
-                let _ = self.herald.send(herald::Input::Send { slot, ifindex, frames });
+                self.herald.send(slot, ifindex, frames);
             }
         }
     }
@@ -779,7 +844,7 @@ impl Effects {
         match announcer::addresses_behind(&self.devices.netlink, port).await {
             Ok(announced) => {
                 self.announced = announced;
-                let _ = self.herald.send(herald::Input::Know(self.announced.clone()));
+                self.herald.know(self.announced.clone());
             }
             Err(error) => self.warn_of(Err(error)),
         }
@@ -790,7 +855,7 @@ impl Effects {
         let Host::Pair { port, .. } = self.host else { return Ok(()) };
         let Some(ifindex) = self.slaves.get(&slot).map(|slave| slave.ifindex) else { return Ok(()) };
         let frames = membership::reports_behind(&self.devices.netlink, port, mac).await?;
-        let _ = self.herald.send(herald::Input::Send { slot, ifindex, frames });
+        self.herald.send(slot, ifindex, frames);
         Ok(())
     }
 

@@ -24,8 +24,7 @@ use crate::{
             engine_thread::BondId,
             guard::GuardState,
             interface::{Host, Queues},
-            notices,
-            worker::{self as effects, Effect},
+            notices, worker as effects,
         },
         lifecycle::{
             create::{self as bring_up, Machine, Made, Plane, Taken},
@@ -44,7 +43,7 @@ use crate::{
         dataplane::{DataPlane, Maps, Unfit},
         directory::{Location, Trust},
         found::Found,
-        netlink::{In6AddrGenMode, LinkInfo, LinkSetting, PairKind},
+        netlink::{In6AddrGenMode, Interfaces, LinkInfo, LinkSetting, PairKind},
     },
 };
 
@@ -327,7 +326,7 @@ async fn take_over(
     let by_hand = bond.as_ref().map(|bond| bond.mac).filter(|mac| *mac != entry.host_mac());
     let mac = match (options.fail_over_mac, by_hand) {
         (FailOverMac::None, Some(mac)) => {
-            notices::log(name, &Notice::BondMacTaken { mac }, None);
+            notices::log(name, &Notice::BondMacTaken { mac }, None, 0);
             entry = entry.with_host_mac(mac);
             mac
         }
@@ -384,7 +383,8 @@ async fn take_over(
         left: Some(Taken { left, meanwhile, founds }),
     };
     let maps = plane.data_plane.maps();
-    let (effects, history) = bring_up::start(machine, id, config, plane)?;
+    let started = bring_up::start(machine, id, config, plane)?;
+    let effects = &started.effects;
     machine.places.link_pins(name);
     info!("{name}: adopted, with {}", join(joined.iter().map(|(name, _)| name.as_str())));
     if let (Some(bond), Some(mtu)) = (&bond, config.mtu) {
@@ -395,18 +395,16 @@ async fn take_over(
     }
     if is_any_away {
         // One that is back may have another ifindex.
-        for link in devices.netlink.links(None).await? {
-            let _ = effects.send(Effect::Appeared { ifindex: link.ifindex, below: None });
-        }
+        effects.look(|looks| looks.appeared = Interfaces::any());
     }
     // What is back is put back before it joins.
-    bring_up::settle(machine, id, &effects).await?;
+    bring_up::settle(machine, id, effects).await?;
     let mut wanted = Vec::new();
     for slave in &config.slaves {
         let known = joined.iter().find(|(name, _)| *name == slave.name).map(|(_, ifindex)| *ifindex);
         let ifindex = match known {
             Some(ifindex) => Some(ifindex),
-            None => match bring_up::join(machine, id, &effects, hook, slave).await {
+            None => match bring_up::join(machine, id, effects, hook, slave).await {
                 Ok(ifindex) => Some(ifindex),
                 Err(error) => {
                     warn!("{name}: {error}");
@@ -418,7 +416,7 @@ async fn take_over(
             wanted.push(Wanted::new(slave.clone(), ifindex));
         }
     }
-    bring_up::settle(machine, id, &effects).await?;
+    bring_up::settle(machine, id, effects).await?;
     for (slave, _) in &joined {
         if missing == MissingSlaves::Await && !config.slaves.iter().any(|wanted| wanted.name == *slave) {
             warn!(
@@ -426,7 +424,7 @@ async fn take_over(
             );
         }
     }
-    Ok(Made { hook, queues, host, pair: made_of, port: port.name, maps, effects, wanted, history })
+    Ok(Made { hook, queues, host, pair: made_of, port: port.name, maps, started, wanted })
 }
 
 /// ACTIVE after the last change that is on a receipt. An agent that dies right after it wrote one has not told GUARD yet.

@@ -16,14 +16,15 @@ use bond_common::{
     mac::Mac,
 };
 use bond_core::{
-    Left, NewBond, Refusal,
+    Engine, Left, NewBond, Refusal,
     event::{Event, NewSlave},
     name::{BondName, InterfaceName},
     options::{BondOptions, SlaveOptions},
+    status::BondStatus,
 };
 use nix::errno::Errno;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{oneshot, watch},
     task::JoinHandle,
 };
 use tracing::{info, warn};
@@ -32,12 +33,13 @@ use crate::{
     agent::{
         AgentError, LinkEventSource, MissingSlaves,
         bond::{
-            announcer::Herald,
-            arp_prober::{self as prober, Prober},
+            announcer::{Announcing, Herald},
+            arp_prober::{self as prober, Prober, Probing},
             engine_thread::{BondId, EngineHandle, Input, Member, Stopping},
             guard::GuardState,
             interface::{Host, Queues, port_names},
             ledger::Ledger,
+            work::Work,
             worker::{self as effects, Effect, Effects, Parts, Wishes},
         },
         lifecycle::{missed_failovers::Meanwhile, move_addresses::Moved, slaves::Wanted},
@@ -80,6 +82,9 @@ pub struct Machine {
     pub engine: EngineHandle,
     pub tasks: Tasks,
     pub feed: Feed,
+    /// Held by whoever enslaves an interface, from the question whose it is to the record that says so: it becomes the slave
+    /// of one bond.
+    pub enslaving: tokio::sync::Mutex<()>,
 }
 
 /// The bonds' tasks, to wait for.
@@ -106,9 +111,15 @@ pub struct Made {
     pub pair: Option<PairKind>,
     pub port: String,
     pub maps: Arc<Maps>,
-    pub effects: mpsc::UnboundedSender<Effect>,
+    pub started: Started,
     pub wanted: Vec<Wanted>,
+}
+
+/// How others reach a bond that has its engine and its worker.
+pub struct Started {
+    pub effects: Work,
     pub history: History,
+    pub status: watch::Receiver<BondStatus>,
 }
 
 /// A slave that can be enslaved, as it was found.
@@ -137,6 +148,7 @@ pub async fn bring_up(
     check_queues_differ(&config.slaves)?;
     refuse_existing(machine, config).await?;
     let plan = EnslavePlan { mac: None, mtu, hook, unicast: Vec::new() };
+    let _one_at_a_time = machine.enslaving.lock().await;
     let candidates = look_at_slaves(machine, config, &plan, missing).await?;
     let port_found = match &config.port {
         Some(port) => Some(observe(machine, port, &plan).await?),
@@ -220,7 +232,7 @@ pub async fn bring_up(
         announced: Announced::default(),
         left: None,
     };
-    let (sender, history) = start(machine, id, config, plane)?;
+    let started = start(machine, id, config, plane)?;
     for note in config.notes.iter().chain(&config.doubts()) {
         info!("{note}");
     }
@@ -228,15 +240,16 @@ pub async fn bring_up(
         moved.take_addresses(&machine.devices).await?;
     }
     for candidate in &candidates {
-        enslave(machine, id, &sender, candidate).await?;
+        enslave(machine, id, &started.effects, candidate).await?;
         if let Some(moved) = moved.as_ref().filter(|moved| moved.from.ifindex == candidate.found.ifindex) {
             moved.take_routes(&machine.devices).await?;
         }
     }
     if let Host::Pair { bond, .. } = side.host {
         configure(&machine.devices, bond, config).await?;
+        started.effects.look(|looks| looks.addresses.insert(bond));
     }
-    settle(machine, id, &sender).await?;
+    settle(machine, id, &started.effects).await?;
     let joined = |slave: &SlaveConfig| {
         candidates
             .iter()
@@ -250,7 +263,7 @@ pub async fn bring_up(
         }
     };
     let Side { host, pair, port_name: port, queues, .. } = side;
-    Ok(Made { hook, queues, host, pair, port, maps, effects: sender, wanted, history })
+    Ok(Made { hook, queues, host, pair, port, maps, started, wanted })
 }
 
 /// A data plane that is ready for its engine.
@@ -286,7 +299,7 @@ pub fn start(
     id: BondId,
     config: &BondConfig,
     plane: Plane,
-) -> Result<(mpsc::UnboundedSender<Effect>, History), AgentError> {
+) -> Result<Started, AgentError> {
     let Plane { mut data_plane, entry, host, mtu, mac, mac_assigned, options, record, announced, left } =
         plane;
     let records = watch_data_plane(config, &mut data_plane, (machine.engine.clone(), id));
@@ -294,9 +307,9 @@ pub fn start(
     // What happened to its devices before is not known.
     let is_changed = Arc::new(AtomicBool::new(true));
     let ledger = Arc::new(Ledger::new(Arc::clone(&maps)));
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let (to_prober, rounds) = mpsc::unbounded_channel();
-    let (to_herald, told) = mpsc::unbounded_channel();
+    let (work, jobs) = Work::new();
+    let (to_prober, rounds) = Probing::new();
+    let (to_herald, told) = Announcing::new(announced.clone());
     let of = prober::Of {
         id,
         bond: config.name.to_string(),
@@ -313,8 +326,7 @@ pub fn start(
         host,
         maps: Arc::clone(&maps),
         engine: machine.engine.clone(),
-        effects: sender.downgrade(),
-        announced: announced.clone(),
+        effects: work.downgrade(),
         sockets: HashMap::new(),
     };
     let parts = Parts {
@@ -337,12 +349,10 @@ pub fn start(
     };
     if let Some(taken) = &left {
         if taken.meanwhile.unrecorded > 0 {
-            let _ = sender.send(Effect::Unrecorded(taken.meanwhile.unrecorded));
+            work.send(Effect::Unrecorded(taken.meanwhile.unrecorded));
         }
         // What became of bond0 and of what is above it while nobody looked: the engine may have it announced at once.
-        for effect in [Effect::HostChanged, Effect::UppersChanged] {
-            let _ = sender.send(effect);
-        }
+        work.look(|looks| (looks.host, looks.uppers) = (true, true));
     }
     let (left, founds) = left.map(|Taken { left, meanwhile, founds }| ((left, meanwhile), founds)).unzip();
     let effects = Effects::new(parts, founds.unwrap_or_default());
@@ -354,6 +364,7 @@ pub fn start(
         seed: random(),
         options,
     };
+    let (shown, status) = watch::channel(Engine::new(bond.clone()).status());
     let member = Member {
         id,
         bond,
@@ -361,30 +372,27 @@ pub fn start(
         maps,
         records,
         ledger,
-        effects: sender.clone(),
+        effects: work.clone(),
         prober: to_prober,
         herald: to_herald,
         host: host.device(),
         port: host.port(),
         is_changed,
+        status: shown,
     };
     tokio::spawn(asking.run(rounds));
     tokio::spawn(herald.run(told));
     machine.engine.send(Input::Add(Box::new(member)));
-    machine.tasks.add(id, tokio::spawn(effects.run(receiver)));
-    Ok((sender, history))
+    machine.tasks.add(id, tokio::spawn(effects.run(jobs)));
+    Ok(Started { effects: work, history, status })
 }
 
 /// Waits until what the slaves' joining set off is done: the election, the bond's carrier and MAC.
-pub async fn settle(
-    machine: &Machine,
-    id: BondId,
-    effects: &mpsc::UnboundedSender<Effect>,
-) -> Result<(), AgentError> {
+pub async fn settle(machine: &Machine, id: BondId, effects: &Work) -> Result<(), AgentError> {
     // Its answer comes after everything that the engine was told before.
     machine.engine.status(id).await?;
     let (reply, settled) = oneshot::channel();
-    let _ = effects.send(Effect::Settle { reply });
+    effects.send(Effect::Settle { reply });
     Ok(settled.await.map_err(|_| Stopping)?)
 }
 
@@ -392,14 +400,15 @@ pub async fn settle(
 pub async fn join(
     machine: &Machine,
     id: BondId,
-    effects: &mpsc::UnboundedSender<Effect>,
+    effects: &Work,
     hook: Hook,
     slave: &SlaveConfig,
 ) -> Result<u32, AgentError> {
     let (reply, tidied) = oneshot::channel();
-    let _ = effects.send(Effect::TidyRecord { reply });
+    effects.send(Effect::TidyRecord { reply });
     tidied.await.map_err(|_| Stopping)??;
     let plan = EnslavePlan { mac: None, mtu: DEFAULT_MTU, hook, unicast: Vec::new() };
+    let _one_at_a_time = machine.enslaving.lock().await;
     let found = observe(machine, &slave.name, &plan).await?;
     check_nic(slave, &found)?;
     let ifindex = found.ifindex;
@@ -410,7 +419,7 @@ pub async fn join(
 async fn enslave(
     machine: &Machine,
     id: BondId,
-    effects: &mpsc::UnboundedSender<Effect>,
+    effects: &Work,
     candidate: &Candidate<'_>,
 ) -> Result<(), AgentError> {
     let Candidate { config, found } = candidate;
@@ -423,9 +432,12 @@ async fn enslave(
         options: config.options,
     };
     let (reply, joined) = oneshot::channel();
-    let _ = effects.send(Effect::AwaitJoin { found: Box::new(found.clone()), mac: config.mac, reply });
+    effects.send(Effect::AwaitJoin { found: Box::new(found.clone()), mac: config.mac, reply });
     machine.engine.request(id, Event::Join(slave)).await??;
-    joined.await.map_err(|_| Stopping)?
+    joined.await.map_err(|_| Stopping)??;
+    // Readers see it as a slave from now on.
+    machine.engine.status(id).await?;
+    Ok(())
 }
 
 /// A bond's name must be free; what earlier agents left was adopted, or is gone.

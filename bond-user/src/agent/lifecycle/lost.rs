@@ -43,8 +43,8 @@ impl Agent {
         let mut outcome = Outcome { is_quiet: true, ..Outcome::default() };
         self.add_or_undo(config.clone(), MissingSlaves::Await, &mut outcome).await;
         let mut lost = self.lost.lock().await;
-        if let Some(bond) = self.bonds.lock().await.get_mut(name) {
-            bond.of_files = true;
+        if let Some(bond) = self.find(name) {
+            bond.change_goal(|goal| goal.of_files = true);
             lost.remove(name);
             info!("{name}: is there again");
             return;

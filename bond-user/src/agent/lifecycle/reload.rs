@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::{
     agent::{
-        Agent, AgentError, Bond, MissingSlaves, Outcome, Phase,
+        Agent, AgentError, Bond, Goal, MissingSlaves, Outcome, Phase,
         bond::{
             engine_thread::Stopping,
             worker::{self as effects, Effect},
@@ -135,25 +135,22 @@ impl Agent {
         let named: HashSet<_> = config.bonds.iter().map(|bond| bond.name.clone()).collect();
         let released = self.to_be_released(&config).await?;
         let (mut plans, mut new, mut gone) = (Vec::new(), Vec::new(), Vec::new());
-        {
-            let bonds = self.bonds.lock().await;
-            for wanted in config.bonds {
-                let name = &wanted.name.clone();
-                match bonds.get(name) {
-                    None => new.push(wanted),
-                    Some(bond) => match self.plan(bond, wanted, &released).await {
-                        Ok(plan) => plans.push(plan),
-                        Err(error) => outcome.fail(name, &error),
-                    },
-                }
+        for wanted in config.bonds {
+            let name = &wanted.name.clone();
+            match self.find(name) {
+                None => new.push(wanted),
+                Some(bond) => match self.plan(&bond, wanted, &released).await {
+                    Ok(plan) => plans.push(plan),
+                    Err(error) => outcome.fail(name, &error),
+                },
             }
-            let is_gone = |(name, bond): &(&BondName, &Bond)| bond.of_files && !named.contains(*name);
-            gone.extend(bonds.iter().filter(is_gone).map(|(name, _)| name.clone()));
         }
+        let is_gone = |(name, bond): &(BondName, Arc<Bond>)| bond.goal().of_files && !named.contains(name);
+        gone.extend(self.all().into_iter().filter(is_gone).map(|(name, _)| name));
 
         // Interfaces that go from one bond to another are released by the first before the second wants them.
         for name in gone {
-            let Some(bond) = self.bonds.lock().await.remove(&name) else { continue };
+            let Some(bond) = self.bonds().remove(&name) else { continue };
             match self.take_down(&name, &bond).await {
                 Ok(()) => outcome.changed(format!("{name}: down, no file has it any more")),
                 Err(error) => outcome.fail(&name, &error),
@@ -168,8 +165,8 @@ impl Agent {
         for wanted in new {
             let name = wanted.name.clone();
             self.add_or_undo(wanted, MissingSlaves::Await, outcome).await;
-            let made = self.bonds.lock().await.get_mut(&name).map(|bond| bond.of_files = true);
-            if made.is_some() {
+            if let Some(bond) = self.find(&name) {
+                bond.change_goal(|goal| goal.of_files = true);
                 self.forget_lost(&name).await;
             }
         }
@@ -179,11 +176,12 @@ impl Agent {
     /// Names of interfaces that are slaves, and will not be slaves of the same bond any more.
     async fn to_be_released(&self, config: &Config) -> Result<HashSet<String>, Stopping> {
         let mut released = HashSet::new();
-        for (name, bond) in &*self.bonds.lock().await {
+        for (name, bond) in self.all() {
             let status = self.machine.engine.status(bond.id).await?;
-            match config.bonds.iter().find(|wanted| wanted.name == *name) {
-                Some(wanted) => released.extend(bond.unwanted(wanted, &status)),
-                None if bond.of_files => released.extend(status.slaves.into_iter().map(|slave| slave.name)),
+            let goal = bond.goal();
+            match config.bonds.iter().find(|wanted| wanted.name == name) {
+                Some(wanted) => released.extend(goal.unwanted(wanted, &status)),
+                None if goal.of_files => released.extend(status.slaves.into_iter().map(|slave| slave.name)),
                 None => {}
             }
         }
@@ -203,7 +201,8 @@ impl Agent {
             return Err(AgentError::NeedsAnother { bond: name.to_string(), what });
         }
         let mut options = wanted.options.clone();
-        if options.fail_over_mac == bond.config.options.fail_over_mac {
+        let goal = bond.goal();
+        if options.fail_over_mac == goal.config.options.fail_over_mac {
             // The bond may have another one than it was given: where its first slave cannot change its MAC.
             options.fail_over_mac = status.options.fail_over_mac;
         }
@@ -214,7 +213,7 @@ impl Agent {
         let mut slave_options = Vec::new();
         for slave in &wanted.slaves {
             bring_up::check_queue(name, bond.queues, &slave.name, slave.options)?;
-            if let Some(found) = bond.slave_named(&slave.name, &status) {
+            if let Some(found) = goal.slave_named(&slave.name, &status) {
                 self.check_slave(bond, slave, found).await?;
                 let changed = differences(found.options.to_pairs(), slave.options.to_pairs());
                 if !changed.is_empty() {
@@ -235,9 +234,9 @@ impl Agent {
                 }
             }
         }
-        let leaves = bond.unwanted(&wanted, &status).collect();
-        let on_exit = Some(wanted.on_exit).filter(|on_exit| *on_exit != bond.config.on_exit);
-        let guard = Some(wanted.guard).filter(|guard| *guard != bond.config.guard);
+        let leaves = goal.unwanted(&wanted, &status).collect();
+        let on_exit = Some(wanted.on_exit).filter(|on_exit| *on_exit != goal.config.on_exit);
+        let guard = Some(wanted.guard).filter(|guard| *guard != goal.config.guard);
         let host = self.plan_host(bond, &wanted).await?;
         Ok(Plan {
             wanted,
@@ -261,10 +260,11 @@ impl Agent {
         wanted: &SlaveConfig,
         found: &SlaveStatus,
     ) -> Result<(), AgentError> {
-        let before = bond.config.slaves.iter().find(|slave| slave.name == wanted.name);
+        let goal = bond.goal();
+        let before = goal.config.slaves.iter().find(|slave| slave.name == wanted.name);
         let had_mac = before.is_some_and(|slave| slave.mac.is_some());
         if wanted.mac.map_or(had_mac, |mac| mac != found.permanent_mac) {
-            let (bond, slave) = (bond.config.name.to_string(), found.name.clone());
+            let (bond, slave) = (goal.config.name.to_string(), found.name.clone());
             return Err(AgentError::NeedsReleased { bond, slave, key: "mac" });
         }
         if let Some(hwaddr) = wanted.hwaddr.filter(|hwaddr| *hwaddr != found.permanent_mac) {
@@ -280,7 +280,8 @@ impl Agent {
 
     /// Addresses and routes that are not the file's stay: others may have put them there.
     async fn plan_host(&self, bond: &Bond, wanted: &BondConfig) -> Result<Option<HostPlan>, AgentError> {
-        let before = &bond.config;
+        let goal = bond.goal();
+        let before = &goal.config;
         if before.port.is_some() {
             return Ok(None);
         }
@@ -372,37 +373,42 @@ impl Agent {
             self.change_host(&wanted, &host, outcome).await;
         }
         let host_failed = outcome.failures.len() > failures;
-        let mut bonds = self.bonds.lock().await;
-        let Some(bond) = bonds.get_mut(&wanted.name) else { return };
+        let Some(bond) = self.find(&wanted.name) else { return };
+        let _turn = bond.turn.lock().await;
         let Ok(status) = self.machine.engine.status(bond.id).await else { return };
-        let awaited = |slave: &String| bond.wanted.iter().any(|wanted| wanted.name() == slave);
+        let goal = bond.goal();
+        let awaited = |slave: &String| goal.wanted.iter().any(|wanted| wanted.name() == slave);
         for slave in absent.iter().filter(|slave| !awaited(slave)) {
             outcome.changed(format!("{}: {slave}: absent, joins when it appears", wanted.name));
         }
         if let Some(on_exit) = on_exit {
-            outcome.changed(format!("{}: on_exit={on_exit} (was {})", wanted.name, bond.config.on_exit));
+            outcome.changed(format!("{}: on_exit={on_exit} (was {})", wanted.name, goal.config.on_exit));
         }
-        bond.want(&wanted.slaves, &status);
-        bond.of_files = true;
-        let before = std::mem::replace(&mut bond.config, wanted);
-        let wanted = &bond.config;
-        if *wanted != (BondConfig { origin: wanted.origin.clone(), ..before.clone() }) {
+        let before = &goal.config;
+        bond.change_goal(|goal| {
+            goal.want(&wanted.slaves, &status);
+            goal.of_files = true;
+            goal.config = wanted.clone();
+            if host_failed {
+                // The next reload takes away what this one could not.
+                goal.config.addresses.extend(before.addresses.iter().copied());
+                goal.config.routes.extend(before.routes.iter().cloned());
+            }
+        });
+        if wanted != (BondConfig { origin: wanted.origin.clone(), ..before.clone() }) {
             for note in wanted.notes.iter().chain(&wanted.doubts()) {
                 info!("{note}");
                 outcome.notes.push(note.to_string());
             }
         }
-        if host_failed {
-            // The next reload takes away what this one could not.
-            bond.config.addresses.extend(before.addresses);
-            bond.config.routes.extend(before.routes);
-        }
     }
 
     async fn enslave_wanted(&self, name: &str, slave: &SlaveConfig, outcome: &mut Outcome) {
-        let bonds = self.bonds.lock().await;
-        let answer = match bonds.get(name) {
-            Some(bond) => bring_up::join(&self.machine, bond.id, &bond.effects, bond.hook, slave).await,
+        let answer = match self.find(name) {
+            Some(bond) => {
+                let _turn = bond.turn.lock().await;
+                bring_up::join(&self.machine, bond.id, &bond.effects, bond.hook, slave).await
+            }
             None => Err(AgentError::NoSuchBond(name.to_owned())),
         };
         match answer {
@@ -412,9 +418,9 @@ impl Agent {
     }
 
     async fn replace_options(&self, name: &str, options: &BondOptions) -> Result<(), AgentError> {
-        let mut bonds = self.bonds.lock().await;
-        let bond = bonds.get_mut(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
-        self.set_options(bond, options.clone()).await
+        let bond = self.find(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let _turn = bond.turn.lock().await;
+        self.set_options(&bond, options.clone()).await
     }
 
     async fn replace_slave_options(
@@ -423,8 +429,8 @@ impl Agent {
         slave: &str,
         options: SlaveOptions,
     ) -> Result<(), AgentError> {
-        let bonds = self.bonds.lock().await;
-        let bond = bonds.get(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let bond = self.find(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let _turn = bond.turn.lock().await;
         let status = self.machine.engine.status(bond.id).await?;
         let slot = slot_of(name, &status, slave)?;
         Ok(self.machine.engine.request(bond.id, Event::SetSlaveOptions { slot, options }).await??)
@@ -482,25 +488,23 @@ impl Agent {
 
     /// The former one is the answer.
     async fn set_guard(&self, name: &str, guard: Guard) -> Result<Guard, AgentError> {
-        let mut bonds = self.bonds.lock().await;
-        let bond = bonds.get_mut(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let bond = self.find(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let _turn = bond.turn.lock().await;
         let options = self.machine.engine.status(bond.id).await?.options;
-        let _ = bond.effects.send(Effect::SetGuard(guard));
-        let _ = bond.effects.send(Effect::Options(Box::new(options)));
-        Ok(std::mem::replace(&mut bond.config.guard, guard))
+        bond.effects.send(Effect::SetGuard(guard));
+        bond.effects.send(Effect::Options(Box::new(options)));
+        Ok(bond.change_goal(|goal| std::mem::replace(&mut goal.config.guard, guard)))
     }
 
     async fn set_mtu(&self, name: &str, mtu: u32) -> Result<(), AgentError> {
         let (reply, done) = oneshot::channel();
-        let bonds = self.bonds.lock().await;
-        let bond = bonds.get(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
-        let _ = bond.effects.send(Effect::SetMtu { mtu, reply });
-        drop(bonds);
+        let bond = self.find(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        bond.effects.send(Effect::SetMtu { mtu, reply });
         done.await.map_err(|_| Stopping)?
     }
 }
 
-impl Bond {
+impl Goal {
     /// Names of its slaves that would not be its slaves any more.
     fn unwanted<'a>(
         &'a self,
@@ -523,7 +527,8 @@ impl Bond {
 
 /// What of a configuration takes another bond, in words, if anything does.
 fn needs_another(bond: &Bond, wanted: &BondConfig, status: &BondStatus) -> Option<&'static str> {
-    let before = &bond.config;
+    let goal = bond.goal();
+    let before = &goal.config;
     let hook = |config: &BondConfig| effects::hook(config.datapath, config.port.is_some());
     let slaves = if status.slaves.is_empty() { Slaves::None } else { Slaves::Present };
     let policy = |options: &BondOptions| options.check_change(&wanted.options, slaves).is_err();

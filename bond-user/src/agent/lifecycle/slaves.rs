@@ -4,7 +4,7 @@
 //! vanished and came back, until it is released by hand. One that was added by hand, or by flags, is released for
 //! good when its interface vanishes, as in the driver.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bond_core::{
     event::{Elects, Event},
@@ -12,25 +12,33 @@ use bond_core::{
     options::SlaveOptions,
     status::{BondStatus, SlaveStatus},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::oneshot,
+    time::{Duration, sleep},
+};
 use tracing::{info, warn};
 
 use crate::{
     agent::{
-        Agent, AgentError, Bond,
-        bond::{
-            engine_thread::{Input, Stopping},
-            worker::Effect,
-        },
+        Agent, AgentError, Bond, Goal,
+        bond::{engine_thread::Stopping, link_mail::LinkFeed, worker::Effect},
         lifecycle::create::{self as bring_up, Machine},
         slot_of,
     },
     config::SlaveConfig,
-    report::event::What,
-    sys::netlink::{LinkEvent, LinkInfo},
+    report::{
+        event::What,
+        moment::monotonic,
+        repeats::{Repeats, left_out},
+    },
+    sys::netlink::{AddressEvents, LinkEvent, LinkInfo},
 };
 
+/// Between two looks at links and addresses, for what is not urgent.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+
 /// A slave of a file.
+#[derive(Clone)]
 pub struct Wanted {
     config: SlaveConfig,
     /// ifindex of the interface that was enslaved for it last, whatever name that has now.
@@ -68,7 +76,7 @@ impl Wanted {
     }
 }
 
-impl Bond {
+impl Goal {
     /// What its file names and is not enslaved.
     pub(in crate::agent) fn absent<'bond>(
         &'bond self,
@@ -99,23 +107,52 @@ impl Bond {
         self.wanted = slaves.iter().map(wanted).collect();
     }
 
+    fn wanted_mut(&mut self, name: &str) -> Option<&mut Wanted> {
+        self.wanted.iter_mut().find(|wanted| wanted.name() == name)
+    }
+
+    /// Whether `link` is one that this bond waits for.
+    fn awaits(&self, link: &LinkInfo, status: &BondStatus) -> bool {
+        let attempt = Attempt::of(link);
+        self.absent(status).any(|wanted| wanted.name() == link.name && wanted.failed != Some(attempt))
+    }
+}
+
+impl Attempt {
+    fn of(link: &LinkInfo) -> Self {
+        Self { ifindex: link.ifindex, master: link.master }
+    }
+}
+
+impl Bond {
     /// Enslaves `link` if it is one that this bond waits for.
-    async fn take_in(&mut self, name: &str, machine: &Machine, link: &LinkInfo) -> Result<(), Stopping> {
-        let attempt = Attempt { ifindex: link.ifindex, master: link.master };
-        let is_it = |wanted: &&mut Wanted| wanted.name() == link.name && wanted.failed != Some(attempt);
-        let Some(wanted) = self.wanted.iter_mut().find(is_it) else { return Ok(()) };
-        if wanted.is_slave(&machine.engine.status(self.id).await?) {
+    async fn take_in(&self, name: &str, machine: &Machine, link: &LinkInfo) -> Result<(), Stopping> {
+        let is_wanted = self.goal().wanted.iter().any(|wanted| wanted.name() == link.name);
+        // The engine has heard of the link before, and what it answers comes after that.
+        if !is_wanted || !self.goal().awaits(link, &machine.engine.status(self.id).await?) {
             return Ok(());
         }
+        let _turn = self.turn.lock().await;
+        let goal = self.goal();
+        if !goal.awaits(link, &machine.engine.status(self.id).await?) {
+            return Ok(());
+        }
+        let Some(wanted) = goal.wanted.iter().find(|wanted| wanted.name() == link.name) else {
+            return Ok(());
+        };
         // One that was away is put back first.
         bring_up::settle(machine, self.id, &self.effects).await.map_err(|_| Stopping)?;
-        match bring_up::join(machine, self.id, &self.effects, self.hook, &wanted.config).await {
-            Ok(ifindex) => (wanted.joined, wanted.failed) = (Some(ifindex), None),
-            Err(error) => {
-                warn!("{name}: {error}; once that is mended: xbond add-slave {name} {}", link.name);
-                wanted.failed = Some(attempt);
-            }
+        let answer = bring_up::join(machine, self.id, &self.effects, self.hook, &wanted.config).await;
+        if let Err(error) = &answer {
+            warn!("{name}: {error}; once that is mended: xbond add-slave {name} {}", link.name);
         }
+        self.change_goal(|goal| {
+            let Some(wanted) = goal.wanted_mut(&link.name) else { return };
+            match answer {
+                Ok(ifindex) => (wanted.joined, wanted.failed) = (Some(ifindex), None),
+                Err(_) => wanted.failed = Some(Attempt::of(link)),
+            }
+        });
         Ok(())
     }
 }
@@ -128,36 +165,37 @@ impl Agent {
         slave: &InterfaceName,
         options: &[(String, String)],
     ) -> Result<(), AgentError> {
-        let mut bonds = self.bonds.lock().await;
-        let bond = bonds.get_mut(name).ok_or_else(|| self.no_such_bond(name))?;
-        let wanted = bond.wanted.iter_mut().find(|wanted| slave == wanted.name());
-        let mut config = match &wanted {
-            Some(wanted) => wanted.config.clone(),
-            None => SlaveConfig::new(slave.as_str()),
-        };
+        let bond = self.bond(name)?;
+        let _turn = bond.turn.lock().await;
+        let wanted = bond.goal().wanted.iter().find(|wanted| slave == wanted.name()).cloned();
+        let mut config = wanted.map_or_else(|| SlaveConfig::new(slave.as_str()), |wanted| wanted.config);
         set_options(&mut config.options, options)?;
         bring_up::check_queue(name, bond.queues, slave, config.options)?;
         let ifindex = bring_up::join(&self.machine, bond.id, &bond.effects, bond.hook, &config).await?;
-        if let Some(wanted) = wanted {
-            wanted.joined = Some(ifindex);
-        }
+        bond.change_goal(|goal| {
+            if let Some(wanted) = goal.wanted_mut(slave) {
+                wanted.joined = Some(ifindex);
+            }
+        });
         info!("{name}: {slave}: added by hand");
         Ok(())
     }
 
     /// Releases a slave. If it is the active one, another takes over first.
     pub async fn del_slave(&self, name: &BondName, slave: &str) -> Result<(), AgentError> {
-        let mut bonds = self.bonds.lock().await;
-        let bond = bonds.get_mut(name).ok_or_else(|| self.no_such_bond(name))?;
+        let bond = self.bond(name)?;
+        let turn = bond.turn.lock().await;
         let status = self.machine.engine.status(bond.id).await?;
         let slot = slot_of(name, &status, slave)?;
         let ifindex = status.slaves.iter().find(|known| known.name == slave).map(|known| known.ifindex);
         let (reply, released) = oneshot::channel();
-        let _ = bond.effects.send(Effect::AwaitRelease { slot, reply });
+        bond.effects.send(Effect::AwaitRelease { slot, reply });
         self.machine.engine.request(bond.id, Event::Leave { slot }).await??;
-        bond.wanted.retain(|wanted| wanted.name() != slave && wanted.joined != ifindex);
+        bond.change_goal(|goal| {
+            goal.wanted.retain(|wanted| wanted.name() != slave && wanted.joined != ifindex);
+        });
         // It drains first, and others need not wait for that.
-        drop(bonds);
+        drop(turn);
         released.await.map_err(|_| Stopping)?
     }
 
@@ -168,9 +206,9 @@ impl Agent {
         slave: &str,
         settings: &[(String, String)],
     ) -> Result<Vec<String>, AgentError> {
+        let bond = self.bond(name)?;
         // Held over the whole change: two that come at once do not undo each other.
-        let bonds = self.bonds.lock().await;
-        let bond = bonds.get(name).ok_or_else(|| self.no_such_bond(name))?;
+        let _turn = bond.turn.lock().await;
         let status = self.machine.engine.status(bond.id).await?;
         let slot = slot_of(name, &status, slave)?;
         let known = status.slaves.iter().find(|known| known.name == slave);
@@ -201,38 +239,63 @@ impl Agent {
     }
 
     /// What link events ask for beside the engine's work.
-    pub(in crate::agent) async fn follow_links(
-        self: Arc<Self>,
-        mut changes: mpsc::UnboundedReceiver<LinkEvent>,
-    ) {
-        while let Some(event) = changes.recv().await {
-            let links = match event {
-                LinkEvent::Changed(link) => vec![*link],
-                LinkEvent::Deleted { ifindex, moved, .. } => {
-                    for bond in self.bonds.lock().await.values_mut().filter(|_| moved) {
-                        bond.is_elsewhere |= bond.host.device() == ifindex;
+    pub(in crate::agent) async fn follow_links(self: Arc<Self>, feed: LinkFeed) {
+        let mut overruns = Repeats::default();
+        loop {
+            for event in feed.take().await {
+                let links = match event {
+                    LinkEvent::Changed(link) => vec![*link],
+                    LinkEvent::Deleted { ifindex, moved, .. } => {
+                        for (_, bond) in
+                            self.all().iter().filter(|(_, bond)| moved && bond.host.device() == ifindex)
+                        {
+                            bond.is_elsewhere.store(true, Ordering::Relaxed);
+                        }
+                        self.take_down_without_port(ifindex).await;
+                        continue;
                     }
-                    self.take_down_without_port(ifindex).await;
-                    continue;
-                }
-                LinkEvent::AddressChanged { .. } => continue,
-                LinkEvent::Overrun => self.catch_up().await,
-            };
-            for (name, bond) in &mut *self.bonds.lock().await {
-                for link in &links {
-                    if bond.is_host(link) {
-                        bond.is_elsewhere = false;
+                    LinkEvent::Overrun => {
+                        if let Some(count) = overruns.admit(monotonic(), "overrun") {
+                            let what = "links changed faster than they could be followed; all of them are read again";
+                            info!("{what}{}", left_out(count));
+                        }
+                        self.catch_up().await
                     }
-                    // Only an agent that ends has no engine.
-                    let Ok(()) = bond.take_in(name, &self.machine, link).await else { return };
+                };
+                for (name, bond) in self.all() {
+                    for link in &links {
+                        if bond.is_host(link) {
+                            bond.is_elsewhere.store(false, Ordering::Relaxed);
+                        }
+                        // It may be on its way down.
+                        let Ok(()) = bond.take_in(&name, &self.machine, link).await else { break };
+                    }
                 }
             }
+            sleep(BETWEEN_LOOKS).await;
+        }
+    }
+
+    /// Has the bonds look at addresses that have changed.
+    pub(in crate::agent) async fn follow_addresses(self: Arc<Self>, mut events: AddressEvents) {
+        loop {
+            match events.next().await {
+                Ok(changed) => {
+                    for (_, bond) in self.all() {
+                        bond.effects.look(|looks| looks.addresses.merge(&changed));
+                    }
+                }
+                Err(error) => {
+                    warn!("no events about addresses any more, what is announced may be old: {error}");
+                    return;
+                }
+            }
+            sleep(BETWEEN_LOOKS).await;
         }
     }
 
     /// All links, after events were lost: the engine is told of each, and of slaves that are gone.
     async fn catch_up(&self) -> Vec<LinkInfo> {
-        info!("links changed faster than they could be followed; all of them are read again");
         let links = match self.machine.devices.netlink.links(None).await {
             Ok(links) => links,
             Err(error) => {
@@ -242,19 +305,19 @@ impl Agent {
         };
         let is_gone = |ifindex: &u32| !links.iter().any(|link| link.ifindex == *ifindex);
         let mut ports = Vec::new();
-        for bond in self.bonds.lock().await.values() {
+        for (_, bond) in self.all() {
             ports.push(bond.maps.bond().port_ifindex());
-            let Ok(status) = self.machine.engine.status(bond.id).await else { return Vec::new() };
+            let status = bond.status();
             for ifindex in status.slaves.iter().map(|slave| slave.ifindex).filter(is_gone) {
                 let gone = LinkEvent::Deleted { ifindex, end_of_pair: false, moved: false };
-                self.machine.engine.send(Input::Device(gone));
+                self.machine.engine.device(gone);
             }
         }
         for port in ports.into_iter().filter(is_gone) {
             self.take_down_without_port(port).await;
         }
         for link in &links {
-            self.machine.engine.send(Input::Device(LinkEvent::Changed(Box::new(link.clone()))));
+            self.machine.engine.device(LinkEvent::Changed(Box::new(link.clone())));
         }
         links
     }

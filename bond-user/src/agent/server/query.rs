@@ -1,6 +1,10 @@
 //! What the agent tells those who ask how its bonds are.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bond_common::abi::{PORT_STATS, Slot};
 use bond_core::{name::BondName, status::BondStatus};
@@ -48,22 +52,17 @@ impl Agent {
             started: self.started.clone(),
         };
         let gone = if only.is_none() { self.lost_bonds(None).await } else { Vec::new() };
-        let bonds = self.bonds.lock().await;
-        if let Some(name) = only
-            && !bonds.contains_key(name)
-        {
-            drop(bonds);
-            return Err(self.absence_of(name).await);
-        }
+        let bonds = match only.map(|name| (name, self.find(name))) {
+            Some((name, Some(bond))) => vec![(name.clone(), bond)],
+            Some((name, None)) => return Err(self.absence_of(name).await),
+            None => self.all(),
+        };
         // While somebody makes a bond, what is there of it is no remains.
         let unserved = match self.phase.try_lock() {
-            Ok(_) if only.is_none() => self.unserved(&bonds),
+            Ok(_) if only.is_none() => self.unserved(),
             _ => Vec::new(),
         };
-        let mut statuses = Vec::new();
-        for (name, bond) in bonds.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
-            statuses.push((name, bond, self.machine.engine.status(bond.id).await?));
-        }
+        let statuses: Vec<_> = bonds.iter().map(|(name, bond)| (name, bond, bond.status())).collect();
         let mut devices = Vec::new();
         for (_, bond, status) in &statuses {
             devices.extend([bond.host.device(), bond.host.port()]);
@@ -92,27 +91,27 @@ impl Agent {
 
     /// The last failovers of a bond.
     pub async fn log(&self, name: &BondName) -> Result<Log, AgentError> {
-        if !self.bonds.lock().await.contains_key(name) {
-            return Err(self.no_such_bond(name));
-        }
+        self.bond(name)?;
         receipts::log(&self.machine.places, name)
     }
 
     /// What happens from now on, and how the bonds are now.
     pub async fn listen(&self, only: Option<&BondName>) -> Result<(Listener, Vec<Event>), AgentError> {
         let listener = self.machine.feed.listen();
-        let bonds = self.bonds.lock().await;
-        if let Some(name) = only
-            && !bonds.contains_key(name)
-        {
-            return Err(self.no_such_bond(name));
-        }
         let mut states = Vec::new();
-        for (name, bond) in bonds.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
-            let BondStatus { active_slave, carrier, .. } = self.machine.engine.status(bond.id).await?;
-            states.push(Event::new(Some(name), What::State { active_slave, carrier }));
+        for (name, bond) in self.asked_for(only)? {
+            let BondStatus { active_slave, carrier, .. } = bond.status();
+            states.push(Event::new(Some(&name), What::State { active_slave, carrier }));
         }
         Ok((listener, states))
+    }
+
+    /// One bond, or all.
+    fn asked_for(&self, only: Option<&BondName>) -> Result<Vec<(BondName, Arc<Bond>)>, AgentError> {
+        match only {
+            Some(name) => Ok(vec![(name.clone(), self.bond(name)?)]),
+            None => Ok(self.all()),
+        }
     }
 }
 
@@ -138,6 +137,7 @@ impl Bond {
             });
         }
         let failovers = self.history.get();
+        let goal = self.goal();
         let (host, port) = (self.host.device(), self.host.port());
         let devices = [host].into_iter().filter(|host| *host != port).chain([port]);
         let devices = devices.chain(status.slaves.iter().map(|slave| slave.ifindex));
@@ -148,14 +148,14 @@ impl Bond {
             pair: self.pair.map(|kind| kind.to_string()),
             port: self.port.clone(),
             port_ifindex: port,
-            guard: GuardState::new(self.config.guard, &machine.kernel, &status.options).to_string(),
+            guard: GuardState::new(goal.config.guard, &machine.kernel, &status.options).to_string(),
             host_mac: self.maps.bond().host_mac(),
             mtu: counted.get(&host).or(counted.get(&port)).map(|(_, mtu)| *mtu),
-            on_exit: Some(on_exit(self.config.on_exit).to_owned()),
+            on_exit: Some(on_exit(goal.config.on_exit).to_owned()),
             pins: places.shown_pins_of(name).display().to_string(),
             files: places.run_of(name).path().display().to_string(),
             active: self.maps.active(),
-            absent: self.absent(status).map(|wanted| wanted.name().to_owned()).collect(),
+            absent: goal.absent(status).map(|wanted| wanted.name().to_owned()).collect(),
             port_stats: self.maps.stats(PORT_STATS)?,
             slaves,
             failovers: failovers.by_reason,
@@ -168,7 +168,7 @@ impl Bond {
                 .map(|(device, _)| device.clone())
                 .collect(),
             warnings: Some(format!("{name}: {PINS_GONE}"))
-                .filter(|_| !self.pinned)
+                .filter(|_| !self.pinned.load(Ordering::Relaxed))
                 .into_iter()
                 .chain(failovers.faults)
                 .collect(),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::oneshot,
     time::{Instant, timeout_at},
 };
 
@@ -13,6 +13,7 @@ use crate::{
         Agent,
         bond::{
             engine_thread::{BondId, Stopping},
+            work::Work,
             worker::Effect,
         },
     },
@@ -48,9 +49,7 @@ impl Agent {
     /// Waits until what was decided about this bond is done. Returns what is not done at the deadline, a sentence each;
     /// nothing of a bond that is gone.
     pub(in crate::agent) async fn settled(&self, name: &str, until: Deadline) -> Vec<String> {
-        let Some((id, effects)) =
-            self.bonds.lock().await.get(name).map(|bond| (bond.id, bond.effects.clone()))
-        else {
+        let Some((id, effects)) = self.find(name).map(|bond| (bond.id, bond.effects.clone())) else {
             return Vec::new();
         };
         if timeout_at(until.0, self.settle(id, &effects)).await.is_ok() {
@@ -65,20 +64,19 @@ impl Agent {
 
     /// All bonds of this agent.
     pub(in crate::agent) async fn all_settled(&self, until: Deadline) -> Vec<String> {
-        let names: Vec<_> = self.bonds.lock().await.keys().cloned().collect();
         let mut pending = Vec::new();
-        for name in names {
+        for (name, _) in self.all() {
             pending.extend(self.settled(&name, until).await);
         }
         pending
     }
 
-    async fn settle(&self, id: BondId, effects: &mpsc::UnboundedSender<Effect>) -> Result<(), Stopping> {
+    async fn settle(&self, id: BondId, effects: &Work) -> Result<(), Stopping> {
         // What was changed on bond0 before this request may not have been heard of yet.
-        let _ = effects.send(Effect::HostChanged);
+        effects.look(|looks| looks.host = true);
         loop {
             let (reply, settled) = oneshot::channel();
-            let _ = effects.send(Effect::AwaitRecords { reply });
+            effects.send(Effect::AwaitRecords { reply });
             settled.await.map_err(|_| Stopping)?;
             // What the task has done may have led to further decisions.
             if self.machine.engine.pending(id).await?.is_empty() {

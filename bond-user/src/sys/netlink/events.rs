@@ -1,4 +1,4 @@
-//! RTNLGRP_LINK and the addresses' groups, read without any detour.
+//! RTNLGRP_LINK, read without any detour.
 
 use std::collections::VecDeque;
 
@@ -11,8 +11,9 @@ use nix::errno::Errno;
 use super::LinkInfo;
 use crate::sys::SysError;
 
-/// RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
-const GROUPS: u32 = 0x1 | 0x10 | 0x100;
+/// RTMGRP_LINK. What is sent a thousand times a second by a neighbour's doing, as changes of addresses, has a socket of
+/// its own: it cannot make this one overflow.
+const GROUPS: u32 = 0x1;
 
 /// One datagram holds one message here; with all its attributes it takes less than 4 kB.
 const DATAGRAM: usize = 32 << 10;
@@ -33,8 +34,6 @@ pub enum LinkEvent {
         /// It is in another network namespace now.
         moved: bool,
     },
-    /// One of its addresses came, changed or went.
-    AddressChanged { ifindex: u32 },
     /// Events were lost: every link must be read again.
     Overrun,
 }
@@ -113,9 +112,6 @@ fn read(mut datagram: &[u8], events: &mut VecDeque<LinkEvent>) {
                 let moved = link.attributes.iter().any(is_place);
                 events.push_back(LinkEvent::Deleted { ifindex: link.header.index, end_of_pair, moved });
             }
-            NetlinkPayload::InnerMessage(
-                RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
-            ) => events.push_back(LinkEvent::AddressChanged { ifindex: address.header.index }),
             NetlinkPayload::Overrun(_) => events.push_back(LinkEvent::Overrun),
             _ => {}
         }

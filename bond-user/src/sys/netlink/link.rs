@@ -124,7 +124,7 @@ impl LinkInfo {
 
     /// None for what is not a message about the link itself: a bridge's view of its port (AF_BRIDGE), a
     /// wireless event.
-    pub(in crate::sys) fn from_message(message: &LinkMessage) -> Option<Self> {
+    pub(crate) fn from_message(message: &LinkMessage) -> Option<Self> {
         let header = &message.header;
         let about_link = header.interface_family == AddressFamily::Unspec
             && !message.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::Wireless(_)));

@@ -1,6 +1,7 @@
 //! The netlink client: links, addresses, routes and forwarding entries.
 
 mod address;
+mod address_events;
 mod blocking;
 mod bond;
 mod dump;
@@ -28,6 +29,7 @@ use nix::errno::Errno;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
 
 pub use address::{Address, Lifetime};
+pub use address_events::{AddressEvents, Interfaces};
 pub use blocking::BlockingNetlink;
 #[cfg(test)]
 pub(crate) use bond::recorded as recorded_bonds;

@@ -1,0 +1,135 @@
+//! A late agent: whoever was not there to look and to probe judges no slave by the time that has passed.
+//!
+//! The agent may be stopped (SIGSTOP, a debugger), kept from running (steal time, a busy machine), or suspended with its
+//! machine. Then its deadlines have passed, but not the time that slaves had: nobody probed meanwhile, and what is known
+//! of links is old.
+
+use super::*;
+
+/// A monitor's step may be late by half an interval: so much more than an interval every judgement allows
+/// (`bond_time_in_interval`).
+const TOLERANCE: u32 = 2;
+/// Timers and schedulers are not more exact.
+const TOLERANCE_AT_LEAST: Time = Time::from_millis(5);
+/// Between two notices.
+const BETWEEN_NOTICES: Time = Time::from_secs(10);
+
+/// Lateness that is still to be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lateness {
+    told: Option<Time>,
+    times: u32,
+    worst: Time,
+}
+
+impl Lateness {
+    /// Takes note of it. What is to be told now, if anything is: how often, and by how much at most.
+    pub fn note(&mut self, now: Time, late: Time) -> Option<(u32, Time)> {
+        self.times = self.times.saturating_add(1);
+        self.worst = self.worst.max(late);
+        if self.told.is_some_and(|told| now < told.saturating_add(BETWEEN_NOTICES)) {
+            return None;
+        }
+        let Self { times, worst, .. } = *self;
+        *self = Self { told: Some(now), ..Self::default() };
+        Some((times, worst))
+    }
+}
+
+impl Engine {
+    /// Notices, before it makes anything of an event, that a step of a monitor should have been made before.
+    pub(super) fn notice_lateness(&mut self, now: Time) {
+        let delays = self.joined_slaves().map(|slave| slave.state.deadline());
+        let due = [self.next_poll, self.arp.next_step].into_iter().chain(delays).flatten().min();
+        let late = due.map_or(Time::ZERO, |due| now.saturating_sub(due));
+        if late > self.tolerance() {
+            self.tell_lateness(now, late);
+            self.begin_again(now, late);
+        }
+    }
+
+    /// The machine slept, and its clock with it.
+    pub(super) fn suspended(&mut self, now: Time, time: Time) {
+        if self.next_poll.is_some() || self.arp.next_step.is_some() {
+            self.outbox.notices.push(Notice::Suspended { ms: millis(time) });
+            self.begin_again(now, Time::ZERO);
+        }
+    }
+
+    /// The round that was asked for at the last step, and is on the wire, was sent late; or it was not sent at all.
+    pub(super) fn notice_late_probe(&mut self, now: Time) {
+        let Some(asked) = self.arp.asked.take() else { return };
+        let late = now.saturating_sub(asked);
+        if late > self.tolerance() {
+            self.tell_lateness(now, late);
+            self.arp.is_late = true;
+        }
+    }
+
+    pub(super) fn tell_lateness(&mut self, now: Time, late: Time) {
+        if let Some((times, worst)) = self.lateness.note(now, late) {
+            self.outbox.notices.push(Notice::Late { times, ms: millis(worst) });
+        }
+    }
+
+    fn tolerance(&self) -> Time {
+        let interval = match self.options.miimon {
+            0 => self.options.arp_interval,
+            miimon => miimon,
+        };
+        (Time::from_millis(interval.into()) / TOLERANCE).max(TOLERANCE_AT_LEAST)
+    }
+
+    /// Looks and probes now, and gives every slave the time that it had: `late` has not passed for it.
+    fn begin_again(&mut self, now: Time, late: Time) {
+        for slave in self.slaves.iter_mut().filter(|slave| slave.phase == Phase::Joined) {
+            slave.state = slave.state.postponed(late);
+        }
+        if let Some(hearing) = &mut self.hearing {
+            hearing.postpone(late);
+        }
+        self.next_poll = self.next_poll.map(|_| now);
+        if self.arp.next_step.is_some() {
+            self.arp.next_step = Some(now);
+            self.arp.is_late = true;
+        }
+    }
+
+    /// The step of the ARP monitor that an agent makes that is late: it judges nobody, and the grace begins again.
+    pub(super) fn late_step(&mut self, now: Time) {
+        for slave in self.slaves.iter_mut().filter(|slave| slave.phase == Phase::Joined) {
+            slave.path.begin(now);
+        }
+        match self.arp.turn {
+            // It has its turn again.
+            Some(turn) => self.ask(now, turn),
+            None => self.probe(now),
+        }
+    }
+}
+
+/// Whole milliseconds.
+fn millis(time: Time) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lateness_is_told_once_in_its_time_with_what_was_not_told() {
+        let at = Time::from_millis;
+        let mut lateness = Lateness::default();
+        let table = [
+            (0, 60, Some((1, at(60)))),
+            (100, 900, None),
+            (9_999, 70, None),
+            (10_000, 80, Some((3, at(900)))),
+            (20_000, 51, Some((1, at(51)))),
+        ];
+        for (now, late, expected) in table {
+            assert_eq!(lateness.note(at(now), at(late)), expected, "at {now} ms");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Storms of events, which a neighbour or another program can cause: what is urgent is done as if there were none, and
+//! whoever reads the agent's state waits for none of it.
+
+mod common;
+
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{BOND, SLAVES, alone, bond, eventually, lab};
+use xbond_tests::{
+    Cut, Lab, PATIENCE, Policy, Xbond,
+    lab::Datapath,
+    rtnl::RtnlHeld,
+    skip_if_unable,
+    storm::{RouterAdvertisements, macvlans},
+    xbond,
+};
+
+/// A failover's MACs take some milliseconds; a busy machine, and the kernel's work on the storm, the rest.
+const SOON: Duration = Duration::from_millis(400);
+/// How long a storm lasts before anything is asked of the agent.
+const STORM: Duration = Duration::from_secs(2);
+
+/// bond0 takes router advertisements, and the peer floods it with them.
+fn flood(lab: &Lab, rate: u32) -> RouterAdvertisements {
+    lab.host.sysctl(&format!("ipv6/conf/{BOND}/accept_ra"), "2").unwrap();
+    let storm = RouterAdvertisements::start(&lab.peer, xbond_tests::lab::PEER_NIC, rate).unwrap();
+    let addresses =
+        || lab.host.ip(&format!("-6 -o address show dev {BOND} dynamic")).unwrap().lines().count();
+    eventually("addresses of all prefixes", addresses, |count| *count == 8);
+    thread::sleep(STORM);
+    storm
+}
+
+/// From the cut of the active slave to the moment at which the host's MACs are those of the failover.
+fn macs_follow(lab: &Lab, xbond: &Xbond<'_>, policy: &str) -> Duration {
+    let [first, second] = SLAVES.map(|name| lab.mac(name).unwrap());
+    let cut = lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    // Under follow the new active slave gets the bond's MAC, under active the bond that of the slave.
+    let (interface, wanted) = if policy == "active" { (BOND, second) } else { (SLAVES[1], first) };
+    let mac = || lab.host.link(interface).unwrap().mac;
+    while mac() != wanted {
+        assert!(cut.elapsed() < PATIENCE, "{interface} does not get {wanted}:\n{}", xbond.log());
+    }
+    cut.elapsed()
+}
+
+fn of_a_flood(policy: &str, rate: u32) {
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &[&format!("fail_over_mac={policy}")]);
+    let storm = flood(&lab, rate);
+    let took = macs_follow(&lab, &xbond, policy);
+    println!("{policy}, {rate}/s: MACs after {took:?}");
+    assert!(took < SOON, "{policy}, {rate}/s: MACs after {took:?}");
+
+    let asked = Instant::now();
+    xbond.cli(["del-slave", BOND, SLAVES[0]]).unwrap();
+    xbond.cli(["add-slave", BOND, SLAVES[0]]).unwrap();
+    xbond.show(BOND).unwrap();
+    println!("{policy}, {rate}/s: del-slave, add-slave and show after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(3), "verbs took {:?}", asked.elapsed());
+    let asked = Instant::now();
+    xbond.stop().unwrap();
+    println!("{policy}, {rate}/s: ended after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(2), "SIGTERM took {:?}", asked.elapsed());
+    assert!(storm.stop().unwrap() > u64::from(rate), "the machine did not send the storm");
+}
+
+#[test]
+fn router_advertisements_do_not_delay_macs_verbs_nor_the_end() {
+    skip_if_unable!();
+    let Some(_turn) = alone() else { return };
+    for (policy, rate) in [("active", 1_000), ("follow", 1_000), ("active", 5_000)] {
+        of_a_flood(policy, rate);
+    }
+}
+
+#[test]
+fn macvlans_that_appear_do_not_delay_macs() {
+    skip_if_unable!();
+    let Some(_turn) = alone() else { return };
+    for policy in ["active", "follow"] {
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        let xbond = bond(&lab, Datapath::Tc, &[&format!("fail_over_mac={policy}")]);
+        macvlans(&lab.host, BOND, 300).unwrap();
+        let took = macs_follow(&lab, &xbond, policy);
+        println!("{policy}, 300 macvlans: MACs after {took:?}");
+        assert!(took < Duration::from_secs(2), "{policy}: MACs after {took:?}");
+        xbond.stop().unwrap();
+    }
+}
+
+/// The time that one scrape of the metrics takes.
+fn scrape(socket: &Path) -> Duration {
+    let start = Instant::now();
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: xbond\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    start.elapsed()
+}
+
+#[test]
+fn metrics_wait_neither_for_rtnl_nor_for_a_slave_that_joins() {
+    skip_if_unable!();
+    let Some(_turn) = alone() else { return };
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    xbond.cli(["del-slave", BOND, SLAVES[1]]).unwrap();
+    let socket = PathBuf::from(format!("/run/xbond/{}/xbond.sock", lab.host.cookie().unwrap()));
+    scrape(&socket);
+
+    let held = RtnlHeld::take(&lab.host).unwrap();
+    let mut joining = lab.host.command(xbond::binary().unwrap());
+    let mut joining = joining.args(["add-slave", BOND, SLAVES[1]]).spawn().unwrap();
+    thread::sleep(Duration::from_millis(100));
+    let mut times: Vec<_> = (0..300).map(|_| scrape(&socket)).collect();
+    assert!(joining.try_wait().unwrap().is_none(), "it joined: RTNL was not held");
+    held.release().unwrap();
+    assert!(joining.wait().unwrap().success());
+    times.sort();
+    println!("300 scrapes: median {:?}, slowest {:?}", times[150], times[299]);
+    // What waits for RTNL waits until it is released. A busy machine delays single scrapes.
+    assert!(times[150] < Duration::from_millis(20) && times[299] < Duration::from_secs(1), "{times:?}");
+    xbond.stop().unwrap();
+}
