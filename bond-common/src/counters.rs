@@ -76,7 +76,7 @@ pub struct SlotStats {
     pub rx_unicast: u64,
     /// Of these, packets whose destination MAC was changed.
     pub rx_rewritten: u64,
-    /// 01:80:c2:00:00:0x, left to the slave itself.
+    /// 01:80:c2:00:00:0x, left to the slave itself; of a slave that receives for the bond, the port has a copy.
     pub rx_link_local: u64,
     /// Failovers of the carrier guard to this slot.
     pub guard_failovers: u64,

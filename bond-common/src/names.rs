@@ -19,6 +19,11 @@ pub const TC_PORT_TX: &str = "tc_port_tx";
 pub const TC_SLAVE_RX: &str = "tc_slave_rx";
 pub const XDP_PORT_TX: &str = "xdp_port_tx";
 pub const XDP_SLAVE_RX: &str = "xdp_slave_rx";
+/// Behind the XDP program of a slave: link-local frames of the active slave, copied to the port.
+pub const TC_SLAVE_LOCAL: &str = "tc_slave_local";
+/// At the egress of a pair's two ends: link-local frames that would make the ends each other's neighbours.
+pub const TC_PORT_EGRESS: &str = "tc_port_egress";
+pub const TC_BOND_EGRESS: &str = "tc_bond_egress";
 /// On bond0 itself, under both hooks, for the moments in which its MAC changes.
 pub const TC_HOST_RX: &str = "tc_host_rx";
 /// Run by BPF_PROG_TEST_RUN only: what the kernel knows of a device's link, and the device's address.

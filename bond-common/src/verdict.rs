@@ -9,8 +9,12 @@ use crate::{
 /// What becomes of a frame that a slave received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receive {
-    /// It concerns the link itself (LLDP, LACP, STP): the slave's own stack has it.
+    /// It concerns the link itself (LLDP, LACP, STP), and this slave does not receive for the bond: the slave's own
+    /// stack has it.
     Local,
+    /// It concerns the link itself, and the slave receives for the bond: the slave's own stack has it, and the port a
+    /// copy.
+    LocalAndBond,
     /// To the port; with the destination MAC replaced, if there is one.
     Deliver(Option<Mac>),
     Drop(DropReason),
@@ -38,7 +42,8 @@ pub fn receive(
     is_wire_mac: impl FnOnce(Mac) -> bool,
 ) -> Receive {
     if destination.is_link_local() {
-        return Receive::Local;
+        let is_active = word.active() == Some(at.slot) || at.all_slaves_active;
+        return if is_active { Receive::LocalAndBond } else { Receive::Local };
     }
     if word.active() != Some(at.slot) && !at.all_slaves_active {
         if word.draining() != Some(at.slot) {
@@ -70,16 +75,15 @@ pub fn transmit(word: ActiveWord, queue: u16, queue_id: impl Fn(Slot) -> u16) ->
 ///
 /// The host's frames are stamped, also those that still carry another slave's MAC (`is_another_slaves`,
 /// asked only where the answer counts): bond0 wore it before a failover. Other sources, of a bridge behind
-/// bond0, stay. So does what concerns the link itself; EAPOL to a unicast address is for the caller to spare.
+/// bond0, stay. What protects its own addresses ([`crate::wire::stamp_source`]) is for the caller to spare.
 #[inline(always)]
 pub fn stamp(
     source: Mac,
-    destination: Mac,
     wire_mac: Mac,
     host_mac: Mac,
     is_another_slaves: impl FnOnce(Mac) -> bool,
 ) -> Option<Mac> {
-    if source == wire_mac || destination.is_link_local() {
+    if source == wire_mac {
         return None;
     }
     if source == host_mac || is_another_slaves(source) { Some(wire_mac) } else { None }
@@ -113,17 +117,17 @@ mod tests {
             (active, HOST, Deliver(None), Deliver(None)),
             (active, OTHER, Deliver(None), Deliver(None)),
             (active, GROUP, Deliver(None), Deliver(None)),
-            (active, LLDP, Local, Local),
+            (active, LLDP, LocalAndBond, LocalAndBond),
             (draining, WIRE, Deliver(Some(HOST)), Deliver(Some(HOST))),
             (draining, HOST, Deliver(None), Deliver(None)),
             (draining, GROUP, Drop(DrainingMulticast), Deliver(None)),
             (draining, Mac::BROADCAST, Drop(DrainingMulticast), Deliver(None)),
-            (draining, LLDP, Local, Local),
+            (draining, LLDP, Local, LocalAndBond),
             (backup, WIRE, Drop(Backup), Deliver(Some(HOST))),
             (backup, GROUP, Drop(Backup), Deliver(None)),
-            (backup, LLDP, Local, Local),
+            (backup, LLDP, Local, LocalAndBond),
             (none, WIRE, Drop(Backup), Deliver(Some(HOST))),
-            (none, LLDP, Local, Local),
+            (none, LLDP, Local, LocalAndBond),
         ];
         for (row, (word, destination, expected, with_all)) in table.into_iter().enumerate() {
             let at = Receiver { slot: slot(1), host_mac: HOST, all_slaves_active: false };
@@ -165,20 +169,10 @@ mod tests {
 
     #[test]
     fn stamp_by_source() {
-        let table = [
-            (HOST, GROUP, Some(WIRE)),
-            (HOST, OTHER, Some(WIRE)),
-            (WIRE, GROUP, None),
-            (HOST, LLDP, None),
-            (OTHER, GROUP, Some(WIRE)),
-            (Mac::new([2, 0, 0, 0, 0, 9]), GROUP, None),
-        ];
-        for (source, destination, expected) in table {
-            assert_eq!(
-                stamp(source, destination, WIRE, HOST, |mac| mac == OTHER),
-                expected,
-                "{source} > {destination}"
-            );
+        let table =
+            [(HOST, Some(WIRE)), (WIRE, None), (OTHER, Some(WIRE)), (Mac::new([2, 0, 0, 0, 0, 9]), None)];
+        for (source, expected) in table {
+            assert_eq!(stamp(source, WIRE, HOST, |mac| mac == OTHER), expected, "{source}");
         }
     }
 }

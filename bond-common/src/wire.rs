@@ -42,8 +42,13 @@ impl Header {
     }
 }
 
-/// 802.1X, which network-types does not name. In wire order.
+/// 802.1X and MACsec, which network-types does not name. In wire order.
 const EAPOL: u16 = 0x888e_u16.to_be();
+const MACSEC: u16 = 0x88e5_u16.to_be();
+/// The EAPOL packet type whose check value (ICV) covers both addresses of the frame (IEEE 802.1X, 11.11), and where the
+/// type is.
+const EAPOL_MKA: u8 = 5;
+const EAPOL_TYPE: usize = 1;
 pub(crate) const ETHERNET: [u8; 2] = 1u16.to_be_bytes();
 
 /// Neighbour discovery (RFC 4861): message types and the two options that carry a MAC.
@@ -60,12 +65,12 @@ pub(crate) mod nd {
 }
 
 /// Replaces the source MAC by `to`: in the Ethernet header, and where the payload repeats it, in the ARP
-/// sender field or the neighbour discovery option, whose checksum is mended. EAPOL is left alone.
-/// True if it was stamped.
+/// sender field or the neighbour discovery option, whose checksum is mended. Frames that protect their addresses
+/// are left alone. True if it was stamped.
 #[inline(always)]
 pub fn stamp_source(frame: &mut impl Frame, header: Header, to: Mac) -> Result<bool, StampError> {
     let (ether_type, payload) = payload(frame);
-    if ether_type == EAPOL {
+    if protects_addresses(frame, ether_type, payload) {
         return Ok(false);
     }
     frame.write(offset_of!(EthHdr, src_addr), to.bytes()).ok_or(StampError)?;
@@ -77,15 +82,25 @@ pub fn stamp_source(frame: &mut impl Frame, header: Header, to: Mac) -> Result<b
     Ok(true)
 }
 
-/// Replaces the destination MAC by `to`: in the Ethernet header, and in the ARP target field of an answer.
+/// Replaces the destination MAC by `to`: in the Ethernet header, and in the ARP target field of an answer. Frames that
+/// protect their addresses are left alone. True if it was rewritten.
 #[inline(always)]
-pub fn rewrite_destination(frame: &mut impl Frame, header: Header, to: Mac) -> Result<(), StampError> {
+pub fn rewrite_destination(frame: &mut impl Frame, header: Header, to: Mac) -> Result<bool, StampError> {
     let (ether_type, payload) = payload(frame);
+    if protects_addresses(frame, ether_type, payload) {
+        return Ok(false);
+    }
     frame.write(offset_of!(EthHdr, dst_addr), to.bytes()).ok_or(StampError)?;
     if ether_type == EtherType::Arp as u16 {
         replace_in_arp(frame, payload, offset_of!(ArpHdr, tha), header.destination, to)?;
     }
-    Ok(())
+    Ok(true)
+}
+
+/// MACsec and its key agreement: with other addresses the receiver discards the frame.
+#[inline(always)]
+fn protects_addresses(frame: &impl Frame, ether_type: u16, payload: usize) -> bool {
+    ether_type == MACSEC || ether_type == EAPOL && frame.read(payload + EAPOL_TYPE) == Some([EAPOL_MKA])
 }
 
 /// The EtherType behind up to two VLAN tags, in wire order, and the offset of what follows it.
@@ -283,9 +298,16 @@ mod tests {
     }
 
     #[test]
-    fn eapol_and_payload_stay() {
-        let eapol = [ethernet(PEER, FROM, &[], 0x888e), vec![1; 40]].concat();
-        assert_eq!(stamped(eapol.clone()), (eapol, false));
+    fn protected_addresses_and_payload_stay() {
+        for tags in TAGS {
+            for (ether_type, kind, protects) in
+                [(0x888e, 0, false), (0x888e, 1, false), (0x888e, 5, true), (0x88e5, 0, true)]
+            {
+                let from = |source| [ethernet(PEER, source, tags, ether_type), vec![3, kind, 0, 0]].concat();
+                let expected = if protects { (from(FROM), false) } else { (from(TO), true) };
+                assert_eq!(stamped(from(FROM)), expected, "{ether_type:x} of type {kind}, {tags:x?}");
+            }
+        }
         let ip = |source| [ethernet(PEER, source, &[], 0x0800), FROM.bytes().repeat(8)].concat();
         assert_eq!(stamped(ip(FROM)), (ip(TO), true));
     }
@@ -295,8 +317,13 @@ mod tests {
         let build = |mac| [ethernet(mac, PEER, &[0x8100], 0x0806), arp(PEER, mac)].concat();
         let mut frame = Bytes(build(FROM));
         let header = Header::read(&frame).unwrap();
-        rewrite_destination(&mut frame, header, TO).unwrap();
+        assert!(rewrite_destination(&mut frame, header, TO).unwrap());
         assert_eq!(frame.0, build(TO));
+
+        let macsec = ethernet(FROM, PEER, &[], 0x88e5);
+        let mut frame = Bytes(macsec.clone());
+        assert!(!rewrite_destination(&mut frame, Header::read(&Bytes(macsec.clone())).unwrap(), TO).unwrap());
+        assert_eq!(frame.0, macsec);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub trait Packet: Frame {
     fn to_slave(&self, slot: Slot, ifindex: u32) -> Result<Redirected, DropReason>;
     /// Hands it to the port.
     fn to_port(&self, ifindex: u32) -> Result<Redirected, DropReason>;
+    /// Hands the port a copy, and keeps the packet. Like a redirect, it is lost where the port is down.
+    fn copy_to_port(&self, ifindex: u32);
     /// A line for the agent's log; once in a bond's life.
     fn log_learned(&self, mac: Mac);
 }
@@ -129,6 +131,12 @@ impl Frame for SkbPacket<'_> {
 }
 
 impl SkbPacket<'_> {
+    /// Whether it concerns the link itself. A runt does not.
+    #[inline(always)]
+    pub fn is_link_local(&self) -> bool {
+        self.header().is_some_and(|header| header.destination.is_link_local())
+    }
+
     /// By some device since it was sent: it is on its way in.
     #[inline(always)]
     pub fn was_received(&self) -> bool {
@@ -167,6 +175,11 @@ impl Packet for SkbPacket<'_> {
     }
 
     #[inline(always)]
+    fn copy_to_port(&self, ifindex: u32) {
+        let _ = self.0.clone_redirect(ifindex, 0);
+    }
+
+    #[inline(always)]
     fn log_learned(&self, mac: Mac) {
         info!(self.0, "the host behind the port has {:mac}", mac.bytes());
     }
@@ -181,6 +194,14 @@ fn redirect(ifindex: u32) -> Result<Redirected, DropReason> {
     } else {
         Err(DropReason::RedirectFailed)
     }
+}
+
+/// The action that discards a packet without an error for its sender, who would log one for each: a redirect to no device.
+/// At tcx there is no action that does.
+#[inline(always)]
+pub fn discard() -> i32 {
+    // SAFETY: a helper without pointers. No device has the ifindex 0.
+    unsafe { bpf_redirect(0, 0) as i32 }
 }
 
 /// A frame at an XDP hook; what xbond reads lies in its first fragment.
@@ -247,6 +268,10 @@ impl Packet for XdpPacket<'_> {
     fn to_port(&self, _ifindex: u32) -> Result<Redirected, DropReason> {
         redirected(maps::rx_port().redirect(0, 0))
     }
+
+    /// No XDP program can; [`crate::rx::copy_link_local`] does it at the next hook.
+    #[inline(always)]
+    fn copy_to_port(&self, _ifindex: u32) {}
 
     #[inline(always)]
     fn log_learned(&self, mac: Mac) {

@@ -8,7 +8,7 @@ use aya_ebpf::{
 
 use crate::{
     device, error,
-    packet::{SkbPacket, XdpPacket},
+    packet::{SkbPacket, XdpPacket, discard},
     rx, tx,
 };
 
@@ -44,6 +44,29 @@ pub fn xdp_port_tx(ctx: XdpContext) -> u32 {
 pub fn xdp_slave_rx(ctx: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(&ctx);
     error::xdp_action(rx::slave_rx(&mut packet))
+}
+
+/// Ingress of a slave under XDP, behind [`xdp_slave_rx`]: only what that one lets pass comes here.
+#[classifier]
+pub fn tc_slave_local(ctx: TcContext) -> i32 {
+    rx::copy_link_local(&SkbPacket::new(&ctx));
+    TC_ACT_UNSPEC
+}
+
+/// Egress of the port of a pair. What slaves receive passes; what a program of this host sends by the port, as daemons
+/// that speak LLDP on every interface do, would make bond0 a neighbour of its own port.
+#[classifier]
+pub fn tc_port_egress(ctx: TcContext) -> i32 {
+    let packet = SkbPacket::new(&ctx);
+    if packet.is_link_local() && !packet.was_received() { discard() } else { TC_ACT_UNSPEC }
+}
+
+/// Egress of bond0 of a veth pair under tc: what concerns the link leaves from here, because packet sockets at the port
+/// hear everything that comes to it before [`tc_port_tx`] does.
+#[classifier]
+pub fn tc_bond_egress(ctx: TcContext) -> i32 {
+    let mut packet = SkbPacket::new(&ctx);
+    if packet.is_link_local() { error::tc_action(tx::port_tx(&mut packet)) } else { TC_ACT_UNSPEC }
 }
 
 /// Ingress of bond0, while its MAC changes. Programs behind it go on.

@@ -12,7 +12,7 @@ use crate::{
     device,
     error::Outcome,
     maps,
-    packet::{Packet, Redirected},
+    packet::{Packet, Redirected, SkbPacket},
     probe,
     stats::Stats,
 };
@@ -35,7 +35,7 @@ pub fn slave_rx(packet: &mut impl Packet) -> Outcome {
     }
 }
 
-/// None: it concerns the link itself.
+/// None: it concerns the link itself, and the slave's own stack has it.
 #[inline(always)]
 fn forward(
     packet: &mut impl Packet,
@@ -48,11 +48,7 @@ fn forward(
     if bond.has(BondEntry::MONITOR) {
         probe::note(packet, slot, word, bond);
     }
-    let at = Receiver {
-        slot,
-        host_mac: host_mac(bond),
-        all_slaves_active: bond.has(BondEntry::ALL_SLAVES_ACTIVE),
-    };
+    let at = receiver(slot, bond);
     // Neighbours that have not heard of a failover, as while nobody announces it, still send to another slave's.
     let is_wire_mac = |mac| {
         maps::slave(slot).is_some_and(|slave| slave.wire_mac() == mac)
@@ -60,22 +56,48 @@ fn forward(
     };
     let replaced = match receive(word, at, header.destination, is_wire_mac) {
         Receive::Local => return Ok(None),
+        Receive::LocalAndBond => {
+            packet.copy_to_port(bond.port_ifindex());
+            return Ok(None);
+        }
         Receive::Drop(reason) => return Err(reason),
         Receive::Deliver(replaced) => replaced,
     };
-    if let Some(to) = replaced {
-        rewrite_destination(packet, header, to).map_err(|_| DropReason::StampFailed)?;
-    }
+    let rewritten = match replaced {
+        Some(to) => rewrite_destination(packet, header, to).map_err(|_| DropReason::StampFailed)?,
+        None => false,
+    };
     let length = packet.length();
     let redirected = packet.to_port(bond.port_ifindex())?;
     let counters = stats.get();
     counters.rx_packets += 1;
     counters.rx_bytes += length;
     counters.rx_unicast += !header.destination.is_multicast() as u64;
-    if replaced.is_some() {
+    if rewritten {
         counters.rx_rewritten += 1;
     }
     Ok(Some(redirected))
+}
+
+/// A slave as frames find it.
+#[inline(always)]
+fn receiver(slot: Slot, bond: &BondEntry) -> Receiver {
+    Receiver { slot, host_mac: host_mac(bond), all_slaves_active: bond.has(BondEntry::ALL_SLAVES_ACTIVE) }
+}
+
+/// Gives the port a copy of what concerns the link of a slave that receives for the bond. XDP cannot copy a frame: it
+/// passes such a frame to the stack, where this comes behind it. [`slave_rx`] has counted the frame.
+#[inline(always)]
+pub fn copy_link_local(packet: &SkbPacket<'_>) {
+    let Some(slot) = maps::own_slot() else { return };
+    let (Some(header), Some(word), Some(bond)) = (packet.header(), maps::active_word(), maps::bond()) else {
+        return;
+    };
+    // Everything else is gone already; what XDP let pass before it was attached is not for the bond.
+    if receive(word, receiver(slot, bond), header.destination, |_| false) != Receive::LocalAndBond {
+        return;
+    }
+    packet.copy_to_port(bond.port_ifindex());
 }
 
 /// Whether a frame that reached bond0 is meant for it, by whatever MAC. One that was rewritten just before

@@ -66,7 +66,7 @@ fn forward(packet: &mut impl Packet) -> Result<Redirected, (Option<Slot>, DropRe
         let host_mac = known_host_mac(packet, bond, header.source);
         // bond0 wore it while that slave was active, and frames with it are still under way.
         let others = |source| bond.policy() == FailOverMac::Active && maps::is_a_slaves(source);
-        if let Some(to) = stamp(header.source, header.destination, wire_mac, host_mac, others) {
+        if let Some(to) = stamp(header.source, wire_mac, host_mac, others) {
             stamped = stamp_source(packet, header, to).map_err(|_| at(DropReason::StampFailed))?;
         }
     }

@@ -24,8 +24,10 @@ pub const LLDP: Mac = Mac::new([0x01, 0x80, 0xc2, 0, 0, 0x0e]);
 
 /// The beginning of an IPv4 packet, from the EtherType on.
 pub const IPV4: &[u8] = &[0x08, 0x00, 0x45];
-/// The same of 802.1X.
+/// The same of 802.1X, of its key agreement, and of MACsec.
 pub const EAPOL: &[u8] = &[0x88, 0x8e, 1];
+const MKA: &[u8] = &[0x88, 0x8e, 3, 5];
+const MACSEC: &[u8] = &[0x88, 0xe5, 0x2c];
 /// IEEE 802's type for local experiments.
 const EXPERIMENTAL: &[u8] = &[0x88, 0xb5];
 
@@ -135,8 +137,10 @@ fn transmit(scene: Scene, datapath: Datapath) -> Vec<Case> {
         ("with the wire's MAC", from(wire, IPV4), from(wire, IPV4)),
         ("with another slave's MAC", from(OWN[1], IPV4), from(of_other, IPV4)),
         ("a guest's", from(GUEST, IPV4), from(GUEST, IPV4)),
-        ("EAPOL", from(HOST, EAPOL), from(HOST, EAPOL)),
-        ("LLDP", ethernet(LLDP, HOST, IPV4), ethernet(LLDP, HOST, IPV4)),
+        ("EAPOL", from(HOST, EAPOL), from(wire, EAPOL)),
+        ("MKA", from(HOST, MKA), from(HOST, MKA)),
+        ("MACsec", from(HOST, MACSEC), from(HOST, MACSEC)),
+        ("LLDP", ethernet(LLDP, HOST, IPV4), ethernet(LLDP, wire, IPV4)),
         ("ARP", broadcast_arp(HOST), broadcast_arp(wire)),
         ("a guest's ARP", broadcast_arp(GUEST), broadcast_arp(GUEST)),
         ("NS", solicitation(HOST), solicitation(wire)),
@@ -156,6 +160,7 @@ fn transmit(scene: Scene, datapath: Datapath) -> Vec<Case> {
     let tagged_names = [
         ("unicast", "802.1Q", "802.1ad", "QinQ"),
         ("EAPOL", "802.1Q EAPOL", "802.1ad EAPOL", "QinQ EAPOL"),
+        ("MKA", "802.1Q MKA", "802.1ad MKA", "QinQ MKA"),
         ("ARP", "802.1Q ARP", "802.1ad ARP", "QinQ ARP"),
         ("NS", "802.1Q NS", "802.1ad NS", "QinQ NS"),
     ];

@@ -133,6 +133,28 @@ pub fn recounted(found: u32, now: u32) -> String {
     format!("BPF map ACTIVE was modified by another process: its generation was {found}, and is {now} again")
 }
 
+/// What is said of a slave or port under datapath=xdp whose far end is on this machine.
+pub const PARTIAL_CHECKSUMS: &str = "its far end may be on this machine, and hand over frames whose checksums are not \
+                                     computed yet; datapath=xdp forwards them so, and DHCP and others discard them; turn \
+                                     transmit checksum offload off where they are sent (ethtool -K DEVICE tx off), or \
+                                     use datapath=tc";
+
+/// What is said of a bridge above a bond with all_slaves_active.
+pub fn all_slaves_active_below(bridge: &str) -> String {
+    format!(
+        "all_slaves_active=1 below the bridge {bridge}: broadcasts that guests of {bridge} send come back by the backup \
+         slaves, {bridge} learns the guests' MACs at the bond, and the guests receive nothing more; set \
+         all_slaves_active=0"
+    )
+}
+
+/// What is said of a chain or filter at a slave's hook, which the packets of `bond` pass by: with any datapath, or with
+/// xdp.
+pub fn bypassed(hooked: impl fmt::Display, by_xdp_alone: bool, bond: &str) -> String {
+    let when = if by_xdp_alone { " with datapath=xdp" } else { "" };
+    format!("{hooked} does not see the packets of {bond}{when}; attach it to {bond} instead")
+}
+
 /// Why another slave is active.
 pub fn why(reason: Reason) -> &'static str {
     match reason {

@@ -216,7 +216,7 @@ fn path_faults(
     let Some(port) = port else { return Vec::new() };
     let is_netkit = port.pair() == Some(PairKind::Netkit);
     let netkit = host.filter(|_| is_netkit).map(|host| host.ifindex);
-    let port = Port { device: &port.name, ifindex: port.ifindex, netkit };
+    let port = Port { device: &port.name, ifindex: port.ifindex, netkit, bond: None };
     let attached = |slave: &Slave| {
         let slot = Slot::new(slave.slot)?;
         Some((slot, slave.name.clone(), slave.ifindex))

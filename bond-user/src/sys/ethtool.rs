@@ -20,6 +20,7 @@ const ETHTOOL_GPERMADDR: u32 = 0x20;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
 const ETHTOOL_GFEATURES: u32 = 0x3a;
 const ETHTOOL_SFEATURES: u32 = 0x3b;
+const ETHTOOL_GET_TS_INFO: u32 = 0x41;
 const ETHTOOL_GLINKSETTINGS: u32 = 0x4c;
 const ETH_SS_FEATURES: u32 = 4;
 const ETH_GSTRING_LEN: usize = 32;
@@ -151,6 +152,24 @@ impl Ethtool {
         let bytes: Vec<u8> = buffer[NAME].iter().flat_map(|word| word.to_ne_bytes()).collect();
         let name = CStr::from_bytes_until_nul(&bytes).ok()?.to_string_lossy();
         Some(name.into_owned()).filter(|name| !name.is_empty())
+    }
+
+    /// Whether what sends to the device may be on this machine, and leave checksums for a NIC to compute: the far end of a
+    /// veth pair, or the virtual machine of a tap.
+    pub fn has_peer_on_this_machine(&self, ifindex: u32) -> bool {
+        self.driver(ifindex).is_some_and(|driver| driver == "veth" || driver == "tun")
+    }
+
+    /// The number of its PTP hardware clock: 0 is /dev/ptp0.
+    pub fn hardware_clock(&self, ifindex: u32) -> Option<u32> {
+        /// struct ethtool_ts_info, in words, and where its phc_index is; -1: there is no clock.
+        const WORDS: usize = 11;
+        const PHC_INDEX: usize = 2;
+        let mut buffer = [0; WORDS];
+        buffer[0] = ETHTOOL_GET_TS_INFO;
+        // SAFETY: the buffer is a whole struct ethtool_ts_info.
+        unsafe { self.command(ifindex, &mut buffer) }.ok()?;
+        u32::try_from(buffer[PHC_INDEX].cast_signed()).ok()
     }
 
     /// The burned-in MAC, where netlink does not give it (before Linux 5.6).

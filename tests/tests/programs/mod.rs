@@ -89,7 +89,7 @@ impl Bench {
         let dir =
             Path::new("/sys/fs/bpf").join(format!("xbond_test_{}_{name}_{hook}", nix::unistd::gettid()));
         let mut data_plane = DataPlane::create(&Location::at(&dir), hook, Arc::new(Kernel::read())).unwrap();
-        let port = Port { device: "port", ifindex: index("port"), netkit: None };
+        let port = Port { device: "port", ifindex: index("port"), netkit: None, bond: None };
         data_plane.attach_port(&port).unwrap();
         for (slot, device) in [(0, "slave0"), (1, "slave1")] {
             data_plane.attach_slave(Slot::new(slot).unwrap(), device, index(device)).unwrap();

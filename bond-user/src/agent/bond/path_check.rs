@@ -67,7 +67,7 @@ impl Effects {
             Host::Pair { bond, .. } if self.entry.has(BondEntry::NETKIT) => Some(bond),
             Host::Pair { .. } | Host::Port { .. } => None,
         };
-        let port = Port { device: &name, ifindex: self.host.port(), netkit };
+        let port = Port { device: &name, ifindex: self.host.port(), netkit, bond: None };
         let attached: Vec<_> = slaves
             .iter()
             .map(|slave| Attachment { slot: slave.slot, device: &slave.name, ifindex: slave.ifindex })

@@ -284,7 +284,8 @@ async fn take_over(
         record.made(Ends { bond, port })?;
     }
     let mut data_plane = DataPlane::adopt(&machine.places.pins_of(name), hook, Arc::clone(&machine.kernel))?;
-    data_plane.replace_port(&bring_up::port_of(&port.name, host, made_of))?;
+    let bond_name = bond.as_ref().map(|bond| bond.name.as_str());
+    data_plane.replace_port(&bring_up::port_of(&port.name, host, made_of, bond_name))?;
     let (mut left, mut founds) = (Vec::new(), Vec::new());
     for (slot, found, link) in slaves {
         if !is_set_up(&found, &link) || !data_plane.replace_slave(slot, &link.name, link.ifindex)? {

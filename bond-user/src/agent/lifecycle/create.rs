@@ -46,6 +46,7 @@ use crate::{
         server::events::Feed,
     },
     config::{self, BondConfig, Destination, SlaveConfig},
+    report::text,
     store::{
         paths::Places,
         receipts::{History, Scribe},
@@ -201,7 +202,13 @@ pub async fn bring_up(
             check_queue(&config.name, side.queues, &slave.name, slave.options)?;
         }
     }
-    data_plane.attach_port(&side.place())?;
+    data_plane.attach_port(&side.place(pair.as_ref().map(|pair| pair.bond.as_str())))?;
+    if pair.is_none()
+        && hook != Hook::Tc
+        && machine.devices.ethtool.has_peer_on_this_machine(side.host.port())
+    {
+        info!("{}: {}: {}", config.name, side.port_name, text::PARTIAL_CHECKSUMS);
+    }
     let options = config.options.clone();
     let guard = GuardState::new(config.guard, &machine.kernel, &options);
     let entry = BondEntry::new(options.fail_over_mac, side.host.port(), side.host_mac, machine.cookie)
@@ -552,15 +559,15 @@ struct Side {
 }
 
 impl Side {
-    fn place(&self) -> Port<'_> {
-        port_of(&self.port_name, self.host, self.pair)
+    fn place<'a>(&'a self, bond: Option<&'a str>) -> Port<'a> {
+        port_of(&self.port_name, self.host, self.pair, bond)
     }
 }
 
-/// Where the port's program goes.
-pub fn port_of(device: &str, host: Host, pair: Option<PairKind>) -> Port<'_> {
+/// Where the port's program goes. `bond` is bond0, if there is one in the agent's network namespace.
+pub fn port_of<'a>(device: &'a str, host: Host, pair: Option<PairKind>, bond: Option<&'a str>) -> Port<'a> {
     let netkit = Some(host.device()).filter(|_| pair == Some(PairKind::Netkit));
-    Port { device, ifindex: host.port(), netkit }
+    Port { device, ifindex: host.port(), netkit, bond }
 }
 
 /// Whether a pair is what is wanted; None is a port that was there before.

@@ -144,6 +144,9 @@ pub struct Port<'a> {
     /// ifindex of bond0 where it and the port are a netkit pair: the program then runs as bond0 sends, too, and sends
     /// from there.
     pub netkit: Option<u32>,
+    /// bond0, where it and the port are a pair and both are in the agent's network namespace. Without it the programs at the
+    /// egress of the ends stay as they are.
+    pub bond: Option<&'a str>,
 }
 
 /// The data plane of one bond. Dropping it leaves everything where it is; [`Self::remove`] takes it away.
@@ -161,6 +164,10 @@ pub struct DataPlane {
     /// Where bond0 sends. It stays as long as its pin.
     bond: Option<OwnedFd>,
     slaves: [Option<Attached>; bond_common::abi::MAX_SLAVES],
+    /// Under XDP, what copies link-local frames behind the slave's program.
+    locals: [Option<Attached>; bond_common::abi::MAX_SLAVES],
+    /// At the egress of the pair's ends.
+    ends: Vec<Attached>,
     tx_ports: DevMap<MapData>,
     rx_port: DevMap<MapData>,
 }
@@ -184,7 +191,9 @@ impl DataPlane {
         let mut object = load_object(&pins, &kernel, PORT_STATS)?;
         // Before the maps are taken out: loading needs them open.
         load(&mut object, hook.port_program(), hook)?;
-        load(&mut object, names::TC_HOST_RX, Hook::Tc)?;
+        for name in [names::TC_HOST_RX, names::TC_PORT_EGRESS, names::TC_BOND_EGRESS] {
+            load(&mut object, name, Hook::Tc)?;
+        }
         let host_program = take_classifier(&mut object, names::TC_HOST_RX, &pins)?;
         let tx_ports = dev_map(&mut object, names::TX_PORTS)?;
         let rx_port = dev_map(&mut object, names::RX_PORT)?;
@@ -202,6 +211,8 @@ impl DataPlane {
             port: None,
             bond: None,
             slaves: Default::default(),
+            locals: Default::default(),
+            ends: Vec::new(),
             tx_ports,
             rx_port,
         })
@@ -242,9 +253,9 @@ impl DataPlane {
 
     /// Puts this version's program in place of the one at the port; no packet is without one.
     pub fn replace_port(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
-        let &Port { device, ifindex, netkit } = port;
+        let &Port { device, ifindex, netkit, .. } = port;
         let pins = open(&self.dir)?;
-        let at = Place { dir: &pins, pin: PORT_PIN, device, ifindex };
+        let at = Place { dir: &pins, pin: PORT_PIN, device, ifindex, side: TcAttachType::Ingress };
         let way = self.way();
         let gone = || DataPlaneError::Attach {
             hook: way.hook,
@@ -261,6 +272,28 @@ impl DataPlane {
                 Ok(link)
             })?);
         }
+        self.part_ends(port)
+    }
+
+    /// Keeps link-local frames of a pair's two ends apart: a daemon that speaks LLDP on every interface would find bond0
+    /// and its port to be neighbours. Where bond0 is in another namespace, what is attached stays as it is. Before Linux
+    /// 6.6 there is no tcx, and a filter would need a qdisc on bond0, which is the administrator's.
+    fn part_ends(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
+        let &Port { device, ifindex, netkit, bond: Some(bond) } = port else { return Ok(()) };
+        if self.kernel.tc() == TcAttach::Clsact {
+            return Ok(());
+        }
+        self.ends.clear();
+        let pins = open(&self.dir)?;
+        // With XDP, and as a netkit pair sends, nobody at the port hears what bond0 sends.
+        let speaks_to_port = self.hook == Hook::Tc && netkit.is_none();
+        let at_bond = [(names::TC_BOND_EGRESS, BOND_EGRESS_PIN, bond)];
+        let ends = [(names::TC_PORT_EGRESS, PORT_EGRESS_PIN, device)];
+        for (name, pin, device) in ends.into_iter().chain(at_bond.into_iter().filter(|_| speaks_to_port)) {
+            let object = self.port_object.as_mut().ok_or(DataPlaneError::Missing(name))?;
+            let at = Place { dir: &pins, pin, device, ifindex, side: TcAttachType::Egress };
+            self.ends.push(attach_anew(object, name, self.kernel.tc(), at)?);
+        }
         Ok(())
     }
 
@@ -268,7 +301,7 @@ impl DataPlane {
     /// which takes programs from their hooks, or its set-up was not finished.
     pub fn replace_slave(&mut self, slot: Slot, device: &str, ifindex: u32) -> Result<bool, DataPlaneError> {
         let (pin, pins) = (slave_pin(slot), open(&self.dir)?);
-        let at = Place { dir: &pins, pin: &pin, device, ifindex };
+        let at = Place { dir: &pins, pin: &pin, device, ifindex, side: TcAttachType::Ingress };
         let way = self.way();
         if !at.is_there(names::PROGRAM_PIN) || (way.is_link() && !at.is_there(names::LINK_PIN)) {
             return Ok(false);
@@ -276,6 +309,9 @@ impl DataPlane {
         let mut object = load_object(&pins, &self.kernel, slot.index() as u32)?;
         load(&mut object, self.hook.slave_program(), self.hook)?;
         self.slaves[slot.index()] = replace(&mut object, self.hook.slave_program(), way, &at)?;
+        if self.slaves[slot.index()].is_some() {
+            self.attach_local(&mut object, slot, (device, ifindex))?;
+        }
         Ok(self.slaves[slot.index()].is_some())
     }
 
@@ -324,10 +360,10 @@ impl DataPlane {
 
     /// Puts the port's program on the port, and of a netkit pair where bond0 sends.
     pub fn attach_port(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
-        let &Port { device, ifindex, netkit } = port;
+        let &Port { device, ifindex, netkit, .. } = port;
         set(&mut self.rx_port, names::RX_PORT, 0, ifindex)?;
         let pins = open(&self.dir)?;
-        let at = Place { dir: &pins, pin: PORT_PIN, device, ifindex };
+        let at = Place { dir: &pins, pin: PORT_PIN, device, ifindex, side: TcAttachType::Ingress };
         let way = self.way();
         let object = self.port_object.as_mut().ok_or(DataPlaneError::Missing(self.hook.port_program()))?;
         self.port = Some(attach(object, self.hook.port_program(), way, at)?);
@@ -338,7 +374,7 @@ impl DataPlane {
                 Ok(link)
             })?);
         }
-        Ok(())
+        self.part_ends(port)
     }
 
     /// Does something with the port's program where bond0 sends.
@@ -382,21 +418,37 @@ impl DataPlane {
         load(&mut object, self.hook.slave_program(), self.hook)?;
         set(&mut self.tx_ports, names::TX_PORTS, slot.index() as u32, ifindex)?;
         let pin = slave_pin(slot);
-        let at = Place { dir: &pins, pin: &pin, device, ifindex };
-        match attach(&mut object, self.hook.slave_program(), self.way(), at) {
-            Ok(attached) => self.slaves[slot.index()] = Some(attached),
-            Err(error) => {
-                // Else its pin would be in the way of the next one in this slot.
-                self.remove_slave_pins(slot)?;
-                return Err(error);
-            }
+        let at = Place { dir: &pins, pin: &pin, device, ifindex, side: TcAttachType::Ingress };
+        let attached = attach(&mut object, self.hook.slave_program(), self.way(), at);
+        let attached = attached.and_then(|attached| {
+            self.slaves[slot.index()] = Some(attached);
+            self.attach_local(&mut object, slot, (device, ifindex))
+        });
+        // Else its pins would be in the way of the next one in this slot.
+        attached.or_else(|error| self.detach_slave(slot).and(Err(error)))
+    }
+
+    /// Puts what copies link-local frames behind an XDP program, which cannot.
+    fn attach_local(
+        &mut self,
+        object: &mut Ebpf,
+        slot: Slot,
+        (device, ifindex): (&str, u32),
+    ) -> Result<(), DataPlaneError> {
+        if self.hook == Hook::Tc {
+            return Ok(());
         }
+        self.locals[slot.index()] = None;
+        load(object, names::TC_SLAVE_LOCAL, Hook::Tc)?;
+        let (pin, pins) = (local_pin(slot), open(&self.dir)?);
+        let at = Place { dir: &pins, pin: &pin, device, ifindex, side: TcAttachType::Ingress };
+        self.locals[slot.index()] = Some(attach_anew(object, names::TC_SLAVE_LOCAL, self.kernel.tc(), at)?);
         Ok(())
     }
 
     /// Takes a slave's program away.
     pub fn detach_slave(&mut self, slot: Slot) -> Result<(), DataPlaneError> {
-        drop(self.slaves[slot.index()].take());
+        drop((self.slaves[slot.index()].take(), self.locals[slot.index()].take()));
         self.remove_slave_pins(slot)
     }
 
@@ -459,7 +511,7 @@ impl DataPlane {
 
     /// Takes xbond's filters away from a device that is no slave, where programs are filters.
     pub fn detach_filters(&self, device: &str) {
-        if !self.way().is_link() {
+        if self.kernel.tc() == TcAttach::Clsact {
             detach_filters(device);
         }
     }
@@ -472,8 +524,8 @@ impl DataPlane {
             }
             answer => answer?,
         };
-        for end in [names::LINK_PIN, names::PROGRAM_PIN] {
-            remove_pin(&pins, &format!("{}_{end}", slave_pin(slot)))?;
+        for pin in [slave_pin(slot), local_pin(slot)] {
+            remove_pins_of(&pins, &pin)?;
         }
         Ok(())
     }
@@ -482,12 +534,14 @@ impl DataPlane {
     pub fn remove(mut self) -> Result<(), DataPlaneError> {
         drop((self.port.take(), self.bond.take()));
         self.slaves = Default::default();
+        self.locals = Default::default();
+        self.ends.clear();
         remove_pins(&self.dir)
     }
 
     /// Leaves everything to the kernel: the programs go on.
     pub fn keep(mut self) {
-        for attached in self.slaves.iter_mut().chain([&mut self.port]) {
+        for attached in self.slaves.iter_mut().chain(&mut self.locals).chain([&mut self.port]) {
             match attached.take() {
                 // Dropping it would detach the filter.
                 Some(Attached::Filter(link)) => std::mem::forget(link),
@@ -602,8 +656,16 @@ const PORT_PIN: &str = "port_tx";
 /// The link of the port's program where bond0 sends.
 const BOND_LINK_PIN: &str = "bond_tx_link";
 
+/// At the egress of the pair's ends.
+const PORT_EGRESS_PIN: &str = "port_egress";
+const BOND_EGRESS_PIN: &str = "bond_egress";
+
 fn slave_pin(slot: Slot) -> String {
     format!("slave{}_rx", slot.index())
+}
+
+fn local_pin(slot: Slot) -> String {
+    format!("slave{}_local", slot.index())
 }
 
 /// Why what another agent has left cannot be gone on with.
@@ -645,8 +707,8 @@ pub fn lost_programs(dir: &Location, slots: impl Iterator<Item = Slot>) -> Vec<S
 
 /// Takes xbond's filters away from a device.
 pub fn detach_filters(device: &str) {
-    for name in [names::TC_PORT_TX, names::TC_SLAVE_RX] {
-        // One of the two is not there, nor is either on a device that was not reached.
+    for name in [names::TC_PORT_TX, names::TC_SLAVE_RX, names::TC_SLAVE_LOCAL] {
+        // All but one of them are not there, nor is any on a device that was not reached.
         let _ = tc::qdisc_detach_program(device, TcAttachType::Ingress, name);
     }
 }
@@ -654,6 +716,14 @@ pub fn detach_filters(device: &str) {
 /// Removes the pins of a bond, and with the links' pins the programs from their hooks.
 pub fn remove_pins(dir: &Location) -> Result<(), DataPlaneError> {
     dir.remove_all().map_err(|source| DataPlaneError::Pin { path: dir.path(), source })
+}
+
+/// Removes what pins one program and its link.
+fn remove_pins_of(dir: &Directory, pin: &str) -> Result<(), DataPlaneError> {
+    for end in [names::LINK_PIN, names::PROGRAM_PIN] {
+        remove_pin(dir, &format!("{pin}_{end}"))?;
+    }
+    Ok(())
 }
 
 /// To act upon what is pinned there.
@@ -1033,6 +1103,8 @@ struct Place<'a> {
     pin: &'a str,
     device: &'a str,
     ifindex: u32,
+    /// For tc: what the device receives, or what it sends.
+    side: TcAttachType,
 }
 
 impl Place<'_> {
@@ -1080,8 +1152,7 @@ fn attach(
                 return attach_clsact(program, &at).map(Attached::Filter).map_err(refused);
             }
             let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-            let id =
-                program.attach_with_options(at.device, TcAttachType::Ingress, first).map_err(unattached)?;
+            let id = program.attach_with_options(at.device, at.side, first).map_err(unattached)?;
             let link = program.take_link(id).map_err(unattached)?;
             link.try_into().map_err(|_| refused("the kernel gave no tcx link".into()))?
         }
@@ -1100,6 +1171,21 @@ fn attach(
     link.pin(at.path(names::LINK_PIN))
         .map(Attached::Link)
         .map_err(|source| pin_error(names::LINK_PIN, source))
+}
+
+/// Attaches a tc program, which is loaded, in place of one that another agent may have attached there. In between there is none.
+fn attach_anew(
+    object: &mut Ebpf,
+    name: &'static str,
+    tc: TcAttach,
+    at: Place<'_>,
+) -> Result<Attached, DataPlaneError> {
+    if tc == TcAttach::Clsact {
+        // It is no link that would end with its pin.
+        let _ = tc::qdisc_detach_program(at.device, at.side, name);
+    }
+    remove_pins_of(at.dir, at.pin)?;
+    attach(object, name, Way { hook: Hook::Tc, tc }, at)
 }
 
 /// The new program takes the place of the old one in its link, and then its pin. None if the link has no device any more.
@@ -1157,9 +1243,7 @@ fn attach_clsact(program: &mut SchedClassifier, at: &Place<'_>) -> Result<SchedC
         Err(error) => return Err(error_chain(&error)),
     }
     let first = TcAttachOptions::Netlink(NlOptions { priority: 1, ..NlOptions::default() });
-    let id = program
-        .attach_with_options(at.device, TcAttachType::Ingress, first)
-        .map_err(|error| error_chain(&error))?;
+    let id = program.attach_with_options(at.device, at.side, first).map_err(|error| error_chain(&error))?;
     program.take_link(id).map_err(|error| error_chain(&error))
 }
 
