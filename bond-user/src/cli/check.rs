@@ -1,12 +1,16 @@
 //! `xbond check`
 
-use std::{fs, process::ExitCode};
+use std::{collections::HashSet, fs, process::ExitCode};
 
 use anyhow::Result;
 use serde::Serialize;
 
 use super::{CheckArgs, output};
-use crate::config::check::{self, Checked, Finding, Severity, Surroundings};
+use crate::{
+    config::check::{self, Checked, Finding, HookedInterface, Severity, Surroundings},
+    report::text,
+    sys::{Devices, dataplane::Hook},
+};
 
 /// Version of the JSON.
 const VERSION: u32 = 1;
@@ -21,8 +25,12 @@ struct Report<'a> {
 
 /// The exit code says what was found: 0 nothing, 1 warnings, 2 errors.
 pub fn check(arguments: &CheckArgs) -> Result<ExitCode> {
-    let surroundings = Surroundings { strict_ports: strict_hypervisor() };
-    let checked = check::check(&arguments.files, &surroundings);
+    let surroundings = Surroundings { strict_ports: strict_hypervisor(), ..Surroundings::default() };
+    let mut checked = check::check(&arguments.files, &surroundings);
+    let hooked = hooked(&checked.slaves);
+    if !hooked.is_empty() {
+        checked = check::check(&arguments.files, &Surroundings { hooked, ..surroundings });
+    }
     if arguments.json {
         let report = Report { version: VERSION, bonds: &checked.bonds, findings: &checked.findings };
         output::print_json(&serde_json::to_string_pretty(&report)?);
@@ -55,6 +63,30 @@ const STRICT: [(&str, &str); 5] = [
     ("Amazon EC2", "Amazon EC2"),
     ("Google Compute Engine", "Google Compute Engine"),
 ];
+
+/// What other programs have at the hooks of these interfaces. Nothing of those that are not there, and nothing at all
+/// where it may not be read: the files may be for another machine.
+fn hooked(slaves: &[String]) -> Vec<HookedInterface> {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return Vec::new();
+    };
+    runtime.block_on(async {
+        let Ok(devices) = Devices::open() else { return Vec::new() };
+        let slaves: HashSet<&str> = slaves.iter().map(String::as_str).collect();
+        let mut found = Vec::new();
+        for link in devices.netlink.links(None).await.unwrap_or_default() {
+            if !slaves.contains(link.name.as_str()) {
+                continue;
+            }
+            for hooked in devices.hooked(link.ifindex, &link.name).await.unwrap_or_default() {
+                let by_xdp_alone = !hooked.is_bypassed(Hook::Tc);
+                let text = text::bypassed(&hooked, by_xdp_alone, "{bond}");
+                found.push(HookedInterface { interface: link.name.clone(), by_xdp_alone, text });
+            }
+        }
+        found
+    })
+}
 
 /// The hypervisor of this machine, if its ports pass only their own NIC's MAC.
 pub(super) fn strict_hypervisor() -> Option<&'static str> {

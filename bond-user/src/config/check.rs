@@ -78,6 +78,18 @@ impl Serialize for Finding {
 pub struct Surroundings {
     /// A hypervisor whose ports pass only their own NIC's MAC unless they are told otherwise.
     pub strict_ports: Option<&'static str>,
+    /// Chains and filters of other programs at interfaces of this machine.
+    pub hooked: Vec<HookedInterface>,
+}
+
+/// Something at a hook of an interface, which packets of a bond would pass by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookedInterface {
+    pub interface: String,
+    /// Only with datapath=xdp.
+    pub by_xdp_alone: bool,
+    /// What is said of it for a bond of this name, in place of `{bond}`.
+    pub text: String,
 }
 
 /// What was checked.
@@ -85,6 +97,8 @@ pub struct Surroundings {
 pub struct Checked {
     /// The bonds that could be read.
     pub bonds: Vec<String>,
+    /// Their slaves.
+    pub slaves: Vec<String>,
     /// In the order of files and lines.
     pub findings: Vec<Finding>,
 }
@@ -198,8 +212,10 @@ impl Read {
             self.findings.push(Finding { severity, id: "left-out", origin, text });
         }
         self.findings.sort_by(|a, b| position(a).cmp(&position(b)));
+        let slaves = self.config.bonds.iter().flat_map(|bond| &bond.slaves);
+        let slaves = slaves.map(|slave| slave.name.to_string()).collect();
         let bonds = self.config.bonds.into_iter().map(|bond| bond.name.into()).collect();
-        Checked { bonds, findings: self.findings }
+        Checked { bonds, slaves, findings: self.findings }
     }
 }
 
@@ -224,6 +240,7 @@ impl Rules<'_> {
         self.arp_monitor();
         self.slaves();
         self.election();
+        self.bypassed(surroundings);
         self.macs(surroundings);
         self.announcements();
         self.frames();
@@ -505,6 +522,21 @@ impl Rules<'_> {
         }
     }
 
+    fn bypassed(&mut self, surroundings: &Surroundings) {
+        let is_xdp = match self.bond.datapath {
+            Datapath::Xdp | Datapath::XdpGeneric => true,
+            Datapath::Auto => self.bond.port.is_some(),
+            Datapath::Tc => false,
+        };
+        for slave in &self.bond.slaves {
+            let of_slave = surroundings.hooked.iter().filter(|hooked| hooked.interface == slave.name);
+            for hooked in of_slave.filter(|hooked| is_xdp || !hooked.by_xdp_alone) {
+                let text = format!("{}: {}", slave.name, hooked.text.replace("{bond}", &self.bond.name));
+                self.warn("bypassed", "slaves", text);
+            }
+        }
+    }
+
     fn macs(&mut self, surroundings: &Surroundings) {
         let policy = self.bond.options.fail_over_mac;
         if policy == FailOverMac::Follow && self.bond.mac.is_some() {
@@ -599,7 +631,8 @@ impl Rules<'_> {
                 "all-slaves-active",
                 "all_slaves_active",
                 "all_slaves_active=1: what backups receive is delivered too, so every broadcast arrives once per \
-                 slave; remove it unless a switch sends each frame to one port only",
+                 slave, and a bridge above the bond learns its own guests' MACs at the bond, so that the guests \
+                 receive nothing more; remove it unless a switch sends each frame to one port only",
             );
         }
         match bond.datapath {
@@ -651,7 +684,7 @@ mod tests {
 
     /// Lines 1 to 4; what a row adds begins at line 5.
     const BOND: &str = "version = 1\n[bond.bond0]\nslaves = [\"a\", \"b\"]\naddresses = [\"192.0.2.1/24\"]\n";
-    const NOTHING: Surroundings = Surroundings { strict_ports: None };
+    const NOTHING: Surroundings = Surroundings { strict_ports: None, hooked: Vec::new() };
 
     /// As `check` prints them, without the name of the file.
     fn said(text: &str, surroundings: &Surroundings) -> Vec<String> {
@@ -806,7 +839,8 @@ mod tests {
             ),
             (
                 "miimon=100\nall_slaves_active=1",
-                "6: warning: bond0: all_slaves_active=1: what backups receive is delivered too",
+                "6: warning: bond0: all_slaves_active=1: what backups receive is delivered too, so every broadcast arrives \
+                 once per slave, and a bridge above the bond learns its own guests' MACs",
             ),
             (
                 "miimon=100\ndatapath='xdp'",
@@ -840,7 +874,7 @@ mod tests {
     #[test]
     fn what_other_beginnings_lack() {
         let bond = |lines: &str| format!("version = 1\n[bond.bond0]\nmiimon=100\n{lines}\n");
-        let strict = Surroundings { strict_ports: Some("VirtualBox") };
+        let strict = Surroundings { strict_ports: Some("VirtualBox"), ..NOTHING };
         let table = [
             (
                 bond("slaves=[]"),

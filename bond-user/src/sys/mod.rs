@@ -10,6 +10,7 @@
 //! but [`Devices::open_apart`] and [`file`].
 
 pub mod announcer;
+pub mod bypassed;
 pub mod caps;
 pub mod dataplane;
 pub mod directory;

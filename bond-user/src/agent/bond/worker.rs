@@ -271,6 +271,8 @@ pub struct Effects {
     settling: Option<JoinHandle<()>>,
     /// Who waits for the records of failovers.
     awaiting_records: Vec<oneshot::Sender<()>>,
+    /// The device above bond0 of which [`Self::warn_of_bridge`] knows already.
+    warned_of: Option<u32>,
 }
 
 /// The parts of [`Effects`] that bring-up makes.
@@ -354,6 +356,7 @@ impl Effects {
             device_faults: Vec::new(),
             settling: None,
             awaiting_records: Vec::new(),
+            warned_of: None,
         }
     }
 
@@ -440,6 +443,11 @@ impl Effects {
                 if options.num_grat_arp == 0 {
                     self.scribe.without_announcement();
                 }
+                if self.entry.has(BondEntry::ALL_SLAVES_ACTIVE)
+                    && let Ok(link) = self.devices.netlink.link_by_index(self.host.device()).await
+                {
+                    self.warn_of_bridge(&link).await;
+                }
             }
             Effect::SetGuard(guard) => self.wanted.guard = guard,
             Effect::Enslave { slot, ifindex, name, mac } => self.enslave(slot, ifindex, name, mac).await,
@@ -523,6 +531,7 @@ impl Effects {
             let link = self.devices.netlink.link_by_index(self.host.device());
             if let Some(Ok(link)) = jobs.unless_urgent(again, link).await {
                 self.host_changed(&link).await;
+                self.warn_of_bridge(&link).await;
             }
         }
         for slot in Slot::all().filter(|slot| looks.slave_macs & slot.bit() != 0) {
@@ -616,9 +625,39 @@ impl Effects {
             let answer = self.devices.netlink.set(ifindex, LinkSetting::Promisc(true)).await;
             self.warn_of(answer.map(drop));
         }
+        self.warn_of_device(&name, ifindex).await;
         let (speed, duplex) = self.devices.ethtool.speed(ifindex);
         self.slaves.insert(slot, Slave { name, ..Slave::new(found) });
         Ok(Link { speed, duplex, ..Link::new(link.has_link()) })
+    }
+
+    /// Reports what a new slave keeps from the bond, or from others, without an error.
+    async fn warn_of_device(&self, name: &str, ifindex: u32) {
+        let (bond, hook) = (&self.bond, self.data_plane.hook());
+        for hooked in self.devices.bypassed(ifindex, name, hook).await {
+            warn!("{bond}: {name}: {}", text::bypassed(&hooked, !hooked.is_bypassed(Hook::Tc), bond));
+        }
+        if hook != Hook::Tc && self.devices.ethtool.has_peer_on_this_machine(ifindex) {
+            // It may be as it should; nothing shows from here whether it is.
+            info!("{bond}: {name}: {}", text::PARTIAL_CHECKSUMS);
+        }
+    }
+
+    /// Warns once of a bridge above a bond that delivers what backups receive.
+    async fn warn_of_bridge(&mut self, link: &LinkInfo) {
+        let all = self.entry.has(BondEntry::ALL_SLAVES_ACTIVE);
+        let master = link.master.filter(|_| all && matches!(self.host, Host::Pair { .. }));
+        if self.warned_of == master {
+            return;
+        }
+        self.warned_of = master;
+        let Some(master) = master else { return };
+        match self.devices.netlink.link_by_index(master).await {
+            Ok(bridge) if bridge.kind.as_deref() == Some("bridge") => {
+                warn!("{}: {}", self.bond, text::all_slaves_active_below(&bridge.name));
+            }
+            _ => {}
+        }
     }
 
     /// All of it, or nothing.

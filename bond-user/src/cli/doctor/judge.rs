@@ -1,7 +1,13 @@
 //! From what was found to what is said of it.
 
 use super::{Check, Verdict};
-use crate::sys::{enslave::Owner, ethtool::Feature, netdev::XdpFeatures, netlink::LinkInfo, offload::Role};
+use crate::{
+    report::text,
+    sys::{
+        bypassed::Hooked, dataplane::Hook, enslave::Owner, ethtool::Feature, netdev::XdpFeatures,
+        netlink::LinkInfo, offload::Role,
+    },
+};
 
 const NOT_TRIED: &str = "not tried: that takes CAP_SYS_ADMIN, to make a network namespace for it";
 
@@ -58,6 +64,12 @@ pub struct Nic {
     pub has_speed: bool,
     /// Programs that manage it as well.
     pub managers: Vec<&'static str>,
+    /// The number of its PTP hardware clock.
+    pub clock: Option<u32>,
+    /// Its peer may be on this machine.
+    pub has_local_peer: bool,
+    /// What other programs have at its hooks.
+    pub hooks: Vec<Hooked>,
     /// It has the default route, or the address by which somebody is logged in.
     pub carries: Option<&'static str>,
 }
@@ -253,6 +265,21 @@ pub fn nic(found: &Nic) -> Vec<Check> {
     if found.managers.is_empty() {
         checks.ok("managed", "by nobody else");
     }
+    for hooked in found.hooks.iter().filter(|hooked| hooked.is_bypassed(Hook::Xdp)) {
+        let bond = found.owner.as_ref().map_or("its bond", |owner| owner.bond.as_str());
+        checks.warn("hooks", text::bypassed(hooked, !hooked.is_bypassed(Hook::Tc), bond));
+    }
+    if let Some(clock) = found.clock {
+        let text =
+            format!("has /dev/ptp{clock}: run ptp4l on it, not on the bond, which has no hardware clock");
+        checks.ok("ptp", text);
+    }
+    if found.has_local_peer {
+        checks.ok("checksums", format!("only for datapath=xdp: {}", text::PARTIAL_CHECKSUMS));
+    }
+    if found.hooks.is_empty() {
+        checks.ok("hooks", "no chains or filters of other programs");
+    }
     for manager in &found.managers {
         let text = format!("{manager} configures it as well; {}", unmanage(manager, &found.link.name));
         checks.warn("managed", text);
@@ -365,6 +392,9 @@ mod tests {
             xdp: Some(XdpFeatures::new(0x7f)),
             has_speed: true,
             managers: Vec::new(),
+            clock: None,
+            has_local_peer: false,
+            hooks: Vec::new(),
             carries: None,
         }
     }

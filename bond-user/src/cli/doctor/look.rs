@@ -172,6 +172,9 @@ impl<'a> Looks<'a> {
             xdp: self.netdev.as_ref().and_then(|netdev| netdev.xdp_features(link.ifindex).ok().flatten()),
             has_speed: !link.is_up() || ethtool.speed(link.ifindex).0 != Speed::UNKNOWN,
             managers: managers(link.ifindex),
+            clock: ethtool.hardware_clock(link.ifindex),
+            has_local_peer: ethtool.has_peer_on_this_machine(link.ifindex),
+            hooks: self.devices.hooked(link.ifindex, &link.name).await.unwrap_or_default(),
             carries,
             link,
         })

@@ -34,7 +34,7 @@ enum Fault {
 
 impl Netlink {
     /// What the kernel lists for this request; `what` is listed, for the error.
-    pub(super) async fn list(
+    pub(in crate::sys) async fn list(
         &self,
         request: RouteNetlinkMessage,
         what: &str,
