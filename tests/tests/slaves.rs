@@ -440,6 +440,43 @@ fn groups_are_reported_after_a_failover() {
     }
 }
 
+/// As the driver has the kernel report them: bridges hand the request on, and so do VLANs and macvlans above them.
+#[test]
+fn groups_above_a_bridge_are_reported_after_a_failover() {
+    skip_if_unable!();
+    let lab = lab(Datapath::Tc);
+    let xbond = run(&lab, Datapath::Tc, &["resend_igmp=1", "num_grat_arp=1"]);
+    for command in [
+        "link add br0 type bridge",
+        "link set bond0 master br0",
+        "link set br0 up",
+        "link add link br0 mv0 type macvlan mode bridge",
+        "link set mv0 up",
+        "address add 239.1.1.1/32 dev br0 autojoin",
+        "address add 239.2.2.2/32 dev mv0 autojoin",
+    ] {
+        lab.host.ip(command).unwrap();
+    }
+    let capture = Capture::start_on(&lab.switch.netns, &lab.port("enp0s9").unwrap()).unwrap();
+    lab.cut("enp0s8", Cut::Carrier).unwrap();
+    let reports = || {
+        let frames = capture.frames().into_iter().filter(|frame| !frame.outgoing);
+        let report = |frame: Frame| Some((frame.igmp_report()?, frame.source()));
+        // The bridge itself listens to 224.0.0.106, for snooping.
+        let is_ours = |(group, _): &(Ipv4Addr, Mac)| group.octets()[0] == 239;
+        let mut reports: Vec<_> = frames.filter_map(report).filter(is_ours).collect();
+        reports.sort();
+        reports
+    };
+    let expected = [([239, 1, 1, 1].into(), mac(&lab, "br0")), ([239, 2, 2, 2].into(), mac(&lab, "mv0"))];
+    eventually("both groups are reported", reports, |seen| seen.len() >= expected.len());
+    assert_eq!(reports(), expected);
+    let of_macvlan = mac(&lab, "mv0");
+    capture.wait_for(PATIENCE, |frame| is_mld(frame) && frame.source() == of_macvlan).unwrap();
+    drop(capture);
+    xbond.stop().unwrap();
+}
+
 #[test]
 fn show_proc_is_the_drivers_text() {
     skip_if_unable!();

@@ -36,13 +36,14 @@ use nix::{
 use super::{
     SysError,
     netlink::{Address, LinkInfo, Netlink, VlanTag},
+    topology::{self, Layer},
 };
 
 /// ff02::1 and its MAC.
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: Mac = Mac::new([0x33, 0x33, 0, 0, 0, 1]);
 
-/// A device whose addresses are to be announced: the bond itself, or a VLAN or a macvlan above it.
+/// A device whose addresses are to be announced, or whose groups are to be reported: the bond itself, or one above it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upper {
     pub ifindex: u32,
@@ -52,6 +53,8 @@ pub struct Upper {
     pub own_mac: Option<Mac>,
     /// Its IPv6 forwards: without saying so, it would be struck from its neighbours' lists of routers.
     pub router: bool,
+    /// The driver would announce its addresses; groups are reported of every one.
+    pub notified: bool,
     pub addresses: Vec<IpAddr>,
 }
 
@@ -76,42 +79,27 @@ pub async fn addresses_behind(netlink: &Netlink, port: u32) -> Result<Announced,
 
 /// [`addresses_behind`] from a dump of all links and one of all addresses.
 pub fn uppers(bond: u32, links: &[LinkInfo], addresses: &[Address]) -> Vec<Upper> {
-    let Some(bond) = links.iter().find(|link| link.ifindex == bond) else { return Vec::new() };
-    let upper = |link: &LinkInfo, tags| Upper {
+    let layers = topology::above(bond, links);
+    let Some(bond) = layers.first().map(|bond| bond.link) else { return Vec::new() };
+    let upper = |Layer { link, tags, notified }: &Layer<'_>| Upper {
         ifindex: link.ifindex,
-        tags,
+        tags: tags.clone(),
         own_mac: Some(link.mac).filter(|&mac| mac != bond.mac),
         router: link.ipv6_forwarding,
+        notified: *notified,
         addresses: addresses
             .iter()
             .filter(|address| address.ifindex == link.ifindex && !address.is_tentative())
             .map(|address| address.ip)
             .collect(),
     };
-    let mut uppers = vec![upper(bond, Vec::new())];
-    // Those that were found are the ones to look above. A link lies above one other only, so none is found twice
-    // but, in a ring, the bond.
-    let mut below = 0;
-    while let Some(Upper { ifindex, tags, .. }) = uppers.get(below) {
-        let (ifindex, tags) = (*ifindex, tags.clone());
-        // IFLA_LINK of a link that was moved away counts in another namespace.
-        let above = |link: &&LinkInfo| link.link == Some(ifindex) && link.link_netns.is_none();
-        for link in links.iter().filter(above).filter(|link| link.is_up() && link.ifindex != bond.ifindex) {
-            match link.vlan {
-                Some(tag) => uppers.push(upper(link, [tags.as_slice(), &[tag]].concat())),
-                None if link.is_macvlan() => uppers.push(upper(link, tags.clone())),
-                None => {}
-            }
-        }
-        below += 1;
-    }
-    uppers
+    layers.iter().map(upper).collect()
 }
 
 /// The frames of one round, from this MAC: ARP first, as the kernel does.
 pub fn frames(mac: Mac, uppers: &[Upper]) -> Vec<BytesMut> {
     let (mut arp, mut advertisements) = (Vec::new(), Vec::new());
-    for upper in uppers {
+    for upper in uppers.iter().filter(|upper| upper.notified) {
         let mac = upper.own_mac.unwrap_or(mac);
         for address in &upper.addresses {
             match *address {
@@ -317,6 +305,7 @@ mod tests {
             tags: tags.to_vec(),
             own_mac: None,
             router: false,
+            notified: true,
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         }
     }
@@ -417,6 +406,7 @@ mod tests {
         let expected = [
             at(3, above(&[], &["10.0.0.1", "10.0.1.1", "10.0.0.2", "fd00::3", "fe80::1"])),
             at(4, above(&[S_TAG], &[])),
+            Upper { own_mac: Some(Mac::ZERO), notified: false, ..at(6, above(&[], &["10.6.0.1"])) },
             Upper { own_mac: Some(mac(0x77)), ..at(12, above(&[], &["10.12.0.1"])) },
             Upper { own_mac: Some(mac(0x66)), router: true, ..at(7, above(&[C_TAG], &[])) },
             at(5, above(&[S_TAG, C_TAG], &["10.5.0.1"])),

@@ -2,7 +2,7 @@
 //!
 //! What the kernel sends at NETDEV_RESEND_IGMP (`ip_mc_rejoin_groups`, `ipv6_mc_rejoin_groups`): one IGMP report
 //! per IPv4 group, in the version that the querier speaks, and one MLDv2 report with all IPv6 groups, for the
-//! bond and the VLANs above it. Groups with a list of sources are reported without it, which asks for more than
+//! bond and for what is above it ([`super::topology`]): bridges hand the request on as VLANs and macvlans do. Groups with a list of sources are reported without it, which asks for more than
 //! is wanted until the next query.
 //!
 //! The groups are known of a bond in the agent's network namespace only: of others the kernel does not tell.
@@ -241,7 +241,7 @@ mod tests {
 
     fn upper(ifindex: u32, tags: &[VlanTag], addresses: &[&str]) -> Upper {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        Upper { ifindex, tags: tags.to_vec(), own_mac: None, router: false, addresses }
+        Upper { ifindex, tags: tags.to_vec(), own_mac: None, router: false, notified: true, addresses }
     }
 
     fn v4(ifindex: u32, group: [u8; 4], version: IgmpVersion) -> Membership {

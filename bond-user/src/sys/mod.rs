@@ -34,6 +34,7 @@ pub mod sysctl;
 pub mod sysfs;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod topology;
 
 pub use error::SysError;
 

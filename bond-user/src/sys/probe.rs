@@ -12,6 +12,7 @@ use etherparse::{ArpEthIpv4Packet, ArpOperation, EtherType, Icmpv6Header, Icmpv6
 use super::{
     announcer::ethernet,
     netlink::{LinkInfo, VlanTag},
+    topology,
 };
 
 /// A request by `source`, which is 0.0.0.0 where there is none, for the target's MAC (`bond_arp_send`).
@@ -65,26 +66,7 @@ pub fn neighbour_solicitation(mac: Mac, tags: &[VlanTag], source: Ipv6Addr, targ
 /// outermost to the innermost: the bond itself, VLANs and macvlans above it at any depth, and the bridge that it
 /// is a port of, with what is above that (`bond_verify_device_path`).
 pub fn devices_above(bond: u32, links: &[LinkInfo]) -> HashMap<u32, Vec<VlanTag>> {
-    let mut above = HashMap::from([(bond, Vec::new())]);
-    let mut to_look_above = vec![bond];
-    while let Some(below) = to_look_above.pop() {
-        let tags = above.get(&below).cloned().unwrap_or_default();
-        let master = links.iter().find(|link| link.ifindex == below).and_then(|link| link.master);
-        for upper in links {
-            // IFLA_LINK of the other end of a veth is no layer, and that of a moved link counts elsewhere.
-            let layered = upper.link == Some(below)
-                && upper.link_netns.is_none()
-                && matches!(
-                    upper.kind.as_deref(),
-                    Some("vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap")
-                );
-            if (layered || master == Some(upper.ifindex)) && !above.contains_key(&upper.ifindex) {
-                above.insert(upper.ifindex, tags.iter().copied().chain(upper.vlan).collect());
-                to_look_above.push(upper.ifindex);
-            }
-        }
-    }
-    above
+    topology::above(bond, links).into_iter().map(|layer| (layer.link.ifindex, layer.tags)).collect()
 }
 
 #[cfg(test)]

@@ -112,6 +112,12 @@ impl LinkInfo {
         matches!(self.kind.as_deref(), Some("macvlan" | "macvtap"))
     }
 
+    /// A device that sends by the one of IFLA_LINK.
+    pub fn is_stacked(&self) -> bool {
+        self.vlan.is_some()
+            || matches!(self.kind.as_deref(), Some("macvlan" | "macvtap" | "ipvlan" | "ipvtap"))
+    }
+
     /// IFF_LOWER_UP
     pub fn is_lower_up(&self) -> bool {
         self.flags.contains(LinkFlags::LowerUp)
