@@ -156,7 +156,6 @@ fn flags_that_cannot_be() {
         ("run --bond bond0 --slave enp0s8 --address 192.0.2.300/24", &["192.0.2.300/24"]),
         ("run --bond bond0 --slave enp0s8 --mtu many", &["'many'"]),
         ("run --bond bond0 --slave enp0s8 --slaves enp0s9", &["'--slaves'", "'--slave'"]),
-        ("run --bond bond0", &["--slave"]),
         ("run --slave enp0s8", &["--bond"]),
         ("run -c one.toml --bond bond0 --slave enp0s8", &["cannot be used with"]),
         ("run --bond bond0 --slave enp0s8 --host-mac 02:00:00:00:00:01", &["--port"]),

@@ -14,8 +14,8 @@ use crate::{
 pub fn add(arguments: &AddArgs) -> Result<ExitCode> {
     let Some(described) = run::described(&arguments.bonds)? else {
         bail!(
-            "nothing to add: give files (-c FILE), network scripts (--ifcfg DIR), or --bond and --slave; `xbond \
-             reload` reads the agent's own files again"
+            "nothing to add: give files (-c FILE), network scripts (--ifcfg DIR), or --bond; `xbond reload` \
+             reads the agent's own files again"
         );
     };
     let config = described.read()?;

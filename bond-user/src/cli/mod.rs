@@ -147,7 +147,7 @@ struct BondArgs {
     #[arg(long, value_name = "DIR", group = "source")]
     ifcfg: Option<PathBuf>,
     /// Name of the bond
-    #[arg(long, value_name = "NAME", group = "source", requires = "slave")]
+    #[arg(long, value_name = "NAME", group = "source")]
     bond: Option<String>,
     /// A slave of the bond; may be repeated, the order decides the bond's MAC address
     #[arg(long = "slave", value_name = "IF", requires = "bond")]
