@@ -352,8 +352,8 @@ impl From<&found::Found> for Found {
             up: found.up,
             mac: found.mac.to_string(),
             mtu: found.mtu,
-            addresses: found.addresses.iter().map(|a| format!("{}/{}", a.ip, a.prefix_len)).collect(),
-            routes: found.routes.iter().map(ToString::to_string).collect(),
+            addresses: found.layer3.addresses().map(ToString::to_string).collect(),
+            routes: found.layer3.routes().map(ToString::to_string).collect(),
             features: found.features.iter().map(|f| format!("{} {}", f.name, on_or_off(f.on))).collect(),
         }
     }

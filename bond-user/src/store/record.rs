@@ -15,13 +15,16 @@ use crate::{
         directory::{Location, Trust},
         enslave::Owner,
         found::{self, Found, Space},
+        layer3::Layer3,
         netlink::LinkInfo,
         offload::Role,
     },
 };
 
 /// Version of the file.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// The oldest one that is read.
+const OLDEST: u32 = 2;
 const FILE: &str = "found.json";
 
 /// What a bond found, and made.
@@ -42,6 +45,9 @@ pub struct Record {
     /// Slaves that went away as they were in the bond: to another network namespace, and perhaps they come back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     away: Vec<Found>,
+    /// What bond0 took from a slave (`move_addresses`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    taken: Option<Taken>,
     /// The bond's run directory.
     #[serde(skip)]
     place: Location,
@@ -51,6 +57,16 @@ pub struct Record {
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
+}
+
+/// From whom bond0 has its addresses, and what there is of its own because of that.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Taken {
+    /// ifindex of the slave.
+    from: u32,
+    /// Rules that were added for bond0 beside those of the slave.
+    rules: Layer3,
 }
 
 /// How a bond is made, beside its slaves.
@@ -117,6 +133,7 @@ impl Record {
             queues,
             slaves: Vec::new(),
             away: Vec::new(),
+            taken: None,
             place: places.run_of(bond),
         }
     }
@@ -150,14 +167,14 @@ impl Record {
         // The version first: what it allows is read only then.
         let Versioned { version } =
             serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-        if version != VERSION {
+        if !(OLDEST..=VERSION).contains(&version) {
             return Err(AgentError::OtherRecord { path, found: version, wanted: VERSION });
         }
         let record: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
         if record.bond != *bond {
             return Err(wrong(format!("it is about {}, not {bond}", record.bond)));
         }
-        Ok(Some(Self { place, ..record }))
+        Ok(Some(Self { place, version: VERSION, ..record }))
     }
 
     /// Returns what an interface is to this bond.
@@ -206,6 +223,21 @@ impl Record {
             record.slaves.retain(|known| known.ifindex != found.ifindex);
             record.slaves.push(found);
         })
+    }
+
+    /// Adds the slave whose addresses the bond takes, and the rules that the bond gets, before either is done.
+    pub fn add_giver(&mut self, found: Found, rules: &Layer3) -> Result<(), AgentError> {
+        let taken = Taken { from: found.ifindex, rules: rules.clone() };
+        self.change(Space::Free, |record| {
+            record.slaves.retain(|known| known.ifindex != found.ifindex);
+            record.slaves.push(found);
+            record.taken = Some(taken);
+        })
+    }
+
+    /// Whether bond0 has the addresses of this slave.
+    pub fn has_addresses_of(&self, ifindex: u32) -> bool {
+        self.taken.as_ref().is_some_and(|taken| taken.from == ifindex)
     }
 
     /// The further unicast MACs that all slaves receive, before they do.
@@ -289,8 +321,14 @@ impl Record {
                 failure.get_or_insert(error);
             }
         };
+        for found in &self.slaves {
+            note(devices.return_addresses(found).await.map_err(AgentError::from));
+        }
         if let Some(pair) = &self.pair {
             note(delete_pair(devices, pair).await);
+        }
+        if let Some(Taken { rules, .. }) = &self.taken {
+            note(devices.netlink.del_rules(rules).await.map_err(AgentError::from));
         }
         // What is away may have come back while nobody watched.
         for found in self.slaves.iter().chain(&self.port).chain(&self.away) {
@@ -409,7 +447,7 @@ mod tests {
         let pair = r#"{"bond":"bond0","port":"../eth0"}"#;
         let table = [
             (String::new(), "EOF while parsing"),
-            (record(1, "bond0", "null", ""), "version 1; xbond reads version 2"),
+            (record(1, "bond0", "null", ""), "version 1; xbond reads version 3"),
             (record(2, "bond0", "null", r#","more":1"#), "unknown field `more`"),
             (record(2, "../x", "null", ""), "\"../x\" cannot be a bond: it contains '/'"),
             (
@@ -441,6 +479,7 @@ mod tests {
             queues: 16,
             slaves: Vec::new(),
             away: Vec::new(),
+            taken: None,
             place: place.clone(),
         };
         record.save().unwrap();

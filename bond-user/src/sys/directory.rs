@@ -29,8 +29,8 @@ const ROOT_USER: u32 = 0;
 /// Others than the owner may write.
 const OTHERS_WRITE: u32 = 0o022;
 const STICKY: u32 = 0o1000;
-/// Bytes. No file of an agent is nearly as long.
-const LONGEST_FILE: u64 = 16 << 20;
+/// Bytes. The longest is found.json of a NIC with many routes: 130 bytes for each, and some have a million.
+const LONGEST_FILE: u64 = 256 << 20;
 
 /// Whose a directory, or a file, has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Turning a NIC into a slave, and back.
 
+use std::sync::Arc;
+
 use bond_common::mac::Mac;
 use nix::errno::Errno;
 
@@ -7,7 +9,8 @@ use super::{
     Devices, SysError,
     dataplane::Hook,
     found::{Found, Lower},
-    netlink::{Address, In6AddrGenMode, LinkInfo, LinkLayerType, LinkSetting, Route},
+    layer3::{Target, Unfit},
+    netlink::{In6AddrGenMode, LinkInfo, LinkLayerType, LinkSetting},
     offload::{self, FeatureChange, Role},
 };
 
@@ -50,6 +53,14 @@ pub enum Refusal {
     AboveBond { name: String, bond: String },
     #[error("{name}: XDP program id {program} is attached; detach it first: ip link set {name} xdp off")]
     ForeignXdp { name: String, program: u32 },
+    #[error(
+        "{name}: its {what} could not be restored: {why}; delete it first, or leave {name} out of the bond"
+    )]
+    Unrestorable { name: String, what: String, why: &'static str },
+    #[error(
+        "{name}: its {what} cannot be moved to {bond}: {why}; or leave out --move-addresses (move_addresses)"
+    )]
+    Unmovable { name: String, bond: String, what: String, why: &'static str },
     #[error("{name}: {} cannot be turned {}, as datapath {} needs", change.name, on_off(change), hook)]
     FixedFeature { name: String, change: FeatureChange, hook: Hook },
 }
@@ -91,6 +102,10 @@ impl Devices {
         if let Some(bond) = self.bond_below(&link, &owner).await? {
             return Err(Refusal::AboveBond { name: link.name, bond }.into());
         }
+        let layer3 = self.netlink.layer3_of(link.ifindex, &link.name).await?;
+        if let Some(Unfit { what, why }) = layer3.unrestorable() {
+            return Err(Refusal::Unrestorable { name: link.name, what, why }.into());
+        }
         let features = self.ethtool.features(link.ifindex)?;
         let received = self.netlink.unicast(link.ifindex).await?;
         Ok(Found {
@@ -103,8 +118,7 @@ impl Devices {
             allmulti: LinkSetting::Allmulti(true).holds(&link),
             promisc: LinkSetting::Promisc(true).holds(&link),
             addr_gen_mode: link.addr_gen_mode.as_ref().map(u8::from),
-            addresses: self.netlink.addresses_of(link.ifindex).await?,
-            routes: self.netlink.routes_of(link.ifindex).await?,
+            layer3: Arc::new(layer3),
             features: offload::observe(offload::prepare(Role::Slave, plan.hook), &features),
             unicast: plan.unicast.iter().copied().filter(|mac| !received.contains(mac)).collect(),
             kind: link.kind,
@@ -208,7 +222,11 @@ impl Devices {
         }
         if leave == Leave::AsFound {
             outcome.note(netlink.set(ifindex, LinkSetting::Up(found.up)).await);
-            outcome.note(self.put_back_addresses(found, ifindex).await);
+            let target = Target::back(found.ifindex, ifindex);
+            outcome.note(netlink.put_addresses(&found.layer3, &target).await);
+            if found.up {
+                outcome.note(netlink.put_routes(&found.layer3, &target, &link.name).await);
+            }
         }
         match outcome.0 {
             Ok(()) => Ok(PutBack::Done),
@@ -217,25 +235,24 @@ impl Devices {
         }
     }
 
-    async fn put_back_addresses(&self, found: &Found, ifindex: u32) -> Result<(), SysError> {
-        let mut outcome = Outcome(Ok(()));
-        let present = self.netlink.addresses_of(ifindex).await?;
-        for address in found.addresses.iter().filter(|address| !address.by_kernel) {
-            let address = Address { ifindex, ..address.clone() };
-            if !present.iter().any(|other| other.is_same(&address)) {
-                outcome.note(self.netlink.add_address(&address).await);
-            }
+    /// Gives an interface the IPv4 addresses back while whoever had them instead still has them, so that no route by
+    /// another device loses its source address.
+    pub async fn return_addresses(&self, found: &Found) -> Result<(), SysError> {
+        let Some(link) = self.find(found).await? else { return Ok(()) };
+        self.netlink.put_ipv4_addresses(&found.layer3, &Target::back(found.ifindex, link.ifindex)).await
+    }
+
+    /// Reads again what stands on an interface that is about to be enslaved, for what changed since it was observed.
+    /// None if nothing did.
+    pub async fn observe_again(&self, found: &Found) -> Result<Option<Found>, SysError> {
+        let layer3 = self.netlink.layer3_of(found.ifindex, &found.name).await?;
+        if layer3.is_same(&found.layer3) {
+            return Ok(None);
         }
-        if found.up {
-            // Gateways are found by the routes without one.
-            // Those that come with an address are there by now, unless it was told to make none (noprefixroute).
-            let mut routes: Vec<_> = found.routes.iter().filter(|route| !route.comes_by_itself()).collect();
-            routes.sort_by_key(|route| route.via.is_some());
-            for route in routes {
-                outcome.note(self.netlink.replace_route(&Route { ifindex, ..route.clone() }).await);
-            }
+        if let Some(Unfit { what, why }) = layer3.unrestorable() {
+            return Err(Refusal::Unrestorable { name: found.name.clone(), what, why }.into());
         }
-        outcome.0
+        Ok(Some(Found { layer3: Arc::new(layer3), ..found.clone() }))
     }
 
     /// The interface that was found, if it is still there: the same ifindex and burned-in MAC. A virtual device
@@ -323,7 +340,7 @@ mod tests {
 
     use super::*;
     use crate::sys::{
-        netlink::{AttachedXdp, LinkEvent, LinkEvents, XdpMode},
+        netlink::{Address, AttachedXdp, LinkEvent, LinkEvents, Route, XdpMode},
         testing::{in_namespace, mac, veth},
     };
 

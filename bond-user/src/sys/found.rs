@@ -5,20 +5,22 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bond_common::mac::Mac;
 use nix::fcntl::{FallocateFlags, fallocate};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
     ethtool::FeatureState,
+    layer3::Layer3,
     netlink::{Address, In6AddrGenMode, LinkInfo, NetnsId, Route},
 };
 
 /// A slave as it was before the first change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Written")]
 pub struct Found {
     pub ifindex: u32,
     pub name: String,
@@ -39,10 +41,10 @@ pub struct Found {
     pub promisc: bool,
     /// IFLA_INET6_ADDR_GEN_MODE by its number; none without IPv6.
     pub addr_gen_mode: Option<u8>,
-    /// IPv4 ones are left where they are, IPv6 ones are taken away.
-    pub addresses: Vec<Address>,
-    /// They go when the device is closed.
-    pub routes: Vec<Route>,
+    /// Of the addresses, IPv4 ones are left where they are and IPv6 ones are taken away; the rest goes when the device
+    /// is closed.
+    #[serde(serialize_with = "shared")]
+    pub layer3: Arc<Layer3>,
     /// Offload features that are to be changed.
     pub features: Vec<FeatureState>,
     /// Further unicast MACs that the device is to receive for the bond, and does not receive yet: to be taken
@@ -62,6 +64,66 @@ pub struct Lower {
 impl Lower {
     pub fn of(link: &LinkInfo) -> Option<Self> {
         link.link.map(|ifindex| Self { ifindex, netns: link.link_netns })
+    }
+}
+
+fn shared<S: Serializer>(layer3: &Arc<Layer3>, serializer: S) -> Result<S::Ok, S::Error> {
+    layer3.as_ref().serialize(serializer)
+}
+
+/// A slave as a file has it. Files of version 2 have addresses and routes with a part of what the kernel said of them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    ifindex: u32,
+    name: String,
+    kind: Option<String>,
+    #[serde(with = "mac_text::option")]
+    permanent_mac: Option<Mac>,
+    #[serde(with = "mac_text")]
+    mac: Mac,
+    #[serde(default)]
+    lower: Option<Lower>,
+    mtu: u32,
+    up: bool,
+    allmulti: bool,
+    promisc: bool,
+    addr_gen_mode: Option<u8>,
+    #[serde(default)]
+    layer3: Option<Layer3>,
+    #[serde(default)]
+    addresses: Vec<Address>,
+    #[serde(default)]
+    routes: Vec<Route>,
+    features: Vec<FeatureState>,
+    #[serde(with = "mac_text::list")]
+    unicast: Vec<Mac>,
+}
+
+impl From<Written> for Found {
+    fn from(written: Written) -> Self {
+        let Written { layer3, addresses, routes, .. } = written;
+        let of_version_2 = || {
+            let addresses =
+                addresses.iter().filter(|address| !address.by_kernel).filter_map(Address::to_kept);
+            Layer3::of(addresses.chain(routes.iter().filter_map(Route::to_kept)).collect())
+        };
+        Self {
+            ifindex: written.ifindex,
+            name: written.name,
+            kind: written.kind,
+            permanent_mac: written.permanent_mac,
+            mac: written.mac,
+            lower: written.lower,
+            mtu: written.mtu,
+            up: written.up,
+            allmulti: written.allmulti,
+            promisc: written.promisc,
+            addr_gen_mode: written.addr_gen_mode,
+            layer3: Arc::new(layer3.unwrap_or_else(of_version_2)),
+            features: written.features,
+            unicast: written.unicast,
+        }
     }
 }
 
@@ -237,8 +299,9 @@ mod tests {
             allmulti: false,
             promisc: false,
             addr_gen_mode: Some(0),
-            addresses: vec![address],
-            routes: vec![route],
+            layer3: Arc::new(Layer3::of(
+                [address.to_kept(), route.to_kept()].into_iter().flatten().collect(),
+            )),
             features: vec![FeatureState { name: "rx-lro".to_owned(), on: true }],
             unicast: vec![mac],
         }
@@ -257,6 +320,26 @@ mod tests {
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
             assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         }
+    }
+
+    /// Of xbond 0.1 before version 3, of which an agent may have been killed.
+    #[test]
+    fn addresses_and_routes_of_version_2_are_read() {
+        let text = r#"{"ifindex":3,"name":"enp0s8","kind":null,"permanent_mac":null,"mac":"08:00:27:e8:26:58",
+            "mtu":1500,"up":true,"allmulti":false,"promisc":false,"addr_gen_mode":0,"addresses":[
+            {"ifindex":3,"ip":"192.0.2.1","prefix_len":24,"peer":null,"broadcast":"192.0.2.255","label":"enp0s8",
+            "scope":0,"flags":128,"lifetime":null,"by_kernel":false}],"routes":[
+            {"ifindex":3,"to":"0.0.0.0","prefix_len":0,"via":"192.0.2.9","metric":5,"source":null,"table":254,"scope":0,
+            "protocol":4,"onlink":false}],"features":[],"unicast":[]}"#;
+        let found: Found = serde_json::from_str(text).unwrap();
+        let addresses: Vec<_> = found.layer3.addresses().map(ToString::to_string).collect();
+        let routes: Vec<_> = found.layer3.routes().map(ToString::to_string).collect();
+        assert_eq!(
+            (&addresses[..], &routes[..]),
+            (&["192.0.2.1/24".to_owned()][..], &["default via 192.0.2.9 metric 5".to_owned()][..])
+        );
+        let again: Found = serde_json::from_value(serde_json::to_value(&found).unwrap()).unwrap();
+        assert_eq!(again, found);
     }
 
     #[test]

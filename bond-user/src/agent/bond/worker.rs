@@ -606,7 +606,7 @@ impl Effects {
             unicast.push(mac);
         }
         // On disk before the first change: whoever finds a half-made bond can undo it.
-        self.record.add(Found { unicast: unicast.clone(), ..found.clone() })?;
+        let found = self.record_found(Found { unicast: unicast.clone(), ..found }).await?;
         let plan = EnslavePlan { mac, mtu: self.mtu, hook: self.data_plane.hook(), unicast };
         let ifindex = found.ifindex;
         let link = match self.set_up(slot, &name, &found, &plan).await {
@@ -660,6 +660,31 @@ impl Effects {
         }
     }
 
+    /// Writes down how an interface is, until it is what was written: it may change meanwhile.
+    async fn record_found(&mut self, mut found: Found) -> Result<Found, AgentError> {
+        /// One whose routes change all the time is enslaved nevertheless.
+        const READINGS: usize = 5;
+        // What the bond took from it already is not there any more.
+        if let Some(known) = self.record.slave(found.ifindex) {
+            found.layer3 = Arc::clone(&known.layer3);
+            self.record.add(found.clone())?;
+            return Ok(found);
+        }
+        self.record.add(found.clone())?;
+        for _ in 0..READINGS {
+            match self.devices.observe_again(&found).await {
+                Ok(None) => break,
+                Ok(Some(changed)) => found = changed,
+                Err(error) => {
+                    self.record.remove(found.ifindex)?;
+                    return Err(error.into());
+                }
+            }
+            self.record.add(found.clone())?;
+        }
+        Ok(found)
+    }
+
     /// All of it, or nothing.
     async fn set_up(
         &mut self,
@@ -706,6 +731,12 @@ impl Effects {
         // The record knows the MACs of devices above bond0 that it was given since it was found.
         let found = self.record.slave(slave.ifindex).unwrap_or(&slave.found);
         let released = self.devices.release(found, mac).await;
+        if self.record.has_addresses_of(slave.ifindex) {
+            warn!(
+                "{}: the addresses and routes of {} stay on the bond, and are removed with it",
+                self.bond, slave.name
+            );
+        }
         let recorded = self.record.remove(slave.ifindex);
         detached?;
         released?;

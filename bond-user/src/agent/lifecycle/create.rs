@@ -59,6 +59,7 @@ use crate::{
         directory::Trust,
         enslave::EnslavePlan,
         found::Found,
+        layer3::{Layer3, Target},
         netlink::{self, Address, BlockingNetlink, LinkInfo, LinkSetting, PairKind, PairPlan, Route},
         offload::{self, Role},
         sysfs::Sysfs,
@@ -151,6 +152,10 @@ pub async fn bring_up(
     let plan = EnslavePlan { mac: None, mtu, hook, unicast: Vec::new() };
     let _one_at_a_time = machine.enslaving.lock().await;
     let candidates = look_at_slaves(machine, config, &plan, missing).await?;
+    let rules = match Moved::of(candidates.iter().map(|slave| &slave.found), &config.name, (0, Mac::ZERO)) {
+        Some(moved) if config.move_addresses => moved.check(&machine.devices).await?,
+        _ => Layer3::default(),
+    };
     let port_found = match &config.port {
         Some(port) => Some(observe(machine, port, &plan).await?),
         None => None,
@@ -178,7 +183,8 @@ pub async fn bring_up(
     let assigned = config.mac.or(config.host_mac.filter(|_| config.port.is_some()));
     // Neighbours know the addresses that are moved by the MAC of the slave that has them.
     let giver = || {
-        Moved::of(candidates.iter().map(|slave| &slave.found), &config.name, 0).map(|moved| moved.from.mac)
+        let founds = candidates.iter().map(|slave| &slave.found);
+        Moved::of(founds, &config.name, (0, Mac::ZERO)).map(|moved| moved.from.mac)
     };
     let mac = assigned
         .or_else(|| config.move_addresses.then(giver).flatten())
@@ -218,12 +224,12 @@ pub async fn bring_up(
 
     let moved = match side.host {
         Host::Pair { bond, .. } if config.move_addresses => {
-            Moved::of(candidates.iter().map(|slave| &slave.found), &config.name, bond)
+            Moved::of(candidates.iter().map(|slave| &slave.found), &config.name, (bond, mac))
         }
         _ => None,
     };
     if let Some(moved) = &moved {
-        record.add(moved.from.clone())?;
+        record.add_giver(moved.from.clone(), &rules)?;
     }
 
     let maps = data_plane.maps();
@@ -244,7 +250,7 @@ pub async fn bring_up(
         info!("{note}");
     }
     if let Some(moved) = &moved {
-        moved.take_addresses(&machine.devices).await?;
+        moved.take_addresses(&machine.devices, &rules).await?;
     }
     for candidate in &candidates {
         enslave(machine, id, &started.effects, candidate).await?;
@@ -431,11 +437,13 @@ async fn enslave(
 ) -> Result<(), AgentError> {
     let Candidate { config, found } = candidate;
     let link = machine.devices.netlink.link_by_index(found.ifindex).await?;
+    let can_set_mac = machine.devices.netlink.can_set_mac(&link).await?;
+    machine.devices.netlink.put_neighbours(&found.layer3, &Target::same(found.ifindex)).await?;
     let slave = NewSlave {
         name: found.name.clone(),
         ifindex: found.ifindex,
         mac: config.mac.unwrap_or(found.mac),
-        can_set_mac: machine.devices.netlink.can_set_mac(&link).await?,
+        can_set_mac,
         options: config.options,
     };
     let (reply, joined) = oneshot::channel();

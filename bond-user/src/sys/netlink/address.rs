@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use netlink_packet_core::Emitable as _;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{
@@ -12,8 +13,11 @@ use netlink_packet_route::{
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{Netlink, NetnsId};
-use crate::sys::SysError;
+use super::{Netlink, NetnsId, Raw};
+use crate::sys::{
+    SysError,
+    layer3::message::{Kind, Message},
+};
 
 /// An address on a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +108,14 @@ impl Address {
         found.peer = address.filter(|&ip| ip != found.ip);
         found.flags = flags;
         Some(found)
+    }
+
+    /// As a message of the kernel's.
+    pub fn to_kept(&self) -> Option<Message> {
+        let message = self.to_message();
+        let mut body = vec![0; message.buffer_len()];
+        message.emit(&mut body);
+        Message::new(Kind::Address, Raw { kind: Kind::Address.new_type(), body })
     }
 
     fn to_message(&self) -> AddressMessage {

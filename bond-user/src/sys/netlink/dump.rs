@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::Netlink;
 use crate::sys::SysError;
@@ -25,11 +25,47 @@ const PAUSE: Duration = Duration::from_millis(2);
 #[derive(Clone, Debug, Default)]
 pub struct Turn(Arc<Mutex<()>>);
 
+impl Turn {
+    /// Waits for it.
+    pub(super) async fn lock(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().await
+    }
+}
+
 /// Why there is no list.
-enum Fault {
+pub(super) enum Fault {
     /// The next attempt may succeed.
     Passing(SysError),
     Lasting(SysError),
+}
+
+impl Fault {
+    /// The list changed while it was read.
+    pub(super) fn changed(what: &str) -> Self {
+        let source = io::Error::other("changed whenever it was read");
+        Self::Passing(SysError::kernel("list", what, source))
+    }
+}
+
+/// How often a list was read in vain.
+#[derive(Debug, Default)]
+pub(super) struct Attempts(u32);
+
+impl Attempts {
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) async fn after(&mut self, fault: Fault) -> Result<(), SysError> {
+        self.0 += 1;
+        match fault {
+            Fault::Passing(_) if self.0 < ATTEMPTS => {
+                tokio::time::sleep(PAUSE).await;
+                Ok(())
+            }
+            Fault::Passing(error) | Fault::Lasting(error) => Err(error),
+        }
+    }
 }
 
 impl Netlink {
@@ -39,15 +75,13 @@ impl Netlink {
         request: RouteNetlinkMessage,
         what: &str,
     ) -> Result<Vec<RouteNetlinkMessage>, SysError> {
-        let _turn = self.turn.0.lock().await;
-        let mut attempt = 1;
+        let _turn = self.turn.lock().await;
+        let mut attempts = Attempts::default();
         loop {
             match self.list_once(request.clone(), what).await {
                 Ok(list) => return Ok(list),
-                Err(Fault::Passing(_)) if attempt < ATTEMPTS => attempt += 1,
-                Err(Fault::Passing(error) | Fault::Lasting(error)) => return Err(error),
+                Err(fault) => attempts.after(fault).await?,
             }
-            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -77,11 +111,7 @@ impl Netlink {
                 _ => {}
             }
         }
-        if interrupted {
-            let source = io::Error::other("changed whenever it was read");
-            return Err(Fault::Passing(SysError::kernel("list", what, source)));
-        }
-        Ok(list)
+        if interrupted { Err(Fault::changed(what)) } else { Ok(list) }
     }
 }
 

@@ -8,6 +8,7 @@ mod dump;
 mod events;
 mod link;
 mod neighbour;
+mod raw;
 mod route;
 mod stats;
 
@@ -38,6 +39,7 @@ pub use events::{LinkEvent, LinkEvents};
 pub use link::{
     AttachedXdp, In6AddrGenMode, LinkFlags, LinkInfo, LinkLayerType, LinkSetting, OperState, VlanTag, XdpMode,
 };
+pub use raw::Raw;
 pub use route::{Route, Way};
 pub use stats::{CountedLink, QdiscPlace, QdiscStats};
 
@@ -63,6 +65,7 @@ pub type NetnsId = Option<i32>;
 pub struct Netlink {
     handle: Handle,
     turn: dump::Turn,
+    raw: raw::RawConnection,
 }
 
 /// Two devices to be made at once: what goes into one comes out of the other.
@@ -143,7 +146,11 @@ impl Netlink {
         explain_errors(socket).map_err(failed)?;
         // Without it a dump of addresses takes no filter: it would be of this namespace, whichever was asked for.
         socket.set_netlink_get_strict_chk(true).map_err(failed)?;
-        Ok((Self { handle, turn: dump::Turn::default() }, connection))
+        let (raw, raw_connection) = raw::RawConnection::open()?;
+        let both = async move {
+            tokio::join!(connection, raw_connection);
+        };
+        Ok((Self { handle, turn: dump::Turn::default(), raw }, both))
     }
 
     /// The link of that name, or of that alternative name.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
+use netlink_packet_core::Emitable as _;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{
@@ -16,8 +17,11 @@ use netlink_packet_route::{
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::Netlink;
-use crate::sys::SysError;
+use super::{Netlink, Raw};
+use crate::sys::{
+    SysError,
+    layer3::message::{Kind, Message},
+};
 
 /// A unicast route with one next hop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +100,8 @@ impl Route {
             AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             _ => return None,
         };
-        if header.kind != RouteType::Unicast {
+        // A route for some packets only is never the one that a configuration means.
+        if header.kind != RouteType::Unicast || header.tos != 0 || header.source_prefix_length != 0 {
             return None;
         }
         let mut route = Self::new(0, any, header.destination_prefix_length, None);
@@ -117,6 +122,14 @@ impl Route {
             }
         }
         (route.ifindex != 0).then_some(route)
+    }
+
+    /// As a message of the kernel's.
+    pub fn to_kept(&self) -> Option<Message> {
+        let message = self.to_message();
+        let mut body = vec![0; message.buffer_len()];
+        message.emit(&mut body);
+        Message::new(Kind::Route, Raw { kind: Kind::Route.new_type(), body })
     }
 
     fn to_message(&self) -> RouteMessage {

@@ -1,0 +1,742 @@
+//! Addresses, routes, neighbours and nexthop objects of a device, kept as the kernel's own messages.
+//!
+//! Closing a device takes its routes, neighbours and nexthop objects away, and enslaving its IPv6 addresses. They are
+//! sent back as they were read ([`Layer3`]), to the same device or, with `move_addresses`, to the bond: only the device
+//! is replaced. What the kernel would not take back is refused before anything is changed ([`Layer3::unrestorable`]).
+//!
+//! Three things the kernel makes itself, and they are left to it: IPv6 addresses that it chose for privacy, IPv6 routes
+//! that come with addresses and with the device, and, where it listens to router advertisements, what those say.
+
+pub mod message;
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt::Write as _,
+    fs,
+    net::{IpAddr, Ipv6Addr},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use bond_common::mac::Mac;
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use nix::{
+    errno::Errno,
+    time::{ClockId, clock_gettime},
+};
+use serde::{Deserialize, Serialize};
+
+use self::message::{
+    IFA_F_NODAD, IFA_F_STABLE_PRIVACY, IFA_F_TEMPORARY, IFA_PROTO, INET, INET6, Kind, MPLS, Message,
+    NDA_FLAGS_EXT, NDA_IFINDEX, NHA_OIF, RTA_NH_ID, RouteKey, Substitute,
+};
+use super::{
+    SysError,
+    netlink::{Netlink, Raw},
+};
+
+/// RTPROT_REDIRECT, KERNEL and RA: who made a route.
+const BY_REDIRECT: u8 = 1;
+const BY_KERNEL: u8 = 2;
+const BY_ADVERTISEMENT: u8 = 9;
+/// RTN_UNICAST
+const UNICAST: u8 = 1;
+/// IFAPROT_KERNEL_LL
+const KERNEL_LINK_LOCAL: u8 = 3;
+/// A NIC that was closed needs some seconds until it has a link again.
+const CARRIER_TIMEOUT: Duration = Duration::from_secs(10);
+const CARRIER_POLL: Duration = Duration::from_millis(20);
+/// How many failures an error names.
+const NAMED: usize = 5;
+
+/// What stands on a device, in the kernel's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layer3 {
+    /// Milliseconds of CLOCK_MONOTONIC, in which lifetimes run.
+    read_at: u64,
+    messages: Vec<Message>,
+    /// The kernel learned routes from router advertisements on it, and does so again.
+    learns: bool,
+    /// Places in `messages` of IPv4 routes that stood ahead of another device's to the same destination.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ahead: Vec<usize>,
+}
+
+/// Something that cannot be restored or moved, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    pub what: String,
+    pub why: &'static str,
+}
+
+/// To which device, and under which names, what was read goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Of the device that was read.
+    pub from: u32,
+    pub to: u32,
+    /// The names of the two, where they differ.
+    pub names: Option<(&'a str, &'a str)>,
+    /// Of the second one: the kernel makes its link-local address of it.
+    pub mac: Option<Mac>,
+}
+
+impl Target<'_> {
+    /// The device that was read.
+    pub fn same(ifindex: u32) -> Self {
+        Self::back(ifindex, ifindex)
+    }
+
+    /// The device that was read, which may have another ifindex by now.
+    pub fn back(from: u32, to: u32) -> Self {
+        Self { from, to, names: None, mac: None }
+    }
+
+    /// Whether the kernel gives the device another address instead of this one.
+    fn has_another(&self, address: &Message) -> bool {
+        if self.is_back() {
+            return is_chosen(address);
+        }
+        let is_the_same = self.mac.is_some_and(|mac| address.local() == Some(link_local_of(mac)));
+        is_own_link_local(address) && !is_the_same
+    }
+
+    fn substitute(&self, elapsed: Duration) -> Substitute<'_> {
+        Substitute { from: self.from, to: self.to, names: self.names, elapsed }
+    }
+
+    fn is_back(&self) -> bool {
+        self.names.is_none()
+    }
+}
+
+impl Layer3 {
+    /// From messages that did not come from the kernel, as those of an older record.
+    pub fn of(messages: Vec<Message>) -> Self {
+        Self { read_at: now(), messages, learns: true, ahead: Vec::new() }
+    }
+
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Message> {
+        self.messages.iter().filter(move |message| message.kind() == kind)
+    }
+
+    /// In the kernel's order, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = &Message> {
+        self.of_kind(Kind::Address)
+    }
+
+    pub fn routes(&self) -> impl Iterator<Item = &Message> {
+        self.of_kind(Kind::Route)
+    }
+
+    /// Whether both hold the same messages, whatever time was left when they were read.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let stable = |layer: &Self| -> Vec<Option<Vec<u8>>> {
+            let of = |message: &Message| match message.kind() {
+                Kind::Route => message.canonical_route(),
+                Kind::Address => {
+                    let target = Target::same(message.ifindex());
+                    let address = message.address_for(&target.substitute(Duration::MAX / 2), 0);
+                    Some(address.map_or_else(Vec::new, |address| address.creation().body))
+                }
+                Kind::Neighbour | Kind::Rule | Kind::NextHop => Some(message.creation().body),
+            };
+            layer.messages.iter().map(of).collect()
+        };
+        self.messages.len() == other.messages.len() && stable(self) == stable(other)
+    }
+
+    /// Whether there is anything that enslaving takes from the device, and that the kernel does not make again.
+    pub fn gives_anything(&self) -> bool {
+        self.addresses().any(|address| !is_own_link_local(address))
+            || self.routes().any(|route| ![BY_KERNEL, BY_ADVERTISEMENT].contains(&route.route_protocol()))
+            || self.messages.iter().any(|message| matches!(message.kind(), Kind::Neighbour | Kind::NextHop))
+    }
+
+    /// What the kernel would not take back. A device with any of it cannot be closed without a loss.
+    pub fn unrestorable(&self) -> Option<Unfit> {
+        /// LWTUNNEL_ENCAP_BPF and LWTUNNEL_ENCAP_SEG6_LOCAL, and SEG6_LOCAL_BPF within the latter.
+        const BPF: u16 = 6;
+        const SEG6_LOCAL: u16 = 7;
+        const SEG6_LOCAL_BPF: u16 = 8;
+        let is_program = |(kind, says): (u16, &[u8])| match kind {
+            BPF => true,
+            SEG6_LOCAL => message::nested(says).any(|(kind, _)| kind == SEG6_LOCAL_BPF),
+            _ => false,
+        };
+        let programmed =
+            self.messages.iter().filter(|message| matches!(message.kind(), Kind::Route | Kind::NextHop));
+        programmed.into_iter().find(|message| message.encapsulations().into_iter().any(is_program)).map(
+            |message| Unfit {
+                what: named(message),
+                why: "it runs a BPF program (encap bpf), which the kernel does not hand out",
+            },
+        )
+    }
+
+    /// What cannot go to a device of another name.
+    pub fn unmovable(&self, target: &Target<'_>) -> Option<Unfit> {
+        let too_long = |message: &&Message| {
+            let moved = message.address_for(&target.substitute(Duration::ZERO), 0);
+            let label = moved.as_ref().and_then(|moved| moved.name(message::IFA_LABEL));
+            label.is_some_and(|label| label.len() >= libc::IFNAMSIZ)
+        };
+        self.addresses().find(too_long).map(|address| Unfit {
+            what: format!(
+                "{} with label {}",
+                named(address),
+                address.name(message::IFA_LABEL).unwrap_or_default()
+            ),
+            why: "the label would be too long with the bond's name",
+        })
+    }
+}
+
+/// With the word for what it is.
+fn named(message: &Message) -> String {
+    match message.kind() {
+        Kind::Address => format!("address {message}"),
+        Kind::Route => format!("route {message}"),
+        Kind::Neighbour => format!("neighbour {message}"),
+        Kind::Rule => format!("rule {message}"),
+        Kind::NextHop => message.to_string(),
+    }
+}
+
+/// Milliseconds of the clock in which the kernel's lifetimes run.
+fn now() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn link_local(ip: Option<IpAddr>) -> bool {
+    matches!(ip, Some(IpAddr::V6(ip)) if ip.is_unicast_link_local())
+}
+
+/// The link-local address that the kernel gives to every device. Before Linux 5.18 it does not say which one that is.
+fn is_own_link_local(address: &Message) -> bool {
+    let by_kernel = match address.attribute(IFA_PROTO) {
+        Some(&[origin]) => origin == KERNEL_LINK_LOCAL,
+        _ => address.address_flags() & IFA_F_STABLE_PRIVACY != 0 || is_eui64(address),
+    };
+    link_local(address.local()) && by_kernel
+}
+
+/// fe80::/64 with the modified EUI-64 of a MAC.
+fn link_local_of(mac: Mac) -> IpAddr {
+    let [a, b, c, d, e, f] = mac.bytes();
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]).into()
+}
+
+/// Made of a MAC.
+fn is_eui64(address: &Message) -> bool {
+    matches!(address.local(), Some(IpAddr::V6(ip)) if ip.octets().get(11..13) == Some(&[0xff, 0xfe]))
+}
+
+/// Chosen by the kernel, which chooses again.
+fn is_chosen(address: &Message) -> bool {
+    address.family() == INET6 && address.address_flags() & (IFA_F_TEMPORARY | IFA_F_STABLE_PRIVACY) != 0
+}
+
+/// A route that comes with an IPv6 address or with the device.
+fn comes_by_itself(route: &Message) -> bool {
+    let of_device = matches!(route.destination(), Some(IpAddr::V6(ip)) if ip.is_unicast_link_local() || ip.is_multicast());
+    route.family() == INET6
+        && route.route_protocol() == BY_KERNEL
+        && (of_device || route.route_type() != UNICAST)
+}
+
+/// Whether the kernel learns routes of router advertisements on this device. Unknown is no.
+fn learns_routes(device: &str) -> bool {
+    let number = |directory: &str, name: &str| {
+        let path = Path::new("/proc/sys/net/ipv6/conf").join(directory).join(name);
+        fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<i32>().ok())
+    };
+    match number(device, "accept_ra") {
+        Some(2) => true,
+        Some(1) => number(device, "forwarding") == Some(0),
+        _ => false,
+    }
+}
+
+/// The parts of a dump of routes that are of one device.
+#[derive(Default)]
+struct Reading {
+    routes: Vec<Message>,
+    ahead: Vec<usize>,
+    /// The key of the last route that is the device's, and its places.
+    last: Option<(RouteKey, Vec<usize>)>,
+}
+
+impl Reading {
+    fn take(&mut self, route: Message, is_own: bool) {
+        if !is_own {
+            if let Some((key, places)) = &self.last
+                && route.family() == INET
+                && *key == route.route_key()
+            {
+                self.ahead.extend(places);
+            }
+            self.last = None;
+            return;
+        }
+        let (key, place) = (route.route_key(), self.routes.len());
+        match &mut self.last {
+            Some((last, places)) if *last == key => places.push(place),
+            _ => self.last = Some((key, vec![place])),
+        }
+        self.routes.push(route);
+    }
+}
+
+/// A request for a list, with this family.
+fn listing(kind: Kind, family: u8) -> Raw {
+    let mut body = vec![0; kind.header()];
+    if let Some(place) = body.first_mut() {
+        *place = family;
+    }
+    Raw { kind: kind.new_type() + 2, body }
+}
+
+/// What is left to be sent, and what became of what was.
+struct Sender<'a> {
+    netlink: &'a Netlink,
+    on: String,
+    failures: Vec<(String, rtnetlink::Error)>,
+}
+
+impl Sender<'_> {
+    /// Sends all; what is there already is done. Returns what failed.
+    async fn send(&self, requests: Vec<(u16, Message)>) -> Vec<(u16, Message, rtnetlink::Error)> {
+        let raw = requests.iter().map(|(flags, message)| (*flags, message.creation())).collect();
+        let answers = self.netlink.send_raw(raw).await;
+        let failed = |((flags, message), answer): ((u16, Message), Result<(), rtnetlink::Error>)| match answer
+        {
+            Ok(()) => None,
+            Err(error) if errno(&error) == Some(Errno::EEXIST) => None,
+            Err(error) => Some((flags, message, error)),
+        };
+        requests.into_iter().zip(answers).filter_map(failed).collect()
+    }
+
+    /// Sends all, and what failed again while that helps: a gateway may be found by another one of them.
+    async fn send_repeatedly(&mut self, mut requests: Vec<(u16, Message)>) {
+        loop {
+            let before = requests.len();
+            let failed = self.send(requests).await;
+            if failed.is_empty() {
+                return;
+            }
+            if failed.len() == before {
+                self.failures.extend(failed.into_iter().map(|(_, message, error)| (named(&message), error)));
+                return;
+            }
+            requests = failed.into_iter().map(|(flags, message, _)| (flags, message)).collect();
+        }
+    }
+
+    async fn delete(&mut self, messages: &[Message]) {
+        let raw = messages.iter().map(|message| (0, message.deletion())).collect();
+        for (message, answer) in messages.iter().zip(self.netlink.send_raw(raw).await) {
+            let gone = [Errno::EADDRNOTAVAIL, Errno::ESRCH, Errno::ENOENT, Errno::ENODEV];
+            if let Err(error) = answer
+                && errno(&error).is_none_or(|errno| !gone.contains(&errno))
+            {
+                self.failures.push((named(message), error));
+            }
+        }
+    }
+
+    /// # Errors
+    /// Names what could not be sent.
+    fn finish(self) -> Result<(), SysError> {
+        let mut failures = self.failures.into_iter();
+        let Some((what, error)) = failures.next() else { return Ok(()) };
+        let mut what = format!("restore {what}");
+        let others: Vec<_> = failures.map(|(what, _)| what).collect();
+        if !others.is_empty() {
+            let _ =
+                write!(what, ", and {}", others.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", "));
+        }
+        if others.len() > NAMED {
+            let _ = write!(what, ", and {} more", others.len() - NAMED);
+        }
+        Err(SysError::netlink(what, self.on, error))
+    }
+}
+
+fn errno(error: &rtnetlink::Error) -> Option<Errno> {
+    match error {
+        rtnetlink::Error::NetlinkError(error) => error.to_io().raw_os_error().map(Errno::from_raw),
+        _ => None,
+    }
+}
+
+impl Netlink {
+    /// Reads what stands on a device of this network namespace.
+    pub async fn layer3_of(&self, ifindex: u32, name: &str) -> Result<Layer3, SysError> {
+        let read_at = now();
+        let mut messages = self.raw_addresses(ifindex).await?;
+        let next_hops = self.next_hops_of(ifindex).await?;
+        let ids: HashSet<_> = next_hops.iter().map(Message::next_hop_id).collect();
+        messages.extend(next_hops);
+        let mut ahead = Vec::new();
+        for family in [INET, INET6] {
+            let is_own = |route: &Message| {
+                route.number(RTA_NH_ID).is_some_and(|id| ids.contains(&id))
+                    || route.route_devices().contains(&ifindex)
+            };
+            let begin = messages.len();
+            let reading = self.read_routes(family, is_own).await?;
+            ahead.extend(reading.ahead.into_iter().map(|place| begin + place));
+            messages.extend(reading.routes);
+        }
+        messages.extend(self.neighbours_to_keep(ifindex).await?);
+        Ok(Layer3 { read_at, messages, learns: learns_routes(name), ahead })
+    }
+
+    async fn raw_addresses(&self, ifindex: u32) -> Result<Vec<Message>, SysError> {
+        let mut addresses = Vec::new();
+        for family in [INET, INET6] {
+            addresses.extend(
+                self.messages(Kind::Address, &listing(Kind::Address, family), "the addresses", |address| {
+                    // Where there is no IPv6, its list is the one of all families.
+                    address.family() == family && address.ifindex() == ifindex
+                })
+                .await?,
+            );
+        }
+        Ok(addresses)
+    }
+
+    async fn read_routes(&self, family: u8, is_own: impl Fn(&Message) -> bool) -> Result<Reading, SysError> {
+        let each = |reading: &mut Reading, raw| {
+            if let Some(route) = Message::new(Kind::Route, raw)
+                && route.family() == family
+                && !route.is_clone()
+                && route.route_protocol() != BY_REDIRECT
+            {
+                let is_own = is_own(&route);
+                reading.take(route, is_own);
+            }
+        };
+        self.dump_raw(&listing(Kind::Route, family), "the routes", Reading::default, each).await
+    }
+
+    /// Objects that lead to a device, before the groups that they are members of.
+    async fn next_hops_of(&self, ifindex: u32) -> Result<Vec<Message>, SysError> {
+        let all =
+            self.messages(Kind::NextHop, &listing(Kind::NextHop, 0), "the nexthop objects", |_| true).await?;
+        let mut kept: Vec<_> =
+            all.iter().filter(|object| object.number(NHA_OIF) == Some(ifindex)).cloned().collect();
+        let ids: HashSet<_> = kept.iter().map(Message::next_hop_id).collect();
+        kept.extend(all.iter().filter(|object| object.members().any(|id| ids.contains(&id))).cloned());
+        Ok(kept)
+    }
+
+    /// Neighbours that the kernel does not find again: permanent ones, those of a routing daemon, and proxies.
+    async fn neighbours_to_keep(&self, ifindex: u32) -> Result<Vec<Message>, SysError> {
+        const NUD_NOARP: u16 = 0x40;
+        const NUD_PERMANENT: u16 = 0x80;
+        const NTF_PROXY: u8 = 0x08;
+        const NTF_EXT_LEARNED: u8 = 0x10;
+        const NTF_EXT_MANAGED: u32 = 1;
+        let is_kept = |neighbour: &Message| {
+            let state = neighbour.neighbour_state();
+            neighbour.ifindex() == ifindex
+                && (state & NUD_PERMANENT != 0
+                    || state & NUD_NOARP != 0 && neighbour.neighbour_type() == UNICAST
+                    || neighbour.neighbour_flags() & (NTF_PROXY | NTF_EXT_LEARNED) != 0
+                    || neighbour.number(NDA_FLAGS_EXT).unwrap_or(0) & NTF_EXT_MANAGED != 0)
+        };
+        let mut kept = Vec::new();
+        for family in [INET, INET6] {
+            for flags in [0, NTF_PROXY] {
+                let mut request = listing(Kind::Neighbour, family);
+                if let Some(place) = request.body.get_mut(10) {
+                    *place = flags;
+                }
+                message::append(&mut request.body, NDA_IFINDEX, &ifindex.to_ne_bytes());
+                kept.extend(self.messages(Kind::Neighbour, &request, "the neighbours", is_kept).await?);
+            }
+        }
+        Ok(kept)
+    }
+
+    async fn messages(
+        &self,
+        kind: Kind,
+        request: &Raw,
+        what: &str,
+        is_wanted: impl Fn(&Message) -> bool,
+    ) -> Result<Vec<Message>, SysError> {
+        let each = |messages: &mut Vec<Message>, raw| {
+            messages.extend(Message::new(kind, raw).filter(|message| is_wanted(message)));
+        };
+        self.dump_raw(request, what, Vec::new, each).await
+    }
+
+    fn sender(&self, target: &Target<'_>) -> Sender<'_> {
+        Sender { netlink: self, on: format!("ifindex {}", target.to), failures: Vec::new() }
+    }
+
+    /// Gives a device the addresses, in the same order: what is there in another order is taken away and comes again.
+    /// The kernel takes IPv6 ones without asking whether another host has them.
+    ///
+    /// # Errors
+    /// Names what the kernel refused; the others are there.
+    pub async fn put_addresses(&self, layer3: &Layer3, target: &Target<'_>) -> Result<(), SysError> {
+        self.put_addresses_of(&[INET, INET6], layer3, target).await
+    }
+
+    /// [`Self::put_addresses`], but of IPv4 only.
+    pub async fn put_ipv4_addresses(&self, layer3: &Layer3, target: &Target<'_>) -> Result<(), SysError> {
+        self.put_addresses_of(&[INET], layer3, target).await
+    }
+
+    async fn put_addresses_of(
+        &self,
+        families: &[u8],
+        layer3: &Layer3,
+        target: &Target<'_>,
+    ) -> Result<(), SysError> {
+        let present = self.raw_addresses(target.to).await?;
+        let mut sender = self.sender(target);
+        for &family in families {
+            // The newest IPv6 address of a scope is the first.
+            let in_order = |messages: Vec<Message>| -> Vec<Message> {
+                if family == INET6 { messages.into_iter().rev().collect() } else { messages }
+            };
+            let is_wanted = |address: &&Message| address.family() == family && !target.has_another(address);
+            let wanted = in_order(layer3.addresses().filter(is_wanted).cloned().collect());
+            let scopes: BTreeSet<_> = wanted.iter().map(Message::address_scope).collect();
+            for scope in scopes {
+                let of_scope = |address: &&Message| {
+                    address.family() == family && (family == INET || address.address_scope() == scope)
+                };
+                let wanted: Vec<_> = wanted.iter().filter(of_scope).collect();
+                let is_one = |address: &&Message| {
+                    wanted.iter().any(|wanted| wanted.address_key() == address.address_key())
+                };
+                let there = in_order(present.iter().filter(of_scope).filter(is_one).cloned().collect());
+                let as_wanted = wanted.iter().zip(&there).all(|(a, b)| a.address_key() == b.address_key());
+                let first = if as_wanted { there.len() } else { 0 };
+                if !as_wanted {
+                    let reversed: Vec<_> = there.into_iter().rev().collect();
+                    sender.delete(&reversed).await;
+                }
+                sender.add_addresses(layer3, target, wanted.get(first..).unwrap_or_default()).await;
+                if family == INET {
+                    break;
+                }
+            }
+        }
+        sender.finish()
+    }
+
+    /// Takes the IPv4 addresses away, those first that are others' secondaries.
+    pub async fn take_ipv4_addresses(&self, layer3: &Layer3) -> Result<(), SysError> {
+        let mut addresses: Vec<_> =
+            layer3.addresses().filter(|address| address.family() == INET).cloned().collect();
+        addresses.reverse();
+        let mut sender = Sender { netlink: self, on: "the slave".to_owned(), failures: Vec::new() };
+        sender.delete(&addresses).await;
+        sender.finish()
+    }
+
+    /// Gives a device that is up the routes, nexthop objects and neighbours that it lacks, after its addresses. Routes
+    /// that the kernel made with an address, and that had been deleted, are deleted again. `device` is its name.
+    ///
+    /// # Errors
+    /// Names what the kernel refused; the others are there.
+    pub async fn put_routes(
+        &self,
+        layer3: &Layer3,
+        target: &Target<'_>,
+        device: &str,
+    ) -> Result<(), SysError> {
+        let substitute = target.substitute(layer3.elapsed());
+        let mut sender = self.sender(target);
+        let learns = layer3.learns && learns_routes(device);
+        let is_learned =
+            |route: &Message| learns && route.family() == INET6 && route.route_protocol() == BY_ADVERTISEMENT;
+        let is_ours = |route: &Message| !comes_by_itself(route) && !is_learned(route);
+        let mut routes: Vec<_> = layer3
+            .messages
+            .iter()
+            .enumerate()
+            .filter(|(_, message)| message.kind() == Kind::Route && is_ours(message))
+            .filter_map(|(place, route)| Some((layer3.ahead.contains(&place), route.route_for(&substitute)?)))
+            .collect();
+        let mut present = Vec::new();
+        for family in [INET, INET6] {
+            let on_device = |route: &Message| route.route_devices().contains(&target.to);
+            present.extend(self.read_routes(family, on_device).await?.routes);
+        }
+        let wanted: HashSet<_> = routes.iter().filter_map(|(_, route)| route.canonical_route()).collect();
+        let is_wanted = |route: &Message| route.canonical_route().is_some_and(|key| wanted.contains(&key));
+        let undone: Vec<_> = present
+            .iter()
+            .filter(|route| route.route_protocol() == BY_KERNEL && !comes_by_itself(route))
+            .filter(|route| comes_with_address(route, layer3) && !is_wanted(route))
+            .cloned()
+            .collect();
+        sender.delete(&undone).await;
+        let present: HashSet<_> = present.iter().filter_map(Message::canonical_route).collect();
+        let is_there = |route: &Message| route.canonical_route().is_some_and(|key| present.contains(&key));
+        // What stood ahead of another device's route does so again, and what is there stands behind it by now.
+        let (ahead, behind): (Vec<_>, Vec<_>) = routes.drain(..).partition(|(ahead, _)| *ahead);
+        let again: Vec<_> =
+            ahead.iter().map(|(_, route)| route).filter(|route| is_there(route)).cloned().collect();
+        sender.delete(&again).await;
+        // Each comes before the one that was sent before it.
+        let first = ahead.into_iter().rev().map(|(_, route)| (NLM_F_CREATE, route));
+        let rest = behind.into_iter().map(|(_, route)| route).filter(|route| !is_there(route));
+        let all: Vec<_> = first.chain(rest.map(|route| (NLM_F_CREATE | NLM_F_APPEND, route))).collect();
+        let (by_gateway, direct): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(_, route)| route.has_gateway());
+        sender.send_repeatedly(direct).await;
+        let shared = |route: &Message| route.route_devices().iter().any(|device| *device != target.to);
+        let replacing = |(flags, route): (u16, Message)| {
+            // Its other next hops are there, alone or with one that is not: the kernel takes none of them twice. Of an
+            // IPv4 route that has lost one it leaves nothing.
+            let replaces = shared(&route) && (route.family() == INET6 || !target.is_back());
+            (if replaces { NLM_F_CREATE | NLM_F_REPLACE } else { flags }, route)
+        };
+        let (by_object, by_gateway): (Vec<_>, Vec<_>) = by_gateway
+            .into_iter()
+            .map(replacing)
+            .partition(|(_, route)| route.attribute(RTA_NH_ID).is_some());
+        sender.send_repeatedly(by_gateway).await;
+        sender.put_neighbours(layer3, &substitute).await;
+        let objects = layer3.of_kind(Kind::NextHop).map(|object| object.next_hop_for(&substitute));
+        let objects: Vec<_> = objects.map(|object| (NLM_F_CREATE | NLM_F_REPLACE, object)).collect();
+        if !objects.is_empty() {
+            self.await_carrier(target.to).await?;
+            sender.send_repeatedly(objects).await;
+        }
+        sender.send_repeatedly(by_object).await;
+        sender.finish()
+    }
+
+    /// Waits until a device has a carrier, without which it takes no nexthop object; not for ever.
+    async fn await_carrier(&self, ifindex: u32) -> Result<(), SysError> {
+        let deadline = Instant::now() + CARRIER_TIMEOUT;
+        while !self.link_by_index(ifindex).await?.is_lower_up() && Instant::now() < deadline {
+            tokio::time::sleep(CARRIER_POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Gives a device the neighbours, which each setting of its MAC takes away, even of the one that it has.
+    pub async fn put_neighbours(&self, layer3: &Layer3, target: &Target<'_>) -> Result<(), SysError> {
+        let mut sender = self.sender(target);
+        sender.put_neighbours(layer3, &target.substitute(layer3.elapsed())).await;
+        sender.finish()
+    }
+
+    /// The rules about packets that a device of this name receives or sends, as they would be about one of another
+    /// name, and that are not there yet.
+    ///
+    /// # Errors
+    /// Another rule of the same priority follows one of them: the kernel would put a copy behind it.
+    pub async fn rules_to_copy(&self, from: &str, to: &str) -> Result<Result<Layer3, Unfit>, SysError> {
+        let substitute = Substitute { from: 0, to: 0, names: Some((from, to)), elapsed: Duration::ZERO };
+        let mut copies = Vec::new();
+        for family in [INET, INET6] {
+            let rules =
+                self.messages(Kind::Rule, &listing(Kind::Rule, family), "the rules", |_| true).await?;
+            for (place, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.names_device(from)) {
+                let follows = |other: &&Message| {
+                    other.rule_priority() == rule.rule_priority() && !other.names_device(from)
+                };
+                let copy = rule.rule_for(&substitute);
+                if rules.iter().any(|other| other.rule_for(&substitute) == copy && !other.names_device(from))
+                {
+                    continue;
+                }
+                if rules.get(place + 1..).unwrap_or_default().iter().any(|other| follows(&other)) {
+                    let (what, why) =
+                        (named(rule), "another rule of this priority follows it; give it its own priority");
+                    return Ok(Err(Unfit { what, why }));
+                }
+                copies.push(copy);
+            }
+        }
+        Ok(Ok(Layer3::of(copies)))
+    }
+
+    /// Adds rules, in their order.
+    pub async fn add_rules(&self, rules: &Layer3) -> Result<(), SysError> {
+        let mut sender = Sender { netlink: self, on: "the rules".to_owned(), failures: Vec::new() };
+        let rules = rules.of_kind(Kind::Rule).map(|rule| (NLM_F_CREATE | NLM_F_EXCL, rule.clone()));
+        sender.send_repeatedly(rules.collect()).await;
+        sender.finish()
+    }
+
+    /// Deletes rules; what is not there is deleted.
+    pub async fn del_rules(&self, rules: &Layer3) -> Result<(), SysError> {
+        let mut sender = Sender { netlink: self, on: "the rules".to_owned(), failures: Vec::new() };
+        sender.delete(&rules.of_kind(Kind::Rule).cloned().collect::<Vec<_>>()).await;
+        sender.finish()
+    }
+
+    /// An MPLS route over a device: it names next hops in a way that is not moved.
+    pub async fn mpls_route_over(&self, ifindex: u32) -> Result<Option<Unfit>, SysError> {
+        let over = |route: &Message| route.family() == MPLS && route.route_devices().contains(&ifindex);
+        let routes = self.messages(Kind::Route, &listing(Kind::Route, MPLS), "the MPLS routes", over).await?;
+        let why = "MPLS routes are not moved; delete it, and add it to the bond then";
+        Ok((!routes.is_empty()).then(|| Unfit { what: "an MPLS route".to_owned(), why }))
+    }
+}
+
+impl Sender<'_> {
+    async fn put_neighbours(&mut self, layer3: &Layer3, substitute: &Substitute<'_>) {
+        let neighbours = layer3.of_kind(Kind::Neighbour).map(|neighbour| neighbour.neighbour_for(substitute));
+        let neighbours = neighbours.map(|neighbour| (NLM_F_CREATE | NLM_F_REPLACE, neighbour));
+        self.send_repeatedly(neighbours.collect()).await;
+    }
+
+    /// Adds addresses one after the other. Duplicate address detection is left out for those that this host had
+    /// already; then they get their own flags.
+    async fn add_addresses(&mut self, layer3: &Layer3, target: &Target<'_>, wanted: &[&Message]) {
+        let substitute = target.substitute(layer3.elapsed());
+        let nodad = |address: &Message| if address.family() == INET6 { IFA_F_NODAD } else { 0 };
+        let add = wanted.iter().filter_map(|address| address.address_for(&substitute, nodad(address)));
+        let failed = self.send(add.map(|address| (NLM_F_CREATE | NLM_F_EXCL, address)).collect()).await;
+        self.failures.extend(failed.into_iter().map(|(_, address, error)| (named(&address), error)));
+        let plain = wanted
+            .iter()
+            .filter(|address| address.family() == INET6 && address.address_flags() & IFA_F_NODAD == 0)
+            .filter_map(|address| address.address_for(&substitute, 0));
+        let failed = self.send(plain.map(|address| (NLM_F_REPLACE, address)).collect()).await;
+        self.failures.extend(failed.into_iter().map(|(_, address, error)| (named(&address), error)));
+    }
+}
+
+impl Layer3 {
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(now().saturating_sub(self.read_at))
+    }
+}
+
+/// Whether the kernel makes such a route with one of the addresses.
+fn comes_with_address(route: &Message, layer3: &Layer3) -> bool {
+    let source = route.preferred_source();
+    let network = |address: &Message| match (address.local(), route.destination()) {
+        (Some(IpAddr::V6(ip)), Some(IpAddr::V6(to))) => {
+            let bits = u32::from(address.byte(1).min(128));
+            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+            route.byte(1) == address.byte(1) && u128::from(ip) & mask == u128::from(to)
+        }
+        _ => false,
+    };
+    layer3.addresses().any(|address| {
+        if address.family() == INET {
+            source.is_some() && source == address.local()
+        } else {
+            network(address)
+        }
+    })
+}

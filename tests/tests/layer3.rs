@@ -1,0 +1,311 @@
+//! What stands on a NIC besides its link: addresses, routes, neighbours, nexthop objects and rules, whatever they say.
+
+mod common;
+mod snapshot;
+
+use common::eventually;
+use serde_json::Value;
+use xbond_tests::{Lab, NetNs, Xbond, skip_if_unable, xbond};
+
+/// One of everything that the kernel knows to say of each. `{dev}` is the NIC.
+const STATE: [&str; 60] = [
+    "address add 10.0.0.1/24 dev {dev} label {dev}:web",
+    "address add 10.0.0.2/24 dev {dev} metric 77",
+    "address add 10.1.0.1 peer 10.1.0.2/32 dev {dev}",
+    "address add 10.0.3.1/24 brd 10.0.3.127 dev {dev} noprefixroute",
+    "address add 10.0.4.1/24 dev {dev} scope link valid_lft 900 preferred_lft 0",
+    "address add 10.0.5.1/24 dev {dev} metric 300",
+    "address add fd00::1/64 dev {dev}",
+    "address add fd00::2/64 dev {dev} nodad valid_lft 900 preferred_lft 600",
+    "address add fd01::1/64 dev {dev} noprefixroute home nodad",
+    "address add fd02::1/64 dev {dev} metric 9",
+    "address add fd03::1 peer fd03::2/128 dev {dev}",
+    "address add fe80::1/64 dev {dev}",
+    "route add 192.0.2.0/24 dev {dev} scope link",
+    "route add 20.0.0.0/8 via inet6 fe80::9 dev {dev}",
+    "route add 21.0.0.0/8 via 10.0.0.9 mtu lock 1300 advmss 1200 realm 5 initcwnd 7",
+    "route add 22.0.0.0/8 via 10.0.0.9 tos 8",
+    "route add 22.0.0.0/8 via 10.0.0.8",
+    "route append 22.0.0.0/8 via 10.0.0.7",
+    "route add 23.0.0.0/8 nexthop via 10.0.0.8 weight 3 nexthop via 10.0.0.9",
+    "route add 24.0.0.0/8 encap ip6 dst fd00::9 dev {dev}",
+    "route add 26.0.0.0/8 via 192.0.2.77 metric 50 proto 42 table 1000",
+    "route add 27.0.0.0/8 via 203.0.113.1 dev {dev} onlink",
+    "route add 28.0.0.0/8 via 10.0.0.9 src 10.0.0.2 proto bird",
+    "route add local 30.0.0.0/8 dev {dev}",
+    "route add broadcast 31.0.0.255 dev {dev} table 9",
+    "route add 10.0.3.0/24 dev {dev} proto kernel scope link src 10.0.3.1 metric 100",
+    "route del 10.0.5.0/24 dev {dev} proto kernel",
+    "route add 32.0.0.0/8 dev lo src 10.0.0.1",
+    "nexthop add id 5 via 10.0.0.7 dev {dev} proto 42",
+    "nexthop add id 6 via fd00::7 dev {dev}",
+    "nexthop add id 7 encap ip id 9 dst 10.0.0.9 via 10.0.0.9 dev {dev}",
+    "nexthop add id 8 dev lo",
+    "nexthop add id 10 group 5,3/8,7",
+    "nexthop add id 11 group 5 type resilient buckets 4",
+    "route add 25.0.0.0/8 nhid 10",
+    "route add 25.1.0.0/16 nhid 11 metric 3",
+    "route add 25.2.0.0/16 nhid 7",
+    "-6 route add 2001:db8:9::/48 nhid 6",
+    "-6 route add 2001:db8:1::/48 via fd00::9 expires 900 pref high",
+    "-6 route add 2001:db8:2::/48 from fd00::/64 via fd00::9 dev {dev}",
+    "-6 route add 2001:db8:3::/48 encap seg6 mode encap segs fd00::7 dev {dev}",
+    "-6 route add 2001:db8:4::/48 nexthop via fd00::8 weight 2 nexthop via fd00::9",
+    "-6 route add 2001:db8:5::/48 via fd00::9 mtu 1400 table 77 metric 5 proto static",
+    "-6 route add 2001:db8:6::/48 via fe80::9 dev {dev} src fd00::1",
+    "-6 route add local 2001:db8:7::/48 dev {dev}",
+    "-6 route add anycast 2001:db8:8::1/128 dev {dev}",
+    "-6 route add default via fe80::99 dev {dev} proto ra metric 100",
+    "-6 route add fd01::/64 dev {dev} proto kernel metric 100",
+    "-6 route del fd02::/64 dev {dev}",
+    "neighbour add 10.0.0.50 lladdr 02:00:00:00:00:50 dev {dev} nud permanent",
+    "neighbour add 10.0.0.52 lladdr 02:00:00:00:00:52 dev {dev} nud noarp",
+    "neighbour add 10.0.0.53 lladdr 02:00:00:00:00:53 dev {dev} nud permanent extern_learn",
+    "neighbour add fd00::50 lladdr 02:00:00:00:00:51 dev {dev} nud permanent router",
+    "neighbour add proxy 10.0.0.51 dev {dev}",
+    "neighbour add proxy fd00::51 dev {dev}",
+    "rule add priority 100 iif {dev} lookup 1000",
+    "rule add priority 101 oif {dev} from 10.0.0.0/24 lookup 9",
+    "rule add priority 102 not iif {dev} tos 8 lookup 77 suppress_prefixlength 3",
+    "-6 rule add priority 103 iif {dev} from fd00::/64 lookup 77 protocol 42",
+    "-6 rule add priority 104 from all lookup 77",
+];
+
+const LISTS: [&str; 10] = [
+    "-4 address show",
+    "-6 address show",
+    "-4 route show table all",
+    "-6 route show table all",
+    "-4 rule show",
+    "-6 rule show",
+    "nexthop show",
+    "neighbour show nud permanent nud noarp",
+    "-4 neighbour show proxy",
+    "-6 neighbour show proxy",
+];
+
+/// A host whose first NIC has all of it.
+fn host_with_state() -> Lab {
+    let lab = Lab::scenario().unwrap();
+    snapshot::open_once(&lab.host);
+    for device in ["lo", "enp0s8"] {
+        lab.host.ip(&format!("link set {device} up")).unwrap();
+    }
+    lab.host.sysctl("ipv6/conf/enp0s8/accept_ra", "0").unwrap();
+    snapshot::await_ipv6(&lab.host, "enp0s8");
+    lab
+}
+
+fn add_state(host: &NetNs, commands: &[&str]) {
+    for command in commands {
+        host.ip(&command.replace("{dev}", "enp0s8")).unwrap();
+    }
+    for family in ["-4", "-6"] {
+        eventually(
+            "no address is tentative",
+            || host.ip(&format!("{family} -oneline address show tentative")).unwrap(),
+            String::is_empty,
+        );
+    }
+}
+
+/// What all the lists say, with the device's own name and ifindex replaced.
+fn state(host: &NetNs, device: &str) -> Vec<(String, Vec<String>)> {
+    let of = |list: &&str| {
+        let text = host.ip(&format!("-details -json {list}")).unwrap();
+        let value: Value = serde_json::from_str(&text).unwrap_or(Value::Array(Vec::new()));
+        let mut lines: Vec<_> = value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry_of(entry, list, device))
+            .collect();
+        // Of IPv6 routes the kernel's order is that of time.
+        if list.contains("-6 route") || list.contains("neighbour") {
+            lines.sort();
+        }
+        ((*list).to_owned(), lines)
+    };
+    LISTS.iter().map(of).collect()
+}
+
+fn entry_of(entry: &Value, list: &str, device: &str) -> Option<String> {
+    let mut entry = entry.clone();
+    if list.contains("address") {
+        (entry["ifname"] == device).then_some(())?;
+        let mut addresses = entry["addr_info"].take();
+        for address in addresses.as_array_mut().into_iter().flatten() {
+            clean(address);
+        }
+        return Some(addresses.to_string().replace(device, "DEVICE"));
+    }
+    let names = ["enp0s8", "enp0s9", "bond0", "bond0-port"].iter().filter(|name| **name != device);
+    let other = |name: &&str| entry["dev"] == **name || entry["iif"] == **name || entry["oif"] == **name;
+    let kernels = entry["protocol"] == "kernel" && list.contains("-6 route");
+    // The kernel's for groups, which come and go with what is sent.
+    let of_group = entry["dst"].as_str().is_some_and(|to| list.contains("neighbour") && to.starts_with("ff"));
+    if of_group || kernels && entry["type"] == "multicast" || names.copied().any(|name| other(&name)) {
+        return None;
+    }
+    clean(&mut entry);
+    Some(entry.to_string().replace(device, "DEVICE"))
+}
+
+/// Times that run, and carriers that come and go.
+fn clean(entry: &mut Value) {
+    for key in ["valid_life_time", "preferred_life_time", "expires"] {
+        if let Some(time) = entry.get_mut(key)
+            && time.as_u64().is_some_and(|time| (800..=900).contains(&time) || (500..=600).contains(&time))
+        {
+            *time = "soon".into();
+        }
+    }
+    if let Some(buckets) = entry.get_mut("resilient_args") {
+        buckets["unbalanced_time"].take();
+    }
+    if let Some(flags) = entry.get_mut("flags").and_then(Value::as_array_mut) {
+        flags.retain(|flag| flag != "linkdown");
+    }
+    for hop in entry.get_mut("nexthops").and_then(Value::as_array_mut).into_iter().flatten() {
+        clean(hop);
+    }
+}
+
+#[track_caller]
+fn assert_same(before: &[(String, Vec<String>)], after: &[(String, Vec<String>)], when: &str) {
+    let mut text = String::new();
+    for ((list, before), (_, after)) in before.iter().zip(after).filter(|(before, after)| before != after) {
+        text += &format!("{list}:\n");
+        let missing = before.iter().filter(|line| !after.contains(line));
+        let new = after.iter().filter(|line| !before.contains(line));
+        text.extend(missing.map(|line| format!("- {line}\n")).chain(new.map(|line| format!("+ {line}\n"))));
+        if before.len() == after.len() && before.iter().all(|line| after.contains(line)) {
+            text += &format!("order: {before:#?}\n{after:#?}\n");
+        }
+    }
+    assert!(text.is_empty(), "{when}:\n{text}");
+}
+
+fn bond0(more: &[&'static str]) -> Vec<&'static str> {
+    let mut line = vec!["--bond", "bond0", "--slave", "enp0s8", "--slave", "enp0s9", "-o", "miimon=100"];
+    line.extend(more);
+    line
+}
+
+#[test]
+fn layer_3_returns_as_it_was() {
+    skip_if_unable!();
+    for more in [&[][..], &["--move-addresses"], &["-o", "fail_over_mac=active", "--move-addresses"]] {
+        let lab = host_with_state();
+        add_state(&lab.host, &STATE);
+        let before = state(&lab.host, "enp0s8");
+        let xbond = Xbond::run(&lab.host, bond0(more)).unwrap();
+        xbond.stop().unwrap();
+        assert_same(&before, &state(&lab.host, "enp0s8"), &format!("stopped, {more:?}"));
+
+        let xbond = Xbond::run(&lab.host, bond0(more)).unwrap();
+        xbond.kill().unwrap();
+        xbond::cli(&lab.host, ["down", "bond0", "--force"]).unwrap();
+        assert_same(&before, &state(&lab.host, "enp0s8"), &format!("killed, {more:?}"));
+    }
+}
+
+#[test]
+fn layer_3_stands_on_the_bond_as_it_did_on_the_slave() {
+    skip_if_unable!();
+    let lab = host_with_state();
+    add_state(&lab.host, &STATE);
+    let before = state(&lab.host, "enp0s8");
+    let xbond = Xbond::run(&lab.host, bond0(&["--move-addresses"])).unwrap();
+    let look = || state(&lab.host, "bond0");
+    // Its own link-local address, once it has carrier.
+    eventually("bond0 is complete", || look()[1].1 == before[1].1, |same| *same);
+    assert_same(&before, &look(), "on bond0");
+    xbond.stop().unwrap();
+    assert_same(&before, &state(&lab.host, "enp0s8"), "on the slave again");
+}
+
+/// What the kernel does not hand out, or what has no place on the bond, is named, and nothing is changed.
+#[test]
+fn what_cannot_be_moved_is_refused_by_name() {
+    skip_if_unable!();
+    let lab = host_with_state();
+    let host = &lab.host;
+    let table = [
+        (
+            vec!["address add 10.0.0.1/24 dev {dev} label {dev}:45678901"],
+            vec![],
+            "enp0s8: its address 10.0.0.1/24 with label enp0s8:45678901 cannot be moved to bond0123456: the label",
+        ),
+        (
+            vec!["rule add priority 7 iif {dev} lookup 9", "rule add priority 7 from all lookup 10"],
+            vec!["rule del priority 7", "rule del priority 7"],
+            "enp0s8: its rule 7: iif enp0s8 cannot be moved to bond0123456: another rule of this priority",
+        ),
+    ];
+    for (make, unmake, expected) in table {
+        add_state(host, &["address add 10.9.0.1/24 dev {dev}"]);
+        add_state(host, &make);
+        let found = snapshot::Snapshot::of(host);
+        let line =
+            ["run", "--bond", "bond0123456", "--slave", "enp0s8", "-o", "miimon=100", "--move-addresses"];
+        let error = xbond::cli(host, line).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        found.assert_holds(host, expected);
+        for command in unmake {
+            host.ip(command).unwrap();
+        }
+        host.ip("address flush dev enp0s8").unwrap();
+    }
+}
+
+/// Routes of other devices keep their source address, and their place ahead of the slave's or behind it.
+#[test]
+fn routes_of_other_devices_are_as_they_were() {
+    skip_if_unable!();
+    let lab = host_with_state();
+    let host = &lab.host;
+    host.ip("link add other0 type veth peer name other1").unwrap();
+    for command in [
+        "link set other0 up",
+        "link set other1 up",
+        "address add 10.0.0.1/24 dev enp0s8",
+        "address add 10.0.0.2/24 dev other0",
+        "route add 20.0.0.0/8 dev other0 src 10.0.0.1",
+        "route add 21.0.0.0/8 dev enp0s8",
+        "route append 21.0.0.0/8 dev other0",
+        "route append 22.0.0.0/8 dev other0",
+        "route append 22.0.0.0/8 dev enp0s8",
+        "route add 23.0.0.0/8 nexthop via 10.0.0.8 dev enp0s8 nexthop via 10.0.0.9 dev other0 weight 2",
+        "address add fd00::1/64 dev enp0s8 nodad",
+        "address add fd01::1/64 dev other0 nodad",
+        "-6 route add 2001:db8::/32 nexthop via fd00::8 dev enp0s8 nexthop via fd01::9 dev other0",
+        "nexthop add id 1 via 10.0.0.8 dev enp0s8",
+        "nexthop add id 2 via 10.0.0.9 dev other0",
+        "nexthop add id 3 group 1/2,7",
+        "route add 24.0.0.0/8 nhid 3",
+    ] {
+        host.ip(command).unwrap();
+    }
+    let routes = || host.ip("-4 route show table all").unwrap() + &host.ip("-6 route show").unwrap();
+    let look = || {
+        // Among IPv6 routes of one metric the kernel's order is that of time.
+        let routes = routes().replace(" linkdown", "");
+        let lines =
+            routes.lines().filter(|line| !line.starts_with("fe80::/64")).map(|line| format!("{line}\n"));
+        lines.collect::<String>() + &host.ip("nexthop").unwrap()
+    };
+    eventually("the carriers are seen", routes, |text| !text.contains("linkdown"));
+    let before = look();
+    for more in [&[][..], &["--move-addresses"]] {
+        let xbond = Xbond::run(host, bond0(more)).unwrap();
+        if !more.is_empty() {
+            let text = host.ip("route show 23.0.0.0/8").unwrap() + &host.ip("nexthop show id 3").unwrap();
+            assert!(text.contains("via 10.0.0.8 dev bond0") && text.contains("group 1/2,7"), "{text}");
+            let text = host.ip("-6 route show 2001:db8::/32").unwrap();
+            assert!(text.contains("via fd00::8 dev bond0") && !text.contains("enp0s8"), "{text}");
+        }
+        xbond.stop().unwrap();
+        eventually(&format!("as before, {more:?}:\n{before}"), look, |after| *after == before);
+    }
+}
