@@ -1145,6 +1145,12 @@ mod bpffs_is_unmounted {
             assert!(self.command(lab, "umount").arg(BPFFS).status().unwrap().success());
         }
 
+        /// An agent mounts none in a mount namespace that may be private: it would end with the namespace.
+        fn mount(&self, lab: &Lab) {
+            let mut command = self.command(lab, "mount");
+            assert!(command.args(["-t", "bpf", "bpf", BPFFS]).status().unwrap().success());
+        }
+
         fn start<'lab>(&self, lab: &'lab Lab, file: &NamedTempFile) -> Xbond<'lab> {
             let binary = xbond::binary().unwrap();
             let mut command = self.command(lab, binary.to_str().unwrap());
@@ -1216,6 +1222,7 @@ mod bpffs_is_unmounted {
         } else {
             assert!(reaches_peer(&lab), "filters are held by no pin");
         }
+        place.mount(&lab);
         let second = place.start(&lab, &file);
         second.wait_for("its remains go first").unwrap();
         assert_traffic(&lab, "made anew");
