@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{moment::Moment, receipt::Receipt};
 use crate::sys::{
     found,
+    layer3::message::Message,
     netlink::{CountedLink, QdiscPlace, QdiscStats},
     softnet,
 };
@@ -348,12 +349,21 @@ impl Counters {
 impl From<&found::Found> for Found {
     fn from(found: &found::Found) -> Self {
         let on_or_off = |on: bool| if on { "on" } else { "off" };
+        // The kernel makes local, broadcast and multicast routes with each address.
+        let of_an_address = |route: &Message| {
+            route.route_type() != libc::RTN_UNICAST && route.route_protocol() == libc::RTPROT_KERNEL
+        };
         Self {
             up: found.up,
             mac: found.mac.to_string(),
             mtu: found.mtu,
             addresses: found.layer3.addresses().map(ToString::to_string).collect(),
-            routes: found.layer3.routes().map(ToString::to_string).collect(),
+            routes: found
+                .layer3
+                .routes()
+                .filter(|route| !of_an_address(route))
+                .map(ToString::to_string)
+                .collect(),
             features: found.features.iter().map(|f| format!("{} {}", f.name, on_or_off(f.on))).collect(),
         }
     }
