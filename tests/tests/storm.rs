@@ -63,7 +63,7 @@ fn of_a_flood(policy: &str, rate: u32) {
     xbond.cli(["add-slave", BOND, SLAVES[0]]).unwrap();
     xbond.show(BOND).unwrap();
     println!("{policy}, {rate}/s: del-slave, add-slave and show after {:?}", asked.elapsed());
-    assert!(asked.elapsed() < Duration::from_secs(3), "verbs took {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(10), "verbs took {:?}", asked.elapsed());
     let asked = Instant::now();
     xbond.stop().unwrap();
     println!("{policy}, {rate}/s: ended after {:?}", asked.elapsed());
