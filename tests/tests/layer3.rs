@@ -109,8 +109,10 @@ fn add_state(host: &NetNs, commands: &[&str]) {
     }
 }
 
+type State = Vec<(String, Vec<String>)>;
+
 /// What all the lists say, with the device's own name and ifindex replaced.
-fn state(host: &NetNs, device: &str) -> Vec<(String, Vec<String>)> {
+fn state(host: &NetNs, device: &str) -> State {
     let of = |list: &&str| {
         let text = host.ip(&format!("-details -json {list}")).unwrap();
         let value: Value = serde_json::from_str(&text).unwrap_or(Value::Array(Vec::new()));
@@ -171,8 +173,29 @@ fn clean(entry: &mut Value) {
     }
 }
 
+/// What stands on the NIC once the kernel has made the routes of its IPv6 addresses, which takes it a moment.
+fn settled(host: &NetNs) -> State {
+    let last = std::cell::RefCell::new(state(host, "enp0s8"));
+    let look = || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let now = state(host, "enp0s8");
+        (last.replace(now.clone()) == now, now)
+    };
+    eventually("two looks are the same", look, |(same, _)| *same).1
+}
+
+/// Waits until a device has what there was before.
 #[track_caller]
-fn assert_same(before: &[(String, Vec<String>)], after: &[(String, Vec<String>)], when: &str) {
+fn assert_holds(before: &State, host: &NetNs, device: &str, when: &str) {
+    let deadline = std::time::Instant::now() + xbond_tests::PATIENCE;
+    while state(host, device) != *before && std::time::Instant::now() < deadline {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_same(before, &state(host, device), when);
+}
+
+#[track_caller]
+fn assert_same(before: &State, after: &State, when: &str) {
     let mut text = String::new();
     for ((list, before), (_, after)) in before.iter().zip(after).filter(|(before, after)| before != after) {
         text += &format!("{list}:\n");
@@ -198,15 +221,15 @@ fn layer_3_returns_as_it_was() {
     for more in [&[][..], &["--move-addresses"], &["-o", "fail_over_mac=active", "--move-addresses"]] {
         let lab = host_with_state();
         add_state(&lab.host, &STATE);
-        let before = state(&lab.host, "enp0s8");
+        let before = settled(&lab.host);
         let xbond = Xbond::run(&lab.host, bond0(more)).unwrap();
         xbond.stop().unwrap();
-        assert_same(&before, &state(&lab.host, "enp0s8"), &format!("stopped, {more:?}"));
+        assert_holds(&before, &lab.host, "enp0s8", &format!("stopped, {more:?}"));
 
         let xbond = Xbond::run(&lab.host, bond0(more)).unwrap();
         xbond.kill().unwrap();
         xbond::cli(&lab.host, ["down", "bond0", "--force"]).unwrap();
-        assert_same(&before, &state(&lab.host, "enp0s8"), &format!("killed, {more:?}"));
+        assert_holds(&before, &lab.host, "enp0s8", &format!("killed, {more:?}"));
     }
 }
 
@@ -215,14 +238,12 @@ fn layer_3_stands_on_the_bond_as_it_did_on_the_slave() {
     skip_if_unable!();
     let lab = host_with_state();
     add_state(&lab.host, &STATE);
-    let before = state(&lab.host, "enp0s8");
+    let before = settled(&lab.host);
     let xbond = Xbond::run(&lab.host, bond0(&["--move-addresses"])).unwrap();
-    let look = || state(&lab.host, "bond0");
-    // Its own link-local address, once it has carrier.
-    eventually("bond0 is complete", || look()[1].1 == before[1].1, |same| *same);
-    assert_same(&before, &look(), "on bond0");
+    // Its own link-local address comes with the carrier.
+    assert_holds(&before, &lab.host, "bond0", "on bond0");
     xbond.stop().unwrap();
-    assert_same(&before, &state(&lab.host, "enp0s8"), "on the slave again");
+    assert_holds(&before, &lab.host, "enp0s8", "on the slave again");
 }
 
 /// What the kernel does not hand out, or what has no place on the bond, is named, and nothing is changed.
