@@ -25,6 +25,8 @@ use nix::{
     unistd::{UnlinkatFlags, geteuid, symlinkat, unlinkat},
 };
 
+use super::file::refuse_irregular;
+
 const ROOT_USER: u32 = 0;
 /// Others than the owner may write.
 const OTHERS_WRITE: u32 = 0o022;
@@ -242,12 +244,11 @@ impl Directory {
             answer => answer?,
         };
         let status = fstat(&fd)?;
-        if status.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
-            let error = format!("{} is no regular file; remove it", path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
-        }
+        let file = File::from(fd);
+        refuse_irregular(file.metadata()?.file_type())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
         check(&path, &status, trust)?;
-        Ok(fd.into())
+        Ok(file)
     }
 
     /// The contents of a file.

@@ -147,7 +147,9 @@ fn read_here(path: &Path) -> Result<Vec<u8>, ReadError> {
     read_open(options().read(true).open(path)?)
 }
 
-fn refuse_irregular(found: FileType) -> Result<(), ReadError> {
+/// # Errors
+/// The file is no regular one; the error names its kind.
+pub fn refuse_irregular(found: FileType) -> Result<(), ReadError> {
     let kind = if found.is_file() {
         return Ok(());
     } else if found.is_dir() {
