@@ -72,19 +72,25 @@ impl Agent {
     }
 
     async fn settle(&self, id: BondId, effects: &Work) -> Result<(), Stopping> {
-        // What was changed on bond0 before this request may not have been heard of yet.
+        // What was changed on bond0 before this request may not have been reported yet.
         effects.look(|looks| looks.host = true);
+        carried_out(effects).await?;
         loop {
-            let (reply, settled) = oneshot::channel();
-            effects.send(Effect::AwaitRecords { reply });
-            settled.await.map_err(|_| Stopping)?;
-            // What the task has done may have led to further decisions.
+            // The engine first: what it was told before leads to work and records, which the task then has in its queue.
+            self.machine.engine.settled(id).await?;
+            carried_out(effects).await?;
             if self.machine.engine.pending(id).await?.is_empty() {
                 return Ok(());
             }
-            self.machine.engine.settled(id).await?;
         }
     }
+}
+
+/// Waits until the bond's task has done everything that it was asked for before, and every failover has its record.
+async fn carried_out(effects: &Work) -> Result<(), Stopping> {
+    let (reply, done) = oneshot::channel();
+    effects.send(Effect::AwaitRecords { reply });
+    done.await.map_err(|_| Stopping)
 }
 
 #[cfg(test)]
