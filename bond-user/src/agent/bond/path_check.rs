@@ -1,10 +1,11 @@
 //! Whether packets still find the path that the bond's task has made for them: programs at their hooks, device maps, the
 //! devices' settings. What another process has changed is restored where it is the bond's own, and reported.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use bond_common::abi::{BondEntry, Slot};
 use nix::net::if_::if_indextoname;
+use tokio::time::timeout;
 
 use crate::{
     agent::{
@@ -23,6 +24,9 @@ use crate::{
     },
 };
 
+/// An interface is read within this time unless another process holds RTNL; the next check comes a second later.
+const RTNL_IS_FREE: Duration = Duration::from_millis(50);
+
 /// A fault, and what became of it.
 type Found = (PathFault, Repair);
 
@@ -37,6 +41,11 @@ impl Effects {
     /// The devices are read only after an event about one of them: programs and maps have no events. It may be broken off, and
     /// done again.
     pub(super) async fn check_path(&mut self) {
+        // A query of programs waits for RTNL and cannot be cancelled; a failover's record would wait with it.
+        let free = self.devices.netlink.link_by_index(self.host.port());
+        if timeout(RTNL_IS_FREE, free).await.is_err() {
+            return;
+        }
         let slaves = self.to_check();
         let mut found = self.check_programs(&slaves).await;
         let has_events = self.wanted.link_events == LinkEventSource::Netlink;
