@@ -4,7 +4,7 @@ use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::{Result, bail};
 use bond_core::{
-    name::BondName,
+    name::{BondName, InterfaceName},
     options::{BondOptions, Unmonitored},
 };
 use tracing::warn;
@@ -121,9 +121,13 @@ fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Res
     bond.options = options;
     bond.notes = notes.into_iter().map(|note| Note::Option { bond: name.to_owned(), note }).collect();
     bond.unmonitored = unmonitored;
-    bond.slaves = arguments.slave.iter().map(SlaveConfig::new).collect();
+    let interface = |name: &String| {
+        InterfaceName::new(name).map_err(|error| ConfigError::new(Origin::Flags, error.into()))
+    };
+    bond.slaves =
+        arguments.slave.iter().map(|name| interface(name).map(SlaveConfig::new)).collect::<Result<_, _>>()?;
     bond.addresses.clone_from(&arguments.address);
-    bond.port.clone_from(&arguments.port);
+    bond.port = arguments.port.as_ref().map(interface).transpose()?;
     bond.host_mac = arguments.host_mac;
     bond.mac = arguments.mac;
     bond.mtu = arguments.mtu;

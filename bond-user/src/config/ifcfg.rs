@@ -14,7 +14,7 @@ use std::{
 
 use bond_common::mac::Mac;
 use bond_core::{
-    name::BondName,
+    name::{BondName, InterfaceName},
     options::{BondOptions, Unmonitored},
 };
 use ipnet::{IpNet, Ipv4Net};
@@ -112,7 +112,7 @@ pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Resu
             config.merge_with(found, &mut merged)?;
         }
         if let Some(bond) = config.bonds.iter_mut().find(|bond| bond.name == name && file.is_suse()) {
-            bond.slaves.extend(file.suse_slaves());
+            bond.slaves.extend(file.suse_slaves()?);
             suse::refuse_rules(directory, name)?;
             let routes = suse::routes(directory, bond)?;
             bond.routes.extend(routes);
@@ -244,6 +244,11 @@ impl Ifcfg {
 
     fn refuse(&self, key: &str, problem: Problem) -> ConfigError {
         ConfigError::new(self.origin(key), problem)
+    }
+
+    /// The checked name of an interface that `key` has.
+    fn interface_name(&self, key: &str, name: &str) -> Result<InterfaceName, ConfigError> {
+        InterfaceName::new(name).map_err(|error| self.refuse(key, error.into()))
     }
 
     fn bad_value(&self, key: &str, value: &str, wanted: &str) -> ConfigError {
@@ -441,7 +446,7 @@ impl Ifcfg {
             hwaddr: self.mac("HWADDR")?,
             mac: self.mac("MACADDR")?,
             mtu: self.parsed("MTU", "a number of bytes")?,
-            ..SlaveConfig::new(self.require("DEVICE")?)
+            ..SlaveConfig::new(self.interface_name("DEVICE", self.require("DEVICE")?)?)
         })
     }
 }
@@ -576,7 +581,7 @@ mod tests {
             let config = read(&fixtures.join(name), Unmonitored::Refuse).unwrap();
             let origin = Origin::File { path: fixtures.join(name).join("ifcfg-bond0"), line: None };
             let expected = BondConfig {
-                slaves: vec![SlaveConfig::new("enp0s8"), SlaveConfig::new("enp0s9")],
+                slaves: vec![SlaveConfig::named("enp0s8"), SlaveConfig::named("enp0s9")],
                 options: BondOptions { miimon: 100, fail_over_mac: policy, ..BondOptions::default() },
                 addresses: vec!["192.168.99.101/24".parse().unwrap()],
                 ..BondConfig::new(BondName::new("bond0").unwrap(), origin)
@@ -685,7 +690,7 @@ mod tests {
             hwaddr: "08:00:27:e8:26:58".parse().ok(),
             mac: "02:00:00:00:00:01".parse().ok(),
             mtu: Some(1400),
-            ..SlaveConfig::new("eth0")
+            ..SlaveConfig::named("eth0")
         };
         assert_eq!(config.bonds[0].slaves, [expected]);
     }

@@ -22,7 +22,7 @@ use std::{
 
 use bond_common::{abi::MAX_SLAVES, mac::Mac};
 use bond_core::{
-    name::{BondName, interface_name_fault},
+    name::{BondName, InterfaceName},
     options::{BondOptions, FailOverMac, SlaveOptions, Unmonitored},
 };
 use ipnet::IpNet;
@@ -79,7 +79,7 @@ pub struct BondConfig {
     pub datapath: Datapath,
     pub pair: Pair,
     /// An existing device that is the bond's wire side, instead of a pair made for it.
-    pub port: Option<String>,
+    pub port: Option<InterfaceName>,
     /// The MAC of whoever is behind `port`; learned where it is not given.
     pub host_mac: Option<Mac>,
     pub on_exit: OnExit,
@@ -98,7 +98,7 @@ pub struct BondConfig {
 /// What is wanted of one slave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlaveConfig {
-    pub name: String,
+    pub name: InterfaceName,
     pub options: SlaveOptions,
     /// The MAC that the NIC must have when it is found: a NIC of this name with another one is not meant.
     pub hwaddr: Option<Mac>,
@@ -334,12 +334,8 @@ impl BondConfig {
     fn check_names(&self) -> Result<(), Problem> {
         let slaves = self.slaves.iter().map(|slave| slave.name.as_str());
         let names = slaves.clone().chain(self.port.as_deref());
-        for name in names {
-            let fault =
-                if name == "lo" { Some("is the loopback device") } else { interface_name_fault(name) };
-            if let Some(fault) = fault {
-                return Err(Problem::BadName { name: name.to_owned(), fault });
-            }
+        if let Some(name) = names.into_iter().find(|name| *name == "lo") {
+            return Err(Problem::BadName { name: name.to_owned(), fault: "is the loopback device" });
         }
         let mut known = HashSet::new();
         if let Some(slave) = slaves.into_iter().find(|slave| !known.insert(*slave)) {
@@ -393,7 +389,7 @@ impl BondConfig {
     /// What may be meant, and may as well be a mistake.
     pub fn doubts(&self) -> Vec<Note> {
         let mut doubts = Vec::new();
-        let is_slave = |name: &String| self.slaves.iter().any(|slave| slave.name == *name);
+        let is_slave = |name: &String| self.slaves.iter().any(|slave| slave.name == **name);
         if let Some(primary) = self.options.primary.as_ref().filter(|primary| !is_slave(primary)) {
             doubts.push(Note::PrimaryNotASlave { bond: self.name.to_string(), primary: primary.clone() });
         }
@@ -401,7 +397,7 @@ impl BondConfig {
             self.slaves
                 .iter()
                 .filter(|slave| slave.mtu.is_some())
-                .map(|slave| Note::SlaveMtu { bond: self.name.to_string(), slave: slave.name.clone() }),
+                .map(|slave| Note::SlaveMtu { bond: self.name.to_string(), slave: slave.name.to_string() }),
         );
         if self.slaves.is_empty() {
             doubts.push(Note::NoSlaves { bond: self.name.to_string() });
@@ -411,8 +407,13 @@ impl BondConfig {
 }
 
 impl SlaveConfig {
-    pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), options: SlaveOptions::default(), hwaddr: None, mac: None, mtu: None }
+    pub fn new(name: InterfaceName) -> Self {
+        Self { name, options: SlaveOptions::default(), hwaddr: None, mac: None, mtu: None }
+    }
+
+    #[cfg(test)]
+    fn named(name: &str) -> Self {
+        Self::new(InterfaceName::new(name).unwrap())
     }
 }
 

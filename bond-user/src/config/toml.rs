@@ -12,7 +12,7 @@ use ::toml::{
 };
 use bond_common::{abi::MAX_SLAVES, mac::Mac};
 use bond_core::{
-    name::BondName,
+    name::{BondName, InterfaceName},
     options::{self, BondOptions, OptionError, Setting, SlaveOptions, Unmonitored, closest},
 };
 use ipnet::IpNet;
@@ -212,7 +212,7 @@ fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
             "mtu" => bond.mtu = Some(entry.number("a number of bytes")?),
             "datapath" => bond.datapath = entry.word(Datapath::WORDS)?,
             "pair" => bond.pair = entry.word(Pair::WORDS)?,
-            "port" => bond.port = Some(entry.string()?.to_owned()),
+            "port" => bond.port = Some(entry.interface_name(entry.string()?)?),
             "host_mac" => bond.host_mac = Some(entry.mac()?),
             "on_exit" => bond.on_exit = entry.word(OnExit::WORDS)?,
             "guard" => bond.guard = entry.word(Guard::WORDS)?,
@@ -258,7 +258,7 @@ fn slaves(bond: &str, entry: &Entry) -> Result<Vec<SlaveConfig>, ConfigError> {
     if names.len() > MAX_SLAVES {
         return Err(entry.refuse(Problem::TooManySlaves { bond: bond.to_owned(), slaves: names.len() }));
     }
-    Ok(names.into_iter().map(SlaveConfig::new).collect())
+    names.into_iter().map(|name| Ok(SlaveConfig::new(entry.interface_name(name)?))).collect()
 }
 
 fn fill_slave(slave: &mut SlaveConfig, table: &Entry) -> Result<(), ConfigError> {
@@ -400,6 +400,11 @@ impl<'a> Entry<'a> {
         self.value.as_str().ok_or_else(|| self.wrong_type("text"))
     }
 
+    /// The checked name of an interface.
+    fn interface_name(&self, name: &str) -> Result<InterfaceName, ConfigError> {
+        InterfaceName::new(name).map_err(|error| self.refuse(error.into()))
+    }
+
     fn strings(&self) -> Result<Vec<&'a str>, ConfigError> {
         self.list()?.iter().map(Entry::string).collect()
     }
@@ -493,7 +498,7 @@ fn write_bond(text: &mut String, bond: &BondConfig) {
         lines.pair("move_addresses", Value::Boolean(true));
     }
     for slave in &bond.slaves {
-        if *slave == SlaveConfig::new(&slave.name) {
+        if *slave == SlaveConfig::new(slave.name.clone()) {
             continue;
         }
         lines.table(&format!("{table}.slave.{}", Key(&slave.name)));
@@ -673,13 +678,13 @@ mod tests {
         assert_eq!((bond.mtu, bond.datapath, bond.on_exit), (Some(9000), Datapath::XdpGeneric, OnExit::Keep));
         assert_eq!((bond.pair, config.bonds[1].pair), (Pair::Veth, Pair::Auto));
         assert_eq!((bond.guard, bond.prearm, config.bonds[1].prearm), (Guard::Off, true, false));
-        assert_eq!(bond.slaves[0], SlaveConfig::new("enp0s8"));
+        assert_eq!(bond.slaves[0], SlaveConfig::named("enp0s8"));
         let slave = SlaveConfig {
             options: SlaveOptions { prio: -10, queue_id: 2 },
             hwaddr: "08:00:27:27:a9:2d".parse().ok(),
             mac: "02:00:00:00:00:02".parse().ok(),
             mtu: Some(1500),
-            ..SlaveConfig::new("enp0s9")
+            ..SlaveConfig::named("enp0s9")
         };
         assert_eq!(bond.slaves[1], slave);
         assert_eq!((wire.port.as_deref(), wire.unmonitored), (Some("eth3"), Unmonitored::Allow));
@@ -909,7 +914,7 @@ mod tests {
             mtu in prop::option::of(MTU_RANGE),
         ) -> SlaveConfig {
             let options = SlaveOptions { prio, queue_id };
-            SlaveConfig { options, hwaddr, mtu, ..SlaveConfig::new(name.clone()) }
+            SlaveConfig { options, hwaddr, mtu, ..SlaveConfig::named(&name) }
         }
     }
 

@@ -170,7 +170,7 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, M
     };
     let hook = effects::hook(config.datapath, config.port.is_some());
     same("datapath", Some(datapath), Some(hook.to_string()))?;
-    same("port", port.as_ref().map(|port| port.name.clone()), config.port.clone())?;
+    same("port", port.as_ref().map(|port| port.name.clone()), config.port.clone().map(Into::into))?;
     let queues = match (&config.port, queues) {
         (Some(_), _) => Queues::OfPort,
         (None, 0 | 1) => Queues::One,

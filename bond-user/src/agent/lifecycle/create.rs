@@ -522,7 +522,7 @@ fn check_queues_differ(slaves: &[SlaveConfig]) -> Result<(), AgentError> {
     for slave in slaves.iter().filter(|slave| slave.options.queue_id != 0) {
         let queue_id = slave.options.queue_id;
         if let Some(owner) = owners.insert(queue_id, &slave.name) {
-            let (name, slave) = (slave.name.clone(), owner.clone());
+            let (name, slave) = (slave.name.to_string(), owner.to_string());
             return Err(Refusal::QueueIdTaken { name, queue_id, slave }.into());
         }
     }
@@ -534,7 +534,7 @@ pub fn check_nic(slave: &SlaveConfig, found: &Found) -> Result<(), AgentError> {
     let has = |mac: Mac| found.mac == mac || found.permanent_mac == Some(mac);
     match slave.hwaddr {
         Some(wanted) if !has(wanted) => {
-            Err(AgentError::OtherNic { slave: slave.name.clone(), found: found.mac, wanted })
+            Err(AgentError::OtherNic { slave: slave.name.to_string(), found: found.mac, wanted })
         }
         _ => Ok(()),
     }

@@ -7,7 +7,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use bond_core::{
     event::Event,
-    name::BondName,
+    name::{BondName, InterfaceName},
     options::{BondOptions, SlaveOptions, Slaves},
     status::{BondStatus, SlaveStatus},
 };
@@ -46,7 +46,7 @@ struct Plan {
     /// Those that another bond has to release first.
     later: Vec<SlaveConfig>,
     /// Names of slaves that no interface has.
-    absent: Vec<String>,
+    absent: Vec<InterfaceName>,
     /// Names that the interfaces have now.
     leaves: Vec<String>,
     slave_options: Vec<SlaveChange>,
@@ -220,7 +220,7 @@ impl Agent {
                     let (slave, options) = (found.name.clone(), slave.options);
                     slave_options.push(SlaveChange { slave, options, changed });
                 }
-            } else if released.contains(&slave.name) {
+            } else if released.contains(slave.name.as_str()) {
                 later.push(slave.clone());
             } else {
                 let plan = EnslavePlan { mac: None, mtu: DEFAULT_MTU, hook: bond.hook, unicast: Vec::new() };
@@ -377,7 +377,7 @@ impl Agent {
         let _turn = bond.turn.lock().await;
         let Ok(status) = self.machine.engine.status(bond.id).await else { return };
         let goal = bond.goal();
-        let awaited = |slave: &String| goal.wanted.iter().any(|wanted| wanted.name() == slave);
+        let awaited = |slave: &str| goal.wanted.iter().any(|wanted| wanted.name() == slave);
         for slave in absent.iter().filter(|slave| !awaited(slave)) {
             outcome.changed(format!("{}: {slave}: absent, joins when it appears", wanted.name));
         }

@@ -168,7 +168,7 @@ impl Agent {
         let bond = self.bond(name)?;
         let _turn = bond.turn.lock().await;
         let wanted = bond.goal().wanted.iter().find(|wanted| slave == wanted.name()).cloned();
-        let mut config = wanted.map_or_else(|| SlaveConfig::new(slave.as_str()), |wanted| wanted.config);
+        let mut config = wanted.map_or_else(|| SlaveConfig::new(slave.clone()), |wanted| wanted.config);
         set_options(&mut config.options, options)?;
         bring_up::check_queue(name, bond.queues, slave, config.options)?;
         let ifindex = bring_up::join(&self.machine, bond.id, &bond.effects, bond.hook, &config).await?;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Result, anyhow, bail};
 use bond_core::{
-    name::BondName,
+    name::{BondName, InterfaceName, NameError},
     options::{BondOptions, FailOverMac, SlaveOptions, Unmonitored},
 };
 use ipnet::IpNet;
@@ -53,11 +53,11 @@ pub fn read(bond: &KernelBond, above: &Above, order: &[String]) -> Result<Read> 
     slaves.sort_by_key(|slave| order.iter().position(|name| *name == slave.name).unwrap_or(usize::MAX));
     config.slaves = slaves
         .iter()
-        .map(|slave| SlaveConfig {
-            options: SlaveOptions { prio: slave.prio, queue_id: slave.queue_id },
-            ..SlaveConfig::new(&slave.name)
+        .map(|slave| {
+            let options = SlaveOptions { prio: slave.prio, queue_id: slave.queue_id };
+            Ok(SlaveConfig { options, ..SlaveConfig::new(InterfaceName::new(&slave.name)?) })
         })
-        .collect();
+        .collect::<Result<_, NameError>>()?;
     let of_first = slaves.first().and_then(|slave| slave.permanent_mac);
     if config.options.fail_over_mac != FailOverMac::Active && of_first != Some(bond.link.mac) {
         config.mac = Some(bond.link.mac);

@@ -17,10 +17,13 @@ impl Ifcfg {
     }
 
     /// BONDING_SLAVE0, BONDING_SLAVE1 or BONDING_SLAVE_0 and so on, in the order of their numbers.
-    pub(super) fn suse_slaves(&self) -> Vec<SlaveConfig> {
+    pub(super) fn suse_slaves(&self) -> Result<Vec<SlaveConfig>, ConfigError> {
         let mut keys: Vec<_> = self.variables.keys().filter(|key| is_slave(key)).collect();
         keys.sort_by_key(|key| number(key));
-        keys.into_iter().filter_map(|key| self.get(key)).map(SlaveConfig::new).collect()
+        keys.into_iter()
+            .filter_map(|key| Some((key, self.get(key)?)))
+            .map(|(key, name)| Ok(SlaveConfig::new(self.interface_name(key, name)?)))
+            .collect()
     }
 
     /// IPADDR and IPADDR_SUFFIX, each with its prefix length inside or in PREFIXLEN or NETMASK of that suffix.
