@@ -6,22 +6,19 @@
 //! all options at once, and refuses what could only be a mistake.
 
 mod report;
-mod setting;
+mod table;
 #[cfg(test)]
 mod tests;
-
-use std::{
-    fmt,
-    net::{Ipv4Addr, Ipv6Addr},
-};
+mod values;
 
 pub use bond_common::abi::{FailOverMac, MAX_TARGETS};
 use serde::{Serialize, Serializer};
 
-use self::setting::{Target, number};
+use self::values::{DEFAULT, ROUNDS, Shown, Values as _, entry, interface, named, number};
 pub use self::{
     report::{Note, OptionError, closest, suggestion},
-    setting::{BondOption, KEYS, LIST_KEYS, Setting, TargetEdit},
+    table::{BondOption, BondOptions, KEYS, ROWS, Row},
+    values::{LIST_KEYS, TargetEdit},
 };
 
 /// The largest number of an option in milliseconds, the driver's INT_MAX.
@@ -29,41 +26,13 @@ const MAX_MS: u32 = i32::MAX as u32;
 /// Milliseconds; the driver's bound for peer_notif_delay.
 const MAX_PEER_NOTIF_DELAY: u32 = 300_000;
 
-/// The options of a bond in active-backup mode, in the units and with the defaults of the driver.
+/// One option with one of its values.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BondOptions {
-    /// Milliseconds between two looks at the links; 0: no MII monitoring.
-    pub miimon: u32,
-    /// Milliseconds that a link must be back before its slave is used, a multiple of miimon.
-    pub updelay: u32,
-    /// Milliseconds that a link must be gone before its slave is given up, a multiple of miimon.
-    pub downdelay: u32,
-    /// Milliseconds between two rounds of announcements, a multiple of miimon; 0: every miimon.
-    pub peer_notif_delay: u32,
-    /// Rounds of announcements at a failover; the driver's num_grat_arp and num_unsol_na are this one number.
-    pub num_grat_arp: u8,
-    pub fail_over_mac: FailOverMac,
-    /// Name of the preferred slave, which need not exist.
-    pub primary: Option<String>,
-    pub primary_reselect: PrimaryReselect,
-    /// Milliseconds between two probes; 0: no ARP monitoring.
-    pub arp_interval: u32,
-    pub arp_ip_target: Vec<Ipv4Addr>,
-    pub ns_ip6_target: Vec<Ipv6Addr>,
-    pub arp_validate: ArpValidate,
-    pub arp_all_targets: ArpAllTargets,
-    pub arp_missed_max: u8,
-    pub all_slaves_active: bool,
-    pub resend_igmp: u8,
-    /// This and the next three are accepted and without effect in this mode, as in the driver.
-    pub min_links: u32,
-    pub xmit_hash_policy: &'static str,
-    pub ad_select: &'static str,
-    /// Seconds.
-    pub lp_interval: u32,
-    /// The delays while miimon is 0, when their milliseconds read 0: the next miimon brings them back. All
-    /// zero otherwise.
-    pub parked_delays: DelayTicks,
+pub enum Setting {
+    /// A part of [`BondOptions`].
+    Option(BondOption),
+    /// A request to the running bond; None: elect anew.
+    ActiveSlave(Option<String>),
 }
 
 /// The delays as the driver keeps them: in ticks of miimon, so that another miimon makes them longer or
@@ -127,34 +96,6 @@ pub struct SlaveOptions {
     pub prio: i32,
     /// An skb of this transmit queue leaves by this slave; 0: none.
     pub queue_id: u16,
-}
-
-impl Default for BondOptions {
-    fn default() -> Self {
-        Self {
-            miimon: 0,
-            updelay: 0,
-            downdelay: 0,
-            peer_notif_delay: 0,
-            num_grat_arp: 1,
-            fail_over_mac: FailOverMac::None,
-            primary: None,
-            primary_reselect: PrimaryReselect::Always,
-            arp_interval: 0,
-            arp_ip_target: Vec::new(),
-            ns_ip6_target: Vec::new(),
-            arp_validate: ArpValidate::None,
-            arp_all_targets: ArpAllTargets::Any,
-            arp_missed_max: 2,
-            all_slaves_active: false,
-            resend_igmp: 1,
-            min_links: 0,
-            xmit_hash_policy: "layer2",
-            ad_select: "stable",
-            lp_interval: 1,
-            parked_delays: DelayTicks::default(),
-        }
-    }
 }
 
 /// An option whose values are a table, as `struct bond_opt_value` is: a value's number is its place there.
@@ -303,38 +244,17 @@ impl BondOptions {
         self.entries().into_iter().map(|(key, value)| (key, value.to_string())).collect()
     }
 
-    fn entries(&self) -> Vec<(&'static str, Value<'_>)> {
-        use Value::*;
-        vec![
-            ("mode", Name("active-backup")),
-            ("miimon", Number(self.miimon)),
-            ("updelay", Number(self.updelay)),
-            ("downdelay", Number(self.downdelay)),
-            ("peer_notif_delay", Number(self.peer_notif_delay)),
-            ("num_grat_arp", Number(self.num_grat_arp.into())),
-            ("fail_over_mac", Name(self.fail_over_mac.name())),
-            ("primary", Interface(self.primary.as_deref())),
-            ("primary_reselect", Name(self.primary_reselect.name())),
-            ("arp_interval", Number(self.arp_interval)),
-            ("arp_ip_target", List(self.arp_ip_target.iter().map(Ipv4Addr::to_string).collect())),
-            ("ns_ip6_target", List(self.ns_ip6_target.iter().map(Ipv6Addr::to_string).collect())),
-            ("arp_validate", Name(self.arp_validate.name())),
-            ("arp_all_targets", Name(self.arp_all_targets.name())),
-            ("arp_missed_max", Number(self.arp_missed_max.into())),
-            ("all_slaves_active", Number(self.all_slaves_active.into())),
-            ("resend_igmp", Number(self.resend_igmp.into())),
-            ("min_links", Number(self.min_links)),
-            ("xmit_hash_policy", Name(self.xmit_hash_policy)),
-            ("ad_select", Name(self.ad_select)),
-            ("lp_interval", Number(self.lp_interval)),
-        ]
+    fn entries(&self) -> Vec<(&'static str, Shown<'_>)> {
+        let mut entries = vec![("mode", Shown::Name("active-backup"))];
+        entries.extend(self.rows());
+        entries
     }
 
     /// `__bond_opt_set`, and the `bond_option_*_set` that it calls.
     fn apply_as_driver(&mut self, option: BondOption, slaves: Slaves) -> Result<Vec<Note>, OptionError> {
         use BondOption::*;
         let was_monitored = self.is_monitored();
-        let unused = option.is_unused().then(|| option.key());
+        let unused = option.says_something_unused().then(|| option.key());
         let mut notes = Vec::new();
         match option {
             Mode => no_slaves("mode", slaves)?,
@@ -370,21 +290,7 @@ impl BondOptions {
                     notes.push(Note::NoTargets { arp_interval: interval });
                 }
             }
-            NumGratArp(rounds) | NumUnsolNa(rounds) => self.num_grat_arp = rounds,
-            Primary(name) => self.primary = name,
-            PrimaryReselect(reselect) => self.primary_reselect = reselect,
-            ArpIpTarget(edit) => edit_targets(&mut self.arp_ip_target, edit)?,
-            NsIp6Target(edit) => edit_targets(&mut self.ns_ip6_target, edit)?,
-            ArpValidate(validate) => self.arp_validate = validate,
-            ArpAllTargets(all) => self.arp_all_targets = all,
-            ArpMissedMax(missed) => self.arp_missed_max = missed,
-            AllSlavesActive(all) => self.all_slaves_active = all,
-            ResendIgmp(times) => self.resend_igmp = times,
-            UseCarrier => {}
-            MinLinks(links) => self.min_links = links,
-            XmitHashPolicy(policy) => self.xmit_hash_policy = policy,
-            AdSelect(logic) => self.ad_select = logic,
-            LpInterval(seconds) => self.lp_interval = seconds,
+            other => other.store(self)?,
         }
         if let Some(key) = unused {
             notes.push(Note::Unused { key });
@@ -562,56 +468,75 @@ fn no_slaves(key: &'static str, slaves: Slaves) -> Result<(), OptionError> {
     }
 }
 
-/// `_bond_option_arp_ip_target_add`, `bond_option_arp_ip_target_rem` and their like for IPv6.
-fn edit_targets<A: Target>(targets: &mut Vec<A>, edit: TargetEdit<A>) -> Result<(), OptionError> {
-    let key = A::KEY;
-    let added = match edit {
-        TargetEdit::Remove(removed) => {
-            for target in removed {
-                let place = targets.iter().position(|known| *known == target);
-                targets.remove(place.ok_or(OptionError::NoSuchTarget { key, address: target.into() })?);
-            }
-            return Ok(());
-        }
-        TargetEdit::Replace(instead) => {
-            targets.clear();
-            instead
-        }
-        TargetEdit::Add(added) => added,
-    };
-    for target in added {
-        let address = target.into();
-        if !target.can_be_probed() {
-            return Err(OptionError::NotATarget { key, address });
-        }
-        if targets.contains(&target) {
-            return Err(OptionError::TargetTwice { key, address });
-        }
-        if targets.len() == MAX_TARGETS {
-            return Err(OptionError::TooManyTargets { key, address });
-        }
-        targets.push(target);
+impl BondOption {
+    /// Does it say something that has no effect in active-backup? The defaults say nothing.
+    fn says_something_unused(&self) -> bool {
+        let has_effect = !ROWS.iter().any(|row| row.unused && row.key == self.key());
+        let mut options = BondOptions::default();
+        !has_effect && self.clone().store(&mut options).is_ok() && options != BondOptions::default()
     }
-    Ok(())
 }
 
-/// An option's value as it is shown.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Value<'a> {
-    Number(u32),
-    Name(&'static str),
-    Interface(Option<&'a str>),
-    List(Vec<String>),
+/// The driver's modes, by number (`bond_mode_tbl`).
+const MODES: &[&str] =
+    &["balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb"];
+
+/// Options that the driver refuses in active-backup (`unsuppmodes` in `bond_opts`).
+const OF_OTHER_MODES: &[(&str, &str)] = &[
+    ("packets_per_slave", "balance-rr"),
+    ("lacp_active", "802.3ad"),
+    ("lacp_rate", "802.3ad"),
+    ("ad_actor_sys_prio", "802.3ad"),
+    ("ad_actor_system", "802.3ad"),
+    ("ad_user_port_key", "802.3ad"),
+    ("coupled_control", "802.3ad"),
+    ("broadcast_neighbor", "802.3ad"),
+    ("tlb_dynamic_lb", "balance-tlb"),
+];
+
+impl Setting {
+    /// Reads an option by any of its names, and its value by name or number; a name with its number, as
+    /// sysfs shows it (`active 1`), is accepted too.
+    ///
+    /// # Errors
+    /// There is no such option, it belongs to another mode or to a slave, or this is not one of its values.
+    pub fn parse(key: &str, value: &str) -> Result<Self, OptionError> {
+        let option = match key {
+            "mode" => mode(value),
+            "num_unsol_na" => ROUNDS.parse("num_unsol_na", value).map(BondOption::NumUnsolNa),
+            "use_carrier" => use_carrier(value),
+            "active_slave" => return Ok(Self::ActiveSlave(interface("active_slave", value)?)),
+            _ => BondOption::parse(key, value).unwrap_or_else(|| Err(not_an_option(key, value))),
+        };
+        option.map(Self::Option)
+    }
 }
 
-impl fmt::Display for Value<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(number) => number.fmt(f),
-            Self::Name(name) => f.write_str(name),
-            Self::Interface(name) => f.write_str(name.unwrap_or_default()),
-            Self::List(items) => f.write_str(&items.join(",")),
-        }
+fn not_an_option(key: &str, value: &str) -> OptionError {
+    if let Some(&(key, modes)) = OF_OTHER_MODES.iter().find(|(other, _)| *other == key) {
+        return OptionError::OptionOfOtherMode { key, modes };
+    }
+    if let Some(&key) = SlaveOptions::KEYS.iter().find(|slave_key| **slave_key == key) {
+        return OptionError::OptionOfSlave { key, value: value.to_owned() };
+    }
+    OptionError::Unknown { key: key.to_owned(), closest: closest(key, KEYS.iter().copied()), known: KEYS }
+}
+
+fn mode(text: &str) -> Result<BondOption, OptionError> {
+    match entry("mode", text, MODES).map(|number| MODES[number]) {
+        Ok("active-backup") => Ok(BondOption::Mode),
+        other => Err(OptionError::OtherMode { value: text.to_owned(), known: other.is_ok() }),
+    }
+}
+
+fn use_carrier(text: &str) -> Result<BondOption, OptionError> {
+    match named("use_carrier", text) {
+        _ if text.trim() == DEFAULT => Ok(BondOption::UseCarrier),
+        Ok(true) => Ok(BondOption::UseCarrier),
+        Ok(false) | Err(_) => Err(OptionError::BadValue {
+            key: "use_carrier",
+            value: text.to_owned(),
+            allowed: "on (1); the kernel has given up the other test of links, so remove it".to_owned(),
+        }),
     }
 }

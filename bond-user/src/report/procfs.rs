@@ -3,7 +3,12 @@
 
 use std::fmt::{self, Write as _};
 
+use bond_core::options;
+
 use super::json::{Bond, Slave};
+
+/// Options that the driver shows only while it probes.
+const ARP_MONITOR: &[&str] = &["arp_interval", "arp_missed_max", "arp_ip_target", "ns_ip6_target"];
 
 /// One bond.
 pub fn show(bond: &Bond) -> String {
@@ -30,19 +35,11 @@ fn show_bond(text: &mut String, bond: &Bond) -> fmt::Result {
     }
     writeln!(text, "Currently Active Slave: {}", bond.active_slave.as_deref().unwrap_or("None"))?;
     writeln!(text, "MII Status: {}", if bond.carrier { "up" } else { "down" })?;
-    for (title, key) in [
-        ("MII Polling Interval", "miimon"),
-        ("Up Delay", "updelay"),
-        ("Down Delay", "downdelay"),
-        ("Peer Notification Delay", "peer_notif_delay"),
-    ] {
-        writeln!(text, "{title} (ms): {}", number(bond, key))?;
-    }
-    if number(bond, "arp_interval") > 0 {
-        writeln!(text, "ARP Polling Interval (ms): {}", number(bond, "arp_interval"))?;
-        writeln!(text, "ARP Missed Max: {}", number(bond, "arp_missed_max"))?;
-        writeln!(text, "ARP IP target/s (n.n.n.n form):{}", targets(bond, "arp_ip_target"))?;
-        writeln!(text, "NS IPv6 target/s (xx::xx form):{}", targets(bond, "ns_ip6_target"))?;
+    let probes = number(bond, "arp_interval") > 0;
+    for row in options::ROWS.iter().filter(|row| probes || !ARP_MONITOR.contains(&row.key)) {
+        if let Some(title) = row.title {
+            writeln!(text, "{title}:{}", value(bond, row.key))?;
+        }
     }
     bond.slaves.iter().try_for_each(|slave| show_slave(text, slave))
 }
@@ -68,14 +65,14 @@ fn number(bond: &Bond, key: &str) -> u64 {
     bond.options.get(key).and_then(|value| value.as_u64()).unwrap_or_default()
 }
 
-/// A space before each, a comma between two.
-fn targets(bond: &Bond, key: &str) -> String {
-    let targets = bond.options.get(key).and_then(|value| value.as_array());
-    let targets: Vec<_> = targets.into_iter().flatten().filter_map(|target| target.as_str()).collect();
-    targets.iter().enumerate().fold(String::new(), |text, (place, target)| {
-        let comma = if place > 0 { "," } else { "" };
-        text + comma + " " + target
-    })
+/// A number, or the items of a list, with a space before each and a comma between two.
+fn value(bond: &Bond, key: &str) -> String {
+    let Some(items) = bond.options.get(key).and_then(|value| value.as_array()) else {
+        return format!(" {}", number(bond, key));
+    };
+    let items: Vec<_> =
+        items.iter().filter_map(|item| item.as_str()).map(|item| format!(" {item}")).collect();
+    items.join(",")
 }
 
 #[cfg(test)]

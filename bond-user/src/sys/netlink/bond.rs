@@ -1,6 +1,8 @@
 //! The bonds of the kernel's own driver, as it describes them (IFLA_INFO_DATA of kind bond).
 
 use bond_common::mac::Mac;
+use bond_core::options;
+use netlink_packet_core::Nla as _;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
@@ -72,32 +74,33 @@ fn bond(message: &LinkMessage, all: &[LinkMessage]) -> Option<KernelBond> {
     Some(bond)
 }
 
+/// Reads an attribute that the table of options knows: its key and value.
 fn option(part: &InfoBond, all: &[LinkMessage]) -> Option<(&'static str, String)> {
-    let list = |items: Vec<String>| Some(items.join(",")).filter(|list| !list.is_empty());
-    Some(match part {
-        InfoBond::MiiMon(ms) => ("miimon", ms.to_string()),
-        InfoBond::UpDelay(ms) => ("updelay", ms.to_string()),
-        InfoBond::DownDelay(ms) => ("downdelay", ms.to_string()),
-        InfoBond::PeerNotifDelay(ms) => ("peer_notif_delay", ms.to_string()),
-        InfoBond::NumPeerNotif(rounds) => ("num_grat_arp", rounds.to_string()),
-        InfoBond::FailOverMac(policy) => ("fail_over_mac", u8::from(*policy).to_string()),
+    let row = options::ROWS.iter().find(|row| row.netlink == Some(part.kind()))?;
+    let value = match part {
         InfoBond::Primary(ifindex) => {
             let primary = all.iter().find(|link| link.header.index == *ifindex)?;
-            ("primary", LinkInfo::from_message(primary)?.name)
+            LinkInfo::from_message(primary)?.name
         }
-        InfoBond::PrimaryReselect(reselect) => ("primary_reselect", u8::from(*reselect).to_string()),
-        InfoBond::ArpInterval(ms) => ("arp_interval", ms.to_string()),
-        InfoBond::ArpIpTarget(ips) => ("arp_ip_target", list(ips.iter().map(ToString::to_string).collect())?),
-        InfoBond::NsIp6Target(ips) => ("ns_ip6_target", list(ips.iter().map(ToString::to_string).collect())?),
-        InfoBond::ArpValidate(validate) => ("arp_validate", u32::from(*validate).to_string()),
-        InfoBond::ArpAllTargets(all) => ("arp_all_targets", u32::from(*all).to_string()),
-        InfoBond::MissedMax(missed) => ("arp_missed_max", missed.to_string()),
-        InfoBond::AllPortsActive(all) => ("all_slaves_active", u8::from(*all).to_string()),
-        InfoBond::ResendIgmp(times) => ("resend_igmp", times.to_string()),
-        InfoBond::MinLinks(links) => ("min_links", links.to_string()),
-        // Of other modes, without effect in this one, or what is now.
-        _ => return None,
-    })
+        InfoBond::ArpIpTarget(addresses) => list(addresses)?,
+        InfoBond::NsIp6Target(addresses) => list(addresses)?,
+        number => {
+            let mut bytes = vec![0; number.value_len()];
+            number.emit_value(&mut bytes);
+            match bytes[..] {
+                [byte] => byte.to_string(),
+                [a, b, c, d] => u32::from_ne_bytes([a, b, c, d]).to_string(),
+                _ => return None,
+            }
+        }
+    };
+    Some((row.key, value))
+}
+
+/// Joins addresses with commas; None: there are none.
+fn list<A: ToString>(addresses: &[A]) -> Option<String> {
+    let items: Vec<_> = addresses.iter().map(A::to_string).collect();
+    Some(items.join(",")).filter(|list| !list.is_empty())
 }
 
 fn slave_of(message: &LinkMessage, bond: u32) -> Option<KernelSlave> {
