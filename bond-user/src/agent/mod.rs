@@ -17,7 +17,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bond_common::abi::{ABI_VERSION, Slot};
@@ -66,6 +66,7 @@ use crate::{
     },
     store::record,
     store::{
+        collect::{self, Extent},
         paths::{PlaceError, Places},
         receipts::History,
     },
@@ -192,6 +193,9 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// So many times as often as at the memory.
 const LOOKS_AT_MEMORY: u32 = 5;
+
+/// After this time an agent that has started begins with no further directory of an ended network namespace.
+const TIME_TO_COLLECT: Duration = Duration::from_secs(5);
 
 /// How [`run`] treats what it finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -432,6 +436,25 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     answer
 }
 
+/// Removes what agents of network namespaces that have ended left, on a thread of its own: the kernel may take its time,
+/// and nothing of this agent depends on it.
+fn collect_dead(here: u64) {
+    let collect = move || {
+        let until = Some(Instant::now() + TIME_TO_COLLECT);
+        match collect::collect(Extent { dry_run: false, here, until }) {
+            Ok(collection) => {
+                if let Some(line) = collection.log_line() {
+                    info!("{line}");
+                }
+            }
+            Err(error) => warn!("directories of ended network namespaces were not removed: {error}"),
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("gc".into()).spawn(collect) {
+        warn!("directories of ended network namespaces were not removed: cannot start a thread: {error}");
+    }
+}
+
 /// Whether this kernel can do it.
 fn check_kernel(bond: &BondConfig) -> Result<(), KernelError> {
     let hook = bond::worker::hook(bond.datapath, bond.port.is_some());
@@ -565,6 +588,7 @@ impl Agent {
         tokio::spawn(async move { agent.keep_house().await });
         self.say_ready().await?;
         notify::ready();
+        collect_dead(self.machine.cookie);
         if let Some(interval) = notify::watchdog() {
             let engine = self.machine.engine.clone();
             tokio::spawn(async move {

@@ -7,6 +7,7 @@ mod completions;
 mod confirm;
 mod doctor;
 mod down;
+mod gc;
 mod import;
 mod log;
 mod man;
@@ -86,6 +87,12 @@ enum Verb {
     DelSlave(DelSlaveArgs),
     /// Remove a bond and restore the original state of its slaves
     Down(DownArgs),
+    /// Remove what agents left of network namespaces that have ended: pins in /sys/fs/bpf/xbond, files in /run/xbond
+    ///
+    /// An agent does the same when it starts. Only what is proven to have no user any more is removed; the rest is printed
+    /// with the reason why it was left.
+    #[command(after_help = "Exit status: 0, or 2 if something could not be removed.")]
+    Gc(GcArgs),
     /// Keep the bonds that `run --confirm` has on trial
     Confirm(ConfirmArgs),
     /// Check configurations: report errors, values that will be changed or ignored, and common mistakes
@@ -333,6 +340,16 @@ struct DownArgs {
 }
 
 #[derive(Debug, Args)]
+struct GcArgs {
+    /// Only print what would be removed
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(short, long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 struct ConfirmArgs {}
 
 #[derive(Debug, Args)]
@@ -455,6 +472,7 @@ fn act(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::AddSlave(arguments) => return slave::add(arguments),
         Verb::DelSlave(arguments) => return slave::delete(&arguments),
         Verb::Down(arguments) => return down::down(&arguments),
+        Verb::Gc(arguments) => return gc::gc(&arguments),
         Verb::Confirm(ConfirmArgs {}) => confirm::confirm(),
         Verb::Import(arguments) => import::import(&arguments),
         Verb::Man(arguments) => man::man(&arguments),

@@ -1,5 +1,6 @@
 //! What people and programs read: one model, as JSON, text and metrics.
 
+pub mod collection;
 pub mod event;
 pub mod json;
 pub mod metrics;

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io,
+    io::{self, Read as _, Seek as _, Write as _},
     os::{
         fd::IntoRawFd as _,
         unix::fs::{MetadataExt as _, OpenOptionsExt as _},
@@ -26,8 +26,11 @@ use nix::{
     unistd::geteuid,
 };
 
+use tracing::debug;
+
 use crate::sys::{
     SysError, caps,
+    dataplane::witness::{self, WITNESS},
     directory::{Directory, Kind, Location, Trust},
 };
 
@@ -40,7 +43,11 @@ const BPFFS_OF_INIT: &str = "/proc/1/root/sys/fs/bpf";
 const RUN: &str = "/run";
 /// These are names that no [`BondName`] has.
 pub const SOCKET: &str = "xbond.sock";
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
+/// A random number of each boot, the same in all containers of a machine.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Bytes; more than it has.
+const LONGEST_BOOT: u64 = 64;
 
 /// A place that could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -64,14 +71,62 @@ pub enum PlaceError {
 /// The places of one network namespace.
 #[derive(Clone, Debug)]
 pub struct Places {
-    pins: Location,
-    shown_pins: PathBuf,
-    run: Location,
+    pub(super) pins: Location,
+    pub(super) shown_pins: PathBuf,
+    pub(super) run: Location,
 }
 
 /// Held as long as an agent runs; the kernel lets go of it when the agent dies.
 pub struct Claim {
     _lock: Flock<File>,
+}
+
+/// A run directory that no other process has.
+pub(super) struct Locked {
+    pub(super) file: Flock<File>,
+    pub(super) directory: Directory,
+    /// It was not there before.
+    pub(super) is_new: bool,
+}
+
+impl Locked {
+    fn is_removed(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.nlink() == 0)
+    }
+}
+
+/// When an agent had a run directory last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Boot {
+    /// Since the machine was started.
+    This,
+    /// Before: cookies were given anew since.
+    Former,
+    /// The file does not say it: an older xbond made it, or the disk was full.
+    Unknown,
+}
+
+/// Says when the agent had it that locked this file last.
+pub(super) fn boot_of(lock: &mut File) -> Boot {
+    let mut text = String::new();
+    let read = lock.take(LONGEST_BOOT).read_to_string(&mut text);
+    match (read, boot_id()) {
+        (Ok(_), Some(now)) if text.trim() == now => Boot::This,
+        (Ok(length), Some(now)) if length == now.len() => Boot::Former,
+        _ => Boot::Unknown,
+    }
+}
+
+/// Writes into the lock in which boot of the machine it was held. Nothing depends on it but that the directory can be
+/// removed after the next boot.
+fn sign(lock: &mut File) {
+    let Some(now) = boot_id() else { return };
+    let _ = lock.rewind().and_then(|()| lock.set_len(0)).and_then(|()| lock.write_all(now.as_bytes()));
+}
+
+fn boot_id() -> Option<String> {
+    let id = fs::read_to_string(BOOT_ID).ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
 impl Places {
@@ -142,23 +197,47 @@ impl Places {
         self.run.open(Trust::Ours).map_err(at(&self.run))
     }
 
-    /// Makes the directories, mounts bpffs if nobody has, and keeps other agents out.
+    /// Makes the directories, mounts bpffs if nobody has, and keeps other agents out. What an agent left there before the
+    /// machine was started last is removed: its interfaces are others now.
     pub fn claim(&self) -> Result<Claim, PlaceError> {
         mount_bpffs()?;
-        let lock = loop {
-            let directory = self.make_run()?;
-            let error = |source| PlaceError::Io { path: directory.shown(LOCK), source };
-            let flags = OFlag::O_WRONLY | OFlag::O_CREAT;
-            // Nobody else may even read it: whoever has it open can lock it.
-            let lock = lock(directory.file(LOCK, flags, Trust::Ours).map_err(error)?, error)?;
-            // Not one that was removed before it was locked.
-            if lock.metadata().map_err(error)?.nlink() > 0 {
-                break lock;
+        let Locked { mut file, directory, is_new: _ } = self.lock()?;
+        if boot_of(&mut file) == Boot::Former {
+            for name in directories_in(&directory) {
+                directory.remove_all(&name).map_err(at(&self.run))?;
             }
-        };
+        }
+        sign(&mut file);
         // Under the lock: whoever had it before takes the empty ones away.
         self.make_pins()?;
-        Ok(Claim { _lock: lock })
+        Ok(Claim { _lock: file })
+    }
+
+    /// Locks the run directory, which is made if it is not there.
+    pub(super) fn lock(&self) -> Result<Locked, PlaceError> {
+        const ATTEMPTS: u32 = 100;
+        let mut attempt = 1;
+        loop {
+            match self.try_lock() {
+                // Another process has just removed it, because nothing was in it.
+                Err(PlaceError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => {}
+                // Or it was removed before it was locked.
+                Ok(lock) if lock.is_removed().map_err(at(&self.run))? && attempt < ATTEMPTS => {}
+                answer => return answer,
+            }
+            attempt += 1;
+        }
+    }
+
+    fn try_lock(&self) -> Result<Locked, PlaceError> {
+        let is_new = self.run.kind().is_none();
+        let directory = self.make_run()?;
+        let error = |source| PlaceError::Io { path: directory.shown(LOCK), source };
+        // Nobody else may even read it: whoever has it open can lock it.
+        let file = directory.file(LOCK, OFlag::O_RDWR | OFlag::O_CREAT, Trust::Ours).map_err(error)?;
+        let file = lock(file, error)?;
+        Ok(Locked { file, directory, is_new })
     }
 
     fn make_run(&self) -> Result<Directory, PlaceError> {
@@ -173,8 +252,8 @@ impl Places {
         let (all, mut attempt) = (all_pins(), 1);
         loop {
             all.make(0o700).map_err(at(&all))?;
-            match self.pins.make(0o700) {
-                Ok(_) => return Ok(()),
+            match self.pins.make(0o700).and_then(|pins| make_witness(&pins)) {
+                Ok(()) => return Ok(()),
                 Err(source) if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
                 Err(source) => return Err(at(&self.pins)(source)),
             }
@@ -235,13 +314,43 @@ impl Places {
             let _ = directory.remove_file(SOCKET);
         }
         let _ = remove_if_empty(&all_pins(), &self.pins);
-        // The lock stays: removing it would let two agents hold two locks of one name.
+        // The directory stays, with its lock: this process holds it. `xbond gc` and other agents remove it.
     }
 }
 
-/// Empty directories only, and not one that was made for the service's user.
+/// Has the kernel tell later whether this network namespace still exists. A directory without a witness is collected
+/// by less, or never, and everything else works.
+///
+/// # Errors
+/// The directory was removed meanwhile.
+fn make_witness(pins: &Directory) -> io::Result<()> {
+    match witness::make(pins) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
+        Err(error) => {
+            debug!(
+                "{}: {error}: `xbond gc` cannot know when this network namespace ends",
+                pins.shown(WITNESS).display()
+            );
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// The names of the directories in this one.
+pub(super) fn directories_in(directory: &Directory) -> Vec<String> {
+    let entries = directory.entries().unwrap_or_default().into_iter();
+    entries.filter(|(_, kind)| *kind == Kind::Directory).map(|(name, _)| name).collect()
+}
+
+/// Directories without bonds only, and not one that was made for the service's user.
 fn remove_if_empty(all: &Location, pins: &Location) -> io::Result<()> {
     let directory = all.open(Trust::Ours)?;
+    if let Ok(pins) = pins.open(Trust::Ours)
+        && pins.entries()?.iter().all(|(name, _)| name == WITNESS)
+    {
+        pins.remove_file(WITNESS)?;
+    }
     directory.remove_directory(pins.name())?;
     if directory.owner()? == geteuid().as_raw() {
         Location::new(bpffs()).open(Trust::Ours)?.remove_directory(XBOND)?;
@@ -280,7 +389,7 @@ fn link(place: &Location, target: &Path, name: &str) {
     let _ = directory.link(target, name);
 }
 
-fn unlink(place: &Location, target: &Path, name: &str) {
+pub(super) fn unlink(place: &Location, target: &Path, name: &str) {
     let Ok(directory) = place.open(Trust::Ours) else { return };
     if directory.linked(name).is_some_and(|found| found == target) {
         let _ = directory.remove_file(name);
@@ -308,12 +417,12 @@ fn bpffs() -> &'static Path {
 }
 
 /// Everybody's pins.
-fn all_pins() -> Location {
+pub(super) fn all_pins() -> Location {
     Location::new(bpffs()).child(XBOND)
 }
 
 /// Everybody's files.
-fn all_runs() -> Location {
+pub(super) fn all_runs() -> Location {
     Location::new(RUN).child(XBOND)
 }
 

@@ -140,9 +140,9 @@ fn programs(host: &NetNs) -> String {
     host.exec("bpftool net show").unwrap()
 }
 
-/// No trace: an agent's lock stays, its socket goes with the next agent if it is killed, and found.json.new is a
-/// write under way.
-const PASSING: [&str; 4] = ["lock", "xbond.sock", "xbond.sock.new", "found.json.new"];
+/// No trace: an agent's lock stays, its socket and the witness of its namespace go with the next agent if it is killed,
+/// and found.json.new is a write under way.
+const PASSING: [&str; 5] = ["lock", "xbond.sock", "xbond.sock.new", "%netns", "found.json.new"];
 
 /// What agents of this namespace keep.
 pub fn files(host: &NetNs) -> String {

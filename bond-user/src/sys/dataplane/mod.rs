@@ -5,6 +5,7 @@ mod kernel;
 mod link;
 mod mapped;
 mod netkit;
+pub mod witness;
 
 use std::{
     io,
@@ -703,6 +704,50 @@ pub fn lost_programs(dir: &Location, slots: impl Iterator<Item = Slot>) -> Vec<S
     let is_there = |link: &String| found.as_ref().is_some_and(|pins| pins.has(link));
     let (there, lost): (Vec<_>, Vec<_>) = links.into_iter().partition(is_there);
     if there.is_empty() { Vec::new() } else { lost }
+}
+
+/// What of a bond's pins is still at a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// The program of this pin is attached to the device with this ifindex, in whichever network namespace that is.
+    Attached { pin: String, ifindex: u32 },
+    /// The device map of this name has an entry: its device exists.
+    Device { map: &'static str },
+    /// Every link that is pinned has lost its device, and no device map has an entry.
+    Nothing,
+    /// There is no link that could say it: the bond was never complete, or its programs are filters of clsact.
+    Unknown,
+}
+
+/// Reads what of the pins in `dir` is still at a device. The device maps are asked first: the kernel takes RTNL to
+/// answer for a link.
+///
+/// # Errors
+/// A pin cannot be read: nothing is known then.
+pub fn hold(dir: &Directory) -> io::Result<Hold> {
+    for (name, keys) in [(names::RX_PORT, 1), (names::TX_PORTS, PORT_STATS)] {
+        if !dir.has(name) {
+            continue;
+        }
+        let data = MapData::from_pin(dir.path_of(name)).map_err(io::Error::other)?;
+        let map = DevMap::try_from(Map::DevMap(data)).map_err(io::Error::other)?;
+        for key in 0..keys {
+            match map.get(key, 0) {
+                Ok(_) => return Ok(Hold::Device { map: name }),
+                Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(io::Error::other(error_chain(&error))),
+            }
+        }
+    }
+    let mut links = 0;
+    for (pin, _) in dir.entries()?.into_iter().filter(|(pin, _)| pin.ends_with(names::LINK_PIN)) {
+        match DeviceLink::read(&dir.path_of(&pin))? {
+            Some(DeviceLink { ifindex: 0, .. }) => links += 1,
+            Some(DeviceLink { ifindex, .. }) => return Ok(Hold::Attached { pin, ifindex }),
+            None => {}
+        }
+    }
+    Ok(if links > 0 { Hold::Nothing } else { Hold::Unknown })
 }
 
 /// Takes xbond's filters away from a device.

@@ -67,16 +67,16 @@ pub fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     bpf(bpf_cmd::BPF_OBJ_PIN, &mut attribute).map(drop)
 }
 
-fn attribute() -> bpf_attr {
+pub(super) fn attribute() -> bpf_attr {
     // SAFETY: the attribute is plain data, for which zero bytes are a valid value.
     unsafe { std::mem::zeroed() }
 }
 
-fn number(fd: impl AsFd) -> u32 {
+pub(super) fn number(fd: impl AsFd) -> u32 {
     fd.as_fd().as_raw_fd().cast_unsigned()
 }
 
-fn bpf(command: bpf_cmd, attribute: &mut bpf_attr) -> io::Result<i32> {
+pub(super) fn bpf(command: bpf_cmd, attribute: &mut bpf_attr) -> io::Result<i32> {
     // SAFETY: the attribute is whole, and what it points to outlives the call.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command as libc::c_long, &raw mut *attribute, size_of::<bpf_attr>())
