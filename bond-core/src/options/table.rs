@@ -18,6 +18,8 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
     pub key: &'static str,
+    /// Sentences, for manuals; each line begins with a space.
+    pub help: &'static str,
     /// A second name of the option, which is read and never shown.
     pub alias: Option<&'static str>,
     /// Number of its attribute in IFLA_INFO_DATA (`IFLA_BOND_*`, linux/if_link.h).
@@ -40,14 +42,14 @@ macro_rules! optional {
 
 macro_rules! bond_options {
     ($(
-        $(#[$doc:meta])*
+        $(#[doc = $doc:literal])+
         $key:ident $(or $alias:literal)?: $field:ty = $default:expr, $variant:ident($set:ty) of $values:expr
         $(, netlink $netlink:literal)? $(, title $title:literal)? $(, unused $unused:literal)?;
     )*) => {
         /// The options of a bond in active-backup mode, in the units and with the defaults of the driver.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct BondOptions {
-            $($(#[$doc])* pub $key: $field,)*
+            $($(#[doc = $doc])+ pub $key: $field,)*
             /// The delays while miimon is 0, when their milliseconds read 0: the next miimon restores them. All
             /// zero otherwise.
             pub parked_delays: DelayTicks,
@@ -68,7 +70,7 @@ macro_rules! bond_options {
             NumUnsolNa(u8),
             /// On, the only value that the driver has left of it.
             UseCarrier,
-            $($(#[$doc])* $variant($set),)*
+            $($(#[doc = $doc])+ $variant($set),)*
         }
 
         /// Every option that [`Setting::parse`](super::Setting::parse) takes, by its first name.
@@ -77,6 +79,7 @@ macro_rules! bond_options {
         /// Every option that has a field in [`BondOptions`], in the order in which options are shown.
         pub const ROWS: &[Row] = &[$(Row {
             key: stringify!($key),
+            help: concat!($($doc),+),
             alias: optional!($($alias)?),
             netlink: optional!($($netlink)?),
             title: optional!($($title)?),

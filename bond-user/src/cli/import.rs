@@ -68,10 +68,10 @@ fn is_unmonitored(note: &Note) -> bool {
 /// A bond that nothing monitors stays one, and that is told.
 fn allow_unmonitored(bond: &mut BondConfig) -> Option<String> {
     if bond.options.is_monitored() {
-        bond.unmonitored = Unmonitored::Refuse;
+        bond.allow_unmonitored = Unmonitored::Refuse;
         return None;
     }
-    bond.unmonitored = Unmonitored::Allow;
+    bond.allow_unmonitored = Unmonitored::Allow;
     Some(format!(
         "{}: miimon=0: nothing monitors its links, so it never fails over; set miimon = 100 and remove \
          allow_unmonitored",

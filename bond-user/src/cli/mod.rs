@@ -29,7 +29,7 @@ use ipnet::IpNet;
 
 use crate::{
     agent::server::settle,
-    config::{Datapath, Guard, OnExit, Pair},
+    config::{Datapath, Guard, OnExit, Pair, Words},
     sys::{limits, netns},
 };
 
@@ -159,7 +159,7 @@ struct BondArgs {
     /// A slave of the bond; may be repeated, the order decides the bond's MAC address
     #[arg(long = "slave", value_name = "IF", requires = "bond")]
     slave: Vec<String>,
-    /// An option of the bonding driver; may be repeated
+    /// An option of the bonding driver, or a setting of a configuration; may be repeated
     #[arg(short = 'o', long = "option", value_name = "KEY=VALUE", requires = "bond", value_parser = key_value)]
     options: Vec<(String, String)>,
     /// An address of the bond; may be repeated
@@ -181,10 +181,10 @@ struct BondArgs {
     #[arg(long, value_enum)]
     datapath: Option<DatapathArg>,
     /// The kind of the bond's device and its port; auto is netkit for tc where the kernel has it (6.7 on), else veth
-    #[arg(long, value_name = "auto|netkit|veth", requires = "bond", conflicts_with = "port", value_parser = pair)]
+    #[arg(long, value_name = "auto|netkit|veth", requires = "bond", conflicts_with = "port", value_parser = word::<Pair>)]
     pair: Option<Pair>,
     /// Whether the data plane may fail over by itself, when a packet finds its slave without a link
-    #[arg(long, value_name = "auto|off", requires = "bond", value_parser = guard)]
+    #[arg(long, value_name = "auto|off", requires = "bond", value_parser = word::<Guard>)]
     guard: Option<Guard>,
     /// With fail_over_mac=follow: backups receive the bond's MAC address, too
     #[arg(long, requires = "bond")]
@@ -417,12 +417,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
     settle::wait(text).ok_or_else(|| format!("not a number of seconds from 0 to {limit}"))
 }
 
-fn pair(text: &str) -> Result<Pair, String> {
-    text.parse().map_err(|_| format!("not one of {}", Pair::WORDS.join(", ")))
-}
-
-fn guard(text: &str) -> Result<Guard, String> {
-    text.parse().map_err(|_| format!("not one of {}", Guard::WORDS.join(", ")))
+fn word<T: Words>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("not one of {}", T::WORDS.join(", ")))
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

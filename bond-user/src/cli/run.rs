@@ -13,7 +13,9 @@ use tracing_subscriber::EnvFilter;
 use super::{BondArgs, RunArgs, traffic};
 use crate::{
     agent::{self, LinkEventSource, MissingSlaves, RunOptions},
-    config::{BondConfig, Config, ConfigError, Files, Metrics, Note, Origin, SlaveConfig, Source, Writers},
+    config::{
+        BondConfig, Config, ConfigError, Files, Metrics, Note, Origin, Problem, SlaveConfig, Source, Writers,
+    },
     store::paths::Places,
     sys::{dataplane::TcAttach, netlink::Netlink, netns, signals},
 };
@@ -116,27 +118,39 @@ fn source(files: Files, arguments: &BondArgs) -> Source {
 fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Result<BondConfig> {
     let checked = BondName::new(name).map_err(|error| ConfigError::new(Origin::Flags, error.into()))?;
     let mut bond = BondConfig::new(checked, Origin::Flags);
-    let pairs = arguments.options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    let (options, notes) = BondOptions::from_pairs(pairs, unmonitored)?;
+    bond.allow_unmonitored = unmonitored;
+    let mut pairs = Vec::new();
+    for (key, value) in &arguments.options {
+        match bond.set(key, value) {
+            None => pairs.push((key.as_str(), value.as_str())),
+            Some(Ok(())) => {}
+            Some(Err(wanted)) => {
+                let (key, value) = (key.clone(), value.clone());
+                return Err(ConfigError::new(Origin::Flags, Problem::BadValue { key, value, wanted }).into());
+            }
+        }
+    }
+    let (options, notes) = BondOptions::from_pairs(pairs, bond.allow_unmonitored)?;
     bond.options = options;
     bond.notes = notes.into_iter().map(|note| Note::Option { bond: name.to_owned(), note }).collect();
-    bond.unmonitored = unmonitored;
     let interface = |name: &String| {
         InterfaceName::new(name).map_err(|error| ConfigError::new(Origin::Flags, error.into()))
     };
     bond.slaves =
         arguments.slave.iter().map(|name| interface(name).map(SlaveConfig::new)).collect::<Result<_, _>>()?;
     bond.addresses.clone_from(&arguments.address);
-    bond.port = arguments.port.as_ref().map(interface).transpose()?;
-    bond.host_mac = arguments.host_mac;
-    bond.mac = arguments.mac;
-    bond.mtu = arguments.mtu;
-    bond.datapath = arguments.datapath.map(Into::into).unwrap_or_default();
-    bond.pair = arguments.pair.unwrap_or_default();
-    bond.guard = arguments.guard.unwrap_or_default();
-    bond.prearm = arguments.prearm;
-    bond.on_exit = arguments.on_exit.map(Into::into).unwrap_or_default();
-    bond.move_addresses = arguments.move_addresses;
+    if let Some(port) = &arguments.port {
+        bond.port = Some(interface(port)?);
+    }
+    bond.host_mac = arguments.host_mac.or(bond.host_mac);
+    bond.mac = arguments.mac.or(bond.mac);
+    bond.mtu = arguments.mtu.or(bond.mtu);
+    bond.datapath = arguments.datapath.map_or(bond.datapath, Into::into);
+    bond.pair = arguments.pair.unwrap_or(bond.pair);
+    bond.guard = arguments.guard.unwrap_or(bond.guard);
+    bond.on_exit = arguments.on_exit.map_or(bond.on_exit, Into::into);
+    bond.prearm |= arguments.prearm;
+    bond.move_addresses |= arguments.move_addresses;
     Ok(bond)
 }
 

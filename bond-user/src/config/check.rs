@@ -164,7 +164,7 @@ impl Read {
         match ifcfg::read_unchecked(directory, Unmonitored::Allow) {
             Ok(mut config) => {
                 for bond in &mut config.bonds {
-                    bond.unmonitored = Unmonitored::Refuse;
+                    bond.allow_unmonitored = Unmonitored::Refuse;
                     bond.notes.retain(|note| {
                         !matches!(note, Note::Option { note: options::Note::Unmonitored, .. })
                     });
@@ -335,7 +335,7 @@ impl Rules<'_> {
         if miimon == 0 {
             return;
         }
-        if self.bond.unmonitored == Unmonitored::Allow {
+        if self.bond.allow_unmonitored == Unmonitored::Allow {
             let text = "allow_unmonitored: without effect, because the links are monitored; remove it";
             self.warn("allow-unmonitored", "allow_unmonitored", text);
         }
@@ -989,10 +989,8 @@ mod tests {
             "lp_interval",
         ];
         let request = "active_slave";
-        let options = options::KEYS.iter().filter(|key| !idle.contains(key) && **key != request);
-        let keys =
-            toml::BOND_KEYS.iter().chain(toml::SLAVE_KEYS).chain(options::SlaveOptions::KEYS).chain(options);
-        for key in keys.filter(|key| **key != "slave") {
+        let keys = [&toml::bond_keys(), toml::SLAVE_KEYS, options::SlaveOptions::KEYS].concat();
+        for key in keys.iter().filter(|key| ![request, "slave"].contains(key) && !idle.contains(key)) {
             let has = text
                 .lines()
                 .any(|line| line.trim_start_matches(['#', ' ']).starts_with(&format!("{key} = ")));

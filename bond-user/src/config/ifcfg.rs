@@ -313,7 +313,7 @@ impl Ifcfg {
         let (options, notes) = BondOptions::from_pairs(pairs, unmonitored)
             .map_err(|error| self.refuse(self.options_key(), error.into()))?;
         bond.options = options;
-        bond.unmonitored = unmonitored;
+        bond.allow_unmonitored = unmonitored;
         bond.notes = notes.into_iter().map(|note| Note::Option { bond: name.to_owned(), note }).collect();
         bond.notes.extend(miimon_dropped);
         bond.mac = self.mac("MACADDR")?.or(self.mac("LLADDR")?);

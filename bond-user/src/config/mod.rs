@@ -7,6 +7,7 @@ pub mod check;
 pub mod ifcfg;
 mod lines;
 mod problem;
+pub mod settings;
 mod shell;
 mod source;
 pub mod toml;
@@ -23,13 +24,14 @@ use std::{
 use bond_common::{abi::MAX_SLAVES, mac::Mac};
 use bond_core::{
     name::{BondName, InterfaceName},
-    options::{BondOptions, FailOverMac, SlaveOptions, Unmonitored},
+    options::{FailOverMac, SlaveOptions, Unmonitored},
 };
 use ipnet::IpNet;
 
 pub use self::{
     lines::Lines,
     problem::{ConfigError, Note, Problem},
+    settings::{BondConfig, Change, Datapath, Guard, Literal, NotAWord, OnExit, Pair, Words},
     shell::ShellError,
     source::{Files, Source},
 };
@@ -63,38 +65,6 @@ pub struct Metrics {
     pub origin: Origin,
 }
 
-/// What is wanted of one bond.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BondConfig {
-    pub name: BondName,
-    /// In the order in which they are enslaved.
-    pub slaves: Vec<SlaveConfig>,
-    pub options: BondOptions,
-    /// The bond's own MAC, instead of that of its first slave.
-    pub mac: Option<Mac>,
-    pub addresses: Vec<IpNet>,
-    pub routes: Vec<Route>,
-    /// Bytes.
-    pub mtu: Option<u32>,
-    pub datapath: Datapath,
-    pub pair: Pair,
-    /// An existing device that is the bond's wire side, instead of a pair made for it.
-    pub port: Option<InterfaceName>,
-    /// The MAC of whoever is behind `port`; learned where it is not given.
-    pub host_mac: Option<Mac>,
-    pub on_exit: OnExit,
-    pub guard: Guard,
-    /// fail_over_mac=follow: backups receive the bond's MAC, too, so that a failover has no gap in which nobody does.
-    pub prearm: bool,
-    /// The first slave that has addresses or routes gives them to the bond, until it is released.
-    pub move_addresses: bool,
-    /// Is a bond without a link monitor what is meant?
-    pub unmonitored: Unmonitored,
-    /// What a person should know about it.
-    pub notes: Vec<Note>,
-    pub origin: Origin,
-}
-
 /// What is wanted of one slave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlaveConfig {
@@ -123,47 +93,6 @@ pub enum Destination {
     /// Everything, in the family of the gateway; IPv4 if there is none.
     Default,
     Prefix(IpNet),
-}
-
-/// What carries the packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Datapath {
-    /// tc for a bond that ends in the host stack, native XDP for one that ends in a port.
-    #[default]
-    Auto,
-    Tc,
-    Xdp,
-    /// XDP on skbs, for drivers without native XDP.
-    XdpGeneric,
-}
-
-/// What bond0 and its port are made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Pair {
-    /// For tc netkit where the kernel has it, and veth otherwise. A bond that is adopted stays what it is.
-    #[default]
-    Auto,
-    Netkit,
-    Veth,
-}
-
-/// What becomes of a bond when its agent is told to stop.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum OnExit {
-    /// The bond goes, and its slaves are as they were found.
-    #[default]
-    Down,
-    /// It goes on without an agent, until one adopts it.
-    Keep,
-}
-
-/// Whether the data plane may fail over by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Guard {
-    /// Where this kernel lets programs look at devices, and the options leave no delay.
-    #[default]
-    Auto,
-    Off,
 }
 
 /// Where something was said.
@@ -277,30 +206,6 @@ impl fmt::Display for Role<'_> {
 }
 
 impl BondConfig {
-    /// A bond without slaves, with the driver's defaults.
-    pub fn new(name: BondName, origin: Origin) -> Self {
-        Self {
-            name,
-            slaves: Vec::new(),
-            options: BondOptions::default(),
-            mac: None,
-            addresses: Vec::new(),
-            routes: Vec::new(),
-            mtu: None,
-            datapath: Datapath::default(),
-            pair: Pair::default(),
-            port: None,
-            host_mac: None,
-            on_exit: OnExit::default(),
-            guard: Guard::default(),
-            prearm: false,
-            move_addresses: false,
-            unmonitored: Unmonitored::default(),
-            notes: Vec::new(),
-            origin,
-        }
-    }
-
     /// What must hold for one bond whatever the source.
     ///
     /// # Errors
@@ -325,7 +230,7 @@ impl BondConfig {
         if self.prearm && self.options.fail_over_mac != FailOverMac::Follow {
             return Err(Problem::PrearmWithoutFollow { bond: self.name.to_string() });
         }
-        if !self.options.is_monitored() && self.unmonitored == Unmonitored::Refuse {
+        if !self.options.is_monitored() && self.allow_unmonitored == Unmonitored::Refuse {
             return Err(bond_core::options::OptionError::Unmonitored.into());
         }
         Ok(())
@@ -450,116 +355,6 @@ impl fmt::Display for Destination {
             Self::Default => f.write_str(Self::DEFAULT),
             Self::Prefix(prefix) => prefix.fmt(f),
         }
-    }
-}
-
-/// A text that is none of a few words.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{word}: not a value; allowed: {}", .allowed.join(", "))]
-pub struct NotAWord {
-    pub word: String,
-    pub allowed: &'static [&'static str],
-}
-
-fn word<T: Copy>(text: &str, words: &'static [&'static str], values: &[T]) -> Result<T, NotAWord> {
-    let place = words.iter().position(|word| *word == text);
-    place
-        .and_then(|place| values.get(place).copied())
-        .ok_or_else(|| NotAWord { word: text.to_owned(), allowed: words })
-}
-
-impl Datapath {
-    /// In the order of [`Self::ALL`].
-    pub const WORDS: &'static [&'static str] = &["auto", "tc", "xdp", "xdp-generic"];
-    pub const ALL: &'static [Self] = &[Self::Auto, Self::Tc, Self::Xdp, Self::XdpGeneric];
-}
-
-impl FromStr for Datapath {
-    type Err = NotAWord;
-
-    fn from_str(text: &str) -> Result<Self, NotAWord> {
-        word(text, Self::WORDS, Self::ALL)
-    }
-}
-
-impl fmt::Display for Datapath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Tc => "tc",
-            Self::Xdp => "xdp",
-            Self::XdpGeneric => "xdp-generic",
-        })
-    }
-}
-
-impl Pair {
-    /// In the order of [`Self::ALL`].
-    pub const WORDS: &'static [&'static str] = &["auto", "netkit", "veth"];
-    pub const ALL: &'static [Self] = &[Self::Auto, Self::Netkit, Self::Veth];
-}
-
-impl FromStr for Pair {
-    type Err = NotAWord;
-
-    fn from_str(text: &str) -> Result<Self, NotAWord> {
-        word(text, Self::WORDS, Self::ALL)
-    }
-}
-
-impl fmt::Display for Pair {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Netkit => "netkit",
-            Self::Veth => "veth",
-        })
-    }
-}
-
-impl OnExit {
-    /// In the order of [`Self::ALL`].
-    pub const WORDS: &'static [&'static str] = &["down", "keep"];
-    pub const ALL: &'static [Self] = &[Self::Down, Self::Keep];
-}
-
-impl FromStr for OnExit {
-    type Err = NotAWord;
-
-    fn from_str(text: &str) -> Result<Self, NotAWord> {
-        word(text, Self::WORDS, Self::ALL)
-    }
-}
-
-impl fmt::Display for OnExit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Down => "down",
-            Self::Keep => "keep",
-        })
-    }
-}
-
-impl Guard {
-    /// In the order of [`Self::ALL`].
-    pub const WORDS: &'static [&'static str] = &["auto", "off"];
-    pub const ALL: &'static [Self] = &[Self::Auto, Self::Off];
-}
-
-impl FromStr for Guard {
-    type Err = NotAWord;
-
-    fn from_str(text: &str) -> Result<Self, NotAWord> {
-        word(text, Self::WORDS, Self::ALL)
-    }
-}
-
-impl fmt::Display for Guard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Off => "off",
-        })
     }
 }
 

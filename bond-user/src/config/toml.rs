@@ -13,36 +13,22 @@ use ::toml::{
 use bond_common::{abi::MAX_SLAVES, mac::Mac};
 use bond_core::{
     name::{BondName, InterfaceName},
-    options::{self, BondOptions, OptionError, Setting, SlaveOptions, Unmonitored, closest},
+    options::{self, BondOptions, OptionError, Setting, SlaveOptions, closest},
 };
 use ipnet::IpNet;
 
 use super::{
-    BondConfig, Config, ConfigError, Datapath, Guard, Known, Metrics, Note, OnExit, Origin, Pair, Problem,
-    Route, SlaveConfig, Writers, lines::LineStarts,
+    BondConfig, Config, ConfigError, Known, Literal, Metrics, Note, Origin, Problem, Route, SlaveConfig,
+    Writers,
+    lines::LineStarts,
+    settings::{self, LiteralKind},
 };
 use crate::sys::file::{self, Kind};
 
 const FILE_KEYS: &[&str] = &["version", "agent", "bond"];
 const AGENT_KEYS: &[&str] = &["writers", "metrics"];
-/// Besides the options of a bond.
-pub(super) const BOND_KEYS: &[&str] = &[
-    "slaves",
-    "slave",
-    "addresses",
-    "routes",
-    "mac",
-    "mtu",
-    "datapath",
-    "pair",
-    "port",
-    "host_mac",
-    "on_exit",
-    "guard",
-    "prearm",
-    "move_addresses",
-    "allow_unmonitored",
-];
+/// Besides the settings and the options of a bond.
+const BOND_KEYS: &[&str] = &["slaves", "slave", "addresses", "routes"];
 /// Besides the options of a slave.
 pub(super) const SLAVE_KEYS: &[&str] = &["hwaddr", "mac", "mtu"];
 const ROUTE_KEYS: &[&str] = &["to", "via", "metric"];
@@ -208,25 +194,13 @@ fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
             "slave" => slave_tables = entry.table()?,
             "addresses" => bond.addresses = addresses(&entry)?,
             "routes" => bond.routes = entry.list()?.iter().map(route).collect::<Result<_, _>>()?,
-            "mac" => bond.mac = Some(entry.mac()?),
-            "mtu" => bond.mtu = Some(entry.number("a number of bytes")?),
-            "datapath" => bond.datapath = entry.word(Datapath::WORDS)?,
-            "pair" => bond.pair = entry.word(Pair::WORDS)?,
-            "port" => bond.port = Some(entry.interface_name(entry.string()?)?),
-            "host_mac" => bond.host_mac = Some(entry.mac()?),
-            "on_exit" => bond.on_exit = entry.word(OnExit::WORDS)?,
-            "guard" => bond.guard = entry.word(Guard::WORDS)?,
-            "prearm" => bond.prearm = entry.boolean()?,
-            "move_addresses" => bond.move_addresses = entry.boolean()?,
-            "allow_unmonitored" => {
-                bond.unmonitored = if entry.boolean()? { Unmonitored::Allow } else { Unmonitored::Refuse }
-            }
+            key if settings::KEYS.contains(&key) => setting(&mut bond, &entry)?,
             key => {
                 let text = entry.option_text();
                 // For the line; the value is read again together with the others.
                 match (Setting::parse(key, text.as_deref().unwrap_or_default()), text) {
                     (Err(OptionError::Unknown { .. }), _) => {
-                        let known = [BOND_KEYS, options::KEYS].concat();
+                        let known = bond_keys();
                         return Err(entry.unknown(table.key, &known));
                     }
                     (_, Err(wrong_type)) => return Err(wrong_type),
@@ -246,11 +220,34 @@ fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
     }
 
     let pairs = options.iter().map(|(key, value)| (*key, value.as_str()));
-    let (options, notes) = BondOptions::from_pairs(pairs, bond.unmonitored)
+    let (options, notes) = BondOptions::from_pairs(pairs, bond.allow_unmonitored)
         .map_err(|error| table.refuse(Problem::OfBond { bond: bond.name.to_string(), error }))?;
     bond.options = options;
     bond.notes = notes.into_iter().map(|note| Note::Option { bond: bond.name.to_string(), note }).collect();
     Ok(bond)
+}
+
+/// Returns every key that a file can have.
+pub fn keys() -> Vec<&'static str> {
+    [AGENT_KEYS, &bond_keys(), SLAVE_KEYS, SlaveOptions::KEYS].concat()
+}
+
+/// Every key of a bond's table.
+pub(super) fn bond_keys() -> Vec<&'static str> {
+    [BOND_KEYS, settings::KEYS, options::KEYS].concat()
+}
+
+fn setting(bond: &mut BondConfig, entry: &Entry) -> Result<(), ConfigError> {
+    let row = settings::ROWS.iter().find(|row| row.key == entry.key);
+    let text = match row.map(|row| row.literal) {
+        Some(LiteralKind::Flag) => entry.boolean()?.to_string(),
+        Some(LiteralKind::Number) => entry.integer()?,
+        Some(LiteralKind::Text) | None => entry.string()?.to_owned(),
+    };
+    match bond.set(entry.key, &text) {
+        Some(Err(wanted)) => Err(entry.bad_value(&text, wanted)),
+        Some(Ok(())) | None => Ok(()),
+    }
 }
 
 fn slaves(bond: &str, entry: &Entry) -> Result<Vec<SlaveConfig>, ConfigError> {
@@ -434,6 +431,14 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// An integer, in decimal.
+    fn integer(&self) -> Result<String, ConfigError> {
+        match self.value {
+            DeValue::Integer(_) => self.scalar(),
+            _ => Err(self.wrong_type("a number")),
+        }
+    }
+
     fn number(&self, wanted: &'static str) -> Result<u32, ConfigError> {
         let DeValue::Integer(integer) = self.value else { return Err(self.wrong_type(wanted)) };
         u32::from_str_radix(integer.as_str(), integer.radix())
@@ -448,11 +453,6 @@ impl<'a> Entry<'a> {
     fn mac(&self) -> Result<Mac, ConfigError> {
         self.parsed("a MAC address of the form 08:00:27:e8:26:58")
     }
-
-    fn word<T: FromStr>(&self, words: &[&str]) -> Result<T, ConfigError> {
-        let text = self.string()?;
-        text.parse().map_err(|_| self.bad_value(text, format_args!("one of {}", words.join(", "))))
-    }
 }
 
 fn write_bond(text: &mut String, bond: &BondConfig) {
@@ -466,36 +466,21 @@ fn write_bond(text: &mut String, bond: &BondConfig) {
             lines.pair(key, option_value(key, value));
         }
     }
-    if bond.unmonitored == Unmonitored::Allow {
-        lines.pair("allow_unmonitored", Value::Boolean(true));
-    }
-    lines.given("mac", bond.mac.map(string));
     if !bond.addresses.is_empty() {
         lines.pair("addresses", strings(&bond.addresses));
     }
     if !bond.routes.is_empty() {
         lines.pair("routes", Value::Array(bond.routes.iter().map(route_value).collect()));
     }
-    lines.given("mtu", bond.mtu.map(integer));
-    if bond.datapath != Datapath::default() {
-        lines.pair("datapath", string(bond.datapath));
-    }
-    if bond.pair != Pair::default() {
-        lines.pair("pair", string(bond.pair));
-    }
-    lines.given("port", bond.port.as_ref().map(string));
-    lines.given("host_mac", bond.host_mac.map(string));
-    if bond.on_exit != OnExit::default() {
-        lines.pair("on_exit", string(bond.on_exit));
-    }
-    if bond.guard != Guard::default() {
-        lines.pair("guard", string(bond.guard));
-    }
-    if bond.prearm {
-        lines.pair("prearm", Value::Boolean(true));
-    }
-    if bond.move_addresses {
-        lines.pair("move_addresses", Value::Boolean(true));
+    for (key, literal) in bond.settings() {
+        lines.pair(
+            key,
+            match literal {
+                Literal::Flag(flag) => Value::Boolean(flag),
+                Literal::Number(number) => integer(number),
+                Literal::Text(text) => string(text),
+            },
+        );
     }
     for slave in &bond.slaves {
         if *slave == SlaveConfig::new(slave.name.clone()) {
@@ -598,8 +583,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Destination, MTU_RANGE};
-    use bond_core::options::FailOverMac;
+    use crate::config::{Datapath, Destination, Guard, MTU_RANGE, OnExit, Pair};
+    use bond_core::options::{FailOverMac, Unmonitored};
 
     /// A pattern of values of every type.
     const VALUE: &str =
@@ -687,7 +672,7 @@ mod tests {
             ..SlaveConfig::named("enp0s9")
         };
         assert_eq!(bond.slaves[1], slave);
-        assert_eq!((wire.port.as_deref(), wire.unmonitored), (Some("eth3"), Unmonitored::Allow));
+        assert_eq!((wire.port.as_deref(), wire.allow_unmonitored), (Some("eth3"), Unmonitored::Allow));
         assert_eq!(wire.host_mac, "02:00:00:00:00:03".parse().ok());
         let unmonitored = Note::Option { bond: "wire".to_owned(), note: options::Note::Unmonitored };
         assert_eq!(wire.notes, [unmonitored]);
@@ -979,16 +964,6 @@ mod tests {
         assert_eq!((options.miimon, options.arp_interval, arp.len()), (0, 200, 6));
     }
 
-    #[test]
-    fn the_reference_has_every_key() {
-        let reference = include_str!("../../../docs/reference/options.md");
-        let keys = [AGENT_KEYS, BOND_KEYS, SLAVE_KEYS, options::KEYS, SlaveOptions::KEYS].concat();
-        let missing = |key: &&&str| !reference.contains(&format!("`{key}`"));
-        // Tables.
-        let missing: Vec<_> = keys.iter().filter(missing).filter(|key| **key != "slave").collect();
-        assert!(missing.is_empty(), "docs/reference/options.md does not name {missing:?}");
-    }
-
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in "(?s).*", lines in "([a-z_]{1,9} = [\\[\\]{}\"0-9a-z,]*\n){0,5}") {
@@ -998,7 +973,7 @@ mod tests {
 
         #[test]
         fn no_value_of_a_key_makes_it_panic(
-            key in prop::sample::select([BOND_KEYS, options::KEYS].concat()),
+            key in prop::sample::select(bond_keys()),
             value in VALUE,
         ) {
             let _ = read_text(&bond_with(&format!("{key} = {value}")));

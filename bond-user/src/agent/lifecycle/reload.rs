@@ -26,7 +26,7 @@ use crate::{
         server::access::Access,
         slot_of,
     },
-    config::{BondConfig, Config, Guard, OnExit, SlaveConfig},
+    config::{BondConfig, Change, Config, Guard, OnExit, SlaveConfig},
     sys::{
         dataplane::Kernel,
         enslave::EnslavePlan,
@@ -532,19 +532,16 @@ fn needs_another(bond: &Bond, wanted: &BondConfig, status: &BondStatus) -> Optio
     let hook = |config: &BondConfig| effects::hook(config.datapath, config.port.is_some());
     let slaves = if status.slaves.is_empty() { Slaves::None } else { Slaves::Present };
     let policy = |options: &BondOptions| options.check_change(&wanted.options, slaves).is_err();
-    [
-        ("port", before.port != wanted.port),
-        ("host_mac", before.host_mac != wanted.host_mac),
-        ("mac", before.mac != wanted.mac),
-        ("datapath", hook(before) != hook(wanted)),
-        ("pair", !bring_up::fits(wanted.pair, bond.pair)),
-        ("prearm", before.prearm != wanted.prearm),
-        ("move_addresses", before.move_addresses != wanted.move_addresses),
-        ("fail_over_mac", policy(&before.options) && policy(&status.options)),
-    ]
-    .into_iter()
-    .find(|(_, changed)| *changed)
-    .map(|(what, _)| what)
+    let recreates = |key: &str| match key {
+        "datapath" => hook(before) != hook(wanted),
+        "pair" => !bring_up::fits(wanted.pair, bond.pair),
+        _ => true,
+    };
+    let settings = before.settings_that_differ(wanted).filter(|row| row.change == Change::Recreate);
+    settings
+        .map(|row| row.key)
+        .find(|key| recreates(key))
+        .or_else(|| (policy(&before.options) && policy(&status.options)).then_some("fail_over_mac"))
 }
 
 fn differences(before: Vec<(&'static str, String)>, after: Vec<(&'static str, String)>) -> Vec<Setting> {

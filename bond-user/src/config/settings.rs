@@ -1,0 +1,439 @@
+//! The table of xbond's own settings of a bond: one row each.
+//!
+//! A row has the setting's key, its type, the kind of its values, and whether a running bond can take another value. The
+//! field of [`BondConfig`], reading it from a file or from `-o KEY=VALUE`, writing it, and refusing a change at a
+//! reload follow from the row. The driver's options have a table of their own ([`bond_core::options`]).
+
+use std::{
+    fmt::{self, Display},
+    marker::PhantomData,
+    str::FromStr,
+};
+
+use bond_common::mac::Mac;
+use bond_core::{
+    name::{BondName, InterfaceName},
+    options::{BondOptions, Unmonitored},
+};
+use ipnet::IpNet;
+
+use super::{Note, Origin, Route, SlaveConfig};
+
+/// A value as a file has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Literal {
+    Flag(bool),
+    Number(u32),
+    Text(String),
+}
+
+/// Which of them a setting takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LiteralKind {
+    Flag,
+    Number,
+    Text,
+}
+
+/// When another value of a setting takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// At a reload.
+    Live,
+    /// When the bond is removed and created again; a reload refuses it.
+    Recreate,
+}
+
+/// What the table says of a setting, besides its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub key: &'static str,
+    /// Sentences, for manuals; each line begins with a space.
+    pub help: &'static str,
+    pub literal: LiteralKind,
+    pub change: Change,
+}
+
+/// The kind of a setting's values.
+trait Kind {
+    type Stored: Default + PartialEq;
+    const LITERAL: LiteralKind;
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// What is wanted instead, for a message: "a number of bytes".
+    fn parse(&self, text: &str) -> Result<Self::Stored, String>;
+
+    /// Returns the value as a file has it; None: there is none.
+    fn show(&self, stored: &Self::Stored) -> Option<Literal>;
+}
+
+macro_rules! bond_settings {
+    ($($(#[doc = $doc:literal])+ $key:ident: $stored:ty as $kind:expr, $change:ident;)*) => {
+        /// What is wanted of one bond.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct BondConfig {
+            pub name: BondName,
+            /// In the order in which they are enslaved.
+            pub slaves: Vec<SlaveConfig>,
+            /// The driver's options.
+            pub options: BondOptions,
+            pub addresses: Vec<IpNet>,
+            pub routes: Vec<Route>,
+            $($(#[doc = $doc])+ pub $key: $stored,)*
+            /// What a person should know about it.
+            pub notes: Vec<Note>,
+            pub origin: Origin,
+        }
+
+        /// Every setting of the table.
+        pub const ROWS: &[Row] =
+            &[$(Row {
+                key: stringify!($key),
+                help: concat!($($doc),+),
+                literal: literal(&$kind),
+                change: Change::$change,
+            },)*];
+
+        /// Their keys.
+        pub const KEYS: &[&str] = &[$(stringify!($key),)*];
+
+        impl BondConfig {
+            /// Returns a bond without slaves, with the driver's defaults.
+            pub fn new(name: BondName, origin: Origin) -> Self {
+                Self {
+                    name,
+                    slaves: Vec::new(),
+                    options: BondOptions::default(),
+                    addresses: Vec::new(),
+                    routes: Vec::new(),
+                    $($key: Default::default(),)*
+                    notes: Vec::new(),
+                    origin,
+                }
+            }
+
+            /// Sets a setting from text; None: the table has none of this key.
+            ///
+            /// # Errors
+            /// What is wanted instead of this text.
+            pub fn set(&mut self, key: &str, text: &str) -> Option<Result<(), String>> {
+                Some(match key {
+                    $(stringify!($key) => $kind.parse(text).map(|value| self.$key = value),)*
+                    _ => return None,
+                })
+            }
+
+            /// Returns the settings that differ from their defaults, as a file has them.
+            pub fn settings(&self) -> Vec<(&'static str, Literal)> {
+                let mut settings = Vec::new();
+                $(if self.$key != <$stored>::default() {
+                    settings.extend($kind.show(&self.$key).map(|literal| (stringify!($key), literal)));
+                })*
+                settings
+            }
+
+            /// Returns the settings that this and another configuration of the bond have differently.
+            pub fn settings_that_differ<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'static Row> + 'a {
+                let differs = move |key: &str| match key {
+                    $(stringify!($key) => self.$key != other.$key,)*
+                    _ => false,
+                };
+                ROWS.iter().filter(move |row| differs(row.key))
+            }
+        }
+    };
+}
+
+bond_settings! {
+    /// Accepts a bond without a link monitor, which never fails over.
+    allow_unmonitored: Unmonitored as Permission, Live;
+    /// The bond's own MAC, instead of that of its first slave.
+    mac: Option<Mac> as MAC, Recreate;
+    /// MTU of the bond and its slaves, in bytes.
+    mtu: Option<u32> as Bytes, Live;
+    /// What carries the packets.
+    datapath: Datapath as Word::<Datapath>::new(), Recreate;
+    /// What bond0 and its port are made of.
+    pair: Pair as Word::<Pair>::new(), Recreate;
+    /// An existing device that faces the slaves, instead of a pair made for the bond.
+    port: Option<InterfaceName> as Interface, Recreate;
+    /// The MAC of the host behind `port`; learned where it is not given.
+    host_mac: Option<Mac> as MAC, Recreate;
+    /// What happens to the bond when its agent ends.
+    on_exit: OnExit as Word::<OnExit>::new(), Live;
+    /// Whether the data plane may fail over by itself.
+    guard: Guard as Word::<Guard>::new(), Live;
+    /// fail_over_mac=follow: backups receive the bond's MAC, too, so that a failover has no gap in which no slave does.
+    prearm: bool as Flag, Recreate;
+    /// The first slave that has addresses or routes gives them to the bond, until it is removed.
+    move_addresses: bool as Flag, Recreate;
+}
+
+const fn literal<K: Kind>(_: &K) -> LiteralKind {
+    K::LITERAL
+}
+
+/// An enumeration whose values have a word each.
+pub trait Words: Copy + Default + PartialEq + FromStr + Display + 'static {
+    const WORDS: &'static [&'static str];
+}
+
+/// A text that is none of a few words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{word}: not a value; allowed: {}", .allowed.join(", "))]
+pub struct NotAWord {
+    pub word: String,
+    pub allowed: &'static [&'static str],
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$of:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$of])* $variant,)*
+        }
+
+        impl $name {
+            /// In the order of [`Words::WORDS`].
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+        }
+
+        impl Words for $name {
+            const WORDS: &'static [&'static str] = &[$($word,)*];
+        }
+
+        impl FromStr for $name {
+            type Err = NotAWord;
+
+            fn from_str(text: &str) -> Result<Self, NotAWord> {
+                match text {
+                    $($word => Ok(Self::$variant),)*
+                    _ => Err(NotAWord { word: text.to_owned(), allowed: Self::WORDS }),
+                }
+            }
+        }
+
+        impl Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$variant => $word,)*
+                })
+            }
+        }
+    };
+}
+
+words! {
+    /// What carries the packets.
+    Datapath {
+        /// tc for a bond that ends in the host stack, native XDP for one that ends in a port.
+        #[default]
+        Auto = "auto",
+        Tc = "tc",
+        Xdp = "xdp",
+        /// XDP on skbs, for drivers without native XDP.
+        XdpGeneric = "xdp-generic",
+    }
+}
+
+words! {
+    /// What bond0 and its port are made of.
+    Pair {
+        /// For tc netkit where the kernel has it, and veth otherwise. A bond that is adopted stays what it is.
+        #[default]
+        Auto = "auto",
+        Netkit = "netkit",
+        Veth = "veth",
+    }
+}
+
+words! {
+    /// What happens to a bond when its agent ends.
+    OnExit {
+        /// The bond is removed, and its slaves are restored.
+        #[default]
+        Down = "down",
+        /// The bond keeps running without an agent, until one adopts it.
+        Keep = "keep",
+    }
+}
+
+words! {
+    /// Whether the data plane may fail over by itself.
+    Guard {
+        /// Where this kernel lets programs look at devices, and the options leave no delay.
+        #[default]
+        Auto = "auto",
+        Off = "off",
+    }
+}
+
+/// One word of an enumeration.
+struct Word<T>(PhantomData<T>);
+
+impl<T> Word<T> {
+    const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T: Words> Kind for Word<T> {
+    type Stored = T;
+    const LITERAL: LiteralKind = LiteralKind::Text;
+
+    fn parse(&self, text: &str) -> Result<T, String> {
+        text.parse().map_err(|_| format!("one of {}", T::WORDS.join(", ")))
+    }
+
+    fn show(&self, stored: &T) -> Option<Literal> {
+        Some(Literal::Text(stored.to_string()))
+    }
+}
+
+/// `true` or `false`; on a command line `on` and `off`, `1` and `0`, too.
+struct Flag;
+
+impl Kind for Flag {
+    type Stored = bool;
+    const LITERAL: LiteralKind = LiteralKind::Flag;
+
+    fn parse(&self, text: &str) -> Result<bool, String> {
+        match text {
+            "true" | "on" | "1" => Ok(true),
+            "false" | "off" | "0" => Ok(false),
+            _ => Err("true or false".to_owned()),
+        }
+    }
+
+    fn show(&self, stored: &bool) -> Option<Literal> {
+        Some(Literal::Flag(*stored))
+    }
+}
+
+/// A flag by which a configuration permits what is refused otherwise.
+struct Permission;
+
+impl Kind for Permission {
+    type Stored = Unmonitored;
+    const LITERAL: LiteralKind = LiteralKind::Flag;
+
+    fn parse(&self, text: &str) -> Result<Unmonitored, String> {
+        Ok(if Flag.parse(text)? { Unmonitored::Allow } else { Unmonitored::Refuse })
+    }
+
+    fn show(&self, stored: &Unmonitored) -> Option<Literal> {
+        Some(Literal::Flag(*stored == Unmonitored::Allow))
+    }
+}
+
+/// A size in bytes.
+struct Bytes;
+
+impl Kind for Bytes {
+    type Stored = Option<u32>;
+    const LITERAL: LiteralKind = LiteralKind::Number;
+
+    fn parse(&self, text: &str) -> Result<Option<u32>, String> {
+        text.parse().map(Some).map_err(|_| "a number of bytes".to_owned())
+    }
+
+    fn show(&self, stored: &Option<u32>) -> Option<Literal> {
+        stored.map(Literal::Number)
+    }
+}
+
+/// A text of another type.
+struct Parsed<T> {
+    wanted: &'static str,
+    of: PhantomData<T>,
+}
+
+const MAC: Parsed<Mac> = Parsed { wanted: "a MAC address of the form 08:00:27:e8:26:58", of: PhantomData };
+
+impl<T: FromStr + Display + PartialEq> Kind for Parsed<T> {
+    type Stored = Option<T>;
+    const LITERAL: LiteralKind = LiteralKind::Text;
+
+    fn parse(&self, text: &str) -> Result<Option<T>, String> {
+        text.parse().map(Some).map_err(|_| self.wanted.to_owned())
+    }
+
+    fn show(&self, stored: &Option<T>) -> Option<Literal> {
+        stored.as_ref().map(|value| Literal::Text(value.to_string()))
+    }
+}
+
+/// The name of an interface.
+struct Interface;
+
+impl Kind for Interface {
+    type Stored = Option<InterfaceName>;
+    const LITERAL: LiteralKind = LiteralKind::Text;
+
+    fn parse(&self, text: &str) -> Result<Option<InterfaceName>, String> {
+        InterfaceName::new(text)
+            .map(Some)
+            .map_err(|error| format!("the name of an interface; it {}", error.fault))
+    }
+
+    fn show(&self, stored: &Option<InterfaceName>) -> Option<Literal> {
+        stored.as_ref().map(|name| Literal::Text(name.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A value of each setting that is not its default.
+    const SAMPLES: &[(&str, &str)] = &[
+        ("allow_unmonitored", "true"),
+        ("mac", "02:00:00:00:00:01"),
+        ("mtu", "9000"),
+        ("datapath", "xdp-generic"),
+        ("pair", "veth"),
+        ("port", "eth3"),
+        ("host_mac", "02:00:00:00:00:02"),
+        ("on_exit", "keep"),
+        ("guard", "off"),
+        ("prearm", "true"),
+        ("move_addresses", "true"),
+    ];
+
+    fn bond() -> BondConfig {
+        BondConfig::new(BondName::new("bond0").unwrap(), Origin::Flags)
+    }
+
+    #[test]
+    fn every_setting_is_read_and_written_by_its_row() {
+        assert_eq!(SAMPLES.iter().map(|(key, _)| *key).collect::<Vec<_>>(), KEYS);
+        for (key, text) in SAMPLES {
+            let mut bond = bond();
+            assert_eq!(bond.set(key, text), Some(Ok(())), "{key}");
+            let written = bond.settings();
+            let [(written_key, literal)] = written.as_slice() else { panic!("{key}: {written:?}") };
+            let row = ROWS.iter().find(|row| row.key == *key).unwrap();
+            let (kind, shown) = match literal {
+                Literal::Flag(flag) => (LiteralKind::Flag, flag.to_string()),
+                Literal::Number(number) => (LiteralKind::Number, number.to_string()),
+                Literal::Text(text) => (LiteralKind::Text, text.clone()),
+            };
+            assert_eq!((*written_key, kind, shown.as_str()), (*key, row.literal, *text));
+            let differing: Vec<_> = bond.settings_that_differ(&self::bond()).collect();
+            assert_eq!(differing, [row]);
+        }
+        assert_eq!(bond().set("miimon", "100"), None);
+    }
+
+    #[test]
+    fn a_value_that_a_setting_does_not_take_is_refused_and_changes_nothing() {
+        for (key, _) in SAMPLES {
+            let mut bond = bond();
+            assert!(bond.set(key, "a/b").unwrap().is_err(), "{key}");
+            assert_eq!(bond, self::bond());
+        }
+    }
+}
