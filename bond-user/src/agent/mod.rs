@@ -125,6 +125,12 @@ pub enum AgentError {
          before, and cannot be used ({fault}); by hand: {commands}, and what they had of addresses, routes, offloads and MTU"
     )]
     NotPutBack { bond: String, fault: String, commands: String },
+    #[error(
+        "{bond}: {} in found.json, but nothing in the kernel confirms that: no alias xbond:{bond} (ip -d link), and no \
+         program of {bond}. Not changed; all else of {bond} is removed. If {bond} had {}: {}; xbond down {bond} --force. If \
+         not: rm -r {}", are(names), them(names), aliases(names, bond), files.display()
+    )]
+    Unconfirmed { bond: String, names: Vec<String>, files: PathBuf },
     #[error("{bond} has no slave {slave}; `xbond show {bond}` lists them")]
     NoSuchSlave { bond: String, slave: String },
     #[error("{slave}: queue_id={queue_id}: {bond} {queues}")]
@@ -186,6 +192,20 @@ pub enum AgentError {
     NothingToConfirm,
     #[error("interrupted; everything is as it was")]
     Interrupted,
+}
+
+fn are(names: &[String]) -> String {
+    format!("{} {}", names.join(", "), if names.len() == 1 { "is" } else { "are" })
+}
+
+fn them(names: &[String]) -> &'static str {
+    if names.len() == 1 { "it" } else { "them" }
+}
+
+/// Commands that say whose interfaces are.
+fn aliases(names: &[String], bond: &str) -> String {
+    let alias = |name: &String| format!("ip link set {name} alias xbond:{bond}");
+    names.iter().map(alias).collect::<Vec<_>>().join("; ")
 }
 
 /// How often the pins are looked at.
@@ -461,8 +481,8 @@ fn check_kernel(bond: &BondConfig) -> Result<(), KernelError> {
     Kernel::check(hook, bond.mtu.unwrap_or(lifecycle::create::DEFAULT_MTU))
 }
 
-/// Takes down what an agent left behind.
-pub fn down_without_agent(places: &Places, bond: &BondName) -> anyhow::Result<()> {
+/// Takes down what an agent left behind. Returns what should be known about it.
+pub fn down_without_agent(places: &Places, bond: &BondName) -> anyhow::Result<Vec<String>> {
     caps::check()?;
     places.act_as_their_owner()?;
     let _claim = places.claim()?;
@@ -471,9 +491,9 @@ pub fn down_without_agent(places: &Places, bond: &BondName) -> anyhow::Result<()
         return Err(AgentError::NothingLeft(bond.to_string()).into());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { record::undo(places, bond, &Devices::open()?).await })?;
+    let notes = runtime.block_on(async { record::undo(places, bond, &Devices::open()?).await })?;
     places.leave();
-    Ok(())
+    Ok(notes)
 }
 
 /// SIGINT and SIGTERM: the end that on_exit decides about. SIGHUP: files are read again.
@@ -856,8 +876,11 @@ impl Agent {
         if let Some(task) = self.machine.tasks.take(id) {
             let _ = task.await;
         }
-        if let Err(error) = record::undo(&self.machine.places, bond, &self.machine.devices).await {
-            warn!("{bond}: not everything could be put back: {error}; try `xbond down {bond} --force`");
+        match record::undo(&self.machine.places, bond, &self.machine.devices).await {
+            Ok(notes) => notes.iter().for_each(|note| warn!("{bond}: {note}")),
+            Err(error) => {
+                warn!("{bond}: not everything could be put back: {error}; try `xbond down {bond} --force`");
+            }
         }
     }
 
@@ -969,8 +992,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes one bond down.
-    pub async fn down(&self, name: &BondName) -> Result<(), AgentError> {
+    /// Takes one bond down. Returns what should be known about it.
+    pub async fn down(&self, name: &BondName) -> Result<Vec<String>, AgentError> {
         let _phase = self.phase.lock().await;
         let is_lost = self.forget_lost(name).await;
         if let Some(bond) = self.find(name) {
@@ -979,10 +1002,12 @@ impl Agent {
         }
         let bond = self.bonds().remove(name);
         match bond {
-            Some(bond) => self.take_down(name, &bond).await,
-            None if is_lost => Ok(()),
+            Some(bond) => self.take_down(name, &bond).await.map(|()| Vec::new()),
+            None if is_lost => Ok(Vec::new()),
             None if self.is_left(name) => {
-                record::undo(&self.machine.places, name, &self.machine.devices).await
+                let notes = record::undo(&self.machine.places, name, &self.machine.devices).await?;
+                notes.iter().for_each(|note| warn!("{name}: {note}"));
+                Ok(notes)
             }
             None => Err(AgentError::NoSuchBond(name.to_string())),
         }

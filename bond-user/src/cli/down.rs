@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use bond_core::name::BondName;
 use hyper::Method;
 
-use super::{DownArgs, WaitArgs, client};
+use super::{DownArgs, WaitArgs, client, output};
 use crate::{
     agent::{self},
     store::paths::Places,
@@ -26,7 +26,9 @@ fn one(bond: &BondName, force: bool, wait: &WaitArgs) -> Result<ExitCode> {
         Ok(done) => Ok(client::finish(&done)),
         Err(error) if !error.is::<client::NoAgent>() => Err(error),
         Err(_) if force => {
-            agent::down_without_agent(&Places::of(netns::cookie()?), bond).map(|()| ExitCode::SUCCESS)
+            let notes = agent::down_without_agent(&Places::of(netns::cookie()?), bond)?;
+            notes.iter().for_each(output::note);
+            Ok(ExitCode::SUCCESS)
         }
         Err(_) => bail!(
             "no agent runs in this network namespace; to take {bond} down without one: xbond down {bond} --force"

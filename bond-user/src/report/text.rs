@@ -155,6 +155,14 @@ pub fn bypassed(hooked: impl fmt::Display, by_xdp_alone: bool, bond: &str) -> St
     format!("{hooked} does not see the packets of {bond}{when}; attach it to {bond} instead")
 }
 
+/// What is said of an interface that a record names, and that the kernel does not confirm to be the bond's.
+pub fn unconfirmed(bond: &str, interface: &str) -> String {
+    format!(
+        "{interface}: found.json names it, but it has neither the alias xbond:{bond} nor a program of {bond}: it is not \
+         changed"
+    )
+}
+
 /// Why another slave is active.
 pub fn why(reason: Reason) -> &'static str {
     match reason {

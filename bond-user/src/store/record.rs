@@ -8,23 +8,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::AgentError,
+    report::text,
     store::paths::Places,
     sys::{
         Devices, SysError,
-        dataplane::{self, DataPlane},
+        dataplane::{self, DataPlane, Pinned},
         directory::{Location, Trust},
-        enslave::Owner,
+        enslave::{Owner, PutBack, Unconfirmed},
         found::{self, Found, Space},
         layer3::Layer3,
-        netlink::LinkInfo,
+        netlink::{LinkInfo, LinkSetting},
         offload::Role,
+        ownership::{Alias, Mark, Proof},
     },
 };
 
 /// Version of the file.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// The oldest one that is read.
 const OLDEST: u32 = 2;
+/// Before it devices had no alias of the bond, and the record none of theirs.
+const WITH_ALIASES: u32 = 4;
 const FILE: &str = "found.json";
 
 /// What a bond found, and made.
@@ -51,6 +55,9 @@ pub struct Record {
     /// The bond's run directory.
     #[serde(skip)]
     place: Location,
+    /// It was read from a file of this version; as for `version`, of a new one.
+    #[serde(skip)]
+    read_as: u32,
 }
 
 /// What every version of the file has.
@@ -135,6 +142,7 @@ impl Record {
             away: Vec::new(),
             taken: None,
             place: places.run_of(bond),
+            read_as: VERSION,
         }
     }
 
@@ -174,7 +182,11 @@ impl Record {
         if record.bond != *bond {
             return Err(wrong(format!("it is about {}, not {bond}", record.bond)));
         }
-        Ok(Some(Self { place, version: VERSION, ..record }))
+        // Who made the record, made the pair of this name.
+        if let Some(pair) = record.pair.as_ref().filter(|pair| pair.bond != *bond) {
+            return Err(wrong(format!("its pair is of {}, not {bond}", pair.bond)));
+        }
+        Ok(Some(Self { place, version: VERSION, read_as: version, ..record }))
     }
 
     /// Returns what an interface is to this bond.
@@ -303,18 +315,62 @@ impl Record {
             .map_err(|source| AgentError::File { path: self.place.path().join(FILE), source })
     }
 
-    async fn detach_filters(&self, devices: &Devices) {
+    /// Forgets everything but these interfaces: the rest is restored.
+    fn keep_only(&mut self, left: &[Left]) -> Result<(), AgentError> {
+        let is_left = |found: &Found| left.iter().any(|left| left.ifindex == found.ifindex);
+        self.change(Space::SetAside, |record| {
+            record.taken = None;
+            record.pair.take_if(|_| !left.iter().any(|left| left.ifindex == PAIR));
+            record.port.take_if(|port| !is_left(port));
+            record.slaves.retain(is_left);
+            record.away.retain(is_left);
+        })
+    }
+
+    async fn detach_filters(&self, devices: &Devices, proof: &Proof) {
         for found in self.slaves.iter().chain(&self.port) {
             // By the name that it has now; one that is gone took its filters along.
-            if let Ok(link) = devices.netlink.link_by_index(found.ifindex).await {
+            if let Ok(link) = devices.netlink.link_by_index(found.ifindex).await
+                && proof.holds(&link)
+            {
                 dataplane::detach_filters(&link.name);
             }
         }
     }
 
-    /// Puts everything back: devices that were made are deleted, the others are as they were found. What is
-    /// gone is skipped, what fails does not stop the rest; the first failure is told.
-    pub async fn restore(&self, devices: &Devices) -> Result<(), AgentError> {
+    /// Whether the devices of the bond have its alias, as far as who wrote the record is concerned.
+    pub fn has_aliases(&self) -> bool {
+        self.read_as >= WITH_ALIASES
+    }
+
+    /// Notes the aliases that interfaces have, before they get the bond's.
+    pub fn set_aliases(&mut self, alias_of: impl Fn(u32) -> Option<Alias>) -> Result<(), AgentError> {
+        self.change(Space::Free, |record| {
+            for found in record.slaves.iter_mut().chain(&mut record.port) {
+                found.alias = alias_of(found.ifindex).filter(|alias| !alias.is_mark());
+            }
+            record.read_as = VERSION;
+        })
+    }
+
+    /// The alias of this bond's devices.
+    pub fn mark(&self) -> Mark {
+        Mark::of(&self.bond)
+    }
+
+    /// Asks the kernel which interfaces are this bond's, as long as there are pins.
+    pub async fn prove(&self, devices: &Devices, pins: &Location) -> Proof {
+        let ends = self.pair.iter().filter_map(|pair| pair.ends).flat_map(|ends| [ends.bond, ends.port]);
+        let found = self.slaves.iter().chain(&self.port).chain(&self.away).map(|found| found.ifindex);
+        let candidates: Vec<_> = ends.chain(found).collect();
+        devices.prove(self.mark(), &Pinned::read(pins), &candidates).await
+    }
+
+    /// Restores everything that the kernel confirms to be this bond's: devices that were made are deleted, the others are
+    /// as they were found. What is gone is skipped, what fails does not stop the rest; the first failure is the error.
+    /// Returns what is not confirmed, and was left as it is.
+    pub async fn restore(&self, devices: &Devices, proof: &Proof) -> Result<Vec<Left>, AgentError> {
+        let mut left = Vec::new();
         let mut failure = None;
         let mut note = |answer: Result<(), AgentError>| {
             if let Err(error) = answer {
@@ -322,49 +378,72 @@ impl Record {
             }
         };
         for found in &self.slaves {
-            note(devices.return_addresses(found).await.map_err(AgentError::from));
+            note(devices.return_addresses(found, proof).await.map_err(AgentError::from));
         }
         if let Some(pair) = &self.pair {
-            note(delete_pair(devices, pair).await);
+            match delete_pair(devices, pair, proof).await {
+                Ok(stranger) => left.extend(stranger),
+                Err(error) => note(Err(error)),
+            }
         }
         if let Some(Taken { rules, .. }) = &self.taken {
-            note(devices.netlink.del_rules(rules).await.map_err(AgentError::from));
+            // Rules about other devices were never added for it.
+            let rules = rules.rules_about(&self.bond);
+            note(devices.netlink.del_rules(&rules).await.map_err(AgentError::from));
         }
         // What is away may have come back while nobody watched.
         for found in self.slaves.iter().chain(&self.port).chain(&self.away) {
-            note(devices.restore(found).await.map(drop).map_err(AgentError::from));
+            match devices.restore(found, proof).await {
+                Ok(PutBack::Unconfirmed(Unconfirmed { name, looks_enslaved })) => {
+                    left.push(Left { name, ifindex: found.ifindex, looks_enslaved });
+                }
+                Ok(PutBack::Done | PutBack::Gone) => {}
+                Err(error) => note(Err(error.into())),
+            }
         }
-        failure.map_or(Ok(()), Err)
+        failure.map_or(Ok(left), Err)
     }
 }
 
-/// Deletes the pair, whatever its ends are called now. Of one that was just made only the names are known: it is the one
-/// whose two ends have them.
-async fn delete_pair(devices: &Devices, pair: &Pair) -> Result<(), AgentError> {
+/// An interface that a record names, and that the kernel does not confirm to be the bond's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    pub name: String,
+    /// As the record has it, or [`PAIR`].
+    ifindex: u32,
+    /// See [`Unconfirmed`].
+    looks_enslaved: bool,
+}
+
+/// No interface has it.
+const PAIR: u32 = 0;
+
+/// Deletes the pair, whatever its ends are called now. Of one that was just made only the names are known. Returns the name
+/// of what is in its place, if that is not confirmed to be the bond's.
+async fn delete_pair(devices: &Devices, pair: &Pair, proof: &Proof) -> Result<Option<Left>, AgentError> {
     let netlink = &devices.netlink;
     let there = |answer: Result<LinkInfo, SysError>| match answer {
         Ok(link) => Ok(Some(link).filter(LinkInfo::is_end_of_pair)),
         Err(error) if error.is_gone() => Ok(None),
         Err(error) => Err(error),
     };
-    let end = match pair.ends {
-        Some(Ends { bond, port }) => match there(netlink.link_by_index(port).await)? {
-            Some(port) => Some(port),
-            // The port may have been moved to another network namespace.
-            None => there(netlink.link_by_index(bond).await)?,
-        },
-        None => match there(netlink.link_by_name(&pair.port).await)? {
-            Some(LinkInfo { link: Some(peer), link_netns: None, ifindex, .. }) => {
-                there(netlink.link_by_index(peer).await)?
-                    .filter(|bond| bond.name == pair.bond && bond.link == Some(ifindex))
-            }
-            _ => None,
-        },
+    let (port, bond) = match pair.ends {
+        // The port may have been moved to another network namespace.
+        Some(Ends { bond, port }) => {
+            (there(netlink.link_by_index(port).await)?, there(netlink.link_by_index(bond).await)?)
+        }
+        None => {
+            (there(netlink.link_by_name(&pair.port).await)?, there(netlink.link_by_name(&pair.bond).await)?)
+        }
     };
-    match end {
-        Some(end) => Ok(netlink.delete(end.ifindex).await?),
-        None => Ok(()),
+    for (end, other) in [(&port, &bond), (&bond, &port)] {
+        if let Some(end) = end.as_ref().filter(|end| proof.holds_of_pair(end, other.as_ref())) {
+            netlink.delete(end.ifindex).await?;
+            return Ok(None);
+        }
     }
+    let looks_enslaved = port.as_ref().is_some_and(|port| LinkSetting::Noarp(true).holds(port));
+    Ok(port.or(bond).map(|end| Left { name: end.name, ifindex: PAIR, looks_enslaved }))
 }
 
 /// What an interface is to a bond of this namespace, one without an agent included.
@@ -374,8 +453,8 @@ pub fn owner_of(places: &Places, link: &LinkInfo) -> Option<Owner> {
     records.filter_map(|record| record.owner(link)).next()
 }
 
-/// Takes a bond away that no agent looks after: pins, devices, files.
-pub async fn undo(places: &Places, bond: &BondName, devices: &Devices) -> Result<(), AgentError> {
+/// Takes a bond away that no agent looks after: pins, devices, files. Returns what should be known about it.
+pub async fn undo(places: &Places, bond: &BondName, devices: &Devices) -> Result<Vec<String>, AgentError> {
     let pins = places.pins_of(bond);
     let (record, fault) = match Record::read(places, bond, Trust::Ours) {
         Ok(record) => (record, None),
@@ -386,15 +465,31 @@ pub async fn undo(places: &Places, bond: &BondName, devices: &Devices) -> Result
         Err(error) => (None, Some(error.to_string())),
     };
     let commands = if record.is_none() { by_hand(&pins, devices).await } else { Vec::new() };
+    let mut notes = Vec::new();
+    let proof = match &record {
+        Some(record) => Some(record.prove(devices, &pins).await),
+        None => None,
+    };
     dataplane::remove_pins(&pins)?;
-    if let Some(record) = record {
+    if let (Some(mut record), Some(proof)) = (record, proof) {
         // No pin holds them.
-        record.detach_filters(devices).await;
-        record.restore(devices).await?;
+        record.detach_filters(devices, &proof).await;
+        let left = record.restore(devices, &proof).await?;
+        let (left, strangers): (Vec<_>, Vec<_>) = left.into_iter().partition(|left| left.looks_enslaved);
+        notes.extend(strangers.iter().map(|stranger| text::unconfirmed(bond, &stranger.name)));
+        if !left.is_empty() {
+            record.keep_only(&left)?;
+            let names = left.into_iter().map(|left| left.name).collect();
+            return Err(AgentError::Unconfirmed {
+                bond: bond.to_string(),
+                names,
+                files: places.run_of(bond).path(),
+            });
+        }
     }
     places.forget(bond);
     if commands.is_empty() && fault.is_none() {
-        return Ok(());
+        return Ok(notes);
     }
     let fault = fault.unwrap_or_else(|| "it is missing".to_owned());
     let commands = if commands.is_empty() { "ip -d link".to_owned() } else { commands.join("; ") };
@@ -445,9 +540,10 @@ mod tests {
             )
         };
         let pair = r#"{"bond":"bond0","port":"../eth0"}"#;
+        let another = r#"{"bond":"bond1","port":"bond1-port"}"#;
         let table = [
             (String::new(), "EOF while parsing"),
-            (record(1, "bond0", "null", ""), "version 1; xbond reads version 3"),
+            (record(1, "bond0", "null", ""), "version 1; xbond reads version 4"),
             (record(2, "bond0", "null", r#","more":1"#), "unknown field `more`"),
             (record(2, "../x", "null", ""), "\"../x\" cannot be a bond: it contains '/'"),
             (
@@ -456,6 +552,7 @@ mod tests {
             ),
             (record(2, "bond0", pair, ""), "\"../eth0\" cannot be an interface: it contains '/'"),
             (record(2, "bond1", "null", ""), "it is about bond1, not bond0"),
+            (record(4, "bond0", another, ""), "its pair is of bond1, not bond0"),
         ];
         for (text, problem) in table {
             fs::write(&path, text).unwrap();
@@ -481,6 +578,7 @@ mod tests {
             away: Vec::new(),
             taken: None,
             place: place.clone(),
+            read_as: VERSION,
         };
         record.save().unwrap();
         assert_eq!(read(), Some(record));

@@ -12,6 +12,7 @@ use super::{
     layer3::{Target, Unfit},
     netlink::{In6AddrGenMode, LinkInfo, LinkLayerType, LinkSetting},
     offload::{self, FeatureChange, Role},
+    ownership::{Mark, Proof},
 };
 
 /// How a slave shall be.
@@ -66,11 +67,21 @@ pub enum Refusal {
 }
 
 /// What became of a slave that was to be put back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PutBack {
     Done,
     /// The interface is gone, or another one has its ifindex: there was nothing to do.
     Gone,
+    /// The kernel does not confirm that the interface is the bond's. Nothing of it was changed.
+    Unconfirmed(Unconfirmed),
+}
+
+/// What an interface looks like of which only a file says that it is the bond's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unconfirmed {
+    pub name: String,
+    /// Something of it is as enslaving makes it, and was not so before.
+    pub looks_enslaved: bool,
 }
 
 /// How a slave is left.
@@ -113,6 +124,8 @@ impl Devices {
             permanent_mac: self.permanent_mac(&link),
             mac: link.mac,
             lower: Lower::of(&link),
+            // One of a bond that is gone has no use any more.
+            alias: link.alias.clone().filter(|alias| !alias.is_mark()),
             mtu: link.mtu,
             up: link.is_up(),
             allmulti: LinkSetting::Allmulti(true).holds(&link),
@@ -143,18 +156,27 @@ impl Devices {
         Ok(None)
     }
 
-    /// Makes an interface that was observed a slave: no IPv6, the bond's MAC if one is given, its MTU, the
+    /// Makes an interface that was observed a slave: the bond's alias first, no IPv6, the bond's MAC if one is given, its MTU, the
     /// offloads of the hook, all multicast, open. If a step fails, all are undone. The driver leaves IPv4
     /// addresses where they are, and so does this.
-    pub async fn enslave(&self, found: &Found, plan: &EnslavePlan) -> Result<LinkInfo, SysError> {
-        match self.set_up(found, plan).await {
+    pub async fn enslave(
+        &self,
+        found: &Found,
+        plan: &EnslavePlan,
+        mark: &Mark,
+    ) -> Result<LinkInfo, SysError> {
+        match self.set_up(found, plan, mark).await {
             Ok(link) => Ok(link),
-            Err(first) => Err(first.after_undoing(self.restore(found).await)),
+            Err(first) => {
+                let proof = Proof::new(mark.clone(), [found.ifindex]);
+                Err(first.after_undoing(self.restore(found, &proof).await))
+            }
         }
     }
 
-    async fn set_up(&self, found: &Found, plan: &EnslavePlan) -> Result<LinkInfo, SysError> {
+    async fn set_up(&self, found: &Found, plan: &EnslavePlan, mark: &Mark) -> Result<LinkInfo, SysError> {
         let (netlink, ifindex) = (&self.netlink, found.ifindex);
+        netlink.set_alias(ifindex, Some(mark.alias())).await?;
         netlink.set(ifindex, LinkSetting::Up(false)).await?;
         netlink.set(ifindex, LinkSetting::AddrGenMode(In6AddrGenMode::None)).await?;
         for address in netlink.addresses_of(ifindex).await?.iter().filter(|address| address.ip.is_ipv6()) {
@@ -180,19 +202,23 @@ impl Devices {
 
     /// Undoes [`Self::enslave`] as the driver does at a release (`__bond_release_one`): closed, with this MAC if
     /// one is given, everything else but the addresses as found.
-    pub async fn release(&self, found: &Found, mac: Option<Mac>) -> Result<PutBack, SysError> {
-        self.put_back(found, Leave::Released(mac)).await
+    pub async fn release(&self, found: &Found, mac: Option<Mac>, proof: &Proof) -> Result<PutBack, SysError> {
+        self.put_back(found, Leave::Released(mac), proof).await
     }
 
     /// Undoes [`Self::enslave`] altogether: up or down, with the addresses and routes, as found. On an
     /// interface that is so, it changes nothing.
-    pub async fn restore(&self, found: &Found) -> Result<PutBack, SysError> {
-        self.put_back(found, Leave::AsFound).await
+    pub async fn restore(&self, found: &Found, proof: &Proof) -> Result<PutBack, SysError> {
+        self.put_back(found, Leave::AsFound, proof).await
     }
 
     /// Every step is tried; the first error is the answer.
-    async fn put_back(&self, found: &Found, leave: Leave) -> Result<PutBack, SysError> {
+    async fn put_back(&self, found: &Found, leave: Leave, proof: &Proof) -> Result<PutBack, SysError> {
         let Some(link) = self.find(found).await? else { return Ok(PutBack::Gone) };
+        if !proof.holds(&link) {
+            let looks_enslaved = looks_enslaved(&link, found);
+            return Ok(PutBack::Unconfirmed(Unconfirmed { name: link.name, looks_enslaved }));
+        }
         let (netlink, ifindex) = (&self.netlink, link.ifindex);
         let mut settings = vec![
             LinkSetting::Mtu(found.mtu),
@@ -228,6 +254,7 @@ impl Devices {
                 outcome.note(netlink.put_routes(&found.layer3, &target, &link.name).await);
             }
         }
+        outcome.note(self.return_alias(found, ifindex, proof.mark()).await);
         match outcome.0 {
             Ok(()) => Ok(PutBack::Done),
             Err(error) if error.is_gone() => Ok(PutBack::Gone),
@@ -235,10 +262,21 @@ impl Devices {
         }
     }
 
+    /// The last step: without the bond's alias nothing says any more that the interface is to be restored. One that an
+    /// administrator has set meanwhile stays.
+    async fn return_alias(&self, found: &Found, ifindex: u32, mark: &Mark) -> Result<(), SysError> {
+        let link = self.netlink.link_by_index(ifindex).await?;
+        if mark.is_on(&link) {
+            self.netlink.set_alias(ifindex, found.alias.as_ref()).await?;
+        }
+        Ok(())
+    }
+
     /// Gives an interface the IPv4 addresses back while whoever had them instead still has them, so that no route by
     /// another device loses its source address.
-    pub async fn return_addresses(&self, found: &Found) -> Result<(), SysError> {
-        let Some(link) = self.find(found).await? else { return Ok(()) };
+    pub async fn return_addresses(&self, found: &Found, proof: &Proof) -> Result<(), SysError> {
+        let link = self.find(found).await?.filter(|link| proof.holds(link));
+        let Some(link) = link else { return Ok(()) };
         self.netlink.put_ipv4_addresses(&found.layer3, &Target::back(found.ifindex, link.ifindex)).await
     }
 
@@ -295,6 +333,13 @@ impl Devices {
     }
 }
 
+/// Whether something of an interface is as enslaving makes it, and was not found so.
+fn looks_enslaved(link: &LinkInfo, found: &Found) -> bool {
+    let none = LinkSetting::AddrGenMode(In6AddrGenMode::None);
+    let was_none = found.addr_gen_mode().is_none_or(|mode| mode == In6AddrGenMode::None);
+    (!found.allmulti && LinkSetting::Allmulti(true).holds(link)) || (!was_none && none.holds(link))
+}
+
 /// The first error of several steps, all of which are to be tried.
 struct Outcome(Result<(), SysError>);
 
@@ -338,11 +383,24 @@ fn on_off(change: &FeatureChange) -> &'static str {
 mod tests {
     use std::net::IpAddr;
 
+    use bond_core::name::BondName;
+
     use super::*;
     use crate::sys::{
+        layer3::Layer3,
         netlink::{Address, AttachedXdp, LinkEvent, LinkEvents, Route, XdpMode},
+        ownership::Alias,
         testing::{in_namespace, mac, veth},
     };
+
+    fn mark() -> Mark {
+        Mark::of(&BondName::new("bond0").unwrap())
+    }
+
+    /// By the alias alone.
+    fn proof() -> Proof {
+        Proof::new(mark(), [])
+    }
 
     fn plan(hook: Hook) -> EnslavePlan {
         EnslavePlan { mac: Some(mac(0xaa)), mtu: 1400, hook, unicast: vec![mac(0xbb)] }
@@ -388,6 +446,8 @@ mod tests {
         for (to, via) in [("0.0.0.0", "192.0.2.9"), ("::", "2001:db8::9")] {
             netlink.replace_route(&Route::new(link.ifindex, ip(to), 0, Some(ip(via)))).await.unwrap();
         }
+        // Of any bytes.
+        netlink.set_alias(link.ifindex, Alias::new(b"\xff uplink").as_ref()).await.unwrap();
         netlink.link_by_index(link.ifindex).await.unwrap()
     }
 
@@ -416,8 +476,9 @@ mod tests {
                 let found = devices.observe("eth1", &plan, nobody).await.unwrap();
                 assert_eq!(state(&devices, link.ifindex).await, before, "observing changes nothing");
                 for _ in 0..2 {
-                    let slave = devices.enslave(&found, &plan).await.unwrap();
+                    let slave = devices.enslave(&found, &plan, &mark()).await.unwrap();
                     assert_eq!((slave.mac, slave.mtu), (mac(0xaa), 1400));
+                    assert!(mark().is_on(&slave));
                     assert!(slave.is_up() && LinkSetting::Allmulti(true).holds(&slave));
                     assert!(!LinkSetting::Promisc(true).holds(&slave));
                     let (_, addresses, _, unicast, features) = state(&devices, link.ifindex).await;
@@ -429,10 +490,11 @@ mod tests {
                     }
                 }
                 let mut events = LinkEvents::open().unwrap();
-                assert_eq!(devices.restore(&found).await.unwrap(), PutBack::Done);
+                assert_eq!(devices.restore(&found, &proof()).await.unwrap(), PutBack::Done);
                 running(&mut events, link.ifindex).await;
                 assert_eq!(state(&devices, link.ifindex).await, before);
-                assert_eq!(devices.restore(&found).await.unwrap(), PutBack::Done);
+                let proof = Proof::new(mark(), [found.ifindex]);
+                assert_eq!(devices.restore(&found, &proof).await.unwrap(), PutBack::Done);
                 assert_eq!(state(&devices, link.ifindex).await, before, "a second time changes nothing");
             });
         }
@@ -445,8 +507,8 @@ mod tests {
             let plan = plan(Hook::Xdp);
             for (given, expected) in [(None, mac(0xaa)), (Some(link.mac), link.mac)] {
                 let found = devices.observe("eth1", &plan, nobody).await.unwrap();
-                devices.enslave(&found, &plan).await.unwrap();
-                assert_eq!(devices.release(&found, given).await.unwrap(), PutBack::Done);
+                devices.enslave(&found, &plan, &mark()).await.unwrap();
+                assert_eq!(devices.release(&found, given, &proof()).await.unwrap(), PutBack::Done);
                 let (released, _, _, unicast, _) = state(&devices, link.ifindex).await;
                 assert_eq!((released.mac, released.mtu), (expected, link.mtu));
                 assert!(!released.is_up() && !LinkSetting::Allmulti(true).holds(&released));
@@ -463,7 +525,7 @@ mod tests {
             let plan = EnslavePlan { mtu: 70_000, ..plan(Hook::Xdp) };
             let found = devices.observe("eth1", &plan, nobody).await.unwrap();
             let mut events = LinkEvents::open().unwrap();
-            let error = devices.enslave(&found, &plan).await.unwrap_err();
+            let error = devices.enslave(&found, &plan, &mark()).await.unwrap_err();
             assert!(error.to_string().starts_with("set MTU 70000 on eth1: Invalid argument"), "{error}");
             running(&mut events, link.ifindex).await;
             assert_eq!(state(&devices, link.ifindex).await, before);
@@ -477,11 +539,67 @@ mod tests {
             let found = devices.observe("eth1", &plan(Hook::Tc), nobody).await.unwrap();
             let before = state(&devices, link.ifindex).await;
             let other = Found { permanent_mac: Some(mac(0x77)), mtu: 1300, ..found.clone() };
-            assert_eq!(devices.restore(&other).await.unwrap(), PutBack::Gone);
+            assert_eq!(devices.restore(&other, &proof()).await.unwrap(), PutBack::Gone);
             assert_eq!(state(&devices, link.ifindex).await, before);
             devices.netlink.delete(link.ifindex).await.unwrap();
-            assert_eq!(devices.restore(&found).await.unwrap(), PutBack::Gone);
-            assert_eq!(devices.release(&found, None).await.unwrap(), PutBack::Gone);
+            assert_eq!(devices.restore(&found, &proof()).await.unwrap(), PutBack::Gone);
+            assert_eq!(devices.release(&found, None, &proof()).await.unwrap(), PutBack::Gone);
+        });
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_confirm_is_left_alone() {
+        in_namespace(async |devices| {
+            let link = busy(&devices).await;
+            let found = devices.observe("eth1", &plan(Hook::Tc), nobody).await.unwrap();
+            let answer = devices.restore(&found, &proof()).await.unwrap();
+            let untouched = Unconfirmed { name: "eth1".to_owned(), looks_enslaved: false };
+            assert_eq!(answer, PutBack::Unconfirmed(untouched));
+            let mut events = LinkEvents::open().unwrap();
+            devices.enslave(&found, &plan(Hook::Tc), &mark()).await.unwrap();
+            running(&mut events, link.ifindex).await;
+            for alias in [None, Alias::new("xbond:bond1"), Alias::new("uplink")] {
+                devices.netlink.set_alias(link.ifindex, alias.as_ref()).await.unwrap();
+                let before = state(&devices, link.ifindex).await;
+                let slave = Unconfirmed { name: "eth1".to_owned(), looks_enslaved: true };
+                assert_eq!(devices.restore(&found, &proof()).await.unwrap(), PutBack::Unconfirmed(slave));
+                devices.return_addresses(&found, &proof()).await.unwrap();
+                assert_eq!(state(&devices, link.ifindex).await, before, "{alias:?}");
+            }
+            // An alias that is an administrator's stays where a program confirms.
+            let known = Proof::new(mark(), [link.ifindex]);
+            assert_eq!(devices.restore(&found, &known).await.unwrap(), PutBack::Done);
+            assert_eq!(
+                devices.netlink.link_by_index(link.ifindex).await.unwrap().alias,
+                Alias::new("uplink")
+            );
+        });
+    }
+
+    /// As a record that was not read from the kernel may have them.
+    #[test]
+    fn routes_of_other_devices_are_not_restored() {
+        in_namespace(async |devices| {
+            let link = busy(&devices).await;
+            let netlink = &devices.netlink;
+            let (other, far) = veth(&devices, "eth9", "far9").await;
+            for ifindex in [other.ifindex, far.ifindex] {
+                netlink.set(ifindex, LinkSetting::Up(true)).await.unwrap();
+            }
+            let found = devices.observe("eth1", &plan(Hook::Tc), nobody).await.unwrap();
+            let (before, others) =
+                (state(&devices, link.ifindex).await, state(&devices, other.ifindex).await);
+            devices.enslave(&found, &plan(Hook::Tc), &mark()).await.unwrap();
+            let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+            let forged = Route::new(other.ifindex, ip("203.0.113.0"), 24, None).to_kept().unwrap();
+            let messages = found.layer3.addresses().chain(found.layer3.routes()).cloned();
+            let layer3 = Layer3::of(messages.chain([forged]).collect());
+            let mut events = LinkEvents::open().unwrap();
+            let found = Found { layer3: Arc::new(layer3), ..found };
+            assert_eq!(devices.restore(&found, &proof()).await.unwrap(), PutBack::Done);
+            running(&mut events, link.ifindex).await;
+            assert_eq!(state(&devices, link.ifindex).await, before);
+            assert_eq!(state(&devices, other.ifindex).await, others);
         });
     }
 

@@ -16,6 +16,7 @@ use super::{
     ethtool::FeatureState,
     layer3::Layer3,
     netlink::{Address, In6AddrGenMode, LinkInfo, NetnsId, Route},
+    ownership::Alias,
 };
 
 /// A slave as it was before the first change.
@@ -34,6 +35,10 @@ pub struct Found {
     /// What it lies above, or its other end: of a virtual device it says whether it is the same one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lower: Option<Lower>,
+    /// An administrator's, in whose place the bond's comes. None as well in files of version 2 and 3, and there was one
+    /// perhaps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<Alias>,
     /// Bytes.
     pub mtu: u32,
     pub up: bool,
@@ -84,6 +89,8 @@ struct Written {
     mac: Mac,
     #[serde(default)]
     lower: Option<Lower>,
+    #[serde(default)]
+    alias: Option<Alias>,
     mtu: u32,
     up: bool,
     allmulti: bool,
@@ -115,6 +122,7 @@ impl From<Written> for Found {
             permanent_mac: written.permanent_mac,
             mac: written.mac,
             lower: written.lower,
+            alias: written.alias,
             mtu: written.mtu,
             up: written.up,
             allmulti: written.allmulti,
@@ -294,6 +302,7 @@ mod tests {
             permanent_mac,
             mac,
             lower: None,
+            alias: None,
             mtu: 1500,
             up: true,
             allmulti: false,

@@ -28,6 +28,7 @@ pub mod netlink;
 pub mod netns;
 pub mod notify;
 pub mod offload;
+pub mod ownership;
 pub mod probe;
 pub mod signals;
 pub mod softnet;

@@ -47,6 +47,7 @@ use crate::{
         found::{Found, Lower},
         membership,
         netlink::{self, BlockingNetlink, Interfaces, LinkInfo, LinkSetting},
+        ownership::Proof,
     },
 };
 
@@ -693,16 +694,17 @@ impl Effects {
         found: &Found,
         plan: &EnslavePlan,
     ) -> Result<LinkInfo, AgentError> {
-        self.devices.enslave(found, plan).await?;
+        self.devices.enslave(found, plan, &self.record.mark()).await?;
         let attached = waiting(|| self.data_plane.attach_slave(slot, name, found.ifindex));
         let answer = match attached {
             Ok(()) => self.devices.netlink.link_by_index(found.ifindex).await.map_err(AgentError::from),
             Err(error) => Err(error.into()),
         };
         if answer.is_err() {
+            let proof = Proof::new(self.record.mark(), [found.ifindex]);
             for undone in [
                 waiting(|| self.data_plane.detach_slave(slot)).map_err(AgentError::from),
-                self.devices.restore(found).await.map(drop).map_err(AgentError::from),
+                self.devices.restore(found, &proof).await.map(drop).map_err(AgentError::from),
             ] {
                 if let Err(error) = undone {
                     warn!("{}: {name}: not everything could be put back: {error}", self.bond);
@@ -725,12 +727,13 @@ impl Effects {
 
     /// Every step is tried; the first error is the answer.
     async fn try_release(&mut self, slot: Slot, mac: Option<Mac>) -> Result<(), AgentError> {
+        let proof = self.proof();
         let Some(slave) = self.slaves.remove(&slot) else { return Ok(()) };
         self.herald.forget(slot);
         let detached = waiting(|| self.data_plane.detach_slave(slot));
         // The record knows the MACs of devices above bond0 that it was given since it was found.
         let found = self.record.slave(slave.ifindex).unwrap_or(&slave.found);
-        let released = self.devices.release(found, mac).await;
+        let released = self.devices.release(found, mac, &proof).await;
         if self.record.has_addresses_of(slave.ifindex) {
             warn!(
                 "{}: the addresses and routes of {} stay on the bond, and are removed with it",
@@ -775,8 +778,11 @@ impl Effects {
             is_there_again || self.devices.is_returned(link, found)
         };
         let Some(found) = self.record.away().iter().find(is_it).cloned() else { return Ok(()) };
-        if self.devices.restore(&found).await? == PutBack::Done {
-            info!("{}: {}: is back, and as it was found", self.bond, found.name);
+        // Only its alias came back with it: no program of the bond is attached to it.
+        match self.devices.restore(&found, &Proof::new(self.record.mark(), [])).await? {
+            PutBack::Done => info!("{}: {}: is back, and as it was found", self.bond, found.name),
+            PutBack::Gone => {}
+            PutBack::Unconfirmed(link) => self.scribe.warn(&text::unconfirmed(&self.bond, &link.name)),
         }
         // Now, and not before: an agent that dies between the two leaves it to the next one.
         self.record.returned(ifindex)
@@ -1010,9 +1016,18 @@ impl Effects {
     }
 
     async fn tear_down(self) -> Result<(), AgentError> {
+        let proof = self.proof();
         self.data_plane.remove()?;
-        self.record.restore(&self.devices).await?;
+        for left in self.record.restore(&self.devices, &proof).await? {
+            warn!("{}: {}", self.bond, text::unconfirmed(&self.bond, &left.name));
+        }
         Ok(())
+    }
+
+    /// The interfaces that this task knows to be the bond's: it made them that, or adopted them from what the kernel has.
+    fn proof(&self) -> Proof {
+        let ends = [self.host.device(), self.host.port()];
+        Proof::new(self.record.mark(), self.slaves.values().map(|slave| slave.ifindex).chain(ends))
     }
 
     fn warn_of_mended(&mut self, map: &str) {

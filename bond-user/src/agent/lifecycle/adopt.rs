@@ -36,14 +36,16 @@ use crate::{
     report::{moment::monotonic, receipt::Receipt, text},
     store::{
         receipts,
-        record::{Ends, Record, Shape},
+        record::{self, Ends, Record, Shape},
     },
     sys::{
         announcer::{self, Announced},
         dataplane::{DataPlane, Maps, Unfit},
         directory::{Location, Trust},
+        enslave::PutBack,
         found::Found,
         netlink::{In6AddrGenMode, Interfaces, LinkInfo, LinkSetting, PairKind},
+        ownership::Proof,
     },
 };
 
@@ -69,7 +71,8 @@ pub async fn adopt(
         }
         None => {
             info!("{}: an agent was stopped while it made this bond, and its remains go first", config.name);
-            crate::store::record::undo(&machine.places, &config.name, &machine.devices).await?;
+            let notes = record::undo(&machine.places, &config.name, &machine.devices).await?;
+            notes.iter().for_each(|note| warn!("{}: {note}", config.name));
             Ok(None)
         }
     }
@@ -127,6 +130,8 @@ struct Whole {
     gone: Vec<Gone>,
     /// Interfaces that were changed and are in no slot.
     strays: Vec<Found>,
+    /// What the kernel confirmed to be the bond's before anything was changed.
+    proof: Proof,
 }
 
 /// A slot whose slave is not there.
@@ -235,7 +240,8 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, M
     let mac = config.mac.filter(|_| !slaves.is_empty());
     let worn = slaves.first().map(|(slot, ..)| maps.slave(*slot).wire_mac()).filter(|_| mac.is_some());
     same("its MAC", worn.map(|mac| mac.to_string()), mac.map(|mac| mac.to_string()))?;
-    Ok(Some(Whole { record, maps, queues, port, host, made_of, bond, options, slaves, gone, strays }))
+    let proof = record.prove(devices, &pins).await;
+    Ok(Some(Whole { record, maps, queues, port, host, made_of, bond, options, slaves, gone, strays, proof }))
 }
 
 /// The options that are wanted, with the policy that is in force.
@@ -274,7 +280,8 @@ async fn take_over(
     whole: Whole,
     missing: MissingSlaves,
 ) -> Result<Made, AgentError> {
-    let Whole { mut record, maps, queues, port, host, made_of, bond, options, slaves, gone, strays } = whole;
+    let Whole { mut record, maps, queues, port, host, made_of, bond, options, slaves, gone, strays, proof } =
+        whole;
     let name = &config.name;
     let devices = &machine.devices;
     let hook = effects::hook(config.datapath, config.port.is_some());
@@ -286,12 +293,17 @@ async fn take_over(
     let mut data_plane = DataPlane::adopt(&machine.places.pins_of(name), hook, Arc::clone(&machine.kernel))?;
     let bond_name = bond.as_ref().map(|bond| bond.name.as_str());
     data_plane.replace_port(&bring_up::port_of(&port.name, host, made_of, bond_name))?;
+    if !record.has_aliases() {
+        let devices_of_bond = slaves.iter().map(|(_, _, link)| link).chain([&port]).chain(bond.as_ref());
+        give_aliases(machine, &mut record, devices_of_bond).await?;
+    }
     let (mut left, mut founds) = (Vec::new(), Vec::new());
     for (slot, found, link) in slaves {
+        let found = record.slave(found.ifindex).cloned().unwrap_or(found);
         if !is_set_up(&found, &link) || !data_plane.replace_slave(slot, &link.name, link.ifindex)? {
             info!("{name}: {}: was not set up to the end, or was away since; it is put back", link.name);
             forget(&mut data_plane, &mut record, slot, link.ifindex)?;
-            devices.restore(&found).await?;
+            restore(machine, name, &found, &proof).await?;
             continue;
         }
         left.push(left_slave(machine, config, &maps, slot, &link));
@@ -314,11 +326,11 @@ async fn take_over(
         data_plane.detach_slave(slot)?;
     }
     for found in strays {
-        if let Some(link) = devices.find(&found).await? {
+        if let Some(link) = devices.find(&found).await?.filter(|link| proof.holds(link)) {
             info!("{name}: {}: is in no slot of the bond, and is put back", link.name);
             data_plane.detach_filters(&link.name);
         }
-        devices.restore(&found).await?;
+        restore(machine, name, &found, &proof).await?;
         record.remove(found.ifindex)?;
     }
 
@@ -426,6 +438,28 @@ async fn take_over(
         }
     }
     Ok(Made { hook, queues, host, pair: made_of, port: port.name, maps, started, wanted })
+}
+
+/// Gives the devices of a bond, which an xbond without them has made, its alias. What they had is recorded first.
+async fn give_aliases<'a>(
+    machine: &Machine,
+    record: &mut Record,
+    links: impl Iterator<Item = &'a LinkInfo>,
+) -> Result<(), AgentError> {
+    let links: Vec<_> = links.collect();
+    record.set_aliases(|ifindex| links.iter().find(|link| link.ifindex == ifindex)?.alias.clone())?;
+    for link in links {
+        machine.devices.netlink.set_alias(link.ifindex, Some(record.mark().alias())).await?;
+    }
+    Ok(())
+}
+
+/// Restores an interface, if it is the bond's.
+async fn restore(machine: &Machine, bond: &str, found: &Found, proof: &Proof) -> Result<(), AgentError> {
+    if let PutBack::Unconfirmed(link) = machine.devices.restore(found, proof).await? {
+        warn!("{bond}: {}", text::unconfirmed(bond, &link.name));
+    }
+    Ok(())
 }
 
 /// ACTIVE after the last change that is on a receipt. An agent that dies right after it wrote one has not told GUARD yet.

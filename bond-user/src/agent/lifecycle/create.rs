@@ -62,6 +62,7 @@ use crate::{
         layer3::{Layer3, Target},
         netlink::{self, Address, BlockingNetlink, LinkInfo, LinkSetting, PairKind, PairPlan, Route},
         offload::{self, Role},
+        ownership::Mark,
         sysfs::Sysfs,
     },
 };
@@ -193,12 +194,13 @@ pub async fn bring_up(
     let side = match (&pair, &port_found) {
         (Some(Pair { bond, port, .. }), _) => {
             let queues_of_bond = queues.count().into();
-            let plan = PairPlan { bond, port, mac, mtu, queues: queues_of_bond };
+            let mark = record.mark();
+            let plan = PairPlan { bond, port, mac, mtu, queues: queues_of_bond, mark: Some(&mark) };
             let side = make_pair(machine, &plan, config.pair, (hook, queues)).await?;
             record.made(Ends { bond: side.host.device(), port: side.host.port() })?;
             side
         }
-        (None, Some(found)) => take_port(machine, found, &plan, config.host_mac).await?,
+        (None, Some(found)) => take_port(machine, found, &plan, (&record.mark(), config.host_mac)).await?,
         // A bond has one of the two by construction.
         (None, None) => return Err(AgentError::NoSuchBond(config.name.to_string())),
     };
@@ -656,9 +658,9 @@ async fn take_port(
     machine: &Machine,
     found: &Found,
     plan: &EnslavePlan,
-    host_mac: Option<Mac>,
+    (mark, host_mac): (&Mark, Option<Mac>),
 ) -> Result<Side, AgentError> {
-    let link = machine.devices.enslave(found, plan).await?;
+    let link = machine.devices.enslave(found, plan, mark).await?;
     machine.devices.netlink.set(link.ifindex, LinkSetting::Promisc(true)).await?;
     Ok(Side {
         host: Host::Port { port: link.ifindex, promisc: false },

@@ -456,8 +456,8 @@ async fn set(
 
 async fn down(State(agent): State<Arc<Agent>>, OfBond(name): OfBond, until: Deadline) -> Response {
     by(until, format!("taking {name} down"), async move {
-        agent.down(&name).await?;
-        Ok(Done::default())
+        let notes = agent.down(&name).await?;
+        Ok(Done { notes, ..Done::default() })
     })
     .await
 }

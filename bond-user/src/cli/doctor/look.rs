@@ -125,7 +125,14 @@ fn can_make(kind: PairKind) -> Made {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let mac = Mac::new([0x02, 0, 0, 0, 0, 1]);
-            let plan = PairPlan { bond: "bond0", port: "bond0-port", mac, mtu: USUAL_MTU, queues: QUEUES };
+            let plan = PairPlan {
+                bond: "bond0",
+                port: "bond0-port",
+                mac,
+                mtu: USUAL_MTU,
+                queues: QUEUES,
+                mark: None,
+            };
             Devices::open()?.netlink.create_pair(kind, &plan).await?;
             Ok(Some(()))
         })

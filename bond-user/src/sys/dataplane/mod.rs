@@ -36,7 +36,7 @@ use bond_common::{
 };
 
 pub use kernel::{Kernel, KernelError, TcAttach};
-use link::DeviceLink;
+pub use link::DeviceLink;
 use mapped::Mapped;
 
 use super::directory::{Directory, Kind, Location, Trust};
@@ -748,6 +748,32 @@ pub fn hold(dir: &Directory) -> io::Result<Hold> {
         }
     }
     Ok(if links > 0 { Hold::Nothing } else { Hold::Unknown })
+}
+
+/// Programs of a bond, by their pins.
+#[derive(Clone, Debug, Default)]
+pub struct Pinned {
+    /// What attaches them.
+    pub links: Vec<DeviceLink>,
+    /// All of them, as `bpftool prog show id` takes them: where programs are filters there are no links.
+    pub programs: Vec<u32>,
+}
+
+impl Pinned {
+    /// Reads the pins under `dir`. What is not there, or cannot be read, is left out.
+    pub fn read(dir: &Location) -> Self {
+        let Ok(pins) = dir.open(Trust::Ours) else { return Self::default() };
+        let mut pinned = Self::default();
+        for (name, _) in pins.entries().unwrap_or_default() {
+            let path = pins.path_of(&name);
+            if name.ends_with(names::LINK_PIN) {
+                pinned.links.extend(DeviceLink::read(&path).ok().flatten());
+            } else if name.ends_with(names::PROGRAM_PIN) {
+                pinned.programs.extend(ProgramInfo::from_pin(path).map(|info| info.id()));
+            }
+        }
+        pinned
+    }
 }
 
 /// Takes xbond's filters away from a device.

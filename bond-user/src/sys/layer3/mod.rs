@@ -130,6 +130,22 @@ impl Layer3 {
         self.of_kind(Kind::Route)
     }
 
+    /// Nexthop objects that lead to a device, and groups of them. A record has no others of one that was read, but what is
+    /// written in it need not have been read.
+    fn next_hops_over(&self, ifindex: u32) -> impl Iterator<Item = &Message> {
+        let leads = move |object: &Message| object.number(NHA_OIF) == Some(ifindex);
+        let own: HashSet<_> =
+            self.of_kind(Kind::NextHop).filter(|object| leads(object)).map(Message::next_hop_id).collect();
+        self.of_kind(Kind::NextHop)
+            .filter(move |object| leads(object) || object.members().any(|id| own.contains(&id)))
+    }
+
+    /// Rules about packets that a device of this name receives or sends.
+    pub fn rules_about(&self, device: &str) -> Self {
+        let rules = self.of_kind(Kind::Rule).filter(|rule| rule.names_device(device));
+        Self { messages: rules.cloned().collect(), ahead: Vec::new(), ..*self }
+    }
+
     /// Whether both hold the same messages, whatever time was left when they were read.
     pub fn is_same(&self, other: &Self) -> bool {
         let stable = |layer: &Self| -> Vec<Option<Vec<u8>>> {
@@ -561,7 +577,12 @@ impl Netlink {
         let learns = layer3.learns && learns_routes(device);
         let is_learned =
             |route: &Message| learns && route.family() == INET6 && route.route_protocol() == BY_ADVERTISEMENT;
-        let is_ours = |route: &Message| !comes_by_itself(route) && !is_learned(route);
+        let objects: HashSet<_> = layer3.next_hops_over(target.from).map(Message::next_hop_id).collect();
+        let is_ours = |route: &Message| {
+            let by_object = || route.number(RTA_NH_ID).is_some_and(|id| objects.contains(&id));
+            let is_over = route.route_devices().contains(&target.from) || by_object();
+            is_over && !comes_by_itself(route) && !is_learned(route)
+        };
         let mut routes: Vec<_> = layer3
             .messages
             .iter()
@@ -610,7 +631,7 @@ impl Netlink {
             .partition(|(_, route)| route.attribute(RTA_NH_ID).is_some());
         sender.send_repeatedly(by_gateway).await;
         sender.put_neighbours(layer3, &substitute).await;
-        let objects = layer3.of_kind(Kind::NextHop).map(|object| object.next_hop_for(&substitute));
+        let objects = layer3.next_hops_over(target.from).map(|object| object.next_hop_for(&substitute));
         let objects: Vec<_> = objects.map(|object| (NLM_F_CREATE | NLM_F_REPLACE, object)).collect();
         if !objects.is_empty() {
             self.await_carrier(target.to).await?;

@@ -3,15 +3,16 @@
 use bond_common::mac::Mac;
 use bond_core::options;
 use netlink_packet_core::Nla as _;
-use netlink_packet_route::{
-    RouteNetlinkMessage,
-    link::{
-        InfoBond, InfoBondPort, InfoData, InfoPortData, LinkAttribute, LinkExtentMask, LinkInfo as Part,
-        LinkMessage,
-    },
+use netlink_packet_route::link::{
+    InfoBond, InfoBondPort, InfoData, InfoPortData, LinkAttribute, LinkExtentMask, LinkInfo as Part,
+    LinkMessage,
 };
 
-use super::{LinkInfo, Netlink, link::ethernet_mac};
+use super::{
+    LinkInfo, Netlink, Raw,
+    link::{ethernet_mac, parse},
+    reading,
+};
 use crate::sys::SysError;
 
 /// A bond of the driver.
@@ -41,12 +42,10 @@ impl Netlink {
     pub async fn kernel_bonds(&self) -> Result<(Vec<KernelBond>, Vec<LinkInfo>), SysError> {
         let mut request = LinkMessage::default();
         request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let messages = self.list(RouteNetlinkMessage::GetLink(request), "the links").await?;
-        let link = |message| match message {
-            RouteNetlinkMessage::NewLink(link) => Some(link),
-            _ => None,
+        let each = |messages: &mut Vec<_>, raw: Raw| {
+            messages.extend(parse(&raw.body).map(|(message, _)| message));
         };
-        let messages: Vec<_> = messages.into_iter().filter_map(link).collect();
+        let messages = self.dump_raw(&reading(&request), "the links", Vec::new, each).await?;
         let links = messages.iter().filter_map(LinkInfo::from_message).collect();
         Ok((bonds(&messages), links))
     }
@@ -132,6 +131,7 @@ fn info(message: &LinkMessage) -> impl Iterator<Item = &Part> {
 #[cfg(test)]
 pub(crate) fn recorded() -> (Vec<KernelBond>, Vec<LinkInfo>) {
     use netlink_packet_core::{NetlinkDeserializable as _, NetlinkHeader};
+    use netlink_packet_route::RouteNetlinkMessage;
 
     const RTM_NEWLINK: u16 = 16;
     let mut header = NetlinkHeader::default();

@@ -8,8 +8,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, link::LinkAttribu
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
 
-use super::LinkInfo;
-use crate::sys::SysError;
+use super::{LinkInfo, text::make_readable};
+use crate::sys::{SysError, ownership::Alias};
 
 /// RTMGRP_LINK. What is sent a thousand times a second by a neighbour's doing, as changes of addresses, has a socket of
 /// its own: it cannot make this one overflow.
@@ -93,15 +93,18 @@ impl LinkEvents {
 /// The events of one datagram. What cannot be read is as good as lost.
 fn read(mut datagram: &[u8], events: &mut VecDeque<LinkEvent>) {
     while !datagram.is_empty() {
-        let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram) else {
+        let length = datagram.first_chunk().map_or(0, |length| u32::from_ne_bytes(*length) as usize);
+        let message = datagram.get(..length).map(readable);
+        let message = message.map(|(message, alias)| (NetlinkMessage::deserialize(&message), alias));
+        let Some((Ok(message), alias)) = message else {
             events.push_back(LinkEvent::Overrun);
             return;
         };
-        let length = (message.header.length as usize).next_multiple_of(4);
-        datagram = datagram.get(length..).unwrap_or_default();
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
         match message.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                events.extend(LinkInfo::from_message(&link).map(|link| LinkEvent::Changed(Box::new(link))));
+                let link = LinkInfo::from_message(&link).map(|link| LinkInfo { alias, ..link });
+                events.extend(link.map(|link| LinkEvent::Changed(Box::new(link))));
             }
             // From a bridge it says only that the link is its port no more.
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
@@ -116,6 +119,15 @@ fn read(mut datagram: &[u8], events: &mut VecDeque<LinkEvent>) {
             _ => {}
         }
     }
+}
+
+/// A message about a link whose texts the library can read, and the alias as it is.
+fn readable(message: &[u8]) -> (Vec<u8>, Option<Alias>) {
+    /// struct nlmsghdr
+    const HEADER: usize = 16;
+    let mut message = message.to_vec();
+    let alias = message.get_mut(HEADER..).and_then(make_readable);
+    (message, alias)
 }
 
 #[cfg(test)]

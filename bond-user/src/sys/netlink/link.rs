@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bond_common::mac::Mac;
+use netlink_packet_core::Parseable as _;
 pub use netlink_packet_route::link::{In6AddrGenMode, LinkFlags, LinkLayerType, State as OperState};
 use netlink_packet_route::{
     AddressFamily,
@@ -13,7 +14,8 @@ use netlink_packet_route::{
 };
 use rtnetlink::LinkUnspec;
 
-use super::{NetnsId, PairKind};
+use super::{NetnsId, PairKind, text::make_readable};
+use crate::sys::ownership::Alias;
 
 /// A link at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +59,10 @@ pub struct LinkInfo {
     pub addr_gen_mode: Option<In6AddrGenMode>,
     /// Its IPv6 forwards: it advertises itself as a router.
     pub ipv6_forwarding: bool,
+    /// IFLA_IFALIAS
+    pub alias: Option<Alias>,
+    /// IFLA_GROUP; 0 is the default.
+    pub group: u32,
 }
 
 /// An 802.1Q or 802.1ad tag.
@@ -128,6 +134,12 @@ impl LinkInfo {
         self.is_up() && self.carrier
     }
 
+    /// The same of a message as the kernel sent it, whose texts may have any bytes. None as well of one that is cut.
+    pub(super) fn from_body(body: &[u8]) -> Option<Self> {
+        let (message, alias) = parse(body)?;
+        Some(Self { alias, ..Self::from_message(&message)? })
+    }
+
     /// None for what is not a message about the link itself: a bridge's view of its port (AF_BRIDGE), a
     /// wireless event.
     pub(crate) fn from_message(message: &LinkMessage) -> Option<Self> {
@@ -160,6 +172,8 @@ impl LinkInfo {
             xdp: None,
             addr_gen_mode: None,
             ipv6_forwarding: false,
+            alias: None,
+            group: 0,
         };
         for attribute in &message.attributes {
             link.take(attribute);
@@ -184,6 +198,8 @@ impl LinkInfo {
                 self.permanent_mac = ethernet_mac(bytes).filter(|mac| !mac.is_zero());
             }
             LinkAttribute::Mtu(mtu) => self.mtu = *mtu,
+            LinkAttribute::IfAlias(alias) => self.alias = Alias::new(alias.as_str()),
+            LinkAttribute::Group(group) => self.group = *group,
             LinkAttribute::MinMtu(mtu) => self.min_mtu = *mtu,
             LinkAttribute::MaxMtu(mtu) => self.max_mtu = *mtu,
             LinkAttribute::Promiscuity(count) => self.promiscuity = *count,
@@ -237,6 +253,13 @@ impl LinkInfo {
             }
         }
     }
+}
+
+/// A message about a link as the kernel sent it, and the link's alias.
+pub(super) fn parse(body: &[u8]) -> Option<(LinkMessage, Option<Alias>)> {
+    let mut body = body.to_vec();
+    let alias = make_readable(&mut body);
+    Some((LinkMessage::parse(&body).ok()?, alias))
 }
 
 pub(super) fn ethernet_mac(bytes: &[u8]) -> Option<Mac> {

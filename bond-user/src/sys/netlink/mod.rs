@@ -11,14 +11,14 @@ mod neighbour;
 mod raw;
 mod route;
 mod stats;
+mod text;
 
 use std::{fmt, io, thread};
 
 use bond_common::mac::Mac;
-use futures_util::TryStreamExt as _;
-use netlink_packet_core::DefaultNla;
+use netlink_packet_core::{DefaultNla, Emitable as _};
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
+    AddressFamily,
     link::{
         InfoData, InfoKind, InfoNetkit, InfoVeth, LinkAttribute, LinkExtentMask, LinkMessage, NetkitMode,
         NetkitPolicy,
@@ -43,7 +43,10 @@ pub use raw::Raw;
 pub use route::{Route, Way};
 pub use stats::{CountedLink, QdiscPlace, QdiscStats};
 
-use super::SysError;
+use super::{
+    SysError,
+    ownership::{Alias, Mark, UNFINISHED_PAIR},
+};
 
 /// IFNAMSIZ without the final zero: a longer name is an alternative one.
 const NAME_LENGTH: usize = 15;
@@ -81,6 +84,8 @@ pub struct PairPlan<'a> {
     pub mtu: u32,
     /// Of the bond towards the port; the other way there is one.
     pub queues: u32,
+    /// Whose they are; None if they are nobody's for long.
+    pub mark: Option<&'a Mark>,
 }
 
 /// What a pair is made of.
@@ -155,26 +160,22 @@ impl Netlink {
 
     /// The link of that name, or of that alternative name.
     pub async fn link_by_name(&self, name: &str) -> Result<LinkInfo, SysError> {
-        let mut request = self.handle.link().get();
-        if name.len() <= NAME_LENGTH {
-            request = request.match_name(name);
-        } else {
-            request = request.match_index(0);
-            request.message_mut().attributes.push(alternative_name(name));
-        }
+        let is_short = name.len() <= NAME_LENGTH;
+        let by = if is_short { LinkAttribute::IfName(name.to_owned()) } else { alternative_name(name) };
+        let mut request = LinkMessage::default();
+        request.attributes.push(by);
         self.link(request, name).await
     }
 
     pub async fn link_by_index(&self, ifindex: u32) -> Result<LinkInfo, SysError> {
-        self.link(self.handle.link().get().match_index(ifindex), &format!("ifindex {ifindex}")).await
+        self.link(LinkUnspec::new_with_index(ifindex).build(), &format!("ifindex {ifindex}")).await
     }
 
-    async fn link(&self, request: rtnetlink::LinkGetRequest, on: &str) -> Result<LinkInfo, SysError> {
-        let request = request.set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]);
-        let answer = Box::pin(request.execute()).try_next().await;
-        match answer {
-            Ok(message) => message
-                .and_then(|message| LinkInfo::from_message(&message))
+    async fn link(&self, mut request: LinkMessage, on: &str) -> Result<LinkInfo, SysError> {
+        request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        match self.ask_raw(reading(&request)).await {
+            Ok(answer) => answer
+                .and_then(|answer| LinkInfo::from_body(&answer.body))
                 .ok_or_else(|| SysError::NoSuchInterface(on.to_owned())),
             Err(error) => Err(match SysError::netlink("read the link", on, error) {
                 error if error.errno() == Some(Errno::ENODEV) => SysError::NoSuchInterface(on.to_owned()),
@@ -188,12 +189,8 @@ impl Netlink {
         let mut request = LinkMessage::default();
         request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         request.attributes.extend(netns.map(LinkAttribute::IfNetnsId));
-        let links = self.list(RouteNetlinkMessage::GetLink(request), "the links").await?;
-        let link = |message| match message {
-            RouteNetlinkMessage::NewLink(link) => LinkInfo::from_message(&link),
-            _ => None,
-        };
-        Ok(links.into_iter().filter_map(link).collect())
+        let each = |links: &mut Vec<_>, raw: Raw| links.extend(LinkInfo::from_body(&raw.body));
+        self.dump_raw(&reading(&request), "the links", Vec::new, each).await
     }
 
     /// Makes a link so, if it is not, and answers with the link as it is then.
@@ -214,6 +211,34 @@ impl Netlink {
         }
     }
 
+    /// Gives a link this alias, or none.
+    pub async fn set_alias(&self, ifindex: u32, alias: Option<&Alias>) -> Result<(), SysError> {
+        self.change_alias(LinkUnspec::new_with_index(ifindex), ifindex, alias).await
+    }
+
+    /// Gives an end of a pair its alias, with which it is finished.
+    async fn mark_end(&self, ifindex: u32, mark: &Mark) -> Result<(), SysError> {
+        let link = LinkUnspec::new_with_index(ifindex).append_extra_attribute(LinkAttribute::Group(0));
+        self.change_alias(link, ifindex, Some(mark.alias())).await
+    }
+
+    async fn change_alias(
+        &self,
+        link: LinkMessageBuilder<LinkUnspec>,
+        ifindex: u32,
+        alias: Option<&Alias>,
+    ) -> Result<(), SysError> {
+        let bytes = alias.map(Alias::bytes).unwrap_or_default();
+        let attribute = LinkAttribute::Other(DefaultNla::new(text::IFLA_IFALIAS, bytes.to_vec()));
+        let answer =
+            self.handle.link().change(link.append_extra_attribute(attribute).build()).execute().await;
+        let what = match alias {
+            Some(alias) => format!("set alias {:?}", alias.text()),
+            None => "clear the alias".to_owned(),
+        };
+        answer.map_err(|error| SysError::netlink(what, format!("ifindex {ifindex}"), error))
+    }
+
     /// Whether the driver can change the MAC of this device at all. Asks for the MAC that it has: a driver
     /// that could, but not while the device is open, says EBUSY.
     pub async fn can_set_mac(&self, link: &LinkInfo) -> Result<bool, SysError> {
@@ -232,9 +257,11 @@ impl Netlink {
     /// Makes a pair: the bond's MAC in the same message, or udev would change it; the port NOARP and without
     /// IPv6 addresses. Both ends stay down.
     pub async fn create_pair(&self, kind: PairKind, plan: &PairPlan<'_>) -> Result<Pair, SysError> {
+        let group = || LinkAttribute::Group(if plan.mark.is_some() { UNFINISHED_PAIR } else { 0 });
         let port = LinkUnspec::new_with_name(plan.port)
             .mtu(plan.mtu)
             .arp(false)
+            .append_extra_attribute(group())
             .append_extra_attribute(LinkAttribute::NumRxQueues(plan.queues))
             .append_extra_attribute(LinkAttribute::NumTxQueues(1))
             .build();
@@ -256,6 +283,7 @@ impl Netlink {
             .name(plan.bond)
             .address(plan.mac.bytes().to_vec())
             .mtu(plan.mtu)
+            .append_extra_attribute(group())
             .append_extra_attribute(LinkAttribute::NumTxQueues(plan.queues))
             .append_extra_attribute(LinkAttribute::NumRxQueues(1))
             .set_info_data(data)
@@ -275,10 +303,14 @@ impl Netlink {
 
     async fn finish_pair(&self, plan: &PairPlan<'_>) -> Result<Pair, SysError> {
         let port = self.link_by_name(plan.port).await?.ifindex;
+        let bond = self.link_by_name(plan.bond).await?.ifindex;
+        if let Some(mark) = plan.mark {
+            self.mark_end(port, mark).await?;
+            self.mark_end(bond, mark).await?;
+        }
         self.set(port, LinkSetting::Noarp(true)).await?;
         self.set(port, LinkSetting::AddrGenMode(In6AddrGenMode::None)).await?;
         let port = self.set(port, LinkSetting::Mtu(plan.mtu)).await?;
-        let bond = self.link_by_name(plan.bond).await?.ifindex;
         self.set(bond, LinkSetting::Mac(plan.mac)).await?;
         let bond = self.set(bond, LinkSetting::Mtu(plan.mtu)).await?;
         Ok(Pair { bond, port })
@@ -352,6 +384,14 @@ fn explain_errors(socket: &netlink_sys::Socket) -> io::Result<()> {
     socket.set_cap_ack(true)
 }
 
+/// RTM_GETLINK
+fn reading(request: &LinkMessage) -> Raw {
+    const RTM_GETLINK: u16 = 18;
+    let mut body = vec![0; request.buffer_len()];
+    request.emit(&mut body);
+    Raw { kind: RTM_GETLINK, body }
+}
+
 /// IFLA_ALT_IFNAME, which the library has only as a part of IFLA_PROP_LIST.
 fn alternative_name(name: &str) -> LinkAttribute {
     const IFLA_ALT_IFNAME: u16 = 53;
@@ -397,7 +437,8 @@ mod tests {
     fn a_pair_is_made_as_planned_and_goes_at_once() {
         in_namespace(async |devices| {
             let netlink = &devices.netlink;
-            let plan = PairPlan { bond: "bond0", port: "bond0-port", mac: mac(1), mtu: 1400, queues: 1 };
+            let plan =
+                PairPlan { bond: "bond0", port: "bond0-port", mac: mac(1), mtu: 1400, queues: 1, mark: None };
             let Pair { bond, port } = netlink.create_pair(PairKind::Veth, &plan).await.unwrap();
             assert_eq!((bond.name.as_str(), bond.mac, bond.mtu), ("bond0", mac(1), 1400));
             assert_eq!((port.name.as_str(), port.mtu), ("bond0-port", 1400));
@@ -418,10 +459,38 @@ mod tests {
         });
     }
 
+    /// From the message on that makes it the group says whose it is, and then the alias.
+    #[test]
+    fn a_pair_says_whose_it_is() {
+        in_namespace(async |devices| {
+            let netlink = &devices.netlink;
+            let mark = Mark::of(&bond_core::name::BondName::new("bond0").unwrap());
+            let plan =
+                |mark| PairPlan { bond: "bond0", port: "port0", mac: mac(1), mtu: 1400, queues: 1, mark };
+            let mut events = LinkEvents::open().unwrap();
+            let Pair { bond, .. } = netlink.create_pair(PairKind::Veth, &plan(Some(&mark))).await.unwrap();
+            let mut groups = Vec::new();
+            for name in ["bond0", "port0"] {
+                let link = netlink.link_by_name(name).await.unwrap();
+                assert_eq!((mark.is_on(&link), link.group), (true, 0), "{name}");
+            }
+            while groups.len() < 2 {
+                if let LinkEvent::Changed(link) = events.next().await.unwrap() {
+                    groups.push((mark.is_on(&link), link.group));
+                }
+            }
+            assert_eq!(groups, [(false, UNFINISHED_PAIR); 2]);
+            netlink.delete(bond.ifindex).await.unwrap();
+            let Pair { bond, port } = netlink.create_pair(PairKind::Veth, &plan(None)).await.unwrap();
+            assert_eq!([(bond.alias, bond.group), (port.alias, port.group)], [(None, 0), (None, 0)]);
+        });
+    }
+
     #[test]
     fn a_netkit_pair_has_the_bonds_mac() {
         in_namespace(async |devices| {
-            let plan = PairPlan { bond: "bond0", port: "port0", mac: mac(1), mtu: 1400, queues: 1 };
+            let plan =
+                PairPlan { bond: "bond0", port: "port0", mac: mac(1), mtu: 1400, queues: 1, mark: None };
             match devices.netlink.create_pair(PairKind::Netkit, &plan).await {
                 Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => eprintln!("skipped: {error}"),
                 answer => {

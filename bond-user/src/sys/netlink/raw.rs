@@ -129,6 +129,25 @@ impl Netlink {
         if interrupted { Err(Fault::changed(what)) } else { Ok(collected) }
     }
 
+    /// Sends a request that has one answer. None if the kernel gives none.
+    pub(super) async fn ask_raw(&self, request: Raw) -> Result<Option<Raw>, rtnetlink::Error> {
+        let mut message = NetlinkMessage::new(NetlinkHeader::default(), request.into_payload());
+        message.header.flags = NLM_F_REQUEST;
+        let answers = self.raw.handle.request(message, kernel());
+        let mut answers = answers.map_err(|_| rtnetlink::Error::RequestFailed)?;
+        let mut answer = None;
+        while let Some(message) = answers.next().await {
+            match message.payload {
+                NetlinkPayload::InnerMessage(raw) => answer = Some(raw),
+                NetlinkPayload::Error(error) if error.code.is_some() => {
+                    return Err(rtnetlink::Error::NetlinkError(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(answer)
+    }
+
     /// Sends requests, each with its NLM_F_* flags beside REQUEST and ACK. The kernel executes them in this order; the
     /// answers are in the same one.
     pub async fn send_raw(&self, requests: Vec<(u16, Raw)>) -> Vec<Result<(), rtnetlink::Error>> {

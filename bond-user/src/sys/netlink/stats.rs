@@ -1,13 +1,14 @@
 //! What the kernel counted on a device: IFLA_STATS64, and what its qdiscs dropped.
 
-use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, Stats64},
     tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption, TcStats2},
 };
 
-use super::{LinkInfo, Netlink};
+use rtnetlink::LinkUnspec;
+
+use super::{LinkInfo, Netlink, link::parse, reading};
 use crate::sys::SysError;
 
 /// A link, and what the kernel counted on it since it was made.
@@ -44,29 +45,50 @@ impl Netlink {
     /// A link with its counters.
     pub async fn counted_link(&self, ifindex: u32) -> Result<CountedLink, SysError> {
         let on = format!("ifindex {ifindex}");
-        let request = self.handle.link().get().match_index(ifindex);
-        let answer = Box::pin(request.execute()).try_next().await;
-        let message = answer.map_err(|error| SysError::netlink("read the counters", &*on, error))?;
-        let message = message.ok_or_else(|| SysError::NoSuchInterface(on.clone()))?;
+        let answer = self.ask_raw(reading(&LinkUnspec::new_with_index(ifindex).build())).await;
+        let answer = answer.map_err(|error| SysError::netlink("read the counters", &*on, error))?;
+        let message = answer.and_then(|answer| parse(&answer.body));
+        let (message, alias) = message.ok_or_else(|| SysError::NoSuchInterface(on.clone()))?;
         let stats = message.attributes.iter().find_map(|attribute| match attribute {
             LinkAttribute::Stats64(stats) => Some(*stats),
             _ => None,
         });
         let link = LinkInfo::from_message(&message).ok_or(SysError::NoSuchInterface(on))?;
-        Ok(CountedLink { link, stats })
+        Ok(CountedLink { link: LinkInfo { alias, ..link }, stats })
     }
 
     /// The names of the BPF filters at a device's clsact ingress; none without that qdisc.
     pub async fn ingress_filters(&self, ifindex: u32) -> Result<Vec<String>, SysError> {
+        let name = |option: &TcFilterBpfOption| match option {
+            TcFilterBpfOption::ProgName(name) => Some(name.clone()),
+            _ => None,
+        };
+        self.of_ingress_filters(ifindex, name).await
+    }
+
+    /// The programs of the BPF filters there, as `bpftool prog show id` takes them.
+    pub async fn ingress_programs(&self, ifindex: u32) -> Result<Vec<u32>, SysError> {
+        let program = |option: &TcFilterBpfOption| match option {
+            TcFilterBpfOption::ProgId(program) => Some(*program),
+            _ => None,
+        };
+        self.of_ingress_filters(ifindex, program).await
+    }
+
+    async fn of_ingress_filters<T>(
+        &self,
+        ifindex: u32,
+        each: impl Fn(&TcFilterBpfOption) -> Option<T>,
+    ) -> Result<Vec<T>, SysError> {
         let mut question = TcMessage::default();
         question.header.index = i32::try_from(ifindex).unwrap_or(0);
         question.header.parent = TcHandle { major: 0xffff, minor: TcHandle::MIN_INGRESS };
         let answer = self.list(RouteNetlinkMessage::GetTrafficFilter(question), "the filters").await?;
-        let names = answer.iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewTrafficFilter(message) => filter_name(message),
+        let found = answer.iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewTrafficFilter(message) => of_filter(message, &each),
             _ => None,
         });
-        Ok(names.collect())
+        Ok(found.collect())
     }
 
     /// The outermost qdiscs of all devices of this namespace.
@@ -81,10 +103,10 @@ impl Netlink {
     }
 }
 
-fn filter_name(message: &TcMessage) -> Option<String> {
+fn of_filter<T>(message: &TcMessage, each: impl Fn(&TcFilterBpfOption) -> Option<T>) -> Option<T> {
     message.attributes.iter().find_map(|attribute| match attribute {
         TcAttribute::Options(options) => options.iter().find_map(|option| match option {
-            TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.clone()),
+            TcOption::Bpf(option) => each(option),
             _ => None,
         }),
         _ => None,

@@ -1,0 +1,219 @@
+//! Whose an interface is, as the kernel says it.
+//!
+//! What a file says of that is believed only where the kernel confirms it: the interface has the alias of the bond
+//! (IFLA_IFALIAS `xbond:bond0`), which it keeps in other network namespaces and without bpffs, or a program of the bond is
+//! attached to it. A pair that was made a moment ago has no alias yet; it is in a group of interfaces
+//! ([`UNFINISHED_PAIR`]) from the message on that made it.
+
+use std::{borrow::Cow, collections::BTreeSet};
+
+use bond_core::name::BondName;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Devices, dataplane::Pinned, netlink::LinkInfo};
+
+/// IFLA_GROUP of the two ends of a pair until they have their alias: "xbon". The kernel takes no alias in the message that
+/// makes an interface, but it takes a group.
+pub const UNFINISHED_PAIR: u32 = u32::from_be_bytes(*b"xbon");
+
+/// What an alias of a bond's device begins with.
+const PREFIX: &str = "xbond:";
+
+/// IFLA_IFALIAS, byte for byte: it may be text of any encoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alias(Vec<u8>);
+
+impl Alias {
+    /// None if it is empty, which to the kernel is none.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Option<Self> {
+        Some(bytes.into()).filter(|bytes| !bytes.is_empty()).map(Self)
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// For people.
+    pub fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.0)
+    }
+
+    /// Whether it is one that xbond gives to the devices of a bond.
+    pub fn is_mark(&self) -> bool {
+        self.0.starts_with(PREFIX.as_bytes())
+    }
+}
+
+/// As a string, or as a list of bytes where it is none.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written<'a> {
+    Text(Cow<'a, str>),
+    Bytes(Cow<'a, [u8]>),
+}
+
+impl Serialize for Alias {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match str::from_utf8(&self.0) {
+            Ok(text) => Written::Text(text.into()),
+            Err(_) => Written::Bytes(self.0.as_slice().into()),
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Alias {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(match Written::deserialize(deserializer)? {
+            Written::Text(text) => text.into_owned().into_bytes(),
+            Written::Bytes(bytes) => bytes.into_owned(),
+        }))
+    }
+}
+
+/// The alias of the devices of a bond.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark(Alias);
+
+impl Mark {
+    pub fn of(bond: &BondName) -> Self {
+        Self(Alias(format!("{PREFIX}{bond}").into_bytes()))
+    }
+
+    pub fn alias(&self) -> &Alias {
+        &self.0
+    }
+
+    pub fn is_on(&self, link: &LinkInfo) -> bool {
+        link.alias.as_ref() == Some(&self.0)
+    }
+}
+
+/// By what the kernel confirms that interfaces are a bond's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    mark: Mark,
+    /// ifindexes, in this network namespace, of interfaces that have a program of the bond, or that this process itself
+    /// made the bond's.
+    known: BTreeSet<u32>,
+}
+
+impl Proof {
+    pub fn new(mark: Mark, known: impl IntoIterator<Item = u32>) -> Self {
+        Self { mark, known: known.into_iter().collect() }
+    }
+
+    pub fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
+    /// Whether an interface is the bond's.
+    pub fn holds(&self, link: &LinkInfo) -> bool {
+        self.mark.is_on(link) || self.known.contains(&link.ifindex)
+    }
+
+    /// The same of an end of a pair: that of its other end, if that is in this network namespace, counts for both.
+    pub fn holds_of_pair(&self, end: &LinkInfo, other: Option<&LinkInfo>) -> bool {
+        let is_other = |other: &&LinkInfo| {
+            end.link == Some(other.ifindex) && end.link_netns.is_none() && other.link == Some(end.ifindex)
+        };
+        let other = other.filter(is_other);
+        let are_unfinished = || {
+            let is_unfinished = |link: &LinkInfo| link.group == UNFINISHED_PAIR;
+            is_unfinished(end) && other.is_some_and(|other| is_unfinished(other) || self.holds(other))
+        };
+        self.holds(end) || other.is_some_and(|other| self.holds(other)) || are_unfinished()
+    }
+}
+
+impl Devices {
+    /// Asks the kernel which interfaces are a bond's. `candidates` are asked for programs where those are filters.
+    pub async fn prove(&self, mark: Mark, pinned: &Pinned, candidates: &[u32]) -> Proof {
+        let mut known = BTreeSet::new();
+        for link in pinned.links.iter().filter(|link| link.ifindex != 0) {
+            let is_there =
+                link.stays_in_namespace() || link.is_xdp() && self.runs_xdp(link.ifindex, link.program).await;
+            known.extend(is_there.then_some(link.ifindex));
+        }
+        for &ifindex in candidates.iter().filter(|_| !pinned.programs.is_empty()) {
+            let programs = self.netlink.ingress_programs(ifindex).await.unwrap_or_default();
+            known.extend(programs.iter().any(|program| pinned.programs.contains(program)).then_some(ifindex));
+        }
+        Proof { mark, known }
+    }
+
+    /// Of an XDP link the ifindex may count in another network namespace by now.
+    async fn runs_xdp(&self, ifindex: u32, program: u32) -> bool {
+        let link = self.netlink.link_by_index(ifindex).await;
+        link.is_ok_and(|link| link.xdp.is_some_and(|xdp| xdp.program == program))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::testing;
+
+    fn mark(bond: &str) -> Mark {
+        Mark::of(&BondName::new(bond).unwrap())
+    }
+
+    fn link(ifindex: u32, alias: &str) -> LinkInfo {
+        LinkInfo { alias: Alias::new(alias), ..testing::link(ifindex, "eth0") }
+    }
+
+    #[test]
+    fn an_interface_is_a_bonds_by_its_alias_or_its_program() {
+        let proof = Proof::new(mark("bond0"), [7]);
+        let table = [
+            (link(3, "xbond:bond0"), true),
+            (link(3, "xbond:bond01"), false),
+            (link(3, "xbond:bond"), false),
+            (link(3, "XBOND:bond0"), false),
+            (link(3, "bond0"), false),
+            (link(3, ""), false),
+            (link(7, ""), true),
+            (link(7, "uplink to sw1"), true),
+            (link(7, "xbond:bond1"), true),
+        ];
+        for (link, expected) in table {
+            assert_eq!(proof.holds(&link), expected, "{link:?}");
+        }
+    }
+
+    #[test]
+    fn one_end_of_a_pair_confirms_both() {
+        let proof = Proof::new(mark("bond0"), []);
+        let end = |ifindex: u32, peer: u32, alias: &str, group: u32| LinkInfo {
+            link: Some(peer),
+            group,
+            ..link(ifindex, alias)
+        };
+        let table = [
+            ("ours", end(3, 4, "xbond:bond0", 0), end(4, 3, "", 0), true),
+            ("by the other end", end(3, 4, "", 0), end(4, 3, "xbond:bond0", 0), true),
+            ("not the other end", end(3, 5, "", 0), end(4, 3, "xbond:bond0", 0), false),
+            ("the other end of another one", end(3, 4, "", 0), end(4, 5, "xbond:bond0", 0), false),
+            ("a stranger's", end(3, 4, "", 0), end(4, 3, "", 0), false),
+            ("just made", end(3, 4, "", UNFINISHED_PAIR), end(4, 3, "", UNFINISHED_PAIR), true),
+            ("made by half", end(3, 4, "", UNFINISHED_PAIR), end(4, 3, "xbond:bond0", 0), true),
+            ("one in the group", end(3, 4, "", UNFINISHED_PAIR), end(4, 3, "", 0), false),
+        ];
+        for (what, one, other, expected) in table {
+            assert_eq!(proof.holds_of_pair(&one, Some(&other)), expected, "{what}");
+        }
+        let elsewhere = LinkInfo { link_netns: Some(1), ..end(3, 4, "", 0) };
+        assert!(!proof.holds_of_pair(&elsewhere, Some(&end(4, 3, "xbond:bond0", 0))));
+        assert!(!proof.holds_of_pair(&end(3, 4, "", UNFINISHED_PAIR), None));
+    }
+
+    #[test]
+    fn aliases_of_any_bytes_are_kept() {
+        for bytes in [&b"uplink to sw1"[..], "Büro".as_bytes(), b"\xff\xfe", b" ", b"\"\n\0"] {
+            let alias = Alias::new(bytes).unwrap();
+            let text = serde_json::to_string(&alias).unwrap();
+            assert_eq!(serde_json::from_str::<Alias>(&text).unwrap(), alias, "{text}");
+        }
+        assert_eq!(Alias::new(""), None);
+    }
+}
