@@ -802,6 +802,8 @@ fn hostile_peers_cost_nobody_anything() {
         let mut leaves = UnixStream::connect(&path).unwrap();
         let toml = r#"{"toml":"version = 1\n[bond.bond1]\nmiimon = 100\n"}"#;
         leaves.write_all(&post("/v1/bonds", toml)).unwrap();
+        // It is begun meanwhile: a change whose peer has left before is not.
+        thread::sleep(Duration::from_millis(50));
         drop(leaves);
         xbond(host, "show bond1")
     };
@@ -824,6 +826,25 @@ fn connect(path: &Path) -> Option<UnixStream> {
         thread::sleep(Duration::from_millis(1));
     }
     None
+}
+
+#[test]
+fn a_change_whose_client_left_before_it_began_is_not_made() {
+    skip_if_unable!();
+    let lab = Lab::scenario().unwrap();
+    let line = words("--bond bond0 --slave enp0s8 --slave enp0s9 -o miimon=100");
+    let agent = Xbond::run(&lab.host, line).unwrap();
+    for _ in 0..20 {
+        agent.pause().unwrap();
+        let mut leaves = UnixStream::connect(socket(&lab.host)).unwrap();
+        leaves.write_all(b"DELETE /v1/bonds/bond0 HTTP/1.1\r\nhost: xbond\r\n\r\n").unwrap();
+        drop(leaves);
+        agent.signal(Signal::SIGCONT).unwrap();
+        // Its answer comes after that of the request before it has begun.
+        let shown = xbond(&lab.host, "show bond0");
+        assert!(shown.contains("bond0: active slave enp0s8"), "{shown}");
+    }
+    agent.stop().unwrap();
 }
 
 #[test]

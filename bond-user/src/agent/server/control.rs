@@ -238,7 +238,8 @@ fn routes(agent: Arc<Agent>) -> Router {
 }
 
 /// Who may not ask is told so. Of the others the whole request is read before anything is done, and a change that was
-/// begun is brought to its end, whether or not anybody waits for the answer. Who leaves at once may not have been heard.
+/// begun is brought to its end, whether or not the peer waits for the answer. The change of a peer that has left before is not
+/// begun.
 async fn let_in(
     State(agent): State<Arc<Agent>>,
     Extension(peer): Extension<Peer>,
@@ -252,27 +253,37 @@ async fn let_in(
     if let Err(denied) = allowed {
         return failure(StatusCode::FORBIDDEN, &denied.to_string());
     }
-    let answer = answer_when_read(connection, request, next);
+    let request = match whole(connection, request).await {
+        Ok(request) => request,
+        Err(broken_off) => return broken_off,
+    };
     if !changes {
-        return answer.await;
+        return next.run(request).await;
     }
+    // hyper reads the connection again meanwhile, and drops this if the peer has left: a change that nobody waits for
+    // before it begins, as one that a stopped agent finds when it continues, is not made.
+    tokio::task::yield_now().await;
     // The connection ends as soon as its peer leaves, and with it what it waits for itself.
-    match tokio::spawn(answer).await {
+    match tokio::spawn(next.run(request)).await {
         Ok(response) => response,
         Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &format!("the agent failed: {error}")),
     }
 }
 
-async fn answer_when_read(connection: Connection, request: Request, next: Next) -> Response {
+/// Reads the whole of a request.
+///
+/// # Errors
+/// The answer to one that broke off.
+async fn whole(connection: Connection, request: Request) -> Result<Request, Response> {
     let (head, body) = request.into_parts();
     // A connection that ends leaves the beginning of a body, which is no error to whoever reads it.
     let length = body.size_hint().exact();
     let read = tokio::time::timeout(ASKING, body::to_bytes(body, LARGEST_BODY)).await;
     connection.has_asked();
     let broke_off = |why: &str| failure(StatusCode::BAD_REQUEST, &format!("the request broke off: {why}"));
-    match read {
+    Err(match read {
         Ok(Ok(body)) if length.is_none_or(|length| length == body.len() as u64) => {
-            next.run(Request::from_parts(head, Body::from(body))).await
+            return Ok(Request::from_parts(head, Body::from(body)));
         }
         Ok(Ok(body)) => broke_off(&format!("{} bytes of its body came", body.len())),
         Ok(Err(error)) if error.to_string().contains("length limit") => {
@@ -284,7 +295,7 @@ async fn answer_when_read(connection: Connection, request: Request, next: Next) 
             let error = format!("the request did not come to its end within {} seconds", ASKING.as_secs());
             failure(StatusCode::REQUEST_TIMEOUT, &error)
         }
-    }
+    })
 }
 
 /// Gives a request that did not get as far as an answer of ours the form that all failures have.
