@@ -78,7 +78,7 @@ impl Run {
         }
         if !options.quick {
             let path = machine::root().join(DIRECTORY).join(format!("{}.json", self.file()));
-            self.append_to(&path)?;
+            self.keep_in(&path)?;
             println!("kept in {DIRECTORY}/{}.json", self.file());
         }
         write_json(options.json.as_deref(), std::slice::from_ref(self))
@@ -113,16 +113,35 @@ impl Run {
         if self.emulated { format!("{}-vm", self.verb) } else { self.verb.clone() }
     }
 
-    fn append_to(&self, path: &Path) -> Result<()> {
-        let mut runs = if path.exists() { read(path)? } else { Vec::new() };
-        runs.push(self.clone());
+    /// Replaces the run of a file, and adds a row to the history beside it.
+    fn keep_in(&self, path: &Path) -> Result<()> {
         let directory = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        write_json(Some(path), &runs)
+        if path.exists() {
+            read(path)?;
+        }
+        let history = directory.join(HISTORY);
+        let mut rows = fs::read_to_string(&history).unwrap_or_else(|_| HEAD.to_owned());
+        rows.push_str(&self.row());
+        fs::write(&history, rows).with_context(|| format!("cannot write {}", history.display()))?;
+        write_json(Some(path), std::slice::from_ref(self))
+    }
+
+    /// What stays of it when another run replaces it.
+    fn row(&self) -> String {
+        let Self { command, date, source, kernel, note, measured, .. } = self;
+        let targets = measured.figures.iter().filter(|figure| figure.target.is_some()).count();
+        let (missed, note) = (self.missed().count(), note.as_deref().unwrap_or_default());
+        format!("| {date} | `{command}` | {source} | {kernel} | {targets} | {missed} | {note} |\n")
     }
 }
 
-/// The runs of a file, oldest first.
+/// The history of all files, oldest run first.
+const HISTORY: &str = "history.md";
+const HEAD: &str = "# Runs of the benchmarks\n\nThe last run of each is in a file beside this one.\n\n\
+                    | UTC | command | source | kernel | targets | missed | note |\n|---|---|---|---|--:|--:|---|\n";
+
+/// The runs of a file: one, unless it was put together.
 pub fn read(path: &Path) -> Result<Vec<Run>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} holds no runs of benchmarks", path.display()))
@@ -143,9 +162,25 @@ pub fn read_all() -> Result<BTreeMap<String, Vec<Run>>> {
 /// Writes runs; nothing without a path.
 pub fn write_json(path: Option<&Path>, runs: &[Run]) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
-    let mut text = serde_json::to_string_pretty(runs)?;
-    text.push('\n');
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    let runs: Vec<_> = runs.iter().map(lines).collect::<Result<_>>()?;
+    fs::write(path, format!("[{}]\n", runs.join(",")))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A run as JSON with a line for each figure, timeline and distribution.
+fn lines(run: &Run) -> Result<String> {
+    let serde_json::Value::Object(parts) = serde_json::to_value(run)? else {
+        anyhow::bail!("a run is no object")
+    };
+    let part = |(key, value): (String, serde_json::Value)| match value {
+        serde_json::Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(|item| format!("\n{item}")).collect();
+            format!("\n\"{key}\":[{}\n]", items.join(","))
+        }
+        value => format!("\n\"{key}\":{value}"),
+    };
+    let parts: Vec<_> = parts.into_iter().map(part).collect();
+    Ok(format!("{{{}\n}}", parts.join(",")))
 }
 
 fn line(figure: &Figure) -> String {
@@ -201,16 +236,21 @@ mod tests {
     }
 
     #[test]
-    fn runs_are_kept_one_after_the_other() {
+    fn the_last_run_is_kept_whole_and_every_run_as_a_row() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("bench/hotpath.json");
         let figure = Figure::of("g", "n", "ns", &[1.0, 2.0, 3.0]).with_target(Target::AtMost(1.5));
-        run(vec![figure.clone()]).append_to(&path).unwrap();
-        run(vec![]).append_to(&path).unwrap();
+        run(vec![]).keep_in(&path).unwrap();
+        run(vec![figure.clone()]).keep_in(&path).unwrap();
         let runs = read(&path).unwrap();
-        assert_eq!(runs.len(), 2);
+        assert_eq!((runs.len(), runs[0].missed().count()), (1, 1));
         assert_eq!(runs[0].measured.figures, [figure]);
-        assert_eq!((runs[0].missed().count(), runs[1].missed().count()), (1, 0));
+        let history = fs::read_to_string(path.with_file_name(HISTORY)).unwrap();
+        let rows: Vec<_> = history.lines().filter(|line| line.contains("bench hotpath")).collect();
+        assert!(
+            rows[0].ends_with("| 0 | 0 | first |") && rows[1].ends_with("| 1 | 1 | first |"),
+            "{history}"
+        );
     }
 
     #[test]
@@ -218,7 +258,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("hotpath.json");
         fs::write(&path, "[{}]").unwrap();
-        let error = format!("{:#}", run(vec![]).append_to(&path).unwrap_err());
+        let error = format!("{:#}", run(vec![]).keep_in(&path).unwrap_err());
         assert!(error.contains("hotpath.json holds no runs"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "[{}]");
     }

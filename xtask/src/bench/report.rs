@@ -46,18 +46,14 @@ fn fill(page: &str, section: impl Fn(&str) -> Result<String>) -> Result<String> 
     Ok(filled)
 }
 
-/// What the page says of one file's runs; of the file NAME.notes only how its runs changed.
+/// What the page says of one file's run.
 fn section(name: &str, runs: &Runs, directory: &Path) -> Result<String> {
-    let (file, history) = name.strip_suffix(" history").map_or((name, false), |file| (file, true));
-    let Some(runs) = runs.get(file).filter(|runs| !runs.is_empty()) else {
+    let Some(runs) = runs.get(name).filter(|runs| !runs.is_empty()) else {
         return Ok(String::from("Not measured yet.\n"));
     };
-    if history {
-        return Ok(changes(runs));
-    }
     let last = runs.last().context("no run")?;
     let mut text = format!("{}\n\n", last.heading());
-    for (plot, alternative) in plots(file, last, directory)? {
+    for (plot, alternative) in plots(name, last, directory)? {
         writeln!(text, "![{alternative}](bench/{plot})\n")?;
     }
     for (group, figures) in last.groups() {
@@ -108,32 +104,6 @@ fn cell(figure: &Figure) -> String {
         (Some(target), Some(false)) => format!("**{value}** (not {})", record::words(target)),
         _ => value,
     }
-}
-
-/// How figures that have something to reach changed from the first run to the last, on the same kernel.
-fn changes(runs: &[Run]) -> String {
-    let mut text = String::from("| run | source | note |\n|---|---|---|\n");
-    for run in runs {
-        let note = run.note.as_deref().unwrap_or("");
-        text.push_str(&format!("| {} UTC | {} | {note} |\n", run.date, run.source));
-    }
-    let Some((last, earlier)) = runs.split_last() else { return text };
-    let Some(first) = earlier.first() else { return text };
-    text.push_str("\n| figure | unit | first run | last run |\n|---|---|--:|--:|\n");
-    for figure in &last.measured.figures {
-        let is_same =
-            |old: &&Figure| old.group == figure.group && old.name == figure.name && old.unit == figure.unit;
-        let Some(old) = first.measured.figures.iter().find(is_same) else { continue };
-        let changed = (figure.value - old.value).abs() > 0.1 * old.value.abs().max(1.0);
-        if figure.target.is_some() || changed {
-            let [before, after] = [old.value, figure.value].map(record::number);
-            text.push_str(&format!(
-                "| {}: {} | {} | {before} | {after} |\n",
-                figure.group, figure.name, figure.unit
-            ));
-        }
-    }
-    text
 }
 
 /// Draws what there is to see in a run: file names, and what to say where no pictures are shown.
@@ -218,17 +188,6 @@ mod tests {
         let expected = "| g | Gbit/s | of the slave |\n|---|--:|--:|\n| slave | 16 |  |\n\
              | tc | 15 | **0.940** (not at least 0.960) |\n\n";
         assert_eq!(text, expected);
-    }
-
-    #[test]
-    fn changes_are_told_from_the_first_run_to_the_last() {
-        let of = |value| {
-            let figure = Figure::exact("g", "n", "ns", value).with_target(Target::AtMost(8.0));
-            run("hotpath", Measured { figures: vec![figure], ..Measured::default() })
-        };
-        let text = changes(&[of(12.0), of(9.0), of(7.0)]);
-        assert!(text.contains("| g: n | ns | 12 | 7 |"), "{text}");
-        assert!(!changes(&[of(12.0)]).contains("g: n"));
     }
 
     #[test]
