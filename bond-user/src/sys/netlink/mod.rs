@@ -16,7 +16,7 @@ mod text;
 use std::{fmt, io, thread};
 
 use bond_common::mac::Mac;
-use netlink_packet_core::{DefaultNla, Emitable as _};
+use netlink_packet_core::{DefaultNla, Emitable as _, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily,
     link::{
@@ -200,7 +200,7 @@ impl Netlink {
             return Ok(before);
         }
         let what = format!("set {setting}");
-        self.handle.link().change(setting.request(ifindex)).execute().await.map_err(|error| {
+        self.change_link(&setting.request(ifindex)).await.map_err(|error| {
             SysError::netlink(&*what, &*before.name, error).advise(setting.advice(&before))
         })?;
         let after = self.link_by_index(ifindex).await?;
@@ -209,6 +209,16 @@ impl Netlink {
         } else {
             Err(SysError::NotKept { what, on: after.name, hint: None })
         }
+    }
+
+    async fn change_link(&self, link: &LinkMessage) -> Result<(), rtnetlink::Error> {
+        self.ask_for(RTM_SETLINK, 0, link).await
+    }
+
+    /// Sends a request about a link, by the connection by which links are read: what is read comes after what was asked for
+    /// before, even if who asked does not wait for the answer any more.
+    async fn ask_for(&self, kind: u16, flags: u16, link: &LinkMessage) -> Result<(), rtnetlink::Error> {
+        self.send_raw(vec![(flags, about(kind, link))]).await.pop().unwrap_or(Ok(()))
     }
 
     /// Gives a link this alias, or none.
@@ -230,8 +240,7 @@ impl Netlink {
     ) -> Result<(), SysError> {
         let bytes = alias.map(Alias::bytes).unwrap_or_default();
         let attribute = LinkAttribute::Other(DefaultNla::new(text::IFLA_IFALIAS, bytes.to_vec()));
-        let answer =
-            self.handle.link().change(link.append_extra_attribute(attribute).build()).execute().await;
+        let answer = self.change_link(&link.append_extra_attribute(attribute).build()).await;
         let what = match alias {
             Some(alias) => format!("set alias {:?}", alias.text()),
             None => "clear the alias".to_owned(),
@@ -243,7 +252,7 @@ impl Netlink {
     /// that could, but not while the device is open, says EBUSY.
     pub async fn can_set_mac(&self, link: &LinkInfo) -> Result<bool, SysError> {
         let setting = LinkSetting::Mac(link.mac);
-        let answer = self.handle.link().change(setting.request(link.ifindex)).execute().await;
+        let answer = self.change_link(&setting.request(link.ifindex)).await;
         match answer.map_err(|error| SysError::netlink(format!("set {setting}"), &*link.name, error)) {
             Ok(()) => Ok(true),
             Err(error) => match error.errno() {
@@ -289,10 +298,7 @@ impl Netlink {
             .set_info_data(data)
             .build();
         let what = format!("create a {kind} pair with {}", plan.port);
-        self.handle
-            .link()
-            .add(request)
-            .execute()
+        self.ask_for(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &request)
             .await
             .map_err(|error| advise_pair(SysError::netlink(what, plan.bond, error)))?;
         match self.finish_pair(plan).await {
@@ -326,7 +332,7 @@ impl Netlink {
 
     /// Deletes a device; of a pair, both ends go. One that is gone is deleted.
     pub async fn delete(&self, ifindex: u32) -> Result<(), SysError> {
-        let answer = self.handle.link().del(ifindex).execute().await;
+        let answer = self.ask_for(RTM_DELLINK, 0, &LinkUnspec::new_with_index(ifindex).build()).await;
         match answer.map_err(|error| SysError::netlink("delete", format!("ifindex {ifindex}"), error)) {
             Err(error) if !error.is_gone() => Err(error),
             _ => Ok(()),
@@ -384,12 +390,19 @@ fn explain_errors(socket: &netlink_sys::Socket) -> io::Result<()> {
     socket.set_cap_ack(true)
 }
 
-/// RTM_GETLINK
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
+
 fn reading(request: &LinkMessage) -> Raw {
-    const RTM_GETLINK: u16 = 18;
-    let mut body = vec![0; request.buffer_len()];
-    request.emit(&mut body);
-    Raw { kind: RTM_GETLINK, body }
+    about(RTM_GETLINK, request)
+}
+
+fn about(kind: u16, link: &LinkMessage) -> Raw {
+    let mut body = vec![0; link.buffer_len()];
+    link.emit(&mut body);
+    Raw { kind, body }
 }
 
 /// IFLA_ALT_IFNAME, which the library has only as a part of IFLA_PROP_LIST.
@@ -456,6 +469,24 @@ mod tests {
             let error = netlink.link_by_name("bond0-port").await.unwrap_err();
             assert!(error.is_gone());
             assert_eq!(error.to_string(), "bond0-port: no such interface in this network namespace");
+        });
+    }
+
+    /// As of a bring-up that is interrupted, and undone at once.
+    #[test]
+    fn a_request_that_nobody_waits_for_comes_before_the_next_one() {
+        in_namespace(async |devices| {
+            let netlink = &devices.netlink;
+            let plan =
+                PairPlan { bond: "bond0", port: "port0", mac: mac(1), mtu: 1400, queues: 1, mark: None };
+            for _ in 0..50 {
+                {
+                    let creation = std::pin::pin!(netlink.create_pair(PairKind::Veth, &plan));
+                    assert!(futures_util::poll!(creation).is_pending());
+                }
+                let bond = netlink.link_by_name("bond0").await.unwrap();
+                netlink.delete(bond.ifindex).await.unwrap();
+            }
         });
     }
 
