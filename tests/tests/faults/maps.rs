@@ -1,0 +1,139 @@
+//! Maps that another process writes: two slaves, or none, of which the second agent does not know yet.
+
+use super::*;
+
+/// Where a value of SLAVES has its link_failure_count.
+const FAILURES: usize = 40;
+
+/// Each is put right, or followed, at the next look at the latest, and told.
+#[test]
+fn while_the_agent_lives() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    snapshot::open_once(&lab.host);
+    let before = Snapshot::of(&lab.host);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let word = || peek(&lab, "ACTIVE", 0);
+    // Nobody has slot 9.
+    for (what, value) in [("a slot without a slave", Some(9)), ("nothing", None)] {
+        let log = xbond.log().len();
+        let failovers = || slave(&show(&xbond), SLAVES[0])["counters"]["guard_failovers"].as_u64().unwrap();
+        let before = failovers();
+        poke(&lab, "ACTIVE", 0, &active_word(&word(), value));
+        let right = |word: &Vec<u8>| word[1] >> 4 == 0 && word[0] & 1 == 1;
+        eventually(what, word, right);
+        // A packet that found nobody in slot 9 was a case for the guard, and then the agent has nothing to say.
+        let told = || {
+            let said = xbond.log()[log..].contains("had written to the map ACTIVE; it is as before again");
+            said || failovers() > before
+        };
+        eventually(what, told, |told| *told);
+        assert_eq!(active_slave(&xbond).as_deref(), Some(SLAVES[0]), "{what}");
+        assert_traffic(&lab, what);
+    }
+    // A backup: whoever writes it wants it so.
+    let log = xbond.log().len();
+    poke(&lab, "ACTIVE", 0, &active_word(&word(), Some(1)));
+    let said = xbond.wait_for_after(log, "active slave enp0s9 instead of enp0s8").unwrap();
+    assert!(said.contains("asked for by hand"), "{said}");
+    wait_for_active(&xbond, SLAVES[1]);
+    assert_eq!(slave(&show(&xbond), SLAVES[0])["link_failure_count"], 0);
+    assert_traffic(&lab, "a backup");
+    // A backup whose link is down: nobody can want that.
+    lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    wait_for_status(&xbond, SLAVES[0], "down");
+    let log = xbond.log().len();
+    let failovers = || slave(&show(&xbond), SLAVES[1])["counters"]["guard_failovers"].as_u64().unwrap();
+    let before_it = failovers();
+    poke(&lab, "ACTIVE", 0, &active_word(&word(), Some(0)));
+    // Here, too, the guard may be the first.
+    let put_right = || {
+        let said = xbond.log().split_off(log);
+        let told = ["active slave enp0s9", "had written to the map ACTIVE"];
+        told.iter().any(|told| said.contains(told)) || failovers() > before_it
+    };
+    eventually("a backup whose link is down", put_right, |right| *right);
+    wait_for_active(&xbond, SLAVES[1]);
+    lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+    wait_for_status(&xbond, SLAVES[0], "up");
+
+    for (map, key) in [("SLAVES", 0), ("SLAVES", 1), ("BOND", 0), ("GUARD", 0)] {
+        // Again and again: the same value, too.
+        for time in 0..3 {
+            let right = peek(&lab, map, key);
+            let mut wrong = right.clone();
+            match map {
+                "SLAVES" => wrong.fill(0),
+                // Flags, the policy stays.
+                "BOND" => wrong[36..40].copy_from_slice(&[1, 1, 0, 0]),
+                // The order of the slots.
+                _ => wrong[..8].reverse(),
+            }
+            assert_ne!(right, wrong);
+            let log = xbond.log().len();
+            poke(&lab, map, key, &wrong);
+            let said = format!("had written to the map {map}; it is as before again");
+            xbond.wait_for_after(log, &said).unwrap();
+            eventually(
+                &format!("{map} {key}, time {time}"),
+                || peek(&lab, map, key),
+                |found| match map {
+                    // The time of the guard's last failover is the data plane's.
+                    "GUARD" => found[..8] == right[..8],
+                    // A packet that found the active slave's entry empty was a case for the guard, and is a
+                    // failure of its link.
+                    "SLAVES" => {
+                        [&found[..FAILURES], &found[FAILURES + 4..]]
+                            == [&right[..FAILURES], &right[FAILURES + 4..]]
+                    }
+                    _ => *found == right,
+                },
+            );
+        }
+        assert_traffic(&lab, map);
+    }
+    xbond.stop().unwrap();
+    before.assert_holds(&lab.host, "maps written by hand");
+}
+
+/// The next agent puts it right.
+#[test]
+fn while_no_agent_does() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    snapshot::open_once(&lab.host);
+    let before = Snapshot::of(&lab.host);
+    let file = file("none", &SLAVES);
+    let own = own_macs(&lab);
+    for (map, key) in
+        [("ACTIVE", 9), ("ACTIVE", 1), ("ACTIVE", 0), ("SLAVES", 0), ("SLAVES", 1), ("BOND", 0), ("GUARD", 0)]
+    {
+        let what = format!("{map} {key}");
+        let first = run(&lab, &file);
+        meet(&lab);
+        first.kill().unwrap();
+        let mut value = peek(&lab, map, if map == "ACTIVE" { 0 } else { key });
+        match map {
+            "ACTIVE" => value = active_word(&value, (key != 0).then_some(key.into())).to_vec(),
+            "SLAVES" => value.fill(0),
+            "BOND" => value[36..40].copy_from_slice(&[1, 1, 0, 0]),
+            _ => value[..8].reverse(),
+        }
+        poke(&lab, map, if map == "ACTIVE" { 0 } else { key }, &value);
+        let second = run(&lab, &file);
+        assert_traffic(&lab, &what);
+        let bond = show(&second);
+        for name in SLAVES {
+            assert_eq!(slave(&bond, name)["mii_status"], "up", "{what}: {bond:#}");
+        }
+        if (map, key) == ("ACTIVE", 1) {
+            assert_eq!(bond["active_slave"], SLAVES[1], "it is followed");
+            second.wait_for("asked for by hand").unwrap();
+        }
+        eventually(&what, || macs(&lab), |macs| macs.iter().all(|mac| *mac == macs[0] && own.contains(mac)));
+        second.stop().unwrap();
+        before.assert_holds(&lab.host, &what);
+    }
+}
