@@ -149,7 +149,7 @@ fn vlans(lab: &Lab) -> bool {
     match tried {
         Ok(_) => lab.switch.netns.ip("link del probe0").is_ok(),
         Err(error) => {
-            eprintln!("skipped: VLAN devices (CONFIG_VLAN_8021Q): {error:#}");
+            skip(&format!("VLAN devices (CONFIG_VLAN_8021Q): {error:#}"));
             false
         }
     }

@@ -4,7 +4,6 @@
 //! otherwise, what the fixture has after `!` is expected.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
@@ -22,7 +21,6 @@ use xbond_tests::{
 const AT_A_TIME: usize = 10;
 /// For each processor that is emulated, as `cargo xtask vm` does.
 const AT_A_TIME_EMULATED: usize = 2;
-const TRIES: u32 = 3;
 
 fn main() -> Result<ExitCode> {
     let mut arguments = Arguments::from_args();
@@ -51,29 +49,7 @@ fn fixtures() -> Result<Vec<(String, PathBuf)>> {
     Ok(fixtures.into_iter().rev().map(|(_, name, path)| (name, path)).collect())
 }
 
-/// On a machine with more work than it can carry a probe may come a second late, and that is a dead path: there,
-/// what differs is tried again.
 fn conforms(name: &str, path: &Path) -> Result<()> {
-    let mut result = try_once(name, path);
-    for _ in 1..TRIES {
-        let Err(error) = &result else { break };
-        if !is_overloaded()? {
-            break;
-        }
-        eprintln!("{name}: the machine is overloaded, once more after: {error:#}");
-        result = try_once(name, path);
-    }
-    result
-}
-
-/// The load of the last minute is more than the machine can carry: every wake-up takes its turn.
-fn is_overloaded() -> Result<bool> {
-    let load = fs::read_to_string("/proc/loadavg").context("cannot read /proc/loadavg")?;
-    let load: f64 = load.split(' ').next().unwrap_or_default().parse()?;
-    Ok(load > 2.0 * thread::available_parallelism()?.get() as f64)
-}
-
-fn try_once(name: &str, path: &Path) -> Result<()> {
     if let Some(reason) = obstacle() {
         skip_as(name, reason);
         return Ok(());

@@ -323,7 +323,7 @@ fn interfaces_that_belong_to_somebody_else() {
         refuses(host, &run, &["enp0s9", "bond bond9", "ip link set enp0s9 nomaster"]);
         host.ip("link delete bond9").unwrap();
     } else {
-        println!("skipped: a slave of a kernel bond: this kernel has no bonding driver");
+        skip("a slave of a kernel bond: this kernel has no bonding driver");
     }
 
     // The port of a bond is made by xbond, so its name must be free, too; whoever has it keeps it.
