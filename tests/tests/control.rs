@@ -110,8 +110,11 @@ fn an_agent_has_the_bonds_of_etc_xbond_or_waits_for_some() {
     assert!(xbond(host, "show -j").ends_with("  \"bonds\": [],\n  \"unserved\": []\n}\n"));
 
     // Another agent is one too many.
-    let too_many = "xbond: an agent runs in this network namespace already, and one serves all its bonds: use `xbond \
-                    add`, or end that agent first\n? 2\n";
+    let too_many = format!(
+        "xbond: an agent runs in this network namespace already (pid {}), and one serves all its bonds: use `xbond add`, \
+         or end that agent first\n? 2\n",
+        agent.pid()
+    );
     for line in ["run".to_owned(), format!("run {BOND0}")] {
         assert_eq!(xbond(host, &line), too_many, "{line}");
     }

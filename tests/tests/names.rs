@@ -6,7 +6,11 @@ use std::{
     ffi::{OsStr, OsString},
     fs,
     io::{Read as _, Write as _},
-    os::unix::{ffi::OsStrExt as _, net::UnixStream},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::symlink,
+        net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -315,6 +319,47 @@ fn a_link_of_a_service_users_leads_root_nowhere() {
             assert!(lab.host.link("enp0s9").is_ok(), "{line}");
         }
     }
+}
+
+/// Whoever owns /run/xbond leads no client elsewhere: neither by the socket, nor by the directory that has it.
+#[test]
+fn a_link_in_the_place_of_the_control_socket_is_refused() {
+    skip_if_unable!();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(elsewhere.path().join("xbond.sock")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let directory = run_directory(&lab);
+    let socket = directory.join("xbond.sock");
+    let verbs: [&[&str]; 6] = [
+        &["show"],
+        &["show", "-j", BOND],
+        &["set", BOND, "miimon=50"],
+        &["log", BOND],
+        &["down", BOND, "--force"],
+        &["reload"],
+    ];
+    let refused = |link: &Path| {
+        for verb in verbs {
+            let error = xbond.cli(verb).unwrap_err().to_string();
+            let sentence = format!("{} is a symbolic link", link.display());
+            assert!(error.contains(&sentence) && error.contains("remove it"), "{verb:?}: {error}");
+        }
+        assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    };
+    fs::rename(&socket, directory.join("moved")).unwrap();
+    symlink(elsewhere.path().join("xbond.sock"), &socket).unwrap();
+    refused(&socket);
+    fs::remove_file(&socket).unwrap();
+    fs::rename(directory.join("moved"), &socket).unwrap();
+    fs::rename(&directory, directory.with_extension("moved")).unwrap();
+    symlink(elsewhere.path(), &directory).unwrap();
+    refused(&directory);
+    fs::remove_file(&directory).unwrap();
+    fs::rename(directory.with_extension("moved"), &directory).unwrap();
+    assert_eq!(show(&xbond)["options"]["miimon"], 100);
+    xbond.stop().unwrap();
 }
 
 fn walk(directory: &Path) -> Vec<PathBuf> {

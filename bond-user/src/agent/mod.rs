@@ -30,8 +30,10 @@ use bond_core::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
+    net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::{Mutex, oneshot, watch::Receiver},
+    task::AbortHandle,
     time::MissedTickBehavior,
 };
 use tracing::{info, warn};
@@ -61,18 +63,20 @@ use crate::{
     config::{BondConfig, Config, ConfigError, OnExit, Origin, Source, Writers},
     report::{
         event::{BondChange, What},
-        moment::Moment,
+        moment::{Moment, monotonic},
+        repeats::{Repeats, left_out},
         text::UNSERVED,
     },
-    store::record,
+    store::record::{self, Record},
     store::{
         collect::{self, Extent},
-        paths::{PlaceError, Places},
+        paths::{Claim, PlaceError, Places},
         receipts::History,
     },
     sys::{
         Devices, SysError, caps,
         dataplane::{self, DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
+        directory::Identity,
         limits,
         memory::{self, Frugal},
         netlink::{AddressEvents, LinkEvents, PairKind},
@@ -267,8 +271,16 @@ pub struct Agent {
     /// By the command line.
     writers: Option<Writers>,
     access: RwLock<Access>,
+    claim: sync::Mutex<Claim>,
+    serving: sync::Mutex<Option<Serving>>,
     scrapes: Scrapes,
     confirmation: Option<Arc<Confirmation>>,
+}
+
+/// The control socket that is served.
+struct Serving {
+    identity: Option<Identity>,
+    task: AbortHandle,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -392,10 +404,14 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     let metrics = options.config.metrics.as_ref().map(Bound::new).transpose()?;
     let cookie = netns::cookie()?;
     let places = Places::of(cookie);
-    let _claim = places.claim()?;
+    let claim = places.claim()?;
     let access = Access::of(options.writers.as_ref().or(options.config.writers.as_ref()))?;
     let socket = server::control::Socket::prepare(places.open_run()?, &access);
     let socket = socket.map_err(|source| AgentError::File { path: places.socket(), source })?;
+    if let Some(readers) = access.readers() {
+        // The socket may have to be made again.
+        caps::join_group(readers);
+    }
     let sysfs = Sysfs::mount().inspect_err(|error| warn!("no slave can have a queue_id: {error}")).ok();
     caps::keep_needed()?;
 
@@ -446,6 +462,8 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             source,
             writers,
             access: RwLock::new(access),
+            claim: sync::Mutex::new(claim),
+            serving: sync::Mutex::default(),
             scrapes: Scrapes::default(),
             confirmation: confirm.map(|limit| Arc::new(Confirmation::within(limit))),
         };
@@ -589,14 +607,11 @@ impl Agent {
         for name in self.unserved() {
             warn!("{name}: {UNSERVED}");
         }
-        let serving = match socket.open() {
-            Ok(listener) => tokio::spawn(server::control::serve(listener, Arc::clone(&self))),
-            Err(source) => {
-                self.end(Ending::Undo).await?;
-                return Err(AgentError::File { path: self.machine.places.socket(), source });
-            }
-        };
-        self.machine.places.link_socket();
+        if let Err(error) = self.serve(socket) {
+            self.end(Ending::Undo).await?;
+            return Err(error);
+        }
+        self.accept_askers();
         if let Some(Err(error)) = metrics.map(|bound| self.serve_metrics(bound)) {
             warn!("{error}");
         }
@@ -637,7 +652,9 @@ impl Agent {
             confirmation.end();
         }
         // Nobody asks any more; what was begun is brought to its end.
-        serving.abort();
+        if let Some(serving) = self.serving().take() {
+            serving.task.abort();
+        }
         self.end(ending).await?;
         match (ending, &self.confirmation) {
             (Ending::Undo, Some(confirmation)) => {
@@ -645,6 +662,84 @@ impl Agent {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Answers at a control socket, and at no other one.
+    fn serve(self: &Arc<Self>, socket: server::control::Socket) -> Result<(), AgentError> {
+        let places = &self.machine.places;
+        let listener = socket.open().map_err(|source| AgentError::File { path: places.socket(), source })?;
+        let task = tokio::spawn(server::control::serve(listener, Arc::clone(self))).abort_handle();
+        let serving = Serving { identity: places.socket_identity(), task };
+        if let Some(former) = self.serving().replace(serving) {
+            former.task.abort();
+        }
+        places.link_socket();
+        Ok(())
+    }
+
+    fn serving(&self) -> MutexGuard<'_, Option<Serving>> {
+        // Poisoned or not, it is whole.
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claim(&self) -> MutexGuard<'_, Claim> {
+        // Poisoned or not, there is a lock.
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the connections of other agents, which want to know whose the socket is, so that it never has too many.
+    fn accept_askers(&self) {
+        let Some(socket) = self.claim().take_socket() else { return };
+        let listener = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
+        match listener {
+            Ok(listener) => drop(tokio::spawn(async move {
+                loop {
+                    if listener.accept().await.is_err() {
+                        tokio::time::sleep(BETWEEN_LOOKS).await;
+                    }
+                }
+            })),
+            Err(error) => warn!("an agent whose directories are removed is not found: {error}"),
+        }
+    }
+
+    /// Makes again what another process has removed of the run directory: lock, control socket, and records.
+    fn keep_places(self: &Arc<Self>, failures: &mut Repeats) {
+        let places = &self.machine.places;
+        let remade = places.reclaim(&mut self.claim());
+        let is_served = |serving: &Serving| serving.identity == places.socket_identity();
+        let served = match &remade {
+            Ok(_) if self.serving().as_ref().is_none_or(is_served) => Ok(false),
+            Ok(_) => self.serve_again().map(|()| true),
+            Err(_) => Ok(false),
+        };
+        let shown = places.socket();
+        match (remade, served) {
+            (Ok(false), Ok(false)) => {}
+            (Ok(_), Ok(_)) => {
+                warn!("{}: was removed by another process; it is there again", shown.display());
+            }
+            (Err(error), _) => self.warn_of_places(failures, &error.to_string()),
+            (_, Err(error)) => self.warn_of_places(failures, &error.to_string()),
+        }
+        for (name, bond) in self.all() {
+            if !Record::is_there(places, &name) {
+                bond.effects.read(|reads| reads.record = true);
+            }
+        }
+    }
+
+    fn warn_of_places(&self, failures: &mut Repeats, error: &str) {
+        if let Some(count) = failures.admit(monotonic(), error) {
+            let shown = self.machine.places.socket();
+            warn!("{}: was removed by another process: {error}{}", shown.display(), left_out(count));
+        }
+    }
+
+    fn serve_again(self: &Arc<Self>) -> Result<(), AgentError> {
+        let places = &self.machine.places;
+        let socket = server::control::Socket::prepare(places.open_run()?, &self.access());
+        self.serve(socket.map_err(|source| AgentError::File { path: places.socket(), source })?)
     }
 
     /// Bonds that another agent has left here, and that nobody looks after.
@@ -689,10 +784,11 @@ impl Agent {
 
     /// Once a second: tells bonds whose pins somebody has taken away, or put back. Of all bonds at once: each for itself
     /// would wake the agent as often as there are bonds. Now and then gives memory back.
-    async fn keep_house(&self) {
+    async fn keep_house(self: Arc<Self>) {
         let mut look = tokio::time::interval(BETWEEN_LOOKS);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut memory = Frugal::default();
+        let mut failures = Repeats::default();
         for number in 1_u32.. {
             look.tick().await;
             if number.is_multiple_of(LOOKS_AT_MEMORY) {
@@ -700,6 +796,7 @@ impl Agent {
                 self.make_lost_again().await;
             }
             self.machine.engine.send(Input::CheckMaps);
+            self.keep_places(&mut failures);
             for (name, bond) in self.all() {
                 bond.effects.look(|looks| looks.path = true);
                 let pinned = dataplane::check_pins(&self.machine.places.pins_of(&name)).is_ok();

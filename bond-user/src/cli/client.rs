@@ -158,7 +158,11 @@ async fn ask(
     body: Option<serde_json::Value>,
 ) -> Result<Response<Incoming>> {
     let socket = places.socket();
-    let stream = match UnixStream::connect(&socket).await {
+    let connected = match places.open_socket() {
+        Ok(socket) => UnixStream::connect(socket.path()).await,
+        Err(error) => Err(error),
+    };
+    let stream = match connected {
         Ok(stream) => stream,
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => bail!(NoAgent),

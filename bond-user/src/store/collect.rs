@@ -118,7 +118,7 @@ fn one(places: &Places, cookie: u64, extent: Extent) -> Result<Option<Removed>, 
         return Ok(Some(Removed { cookie, proof, paths }));
     }
     let locked = places.lock().map_err(|error| match error {
-        PlaceError::Occupied => in_use(),
+        PlaceError::Occupied { .. } => in_use(),
         other => (Why::Failed, other.to_string()),
     })?;
     if locked.is_new && places.pins.kind().is_none() {

@@ -9,8 +9,12 @@ use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _, Write as _},
     os::{
-        fd::IntoRawFd as _,
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+        fd::{AsRawFd as _, IntoRawFd as _},
+        linux::net::SocketAddrExt as _,
+        unix::{
+            fs::{MetadataExt as _, OpenOptionsExt as _},
+            net::{SocketAddr, UnixListener},
+        },
     },
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -22,16 +26,23 @@ use bond_core::name::BondName;
 use nix::{
     fcntl::{Flock, FlockArg, OFlag},
     mount::{MsFlags, mount},
-    sys::statfs::{BPF_FS_MAGIC, statfs},
+    sys::{
+        socket::{
+            AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket,
+            sockopt::PeerCredentials,
+        },
+        statfs::{BPF_FS_MAGIC, statfs},
+    },
     unistd::geteuid,
 };
 
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::sys::{
     SysError, caps,
     dataplane::witness::{self, WITNESS},
-    directory::{Directory, Kind, Location, Trust},
+    directory::{Directory, Identity, Kind, Location, Socket, Trust},
+    locks,
 };
 
 const BPFFS: &str = "/sys/fs/bpf";
@@ -41,6 +52,7 @@ const XBOND: &str = "xbond";
 /// for each command, finds it there.
 const BPFFS_OF_INIT: &str = "/proc/1/root/sys/fs/bpf";
 const RUN: &str = "/run";
+const ROOT_USER: u32 = 0;
 /// These are names that no [`BondName`] has.
 pub const SOCKET: &str = "xbond.sock";
 pub(super) const LOCK: &str = "lock";
@@ -62,10 +74,17 @@ pub enum PlaceError {
     )]
     Private,
     #[error(
-        "an agent runs in this network namespace already, and one serves all its bonds: use `xbond add`, or end \
-         that agent first"
+        "an agent runs in this network namespace already{}, and one serves all its bonds: use `xbond add`, or end \
+         that agent first", pid_in_words(*.owner)
     )]
-    Occupied,
+    Occupied {
+        /// None where the kernel does not say it.
+        owner: Option<u32>,
+    },
+}
+
+fn pid_in_words(owner: Option<u32>) -> String {
+    owner.map_or_else(String::new, |pid| format!(" (pid {pid})"))
 }
 
 /// The places of one network namespace.
@@ -77,8 +96,24 @@ pub struct Places {
 }
 
 /// Held as long as an agent runs; the kernel lets go of it when the agent dies.
+///
+/// There are two of them. A lock of a file in the run directory is seen from every network namespace, and says who has
+/// it; but whoever removes the directory removes it. An abstract socket cannot be removed, and is found from every mount
+/// namespace; but any user can have its name first, so one that is neither root's nor this user's keeps nobody out. A
+/// lock in bpffs would have kept the administrator from unmounting it.
 pub struct Claim {
-    _lock: Flock<File>,
+    lock: Flock<File>,
+    /// The run directory.
+    directory: Directory,
+    /// None if another user has its name.
+    socket: Option<UnixListener>,
+}
+
+impl Claim {
+    /// Takes the socket out, to accept connections: who asks whose it is connects.
+    pub fn take_socket(&mut self) -> Option<UnixListener> {
+        self.socket.take()
+    }
 }
 
 /// A run directory that no other process has.
@@ -187,7 +222,17 @@ impl Places {
         self.run.child(bond.as_str())
     }
 
-    /// The control socket of this namespace's agent, to connect to.
+    /// The control socket of this namespace's agent, to connect to: no link on the way is followed.
+    pub fn open_socket(&self) -> io::Result<Socket> {
+        self.run.open(Trust::Anyones)?.socket(SOCKET)
+    }
+
+    /// Which file the control socket is.
+    pub fn socket_identity(&self) -> Option<Identity> {
+        self.run.open(Trust::Ours).and_then(|run| run.identity(Some(SOCKET))).ok()
+    }
+
+    /// The control socket of this namespace's agent, for people.
     pub fn socket(&self) -> PathBuf {
         self.run.path().join(SOCKET)
     }
@@ -201,16 +246,69 @@ impl Places {
     /// machine was started last is removed: its interfaces are others now.
     pub fn claim(&self) -> Result<Claim, PlaceError> {
         mount_bpffs()?;
-        let Locked { mut file, directory, is_new: _ } = self.lock()?;
-        if boot_of(&mut file) == Boot::Former {
+        let Locked { file: mut lock, directory, is_new: _ } = self.lock()?;
+        if boot_of(&mut lock) == Boot::Former {
             for name in directories_in(&directory) {
                 directory.remove_all(&name).map_err(at(&self.run))?;
             }
         }
-        sign(&mut file);
+        sign(&mut lock);
         // Under the lock: whoever had it before takes the empty ones away.
         self.make_pins()?;
-        Ok(Claim { _lock: file })
+        Ok(Claim { lock, directory, socket: self.claim_socket()? })
+    }
+
+    /// Takes the abstract socket of this network namespace.
+    ///
+    /// # Errors
+    /// Another agent has it, whose run directory was removed.
+    fn claim_socket(&self) -> Result<Option<UnixListener>, PlaceError> {
+        let name = format!("{XBOND}-{}", self.run.name());
+        let error = |source| PlaceError::Io { path: Path::new(&format!("@{name}")).to_owned(), source };
+        let address = SocketAddr::from_abstract_name(&name).map_err(error)?;
+        match UnixListener::bind_addr(&address) {
+            Ok(socket) => return Ok(Some(socket)),
+            Err(source) if source.kind() == io::ErrorKind::AddrInUse => {}
+            Err(source) => return Err(error(source)),
+        }
+        match owner_of(&address) {
+            Some((user, pid)) if user == ROOT_USER || user == geteuid().as_raw() => {
+                Err(PlaceError::Occupied { owner: pid })
+            }
+            Some((user, pid)) => {
+                warn!(
+                    "the socket @{name} is used by user {user}{}: an agent whose directories are removed is not found",
+                    pid_in_words(pid)
+                );
+                Ok(None)
+            }
+            None => {
+                warn!(
+                    "the socket @{name} is used, and does not answer: an agent whose directories are removed is not found"
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    /// Makes the run directory and its lock again, if another process has removed one of them. True if it had.
+    ///
+    /// # Errors
+    /// They cannot be made, or another process has the new lock: it is about to find this agent's socket, and ends.
+    pub fn reclaim(&self, claim: &mut Claim) -> Result<bool, PlaceError> {
+        let is_there = |run: &Directory| {
+            let lock = run.identity(Some(LOCK)).ok();
+            run.is_same(claim.directory.as_fd()) && lock.is_some() && lock == Identity::of(&*claim.lock).ok()
+        };
+        match self.run.open(Trust::Ours) {
+            Ok(run) if is_there(&run) => return Ok(false),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(at(&self.run)(source)),
+            Ok(_) | Err(_) => {}
+        }
+        let Locked { mut file, directory, is_new: _ } = self.lock()?;
+        sign(&mut file);
+        (claim.lock, claim.directory) = (file, directory);
+        Ok(true)
     }
 
     /// Locks the run directory, which is made if it is not there.
@@ -371,12 +469,24 @@ fn lock(mut file: File, error: impl Fn(io::Error) -> PlaceError) -> Result<Flock
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(lock),
             Err((again, nix::Error::EWOULDBLOCK)) if attempt < ATTEMPTS => file = again,
-            Err((_, nix::Error::EWOULDBLOCK)) => return Err(PlaceError::Occupied),
+            Err((file, nix::Error::EWOULDBLOCK)) => {
+                return Err(PlaceError::Occupied { owner: locks::holder(file) });
+            }
             Err((_, other)) => return Err(error(other.into())),
         }
         attempt += 1;
         thread::sleep(PAUSE);
     }
+}
+
+/// The user and, if the kernel says it, the pid of who listens to a socket; None if it does not take a connection.
+fn owner_of(address: &SocketAddr) -> Option<(u32, Option<u32>)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let asking = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
+    connect(asking.as_raw_fd(), &UnixAddr::new_abstract(address.as_abstract_name()?).ok()?).ok()?;
+    let owner = getsockopt(&asking, PeerCredentials).ok()?;
+    // 0 of a process in another pid namespace.
+    Some((owner.uid(), owner.pid().try_into().ok().filter(|pid| *pid != 0)))
 }
 
 /// A convenience: that it fails, or that another namespace has the name, stops nobody.

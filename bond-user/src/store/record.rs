@@ -292,6 +292,18 @@ impl Record {
         self.change(Space::SetAside, |record| record.away.retain(|known| known.ifindex != ifindex))
     }
 
+    /// Whether the file of a bond is there.
+    pub fn is_there(places: &Places, bond: &BondName) -> bool {
+        places.run_of(bond).open(Trust::Ours).is_ok_and(|directory| directory.has(FILE))
+    }
+
+    /// Writes the file again, which another process has removed, perhaps with its directory.
+    pub fn write_again(&self) -> Result<(), AgentError> {
+        let made = self.place.make(0o755);
+        made.map_err(|source| AgentError::File { path: self.place.path(), source })?;
+        self.save()
+    }
+
     /// Writes the file whole or not at all, and sets the room aside that removing from it takes.
     pub fn save(&self) -> Result<(), AgentError> {
         self.write(Space::Free)

@@ -3,7 +3,7 @@
 use std::io;
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
-use nix::unistd::{Gid, Uid, User, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, User, getgroups, setgroups, setresgid, setresuid};
 
 use super::SysError;
 
@@ -48,6 +48,16 @@ pub fn become_user(user: u32) -> Result<(), SysError> {
     setresgid(gid, gid, gid).map_err(failed_to)?;
     setresuid(uid, uid, uid).map_err(failed_to)?;
     keep_needed()
+}
+
+/// Becomes a member of a group, to give files to it later, which takes CAP_CHOWN otherwise. Where that is not allowed the
+/// process is a member already, or its files stay its own.
+pub fn join_group(group: Gid) {
+    let mut groups = getgroups().unwrap_or_default();
+    if !groups.contains(&group) {
+        groups.push(group);
+        let _ = setgroups(&groups);
+    }
 }
 
 fn names(capabilities: &[Capability]) -> String {

@@ -11,7 +11,7 @@ use std::{
     fs::File,
     io::{self, Read as _, Write as _},
     os::{
-        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        fd::{AsFd, AsRawFd as _, OwnedFd},
         unix::ffi::OsStringExt as _,
     },
     path::{Path, PathBuf},
@@ -56,6 +56,34 @@ pub struct Directory {
     fd: OwnedFd,
     /// By which people know it.
     path: PathBuf,
+}
+
+/// st_dev and st_ino, which no other file has as long as this one is open or linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    pub fn of(file: impl AsFd) -> io::Result<Self> {
+        Ok(Self::new(&fstat(file)?))
+    }
+
+    fn new(status: &FileStat) -> Self {
+        Self { device: status.st_dev, inode: status.st_ino }
+    }
+}
+
+/// A Unix socket by its descriptor, whatever has its name by now.
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
+
+impl Socket {
+    /// For connect(), which follows links: this one leads to the socket and nowhere else, as long as this is kept.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
 }
 
 /// What an entry of a directory is, links not followed.
@@ -251,6 +279,24 @@ impl Directory {
         Ok(file)
     }
 
+    /// Finds a Unix socket in this directory.
+    ///
+    /// # Errors
+    /// It is not there, is a link, or no socket.
+    pub fn socket(&self, name: &str) -> io::Result<Socket> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = openat(&self.fd, component(name)?, flags, Mode::empty())?;
+        let refuse = |what| {
+            let error = format!("{} is {what}; remove it", self.path.join(name).display());
+            Err(io::Error::new(io::ErrorKind::InvalidInput, error))
+        };
+        match SFlag::from_bits_truncate(fstat(&fd)?.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFSOCK => Ok(Socket(fd)),
+            SFlag::S_IFLNK => refuse("a symbolic link"),
+            _ => refuse("no socket"),
+        }
+    }
+
     /// The contents of a file.
     pub fn read(&self, name: &str, trust: Trust) -> io::Result<Vec<u8>> {
         let mut contents = Vec::new();
@@ -330,6 +376,20 @@ impl Directory {
     /// User of the directory.
     pub fn owner(&self) -> io::Result<u32> {
         Ok(fstat(&self.fd)?.st_uid)
+    }
+
+    /// Whether it is the one that is open there.
+    pub fn is_same(&self, other: impl AsFd) -> bool {
+        Identity::of(&self.fd).is_ok_and(|own| Identity::of(other).is_ok_and(|other| own == other))
+    }
+
+    /// What identifies it, or an entry of it (a link is not followed), on this machine.
+    pub fn identity(&self, entry: Option<&str>) -> io::Result<Identity> {
+        let status = match entry {
+            Some(entry) => fstatat(&self.fd, component(entry)?, AtFlags::AT_SYMLINK_NOFOLLOW)?,
+            None => return Identity::of(&self.fd),
+        };
+        Ok(Identity::new(&status))
     }
 
     pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
@@ -496,6 +556,33 @@ mod tests {
         assert!(error.contains("ours belongs to user 65534, and this runs as user 0"), "{error}");
         assert!(ours.child("new").make(0o755).is_err() && ours.child("file").remove_all().is_err());
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_socket_is_reached_and_not_what_a_link_leads_to() {
+        use std::os::unix::net::{UnixListener, UnixStream};
+        let (scene, ours) = scene();
+        let (path, victim) = (scene.path().join("ours"), scene.path().join("victim"));
+        let listener = UnixListener::bind(path.join("socket")).unwrap();
+        let _stranger = UnixListener::bind(scene.path().join("stranger")).unwrap();
+        symlink(scene.path().join("stranger"), path.join("link")).unwrap();
+        fs::write(path.join("file"), "").unwrap();
+        let directory = ours.open(Trust::Anyones).unwrap();
+        let socket = directory.socket("socket").unwrap();
+        // Another one comes in its place between the check and the connection.
+        fs::remove_file(path.join("socket")).unwrap();
+        symlink(scene.path().join("stranger"), path.join("socket")).unwrap();
+        UnixStream::connect(socket.path()).unwrap();
+        listener.accept().unwrap();
+        for (name, what) in
+            [("link", "a symbolic link"), ("file", "no socket"), ("socket", "a symbolic link")]
+        {
+            let error = directory.socket(name).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("ours/{name} is {what}; remove it")), "{error}");
+        }
+        assert_eq!(directory.socket("none").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(directory.socket("../stranger").is_err());
+        assert!(victim.exists());
     }
 
     #[test]

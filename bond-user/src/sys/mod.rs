@@ -21,6 +21,7 @@ pub mod file;
 pub mod found;
 pub mod layer3;
 pub mod limits;
+pub mod locks;
 pub mod membership;
 pub mod memory;
 pub mod netdev;

@@ -79,6 +79,8 @@ pub struct Reads {
     pub restored: BTreeSet<&'static str>,
     /// Whether the pins are there.
     pub pinned: Option<bool>,
+    /// Another process has removed found.json.
+    pub record: bool,
 }
 
 /// What may have changed, at any rate: it is looked at [`BETWEEN_LOOKS`] at the earliest after the last look.

@@ -496,7 +496,10 @@ impl Effects {
 
     /// What the engine wants to know, or have sent, as often as its clocks say.
     async fn read(&mut self, reads: Reads) {
-        let Reads { links, speeds, report, neighbours, entry, restored, pinned } = reads;
+        let Reads { links, speeds, report, neighbours, entry, restored, pinned, record } = reads;
+        if record {
+            self.write_record_again();
+        }
         restored.into_iter().for_each(|map| self.warn_of_mended(map));
         if entry && !self.data_plane.maps().has_wanted_bond() {
             self.set_entry(self.entry);
@@ -520,6 +523,16 @@ impl Effects {
         if neighbours {
             let asked = self.ask_neighbours().await;
             self.engine.event(self.id, Event::NeighboursAsked(asked));
+        }
+    }
+
+    /// Without found.json no other agent could adopt the bond, and no command restore its slaves.
+    fn write_record_again(&self) {
+        match self.record.write_again() {
+            Ok(()) => self.scribe.warn("its found.json was removed by another process; it is written again"),
+            Err(error) => {
+                self.scribe.warn(&format!("its found.json was removed by another process: {error}"))
+            }
         }
     }
 
