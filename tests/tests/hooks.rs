@@ -273,6 +273,38 @@ fn enslaving_names_the_chains_and_filters_that_packets_bypass() {
     }
 }
 
+/// What is hooked up after a slave was enslaved is reported once, and as long as it is there.
+#[test]
+fn chains_and_filters_that_come_later_are_reported_until_they_are_removed() {
+    skip_if_unable!();
+    let _beside = beside_others();
+    for datapath in DATAPATHS {
+        let lab = lab(datapath, Policy::Learning);
+        let xbond = bond(&lab, datapath, &[]);
+        let warnings = || show(&xbond)["warnings"].to_string();
+        hook_up(&lab);
+        let mut what = vec!["nft chain netdev shop in (ingress)", "tc filter bpf, pref 9 (ingress)"];
+        what.extend((datapath == Datapath::Xdp).then_some("tc filter bpf, pref 9 (egress)"));
+        let sentences: Vec<_> =
+            what.iter().map(|what| format!("enp0s8: {what} does not see the packets of bond0")).collect();
+        let all = |text: &String| sentences.iter().all(|sentence| text.contains(sentence));
+        eventually("all warnings", warnings, all);
+        // Other changes say nothing of these again.
+        nft(&lab, "add table netdev other");
+        nft(&lab, "delete table netdev shop");
+        eventually("one warning less", warnings, |text| !text.contains("nft chain"));
+        assert!(warnings().contains(&sentences[1]));
+        lab.host.exec("tc qdisc del dev enp0s8 clsact").unwrap();
+        eventually("no warnings", warnings, |text| text == "[]");
+        let log = xbond.log();
+        for (what, sentence) in what.iter().zip(&sentences) {
+            assert_eq!(log.matches(sentence).count(), 1, "{datapath:?}: {log}");
+            assert_eq!(log.matches(&format!("enp0s8: {what} was removed")).count(), 1, "{datapath:?}: {log}");
+        }
+        xbond.stop().unwrap();
+    }
+}
+
 #[test]
 fn check_names_the_chains_of_slaves_that_are_there() {
     skip_if_unable!();

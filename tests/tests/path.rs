@@ -3,8 +3,18 @@
 
 mod common;
 
-use std::{io::Write as _, net::TcpStream, path::PathBuf};
+use std::{collections::BTreeSet, fs, io::Write as _, net::TcpStream, path::PathBuf};
 
+use aya::{
+    EbpfLoader,
+    programs::{
+        LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        links::{FdLink, PinnedLink},
+        tc::{SchedClassifierLink, TcAttachOptions},
+    },
+};
+use bond_common::names;
+use bond_user::sys::dataplane::Kernel;
 use common::{
     BOND, DATAPATHS, SLAVES, active_slave, beside_others, bond, bond_with, eventually, lab, meet, show,
     wait_for_active,
@@ -67,11 +77,28 @@ fn programs_that_were_detached_are_attached_again() {
             let _ = lab.host.ip("link del probe");
             let xbond = bond_with(&lab, datapath, &[], arguments);
             let links = ["slave0_rx_link", "slave1_rx_link", "port_tx_link", "bond_tx_link"];
+            let others = ["slave0_local_link", "slave1_local_link", "port_egress_link", "bond_egress_link"];
+            let others = others.map(|link| pin(&lab, link));
+            let has = if datapath == Datapath::Xdp {
+                [true, true, true, false]
+            } else {
+                [false, false, true, pair == "veth"]
+            };
+            assert_eq!(others.each_ref().map(|link| link.exists()), has, "{} {pair}", datapath.name());
             for link in links.iter().map(|link| pin(&lab, link)).filter(|link| link.exists()) {
                 let what = format!("{} {pair} {}", datapath.name(), link.display());
                 restored(&lab, &xbond, &what, "its BPF program was detached", || {
                     bpftool(&lab, &format!("link detach pinned {}", link.display())).unwrap();
                 });
+            }
+            for link in others.iter().filter(|link| link.exists()) {
+                let what = format!("{} {pair} {}", datapath.name(), link.display());
+                restored_again(&lab, &xbond, &what, || {
+                    bpftool(&lab, &format!("link detach pinned {}", link.display())).unwrap();
+                });
+                let shown = bpftool(&lab, &format!("-j link show pinned {}", link.display())).unwrap();
+                let shown: Value = serde_json::from_str(&shown).unwrap();
+                assert!(shown["devname"].is_string() || shown["ifindex"] != 0, "{what}: {shown}");
             }
             // The bond fails over as before, and is taken down whole.
             lab.cut(SLAVES[0], Cut::Carrier).unwrap();
@@ -81,6 +108,166 @@ fn programs_that_were_detached_are_attached_again() {
             assert!(lab.host.link(BOND).is_err());
         }
     }
+}
+
+/// As [`restored`], of a fault whose sentence was logged in the last minute.
+#[track_caller]
+fn restored_again(lab: &Lab, xbond: &Xbond<'_>, what: &str, harm: impl FnOnce()) {
+    let count = || show(xbond)["path_restored"].as_u64().unwrap();
+    let before = count();
+    harm();
+    eventually(what, count, |count| *count > before);
+    eventually(what, || lab.host.ping(PEER_V4.into(), 1).unwrap().received, |count| *count == 1);
+    eventually(what, || show(xbond)["path_faults"].clone(), |faults| *faults == Value::Array(Vec::new()));
+}
+
+/// A tc program that lets everything pass.
+fn passing(object: &mut aya::Ebpf) -> &mut SchedClassifier {
+    let program: &mut SchedClassifier = object.program_mut(names::TC_HOST_RX).unwrap().try_into().unwrap();
+    program.load().unwrap();
+    program
+}
+
+fn programs() -> aya::Ebpf {
+    EbpfLoader::new().load(Kernel::read().object()).unwrap()
+}
+
+/// By `bpf_link_update`: the link stays at its hook.
+#[test]
+fn programs_that_were_replaced_in_their_links_are_restored() {
+    skip_if_unable!();
+    if !has_tcx() {
+        return;
+    }
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond_with(&lab, Datapath::Tc, &[], &["--pair", "veth"]);
+    let mut object = programs();
+    let program = passing(&mut object);
+    for (link, device) in [("slave0_rx_link", SLAVES[0]), ("port_tx_link", PORT)] {
+        restored(&lab, &xbond, link, &format!("{device}: its BPF program was replaced"), || {
+            let link: FdLink = PinnedLink::from_pin(pin(&lab, link)).unwrap().into();
+            let link = SchedClassifierLink::try_from(link).unwrap();
+            let id = program.attach_to_link(link).unwrap();
+            std::mem::forget(program.take_link(id).unwrap());
+        });
+    }
+    xbond.stop().unwrap();
+}
+
+/// Maps, programs and links: what the agent holds is pinned again.
+#[test]
+fn pins_that_were_removed_are_pinned_again() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for datapath in DATAPATHS {
+        let lab = lab(datapath, Policy::Learning);
+        let xbond = bond(&lab, datapath, &[]);
+        let directory = pin(&lab, "ACTIVE").parent().unwrap().to_owned();
+        let pins = || -> BTreeSet<String> {
+            let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name().into_string().unwrap()).collect()
+        };
+        let all = pins();
+        assert!(all.contains("slave0_rx_prog") && all.contains("EVENTS"), "{all:?}");
+        for name in ["ACTIVE", "TX_PORTS", "slave0_rx_link", "port_tx_prog"].map(str::to_owned) {
+            let said = format!("the pin {name} was removed by another process; restored");
+            restored(&lab, &xbond, &name, &said, || fs::remove_file(directory.join(&name)).unwrap());
+            eventually(&name, pins, |pins| *pins == all);
+        }
+        // All of them, with their directory and that of the namespace.
+        let said = format!("{} was removed by another process; restored", directory.display());
+        let cookie = directory.parent().unwrap();
+        restored(&lab, &xbond, "all pins", &said, || fs::remove_dir_all(cookie).unwrap());
+        eventually("all pins", pins, |pins| *pins == all);
+        eventually("no warning", || show(&xbond)["warnings"].clone(), |all| *all == Value::Array(Vec::new()));
+        // They hold the bond without the agent, and the next one adopts it.
+        xbond.kill().unwrap();
+        meet(&lab);
+        let next = bond(&lab, datapath, &[]);
+        next.wait_for("adopted").unwrap();
+        next.stop().unwrap();
+        assert!(lab.host.link(BOND).is_err());
+    }
+}
+
+/// A program of another process is its own business, and is named as long as it is there.
+#[test]
+fn programs_ahead_of_the_bonds_are_reported_once_until_they_are_gone() {
+    skip_if_unable!();
+    if !has_tcx() {
+        return;
+    }
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let warnings = || show(&xbond)["warnings"].to_string();
+    let mut object = programs();
+    let program = passing(&mut object);
+    for device in [SLAVES[1], PORT] {
+        let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let attach = || Ok(program.attach_with_options(device, TcAttachType::Ingress, first)?);
+        let id = lab.host.run(attach).unwrap();
+        let said = format!(
+            "{device}: BPF program id {} of another process runs before",
+            program.info().unwrap().id()
+        );
+        eventually(device, warnings, |warnings| warnings.contains(&said));
+        assert_eq!(xbond.log().matches(&said).count(), 1);
+        program.detach(id).unwrap();
+        eventually(device, warnings, |warnings| !warnings.contains("BPF program id"));
+        xbond.wait_for("does not run before the bond's any more").unwrap();
+    }
+    // One behind the bond's own is not of interest.
+    let last = TcAttachOptions::TcxOrder(LinkOrder::last());
+    lab.host.run(|| Ok(program.attach_with_options(SLAVES[1], TcAttachType::Ingress, last)?)).unwrap();
+    // XDP is ahead of tc.
+    let xdp: &mut Xdp = object.program_mut(names::XDP_SLAVE_RX).unwrap().try_into().unwrap();
+    xdp.load().unwrap();
+    let id = lab.host.run(|| Ok(xdp.attach(SLAVES[1], XdpMode::Skb)?)).unwrap();
+    let said = format!("{}: BPF program id {} of another", SLAVES[1], xdp.info().unwrap().id());
+    eventually("XDP", warnings, |warnings| warnings.contains(&said));
+    assert_eq!(warnings().matches("BPF program id").count(), 1, "{}", warnings());
+    xdp.detach(id).unwrap();
+    eventually("no XDP", warnings, |warnings| !warnings.contains("BPF program id"));
+    assert_eq!(show(&xbond)["path_faults"], Value::Array(Vec::new()));
+    meet(&lab);
+    xbond.stop().unwrap();
+}
+
+#[test]
+fn a_bond0_that_is_set_down_is_reported_and_stays_down() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let warnings = || show(&xbond)["warnings"].to_string();
+    lab.host.ip(&format!("link set {BOND} down")).unwrap();
+    eventually("the warning", warnings, |text| text.contains("bond0 is set down and carries nothing"));
+    assert!(!lab.host.link(BOND).unwrap().is_up());
+    lab.host.ip(&format!("link set {BOND} up")).unwrap();
+    eventually("no warning", warnings, |text| !text.contains("is set down"));
+    xbond.stop().unwrap();
+}
+
+/// Before Linux 6.6, and where asked for: with XDP, what copies link-local frames is a filter.
+#[test]
+fn filters_behind_xdp_that_were_removed_are_attached_again() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Xdp, Policy::Learning);
+    let xbond = bond_with(&lab, Datapath::Xdp, &[], &["--clsact"]);
+    for device in SLAVES {
+        let has_it = || {
+            lab.host.exec(&format!("tc filter show dev {device} ingress")).unwrap().contains("tc_slave_local")
+        };
+        assert!(has_it());
+        restored(&lab, &xbond, device, &format!("{device}: its BPF program was detached"), || {
+            lab.host.exec(&format!("tc filter del dev {device} ingress")).unwrap();
+        });
+        assert!(has_it());
+    }
+    xbond.stop().unwrap();
 }
 
 /// Before Linux 6.6, and where asked for.
@@ -127,6 +314,82 @@ fn device_maps_that_were_changed_lead_to_the_slaves_again() {
     bpftool(&lab, &format!("map delete pinned {} key 0 0 0 0", pin(&lab, "TX_PORTS").display())).unwrap();
     eventually("again", || show(&xbond)["path_restored"].as_u64().unwrap(), |count| *count > before);
     meet(&lab);
+    xbond.stop().unwrap();
+}
+
+/// What slaves have for bond0 and for what is above it.
+#[test]
+fn what_slaves_receive_for_bond0_is_restored() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    // With prearm a backup receives the bond's MAC address.
+    let mac = lab.mac(SLAVES[0]).unwrap().to_string();
+    let xbond = bond_with(&lab, Datapath::Tc, &["fail_over_mac=follow"], &["--prearm"]);
+    let name = SLAVES[1];
+    let fdb = || lab.host.exec(&format!("bridge fdb show dev {name}")).unwrap();
+    eventually("the bond's MAC", fdb, |fdb| fdb.contains(&mac));
+    restored(&lab, &xbond, "unicast", &format!("the bond needs unicast filter {mac}"), || {
+        lab.host.exec(&format!("bridge fdb del {mac} dev {name} self")).unwrap();
+        // The kernel reports this with the next event of the device.
+        lab.host.ip(&format!("link set {name} txqueuelen 999")).unwrap();
+    });
+    assert!(fdb().contains(&mac));
+    lab.host.ip(&format!("link set {BOND} promisc on")).unwrap();
+    let flags = || lab.host.ip(&format!("-d link show {name}")).unwrap();
+    eventually("promiscuous", flags, |flags| flags.contains("PROMISC"));
+    restored(&lab, &xbond, "promiscuous mode", "the bond needs promisc on", || {
+        lab.host.ip(&format!("link set {name} promisc off")).unwrap();
+    });
+    restored(&lab, &xbond, "addrgenmode", "the bond needs addrgenmode none", || {
+        lab.host.ip(&format!("link set {name} addrgenmode eui64")).unwrap();
+    });
+    assert!(flags().contains("PROMISC") && flags().contains("addrgenmode none"), "{}", flags());
+    xbond.stop().unwrap();
+}
+
+/// An existing port is set up as a slave is.
+#[test]
+fn an_existing_port_is_restored() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    lab.host.ip("link add port0 type veth peer name far0").unwrap();
+    let arguments = ["--bond", BOND, "--port", "port0", "--slave", SLAVES[0], "-o", "miimon=100"];
+    let xbond = Xbond::run(&lab.host, arguments).unwrap();
+    let count = || show(&xbond)["path_restored"].as_u64().unwrap();
+    for (setting, said) in [
+        ("promisc off", "the bond needs promisc on"),
+        ("allmulticast off", "the bond needs all"),
+        ("addrgenmode eui64", "the bond needs addrgenmode none"),
+        ("down", "port0: was set down"),
+    ] {
+        let (log, before) = (xbond.log().len(), count());
+        lab.host.ip(&format!("link set port0 {setting}")).unwrap();
+        let line = xbond.wait_for_after(log, said).unwrap();
+        assert!(line.contains("restored"), "{line}");
+        eventually(setting, count, |count| *count > before);
+    }
+    xbond.stop().unwrap();
+}
+
+/// Has no event: it is read every ten seconds.
+#[test]
+fn xps_of_bond0_is_restored() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    // The sysfs of the lab's namespace.
+    let write = |queue: u8, mask: &str| {
+        let script = format!(
+            "mount -t sysfs sysfs /sys && echo {mask} > /sys/class/net/{BOND}/queues/tx-{queue}/xps_cpus"
+        );
+        let status = lab.host.command("unshare").args(["-m", "sh", "-c", &script]).status().unwrap();
+        assert!(status.success());
+    };
+    restored(&lab, &xbond, "the first queue", "XPS of the first transmit queue", || write(0, "0"));
+    restored_again(&lab, &xbond, "another queue", || write(3, "1"));
     xbond.stop().unwrap();
 }
 

@@ -52,10 +52,11 @@ use crate::{
             confirm::{Answer, Confirmation},
             create::{Machine, Tasks},
             lost::Lost,
-            slaves::Wanted,
+            slaves::{Arrivals, Wanted},
         },
         server::{
             access::Access,
+            counters::Counters,
             events::Feed,
             metrics::{Bound, Scrapes},
         },
@@ -77,7 +78,7 @@ use crate::{
         Devices, SysError, caps,
         dataplane::{self, DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
         directory::Identity,
-        limits,
+        hook_events, limits,
         memory::{self, Frugal},
         netlink::{AddressEvents, LinkEvents, PairKind},
         netns, notify, signals,
@@ -274,6 +275,7 @@ pub struct Agent {
     claim: sync::Mutex<Claim>,
     serving: sync::Mutex<Option<Serving>>,
     scrapes: Scrapes,
+    counters: Arc<Counters>,
     confirmation: Option<Arc<Confirmation>>,
 }
 
@@ -347,6 +349,8 @@ struct Bond {
     status: Receiver<BondStatus>,
     /// The pins were there when they were looked at last.
     pinned: AtomicBool,
+    /// Interfaces that appeared or changed, and that may be slaves of a file.
+    arrivals: sync::Mutex<Arrivals>,
     /// Held by whoever changes the bond, from the first question to the last step, which may wait for the kernel. Readers do
     /// without.
     turn: Mutex<()>,
@@ -377,6 +381,12 @@ impl Bond {
     fn locked_goal(&self) -> MutexGuard<'_, Arc<Goal>> {
         // Poisoned or not, an Arc is whole.
         self.goal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// ifindexes of bond0, the port and the slaves.
+    fn devices(&self) -> Vec<u32> {
+        let slaves = self.status.borrow().slaves.iter().map(|slave| slave.ifindex).collect::<Vec<_>>();
+        [self.host.device(), self.host.port()].into_iter().chain(slaves).collect()
     }
 
     /// As of the last event that the engine has handled. It waits for nothing.
@@ -412,7 +422,8 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         // The socket may have to be made again.
         caps::join_group(readers);
     }
-    let sysfs = Sysfs::mount().inspect_err(|error| warn!("no slave can have a queue_id: {error}")).ok();
+    let sysfs =
+        Sysfs::mount().inspect_err(|error| warn!("no slave can have a queue_id: {error}")).ok().map(Arc::new);
     caps::keep_needed()?;
 
     let kernel = Kernel::read();
@@ -438,6 +449,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         let tasks = Tasks::default();
         let RunOptions { config, source, writers, link_events, tc_attach: _, confirm } = options;
         let feed = Feed::default();
+        let hook_changes = hook_events::listen();
         let machine = Machine {
             places,
             cookie,
@@ -448,8 +460,10 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             engine,
             tasks,
             sysfs,
+            path_lane: Arc::default(),
+            hook_changes,
             feed,
-            enslaving: Mutex::default(),
+            enslaving: Arc::default(),
         };
         let agent = Agent {
             started,
@@ -465,6 +479,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             claim: sync::Mutex::new(claim),
             serving: sync::Mutex::default(),
             scrapes: Scrapes::default(),
+            counters: Arc::default(),
             confirmation: confirm.map(|limit| Arc::new(Confirmation::within(limit))),
         };
         Arc::new(agent).live(config, link_events, socket, metrics).await
@@ -953,10 +968,15 @@ impl Agent {
             history,
             status,
             pinned: AtomicBool::new(true),
+            arrivals: sync::Mutex::default(),
             turn: Mutex::default(),
             goal: sync::Mutex::new(Arc::new(goal)),
         };
-        self.bonds().insert(name, Arc::new(bond));
+        let bond = Arc::new(bond);
+        self.bonds().insert(name, Arc::clone(&bond));
+        // For whoever asks when the kernel does not answer.
+        let (counters, netlink) = (Arc::clone(&self.counters), self.machine.devices.netlink.clone());
+        tokio::spawn(async move { counters.refresh(&netlink, &bond.devices()).await });
     }
 
     async fn undo(&self, id: BondId, bond: &BondName, cause: &AgentError) {

@@ -40,7 +40,9 @@ pub const UNSERVED: &str = "another agent left it, and this one does not serve i
 pub enum PathFault {
     /// A BPF program is at its hook on this device no more.
     Detached { device: String },
-    /// The pin of a BPF link is gone.
+    /// The BPF link on this device runs another program.
+    Replaced { device: String },
+    /// A pin is gone.
     Unpinned { pin: String },
     /// An entry of a device map.
     DeviceMap { map: &'static str, key: u32 },
@@ -58,9 +60,10 @@ impl fmt::Display for PathFault {
             Self::Detached { device } => {
                 write!(f, "{device}: its BPF program was detached by another process")
             }
-            Self::Unpinned { pin } => {
-                write!(f, "the pin {pin} was removed by another process: what it held ends with the agent")
+            Self::Replaced { device } => {
+                write!(f, "{device}: its BPF program was replaced by another process")
             }
+            Self::Unpinned { pin } => write!(f, "the pin {pin} was removed by another process"),
             Self::DeviceMap { map, key } => {
                 write!(f, "BPF map {map}: entry {key} was modified by another process")
             }
@@ -76,6 +79,56 @@ impl fmt::Display for PathFault {
             Self::Unknown { what, why } => write!(f, "{what}: cannot be checked: {why}"),
         }
     }
+}
+
+/// What is worth knowing of the path of the packets, and is another program's or the administrator's business.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PathNote {
+    /// A program runs before the bond's on this device.
+    Ahead { device: String, program: u32 },
+    /// A chain or filter at a slave's hook, by a sentence of [`bypassed`].
+    Bypassed { device: String, text: String },
+    /// bond0 is administratively down.
+    BondDown { device: String },
+}
+
+impl fmt::Display for PathNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ahead { device, program } => write!(
+                f,
+                "{device}: BPF program id {program} of another process runs before the bond's and may take its packets \
+                 (bpftool prog show id {program})"
+            ),
+            Self::Bypassed { device, text } => write!(f, "{device}: {text}"),
+            Self::BondDown { device } => {
+                write!(f, "{device} is set down and carries nothing; to set it up: ip link set {device} up")
+            }
+        }
+    }
+}
+
+/// What the log says when a note no longer holds.
+pub fn no_more(note: &PathNote) -> String {
+    match note {
+        PathNote::Ahead { device, program } => {
+            format!("{device}: BPF program id {program} does not run before the bond's any more")
+        }
+        PathNote::Bypassed { device, text } => {
+            let what = text.split(" does not see").next().unwrap_or(text);
+            format!("{device}: {what} was removed")
+        }
+        PathNote::BondDown { device } => format!("{device} is up again"),
+    }
+}
+
+/// What the log says when MAC addresses were changed after the record of their failover was written.
+pub fn macs_followed(to: Option<&str>, after: Duration) -> String {
+    let to = to.unwrap_or("none");
+    format!(
+        "{to}: the MAC addresses of the failover were changed {} ms after it; its receipt was written before",
+        after.as_millis()
+    )
 }
 
 /// What became of a fault.

@@ -14,7 +14,10 @@ use bond_core::{
 use crate::{
     agent::{
         AgentError, of_bond,
-        server::query::{Counted, count, softnet},
+        server::{
+            counters::Counted,
+            query::{count, softnet},
+        },
     },
     report::{
         json::{self, Bond, Counters, Report, Slave, Source, VERSION},
@@ -216,7 +219,8 @@ fn path_faults(
     let Some(port) = port else { return Vec::new() };
     let is_netkit = port.pair() == Some(PairKind::Netkit);
     let netkit = host.filter(|_| is_netkit).map(|host| host.ifindex);
-    let port = Port { device: &port.name, ifindex: port.ifindex, netkit, bond: None };
+    let bond_device = host.map(|host| host.name.as_str());
+    let port = Port { device: &port.name, ifindex: port.ifindex, netkit, bond: bond_device };
     let attached = |slave: &Slave| {
         let slot = Slot::new(slave.slot)?;
         Some((slot, slave.name.clone(), slave.ifindex))
@@ -228,13 +232,12 @@ fn path_faults(
         .collect();
     let faults = dataplane::faults(pins, &port, &attached).into_iter();
     let sentence = |fault| match fault {
-        Fault::Detached { device, .. } => Some(PathFault::Detached { device }),
-        Fault::DeviceMap { map, key } => Some(PathFault::DeviceMap { map, key }),
-        Fault::Unknown { what, why } => Some(PathFault::Unknown { what, why }),
-        // Without a pin there is nothing that holds the program, as is said elsewhere.
-        Fault::Unpinned { .. } => None,
+        Fault::Detached { device } => PathFault::Detached { device },
+        Fault::Replaced { device } => PathFault::Replaced { device },
+        Fault::DeviceMap { map, key } => PathFault::DeviceMap { map, key },
+        Fault::Unknown { what, why } => PathFault::Unknown { what, why },
     };
-    faults.filter_map(sentence).map(|fault| format!("{bond}: {fault}")).collect()
+    faults.map(sentence).map(|fault| format!("{bond}: {fault}")).collect()
 }
 
 /// What nobody does about an active slave without a link, while no agent runs.

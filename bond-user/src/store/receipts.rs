@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     io::{self, Write as _},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bond_common::{
@@ -32,7 +33,7 @@ use crate::{
         moment::{Moment, micros, monotonic},
         receipt::{Announcement, Log, Receipt, Steps, VERSION},
         repeats::{Repeats, left_out},
-        text::{self, PathFault, Repair},
+        text::{self, PathFault, PathNote, Repair},
     },
     store::paths::Places,
     sys::{
@@ -47,6 +48,8 @@ const FILE: &str = "receipts.ndjson";
 pub const KEPT: usize = 100;
 /// The least time between two lines of the log about the same fault.
 const BETWEEN_LINES: Time = Time::from_secs(60);
+/// How long a receipt waits for MAC addresses to be changed. After that it is written without that step.
+const MACS_AT_MOST: Time = Time::from_millis(500);
 /// The file is cut down to [`KEPT`] when it has so many.
 const AT_MOST: usize = 2 * KEPT;
 
@@ -151,8 +154,19 @@ pub struct Failovers {
     pub unrecorded: u64,
     /// What is not as the agent made it, and could not be restored: a sentence each.
     pub faults: Vec<String>,
+    /// What packets pass by, or pass before, on their path: a sentence each.
+    pub notes: Vec<String>,
     /// How often something was restored that another process had changed.
     pub restored: u64,
+}
+
+/// A part of the check of the path, which is reported as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Part {
+    /// Pins and device maps, which are read without RTNL.
+    Maps,
+    /// Programs at their hooks, and devices.
+    Devices,
 }
 
 impl History {
@@ -168,7 +182,7 @@ impl History {
 }
 
 /// Tells and writes down what happens to one bond. Its methods are called in the order in which things are done, but for
-/// announcements, which are told a little later.
+/// announcements and MAC addresses, which are told a little later.
 pub struct Scribe {
     bond: String,
     feed: Feed,
@@ -180,11 +194,17 @@ pub struct Scribe {
     open: Option<Open>,
     /// When faults were logged last: one that comes again and again is logged once a minute.
     logged: HashMap<PathFault, Time>,
+    /// What each part of the check of the path could not restore.
+    faults: BTreeMap<Part, Vec<String>>,
+    notes: Vec<PathNote>,
+    /// A receipt was written before the MAC addresses were changed: to whom the bond failed over, and when.
+    without_macs: Option<(Option<String>, Time)>,
 }
 
 /// A receipt that is not finished.
 struct Open {
     draft: Draft,
+    begun: Time,
     macs: Option<Time>,
     announced: Option<(Time, Announcement)>,
     /// What the engine asked for in one go with the switch is done.
@@ -209,6 +229,9 @@ impl Scribe {
             repeats: Mutex::default(),
             open: None,
             logged: HashMap::new(),
+            faults: BTreeMap::new(),
+            notes: Vec::new(),
+            without_macs: None,
         }
     }
 
@@ -252,8 +275,15 @@ impl Scribe {
         self.warn(text);
     }
 
-    /// What was found when the path of the packets was checked: all that is wrong with it.
-    pub fn path(&mut self, found: Vec<(PathFault, Repair)>) {
+    /// Worth knowing, and nothing that anyone has to act upon.
+    pub fn info(&self, text: &str) {
+        if let Some(count) = self.admit(text) {
+            info!("{}: {text}{}", self.bond, left_out(count));
+        }
+    }
+
+    /// What was found when a part of the path of the packets was checked: all that is wrong with it.
+    pub fn path(&mut self, part: Part, found: Vec<(PathFault, Repair)>) {
         let now = monotonic();
         let mut faults = Vec::new();
         for (fault, repair) in found {
@@ -269,7 +299,25 @@ impl Scribe {
             }
         }
         self.logged.retain(|_, at| now.saturating_sub(*at) < BETWEEN_LINES);
+        self.faults.insert(part, faults);
+        let faults = self.faults.values().flatten().cloned().collect();
         self.history.0.lock().unwrap_or_else(PoisonError::into_inner).faults = faults;
+    }
+
+    /// What packets pass by, or pass before, on their path. What was not there before is logged, unless it is `logged`.
+    pub fn notes(&mut self, all: Vec<PathNote>, logged: bool) {
+        if all == self.notes {
+            return;
+        }
+        for note in all.iter().filter(|note| !logged && !self.notes.contains(note)) {
+            self.warn(&note.to_string());
+        }
+        for note in self.notes.iter().filter(|note| !all.contains(note)) {
+            self.info(&text::no_more(note));
+        }
+        let sentences = all.iter().map(|note| format!("{}: {note}", self.bond)).collect();
+        self.history.0.lock().unwrap_or_else(PoisonError::into_inner).notes = sentences;
+        self.notes = all;
     }
 
     /// See [`Repeats::admit`].
@@ -294,15 +342,38 @@ impl Scribe {
     pub fn begin(&mut self, draft: Draft) {
         // The one before was overtaken: it keeps the steps that it had.
         self.finish();
-        self.open = Some(Open { draft, macs: None, announced: None, is_first_part_done: false });
+        self.without_macs = None;
+        let begun = monotonic();
+        self.open = Some(Open { draft, begun, macs: None, announced: None, is_first_part_done: false });
     }
 
     /// Everything that was asked for together with the switch is done.
     pub fn first_part_done(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.is_first_part_done = true;
+        match &mut self.open {
+            Some(open) => open.is_first_part_done = true,
+            None => {
+                if let Some((to, switched)) = self.without_macs.take() {
+                    let after = Duration::from(monotonic().saturating_sub(switched));
+                    info!("{}: {}", self.bond, text::macs_followed(to.as_deref(), after));
+                }
+            }
         }
         self.finish_if_done();
+    }
+
+    /// How long an open receipt still waits for MAC addresses; None if it waits for nothing, or for something else.
+    pub fn overdue(&self) -> Option<Duration> {
+        let open = self.open.as_ref().filter(|open| open.announced.is_some() || !open.draft.is_announced)?;
+        let due = open.begun.saturating_add(MACS_AT_MOST);
+        Some(due.saturating_sub(monotonic()))
+    }
+
+    /// Writes an open receipt whose MAC addresses are still not changed, for example because another process holds RTNL.
+    pub fn finish_overdue(&mut self) {
+        if self.overdue().is_some_and(|left| left.is_zero()) {
+            self.without_macs = self.open.as_ref().map(|open| (open.draft.to.clone(), open.draft.switched));
+            self.finish();
+        }
     }
 
     pub fn mac_changed(&mut self) {

@@ -137,6 +137,16 @@ impl Location {
         above.open(Trust::Ours)?.make(name, mode)
     }
 
+    /// Opens it, and makes each component with this mode that is not there.
+    pub fn make_all(&self, mode: u32) -> io::Result<Directory> {
+        self.below.iter().try_fold(Directory::root(&self.root)?, |at, name| at.make(name, mode))
+    }
+
+    /// The directory of the system's below which it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Makes its last component, which must not be there.
     pub fn create(&self, mode: u32) -> io::Result<Directory> {
         let (above, name) = self.parts()?;

@@ -19,6 +19,7 @@ mod error;
 pub mod ethtool;
 pub mod file;
 pub mod found;
+pub mod hook_events;
 pub mod layer3;
 pub mod limits;
 pub mod locks;

@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    path::PathBuf,
 };
 
 use nix::{
@@ -51,10 +52,48 @@ impl Sysfs {
     /// Has every CPU send by the first transmit queue of a device what nobody assigned to a queue (XPS). The
     /// kernel would spread it over all queues by its hash.
     pub fn send_by_first_queue(&self, device: &str) -> Result<(), SysError> {
-        let path = format!("/proc/self/fd/{}/class/net/{device}/queues/tx-0/xps_cpus", self.0.as_raw_fd());
-        let set = |path: &str| fs::write(path, every_cpu()?);
-        set(&path).map_err(|error| SysError::kernel("set XPS of the first queue", device, error))
+        let failed = |error| SysError::kernel("set XPS of the first queue", device, error);
+        let set = |queue: &str, mask: String| fs::write(self.cpus_of(device, queue), mask).map_err(failed);
+        set(FIRST_QUEUE, every_cpu().map_err(failed)?)?;
+        let others = self.queues(device).filter(|queue| queue != FIRST_QUEUE);
+        // A CPU of two queues would send by either.
+        others.filter(|queue| self.has_cpus(device, queue)).try_for_each(|queue| set(&queue, "0".to_owned()))
     }
+
+    /// Whether they still do; None if it cannot be read. The kernel waits for RTNL.
+    pub fn sends_by_first_queue(&self, device: &str) -> Option<bool> {
+        let cpus = fs::read_to_string(self.cpus_of(device, FIRST_QUEUE)).ok()?;
+        let is_first = significant(&cpus) == significant(&every_cpu().ok()?);
+        let is_other = |queue: String| queue != FIRST_QUEUE && self.has_cpus(device, &queue);
+        Some(is_first && !self.queues(device).any(is_other))
+    }
+
+    fn has_cpus(&self, device: &str, queue: &str) -> bool {
+        fs::read_to_string(self.cpus_of(device, queue)).is_ok_and(|cpus| !significant(&cpus).is_empty())
+    }
+
+    fn cpus_of(&self, device: &str, queue: &str) -> PathBuf {
+        self.queues_of(device).join(queue).join("xps_cpus")
+    }
+
+    fn queues_of(&self, device: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/class/net/{device}/queues", self.0.as_raw_fd()))
+    }
+
+    /// The transmit queues of a device.
+    fn queues(&self, device: &str) -> impl Iterator<Item = String> {
+        let entries = fs::read_dir(self.queues_of(device)).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| name.starts_with("tx-"))
+    }
+}
+
+const FIRST_QUEUE: &str = "tx-0";
+
+/// A cpumask without leading zeros and commas: the kernel writes all groups in full.
+fn significant(mask: &str) -> String {
+    let digits: String = mask.trim().chars().filter(|digit| *digit != ',').collect();
+    digits.trim_start_matches('0').to_owned()
 }
 
 fn owned(answer: libc::c_long) -> nix::Result<OwnedFd> {
@@ -81,7 +120,16 @@ fn mask(last: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::mask;
+    use super::{mask, significant};
+
+    #[test]
+    fn masks_are_compared_without_what_the_kernel_adds() {
+        for (read, expected) in
+            [("00000003\n", "3"), ("0,00000003", "3"), ("00000000", ""), ("1,ffffffff", "1ffffffff")]
+        {
+            assert_eq!(significant(read), expected);
+        }
+    }
 
     #[test]
     fn masks_are_written_as_the_kernel_reads_them() {

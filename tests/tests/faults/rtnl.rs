@@ -3,11 +3,21 @@
 use super::*;
 
 const CUTTABLE: &str = "cut0";
+const BETWEEN_CHECKS: Duration = Duration::from_millis(1_200);
+/// A failover without MAC addresses to change is recorded at once, another half a second after the switch. The rest is
+/// for a busy machine.
+const SOON: Duration = Duration::from_millis(1_500);
+
+/// Waits for the receipt of the failover.
+fn is_recorded(lab: &Lab) {
+    let log = || xbond::cli(&lab.host, ["log", BOND, "-j"]).unwrap().replace(' ', "");
+    eventually("the record", log, |log| log.contains(&format!("\"from\":\"{CUTTABLE}\"")));
+}
 
 /// The time from the cut to the announcement, or that without traffic if it was longer.
 fn fail_over(guard: &str, policy: &str, rate: u32) -> Duration {
     let what = format!("guard {guard}, {policy}, {rate}/s");
-    let seconds = asked_for("XBOND_RTNL_SECONDS", 1);
+    let seconds = asked_for("XBOND_RTNL_SECONDS", 2);
     let lab = lab(Datapath::Tc, Policy::Learning);
     let (nic, other) = (lab.mac(SLAVES[0]).unwrap(), lab.mac(SLAVES[1]).unwrap());
     let wire = (&lab.switch.netns, lab.port(SLAVES[0]).unwrap());
@@ -33,9 +43,15 @@ fn fail_over(guard: &str, policy: &str, rate: u32) -> Duration {
 
     let held = RtnlHeld::take(&lab.host).unwrap();
     let mut waiting = lab.host.command("ip").args(["link", "set", "lo", "up"]).spawn().unwrap();
+    // A check of the path waits for it by now, too.
+    thread::sleep(BETWEEN_CHECKS);
     let event = Instant::now();
     cuttable.cut().unwrap();
     xbond.wait_for_after(before, &format!("active slave {} instead of {CUTTABLE}", SLAVES[1])).unwrap();
+    let logged = event.elapsed();
+    is_recorded(&lab);
+    println!("{what}: logged after {logged:?}, recorded after {:?}", event.elapsed());
+    assert!(logged < SOON && event.elapsed() < SOON, "{what}: logged after {logged:?}");
     let expected = if policy == "active" { other } else { nic };
     let announces =
         |frame: &xbond_tests::Frame| frame.announces(HOST_V4.into()) == Some(expected) && frame.at > event;

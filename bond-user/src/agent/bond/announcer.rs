@@ -5,7 +5,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bond_common::{abi::Slot, mac::Mac};
-use bond_core::{Time, event::Event};
+use bond_core::event::Event;
 use bytes::BytesMut;
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
@@ -14,6 +14,7 @@ use crate::{
     agent::bond::{
         engine_thread::{BondId, EngineHandle},
         interface::Host,
+        recorder::{Entry, Recording},
         work::WeakWork,
         worker::Effect,
     },
@@ -93,10 +94,6 @@ pub struct Told {
     pub mac: Mac,
     /// None if the slave was not active any more.
     pub frames: Option<Vec<BytesMut>>,
-    /// How many of them were sent.
-    pub sent: usize,
-    pub at: Time,
-    pub result: Result<(), SysError>,
 }
 
 /// The task's state. It ends when nobody can tell it anything any more.
@@ -107,6 +104,7 @@ pub struct Herald {
     pub engine: EngineHandle,
     /// Weak: the bond's task ends when nobody else can ask it for anything.
     pub effects: WeakWork,
+    pub recording: Recording,
     /// With the ifindex that each is for. Open from the first frame on: to close one takes the kernel a while.
     pub sockets: HashMap<Slot, (u32, FrameSocket)>,
 }
@@ -123,7 +121,7 @@ impl Herald {
                     if self.is_active(slot)
                         && let (_, Err(error)) = self.send(slot, ifindex, &frames)
                     {
-                        self.tell(Effect::Failed(error));
+                        self.warn_of(&error);
                     }
                 }
                 Input::Forget { slot } => drop(self.sockets.remove(&slot)),
@@ -138,8 +136,16 @@ impl Herald {
             None => (0, Ok(())),
         };
         let at = monotonic();
-        // The bond's task first: once the engine knows of it, the record of the failover is about to be finished.
-        self.tell(Effect::Announced(Box::new(Told { slot, ifindex, mac, frames, sent, at, result })));
+        // Once the engine knows of it, the record of the failover is about to be finished.
+        if let Some(frames) = &frames {
+            self.recording.add(Entry::Announced(at, announcement(self.host, frames.len(), sent)));
+        }
+        if let Err(error) = result {
+            self.warn_of(&error);
+        }
+        if let Some(effects) = self.effects.upgrade() {
+            effects.send(Effect::Announced(Box::new(Told { slot, ifindex, mac, frames })));
+        }
         self.engine.event(self.id, Event::Announced { slot });
     }
 
@@ -169,9 +175,10 @@ impl Herald {
         }
     }
 
-    fn tell(&self, effect: Effect) {
-        if let Some(effects) = self.effects.upgrade() {
-            effects.send(effect);
+    fn warn_of(&self, error: &SysError) {
+        // Gone devices are told by link events.
+        if !error.is_gone() {
+            self.recording.warn(error.to_string());
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The thread on which decisions are made: the engines of all bonds, link state, and ACTIVE.
 //!
 //! It makes no netlink request and never waits for RTNL, so nobody who holds it can delay a failover.
-//! What takes time is handed to the bond's [`crate::agent::bond::worker`] and comes back as an event.
+//! What takes time is handed to the bond's [`crate::agent::bond::worker`] and comes back as an event; what is to be logged and
+//! recorded goes to its [`crate::agent::bond::recorder`].
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -36,12 +37,16 @@ use crate::{
             arp_prober::{Probing, Round},
             ledger::{Change, Ledger},
             link_mail::LinkMail,
+            recorder::{Entry, Recording},
             work::Work,
             worker::{Effect, MacOf},
         },
         lifecycle::missed_failovers::{Known, Meanwhile},
     },
-    report::moment::{boottime_ahead, monotonic as now},
+    report::{
+        moment::{boottime_ahead, monotonic as now},
+        text,
+    },
     store::receipts::{Draft, DropsBefore, Made},
     sys::{
         dataplane::{DeviceReader, Maps},
@@ -108,6 +113,7 @@ pub struct Member {
     pub records: Option<RingBuf<MapData>>,
     pub ledger: Arc<Ledger>,
     pub effects: Work,
+    pub recording: Recording,
     pub prober: Probing,
     pub herald: Announcing,
     /// ifindex of bond0, or of the port behind which the host is.
@@ -244,6 +250,7 @@ struct Running {
     engine: Engine,
     maps: Arc<Maps>,
     effects: Work,
+    recording: Recording,
     prober: Probing,
     herald: Announcing,
     host: u32,
@@ -551,6 +558,7 @@ impl Running {
             records,
             ledger,
             effects,
+            recording,
             prober,
             herald,
             host,
@@ -574,6 +582,7 @@ impl Running {
             word,
             rank: maps.guard().rank(),
             effects,
+            recording,
             prober,
             herald,
             host,
@@ -660,7 +669,7 @@ impl Running {
         self.ledger.follow(found, Change::MayFailOver);
         self.unrecorded = unrecorded;
         if unrecorded > 0 {
-            self.effects.send(Effect::Unrecorded(unrecorded));
+            self.recording.add(Entry::Unrecorded(unrecorded));
         }
         let (active, draining, usable) = (found.active(), found.draining(), found.usable());
         // Of the guard's words none is so.
@@ -700,7 +709,7 @@ impl Running {
             meanwhile.word = self.maps.recount_active(last);
             let (found, now) = (found.generation(), meanwhile.word.generation());
             if found != last.generation() {
-                self.effects.send(Effect::Recounted { found, now });
+                self.recording.warn(text::recounted(found, now));
             }
         }
         meanwhile
@@ -712,7 +721,10 @@ impl Running {
             let record = EventRecord::parse(&item);
             match record.and_then(|record| record.event()) {
                 Some(DataPlaneEvent::FailedOver(_)) => self.unfollowed.extend(record),
-                event => self.effects.send(Effect::Heard(event)),
+                Some(DataPlaneEvent::HostMacLearned(mac)) => {
+                    self.recording.add(Entry::Info(format!("the host behind the port has {mac}")));
+                }
+                None => self.recording.warn("the programs sent an event of another version"),
             }
         }
     }
@@ -906,7 +918,10 @@ impl Running {
     fn set_blind(&mut self, why: Option<String>) {
         let is_blind = why.is_some();
         if is_blind != std::mem::replace(&mut self.is_blind, is_blind) {
-            self.effects.send(Effect::Blind(why));
+            self.recording.add(match why {
+                Some(why) => Entry::Warn(format!("links are read by netlink meanwhile: {why}")),
+                None => Entry::Info("links are read without netlink again".to_owned()),
+            });
         }
     }
 
@@ -968,7 +983,7 @@ impl Running {
 
     /// Does what the engine wants done, until it wants nothing more.
     fn carry_out(&mut self, reader: Option<&DeviceReader>) {
-        let mut has_failed_over = false;
+        let (mut has_failed_over, mut has_macs) = (false, false);
         while let Some(command) = self.engine.poll_command() {
             match command {
                 Command::PollLinks => self.poll_links(reader),
@@ -1018,9 +1033,12 @@ impl Running {
                     if let Some(draft) = self.draft(&notice) {
                         has_failed_over = true;
                         self.ledger.begin();
-                        self.effects.send(Effect::Failover(Box::new(draft)));
+                        self.recording.add(Entry::Failover(Box::new(draft)));
                     }
-                    self.effects.send(Effect::Notice(notice));
+                    if matches!(notice, Notice::PolicyTurnedActive { .. }) {
+                        self.effects.send(Effect::PolicyTurnedActive);
+                    }
+                    self.recording.add(Entry::Notice(notice));
                 }
                 Command::Enslave { slot, mac } => {
                     let joining = self.engine.slaves().find(|slave| slave.slot == slot);
@@ -1046,17 +1064,21 @@ impl Running {
                 Command::Release { slot, mac } => self.effects.send(Effect::Release { slot, mac }),
                 Command::SetCarrier(up) => self.effects.send(Effect::SetCarrier(up)),
                 Command::SetSlaveMac { slot, mac } => {
+                    has_macs = true;
                     self.effects.send(Effect::SetMac { of: MacOf::Slave(slot), mac, answers: 1 });
                 }
                 Command::SetBondMac(mac) => {
+                    has_macs = true;
                     self.effects.send(Effect::SetMac { of: MacOf::Bond, mac, answers: 1 });
                 }
                 Command::Report { slot, mac } => self.effects.read(|reads| reads.report = Some((slot, mac))),
                 Command::AskNeighbours => self.effects.read(|reads| reads.neighbours = true),
             }
         }
-        if has_failed_over {
+        if has_failed_over && has_macs {
             self.effects.send(Effect::FailedOver);
+        } else if has_failed_over {
+            self.recording.add(Entry::FirstPartDone);
         }
         let to_read = std::mem::take(&mut self.speeds_to_read);
         for slot in Slot::all().filter(|slot| to_read & slot.bit() != 0) {

@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod link_mail;
 pub mod notices;
 mod path_check;
+pub mod recorder;
 pub mod ring_reader;
 pub mod work;
 pub mod worker;

@@ -1,63 +1,237 @@
-//! Whether packets still find the path that the bond's task has made for them: programs at their hooks, device maps, the
-//! devices' settings. What another process has changed is restored where it is the bond's own, and reported.
+//! Whether packets still find the path that the bond's task has made for them: programs at their hooks, pins, device maps,
+//! the devices' settings. What another process has changed is restored where it is the bond's own, and reported.
+//!
+//! Most of it can be read only with RTNL. So it is read by a task of its own ([`Question::ask`]), for one bond at a time, and
+//! the bond's task looks again at what was found wrong before it restores it. Docs: internals, the agent.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
 
-use bond_common::abi::{BondEntry, Slot};
-use nix::net::if_::if_indextoname;
-use tokio::time::timeout;
+use bond_common::{
+    abi::{BondEntry, Slot},
+    mac::Mac,
+    names,
+};
+use nix::{errno::Errno, net::if_::if_indextoname};
 
 use crate::{
     agent::{
         LinkEventSource,
         bond::{
             interface::Host,
-            worker::{Effects, Slave, waiting},
+            recorder::Entry,
+            worker::{Effect, Effects, Slave, waiting},
         },
     },
-    report::text::{PathFault, Repair},
+    report::text::{self, PathFault, PathNote, Repair},
+    store::receipts::Part,
     sys::{
-        SysError,
-        dataplane::{Attachment, Fault, Port},
+        Devices, SysError,
+        dataplane::{At, AtHook, Attachment, DataPlaneError, Fault, Hook, Port, Watched},
+        ethtool::Feature,
         netlink::{In6AddrGenMode, LinkInfo, LinkSetting},
         offload::{self, Otherwise, Role},
+        sysfs::Sysfs,
     },
 };
 
-/// An interface is read within this time unless another process holds RTNL; the next check comes a second later.
-const RTNL_IS_FREE: Duration = Duration::from_millis(50);
+/// Devices have events. Every so often they are read without one: XPS and links of other XDP programs have none.
+const CHECKS_WITHOUT_EVENT: u32 = 10;
 
 /// A fault, and what became of it.
 type Found = (PathFault, Repair);
 
 /// A slave to be checked.
+#[derive(Clone, Debug)]
 struct Checked {
     slot: Slot,
     name: String,
     ifindex: u32,
 }
 
+/// A device, and how the bond needs it.
+#[derive(Clone, Debug)]
+struct Wanted {
+    ifindex: u32,
+    /// By which it is known if it cannot be read.
+    name: String,
+    role: Role,
+    settings: Vec<LinkSetting>,
+    /// MAC addresses that it receives in addition to its own.
+    unicast: Vec<Mac>,
+    /// Its first transmit queue is that of every CPU.
+    first_queue: bool,
+}
+
+/// BPF filters that are to be at a device's ingress.
+#[derive(Clone, Debug)]
+struct Filters {
+    at: At,
+    device: String,
+    ifindex: u32,
+    names: Vec<&'static str>,
+}
+
+/// What is to be read, without the bond's task.
+pub(super) struct Question {
+    bond: String,
+    devices: Devices,
+    hook: Hook,
+    sysfs: Option<Arc<Sysfs>>,
+    watched: Vec<Watched>,
+    filters: Vec<Filters>,
+    /// None: they are not read this time.
+    wanted: Option<Vec<Wanted>>,
+    /// Slaves whose hooks are read, if that is to be done.
+    hooks: Option<Vec<Checked>>,
+    /// bond0, where it is a device of this namespace.
+    host: Option<(u32, String)>,
+}
+
+/// What was read.
+#[derive(Default)]
+pub struct Seen {
+    programs: Vec<(Watched, AtHook)>,
+    filters: Vec<At>,
+    /// By ifindex, devices that are not as they are wanted; None if they were not read.
+    wrong: Option<Vec<u32>>,
+    unknown: Vec<(String, String)>,
+    ahead: Vec<PathNote>,
+    /// None if they were not read.
+    of_devices: Option<Vec<PathNote>>,
+    hooked: Option<Vec<PathNote>>,
+}
+
+/// What is told of the path that is no fault.
+#[derive(Default)]
+pub(super) struct Notes {
+    ahead: Vec<PathNote>,
+    of_devices: Vec<PathNote>,
+    pub(super) hooked: Vec<PathNote>,
+}
+
+impl Notes {
+    pub(super) fn all(&self) -> Vec<PathNote> {
+        self.ahead.iter().chain(&self.of_devices).chain(&self.hooked).cloned().collect()
+    }
+}
+
 impl Effects {
-    /// The devices are read only after an event about one of them: programs and maps have no events. It may be broken off, and
-    /// done again.
-    pub(super) async fn check_path(&mut self) {
-        // A query of programs waits for RTNL and cannot be cancelled; a failover's record would wait with it.
-        let free = self.devices.netlink.link_by_index(self.host.port());
-        if timeout(RTNL_IS_FREE, free).await.is_err() {
+    /// Checks and restores what can be read without RTNL, and has the rest read. The answer is [`Effect::PathSeen`].
+    pub(super) fn check_path(&mut self) {
+        self.check_maps();
+        if self.is_path_asked {
             return;
         }
+        let Some(question) = self.question() else { return };
+        self.is_path_asked = true;
+        let (work, lane) = (self.own_work.clone(), Arc::clone(&self.path_lane));
+        tokio::spawn(async move {
+            // One for all bonds: while another process holds RTNL, one thread waits for it.
+            let _lane = lane.lock().await;
+            let seen = question.ask().await;
+            if let Some(work) = work.upgrade() {
+                work.send(Effect::PathSeen(Box::new(seen)));
+            }
+        });
+    }
+
+    /// Pins and device maps. Returns whether there is a bpffs for the pins.
+    pub(super) fn check_maps(&mut self) -> bool {
+        let (mut found, mut has_bpffs) = (Vec::new(), true);
+        let missing = self.data_plane.missing_pins();
+        if !missing.is_empty() {
+            match self.data_plane.pin_again(&missing) {
+                // bpffs was unmounted, which is reported once.
+                Err(DataPlaneError::Unpinned(_)) => has_bpffs = false,
+                answer => {
+                    let repair = outcome(answer);
+                    let fault = |pin: &String| (PathFault::Unpinned { pin: pin.clone() }, repair.clone());
+                    if missing.iter().any(|pin| pin == names::ACTIVE)
+                        && missing.len() >= names::PINNED_MAPS.len()
+                    {
+                        found.push(fault(&self.data_plane.shown_pins()));
+                    } else {
+                        found.extend(missing.iter().map(fault));
+                    }
+                }
+            }
+        }
         let slaves = self.to_check();
-        let mut found = self.check_programs(&slaves).await;
+        let attached = attachments(&slaves);
+        for fault in self.data_plane.changed_maps(self.host.port(), &attached) {
+            found.push(match fault {
+                Fault::DeviceMap { map, key } => {
+                    let restored = self.data_plane.restore_maps(self.host.port(), &attached);
+                    (PathFault::DeviceMap { map, key }, outcome(restored))
+                }
+                Fault::Detached { device } => (PathFault::Detached { device }, Repair::None),
+                Fault::Replaced { device } => (PathFault::Replaced { device }, Repair::None),
+                Fault::Unknown { what, why } => (PathFault::Unknown { what, why }, Repair::None),
+            });
+        }
+        self.recording.add(Entry::Path(Part::Maps, found));
+        has_bpffs
+    }
+
+    /// None if the port is gone: a link event says so.
+    fn question(&mut self) -> Option<Question> {
+        let (port, bond) = self.ends()?;
+        let slaves = self.to_check();
+        self.checks = self.checks.wrapping_add(1);
+        let is_due = self.checks.is_multiple_of(CHECKS_WITHOUT_EVENT);
         let has_events = self.wanted.link_events == LinkEventSource::Netlink;
         self.are_devices_unchecked |= self.is_changed.swap(false, Ordering::AcqRel);
-        if self.are_devices_unchecked || !has_events || !self.device_faults.is_empty() {
-            let devices = self.check_devices(&slaves).await;
-            self.device_faults =
-                devices.iter().filter(|(_, repair)| *repair != Repair::Done).cloned().collect();
-            found.extend(devices);
-            self.are_devices_unchecked = false;
-        }
-        self.scribe.path(found);
+        let devices = is_due || self.are_devices_unchecked || !has_events || !self.device_faults.is_empty();
+        let hook_changes = self.hook_changes.load(Ordering::Acquire);
+        let hooks = is_due || std::mem::replace(&mut self.hook_changes_seen, hook_changes) != hook_changes;
+        self.are_devices_unchecked = false;
+        let attached = attachments(&slaves);
+        let of_port = Filters {
+            at: At::Port,
+            device: port.clone(),
+            ifindex: self.host.port(),
+            names: self.data_plane.filters(None),
+        };
+        let filters = slaves.iter().map(|slave| Filters {
+            at: At::Slave(slave.slot),
+            device: slave.name.clone(),
+            ifindex: slave.ifindex,
+            names: self.data_plane.filters(Some(slave.slot)),
+        });
+        let filters = [of_port].into_iter().chain(filters).filter(|filters| !filters.names.is_empty());
+        Some(Question {
+            bond: self.bond.clone(),
+            devices: self.devices.clone(),
+            hook: self.data_plane.hook(),
+            sysfs: self.sysfs.clone(),
+            watched: self.data_plane.watched(&self.port(&port, bond.as_deref()), &attached),
+            filters: filters.collect(),
+            wanted: devices.then(|| self.wanted_devices(&port, bond.as_deref(), &slaves)),
+            hooks: hooks.then(|| slaves.clone()),
+            host: bond.map(|name| (self.host.device(), name)),
+        })
+    }
+
+    /// The names of the port and of bond0, where that is in this network namespace.
+    fn ends(&self) -> Option<(String, Option<String>)> {
+        let name = |ifindex| Some(if_indextoname(ifindex).ok()?.to_string_lossy().into_owned());
+        let bond = match self.host {
+            // Another interface of that number would have another name.
+            Host::Pair { bond, .. } => name(bond).filter(|name| *name == self.device_name),
+            Host::Port { .. } => None,
+        };
+        Some((name(self.host.port())?, bond))
+    }
+
+    fn port<'a>(&self, device: &'a str, bond: Option<&'a str>) -> Port<'a> {
+        let netkit = match self.host {
+            Host::Pair { bond, .. } if self.entry.has(BondEntry::NETKIT) => Some(bond),
+            Host::Pair { .. } | Host::Port { .. } => None,
+        };
+        Port { device, ifindex: self.host.port(), netkit, bond }
     }
 
     /// Slaves whose devices are in this network namespace. What became of others comes as a link event.
@@ -69,170 +243,380 @@ impl Effects {
         self.slaves.iter().filter_map(named).collect()
     }
 
-    async fn check_programs(&mut self, slaves: &[Checked]) -> Vec<Found> {
-        let Ok(name) = if_indextoname(self.host.port()) else { return Vec::new() };
-        let name = name.to_string_lossy();
-        let netkit = match self.host {
-            Host::Pair { bond, .. } if self.entry.has(BondEntry::NETKIT) => Some(bond),
-            Host::Pair { .. } | Host::Port { .. } => None,
+    /// How the bond needs its devices: what `sys::enslave`, `take_port` and `make_pair` have set, and what the bond's task
+    /// has changed since.
+    fn wanted_devices(&self, port: &str, bond: Option<&str>, slaves: &[Checked]) -> Vec<Wanted> {
+        let own = || vec![LinkSetting::Allmulti(true), LinkSetting::AddrGenMode(In6AddrGenMode::None)];
+        let wanted = |ifindex, name: &str, role, settings| Wanted {
+            ifindex,
+            name: name.to_owned(),
+            role,
+            settings,
+            unicast: Vec::new(),
+            first_queue: false,
         };
-        let port = Port { device: &name, ifindex: self.host.port(), netkit, bond: None };
-        let attached: Vec<_> = slaves
-            .iter()
-            .map(|slave| Attachment { slot: slave.slot, device: &slave.name, ifindex: slave.ifindex })
-            .collect();
-        let mut faults = waiting(|| self.data_plane.faults(&port, &attached));
-        faults.extend(self.check_filter(None, &name, port.ifindex).await);
+        let mut of_port = vec![LinkSetting::Up(self.carrier)];
+        let role = match self.host {
+            Host::Pair { .. } => {
+                of_port.push(LinkSetting::Mtu(self.mtu));
+                Role::Port
+            }
+            // It has the MTU that its owner gives it, which is the bond's.
+            Host::Port { .. } => {
+                of_port.extend(own());
+                of_port.push(LinkSetting::Promisc(true));
+                Role::Slave
+            }
+        };
+        let mut devices = vec![wanted(self.host.port(), port, role, of_port)];
+        if let Some(bond) = bond {
+            let first_queue = self.entry.has(BondEntry::QUEUE_IDS);
+            let device = wanted(self.host.device(), bond, Role::Bond, Vec::new());
+            devices.push(Wanted { first_queue, ..device });
+        }
         for slave in slaves {
-            faults.extend(self.check_filter(Some(slave.slot), &slave.name, slave.ifindex).await);
+            let mut settings = vec![LinkSetting::Mtu(self.mtu)];
+            settings.extend(own());
+            settings.extend(Some(LinkSetting::Promisc(true)).filter(|_| self.host.promisc()));
+            let unicast = self.further_macs.clone();
+            devices.push(Wanted { unicast, ..wanted(slave.ifindex, &slave.name, Role::Slave, settings) });
         }
-        faults.into_iter().map(|fault| self.repair(fault, &port, &attached)).collect()
+        devices
     }
 
-    /// Where programs are filters: whether there is one of ours on a device.
-    async fn check_filter(&self, of: Option<Slot>, device: &str, ifindex: u32) -> Option<Fault> {
-        let wanted = self.data_plane.filter(of)?;
-        match self.devices.netlink.ingress_filters(ifindex).await {
-            Ok(names) if names.iter().any(|name| name == wanted) => None,
-            Ok(_) => Some(Fault::Detached { of, device: device.to_owned() }),
-            Err(error) if error.is_gone() => None,
-            Err(error) => Some(Fault::Unknown { what: device.to_owned(), why: error.to_string() }),
+    /// Restores what was found wrong, and still is, and records it.
+    pub(super) async fn path_seen(&mut self, seen: Seen) {
+        self.is_path_asked = false;
+        let Seen { programs, filters, wrong, unknown, ahead, of_devices, hooked } = seen;
+        let mut found = Vec::new();
+        if let Some((port, bond)) = self.ends() {
+            let slaves = self.to_check();
+            found.extend(self.repair_programs((&port, bond.as_deref()), &slaves, programs));
+            found.extend(self.repair_filters((&port, bond.as_deref()), &slaves, &filters).await);
+            if let Some(wrong) = wrong {
+                let mut of_wrong = Vec::new();
+                let wanted = self.wanted_devices(&port, bond.as_deref(), &slaves);
+                for wanted in wanted.iter().filter(|wanted| wrong.contains(&wanted.ifindex)) {
+                    of_wrong.extend(self.repair_device(wanted).await);
+                }
+                self.device_faults =
+                    of_wrong.iter().filter(|(_, repair)| *repair != Repair::Done).cloned().collect();
+                found.extend(of_wrong);
+            }
         }
+        let unknown = unknown.into_iter();
+        found.extend(unknown.map(|(what, why)| (PathFault::Unknown { what, why }, Repair::None)));
+        self.recording.add(Entry::Path(Part::Devices, found));
+        self.notes.ahead = ahead;
+        if let Some(of_devices) = of_devices {
+            self.notes.of_devices = of_devices;
+        }
+        if let Some(hooked) = hooked {
+            self.notes.hooked = hooked;
+        }
+        self.recording.add(Entry::Notes { all: self.notes.all(), logged: false });
     }
 
-    fn repair(&mut self, fault: Fault, port: &Port<'_>, slaves: &[Attachment<'_>]) -> Found {
+    fn repair_programs(
+        &mut self,
+        (port, bond): (&str, Option<&str>),
+        slaves: &[Checked],
+        programs: Vec<(Watched, AtHook)>,
+    ) -> Vec<Found> {
+        let (mut found, mut repaired) = (Vec::new(), HashSet::new());
+        // Of those that were attached again since, nothing is known.
+        let programs: Vec<_> =
+            programs.into_iter().filter(|(watched, _)| self.data_plane.is_current(watched)).collect();
+        for (watched, at_hook) in programs {
+            // Those of one place are attached again together.
+            if !repaired.insert(watched.at) {
+                continue;
+            }
+            let Some(repair) = self.reattach(watched.at, (port, bond), slaves) else { continue };
+            let device = watched.device;
+            let fault = match at_hook {
+                AtHook::Replaced => PathFault::Replaced { device },
+                AtHook::Detached | AtHook::Yes => PathFault::Detached { device },
+            };
+            found.push((fault, repair));
+        }
+        found
+    }
+
+    /// None if its device is gone.
+    fn reattach(&mut self, at: At, (port, bond): (&str, Option<&str>), slaves: &[Checked]) -> Option<Repair> {
+        let port = self.port(port, bond);
         let plane = &mut self.data_plane;
-        let repaired = |result: Result<(), _>| match result {
-            Ok(()) => Repair::Done,
-            Err(error) => Repair::Failed(crate::sys::dataplane::DataPlaneError::to_string(&error)),
-        };
-        match fault {
-            Fault::Detached { of, device } => {
-                let repair = match of {
-                    None => repaired(waiting(|| plane.reattach_port(port))),
-                    Some(slot) => match slaves.iter().find(|slave| slave.slot == slot) {
-                        Some(slave) => repaired(waiting(|| plane.reattach_slave(slave))),
-                        None => Repair::None,
-                    },
-                };
-                (PathFault::Detached { device }, repair)
+        Some(match at {
+            At::Port => outcome(waiting(|| plane.reattach_port(&port))),
+            At::Ends => outcome(waiting(|| plane.reattach_ends(&port))),
+            At::Slave(slot) => {
+                let slaves = attachments(slaves);
+                let slave = slaves.iter().find(|slave| slave.slot == slot)?;
+                outcome(waiting(|| plane.reattach_slave(slave)))
             }
-            Fault::DeviceMap { map, key } => {
-                (PathFault::DeviceMap { map, key }, repaired(plane.restore_maps(port.ifindex, slaves)))
-            }
-            Fault::Unpinned { pin } => (PathFault::Unpinned { pin }, Repair::None),
-            Fault::Unknown { what, why } => (PathFault::Unknown { what, why }, Repair::None),
-        }
+        })
     }
 
-    async fn check_devices(&self, slaves: &[Checked]) -> Vec<Found> {
+    async fn repair_filters(
+        &mut self,
+        (port, bond): (&str, Option<&str>),
+        slaves: &[Checked],
+        missing: &[At],
+    ) -> Vec<Found> {
         let mut found = Vec::new();
-        found.extend(self.check_port().await);
-        for slave in slaves {
-            found.extend(self.check_slave(slave).await);
+        for &at in missing {
+            let (of, device, ifindex) = match at {
+                At::Port => (None, port, self.host.port()),
+                At::Slave(slot) => match slaves.iter().find(|slave| slave.slot == slot) {
+                    Some(slave) => (Some(slot), slave.name.as_str(), slave.ifindex),
+                    None => continue,
+                },
+                At::Ends => continue,
+            };
+            let filters =
+                Filters { at, device: device.to_owned(), ifindex, names: self.data_plane.filters(of) };
+            if filters.are_there(&self.devices).await == Ok(false)
+                && let Some(repair) = self.reattach(at, (port, bond), slaves)
+            {
+                found.push((PathFault::Detached { device: device.to_owned() }, repair));
+            }
         }
         found
     }
 
-    /// The port is up while the bond has carrier; its MTU is the bond's.
-    async fn check_port(&self) -> Vec<Found> {
-        let (netlink, port) = (&self.devices.netlink, self.host.port());
-        let link = match netlink.link_by_index(port).await {
+    async fn repair_device(&self, wanted: &Wanted) -> Vec<Found> {
+        let netlink = &self.devices.netlink;
+        let link = match netlink.link_by_index(wanted.ifindex).await {
             Ok(link) => link,
-            Err(error) => return unreadable("the port", &error),
+            Err(error) => return unreadable(&wanted.name, &error),
         };
         let mut found = Vec::new();
-        if link.is_up() != self.carrier {
-            let fault = PathFault::Carrier { device: link.name.clone(), up: link.is_up() };
-            found.push((fault, outcome(netlink.set(port, LinkSetting::Up(self.carrier)).await)));
+        for setting in wanted.settings.iter().filter(|setting| !setting.holds(&link)) {
+            let repair = outcome(netlink.set(wanted.ifindex, setting.clone()).await);
+            found.push((fault_of(&link, setting), repair));
         }
-        // An existing port has the MTU that its owner gives it, which is the bond's.
-        if let Host::Pair { bond, .. } = self.host {
-            found.extend(self.check_setting(&link, LinkSetting::Mtu(self.mtu)).await);
-            found.extend(self.check_features(&link, Role::Port));
-            if let Ok(bond) = netlink.link_by_index(bond).await {
-                found.extend(self.check_features(&bond, Role::Bond));
-            }
+        found.extend(self.repair_features(&link, wanted.role).await);
+        found.extend(self.repair_unicast(&link, wanted).await);
+        if let Some(sysfs) = self.sysfs.as_ref().filter(|_| wanted.first_queue)
+            && waiting(|| sysfs.sends_by_first_queue(&link.name)) == Some(false)
+        {
+            let fault = setting(&link.name, "XPS of the first transmit queue for every CPU");
+            found.push((fault, outcome(waiting(|| sysfs.send_by_first_queue(&link.name)))));
         }
         found
-    }
-
-    async fn check_slave(&self, slave: &Checked) -> Vec<Found> {
-        let link = match self.devices.netlink.link_by_index(slave.ifindex).await {
-            Ok(link) => link,
-            Err(error) => return unreadable(&slave.name, &error),
-        };
-        let mut settings = vec![LinkSetting::Mtu(self.mtu), LinkSetting::Allmulti(true)];
-        settings.extend(Some(LinkSetting::Promisc(true)).filter(|_| self.host.promisc()));
-        settings.push(LinkSetting::AddrGenMode(In6AddrGenMode::None));
-        let mut found = Vec::new();
-        for setting in settings {
-            found.extend(self.check_setting(&link, setting).await);
-        }
-        found.extend(self.check_features(&link, Role::Slave));
-        found.extend(self.check_unicast(&link).await);
-        found
-    }
-
-    async fn check_setting(&self, link: &LinkInfo, wanted: LinkSetting) -> Option<Found> {
-        if wanted.holds(link) {
-            return None;
-        }
-        let fault = PathFault::Setting { device: link.name.clone(), wanted: wanted.to_string() };
-        Some((fault, outcome(self.devices.netlink.set(link.ifindex, wanted).await)))
     }
 
     /// Offloads without which packets would be lost or broken.
-    fn check_features(&self, link: &LinkInfo, role: Role) -> Vec<Found> {
+    async fn repair_features(&self, link: &LinkInfo, role: Role) -> Vec<Found> {
         let (ethtool, hook) = (&self.devices.ethtool, self.data_plane.hook());
-        let changes = offload::prepare(role, hook);
-        if changes.is_empty() {
+        if offload::prepare(role, hook).is_empty() {
             return Vec::new();
         }
         let features = match waiting(|| ethtool.features(link.ifindex)) {
             Ok(features) => features,
             Err(error) => return unreadable(&link.name, &error),
         };
-        let is_wrong = |change: &&offload::FeatureChange| {
-            change.otherwise == Otherwise::Refuse
-                && features.iter().any(|feature| feature.name == change.name && feature.active != change.on)
-        };
-        let wrong: Vec<_> = changes.iter().filter(is_wrong).collect();
-        if wrong.is_empty() {
-            return Vec::new();
+        let mut found = Vec::new();
+        if needs_promisc(&features, role, hook) && !LinkSetting::Promisc(true).holds(link) {
+            let wanted = LinkSetting::Promisc(true);
+            let fault = fault_of(link, &wanted);
+            found.push((fault, outcome(self.devices.netlink.set(link.ifindex, wanted).await)));
         }
-        let repair = match waiting(|| offload::apply(ethtool, link, role, hook)) {
-            Ok(_) => Repair::Done,
-            Err(error) => Repair::Failed(error.to_string()),
-        };
-        let found = |change: &offload::FeatureChange| {
-            let wanted = format!("{} {}", change.name, if change.on { "on" } else { "off" });
-            (PathFault::Setting { device: link.name.clone(), wanted }, repair.clone())
-        };
-        wrong.into_iter().map(found).collect()
+        let wrong: Vec<_> = wrong_features(&features, role, hook).collect();
+        if !wrong.is_empty() {
+            let repair = outcome(waiting(|| offload::apply(ethtool, link, role, hook)));
+            let fault = |change: &&offload::FeatureChange| {
+                setting(&link.name, format!("{} {}", change.name, if change.on { "on" } else { "off" }))
+            };
+            found.extend(wrong.iter().map(|change| (fault(change), repair.clone())));
+        }
+        found
     }
 
-    /// MACs that slaves receive in addition to their own.
-    async fn check_unicast(&self, link: &LinkInfo) -> Vec<Found> {
-        if self.further_macs.is_empty() || LinkSetting::Promisc(true).holds(link) {
-            return Vec::new();
-        }
+    async fn repair_unicast(&self, link: &LinkInfo, wanted: &Wanted) -> Vec<Found> {
         let netlink = &self.devices.netlink;
-        let received = match netlink.unicast(link.ifindex).await {
-            Ok(received) => received,
+        let missing = match missing_unicast(&self.devices, link, wanted).await {
+            Ok(missing) => missing,
             Err(error) => return unreadable(&link.name, &error),
         };
         let mut found = Vec::new();
-        for &mac in self.further_macs.iter().filter(|mac| !received.contains(mac) && **mac != link.mac) {
-            let fault =
-                PathFault::Setting { device: link.name.clone(), wanted: format!("unicast filter {mac}") };
-            found.push((fault, outcome(netlink.add_unicast(link.ifindex, mac).await)));
+        for mac in missing {
+            let answer = match netlink.add_unicast(link.ifindex, mac).await {
+                // As when it was enslaved.
+                Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {
+                    netlink.set(link.ifindex, LinkSetting::Promisc(true)).await.map(drop)
+                }
+                answer => answer,
+            };
+            found.push((setting(&link.name, format!("unicast filter {mac}")), outcome(answer)));
         }
         found
     }
 }
 
-fn outcome<T>(result: Result<T, SysError>) -> Repair {
+impl Question {
+    async fn ask(self) -> Seen {
+        let mut seen = Seen::default();
+        for watched in self.watched.iter().cloned() {
+            match waiting(|| watched.look()) {
+                Ok(AtHook::Yes) => {}
+                Ok(at_hook) => {
+                    seen.programs.push((watched, at_hook));
+                    continue;
+                }
+                Err(error) => {
+                    seen.unknown.push((watched.device.clone(), error.to_string()));
+                    continue;
+                }
+            }
+            // Where it cannot be read, nothing is said of it.
+            for program in waiting(|| watched.ahead()).unwrap_or_default() {
+                seen.ahead.push(PathNote::Ahead { device: watched.device.clone(), program });
+            }
+        }
+        for filters in &self.filters {
+            match filters.are_there(&self.devices).await {
+                Ok(true) => {}
+                Ok(false) => seen.filters.push(filters.at),
+                Err(why) => seen.unknown.push((filters.device.clone(), why)),
+            }
+        }
+        if let Some(wanted) = &self.wanted {
+            self.ask_for_devices(wanted, &mut seen).await;
+        }
+        if let Some(slaves) = &self.hooks {
+            let mut hooked = Vec::new();
+            for slave in slaves {
+                hooked.extend(
+                    hooked_at(&self.devices, &self.bond, (&slave.name, slave.ifindex), self.hook).await,
+                );
+            }
+            seen.hooked = Some(hooked);
+        }
+        seen
+    }
+
+    async fn ask_for_devices(&self, devices: &[Wanted], seen: &mut Seen) {
+        let (mut wrong, mut notes) = (Vec::new(), Vec::new());
+        for wanted in devices {
+            let link = match self.devices.netlink.link_by_index(wanted.ifindex).await {
+                Ok(link) => link,
+                // A link event tells what became of it.
+                Err(error) if error.is_gone() => continue,
+                Err(error) => {
+                    seen.unknown.push((wanted.name.clone(), error.to_string()));
+                    continue;
+                }
+            };
+            match self.is_right(&link, wanted).await {
+                Ok(true) => {}
+                Ok(false) => wrong.push(wanted.ifindex),
+                Err(error) if error.is_gone() => {}
+                Err(error) => seen.unknown.push((wanted.name.clone(), error.to_string())),
+            }
+            if wanted.role == Role::Bond {
+                let is_down =
+                    self.host.as_ref().is_some_and(|(bond, _)| *bond == link.ifindex) && !link.is_up();
+                notes.extend(is_down.then(|| PathNote::BondDown { device: link.name.clone() }));
+            } else if self.hook == Hook::Tc
+                && let Some(xdp) = link.xdp
+            {
+                notes.push(PathNote::Ahead { device: link.name.clone(), program: xdp.program });
+            }
+        }
+        (seen.wrong, seen.of_devices) = (Some(wrong), Some(notes));
+    }
+
+    async fn is_right(&self, link: &LinkInfo, wanted: &Wanted) -> Result<bool, SysError> {
+        let mut is_right = wanted.settings.iter().all(|setting| setting.holds(link));
+        if !offload::prepare(wanted.role, self.hook).is_empty() {
+            let features = waiting(|| self.devices.ethtool.features(link.ifindex))?;
+            is_right &= wrong_features(&features, wanted.role, self.hook).next().is_none();
+            is_right &=
+                !needs_promisc(&features, wanted.role, self.hook) || LinkSetting::Promisc(true).holds(link);
+        }
+        is_right &= missing_unicast(&self.devices, link, wanted).await?.is_empty();
+        if let Some(sysfs) = self.sysfs.as_ref().filter(|_| wanted.first_queue) {
+            is_right &= waiting(|| sysfs.sends_by_first_queue(&link.name)) != Some(false);
+        }
+        Ok(is_right)
+    }
+}
+
+impl Filters {
+    /// True of a device that is gone. The error is a sentence.
+    async fn are_there(&self, devices: &Devices) -> Result<bool, String> {
+        match devices.netlink.ingress_filters(self.ifindex).await {
+            Ok(there) => Ok(self.names.iter().all(|name| there.iter().any(|there| there == name))),
+            Err(error) if error.is_gone() => Ok(true),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// What packets of the bond pass by at a slave.
+pub(super) async fn hooked_at(
+    devices: &Devices,
+    bond: &str,
+    (slave, ifindex): (&str, u32),
+    hook: Hook,
+) -> Vec<PathNote> {
+    let note = |hooked: crate::sys::bypassed::Hooked| PathNote::Bypassed {
+        device: slave.to_owned(),
+        text: text::bypassed(&hooked, !hooked.is_bypassed(Hook::Tc), bond),
+    };
+    devices.bypassed(ifindex, slave, hook).await.into_iter().map(note).collect()
+}
+
+fn attachments(slaves: &[Checked]) -> Vec<Attachment<'_>> {
+    fn attachment(slave: &Checked) -> Attachment<'_> {
+        Attachment { slot: slave.slot, device: &slave.name, ifindex: slave.ifindex }
+    }
+    slaves.iter().map(attachment).collect()
+}
+
+/// Offloads that are not as they must be.
+fn wrong_features<'a>(
+    features: &'a [Feature],
+    role: Role,
+    hook: Hook,
+) -> impl Iterator<Item = &'static offload::FeatureChange> + 'a {
+    let is_wrong = move |change: &&offload::FeatureChange| {
+        change.otherwise == Otherwise::Refuse
+            && features.iter().any(|feature| feature.name == change.name && feature.active != change.on)
+    };
+    offload::prepare(role, hook).iter().filter(is_wrong)
+}
+
+/// A filter of the device is on that nothing but promiscuous mode switches off.
+fn needs_promisc(features: &[Feature], role: Role, hook: Hook) -> bool {
+    offload::prepare(role, hook).iter().filter(|change| change.otherwise == Otherwise::Promiscuous).any(
+        |change| features.iter().any(|feature| feature.name == change.name && feature.active != change.on),
+    )
+}
+
+async fn missing_unicast(devices: &Devices, link: &LinkInfo, wanted: &Wanted) -> Result<Vec<Mac>, SysError> {
+    if wanted.unicast.is_empty() || LinkSetting::Promisc(true).holds(link) {
+        return Ok(Vec::new());
+    }
+    let received = devices.netlink.unicast(link.ifindex).await?;
+    let is_missing = |mac: &Mac| !received.contains(mac) && *mac != link.mac;
+    Ok(wanted.unicast.iter().copied().filter(is_missing).collect())
+}
+
+fn fault_of(link: &LinkInfo, wanted: &LinkSetting) -> PathFault {
+    match wanted {
+        LinkSetting::Up(_) => PathFault::Carrier { device: link.name.clone(), up: link.is_up() },
+        wanted => setting(&link.name, wanted.to_string()),
+    }
+}
+
+fn setting(device: &str, wanted: impl Into<String>) -> PathFault {
+    PathFault::Setting { device: device.to_owned(), wanted: wanted.into() }
+}
+
+fn outcome<T, E: std::fmt::Display>(result: Result<T, E>) -> Repair {
     match result {
         Ok(_) => Repair::Done,
         Err(error) => Repair::Failed(error.to_string()),

@@ -26,8 +26,6 @@ use crate::{
 
 /// Between two looks at what may change at any rate.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
-/// Lines for the log and parts of failover records that wait while the worker waits for the kernel.
-const RECORDS_AT_MOST: usize = 512;
 
 /// The end of a worker. It comes before everything else, and what waits then is not done any more.
 pub enum End {
@@ -40,26 +38,10 @@ pub enum End {
 /// What the worker does next, in this order.
 pub enum Job {
     End(End),
-    /// MACs, carrier, records of failovers; then requests.
+    /// MACs and carrier; then requests.
     Do(Effect),
-    /// So many records were not kept, because the worker was waiting.
-    Lost(Lost),
     Read(Reads),
     Look(Looks),
-}
-
-/// Records that were not kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lost {
-    pub lines: u32,
-    pub failovers: u32,
-}
-
-impl Lost {
-    fn add(&mut self, effect: &Effect) {
-        let count = if matches!(effect, Effect::Failover(_)) { &mut self.failovers } else { &mut self.lines };
-        *count = count.saturating_add(1);
-    }
 }
 
 /// What is to be read, each at most as often as the engine's clocks say.
@@ -123,8 +105,6 @@ impl Looks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     Urgent,
-    /// As [`Self::Urgent`], and if too much waits the oldest is dropped, and counted.
-    Record,
     Request,
 }
 
@@ -135,7 +115,6 @@ struct Waiting {
     requests: VecDeque<Effect>,
     reads: Reads,
     looks: Looks,
-    lost: Lost,
     /// What was to be looked at has been, for the settling that is the next request.
     has_looked_to_settle: bool,
     /// Nobody can add anything any more.
@@ -146,17 +125,6 @@ impl Waiting {
     fn add(&mut self, effect: Effect) {
         match effect.lane() {
             Lane::Urgent => self.add_urgent(effect),
-            Lane::Record => {
-                if self.urgent.iter().filter(|waiting| waiting.lane() == Lane::Record).count()
-                    >= RECORDS_AT_MOST
-                    && let Some(oldest) =
-                        self.urgent.iter().position(|waiting| waiting.lane() == Lane::Record)
-                {
-                    let lost = self.urgent.remove(oldest);
-                    lost.iter().for_each(|lost| self.lost.add(lost));
-                }
-                self.urgent.push_back(effect);
-            }
             Lane::Request => self.requests.push_back(effect),
         }
     }
@@ -188,9 +156,6 @@ impl Waiting {
         }
         if let Some(effect) = self.urgent.pop_front() {
             return Some(Job::Do(effect));
-        }
-        if self.lost != Lost::default() {
-            return Some(Job::Lost(std::mem::take(&mut self.lost)));
         }
         if self.reads != Reads::default() {
             return Some(Job::Read(std::mem::take(&mut self.reads)));
@@ -383,7 +348,6 @@ mod tests {
         match job {
             None => "nothing".into(),
             Some(Job::End(_)) => "end".into(),
-            Some(Job::Lost(lost)) => format!("lost {}", lost.lines),
             Some(Job::Read(_)) => "read".into(),
             Some(Job::Look(_)) => "look".into(),
             Some(Job::Do(effect)) => match effect {
@@ -455,13 +419,17 @@ mod tests {
     }
 
     #[test]
-    fn records_are_bounded_and_those_that_are_dropped_are_counted() {
+    fn what_comes_with_each_failover_waits_once() {
         let mut waiting = Waiting::default();
-        waiting.add(set_mac(MacOf::Bond, 1));
-        (0..RECORDS_AT_MOST + 7).for_each(|_| waiting.add(Effect::FailedOver));
-        let all = all(&mut waiting, false);
-        assert_eq!(all.len(), 1 + RECORDS_AT_MOST + 1);
-        assert_eq!(all.last().unwrap(), "lost 7");
+        for _ in 0..3 {
+            waiting.add(set_mac(MacOf::Bond, 1));
+            waiting.add(Effect::FailedOver);
+        }
+        // The last failover's MAC addresses come before what follows them.
+        assert_eq!(
+            all(&mut waiting, false),
+            [format!("{:?} {} 3", MacOf::Bond, mac(1)), "failed over".into()]
+        );
     }
 
     #[test]

@@ -1,25 +1,29 @@
-//! The slow half of a bond: netlink, announcements, files. One task per bond carries out, in order, what the
-//! engine asked for, and answers with events.
+//! The slow half of a bond: netlink and found.json. One task per bond carries out, in order, what the engine asked for, and
+//! answers with events.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
 use bond_common::{
     abi::{BondEntry, FailOverMac, Slot},
-    event::DataPlaneEvent,
     mac::Mac,
     names,
 };
 use bond_core::{
-    command::Notice,
     event::{Asked, Event, Link},
     options::BondOptions,
 };
 use nix::errno::Errno;
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    sync::{Mutex, oneshot},
+    task::JoinHandle,
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -30,15 +34,14 @@ use crate::{
             engine_thread::{BondId, EngineHandle, Input},
             guard::GuardState,
             interface::Host,
-            work::{End, Job, Jobs, Lane, Looks, Lost, Reads},
+            path_check::{Notes, Seen, hooked_at},
+            recorder::{Entry, Recording},
+            work::{End, Job, Jobs, Lane, Looks, Reads, WeakWork},
         },
     },
     config::Guard,
     report::text::{self, PathFault, Repair},
-    store::{
-        receipts::{Draft, Scribe},
-        record::Record,
-    },
+    store::record::Record,
     sys::{
         Devices, SysError,
         announcer::{self, Announced},
@@ -48,6 +51,7 @@ use crate::{
         membership,
         netlink::{self, BlockingNetlink, Interfaces, LinkInfo, LinkSetting},
         ownership::Proof,
+        sysfs::Sysfs,
     },
 };
 
@@ -56,26 +60,14 @@ const UNDER_WAY: Duration = Duration::from_millis(200);
 
 /// Something for a bond's worker to do.
 pub enum Effect {
-    /// The active slave changed; what goes with it follows, up to [`Self::FailedOver`] and the announcement.
-    Failover(Box<Draft>),
+    /// The MAC addresses of a failover, which were asked for before this, are changed.
     FailedOver,
-    /// For the log, and for those who listen.
-    Notice(Notice),
     /// A round of announcements.
     Announced(Box<Told>),
-    /// Something that nobody waits for.
-    Failed(SysError),
-    /// Devices cannot be read without netlink, for this reason; None: they can again.
-    Blind(Option<String>),
-    /// ACTIVE was changed so often without a record.
-    Unrecorded(u32),
-    /// Another process has stored ACTIVE with the generation `found`; it is `now`.
-    Recounted {
-        found: u32,
-        now: u32,
-    },
-    /// What the programs said; None of another version.
-    Heard(Option<DataPlaneEvent>),
+    /// What the check of the path has read.
+    PathSeen(Box<Seen>),
+    /// A slave that cannot change its MAC has turned fail_over_mac to active.
+    PolicyTurnedActive,
     SetCarrier(bool),
     SetMac {
         of: MacOf,
@@ -111,6 +103,8 @@ pub enum Effect {
     AwaitJoin {
         found: Box<Found>,
         mac: Option<Mac>,
+        /// Dropped when the record names the interface.
+        recorded: oneshot::Sender<()>,
         reply: oneshot::Sender<Result<(), AgentError>>,
     },
     /// This slave will be released. Tell when it is, or what could not be put back.
@@ -147,16 +141,13 @@ pub enum MacOf {
 impl Effect {
     pub fn lane(&self) -> Lane {
         match self {
-            Self::SetCarrier(_) | Self::SetMac { .. } | Self::Options(_) | Self::SetGuard(_) => Lane::Urgent,
-            Self::Failover(_)
+            Self::SetCarrier(_)
+            | Self::SetMac { .. }
+            | Self::Options(_)
+            | Self::SetGuard(_)
+            | Self::PolicyTurnedActive
             | Self::FailedOver
-            | Self::Notice(_)
-            | Self::Announced(_)
-            | Self::Failed(_)
-            | Self::Blind(_)
-            | Self::Unrecorded(_)
-            | Self::Recounted { .. }
-            | Self::Heard(_) => Lane::Record,
+            | Self::Announced(_) => Lane::Urgent,
             Self::Enslave { .. }
             | Self::Release { .. }
             | Self::Forget { .. }
@@ -165,6 +156,7 @@ impl Effect {
             | Self::AwaitRelease { .. }
             | Self::TidyRecord { .. }
             | Self::SetMtu { .. }
+            | Self::PathSeen(_)
             | Self::Settle { .. }
             | Self::AwaitRecords { .. } => Lane::Request,
         }
@@ -184,7 +176,10 @@ impl Effect {
             (Self::SetMac { of, .. }, Self::SetMac { of: newer, .. }) => of == newer,
             (Self::SetCarrier(_), Self::SetCarrier(_))
             | (Self::Options(_), Self::Options(_))
-            | (Self::SetGuard(_), Self::SetGuard(_)) => true,
+            | (Self::SetGuard(_), Self::SetGuard(_))
+            | (Self::PolicyTurnedActive, Self::PolicyTurnedActive)
+            | (Self::FailedOver, Self::FailedOver)
+            | (Self::Announced(_), Self::Announced(_)) => true,
             _ => false,
         }
     }
@@ -200,12 +195,6 @@ impl Effect {
 /// What to tell of a bond without its pins.
 pub const PINS_GONE: &str = "its pins are gone (bpffs unmounted?): the bond goes on, but ends with this agent, and takes no further slaves; to \
      have it made anew: xbond down, then xbond reload or xbond add";
-
-fn lines_lost(count: u32) -> String {
-    format!(
-        "{count} lines of this log were dropped: they came while the kernel kept the bond's worker waiting"
-    )
-}
 
 /// What a slave needs of this task.
 pub(super) struct Slave {
@@ -224,6 +213,7 @@ impl Slave {
 struct Waiting {
     found: Found,
     mac: Option<Mac>,
+    recorded: oneshot::Sender<()>,
     reply: oneshot::Sender<Result<(), AgentError>>,
 }
 
@@ -232,7 +222,7 @@ pub struct Effects {
     pub id: BondId,
     pub bond: String,
     /// What bond0's device is called, where that is ours: somebody may give it another name.
-    device_name: String,
+    pub(super) device_name: String,
     pub devices: Devices,
     /// For the one change that must not take long: bond0's MAC.
     pub blocking: BlockingNetlink,
@@ -244,7 +234,14 @@ pub struct Effects {
     pub mtu: u32,
     pub engine: EngineHandle,
     pub record: Record,
-    pub(super) scribe: Scribe,
+    pub(super) recording: Recording,
+    /// To have more done by this task.
+    pub(super) own_work: WeakWork,
+    /// Held while the path of one bond is read.
+    pub(super) path_lane: Arc<Mutex<()>>,
+    pub(super) sysfs: Option<Arc<Sysfs>>,
+    /// See [`HookEvents`]: it grows with each change of filters or chains.
+    pub(super) hook_changes: Arc<AtomicU64>,
     pub wanted: Wishes,
     pub(super) slaves: HashMap<Slot, Slave>,
     /// By ifindex.
@@ -268,10 +265,15 @@ pub struct Effects {
     pub(super) are_devices_unchecked: bool,
     /// Faults of devices that were found by the last check.
     pub(super) device_faults: Vec<(PathFault, Repair)>,
+    /// The path is being read, and the answer has not come.
+    pub(super) is_path_asked: bool,
+    /// How often it was read.
+    pub(super) checks: u32,
+    /// [`Self::hook_changes`] as of the last time that hooks were read.
+    pub(super) hook_changes_seen: u64,
+    pub(super) notes: Notes,
     /// Ends the time in which bond0 takes frames with its former MAC.
     settling: Option<JoinHandle<()>>,
-    /// Who waits for the records of failovers.
-    awaiting_records: Vec<oneshot::Sender<()>>,
     /// The device above bond0 of which [`Self::warn_of_bridge`] knows already.
     warned_of: Option<u32>,
 }
@@ -288,7 +290,11 @@ pub struct Parts {
     pub mtu: u32,
     pub engine: EngineHandle,
     pub record: Record,
-    pub scribe: Scribe,
+    pub recording: Recording,
+    pub own_work: WeakWork,
+    pub path_lane: Arc<Mutex<()>>,
+    pub sysfs: Option<Arc<Sysfs>>,
+    pub hook_changes: Arc<AtomicU64>,
     pub wanted: Wishes,
     pub announced: Announced,
     pub herald: Announcing,
@@ -320,7 +326,11 @@ impl Effects {
             engine,
             record,
             wanted,
-            scribe,
+            recording,
+            own_work,
+            path_lane,
+            sysfs,
+            hook_changes,
             announced,
             herald,
             carrier,
@@ -341,7 +351,11 @@ impl Effects {
             mtu,
             engine,
             record,
-            scribe,
+            recording,
+            own_work,
+            path_lane,
+            sysfs,
+            hook_changes,
             wanted,
             slaves: left.into_iter().map(|(slot, found)| (slot, Slave::new(found))).collect(),
             waiting: HashMap::new(),
@@ -355,8 +369,11 @@ impl Effects {
             is_changed,
             are_devices_unchecked: false,
             device_faults: Vec::new(),
+            is_path_asked: false,
+            checks: 0,
+            hook_changes_seen: u64::MAX,
+            notes: Notes::default(),
             settling: None,
-            awaiting_records: Vec::new(),
             warned_of: None,
         }
     }
@@ -366,12 +383,12 @@ impl Effects {
         while let Some(job) = jobs.next().await {
             match job {
                 Job::End(End::TearDown { reply }) => {
-                    self.scribe.finish();
+                    self.recording.finish().await;
                     let _ = reply.send(self.tear_down().await);
                     return;
                 }
                 Job::End(End::Keep { reply }) => {
-                    self.scribe.finish();
+                    self.recording.finish().await;
                     self.data_plane.keep();
                     let _ = reply.send(());
                     return;
@@ -380,69 +397,39 @@ impl Effects {
                     self.is_above_old = jobs.wants_look_above();
                     self.carry_out(effect).await;
                 }
-                Job::Lost(Lost { lines, failovers }) => {
-                    if lines > 0 {
-                        self.scribe.warn(&lines_lost(lines));
-                    }
-                    if failovers > 0 {
-                        self.scribe.lost(failovers);
-                    }
-                }
                 Job::Read(reads) => self.read(reads).await,
                 Job::Look(looks) => self.look(looks, &jobs).await,
             }
-            if !self.scribe.is_open() {
-                for reply in self.awaiting_records.drain(..) {
-                    let _ = reply.send(());
-                }
-            }
         }
+        self.recording.finish().await;
     }
 
     /// Somebody has unmounted bpffs, or removed files in it: only this agent holds the programs at their hooks now.
-    fn pinned(&self, pinned: bool) {
+    fn pinned(&mut self, pinned: bool) {
         if pinned {
             info!("{}: its pins are back", self.bond);
-        } else {
-            self.scribe.warn(PINS_GONE);
+        } else if !self.check_maps() {
+            self.recording.warn(PINS_GONE);
         }
     }
 
     async fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Failover(draft) => self.scribe.begin(*draft),
-            Effect::FailedOver => self.scribe.first_part_done(),
-            Effect::Notice(notice) => {
-                if matches!(notice, Notice::PolicyTurnedActive { .. }) {
-                    self.set_entry(self.entry.with_policy(FailOverMac::Active));
-                }
-                self.scribe.notice(&notice);
-            }
+            Effect::FailedOver => self.recording.add(Entry::FirstPartDone),
+            Effect::PolicyTurnedActive => self.set_entry(self.entry.with_policy(FailOverMac::Active)),
+            Effect::PathSeen(seen) => self.path_seen(*seen).await,
             Effect::Announced(told) => self.announced(*told).await,
-            Effect::Failed(error) => self.warn_of(Err(error)),
             Effect::SetCarrier(up) => {
                 self.carrier = up;
                 let answer = self.devices.netlink.set(self.host.port(), LinkSetting::Up(up)).await;
                 self.warn_of(answer.map(drop));
-                self.scribe.carrier(up);
+                self.recording.add(Entry::Carrier(up));
             }
             Effect::SetMac { of, mac, answers } => self.set_mac(of, mac, answers).await,
-            Effect::Blind(Some(why)) => {
-                self.scribe.warn(&format!("links are read by netlink meanwhile: {why}"));
-            }
-            Effect::Blind(None) => info!("{}: links are read without netlink again", self.bond),
-            Effect::Unrecorded(changes) => self.scribe.unrecorded(changes),
-            Effect::Recounted { found, now } => self.scribe.warn(&text::recounted(found, now)),
-            Effect::Heard(Some(DataPlaneEvent::HostMacLearned(mac))) => {
-                info!("{}: the host behind the port has {mac}", self.bond);
-            }
-            // The engine's.
-            Effect::Heard(Some(DataPlaneEvent::FailedOver(_))) => {}
-            Effect::Heard(None) => self.scribe.warn("the programs sent an event of another version"),
             Effect::Options(options) => {
                 self.write_entry(&options);
                 if options.num_grat_arp == 0 {
-                    self.scribe.without_announcement();
+                    self.recording.add(Entry::WithoutAnnouncement);
                 }
                 if self.entry.has(BondEntry::ALL_SLAVES_ACTIVE)
                     && let Ok(link) = self.devices.netlink.link_by_index(self.host.device()).await
@@ -460,8 +447,8 @@ impl Effects {
                 let master = master.map_or_else(|_| String::from("something else"), |link| link.name);
                 warn!("{}: {}: was made a port of {master}, and leaves the bond", self.bond, slave.name);
             }
-            Effect::AwaitJoin { found, mac, reply } => {
-                self.waiting.insert(found.ifindex, Waiting { found: *found, mac, reply });
+            Effect::AwaitJoin { found, mac, recorded, reply } => {
+                self.waiting.insert(found.ifindex, Waiting { found: *found, mac, recorded, reply });
             }
             Effect::AwaitRelease { slot, reply } => {
                 self.leaving.insert(slot, reply);
@@ -474,8 +461,8 @@ impl Effects {
             Effect::SetMtu { mtu, reply } => {
                 let _ = reply.send(self.set_mtu(mtu).await);
             }
-            Effect::Settle { reply } => drop(reply.send(())),
-            Effect::AwaitRecords { reply } => self.awaiting_records.push(reply),
+            Effect::Settle { reply } => self.recording.add(Entry::Reached(reply)),
+            Effect::AwaitRecords { reply } => self.recording.add(Entry::Await(reply)),
         }
     }
 
@@ -484,7 +471,7 @@ impl Effects {
             MacOf::Slave(slot) => self.set_slave_mac(slot, mac).await,
             MacOf::Bond => self.set_bond_mac(mac).await,
         };
-        self.scribe.mac_changed();
+        self.recording.add(Entry::MacChanged);
         for _ in 0..answers {
             let event = match of {
                 MacOf::Slave(slot) => Event::SlaveMacSet { slot, mac, done },
@@ -557,8 +544,7 @@ impl Effects {
             }
         }
         if looks.path {
-            let again = Looks { path: true, ..Looks::default() };
-            jobs.unless_urgent(again, self.check_path()).await;
+            self.check_path();
         }
         if !looks.appeared.is_empty() && !self.record.away().is_empty() {
             let again = Looks { appeared: looks.appeared.clone(), ..Looks::default() };
@@ -569,7 +555,7 @@ impl Effects {
                 None => Ok(()),
             };
             if let Err(error) = back {
-                self.scribe.warn(&error.to_string());
+                self.recording.warn(error.to_string());
             }
         }
         // A macvlan above a VLAN above bond0, say. What is above bond0 itself comes as `uppers`.
@@ -592,11 +578,11 @@ impl Effects {
 
     async fn enslave(&mut self, slot: Slot, ifindex: u32, name: String, mac: Option<Mac>) {
         // Whoever asked the engine has said first what was found.
-        let Some(Waiting { found, mac: configured, reply }) = self.waiting.remove(&ifindex) else {
+        let Some(Waiting { found, mac: configured, recorded, reply }) = self.waiting.remove(&ifindex) else {
             self.engine.event(self.id, Event::JoinFailed { slot });
             return;
         };
-        let answer = self.try_enslave(slot, name, found, mac.or(configured)).await;
+        let answer = self.try_enslave(slot, name, found, mac.or(configured), recorded).await;
         let event = match &answer {
             Ok(link) => Event::Joined { slot, link: *link },
             Err(_) => Event::JoinFailed { slot },
@@ -611,6 +597,7 @@ impl Effects {
         name: String,
         found: Found,
         mac: Option<Mac>,
+        recorded: oneshot::Sender<()>,
     ) -> Result<Link, AgentError> {
         self.data_plane.check_pins()?;
         let prearmed = self.wanted.prearm.then(|| self.data_plane.maps().slave(slot).wire_mac());
@@ -621,6 +608,8 @@ impl Effects {
         }
         // On disk before the first change: whoever finds a half-made bond can undo it.
         let found = self.record_found(Found { unicast: unicast.clone(), ..found }).await?;
+        // Others read there whose it is.
+        drop(recorded);
         let plan = EnslavePlan { mac, mtu: self.mtu, hook: self.data_plane.hook(), unicast };
         let ifindex = found.ifindex;
         let link = match self.set_up(slot, &name, &found, &plan).await {
@@ -646,11 +635,14 @@ impl Effects {
     }
 
     /// Reports what a new slave keeps from the bond, or from others, without an error.
-    async fn warn_of_device(&self, name: &str, ifindex: u32) {
+    async fn warn_of_device(&mut self, name: &str, ifindex: u32) {
         let (bond, hook) = (&self.bond, self.data_plane.hook());
-        for hooked in self.devices.bypassed(ifindex, name, hook).await {
-            warn!("{bond}: {name}: {}", text::bypassed(&hooked, !hooked.is_bypassed(Hook::Tc), bond));
+        let hooked = hooked_at(&self.devices, bond, (name, ifindex), hook).await;
+        for note in &hooked {
+            self.recording.warn(note.to_string());
         }
+        self.notes.hooked.extend(hooked);
+        self.recording.add(Entry::Notes { all: self.notes.all(), logged: true });
         if hook != Hook::Tc && self.devices.ethtool.has_peer_on_this_machine(ifindex) {
             // It may be as it should; nothing shows from here whether it is.
             info!("{bond}: {name}: {}", text::PARTIAL_CHECKSUMS);
@@ -816,7 +808,7 @@ impl Effects {
                 Err(error) if error.is_gone() => false,
                 // Nothing is known: it stays as it was.
                 Err(error) => {
-                    self.scribe.warn(&format!("{}: its link cannot be read: {error}", slave.name));
+                    self.recording.warn(format!("{}: its link cannot be read: {error}", slave.name));
                     continue;
                 }
             };
@@ -909,10 +901,8 @@ impl Effects {
     /// Where no events tell of addresses, or one is still to be looked at, they are read after the first announcement: it
     /// does not wait for that.
     async fn announced(&mut self, told: Told) {
-        let Told { slot, ifindex, mac, frames, sent, at, result } = told;
-        self.warn_of(result);
+        let Told { slot, ifindex, mac, frames } = told;
         let Some(known) = frames else { return };
-        self.scribe.announced(at, herald::announcement(self.host, known.len(), sent));
         let is_old = self.announced.elsewhere || self.is_above_old;
         if is_old || self.wanted.link_events == LinkEventSource::Off {
             self.read_addresses().await;
@@ -1044,13 +1034,14 @@ impl Effects {
     }
 
     fn warn_of_mended(&mut self, map: &str) {
-        self.scribe.restored(&format!("somebody else had written to the map {map}; it is as before again"));
+        let text = format!("somebody else had written to the map {map}; it is as before again");
+        self.recording.add(Entry::Restored(text));
     }
 
     fn warn_of(&self, answer: Result<(), SysError>) {
         match answer {
             // Gone devices are told by link events.
-            Err(error) if !error.is_gone() => self.scribe.warn(&error.to_string()),
+            Err(error) if !error.is_gone() => self.recording.warn(error.to_string()),
             _ => {}
         }
     }

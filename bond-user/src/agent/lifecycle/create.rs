@@ -7,7 +7,10 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher as _, Hasher as _, RandomState},
     os::fd::AsFd as _,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
 use aya::maps::{MapData, RingBuf};
@@ -24,7 +27,7 @@ use bond_core::{
 };
 use nix::errno::Errno;
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{OwnedMutexGuard, oneshot, watch},
     task::JoinHandle,
 };
 use tracing::{info, warn};
@@ -39,6 +42,7 @@ use crate::{
             guard::GuardState,
             interface::{Host, Queues, port_names},
             ledger::Ledger,
+            recorder::{Entry, Recording},
             work::Work,
             worker::{self as effects, Effect, Effects, Parts, Wishes},
         },
@@ -81,13 +85,17 @@ pub struct Machine {
     pub devices: Devices,
     pub link_events: LinkEventSource,
     /// Of this network namespace; none where it cannot be mounted.
-    pub sysfs: Option<Sysfs>,
+    pub sysfs: Option<Arc<Sysfs>>,
+    /// Held while the path of one bond is read, which may wait for RTNL.
+    pub path_lane: Arc<tokio::sync::Mutex<()>>,
+    /// Grows with each change of filters and nftables.
+    pub hook_changes: Arc<AtomicU64>,
     pub engine: EngineHandle,
     pub tasks: Tasks,
     pub feed: Feed,
     /// Held by whoever enslaves an interface, from the question whose it is to the record that says so: it becomes the slave
     /// of one bond.
-    pub enslaving: tokio::sync::Mutex<()>,
+    pub enslaving: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The bonds' tasks, to wait for.
@@ -255,7 +263,7 @@ pub async fn bring_up(
         moved.take_addresses(&machine.devices, &rules).await?;
     }
     for candidate in &candidates {
-        enslave(machine, id, &started.effects, candidate).await?;
+        enslave(machine, id, &started.effects, candidate, None).await?;
         if let Some(moved) = moved.as_ref().filter(|moved| moved.from.ifindex == candidate.found.ifindex) {
             moved.take_routes(&machine.devices).await?;
         }
@@ -336,12 +344,14 @@ pub fn start(
     let scribe =
         Scribe::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps), Arc::clone(&ledger));
     let history = scribe.history();
+    let recording = Recording::start(scribe);
     let herald = Herald {
         id,
         host,
         maps: Arc::clone(&maps),
         engine: machine.engine.clone(),
         effects: work.downgrade(),
+        recording: recording.clone(),
         sockets: HashMap::new(),
     };
     let parts = Parts {
@@ -355,7 +365,11 @@ pub fn start(
         mtu,
         engine: machine.engine.clone(),
         record,
-        scribe,
+        recording: recording.clone(),
+        own_work: work.downgrade(),
+        path_lane: Arc::clone(&machine.path_lane),
+        sysfs: machine.sysfs.clone(),
+        hook_changes: Arc::clone(&machine.hook_changes),
         wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
         announced,
         herald: to_herald.clone(),
@@ -364,7 +378,7 @@ pub fn start(
     };
     if let Some(taken) = &left {
         if taken.meanwhile.unrecorded > 0 {
-            work.send(Effect::Unrecorded(taken.meanwhile.unrecorded));
+            recording.add(Entry::Unrecorded(taken.meanwhile.unrecorded));
         }
         // What became of bond0 and of what is above it while nobody looked: the engine may have it announced at once.
         work.look(|looks| (looks.host, looks.uppers) = (true, true));
@@ -388,6 +402,7 @@ pub fn start(
         records,
         ledger,
         effects: work.clone(),
+        recording,
         prober: to_prober,
         herald: to_herald,
         host: host.device(),
@@ -423,19 +438,21 @@ pub async fn join(
     effects.send(Effect::TidyRecord { reply });
     tidied.await.map_err(|_| Stopping)??;
     let plan = EnslavePlan { mac: None, mtu: DEFAULT_MTU, hook, unicast: Vec::new() };
-    let _one_at_a_time = machine.enslaving.lock().await;
+    let claim = Arc::clone(&machine.enslaving).lock_owned().await;
     let found = observe(machine, &slave.name, &plan).await?;
     check_nic(slave, &found)?;
     let ifindex = found.ifindex;
-    enslave(machine, id, effects, &Candidate { config: slave, found }).await?;
+    enslave(machine, id, effects, &Candidate { config: slave, found }, Some(claim)).await?;
     Ok(ifindex)
 }
 
+/// `claim` is [`Machine::enslaving`], unless the caller holds it: it is given back when the record names the interface.
 async fn enslave(
     machine: &Machine,
     id: BondId,
     effects: &Work,
     candidate: &Candidate<'_>,
+    claim: Option<OwnedMutexGuard<()>>,
 ) -> Result<(), AgentError> {
     let Candidate { config, found } = candidate;
     let link = machine.devices.netlink.link_by_index(found.ifindex).await?;
@@ -448,9 +465,12 @@ async fn enslave(
         can_set_mac,
         options: config.options,
     };
-    let (reply, joined) = oneshot::channel();
-    effects.send(Effect::AwaitJoin { found: Box::new(found.clone()), mac: config.mac, reply });
+    let ((reply, joined), (recorded, is_recorded)) = (oneshot::channel(), oneshot::channel());
+    effects.send(Effect::AwaitJoin { found: Box::new(found.clone()), mac: config.mac, recorded, reply });
     machine.engine.request(id, Event::Join(slave)).await??;
+    // Its other end is dropped, whatever became of it. Others read in the record whose the interface is.
+    let _ = is_recorded.await;
+    drop(claim);
     joined.await.map_err(|_| Stopping)??;
     // Readers see it as a slave from now on.
     machine.engine.status(id).await?;

@@ -4,7 +4,7 @@
 //! vanished and came back, until it is released by hand. One that was added by hand, or by flags, is released for
 //! good when its interface vanishes, as in the driver.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError, atomic::Ordering};
 
 use bond_core::{
     event::{Elects, Event},
@@ -125,6 +125,11 @@ impl Attempt {
 }
 
 impl Bond {
+    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        // Poisoned or not, links that wait are whole.
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Enslaves `link` if it is one that this bond waits for.
     async fn take_in(&self, name: &str, machine: &Machine, link: &LinkInfo) -> Result<(), Stopping> {
         let is_wanted = self.goal().wanted.iter().any(|wanted| wanted.name() == link.name);
@@ -157,7 +162,48 @@ impl Bond {
     }
 }
 
+/// Interfaces that appeared or changed, for one bond: of each how it is by now, at most as many as a file names.
+#[derive(Default)]
+pub struct Arrivals {
+    waiting: Vec<LinkInfo>,
+    /// A task takes them.
+    is_served: bool,
+}
+
+impl Arrivals {
+    /// Adds one. Returns whether a task is to be started for it.
+    fn add(&mut self, link: LinkInfo) -> bool {
+        self.waiting.retain(|waiting| waiting.ifindex != link.ifindex);
+        self.waiting.push(link);
+        !std::mem::replace(&mut self.is_served, true)
+    }
+
+    /// The one that has waited longest. None ends the task.
+    fn next(&mut self) -> Option<LinkInfo> {
+        self.is_served = !self.waiting.is_empty();
+        self.is_served.then(|| self.waiting.remove(0))
+    }
+}
+
 impl Agent {
+    /// Enslaves an interface if a file of the bond names it, without waiting for it: each bond has a task of its own, so
+    /// that a slow slave of one delays no other bond.
+    fn take_in_soon(self: &Arc<Self>, name: &BondName, bond: &Arc<Bond>, link: &LinkInfo) {
+        if !bond.goal().wanted.iter().any(|wanted| wanted.name() == link.name)
+            || !bond.arrivals().add(link.clone())
+        {
+            return;
+        }
+        let (agent, name, bond) = (Arc::clone(self), name.clone(), Arc::clone(bond));
+        tokio::spawn(async move {
+            loop {
+                let Some(link) = bond.arrivals().next() else { return };
+                // A bond on its way down takes none.
+                let _ = bond.take_in(&name, &agent.machine, &link).await;
+            }
+        });
+    }
+
     /// Enslaves an interface of this network namespace.
     pub async fn add_slave(
         &self,
@@ -251,7 +297,7 @@ impl Agent {
                         {
                             bond.is_elsewhere.store(true, Ordering::Relaxed);
                         }
-                        self.take_down_without_port(ifindex).await;
+                        self.take_down_soon(ifindex);
                         continue;
                     }
                     LinkEvent::Overrun => {
@@ -267,8 +313,7 @@ impl Agent {
                         if bond.is_host(link) {
                             bond.is_elsewhere.store(false, Ordering::Relaxed);
                         }
-                        // It may be on its way down.
-                        let Ok(()) = bond.take_in(&name, &self.machine, link).await else { break };
+                        self.take_in_soon(&name, &bond, link);
                     }
                 }
             }
@@ -294,8 +339,16 @@ impl Agent {
         }
     }
 
+    /// Takes down a bond whose port is gone, if there is one, without waiting for it.
+    fn take_down_soon(self: &Arc<Self>, ifindex: u32) {
+        if self.all().iter().any(|(_, bond)| bond.maps.bond().port_ifindex() == ifindex) {
+            let agent = Arc::clone(self);
+            tokio::spawn(async move { agent.take_down_without_port(ifindex).await });
+        }
+    }
+
     /// All links, after events were lost: the engine is told of each, and of slaves that are gone.
-    async fn catch_up(&self) -> Vec<LinkInfo> {
+    async fn catch_up(self: &Arc<Self>) -> Vec<LinkInfo> {
         let links = match self.machine.devices.netlink.links(None).await {
             Ok(links) => links,
             Err(error) => {
@@ -314,7 +367,7 @@ impl Agent {
             }
         }
         for port in ports.into_iter().filter(is_gone) {
-            self.take_down_without_port(port).await;
+            self.take_down_soon(port);
         }
         for link in &links {
             self.machine.engine.device(LinkEvent::Changed(Box::new(link.clone())));
@@ -325,4 +378,33 @@ impl Agent {
 
 fn set_options(options: &mut SlaveOptions, settings: &[(String, String)]) -> Result<(), AgentError> {
     Ok(settings.iter().try_for_each(|(key, value)| options.set(key, value))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+
+    use super::*;
+
+    fn link(ifindex: u32, mtu: u32) -> LinkInfo {
+        let mut message = LinkMessage::default();
+        message.header.index = ifindex;
+        message.attributes = vec![LinkAttribute::IfName(format!("eth{ifindex}")), LinkAttribute::Mtu(mtu)];
+        LinkInfo::from_message(&message).unwrap()
+    }
+
+    #[test]
+    fn one_task_takes_the_arrivals_of_a_bond_and_ends_when_there_are_none() {
+        let mut arrivals = Arrivals::default();
+        assert!(arrivals.add(link(1, 1)), "a task is started");
+        assert!(!arrivals.add(link(2, 1)) && !arrivals.add(link(1, 2)), "it runs");
+        assert_eq!(arrivals.next(), Some(link(2, 1)));
+        // While it enslaves one, others come.
+        assert!(!arrivals.add(link(3, 1)));
+        assert_eq!(
+            [arrivals.next(), arrivals.next(), arrivals.next()],
+            [Some(link(1, 2)), Some(link(3, 1)), None]
+        );
+        assert!(arrivals.add(link(4, 1)), "the next one starts another");
+    }
 }

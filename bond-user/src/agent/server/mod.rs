@@ -3,6 +3,7 @@
 pub mod access;
 pub mod connections;
 pub mod control;
+pub mod counters;
 pub mod events;
 pub mod metrics;
 pub mod query;

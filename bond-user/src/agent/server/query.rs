@@ -1,7 +1,6 @@
 //! What the agent tells those who ask how its bonds are.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -15,12 +14,15 @@ use crate::{
         Agent, AgentError, Bond,
         bond::{guard::GuardState, worker::PINS_GONE},
         lifecycle::create::Machine,
-        server::events::Listener,
+        server::{
+            counters::{self, Counted},
+            events::Listener,
+        },
     },
     config::OnExit,
     report::{
         event::{Event, What},
-        json::{self, AgentInfo, Around, Device, Report, Source, Surroundings},
+        json::{self, AgentInfo, Around, Report, Source, Surroundings},
         moment::Moment,
         receipt::Log,
     },
@@ -28,7 +30,7 @@ use crate::{
     sys::{directory::Trust, netlink::Netlink, softnet::Softnet},
 };
 
-/// Whoever holds RTNL does not keep a reader from the rest.
+/// A process that holds RTNL does not keep a reader without an agent from the rest.
 const DEVICES_AT_MOST: Duration = Duration::from_secs(1);
 
 /// How far a report goes.
@@ -39,9 +41,6 @@ pub enum Scope {
     /// The bonds alone, which nobody who holds RTNL delays.
     Bonds,
 }
-
-/// What the kernel counted on devices, by ifindex, with the MTU of each.
-pub type Counted = HashMap<u32, (Device, u32)>;
 
 impl Agent {
     /// The state of one bond, or of all.
@@ -70,7 +69,7 @@ impl Agent {
         }
         let mut notes = Vec::new();
         let counted = match scope {
-            Scope::All => count(&self.machine.devices.netlink, &devices, &mut notes).await,
+            Scope::All => self.counters.of(&self.machine.devices.netlink, &devices, &mut notes).await,
             Scope::Bonds => Counted::new(),
         };
         let softnet = softnet(&mut notes);
@@ -171,6 +170,7 @@ impl Bond {
                 .filter(|_| !self.pinned.load(Ordering::Relaxed))
                 .into_iter()
                 .chain(failovers.faults)
+                .chain(failovers.notes)
                 .collect(),
         };
         Ok(json::Bond::new(status, around))
@@ -184,30 +184,16 @@ fn on_exit(on_exit: OnExit) -> &'static str {
     }
 }
 
-/// Devices that are not in this namespace are left out. If the kernel does not answer soon, all are.
+/// Counters of devices, for who reads them once. If the kernel does not answer soon, none.
 pub async fn count(netlink: &Netlink, devices: &[u32], notes: &mut Vec<String>) -> Counted {
-    let reading = async {
-        let qdiscs = netlink.qdiscs().await?;
-        let mut counted = Counted::new();
-        for &ifindex in devices {
-            match netlink.counted_link(ifindex).await {
-                Ok(link) => {
-                    counted.insert(ifindex, (Device::new(&link, &qdiscs), link.link.mtu));
-                }
-                Err(error) if error.is_gone() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(counted)
-    };
-    match timeout(DEVICES_AT_MOST, reading).await {
+    match timeout(DEVICES_AT_MOST, counters::read(netlink, devices)).await {
         Ok(Ok(counted)) => counted,
         Ok(Err(error)) => {
             notes.push(format!("the devices' counters are missing: {error}"));
             Counted::new()
         }
         Err(_) => {
-            let why = "the kernel did not answer within a second; somebody holds RTNL";
+            let why = "the kernel did not answer within a second; another process holds RTNL";
             notes.push(format!("the devices' counters are missing: {why}"));
             Counted::new()
         }

@@ -23,12 +23,7 @@ impl DeviceLink {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        // struct bpf_link_info: type, id, prog_id, and at 16 what is of its type, which begins with the ifindex.
-        const PROGRAM: usize = 2;
-        const IFINDEX: usize = 4;
-        let mut info = [0_u32; 32];
-        netkit::info(link.as_fd(), &mut info)?;
-        Ok(Some(Self { kind: info[0], ifindex: info[IFINDEX], program: info[PROGRAM] }))
+        netkit::device_link(link.as_fd()).map(Some)
     }
 
     /// The kernel detaches the program when the device leaves its network namespace: the ifindex counts in the one in

@@ -5,9 +5,11 @@ mod kernel;
 mod link;
 mod mapped;
 mod netkit;
+mod watched;
 pub mod witness;
 
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
@@ -34,10 +36,13 @@ use bond_common::{
     mac::Mac,
     names,
 };
+use netkit::DeviceHook;
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 pub use kernel::{Kernel, KernelError, TcAttach};
 pub use link::DeviceLink;
 use mapped::Mapped;
+pub use watched::{At, AtHook, Watched};
 
 use super::directory::{Directory, Kind, Location, Trust};
 
@@ -113,9 +118,8 @@ pub enum DataPlaneError {
 
 /// A program at its hook.
 enum Attached {
-    /// It stays as long as the pin, whoever dies.
-    #[expect(dead_code, reason = "held, so that the program stays attached after its pin is gone")]
-    Link(PinnedLink),
+    /// It stays as long as the pin, whoever dies, and as long as [`Held`] has it.
+    Link,
     /// A clsact filter, of kernels without tcx (before 6.6): it stays until it is removed.
     Filter(SchedClassifierLink),
     /// One that another agent attached. It cannot be replaced without a gap, and goes on as it is.
@@ -129,6 +133,47 @@ struct KeptFilter {
 impl Drop for KeptFilter {
     fn drop(&mut self) {
         detach_filters(&self.device);
+    }
+}
+
+/// What is pinned under a bond's directory, by the names of the pins: maps, programs and links. It stays when the pins are
+/// removed, and can be pinned again.
+#[derive(Default)]
+struct Held(BTreeMap<String, Arc<OwnedFd>>);
+
+impl Held {
+    /// The maps, from their pins.
+    fn maps(pins: &Directory) -> Result<Self, DataPlaneError> {
+        let mut held = Self::default();
+        names::PINNED_MAPS.into_iter().try_for_each(|name| held.take(pins, name))?;
+        Ok(held)
+    }
+
+    fn take(&mut self, pins: &Directory, name: &str) -> Result<(), DataPlaneError> {
+        let pin_error = |source| DataPlaneError::Pin { path: pins.shown(name), source };
+        let object = netkit::open(&pins.path_of(name)).map_err(pin_error)?;
+        self.0.insert(name.to_owned(), Arc::new(object));
+        Ok(())
+    }
+
+    /// A program, and its link if it has one.
+    fn take_program(&mut self, pins: &Directory, pin: &str) -> Result<(), DataPlaneError> {
+        let ends = [names::PROGRAM_PIN, names::LINK_PIN].map(|end| format!("{pin}_{end}"));
+        ends.iter().filter(|name| pins.has(name)).try_for_each(|name| self.take(pins, name))
+    }
+
+    fn get(&self, name: &str) -> Option<&Arc<OwnedFd>> {
+        self.0.get(name)
+    }
+
+    /// Takes a program from its hook, if it is a link, and holds it no more. It is detached here and not by the last
+    /// descriptor, which another thread may have.
+    fn release(&mut self, pin: &str) {
+        if let Some(link) = self.0.remove(&format!("{pin}_{}", names::LINK_PIN)) {
+            // A link without a device is detached already.
+            let _ = netkit::detach(link.as_fd());
+        }
+        self.0.remove(&format!("{pin}_{}", names::PROGRAM_PIN));
     }
 }
 
@@ -162,13 +207,11 @@ pub struct DataPlane {
     host_program: SchedClassifier,
     events: Option<RingBuf<MapData>>,
     port: Option<Attached>,
-    /// Where bond0 sends. It stays as long as its pin.
-    bond: Option<OwnedFd>,
     slaves: [Option<Attached>; bond_common::abi::MAX_SLAVES],
     /// Under XDP, what copies link-local frames behind the slave's program.
     locals: [Option<Attached>; bond_common::abi::MAX_SLAVES],
-    /// At the egress of the pair's ends.
-    ends: Vec<Attached>,
+    /// What is pinned.
+    held: Held,
     tx_ports: DevMap<MapData>,
     rx_port: DevMap<MapData>,
 }
@@ -210,10 +253,9 @@ impl DataPlane {
             host_program,
             events: Some(events),
             port: None,
-            bond: None,
             slaves: Default::default(),
             locals: Default::default(),
-            ends: Vec::new(),
+            held: Held::maps(&pins)?,
             tx_ports,
             rx_port,
         })
@@ -266,12 +308,13 @@ impl DataPlane {
         let object = self.port_object.as_mut().ok_or(DataPlaneError::Missing(self.hook.port_program()))?;
         let replaced = replace(object, self.hook.port_program(), way, &at)?;
         self.port = Some(replaced.ok_or_else(gone)?);
+        self.held.take_program(&pins, PORT_PIN)?;
         if netkit.is_some() {
-            self.bond = Some(self.at_bond(device, |program| {
+            self.at_bond(device, |program| {
                 let link = netkit::open(&pins.path_of(BOND_LINK_PIN))?;
-                netkit::update(link.as_fd(), program)?;
-                Ok(link)
-            })?);
+                netkit::update(link.as_fd(), program)
+            })?;
+            self.held.take_program(&pins, BOND_PIN)?;
         }
         self.part_ends(port)
     }
@@ -284,7 +327,6 @@ impl DataPlane {
         if self.kernel.tc() == TcAttach::Clsact {
             return Ok(());
         }
-        self.ends.clear();
         let pins = open(&self.dir)?;
         // With XDP, and as a netkit pair sends, nobody at the port hears what bond0 sends.
         let speaks_to_port = self.hook == Hook::Tc && netkit.is_none();
@@ -293,7 +335,9 @@ impl DataPlane {
         for (name, pin, device) in ends.into_iter().chain(at_bond.into_iter().filter(|_| speaks_to_port)) {
             let object = self.port_object.as_mut().ok_or(DataPlaneError::Missing(name))?;
             let at = Place { dir: &pins, pin, device, ifindex, side: TcAttachType::Egress };
-            self.ends.push(attach_anew(object, name, self.kernel.tc(), at)?);
+            self.held.release(pin);
+            attach_anew(object, name, self.kernel.tc(), at)?;
+            self.held.take_program(&pins, pin)?;
         }
         Ok(())
     }
@@ -310,6 +354,7 @@ impl DataPlane {
         let mut object = load_object(&pins, &self.kernel, slot.index() as u32)?;
         load(&mut object, self.hook.slave_program(), self.hook)?;
         self.slaves[slot.index()] = replace(&mut object, self.hook.slave_program(), way, &at)?;
+        self.held.take_program(&pins, &pin)?;
         if self.slaves[slot.index()].is_some() {
             self.attach_local(&mut object, slot, (device, ifindex))?;
         }
@@ -368,12 +413,13 @@ impl DataPlane {
         let way = self.way();
         let object = self.port_object.as_mut().ok_or(DataPlaneError::Missing(self.hook.port_program()))?;
         self.port = Some(attach(object, self.hook.port_program(), way, at)?);
+        self.held.take_program(&pins, PORT_PIN)?;
         if let Some(bond) = netkit {
-            self.bond = Some(self.at_bond(device, |program| {
+            self.at_bond(device, |program| {
                 let link = netkit::attach(program, bond)?;
-                netkit::pin(link.as_fd(), &pins.path_of(BOND_LINK_PIN))?;
-                Ok(link)
-            })?);
+                netkit::pin(link.as_fd(), &pins.path_of(BOND_LINK_PIN))
+            })?;
+            self.held.take_program(&pins, BOND_PIN)?;
         }
         self.part_ends(port)
     }
@@ -382,16 +428,16 @@ impl DataPlane {
     fn at_bond(
         &self,
         port: &str,
-        attach: impl FnOnce(BorrowedFd<'_>) -> io::Result<OwnedFd>,
-    ) -> Result<OwnedFd, DataPlaneError> {
+        attach: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
+    ) -> Result<(), DataPlaneError> {
         let device = format!("the netkit pair of {port}");
         let failed = |reason| DataPlaneError::Attach { hook: self.hook, device, reason };
         let name = self.hook.port_program();
         let object = self.port_object.as_ref().ok_or(DataPlaneError::Missing(name))?;
         let program = object.program(name).and_then(|program| program.try_into().ok());
         let program: &SchedClassifier = program.ok_or(DataPlaneError::Missing(name))?;
-        let link = program.fd().map_err(io::Error::other).and_then(|program| attach(program.as_fd()));
-        link.map_err(|error| failed(error.to_string()))
+        let attached = program.fd().map_err(io::Error::other).and_then(|program| attach(program.as_fd()));
+        attached.map_err(|error| failed(error.to_string()))
     }
 
     /// Has bond0 take for its own what arrives with the MAC of any slave, until the answer is dropped: for the time
@@ -423,6 +469,7 @@ impl DataPlane {
         let attached = attach(&mut object, self.hook.slave_program(), self.way(), at);
         let attached = attached.and_then(|attached| {
             self.slaves[slot.index()] = Some(attached);
+            self.held.take_program(&pins, &pin)?;
             self.attach_local(&mut object, slot, (device, ifindex))
         });
         // Else its pins would be in the way of the next one in this slot.
@@ -442,29 +489,24 @@ impl DataPlane {
         self.locals[slot.index()] = None;
         load(object, names::TC_SLAVE_LOCAL, Hook::Tc)?;
         let (pin, pins) = (local_pin(slot), open(&self.dir)?);
+        self.held.release(&pin);
         let at = Place { dir: &pins, pin: &pin, device, ifindex, side: TcAttachType::Ingress };
         self.locals[slot.index()] = Some(attach_anew(object, names::TC_SLAVE_LOCAL, self.kernel.tc(), at)?);
-        Ok(())
+        self.held.take_program(&pins, &pin)
     }
 
     /// Takes a slave's program away.
     pub fn detach_slave(&mut self, slot: Slot) -> Result<(), DataPlaneError> {
         drop((self.slaves[slot.index()].take(), self.locals[slot.index()].take()));
+        for pin in [slave_pin(slot), local_pin(slot)] {
+            self.held.release(&pin);
+        }
         self.remove_slave_pins(slot)
     }
 
-    /// What is not as this put it: programs at their hooks, and TX_PORTS and RX_PORT. Where programs are filters of clsact,
-    /// [`Self::filter`] names them.
-    pub fn faults(&self, port: &Port<'_>, slaves: &[Attachment<'_>]) -> Vec<Fault> {
-        let mut faults = Vec::new();
-        if self.way().is_link() {
-            let is_held = |of: Option<Slot>| match of {
-                Some(slot) => self.slaves[slot.index()].is_some(),
-                None => self.port.is_some(),
-            };
-            faults.extend(detached(&self.dir, port, slaves, is_held));
-        }
-        faults.extend(changed(&self.rx_port, names::RX_PORT, 0, port.ifindex));
+    /// What is not as this put it of TX_PORTS and RX_PORT.
+    pub fn changed_maps(&self, port: u32, slaves: &[Attachment<'_>]) -> Vec<Fault> {
+        let mut faults: Vec<_> = changed(&self.rx_port, names::RX_PORT, 0, port).into_iter().collect();
         for slave in slaves {
             let key = slave.slot.index() as u32;
             faults.extend(changed(&self.tx_ports, names::TX_PORTS, key, slave.ifindex));
@@ -472,10 +514,88 @@ impl DataPlane {
         faults
     }
 
-    /// The filter on this slave, or on the port, where programs are filters.
-    pub fn filter(&self, of: Option<Slot>) -> Option<&'static str> {
-        let name = if of.is_some() { self.hook.slave_program() } else { self.hook.port_program() };
-        Some(name).filter(|_| !self.way().is_link())
+    /// The directory of the pins, for people.
+    pub fn shown_pins(&self) -> String {
+        self.dir.path().display().to_string()
+    }
+
+    /// The names of pins that are not there. All of them, where bpffs was unmounted.
+    pub fn missing_pins(&self) -> Vec<String> {
+        let pins = self.dir.open(Trust::Ours).ok();
+        let is_missing = |name: &&String| pins.as_ref().is_none_or(|pins| !pins.has(name));
+        self.held.0.keys().filter(is_missing).cloned().collect()
+    }
+
+    /// Pins these again, by their names.
+    ///
+    /// # Errors
+    /// There is no bpffs, or something else has such a name.
+    pub fn pin_again(&self, missing: &[String]) -> Result<(), DataPlaneError> {
+        let pin_error = |source| DataPlaneError::Pin { path: self.dir.path(), source };
+        let root = self.dir.root();
+        let is_bpffs = statfs(root).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
+        if !is_bpffs {
+            return Err(DataPlaneError::Unpinned(self.dir.path()));
+        }
+        let pins = self.dir.make_all(0o700).map_err(pin_error)?;
+        for name in missing {
+            let Some(object) = self.held.get(name) else { continue };
+            let pinned = netkit::pin(object.as_fd(), &pins.path_of(name));
+            pinned.map_err(|source| DataPlaneError::Pin { path: pins.shown(name), source })?;
+        }
+        Ok(())
+    }
+
+    /// The programs that are links, to be looked at by [`Watched::look`]. Where programs are filters, [`Self::filter`] names
+    /// them.
+    pub fn watched(&self, port: &Port<'_>, slaves: &[Attachment<'_>]) -> Vec<Watched> {
+        let mut watched = Vec::new();
+        let mut add = |at, pin: &str, device: &str, ifindex: Option<u32>, hook: Option<DeviceHook>| {
+            let link = self.held.get(&format!("{pin}_{}", names::LINK_PIN));
+            let program = self.held.get(&format!("{pin}_{}", names::PROGRAM_PIN)).or_else(|| {
+                self.held.get(&format!("{PORT_PIN}_{}", names::PROGRAM_PIN)).filter(|_| pin == BOND_PIN)
+            });
+            let program = program.and_then(|program| netkit::number_of_program(program.as_fd()).ok());
+            if let (Some(link), Some(program)) = (link, program) {
+                let (device, link) = (device.to_owned(), Arc::clone(link));
+                let hook = ifindex.zip(hook);
+                watched.push(Watched { at, device, hook, ifindex, link, program });
+            }
+        };
+        let is_tc = self.hook == Hook::Tc;
+        let ingress = Some(DeviceHook::TcxIngress);
+        add(At::Port, PORT_PIN, port.device, Some(port.ifindex), ingress.filter(|_| is_tc));
+        // Of bond0 in another namespace the ifindex says nothing here.
+        let bond = port.bond.and(port.netkit);
+        add(At::Port, BOND_PIN, port.bond.unwrap_or(port.device), bond, Some(DeviceHook::NetkitPrimary));
+        add(At::Ends, PORT_EGRESS_PIN, port.device, Some(port.ifindex), None);
+        if let Some(bond) = port.bond {
+            add(At::Ends, BOND_EGRESS_PIN, bond, None, None);
+        }
+        for slave in slaves {
+            let (at, ifindex) = (At::Slave(slave.slot), Some(slave.ifindex));
+            add(at, &slave_pin(slave.slot), slave.device, ifindex, ingress.filter(|_| is_tc));
+            add(at, &local_pin(slave.slot), slave.device, ifindex, ingress);
+        }
+        watched
+    }
+
+    /// Whether a program that was looked at is still the one that is to be there.
+    pub fn is_current(&self, watched: &Watched) -> bool {
+        self.held.0.values().any(|held| Arc::ptr_eq(held, &watched.link))
+    }
+
+    /// The filters on this slave, or on the port, where programs are filters.
+    pub fn filters(&self, of: Option<Slot>) -> Vec<&'static str> {
+        if self.kernel.tc() != TcAttach::Clsact {
+            return Vec::new();
+        }
+        match (self.hook, of) {
+            (Hook::Tc, Some(_)) => vec![names::TC_SLAVE_RX],
+            (Hook::Tc, None) => vec![names::TC_PORT_TX],
+            (Hook::Xdp | Hook::XdpGeneric, Some(_)) => vec![names::TC_SLAVE_LOCAL],
+            (Hook::Xdp | Hook::XdpGeneric, None) => Vec::new(),
+        }
     }
 
     /// Stores what RX_PORT and TX_PORTS are to hold.
@@ -489,6 +609,10 @@ impl DataPlane {
     /// Attaches a slave's program again, which another process has detached.
     pub fn reattach_slave(&mut self, slave: &Attachment<'_>) -> Result<(), DataPlaneError> {
         forget(self.slaves[slave.slot.index()].take());
+        forget(self.locals[slave.slot.index()].take());
+        for pin in [slave_pin(slave.slot), local_pin(slave.slot)] {
+            self.held.release(&pin);
+        }
         self.remove_slave_pins(slave.slot)?;
         self.attach_slave(slave.slot, slave.device, slave.ifindex)
     }
@@ -498,14 +622,28 @@ impl DataPlane {
         let dir = open(&self.dir)?;
         let mut object = load_object(&dir, &self.kernel, PORT_STATS)?;
         load(&mut object, self.hook.port_program(), self.hook)?;
+        for name in [names::TC_PORT_EGRESS, names::TC_BOND_EGRESS] {
+            load(&mut object, name, Hook::Tc)?;
+        }
         forget(self.port.take());
-        drop(self.bond.take());
-        let pins = [names::LINK_PIN, names::PROGRAM_PIN].map(|end| format!("{PORT_PIN}_{end}"));
-        for pin in pins.iter().map(String::as_str).chain([BOND_LINK_PIN]) {
-            remove_pin(&dir, pin)?;
+        for pin in [PORT_PIN, BOND_PIN] {
+            self.held.release(pin);
+            remove_pins_of(&dir, pin)?;
         }
         self.port_object = Some(object);
         let attached = self.attach_port(port);
+        self.port_object = None;
+        attached
+    }
+
+    /// Attaches the programs at the egress of the pair's ends again.
+    pub fn reattach_ends(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
+        let mut object = load_object(&open(&self.dir)?, &self.kernel, PORT_STATS)?;
+        for name in [names::TC_PORT_EGRESS, names::TC_BOND_EGRESS] {
+            load(&mut object, name, Hook::Tc)?;
+        }
+        self.port_object = Some(object);
+        let attached = self.part_ends(port);
         self.port_object = None;
         attached
     }
@@ -533,10 +671,13 @@ impl DataPlane {
 
     /// Takes everything away: programs from their hooks, maps from their pins.
     pub fn remove(mut self) -> Result<(), DataPlaneError> {
-        drop((self.port.take(), self.bond.take()));
+        self.port = None;
         self.slaves = Default::default();
         self.locals = Default::default();
-        self.ends.clear();
+        let pins = [PORT_PIN, BOND_PIN, PORT_EGRESS_PIN, BOND_EGRESS_PIN].map(str::to_owned);
+        for pin in pins.into_iter().chain(Slot::all().flat_map(|slot| [slave_pin(slot), local_pin(slot)])) {
+            self.held.release(&pin);
+        }
         remove_pins(&self.dir)
     }
 
@@ -547,7 +688,7 @@ impl DataPlane {
                 // Dropping it would detach the filter.
                 Some(Attached::Filter(link)) => std::mem::forget(link),
                 Some(Attached::KeptFilter(filter)) => std::mem::forget(filter),
-                Some(Attached::Link(_)) | None => {}
+                Some(Attached::Link) | None => {}
             }
         }
     }
@@ -564,50 +705,55 @@ pub struct Attachment<'a> {
 /// A part of the data plane that another process has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The program is not at its hook: on the slave in this slot, or on the port.
-    Detached { of: Option<Slot>, device: String },
-    /// The pin of a program's link is gone: the program ends with the agent.
-    Unpinned { pin: String },
+    /// The program is not at its hook on this device.
+    Detached { device: String },
+    /// Another program is in its link.
+    Replaced { device: String },
     /// An entry of a device map leads elsewhere, or nowhere.
     DeviceMap { map: &'static str, key: u32 },
     /// It could not be looked at: nothing is known.
     Unknown { what: String, why: String },
 }
 
-/// Programs whose pinned links have no device any more, or another one. `is_held` says whether this process holds the link of
-/// a slave, or of the port: then it is at its hook without a pin, too.
-fn detached(
-    dir: &Location,
-    port: &Port<'_>,
-    slaves: &[Attachment<'_>],
-    is_held: impl Fn(Option<Slot>) -> bool,
-) -> Vec<Fault> {
-    // Without any pins bpffs is gone, which is reported once.
-    let is_pinned = check_pins(dir).is_ok();
+/// Programs under `dir` whose pinned links have no device any more, or another one, or run another program.
+fn detached(dir: &Location, port: &Port<'_>, slaves: &[Attachment<'_>]) -> Vec<Fault> {
+    // Pins that are gone are named by `lost_programs`.
+    let Ok(pins) = dir.open(Trust::Anyones) else { return Vec::new() };
+    let program = |pin: &str| {
+        let program = netkit::open(&pins.path_of(&format!("{pin}_{}", names::PROGRAM_PIN))).ok()?;
+        netkit::number_of_program(program.as_fd()).ok()
+    };
+    let mut faults = Vec::new();
+    let mut look = |pin: &str, of_program: &str, device: &str, ifindex: Option<u32>| {
+        let name = format!("{pin}_{}", names::LINK_PIN);
+        let device = || device.to_owned();
+        let fault = match DeviceLink::read(&pins.path_of(&name)) {
+            Ok(None) => None,
+            Ok(Some(link)) if ifindex.map_or(link.ifindex == 0, |ifindex| link.ifindex != ifindex) => {
+                Some(Fault::Detached { device: device() })
+            }
+            Ok(Some(link)) if program(of_program).is_some_and(|program| program != link.program) => {
+                Some(Fault::Replaced { device: device() })
+            }
+            Ok(Some(_)) => None,
+            Err(why) => Some(Fault::Unknown { what: name, why: why.to_string() }),
+        };
+        faults.extend(fault);
+    };
+    look(PORT_PIN, PORT_PIN, port.device, Some(port.ifindex));
     // bond0 may have another ifindex in another namespace.
-    let pins = dir.open(Trust::Anyones);
-    let read = |pin: &str| match &pins {
-        Ok(pins) => DeviceLink::read(&pins.path_of(pin)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
-    };
-    let link = |pin: String, of, device: &str, ifindex: Option<u32>| match read(&pin) {
-        Ok(None) if is_held(of) => Some(Fault::Unpinned { pin }).filter(|_| is_pinned),
-        Ok(None) => Some(Fault::Detached { of, device: device.to_owned() }),
-        Ok(Some(link)) if ifindex.map_or(link.ifindex != 0, |ifindex| link.ifindex == ifindex) => None,
-        Ok(Some(_)) => Some(Fault::Detached { of, device: device.to_owned() }),
-        Err(why) => Some(Fault::Unknown { what: pin, why: why.to_string() }),
-    };
-    let at_port = link(format!("{PORT_PIN}_{}", names::LINK_PIN), None, port.device, Some(port.ifindex));
-    let at_bond = port.netkit.and_then(|_| link(BOND_LINK_PIN.to_owned(), None, port.device, None));
-    let at_slaves = slaves.iter().filter_map(|slave| {
-        let pin = format!("{}_{}", slave_pin(slave.slot), names::LINK_PIN);
-        link(pin, Some(slave.slot), slave.device, Some(slave.ifindex))
-    });
-    let mut faults: Vec<_> = at_port.into_iter().chain(at_bond).collect();
-    // The two of the port are attached again together.
+    look(BOND_PIN, PORT_PIN, port.device, None);
+    look(PORT_EGRESS_PIN, PORT_EGRESS_PIN, port.device, Some(port.ifindex));
+    if let Some(bond) = port.bond {
+        look(BOND_EGRESS_PIN, BOND_EGRESS_PIN, bond, None);
+    }
+    for slave in slaves {
+        for pin in [slave_pin(slave.slot), local_pin(slave.slot)] {
+            look(&pin, &pin, slave.device, Some(slave.ifindex));
+        }
+    }
+    // Several of a device are attached again together.
     faults.dedup();
-    faults.extend(at_slaves);
     faults
 }
 
@@ -623,8 +769,7 @@ fn changed(map: &DevMap<MapData>, name: &'static str, key: u32, ifindex: u32) ->
 /// What is wrong with the data plane under `dir`, of which no agent takes care. `port` has the ifindex of bond0 where
 /// that is in this namespace and the pair is a netkit.
 pub fn faults(dir: &Location, port: &Port<'_>, slaves: &[Attachment<'_>]) -> Vec<Fault> {
-    // Pins that are gone are named by `lost_programs`.
-    let mut faults = detached(dir, port, slaves, |_| true);
+    let mut faults = detached(dir, port, slaves);
     let is_xdp = pinned_hook(dir).is_some_and(|hook| hook != Hook::Tc);
     let pins = dir.open(Trust::Anyones).ok();
     let open = |name: &'static str| {
@@ -648,13 +793,14 @@ fn forget(attached: Option<Attached>) {
     match attached {
         Some(Attached::Filter(link)) => std::mem::forget(link),
         Some(Attached::KeptFilter(filter)) => std::mem::forget(filter),
-        Some(Attached::Link(_)) | None => {}
+        Some(Attached::Link) | None => {}
     }
 }
 
 /// The beginnings of the pins' names.
 const PORT_PIN: &str = "port_tx";
-/// The link of the port's program where bond0 sends.
+/// The port's program where bond0 sends: its link is pinned.
+const BOND_PIN: &str = "bond_tx";
 const BOND_LINK_PIN: &str = "bond_tx_link";
 
 /// At the egress of the pair's ends.
@@ -1240,7 +1386,7 @@ fn attach(
         }
     };
     link.pin(at.path(names::LINK_PIN))
-        .map(Attached::Link)
+        .map(|_| Attached::Link)
         .map_err(|source| pin_error(names::LINK_PIN, source))
 }
 
@@ -1303,7 +1449,7 @@ fn replace(
         }
     }
     at.dir.rename(&at.name("new"), &at.name(names::PROGRAM_PIN)).map_err(pin_error)?;
-    Ok(Some(Attached::Link(link()?)))
+    Ok(Some(Attached::Link))
 }
 
 fn attach_clsact(program: &mut SchedClassifier, at: &Place<'_>) -> Result<SchedClassifierLink, String> {

@@ -1,4 +1,5 @@
-//! Programs of a netkit pair, for which aya has no calls: one runs as the pair's primary end sends.
+//! Calls of BPF that aya does not have: links of a netkit pair, of which one runs as the pair's primary end sends, and what
+//! stands at a device's hook.
 
 use std::{
     ffi::CString,
@@ -10,6 +11,7 @@ use std::{
     path::Path,
 };
 
+use super::link::DeviceLink;
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd};
 
 /// Has `program` run as the pair's primary end sends, until the answer is closed and its pins are gone. `primary` is
@@ -55,6 +57,66 @@ pub fn info(link: BorrowedFd<'_>, info: &mut [u32; 32]) -> io::Result<()> {
     attribute.info.info_len = size_of_val(info) as u32;
     attribute.info.info = info.as_mut_ptr() as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attribute).map(drop)
+}
+
+/// Takes the program of a link from its hook. The link stays, without a device, until it is closed and its pins are gone.
+pub fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attribute = attribute();
+    attribute.link_detach.link_fd = number(link);
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attribute).map(drop)
+}
+
+/// Reads a link of a network device. The kernel takes RTNL for it.
+pub fn device_link(link: BorrowedFd<'_>) -> io::Result<DeviceLink> {
+    // struct bpf_link_info: type, id, prog_id, and at 16 what is of its type, which begins with the ifindex.
+    const KIND: usize = 0;
+    const PROGRAM: usize = 2;
+    const IFINDEX: usize = 4;
+    let mut found = [0_u32; 32];
+    info(link, &mut found)?;
+    Ok(DeviceLink { kind: found[KIND], ifindex: found[IFINDEX], program: found[PROGRAM] })
+}
+
+/// The number of a program, as `bpftool prog show id` takes it.
+pub fn number_of_program(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // struct bpf_prog_info: type, id.
+    const ID: usize = 1;
+    let mut found = [0_u32; 32];
+    info(program, &mut found)?;
+    Ok(found[ID])
+}
+
+/// A hook at which several programs of a device run in an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceHook {
+    TcxIngress,
+    NetkitPrimary,
+}
+
+/// The numbers of the programs at a device's hook, in the order in which they run; of more than 64 the first. `ifindex` is of
+/// the calling thread's network namespace. The kernel takes RTNL for it.
+pub fn programs(ifindex: u32, hook: DeviceHook) -> io::Result<Vec<u32>> {
+    let mut found = [0_u32; 64];
+    let mut attribute = attribute();
+    // SAFETY: the view of the union that BPF_PROG_QUERY takes; all of it is zero.
+    let query = unsafe { &mut attribute.query };
+    query.__bindgen_anon_1.target_ifindex = ifindex;
+    query.attach_type = match hook {
+        DeviceHook::TcxIngress => bpf_attach_type::BPF_TCX_INGRESS,
+        DeviceHook::NetkitPrimary => bpf_attach_type::BPF_NETKIT_PRIMARY,
+    } as u32;
+    query.prog_ids = found.as_mut_ptr() as u64;
+    query.__bindgen_anon_2.count = found.len() as u32;
+    match bpf(bpf_cmd::BPF_PROG_QUERY, &mut attribute) {
+        Ok(_) => {}
+        Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => return Ok(found.into()),
+        // No program has been there yet.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    }
+    // SAFETY: the kernel has written the number of programs here.
+    let count = unsafe { attribute.query.__bindgen_anon_2.count };
+    Ok(found.into_iter().take(count as usize).collect())
 }
 
 pub fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {

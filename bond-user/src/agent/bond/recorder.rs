@@ -1,0 +1,236 @@
+//! Records what happens to one bond: lines of the log, receipts of failovers, events. It is a task of its own that makes no
+//! netlink request, so a process that holds RTNL delays none of them.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bond_core::{Time, command::Notice};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    report::{
+        receipt::Announcement,
+        text::{PathFault, PathNote, Repair},
+    },
+    store::receipts::{Draft, Part, Scribe},
+};
+
+/// Entries that wait while the disk, or the reader of the log, keeps the task. With more, the oldest is dropped.
+const ENTRIES_AT_MOST: usize = 512;
+
+/// What is recorded.
+pub enum Entry {
+    /// The active slave changed; what goes with it follows, up to [`Self::FirstPartDone`] and the announcement.
+    Failover(Box<Draft>),
+    /// Everything that was asked for together with the switch is done.
+    FirstPartDone,
+    /// A MAC address was changed, or could not be.
+    MacChanged,
+    /// A round of announcements was sent, or failed, at this time.
+    Announced(Time, Announcement),
+    /// The first announcement may not come any more.
+    WithoutAnnouncement,
+    Notice(Notice),
+    Carrier(bool),
+    Info(String),
+    Warn(String),
+    /// Another process had changed something, and it is restored.
+    Restored(String),
+    /// ACTIVE was changed so often without a record.
+    Unrecorded(u32),
+    /// What a part of the check of the path has found.
+    Path(Part, Vec<(PathFault, Repair)>),
+    /// What packets pass by, or pass before, on their path; all of it, and what of it was logged already.
+    Notes {
+        all: Vec<PathNote>,
+        logged: bool,
+    },
+    /// Answered when everything before it is recorded.
+    Reached(oneshot::Sender<()>),
+    /// Answered when no failover is without its record.
+    Await(oneshot::Sender<()>),
+    /// Nothing more is done for an open receipt: it is written as it is.
+    Finish(oneshot::Sender<()>),
+}
+
+impl Entry {
+    fn has_asker(&self) -> bool {
+        matches!(self, Self::Reached(_) | Self::Await(_) | Self::Finish(_))
+    }
+}
+
+/// Entries that were dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Dropped {
+    lines: u32,
+    failovers: u32,
+}
+
+#[derive(Default)]
+struct Waiting {
+    entries: VecDeque<Entry>,
+    dropped: Dropped,
+    closed: bool,
+}
+
+impl Waiting {
+    fn add(&mut self, entry: Entry) {
+        if self.entries.len() >= ENTRIES_AT_MOST
+            && let Some(oldest) = self.entries.iter().position(|entry| !entry.has_asker())
+        {
+            match self.entries.remove(oldest) {
+                Some(Entry::Failover(_)) => self.dropped.failovers = self.dropped.failovers.saturating_add(1),
+                Some(
+                    Entry::Notice(_)
+                    | Entry::Carrier(_)
+                    | Entry::Info(_)
+                    | Entry::Warn(_)
+                    | Entry::Restored(_)
+                    | Entry::Unrecorded(_),
+                ) => self.dropped.lines = self.dropped.lines.saturating_add(1),
+                // They are parts of a receipt, or come again.
+                _ => {}
+            }
+        }
+        self.entries.push_back(entry);
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    added: Notify,
+}
+
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Poisoned or not, every part of it is whole.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How others reach the task. None of it waits. The task ends, after what waits, when the last one is dropped.
+#[derive(Clone)]
+pub struct Recording(Arc<Handle>);
+
+struct Handle(Arc<Shared>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.waiting().closed = true;
+        self.0.added.notify_one();
+    }
+}
+
+impl Recording {
+    /// Starts the task.
+    pub fn start(scribe: Scribe) -> Self {
+        let shared = Arc::<Shared>::default();
+        tokio::spawn(run(scribe, Arc::clone(&shared)));
+        Self(Arc::new(Handle(shared)))
+    }
+
+    pub fn add(&self, entry: Entry) {
+        let Handle(shared) = &*self.0;
+        shared.waiting().add(entry);
+        shared.added.notify_one();
+    }
+
+    /// Something failed that nobody waits for.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.add(Entry::Warn(text.into()));
+    }
+
+    /// Writes the receipt that is open, and waits until it is written.
+    pub async fn finish(&self) {
+        let (reply, finished) = oneshot::channel();
+        self.add(Entry::Finish(reply));
+        let _ = finished.await;
+    }
+}
+
+async fn run(mut scribe: Scribe, shared: Arc<Shared>) {
+    let mut awaiting = Vec::new();
+    loop {
+        let added = shared.added.notified();
+        let (entry, dropped, closed) = {
+            let mut waiting = shared.waiting();
+            (waiting.entries.pop_front(), std::mem::take(&mut waiting.dropped), waiting.closed)
+        };
+        if dropped.lines > 0 {
+            scribe.warn(&lines_dropped(dropped.lines));
+        }
+        if dropped.failovers > 0 {
+            scribe.lost(dropped.failovers);
+        }
+        match entry {
+            Some(Entry::Await(reply)) => awaiting.push(reply),
+            Some(entry) => take(&mut scribe, entry),
+            None if closed => return,
+            None => match scribe.overdue() {
+                Some(overdue) => tokio::select! {
+                    () = added => {}
+                    () = sleep_until(Instant::now() + overdue) => scribe.finish_overdue(),
+                },
+                None => added.await,
+            },
+        }
+        if !scribe.is_open() {
+            for reply in awaiting.drain(..) {
+                let _: Result<(), ()> = reply.send(());
+            }
+        }
+    }
+}
+
+fn take(scribe: &mut Scribe, entry: Entry) {
+    match entry {
+        Entry::Failover(draft) => scribe.begin(*draft),
+        Entry::FirstPartDone => scribe.first_part_done(),
+        Entry::MacChanged => scribe.mac_changed(),
+        Entry::Announced(at, announcement) => scribe.announced(at, announcement),
+        Entry::WithoutAnnouncement => scribe.without_announcement(),
+        Entry::Notice(notice) => scribe.notice(&notice),
+        Entry::Carrier(up) => scribe.carrier(up),
+        Entry::Info(text) => scribe.info(&text),
+        Entry::Warn(text) => scribe.warn(&text),
+        Entry::Restored(text) => scribe.restored(&text),
+        Entry::Unrecorded(changes) => scribe.unrecorded(changes),
+        Entry::Path(part, found) => scribe.path(part, found),
+        Entry::Notes { all, logged } => scribe.notes(all, logged),
+        Entry::Reached(reply) | Entry::Await(reply) => drop(reply.send(())),
+        Entry::Finish(reply) => {
+            scribe.finish();
+            let _ = reply.send(());
+        }
+    }
+}
+
+fn lines_dropped(count: u32) -> String {
+    format!("{count} lines of this log were dropped: they came faster than they could be written")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_entries_are_dropped_and_counted() {
+        let mut waiting = Waiting::default();
+        let (reply, _asker) = oneshot::channel();
+        waiting.add(Entry::Finish(reply));
+        waiting.add(Entry::MacChanged);
+        for number in 0..ENTRIES_AT_MOST + 9 {
+            waiting.add(Entry::Warn(number.to_string()));
+        }
+        assert_eq!(waiting.entries.len(), ENTRIES_AT_MOST);
+        // Whoever waits is answered, and of a receipt's part nothing is said.
+        assert!(matches!(waiting.entries.front(), Some(Entry::Finish(_))));
+        assert_eq!(waiting.dropped, Dropped { lines: 10, failovers: 0 });
+    }
+}
