@@ -4,6 +4,11 @@ mod common;
 mod snapshot;
 
 use common::eventually;
+use proptest::{
+    prelude::*,
+    sample::subsequence,
+    test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner},
+};
 use serde_json::Value;
 use xbond_tests::{Lab, NetNs, Xbond, skip_if_unable, xbond};
 
@@ -141,7 +146,9 @@ fn entry_of(entry: &Value, list: &str, device: &str) -> Option<String> {
         }
         return Some(addresses.to_string().replace(device, "DEVICE"));
     }
-    let names = ["enp0s8", "enp0s9", "bond0", "bond0-port"].iter().filter(|name| **name != device);
+    let names = ["enp0s8", "enp0s9", "bond0", "bond0-port", "other0", "other1"]
+        .iter()
+        .filter(|name| **name != device);
     let other = |name: &&str| entry["dev"] == **name || entry["iif"] == **name || entry["oif"] == **name;
     let kernels = entry["protocol"] == "kernel" && list.contains("-6 route");
     // The kernel's for groups, which come and go with what is sent.
@@ -328,5 +335,179 @@ fn routes_of_other_devices_are_as_they_were() {
         }
         xbond.stop().unwrap();
         eventually(&format!("as before, {more:?}:\n{before}"), look, |after| *after == before);
+    }
+}
+
+/// The bond keeps what a slave gave it when that slave is released, and the NIC gets it back with the bond's end.
+#[test]
+fn a_released_slave_gets_what_it_gave_when_the_bond_ends() {
+    skip_if_unable!();
+    for (how, again) in [("stop", false), ("kill", false), ("stop", true)] {
+        let lab = host_with_state();
+        let host = &lab.host;
+        add_state(host, &STATE);
+        let before = settled(host);
+        let xbond = Xbond::run(host, bond0(&["--move-addresses"])).unwrap();
+        xbond.cli(["del-slave", "bond0", "enp0s8"]).unwrap();
+        assert_holds(&before, host, "bond0", "after del-slave");
+        let shown = || xbond.cli(["show", "-d", "bond0"]).unwrap();
+        assert!(shown().contains("has the addresses of enp0s8, which gets them back when"), "{}", shown());
+        if again {
+            xbond.cli(["add-slave", "bond0", "enp0s8"]).unwrap();
+            assert!(!shown().contains("has the addresses of enp0s8"), "{}", shown());
+        }
+        if how == "kill" {
+            xbond.kill().unwrap();
+            assert!(xbond::cli(host, ["show", "-d"]).unwrap().contains("has the addresses of enp0s8"));
+            xbond::cli(host, ["down", "bond0", "--force"]).unwrap();
+        } else {
+            xbond.stop().unwrap();
+        }
+        assert_holds(&before, host, "enp0s8", &format!("{how}, again: {again}"));
+    }
+}
+
+/// A NIC that is used for something else by then is left alone.
+#[test]
+fn a_released_slave_that_is_a_port_of_something_else_stays_as_it_is() {
+    skip_if_unable!();
+    let lab = host_with_state();
+    let host = &lab.host;
+    add_state(host, &["address add 10.0.0.1/24 dev {dev}"]);
+    let xbond = Xbond::run(host, bond0(&["--move-addresses"])).unwrap();
+    xbond.cli(["del-slave", "bond0", "enp0s8"]).unwrap();
+    host.ip("link add br0 type bridge").unwrap();
+    host.ip("link set enp0s8 master br0").unwrap();
+    let log = xbond.stop().unwrap();
+    assert!(log.contains("enp0s8: does not get its addresses back: it belongs to something else"), "{log}");
+    assert!(!host.ip("address show dev enp0s8").unwrap().contains("10.0.0.1"));
+    assert!(host.ip("link show dev enp0s8").unwrap().contains("master br0"));
+}
+
+/// What an administrator does while the bond is up: on bond0 (`{dev}`), and on another device.
+const CHANGES: [&str; 12] = [
+    "address add 10.44.0.1/24 dev {dev}",
+    "address del 10.0.0.1/24 dev {dev}",
+    "address del fd00::2/64 dev {dev}",
+    "route add 40.0.0.0/8 dev {dev}",
+    "route del 192.0.2.0/24 dev {dev}",
+    "route replace 28.0.0.0/8 dev {dev} mtu 1400",
+    "-6 route add 2001:db8:40::/48 dev {dev}",
+    "-6 route del 2001:db8:9::/48 dev {dev}",
+    "neighbour replace 10.0.0.50 lladdr 02:00:00:00:00:99 dev {dev} nud permanent",
+    "address add 10.55.0.1/24 dev other0",
+    "route add 41.0.0.0/8 dev other0 src 10.55.0.1",
+    "-6 route add 2001:db8:41::/48 dev other0 metric 7",
+];
+
+/// A route or an address of any attributes; the kernel may refuse it.
+fn any_command() -> impl Strategy<Value = String> {
+    let route = (0_u8..4, 1_u32..60, 1_u32..200, 1_u32..6, 0_u32..3).prop_map(|(kind, net, metric, proto, table)| {
+        let table = [254, 1000, 77][table as usize];
+        let to = format!("{}.0.0.0/8", 50 + net);
+        let tail = format!("proto {} table {table} metric {metric}", 100 + proto);
+        match kind {
+            0 => format!("route add {to} dev {{dev}} {tail}"),
+            1 => format!("route add {to} via 10.0.0.{net} dev {{dev}} onlink {tail} mtu {}", 1000 + metric),
+            2 => format!("-6 route add 2001:db8:{net:x}00::/40 dev {{dev}} {tail}"),
+            _ => format!("route add {to} nexthop via 10.0.0.8 dev {{dev}} onlink weight {proto} nexthop via 10.0.0.9 dev {{dev}} onlink table {table}"),
+        }
+    });
+    let address = (0_u8..3, 1_u32..200, 8_u32..32).prop_map(|(kind, host, length)| match kind {
+        0 => format!("address add 10.77.{host}.1/{length} dev {{dev}}"),
+        1 => format!("address add 10.78.{host}.1/24 dev {{dev}} metric {length} noprefixroute"),
+        _ => format!("address add fd77:{host:x}::1/64 dev {{dev}} nodad"),
+    });
+    prop_oneof![route, address]
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    state: Vec<&'static str>,
+    more: Vec<String>,
+    changes: Vec<&'static str>,
+    moves: bool,
+    datapath: &'static str,
+    kills: bool,
+}
+
+fn any_case() -> impl Strategy<Value = Case> {
+    let state = subsequence(STATE.to_vec(), 5..40);
+    let more = prop::collection::vec(any_command(), 0..12);
+    let changes = subsequence(CHANGES.to_vec(), 0..CHANGES.len());
+    let datapath = prop_oneof![Just("tc"), Just("xdp")];
+    (state, more, changes, any::<bool>(), datapath, any::<bool>()).prop_map(
+        |(state, more, changes, moves, datapath, kills)| Case {
+            state,
+            more,
+            changes,
+            moves,
+            datapath,
+            kills,
+        },
+    )
+}
+
+/// What other devices have.
+fn others(host: &NetNs) -> String {
+    let list = |list: &str| host.ip(list).unwrap().replace(" linkdown", "");
+    list("-4 route show table all dev other0")
+        + &list("-6 route show table all dev other0")
+        + &list("-o address show dev other0")
+}
+
+fn returns(case: &Case) {
+    let lab = host_with_state();
+    let host = &lab.host;
+    host.ip("link add other0 type veth peer name other1").unwrap();
+    ["other0", "other1"].iter().for_each(|name| drop(host.ip(&format!("link set {name} up")).unwrap()));
+    let commands = case.state.iter().map(|line| (*line).to_owned()).chain(case.more.iter().cloned());
+    // What builds upon a line that was left out is refused by the kernel.
+    commands.for_each(|line| drop(host.ip(&line.replace("{dev}", "enp0s8"))));
+    add_state(host, &[]);
+    let before = settled(host);
+    let mut more = vec!["--datapath", case.datapath];
+    more.extend(case.moves.then_some("--move-addresses"));
+    let xbond = match Xbond::run(host, bond0(&more)) {
+        Ok(xbond) => xbond,
+        Err(error) => {
+            assert!(format!("{error:#}").contains("cannot be"), "{error:#}");
+            return assert_holds(&before, host, "enp0s8", "refused");
+        }
+    };
+    if case.moves {
+        assert_holds(&before, host, "bond0", "on bond0");
+    }
+    case.changes.iter().for_each(|line| drop(host.ip(&line.replace("{dev}", "bond0"))));
+    let foreign = others(host);
+    if case.kills {
+        xbond.kill().unwrap();
+        xbond::cli(host, ["down", "bond0", "--force"]).unwrap();
+    } else {
+        xbond.stop().unwrap();
+    }
+    assert_holds(&before, host, "enp0s8", "at the end");
+    assert_eq!(others(host), foreign, "other devices");
+}
+
+/// Random parts of it, with random routes and addresses, and changes by an administrator meanwhile. The cases are the same
+/// in each run; XBOND_LAYER3_CASES asks for more, of a seed of its own (XBOND_LAYER3_SEED).
+#[test]
+fn whatever_stands_on_a_nic_returns() {
+    skip_if_unable!();
+    let number = |name: &str, default: u32| {
+        std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+    };
+    let cases = number("XBOND_LAYER3_CASES", 4);
+    let mut seed = [7; 32];
+    seed[..4].copy_from_slice(&number("XBOND_LAYER3_SEED", 1).to_le_bytes());
+    let config = Config { cases, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
+    let run = |case: Case| {
+        let returned = std::panic::catch_unwind(|| returns(&case));
+        returned.map_err(|_| TestCaseError::fail("it did not return"))
+    };
+    if let Err(error) = runner.run(&any_case(), run) {
+        panic!("{error}");
     }
 }

@@ -110,6 +110,9 @@ pub struct Bond {
     pub slaves: Vec<Slave>,
     /// Slaves that are configured and not there.
     pub absent: Vec<String>,
+    /// An interface that is no slave any more, whose addresses the bond has, and gives back when it is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses_of: Option<String>,
     /// By reason, since the agent has the bond.
     pub failovers: BTreeMap<Reason, u64>,
     /// Changes of ACTIVE that are in no receipt, since the agent has the bond.
@@ -244,6 +247,7 @@ pub struct Surroundings {
     pub port_stats: SlotStats,
     /// By slave, in the order of the status.
     pub slaves: Vec<Around>,
+    pub addresses_of: Option<String>,
     pub failovers: BTreeMap<Reason, u64>,
     pub unrecorded_changes: u64,
     pub path_faults: Vec<String>,
@@ -293,6 +297,7 @@ impl Bond {
             drops: drops(&around.port_stats),
             slaves: slaves.collect(),
             absent: around.absent,
+            addresses_of: around.addresses_of,
             failovers: around.failovers,
             unrecorded_changes: around.unrecorded_changes,
             path_faults: around.path_faults,

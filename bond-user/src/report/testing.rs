@@ -137,6 +137,7 @@ pub fn bond() -> Bond {
         drops: [("no_active_slave".to_owned(), 2), ("runt".to_owned(), 0)].into(),
         slaves: vec![slave("enp0s8", "backup", "going down"), active],
         absent: vec!["enp0s10".into()],
+        addresses_of: None,
         failovers: [(Reason::LinkFailed, 3), (Reason::Joined, 1)].into(),
         unrecorded_changes: 0,
         path_faults: Vec::new(),

@@ -381,6 +381,13 @@ fn show_details(text: &mut String, bond: &Bond) -> fmt::Result {
     let draining = bond.draining_slave.as_deref().unwrap_or("none");
     writeln!(text, "  ACTIVE: generation {}, draining {draining}", bond.generation)?;
     wrap(text, "  ", &format!("carrier guard {}", bond.guard))?;
+    if let Some(of) = &bond.addresses_of {
+        wrap(
+            text,
+            "  ",
+            &format!("has the addresses of {of}, which gets them back when the bond is removed"),
+        )?;
+    }
     writeln!(text, "  pins {}", bond.pins)?;
     writeln!(text, "  files {}", bond.files)
 }

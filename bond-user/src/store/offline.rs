@@ -194,6 +194,7 @@ async fn bond(
         drops: json::drops(&maps.stats(PORT_STATS)?),
         slaves,
         absent: Vec::new(),
+        addresses_of: record.as_ref().and_then(Record::released_giver).map(|found| found.name.clone()),
         failovers: Default::default(),
         unrecorded_changes: 0,
         path_restored: 0,

@@ -353,7 +353,7 @@ impl Scribe {
             Some(open) => open.is_first_part_done = true,
             None => {
                 if let Some((to, switched)) = self.without_macs.take() {
-                    let after = Duration::from(monotonic().saturating_sub(switched));
+                    let after = monotonic().saturating_sub(switched);
                     info!("{}: {}", self.bond, text::macs_followed(to.as_deref(), after));
                 }
             }

@@ -5,6 +5,7 @@ use std::io;
 use bond_common::{abi::Slot, mac::Mac};
 use bond_core::name::{BondName, InterfaceName};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::{
     agent::AgentError,
@@ -74,6 +75,9 @@ struct Taken {
     from: u32,
     /// Rules that were added for bond0 beside those of the slave.
     rules: Layer3,
+    /// How the slave was found, once it was released: bond0 keeps the addresses, and gives them back at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    released: Option<Found>,
 }
 
 /// How a bond is made, beside its slaves.
@@ -229,9 +233,17 @@ impl Record {
         })
     }
 
+    /// How the interface that gave bond0 its addresses was found, if it is no slave any more.
+    pub fn released_giver(&self) -> Option<&Found> {
+        self.taken.as_ref().and_then(|taken| taken.released.as_ref())
+    }
+
     /// Adds a slave, before it is changed.
     pub fn add(&mut self, found: Found) -> Result<(), AgentError> {
         self.change(Space::Free, |record| {
+            if let Some(taken) = record.taken.as_mut().filter(|taken| taken.from == found.ifindex) {
+                taken.released = None;
+            }
             record.slaves.retain(|known| known.ifindex != found.ifindex);
             record.slaves.push(found);
         })
@@ -239,7 +251,7 @@ impl Record {
 
     /// Adds the slave whose addresses the bond takes, and the rules that the bond gets, before either is done.
     pub fn add_giver(&mut self, found: Found, rules: &Layer3) -> Result<(), AgentError> {
-        let taken = Taken { from: found.ifindex, rules: rules.clone() };
+        let taken = Taken { from: found.ifindex, rules: rules.clone(), released: None };
         self.change(Space::Free, |record| {
             record.slaves.retain(|known| known.ifindex != found.ifindex);
             record.slaves.push(found);
@@ -263,12 +275,21 @@ impl Record {
 
     /// Removes a slave that is restored, or gone.
     pub fn remove(&mut self, ifindex: u32) -> Result<(), AgentError> {
-        self.change(Space::SetAside, |record| record.slaves.retain(|known| known.ifindex != ifindex))
+        self.change(Space::SetAside, |record| record.release(|known| known == ifindex))
+    }
+
+    /// Slaves that are none any more. Of the one that gave bond0 its addresses it is kept how it was found.
+    fn release(&mut self, leaves: impl Fn(u32) -> bool) {
+        for found in self.slaves.extract_if(.., |found| leaves(found.ifindex)) {
+            if let Some(taken) = self.taken.as_mut().filter(|taken| taken.from == found.ifindex) {
+                taken.released = Some(found);
+            }
+        }
     }
 
     /// Removes all slaves but these, which were released or restored before, and could not be removed then.
     pub fn remove_others(&mut self, kept: impl Fn(u32) -> bool) -> Result<(), AgentError> {
-        self.change(Space::SetAside, |record| record.slaves.retain(|known| kept(known.ifindex)))
+        self.change(Space::SetAside, |record| record.release(|known| !kept(known)))
     }
 
     /// The same of a slave that went away as it was; it is put back when it comes back. Of those that went last some are
@@ -389,7 +410,8 @@ impl Record {
                 failure.get_or_insert(error);
             }
         };
-        for found in &self.slaves {
+        let released = self.released_to_restore(devices).await;
+        for found in self.slaves.iter().chain(released) {
             note(devices.return_addresses(found, proof).await.map_err(AgentError::from));
         }
         if let Some(pair) = &self.pair {
@@ -404,7 +426,7 @@ impl Record {
             note(devices.netlink.del_rules(&rules).await.map_err(AgentError::from));
         }
         // What is away may have come back while nobody watched.
-        for found in self.slaves.iter().chain(&self.port).chain(&self.away) {
+        for found in self.slaves.iter().chain(released).chain(&self.port).chain(&self.away) {
             match devices.restore(found, proof).await {
                 Ok(PutBack::Unconfirmed(Unconfirmed { name, looks_enslaved })) => {
                     left.push(Left { name, ifindex: found.ifindex, looks_enslaved });
@@ -414,6 +436,21 @@ impl Record {
             }
         }
         failure.map_or(Ok(left), Err)
+    }
+}
+
+impl Record {
+    /// The released interface that gave bond0 its addresses, unless it is a port of something else by now. It has kept the
+    /// alias of the bond; as another bond's slave it would have that one's.
+    async fn released_to_restore(&self, devices: &Devices) -> Option<&Found> {
+        let released = self.released_giver()?;
+        let link = devices.find(released).await.ok().flatten()?;
+        if link.master.is_none() {
+            return Some(released);
+        }
+        let bond = &self.bond;
+        warn!("{bond}: {}: does not get its addresses back: it belongs to something else by now", link.name);
+        None
     }
 }
 

@@ -118,6 +118,11 @@ impl Location {
         Self { root: self.root.clone(), below }
     }
 
+    /// The directory that it is in; None at the root.
+    pub fn above(&self) -> Option<Self> {
+        self.parts().ok().map(|(above, _)| above)
+    }
+
     /// For people, and for who may be led astray.
     pub fn path(&self) -> PathBuf {
         self.below.iter().fold(self.root.clone(), |path, name| path.join(name))

@@ -159,9 +159,17 @@ impl Effects {
                 }
             }
         }
-        let slaves = self.to_check();
+        let mut slaves = self.to_check();
+        let mut faults = self.data_plane.changed_maps(self.host.port(), &attachments(&slaves));
+        if !faults.is_empty() {
+            // A device that has gone since took its entry along, after its name.
+            slaves = self.to_check();
+            let port = self.ends().map(|_| self.host.port());
+            faults =
+                port.map_or_else(Vec::new, |port| self.data_plane.changed_maps(port, &attachments(&slaves)));
+        }
         let attached = attachments(&slaves);
-        for fault in self.data_plane.changed_maps(self.host.port(), &attached) {
+        for fault in faults {
             found.push(match fault {
                 Fault::DeviceMap { map, key } => {
                     let restored = self.data_plane.restore_maps(self.host.port(), &attached);
@@ -217,13 +225,12 @@ impl Effects {
 
     /// The names of the port and of bond0, where that is in this network namespace.
     fn ends(&self) -> Option<(String, Option<String>)> {
-        let name = |ifindex| Some(if_indextoname(ifindex).ok()?.to_string_lossy().into_owned());
         let bond = match self.host {
             // Another interface of that number would have another name.
-            Host::Pair { bond, .. } => name(bond).filter(|name| *name == self.device_name),
+            Host::Pair { bond, .. } => name_of(bond).filter(|name| *name == self.device_name),
             Host::Port { .. } => None,
         };
-        Some((name(self.host.port())?, bond))
+        Some((name_of(self.host.port())?, bond))
     }
 
     fn port<'a>(&self, device: &'a str, bond: Option<&'a str>) -> Port<'a> {
@@ -237,7 +244,7 @@ impl Effects {
     /// Slaves whose devices are in this network namespace. What became of others comes as a link event.
     fn to_check(&self) -> Vec<Checked> {
         let named = |(&slot, slave): (&Slot, &Slave)| {
-            let name = if_indextoname(slave.ifindex).ok()?.to_string_lossy().into_owned();
+            let name = name_of(slave.ifindex)?;
             Some(Checked { slot, name, ifindex: slave.ifindex })
         };
         self.slaves.iter().filter_map(named).collect()
@@ -393,7 +400,7 @@ impl Effects {
         };
         let mut found = Vec::new();
         for setting in wanted.settings.iter().filter(|setting| !setting.holds(&link)) {
-            let repair = outcome(netlink.set(wanted.ifindex, setting.clone()).await);
+            let repair = outcome(netlink.set(wanted.ifindex, *setting).await);
             found.push((fault_of(&link, setting), repair));
         }
         found.extend(self.repair_features(&link, wanted.role).await);
@@ -553,6 +560,12 @@ impl Filters {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// None if there is no such device in this network namespace. While one is deleted, its name is empty.
+fn name_of(ifindex: u32) -> Option<String> {
+    let name = if_indextoname(ifindex).ok()?.to_string_lossy().into_owned();
+    Some(name).filter(|name| !name.is_empty())
 }
 
 /// What packets of the bond pass by at a slave.

@@ -516,9 +516,11 @@ impl Effects {
     /// Without found.json no other agent could adopt the bond, and no command restore its slaves.
     fn write_record_again(&self) {
         match self.record.write_again() {
-            Ok(()) => self.scribe.warn("its found.json was removed by another process; it is written again"),
+            Ok(()) => {
+                self.recording.warn("its found.json was removed by another process; it is written again")
+            }
             Err(error) => {
-                self.scribe.warn(&format!("its found.json was removed by another process: {error}"))
+                self.recording.warn(format!("its found.json was removed by another process: {error}"))
             }
         }
     }
@@ -670,6 +672,12 @@ impl Effects {
     async fn record_found(&mut self, mut found: Found) -> Result<Found, AgentError> {
         /// One whose routes change all the time is enslaved nevertheless.
         const READINGS: usize = 5;
+        // It comes again, and gets back at the end what it had at first.
+        if let Some(known) = self.record.released_giver().filter(|known| known.ifindex == found.ifindex) {
+            let found = Found { name: found.name, unicast: found.unicast, ..known.clone() };
+            self.record.add(found.clone())?;
+            return Ok(found);
+        }
         // What the bond took from it already is not there any more.
         if let Some(known) = self.record.slave(found.ifindex) {
             found.layer3 = Arc::clone(&known.layer3);
@@ -741,9 +749,13 @@ impl Effects {
         let released = self.devices.release(found, mac, &proof).await;
         if self.record.has_addresses_of(slave.ifindex) {
             warn!(
-                "{}: the addresses and routes of {} stay on the bond, and are removed with it",
+                "{}: the addresses and routes of {} stay on the bond; it gets them back when the bond is removed",
                 self.bond, slave.name
             );
+            // By its alias the kernel confirms at the end that it is to get them.
+            let mark = self.record.mark();
+            let marked = self.devices.netlink.set_alias(slave.ifindex, Some(mark.alias())).await;
+            self.warn_of(marked.map(drop));
         }
         let recorded = self.record.remove(slave.ifindex);
         detached?;
@@ -787,7 +799,7 @@ impl Effects {
         match self.devices.restore(&found, &Proof::new(self.record.mark(), [])).await? {
             PutBack::Done => info!("{}: {}: is back, and as it was found", self.bond, found.name),
             PutBack::Gone => {}
-            PutBack::Unconfirmed(link) => self.scribe.warn(&text::unconfirmed(&self.bond, &link.name)),
+            PutBack::Unconfirmed(link) => self.recording.warn(text::unconfirmed(&self.bond, &link.name)),
         }
         // Now, and not before: an agent that dies between the two leaves it to the next one.
         self.record.returned(ifindex)

@@ -155,6 +155,7 @@ impl Bond {
             files: places.run_of(name).path().display().to_string(),
             active: self.maps.active(),
             absent: goal.absent(status).map(|wanted| wanted.name().to_owned()).collect(),
+            addresses_of: record.as_ref().and_then(Record::released_giver).map(|found| found.name.clone()),
             port_stats: self.maps.stats(PORT_STATS)?,
             slaves,
             failovers: failovers.by_reason,

@@ -8,7 +8,7 @@ use super::netkit;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceLink {
     /// BPF_LINK_TYPE_*
-    kind: u32,
+    pub(super) kind: u32,
     /// The device; 0 if the program was detached from it, or the device is gone.
     pub ifindex: u32,
     /// The program, as `bpftool prog show id` takes it.

@@ -538,6 +538,10 @@ impl DataPlane {
             return Err(DataPlaneError::Unpinned(self.dir.path()));
         }
         let pins = self.dir.make_all(0o700).map_err(pin_error)?;
+        if let Some(above) = self.dir.above() {
+            // A directory without a witness is collected later, not sooner.
+            let _ = above.open(Trust::Ours).and_then(|above| witness::make(&above));
+        }
         for name in missing {
             let Some(object) = self.held.get(name) else { continue };
             let pinned = netkit::pin(object.as_fd(), &pins.path_of(name));
