@@ -9,7 +9,7 @@ pub mod server;
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write as _},
+    io,
     net::SocketAddr,
     path::PathBuf,
     sync::{
@@ -24,7 +24,7 @@ use bond_common::abi::{ABI_VERSION, Slot};
 use bond_core::{
     Refusal,
     event::{Elects, Event},
-    name::{BondName, NameError, printable},
+    name::{BondName, NameError},
     options::{BondOptions, OptionError, Setting, Slaves},
     status::BondStatus,
 };
@@ -64,6 +64,7 @@ use crate::{
     config::{BondConfig, Config, ConfigError, OnExit, Origin, Source, Writers},
     report::{
         event::{BondChange, What},
+        lines,
         moment::{Moment, monotonic},
         repeats::{Repeats, left_out},
         text::UNSERVED,
@@ -425,6 +426,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     let sysfs =
         Sysfs::mount().inspect_err(|error| warn!("no slave can have a queue_id: {error}")).ok().map(Arc::new);
     caps::keep_needed()?;
+    lines::start().map_err(io("cannot start a thread"))?;
 
     let kernel = Kernel::read();
     let kernel = Arc::new(match options.tc_attach {
@@ -856,17 +858,14 @@ impl Agent {
 
     /// One line per bond on standard output: whoever started the agent may go on.
     async fn say_ready(&self) -> Result<(), AgentError> {
-        let mut lines = Vec::new();
+        let mut ready = Vec::new();
         for (name, bond) in self.all() {
-            lines.push(self.is_ready(&name, &bond).await?);
+            ready.push(self.is_ready(&name, &bond).await?);
         }
-        if lines.is_empty() {
-            lines.push("ready: no bonds; `xbond add` makes one".to_owned());
+        if ready.is_empty() {
+            ready.push("ready: no bonds; `xbond add` makes one".to_owned());
         }
-        for line in lines {
-            // Bonds are worth more than somebody who reads this.
-            let _ = writeln!(io::stdout(), "{}", printable(&line));
-        }
+        ready.iter().for_each(|line| lines::print(line));
         Ok(())
     }
 

@@ -458,7 +458,7 @@ fn act(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Check(arguments) => return check::check(&arguments),
         Verb::Doctor(arguments) => return doctor::doctor(&arguments),
-        Verb::Run(arguments) => run::run(arguments),
+        Verb::Run(arguments) => return Ok(run::run(arguments)),
         Verb::Add(arguments) => return add::add(&arguments),
         Verb::Reload(arguments) => return reload::reload(&arguments),
         Verb::Show(arguments) => show::show(&arguments),

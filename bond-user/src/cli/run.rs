@@ -1,6 +1,12 @@
 //! `xbond run`
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    io::IsTerminal as _,
+    panic,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 use bond_core::{
@@ -10,17 +16,36 @@ use bond_core::{
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
-use super::{BondArgs, RunArgs, traffic};
+use super::{BondArgs, REFUSED, RunArgs, traffic};
 use crate::{
     agent::{self, LinkEventSource, MissingSlaves, RunOptions},
     config::{
         BondConfig, Config, ConfigError, Files, Metrics, Note, Origin, Problem, SlaveConfig, Source, Writers,
     },
+    report::lines,
     store::paths::Places,
     sys::{dataplane::TcAttach, netlink::Netlink, netns, signals},
 };
 
-pub fn run(arguments: RunArgs) -> Result<()> {
+/// Runs an agent to its end. What it prints, its error included, waits for no reader.
+pub fn run(arguments: RunArgs) -> ExitCode {
+    panic::set_hook(Box::new(|panic| {
+        lines::note(&panic.to_string());
+        let trace = Backtrace::capture();
+        if trace.status() == BacktraceStatus::Captured {
+            trace.to_string().lines().for_each(lines::note);
+        }
+    }));
+    let answer = serve(arguments);
+    if let Err(error) = &answer {
+        // Every error says its causes itself.
+        error.to_string().lines().for_each(|line| lines::note(&format!("xbond: {line}")));
+    }
+    lines::end();
+    if answer.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }
+}
+
+fn serve(arguments: RunArgs) -> Result<()> {
     signals::hold_reload()?;
     let link_events = if arguments.no_link_events { LinkEventSource::Off } else { LinkEventSource::Netlink };
     let described = match described(&arguments.bonds)? {
@@ -161,10 +186,9 @@ const DEFAULT_FILTER: &str = "info,netlink_proto=error";
 fn log_to_standard_error() -> Result<()> {
     tracing_log::LogTracer::init()?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines::Log);
     let colour = std::io::stderr().is_terminal();
-    // A reader of the log that went away, as a restarted journal, is no reason to fall.
-    let lines = lines.with_target(false).with_ansi(colour).log_internal_errors(false);
+    let lines = lines.with_target(false).with_ansi(colour);
     tracing::subscriber::set_global_default(lines.finish())?;
     Ok(())
 }

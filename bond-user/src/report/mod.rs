@@ -3,6 +3,7 @@
 pub mod collection;
 pub mod event;
 pub mod json;
+pub mod lines;
 pub mod metrics;
 pub mod moment;
 pub mod pending;

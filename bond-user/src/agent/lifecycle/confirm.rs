@@ -2,7 +2,7 @@
 
 use std::{
     future,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     sync::{Arc, PoisonError},
     thread,
     time::Duration,
@@ -12,6 +12,8 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
+
+use crate::report::lines;
 
 /// What is waited for.
 pub struct Confirmation {
@@ -70,7 +72,7 @@ impl Confirmation {
         } else {
             format!("run `xbond confirm` within {seconds} s to keep this; else everything is undone")
         };
-        let _ = writeln!(io::stdout(), "{line}");
+        lines::print(&line);
     }
 
     /// Confirms. Whether it counts is decided once, here or in [`Self::failed`]: never both.

@@ -1,0 +1,302 @@
+//! Standard output and standard error of a running agent. Nothing in the agent waits for their readers: a line goes into a
+//! queue of limited length, a thread of its own writes it, and what has no room is dropped, counted and reported.
+//!
+//! A reader that stalls is an ordinary thing: a terminal after Ctrl-S, `| less`, a log daemon that is stopped.
+//! tracing-appender does the same, but at the end of the process it prints to standard output when its queue is full, which
+//! waits for that reader after all.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{BorrowedFd, RawFd},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bond_core::name::printable;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd,
+};
+use tracing::warn;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that wait for their reader.
+const MOST: usize = 1024;
+/// A reader that takes nothing for this time is not waited for at the end of the process.
+const STALLED: Duration = Duration::from_millis(200);
+/// One that takes something is waited for no longer than this.
+const LONGEST_END: Duration = Duration::from_secs(1);
+/// A line of standard output comes after the lines of the log that were there before it, if those are taken in this time.
+const LOG_FIRST: Duration = Duration::from_millis(100);
+
+static OUT: Lines = Lines::new(libc::STDOUT_FILENO, "standard output");
+static LOG: Lines = Lines::new(libc::STDERR_FILENO, "the log");
+
+/// Prints a line on standard output.
+pub fn print(line: &str) {
+    OUT.push(format!("{}\n", printable(line)).into_bytes());
+}
+
+/// Prints a line on standard error, next to the log.
+pub fn note(line: &str) {
+    LOG.push(format!("{}\n", printable(line)).into_bytes());
+}
+
+/// Starts the threads that write. Until then lines are kept.
+///
+/// # Errors
+/// There is no thread to be had.
+pub fn start() -> io::Result<()> {
+    LOG.start("log", || {})?;
+    OUT.start("stdout", || LOG.settle(LOG_FIRST))
+}
+
+/// Waits until everything is written, unless a reader has stalled: never for much longer than [`LONGEST_END`].
+pub fn end() {
+    // Without a thread nothing can be written without waiting, either.
+    if start().is_ok() {
+        LOG.end();
+        OUT.end();
+    }
+}
+
+/// What tracing writes the log to.
+#[derive(Clone, Copy, Debug)]
+pub struct Log;
+
+impl io::Write for Log {
+    /// An event is one call.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        LOG.push(line.to_vec());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        *self
+    }
+}
+
+struct Lines {
+    descriptor: RawFd,
+    /// For people.
+    name: &'static str,
+    state: Mutex<State>,
+    /// A line came.
+    more: Condvar,
+    /// A line was written, or given up.
+    done: Condvar,
+}
+
+struct State {
+    waiting: VecDeque<Vec<u8>>,
+    has_thread: bool,
+    /// The thread has taken a line that is not written yet.
+    is_writing: bool,
+    /// Lines that were written, or given up.
+    done: u64,
+    /// Lines that were lost, and not reported yet.
+    lost: u64,
+}
+
+impl Lines {
+    const fn new(descriptor: RawFd, name: &'static str) -> Self {
+        let state =
+            State { waiting: VecDeque::new(), has_thread: false, is_writing: false, done: 0, lost: 0 };
+        Self { descriptor, name, state: Mutex::new(state), more: Condvar::new(), done: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Poisoned or not, a queue with its counts is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It waits for nothing.
+    fn push(&self, line: Vec<u8>) {
+        let mut state = self.state();
+        if state.waiting.len() < MOST {
+            state.waiting.push_back(line);
+            self.more.notify_one();
+        } else {
+            state.lost += 1;
+        }
+    }
+
+    fn start(&'static self, thread: &str, before_each: impl Fn() + Send + 'static) -> io::Result<()> {
+        let mut state = self.state();
+        if !state.has_thread {
+            thread::Builder::new().name(thread.into()).spawn(move || self.write(before_each))?;
+            state.has_thread = true;
+        }
+        Ok(())
+    }
+
+    fn write(&self, before_each: impl Fn()) {
+        loop {
+            let line = self.take();
+            before_each();
+            // SAFETY: std opens these descriptors before main if they are closed, and nothing closes them.
+            let written = write_all(unsafe { BorrowedFd::borrow_raw(self.descriptor) }, &line);
+            let lost = self.did(written.is_ok());
+            if lost > 0 {
+                warn!("{}", dropped(lost, self.name));
+            }
+        }
+    }
+
+    fn take(&self) -> Vec<u8> {
+        let mut state = self.state();
+        loop {
+            if let Some(line) = state.waiting.pop_front() {
+                state.is_writing = true;
+                return line;
+            }
+            state = self.more.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Counts a line. Returns how many lost ones are to be reported now: when the reader takes lines again, and half the room
+    /// is free.
+    fn did(&self, is_written: bool) -> u64 {
+        let mut state = self.state();
+        state.is_writing = false;
+        state.done += 1;
+        self.done.notify_all();
+        if !is_written {
+            state.lost += 1;
+            return 0;
+        }
+        if state.waiting.len() > MOST / 2 { 0 } else { std::mem::take(&mut state.lost) }
+    }
+
+    /// Waits until what is here now is written.
+    fn settle(&self, within: Duration) {
+        let state = self.state();
+        let until = state.done + state.waiting.len() as u64 + u64::from(state.is_writing);
+        let _ = self.done.wait_timeout_while(state, within, |state| state.done < until);
+    }
+
+    fn end(&self) {
+        let latest = Instant::now() + LONGEST_END;
+        loop {
+            let state = self.state();
+            if (state.waiting.is_empty() && !state.is_writing) || Instant::now() >= latest {
+                return;
+            }
+            let before = state.done;
+            match self.done.wait_timeout_while(state, STALLED, |state| state.done == before) {
+                Ok((_, waited)) if waited.timed_out() => return,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What is said of lines that were dropped.
+fn dropped(lines: u64, what: &str) -> String {
+    let (lines, were) =
+        if lines == 1 { ("1 line".into(), "was") } else { (format!("{lines} lines"), "were") };
+    format!("{lines} of {what} {were} dropped: its reader did not take them")
+}
+
+/// Waits for the reader, also where another process has made the descriptor non-blocking.
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> nix::Result<()> {
+    while !bytes.is_empty() {
+        match unistd::write(to, bytes) {
+            Ok(0) => return Err(Errno::EIO),
+            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => drop(poll(&mut [PollFd::new(to, PollFlags::POLLOUT)], PollTimeout::NONE)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        io::Read as _,
+        os::fd::{AsRawFd as _, OwnedFd},
+    };
+
+    use nix::fcntl::{FcntlArg, fcntl};
+
+    use super::*;
+
+    const PIPE: usize = 4096;
+
+    /// Lines into a pipe of one page.
+    fn lines() -> (&'static Lines, File) {
+        let (reader, writer) = unistd::pipe().unwrap();
+        fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE as i32)).unwrap();
+        // The thread has it as long as the process lives.
+        let writer: &OwnedFd = Box::leak(Box::new(writer));
+        (Box::leak(Box::new(Lines::new(writer.as_raw_fd(), "the log"))), File::from(reader))
+    }
+
+    #[test]
+    fn lines_without_a_reader_are_dropped_and_counted_and_delay_nobody() {
+        let (lines, mut reader) = lines();
+        lines.start("test", || {}).unwrap();
+        let start = Instant::now();
+        for number in 0..4 * MOST {
+            lines.push(format!("{number:099}\n").into_bytes());
+        }
+        lines.end();
+        assert!(start.elapsed() < LONGEST_END, "{:?}", start.elapsed());
+        let lost = lines.state().lost;
+        let in_pipe = PIPE / 100 + 1;
+        assert!((3 * MOST - in_pipe..=3 * MOST).contains(&(lost as usize)), "{lost} lost");
+
+        // All that was kept arrives in order, and the losses are handed over for the report once.
+        let mut text = vec![0; (4 * MOST - lost as usize) * 100];
+        reader.read_exact(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let numbers: Vec<usize> = text.lines().map(|line| line.parse().unwrap()).collect();
+        assert!(numbers.iter().copied().eq(0..numbers.len()));
+        lines.end();
+        assert_eq!(lines.state().lost, 0);
+    }
+
+    #[test]
+    fn lines_that_come_before_the_thread_are_kept() {
+        let (lines, mut reader) = lines();
+        lines.push(b"early\n".to_vec());
+        lines.start("test", || {}).unwrap();
+        lines.push(b"late\n".to_vec());
+        let mut text = [0; 11];
+        reader.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"early\nlate\n");
+    }
+
+    #[test]
+    fn a_reader_that_has_left_is_no_loop() {
+        let (lines, reader) = lines();
+        drop(reader);
+        lines.start("test", || {}).unwrap();
+        for _ in 0..3 {
+            lines.push(b"line\n".to_vec());
+        }
+        lines.end();
+        let state = lines.state();
+        assert_eq!((state.done, state.lost), (3, 3));
+    }
+
+    #[test]
+    fn losses_are_reported_in_numbers() {
+        assert_eq!(dropped(1, "the log"), "1 line of the log was dropped: its reader did not take them");
+        assert!(dropped(20, "the log").starts_with("20 lines of the log were dropped"));
+    }
+}
