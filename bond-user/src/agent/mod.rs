@@ -67,12 +67,12 @@ use crate::{
         lines,
         moment::{Moment, monotonic},
         repeats::{Repeats, left_out},
-        text::UNSERVED,
+        text::{self, UNSERVED},
     },
     store::record::{self, Record},
     store::{
         collect::{self, Extent},
-        paths::{Claim, PlaceError, Places},
+        paths::{Claim, Lasting, PlaceError, Places, lasting},
         receipts::History,
     },
     sys::{
@@ -1010,16 +1010,22 @@ impl Agent {
                 Ending::AsConfigured => bond.goal().config.on_exit == OnExit::Keep,
                 Ending::Undo => bond.past == Past::Adopted,
             };
-            let pins = dataplane::check_pins(&self.machine.places.pins_of(&name));
+            let pins = dataplane::check_pins(&self.machine.places.pins_of(&name))
+                .map_err(|error| error.to_string())
+                .and_then(|()| match lasting() {
+                    Lasting::Machine => Ok(text::KEPT),
+                    Lasting::Unknown => Ok(text::LEFT_TO_MOUNT),
+                    Lasting::Namespace => Err(text::PRIVATE_PINS.to_owned()),
+                });
             if keep && let Err(error) = &pins {
                 warn!("{name}: it cannot be kept, and is taken down: {error}");
             }
-            if keep && pins.is_ok() {
+            if let (true, Ok(kept_how)) = (keep, pins) {
                 let (reply, kept) = oneshot::channel();
                 bond.effects.end(End::Keep { reply });
                 let _ = kept.await;
                 self.machine.feed.tell(&name, What::Bond { change: BondChange::Kept });
-                info!("{name}: kept; it goes on without an agent");
+                info!("{name}: {kept_how}");
             } else {
                 answer = answer.and(self.take_down(&name, &bond).await);
             }

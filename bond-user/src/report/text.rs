@@ -208,6 +208,15 @@ pub fn bypassed(hooked: impl fmt::Display, by_xdp_alone: bool, bond: &str) -> St
     format!("{hooked} does not see the packets of {bond}{when}; attach it to {bond} instead")
 }
 
+/// What the log says of a bond that is kept.
+pub const KEPT: &str = "kept; it goes on without an agent";
+/// The same where it is not known for how long.
+pub const LEFT_TO_MOUNT: &str = "its programs stay as long as its bpffs is mounted: the mounts of process 1 cannot be read, so \
+                                 it is not known whether that is longer than this mount namespace exists";
+/// Why a bond cannot be kept.
+pub const PRIVATE_PINS: &str = "its bpffs is mounted in this mount namespace only, not where process 1 is: its programs would \
+                                end with the namespace's last process; mount it outside first: mount -t bpf bpf /sys/fs/bpf";
+
 /// What is said of an interface that a record names, and that the kernel does not confirm to be the bond's.
 pub fn unconfirmed(bond: &str, interface: &str) -> String {
     format!(

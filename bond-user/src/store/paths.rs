@@ -246,6 +246,7 @@ impl Places {
     /// machine was started last is removed: its interfaces are others now.
     pub fn claim(&self) -> Result<Claim, PlaceError> {
         mount_bpffs()?;
+        lasting();
         let Locked { file: mut lock, directory, is_new: _ } = self.lock()?;
         if boot_of(&mut lock) == Boot::Former {
             for name in directories_in(&directory) {
@@ -549,13 +550,76 @@ pub fn has_bpffs() -> bool {
     bpffs().to_str().is_some_and(is_bpffs)
 }
 
+/// How long what is pinned lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasting {
+    /// The bpffs is mounted where process 1 is, too.
+    Machine,
+    /// It is mounted in the mount namespace of this process only, or of some: it ends with the last of them.
+    Namespace,
+    /// Process 1 cannot be looked at: nothing is known.
+    Unknown,
+}
+
+/// What is seen of the bpffs that has the pins.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    /// It is reached by way of process 1.
+    by_init: bool,
+    /// The mount namespaces of this process and of process 1, as /proc names them.
+    namespace: Option<PathBuf>,
+    namespace_of_init: Option<PathBuf>,
+    /// st_dev of the mount of this process; each mount that is not a bind mount is a file system of its own.
+    device: Option<u64>,
+    /// That of process 1; None inside if there is no bpffs.
+    device_of_init: Option<Option<u64>>,
+}
+
+impl Seen {
+    fn now() -> Self {
+        let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+        let device = |path: &str| fs::metadata(path).map(|found| found.dev());
+        // One that is not there is known not to be; one that may not be looked at is not.
+        let device_of_init = match device(BPFFS_OF_INIT) {
+            Ok(device) => Some(Some(device).filter(|_| is_bpffs(BPFFS_OF_INIT))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(None),
+            Err(_) => None,
+        };
+        Self {
+            by_init: bpffs() != Path::new(BPFFS),
+            namespace: namespace("self"),
+            namespace_of_init: namespace("1"),
+            device: device(BPFFS).ok(),
+            device_of_init,
+        }
+    }
+
+    fn lasting(&self) -> Lasting {
+        let Self { by_init, namespace, namespace_of_init, device, device_of_init } = self;
+        let is_same = namespace.is_some() && namespace == namespace_of_init;
+        match (device, device_of_init) {
+            _ if *by_init || is_same => Lasting::Machine,
+            (Some(own), Some(Some(of_init))) if own == of_init => Lasting::Machine,
+            (Some(_), Some(_)) => Lasting::Namespace,
+            (_, None) | (None, _) => Lasting::Unknown,
+        }
+    }
+}
+
+/// How long pins last, as it was seen at the first call: before capabilities are given up, without which process 1 cannot be
+/// looked at.
+pub fn lasting() -> Lasting {
+    static LASTING: OnceLock<Lasting> = OnceLock::new();
+    *LASTING.get_or_init(|| Seen::now().lasting())
+}
+
 fn mount_bpffs() -> Result<(), PlaceError> {
     if has_bpffs() {
         return Ok(());
     }
-    let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let Seen { namespace, namespace_of_init, .. } = Seen::now();
     // What cannot be compared may be private.
-    if namespace("1").is_none_or(|of_init| namespace("self") != Some(of_init)) {
+    if namespace_of_init.is_none() || namespace != namespace_of_init {
         return Err(PlaceError::Private);
     }
     mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(PlaceError::Bpffs)
@@ -571,6 +635,36 @@ mod tests {
         assert_eq!(places.shown_pins_of(&bond), Path::new("/sys/fs/bpf/xbond/7/bond0%2E5"));
         assert_eq!(places.pins_of(&bond).name(), "bond0%2E5");
         assert_eq!(places.run_of(&bond).path(), Path::new("/run/xbond/7/bond0.5"));
+    }
+
+    #[test]
+    fn pins_last_where_process_1_has_their_file_system() {
+        let seen = |namespaces: [Option<&str>; 2], device, device_of_init| Seen {
+            by_init: false,
+            namespace: namespaces[0].map(PathBuf::from),
+            namespace_of_init: namespaces[1].map(PathBuf::from),
+            device,
+            device_of_init,
+        };
+        let (one, another) = (Some("mnt:[1]"), Some("mnt:[2]"));
+        let table = [
+            (seen([one, one], Some(7), Some(Some(7))), Lasting::Machine),
+            (seen([one, one], None, None), Lasting::Machine),
+            (seen([one, another], Some(7), Some(Some(7))), Lasting::Machine),
+            (seen([one, another], Some(7), Some(Some(8))), Lasting::Namespace),
+            (seen([one, another], Some(7), Some(None)), Lasting::Namespace),
+            (seen([one, None], Some(7), Some(Some(8))), Lasting::Namespace),
+            // What cannot be compared is not assumed equal, nor different.
+            (seen([one, another], Some(7), None), Lasting::Unknown),
+            (seen([one, None], Some(7), None), Lasting::Unknown),
+            (seen([None, None], Some(7), None), Lasting::Unknown),
+            (seen([one, another], None, Some(Some(7))), Lasting::Unknown),
+            (seen([None, None], None, None), Lasting::Unknown),
+            (Seen { by_init: true, ..seen([one, None], Some(7), None) }, Lasting::Machine),
+        ];
+        for (seen, expected) in table {
+            assert_eq!(seen.lasting(), expected, "{seen:?}");
+        }
     }
 
     #[test]
