@@ -180,10 +180,9 @@ mod tests {
              [bond.bond0]\n\
              slaves = [\"eth1\", \"eth0\"]\n\
              miimon = 100\nupdelay = 200\nnum_grat_arp = 3\nprimary = \"eth1\"\nprimary_reselect = \"failure\"\n\
-             mac = \"02:00:00:00:00:77\"\n\
              addresses = [\"192.0.2.10/24\", \"2001:db8::10/64\"]\n\
              routes = [{ metric = 50, to = \"default\", via = \"192.0.2.1\" }]\n\
-             mtu = 1400\n\
+             mac = \"02:00:00:00:00:77\"\nmtu = 1400\n\
              [bond.bond0.slave.eth0]\nprio = 10\nqueue_id = 3\n"
         );
         let read = toml::parse(Path::new("f"), &text).unwrap();
