@@ -61,7 +61,7 @@ use crate::{
             metrics::{Bound, Scrapes},
         },
     },
-    config::{BondConfig, Config, ConfigError, OnExit, Origin, Source, Writers},
+    config::{BondConfig, Config, ConfigError, OnExit, Origin, Problem, Source, Writers},
     report::{
         event::{BondChange, What},
         lines,
@@ -114,6 +114,8 @@ pub enum AgentError {
         "{path}: version {found}; xbond reads version {wanted} here: use the version of xbond that wrote it"
     )]
     OtherRecord { path: PathBuf, found: u32, wanted: u32 },
+    #[error("{bond}: {problem}")]
+    Small { bond: String, problem: Problem },
     #[error("{0}: no such bond; `xbond show` lists them")]
     NoSuchBond(String),
     #[error(

@@ -14,8 +14,6 @@ use super::{
 const USUAL_MIIMON: std::ops::RangeInclusive<u32> = 10..=1000;
 /// The transmit queues of a bond that a slave can have.
 const LAST_QUEUE: u16 = 15;
-/// Bytes; with less Linux has no IPv6 on a device.
-const IPV6_MIN_MTU: u32 = 1280;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -665,14 +663,6 @@ impl Rules<'_> {
                 self.warn("gateway", "routes", text);
             }
         }
-        if let Some(mtu) = bond.mtu.filter(|mtu| *mtu < IPV6_MIN_MTU)
-            && bond.addresses.iter().any(|address| address.addr().is_ipv6())
-        {
-            let text = format!(
-                "mtu={mtu}: IPv6 needs {IPV6_MIN_MTU} bytes, so its addresses cannot be set; raise mtu"
-            );
-            self.warn("ipv6-mtu", "mtu", text);
-        }
     }
 }
 
@@ -890,7 +880,7 @@ mod tests {
             (
                 bond("slaves=['a','b']\naddresses=['2001:db8::1/64']\nmtu=1000"),
                 NOTHING,
-                "6: warning: bond0: mtu=1000: IPv6 needs 1280 bytes",
+                "6: error: mtu = 1000: address 2001:db8::1/64 is IPv6, which needs 1280 bytes",
             ),
             (
                 bond("slaves=['a','b']"),

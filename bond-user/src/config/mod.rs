@@ -28,6 +28,8 @@ use bond_core::{
 };
 use ipnet::IpNet;
 
+use crate::sys::netlink::IPV6_MIN_MTU;
+
 pub use self::{
     lines::Lines,
     problem::{ConfigError, Note, Problem},
@@ -273,7 +275,24 @@ impl BondConfig {
                 return Err(Problem::AddressTwice { address: *address });
             }
         }
-        self.routes.iter().try_for_each(Route::check)
+        self.routes.iter().try_for_each(Route::check)?;
+        self.mtu.map_or(Ok(()), |mtu| self.check_ipv6(mtu))
+    }
+
+    /// Whether a bond of this MTU can have the addresses and routes.
+    ///
+    /// # Errors
+    /// [`Problem::SmallForIpv6`]
+    pub fn check_ipv6(&self, mtu: u32) -> Result<(), Problem> {
+        let addresses = self.addresses.iter().filter(|address| address.addr().is_ipv6());
+        let routes = self.routes.iter().filter(|route| route.is_ipv6());
+        let mut all = addresses
+            .map(|address| format!("address {address}"))
+            .chain(routes.map(|route| format!("route to {}", route.to)));
+        match all.next() {
+            Some(what) if mtu < IPV6_MIN_MTU => Err(Problem::SmallForIpv6 { mtu, what }),
+            _ => Ok(()),
+        }
     }
 
     /// Behind a port is somebody else's host, who has the addresses.
@@ -323,6 +342,13 @@ impl SlaveConfig {
 }
 
 impl Route {
+    fn is_ipv6(&self) -> bool {
+        match (self.to, self.via) {
+            (Destination::Prefix(prefix), _) => prefix.addr().is_ipv6(),
+            (Destination::Default, via) => via.is_some_and(|via| via.is_ipv6()),
+        }
+    }
+
     fn check(&self) -> Result<(), Problem> {
         let Destination::Prefix(prefix) = self.to else { return Ok(()) };
         if prefix.trunc() != prefix {

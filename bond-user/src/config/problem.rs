@@ -10,7 +10,7 @@ use bond_core::{
 use ipnet::IpNet;
 
 use super::{Datapath, MTU_RANGE, Origin, shell::ShellError};
-use crate::sys::file::ReadError;
+use crate::sys::{file::ReadError, netlink::IPV6_MIN_MTU};
 
 /// A configuration that is refused: where, and why.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,8 @@ pub enum Problem {
     NotAWearableMac { key: &'static str, mac: Mac },
     #[error("mtu = {mtu}: not an MTU; allowed: {} to {} bytes", MTU_RANGE.start(), MTU_RANGE.end())]
     BadMtu { mtu: u32 },
+    #[error("mtu = {mtu}: {what} is IPv6, which needs {IPV6_MIN_MTU} bytes; raise mtu, or leave the {} out", kind(.what))]
+    SmallForIpv6 { mtu: u32, what: String },
     #[error("{address}: not an address that a host can have")]
     NotAHostAddress { address: IpNet },
     #[error("{address}: given twice")]
@@ -122,6 +124,11 @@ pub enum Problem {
     NoBonds,
 }
 
+/// The word for what an "address 2001:db8::1/64" is.
+fn kind(what: &str) -> &str {
+    what.split(' ').next().unwrap_or(what)
+}
+
 impl Problem {
     /// The key of a bond that is to blame, where it is one.
     pub fn key(&self) -> Option<&str> {
@@ -132,7 +139,7 @@ impl Problem {
             Self::NotWithPort { key, .. } | Self::NotAWearableMac { key, .. } => key,
             Self::MacOfActive { .. } => "mac",
             Self::PairWithPort { .. } | Self::NetkitWithXdp { .. } => "pair",
-            Self::BadMtu { .. } => "mtu",
+            Self::BadMtu { .. } | Self::SmallForIpv6 { .. } => "mtu",
             Self::NotAHostAddress { .. } | Self::AddressTwice { .. } => "addresses",
             Self::HostBits { .. } | Self::FamiliesDiffer { .. } => "routes",
             _ => return None,

@@ -919,6 +919,7 @@ mod tests {
             guard in prop::sample::select(Guard::ALL),
         ) -> BondConfig {
             let address = |host: u8| IpNet::new([192, 0, 2, host].into(), 24).unwrap();
+            let has_ipv6 = mtu.is_none_or(|mtu| mtu >= crate::sys::netlink::IPV6_MIN_MTU);
             let routes = [
                 Route { to: Destination::Default, via: "192.0.2.1".parse().ok(), metric },
                 Route { to: Destination::Prefix("2001:db8::/32".parse().unwrap()), via: None, metric },
@@ -927,7 +928,7 @@ mod tests {
                 slaves: vec![slaves.0, slaves.1],
                 options: BondOptions { miimon, updelay: ticks * miimon, primary, ..BondOptions::default() },
                 addresses: hosts.into_iter().map(address).collect(),
-                routes: routes.to_vec(),
+                routes: routes.into_iter().filter(|route| route.via.is_some() || has_ipv6).collect(),
                 mtu,
                 datapath,
                 pair: if pair == Pair::Netkit && !matches!(datapath, Datapath::Auto | Datapath::Tc) {

@@ -217,6 +217,11 @@ pub const LEFT_TO_MOUNT: &str = "its programs stay as long as its bpffs is mount
 pub const PRIVATE_PINS: &str = "its bpffs is mounted in this mount namespace only, not where process 1 is: its programs would \
                                 end with the namespace's last process; mount it outside first: mount -t bpf bpf /sys/fs/bpf";
 
+/// What is said of a slave that another process has made a port of another device.
+pub fn given_away(slave: &str, master: Option<&str>) -> String {
+    format!("{slave}: was made a port of {}, and leaves the bond", master.unwrap_or("something else"))
+}
+
 /// What is said of an interface that a record names, and that the kernel does not confirm to be the bond's.
 pub fn unconfirmed(bond: &str, interface: &str) -> String {
     format!(

@@ -13,6 +13,7 @@ use super::{
     netlink::{In6AddrGenMode, LinkInfo, LinkLayerType, LinkSetting},
     offload::{self, FeatureChange, Role},
     ownership::{Mark, Proof},
+    topology::{self, Pairs},
 };
 
 /// How a slave shall be.
@@ -52,6 +53,11 @@ pub enum Refusal {
     PartOf { name: String, bond: String },
     #[error("{name}: lies above the bond {bond}, and cannot be a slave of a bond")]
     AboveBond { name: String, bond: String },
+    #[error(
+        "{name}: what it sends comes back to {bond} through a bridge, so frames would go round for ever; take its other \
+         end or {bond} out of the bridge first"
+    )]
+    Loop { name: String, bond: String },
     #[error("{name}: XDP program id {program} is attached; detach it first: ip link set {name} xdp off")]
     ForeignXdp { name: String, program: u32 },
     #[error(
@@ -93,12 +99,12 @@ enum Leave {
 }
 
 impl Devices {
-    /// Looks at an interface that is to be enslaved, changes nothing, and says what is to be put back later:
+    /// Looks at an interface `name` that is to be enslaved to `bond`, where that exists, changes nothing, and says what is to be put back later:
     /// this is to be written down before [`Self::enslave`]. `owner` tells what a link is to a bond of
     /// xbond's already. The refusals are those of `bond_enslave`, and a few of our own.
     pub async fn observe(
         &self,
-        name: &str,
+        (name, bond): (&str, Option<&str>),
         plan: &EnslavePlan,
         owner: impl Fn(&LinkInfo) -> Option<Owner>,
     ) -> Result<Found, SysError> {
@@ -110,8 +116,8 @@ impl Devices {
         if let Some(refusal) = refusal(&link, master, owner(&link), plan.hook) {
             return Err(refusal.into());
         }
-        if let Some(bond) = self.bond_below(&link, &owner).await? {
-            return Err(Refusal::AboveBond { name: link.name, bond }.into());
+        if let Some(refusal) = self.goes_round(&link, bond, &owner).await? {
+            return Err(refusal.into());
         }
         let layer3 = self.netlink.layer3_of(link.ifindex, &link.name).await?;
         if let Some(Unfit { what, why }) = layer3.unrestorable() {
@@ -139,21 +145,29 @@ impl Devices {
         })
     }
 
-    /// The bond of xbond's that a VLAN or macvlan lies above, at any depth: frames would go round.
-    async fn bond_below(
+    /// Why frames would go round, if they would: the interface lies above a bond of xbond's (`netdev_has_upper_dev` in the
+    /// driver), or its other end is bridged with `bond`.
+    async fn goes_round(
         &self,
         link: &LinkInfo,
+        bond: Option<&str>,
         owner: &impl Fn(&LinkInfo) -> Option<Owner>,
-    ) -> Result<Option<String>, SysError> {
-        let mut link = link.clone();
-        // Of a pair, IFLA_LINK is the other end. Of a link from elsewhere, it counts there.
-        while let Some(below) = link.link.filter(|_| !link.is_end_of_pair() && link.link_netns.is_none()) {
-            link = self.netlink.link_by_index(below).await?;
-            if let Some(Owner { bond, .. }) = owner(&link).filter(|owner| owner.role == Role::Bond) {
-                return Ok(Some(bond));
-            }
+    ) -> Result<Option<Refusal>, SysError> {
+        // Hardware lies above nothing. Of a link from elsewhere, IFLA_LINK counts there.
+        if link.kind.is_none() || link.is_end_of_pair() && link.link_netns.is_some() {
+            return Ok(None);
         }
-        Ok(None)
+        let links = self.netlink.links(None).await?;
+        let bonds = |pairs| {
+            let found = topology::sends_by(link.ifindex, &links, pairs).into_iter().filter_map(owner);
+            found.filter(|owner| matches!(owner.role, Role::Bond | Role::Port)).map(|owner| owner.bond)
+        };
+        let name = link.name.clone();
+        if let Some(bond) = bonds(Pairs::Ignored).next() {
+            return Ok(Some(Refusal::AboveBond { name, bond }));
+        }
+        let mut same = bonds(Pairs::Followed).filter(|found| bond == Some(found));
+        Ok(same.next().map(|bond| Refusal::Loop { name, bond }))
     }
 
     /// Makes an interface that was observed a slave: the bond's alias first, no IPv6, the bond's MAC if one is given, its MTU, the
@@ -185,7 +199,7 @@ impl Devices {
         if let Some(mac) = plan.mac {
             netlink.set(ifindex, LinkSetting::Mac(mac)).await?;
         }
-        let link = netlink.set(ifindex, LinkSetting::Mtu(plan.mtu)).await?;
+        let link = netlink.set_mtu_of_member(ifindex, plan.mtu).await?;
         let mut promiscuous = offload::apply(&self.ethtool, &link, Role::Slave, plan.hook)?.promiscuous;
         netlink.set(ifindex, LinkSetting::Allmulti(true)).await?;
         for &mac in &plan.unicast {
@@ -232,7 +246,12 @@ impl Devices {
         }
         // Most drivers want it for the MAC, and the kernel makes link-local addresses when a device is opened.
         let needs_closed = |setting: &LinkSetting| {
-            matches!(setting, LinkSetting::Mac(_) | LinkSetting::AddrGenMode(_)) && !setting.holds(&link)
+            match setting {
+                LinkSetting::Mac(_) => !setting.holds(&link),
+                // With the bond's MTU it may have no IPv6, and then the kernel's default comes first.
+                LinkSetting::AddrGenMode(_) => link.addr_gen_mode.is_none() || !setting.holds(&link),
+                _ => false,
+            }
         };
         let stays_open = leave == Leave::AsFound && found.up && !settings.iter().any(needs_closed);
         let mut outcome = Outcome(Ok(()));
@@ -473,7 +492,7 @@ mod tests {
                 let link = busy(&devices).await;
                 let before = state(&devices, link.ifindex).await;
                 let plan = plan(hook);
-                let found = devices.observe("eth1", &plan, nobody).await.unwrap();
+                let found = devices.observe(("eth1", None), &plan, nobody).await.unwrap();
                 assert_eq!(state(&devices, link.ifindex).await, before, "observing changes nothing");
                 for _ in 0..2 {
                     let slave = devices.enslave(&found, &plan, &mark()).await.unwrap();
@@ -506,7 +525,7 @@ mod tests {
             let link = busy(&devices).await;
             let plan = plan(Hook::Xdp);
             for (given, expected) in [(None, mac(0xaa)), (Some(link.mac), link.mac)] {
-                let found = devices.observe("eth1", &plan, nobody).await.unwrap();
+                let found = devices.observe(("eth1", None), &plan, nobody).await.unwrap();
                 devices.enslave(&found, &plan, &mark()).await.unwrap();
                 assert_eq!(devices.release(&found, given, &proof()).await.unwrap(), PutBack::Done);
                 let (released, _, _, unicast, _) = state(&devices, link.ifindex).await;
@@ -523,7 +542,7 @@ mod tests {
             let link = busy(&devices).await;
             let before = state(&devices, link.ifindex).await;
             let plan = EnslavePlan { mtu: 70_000, ..plan(Hook::Xdp) };
-            let found = devices.observe("eth1", &plan, nobody).await.unwrap();
+            let found = devices.observe(("eth1", None), &plan, nobody).await.unwrap();
             let mut events = LinkEvents::open().unwrap();
             let error = devices.enslave(&found, &plan, &mark()).await.unwrap_err();
             assert!(error.to_string().starts_with("set MTU 70000 on eth1: Invalid argument"), "{error}");
@@ -536,7 +555,7 @@ mod tests {
     fn what_is_gone_or_another_device_is_left_alone() {
         in_namespace(async |devices| {
             let link = busy(&devices).await;
-            let found = devices.observe("eth1", &plan(Hook::Tc), nobody).await.unwrap();
+            let found = devices.observe(("eth1", None), &plan(Hook::Tc), nobody).await.unwrap();
             let before = state(&devices, link.ifindex).await;
             let other = Found { permanent_mac: Some(mac(0x77)), mtu: 1300, ..found.clone() };
             assert_eq!(devices.restore(&other, &proof()).await.unwrap(), PutBack::Gone);
@@ -551,7 +570,7 @@ mod tests {
     fn what_the_kernel_does_not_confirm_is_left_alone() {
         in_namespace(async |devices| {
             let link = busy(&devices).await;
-            let found = devices.observe("eth1", &plan(Hook::Tc), nobody).await.unwrap();
+            let found = devices.observe(("eth1", None), &plan(Hook::Tc), nobody).await.unwrap();
             let answer = devices.restore(&found, &proof()).await.unwrap();
             let untouched = Unconfirmed { name: "eth1".to_owned(), looks_enslaved: false };
             assert_eq!(answer, PutBack::Unconfirmed(untouched));
@@ -586,7 +605,7 @@ mod tests {
             for ifindex in [other.ifindex, far.ifindex] {
                 netlink.set(ifindex, LinkSetting::Up(true)).await.unwrap();
             }
-            let found = devices.observe("eth1", &plan(Hook::Tc), nobody).await.unwrap();
+            let found = devices.observe(("eth1", None), &plan(Hook::Tc), nobody).await.unwrap();
             let (before, others) =
                 (state(&devices, link.ifindex).await, state(&devices, other.ifindex).await);
             devices.enslave(&found, &plan(Hook::Tc), &mark()).await.unwrap();
@@ -608,7 +627,7 @@ mod tests {
         in_namespace(async |devices| {
             let (link, _) = veth(&devices, "eth1", "far1").await;
             let refused = async |name, owner: Option<Owner>| {
-                let answer = devices.observe(name, &plan(Hook::Tc), |_| owner.clone()).await;
+                let answer = devices.observe((name, None), &plan(Hook::Tc), |_| owner.clone()).await;
                 answer.unwrap_err().to_string()
             };
             let owner = |role| Some(Owner { bond: "bond7".to_owned(), role });

@@ -1,5 +1,7 @@
 //! What lies above a bond in its network namespace.
 
+use std::collections::{HashMap, HashSet};
+
 use super::netlink::{LinkInfo, VlanTag};
 
 /// A device through which the bond is reached.
@@ -35,6 +37,54 @@ pub fn above(bond: u32, links: &[LinkInfo]) -> Vec<Layer<'_>> {
         below += 1;
     }
     layers
+}
+
+/// Whether a walk follows frames through pairs (veth, netkit), as through a cable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairs {
+    Followed,
+    Ignored,
+}
+
+/// Returns the devices by which a frame that `from` sends may leave, `from` first: what a VLAN or another stacked device lies
+/// above, the ports of a bridge or another master, and what the other end of a pair is bridged with. Whether they are up does
+/// not matter: they may be later.
+pub fn sends_by(from: u32, links: &[LinkInfo], pairs: Pairs) -> Vec<&LinkInfo> {
+    let by_index: HashMap<_, _> = links.iter().map(|link| (link.ifindex, link)).collect();
+    let ports_of = |master: u32| links.iter().filter(move |link| link.master == Some(master));
+    // What IFLA_LINK of a moved link says counts in another namespace.
+    let below = |link: &LinkInfo| link.link.filter(|_| link.link_netns.is_none());
+    let above = |lower: u32| {
+        let is_above = move |link: &&LinkInfo| below(link) == Some(lower) && !link.is_end_of_pair();
+        links.iter().filter(is_above)
+    };
+    let (mut senders, mut receivers) = (vec![from], Vec::new());
+    let (mut sent, mut received) = (Vec::new(), HashSet::new());
+    loop {
+        if let Some(ifindex) = senders.pop() {
+            let Some(&link) = by_index.get(&ifindex) else { continue };
+            if sent.iter().any(|sent: &&LinkInfo| sent.ifindex == ifindex) {
+                continue;
+            }
+            sent.push(link);
+            senders.extend(ports_of(ifindex).map(|port| port.ifindex));
+            match below(link) {
+                Some(other) if !link.is_end_of_pair() => senders.push(other),
+                Some(other) if pairs == Pairs::Followed => receivers.push(other),
+                _ => {}
+            }
+        } else if let Some(ifindex) = receivers.pop() {
+            if received.insert(ifindex) {
+                receivers.extend(above(ifindex).map(|upper| upper.ifindex));
+                let master = by_index.get(&ifindex).and_then(|link| link.master);
+                receivers.extend(master);
+                let ports = master.into_iter().flat_map(ports_of).filter(|port| port.ifindex != ifindex);
+                senders.extend(ports.map(|port| port.ifindex));
+            }
+        } else {
+            return sent;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -87,5 +137,59 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(above(1000, &links), []);
+    }
+
+    #[test]
+    fn frames_leave_by_what_a_device_lies_above_and_by_what_it_is_cabled_to() {
+        let above = |ifindex, below| LinkInfo {
+            link: Some(below),
+            kind: Some("vlan".to_owned()),
+            vlan: Some(C_TAG),
+            ..link(ifindex, &format!("link{ifindex}"))
+        };
+        let port = |ifindex, master| LinkInfo { master: Some(master), ..link(ifindex, "port") };
+        let pair = |ifindex, other, master| LinkInfo {
+            link: Some(other),
+            kind: Some("veth".to_owned()),
+            master,
+            ..link(ifindex, "veth")
+        };
+        let links = [
+            // bond0, in the bridge 10 with 12, whose other end is 13; a VLAN of the bridge.
+            port(3, 10),
+            link(10, "br0"),
+            pair(12, 13, Some(10)),
+            pair(13, 12, None),
+            above(20, 10),
+            // A VLAN of bond0 in the bridge 30, with 32, whose other end 33 is in the bridge 40, with 42 and 43.
+            LinkInfo { master: Some(30), ..above(21, 3) },
+            link(30, "br1"),
+            pair(32, 33, Some(30)),
+            pair(33, 32, Some(40)),
+            link(40, "br2"),
+            pair(42, 43, Some(40)),
+            pair(43, 42, None),
+            // Elsewhere, and alone.
+            LinkInfo { link_netns: Some(1), ..above(50, 3) },
+            pair(60, 61, None),
+            pair(61, 60, None),
+        ];
+        let meets_bond = |from, pairs| sends_by(from, &links, pairs).iter().any(|link| link.ifindex == 3);
+        for (from, ignored, followed) in [
+            (3, true, true),
+            (10, true, true),
+            (20, true, true),
+            (21, true, true),
+            (30, true, true),
+            (12, false, false),
+            (13, false, true),
+            (43, false, true),
+            (50, false, false),
+            (60, false, false),
+            (99, false, false),
+        ] {
+            let found = [Pairs::Ignored, Pairs::Followed].map(|pairs| meets_bond(from, pairs));
+            assert_eq!(found, [ignored, followed], "{from}");
+        }
     }
 }

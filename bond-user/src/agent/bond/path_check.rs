@@ -265,7 +265,7 @@ impl Effects {
         let mut of_port = vec![LinkSetting::Up(self.carrier)];
         let role = match self.host {
             Host::Pair { .. } => {
-                of_port.push(LinkSetting::Mtu(self.mtu));
+                of_port.extend([LinkSetting::Mtu(self.mtu), LinkSetting::AddrGenMode(In6AddrGenMode::None)]);
                 Role::Port
             }
             // It has the MTU that its owner gives it, which is the bond's.
@@ -400,7 +400,14 @@ impl Effects {
         };
         let mut found = Vec::new();
         for setting in wanted.settings.iter().filter(|setting| !setting.holds(&link)) {
-            let repair = outcome(netlink.set(wanted.ifindex, *setting).await);
+            let answer = match *setting {
+                LinkSetting::Mtu(mtu) if wanted.role != Role::Bond => {
+                    netlink.set_mtu_of_member(wanted.ifindex, mtu).await
+                }
+                LinkSetting::AddrGenMode(In6AddrGenMode::None) => netlink.clear_ipv6(wanted.ifindex).await,
+                other => netlink.set(wanted.ifindex, other).await,
+            };
+            let repair = outcome(answer);
             found.push((fault_of(&link, setting), repair));
         }
         found.extend(self.repair_features(&link, wanted.role).await);

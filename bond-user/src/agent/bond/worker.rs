@@ -444,8 +444,8 @@ impl Effects {
             Effect::GivenAway { slot, master } => {
                 let Some(slave) = self.slaves.get(&slot) else { return };
                 let master = self.devices.netlink.link_by_index(master).await;
-                let master = master.map_or_else(|_| String::from("something else"), |link| link.name);
-                warn!("{}: {}: was made a port of {master}, and leaves the bond", self.bond, slave.name);
+                let master = master.map(|link| link.name);
+                warn!("{}: {}", self.bond, text::given_away(&slave.name, master.ok().as_deref()));
             }
             Effect::AwaitJoin { found, mac, recorded, reply } => {
                 self.waiting.insert(found.ifindex, Waiting { found: *found, mac, recorded, reply });
@@ -781,7 +781,16 @@ impl Effects {
     /// What was a slave comes back from another network namespace as it was in the bond, which it left without being
     /// released: it is put back as it was found then, and may join anew.
     async fn appeared(&mut self, interfaces: &Interfaces, links: &[LinkInfo]) -> Result<(), AgentError> {
-        for link in links.iter().filter(|link| interfaces.contains(link.ifindex)) {
+        let is_slave = |link: &&LinkInfo| self.slaves.values().any(|slave| slave.ifindex == link.ifindex);
+        let (slaves, others): (Vec<_>, Vec<_>) =
+            links.iter().filter(|link| interfaces.contains(link.ifindex)).partition(is_slave);
+        for link in slaves {
+            // It was restored before it joined again; how it was found then is in its own record.
+            if let Some(ifindex) = self.away(link).map(|found| found.ifindex) {
+                self.record.returned(ifindex)?;
+            }
+        }
+        for link in others {
             self.take_back(link).await?;
         }
         Ok(())
@@ -789,12 +798,7 @@ impl Effects {
 
     /// Restores an interface if it was a slave that went away.
     async fn take_back(&mut self, link: &LinkInfo) -> Result<(), AgentError> {
-        let ifindex = link.ifindex;
-        let is_it = |found: &&Found| {
-            let is_there_again = found.ifindex == ifindex && found.lower == Lower::of(link);
-            is_there_again || self.devices.is_returned(link, found)
-        };
-        let Some(found) = self.record.away().iter().find(is_it).cloned() else { return Ok(()) };
+        let Some(found) = self.away(link).cloned() else { return Ok(()) };
         // Only its alias came back with it: no program of the bond is attached to it.
         match self.devices.restore(&found, &Proof::new(self.record.mark(), [])).await? {
             PutBack::Done => info!("{}: {}: is back, and as it was found", self.bond, found.name),
@@ -802,7 +806,16 @@ impl Effects {
             PutBack::Unconfirmed(link) => self.recording.warn(text::unconfirmed(&self.bond, &link.name)),
         }
         // Now, and not before: an agent that dies between the two leaves it to the next one.
-        self.record.returned(ifindex)
+        self.record.returned(found.ifindex)
+    }
+
+    /// How an interface was found that was a slave and went away.
+    fn away(&self, link: &LinkInfo) -> Option<&Found> {
+        let is_it = |found: &&Found| {
+            let is_there_again = found.ifindex == link.ifindex && found.lower == Lower::of(link);
+            is_there_again || self.devices.is_returned(link, found)
+        };
+        self.record.away().iter().find(is_it)
     }
 
     fn read_speed(&self, slot: Slot, number: u32) {
@@ -992,7 +1005,7 @@ impl Effects {
         if link.mtu != self.mtu {
             self.mtu = link.mtu;
             for ifindex in self.slaves.values().map(|slave| slave.ifindex).chain([self.host.port()]) {
-                let answer = self.devices.netlink.set(ifindex, LinkSetting::Mtu(link.mtu)).await;
+                let answer = self.devices.netlink.set_mtu_of_member(ifindex, link.mtu).await;
                 self.warn_of(answer.map(drop));
             }
         }
@@ -1019,15 +1032,24 @@ impl Effects {
         }
         let former = std::mem::replace(&mut self.mtu, mtu);
         for (place, &device) in devices.iter().enumerate() {
-            let Err(error) = self.devices.netlink.set(device, LinkSetting::Mtu(mtu)).await else { continue };
+            let Err(error) = self.set_mtu_of(device, mtu).await else { continue };
             for &done in devices[..place].iter().rev() {
-                let answer = self.devices.netlink.set(done, LinkSetting::Mtu(former)).await;
+                let answer = self.set_mtu_of(done, former).await;
                 self.warn_of(answer.map(drop));
             }
             self.mtu = former;
             return Err(error.into());
         }
         Ok(())
+    }
+
+    async fn set_mtu_of(&self, device: u32, mtu: u32) -> Result<LinkInfo, SysError> {
+        match self.host {
+            Host::Pair { bond, .. } if bond == device => {
+                self.devices.netlink.set(device, LinkSetting::Mtu(mtu)).await
+            }
+            _ => self.devices.netlink.set_mtu_of_member(device, mtu).await,
+        }
     }
 
     async fn tear_down(self) -> Result<(), AgentError> {

@@ -27,7 +27,7 @@ use crate::{
             notices, worker as effects,
         },
         lifecycle::{
-            create::{self as bring_up, Machine, Made, Plane, Taken},
+            create::{self as bring_up, Joining, Machine, Made, Plane, Taken},
             missed_failovers::{Known, Meanwhile},
             slaves::Wanted,
         },
@@ -44,7 +44,7 @@ use crate::{
         directory::{Location, Trust},
         enslave::PutBack,
         found::Found,
-        netlink::{In6AddrGenMode, Interfaces, LinkInfo, LinkSetting, PairKind},
+        netlink::{In6AddrGenMode, Interfaces, LinkEvent, LinkInfo, LinkSetting, PairKind},
         ownership::Proof,
     },
 };
@@ -214,6 +214,10 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, M
         (None, _) => (Host::Port { port: port.ifindex, promisc: false }, None),
     };
 
+    if let Some(bond) = &bond {
+        bring_up::check_ipv6(config, config.mtu.unwrap_or(bond.mtu))?;
+    }
+
     let (mut slaves, mut gone) = (Vec::new(), Vec::new());
     let mut in_slots = Vec::new();
     for slot in Slot::all() {
@@ -297,7 +301,7 @@ async fn take_over(
         let devices_of_bond = slaves.iter().map(|(_, _, link)| link).chain([&port]).chain(bond.as_ref());
         give_aliases(machine, &mut record, devices_of_bond).await?;
     }
-    let (mut left, mut founds) = (Vec::new(), Vec::new());
+    let (mut left, mut founds, mut given_away) = (Vec::new(), Vec::new(), Vec::new());
     for (slot, found, link) in slaves {
         let found = record.slave(found.ifindex).cloned().unwrap_or(found);
         if !is_set_up(&found, &link) || !data_plane.replace_slave(slot, &link.name, link.ifindex)? {
@@ -308,6 +312,7 @@ async fn take_over(
         }
         left.push(left_slave(machine, config, &maps, slot, &link));
         founds.push((slot, found));
+        given_away.extend(Some(link).filter(|link| link.master.is_some()));
     }
     for Gone { slot, ifindex, name: slave } in &gone {
         match slave {
@@ -412,12 +417,16 @@ async fn take_over(
     }
     // What is back is put back before it joins.
     bring_up::settle(machine, id, effects).await?;
+    for link in given_away {
+        // Another process has made it a port of something while no agent ran: it leaves, as it would have then.
+        machine.engine.device(LinkEvent::Changed(Box::new(link)));
+    }
     let mut wanted = Vec::new();
     for slave in &config.slaves {
         let known = joined.iter().find(|(name, _)| *name == slave.name).map(|(_, ifindex)| *ifindex);
         let ifindex = match known {
             Some(ifindex) => Some(ifindex),
-            None => match bring_up::join(machine, id, effects, hook, slave).await {
+            None => match bring_up::join(machine, Joining { bond: name, id, effects, hook }, slave).await {
                 Ok(ifindex) => Some(ifindex),
                 Err(error) => {
                     warn!("{name}: {error}");

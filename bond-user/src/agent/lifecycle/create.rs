@@ -162,11 +162,11 @@ pub async fn bring_up(
     let _one_at_a_time = machine.enslaving.lock().await;
     let candidates = look_at_slaves(machine, config, &plan, missing).await?;
     let rules = match Moved::of(candidates.iter().map(|slave| &slave.found), &config.name, (0, Mac::ZERO)) {
-        Some(moved) if config.move_addresses => moved.check(&machine.devices).await?,
+        Some(moved) if config.move_addresses => moved.check(&machine.devices, mtu).await?,
         _ => Layer3::default(),
     };
     let port_found = match &config.port {
-        Some(port) => Some(observe(machine, port, &plan).await?),
+        Some(port) => Some(observe(machine, (port, None), &plan).await?),
         None => None,
     };
 
@@ -426,20 +426,24 @@ pub async fn settle(machine: &Machine, id: BondId, effects: &Work) -> Result<(),
     Ok(settled.await.map_err(|_| Stopping)?)
 }
 
+/// A bond that an interface joins.
+#[derive(Clone, Copy)]
+pub struct Joining<'a> {
+    pub bond: &'a BondName,
+    pub id: BondId,
+    pub effects: &'a Work,
+    pub hook: Hook,
+}
+
 /// Enslaves one more interface, which must exist. Its ifindex is the answer.
-pub async fn join(
-    machine: &Machine,
-    id: BondId,
-    effects: &Work,
-    hook: Hook,
-    slave: &SlaveConfig,
-) -> Result<u32, AgentError> {
+pub async fn join(machine: &Machine, to: Joining<'_>, slave: &SlaveConfig) -> Result<u32, AgentError> {
+    let Joining { bond, id, effects, hook } = to;
     let (reply, tidied) = oneshot::channel();
     effects.send(Effect::TidyRecord { reply });
     tidied.await.map_err(|_| Stopping)??;
     let plan = EnslavePlan { mac: None, mtu: DEFAULT_MTU, hook, unicast: Vec::new() };
     let claim = Arc::clone(&machine.enslaving).lock_owned().await;
-    let found = observe(machine, &slave.name, &plan).await?;
+    let found = observe(machine, (&slave.name, Some(bond)), &plan).await?;
     check_nic(slave, &found)?;
     let ifindex = found.ifindex;
     enslave(machine, id, effects, &Candidate { config: slave, found }, Some(claim)).await?;
@@ -515,7 +519,7 @@ async fn look_at_slaves<'a>(
 ) -> Result<Vec<Candidate<'a>>, AgentError> {
     let mut candidates = Vec::new();
     for slave in &config.slaves {
-        match observe(machine, &slave.name, plan).await {
+        match observe(machine, (&slave.name, None), plan).await {
             Ok(found) => {
                 check_nic(slave, &found)?;
                 candidates.push(Candidate { config: slave, found });
@@ -536,6 +540,12 @@ pub fn check_queue(bond: &str, queues: Queues, slave: &str, options: SlaveOption
         return Ok(());
     }
     Err(AgentError::NoSuchQueue { bond: bond.to_owned(), slave: slave.to_owned(), queue_id, queues })
+}
+
+/// A bond with so small an MTU has no IPv6 addresses.
+pub fn check_ipv6(config: &BondConfig, mtu: u32) -> Result<(), AgentError> {
+    let small = |problem| AgentError::Small { bond: config.name.to_string(), problem };
+    config.check_ipv6(mtu).map_err(small)
 }
 
 /// A queue is one slave's. The engine refuses it, too, when the other one is there already.
@@ -562,10 +572,15 @@ pub fn check_nic(slave: &SlaveConfig, found: &Found) -> Result<(), AgentError> {
     }
 }
 
-pub async fn observe(machine: &Machine, name: &str, plan: &EnslavePlan) -> Result<Found, AgentError> {
+/// Looks at an interface that is to be a slave or a port. The bond is named where it exists.
+pub async fn observe(
+    machine: &Machine,
+    (name, bond): (&str, Option<&BondName>),
+    plan: &EnslavePlan,
+) -> Result<Found, AgentError> {
     let records = records(&machine.places);
     let owner = |link: &LinkInfo| records.iter().find_map(|record| record.owner(link));
-    Ok(machine.devices.observe(name, plan, owner).await?)
+    Ok(machine.devices.observe((name, bond.map(|bond| &**bond)), plan, owner).await?)
 }
 
 /// Of the bonds of this namespace, those without an agent included.

@@ -37,17 +37,17 @@ impl Moved {
     }
 
     /// Checks, before anything is changed, that all of it can be moved. Returns the rules that are to be added: those
-    /// about packets of the slave, for the bond.
+    /// about packets of the slave, for the bond, whose MTU is `mtu` bytes.
     ///
     /// # Errors
     /// [`Refusal::Unmovable`]
-    pub async fn check(&self, devices: &Devices) -> Result<Layer3, AgentError> {
+    pub async fn check(&self, devices: &Devices, mtu: u32) -> Result<Layer3, AgentError> {
         let netlink = &devices.netlink;
         let refusal = |Unfit { what, why }| {
             let (name, bond) = (self.from.name.clone(), self.bond.clone());
             AgentError::from(SysError::from(Refusal::Unmovable { name, bond, what, why }))
         };
-        if let Some(unfit) = self.from.layer3.unmovable(&self.target()) {
+        if let Some(unfit) = self.from.layer3.unmovable(&self.target(), mtu) {
             return Err(refusal(unfit));
         }
         if let Some(unfit) = netlink.mpls_route_over(self.from.ifindex).await? {

@@ -211,9 +211,10 @@ impl Agent {
 
         let (mut joins, mut later, mut absent) = (Vec::new(), Vec::new(), Vec::new());
         let mut slave_options = Vec::new();
-        for slave in &wanted.slaves {
+        let known = goal.slaves_named(wanted.slaves.iter().map(|slave| slave.name.as_str()), &status);
+        for (slave, known) in wanted.slaves.iter().zip(known) {
             bring_up::check_queue(name, bond.queues, &slave.name, slave.options)?;
-            if let Some(found) = goal.slave_named(&slave.name, &status) {
+            if let Some(found) = known {
                 self.check_slave(bond, slave, found).await?;
                 let changed = differences(found.options.to_pairs(), slave.options.to_pairs());
                 if !changed.is_empty() {
@@ -224,7 +225,7 @@ impl Agent {
                 later.push(slave.clone());
             } else {
                 let plan = EnslavePlan { mac: None, mtu: DEFAULT_MTU, hook: bond.hook, unicast: Vec::new() };
-                match bring_up::observe(&self.machine, &slave.name, &plan).await {
+                match bring_up::observe(&self.machine, (&slave.name, Some(name)), &plan).await {
                     Ok(found) => {
                         bring_up::check_nic(slave, &found)?;
                         joins.push(slave.clone());
@@ -310,6 +311,7 @@ impl Agent {
             Kernel::check(bond.hook, mtu)?;
         }
         plan.mtu = word.filter(|word| *word != mtu).map(|word| (word, mtu));
+        bring_up::check_ipv6(wanted, word.unwrap_or(mtu))?;
 
         let present = netlink.addresses_of(ifindex).await?;
         let is_there = |net: &IpNet| present.iter().any(|found| found.is_same(&address(ifindex, net)));
@@ -403,13 +405,13 @@ impl Agent {
         }
     }
 
-    async fn enslave_wanted(&self, name: &str, slave: &SlaveConfig, outcome: &mut Outcome) {
+    async fn enslave_wanted(&self, name: &BondName, slave: &SlaveConfig, outcome: &mut Outcome) {
         let answer = match self.find(name) {
             Some(bond) => {
                 let _turn = bond.turn.lock().await;
-                bring_up::join(&self.machine, bond.id, &bond.effects, bond.hook, slave).await
+                bring_up::join(&self.machine, bond.joining(name), slave).await
             }
-            None => Err(AgentError::NoSuchBond(name.to_owned())),
+            None => Err(AgentError::NoSuchBond(name.to_string())),
         };
         match answer {
             Ok(_) => outcome.changed(format!("{name}: {}: enslaved", slave.name)),
@@ -511,12 +513,8 @@ impl Goal {
         wanted: &'a BondConfig,
         status: &'a BondStatus,
     ) -> impl Iterator<Item = String> + 'a {
-        let kept: HashSet<_> = wanted
-            .slaves
-            .iter()
-            .filter_map(|slave| self.slave_named(&slave.name, status))
-            .map(|slave| slave.ifindex)
-            .collect();
+        let known = self.slaves_named(wanted.slaves.iter().map(|slave| slave.name.as_str()), status);
+        let kept: HashSet<_> = known.into_iter().flatten().map(|slave| slave.ifindex).collect();
         status
             .slaves
             .iter()

@@ -22,7 +22,7 @@ use crate::{
     agent::{
         Agent, AgentError, Bond, Goal,
         bond::{engine_thread::Stopping, link_mail::LinkFeed, worker::Effect},
-        lifecycle::create::{self as bring_up, Machine},
+        lifecycle::create::{self as bring_up, Joining, Machine},
         slot_of,
     },
     config::SlaveConfig,
@@ -63,17 +63,6 @@ impl Wanted {
     pub fn name(&self) -> &str {
         &self.config.name
     }
-
-    fn is_slave(&self, status: &BondStatus) -> bool {
-        self.slave_of(status).is_some()
-    }
-
-    /// Its interface among the slaves, whatever name that has now.
-    fn slave_of<'status>(&self, status: &'status BondStatus) -> Option<&'status SlaveStatus> {
-        let is_it =
-            |slave: &&SlaveStatus| Some(slave.ifindex) == self.joined || slave.name == self.config.name;
-        status.slaves.iter().find(is_it)
-    }
 }
 
 impl Goal {
@@ -82,29 +71,55 @@ impl Goal {
         &'bond self,
         status: &'bond BondStatus,
     ) -> impl Iterator<Item = &'bond Wanted> + 'bond {
-        self.wanted.iter().filter(|wanted| !wanted.is_slave(status))
+        let slaves = self.slaves_named(self.wanted.iter().map(Wanted::name), status);
+        self.wanted.iter().zip(slaves).filter(|(_, slave)| slave.is_none()).map(|(wanted, _)| wanted)
     }
 
-    /// The slave that a file means by this name.
-    pub(in crate::agent) fn slave_named<'status>(
+    /// The slaves that a file means by these names: each is the interface that was enslaved for its name, whatever that is
+    /// called now, or else the one of that name. No slave is meant by two names.
+    pub(in crate::agent) fn slaves_named<'name, 'status>(
         &self,
-        name: &str,
+        names: impl Iterator<Item = &'name str>,
         status: &'status BondStatus,
-    ) -> Option<&'status SlaveStatus> {
-        let wanted = self.wanted.iter().find(|wanted| wanted.name() == name);
-        match wanted {
-            Some(wanted) => wanted.slave_of(status),
-            None => status.slaves.iter().find(|slave| slave.name == name),
-        }
+    ) -> Vec<Option<&'status SlaveStatus>> {
+        let names: Vec<_> = names.collect();
+        let slave = |is_it: &dyn Fn(&SlaveStatus) -> bool| status.slaves.iter().find(|slave| is_it(slave));
+        let joined = |name: &str| {
+            let ifindex = self.wanted.iter().find(|wanted| wanted.name() == name)?.joined?;
+            slave(&|slave| slave.ifindex == ifindex)
+        };
+        let by_name = |name: &str| match joined(name) {
+            Some(joined) => Some(joined).filter(|slave| slave.name == name),
+            None => slave(&|slave| slave.name == name),
+        };
+        let by_names: Vec<_> = names.iter().map(|name| by_name(name)).collect();
+        let is_named = |slave: &&SlaveStatus| {
+            by_names.iter().flatten().any(|named: &&SlaveStatus| named.ifindex == slave.ifindex)
+        };
+        let either = |(name, by_name): (&&str, &Option<_>)| {
+            by_name.or_else(|| joined(name).filter(|slave| !is_named(slave)))
+        };
+        names.iter().zip(&by_names).map(either).collect()
     }
 
     /// From now on these are wanted, and no others.
     pub(in crate::agent) fn want(&mut self, slaves: &[SlaveConfig], status: &BondStatus) {
-        let wanted = |slave: &SlaveConfig| {
-            let joined = self.slave_named(&slave.name, status).map(|slave| slave.ifindex);
-            Wanted::new(slave.clone(), joined)
+        let found = self.slaves_named(slaves.iter().map(|slave| slave.name.as_str()), status);
+        let wanted = |(slave, found): (&SlaveConfig, Option<&SlaveStatus>)| {
+            Wanted::new(slave.clone(), found.map(|slave| slave.ifindex))
         };
-        self.wanted = slaves.iter().map(wanted).collect();
+        self.wanted = slaves.iter().zip(found).map(wanted).collect();
+    }
+
+    /// This slave, which has this name now, is not wanted any more.
+    fn release(&mut self, name: &str, ifindex: Option<u32>, status: &BondStatus) {
+        let slaves = self.slaves_named(self.wanted.iter().map(Wanted::name), status);
+        let is_released = |wanted: &Wanted, slave: Option<&SlaveStatus>| match slave {
+            Some(slave) => Some(slave.ifindex) == ifindex,
+            None => wanted.name() == name,
+        };
+        let kept = self.wanted.iter().zip(slaves).filter(|(wanted, slave)| !is_released(wanted, *slave));
+        self.wanted = kept.map(|(wanted, _)| wanted.clone()).collect();
     }
 
     fn wanted_mut(&mut self, name: &str) -> Option<&mut Wanted> {
@@ -130,8 +145,12 @@ impl Bond {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(in crate::agent) fn joining<'a>(&'a self, name: &'a BondName) -> Joining<'a> {
+        Joining { bond: name, id: self.id, effects: &self.effects, hook: self.hook }
+    }
+
     /// Enslaves `link` if it is one that this bond waits for.
-    async fn take_in(&self, name: &str, machine: &Machine, link: &LinkInfo) -> Result<(), Stopping> {
+    async fn take_in(&self, name: &BondName, machine: &Machine, link: &LinkInfo) -> Result<(), Stopping> {
         let is_wanted = self.goal().wanted.iter().any(|wanted| wanted.name() == link.name);
         // The engine has heard of the link before, and what it answers comes after that.
         if !is_wanted || !self.goal().awaits(link, &machine.engine.status(self.id).await?) {
@@ -147,7 +166,7 @@ impl Bond {
         };
         // One that was away is put back first.
         bring_up::settle(machine, self.id, &self.effects).await.map_err(|_| Stopping)?;
-        let answer = bring_up::join(machine, self.id, &self.effects, self.hook, &wanted.config).await;
+        let answer = bring_up::join(machine, self.joining(name), &wanted.config).await;
         if let Err(error) = &answer {
             warn!("{name}: {error}; once that is mended: xbond add-slave {name} {}", link.name);
         }
@@ -217,7 +236,7 @@ impl Agent {
         let mut config = wanted.map_or_else(|| SlaveConfig::new(slave.clone()), |wanted| wanted.config);
         set_options(&mut config.options, options)?;
         bring_up::check_queue(name, bond.queues, slave, config.options)?;
-        let ifindex = bring_up::join(&self.machine, bond.id, &bond.effects, bond.hook, &config).await?;
+        let ifindex = bring_up::join(&self.machine, bond.joining(name), &config).await?;
         bond.change_goal(|goal| {
             if let Some(wanted) = goal.wanted_mut(slave) {
                 wanted.joined = Some(ifindex);
@@ -238,7 +257,7 @@ impl Agent {
         bond.effects.send(Effect::AwaitRelease { slot, reply });
         self.machine.engine.request(bond.id, Event::Leave { slot }).await??;
         bond.change_goal(|goal| {
-            goal.wanted.retain(|wanted| wanted.name() != slave && wanted.joined != ifindex);
+            goal.release(slave, ifindex, &status);
         });
         // It drains first, and others need not wait for that.
         drop(turn);

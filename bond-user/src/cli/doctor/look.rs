@@ -167,7 +167,7 @@ impl<'a> Looks<'a> {
         let Devices { netlink, ethtool } = self.devices;
         let plan = EnslavePlan { mac: None, mtu: USUAL_MTU, hook: Hook::Tc, unicast: Vec::new() };
         let observed =
-            self.devices.observe(&link.name, &plan, |link| agent::owner_of(&self.places, link)).await;
+            self.devices.observe((&link.name, None), &plan, |link| agent::owner_of(&self.places, link)).await;
         let carries = traffic::carried_by(netlink, link.ifindex).await?;
         Ok(Nic {
             owner: agent::owner_of(&self.places, &link),

@@ -32,7 +32,7 @@ use self::message::{
 };
 use super::{
     SysError,
-    netlink::{Netlink, Raw},
+    netlink::{IPV6_MIN_MTU, Netlink, Raw},
 };
 
 /// RTPROT_REDIRECT, KERNEL and RA: who made a route.
@@ -191,8 +191,16 @@ impl Layer3 {
         )
     }
 
-    /// What cannot go to a device of another name.
-    pub fn unmovable(&self, target: &Target<'_>) -> Option<Unfit> {
+    /// What cannot go to a device of another name, with this MTU in bytes.
+    pub fn unmovable(&self, target: &Target<'_>, mtu: u32) -> Option<Unfit> {
+        let is_ipv6 = |message: &&Message| i32::from(message.family()) == libc::AF_INET6;
+        let addresses = self.addresses().filter(|address| !is_own_link_local(address));
+        let routes =
+            self.routes().filter(|route| ![BY_KERNEL, BY_ADVERTISEMENT].contains(&route.route_protocol()));
+        if let Some(message) = addresses.chain(routes).find(is_ipv6).filter(|_| mtu < IPV6_MIN_MTU) {
+            let why = "it is IPv6, which needs an MTU of 1280 bytes";
+            return Some(Unfit { what: named(message), why });
+        }
         let too_long = |message: &&Message| {
             let moved = message.address_for(&target.substitute(Duration::ZERO), 0);
             let label = moved.as_ref().and_then(|moved| moved.name(message::IFA_LABEL));

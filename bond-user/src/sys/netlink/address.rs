@@ -76,6 +76,12 @@ impl Address {
         flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic)
     }
 
+    /// Made by the kernel; before Linux 5.18 it does not say which link-local ones it has made.
+    pub fn is_automatic(&self) -> bool {
+        let is_link_local = matches!(self.ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        self.ip.is_ipv6() && (self.by_kernel || is_link_local)
+    }
+
     /// The same address, whatever its flags and lifetime.
     pub fn is_same(&self, other: &Self) -> bool {
         (self.ifindex, self.ip, self.prefix_len, self.peer)

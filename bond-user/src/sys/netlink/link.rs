@@ -290,6 +290,9 @@ fn attached_xdp(parts: &[LinkXdp]) -> Option<AttachedXdp> {
     Some(AttachedXdp { program: program?, mode: mode? })
 }
 
+/// Bytes; RFC 8200, section 5: a device with a smaller MTU has no IPv6.
+pub const IPV6_MIN_MTU: u32 = 1280;
+
 /// How a link shall be, in one respect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkSetting {

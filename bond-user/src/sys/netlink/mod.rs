@@ -37,7 +37,8 @@ pub(crate) use bond::recorded as recorded_bonds;
 pub use bond::{KernelBond, KernelSlave};
 pub use events::{LinkEvent, LinkEvents};
 pub use link::{
-    AttachedXdp, In6AddrGenMode, LinkFlags, LinkInfo, LinkLayerType, LinkSetting, OperState, VlanTag, XdpMode,
+    AttachedXdp, IPV6_MIN_MTU, In6AddrGenMode, LinkFlags, LinkInfo, LinkLayerType, LinkSetting, OperState,
+    VlanTag, XdpMode,
 };
 pub use raw::Raw;
 pub use route::{Route, Way};
@@ -209,6 +210,42 @@ impl Netlink {
         } else {
             Err(SysError::NotKept { what, on: after.name, hint: None })
         }
+    }
+
+    /// Gives a slave or a port an MTU.
+    ///
+    /// Below 1280 bytes a device has no IPv6. Above, the kernel makes it again, with addresses that the device announces at
+    /// once (`addrconf_notify`, NETDEV_CHANGEMTU), unless it is not ready by IFLA_OPERSTATE. Neither its carrier nor its
+    /// packets depend on that.
+    pub async fn set_mtu_of_member(&self, ifindex: u32, mtu: u32) -> Result<LinkInfo, SysError> {
+        let before = self.link_by_index(ifindex).await?;
+        if before.mtu >= IPV6_MIN_MTU || mtu < IPV6_MIN_MTU {
+            return self.set(ifindex, LinkSetting::Mtu(mtu)).await;
+        }
+        let operstate = |state| {
+            let link = LinkUnspec::new_with_index(ifindex);
+            link.append_extra_attribute(LinkAttribute::OperState(state)).build()
+        };
+        // Sent together: an agent that is killed leaves it dormant only if it is killed between two system calls.
+        let steps = [
+            operstate(OperState::Dormant),
+            LinkSetting::Mtu(mtu).request(ifindex),
+            LinkSetting::AddrGenMode(In6AddrGenMode::None).request(ifindex),
+            operstate(OperState::Up),
+        ];
+        // What failed is found out, and tried again, one by one.
+        self.send_raw(steps.iter().map(|step| (0, about(RTM_SETLINK, step))).collect()).await;
+        self.set(ifindex, LinkSetting::Mtu(mtu)).await?;
+        self.clear_ipv6(ifindex).await
+    }
+
+    /// Has the kernel give a slave or a port no IPv6 addresses, and removes those that it has made.
+    pub async fn clear_ipv6(&self, ifindex: u32) -> Result<LinkInfo, SysError> {
+        let link = self.set(ifindex, LinkSetting::AddrGenMode(In6AddrGenMode::None)).await?;
+        for address in self.addresses_of(ifindex).await?.iter().filter(|address| address.is_automatic()) {
+            self.del_address(address).await?;
+        }
+        Ok(link)
     }
 
     async fn change_link(&self, link: &LinkMessage) -> Result<(), rtnetlink::Error> {
