@@ -3,7 +3,7 @@
 mod common;
 mod snapshot;
 
-use std::fs;
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt as _};
 
 use common::{
     BOND, SLAVES, active_slave, beside_others, bond, eventually, lab, meet, show, slave, traffic,
@@ -14,8 +14,8 @@ use serde_json::Value;
 use snapshot::Snapshot;
 use tempfile::TempDir;
 use xbond_tests::{
-    Capture, Frame, HOST_V4, Lab, NetNs, Policy, Xbond, lab::Datapath, netns::unique_stem, skip_if_unable,
-    xbond::binary,
+    Capture, Cut, Frame, HOST_V4, Lab, NetNs, Policy, Xbond, lab::Datapath, netns::unique_stem,
+    skip_if_unable, xbond::binary,
 };
 
 const MORE: &str = "on_exit = \"keep\"\n";
@@ -380,4 +380,30 @@ fn ipv6_with_a_small_mtu_is_refused() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("route to 2001:db8:7::/48 is IPv6, which needs 1280 bytes"), "{said}");
     xbond_tests::xbond::cli(host, ["down", BOND, "--force"]).unwrap();
+}
+
+/// The kernel takes any bytes but a few for a name, also for one of an interface that has nothing to do with the bond.
+#[test]
+fn a_slave_whose_name_is_not_utf8_takes_over_and_groups_are_reported() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let host = &lab.host;
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    host.ip("link add other0 type veth peer name other1").unwrap();
+    for (from, to) in [(SLAVES[1], &b"Z\xff\xfe"[..]), ("other0", b"Y\xff")] {
+        let line = ["link", "set", "dev", from, "up", "name"].map(OsStr::new);
+        let renamed = host.command("ip").args(line).arg(OsStr::from_bytes(to)).status().unwrap();
+        assert!(renamed.success(), "{from}");
+    }
+    let second = || show(&xbond)["slaves"][1]["name"].clone();
+    eventually("the name", second, |name| name == "Z??");
+    lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    wait_for_active(&xbond, "Z??");
+    meet(&lab);
+    // Comes after what the failover set off.
+    xbond.cli(["del-slave", BOND, SLAVES[0]]).unwrap();
+    xbond.cli(["down", "--all"]).unwrap();
+    let log = xbond.stop().unwrap();
+    assert!(!log.contains("multicast groups") && !log.contains("gone"), "{log}");
 }

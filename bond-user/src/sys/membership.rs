@@ -69,11 +69,12 @@ pub async fn reports_behind(netlink: &Netlink, port: u32, mac: Mac) -> Result<Ve
     Ok(reports(mac, &uppers, &memberships))
 }
 
-/// A kernel without IPv6, or without multicast, has no such file.
+/// A kernel without IPv6, or without multicast, has no such file. Names of interfaces in it may have any bytes.
 fn read(path: &str) -> Result<String, SysError> {
-    match fs::read_to_string(path) {
+    match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        answer => answer.map_err(|error| SysError::kernel("read the multicast groups", path, error)),
+        Err(error) => Err(SysError::kernel("read the multicast groups", path, error)),
+        Ok(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
     }
 }
 
