@@ -3,23 +3,25 @@
 mod common;
 
 use std::{
-    fs::File,
-    io::Read as _,
+    fs::{self, File},
+    io::{Read as _, Write as _},
     os::fd::OwnedFd,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Instant,
 };
 
-use common::{BOND, SLAVES, eventually, lab};
+use common::{BOND, DATAPATHS, SLAVES, bond, eventually, lab, meet};
 use nix::{
     fcntl::{FcntlArg, fcntl},
+    mount::{MsFlags, mount, umount},
     sys::signal::{Signal, kill},
     unistd::{Pid, pipe},
 };
 use xbond_tests::{
-    Cut, Lab, PATIENCE, Policy,
+    Cut, HOST_V4, Lab, PATIENCE, Policy, Xbond, has_tcx,
     lab::Datapath,
-    skip_if_unable,
+    skip, skip_if_unable,
     xbond::{binary, cli},
 };
 
@@ -143,4 +145,141 @@ fn a_reader_that_returns_learns_how_many_lines_were_dropped() {
     let count: usize = dropped.split_whitespace().nth(2).unwrap().parse().unwrap();
     let kept = text.lines().filter(|line| line.contains("num_grat_arp")).count();
     assert_eq!(kept + count, 1500, "{dropped}");
+}
+
+/// The bond of [`bond`], by flags.
+fn flags(datapath: Datapath) -> Vec<String> {
+    let line = format!(
+        "--bond {BOND} --address {HOST_V4}/24 --datapath {} --slave {} --slave {} -o miimon=100",
+        datapath.name(),
+        SLAVES[0],
+        SLAVES[1]
+    );
+    line.split(' ').map(str::to_owned).collect()
+}
+
+fn directory(root: &str, lab: &Lab) -> PathBuf {
+    Path::new(root).join("xbond").join(lab.host.cookie().unwrap().to_string()).join(BOND)
+}
+
+/// Pins of links, of which the name contains this.
+fn links(lab: &Lab, name: &str) -> Vec<PathBuf> {
+    let pins = fs::read_dir(directory("/sys/fs/bpf", lab)).unwrap().map(|pin| pin.unwrap().path());
+    let is_link =
+        |pin: &PathBuf| pin.to_str().is_some_and(|pin| pin.ends_with("_link") && pin.contains(name));
+    pins.filter(is_link).collect()
+}
+
+/// A live agent attaches them again, and so does the next one.
+#[test]
+fn adoption_attaches_programs_that_were_detached_while_no_agent_ran() {
+    skip_if_unable!();
+    if !has_tcx() {
+        return skip("programs are no links here");
+    }
+    type Harm = fn(&Lab);
+    let detach: Harm = |lab| {
+        for pin in links(lab, "") {
+            lab.host.exec(&format!("bpftool link detach pinned {}", pin.display())).unwrap();
+        }
+    };
+    let unpin: Harm = |lab| links(lab, "port_tx").iter().for_each(|pin| fs::remove_file(pin).unwrap());
+    let unpin_all: Harm = |lab| links(lab, "").iter().for_each(|pin| fs::remove_file(pin).unwrap());
+    for (what, harm) in [("detached", detach), ("port unpinned", unpin), ("unpinned", unpin_all)] {
+        for datapath in DATAPATHS {
+            let lab = lab(datapath, Policy::Learning);
+            let first = bond(&lab, datapath, &["miimon=100"]);
+            first.kill().unwrap();
+            harm(&lab);
+            let second = Xbond::run(&lab.host, flags(datapath)).unwrap();
+            meet(&lab);
+            let log = second.log();
+            let said = "bond0-port: its BPF program was detached by another process";
+            assert!(log.contains(said) && log.contains("adopted"), "{what} {}: {log}", datapath.name());
+            assert!(!second.cli(["show", BOND]).unwrap().contains('!'), "{what} {}", datapath.name());
+            lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+            meet(&lab);
+            second.stop().unwrap();
+        }
+    }
+}
+
+/// It carries nothing, and keeps no other bond from being served.
+#[test]
+fn a_bond_whose_device_was_deleted_while_no_agent_ran_is_made_again() {
+    skip_if_unable!();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    let text = format!(
+        "version = 1\n[bond.bond0]\nslaves = [\"{}\"]\nmiimon = 100\non_exit = \"keep\"\n\
+         addresses = [\"{HOST_V4}/24\"]\n[bond.bond1]\nslaves = [\"{}\"]\nmiimon = 100\non_exit = \"keep\"\n",
+        SLAVES[0], SLAVES[1]
+    );
+    fs::write(file.path(), text).unwrap();
+    let arguments = ["-c", file.path().to_str().unwrap()];
+    for (deleted, other) in [("bond1", "bond0"), ("bond0", "bond1")] {
+        let first = Xbond::run(&lab.host, arguments).unwrap();
+        first.kill().unwrap();
+        lab.host.ip(&format!("link delete {deleted}")).unwrap();
+        let second = Xbond::run(&lab.host, arguments).unwrap();
+        let log = second.log();
+        for said in [
+            format!("{deleted}: its port {deleted}-port is gone, so it carries nothing"),
+            format!("{other}: adopted"),
+            format!("{deleted} ready"),
+        ] {
+            assert!(log.contains(&said), "{log}");
+        }
+        meet(&lab);
+        second.stop().unwrap();
+    }
+    for name in ["bond0", "bond1"] {
+        cli(&lab.host, ["down", name, "--force"]).unwrap();
+    }
+}
+
+/// A bond's run directory on a file system of its own, without room.
+struct Full(PathBuf);
+
+impl Full {
+    fn make(lab: &Lab) -> Self {
+        let place = directory("/run", lab);
+        let files: Vec<_> = fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let files: Vec<_> = files.iter().map(|path| (path, fs::read(path).unwrap())).collect();
+        let options = Some("size=64k,mode=755");
+        mount(Some("tmpfs"), &place, Some("tmpfs"), MsFlags::empty(), options).unwrap();
+        let full = Self(place);
+        for (path, text) in &files {
+            fs::write(path, text).unwrap();
+        }
+        let mut fill = File::create(full.0.join("fill")).unwrap();
+        while fill.write_all(&[0; 1024]).is_ok() {}
+        full
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        let _ = umount(&self.0);
+    }
+}
+
+#[test]
+fn a_full_file_system_keeps_no_agent_from_its_bond() {
+    skip_if_unable!();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let first = bond(&lab, Datapath::Tc, &["miimon=100"]);
+    first.kill().unwrap();
+    let full = Full::make(&lab);
+    let second = Xbond::run(&lab.host, flags(Datapath::Tc)).unwrap();
+    let log = second.log();
+    assert!(log.contains("No space left on device") && log.contains("adopted, with enp0s8, enp0s9"), "{log}");
+    second.set(BOND, &format!("active_slave={}", SLAVES[1])).unwrap();
+    meet(&lab);
+    // What adds to it is refused; what is there can be restored.
+    second.cli(["del-slave", BOND, SLAVES[0]]).unwrap();
+    let error = second.cli(["add-slave", BOND, SLAVES[0]]).unwrap_err().to_string();
+    assert!(error.contains("No space left on device"), "{error}");
+    drop(full);
+    second.stop().unwrap();
 }

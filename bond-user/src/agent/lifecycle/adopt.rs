@@ -33,14 +33,18 @@ use crate::{
         },
     },
     config::BondConfig,
-    report::{moment::monotonic, receipt::Receipt, text},
+    report::{
+        moment::monotonic,
+        receipt::Receipt,
+        text::{self, PathFault, Repair},
+    },
     store::{
         receipts,
         record::{self, Ends, Record, Shape},
     },
     sys::{
         announcer::{self, Announced},
-        dataplane::{DataPlane, Maps, Unfit},
+        dataplane::{Attachment, DataPlane, Maps, Replaced, Unfit},
         directory::{Location, Trust},
         enslave::PutBack,
         found::Found,
@@ -65,12 +69,22 @@ pub async fn adopt(
     }
     let whole = look(machine, config).await;
     match whole.map_err(|error| error.into_refusal(&config.name))? {
-        Some(whole) => {
-            let made = take_over(machine, id, config, whole, missing).await;
+        Look::Whole(whole) => {
+            let made = take_over(machine, id, config, *whole, missing).await;
             made.map(Some).map_err(|error| Misfit::from(error).into_refusal(&config.name))
         }
-        None => {
-            info!("{}: an agent was stopped while it made this bond, and its remains go first", config.name);
+        remains => {
+            match remains {
+                Look::Portless(port) => warn!(
+                    "{}: its port {port} is gone, so it carries nothing: what is left of it is removed, and it is made \
+                     again",
+                    config.name
+                ),
+                _ => info!(
+                    "{}: an agent was stopped while it made this bond: its remains are removed first",
+                    config.name
+                ),
+            }
             let notes = record::undo(&machine.places, &config.name, &machine.devices).await?;
             notes.iter().for_each(|note| warn!("{}: {note}", config.name));
             Ok(None)
@@ -91,8 +105,6 @@ enum Misfit {
     OtherNamespace,
     #[error("{what} is {found}, and the configuration says {wanted}")]
     Differs { what: &'static str, found: String, wanted: String },
-    #[error("its port {0} is gone, or another interface has its name")]
-    NoPort(String),
     #[error(transparent)]
     Failed(#[from] Box<AgentError>),
 }
@@ -134,6 +146,15 @@ struct Whole {
     proof: Proof,
 }
 
+/// What is there of a bond.
+enum Look {
+    Whole(Box<Whole>),
+    /// It was not finished.
+    Unfinished,
+    /// Its port, of this name, does not exist in this network namespace: it carries nothing.
+    Portless(String),
+}
+
 /// A slot whose slave is not there.
 struct Gone {
     slot: Slot,
@@ -142,30 +163,42 @@ struct Gone {
     name: Option<String>,
 }
 
-/// None if it was not finished.
-async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, Misfit> {
+async fn look(machine: &Machine, config: &BondConfig) -> Result<Look, Misfit> {
     let pins = machine.places.pins_of(&config.name);
     let record = Record::read(&machine.places, &config.name, Trust::Ours)?;
     if pins.kind().is_none() {
-        return Ok(None);
+        return Ok(Look::Unfinished);
     }
     let maps = match DataPlane::left(&pins)? {
         Ok(maps) => maps,
         // Version 0 is that of a map that nobody has written yet.
-        Err(Unfit::NoPort | Unfit::OtherVersion(0)) => return Ok(None),
+        Err(Unfit::NoPort | Unfit::OtherVersion(0)) => return Ok(Look::Unfinished),
         Err(Unfit::NoMap(name)) => return Err(Misfit::NoMap(name)),
         Err(Unfit::OtherVersion(found)) => return Err(Misfit::OtherVersion { found }),
     };
     let entry = maps.bond();
     if entry.port_ifindex() == 0 {
         // It was killed before packets had a port.
-        return Ok(None);
+        return Ok(Look::Unfinished);
     }
     if entry.netns_cookie() != machine.cookie {
         return Err(Misfit::OtherNamespace);
     }
     let record = record.ok_or(Misfit::NoRecord)?;
     let Shape { pair, port, datapath, queues } = record.shape();
+    let devices = &machine.devices;
+    let port_name =
+        pair.as_ref().map(|pair| pair.port.as_str()).or(port.as_ref().map(|port| port.name.as_str()));
+    let portless = || Ok(Look::Portless(port_name.unwrap_or_default().to_owned()));
+    let port_link = match devices.netlink.link_by_index(entry.port_ifindex()).await {
+        Ok(port) => port,
+        Err(error) if error.is_gone() => return portless(),
+        Err(error) => return Err(error.into()),
+    };
+    let made_of = port_link.pair().filter(|_| pair.is_some());
+    if pair.is_some() && made_of.is_none() {
+        return portless();
+    }
     let same = |what, found: Option<String>, wanted: Option<String>| {
         let text = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
         if found == wanted {
@@ -185,22 +218,10 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, M
         bring_up::check_queue(&config.name, queues, &slave.name, slave.options)?;
     }
 
-    let devices = &machine.devices;
-    let port_name =
-        pair.as_ref().map(|pair| pair.port.as_str()).or(port.as_ref().map(|port| port.name.as_str()));
-    let no_port = || Misfit::NoPort(port_name.unwrap_or_default().to_owned());
-    let port = match devices.netlink.link_by_index(entry.port_ifindex()).await {
-        Ok(port) => port,
-        Err(error) if error.is_gone() => return Err(no_port()),
-        Err(error) => return Err(error.into()),
-    };
-    let made_of = port.pair().filter(|_| pair.is_some());
-    if pair.is_some() && made_of.is_none() {
-        return Err(no_port());
-    }
     if !bring_up::fits(config.pair, made_of) {
         same("pair", made_of.map(|kind| kind.to_string()), Some(config.pair.to_string()))?;
     }
+    let port = port_link;
     let (host, bond) = match (&pair, port.link) {
         (Some(_), Some(peer)) => {
             let bond = match port.link_netns {
@@ -210,7 +231,7 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, M
             let promisc = bond.as_ref().is_some_and(|bond| bond.promiscuity > 0);
             (Host::Pair { bond: peer, port: port.ifindex, promisc }, bond)
         }
-        (Some(_), None) => return Err(no_port()),
+        (Some(_), None) => return portless(),
         (None, _) => (Host::Port { port: port.ifindex, promisc: false }, None),
     };
 
@@ -245,7 +266,9 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Option<Whole>, M
     let worn = slaves.first().map(|(slot, ..)| maps.slave(*slot).wire_mac()).filter(|_| mac.is_some());
     same("its MAC", worn.map(|mac| mac.to_string()), mac.map(|mac| mac.to_string()))?;
     let proof = record.prove(devices, &pins).await;
-    Ok(Some(Whole { record, maps, queues, port, host, made_of, bond, options, slaves, gone, strays, proof }))
+    let whole =
+        Whole { record, maps, queues, port, host, made_of, bond, options, slaves, gone, strays, proof };
+    Ok(Look::Whole(Box::new(whole)))
 }
 
 /// The options that are wanted, with the policy that is in force.
@@ -289,24 +312,48 @@ async fn take_over(
     let name = &config.name;
     let devices = &machine.devices;
     let hook = effects::hook(config.datapath, config.port.is_some());
-    // First: what is written below has room then, on a file system that is full by now as well.
-    record.save()?;
+    // First: what is written below has room then, on a file system that is full by now as well. If it is full already, what
+    // is recorded stays: it says more than is left, never less.
+    let as_recorded = |answer: Result<(), AgentError>| {
+        if let Err(error) = answer {
+            warn!("{name}: {error}; the bond is adopted, and its record stays as it was");
+        }
+    };
+    as_recorded(record.save());
     if let (Host::Pair { bond, port, .. }, Some(_)) = (host, made_of) {
-        record.made(Ends { bond, port })?;
+        as_recorded(record.made(Ends { bond, port }));
     }
     let mut data_plane = DataPlane::adopt(&machine.places.pins_of(name), hook, Arc::clone(&machine.kernel))?;
     let bond_name = bond.as_ref().map(|bond| bond.name.as_str());
-    data_plane.replace_port(&bring_up::port_of(&port.name, host, made_of, bond_name))?;
+    if data_plane.replace_port(&bring_up::port_of(&port.name, host, made_of, bond_name))? {
+        warn_of_detached(name, &port.name);
+    }
     if !record.has_aliases() {
         let devices_of_bond = slaves.iter().map(|(_, _, link)| link).chain([&port]).chain(bond.as_ref());
-        give_aliases(machine, &mut record, devices_of_bond).await?;
+        as_recorded(give_aliases(machine, &mut record, devices_of_bond).await);
     }
     let (mut left, mut founds, mut given_away) = (Vec::new(), Vec::new(), Vec::new());
     for (slot, found, link) in slaves {
         let found = record.slave(found.ifindex).cloned().unwrap_or(found);
-        if !is_set_up(&found, &link) || !data_plane.replace_slave(slot, &link.name, link.ifindex)? {
+        let whole = is_set_up(&found, &link)
+            && match data_plane.replace_slave(slot, &link.name, link.ifindex)? {
+                Replaced::Done => true,
+                Replaced::Detached if has_stayed(&found, &link) => {
+                    data_plane.reattach_slave(&Attachment {
+                        slot,
+                        device: &link.name,
+                        ifindex: link.ifindex,
+                    })?;
+                    warn_of_detached(name, &link.name);
+                    true
+                }
+                Replaced::Detached | Replaced::Absent => false,
+            };
+        if !whole {
             info!("{name}: {}: was not set up to the end, or was away since; it is put back", link.name);
-            forget(&mut data_plane, &mut record, slot, link.ifindex)?;
+            data_plane.detach_slave(slot)?;
+            data_plane.maps().set_slave(slot, SlaveEntry::default());
+            as_recorded(record.remove(link.ifindex));
             restore(machine, name, &found, &proof).await?;
             continue;
         }
@@ -318,7 +365,7 @@ async fn take_over(
         match slave {
             Some(slave) => {
                 warn!("{name}: {slave} is gone, or is another interface by now; it is no slave any more");
-                record.depart(*ifindex)?;
+                as_recorded(record.depart(*ifindex));
             }
             None => info!("{name}: interface {ifindex} was not set up to the end, and is no slave"),
         }
@@ -336,7 +383,7 @@ async fn take_over(
             data_plane.detach_filters(&link.name);
         }
         restore(machine, name, &found, &proof).await?;
-        record.remove(found.ifindex)?;
+        as_recorded(record.remove(found.ifindex));
     }
 
     let mut entry = entry(machine, config, maps.bond(), host, bond.as_ref(), &options);
@@ -489,15 +536,14 @@ fn is_set_up(found: &Found, link: &LinkInfo) -> bool {
     found.addr_gen_mode.is_none() || LinkSetting::AddrGenMode(In6AddrGenMode::None).holds(link)
 }
 
-fn forget(
-    data_plane: &mut DataPlane,
-    record: &mut Record,
-    slot: Slot,
-    ifindex: u32,
-) -> Result<(), AgentError> {
-    data_plane.detach_slave(slot)?;
-    data_plane.maps().set_slave(slot, SlaveEntry::default());
-    record.remove(ifindex)
+/// Whether a slave without its program was never away: what only enslaving sets is as it was.
+fn has_stayed(found: &Found, link: &LinkInfo) -> bool {
+    found.addr_gen_mode.is_some() && link.is_up() && LinkSetting::Allmulti(true).holds(link)
+}
+
+fn warn_of_detached(bond: &str, device: &str) {
+    let fault = PathFault::Detached { device: device.to_owned() };
+    warn!("{bond}: {}", text::path_fault(&fault, &Repair::Done));
 }
 
 fn left_slave(machine: &Machine, config: &BondConfig, maps: &Maps, slot: Slot, link: &LinkInfo) -> LeftSlave {

@@ -294,29 +294,59 @@ impl DataPlane {
         Maps::open_in(&pins).map(Ok)
     }
 
-    /// Puts this version's program in place of the one at the port; no packet is without one.
-    pub fn replace_port(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
+    /// Puts this version's program in place of the one at the port; no packet is without one. Where another process has
+    /// detached it, or removed the pin of its link, it is attached again; returns whether that was so.
+    pub fn replace_port(&mut self, port: &Port<'_>) -> Result<bool, DataPlaneError> {
         let &Port { device, ifindex, netkit, .. } = port;
         let pins = open(&self.dir)?;
         let at = Place { dir: &pins, pin: PORT_PIN, device, ifindex, side: TcAttachType::Ingress };
         let way = self.way();
-        let gone = || DataPlaneError::Attach {
-            hook: way.hook,
-            device: device.to_owned(),
-            reason: "what is pinned was attached to another device".into(),
-        };
         let object = self.port_object.as_mut().ok_or(DataPlaneError::Missing(self.hook.port_program()))?;
-        let replaced = replace(object, self.hook.port_program(), way, &at)?;
-        self.port = Some(replaced.ok_or_else(gone)?);
-        self.held.take_program(&pins, PORT_PIN)?;
-        if netkit.is_some() {
-            self.at_bond(device, |program| {
+        self.port = if way.is_link() && !at.is_there(names::LINK_PIN) {
+            None
+        } else {
+            replace(object, self.hook.port_program(), way, &at)?
+        };
+        let is_attached = self.port.is_some() && (netkit.is_none() || self.replace_at_bond(device, &pins)?);
+        if is_attached {
+            self.held.take_program(&pins, PORT_PIN)?;
+            if netkit.is_some() {
+                self.held.take_program(&pins, BOND_PIN)?;
+            }
+            self.part_ends(port)?;
+        } else {
+            self.remove_port_pins(&pins)?;
+            self.attach_port(port)?;
+        }
+        Ok(!is_attached)
+    }
+
+    /// The same where bond0 sends. False if the link is not at its hook, or has no pin.
+    fn replace_at_bond(&self, port: &str, pins: &Directory) -> Result<bool, DataPlaneError> {
+        let mut is_detached = false;
+        let replaced = self.at_bond(port, |program| {
+            let update = || {
                 let link = netkit::open(&pins.path_of(BOND_LINK_PIN))?;
                 netkit::update(link.as_fd(), program)
-            })?;
-            self.held.take_program(&pins, BOND_PIN)?;
+            };
+            update().inspect_err(|error: &io::Error| {
+                is_detached = matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::ENOENT));
+            })
+        });
+        match replaced {
+            Ok(()) => Ok(true),
+            Err(_) if is_detached => Ok(false),
+            Err(error) => Err(error),
         }
-        self.part_ends(port)
+    }
+
+    fn remove_port_pins(&mut self, pins: &Directory) -> Result<(), DataPlaneError> {
+        forget(self.port.take());
+        for pin in [PORT_PIN, BOND_PIN] {
+            self.held.release(pin);
+            remove_pins_of(pins, pin)?;
+        }
+        Ok(())
     }
 
     /// Keeps link-local frames of a pair's two ends apart: a daemon that speaks LLDP on every interface would find bond0
@@ -342,23 +372,28 @@ impl DataPlane {
         Ok(())
     }
 
-    /// The same on a slave. False if there is none to replace: the device is another one, was away in another namespace,
-    /// which takes programs from their hooks, or its set-up was not finished.
-    pub fn replace_slave(&mut self, slot: Slot, device: &str, ifindex: u32) -> Result<bool, DataPlaneError> {
+    /// The same on a slave, without attaching one.
+    pub fn replace_slave(
+        &mut self,
+        slot: Slot,
+        device: &str,
+        ifindex: u32,
+    ) -> Result<Replaced, DataPlaneError> {
         let (pin, pins) = (slave_pin(slot), open(&self.dir)?);
         let at = Place { dir: &pins, pin: &pin, device, ifindex, side: TcAttachType::Ingress };
         let way = self.way();
         if !at.is_there(names::PROGRAM_PIN) || (way.is_link() && !at.is_there(names::LINK_PIN)) {
-            return Ok(false);
+            return Ok(Replaced::Absent);
         }
         let mut object = load_object(&pins, &self.kernel, slot.index() as u32)?;
         load(&mut object, self.hook.slave_program(), self.hook)?;
         self.slaves[slot.index()] = replace(&mut object, self.hook.slave_program(), way, &at)?;
         self.held.take_program(&pins, &pin)?;
-        if self.slaves[slot.index()].is_some() {
-            self.attach_local(&mut object, slot, (device, ifindex))?;
+        if self.slaves[slot.index()].is_none() {
+            return Ok(Replaced::Detached);
         }
-        Ok(self.slaves[slot.index()].is_some())
+        self.attach_local(&mut object, slot, (device, ifindex))?;
+        Ok(Replaced::Done)
     }
 
     pub fn hook(&self) -> Hook {
@@ -629,11 +664,7 @@ impl DataPlane {
         for name in [names::TC_PORT_EGRESS, names::TC_BOND_EGRESS] {
             load(&mut object, name, Hook::Tc)?;
         }
-        forget(self.port.take());
-        for pin in [PORT_PIN, BOND_PIN] {
-            self.held.release(pin);
-            remove_pins_of(&dir, pin)?;
-        }
+        self.remove_port_pins(&dir)?;
         self.port_object = Some(object);
         let attached = self.attach_port(port);
         self.port_object = None;
@@ -696,6 +727,17 @@ impl DataPlane {
             }
         }
     }
+}
+
+/// What became of a slave's program that was to be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    Done,
+    /// Its link has no device: another process has detached it, or the slave was away in another namespace, which takes
+    /// programs from their hooks.
+    Detached,
+    /// It is not pinned: the slave's set-up was not finished, or its pin was removed.
+    Absent,
 }
 
 /// A slave whose program is at its hook.
