@@ -803,13 +803,16 @@ fn metrics_are_served_where_asked_for() {
     xbond.stop().unwrap();
 
     let taken = lab.host.run(|| Ok(std::net::TcpListener::bind("127.0.0.1:9815")?)).unwrap();
-    let arguments =
-        ["run", "--bond", BOND, "--slave", "enp0s8", "-o", "miimon=100", "--metrics", "127.0.0.1:9815"];
-    let (code, said) = xbond_ends(&lab.host, &arguments);
-    assert_eq!(code, Some(2));
-    assert!(said.contains("cannot serve metrics at 127.0.0.1:9815: Address already in use"), "{said}");
-    assert!(lab.host.link("bond0").is_err());
+    let arguments = ["--bond", BOND, "--slave", "enp0s8", "-o", "miimon=100", "--metrics", "127.0.0.1:9815"];
+    let xbond = Xbond::run(&lab.host, arguments).unwrap();
+    let said = "metrics are not served: cannot serve metrics at 127.0.0.1:9815: Address already in use";
+    let shown = || xbond.cli(["show"]).unwrap();
+    assert!(shown().replace("\n ", "").contains(said), "{}", shown());
+    xbond.wait_for(said).unwrap();
     drop(taken);
+    common::eventually("metrics", shown, |shown| !shown.contains("not served"));
+    assert!(get("GET /metrics").contains("xbond_bond_carrier"));
+    xbond.stop().unwrap();
 }
 
 /// promtool, if it is installed; it is in Debian's package prometheus.

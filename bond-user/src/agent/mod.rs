@@ -4,6 +4,7 @@
 //! this module joins the two with the machine, the control socket and the signals.
 
 pub(crate) mod bond;
+pub mod kind;
 mod lifecycle;
 pub mod server;
 
@@ -48,6 +49,7 @@ use crate::{
             work::{End, Work},
             worker::Effect,
         },
+        kind::Kind,
         lifecycle::{
             confirm::{Answer, Confirmation},
             create::{Machine, Tasks},
@@ -59,6 +61,7 @@ use crate::{
             counters::Counters,
             events::Feed,
             metrics::{Bound, Scrapes},
+            retries::{self, Retries},
         },
     },
     config::{BondConfig, Config, ConfigError, OnExit, Origin, Problem, Source, Writers},
@@ -278,6 +281,7 @@ pub struct Agent {
     claim: sync::Mutex<Claim>,
     serving: sync::Mutex<Option<Serving>>,
     scrapes: Scrapes,
+    retries: Retries,
     counters: Arc<Counters>,
     confirmation: Option<Arc<Confirmation>>,
 }
@@ -304,13 +308,15 @@ pub struct Outcome {
     pub failures: Vec<String>,
     /// What a person should know.
     pub notes: Vec<String>,
+    /// Of the first failure.
+    pub kind: Option<Kind>,
     /// The caller logs the failures.
     pub is_quiet: bool,
 }
 
 impl Outcome {
     fn failed(error: &AgentError) -> Self {
-        Self { failures: vec![error.to_string()], ..Self::default() }
+        Self { failures: vec![error.to_string()], kind: Some(error.kind()), ..Self::default() }
     }
 
     fn changed(&mut self, line: String) {
@@ -324,6 +330,7 @@ impl Outcome {
         if !self.is_quiet {
             warn!("{sentence}");
         }
+        self.kind.get_or_insert(error.kind());
         self.failures.push(sentence);
     }
 }
@@ -413,12 +420,12 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     for bond in &options.config.bonds {
         check_kernel(bond)?;
     }
-    // Before anything is changed: an address that cannot be had is a mistake.
-    let metrics = options.config.metrics.as_ref().map(Bound::new).transpose()?;
+    let retries = Retries::default();
+    let metrics = retries::bind(options.config.metrics.as_ref(), &retries);
     let cookie = netns::cookie()?;
     let places = Places::of(cookie);
     let claim = places.claim()?;
-    let access = Access::of(options.writers.as_ref().or(options.config.writers.as_ref()))?;
+    let access = retries::access(options.writers.as_ref().or(options.config.writers.as_ref()), &retries)?;
     let socket = server::control::Socket::prepare(places.open_run()?, &access);
     let socket = socket.map_err(|source| AgentError::File { path: places.socket(), source })?;
     if let Some(readers) = access.readers() {
@@ -483,6 +490,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             claim: sync::Mutex::new(claim),
             serving: sync::Mutex::default(),
             scrapes: Scrapes::default(),
+            retries,
             counters: Arc::default(),
             confirmation: confirm.map(|limit| Arc::new(Confirmation::within(limit))),
         };
@@ -634,6 +642,7 @@ impl Agent {
         if let Some(Err(error)) = metrics.map(|bound| self.serve_metrics(bound)) {
             warn!("{error}");
         }
+        tokio::spawn(Arc::clone(&self).retry_missing());
         if let Some((link_events, address_events)) = link_events {
             tokio::spawn(Arc::clone(&self).follow_links(link_events));
             tokio::spawn(Arc::clone(&self).follow_addresses(address_events));

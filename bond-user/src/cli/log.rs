@@ -19,9 +19,10 @@ use crate::{
 
 pub fn log(arguments: &LogArgs) -> Result<()> {
     let log = read(&arguments.bond)?;
+    log.notes.iter().for_each(output::note);
     if arguments.json {
         output::print_json(&serde_json::to_string_pretty(&log)?);
-    } else {
+    } else if !log.receipts.is_empty() || log.notes.is_empty() {
         output::print(&text::log(&log.receipts, arguments.details));
     }
     Ok(())

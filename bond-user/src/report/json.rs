@@ -46,6 +46,9 @@ pub struct Report {
     /// A sentence for each bond of a file whose device is gone, and which the agent makes again when that is possible.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<String>,
+    /// A sentence for each thing beside the bonds that the agent was to have, cannot get, and keeps trying to get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
 /// Who says it.

@@ -106,4 +106,7 @@ pub struct Log {
     pub bond: String,
     /// The oldest first.
     pub receipts: Vec<Receipt>,
+    /// What is missing, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }

@@ -172,5 +172,6 @@ pub fn report(bonds: Vec<Bond>) -> Report {
         bonds,
         unserved: Vec::new(),
         gone: Vec::new(),
+        missing: Vec::new(),
     }
 }

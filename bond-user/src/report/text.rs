@@ -292,6 +292,7 @@ fn show_report(text: &mut String, report: &Report, amount: Amount) -> fmt::Resul
     }
     report.gone.iter().try_for_each(|sentence| writeln!(text, "! {sentence}"))?;
     report.unserved.iter().try_for_each(|name| writeln!(text, "! {name}: {UNSERVED}"))?;
+    report.missing.iter().try_for_each(|sentence| writeln!(text, "! {sentence}"))?;
     if amount.statistics
         && let Some(softnet) = &report.softnet
     {
@@ -479,6 +480,14 @@ fn reasons(drops: &BTreeMap<String, u64>) -> String {
     let some = drops.iter().filter(|(_, count)| **count > 0);
     let some: Vec<_> = some.map(|(reason, count)| format!("{reason} {count}")).collect();
     if some.is_empty() { "nothing".to_owned() } else { some.join(", ") }
+}
+
+/// What is said of a file of receipts that holds something else.
+pub fn damaged(path: &str, bytes: usize) -> String {
+    format!(
+        "{path}: {bytes} bytes are no receipts: the file is damaged, or another process has written to it; receipts may be \
+         missing"
+    )
 }
 
 /// The receipts, the oldest first: a line each, and with `details` all that is in them.

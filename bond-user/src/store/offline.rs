@@ -73,6 +73,7 @@ pub async fn report(places: &Places, only: Option<&BondName>) -> Result<Report, 
         bonds,
         unserved: Vec::new(),
         gone: Vec::new(),
+        missing: Vec::new(),
     })
 }
 

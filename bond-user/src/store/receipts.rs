@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     io::{self, Write as _},
+    os::unix::fs::FileExt as _,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -483,13 +484,26 @@ impl File {
         line.push(b'\n');
         let append = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
         let mut file = self.directory.open(Trust::Ours)?.file(FILE, append, Trust::Ours)?;
-        let length = file.metadata()?.len();
+        let mut length = file.metadata()?.len();
+        if length > 0 && !self.ends_with_line(length)? {
+            // Another process has written there: what follows would be part of its line.
+            self.cut()?;
+            file = self.directory.open(Trust::Ours)?.file(FILE, append, Trust::Ours)?;
+            length = file.metadata()?.len();
+        }
         file.write_all(&line).inspect_err(|_| {
             // Part of a line would spoil the next one, too.
             let _ = file.set_len(length);
         })?;
         self.lines += 1;
         if self.lines >= AT_MOST { self.cut() } else { Ok(()) }
+    }
+
+    fn ends_with_line(&self, length: u64) -> io::Result<bool> {
+        let file = self.directory.open(Trust::Ours)?.file(FILE, OFlag::O_RDONLY, Trust::Ours)?;
+        let mut last = [0];
+        file.read_exact_at(&mut last, length - 1)?;
+        Ok(last == *b"\n")
     }
 
     /// Keeps the last of the whole lines, in a new file that takes the old one's place.
@@ -513,23 +527,41 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub fn log(places: &Places, bond: &BondName) -> Result<Log, AgentError> {
     let directory = places.run_of(bond);
     let failed = |source| AgentError::File { path: directory.path().join(FILE), source };
-    let receipts = read(&directory, Trust::Anyones).map_err(failed)?;
-    Ok(Log { version: VERSION, bond: bond.to_string(), receipts })
+    let text = read_text(&directory, Trust::Anyones).map_err(failed)?;
+    let damaged = damaged(&text);
+    let path = directory.path().join(FILE);
+    let notes = Some(text::damaged(&path.display().to_string(), damaged)).filter(|_| damaged > 0);
+    let notes = notes.into_iter().collect();
+    Ok(Log { version: VERSION, bond: bond.to_string(), receipts: parse(&text), notes })
 }
 
 /// The last receipts of a bond by its run directory, the oldest first; none where it had no failover. A torn
 /// line, and what another version wrote, is skipped.
 pub fn read(directory: &Location, trust: Trust) -> io::Result<Vec<Receipt>> {
-    let text = match directory.open(trust).and_then(|directory| directory.read(FILE, trust)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
+    read_text(directory, trust).map(|text| parse(&text))
+}
+
+/// Empty where there is no file.
+fn read_text(directory: &Location, trust: Trust) -> io::Result<Vec<u8>> {
+    match directory.open(trust).and_then(|directory| directory.read(FILE, trust)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        answer => answer,
+    }
+}
+
+/// Bytes of lines that no xbond has written, neither whole nor torn.
+fn damaged(text: &[u8]) -> usize {
+    const BEGINNING: &[u8] = b"{\"version\":";
+    let is_ours = |line: &&[u8]| line.starts_with(BEGINNING) || BEGINNING.starts_with(line);
+    lines(text).filter(|line| !is_ours(line)).map(<[u8]>::len).sum()
+}
+
+fn parse(text: &[u8]) -> Vec<Receipt> {
     let receipt = |line: &[u8]| serde_json::from_slice::<Receipt>(line).ok();
     let mut receipts: Vec<_> =
-        lines(&text).filter_map(receipt).filter(|receipt| receipt.version == VERSION).collect();
+        lines(text).filter_map(receipt).filter(|receipt| receipt.version == VERSION).collect();
     receipts.drain(..receipts.len().saturating_sub(KEPT));
-    Ok(receipts)
+    receipts
 }
 
 #[cfg(test)]
@@ -587,6 +619,22 @@ mod tests {
         assert_eq!(read(&Location::at(directory.path()), Trust::Ours).unwrap().last(), Some(&receipt(999)));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_another_process_wrote_is_damage_and_spoils_no_receipt() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        let mut file = File::open(Location::at(directory.path()));
+        file.append(&receipt(1)).unwrap();
+        let whole = fs::read(&path).unwrap();
+        assert_eq!(damaged(&whole), 0);
+        assert_eq!(damaged(&whole[..whole.len() / 2]), 0, "a torn line is none");
+        fs::write(&path, [&whole[..], &[0xff; 200_000]].concat()).unwrap();
+        assert_eq!(damaged(&fs::read(&path).unwrap()), 200_000);
+        file.append(&receipt(2)).unwrap();
+        assert_eq!(generations(directory.path()), [1, 2]);
+        assert_eq!(damaged(&fs::read(&path).unwrap()), 0);
     }
 
     #[test]

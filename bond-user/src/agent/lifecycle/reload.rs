@@ -106,8 +106,8 @@ impl Agent {
         let mut outcome = Outcome::default();
         if access != self.access() {
             outcome.changed(access.to_string());
-            *self.access.write().unwrap_or_else(std::sync::PoisonError::into_inner) = access;
         }
+        self.set_access(access);
         self.move_metrics(config.metrics.as_ref(), &mut outcome);
         if let Err(stopping) = self.become_as(config, &mut outcome).await {
             outcome.failures.push(stopping.to_string());

@@ -34,6 +34,7 @@ use tracing::{info, warn};
 use crate::{
     agent::{
         Agent, AgentError, MissingSlaves, Outcome,
+        kind::Kind,
         server::{
             access::{Access, Peer},
             connections::{self, ASKING, Connection},
@@ -44,7 +45,7 @@ use crate::{
     config::toml,
     report::{json::Report, pending, receipt::Log},
     store::paths::SOCKET,
-    sys::{SysError, directory::Directory},
+    sys::directory::Directory,
 };
 
 /// Bytes. A request's body is a few settings, or a file.
@@ -357,17 +358,17 @@ struct Failed(StatusCode, Failure);
 
 impl From<AgentError> for Failed {
     fn from(error: AgentError) -> Self {
-        Self(status_of(&error), Failure { error: error.to_string(), changes: Vec::new() })
+        Self(status_of(error.kind()), Failure { error: error.to_string(), changes: Vec::new() })
     }
 }
 
 fn outcome(outcome: Outcome) -> Result<Done, Failed> {
-    let Outcome { changes, failures, notes, .. } = outcome;
+    let Outcome { changes, failures, notes, kind, .. } = outcome;
     if failures.is_empty() {
         return Ok(Done { notes, changes, ..Done::default() });
     }
     let failure = Failure { error: failures.join("\n"), changes };
-    Err(Failed(StatusCode::UNPROCESSABLE_ENTITY, failure))
+    Err(Failed(status_of(kind.unwrap_or(Kind::Refused)), failure))
 }
 
 /// The answer to a change: when it is done, or at the deadline that it is not done yet. Then it continues.
@@ -512,23 +513,16 @@ async fn set_slave(
 }
 
 pub(in crate::agent) fn answer(error: AgentError) -> Response {
-    failure(status_of(&error), &error.to_string())
+    failure(status_of(error.kind()), &error.to_string())
 }
 
-fn status_of(error: &AgentError) -> StatusCode {
-    match error {
-        AgentError::NoSuchBond(_) | AgentError::Unserved(_) | AgentError::Lost(_) => StatusCode::NOT_FOUND,
-        AgentError::Option(_)
-        | AgentError::Refused(_)
-        | AgentError::NothingToConfirm
-        | AgentError::ConfirmedTooLate { .. }
-        | AgentError::NoSuchSlave { .. }
-        | AgentError::Name(_)
-        | AgentError::NoSuchQueue { .. }
-        | AgentError::Sys(SysError::Refused(_) | SysError::NoSuchInterface(_)) => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
+fn status_of(kind: Kind) -> StatusCode {
+    match kind {
+        Kind::Refused => StatusCode::UNPROCESSABLE_ENTITY,
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::Conflict => StatusCode::CONFLICT,
+        Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -1,13 +1,18 @@
 //! Metrics on a TCP address, for whoever asked for one: GET /metrics and nothing else.
 
 use std::{
+    io,
     net::{self, SocketAddr},
+    os::fd::AsRawFd as _,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use axum::{
     http::header,
     response::{IntoResponse as _, Response},
+};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
 };
 use tokio::{net::TcpListener, task::AbortHandle};
 use tracing::{info, warn};
@@ -52,7 +57,11 @@ impl Bound {
     pub fn new(metrics: &Metrics) -> Result<Self, AgentError> {
         let address = metrics.address;
         let bind = || {
-            let listener = net::TcpListener::bind(address)?;
+            let listener = match net::TcpListener::bind(address) {
+                // It may be bond0's, which gets it later.
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => bind_freely(address)?,
+                answer => answer?,
+            };
             listener.set_nonblocking(true)?;
             Ok(listener)
         };
@@ -60,6 +69,18 @@ impl Bound {
         let by = if metrics.origin == crate::config::Origin::Flags { By::Flags } else { By::Files };
         Ok(Self { address, by, listener })
     }
+}
+
+/// Binds an address that no interface has (`IP_FREEBIND`, for both versions of IP): it is served as soon as one has it.
+fn bind_freely(address: SocketAddr) -> io::Result<net::TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    setsockopt(&socket, sockopt::IpFreebind, &true)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    listen(&socket, Backlog::new(128)?)?;
+    info!("metrics: no interface has the address {} yet", address.ip());
+    Ok(socket.into())
 }
 
 impl Agent {
@@ -76,6 +97,13 @@ impl Agent {
     /// Moves to where the files that were read again want them. An address that cannot be had changes nothing.
     pub(in crate::agent) fn move_metrics(self: &Arc<Self>, wanted: Option<&Metrics>, outcome: &mut Outcome) {
         let now = self.scrapes.now();
+        let missing = self.retries.metrics();
+        if missing.as_ref().is_some_and(|missing| missing.origin == crate::config::Origin::Flags) {
+            return;
+        }
+        if now.map(|(address, _)| address) == wanted.map(|metrics| metrics.address) {
+            self.retries.set_metrics(None);
+        }
         if now.is_some_and(|(_, by)| by == By::Flags)
             || now.map(|(address, _)| address) == wanted.map(|metrics| metrics.address)
         {
@@ -83,11 +111,18 @@ impl Agent {
         }
         let Some(metrics) = wanted else {
             self.scrapes.replace(None);
+            self.retries.set_metrics(None);
             return outcome.changed("metrics are served on the control socket only".to_owned());
         };
         match Bound::new(metrics).and_then(|bound| self.serve_metrics(bound)) {
-            Ok(()) => outcome.changed(format!("metrics are served at {}", metrics.address)),
+            Ok(()) => {
+                self.retries.set_metrics(None);
+                outcome.changed(format!("metrics are served at {}", metrics.address));
+            }
             Err(error) => {
+                if missing.is_some() {
+                    self.retries.set_metrics(Some((metrics, &error)));
+                }
                 warn!("{error}");
                 outcome.failures.push(error.to_string());
             }

@@ -7,4 +7,5 @@ pub mod counters;
 pub mod events;
 pub mod metrics;
 pub mod query;
+pub mod retries;
 pub mod settle;

@@ -85,6 +85,7 @@ impl Agent {
             bonds: bonds.collect::<Result<_, _>>()?,
             unserved,
             gone,
+            missing: self.retries.sentences(),
         })
     }
 
