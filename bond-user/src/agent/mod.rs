@@ -14,7 +14,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        self as sync, Arc, MutexGuard, PoisonError, RwLock,
+        self as sync, Arc, Barrier, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
@@ -228,6 +228,16 @@ const LOOKS_AT_MEMORY: u32 = 5;
 /// After this time an agent that has started begins with no further directory of an ended network namespace.
 const TIME_TO_COLLECT: Duration = Duration::from_secs(5);
 
+/// Threads that run tasks.
+const WORKERS: usize = 3;
+
+/// Threads that wait until a worker waits for the kernel. With more bonds that do so at once, their tasks wait for each
+/// other where no further thread can be started.
+const SPARE_THREADS: usize = 4;
+
+/// Until the agent ends. tokio adds it to the current time.
+const FOREVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+
 /// How [`run`] treats what it finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -414,6 +424,8 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     limits::check()?;
     limits::raise_files();
     limits::check_files(limits::FILES_OF_AGENT)?;
+    limits::reserve_files();
+    limits::check_threads(limits::THREADS_OF_AGENT)?;
     let io = |what| move |source| AgentError::Io { what, source };
     // Before there are threads, which have the same mask.
     signals::hold().map_err(io("cannot hold signals back"))?;
@@ -451,10 +463,12 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     };
     let engine = EngineHandle::start(reader.clone()).map_err(io("cannot start a thread"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(3)
+        .worker_threads(WORKERS)
+        .thread_keep_alive(FOREVER)
         .enable_all()
         .build()
         .map_err(io("cannot start the runtime"))?;
+    start_spare_threads(&runtime);
     let answer = runtime.block_on(async {
         let devices = Devices::open_apart()?;
         let tasks = Tasks::default();
@@ -518,6 +532,18 @@ fn collect_dead(here: u64) {
     if let Err(error) = thread::Builder::new().name("gc".into()).spawn(collect) {
         warn!("directories of ended network namespaces were not removed: cannot start a thread: {error}");
     }
+}
+
+/// Starts the threads that take the place of workers which wait for the kernel, and read files: when they are needed, the
+/// machine may have no further thread for this process.
+fn start_spare_threads(runtime: &tokio::runtime::Runtime) {
+    let all = Arc::new(Barrier::new(SPARE_THREADS + 1));
+    for _ in 0..SPARE_THREADS {
+        let all = Arc::clone(&all);
+        // They wait for each other, so that each has a thread.
+        runtime.spawn_blocking(move || all.wait());
+    }
+    all.wait();
 }
 
 /// Whether this kernel can do it.
@@ -827,7 +853,12 @@ impl Agent {
             self.keep_places(&mut failures);
             for (name, bond) in self.all() {
                 bond.effects.look(|looks| looks.path = true);
-                let pinned = dataplane::check_pins(&self.machine.places.pins_of(&name)).is_ok();
+                let pinned = match dataplane::check_pins(&self.machine.places.pins_of(&name)) {
+                    Ok(()) => true,
+                    Err(DataPlaneError::Unpinned(_)) => false,
+                    // Unknown is as it was.
+                    Err(_) => continue,
+                };
                 if bond.pinned.swap(pinned, Ordering::Relaxed) != pinned {
                     bond.effects.read(|reads| reads.pinned = Some(pinned));
                 }
@@ -998,6 +1029,7 @@ impl Agent {
         ) {
             return;
         }
+        limits::release_files();
         // The bond's task, if there is one by now, ends when nobody can ask it for anything any more.
         self.machine.engine.send(Input::Remove(id));
         if let Some(task) = self.machine.tasks.take(id) {
@@ -1014,6 +1046,7 @@ impl Agent {
     async fn end(&self, ending: Ending) -> Result<(), AgentError> {
         // Whoever makes a bond is waited for.
         *self.phase.lock().await = Phase::Ending;
+        limits::release_files();
         let mut answer = Ok(());
         let bonds = std::mem::take(&mut *self.bonds());
         for (name, bond) in bonds {
@@ -1021,15 +1054,22 @@ impl Agent {
                 Ending::AsConfigured => bond.goal().config.on_exit == OnExit::Keep,
                 Ending::Undo => bond.past == Past::Adopted,
             };
-            let pins = dataplane::check_pins(&self.machine.places.pins_of(&name))
-                .map_err(|error| error.to_string())
-                .and_then(|()| match lasting() {
+            let checked = dataplane::check_pins(&self.machine.places.pins_of(&name));
+            let pins = match &checked {
+                Err(error @ DataPlaneError::Unpinned(_)) => Err(error.to_string()),
+                // Pins that cannot be looked for are not gone.
+                Ok(()) | Err(_) => match lasting() {
                     Lasting::Machine => Ok(text::KEPT),
                     Lasting::Unknown => Ok(text::LEFT_TO_MOUNT),
                     Lasting::Namespace => Err(text::PRIVATE_PINS.to_owned()),
-                });
-            if keep && let Err(error) = &pins {
-                warn!("{name}: it cannot be kept, and is taken down: {error}");
+                },
+            };
+            match (&pins, &checked) {
+                (Err(error), _) if keep => warn!("{name}: it cannot be kept, and is taken down: {error}"),
+                (Ok(_), Err(error)) if keep => {
+                    warn!("{name}: its pins cannot be checked, and it is kept: {error}");
+                }
+                _ => {}
             }
             if let (true, Ok(kept_how)) = (keep, pins) {
                 let (reply, kept) = oneshot::channel();

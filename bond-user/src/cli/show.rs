@@ -20,8 +20,11 @@ use crate::{
     },
     store::offline as kept,
     store::paths::Places,
-    sys::{caps, netns},
+    sys::{caps, limits, netns},
 };
+
+/// Threads that a report without an agent takes: tokio panics without its first one.
+const THREADS: usize = 2;
 
 /// The path of all bonds.
 const ALL: &str = "/v1/bonds";
@@ -79,6 +82,7 @@ fn read(bond: Option<&BondName>) -> Result<Report> {
         return Err(error);
     }
     caps::check()?;
+    limits::check_threads(THREADS)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let report = runtime.block_on(kept::report(&places, bond))?;
     // A netlink request that waits for RTNL keeps its thread, and nobody else.

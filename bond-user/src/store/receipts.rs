@@ -4,7 +4,7 @@
 //! agent that dies in it leaves a torn line, which readers skip and the next agent takes away.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     io::{self, Write as _},
     os::unix::fs::FileExt as _,
     sync::{Arc, Mutex, PoisonError},
@@ -193,6 +193,10 @@ pub struct Scribe {
     history: History,
     repeats: Mutex<Repeats>,
     open: Option<Open>,
+    /// The oldest first. GUARD says to the next agent that they are missing.
+    unwritten: VecDeque<Receipt>,
+    /// When they are tried again. None if there are none.
+    try_again: Option<Time>,
     /// When faults were logged last: one that comes again and again is logged once a minute.
     logged: HashMap<PathFault, Time>,
     /// What each part of the check of the path could not restore.
@@ -201,6 +205,12 @@ pub struct Scribe {
     /// A receipt was written before the MAC addresses were changed: to whom the bond failed over, and when.
     without_macs: Option<(Option<String>, Time)>,
 }
+
+/// Receipts that wait to be written.
+const MOST_UNWRITTEN: usize = 100;
+
+/// Between two attempts to write them.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
 
 /// A receipt that is not finished.
 struct Open {
@@ -229,6 +239,8 @@ impl Scribe {
             history,
             repeats: Mutex::default(),
             open: None,
+            unwritten: VecDeque::new(),
+            try_again: None,
             logged: HashMap::new(),
             faults: BTreeMap::new(),
             notes: Vec::new(),
@@ -362,16 +374,30 @@ impl Scribe {
         self.finish_if_done();
     }
 
-    /// How long an open receipt still waits for MAC addresses; None if it waits for nothing, or for something else.
+    /// The time until [`Self::catch_up`] has something to do. None if it has nothing, or waits for an event.
     pub fn overdue(&self) -> Option<Duration> {
+        let again = self.try_again.map(|at| at.saturating_sub(monotonic()));
+        self.macs_due().into_iter().chain(again).min()
+    }
+
+    /// Finishes an open receipt that has waited for long, and writes receipts that could not be written before.
+    pub fn catch_up(&mut self) {
+        self.finish_overdue();
+        if self.try_again.is_some_and(|at| at <= monotonic()) {
+            self.write_receipts();
+        }
+    }
+
+    /// How long an open receipt still waits for MAC addresses; None if it waits for nothing, or for something else.
+    fn macs_due(&self) -> Option<Duration> {
         let open = self.open.as_ref().filter(|open| open.announced.is_some() || !open.draft.is_announced)?;
         let due = open.begun.saturating_add(MACS_AT_MOST);
         Some(due.saturating_sub(monotonic()))
     }
 
     /// Writes an open receipt whose MAC addresses are still not changed, for example because another process holds RTNL.
-    pub fn finish_overdue(&mut self) {
-        if self.overdue().is_some_and(|left| left.is_zero()) {
+    fn finish_overdue(&mut self) {
+        if self.macs_due().is_some_and(|left| left.is_zero()) {
             self.without_macs = self.open.as_ref().map(|open| (open.draft.to.clone(), open.draft.switched));
             self.finish();
         }
@@ -413,6 +439,27 @@ impl Scribe {
         }
     }
 
+    /// Writes receipts, and those that could not be written before: without a free descriptor, or on a full disk.
+    pub fn write_receipts(&mut self) {
+        while let Some(receipt) = self.unwritten.front() {
+            if let Err(error) = self.file.append(receipt) {
+                let (shown, count) = (self.file.shown(), self.unwritten.len());
+                if count > MOST_UNWRITTEN {
+                    self.warn(&format!("the receipt of a failover is lost: {shown}: {error}"));
+                    self.unwritten.pop_front();
+                    self.ledger.finish();
+                } else if self.try_again.is_none() {
+                    self.warn(&format!("the receipt of a failover is written later: {shown}: {error}"));
+                }
+                self.try_again = Some(monotonic().saturating_add(BETWEEN_ATTEMPTS));
+                return;
+            }
+            self.unwritten.pop_front();
+            self.ledger.finish();
+        }
+        self.try_again = None;
+    }
+
     /// Whatever is not done yet will not be.
     pub fn finish(&mut self) {
         let Some(Open { draft, macs, announced, .. }) = self.open.take() else { return };
@@ -442,10 +489,8 @@ impl Scribe {
             let by = receipt.to.as_deref().unwrap_or("none");
             info!("{}: {by}: {}", self.bond, text::announced(announcement));
         }
-        if let Err(error) = self.file.append(&receipt) {
-            self.warn(&format!("the receipt of a failover is lost: {}: {error}", self.file.shown()));
-        }
-        self.ledger.finish();
+        self.unwritten.push_back(receipt.clone());
+        self.write_receipts();
         self.history.add(receipt.clone());
         self.feed.tell(&self.bond, What::Failover { receipt });
     }
@@ -496,7 +541,13 @@ impl File {
             let _ = file.set_len(length);
         })?;
         self.lines += 1;
-        if self.lines >= AT_MOST { self.cut() } else { Ok(()) }
+        // The line is written: when the next one is, the file is cut again.
+        if self.lines >= AT_MOST
+            && let Err(error) = self.cut()
+        {
+            warn!("{}: {error}", self.shown());
+        }
+        Ok(())
     }
 
     fn ends_with_line(&self, length: u64) -> io::Result<bool> {

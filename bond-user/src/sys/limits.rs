@@ -1,7 +1,14 @@
 //! Whether there is memory enough, and whether files can be opened: what fails in the middle of a change, or inside of a
 //! library that does not expect it, would end the process there.
 
-use std::{io, num::NonZeroUsize, os::unix::net::UnixStream};
+use std::{
+    fs::File,
+    io,
+    num::NonZeroUsize,
+    os::unix::net::UnixStream,
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
+};
 
 use nix::sys::{
     mman::{MapFlags, ProtFlags, mmap_anonymous, munmap},
@@ -19,6 +26,55 @@ pub const FILES_OF_COMMAND: usize = 16;
 
 /// Files that an agent with one bond has open, and more.
 pub const FILES_OF_AGENT: usize = 96;
+
+/// Threads that an agent has, and more.
+pub const THREADS_OF_AGENT: usize = 16;
+
+/// Descriptors that are kept for the end: to restore a bond's devices takes some, and clients may have all others.
+const RESERVE: usize = 24;
+static RESERVED: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+/// Opens descriptors, and keeps them for [`release_files`].
+pub fn reserve_files() {
+    let files = (0..RESERVE).map_while(|_| File::open("/dev/null").ok());
+    RESERVED.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
+}
+
+/// Closes what was reserved: what is to be restored now needs it.
+pub fn release_files() {
+    RESERVED.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
+/// Reports if `count` further threads cannot be started (RLIMIT_NPROC, `ulimit -u`, or pids.max of the cgroup).
+///
+/// # Errors
+/// What the kernel answered.
+pub fn check_threads(count: usize) -> Result<(), SysError> {
+    const STACK: usize = 16 << 10;
+    let start = |_| {
+        let (end, ended) = mpsc::channel::<()>();
+        let wait = move || {
+            let _ = ended.recv();
+        };
+        thread::Builder::new().stack_size(STACK).spawn(wait).map(|thread| (end, thread))
+    };
+    // Those that could be started end with this, too.
+    let started: Result<Vec<_>, io::Error> = (0..count).map(start).collect();
+    match started {
+        Ok(threads) => {
+            for (end, thread) in threads {
+                drop(end);
+                let _ = thread.join();
+            }
+            Ok(())
+        }
+        Err(error) => {
+            let advice = "raise it: TasksMax= of the unit, pids.max of the cgroup, or ulimit -u";
+            Err(SysError::kernel(format!("start {count} threads"), "the limit of processes", error)
+                .advise(Some(advice.into())))
+        }
+    }
+}
 
 /// Takes as many open files as the hard limit allows (RLIMIT_NOFILE): bonds need some each.
 pub fn raise_files() {

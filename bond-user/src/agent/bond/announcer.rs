@@ -38,6 +38,8 @@ enum Input {
     Announce { slot: Slot, ifindex: u32, mac: Mac },
     /// Further frames, by this slave.
     Send { slot: Slot, ifindex: u32, frames: Vec<BytesMut> },
+    /// It is a slave from now on.
+    Prepare { slot: Slot, ifindex: u32 },
     /// It is no slave any more.
     Forget { slot: Slot },
 }
@@ -81,6 +83,11 @@ impl Announcing {
         }
     }
 
+    /// It is a slave from now on: its sockets are opened, for which there may be no descriptor left at a failover.
+    pub fn prepare(&self, slot: Slot, ifindex: u32) {
+        let _ = self.inputs.try_send(Input::Prepare { slot, ifindex });
+    }
+
     /// It is no slave any more. A socket that stays open meanwhile is replaced when another slave has the slot.
     pub fn forget(&self, slot: Slot) {
         let _ = self.inputs.try_send(Input::Forget { slot });
@@ -105,7 +112,7 @@ pub struct Herald {
     /// Weak: the bond's task ends when nobody else can ask it for anything.
     pub effects: WeakWork,
     pub recording: Recording,
-    /// With the ifindex that each is for. Open from the first frame on: to close one takes the kernel a while.
+    /// With the ifindex that each is for. Open as long as it is a slave: to close one takes the kernel a while.
     pub sockets: HashMap<Slot, (u32, FrameSocket)>,
 }
 
@@ -122,6 +129,14 @@ impl Herald {
                         && let (_, Err(error)) = self.send(slot, ifindex, &frames)
                     {
                         self.warn_of(&error);
+                    }
+                }
+                Input::Prepare { slot, ifindex } => {
+                    // What fails here is reported when there is something to send.
+                    if self.sockets.get(&slot).is_none_or(|(of, _)| *of != ifindex)
+                        && let Ok(socket) = FrameSocket::open(ifindex)
+                    {
+                        self.sockets.insert(slot, (ifindex, socket));
                     }
                 }
                 Input::Forget { slot } => drop(self.sockets.remove(&slot)),

@@ -141,7 +141,11 @@ impl Effects {
     /// Pins and device maps. Returns whether there is a bpffs for the pins.
     pub(super) fn check_maps(&mut self) -> bool {
         let (mut found, mut has_bpffs) = (Vec::new(), true);
-        let missing = self.data_plane.missing_pins();
+        let missing = self.data_plane.missing_pins().unwrap_or_else(|error| {
+            let (what, why) = (self.data_plane.shown_pins(), error.to_string());
+            found.push((PathFault::Unknown { what, why }, Repair::None));
+            Vec::new()
+        });
         if !missing.is_empty() {
             match self.data_plane.pin_again(&missing) {
                 // bpffs was unmounted, which is reported once.

@@ -175,7 +175,7 @@ async fn run(mut scribe: Scribe, shared: Arc<Shared>) {
             None => match scribe.overdue() {
                 Some(overdue) => tokio::select! {
                     () = added => {}
-                    () = sleep_until(Instant::now() + overdue) => scribe.finish_overdue(),
+                    () = sleep_until(Instant::now() + overdue) => scribe.catch_up(),
                 },
                 None => added.await,
             },
@@ -206,6 +206,7 @@ fn take(scribe: &mut Scribe, entry: Entry) {
         Entry::Reached(reply) | Entry::Await(reply) => drop(reply.send(())),
         Entry::Finish(reply) => {
             scribe.finish();
+            scribe.write_receipts();
             let _ = reply.send(());
         }
     }

@@ -380,6 +380,9 @@ impl Effects {
 
     /// Runs until it is told to end.
     pub async fn run(mut self, mut jobs: Jobs) {
+        for (slot, slave) in &self.slaves {
+            self.herald.prepare(*slot, slave.ifindex);
+        }
         while let Some(job) = jobs.next().await {
             match job {
                 Job::End(End::TearDown { reply }) => {
@@ -710,7 +713,10 @@ impl Effects {
         self.devices.enslave(found, plan, &self.record.mark()).await?;
         let attached = waiting(|| self.data_plane.attach_slave(slot, name, found.ifindex));
         let answer = match attached {
-            Ok(()) => self.devices.netlink.link_by_index(found.ifindex).await.map_err(AgentError::from),
+            Ok(()) => {
+                self.herald.prepare(slot, found.ifindex);
+                self.devices.netlink.link_by_index(found.ifindex).await.map_err(AgentError::from)
+            }
             Err(error) => Err(error.into()),
         };
         if answer.is_err() {

@@ -56,7 +56,7 @@ impl Confirmation {
     pub fn begin(self: &Arc<Self>) {
         self.become_(State::Awaited { until: Instant::now() + self.limit });
         let seconds = self.limit.as_secs();
-        let line = if io::stdin().is_terminal() {
+        let hears_enter = if io::stdin().is_terminal() {
             let confirmation = Arc::clone(self);
             let read = move || {
                 // The end of the input is no answer.
@@ -65,7 +65,11 @@ impl Confirmation {
                 }
             };
             // Without a thread for it, `xbond confirm` still works.
-            let _ = thread::Builder::new().name("confirm".into()).spawn(read);
+            thread::Builder::new().name("confirm".into()).spawn(read).is_ok()
+        } else {
+            false
+        };
+        let line = if hears_enter {
             format!(
                 "press Enter within {seconds} s to keep this, or run `xbond confirm`; else everything is undone"
             )

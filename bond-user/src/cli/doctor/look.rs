@@ -137,7 +137,11 @@ fn can_make(kind: PairKind) -> Made {
             Ok(Some(()))
         })
     };
-    match thread::spawn(make).join() {
+    let thread = match thread::Builder::new().spawn(make) {
+        Ok(thread) => thread,
+        Err(error) => return Made::No(format!("cannot start a thread: {error}")),
+    };
+    match thread.join() {
         Ok(Ok(Some(()))) => Made::Yes,
         Ok(Ok(None)) => Made::NotTried,
         Ok(Err(error)) => Made::No(error.to_string()),

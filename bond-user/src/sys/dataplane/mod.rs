@@ -555,10 +555,17 @@ impl DataPlane {
     }
 
     /// The names of pins that are not there. All of them, where bpffs was unmounted.
-    pub fn missing_pins(&self) -> Vec<String> {
-        let pins = self.dir.open(Trust::Ours).ok();
+    ///
+    /// # Errors
+    /// They could not be looked for, as without a free descriptor: nothing is known of them.
+    pub fn missing_pins(&self) -> io::Result<Vec<String>> {
+        let pins = match self.dir.open(Trust::Ours) {
+            Ok(pins) => Some(pins),
+            Err(error) if is_absence(&error) => None,
+            Err(error) => return Err(error),
+        };
         let is_missing = |name: &&String| pins.as_ref().is_none_or(|pins| !pins.has(name));
-        self.held.0.keys().filter(is_missing).cloned().collect()
+        Ok(self.held.0.keys().filter(is_missing).cloned().collect())
     }
 
     /// Pins these again, by their names.
@@ -763,8 +770,14 @@ pub enum Fault {
 
 /// Programs under `dir` whose pinned links have no device any more, or another one, or run another program.
 fn detached(dir: &Location, port: &Port<'_>, slaves: &[Attachment<'_>]) -> Vec<Fault> {
-    // Pins that are gone are named by `lost_programs`.
-    let Ok(pins) = dir.open(Trust::Anyones) else { return Vec::new() };
+    let pins = match dir.open(Trust::Anyones) {
+        Ok(pins) => pins,
+        // Pins that are gone are named by `lost_programs`.
+        Err(error) if is_absence(&error) => return Vec::new(),
+        Err(error) => {
+            return vec![Fault::Unknown { what: dir.path().display().to_string(), why: error.to_string() }];
+        }
+    };
     let program = |pin: &str| {
         let program = netkit::open(&pins.path_of(&format!("{pin}_{}", names::PROGRAM_PIN))).ok()?;
         netkit::number_of_program(program.as_fd()).ok()
@@ -882,9 +895,21 @@ pub fn pinned_hook(dir: &Location) -> Option<Hook> {
 }
 
 /// Without pins nothing but an agent holds a bond.
+///
+/// # Errors
+/// [`DataPlaneError::Unpinned`] if they are gone; any other if they could not be looked for, as without a free
+/// descriptor: nothing is known of them then.
 pub fn check_pins(dir: &Location) -> Result<(), DataPlaneError> {
-    let is_there = dir.open(Trust::Ours).is_ok_and(|pins| pins.has(names::ACTIVE));
-    if is_there { Ok(()) } else { Err(DataPlaneError::Unpinned(dir.path())) }
+    match dir.open(Trust::Ours) {
+        Ok(pins) if pins.has(names::ACTIVE) => Ok(()),
+        Err(source) if !is_absence(&source) => Err(DataPlaneError::Pin { path: dir.path(), source }),
+        _ => Err(DataPlaneError::Unpinned(dir.path())),
+    }
+}
+
+/// Whether a directory could not be opened because there is none. Any other error says nothing about what is in it.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Pins of links that are not there, and have taken their programs from their hooks: of the port and of the slaves in these

@@ -1,0 +1,182 @@
+//! An agent that gets no further descriptors or threads: no slave goes down for that, failovers happen, and what could not
+//! be done is done when it can be.
+
+mod common;
+mod snapshot;
+
+use std::{fs, path::PathBuf, process::Command};
+
+use common::{BOND, SLAVES, beside_others, eventually, meet, show, skip};
+use snapshot::Snapshot;
+use xbond_tests::{
+    Cut, HOST_V4, Lab, Xbond, skip_if_unable,
+    xbond::{binary, cli},
+};
+
+fn flags() -> Vec<String> {
+    let bond = format!("--bond {BOND} --slave {} --slave {} -o miimon=100", SLAVES[0], SLAVES[1]);
+    bond.split(' ').map(str::to_owned).chain(["--address".to_owned(), format!("{HOST_V4}/24")]).collect()
+}
+
+/// From now on the agent gets no descriptor of this number, or above.
+fn limit_files(agent: &Xbond<'_>, limit: u32) {
+    let limit = format!("--nofile={limit}:4096");
+    let status = Command::new("prlimit").args(["--pid", &agent.pid().to_string(), &limit]).status();
+    assert!(status.unwrap().success());
+}
+
+fn receipts(lab: &Lab) -> serde_json::Value {
+    serde_json::from_str(&cli(&lab.host, ["log", BOND, "-j"]).unwrap()).unwrap()
+}
+
+#[test]
+fn an_agent_without_descriptors_fails_over_announces_and_keeps_its_bond() {
+    skip_if_unable!();
+    let _beside = beside_others();
+    let lab = Lab::scenario().unwrap();
+    let mut arguments = flags();
+    arguments.extend(["--on-exit", "keep"].map(str::to_owned));
+    let agent = Xbond::run(&lab.host, arguments).unwrap();
+    meet(&lab);
+    limit_files(&agent, 3);
+    // The checks of a second.
+    agent.wait_for("cannot be checked: Too many open files").unwrap();
+    lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    agent.wait_for("active slave enp0s9 instead of enp0s8").unwrap();
+    agent.wait_for("enp0s9: announced 1 address").unwrap();
+    agent.wait_for("the receipt of a failover is written later").unwrap();
+    let log = agent.log();
+    for wrong in ["pins are gone", "was removed", "enp0s9: link down", "panicked", "is lost"] {
+        assert!(!log.contains(wrong), "{wrong}: {log}");
+    }
+    limit_files(&agent, 4096);
+    let is_written = |log: &serde_json::Value| {
+        log["receipts"].as_array().unwrap().last().is_some_and(|receipt| receipt["to"] == SLAVES[1])
+    };
+    eventually("the receipt", || receipts(&lab), is_written);
+    assert_eq!(show(&agent)["active_slave"], SLAVES[1]);
+    limit_files(&agent, 3);
+    let log = agent.stop().unwrap();
+    assert!(log.contains("and it is kept") && lab.host.link(BOND).is_ok(), "{log}");
+}
+
+#[test]
+fn an_agent_with_few_descriptors_runs_or_leaves_everything_as_it_was() {
+    skip_if_unable!();
+    let _beside = beside_others();
+    let lab = Lab::scenario().unwrap();
+    snapshot::open_once(&lab.host);
+    let before = Snapshot::of(&lab.host);
+    let (mut ran, mut refused) = (0, 0);
+    for limit in [8, 24, 60, 100, 110, 120, 130, 160] {
+        let mut command = lab.host.command("prlimit");
+        command.arg(format!("--nofile={limit}:{limit}")).arg(binary().unwrap()).arg("run").args(flags());
+        let mut agent = Xbond::start_as(&lab.host, command).unwrap();
+        if agent.wait_for("ready").is_ok() {
+            ran += 1;
+            // More bonds than there are descriptors for: each is there, or not at all.
+            let more = |number| agent.cli(["add", "--bond", &format!("more{number}"), "-o", "miimon=100"]);
+            let error = (0..16).find_map(|number| more(number).err());
+            let error = error.map(|error| format!("{error:#}")).unwrap_or_default();
+            assert!(!error.contains("not everything"), "{error}");
+            agent.stop().unwrap();
+        } else {
+            refused += 1;
+            assert!(!agent.wait().unwrap().success());
+            let log = agent.log();
+            assert!(log.contains("files") && !log.contains("panicked"), "{limit}: {log}");
+        }
+        before.assert_holds(&lab.host, &format!("{limit} descriptors"));
+    }
+    assert!(ran >= 2 && refused >= 3, "{ran} ran, {refused} were refused");
+}
+
+/// A cgroup that limits processes and threads.
+struct Pids(PathBuf);
+
+impl Pids {
+    fn new() -> Option<Self> {
+        let roots = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(PathBuf::from);
+        let path = roots.iter().find_map(|root| {
+            let path = root.join(xbond_tests::netns::unique_stem());
+            fs::create_dir(&path).ok()?;
+            let has_limit = path.join("pids.max").exists();
+            if !has_limit {
+                let _ = fs::remove_dir(&path);
+            }
+            has_limit.then_some(path)
+        });
+        if path.is_none() {
+            skip("a cgroup that limits processes");
+        }
+        path.map(Self)
+    }
+
+    fn limit(&self, threads: &str) {
+        fs::write(self.0.join("pids.max"), threads).unwrap();
+    }
+
+    /// No thread more than there are.
+    fn close(&self) {
+        self.limit(&fs::read_to_string(self.0.join("pids.current")).unwrap());
+    }
+
+    /// `xbond run` in this cgroup.
+    fn run<'lab>(&self, lab: &'lab Lab, arguments: &[String]) -> Xbond<'lab> {
+        let mut command = lab.host.command("sh");
+        let script = format!("echo 0 > {}/cgroup.procs && exec \"$0\" run \"$@\"", self.0.display());
+        command.args(["-c", &script]).arg(binary().unwrap()).args(arguments);
+        Xbond::start_as(&lab.host, command).unwrap()
+    }
+}
+
+impl Drop for Pids {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn an_agent_without_further_threads_fails_over_and_answers() {
+    skip_if_unable!();
+    let _beside = beside_others();
+    let Some(pids) = Pids::new() else { return };
+    let lab = Lab::scenario().unwrap();
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    let bond = |miimon| format!("version = 1\n[bond.{BOND}]\nslaves = {SLAVES:?}\nmiimon = {miimon}\n");
+    fs::write(file.path(), bond(100)).unwrap();
+    let agent = pids.run(&lab, &["-c".to_owned(), file.path().display().to_string()]);
+    agent.wait_for("ready").unwrap();
+    pids.close();
+    lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    agent.wait_for("active slave enp0s9 instead of enp0s8").unwrap();
+    assert_eq!(show(&agent)["active_slave"], SLAVES[1]);
+    agent.set(BOND, "miimon=200").unwrap();
+    // A file is read on a thread, so that a dead file system costs nothing else.
+    let error = format!("{:#}", agent.cli(["reload"]).unwrap_err());
+    assert!(error.contains("Resource temporarily unavailable"), "{error}");
+    pids.limit("max");
+    agent.cli(["reload"]).unwrap();
+    assert_eq!(show(&agent)["options"]["miimon"], 100);
+    let log = agent.stop().unwrap();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[test]
+fn an_agent_that_gets_too_few_threads_does_not_start() {
+    skip_if_unable!();
+    let _beside = beside_others();
+    let Some(pids) = Pids::new() else { return };
+    let lab = Lab::scenario().unwrap();
+    snapshot::open_once(&lab.host);
+    let before = Snapshot::of(&lab.host);
+    for threads in ["1", "3", "8"] {
+        pids.limit(threads);
+        let mut agent = pids.run(&lab, &flags());
+        assert!(!agent.wait().unwrap().success());
+        let log = agent.log();
+        assert!(log.contains("start 16 threads") && log.contains("TasksMax="), "{log}");
+        assert!(!log.contains("panicked"), "{log}");
+        before.assert_holds(&lab.host, &format!("{threads} threads"));
+    }
+}
