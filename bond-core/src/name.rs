@@ -67,6 +67,14 @@ fn is_invisible(character: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// A name or path as one word of a command that a sentence suggests: what a shell would expand or split is quoted. The kernel
+/// takes names such as `a$b` and `x;y`.
+pub fn shell_word(word: impl fmt::Display) -> String {
+    let word = word.to_string();
+    // No name has the one character that cannot be quoted, a zero byte.
+    shlex::try_quote(&word).map_or_else(|_| word.clone(), Into::into)
+}
+
 /// A text from outside as it may go to a terminal: what a terminal would execute, or not show, is escaped as in a
 /// string of Rust. Ends of lines and tabs stay.
 pub fn printable(text: &str) -> String {
@@ -228,6 +236,35 @@ mod tests {
         "\u{7f}",
         "a\u{202e}b",
     ];
+
+    #[test]
+    fn a_shell_reads_a_name_as_it_is() {
+        for word in ["bond0", "eth0.5", "/sys/fs/bpf/xbond/7"] {
+            assert_eq!(shell_word(word), word);
+        }
+        for word in [
+            "",
+            "a$HOME",
+            "x;y",
+            "$(id)",
+            "`id`",
+            "a'b",
+            "a\"b",
+            "'\"'",
+            "a b",
+            "\\",
+            "*",
+            "~",
+            "#x",
+            "a&",
+            "!!",
+            "b\u{f6}nd",
+        ] {
+            let script = format!("printf %s {}", shell_word(word));
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), word, "{script}");
+        }
+    }
 
     #[test]
     fn names_are_checked_and_nothing_else_makes_them() {

@@ -162,6 +162,57 @@ fn what_is_advised_for_a_damaged_record_works() {
     }
 }
 
+/// As a person does who copies it into a shell.
+fn in_a_shell(host: &NetNs, line: &str) -> Output {
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", binary().unwrap().parent().unwrap().display());
+    host.command("sh").args(["-c", line]).env("PATH", path).output().unwrap()
+}
+
+#[test]
+fn what_is_advised_works_with_names_that_a_shell_would_expand() {
+    skip_if_unable!();
+    let lab = host();
+    let (bond, slaves) = ("b$PWD;'x\"", ["a$(id)", "`id`&\\"]);
+    for (name, slave) in SLAVES.iter().zip(slaves) {
+        let mut rename = lab.host.command("ip");
+        rename.args(["link", "set", name, "down", "name", slave]);
+        assert!(rename.status().unwrap().success());
+    }
+    let before = Snapshot::of(&lab.host);
+    let arguments = [
+        "--bond",
+        bond,
+        "--slave",
+        slaves[0],
+        "--slave",
+        slaves[1],
+        "-o",
+        "miimon=100",
+        "-o",
+        "fail_over_mac=none",
+    ];
+    for damaged in [false, true] {
+        let directory = run_directory(&lab.host).with_file_name(bond);
+        Xbond::run(&lab.host, arguments).unwrap().kill().unwrap();
+        if damaged {
+            fs::write(directory.join("found.json"), "").unwrap();
+        }
+        let refused = cli(&lab.host, ["down", bond]).unwrap_err().to_string();
+        let (_, advised) = refused.trim().split_once("without one: ").unwrap();
+        let output = in_a_shell(&lab.host, advised);
+        assert_eq!(output.status.success(), !damaged, "{output:?}");
+        if damaged {
+            let error = String::from_utf8(output.stderr).unwrap();
+            for command in commands(&error) {
+                let output = in_a_shell(&lab.host, &command);
+                assert!(output.status.success(), "{command}: {output:?}");
+            }
+        } else {
+            before.assert_holds(&lab.host, advised);
+        }
+    }
+}
+
 #[test]
 fn a_renamed_port_goes_and_a_stranger_of_its_name_stays() {
     skip_if_unable!();

@@ -25,7 +25,7 @@ use bond_common::abi::{ABI_VERSION, Slot};
 use bond_core::{
     Refusal,
     event::{Elects, Event},
-    name::{BondName, NameError},
+    name::{BondName, NameError, shell_word},
     options::{BondOptions, OptionError, Setting, Slaves},
     status::BondStatus,
 };
@@ -138,11 +138,11 @@ pub enum AgentError {
     NotPutBack { bond: String, fault: String, commands: String },
     #[error(
         "{bond}: {} in found.json, but nothing in the kernel confirms that: no alias xbond:{bond} (ip -d link), and no \
-         program of {bond}. Not changed; all else of {bond} is removed. If {bond} had {}: {}; xbond down {bond} --force. If \
-         not: rm -r {}", are(names), them(names), aliases(names, bond), files.display()
+         program of {bond}. Not changed; all else of {bond} is removed. If {bond} had {}: {}; xbond down {} --force. If \
+         not: rm -r {}", are(names), them(names), aliases(names, bond), shell_word(.bond), shell_word(files.display())
     )]
     Unconfirmed { bond: String, names: Vec<String>, files: PathBuf },
-    #[error("{bond} has no slave {slave}; `xbond show {bond}` lists them")]
+    #[error("{bond} has no slave {slave}; `xbond show {}` lists them", shell_word(.bond))]
     NoSuchSlave { bond: String, slave: String },
     #[error("{slave}: queue_id={queue_id}: {bond} {queues}")]
     NoSuchQueue { bond: String, slave: String, queue_id: u16, queues: Queues },
@@ -160,7 +160,8 @@ pub enum AgentError {
     PortNameTaken { bond: String, port: String },
     #[error(
         "{bond} was left by another agent and cannot be adopted: {why}; it is as it was left, and what it carries it goes on \
-         carrying; to have it made anew, which interrupts it: xbond down {bond} --force"
+         carrying; to have it made anew, which interrupts it: xbond down {} --force",
+        shell_word(.bond)
     )]
     CannotAdopt { bond: String, why: String },
     #[error("{0}: this agent has it already; change it by `xbond set`, or by its file and `xbond reload`")]
@@ -174,11 +175,12 @@ pub enum AgentError {
          `xbond down`"
     )]
     NoFiles,
-    #[error("{bond}: {what} cannot be changed while the bond is there: xbond down {bond}, then xbond reload")]
+    #[error("{bond}: {what} cannot be changed while the bond is there: xbond down {}, then xbond reload", shell_word(.bond))]
     NeedsAnother { bond: String, what: &'static str },
     #[error(
-        "{bond}: {slave}: {key} cannot be changed while it is a slave: xbond del-slave {bond} {slave}, then xbond \
-         reload"
+        "{bond}: {slave}: {key} cannot be changed while it is a slave: xbond del-slave {} {}, then xbond \
+         reload",
+        shell_word(.bond), shell_word(.slave)
     )]
     NeedsReleased { bond: String, slave: String, key: &'static str },
     #[error("{bond}: its interface is in another network namespace; {what} has to be changed there")]
@@ -215,7 +217,10 @@ fn them(names: &[String]) -> &'static str {
 
 /// Commands that say whose interfaces are.
 fn aliases(names: &[String], bond: &str) -> String {
-    let alias = |name: &String| format!("ip link set {name} alias xbond:{bond}");
+    let alias = |name: &String| {
+        let (name, alias) = (shell_word(name), shell_word(format!("xbond:{bond}")));
+        format!("ip link set {name} alias {alias}")
+    };
     names.iter().map(alias).collect::<Vec<_>>().join("; ")
 }
 
@@ -1038,7 +1043,10 @@ impl Agent {
         match record::undo(&self.machine.places, bond, &self.machine.devices).await {
             Ok(notes) => notes.iter().for_each(|note| warn!("{bond}: {note}")),
             Err(error) => {
-                warn!("{bond}: not everything could be put back: {error}; try `xbond down {bond} --force`");
+                warn!(
+                    "{bond}: not everything could be put back: {error}; try `xbond down {} --force`",
+                    shell_word(bond)
+                );
             }
         }
     }
@@ -1205,7 +1213,10 @@ impl Agent {
             );
         }
         if let Err(error) = self.take_down(&name, &bond).await {
-            warn!("{name}: not everything could be put back: {error}; try `xbond down {name} --force`");
+            warn!(
+                "{name}: not everything could be put back: {error}; try `xbond down {} --force`",
+                shell_word(&name)
+            );
         }
         if comes_again {
             self.make_again(&name, goal.config.clone()).await;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use bond_core::name::BondName;
+use bond_core::name::{BondName, shell_word};
 use hyper::Method;
 
 use super::{DownArgs, WaitArgs, client, output};
@@ -31,7 +31,8 @@ fn one(bond: &BondName, force: bool, wait: &WaitArgs) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(_) => bail!(
-            "no agent runs in this network namespace; to take {bond} down without one: xbond down {bond} --force"
+            "no agent runs in this network namespace; to take {bond} down without one: xbond down {} --force",
+            shell_word(bond)
         ),
     }
 }

@@ -5,7 +5,10 @@ mod kernel;
 use std::{fs, path::Path};
 
 use anyhow::{Result, bail};
-use bond_core::options::{self, Unmonitored};
+use bond_core::{
+    name::shell_word,
+    options::{self, Unmonitored},
+};
 
 use self::kernel::Above;
 use super::{ImportArgs, ImportSource, output};
@@ -121,9 +124,10 @@ fn imported_of(
         match kernel::read(bond, above, &order(&bond.link.name)) {
             Ok(read) => {
                 heading.push(format!(
-                    "From the kernel's {0}. Before `xbond run -c` makes it again, take that one away: \
-                     ip link delete {0}",
-                    bond.link.name
+                    "From the kernel's {}. Before `xbond run -c` makes it again, take that one away: \
+                     ip link delete {}",
+                    bond.link.name,
+                    shell_word(&bond.link.name)
                 ));
                 remarks.extend(read.remarks);
                 config.bonds.push(read.config);

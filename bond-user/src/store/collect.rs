@@ -20,6 +20,8 @@
 
 use std::{collections::BTreeSet, io, path::Path, time::Instant};
 
+use bond_core::name::shell_word;
+
 use crate::{
     report::collection::{Collection, Proof, Removed, Why},
     store::paths::{
@@ -207,7 +209,7 @@ fn judge(places: &Places, is_here: bool) -> Result<Option<Proof>, Reason> {
 }
 
 fn attached(places: &Places, pin: &str, ifindex: u32) -> Reason {
-    let path = places.shown_pins.display();
+    let path = shell_word(places.shown_pins.display());
     let text = format!(
         "the program of {pin} is still attached to an interface (ifindex {ifindex}), which may have returned to the first \
          network namespace; to detach it: rm -r {path}"

@@ -6,7 +6,7 @@ use bond_common::abi::{ABI_VERSION, BondEntry, FailOverMac, PORT_STATS, Slot};
 use bond_core::{
     Time,
     command::{Chosen, Reason, Seen},
-    name::BondName,
+    name::{BondName, shell_word},
     options::Named as _,
     status::SlaveState,
 };
@@ -59,7 +59,10 @@ pub async fn report(places: &Places, only: Option<&BondName>) -> Result<Report, 
             Err(error @ AgentError::OtherMaps { .. }) if only.is_some() => return Err(error),
             Err(error) => {
                 let error = of_bond(name, error.to_string());
-                notes.push(format!("{error}; to take away what is left of it: xbond down {name} --force"));
+                notes.push(format!(
+                    "{error}; to take away what is left of it: xbond down {} --force",
+                    shell_word(name)
+                ));
             }
         }
     }
@@ -144,18 +147,23 @@ async fn bond(
     let mut warnings = nobody_fails_over(name, &slaves, guard);
     if record.is_none() {
         warnings.push(format!(
-            "{name}: {}: no agent adopts it, and `xbond down {name} --force` takes it away without restoring its slaves, and \
+            "{name}: {}: no agent adopts it, and `xbond down {} --force` takes it away without restoring its slaves, and \
              prints the commands for that",
-            fault.unwrap_or_else(|| "its found.json is gone".to_owned())
+            fault.unwrap_or_else(|| "its found.json is gone".to_owned()),
+            shell_word(name)
         ));
     }
     if port.is_none() {
-        warnings.push(format!("{name}: its port is gone: it carries nothing; xbond down {name} --force"));
+        warnings.push(format!(
+            "{name}: its port is gone: it carries nothing; xbond down {} --force",
+            shell_word(name)
+        ));
     }
     let in_use = used.iter().map(|(slot, _)| *slot);
     for lost in dataplane::lost_programs(&pins, in_use) {
         warnings.push(format!(
-            "{name}: the pin {lost} is gone, and its program with it: see xbond down {name} --force"
+            "{name}: the pin {lost} is gone, and its program with it: see xbond down {} --force",
+            shell_word(name)
         ));
     }
     let path_faults = path_faults(name, &pins, port, host, &slaves);

@@ -3,7 +3,7 @@
 use std::io;
 
 use bond_common::{abi::Slot, mac::Mac};
-use bond_core::name::{BondName, InterfaceName};
+use bond_core::name::{BondName, InterfaceName, shell_word};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -557,14 +557,21 @@ async fn by_hand(pins: &Location, devices: &Devices) -> Vec<String> {
     if let Ok(port) = devices.netlink.link_by_index(maps.bond().port_ifindex()).await
         && port.is_end_of_pair()
     {
-        commands.push(format!("ip link delete {}", port.name));
+        commands.push(format!("ip link delete {}", shell_word(&port.name)));
     }
     for entry in Slot::all().map(|slot| maps.slave(slot)).filter(|entry| entry.ifindex() != 0) {
         let Ok(link) = devices.netlink.link_by_index(entry.ifindex()).await else { continue };
         if link.mac != entry.permanent_mac() {
-            commands.push(format!("ip link set {} address {}", link.name, entry.permanent_mac()));
+            commands.push(format!(
+                "ip link set {} address {}",
+                shell_word(&link.name),
+                entry.permanent_mac()
+            ));
         }
-        commands.push(format!("ip link set {} promisc off allmulticast off addrgenmode eui64", link.name));
+        commands.push(format!(
+            "ip link set {} promisc off allmulticast off addrgenmode eui64",
+            shell_word(&link.name)
+        ));
     }
     commands
 }

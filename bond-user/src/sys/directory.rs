@@ -17,6 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bond_core::name::shell_word;
 use nix::{
     dir::{Dir, Type},
     errno::Errno,
@@ -438,7 +439,10 @@ fn check(path: &Path, status: &FileStat, trust: Trust) -> io::Result<()> {
         ));
     }
     if status.st_mode & OTHERS_WRITE != 0 && status.st_mode & STICKY == 0 {
-        return refuse(format!("{path}: others than its owner may write there; chmod go-w {path}"));
+        return refuse(format!(
+            "{path}: others than its owner may write there; chmod go-w {}",
+            shell_word(&path)
+        ));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bond_common::mac::Mac;
+use bond_core::name::shell_word;
 use nix::errno::Errno;
 
 use super::{
@@ -42,11 +43,12 @@ pub enum Refusal {
     Loopback { name: String },
     #[error("{name}: not an Ethernet device, but of type {layer}")]
     NotEthernet { name: String, layer: LinkLayerType },
-    #[error("{name}: already a port of {kind} {master}; remove it first: ip link set {name} nomaster")]
+    #[error("{name}: already a port of {kind} {master}; remove it first: ip link set {} nomaster", shell_word(.name))]
     HasMaster { name: String, kind: String, master: String },
     #[error(
-        "{name}: already a slave of {bond}; release it first: xbond del-slave {bond} {name}, or without an agent: \
-         xbond down {bond} --force"
+        "{name}: already a slave of {bond}; release it first: xbond del-slave {0} {1}, or without an agent: \
+         xbond down {0} --force",
+        shell_word(.bond), shell_word(.name)
     )]
     SlaveOf { name: String, bond: String },
     #[error("{name}: belongs to the bond {bond}, and cannot be a slave")]
@@ -58,7 +60,7 @@ pub enum Refusal {
          end or {bond} out of the bridge first"
     )]
     Loop { name: String, bond: String },
-    #[error("{name}: XDP program id {program} is attached; detach it first: ip link set {name} xdp off")]
+    #[error("{name}: XDP program id {program} is attached; detach it first: ip link set {} xdp off", shell_word(.name))]
     ForeignXdp { name: String, program: u32 },
     #[error(
         "{name}: its {what} could not be restored: {why}; delete it first, or leave {name} out of the bond"

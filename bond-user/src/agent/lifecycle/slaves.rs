@@ -8,7 +8,7 @@ use std::sync::{Arc, MutexGuard, PoisonError, atomic::Ordering};
 
 use bond_core::{
     event::{Elects, Event},
-    name::{BondName, InterfaceName},
+    name::{BondName, InterfaceName, shell_word},
     options::SlaveOptions,
     status::{BondStatus, SlaveStatus},
 };
@@ -168,7 +168,11 @@ impl Bond {
         bring_up::settle(machine, self.id, &self.effects).await.map_err(|_| Stopping)?;
         let answer = bring_up::join(machine, self.joining(name), &wanted.config).await;
         if let Err(error) = &answer {
-            warn!("{name}: {error}; once that is mended: xbond add-slave {name} {}", link.name);
+            warn!(
+                "{name}: {error}; once that is mended: xbond add-slave {} {}",
+                shell_word(name),
+                shell_word(&link.name)
+            );
         }
         self.change_goal(|goal| {
             let Some(wanted) = goal.wanted_mut(&link.name) else { return };

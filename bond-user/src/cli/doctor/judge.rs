@@ -1,5 +1,7 @@
 //! From what was found to what is said of it.
 
+use bond_core::name::shell_word;
+
 use super::{Check, Verdict};
 use crate::{
     report::text,
@@ -297,8 +299,9 @@ pub fn nic(found: &Nic) -> Vec<Check> {
 fn unmanage(manager: &str, name: &str) -> String {
     match manager {
         "NetworkManager" => format!(
-            "nmcli device set {name} managed no, and for good [device-{name}] match-device=interface-name:{name} \
-             managed=0 in /etc/NetworkManager/conf.d"
+            "nmcli device set {} managed no, and for good [device-{name}] match-device=interface-name:{name} \
+             managed=0 in /etc/NetworkManager/conf.d",
+            shell_word(name)
         ),
         _ => format!("put [Match] Name={name} [Link] Unmanaged=yes first into /etc/systemd/network"),
     }
@@ -313,7 +316,8 @@ fn xdp(found: &Nic, checks: &mut Checks) {
     if let Some(xdp) = found.link.xdp {
         let text = format!(
             "program id {} is attached: datapath=tc goes beside it; for datapath=xdp detach it: ip link set {} xdp off",
-            xdp.program, found.link.name
+            xdp.program,
+            shell_word(&found.link.name)
         );
         checks.warn("xdp", text);
         return;
