@@ -56,10 +56,9 @@ pub fn start() -> io::Result<()> {
 
 /// Waits until everything is written, unless a reader has stalled: never for much longer than [`LONGEST_END`].
 pub fn end() {
-    // Without a thread nothing can be written without waiting, either.
-    if start().is_ok() {
-        LOG.end();
-        OUT.end();
+    let _ = start();
+    for lines in [&LOG, &OUT] {
+        if lines.state().has_thread { lines.end() } else { lines.write_here() }
     }
 }
 
@@ -186,6 +185,22 @@ impl Lines {
         let _ = self.done.wait_timeout_while(state, within, |state| state.done < until);
     }
 
+    /// Writes what is here as long as the reader takes it, in pieces that a pipe with room takes at once: for a process that
+    /// gets no thread, and ends with the reason.
+    fn write_here(&self) {
+        // SAFETY: as in `write`.
+        let to = unsafe { BorrowedFd::borrow_raw(self.descriptor) };
+        let stalled = PollTimeout::try_from(STALLED).unwrap_or(PollTimeout::ZERO);
+        let has_room =
+            || poll(&mut [PollFd::new(to, PollFlags::POLLOUT)], stalled).is_ok_and(|ready| ready > 0);
+        let lines = std::mem::take(&mut self.state().waiting);
+        for piece in lines.iter().flat_map(|line| line.chunks(libc::PIPE_BUF)) {
+            if !has_room() || write_all(to, piece).is_err() {
+                return;
+            }
+        }
+    }
+
     fn end(&self) {
         let latest = Instant::now() + LONGEST_END;
         loop {
@@ -279,6 +294,20 @@ mod tests {
         let mut text = [0; 11];
         reader.read_exact(&mut text).unwrap();
         assert_eq!(&text, b"early\nlate\n");
+    }
+
+    #[test]
+    fn lines_without_a_thread_are_written_as_long_as_there_is_room() {
+        let (lines, mut reader) = lines();
+        lines.push(b"why\n".to_vec());
+        lines.write_here();
+        let mut text = [0; 4];
+        reader.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"why\n");
+        let start = Instant::now();
+        lines.push(vec![b'x'; 4 * PIPE]);
+        lines.write_here();
+        assert!(start.elapsed() < LONGEST_END, "{:?}", start.elapsed());
     }
 
     #[test]
