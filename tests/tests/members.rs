@@ -73,6 +73,13 @@ fn what_sends_by_the_bond_is_refused_as_its_slave() {
         assert!(!host.ip(&format!("-d link show {name}")).unwrap().contains("xbond:"), "{name}");
     }
     xbond.cli(["add-slave", BOND, "free0"]).unwrap();
+    // The other way round: the bridge is there first.
+    host.ip("link set bond0 nomaster").unwrap();
+    xbond.cli(["add-slave", BOND, "br0"]).unwrap();
+    host.ip("link set bond0 master br0").unwrap();
+    xbond.wait_for("br0: what it sends comes back to bond0 since bond0 was made a port; it leaves").unwrap();
+    let names = || show(&xbond)["slaves"].to_string();
+    eventually("it has left", names, |names| !names.contains("br0"));
     // Another bond may be above a cable that leads to this one.
     let other = ["add", "--bond", "bond1", "--slave", "w1", "-o", "miimon=100"];
     xbond.cli(other).unwrap();

@@ -217,6 +217,11 @@ pub const LEFT_TO_MOUNT: &str = "its programs stay as long as its bpffs is mount
 pub const PRIVATE_PINS: &str = "its bpffs is mounted in this mount namespace only, not where process 1 is: its programs would \
                                 end with the namespace's last process; mount it outside first: mount -t bpf bpf /sys/fs/bpf";
 
+/// What is said of a slave through which frames come back to the bond.
+pub fn goes_round(slave: &str, bond: &str) -> String {
+    format!("{slave}: what it sends comes back to {bond} since {bond} was made a port; it leaves the bond")
+}
+
 /// What is said of a slave that another process has made a port of another device.
 pub fn given_away(slave: &str, master: Option<&str>) -> String {
     format!("{slave}: was made a port of {}, and leaves the bond", master.unwrap_or("something else"))

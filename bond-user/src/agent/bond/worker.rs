@@ -52,6 +52,7 @@ use crate::{
         netlink::{self, BlockingNetlink, Interfaces, LinkInfo, LinkSetting},
         ownership::Proof,
         sysfs::Sysfs,
+        topology::{self, Pairs},
     },
 };
 
@@ -276,6 +277,8 @@ pub struct Effects {
     settling: Option<JoinHandle<()>>,
     /// The device above bond0 of which [`Self::warn_of_bridge`] knows already.
     warned_of: Option<u32>,
+    /// The master of bond0 for which [`Self::release_loops`] has looked.
+    checked_below: Option<u32>,
 }
 
 /// The parts of [`Effects`] that bring-up makes.
@@ -375,6 +378,7 @@ impl Effects {
             notes: Notes::default(),
             settling: None,
             warned_of: None,
+            checked_below: None,
         }
     }
 
@@ -538,6 +542,7 @@ impl Effects {
             if let Some(Ok(link)) = jobs.unless_urgent(again, link).await {
                 self.host_changed(&link).await;
                 self.warn_of_bridge(&link).await;
+                self.release_loops(&link).await;
             }
         }
         for slot in Slot::all().filter(|slot| looks.slave_macs & slot.bit() != 0) {
@@ -651,6 +656,32 @@ impl Effects {
         if hook != Hook::Tc && self.devices.ethtool.has_peer_on_this_machine(ifindex) {
             // It may be as it should; nothing shows from here whether it is.
             info!("{bond}: {name}: {}", text::PARTIAL_CHECKSUMS);
+        }
+    }
+
+    /// Has slaves leave through which frames go round, since bond0 was made a port of something: the kernel would refuse
+    /// that with its own bonds (`__netdev_upper_dev_link`).
+    async fn release_loops(&mut self, host: &LinkInfo) {
+        let Host::Pair { bond, .. } = self.host else { return };
+        if std::mem::replace(&mut self.checked_below, host.master) == host.master || host.master.is_none() {
+            return;
+        }
+        // Hardware lies above nothing.
+        let is_made = |(_, slave): &(&Slot, &Slave)| slave.found.kind.is_some();
+        let slaves: Vec<_> = self.slaves.iter().filter(is_made).collect();
+        if slaves.is_empty() {
+            return;
+        }
+        let links = match self.devices.netlink.links(None).await {
+            Ok(links) => links,
+            Err(error) => return self.warn_of(Err(error)),
+        };
+        for (&slot, slave) in slaves {
+            let senders = topology::sends_by(slave.ifindex, &links, Pairs::Followed);
+            if senders.iter().any(|sender| sender.ifindex == bond) {
+                self.recording.warn(text::goes_round(&slave.name, &self.bond));
+                self.engine.event(self.id, Event::Leave { slot });
+            }
         }
     }
 
