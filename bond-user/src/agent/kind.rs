@@ -31,6 +31,7 @@ impl AgentError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Sys(error) => of_sys(error),
+            Self::Unconfigured { error, .. } => of_sys(error),
             Self::DataPlane(error) => of_data_plane(error),
             Self::Kernel(KernelError::Unknown(_)) => Kind::Internal,
             Self::Kernel(
@@ -49,6 +50,7 @@ impl AgentError {
             | Self::OtherNic { .. }
             | Self::BadConfig(_)
             | Self::NoSuchGroup { .. }
+            | Self::OwnSetting { .. }
             | Self::ActiveSlaveAlone => Kind::Refused,
             Self::NoSuchBond(_)
             | Self::Unserved(_)
@@ -61,6 +63,7 @@ impl AgentError {
             | Self::PortNameTaken { .. }
             | Self::CannotAdopt { .. }
             | Self::HasBond(_)
+            | Self::AlreadySlave { .. }
             | Self::NoFiles
             | Self::NeedsAnother { .. }
             | Self::NeedsReleased { .. }

@@ -64,7 +64,7 @@ use crate::{
             retries::{self, Retries},
         },
     },
-    config::{BondConfig, Config, ConfigError, OnExit, Origin, Problem, Source, Writers},
+    config::{BondConfig, Change, Config, ConfigError, OnExit, Origin, Problem, Source, Writers, settings},
     report::{
         event::{BondChange, What},
         lines,
@@ -119,6 +119,8 @@ pub enum AgentError {
     OtherRecord { path: PathBuf, found: u32, wanted: u32 },
     #[error("{bond}: {problem}")]
     Small { bond: String, problem: Problem },
+    #[error("{bond} ({origin}): {error}")]
+    Unconfigured { bond: String, origin: String, error: Box<SysError> },
     #[error("{0}: no such bond; `xbond show` lists them")]
     NoSuchBond(String),
     #[error(
@@ -144,6 +146,8 @@ pub enum AgentError {
     Unconfirmed { bond: String, names: Vec<String>, files: PathBuf },
     #[error("{bond} has no slave {slave}; `xbond show {}` lists them", shell_word(.bond))]
     NoSuchSlave { bond: String, slave: String },
+    #[error("{slave}: is a slave of {bond} already; xbond set {bond} --slave {slave} changes its options")]
+    AlreadySlave { bond: String, slave: String },
     #[error("{slave}: queue_id={queue_id}: {bond} {queues}")]
     NoSuchQueue { bond: String, slave: String, queue_id: u16, queues: Queues },
     #[error(
@@ -187,6 +191,15 @@ pub enum AgentError {
     Elsewhere { bond: String, what: &'static str },
     #[error("{origin}: {group}: {why}")]
     NoSuchGroup { origin: Origin, group: String, why: &'static str },
+    #[error(
+        "{bond}: {key} is a setting of xbond, no option of the driver, and `xbond set` does not change it; {}",
+        match .change {
+            Change::Live => "change it in the bond's file, then: xbond reload",
+            Change::Recreate => "it needs another bond: change it in the file or the flags, xbond down, then xbond reload or \
+                                 xbond add",
+        }
+    )]
+    OwnSetting { bond: String, key: String, change: Change },
     #[error("active_slave is a request, not an option; set it alone")]
     ActiveSlaveAlone,
     #[error("cannot serve metrics at {address}: {source}; choose another address or port")]
@@ -639,8 +652,9 @@ impl Agent {
             }
             LinkEventSource::Off => None,
         };
+        let mut failures = Vec::new();
         for bond in config.bonds {
-            let name = bond.name.clone();
+            let (name, wanted) = (bond.name.clone(), bond.clone());
             let (id, missing) = (self.new_id(), self.missing_slaves());
             // What goes on already is taken over as a whole; a signal that comes meanwhile is heard after it.
             let answer = match self.adopt(id, &bond, missing).await {
@@ -653,6 +667,10 @@ impl Agent {
             };
             if let Err(error) = answer {
                 self.undo(id, &name, &error).await;
+                if self.source.is_some() && !matches!(error, AgentError::Interrupted) {
+                    failures.push((wanted, error));
+                    continue;
+                }
                 socket.remove();
                 self.end(Ending::Undo).await?;
                 return Err(error);
@@ -660,6 +678,16 @@ impl Agent {
             if let Some(bond) = self.find(&name) {
                 bond.change_goal(|goal| goal.of_files = self.source.is_some());
             }
+        }
+        // Bonds of files are independent of each other. Without any, it is as with flags: there is nothing to look after.
+        let is_refused = self.bonds().is_empty();
+        for (bond, error) in failures {
+            if is_refused {
+                socket.remove();
+                self.end(Ending::Undo).await?;
+                return Err(error);
+            }
+            self.remember_failed(bond, error.to_string()).await;
         }
 
         for name in self.unserved() {
@@ -682,6 +710,7 @@ impl Agent {
         tokio::spawn(async move { agent.keep_house().await });
         self.say_ready().await?;
         notify::ready();
+        self.say_status().await;
         collect_dead(self.machine.cookie);
         if let Some(interval) = notify::watchdog() {
             let engine = self.machine.engine.clone();
@@ -848,11 +877,16 @@ impl Agent {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut memory = Frugal::default();
         let mut failures = Repeats::default();
+        let mut missing = self.lost_bonds(None).await.len();
         for number in 1_u32.. {
             look.tick().await;
             if number.is_multiple_of(LOOKS_AT_MEMORY) {
                 memory.look();
                 self.make_lost_again().await;
+                let lost = self.lost_bonds(None).await.len();
+                if std::mem::replace(&mut missing, lost) != lost {
+                    self.say_status().await;
+                }
             }
             self.machine.engine.send(Input::CheckMaps);
             self.keep_places(&mut failures);
@@ -909,11 +943,23 @@ impl Agent {
         for (name, bond) in self.all() {
             ready.push(self.is_ready(&name, &bond).await?);
         }
+        ready.extend(self.lost_bonds(None).await);
         if ready.is_empty() {
             ready.push("ready: no bonds; `xbond add` makes one".to_owned());
         }
         ready.iter().for_each(|line| lines::print(line));
         Ok(())
+    }
+
+    /// Has systemd show which bonds are not there.
+    async fn say_status(&self) {
+        let bonds = self.bonds().len();
+        let lost = self.lost_bonds(None).await;
+        notify::status(&format!(
+            "{bonds} {} up{}",
+            if bonds == 1 { "bond" } else { "bonds" },
+            lost.iter().map(|sentence| format!("; {sentence}")).collect::<String>()
+        ));
     }
 
     async fn is_ready(&self, name: &str, bond: &Bond) -> Result<String, AgentError> {
@@ -1019,10 +1065,11 @@ impl Agent {
             goal: sync::Mutex::new(Arc::new(goal)),
         };
         let bond = Arc::new(bond);
-        self.bonds().insert(name, Arc::clone(&bond));
+        self.bonds().insert(name.clone(), Arc::clone(&bond));
         // For whoever asks when the kernel does not answer.
         let (counters, netlink) = (Arc::clone(&self.counters), self.machine.devices.netlink.clone());
         tokio::spawn(async move { counters.refresh(&netlink, &bond.devices()).await });
+        self.lost.lock().await.remove(&name);
     }
 
     async fn undo(&self, id: BondId, bond: &BondName, cause: &AgentError) {
@@ -1119,6 +1166,9 @@ impl Agent {
         let slaves = if status.slaves.is_empty() { Slaves::None } else { Slaves::Present };
         let mut noted = Vec::new();
         for (key, value) in settings {
+            if let Some(change) = settings::change_of(key) {
+                return Err(AgentError::OwnSetting { bond: name.to_string(), key: key.clone(), change });
+            }
             match Setting::parse(key, value)? {
                 Setting::Option(option) => {
                     noted.extend(options.apply(option, slaves)?);
@@ -1207,10 +1257,8 @@ impl Agent {
         if comes_again {
             warn!("{name}: {} was deleted with the network namespace that its device was in", bond.port);
         } else {
-            warn!(
-                "{name}: {} was deleted, and the bond with it; `xbond reload` or `xbond add` makes it again",
-                bond.port
-            );
+            let text = self.remember_deleted(goal.config.clone(), goal.of_files).await;
+            warn!("{text} ({} was deleted)", bond.port);
         }
         if let Err(error) = self.take_down(&name, &bond).await {
             warn!(

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::{CheckArgs, output};
 use crate::{
-    config::check::{self, Checked, Finding, HookedInterface, Severity, Surroundings},
+    config::check::{self, Checked, ConflictOn, Finding, HookedInterface, Severity, Surroundings},
     report::text,
-    sys::{Devices, dataplane::Hook},
+    sys::{Devices, conflicts::Conflict, dataplane::Hook},
 };
 
 /// Version of the JSON.
@@ -27,9 +27,9 @@ struct Report<'a> {
 pub fn check(arguments: &CheckArgs) -> Result<ExitCode> {
     let surroundings = Surroundings { strict_ports: strict_hypervisor(), ..Surroundings::default() };
     let mut checked = check::check(&arguments.files, &surroundings);
-    let hooked = hooked(&checked.slaves);
-    if !hooked.is_empty() {
-        checked = check::check(&arguments.files, &Surroundings { hooked, ..surroundings });
+    let (hooked, conflicts) = found_on(&checked.slaves);
+    if !hooked.is_empty() || !conflicts.is_empty() {
+        checked = check::check(&arguments.files, &Surroundings { hooked, conflicts, ..surroundings });
     }
     if arguments.json {
         let report = Report { version: VERSION, bonds: &checked.bonds, findings: &checked.findings };
@@ -64,16 +64,16 @@ const STRICT: [(&str, &str); 5] = [
     ("Google Compute Engine", "Google Compute Engine"),
 ];
 
-/// What other programs have at the hooks of these interfaces. Nothing of those that are not there, and nothing at all
-/// where it may not be read: the files may be for another machine.
-fn hooked(slaves: &[String]) -> Vec<HookedInterface> {
+/// What other programs have at the hooks of these interfaces, and what stands on them. Nothing of those that are not
+/// there, and nothing at all where it may not be read: the files may be for another machine.
+fn found_on(slaves: &[String]) -> (Vec<HookedInterface>, Vec<ConflictOn>) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-        return Vec::new();
+        return Default::default();
     };
     runtime.block_on(async {
-        let Ok(devices) = Devices::open() else { return Vec::new() };
+        let Ok(devices) = Devices::open() else { return Default::default() };
         let slaves: HashSet<&str> = slaves.iter().map(String::as_str).collect();
-        let mut found = Vec::new();
+        let (mut found, mut conflicts) = (Vec::new(), Vec::new());
         for link in devices.netlink.links(None).await.unwrap_or_default() {
             if !slaves.contains(link.name.as_str()) {
                 continue;
@@ -83,8 +83,16 @@ fn hooked(slaves: &[String]) -> Vec<HookedInterface> {
                 let text = text::bypassed(&hooked, by_xdp_alone, "{bond}");
                 found.push(HookedInterface { interface: link.name.clone(), by_xdp_alone, text });
             }
+            for conflict in devices.conflicts(link.ifindex).await.unwrap_or_default() {
+                let id = match conflict {
+                    Conflict::Address(_) => "slave-address",
+                    Conflict::Above { .. } => "above-slave",
+                };
+                let text = text::conflict(&conflict, &link.name, "{bond}");
+                conflicts.push(ConflictOn { interface: link.name.clone(), id, text });
+            }
         }
-        found
+        (found, conflicts)
     })
 }
 

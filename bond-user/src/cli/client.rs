@@ -72,10 +72,10 @@ pub fn finish(done: &Done) -> ExitCode {
 #[error("no agent runs in this network namespace; start one with `xbond run`")]
 pub struct NoAgent;
 
-/// The agent ended before it answered.
+/// The agent ended before it answered, or while it did.
 #[derive(Debug, thiserror::Error)]
 #[error("the agent did not answer: {0}")]
-struct BrokenOff(hyper::Error);
+pub struct BrokenOff(hyper::Error);
 
 /// How long a question may wait for its answer: far beyond what somebody who holds RTNL delays it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
@@ -188,7 +188,7 @@ async fn ask(
 
 async fn whole(response: Response<Incoming>) -> Result<Bytes> {
     let body = response.into_body().collect().await;
-    Ok(body.map_err(|error| anyhow!("the agent's answer broke off: {error}"))?.to_bytes())
+    Ok(body.map_err(BrokenOff)?.to_bytes())
 }
 
 fn failure(status: StatusCode, body: &[u8]) -> anyhow::Error {

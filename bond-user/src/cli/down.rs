@@ -1,6 +1,6 @@
 //! `xbond down`
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Result, bail};
 use bond_core::name::{BondName, shell_word};
@@ -13,6 +13,9 @@ use crate::{
     sys::netns,
 };
 
+/// How long an agent that broke off its answer may take to end.
+const END_OF_AGENT: Duration = Duration::from_secs(5);
+
 pub fn down(arguments: &DownArgs) -> Result<ExitCode> {
     match &arguments.bond {
         Some(bond) => one(bond, arguments.force, &arguments.wait),
@@ -24,6 +27,17 @@ fn one(bond: &BondName, force: bool, wait: &WaitArgs) -> Result<ExitCode> {
     let path = client::path_of(bond);
     match client::change(Method::DELETE, &path, None, wait) {
         Ok(done) => Ok(client::finish(&done)),
+        // Killed a moment ago: its socket took the request, and the kernel is still closing what it had open.
+        Err(error) if force && error.is::<client::BrokenOff>() => {
+            let places = Places::of(netns::cookie()?);
+            if !places.is_left_within(END_OF_AGENT) {
+                return Err(error);
+            }
+            if places.has(bond) {
+                agent::down_without_agent(&places, bond)?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Err(error) if !error.is::<client::NoAgent>() => Err(error),
         Err(_) if force => {
             let notes = agent::down_without_agent(&Places::of(netns::cookie()?), bond)?;

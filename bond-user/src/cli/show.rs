@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, thread};
 use anyhow::{Result, anyhow, bail};
 use bond_core::name::BondName;
 use hyper::Method;
+use nix::errno::Errno;
 use serde::Serialize;
 
 use super::{
@@ -20,7 +21,7 @@ use crate::{
     },
     store::offline as kept,
     store::paths::Places,
-    sys::{caps, limits, netns},
+    sys::{SysError, caps, limits, netns},
 };
 
 /// Threads that a report without an agent takes: tokio panics without its first one.
@@ -39,7 +40,12 @@ pub fn show(arguments: &ShowArgs) -> Result<()> {
             namespaces.iter().map(|namespace| namespace.text(amount)).collect::<Vec<_>>().join("\n")
         }
     } else {
-        of_one(&read(arguments.bond.as_ref())?, arguments, amount)?
+        let report = match read(arguments.bond.as_ref()) {
+            // Without an agent there is nothing, and that is an answer to a program.
+            Err(error) if arguments.json && arguments.bond.is_none() && is_nothing(&error) => none()?,
+            answer => answer?,
+        };
+        of_one(&report, arguments, amount)?
     };
     if arguments.json {
         output::print_json(text.trim_end())
@@ -64,6 +70,19 @@ fn of_one(report: &Report, arguments: &ShowArgs, amount: Amount) -> Result<Strin
         bail!("--proc shows options, which only an agent knows, and none runs; leave --proc out");
     }
     Ok(report.bonds.iter().map(procfs::show).collect::<Vec<_>>().join("\n"))
+}
+
+/// No agent runs, and none has left anything.
+fn is_nothing(error: &anyhow::Error) -> bool {
+    let is_claimed = || netns::cookie().is_ok_and(|cookie| Places::of(cookie).is_claimed());
+    error.is::<NoAgent>() && !is_claimed()
+}
+
+/// The report of no bonds.
+fn none() -> Result<Report> {
+    let places = Places::of(netns::cookie()?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    Ok(runtime.block_on(kept::report(&places, None))?)
 }
 
 /// From the agent; if none runs, from what one has left.
@@ -133,7 +152,7 @@ impl Namespace {
 
 /// The namespaces that have bonds or an agent.
 fn of_all_namespaces() -> Result<Vec<Namespace>> {
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut stale) = (BTreeSet::new(), Vec::new());
     let mut namespaces = Vec::new();
     for name in [None].into_iter().chain(netns::names()?.into_iter().map(Some)) {
         let entered = name.clone();
@@ -150,6 +169,8 @@ fn of_all_namespaces() -> Result<Vec<Namespace>> {
                 namespaces.extend(namespace(name, cookie, current, answer));
             }
             Ok(_) => {}
+            // A file that `ip netns` made and nothing is mounted on any more, as after a reboot of a container.
+            Err(error) if name.is_some() && is_stale(&error) => stale.extend(name),
             Err(error) => namespaces.push(Namespace {
                 netns: name,
                 cookie: 0,
@@ -159,11 +180,19 @@ fn of_all_namespaces() -> Result<Vec<Namespace>> {
             }),
         }
     }
+    if !stale.is_empty() {
+        output::note(format_args!("left out, because these are no network namespaces: {}", stale.join(", ")));
+    }
     for cookie in Places::cookies().into_iter().filter(|cookie| !seen.contains(cookie)) {
         let answer = client::request_in(&Places::of(cookie), Method::GET, ALL, None);
         namespaces.extend(namespace(None, cookie, false, answer));
     }
     Ok(namespaces)
+}
+
+/// setns(2) answers EINVAL for a file that is none of a network namespace.
+fn is_stale(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<SysError>().is_some_and(|error| error.errno() == Some(Errno::EINVAL))
 }
 
 /// None of a namespace that has no agent, and no bond of one.

@@ -78,6 +78,8 @@ pub struct Surroundings {
     pub strict_ports: Option<&'static str>,
     /// Chains and filters of other programs at interfaces of this machine.
     pub hooked: Vec<HookedInterface>,
+    /// What stands on interfaces of this machine.
+    pub conflicts: Vec<ConflictOn>,
 }
 
 /// Something at a hook of an interface, which packets of a bond would pass by.
@@ -86,6 +88,16 @@ pub struct HookedInterface {
     pub interface: String,
     /// Only with datapath=xdp.
     pub by_xdp_alone: bool,
+    /// What is said of it for a bond of this name, in place of `{bond}`.
+    pub text: String,
+}
+
+/// Something on an interface that does not go with a bond.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConflictOn {
+    pub interface: String,
+    /// The id of its finding.
+    pub id: &'static str,
     /// What is said of it for a bond of this name, in place of `{bond}`.
     pub text: String,
 }
@@ -532,6 +544,11 @@ impl Rules<'_> {
                 let text = format!("{}: {}", slave.name, hooked.text.replace("{bond}", &self.bond.name));
                 self.warn("bypassed", "slaves", text);
             }
+            let of_slave = surroundings.conflicts.iter().filter(|conflict| conflict.interface == slave.name);
+            for conflict in of_slave {
+                let text = format!("{}: {}", slave.name, conflict.text.replace("{bond}", &self.bond.name));
+                self.warn(conflict.id, "slaves", text);
+            }
         }
     }
 
@@ -674,7 +691,8 @@ mod tests {
 
     /// Lines 1 to 4; what a row adds begins at line 5.
     const BOND: &str = "version = 1\n[bond.bond0]\nslaves = [\"a\", \"b\"]\naddresses = [\"192.0.2.1/24\"]\n";
-    const NOTHING: Surroundings = Surroundings { strict_ports: None, hooked: Vec::new() };
+    const NOTHING: Surroundings =
+        Surroundings { strict_ports: None, hooked: Vec::new(), conflicts: Vec::new() };
 
     /// As `check` prints them, without the name of the file.
     fn said(text: &str, surroundings: &Surroundings) -> Vec<String> {

@@ -104,8 +104,11 @@ pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Resu
     for file in files.iter().filter(|file| file.is_bond()) {
         let name = file.name().ok_or_else(|| file.refuse("DEVICE", Problem::Missing { key: "DEVICE" }))?;
         known.push(name);
-        if file.is_false("ONBOOT") || file.is_one_of("STARTMODE", &["off", "manual"]) {
-            config.notes.push(Note::NotOnBoot { file: file.path.clone(), bond: name.to_owned() });
+        let is_on_request = file.is_one_of("STARTMODE", &["off", "manual"]);
+        if file.is_false("ONBOOT") || is_on_request {
+            let key = if is_on_request { "STARTMODE" } else { "ONBOOT" };
+            let value = file.get(key).unwrap_or_default().to_owned();
+            config.notes.push(Note::NotOnBoot { file: file.path.clone(), bond: name.to_owned(), key, value });
         } else {
             let bonds = vec![file.bond(name, unmonitored)?];
             let found = Config { bonds, notes: file.not_applied(), ..Config::default() };

@@ -179,6 +179,9 @@ pub enum Note {
     NotOnBoot {
         file: PathBuf,
         bond: String,
+        /// What says so: ONBOOT, or STARTMODE of SUSE.
+        key: &'static str,
+        value: String,
     },
     /// A key that says something about an interface which xbond leaves to others.
     NotApplied {
@@ -248,8 +251,8 @@ impl fmt::Display for Note {
                 write!(f, "{bond}: primary={primary} is not one of its slaves")
             }
             Self::NoSlaves { bond } => write!(f, "{bond}: has no slaves"),
-            Self::NotOnBoot { file, bond } => {
-                write!(f, "{}: ONBOOT=no: {bond} is left out", file.display())
+            Self::NotOnBoot { file, bond, key, value } => {
+                write!(f, "{}: {key}={value}: {bond} is left out", file.display())
             }
             Self::NotApplied { file, key } => write!(f, "{}: {key} is not applied by xbond", file.display()),
             Self::GatewayElsewhere { file, gateway } => write!(

@@ -54,6 +54,12 @@ pub struct Row {
     pub change: Change,
 }
 
+/// Says when another value of a setting of a bond takes effect; None: a bond has no setting of xbond's with this key.
+pub fn change_of(key: &str) -> Option<Change> {
+    let live = ["slaves", "addresses", "routes"].contains(&key).then_some(Change::Live);
+    ROWS.iter().find(|row| row.key == key).map(|row| row.change).or(live)
+}
+
 /// The kind of a setting's values.
 trait Kind {
     type Stored: Default + PartialEq;

@@ -191,6 +191,10 @@ fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
     for entry in table.table()? {
         match entry.key {
             "slaves" => bond.slaves = slaves(table.key, &entry)?,
+            "slave" if !matches!(entry.value, DeValue::Table(_)) => {
+                let known = BOND_KEYS.iter().copied().filter(|key| *key != "slave").collect::<Vec<_>>();
+                return Err(entry.unknown(table.key, &known));
+            }
             "slave" => slave_tables = entry.table()?,
             "addresses" => bond.addresses = addresses(&entry)?,
             "routes" => bond.routes = entry.list()?.iter().map(route).collect::<Result<_, _>>()?,

@@ -13,6 +13,7 @@ use super::{
     json::{Bond, Counters, Device, Found, Report, Slave, Source},
     receipt::{Announcement, Announcer, Receipt, Steps},
 };
+use crate::sys::conflicts::Conflict;
 
 /// How much `xbond show` prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -225,6 +226,46 @@ pub fn goes_round(slave: &str, bond: &str) -> String {
 /// What is said of a slave that another process has made a port of another device.
 pub fn given_away(slave: &str, master: Option<&str>) -> String {
     format!("{slave}: was made a port of {}, and leaves the bond", master.unwrap_or("something else"))
+}
+
+/// What is said of a bond whose device an administrator has set down: its carrier says nothing of that.
+pub fn closed(bond: &str, device: &str) -> String {
+    format!("{bond}: {device} is down (administratively) and carries nothing: ip link set {device} up")
+}
+
+/// What is said of something that stands on a slave of `bond`, or on a NIC that is to be one.
+pub fn conflict(conflict: &Conflict, slave: &str, bond: &str) -> String {
+    match conflict {
+        Conflict::Address(address) => {
+            let net = format!("{}/{}", address.ip, address.prefix_len);
+            let expiry = address
+                .lifetime
+                .map(|left| format!(" It expires in {} s: {}.", left.valid, run_dhcp_there(bond, slave)))
+                .unwrap_or_default();
+            format!(
+                "has the address {net}, which stays on {slave} with the route to its network: packets that take this route \
+                 bypass {bond}, and are not answered.{expiry} Remove it (ip address del {net} dev {slave}), or have {bond} \
+                 take it (--move-addresses takes those of the first slave that has any)"
+            )
+        }
+        Conflict::Above { name, kind } => format!(
+            "the {kind} {name} lies above it and receives nothing while {slave} is a slave of {bond}; create it above {bond} \
+             instead"
+        ),
+    }
+}
+
+/// What is said of an address that goes from a slave to `bond` and that the kernel removes when its time is over.
+pub fn expiring(address: impl fmt::Display, seconds: u32, slave: &str, bond: &str) -> String {
+    format!(
+        "{address} was assigned to {slave} for a time, by DHCP or router advertisements: {bond} loses it in {seconds} s, and \
+         the routes that need it; {}",
+        run_dhcp_there(bond, slave)
+    )
+}
+
+fn run_dhcp_there(bond: &str, slave: &str) -> String {
+    format!("run the DHCP client on {bond} instead of {slave}, or give {bond} a static address")
 }
 
 /// What is said of an interface that a record names, and that the kernel does not confirm to be the bond's.

@@ -23,7 +23,7 @@ use crate::{
         json::{self, Bond, Counters, Report, Slave, Source, VERSION},
         moment::Moment,
         receipt::{self, Receipt, Steps},
-        text::PathFault,
+        text::{self, PathFault},
     },
     store::{paths::Places, receipts, record::Record},
     sys::{
@@ -168,6 +168,7 @@ async fn bond(
     }
     let path_faults = path_faults(name, &pins, port, host, &slaves);
     warnings.extend(path_faults.iter().cloned());
+    warnings.extend(host.filter(|host| !host.is_up()).map(|host| text::closed(name, &host.name)));
     let moves = entry.has(BondEntry::HOST_MAC_MOVES);
     if let Some(host) = host.filter(|host| !moves && host.mac != entry.host_mac()) {
         warnings.push(format!(
@@ -213,7 +214,7 @@ async fn bond(
         devices: all
             .iter()
             .filter_map(|device| counted.get(device))
-            .map(|(device, _)| device.clone())
+            .map(|counted| counted.device.clone())
             .collect(),
     })
 }
@@ -312,7 +313,7 @@ fn unheard_of(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Receipt> {
 }
 
 fn mtu(counted: &Counted, host: Option<u32>, port: u32) -> Option<u32> {
-    host.and_then(|host| counted.get(&host)).or(counted.get(&port)).map(|(_, mtu)| *mtu)
+    host.and_then(|host| counted.get(&host)).or(counted.get(&port)).map(|counted| counted.mtu)
 }
 
 /// Those that packets read.

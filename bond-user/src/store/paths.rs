@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
     sync::OnceLock,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bond_core::name::BondName;
@@ -69,8 +69,9 @@ pub enum PlaceError {
     #[error("cannot mount bpffs on {BPFFS}: {0}; mount it first: mount -t bpf bpf {BPFFS}")]
     Bpffs(nix::Error),
     #[error(
-        "there is no bpffs on {BPFFS}, and one that were mounted in this process's own mount namespace would be gone with \
-         it, and the bonds, too; mount it outside first: mount -t bpf bpf {BPFFS}"
+        "there is no bpffs on {BPFFS}, and this process has a mount namespace of its own, as under `ip netns exec`: a bpffs \
+         that is mounted here ends with it, and the bonds as well; run `xbond --netns NAME run` instead of \
+         `ip netns exec NAME xbond run`, or mount it outside first: mount -t bpf bpf {BPFFS}"
     )]
     Private,
     #[error(
@@ -310,6 +311,19 @@ impl Places {
         sign(&mut file);
         (claim.lock, claim.directory) = (file, directory);
         Ok(true)
+    }
+
+    /// Waits until no process has the run directory, at most so long. False if one still has it.
+    pub fn is_left_within(&self, limit: Duration) -> bool {
+        const PAUSE: Duration = Duration::from_millis(10);
+        let until = Instant::now() + limit;
+        while self.is_claimed() {
+            if Instant::now() >= until {
+                return false;
+            }
+            thread::sleep(PAUSE);
+        }
+        true
     }
 
     /// Locks the run directory, which is made if it is not there.

@@ -18,7 +18,7 @@ use crate::{
         enslave::{Owner, PutBack, Unconfirmed},
         found::{self, Found, Space},
         layer3::Layer3,
-        netlink::{LinkInfo, LinkSetting},
+        netlink::{Address, LinkInfo, LinkSetting, Route},
         offload::Role,
         ownership::{Alias, Mark, Proof},
     },
@@ -53,6 +53,9 @@ pub struct Record {
     /// What bond0 took from a slave (`move_addresses`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     taken: Option<Taken>,
+    /// What a configuration has set on bond0.
+    #[serde(default, skip_serializing_if = "Configured::is_empty")]
+    configured: Configured,
     /// The bond's run directory.
     #[serde(skip)]
     place: Location,
@@ -78,6 +81,54 @@ struct Taken {
     /// How the slave was found, once it was released: bond0 keeps the addresses, and gives them back at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     released: Option<Found>,
+}
+
+/// What a configuration has set on bond0, or is about to: an agent with another configuration removes what that does not
+/// name. What others have set there is not in it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Configured {
+    pub addresses: Vec<Address>,
+    pub routes: Vec<Route>,
+    /// Bytes.
+    pub mtu: Option<u32>,
+}
+
+impl Configured {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The same on a device of this ifindex.
+    pub fn over(mut self, ifindex: u32) -> Self {
+        self.addresses.iter_mut().for_each(|address| address.ifindex = ifindex);
+        self.routes.iter_mut().for_each(|route| route.ifindex = ifindex);
+        self
+    }
+
+    /// What is in this one or in the other.
+    pub fn and(mut self, other: &Self) -> Self {
+        for address in &other.addresses {
+            if !self.addresses.iter().any(|known| known.is_same(address)) {
+                self.addresses.push(address.clone());
+            }
+        }
+        for route in &other.routes {
+            if !self.routes.iter().any(|known| known.has_same_key(route)) {
+                self.routes.push(route.clone());
+            }
+        }
+        self.mtu = self.mtu.or(other.mtu);
+        self
+    }
+
+    /// What is in this one and not in the other.
+    pub fn without(mut self, other: &Self) -> Self {
+        self.addresses.retain(|address| !other.addresses.iter().any(|kept| kept.is_same(address)));
+        self.routes.retain(|route| !other.routes.iter().any(|kept| kept.has_same_key(route)));
+        self.mtu = self.mtu.filter(|_| other.mtu.is_none());
+        self
+    }
 }
 
 /// How a bond is made, beside its slaves.
@@ -145,6 +196,7 @@ impl Record {
             slaves: Vec::new(),
             away: Vec::new(),
             taken: None,
+            configured: Configured::default(),
             place: places.run_of(bond),
             read_as: VERSION,
         }
@@ -257,6 +309,21 @@ impl Record {
             record.slaves.push(found);
             record.taken = Some(taken);
         })
+    }
+
+    /// What a configuration has set on bond0.
+    pub fn configured(&self) -> &Configured {
+        &self.configured
+    }
+
+    /// Notes what a configuration sets on bond0: before it is set, and after it was removed.
+    pub fn set_configured(&mut self, configured: Configured) -> Result<(), AgentError> {
+        let space = if configured.clone().without(&self.configured).is_empty() {
+            Space::SetAside
+        } else {
+            Space::Free
+        };
+        self.change(space, |record| record.configured = configured)
     }
 
     /// Whether bond0 has the addresses of this slave.
@@ -633,6 +700,7 @@ mod tests {
             slaves: Vec::new(),
             away: Vec::new(),
             taken: None,
+            configured: Configured::default(),
             place: place.clone(),
             read_as: VERSION,
         };

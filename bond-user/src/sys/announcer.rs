@@ -264,7 +264,7 @@ fn bypass_queue(socket: &OwnedFd) -> nix::Result<()> {
 }
 
 fn failed(what: &str, ifindex: u32, error: nix::Error) -> SysError {
-    SysError::kernel(what, format!("ifindex {ifindex}"), io::Error::from(error))
+    SysError::kernel(what, super::netlink::called(ifindex), io::Error::from(error))
 }
 
 /// Where a packet socket sends to, and what it receives: an EtherType, or nothing with 0.

@@ -60,6 +60,11 @@ pub enum Refusal {
          end or {bond} out of the bridge first"
     )]
     Loop { name: String, bond: String },
+    #[error(
+        "{name}: the {kind} {upper} lies above it and takes its frames, so that the bonding driver refuses it as well; delete \
+         it first, and create it above the bond: ip link del {upper}"
+    )]
+    Busy { name: String, upper: String, kind: String },
     #[error("{name}: XDP program id {program} is attached; detach it first: ip link set {} xdp off", shell_word(.name))]
     ForeignXdp { name: String, program: u32 },
     #[error(
@@ -120,6 +125,12 @@ impl Devices {
         }
         if let Some(refusal) = self.goes_round(&link, bond, &owner).await? {
             return Err(refusal.into());
+        }
+        if let Some(upper) =
+            self.netlink.links(None).await?.into_iter().find(|upper| upper.takes_frames_of(&link))
+        {
+            let kind = upper.kind.unwrap_or_default();
+            return Err(Refusal::Busy { name: link.name, upper: upper.name, kind }.into());
         }
         let layer3 = self.netlink.layer3_of(link.ifindex, &link.name).await?;
         if let Some(Unfit { what, why }) = layer3.unrestorable() {

@@ -12,6 +12,7 @@
 pub mod announcer;
 pub mod bypassed;
 pub mod caps;
+pub mod conflicts;
 pub mod dataplane;
 pub mod directory;
 pub mod enslave;

@@ -86,7 +86,7 @@ impl Netdev {
         let which = DefaultNla::new(NETDEV_A_DEV_IFINDEX, ifindex.to_ne_bytes().to_vec());
         let answer = ask(&self.socket, self.family, NETDEV_CMD_DEV_GET, &which, NETDEV_A_DEV_XDP_FEATURES);
         let bits = answer.map_err(|error| {
-            SysError::kernel("read the XDP features", format!("ifindex {ifindex}"), error)
+            SysError::kernel("read the XDP features", super::netlink::called(ifindex), error)
         })?;
         Ok(bits.and_then(|bits| bits.try_into().ok()).map(|bits| XdpFeatures(u64::from_ne_bytes(bits))))
     }

@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use sd_notify::NotifyState;
 use tracing::warn;
 
-/// All bonds are up.
+/// The bonds that can be brought up are up.
 pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
@@ -16,6 +16,11 @@ pub fn reloading() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
         Err(_) => tell(&[NotifyState::Reloading]),
     }
+}
+
+/// What `systemctl status` shows of the agent.
+pub fn status(text: &str) {
+    tell(&[NotifyState::Status(text)]);
 }
 
 /// The agent has begun to end.

@@ -147,7 +147,7 @@ pub fn put_back(ethtool: &Ethtool, ifindex: u32, found: &[FeatureState]) -> Resu
         None => Ok(()),
         Some(state) => Err(SysError::NotKept {
             what: format!("turn {} {}", state.name, super::ethtool::on_off(state.on)),
-            on: format!("ifindex {ifindex}"),
+            on: super::netlink::called(ifindex),
             hint: None,
         }),
     }

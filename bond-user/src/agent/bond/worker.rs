@@ -41,7 +41,7 @@ use crate::{
     },
     config::Guard,
     report::text::{self, PathFault, Repair},
-    store::record::Record,
+    store::record::{Configured, Record},
     sys::{
         Devices, SysError,
         announcer::{self, Announced},
@@ -117,6 +117,11 @@ pub enum Effect {
     TidyRecord {
         reply: oneshot::Sender<Result<(), AgentError>>,
     },
+    /// Have the record name what a configuration sets on bond0. Tell when it does.
+    Configured {
+        configured: Configured,
+        reply: oneshot::Sender<Result<(), AgentError>>,
+    },
     /// Give the bond another MTU, in bytes. Tell when all its devices have it, or that they have the former one.
     SetMtu {
         mtu: u32,
@@ -156,6 +161,7 @@ impl Effect {
             | Self::AwaitJoin { .. }
             | Self::AwaitRelease { .. }
             | Self::TidyRecord { .. }
+            | Self::Configured { .. }
             | Self::SetMtu { .. }
             | Self::PathSeen(_)
             | Self::Settle { .. }
@@ -465,6 +471,9 @@ impl Effects {
                 let kept = |ifindex| is_slave(ifindex) || self.waiting.contains_key(&ifindex);
                 let _ = reply.send(self.record.remove_others(kept));
             }
+            Effect::Configured { configured, reply } => {
+                let _ = reply.send(self.record.set_configured(configured));
+            }
             Effect::SetMtu { mtu, reply } => {
                 let _ = reply.send(self.set_mtu(mtu).await);
             }
@@ -650,6 +659,12 @@ impl Effects {
         let hooked = hooked_at(&self.devices, bond, (name, ifindex), hook).await;
         for note in &hooked {
             self.recording.warn(note.to_string());
+        }
+        match self.devices.conflicts(ifindex).await {
+            Ok(conflicts) => conflicts.iter().for_each(|conflict| {
+                self.recording.warn(format!("{name}: {}", text::conflict(conflict, name, bond)))
+            }),
+            Err(error) => self.recording.warn(format!("{error}; what else stands on {name} is not known")),
         }
         self.notes.hooked.extend(hooked);
         self.recording.add(Entry::Notes { all: self.notes.all(), logged: true });
@@ -838,6 +853,12 @@ impl Effects {
         let Some(found) = self.away(link).cloned() else { return Ok(()) };
         // Only its alias came back with it: no program of the bond is attached to it.
         match self.devices.restore(&found, &Proof::new(self.record.mark(), [])).await? {
+            PutBack::Done if link.name != found.name => {
+                info!(
+                    "{}: {}: is back, renamed to {}, and as it was found",
+                    self.bond, found.name, link.name
+                );
+            }
             PutBack::Done => info!("{}: {}: is back, and as it was found", self.bond, found.name),
             PutBack::Gone => {}
             PutBack::Unconfirmed(link) => self.recording.warn(text::unconfirmed(&self.bond, &link.name)),

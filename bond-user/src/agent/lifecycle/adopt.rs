@@ -448,15 +448,25 @@ async fn take_over(
         left: Some(Taken { left, meanwhile, founds }),
     };
     let maps = plane.data_plane.maps();
+    let former = plane.record.configured().clone();
     let started = bring_up::start(machine, id, config, plane)?;
     let effects = &started.effects;
     machine.places.link_pins(name);
     info!("{name}: adopted, with {}", join(joined.iter().map(|(name, _)| name.as_str())));
-    if let (Some(bond), Some(mtu)) = (&bond, config.mtu) {
+    if let Some(bond) = &bond {
+        let wanted = bring_up::configured(bond.ifindex, config);
+        bring_up::record_configured(effects, wanted.and(&former.clone().over(bond.ifindex))).await?;
+    }
+    let mtu = config.mtu.or(former.mtu.and(Some(bring_up::DEFAULT_MTU)));
+    if let (Some(bond), Some(mtu)) = (&bond, mtu) {
         devices.netlink.set(bond.ifindex, LinkSetting::Mtu(mtu)).await?;
     }
     if let Some(bond) = &bond {
         bring_up::configure(devices, bond.ifindex, config).await?;
+        let wanted = bring_up::configured(bond.ifindex, config);
+        let former = former.over(bond.ifindex).without(&wanted);
+        bring_up::remove_former(devices, bond, &former, config).await?;
+        bring_up::record_configured(effects, wanted).await?;
     }
     if is_any_away {
         // One that is back may have another ifindex.

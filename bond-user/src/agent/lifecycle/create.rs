@@ -25,6 +25,7 @@ use bond_core::{
     options::{BondOptions, SlaveOptions},
     status::BondStatus,
 };
+use ipnet::IpNet;
 use nix::errno::Errno;
 use tokio::{
     sync::{OwnedMutexGuard, oneshot, watch},
@@ -54,10 +55,10 @@ use crate::{
     store::{
         paths::Places,
         receipts::{History, Scribe},
-        record::{Ends, Pair, Record, Shape},
+        record::{Configured, Ends, Pair, Record, Shape},
     },
     sys::{
-        Devices,
+        Devices, SysError,
         announcer::Announced,
         dataplane::{DataPlane, DeviceReader, Hook, Kernel, Maps, Port},
         directory::Trust,
@@ -67,6 +68,7 @@ use crate::{
         netlink::{self, Address, BlockingNetlink, LinkInfo, LinkSetting, PairKind, PairPlan, Route},
         offload::{self, Role},
         ownership::Mark,
+        sysctl::PromoteSecondaries,
         sysfs::Sysfs,
     },
 };
@@ -238,6 +240,9 @@ pub async fn bring_up(
         }
         _ => None,
     };
+    if let Host::Pair { bond, .. } = side.host {
+        record.set_configured(configured(bond, config))?;
+    }
     if let Some(moved) = &moved {
         record.add_giver(moved.from.clone(), &rules)?;
     }
@@ -517,18 +522,24 @@ async fn look_at_slaves<'a>(
     plan: &EnslavePlan,
     missing: MissingSlaves,
 ) -> Result<Vec<Candidate<'a>>, AgentError> {
-    let mut candidates = Vec::new();
+    let (mut candidates, mut refusals) = (Vec::new(), Vec::new());
     for slave in &config.slaves {
-        match observe(machine, (&slave.name, None), plan).await {
-            Ok(found) => {
-                check_nic(slave, &found)?;
-                candidates.push(Candidate { config: slave, found });
-            }
+        let observed = observe(machine, (&slave.name, None), plan).await;
+        match observed.and_then(|found| check_nic(slave, &found).map(|()| found)) {
+            Ok(found) => candidates.push(Candidate { config: slave, found }),
             Err(AgentError::Sys(error)) if error.is_gone() && missing == MissingSlaves::Await => {
                 warn!("{}: {}: absent, joins when it appears", config.name, slave.name);
             }
+            Err(error) if missing == MissingSlaves::Await => refusals.push(error),
             Err(error) => return Err(error),
         }
+    }
+    // A slave that cannot join now is awaited like an absent one, unless that leaves the bond without any.
+    if candidates.is_empty() && !refusals.is_empty() {
+        return Err(refusals.swap_remove(0));
+    }
+    for error in refusals {
+        warn!("{}: {error}; until then the bond runs without it", config.name);
     }
     Ok(candidates)
 }
@@ -710,6 +721,18 @@ async fn take_port(
 
 /// bond0 up, with its addresses and routes.
 pub async fn configure(devices: &Devices, bond: u32, config: &BondConfig) -> Result<(), AgentError> {
+    let error = match set_up(devices, bond, config).await {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    Err(AgentError::Unconfigured {
+        bond: config.name.to_string(),
+        origin: config.origin.to_string(),
+        error: Box::new(error),
+    })
+}
+
+async fn set_up(devices: &Devices, bond: u32, config: &BondConfig) -> Result<(), SysError> {
     devices.netlink.set(bond, LinkSetting::Up(true)).await?;
     for address in &config.addresses {
         devices.netlink.add_address(&Address::new(bond, address.addr(), address.prefix_len())).await?;
@@ -718,6 +741,56 @@ pub async fn configure(devices: &Devices, bond: u32, config: &BondConfig) -> Res
         devices.netlink.replace_route(&route_over(bond, route)).await?;
     }
     Ok(())
+}
+
+/// What a configuration sets on bond0, of which this is the ifindex.
+pub fn configured(bond: u32, config: &BondConfig) -> Configured {
+    let address = |net: &IpNet| Address::new(bond, net.addr(), net.prefix_len());
+    Configured {
+        addresses: config.addresses.iter().map(address).collect(),
+        routes: config.routes.iter().map(|route| route_over(bond, route)).collect(),
+        mtu: config.mtu,
+    }
+}
+
+/// Has the record name what a configuration sets on bond0.
+pub async fn record_configured(effects: &Work, configured: Configured) -> Result<(), AgentError> {
+    let (reply, recorded) = oneshot::channel();
+    effects.send(Effect::Configured { configured, reply });
+    recorded.await.map_err(|_| Stopping)?
+}
+
+/// Removes what a former configuration has set on bond0, where it still is, after the present one was set.
+pub async fn remove_former(
+    devices: &Devices,
+    bond: &LinkInfo,
+    former: &Configured,
+    config: &BondConfig,
+) -> Result<(), AgentError> {
+    let name = &config.name;
+    let present = devices.netlink.routes_of(bond.ifindex).await?;
+    let is_there =
+        |route: &&Route| present.iter().any(|found| found.has_same_key(route) && found.via == route.via);
+    for route in former.routes.iter().filter(is_there) {
+        devices.netlink.del_route(route).await?;
+        info!("{name}: route {route}: removed, the configuration does not have it any more");
+    }
+    let present = devices.netlink.addresses_of(bond.ifindex).await?;
+    let is_there = |address: &&Address| present.iter().any(|found| found.is_same(address));
+    let old: Vec<_> = former.addresses.iter().filter(is_there).collect();
+    if old.is_empty() {
+        return Ok(());
+    }
+    {
+        let _others_stay = PromoteSecondaries::of(&bond.name);
+        for address in old {
+            devices.netlink.del_address(address).await?;
+            let net = format!("{}/{}", address.ip, address.prefix_len);
+            info!("{name}: address {net}: removed, the configuration does not have it any more");
+        }
+    }
+    // Where they could not be told to stay, and for routes that had a deleted address as their source.
+    configure(devices, bond.ifindex, config).await
 }
 
 /// A route of a configuration, over this device.

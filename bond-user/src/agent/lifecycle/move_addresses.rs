@@ -2,10 +2,11 @@
 //! is logged in can be bonded. The way back is that of everything: found.json says how the slave was.
 
 use bond_common::mac::Mac;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     agent::AgentError,
+    report::text,
     sys::{
         Devices, SysError,
         enslave::Refusal,
@@ -64,6 +65,9 @@ impl Moved {
         netlink.put_addresses(&self.from.layer3, &self.target()).await?;
         for address in self.from.layer3.addresses() {
             info!("{}: {address} from {}", self.bond, self.from.name);
+            if let Some(seconds) = address.valid_for() {
+                warn!("{}: {}", self.bond, text::expiring(address, seconds, &self.from.name, &self.bond));
+            }
         }
         netlink.add_rules(rules).await?;
         // IPv6 ones go when it is closed.

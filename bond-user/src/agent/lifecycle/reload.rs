@@ -163,11 +163,12 @@ impl Agent {
             self.finish(plan, outcome).await;
         }
         for wanted in new {
-            let name = wanted.name.clone();
-            self.add_or_undo(wanted, MissingSlaves::Await, outcome).await;
+            let (name, failures) = (wanted.name.clone(), outcome.failures.len());
+            self.add_or_undo(wanted.clone(), MissingSlaves::Await, outcome).await;
             if let Some(bond) = self.find(&name) {
                 bond.change_goal(|goal| goal.of_files = true);
-                self.forget_lost(&name).await;
+            } else if let Some(why) = outcome.failures.get(failures).cloned() {
+                self.remember_failed(wanted, why).await;
             }
         }
         Ok(())
@@ -438,8 +439,26 @@ impl Agent {
         Ok(self.machine.engine.request(bond.id, Event::SetSlaveOptions { slot, options }).await??)
     }
 
-    /// New addresses and routes come before old ones go.
+    /// Changes bond0's device, with what is on it by a configuration on record before it is there, and until it is gone.
     async fn change_host(&self, wanted: &BondConfig, plan: &HostPlan, outcome: &mut Outcome) {
+        let name = &wanted.name;
+        let Some(bond) = self.find(name) else { return };
+        let there = bring_up::configured(plan.ifindex, wanted);
+        let before = bring_up::configured(plan.ifindex, &bond.goal().config);
+        if let Err(error) = bring_up::record_configured(&bond.effects, there.clone().and(&before)).await {
+            return outcome.fail(name, &error);
+        }
+        let failures = outcome.failures.len();
+        self.set_up_host(wanted, plan, outcome).await;
+        if outcome.failures.len() == failures
+            && let Err(error) = bring_up::record_configured(&bond.effects, there).await
+        {
+            outcome.fail(name, &error);
+        }
+    }
+
+    /// New addresses and routes come before old ones go.
+    async fn set_up_host(&self, wanted: &BondConfig, plan: &HostPlan, outcome: &mut Outcome) {
         let (name, netlink) = (&wanted.name, &self.machine.devices.netlink);
         if let Some((mtu, before)) = plan.mtu {
             match self.set_mtu(name, mtu).await {

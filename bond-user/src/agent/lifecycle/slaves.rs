@@ -30,6 +30,7 @@ use crate::{
         event::What,
         moment::monotonic,
         repeats::{Repeats, left_out},
+        text,
     },
     sys::netlink::{AddressEvents, LinkEvent, LinkInfo},
 };
@@ -227,15 +228,20 @@ impl Agent {
         });
     }
 
-    /// Enslaves an interface of this network namespace.
+    /// Enslaves an interface of this network namespace. Returns what stands on it and does not go with the bond.
     pub async fn add_slave(
         &self,
         name: &BondName,
         slave: &InterfaceName,
         options: &[(String, String)],
-    ) -> Result<(), AgentError> {
+    ) -> Result<Vec<String>, AgentError> {
         let bond = self.bond(name)?;
         let _turn = bond.turn.lock().await;
+        if self.machine.engine.status(bond.id).await?.slaves.iter().any(|known| slave == known.name.as_str())
+        {
+            let (bond, slave) = (name.to_string(), slave.to_string());
+            return Err(AgentError::AlreadySlave { bond, slave });
+        }
         let wanted = bond.goal().wanted.iter().find(|wanted| slave == wanted.name()).cloned();
         let mut config = wanted.map_or_else(|| SlaveConfig::new(slave.clone()), |wanted| wanted.config);
         set_options(&mut config.options, options)?;
@@ -247,7 +253,12 @@ impl Agent {
             }
         });
         info!("{name}: {slave}: added by hand");
-        Ok(())
+        // As the worker has logged them.
+        let conflicts = self.machine.devices.conflicts(ifindex).await.unwrap_or_default();
+        Ok(conflicts
+            .iter()
+            .map(|conflict| format!("{slave}: {}", text::conflict(conflict, slave, name)))
+            .collect())
     }
 
     /// Releases a slave. If it is the active one, another takes over first.

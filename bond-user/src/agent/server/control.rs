@@ -314,7 +314,7 @@ async fn no_such_request(method: Method, uri: Uri) -> Response {
     let error = format!(
         "{method} {uri}: no such request; there are GET and POST /v1/bonds, GET and DELETE /v1/bonds/NAME, \
          POST /v1/bonds/NAME/options, POST /v1/bonds/NAME/slaves, DELETE /v1/bonds/NAME/slaves/IF, \
-         POST /v1/bonds/NAME/slaves/IF/options, POST /v1/reload, GET /v1/events, GET /v1/bonds/NAME/events, \
+         POST /v1/bonds/NAME/slaves/IF/options, POST /v1/reload, POST /v1/confirm, GET /v1/events, GET /v1/bonds/NAME/events, \
          GET /v1/bonds/NAME/log, and GET /metrics"
     );
     failure(StatusCode::NOT_FOUND, &error)
@@ -481,8 +481,8 @@ async fn add_slave(
     Json(slave): Json<NewSlave>,
 ) -> Response {
     by(until, format!("{name}: enslaving {}", slave.name), async move {
-        agent.add_slave(&name, &slave.name, &slave.options).await?;
-        Ok(Done { pending: agent.settled(&name, until).await, ..Done::default() })
+        let notes = agent.add_slave(&name, &slave.name, &slave.options).await?;
+        Ok(Done { notes, pending: agent.settled(&name, until).await, ..Done::default() })
     })
     .await
 }

@@ -23,8 +23,18 @@ const IS_OLD: Time = Time::from_secs(1);
 /// Devices of which nothing was asked for so long are forgotten.
 const FORGOTTEN_AFTER: Time = Time::from_secs(3600);
 
-/// What the kernel counted on devices, by ifindex, with the MTU of each.
-pub type Counted = HashMap<u32, (Device, u32)>;
+/// What the kernel says of devices, by ifindex.
+pub type Counted = HashMap<u32, CountedDevice>;
+
+/// What the kernel counted on a device, and how it is set.
+#[derive(Clone, Debug)]
+pub struct CountedDevice {
+    pub device: Device,
+    /// Bytes.
+    pub mtu: u32,
+    /// By the administrator.
+    pub is_up: bool,
+}
 
 /// The counters as they were read last.
 #[derive(Default)]
@@ -44,7 +54,7 @@ struct Last {
     completed: u64,
     of: HashSet<u32>,
     failed: Option<String>,
-    counted: HashMap<u32, (Time, Device, u32)>,
+    counted: HashMap<u32, (Time, CountedDevice)>,
 }
 
 impl Counters {
@@ -66,8 +76,8 @@ impl Counters {
             notes.push(format!("the devices' counters cannot be read: {error}"));
         }
         for ifindex in devices {
-            let Some((at, device, mtu)) = last.counted.get(ifindex) else { continue };
-            counted.insert(*ifindex, (device.clone(), *mtu));
+            let Some((at, device)) = last.counted.get(ifindex) else { continue };
+            counted.insert(*ifindex, device.clone());
             oldest = oldest.max(Some(monotonic().saturating_sub(*at)));
         }
         notes.extend(match oldest {
@@ -119,9 +129,7 @@ impl Counters {
                 last.counted.retain(|ifindex, (read, ..)| {
                     !devices.contains(ifindex) && at.saturating_sub(*read) < FORGOTTEN_AFTER
                 });
-                let counted =
-                    counted.into_iter().map(|(ifindex, (device, mtu))| (ifindex, (at, device, mtu)));
-                last.counted.extend(counted);
+                last.counted.extend(counted.into_iter().map(|(ifindex, device)| (ifindex, (at, device))));
             }
             Err(error) => last.failed = Some(error.to_string()),
         }
@@ -140,7 +148,9 @@ pub async fn read(netlink: &Netlink, devices: &[u32]) -> Result<Counted, SysErro
     for &ifindex in devices {
         match netlink.counted_link(ifindex).await {
             Ok(link) => {
-                counted.insert(ifindex, (Device::new(&link, &qdiscs), link.link.mtu));
+                let device = Device::new(&link, &qdiscs);
+                let (mtu, is_up) = (link.link.mtu, link.link.is_up());
+                counted.insert(ifindex, CountedDevice { device, mtu, is_up });
             }
             Err(error) if error.is_gone() => {}
             Err(error) => return Err(error),

@@ -25,6 +25,7 @@ use crate::{
         json::{self, AgentInfo, Around, Report, Source, Surroundings},
         moment::Moment,
         receipt::Log,
+        text,
     },
     store::{receipts, record::Record},
     sys::{directory::Trust, netlink::Netlink, softnet::Softnet},
@@ -141,6 +142,7 @@ impl Bond {
         let (host, port) = (self.host.device(), self.host.port());
         let devices = [host].into_iter().filter(|host| *host != port).chain([port]);
         let devices = devices.chain(status.slaves.iter().map(|slave| slave.ifindex));
+        let is_closed = counted.get(&host).filter(|counted| host != port && !counted.is_up);
         let around = Surroundings {
             name: name.to_string(),
             ifindex: Some(host).filter(|host| *host != port && counted.contains_key(host)),
@@ -150,7 +152,7 @@ impl Bond {
             port_ifindex: port,
             guard: GuardState::new(goal.config.guard, &machine.kernel, &status.options).to_string(),
             host_mac: self.maps.bond().host_mac(),
-            mtu: counted.get(&host).or(counted.get(&port)).map(|(_, mtu)| *mtu),
+            mtu: counted.get(&host).or(counted.get(&port)).map(|counted| counted.mtu),
             on_exit: Some(on_exit(goal.config.on_exit).to_owned()),
             pins: places.shown_pins_of(name).display().to_string(),
             files: places.run_of(name).path().display().to_string(),
@@ -166,13 +168,14 @@ impl Bond {
             last_failover: failovers.last,
             devices: devices
                 .filter_map(|device| counted.get(&device))
-                .map(|(device, _)| device.clone())
+                .map(|counted| counted.device.clone())
                 .collect(),
             warnings: Some(format!("{name}: {PINS_GONE}"))
                 .filter(|_| !self.pinned.load(Ordering::Relaxed))
                 .into_iter()
                 .chain(failovers.faults)
                 .chain(failovers.notes)
+                .chain(is_closed.map(|counted| text::closed(name, &counted.device.name)))
                 .collect(),
         };
         Ok(json::Bond::new(status, around))

@@ -6,8 +6,8 @@ use super::{Check, Verdict};
 use crate::{
     report::text,
     sys::{
-        bypassed::Hooked, dataplane::Hook, enslave::Owner, ethtool::Feature, netdev::XdpFeatures,
-        netlink::LinkInfo, offload::Role,
+        bypassed::Hooked, conflicts::Conflict, dataplane::Hook, enslave::Owner, ethtool::Feature,
+        netdev::XdpFeatures, netlink::LinkInfo, offload::Role,
     },
 };
 
@@ -74,6 +74,10 @@ pub struct Nic {
     pub hooks: Vec<Hooked>,
     /// It has the default route, or the address by which somebody is logged in.
     pub carries: Option<&'static str>,
+    /// Addresses and devices on it that do not go with a bond.
+    pub conflicts: Vec<Conflict>,
+    /// DHCP clients that listen on it.
+    pub listeners: Vec<String>,
 }
 
 /// Checks of one subject.
@@ -264,8 +268,22 @@ pub fn nic(found: &Nic) -> Vec<Check> {
             "unknown, which primary_reselect=better takes for the fastest; use always or failure",
         );
     }
-    if found.managers.is_empty() {
+    if found.managers.is_empty() && found.listeners.is_empty() {
         checks.ok("managed", "by nobody else");
+    }
+    let bond = found.owner.as_ref().map_or("the bond", |owner| owner.bond.as_str());
+    for listener in &found.listeners {
+        let text = format!(
+            "{listener} listens on it, as DHCP clients do: its addresses expire on {bond}; run it on {bond} instead"
+        );
+        checks.warn("managed", text);
+    }
+    for conflict in &found.conflicts {
+        let id = match conflict {
+            Conflict::Address(_) => "addresses",
+            Conflict::Above { .. } => "above",
+        };
+        checks.warn(id, text::conflict(conflict, &found.link.name, bond));
     }
     for hooked in found.hooks.iter().filter(|hooked| hooked.is_bypassed(Hook::Xdp)) {
         let bond = found.owner.as_ref().map_or("its bond", |owner| owner.bond.as_str());
@@ -400,6 +418,8 @@ mod tests {
             has_local_peer: false,
             hooks: Vec::new(),
             carries: None,
+            conflicts: Vec::new(),
+            listeners: Vec::new(),
         }
     }
 

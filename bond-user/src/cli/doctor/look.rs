@@ -1,6 +1,6 @@
 //! A look at the machine and its interfaces, which changes neither.
 
-use std::{fs, thread};
+use std::{collections::HashSet, fs, thread};
 
 use anyhow::{Result, anyhow};
 use bond_common::mac::Mac;
@@ -187,9 +187,52 @@ impl<'a> Looks<'a> {
             has_local_peer: ethtool.has_peer_on_this_machine(link.ifindex),
             hooks: self.devices.hooked(link.ifindex, &link.name).await.unwrap_or_default(),
             carries,
+            conflicts: self.devices.conflicts(link.ifindex).await.unwrap_or_default(),
+            listeners: listeners(link.ifindex),
             link,
         })
     }
+}
+
+/// Programs that configure interfaces by DHCP, as /proc has their names (15 characters at most).
+const DHCP_CLIENTS: [&str; 8] =
+    ["dhclient", "dhcpcd", "udhcpc", "udhcpc6", "dhcp6c", "NetworkManager", "systemd-network", "connmand"];
+
+/// The DHCP clients that listen on an interface by a packet socket, as far as this process may see them.
+fn listeners(ifindex: u32) -> Vec<String> {
+    let is_client = |name: &str| DHCP_CLIENTS.contains(&name);
+    let named = packet_listeners(ifindex).into_iter().filter(|(_, name)| is_client(name));
+    named.map(|(pid, name)| format!("{name} (pid {pid})")).collect()
+}
+
+/// The processes that have a packet socket which is bound to an interface, by pid and name. Those of others are seen by root
+/// alone.
+fn packet_listeners(ifindex: u32) -> Vec<(u32, String)> {
+    // Of the thread: the process may be in another network namespace.
+    let sockets = fs::read_to_string("/proc/thread-self/net/packet").unwrap_or_default();
+    let inode_on = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let inode = fields.get(8)?;
+        (fields.get(4)?.parse() == Ok(ifindex)).then(|| format!("socket:[{inode}]"))
+    };
+    let inodes: HashSet<_> = sockets.lines().skip(1).filter_map(inode_on).collect();
+    if inodes.is_empty() {
+        return Vec::new();
+    }
+    let numbers = |path: &str| -> Vec<u32> {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    };
+    let holds = |pid: &u32| {
+        let directory = format!("/proc/{pid}/fd");
+        numbers(&directory).into_iter().any(|fd| {
+            let target = fs::read_link(format!("{directory}/{fd}"));
+            target.is_ok_and(|target| target.to_str().is_some_and(|target| inodes.contains(target)))
+        })
+    };
+    let name =
+        |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
+    numbers("/proc").into_iter().filter(holds).map(|pid| (pid, name(pid))).collect()
 }
 
 fn managers(ifindex: u32) -> Vec<&'static str> {
@@ -206,4 +249,26 @@ fn managers(ifindex: u32) -> Vec<&'static str> {
         .filter(|(_, manages)| *manages)
         .map(|(name, _)| name)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{
+        announcer::FrameSocket,
+        testing::{in_namespace, veth},
+    };
+
+    #[test]
+    fn processes_that_listen_on_an_interface_by_a_packet_socket_are_found() {
+        in_namespace(async |devices| {
+            let (link, far) = veth(&devices, "eth1", "far1").await;
+            let listener = FrameSocket::open(link.ifindex).unwrap();
+            let here = std::process::id();
+            let found = |ifindex| packet_listeners(ifindex).iter().any(|(pid, _)| *pid == here);
+            assert!(found(link.ifindex) && !found(far.ifindex));
+            drop(listener);
+            assert!(!found(link.ifindex));
+        });
+    }
 }

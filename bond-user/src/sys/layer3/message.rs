@@ -226,6 +226,11 @@ impl Message {
         self.number(IFA_FLAGS).unwrap_or_else(|| self.byte(2).into())
     }
 
+    /// Seconds until the kernel removes it, as of when it was read; None: it stays.
+    pub fn valid_for(&self) -> Option<u32> {
+        self.attribute(IFA_CACHEINFO).and_then(|info| u32_at(info, 4)).filter(|valid| *valid != u32::MAX)
+    }
+
     /// RT_SCOPE_*
     pub fn address_scope(&self) -> u8 {
         self.byte(3)

@@ -32,7 +32,7 @@ use self::message::{
 };
 use super::{
     SysError,
-    netlink::{IPV6_MIN_MTU, Netlink, Raw},
+    netlink::{IPV6_MIN_MTU, Netlink, Raw, called},
 };
 
 /// RTPROT_REDIRECT, KERNEL and RA: who made a route.
@@ -502,7 +502,7 @@ impl Netlink {
     }
 
     fn sender(&self, target: &Target<'_>) -> Sender<'_> {
-        Sender { netlink: self, on: format!("ifindex {}", target.to), failures: Vec::new() }
+        Sender { netlink: self, on: called(target.to), failures: Vec::new() }
     }
 
     /// Gives a device the addresses, in the same order: what is there in another order is taken away and comes again.

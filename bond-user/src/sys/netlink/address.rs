@@ -201,5 +201,5 @@ impl Netlink {
 
 fn failed(verb: &str, address: &Address, error: rtnetlink::Error) -> SysError {
     let what = format!("{verb} address {}/{}", address.ip, address.prefix_len);
-    SysError::netlink(what, format!("ifindex {}", address.ifindex), error)
+    SysError::netlink(what, super::called(address.ifindex), error)
 }

@@ -29,7 +29,7 @@ impl BlockingNetlink {
     /// Changes the MAC of a device at once, whatever it was. Waits for RTNL.
     pub fn set_mac(&mut self, ifindex: u32, mac: Mac) -> Result<(), SysError> {
         let setting = LinkSetting::Mac(mac);
-        let failed = |error| SysError::kernel(format!("set {setting}"), format!("ifindex {ifindex}"), error);
+        let failed = |error| SysError::kernel(format!("set {setting}"), super::called(ifindex), error);
         self.sequence = self.sequence.wrapping_add(1);
         let mut request = NetlinkMessage::from(RouteNetlinkMessage::SetLink(setting.request(ifindex)));
         request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
@@ -50,7 +50,7 @@ impl BlockingNetlink {
                     None => Ok(()),
                     Some(_) => Err(SysError::netlink(
                         format!("set {setting}"),
-                        format!("ifindex {ifindex}"),
+                        super::called(ifindex),
                         rtnetlink::Error::NetlinkError(error),
                     )),
                 };

@@ -124,6 +124,14 @@ impl LinkInfo {
             || matches!(self.kind.as_deref(), Some("macvlan" | "macvtap" | "ipvlan" | "ipvtap"))
     }
 
+    /// Whether it has the rx_handler of `lower`, of which the kernel has one for each device
+    /// (`netdev_rx_handler_register`): `bond_enslave` answers EBUSY then.
+    pub fn takes_frames_of(&self, lower: &Self) -> bool {
+        self.link == Some(lower.ifindex)
+            && self.link_netns.is_none()
+            && matches!(self.kind.as_deref(), Some("macvlan" | "macvtap" | "ipvlan" | "ipvtap"))
+    }
+
     /// IFF_LOWER_UP
     pub fn is_lower_up(&self) -> bool {
         self.flags.contains(LinkFlags::LowerUp)

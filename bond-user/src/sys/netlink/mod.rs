@@ -60,6 +60,11 @@ pub fn name_of(ifindex: u32) -> Option<String> {
     Some(name.into_string().ok()?).filter(|name| !name.is_empty())
 }
 
+/// Returns what an interface is called in messages: its name, or its ifindex where there is none of it any more.
+pub fn called(ifindex: u32) -> String {
+    name_of(ifindex).unwrap_or_else(|| format!("ifindex {ifindex}"))
+}
+
 /// The number that the client's own network namespace has for another one, as IFLA_LINK_NETNSID tells it; None
 /// is its own.
 pub type NetnsId = Option<i32>;
@@ -370,7 +375,7 @@ impl Netlink {
     /// Deletes a device; of a pair, both ends go. One that is gone is deleted.
     pub async fn delete(&self, ifindex: u32) -> Result<(), SysError> {
         let answer = self.ask_for(RTM_DELLINK, 0, &LinkUnspec::new_with_index(ifindex).build()).await;
-        match answer.map_err(|error| SysError::netlink("delete", format!("ifindex {ifindex}"), error)) {
+        match answer.map_err(|error| SysError::netlink("delete", called(ifindex), error)) {
             Err(error) if !error.is_gone() => Err(error),
             _ => Ok(()),
         }
@@ -381,7 +386,7 @@ impl Netlink {
     pub async fn add_unicast(&self, ifindex: u32, mac: Mac) -> Result<(), SysError> {
         let request = self.handle.neighbours().add_bridge(ifindex, &mac.bytes()).flags(NeighbourFlags::Own);
         let what = format!("add unicast MAC {mac}");
-        match request.execute().await.map_err(|e| SysError::netlink(what, format!("ifindex {ifindex}"), e)) {
+        match request.execute().await.map_err(|e| SysError::netlink(what, called(ifindex), e)) {
             Err(error) if error.errno() == Some(Errno::EEXIST) => Ok(()),
             answer => answer,
         }
@@ -397,7 +402,7 @@ impl Netlink {
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.bytes().to_vec()));
         let what = format!("delete unicast MAC {mac}");
         let answer = self.handle.neighbours().del(message).execute().await;
-        match answer.map_err(|error| SysError::netlink(what, format!("ifindex {ifindex}"), error)) {
+        match answer.map_err(|error| SysError::netlink(what, called(ifindex), error)) {
             Err(error) if error.is_gone() || error.errno() == Some(Errno::ENOENT) => Ok(()),
             answer => answer,
         }

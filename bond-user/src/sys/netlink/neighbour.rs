@@ -19,7 +19,7 @@ impl Netlink {
     /// (NUD_PROBE: a unicast ARP request or neighbour solicitation). Answers with how many there are to ask, those
     /// included for which the kernel is looking, or has looked in vain: these it asks on its own.
     pub async fn ask_neighbours(&self, ifindex: u32) -> Result<usize, SysError> {
-        let on = || format!("ifindex {ifindex}");
+        let on = || super::called(ifindex);
         // The list of a device that is not here would be empty.
         self.link_by_index(ifindex).await?;
         let entries = self.neighbours(NeighbourMessage::default(), "the neighbours").await?;

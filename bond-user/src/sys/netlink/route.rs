@@ -17,7 +17,7 @@ use netlink_packet_route::{
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{Netlink, Raw};
+use super::{Netlink, Raw, called};
 use crate::sys::{
     SysError,
     layer3::message::{Kind, Message},
@@ -169,7 +169,11 @@ impl fmt::Display for Route {
         if let Some(via) = self.via {
             write!(f, " via {via}")?;
         }
-        write!(f, " metric {}", self.metric)
+        // As iproute2 has it: 0 is that of a route without a metric.
+        if self.metric != 0 {
+            write!(f, " metric {}", self.metric)?;
+        }
+        Ok(())
     }
 }
 
@@ -266,7 +270,7 @@ impl Netlink {
             request = request.replace();
         }
         let advice = same.first().map(|other| {
-            format!("the route {other} over ifindex {} is there; give another metric", other.ifindex)
+            format!("the route {other} over {} is there; give another metric", called(other.ifindex))
         });
         request.execute().await.map_err(|error| failed("add", route, error).advise(advice))
     }
@@ -282,5 +286,5 @@ impl Netlink {
 }
 
 fn failed(verb: &str, route: &Route, error: rtnetlink::Error) -> SysError {
-    SysError::netlink(format!("{verb} route {route}"), format!("ifindex {}", route.ifindex), error)
+    SysError::netlink(format!("{verb} route {route}"), called(route.ifindex), error)
 }

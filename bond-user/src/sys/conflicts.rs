@@ -1,0 +1,40 @@
+//! What stands on a NIC and works against a bond, or not at all, while the NIC is a slave.
+
+use super::{
+    Devices, SysError,
+    netlink::{Address, LinkInfo},
+    topology,
+};
+
+/// One thing that stands on a NIC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// An IPv4 address: enslaving leaves it where it is, as the driver does, with the route to its network.
+    Address(Address),
+    /// A device above the NIC, at any depth: the bond's program takes the frames first, also those for it.
+    Above {
+        name: String,
+        /// As in [`LinkInfo::kind`].
+        kind: String,
+    },
+}
+
+impl Devices {
+    /// Returns what stands on a NIC of this network namespace, addresses first.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub async fn conflicts(&self, ifindex: u32) -> Result<Vec<Conflict>, SysError> {
+        let addresses = self.netlink.addresses_of(ifindex).await?.into_iter();
+        let mut conflicts: Vec<_> =
+            addresses.filter(|address| address.ip.is_ipv4()).map(Conflict::Address).collect();
+        let links = self.netlink.links(None).await?;
+        conflicts.extend(topology::above(ifindex, &links).into_iter().skip(1).map(|layer| above(layer.link)));
+        Ok(conflicts)
+    }
+}
+
+fn above(link: &LinkInfo) -> Conflict {
+    let kind = if link.vlan.is_some() { Some("VLAN") } else { link.kind.as_deref() };
+    Conflict::Above { name: link.name.clone(), kind: kind.unwrap_or("device").to_owned() }
+}
