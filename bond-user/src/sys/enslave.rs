@@ -616,6 +616,8 @@ mod tests {
             let netlink = &devices.netlink;
             let (other, far) = veth(&devices, "eth9", "far9").await;
             for ifindex in [other.ifindex, far.ifindex] {
+                // Its addresses do not change by themselves.
+                netlink.set(ifindex, LinkSetting::AddrGenMode(In6AddrGenMode::None)).await.unwrap();
                 netlink.set(ifindex, LinkSetting::Up(true)).await.unwrap();
             }
             let found = devices.observe(("eth1", None), &plan(Hook::Tc), nobody).await.unwrap();
