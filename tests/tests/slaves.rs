@@ -217,7 +217,7 @@ fn refusals_change_nothing() {
     for (arguments, sentence) in [
         (
             "add-slave bond0 enp0s8",
-            "enp0s8: already a slave of bond0; release it first: xbond del-slave bond0 enp0s8, or without an agent: xbond down bond0 --force",
+            "enp0s8: is a slave of bond0 already; xbond set bond0 --slave enp0s8 changes its options",
         ),
         ("add-slave bond0 eth9", "eth9: no such interface in this network namespace"),
         ("add-slave bond0 lo", "lo: the loopback device cannot be a slave"),
