@@ -120,9 +120,10 @@ fn a_bond_that_is_set_down_is_named_by_show() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     let agent = Xbond::run(&lab.host, BOND.split_whitespace()).unwrap();
-    let warning = "bond0: bond0 is down (administratively) and carries nothing: ip link set bond0 up";
+    let warning = "bond0 is set down and carries nothing; to set it up: ip link set bond0 up";
     assert!(!said(&lab, "show").contains(warning));
     lab.host.ip("link set bond0 down").unwrap();
+    agent.wait_for(warning).unwrap();
     contains(&said(&lab, "show"), &[warning]);
     agent.kill().unwrap();
     contains(&said(&lab, "show"), &["no agent", warning]);

@@ -75,6 +75,7 @@ fn what_sends_by_the_bond_is_refused_as_its_slave() {
     xbond.cli(["add-slave", BOND, "free0"]).unwrap();
     // The other way round: the bridge is there first.
     host.ip("link set bond0 nomaster").unwrap();
+    host.ip("link del mv0").unwrap();
     xbond.cli(["add-slave", BOND, "br0"]).unwrap();
     host.ip("link set bond0 master br0").unwrap();
     xbond.wait_for("br0: what it sends comes back to bond0 since bond0 was made a port; it leaves").unwrap();

@@ -230,7 +230,7 @@ pub fn given_away(slave: &str, master: Option<&str>) -> String {
 
 /// What is said of a bond whose device an administrator has set down: its carrier says nothing of that.
 pub fn closed(bond: &str, device: &str) -> String {
-    format!("{bond}: {device} is down (administratively) and carries nothing: ip link set {device} up")
+    format!("{bond}: {device} is set down and carries nothing; to set it up: ip link set {device} up")
 }
 
 /// What is said of something that stands on a slave of `bond`, or on a NIC that is to be one.

@@ -25,7 +25,6 @@ use crate::{
         json::{self, AgentInfo, Around, Report, Source, Surroundings},
         moment::Moment,
         receipt::Log,
-        text,
     },
     store::{receipts, record::Record},
     sys::{directory::Trust, netlink::Netlink, softnet::Softnet},
@@ -142,7 +141,6 @@ impl Bond {
         let (host, port) = (self.host.device(), self.host.port());
         let devices = [host].into_iter().filter(|host| *host != port).chain([port]);
         let devices = devices.chain(status.slaves.iter().map(|slave| slave.ifindex));
-        let is_closed = counted.get(&host).filter(|counted| host != port && !counted.is_up);
         let around = Surroundings {
             name: name.to_string(),
             ifindex: Some(host).filter(|host| *host != port && counted.contains_key(host)),
@@ -175,7 +173,6 @@ impl Bond {
                 .into_iter()
                 .chain(failovers.faults)
                 .chain(failovers.notes)
-                .chain(is_closed.map(|counted| text::closed(name, &counted.device.name)))
                 .collect(),
         };
         Ok(json::Bond::new(status, around))
