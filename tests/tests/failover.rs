@@ -545,7 +545,7 @@ fn show_in_json_has_its_shape_and_agrees_with_ip() {
         let lab = lab(datapath, Policy::Learning);
         let xbond = bond(&lab, datapath, &["fail_over_mac=active"]);
         let whole = xbond.show(BOND).unwrap();
-        assert_eq!(whole["version"], 1);
+        assert_eq!(whole["version"], 2);
         assert_eq!(whole["bonds"].as_array().unwrap().len(), 1);
         let bond = &whole["bonds"][0];
         for (key, value) in [

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{moment::Moment, receipt::Receipt};
 
-/// Version of this format.
-pub const VERSION: u32 = 1;
+/// Version of this format. An event of a failover has its receipt: what raises the receipt's version raises this one.
+pub const VERSION: u32 = 2;
 
 /// Something that happened to a bond.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

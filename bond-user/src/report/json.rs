@@ -22,8 +22,8 @@ use crate::sys::{
     softnet,
 };
 
-/// Version of this format; a change that a reader could stumble over raises it.
-pub const VERSION: u32 = 1;
+/// Version of this format. Fields that are added raise it once a release, and so does a change that could break a reader.
+pub const VERSION: u32 = 2;
 
 /// Bonds of one network namespace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::moment::Moment;
 
 /// Version of this format, and of the file that holds it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// The oldest version that is still read: what it lacks has a default.
+pub const OLDEST_VERSION: u32 = 1;
 
 /// One change of the active slave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1000,21 +1000,21 @@ mod tests {
         ");
         let lines: String = events.iter().map(Event::line).collect();
         insta::assert_snapshot!(lines, @r#"
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"state","active_slave":"enp0s8","carrier":true}
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"link","slave":"enp0s8","mii_status":"going down","delay_ms":200}
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"link","slave":"enp0s8","mii_status":"down","delay_ms":null}
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"failover","receipt":{"version":1,"bond":"bond0","time":"2026-01-02T03:04:05.678901Z","monotonic_us":245678901,"generation":7,"from":"enp0s8","to":"enp0s9","reason":"link_failed","seen":"link_event","chosen":"only_one_up","steps":{"detect_us":143,"decide_us":12,"switch_us":2,"heard_us":null,"macs_us":412,"announce_us":320},"drops":{"backup":3},"announced":{"addresses":2,"macs":0,"failed":0,"by":"agent"}}}
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"carrier","carrier":false}
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"slave","slave":"enp0s8","change":"joined"}
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"slave","slave":"enp0s8","change":"left"}
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"option","slave":null,"option":"updelay","value":"200"}
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"option","slave":"enp0s8","option":"prio","value":"10"}
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"bond","change":"up"}
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"bond","change":"down"}
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"bond","change":"kept"}
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"warning","text":"enp0s8: 312 frames sent, no unicast received since it became active; the port may accept only its own MAC: use fail_over_mac=active"}
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"note","text":"enp0s8: receives unicast now"}
-        {"version":1,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"lagged","missed":7}
+        {"version":2,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"state","active_slave":"enp0s8","carrier":true}
+        {"version":2,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"link","slave":"enp0s8","mii_status":"going down","delay_ms":200}
+        {"version":2,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"link","slave":"enp0s8","mii_status":"down","delay_ms":null}
+        {"version":2,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"failover","receipt":{"version":2,"bond":"bond0","time":"2026-01-02T03:04:05.678901Z","monotonic_us":245678901,"generation":7,"from":"enp0s8","to":"enp0s9","reason":"link_failed","seen":"link_event","chosen":"only_one_up","steps":{"detect_us":143,"decide_us":12,"switch_us":2,"heard_us":null,"macs_us":412,"announce_us":320},"drops":{"backup":3},"announced":{"addresses":2,"macs":0,"failed":0,"by":"agent"}}}
+        {"version":2,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"carrier","carrier":false}
+        {"version":2,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"slave","slave":"enp0s8","change":"joined"}
+        {"version":2,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"slave","slave":"enp0s8","change":"left"}
+        {"version":2,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"option","slave":null,"option":"updelay","value":"200"}
+        {"version":2,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"option","slave":"enp0s8","option":"prio","value":"10"}
+        {"version":2,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"bond","change":"up"}
+        {"version":2,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"bond","change":"down"}
+        {"version":2,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"bond","change":"kept"}
+        {"version":2,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"warning","text":"enp0s8: 312 frames sent, no unicast received since it became active; the port may accept only its own MAC: use fail_over_mac=active"}
+        {"version":2,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"note","text":"enp0s8: receives unicast now"}
+        {"version":2,"time":"2026-01-02T03:00:05.678901Z","monotonic_us":5678901,"bond":"bond0","event":"lagged","missed":7}
         "#);
         for (event, line) in events.iter().zip(lines.lines()) {
             assert_eq!(&serde_json::from_str::<Event>(line).unwrap(), event);

@@ -32,7 +32,7 @@ use crate::{
     report::{
         event::What,
         moment::{Moment, micros, monotonic},
-        receipt::{Announcement, Log, Receipt, Steps, VERSION},
+        receipt::{Announcement, Log, OLDEST_VERSION, Receipt, Steps, VERSION},
         repeats::{Repeats, left_out},
         text::{self, PathFault, PathNote, Repair},
     },
@@ -586,8 +586,8 @@ pub fn log(places: &Places, bond: &BondName) -> Result<Log, AgentError> {
     Ok(Log { version: VERSION, bond: bond.to_string(), receipts: parse(&text), notes })
 }
 
-/// The last receipts of a bond by its run directory, the oldest first; none where it had no failover. A torn
-/// line, and what another version wrote, is skipped.
+/// The last receipts of a bond by its run directory, the oldest first; none where it had no failover. Those of older versions
+/// are returned in this one. A torn line, and what a newer version wrote, is skipped.
 pub fn read(directory: &Location, trust: Trust) -> io::Result<Vec<Receipt>> {
     read_text(directory, trust).map(|text| parse(&text))
 }
@@ -609,8 +609,9 @@ fn damaged(text: &[u8]) -> usize {
 
 fn parse(text: &[u8]) -> Vec<Receipt> {
     let receipt = |line: &[u8]| serde_json::from_slice::<Receipt>(line).ok();
-    let mut receipts: Vec<_> =
-        lines(text).filter_map(receipt).filter(|receipt| receipt.version == VERSION).collect();
+    let is_known = |receipt: &Receipt| (OLDEST_VERSION..=VERSION).contains(&receipt.version);
+    let receipts = lines(text).filter_map(receipt).filter(is_known);
+    let mut receipts: Vec<_> = receipts.map(|receipt| Receipt { version: VERSION, ..receipt }).collect();
     receipts.drain(..receipts.len().saturating_sub(KEPT));
     receipts
 }
@@ -704,16 +705,35 @@ mod tests {
             file.append(&receipt(4)).unwrap();
             assert_eq!(generations(directory.path()), [1, 2, 4], "{torn}");
         }
-        fs::write(&path, [&whole[..third], b"{\"version\":2}\nnonsense\n", &whole[third..]].concat())
+        fs::write(&path, [&whole[..third], b"{\"version\":3}\nnonsense\n", &whole[third..]].concat())
             .unwrap();
         assert_eq!(generations(directory.path()), [1, 2, 3]);
+    }
+
+    #[test]
+    fn receipts_of_older_versions_are_read_and_those_of_newer_ones_are_skipped() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut lines = String::new();
+        for (version, generation) in [(1, 4), (VERSION, 5), (VERSION + 1, 6)] {
+            let mut object = serde_json::to_value(receipt(generation)).unwrap();
+            object["version"] = version.into();
+            if version == 1 {
+                // Fields that version 1 did not have.
+                object.as_object_mut().unwrap().remove("announced");
+                object["steps"].as_object_mut().unwrap().remove("heard_us");
+            }
+            lines += &format!("{object}\n");
+        }
+        fs::write(directory.path().join(FILE), lines).unwrap();
+        let read = read(&Location::at(directory.path()), Trust::Ours).unwrap();
+        assert_eq!(read, [Receipt { announced: None, ..receipt(4) }, receipt(5)]);
     }
 
     #[test]
     fn a_receipt_is_what_the_schema_says() {
         insta::assert_snapshot!(serde_json::to_string_pretty(&receipt(7)).unwrap(), @r#"
         {
-          "version": 1,
+          "version": 2,
           "bond": "bond0",
           "time": "2026-01-02T03:04:05.678901Z",
           "monotonic_us": 7,
