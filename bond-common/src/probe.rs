@@ -32,7 +32,7 @@ pub enum Heard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// It probes: the active slave, or the one whose turn it is while there is none.
-    Prober,
+    ArpProber,
     /// Another slave is active, whose requests a switch floods to this one.
     Backup,
     /// No slave is active, and it is another one's turn. An answer may come here, because the switch has
@@ -44,9 +44,9 @@ impl Role {
     #[inline(always)]
     pub fn of(slot: Slot, word: ActiveWord, targets: &Targets) -> Self {
         match word.active() {
-            Some(active) if active == slot => Self::Prober,
+            Some(active) if active == slot => Self::ArpProber,
             Some(_) => Self::Backup,
-            None if targets.prober() == Some(slot) => Self::Prober,
+            None if targets.prober() == Some(slot) => Self::ArpProber,
             None => Self::Bystander,
         }
     }
@@ -55,7 +55,7 @@ impl Role {
     #[inline(always)]
     const fn is_validated(self, bond: &BondEntry) -> bool {
         match self {
-            Self::Prober => bond.has(BondEntry::VALIDATE_ACTIVE),
+            Self::ArpProber => bond.has(BondEntry::VALIDATE_ACTIVE),
             Self::Backup | Self::Bystander => bond.has(BondEntry::VALIDATE_BACKUP),
         }
     }
@@ -110,7 +110,7 @@ fn in_arp(frame: &impl Frame, arp: usize, role: Role, targets: &Targets) -> Mess
     let asked = frame.read::<4>(arp + offset_of!(ArpHdr, tpa));
     let (Some(sender), Some(asked)) = (sender, asked) else { return Message::Probe(None) };
     Message::Probe(match role {
-        Role::Prober => targets.find_ipv4(sender, asked),
+        Role::ArpProber => targets.find_ipv4(sender, asked),
         Role::Backup => targets.find_ipv4(asked, sender),
         Role::Bystander if frame.read(arp + offset_of!(ArpHdr, oper)) == Some(ARP_REPLY) => {
             targets.find_ipv4(sender, asked)
@@ -135,7 +135,7 @@ fn in_neighbour_discovery(frame: &impl Frame, ipv6: usize, role: Role, targets: 
     let destination = frame.read::<16>(ipv6 + offset_of!(Ipv6Hdr, dst_addr));
     let (Some(source), Some(destination)) = (source, destination) else { return Message::Probe(None) };
     Message::Probe(match role {
-        Role::Prober | Role::Bystander => {
+        Role::ArpProber | Role::Bystander => {
             targets.find_ipv6(source, if destination == ALL_NODES { None } else { Some(destination) })
         }
         Role::Backup => match frame.read::<16>(icmp + 8) {
@@ -205,7 +205,7 @@ mod tests {
         targets
     }
 
-    const ROLES: [Role; 3] = [Role::Prober, Role::Backup, Role::Bystander];
+    const ROLES: [Role; 3] = [Role::ArpProber, Role::Backup, Role::Bystander];
 
     #[test]
     fn validated_frames_by_role() {
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn tagged_answers_are_heard_and_cut_ones_are_not() {
         let bond = bond(BondEntry::VALIDATE_ACTIVE);
-        let heard = |frame: &Bytes| hear(frame, Role::Prober, &bond, &targets());
+        let heard = |frame: &Bytes| hear(frame, Role::ArpProber, &bond, &targets());
         for tags in 0..3 {
             let whole = ethernet(tags, 0x0806, &arp(REPLY, TARGET, OURS));
             assert_eq!(heard(&whole), Target(1), "{tags} tags");
@@ -286,7 +286,7 @@ mod tests {
         let mut targets = Targets::default();
         targets.set_ipv4(0, TARGET, [0; 4]);
         let answer = ethernet(0, 0x0806, &arp(REPLY, TARGET, [0; 4]));
-        assert_eq!(hear(&answer, Role::Prober, &bond(BondEntry::VALIDATE_ACTIVE), &targets), Target(0));
+        assert_eq!(hear(&answer, Role::ArpProber, &bond(BondEntry::VALIDATE_ACTIVE), &targets), Target(0));
 
         targets.set_ipv6(0, TARGET6, [0; 16]);
         let bond = bond(BondEntry::VALIDATE_ACTIVE | BondEntry::VALIDATE_BACKUP);
@@ -304,8 +304,8 @@ mod tests {
         let active = ActiveWord::default().next(Some(a), None, 3);
         let nobody = ActiveWord::default().next(None, None, 0);
         // What TARGETS says of the prober may be older than ACTIVE.
-        assert_eq!([a, b].map(|slot| Role::of(slot, active, &turn_of_b)), [Role::Prober, Role::Backup]);
-        assert_eq!([a, b].map(|slot| Role::of(slot, nobody, &turn_of_b)), [Role::Bystander, Role::Prober]);
+        assert_eq!([a, b].map(|slot| Role::of(slot, active, &turn_of_b)), [Role::ArpProber, Role::Backup]);
+        assert_eq!([a, b].map(|slot| Role::of(slot, nobody, &turn_of_b)), [Role::Bystander, Role::ArpProber]);
         assert_eq!(Role::of(a, nobody, &Targets::default()), Role::Bystander);
     }
 }

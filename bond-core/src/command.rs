@@ -120,7 +120,7 @@ pub enum Notice {
         mac: Mac,
     },
     /// The active slave has sent frames and heard nothing addressed to it since it became active.
-    Unheard {
+    NoUnicast {
         slave: String,
         sent: u64,
     },
@@ -205,8 +205,9 @@ pub enum Chosen {
     UsedEarly,
     /// It was active, and nothing is better.
     Kept,
-    /// Somebody named it.
-    ByHand,
+    /// An administrator named it. Records of former versions call it by_hand.
+    #[serde(alias = "by_hand")]
+    Administrator,
     /// The data plane's guard took the first of its rank that was alive.
     Guard,
 }

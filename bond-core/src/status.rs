@@ -52,7 +52,7 @@ pub struct SlaveStatus {
     pub duplex: Duplex,
     pub options: SlaveOptions,
     /// Frames sent since it became active, if it has heard nothing addressed to it since.
-    pub unheard: Option<u64>,
+    pub no_unicast: Option<u64>,
 }
 
 /// The driver's `state` of a slave.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{HOST_V4, Lab, NetNs, PEER_V4, Xbond, lab::Cut, lab::Datapath, patience};
+use crate::{HOST_V4, Lab, NetNs, PEER_V4, Xbond, lab::Cut, lab::Datapath, wait_limit};
 
 /// The name of the bond.
 pub const BOND: &str = "bond0";
@@ -89,9 +89,9 @@ pub fn active_slave(xbond: &Xbond<'_>) -> Result<String> {
 
 /// Waits until `holds`, looking every 20 ms; `what` says what did not come.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + patience();
+    let deadline = Instant::now() + wait_limit();
     while !holds()? {
-        ensure!(Instant::now() < deadline, "{what}: not within {:?}", patience());
+        ensure!(Instant::now() < deadline, "{what}: not within {:?}", wait_limit());
         thread::sleep(LOOK);
     }
     Ok(())

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use crc32fast::Hasher;
 
-use crate::{PATIENCE, netns::NetNs, progress::Progress};
+use crate::{WAIT_LIMIT, netns::NetNs, progress::Progress};
 
 /// One write. Each is different, so that a repeated or missing one changes the checksum.
 const CHUNK: usize = 256 << 10;
@@ -47,13 +47,13 @@ impl Bulk {
         let listener = to.0.run(|| Ok(TcpListener::bind(SocketAddr::new(to.1, 0))?));
         let listener = listener.with_context(|| format!("cannot listen on {} in {}", to.1, to.0.name()))?;
         let target = listener.local_addr()?;
-        let stream = from.0.run(|| Ok(TcpStream::connect_timeout(&target, PATIENCE)?));
+        let stream = from.0.run(|| Ok(TcpStream::connect_timeout(&target, WAIT_LIMIT)?));
         let mut stream =
             stream.with_context(|| format!("no connection to {target} from {}", from.0.name()))?;
         // The handshake is complete: the connection is in the queue.
         let (mut accepted, _) = listener.accept()?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        accepted.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(WAIT_LIMIT))?;
+        accepted.set_read_timeout(Some(WAIT_LIMIT))?;
 
         let received = Arc::new(Progress::default());
         let receiver = thread::spawn({
@@ -72,10 +72,10 @@ impl Bulk {
 
     /// Waits until `bytes` have arrived in all.
     pub fn wait_for(&self, bytes: u64) -> Result<()> {
-        if self.received.wait(bytes, PATIENCE) {
+        if self.received.wait(bytes, WAIT_LIMIT) {
             return Ok(());
         }
-        bail!("{} of {bytes} awaited bytes arrived within {PATIENCE:?}", self.received.count())
+        bail!("{} of {bytes} awaited bytes arrived within {WAIT_LIMIT:?}", self.received.count())
     }
 
     /// Waits for the end; the same bytes must have arrived as were sent.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{PATIENCE, netns::NetNs};
+use crate::{WAIT_LIMIT, netns::NetNs};
 
 /// Hears what comes to a port.
 #[derive(Debug)]
@@ -40,13 +40,13 @@ impl Listener {
 
     /// Waits for a packet with this payload; others are passed over.
     pub fn expect(&self, payload: &[u8]) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_LIMIT;
         // One byte more than awaited, so that a longer packet differs.
         let mut buffer = vec![0; payload.len() + 1];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("no packet `{}` on port {} within {PATIENCE:?}", payload.escape_ascii(), self.port);
+                bail!("no packet `{}` on port {} within {WAIT_LIMIT:?}", payload.escape_ascii(), self.port);
             }
             self.socket.set_read_timeout(Some(left))?;
             match self.socket.recv(&mut buffer) {

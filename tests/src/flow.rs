@@ -25,9 +25,9 @@ use nix::{
 use crate::{
     netns::NetNs,
     packet::WallClock,
-    patience,
     progress::Progress,
     sequence::{Account, Arrival, Recovery},
+    wait_limit,
 };
 
 /// Tells the flow's packets from anything else that reaches the port.
@@ -175,10 +175,10 @@ impl Flow {
     pub fn wait_for_more(&self, count: u64) -> Result<()> {
         let before = self.arrived.count();
         ensure!(
-            self.arrived.wait(before + count, patience()),
+            self.arrived.wait(before + count, wait_limit()),
             "{} of {count} awaited packets arrived within {:?}",
             self.arrived.count() - before,
-            patience()
+            wait_limit()
         );
         Ok(())
     }

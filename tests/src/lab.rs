@@ -280,7 +280,7 @@ mod tests {
     use etherparse::PacketBuilder;
 
     use super::*;
-    use crate::{Capture, Flow, FlowOptions, Frame, Listener, PATIENCE, PacketSocket, Recovery, datagram};
+    use crate::{Capture, Flow, FlowOptions, Frame, Listener, PacketSocket, Recovery, WAIT_LIMIT, datagram};
 
     const OTHER: [u8; 6] = [0x02, 0, 0, 0, 0, 0x99];
     const EVERYBODY: [u8; 6] = [0xff; 6];
@@ -318,7 +318,7 @@ mod tests {
             from.send(frame).unwrap();
         }
         from.send(last).unwrap();
-        capture.wait_for(PATIENCE, is(last)).unwrap();
+        capture.wait_for(WAIT_LIMIT, is(last)).unwrap();
         let seen = capture.stop().unwrap();
         frames.iter().map(|frame| seen.iter().any(is(frame))).collect()
     }

@@ -63,11 +63,11 @@ pub use xbond::Xbond;
 
 /// How long a test waits for what should come within milliseconds: far beyond any scheduling delay of a
 /// busy machine, so that running into it is a finding.
-pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+pub const WAIT_LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 
-/// [`PATIENCE`] on this machine: an emulated one may need that long to verify a program.
-pub fn patience() -> std::time::Duration {
-    if time_is_no_measure().is_some() { PATIENCE * 4 } else { PATIENCE }
+/// [`WAIT_LIMIT`] on this machine: an emulated one may need that long to verify a program.
+pub fn wait_limit() -> std::time::Duration {
+    if time_is_no_measure().is_some() { WAIT_LIMIT * 4 } else { WAIT_LIMIT }
 }
 
 /// Why tests in namespaces cannot run here, if so.

@@ -161,7 +161,7 @@ fn word(bytes: &[u8], offset: usize) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Cut, Lab, PATIENCE};
+    use crate::{Cut, Lab, WAIT_LIMIT};
 
     #[test]
     fn a_cut_is_told_of() {
@@ -171,8 +171,8 @@ mod tests {
         let ifindex = lab.host.link("enp0s8").unwrap().ifindex;
         let watch = LinkWatch::start(&lab.host).unwrap();
         let start = lab.cut("enp0s8", Cut::Carrier).unwrap();
-        let down = watch.wait_for(start, ifindex, false, PATIENCE).unwrap();
+        let down = watch.wait_for(start, ifindex, false, WAIT_LIMIT).unwrap();
         lab.mend("enp0s8", Cut::Carrier).unwrap();
-        assert!(watch.wait_for(down, ifindex, true, PATIENCE).unwrap() >= down);
+        assert!(watch.wait_for(down, ifindex, true, WAIT_LIMIT).unwrap() >= down);
     }
 }

@@ -20,7 +20,7 @@ use nix::{
     sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap},
 };
 
-use crate::{PATIENCE, netns::NetNs};
+use crate::{WAIT_LIMIT, netns::NetNs};
 
 const PAGE: usize = 4096;
 
@@ -112,10 +112,10 @@ impl RtnlHeld {
         held.holder = Some(netns.spawn(move || ask(&request))?);
 
         let mut ready = [PollFd::new(held.faults.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
+        let timeout = PollTimeout::try_from(WAIT_LIMIT).unwrap_or(PollTimeout::MAX);
         ensure!(
             poll(&mut ready, timeout)? == 1,
-            "the request did not come to its arguments within {PATIENCE:?}"
+            "the request did not come to its arguments within {WAIT_LIMIT:?}"
         );
         let mut message = [0; MESSAGE];
         (&held.faults).read_exact(&mut message).context("read of a page fault")?;

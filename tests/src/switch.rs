@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{Mac, PATIENCE, netns::NetNs};
+use crate::{Mac, WAIT_LIMIT, netns::NetNs};
 
 nix::ioctl_read_bad!(get_flags, libc::SIOCGIFFLAGS, libc::ifreq);
 nix::ioctl_write_ptr_bad!(set_flags, libc::SIOCSIFFLAGS, libc::ifreq);
@@ -64,7 +64,7 @@ impl Switch {
     /// Waits until frames pass through a port whose other end is up: the bridge learns of its carrier a moment
     /// later than the port itself.
     pub fn wait_for_forwarding(&self, port: &str) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_LIMIT;
         while !self.netns.exec(&format!("bridge link show dev {port}"))?.contains("state forwarding") {
             if Instant::now() > deadline {
                 bail!("{port} of the switch does not forward");

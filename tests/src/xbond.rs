@@ -26,7 +26,7 @@ use nix::{
 };
 use tempfile::NamedTempFile;
 
-use crate::{PATIENCE, netns::NetNs, patience};
+use crate::{WAIT_LIMIT, netns::NetNs, wait_limit};
 
 /// Names the binary under test.
 const BINARY_VARIABLE: &str = "XBOND_BIN";
@@ -125,7 +125,7 @@ impl<'netns> Xbond<'netns> {
 
     /// The same, of what comes after the first `position` bytes: `xbond.log().len()` taken earlier.
     pub fn wait_for_after(&self, position: usize, text: &str) -> Result<String> {
-        let deadline = Instant::now() + patience();
+        let deadline = Instant::now() + wait_limit();
         let watcher = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         watcher.add_watch(self.log.path(), AddWatchFlags::IN_MODIFY)?;
         let end = self.pidfd()?;
@@ -142,7 +142,7 @@ impl<'netns> Xbond<'netns> {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("xbond did not say `{text}` within {:?}; its log:\n{log}", patience());
+                bail!("xbond did not say `{text}` within {:?}; its log:\n{log}", wait_limit());
             }
             wait_readable(&[watcher.as_fd(), end.as_fd()], left)?;
             match watcher.read_events() {
@@ -199,9 +199,12 @@ impl<'netns> Xbond<'netns> {
         self.signal(Signal::SIGTERM)?;
         let end = self.pidfd()?;
         let mut said = self.log().len();
-        while !wait_readable(&[end.as_fd()], PATIENCE)? {
+        while !wait_readable(&[end.as_fd()], WAIT_LIMIT)? {
             let log = self.log();
-            ensure!(log.len() > said, "xbond neither ends nor goes on within {PATIENCE:?}; its log:\n{log}");
+            ensure!(
+                log.len() > said,
+                "xbond neither ends nor goes on within {WAIT_LIMIT:?}; its log:\n{log}"
+            );
             said = log.len();
         }
         self.ends_well()
@@ -222,8 +225,8 @@ impl<'netns> Xbond<'netns> {
 
     /// Waits for the end of the agent, which something else causes.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        if !wait_readable(&[self.pidfd()?.as_fd()], PATIENCE)? {
-            bail!("xbond did not end within {PATIENCE:?}; its log:\n{}", self.log());
+        if !wait_readable(&[self.pidfd()?.as_fd()], WAIT_LIMIT)? {
+            bail!("xbond did not end within {WAIT_LIMIT:?}; its log:\n{}", self.log());
         }
         self.child.wait().context("cannot wait for xbond")
     }

@@ -12,7 +12,7 @@ use common::{
 use nix::sys::signal::Signal;
 use snapshot::Snapshot;
 use xbond_tests::{
-    Capture, Cut, Frame, HOST_V4, Lab, Mac, Nic, PATIENCE, Policy, Xbond, has_tcx,
+    Capture, Cut, Frame, HOST_V4, Lab, Mac, Nic, Policy, WAIT_LIMIT, Xbond, has_tcx,
     lab::Datapath,
     skip, skip_if_unable,
     xbond::{binary, cli},
@@ -171,7 +171,7 @@ fn a_failover_while_nobody_looked_is_announced_by_the_next_agent() {
             log.contains("active slave enp0s9 instead of enp0s8: a packet found its carrier gone"),
             "{log}"
         );
-        capture.wait_for(PATIENCE, |frame| frame.announces(HOST_V4.into()).is_some()).unwrap();
+        capture.wait_for(WAIT_LIMIT, |frame| frame.announces(HOST_V4.into()).is_some()).unwrap();
         let expected: [Mac; 3] = match policy {
             "none" => [own[0]; 3],
             "active" => [own[1], own[0], own[1]],
@@ -321,7 +321,7 @@ fn a_mac_that_was_set_by_hand_meanwhile_is_treated_as_ever() {
         assert_eq!(show(&second)["mac"], expected[0].to_string(), "{policy}");
         // Nobody is told of another one, whom they would send to.
         let announced = |frame: &Frame| frame.announces(HOST_V4.into());
-        capture.wait_for(PATIENCE, |frame| announced(frame).is_some()).unwrap();
+        capture.wait_for(WAIT_LIMIT, |frame| announced(frame).is_some()).unwrap();
         let told: Vec<_> = capture.stop().unwrap().iter().filter_map(announced).collect();
         assert!(told.iter().all(|mac| *mac == expected[0]), "{policy}: {told:?}");
         common::meet(&lab);
@@ -345,13 +345,13 @@ fn an_agent_that_does_not_serve_what_was_left_says_so() {
         bond(&lab, Datapath::Tc, &options).kill().unwrap();
         let agent = idle();
         agent.wait_for("ready: no bonds").unwrap();
-        let unserved = "bond0: another agent left it, and this one does not serve it";
-        assert!(agent.log().contains(unserved), "{}", agent.log());
+        let orphaned = "bond0: another agent left it, and this one does not serve it";
+        assert!(agent.log().contains(orphaned), "{}", agent.log());
         let shown = agent.cli(["show"]).unwrap();
-        assert!(shown.starts_with(&format!("! {unserved}")), "{shown}");
+        assert!(shown.starts_with(&format!("! {orphaned}")), "{shown}");
         for request in [&["show", BOND][..], &["set", BOND, "miimon=50"]] {
             let error = agent.cli(request).unwrap_err().to_string();
-            assert!(error.contains(unserved), "{error}");
+            assert!(error.contains(orphaned), "{error}");
         }
         if taken_over {
             let line = arguments(Datapath::Tc, &options);

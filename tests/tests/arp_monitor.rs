@@ -12,7 +12,7 @@ use common::{
     skip, slave, wait_for_active, wait_for_status,
 };
 use xbond_tests::{
-    Cut, HOST_V4, HOST_V6, Lab, PATIENCE, PEER_V4, PEER_V6, Xbond,
+    Cut, HOST_V4, HOST_V6, Lab, PEER_V4, PEER_V6, WAIT_LIMIT, Xbond,
     capture::Capture,
     lab::{Datapath, PEER_NIC},
     time_is_no_measure,
@@ -185,7 +185,7 @@ fn vlans_above_the_bond_are_probed_with_their_tags() {
             [(PEER_V4.octets(), &[][..]), ([10, 100, 0, 1], &[100]), ([10, 5, 0, 1], &[100, 5])]
         {
             let asks = |bytes: &[u8]| bytes.ends_with(&target) && is_arp_behind(bytes, vlans.len());
-            capture.wait_for(PATIENCE, |frame| asks(&frame.bytes) && frame.vlans() == vlans).unwrap();
+            capture.wait_for(WAIT_LIMIT, |frame| asks(&frame.bytes) && frame.vlans() == vlans).unwrap();
         }
         stays(&xbond, &lab, SLAVES[0]);
         xbond.stop().unwrap();
@@ -240,7 +240,7 @@ fn a_bond_without_address_is_monitored() {
     lab.host.ip(&format!("link set {BOND} up")).unwrap();
     let capture = Capture::start_on(&lab.switch.netns, "peer").unwrap();
     let unnumbered = |bytes: &[u8]| bytes.get(28..32) == Some(&[0; 4]) && is_arp_behind(bytes, 0);
-    let probe = capture.wait_for(PATIENCE, |frame| unnumbered(&frame.bytes)).unwrap();
+    let probe = capture.wait_for(WAIT_LIMIT, |frame| unnumbered(&frame.bytes)).unwrap();
     assert_eq!(probe.bytes.len(), 42);
     stays(&xbond, &lab, SLAVES[0]);
     lab.cut(SLAVES[0], Cut::Silent).unwrap();
@@ -265,7 +265,7 @@ fn a_bridge_above_the_bond_is_a_way_to_the_target() {
     monitor(&xbond, &[&target]);
     let capture = Capture::start_on(&lab.switch.netns, "peer").unwrap();
     let from_bridge = |bytes: &[u8]| bytes.get(28..32) == Some(&HOST_V4.octets()) && is_arp_behind(bytes, 0);
-    capture.wait_for(PATIENCE, |frame| from_bridge(&frame.bytes)).unwrap();
+    capture.wait_for(WAIT_LIMIT, |frame| from_bridge(&frame.bytes)).unwrap();
     for name in SLAVES {
         wait_for_status(&xbond, name, "up");
     }

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use xbond_tests::{
     Lab, NetNs,
     console::{self, Step},
-    patience, skip_if_unable,
+    skip_if_unable, wait_limit,
 };
 
 /// Verbs whose status 1 means that they found something, and worked.
@@ -109,12 +109,12 @@ struct Running {
 impl Running {
     /// Reads what it prints until `enough`, or its end. False at its end.
     fn read_until(&mut self, enough: impl Fn(&[&str]) -> bool) -> bool {
-        let deadline = Instant::now() + patience();
+        let deadline = Instant::now() + wait_limit();
         while !enough(&self.seen.lines().collect::<Vec<_>>()) {
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             let mut readable = [PollFd::new(self.output.as_fd(), PollFlags::POLLIN)];
-            assert!(!left.is_zero(), "not within {:?}\n{}", patience(), self.printed());
+            assert!(!left.is_zero(), "not within {:?}\n{}", wait_limit(), self.printed());
             if poll(&mut readable, timeout).unwrap() == 0 {
                 continue;
             }

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, time::Instant};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
-use xbond_tests::{Lab, Mac, Nic, PATIENCE, Xbond, skip_if_unable, xbond::cli};
+use xbond_tests::{Lab, Mac, Nic, WAIT_LIMIT, Xbond, skip_if_unable, xbond::cli};
 
 const BOND1: &str = "version = 1\n[bond.bond1]\nslaves = [\"eth2\", \"eth3\"]\nmiimon = 100\n";
 
@@ -41,7 +41,7 @@ fn eventually<T: std::fmt::Debug>(what: &str, ask: impl Fn() -> T, is_so: impl F
         if is_so(&answer) {
             return answer;
         }
-        assert!(start.elapsed() < PATIENCE, "{what}: {answer:?}");
+        assert!(start.elapsed() < WAIT_LIMIT, "{what}: {answer:?}");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }

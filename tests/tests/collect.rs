@@ -15,11 +15,11 @@ use serde_json::Value;
 use xbond_tests::{NetNs, Xbond, netns::unique_stem, skip_if_unable, xbond::binary};
 
 /// A mount namespace with an empty /run/xbond and an empty bpffs, which lives as long as its process.
-struct Places {
+struct Paths {
     process: Child,
 }
 
-impl Places {
+impl Paths {
     fn new() -> Self {
         let script = "mkdir -p /run/xbond && mount -t tmpfs -o mode=755 xbond /run/xbond && \
                       mount -t bpf -o mode=700 bpf /sys/fs/bpf && echo ready && exec sleep infinity";
@@ -48,7 +48,7 @@ impl Places {
         self.path("/sys/fs/bpf/xbond").join(name)
     }
 
-    /// `xbond ARGUMENTS` in a network namespace, with these places.
+    /// `xbond ARGUMENTS` in a network namespace, with these paths.
     fn xbond(&self, netns: &NetNs, arguments: &[&str]) -> Command {
         let mut command = netns.command("nsenter");
         command.args(["--mount", "--target", &self.process.id().to_string()]);
@@ -82,7 +82,7 @@ impl Places {
     }
 }
 
-impl Drop for Places {
+impl Drop for Paths {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -119,13 +119,13 @@ fn why(answer: &Value, name: impl ToString) -> String {
 fn gc_collects_namespaces_that_have_ended_and_no_others() {
     skip_if_unable!();
     let _beside = beside_others();
-    let places = Places::new();
+    let paths = Paths::new();
     let (alive, orphaned) = (namespace("alive"), namespace("orphaned"));
-    let agent = places.agent(&alive);
-    places.agent(&orphaned).kill().unwrap();
+    let agent = paths.agent(&alive);
+    paths.agent(&orphaned).kill().unwrap();
     let ending = |number| {
         let netns = namespace(&format!("ended{number}"));
-        places.agent(&netns).kill().unwrap();
+        paths.agent(&netns).kill().unwrap();
         without_name(netns)
     };
     // Held until all agents have started: each of them collects, too.
@@ -136,21 +136,21 @@ fn gc_collects_namespaces_that_have_ended_and_no_others() {
     // The kernel ends namespaces on a thread of its own.
     eventually(
         "the end of the namespaces",
-        || removed(&places.gc(&here, &["--dry-run"])),
+        || removed(&paths.gc(&here, &["--dry-run"])),
         |all| *all == ended,
     );
-    let before = places.names();
-    let answer = places.gc(&here, &[]);
+    let before = paths.names();
+    let answer = paths.gc(&here, &[]);
     assert_eq!(removed(&answer), ended);
     assert_eq!(answer["removed"][0]["proof"], "namespace_ended");
     assert_eq!(why(&answer, alive.cookie().unwrap()), "in_use");
     assert_eq!(why(&answer, orphaned.cookie().unwrap()), "lives");
-    let after = places.names();
+    let after = paths.names();
     assert_eq!(before.len() - after.len(), 2 * ended.len(), "{after:?}");
     assert!(!after.iter().any(|name| ended.iter().any(|cookie| *name == cookie.to_string())), "{after:?}");
     // Both bonds are as they were.
-    places.agent(&orphaned).wait_for("ready").unwrap();
-    let show = places.xbond(&alive, &["show", BOND]).output().unwrap();
+    paths.agent(&orphaned).wait_for("ready").unwrap();
+    let show = paths.xbond(&alive, &["show", BOND]).output().unwrap();
     assert!(show.status.success(), "{show:?}");
     agent.stop().unwrap();
 }
@@ -159,52 +159,52 @@ fn gc_collects_namespaces_that_have_ended_and_no_others() {
 fn a_namespace_lives_as_long_as_a_descriptor_refers_to_it() {
     skip_if_unable!();
     let _beside = beside_others();
-    let places = Places::new();
+    let paths = Paths::new();
     let (here, netns) = (namespace("here"), namespace("held"));
-    places.agent(&netns).kill().unwrap();
+    paths.agent(&netns).kill().unwrap();
     let (held, cookie) = without_name(netns);
     for _ in 0..3 {
-        let answer = places.gc(&here, &[]);
+        let answer = paths.gc(&here, &[]);
         assert_eq!((removed(&answer), why(&answer, cookie).as_str()), (vec![], "lives"));
     }
     drop(held);
-    eventually("the end of the namespace", || removed(&places.gc(&here, &[])), |all| *all == [cookie]);
-    assert_eq!(places.names(), Vec::<String>::new());
+    eventually("the end of the namespace", || removed(&paths.gc(&here, &[])), |all| *all == [cookie]);
+    assert_eq!(paths.names(), Vec::<String>::new());
 }
 
 #[test]
 fn what_is_half_made_or_foreign_is_judged_by_what_is_there() {
     skip_if_unable!();
     let _beside = beside_others();
-    let places = Places::new();
+    let paths = Paths::new();
     let here = namespace("here");
-    fs::create_dir_all(places.pins("")).unwrap();
+    fs::create_dir_all(paths.pins("")).unwrap();
     let make = |path: PathBuf| fs::create_dir_all(path).unwrap();
     // Nothing but what an agent makes first.
-    make(places.run("900001"));
-    make(places.run("900002"));
-    fs::write(places.run("900002/lock"), "").unwrap();
-    make(places.pins("900003"));
+    make(paths.run("900001"));
+    make(paths.run("900002"));
+    fs::write(paths.run("900002/lock"), "").unwrap();
+    make(paths.pins("900003"));
     // Bonds of which nothing is known.
-    make(places.run("900004/bond0"));
-    make(places.pins("900005/bond0"));
-    fs::write(places.run("900004/bond0/found.json"), "{}").unwrap();
+    make(paths.run("900004/bond0"));
+    make(paths.pins("900005/bond0"));
+    fs::write(paths.run("900004/bond0/found.json"), "{}").unwrap();
     // Of a former boot, and one whose lock is too short to say that.
     for (name, boot) in [("900006", "00000000-0000-4000-8000-000000000000"), ("900007", "00000000")] {
-        make(places.run(&format!("{name}/bond0")));
-        fs::write(places.run(&format!("{name}/lock")), boot).unwrap();
+        make(paths.run(&format!("{name}/bond0")));
+        fs::write(paths.run(&format!("{name}/lock")), boot).unwrap();
     }
     // What xbond did not make.
-    make(places.run("victim"));
-    fs::write(places.run("victim/lock"), "").unwrap();
-    symlink("victim", places.run("900008")).unwrap();
-    symlink("/run/xbond/victim", places.pins("900009")).unwrap();
-    fs::write(places.run("900010"), "").unwrap();
-    make(places.run("900011"));
-    chown(places.run("900011"), Some(65534), None).unwrap();
-    make(places.run("0900012"));
+    make(paths.run("victim"));
+    fs::write(paths.run("victim/lock"), "").unwrap();
+    symlink("victim", paths.run("900008")).unwrap();
+    symlink("/run/xbond/victim", paths.pins("900009")).unwrap();
+    fs::write(paths.run("900010"), "").unwrap();
+    make(paths.run("900011"));
+    chown(paths.run("900011"), Some(65534), None).unwrap();
+    make(paths.run("0900012"));
 
-    let answer = places.gc(&here, &[]);
+    let answer = paths.gc(&here, &[]);
     assert_eq!(removed(&answer), [900_001, 900_002, 900_003, 900_006], "{answer:#}");
     for unknown in [900_004, 900_005, 900_007] {
         assert_eq!(why(&answer, unknown), "unknown", "{answer:#}");
@@ -212,36 +212,36 @@ fn what_is_half_made_or_foreign_is_judged_by_what_is_there() {
     for foreign in ["900008", "900009", "900010", "900011", "0900012", "victim"] {
         assert_eq!(why(&answer, foreign), "not_ours", "{answer:#}");
     }
-    assert!(places.run("victim/lock").exists() && places.run("900004/bond0/found.json").exists());
+    assert!(paths.run("victim/lock").exists() && paths.run("900004/bond0/found.json").exists());
     for name in ["900001", "900002", "900006"] {
-        assert!(!places.run(name).exists(), "{name}");
+        assert!(!paths.run(name).exists(), "{name}");
     }
-    assert!(!places.pins("900003").exists() && places.pins("900005/bond0").exists());
+    assert!(!paths.pins("900003").exists() && paths.pins("900005/bond0").exists());
 }
 
 /// Has the kernel forget the witness, as of an agent of an older version.
-fn without_witness(places: &Places, cookie: u64) {
-    fs::remove_file(places.pins(&format!("{cookie}/%netns"))).unwrap();
+fn without_witness(paths: &Paths, cookie: u64) {
+    fs::remove_file(paths.pins(&format!("{cookie}/%netns"))).unwrap();
 }
 
 #[test]
 fn without_a_witness_the_links_say_that_every_device_is_gone() {
     skip_if_unable!();
     let _beside = beside_others();
-    let places = Places::new();
+    let paths = Paths::new();
     let (here, alive, ended) = (namespace("here"), namespace("alive"), namespace("ended"));
     for netns in [&alive, &ended] {
-        places.agent(netns).kill().unwrap();
-        without_witness(&places, netns.cookie().unwrap());
+        paths.agent(netns).kill().unwrap();
+        without_witness(&paths, netns.cookie().unwrap());
     }
-    let answer = places.gc(&here, &[]);
+    let answer = paths.gc(&here, &[]);
     assert_eq!(answer["removed"], serde_json::json!([]));
     assert_eq!(why(&answer, alive.cookie().unwrap()), "attached");
     // A slave is left: the bond is gone, and its slave still has a program.
     alive.ip("link delete bond0").unwrap();
-    assert_eq!(why(&places.gc(&here, &[]), alive.cookie().unwrap()), "attached");
+    assert_eq!(why(&paths.gc(&here, &[]), alive.cookie().unwrap()), "attached");
     let cookie = without_name(ended).1;
-    let gc = || places.gc(&here, &[]);
+    let gc = || paths.gc(&here, &[]);
     let answer = eventually("the end of the namespace", gc, |answer| removed(answer) == [cookie]);
     assert_eq!(answer["removed"][0]["proof"], "devices_gone");
 }
@@ -250,38 +250,38 @@ fn without_a_witness_the_links_say_that_every_device_is_gone() {
 fn collections_at_the_same_time_remove_everything_together() {
     skip_if_unable!();
     let _beside = beside_others();
-    let places = Places::new();
+    let paths = Paths::new();
     let here = namespace("here");
     for name in 900_000..900_050 {
-        fs::create_dir_all(places.run(&name.to_string())).unwrap();
-        fs::create_dir_all(places.pins(&name.to_string())).unwrap();
-        fs::write(places.run(&format!("{name}/lock")), "").unwrap();
+        fs::create_dir_all(paths.run(&name.to_string())).unwrap();
+        fs::create_dir_all(paths.pins(&name.to_string())).unwrap();
+        fs::write(paths.run(&format!("{name}/lock")), "").unwrap();
     }
     let start =
-        |_| places.xbond(&here, &["gc"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        |_| paths.xbond(&here, &["gc"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let collections: Vec<Child> = (0..4).map(start).collect();
     for collection in collections {
         let output: Output = collection.wait_with_output().unwrap();
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     }
     // What one found locked by another may have been left by both.
-    places.gc(&here, &[]);
-    assert_eq!(places.names(), Vec::<String>::new());
+    paths.gc(&here, &[]);
+    assert_eq!(paths.names(), Vec::<String>::new());
 }
 
 #[test]
 fn an_agent_starts_and_ends_next_to_collections() {
     skip_if_unable!();
     let _beside = beside_others();
-    let places = Places::new();
+    let paths = Paths::new();
     let (here, netns) = (namespace("here"), namespace("host"));
     let script = "while :; do \"$0\" gc >/dev/null || exit 1; done";
     let mut command = here.command("nsenter");
-    command.args(["--mount", "--target", &places.process.id().to_string(), "sh", "-c", script]);
+    command.args(["--mount", "--target", &paths.process.id().to_string(), "sh", "-c", script]);
     let mut collecting = command.arg(binary().unwrap()).spawn().unwrap();
     for round in 0..12 {
-        let agent = places.agent(&netns);
-        let show = places.xbond(&netns, &["show", BOND]).output().unwrap();
+        let agent = paths.agent(&netns);
+        let show = paths.xbond(&netns, &["show", BOND]).output().unwrap();
         assert!(show.status.success(), "{show:?}");
         // The end leaves an empty directory, a kill a bond that the next agent adopts.
         if round % 2 == 0 { agent.stop().map(drop) } else { agent.kill() }.unwrap();
@@ -295,14 +295,14 @@ fn an_agent_starts_and_ends_next_to_collections() {
 fn an_agent_that_starts_collects_and_logs_one_line() {
     skip_if_unable!();
     let _beside = beside_others();
-    let places = Places::new();
+    let paths = Paths::new();
     let (netns, ended) = (namespace("host"), namespace("ended"));
-    places.agent(&ended).kill().unwrap();
+    paths.agent(&ended).kill().unwrap();
     let cookie = without_name(ended).1;
-    let gone = || removed(&places.gc(&netns, &["--dry-run"]));
+    let gone = || removed(&paths.gc(&netns, &["--dry-run"]));
     eventually("the end of the namespace", gone, |all| *all == [cookie]);
-    let agent = places.agent(&netns);
+    let agent = paths.agent(&netns);
     agent.wait_for("removed the directories of 1 network namespace").unwrap();
-    assert!(!places.run(&cookie.to_string()).exists() && !places.pins(&cookie.to_string()).exists());
+    assert!(!paths.run(&cookie.to_string()).exists() && !paths.pins(&cookie.to_string()).exists());
     agent.stop().unwrap();
 }

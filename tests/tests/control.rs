@@ -107,7 +107,7 @@ fn an_agent_has_the_bonds_of_etc_xbond_or_waits_for_some() {
     let agent = Xbond::start_as(host, with_etc(host, etc.path(), "run")).unwrap();
     agent.wait_for("ready: no bonds; `xbond add` makes one").unwrap();
     let idle = Snapshot::of(host);
-    assert!(xbond(host, "show -j").ends_with("  \"bonds\": [],\n  \"unserved\": []\n}\n"));
+    assert!(xbond(host, "show -j").ends_with("  \"bonds\": [],\n  \"orphaned\": []\n}\n"));
 
     // Another agent is one too many.
     let too_many = format!(
@@ -757,7 +757,7 @@ impl Ends {
         ends
     }
 
-    /// Slow peers gave way to others, however long a busy machine takes for that. If they kept their places, each would have
+    /// Slow peers gave way to others, however long a busy machine takes for that. If they kept their paths, each would have
     /// its place until its time is over.
     #[track_caller]
     fn assert_gave_way(&self) {
@@ -843,19 +843,19 @@ fn slow_peers_are_answered_in_the_end_and_listeners_leave_places() {
     let mut silent = UnixStream::connect(&path).unwrap();
     assert_eq!(xbond(host, "set bond0 miimon=100"), "");
     let mut answer = String::new();
-    slow.set_read_timeout(Some(xbond_tests::PATIENCE)).unwrap();
+    slow.set_read_timeout(Some(xbond_tests::WAIT_LIMIT)).unwrap();
     slow.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(
         answer.ends_with(r#"{"error":"the request did not come to its end within 5 seconds"}"#),
         "{answer}"
     );
-    silent.set_read_timeout(Some(xbond_tests::PATIENCE)).unwrap();
+    silent.set_read_timeout(Some(xbond_tests::WAIT_LIMIT)).unwrap();
     let mut nothing = Vec::new();
     let _ = silent.read_to_end(&mut nothing);
     assert_eq!(String::from_utf8_lossy(&nothing), "");
 
-    // Those who listen to events without an end leave places for others.
+    // Those who listen to events without an end leave paths for others.
     let listening: Vec<_> = (0..150)
         .map(|_| {
             let mut peer = UnixStream::connect(&path).unwrap();

@@ -15,7 +15,7 @@ use common::{
 };
 use serde_json::json;
 use xbond_tests::{
-    Capture, Cut, Frame, HOST_V4, Lab, Mac, PATIENCE, PEER_V4, Policy, Recovery, Xbond,
+    Capture, Cut, Frame, HOST_V4, Lab, Mac, PEER_V4, Policy, Recovery, WAIT_LIMIT, Xbond,
     flow::FlowReport,
     lab::{Datapath, Wire},
     skip_if_unable, time_is_no_measure,
@@ -630,7 +630,7 @@ fn without_a_link_the_bond_has_no_carrier() {
         wait_for_active(&xbond, "enp0s9");
         eventually("carrier", carrier, |has| *has);
         let announced = |frame: &Frame| frame.ifname == "p1" && frame.announces(HOST_V4.into()).is_some();
-        let frame = capture.wait_for(PATIENCE, announced).unwrap();
+        let frame = capture.wait_for(WAIT_LIMIT, announced).unwrap();
         assert_eq!(frame.source(), lab.mac("enp0s9").unwrap());
         meet(&lab);
     }

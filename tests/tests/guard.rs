@@ -10,7 +10,7 @@ use common::{
 };
 use nix::sys::signal::Signal;
 use xbond_tests::{
-    Capture, Cut, HOST_V4, Lab, Nic, PATIENCE, PEER_V4, Policy, Recovery, TwoWay,
+    Capture, Cut, HOST_V4, Lab, Nic, PEER_V4, Policy, Recovery, TwoWay, WAIT_LIMIT,
     lab::{Datapath, Wire},
     skip_if_unable, time_is_no_measure,
     xbond::cli,
@@ -101,7 +101,7 @@ fn an_agent_that_was_asleep_follows_the_guard() {
         };
         let macs = || [BOND, SLAVES[0], SLAVES[1]].map(|name| lab.host.link(name).unwrap().mac);
         eventually("the MACs", macs, |macs| *macs == expected);
-        capture.wait_for(PATIENCE, |frame| frame.announces(HOST_V4.into()).is_some()).unwrap();
+        capture.wait_for(WAIT_LIMIT, |frame| frame.announces(HOST_V4.into()).is_some()).unwrap();
         let bond = show(&xbond);
         assert_eq!(slave(&bond, SLAVES[1])["counters"]["guard_failovers"], 1);
         assert_eq!(slave(&bond, SLAVES[0])["link_failure_count"], 1);
@@ -154,7 +154,7 @@ fn a_guard_that_is_off_leaves_it_to_the_agent() {
     let _turn = beside_others();
     for (options, arguments, why) in [
         (&["miimon=100"][..], &["--guard", "off"][..], "as configured"),
-        (&["miimon=100", "downdelay=300"], &[], "downdelay asks for patience"),
+        (&["miimon=100", "downdelay=300"], &[], "downdelay asks for wait_limit"),
     ] {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let xbond = bond_with(&lab, Datapath::Tc, options, arguments);
@@ -170,7 +170,7 @@ fn a_guard_that_is_off_leaves_it_to_the_agent() {
     // Set at run time.
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
-    for (setting, guard) in [("downdelay=200", "off: downdelay asks for patience"), ("downdelay=0", "on")] {
+    for (setting, guard) in [("downdelay=200", "off: downdelay asks for wait_limit"), ("downdelay=0", "on")] {
         xbond.set(BOND, setting).unwrap();
         assert_eq!(show(&xbond)["guard"], guard);
     }

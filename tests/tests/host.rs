@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use xbond_tests::{
-    Bulk, Capture, Flow, FlowOptions, HOST_V4, HOST_V6, Lab, Mac, NetNs, PATIENCE, PEER_V4, PEER_V6,
-    Recovery, Xbond,
+    Bulk, Capture, Flow, FlowOptions, HOST_V4, HOST_V6, Lab, Mac, NetNs, PEER_V4, PEER_V6, Recovery,
+    WAIT_LIMIT, Xbond,
     bonded::{self, BOND, Move, POLICIES},
     lab::Datapath,
     netns, skip, time_is_no_measure,
@@ -103,7 +103,7 @@ fn bond0_in_another_namespace(datapath: Datapath) -> Result<()> {
         };
         for address in [IpAddr::from(HOST_V4), IpAddr::from(HOST_V6)] {
             let announced = |frame: &xbond_tests::Frame| frame.announces(address) == Some(wire_mac);
-            capture.wait_for(PATIENCE, announced).with_context(|| format!("{policy}: {address}"))?;
+            capture.wait_for(WAIT_LIMIT, announced).with_context(|| format!("{policy}: {address}"))?;
         }
         ensure!(container.link(BOND)?.mac == mac, "{policy}: bond0 keeps its MAC there");
         for (from, to) in [(&container, PEER_V4.into()), (&lab.peer, HOST_V4.into())] {
@@ -236,7 +236,7 @@ fn tcpdump_and_counters_see_both_directions(datapath: Datapath) -> Result<()> {
         }
         let before = counters(&lab)?;
         let mut tcpdump = lab.host.command("timeout");
-        let seconds = PATIENCE.as_secs().to_string();
+        let seconds = WAIT_LIMIT.as_secs().to_string();
         tcpdump.args([&seconds, "tcpdump", "-n", "-l", "-i", BOND, "-c", &(2 * COUNT).to_string(), "icmp"]);
         let mut tcpdump = tcpdump
             .stdout(std::process::Stdio::piped())

@@ -194,7 +194,7 @@ fn settled(host: &NetNs) -> State {
 /// Waits until a device has what there was before.
 #[track_caller]
 fn assert_holds(before: &State, host: &NetNs, device: &str, when: &str) {
-    let deadline = std::time::Instant::now() + xbond_tests::PATIENCE;
+    let deadline = std::time::Instant::now() + xbond_tests::WAIT_LIMIT;
     while state(host, device) != *before && std::time::Instant::now() < deadline {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }

@@ -15,7 +15,7 @@ use std::{
 use nix::sys::signal::Signal;
 use snapshot::Snapshot;
 use xbond_tests::{
-    HOST_V4, Lab, NetNs, Nic, PATIENCE, PEER_V4, TwoWay, Xbond, has_tcx, skip, skip_if_unable, xbond::cli,
+    HOST_V4, Lab, NetNs, Nic, PEER_V4, TwoWay, WAIT_LIMIT, Xbond, has_tcx, skip, skip_if_unable, xbond::cli,
 };
 
 const BOND0: [&str; 10] = [
@@ -85,7 +85,7 @@ impl Step {
         let ended = || fs::read_to_string(&status).map_or(true, |status| status.contains("\nState:\tZ"));
         let wait = || {
             while !came(self) && !ended() {
-                assert!(start.elapsed() < PATIENCE, "{self:?} never came");
+                assert!(start.elapsed() < WAIT_LIMIT, "{self:?} never came");
                 thread::yield_now();
             }
             Ok(())
@@ -431,7 +431,7 @@ fn has_readers() -> bool {
 /// What the agent answers to these bytes: status and body.
 fn ask(socket: &Path, request: &[u8]) -> (u16, String) {
     let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
     // It may answer and close before it has read everything.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
@@ -619,7 +619,7 @@ fn nobody_need_read_what_the_agent_says() {
     agent.arg("run").args(BOND0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut agent = agent.spawn().unwrap();
     drop((agent.stdout.take(), agent.stderr.take()));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_LIMIT;
     let socket = run_directory(host).join("xbond.sock");
     while UnixStream::connect(&socket).is_err() {
         assert!(Instant::now() < deadline && agent.try_wait().unwrap().is_none(), "no agent");

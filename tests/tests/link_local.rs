@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use common::{BOND, DATAPATHS, beside_others, bond, builder, eventually, lab, show, slave, wait_for_active};
 use xbond_tests::{
-    Capture, Cut, Frame, Lab, NetNs, Nic, PacketSocket, Policy, Xbond, lab::PEER_NIC, patience,
-    skip_if_unable,
+    Capture, Cut, Frame, Lab, NetNs, Nic, PacketSocket, Policy, Xbond, lab::PEER_NIC, skip_if_unable,
+    wait_limit,
 };
 
 const PORT: &str = "bond0-port";
@@ -44,7 +44,7 @@ fn heard(lab: &Lab, nic: &str) -> Vec<Vec<String>> {
     let active = PacketSocket::open(&lab.switch.netns, &lab.port("enp0s8").unwrap()).unwrap();
     active.send(&broadcast(STATION)).unwrap();
     let is_last = |seen: &Frame| seen.ifname == BOND && seen.bytes == broadcast(STATION);
-    capture.wait_for(patience(), is_last).unwrap();
+    capture.wait_for(wait_limit(), is_last).unwrap();
     let seen = capture.stop().unwrap();
     let by = |kind| {
         let is_it = |seen: &&Frame| !seen.outgoing && seen.bytes == frame(kind, STATION);
@@ -115,8 +115,8 @@ fn the_ends_of_a_pair_do_not_hear_each_others_link_local_frames() {
         let is_at = |name: &'static str, last: Vec<u8>| {
             move |seen: &Frame| seen.ifname == name && !seen.outgoing && seen.bytes == last
         };
-        capture.wait_for(patience(), is_at(BOND, broadcast(STATION))).unwrap();
-        wire.wait_for(patience(), is_at("p0", broadcast(source))).unwrap();
+        capture.wait_for(wait_limit(), is_at(BOND, broadcast(STATION))).unwrap();
+        wire.wait_for(wait_limit(), is_at("p0", broadcast(source))).unwrap();
         let left = wire.stop().unwrap();
         for kind in KINDS {
             let sent = |seen: &&Frame| !seen.outgoing && seen.bytes == frame(kind, source);
@@ -151,7 +151,7 @@ fn what_a_daemon_sends_by_bond0_carries_the_active_slaves_mac() {
         for kind in KINDS {
             bond.send(&frame(kind, former)).unwrap();
             let arrived = |seen: &Frame| !seen.outgoing && seen.bytes == frame(kind, mac);
-            wire.wait_for(patience(), arrived).unwrap();
+            wire.wait_for(wait_limit(), arrived).unwrap();
         }
     }
 }
@@ -220,7 +220,7 @@ fn stp_blocks_one_of_two_ways_to_a_switch_one_of_which_is_a_bond() {
         let peer = PacketSocket::open(&lab.peer, PEER_NIC).unwrap();
         peer.send(&broadcast(STATION)).unwrap();
         let is_it = |seen: &Frame| seen.bytes == broadcast(STATION);
-        capture.wait_for(patience(), |seen| is_it(seen) && seen.ifname == "br0").unwrap();
+        capture.wait_for(wait_limit(), |seen| is_it(seen) && seen.ifname == "br0").unwrap();
         std::thread::sleep(Duration::from_millis(300));
         let seen = capture.stop().unwrap();
         let copies = seen.iter().filter(|seen| is_it(seen) && seen.ifname == "br0").count();

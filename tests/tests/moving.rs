@@ -11,7 +11,7 @@ use std::{
 };
 
 use snapshot::Snapshot;
-use xbond_tests::{HOST_V4, HOST_V6, Lab, NetNs, PATIENCE, PEER_V4, PEER_V6, Xbond, skip_if_unable, xbond};
+use xbond_tests::{HOST_V4, HOST_V6, Lab, NetNs, PEER_V4, PEER_V6, WAIT_LIMIT, Xbond, skip_if_unable, xbond};
 
 const BOND0: [&str; 9] =
     ["--bond", "bond0", "--slave", "enp0s8", "--slave", "enp0s9", "-o", "miimon=100", "--move-addresses"];
@@ -41,10 +41,10 @@ impl Connection {
     fn open(from: &NetNs, to: &NetNs, address: IpAddr) -> Self {
         let listener = to.run(|| Ok(TcpListener::bind(SocketAddr::new(address, 0))?)).unwrap();
         let address = listener.local_addr().unwrap();
-        let here = from.run(|| Ok(TcpStream::connect_timeout(&address, PATIENCE)?)).unwrap();
+        let here = from.run(|| Ok(TcpStream::connect_timeout(&address, WAIT_LIMIT)?)).unwrap();
         let there = listener.accept().unwrap().0;
         for end in [&here, &there] {
-            end.set_read_timeout(Some(PATIENCE)).unwrap();
+            end.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
         }
         Self(here, there)
     }

@@ -17,7 +17,7 @@ use std::{
 
 use common::{BOND, SLAVES, bond, lab, show};
 use serde_json::Value;
-use xbond_tests::{Lab, PATIENCE, Policy, Xbond, lab::Datapath, skip_if_unable, xbond::binary};
+use xbond_tests::{Lab, Policy, WAIT_LIMIT, Xbond, lab::Datapath, skip_if_unable, xbond::binary};
 
 /// What no bond and no slave is called.
 const HOSTILE: [&[u8]; 14] = [
@@ -70,7 +70,7 @@ fn run_directory(lab: &Lab) -> PathBuf {
 /// The status and the body of the answer to one request.
 fn ask(lab: &Lab, method: &str, path: &str, body: &str) -> (u16, String) {
     let mut stream = UnixStream::connect(run_directory(lab).join("xbond.sock")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
     let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n");
     let length = body.len();
     stream

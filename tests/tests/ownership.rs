@@ -44,13 +44,13 @@ fn run<'lab>(lab: &'lab Lab, file: &NamedTempFile) -> Xbond<'lab> {
     Xbond::run(&lab.host, ["-c", file.path().to_str().unwrap()]).unwrap()
 }
 
-fn places(host: &NetNs) -> [PathBuf; 2] {
+fn paths(host: &NetNs) -> [PathBuf; 2] {
     let cookie = host.cookie().unwrap().to_string();
     ["/run/xbond", "/sys/fs/bpf/xbond"].map(|place| [place, &cookie, BOND].iter().collect())
 }
 
 fn record(host: &NetNs) -> PathBuf {
-    places(host)[0].join("found.json")
+    paths(host)[0].join("found.json")
 }
 
 fn alias(host: &NetNs, name: &str) -> Option<String> {
@@ -305,7 +305,7 @@ fn without_bpffs_the_aliases_confirm() {
     let file = file_of(BOND, &SLAVES);
     for way in ["--force", "a start"] {
         run(&lab, &file).kill().unwrap();
-        fs::remove_dir_all(&places(&lab.host)[1]).unwrap();
+        fs::remove_dir_all(&paths(&lab.host)[1]).unwrap();
         match way {
             "--force" => drop(cli(&lab.host, ["down", BOND, "--force"]).unwrap()),
             _ => drop(run(&lab, &file).stop().unwrap()),
@@ -338,7 +338,7 @@ fn a_former_xbonds_bond_is_confirmed_by_its_programs_or_refused() {
     before.assert_holds(&lab.host, "adopted");
 
     kill();
-    fs::remove_dir_all(&places(&lab.host)[1]).unwrap();
+    fs::remove_dir_all(&paths(&lab.host)[1]).unwrap();
     let mut refused = Xbond::start(&lab.host, ["-c", file.path().to_str().unwrap()]).unwrap();
     assert_eq!(refused.wait().unwrap().code(), Some(2));
     let error = cli(&lab.host, ["down", BOND, "--force"]).unwrap_err().to_string();

@@ -173,7 +173,7 @@ fn end(mut xbond: Xbond<'_>, signal: Signal) {
 }
 
 /// Pins and run files of the lab's host: of bond0, and what else an agent makes.
-fn places(lab: &Lab) -> [PathBuf; 3] {
+fn paths(lab: &Lab) -> [PathBuf; 3] {
     let cookie = lab.host.cookie().unwrap().to_string();
     let run = Path::new("/run/xbond").join(&cookie);
     [Path::new("/sys/fs/bpf/xbond").join(cookie), run.join(BOND), run.join("xbond.sock")]
@@ -182,7 +182,7 @@ fn places(lab: &Lab) -> [PathBuf; 3] {
 fn assert_nothing_left(lab: &Lab) {
     let links = lab.host.ip("-o link").unwrap();
     assert!(!links.contains(BOND), "{links}");
-    for place in places(lab) {
+    for place in paths(lab) {
         assert!(!place.exists(), "{}", place.display());
     }
 }
@@ -235,7 +235,7 @@ fn slaves_are_as_they_were_after_an_interrupt_or_a_termination() {
                 "{what}"
             );
         }
-        assert!(places(&lab).iter().all(|place| place.exists()), "{what}");
+        assert!(paths(&lab).iter().all(|place| place.exists()), "{what}");
 
         lab.cut("enp0s8", Cut::Carrier).unwrap();
         wait_for_active(&xbond, "enp0s9");
@@ -248,7 +248,7 @@ fn slaves_are_as_they_were_after_an_interrupt_or_a_termination() {
 }
 
 /// What the scenario's network needs to be told.
-fn unheard(slave: &str, sent: u64) -> String {
+fn no_unicast(slave: &str, sent: u64) -> String {
     format!(
         "{slave}: {sent} frames sent, no unicast received since it became active; \
          the port may accept only its own MAC: use fail_over_mac=active"
@@ -261,7 +261,7 @@ const WITHIN: Duration = Duration::from_secs(5);
 fn told(text: &str, slave: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.contains("no unicast received"))?;
     let sent = line.split(&format!("{slave}: ")).nth(1)?.split(' ').next()?.parse().ok()?;
-    line.ends_with(&unheard(slave, sent)).then_some(sent)
+    line.ends_with(&no_unicast(slave, sent)).then_some(sent)
 }
 
 /// `show` wraps its lines at 80 columns.

@@ -11,7 +11,7 @@ use common::{
 use nix::unistd::{SysconfVar, sysconf};
 use serde_json::Value;
 use xbond_tests::{
-    Capture, Cut, Frame, HOST_V4, Lab, Mac, Nic, PATIENCE, Xbond, lab::Datapath, skip, skip_if_unable,
+    Capture, Cut, Frame, HOST_V4, Lab, Mac, Nic, WAIT_LIMIT, Xbond, lab::Datapath, skip, skip_if_unable,
 };
 
 const POLICIES: [&str; 3] = ["none", "active", "follow"];
@@ -418,9 +418,9 @@ fn groups_are_reported_after_a_failover() {
         let capture = Capture::start_on(&lab.switch.netns, &lab.port("enp0s9").unwrap()).unwrap();
         lab.cut("enp0s8", Cut::Carrier).unwrap();
         let announced = |frame: &Frame| !frame.outgoing && frame.announces(HOST_V4.into()).is_some();
-        capture.wait_for(PATIENCE, announced).unwrap();
+        capture.wait_for(WAIT_LIMIT, announced).unwrap();
         if rounds > 0 {
-            capture.wait_for(PATIENCE, is_mld).unwrap();
+            capture.wait_for(WAIT_LIMIT, is_mld).unwrap();
         }
         // The kernel's of a new group, which it repeats at random times, is another report.
         let is_report = |frame: &Frame| !frame.outgoing && frame.igmp_report().is_some();
@@ -472,7 +472,7 @@ fn groups_above_a_bridge_are_reported_after_a_failover() {
     eventually("both groups are reported", reports, |seen| seen.len() >= expected.len());
     assert_eq!(reports(), expected);
     let of_macvlan = mac(&lab, "mv0");
-    capture.wait_for(PATIENCE, |frame| is_mld(frame) && frame.source() == of_macvlan).unwrap();
+    capture.wait_for(WAIT_LIMIT, |frame| is_mld(frame) && frame.source() == of_macvlan).unwrap();
     drop(capture);
     xbond.stop().unwrap();
 }

@@ -13,7 +13,7 @@ use std::{
 
 use common::{BOND, SLAVES, alone, bond, eventually, lab};
 use xbond_tests::{
-    Cut, Lab, PATIENCE, Policy, Xbond,
+    Cut, Lab, Policy, WAIT_LIMIT, Xbond,
     lab::Datapath,
     rtnl::RtnlHeld,
     skip_if_unable,
@@ -45,7 +45,7 @@ fn macs_follow(lab: &Lab, xbond: &Xbond<'_>, policy: &str) -> Duration {
     let (interface, wanted) = if policy == "active" { (BOND, second) } else { (SLAVES[1], first) };
     let mac = || lab.host.link(interface).unwrap().mac;
     while mac() != wanted {
-        assert!(cut.elapsed() < PATIENCE, "{interface} does not get {wanted}:\n{}", xbond.log());
+        assert!(cut.elapsed() < WAIT_LIMIT, "{interface} does not get {wanted}:\n{}", xbond.log());
     }
     cut.elapsed()
 }

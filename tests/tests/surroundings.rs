@@ -19,7 +19,7 @@ use nix::{
     unistd::{Pid, pipe},
 };
 use xbond_tests::{
-    Cut, HOST_V4, Lab, PATIENCE, Policy, Xbond, has_tcx,
+    Cut, HOST_V4, Lab, Policy, WAIT_LIMIT, Xbond, has_tcx,
     lab::Datapath,
     skip, skip_if_unable,
     xbond::{binary, cli},
@@ -53,7 +53,7 @@ impl Piped {
         let start = Instant::now();
         kill(Pid::from_raw(self.agent.id().cast_signed()), Signal::SIGTERM).unwrap();
         while self.agent.try_wait().unwrap().is_none() {
-            assert!(start.elapsed() < PATIENCE, "it does not end");
+            assert!(start.elapsed() < WAIT_LIMIT, "it does not end");
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         start.elapsed()

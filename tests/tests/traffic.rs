@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Context as _, Result, ensure};
 use etherparse::PacketBuilder;
 use xbond_tests::{
-    Bulk, Capture, Flow, FlowOptions, Frame, HOST_V4, HOST_V6, Lab, Listener, Mac, NetNs, PATIENCE, PEER_V4,
-    PEER_V6, PacketSocket, TwoWay, Xbond,
+    Bulk, Capture, Flow, FlowOptions, Frame, HOST_V4, HOST_V6, Lab, Listener, Mac, NetNs, PEER_V4, PEER_V6,
+    PacketSocket, TwoWay, WAIT_LIMIT, Xbond,
     bonded::{self, BOND, Move, POLICIES},
     datagram,
     lab::Datapath,
@@ -156,7 +156,7 @@ fn frame(destination: Mac, source: Mac, tags: &[u8], number: u16) -> Vec<u8> {
 fn carries(from: (&NetNs, &str), to: (&NetNs, &str), sent: &[u8], expected: &[u8]) -> Result<()> {
     let capture = Capture::start_on(to.0, to.1)?;
     PacketSocket::open(from.0, from.1)?.send(sent)?;
-    capture.wait_for(PATIENCE, |frame| !frame.outgoing && frame.bytes == expected).map(drop)
+    capture.wait_for(WAIT_LIMIT, |frame| !frame.outgoing && frame.bytes == expected).map(drop)
 }
 
 fn vlan_tags_arrive_as_they_were_sent(datapath: Datapath) -> Result<()> {

@@ -19,7 +19,7 @@ use nix::{
     unistd::mkfifo,
 };
 use tempfile::TempDir;
-use xbond_tests::{Lab, NetNs, Xbond, patience, skip, skip_if_unable, xbond::binary};
+use xbond_tests::{Lab, NetNs, Xbond, skip, skip_if_unable, wait_limit, xbond::binary};
 
 /// After this time xbond gives a read up.
 const GIVEN_UP: Duration = Duration::from_secs(5);
@@ -107,7 +107,7 @@ fn what_is_no_regular_file_is_refused_by_every_verb() {
         (Path::new("/dev/zero"), "it is a device"),
         (&*large, "larger than 4194304 bytes"),
     ] {
-        every_verb_refuses(&lab.host, path, word, patience());
+        every_verb_refuses(&lab.host, path, word, wait_limit());
     }
 }
 
@@ -116,7 +116,7 @@ fn a_mount_that_does_not_answer_is_given_up_by_every_verb() {
     skip_if_unable!();
     let Some(dead) = DeadMount::new() else { return skip("this kernel mounts no FUSE file system") };
     let lab = Lab::scenario().unwrap();
-    let limit = 3 * GIVEN_UP + patience();
+    let limit = 3 * GIVEN_UP + wait_limit();
     every_verb_refuses(&lab.host, &dead.file(), "no answer within 5 s", limit);
 }
 
@@ -187,6 +187,6 @@ fn large_configurations_are_checked_in_time() {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(said.contains(word), "{}", said.get(..1000).unwrap_or(&said));
         println!("{word}: {:?}", began.elapsed());
-        assert!(began.elapsed() < patience(), "{word}: {:?}", began.elapsed());
+        assert!(began.elapsed() < wait_limit(), "{word}: {:?}", began.elapsed());
     }
 }

@@ -35,7 +35,7 @@ impl Engine {
         if engine.active.is_some() && engine.active != known_active {
             // What is draining was left by an engine that did not come to say so.
             let by_guard = draining.is_some() || is_guards(known_active, usable);
-            let how = if by_guard { BY_GUARD } else { (Reason::Requested, Chosen::ByHand) };
+            let how = if by_guard { BY_GUARD } else { (Reason::Requested, Chosen::Administrator) };
             engine.tell_of_past(known_active, active, usable, how, &gone);
         }
         engine.seen = Seen::Miimon;
@@ -99,7 +99,7 @@ impl Engine {
     pub(super) fn finish_failover(&mut self, now: Time) {
         let permanent: Vec<_> = self.slaves.iter().map(|slave| slave.permanent_mac).collect();
         let changes =
-            mac_plan::at_adoption(self.policy(), self.mac.get(), &self.wearers(), &permanent, self.active);
+            mac_plan::at_adoption(self.policy(), self.mac.get(), &self.slave_macs(), &permanent, self.active);
         match self.active {
             Some(active) => self.move_macs(now, active, changes),
             None => changes.slaves.into_iter().for_each(|change| self.set_slave_mac(change)),
@@ -131,7 +131,7 @@ impl Engine {
             // Somebody has written it, who may choose among those that are up, as by `active_slave`.
             if self.slave(new).is_some_and(|slave| slave.state.is_up() && slave.link.up) {
                 let from = from.and_then(|active| self.name_of(active));
-                let choice = Choice { slot: new, why: Chosen::ByHand };
+                let choice = Choice { slot: new, why: Chosen::Administrator };
                 self.change_active(now, from, Some(choice), Reason::Requested);
             }
             return;

@@ -87,8 +87,8 @@ impl Patience {
 
 impl Path {
     /// A slave that joins, or whose monitoring begins, now: nothing of it is fresh (`bond_enslave`).
-    pub fn new(now: Time, patience: Option<Patience>) -> Self {
-        let interval = patience.map_or(Time::ZERO, Patience::interval);
+    pub fn new(now: Time, wait_limit: Option<Patience>) -> Self {
+        let interval = wait_limit.map_or(Time::ZERO, Patience::interval);
         let stale = now.saturating_sub(interval.saturating_mul(2));
         Self { since: now, last_rx: stale, last_tx: stale }
     }
@@ -130,12 +130,12 @@ pub fn last_rx(options: &BondOptions, validated: bool, times: &ProbeTimes, targe
 /// What follows from the time that has passed (`bond_ab_arp_inspect`).
 pub fn inspect(
     now: Time,
-    patience: Patience,
+    wait_limit: Patience,
     state: LinkState,
     standing: Standing,
     path: &Path,
 ) -> Option<Proposal> {
-    let heard = |intervals| patience.covers(now, path.last_rx, intervals);
+    let heard = |intervals| wait_limit.covers(now, path.last_rx, intervals);
     if !state.is_up() {
         return if heard(1) {
             Some(Proposal::Up)
@@ -145,14 +145,14 @@ pub fn inspect(
             None
         };
     }
-    if patience.covers(now, path.since, GRACE) {
+    if wait_limit.covers(now, path.since, GRACE) {
         return None;
     }
     let silent = match standing {
         Standing::Active => {
-            !heard(patience.missed_max) || !patience.covers(now, path.last_tx, patience.missed_max)
+            !heard(wait_limit.missed_max) || !wait_limit.covers(now, path.last_tx, wait_limit.missed_max)
         }
-        Standing::Backup => !heard(patience.missed_max.saturating_add(1)),
+        Standing::Backup => !heard(wait_limit.missed_max.saturating_add(1)),
         // Each slave gets its chance to be heard before it is given up.
         Standing::Waiting => false,
     };
@@ -184,7 +184,7 @@ mod tests {
         Slot::new(index).unwrap()
     }
 
-    const PATIENCE: Patience = Patience { interval: ms(200), missed_max: 2 };
+    const WAIT_LIMIT: Patience = Patience { interval: ms(200), missed_max: 2 };
     /// Long ago.
     const OLD: u64 = 0;
 
@@ -213,18 +213,18 @@ mod tests {
         for (what, state, standing, since, rx, tx, expected) in table {
             let ago = |age| now - ms(age);
             let path = Path { since: ago(since), last_rx: ago(rx), last_tx: ago(tx) };
-            assert_eq!(inspect(now, PATIENCE, state, standing, &path), expected, "{what}");
+            assert_eq!(inspect(now, WAIT_LIMIT, state, standing, &path), expected, "{what}");
         }
     }
 
     #[test]
     fn patience_grows_with_missed_max() {
         for (missed_max, limit) in [(1, 300), (5, 1100), (255, 51_100)] {
-            let patience = Patience { missed_max, ..PATIENCE };
+            let wait_limit = Patience { missed_max, ..WAIT_LIMIT };
             let now = ms(100_000);
             let silent_for = |age| {
                 let path = Path { since: ms(OLD), last_rx: now - ms(age), last_tx: now };
-                inspect(now, patience, IsUp, Active, &path)
+                inspect(now, wait_limit, IsUp, Active, &path)
             };
             assert_eq!((silent_for(limit), silent_for(limit + 1)), (None, Some(Down)), "{missed_max}");
         }
@@ -233,14 +233,14 @@ mod tests {
     #[test]
     fn a_slave_that_joins_without_carrier_is_not_taken_for_heard() {
         let now = ms(100_000);
-        let path = Path::new(now, Some(PATIENCE));
-        assert_eq!(inspect(now, PATIENCE, IsDown, Backup, &path), None);
+        let path = Path::new(now, Some(WAIT_LIMIT));
+        assert_eq!(inspect(now, WAIT_LIMIT, IsDown, Backup, &path), None);
     }
 
     #[test]
     fn time_may_end() {
         let path = Path { since: Time::MAX, last_rx: Time::MAX, last_tx: Time::MAX };
-        assert_eq!(inspect(Time::MAX, PATIENCE, IsUp, Active, &path), None);
+        assert_eq!(inspect(Time::MAX, WAIT_LIMIT, IsUp, Active, &path), None);
         let endless = Patience { interval: Time::MAX, missed_max: u32::MAX };
         assert_eq!(inspect(Time::MAX, endless, IsUp, Active, &Path::new(Time::ZERO, Some(endless))), None);
     }

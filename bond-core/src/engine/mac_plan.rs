@@ -14,7 +14,7 @@ use crate::options::FailOverMac;
 
 /// A slave and the MAC that it wears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wearer {
+pub struct SlaveMac {
     pub slot: Slot,
     pub mac: Mac,
 }
@@ -30,10 +30,10 @@ pub enum AtEnslave {
 
 /// At enslave, for a slave that wears `mac`; `others` are enslaved already. The driver replaces only the
 /// bond's MAC under follow; one that another slave wears is on two ports as well.
-pub fn at_enslave(policy: FailOverMac, mac: Mac, bond: Mac, others: &[Wearer]) -> AtEnslave {
+pub fn at_enslave(policy: FailOverMac, mac: Mac, bond: Mac, others: &[SlaveMac]) -> AtEnslave {
     match policy {
         FailOverMac::None if mac != bond => AtEnslave::TakeBonds,
-        FailOverMac::Follow if !others.is_empty() && (mac == bond || worn_by(others, mac).is_some()) => {
+        FailOverMac::Follow if !others.is_empty() && (mac == bond || slave_with(others, mac).is_some()) => {
             AtEnslave::Replace
         }
         FailOverMac::None | FailOverMac::Follow | FailOverMac::Active => AtEnslave::Keep,
@@ -43,21 +43,23 @@ pub fn at_enslave(policy: FailOverMac, mac: Mac, bond: Mac, others: &[Wearer]) -
 /// What a failover changes, and in this order: slaves, then the bond. Nothing is set to what it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    pub slaves: Vec<Wearer>,
+    pub slaves: Vec<SlaveMac>,
     pub bond: Option<Mac>,
 }
 
 /// At a failover to `new`. Under follow the slave that wore the bond's MAC is the old active, or the one that
 /// was active last (`bond_get_old_active`); it may also have left.
-pub fn at_failover(policy: FailOverMac, bond: Mac, slaves: &[Wearer], new: Slot) -> Changes {
+pub fn at_failover(policy: FailOverMac, bond: Mac, slaves: &[SlaveMac], new: Slot) -> Changes {
     let mut changes = Changes::default();
     let Some(new) = slaves.iter().find(|slave| slave.slot == new) else { return changes };
     match policy {
         FailOverMac::None => {}
         FailOverMac::Active if new.mac != bond => changes.bond = Some(new.mac),
         FailOverMac::Follow if new.mac != bond => {
-            changes.slaves.push(Wearer { slot: new.slot, mac: bond });
-            changes.slaves.extend(worn_by(slaves, bond).map(|old| Wearer { slot: old.slot, mac: new.mac }));
+            changes.slaves.push(SlaveMac { slot: new.slot, mac: bond });
+            changes
+                .slaves
+                .extend(slave_with(slaves, bond).map(|old| SlaveMac { slot: old.slot, mac: new.mac }));
         }
         FailOverMac::Active | FailOverMac::Follow => {}
     }
@@ -67,23 +69,23 @@ pub fn at_failover(policy: FailOverMac, bond: Mac, slaves: &[Wearer], new: Slot)
 /// After `refused` could not take the bond's MAC under follow. At that failover the slave that wore it was
 /// given the MAC that `refused` has kept: it takes the bond's MAC back, as in the driver, which changes the
 /// old active only after the new one.
-pub fn after_refusal(bond: Mac, slaves: &[Wearer], refused: Slot) -> Option<Wearer> {
+pub fn after_refusal(bond: Mac, slaves: &[SlaveMac], refused: Slot) -> Option<SlaveMac> {
     let kept = slaves.iter().find(|slave| slave.slot == refused)?.mac;
-    let twin = slaves.iter().find(|slave| slave.slot != refused && slave.mac == kept)?;
-    worn_by(slaves, bond).is_none().then_some(Wearer { slot: twin.slot, mac: bond })
+    let duplicate = slaves.iter().find(|slave| slave.slot != refused && slave.mac == kept)?;
+    slave_with(slaves, bond).is_none().then_some(SlaveMac { slot: duplicate.slot, mac: bond })
 }
 
 /// After the bond's MAC turned out to be another one than planned: the slaves that have to follow it.
 pub fn after_bond_refusal(
     policy: FailOverMac,
     bond: Mac,
-    slaves: &[Wearer],
+    slaves: &[SlaveMac],
     active: Option<Slot>,
-) -> Vec<Wearer> {
+) -> Vec<SlaveMac> {
     match policy {
         FailOverMac::None => {
             let others = slaves.iter().filter(|slave| slave.mac != bond);
-            others.map(|slave| Wearer { slot: slave.slot, mac: bond }).collect()
+            others.map(|slave| SlaveMac { slot: slave.slot, mac: bond }).collect()
         }
         FailOverMac::Follow => {
             active.map(|active| at_failover(policy, bond, slaves, active).slaves).unwrap_or_default()
@@ -97,7 +99,7 @@ pub fn after_bond_refusal(
 pub fn at_adoption(
     policy: FailOverMac,
     bond: Mac,
-    slaves: &[Wearer],
+    slaves: &[SlaveMac],
     permanent: &[Mac],
     active: Option<Slot>,
 ) -> Changes {
@@ -108,10 +110,13 @@ pub fn at_adoption(
         changes = at_failover(policy, bond, slaves, active);
         if policy == FailOverMac::Follow && changes.slaves.is_empty() {
             // The new active has the bond's MAC, and the old one was not given another one any more.
-            let mut free = permanent.iter().filter(|mac| **mac != bond && worn_by(slaves, **mac).is_none());
-            let twins = slaves.iter().filter(|slave| slave.mac == bond && slave.slot != active);
-            changes.slaves =
-                twins.zip(&mut free).map(|(twin, mac)| Wearer { slot: twin.slot, mac: *mac }).collect();
+            let mut free =
+                permanent.iter().filter(|mac| **mac != bond && slave_with(slaves, **mac).is_none());
+            let duplicates = slaves.iter().filter(|slave| slave.mac == bond && slave.slot != active);
+            changes.slaves = duplicates
+                .zip(&mut free)
+                .map(|(duplicate, mac)| SlaveMac { slot: duplicate.slot, mac: *mac })
+                .collect();
         }
     }
     changes
@@ -126,7 +131,7 @@ pub fn at_release(policy: FailOverMac, permanent: Mac) -> Option<Mac> {
 }
 
 /// The first slave that wears `mac`.
-pub fn worn_by(slaves: &[Wearer], mac: Mac) -> Option<&Wearer> {
+pub fn slave_with(slaves: &[SlaveMac], mac: Mac) -> Option<&SlaveMac> {
     slaves.iter().find(|slave| slave.mac == mac)
 }
 
@@ -223,8 +228,8 @@ mod tests {
         Mac::new([2, 0, 0, 0, 0, last])
     }
 
-    fn wear(index: u8, last: u8) -> Wearer {
-        Wearer { slot: slot(index), mac: mac(last) }
+    fn wear(index: u8, last: u8) -> SlaveMac {
+        SlaveMac { slot: slot(index), mac: mac(last) }
     }
 
     #[test]
@@ -256,10 +261,10 @@ mod tests {
     fn failover() {
         let fresh = vec![wear(0, 0x10), wear(1, 0x11), wear(2, 0x12)];
         let swapped = vec![wear(0, 0x11), wear(1, 0x10), wear(2, 0x12)];
-        let wearer_left = vec![wear(0, 0x11), wear(2, 0x12)];
+        let owner_left = vec![wear(0, 0x11), wear(2, 0x12)];
         let one = vec![wear(0, 0x10), wear(1, 0x10)];
         let bond = |last| Changes { bond: Some(mac(last)), ..Changes::default() };
-        let slaves = |slaves: &[Wearer]| Changes { slaves: slaves.to_vec(), bond: Option::None };
+        let slaves = |slaves: &[SlaveMac]| Changes { slaves: slaves.to_vec(), bond: Option::None };
         #[rustfmt::skip]
         let table = [
             (None,   &one,         1, Changes::default()),
@@ -269,7 +274,7 @@ mod tests {
             (Follow, &swapped,     2, slaves(&[wear(2, 0x10), wear(1, 0x12)])),
             (Follow, &swapped,     0, slaves(&[wear(0, 0x10), wear(1, 0x11)])),
             (Follow, &swapped,     1, Changes::default()),
-            (Follow, &wearer_left, 2, slaves(&[wear(2, 0x10)])),
+            (Follow, &owner_left, 2, slaves(&[wear(2, 0x10)])),
             (Follow, &fresh,       9, Changes::default()),
         ];
         for (policy, before, new, expected) in table {
@@ -304,11 +309,14 @@ mod tests {
             (Follow, [0x11, 0x10], vec![], Option::None),
         ];
         for (row, (policy, worn, slaves, bond)) in table.into_iter().enumerate() {
-            let wearers: Vec<_> =
-                [s0, s1].into_iter().zip(worn).map(|(slot, last)| Wearer { slot, mac: mac(last) }).collect();
-            let changes = at_adoption(policy, mac(0x10), &wearers, &[mac(0x10), mac(0x11)], Some(s1));
+            let slave_macs: Vec<_> = [s0, s1]
+                .into_iter()
+                .zip(worn)
+                .map(|(slot, last)| SlaveMac { slot, mac: mac(last) })
+                .collect();
+            let changes = at_adoption(policy, mac(0x10), &slave_macs, &[mac(0x10), mac(0x11)], Some(s1));
             let slaves: Vec<_> =
-                slaves.into_iter().map(|(slot, last)| Wearer { slot, mac: mac(last) }).collect();
+                slaves.into_iter().map(|(slot, last)| SlaveMac { slot, mac: mac(last) }).collect();
             assert_eq!(changes, Changes { slaves, bond: bond.map(mac) }, "row {row}");
         }
         assert_eq!(at_adoption(Follow, mac(0x10), &[], &[], Option::None), Changes::default());

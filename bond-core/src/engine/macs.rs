@@ -15,8 +15,8 @@ impl Engine {
             return;
         }
         if !done && self.policy() == FailOverMac::Follow && mac == self.mac.get() {
-            let twin = mac_plan::after_refusal(self.mac.get(), &self.wearers(), slot);
-            twin.into_iter().for_each(|twin| self.set_slave_mac(twin));
+            let duplicate = mac_plan::after_refusal(self.mac.get(), &self.slave_macs(), slot);
+            duplicate.into_iter().for_each(|duplicate| self.set_slave_mac(duplicate));
         }
         if self.active == Some(slot) {
             self.announcements.rounds.release(now);
@@ -31,7 +31,7 @@ impl Engine {
             return;
         }
         self.outbox.notices.push(Notice::MacRefused { interface: self.name.clone(), mac });
-        let (bond, slaves) = (self.mac.get(), self.wearers());
+        let (bond, slaves) = (self.mac.get(), self.slave_macs());
         for change in mac_plan::after_bond_refusal(self.policy(), bond, &slaves, self.active) {
             self.set_slave_mac(change);
         }
@@ -50,7 +50,7 @@ impl Engine {
         let notice = Notice::SlaveMacTaken { slave: slave.name.clone(), mac };
         self.outbox.notices.push(notice);
         if self.active == Some(slot) && self.policy() == FailOverMac::Active {
-            let changes = mac_plan::at_failover(self.policy(), self.mac.get(), &self.wearers(), slot);
+            let changes = mac_plan::at_failover(self.policy(), self.mac.get(), &self.slave_macs(), slot);
             self.move_macs(now, slot, changes);
         }
     }
@@ -72,7 +72,7 @@ impl Engine {
             return;
         }
         let slots: Vec<_> = self.slaves.iter().map(|slave| slave.slot).collect();
-        slots.into_iter().for_each(|slot| self.set_slave_mac(Wearer { slot, mac }));
+        slots.into_iter().for_each(|slot| self.set_slave_mac(SlaveMac { slot, mac }));
         self.outbox.notices.push(Notice::BondMacTaken { mac });
     }
 
@@ -96,8 +96,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn set_slave_mac(&mut self, change: Wearer) {
-        let Wearer { slot, mac } = change;
+    pub(super) fn set_slave_mac(&mut self, change: SlaveMac) {
+        let SlaveMac { slot, mac } = change;
         if let Some(slave) = self.slave_mut(slot) {
             slave.mac.ask(mac);
             self.outbox.slow.push(Command::SetSlaveMac { slot, mac });
@@ -129,7 +129,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn wearers(&self) -> Vec<Wearer> {
-        self.slaves.iter().map(|slave| Wearer { slot: slave.slot, mac: slave.mac.get() }).collect()
+    pub(super) fn slave_macs(&self) -> Vec<SlaveMac> {
+        self.slaves.iter().map(|slave| SlaveMac { slot: slave.slot, mac: slave.mac.get() }).collect()
     }
 }

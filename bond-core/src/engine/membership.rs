@@ -16,7 +16,7 @@ impl Engine {
         if first && !self.mac_assigned {
             self.set_bond_mac(mac);
         }
-        let to_set = match mac_plan::at_enslave(self.policy(), mac, self.mac.get(), &self.wearers()) {
+        let to_set = match mac_plan::at_enslave(self.policy(), mac, self.mac.get(), &self.slave_macs()) {
             AtEnslave::Keep => None,
             AtEnslave::TakeBonds => Some(self.mac.get()),
             AtEnslave::Replace => {
@@ -48,8 +48,8 @@ impl Engine {
         if self.slot_of(&new.name).is_some() {
             return Err(Refusal::AlreadyEnslaved { name: name() });
         }
-        if let Some(twin) = self.slaves.iter().find(|slave| slave.ifindex == new.ifindex) {
-            let slave = twin.name.clone();
+        if let Some(duplicate) = self.slaves.iter().find(|slave| slave.ifindex == new.ifindex) {
+            let slave = duplicate.name.clone();
             return Err(Refusal::IfindexInUse { name: name(), ifindex: new.ifindex, slave });
         }
         if self.slaves.len() >= MAX_SLAVES {
@@ -178,15 +178,15 @@ impl Engine {
                 self.mac_assigned = false;
             }
         } else {
-            self.warn_of_twin(&slave);
+            self.warn_of_duplicate_mac(&slave);
         }
         Some(slave)
     }
 
     /// The driver warns of the bond's MAC only. Under follow another slave may wear the released one's.
-    pub(super) fn warn_of_twin(&mut self, released: &Slave) {
+    pub(super) fn warn_of_duplicate_mac(&mut self, released: &Slave) {
         let mac = released.permanent_mac;
-        let worn = mac == self.mac.get() || mac_plan::worn_by(&self.wearers(), mac).is_some();
+        let worn = mac == self.mac.get() || mac_plan::slave_with(&self.slave_macs(), mac).is_some();
         if worn && self.policy() != FailOverMac::Active {
             self.outbox.notices.push(Notice::ReleasedMacInUse { slave: released.name.clone(), mac });
         }

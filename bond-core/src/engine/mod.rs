@@ -32,7 +32,7 @@ use self::{
     election::{Candidate, Choice, Election},
     lateness::Lateness,
     link_state::{LinkState, Monitoring},
-    mac_plan::{AtEnslave, MadeUpMacs, TrackedMac, Wearer},
+    mac_plan::{AtEnslave, MadeUpMacs, SlaveMac, TrackedMac},
     receive_check::{Counters, HearingTest, Verdict},
 };
 use crate::{
@@ -503,7 +503,7 @@ impl Engine {
         match verdict {
             Verdict::Wait => {}
             Verdict::Ask => self.outbox.slow.push(Command::AskNeighbours),
-            Verdict::Unheard { sent } => self.outbox.notices.push(Notice::Unheard { slave, sent }),
+            Verdict::NoUnicast { sent } => self.outbox.notices.push(Notice::NoUnicast { slave, sent }),
             Verdict::Heard { was_told } => {
                 self.hearing = None;
                 if was_told {
@@ -606,7 +606,7 @@ impl Engine {
             speed: slave.link.speed,
             duplex: slave.link.duplex,
             options: slave.options,
-            unheard: self.hearing.filter(|_| active).and_then(|hearing| hearing.unheard()),
+            no_unicast: self.hearing.filter(|_| active).and_then(|hearing| hearing.no_unicast()),
         }
     }
 }

@@ -10,8 +10,8 @@ use bond_common::abi::Slot;
 
 use crate::{Time, event::Asked};
 
-/// How long a slave may stay unheard before its neighbours are asked.
-const PATIENCE: Time = Time::from_secs(2);
+/// How long a slave may stay no_unicast before its neighbours are asked.
+const WAIT_LIMIT: Time = Time::from_secs(2);
 /// How many frames it must have sent by then.
 const ENOUGH_SENT: u64 = 10;
 /// How long the neighbours have for an answer.
@@ -70,8 +70,8 @@ pub enum Verdict {
     /// The neighbours are to be asked; [`HearingTest::asked`] is the answer.
     Ask,
     /// Told once: so many frames were sent, and none came back.
-    Unheard { sent: u64 },
-    /// The test is over. `was_told` if [`Verdict::Unheard`] came before.
+    NoUnicast { sent: u64 },
+    /// The test is over. `was_told` if [`Verdict::NoUnicast`] came before.
     Heard { was_told: bool },
 }
 
@@ -87,7 +87,7 @@ impl HearingTest {
     }
 
     /// Frames sent since the failover, once it is told that nothing came back.
-    pub fn unheard(&self) -> Option<u64> {
+    pub fn no_unicast(&self) -> Option<u64> {
         match self.state {
             State::Told { sent } => Some(sent),
             State::Listening | State::Asking | State::Asked { .. } => None,
@@ -129,10 +129,10 @@ impl HearingTest {
         };
         let sent = counters.tx_packets.saturating_sub(base.tx_packets);
         if counters.rx_unicast > base.rx_unicast {
-            return Verdict::Heard { was_told: self.unheard().is_some() };
+            return Verdict::Heard { was_told: self.no_unicast().is_some() };
         }
         match self.state {
-            State::Listening if now.saturating_sub(from) < PATIENCE || sent < ENOUGH_SENT => Verdict::Wait,
+            State::Listening if now.saturating_sub(from) < WAIT_LIMIT || sent < ENOUGH_SENT => Verdict::Wait,
             State::Listening => {
                 self.state = State::Asking;
                 Verdict::Ask
@@ -141,7 +141,7 @@ impl HearingTest {
             State::Asked { at } if now.saturating_sub(at) < ANSWER_WITHIN => Verdict::Wait,
             State::Asked { .. } => {
                 self.state = State::Told { sent };
-                Verdict::Unheard { sent }
+                Verdict::NoUnicast { sent }
             }
             State::Told { .. } => {
                 self.state = State::Told { sent };
@@ -188,12 +188,12 @@ mod tests {
         #[rustfmt::skip]
         let cases: [(&str, &[Look]); 7] = [
             ("heard at once", &[(0, 5, 5, Wait), (1000, 30, 6, Heard { was_told: false })]),
-            ("too early, then told once", &[(5, 0, 9, Wait), (2004, 400, 9, Wait), (2005, 400, 9, Ask), (3004, 500, 9, Wait), (3005, 500, 9, Unheard { sent: 500 }), (4000, 600, 9, Wait)]),
+            ("too early, then told once", &[(5, 0, 9, Wait), (2004, 400, 9, Wait), (2005, 400, 9, Ask), (3004, 500, 9, Wait), (3005, 500, 9, NoUnicast { sent: 500 }), (4000, 600, 9, Wait)]),
             ("too few frames", &[(0, 0, 0, Wait), (4000, 9, 0, Wait), (5000, 10, 0, Ask)]),
             ("neighbours answer", &[(0, 0, 0, Wait), (2000, 90, 0, Ask), (3000, 95, 1, Heard { was_told: false })]),
-            ("heard again", &[(0, 0, 0, Wait), (2000, 90, 0, Ask), (3000, 90, 0, Unheard { sent: 90 }), (4000, 95, 1, Heard { was_told: true })]),
+            ("heard again", &[(0, 0, 0, Wait), (2000, 90, 0, Ask), (3000, 90, 0, NoUnicast { sent: 90 }), (4000, 95, 1, Heard { was_told: true })]),
             ("idle", &[(0, 7, 7, Wait), (60_000, 7, 7, Wait)]),
-            ("counters restarted", &[(0, 900, 900, Wait), (3000, 20, 0, Wait), (4999, 90, 0, Wait), (5000, 91, 0, Ask), (6000, 91, 0, Unheard { sent: 71 })]),
+            ("counters restarted", &[(0, 900, 900, Wait), (3000, 20, 0, Wait), (4999, 90, 0, Wait), (5000, 91, 0, Ask), (6000, 91, 0, NoUnicast { sent: 71 })]),
         ];
         for (name, looks) in cases {
             let mut test = test();
@@ -244,9 +244,12 @@ mod tests {
     fn what_was_sent_is_kept_up_to_date() {
         let mut test = test();
         let _ = test.look(at(0), counters(0, 0));
-        assert_eq!((test.look(at(2000), counters(40, 0)), test.unheard()), (Ask, None));
+        assert_eq!((test.look(at(2000), counters(40, 0)), test.no_unicast()), (Ask, None));
         test.asked(at(2000), Asked::Somebody);
-        assert_eq!((test.look(at(3000), counters(50, 0)), test.unheard()), (Unheard { sent: 50 }, Some(50)));
-        assert_eq!((test.look(at(4000), counters(80, 0)), test.unheard()), (Wait, Some(80)));
+        assert_eq!(
+            (test.look(at(3000), counters(50, 0)), test.no_unicast()),
+            (NoUnicast { sent: 50 }, Some(50))
+        );
+        assert_eq!((test.look(at(4000), counters(80, 0)), test.no_unicast()), (Wait, Some(80)));
     }
 }

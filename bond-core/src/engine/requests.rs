@@ -100,7 +100,7 @@ impl Engine {
             return Err(Refusal::NoActiveSlave { name: slave.name.clone() });
         }
         let from = self.active.and_then(|active| self.name_of(active));
-        let chosen = Choice { slot, why: Chosen::ByHand };
+        let chosen = Choice { slot, why: Chosen::Administrator };
         self.change_active(now, from, Some(chosen), Reason::Requested);
         Ok(())
     }

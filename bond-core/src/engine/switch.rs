@@ -87,7 +87,7 @@ impl Engine {
         }
         self.has_been_active = true;
 
-        let changes = mac_plan::at_failover(self.policy(), self.mac.get(), &self.wearers(), new);
+        let changes = mac_plan::at_failover(self.policy(), self.mac.get(), &self.slave_macs(), new);
         self.move_macs(now, new, changes);
     }
 

@@ -191,13 +191,13 @@ fn a_change_by_hand_is_no_failure() {
         to: Some("slave1".into()),
         reason: Reason::Requested,
         seen: Seen::Guard,
-        chosen: Some(Chosen::ByHand),
+        chosen: Some(Chosen::Administrator),
     };
     assert_eq!(told, [expected]);
     assert_eq!([0, 1].map(|index| lab.status(index).link_failure_count), [0, 0]);
 }
 
-/// Updelay is patience with a link that came back: the guard used it early, and that counts.
+/// Updelay is wait_limit with a link that came back: the guard used it early, and that counts.
 #[test]
 fn the_last_one_used_is_up_and_the_others_wait_for_their_updelay() {
     let delayed = BondOptions { updelay: 1000, ..options(Nobody) };

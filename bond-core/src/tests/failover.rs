@@ -119,7 +119,7 @@ fn a_planned_switch_drains_the_old_slave() {
     lab.set_active(Some(1)).unwrap();
     let expected = [
         Switch { active: Some(s1), draining: Some(s0), usable: 0b11 },
-        failover(Some("slave0"), Some("slave1"), Reason::Requested, Seen::Request, Chosen::ByHand),
+        failover(Some("slave0"), Some("slave1"), Reason::Requested, Seen::Request, Chosen::Administrator),
         Announce { slot: s1, mac: mac(0x11) },
         SetBondMac(mac(0x11)),
     ];
@@ -209,7 +209,7 @@ fn a_failover_says_what_was_seen() {
         (&miimon, &nobody_tells, Reason::LinkFailed, Seen::Miimon, Chosen::OnlyOneUp),
         (&patient, &carrier_is_lost, Reason::LinkFailed, Seen::Delay, Chosen::OnlyOneUp),
         (&probing, &path_dies, Reason::LinkFailed, Seen::ArpMonitor, Chosen::OnlyOneUp),
-        (&miimon, &by_hand, Reason::Requested, Seen::Request, Chosen::ByHand),
+        (&miimon, &by_hand, Reason::Requested, Seen::Request, Chosen::Administrator),
         (&miimon, &primary, Reason::OptionChanged, Seen::Request, Chosen::Primary),
         (&miimon, &leaves, Reason::Left, Seen::SlaveLeft, Chosen::OnlyOneUp),
     ];

@@ -246,21 +246,21 @@ impl History {
         for (_, nic) in lab.nics.iter().filter(|(ifindex, _)| !enslaved.contains(ifindex)) {
             assert_eq!(nic.mac, nic.burned_in, "{} was released with another's MAC", nic.name);
         }
-        let wearers: Vec<&str> =
+        let slave_macs: Vec<&str> =
             status.slaves.iter().filter(|s| s.mac == lab.bond_mac).map(|s| s.name.as_str()).collect();
         let Some(active) = lab.active() else { return };
         match lab.engine.options().fail_over_mac {
-            FailOverMac::None => assert_eq!(wearers.len(), status.slaves.len(), "all wear the bond's MAC"),
+            FailOverMac::None => assert_eq!(slave_macs.len(), status.slaves.len(), "all wear the bond's MAC"),
             FailOverMac::Active => {
                 assert!(
-                    wearers.contains(&active.as_str()),
+                    slave_macs.contains(&active.as_str()),
                     "the bond wears {}, not {active}'s",
                     lab.bond_mac
                 );
                 assert!(status.slaves.iter().all(|slave| slave.mac == slave.permanent_mac));
             }
             FailOverMac::Follow => {
-                assert_eq!(wearers, [active.as_str()], "only the active wears the bond's MAC");
+                assert_eq!(slave_macs, [active.as_str()], "only the active wears the bond's MAC");
                 let mut macs: Vec<Mac> = status.slaves.iter().map(|slave| slave.mac).collect();
                 macs.sort();
                 macs.dedup();

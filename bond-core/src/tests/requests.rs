@@ -30,10 +30,10 @@ fn join_is_refused() {
     let mut lab = Lab::enslaved(options(Nobody), 2);
     let again = lab.new_slave(0);
     refused(&mut lab, Event::Join(again), Refusal::AlreadyEnslaved { name: "slave0".into() });
-    let mut twin = lab.new_slave(1);
-    twin.name = "other".into();
+    let mut duplicate = lab.new_slave(1);
+    duplicate.name = "other".into();
     let expected = Refusal::IfindexInUse { name: "other".into(), ifindex: 11, slave: "slave1".into() };
-    refused(&mut lab, Event::Join(twin), expected);
+    refused(&mut lab, Event::Join(duplicate), expected);
     let mut stubborn = lab.new_slave(0);
     (stubborn.name, stubborn.ifindex, stubborn.can_set_mac) = ("tun".into(), 99, false);
     refused(&mut lab, Event::Join(stubborn), Refusal::CannotSetMac { name: "tun".into() });

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use crate::{
     agent::AgentError,
-    store::paths::PlaceError,
+    store::paths::PathError,
     sys::{
         SysError,
         dataplane::{DataPlaneError, KernelError},
@@ -39,8 +39,8 @@ impl AgentError {
                 | KernelError::TooOldForXdp { .. }
                 | KernelError::TooOldForMtu { .. },
             ) => Kind::Refused,
-            Self::Place(PlaceError::Occupied { .. }) => Kind::Conflict,
-            Self::Place(PlaceError::Io { .. } | PlaceError::Bpffs(_) | PlaceError::Private) => Kind::Internal,
+            Self::Place(PathError::Occupied { .. }) => Kind::Conflict,
+            Self::Place(PathError::Io { .. } | PathError::Bpffs(_) | PathError::Private) => Kind::Internal,
             Self::Option(_)
             | Self::Refused(_)
             | Self::Name(_)
@@ -53,7 +53,7 @@ impl AgentError {
             | Self::OwnSetting { .. }
             | Self::ActiveSlaveAlone => Kind::Refused,
             Self::NoSuchBond(_)
-            | Self::Unserved(_)
+            | Self::Orphaned(_)
             | Self::Lost(_)
             | Self::NothingLeft(_)
             | Self::NoSuchSlave { .. } => Kind::NotFound,
@@ -168,7 +168,7 @@ mod tests {
                 Kind::NotFound,
                 vec![
                     AgentError::NoSuchBond(b()),
-                    AgentError::Unserved(b()),
+                    AgentError::Orphaned(b()),
                     AgentError::Lost(b()),
                     AgentError::NothingLeft(b()),
                     AgentError::NoSuchSlave { bond: b(), slave: s() },
@@ -190,7 +190,7 @@ mod tests {
                     AgentError::NotConfirmed { seconds: 1 },
                     AgentError::OtherMaps { bond: b(), found: 1 },
                     AgentError::OtherRecord { path: "f".into(), found: 1, wanted: 2 },
-                    PlaceError::Occupied { owner: None }.into(),
+                    PathError::Occupied { owner: None }.into(),
                     DataPlaneError::Exists("p".into()).into(),
                     DataPlaneError::Unpinned("p".into()).into(),
                     kernel(libc::EBUSY),
@@ -205,7 +205,7 @@ mod tests {
                     AgentError::BadRecord { path: "f".into(), problem: s() },
                     AgentError::NotPutBack { bond: b(), fault: s(), commands: s() },
                     AgentError::Unconfirmed { bond: b(), names: vec![s()], files: "f".into() },
-                    PlaceError::Private.into(),
+                    PathError::Private.into(),
                     DataPlaneError::NoTypes.into(),
                     kernel(libc::ENOMEM),
                     kernel(libc::EPERM),

@@ -58,7 +58,7 @@ use crate::{
         },
         server::{
             access::Access,
-            counters::Counters,
+            counters::CounterCache,
             events::Feed,
             metrics::{Bound, Scrapes},
             retries::{self, Retries},
@@ -70,12 +70,12 @@ use crate::{
         lines,
         moment::{Moment, monotonic},
         repeats::{Repeats, left_out},
-        text::{self, UNSERVED},
+        text::{self, ORPHANED},
     },
     store::record::{self, Record},
     store::{
         collect::{self, Extent},
-        paths::{Claim, Lasting, PlaceError, Places, lasting},
+        paths::{Claim, Lasting, PathError, Paths, lasting},
         receipts::History,
     },
     sys::{
@@ -100,7 +100,7 @@ pub enum AgentError {
     #[error(transparent)]
     Kernel(#[from] KernelError),
     #[error(transparent)]
-    Place(#[from] PlaceError),
+    Place(#[from] PathError),
     #[error(transparent)]
     Option(#[from] OptionError),
     #[error(transparent)]
@@ -127,8 +127,8 @@ pub enum AgentError {
         "{bond}: its maps are of version {found}, this xbond reads {ABI_VERSION}; use the xbond that made them"
     )]
     OtherMaps { bond: String, found: u32 },
-    #[error("{0}: {UNSERVED}")]
-    Unserved(String),
+    #[error("{0}: {ORPHANED}")]
+    Orphaned(String),
     #[error("{0}")]
     Lost(String),
     #[error("{0}: no agent left a bond of this name behind in this network namespace")]
@@ -310,7 +310,7 @@ pub struct Agent {
     serving: sync::Mutex<Option<Serving>>,
     scrapes: Scrapes,
     retries: Retries,
-    counters: Arc<Counters>,
+    counters: Arc<CounterCache>,
     confirmation: Option<Arc<Confirmation>>,
 }
 
@@ -453,11 +453,11 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     let retries = Retries::default();
     let metrics = retries::bind(options.config.metrics.as_ref(), &retries);
     let cookie = netns::cookie()?;
-    let places = Places::of(cookie);
-    let claim = places.claim()?;
+    let paths = Paths::of(cookie);
+    let claim = paths.claim()?;
     let access = retries::access(options.writers.as_ref().or(options.config.writers.as_ref()), &retries)?;
-    let socket = server::control::Socket::prepare(places.open_run()?, &access);
-    let socket = socket.map_err(|source| AgentError::File { path: places.socket(), source })?;
+    let socket = server::control::Socket::prepare(paths.open_run()?, &access);
+    let socket = socket.map_err(|source| AgentError::File { path: paths.socket(), source })?;
     if let Some(readers) = access.readers() {
         // The socket may have to be made again.
         caps::join_group(readers);
@@ -494,7 +494,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         let feed = Feed::default();
         let hook_changes = hook_events::listen();
         let machine = Machine {
-            places,
+            paths,
             cookie,
             kernel,
             reader,
@@ -571,17 +571,17 @@ fn check_kernel(bond: &BondConfig) -> Result<(), KernelError> {
 }
 
 /// Takes down what an agent left behind. Returns what should be known about it.
-pub fn down_without_agent(places: &Places, bond: &BondName) -> anyhow::Result<Vec<String>> {
+pub fn down_without_agent(paths: &Paths, bond: &BondName) -> anyhow::Result<Vec<String>> {
     caps::check()?;
-    places.act_as_their_owner()?;
-    let _claim = places.claim()?;
-    if !places.has(bond) {
-        places.leave();
+    paths.act_as_their_owner()?;
+    let _claim = paths.claim()?;
+    if !paths.has(bond) {
+        paths.leave();
         return Err(AgentError::NothingLeft(bond.to_string()).into());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let notes = runtime.block_on(async { record::undo(places, bond, &Devices::open()?).await })?;
-    places.leave();
+    let notes = runtime.block_on(async { record::undo(paths, bond, &Devices::open()?).await })?;
+    paths.leave();
     Ok(notes)
 }
 
@@ -690,8 +690,8 @@ impl Agent {
             self.remember_failed(bond, error.to_string()).await;
         }
 
-        for name in self.unserved() {
-            warn!("{name}: {UNSERVED}");
+        for name in self.orphaned() {
+            warn!("{name}: {ORPHANED}");
         }
         if let Err(error) = self.serve(socket) {
             self.end(Ending::Undo).await?;
@@ -754,14 +754,14 @@ impl Agent {
 
     /// Answers at a control socket, and at no other one.
     fn serve(self: &Arc<Self>, socket: server::control::Socket) -> Result<(), AgentError> {
-        let places = &self.machine.places;
-        let listener = socket.open().map_err(|source| AgentError::File { path: places.socket(), source })?;
+        let paths = &self.machine.paths;
+        let listener = socket.open().map_err(|source| AgentError::File { path: paths.socket(), source })?;
         let task = tokio::spawn(server::control::serve(listener, Arc::clone(self))).abort_handle();
-        let serving = Serving { identity: places.socket_identity(), task };
+        let serving = Serving { identity: paths.socket_identity(), task };
         if let Some(former) = self.serving().replace(serving) {
             former.task.abort();
         }
-        places.link_socket();
+        paths.link_socket();
         Ok(())
     }
 
@@ -793,15 +793,15 @@ impl Agent {
 
     /// Makes again what another process has removed of the run directory: lock, control socket, and records.
     fn keep_places(self: &Arc<Self>, failures: &mut Repeats) {
-        let places = &self.machine.places;
-        let remade = places.reclaim(&mut self.claim());
-        let is_served = |serving: &Serving| serving.identity == places.socket_identity();
+        let paths = &self.machine.paths;
+        let remade = paths.reclaim(&mut self.claim());
+        let is_served = |serving: &Serving| serving.identity == paths.socket_identity();
         let served = match &remade {
             Ok(_) if self.serving().as_ref().is_none_or(is_served) => Ok(false),
             Ok(_) => self.serve_again().map(|()| true),
             Err(_) => Ok(false),
         };
-        let shown = places.socket();
+        let shown = paths.socket();
         match (remade, served) {
             (Ok(false), Ok(false)) => {}
             (Ok(_), Ok(_)) => {
@@ -811,7 +811,7 @@ impl Agent {
             (_, Err(error)) => self.warn_of_places(failures, &error.to_string()),
         }
         for (name, bond) in self.all() {
-            if !Record::is_there(places, &name) {
+            if !Record::is_there(paths, &name) {
                 bond.effects.read(|reads| reads.record = true);
             }
         }
@@ -819,20 +819,20 @@ impl Agent {
 
     fn warn_of_places(&self, failures: &mut Repeats, error: &str) {
         if let Some(count) = failures.admit(monotonic(), error) {
-            let shown = self.machine.places.socket();
+            let shown = self.machine.paths.socket();
             warn!("{}: was removed by another process: {error}{}", shown.display(), left_out(count));
         }
     }
 
     fn serve_again(self: &Arc<Self>) -> Result<(), AgentError> {
-        let places = &self.machine.places;
-        let socket = server::control::Socket::prepare(places.open_run()?, &self.access());
-        self.serve(socket.map_err(|source| AgentError::File { path: places.socket(), source })?)
+        let paths = &self.machine.paths;
+        let socket = server::control::Socket::prepare(paths.open_run()?, &self.access());
+        self.serve(socket.map_err(|source| AgentError::File { path: paths.socket(), source })?)
     }
 
     /// Bonds that another agent has left here, and that nobody looks after.
-    fn unserved(&self) -> Vec<String> {
-        let left = self.machine.places.bonds();
+    fn orphaned(&self) -> Vec<String> {
+        let left = self.machine.paths.bonds();
         let bonds = self.bonds();
         let is_unserved = |name: &BondName| !bonds.contains_key(name) && self.is_left(name);
         left.into_iter().filter(is_unserved).map(String::from).collect()
@@ -859,12 +859,12 @@ impl Agent {
     }
 
     fn is_left(&self, bond: &BondName) -> bool {
-        self.machine.places.is_pinned(bond)
+        self.machine.paths.is_pinned(bond)
     }
 
     fn no_such_bond(&self, bond: &BondName) -> AgentError {
         if self.is_left(bond) {
-            AgentError::Unserved(bond.to_string())
+            AgentError::Orphaned(bond.to_string())
         } else {
             AgentError::NoSuchBond(bond.to_string())
         }
@@ -892,7 +892,7 @@ impl Agent {
             self.keep_places(&mut failures);
             for (name, bond) in self.all() {
                 bond.effects.look(|looks| looks.path = true);
-                let pinned = match dataplane::check_pins(&self.machine.places.pins_of(&name)) {
+                let pinned = match dataplane::check_pins(&self.machine.paths.pins_of(&name)) {
                     Ok(()) => true,
                     Err(DataPlaneError::Unpinned(_)) => false,
                     // Unknown is as it was.
@@ -1032,8 +1032,8 @@ impl Agent {
         Ok(())
     }
 
-    async fn insert(&self, id: BondId, config: BondConfig, made: lifecycle::create::Made, past: Past) {
-        let lifecycle::create::Made { hook, queues, host, pair, port, maps, started, wanted } = made;
+    async fn insert(&self, id: BondId, config: BondConfig, made: lifecycle::create::Created, past: Past) {
+        let lifecycle::create::Created { hook, queues, host, pair, port, maps, started, wanted } = made;
         let lifecycle::create::Started { effects, history, status } = started;
         let name = config.name.clone();
         self.machine.feed.tell(&name, What::Bond { change: BondChange::Up });
@@ -1087,7 +1087,7 @@ impl Agent {
         if let Some(task) = self.machine.tasks.take(id) {
             let _ = task.await;
         }
-        match record::undo(&self.machine.places, bond, &self.machine.devices).await {
+        match record::undo(&self.machine.paths, bond, &self.machine.devices).await {
             Ok(notes) => notes.iter().for_each(|note| warn!("{bond}: {note}")),
             Err(error) => {
                 warn!(
@@ -1109,7 +1109,7 @@ impl Agent {
                 Ending::AsConfigured => bond.goal().config.on_exit == OnExit::Keep,
                 Ending::Undo => bond.past == Past::Adopted,
             };
-            let checked = dataplane::check_pins(&self.machine.places.pins_of(&name));
+            let checked = dataplane::check_pins(&self.machine.paths.pins_of(&name));
             let pins = match &checked {
                 Err(error @ DataPlaneError::Unpinned(_)) => Err(error.to_string()),
                 // Pins that cannot be looked for are not gone.
@@ -1137,7 +1137,7 @@ impl Agent {
             }
         }
         self.machine.feed.end().await;
-        self.machine.places.leave();
+        self.machine.paths.leave();
         answer
     }
 
@@ -1146,7 +1146,7 @@ impl Agent {
         let (reply, done) = oneshot::channel();
         bond.effects.end(End::TearDown { reply });
         done.await.map_err(|_| Stopping)??;
-        self.machine.places.forget(name);
+        self.machine.paths.forget(name);
         self.machine.feed.tell(name, What::Bond { change: BondChange::Down });
         info!("{name}: down, slaves as they were found");
         Ok(())
@@ -1236,7 +1236,7 @@ impl Agent {
             Some(bond) => self.take_down(name, &bond).await.map(|()| Vec::new()),
             None if is_lost => Ok(Vec::new()),
             None if self.is_left(name) => {
-                let notes = record::undo(&self.machine.places, name, &self.machine.devices).await?;
+                let notes = record::undo(&self.machine.paths, name, &self.machine.devices).await?;
                 notes.iter().for_each(|note| warn!("{name}: {note}"));
                 Ok(notes)
             }

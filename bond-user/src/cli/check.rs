@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{CheckArgs, output};
 use crate::{
-    config::check::{self, Checked, ConflictOn, Finding, HookedInterface, Severity, Surroundings},
+    config::check::{self, Checked, ConflictOn, Finding, HookedInterface, HostFacts, Severity},
     report::text,
     sys::{Devices, conflicts::Conflict, dataplane::Hook},
 };
@@ -25,11 +25,11 @@ struct Report<'a> {
 
 /// The exit code says what was found: 0 nothing, 1 warnings, 2 errors.
 pub fn check(arguments: &CheckArgs) -> Result<ExitCode> {
-    let surroundings = Surroundings { strict_ports: strict_hypervisor(), ..Surroundings::default() };
+    let surroundings = HostFacts { strict_ports: strict_hypervisor(), ..HostFacts::default() };
     let mut checked = check::check(&arguments.files, &surroundings);
     let (hooked, conflicts) = found_on(&checked.slaves);
     if !hooked.is_empty() || !conflicts.is_empty() {
-        checked = check::check(&arguments.files, &Surroundings { hooked, conflicts, ..surroundings });
+        checked = check::check(&arguments.files, &HostFacts { hooked, conflicts, ..surroundings });
     }
     if arguments.json {
         let report = Report { version: VERSION, bonds: &checked.bonds, findings: &checked.findings };

@@ -18,7 +18,7 @@ use tokio::{net::UnixStream, time::timeout};
 use super::{NOT_YET, WaitArgs, output};
 use crate::{
     agent::server::control::{Done, Failure},
-    store::paths::Places,
+    store::paths::Paths,
     sys::netns,
 };
 
@@ -38,18 +38,18 @@ pub fn request<T: DeserializeOwned>(
     path: &str,
     body: Option<serde_json::Value>,
 ) -> Result<T> {
-    request_in(&Places::of(netns::cookie()?), method, path, body)
+    request_in(&Paths::of(netns::cookie()?), method, path, body)
 }
 
 /// One request to the agent of a network namespace.
 pub fn request_in<T: DeserializeOwned>(
-    places: &Places,
+    paths: &Paths,
     method: Method,
     path: &str,
     body: Option<serde_json::Value>,
 ) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(send(places, method, path, body))
+    runtime.block_on(send(paths, method, path, body))
 }
 
 /// A change, with its answer when it is done, or after `wait`.
@@ -81,16 +81,16 @@ pub struct BrokenOff(hyper::Error);
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 async fn send<T: DeserializeOwned>(
-    places: &Places,
+    paths: &Paths,
     method: Method,
     path: &str,
     body: Option<serde_json::Value>,
 ) -> Result<T> {
     let (status, bytes) = if method == Method::GET {
         let answer = timeout(ANSWER_WITHIN, async {
-            match exchange(places, method.clone(), path, None).await {
+            match exchange(paths, method.clone(), path, None).await {
                 // It was killed in this moment. Only a question is asked again.
-                Err(error) if error.is::<BrokenOff>() => exchange(places, method, path, None).await,
+                Err(error) if error.is::<BrokenOff>() => exchange(paths, method, path, None).await,
                 answer => answer,
             }
         });
@@ -98,7 +98,7 @@ async fn send<T: DeserializeOwned>(
             anyhow!("the agent has not answered for {} s; is it stopped, or traced?", ANSWER_WITHIN.as_secs())
         })??
     } else {
-        exchange(places, method, path, body).await?
+        exchange(paths, method, path, body).await?
     };
     if status.is_success() {
         return serde_json::from_slice(&bytes).context("the agent's answer is of another version");
@@ -107,31 +107,31 @@ async fn send<T: DeserializeOwned>(
 }
 
 async fn exchange(
-    places: &Places,
+    paths: &Paths,
     method: Method,
     path: &str,
     body: Option<serde_json::Value>,
 ) -> Result<(StatusCode, Bytes)> {
-    let response = ask(places, method, path, body).await?;
+    let response = ask(paths, method, path, body).await?;
     Ok((response.status(), whole(response).await?))
 }
 
 /// The lines of an answer that goes on.
-pub async fn lines(path: &str) -> Result<Lines> {
-    let response = ask(&Places::of(netns::cookie()?), Method::GET, path, None).await?;
+pub async fn lines(path: &str) -> Result<AnswerLines> {
+    let response = ask(&Paths::of(netns::cookie()?), Method::GET, path, None).await?;
     let status = response.status();
     if status.is_success() {
-        return Ok(Lines { body: response.into_body(), read: Vec::new() });
+        return Ok(AnswerLines { body: response.into_body(), read: Vec::new() });
     }
     Err(failure(status, &whole(response).await?))
 }
 
-pub struct Lines {
+pub struct AnswerLines {
     body: Incoming,
     read: Vec<u8>,
 }
 
-impl Lines {
+impl AnswerLines {
     /// The next line, without its end. None at the end of the answer, however it came about; part of a line is
     /// none.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
@@ -152,13 +152,13 @@ impl Lines {
 }
 
 async fn ask(
-    places: &Places,
+    paths: &Paths,
     method: Method,
     path: &str,
     body: Option<serde_json::Value>,
 ) -> Result<Response<Incoming>> {
-    let socket = places.socket();
-    let connected = match places.open_socket() {
+    let socket = paths.socket();
+    let connected = match paths.open_socket() {
         Ok(socket) => UnixStream::connect(socket.path()).await,
         Err(error) => Err(error),
     };

@@ -9,7 +9,7 @@ use hyper::Method;
 use super::{DownArgs, WaitArgs, client, output};
 use crate::{
     agent::{self},
-    store::paths::Places,
+    store::paths::Paths,
     sys::netns,
 };
 
@@ -29,18 +29,18 @@ fn one(bond: &BondName, force: bool, wait: &WaitArgs) -> Result<ExitCode> {
         Ok(done) => Ok(client::finish(&done)),
         // Killed a moment ago: its socket took the request, and the kernel is still closing what it had open.
         Err(error) if force && error.is::<client::BrokenOff>() => {
-            let places = Places::of(netns::cookie()?);
-            if !places.is_left_within(END_OF_AGENT) {
+            let paths = Paths::of(netns::cookie()?);
+            if !paths.is_left_within(END_OF_AGENT) {
                 return Err(error);
             }
-            if places.has(bond) {
-                agent::down_without_agent(&places, bond)?;
+            if paths.has(bond) {
+                agent::down_without_agent(&paths, bond)?;
             }
             Ok(ExitCode::SUCCESS)
         }
         Err(error) if !error.is::<client::NoAgent>() => Err(error),
         Err(_) if force => {
-            let notes = agent::down_without_agent(&Places::of(netns::cookie()?), bond)?;
+            let notes = agent::down_without_agent(&Paths::of(netns::cookie()?), bond)?;
             notes.iter().for_each(output::note);
             Ok(ExitCode::SUCCESS)
         }
@@ -53,9 +53,9 @@ fn one(bond: &BondName, force: bool, wait: &WaitArgs) -> Result<ExitCode> {
 
 /// Those of an agent and those that were left behind. One that fails does not stop the others.
 fn all(wait: &WaitArgs) -> Result<ExitCode> {
-    let places = Places::of(netns::cookie()?);
+    let paths = Paths::of(netns::cookie()?);
     let (mut failed, mut code) = (Vec::new(), ExitCode::SUCCESS);
-    for bond in places.bonds() {
+    for bond in paths.bonds() {
         match one(&bond, true, wait) {
             Ok(ExitCode::SUCCESS) => {}
             Ok(not_yet) => code = not_yet,

@@ -8,7 +8,7 @@ use super::{GcArgs, REFUSED, output};
 use crate::{
     store::{
         collect::{self, Extent},
-        paths::Places,
+        paths::Paths,
     },
     sys::{caps, netns},
 };
@@ -16,7 +16,7 @@ use crate::{
 pub fn gc(arguments: &GcArgs) -> Result<ExitCode> {
     caps::check()?;
     let here = netns::cookie()?;
-    Places::of(here).act_as_their_owner()?;
+    Paths::of(here).act_as_their_owner()?;
     let collection = collect::collect(Extent { dry_run: arguments.dry_run, here, until: None })?;
     if arguments.json {
         output::print_json(&serde_json::to_string_pretty(&collection)?);

@@ -148,8 +148,8 @@ fn imported_of(
 mod tests {
     use super::*;
     use crate::{
-        config::check::{Severity, Surroundings, check_text},
-        sys::netlink::{Address, Lifetime, Route, recorded_bonds},
+        config::check::{HostFacts, Severity, check_text},
+        sys::netlink::{Address, KernelRoute, Lifetime, recorded_bonds},
     };
 
     fn imported(only: Option<&str>, change: impl FnOnce(&mut Above)) -> Result<Imported> {
@@ -159,11 +159,11 @@ mod tests {
             let net: ipnet::IpNet = text.parse().unwrap();
             Address::new(bond0, net.addr(), net.prefix_len())
         };
-        let default = Route::new(bond0, "0.0.0.0".parse().unwrap(), 0, "192.0.2.1".parse().ok());
+        let default = KernelRoute::new(bond0, "0.0.0.0".parse().unwrap(), 0, "192.0.2.1".parse().ok());
         let mut above = Above {
             links,
             addresses: vec![address("192.0.2.10/24"), address("2001:db8::10/64")],
-            routes: vec![Route { metric: 50, ..default }],
+            routes: vec![KernelRoute { metric: 50, ..default }],
         };
         change(&mut above);
         imported_of(&bonds, only, &above, |_| vec!["eth1".into(), "eth0".into()])
@@ -193,7 +193,7 @@ mod tests {
         let mut again = read.bonds[0].clone();
         again.origin = imported.config.bonds[0].origin.clone();
         assert_eq!(again, imported.config.bonds[0]);
-        let findings = check_text(Path::new("f"), &text, &Surroundings::default()).findings;
+        let findings = check_text(Path::new("f"), &text, &HostFacts::default()).findings;
         let bad: Vec<_> = findings.iter().filter(|finding| finding.severity > Severity::Note).collect();
         // The driver has it so: prio beside a primary.
         assert!(bad.iter().all(|finding| finding.id == "prio"), "{bad:#?}");
@@ -265,7 +265,7 @@ mod tests {
             "{:?}",
             imported.remarks
         );
-        let findings = check_text(Path::new("f"), &document(&imported), &Surroundings::default()).findings;
+        let findings = check_text(Path::new("f"), &document(&imported), &HostFacts::default()).findings;
         let worst = findings.iter().max_by_key(|finding| finding.severity).unwrap();
         assert_eq!((worst.severity, worst.id), (Severity::Warning, "unmonitored"));
     }

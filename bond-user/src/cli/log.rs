@@ -12,7 +12,7 @@ use super::{
 use crate::{
     report::{receipt::Log, text},
     store::offline as kept,
-    store::paths::Places,
+    store::paths::Paths,
     store::receipts,
     sys::{directory::Kind, netns},
 };
@@ -34,13 +34,13 @@ fn read(bond: &BondName) -> Result<Log> {
         Err(error) if error.is::<NoAgent>() => {}
         answer => return answer,
     }
-    let places = Places::of(netns::cookie()?);
-    if places.run_of(bond).kind() != Some(Kind::Directory) {
+    let paths = Paths::of(netns::cookie()?);
+    if paths.run_of(bond).kind() != Some(Kind::Directory) {
         bail!("{bond}: no such bond in this network namespace; `xbond show` lists them");
     }
-    let log = receipts::log(&places, bond)?;
-    if !places.is_claimed() {
-        match kept::has_changed(&places, bond) {
+    let log = receipts::log(&paths, bond)?;
+    if !paths.is_claimed() {
+        match kept::has_changed(&paths, bond) {
             Some(false) => {}
             Some(true) => {
                 output::note(format_args!(

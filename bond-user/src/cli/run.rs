@@ -23,7 +23,7 @@ use crate::{
         BondConfig, Config, ConfigError, Files, Metrics, Note, Origin, Problem, SlaveConfig, Source, Writers,
     },
     report::lines,
-    store::paths::Places,
+    store::paths::Paths,
     sys::{dataplane::TcAttach, netlink::Netlink, netns, signals},
 };
 
@@ -77,11 +77,11 @@ fn serve(arguments: RunArgs) -> Result<()> {
 
 /// Of a bond that is to be made now: whoever is logged in through a slave would be cut off.
 fn warn_of_traffic(config: &Config) -> Result<()> {
-    let places = Places::of(netns::cookie()?);
+    let paths = Paths::of(netns::cookie()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let netlink = Netlink::open()?;
-        for bond in config.bonds.iter().filter(|bond| !bond.move_addresses && !places.has(&bond.name)) {
+        for bond in config.bonds.iter().filter(|bond| !bond.move_addresses && !paths.has(&bond.name)) {
             for slave in &bond.slaves {
                 let Ok(link) = netlink.link_by_name(&slave.name).await else { continue };
                 if let Some(what) = traffic::carried_by(&netlink, link.ifindex).await? {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use hyper::Method;
 
 use super::{SetArgs, client};
-use crate::agent::server::control::Change;
+use crate::agent::server::control::OptionChange;
 
 pub fn set(arguments: SetArgs) -> Result<ExitCode> {
     let of_what = match &arguments.slave {
@@ -14,7 +14,7 @@ pub fn set(arguments: SetArgs) -> Result<ExitCode> {
         None => client::path_of(&arguments.bond),
     };
     let path = format!("{of_what}/options");
-    let change = serde_json::to_value(Change { set: arguments.settings })?;
+    let change = serde_json::to_value(OptionChange { set: arguments.settings })?;
     let done = client::change(Method::POST, &path, Some(change), &arguments.wait)?;
     Ok(client::finish(&done))
 }

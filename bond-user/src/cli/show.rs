@@ -15,12 +15,12 @@ use super::{
 };
 use crate::{
     report::{
-        json::{Report, Source},
+        json::{AnswerSource, Report},
         procfs,
         text::{self, Amount},
     },
     store::offline as kept,
-    store::paths::Places,
+    store::paths::Paths,
     sys::{SysError, caps, limits, netns},
 };
 
@@ -66,7 +66,7 @@ fn of_one(report: &Report, arguments: &ShowArgs, amount: Amount) -> Result<Strin
     if !arguments.proc {
         return Ok(text::show(report, amount));
     }
-    if report.source == Source::Maps {
+    if report.source == AnswerSource::Maps {
         bail!("--proc shows options, which only an agent knows, and none runs; leave --proc out");
     }
     Ok(report.bonds.iter().map(procfs::show).collect::<Vec<_>>().join("\n"))
@@ -74,15 +74,15 @@ fn of_one(report: &Report, arguments: &ShowArgs, amount: Amount) -> Result<Strin
 
 /// No agent runs, and none has left anything.
 fn is_nothing(error: &anyhow::Error) -> bool {
-    let is_claimed = || netns::cookie().is_ok_and(|cookie| Places::of(cookie).is_claimed());
+    let is_claimed = || netns::cookie().is_ok_and(|cookie| Paths::of(cookie).is_claimed());
     error.is::<NoAgent>() && !is_claimed()
 }
 
 /// The report of no bonds.
 fn none() -> Result<Report> {
-    let places = Places::of(netns::cookie()?);
+    let paths = Paths::of(netns::cookie()?);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    Ok(runtime.block_on(kept::report(&places, None))?)
+    Ok(runtime.block_on(kept::report(&paths, None))?)
 }
 
 /// From the agent; if none runs, from what one has left.
@@ -95,15 +95,15 @@ fn read(bond: Option<&BondName>) -> Result<Report> {
         Ok(report) => return Ok(report),
         Err(error) => error,
     };
-    let places = Places::of(netns::cookie()?);
+    let paths = Paths::of(netns::cookie()?);
     // One that is just starting, or ending, is not to be looked over the shoulder.
-    if !error.is::<NoAgent>() || places.is_claimed() || kept::names(&places).is_empty() {
+    if !error.is::<NoAgent>() || paths.is_claimed() || kept::names(&paths).is_empty() {
         return Err(error);
     }
     caps::check()?;
     limits::check_threads(THREADS)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let report = runtime.block_on(kept::report(&places, bond))?;
+    let report = runtime.block_on(kept::report(&paths, bond))?;
     // A netlink request that waits for RTNL keeps its thread, and nobody else.
     runtime.shutdown_background();
     Ok(report)
@@ -183,8 +183,8 @@ fn of_all_namespaces() -> Result<Vec<Namespace>> {
     if !stale.is_empty() {
         output::note(format_args!("left out, because these are no network namespaces: {}", stale.join(", ")));
     }
-    for cookie in Places::cookies().into_iter().filter(|cookie| !seen.contains(cookie)) {
-        let answer = client::request_in(&Places::of(cookie), Method::GET, ALL, None);
+    for cookie in Paths::cookies().into_iter().filter(|cookie| !seen.contains(cookie)) {
+        let answer = client::request_in(&Paths::of(cookie), Method::GET, ALL, None);
         namespaces.extend(namespace(None, cookie, false, answer));
     }
     Ok(namespaces)

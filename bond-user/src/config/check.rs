@@ -73,7 +73,7 @@ impl Serialize for Finding {
 
 /// What is known of the machine on which the bonds are to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Surroundings {
+pub struct HostFacts {
     /// A hypervisor whose ports pass only their own NIC's MAC unless they are told otherwise.
     pub strict_ports: Option<&'static str>,
     /// Chains and filters of other programs at interfaces of this machine.
@@ -114,7 +114,7 @@ pub struct Checked {
 }
 
 /// Checks TOML files, directories of them, and directories of ifcfg files, as one configuration.
-pub fn check(paths: &[PathBuf], surroundings: &Surroundings) -> Checked {
+pub fn check(paths: &[PathBuf], surroundings: &HostFacts) -> Checked {
     let mut read = Read::default();
     for path in paths {
         if ifcfg::is_directory_of_them(path) {
@@ -127,7 +127,7 @@ pub fn check(paths: &[PathBuf], surroundings: &Surroundings) -> Checked {
 }
 
 /// Checks one file's text; `path` is for messages.
-pub fn check_text(path: &Path, text: &str, surroundings: &Surroundings) -> Checked {
+pub fn check_text(path: &Path, text: &str, surroundings: &HostFacts) -> Checked {
     let mut read = Read::default();
     read.toml_text(path, text);
     read.finish(surroundings)
@@ -200,7 +200,7 @@ impl Read {
         self.findings.push(Finding { severity: Severity::Error, id: "refused", origin, text });
     }
 
-    fn finish(mut self, surroundings: &Surroundings) -> Checked {
+    fn finish(mut self, surroundings: &HostFacts) -> Checked {
         let mut refused = false;
         for bond in &std::mem::take(&mut self.config.bonds) {
             if let Err(problem) = bond.check() {
@@ -244,7 +244,7 @@ struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    fn apply(&mut self, surroundings: &Surroundings) {
+    fn apply(&mut self, surroundings: &HostFacts) {
         self.notes_of_options();
         self.miimon();
         self.arp_monitor();
@@ -532,7 +532,7 @@ impl Rules<'_> {
         }
     }
 
-    fn bypassed(&mut self, surroundings: &Surroundings) {
+    fn bypassed(&mut self, surroundings: &HostFacts) {
         let is_xdp = match self.bond.datapath {
             Datapath::Xdp | Datapath::XdpGeneric => true,
             Datapath::Auto => self.bond.port.is_some(),
@@ -552,7 +552,7 @@ impl Rules<'_> {
         }
     }
 
-    fn macs(&mut self, surroundings: &Surroundings) {
+    fn macs(&mut self, surroundings: &HostFacts) {
         let policy = self.bond.options.fail_over_mac;
         if policy == FailOverMac::Follow && self.bond.mac.is_some() {
             self.warn(
@@ -588,7 +588,7 @@ impl Rules<'_> {
             (FailOverMac::Follow, None) => self.note(
                 "follow",
                 "fail_over_mac",
-                "fail_over_mac=follow: MACs change places at a failover, so ports must accept both, and a slave that \
+                "fail_over_mac=follow: MACs change paths at a failover, so ports must accept both, and a slave that \
                  is released gets back a MAC that another may still wear; release the bond as a whole",
             ),
         }
@@ -691,11 +691,10 @@ mod tests {
 
     /// Lines 1 to 4; what a row adds begins at line 5.
     const BOND: &str = "version = 1\n[bond.bond0]\nslaves = [\"a\", \"b\"]\naddresses = [\"192.0.2.1/24\"]\n";
-    const NOTHING: Surroundings =
-        Surroundings { strict_ports: None, hooked: Vec::new(), conflicts: Vec::new() };
+    const NOTHING: HostFacts = HostFacts { strict_ports: None, hooked: Vec::new(), conflicts: Vec::new() };
 
     /// As `check` prints them, without the name of the file.
-    fn said(text: &str, surroundings: &Surroundings) -> Vec<String> {
+    fn said(text: &str, surroundings: &HostFacts) -> Vec<String> {
         let findings = check_text(Path::new("f"), text, surroundings).findings;
         findings.iter().map(|finding| finding.to_string().trim_start_matches("f:").to_owned()).collect()
     }
@@ -835,7 +834,7 @@ mod tests {
                 "miimon=100\nfail_over_mac=1",
                 "6: note: bond0: fail_over_mac=active: the bond's MAC changes at each failover",
             ),
-            ("miimon=100\nfail_over_mac=2", "6: note: bond0: fail_over_mac=follow: MACs change places"),
+            ("miimon=100\nfail_over_mac=2", "6: note: bond0: fail_over_mac=follow: MACs change paths"),
             // What would fail, or be slow, or double.
             (
                 "miimon=100\n[bond.bond0.slave.b]\nqueue_id=16",
@@ -882,7 +881,7 @@ mod tests {
     #[test]
     fn what_other_beginnings_lack() {
         let bond = |lines: &str| format!("version = 1\n[bond.bond0]\nmiimon=100\n{lines}\n");
-        let strict = Surroundings { strict_ports: Some("VirtualBox"), ..NOTHING };
+        let strict = HostFacts { strict_ports: Some("VirtualBox"), ..NOTHING };
         let table = [
             (
                 bond("slaves=[]"),

@@ -170,7 +170,7 @@ fn text(path: &Path) -> Result<String, ConfigError> {
 /// Whether a file that need not be there is.
 fn is_there(path: &Path) -> Result<bool, ConfigError> {
     let kind = file::kind(path).map_err(|error| at_file(path, error.into()))?;
-    Ok(kind != file::Kind::Absent)
+    Ok(kind != file::FileKind::Absent)
 }
 
 fn at_file(path: &Path, problem: Problem) -> ConfigError {

@@ -33,7 +33,7 @@ struct Place {
 /// The lines of all keys of some files. What is not in them was not written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lines {
-    places: HashMap<Place, Origin>,
+    paths: HashMap<Place, Origin>,
 }
 
 impl Lines {
@@ -87,18 +87,18 @@ impl Lines {
 
     /// Adds those of other files.
     pub(super) fn extend(&mut self, other: Self) {
-        self.places.extend(other.places);
+        self.paths.extend(other.paths);
     }
 
     /// Where a key is said; None if it is not.
     pub fn of(&self, bond: &str, slave: Option<&str>, key: &str) -> Option<&Origin> {
         let slave = slave.map(str::to_owned);
-        self.places.get(&Place { bond: bond.to_owned(), slave, key: key.to_owned() })
+        self.paths.get(&Place { bond: bond.to_owned(), slave, key: key.to_owned() })
     }
 
     fn add(&mut self, bond: &str, slave: Option<&str>, key: &str, origin: Origin) {
         let slave = slave.map(str::to_owned);
-        self.places.insert(Place { bond: bond.to_owned(), slave, key: key.to_owned() }, origin);
+        self.paths.insert(Place { bond: bond.to_owned(), slave, key: key.to_owned() }, origin);
     }
 }
 

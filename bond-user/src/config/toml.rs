@@ -23,7 +23,7 @@ use super::{
     lines::LineStarts,
     settings::{self, LiteralKind},
 };
-use crate::sys::file::{self, Kind};
+use crate::sys::file::{self, FileKind};
 
 const FILE_KEYS: &[&str] = &["version", "agent", "bond"];
 const AGENT_KEYS: &[&str] = &["writers", "metrics"];
@@ -61,8 +61,8 @@ pub fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
 /// As [`read`].
 pub fn read_if_any(directory: &Path) -> Result<Config, ConfigError> {
     match kind(directory)? {
-        Kind::Absent => Ok(Config::default()),
-        Kind::Directory | Kind::File => read_files(&files_in(directory)?),
+        FileKind::Absent => Ok(Config::default()),
+        FileKind::Directory | FileKind::File => read_files(&files_in(directory)?),
     }
 }
 
@@ -132,8 +132,8 @@ pub fn write(config: &Config) -> String {
 /// A file itself, or the `*.toml` files of a directory in the order of their names.
 pub(super) fn files_of(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     match kind(path)? {
-        Kind::Directory => files_in(path),
-        Kind::File | Kind::Absent => Ok(vec![path.to_owned()]),
+        FileKind::Directory => files_in(path),
+        FileKind::File | FileKind::Absent => Ok(vec![path.to_owned()]),
     }
 }
 
@@ -150,7 +150,7 @@ pub(super) fn text_of(path: &Path) -> Result<String, ConfigError> {
     String::from_utf8(bytes).map_err(|_| at_file(path, Problem::NotText))
 }
 
-fn kind(path: &Path) -> Result<Kind, ConfigError> {
+fn kind(path: &Path) -> Result<FileKind, ConfigError> {
     file::kind(path).map_err(|error| at_file(path, error.into()))
 }
 

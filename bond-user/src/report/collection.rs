@@ -15,7 +15,7 @@ pub struct Collection {
     pub dry_run: bool,
     /// By cookie.
     pub removed: Vec<Removed>,
-    pub left: Vec<Left>,
+    pub left: Vec<LeftAlone>,
 }
 
 /// The directories of a network namespace that were removed.
@@ -43,7 +43,7 @@ pub enum Proof {
 
 /// What was left.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Left {
+pub struct LeftAlone {
     pub path: String,
     pub why: Why,
     /// The reason in full.
@@ -75,7 +75,7 @@ impl Collection {
     }
 
     pub fn leave(&mut self, path: impl fmt::Display, why: Why, text: impl fmt::Display) {
-        self.left.push(Left { path: path.to_string(), why, text: text.to_string() });
+        self.left.push(LeftAlone { path: path.to_string(), why, text: text.to_string() });
     }
 
     /// Whether something could not be removed.

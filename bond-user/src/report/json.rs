@@ -29,20 +29,20 @@ pub const VERSION: u32 = 2;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub version: u32,
-    pub source: Source,
+    pub source: AnswerSource,
     /// When it was made.
     #[serde(flatten)]
     pub moment: Moment,
     /// Null where none runs.
     pub agent: Option<AgentInfo>,
     /// Of the machine; null where it could not be read.
-    pub softnet: Option<Softnet>,
+    pub softnet: Option<SoftnetCounters>,
     /// What could not be read, and is therefore missing.
     pub notes: Vec<String>,
     pub bonds: Vec<Bond>,
     /// Bonds that another agent has left here, and that this one does not serve.
     #[serde(default)]
-    pub unserved: Vec<String>,
+    pub orphaned: Vec<String>,
     /// A sentence for each bond of a file whose device is gone, and which the agent makes again when that is possible.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<String>,
@@ -54,7 +54,7 @@ pub struct Report {
 /// Who says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Source {
+pub enum AnswerSource {
     Agent,
     /// The pinned maps, netlink and found.json: what only an agent knows is missing.
     Maps,
@@ -69,7 +69,7 @@ pub struct AgentInfo {
 
 /// Sums over all CPUs since the machine was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Softnet {
+pub struct SoftnetCounters {
     pub dropped: u64,
     pub time_squeeze: u64,
 }
@@ -162,9 +162,9 @@ pub struct Slave {
     pub queue_id: u16,
     pub counters: Counters,
     /// How it was before it was enslaved, and will be after; null where found.json does not say.
-    pub found: Option<Found>,
+    pub found: Option<OriginalState>,
     /// The active slave has sent frames and has not been sent any since it became active.
-    pub unheard: bool,
+    pub no_unicast: bool,
     /// What someone should know about it.
     pub warnings: Vec<String>,
 }
@@ -187,7 +187,7 @@ pub struct Counters {
 
 /// A device as it was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
+pub struct OriginalState {
     pub up: bool,
     pub mac: String,
     /// Bytes.
@@ -232,7 +232,7 @@ pub struct Qdisc {
 }
 
 /// What the status of a bond does not say.
-pub struct Surroundings {
+pub struct BondContext {
     pub name: String,
     pub ifindex: Option<u32>,
     pub datapath: String,
@@ -264,11 +264,11 @@ pub struct Surroundings {
 pub struct Around {
     pub stats: SlotStats,
     pub wire_mac: Mac,
-    pub found: Option<Found>,
+    pub found: Option<OriginalState>,
 }
 
 impl Bond {
-    pub fn new(status: &BondStatus, around: Surroundings) -> Self {
+    pub fn new(status: &BondStatus, around: BondContext) -> Self {
         let options = match serde_json::to_value(&status.options) {
             Ok(serde_json::Value::Object(options)) => options,
             // Options are a flat map by construction.
@@ -314,7 +314,7 @@ impl Bond {
 
 impl Slave {
     fn new(slave: &SlaveStatus, around: Around) -> Self {
-        let unheard = slave.unheard.map(|sent| super::text::unheard(&slave.name, sent));
+        let no_unicast = slave.no_unicast.map(|sent| super::text::no_unicast(&slave.name, sent));
         Self {
             name: slave.name.clone(),
             ifindex: slave.ifindex,
@@ -331,8 +331,8 @@ impl Slave {
             queue_id: slave.options.queue_id,
             counters: Counters::new(&around.stats),
             found: around.found,
-            unheard: unheard.is_some(),
-            warnings: unheard.into_iter().collect(),
+            no_unicast: no_unicast.is_some(),
+            warnings: no_unicast.into_iter().collect(),
         }
     }
 }
@@ -354,7 +354,7 @@ impl Counters {
     }
 }
 
-impl From<&found::Found> for Found {
+impl From<&found::Found> for OriginalState {
     fn from(found: &found::Found) -> Self {
         let on_or_off = |on: bool| if on { "on" } else { "off" };
         // The kernel makes local, broadcast and multicast routes with each address.
@@ -377,7 +377,7 @@ impl From<&found::Found> for Found {
     }
 }
 
-impl From<softnet::Softnet> for Softnet {
+impl From<softnet::Softnet> for SoftnetCounters {
     fn from(softnet: softnet::Softnet) -> Self {
         Self { dropped: softnet.dropped, time_squeeze: softnet.time_squeeze }
     }

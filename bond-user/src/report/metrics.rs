@@ -150,11 +150,11 @@ impl Metrics {
         });
         gauges(encoder, about, statuses)?;
         let about = (
-            "xbond_slave_deaf",
+            "xbond_slave_no_unicast",
             "Whether the active slave sends and has not been sent anything since it became active",
             None,
         );
-        gauges(encoder, about, of_each(|slave| slave.unheard.into()))?;
+        gauges(encoder, about, of_each(|slave| slave.no_unicast.into()))?;
         let about = ("xbond_slave_link_failures", "How often the slave's link went down for good", None);
         let failures = self
             .slave_labels()
@@ -333,10 +333,10 @@ mod tests {
         xbond_slave_mii_status{bond="bond0",slave="enp0s9",status="going_down"} 0.0
         xbond_slave_mii_status{bond="bond0",slave="enp0s9",status="down"} 0.0
         xbond_slave_mii_status{bond="bond0",slave="enp0s9",status="going_back"} 0.0
-        # HELP xbond_slave_deaf Whether the active slave sends and has not been sent anything since it became active
-        # TYPE xbond_slave_deaf gauge
-        xbond_slave_deaf{bond="bond0",slave="enp0s8"} 0.0
-        xbond_slave_deaf{bond="bond0",slave="enp0s9"} 1.0
+        # HELP xbond_slave_no_unicast Whether the active slave sends and has not been sent anything since it became active
+        # TYPE xbond_slave_no_unicast gauge
+        xbond_slave_no_unicast{bond="bond0",slave="enp0s8"} 0.0
+        xbond_slave_no_unicast{bond="bond0",slave="enp0s9"} 1.0
         # HELP xbond_slave_link_failures How often the slave's link went down for good
         # TYPE xbond_slave_link_failures counter
         xbond_slave_link_failures_total{bond="bond0",slave="enp0s8"} 1

@@ -8,7 +8,10 @@ use bond_core::{
 };
 
 use super::{
-    json::{AgentInfo, Bond, Counters, Device, Found, Qdisc, Report, Slave, Softnet, Source, VERSION},
+    json::{
+        AgentInfo, AnswerSource, Bond, Counters, Device, OriginalState, Qdisc, Report, Slave,
+        SoftnetCounters, VERSION,
+    },
     moment::Moment,
     receipt::{self, Announcement, Announcer, Receipt, Steps},
 };
@@ -71,7 +74,7 @@ pub fn slave(name: &str, state: &str, mii_status: &str) -> Slave {
             guard_failovers: 2,
             drops: [("backup".to_owned(), 37), ("runt".to_owned(), 0)].into(),
         },
-        found: Some(Found {
+        found: Some(OriginalState {
             up: true,
             mac: "08:00:27:e8:26:58".into(),
             mtu: 1500,
@@ -79,7 +82,7 @@ pub fn slave(name: &str, state: &str, mii_status: &str) -> Slave {
             routes: vec!["default via 192.0.2.1 metric 0".into()],
             features: vec!["rx-lro on".into()],
         }),
-        unheard: false,
+        no_unicast: false,
         warnings: Vec::new(),
     }
 }
@@ -111,8 +114,8 @@ fn device(name: &str, ifindex: u32, count: u64) -> Device {
 pub fn bond() -> Bond {
     let options = BondOptions { miimon: 100, updelay: 200, ..BondOptions::default() };
     let mut active = slave("enp0s9", "active", "up");
-    active.warnings = vec![super::text::unheard("enp0s9", 312)];
-    active.unheard = true;
+    active.warnings = vec![super::text::no_unicast("enp0s9", 312)];
+    active.no_unicast = true;
     (active.ifindex, active.slot, active.prio, active.speed, active.duplex) = (4, 1, Some(10), None, None);
     active.found = None;
     Bond {
@@ -128,7 +131,7 @@ pub fn bond() -> Bond {
         pair: Some("netkit".into()),
         port: "bond0-port".into(),
         port_ifindex: 6,
-        guard: "off: downdelay asks for patience".into(),
+        guard: "off: downdelay asks for wait_limit".into(),
         mtu: Some(1500),
         on_exit: Some("keep".into()),
         pins: "/sys/fs/bpf/xbond/4711/bond0".into(),
@@ -164,13 +167,13 @@ pub fn plain_bond() -> Bond {
 pub fn report(bonds: Vec<Bond>) -> Report {
     Report {
         version: VERSION,
-        source: Source::Agent,
+        source: AnswerSource::Agent,
         moment: moment(366),
         agent: Some(AgentInfo { version: "0.1.0".into(), pid: 815, started: moment(60) }),
-        softnet: Some(Softnet { dropped: 0, time_squeeze: 4 }),
+        softnet: Some(SoftnetCounters { dropped: 0, time_squeeze: 4 }),
         notes: Vec::new(),
         bonds,
-        unserved: Vec::new(),
+        orphaned: Vec::new(),
         gone: Vec::new(),
         missing: Vec::new(),
     }

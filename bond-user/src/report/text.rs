@@ -10,7 +10,7 @@ use bond_core::command::{Chosen, Reason, Seen};
 
 use super::{
     event::{BondChange, Event, SlaveChange, What},
-    json::{Bond, Counters, Device, Found, Report, Slave, Source},
+    json::{AnswerSource, Bond, Counters, Device, OriginalState, Report, Slave},
     receipt::{Announcement, Announcer, Receipt, Steps},
 };
 use crate::sys::conflicts::Conflict;
@@ -25,7 +25,7 @@ pub struct Amount {
 }
 
 /// What SCENARIO-like networks need to be told: the message of `show` and of the log.
-pub fn unheard(slave: &str, sent: u64) -> String {
+pub fn no_unicast(slave: &str, sent: u64) -> String {
     format!(
         "{slave}: {sent} frames sent, no unicast received since it became active; \
          the port may accept only its own MAC: use fail_over_mac=active"
@@ -33,7 +33,7 @@ pub fn unheard(slave: &str, sent: u64) -> String {
 }
 
 /// What is told of a bond that nobody looks after although an agent runs.
-pub const UNSERVED: &str = "another agent left it, and this one does not serve it: nobody moves its MACs, announces, or fails over \
+pub const ORPHANED: &str = "another agent left it, and this one does not serve it: nobody moves its MACs, announces, or fails over \
                             by link events; `xbond add` takes it over, `xbond down` takes it down";
 
 /// What is not as the agent made it.
@@ -311,7 +311,7 @@ fn because(chosen: Chosen) -> &'static str {
         Chosen::Better => "faster, as primary_reselect=better asks",
         Chosen::UsedEarly => "used early: nothing was up, it has the least updelay left",
         Chosen::Kept => "kept: nothing was better",
-        Chosen::ByHand => "named by hand",
+        Chosen::Administrator => "named by hand",
         Chosen::Guard => "the guard's first that was alive",
     }
 }
@@ -325,9 +325,9 @@ pub fn show(report: &Report, amount: Amount) -> String {
 }
 
 fn show_report(text: &mut String, report: &Report, amount: Amount) -> fmt::Result {
-    if report.source == Source::Maps {
+    if report.source == AnswerSource::Maps {
         writeln!(text, "no agent: from the pinned maps")?;
-    } else if report.bonds.is_empty() && report.unserved.is_empty() && report.gone.is_empty() {
+    } else if report.bonds.is_empty() && report.orphaned.is_empty() && report.gone.is_empty() {
         writeln!(text, "no bonds; `xbond add` makes one")?;
     }
     for (number, bond) in report.bonds.iter().enumerate() {
@@ -337,7 +337,7 @@ fn show_report(text: &mut String, report: &Report, amount: Amount) -> fmt::Resul
         show_bond(text, bond, report, amount)?;
     }
     report.gone.iter().try_for_each(|sentence| writeln!(text, "! {sentence}"))?;
-    report.unserved.iter().try_for_each(|name| writeln!(text, "! {name}: {UNSERVED}"))?;
+    report.orphaned.iter().try_for_each(|name| writeln!(text, "! {name}: {ORPHANED}"))?;
     report.missing.iter().try_for_each(|sentence| writeln!(text, "! {sentence}"))?;
     if amount.statistics
         && let Some(softnet) = &report.softnet
@@ -359,7 +359,7 @@ fn show_report(text: &mut String, report: &Report, amount: Amount) -> fmt::Resul
         )?;
     }
     // Without an agent they are of bonds that cannot be read.
-    if amount.statistics || amount.details || report.source == Source::Maps {
+    if amount.statistics || amount.details || report.source == AnswerSource::Maps {
         report.notes.iter().try_for_each(|note| writeln!(text, "! {note}"))?;
     }
     Ok(())
@@ -471,7 +471,7 @@ fn show_slave_details(text: &mut String, slave: &Slave) -> fmt::Result {
     }
 }
 
-fn show_found(text: &mut String, found: &Found) -> fmt::Result {
+fn show_found(text: &mut String, found: &OriginalState) -> fmt::Result {
     let up = if found.up { "up" } else { "down" };
     let mut words = format!("found {up}, mac {}, mtu {}", found.mac, found.mtu);
     for (what, list) in
@@ -798,7 +798,7 @@ mod tests {
           datapath=tc pair=netkit port=bond0-port ifindex=7 port_ifindex=6
           host_mac=08:00:27:e8:26:58 mtu=1500 on_exit=keep
           ACTIVE: generation 7, draining enp0s8
-          carrier guard off: downdelay asks for patience
+          carrier guard off: downdelay asks for wait_limit
           pins /sys/fs/bpf/xbond/4711/bond0
           files /run/xbond/4711/bond0
           options ad_select=stable all_slaves_active=0 arp_all_targets=any
@@ -866,7 +866,7 @@ mod tests {
         bond.options.retain(|key, _| key == "fail_over_mac");
         bond.slaves[1].link_failure_count = None;
         bond.slaves[1].warnings.push("enp0s9: no link now".into());
-        let report = Report { source: Source::Maps, agent: None, ..testing::report(vec![bond]) };
+        let report = Report { source: AnswerSource::Maps, agent: None, ..testing::report(vec![bond]) };
         let shown = show(&report, Amount::default());
         insta::assert_snapshot!(shown, @r"
         no agent: from the pinned maps
@@ -970,12 +970,12 @@ mod tests {
             What::Bond { change: BondChange::Up },
             What::Bond { change: BondChange::Down },
             What::Bond { change: BondChange::Kept },
-            What::Warning { text: unheard("enp0s8", 312) },
+            What::Warning { text: no_unicast("enp0s8", 312) },
             What::Note { text: "enp0s8: receives unicast now".into() },
             What::Lagged { missed: 7 },
         ];
         let events = events.map(|what| Event {
-            version: 1,
+            version: crate::report::event::VERSION,
             moment: testing::moment(5),
             bond: Some("bond0".into()),
             what,

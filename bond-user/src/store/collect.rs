@@ -15,7 +15,7 @@
 //!
 //! The run directory's lock is held from the last judgement to the last removal: no agent starts in between, and two
 //! collections do not meet. The lock file goes last, and who waits for it finds that it was removed and makes another
-//! ([`Places::lock`]). What a collection that is killed leaves is what the next one finds a proof for: files go before
+//! ([`Paths::lock`]). What a collection that is killed leaves is what the next one finds a proof for: files go before
 //! pins, pins before the lock.
 
 use std::{collections::BTreeSet, io, path::Path, time::Instant};
@@ -25,7 +25,7 @@ use bond_core::name::shell_word;
 use crate::{
     report::collection::{Collection, Proof, Removed, Why},
     store::paths::{
-        Boot, LOCK, Locked, PlaceError, Places, SOCKET, all_pins, all_runs, boot_of, directories_in, unlink,
+        Boot, LOCK, Locked, PathError, Paths, SOCKET, all_pins, all_runs, boot_of, directories_in, unlink,
     },
     sys::{
         dataplane::{
@@ -83,15 +83,15 @@ pub fn collect(extent: Extent) -> io::Result<Collection> {
         }
     }
     for cookie in cookies {
-        let places = Places::of(cookie);
+        let paths = Paths::of(cookie);
         if extent.until.is_some_and(|until| Instant::now() >= until) {
-            collection.leave(shown(&places), Why::Later, "there was no time for it; run `xbond gc`");
+            collection.leave(shown(&paths), Why::Later, "there was no time for it; run `xbond gc`");
             continue;
         }
-        match one(&places, cookie, extent) {
+        match one(&paths, cookie, extent) {
             Ok(None) => {}
             Ok(Some(removed)) => collection.removed.push(removed),
-            Err((why, text)) => collection.leave(shown(&places), why, text),
+            Err((why, text)) => collection.leave(shown(&paths), why, text),
         }
     }
     Ok(collection)
@@ -103,40 +103,40 @@ fn cookie(name: &str) -> Option<u64> {
 }
 
 /// The directory that people know a namespace by.
-fn shown(places: &Places) -> String {
-    let path = if places.run.kind().is_some() { places.run.path() } else { places.shown_pins.clone() };
+fn shown(paths: &Paths) -> String {
+    let path = if paths.run.kind().is_some() { paths.run.path() } else { paths.shown_pins.clone() };
     path.display().to_string()
 }
 
 /// None if another process has removed it.
-fn one(places: &Places, cookie: u64, extent: Extent) -> Result<Option<Removed>, Reason> {
-    if places.is_claimed() {
+fn one(paths: &Paths, cookie: u64, extent: Extent) -> Result<Option<Removed>, Reason> {
+    if paths.is_claimed() {
         return Err(in_use());
     }
     // Before the lock is taken, which an agent that starts would wait for: the kernel may take its time to answer.
-    let Some(proof) = judge(places, cookie == extent.here)? else { return Ok(None) };
-    let paths = existing(places);
+    let Some(proof) = judge(paths, cookie == extent.here)? else { return Ok(None) };
+    let removed = existing(paths);
     if extent.dry_run {
-        return Ok(Some(Removed { cookie, proof, paths }));
+        return Ok(Some(Removed { cookie, proof, paths: removed }));
     }
-    let locked = places.lock().map_err(|error| match error {
-        PlaceError::Occupied { .. } => in_use(),
+    let locked = paths.lock().map_err(|error| match error {
+        PathError::Occupied { .. } => in_use(),
         other => (Why::Failed, other.to_string()),
     })?;
-    if locked.is_new && places.pins.kind().is_none() {
+    if locked.is_new && paths.pins.kind().is_none() {
         // Another collection was faster.
-        let _ = remove_run(places, &locked);
+        let _ = remove_run(paths, &locked);
         return Ok(None);
     }
-    if !still_holds(places, proof) {
+    if !still_holds(paths, proof) {
         // It was empty, and an agent has been there since.
         if locked.is_new {
-            let _ = remove_run(places, &locked);
+            let _ = remove_run(paths, &locked);
         }
         return Err((Why::Lives, LIVES.to_owned()));
     }
-    remove(places, &locked).map_err(|error| (Why::Failed, error.to_string()))?;
-    Ok(Some(Removed { cookie, proof, paths }))
+    remove(paths, &locked).map_err(|error| (Why::Failed, error.to_string()))?;
+    Ok(Some(Removed { cookie, proof, paths: removed }))
 }
 
 const LIVES: &str = "its network namespace exists";
@@ -146,9 +146,9 @@ fn in_use() -> Reason {
 }
 
 /// What there is of a namespace, as people find it.
-fn existing(places: &Places) -> Vec<String> {
-    let pins = places.pins.kind().map(|_| places.shown_pins.clone());
-    let run = places.run.kind().map(|_| places.run.path());
+fn existing(paths: &Paths) -> Vec<String> {
+    let pins = paths.pins.kind().map(|_| paths.shown_pins.clone());
+    let run = paths.run.kind().map(|_| paths.run.path());
     pins.into_iter().chain(run).map(|path| path.display().to_string()).collect()
 }
 
@@ -162,8 +162,8 @@ fn opened(place: &Location) -> Result<Option<Directory>, Reason> {
 }
 
 /// Whether the directories may be removed, and why. None if they are gone.
-fn judge(places: &Places, is_here: bool) -> Result<Option<Proof>, Reason> {
-    let (run, pins) = (opened(&places.run)?, opened(&places.pins)?);
+fn judge(paths: &Paths, is_here: bool) -> Result<Option<Proof>, Reason> {
+    let (run, pins) = (opened(&paths.run)?, opened(&paths.pins)?);
     if run.is_none() && pins.is_none() {
         return Ok(None);
     }
@@ -186,7 +186,7 @@ fn judge(places: &Places, is_here: bool) -> Result<Option<Proof>, Reason> {
     let held = pins.as_ref().map_or(Ok(Vec::new()), holds).map_err(|error| unknown(error.to_string()))?;
     for hold in &held {
         match hold {
-            Hold::Attached { pin, ifindex } => return Err(attached(places, pin, *ifindex)),
+            Hold::Attached { pin, ifindex } => return Err(attached(paths, pin, *ifindex)),
             Hold::Device { map } => {
                 return Err((Why::Attached, format!("a device of a bond there exists (map {map})")));
             }
@@ -208,8 +208,8 @@ fn judge(places: &Places, is_here: bool) -> Result<Option<Proof>, Reason> {
     ))
 }
 
-fn attached(places: &Places, pin: &str, ifindex: u32) -> Reason {
-    let path = shell_word(places.shown_pins.display());
+fn attached(paths: &Paths, pin: &str, ifindex: u32) -> Reason {
+    let path = shell_word(paths.shown_pins.display());
     let text = format!(
         "the program of {pin} is still attached to an interface (ifindex {ifindex}), which may have returned to the first \
          network namespace; to detach it: rm -r {path}"
@@ -239,8 +239,8 @@ fn is_of_former_boot(run: &Directory) -> bool {
 }
 
 /// Under the lock: an end is final; an empty directory can have been used since, and a new agent is a witness.
-fn still_holds(places: &Places, proof: Proof) -> bool {
-    let Ok(pins) = opened(&places.pins) else { return false };
+fn still_holds(paths: &Paths, proof: Proof) -> bool {
+    let Ok(pins) = opened(&paths.pins) else { return false };
     let lives = pins
         .as_ref()
         .is_some_and(|pins| !matches!(witness::ask(pins), Ok(Testimony::Ended | Testimony::None)));
@@ -248,30 +248,30 @@ fn still_holds(places: &Places, proof: Proof) -> bool {
         Proof::NamespaceEnded => true,
         Proof::FormerBoot | Proof::DevicesGone => !lives,
         Proof::Empty => {
-            let run = opened(&places.run);
+            let run = opened(&paths.run);
             !lives && run.is_ok_and(|run| is_empty(run.as_ref(), pins.as_ref()).unwrap_or(false))
         }
     }
 }
 
 /// Files, pins, and the lock at last.
-fn remove(places: &Places, locked: &Locked) -> io::Result<()> {
+fn remove(paths: &Paths, locked: &Locked) -> io::Result<()> {
     for (name, _) in locked.directory.entries()? {
         if name != LOCK {
             locked.directory.remove_all(&name)?;
         }
     }
-    places.pins.remove_all()?;
-    for (all, target) in [(all_pins(), &places.shown_pins), (all_runs(), &places.run.path())] {
+    paths.pins.remove_all()?;
+    for (all, target) in [(all_pins(), &paths.shown_pins), (all_runs(), &paths.run.path())] {
         remove_links_into(&all, target);
     }
-    remove_run(places, locked)
+    remove_run(paths, locked)
 }
 
 /// The empty run directory. Another process may wait for its lock, and have made a new one when it is gone.
-fn remove_run(places: &Places, locked: &Locked) -> io::Result<()> {
+fn remove_run(paths: &Paths, locked: &Locked) -> io::Result<()> {
     locked.directory.remove_file(LOCK)?;
-    match all_runs().open(Trust::Ours)?.remove_directory(places.run.name()) {
+    match all_runs().open(Trust::Ours)?.remove_directory(paths.run.name()) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         answer => answer,
     }

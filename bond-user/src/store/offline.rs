@@ -20,12 +20,12 @@ use crate::{
         },
     },
     report::{
-        json::{self, Bond, Counters, Report, Slave, Source, VERSION},
+        json::{self, AnswerSource, Bond, Counters, Report, Slave, VERSION},
         moment::Moment,
         receipt::{self, Receipt, Steps},
         text::{self, PathFault},
     },
-    store::{paths::Places, receipts, record::Record},
+    store::{paths::Paths, receipts, record::Record},
     sys::{
         Devices,
         dataplane::{self, Attachment, Fault, Maps, Port},
@@ -35,16 +35,16 @@ use crate::{
 };
 
 /// The bonds that are pinned in this network namespace, by name.
-pub fn names(places: &Places) -> BTreeSet<BondName> {
-    places.bonds().into_iter().filter(|name| places.is_pinned(name)).collect()
+pub fn names(paths: &Paths) -> BTreeSet<BondName> {
+    paths.bonds().into_iter().filter(|name| paths.is_pinned(name)).collect()
 }
 
 /// One of them, or all.
 ///
 /// # Errors
 /// There is none of that name, or its maps are another version's.
-pub async fn report(places: &Places, only: Option<&BondName>) -> Result<Report, AgentError> {
-    let names = names(places);
+pub async fn report(paths: &Paths, only: Option<&BondName>) -> Result<Report, AgentError> {
+    let names = names(paths);
     if let Some(name) = only
         && !names.contains(name)
     {
@@ -54,7 +54,7 @@ pub async fn report(places: &Places, only: Option<&BondName>) -> Result<Report, 
     let mut notes = Vec::new();
     let mut bonds = Vec::new();
     for name in names.iter().filter(|name| only.is_none_or(|only| only == *name)) {
-        match bond(places, name, &devices, &mut notes).await {
+        match bond(paths, name, &devices, &mut notes).await {
             Ok(bond) => bonds.push(bond),
             Err(error @ AgentError::OtherMaps { .. }) if only.is_some() => return Err(error),
             Err(error) => {
@@ -68,31 +68,31 @@ pub async fn report(places: &Places, only: Option<&BondName>) -> Result<Report, 
     }
     Ok(Report {
         version: VERSION,
-        source: Source::Maps,
+        source: AnswerSource::Maps,
         moment: Moment::now(),
         agent: None,
         softnet: softnet(&mut notes),
         notes,
         bonds,
-        unserved: Vec::new(),
+        orphaned: Vec::new(),
         gone: Vec::new(),
         missing: Vec::new(),
     })
 }
 
 async fn bond(
-    places: &Places,
+    paths: &Paths,
     name: &BondName,
     devices: &Devices,
     notes: &mut Vec<String>,
 ) -> Result<Bond, AgentError> {
-    let pins = places.pins_of(name);
+    let pins = paths.pins_of(name);
     let maps = Maps::open(&pins)?;
     let entry = maps.bond();
     if entry.abi_version() != ABI_VERSION {
         return Err(AgentError::OtherMaps { bond: name.to_string(), found: entry.abi_version() });
     }
-    let (record, fault) = match Record::read(places, name, Trust::Anyones) {
+    let (record, fault) = match Record::read(paths, name, Trust::Anyones) {
         Ok(record) => (record, None),
         Err(error) => (None, Some(error.to_string())),
     };
@@ -134,15 +134,15 @@ async fn bond(
             prio: None,
             queue_id: entry.queue_id(),
             counters: Counters::new(&maps.stats(slot.index() as u32)?),
-            found: found.map(json::Found::from),
-            unheard: false,
+            found: found.map(json::OriginalState::from),
+            no_unicast: false,
             warnings,
             name,
         });
     }
     let (active_slave, draining_slave) =
         (name_in(&slaves, active.active()), name_in(&slaves, active.draining()));
-    let directory = places.run_of(name);
+    let directory = paths.run_of(name);
     let guard = entry.has(BondEntry::GUARD);
     let mut warnings = nobody_fails_over(name, &slaves, guard);
     if record.is_none() {
@@ -180,7 +180,7 @@ async fn bond(
     let known = receipts::read(&directory, Trust::Anyones).ok().and_then(|mut receipts| receipts.pop());
     let last_failover = known
         .into_iter()
-        .chain(unheard_of(name, &maps, &slaves))
+        .chain(no_unicast_of(name, &maps, &slaves))
         .max_by_key(|receipt| receipt.switched.monotonic_us);
     Ok(Bond {
         name: name.to_string(),
@@ -198,7 +198,7 @@ async fn bond(
         guard: if guard { "on" } else { "off: so the agent left it" }.to_owned(),
         mtu: mtu(&counted, host.map(|host| host.ifindex), entry.port_ifindex()),
         on_exit: None,
-        pins: places.shown_pins_of(name).display().to_string(),
+        pins: paths.shown_pins_of(name).display().to_string(),
         files: directory.path().display().to_string(),
         options: options(entry),
         drops: json::drops(&maps.stats(PORT_STATS)?),
@@ -278,8 +278,8 @@ fn nobody_fails_over(bond: &str, slaves: &[Slave], guard: bool) -> Vec<String> {
 }
 
 /// Whether ACTIVE of a bond was changed since the last change that is on a receipt. None if its maps cannot be read.
-pub fn has_changed(places: &Places, bond: &BondName) -> Option<bool> {
-    let maps = Maps::open(&places.pins_of(bond)).ok()?;
+pub fn has_changed(paths: &Paths, bond: &BondName) -> Option<bool> {
+    let maps = Maps::open(&paths.pins_of(bond)).ok()?;
     Some(maps.active() != maps.guard().known())
 }
 
@@ -290,7 +290,7 @@ fn name_in(slaves: &[Slave], slot: Option<Slot>) -> Option<String> {
 }
 
 /// The guard's last failover, if no agent has heard of it.
-fn unheard_of(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Receipt> {
+fn no_unicast_of(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Receipt> {
     let (guard, word) = (maps.guard(), maps.active());
     let switched = Time::from_nanos(guard.switched_at());
     (guard.known() != word && !switched.is_zero()).then(|| Receipt {

@@ -63,7 +63,7 @@ const LONGEST_BOOT: u64 = 64;
 
 /// A place that could not be had.
 #[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
+pub enum PathError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
     #[error("cannot mount bpffs on {BPFFS}: {0}; mount it first: mount -t bpf bpf {BPFFS}")]
@@ -88,9 +88,9 @@ fn pid_in_words(owner: Option<u32>) -> String {
     owner.map_or_else(String::new, |pid| format!(" (pid {pid})"))
 }
 
-/// The places of one network namespace.
+/// The paths of one network namespace.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct Paths {
     pub(super) pins: Location,
     pub(super) shown_pins: PathBuf,
     pub(super) run: Location,
@@ -165,7 +165,7 @@ fn boot_id() -> Option<String> {
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
-impl Places {
+impl Paths {
     /// Of the namespace with this SO_NETNS_COOKIE.
     pub fn of(netns_cookie: u64) -> Self {
         let name = netns_cookie.to_string();
@@ -195,7 +195,7 @@ impl Places {
         self.shown_pins.join(pin_name(bond))
     }
 
-    /// Whether anything of a bond is here. An agent that dies while it makes its places or takes them away
+    /// Whether anything of a bond is here. An agent that dies while it makes its paths or takes them away
     /// leaves some of them, empty ones too.
     pub fn has(&self, bond: &BondName) -> bool {
         self.pins_of(bond).kind().is_some() || self.run_of(bond).kind().is_some()
@@ -239,13 +239,13 @@ impl Places {
     }
 
     /// Where the control socket is made.
-    pub fn open_run(&self) -> Result<Directory, PlaceError> {
+    pub fn open_run(&self) -> Result<Directory, PathError> {
         self.run.open(Trust::Ours).map_err(at(&self.run))
     }
 
     /// Makes the directories, mounts bpffs if nobody has, and keeps other agents out. What an agent left there before the
     /// machine was started last is removed: its interfaces are others now.
-    pub fn claim(&self) -> Result<Claim, PlaceError> {
+    pub fn claim(&self) -> Result<Claim, PathError> {
         mount_bpffs()?;
         lasting();
         let Locked { file: mut lock, directory, is_new: _ } = self.lock()?;
@@ -264,9 +264,9 @@ impl Places {
     ///
     /// # Errors
     /// Another agent has it, whose run directory was removed.
-    fn claim_socket(&self) -> Result<Option<UnixListener>, PlaceError> {
+    fn claim_socket(&self) -> Result<Option<UnixListener>, PathError> {
         let name = format!("{XBOND}-{}", self.run.name());
-        let error = |source| PlaceError::Io { path: Path::new(&format!("@{name}")).to_owned(), source };
+        let error = |source| PathError::Io { path: Path::new(&format!("@{name}")).to_owned(), source };
         let address = SocketAddr::from_abstract_name(&name).map_err(error)?;
         match UnixListener::bind_addr(&address) {
             Ok(socket) => return Ok(Some(socket)),
@@ -275,7 +275,7 @@ impl Places {
         }
         match owner_of(&address) {
             Some((user, pid)) if user == ROOT_USER || user == geteuid().as_raw() => {
-                Err(PlaceError::Occupied { owner: pid })
+                Err(PathError::Occupied { owner: pid })
             }
             Some((user, pid)) => {
                 warn!(
@@ -297,7 +297,7 @@ impl Places {
     ///
     /// # Errors
     /// They cannot be made, or another process has the new lock: it is about to find this agent's socket, and ends.
-    pub fn reclaim(&self, claim: &mut Claim) -> Result<bool, PlaceError> {
+    pub fn reclaim(&self, claim: &mut Claim) -> Result<bool, PathError> {
         let is_there = |run: &Directory| {
             let lock = run.identity(Some(LOCK)).ok();
             run.is_same(claim.directory.as_fd()) && lock.is_some() && lock == Identity::of(&*claim.lock).ok()
@@ -327,13 +327,13 @@ impl Places {
     }
 
     /// Locks the run directory, which is made if it is not there.
-    pub(super) fn lock(&self) -> Result<Locked, PlaceError> {
+    pub(super) fn lock(&self) -> Result<Locked, PathError> {
         const ATTEMPTS: u32 = 100;
         let mut attempt = 1;
         loop {
             match self.try_lock() {
                 // Another process has just removed it, because nothing was in it.
-                Err(PlaceError::Io { source, .. })
+                Err(PathError::Io { source, .. })
                     if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => {}
                 // Or it was removed before it was locked.
                 Ok(lock) if lock.is_removed().map_err(at(&self.run))? && attempt < ATTEMPTS => {}
@@ -343,24 +343,24 @@ impl Places {
         }
     }
 
-    fn try_lock(&self) -> Result<Locked, PlaceError> {
+    fn try_lock(&self) -> Result<Locked, PathError> {
         let is_new = self.run.kind().is_none();
         let directory = self.make_run()?;
-        let error = |source| PlaceError::Io { path: directory.shown(LOCK), source };
+        let error = |source| PathError::Io { path: directory.shown(LOCK), source };
         // Nobody else may even read it: whoever has it open can lock it.
         let file = directory.file(LOCK, OFlag::O_RDWR | OFlag::O_CREAT, Trust::Ours).map_err(error)?;
         let file = lock(file, error)?;
         Ok(Locked { file, directory, is_new })
     }
 
-    fn make_run(&self) -> Result<Directory, PlaceError> {
+    fn make_run(&self) -> Result<Directory, PathError> {
         let all = all_runs();
         all.make(0o755).map_err(at(&all))?;
         self.run.make(0o755).map_err(at(&self.run))
     }
 
     /// Agents of other namespaces take the one that is everybody's away when they find it empty.
-    fn make_pins(&self) -> Result<(), PlaceError> {
+    fn make_pins(&self) -> Result<(), PathError> {
         const ATTEMPTS: u32 = 100;
         let (all, mut attempt) = (all_pins(), 1);
         loop {
@@ -381,7 +381,7 @@ impl Places {
         matches!(Flock::lock(lock, FlockArg::LockSharedNonblock), Err((_, nix::Error::EWOULDBLOCK)))
     }
 
-    /// A process of root's goes on as the user whose agent has made these places, if that is another one: what is there
+    /// A process of root's goes on as the user whose agent has made these paths, if that is another one: what is there
     /// leads it no further than that user gets. Before there are threads.
     ///
     /// # Errors
@@ -395,7 +395,7 @@ impl Places {
     }
 
     /// Makes a bond's run directory.
-    pub fn make_run_of(&self, bond: &BondName) -> Result<(), PlaceError> {
+    pub fn make_run_of(&self, bond: &BondName) -> Result<(), PathError> {
         self.make_run()?;
         let place = self.run_of(bond);
         place.make(0o755).map(drop).map_err(at(&place))
@@ -471,12 +471,12 @@ fn remove_if_empty(all: &Location, pins: &Location) -> io::Result<()> {
     Ok(())
 }
 
-fn at(place: &Location) -> impl Fn(io::Error) -> PlaceError {
-    move |source| PlaceError::Io { path: place.path(), source }
+fn at(place: &Location) -> impl Fn(io::Error) -> PathError {
+    move |source| PathError::Io { path: place.path(), source }
 }
 
-/// Whoever only asks whether somebody has it ([`Places::is_claimed`]) has it for a moment.
-fn lock(mut file: File, error: impl Fn(io::Error) -> PlaceError) -> Result<Flock<File>, PlaceError> {
+/// Whoever only asks whether somebody has it ([`Paths::is_claimed`]) has it for a moment.
+fn lock(mut file: File, error: impl Fn(io::Error) -> PathError) -> Result<Flock<File>, PathError> {
     const ATTEMPTS: u32 = 10;
     const PAUSE: Duration = Duration::from_millis(10);
     let mut attempt = 1;
@@ -485,7 +485,7 @@ fn lock(mut file: File, error: impl Fn(io::Error) -> PlaceError) -> Result<Flock
             Ok(lock) => return Ok(lock),
             Err((again, nix::Error::EWOULDBLOCK)) if attempt < ATTEMPTS => file = again,
             Err((file, nix::Error::EWOULDBLOCK)) => {
-                return Err(PlaceError::Occupied { owner: locks::holder(file) });
+                return Err(PathError::Occupied { owner: locks::holder(file) });
             }
             Err((_, other)) => return Err(error(other.into())),
         }
@@ -627,16 +627,16 @@ pub fn lasting() -> Lasting {
     *LASTING.get_or_init(|| Seen::now().lasting())
 }
 
-fn mount_bpffs() -> Result<(), PlaceError> {
+fn mount_bpffs() -> Result<(), PathError> {
     if has_bpffs() {
         return Ok(());
     }
     let Seen { namespace, namespace_of_init, .. } = Seen::now();
     // What cannot be compared may be private.
     if namespace_of_init.is_none() || namespace != namespace_of_init {
-        return Err(PlaceError::Private);
+        return Err(PathError::Private);
     }
-    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(PlaceError::Bpffs)
+    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(PathError::Bpffs)
 }
 
 #[cfg(test)]
@@ -645,10 +645,10 @@ mod tests {
 
     #[test]
     fn names_with_dots_are_escaped_where_bpffs_needs_it() {
-        let (places, bond) = (Places::of(7), BondName::new("bond0.5").unwrap());
-        assert_eq!(places.shown_pins_of(&bond), Path::new("/sys/fs/bpf/xbond/7/bond0%2E5"));
-        assert_eq!(places.pins_of(&bond).name(), "bond0%2E5");
-        assert_eq!(places.run_of(&bond).path(), Path::new("/run/xbond/7/bond0.5"));
+        let (paths, bond) = (Paths::of(7), BondName::new("bond0.5").unwrap());
+        assert_eq!(paths.shown_pins_of(&bond), Path::new("/sys/fs/bpf/xbond/7/bond0%2E5"));
+        assert_eq!(paths.pins_of(&bond).name(), "bond0%2E5");
+        assert_eq!(paths.run_of(&bond).path(), Path::new("/run/xbond/7/bond0.5"));
     }
 
     #[test]

@@ -36,7 +36,7 @@ use crate::{
         repeats::{Repeats, left_out},
         text::{self, PathFault, PathNote, Repair},
     },
-    store::paths::Places,
+    store::paths::Paths,
     sys::{
         dataplane::Maps,
         directory::{Location, Trust},
@@ -109,21 +109,21 @@ impl Made {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DropsBefore {
     /// Of STATS.
-    places: Vec<u32>,
+    paths: Vec<u32>,
     drops: [u64; DROP_REASONS],
 }
 
 impl DropsBefore {
     /// At the port, and at these slots. None if a counter cannot be read.
     pub fn read(maps: &Maps, slots: impl Iterator<Item = u32>) -> Option<Self> {
-        let places: Vec<_> = slots.chain([PORT_STATS]).collect();
-        let drops = drops(maps, &places)?;
-        Some(Self { places, drops })
+        let paths: Vec<_> = slots.chain([PORT_STATS]).collect();
+        let drops = drops(maps, &paths)?;
+        Some(Self { paths, drops })
     }
 
     /// By reason, what was dropped since. None if a counter cannot be read.
     fn since(&self, maps: &Maps) -> Option<BTreeMap<String, u64>> {
-        let now = drops(maps, &self.places)?;
+        let now = drops(maps, &self.paths)?;
         let since = |reason: DropReason| {
             let count = now[reason as usize].saturating_sub(self.drops[reason as usize]);
             (count > 0).then(|| (reason.name().to_owned(), count))
@@ -132,9 +132,9 @@ impl DropsBefore {
     }
 }
 
-fn drops(maps: &Maps, places: &[u32]) -> Option<[u64; DROP_REASONS]> {
+fn drops(maps: &Maps, paths: &[u32]) -> Option<[u64; DROP_REASONS]> {
     let mut sum = [0; DROP_REASONS];
-    for place in places {
+    for place in paths {
         for (sum, more) in sum.iter_mut().zip(maps.stats(*place).ok()?.drops) {
             *sum += more;
         }
@@ -184,7 +184,7 @@ impl History {
 
 /// Tells and writes down what happens to one bond. Its methods are called in the order in which things are done, but for
 /// announcements and MAC addresses, which are told a little later.
-pub struct Scribe {
+pub struct ReceiptWriter {
     bond: String,
     feed: Feed,
     maps: Arc<Maps>,
@@ -222,7 +222,7 @@ struct Open {
     is_first_part_done: bool,
 }
 
-impl Scribe {
+impl ReceiptWriter {
     /// `directory` is the bond's run directory.
     pub fn new(bond: &str, directory: &Location, feed: Feed, maps: Arc<Maps>, ledger: Arc<Ledger>) -> Self {
         let file = File::open(directory.clone());
@@ -575,8 +575,8 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The last failovers of a bond, whether an agent has it or not.
-pub fn log(places: &Places, bond: &BondName) -> Result<Log, AgentError> {
-    let directory = places.run_of(bond);
+pub fn log(paths: &Paths, bond: &BondName) -> Result<Log, AgentError> {
+    let directory = paths.run_of(bond);
     let failed = |source| AgentError::File { path: directory.path().join(FILE), source };
     let text = read_text(&directory, Trust::Anyones).map_err(failed)?;
     let damaged = damaged(&text);

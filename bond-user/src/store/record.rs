@@ -10,7 +10,7 @@ use tracing::warn;
 use crate::{
     agent::AgentError,
     report::text,
-    store::paths::Places,
+    store::paths::Paths,
     sys::{
         Devices, SysError,
         dataplane::{self, DataPlane, Pinned},
@@ -18,9 +18,9 @@ use crate::{
         enslave::{Owner, PutBack, Unconfirmed},
         found::{self, Found, Space},
         layer3::Layer3,
-        netlink::{Address, LinkInfo, LinkSetting, Route},
+        netlink::{Address, KernelRoute, LinkInfo, LinkSetting},
         offload::Role,
-        ownership::{Alias, Mark, Proof},
+        ownership::{Alias, Mark, Ownership},
     },
 };
 
@@ -39,7 +39,7 @@ pub struct Record {
     version: u32,
     bond: BondName,
     /// The pair that was made for it.
-    pair: Option<Pair>,
+    pair: Option<RecordedPair>,
     /// The port that was there before.
     port: Option<Found>,
     /// What carries the packets, as `--datapath` has it.
@@ -89,7 +89,7 @@ struct Taken {
 #[serde(deny_unknown_fields)]
 pub struct Configured {
     pub addresses: Vec<Address>,
-    pub routes: Vec<Route>,
+    pub routes: Vec<KernelRoute>,
     /// Bytes.
     pub mtu: Option<u32>,
 }
@@ -135,7 +135,7 @@ impl Configured {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shape {
     /// Made for it; or else `port`.
-    pub pair: Option<Pair>,
+    pub pair: Option<RecordedPair>,
     pub port: Option<Found>,
     pub datapath: String,
     pub queues: u16,
@@ -143,7 +143,7 @@ pub struct Shape {
 
 /// The two ends that were made for a bond, by the names that they were given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pair {
+pub struct RecordedPair {
     pub bond: BondName,
     pub port: InterfaceName,
     /// Which devices they are, whatever their names are now; None until they are made.
@@ -158,7 +158,7 @@ pub struct Ends {
     pub port: u32,
 }
 
-impl Pair {
+impl RecordedPair {
     pub fn new(bond: BondName, port: InterfaceName) -> Self {
         Self { bond, port, ends: None }
     }
@@ -184,7 +184,7 @@ impl Pair {
 
 impl Record {
     /// Of a bond whose run directory exists. Nothing is written yet.
-    pub fn new(places: &Places, bond: &BondName, shape: Shape) -> Self {
+    pub fn new(paths: &Paths, bond: &BondName, shape: Shape) -> Self {
         let Shape { pair, port, datapath, queues } = shape;
         Self {
             version: VERSION,
@@ -197,7 +197,7 @@ impl Record {
             away: Vec::new(),
             taken: None,
             configured: Configured::default(),
-            place: places.run_of(bond),
+            place: paths.run_of(bond),
             read_as: VERSION,
         }
     }
@@ -216,8 +216,8 @@ impl Record {
     ///
     /// # Errors
     /// It cannot be read, is not of this version, or is about another bond.
-    pub fn read(places: &Places, bond: &BondName, trust: Trust) -> Result<Option<Self>, AgentError> {
-        Self::read_at(places.run_of(bond), bond, trust)
+    pub fn read(paths: &Paths, bond: &BondName, trust: Trust) -> Result<Option<Self>, AgentError> {
+        Self::read_at(paths.run_of(bond), bond, trust)
     }
 
     fn read_at(place: Location, bond: &BondName, trust: Trust) -> Result<Option<Self>, AgentError> {
@@ -267,7 +267,7 @@ impl Record {
     }
 
     /// The two ends that were made for it.
-    pub fn pair(&self) -> Option<&Pair> {
+    pub fn pair(&self) -> Option<&RecordedPair> {
         self.pair.as_ref()
     }
 
@@ -381,8 +381,8 @@ impl Record {
     }
 
     /// Whether the file of a bond is there.
-    pub fn is_there(places: &Places, bond: &BondName) -> bool {
-        places.run_of(bond).open(Trust::Ours).is_ok_and(|directory| directory.has(FILE))
+    pub fn is_there(paths: &Paths, bond: &BondName) -> bool {
+        paths.run_of(bond).open(Trust::Ours).is_ok_and(|directory| directory.has(FILE))
     }
 
     /// Writes the file again, which another process has removed, perhaps with its directory.
@@ -427,7 +427,7 @@ impl Record {
         })
     }
 
-    async fn detach_filters(&self, devices: &Devices, proof: &Proof) {
+    async fn detach_filters(&self, devices: &Devices, proof: &Ownership) {
         for found in self.slaves.iter().chain(&self.port) {
             // By the name that it has now; one that is gone took its filters along.
             if let Ok(link) = devices.netlink.link_by_index(found.ifindex).await
@@ -459,7 +459,7 @@ impl Record {
     }
 
     /// Asks the kernel which interfaces are this bond's, as long as there are pins.
-    pub async fn prove(&self, devices: &Devices, pins: &Location) -> Proof {
+    pub async fn prove(&self, devices: &Devices, pins: &Location) -> Ownership {
         let ends = self.pair.iter().filter_map(|pair| pair.ends).flat_map(|ends| [ends.bond, ends.port]);
         let found = self.slaves.iter().chain(&self.port).chain(&self.away).map(|found| found.ifindex);
         let candidates: Vec<_> = ends.chain(found).collect();
@@ -469,7 +469,7 @@ impl Record {
     /// Restores everything that the kernel confirms to be this bond's: devices that were made are deleted, the others are
     /// as they were found. What is gone is skipped, what fails does not stop the rest; the first failure is the error.
     /// Returns what is not confirmed, and was left as it is.
-    pub async fn restore(&self, devices: &Devices, proof: &Proof) -> Result<Vec<Left>, AgentError> {
+    pub async fn restore(&self, devices: &Devices, proof: &Ownership) -> Result<Vec<Left>, AgentError> {
         let mut left = Vec::new();
         let mut failure = None;
         let mut note = |answer: Result<(), AgentError>| {
@@ -536,7 +536,11 @@ const PAIR: u32 = 0;
 
 /// Deletes the pair, whatever its ends are called now. Of one that was just made only the names are known. Returns the name
 /// of what is in its place, if that is not confirmed to be the bond's.
-async fn delete_pair(devices: &Devices, pair: &Pair, proof: &Proof) -> Result<Option<Left>, AgentError> {
+async fn delete_pair(
+    devices: &Devices,
+    pair: &RecordedPair,
+    proof: &Ownership,
+) -> Result<Option<Left>, AgentError> {
     let netlink = &devices.netlink;
     let there = |answer: Result<LinkInfo, SysError>| match answer {
         Ok(link) => Ok(Some(link).filter(LinkInfo::is_end_of_pair)),
@@ -563,21 +567,21 @@ async fn delete_pair(devices: &Devices, pair: &Pair, proof: &Proof) -> Result<Op
 }
 
 /// What an interface is to a bond of this namespace, one without an agent included.
-pub fn owner_of(places: &Places, link: &LinkInfo) -> Option<Owner> {
-    let read = |bond: BondName| Record::read(places, &bond, Trust::Anyones).ok().flatten();
-    let records = places.bonds().into_iter().filter_map(read);
+pub fn owner_of(paths: &Paths, link: &LinkInfo) -> Option<Owner> {
+    let read = |bond: BondName| Record::read(paths, &bond, Trust::Anyones).ok().flatten();
+    let records = paths.bonds().into_iter().filter_map(read);
     records.filter_map(|record| record.owner(link)).next()
 }
 
 /// Takes a bond away that no agent looks after: pins, devices, files. Returns what should be known about it.
-pub async fn undo(places: &Places, bond: &BondName, devices: &Devices) -> Result<Vec<String>, AgentError> {
-    let pins = places.pins_of(bond);
-    let (record, fault) = match Record::read(places, bond, Trust::Ours) {
+pub async fn undo(paths: &Paths, bond: &BondName, devices: &Devices) -> Result<Vec<String>, AgentError> {
+    let pins = paths.pins_of(bond);
+    let (record, fault) = match Record::read(paths, bond, Trust::Ours) {
         Ok(record) => (record, None),
         // It is whole, and another version can undo from it.
         Err(error @ AgentError::OtherRecord { .. }) => return Err(error),
         // Another user's, or a link elsewhere: nothing there is acted upon.
-        Err(error) if is_foreign(&places.run_of(bond)) => return Err(error),
+        Err(error) if is_foreign(&paths.run_of(bond)) => return Err(error),
         Err(error) => (None, Some(error.to_string())),
     };
     let commands = if record.is_none() { by_hand(&pins, devices).await } else { Vec::new() };
@@ -599,11 +603,11 @@ pub async fn undo(places: &Places, bond: &BondName, devices: &Devices) -> Result
             return Err(AgentError::Unconfirmed {
                 bond: bond.to_string(),
                 names,
-                files: places.run_of(bond).path(),
+                files: paths.run_of(bond).path(),
             });
         }
     }
-    places.forget(bond);
+    paths.forget(bond);
     if commands.is_empty() && fault.is_none() {
         return Ok(notes);
     }
@@ -693,7 +697,7 @@ mod tests {
         let record = Record {
             version: VERSION,
             bond: bond0(),
-            pair: Some(Pair::new(bond0(), InterfaceName::new("bond0-port").unwrap())),
+            pair: Some(RecordedPair::new(bond0(), InterfaceName::new("bond0-port").unwrap())),
             port: None,
             datapath: "tc".into(),
             queues: 16,

@@ -199,7 +199,7 @@ pub struct FrameSocket {
 
 impl FrameSocket {
     /// How long a frame may wait for room.
-    const PATIENCE: TimeVal = TimeVal::new(0, 100_000);
+    const WAIT_LIMIT: TimeVal = TimeVal::new(0, 100_000);
 
     /// In the network namespace of the calling thread.
     pub fn open(ifindex: u32) -> Result<Self, SysError> {
@@ -213,7 +213,7 @@ impl FrameSocket {
 
     fn socket(ifindex: u32) -> nix::Result<OwnedFd> {
         let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
-        setsockopt(&socket, sockopt::SendTimeout, &Self::PATIENCE)?;
+        setsockopt(&socket, sockopt::SendTimeout, &Self::WAIT_LIMIT)?;
         bind(socket.as_raw_fd(), &link_address(ifindex, 0).ok_or(Errno::EINVAL)?)?;
         Ok(socket)
     }

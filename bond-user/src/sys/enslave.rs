@@ -10,10 +10,10 @@ use super::{
     Devices, SysError,
     dataplane::Hook,
     found::{Found, Lower},
-    layer3::{Target, Unfit},
+    layer3::{Target, Unrestorable},
     netlink::{In6AddrGenMode, LinkInfo, LinkLayerType, LinkSetting},
     offload::{self, FeatureChange, Role},
-    ownership::{Mark, Proof},
+    ownership::{Mark, Ownership},
     topology::{self, Pairs},
 };
 
@@ -133,7 +133,7 @@ impl Devices {
             return Err(Refusal::Busy { name: link.name, upper: upper.name, kind }.into());
         }
         let layer3 = self.netlink.layer3_of(link.ifindex, &link.name).await?;
-        if let Some(Unfit { what, why }) = layer3.unrestorable() {
+        if let Some(Unrestorable { what, why }) = layer3.unrestorable() {
             return Err(Refusal::Unrestorable { name: link.name, what, why }.into());
         }
         let features = self.ethtool.features(link.ifindex)?;
@@ -195,7 +195,7 @@ impl Devices {
         match self.set_up(found, plan, mark).await {
             Ok(link) => Ok(link),
             Err(first) => {
-                let proof = Proof::new(mark.clone(), [found.ifindex]);
+                let proof = Ownership::new(mark.clone(), [found.ifindex]);
                 Err(first.after_undoing(self.restore(found, &proof).await))
             }
         }
@@ -229,18 +229,23 @@ impl Devices {
 
     /// Undoes [`Self::enslave`] as the driver does at a release (`__bond_release_one`): closed, with this MAC if
     /// one is given, everything else but the addresses as found.
-    pub async fn release(&self, found: &Found, mac: Option<Mac>, proof: &Proof) -> Result<PutBack, SysError> {
+    pub async fn release(
+        &self,
+        found: &Found,
+        mac: Option<Mac>,
+        proof: &Ownership,
+    ) -> Result<PutBack, SysError> {
         self.put_back(found, Leave::Released(mac), proof).await
     }
 
     /// Undoes [`Self::enslave`] altogether: up or down, with the addresses and routes, as found. On an
     /// interface that is so, it changes nothing.
-    pub async fn restore(&self, found: &Found, proof: &Proof) -> Result<PutBack, SysError> {
+    pub async fn restore(&self, found: &Found, proof: &Ownership) -> Result<PutBack, SysError> {
         self.put_back(found, Leave::AsFound, proof).await
     }
 
     /// Every step is tried; the first error is the answer.
-    async fn put_back(&self, found: &Found, leave: Leave, proof: &Proof) -> Result<PutBack, SysError> {
+    async fn put_back(&self, found: &Found, leave: Leave, proof: &Ownership) -> Result<PutBack, SysError> {
         let Some(link) = self.find(found).await? else { return Ok(PutBack::Gone) };
         if !proof.holds(&link) {
             let looks_enslaved = looks_enslaved(&link, found);
@@ -306,7 +311,7 @@ impl Devices {
 
     /// Gives an interface the IPv4 addresses back while whoever had them instead still has them, so that no route by
     /// another device loses its source address.
-    pub async fn return_addresses(&self, found: &Found, proof: &Proof) -> Result<(), SysError> {
+    pub async fn return_addresses(&self, found: &Found, proof: &Ownership) -> Result<(), SysError> {
         let link = self.find(found).await?.filter(|link| proof.holds(link));
         let Some(link) = link else { return Ok(()) };
         self.netlink.put_ipv4_addresses(&found.layer3, &Target::back(found.ifindex, link.ifindex)).await
@@ -319,7 +324,7 @@ impl Devices {
         if layer3.is_same(&found.layer3) {
             return Ok(None);
         }
-        if let Some(Unfit { what, why }) = layer3.unrestorable() {
+        if let Some(Unrestorable { what, why }) = layer3.unrestorable() {
             return Err(Refusal::Unrestorable { name: found.name.clone(), what, why }.into());
         }
         Ok(Some(Found { layer3: Arc::new(layer3), ..found.clone() }))
@@ -420,7 +425,7 @@ mod tests {
     use super::*;
     use crate::sys::{
         layer3::Layer3,
-        netlink::{Address, AttachedXdp, LinkEvent, LinkEvents, Route, XdpMode},
+        netlink::{Address, AttachedXdp, KernelRoute, LinkEvent, LinkEvents, XdpMode},
         ownership::Alias,
         testing::{in_namespace, mac, veth},
     };
@@ -430,8 +435,8 @@ mod tests {
     }
 
     /// By the alias alone.
-    fn proof() -> Proof {
-        Proof::new(mark(), [])
+    fn proof() -> Ownership {
+        Ownership::new(mark(), [])
     }
 
     fn plan(hook: Hook) -> EnslavePlan {
@@ -446,7 +451,7 @@ mod tests {
     async fn state(
         devices: &Devices,
         ifindex: u32,
-    ) -> (LinkInfo, Vec<Address>, Vec<Route>, Vec<Mac>, Vec<crate::sys::ethtool::Feature>) {
+    ) -> (LinkInfo, Vec<Address>, Vec<KernelRoute>, Vec<Mac>, Vec<crate::sys::ethtool::Feature>) {
         let netlink = &devices.netlink;
         let mut addresses = netlink.addresses_of(ifindex).await.unwrap();
         addresses.sort_by_key(|address| address.ip);
@@ -476,7 +481,7 @@ mod tests {
             netlink.add_address(&address).await.unwrap();
         }
         for (to, via) in [("0.0.0.0", "192.0.2.9"), ("::", "2001:db8::9")] {
-            netlink.replace_route(&Route::new(link.ifindex, ip(to), 0, Some(ip(via)))).await.unwrap();
+            netlink.replace_route(&KernelRoute::new(link.ifindex, ip(to), 0, Some(ip(via)))).await.unwrap();
         }
         // Of any bytes.
         netlink.set_alias(link.ifindex, Alias::new(b"\xff uplink").as_ref()).await.unwrap();
@@ -525,7 +530,7 @@ mod tests {
                 assert_eq!(devices.restore(&found, &proof()).await.unwrap(), PutBack::Done);
                 running(&mut events, link.ifindex).await;
                 assert_eq!(state(&devices, link.ifindex).await, before);
-                let proof = Proof::new(mark(), [found.ifindex]);
+                let proof = Ownership::new(mark(), [found.ifindex]);
                 assert_eq!(devices.restore(&found, &proof).await.unwrap(), PutBack::Done);
                 assert_eq!(state(&devices, link.ifindex).await, before, "a second time changes nothing");
             });
@@ -599,7 +604,7 @@ mod tests {
                 assert_eq!(state(&devices, link.ifindex).await, before, "{alias:?}");
             }
             // An alias that is an administrator's stays where a program confirms.
-            let known = Proof::new(mark(), [link.ifindex]);
+            let known = Ownership::new(mark(), [link.ifindex]);
             assert_eq!(devices.restore(&found, &known).await.unwrap(), PutBack::Done);
             assert_eq!(
                 devices.netlink.link_by_index(link.ifindex).await.unwrap().alias,
@@ -625,7 +630,7 @@ mod tests {
                 (state(&devices, link.ifindex).await, state(&devices, other.ifindex).await);
             devices.enslave(&found, &plan(Hook::Tc), &mark()).await.unwrap();
             let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-            let forged = Route::new(other.ifindex, ip("203.0.113.0"), 24, None).to_kept().unwrap();
+            let forged = KernelRoute::new(other.ifindex, ip("203.0.113.0"), 24, None).to_kept().unwrap();
             let messages = found.layer3.addresses().chain(found.layer3.routes()).cloned();
             let layer3 = Layer3::of(messages.chain([forged]).collect());
             let mut events = LinkEvents::open().unwrap();

@@ -101,7 +101,7 @@ pub fn list(directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
 
 /// What a path leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     Absent,
     Directory,
     /// Anything else, readable or not.
@@ -112,12 +112,12 @@ pub enum Kind {
 ///
 /// # Errors
 /// It cannot be looked up for another reason than that it is absent, or did not answer.
-pub fn kind(path: &Path) -> Result<Kind, ReadError> {
+pub fn kind(path: &Path) -> Result<FileKind, ReadError> {
     let path = path.to_owned();
     within(WITHIN, move || match fs::metadata(&path) {
-        Ok(found) if found.is_dir() => Ok(Kind::Directory),
-        Ok(_) => Ok(Kind::File),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Kind::Absent),
+        Ok(found) if found.is_dir() => Ok(FileKind::Directory),
+        Ok(_) => Ok(FileKind::File),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(FileKind::Absent),
         Err(error) => Err(error.into()),
     })?
 }

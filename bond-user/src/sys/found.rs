@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::{
     ethtool::FeatureState,
     layer3::Layer3,
-    netlink::{Address, In6AddrGenMode, LinkInfo, NetnsId, Route},
+    netlink::{Address, In6AddrGenMode, KernelRoute, LinkInfo, NetnsId},
     ownership::Alias,
 };
 
@@ -101,7 +101,7 @@ struct Written {
     #[serde(default)]
     addresses: Vec<Address>,
     #[serde(default)]
-    routes: Vec<Route>,
+    routes: Vec<KernelRoute>,
     features: Vec<FeatureState>,
     #[serde(with = "mac_text::list")]
     unicast: Vec<Mac>,
@@ -113,7 +113,7 @@ impl From<Written> for Found {
         let of_version_2 = || {
             let addresses =
                 addresses.iter().filter(|address| !address.by_kernel).filter_map(Address::to_kept);
-            Layer3::of(addresses.chain(routes.iter().filter_map(Route::to_kept)).collect())
+            Layer3::of(addresses.chain(routes.iter().filter_map(KernelRoute::to_kept)).collect())
         };
         Self {
             ifindex: written.ifindex,
@@ -294,7 +294,7 @@ mod tests {
     fn slave(permanent_mac: Option<Mac>) -> Found {
         let mac = Mac::new([0x08, 0x00, 0x27, 0xe8, 0x26, 0x58]);
         let address = Address::new(3, "192.0.2.1".parse().unwrap(), 24);
-        let route = Route::new(3, "::".parse().unwrap(), 0, Some("fe80::1".parse().unwrap()));
+        let route = KernelRoute::new(3, "::".parse().unwrap(), 0, Some("fe80::1".parse().unwrap()));
         Found {
             ifindex: 3,
             name: "enp0s8".to_owned(),

@@ -91,14 +91,14 @@ impl Mark {
 
 /// By what the kernel confirms that interfaces are a bond's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proof {
+pub struct Ownership {
     mark: Mark,
     /// ifindexes, in this network namespace, of interfaces that have a program of the bond, or that this process itself
     /// made the bond's.
     known: BTreeSet<u32>,
 }
 
-impl Proof {
+impl Ownership {
     pub fn new(mark: Mark, known: impl IntoIterator<Item = u32>) -> Self {
         Self { mark, known: known.into_iter().collect() }
     }
@@ -128,7 +128,7 @@ impl Proof {
 
 impl Devices {
     /// Asks the kernel which interfaces are a bond's. `candidates` are asked for programs where those are filters.
-    pub async fn prove(&self, mark: Mark, pinned: &Pinned, candidates: &[u32]) -> Proof {
+    pub async fn prove(&self, mark: Mark, pinned: &Pinned, candidates: &[u32]) -> Ownership {
         let mut known = BTreeSet::new();
         for link in pinned.links.iter().filter(|link| link.ifindex != 0) {
             let is_there =
@@ -139,7 +139,7 @@ impl Devices {
             let programs = self.netlink.ingress_programs(ifindex).await.unwrap_or_default();
             known.extend(programs.iter().any(|program| pinned.programs.contains(program)).then_some(ifindex));
         }
-        Proof { mark, known }
+        Ownership { mark, known }
     }
 
     /// Of an XDP link the ifindex may count in another network namespace by now.
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn an_interface_is_a_bonds_by_its_alias_or_its_program() {
-        let proof = Proof::new(mark("bond0"), [7]);
+        let proof = Ownership::new(mark("bond0"), [7]);
         let table = [
             (link(3, "xbond:bond0"), true),
             (link(3, "xbond:bond01"), false),
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn one_end_of_a_pair_confirms_both() {
-        let proof = Proof::new(mark("bond0"), []);
+        let proof = Ownership::new(mark("bond0"), []);
         let end = |ifindex: u32, peer: u32, alias: &str, group: u32| LinkInfo {
             link: Some(peer),
             group,

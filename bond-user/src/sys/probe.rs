@@ -73,7 +73,7 @@ pub fn devices_above(bond: u32, links: &[LinkInfo]) -> HashMap<u32, Vec<VlanTag>
 mod tests {
     use super::*;
     use crate::sys::{
-        netlink::{Address, Route, Way},
+        netlink::{Address, KernelRoute, Way},
         testing::{in_namespace, link, veth},
     };
 
@@ -156,7 +156,7 @@ mod tests {
             let by = |source: &str| Some(Way { ifindex: near.ifindex, source: source.parse().ok() });
             assert_eq!(way("10.0.0.254").await, by("10.0.0.1"));
             assert_eq!(way("10.0.0.1").await, None, "it is this host");
-            let mut route = Route::new(near.ifindex, "192.0.2.0".parse().unwrap(), 24, None);
+            let mut route = KernelRoute::new(near.ifindex, "192.0.2.0".parse().unwrap(), 24, None);
             route.source = "10.0.0.2".parse().ok();
             netlink.replace_route(&route).await.unwrap();
             assert_eq!(way("192.0.2.7").await, by("10.0.0.2"));

@@ -8,7 +8,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::{
     Devices,
-    netlink::{LinkFlags, LinkInfo, LinkLayerType, Netlink, Pair, PairKind, PairPlan},
+    netlink::{LinkFlags, LinkInfo, LinkLayerType, LinkPair, Netlink, PairKind, PairPlan},
 };
 
 /// Runs `test` in a network namespace of its own, which vanishes with the thread that is in it. Skips, and
@@ -53,7 +53,7 @@ pub const fn mac(last: u8) -> Mac {
 /// A veth pair of MTU 1500; the first end has the MAC `02:00:00:00:00:10`.
 pub async fn veth(devices: &Devices, name: &str, peer: &str) -> (LinkInfo, LinkInfo) {
     let plan = PairPlan { bond: name, port: peer, mac: mac(0x10), mtu: 1500, queues: 1, mark: None };
-    let Pair { bond, port } = devices.netlink.create_pair(PairKind::Veth, &plan).await.unwrap();
+    let LinkPair { bond, port } = devices.netlink.create_pair(PairKind::Veth, &plan).await.unwrap();
     (bond, port)
 }
 

@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use xbond_tests::{
-    Capture, Cut, HOST_V4, Lab, LinkWatch, PATIENCE, TwoWay, bonded,
+    Capture, Cut, HOST_V4, Lab, LinkWatch, TwoWay, WAIT_LIMIT, bonded,
     lab::{Datapath, Wire},
 };
 
@@ -84,13 +84,13 @@ impl Setting {
             thread::sleep(Duration::from_millis(number as u64 * STEP_MS % MIIMON as u64));
             let said = xbond.log().len();
             let cut = lab.cut(active, Cut::Carrier)?;
-            let announced = ports[to].wait_for(PATIENCE, |frame| {
+            let announced = ports[to].wait_for(WAIT_LIMIT, |frame| {
                 frame.at >= cut && !frame.outgoing && frame.announces(HOST_V4.into()).is_some()
             })?;
             xbond.wait_for_after(said, &format!("active slave {other} instead of {active}"))?;
             after_cut.push(ms(announced.at - cut));
             if self.wire == Wire::Veth {
-                let event = watch.wait_for(cut, indices[from], false, PATIENCE)?;
+                let event = watch.wait_for(cut, indices[from], false, WAIT_LIMIT)?;
                 after_event.push(ms(announced.at.saturating_duration_since(event)));
             }
             let said = xbond.log().len();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use bond_common::{abi::PORT_STATS, counters::DropReason};
 use bond_core::name::BondName;
-use bond_user::{store::paths::Places, sys::dataplane::Maps, sys::softnet::Softnet};
+use bond_user::{store::paths::Paths, sys::dataplane::Maps, sys::softnet::Softnet};
 use xbond_tests::{
     Cut, Flow, FlowOptions, HOST_V4, Lab, PEER_V4, Recovery, Xbond, bonded,
     figures::{Figure, Target},
@@ -201,7 +201,7 @@ impl Setting {
         let rates = if options.quick { &QUICK_RATES[..] } else { &RATES };
         let rate = highest(&lab, rates)?;
 
-        let maps = Maps::open(&Places::of(lab.host.cookie()?).pins_of(&BondName::new(bonded::BOND)?))?;
+        let maps = Maps::open(&Paths::of(lab.host.cookie()?).pins_of(&BondName::new(bonded::BOND)?))?;
         let exits = if self.datapath == Datapath::Tc { Exits::watch(&lab)? } else { None };
         let (to_peer, to_host) = (flow(&lab, true, rate)?, flow(&lab, false, BACK)?);
         to_peer.wait_for_more(u64::from(rate) / 20)?;

@@ -5,7 +5,7 @@ use std::{fs, io::Write as _, path::PathBuf, time::Instant};
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::ProgramInfo;
 use bond_core::name::BondName;
-use bond_user::{store::paths::Places, sys::dataplane::Kernel};
+use bond_user::{store::paths::Paths, sys::dataplane::Kernel};
 use tempfile::{NamedTempFile, TempDir};
 use xbond_tests::{
     HOST_V4, Lab, PEER_V4, TwoWay, Xbond, bonded,
@@ -173,7 +173,7 @@ fn agent(row: &mut Row, options: &Options, datapath: Datapath, happening: Happen
 
 /// The numbers of the programs that carry the bond's packets.
 fn programs(lab: &Lab) -> Result<Vec<u32>> {
-    let pins = Places::of(lab.host.cookie()?).pins_of(&BondName::new(BOND)?).path();
+    let pins = Paths::of(lab.host.cookie()?).pins_of(&BondName::new(BOND)?).path();
     let entries = fs::read_dir(&pins).with_context(|| format!("cannot read {}", pins.display()))?;
     let paths = entries.flatten().map(|entry| entry.path());
     let programs = paths.filter(|path| path.to_string_lossy().ends_with("_prog"));

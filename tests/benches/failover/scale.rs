@@ -11,9 +11,9 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use bond_common::abi::Slot;
 use bond_core::name::BondName;
-use bond_user::{store::paths::Places, sys::dataplane::Maps};
+use bond_user::{store::paths::Paths, sys::dataplane::Maps};
 use tempfile::NamedTempFile;
-use xbond_tests::{LinkWatch, NetNs, PATIENCE, Xbond, netns};
+use xbond_tests::{LinkWatch, NetNs, WAIT_LIMIT, Xbond, netns};
 
 use crate::{
     Options, Scene,
@@ -132,7 +132,7 @@ fn measure(row: &mut Row, options: &Options, bonds: usize) -> Result<()> {
     row.number("of it shared, MiB", memory("RssShmem")?);
 
     let cookie = place.host.cookie()?;
-    let open = |bond| Ok(Maps::open(&Places::of(cookie).pins_of(&BondName::new(format!("b{bond}"))?))?);
+    let open = |bond| Ok(Maps::open(&Paths::of(cookie).pins_of(&BondName::new(format!("b{bond}"))?))?);
     let maps = (0..bonds).map(open).collect::<Result<Vec<_>>>()?;
     let rounds = if options.quick { 1 } else { options.cuts.div_ceil(10) };
     let (mut all, mut each) = (Vec::new(), Vec::new());
@@ -169,7 +169,7 @@ fn cut_all(place: &Place, maps: &[Maps]) -> Result<(f64, Vec<f64>)> {
     })?;
     let index = |(bond, slot): (usize, &Slot)| place.indices[bond][slot.index()];
     let told = before.iter().enumerate().map(index);
-    let told = told.map(|ifindex| watch.wait_for(start, ifindex, false, PATIENCE));
+    let told = told.map(|ifindex| watch.wait_for(start, ifindex, false, WAIT_LIMIT));
     let told = told.collect::<Result<Vec<Instant>>>()?;
     let last = |times: &[Instant]| times.iter().max().copied().context("no bonds");
     let since = |later: Instant, earlier: Instant| ms(later.saturating_duration_since(earlier));
@@ -177,10 +177,10 @@ fn cut_all(place: &Place, maps: &[Maps]) -> Result<(f64, Vec<f64>)> {
     let each = moved.iter().zip(&told).map(|(&moved, &told)| since(moved, told)).collect();
 
     batch(&place.far, ports.iter().map(|port| format!("link set {port} up")))?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_LIMIT;
     let is_back = |(maps, slot): (&Maps, &Slot)| maps.active().usable() & slot.bit() != 0;
     while !maps.iter().zip(&before).all(is_back) {
-        ensure!(Instant::now() < deadline, "not all slaves came back within {PATIENCE:?}");
+        ensure!(Instant::now() < deadline, "not all slaves came back within {WAIT_LIMIT:?}");
         thread::sleep(Duration::from_millis(20));
     }
     Ok((answer, each))
@@ -188,7 +188,7 @@ fn cut_all(place: &Place, maps: &[Maps]) -> Result<(f64, Vec<f64>)> {
 
 /// When each bond's active slave was another one.
 fn watch_active(maps: &[Maps], before: &[Slot]) -> Result<Vec<Instant>> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_LIMIT;
     let mut moved = vec![None; maps.len()];
     while moved.iter().any(Option::is_none) {
         for ((maps, before), moved) in maps.iter().zip(before).zip(&mut moved) {
@@ -197,7 +197,7 @@ fn watch_active(maps: &[Maps], before: &[Slot]) -> Result<Vec<Instant>> {
             }
         }
         let left = moved.iter().filter(|moved| moved.is_none()).count();
-        ensure!(Instant::now() < deadline, "{left} bonds did not fail over within {PATIENCE:?}");
+        ensure!(Instant::now() < deadline, "{left} bonds did not fail over within {WAIT_LIMIT:?}");
         thread::sleep(LOOK);
     }
     Ok(moved.into_iter().flatten().collect())

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use xbond_tests::{
-    Capture, Mac, NetNs, PATIENCE, PacketSocket,
+    Capture, Mac, NetNs, PacketSocket, WAIT_LIMIT,
     netns::unique_stem,
     parity::{BOND, Driver, Implementation, OurBond, Outcome, Slave},
 };
@@ -199,7 +199,7 @@ impl Nics {
         what: &str,
         wanted: impl Fn(&xbond_tests::parity::Status) -> bool,
     ) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_LIMIT;
         loop {
             let status = bond.status()?.with_context(|| format!("no {BOND}"))?;
             if wanted(&status) {
@@ -207,7 +207,7 @@ impl Nics {
             }
             if Instant::now() > deadline {
                 let links = self.host.ip("-br link")?;
-                bail!("not within {PATIENCE:?}: {what}; at last {status:?}\n{links}");
+                bail!("not within {WAIT_LIMIT:?}: {what}; at last {status:?}\n{links}");
             }
             thread::sleep(Duration::from_millis(50));
         }

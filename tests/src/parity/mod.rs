@@ -43,7 +43,7 @@ use self::{
     record::Snapshot,
     step::{Link, SlaveKey, Switched},
 };
-use crate::{Capture, Cut, Lab, Nic, PATIENCE, PacketSocket, lab::PEER_NIC, link::Link as Device};
+use crate::{Capture, Cut, Lab, Nic, PacketSocket, WAIT_LIMIT, lab::PEER_NIC, link::Link as Device};
 
 pub const BOND: &str = "bond0";
 /// How many NICs a scenario has: slave0, slave1 and slave2.
@@ -95,10 +95,10 @@ impl Pace {
     }
 
     /// Until everything has come to rest.
-    fn patience(self) -> Duration {
+    fn wait_limit(self) -> Duration {
         match self {
-            Self::Emulated => PATIENCE * 6,
-            Self::Native => PATIENCE,
+            Self::Emulated => WAIT_LIMIT * 6,
+            Self::Native => WAIT_LIMIT,
         }
     }
 
@@ -273,7 +273,7 @@ impl Run<'_> {
         // Whoever sees the last one has seen the others, or will not.
         let last = kinds.last().map(frame);
         let is_last = |seen: &crate::Frame| seen.ifname == slave && Some(&seen.bytes) == last.as_ref();
-        capture.wait_for(PATIENCE, is_last)?;
+        capture.wait_for(WAIT_LIMIT, is_last)?;
         thread::sleep(self.pace.between_looks(self.scenario.quiet));
         let seen = capture.stop()?;
         let mut lines = Vec::new();
@@ -297,7 +297,7 @@ impl Run<'_> {
     /// late.
     fn settle(&self, capture: &Capture, is_expected: impl Fn(&Snapshot) -> bool) -> Result<Snapshot> {
         let quiet = self.scenario.quiet;
-        let deadline = Instant::now() + self.pace.patience() + quiet;
+        let deadline = Instant::now() + self.pace.wait_limit() + quiet;
         let mut last = self.look(capture.frames())?;
         let (mut since, mut looks) = (Instant::now(), 0);
         loop {

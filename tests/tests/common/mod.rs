@@ -13,8 +13,8 @@ use std::{
 use serde_json::Value;
 pub use xbond_tests::skip;
 use xbond_tests::{
-    HOST_V4, Lab, LabBuilder, NetNs, PEER_V4, Policy, TwoWay, Xbond, lab::Datapath, patience,
-    time_is_no_measure,
+    HOST_V4, Lab, LabBuilder, NetNs, PEER_V4, Policy, TwoWay, Xbond, lab::Datapath, time_is_no_measure,
+    wait_limit,
 };
 
 pub const BOND: &str = "bond0";
@@ -44,13 +44,13 @@ pub fn beside_others() -> impl Drop {
 /// Looks until `wanted` is seen, for what no event tells.
 #[track_caller]
 pub fn eventually<T: Debug>(what: &str, look: impl Fn() -> T, wanted: impl Fn(&T) -> bool) -> T {
-    let deadline = Instant::now() + patience();
+    let deadline = Instant::now() + wait_limit();
     loop {
         let seen = look();
         if wanted(&seen) {
             return seen;
         }
-        assert!(Instant::now() < deadline, "{what}: not within {:?}; at last {seen:#?}", patience());
+        assert!(Instant::now() < deadline, "{what}: not within {:?}; at last {seen:#?}", wait_limit());
         thread::sleep(Duration::from_millis(10));
     }
 }

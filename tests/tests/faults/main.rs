@@ -32,7 +32,7 @@ use nix::sys::signal::Signal;
 use snapshot::Snapshot;
 use tempfile::NamedTempFile;
 use xbond_tests::{
-    Capture, Cut, HOST_V4, Lab, Mac, NetNs, Nic, PATIENCE, PEER_V4, Policy, Recovery, Xbond,
+    Capture, Cut, HOST_V4, Lab, Mac, NetNs, Nic, PEER_V4, Policy, Recovery, WAIT_LIMIT, Xbond,
     flow::FlowReport,
     has_tcx,
     lab::{Datapath, Wire},

@@ -55,7 +55,7 @@ fn fail_over(guard: &str, policy: &str, rate: u32) -> Duration {
     let expected = if policy == "active" { other } else { nic };
     let announces =
         |frame: &xbond_tests::Frame| frame.announces(HOST_V4.into()) == Some(expected) && frame.at > event;
-    let announced = capture.wait_for(PATIENCE, announces).unwrap().at - event;
+    let announced = capture.wait_for(WAIT_LIMIT, announces).unwrap().at - event;
     // It goes on like this as long as RTNL is held, and answers.
     assert_eq!(active_slave(&xbond).as_deref(), Some(SLAVES[1]), "{what}");
     if let Some(traffic) = &traffic {

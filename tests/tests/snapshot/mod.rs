@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use xbond_tests::{NetNs, PATIENCE};
+use xbond_tests::{NetNs, WAIT_LIMIT};
 
 /// A look at a host: a heading and what belongs to it, line by line.
 #[derive(Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub fn open_once(host: &NetNs) {
 /// Waits until a device has the address that the kernel gives to it once it has carrier, and until each of its
 /// IPv6 addresses has its route, which the kernel makes a little later.
 pub fn await_ipv6(host: &NetNs, device: &str) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_LIMIT;
     let complete = || {
         let routes = host.ip(&format!("-6 route show table local dev {device}")).unwrap();
         let addresses = host.ip(&format!("-6 -oneline address show dev {device}")).unwrap();
@@ -82,7 +82,7 @@ impl Snapshot {
     /// Waits until the host is as it was, up to what the kernel does by itself in the meantime.
     #[track_caller]
     pub fn assert_holds(&self, host: &NetNs, after: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_LIMIT;
         loop {
             let now = Self::of(host);
             if now == *self {
@@ -104,7 +104,7 @@ impl Snapshot {
         let ours = |all: &Self| {
             Self(all.0.iter().filter(|(heading, _)| OURS.contains(&heading.as_str())).cloned().collect())
         };
-        let (then, deadline) = (ours(self), Instant::now() + PATIENCE);
+        let (then, deadline) = (ours(self), Instant::now() + WAIT_LIMIT);
         loop {
             let now = ours(&Self::of(host));
             if now == then {

@@ -52,17 +52,17 @@ pub struct Announcing {
 }
 
 /// The task's ends of [`Announcing`].
-pub struct Orders {
+pub struct AnnounceOrders {
     inputs: mpsc::Receiver<Input>,
     known: watch::Receiver<Announced>,
 }
 
 impl Announcing {
     /// `announced` is what is known already of what is to be announced.
-    pub fn new(announced: Announced) -> (Self, Orders) {
+    pub fn new(announced: Announced) -> (Self, AnnounceOrders) {
         let (inputs, received) = mpsc::channel(WAITING);
         let (known, to_announce) = watch::channel(announced);
-        (Self { inputs, known }, Orders { inputs: received, known: to_announce })
+        (Self { inputs, known }, AnnounceOrders { inputs: received, known: to_announce })
     }
 
     /// Has this announced from now on.
@@ -104,7 +104,7 @@ pub struct Told {
 }
 
 /// The task's state. It ends when nobody can tell it anything any more.
-pub struct Herald {
+pub struct AnnouncerTask {
     pub id: BondId,
     pub host: Host,
     pub maps: Arc<Maps>,
@@ -116,8 +116,8 @@ pub struct Herald {
     pub sockets: HashMap<Slot, (u32, FrameSocket)>,
 }
 
-impl Herald {
-    pub async fn run(mut self, mut orders: Orders) {
+impl AnnouncerTask {
+    pub async fn run(mut self, mut orders: AnnounceOrders) {
         while let Some(input) = orders.inputs.recv().await {
             match input {
                 Input::Announce { slot, ifindex, mac } => {

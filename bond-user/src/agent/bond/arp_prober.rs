@@ -51,16 +51,16 @@ pub struct Probing {
 }
 
 /// The task's ends of [`Probing`].
-pub struct Orders {
+pub struct ProbeOrders {
     rounds: watch::Receiver<Option<Round>>,
     uppers: Arc<Notify>,
 }
 
 impl Probing {
-    pub fn new() -> (Self, Orders) {
+    pub fn new() -> (Self, ProbeOrders) {
         let (rounds, asked) = watch::channel(None);
         let uppers = Arc::<Notify>::default();
-        (Self { rounds, uppers: Arc::clone(&uppers) }, Orders { rounds: asked, uppers })
+        (Self { rounds, uppers: Arc::clone(&uppers) }, ProbeOrders { rounds: asked, uppers })
     }
 
     pub fn round(&self, round: Round) {
@@ -84,7 +84,7 @@ pub struct Round {
 }
 
 /// The task's state. It ends when nobody can tell it anything any more.
-pub struct Prober {
+pub struct ArpProber {
     id: BondId,
     bond: String,
     maps: Arc<Maps>,
@@ -195,7 +195,7 @@ enum Way {
     Unknown,
 }
 
-impl Prober {
+impl ArpProber {
     /// `netlink` reads devices, and may wait for RTNL.
     pub fn new(of: Of, host: Host, netlink: Netlink) -> Self {
         let Of { id, bond, maps, engine } = of;
@@ -217,7 +217,7 @@ impl Prober {
         }
     }
 
-    pub async fn run(mut self, mut orders: Orders) {
+    pub async fn run(mut self, mut orders: ProbeOrders) {
         self.look_around();
         loop {
             let next_look = sleep_until(self.looked + BETWEEN_LOOKS);

@@ -35,13 +35,13 @@ use crate::{
         bond::{
             announcer::Announcing,
             arp_prober::{Probing, Round},
-            ledger::{Change, Ledger},
+            ledger::{Ledger, WordChange},
             link_mail::LinkMail,
             recorder::{Entry, Recording},
             work::Work,
             worker::{Effect, MacOf},
         },
-        lifecycle::missed_failovers::{Known, Meanwhile},
+        lifecycle::missed_failovers::{Known, MissedFailovers},
     },
     report::{
         moment::{boottime_ahead, monotonic as now},
@@ -107,7 +107,7 @@ pub struct Member {
     pub id: BondId,
     pub bond: NewBond,
     /// What another agent has left of it, and what the data plane did since.
-    pub left: Option<(Left, Meanwhile)>,
+    pub left: Option<(Left, MissedFailovers)>,
     pub maps: Arc<Maps>,
     /// EVENTS; None if it cannot be read.
     pub records: Option<RingBuf<MapData>>,
@@ -115,7 +115,7 @@ pub struct Member {
     pub effects: Work,
     pub recording: Recording,
     pub prober: Probing,
-    pub herald: Announcing,
+    pub announcer_task: Announcing,
     /// ifindex of bond0, or of the port behind which the host is.
     pub host: u32,
     pub port: u32,
@@ -252,7 +252,7 @@ struct Running {
     effects: Work,
     recording: Recording,
     prober: Probing,
-    herald: Announcing,
+    announcer_task: Announcing,
     host: u32,
     port: u32,
     is_changed: Arc<AtomicBool>,
@@ -484,7 +484,7 @@ impl Loop {
             Input::Add(member) => {
                 let id = member.id;
                 let mut running = Running::new(*member);
-                running.ledger.follow(running.word, Change::MayFailOver);
+                running.ledger.follow(running.word, WordChange::MayFailOver);
                 running.carry_out(reader);
                 running.meanwhile.clear();
                 running.is_adopting = false;
@@ -560,7 +560,7 @@ impl Running {
             effects,
             recording,
             prober,
-            herald,
+            announcer_task,
             host,
             port,
             is_changed,
@@ -584,7 +584,7 @@ impl Running {
             effects,
             recording,
             prober,
-            herald,
+            announcer_task,
             host,
             port,
             is_changed,
@@ -661,12 +661,13 @@ impl Running {
     }
 
     fn active_is(&mut self, found: ActiveWord) {
-        let Meanwhile { word: found, mut failovers, unrecorded, is_foreign: _ } = self.meanwhile_until(found);
+        let MissedFailovers { word: found, mut failovers, unrecorded, is_foreign: _ } =
+            self.meanwhile_until(found);
         // The guard saw these without a link. Whoever has one again at the next look may have another speed.
         let lost = self.word.usable() & !found.usable();
         self.links.iter_mut().for_each(|(slot, link)| link.up &= lost & slot.bit() == 0);
         self.word = found;
-        self.ledger.follow(found, Change::MayFailOver);
+        self.ledger.follow(found, WordChange::MayFailOver);
         self.unrecorded = unrecorded;
         if unrecorded > 0 {
             self.recording.add(Entry::Unrecorded(unrecorded));
@@ -692,7 +693,7 @@ impl Running {
 
     /// What happened since ACTIVE was known to this thread. Where another process has stored a generation of its own, counting
     /// goes on from what was known: generations of receipts only grow.
-    fn meanwhile_until(&mut self, found: ActiveWord) -> Meanwhile {
+    fn meanwhile_until(&mut self, found: ActiveWord) -> MissedFailovers {
         self.read_records();
         let records = std::mem::take(&mut self.unfollowed);
         let known = Known {
@@ -703,7 +704,7 @@ impl Running {
         };
         // What came after `found` was read is for the next time.
         self.unfollowed = records.iter().filter(|record| is_after(record, found)).copied().collect();
-        let mut meanwhile = Meanwhile::new(known, found, records);
+        let mut meanwhile = MissedFailovers::new(known, found, records);
         if meanwhile.is_foreign {
             let last = meanwhile.failovers.last().map_or(self.word, |(_, word)| *word);
             meanwhile.word = self.maps.recount_active(last);
@@ -1014,7 +1015,7 @@ impl Running {
                 Command::Switch { active, draining, usable } => {
                     let next = self.word.next(active, draining, usable);
                     let change =
-                        if active == self.word.active() { Change::None } else { Change::MayFailOver };
+                        if active == self.word.active() { WordChange::None } else { WordChange::MayFailOver };
                     match self.maps.exchange_active(self.word, next) {
                         Ok(()) => {
                             self.word = next;
@@ -1056,7 +1057,7 @@ impl Running {
                 Command::Announce { slot, mac } => {
                     let slave = self.engine.slaves().find(|slave| slave.slot == slot);
                     let ifindex = slave.map(|slave| slave.ifindex).unwrap_or_default();
-                    if !self.herald.announce(slot, ifindex, mac) {
+                    if !self.announcer_task.announce(slot, ifindex, mac) {
                         // It could not be sent.
                         let _ = self.engine.handle(now(), Event::Announced { slot });
                     }

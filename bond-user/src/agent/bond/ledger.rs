@@ -11,7 +11,7 @@ use crate::sys::dataplane::Maps;
 
 /// Whether a change of ACTIVE may be a failover, for which a receipt is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum WordChange {
     None,
     MayFailOver,
 }
@@ -47,10 +47,10 @@ impl Ledger {
     }
 
     /// The engine knows that ACTIVE is `word`.
-    pub fn follow(&self, word: ActiveWord, change: Change) {
+    pub fn follow(&self, word: ActiveWord, change: WordChange) {
         let mut open = self.open();
         open.word = word;
-        open.may_begin |= change == Change::MayFailOver;
+        open.may_begin |= change == WordChange::MayFailOver;
         self.publish(&mut open);
     }
 

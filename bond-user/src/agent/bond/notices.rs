@@ -31,7 +31,9 @@ pub fn kind(notice: &Notice) -> Option<String> {
         Notice::MacRefused { interface, .. } => Some(format!("refused MAC of {interface}")),
         Notice::SlaveMacTaken { slave, .. } => Some(format!("MAC of {slave}")),
         Notice::BondMacTaken { .. } | Notice::BondMacPutBack { .. } => Some("MAC of the bond".to_owned()),
-        Notice::Unheard { slave, .. } | Notice::HeardAgain { slave } => Some(format!("reception of {slave}")),
+        Notice::NoUnicast { slave, .. } | Notice::HeardAgain { slave } => {
+            Some(format!("reception of {slave}"))
+        }
         Notice::DuplicateMacReplaced { slave, .. } | Notice::ReleasedMacInUse { slave, .. } => {
             Some(format!("duplicate MAC of {slave}"))
         }
@@ -66,7 +68,7 @@ pub fn event(notice: &Notice) -> Option<What> {
         | Notice::SlaveMacTaken { .. }
         | Notice::BondMacTaken { .. }
         | Notice::BondMacPutBack { .. }
-        | Notice::Unheard { .. }
+        | Notice::NoUnicast { .. }
         | Notice::Late { .. }
         | Notice::Suspended { .. }
         | Notice::HeardAgain { .. }
@@ -131,7 +133,7 @@ fn sentence(notice: &Notice) -> (Weight, String) {
         Notice::Suspended { ms } => {
             (Info, format!("the machine was suspended for {ms} ms; no slave is judged by that time"))
         }
-        Notice::Unheard { slave, sent } => (Warning, text::unheard(slave, *sent)),
+        Notice::NoUnicast { slave, sent } => (Warning, text::no_unicast(slave, *sent)),
         Notice::HeardAgain { slave } => (Info, format!("{slave}: receives unicast now")),
         Notice::ReleasedMacInUse { slave, mac } => {
             let what = format!("{slave}: released with the MAC {mac}, which is still in use in the bond");

@@ -22,7 +22,7 @@ use crate::{
         bond::{
             interface::Host,
             recorder::Entry,
-            worker::{Effect, Effects, Slave, waiting},
+            worker::{Effect, Effects, SlaveDevice, waiting},
         },
     },
     report::text::{self, PathFault, PathNote, Repair},
@@ -247,7 +247,7 @@ impl Effects {
 
     /// Slaves whose devices are in this network namespace. What became of others comes as a link event.
     fn to_check(&self) -> Vec<Checked> {
-        let named = |(&slot, slave): (&Slot, &Slave)| {
+        let named = |(&slot, slave): (&Slot, &SlaveDevice)| {
             let name = name_of(slave.ifindex)?;
             Some(Checked { slot, name, ifindex: slave.ifindex })
         };

@@ -17,7 +17,7 @@ use crate::{
         receipt::Announcement,
         text::{PathFault, PathNote, Repair},
     },
-    store::receipts::{Draft, Part, Scribe},
+    store::receipts::{Draft, Part, ReceiptWriter},
 };
 
 /// Entries that wait while the disk, or the reader of the log, keeps the task. With more, the oldest is dropped.
@@ -129,9 +129,9 @@ impl Drop for Handle {
 
 impl Recording {
     /// Starts the task.
-    pub fn start(scribe: Scribe) -> Self {
+    pub fn start(receipt_writer: ReceiptWriter) -> Self {
         let shared = Arc::<Shared>::default();
-        tokio::spawn(run(scribe, Arc::clone(&shared)));
+        tokio::spawn(run(receipt_writer, Arc::clone(&shared)));
         Self(Arc::new(Handle(shared)))
     }
 
@@ -154,7 +154,7 @@ impl Recording {
     }
 }
 
-async fn run(mut scribe: Scribe, shared: Arc<Shared>) {
+async fn run(mut receipt_writer: ReceiptWriter, shared: Arc<Shared>) {
     let mut awaiting = Vec::new();
     loop {
         let added = shared.added.notified();
@@ -163,24 +163,24 @@ async fn run(mut scribe: Scribe, shared: Arc<Shared>) {
             (waiting.entries.pop_front(), std::mem::take(&mut waiting.dropped), waiting.closed)
         };
         if dropped.lines > 0 {
-            scribe.warn(&lines_dropped(dropped.lines));
+            receipt_writer.warn(&lines_dropped(dropped.lines));
         }
         if dropped.failovers > 0 {
-            scribe.lost(dropped.failovers);
+            receipt_writer.lost(dropped.failovers);
         }
         match entry {
             Some(Entry::Await(reply)) => awaiting.push(reply),
-            Some(entry) => take(&mut scribe, entry),
+            Some(entry) => take(&mut receipt_writer, entry),
             None if closed => return,
-            None => match scribe.overdue() {
+            None => match receipt_writer.overdue() {
                 Some(overdue) => tokio::select! {
                     () = added => {}
-                    () = sleep_until(Instant::now() + overdue) => scribe.catch_up(),
+                    () = sleep_until(Instant::now() + overdue) => receipt_writer.catch_up(),
                 },
                 None => added.await,
             },
         }
-        if !scribe.is_open() {
+        if !receipt_writer.is_open() {
             for reply in awaiting.drain(..) {
                 let _: Result<(), ()> = reply.send(());
             }
@@ -188,25 +188,25 @@ async fn run(mut scribe: Scribe, shared: Arc<Shared>) {
     }
 }
 
-fn take(scribe: &mut Scribe, entry: Entry) {
+fn take(receipt_writer: &mut ReceiptWriter, entry: Entry) {
     match entry {
-        Entry::Failover(draft) => scribe.begin(*draft),
-        Entry::FirstPartDone => scribe.first_part_done(),
-        Entry::MacChanged => scribe.mac_changed(),
-        Entry::Announced(at, announcement) => scribe.announced(at, announcement),
-        Entry::WithoutAnnouncement => scribe.without_announcement(),
-        Entry::Notice(notice) => scribe.notice(&notice),
-        Entry::Carrier(up) => scribe.carrier(up),
-        Entry::Info(text) => scribe.info(&text),
-        Entry::Warn(text) => scribe.warn(&text),
-        Entry::Restored(text) => scribe.restored(&text),
-        Entry::Unrecorded(changes) => scribe.unrecorded(changes),
-        Entry::Path(part, found) => scribe.path(part, found),
-        Entry::Notes { all, logged } => scribe.notes(all, logged),
+        Entry::Failover(draft) => receipt_writer.begin(*draft),
+        Entry::FirstPartDone => receipt_writer.first_part_done(),
+        Entry::MacChanged => receipt_writer.mac_changed(),
+        Entry::Announced(at, announcement) => receipt_writer.announced(at, announcement),
+        Entry::WithoutAnnouncement => receipt_writer.without_announcement(),
+        Entry::Notice(notice) => receipt_writer.notice(&notice),
+        Entry::Carrier(up) => receipt_writer.carrier(up),
+        Entry::Info(text) => receipt_writer.info(&text),
+        Entry::Warn(text) => receipt_writer.warn(&text),
+        Entry::Restored(text) => receipt_writer.restored(&text),
+        Entry::Unrecorded(changes) => receipt_writer.unrecorded(changes),
+        Entry::Path(part, found) => receipt_writer.path(part, found),
+        Entry::Notes { all, logged } => receipt_writer.notes(all, logged),
         Entry::Reached(reply) | Entry::Await(reply) => drop(reply.send(())),
         Entry::Finish(reply) => {
-            scribe.finish();
-            scribe.write_receipts();
+            receipt_writer.finish();
+            receipt_writer.write_receipts();
             let _ = reply.send(());
         }
     }

@@ -30,7 +30,7 @@ use crate::{
     agent::{
         AgentError, LinkEventSource,
         bond::{
-            announcer::{self as herald, Announcing, Told},
+            announcer::{self as announcer_task, Announcing, Told},
             engine_thread::{BondId, EngineHandle, Input},
             guard::GuardState,
             interface::Host,
@@ -50,7 +50,7 @@ use crate::{
         found::{Found, Lower},
         membership,
         netlink::{self, BlockingNetlink, Interfaces, LinkInfo, LinkSetting},
-        ownership::Proof,
+        ownership::Ownership,
         sysfs::Sysfs,
         topology::{self, Pairs},
     },
@@ -204,13 +204,13 @@ pub const PINS_GONE: &str = "its pins are gone (bpffs unmounted?): the bond goes
      have it made anew: xbond down, then xbond reload or xbond add";
 
 /// What a slave needs of this task.
-pub(super) struct Slave {
+pub(super) struct SlaveDevice {
     pub(super) ifindex: u32,
     name: String,
     found: Found,
 }
 
-impl Slave {
+impl SlaveDevice {
     fn new(found: Found) -> Self {
         Self { ifindex: found.ifindex, name: found.name.clone(), found }
     }
@@ -250,7 +250,7 @@ pub struct Effects {
     /// See [`HookEvents`]: it grows with each change of filters or chains.
     pub(super) hook_changes: Arc<AtomicU64>,
     pub wanted: Wishes,
-    pub(super) slaves: HashMap<Slot, Slave>,
+    pub(super) slaves: HashMap<Slot, SlaveDevice>,
     /// By ifindex.
     waiting: HashMap<u32, Waiting>,
     /// Who waits for a slave to be released.
@@ -261,7 +261,7 @@ pub struct Effects {
     announced: Announced,
     /// It has changed, or may have, since it was read.
     is_above_old: bool,
-    herald: Announcing,
+    announcer_task: Announcing,
     /// With prearm, once there is a slave: the bond's MAC.
     prearmed: Option<Mac>,
     /// What the bond's carrier is to be: the port is up or down.
@@ -306,7 +306,7 @@ pub struct Parts {
     pub hook_changes: Arc<AtomicU64>,
     pub wanted: Wishes,
     pub announced: Announced,
-    pub herald: Announcing,
+    pub announcer_task: Announcing,
     pub carrier: bool,
     pub is_changed: Arc<AtomicBool>,
 }
@@ -341,7 +341,7 @@ impl Effects {
             sysfs,
             hook_changes,
             announced,
-            herald,
+            announcer_task,
             carrier,
             is_changed,
         } = parts;
@@ -366,13 +366,13 @@ impl Effects {
             sysfs,
             hook_changes,
             wanted,
-            slaves: left.into_iter().map(|(slot, found)| (slot, Slave::new(found))).collect(),
+            slaves: left.into_iter().map(|(slot, found)| (slot, SlaveDevice::new(found))).collect(),
             waiting: HashMap::new(),
             leaving: HashMap::new(),
             further_macs,
             announced,
             is_above_old: false,
-            herald,
+            announcer_task,
             prearmed,
             carrier,
             is_changed,
@@ -391,7 +391,7 @@ impl Effects {
     /// Runs until it is told to end.
     pub async fn run(mut self, mut jobs: Jobs) {
         for (slot, slave) in &self.slaves {
-            self.herald.prepare(*slot, slave.ifindex);
+            self.announcer_task.prepare(*slot, slave.ifindex);
         }
         while let Some(job) = jobs.next().await {
             match job {
@@ -649,7 +649,7 @@ impl Effects {
         }
         self.warn_of_device(&name, ifindex).await;
         let (speed, duplex) = self.devices.ethtool.speed(ifindex);
-        self.slaves.insert(slot, Slave { name, ..Slave::new(found) });
+        self.slaves.insert(slot, SlaveDevice { name, ..SlaveDevice::new(found) });
         Ok(Link { speed, duplex, ..Link::new(link.has_link()) })
     }
 
@@ -682,7 +682,7 @@ impl Effects {
             return;
         }
         // Hardware lies above nothing.
-        let is_made = |(_, slave): &(&Slot, &Slave)| slave.found.kind.is_some();
+        let is_made = |(_, slave): &(&Slot, &SlaveDevice)| slave.found.kind.is_some();
         let slaves: Vec<_> = self.slaves.iter().filter(is_made).collect();
         if slaves.is_empty() {
             return;
@@ -760,13 +760,13 @@ impl Effects {
         let attached = waiting(|| self.data_plane.attach_slave(slot, name, found.ifindex));
         let answer = match attached {
             Ok(()) => {
-                self.herald.prepare(slot, found.ifindex);
+                self.announcer_task.prepare(slot, found.ifindex);
                 self.devices.netlink.link_by_index(found.ifindex).await.map_err(AgentError::from)
             }
             Err(error) => Err(error.into()),
         };
         if answer.is_err() {
-            let proof = Proof::new(self.record.mark(), [found.ifindex]);
+            let proof = Ownership::new(self.record.mark(), [found.ifindex]);
             for undone in [
                 waiting(|| self.data_plane.detach_slave(slot)).map_err(AgentError::from),
                 self.devices.restore(found, &proof).await.map(drop).map_err(AgentError::from),
@@ -794,7 +794,7 @@ impl Effects {
     async fn try_release(&mut self, slot: Slot, mac: Option<Mac>) -> Result<(), AgentError> {
         let proof = self.proof();
         let Some(slave) = self.slaves.remove(&slot) else { return Ok(()) };
-        self.herald.forget(slot);
+        self.announcer_task.forget(slot);
         let detached = waiting(|| self.data_plane.detach_slave(slot));
         // The record knows the MACs of devices above bond0 that it was given since it was found.
         let found = self.record.slave(slave.ifindex).unwrap_or(&slave.found);
@@ -820,7 +820,7 @@ impl Effects {
             let _ = reply.send(Ok(()));
         }
         let Some(slave) = self.slaves.remove(&slot) else { return };
-        self.herald.forget(slot);
+        self.announcer_task.forget(slot);
         warn!("{}: {}: the interface is gone", self.bond, slave.name);
         if let Err(error) = waiting(|| self.data_plane.detach_slave(slot)) {
             warn!("{}: {error}", self.bond);
@@ -852,7 +852,7 @@ impl Effects {
     async fn take_back(&mut self, link: &LinkInfo) -> Result<(), AgentError> {
         let Some(found) = self.away(link).cloned() else { return Ok(()) };
         // Only its alias came back with it: no program of the bond is attached to it.
-        match self.devices.restore(&found, &Proof::new(self.record.mark(), [])).await? {
+        match self.devices.restore(&found, &Ownership::new(self.record.mark(), [])).await? {
             PutBack::Done if link.name != found.name => {
                 info!(
                     "{}: {}: is back, renamed to {}, and as it was found",
@@ -989,9 +989,9 @@ impl Effects {
         let is_old = self.announced.elsewhere || self.is_above_old;
         if is_old || self.wanted.link_events == LinkEventSource::Off {
             self.read_addresses().await;
-            let frames = herald::frames(self.host, &self.announced, mac);
+            let frames = announcer_task::frames(self.host, &self.announced, mac);
             if frames != known {
-                self.herald.send(slot, ifindex, frames);
+                self.announcer_task.send(slot, ifindex, frames);
             }
         }
     }
@@ -1006,7 +1006,7 @@ impl Effects {
         match announcer::addresses_behind(&self.devices.netlink, port).await {
             Ok(announced) => {
                 self.announced = announced;
-                self.herald.know(self.announced.clone());
+                self.announcer_task.know(self.announced.clone());
             }
             Err(error) => self.warn_of(Err(error)),
         }
@@ -1017,7 +1017,7 @@ impl Effects {
         let Host::Pair { port, .. } = self.host else { return Ok(()) };
         let Some(ifindex) = self.slaves.get(&slot).map(|slave| slave.ifindex) else { return Ok(()) };
         let frames = membership::reports_behind(&self.devices.netlink, port, mac).await?;
-        self.herald.send(slot, ifindex, frames);
+        self.announcer_task.send(slot, ifindex, frames);
         Ok(())
     }
 
@@ -1120,9 +1120,9 @@ impl Effects {
     }
 
     /// The interfaces that this task knows to be the bond's: it made them that, or adopted them from what the kernel has.
-    fn proof(&self) -> Proof {
+    fn proof(&self) -> Ownership {
         let ends = [self.host.device(), self.host.port()];
-        Proof::new(self.record.mark(), self.slaves.values().map(|slave| slave.ifindex).chain(ends))
+        Ownership::new(self.record.mark(), self.slaves.values().map(|slave| slave.ifindex).chain(ends))
     }
 
     fn warn_of_mended(&mut self, map: &str) {

@@ -27,8 +27,8 @@ use crate::{
             notices, worker as effects,
         },
         lifecycle::{
-            create::{self as bring_up, Joining, Machine, Made, Plane, Taken},
-            missed_failovers::{Known, Meanwhile},
+            create::{self as bring_up, Created, Joining, Machine, Plane, Taken},
+            missed_failovers::{Known, MissedFailovers},
             slaves::Wanted,
         },
     },
@@ -49,7 +49,7 @@ use crate::{
         enslave::PutBack,
         found::Found,
         netlink::{In6AddrGenMode, Interfaces, LinkEvent, LinkInfo, LinkSetting, PairKind},
-        ownership::Proof,
+        ownership::Ownership,
     },
 };
 
@@ -63,8 +63,8 @@ pub async fn adopt(
     id: BondId,
     config: &BondConfig,
     missing: MissingSlaves,
-) -> Result<Option<Made>, AgentError> {
-    if !machine.places.has(&config.name) {
+) -> Result<Option<Created>, AgentError> {
+    if !machine.paths.has(&config.name) {
         return Ok(None);
     }
     let whole = look(machine, config).await;
@@ -85,7 +85,7 @@ pub async fn adopt(
                     config.name
                 ),
             }
-            let notes = record::undo(&machine.places, &config.name, &machine.devices).await?;
+            let notes = record::undo(&machine.paths, &config.name, &machine.devices).await?;
             notes.iter().for_each(|note| warn!("{}: {note}", config.name));
             Ok(None)
         }
@@ -143,7 +143,7 @@ struct Whole {
     /// Interfaces that were changed and are in no slot.
     strays: Vec<Found>,
     /// What the kernel confirmed to be the bond's before anything was changed.
-    proof: Proof,
+    proof: Ownership,
 }
 
 /// What is there of a bond.
@@ -164,8 +164,8 @@ struct Gone {
 }
 
 async fn look(machine: &Machine, config: &BondConfig) -> Result<Look, Misfit> {
-    let pins = machine.places.pins_of(&config.name);
-    let record = Record::read(&machine.places, &config.name, Trust::Ours)?;
+    let pins = machine.paths.pins_of(&config.name);
+    let record = Record::read(&machine.paths, &config.name, Trust::Ours)?;
     if pins.kind().is_none() {
         return Ok(Look::Unfinished);
     }
@@ -306,7 +306,7 @@ async fn take_over(
     config: &BondConfig,
     whole: Whole,
     missing: MissingSlaves,
-) -> Result<Made, AgentError> {
+) -> Result<Created, AgentError> {
     let Whole { mut record, maps, queues, port, host, made_of, bond, options, slaves, gone, strays, proof } =
         whole;
     let name = &config.name;
@@ -323,7 +323,7 @@ async fn take_over(
     if let (Host::Pair { bond, port, .. }, Some(_)) = (host, made_of) {
         as_recorded(record.made(Ends { bond, port }));
     }
-    let mut data_plane = DataPlane::adopt(&machine.places.pins_of(name), hook, Arc::clone(&machine.kernel))?;
+    let mut data_plane = DataPlane::adopt(&machine.paths.pins_of(name), hook, Arc::clone(&machine.kernel))?;
     let bond_name = bond.as_ref().map(|bond| bond.name.as_str());
     if data_plane.replace_port(&bring_up::port_of(&port.name, host, made_of, bond_name))? {
         warn_of_detached(name, &port.name);
@@ -402,7 +402,7 @@ async fn take_over(
     let mac_assigned = config.mac.is_some() || mac != wire.unwrap_or(mac);
     data_plane.maps().set_bond(entry);
     let word = maps.active();
-    let known = on_record(&maps, &machine.places.run_of(name), word);
+    let known = on_record(&maps, &machine.paths.run_of(name), word);
     let known_until = Known {
         word: known,
         // GUARD does not say.
@@ -410,7 +410,7 @@ async fn take_over(
         switched_at: Time::from_nanos(maps.guard().switched_at()),
         now: monotonic(),
     };
-    let mut meanwhile = Meanwhile::new(known_until, word, data_plane.drain_events());
+    let mut meanwhile = MissedFailovers::new(known_until, word, data_plane.drain_events());
     if meanwhile.is_foreign {
         let last = meanwhile.failovers.last().map_or(known, |(_, word)| *word);
         meanwhile.word = maps.recount_active(last);
@@ -451,7 +451,7 @@ async fn take_over(
     let former = plane.record.configured().clone();
     let started = bring_up::start(machine, id, config, plane)?;
     let effects = &started.effects;
-    machine.places.link_pins(name);
+    machine.paths.link_pins(name);
     info!("{name}: adopted, with {}", join(joined.iter().map(|(name, _)| name.as_str())));
     if let Some(bond) = &bond {
         let wanted = bring_up::configured(bond.ifindex, config);
@@ -503,7 +503,7 @@ async fn take_over(
             );
         }
     }
-    Ok(Made { hook, queues, host, pair: made_of, port: port.name, maps, started, wanted })
+    Ok(Created { hook, queues, host, pair: made_of, port: port.name, maps, started, wanted })
 }
 
 /// Gives the devices of a bond, which an xbond without them has made, its alias. What they had is recorded first.
@@ -521,7 +521,7 @@ async fn give_aliases<'a>(
 }
 
 /// Restores an interface, if it is the bond's.
-async fn restore(machine: &Machine, bond: &str, found: &Found, proof: &Proof) -> Result<(), AgentError> {
+async fn restore(machine: &Machine, bond: &str, found: &Found, proof: &Ownership) -> Result<(), AgentError> {
     if let PutBack::Unconfirmed(link) = machine.devices.restore(found, proof).await? {
         warn!("{bond}: {}", text::unconfirmed(bond, &link.name));
     }

@@ -37,8 +37,8 @@ use crate::{
     agent::{
         AgentError, LinkEventSource, MissingSlaves,
         bond::{
-            announcer::{Announcing, Herald},
-            arp_prober::{self as prober, Prober, Probing},
+            announcer::{AnnouncerTask, Announcing},
+            arp_prober::{self as prober, ArpProber, Probing},
             engine_thread::{BondId, EngineHandle, Input, Member, Stopping},
             guard::GuardState,
             interface::{Host, Queues, port_names},
@@ -47,15 +47,15 @@ use crate::{
             work::Work,
             worker::{self as effects, Effect, Effects, Parts, Wishes},
         },
-        lifecycle::{missed_failovers::Meanwhile, move_addresses::Moved, slaves::Wanted},
+        lifecycle::{missed_failovers::MissedFailovers, move_addresses::Moved, slaves::Wanted},
         server::events::Feed,
     },
     config::{self, BondConfig, Destination, SlaveConfig},
     report::text,
     store::{
-        paths::Places,
-        receipts::{History, Scribe},
-        record::{Configured, Ends, Pair, Record, Shape},
+        paths::Paths,
+        receipts::{History, ReceiptWriter},
+        record::{Configured, Ends, Record, RecordedPair, Shape},
     },
     sys::{
         Devices, SysError,
@@ -65,7 +65,7 @@ use crate::{
         enslave::EnslavePlan,
         found::Found,
         layer3::{Layer3, Target},
-        netlink::{self, Address, BlockingNetlink, LinkInfo, LinkSetting, PairKind, PairPlan, Route},
+        netlink::{self, Address, BlockingNetlink, KernelRoute, LinkInfo, LinkSetting, PairKind, PairPlan},
         offload::{self, Role},
         ownership::Mark,
         sysctl::PromoteSecondaries,
@@ -78,7 +78,7 @@ pub const DEFAULT_MTU: u32 = 1500;
 
 /// What all bonds of an agent share.
 pub struct Machine {
-    pub places: Places,
+    pub paths: Paths,
     /// SO_NETNS_COOKIE
     pub cookie: u64,
     pub kernel: Arc<Kernel>,
@@ -116,7 +116,7 @@ impl Tasks {
 }
 
 /// A bond that was made.
-pub struct Made {
+pub struct Created {
     pub hook: Hook,
     pub queues: Queues,
     pub host: Host,
@@ -147,7 +147,7 @@ pub async fn bring_up(
     id: BondId,
     config: &BondConfig,
     missing: MissingSlaves,
-) -> Result<Made, AgentError> {
+) -> Result<Created, AgentError> {
     let hook = effects::hook(config.datapath, config.port.is_some());
     let mtu = config.mtu.unwrap_or(DEFAULT_MTU);
     let queues = match (&config.port, &machine.sysfs) {
@@ -174,23 +174,23 @@ pub async fn bring_up(
 
     let pair = match config.port {
         Some(_) => None,
-        None => Some(Pair::new(config.name.clone(), free_port_name(machine, &config.name).await?)),
+        None => Some(RecordedPair::new(config.name.clone(), free_port_name(machine, &config.name).await?)),
     };
 
     // From here on things change, and each change is on disk before it is made.
-    machine.places.make_run_of(&config.name)?;
+    machine.paths.make_run_of(&config.name)?;
     let shape = Shape {
         pair: pair.clone(),
         port: port_found.clone(),
         datapath: hook.to_string(),
         queues: queues.count(),
     };
-    let mut record = Record::new(&machine.places, &config.name, shape);
+    let mut record = Record::new(&machine.paths, &config.name, shape);
     record.save()?;
 
-    let pins = machine.places.pins_of(&config.name);
+    let pins = machine.paths.pins_of(&config.name);
     let mut data_plane = DataPlane::create(&pins, hook, Arc::clone(&machine.kernel))?;
-    machine.places.link_pins(&config.name);
+    machine.paths.link_pins(&config.name);
     let assigned = config.mac.or(config.host_mac.filter(|_| config.port.is_some()));
     // Neighbours know the addresses that are moved by the MAC of the slave that has them.
     let giver = || {
@@ -202,7 +202,7 @@ pub async fn bring_up(
         .or_else(|| candidates.first().map(|slave| slave.config.mac.unwrap_or(slave.found.mac)))
         .unwrap_or_else(random_mac);
     let side = match (&pair, &port_found) {
-        (Some(Pair { bond, port, .. }), _) => {
+        (Some(RecordedPair { bond, port, .. }), _) => {
             let queues_of_bond = queues.count().into();
             let mark = record.mark();
             let plan = PairPlan { bond, port, mac, mtu, queues: queues_of_bond, mark: Some(&mark) };
@@ -291,7 +291,7 @@ pub async fn bring_up(
         }
     };
     let Side { host, pair, port_name: port, queues, .. } = side;
-    Ok(Made { hook, queues, host, pair, port, maps, started, wanted })
+    Ok(Created { hook, queues, host, pair, port, maps, started, wanted })
 }
 
 /// A data plane that is ready for its engine.
@@ -316,7 +316,7 @@ pub struct Plane {
 /// What is taken over.
 pub struct Taken {
     pub left: Left,
-    pub meanwhile: Meanwhile,
+    pub meanwhile: MissedFailovers,
     /// How its slaves were found.
     pub founds: Vec<(Slot, Found)>,
 }
@@ -344,13 +344,13 @@ pub fn start(
         maps: Arc::clone(&maps),
         engine: machine.engine.clone(),
     };
-    let asking = Prober::new(of, host, machine.devices.netlink.clone());
-    let run = machine.places.run_of(&config.name);
-    let scribe =
-        Scribe::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps), Arc::clone(&ledger));
-    let history = scribe.history();
-    let recording = Recording::start(scribe);
-    let herald = Herald {
+    let asking = ArpProber::new(of, host, machine.devices.netlink.clone());
+    let run = machine.paths.run_of(&config.name);
+    let receipt_writer =
+        ReceiptWriter::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps), Arc::clone(&ledger));
+    let history = receipt_writer.history();
+    let recording = Recording::start(receipt_writer);
+    let announcer_task = AnnouncerTask {
         id,
         host,
         maps: Arc::clone(&maps),
@@ -377,7 +377,7 @@ pub fn start(
         hook_changes: Arc::clone(&machine.hook_changes),
         wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
         announced,
-        herald: to_herald.clone(),
+        announcer_task: to_herald.clone(),
         carrier: left.as_ref().is_some_and(|taken| taken.left.carrier),
         is_changed: Arc::clone(&is_changed),
     };
@@ -409,14 +409,14 @@ pub fn start(
         effects: work.clone(),
         recording,
         prober: to_prober,
-        herald: to_herald,
+        announcer_task: to_herald,
         host: host.device(),
         port: host.port(),
         is_changed,
         status: shown,
     };
     tokio::spawn(asking.run(rounds));
-    tokio::spawn(herald.run(told));
+    tokio::spawn(announcer_task.run(told));
     machine.engine.send(Input::Add(Box::new(member)));
     machine.tasks.add(id, tokio::spawn(effects.run(jobs)));
     Ok(Started { effects: work, history, status })
@@ -589,16 +589,16 @@ pub async fn observe(
     (name, bond): (&str, Option<&BondName>),
     plan: &EnslavePlan,
 ) -> Result<Found, AgentError> {
-    let records = records(&machine.places);
+    let records = records(&machine.paths);
     let owner = |link: &LinkInfo| records.iter().find_map(|record| record.owner(link));
     Ok(machine.devices.observe((name, bond.map(|bond| &**bond)), plan, owner).await?)
 }
 
 /// Of the bonds of this namespace, those without an agent included.
-fn records(places: &Places) -> Vec<Record> {
+fn records(paths: &Paths) -> Vec<Record> {
     // A record that cannot be read has no say.
-    let record = |bond: BondName| Record::read(places, &bond, Trust::Ours).ok().flatten();
-    places.bonds().into_iter().filter_map(record).collect()
+    let record = |bond: BondName| Record::read(paths, &bond, Trust::Ours).ok().flatten();
+    paths.bonds().into_iter().filter_map(record).collect()
 }
 
 /// A bond's side that is not the wire, as it was made.
@@ -641,7 +641,7 @@ async fn create_pair(
     plan: &PairPlan<'_>,
     hook: Hook,
     wanted: config::Pair,
-) -> Result<(PairKind, netlink::Pair), AgentError> {
+) -> Result<(PairKind, netlink::LinkPair), AgentError> {
     let of = async |kind| {
         let made = machine.devices.netlink.create_pair(kind, plan).await;
         made.map(|pair| (kind, pair))
@@ -769,8 +769,9 @@ pub async fn remove_former(
 ) -> Result<(), AgentError> {
     let name = &config.name;
     let present = devices.netlink.routes_of(bond.ifindex).await?;
-    let is_there =
-        |route: &&Route| present.iter().any(|found| found.has_same_key(route) && found.via == route.via);
+    let is_there = |route: &&KernelRoute| {
+        present.iter().any(|found| found.has_same_key(route) && found.via == route.via)
+    };
     for route in former.routes.iter().filter(is_there) {
         devices.netlink.del_route(route).await?;
         info!("{name}: route {route}: removed, the configuration does not have it any more");
@@ -794,13 +795,13 @@ pub async fn remove_former(
 }
 
 /// A route of a configuration, over this device.
-pub fn route_over(ifindex: u32, route: &config::Route) -> Route {
+pub fn route_over(ifindex: u32, route: &config::Route) -> KernelRoute {
     let (to, prefix_len) = match (route.to, route.via) {
         (Destination::Prefix(net), _) => (net.network(), net.prefix_len()),
         (Destination::Default, Some(std::net::IpAddr::V6(_))) => (std::net::Ipv6Addr::UNSPECIFIED.into(), 0),
         (Destination::Default, _) => (std::net::Ipv4Addr::UNSPECIFIED.into(), 0),
     };
-    let mut wanted = Route::new(ifindex, to, prefix_len, route.via);
+    let mut wanted = KernelRoute::new(ifindex, to, prefix_len, route.via);
     if let Some(metric) = route.metric {
         wanted.metric = metric;
     }

@@ -8,7 +8,7 @@ use bond_core::{GuardFailover, Time};
 
 /// The changes of ACTIVE since an agent knew it last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Meanwhile {
+pub struct MissedFailovers {
     /// What it holds now.
     pub word: ActiveWord,
     /// The guard's failovers, the oldest first: when, and what it held then.
@@ -32,7 +32,7 @@ pub struct Known {
     pub now: Time,
 }
 
-impl Meanwhile {
+impl MissedFailovers {
     /// Compares `word` with what was known. `records` are those of EVENTS, read after `word`.
     pub fn new(known: Known, word: ActiveWord, records: impl IntoIterator<Item = EventRecord>) -> Self {
         // The guard pauses after each failover, so a clock that has come so far allows for no more.
@@ -117,7 +117,7 @@ mod tests {
             (u32::MAX, 1, vec![record(1, 0, 1), record(2, 1, 0)], vec![0, 1], 0),
         ];
         for (row, (before, now, records, expected, unrecorded)) in table.into_iter().enumerate() {
-            let found = Meanwhile::new(known(before, 0, 2), word(now, 0), records);
+            let found = MissedFailovers::new(known(before, 0, 2), word(now, 0), records);
             let generations: Vec<_> = found.failovers.iter().map(|(_, word)| word.generation()).collect();
             assert_eq!((generations, found.unrecorded), (expected, unrecorded), "row {row}");
             assert_eq!(found.guard_failovers().len(), found.failovers.len(), "row {row}");
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn the_last_failover_is_known_by_its_time_alone() {
         let since = |at, switched_at| {
-            let found = Meanwhile::new(known(7, at, switched_at), word(9, 0), []);
+            let found = MissedFailovers::new(known(7, at, switched_at), word(9, 0), []);
             (found.failovers, found.unrecorded)
         };
         assert_eq!(since(5, 6), (vec![(Time::from_nanos(6), word(9, 0))], 1));
@@ -142,7 +142,7 @@ mod tests {
         let record = EventRecord::new(1, DataPlaneEvent::FailedOver(word(8, 1)));
         // Set back, set back by one, the same with another slot, and far ahead of what a minute allows for.
         for (now, active) in [(3, 0), (6, 1), (7, 1), (1_000_000, 1), (u32::MAX, 0)] {
-            let found = Meanwhile::new(known(7, 0, 0), word(now, active), [record]);
+            let found = MissedFailovers::new(known(7, 0, 0), word(now, active), [record]);
             assert!(found.is_foreign, "{now}");
             assert_eq!((found.unrecorded, found.failovers.len()), (0, 1), "{now}");
         }

@@ -11,7 +11,7 @@ use crate::{
         Devices, SysError,
         enslave::Refusal,
         found::Found,
-        layer3::{Layer3, Target, Unfit},
+        layer3::{Layer3, Target, Unrestorable},
         netlink::LinkSetting,
     },
 };
@@ -44,7 +44,7 @@ impl Moved {
     /// [`Refusal::Unmovable`]
     pub async fn check(&self, devices: &Devices, mtu: u32) -> Result<Layer3, AgentError> {
         let netlink = &devices.netlink;
-        let refusal = |Unfit { what, why }| {
+        let refusal = |Unrestorable { what, why }| {
             let (name, bond) = (self.from.name.clone(), self.bond.clone());
             AgentError::from(SysError::from(Refusal::Unmovable { name, bond, what, why }))
         };

@@ -30,7 +30,7 @@ use crate::{
     sys::{
         dataplane::Kernel,
         enslave::EnslavePlan,
-        netlink::{Address, LinkInfo, Route},
+        netlink::{Address, KernelRoute, LinkInfo},
         notify,
         sysctl::PromoteSecondaries,
     },
@@ -75,8 +75,8 @@ struct HostPlan {
     mtu: Option<(u32, u32)>,
     new_addresses: Vec<IpNet>,
     old_addresses: Vec<IpNet>,
-    new_routes: Vec<Route>,
-    old_routes: Vec<Route>,
+    new_routes: Vec<KernelRoute>,
+    old_routes: Vec<KernelRoute>,
 }
 
 impl Agent {
@@ -322,14 +322,14 @@ impl Agent {
         plan.old_addresses = old.filter(|net| !is_wanted(net) && is_there(net)).collect();
 
         let present = netlink.routes_of(ifindex).await?;
-        let there = |route: &Route| present.iter().find(|found| found.has_same_key(route));
+        let there = |route: &KernelRoute| present.iter().find(|found| found.has_same_key(route));
         let over = |route| route_over(ifindex, route);
         let routes: Vec<_> = wanted.routes.iter().map(over).collect();
         let old = before.routes.iter().map(over);
         plan.old_routes = old
             .filter(|old| there(old).is_some() && !routes.iter().any(|new| new.has_same_key(old)))
             .collect();
-        let is_new = |route: &Route| there(route).is_none_or(|found| found.via != route.via);
+        let is_new = |route: &KernelRoute| there(route).is_none_or(|found| found.via != route.via);
         plan.new_routes = routes.into_iter().filter(is_new).collect();
         Ok(Some(plan))
     }

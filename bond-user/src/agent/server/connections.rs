@@ -40,7 +40,7 @@ const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncon
                     {\"error\":\"the agent has as many requests as it takes at once; ask again\"}";
 
 struct Connections {
-    places: Arc<Semaphore>,
+    paths: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     /// Those whose request is not complete, the oldest first.
     asking: Mutex<BTreeMap<u64, Asking>>,
@@ -73,7 +73,7 @@ impl Connection {
 /// Serves one request of each connection. `routes` is what a connection may ask; None if it is gone already.
 pub async fn serve<L: Listener>(mut listener: L, routes: impl Fn(&L::Io, Connection) -> Option<Router>) {
     let connections = Arc::new(Connections {
-        places: Arc::new(Semaphore::new(CONNECTIONS)),
+        paths: Arc::new(Semaphore::new(CONNECTIONS)),
         streams: Arc::new(Semaphore::new(STREAMS)),
         asking: Mutex::default(),
     });
@@ -113,7 +113,7 @@ impl Connections {
     /// A place for one more; None if everybody who has one is being answered.
     async fn admit(&self) -> Option<OwnedSemaphorePermit> {
         loop {
-            if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            if let Ok(place) = Arc::clone(&self.paths).try_acquire_owned() {
                 return Some(place);
             }
             let waited = {
@@ -126,7 +126,7 @@ impl Connections {
                 waited
             };
             // The place is free when that task is gone, or when another one is.
-            let freed = Arc::clone(&self.places).acquire_owned();
+            let freed = Arc::clone(&self.paths).acquire_owned();
             if let Ok(Ok(place)) = timeout(GRACE.saturating_sub(waited).max(TURN), freed).await {
                 return Some(place);
             }

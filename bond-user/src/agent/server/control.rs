@@ -93,7 +93,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Deadline {
 /// A change of options: keys and values as `xbond set` takes them, in order.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Change {
+pub struct OptionChange {
     pub set: Vec<(String, String)>,
 }
 
@@ -457,7 +457,7 @@ async fn set(
     State(agent): State<Arc<Agent>>,
     OfBond(name): OfBond,
     until: Deadline,
-    Json(change): Json<Change>,
+    Json(change): Json<OptionChange>,
 ) -> Response {
     by(until, format!("{name}: the change of options"), async move {
         let notes = agent.set(&name, &change.set).await?;
@@ -503,7 +503,7 @@ async fn set_slave(
     State(agent): State<Arc<Agent>>,
     OfSlave(name, slave): OfSlave,
     until: Deadline,
-    Json(change): Json<Change>,
+    Json(change): Json<OptionChange>,
 ) -> Response {
     by(until, format!("{name}: {slave}: the change of options"), async move {
         let notes = agent.set_slave(&name, &slave, &change.set).await?;

@@ -18,7 +18,7 @@ use crate::{
 const READER_AT_MOST: Duration = Duration::from_millis(10);
 /// The same while an earlier reading has waited that long already.
 const WHILE_HELD_AT_MOST: Duration = Duration::from_millis(2);
-/// Counters that are older are shown with their age.
+/// CounterCache that are older are shown with their age.
 const IS_OLD: Time = Time::from_secs(1);
 /// Devices of which nothing was asked for so long are forgotten.
 const FORGOTTEN_AFTER: Time = Time::from_secs(3600);
@@ -38,7 +38,7 @@ pub struct CountedDevice {
 
 /// The counters as they were read last.
 #[derive(Default)]
-pub struct Counters {
+pub struct CounterCache {
     last: Mutex<Last>,
     /// Held by the one reading that is under way.
     lane: Arc<tokio::sync::Mutex<()>>,
@@ -57,7 +57,7 @@ struct Last {
     counted: HashMap<u32, (Time, CountedDevice)>,
 }
 
-impl Counters {
+impl CounterCache {
     /// The counters of these devices: as they are now, or, if the kernel does not answer soon, as they were when it did. A
     /// note says how old they are.
     pub async fn of(

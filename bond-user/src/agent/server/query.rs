@@ -22,7 +22,7 @@ use crate::{
     config::OnExit,
     report::{
         event::{Event, What},
-        json::{self, AgentInfo, Around, Report, Source, Surroundings},
+        json::{self, AgentInfo, AnswerSource, Around, BondContext, Report},
         moment::Moment,
         receipt::Log,
     },
@@ -57,8 +57,8 @@ impl Agent {
             None => self.all(),
         };
         // While somebody makes a bond, what is there of it is no remains.
-        let unserved = match self.phase.try_lock() {
-            Ok(_) if only.is_none() => self.unserved(),
+        let orphaned = match self.phase.try_lock() {
+            Ok(_) if only.is_none() => self.orphaned(),
             _ => Vec::new(),
         };
         let statuses: Vec<_> = bonds.iter().map(|(name, bond)| (name, bond, bond.status())).collect();
@@ -77,13 +77,13 @@ impl Agent {
             statuses.iter().map(|(name, bond, status)| bond.report(name, status, &self.machine, &counted));
         Ok(Report {
             version: json::VERSION,
-            source: Source::Agent,
+            source: AnswerSource::Agent,
             moment: Moment::now(),
             agent: Some(agent),
             softnet,
             notes,
             bonds: bonds.collect::<Result<_, _>>()?,
-            unserved,
+            orphaned,
             gone,
             missing: self.retries.sentences(),
         })
@@ -92,7 +92,7 @@ impl Agent {
     /// The last failovers of a bond.
     pub async fn log(&self, name: &BondName) -> Result<Log, AgentError> {
         self.bond(name)?;
-        receipts::log(&self.machine.places, name)
+        receipts::log(&self.machine.paths, name)
     }
 
     /// What happens from now on, and how the bonds are now.
@@ -123,10 +123,11 @@ impl Bond {
         machine: &Machine,
         counted: &Counted,
     ) -> Result<json::Bond, AgentError> {
-        let places = &machine.places;
+        let paths = &machine.paths;
         // A record that cannot be read is told by whoever needs it.
-        let record = Record::read(places, name, Trust::Ours).ok().flatten();
-        let found = |ifindex| record.as_ref().and_then(|record| record.slave(ifindex)).map(json::Found::from);
+        let record = Record::read(paths, name, Trust::Ours).ok().flatten();
+        let found =
+            |ifindex| record.as_ref().and_then(|record| record.slave(ifindex)).map(json::OriginalState::from);
         let mut slaves = Vec::new();
         for slave in &status.slaves {
             let wire_mac = Slot::new(slave.slot).map(|slot| self.maps.slave(slot).wire_mac());
@@ -141,7 +142,7 @@ impl Bond {
         let (host, port) = (self.host.device(), self.host.port());
         let devices = [host].into_iter().filter(|host| *host != port).chain([port]);
         let devices = devices.chain(status.slaves.iter().map(|slave| slave.ifindex));
-        let around = Surroundings {
+        let around = BondContext {
             name: name.to_string(),
             ifindex: Some(host).filter(|host| *host != port && counted.contains_key(host)),
             datapath: self.hook.to_string(),
@@ -152,8 +153,8 @@ impl Bond {
             host_mac: self.maps.bond().host_mac(),
             mtu: counted.get(&host).or(counted.get(&port)).map(|counted| counted.mtu),
             on_exit: Some(on_exit(goal.config.on_exit).to_owned()),
-            pins: places.shown_pins_of(name).display().to_string(),
-            files: places.run_of(name).path().display().to_string(),
+            pins: paths.shown_pins_of(name).display().to_string(),
+            files: paths.run_of(name).path().display().to_string(),
             active: self.maps.active(),
             absent: goal.absent(status).map(|wanted| wanted.name().to_owned()).collect(),
             addresses_of: record.as_ref().and_then(Record::released_giver).map(|found| found.name.clone()),
@@ -202,7 +203,7 @@ pub async fn count(netlink: &Netlink, devices: &[u32], notes: &mut Vec<String>) 
     }
 }
 
-pub fn softnet(notes: &mut Vec<String>) -> Option<json::Softnet> {
+pub fn softnet(notes: &mut Vec<String>) -> Option<json::SoftnetCounters> {
     match Softnet::read() {
         Ok(softnet) => Some(softnet.into()),
         Err(error) => {

@@ -18,7 +18,7 @@ const LITTLE_MEMORY: u64 = 64 << 20;
 
 /// What was found of the machine. Errors are as they were told.
 #[derive(Clone, Debug)]
-pub struct Machine {
+pub struct MachineFacts {
     pub kernel: Result<String, String>,
     /// Whether the kernel is new enough for frames in fragments, and for tcx.
     pub has_xdp: bool,
@@ -32,9 +32,9 @@ pub struct Machine {
     /// The mode in which the kernel is locked down.
     pub lockdown: Option<String>,
     /// Making a veth pair, in a namespace of its own.
-    pub veth: Made,
+    pub veth: Trial,
     /// Making a netkit pair there.
-    pub netkit: Made,
+    pub netkit: Trial,
     /// A sysfs that can be written to.
     pub queue_ids: Result<(), String>,
     /// memory.max of the control group, in bytes; None: no limit.
@@ -44,7 +44,7 @@ pub struct Machine {
 
 /// Whether a device could be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Made {
+pub enum Trial {
     Yes,
     No(String),
     /// Making a network namespace for it takes CAP_SYS_ADMIN.
@@ -106,7 +106,7 @@ impl Checks {
     }
 }
 
-pub fn machine(found: &Machine) -> Vec<Check> {
+pub fn machine(found: &MachineFacts) -> Vec<Check> {
     let mut checks = Checks::default();
     match &found.kernel {
         Ok(release) => checks.ok("kernel", format!("Linux {release}")),
@@ -149,22 +149,22 @@ pub fn machine(found: &Machine) -> Vec<Check> {
     }
     carrier_guard(found, &mut checks);
     match &found.veth {
-        Made::Yes => checks.ok("veth", "pairs of devices can be made"),
-        Made::NotTried => checks.ok("veth", NOT_TRIED),
-        Made::No(error) if found.netkit == Made::Yes => {
+        Trial::Yes => checks.ok("veth", "pairs of devices can be made"),
+        Trial::NotTried => checks.ok("veth", NOT_TRIED),
+        Trial::No(error) if found.netkit == Trial::Yes => {
             checks.warn(
                 "veth",
                 format!("{error}; without veth there is no bond0 of datapath=xdp: modprobe veth"),
             );
         }
-        Made::No(error) => {
+        Trial::No(error) => {
             checks.fail("veth", format!("{error}; without veth there is no bond0: modprobe veth"))
         }
     }
     let netkit = match found.netkit {
-        Made::Yes => "there: of datapath=tc, bond0 and its port are a netkit pair, unless pair=veth",
-        Made::NotTried => NOT_TRIED,
-        Made::No(_) => {
+        Trial::Yes => "there: of datapath=tc, bond0 and its port are a netkit pair, unless pair=veth",
+        Trial::NotTried => NOT_TRIED,
+        Trial::No(_) => {
             "not there with 16 transmit queues (Linux 6.7 on, with CONFIG_NETKIT; 7.3 does not): bond0 and its port are a veth pair"
         }
     };
@@ -200,7 +200,7 @@ pub fn machine(found: &Machine) -> Vec<Check> {
     checks.checks
 }
 
-fn carrier_guard(found: &Machine, checks: &mut Checks) {
+fn carrier_guard(found: &MachineFacts, checks: &mut Checks) {
     match (&found.device_state, found.lockdown.as_deref()) {
         (Ok(()), _) => checks.ok("carrier-guard", "the data plane can see by itself whether a link is alive"),
         (Err(_), Some("confidentiality")) => checks.warn(
@@ -382,8 +382,8 @@ mod tests {
         testing::link,
     };
 
-    fn good_machine() -> Machine {
-        Machine {
+    fn good_machine() -> MachineFacts {
+        MachineFacts {
             kernel: Ok("6.18.0".into()),
             has_xdp: true,
             has_tcx: true,
@@ -392,8 +392,8 @@ mod tests {
             jit: Some(1),
             device_state: Ok(()),
             lockdown: Some("none".into()),
-            veth: Made::Yes,
-            netkit: Made::Yes,
+            veth: Trial::Yes,
+            netkit: Trial::Yes,
             queue_ids: Ok(()),
             memory: None,
             hypervisor: None,
@@ -432,7 +432,7 @@ mod tests {
     /// Each row is one thing that is not well, and what is said of it: of nothing else.
     #[test]
     fn what_a_machine_lacks_is_told_with_a_way_out() {
-        type Change = fn(&mut Machine);
+        type Change = fn(&mut MachineFacts);
         let table: [(Change, Verdict, &str, &str); 12] = [
             (|m| m.kernel = Err("Linux 5.4 is too old".into()), Verdict::Fail, "kernel", "too old"),
             (
@@ -456,15 +456,15 @@ mod tests {
                 "lockdown=integrity",
             ),
             (
-                |m| m.veth = Made::No("not supported".into()),
+                |m| m.veth = Trial::No("not supported".into()),
                 Verdict::Warn,
                 "veth",
                 "no bond0 of datapath=xdp",
             ),
             (
                 |m| {
-                    m.veth = Made::No("not supported".into());
-                    m.netkit = Made::No("not supported".into());
+                    m.veth = Trial::No("not supported".into());
+                    m.netkit = Trial::No("not supported".into());
                 },
                 Verdict::Fail,
                 "veth",
@@ -553,8 +553,8 @@ mod tests {
     /// Unprivileged, or in a container: nothing is known, and so nothing is wrong.
     #[test]
     fn what_was_not_tried_is_no_failure() {
-        let not_tried = Machine { veth: Made::NotTried, netkit: Made::NotTried, ..good_machine() };
-        let no_sysfs = Machine { queue_ids: Err("EROFS".into()), ..good_machine() };
+        let not_tried = MachineFacts { veth: Trial::NotTried, netkit: Trial::NotTried, ..good_machine() };
+        let no_sysfs = MachineFacts { queue_ids: Err("EROFS".into()), ..good_machine() };
         for found in [not_tried, no_sysfs] {
             let checks = machine(&found);
             assert!(checks.iter().all(|check| check.verdict == Verdict::Ok), "{checks:#?}");

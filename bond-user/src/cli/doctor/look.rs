@@ -12,12 +12,12 @@ use nix::{
 
 use super::{
     Check,
-    judge::{self, Machine, Made, Nic},
+    judge::{self, MachineFacts, Nic, Trial},
 };
 use crate::{
     agent::{self},
     cli::{check::strict_hypervisor, traffic},
-    store::paths::{self as places, Places},
+    store::paths::{self as paths, Paths},
     sys::{
         Devices, caps,
         dataplane::{DeviceReader, Hook, Kernel},
@@ -66,15 +66,15 @@ fn could_be_slave(link: &LinkInfo) -> bool {
         && matches!(link.kind.as_deref(), None | Some("veth" | "tun" | "dummy"))
 }
 
-fn machine() -> Machine {
+fn machine() -> MachineFacts {
     let kernel = Kernel::check(Hook::Tc, USUAL_MTU).map(|()| release()).map_err(|error| error.to_string());
     let read = Kernel::read();
-    Machine {
+    MachineFacts {
         kernel,
         has_xdp: Kernel::check(Hook::Xdp, USUAL_MTU).is_ok(),
         has_tcx: read.has_tcx(),
         capabilities: caps::check().map_err(|error| error.to_string()),
-        bpffs: places::has_bpffs(),
+        bpffs: paths::has_bpffs(),
         jit: number("/proc/sys/net/core/bpf_jit_enable").and_then(|jit| jit.try_into().ok()),
         device_state: DeviceReader::new(&read)
             .and_then(|reader| reader.read(LOOPBACK))
@@ -116,7 +116,7 @@ fn memory_limit() -> Option<u64> {
 const QUEUES: u32 = 16;
 
 /// Makes a pair in a network namespace of its own, which vanishes with its thread.
-fn can_make(kind: PairKind) -> Made {
+fn can_make(kind: PairKind) -> Trial {
     let make = move || -> Result<Option<()>> {
         // In a container, or without root, that is not allowed, and says nothing of pairs.
         if unshare(CloneFlags::CLONE_NEWNET) == Err(Errno::EPERM) {
@@ -139,13 +139,13 @@ fn can_make(kind: PairKind) -> Made {
     };
     let thread = match thread::Builder::new().spawn(make) {
         Ok(thread) => thread,
-        Err(error) => return Made::No(format!("cannot start a thread: {error}")),
+        Err(error) => return Trial::No(format!("cannot start a thread: {error}")),
     };
     match thread.join() {
-        Ok(Ok(Some(()))) => Made::Yes,
-        Ok(Ok(None)) => Made::NotTried,
-        Ok(Err(error)) => Made::No(error.to_string()),
-        Err(_) => Made::No("the attempt failed".into()),
+        Ok(Ok(Some(()))) => Trial::Yes,
+        Ok(Ok(None)) => Trial::NotTried,
+        Ok(Err(error)) => Trial::No(error.to_string()),
+        Err(_) => Trial::No("the attempt failed".into()),
     }
 }
 
@@ -153,17 +153,17 @@ fn can_make(kind: PairKind) -> Made {
 struct Looks<'a> {
     devices: &'a Devices,
     netdev: Option<Netdev>,
-    places: Places,
+    paths: Paths,
 }
 
 impl<'a> Looks<'a> {
     fn open(devices: &'a Devices) -> Result<Self> {
-        Ok(Self { devices, netdev: Netdev::open().ok().flatten(), places: Places::of(netns::cookie()?) })
+        Ok(Self { devices, netdev: Netdev::open().ok().flatten(), paths: Paths::of(netns::cookie()?) })
     }
 
     /// By xbond, for a bond.
     fn is_made(&self, link: &LinkInfo) -> bool {
-        let owner = agent::owner_of(&self.places, link);
+        let owner = agent::owner_of(&self.paths, link);
         owner.is_some_and(|owner| owner.role != Role::Slave && link.is_end_of_pair())
     }
 
@@ -171,10 +171,10 @@ impl<'a> Looks<'a> {
         let Devices { netlink, ethtool } = self.devices;
         let plan = EnslavePlan { mac: None, mtu: USUAL_MTU, hook: Hook::Tc, unicast: Vec::new() };
         let observed =
-            self.devices.observe((&link.name, None), &plan, |link| agent::owner_of(&self.places, link)).await;
+            self.devices.observe((&link.name, None), &plan, |link| agent::owner_of(&self.paths, link)).await;
         let carries = traffic::carried_by(netlink, link.ifindex).await?;
         Ok(Nic {
-            owner: agent::owner_of(&self.places, &link),
+            owner: agent::owner_of(&self.paths, &link),
             refusal: observed.err().map(|error| error.to_string()),
             driver: ethtool.driver(link.ifindex),
             is_virtual_function: fs::exists(format!("/sys/class/net/{}/device/physfn", link.name))

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::{
     config::{BondConfig, Destination, Origin, Route, SlaveConfig},
-    sys::netlink::{Address, KernelBond, LinkInfo, Route as KernelRoute},
+    sys::netlink::{Address, KernelBond, KernelRoute, LinkInfo},
 };
 
 /// What is on bonds.

@@ -83,7 +83,7 @@ const TICKS_PER_SECOND: u32 = 100;
 
 /// What a message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum MessageKind {
     Address,
     Route,
     Neighbour,
@@ -91,7 +91,7 @@ pub enum Kind {
     NextHop,
 }
 
-impl Kind {
+impl MessageKind {
     const ALL: [Self; 5] = [Self::Address, Self::Route, Self::Neighbour, Self::Rule, Self::NextHop];
 
     /// RTM_NEW..., to which RTM_DEL... and RTM_GET... are the next two.
@@ -127,7 +127,7 @@ impl Kind {
 /// A message as the kernel sent it; its header and attributes are whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    kind: Kind,
+    kind: MessageKind,
     body: Vec<u8>,
 }
 
@@ -144,12 +144,12 @@ pub struct Substitute<'a> {
 
 impl Message {
     /// None if the message is of another kind, or cut.
-    pub fn new(kind: Kind, raw: Raw) -> Option<Self> {
+    pub fn new(kind: MessageKind, raw: Raw) -> Option<Self> {
         (raw.kind == kind.new_type()).then_some(())?;
         Self::checked(kind, raw.body)
     }
 
-    pub(super) fn checked(kind: Kind, body: Vec<u8>) -> Option<Self> {
+    pub(super) fn checked(kind: MessageKind, body: Vec<u8>) -> Option<Self> {
         let mut rest = body.get(kind.header()..)?;
         while !rest.is_empty() {
             rest = split_attribute(rest)?.2;
@@ -157,7 +157,7 @@ impl Message {
         Some(Self { kind, body })
     }
 
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> MessageKind {
         self.kind
     }
 
@@ -316,7 +316,7 @@ impl Message {
     /// The types of its encapsulations (LWTUNNEL_ENCAP_*), and what each says.
     pub fn encapsulations(&self) -> Vec<(u16, &[u8])> {
         let (of_type, of) = match self.kind {
-            Kind::NextHop => (NHA_ENCAP_TYPE, NHA_ENCAP),
+            MessageKind::NextHop => (NHA_ENCAP_TYPE, NHA_ENCAP),
             _ => (RTA_ENCAP_TYPE, RTA_ENCAP),
         };
         let encapsulation = |bytes| {
@@ -326,7 +326,8 @@ impl Message {
             Some((u16_at(find(of_type)?, 0)?, find(of)?))
         };
         let own = self.body.get(self.kind.header()..).and_then(encapsulation);
-        let hops = self.attribute(RTA_MULTIPATH).filter(|_| self.kind == Kind::Route).unwrap_or_default();
+        let hops =
+            self.attribute(RTA_MULTIPATH).filter(|_| self.kind == MessageKind::Route).unwrap_or_default();
         own.into_iter().chain(next_hops(hops).filter_map(|hop| encapsulation(hop.attributes))).collect()
     }
 
@@ -475,17 +476,17 @@ impl Message {
     /// What a log or an error calls it, as `ip` prints it.
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            Kind::Address => match self.local() {
+            MessageKind::Address => match self.local() {
                 Some(ip) => write!(f, "{ip}/{}", self.byte(1)),
                 None => f.write_str("address"),
             },
-            Kind::Route => self.describe_route(f),
-            Kind::Neighbour => match self.ip(NDA_DST) {
+            MessageKind::Route => self.describe_route(f),
+            MessageKind::Neighbour => match self.ip(NDA_DST) {
                 Some(ip) if self.neighbour_key().2 != 0 => write!(f, "proxy {ip}"),
                 Some(ip) => write!(f, "{ip}"),
                 None => f.write_str("neighbour"),
             },
-            Kind::Rule => {
+            MessageKind::Rule => {
                 write!(f, "{}:", self.rule_priority())?;
                 for (word, kind) in [("iif", FRA_IIFNAME), ("oif", FRA_OIFNAME)] {
                     if let Some(name) = self.name(kind) {
@@ -494,7 +495,7 @@ impl Message {
                 }
                 Ok(())
             }
-            Kind::NextHop => write!(f, "nexthop id {}", self.next_hop_id()),
+            MessageKind::NextHop => write!(f, "nexthop id {}", self.next_hop_id()),
         }
     }
 
@@ -580,7 +581,7 @@ impl<'de> Deserialize<'de> for Message {
         let text = String::deserialize(deserializer)?;
         let message = || {
             let (kind, digits) = text.split_once(' ')?;
-            let kind = Kind::ALL.into_iter().find(|known| known.name() == kind)?;
+            let kind = MessageKind::ALL.into_iter().find(|known| known.name() == kind)?;
             let digits = digits.as_bytes();
             let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
             let body: Option<Vec<_>> = digits.chunks(2).map(byte).collect();
@@ -593,7 +594,7 @@ impl<'de> Deserialize<'de> for Message {
 
 /// The parts of a message that is changed.
 struct Builder {
-    kind: Kind,
+    kind: MessageKind,
     body: Vec<u8>,
 }
 
@@ -762,7 +763,7 @@ mod tests {
     const NO_NAMES: Substitute<'_> =
         Substitute { from: 3, to: 7, names: None, elapsed: Duration::from_secs(100) };
 
-    fn message(kind: Kind, header: &[u8], attributes: Attributes<'_>) -> Message {
+    fn message(kind: MessageKind, header: &[u8], attributes: Attributes<'_>) -> Message {
         let mut body = header.to_vec();
         body.resize(kind.header(), 0);
         for (kind, value) in attributes {
@@ -800,11 +801,11 @@ mod tests {
         ];
         for (found, expected) in cases {
             let header = [INET, 8, 0, 0, 254, 4, 0, 1];
-            let route = message(Kind::Route, &header, found);
-            assert_eq!(route.route_for(&NO_NAMES).unwrap(), message(Kind::Route, &header, expected));
+            let route = message(MessageKind::Route, &header, found);
+            assert_eq!(route.route_for(&NO_NAMES).unwrap(), message(MessageKind::Route, &header, expected));
         }
         let expired =
-            message(Kind::Route, &[INET6], &[(RTA_CACHEINFO, &words(&[0, 0, 9_000, 0, 0, 0, 0, 0]))]);
+            message(MessageKind::Route, &[INET6], &[(RTA_CACHEINFO, &words(&[0, 0, 9_000, 0, 0, 0, 0, 0]))]);
         assert_eq!(expired.route_for(&NO_NAMES), None);
     }
 
@@ -818,10 +819,10 @@ mod tests {
         };
         let found = [hop(1 | 4, 3), hop(16, 9)].concat();
         let expected = [hop(4, 7), hop(0, 9)].concat();
-        let route = message(Kind::Route, &[INET], &[(RTA_MULTIPATH, &found)]);
+        let route = message(MessageKind::Route, &[INET], &[(RTA_MULTIPATH, &found)]);
         assert_eq!(route.route_devices(), [3, 9]);
         let moved = route.route_for(&NO_NAMES).unwrap();
-        assert_eq!(moved, message(Kind::Route, &[INET], &[(RTA_MULTIPATH, &expected)]));
+        assert_eq!(moved, message(MessageKind::Route, &[INET], &[(RTA_MULTIPATH, &expected)]));
         assert_eq!(moved.canonical_route(), moved.route_for(&NO_NAMES).unwrap().canonical_route());
     }
 
@@ -831,8 +832,9 @@ mod tests {
         for (label, expected) in [("eth0", "bond0"), ("eth0:1", "bond0:1"), ("web", "web")] {
             assert_eq!(label_for(label.as_bytes(), names), expected.as_bytes(), "{label}");
         }
-        let rule =
-            |iif: &[u8]| message(Kind::Rule, &[INET], &[(FRA_IIFNAME, iif), (FRA_PRIORITY, &words(&[9]))]);
+        let rule = |iif: &[u8]| {
+            message(MessageKind::Rule, &[INET], &[(FRA_IIFNAME, iif), (FRA_PRIORITY, &words(&[9]))])
+        };
         let substitute = Substitute { names, ..NO_NAMES };
         assert_eq!(rule(b"eth0\0").rule_for(&substitute), rule(b"bond0\0"));
         assert_eq!(rule(b"eth01\0").rule_for(&substitute), rule(b"eth01\0"));
@@ -843,7 +845,11 @@ mod tests {
         const PERMANENT: u32 = 0x80;
         let address = |flags: u32, left: &[u32], ifindex: u32| {
             let header = [&[INET6, 64, flags as u8, 0][..], &words(&[ifindex])].concat();
-            message(Kind::Address, &header, &[(IFA_FLAGS, &words(&[flags])), (IFA_CACHEINFO, &words(left))])
+            message(
+                MessageKind::Address,
+                &header,
+                &[(IFA_FLAGS, &words(&[flags])), (IFA_CACHEINFO, &words(left))],
+            )
         };
         let cases = [
             ([50, 150, 1, 2], Some([0, 50, 1, 2])),
@@ -859,7 +865,7 @@ mod tests {
 
     #[test]
     fn messages_are_written_and_read() {
-        let route = message(Kind::Route, &[INET, 8], &[(RTA_DST, &[20, 0, 0, 0]), FUTURE]);
+        let route = message(MessageKind::Route, &[INET, 8], &[(RTA_DST, &[20, 0, 0, 0]), FUTURE]);
         let text = serde_json::to_string(&route).unwrap();
         assert!(text.starts_with("\"route 0208"), "{text}");
         assert_eq!(serde_json::from_str::<Message>(&text).unwrap(), route);
@@ -884,7 +890,7 @@ mod tests {
         for (bits, attributes, expected) in table {
             let attributes: Vec<_> = attributes.iter().map(|(kind, value)| (*kind, &value[..])).collect();
             let header = [&[INET][..], &bits, &[0, 0, 0, 4, 0, 1]].concat();
-            assert_eq!(message(Kind::Route, &header, &attributes).to_string(), expected);
+            assert_eq!(message(MessageKind::Route, &header, &attributes).to_string(), expected);
         }
     }
 }

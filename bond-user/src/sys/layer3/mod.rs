@@ -27,7 +27,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use self::message::{
-    IFA_F_NODAD, IFA_F_STABLE_PRIVACY, IFA_F_TEMPORARY, IFA_PROTO, INET, INET6, Kind, MPLS, Message,
+    IFA_F_NODAD, IFA_F_STABLE_PRIVACY, IFA_F_TEMPORARY, IFA_PROTO, INET, INET6, MPLS, Message, MessageKind,
     NDA_FLAGS_EXT, NDA_IFINDEX, NHA_OIF, RTA_NH_ID, RouteKey, Substitute,
 };
 use super::{
@@ -58,14 +58,14 @@ pub struct Layer3 {
     messages: Vec<Message>,
     /// The kernel learned routes from router advertisements on it, and does so again.
     learns: bool,
-    /// Places in `messages` of IPv4 routes that stood ahead of another device's to the same destination.
+    /// Paths in `messages` of IPv4 routes that stood ahead of another device's to the same destination.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ahead: Vec<usize>,
 }
 
 /// Something that cannot be restored or moved, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unfit {
+pub struct Unrestorable {
     pub what: String,
     pub why: &'static str,
 }
@@ -117,32 +117,35 @@ impl Layer3 {
         Self { read_at: now(), messages, learns: true, ahead: Vec::new() }
     }
 
-    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Message> {
+    fn of_kind(&self, kind: MessageKind) -> impl Iterator<Item = &Message> {
         self.messages.iter().filter(move |message| message.kind() == kind)
     }
 
     /// In the kernel's order, IPv4 first.
     pub fn addresses(&self) -> impl Iterator<Item = &Message> {
-        self.of_kind(Kind::Address)
+        self.of_kind(MessageKind::Address)
     }
 
     pub fn routes(&self) -> impl Iterator<Item = &Message> {
-        self.of_kind(Kind::Route)
+        self.of_kind(MessageKind::Route)
     }
 
     /// Nexthop objects that lead to a device, and groups of them. A record has no others of one that was read, but what is
     /// written in it need not have been read.
     fn next_hops_over(&self, ifindex: u32) -> impl Iterator<Item = &Message> {
         let leads = move |object: &Message| object.number(NHA_OIF) == Some(ifindex);
-        let own: HashSet<_> =
-            self.of_kind(Kind::NextHop).filter(|object| leads(object)).map(Message::next_hop_id).collect();
-        self.of_kind(Kind::NextHop)
+        let own: HashSet<_> = self
+            .of_kind(MessageKind::NextHop)
+            .filter(|object| leads(object))
+            .map(Message::next_hop_id)
+            .collect();
+        self.of_kind(MessageKind::NextHop)
             .filter(move |object| leads(object) || object.members().any(|id| own.contains(&id)))
     }
 
     /// Rules about packets that a device of this name receives or sends.
     pub fn rules_about(&self, device: &str) -> Self {
-        let rules = self.of_kind(Kind::Rule).filter(|rule| rule.names_device(device));
+        let rules = self.of_kind(MessageKind::Rule).filter(|rule| rule.names_device(device));
         Self { messages: rules.cloned().collect(), ahead: Vec::new(), ..*self }
     }
 
@@ -150,13 +153,15 @@ impl Layer3 {
     pub fn is_same(&self, other: &Self) -> bool {
         let stable = |layer: &Self| -> Vec<Option<Vec<u8>>> {
             let of = |message: &Message| match message.kind() {
-                Kind::Route => message.canonical_route(),
-                Kind::Address => {
+                MessageKind::Route => message.canonical_route(),
+                MessageKind::Address => {
                     let target = Target::same(message.ifindex());
                     let address = message.address_for(&target.substitute(Duration::MAX / 2), 0);
                     Some(address.map_or_else(Vec::new, |address| address.creation().body))
                 }
-                Kind::Neighbour | Kind::Rule | Kind::NextHop => Some(message.creation().body),
+                MessageKind::Neighbour | MessageKind::Rule | MessageKind::NextHop => {
+                    Some(message.creation().body)
+                }
             };
             layer.messages.iter().map(of).collect()
         };
@@ -167,11 +172,14 @@ impl Layer3 {
     pub fn gives_anything(&self) -> bool {
         self.addresses().any(|address| !is_own_link_local(address))
             || self.routes().any(|route| ![BY_KERNEL, BY_ADVERTISEMENT].contains(&route.route_protocol()))
-            || self.messages.iter().any(|message| matches!(message.kind(), Kind::Neighbour | Kind::NextHop))
+            || self
+                .messages
+                .iter()
+                .any(|message| matches!(message.kind(), MessageKind::Neighbour | MessageKind::NextHop))
     }
 
     /// What the kernel would not take back. A device with any of it cannot be closed without a loss.
-    pub fn unrestorable(&self) -> Option<Unfit> {
+    pub fn unrestorable(&self) -> Option<Unrestorable> {
         /// LWTUNNEL_ENCAP_BPF and LWTUNNEL_ENCAP_SEG6_LOCAL, and SEG6_LOCAL_BPF within the latter.
         const BPF: u16 = 6;
         const SEG6_LOCAL: u16 = 7;
@@ -181,10 +189,12 @@ impl Layer3 {
             SEG6_LOCAL => message::nested(says).any(|(kind, _)| kind == SEG6_LOCAL_BPF),
             _ => false,
         };
-        let programmed =
-            self.messages.iter().filter(|message| matches!(message.kind(), Kind::Route | Kind::NextHop));
+        let programmed = self
+            .messages
+            .iter()
+            .filter(|message| matches!(message.kind(), MessageKind::Route | MessageKind::NextHop));
         programmed.into_iter().find(|message| message.encapsulations().into_iter().any(is_program)).map(
-            |message| Unfit {
+            |message| Unrestorable {
                 what: named(message),
                 why: "it runs a BPF program (encap bpf), which the kernel does not hand out",
             },
@@ -192,21 +202,21 @@ impl Layer3 {
     }
 
     /// What cannot go to a device of another name, with this MTU in bytes.
-    pub fn unmovable(&self, target: &Target<'_>, mtu: u32) -> Option<Unfit> {
+    pub fn unmovable(&self, target: &Target<'_>, mtu: u32) -> Option<Unrestorable> {
         let is_ipv6 = |message: &&Message| i32::from(message.family()) == libc::AF_INET6;
         let addresses = self.addresses().filter(|address| !is_own_link_local(address));
         let routes =
             self.routes().filter(|route| ![BY_KERNEL, BY_ADVERTISEMENT].contains(&route.route_protocol()));
         if let Some(message) = addresses.chain(routes).find(is_ipv6).filter(|_| mtu < IPV6_MIN_MTU) {
             let why = "it is IPv6, which needs an MTU of 1280 bytes";
-            return Some(Unfit { what: named(message), why });
+            return Some(Unrestorable { what: named(message), why });
         }
         let too_long = |message: &&Message| {
             let moved = message.address_for(&target.substitute(Duration::ZERO), 0);
             let label = moved.as_ref().and_then(|moved| moved.name(message::IFA_LABEL));
             label.is_some_and(|label| label.len() >= libc::IFNAMSIZ)
         };
-        self.addresses().find(too_long).map(|address| Unfit {
+        self.addresses().find(too_long).map(|address| Unrestorable {
             what: format!(
                 "{} with label {}",
                 named(address),
@@ -220,11 +230,11 @@ impl Layer3 {
 /// With the word for what it is.
 fn named(message: &Message) -> String {
     match message.kind() {
-        Kind::Address => format!("address {message}"),
-        Kind::Route => format!("route {message}"),
-        Kind::Neighbour => format!("neighbour {message}"),
-        Kind::Rule => format!("rule {message}"),
-        Kind::NextHop => message.to_string(),
+        MessageKind::Address => format!("address {message}"),
+        MessageKind::Route => format!("route {message}"),
+        MessageKind::Neighbour => format!("neighbour {message}"),
+        MessageKind::Rule => format!("rule {message}"),
+        MessageKind::NextHop => message.to_string(),
     }
 }
 
@@ -289,25 +299,25 @@ fn learns_routes(device: &str) -> bool {
 struct Reading {
     routes: Vec<Message>,
     ahead: Vec<usize>,
-    /// The key of the last route that is the device's, and its places.
+    /// The key of the last route that is the device's, and its paths.
     last: Option<(RouteKey, Vec<usize>)>,
 }
 
 impl Reading {
     fn take(&mut self, route: Message, is_own: bool) {
         if !is_own {
-            if let Some((key, places)) = &self.last
+            if let Some((key, paths)) = &self.last
                 && route.family() == INET
                 && *key == route.route_key()
             {
-                self.ahead.extend(places);
+                self.ahead.extend(paths);
             }
             self.last = None;
             return;
         }
         let (key, place) = (route.route_key(), self.routes.len());
         match &mut self.last {
-            Some((last, places)) if *last == key => places.push(place),
+            Some((last, paths)) if *last == key => paths.push(place),
             _ => self.last = Some((key, vec![place])),
         }
         self.routes.push(route);
@@ -315,7 +325,7 @@ impl Reading {
 }
 
 /// A request for a list, with this family.
-fn listing(kind: Kind, family: u8) -> Raw {
+fn listing(kind: MessageKind, family: u8) -> Raw {
     let mut body = vec![0; kind.header()];
     if let Some(place) = body.first_mut() {
         *place = family;
@@ -424,10 +434,15 @@ impl Netlink {
         let mut addresses = Vec::new();
         for family in [INET, INET6] {
             addresses.extend(
-                self.messages(Kind::Address, &listing(Kind::Address, family), "the addresses", |address| {
-                    // Where there is no IPv6, its list is the one of all families.
-                    address.family() == family && address.ifindex() == ifindex
-                })
+                self.messages(
+                    MessageKind::Address,
+                    &listing(MessageKind::Address, family),
+                    "the addresses",
+                    |address| {
+                        // Where there is no IPv6, its list is the one of all families.
+                        address.family() == family && address.ifindex() == ifindex
+                    },
+                )
                 .await?,
             );
         }
@@ -436,7 +451,7 @@ impl Netlink {
 
     async fn read_routes(&self, family: u8, is_own: impl Fn(&Message) -> bool) -> Result<Reading, SysError> {
         let each = |reading: &mut Reading, raw| {
-            if let Some(route) = Message::new(Kind::Route, raw)
+            if let Some(route) = Message::new(MessageKind::Route, raw)
                 && route.family() == family
                 && !route.is_clone()
                 && route.route_protocol() != BY_REDIRECT
@@ -445,13 +460,16 @@ impl Netlink {
                 reading.take(route, is_own);
             }
         };
-        self.dump_raw(&listing(Kind::Route, family), "the routes", Reading::default, each).await
+        self.dump_raw(&listing(MessageKind::Route, family), "the routes", Reading::default, each).await
     }
 
     /// Objects that lead to a device, before the groups that they are members of.
     async fn next_hops_of(&self, ifindex: u32) -> Result<Vec<Message>, SysError> {
-        let all =
-            self.messages(Kind::NextHop, &listing(Kind::NextHop, 0), "the nexthop objects", |_| true).await?;
+        let all = self
+            .messages(MessageKind::NextHop, &listing(MessageKind::NextHop, 0), "the nexthop objects", |_| {
+                true
+            })
+            .await?;
         let mut kept: Vec<_> =
             all.iter().filter(|object| object.number(NHA_OIF) == Some(ifindex)).cloned().collect();
         let ids: HashSet<_> = kept.iter().map(Message::next_hop_id).collect();
@@ -477,12 +495,14 @@ impl Netlink {
         let mut kept = Vec::new();
         for family in [INET, INET6] {
             for flags in [0, NTF_PROXY] {
-                let mut request = listing(Kind::Neighbour, family);
+                let mut request = listing(MessageKind::Neighbour, family);
                 if let Some(place) = request.body.get_mut(10) {
                     *place = flags;
                 }
                 message::append(&mut request.body, NDA_IFINDEX, &ifindex.to_ne_bytes());
-                kept.extend(self.messages(Kind::Neighbour, &request, "the neighbours", is_kept).await?);
+                kept.extend(
+                    self.messages(MessageKind::Neighbour, &request, "the neighbours", is_kept).await?,
+                );
             }
         }
         Ok(kept)
@@ -490,7 +510,7 @@ impl Netlink {
 
     async fn messages(
         &self,
-        kind: Kind,
+        kind: MessageKind,
         request: &Raw,
         what: &str,
         is_wanted: impl Fn(&Message) -> bool,
@@ -595,7 +615,7 @@ impl Netlink {
             .messages
             .iter()
             .enumerate()
-            .filter(|(_, message)| message.kind() == Kind::Route && is_ours(message))
+            .filter(|(_, message)| message.kind() == MessageKind::Route && is_ours(message))
             .filter_map(|(place, route)| Some((layer3.ahead.contains(&place), route.route_for(&substitute)?)))
             .collect();
         let mut present = Vec::new();
@@ -670,12 +690,17 @@ impl Netlink {
     ///
     /// # Errors
     /// Another rule of the same priority follows one of them: the kernel would put a copy behind it.
-    pub async fn rules_to_copy(&self, from: &str, to: &str) -> Result<Result<Layer3, Unfit>, SysError> {
+    pub async fn rules_to_copy(
+        &self,
+        from: &str,
+        to: &str,
+    ) -> Result<Result<Layer3, Unrestorable>, SysError> {
         let substitute = Substitute { from: 0, to: 0, names: Some((from, to)), elapsed: Duration::ZERO };
         let mut copies = Vec::new();
         for family in [INET, INET6] {
-            let rules =
-                self.messages(Kind::Rule, &listing(Kind::Rule, family), "the rules", |_| true).await?;
+            let rules = self
+                .messages(MessageKind::Rule, &listing(MessageKind::Rule, family), "the rules", |_| true)
+                .await?;
             for (place, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.names_device(from)) {
                 let follows = |other: &&Message| {
                     other.rule_priority() == rule.rule_priority() && !other.names_device(from)
@@ -688,7 +713,7 @@ impl Netlink {
                 if rules.get(place + 1..).unwrap_or_default().iter().any(|other| follows(&other)) {
                     let (what, why) =
                         (named(rule), "another rule of this priority follows it; give it its own priority");
-                    return Ok(Err(Unfit { what, why }));
+                    return Ok(Err(Unrestorable { what, why }));
                 }
                 copies.push(copy);
             }
@@ -699,7 +724,7 @@ impl Netlink {
     /// Adds rules, in their order.
     pub async fn add_rules(&self, rules: &Layer3) -> Result<(), SysError> {
         let mut sender = Sender { netlink: self, on: "the rules".to_owned(), failures: Vec::new() };
-        let rules = rules.of_kind(Kind::Rule).map(|rule| (NLM_F_CREATE | NLM_F_EXCL, rule.clone()));
+        let rules = rules.of_kind(MessageKind::Rule).map(|rule| (NLM_F_CREATE | NLM_F_EXCL, rule.clone()));
         sender.send_repeatedly(rules.collect()).await;
         sender.finish()
     }
@@ -707,22 +732,25 @@ impl Netlink {
     /// Deletes rules; what is not there is deleted.
     pub async fn del_rules(&self, rules: &Layer3) -> Result<(), SysError> {
         let mut sender = Sender { netlink: self, on: "the rules".to_owned(), failures: Vec::new() };
-        sender.delete(&rules.of_kind(Kind::Rule).cloned().collect::<Vec<_>>()).await;
+        sender.delete(&rules.of_kind(MessageKind::Rule).cloned().collect::<Vec<_>>()).await;
         sender.finish()
     }
 
     /// An MPLS route over a device: it names next hops in a way that is not moved.
-    pub async fn mpls_route_over(&self, ifindex: u32) -> Result<Option<Unfit>, SysError> {
+    pub async fn mpls_route_over(&self, ifindex: u32) -> Result<Option<Unrestorable>, SysError> {
         let over = |route: &Message| route.family() == MPLS && route.route_devices().contains(&ifindex);
-        let routes = self.messages(Kind::Route, &listing(Kind::Route, MPLS), "the MPLS routes", over).await?;
+        let routes = self
+            .messages(MessageKind::Route, &listing(MessageKind::Route, MPLS), "the MPLS routes", over)
+            .await?;
         let why = "MPLS routes are not moved; delete it, and add it to the bond then";
-        Ok((!routes.is_empty()).then(|| Unfit { what: "an MPLS route".to_owned(), why }))
+        Ok((!routes.is_empty()).then(|| Unrestorable { what: "an MPLS route".to_owned(), why }))
     }
 }
 
 impl Sender<'_> {
     async fn put_neighbours(&mut self, layer3: &Layer3, substitute: &Substitute<'_>) {
-        let neighbours = layer3.of_kind(Kind::Neighbour).map(|neighbour| neighbour.neighbour_for(substitute));
+        let neighbours =
+            layer3.of_kind(MessageKind::Neighbour).map(|neighbour| neighbour.neighbour_for(substitute));
         let neighbours = neighbours.map(|neighbour| (NLM_F_CREATE | NLM_F_REPLACE, neighbour));
         self.send_repeatedly(neighbours.collect()).await;
     }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Netlink, NetnsId, Raw};
 use crate::sys::{
     SysError,
-    layer3::message::{Kind, Message},
+    layer3::message::{Message, MessageKind},
 };
 
 /// An address on a device.
@@ -121,7 +121,7 @@ impl Address {
         let message = self.to_message();
         let mut body = vec![0; message.buffer_len()];
         message.emit(&mut body);
-        Message::new(Kind::Address, Raw { kind: Kind::Address.new_type(), body })
+        Message::new(MessageKind::Address, Raw { kind: MessageKind::Address.new_type(), body })
     }
 
     fn to_message(&self) -> AddressMessage {

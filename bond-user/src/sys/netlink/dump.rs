@@ -33,13 +33,13 @@ impl Turn {
 }
 
 /// Why there is no list.
-pub(super) enum Fault {
+pub(super) enum DumpFault {
     /// The next attempt may succeed.
     Passing(SysError),
     Lasting(SysError),
 }
 
-impl Fault {
+impl DumpFault {
     /// The list changed while it was read.
     pub(super) fn changed(what: &str) -> Self {
         let source = io::Error::other("changed whenever it was read");
@@ -56,14 +56,14 @@ impl Attempts {
     ///
     /// # Errors
     /// There is none.
-    pub(super) async fn after(&mut self, fault: Fault) -> Result<(), SysError> {
+    pub(super) async fn after(&mut self, fault: DumpFault) -> Result<(), SysError> {
         self.0 += 1;
         match fault {
-            Fault::Passing(_) if self.0 < ATTEMPTS => {
+            DumpFault::Passing(_) if self.0 < ATTEMPTS => {
                 tokio::time::sleep(PAUSE).await;
                 Ok(())
             }
-            Fault::Passing(error) | Fault::Lasting(error) => Err(error),
+            DumpFault::Passing(error) | DumpFault::Lasting(error) => Err(error),
         }
     }
 }
@@ -89,12 +89,12 @@ impl Netlink {
         &self,
         request: RouteNetlinkMessage,
         what: &str,
-    ) -> Result<Vec<RouteNetlinkMessage>, Fault> {
+    ) -> Result<Vec<RouteNetlinkMessage>, DumpFault> {
         let failed = |error| SysError::netlink("list", what, error);
         let mut request = NetlinkMessage::from(request);
         request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         let mut handle = self.handle.clone();
-        let mut answers = handle.request(request).map_err(|error| Fault::Lasting(failed(error)))?;
+        let mut answers = handle.request(request).map_err(|error| DumpFault::Lasting(failed(error)))?;
         let mut list = Vec::new();
         let mut interrupted = false;
         // To its end, or the rest would be in the way of the next list.
@@ -106,12 +106,12 @@ impl Netlink {
                     let error = failed(rtnetlink::Error::NetlinkError(error));
                     // Of a list that nobody waits for any more the connection has not read the end yet.
                     let busy = error.errno() == Some(Errno::EBUSY);
-                    return Err(if busy { Fault::Passing(error) } else { Fault::Lasting(error) });
+                    return Err(if busy { DumpFault::Passing(error) } else { DumpFault::Lasting(error) });
                 }
                 _ => {}
             }
         }
-        if interrupted { Err(Fault::changed(what)) } else { Ok(list) }
+        if interrupted { Err(DumpFault::changed(what)) } else { Ok(list) }
     }
 }
 

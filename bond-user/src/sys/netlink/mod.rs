@@ -41,7 +41,7 @@ pub use link::{
     VlanTag, XdpMode,
 };
 pub use raw::Raw;
-pub use route::{Route, Way};
+pub use route::{KernelRoute, Way};
 pub use stats::{CountedLink, QdiscPlace, QdiscStats};
 
 use super::{
@@ -120,7 +120,7 @@ impl fmt::Display for PairKind {
 
 /// The two ends of a pair, as they are.
 #[derive(Clone, Debug)]
-pub struct Pair {
+pub struct LinkPair {
     pub bond: LinkInfo,
     pub port: LinkInfo,
 }
@@ -307,7 +307,7 @@ impl Netlink {
 
     /// Makes a pair: the bond's MAC in the same message, or udev would change it; the port NOARP and without
     /// IPv6 addresses. Both ends stay down.
-    pub async fn create_pair(&self, kind: PairKind, plan: &PairPlan<'_>) -> Result<Pair, SysError> {
+    pub async fn create_pair(&self, kind: PairKind, plan: &PairPlan<'_>) -> Result<LinkPair, SysError> {
         let group = || LinkAttribute::Group(if plan.mark.is_some() { UNFINISHED_PAIR } else { 0 });
         let port = LinkUnspec::new_with_name(plan.port)
             .mtu(plan.mtu)
@@ -349,7 +349,7 @@ impl Netlink {
         }
     }
 
-    async fn finish_pair(&self, plan: &PairPlan<'_>) -> Result<Pair, SysError> {
+    async fn finish_pair(&self, plan: &PairPlan<'_>) -> Result<LinkPair, SysError> {
         let port = self.link_by_name(plan.port).await?.ifindex;
         let bond = self.link_by_name(plan.bond).await?.ifindex;
         if let Some(mark) = plan.mark {
@@ -361,7 +361,7 @@ impl Netlink {
         let port = self.set(port, LinkSetting::Mtu(plan.mtu)).await?;
         self.set(bond, LinkSetting::Mac(plan.mac)).await?;
         let bond = self.set(bond, LinkSetting::Mtu(plan.mtu)).await?;
-        Ok(Pair { bond, port })
+        Ok(LinkPair { bond, port })
     }
 
     async fn delete_by_name(&self, name: &str) -> Result<(), SysError> {
@@ -494,7 +494,7 @@ mod tests {
             let netlink = &devices.netlink;
             let plan =
                 PairPlan { bond: "bond0", port: "bond0-port", mac: mac(1), mtu: 1400, queues: 1, mark: None };
-            let Pair { bond, port } = netlink.create_pair(PairKind::Veth, &plan).await.unwrap();
+            let LinkPair { bond, port } = netlink.create_pair(PairKind::Veth, &plan).await.unwrap();
             assert_eq!((bond.name.as_str(), bond.mac, bond.mtu), ("bond0", mac(1), 1400));
             assert_eq!((port.name.as_str(), port.mtu), ("bond0-port", 1400));
             assert_eq!((bond.link, port.link), (Some(port.ifindex), Some(bond.ifindex)));
@@ -541,7 +541,8 @@ mod tests {
             let plan =
                 |mark| PairPlan { bond: "bond0", port: "port0", mac: mac(1), mtu: 1400, queues: 1, mark };
             let mut events = LinkEvents::open().unwrap();
-            let Pair { bond, .. } = netlink.create_pair(PairKind::Veth, &plan(Some(&mark))).await.unwrap();
+            let LinkPair { bond, .. } =
+                netlink.create_pair(PairKind::Veth, &plan(Some(&mark))).await.unwrap();
             let mut groups = Vec::new();
             for name in ["bond0", "port0"] {
                 let link = netlink.link_by_name(name).await.unwrap();
@@ -554,7 +555,7 @@ mod tests {
             }
             assert_eq!(groups, [(false, UNFINISHED_PAIR); 2]);
             netlink.delete(bond.ifindex).await.unwrap();
-            let Pair { bond, port } = netlink.create_pair(PairKind::Veth, &plan(None)).await.unwrap();
+            let LinkPair { bond, port } = netlink.create_pair(PairKind::Veth, &plan(None)).await.unwrap();
             assert_eq!([(bond.alias, bond.group), (port.alias, port.group)], [(None, 0), (None, 0)]);
         });
     }
@@ -567,7 +568,7 @@ mod tests {
             match devices.netlink.create_pair(PairKind::Netkit, &plan).await {
                 Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => eprintln!("skipped: {error}"),
                 answer => {
-                    let Pair { bond, port } = answer.unwrap();
+                    let LinkPair { bond, port } = answer.unwrap();
                     assert_eq!((bond.mac, bond.mtu, port.mtu), (mac(1), 1400, 1400));
                     assert_eq!((bond.kind.as_deref(), bond.link), (Some("netkit"), Some(port.ifindex)));
                 }
@@ -680,11 +681,11 @@ mod tests {
                 assert!(!same[0].is_tentative() && !same[0].by_kernel && same[0].lifetime.is_none());
             }
 
-            let default = |via: &str, metric| Route {
+            let default = |via: &str, metric| KernelRoute {
                 metric,
-                ..Route::new(bond.ifindex, ip("0.0.0.0"), 0, Some(ip(via)))
+                ..KernelRoute::new(bond.ifindex, ip("0.0.0.0"), 0, Some(ip(via)))
             };
-            let v6 = Route::new(bond.ifindex, ip("2001:db8:1::"), 48, Some(ip("2001:db8::9")));
+            let v6 = KernelRoute::new(bond.ifindex, ip("2001:db8:1::"), 48, Some(ip("2001:db8::9")));
             // The second takes the place of the first, the third is another one.
             for route in
                 [default("192.0.2.9", 0), default("192.0.2.8", 0), default("192.0.2.7", 5), v6.clone()]
@@ -700,7 +701,7 @@ mod tests {
             assert_eq!(ours().await, [default("192.0.2.8", 0), default("192.0.2.7", 5), v6.clone()]);
 
             netlink.add_address(&Address::new(other.ifindex, ip("198.51.100.1"), 24)).await.unwrap();
-            let theirs = Route::new(other.ifindex, ip("0.0.0.0"), 0, Some(ip("198.51.100.9")));
+            let theirs = KernelRoute::new(other.ifindex, ip("0.0.0.0"), 0, Some(ip("198.51.100.9")));
             let error = netlink.replace_route(&theirs).await.unwrap_err();
             assert_eq!(error.errno(), Some(Errno::EEXIST));
             assert_eq!(ours().await.len(), 3, "{error}");

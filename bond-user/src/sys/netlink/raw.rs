@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use super::{
     Netlink,
-    dump::{Attempts, Fault, Turn},
+    dump::{Attempts, DumpFault, Turn},
 };
 use crate::sys::SysError;
 
@@ -104,12 +104,12 @@ impl Netlink {
         what: &str,
         mut collected: C,
         each: &impl Fn(&mut C, Raw),
-    ) -> Result<C, Fault> {
+    ) -> Result<C, DumpFault> {
         let failed = |error| SysError::netlink("list", what, error);
         let mut message = NetlinkMessage::new(NetlinkHeader::default(), request.clone().into_payload());
         message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         let answers = self.raw.handle.request(message, kernel());
-        let mut answers = answers.map_err(|_| Fault::Lasting(failed(rtnetlink::Error::RequestFailed)))?;
+        let mut answers = answers.map_err(|_| DumpFault::Lasting(failed(rtnetlink::Error::RequestFailed)))?;
         let mut interrupted = false;
         while let Some(message) = answers.next().await {
             interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
@@ -119,14 +119,14 @@ impl Netlink {
                     let error = failed(rtnetlink::Error::NetlinkError(error));
                     return match error.errno() {
                         Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => Ok(collected),
-                        Some(Errno::EBUSY) => Err(Fault::Passing(error)),
-                        _ => Err(Fault::Lasting(error)),
+                        Some(Errno::EBUSY) => Err(DumpFault::Passing(error)),
+                        _ => Err(DumpFault::Lasting(error)),
                     };
                 }
                 _ => {}
             }
         }
-        if interrupted { Err(Fault::changed(what)) } else { Ok(collected) }
+        if interrupted { Err(DumpFault::changed(what)) } else { Ok(collected) }
     }
 
     /// Sends a request that has one answer. None if the kernel gives none.

@@ -20,12 +20,12 @@ use serde::{Deserialize, Serialize};
 use super::{Netlink, Raw, called};
 use crate::sys::{
     SysError,
-    layer3::message::{Kind, Message},
+    layer3::message::{Message, MessageKind},
 };
 
 /// A unicast route with one next hop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Route {
+pub struct KernelRoute {
     pub ifindex: u32,
     /// The network; 0.0.0.0 or :: for the default route.
     pub to: IpAddr,
@@ -46,7 +46,7 @@ pub struct Route {
     pub onlink: bool,
 }
 
-impl Route {
+impl KernelRoute {
     const KERNEL: u8 = 2;
     const ROUTER_ADVERTISEMENT: u8 = 9;
     const STATIC: u8 = 4;
@@ -129,7 +129,7 @@ impl Route {
         let message = self.to_message();
         let mut body = vec![0; message.buffer_len()];
         message.emit(&mut body);
-        Message::new(Kind::Route, Raw { kind: Kind::Route.new_type(), body })
+        Message::new(MessageKind::Route, Raw { kind: MessageKind::Route.new_type(), body })
     }
 
     fn to_message(&self) -> RouteMessage {
@@ -160,7 +160,7 @@ impl Route {
     }
 }
 
-impl fmt::Display for Route {
+impl fmt::Display for KernelRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.prefix_len {
             0 => f.write_str("default")?,
@@ -235,20 +235,20 @@ impl Netlink {
     }
 
     /// The unicast routes over one device, of all tables. Routes with several next hops are none of one device.
-    pub async fn routes_of(&self, ifindex: u32) -> Result<Vec<Route>, SysError> {
+    pub async fn routes_of(&self, ifindex: u32) -> Result<Vec<KernelRoute>, SysError> {
         let mut routes = self.routes().await?;
         routes.retain(|route| route.ifindex == ifindex);
         Ok(routes)
     }
 
-    async fn routes(&self) -> Result<Vec<Route>, SysError> {
+    async fn routes(&self) -> Result<Vec<KernelRoute>, SysError> {
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = RouteMessage::default();
             request.header.address_family = family;
             let messages = self.list(RouteNetlinkMessage::GetRoute(request), "the routes").await?;
             let route = |message| match message {
-                RouteNetlinkMessage::NewRoute(route) => Route::from_message(&route),
+                RouteNetlinkMessage::NewRoute(route) => KernelRoute::from_message(&route),
                 _ => None,
             };
             routes.extend(messages.into_iter().filter_map(route));
@@ -258,7 +258,7 @@ impl Netlink {
 
     /// Makes a route so. Another one of the same network, metric and table is replaced if it goes over the same
     /// device; one over another device is not ours to take, and the answer is EEXIST.
-    pub async fn replace_route(&self, route: &Route) -> Result<(), SysError> {
+    pub async fn replace_route(&self, route: &KernelRoute) -> Result<(), SysError> {
         let same: Vec<_> =
             self.routes().await?.into_iter().filter(|found| found.has_same_key(route)).collect();
         let ours = same.iter().find(|found| found.ifindex == route.ifindex);
@@ -276,7 +276,7 @@ impl Netlink {
     }
 
     /// Deletes a route. One that is not there is deleted.
-    pub async fn del_route(&self, route: &Route) -> Result<(), SysError> {
+    pub async fn del_route(&self, route: &KernelRoute) -> Result<(), SysError> {
         let answer = self.handle.route().del(route.to_message()).execute().await;
         match answer.map_err(|error| failed("delete", route, error)) {
             Err(error) if error.is_gone() || error.errno() == Some(Errno::ESRCH) => Ok(()),
@@ -285,6 +285,6 @@ impl Netlink {
     }
 }
 
-fn failed(verb: &str, route: &Route, error: rtnetlink::Error) -> SysError {
+fn failed(verb: &str, route: &KernelRoute, error: rtnetlink::Error) -> SysError {
     SysError::netlink(format!("{verb} route {route}"), called(route.ifindex), error)
 }
