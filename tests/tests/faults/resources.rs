@@ -123,7 +123,7 @@ fn while_no_agent_runs() {
     }
     place.mount(&lab);
     let second = place.start(&lab, &file);
-    second.wait_for("its remains go first").unwrap();
+    second.wait_for("its remains are removed first").unwrap();
     assert_traffic(&lab, "made anew");
     second.stop().unwrap();
     drop(place);
