@@ -1,6 +1,6 @@
 //! The client of the control socket.
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{io, pin::pin, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use bond_core::name::{BondName, InterfaceName};
@@ -98,7 +98,19 @@ async fn send<T: DeserializeOwned>(
             anyhow!("the agent has not answered for {} s; is it stopped, or traced?", ANSWER_WITHIN.as_secs())
         })??
     } else {
-        exchange(paths, method, path, body).await?
+        let mut change = pin!(exchange(paths, method, path, body));
+        // A change may take long; a stopped agent does not begin one whose client has left.
+        match timeout(ANSWER_WITHIN, &mut change).await {
+            Ok(answer) => answer?,
+            Err(_) => {
+                let seconds = ANSWER_WITHIN.as_secs();
+                output::note(format_args!(
+                    "the agent has not answered for {seconds} s; is it stopped, or traced? Still waiting; Ctrl-C withdraws a \
+                     change that has not begun"
+                ));
+                change.await?
+            }
+        }
     };
     if status.is_success() {
         return serde_json::from_slice(&bytes).context("the agent's answer is of another version");
