@@ -816,7 +816,7 @@ mod tests {
         assert_eq!(targets.find_ipv6([0xfd; 16], Some([0xfe; 16])), Some(31));
         assert_eq!(targets.find_ipv6([0xfd; 16], Some([0xfd; 16])), None);
         assert_eq!(targets.find_ipv6([0xfd; 16], None), Some(31));
-        // Unused paths are no targets.
+        // Unused entries are no targets.
         assert_eq!((targets.find_ipv4([0; 4], [0; 4]), targets.find_ipv6([0; 16], None)), (None, None));
         assert_eq!(targets.with_prober(Slot(15)).prober(), Slot::new(15));
     }

@@ -21,7 +21,7 @@ const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 pub enum Heard {
     /// It says nothing about the path.
     Nothing,
-    /// It counts as it is: nobody asked for more.
+    /// It counts as it is: no validation was asked for.
     Traffic,
     /// It answers, or on a backup repeats, a probe of the target at this index of
     /// [`crate::abi::ProbeTimes::targets`].
@@ -302,10 +302,13 @@ mod tests {
         let [a, b] = [Slot::new(0).unwrap(), Slot::new(1).unwrap()];
         let turn_of_b = Targets::default().with_prober(b);
         let active = ActiveWord::default().next(Some(a), None, 3);
-        let nobody = ActiveWord::default().next(None, None, 0);
+        let no_active = ActiveWord::default().next(None, None, 0);
         // What TARGETS says of the prober may be older than ACTIVE.
         assert_eq!([a, b].map(|slot| Role::of(slot, active, &turn_of_b)), [Role::ArpProber, Role::Backup]);
-        assert_eq!([a, b].map(|slot| Role::of(slot, nobody, &turn_of_b)), [Role::Bystander, Role::ArpProber]);
-        assert_eq!(Role::of(a, nobody, &Targets::default()), Role::Bystander);
+        assert_eq!(
+            [a, b].map(|slot| Role::of(slot, no_active, &turn_of_b)),
+            [Role::Bystander, Role::ArpProber]
+        );
+        assert_eq!(Role::of(a, no_active, &Targets::default()), Role::Bystander);
     }
 }

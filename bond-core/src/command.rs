@@ -95,7 +95,7 @@ pub enum Notice {
     PolicyTurnedActive {
         slave: String,
     },
-    /// A slave that wears the bond's MAC, or another slave's, got this one instead (`__bond_enslave`, follow).
+    /// A slave that has the bond's MAC, or another slave's, got this one instead (`__bond_enslave`, follow).
     DuplicateMacReplaced {
         slave: String,
         mac: Mac,
@@ -128,7 +128,7 @@ pub enum Notice {
     HeardAgain {
         slave: String,
     },
-    /// A released slave's MAC is still the bond's, or worn by another slave (`__bond_release_one`).
+    /// A released slave's MAC is still the bond's, or another slave's (`__bond_release_one`).
     ReleasedMacInUse {
         slave: String,
         mac: Mac,

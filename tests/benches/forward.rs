@@ -110,22 +110,22 @@ fn main() -> Result<()> {
     stay_on_one_cpu()?;
     let drivers = [Over::Driver, Over::Bridge].into_iter().filter(|_| has("--drivers"));
     let over = [Over::Devmap, Over::XbondXdp, Over::XbondTc].into_iter().chain(drivers);
-    let paths: Vec<Place> = over.map(Place::new).collect::<Result<_>>()?;
-    let agents: Vec<_> = paths.iter().map(Place::set_up).collect::<Result<_>>()?;
-    let ends: Vec<_> = paths.iter().map(Ends::new).collect::<Result<_>>()?;
+    let places: Vec<Place> = over.map(Place::new).collect::<Result<_>>()?;
+    let agents: Vec<_> = places.iter().map(Place::set_up).collect::<Result<_>>()?;
+    let ends: Vec<_> = places.iter().map(Ends::new).collect::<Result<_>>()?;
     let mut measured = Measured::default();
     for direction in [Direction::ToWire, Direction::ToPort] {
-        let mut of_place = vec![Vec::new(); paths.len()];
+        let mut of_place = vec![Vec::new(); places.len()];
         for round in 0..rounds {
             // Each place is first as often as last.
-            for turn in 0..paths.len() {
-                let index = (round + turn) % paths.len();
-                let rate = ends[index].measure(&paths[index], direction, packets);
+            for turn in 0..places.len() {
+                let index = (round + turn) % places.len();
+                let rate = ends[index].measure(&places[index], direction, packets);
                 of_place[index]
-                    .push(rate.with_context(|| format!("{direction:?}, {}", paths[index].over.name()))?);
+                    .push(rate.with_context(|| format!("{direction:?}, {}", places[index].over.name()))?);
             }
         }
-        measured.figures.extend(figures(direction, &paths, &of_place));
+        measured.figures.extend(figures(direction, &places, &of_place));
     }
     drop(ends);
     for agent in agents.into_iter().flatten() {
@@ -135,13 +135,13 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn figures(direction: Direction, paths: &[Place], of_place: &[Vec<f64>]) -> Vec<Figure> {
+fn figures(direction: Direction, places: &[Place], of_place: &[Vec<f64>]) -> Vec<Figure> {
     let of = |over: Over| {
-        let index = paths.iter().position(|place| place.over == over);
+        let index = places.iter().position(|place| place.over == over);
         index.map_or(&[][..], |index| &of_place[index])
     };
     let group = direction.name();
-    let mut figures: Vec<_> = paths
+    let mut figures: Vec<_> = places
         .iter()
         .zip(of_place)
         .map(|(place, rounds)| Figure::of(group, place.over.name(), "packets/s", rounds))

@@ -206,25 +206,25 @@ fn main() -> Result<()> {
             _ => over.push(wanted),
         }
     }
-    let paths: Vec<Place> = over.into_iter().map(Place::new).collect::<Result<_>>()?;
-    let agents: Vec<_> = paths.iter().map(Place::set_up).collect::<Result<_>>()?;
-    for place in &paths {
+    let places: Vec<Place> = over.into_iter().map(Place::new).collect::<Result<_>>()?;
+    let agents: Vec<_> = places.iter().map(Place::set_up).collect::<Result<_>>()?;
+    for place in &places {
         bonded::wait_for_path(&place.host, &place.peer).context(place.over.name())?;
     }
     let mut measured = Measured::default();
     for load in Load::all() {
-        let mut of_place = vec![Vec::new(); paths.len()];
+        let mut of_place = vec![Vec::new(); places.len()];
         for round in 0..rounds {
             // Each place is first as often as last.
-            for turn in 0..paths.len() {
-                let index = (round + turn) % paths.len();
-                let value = paths[index].measure(load, period);
+            for turn in 0..places.len() {
+                let index = (round + turn) % places.len();
+                let value = places[index].measure(load, period);
                 let value =
-                    value.with_context(|| format!("{} over {}", load.name(), paths[index].over.name()))?;
+                    value.with_context(|| format!("{} over {}", load.name(), places[index].over.name()))?;
                 of_place[index].push(value);
             }
         }
-        measured.figures.extend(figures(load, &paths, &of_place));
+        measured.figures.extend(figures(load, &places, &of_place));
     }
     for agent in agents.into_iter().flatten() {
         agent.stop()?;
@@ -234,9 +234,9 @@ fn main() -> Result<()> {
 }
 
 /// Each place's own, and its ratio to the first one's round by round; of xbond's by tc also that to the driver's.
-fn figures(load: Load, paths: &[Place], of_place: &[Vec<f64>]) -> Vec<Figure> {
+fn figures(load: Load, places: &[Place], of_place: &[Vec<f64>]) -> Vec<Figure> {
     let mut figures = Vec::new();
-    for (place, rounds) in paths.iter().zip(of_place) {
+    for (place, rounds) in places.iter().zip(of_place) {
         let figure = Figure::of(&load.name(), place.over.name(), load.unit(), rounds);
         eprintln!("{}: {}: {:.3} {}", load.name(), figure.name, figure.value, figure.unit);
         figures.push(figure);
@@ -250,7 +250,7 @@ fn figures(load: Load, paths: &[Place], of_place: &[Vec<f64>]) -> Vec<Figure> {
         ratio.target = load.target().filter(|_| place.over.is_tc() && rounds.len() > 1);
         eprintln!("{}: {}: {:.3} of the slave", load.name(), ratio.name, ratio.value);
         figures.push(ratio);
-        let driver = paths.iter().position(|place| place.over == Over::Driver);
+        let driver = places.iter().position(|place| place.over == Over::Driver);
         if let Some(driver) = driver.filter(|_| place.over.is_tc()) {
             let name = place.over.name();
             figures.push(Figure::of(&load.name(), name, "of the kernel's bond", &to(&of_place[driver])));

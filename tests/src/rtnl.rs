@@ -115,7 +115,7 @@ impl RtnlHeld {
         let timeout = PollTimeout::try_from(WAIT_LIMIT).unwrap_or(PollTimeout::MAX);
         ensure!(
             poll(&mut ready, timeout)? == 1,
-            "the request did not come to its arguments within {WAIT_LIMIT:?}"
+            "the request did not reach its arguments within {WAIT_LIMIT:?}"
         );
         let mut message = [0; MESSAGE];
         (&held.faults).read_exact(&mut message).context("read of a page fault")?;

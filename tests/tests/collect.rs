@@ -48,7 +48,7 @@ impl Paths {
         self.path("/sys/fs/bpf/xbond").join(name)
     }
 
-    /// `xbond ARGUMENTS` in a network namespace, with these paths.
+    /// `xbond ARGUMENTS` in a network namespace, with these directories.
     fn xbond(&self, netns: &NetNs, arguments: &[&str]) -> Command {
         let mut command = netns.command("nsenter");
         command.args(["--mount", "--target", &self.process.id().to_string()]);

@@ -757,7 +757,7 @@ impl Ends {
         ends
     }
 
-    /// Slow peers gave way to others, however long a busy machine takes for that. If they kept their paths, each would have
+    /// Slow peers gave way to others, however long a busy machine takes for that. If they kept their connections, each would have
     /// its place until its time is over.
     #[track_caller]
     fn assert_gave_way(&self) {
@@ -855,7 +855,7 @@ fn slow_peers_are_answered_in_the_end_and_listeners_leave_places() {
     let _ = silent.read_to_end(&mut nothing);
     assert_eq!(String::from_utf8_lossy(&nothing), "");
 
-    // Those who listen to events without an end leave paths for others.
+    // Those who listen to events without an end leave connections for others.
     let listening: Vec<_> = (0..150)
         .map(|_| {
             let mut peer = UnixStream::connect(&path).unwrap();

@@ -154,7 +154,7 @@ fn a_guard_that_is_off_leaves_it_to_the_agent() {
     let _turn = beside_others();
     for (options, arguments, why) in [
         (&["miimon=100"][..], &["--guard", "off"][..], "as configured"),
-        (&["miimon=100", "downdelay=300"], &[], "downdelay asks for wait_limit"),
+        (&["miimon=100", "downdelay=300"], &[], "downdelay delays failovers"),
     ] {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let xbond = bond_with(&lab, Datapath::Tc, options, arguments);
@@ -170,7 +170,7 @@ fn a_guard_that_is_off_leaves_it_to_the_agent() {
     // Set at run time.
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
-    for (setting, guard) in [("downdelay=200", "off: downdelay asks for wait_limit"), ("downdelay=0", "on")] {
+    for (setting, guard) in [("downdelay=200", "off: downdelay delays failovers"), ("downdelay=0", "on")] {
         xbond.set(BOND, setting).unwrap();
         assert_eq!(show(&xbond)["guard"], guard);
     }

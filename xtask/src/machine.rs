@@ -25,7 +25,7 @@ pub fn target() -> Result<PathBuf> {
     Ok(target.to_owned())
 }
 
-/// The search path with the paths of cargo's and the administrators' programs at its end.
+/// The search path with the directories of cargo's and the administrators' programs at its end.
 fn search_path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let more = cargo_bin().into_iter().chain(SYSTEM_DIRECTORIES.map(PathBuf::from));

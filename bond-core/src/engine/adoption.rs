@@ -9,7 +9,7 @@ impl Engine {
     pub fn adopt(now: Time, bond: NewBond, left: Left) -> Self {
         let Left { active, draining, usable, known_active, failovers, carrier, slaves, gone } = left;
         let mut engine = Self::new(bond);
-        let path = Path::new(now, Patience::of(&engine.options));
+        let path = Path::new(now, Tolerance::of(&engine.options));
         let links: Vec<_> = slaves.iter().map(|slave| (slave.slot, slave.link)).collect();
         engine.slaves = slaves
             .into_iter()

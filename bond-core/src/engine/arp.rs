@@ -5,7 +5,7 @@ use super::*;
 impl Engine {
     /// One step of the ARP monitor (`bond_activebackup_arp_mon`).
     pub(super) fn probes(&mut self, now: Time, heard: &[Heard]) {
-        let Some(wait_limit) = Patience::of(&self.options) else { return };
+        let Some(tolerance) = Tolerance::of(&self.options) else { return };
         self.hear(heard);
         if let Some(asked) = self.arp.asked.take() {
             // The last round is neither on the wire nor refused: whoever sends is late.
@@ -15,7 +15,7 @@ impl Engine {
         if std::mem::take(&mut self.arp.is_late) {
             self.late_step(now);
         } else {
-            self.inspect_paths(now, wait_limit);
+            self.inspect_paths(now, tolerance);
             self.probe(now);
         }
     }
@@ -67,7 +67,7 @@ impl Engine {
     }
 
     /// `bond_ab_arp_inspect`, then `bond_ab_arp_commit` of all that it proposes.
-    pub(super) fn inspect_paths(&mut self, now: Time, wait_limit: Patience) {
+    pub(super) fn inspect_paths(&mut self, now: Time, tolerance: Tolerance) {
         let waiting = self.arp.turn.is_some();
         let propose = |slave: &Slave| {
             let standing = match self.active {
@@ -75,7 +75,7 @@ impl Engine {
                 _ if waiting => Standing::Waiting,
                 _ => Standing::Backup,
             };
-            arp_monitor::inspect(now, wait_limit, slave.state, standing, &slave.path)
+            arp_monitor::inspect(now, tolerance, slave.state, standing, &slave.path)
                 .map(|proposal| (slave.slot, proposal))
         };
         let proposals: Vec<_> = self.joined_slaves().filter_map(propose).collect();
@@ -137,17 +137,17 @@ impl Engine {
 
     /// The ARP monitor begins, with a first step at once, or ends.
     pub(super) fn start_arp(&mut self, now: Time) {
-        let wait_limit = Patience::of(&self.options);
+        let tolerance = Tolerance::of(&self.options);
         (self.arp.turn, self.arp.asked, self.arp.is_late) = (None, None, false);
-        self.arp.next_step = wait_limit.filter(|_| self.joined_slaves().next().is_some()).map(|_| now);
+        self.arp.next_step = tolerance.filter(|_| self.joined_slaves().next().is_some()).map(|_| now);
         for slave in self.slaves.iter_mut().filter(|slave| slave.phase == Phase::Joined) {
-            slave.path = Path::new(now, wait_limit);
+            slave.path = Path::new(now, tolerance);
         }
     }
 
     /// The next step, one interval after the last.
     pub(super) fn arm_arp(&mut self, now: Time) {
-        let interval = Patience::of(&self.options).map(Patience::interval);
+        let interval = Tolerance::of(&self.options).map(Tolerance::interval);
         let next = |after: Time| interval.map(|interval| after.saturating_add(interval));
         let on_time = self.arp.next_step.and_then(next).filter(|next| *next > now);
         self.arp.next_step = on_time.or_else(|| next(now));

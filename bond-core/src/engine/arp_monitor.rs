@@ -17,7 +17,7 @@ const GRACE: u32 = 2;
 
 /// How long what was heard is worth something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub struct Tolerance {
     interval: Time,
     missed_max: u32,
 }
@@ -66,7 +66,7 @@ pub struct Monitor {
     pub is_late: bool,
 }
 
-impl Patience {
+impl Tolerance {
     /// None without ARP monitoring.
     pub fn of(options: &BondOptions) -> Option<Self> {
         let interval = Time::from_millis(options.arp_interval.into());
@@ -87,8 +87,8 @@ impl Patience {
 
 impl Path {
     /// A slave that joins, or whose monitoring begins, now: nothing of it is fresh (`bond_enslave`).
-    pub fn new(now: Time, wait_limit: Option<Patience>) -> Self {
-        let interval = wait_limit.map_or(Time::ZERO, Patience::interval);
+    pub fn new(now: Time, tolerance: Option<Tolerance>) -> Self {
+        let interval = tolerance.map_or(Time::ZERO, Tolerance::interval);
         let stale = now.saturating_sub(interval.saturating_mul(2));
         Self { since: now, last_rx: stale, last_tx: stale }
     }
@@ -130,12 +130,12 @@ pub fn last_rx(options: &BondOptions, validated: bool, times: &ProbeTimes, targe
 /// What follows from the time that has passed (`bond_ab_arp_inspect`).
 pub fn inspect(
     now: Time,
-    wait_limit: Patience,
+    tolerance: Tolerance,
     state: LinkState,
     standing: Standing,
     path: &Path,
 ) -> Option<Proposal> {
-    let heard = |intervals| wait_limit.covers(now, path.last_rx, intervals);
+    let heard = |intervals| tolerance.covers(now, path.last_rx, intervals);
     if !state.is_up() {
         return if heard(1) {
             Some(Proposal::Up)
@@ -145,14 +145,14 @@ pub fn inspect(
             None
         };
     }
-    if wait_limit.covers(now, path.since, GRACE) {
+    if tolerance.covers(now, path.since, GRACE) {
         return None;
     }
     let silent = match standing {
         Standing::Active => {
-            !heard(wait_limit.missed_max) || !wait_limit.covers(now, path.last_tx, wait_limit.missed_max)
+            !heard(tolerance.missed_max) || !tolerance.covers(now, path.last_tx, tolerance.missed_max)
         }
-        Standing::Backup => !heard(wait_limit.missed_max.saturating_add(1)),
+        Standing::Backup => !heard(tolerance.missed_max.saturating_add(1)),
         // Each slave gets its chance to be heard before it is given up.
         Standing::Waiting => false,
     };
@@ -184,7 +184,7 @@ mod tests {
         Slot::new(index).unwrap()
     }
 
-    const WAIT_LIMIT: Patience = Patience { interval: ms(200), missed_max: 2 };
+    const TOLERANCE: Tolerance = Tolerance { interval: ms(200), missed_max: 2 };
     /// Long ago.
     const OLD: u64 = 0;
 
@@ -213,18 +213,18 @@ mod tests {
         for (what, state, standing, since, rx, tx, expected) in table {
             let ago = |age| now - ms(age);
             let path = Path { since: ago(since), last_rx: ago(rx), last_tx: ago(tx) };
-            assert_eq!(inspect(now, WAIT_LIMIT, state, standing, &path), expected, "{what}");
+            assert_eq!(inspect(now, TOLERANCE, state, standing, &path), expected, "{what}");
         }
     }
 
     #[test]
     fn patience_grows_with_missed_max() {
         for (missed_max, limit) in [(1, 300), (5, 1100), (255, 51_100)] {
-            let wait_limit = Patience { missed_max, ..WAIT_LIMIT };
+            let tolerance = Tolerance { missed_max, ..TOLERANCE };
             let now = ms(100_000);
             let silent_for = |age| {
                 let path = Path { since: ms(OLD), last_rx: now - ms(age), last_tx: now };
-                inspect(now, wait_limit, IsUp, Active, &path)
+                inspect(now, tolerance, IsUp, Active, &path)
             };
             assert_eq!((silent_for(limit), silent_for(limit + 1)), (None, Some(Down)), "{missed_max}");
         }
@@ -233,15 +233,15 @@ mod tests {
     #[test]
     fn a_slave_that_joins_without_carrier_is_not_taken_for_heard() {
         let now = ms(100_000);
-        let path = Path::new(now, Some(WAIT_LIMIT));
-        assert_eq!(inspect(now, WAIT_LIMIT, IsDown, Backup, &path), None);
+        let path = Path::new(now, Some(TOLERANCE));
+        assert_eq!(inspect(now, TOLERANCE, IsDown, Backup, &path), None);
     }
 
     #[test]
     fn time_may_end() {
         let path = Path { since: Time::MAX, last_rx: Time::MAX, last_tx: Time::MAX };
-        assert_eq!(inspect(Time::MAX, WAIT_LIMIT, IsUp, Active, &path), None);
-        let endless = Patience { interval: Time::MAX, missed_max: u32::MAX };
+        assert_eq!(inspect(Time::MAX, TOLERANCE, IsUp, Active, &path), None);
+        let endless = Tolerance { interval: Time::MAX, missed_max: u32::MAX };
         assert_eq!(inspect(Time::MAX, endless, IsUp, Active, &Path::new(Time::ZERO, Some(endless))), None);
     }
 

@@ -1,4 +1,4 @@
-//! Who wears which MAC, by the policy `fail_over_mac`.
+//! Who has which MAC, by the policy `fail_over_mac`.
 //!
 //! | | none | active | follow |
 //! |---|---|---|---|
@@ -12,7 +12,7 @@ use bond_common::{abi::Slot, mac::Mac};
 
 use crate::options::FailOverMac;
 
-/// A slave and the MAC that it wears.
+/// A slave and the MAC that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlaveMac {
     pub slot: Slot,
@@ -24,12 +24,12 @@ pub struct SlaveMac {
 pub enum AtEnslave {
     Keep,
     TakeBonds,
-    /// It is worn already, and this policy wants no MAC on two ports.
+    /// Another slave has it already, and this policy wants no MAC on two ports.
     Replace,
 }
 
-/// At enslave, for a slave that wears `mac`; `others` are enslaved already. The driver replaces only the
-/// bond's MAC under follow; one that another slave wears is on two ports as well.
+/// At enslave, for a slave that has `mac`; `others` are enslaved already. The driver replaces only the
+/// bond's MAC under follow; one that another slave has is on two ports as well.
 pub fn at_enslave(policy: FailOverMac, mac: Mac, bond: Mac, others: &[SlaveMac]) -> AtEnslave {
     match policy {
         FailOverMac::None if mac != bond => AtEnslave::TakeBonds,
@@ -130,7 +130,7 @@ pub fn at_release(policy: FailOverMac, permanent: Mac) -> Option<Mac> {
     }
 }
 
-/// The first slave that wears `mac`.
+/// The first slave that has `mac`.
 pub fn slave_with(slaves: &[SlaveMac], mac: Mac) -> Option<&SlaveMac> {
     slaves.iter().find(|slave| slave.mac == mac)
 }
@@ -228,13 +228,13 @@ mod tests {
         Mac::new([2, 0, 0, 0, 0, last])
     }
 
-    fn wear(index: u8, last: u8) -> SlaveMac {
+    fn has(index: u8, last: u8) -> SlaveMac {
         SlaveMac { slot: slot(index), mac: mac(last) }
     }
 
     #[test]
     fn enslave() {
-        let others = [wear(0, 0x10), wear(1, 0x11)];
+        let others = [has(0, 0x10), has(1, 0x11)];
         #[rustfmt::skip]
         let table = [
             // policy, the new one's MAC, others, expected; the bond's is :10
@@ -259,10 +259,10 @@ mod tests {
 
     #[test]
     fn failover() {
-        let fresh = vec![wear(0, 0x10), wear(1, 0x11), wear(2, 0x12)];
-        let swapped = vec![wear(0, 0x11), wear(1, 0x10), wear(2, 0x12)];
-        let owner_left = vec![wear(0, 0x11), wear(2, 0x12)];
-        let one = vec![wear(0, 0x10), wear(1, 0x10)];
+        let fresh = vec![has(0, 0x10), has(1, 0x11), has(2, 0x12)];
+        let swapped = vec![has(0, 0x11), has(1, 0x10), has(2, 0x12)];
+        let owner_left = vec![has(0, 0x11), has(2, 0x12)];
+        let one = vec![has(0, 0x10), has(1, 0x10)];
         let bond = |last| Changes { bond: Some(mac(last)), ..Changes::default() };
         let slaves = |slaves: &[SlaveMac]| Changes { slaves: slaves.to_vec(), bond: Option::None };
         #[rustfmt::skip]
@@ -270,11 +270,11 @@ mod tests {
             (None,   &one,         1, Changes::default()),
             (Active, &fresh,       1, bond(0x11)),
             (Active, &fresh,       0, Changes::default()),
-            (Follow, &fresh,       1, slaves(&[wear(1, 0x10), wear(0, 0x11)])),
-            (Follow, &swapped,     2, slaves(&[wear(2, 0x10), wear(1, 0x12)])),
-            (Follow, &swapped,     0, slaves(&[wear(0, 0x10), wear(1, 0x11)])),
+            (Follow, &fresh,       1, slaves(&[has(1, 0x10), has(0, 0x11)])),
+            (Follow, &swapped,     2, slaves(&[has(2, 0x10), has(1, 0x12)])),
+            (Follow, &swapped,     0, slaves(&[has(0, 0x10), has(1, 0x11)])),
             (Follow, &swapped,     1, Changes::default()),
-            (Follow, &owner_left, 2, slaves(&[wear(2, 0x10)])),
+            (Follow, &owner_left, 2, slaves(&[has(2, 0x10)])),
             (Follow, &fresh,       9, Changes::default()),
         ];
         for (policy, before, new, expected) in table {
@@ -289,9 +289,9 @@ mod tests {
     #[test]
     fn a_refused_swap_is_undone() {
         // Slot 1 kept :11, and slot 0 was given it.
-        let slaves = [wear(0, 0x11), wear(1, 0x11), wear(2, 0x12)];
-        assert_eq!(after_refusal(mac(0x10), &slaves, slot(1)), Some(wear(0, 0x10)));
-        assert_eq!(after_refusal(mac(0x12), &slaves, slot(1)), Option::None, "somebody wears the bond's");
+        let slaves = [has(0, 0x11), has(1, 0x11), has(2, 0x12)];
+        assert_eq!(after_refusal(mac(0x10), &slaves, slot(1)), Some(has(0, 0x10)));
+        assert_eq!(after_refusal(mac(0x12), &slaves, slot(1)), Option::None, "one has the bond's");
         assert_eq!(after_refusal(mac(0x10), &slaves, slot(2)), Option::None, "nobody has its MAC");
     }
 
@@ -308,10 +308,10 @@ mod tests {
             (Follow, [0x10, 0x10], vec![(s0, 0x11)], Option::None),
             (Follow, [0x11, 0x10], vec![], Option::None),
         ];
-        for (row, (policy, worn, slaves, bond)) in table.into_iter().enumerate() {
+        for (row, (policy, in_use, slaves, bond)) in table.into_iter().enumerate() {
             let slave_macs: Vec<_> = [s0, s1]
                 .into_iter()
-                .zip(worn)
+                .zip(in_use)
                 .map(|(slot, last)| SlaveMac { slot, mac: mac(last) })
                 .collect();
             let changes = at_adoption(policy, mac(0x10), &slave_macs, &[mac(0x10), mac(0x11)], Some(s1));

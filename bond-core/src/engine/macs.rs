@@ -115,8 +115,8 @@ impl Engine {
     pub(super) fn make_up_mac(&mut self, also: Mac) -> Mac {
         let (bond, slaves) = (self.mac.get(), &self.slaves);
         let taken = |mac| {
-            let worn = |slave: &Slave| slave.mac.get() == mac || slave.permanent_mac == mac;
-            mac == bond || mac == also || slaves.iter().any(worn)
+            let in_use = |slave: &Slave| slave.mac.get() == mac || slave.permanent_mac == mac;
+            mac == bond || mac == also || slaves.iter().any(in_use)
         };
         self.made_up.next(taken)
     }

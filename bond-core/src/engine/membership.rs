@@ -7,7 +7,7 @@ impl Engine {
     pub(super) fn join(&mut self, now: Time, new: NewSlave) -> Result<(), Refusal> {
         let slot = self.admit(now, &new)?;
         let NewSlave { name, ifindex, mac, can_set_mac, options } = new;
-        let path = Path::new(now, Patience::of(&self.options));
+        let path = Path::new(now, Tolerance::of(&self.options));
         let first = self.slaves.is_empty();
         if !can_set_mac && self.options.fail_over_mac != FailOverMac::Active {
             self.options.fail_over_mac = FailOverMac::Active;
@@ -70,7 +70,7 @@ impl Engine {
     /// The second half of `bond_enslave`.
     pub(super) fn joined(&mut self, now: Time, slot: Slot, link: Link) {
         let monitoring = self.monitoring();
-        let path = Path::new(now, Patience::of(&self.options));
+        let path = Path::new(now, Tolerance::of(&self.options));
         let Some(slave) = self.slave_mut(slot) else { return self.late_answer(slot) };
         if slave.phase != Phase::Joining {
             return;
@@ -183,11 +183,11 @@ impl Engine {
         Some(slave)
     }
 
-    /// The driver warns of the bond's MAC only. Under follow another slave may wear the released one's.
+    /// The driver warns of the bond's MAC only. Under follow another slave may have the released one's.
     pub(super) fn warn_of_duplicate_mac(&mut self, released: &Slave) {
         let mac = released.permanent_mac;
-        let worn = mac == self.mac.get() || mac_plan::slave_with(&self.slave_macs(), mac).is_some();
-        if worn && self.policy() != FailOverMac::Active {
+        let in_use = mac == self.mac.get() || mac_plan::slave_with(&self.slave_macs(), mac).is_some();
+        if in_use && self.policy() != FailOverMac::Active {
             self.outbox.notices.push(Notice::ReleasedMacInUse { slave: released.name.clone(), mac });
         }
     }

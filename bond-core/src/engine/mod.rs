@@ -28,7 +28,7 @@ use thiserror::Error;
 
 use self::{
     announce::{Announcements, Rounds},
-    arp_monitor::{Monitor, Path, Patience, Proposal, Standing},
+    arp_monitor::{Monitor, Path, Proposal, Standing, Tolerance},
     election::{Candidate, Choice, Election},
     lateness::Lateness,
     link_state::{LinkState, Monitoring},
@@ -106,7 +106,7 @@ pub struct LeftSlave {
     pub slot: Slot,
     pub name: String,
     pub ifindex: u32,
-    /// What it wears.
+    /// What it has.
     pub mac: Mac,
     /// What it wore when it was enslaved.
     pub permanent_mac: Mac,
@@ -150,7 +150,7 @@ pub struct SlaveRef<'a> {
     pub slot: Slot,
     pub ifindex: u32,
     pub name: &'a str,
-    /// What it wears, or will when everything asked for is done.
+    /// What it has, or will when everything asked for is done.
     pub mac: Mac,
     /// It takes part: `Joined` has come.
     pub joined: bool,

@@ -10,8 +10,8 @@ use bond_common::abi::Slot;
 
 use crate::{Time, event::Asked};
 
-/// How long a slave may stay no_unicast before its neighbours are asked.
-const WAIT_LIMIT: Time = Time::from_secs(2);
+/// How long a slave may go without unicast before its neighbours are asked.
+const ASK_AFTER: Time = Time::from_secs(2);
 /// How many frames it must have sent by then.
 const ENOUGH_SENT: u64 = 10;
 /// How long the neighbours have for an answer.
@@ -132,7 +132,7 @@ impl HearingTest {
             return Verdict::Heard { was_told: self.no_unicast().is_some() };
         }
         match self.state {
-            State::Listening if now.saturating_sub(from) < WAIT_LIMIT || sent < ENOUGH_SENT => Verdict::Wait,
+            State::Listening if now.saturating_sub(from) < ASK_AFTER || sent < ENOUGH_SENT => Verdict::Wait,
             State::Listening => {
                 self.state = State::Asking;
                 Verdict::Ask

@@ -20,8 +20,6 @@ pub struct Row {
     pub key: &'static str,
     /// Sentences, for manuals; each line begins with a space.
     pub help: &'static str,
-    /// A second name of the option, which is read and never shown.
-    pub alias: Option<&'static str>,
     /// Number of its attribute in IFLA_INFO_DATA (`IFLA_BOND_*`, linux/if_link.h).
     pub netlink: Option<u16>,
     /// How its line in /proc/net/bonding/NAME begins.
@@ -80,7 +78,6 @@ macro_rules! bond_options {
         pub const ROWS: &[Row] = &[$(Row {
             key: stringify!($key),
             help: concat!($($doc),+),
-            alias: optional!($($alias)?),
             netlink: optional!($($netlink)?),
             title: optional!($($title)?),
             unused: false $(|| $unused)?,

@@ -94,7 +94,7 @@ pub(super) const SECONDS: Numbers<u32> =
 /// Options whose value is a list, with commas between its items.
 pub const LIST_KEYS: &[&str] = &[Ipv4Addr::KEY, Ipv6Addr::KEY];
 
-/// The name that most tables have for the value that nobody set (BOND_VALFLAG_DEFAULT).
+/// The name that most tables have for the default value (BOND_VALFLAG_DEFAULT).
 pub(super) const DEFAULT: &str = "default";
 
 impl<T: FromStr + Copy + PartialOrd + fmt::Display + Into<u32>> Values for Numbers<T> {

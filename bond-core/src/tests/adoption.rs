@@ -138,13 +138,13 @@ fn every_failover_of_the_guard_is_told_and_counted() {
             assert_eq!([0, 1].map(|index| lab.mii(index)), [MiiStatus::Up; 2], "{policy:?}, {cuts} cuts");
             let active = 0x10 + cuts % 2;
             let backup = 0x10 + (cuts + 1) % 2;
-            let worn = match (policy, cuts % 2) {
+            let in_use = match (policy, cuts % 2) {
                 (Nobody, _) => [0x10, 0x10, 0x10],
                 (Active, _) => [active, 0x10, 0x11],
                 (Follow, 0) => [0x10, 0x10, 0x11],
                 (Follow, _) => [0x10, backup + 1, 0x10],
             };
-            assert_eq!(lab.macs(), worn, "{policy:?}, {cuts} cuts");
+            assert_eq!(lab.macs(), in_use, "{policy:?}, {cuts} cuts");
         }
     }
 }
@@ -197,7 +197,7 @@ fn a_change_by_hand_is_no_failure() {
     assert_eq!([0, 1].map(|index| lab.status(index).link_failure_count), [0, 0]);
 }
 
-/// Updelay is wait_limit with a link that came back: the guard used it early, and that counts.
+/// Updelay holds back a link that returned: the guard used it early, and that counts.
 #[test]
 fn the_last_one_used_is_up_and_the_others_wait_for_their_updelay() {
     let delayed = BondOptions { updelay: 1000, ..options(Nobody) };

@@ -308,7 +308,7 @@ fn the_slave_whose_turn_it_is_may_leave() {
     assert_eq!(lab.engine.poll_timeout(), None);
 }
 
-/// Under every policy the source is what the slave itself wears, as in the driver (`bond_arp_send`).
+/// Under every policy the source is what the slave itself has, as in the driver (`bond_arp_send`).
 #[test]
 fn probes_carry_the_slaves_mac() {
     for (policy, macs) in [

@@ -295,7 +295,7 @@ impl Lab {
         status.active_slave
     }
 
-    /// Last bytes of the MACs that are really worn: the bond's, then each NIC's.
+    /// Last bytes of the MACs that are really in use: the bond's, then each NIC's.
     pub fn macs(&self) -> Vec<u8> {
         let nics = self.nics.values().map(|nic| nic.mac);
         std::iter::once(self.bond_mac).chain(nics).map(|mac| mac.bytes()[5]).collect()

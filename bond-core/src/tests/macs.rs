@@ -1,4 +1,4 @@
-//! Who wears which MAC, as the driver does it: the tables of the transcripts.
+//! Who has which MAC, as the driver does it: the tables of the transcripts.
 
 use bond_common::mac::Mac;
 
@@ -205,7 +205,7 @@ fn a_mac_set_by_hand_is_kept_until_the_bond_is_empty() {
     }
 }
 
-/// A failover looks at the MACs that the slaves have then; under active the bond wears its active slave's at once.
+/// A failover looks at the MACs that the slaves have then; under active the bond has its active slave's at once.
 #[test]
 fn a_slaves_mac_set_by_hand() {
     // The MACs of bond0, slave0 and slave1 after a change on the backup, a failover to it, and another change on it.
@@ -253,8 +253,8 @@ fn a_mac_set_by_hand_at_run_time() {
         };
         assert_eq!(lab.take_notices(), [told], "{policy:?}");
         let wire: Vec<_> = lab.slaves.values().map(|(_, wire_mac, _)| *wire_mac).collect();
-        let worn = if policy == Active { [0x10, 0x11] } else { [expected[0]; 2] };
-        assert_eq!(wire, worn.map(mac), "{policy:?}");
+        let in_use = if policy == Active { [0x10, 0x11] } else { [expected[0]; 2] };
+        assert_eq!(wire, in_use.map(mac), "{policy:?}");
 
         // Of a bond without slaves: the first one finds it, under none.
         lab.leave(0).unwrap();

@@ -250,17 +250,17 @@ impl History {
             status.slaves.iter().filter(|s| s.mac == lab.bond_mac).map(|s| s.name.as_str()).collect();
         let Some(active) = lab.active() else { return };
         match lab.engine.options().fail_over_mac {
-            FailOverMac::None => assert_eq!(slave_macs.len(), status.slaves.len(), "all wear the bond's MAC"),
+            FailOverMac::None => assert_eq!(slave_macs.len(), status.slaves.len(), "all have the bond's MAC"),
             FailOverMac::Active => {
                 assert!(
                     slave_macs.contains(&active.as_str()),
-                    "the bond wears {}, not {active}'s",
+                    "the bond has {}, not {active}'s",
                     lab.bond_mac
                 );
                 assert!(status.slaves.iter().all(|slave| slave.mac == slave.permanent_mac));
             }
             FailOverMac::Follow => {
-                assert_eq!(slave_macs, [active.as_str()], "only the active wears the bond's MAC");
+                assert_eq!(slave_macs, [active.as_str()], "only the active has the bond's MAC");
                 let mut macs: Vec<Mac> = status.slaves.iter().map(|slave| slave.mac).collect();
                 macs.sort();
                 macs.dedup();

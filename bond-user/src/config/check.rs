@@ -588,7 +588,7 @@ impl Rules<'_> {
             (FailOverMac::Follow, None) => self.note(
                 "follow",
                 "fail_over_mac",
-                "fail_over_mac=follow: MACs change paths at a failover, so ports must accept both, and a slave that \
+                "fail_over_mac=follow: MACs change places at a failover, so ports must accept both, and a slave that \
                  is released gets back a MAC that another may still wear; release the bond as a whole",
             ),
         }
@@ -834,7 +834,7 @@ mod tests {
                 "miimon=100\nfail_over_mac=1",
                 "6: note: bond0: fail_over_mac=active: the bond's MAC changes at each failover",
             ),
-            ("miimon=100\nfail_over_mac=2", "6: note: bond0: fail_over_mac=follow: MACs change paths"),
+            ("miimon=100\nfail_over_mac=2", "6: note: bond0: fail_over_mac=follow: MACs change places"),
             // What would fail, or be slow, or double.
             (
                 "miimon=100\n[bond.bond0.slave.b]\nqueue_id=16",

@@ -131,7 +131,7 @@ pub fn bond() -> Bond {
         pair: Some("netkit".into()),
         port: "bond0-port".into(),
         port_ifindex: 6,
-        guard: "off: downdelay asks for wait_limit".into(),
+        guard: "off: downdelay delays failovers".into(),
         mtu: Some(1500),
         on_exit: Some("keep".into()),
         pins: "/sys/fs/bpf/xbond/4711/bond0".into(),

@@ -228,11 +228,6 @@ pub fn given_away(slave: &str, master: Option<&str>) -> String {
     format!("{slave}: was made a port of {}, and leaves the bond", master.unwrap_or("something else"))
 }
 
-/// What is said of a bond whose device an administrator has set down: its carrier says nothing of that.
-pub fn closed(bond: &str, device: &str) -> String {
-    format!("{bond}: {device} is set down and carries nothing; to set it up: ip link set {device} up")
-}
-
 /// What is said of something that stands on a slave of `bond`, or on a NIC that is to be one.
 pub fn conflict(conflict: &Conflict, slave: &str, bond: &str) -> String {
     match conflict {
@@ -798,7 +793,7 @@ mod tests {
           datapath=tc pair=netkit port=bond0-port ifindex=7 port_ifindex=6
           host_mac=08:00:27:e8:26:58 mtu=1500 on_exit=keep
           ACTIVE: generation 7, draining enp0s8
-          carrier guard off: downdelay asks for wait_limit
+          carrier guard off: downdelay delays failovers
           pins /sys/fs/bpf/xbond/4711/bond0
           files /run/xbond/4711/bond0
           options ad_select=stable all_slaves_active=0 arp_all_targets=any

@@ -23,7 +23,7 @@ use crate::{
         json::{self, AnswerSource, Bond, Counters, Report, Slave, VERSION},
         moment::Moment,
         receipt::{self, Receipt, Steps},
-        text::{self, PathFault},
+        text::{PathFault, PathNote},
     },
     store::{paths::Paths, receipts, record::Record},
     sys::{
@@ -168,7 +168,8 @@ async fn bond(
     }
     let path_faults = path_faults(name, &pins, port, host, &slaves);
     warnings.extend(path_faults.iter().cloned());
-    warnings.extend(host.filter(|host| !host.is_up()).map(|host| text::closed(name, &host.name)));
+    let down = host.filter(|host| !host.is_up()).map(|host| PathNote::BondDown { device: host.name.clone() });
+    warnings.extend(down.map(|note| format!("{name}: {note}")));
     let moves = entry.has(BondEntry::HOST_MAC_MOVES);
     if let Some(host) = host.filter(|host| !moves && host.mac != entry.host_mac()) {
         warnings.push(format!(

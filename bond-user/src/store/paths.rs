@@ -88,7 +88,7 @@ fn pid_in_words(owner: Option<u32>) -> String {
     owner.map_or_else(String::new, |pid| format!(" (pid {pid})"))
 }
 
-/// The paths of one network namespace.
+/// The directories of one network namespace.
 #[derive(Clone, Debug)]
 pub struct Paths {
     pub(super) pins: Location,
@@ -195,7 +195,7 @@ impl Paths {
         self.shown_pins.join(pin_name(bond))
     }
 
-    /// Whether anything of a bond is here. An agent that dies while it makes its paths or takes them away
+    /// Whether anything of a bond is here. An agent that dies while it makes its directories or takes them away
     /// leaves some of them, empty ones too.
     pub fn has(&self, bond: &BondName) -> bool {
         self.pins_of(bond).kind().is_some() || self.run_of(bond).kind().is_some()
@@ -381,7 +381,7 @@ impl Paths {
         matches!(Flock::lock(lock, FlockArg::LockSharedNonblock), Err((_, nix::Error::EWOULDBLOCK)))
     }
 
-    /// A process of root's goes on as the user whose agent has made these paths, if that is another one: what is there
+    /// A process of root's goes on as the user whose agent has made these directories, if that is another one: what is there
     /// leads it no further than that user gets. Before there are threads.
     ///
     /// # Errors

@@ -321,8 +321,8 @@ pub fn product(hook: Hook, name: &str, slot: u32, looking: Looking, dir: &Path) 
         maps.push((name, map, wanted));
     }
     let text: HashSet<_> = object.functions.keys().map(|(section, _)| *section).collect();
-    let paths = maps.iter().map(|(name, map, wanted)| (name.as_str(), map.fd().as_fd().as_raw_fd(), wanted));
-    object.relocate_maps(paths, &text)?;
+    let places = maps.iter().map(|(name, map, wanted)| (name.as_str(), map.fd().as_fd().as_raw_fd(), wanted));
+    object.relocate_maps(places, &text)?;
     object.relocate_calls(&text)?;
     let program = object.programs.get(name).with_context(|| format!("no program {name}"))?;
     let fits = matches!(

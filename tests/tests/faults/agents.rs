@@ -48,7 +48,7 @@ fn of_agents_that_start_at_once_one_wins() {
     }
 }
 
-/// Others come and go in their namespaces meanwhile; the paths of all are side by side.
+/// Others come and go in their namespaces meanwhile; the directories of all are next to each other.
 #[test]
 fn agents_of_many_namespaces_start_and_end_at_once() {
     skip_if_unable!();

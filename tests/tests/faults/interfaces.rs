@@ -222,8 +222,8 @@ fn links_that_flap_end_with_a_bond_that_carries() {
         }
         // Without an agent nobody tells neighbours of a loss that was too short for the switch to notice. They ask when
         // what they know has aged, after 45 seconds at most and a few more.
-        let wait_limit = if alive { 1 } else { 4 };
-        let recovers = (0..wait_limit).any(|_| traffic.wait_for_more(200).is_ok());
+        let attempts = if alive { 1 } else { 4 };
+        let recovers = (0..attempts).any(|_| traffic.wait_for_more(200).is_ok());
         assert!(recovers, "agent alive: {alive}: no traffic after the flaps");
         let [to_peer, to_host] = traffic.stop().unwrap();
         println!(

@@ -18,7 +18,7 @@ const PAGE: &str = "docs/BENCHMARKS.md";
 const BEGIN: &str = "<!-- bench:";
 const END: &str = "<!-- end -->";
 
-/// Runs of each file, oldest first.
+/// The run of each file.
 type Runs = BTreeMap<String, Vec<Run>>;
 
 pub fn run() -> Result<ExitCode> {

@@ -222,8 +222,8 @@ fn find(directory: &Path, condition: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
 /// The ELF file that is compressed inside a boot image.
 fn extract(image: &[u8]) -> Option<Vec<u8>> {
     for (magic, tool) in COMPRESSIONS {
-        let paths = image.windows(magic.len()).enumerate().filter(|(_, bytes)| *bytes == magic);
-        for (place, _) in paths {
+        let places = image.windows(magic.len()).enumerate().filter(|(_, bytes)| *bytes == magic);
+        for (place, _) in places {
             if let Ok(bytes) = decompress(tool, &image[place..])
                 && bytes.starts_with(ELF)
             {

@@ -24,7 +24,7 @@ impl GuardState {
             }
             // A link that is lost is not what counts, or not yet.
             Guard::Auto if options.miimon == 0 => Self::Off("miimon is 0"),
-            Guard::Auto if options.downdelay > 0 => Self::Off("downdelay asks for wait_limit"),
+            Guard::Auto if options.downdelay > 0 => Self::Off("downdelay delays failovers"),
             Guard::Auto => Self::On,
         }
     }

@@ -32,8 +32,6 @@ pub struct CountedDevice {
     pub device: Device,
     /// Bytes.
     pub mtu: u32,
-    /// By the administrator.
-    pub is_up: bool,
 }
 
 /// The counters as they were read last.
@@ -149,8 +147,8 @@ pub async fn read(netlink: &Netlink, devices: &[u32]) -> Result<Counted, SysErro
         match netlink.counted_link(ifindex).await {
             Ok(link) => {
                 let device = Device::new(&link, &qdiscs);
-                let (mtu, is_up) = (link.link.mtu, link.link.is_up());
-                counted.insert(ifindex, CountedDevice { device, mtu, is_up });
+                let mtu = link.link.mtu;
+                counted.insert(ifindex, CountedDevice { device, mtu });
             }
             Err(error) if error.is_gone() => {}
             Err(error) => return Err(error),

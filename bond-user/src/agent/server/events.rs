@@ -14,7 +14,7 @@ use crate::report::event::{Event, What};
 /// Events that a listener may be behind. After that it is told that it is, and dropped.
 const BACKLOG: usize = 256;
 
-/// Far longer than who reads takes, and nobody's wait_limit.
+/// Far longer than a reader takes, and short for whoever waits for the end.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Where events are told.

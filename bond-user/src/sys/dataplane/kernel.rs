@@ -161,7 +161,7 @@ fn object(rdonly_cast: Option<u32>) -> Cow<'static, [u8]> {
     Cow::Owned(object)
 }
 
-/// The paths of the few fields that the data plane reads from kernel memory. None where this kernel has no
+/// The offsets of the few fields that the data plane reads from kernel memory. None where this kernel has no
 /// BTF, or the fields are not as they are known.
 fn types() -> Option<Types> {
     let blob = fs::read(VMLINUX).ok()?;

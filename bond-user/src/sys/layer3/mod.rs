@@ -58,7 +58,7 @@ pub struct Layer3 {
     messages: Vec<Message>,
     /// The kernel learned routes from router advertisements on it, and does so again.
     learns: bool,
-    /// Paths in `messages` of IPv4 routes that stood ahead of another device's to the same destination.
+    /// Places in `messages` of IPv4 routes that stood ahead of another device's to the same destination.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ahead: Vec<usize>,
 }
@@ -299,25 +299,25 @@ fn learns_routes(device: &str) -> bool {
 struct Reading {
     routes: Vec<Message>,
     ahead: Vec<usize>,
-    /// The key of the last route that is the device's, and its paths.
+    /// The key of the last route that is the device's, and its places in `messages`.
     last: Option<(RouteKey, Vec<usize>)>,
 }
 
 impl Reading {
     fn take(&mut self, route: Message, is_own: bool) {
         if !is_own {
-            if let Some((key, paths)) = &self.last
+            if let Some((key, places)) = &self.last
                 && route.family() == INET
                 && *key == route.route_key()
             {
-                self.ahead.extend(paths);
+                self.ahead.extend(places);
             }
             self.last = None;
             return;
         }
         let (key, place) = (route.route_key(), self.routes.len());
         match &mut self.last {
-            Some((last, paths)) if *last == key => paths.push(place),
+            Some((last, places)) if *last == key => places.push(place),
             _ => self.last = Some((key, vec![place])),
         }
         self.routes.push(route);
