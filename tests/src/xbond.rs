@@ -9,7 +9,7 @@ use std::{
         unix::process::CommandExt as _,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -162,6 +162,24 @@ impl<'netns> Xbond<'netns> {
     /// `xbond ARGUMENTS` in the agent's namespace.
     pub fn cli<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<String> {
         cli(self.netns, arguments)
+    }
+
+    /// A program in the agent's network and mount namespaces, to its end.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn inside<S: AsRef<OsStr>>(&self, program: S, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.netns.command("nsenter");
+        command.args(["--mount", "--target", &self.pid().to_string()]).arg(program).args(arguments);
+        command.output().context("cannot run nsenter")
+    }
+
+    /// `xbond ARGUMENTS` there: what it printed, or its standard error.
+    pub fn cli_inside(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self.inside(binary().map_err(|error| error.to_string())?, arguments);
+        let output = output.map_err(|error| format!("{error:#}"))?;
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
     /// `xbond show BOND -j`.

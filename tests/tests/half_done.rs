@@ -47,7 +47,6 @@ fn slaves(xbond: &Xbond<'_>) -> Vec<String> {
 
 /// An agent whose run directory is a small file system, in a mount namespace of its own.
 struct Small<'lab> {
-    lab: &'lab Lab,
     agent: Xbond<'lab>,
 }
 
@@ -64,31 +63,20 @@ impl<'lab> Small<'lab> {
             .arg(file.path());
         let agent = Xbond::start_as(&lab.host, command).unwrap();
         agent.wait_for("ready").unwrap();
-        Self { lab, agent }
-    }
-
-    fn inside(&self, program: &str, arguments: &[&str]) -> Output {
-        let mut command = self.lab.host.command("nsenter");
-        command.args(["--mount", "--target", &self.agent.pid().to_string(), program]).args(arguments);
-        command.output().unwrap()
-    }
-
-    fn cli(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = self.inside(binary().unwrap().to_str().unwrap(), arguments);
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+        Self { agent }
     }
 
     fn fill(&self) {
-        self.inside("dd", &["if=/dev/zero", "of=/run/xbond/fill", "bs=1k"]);
+        self.agent.inside("dd", &["if=/dev/zero", "of=/run/xbond/fill", "bs=1k"]).unwrap();
     }
 
     fn empty(&self) {
-        self.inside("rm", &["/run/xbond/fill"]);
+        self.agent.inside("rm", &["/run/xbond/fill"]).unwrap();
     }
 
     fn slaves(&self) -> Vec<String> {
-        let report: serde_json::Value = serde_json::from_str(&self.cli(&["show", "-j"]).unwrap()).unwrap();
+        let report: serde_json::Value =
+            serde_json::from_str(&self.agent.cli_inside(&["show", "-j"]).unwrap()).unwrap();
         let slaves = report["bonds"][0]["slaves"].as_array().unwrap().iter();
         slaves.map(|slave| slave["name"].as_str().unwrap().to_owned()).collect()
     }
@@ -103,30 +91,30 @@ fn a_full_disk_refuses_what_adds_and_releases_what_goes() {
     let file = file();
     let small = Small::new(&lab, &file);
     small.fill();
-    small.cli(&["del-slave", BOND, "enp0s9"]).unwrap();
+    small.agent.cli_inside(&["del-slave", BOND, "enp0s9"]).unwrap();
     assert_eq!(small.slaves(), ["enp0s8"]);
     small.fill();
     let released = lab.host.link("enp0s9").unwrap();
     for _ in 0..2 {
-        let error = small.cli(&["add-slave", BOND, "enp0s9"]).unwrap_err();
+        let error = small.agent.cli_inside(&["add-slave", BOND, "enp0s9"]).unwrap_err();
         assert!(error.contains("No space left on device"), "{error}");
         assert_eq!(small.slaves(), ["enp0s8"]);
         assert_eq!(lab.host.link("enp0s9").unwrap().mac, released.mac);
     }
     // An interface that is a slave can vanish; a failover and other verbs need no room.
-    small.cli(&["set", BOND, "miimon=200"]).unwrap();
+    small.agent.cli_inside(&["set", BOND, "miimon=200"]).unwrap();
     small.empty();
-    small.cli(&["add-slave", BOND, "enp0s9"]).unwrap();
+    small.agent.cli_inside(&["add-slave", BOND, "enp0s9"]).unwrap();
     assert_eq!(small.slaves(), SLAVES);
     small.fill();
-    small.cli(&["down", BOND]).unwrap();
+    small.agent.cli_inside(&["down", BOND]).unwrap();
     let after = lab.host.link("enp0s9").unwrap();
     assert_eq!((after.mac, after.mtu), (before.mac, before.mtu));
-    let reloaded = small.cli(&["reload"]).unwrap_err();
+    let reloaded = small.agent.cli_inside(&["reload"]).unwrap_err();
     assert!(reloaded.contains("No space left on device"), "{reloaded}");
     assert!(lab.host.link("bond0-port").is_err(), "a bond that cannot be recorded is not made");
     small.empty();
-    small.cli(&["reload"]).unwrap();
+    small.agent.cli_inside(&["reload"]).unwrap();
     assert_eq!(small.slaves(), SLAVES);
     small.agent.stop().unwrap();
 }

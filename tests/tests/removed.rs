@@ -3,7 +3,7 @@
 mod common;
 mod snapshot;
 
-use std::{os::linux::net::SocketAddrExt as _, os::unix::net, process::Output};
+use std::{os::linux::net::SocketAddrExt as _, os::unix::net};
 
 use common::{BOND, SLAVES, eventually, meet};
 use nix::sys::signal::Signal;
@@ -29,24 +29,16 @@ impl<'lab> Apart<'lab> {
         Self { lab, agent }
     }
 
-    fn inside(&self, program: &str, arguments: &[&str]) -> Output {
-        let mut command = self.lab.host.command("nsenter");
-        command.args(["--mount", "--target", &self.agent.pid().to_string(), program]).args(arguments);
-        command.output().unwrap()
-    }
-
-    fn cli(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = self.inside(binary().unwrap().to_str().unwrap(), arguments);
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-    }
-
     fn directory(&self) -> String {
         format!("/run/xbond/{}", self.lab.host.cookie().unwrap())
     }
 
     fn files(&self) -> Vec<String> {
-        let listed = self.inside("find", &[&self.directory(), "-type", "f,s", "-printf", "%P\n"]).stdout;
+        let listed = self
+            .agent
+            .inside("find", &[&self.directory(), "-type", "f,s", "-printf", "%P\n"])
+            .unwrap()
+            .stdout;
         let mut files: Vec<_> = String::from_utf8_lossy(&listed)
             .lines()
             .filter(|name| !name.ends_with(".spare") && !name.ends_with("receipts.ndjson"))
@@ -59,8 +51,10 @@ impl<'lab> Apart<'lab> {
     /// What another agent says that wants a slave of this one's bond.
     #[track_caller]
     fn assert_keeps_others_out(&self, what: &str) {
-        let error =
-            self.cli(&["run", "--bond", "bond1", "--slave", "enp0s9", "-o", "miimon=100"]).unwrap_err();
+        let error = self
+            .agent
+            .cli_inside(&["run", "--bond", "bond1", "--slave", "enp0s9", "-o", "miimon=100"])
+            .unwrap_err();
         let owner = format!("already (pid {})", self.agent.pid());
         assert!(error.contains(&owner), "{what}: {error}");
         assert!(self.lab.host.link("bond1").is_err(), "{what}");
@@ -84,16 +78,16 @@ fn a_run_directory_that_is_removed_is_made_again_and_no_other_agent_starts() {
     {
         // It cannot make anything again yet.
         apart.agent.pause().unwrap();
-        assert!(apart.inside("rm", &["-rf", &removed]).status.success());
+        assert!(apart.agent.inside("rm", &["-rf", &removed]).unwrap().status.success());
         apart.assert_keeps_others_out(&removed);
         apart.agent.signal(Signal::SIGCONT).unwrap();
         eventually(&removed, || apart.files(), |now| *now == files);
         apart.assert_keeps_others_out(&removed);
-        eventually("it answers", || apart.cli(&["show", BOND]).is_ok(), |answers| *answers);
+        eventually("it answers", || apart.agent.cli_inside(&["show", BOND]).is_ok(), |answers| *answers);
     }
     // What is written later finds its place.
-    apart.cli(&["del-slave", BOND, "enp0s9"]).unwrap();
-    apart.cli(&["add-slave", BOND, "enp0s9"]).unwrap();
+    apart.agent.cli_inside(&["del-slave", BOND, "enp0s9"]).unwrap();
+    apart.agent.cli_inside(&["add-slave", BOND, "enp0s9"]).unwrap();
     meet(&lab);
     let Apart { agent, .. } = apart;
     agent.stop().unwrap();

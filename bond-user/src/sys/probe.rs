@@ -74,7 +74,7 @@ mod tests {
     use super::*;
     use crate::sys::{
         netlink::{Address, KernelRoute, Way},
-        testing::{in_namespace, link, veth},
+        testing::{bridge, in_namespace, link, upper, veth, vlan},
     };
 
     const MAC: Mac = Mac::new([0x02, 0, 0, 0, 0, 0x10]);
@@ -112,20 +112,14 @@ mod tests {
 
     #[test]
     fn whatever_is_above_the_bond_is_a_way() {
-        let of_kind = |ifindex, below, kind: &str| LinkInfo {
-            link: Some(below),
-            kind: Some(kind.to_owned()),
-            ..link(ifindex, &format!("link{ifindex}"))
-        };
-        let vlan = |ifindex, below, tag| LinkInfo { vlan: Some(tag), ..of_kind(ifindex, below, "vlan") };
         let links = [
             // The inner VLAN comes first: order does not matter.
             vlan(5, 4, C_TAG),
             vlan(4, 3, S_TAG),
-            LinkInfo { master: Some(7), ..of_kind(3, 2, "veth") },
-            of_kind(2, 3, "veth"),
-            of_kind(6, 3, "macvlan"),
-            LinkInfo { kind: Some("bridge".into()), ..link(7, "br0") },
+            LinkInfo { master: Some(7), ..upper(3, 2, "veth") },
+            upper(2, 3, "veth"),
+            upper(6, 3, "macvlan"),
+            bridge(7, "br0"),
             vlan(8, 7, C_TAG),
             vlan(9, 99, C_TAG),
             LinkInfo { link_netns: Some(1), ..vlan(10, 3, C_TAG) },

@@ -8,7 +8,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::{
     Devices,
-    netlink::{LinkFlags, LinkInfo, LinkLayerType, LinkPair, Netlink, PairKind, PairPlan},
+    netlink::{LinkFlags, LinkInfo, LinkLayerType, LinkPair, Netlink, PairKind, PairPlan, VlanTag},
 };
 
 /// Runs `test` in a network namespace of its own, which vanishes with the thread that is in it. Skips, and
@@ -55,6 +55,21 @@ pub async fn veth(devices: &Devices, name: &str, peer: &str) -> (LinkInfo, LinkI
     let plan = PairPlan { bond: name, port: peer, mac: mac(0x10), mtu: 1500, queues: 1, mark: None };
     let LinkPair { bond, port } = devices.netlink.create_pair(PairKind::Veth, &plan).await.unwrap();
     (bond, port)
+}
+
+/// A link of this kind on top of `below`.
+pub fn upper(ifindex: u32, below: u32, kind: &str) -> LinkInfo {
+    LinkInfo { link: Some(below), kind: Some(kind.to_owned()), ..link(ifindex, &format!("link{ifindex}")) }
+}
+
+/// A VLAN on top of `below`.
+pub fn vlan(ifindex: u32, below: u32, tag: VlanTag) -> LinkInfo {
+    LinkInfo { vlan: Some(tag), ..upper(ifindex, below, "vlan") }
+}
+
+/// A bridge.
+pub fn bridge(ifindex: u32, name: &str) -> LinkInfo {
+    LinkInfo { kind: Some("bridge".to_owned()), ..link(ifindex, name) }
 }
 
 /// An Ethernet link that is up, with nothing special about it.

@@ -90,32 +90,26 @@ pub fn sends_by(from: u32, links: &[LinkInfo], pairs: Pairs) -> Vec<&LinkInfo> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::testing::link;
+    use crate::sys::testing::{bridge, link, upper, vlan};
 
     const C_TAG: VlanTag = VlanTag { ethertype: 0x8100, vid: 5 };
     const S_TAG: VlanTag = VlanTag { ethertype: 0x88a8, vid: 100 };
 
     #[test]
     fn layers_above_a_bond_are_found_at_any_depth() {
-        let of_kind = |ifindex, below, kind: &str| LinkInfo {
-            link: Some(below),
-            kind: Some(kind.to_owned()),
-            ..link(ifindex, &format!("link{ifindex}"))
-        };
-        let vlan = |ifindex, below, tag| LinkInfo { vlan: Some(tag), ..of_kind(ifindex, below, "vlan") };
         let links = [
             // The inner VLAN comes first: order does not matter.
             vlan(5, 4, C_TAG),
             vlan(4, 3, S_TAG),
-            LinkInfo { master: Some(7), ..of_kind(3, 2, "veth") },
-            of_kind(2, 3, "veth"),
-            of_kind(6, 3, "macvlan"),
-            LinkInfo { kind: Some("bridge".into()), ..link(7, "br0") },
+            LinkInfo { master: Some(7), ..upper(3, 2, "veth") },
+            upper(2, 3, "veth"),
+            upper(6, 3, "macvlan"),
+            bridge(7, "br0"),
             vlan(8, 7, C_TAG),
-            of_kind(12, 7, "macvlan"),
-            of_kind(13, 6, "ipvlan"),
+            upper(12, 7, "macvlan"),
+            upper(13, 6, "ipvlan"),
             LinkInfo { master: Some(15), ..vlan(14, 3, C_TAG) },
-            LinkInfo { kind: Some("bridge".into()), ..link(15, "br1") },
+            bridge(15, "br1"),
             vlan(9, 99, C_TAG),
             LinkInfo { link_netns: Some(1), ..vlan(10, 3, C_TAG) },
             link(11, "eth0"),

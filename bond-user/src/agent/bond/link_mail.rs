@@ -1,14 +1,11 @@
 //! Link events that wait for a reader who is not as fast as the kernel: of each interface how it is by now, and not all
 //! that it went through.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use bond_core::Time;
-use tokio::sync::Notify;
 
+use super::mailbox::Mailbox;
 use crate::{
     report::moment::monotonic,
     sys::netlink::{LinkEvent, LinkInfo},
@@ -94,30 +91,22 @@ impl LinkMail {
 
 /// [`LinkMail`] from a thread to a task.
 #[derive(Clone, Default)]
-pub struct LinkFeed(Arc<(Mutex<LinkMail>, Notify)>);
+pub struct LinkFeed(Arc<Mailbox<LinkMail>>);
 
 impl LinkFeed {
     pub fn put(&self, event: LinkEvent) {
-        let (_, added) = &*self.0;
-        self.mail().put(monotonic(), event);
-        added.notify_one();
+        self.0.change(|mail| mail.put(monotonic(), event));
     }
 
     /// Waits until there is something, and takes all of it.
     pub async fn take(&self) -> Vec<LinkEvent> {
-        let (_, added) = &*self.0;
         loop {
-            let events = self.mail().take();
+            let events = self.0.waiting().take();
             if !events.is_empty() {
                 return events.into_iter().map(|(_, event)| event).collect();
             }
-            added.notified().await;
+            self.0.woken().await;
         }
-    }
-
-    fn mail(&self) -> MutexGuard<'_, LinkMail> {
-        // Poisoned or not, what waits is whole.
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

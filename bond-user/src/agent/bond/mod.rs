@@ -7,6 +7,7 @@ pub mod guard;
 pub mod interface;
 pub mod ledger;
 pub mod link_mail;
+mod mailbox;
 pub mod notices;
 mod path_check;
 pub mod recorder;

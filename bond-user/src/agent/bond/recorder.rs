@@ -1,17 +1,15 @@
 //! Records what happens to one bond: lines of the log, receipts of failovers, events. It is a task of its own that makes no
 //! netlink request, so a process that holds RTNL delays none of them.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use bond_core::{Time, command::Notice};
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::oneshot,
     time::{Instant, sleep_until},
 };
 
+use super::mailbox::{Close, Mailbox, Open};
 use crate::{
     report::{
         receipt::Announcement,
@@ -101,44 +99,26 @@ impl Waiting {
     }
 }
 
-#[derive(Default)]
-struct Shared {
-    waiting: Mutex<Waiting>,
-    added: Notify,
-}
-
-impl Shared {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // Poisoned or not, every part of it is whole.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+impl Close for Waiting {
+    fn close(&mut self) {
+        self.closed = true;
     }
 }
 
 /// How others reach the task. None of it waits. The task ends, after what waits, when the last one is dropped.
 #[derive(Clone)]
-pub struct Recording(Arc<Handle>);
-
-struct Handle(Arc<Shared>);
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.0.waiting().closed = true;
-        self.0.added.notify_one();
-    }
-}
+pub struct Recording(Arc<Open<Waiting>>);
 
 impl Recording {
     /// Starts the task.
     pub fn start(receipt_writer: ReceiptWriter) -> Self {
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<Mailbox<Waiting>>::default();
         tokio::spawn(run(receipt_writer, Arc::clone(&shared)));
-        Self(Arc::new(Handle(shared)))
+        Self(Arc::new(Open(shared)))
     }
 
     pub fn add(&self, entry: Entry) {
-        let Handle(shared) = &*self.0;
-        shared.waiting().add(entry);
-        shared.added.notify_one();
+        self.0.change(|waiting| waiting.add(entry));
     }
 
     /// Something failed that nobody waits for.
@@ -154,10 +134,10 @@ impl Recording {
     }
 }
 
-async fn run(mut receipt_writer: ReceiptWriter, shared: Arc<Shared>) {
+async fn run(mut receipt_writer: ReceiptWriter, shared: Arc<Mailbox<Waiting>>) {
     let mut awaiting = Vec::new();
     loop {
-        let added = shared.added.notified();
+        let added = shared.woken();
         let (entry, dropped, closed) = {
             let mut waiting = shared.waiting();
             (waiting.entries.pop_front(), std::mem::take(&mut waiting.dropped), waiting.closed)

@@ -6,20 +6,23 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use bond_common::{abi::Slot, mac::Mac};
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::oneshot,
     time::{Instant, sleep_until},
 };
 
 use crate::{
     agent::{
         AgentError,
-        bond::worker::{Effect, MacOf},
+        bond::{
+            mailbox::{Close, Mailbox, Open},
+            worker::{Effect, MacOf},
+        },
     },
     sys::netlink::Interfaces,
 };
@@ -177,35 +180,19 @@ impl Waiting {
     }
 }
 
-#[derive(Default)]
-struct Shared {
-    waiting: Mutex<Waiting>,
-    added: Notify,
-}
-
-impl Shared {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // Poisoned or not, every part of it is whole.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+impl Close for Waiting {
+    fn close(&mut self) {
+        self.closed = true;
     }
 }
 
 /// Adds to a worker's work. When the last clone is dropped, the worker ends after what waits.
 #[derive(Clone)]
-pub struct Work(Arc<Open>);
+pub struct Work(Arc<Open<Waiting>>);
 
 /// As [`Work`], without keeping the worker from its end.
 #[derive(Clone)]
-pub struct WeakWork(Weak<Open>);
-
-struct Open(Arc<Shared>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.waiting().closed = true;
-        self.0.added.notify_one();
-    }
-}
+pub struct WeakWork(Weak<Open<Waiting>>);
 
 impl WeakWork {
     /// None if the worker has ended, or is about to.
@@ -217,7 +204,7 @@ impl WeakWork {
 impl Work {
     /// Work, and who takes it.
     pub fn new() -> (Self, Jobs) {
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<Mailbox<Waiting>>::default();
         (Self(Arc::new(Open(Arc::clone(&shared)))), Jobs { shared, looked: None })
     }
 
@@ -226,34 +213,28 @@ impl Work {
     }
 
     pub fn send(&self, effect: Effect) {
-        self.change(|waiting| waiting.add(effect));
+        self.0.change(|waiting| waiting.add(effect));
     }
 
     /// Has something read.
     pub fn read(&self, note: impl FnOnce(&mut Reads)) {
-        self.change(|waiting| note(&mut waiting.reads));
+        self.0.change(|waiting| note(&mut waiting.reads));
     }
 
     /// Has something looked at that may have changed.
     pub fn look(&self, note: impl FnOnce(&mut Looks)) {
-        self.change(|waiting| note(&mut waiting.looks));
+        self.0.change(|waiting| note(&mut waiting.looks));
     }
 
     /// Ends the worker.
     pub fn end(&self, end: End) {
-        self.change(|waiting| waiting.end = Some(end));
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Waiting)) {
-        let Open(shared) = &*self.0;
-        change(&mut shared.waiting());
-        shared.added.notify_one();
+        self.0.change(|waiting| waiting.end = Some(end));
     }
 }
 
 /// The worker's end of [`Work`].
 pub struct Jobs {
-    shared: Arc<Shared>,
+    shared: Arc<Mailbox<Waiting>>,
     /// The last look.
     looked: Option<Instant>,
 }
@@ -277,7 +258,7 @@ impl Jobs {
             if closed && !wants_look {
                 return None;
             }
-            let added = self.shared.added.notified();
+            let added = self.shared.woken();
             match next_look.filter(|_| wants_look) {
                 Some(at) => {
                     tokio::select! {
@@ -300,7 +281,7 @@ impl Jobs {
     pub async fn unless_urgent<T>(&self, looks: Looks, look: impl Future<Output = T>) -> Option<T> {
         let urgent = async {
             while !self.shared.waiting().is_urgent() {
-                self.shared.added.notified().await;
+                self.shared.woken().await;
             }
         };
         let (urgent, look) = (pin!(urgent), pin!(look));
@@ -315,7 +296,7 @@ impl Jobs {
             waiting.has_looked_to_settle = false;
         }
         // The permit may have been taken above.
-        self.shared.added.notify_one();
+        self.shared.wake();
         seen
     }
 }
