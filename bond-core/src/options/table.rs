@@ -9,8 +9,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::{
     ArpAllTargets, ArpValidate, DelayTicks, FailOverMac, OptionError, PrimaryReselect,
     values::{
-        AD_SELECTS, Interface, LINKS, MILLISECONDS, MISSES, PEER_NOTIF_DELAY, ROUNDS, SECONDS, Shown, Switch,
-        TargetEdit, Targets, Values, Words, XMIT_HASH_POLICIES,
+        AD_SELECTS, Edit as _, Interface, LINKS, MILLISECONDS, MISSES, PEER_NOTIF_DELAY, ROUNDS, SECONDS,
+        Shown, Switch, TargetEdit, Targets, Values, Words, XMIT_HASH_POLICIES,
     },
 };
 
@@ -110,7 +110,7 @@ macro_rules! bond_options {
                 match self {
                     Self::Mode | Self::UseCarrier => {}
                     Self::NumUnsolNa(rounds) => options.num_grat_arp = rounds,
-                    $(Self::$variant(value) => $values.store(&mut options.$key, value)?,)*
+                    $(Self::$variant(value) => value.apply(&mut options.$key)?,)*
                 }
                 Ok(())
             }

@@ -17,7 +17,7 @@ pub(super) trait Values {
     /// What a bond has of it.
     type Stored;
     /// What one setting says of it.
-    type Set;
+    type Set: Edit<Self::Stored>;
 
     /// Reads a value.
     ///
@@ -25,13 +25,24 @@ pub(super) trait Values {
     /// It is not one of this kind; the error names `key`.
     fn parse(&self, key: &'static str, text: &str) -> Result<Self::Set, OptionError>;
 
-    /// Stores a value.
+    fn show<'a>(&self, stored: &'a Self::Stored) -> Shown<'a>;
+}
+
+/// What changes the stored value of an option.
+pub(super) trait Edit<Stored> {
+    /// Changes the value.
     ///
     /// # Errors
     /// A list cannot be edited so.
-    fn store(&self, stored: &mut Self::Stored, set: Self::Set) -> Result<(), OptionError>;
+    fn apply(self, stored: &mut Stored) -> Result<(), OptionError>;
+}
 
-    fn show<'a>(&self, stored: &'a Self::Stored) -> Shown<'a>;
+/// Most values replace what was there.
+impl<T> Edit<T> for T {
+    fn apply(self, stored: &mut T) -> Result<(), OptionError> {
+        *stored = self;
+        Ok(())
+    }
 }
 
 /// An option's value as it is shown: a number as a number, a value of a table by name, a list as an array, and no
@@ -105,11 +116,6 @@ impl<T: FromStr + Copy + PartialOrd + fmt::Display + Into<u32>> Values for Numbe
         self.read(key, text)
     }
 
-    fn store(&self, stored: &mut T, set: T) -> Result<(), OptionError> {
-        *stored = set;
-        Ok(())
-    }
-
     fn show<'a>(&self, stored: &'a T) -> Shown<'a> {
         Shown::Number((*stored).into())
     }
@@ -144,11 +150,6 @@ impl<T: Named> Values for Words<T> {
         named(key, text)
     }
 
-    fn store(&self, stored: &mut T, set: T) -> Result<(), OptionError> {
-        *stored = set;
-        Ok(())
-    }
-
     fn show<'a>(&self, stored: &'a T) -> Shown<'a> {
         Shown::Name(stored.name())
     }
@@ -163,11 +164,6 @@ impl Values for Switch {
 
     fn parse(&self, key: &'static str, text: &str) -> Result<bool, OptionError> {
         named(key, text)
-    }
-
-    fn store(&self, stored: &mut bool, set: bool) -> Result<(), OptionError> {
-        *stored = set;
-        Ok(())
     }
 
     fn show<'a>(&self, stored: &'a bool) -> Shown<'a> {
@@ -191,11 +187,6 @@ impl Values for Names {
         Ok(self.0[entry(key, text, self.0)?])
     }
 
-    fn store(&self, stored: &mut &'static str, set: &'static str) -> Result<(), OptionError> {
-        *stored = set;
-        Ok(())
-    }
-
     fn show<'a>(&self, stored: &'a &'static str) -> Shown<'a> {
         Shown::Name(stored)
     }
@@ -210,11 +201,6 @@ impl Values for Interface {
 
     fn parse(&self, key: &'static str, text: &str) -> Result<Option<String>, OptionError> {
         interface(key, text)
-    }
-
-    fn store(&self, stored: &mut Option<String>, set: Option<String>) -> Result<(), OptionError> {
-        *stored = set;
-        Ok(())
     }
 
     fn show<'a>(&self, stored: &'a Option<String>) -> Shown<'a> {
@@ -237,10 +223,6 @@ impl<A: Target + ToString> Values for Targets<A> {
 
     fn parse(&self, _: &'static str, text: &str) -> Result<TargetEdit<A>, OptionError> {
         targets(text)
-    }
-
-    fn store(&self, stored: &mut Vec<A>, set: TargetEdit<A>) -> Result<(), OptionError> {
-        edit_targets(stored, set)
     }
 
     fn show<'a>(&self, stored: &'a Vec<A>) -> Shown<'a> {
@@ -356,34 +338,36 @@ fn targets<A: Target>(text: &str) -> Result<TargetEdit<A>, OptionError> {
 }
 
 /// `_bond_option_arp_ip_target_add`, `bond_option_arp_ip_target_rem` and their like for IPv6.
-fn edit_targets<A: Target>(targets: &mut Vec<A>, edit: TargetEdit<A>) -> Result<(), OptionError> {
-    let key = A::KEY;
-    let added = match edit {
-        TargetEdit::Remove(removed) => {
-            for target in removed {
-                let place = targets.iter().position(|known| *known == target);
-                targets.remove(place.ok_or(OptionError::NoSuchTarget { key, address: target.into() })?);
+impl<A: Target> Edit<Vec<A>> for TargetEdit<A> {
+    fn apply(self, targets: &mut Vec<A>) -> Result<(), OptionError> {
+        let key = A::KEY;
+        let added = match self {
+            Self::Remove(removed) => {
+                for target in removed {
+                    let place = targets.iter().position(|known| *known == target);
+                    targets.remove(place.ok_or(OptionError::NoSuchTarget { key, address: target.into() })?);
+                }
+                return Ok(());
             }
-            return Ok(());
+            Self::Replace(instead) => {
+                targets.clear();
+                instead
+            }
+            Self::Add(added) => added,
+        };
+        for target in added {
+            let address = target.into();
+            if !target.can_be_probed() {
+                return Err(OptionError::NotATarget { key, address });
+            }
+            if targets.contains(&target) {
+                return Err(OptionError::TargetTwice { key, address });
+            }
+            if targets.len() == MAX_TARGETS {
+                return Err(OptionError::TooManyTargets { key, address });
+            }
+            targets.push(target);
         }
-        TargetEdit::Replace(instead) => {
-            targets.clear();
-            instead
-        }
-        TargetEdit::Add(added) => added,
-    };
-    for target in added {
-        let address = target.into();
-        if !target.can_be_probed() {
-            return Err(OptionError::NotATarget { key, address });
-        }
-        if targets.contains(&target) {
-            return Err(OptionError::TargetTwice { key, address });
-        }
-        if targets.len() == MAX_TARGETS {
-            return Err(OptionError::TooManyTargets { key, address });
-        }
-        targets.push(target);
+        Ok(())
     }
-    Ok(())
 }
