@@ -2,6 +2,7 @@
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
+    collections::HashMap,
     io::IsTerminal as _,
     panic,
     process::ExitCode,
@@ -11,7 +12,7 @@ use std::{
 use anyhow::{Result, bail};
 use bond_core::{
     name::{BondName, InterfaceName},
-    options::{BondOptions, Unmonitored},
+    options::{self, BondOptions, OptionError, Unmonitored},
 };
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
@@ -21,6 +22,7 @@ use crate::{
     agent::{self, LinkEventSource, MissingSlaves, RunOptions},
     config::{
         BondConfig, Config, ConfigError, Files, Metrics, Note, Origin, Problem, SlaveConfig, Source, Writers,
+        settings,
     },
     report::lines,
     store::paths::Paths,
@@ -144,19 +146,7 @@ fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Res
     let checked = BondName::new(name).map_err(|error| ConfigError::new(Origin::Flags, error.into()))?;
     let mut bond = BondConfig::new(checked, Origin::Flags);
     bond.allow_unmonitored = unmonitored;
-    let mut pairs = Vec::new();
-    for (key, value) in &arguments.options {
-        match bond.set(key, value) {
-            None => pairs.push((key.as_str(), value.as_str())),
-            Some(Ok(())) => {}
-            Some(Err(wanted)) => {
-                let (key, value) = (key.clone(), value.clone());
-                return Err(ConfigError::new(Origin::Flags, Problem::BadValue { key, value, wanted }).into());
-            }
-        }
-    }
-    let (options, notes) = BondOptions::from_pairs(pairs, bond.allow_unmonitored)?;
-    bond.options = options;
+    let notes = set_options(&mut bond, &arguments.options)?;
     bond.notes = notes.into_iter().map(|note| Note::Option { bond: name.to_owned(), note }).collect();
     let interface = |name: &String| {
         InterfaceName::new(name).map_err(|error| ConfigError::new(Origin::Flags, error.into()))
@@ -179,6 +169,39 @@ fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Res
     Ok(bond)
 }
 
+/// Sets what follows `-o`: the driver's options and xbond's own settings.
+fn set_options(
+    bond: &mut BondConfig,
+    options: &[(String, String)],
+) -> Result<Vec<options::Note>, ConfigError> {
+    let refuse = |problem| ConfigError::new(Origin::Flags, problem);
+    let (mut own, mut drivers) = (HashMap::new(), Vec::new());
+    for (key, value) in options {
+        let Some(row) = settings::ROWS.iter().find(|row| row.key == key) else {
+            drivers.push((key.as_str(), value.as_str()));
+            continue;
+        };
+        if own.insert(row.key, value).is_some_and(|earlier| earlier != value) {
+            return Err(refuse(OptionError::Twice { key: row.key }.into()));
+        }
+        if let Some(Err(wanted)) = bond.set(key, value) {
+            let (key, value) = (key.clone(), value.clone());
+            return Err(refuse(Problem::BadValue { key, value, wanted }));
+        }
+    }
+    let (options, notes) = BondOptions::from_pairs(drivers, bond.allow_unmonitored).map_err(|error| {
+        refuse(match error {
+            OptionError::Unknown { key, known, .. } => {
+                let keys = known.iter().chain(settings::KEYS).copied();
+                OptionError::Unknown { closest: options::closest(&key, keys), key, known }.into()
+            }
+            error => error.into(),
+        })
+    })?;
+    bond.options = options;
+    Ok(notes)
+}
+
 /// netlink-proto warns of answers that nobody waits for any more, as of a request that was given up: no news.
 const DEFAULT_FILTER: &str = "info,netlink_proto=error";
 
@@ -191,4 +214,42 @@ fn log_to_standard_error() -> Result<()> {
     let lines = lines.with_target(false).with_ansi(colour);
     tracing::subscriber::set_global_default(lines.finish())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Guard, OnExit};
+
+    fn set(pairs: &[(&str, &str)]) -> Result<BondConfig, String> {
+        let mut bond = BondConfig::new(BondName::new("bond0").unwrap(), Origin::Flags);
+        let pairs: Vec<_> =
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        set_options(&mut bond, &pairs).map(|_| bond).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn options_and_settings_are_set_together() {
+        let bond =
+            set(&[("miimon", "100"), ("guard", "off"), ("on_exit", "keep"), ("guard", "off")]).unwrap();
+        assert_eq!((bond.options.miimon, bond.guard, bond.on_exit), (100, Guard::Off, OnExit::Keep));
+    }
+
+    #[test]
+    fn a_setting_with_two_values_or_a_mistake_is_refused() {
+        for (pairs, sentence) in [
+            (
+                [("miimon", "100"), ("guard", "off"), ("guard", "auto")],
+                "guard: given twice, with different values",
+            ),
+            (
+                [("miimon", "100"), ("mtu", "9000"), ("gaurd", "off")],
+                "gaurd: no such option; did you mean guard?",
+            ),
+            ([("miimon", "100"), ("mtu", "big"), ("guard", "off")], "mtu = big: not a number of bytes"),
+        ] {
+            let error = set(&pairs).unwrap_err();
+            assert!(error.contains(sentence), "{error}");
+        }
+    }
 }
