@@ -146,7 +146,10 @@ pub enum AgentError {
     Unconfirmed { bond: String, names: Vec<String>, files: PathBuf },
     #[error("{bond} has no slave {slave}; `xbond show {}` lists them", shell_word(.bond))]
     NoSuchSlave { bond: String, slave: String },
-    #[error("{slave}: is a slave of {bond} already; xbond set {bond} --slave {slave} changes its options")]
+    #[error(
+        "{slave}: is a slave of {bond} already; xbond set {} --slave {} changes its options", shell_word(.bond),
+        shell_word(.slave)
+    )]
     AlreadySlave { bond: String, slave: String },
     #[error("{slave}: queue_id={queue_id}: {bond} {queues}")]
     NoSuchQueue { bond: String, slave: String, queue_id: u16, queues: Queues },

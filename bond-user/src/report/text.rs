@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use bond_core::command::{Chosen, Reason, Seen};
+use bond_core::{
+    command::{Chosen, Reason, Seen},
+    name::shell_word,
+};
 
 use super::{
     event::{BondChange, Event, SlaveChange, What},
@@ -103,7 +106,8 @@ impl fmt::Display for PathNote {
             ),
             Self::Bypassed { device, text } => write!(f, "{device}: {text}"),
             Self::BondDown { device } => {
-                write!(f, "{device} is set down and carries nothing; to set it up: ip link set {device} up")
+                let word = shell_word(device);
+                write!(f, "{device} is set down and carries nothing; to set it up: ip link set {word} up")
             }
         }
     }
@@ -239,8 +243,9 @@ pub fn conflict(conflict: &Conflict, slave: &str, bond: &str) -> String {
                 .unwrap_or_default();
             format!(
                 "has the address {net}, which stays on {slave} with the route to its network: packets that take this route \
-                 bypass {bond}, and are not answered.{expiry} Remove it (ip address del {net} dev {slave}), or have {bond} \
-                 take it (--move-addresses takes those of the first slave that has any)"
+                 bypass {bond}, and are not answered.{expiry} Remove it (ip address del {net} dev {}), or have {bond} \
+                 take it (--move-addresses takes those of the first slave that has any)",
+                shell_word(slave)
             )
         }
         Conflict::Above { name, kind } => format!(

@@ -62,7 +62,7 @@ pub enum Refusal {
     Loop { name: String, bond: String },
     #[error(
         "{name}: the {kind} {upper} lies above it and takes its frames, so that the bonding driver refuses it as well; delete \
-         it first, and create it above the bond: ip link del {upper}"
+         it first, and create it above the bond: ip link del {}", shell_word(.upper)
     )]
     Busy { name: String, upper: String, kind: String },
     #[error("{name}: XDP program id {program} is attached; detach it first: ip link set {} xdp off", shell_word(.name))]

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use bond_core::name::BondName;
+use bond_core::name::{BondName, shell_word};
 use tracing::{info, warn};
 
 use crate::{
@@ -79,8 +79,9 @@ impl Lost {
                 format!("{bond}: its device was deleted, and the bond with it; `xbond reload` makes it again")
             }
             (Absence::Deleted, _) => format!(
-                "{bond}: its device was deleted, and the bond with it; `xbond add` makes it again, `xbond down {bond}` \
-                 forgets it"
+                "{bond}: its device was deleted, and the bond with it; `xbond add` makes it again, `xbond down {}` \
+                 forgets it",
+                shell_word(bond)
             ),
         }
     }
