@@ -65,14 +65,20 @@ macro_rules! transcript {
 /// Holds JSON against a part of docs/xbond.schema.json.
 #[track_caller]
 fn conforms(part: &str, json: &Value) {
+    let errors: Vec<_> = schema_of(part)
+        .iter_errors(json)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "{errors:#?}\n{json:#}");
+}
+
+/// A part of docs/xbond.schema.json.
+fn schema_of(part: &str) -> jsonschema::Validator {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/xbond.schema.json");
     let mut schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     schema.as_object_mut().unwrap().remove("oneOf");
     schema["$ref"] = format!("#/$defs/{part}").into();
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<_> =
-        validator.iter_errors(json).map(|error| format!("{}: {error}", error.instance_path())).collect();
-    assert!(errors.is_empty(), "{errors:#?}\n{json:#}");
+    jsonschema::validator_for(&schema).unwrap()
 }
 
 fn json(text: &str) -> Value {
@@ -250,6 +256,45 @@ fn show_reads_well_and_json_is_what_the_schema_says() {
     assert_eq!(bond["slaves"][0]["found"]["addresses"][0], "192.0.2.8/24");
     assert_eq!(bond["failovers"]["link_failed"], 1);
     assert_eq!((&report["source"], &report["notes"]), (&"agent".into(), &Value::Array(vec![])));
+    xbond.stop().unwrap();
+}
+
+/// Whatever prints JSON has its definition in the schema: a verb that gains `--json` needs a row here.
+#[test]
+fn every_verb_with_json_prints_what_the_schema_says() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    let xbond = unguarded(&lab, &[]);
+    xbond.set(BOND, "active_slave=enp0s9").unwrap();
+    receipt_to(&lab.host, "enp0s9");
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    fs::write(file.path(), "[bond.b]\nslaves = [\"enp0s8\"]\nmiimon = 100\nupdelay = 250\n").unwrap();
+    let file = file.path().to_str().unwrap();
+    let table: &[(&str, &[&str])] = &[
+        ("report", &["show"]),
+        ("namespaces", &["show", "--all-netns"]),
+        ("log", &["log", BOND]),
+        ("collection", &["gc", "--dry-run"]),
+        ("findings", &["check", file]),
+        ("checks", &["doctor", "enp0s8"]),
+    ];
+    for (part, line) in table {
+        // check and doctor exit with a number of their own where they find something.
+        let output = lab.host.command(binary().unwrap()).args(*line).arg("-j").output().unwrap();
+        let printed = json(&String::from_utf8(output.stdout).unwrap());
+        conforms(part, &printed);
+        let named = |other: &&(&str, _)| other.0 != *part;
+        let others = table.iter().filter(named).map(|(other, _)| schema_of(other));
+        assert!(others.into_iter().all(|schema| !schema.is_valid(&printed)), "{part} is two things");
+    }
+    let help = |verb: &str| cli(&lab.host, [verb, "--help"]).unwrap_or_default();
+    let listed = cli(&lab.host, ["--help"]).unwrap();
+    let verbs = listed.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let mut with_json: Vec<_> = verbs.filter(|verb| help(verb).contains("--json")).collect();
+    with_json.sort_unstable();
+    // The lines of monitor are held against the schema wherever they are read.
+    assert_eq!(with_json, ["check", "doctor", "gc", "log", "monitor", "show"]);
     xbond.stop().unwrap();
 }
 
