@@ -69,11 +69,14 @@ impl AgentError {
             | Self::NeedsReleased { .. }
             | Self::Elsewhere { .. }
             | Self::NotConfirmed { .. }
+            | Self::NotOnTrial { .. }
+            | Self::TrialOver { .. }
             | Self::ConfirmedTooLate { .. }
             | Self::NothingToConfirm => Kind::Conflict,
             Self::Stopping(_) | Self::Interrupted => Kind::Unavailable,
             Self::File { .. }
             | Self::BadRecord { .. }
+            | Self::NotRecorded { .. }
             | Self::NotPutBack { .. }
             | Self::Unconfirmed { .. }
             | Self::Metrics { .. }
@@ -188,6 +191,8 @@ mod tests {
                     AgentError::NothingToConfirm,
                     AgentError::ConfirmedTooLate { seconds: 1 },
                     AgentError::NotConfirmed { seconds: 1 },
+                    AgentError::NotOnTrial { bond: b() },
+                    AgentError::TrialOver { bond: b(), seconds: 1 },
                     AgentError::OtherMaps { bond: b(), found: 1 },
                     AgentError::OtherRecord { path: "f".into(), found: 1, wanted: 2 },
                     PathError::Occupied { owner: None }.into(),

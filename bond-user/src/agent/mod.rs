@@ -51,7 +51,7 @@ use crate::{
         },
         kind::Kind,
         lifecycle::{
-            confirm::{Answer, Confirmation},
+            confirm::Confirmation,
             create::{Machine, Tasks},
             lost::Lost,
             slaves::{Arrivals, Wanted},
@@ -217,6 +217,17 @@ pub enum AgentError {
         "the {seconds} s for a confirmation are over: everything is being undone; to try again: xbond run --confirm"
     )]
     ConfirmedTooLate { seconds: u64 },
+    #[error(
+        "{bond}: was not confirmed within {seconds} s, while no agent ran: it is removed now, slaves as they were found"
+    )]
+    TrialOver { bond: String, seconds: u64 },
+    #[error(
+        "{bond}: another agent left it running, and --confirm could not undo what a further agent changes of it; nothing was \
+         changed: leave --confirm out to adopt it, or remove it first: xbond down {} --force", shell_word(.bond)
+    )]
+    NotOnTrial { bond: String },
+    #[error("not confirmed, the time is still running: {error}")]
+    NotRecorded { error: Box<AgentError> },
     #[error("nothing waits for a confirmation; `xbond run --confirm SECONDS` does")]
     NothingToConfirm,
     #[error("interrupted; everything is as it was")]
@@ -314,7 +325,6 @@ pub struct Agent {
     scrapes: Scrapes,
     retries: Retries,
     counters: Arc<CounterCache>,
-    confirmation: Option<Arc<Confirmation>>,
 }
 
 /// The control socket that is served.
@@ -383,6 +393,8 @@ struct Bond {
     port: String,
     /// bond0 was moved to another network namespace.
     is_elsewhere: AtomicBool,
+    /// It is removed, unless it is confirmed.
+    on_trial: AtomicBool,
     maps: Arc<Maps>,
     effects: Work,
     history: History,
@@ -422,6 +434,14 @@ impl Bond {
     fn locked_goal(&self) -> MutexGuard<'_, Arc<Goal>> {
         // Poisoned or not, an Arc is whole.
         self.goal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_on_trial(&self) -> bool {
+        self.on_trial.load(Ordering::Relaxed)
+    }
+
+    fn set_on_trial(&self, on_trial: bool) {
+        self.on_trial.store(on_trial, Ordering::Relaxed);
     }
 
     /// ifindexes of bond0, the port and the slaves.
@@ -509,6 +529,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             path_lane: Arc::default(),
             hook_changes,
             feed,
+            confirmation: Arc::new(Confirmation::new(confirm)),
             enslaving: Arc::default(),
         };
         let agent = Agent {
@@ -527,7 +548,6 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             scrapes: Scrapes::default(),
             retries,
             counters: Arc::default(),
-            confirmation: confirm.map(|limit| Arc::new(Confirmation::within(limit))),
         };
         Arc::new(agent).live(config, link_events, socket, metrics).await
     });
@@ -655,6 +675,13 @@ impl Agent {
             }
             LinkEventSource::Off => None,
         };
+        for bond in &config.bonds {
+            if let Err(error @ AgentError::NotOnTrial { .. }) = self.check_trial(&bond.name) {
+                socket.remove();
+                self.end(Ending::Undo).await?;
+                return Err(error);
+            }
+        }
         let mut failures = Vec::new();
         for bond in config.bonds {
             let (name, wanted) = (bond.name.clone(), bond.clone());
@@ -683,8 +710,14 @@ impl Agent {
             }
         }
         // Bonds of files are independent of each other. Without any, it is as with flags: there is nothing to look after.
-        let is_refused = self.bonds().is_empty();
+        let is_over = |(_, error): &(_, AgentError)| matches!(error, AgentError::TrialOver { .. });
+        let is_refused = self.bonds().is_empty() && !failures.iter().any(is_over);
         for (bond, error) in failures {
+            if let AgentError::TrialOver { seconds, .. } = error {
+                warn!("{error}");
+                self.remember_unconfirmed(bond, true, seconds).await;
+                continue;
+            }
             if is_refused {
                 socket.remove();
                 self.end(Ending::Undo).await?;
@@ -722,9 +755,7 @@ impl Agent {
                 notify::feed(interval, || engine.is_alive()).await;
             });
         }
-        if let Some(confirmation) = &self.confirmation {
-            confirmation.begin();
-        }
+        self.begin_trial().await;
         let ending = loop {
             tokio::select! {
                 told = signals.next() => match told {
@@ -735,23 +766,25 @@ impl Agent {
                     }
                     Told::End => break Ending::AsConfigured,
                 },
-                () = self.confirmation_failed() => break Ending::Undo,
+                trial = self.machine.confirmation.failed() => {
+                    // Bonds of files are not made again by an agent that keeps running.
+                    if self.machine.confirmation.is_own() || self.source.is_none() {
+                        break Ending::NotConfirmed { seconds: trial.seconds() };
+                    }
+                    self.undo_trial(&trial).await;
+                }
             }
         };
         notify::stopping();
-        if let Some(confirmation) = &self.confirmation {
-            confirmation.end();
-        }
+        self.machine.confirmation.end();
         // Nobody asks any more; what was begun is brought to its end.
         if let Some(serving) = self.serving().take() {
             serving.task.abort();
         }
         self.end(ending).await?;
-        match (ending, &self.confirmation) {
-            (Ending::Undo, Some(confirmation)) => {
-                Err(AgentError::NotConfirmed { seconds: confirmation.seconds() })
-            }
-            _ => Ok(()),
+        match ending {
+            Ending::NotConfirmed { seconds } => Err(AgentError::NotConfirmed { seconds }),
+            Ending::AsConfigured | Ending::Undo => Ok(()),
         }
     }
 
@@ -908,24 +941,6 @@ impl Agent {
         }
     }
 
-    async fn confirmation_failed(&self) {
-        match &self.confirmation {
-            Some(confirmation) => confirmation.failed().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// What was tried is to stay.
-    pub fn confirm(&self) -> Result<(), AgentError> {
-        let Some(confirmation) = &self.confirmation else { return Err(AgentError::NothingToConfirm) };
-        match confirmation.give() {
-            Answer::Stays => Ok(()),
-            Answer::NotAwaited => Err(AgentError::NothingToConfirm),
-            Answer::TooLate => Err(AgentError::ConfirmedTooLate { seconds: confirmation.seconds() }),
-            Answer::Ending => Err(Stopping.into()),
-        }
-    }
-
     fn new_id(&self) -> BondId {
         BondId(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
@@ -1021,21 +1036,41 @@ impl Agent {
         config: &BondConfig,
         missing: MissingSlaves,
     ) -> Result<Adoption, AgentError> {
+        let trial = self.check_trial(&config.name)?;
         let Some(made) = lifecycle::adopt::adopt(&self.machine, id, config, missing).await? else {
             return Ok(Adoption::NothingLeft);
         };
-        self.insert(id, config.clone(), made, Past::Adopted).await;
+        self.insert(id, config.clone(), made, Past::Adopted, trial.is_some()).await;
+        if let Some(trial) = trial {
+            warn!("{}", text::on_trial(&config.name, trial.left()));
+            self.machine.confirmation.inherit(trial);
+        }
         Ok(Adoption::Done)
     }
 
     /// Brings a bond up. If it fails, or is dropped half-way, [`Self::undo`] puts back what it changed.
     async fn make(&self, id: BondId, config: BondConfig, missing: MissingSlaves) -> Result<(), AgentError> {
         let made = lifecycle::create::bring_up(&self.machine, id, &config, missing).await?;
-        self.insert(id, config, made, Past::Made).await;
+        let (name, confirmation) = (config.name.clone(), &self.machine.confirmation);
+        self.insert(id, config, made, Past::Made, confirmation.is_own()).await;
+        // Whoever confirms from now on finds it.
+        if confirmation.is_own()
+            && confirmation.of_new_bond().is_none()
+            && let Some(bond) = self.find(&name)
+        {
+            bond.end_trial().await?;
+        }
         Ok(())
     }
 
-    async fn insert(&self, id: BondId, config: BondConfig, made: lifecycle::create::Created, past: Past) {
+    async fn insert(
+        &self,
+        id: BondId,
+        config: BondConfig,
+        made: lifecycle::create::Created,
+        past: Past,
+        on_trial: bool,
+    ) {
         let lifecycle::create::Created { hook, queues, host, pair, port, maps, started, wanted } = made;
         let lifecycle::create::Started { effects, history, status } = started;
         let name = config.name.clone();
@@ -1058,6 +1093,7 @@ impl Agent {
             pair,
             port,
             is_elsewhere: AtomicBool::new(is_elsewhere),
+            on_trial: AtomicBool::new(on_trial),
             maps,
             effects,
             history,
@@ -1080,7 +1116,10 @@ impl Agent {
         // bond of that name left.
         if matches!(
             cause,
-            AgentError::CannotAdopt { .. } | AgentError::NameTaken { .. } | AgentError::NoSuchQueue { .. }
+            AgentError::CannotAdopt { .. }
+                | AgentError::NotOnTrial { .. }
+                | AgentError::NameTaken { .. }
+                | AgentError::NoSuchQueue { .. }
         ) {
             return;
         }
@@ -1093,10 +1132,7 @@ impl Agent {
         match record::undo(&self.machine.paths, bond, &self.machine.devices).await {
             Ok(notes) => notes.iter().for_each(|note| warn!("{bond}: {note}")),
             Err(error) => {
-                warn!(
-                    "{bond}: not everything could be put back: {error}; try `xbond down {} --force`",
-                    shell_word(bond)
-                );
+                warn!("{}", text::not_all_restored(bond, &error));
             }
         }
     }
@@ -1111,6 +1147,8 @@ impl Agent {
             let keep = match ending {
                 Ending::AsConfigured => bond.goal().config.on_exit == OnExit::Keep,
                 Ending::Undo => bond.past == Past::Adopted,
+                Ending::NotConfirmed { .. } if bond.is_on_trial() => false,
+                Ending::NotConfirmed { .. } => bond.goal().config.on_exit == OnExit::Keep,
             };
             let checked = dataplane::check_pins(&self.machine.paths.pins_of(&name));
             let pins = match &checked {
@@ -1135,6 +1173,9 @@ impl Agent {
                 let _ = kept.await;
                 self.machine.feed.tell(&name, What::Bond { change: BondChange::Kept });
                 info!("{name}: {kept_how}");
+                if let Ok(Some(trial)) = self.check_trial(&name) {
+                    warn!("{}", text::on_trial(&name, trial.left()));
+                }
             } else {
                 answer = answer.and(self.take_down(&name, &bond).await);
             }
@@ -1264,10 +1305,7 @@ impl Agent {
             warn!("{text} ({} was deleted)", bond.port);
         }
         if let Err(error) = self.take_down(&name, &bond).await {
-            warn!(
-                "{name}: not everything could be put back: {error}; try `xbond down {} --force`",
-                shell_word(&name)
-            );
+            warn!("{}", text::not_all_restored(&name, &error));
         }
         if comes_again {
             self.make_again(&name, goal.config.clone()).await;
@@ -1282,6 +1320,8 @@ enum Ending {
     AsConfigured,
     /// As before it began: what was made goes, what was adopted goes on.
     Undo,
+    /// What was on trial for so many seconds is removed; of the rest each bond's on_exit decides.
+    NotConfirmed { seconds: u64 },
 }
 
 /// What became of an attempt to take a bond over.

@@ -113,7 +113,7 @@ enum Verb {
 struct RunArgs {
     #[command(flatten)]
     bonds: BondArgs,
-    /// Undo everything after so many seconds, unless `xbond confirm` (or Enter on a terminal) keeps it
+    /// Remove the bonds that this agent makes after so many seconds, unless `xbond confirm` (or Enter on a terminal) keeps them
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     confirm: Option<u32>,
     /// Let members of this group change bonds; they must also be in group xbond, whose members may read

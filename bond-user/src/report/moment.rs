@@ -45,10 +45,18 @@ impl Moment {
 /// CLOCK_MONOTONIC of the machine, which is also what bpf_ktime_get_ns tells. In a time namespace, as containers that
 /// were moved from another machine have one, the clock that processes read differs from it by an offset.
 pub fn monotonic() -> Duration {
-    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
-    // The clock exists on every Linux; zero would only make delays longer.
-    let time = time.map_or(Duration::ZERO, Duration::from);
-    match *OFFSET {
+    of_machine(nix::time::ClockId::CLOCK_MONOTONIC, OFFSETS.monotonic)
+}
+
+/// Returns CLOCK_BOOTTIME of the machine, which runs while the machine is suspended, too.
+pub fn boottime() -> Duration {
+    of_machine(nix::time::ClockId::CLOCK_BOOTTIME, OFFSETS.boottime)
+}
+
+fn of_machine(clock: nix::time::ClockId, offset: Offset) -> Duration {
+    // The clocks exist on every Linux; zero would only make delays longer.
+    let time = nix::time::clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
+    match offset {
         Offset::Ahead(offset) => time.saturating_sub(offset),
         Offset::Behind(offset) => time.saturating_add(offset),
     }
@@ -74,22 +82,28 @@ pub fn boottime_ahead() -> i128 {
     }
 }
 
-/// How far the clock of this process's time namespace is from the machine's.
+/// How far a clock of this process's time namespace is from the machine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Offset {
     Ahead(Duration),
     Behind(Duration),
 }
 
-/// It cannot be changed once a process is in the namespace. Kernels without such namespaces have no file.
-static OFFSET: LazyLock<Offset> = LazyLock::new(|| {
+struct Offsets {
+    monotonic: Offset,
+    boottime: Offset,
+}
+
+/// They cannot be changed once a process is in the namespace. Kernels without such namespaces have no file.
+static OFFSETS: LazyLock<Offsets> = LazyLock::new(|| {
     let text = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
-    offset(&text).unwrap_or(Offset::Ahead(Duration::ZERO))
+    let of = |clock| offset(&text, clock).unwrap_or(Offset::Ahead(Duration::ZERO));
+    Offsets { monotonic: of("monotonic"), boottime: of("boottime") }
 });
 
-/// Of CLOCK_MONOTONIC: whole seconds, which may be negative, and nanoseconds, which are not.
-fn offset(text: &str) -> Option<Offset> {
-    let mut words = text.lines().find(|line| line.starts_with("monotonic"))?.split_whitespace().skip(1);
+/// Of a clock: whole seconds, which may be negative, and nanoseconds, which are not.
+fn offset(text: &str, clock: &str) -> Option<Offset> {
+    let mut words = text.lines().find(|line| line.starts_with(clock))?.split_whitespace().skip(1);
     let seconds: i64 = words.next()?.parse().ok()?;
     let nanoseconds = Duration::from_nanos(words.next()?.parse().ok()?);
     let whole = Duration::from_secs(seconds.unsigned_abs());
@@ -117,10 +131,12 @@ mod tests {
             ("monotonic       86400 500000000", Offset::Ahead(Duration::from_millis(86_400_500))),
             ("monotonic         -10 250000000", Offset::Behind(Duration::from_millis(9_750))),
         ] {
-            assert_eq!(offset(&text(line)), Some(expected), "{line}");
+            assert_eq!(offset(&text(line), "monotonic"), Some(expected), "{line}");
+            let boottime = Offset::Ahead(Duration::from_secs(7));
+            assert_eq!(offset(&text(line), "boottime"), Some(boottime), "{line}");
         }
         for text in ["", "boottime 7 0\n", "monotonic\n", "monotonic x 0\n"] {
-            assert_eq!(offset(text), None, "{text}");
+            assert_eq!(offset(text, "monotonic"), None, "{text}");
         }
     }
 

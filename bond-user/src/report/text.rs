@@ -215,6 +215,27 @@ pub fn bypassed(hooked: impl fmt::Display, by_xdp_alone: bool, bond: &str) -> St
 
 /// What the log says of a bond that is kept.
 pub const KEPT: &str = "kept; it goes on without an agent";
+/// What is left to do of a bond that could not be removed whole.
+pub fn not_all_restored(bond: &str, error: &impl fmt::Display) -> String {
+    let name = shell_word(bond);
+    format!("{bond}: not everything could be put back: {error}; try `xbond down {name} --force`")
+}
+
+/// What is said of a bond that is on trial for so long still.
+pub fn on_trial(bond: &str, left: Duration) -> String {
+    if left.is_zero() {
+        let name = shell_word(bond);
+        return format!(
+            "{bond}: not confirmed in time (--confirm): the next agent removes it, `xbond down {name} --force` does now"
+        );
+    }
+    let seconds = left.as_secs_f64().ceil();
+    format!(
+        "{bond}: not confirmed yet (--confirm): an agent removes it in {seconds} s, unless `xbond confirm` is run before \
+         that; while no agent runs it stays, and the next agent removes it"
+    )
+}
+
 /// The same where it is not known for how long.
 pub const LEFT_TO_MOUNT: &str = "its programs stay as long as its bpffs is mounted: the mounts of process 1 cannot be read, so \
                                  it is not known whether that is longer than this mount namespace exists";

@@ -23,7 +23,7 @@ use crate::{
         json::{self, AnswerSource, Bond, Counters, Report, Slave, VERSION},
         moment::Moment,
         receipt::{self, Receipt, Steps},
-        text::{PathFault, PathNote},
+        text::{self, PathFault, PathNote},
     },
     store::{paths::Paths, receipts, record::Record},
     sys::{
@@ -153,6 +153,8 @@ async fn bond(
             shell_word(name)
         ));
     }
+    let trial = record.as_ref().and_then(Record::trial);
+    warnings.extend(trial.map(|trial| text::on_trial(name, trial.left())));
     if port.is_none() {
         warnings.push(format!(
             "{name}: its port is gone: it carries nothing; xbond down {} --force",

@@ -1,6 +1,6 @@
 //! found.json: how everything was before a bond was made, so that whoever comes later can put it back.
 
-use std::io;
+use std::{io, time::Duration};
 
 use bond_common::{abi::Slot, mac::Mac};
 use bond_core::name::{BondName, InterfaceName, shell_word};
@@ -9,8 +9,8 @@ use tracing::warn;
 
 use crate::{
     agent::AgentError,
-    report::text,
-    store::paths::Paths,
+    report::{moment::boottime, text},
+    store::paths::{self, Paths},
     sys::{
         Devices, SysError,
         dataplane::{self, DataPlane, Pinned},
@@ -56,6 +56,9 @@ pub struct Record {
     /// What a configuration has set on bond0.
     #[serde(default, skip_serializing_if = "Configured::is_empty")]
     configured: Configured,
+    /// Until when the bond is on trial (`run --confirm`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trial: Option<Trial>,
     /// The bond's run directory.
     #[serde(skip)]
     place: Location,
@@ -131,6 +134,51 @@ impl Configured {
     }
 }
 
+/// Until when a bond is on trial: then it is removed, unless it is confirmed. It outlives the agent that began it, and ends
+/// with the boot of the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trial {
+    /// The random number of the boot; None where it cannot be read.
+    boot: Option<String>,
+    /// CLOCK_BOOTTIME of the machine, milliseconds.
+    until_ms: u64,
+    /// How long it was at first.
+    seconds: u64,
+}
+
+impl Trial {
+    /// One that begins now.
+    pub fn within(limit: Duration) -> Self {
+        let until = boottime().saturating_add(limit).as_millis();
+        let until_ms = u64::try_from(until).unwrap_or(u64::MAX);
+        Self { boot: paths::boot_id(), until_ms, seconds: limit.as_secs() }
+    }
+
+    /// Returns how long it still is; zero when it is over.
+    pub fn left(&self) -> Duration {
+        self.left_at(boottime())
+    }
+
+    fn left_at(&self, boottime: Duration) -> Duration {
+        Duration::from_millis(self.until_ms).saturating_sub(boottime)
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.left().is_zero()
+    }
+
+    /// How long it was at first.
+    pub fn seconds(&self) -> u64 {
+        self.seconds
+    }
+
+    /// Returns the one that ends first.
+    pub fn or_earlier(self, other: Self) -> Self {
+        if other.until_ms < self.until_ms { other } else { self }
+    }
+}
+
 /// How a bond is made, beside its slaves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shape {
@@ -197,9 +245,26 @@ impl Record {
             away: Vec::new(),
             taken: None,
             configured: Configured::default(),
+            trial: None,
             place: paths.run_of(bond),
             read_as: VERSION,
         }
+    }
+
+    /// On trial from the first file on.
+    pub fn on_trial(self, trial: Option<Trial>) -> Self {
+        Self { trial, ..self }
+    }
+
+    /// Returns until when the bond is on trial; None if it is not, or was before the machine was started again.
+    pub fn trial(&self) -> Option<&Trial> {
+        self.trial.as_ref().filter(|trial| trial.boot == paths::boot_id())
+    }
+
+    /// Notes until when the bond is on trial, or that it is not any more.
+    pub fn set_trial(&mut self, trial: Option<Trial>) -> Result<(), AgentError> {
+        let space = if trial.is_none() { Space::SetAside } else { Space::Free };
+        self.change(space, |record| record.trial = trial)
     }
 
     pub fn shape(&self) -> Shape {
@@ -689,6 +754,31 @@ mod tests {
     }
 
     #[test]
+    fn a_trial_ends_by_the_boots_clock_and_with_the_boot() {
+        let limit = Duration::from_secs(60);
+        let trial = Trial::within(limit);
+        assert!(trial.left() <= limit && trial.left() > limit / 2, "{trial:?}");
+        let end = Duration::from_millis(trial.until_ms);
+        assert_eq!(trial.left_at(end - Duration::from_secs(2)), Duration::from_secs(2));
+        assert_eq!(trial.left_at(end + Duration::from_secs(2)), Duration::ZERO);
+        let later = Trial { until_ms: trial.until_ms + 1, ..trial.clone() };
+        assert_eq!(later.clone().or_earlier(trial.clone()), trial);
+        assert_eq!(trial.clone().or_earlier(later), trial);
+
+        let directory = tempfile::tempdir().unwrap();
+        let shape = Shape { pair: None, port: None, datapath: "tc".into(), queues: 1 };
+        let record = Record::new(&Paths::of(0), &bond0(), shape);
+        let mut record =
+            Record { place: Location::at(directory.path()), ..record }.on_trial(Some(trial.clone()));
+        assert_eq!(record.trial(), Some(&trial));
+        record.set_trial(None).unwrap();
+        let read = Record::read_at(record.place.clone(), &bond0(), Trust::Ours).unwrap().unwrap();
+        assert_eq!(read.trial(), None);
+        let former = Trial { boot: Some("of another boot".to_owned()), ..trial };
+        assert_eq!(record.on_trial(Some(former)).trial(), None);
+    }
+
+    #[test]
     fn what_was_saved_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let place = Location::at(directory.path());
@@ -705,6 +795,7 @@ mod tests {
             away: Vec::new(),
             taken: None,
             configured: Configured::default(),
+            trial: Some(Trial::within(Duration::from_secs(60))),
             place: place.clone(),
             read_as: VERSION,
         };

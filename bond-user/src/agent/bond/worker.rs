@@ -41,7 +41,7 @@ use crate::{
     },
     config::Guard,
     report::text::{self, PathFault, Repair},
-    store::record::{Configured, Record},
+    store::record::{Configured, Record, Trial},
     sys::{
         Devices, SysError,
         announcer::{self, Announced},
@@ -122,6 +122,11 @@ pub enum Effect {
         configured: Configured,
         reply: oneshot::Sender<Result<(), AgentError>>,
     },
+    /// Have the record say until when the bond is on trial. Answers when it does.
+    Trial {
+        trial: Option<Trial>,
+        reply: oneshot::Sender<Result<(), AgentError>>,
+    },
     /// Give the bond another MTU, in bytes. Tell when all its devices have it, or that they have the former one.
     SetMtu {
         mtu: u32,
@@ -162,6 +167,7 @@ impl Effect {
             | Self::AwaitRelease { .. }
             | Self::TidyRecord { .. }
             | Self::Configured { .. }
+            | Self::Trial { .. }
             | Self::SetMtu { .. }
             | Self::PathSeen(_)
             | Self::Settle { .. }
@@ -473,6 +479,9 @@ impl Effects {
             }
             Effect::Configured { configured, reply } => {
                 let _ = reply.send(self.record.set_configured(configured));
+            }
+            Effect::Trial { trial, reply } => {
+                let _ = reply.send(self.record.set_trial(trial));
             }
             Effect::SetMtu { mtu, reply } => {
                 let _ = reply.send(self.set_mtu(mtu).await);

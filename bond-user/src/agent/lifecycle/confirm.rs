@@ -1,4 +1,7 @@
-//! A try for some time (`run --confirm`): unless somebody confirms, everything is undone.
+//! Bonds on trial (`run --confirm`): unless an administrator confirms them in time, they are removed.
+//!
+//! Each bond's record says until when it is on trial, so an agent that adopts the bond takes the rest of the time over.
+//! The bonds of one agent are confirmed, or removed, together.
 
 use std::{
     future,
@@ -8,67 +11,104 @@ use std::{
     time::Duration,
 };
 
+use bond_core::name::BondName;
 use tokio::{
-    sync::Notify,
-    time::{Instant, sleep_until},
+    sync::{Notify, oneshot},
+    time::sleep,
+};
+use tracing::warn;
+
+use crate::{
+    agent::{Agent, AgentError, Bond, bond::engine_thread::Stopping, bond::worker::Effect},
+    report::{lines, text},
+    store::record::{Record, Trial},
+    sys::directory::Trust,
 };
 
-use crate::report::lines;
+/// A trial runs by a clock that does not stop with the machine, and timers do.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// What is waited for.
 pub struct Confirmation {
-    limit: Duration,
+    /// Of this agent's own --confirm, if it has one: all bonds that it makes are on trial.
+    limit: Option<Duration>,
     state: std::sync::Mutex<State>,
-    given: Notify,
+    changed: Notify,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
-    /// Bonds are being made; the time does not run yet.
+    /// Nothing is on trial, or the bonds of this agent's own trial are still being made.
     NotYet,
-    Awaited {
-        until: Instant,
-    },
+    Awaited(Trial),
     Given,
-    /// The time was over first: everything is being undone.
-    TooLate,
+    /// The time was over first: everything on trial is being removed.
+    TooLate(Trial),
+    /// Everything that was on trial is removed.
+    Undone(Trial),
     /// The agent was told to end first: each bond ends by its on_exit.
     Ending,
 }
 
 /// What became of a confirmation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It stays.
-    Stays,
+    /// It stays; this was until when it was on trial.
+    Stays(Trial),
     /// Nothing waits for one: it was given before, or bonds are still being made.
     NotAwaited,
-    TooLate,
+    /// Of a trial of so many seconds.
+    TooLate(u64),
     Ending,
 }
 
 impl Confirmation {
-    pub fn within(limit: Duration) -> Self {
-        Self { limit, state: std::sync::Mutex::new(State::NotYet), given: Notify::new() }
+    /// With the limit of --confirm, if that was given.
+    pub fn new(limit: Option<Duration>) -> Self {
+        Self { limit, state: std::sync::Mutex::new(State::NotYet), changed: Notify::new() }
     }
 
-    /// From now on the time runs. On a terminal, Enter confirms as well.
-    pub fn begin(self: &Arc<Self>) {
-        self.become_(State::Awaited { until: Instant::now() + self.limit });
-        let seconds = self.limit.as_secs();
-        let hears_enter = if io::stdin().is_terminal() {
-            let confirmation = Arc::clone(self);
+    /// Returns the trial of a bond that this agent makes now.
+    pub fn of_new_bond(&self) -> Option<Trial> {
+        let limit = self.limit?;
+        match &*self.state() {
+            State::NotYet => Some(Trial::within(limit)),
+            State::Awaited(trial) => Some(trial.clone()),
+            State::Given | State::TooLate(_) | State::Undone(_) | State::Ending => None,
+        }
+    }
+
+    /// Whether what this agent makes is removed after the time of its own --confirm.
+    pub fn is_own(&self) -> bool {
+        self.limit.is_some()
+    }
+
+    /// Takes over the rest of the time of a bond's trial that another agent began. What ends first ends all.
+    pub fn inherit(&self, trial: Trial) {
+        let mut state = self.state();
+        match &*state {
+            State::NotYet | State::Given | State::Undone(_) => *state = State::Awaited(trial),
+            State::Awaited(known) => *state = State::Awaited(known.clone().or_earlier(trial)),
+            State::TooLate(_) | State::Ending => return,
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// From now on the time of this agent's own --confirm runs. Returns the trial, if it has one. On a terminal, Enter
+    /// calls `confirm`.
+    pub fn begin(&self, confirm: impl FnOnce() + Send + 'static) -> Option<Trial> {
+        let trial = self.start(Trial::within(self.limit?));
+        let hears_enter = io::stdin().is_terminal() && {
             let read = move || {
                 // The end of the input is no answer.
                 if io::stdin().read_line(&mut String::new()).is_ok_and(|length| length > 0) {
-                    let _ = confirmation.give();
+                    confirm();
                 }
             };
             // Without a thread for it, `xbond confirm` still works.
             thread::Builder::new().name("confirm".into()).spawn(read).is_ok()
-        } else {
-            false
         };
+        let seconds = trial.left().as_secs_f64().round();
         let line = if hears_enter {
             format!(
                 "press Enter within {seconds} s to keep this, or run `xbond confirm`; else everything is undone"
@@ -77,76 +117,195 @@ impl Confirmation {
             format!("run `xbond confirm` within {seconds} s to keep this; else everything is undone")
         };
         lines::print(&line);
+        Some(trial)
+    }
+
+    fn start(&self, own: Trial) -> Trial {
+        let mut state = self.state();
+        let trial = match &*state {
+            State::Awaited(known) => known.clone().or_earlier(own),
+            _ => own,
+        };
+        *state = State::Awaited(trial.clone());
+        trial
     }
 
     /// Confirms. Whether it counts is decided once, here or in [`Self::failed`]: never both.
     pub fn give(&self) -> Answer {
-        self.give_at(Instant::now())
-    }
-
-    fn give_at(&self, now: Instant) -> Answer {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match *state {
-            State::Awaited { until } if now < until => {
+        let mut state = self.state();
+        match &*state {
+            State::Awaited(trial) if !trial.is_over() => {
+                let trial = trial.clone();
                 *state = State::Given;
-                self.given.notify_waiters();
-                Answer::Stays
+                self.changed.notify_waiters();
+                Answer::Stays(trial)
             }
-            State::Awaited { .. } | State::TooLate => Answer::TooLate,
+            State::Awaited(trial) | State::TooLate(trial) | State::Undone(trial) => {
+                Answer::TooLate(trial.seconds())
+            }
             State::NotYet | State::Given => Answer::NotAwaited,
             State::Ending => Answer::Ending,
         }
     }
 
+    /// A confirmation that could not be recorded does not count.
+    fn take_back(&self, trial: Trial) {
+        let mut state = self.state();
+        if *state == State::Given {
+            *state = State::Awaited(trial);
+            self.changed.notify_waiters();
+        }
+    }
+
     /// The agent ends for another reason: a confirmation that comes now keeps nothing.
     pub fn end(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !matches!(*state, State::TooLate) {
+        let mut state = self.state();
+        if !matches!(*state, State::TooLate(_)) {
             *state = State::Ending;
         }
     }
 
-    /// Ends when the time is over without a confirmation, and else never.
-    pub async fn failed(&self) {
+    /// What was on trial is removed, and the agent keeps running.
+    fn undone(&self) {
+        let mut state = self.state();
+        if let State::TooLate(trial) = &*state {
+            *state = State::Undone(trial.clone());
+        }
+    }
+
+    /// Ends when the time is over without a confirmation, and returns the trial; else never.
+    pub async fn failed(&self) -> Trial {
         loop {
-            let given = self.given.notified();
-            match self.state() {
-                State::Awaited { until } => {
-                    tokio::select! {
-                        () = sleep_until(until) => {}
-                        () = given => {}
-                    }
-                    if self.is_over() {
-                        return;
-                    }
-                }
-                State::TooLate => return,
-                State::NotYet | State::Given | State::Ending => future::pending().await,
+            let changed = self.changed.notified();
+            let left = match self.look() {
+                State::TooLate(trial) => return trial,
+                State::Awaited(trial) => trial.left().min(BETWEEN_LOOKS),
+                State::NotYet | State::Given | State::Undone(_) => Duration::MAX,
+                State::Ending => future::pending().await,
+            };
+            tokio::select! {
+                () = sleep(left) => {}
+                () = changed => {}
             }
         }
     }
 
-    /// Whether the time is over and no confirmation came first; from then on none counts.
-    fn is_over(&self) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Awaited { until } = *state
-            && Instant::now() >= until
+    /// How it is now. Once a time is over without a confirmation, none counts.
+    fn look(&self) -> State {
+        let mut state = self.state();
+        if let State::Awaited(trial) = &*state
+            && trial.is_over()
         {
-            *state = State::TooLate;
+            *state = State::TooLate(trial.clone());
         }
-        *state == State::TooLate
+        state.clone()
     }
 
-    pub fn seconds(&self) -> u64 {
-        self.limit.as_secs()
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bond {
+    /// Has the record say until when the bond is on trial.
+    async fn record_trial(&self, trial: Option<Trial>) -> Result<(), AgentError> {
+        let (reply, recorded) = oneshot::channel();
+        self.effects.send(Effect::Trial { trial, reply });
+        recorded.await.map_err(|_| Stopping)?
     }
 
-    fn state(&self) -> State {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Has it stay.
+    pub(in crate::agent) async fn end_trial(&self) -> Result<(), AgentError> {
+        self.record_trial(None).await?;
+        self.set_on_trial(false);
+        Ok(())
+    }
+}
+
+impl Agent {
+    /// Refuses what --confirm could not undo: the adoption of a bond that an agent left and that is not on trial. Returns the
+    /// trial of one that is.
+    ///
+    /// # Errors
+    /// [`AgentError::NotOnTrial`]; nothing is changed. [`AgentError::TrialOver`]; what is left of the bond is to be removed.
+    pub(in crate::agent) fn check_trial(&self, bond: &BondName) -> Result<Option<Trial>, AgentError> {
+        let paths = &self.machine.paths;
+        // One that cannot be read is refused by whoever adopts the bond.
+        let record = Record::read(paths, bond, Trust::Ours).ok().flatten();
+        match record.as_ref().and_then(Record::trial) {
+            Some(trial) if trial.is_over() => {
+                Err(AgentError::TrialOver { bond: bond.to_string(), seconds: trial.seconds() })
+            }
+            None if self.is_left(bond) && self.machine.confirmation.of_new_bond().is_some() => {
+                Err(AgentError::NotOnTrial { bond: bond.to_string() })
+            }
+            trial => Ok(trial.cloned()),
+        }
     }
 
-    fn become_(&self, state: State) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    /// The time of this agent's own --confirm begins.
+    pub(in crate::agent) async fn begin_trial(self: &Arc<Self>) {
+        let (agent, runtime) = (Arc::clone(self), tokio::runtime::Handle::current());
+        let confirm = move || {
+            if let Err(error) = runtime.block_on(agent.confirm()) {
+                warn!("{error}");
+            }
+        };
+        let Some(trial) = self.machine.confirmation.begin(confirm) else { return };
+        for (name, bond) in self.on_trial() {
+            if let Err(error) = bond.record_trial(Some(trial.clone())).await {
+                warn!("{name}: {error}; an agent after this one may remove the bond some seconds earlier");
+            }
+        }
+    }
+
+    /// What was tried is to stay.
+    ///
+    /// # Errors
+    /// Nothing is on trial, the time is over, or it could not be recorded: then the bonds stay on trial.
+    pub async fn confirm(&self) -> Result<(), AgentError> {
+        let trial = match self.machine.confirmation.give() {
+            Answer::Stays(trial) => trial,
+            Answer::NotAwaited => return Err(AgentError::NothingToConfirm),
+            Answer::TooLate(seconds) => return Err(AgentError::ConfirmedTooLate { seconds }),
+            Answer::Ending => return Err(Stopping.into()),
+        };
+        let bonds = self.on_trial();
+        for (_, bond) in &bonds {
+            if let Err(error) = bond.record_trial(None).await {
+                self.machine.confirmation.take_back(trial.clone());
+                for (_, bond) in &bonds {
+                    // Those that were recorded are on trial again.
+                    let _ = bond.record_trial(Some(trial.clone())).await;
+                }
+                return Err(AgentError::NotRecorded { error: Box::new(error) });
+            }
+        }
+        bonds.iter().for_each(|(_, bond)| bond.set_on_trial(false));
+        Ok(())
+    }
+
+    /// Removes what is on trial, and keeps in mind that it is not there.
+    pub(in crate::agent) async fn undo_trial(&self, trial: &Trial) {
+        let _phase = self.phase.lock().await;
+        for (name, bond) in self.on_trial() {
+            // Whoever changes it now is waited for.
+            let turn = bond.turn.lock().await;
+            self.bonds().remove(&name);
+            drop(turn);
+            let goal = bond.goal();
+            if let Err(error) = self.take_down(&name, &bond).await {
+                warn!("{}", text::not_all_restored(&name, &error));
+            }
+            let sentence =
+                self.remember_unconfirmed(goal.config.clone(), goal.of_files, trial.seconds()).await;
+            warn!("{sentence}");
+        }
+        self.machine.confirmation.undone();
+    }
+
+    fn on_trial(&self) -> Vec<(BondName, Arc<Bond>)> {
+        self.all().into_iter().filter(|(_, bond)| bond.is_on_trial()).collect()
     }
 }
 
@@ -156,38 +315,63 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    fn awaited() -> (Confirmation, Instant) {
-        let confirmation = Confirmation::within(LIMIT);
-        let until = Instant::now() + LIMIT;
-        confirmation.become_(State::Awaited { until });
-        (confirmation, until)
+    fn own() -> Confirmation {
+        Confirmation::new(Some(LIMIT))
     }
 
     #[test]
     fn a_confirmation_counts_before_the_time_is_over_and_once() {
-        let (confirmation, until) = awaited();
-        assert_eq!(confirmation.give_at(until - Duration::from_nanos(1)), Answer::Stays);
-        assert_eq!(confirmation.give_at(until - Duration::from_nanos(1)), Answer::NotAwaited);
-        assert!(!confirmation.is_over());
+        let confirmation = own();
+        assert_eq!(confirmation.give(), Answer::NotAwaited);
+        let trial = confirmation.start(Trial::within(LIMIT));
+        assert_eq!(confirmation.of_new_bond(), Some(trial.clone()));
+        assert_eq!(confirmation.give(), Answer::Stays(trial));
+        assert_eq!(confirmation.give(), Answer::NotAwaited);
+        assert_eq!((confirmation.look(), confirmation.of_new_bond()), (State::Given, None));
     }
 
     /// The undoing may take seconds, in which the agent still answers.
     #[tokio::test]
     async fn a_confirmation_after_the_time_does_not_count() {
-        let (confirmation, until) = awaited();
-        assert_eq!(confirmation.give_at(until), Answer::TooLate);
-        confirmation.become_(State::Awaited { until: Instant::now() });
-        confirmation.failed().await;
-        for now in [until - LIMIT, until, until + LIMIT] {
-            assert_eq!(confirmation.give_at(now), Answer::TooLate);
-        }
+        let confirmation = own();
+        let over = confirmation.start(Trial::within(Duration::ZERO));
+        assert_eq!(confirmation.give(), Answer::TooLate(0));
+        assert_eq!(confirmation.failed().await, over);
+        assert_eq!(confirmation.give(), Answer::TooLate(0));
+        confirmation.undone();
+        assert_eq!((confirmation.give(), confirmation.look()), (Answer::TooLate(0), State::Undone(over)));
     }
 
     #[test]
     fn a_confirmation_while_the_agent_ends_does_not_count() {
-        let (confirmation, until) = awaited();
+        let confirmation = own();
+        confirmation.start(Trial::within(LIMIT));
         confirmation.end();
-        assert_eq!(confirmation.give_at(until - LIMIT), Answer::Ending);
-        assert!(!confirmation.is_over());
+        assert_eq!((confirmation.give(), confirmation.look()), (Answer::Ending, State::Ending));
+    }
+
+    #[test]
+    fn a_confirmation_that_could_not_be_recorded_is_awaited_again() {
+        let confirmation = own();
+        let trial = confirmation.start(Trial::within(LIMIT));
+        assert_eq!(confirmation.give(), Answer::Stays(trial.clone()));
+        confirmation.take_back(trial.clone());
+        assert_eq!(confirmation.look(), State::Awaited(trial));
+    }
+
+    /// The bonds that an agent without --confirm makes are not on trial, whatever it has inherited.
+    #[tokio::test]
+    async fn an_inherited_trial_ends_when_the_first_ends() {
+        let (early, late) = (Trial::within(Duration::ZERO), Trial::within(LIMIT));
+        let confirmation = Confirmation::new(None);
+        confirmation.inherit(late.clone());
+        assert_eq!(confirmation.look(), State::Awaited(late.clone()));
+        confirmation.inherit(early.clone());
+        confirmation.inherit(late.clone());
+        assert_eq!((confirmation.failed().await, confirmation.of_new_bond()), (early.clone(), None));
+
+        let confirmation = own();
+        confirmation.inherit(early.clone());
+        assert_eq!(confirmation.start(late), early);
     }
 }

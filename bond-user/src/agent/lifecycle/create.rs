@@ -47,7 +47,9 @@ use crate::{
             work::Work,
             worker::{self as effects, Effect, Effects, Parts, Wishes},
         },
-        lifecycle::{missed_failovers::MissedFailovers, move_addresses::Moved, slaves::Wanted},
+        lifecycle::{
+            confirm::Confirmation, missed_failovers::MissedFailovers, move_addresses::Moved, slaves::Wanted,
+        },
         server::events::Feed,
     },
     config::{self, BondConfig, Destination, SlaveConfig},
@@ -95,6 +97,7 @@ pub struct Machine {
     pub engine: EngineHandle,
     pub tasks: Tasks,
     pub feed: Feed,
+    pub confirmation: Arc<Confirmation>,
     /// Held by whoever enslaves an interface, from the question whose it is to the record that says so: it becomes the slave
     /// of one bond.
     pub enslaving: Arc<tokio::sync::Mutex<()>>,
@@ -185,7 +188,8 @@ pub async fn bring_up(
         datapath: hook.to_string(),
         queues: queues.count(),
     };
-    let mut record = Record::new(&machine.paths, &config.name, shape);
+    let record = Record::new(&machine.paths, &config.name, shape);
+    let mut record = record.on_trial(machine.confirmation.of_new_bond());
     record.save()?;
 
     let pins = machine.paths.pins_of(&config.name);

@@ -30,6 +30,8 @@ pub enum Absence {
     WithNamespace,
     /// An administrator deleted its device.
     Deleted,
+    /// It was on trial (`run --confirm`) for so many seconds, and was not confirmed.
+    NotConfirmed(u64),
 }
 
 /// A bond that is not there.
@@ -47,7 +49,7 @@ impl Lost {
     fn new(config: BondConfig, absence: Absence, of_files: bool) -> Self {
         let pause = match absence {
             Absence::Failed => FIRST_PAUSE,
-            Absence::WithNamespace | Absence::Deleted => Duration::ZERO,
+            Absence::WithNamespace | Absence::Deleted | Absence::NotConfirmed(_) => Duration::ZERO,
         };
         Self { config, absence, of_files, why: None, pause, next: Instant::now() + pause }
     }
@@ -75,19 +77,26 @@ impl Lost {
                     None => format!("{gone}; the agent makes it again"),
                 }
             }
-            (Absence::Deleted, _) if self.of_files => {
-                format!("{bond}: its device was deleted, and the bond with it; `xbond reload` makes it again")
+            (Absence::Deleted, _) => {
+                format!("{bond}: its device was deleted, and the bond with it; {}", self.remedy())
             }
-            (Absence::Deleted, _) => format!(
-                "{bond}: its device was deleted, and the bond with it; `xbond add` makes it again, `xbond down {}` \
-                 forgets it",
-                shell_word(bond)
-            ),
+            (Absence::NotConfirmed(seconds), _) => {
+                format!("{bond}: not confirmed within {seconds} s: it was removed; {}", self.remedy())
+            }
         }
     }
 
+    /// How a bond is made again that the agent does not make by itself.
+    fn remedy(&self) -> String {
+        if self.of_files {
+            return "`xbond reload` makes it again".to_owned();
+        }
+        let bond = shell_word(&self.config.name);
+        format!("`xbond add` makes it again, `xbond down {bond}` forgets it")
+    }
+
     fn is_due(&self, now: Instant) -> bool {
-        self.absence != Absence::Deleted && now >= self.next
+        !matches!(self.absence, Absence::Deleted | Absence::NotConfirmed(_)) && now >= self.next
     }
 
     fn failed(&mut self, why: Option<String>, now: Instant) {
@@ -120,6 +129,19 @@ impl Agent {
     /// Keeps a bond in mind whose device an administrator has deleted. Returns the sentence about it.
     pub(in crate::agent) async fn remember_deleted(&self, config: BondConfig, of_files: bool) -> String {
         let lost = Lost::new(config.clone(), Absence::Deleted, of_files);
+        let text = lost.text();
+        self.lost.lock().await.insert(config.name, lost);
+        text
+    }
+
+    /// Keeps a bond in mind that was on trial for so many seconds, and was not confirmed. Returns the sentence about it.
+    pub(in crate::agent) async fn remember_unconfirmed(
+        &self,
+        config: BondConfig,
+        of_files: bool,
+        seconds: u64,
+    ) -> String {
+        let lost = Lost::new(config.clone(), Absence::NotConfirmed(seconds), of_files);
         let text = lost.text();
         self.lost.lock().await.insert(config.name, lost);
         text
@@ -219,6 +241,9 @@ mod tests {
         assert!(lost(Absence::Deleted, true, None).text().contains("`xbond reload` makes it again"));
         let by_flags = lost(Absence::Deleted, false, None).text();
         assert!(by_flags.contains("`xbond add`") && !by_flags.contains("reload"), "{by_flags}");
+        let unconfirmed = lost(Absence::NotConfirmed(60), true, None).text();
+        let sentence = "bond1: not confirmed within 60 s: it was removed; `xbond reload` makes it again";
+        assert_eq!(unconfirmed, sentence);
         assert!(lost(Absence::WithNamespace, true, None).text().contains("the agent makes it again"));
     }
 
@@ -236,6 +261,8 @@ mod tests {
         with_namespace.failed(None, now);
         assert!(with_namespace.is_due(now));
         let later = now + Duration::from_secs(1000);
-        assert!(!lost(Absence::Deleted, true, None).is_due(later));
+        for absence in [Absence::Deleted, Absence::NotConfirmed(60)] {
+            assert!(!lost(absence, true, None).is_due(later));
+        }
     }
 }

@@ -349,7 +349,7 @@ async fn reload(State(agent): State<Arc<Agent>>, until: Deadline) -> Response {
 }
 
 async fn confirm(State(agent): State<Arc<Agent>>) -> Result<Json<Done>, Response> {
-    agent.confirm().map_err(answer)?;
+    agent.confirm().await.map_err(answer)?;
     Ok(Json(Done { changes: vec!["confirmed: it stays".to_owned()], ..Done::default() }))
 }
 

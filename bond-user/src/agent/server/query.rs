@@ -25,6 +25,7 @@ use crate::{
         json::{self, AgentInfo, AnswerSource, Around, BondContext, Report},
         moment::Moment,
         receipt::Log,
+        text,
     },
     store::{receipts, record::Record},
     sys::{directory::Trust, netlink::Netlink, softnet::Softnet},
@@ -128,6 +129,7 @@ impl Bond {
         let record = Record::read(paths, name, Trust::Ours).ok().flatten();
         let found =
             |ifindex| record.as_ref().and_then(|record| record.slave(ifindex)).map(json::OriginalState::from);
+        let trial = record.as_ref().and_then(Record::trial);
         let mut slaves = Vec::new();
         for slave in &status.slaves {
             let wire_mac = Slot::new(slave.slot).map(|slot| self.maps.slave(slot).wire_mac());
@@ -172,6 +174,7 @@ impl Bond {
             warnings: Some(format!("{name}: {PINS_GONE}"))
                 .filter(|_| !self.pinned.load(Ordering::Relaxed))
                 .into_iter()
+                .chain(trial.map(|trial| text::on_trial(name, trial.left())))
                 .chain(failovers.faults)
                 .chain(failovers.notes)
                 .collect(),
