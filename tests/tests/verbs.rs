@@ -5,6 +5,7 @@ mod common;
 use std::{path::Path, process::Command};
 
 use common::{BOND, SLAVES, beside_others, bond, eventually, lab};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use xbond_tests::{
     Lab, NetNs, Nic, Policy, Xbond, lab::Datapath, rtnl::RtnlHeld, skip_if_unable, time_is_no_measure,
@@ -48,6 +49,39 @@ fn expected(policy: &str, own: &[String; 2], active: usize) -> [String; 3] {
 
 fn macs(lab: &Lab) -> [String; 3] {
     [BOND, SLAVES[0], SLAVES[1]].map(|name| mac(&lab.host, name))
+}
+
+/// The agent is stopped: a change ends by its deadline, and is not made later.
+#[test]
+fn a_change_with_a_deadline_gives_up_a_stopped_agent() {
+    skip_if_unable!();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &["miimon=50"]);
+    xbond.pause().unwrap();
+    let changes = [
+        "set bond0 miimon=70",
+        "del-slave bond0 enp0s9",
+        "add --bond bond1 -o miimon=50",
+        "reload",
+        "down bond0",
+    ];
+    for line in changes {
+        let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let mut command = lab.host.command(binary().unwrap());
+        command.args([verb, "--wait", "0.5"]).args(rest.split_whitespace());
+        let output = command.output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(NOT_YET), "{line}: {error}");
+        assert!(error.contains("the agent has not answered within 0.5 s; is it stopped"), "{line}: {error}");
+    }
+    xbond.signal(Signal::SIGCONT).unwrap();
+    let bond = &xbond.show(BOND).unwrap()["bonds"][0];
+    assert_eq!(
+        (&bond["options"]["miimon"], bond["slaves"].as_array().unwrap().len()),
+        (&50.into(), 2),
+        "{bond}"
+    );
+    xbond.stop().unwrap();
 }
 
 #[test]

@@ -18,6 +18,7 @@ use tokio::{net::UnixStream, time::timeout};
 use super::{NOT_YET, WaitArgs, output};
 use crate::{
     agent::server::control::{Done, Failure},
+    report::pending,
     store::paths::Paths,
     sys::netns,
 };
@@ -54,8 +55,16 @@ pub fn request_in<T: DeserializeOwned>(
 
 /// A change, with its answer when it is done, or after `wait`.
 pub fn change(method: Method, path: &str, body: Option<serde_json::Value>, wait: &WaitArgs) -> Result<Done> {
-    let query = wait.wait.map(|wait| format!("?wait={}", wait.as_secs_f64())).unwrap_or_default();
-    request(method, &format!("{path}{query}"), body)
+    let Some(limit) = wait.wait else { return request(method, path, body) };
+    let path = format!("{path}?wait={}", limit.as_secs_f64());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let paths = Paths::of(netns::cookie()?);
+    runtime.block_on(async {
+        match timeout(limit + LATE_ANSWER, send(&paths, method, &path, body)).await {
+            Ok(done) => done,
+            Err(_) => Ok(Done { pending: vec![pending::no_answer(limit)], ..Done::default() }),
+        }
+    })
 }
 
 /// Says what of a change should be known, and what is not done yet.
@@ -79,6 +88,9 @@ pub struct BrokenOff(hyper::Error);
 
 /// How long a question may wait for its answer: far beyond what somebody who holds RTNL delays it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// How much later than its deadline the agent's answer to a change may come, before the client gives up.
+const LATE_ANSWER: Duration = Duration::from_secs(1);
 
 async fn send<T: DeserializeOwned>(
     paths: &Paths,

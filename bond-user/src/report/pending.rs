@@ -1,5 +1,7 @@
 //! What a change has begun and not finished, for people to read.
 
+use std::time::Duration;
+
 use bond_core::status::Pending;
 
 /// Returns a sentence about something that the engine has decided and that is not done.
@@ -20,6 +22,14 @@ pub fn of_kernel(bond: &str) -> String {
 /// Returns a sentence about a change that is not finished, as `releasing eth0 from bond0`.
 pub fn change(what: &str) -> String {
     format!("{what} is not finished; the agent continues, and logs an error if it fails")
+}
+
+/// Returns a sentence about a change to which the agent has not even answered that it is not finished.
+pub fn no_answer(limit: Duration) -> String {
+    let seconds = limit.as_secs_f64();
+    format!(
+        "the agent has not answered within {seconds} s; is it stopped, or traced? A change that it has not begun is withdrawn"
+    )
 }
 
 /// Says why something may be pending, and for how long it is.

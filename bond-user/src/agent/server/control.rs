@@ -238,6 +238,9 @@ fn routes(agent: Arc<Agent>) -> Router {
         .with_state(agent)
 }
 
+/// So often is a connection read after a request for a change, before the change begins: a body takes one reading more.
+const READS: usize = 4;
+
 /// Who may not ask is told so. Of the others the whole request is read before anything is done, and a change that was
 /// begun is brought to its end, whether or not the peer waits for the answer. The change of a peer that has left before is not
 /// begun.
@@ -263,7 +266,9 @@ async fn let_in(
     }
     // hyper reads the connection again meanwhile, and drops this if the peer has left: a change that nobody waits for
     // before it begins, as one that a stopped agent finds when it continues, is not made.
-    tokio::task::yield_now().await;
+    for _ in 0..READS {
+        tokio::task::yield_now().await;
+    }
     // The connection ends as soon as its peer leaves, and with it what it waits for itself.
     match tokio::spawn(next.run(request)).await {
         Ok(response) => response,
