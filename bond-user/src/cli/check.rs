@@ -85,7 +85,7 @@ fn found_on(slaves: &[String]) -> (Vec<HookedInterface>, Vec<ConflictOn>) {
             }
             for conflict in devices.conflicts(link.ifindex).await.unwrap_or_default() {
                 let id = match conflict {
-                    Conflict::Address(_) => "slave-address",
+                    Conflict::Address(_) => check::ADDRESS_OF_SLAVE,
                     Conflict::Above { .. } => "above-slave",
                 };
                 let text = text::conflict(&conflict, &link.name, "{bond}");

@@ -58,7 +58,8 @@ fn from_ifcfg(directory: &Path) -> Result<Imported> {
         remarks.extend(allow_unmonitored(bond));
     }
     let heading = vec![format!(
-        "From {}. Its ONBOOT=yes would still bring the driver's bond up at boot: set it to no.",
+        "From {}. These files would still bring the driver's bond up at boot: set ONBOOT=no (RHEL) or STARTMODE=off \
+         (SUSE) in them.",
         directory.display()
     )];
     Ok(Imported { config, remarks, heading })

@@ -7,7 +7,8 @@ use bond_core::options::{self, FailOverMac, PrimaryReselect, Unmonitored};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::{
-    BondConfig, Config, ConfigError, Datapath, Destination, Known, Lines, Note, Origin, Problem, ifcfg, toml,
+    BondConfig, Config, ConfigError, Datapath, Destination, Known, Lines, Note, Origin, Problem, SlaveConfig,
+    ifcfg, toml,
 };
 
 /// Milliseconds. Below, seconds may have been meant; above, a link that dies without an event is noticed late.
@@ -91,6 +92,9 @@ pub struct HookedInterface {
     /// What is said of it for a bond of this name, in place of `{bond}`.
     pub text: String,
 }
+
+/// The id of the finding that an address stays on a slave.
+pub const ADDRESS_OF_SLAVE: &str = "slave-address";
 
 /// Something on an interface that does not go with a bond.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -538,6 +542,12 @@ impl Rules<'_> {
             Datapath::Auto => self.bond.port.is_some(),
             Datapath::Tc => false,
         };
+        // bond0 takes the addresses of the first slave that has some; those of the others stay.
+        let stays = |conflict: &&ConflictOn| conflict.id == ADDRESS_OF_SLAVE;
+        let has_some = |slave: &&SlaveConfig| {
+            surroundings.conflicts.iter().filter(stays).any(|conflict| conflict.interface == slave.name)
+        };
+        let giver = self.bond.slaves.iter().filter(|_| self.bond.move_addresses).find(has_some);
         for slave in &self.bond.slaves {
             let of_slave = surroundings.hooked.iter().filter(|hooked| hooked.interface == slave.name);
             for hooked in of_slave.filter(|hooked| is_xdp || !hooked.by_xdp_alone) {
@@ -545,7 +555,8 @@ impl Rules<'_> {
                 self.warn("bypassed", "slaves", text);
             }
             let of_slave = surroundings.conflicts.iter().filter(|conflict| conflict.interface == slave.name);
-            for conflict in of_slave {
+            let is_moved = |conflict: &&ConflictOn| stays(conflict) && giver == Some(slave);
+            for conflict in of_slave.filter(|conflict| !is_moved(conflict)) {
                 let text = format!("{}: {}", slave.name, conflict.text.replace("{bond}", &self.bond.name));
                 self.warn(conflict.id, "slaves", text);
             }
@@ -697,6 +708,23 @@ mod tests {
     fn said(text: &str, surroundings: &HostFacts) -> Vec<String> {
         let findings = check_text(Path::new("f"), text, surroundings).findings;
         findings.iter().map(|finding| finding.to_string().trim_start_matches("f:").to_owned()).collect()
+    }
+
+    #[test]
+    fn addresses_that_move_to_bond0_are_no_finding() {
+        let conflict = |interface: &str| ConflictOn {
+            interface: interface.to_owned(),
+            id: ADDRESS_OF_SLAVE,
+            text: format!("has an address that stays on {interface}"),
+        };
+        let facts = HostFacts { conflicts: vec![conflict("a"), conflict("b")], ..NOTHING };
+        let of = |settings: &str| {
+            let findings = said(&format!("{BOND}miimon=100\n{settings}"), &facts);
+            findings.into_iter().filter(|line| line.contains(ADDRESS_OF_SLAVE)).collect::<Vec<_>>()
+        };
+        assert_eq!(of("").len(), 2, "{:?}", of(""));
+        let found = of("move_addresses=true");
+        assert!(matches!(&found[..], [of_b] if of_b.contains("stays on b")), "{found:?}");
     }
 
     /// One row per finding: lines, and the line, severity, id and the beginning of what is said of them.

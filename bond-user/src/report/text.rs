@@ -404,7 +404,7 @@ fn show_bond(text: &mut String, bond: &Bond, report: &Report, amount: Amount) ->
         }
     }
     wrap(text, "  ", &options)?;
-    if !bond.slaves.is_empty() {
+    if !(bond.slaves.is_empty() && bond.absent.is_empty()) {
         row(text, ["SLAVE", "STATE", "MII", "MAC", "FAILED", "TX", "RX"])?;
     }
     for slave in &bond.slaves {

@@ -80,11 +80,11 @@ impl CounterCache {
         }
         notes.extend(match oldest {
             None if !is_new && !devices.is_empty() => Some(
-                "the devices' counters are missing: the kernel has not answered; another process holds RTNL"
+                "the devices' counters are missing: the kernel has not answered yet; another process may hold RTNL"
                     .into(),
             ),
             Some(age) if age > IS_OLD => Some(format!(
-                "the devices' counters are {} s old: the kernel does not answer; another process holds RTNL",
+                "the devices' counters are {} s old: the kernel has not answered yet; another process may hold RTNL",
                 age.as_secs()
             )),
             _ => None,

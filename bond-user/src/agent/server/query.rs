@@ -199,7 +199,7 @@ pub async fn count(netlink: &Netlink, devices: &[u32], notes: &mut Vec<String>) 
             Counted::new()
         }
         Err(_) => {
-            let why = "the kernel did not answer within a second; another process holds RTNL";
+            let why = "the kernel did not answer within a second; another process may hold RTNL";
             notes.push(format!("the devices' counters are missing: {why}"));
             Counted::new()
         }
