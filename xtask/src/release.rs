@@ -19,14 +19,37 @@ const COMPARED: &str = "6.12";
 /// The oldest that xbond supports, the ones that most hosts run, and the newest that Debian offers.
 const TESTED: [&str; 4] = ["6.1", "6.12", "6.18", "newest"];
 
+/// Test programs whose outcome depends on the kernel: programs, hooks, devices, routes. What the others test is the agent's
+/// own logic, which the guest of one kernel and CI's machine run.
+const OF_THE_KERNEL: [&str; 15] = [
+    "prog_run",
+    "scenario",
+    "failover",
+    "traffic",
+    "guard",
+    "netkit",
+    "hooks",
+    "link_local",
+    "slaves",
+    "adoption",
+    "appearance",
+    "host",
+    "unknown_links",
+    "layer3",
+    "path",
+];
+
 #[derive(Args)]
 pub struct Arguments {
     /// Kernels of the guests in which the tests run; may be repeated [default: 6.1, 6.12, 6.18, newest]
     #[arg(long = "kernel", value_name = "VERSION")]
     kernels: Vec<String>,
-    /// Kernel of the guest in which xbond and the driver are compared
+    /// Kernel of the guest in which xbond and the driver are compared, and all tests run
     #[arg(long, value_name = "VERSION", default_value = COMPARED)]
     compared: String,
+    /// All tests on each kernel, not only those that depend on it
+    #[arg(long)]
+    whole: bool,
     /// Only this part; may be repeated
     #[arg(long, value_name = "PART")]
     only: Vec<Part>,
@@ -89,15 +112,25 @@ fn commands(arguments: &Arguments) -> Vec<Vec<String>> {
         Part::Bench => vec![vec!["bench", "--quick"]],
         Part::Vm => vec![vec!["vm", "--kernel", &arguments.compared]],
         Part::Nics => vec![vec!["vm", "nics", "--kernel", &arguments.compared]],
-        Part::VmTests => tested.iter().map(|kernel| vec!["vm", "tests", "--kernel", kernel]).collect(),
+        Part::VmTests => tested.iter().map(|kernel| vm_tests(kernel, arguments)).collect(),
     });
     lines.map(|words| words.into_iter().map(str::to_owned).collect()).collect()
 }
 
+fn vm_tests<'a>(kernel: &'a str, arguments: &Arguments) -> Vec<&'a str> {
+    let mut words = vec!["vm", "tests", "--kernel", kernel];
+    if !arguments.whole && kernel != arguments.compared {
+        words.extend(OF_THE_KERNEL.iter().flat_map(|program| ["--program", program]));
+    }
+    words
+}
+
 /// Runs this program with these words. That it fails is a result; that it cannot be started is an error.
 fn carry_out(words: &[String]) -> Result<Ran> {
-    let command = words.join(" ");
-    println!("\n== cargo xtask {command}");
+    // The programs' names would fill the table.
+    let named = words.iter().take_while(|word| *word != "--program");
+    let command = named.map(String::as_str).collect::<Vec<_>>().join(" ");
+    println!("\n== cargo xtask {}", words.join(" "));
     let start = Instant::now();
     let program = std::env::current_exe().context("cannot find the path of this program")?;
     let status = machine::command(&program.to_string_lossy()).args(words).status();
@@ -134,7 +167,7 @@ mod tests {
 
     fn lines(kernels: &[&str], only: &[Part]) -> Vec<String> {
         let kernels = kernels.iter().map(ToString::to_string).collect();
-        let arguments = Arguments { kernels, compared: COMPARED.into(), only: only.to_vec() };
+        let arguments = Arguments { kernels, compared: COMPARED.into(), whole: false, only: only.to_vec() };
         commands(&arguments).iter().map(|words| words.join(" ")).collect()
     }
 
@@ -143,8 +176,9 @@ mod tests {
         let all = lines(&[], &[]);
         assert_eq!(all.len(), 5 + TESTED.len());
         assert_eq!(all[..3], ["run", "dist --test", "bench --quick"]);
-        let some = lines(&["6.1", "6.18"], &[Part::VmTests]);
-        assert_eq!(some, ["vm tests --kernel 6.1", "vm tests --kernel 6.18"]);
+        let some = lines(&["6.1", COMPARED], &[Part::VmTests]);
+        assert!(some[0].starts_with("vm tests --kernel 6.1 --program prog_run --program "), "{some:?}");
+        assert_eq!(some[1..], ["vm tests --kernel 6.12"]);
     }
 
     #[test]
