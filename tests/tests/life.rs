@@ -169,6 +169,17 @@ fn is_ignored(signal: Signal) -> bool {
 }
 
 #[test]
+fn the_line_of_a_bond_that_is_ready_names_the_slaves_that_are_missing() {
+    skip_if_unable!();
+    let lab = Lab::scenario().unwrap();
+    let file = toml("[bond.bond0]\nslaves = [\"enp0s8\", \"late1\", \"late2\"]\nmiimon = 100\n");
+    let xbond = Xbond::run(&lab.host, ["-c", file.path().to_str().unwrap()]).unwrap();
+    let ready = xbond.wait_for("bond0 ready: ").unwrap();
+    assert!(ready.ends_with("; not enslaved yet: late1, late2"), "{ready}");
+    xbond.stop().unwrap();
+}
+
+#[test]
 fn whoever_interrupts_bring_up_leaves_the_host_as_it_was() {
     skip_if_unable!();
     for signal in [Signal::SIGINT, Signal::SIGTERM] {

@@ -984,7 +984,12 @@ impl Agent {
         let status = self.machine.engine.status(bond.id).await?;
         let active = status.active_slave.as_deref().unwrap_or("none");
         let carrier = if status.carrier { "up" } else { "down" };
-        Ok(format!("{name} ready: active slave {active}, carrier {carrier}, datapath {}", bond.hook))
+        let absent: Vec<_> = bond.goal().absent(&status).map(|wanted| wanted.name().to_owned()).collect();
+        let missing = match absent.as_slice() {
+            [] => String::new(),
+            names => format!("; not enslaved yet: {}", names.join(", ")),
+        };
+        Ok(format!("{name} ready: active slave {active}, carrier {carrier}, datapath {}{missing}", bond.hook))
     }
 
     /// Brings up further bonds: each of them whole, or not at all.
