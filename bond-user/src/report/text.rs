@@ -297,11 +297,13 @@ pub fn unconfirmed(bond: &str, interface: &str) -> String {
     )
 }
 
-/// Why another slave is active.
-pub fn why(reason: Reason) -> &'static str {
+/// Why another slave is active. The link that the ARP monitor judges is the path to its targets: the carrier may be there.
+pub fn why(reason: Reason, seen: Seen) -> &'static str {
     match reason {
+        Reason::LinkFailed if seen == Seen::ArpMonitor => "the ARP monitor got no answer through it",
         Reason::LinkFailed => "its link failed",
         Reason::CarrierGuard => "a packet found its carrier gone",
+        Reason::LinkRecovered if seen == Seen::ArpMonitor => "the ARP monitor gets answers again",
         Reason::LinkRecovered => "a link came back",
         Reason::Left => "it left the bond",
         Reason::Joined => "a slave joined",
@@ -582,7 +584,7 @@ fn show_log(text: &mut String, receipts: &[Receipt], details: bool) -> fmt::Resu
         let seconds = time.get(..19).unwrap_or(time).replace('T', " ");
         let [from, to] = [&receipt.from, &receipt.to].map(|slave| slave.as_deref().unwrap_or("none"));
         let took = switched_in(receipt);
-        writeln!(text, "{seconds:<21}{from:<16}{to:<16}{took:>9} {}", briefly(receipt.reason))?;
+        writeln!(text, "{seconds:<21}{from:<16}{to:<16}{took:>9} {}", briefly(receipt.reason, receipt.seen))?;
     }
     Ok(())
 }
@@ -596,8 +598,10 @@ fn switched_in(receipt: &Receipt) -> String {
 }
 
 /// [`why`], in 16 columns.
-fn briefly(reason: Reason) -> &'static str {
+fn briefly(reason: Reason, seen: Seen) -> &'static str {
     match reason {
+        Reason::LinkFailed if seen == Seen::ArpMonitor => "no probe answer",
+        Reason::LinkRecovered if seen == Seen::ArpMonitor => "answers again",
         Reason::LinkFailed => "link failed",
         Reason::CarrierGuard => "carrier guard",
         Reason::LinkRecovered => "link came back",
@@ -611,7 +615,7 @@ fn briefly(reason: Reason) -> &'static str {
 /// A sentence without its end.
 fn change(receipt: &Receipt) -> String {
     let to = receipt.to.as_deref().unwrap_or("none");
-    let why = why(receipt.reason);
+    let why = why(receipt.reason, receipt.seen);
     match (&receipt.from, receipt.reason) {
         // Nobody knows which one it was.
         (None, Reason::CarrierGuard) => format!("{to}, {why}"),
@@ -670,7 +674,7 @@ pub fn event(event: &Event) -> String {
         }
         What::Failover { receipt } => {
             let [from, to] = [&receipt.from, &receipt.to].map(|slave| slave.as_deref().unwrap_or("none"));
-            let why = briefly(receipt.reason);
+            let why = briefly(receipt.reason, receipt.seen);
             format!("{to} instead of {from}: {why}, {}", switched_in(receipt))
         }
         What::Link { slave, mii_status, delay_ms: None } => format!("{slave}: link {mii_status}"),
@@ -944,6 +948,21 @@ mod tests {
         (wide.steps.detect_us, wide.reason) = (9_999_999, Reason::LinkRecovered);
         fits(&log(&[wide], false));
         insta::assert_snapshot!(log(&[], false), @"no failover yet");
+    }
+
+    /// Its slave may have carrier: no line says that its link failed.
+    #[test]
+    fn a_failover_of_the_arp_monitor_says_that_there_was_no_answer() {
+        let of = |reason| Receipt { reason, seen: Seen::ArpMonitor, ..receipts()[1].clone() };
+        let both = [of(Reason::LinkFailed), of(Reason::LinkRecovered)];
+        for (details, lines) in [
+            (false, ["no probe answer", "answers again"]),
+            (true, ["the ARP monitor got no answer", "the ARP monitor gets answers"]),
+        ] {
+            // Without the breaks between lines.
+            let shown = log(&both, details).split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(lines.iter().all(|line| shown.contains(line)) && !shown.contains("link"), "{shown}");
+        }
     }
 
     #[test]

@@ -89,13 +89,13 @@ enum Weight {
 fn sentence(notice: &Notice) -> (Weight, String) {
     use Weight::{Info, Warning};
     match notice {
-        Notice::Failover { from, to: Some(to), reason, .. } => {
+        Notice::Failover { from, to: Some(to), reason, seen, .. } => {
             let instead = from.as_ref().map(|from| format!(" instead of {from}")).unwrap_or_default();
-            (Info, format!("active slave {to}{instead}: {}", text::why(*reason)))
+            (Info, format!("active slave {to}{instead}: {}", text::why(*reason, *seen)))
         }
-        Notice::Failover { from, to: None, reason, .. } => {
+        Notice::Failover { from, to: None, reason, seen, .. } => {
             let from = from.as_deref().unwrap_or("none");
-            let why = text::why(*reason);
+            let why = text::why(*reason, *seen);
             (Warning, format!("no active slave instead of {from}: {why}, and no other is up"))
         }
         Notice::LinkDelayed { slave, up: false, delay_ms } => {
