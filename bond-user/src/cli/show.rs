@@ -34,6 +34,9 @@ pub fn show(arguments: &ShowArgs) -> Result<()> {
     let amount = Amount { details: arguments.details, statistics: arguments.statistics };
     let text = if arguments.all_netns {
         let namespaces = of_all_namespaces()?;
+        if namespaces.is_empty() && !arguments.json {
+            output::note(format_args!("no network namespace that can be reached from here has bonds or an agent"));
+        }
         if arguments.json {
             json(&Namespaces { version: NAMESPACES_VERSION, namespaces: &namespaces })?
         } else {
