@@ -299,6 +299,8 @@ fn addresses_that_the_kernel_made_on_slaves_and_port_are_removed() {
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
+    // While bond0's own address is tentative, that of a slave with the same MAC address is its duplicate.
+    snapshot::await_ipv6(&lab.host, BOND);
     for name in [SLAVES[1], "bond0-port"] {
         let log = xbond.log().len();
         [1000, 1500].iter().for_each(|mtu| drop(lab.host.ip(&format!("link set {name} mtu {mtu}")).unwrap()));

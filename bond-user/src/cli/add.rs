@@ -28,7 +28,7 @@ pub fn add(arguments: &AddArgs) -> Result<ExitCode> {
     let missing_slaves = described.missing_slaves();
     let toml = toml::write(&Config { bonds: config.bonds, ..Config::default() });
     let new = serde_json::to_value(NewBonds { toml, missing_slaves })?;
-    let done = client::change(Method::POST, "/v1/bonds", Some(new), &arguments.wait)?;
+    let done = client::change(Method::POST, client::ALL_BONDS, Some(new), &arguments.wait)?;
     output::print_lines(&done.changes);
     Ok(client::finish(&done))
 }

@@ -23,6 +23,9 @@ use crate::{
     sys::netns,
 };
 
+/// The path of all bonds.
+pub const ALL_BONDS: &str = "/v1/bonds";
+
 /// The path of a bond.
 pub fn path_of(bond: &BondName) -> String {
     format!("/v1/bonds/{}", utf8_percent_encode(bond, NON_ALPHANUMERIC))

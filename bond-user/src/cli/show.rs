@@ -27,15 +27,14 @@ use crate::{
 /// Threads that a report without an agent takes: tokio panics without its first one.
 const THREADS: usize = 2;
 
-/// The path of all bonds.
-const ALL: &str = "/v1/bonds";
-
 pub fn show(arguments: &ShowArgs) -> Result<()> {
     let amount = Amount { details: arguments.details, statistics: arguments.statistics };
     let text = if arguments.all_netns {
         let namespaces = of_all_namespaces()?;
         if namespaces.is_empty() && !arguments.json {
-            output::note(format_args!("no network namespace that can be reached from here has bonds or an agent"));
+            output::note(format_args!(
+                "no network namespace that can be reached from here has bonds or an agent"
+            ));
         }
         if arguments.json {
             json(&Namespaces { version: NAMESPACES_VERSION, namespaces: &namespaces })?
@@ -92,7 +91,7 @@ fn none() -> Result<Report> {
 fn read(bond: Option<&BondName>) -> Result<Report> {
     let path = match bond {
         Some(bond) => client::path_of(bond),
-        None => ALL.to_owned(),
+        None => client::ALL_BONDS.to_owned(),
     };
     let error = match client::request(Method::GET, &path, None) {
         Ok(report) => return Ok(report),
@@ -187,7 +186,7 @@ fn of_all_namespaces() -> Result<Vec<Namespace>> {
         output::note(format_args!("left out, because these are no network namespaces: {}", stale.join(", ")));
     }
     for cookie in Paths::cookies().into_iter().filter(|cookie| !seen.contains(cookie)) {
-        let answer = client::request_in(&Paths::of(cookie), Method::GET, ALL, None);
+        let answer = client::request_in(&Paths::of(cookie), Method::GET, client::ALL_BONDS, None);
         namespaces.extend(namespace(None, cookie, false, answer));
     }
     Ok(namespaces)

@@ -40,6 +40,21 @@ pub struct MachineFacts {
     /// memory.max of the control group, in bytes; None: no limit.
     pub memory: Option<u64>,
     pub hypervisor: Option<&'static str>,
+    pub agent: AgentFacts,
+}
+
+/// The agent of this network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentFacts {
+    /// None runs.
+    None,
+    Answers {
+        pid: u32,
+        /// A sentence for each thing that it cannot have or manage.
+        faults: Vec<String>,
+    },
+    /// One runs, but its report was not to be had.
+    Unknown(String),
 }
 
 /// Whether a device could be made.
@@ -196,6 +211,14 @@ pub fn machine(found: &MachineFacts) -> Vec<Check> {
             checks.warn("hypervisor", text);
         }
         None => checks.ok("hypervisor", "none that is known to refuse foreign MACs"),
+    }
+    match &found.agent {
+        AgentFacts::None => checks.ok("agent", "none runs in this network namespace"),
+        AgentFacts::Answers { pid, faults } if faults.is_empty() => {
+            checks.ok("agent", format!("pid {pid} runs and reports no faults of its own"));
+        }
+        AgentFacts::Answers { faults, .. } => faults.iter().for_each(|fault| checks.warn("agent", fault)),
+        AgentFacts::Unknown(why) => checks.warn("agent", format!("its report is missing: {why}")),
     }
     checks.checks
 }
@@ -397,6 +420,7 @@ mod tests {
             queue_ids: Ok(()),
             memory: None,
             hypervisor: None,
+            agent: AgentFacts::None,
         }
     }
 
@@ -421,6 +445,20 @@ mod tests {
             conflicts: Vec::new(),
             listeners: Vec::new(),
         }
+    }
+
+    #[test]
+    fn what_an_agent_cannot_have_is_a_warning_each() {
+        let of = |agent| {
+            let checks = machine(&MachineFacts { agent, ..good_machine() });
+            let of_agent = checks.into_iter().filter(|check| check.id == "agent");
+            of_agent.map(|check| (check.verdict, check.text)).collect::<Vec<_>>()
+        };
+        let faults = ["metrics: address in use", "bond1: orphaned"].map(str::to_owned);
+        let warned = of(AgentFacts::Answers { pid: 7, faults: faults.to_vec() });
+        assert_eq!(warned, faults.map(|fault| (Verdict::Warn, fault)));
+        assert_eq!(of(AgentFacts::Answers { pid: 7, faults: vec![] })[0].0, Verdict::Ok);
+        assert_eq!(of(AgentFacts::Unknown("it is stopped".into()))[0].0, Verdict::Warn);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{collections::HashSet, fs, thread};
 use anyhow::{Result, anyhow};
 use bond_common::mac::Mac;
 use bond_core::event::Speed;
+use hyper::Method;
 use nix::{
     errno::Errno,
     sched::{CloneFlags, unshare},
@@ -12,11 +13,16 @@ use nix::{
 
 use super::{
     Check,
-    judge::{self, MachineFacts, Nic, Trial},
+    judge::{self, AgentFacts, MachineFacts, Nic, Trial},
 };
 use crate::{
     agent::{self},
-    cli::{check::strict_hypervisor, traffic},
+    cli::{
+        check::strict_hypervisor,
+        client::{self, NoAgent},
+        traffic,
+    },
+    report::{json::Report, text},
     store::paths::{self as paths, Paths},
     sys::{
         Devices, caps,
@@ -86,6 +92,19 @@ fn machine() -> MachineFacts {
         queue_ids: Sysfs::mount().map(drop).map_err(|error| error.to_string()),
         memory: memory_limit(),
         hypervisor: strict_hypervisor(),
+        agent: agent_facts(),
+    }
+}
+
+fn agent_facts() -> AgentFacts {
+    match client::request::<Report>(Method::GET, client::ALL_BONDS, None) {
+        Ok(report) => {
+            let orphaned = report.orphaned.iter().map(|name| format!("{name}: {}", text::ORPHANED));
+            let faults = report.missing.iter().chain(&report.gone).cloned().chain(orphaned).collect();
+            AgentFacts::Answers { pid: report.agent.map_or(0, |agent| agent.pid), faults }
+        }
+        Err(error) if error.is::<NoAgent>() => AgentFacts::None,
+        Err(error) => AgentFacts::Unknown(error.to_string()),
     }
 }
 
