@@ -534,7 +534,15 @@ impl Record {
     /// Restores everything that the kernel confirms to be this bond's: devices that were made are deleted, the others are
     /// as they were found. What is gone is skipped, what fails does not stop the rest; the first failure is the error.
     /// Returns what is not confirmed, and was left as it is.
-    pub async fn restore(&self, devices: &Devices, proof: &Ownership) -> Result<Vec<Left>, AgentError> {
+    ///
+    /// `detach` takes the programs from their hooks. It is called when bond0 and its addresses are gone and the interfaces are
+    /// closed: without its program, the host's own stack would answer on a slave for bond0's addresses.
+    pub async fn restore(
+        &self,
+        devices: &Devices,
+        proof: &Ownership,
+        detach: impl AsyncFnOnce() -> Result<(), AgentError>,
+    ) -> Result<Vec<Left>, AgentError> {
         let mut left = Vec::new();
         let mut failure = None;
         let mut note = |answer: Result<(), AgentError>| {
@@ -557,6 +565,10 @@ impl Record {
             let rules = rules.rules_about(&self.bond);
             note(devices.netlink.del_rules(&rules).await.map_err(AgentError::from));
         }
+        for found in self.slaves.iter().chain(&self.port) {
+            note(devices.close_to_restore(found, proof).await.map_err(AgentError::from));
+        }
+        note(detach().await);
         // What is away may have come back while nobody watched.
         for found in self.slaves.iter().chain(released).chain(&self.port).chain(&self.away) {
             match devices.restore(found, proof).await {
@@ -655,11 +667,17 @@ pub async fn undo(paths: &Paths, bond: &BondName, devices: &Devices) -> Result<V
         Some(record) => Some(record.prove(devices, &pins).await),
         None => None,
     };
-    dataplane::remove_pins(&pins)?;
+    if record.is_none() {
+        dataplane::remove_pins(&pins)?;
+    }
     if let (Some(mut record), Some(proof)) = (record, proof) {
-        // No pin holds them.
-        record.detach_filters(devices, &proof).await;
-        let left = record.restore(devices, &proof).await?;
+        let detach = async || {
+            dataplane::remove_pins(&pins)?;
+            // No pin holds them.
+            record.detach_filters(devices, &proof).await;
+            Ok(())
+        };
+        let left = record.restore(devices, &proof, detach).await?;
         let (left, strangers): (Vec<_>, Vec<_>) = left.into_iter().partition(|left| left.looks_enslaved);
         notes.extend(strangers.iter().map(|stranger| text::unconfirmed(bond, &stranger.name)));
         if !left.is_empty() {

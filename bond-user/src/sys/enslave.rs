@@ -183,9 +183,12 @@ impl Devices {
         Ok(same.next().map(|bond| Refusal::Loop { name, bond }))
     }
 
-    /// Makes an interface that was observed a slave: the bond's alias first, no IPv6, the bond's MAC if one is given, its MTU, the
-    /// offloads of the hook, all multicast, open. If a step fails, all are undone. The driver leaves IPv4
-    /// addresses where they are, and so does this.
+    /// Makes an interface that was observed a slave: the bond's alias first, closed, no IPv6, the bond's MAC if one is given, its
+    /// MTU, the offloads of the hook. If a step fails, all are undone. The driver leaves IPv4 addresses where they
+    /// are, and so does this.
+    ///
+    /// It stays closed until its program is attached and [`Self::open_slave`] is called: the host's own stack would answer on it for
+    /// every address of the host, bond0's included.
     pub async fn enslave(
         &self,
         found: &Found,
@@ -214,7 +217,6 @@ impl Devices {
         }
         let link = netlink.set_mtu_of_member(ifindex, plan.mtu).await?;
         let mut promiscuous = offload::apply(&self.ethtool, &link, Role::Slave, plan.hook)?.promiscuous;
-        netlink.set(ifindex, LinkSetting::Allmulti(true)).await?;
         for &mac in &plan.unicast {
             match netlink.add_unicast(ifindex, mac).await {
                 Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => promiscuous = true,
@@ -224,7 +226,33 @@ impl Devices {
         if promiscuous {
             netlink.set(ifindex, LinkSetting::Promisc(true)).await?;
         }
-        netlink.set(ifindex, LinkSetting::Up(true)).await
+        netlink.link_by_index(ifindex).await
+    }
+
+    /// Opens a slave, or a port, whose program is attached. All multicast comes last: one that is closed and without it was not
+    /// set up to the end.
+    pub async fn open_slave(&self, ifindex: u32) -> Result<LinkInfo, SysError> {
+        self.netlink.set(ifindex, LinkSetting::Up(true)).await?;
+        self.netlink.set(ifindex, LinkSetting::Allmulti(true)).await
+    }
+
+    /// Closes an interface that [`Self::release`] is to leave closed, while its program is still attached: without the
+    /// program, the host's own stack receives and answers what comes in.
+    pub async fn close_to_release(&self, found: &Found, proof: &Ownership) -> Result<(), SysError> {
+        self.close(found, Leave::Released(None), proof).await
+    }
+
+    /// The same before [`Self::restore`], if that has to close the interface.
+    pub async fn close_to_restore(&self, found: &Found, proof: &Ownership) -> Result<(), SysError> {
+        self.close(found, Leave::AsFound, proof).await
+    }
+
+    async fn close(&self, found: &Found, leave: Leave, proof: &Ownership) -> Result<(), SysError> {
+        let Some(link) = self.find(found).await?.filter(|link| proof.holds(link)) else { return Ok(()) };
+        if stays_open(&link, found, leave, &settings(found, leave)) {
+            return Ok(());
+        }
+        self.netlink.set(link.ifindex, LinkSetting::Up(false)).await.map(drop)
     }
 
     /// Undoes [`Self::enslave`] as the driver does at a release (`__bond_release_one`): closed, with this MAC if
@@ -252,28 +280,9 @@ impl Devices {
             return Ok(PutBack::Unconfirmed(Unconfirmed { name: link.name, looks_enslaved }));
         }
         let (netlink, ifindex) = (&self.netlink, link.ifindex);
-        let mut settings = vec![
-            LinkSetting::Mtu(found.mtu),
-            LinkSetting::Allmulti(found.allmulti),
-            LinkSetting::Promisc(found.promisc),
-        ];
-        settings.extend(found.addr_gen_mode().map(LinkSetting::AddrGenMode));
-        match leave {
-            Leave::Released(mac) => settings.extend(mac.map(LinkSetting::Mac)),
-            Leave::AsFound => settings.push(LinkSetting::Mac(found.mac)),
-        }
-        // Most drivers want it for the MAC, and the kernel makes link-local addresses when a device is opened.
-        let needs_closed = |setting: &LinkSetting| {
-            match setting {
-                LinkSetting::Mac(_) => !setting.holds(&link),
-                // With the bond's MTU it may have no IPv6, and then the kernel's default comes first.
-                LinkSetting::AddrGenMode(_) => link.addr_gen_mode.is_none() || !setting.holds(&link),
-                _ => false,
-            }
-        };
-        let stays_open = leave == Leave::AsFound && found.up && !settings.iter().any(needs_closed);
+        let settings = settings(found, leave);
         let mut outcome = Outcome(Ok(()));
-        if !stays_open {
+        if !stays_open(&link, found, leave, &settings) {
             outcome.note(netlink.set(ifindex, LinkSetting::Up(false)).await);
         }
         for setting in settings {
@@ -368,6 +377,33 @@ impl Devices {
     fn permanent_mac(&self, link: &LinkInfo) -> Option<Mac> {
         link.permanent_mac.or_else(|| self.ethtool.permanent_mac(link.ifindex))
     }
+}
+
+/// What an interface that is left so gets.
+fn settings(found: &Found, leave: Leave) -> Vec<LinkSetting> {
+    let mut settings = vec![
+        LinkSetting::Mtu(found.mtu),
+        LinkSetting::Allmulti(found.allmulti),
+        LinkSetting::Promisc(found.promisc),
+    ];
+    settings.extend(found.addr_gen_mode().map(LinkSetting::AddrGenMode));
+    match leave {
+        Leave::Released(mac) => settings.extend(mac.map(LinkSetting::Mac)),
+        Leave::AsFound => settings.push(LinkSetting::Mac(found.mac)),
+    }
+    settings
+}
+
+/// Whether an interface can get these settings without being closed, and is to be open then.
+fn stays_open(link: &LinkInfo, found: &Found, leave: Leave, settings: &[LinkSetting]) -> bool {
+    // Most drivers want it for the MAC, and the kernel makes link-local addresses when a device is opened.
+    let needs_closed = |setting: &LinkSetting| match setting {
+        LinkSetting::Mac(_) => !setting.holds(link),
+        // With the bond's MTU it may have no IPv6, and then the kernel's default comes first.
+        LinkSetting::AddrGenMode(_) => link.addr_gen_mode.is_none() || !setting.holds(link),
+        _ => false,
+    };
+    leave == Leave::AsFound && found.up && !settings.iter().any(needs_closed)
 }
 
 /// Whether something of an interface is as enslaving makes it, and was not found so.
@@ -514,6 +550,8 @@ mod tests {
                 assert_eq!(state(&devices, link.ifindex).await, before, "observing changes nothing");
                 for _ in 0..2 {
                     let slave = devices.enslave(&found, &plan, &mark()).await.unwrap();
+                    assert!(!slave.is_up(), "closed until its program is attached");
+                    let slave = devices.open_slave(slave.ifindex).await.unwrap();
                     assert_eq!((slave.mac, slave.mtu), (mac(0xaa), 1400));
                     assert!(mark().is_on(&slave));
                     assert!(slave.is_up() && LinkSetting::Allmulti(true).holds(&slave));

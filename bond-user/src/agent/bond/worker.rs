@@ -766,17 +766,19 @@ impl Effects {
         plan: &EnslavePlan,
     ) -> Result<LinkInfo, AgentError> {
         self.devices.enslave(found, plan, &self.record.mark()).await?;
+        // While it is closed: in between the host's own stack would answer on it for bond0's addresses.
         let attached = waiting(|| self.data_plane.attach_slave(slot, name, found.ifindex));
         let answer = match attached {
             Ok(()) => {
                 self.announcer_task.prepare(slot, found.ifindex);
-                self.devices.netlink.link_by_index(found.ifindex).await.map_err(AgentError::from)
+                self.devices.open_slave(found.ifindex).await.map_err(AgentError::from)
             }
             Err(error) => Err(error.into()),
         };
         if answer.is_err() {
             let proof = Ownership::new(self.record.mark(), [found.ifindex]);
             for undone in [
+                self.devices.close_to_restore(found, &proof).await.map_err(AgentError::from),
                 waiting(|| self.data_plane.detach_slave(slot)).map_err(AgentError::from),
                 self.devices.restore(found, &proof).await.map(drop).map_err(AgentError::from),
             ] {
@@ -804,9 +806,10 @@ impl Effects {
         let proof = self.proof();
         let Some(slave) = self.slaves.remove(&slot) else { return Ok(()) };
         self.announcer_task.forget(slot);
-        let detached = waiting(|| self.data_plane.detach_slave(slot));
         // The record knows the MACs of devices above bond0 that it was given since it was found.
         let found = self.record.slave(slave.ifindex).unwrap_or(&slave.found);
+        let closed = self.devices.close_to_release(found, &proof).await;
+        let detached = waiting(|| self.data_plane.detach_slave(slot));
         let released = self.devices.release(found, mac, &proof).await;
         if self.record.has_addresses_of(slave.ifindex) {
             warn!(
@@ -819,6 +822,7 @@ impl Effects {
             self.warn_of(marked.map(drop));
         }
         let recorded = self.record.remove(slave.ifindex);
+        closed?;
         detached?;
         released?;
         recorded
@@ -1121,8 +1125,9 @@ impl Effects {
 
     async fn tear_down(self) -> Result<(), AgentError> {
         let proof = self.proof();
-        self.data_plane.remove()?;
-        for left in self.record.restore(&self.devices, &proof).await? {
+        let data_plane = self.data_plane;
+        let detach = async move || waiting(|| data_plane.remove()).map_err(AgentError::from);
+        for left in self.record.restore(&self.devices, &proof, detach).await? {
             warn!("{}: {}", self.bond, text::unconfirmed(&self.bond, &left.name));
         }
         Ok(())

@@ -351,6 +351,7 @@ async fn take_over(
             };
         if !whole {
             info!("{name}: {}: was not set up to the end, or was away since; it is put back", link.name);
+            devices.close_to_restore(&found, &proof).await?;
             data_plane.detach_slave(slot)?;
             data_plane.maps().set_slave(slot, SlaveEntry::default());
             as_recorded(record.remove(link.ifindex));
@@ -371,6 +372,9 @@ async fn take_over(
         }
         data_plane.detach_slave(*slot)?;
         data_plane.maps().set_slave(*slot, SlaveEntry::default());
+    }
+    for found in &strays {
+        devices.close_to_restore(found, &proof).await?;
     }
     // What was being released, or lost its slot otherwise: the slot is to be used again.
     let in_use: Vec<_> = left.iter().map(|slave| slave.slot).collect();
@@ -541,9 +545,13 @@ fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
     if names.is_empty() { "no slaves".to_owned() } else { names.join(", ") }
 }
 
-/// In another network namespace a device loses what it is with IPv6, and is closed: its set-up is not whole any more.
+/// In another network namespace a device loses what it is with IPv6, and is closed: its set-up is not whole any more. Of one
+/// whose set-up was not finished it is the opening that is missing.
 fn is_set_up(found: &Found, link: &LinkInfo) -> bool {
-    found.addr_gen_mode.is_none() || LinkSetting::AddrGenMode(In6AddrGenMode::None).holds(link)
+    let is_prepared =
+        found.addr_gen_mode.is_none() || LinkSetting::AddrGenMode(In6AddrGenMode::None).holds(link);
+    let was_opened = found.allmulti || link.is_up() || LinkSetting::Allmulti(true).holds(link);
+    is_prepared && was_opened
 }
 
 /// Whether a slave without its program was never away: what only enslaving sets is as it was.

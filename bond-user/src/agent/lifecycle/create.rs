@@ -225,6 +225,9 @@ pub async fn bring_up(
         }
     }
     data_plane.attach_port(&side.place(pair.as_ref().map(|pair| pair.bond.as_str())))?;
+    if let Host::Port { port, .. } = side.host {
+        machine.devices.open_slave(port).await?;
+    }
     if pair.is_none()
         && hook != Hook::Tc
         && machine.devices.ethtool.has_peer_on_this_machine(side.host.port())
@@ -703,7 +706,8 @@ async fn make_pair(
     })
 }
 
-/// An existing device becomes the port: like a slave, it takes everything in and has no addresses.
+/// An existing device becomes the port: like a slave, it takes everything in and has no addresses. It stays closed until its
+/// program is attached.
 async fn take_port(
     machine: &Machine,
     found: &Found,

@@ -495,9 +495,24 @@ impl DataPlane {
 
     /// Puts a slave's program on the slave. Nothing is delivered until ACTIVE names the slot.
     pub fn attach_slave(&mut self, slot: Slot, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
-        let pins = open(&self.dir)?;
-        let mut object = load_object(&pins, &self.kernel, slot.index() as u32)?;
+        let object = self.load_slave(slot)?;
+        self.attach_loaded(object, slot, (device, ifindex))
+    }
+
+    /// The programs of a slave, loaded.
+    fn load_slave(&self, slot: Slot) -> Result<Ebpf, DataPlaneError> {
+        let mut object = load_object(&open(&self.dir)?, &self.kernel, slot.index() as u32)?;
         load(&mut object, self.hook.slave_program(), self.hook)?;
+        Ok(object)
+    }
+
+    fn attach_loaded(
+        &mut self,
+        mut object: Ebpf,
+        slot: Slot,
+        (device, ifindex): (&str, u32),
+    ) -> Result<(), DataPlaneError> {
+        let pins = open(&self.dir)?;
         set(&mut self.tx_ports, names::TX_PORTS, slot.index() as u32, ifindex)?;
         let pin = slave_pin(slot);
         let at = Place { dir: &pins, pin: &pin, device, ifindex, side: TcAttachType::Ingress };
@@ -652,15 +667,17 @@ impl DataPlane {
         })
     }
 
-    /// Attaches a slave's program again, which another process has detached.
+    /// Attaches a slave's program again, which another process has detached. It is loaded first, which takes longest: without
+    /// it, the host's own stack receives what comes in.
     pub fn reattach_slave(&mut self, slave: &Attachment<'_>) -> Result<(), DataPlaneError> {
+        let object = self.load_slave(slave.slot)?;
         forget(self.slaves[slave.slot.index()].take());
         forget(self.locals[slave.slot.index()].take());
         for pin in [slave_pin(slave.slot), local_pin(slave.slot)] {
             self.held.release(&pin);
         }
         self.remove_slave_pins(slave.slot)?;
-        self.attach_slave(slave.slot, slave.device, slave.ifindex)
+        self.attach_loaded(object, slave.slot, (slave.device, slave.ifindex))
     }
 
     /// Attaches the port's program again, at the port and, of a netkit pair, where bond0 sends.
