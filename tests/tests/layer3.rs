@@ -13,7 +13,7 @@ use serde_json::Value;
 use xbond_tests::{Lab, NetNs, Xbond, skip_if_unable, xbond};
 
 /// One of everything that the kernel knows to say of each. `{dev}` is the NIC.
-const STATE: [&str; 60] = [
+const STATE: [&str; 69] = [
     "address add 10.0.0.1/24 dev {dev} label {dev}:web",
     "address add 10.0.0.2/24 dev {dev} metric 77",
     "address add 10.1.0.1 peer 10.1.0.2/32 dev {dev}",
@@ -42,6 +42,16 @@ const STATE: [&str; 60] = [
     "route add 10.0.3.0/24 dev {dev} proto kernel scope link src 10.0.3.1 metric 100",
     "route del 10.0.5.0/24 dev {dev} proto kernel",
     "route add 32.0.0.0/8 dev lo src 10.0.0.1",
+    // Behind gateways that no route reaches any more.
+    "address add 10.0.9.1/24 dev {dev} metric 400",
+    "route add 33.0.0.0/8 via 10.0.9.9 proto 42",
+    "route add 34.0.0.0/8 nexthop via 10.0.9.8 weight 3 nexthop via 10.0.9.9",
+    "nexthop add id 12 via 10.0.9.7 dev {dev}",
+    "address del 10.0.9.1/24 dev {dev}",
+    "address add fd09::1/64 dev {dev} nodad",
+    "-6 route add 2001:db8:a::/48 via fd09::9 metric 7",
+    "-6 route add 2001:db8:b::/48 via fd09::9 table 77",
+    "address del fd09::1/64 dev {dev}",
     "nexthop add id 5 via 10.0.0.7 dev {dev} proto 42",
     "nexthop add id 6 via fd00::7 dev {dev}",
     "nexthop add id 7 encap ip id 9 dst 10.0.0.9 via 10.0.0.9 dev {dev}",

@@ -313,6 +313,38 @@ impl Message {
         [RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH, RTA_NH_ID].iter().any(|kind| self.attribute(*kind).is_some())
     }
 
+    /// Routes to its gateways that lie behind a device, straight over it, in the table that the kernel looks them up in.
+    pub fn routes_to_gateways(&self, device: u32) -> Vec<Self> {
+        let (oif, gateway) = match self.kind {
+            MessageKind::NextHop => (NHA_OIF, NHA_GATEWAY),
+            _ => (RTA_OIF, RTA_GATEWAY),
+        };
+        let own = self.body.get(self.kind.header()..).unwrap_or_default();
+        let mut ways = vec![(self.number(oif), own)];
+        if self.kind == MessageKind::Route {
+            let hops = self.attribute(RTA_MULTIPATH).unwrap_or_default();
+            ways.extend(next_hops(hops).map(|hop| (Some(hop.ifindex), hop.attributes)));
+        }
+        let table = match self.kind {
+            MessageKind::Route => self.number(RTA_TABLE).unwrap_or(MAIN),
+            _ => MAIN,
+        };
+        let ways = ways.into_iter().filter(|(ifindex, _)| *ifindex == Some(device));
+        ways.filter_map(|(_, bytes)| {
+            let find = |wanted| {
+                attributes(bytes).find(|(kind, _)| kind & NLA_TYPE_MASK == wanted).map(|(_, value)| value)
+            };
+            match (find(gateway), find(RTA_VIA).filter(|_| self.kind == MessageKind::Route)) {
+                (Some(gateway), _) => host_route(self.family(), gateway, device, table),
+                (None, Some([low, high, gateway @ ..])) => {
+                    host_route(u8::try_from(u16::from_ne_bytes([*low, *high])).ok()?, gateway, device, table)
+                }
+                _ => None,
+            }
+        })
+        .collect()
+    }
+
     /// The types of its encapsulations (LWTUNNEL_ENCAP_*), and what each says.
     pub fn encapsulations(&self) -> Vec<(u16, &[u8])> {
         let (of_type, of) = match self.kind {
@@ -645,6 +677,26 @@ impl Builder {
     fn done(self) -> Message {
         Message { kind: self.kind, body: self.body }
     }
+}
+
+/// RT_TABLE_MAIN
+const MAIN: u32 = 254;
+
+/// A route to one host over a device, of a metric that nobody else uses.
+fn host_route(family: u8, host: &[u8], device: u32, table: u32) -> Option<Message> {
+    const METRIC: u32 = 0x7862_6f6e;
+    const BOOT: u8 = 3;
+    const LINK: u8 = 253;
+    let bits = u8::try_from(host.len() * 8).ok()?;
+    let mut body = vec![family, bits, 0, 0, u8::try_from(table).unwrap_or(0), BOOT, LINK, 1, 0, 0, 0, 0];
+    let numbers = [(RTA_OIF, device), (RTA_TABLE, table), (RTA_PRIORITY, METRIC)];
+    let numbers = numbers.map(|(kind, number)| (kind, number.to_ne_bytes().to_vec()));
+    for (kind, value) in numbers.into_iter().chain([(RTA_DST, host.to_vec())]) {
+        body.extend(((4 + value.len()) as u16).to_ne_bytes());
+        body.extend(kind.to_ne_bytes());
+        body.extend(value);
+    }
+    Message::checked(MessageKind::Route, body)
 }
 
 /// A next hop of RTA_MULTIPATH (struct rtnexthop).

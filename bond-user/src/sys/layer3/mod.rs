@@ -337,6 +337,8 @@ fn listing(kind: MessageKind, family: u8) -> Raw {
 struct Sender<'a> {
     netlink: &'a Netlink,
     on: String,
+    /// Whose layer 3 it is.
+    device: Option<u32>,
     failures: Vec<(String, rtnetlink::Error)>,
 }
 
@@ -363,11 +365,47 @@ impl Sender<'_> {
                 return;
             }
             if failed.len() == before {
+                let failed = self.send_with_gateways(failed).await;
                 self.failures.extend(failed.into_iter().map(|(_, message, error)| (named(&message), error)));
                 return;
             }
             requests = failed.into_iter().map(|(flags, message, _)| (flags, message)).collect();
         }
+    }
+
+    /// Sends again what was refused since its gateway is reached by no route, with a route to the gateway that is there
+    /// meanwhile: the kernel keeps such routes when the address goes that made the gateway reachable, but adds none. Returns
+    /// what failed.
+    async fn send_with_gateways(
+        &self,
+        requests: Vec<(u16, Message, rtnetlink::Error)>,
+    ) -> Vec<(u16, Message, rtnetlink::Error)> {
+        let mut failed = Vec::new();
+        for (flags, message, error) in requests {
+            let unreachable = [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EINVAL];
+            let helpers = match self.device {
+                Some(device) if errno(&error).is_some_and(|errno| unreachable.contains(&errno)) => {
+                    message.routes_to_gateways(device)
+                }
+                _ => Vec::new(),
+            };
+            if helpers.is_empty() {
+                failed.push((flags, message, error));
+                continue;
+            }
+            // Sent together: an agent that is killed leaves them only if it is killed between two system calls.
+            let mut raw: Vec<_> =
+                helpers.iter().map(|helper| (NLM_F_CREATE | NLM_F_EXCL, helper.creation())).collect();
+            raw.push((flags, message.creation()));
+            raw.extend(helpers.iter().map(|helper| (0, helper.deletion())));
+            match self.netlink.send_raw(raw).await.into_iter().nth(helpers.len()) {
+                Some(Err(error)) if errno(&error) != Some(Errno::EEXIST) => {
+                    failed.push((flags, message, error))
+                }
+                _ => {}
+            }
+        }
+        failed
     }
 
     async fn delete(&mut self, messages: &[Message]) {
@@ -522,7 +560,7 @@ impl Netlink {
     }
 
     fn sender(&self, target: &Target<'_>) -> Sender<'_> {
-        Sender { netlink: self, on: called(target.to), failures: Vec::new() }
+        Sender { netlink: self, on: called(target.to), device: Some(target.to), failures: Vec::new() }
     }
 
     /// Gives a device the addresses, in the same order: what is there in another order is taken away and comes again.
@@ -584,7 +622,8 @@ impl Netlink {
         let mut addresses: Vec<_> =
             layer3.addresses().filter(|address| address.family() == INET).cloned().collect();
         addresses.reverse();
-        let mut sender = Sender { netlink: self, on: "the slave".to_owned(), failures: Vec::new() };
+        let mut sender =
+            Sender { netlink: self, on: "the slave".to_owned(), device: None, failures: Vec::new() };
         sender.delete(&addresses).await;
         sender.finish()
     }
@@ -723,7 +762,8 @@ impl Netlink {
 
     /// Adds rules, in their order.
     pub async fn add_rules(&self, rules: &Layer3) -> Result<(), SysError> {
-        let mut sender = Sender { netlink: self, on: "the rules".to_owned(), failures: Vec::new() };
+        let mut sender =
+            Sender { netlink: self, on: "the rules".to_owned(), device: None, failures: Vec::new() };
         let rules = rules.of_kind(MessageKind::Rule).map(|rule| (NLM_F_CREATE | NLM_F_EXCL, rule.clone()));
         sender.send_repeatedly(rules.collect()).await;
         sender.finish()
@@ -731,7 +771,8 @@ impl Netlink {
 
     /// Deletes rules; what is not there is deleted.
     pub async fn del_rules(&self, rules: &Layer3) -> Result<(), SysError> {
-        let mut sender = Sender { netlink: self, on: "the rules".to_owned(), failures: Vec::new() };
+        let mut sender =
+            Sender { netlink: self, on: "the rules".to_owned(), device: None, failures: Vec::new() };
         sender.delete(&rules.of_kind(MessageKind::Rule).cloned().collect::<Vec<_>>()).await;
         sender.finish()
     }
