@@ -2,15 +2,16 @@
 //! an error.
 
 use std::{
-    io,
+    collections::BTreeSet,
+    fs, io,
     os::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::process::CommandExt as _,
     },
     process::Command,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI32, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
 };
@@ -22,13 +23,18 @@ use nix::{
 };
 
 /// The call `BPF_PROG_TEST_RUN`.
-pub const TEST_RUN: Call = Call { number: libc::SYS_bpf, first_argument: 10 };
+pub const TEST_RUN: Call = Call { number: libc::SYS_bpf, first_argument: Some(10) };
+/// What sends by a socket.
+pub const SEND: Call = Call { number: libc::SYS_sendto, first_argument: None };
+/// What receives by a socket.
+pub const RECEIVE: Call = Call { number: libc::SYS_recvfrom, first_argument: None };
 
 /// A system call by its number and the lower half of its first argument.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     pub number: libc::c_long,
-    pub first_argument: u32,
+    /// None: whatever it is.
+    pub first_argument: Option<u32>,
 }
 
 /// The number under which the process keeps its end of the filter: far from those that it opens.
@@ -68,7 +74,10 @@ pub fn install(command: &mut Command, call: Call) {
             statement(load, 0, 0),
             statement(is_equal, 3, call.number as u32),
             statement(load, 0, 16),
-            statement(is_equal, 1, call.first_argument),
+            match call.first_argument {
+                Some(argument) => statement(is_equal, 1, argument),
+                None => statement(libc::BPF_JMP | libc::BPF_JA, 0, 0),
+            },
             statement(answer, 0, libc::SECCOMP_RET_USER_NOTIF),
             statement(answer, 0, libc::SECCOMP_RET_ALLOW),
         ];
@@ -91,9 +100,39 @@ pub fn install(command: &mut Command, call: Call) {
     unsafe { command.pre_exec(enter) };
 }
 
+/// Which calls fail.
+#[derive(Debug, Default)]
+struct Plan {
+    errno: Option<Errno>,
+    /// How many pass before.
+    passing: u32,
+    /// How many more; None: all.
+    left: Option<u32>,
+    /// With one of these as the first argument; None: with any.
+    first_arguments: Option<BTreeSet<u64>>,
+}
+
+impl Plan {
+    /// The error of the next call.
+    fn take(&mut self, first_argument: u64) -> Option<Errno> {
+        let errno = self.errno?;
+        if self.first_arguments.as_ref().is_some_and(|wanted| !wanted.contains(&first_argument)) {
+            return None;
+        }
+        if let Some(passing) = self.passing.checked_sub(1) {
+            self.passing = passing;
+            return None;
+        }
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(1)?;
+        }
+        Some(errno)
+    }
+}
+
 /// Answers the calls of a process. Dropping it lets no call pass any more: end the process before.
 pub struct FailingCalls {
-    errno: Arc<AtomicI32>,
+    plan: Arc<Mutex<Plan>>,
     ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -101,22 +140,47 @@ pub struct FailingCalls {
 impl FailingCalls {
     /// Lets the calls of the process `pid`, which [`install`] prepared, pass until [`Self::fail`].
     pub fn of(pid: u32) -> Result<Self> {
-        let errno = Arc::new(AtomicI32::new(0));
+        let plan = Arc::<Mutex<Plan>>::default();
         let ends = Arc::new(AtomicBool::new(false));
         let listener = listener_of(pid).context("cannot get the filter's listener")?;
-        let (wanted, ended) = (Arc::clone(&errno), Arc::clone(&ends));
+        let (wanted, ended) = (Arc::clone(&plan), Arc::clone(&ends));
         let thread =
             thread::spawn(
                 move || {
                     while !ended.load(Ordering::Relaxed) && answer(&listener, &wanted).is_ok() {}
                 },
             );
-        Ok(Self { errno, ends, thread: Some(thread) })
+        Ok(Self { plan, ends, thread: Some(thread) })
     }
 
     /// Each call fails with this error from now on; none: it passes.
     pub fn fail(&self, with: Option<Errno>) {
-        self.errno.store(with.map_or(0, |errno| errno as i32), Ordering::Relaxed);
+        self.replace(Plan { errno: with, ..Plan::default() });
+    }
+
+    /// The next calls by one of these descriptors fail, so many of them.
+    pub fn fail_next(&self, with: Errno, count: u32, descriptors: impl IntoIterator<Item = u64>) {
+        let first_arguments = Some(descriptors.into_iter().collect());
+        self.replace(Plan { errno: Some(with), left: Some(count), first_arguments, passing: 0 });
+    }
+
+    /// So many calls by one of these descriptors pass, and the others fail.
+    pub fn fail_after(&self, passing: u32, with: Errno, descriptors: impl IntoIterator<Item = u64>) {
+        let first_arguments = Some(descriptors.into_iter().collect());
+        self.replace(Plan { errno: Some(with), left: None, first_arguments, passing });
+    }
+
+    /// How many calls of [`Self::fail_next`] have not come yet.
+    pub fn left(&self) -> u32 {
+        self.plan().left.unwrap_or(0)
+    }
+
+    fn replace(&self, plan: Plan) {
+        *self.plan() = plan;
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,7 +205,7 @@ fn listener_of(pid: u32) -> io::Result<OwnedFd> {
 }
 
 /// Answers one call, if one comes within a tenth of a second. An error: the process has ended.
-fn answer(listener: &OwnedFd, wanted: &AtomicI32) -> io::Result<()> {
+fn answer(listener: &OwnedFd, plan: &Mutex<Plan>) -> io::Result<()> {
     use std::os::fd::AsFd as _;
     let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
     if poll(&mut ready, PollTimeout::from(100_u8))? == 0 {
@@ -157,10 +221,36 @@ fn answer(listener: &OwnedFd, wanted: &AtomicI32) -> io::Result<()> {
         // The thread that called is gone.
         return Ok(());
     }
-    let errno = wanted.load(Ordering::Relaxed);
+    /// Behind the number and the address of the instruction.
+    const FIRST_ARGUMENT: usize = 2;
+    let first_argument = call.data[FIRST_ARGUMENT];
+    let errno = plan.lock().unwrap_or_else(PoisonError::into_inner).take(first_argument);
+    let errno = errno.map_or(0, |errno| errno as i32);
     let flags = if errno == 0 { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 } else { 0 };
     let answer = Answer { id: call.id, value: 0, error: -errno, flags };
     // SAFETY: the kernel reads a whole answer.
     unsafe { libc::ioctl(listener.as_raw_fd(), NOTIFY_SEND, &raw const answer) };
     Ok(())
+}
+
+/// The descriptors of a process that are rtnetlink sockets without groups: by those it asks.
+pub fn rtnetlink_sockets(pid: u32) -> Result<Vec<u64>> {
+    let table = fs::read_to_string(format!("/proc/{pid}/net/netlink"))?;
+    let asking = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let is_asking = fields.get(1) == Some(&"0") && fields.get(3) == Some(&"00000000");
+        let inode = fields.last().filter(|_| is_asking)?;
+        Some(format!("socket:[{inode}]"))
+    };
+    let sockets: BTreeSet<String> = table.lines().filter_map(asking).collect();
+    let mut found = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let path = entry?.path();
+        let Ok(target) = fs::read_link(&path) else { continue };
+        if target.to_str().is_some_and(|target| sockets.contains(target)) {
+            let number = path.file_name().and_then(|name| name.to_str()).context("no number")?;
+            found.push(number.parse()?);
+        }
+    }
+    Ok(found)
 }

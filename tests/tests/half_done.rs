@@ -150,6 +150,42 @@ fn what_is_advised_for_a_damaged_record_works() {
     }
 }
 
+#[test]
+fn what_could_not_be_restored_stays_on_record_until_it_is() {
+    skip_if_unable!();
+    let lab = host();
+    let (file, record) = (file(), run_directory(&lab.host).join("found.json"));
+    let source = |verb: &str| lab.host.ip(&format!("address {verb} 10.88.0.1/32 dev lo")).unwrap();
+    source("add");
+    lab.host.ip("link set enp0s9 up alias uplink").unwrap();
+    snapshot::await_ipv6(&lab.host, "enp0s9");
+    lab.host.ip("route add 40.0.0.0/8 dev enp0s9 src 10.88.0.1").unwrap();
+    let before = Snapshot::of(&lab.host);
+    run(&lab, &file).kill().unwrap();
+    // The kernel takes no route whose source address is not there.
+    source("del");
+    for _ in 0..2 {
+        let error = cli(&lab.host, ["down", BOND, "--force"]).unwrap_err().to_string();
+        for part in [
+            "not restored: enp0s9: restore route 40.0.0.0/8",
+            "xbond down bond0 --force",
+            "rm -r /run/xbond/",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+        let kept = fs::read_to_string(&record).unwrap();
+        assert!(kept.contains("enp0s9") && !kept.contains("enp0s8"), "{kept}");
+    }
+    let mut second = Xbond::start(&lab.host, ["-c", file.path().to_str().unwrap()]).unwrap();
+    assert_eq!(second.wait().unwrap().code(), Some(2), "{}", second.log());
+    assert!(second.log().contains("restore route 40.0.0.0/8"), "{}", second.log());
+    assert!(!second.log().contains("an agent was stopped"), "{}", second.log());
+    source("add");
+    cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+    before.assert_holds(&lab.host, "restored at last");
+    assert!(!record.exists());
+}
+
 /// As a person does who copies it into a shell.
 fn in_a_shell(host: &NetNs, line: &str) -> Output {
     let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", binary().unwrap().parent().unwrap().display());

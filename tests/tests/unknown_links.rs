@@ -14,7 +14,7 @@ use nix::{
 };
 use xbond_tests::{
     Cut, HOST_V4, Lab, PEER_V4, Policy, Xbond,
-    failing_calls::{self, FailingCalls, TEST_RUN},
+    failing_calls::{self, FailingCalls, RECEIVE, SEND, TEST_RUN, rtnetlink_sockets},
     lab::Datapath,
     skip_if_unable,
     xbond::binary,
@@ -164,4 +164,64 @@ fn an_agent_that_may_not_run_programs_starts_and_reads_links_by_netlink() {
     assert_fails_over(&lab, &xbond, "never readable");
     xbond.stop().unwrap();
     drop(calls);
+}
+
+#[test]
+fn an_agent_whose_netlink_fails_for_a_moment_does_what_it_is_asked_for() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    // Few are repeated; with more the socket is given up, and opened again.
+    for (call, errno, count) in [
+        (SEND, Errno::ENOBUFS, 1),
+        (SEND, Errno::ENOMEM, 14),
+        (RECEIVE, Errno::ENOBUFS, 1),
+        (RECEIVE, Errno::ENOMEM, 14),
+    ] {
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        let mut command = command(&lab, &["--on-exit", "down"]);
+        failing_calls::install(&mut command, call);
+        let xbond = Xbond::start_as(&lab.host, command).unwrap();
+        let calls = FailingCalls::of(xbond.pid()).unwrap();
+        xbond.wait_for("bond0 ready").unwrap();
+        meet(&lab);
+        for verb in ["del-slave", "add-slave"] {
+            calls.fail_next(errno, count, rtnetlink_sockets(xbond.pid()).unwrap());
+            let answer = xbond.cli([verb, BOND, SLAVES[1]]);
+            assert!(answer.is_ok(), "{verb}, {count} times {errno}: {answer:?}");
+            assert_eq!(calls.left(), 0, "{verb}, {errno}");
+        }
+        eventually("it is a slave again", || is_up(&xbond, SLAVES[1]), |up| *up);
+        calls.fail_next(errno, count, rtnetlink_sockets(xbond.pid()).unwrap());
+        xbond.stop().unwrap();
+        assert!(lab.host.link(BOND).is_err(), "{BOND} is there after {errno}");
+        drop(calls);
+    }
+}
+
+#[test]
+fn an_agent_without_netlink_takes_no_interface_for_gone() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let mut command = command(&lab, &[]);
+    failing_calls::install(&mut command, SEND);
+    let xbond = Xbond::start_as(&lab.host, command).unwrap();
+    let calls = FailingCalls::of(xbond.pid()).unwrap();
+    xbond.wait_for("bond0 ready").unwrap();
+    xbond.cli(["del-slave", BOND, SLAVES[1]]).unwrap();
+    calls.fail_after(0, Errno::ENOBUFS, sockets_and_later_ones(&xbond));
+    let error = xbond.cli(["add-slave", BOND, SLAVES[1]]).unwrap_err().to_string();
+    assert!(error.contains("the kernel gave no answer"), "{error}");
+    calls.fail(None);
+    xbond.cli(["add-slave", BOND, SLAVES[1]]).unwrap();
+    eventually("it is a slave again", || is_up(&xbond, SLAVES[1]), |up| *up);
+    xbond.stop().unwrap();
+    drop(calls);
+}
+
+/// The rtnetlink sockets of an agent, and the descriptors that they may have when they are opened again.
+fn sockets_and_later_ones(xbond: &Xbond<'_>) -> impl Iterator<Item = u64> {
+    let sockets = rtnetlink_sockets(xbond.pid()).unwrap();
+    let highest = sockets.iter().max().copied().unwrap();
+    sockets.into_iter().chain(highest..highest + 64)
 }

@@ -79,6 +79,7 @@ impl AgentError {
             | Self::NotRecorded { .. }
             | Self::NotPutBack { .. }
             | Self::Unconfirmed { .. }
+            | Self::NotRestored { .. }
             | Self::Metrics { .. }
             | Self::Io { .. } => Kind::Internal,
         }
@@ -94,7 +95,8 @@ fn of_sys(error: &SysError) -> Kind {
             Some(Errno::EEXIST | Errno::EBUSY) => Kind::Conflict,
             _ => Kind::Internal,
         },
-        SysError::NotKept { .. }
+        SysError::NoAnswer { .. }
+        | SysError::NotKept { .. }
         | SysError::BadFile { .. }
         | SysError::NotPrivileged { .. }
         | SysError::NotUndone { .. } => Kind::Internal,
@@ -210,6 +212,7 @@ mod tests {
                     AgentError::BadRecord { path: "f".into(), problem: s() },
                     AgentError::NotPutBack { bond: b(), fault: s(), commands: s() },
                     AgentError::Unconfirmed { bond: b(), names: vec![s()], files: "f".into() },
+                    AgentError::NotRestored { bond: b(), failures: s(), files: "f".into() },
                     PathError::Private.into(),
                     DataPlaneError::NoTypes.into(),
                     kernel(libc::ENOMEM),

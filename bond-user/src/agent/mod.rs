@@ -79,7 +79,7 @@ use crate::{
         receipts::History,
     },
     sys::{
-        Devices, SysError, caps,
+        Devices, SysError, ThreadRuntime, caps,
         dataplane::{self, DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
         directory::Identity,
         hook_events, limits,
@@ -144,6 +144,11 @@ pub enum AgentError {
          not: rm -r {}", are(names), them(names), aliases(names, bond), shell_word(.bond), shell_word(files.display())
     )]
     Unconfirmed { bond: String, names: Vec<String>, files: PathBuf },
+    #[error(
+        "{bond}: not restored: {failures}; found.json keeps how that was found, all else of {bond} is removed. To try again: \
+         xbond down {} --force. To leave it as it is: rm -r {}", shell_word(.bond), shell_word(files.display())
+    )]
+    NotRestored { bond: String, failures: String, files: PathBuf },
     #[error("{bond} has no slave {slave}; `xbond show {}` lists them", shell_word(.bond))]
     NoSuchSlave { bond: String, slave: String },
     #[error(
@@ -1354,14 +1359,8 @@ fn slot_of(bond: &str, status: &BondStatus, slave: &str) -> Result<Slot, AgentEr
 fn listen_to_links(engine: EngineHandle) -> Result<LinkFeed, AgentError> {
     let io = |what| move |source| AgentError::Io { what, source };
     let feed = LinkFeed::default();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(io("cannot start the link events' runtime"))?;
-    let mut events = {
-        let _inside = runtime.enter();
-        LinkEvents::open()?
-    };
+    let runtime = ThreadRuntime::new().map_err(io("cannot start the link events' runtime"))?;
+    let mut events = runtime.inside(LinkEvents::open)?;
     let listen = {
         let feed = feed.clone();
         async move {

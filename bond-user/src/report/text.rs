@@ -221,6 +221,13 @@ pub fn not_all_restored(bond: &str, error: &impl fmt::Display) -> String {
     format!("{bond}: not everything could be put back: {error}; try `xbond down {name} --force`")
 }
 
+/// What is said of an interface whose restore failed while its bond goes on.
+pub fn not_restored_yet(error: &impl fmt::Display) -> String {
+    format!(
+        "not everything could be restored: {error}; it is tried again when the interface changes, and when the bond ends"
+    )
+}
+
 /// What is said of a bond that is on trial for so long still.
 pub fn on_trial(bond: &str, left: Duration) -> String {
     if left.is_zero() {

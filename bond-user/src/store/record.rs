@@ -59,6 +59,9 @@ pub struct Record {
     /// Until when the bond is on trial (`run --confirm`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trial: Option<Trial>,
+    /// It was to be removed, and could not all be restored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unrestored: bool,
     /// The bond's run directory.
     #[serde(skip)]
     place: Location,
@@ -246,6 +249,7 @@ impl Record {
             taken: None,
             configured: Configured::default(),
             trial: None,
+            unrestored: false,
             place: paths.run_of(bond),
             read_as: VERSION,
         }
@@ -484,7 +488,9 @@ impl Record {
     fn keep_only(&mut self, left: &[Left]) -> Result<(), AgentError> {
         let is_left = |found: &Found| left.iter().any(|left| left.ifindex == found.ifindex);
         self.change(Space::SetAside, |record| {
-            record.taken = None;
+            let released = record.taken.take().and_then(|taken| taken.released);
+            record.away.extend(released);
+            record.unrestored = true;
             record.pair.take_if(|_| !left.iter().any(|left| left.ifindex == PAIR));
             record.port.take_if(|port| !is_left(port));
             record.slaves.retain(is_left);
@@ -516,6 +522,10 @@ impl Record {
             }
             record.read_as = VERSION;
         })
+    }
+
+    pub fn bond_name(&self) -> BondName {
+        self.bond.clone()
     }
 
     /// The alias of this bond's devices.
@@ -573,13 +583,54 @@ impl Record {
         for found in self.slaves.iter().chain(released).chain(&self.port).chain(&self.away) {
             match devices.restore(found, proof).await {
                 Ok(PutBack::Unconfirmed(Unconfirmed { name, looks_enslaved })) => {
-                    left.push(Left { name, ifindex: found.ifindex, looks_enslaved });
+                    left.push(Left { name, ifindex: found.ifindex, looks_enslaved, failure: None });
                 }
                 Ok(PutBack::Done | PutBack::Gone) => {}
-                Err(error) => note(Err(error.into())),
+                Err(error) => left.push(Left {
+                    name: found.name.clone(),
+                    ifindex: found.ifindex,
+                    looks_enslaved: true,
+                    failure: Some(error.to_string()),
+                }),
             }
         }
         failure.map_or(Ok(left), Err)
+    }
+
+    /// Has the record say what is left to restore after [`Self::restore`]. Returns what is not the bond's any more.
+    ///
+    /// # Errors
+    /// Something is left.
+    pub fn settle(&mut self, answer: Result<Vec<Left>, AgentError>) -> Result<Vec<Left>, AgentError> {
+        let left = match answer {
+            Ok(left) => left,
+            Err(error) => {
+                self.change(Space::SetAside, |record| record.unrestored = true)?;
+                return Err(error);
+            }
+        };
+        let (left, strangers): (Vec<_>, Vec<_>) = left.into_iter().partition(|left| left.looks_enslaved);
+        if left.is_empty() {
+            return Ok(strangers);
+        }
+        self.keep_only(&left)?;
+        let (bond, files) = (self.bond.to_string(), self.place.path());
+        let failures: Vec<_> = left
+            .iter()
+            .filter_map(|left| Some(format!("{}: {}", left.name, left.failure.as_ref()?)))
+            .collect();
+        let names =
+            left.into_iter().filter(|left| left.failure.is_none()).map(|left| left.name).collect::<Vec<_>>();
+        Err(if failures.is_empty() {
+            AgentError::Unconfirmed { bond, names, files }
+        } else {
+            AgentError::NotRestored { bond, failures: failures.join("; "), files }
+        })
+    }
+
+    /// Whether an agent, or `xbond down`, has tried to restore all of it and could not.
+    pub fn is_unrestored(&self) -> bool {
+        self.unrestored
     }
 }
 
@@ -606,6 +657,8 @@ pub struct Left {
     ifindex: u32,
     /// See [`Unconfirmed`].
     looks_enslaved: bool,
+    /// Why it is not restored, where the kernel confirms it to be the bond's.
+    failure: Option<String>,
 }
 
 /// No interface has it.
@@ -640,7 +693,7 @@ async fn delete_pair(
         }
     }
     let looks_enslaved = port.as_ref().is_some_and(|port| LinkSetting::Noarp(true).holds(port));
-    Ok(port.or(bond).map(|end| Left { name: end.name, ifindex: PAIR, looks_enslaved }))
+    Ok(port.or(bond).map(|end| Left { name: end.name, ifindex: PAIR, looks_enslaved, failure: None }))
 }
 
 /// What an interface is to a bond of this namespace, one without an agent included.
@@ -677,18 +730,9 @@ pub async fn undo(paths: &Paths, bond: &BondName, devices: &Devices) -> Result<V
             record.detach_filters(devices, &proof).await;
             Ok(())
         };
-        let left = record.restore(devices, &proof, detach).await?;
-        let (left, strangers): (Vec<_>, Vec<_>) = left.into_iter().partition(|left| left.looks_enslaved);
+        let answer = record.restore(devices, &proof, detach).await;
+        let strangers = record.settle(answer)?;
         notes.extend(strangers.iter().map(|stranger| text::unconfirmed(bond, &stranger.name)));
-        if !left.is_empty() {
-            record.keep_only(&left)?;
-            let names = left.into_iter().map(|left| left.name).collect();
-            return Err(AgentError::Unconfirmed {
-                bond: bond.to_string(),
-                names,
-                files: paths.run_of(bond).path(),
-            });
-        }
     }
     paths.forget(bond);
     if commands.is_empty() && fault.is_none() {
@@ -816,6 +860,7 @@ mod tests {
             trial: Some(Trial::within(Duration::from_secs(60))),
             place: place.clone(),
             read_as: VERSION,
+            unrestored: false,
         };
         record.save().unwrap();
         assert_eq!(read(), Some(record));

@@ -160,6 +160,17 @@ const GENERAL_HEADER: usize = 4;
 
 /// The chains and flowtables of nftables at an interface, of the network namespace of the calling thread.
 fn nftables(interface: &str) -> io::Result<Vec<Hooked>> {
+    const ATTEMPTS: u32 = 5;
+    for _ in 1..ATTEMPTS {
+        match nftables_once(interface) {
+            Err(error) if super::netlink::is_passing(&error) => {}
+            answer => return answer,
+        }
+    }
+    nftables_once(interface)
+}
+
+fn nftables_once(interface: &str) -> io::Result<Vec<Hooked>> {
     let mut socket = match Socket::new(NETLINK_NETFILTER) {
         Ok(socket) => socket,
         // A kernel without netfilter.

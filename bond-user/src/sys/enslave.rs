@@ -300,11 +300,15 @@ impl Devices {
                 outcome.note(netlink.put_routes(&found.layer3, &target, &link.name).await);
             }
         }
-        outcome.note(self.return_alias(found, ifindex, proof.mark()).await);
-        match outcome.0 {
-            Ok(()) => Ok(PutBack::Done),
-            Err(error) if error.is_gone() => Ok(PutBack::Gone),
-            Err(error) => Err(error),
+        // What keeps the alias can be restored later.
+        if outcome.0.is_ok() {
+            outcome.note(self.return_alias(found, ifindex, proof.mark()).await);
+        }
+        let Err(error) = outcome.0 else { return Ok(PutBack::Done) };
+        // Another device that a route names may be what is gone.
+        match self.netlink.link_by_index(ifindex).await {
+            Err(gone) if gone.is_gone() => Ok(PutBack::Gone),
+            _ => Err(error),
         }
     }
 
@@ -410,7 +414,8 @@ fn stays_open(link: &LinkInfo, found: &Found, leave: Leave, settings: &[LinkSett
 fn looks_enslaved(link: &LinkInfo, found: &Found) -> bool {
     let none = LinkSetting::AddrGenMode(In6AddrGenMode::None);
     let was_none = found.addr_gen_mode().is_none_or(|mode| mode == In6AddrGenMode::None);
-    (!found.allmulti && LinkSetting::Allmulti(true).holds(link)) || (!was_none && none.holds(link))
+    let differs = link.mtu != found.mtu || link.mac != found.mac;
+    differs || (!found.allmulti && LinkSetting::Allmulti(true).holds(link)) || (!was_none && none.holds(link))
 }
 
 /// The first error of several steps, all of which are to be tried.

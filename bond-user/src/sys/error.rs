@@ -14,6 +14,9 @@ pub enum SysError {
     /// The kernel said yes, and it is not so.
     #[error("{what} on {on}: accepted, but it did not stay so{}", Hint(hint))]
     NotKept { what: String, on: String, hint: Option<String> },
+    /// The kernel could not be asked, or its answer was lost: nothing is known of what was asked for.
+    #[error("{what} on {on}: the kernel gave no answer; it may lack memory: see `dmesg`, and try again")]
+    NoAnswer { what: String, on: String },
     /// There is no such interface in this network namespace.
     #[error("{0}: no such interface in this network namespace")]
     NoSuchInterface(String),
@@ -43,6 +46,7 @@ impl SysError {
     /// The answer to a netlink request, with the kernel's own explanation where it gives one.
     pub(super) fn netlink(what: impl Into<String>, on: impl Into<String>, error: rtnetlink::Error) -> Self {
         let (source, hint) = match error {
+            rtnetlink::Error::RequestFailed => return Self::NoAnswer { what: what.into(), on: on.into() },
             rtnetlink::Error::NetlinkError(error) => (error.to_io(), explanation(&error)),
             other => (io::Error::other(other.to_string()), None),
         };
@@ -77,10 +81,11 @@ impl SysError {
 
     /// This process lacks descriptors, memory or a permission: the error says nothing of the device.
     pub fn is_lack(&self) -> bool {
-        matches!(
-            self.errno(),
-            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EPERM | Errno::EACCES)
-        )
+        let of_errno = |errno| {
+            use Errno::{EACCES, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
+            [EMFILE, ENFILE, ENOMEM, ENOBUFS, EPERM, EACCES].contains(&errno)
+        };
+        matches!(self, Self::NoAnswer { .. }) || self.errno().is_some_and(of_errno)
     }
 
     /// The device went away: there is nothing left to do on it.

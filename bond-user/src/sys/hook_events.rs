@@ -61,7 +61,8 @@ fn count(sockets: &[Socket], changes: &AtomicU64) {
         let mut ready: Vec<_> =
             sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
         match poll(&mut ready, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
+            // The kernel lacks memory for the call: it is made again after the pause.
+            Ok(_) | Err(Errno::EINTR | Errno::ENOMEM | Errno::EAGAIN) => {}
             Err(error) => return info!("filters and nftables are looked at every ten seconds: {error}"),
         }
         for socket in sockets {

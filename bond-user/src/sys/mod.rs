@@ -39,9 +39,11 @@ pub mod sysctl;
 pub mod sysfs;
 #[cfg(test)]
 pub(crate) mod testing;
+mod thread_runtime;
 pub mod topology;
 
 pub use error::SysError;
+pub use thread_runtime::ThreadRuntime;
 
 use ethtool::Ethtool;
 use netlink::Netlink;

@@ -1,6 +1,9 @@
 //! What a driver's XDP can do, as the kernel tells it (generic netlink, family netdev). Linux 6.3 on.
 
-use std::io;
+use std::{
+    io,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use netlink_packet_core::{DefaultNla, Emitable as _, NlasIterator};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
@@ -19,6 +22,9 @@ const NLM_F_REQUEST: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
 /// struct nlmsghdr, struct genlmsghdr
 const HEADERS: usize = 16 + 4;
+
+/// Of the next request.
+static SEQUENCE: AtomicU32 = AtomicU32::new(1);
 
 /// NETDEV_XDP_ACT_*
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,8 +98,26 @@ impl Netdev {
     }
 }
 
-/// Sends one request with one attribute; the answer is one attribute of the answer.
+/// Sends one request with one attribute; the answer is one attribute of the answer. It is sent again where the kernel
+/// lacked memory for it, or for the answer.
 fn ask(
+    socket: &Socket,
+    family: u16,
+    command: u8,
+    what: &DefaultNla,
+    wanted: u16,
+) -> io::Result<Option<Vec<u8>>> {
+    const ATTEMPTS: u32 = 5;
+    for _ in 1..ATTEMPTS {
+        match ask_once(socket, family, command, what, wanted) {
+            Err(error) if super::netlink::is_passing(&error) => {}
+            answer => return answer,
+        }
+    }
+    ask_once(socket, family, command, what, wanted)
+}
+
+fn ask_once(
     socket: &Socket,
     family: u16,
     command: u8,
@@ -105,11 +129,18 @@ fn ask(
     message[..4].copy_from_slice(&length.to_ne_bytes());
     message[4..6].copy_from_slice(&family.to_ne_bytes());
     message[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+    // An answer that could not be read at first is not that to the next request.
+    let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed).to_ne_bytes();
+    message[8..12].copy_from_slice(&sequence);
     message[16..18].copy_from_slice(&[command, 1]);
     what.emit(&mut message[HEADERS..]);
     socket.send_to(&message, &SocketAddr::new(0, 0), 0)?;
-    let (answer, _) = socket.recv_from_full()?;
-    attribute(&answer, wanted)
+    loop {
+        let (answer, _) = socket.recv_from_full()?;
+        if answer.get(8..12) == Some(&sequence) {
+            return attribute(&answer, wanted);
+        }
+    }
 }
 
 /// One attribute of a message; an error if the message is one.

@@ -261,6 +261,8 @@ pub struct Effects {
     waiting: HashMap<u32, Waiting>,
     /// Who waits for a slave to be released.
     leaving: HashMap<Slot, oneshot::Sender<Result<(), AgentError>>>,
+    /// How often it was tried to restore an interface that is no slave any more, by ifindex.
+    unrestored: HashMap<u32, u32>,
     /// MACs that slaves receive beside their own: those of devices above bond0, and with prearm the bond's.
     pub(super) further_macs: Vec<Mac>,
     /// What is announced, as it was when something of it changed last.
@@ -326,6 +328,12 @@ pub struct Wishes {
     pub link_events: LinkEventSource,
 }
 
+/// Why an interface is no slave, and whether it is as it was found.
+struct NotSetUp {
+    error: AgentError,
+    is_undone: bool,
+}
+
 impl Effects {
     /// `left` are the slaves that another agent has left, as they were found.
     pub fn new(parts: Parts, left: Vec<(Slot, Found)>) -> Self {
@@ -375,6 +383,7 @@ impl Effects {
             slaves: left.into_iter().map(|(slot, found)| (slot, SlaveDevice::new(found))).collect(),
             waiting: HashMap::new(),
             leaving: HashMap::new(),
+            unrestored: HashMap::new(),
             further_macs,
             announced,
             is_above_old: false,
@@ -642,9 +651,11 @@ impl Effects {
         let ifindex = found.ifindex;
         let link = match self.set_up(slot, &name, &found, &plan).await {
             Ok(link) => link,
-            Err(error) => {
-                // It is as it was found, and somebody else's again.
-                if let Err(error) = self.record.remove(ifindex) {
+            Err(NotSetUp { error, is_undone }) => {
+                // As it was found it is somebody else's again; else how it was found is still needed.
+                let recorded =
+                    if is_undone { self.record.remove(ifindex) } else { self.record.depart(ifindex) };
+                if let Err(error) = recorded {
                     warn!("{}: {name}: {error}", self.bond);
                 }
                 return Err(error);
@@ -742,6 +753,15 @@ impl Effects {
             self.record.add(found.clone())?;
             return Ok(found);
         }
+        // It could not be restored when it left, and is as the bond left it.
+        if let Some(known) = self.record.away().iter().find(|known| known.ifindex == found.ifindex)
+            && self.record.mark().is_on(&self.devices.netlink.link_by_index(found.ifindex).await?)
+        {
+            let found = Found { name: found.name, unicast: found.unicast, ..known.clone() };
+            self.record.add(found.clone())?;
+            self.record.returned(found.ifindex)?;
+            return Ok(found);
+        }
         self.record.add(found.clone())?;
         for _ in 0..READINGS {
             match self.devices.observe_again(&found).await {
@@ -764,8 +784,11 @@ impl Effects {
         name: &str,
         found: &Found,
         plan: &EnslavePlan,
-    ) -> Result<LinkInfo, AgentError> {
-        self.devices.enslave(found, plan, &self.record.mark()).await?;
+    ) -> Result<LinkInfo, NotSetUp> {
+        self.devices.enslave(found, plan, &self.record.mark()).await.map_err(|error| {
+            let is_undone = !matches!(error, SysError::NotUndone { .. });
+            NotSetUp { error: error.into(), is_undone }
+        })?;
         // While it is closed: in between the host's own stack would answer on it for bond0's addresses.
         let attached = waiting(|| self.data_plane.attach_slave(slot, name, found.ifindex));
         let answer = match attached {
@@ -775,19 +798,23 @@ impl Effects {
             }
             Err(error) => Err(error.into()),
         };
-        if answer.is_err() {
-            let proof = Ownership::new(self.record.mark(), [found.ifindex]);
-            for undone in [
-                self.devices.close_to_restore(found, &proof).await.map_err(AgentError::from),
-                waiting(|| self.data_plane.detach_slave(slot)).map_err(AgentError::from),
-                self.devices.restore(found, &proof).await.map(drop).map_err(AgentError::from),
-            ] {
-                if let Err(error) = undone {
-                    warn!("{}: {name}: not everything could be put back: {error}", self.bond);
-                }
+        let error = match answer {
+            Ok(link) => return Ok(link),
+            Err(error) => error,
+        };
+        let proof = Ownership::new(self.record.mark(), [found.ifindex]);
+        let mut is_undone = true;
+        for undone in [
+            self.devices.close_to_restore(found, &proof).await.map_err(AgentError::from),
+            waiting(|| self.data_plane.detach_slave(slot)).map_err(AgentError::from),
+            self.devices.restore(found, &proof).await.map(drop).map_err(AgentError::from),
+        ] {
+            if let Err(error) = undone {
+                is_undone = false;
+                warn!("{}: {name}: {}", self.bond, text::not_restored_yet(&error));
             }
         }
-        answer
+        Err(NotSetUp { error, is_undone })
     }
 
     async fn release(&mut self, slot: Slot, mac: Option<Mac>) {
@@ -821,7 +848,12 @@ impl Effects {
             let marked = self.devices.netlink.set_alias(slave.ifindex, Some(mark.alias())).await;
             self.warn_of(marked.map(drop));
         }
-        let recorded = self.record.remove(slave.ifindex);
+        let recorded = match &released {
+            Ok(PutBack::Unconfirmed(link)) if link.looks_enslaved => self.record.depart(slave.ifindex),
+            Ok(_) => self.record.remove(slave.ifindex),
+            // How it was found is still needed.
+            Err(_) => self.record.depart(slave.ifindex),
+        };
         closed?;
         detached?;
         released?;
@@ -863,7 +895,14 @@ impl Effects {
 
     /// Restores an interface if it was a slave that went away.
     async fn take_back(&mut self, link: &LinkInfo) -> Result<(), AgentError> {
+        /// Of an interface that refuses what it had: closing it is an event that leads here again.
+        const ATTEMPTS: u32 = 3;
         let Some(found) = self.away(link).cloned() else { return Ok(()) };
+        let attempts = self.unrestored.entry(link.ifindex).or_default();
+        *attempts += 1;
+        if *attempts > ATTEMPTS {
+            return Ok(());
+        }
         // Only its alias came back with it: no program of the bond is attached to it.
         match self.devices.restore(&found, &Ownership::new(self.record.mark(), [])).await? {
             PutBack::Done if link.name != found.name => {
@@ -874,8 +913,14 @@ impl Effects {
             }
             PutBack::Done => info!("{}: {}: is back, and as it was found", self.bond, found.name),
             PutBack::Gone => {}
-            PutBack::Unconfirmed(link) => self.recording.warn(text::unconfirmed(&self.bond, &link.name)),
+            PutBack::Unconfirmed(link) => {
+                self.recording.warn(text::unconfirmed(&self.bond, &link.name));
+                if link.looks_enslaved {
+                    return Ok(());
+                }
+            }
         }
+        self.unrestored.remove(&link.ifindex);
         // Now, and not before: an agent that dies between the two leaves it to the next one.
         self.record.returned(found.ifindex)
     }
@@ -1123,11 +1168,12 @@ impl Effects {
         }
     }
 
-    async fn tear_down(self) -> Result<(), AgentError> {
+    async fn tear_down(mut self) -> Result<(), AgentError> {
         let proof = self.proof();
         let data_plane = self.data_plane;
         let detach = async move || waiting(|| data_plane.remove()).map_err(AgentError::from);
-        for left in self.record.restore(&self.devices, &proof, detach).await? {
+        let answer = self.record.restore(&self.devices, &proof, detach).await;
+        for left in self.record.settle(answer)? {
             warn!("{}: {}", self.bond, text::unconfirmed(&self.bond, &left.name));
         }
         Ok(())

@@ -80,6 +80,10 @@ pub async fn adopt(
                      again",
                     config.name
                 ),
+                _ if is_unrestored(machine, config) => info!(
+                    "{}: it was removed, but not everything could be restored: the rest is restored first",
+                    config.name
+                ),
                 _ => info!(
                     "{}: an agent was stopped while it made this bond: its remains are removed first",
                     config.name
@@ -90,6 +94,11 @@ pub async fn adopt(
             Ok(None)
         }
     }
+}
+
+fn is_unrestored(machine: &Machine, config: &BondConfig) -> bool {
+    Record::read(&machine.paths, &config.name, Trust::Ours)
+        .is_ok_and(|record| record.is_some_and(|record| record.is_unrestored()))
 }
 
 /// Why a bond cannot be taken over.
@@ -354,8 +363,7 @@ async fn take_over(
             devices.close_to_restore(&found, &proof).await?;
             data_plane.detach_slave(slot)?;
             data_plane.maps().set_slave(slot, SlaveEntry::default());
-            as_recorded(record.remove(link.ifindex));
-            restore(machine, name, &found, &proof).await?;
+            as_recorded(restore(machine, &mut record, &found, &proof).await);
             continue;
         }
         left.push(left_slave(machine, config, &maps, slot, &link));
@@ -386,8 +394,7 @@ async fn take_over(
             info!("{name}: {}: is in no slot of the bond, and is put back", link.name);
             data_plane.detach_filters(&link.name);
         }
-        restore(machine, name, &found, &proof).await?;
-        as_recorded(record.remove(found.ifindex));
+        as_recorded(restore(machine, &mut record, &found, &proof).await);
     }
 
     let mut entry = entry(machine, config, maps.bond(), host, bond.as_ref(), &options);
@@ -524,12 +531,25 @@ async fn give_aliases<'a>(
     Ok(())
 }
 
-/// Restores an interface, if it is the bond's.
-async fn restore(machine: &Machine, bond: &str, found: &Found, proof: &Ownership) -> Result<(), AgentError> {
-    if let PutBack::Unconfirmed(link) = machine.devices.restore(found, proof).await? {
-        warn!("{bond}: {}", text::unconfirmed(bond, &link.name));
+/// Restores an interface, if it is the bond's. Of one that is not restored it stays on record how it was found.
+async fn restore(
+    machine: &Machine,
+    record: &mut Record,
+    found: &Found,
+    proof: &Ownership,
+) -> Result<(), AgentError> {
+    let bond = record.bond_name();
+    match machine.devices.restore(found, proof).await {
+        Ok(PutBack::Done | PutBack::Gone) => record.remove(found.ifindex),
+        Ok(PutBack::Unconfirmed(link)) => {
+            warn!("{bond}: {}", text::unconfirmed(&bond, &link.name));
+            if link.looks_enslaved { record.depart(found.ifindex) } else { record.remove(found.ifindex) }
+        }
+        Err(error) => {
+            warn!("{bond}: {}: {}", found.name, text::not_restored_yet(&error));
+            record.depart(found.ifindex)
+        }
     }
-    Ok(())
 }
 
 /// ACTIVE after the last change that is on a receipt. An agent that dies right after it wrote one has not told GUARD yet.

@@ -44,7 +44,11 @@ pub use link::DeviceLink;
 use mapped::Mapped;
 pub use watched::{At, AtHook, Watched};
 
-use super::directory::{Directory, Kind, Location, Trust};
+use super::{
+    SysError,
+    directory::{Directory, Kind, Location, Trust},
+    netlink::BlockingNetlink,
+};
 
 /// The compiled programs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bond-ebpf"));
@@ -1469,8 +1473,15 @@ fn attach(
             let mode = if hook == Hook::Xdp { XdpMode::Driver } else { XdpMode::Skb };
             let id = program.attach_to_if_index(at.ifindex, mode).map_err(unattached)?;
             let link = program.take_link(id).map_err(unattached)?;
-            // A refused link falls back to netlink, which would die with the agent: no driver XDP, it says.
-            link.try_into().map_err(|_| refused(NO_XDP.into()))?
+            // A refused link falls back to netlink, which no pin holds: no driver XDP, it says.
+            match link.try_into() {
+                Ok(link) => link,
+                Err(_) => {
+                    let program = program.fd().map_err(unattached)?.as_fd();
+                    clear_xdp(at.ifindex, program, mode).map_err(|error| refused(error.to_string()))?;
+                    return Err(refused(NO_XDP.into()));
+                }
+            }
         }
     };
     link.pin(at.path(names::LINK_PIN))
@@ -1550,6 +1561,12 @@ fn attach_clsact(program: &mut SchedClassifier, at: &Place<'_>) -> Result<SchedC
     let first = TcAttachOptions::Netlink(NlOptions { priority: 1, ..NlOptions::default() });
     let id = program.attach_with_options(at.device, at.side, first).map_err(|error| error_chain(&error))?;
     program.take_link(id).map_err(|error| error_chain(&error))
+}
+
+/// Takes a program away that was attached by netlink.
+fn clear_xdp(ifindex: u32, program: BorrowedFd<'_>, mode: XdpMode) -> Result<(), SysError> {
+    let is_generic = mode == XdpMode::Skb;
+    BlockingNetlink::open()?.clear_xdp(ifindex, program, is_generic)
 }
 
 const NO_XDP: &str = "its driver has no XDP of this kind; use datapath=tc";

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use netlink_packet_core::Emitable as _;
+use netlink_packet_core::{Emitable as _, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{
@@ -180,9 +180,8 @@ impl Netlink {
 
     /// Adds an address. One that is there already is added.
     pub async fn add_address(&self, address: &Address) -> Result<(), SysError> {
-        let mut request = self.handle.address().add(address.ifindex, address.ip, address.prefix_len);
-        *request.message_mut() = address.to_message();
-        let answer = request.execute().await;
+        let request = RouteNetlinkMessage::NewAddress(address.to_message());
+        let answer = self.change_raw(NLM_F_CREATE | NLM_F_EXCL, request.into()).await;
         match answer.map_err(|error| failed("add", address, error)) {
             Err(error) if error.errno() == Some(Errno::EEXIST) => Ok(()),
             answer => answer,
@@ -191,7 +190,7 @@ impl Netlink {
 
     /// Deletes an address. One that is not there is deleted.
     pub async fn del_address(&self, address: &Address) -> Result<(), SysError> {
-        let answer = self.handle.address().del(address.to_message()).execute().await;
+        let answer = self.change_raw(0, RouteNetlinkMessage::DelAddress(address.to_message()).into()).await;
         match answer.map_err(|error| failed("delete", address, error)) {
             Err(error) if error.is_gone() || error.errno() == Some(Errno::EADDRNOTAVAIL) => Ok(()),
             answer => answer,

@@ -12,6 +12,7 @@ use netlink_packet_route::address::AddressHeader;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
 
+use super::events::{FAILURES, PAUSE};
 use crate::sys::SysError;
 
 /// RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
@@ -90,12 +91,24 @@ impl AddressEvents {
     /// The socket cannot be read any more. That events were lost is no error: then any address may have changed.
     pub async fn next(&mut self) -> Result<Interfaces, SysError> {
         let mut changed = Interfaces::default();
-        self.buffer.clear();
-        self.buffer.reserve(DATAGRAM);
-        match self.socket.recv_from(&mut self.buffer).await {
-            Ok(_) => read(&self.buffer, &mut changed),
-            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => changed = Interfaces::any(),
-            Err(error) => return Err(SysError::kernel("read changes of addresses", "rtnetlink", error)),
+        let mut failures = 0;
+        loop {
+            self.buffer.clear();
+            self.buffer.reserve(DATAGRAM);
+            match self.socket.recv_from(&mut self.buffer).await {
+                Ok(_) => read(&self.buffer, &mut changed),
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                    changed = Interfaces::any();
+                }
+                // Nothing was read, and nothing is lost.
+                Err(_) if failures < FAILURES => {
+                    failures += 1;
+                    tokio::time::sleep(failures * PAUSE).await;
+                    continue;
+                }
+                Err(error) => return Err(SysError::kernel("read changes of addresses", "rtnetlink", error)),
+            }
+            break;
         }
         for _ in 0..AT_ONCE {
             self.buffer.clear();

@@ -1,9 +1,19 @@
 //! One request at a time, on the calling thread, for the moments that must be short.
 
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
+
 use bond_common::mac::Mac;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkMessage, LinkXdp},
+};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::errno::Errno;
+use rtnetlink::LinkUnspec;
 
 use super::LinkSetting;
 use crate::sys::SysError;
@@ -29,32 +39,77 @@ impl BlockingNetlink {
     /// Changes the MAC of a device at once, whatever it was. Waits for RTNL.
     pub fn set_mac(&mut self, ifindex: u32, mac: Mac) -> Result<(), SysError> {
         let setting = LinkSetting::Mac(mac);
-        let failed = |error| SysError::kernel(format!("set {setting}"), super::called(ifindex), error);
+        self.change(format!("set {setting}"), ifindex, &setting.request(ifindex))
+    }
+
+    /// Takes an XDP program away that was attached by netlink, unless another one has taken its place.
+    pub fn clear_xdp(
+        &mut self,
+        ifindex: u32,
+        program: BorrowedFd<'_>,
+        is_generic: bool,
+    ) -> Result<(), SysError> {
+        const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+        const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+        const XDP_FLAGS_REPLACE: u32 = 1 << 4;
+        let mode = if is_generic { XDP_FLAGS_SKB_MODE } else { XDP_FLAGS_DRV_MODE };
+        let request = LinkUnspec::new_with_index(ifindex).append_extra_attribute(LinkAttribute::Xdp(vec![
+            LinkXdp::Fd(-1),
+            LinkXdp::Flags(mode | XDP_FLAGS_REPLACE),
+            LinkXdp::ExpectedFd(program.as_raw_fd().cast_unsigned()),
+        ]));
+        self.change("detach the XDP program".to_owned(), ifindex, &request.build())
+    }
+
+    fn change(&mut self, what: String, ifindex: u32, request: &LinkMessage) -> Result<(), SysError> {
+        let mut attempts = 0;
+        loop {
+            let error = match self.ask(request) {
+                Ok(answer) => {
+                    return answer.map_err(|error| SysError::netlink(what, super::called(ifindex), error));
+                }
+                Err(error) => error,
+            };
+            attempts += 1;
+            // What is set twice is set.
+            if attempts == ATTEMPTS || !is_passing(&error) {
+                return Err(SysError::kernel(what, super::called(ifindex), error));
+            }
+        }
+    }
+
+    fn ask(&mut self, request: &LinkMessage) -> io::Result<Result<(), rtnetlink::Error>> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::SetLink(setting.request(ifindex)));
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::SetLink(request.clone()));
         request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
         request.header.sequence_number = self.sequence;
         request.finalize();
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
-        self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).map_err(failed)?;
+        self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
         loop {
-            let (answer, _) = self.socket.recv_from_full().map_err(failed)?;
-            let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
-                .map_err(|error| failed(std::io::Error::other(error)))?;
+            let (answer, _) = self.socket.recv_from_full()?;
+            let answer =
+                NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
+            // That to a request whose answer could not be read at first.
             if answer.header.sequence_number != self.sequence {
                 continue;
             }
             if let NetlinkPayload::Error(error) = answer.payload {
-                return match error.code {
+                return Ok(match error.code {
                     None => Ok(()),
-                    Some(_) => Err(SysError::netlink(
-                        format!("set {setting}"),
-                        super::called(ifindex),
-                        rtnetlink::Error::NetlinkError(error),
-                    )),
-                };
+                    Some(_) => Err(rtnetlink::Error::NetlinkError(error)),
+                });
             }
         }
     }
+}
+
+/// How often a request is sent that has no answer.
+const ATTEMPTS: u32 = 5;
+
+/// The kernel lacked memory for a moment, or a signal came: the same call may succeed.
+pub(in crate::sys) fn is_passing(error: &io::Error) -> bool {
+    let passing = [Errno::ENOBUFS, Errno::ENOMEM, Errno::EINTR];
+    error.raw_os_error().is_some_and(|errno| passing.contains(&Errno::from_raw(errno)))
 }

@@ -7,13 +7,10 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use futures_util::StreamExt as _;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use nix::errno::Errno;
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::Netlink;
+use super::{Netlink, Raw};
 use crate::sys::SysError;
 
 /// Whatever a machine does, it does not change its links at every one of so many attempts.
@@ -75,43 +72,8 @@ impl Netlink {
         request: RouteNetlinkMessage,
         what: &str,
     ) -> Result<Vec<RouteNetlinkMessage>, SysError> {
-        let _turn = self.turn.lock().await;
-        let mut attempts = Attempts::default();
-        loop {
-            match self.list_once(request.clone(), what).await {
-                Ok(list) => return Ok(list),
-                Err(fault) => attempts.after(fault).await?,
-            }
-        }
-    }
-
-    async fn list_once(
-        &self,
-        request: RouteNetlinkMessage,
-        what: &str,
-    ) -> Result<Vec<RouteNetlinkMessage>, DumpFault> {
-        let failed = |error| SysError::netlink("list", what, error);
-        let mut request = NetlinkMessage::from(request);
-        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        let mut handle = self.handle.clone();
-        let mut answers = handle.request(request).map_err(|error| DumpFault::Lasting(failed(error)))?;
-        let mut list = Vec::new();
-        let mut interrupted = false;
-        // To its end, or the rest would be in the way of the next list.
-        while let Some(message) = answers.next().await {
-            interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
-            match message.payload {
-                NetlinkPayload::InnerMessage(entry) => list.push(entry),
-                NetlinkPayload::Error(error) => {
-                    let error = failed(rtnetlink::Error::NetlinkError(error));
-                    // Of a list that nobody waits for any more the connection has not read the end yet.
-                    let busy = error.errno() == Some(Errno::EBUSY);
-                    return Err(if busy { DumpFault::Passing(error) } else { DumpFault::Lasting(error) });
-                }
-                _ => {}
-            }
-        }
-        if interrupted { Err(DumpFault::changed(what)) } else { Ok(list) }
+        let each = |list: &mut Vec<_>, raw: Raw| list.extend(raw.parse());
+        self.dump_raw(&request.into(), what, Vec::new, each).await
     }
 }
 

@@ -1,12 +1,13 @@
 //! RTNLGRP_LINK, read without any detour.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::BytesMut;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, link::LinkAttribute};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
+use tracing::debug;
 
 use super::{LinkInfo, text::make_readable};
 use crate::sys::{SysError, ownership::Alias};
@@ -20,6 +21,11 @@ const DATAGRAM: usize = 32 << 10;
 
 /// Bytes that may wait unread: some hundred links changing at once. The kernel may give less.
 const QUEUE: libc::c_int = 1 << 20;
+
+/// Readings that fail in a row before the socket is given up: a quarter of an hour.
+pub(super) const FAILURES: u32 = 600;
+/// After the first one; it grows with each.
+pub(super) const PAUSE: Duration = Duration::from_millis(5);
 
 /// Something that happened to a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +52,8 @@ pub struct LinkEvents {
     socket: TokioSocket,
     buffer: BytesMut,
     waiting: VecDeque<LinkEvent>,
+    /// Readings in a row that failed.
+    failures: u32,
 }
 
 impl LinkEvents {
@@ -56,7 +64,7 @@ impl LinkEvents {
         let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed)?;
         socket.socket_ref().set_rx_buf_sz(QUEUE).map_err(failed)?;
         socket.socket_mut().bind(&SocketAddr::new(0, GROUPS)).map_err(failed)?;
-        Ok(Self { socket, buffer: BytesMut::with_capacity(DATAGRAM), waiting: VecDeque::new() })
+        Ok(Self { socket, buffer: BytesMut::with_capacity(DATAGRAM), waiting: VecDeque::new(), failures: 0 })
     }
 
     /// The next event. It may be dropped and called again: no event gets lost.
@@ -68,10 +76,19 @@ impl LinkEvents {
             self.buffer.clear();
             self.buffer.reserve(DATAGRAM);
             match self.socket.recv_from(&mut self.buffer).await {
-                Ok(_) => read(&self.buffer, &mut self.waiting),
+                Ok(_) => {
+                    self.failures = 0;
+                    read(&self.buffer, &mut self.waiting);
+                }
                 Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
                     self.drain();
                     return Ok(LinkEvent::Overrun);
+                }
+                // Nothing was read, and nothing is lost.
+                Err(error) if self.failures < FAILURES => {
+                    self.failures += 1;
+                    debug!("link events cannot be read, {} times by now: {error}", self.failures);
+                    tokio::time::sleep(self.failures * PAUSE).await;
                 }
                 Err(error) => return Err(SysError::kernel("read link events", "rtnetlink", error)),
             }
@@ -132,8 +149,6 @@ fn readable(message: &[u8]) -> (Vec<u8>, Option<Alias>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::time::timeout;
 
     use super::*;

@@ -11,6 +11,7 @@ mod neighbour;
 mod raw;
 mod route;
 mod stats;
+mod steady;
 mod text;
 
 use std::{fmt, io, thread};
@@ -18,20 +19,20 @@ use std::{fmt, io, thread};
 use bond_common::mac::Mac;
 use netlink_packet_core::{DefaultNla, Emitable as _, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
-    AddressFamily,
+    AddressFamily, RouteNetlinkMessage,
     link::{
         InfoData, InfoKind, InfoNetkit, InfoVeth, LinkAttribute, LinkExtentMask, LinkMessage, NetkitMode,
         NetkitPolicy,
     },
     neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
 };
-use netlink_sys::AsyncSocket as _;
 use nix::errno::Errno;
-use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 pub use address::{Address, Lifetime};
 pub use address_events::{AddressEvents, Interfaces};
 pub use blocking::BlockingNetlink;
+pub(super) use blocking::is_passing;
 #[cfg(test)]
 pub(crate) use bond::recorded as recorded_bonds;
 pub use bond::{KernelBond, KernelSlave};
@@ -45,7 +46,7 @@ pub use route::{KernelRoute, Way};
 pub use stats::{CountedLink, QdiscPlace, QdiscStats};
 
 use super::{
-    SysError,
+    SysError, ThreadRuntime,
     ownership::{Alias, Mark, UNFINISHED_PAIR},
 };
 
@@ -72,8 +73,6 @@ pub type NetnsId = Option<i32>;
 /// A client of rtnetlink in one network namespace. Clones share the connection.
 #[derive(Clone, Debug)]
 pub struct Netlink {
-    handle: Handle,
-    turn: dump::Turn,
     raw: raw::RawConnection,
 }
 
@@ -140,28 +139,16 @@ impl Netlink {
     /// The same with a thread of its own, which alone waits when a request waits for RTNL.
     pub fn open_apart() -> Result<Self, SysError> {
         let failed = |error| SysError::kernel("start a thread", "rtnetlink", error);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let (netlink, connection) = {
-            let _inside = runtime.enter();
-            Self::connect()?
-        };
+        let runtime = ThreadRuntime::new().map_err(failed)?;
+        let (netlink, connection) = runtime.inside(Self::connect)?;
         let name = "netlink".to_owned();
         thread::Builder::new().name(name).spawn(move || runtime.block_on(connection)).map_err(failed)?;
         Ok(netlink)
     }
 
     fn connect() -> Result<(Self, impl Future<Output = ()> + Send + 'static), SysError> {
-        let failed = |error| SysError::kernel("open a socket", "rtnetlink", error);
-        let (mut connection, handle, _) = rtnetlink::new_connection().map_err(failed)?;
-        let socket = connection.socket_mut().socket_ref();
-        explain_errors(socket).map_err(failed)?;
-        // Without it a dump of addresses takes no filter: it would be of this namespace, whichever was asked for.
-        socket.set_netlink_get_strict_chk(true).map_err(failed)?;
-        let (raw, raw_connection) = raw::RawConnection::open()?;
-        let both = async move {
-            tokio::join!(connection, raw_connection);
-        };
-        Ok((Self { handle, turn: dump::Turn::default(), raw }, both))
+        let (raw, connection) = raw::RawConnection::open()?;
+        Ok((Self { raw }, connection))
     }
 
     /// The link of that name, or of that alternative name.
@@ -180,9 +167,10 @@ impl Netlink {
     async fn link(&self, mut request: LinkMessage, on: &str) -> Result<LinkInfo, SysError> {
         request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         match self.ask_raw(reading(&request)).await {
-            Ok(answer) => answer
-                .and_then(|answer| LinkInfo::from_body(&answer.body))
-                .ok_or_else(|| SysError::NoSuchInterface(on.to_owned())),
+            Ok(answer) => answer.and_then(|answer| LinkInfo::from_body(&answer.body)).ok_or_else(|| {
+                let source = io::Error::other("the kernel's answer cannot be read");
+                SysError::kernel("read the link", on, source)
+            }),
             Err(error) => Err(match SysError::netlink("read the link", on, error) {
                 error if error.errno() == Some(Errno::ENODEV) => SysError::NoSuchInterface(on.to_owned()),
                 error => error,
@@ -254,13 +242,7 @@ impl Netlink {
     }
 
     async fn change_link(&self, link: &LinkMessage) -> Result<(), rtnetlink::Error> {
-        self.ask_for(RTM_SETLINK, 0, link).await
-    }
-
-    /// Sends a request about a link, by the connection by which links are read: what is read comes after what was asked for
-    /// before, even if who asked does not wait for the answer any more.
-    async fn ask_for(&self, kind: u16, flags: u16, link: &LinkMessage) -> Result<(), rtnetlink::Error> {
-        self.send_raw(vec![(flags, about(kind, link))]).await.pop().unwrap_or(Ok(()))
+        self.change_raw(0, about(RTM_SETLINK, link)).await
     }
 
     /// Gives a link this alias, or none.
@@ -340,9 +322,9 @@ impl Netlink {
             .set_info_data(data)
             .build();
         let what = format!("create a {kind} pair with {}", plan.port);
-        self.ask_for(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &request)
-            .await
-            .map_err(|error| advise_pair(SysError::netlink(what, plan.bond, error)))?;
+        let answer =
+            self.send_raw(vec![(NLM_F_CREATE | NLM_F_EXCL, about(RTM_NEWLINK, &request))]).await.pop();
+        answer.unwrap_or(Ok(())).map_err(|error| advise_pair(SysError::netlink(what, plan.bond, error)))?;
         match self.finish_pair(plan).await {
             Ok(pair) => Ok(pair),
             Err(first) => Err(first.after_undoing(self.delete_by_name(plan.bond).await)),
@@ -374,7 +356,8 @@ impl Netlink {
 
     /// Deletes a device; of a pair, both ends go. One that is gone is deleted.
     pub async fn delete(&self, ifindex: u32) -> Result<(), SysError> {
-        let answer = self.ask_for(RTM_DELLINK, 0, &LinkUnspec::new_with_index(ifindex).build()).await;
+        let answer =
+            self.change_raw(0, about(RTM_DELLINK, &LinkUnspec::new_with_index(ifindex).build())).await;
         match answer.map_err(|error| SysError::netlink("delete", called(ifindex), error)) {
             Err(error) if !error.is_gone() => Err(error),
             _ => Ok(()),
@@ -384,9 +367,10 @@ impl Netlink {
     /// Has a device receive frames to a further unicast MAC (`dev_uc_add`). EOPNOTSUPP where the driver has no
     /// filter for it: then only promiscuous mode helps.
     pub async fn add_unicast(&self, ifindex: u32, mac: Mac) -> Result<(), SysError> {
-        let request = self.handle.neighbours().add_bridge(ifindex, &mac.bytes()).flags(NeighbourFlags::Own);
+        let request = RouteNetlinkMessage::NewNeighbour(own_unicast(ifindex, mac));
+        let answer = self.change_raw(NLM_F_CREATE | NLM_F_EXCL, request.into()).await;
         let what = format!("add unicast MAC {mac}");
-        match request.execute().await.map_err(|e| SysError::netlink(what, called(ifindex), e)) {
+        match answer.map_err(|error| SysError::netlink(what, called(ifindex), error)) {
             Err(error) if error.errno() == Some(Errno::EEXIST) => Ok(()),
             answer => answer,
         }
@@ -394,14 +378,9 @@ impl Netlink {
 
     /// Undoes [`Self::add_unicast`]. What is not there is deleted.
     pub async fn del_unicast(&self, ifindex: u32, mac: Mac) -> Result<(), SysError> {
-        let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Bridge;
-        message.header.ifindex = ifindex;
-        message.header.state = NeighbourState::Permanent;
-        message.header.flags = NeighbourFlags::Own;
-        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.bytes().to_vec()));
+        let request = RouteNetlinkMessage::DelNeighbour(own_unicast(ifindex, mac));
         let what = format!("delete unicast MAC {mac}");
-        let answer = self.handle.neighbours().del(message).execute().await;
+        let answer = self.change_raw(0, request.into()).await;
         match answer.map_err(|error| SysError::netlink(what, called(ifindex), error)) {
             Err(error) if error.is_gone() || error.errno() == Some(Errno::ENOENT) => Ok(()),
             answer => answer,
@@ -424,6 +403,17 @@ impl Netlink {
         });
         Ok(macs.filter(|mac| mac.is_unicast()).collect())
     }
+}
+
+/// A further unicast MAC of a device, as an entry of its forwarding table.
+fn own_unicast(ifindex: u32, mac: Mac) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = ifindex;
+    message.header.state = NeighbourState::Permanent;
+    message.header.flags = NeighbourFlags::Own;
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.bytes().to_vec()));
+    message
 }
 
 /// Has the kernel say in words why it refuses, without repeating the request.
@@ -466,10 +456,11 @@ fn advise_pair(error: SysError) -> SysError {
 impl Netlink {
     /// A bridge with this port. Its ifindex is the answer.
     pub async fn create_bridge(&self, name: &str, port: u32) -> u32 {
-        self.handle.link().add(rtnetlink::LinkBridge::new(name).build()).execute().await.unwrap();
+        let request = about(RTM_NEWLINK, &rtnetlink::LinkBridge::new(name).build());
+        self.change_raw(NLM_F_CREATE | NLM_F_EXCL, request).await.unwrap();
         let bridge = self.link_by_name(name).await.unwrap().ifindex;
         let join = LinkUnspec::new_with_index(port).controller(bridge).build();
-        self.handle.link().change(join).execute().await.unwrap();
+        self.change_link(&join).await.unwrap();
         bridge
     }
 
@@ -477,13 +468,16 @@ impl Netlink {
     pub async fn move_to(&self, ifindex: u32, netns: &std::fs::File) {
         let netns = std::os::fd::AsRawFd::as_raw_fd(netns);
         let request = LinkUnspec::new_with_index(ifindex).setns_by_fd(netns).build();
-        self.handle.link().change(request).execute().await.unwrap();
+        self.change_link(&request).await.unwrap();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+
+    use netlink_packet_core::NLM_F_APPEND;
+    use netlink_packet_route::link::Prop;
 
     use super::*;
     use crate::sys::testing::{in_namespace, mac, veth};
@@ -738,15 +732,12 @@ mod tests {
         in_namespace(async |devices| {
             let (link, _) = veth(&devices, "eth1", "far1").await;
             let name = "a-name-of-more-than-fifteen-bytes";
-            devices
-                .netlink
-                .handle
-                .link()
-                .property_add(link.ifindex)
-                .alt_ifname(&[name])
-                .execute()
-                .await
-                .unwrap();
+            let names = vec![Prop::AltIfName(name.to_owned())];
+            let request = LinkUnspec::new_with_index(link.ifindex);
+            let request = request.append_extra_attribute(LinkAttribute::PropList(names)).build();
+            let request = RouteNetlinkMessage::NewLinkProp(request);
+            let flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_APPEND;
+            devices.netlink.change_raw(flags, request.into()).await.unwrap();
             let found = devices.netlink.link_by_name(name).await.unwrap();
             assert_eq!((found.ifindex, found.altnames), (link.ifindex, vec![name.to_owned()]));
         });

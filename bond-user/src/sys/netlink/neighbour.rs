@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
-    RouteNetlinkMessage,
+    AddressFamily, RouteNetlinkMessage,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+    route::RouteType,
 };
 use nix::errno::Errno;
 
@@ -31,8 +33,8 @@ impl Netlink {
         use NeighbourState::{Delay, Failed, Incomplete, Probe, Reachable, Stale};
         let known = [with(&[Reachable]), with(&[Delay, Probe, Stale])].concat();
         for address in known.iter().take(ASKED_AT_ONCE) {
-            let request = self.handle.neighbours().add(ifindex, *address).state(Probe).replace();
-            let answer = request.execute().await;
+            let request = RouteNetlinkMessage::NewNeighbour(entry(ifindex, *address, Probe));
+            let answer = self.change_raw(NLM_F_CREATE | NLM_F_REPLACE, request.into()).await;
             match answer.map_err(|error| SysError::netlink(format!("ask {address}"), on(), error)) {
                 // It was forgotten just now.
                 Err(error) if error.errno() == Some(Errno::EINVAL) => {}
@@ -57,6 +59,24 @@ impl Netlink {
     }
 }
 
+fn entry(ifindex: u32, address: IpAddr, state: NeighbourState) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.ifindex = ifindex;
+    message.header.state = state;
+    // Of a unicast entry.
+    message.header.kind = RouteType::Unspec;
+    let address = match address {
+        IpAddr::V4(address) => NeighbourAddress::Inet(address),
+        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+    };
+    message.attributes.push(NeighbourAttribute::Destination(address));
+    message
+}
+
 fn destination(entry: &NeighbourMessage) -> Option<IpAddr> {
     entry.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some((*address).into()),
@@ -67,6 +87,8 @@ fn destination(entry: &NeighbourMessage) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::NLM_F_EXCL;
+
     use super::*;
     use crate::sys::{
         netlink::LinkSetting,
@@ -83,8 +105,10 @@ mod tests {
             }
             assert_eq!(netlink.ask_neighbours(link.ifindex).await.unwrap(), 0);
             let add = |ifindex: u32, address: &str, state| {
-                let request = netlink.handle.neighbours().add(ifindex, address.parse().unwrap());
-                request.link_layer_address(&mac(9).bytes()).state(state).execute()
+                let mut message = entry(ifindex, address.parse().unwrap(), state);
+                message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac(9).bytes().to_vec()));
+                let request = RouteNetlinkMessage::NewNeighbour(message);
+                netlink.change_raw(NLM_F_CREATE | NLM_F_EXCL, request.into())
             };
             use NeighbourState::{Failed, Permanent, Probe, Reachable, Stale};
             for (address, state) in [

@@ -3,18 +3,17 @@
 
 use std::convert::Infallible;
 
-use futures_util::StreamExt as _;
 use netlink_packet_core::{
     ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable,
     NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
-use netlink_proto::{ConnectionHandle, sys::SocketAddr};
-use netlink_sys::{AsyncSocket as _, protocols::NETLINK_ROUTE};
+use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 
 use super::{
     Netlink,
     dump::{Attempts, DumpFault, Turn},
+    steady::{Answers, NoAnswer, SteadyConnection, insist},
 };
 use crate::sys::SysError;
 
@@ -53,26 +52,57 @@ impl NetlinkDeserializable for Raw {
 /// A connection for [`Raw`] messages. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct RawConnection {
-    handle: ConnectionHandle<Raw>,
+    connection: SteadyConnection<Raw>,
     turn: Turn,
 }
 
 impl RawConnection {
     /// In the network namespace of the calling thread. The future is the connection's work.
     pub(super) fn open() -> Result<(Self, impl Future<Output = ()> + Send + 'static), SysError> {
-        let failed = |error| SysError::kernel("open a socket", "rtnetlink", error);
-        let (mut connection, handle, _) =
-            netlink_proto::new_connection::<Raw>(NETLINK_ROUTE).map_err(failed)?;
-        let socket = connection.socket_mut().socket_ref();
-        super::explain_errors(socket).map_err(failed)?;
-        socket.set_netlink_get_strict_chk(true).map_err(failed)?;
-        Ok((Self { handle, turn: Turn::default() }, connection))
+        let (connection, work) = SteadyConnection::open()?;
+        Ok((Self { connection, turn: Turn::default() }, work))
+    }
+
+    /// Sends a request with these NLM_F_* flags beside REQUEST.
+    fn request(&self, flags: u16, request: Raw) -> Answers<Raw> {
+        let mut message = NetlinkMessage::new(NetlinkHeader::default(), request.into_payload());
+        message.header.flags = NLM_F_REQUEST | flags;
+        self.connection.request(message)
+    }
+
+    /// Sends a request that has one answer.
+    async fn ask(&self, request: Raw) -> Result<Result<Option<Raw>, rtnetlink::Error>, NoAnswer> {
+        let mut answer = Ok(None);
+        let read = self.request(0, request).read(|message| match message.payload {
+            NetlinkPayload::InnerMessage(raw) => answer = Ok(Some(raw)),
+            NetlinkPayload::Error(error) if error.code.is_some() => {
+                answer = Err(rtnetlink::Error::NetlinkError(error));
+            }
+            _ => {}
+        });
+        read.await.map(|()| answer)
+    }
+
+    /// Sends a request that changes something, and waits for its acknowledgement.
+    async fn change(&self, flags: u16, request: Raw) -> Result<Result<(), rtnetlink::Error>, NoAnswer> {
+        acknowledged(self.request(NLM_F_ACK | flags, request)).await
     }
 }
 
-/// The kernel's own: it answers where no address is bound.
-fn kernel() -> SocketAddr {
-    SocketAddr::new(0, 0)
+/// What the kernel says to a request that changes something.
+async fn acknowledged(answers: Answers<Raw>) -> Result<Result<(), rtnetlink::Error>, NoAnswer> {
+    let mut result = Ok(());
+    let read = answers.read(|message| {
+        if let NetlinkPayload::Error(error @ ErrorMessage { code: Some(_), .. }) = message.payload {
+            result = Err(rtnetlink::Error::NetlinkError(error));
+        }
+    });
+    read.await.map(|()| result)
+}
+
+/// That the kernel did not answer, as an error of the library's; see [`SysError::NoAnswer`].
+fn no_answer(_: NoAnswer) -> rtnetlink::Error {
+    rtnetlink::Error::RequestFailed
 }
 
 impl Netlink {
@@ -106,85 +136,71 @@ impl Netlink {
         each: &impl Fn(&mut C, Raw),
     ) -> Result<C, DumpFault> {
         let failed = |error| SysError::netlink("list", what, error);
-        let mut message = NetlinkMessage::new(NetlinkHeader::default(), request.clone().into_payload());
-        message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        let answers = self.raw.handle.request(message, kernel());
-        let mut answers = answers.map_err(|_| DumpFault::Lasting(failed(rtnetlink::Error::RequestFailed)))?;
-        let mut interrupted = false;
-        while let Some(message) = answers.next().await {
+        let (mut interrupted, mut refused) = (false, None);
+        let answers = self.raw.request(NLM_F_DUMP, request.clone()).read(|message| {
             interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
             match message.payload {
                 NetlinkPayload::InnerMessage(entry) => each(&mut collected, entry),
-                NetlinkPayload::Error(error) => {
-                    let error = failed(rtnetlink::Error::NetlinkError(error));
-                    return match error.errno() {
-                        Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => Ok(collected),
-                        Some(Errno::EBUSY) => Err(DumpFault::Passing(error)),
-                        _ => Err(DumpFault::Lasting(error)),
-                    };
-                }
+                NetlinkPayload::Error(error) => refused = Some(failed(rtnetlink::Error::NetlinkError(error))),
                 _ => {}
             }
+        });
+        answers.await.map_err(|lost| DumpFault::Passing(failed(no_answer(lost))))?;
+        match refused.map(|error| (error.errno(), error)) {
+            Some((Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT), _)) => Ok(collected),
+            // Of a list that nobody waits for any more the connection has not read the end yet.
+            Some((Some(Errno::EBUSY), error)) => Err(DumpFault::Passing(error)),
+            Some((_, error)) => Err(DumpFault::Lasting(error)),
+            None if interrupted => Err(DumpFault::changed(what)),
+            None => Ok(collected),
         }
-        if interrupted { Err(DumpFault::changed(what)) } else { Ok(collected) }
     }
 
-    /// Sends a request that has one answer. None if the kernel gives none.
+    /// Sends a request that has one answer, and changes nothing. None if the kernel gives none.
     pub(super) async fn ask_raw(&self, request: Raw) -> Result<Option<Raw>, rtnetlink::Error> {
-        let mut message = NetlinkMessage::new(NetlinkHeader::default(), request.into_payload());
-        message.header.flags = NLM_F_REQUEST;
-        let answers = self.raw.handle.request(message, kernel());
-        let mut answers = answers.map_err(|_| rtnetlink::Error::RequestFailed)?;
-        let mut answer = None;
-        while let Some(message) = answers.next().await {
-            match message.payload {
-                NetlinkPayload::InnerMessage(raw) => answer = Some(raw),
-                NetlinkPayload::Error(error) if error.code.is_some() => {
-                    return Err(rtnetlink::Error::NetlinkError(error));
-                }
-                _ => {}
-            }
-        }
-        Ok(answer)
+        insist(|| self.raw.ask(request.clone())).await.map_err(no_answer)?
+    }
+
+    /// Sends a request, with its NLM_F_* flags beside REQUEST and ACK, that may be executed twice. Its answer may be that
+    /// to the second time.
+    pub(super) async fn change_raw(&self, flags: u16, request: Raw) -> Result<(), rtnetlink::Error> {
+        insist(|| self.raw.change(flags, request.clone())).await.map_err(no_answer)?
     }
 
     /// Sends requests, each with its NLM_F_* flags beside REQUEST and ACK. The kernel executes them in this order; the
-    /// answers are in the same one.
+    /// answers are in the same one. None is sent twice.
     pub async fn send_raw(&self, requests: Vec<(u16, Raw)>) -> Vec<Result<(), rtnetlink::Error>> {
         let mut results = Vec::with_capacity(requests.len());
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
             let chunk = requests.by_ref().take(IN_FLIGHT);
             // All are sent before the first answer is awaited.
-            let under_way: Vec<_> = chunk
-                .map(|(flags, request)| {
-                    let mut message = NetlinkMessage::new(NetlinkHeader::default(), request.into_payload());
-                    message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-                    self.raw.handle.request(message, kernel())
-                })
-                .collect();
+            let under_way: Vec<_> =
+                chunk.map(|(flags, request)| self.raw.request(NLM_F_ACK | flags, request)).collect();
             for answers in under_way {
-                let mut result = Ok(());
-                match answers {
-                    Ok(mut answers) => {
-                        while let Some(message) = answers.next().await {
-                            if let NetlinkPayload::Error(error @ ErrorMessage { code: Some(_), .. }) =
-                                message.payload
-                            {
-                                result = Err(rtnetlink::Error::NetlinkError(error));
-                            }
-                        }
-                    }
-                    Err(_) => result = Err(rtnetlink::Error::RequestFailed),
-                }
-                results.push(result);
+                results.push(acknowledged(answers).await.map_err(no_answer).flatten());
             }
         }
         results
     }
 }
 
+impl From<RouteNetlinkMessage> for Raw {
+    fn from(message: RouteNetlinkMessage) -> Self {
+        let mut body = vec![0; message.buffer_len()];
+        message.serialize(&mut body);
+        Self { kind: message.message_type(), body }
+    }
+}
+
 impl Raw {
+    /// As the library reads it; None: it does not.
+    pub(super) fn parse(&self) -> Option<RouteNetlinkMessage> {
+        let mut header = NetlinkHeader::default();
+        header.message_type = self.kind;
+        RouteNetlinkMessage::deserialize(&header, &self.body).ok()
+    }
+
     fn into_payload(self) -> NetlinkPayload<Self> {
         NetlinkPayload::InnerMessage(self)
     }

@@ -5,8 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use futures_util::TryStreamExt as _;
-use netlink_packet_core::Emitable as _;
+use netlink_packet_core::{Emitable as _, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{
@@ -206,9 +205,11 @@ impl Netlink {
         request.header.address_family = family;
         request.header.destination_prefix_length = bits;
         request.attributes.push(RouteAttribute::Destination(target.into()));
-        let answer = Box::pin(self.handle.route().get(request).execute()).try_next().await;
-        let message = match answer {
-            Ok(message) => message,
+        let message = match self.ask_raw(RouteNetlinkMessage::GetRoute(request).into()).await {
+            Ok(answer) => match answer.and_then(|answer| answer.parse()) {
+                Some(RouteNetlinkMessage::NewRoute(message)) => Some(message),
+                _ => None,
+            },
             Err(error) => {
                 let error = SysError::netlink("look up the route", target.to_string(), error);
                 // ENETUNREACH, or what an unreachable, prohibit or blackhole route says.
@@ -265,19 +266,18 @@ impl Netlink {
         if ours.is_some_and(|found| (found.via, found.source) == (route.via, route.source)) {
             return Ok(());
         }
-        let mut request = self.handle.route().add(route.to_message());
-        if ours.is_some() {
-            request = request.replace();
-        }
+        let flags = NLM_F_CREATE | if ours.is_some() { NLM_F_REPLACE } else { NLM_F_EXCL };
         let advice = same.first().map(|other| {
             format!("the route {other} over {} is there; give another metric", called(other.ifindex))
         });
-        request.execute().await.map_err(|error| failed("add", route, error).advise(advice))
+        let request = RouteNetlinkMessage::NewRoute(route.to_message());
+        let answer = self.change_raw(flags, request.into()).await;
+        answer.map_err(|error| failed("add", route, error).advise(advice))
     }
 
     /// Deletes a route. One that is not there is deleted.
     pub async fn del_route(&self, route: &KernelRoute) -> Result<(), SysError> {
-        let answer = self.handle.route().del(route.to_message()).execute().await;
+        let answer = self.change_raw(0, RouteNetlinkMessage::DelRoute(route.to_message()).into()).await;
         match answer.map_err(|error| failed("delete", route, error)) {
             Err(error) if error.is_gone() || error.errno() == Some(Errno::ESRCH) => Ok(()),
             answer => answer,
