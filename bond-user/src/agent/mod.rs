@@ -79,7 +79,7 @@ use crate::{
         receipts::History,
     },
     sys::{
-        Devices, SysError, ThreadRuntime, caps,
+        KernelDevices, SysError, ThreadRuntime, caps,
         dataplane::{self, DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
         directory::Identity,
         hook_events, limits,
@@ -516,7 +516,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         .map_err(io("cannot start the runtime"))?;
     start_spare_threads(&runtime);
     let answer = runtime.block_on(async {
-        let devices = Devices::open_apart()?;
+        let devices = KernelDevices::open_apart()?.with_sysfs(sysfs);
         let tasks = Tasks::default();
         let RunOptions { config, source, writers, link_events, tc_attach: _, confirm } = options;
         let feed = Feed::default();
@@ -526,11 +526,10 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             cookie,
             kernel,
             reader,
-            devices,
+            devices: Arc::new(devices),
             link_events,
             engine,
             tasks,
-            sysfs,
             path_lane: Arc::default(),
             hook_changes,
             feed,
@@ -608,7 +607,7 @@ pub fn down_without_agent(paths: &Paths, bond: &BondName) -> anyhow::Result<Vec<
         return Err(AgentError::NothingLeft(bond.to_string()).into());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let notes = runtime.block_on(async { record::undo(paths, bond, &Devices::open()?).await })?;
+    let notes = runtime.block_on(async { record::undo(paths, bond, &KernelDevices::open()?).await })?;
     paths.leave();
     Ok(notes)
 }
@@ -1090,7 +1089,6 @@ impl Agent {
             && self
                 .machine
                 .devices
-                .netlink
                 .link_by_index(host.port())
                 .await
                 .is_ok_and(|port| port.link_netns.is_some());
@@ -1116,8 +1114,8 @@ impl Agent {
         let bond = Arc::new(bond);
         self.bonds().insert(name.clone(), Arc::clone(&bond));
         // For whoever asks when the kernel does not answer.
-        let (counters, netlink) = (Arc::clone(&self.counters), self.machine.devices.netlink.clone());
-        tokio::spawn(async move { counters.refresh(&netlink, &bond.devices()).await });
+        let (counters, devices) = (Arc::clone(&self.counters), Arc::clone(&self.machine.devices));
+        tokio::spawn(async move { counters.refresh(&devices, &bond.devices()).await });
         self.lost.lock().await.remove(&name);
     }
 
@@ -1139,7 +1137,7 @@ impl Agent {
         if let Some(task) = self.machine.tasks.take(id) {
             let _ = task.await;
         }
-        match record::undo(&self.machine.paths, bond, &self.machine.devices).await {
+        match record::undo(&self.machine.paths, bond, &*self.machine.devices).await {
             Ok(notes) => notes.iter().for_each(|note| warn!("{bond}: {note}")),
             Err(error) => {
                 warn!("{}", text::not_all_restored(bond, &error));
@@ -1290,7 +1288,7 @@ impl Agent {
             Some(bond) => self.take_down(name, &bond).await.map(|()| Vec::new()),
             None if is_lost => Ok(Vec::new()),
             None if self.is_left(name) => {
-                let notes = record::undo(&self.machine.paths, name, &self.machine.devices).await?;
+                let notes = record::undo(&self.machine.paths, name, &*self.machine.devices).await?;
                 notes.iter().for_each(|note| warn!("{name}: {note}"));
                 Ok(notes)
             }

@@ -9,7 +9,7 @@ use super::{CheckArgs, output};
 use crate::{
     config::check::{self, Checked, ConflictOn, Finding, HookedInterface, HostFacts, Severity},
     report::text,
-    sys::{Devices, conflicts::Conflict, dataplane::Hook},
+    sys::{Devices, KernelDevices, conflicts::Conflict, dataplane::Hook},
 };
 
 /// Version of the JSON.
@@ -71,10 +71,11 @@ fn found_on(slaves: &[String]) -> (Vec<HookedInterface>, Vec<ConflictOn>) {
         return Default::default();
     };
     runtime.block_on(async {
-        let Ok(devices) = Devices::open() else { return Default::default() };
+        let Ok(devices) = KernelDevices::open() else { return Default::default() };
         let slaves: HashSet<&str> = slaves.iter().map(String::as_str).collect();
         let (mut found, mut conflicts) = (Vec::new(), Vec::new());
-        for link in devices.netlink.links(None).await.unwrap_or_default() {
+        let devices: &dyn Devices = &devices;
+        for link in devices.links(None).await.unwrap_or_default() {
             if !slaves.contains(link.name.as_str()) {
                 continue;
             }

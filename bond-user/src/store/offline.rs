@@ -27,7 +27,7 @@ use crate::{
     },
     store::{paths::Paths, receipts, record::Record},
     sys::{
-        Devices,
+        Devices, KernelDevices,
         dataplane::{self, Attachment, Fault, Maps, Port},
         directory::{Location, Trust},
         netlink::{LinkInfo, PairKind},
@@ -50,7 +50,7 @@ pub async fn report(paths: &Paths, only: Option<&BondName>) -> Result<Report, Ag
     {
         return Err(AgentError::NothingLeft(name.to_string()));
     }
-    let devices = Devices::open()?;
+    let devices = KernelDevices::open()?;
     let mut notes = Vec::new();
     let mut bonds = Vec::new();
     for name in names.iter().filter(|name| only.is_none_or(|only| only == *name)) {
@@ -83,7 +83,7 @@ pub async fn report(paths: &Paths, only: Option<&BondName>) -> Result<Report, Ag
 async fn bond(
     paths: &Paths,
     name: &BondName,
-    devices: &Devices,
+    devices: &dyn Devices,
     notes: &mut Vec<String>,
 ) -> Result<Bond, AgentError> {
     let pins = paths.pins_of(name);
@@ -96,7 +96,7 @@ async fn bond(
         Ok(record) => (record, None),
         Err(error) => (None, Some(error.to_string())),
     };
-    let links = devices.netlink.links(None).await?;
+    let links = devices.links(None).await?;
     let link = |ifindex: u32| links.iter().find(|link| link.ifindex == ifindex);
     let pair = record.as_ref().and_then(Record::pair);
     let host = pair.and_then(|pair| links.iter().find(|link| pair.is_bond(link)));
@@ -105,14 +105,14 @@ async fn bond(
         Slot::all().map(|slot| (slot, maps.slave(slot))).filter(|(_, slave)| slave.ifindex() != 0).collect();
     let all = host.map(|host| host.ifindex).into_iter().chain([entry.port_ifindex()]);
     let all: Vec<_> = all.chain(used.iter().map(|(_, slave)| slave.ifindex())).collect();
-    let counted = count(&devices.netlink, &all, notes).await;
+    let counted = count(devices, &all, notes).await;
 
     let active = maps.active();
     let mut slaves = Vec::new();
     for (slot, entry) in &used {
         let found = record.as_ref().and_then(|record| record.slave(entry.ifindex()));
         let now = link(entry.ifindex());
-        let (speed, duplex) = devices.ethtool.speed(entry.ifindex());
+        let (speed, duplex) = devices.speed(entry.ifindex());
         let state = if active.active() == Some(*slot) { SlaveState::Active } else { SlaveState::Backup };
         let name = now.map(|link| link.name.clone()).or_else(|| found.map(|found| found.name.clone()));
         let mut warnings = Vec::new();

@@ -498,10 +498,10 @@ impl Record {
         })
     }
 
-    async fn detach_filters(&self, devices: &Devices, proof: &Ownership) {
+    async fn detach_filters(&self, devices: &dyn Devices, proof: &Ownership) {
         for found in self.slaves.iter().chain(&self.port) {
             // By the name that it has now; one that is gone took its filters along.
-            if let Ok(link) = devices.netlink.link_by_index(found.ifindex).await
+            if let Ok(link) = devices.link_by_index(found.ifindex).await
                 && proof.holds(&link)
             {
                 dataplane::detach_filters(&link.name);
@@ -534,7 +534,7 @@ impl Record {
     }
 
     /// Asks the kernel which interfaces are this bond's, as long as there are pins.
-    pub async fn prove(&self, devices: &Devices, pins: &Location) -> Ownership {
+    pub async fn prove(&self, devices: &dyn Devices, pins: &Location) -> Ownership {
         let ends = self.pair.iter().filter_map(|pair| pair.ends).flat_map(|ends| [ends.bond, ends.port]);
         let found = self.slaves.iter().chain(&self.port).chain(&self.away).map(|found| found.ifindex);
         let candidates: Vec<_> = ends.chain(found).collect();
@@ -549,7 +549,7 @@ impl Record {
     /// closed: without its program, the host's own stack would answer on a slave for bond0's addresses.
     pub async fn restore(
         &self,
-        devices: &Devices,
+        devices: &dyn Devices,
         proof: &Ownership,
         detach: impl AsyncFnOnce() -> Result<(), AgentError>,
     ) -> Result<Vec<Left>, AgentError> {
@@ -573,7 +573,7 @@ impl Record {
         if let Some(Taken { rules, .. }) = &self.taken {
             // Rules about other devices were never added for it.
             let rules = rules.rules_about(&self.bond);
-            note(devices.netlink.del_rules(&rules).await.map_err(AgentError::from));
+            note(devices.del_rules(&rules).await.map_err(AgentError::from));
         }
         for found in self.slaves.iter().chain(&self.port) {
             note(devices.close_to_restore(found, proof).await.map_err(AgentError::from));
@@ -637,7 +637,7 @@ impl Record {
 impl Record {
     /// The released interface that gave bond0 its addresses, unless it is a port of something else by now. It has kept the
     /// alias of the bond; as another bond's slave it would have that one's.
-    async fn released_to_restore(&self, devices: &Devices) -> Option<&Found> {
+    async fn released_to_restore(&self, devices: &dyn Devices) -> Option<&Found> {
         let released = self.released_giver()?;
         let link = devices.find(released).await.ok().flatten()?;
         if link.master.is_none() {
@@ -667,11 +667,10 @@ const PAIR: u32 = 0;
 /// Deletes the pair, whatever its ends are called now. Of one that was just made only the names are known. Returns the name
 /// of what is in its place, if that is not confirmed to be the bond's.
 async fn delete_pair(
-    devices: &Devices,
+    devices: &dyn Devices,
     pair: &RecordedPair,
     proof: &Ownership,
 ) -> Result<Option<Left>, AgentError> {
-    let netlink = &devices.netlink;
     let there = |answer: Result<LinkInfo, SysError>| match answer {
         Ok(link) => Ok(Some(link).filter(LinkInfo::is_end_of_pair)),
         Err(error) if error.is_gone() => Ok(None),
@@ -680,15 +679,15 @@ async fn delete_pair(
     let (port, bond) = match pair.ends {
         // The port may have been moved to another network namespace.
         Some(Ends { bond, port }) => {
-            (there(netlink.link_by_index(port).await)?, there(netlink.link_by_index(bond).await)?)
+            (there(devices.link_by_index(port).await)?, there(devices.link_by_index(bond).await)?)
         }
         None => {
-            (there(netlink.link_by_name(&pair.port).await)?, there(netlink.link_by_name(&pair.bond).await)?)
+            (there(devices.link_by_name(&pair.port).await)?, there(devices.link_by_name(&pair.bond).await)?)
         }
     };
     for (end, other) in [(&port, &bond), (&bond, &port)] {
         if let Some(end) = end.as_ref().filter(|end| proof.holds_of_pair(end, other.as_ref())) {
-            netlink.delete(end.ifindex).await?;
+            devices.delete(end.ifindex).await?;
             return Ok(None);
         }
     }
@@ -704,7 +703,7 @@ pub fn owner_of(paths: &Paths, link: &LinkInfo) -> Option<Owner> {
 }
 
 /// Takes a bond away that no agent looks after: pins, devices, files. Returns what should be known about it.
-pub async fn undo(paths: &Paths, bond: &BondName, devices: &Devices) -> Result<Vec<String>, AgentError> {
+pub async fn undo(paths: &Paths, bond: &BondName, devices: &dyn Devices) -> Result<Vec<String>, AgentError> {
     let pins = paths.pins_of(bond);
     let (record, fault) = match Record::read(paths, bond, Trust::Ours) {
         Ok(record) => (record, None),
@@ -749,16 +748,16 @@ fn is_foreign(place: &Location) -> bool {
 }
 
 /// What is left to do of a bond whose record is gone, as far as its maps tell.
-async fn by_hand(pins: &Location, devices: &Devices) -> Vec<String> {
+async fn by_hand(pins: &Location, devices: &dyn Devices) -> Vec<String> {
     let Ok(Ok(maps)) = DataPlane::left(pins) else { return Vec::new() };
     let mut commands = Vec::new();
-    if let Ok(port) = devices.netlink.link_by_index(maps.bond().port_ifindex()).await
+    if let Ok(port) = devices.link_by_index(maps.bond().port_ifindex()).await
         && port.is_end_of_pair()
     {
         commands.push(format!("ip link delete {}", shell_word(&port.name)));
     }
     for entry in Slot::all().map(|slot| maps.slave(slot)).filter(|entry| entry.ifindex() != 0) {
-        let Ok(link) = devices.netlink.link_by_index(entry.ifindex()).await else { continue };
+        let Ok(link) = devices.link_by_index(entry.ifindex()).await else { continue };
         if link.mac != entry.permanent_mac() {
             commands.push(format!(
                 "ip link set {} address {}",

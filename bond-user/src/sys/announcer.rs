@@ -34,8 +34,8 @@ use nix::{
 };
 
 use super::{
-    SysError,
-    netlink::{Address, LinkInfo, Netlink, VlanTag},
+    Devices, SysError,
+    netlink::{Address, LinkInfo, VlanTag},
     topology::{self, Layer},
 };
 
@@ -69,11 +69,11 @@ pub struct Announced {
 /// The addresses of a bond and of the VLANs and macvlans above it, at any depth, that may be announced: all but the
 /// tentative ones. `port` is the other end of the bond, which may have been moved to another network namespace
 /// since.
-pub async fn addresses_behind(netlink: &Netlink, port: u32) -> Result<Announced, SysError> {
-    let port = netlink.link_by_index(port).await?;
+pub async fn addresses_behind(devices: &dyn Devices, port: u32) -> Result<Announced, SysError> {
+    let port = devices.link_by_index(port).await?;
     let Some(bond) = port.link else { return Ok(Announced::default()) };
     let netns = port.link_netns;
-    let uppers = uppers(bond, &netlink.links(netns).await?, &netlink.addresses(netns).await?);
+    let uppers = uppers(bond, &devices.links(netns).await?, &devices.addresses(netns).await?);
     Ok(Announced { uppers, elsewhere: netns.is_some() })
 }
 
@@ -285,7 +285,6 @@ mod tests {
 
     use super::*;
     use crate::sys::{
-        Devices,
         netlink::LinkSetting,
         testing::{Elsewhere, in_namespace, link, mac, veth},
     };
@@ -432,7 +431,7 @@ mod tests {
             }
             netlink.add_address(&Address::new(near.ifindex, "10.0.0.1".parse().unwrap(), 24)).await.unwrap();
             let receiver = receiver(far.ifindex);
-            let announced = addresses_behind(netlink, far.ifindex).await.unwrap();
+            let announced = addresses_behind(&devices, far.ifindex).await.unwrap();
             assert!(!announced.elsewhere);
             let frames = frames(BOND_MAC, &announced.uppers);
             assert_eq!(frames.len(), 1);
@@ -458,18 +457,18 @@ mod tests {
             let (near, far) = veth(&devices, "bond0", "port0").await;
             let elsewhere = Elsewhere::open();
             // Its number is taken there: it gets another one.
-            veth(&Devices { netlink: elsewhere.netlink.clone(), ..devices.clone() }, "eth1", "far1").await;
+            veth(&devices.by(elsewhere.netlink.clone()), "eth1", "far1").await;
             netlink.move_to(near.ifindex, &elsewhere.netns).await;
             let bond = elsewhere.netlink.link_by_name("bond0").await.unwrap();
             assert_ne!(bond.ifindex, near.ifindex);
-            let add = async |netlink: &Netlink, ifindex, text: &str| {
+            let add = async |netlink: &crate::sys::netlink::Netlink, ifindex, text: &str| {
                 netlink.add_address(&Address::new(ifindex, text.parse().unwrap(), 24)).await.unwrap();
             };
             add(&elsewhere.netlink, bond.ifindex, "10.0.0.1").await;
             add(&elsewhere.netlink, near.ifindex, "10.0.0.2").await;
             add(netlink, far.ifindex, "10.0.0.3").await;
 
-            let announced = addresses_behind(netlink, far.ifindex).await.unwrap();
+            let announced = addresses_behind(&devices, far.ifindex).await.unwrap();
             let expected = Upper { ifindex: bond.ifindex, ..above(&[], &["10.0.0.1"]) };
             assert_eq!(announced, Announced { uppers: vec![expected], elsewhere: true });
         });

@@ -14,7 +14,7 @@ use netlink_packet_route::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-use super::{Devices, SysError, dataplane::Hook};
+use super::{Devices, SysError, dataplane::Hook, netlink::Netlink};
 use bond_common::names;
 
 /// Which packets of an interface a hook is for.
@@ -75,30 +75,28 @@ impl fmt::Display for Hooked {
     }
 }
 
-impl Devices {
-    /// What is at the hooks of an interface. xbond's own filters, of kernels without tcx, are left out.
-    ///
-    /// # Errors
-    ///
-    /// Netlink fails. A kernel without nftables has no chains, which is no error.
-    pub async fn hooked(&self, ifindex: u32, name: &str) -> Result<Vec<Hooked>, SysError> {
-        let mut found =
-            nftables(name).map_err(|error| SysError::kernel("list nftables hooks", name, error))?;
-        for (side, minor) in [(Side::Ingress, TcHandle::MIN_INGRESS), (Side::Egress, TcHandle::MIN_EGRESS)] {
-            let mut request = TcMessage::default();
-            request.header.index = ifindex.cast_signed();
-            request.header.parent = TcHandle { major: u16::MAX, minor };
-            let list =
-                self.netlink.list(RouteNetlinkMessage::GetTrafficFilter(request), "the filters").await?;
-            for message in list {
-                let RouteNetlinkMessage::NewTrafficFilter(message) = message else { continue };
-                // The kernel lists a filter's preference first, and then each filter of it.
-                found.extend(filter(&message, side).filter(|filter| !found.contains(filter)));
-            }
+/// What is at the hooks of an interface. xbond's own filters, of kernels without tcx, are left out.
+///
+/// # Errors
+///
+/// Netlink fails. A kernel without nftables has no chains, which is no error.
+pub(super) async fn read_hooks(netlink: &Netlink, ifindex: u32, name: &str) -> Result<Vec<Hooked>, SysError> {
+    let mut found = nftables(name).map_err(|error| SysError::kernel("list nftables hooks", name, error))?;
+    for (side, minor) in [(Side::Ingress, TcHandle::MIN_INGRESS), (Side::Egress, TcHandle::MIN_EGRESS)] {
+        let mut request = TcMessage::default();
+        request.header.index = ifindex.cast_signed();
+        request.header.parent = TcHandle { major: u16::MAX, minor };
+        let list = netlink.list(RouteNetlinkMessage::GetTrafficFilter(request), "the filters").await?;
+        for message in list {
+            let RouteNetlinkMessage::NewTrafficFilter(message) = message else { continue };
+            // The kernel lists a filter's preference first, and then each filter of it.
+            found.extend(filter(&message, side).filter(|filter| !found.contains(filter)));
         }
-        Ok(found)
     }
+    Ok(found)
+}
 
+impl dyn Devices + '_ {
     /// What is at the hooks of an interface that packets of a bond with this hook pass by. Nothing where it cannot be
     /// known: the log says why.
     pub async fn bypassed(&self, ifindex: u32, name: &str, hook: Hook) -> Vec<Hooked> {

@@ -19,16 +19,16 @@ pub enum Conflict {
     },
 }
 
-impl Devices {
+impl dyn Devices + '_ {
     /// Returns what stands on a NIC of this network namespace, addresses first.
     ///
     /// # Errors
     /// The kernel does not answer.
     pub async fn conflicts(&self, ifindex: u32) -> Result<Vec<Conflict>, SysError> {
-        let addresses = self.netlink.addresses_of(ifindex).await?.into_iter();
+        let addresses = self.addresses_of(ifindex).await?.into_iter();
         let mut conflicts: Vec<_> =
             addresses.filter(|address| address.ip.is_ipv4()).map(Conflict::Address).collect();
-        let links = self.netlink.links(None).await?;
+        let links = self.links(None).await?;
         conflicts.extend(topology::above(ifindex, &links).into_iter().skip(1).map(|layer| above(layer.link)));
         Ok(conflicts)
     }

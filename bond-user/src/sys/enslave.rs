@@ -105,7 +105,7 @@ enum Leave {
     AsFound,
 }
 
-impl Devices {
+impl dyn Devices + '_ {
     /// Looks at an interface `name` that is to be enslaved to `bond`, where that exists, changes nothing, and says what is to be put back later:
     /// this is to be written down before [`Self::enslave`]. `owner` tells what a link is to a bond of
     /// xbond's already. The refusals are those of `bond_enslave`, and a few of our own.
@@ -115,9 +115,9 @@ impl Devices {
         plan: &EnslavePlan,
         owner: impl Fn(&LinkInfo) -> Option<Owner>,
     ) -> Result<Found, SysError> {
-        let link = self.netlink.link_by_name(name).await?;
+        let link = self.link_by_name(name).await?;
         let master = match link.master {
-            Some(ifindex) => Some(self.netlink.link_by_index(ifindex).await?.name),
+            Some(ifindex) => Some(self.link_by_index(ifindex).await?.name),
             None => None,
         };
         if let Some(refusal) = refusal(&link, master, owner(&link), plan.hook) {
@@ -126,21 +126,19 @@ impl Devices {
         if let Some(refusal) = self.goes_round(&link, bond, &owner).await? {
             return Err(refusal.into());
         }
-        if let Some(upper) =
-            self.netlink.links(None).await?.into_iter().find(|upper| upper.takes_frames_of(&link))
-        {
+        if let Some(upper) = self.links(None).await?.into_iter().find(|upper| upper.takes_frames_of(&link)) {
             let kind = upper.kind.unwrap_or_default();
             return Err(Refusal::Busy { name: link.name, upper: upper.name, kind }.into());
         }
-        let layer3 = self.netlink.layer3_of(link.ifindex, &link.name).await?;
+        let layer3 = self.layer3_of(link.ifindex, &link.name).await?;
         if let Some(Unrestorable { what, why }) = layer3.unrestorable() {
             return Err(Refusal::Unrestorable { name: link.name, what, why }.into());
         }
-        let features = self.ethtool.features(link.ifindex)?;
-        let received = self.netlink.unicast(link.ifindex).await?;
+        let features = self.features(link.ifindex)?;
+        let received = self.unicast(link.ifindex).await?;
         Ok(Found {
             ifindex: link.ifindex,
-            permanent_mac: self.permanent_mac(&link),
+            permanent_mac: self.burned_in_mac(&link),
             mac: link.mac,
             lower: Lower::of(&link),
             // One of a bond that is gone has no use any more.
@@ -170,7 +168,7 @@ impl Devices {
         if link.kind.is_none() || link.is_end_of_pair() && link.link_netns.is_some() {
             return Ok(None);
         }
-        let links = self.netlink.links(None).await?;
+        let links = self.links(None).await?;
         let bonds = |pairs| {
             let found = topology::sends_by(link.ifindex, &links, pairs).into_iter().filter_map(owner);
             found.filter(|owner| matches!(owner.role, Role::Bond | Role::Port)).map(|owner| owner.bond)
@@ -205,35 +203,35 @@ impl Devices {
     }
 
     async fn set_up(&self, found: &Found, plan: &EnslavePlan, mark: &Mark) -> Result<LinkInfo, SysError> {
-        let (netlink, ifindex) = (&self.netlink, found.ifindex);
-        netlink.set_alias(ifindex, Some(mark.alias())).await?;
-        netlink.set(ifindex, LinkSetting::Up(false)).await?;
-        netlink.set(ifindex, LinkSetting::AddrGenMode(In6AddrGenMode::None)).await?;
-        for address in netlink.addresses_of(ifindex).await?.iter().filter(|address| address.ip.is_ipv6()) {
-            netlink.del_address(address).await?;
+        let ifindex = found.ifindex;
+        self.set_alias(ifindex, Some(mark.alias())).await?;
+        self.set(ifindex, LinkSetting::Up(false)).await?;
+        self.set(ifindex, LinkSetting::AddrGenMode(In6AddrGenMode::None)).await?;
+        for address in self.addresses_of(ifindex).await?.iter().filter(|address| address.ip.is_ipv6()) {
+            self.del_address(address).await?;
         }
         if let Some(mac) = plan.mac {
-            netlink.set(ifindex, LinkSetting::Mac(mac)).await?;
+            self.set(ifindex, LinkSetting::Mac(mac)).await?;
         }
-        let link = netlink.set_mtu_of_member(ifindex, plan.mtu).await?;
-        let mut promiscuous = offload::apply(&self.ethtool, &link, Role::Slave, plan.hook)?.promiscuous;
+        let link = self.set_mtu_of_member(ifindex, plan.mtu).await?;
+        let mut promiscuous = offload::apply(self, &link, Role::Slave, plan.hook)?.promiscuous;
         for &mac in &plan.unicast {
-            match netlink.add_unicast(ifindex, mac).await {
+            match self.add_unicast(ifindex, mac).await {
                 Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => promiscuous = true,
                 answer => answer?,
             }
         }
         if promiscuous {
-            netlink.set(ifindex, LinkSetting::Promisc(true)).await?;
+            self.set(ifindex, LinkSetting::Promisc(true)).await?;
         }
-        netlink.link_by_index(ifindex).await
+        self.link_by_index(ifindex).await
     }
 
     /// Opens a slave, or a port, whose program is attached. All multicast comes last: one that is closed and without it was not
     /// set up to the end.
     pub async fn open_slave(&self, ifindex: u32) -> Result<LinkInfo, SysError> {
-        self.netlink.set(ifindex, LinkSetting::Up(true)).await?;
-        self.netlink.set(ifindex, LinkSetting::Allmulti(true)).await
+        self.set(ifindex, LinkSetting::Up(true)).await?;
+        self.set(ifindex, LinkSetting::Allmulti(true)).await
     }
 
     /// Closes an interface that [`Self::release`] is to leave closed, while its program is still attached: without the
@@ -252,7 +250,7 @@ impl Devices {
         if stays_open(&link, found, leave, &settings(found, leave)) {
             return Ok(());
         }
-        self.netlink.set(link.ifindex, LinkSetting::Up(false)).await.map(drop)
+        self.set(link.ifindex, LinkSetting::Up(false)).await.map(drop)
     }
 
     /// Undoes [`Self::enslave`] as the driver does at a release (`__bond_release_one`): closed, with this MAC if
@@ -279,25 +277,25 @@ impl Devices {
             let looks_enslaved = looks_enslaved(&link, found);
             return Ok(PutBack::Unconfirmed(Unconfirmed { name: link.name, looks_enslaved }));
         }
-        let (netlink, ifindex) = (&self.netlink, link.ifindex);
+        let ifindex = link.ifindex;
         let settings = settings(found, leave);
         let mut outcome = Outcome(Ok(()));
         if !stays_open(&link, found, leave, &settings) {
-            outcome.note(netlink.set(ifindex, LinkSetting::Up(false)).await);
+            outcome.note(self.set(ifindex, LinkSetting::Up(false)).await);
         }
         for setting in settings {
-            outcome.note(netlink.set(ifindex, setting).await);
+            outcome.note(self.set(ifindex, setting).await);
         }
-        outcome.note(offload::put_back(&self.ethtool, ifindex, &found.features));
+        outcome.note(offload::put_back(self, ifindex, &found.features));
         for &mac in &found.unicast {
-            outcome.note(netlink.del_unicast(ifindex, mac).await);
+            outcome.note(self.del_unicast(ifindex, mac).await);
         }
         if leave == Leave::AsFound {
-            outcome.note(netlink.set(ifindex, LinkSetting::Up(found.up)).await);
+            outcome.note(self.set(ifindex, LinkSetting::Up(found.up)).await);
             let target = Target::back(found.ifindex, ifindex);
-            outcome.note(netlink.put_addresses(&found.layer3, &target).await);
+            outcome.note(self.put_addresses(&found.layer3, &target).await);
             if found.up {
-                outcome.note(netlink.put_routes(&found.layer3, &target, &link.name).await);
+                outcome.note(self.put_routes(&found.layer3, &target, &link.name).await);
             }
         }
         // What keeps the alias can be restored later.
@@ -306,7 +304,7 @@ impl Devices {
         }
         let Err(error) = outcome.0 else { return Ok(PutBack::Done) };
         // Another device that a route names may be what is gone.
-        match self.netlink.link_by_index(ifindex).await {
+        match self.link_by_index(ifindex).await {
             Err(gone) if gone.is_gone() => Ok(PutBack::Gone),
             _ => Err(error),
         }
@@ -315,9 +313,9 @@ impl Devices {
     /// The last step: without the bond's alias nothing says any more that the interface is to be restored. One that an
     /// administrator has set meanwhile stays.
     async fn return_alias(&self, found: &Found, ifindex: u32, mark: &Mark) -> Result<(), SysError> {
-        let link = self.netlink.link_by_index(ifindex).await?;
+        let link = self.link_by_index(ifindex).await?;
         if mark.is_on(&link) {
-            self.netlink.set_alias(ifindex, found.alias.as_ref()).await?;
+            self.set_alias(ifindex, found.alias.as_ref()).await?;
         }
         Ok(())
     }
@@ -327,13 +325,13 @@ impl Devices {
     pub async fn return_addresses(&self, found: &Found, proof: &Ownership) -> Result<(), SysError> {
         let link = self.find(found).await?.filter(|link| proof.holds(link));
         let Some(link) = link else { return Ok(()) };
-        self.netlink.put_ipv4_addresses(&found.layer3, &Target::back(found.ifindex, link.ifindex)).await
+        self.put_ipv4_addresses(&found.layer3, &Target::back(found.ifindex, link.ifindex)).await
     }
 
     /// Reads again what stands on an interface that is about to be enslaved, for what changed since it was observed.
     /// None if nothing did.
     pub async fn observe_again(&self, found: &Found) -> Result<Option<Found>, SysError> {
-        let layer3 = self.netlink.layer3_of(found.ifindex, &found.name).await?;
+        let layer3 = self.layer3_of(found.ifindex, &found.name).await?;
         if layer3.is_same(&found.layer3) {
             return Ok(None);
         }
@@ -349,18 +347,18 @@ impl Devices {
     /// It may have been in another network namespace, and have come back with another ifindex. Its former ifindex may be
     /// one of its kind's then, so the one with the same other end is preferred.
     pub async fn find(&self, found: &Found) -> Result<Option<LinkInfo>, SysError> {
-        let there = match self.netlink.link_by_index(found.ifindex).await {
+        let there = match self.link_by_index(found.ifindex).await {
             Ok(link) => Some(link),
             Err(error) if error.is_gone() => None,
             Err(error) => return Err(error),
         };
         let is_alike =
-            |link: &LinkInfo| self.permanent_mac(link) == found.permanent_mac && link.kind == found.kind;
+            |link: &LinkInfo| self.burned_in_mac(link) == found.permanent_mac && link.kind == found.kind;
         let there = there.filter(is_alike);
         if there.as_ref().is_some_and(|link| found.lower.is_none() || found.lower == Lower::of(link)) {
             return Ok(there);
         }
-        let links = self.netlink.links(None).await?;
+        let links = self.links(None).await?;
         let returned = links.into_iter().find(|link| self.is_returned(link, found));
         // Else its other end may have been moved.
         Ok(returned.or(there.filter(|link| link.name == found.name)))
@@ -373,13 +371,13 @@ impl Devices {
             return false;
         }
         match found.permanent_mac {
-            Some(mac) => self.permanent_mac(link) == Some(mac),
+            Some(mac) => self.burned_in_mac(link) == Some(mac),
             None => link.is_end_of_pair() && found.lower.is_some() && found.lower == Lower::of(link),
         }
     }
 
-    fn permanent_mac(&self, link: &LinkInfo) -> Option<Mac> {
-        link.permanent_mac.or_else(|| self.ethtool.permanent_mac(link.ifindex))
+    fn burned_in_mac(&self, link: &LinkInfo) -> Option<Mac> {
+        link.permanent_mac.or_else(|| self.permanent_mac(link.ifindex))
     }
 }
 
@@ -465,6 +463,7 @@ mod tests {
 
     use super::*;
     use crate::sys::{
+        KernelDevices,
         layer3::Layer3,
         netlink::{Address, AttachedXdp, KernelRoute, LinkEvent, LinkEvents, XdpMode},
         ownership::Alias,
@@ -490,7 +489,7 @@ mod tests {
 
     /// Everything that enslaving could change.
     async fn state(
-        devices: &Devices,
+        devices: &KernelDevices,
         ifindex: u32,
     ) -> (LinkInfo, Vec<Address>, Vec<KernelRoute>, Vec<Mac>, Vec<crate::sys::ethtool::Feature>) {
         let netlink = &devices.netlink;
@@ -508,7 +507,7 @@ mod tests {
     }
 
     /// An interface that is up, with addresses and routes.
-    async fn busy(devices: &Devices) -> LinkInfo {
+    async fn busy(devices: &KernelDevices) -> LinkInfo {
         let (link, far) = veth(devices, "eth1", "far1").await;
         let netlink = &devices.netlink;
         let mut events = LinkEvents::open().unwrap();

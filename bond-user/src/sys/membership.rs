@@ -20,9 +20,8 @@ use etherparse::{
 };
 
 use super::{
-    SysError,
+    Devices, SysError,
     announcer::{Upper, ethernet, uppers},
-    netlink::Netlink,
 };
 
 /// Of the calling thread's network namespace, unlike /proc/net, which is the main thread's.
@@ -60,10 +59,10 @@ enum IgmpVersion {
 
 /// The frames of one round, from this MAC. `port` is the other end of the bond. None for a bond that was moved
 /// to another network namespace.
-pub async fn reports_behind(netlink: &Netlink, port: u32, mac: Mac) -> Result<Vec<BytesMut>, SysError> {
-    let port = netlink.link_by_index(port).await?;
+pub async fn reports_behind(devices: &dyn Devices, port: u32, mac: Mac) -> Result<Vec<BytesMut>, SysError> {
+    let port = devices.link_by_index(port).await?;
     let Some(bond) = port.link.filter(|_| port.link_netns.is_none()) else { return Ok(Vec::new()) };
-    let uppers = uppers(bond, &netlink.links(None).await?, &netlink.addresses(None).await?);
+    let uppers = uppers(bond, &devices.links(None).await?, &devices.addresses(None).await?);
     let mut memberships = igmp(&read(IGMP)?);
     memberships.extend(igmp6(&read(IGMP6)?));
     Ok(reports(mac, &uppers, &memberships))

@@ -7,13 +7,14 @@
 //!
 //! Netlink requests are executed inside `sendmsg`, and the ethtool ioctls take RTNL: both block the calling
 //! thread for as long as somebody else holds it. Who calls decides which one waits: nothing here starts a thread
-//! but [`Devices::open_apart`] and [`file`].
+//! but [`KernelDevices::open_apart`] and [`file`].
 
 pub mod announcer;
 pub mod bypassed;
 pub mod caps;
 pub mod conflicts;
 pub mod dataplane;
+pub mod devices;
 pub mod directory;
 pub mod enslave;
 mod error;
@@ -21,6 +22,7 @@ pub mod ethtool;
 pub mod file;
 pub mod found;
 pub mod hook_events;
+mod kernel_devices;
 pub mod layer3;
 pub mod limits;
 pub mod locks;
@@ -42,28 +44,7 @@ pub(crate) mod testing;
 mod thread_runtime;
 pub mod topology;
 
+pub use devices::Devices;
 pub use error::SysError;
+pub use kernel_devices::KernelDevices;
 pub use thread_runtime::ThreadRuntime;
-
-use ethtool::Ethtool;
-use netlink::Netlink;
-
-/// The two ways to the devices of one network namespace.
-#[derive(Clone, Debug)]
-pub struct Devices {
-    pub netlink: Netlink,
-    pub ethtool: Ethtool,
-}
-
-impl Devices {
-    /// In the network namespace of the calling thread. As for [`Netlink::open`], a tokio runtime must be
-    /// running.
-    pub fn open() -> Result<Self, SysError> {
-        Ok(Self { netlink: Netlink::open()?, ethtool: Ethtool::open()? })
-    }
-
-    /// The same, but nobody in the runtime waits while a netlink request waits for RTNL.
-    pub fn open_apart() -> Result<Self, SysError> {
-        Ok(Self { netlink: Netlink::open_apart()?, ethtool: Ethtool::open()? })
-    }
-}

@@ -1,10 +1,10 @@
 //! The offloads that each datapath can live with.
 
 use super::{
-    SysError,
+    Devices, SysError,
     dataplane::Hook,
     enslave::Refusal,
-    ethtool::{Ethtool, Feature, FeatureState},
+    ethtool::{Feature, FeatureState},
     netlink::LinkInfo,
 };
 
@@ -103,17 +103,17 @@ pub fn observe(changes: &[FeatureChange], features: &[Feature]) -> Vec<FeatureSt
 
 /// Makes the changes and looks whether they hold; if one does not that must, all are undone. A feature that the
 /// kernel does not know is off.
-pub fn apply(ethtool: &Ethtool, link: &LinkInfo, role: Role, hook: Hook) -> Result<Applied, SysError> {
+pub fn apply(devices: &dyn Devices, link: &LinkInfo, role: Role, hook: Hook) -> Result<Applied, SysError> {
     let changes = prepare(role, hook);
-    let found = observe(changes, &ethtool.features(link.ifindex)?);
+    let found = observe(changes, &devices.features(link.ifindex)?);
     let wanted: Vec<_> = found
         .iter()
         .map(|state| FeatureState { name: state.name.clone(), on: wanted(changes, state) })
         .collect();
     if !wanted.is_empty() {
-        ethtool.request_features(link.ifindex, &wanted)?;
+        devices.request_features(link.ifindex, &wanted)?;
     }
-    let features = ethtool.features(link.ifindex)?;
+    let features = devices.features(link.ifindex)?;
     let unmet = |change: &&FeatureChange| {
         features.iter().any(|feature| feature.name == change.name && feature.active != change.on)
     };
@@ -124,7 +124,7 @@ pub fn apply(ethtool: &Ethtool, link: &LinkInfo, role: Role, hook: Hook) -> Resu
             Otherwise::Refuse => {
                 let name = link.name.clone();
                 let first = SysError::Refused(Refusal::FixedFeature { name, change: *change, hook });
-                return Err(first.after_undoing(put_back(ethtool, link.ifindex, &found)));
+                return Err(first.after_undoing(put_back(devices, link.ifindex, &found)));
             }
         }
     }
@@ -132,17 +132,17 @@ pub fn apply(ethtool: &Ethtool, link: &LinkInfo, role: Role, hook: Hook) -> Resu
 }
 
 /// Asks for the features as they were found, where they are not so.
-pub fn put_back(ethtool: &Ethtool, ifindex: u32, found: &[FeatureState]) -> Result<(), SysError> {
+pub fn put_back(devices: &dyn Devices, ifindex: u32, found: &[FeatureState]) -> Result<(), SysError> {
     let differs = |state: &&FeatureState, features: &[Feature]| {
         features.iter().any(|feature| feature.name == state.name && feature.wanted != state.on)
     };
-    let features = ethtool.features(ifindex)?;
+    let features = devices.features(ifindex)?;
     let wanted: Vec<_> = found.iter().filter(|state| differs(state, &features)).cloned().collect();
     if wanted.is_empty() {
         return Ok(());
     }
-    ethtool.request_features(ifindex, &wanted)?;
-    let features = ethtool.features(ifindex)?;
+    devices.request_features(ifindex, &wanted)?;
+    let features = devices.features(ifindex)?;
     match wanted.iter().find(|state| differs(state, &features)) {
         None => Ok(()),
         Some(state) => Err(SysError::NotKept {
@@ -185,19 +185,19 @@ mod tests {
         in_namespace(async |devices| {
             let (bond, port) = veth(&devices, "bond0", "port0").await;
             for (link, role) in [(&bond, Role::Bond), (&port, Role::Port), (&port, Role::Slave)] {
-                let before = devices.ethtool.features(link.ifindex).unwrap();
-                let applied = apply(&devices.ethtool, link, role, Hook::Xdp).unwrap();
+                let before = devices.features(link.ifindex).unwrap();
+                let applied = apply(&devices, link, role, Hook::Xdp).unwrap();
                 assert!(!applied.found.is_empty() && !applied.promiscuous, "{role:?}: {applied:?}");
-                let features = devices.ethtool.features(link.ifindex).unwrap();
+                let features = devices.features(link.ifindex).unwrap();
                 for change in prepare(role, Hook::Xdp) {
                     let feature = features.iter().find(|feature| feature.name == change.name).unwrap();
                     assert_eq!(feature.active, change.on, "{role:?}: {}", change.name);
                 }
-                let again = apply(&devices.ethtool, link, role, Hook::Xdp).unwrap();
+                let again = apply(&devices, link, role, Hook::Xdp).unwrap();
                 assert_eq!(again.found, [], "{role:?}");
                 for _ in 0..2 {
-                    put_back(&devices.ethtool, link.ifindex, &applied.found).unwrap();
-                    assert_eq!(devices.ethtool.features(link.ifindex).unwrap(), before, "{role:?}");
+                    put_back(&devices, link.ifindex, &applied.found).unwrap();
+                    assert_eq!(devices.features(link.ifindex).unwrap(), before, "{role:?}");
                 }
             }
         });
@@ -207,13 +207,13 @@ mod tests {
     fn a_fixed_feature_is_refused_and_the_others_are_as_before() {
         in_namespace(async |devices| {
             let lo = devices.netlink.link_by_name("lo").await.unwrap();
-            let before = devices.ethtool.features(lo.ifindex).unwrap();
-            let error = apply(&devices.ethtool, &lo, Role::Bond, Hook::Xdp).unwrap_err();
+            let before = devices.features(lo.ifindex).unwrap();
+            let error = apply(&devices, &lo, Role::Bond, Hook::Xdp).unwrap_err();
             assert_eq!(
                 error.to_string(),
                 "lo: tx-checksum-ip-generic cannot be turned off, as datapath xdp needs"
             );
-            assert_eq!(devices.ethtool.features(lo.ifindex).unwrap(), before);
+            assert_eq!(devices.features(lo.ifindex).unwrap(), before);
         });
     }
 }

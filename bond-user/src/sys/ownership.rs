@@ -126,7 +126,7 @@ impl Ownership {
     }
 }
 
-impl Devices {
+impl dyn Devices + '_ {
     /// Asks the kernel which interfaces are a bond's. `candidates` are asked for programs where those are filters.
     pub async fn prove(&self, mark: Mark, pinned: &Pinned, candidates: &[u32]) -> Ownership {
         let mut known = BTreeSet::new();
@@ -136,7 +136,7 @@ impl Devices {
             known.extend(is_there.then_some(link.ifindex));
         }
         for &ifindex in candidates.iter().filter(|_| !pinned.programs.is_empty()) {
-            let programs = self.netlink.ingress_programs(ifindex).await.unwrap_or_default();
+            let programs = self.ingress_programs(ifindex).await.unwrap_or_default();
             known.extend(programs.iter().any(|program| pinned.programs.contains(program)).then_some(ifindex));
         }
         Ownership { mark, known }
@@ -144,7 +144,7 @@ impl Devices {
 
     /// Of an XDP link the ifindex may count in another network namespace by now.
     async fn runs_xdp(&self, ifindex: u32, program: u32) -> bool {
-        let link = self.netlink.link_by_index(ifindex).await;
+        let link = self.link_by_index(ifindex).await;
         link.is_ok_and(|link| link.xdp.is_some_and(|xdp| xdp.program == program))
     }
 }

@@ -7,20 +7,20 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::{
-    Devices,
+    Devices, KernelDevices,
     netlink::{LinkFlags, LinkInfo, LinkLayerType, LinkPair, Netlink, PairKind, PairPlan, VlanTag},
 };
 
 /// Runs `test` in a network namespace of its own, which vanishes with the thread that is in it. Skips, and
 /// says so, where this is not allowed.
-pub fn in_namespace(test: impl AsyncFnOnce(Devices) + Send + 'static) {
+pub fn in_namespace(test: impl AsyncFnOnce(KernelDevices) + Send + 'static) {
     let run = move || {
         if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
             eprintln!("skipped: a network namespace of its own: {} (run the tests as root)", error.desc());
             return;
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { test(Devices::open().unwrap()).await });
+        runtime.block_on(async { test(KernelDevices::open().unwrap()).await });
     };
     if let Err(panic) = thread::spawn(run).join() {
         panic::resume_unwind(panic);
@@ -51,9 +51,9 @@ pub const fn mac(last: u8) -> Mac {
 }
 
 /// A veth pair of MTU 1500; the first end has the MAC `02:00:00:00:00:10`.
-pub async fn veth(devices: &Devices, name: &str, peer: &str) -> (LinkInfo, LinkInfo) {
+pub async fn veth(devices: &dyn Devices, name: &str, peer: &str) -> (LinkInfo, LinkInfo) {
     let plan = PairPlan { bond: name, port: peer, mac: mac(0x10), mtu: 1500, queues: 1, mark: None };
-    let LinkPair { bond, port } = devices.netlink.create_pair(PairKind::Veth, &plan).await.unwrap();
+    let LinkPair { bond, port } = devices.create_pair(PairKind::Veth, &plan).await.unwrap();
     (bond, port)
 }
 

@@ -23,9 +23,10 @@ use crate::{
         receipt::{Announcement, Announcer},
     },
     sys::{
-        SysError,
-        announcer::{self, Announced, FrameSocket},
+        Devices, SysError,
+        announcer::{self, Announced},
         dataplane::Maps,
+        devices::SendFrames,
     },
 };
 
@@ -108,12 +109,13 @@ pub struct AnnouncerTask {
     pub id: BondId,
     pub host: Host,
     pub maps: Arc<Maps>,
+    pub devices: Arc<dyn Devices>,
     pub engine: EngineHandle,
     /// Weak: the bond's task ends when nobody else can ask it for anything.
     pub effects: WeakWork,
     pub recording: Recording,
     /// With the ifindex that each is for. Open as long as it is a slave: to close one takes the kernel a while.
-    pub sockets: HashMap<Slot, (u32, FrameSocket)>,
+    pub sockets: HashMap<Slot, (u32, Box<dyn SendFrames>)>,
 }
 
 impl AnnouncerTask {
@@ -134,7 +136,7 @@ impl AnnouncerTask {
                 Input::Prepare { slot, ifindex } => {
                     // What fails here is reported when there is something to send.
                     if self.sockets.get(&slot).is_none_or(|(of, _)| *of != ifindex)
-                        && let Ok(socket) = FrameSocket::open(ifindex)
+                        && let Ok(socket) = self.devices.open_frames(ifindex)
                     {
                         self.sockets.insert(slot, (ifindex, socket));
                     }
@@ -176,7 +178,7 @@ impl AnnouncerTask {
         }
         let socket = match self.sockets.remove(&slot) {
             Some((of, socket)) if of == ifindex => socket,
-            _ => match FrameSocket::open(ifindex) {
+            _ => match self.devices.open_frames(ifindex) {
                 Ok(socket) => socket,
                 Err(error) => return (0, Err(error)),
             },

@@ -32,10 +32,10 @@ use crate::{
         interface::Host,
     },
     sys::{
-        SysError,
-        announcer::FrameSocket,
+        Devices, SysError,
         dataplane::Maps,
-        netlink::{Address, Netlink, VlanTag},
+        devices::{LookUpRoutes, SendFrames},
+        netlink::{Address, VlanTag},
         probe,
     },
 };
@@ -91,7 +91,7 @@ pub struct ArpProber {
     engine: EngineHandle,
     /// A connection that nothing else uses: look-ups of routes do not queue behind requests that wait for RTNL. Made when
     /// a route is asked for: it takes more memory than the rest of a bond.
-    routes: Option<Netlink>,
+    routes: Option<Box<dyn LookUpRoutes>>,
     lookout: Lookout,
     /// What was seen last.
     surroundings: Option<Surroundings>,
@@ -104,7 +104,7 @@ pub struct ArpProber {
     /// Devices by which a target's route leaves, and which were not above the bond at the last look.
     strangers: HashSet<u32>,
     /// With the ifindex that each is for. Closing one takes the kernel a while.
-    sockets: HashMap<Slot, (u32, FrameSocket)>,
+    sockets: HashMap<Slot, (u32, Box<dyn SendFrames>)>,
     /// Targets that are not asked, or to which there is no route.
     complaints: Complaints,
     /// The last round was not sent because this process lacks something.
@@ -133,20 +133,20 @@ enum Surroundings {
 #[derive(Clone)]
 struct Lookout {
     host: Host,
-    netlink: Netlink,
+    devices: Arc<dyn Devices>,
 }
 
 impl Lookout {
     async fn look(self) -> Result<Surroundings, SysError> {
         let Host::Pair { port, .. } = self.host else { return Ok(Surroundings::Port) };
-        let port = self.netlink.link_by_index(port).await?;
+        let port = self.devices.link_by_index(port).await?;
         let Some(bond) = port.link else { return Ok(Surroundings::Port) };
         let netns = port.link_netns;
-        let above = probe::devices_above(bond, &self.netlink.links(netns).await?);
+        let above = probe::devices_above(bond, &self.devices.links(netns).await?);
         if netns.is_none() {
             return Ok(Surroundings::Here(above));
         }
-        let addresses = self.netlink.addresses(netns).await?.into_iter();
+        let addresses = self.devices.addresses(netns).await?.into_iter();
         let tagged = |address: Address| above.get(&address.ifindex).map(|tags| (address, tags.clone()));
         Ok(Surroundings::Elsewhere(addresses.filter_map(tagged).collect()))
     }
@@ -196,8 +196,8 @@ enum Way {
 }
 
 impl ArpProber {
-    /// `netlink` reads devices, and may wait for RTNL.
-    pub fn new(of: Of, host: Host, netlink: Netlink) -> Self {
+    /// Reading `devices` may wait for RTNL.
+    pub fn new(of: Of, host: Host, devices: Arc<dyn Devices>) -> Self {
         let Of { id, bond, maps, engine } = of;
         Self {
             id,
@@ -205,7 +205,7 @@ impl ArpProber {
             maps,
             engine,
             routes: None,
-            lookout: Lookout { host, netlink },
+            lookout: Lookout { host, devices },
             surroundings: None,
             looks: JoinSet::new(),
             looked: Instant::now(),
@@ -314,7 +314,7 @@ impl ArpProber {
     fn send(&mut self, slot: Slot, ifindex: u32, frames: &[BytesMut]) -> Result<(), SysError> {
         let socket = match self.sockets.remove(&slot) {
             Some((of, socket)) if of == ifindex => socket,
-            _ => FrameSocket::open(ifindex)?,
+            _ => self.lookout.devices.open_frames(ifindex)?,
         };
         let (_, socket) = self.sockets.entry(slot).or_insert((ifindex, socket));
         frames.iter().try_for_each(|frame| socket.send(frame))
@@ -372,7 +372,7 @@ impl ArpProber {
         };
         let routes = match &mut self.routes {
             Some(routes) => routes,
-            none => none.insert(Netlink::open()?),
+            none => none.insert(self.lookout.devices.open_routes()?),
         };
         let Some(way) = routes.way_to(target).await? else { return Ok(Way::NoRoute) };
         if let Some(tags) = above.get(&way.ifindex) {

@@ -14,7 +14,7 @@ use bond_common::{
     mac::Mac,
     names,
 };
-use nix::{errno::Errno, net::if_::if_indextoname};
+use nix::errno::Errno;
 
 use crate::{
     agent::{
@@ -33,7 +33,6 @@ use crate::{
         ethtool::Feature,
         netlink::{In6AddrGenMode, LinkInfo, LinkSetting},
         offload::{self, Otherwise, Role},
-        sysfs::Sysfs,
     },
 };
 
@@ -77,9 +76,8 @@ struct Filters {
 /// What is to be read, without the bond's task.
 pub(super) struct Question {
     bond: String,
-    devices: Devices,
+    devices: Arc<dyn Devices>,
     hook: Hook,
-    sysfs: Option<Arc<Sysfs>>,
     watched: Vec<Watched>,
     filters: Vec<Filters>,
     /// None: they are not read this time.
@@ -218,7 +216,6 @@ impl Effects {
             bond: self.bond.clone(),
             devices: self.devices.clone(),
             hook: self.data_plane.hook(),
-            sysfs: self.sysfs.clone(),
             watched: self.data_plane.watched(&self.port(&port, bond.as_deref()), &attached),
             filters: filters.collect(),
             wanted: devices.then(|| self.wanted_devices(&port, bond.as_deref(), &slaves)),
@@ -231,10 +228,10 @@ impl Effects {
     fn ends(&self) -> Option<(String, Option<String>)> {
         let bond = match self.host {
             // Another interface of that number would have another name.
-            Host::Pair { bond, .. } => name_of(bond).filter(|name| *name == self.device_name),
+            Host::Pair { bond, .. } => self.devices.name_of(bond).filter(|name| *name == self.device_name),
             Host::Port { .. } => None,
         };
-        Some((name_of(self.host.port())?, bond))
+        Some((self.devices.name_of(self.host.port())?, bond))
     }
 
     fn port<'a>(&self, device: &'a str, bond: Option<&'a str>) -> Port<'a> {
@@ -248,7 +245,7 @@ impl Effects {
     /// Slaves whose devices are in this network namespace. What became of others comes as a link event.
     fn to_check(&self) -> Vec<Checked> {
         let named = |(&slot, slave): (&Slot, &SlaveDevice)| {
-            let name = name_of(slave.ifindex)?;
+            let name = self.devices.name_of(slave.ifindex)?;
             Some(Checked { slot, name, ifindex: slave.ifindex })
         };
         self.slaves.iter().filter_map(named).collect()
@@ -387,7 +384,7 @@ impl Effects {
             };
             let filters =
                 Filters { at, device: device.to_owned(), ifindex, names: self.data_plane.filters(of) };
-            if filters.are_there(&self.devices).await == Ok(false)
+            if filters.are_there(&*self.devices).await == Ok(false)
                 && let Some(repair) = self.reattach(at, (port, bond), slaves)
             {
                 found.push((PathFault::Detached { device: device.to_owned() }, repair));
@@ -397,8 +394,8 @@ impl Effects {
     }
 
     async fn repair_device(&self, wanted: &Wanted) -> Vec<Found> {
-        let netlink = &self.devices.netlink;
-        let link = match netlink.link_by_index(wanted.ifindex).await {
+        let devices = &*self.devices;
+        let link = match devices.link_by_index(wanted.ifindex).await {
             Ok(link) => link,
             Err(error) => return unreadable(&wanted.name, &error),
         };
@@ -406,32 +403,30 @@ impl Effects {
         for setting in wanted.settings.iter().filter(|setting| !setting.holds(&link)) {
             let answer = match *setting {
                 LinkSetting::Mtu(mtu) if wanted.role != Role::Bond => {
-                    netlink.set_mtu_of_member(wanted.ifindex, mtu).await
+                    devices.set_mtu_of_member(wanted.ifindex, mtu).await
                 }
-                LinkSetting::AddrGenMode(In6AddrGenMode::None) => netlink.clear_ipv6(wanted.ifindex).await,
-                other => netlink.set(wanted.ifindex, other).await,
+                LinkSetting::AddrGenMode(In6AddrGenMode::None) => devices.clear_ipv6(wanted.ifindex).await,
+                other => devices.set(wanted.ifindex, other).await,
             };
             let repair = outcome(answer);
             found.push((fault_of(&link, setting), repair));
         }
         found.extend(self.repair_features(&link, wanted.role).await);
         found.extend(self.repair_unicast(&link, wanted).await);
-        if let Some(sysfs) = self.sysfs.as_ref().filter(|_| wanted.first_queue)
-            && waiting(|| sysfs.sends_by_first_queue(&link.name)) == Some(false)
-        {
+        if wanted.first_queue && waiting(|| devices.sends_by_first_queue(&link.name)) == Some(false) {
             let fault = setting(&link.name, "XPS of the first transmit queue for every CPU");
-            found.push((fault, outcome(waiting(|| sysfs.send_by_first_queue(&link.name)))));
+            found.push((fault, outcome(waiting(|| devices.send_by_first_queue(&link.name)))));
         }
         found
     }
 
     /// Offloads without which packets would be lost or broken.
     async fn repair_features(&self, link: &LinkInfo, role: Role) -> Vec<Found> {
-        let (ethtool, hook) = (&self.devices.ethtool, self.data_plane.hook());
+        let (devices, hook) = (&*self.devices, self.data_plane.hook());
         if offload::prepare(role, hook).is_empty() {
             return Vec::new();
         }
-        let features = match waiting(|| ethtool.features(link.ifindex)) {
+        let features = match waiting(|| devices.features(link.ifindex)) {
             Ok(features) => features,
             Err(error) => return unreadable(&link.name, &error),
         };
@@ -439,11 +434,11 @@ impl Effects {
         if needs_promisc(&features, role, hook) && !LinkSetting::Promisc(true).holds(link) {
             let wanted = LinkSetting::Promisc(true);
             let fault = fault_of(link, &wanted);
-            found.push((fault, outcome(self.devices.netlink.set(link.ifindex, wanted).await)));
+            found.push((fault, outcome(self.devices.set(link.ifindex, wanted).await)));
         }
         let wrong: Vec<_> = wrong_features(&features, role, hook).collect();
         if !wrong.is_empty() {
-            let repair = outcome(waiting(|| offload::apply(ethtool, link, role, hook)));
+            let repair = outcome(waiting(|| offload::apply(devices, link, role, hook)));
             let fault = |change: &&offload::FeatureChange| {
                 setting(&link.name, format!("{} {}", change.name, if change.on { "on" } else { "off" }))
             };
@@ -453,17 +448,17 @@ impl Effects {
     }
 
     async fn repair_unicast(&self, link: &LinkInfo, wanted: &Wanted) -> Vec<Found> {
-        let netlink = &self.devices.netlink;
-        let missing = match missing_unicast(&self.devices, link, wanted).await {
+        let devices = &*self.devices;
+        let missing = match missing_unicast(devices, link, wanted).await {
             Ok(missing) => missing,
             Err(error) => return unreadable(&link.name, &error),
         };
         let mut found = Vec::new();
         for mac in missing {
-            let answer = match netlink.add_unicast(link.ifindex, mac).await {
+            let answer = match devices.add_unicast(link.ifindex, mac).await {
                 // As when it was enslaved.
                 Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {
-                    netlink.set(link.ifindex, LinkSetting::Promisc(true)).await.map(drop)
+                    devices.set(link.ifindex, LinkSetting::Promisc(true)).await.map(drop)
                 }
                 answer => answer,
             };
@@ -494,7 +489,7 @@ impl Question {
             }
         }
         for filters in &self.filters {
-            match filters.are_there(&self.devices).await {
+            match filters.are_there(&*self.devices).await {
                 Ok(true) => {}
                 Ok(false) => seen.filters.push(filters.at),
                 Err(why) => seen.unknown.push((filters.device.clone(), why)),
@@ -507,7 +502,7 @@ impl Question {
             let mut hooked = Vec::new();
             for slave in slaves {
                 hooked.extend(
-                    hooked_at(&self.devices, &self.bond, (&slave.name, slave.ifindex), self.hook).await,
+                    hooked_at(&*self.devices, &self.bond, (&slave.name, slave.ifindex), self.hook).await,
                 );
             }
             seen.hooked = Some(hooked);
@@ -518,7 +513,7 @@ impl Question {
     async fn ask_for_devices(&self, devices: &[Wanted], seen: &mut Seen) {
         let (mut wrong, mut notes) = (Vec::new(), Vec::new());
         for wanted in devices {
-            let link = match self.devices.netlink.link_by_index(wanted.ifindex).await {
+            let link = match self.devices.link_by_index(wanted.ifindex).await {
                 Ok(link) => link,
                 // A link event tells what became of it.
                 Err(error) if error.is_gone() => continue,
@@ -549,14 +544,14 @@ impl Question {
     async fn is_right(&self, link: &LinkInfo, wanted: &Wanted) -> Result<bool, SysError> {
         let mut is_right = wanted.settings.iter().all(|setting| setting.holds(link));
         if !offload::prepare(wanted.role, self.hook).is_empty() {
-            let features = waiting(|| self.devices.ethtool.features(link.ifindex))?;
+            let features = waiting(|| self.devices.features(link.ifindex))?;
             is_right &= wrong_features(&features, wanted.role, self.hook).next().is_none();
             is_right &=
                 !needs_promisc(&features, wanted.role, self.hook) || LinkSetting::Promisc(true).holds(link);
         }
-        is_right &= missing_unicast(&self.devices, link, wanted).await?.is_empty();
-        if let Some(sysfs) = self.sysfs.as_ref().filter(|_| wanted.first_queue) {
-            is_right &= waiting(|| sysfs.sends_by_first_queue(&link.name)) != Some(false);
+        is_right &= missing_unicast(&*self.devices, link, wanted).await?.is_empty();
+        if wanted.first_queue {
+            is_right &= waiting(|| self.devices.sends_by_first_queue(&link.name)) != Some(false);
         }
         Ok(is_right)
     }
@@ -564,8 +559,8 @@ impl Question {
 
 impl Filters {
     /// True of a device that is gone. The error is a sentence.
-    async fn are_there(&self, devices: &Devices) -> Result<bool, String> {
-        match devices.netlink.ingress_filters(self.ifindex).await {
+    async fn are_there(&self, devices: &dyn Devices) -> Result<bool, String> {
+        match devices.ingress_filters(self.ifindex).await {
             Ok(there) => Ok(self.names.iter().all(|name| there.iter().any(|there| there == name))),
             Err(error) if error.is_gone() => Ok(true),
             Err(error) => Err(error.to_string()),
@@ -573,15 +568,9 @@ impl Filters {
     }
 }
 
-/// None if there is no such device in this network namespace. While one is deleted, its name is empty.
-fn name_of(ifindex: u32) -> Option<String> {
-    let name = if_indextoname(ifindex).ok()?.to_string_lossy().into_owned();
-    Some(name).filter(|name| !name.is_empty())
-}
-
 /// What packets of the bond pass by at a slave.
 pub(super) async fn hooked_at(
-    devices: &Devices,
+    devices: &dyn Devices,
     bond: &str,
     (slave, ifindex): (&str, u32),
     hook: Hook,
@@ -620,11 +609,15 @@ fn needs_promisc(features: &[Feature], role: Role, hook: Hook) -> bool {
     )
 }
 
-async fn missing_unicast(devices: &Devices, link: &LinkInfo, wanted: &Wanted) -> Result<Vec<Mac>, SysError> {
+async fn missing_unicast(
+    devices: &dyn Devices,
+    link: &LinkInfo,
+    wanted: &Wanted,
+) -> Result<Vec<Mac>, SysError> {
     if wanted.unicast.is_empty() || LinkSetting::Promisc(true).holds(link) {
         return Ok(Vec::new());
     }
-    let received = devices.netlink.unicast(link.ifindex).await?;
+    let received = devices.unicast(link.ifindex).await?;
     let is_missing = |mac: &Mac| !received.contains(mac) && *mac != link.mac;
     Ok(wanted.unicast.iter().copied().filter(is_missing).collect())
 }

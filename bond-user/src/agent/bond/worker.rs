@@ -46,12 +46,12 @@ use crate::{
         Devices, SysError,
         announcer::{self, Announced},
         dataplane::{DataPlane, FormerMacs, Hook},
+        devices::ChangeMacs,
         enslave::{EnslavePlan, PutBack},
         found::{Found, Lower},
         membership,
-        netlink::{self, BlockingNetlink, Interfaces, LinkInfo, LinkSetting},
+        netlink::{Interfaces, LinkInfo, LinkSetting},
         ownership::Ownership,
-        sysfs::Sysfs,
         topology::{self, Pairs},
     },
 };
@@ -236,9 +236,9 @@ pub struct Effects {
     pub bond: String,
     /// What bond0's device is called, where that is ours: somebody may give it another name.
     pub(super) device_name: String,
-    pub devices: Devices,
+    pub devices: Arc<dyn Devices>,
     /// For the one change that must not take long: bond0's MAC.
-    pub blocking: BlockingNetlink,
+    pub macs: Box<dyn ChangeMacs>,
     pub data_plane: DataPlane,
     /// What BOND holds; only this task writes it.
     pub entry: BondEntry,
@@ -252,7 +252,6 @@ pub struct Effects {
     pub(super) own_work: WeakWork,
     /// Held while the path of one bond is read.
     pub(super) path_lane: Arc<Mutex<()>>,
-    pub(super) sysfs: Option<Arc<Sysfs>>,
     /// See [`HookEvents`]: it grows with each change of filters or chains.
     pub(super) hook_changes: Arc<AtomicU64>,
     pub wanted: Wishes,
@@ -299,8 +298,8 @@ pub struct Effects {
 pub struct Parts {
     pub id: BondId,
     pub bond: String,
-    pub devices: Devices,
-    pub blocking: BlockingNetlink,
+    pub devices: Arc<dyn Devices>,
+    pub macs: Box<dyn ChangeMacs>,
     pub data_plane: DataPlane,
     pub entry: BondEntry,
     pub host: Host,
@@ -310,7 +309,6 @@ pub struct Parts {
     pub recording: Recording,
     pub own_work: WeakWork,
     pub path_lane: Arc<Mutex<()>>,
-    pub sysfs: Option<Arc<Sysfs>>,
     pub hook_changes: Arc<AtomicU64>,
     pub wanted: Wishes,
     pub announced: Announced,
@@ -341,7 +339,7 @@ impl Effects {
             id,
             bond,
             devices,
-            blocking,
+            macs,
             data_plane,
             entry,
             host,
@@ -352,7 +350,6 @@ impl Effects {
             recording,
             own_work,
             path_lane,
-            sysfs,
             hook_changes,
             announced,
             announcer_task,
@@ -367,7 +364,7 @@ impl Effects {
             device_name: bond.clone(),
             bond,
             devices,
-            blocking,
+            macs,
             data_plane,
             entry,
             host,
@@ -377,7 +374,6 @@ impl Effects {
             recording,
             own_work,
             path_lane,
-            sysfs,
             hook_changes,
             wanted,
             slaves: left.into_iter().map(|(slot, found)| (slot, SlaveDevice::new(found))).collect(),
@@ -449,7 +445,7 @@ impl Effects {
             Effect::Announced(told) => self.announced(*told).await,
             Effect::SetCarrier(up) => {
                 self.carrier = up;
-                let answer = self.devices.netlink.set(self.host.port(), LinkSetting::Up(up)).await;
+                let answer = self.devices.set(self.host.port(), LinkSetting::Up(up)).await;
                 self.warn_of(answer.map(drop));
                 self.recording.add(Entry::Carrier(up));
             }
@@ -460,7 +456,7 @@ impl Effects {
                     self.recording.add(Entry::WithoutAnnouncement);
                 }
                 if self.entry.has(BondEntry::ALL_SLAVES_ACTIVE)
-                    && let Ok(link) = self.devices.netlink.link_by_index(self.host.device()).await
+                    && let Ok(link) = self.devices.link_by_index(self.host.device()).await
                 {
                     self.warn_of_bridge(&link).await;
                 }
@@ -471,7 +467,7 @@ impl Effects {
             Effect::Forget { slot } => self.forget(slot),
             Effect::GivenAway { slot, master } => {
                 let Some(slave) = self.slaves.get(&slot) else { return };
-                let master = self.devices.netlink.link_by_index(master).await;
+                let master = self.devices.link_by_index(master).await;
                 let master = master.map(|link| link.name);
                 warn!("{}: {}", self.bond, text::given_away(&slave.name, master.ok().as_deref()));
             }
@@ -565,7 +561,7 @@ impl Effects {
         // gives way to what is urgent.
         if looks.host {
             let again = Looks { host: true, ..Looks::default() };
-            let link = self.devices.netlink.link_by_index(self.host.device());
+            let link = self.devices.link_by_index(self.host.device());
             if let Some(Ok(link)) = jobs.unless_urgent(again, link).await {
                 self.host_changed(&link).await;
                 self.warn_of_bridge(&link).await;
@@ -575,7 +571,7 @@ impl Effects {
         for slot in Slot::all().filter(|slot| looks.slave_macs & slot.bit() != 0) {
             let Some(ifindex) = self.slaves.get(&slot).map(|slave| slave.ifindex) else { continue };
             let again = Looks { slave_macs: slot.bit(), ..Looks::default() };
-            let link = self.devices.netlink.link_by_index(ifindex);
+            let link = self.devices.link_by_index(ifindex);
             if let Some(Ok(link)) = jobs.unless_urgent(again, link).await {
                 self.engine.event(self.id, Event::SlaveMacFound { slot, mac: link.mac });
             }
@@ -585,7 +581,7 @@ impl Effects {
         }
         if !looks.appeared.is_empty() && !self.record.away().is_empty() {
             let again = Looks { appeared: looks.appeared.clone(), ..Looks::default() };
-            let links = self.devices.netlink.links(None);
+            let links = self.devices.links(None);
             let back = match jobs.unless_urgent(again, links).await {
                 Some(Ok(links)) => self.appeared(&looks.appeared, &links).await,
                 Some(Err(error)) => Err(error.into()),
@@ -664,11 +660,11 @@ impl Effects {
         self.further_macs = plan.unicast;
         self.prearmed = prearmed.or(self.prearmed);
         if self.host.promisc() {
-            let answer = self.devices.netlink.set(ifindex, LinkSetting::Promisc(true)).await;
+            let answer = self.devices.set(ifindex, LinkSetting::Promisc(true)).await;
             self.warn_of(answer.map(drop));
         }
         self.warn_of_device(&name, ifindex).await;
-        let (speed, duplex) = self.devices.ethtool.speed(ifindex);
+        let (speed, duplex) = self.devices.speed(ifindex);
         self.slaves.insert(slot, SlaveDevice { name, ..SlaveDevice::new(found) });
         Ok(Link { speed, duplex, ..Link::new(link.has_link()) })
     }
@@ -676,7 +672,7 @@ impl Effects {
     /// Reports what a new slave keeps from the bond, or from others, without an error.
     async fn warn_of_device(&mut self, name: &str, ifindex: u32) {
         let (bond, hook) = (&self.bond, self.data_plane.hook());
-        let hooked = hooked_at(&self.devices, bond, (name, ifindex), hook).await;
+        let hooked = hooked_at(&*self.devices, bond, (name, ifindex), hook).await;
         for note in &hooked {
             self.recording.warn(note.to_string());
         }
@@ -688,7 +684,7 @@ impl Effects {
         }
         self.notes.hooked.extend(hooked);
         self.recording.add(Entry::Notes { all: self.notes.all(), logged: true });
-        if hook != Hook::Tc && self.devices.ethtool.has_peer_on_this_machine(ifindex) {
+        if hook != Hook::Tc && self.devices.has_peer_on_this_machine(ifindex) {
             // It may be as it should; nothing shows from here whether it is.
             info!("{bond}: {name}: {}", text::PARTIAL_CHECKSUMS);
         }
@@ -707,7 +703,7 @@ impl Effects {
         if slaves.is_empty() {
             return;
         }
-        let links = match self.devices.netlink.links(None).await {
+        let links = match self.devices.links(None).await {
             Ok(links) => links,
             Err(error) => return self.warn_of(Err(error)),
         };
@@ -729,7 +725,7 @@ impl Effects {
         }
         self.warned_of = master;
         let Some(master) = master else { return };
-        match self.devices.netlink.link_by_index(master).await {
+        match self.devices.link_by_index(master).await {
             Ok(bridge) if bridge.kind.as_deref() == Some("bridge") => {
                 warn!("{}: {}", self.bond, text::all_slaves_active_below(&bridge.name));
             }
@@ -755,7 +751,7 @@ impl Effects {
         }
         // It could not be restored when it left, and is as the bond left it.
         if let Some(known) = self.record.away().iter().find(|known| known.ifindex == found.ifindex)
-            && self.record.mark().is_on(&self.devices.netlink.link_by_index(found.ifindex).await?)
+            && self.record.mark().is_on(&self.devices.link_by_index(found.ifindex).await?)
         {
             let found = Found { name: found.name, unicast: found.unicast, ..known.clone() };
             self.record.add(found.clone())?;
@@ -845,7 +841,7 @@ impl Effects {
             );
             // By its alias the kernel confirms at the end that it is to get them.
             let mark = self.record.mark();
-            let marked = self.devices.netlink.set_alias(slave.ifindex, Some(mark.alias())).await;
+            let marked = self.devices.set_alias(slave.ifindex, Some(mark.alias())).await;
             self.warn_of(marked.map(drop));
         }
         let recorded = match &released {
@@ -936,14 +932,14 @@ impl Effects {
 
     fn read_speed(&self, slot: Slot, number: u32) {
         let Some(slave) = self.slaves.get(&slot) else { return };
-        let (speed, duplex) = waiting(|| self.devices.ethtool.speed(slave.ifindex));
+        let (speed, duplex) = waiting(|| self.devices.speed(slave.ifindex));
         self.engine.send(Input::Speed { bond: self.id, slot, number, speed, duplex });
     }
 
     async fn read_links(&self) {
         let mut links = Vec::new();
         for (&slot, slave) in &self.slaves {
-            let up = match self.devices.netlink.link_by_index(slave.ifindex).await {
+            let up = match self.devices.link_by_index(slave.ifindex).await {
                 Ok(link) => link.has_link(),
                 // A link event tells what became of it.
                 Err(error) if error.is_gone() => false,
@@ -953,7 +949,7 @@ impl Effects {
                     continue;
                 }
             };
-            let (speed, duplex) = waiting(|| self.devices.ethtool.speed(slave.ifindex));
+            let (speed, duplex) = waiting(|| self.devices.speed(slave.ifindex));
             links.push((slot, Link { speed, duplex, ..Link::new(up) }));
         }
         self.engine.event(self.id, Event::Links(links));
@@ -963,8 +959,8 @@ impl Effects {
     /// (`dev_uc_sync`), the slaves do not. What does not take a further MAC becomes promiscuous.
     async fn receive_for_uppers(&mut self) -> Result<(), AgentError> {
         let Host::Pair { bond, .. } = self.host else { return Ok(()) };
-        let netlink = &self.devices.netlink;
-        let mut wanted = netlink.unicast(bond).await?;
+        let devices = &*self.devices;
+        let mut wanted = devices.unicast(bond).await?;
         wanted.extend(self.prearmed);
         if wanted == self.further_macs {
             return Ok(());
@@ -973,15 +969,15 @@ impl Effects {
         self.record.set_unicast(&wanted)?;
         for slave in self.slaves.values() {
             for &mac in wanted.iter().filter(|mac| !self.further_macs.contains(mac)) {
-                match netlink.add_unicast(slave.ifindex, mac).await {
+                match devices.add_unicast(slave.ifindex, mac).await {
                     Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {
-                        netlink.set(slave.ifindex, LinkSetting::Promisc(true)).await?;
+                        devices.set(slave.ifindex, LinkSetting::Promisc(true)).await?;
                     }
                     answer => answer?,
                 }
             }
             for &mac in self.further_macs.iter().filter(|mac| !wanted.contains(mac)) {
-                netlink.del_unicast(slave.ifindex, mac).await?;
+                devices.del_unicast(slave.ifindex, mac).await?;
             }
         }
         self.further_macs = wanted;
@@ -990,7 +986,7 @@ impl Effects {
 
     async fn set_slave_mac(&self, slot: Slot, mac: Mac) -> bool {
         let Some(slave) = self.slaves.get(&slot) else { return false };
-        let answer = self.devices.netlink.set(slave.ifindex, LinkSetting::Mac(mac)).await;
+        let answer = self.devices.set(slave.ifindex, LinkSetting::Mac(mac)).await;
         let done = answer.is_ok();
         self.warn_of(answer.map(drop));
         done
@@ -1006,7 +1002,7 @@ impl Effects {
         let accepted = self.accept_former_macs(bond).await;
         let flags = self.entry.flags();
         self.set_entry(self.entry.with_flags(flags | BondEntry::HOST_MAC_MOVES));
-        let answer = waiting(|| self.blocking.set_mac(bond, mac));
+        let answer = waiting(|| self.macs.set_mac(bond, mac));
         let entry = if answer.is_ok() { self.entry.with_host_mac(mac) } else { self.entry };
         self.set_entry(entry.with_flags(flags));
         self.settling = Some(tokio::spawn(async move {
@@ -1032,7 +1028,7 @@ impl Effects {
             let _ = settling.await;
         }
         // A bond0 that was moved into another namespace keeps its MAC.
-        let name = netlink::name_of(bond)?;
+        let name = self.devices.name_of(bond)?;
         waiting(|| self.data_plane.accept_former_macs(&name)).unwrap_or_else(|error| {
             warn!("{}: a frame may be lost while its MAC changes: {error}", self.bond);
             None
@@ -1061,7 +1057,7 @@ impl Effects {
 
     async fn read_addresses(&mut self) {
         let Host::Pair { port, .. } = self.host else { return };
-        match announcer::addresses_behind(&self.devices.netlink, port).await {
+        match announcer::addresses_behind(&*self.devices, port).await {
             Ok(announced) => {
                 self.announced = announced;
                 self.announcer_task.know(self.announced.clone());
@@ -1074,7 +1070,7 @@ impl Effects {
         // Which groups somebody behind a port has joined is not known.
         let Host::Pair { port, .. } = self.host else { return Ok(()) };
         let Some(ifindex) = self.slaves.get(&slot).map(|slave| slave.ifindex) else { return Ok(()) };
-        let frames = membership::reports_behind(&self.devices.netlink, port, mac).await?;
+        let frames = membership::reports_behind(&*self.devices, port, mac).await?;
         self.announcer_task.send(slot, ifindex, frames);
         Ok(())
     }
@@ -1082,7 +1078,7 @@ impl Effects {
     /// Somebody, too, if it is not known whom the bond talks to: its host is behind a port, or elsewhere.
     async fn ask_neighbours(&self) -> Asked {
         let Host::Pair { bond, .. } = self.host else { return Asked::Somebody };
-        match self.devices.netlink.ask_neighbours(bond).await {
+        match self.devices.ask_neighbours(bond).await {
             Ok(0) => Asked::Nobody,
             Ok(_) => Asked::Somebody,
             Err(error) => {
@@ -1121,7 +1117,7 @@ impl Effects {
         if link.mtu != self.mtu {
             self.mtu = link.mtu;
             for ifindex in self.slaves.values().map(|slave| slave.ifindex).chain([self.host.port()]) {
-                let answer = self.devices.netlink.set_mtu_of_member(ifindex, link.mtu).await;
+                let answer = self.devices.set_mtu_of_member(ifindex, link.mtu).await;
                 self.warn_of(answer.map(drop));
             }
         }
@@ -1130,7 +1126,7 @@ impl Effects {
             self.host.set_promisc(promisc);
             for slave in self.slaves.values() {
                 let wanted = promisc || slave.found.promisc;
-                let answer = self.devices.netlink.set(slave.ifindex, LinkSetting::Promisc(wanted)).await;
+                let answer = self.devices.set(slave.ifindex, LinkSetting::Promisc(wanted)).await;
                 self.warn_of(answer.map(drop));
             }
         }
@@ -1162,9 +1158,9 @@ impl Effects {
     async fn set_mtu_of(&self, device: u32, mtu: u32) -> Result<LinkInfo, SysError> {
         match self.host {
             Host::Pair { bond, .. } if bond == device => {
-                self.devices.netlink.set(device, LinkSetting::Mtu(mtu)).await
+                self.devices.set(device, LinkSetting::Mtu(mtu)).await
             }
-            _ => self.devices.netlink.set_mtu_of_member(device, mtu).await,
+            _ => self.devices.set_mtu_of_member(device, mtu).await,
         }
     }
 
@@ -1172,7 +1168,7 @@ impl Effects {
         let proof = self.proof();
         let data_plane = self.data_plane;
         let detach = async move || waiting(|| data_plane.remove()).map_err(AgentError::from);
-        let answer = self.record.restore(&self.devices, &proof, detach).await;
+        let answer = self.record.restore(&*self.devices, &proof, detach).await;
         for left in self.record.settle(answer)? {
             warn!("{}: {}", self.bond, text::unconfirmed(&self.bond, &left.name));
         }

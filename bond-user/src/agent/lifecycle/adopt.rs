@@ -89,7 +89,7 @@ pub async fn adopt(
                     config.name
                 ),
             }
-            let notes = record::undo(&machine.paths, &config.name, &machine.devices).await?;
+            let notes = record::undo(&machine.paths, &config.name, &*machine.devices).await?;
             notes.iter().for_each(|note| warn!("{}: {note}", config.name));
             Ok(None)
         }
@@ -195,11 +195,11 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Look, Misfit> {
     }
     let record = record.ok_or(Misfit::NoRecord)?;
     let Shape { pair, port, datapath, queues } = record.shape();
-    let devices = &machine.devices;
+    let devices = &*machine.devices;
     let port_name =
         pair.as_ref().map(|pair| pair.port.as_str()).or(port.as_ref().map(|port| port.name.as_str()));
     let portless = || Ok(Look::Portless(port_name.unwrap_or_default().to_owned()));
-    let port_link = match devices.netlink.link_by_index(entry.port_ifindex()).await {
+    let port_link = match devices.link_by_index(entry.port_ifindex()).await {
         Ok(port) => port,
         Err(error) if error.is_gone() => return portless(),
         Err(error) => return Err(error.into()),
@@ -234,7 +234,7 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Look, Misfit> {
     let (host, bond) = match (&pair, port.link) {
         (Some(_), Some(peer)) => {
             let bond = match port.link_netns {
-                None => Some(devices.netlink.link_by_index(peer).await?),
+                None => Some(devices.link_by_index(peer).await?),
                 Some(_) => None,
             };
             let promisc = bond.as_ref().is_some_and(|bond| bond.promiscuity > 0);
@@ -295,7 +295,7 @@ async fn policy(
     // A first slave that cannot change its MAC turned the policy.
     if found == FailOverMac::Active {
         for (_, _, link) in slaves {
-            if !machine.devices.netlink.can_set_mac(link).await? {
+            if !machine.devices.can_set_mac(link).await? {
                 options.fail_over_mac = found;
                 return Ok(options);
             }
@@ -319,7 +319,7 @@ async fn take_over(
     let Whole { mut record, maps, queues, port, host, made_of, bond, options, slaves, gone, strays, proof } =
         whole;
     let name = &config.name;
-    let devices = &machine.devices;
+    let devices = &*machine.devices;
     let hook = effects::hook(config.datapath, config.port.is_some());
     // First: what is written below has room then, on a file system that is full by now as well. If it is full already, what
     // is recorded stays: it says more than is left, never less.
@@ -441,11 +441,10 @@ async fn take_over(
     let joined: Vec<_> = left.slaves.iter().map(|slave| (slave.name.clone(), slave.ifindex)).collect();
     let is_any_away = !record.away().is_empty();
     // Read again by the bond's task; until then there may be something to announce that is not known.
-    let announced =
-        announcer::addresses_behind(&devices.netlink, port.ifindex).await.unwrap_or_else(|error| {
-            warn!("{name}: its addresses cannot be read yet: {error}");
-            Announced { uppers: Vec::new(), elsewhere: true }
-        });
+    let announced = announcer::addresses_behind(devices, port.ifindex).await.unwrap_or_else(|error| {
+        warn!("{name}: its addresses cannot be read yet: {error}");
+        Announced { uppers: Vec::new(), elsewhere: true }
+    });
     let plane = Plane {
         data_plane,
         entry,
@@ -470,7 +469,7 @@ async fn take_over(
     }
     let mtu = config.mtu.or(former.mtu.and(Some(bring_up::DEFAULT_MTU)));
     if let (Some(bond), Some(mtu)) = (&bond, mtu) {
-        devices.netlink.set(bond.ifindex, LinkSetting::Mtu(mtu)).await?;
+        devices.set(bond.ifindex, LinkSetting::Mtu(mtu)).await?;
     }
     if let Some(bond) = &bond {
         bring_up::configure(devices, bond.ifindex, config).await?;
@@ -526,7 +525,7 @@ async fn give_aliases<'a>(
     let links: Vec<_> = links.collect();
     record.set_aliases(|ifindex| links.iter().find(|link| link.ifindex == ifindex)?.alias.clone())?;
     for link in links {
-        machine.devices.netlink.set_alias(link.ifindex, Some(record.mark().alias())).await?;
+        machine.devices.set_alias(link.ifindex, Some(record.mark().alias())).await?;
     }
     Ok(())
 }
@@ -592,7 +591,7 @@ fn left_slave(machine: &Machine, config: &BondConfig, maps: &Maps, slot: Slot, l
         // Added by hand; its prio was the former agent's.
         None => SlaveOptions { queue_id: entry.queue_id(), ..SlaveOptions::default() },
     };
-    let (speed, duplex) = machine.devices.ethtool.speed(link.ifindex);
+    let (speed, duplex) = machine.devices.speed(link.ifindex);
     LeftSlave {
         slot,
         name: link.name.clone(),

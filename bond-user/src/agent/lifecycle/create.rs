@@ -67,11 +67,10 @@ use crate::{
         enslave::EnslavePlan,
         found::Found,
         layer3::{Layer3, Target},
-        netlink::{self, Address, BlockingNetlink, KernelRoute, LinkInfo, LinkSetting, PairKind, PairPlan},
+        netlink::{self, Address, KernelRoute, LinkInfo, LinkSetting, PairKind, PairPlan},
         offload::{self, Role},
         ownership::Mark,
         sysctl::PromoteSecondaries,
-        sysfs::Sysfs,
     },
 };
 
@@ -86,10 +85,8 @@ pub struct Machine {
     pub kernel: Arc<Kernel>,
     /// For bond0's device; the engine has it, too.
     pub reader: Option<Arc<DeviceReader>>,
-    pub devices: Devices,
+    pub devices: Arc<dyn Devices>,
     pub link_events: LinkEventSource,
-    /// Of this network namespace; none where it cannot be mounted.
-    pub sysfs: Option<Arc<Sysfs>>,
     /// Held while the path of one bond is read, which may wait for RTNL.
     pub path_lane: Arc<tokio::sync::Mutex<()>>,
     /// Grows with each change of filters and nftables.
@@ -153,10 +150,10 @@ pub async fn bring_up(
 ) -> Result<Created, AgentError> {
     let hook = effects::hook(config.datapath, config.port.is_some());
     let mtu = config.mtu.unwrap_or(DEFAULT_MTU);
-    let queues = match (&config.port, &machine.sysfs) {
+    let queues = match (&config.port, machine.devices.has_queues()) {
         (Some(_), _) => Queues::OfPort,
-        (None, Some(_)) => Queues::Sixteen,
-        (None, None) => Queues::One,
+        (None, true) => Queues::Sixteen,
+        (None, false) => Queues::One,
     };
     for slave in &config.slaves {
         check_queue(&config.name, queues, &slave.name, slave.options)?;
@@ -167,7 +164,7 @@ pub async fn bring_up(
     let _one_at_a_time = machine.enslaving.lock().await;
     let candidates = look_at_slaves(machine, config, &plan, missing).await?;
     let rules = match Moved::of(candidates.iter().map(|slave| &slave.found), &config.name, (0, Mac::ZERO)) {
-        Some(moved) if config.move_addresses => moved.check(&machine.devices, mtu).await?,
+        Some(moved) if config.move_addresses => moved.check(&*machine.devices, mtu).await?,
         _ => Layer3::default(),
     };
     let port_found = match &config.port {
@@ -230,7 +227,7 @@ pub async fn bring_up(
     }
     if pair.is_none()
         && hook != Hook::Tc
-        && machine.devices.ethtool.has_peer_on_this_machine(side.host.port())
+        && machine.devices.has_peer_on_this_machine(side.host.port())
     {
         info!("{}: {}: {}", config.name, side.port_name, text::PARTIAL_CHECKSUMS);
     }
@@ -272,16 +269,16 @@ pub async fn bring_up(
         info!("{note}");
     }
     if let Some(moved) = &moved {
-        moved.take_addresses(&machine.devices, &rules).await?;
+        moved.take_addresses(&*machine.devices, &rules).await?;
     }
     for candidate in &candidates {
         enslave(machine, id, &started.effects, candidate, None).await?;
         if let Some(moved) = moved.as_ref().filter(|moved| moved.from.ifindex == candidate.found.ifindex) {
-            moved.take_routes(&machine.devices).await?;
+            moved.take_routes(&*machine.devices).await?;
         }
     }
     if let Host::Pair { bond, .. } = side.host {
-        configure(&machine.devices, bond, config).await?;
+        configure(&*machine.devices, bond, config).await?;
         started.effects.look(|looks| looks.addresses.insert(bond));
     }
     settle(machine, id, &started.effects).await?;
@@ -351,7 +348,7 @@ pub fn start(
         maps: Arc::clone(&maps),
         engine: machine.engine.clone(),
     };
-    let asking = ArpProber::new(of, host, machine.devices.netlink.clone());
+    let asking = ArpProber::new(of, host, Arc::clone(&machine.devices));
     let run = machine.paths.run_of(&config.name);
     let receipt_writer =
         ReceiptWriter::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps), Arc::clone(&ledger));
@@ -361,6 +358,7 @@ pub fn start(
         id,
         host,
         maps: Arc::clone(&maps),
+        devices: Arc::clone(&machine.devices),
         engine: machine.engine.clone(),
         effects: work.downgrade(),
         recording: recording.clone(),
@@ -369,8 +367,8 @@ pub fn start(
     let parts = Parts {
         id,
         bond: config.name.to_string(),
-        devices: machine.devices.clone(),
-        blocking: BlockingNetlink::open()?,
+        devices: Arc::clone(&machine.devices),
+        macs: machine.devices.open_macs()?,
         data_plane,
         entry,
         host,
@@ -380,7 +378,6 @@ pub fn start(
         recording: recording.clone(),
         own_work: work.downgrade(),
         path_lane: Arc::clone(&machine.path_lane),
-        sysfs: machine.sysfs.clone(),
         hook_changes: Arc::clone(&machine.hook_changes),
         wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
         announced,
@@ -471,9 +468,9 @@ async fn enslave(
     claim: Option<OwnedMutexGuard<()>>,
 ) -> Result<(), AgentError> {
     let Candidate { config, found } = candidate;
-    let link = machine.devices.netlink.link_by_index(found.ifindex).await?;
-    let can_set_mac = machine.devices.netlink.can_set_mac(&link).await?;
-    machine.devices.netlink.put_neighbours(&found.layer3, &Target::same(found.ifindex)).await?;
+    let link = machine.devices.link_by_index(found.ifindex).await?;
+    let can_set_mac = machine.devices.can_set_mac(&link).await?;
+    machine.devices.put_neighbours(&found.layer3, &Target::same(found.ifindex)).await?;
     let slave = NewSlave {
         name: found.name.clone(),
         ifindex: found.ifindex,
@@ -516,7 +513,7 @@ async fn free_port_name(machine: &Machine, bond: &str) -> Result<InterfaceName, 
 
 /// What an interface is, if there is one of this name.
 async fn kind_of(machine: &Machine, name: &str) -> Result<Option<String>, AgentError> {
-    match machine.devices.netlink.link_by_name(name).await {
+    match machine.devices.link_by_name(name).await {
         Ok(link) => Ok(Some(link.kind.unwrap_or_else(|| "hardware".into()))),
         Err(error) if error.is_gone() => Ok(None),
         Err(error) => Err(error.into()),
@@ -650,7 +647,7 @@ async fn create_pair(
     wanted: config::Pair,
 ) -> Result<(PairKind, netlink::LinkPair), AgentError> {
     let of = async |kind| {
-        let made = machine.devices.netlink.create_pair(kind, plan).await;
+        let made = machine.devices.create_pair(kind, plan).await;
         made.map(|pair| (kind, pair))
     };
     let netkit = match wanted {
@@ -678,11 +675,11 @@ async fn make_pair(
     (hook, queues): (Hook, Queues),
 ) -> Result<Side, AgentError> {
     let (kind, made) = create_pair(machine, plan, hook, wanted).await?;
-    offload::apply(&machine.devices.ethtool, &made.bond, Role::Bond, hook)?;
-    offload::apply(&machine.devices.ethtool, &made.port, Role::Port, hook)?;
+    offload::apply(&*machine.devices, &made.bond, Role::Bond, hook)?;
+    offload::apply(&*machine.devices, &made.port, Role::Port, hook)?;
     let mut queues = queues;
-    if let Some(sysfs) = machine.sysfs.as_ref().filter(|_| queues == Queues::Sixteen)
-        && let Err(error) = sysfs.send_by_first_queue(plan.bond)
+    if queues == Queues::Sixteen
+        && let Err(error) = machine.devices.send_by_first_queue(plan.bond)
     {
         // The kernel's hash spreads flows over the queues now. Programs that take all queues for one do not mind.
         warn!("{}: no slave can have a queue_id: {error}", plan.bond);
@@ -715,7 +712,7 @@ async fn take_port(
     (mark, host_mac): (&Mark, Option<Mac>),
 ) -> Result<Side, AgentError> {
     let link = machine.devices.enslave(found, plan, mark).await?;
-    machine.devices.netlink.set(link.ifindex, LinkSetting::Promisc(true)).await?;
+    machine.devices.set(link.ifindex, LinkSetting::Promisc(true)).await?;
     Ok(Side {
         host: Host::Port { port: link.ifindex, promisc: false },
         pair: None,
@@ -728,7 +725,7 @@ async fn take_port(
 }
 
 /// bond0 up, with its addresses and routes.
-pub async fn configure(devices: &Devices, bond: u32, config: &BondConfig) -> Result<(), AgentError> {
+pub async fn configure(devices: &dyn Devices, bond: u32, config: &BondConfig) -> Result<(), AgentError> {
     let error = match set_up(devices, bond, config).await {
         Ok(()) => return Ok(()),
         Err(error) => error,
@@ -740,13 +737,13 @@ pub async fn configure(devices: &Devices, bond: u32, config: &BondConfig) -> Res
     })
 }
 
-async fn set_up(devices: &Devices, bond: u32, config: &BondConfig) -> Result<(), SysError> {
-    devices.netlink.set(bond, LinkSetting::Up(true)).await?;
+async fn set_up(devices: &dyn Devices, bond: u32, config: &BondConfig) -> Result<(), SysError> {
+    devices.set(bond, LinkSetting::Up(true)).await?;
     for address in &config.addresses {
-        devices.netlink.add_address(&Address::new(bond, address.addr(), address.prefix_len())).await?;
+        devices.add_address(&Address::new(bond, address.addr(), address.prefix_len())).await?;
     }
     for route in &config.routes {
-        devices.netlink.replace_route(&route_over(bond, route)).await?;
+        devices.replace_route(&route_over(bond, route)).await?;
     }
     Ok(())
 }
@@ -770,30 +767,30 @@ pub async fn record_configured(effects: &Work, configured: Configured) -> Result
 
 /// Removes what a former configuration has set on bond0, where it still is, after the present one was set.
 pub async fn remove_former(
-    devices: &Devices,
+    devices: &dyn Devices,
     bond: &LinkInfo,
     former: &Configured,
     config: &BondConfig,
 ) -> Result<(), AgentError> {
     let name = &config.name;
-    let present = devices.netlink.routes_of(bond.ifindex).await?;
+    let present = devices.routes_of(bond.ifindex).await?;
     let is_there = |route: &&KernelRoute| {
         present.iter().any(|found| found.has_same_key(route) && found.via == route.via)
     };
     for route in former.routes.iter().filter(is_there) {
-        devices.netlink.del_route(route).await?;
+        devices.del_route(route).await?;
         info!("{name}: route {route}: removed, the configuration does not have it any more");
     }
-    let present = devices.netlink.addresses_of(bond.ifindex).await?;
+    let present = devices.addresses_of(bond.ifindex).await?;
     let is_there = |address: &&Address| present.iter().any(|found| found.is_same(address));
     let old: Vec<_> = former.addresses.iter().filter(is_there).collect();
     if old.is_empty() {
         return Ok(());
     }
     {
-        let _others_stay = PromoteSecondaries::of(&bond.name);
+        let _others_stay = PromoteSecondaries::of(devices, &bond.name);
         for address in old {
-            devices.netlink.del_address(address).await?;
+            devices.del_address(address).await?;
             let net = format!("{}/{}", address.ip, address.prefix_len);
             info!("{name}: address {net}: removed, the configuration does not have it any more");
         }

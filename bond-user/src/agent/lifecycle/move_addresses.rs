@@ -42,8 +42,7 @@ impl Moved {
     ///
     /// # Errors
     /// [`Refusal::Unmovable`]
-    pub async fn check(&self, devices: &Devices, mtu: u32) -> Result<Layer3, AgentError> {
-        let netlink = &devices.netlink;
+    pub async fn check(&self, devices: &dyn Devices, mtu: u32) -> Result<Layer3, AgentError> {
         let refusal = |Unrestorable { what, why }| {
             let (name, bond) = (self.from.name.clone(), self.bond.clone());
             AgentError::from(SysError::from(Refusal::Unmovable { name, bond, what, why }))
@@ -51,33 +50,32 @@ impl Moved {
         if let Some(unfit) = self.from.layer3.unmovable(&self.target(), mtu) {
             return Err(refusal(unfit));
         }
-        if let Some(unfit) = netlink.mpls_route_over(self.from.ifindex).await? {
+        if let Some(unfit) = devices.mpls_route_over(self.from.ifindex).await? {
             return Err(refusal(unfit));
         }
-        netlink.rules_to_copy(&self.from.name, &self.bond).await?.map_err(refusal)
+        devices.rules_to_copy(&self.from.name, &self.bond).await?.map_err(refusal)
     }
 
     /// Takes addresses and rules, before the slave is enslaved: there is no moment at which the host does not have the
     /// addresses.
-    pub async fn take_addresses(&self, devices: &Devices, rules: &Layer3) -> Result<(), AgentError> {
-        let netlink = &devices.netlink;
-        netlink.set(self.ifindex, LinkSetting::Up(true)).await?;
-        netlink.put_addresses(&self.from.layer3, &self.target()).await?;
+    pub async fn take_addresses(&self, devices: &dyn Devices, rules: &Layer3) -> Result<(), AgentError> {
+        devices.set(self.ifindex, LinkSetting::Up(true)).await?;
+        devices.put_addresses(&self.from.layer3, &self.target()).await?;
         for address in self.from.layer3.addresses() {
             info!("{}: {address} from {}", self.bond, self.from.name);
             if let Some(seconds) = address.valid_for() {
                 warn!("{}: {}", self.bond, text::expiring(address, seconds, &self.from.name, &self.bond));
             }
         }
-        netlink.add_rules(rules).await?;
+        devices.add_rules(rules).await?;
         // IPv6 ones go when it is closed.
-        netlink.take_ipv4_addresses(&self.from.layer3).await?;
+        devices.take_ipv4_addresses(&self.from.layer3).await?;
         Ok(())
     }
 
     /// Takes the rest, after the slave was enslaved, which has taken it from there.
-    pub async fn take_routes(&self, devices: &Devices) -> Result<(), AgentError> {
-        devices.netlink.put_routes(&self.from.layer3, &self.target(), &self.bond).await?;
+    pub async fn take_routes(&self, devices: &dyn Devices) -> Result<(), AgentError> {
+        devices.put_routes(&self.from.layer3, &self.target(), &self.bond).await?;
         let (routes, from) = (self.from.layer3.routes().count(), &self.from.name);
         info!("{}: {routes} routes from {from}, those of the kernel included", self.bond);
         Ok(())

@@ -270,7 +270,7 @@ impl Agent {
             return Err(AgentError::NeedsReleased { bond, slave, key: "mac" });
         }
         if let Some(hwaddr) = wanted.hwaddr.filter(|hwaddr| *hwaddr != found.permanent_mac) {
-            let link = self.machine.devices.netlink.link_by_index(found.ifindex).await?;
+            let link = self.machine.devices.link_by_index(found.ifindex).await?;
             let known = before.is_some_and(|slave| slave.hwaddr == Some(hwaddr));
             if !known && link.permanent_mac != Some(hwaddr) {
                 let (slave, found) = (found.name.clone(), found.permanent_mac);
@@ -287,8 +287,8 @@ impl Agent {
         if before.port.is_some() {
             return Ok(None);
         }
-        let netlink = &self.machine.devices.netlink;
-        let port = netlink.link_by_index(bond.maps.bond().port_ifindex()).await?;
+        let devices = &*self.machine.devices;
+        let port = devices.link_by_index(bond.maps.bond().port_ifindex()).await?;
         let ifindex = match (port.link, port.link_netns) {
             (Some(ifindex), None) => ifindex,
             _ => {
@@ -304,7 +304,7 @@ impl Agent {
                 };
             }
         };
-        let LinkInfo { name: device, mtu, .. } = netlink.link_by_index(ifindex).await?;
+        let LinkInfo { name: device, mtu, .. } = devices.link_by_index(ifindex).await?;
         let mut plan = HostPlan { ifindex, device, ..HostPlan::default() };
         // Without a word of the file's the MTU is whoever's who has set it, unless the file had a word before.
         let word = wanted.mtu.or(before.mtu.and(Some(DEFAULT_MTU)));
@@ -314,14 +314,14 @@ impl Agent {
         plan.mtu = word.filter(|word| *word != mtu).map(|word| (word, mtu));
         bring_up::check_ipv6(wanted, word.unwrap_or(mtu))?;
 
-        let present = netlink.addresses_of(ifindex).await?;
+        let present = devices.addresses_of(ifindex).await?;
         let is_there = |net: &IpNet| present.iter().any(|found| found.is_same(&address(ifindex, net)));
         let is_wanted = |net: &IpNet| wanted.addresses.contains(net);
         plan.new_addresses = wanted.addresses.iter().copied().filter(|net| !is_there(net)).collect();
         let old = before.addresses.iter().copied();
         plan.old_addresses = old.filter(|net| !is_wanted(net) && is_there(net)).collect();
 
-        let present = netlink.routes_of(ifindex).await?;
+        let present = devices.routes_of(ifindex).await?;
         let there = |route: &KernelRoute| present.iter().find(|found| found.has_same_key(route));
         let over = |route| route_over(ifindex, route);
         let routes: Vec<_> = wanted.routes.iter().map(over).collect();
@@ -459,7 +459,7 @@ impl Agent {
 
     /// New addresses and routes come before old ones go.
     async fn set_up_host(&self, wanted: &BondConfig, plan: &HostPlan, outcome: &mut Outcome) {
-        let (name, netlink) = (&wanted.name, &self.machine.devices.netlink);
+        let (name, devices) = (&wanted.name, &self.machine.devices);
         if let Some((mtu, before)) = plan.mtu {
             match self.set_mtu(name, mtu).await {
                 Ok(()) => outcome.changed(format!("{name}: mtu={mtu} (was {before})")),
@@ -467,19 +467,19 @@ impl Agent {
             }
         }
         for net in &plan.new_addresses {
-            match netlink.add_address(&address(plan.ifindex, net)).await {
+            match devices.add_address(&address(plan.ifindex, net)).await {
                 Ok(()) => outcome.changed(format!("{name}: address {net}: added")),
                 Err(error) => outcome.fail(name, &error.into()),
             }
         }
         for route in &plan.new_routes {
-            match netlink.replace_route(route).await {
+            match devices.replace_route(route).await {
                 Ok(()) => outcome.changed(format!("{name}: route {route}: set")),
                 Err(error) => outcome.fail(name, &error.into()),
             }
         }
         for route in &plan.old_routes {
-            match netlink.del_route(route).await {
+            match devices.del_route(route).await {
                 Ok(()) => outcome.changed(format!("{name}: route {route}: removed")),
                 Err(error) => outcome.fail(name, &error.into()),
             }
@@ -487,21 +487,21 @@ impl Agent {
         if plan.old_addresses.is_empty() {
             return;
         }
-        let _others_stay = PromoteSecondaries::of(&plan.device);
+        let _others_stay = PromoteSecondaries::of(&**devices, &plan.device);
         for net in &plan.old_addresses {
-            match netlink.del_address(&address(plan.ifindex, net)).await {
+            match devices.del_address(&address(plan.ifindex, net)).await {
                 Ok(()) => outcome.changed(format!("{name}: address {net}: removed")),
                 Err(error) => outcome.fail(name, &error.into()),
             }
         }
         // Where they could not be told to stay, and for routes that had a deleted address as their source.
         for net in &wanted.addresses {
-            if let Err(error) = netlink.add_address(&address(plan.ifindex, net)).await {
+            if let Err(error) = devices.add_address(&address(plan.ifindex, net)).await {
                 outcome.fail(name, &error.into());
             }
         }
         for route in &wanted.routes {
-            if let Err(error) = netlink.replace_route(&route_over(plan.ifindex, route)).await {
+            if let Err(error) = devices.replace_route(&route_over(plan.ifindex, route)).await {
                 outcome.fail(name, &error.into());
             }
         }

@@ -383,7 +383,7 @@ impl Agent {
 
     /// All links, after events were lost: the engine is told of each, and of slaves that are gone.
     async fn catch_up(self: &Arc<Self>) -> Vec<LinkInfo> {
-        let links = match self.machine.devices.netlink.links(None).await {
+        let links = match self.machine.devices.links(None).await {
             Ok(links) => links,
             Err(error) => {
                 warn!("{error}; slaves that came or went meanwhile are not known");

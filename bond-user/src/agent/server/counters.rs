@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::{
     report::{json::Device, moment::monotonic},
-    sys::{SysError, netlink::Netlink},
+    sys::{Devices, SysError},
 };
 
 /// How long a reader waits for newer counters. The kernel answers in less than a millisecond unless a process holds RTNL.
@@ -60,14 +60,14 @@ impl CounterCache {
     /// note says how old they are.
     pub async fn of(
         self: &Arc<Self>,
-        netlink: &Netlink,
+        kernel: &Arc<dyn Devices>,
         devices: &[u32],
         notes: &mut Vec<String>,
     ) -> Counted {
         let is_kept_waiting = |since: Time| monotonic().saturating_sub(since) > READER_AT_MOST;
         let is_held = self.last().under_way.is_some_and(is_kept_waiting);
         let at_most = if is_held { WHILE_HELD_AT_MOST } else { READER_AT_MOST };
-        let is_new = timeout(at_most, self.refresh(netlink, devices)).await.is_ok();
+        let is_new = timeout(at_most, self.refresh(kernel, devices)).await.is_ok();
         let (mut counted, mut oldest) = (Counted::new(), None);
         let last = self.last();
         if let Some(error) = last.failed.as_ref().filter(|_| is_new) {
@@ -94,7 +94,7 @@ impl CounterCache {
 
     /// Reads the counters of these devices. One reading is under way at a time, and goes on if nobody waits for it any more:
     /// those who ask meanwhile share the next one.
-    pub async fn refresh(self: &Arc<Self>, netlink: &Netlink, devices: &[u32]) {
+    pub async fn refresh(self: &Arc<Self>, kernel: &Arc<dyn Devices>, devices: &[u32]) {
         let asked = self.last().begun;
         let lane = Arc::clone(&self.lane).lock_owned().await;
         let number = {
@@ -106,10 +106,10 @@ impl CounterCache {
             last.under_way = Some(monotonic());
             last.begun
         };
-        let (counters, netlink, devices) = (Arc::clone(self), netlink.clone(), devices.to_vec());
+        let (counters, kernel, devices) = (Arc::clone(self), Arc::clone(kernel), devices.to_vec());
         let reading = tokio::spawn(async move {
             let at = monotonic();
-            let answer = read(&netlink, &devices).await;
+            let answer = read(&*kernel, &devices).await;
             counters.complete(number, at, &devices, answer);
             drop(lane);
         });
@@ -140,11 +140,11 @@ impl CounterCache {
 }
 
 /// Reads counters. Devices that are not in this namespace are left out.
-pub async fn read(netlink: &Netlink, devices: &[u32]) -> Result<Counted, SysError> {
-    let qdiscs = netlink.qdiscs().await?;
+pub async fn read(kernel: &dyn Devices, devices: &[u32]) -> Result<Counted, SysError> {
+    let qdiscs = kernel.qdiscs().await?;
     let mut counted = Counted::new();
     for &ifindex in devices {
-        match netlink.counted_link(ifindex).await {
+        match kernel.counted_link(ifindex).await {
             Ok(link) => {
                 let device = Device::new(&link, &qdiscs);
                 let mtu = link.link.mtu;

@@ -28,7 +28,7 @@ use crate::{
         text,
     },
     store::{receipts, record::Record},
-    sys::{directory::Trust, netlink::Netlink, softnet::Softnet},
+    sys::{Devices, directory::Trust, softnet::Softnet},
 };
 
 /// A process that holds RTNL does not keep a reader without an agent from the rest.
@@ -70,7 +70,7 @@ impl Agent {
         }
         let mut notes = Vec::new();
         let counted = match scope {
-            Scope::All => self.counters.of(&self.machine.devices.netlink, &devices, &mut notes).await,
+            Scope::All => self.counters.of(&self.machine.devices, &devices, &mut notes).await,
             Scope::Bonds => Counted::new(),
         };
         let softnet = softnet(&mut notes);
@@ -191,8 +191,8 @@ fn on_exit(on_exit: OnExit) -> &'static str {
 }
 
 /// Counters of devices, for who reads them once. If the kernel does not answer soon, none.
-pub async fn count(netlink: &Netlink, devices: &[u32], notes: &mut Vec<String>) -> Counted {
-    match timeout(DEVICES_AT_MOST, counters::read(netlink, devices)).await {
+pub async fn count(of: &dyn Devices, devices: &[u32], notes: &mut Vec<String>) -> Counted {
+    match timeout(DEVICES_AT_MOST, counters::read(of, devices)).await {
         Ok(Ok(counted)) => counted,
         Ok(Err(error)) => {
             notes.push(format!("the devices' counters are missing: {error}"));

@@ -25,7 +25,7 @@ use crate::{
     report::{json::Report, text},
     store::paths::{self as paths, Paths},
     sys::{
-        Devices, caps,
+        Devices, KernelDevices, caps,
         dataplane::{DeviceReader, Hook, Kernel},
         enslave::EnslavePlan,
         netdev::Netdev,
@@ -45,7 +45,7 @@ pub fn at(interfaces: &[String]) -> Result<Vec<Check>> {
     let mut checks = judge::machine(&machine());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let devices = Devices::open()?;
+        let devices = KernelDevices::open()?;
         let links = devices.netlink.links(None).await?;
         let named = |name: &String| {
             let has_name = |link: &&LinkInfo| link.name == *name || link.altnames.contains(name);
@@ -152,7 +152,7 @@ fn can_make(kind: PairKind) -> Trial {
                 queues: QUEUES,
                 mark: None,
             };
-            Devices::open()?.netlink.create_pair(kind, &plan).await?;
+            KernelDevices::open()?.netlink.create_pair(kind, &plan).await?;
             Ok(Some(()))
         })
     };
@@ -170,13 +170,13 @@ fn can_make(kind: PairKind) -> Trial {
 
 /// What is read once for all interfaces.
 struct Looks<'a> {
-    devices: &'a Devices,
+    devices: &'a KernelDevices,
     netdev: Option<Netdev>,
     paths: Paths,
 }
 
 impl<'a> Looks<'a> {
-    fn open(devices: &'a Devices) -> Result<Self> {
+    fn open(devices: &'a KernelDevices) -> Result<Self> {
         Ok(Self { devices, netdev: Netdev::open().ok().flatten(), paths: Paths::of(netns::cookie()?) })
     }
 
@@ -187,10 +187,11 @@ impl<'a> Looks<'a> {
     }
 
     async fn nic(&self, link: LinkInfo) -> Result<Nic> {
-        let Devices { netlink, ethtool } = self.devices;
+        let KernelDevices { netlink, ethtool, .. } = self.devices;
+        let devices: &dyn Devices = self.devices;
         let plan = EnslavePlan { mac: None, mtu: USUAL_MTU, hook: Hook::Tc, unicast: Vec::new() };
         let observed =
-            self.devices.observe((&link.name, None), &plan, |link| agent::owner_of(&self.paths, link)).await;
+            devices.observe((&link.name, None), &plan, |link| agent::owner_of(&self.paths, link)).await;
         let carries = traffic::carried_by(netlink, link.ifindex).await?;
         Ok(Nic {
             owner: agent::owner_of(&self.paths, &link),
@@ -206,7 +207,7 @@ impl<'a> Looks<'a> {
             has_local_peer: ethtool.has_peer_on_this_machine(link.ifindex),
             hooks: self.devices.hooked(link.ifindex, &link.name).await.unwrap_or_default(),
             carries,
-            conflicts: self.devices.conflicts(link.ifindex).await.unwrap_or_default(),
+            conflicts: devices.conflicts(link.ifindex).await.unwrap_or_default(),
             listeners: listeners(link.ifindex),
             link,
         })

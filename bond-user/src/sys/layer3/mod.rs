@@ -12,7 +12,6 @@ pub mod message;
 use std::{
     collections::{BTreeSet, HashSet},
     fmt::Write as _,
-    fs,
     net::{IpAddr, Ipv6Addr},
     path::Path,
     time::{Duration, Instant},
@@ -31,8 +30,8 @@ use self::message::{
     NDA_FLAGS_EXT, NDA_IFINDEX, NHA_OIF, RTA_NH_ID, RouteKey, Substitute,
 };
 use super::{
-    SysError,
-    netlink::{IPV6_MIN_MTU, Netlink, Raw, called},
+    Devices, SysError,
+    netlink::{IPV6_MIN_MTU, Raw},
 };
 
 /// RTPROT_REDIRECT, KERNEL and RA: who made a route.
@@ -281,19 +280,6 @@ fn comes_by_itself(route: &Message) -> bool {
         && (of_device || route.route_type() != UNICAST)
 }
 
-/// Whether the kernel learns routes of router advertisements on this device. Unknown is no.
-fn learns_routes(device: &str) -> bool {
-    let number = |directory: &str, name: &str| {
-        let path = Path::new("/proc/sys/net/ipv6/conf").join(directory).join(name);
-        fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<i32>().ok())
-    };
-    match number(device, "accept_ra") {
-        Some(2) => true,
-        Some(1) => number(device, "forwarding") == Some(0),
-        _ => false,
-    }
-}
-
 /// The parts of a dump of routes that are of one device.
 #[derive(Default)]
 struct Reading {
@@ -335,7 +321,7 @@ fn listing(kind: MessageKind, family: u8) -> Raw {
 
 /// What is left to be sent, and what became of what was.
 struct Sender<'a> {
-    netlink: &'a Netlink,
+    devices: &'a (dyn Devices + 'a),
     on: String,
     /// Whose layer 3 it is.
     device: Option<u32>,
@@ -346,7 +332,7 @@ impl Sender<'_> {
     /// Sends all; what is there already is done. Returns what failed.
     async fn send(&self, requests: Vec<(u16, Message)>) -> Vec<(u16, Message, rtnetlink::Error)> {
         let raw = requests.iter().map(|(flags, message)| (*flags, message.creation())).collect();
-        let answers = self.netlink.send_raw(raw).await;
+        let answers = self.devices.send_raw(raw).await;
         let failed = |((flags, message), answer): ((u16, Message), Result<(), rtnetlink::Error>)| match answer
         {
             Ok(()) => None,
@@ -398,7 +384,7 @@ impl Sender<'_> {
                 helpers.iter().map(|helper| (NLM_F_CREATE | NLM_F_EXCL, helper.creation())).collect();
             raw.push((flags, message.creation()));
             raw.extend(helpers.iter().map(|helper| (0, helper.deletion())));
-            match self.netlink.send_raw(raw).await.into_iter().nth(helpers.len()) {
+            match self.devices.send_raw(raw).await.into_iter().nth(helpers.len()) {
                 Some(Err(error)) if errno(&error) != Some(Errno::EEXIST) => {
                     failed.push((flags, message, error))
                 }
@@ -410,7 +396,7 @@ impl Sender<'_> {
 
     async fn delete(&mut self, messages: &[Message]) {
         let raw = messages.iter().map(|message| (0, message.deletion())).collect();
-        for (message, answer) in messages.iter().zip(self.netlink.send_raw(raw).await) {
+        for (message, answer) in messages.iter().zip(self.devices.send_raw(raw).await) {
             let gone = [Errno::EADDRNOTAVAIL, Errno::ESRCH, Errno::ENOENT, Errno::ENODEV];
             if let Err(error) = answer
                 && errno(&error).is_none_or(|errno| !gone.contains(&errno))
@@ -445,7 +431,7 @@ fn errno(error: &rtnetlink::Error) -> Option<Errno> {
     }
 }
 
-impl Netlink {
+impl dyn Devices + '_ {
     /// Reads what stands on a device of this network namespace.
     pub async fn layer3_of(&self, ifindex: u32, name: &str) -> Result<Layer3, SysError> {
         let read_at = now();
@@ -465,7 +451,20 @@ impl Netlink {
             messages.extend(reading.routes);
         }
         messages.extend(self.neighbours_to_keep(ifindex).await?);
-        Ok(Layer3 { read_at, messages, learns: learns_routes(name), ahead })
+        Ok(Layer3 { read_at, messages, learns: self.learns_routes(name), ahead })
+    }
+
+    /// Whether the kernel learns routes of router advertisements on this device. Unknown is no.
+    fn learns_routes(&self, device: &str) -> bool {
+        let number = |directory: &str, name: &str| {
+            let path = Path::new("/proc/sys/net/ipv6/conf").join(directory).join(name);
+            self.read_sysctl(&path).and_then(|text| text.trim().parse::<i32>().ok())
+        };
+        match number(device, "accept_ra") {
+            Some(2) => true,
+            Some(1) => number(device, "forwarding") == Some(0),
+            _ => false,
+        }
     }
 
     async fn raw_addresses(&self, ifindex: u32) -> Result<Vec<Message>, SysError> {
@@ -487,7 +486,11 @@ impl Netlink {
         Ok(addresses)
     }
 
-    async fn read_routes(&self, family: u8, is_own: impl Fn(&Message) -> bool) -> Result<Reading, SysError> {
+    async fn read_routes(
+        &self,
+        family: u8,
+        is_own: impl Fn(&Message) -> bool + Sync,
+    ) -> Result<Reading, SysError> {
         let each = |reading: &mut Reading, raw| {
             if let Some(route) = Message::new(MessageKind::Route, raw)
                 && route.family() == family
@@ -498,7 +501,7 @@ impl Netlink {
                 reading.take(route, is_own);
             }
         };
-        self.dump_raw(&listing(MessageKind::Route, family), "the routes", Reading::default, each).await
+        self.collect(&listing(MessageKind::Route, family), "the routes", Reading::default, each).await
     }
 
     /// Objects that lead to a device, before the groups that they are members of.
@@ -551,16 +554,16 @@ impl Netlink {
         kind: MessageKind,
         request: &Raw,
         what: &str,
-        is_wanted: impl Fn(&Message) -> bool,
+        is_wanted: impl Fn(&Message) -> bool + Sync,
     ) -> Result<Vec<Message>, SysError> {
         let each = |messages: &mut Vec<Message>, raw| {
             messages.extend(Message::new(kind, raw).filter(|message| is_wanted(message)));
         };
-        self.dump_raw(request, what, Vec::new, each).await
+        self.collect(request, what, Vec::new, each).await
     }
 
     fn sender(&self, target: &Target<'_>) -> Sender<'_> {
-        Sender { netlink: self, on: called(target.to), device: Some(target.to), failures: Vec::new() }
+        Sender { devices: self, on: self.called(target.to), device: Some(target.to), failures: Vec::new() }
     }
 
     /// Gives a device the addresses, in the same order: what is there in another order is taken away and comes again.
@@ -623,7 +626,7 @@ impl Netlink {
             layer3.addresses().filter(|address| address.family() == INET).cloned().collect();
         addresses.reverse();
         let mut sender =
-            Sender { netlink: self, on: "the slave".to_owned(), device: None, failures: Vec::new() };
+            Sender { devices: self, on: "the slave".to_owned(), device: None, failures: Vec::new() };
         sender.delete(&addresses).await;
         sender.finish()
     }
@@ -641,7 +644,7 @@ impl Netlink {
     ) -> Result<(), SysError> {
         let substitute = target.substitute(layer3.elapsed());
         let mut sender = self.sender(target);
-        let learns = layer3.learns && learns_routes(device);
+        let learns = layer3.learns && self.learns_routes(device);
         let is_learned =
             |route: &Message| learns && route.family() == INET6 && route.route_protocol() == BY_ADVERTISEMENT;
         let objects: HashSet<_> = layer3.next_hops_over(target.from).map(Message::next_hop_id).collect();
@@ -763,7 +766,7 @@ impl Netlink {
     /// Adds rules, in their order.
     pub async fn add_rules(&self, rules: &Layer3) -> Result<(), SysError> {
         let mut sender =
-            Sender { netlink: self, on: "the rules".to_owned(), device: None, failures: Vec::new() };
+            Sender { devices: self, on: "the rules".to_owned(), device: None, failures: Vec::new() };
         let rules = rules.of_kind(MessageKind::Rule).map(|rule| (NLM_F_CREATE | NLM_F_EXCL, rule.clone()));
         sender.send_repeatedly(rules.collect()).await;
         sender.finish()
@@ -772,7 +775,7 @@ impl Netlink {
     /// Deletes rules; what is not there is deleted.
     pub async fn del_rules(&self, rules: &Layer3) -> Result<(), SysError> {
         let mut sender =
-            Sender { netlink: self, on: "the rules".to_owned(), device: None, failures: Vec::new() };
+            Sender { devices: self, on: "the rules".to_owned(), device: None, failures: Vec::new() };
         sender.delete(&rules.of_kind(MessageKind::Rule).cloned().collect::<Vec<_>>()).await;
         sender.finish()
     }

@@ -1,0 +1,225 @@
+//! What xbond reads of network devices, and does to them: the one boundary between its logic and the kernel's links.
+//!
+//! What is above it (enslaving, restoring, layer 3, bring-up, adoption, reload) is written for any [`Devices`].
+//! [`super::KernelDevices`] are those of a network namespace; tests have a virtual kernel that fails where they want.
+
+use std::{fmt, io, net::IpAddr, path::Path};
+
+use async_trait::async_trait;
+use bond_common::mac::Mac;
+use bond_core::event::{Duplex, Speed};
+
+use super::{
+    SysError,
+    bypassed::Hooked,
+    ethtool::{Feature, FeatureState},
+    netlink::{
+        Address, CountedLink, KernelRoute, LinkInfo, LinkPair, LinkSetting, NetnsId, PairKind, PairPlan,
+        QdiscStats, Raw, Way,
+    },
+    ownership::Alias,
+};
+
+/// Devices of one network namespace. Unless it says otherwise, a function may wait for RTNL; one that is not async blocks
+/// its thread meanwhile.
+#[async_trait]
+pub trait Devices: fmt::Debug + Send + Sync {
+    /// Returns the link of that name, or of that alternative name.
+    async fn link_by_name(&self, name: &str) -> Result<LinkInfo, SysError>;
+
+    async fn link_by_index(&self, ifindex: u32) -> Result<LinkInfo, SysError>;
+
+    /// Returns all links of a namespace.
+    async fn links(&self, netns: NetnsId) -> Result<Vec<LinkInfo>, SysError>;
+
+    /// Returns the name of an interface without waiting for RTNL; None if there is no such interface.
+    fn name_of(&self, ifindex: u32) -> Option<String>;
+
+    /// Makes a link so, if it is not, checks that it is, and returns the link as it is then.
+    async fn set(&self, ifindex: u32, setting: LinkSetting) -> Result<LinkInfo, SysError>;
+
+    /// Gives a slave or a port an MTU, in bytes. It gets no IPv6 addresses by that.
+    async fn set_mtu_of_member(&self, ifindex: u32, mtu: u32) -> Result<LinkInfo, SysError>;
+
+    /// Has the kernel give a slave or a port no IPv6 addresses, and removes those that it has made.
+    async fn clear_ipv6(&self, ifindex: u32) -> Result<LinkInfo, SysError>;
+
+    /// Gives a link this alias, or none.
+    async fn set_alias(&self, ifindex: u32, alias: Option<&Alias>) -> Result<(), SysError>;
+
+    /// Returns whether the driver can change the MAC address of this device at all.
+    async fn can_set_mac(&self, link: &LinkInfo) -> Result<bool, SysError>;
+
+    /// Creates a pair, both ends down: all of it, or nothing.
+    async fn create_pair(&self, kind: PairKind, plan: &PairPlan<'_>) -> Result<LinkPair, SysError>;
+
+    /// Deletes a device; of a pair, both ends go. One that is gone is deleted.
+    async fn delete(&self, ifindex: u32) -> Result<(), SysError>;
+
+    /// Has a device receive frames to a further unicast MAC address. EOPNOTSUPP where the driver has no filter for it.
+    async fn add_unicast(&self, ifindex: u32, mac: Mac) -> Result<(), SysError>;
+
+    /// Undoes [`Self::add_unicast`]. What is not there is deleted.
+    async fn del_unicast(&self, ifindex: u32, mac: Mac) -> Result<(), SysError>;
+
+    /// Returns the unicast MAC addresses that a device receives in addition to its own.
+    async fn unicast(&self, ifindex: u32) -> Result<Vec<Mac>, SysError>;
+
+    /// Returns the addresses of every device of a namespace.
+    async fn addresses(&self, netns: NetnsId) -> Result<Vec<Address>, SysError>;
+
+    /// Adds an address. One that is there already is added.
+    async fn add_address(&self, address: &Address) -> Result<(), SysError>;
+
+    /// Deletes an address. One that is not there is deleted.
+    async fn del_address(&self, address: &Address) -> Result<(), SysError>;
+
+    /// Returns the unicast routes over one device, of all tables.
+    async fn routes_of(&self, ifindex: u32) -> Result<Vec<KernelRoute>, SysError>;
+
+    /// Adds a route, or replaces the one of the same network, metric and table over the same device.
+    async fn replace_route(&self, route: &KernelRoute) -> Result<(), SysError>;
+
+    /// Deletes a route. One that is not there is deleted.
+    async fn del_route(&self, route: &KernelRoute) -> Result<(), SysError>;
+
+    /// Reads a list of the kernel's, message by message; `what` is listed.
+    async fn dump(&self, request: &Raw, what: &str, into: &mut dyn TakeMessages) -> Result<(), SysError>;
+
+    /// Sends requests, each with its NLM_F_* flags besides REQUEST and ACK, in this order. The answers are in the same one.
+    async fn send_raw(&self, requests: Vec<(u16, Raw)>) -> Vec<Result<(), rtnetlink::Error>>;
+
+    /// Has the kernel ask a few neighbours of a device whether they are still there. Returns how many there are to ask.
+    async fn ask_neighbours(&self, ifindex: u32) -> Result<usize, SysError>;
+
+    /// Returns the names of the BPF filters at a device's clsact ingress; none without that qdisc.
+    async fn ingress_filters(&self, ifindex: u32) -> Result<Vec<String>, SysError>;
+
+    /// Returns the programs of the BPF filters there, as `bpftool prog show id` takes them.
+    async fn ingress_programs(&self, ifindex: u32) -> Result<Vec<u32>, SysError>;
+
+    /// Returns what other programs have at the hooks of an interface.
+    async fn hooked(&self, ifindex: u32, name: &str) -> Result<Vec<Hooked>, SysError>;
+
+    /// Returns a link with its counters.
+    async fn counted_link(&self, ifindex: u32) -> Result<CountedLink, SysError>;
+
+    /// Returns the outermost qdiscs of all devices.
+    async fn qdiscs(&self) -> Result<Vec<QdiscStats>, SysError>;
+
+    /// Returns all offload features that the kernel knows, in its order.
+    fn features(&self, ifindex: u32) -> Result<Vec<Feature>, SysError>;
+
+    /// Asks for these features to be so. What became of it is to be read: one may be fixed, or depend on another one.
+    fn request_features(&self, ifindex: u32, wanted: &[FeatureState]) -> Result<(), SysError>;
+
+    /// Returns speed and duplex; both unknown where the driver does not say, or the link is down.
+    fn speed(&self, ifindex: u32) -> (Speed, Duplex);
+
+    /// Returns the name of the driver; None where there is none.
+    fn driver(&self, ifindex: u32) -> Option<String>;
+
+    /// Returns the burned-in MAC address, where netlink does not give it (before Linux 5.6).
+    fn permanent_mac(&self, ifindex: u32) -> Option<Mac>;
+
+    /// Returns whether the transmit queues of devices can be assigned to CPUs.
+    fn has_queues(&self) -> bool;
+
+    /// Has every CPU send by the first transmit queue of a device what is assigned to no queue (XPS).
+    fn send_by_first_queue(&self, device: &str) -> Result<(), SysError>;
+
+    /// Returns whether they still do; None if it cannot be read.
+    fn sends_by_first_queue(&self, device: &str) -> Option<bool>;
+
+    /// Returns what a file of /proc/sys contains; None if it cannot be read. It does not wait for RTNL.
+    fn read_sysctl(&self, path: &Path) -> Option<String>;
+
+    /// Writes to a file of /proc/sys.
+    fn write_sysctl(&self, path: &Path, value: &str) -> io::Result<()>;
+
+    /// Opens what sends frames by one device. It does not wait for RTNL.
+    fn open_frames(&self, ifindex: u32) -> Result<Box<dyn SendFrames>, SysError>;
+
+    /// Opens what looks up routes, by a connection of its own.
+    fn open_routes(&self) -> Result<Box<dyn LookUpRoutes>, SysError>;
+
+    /// Opens what changes MAC addresses at once, on the calling thread.
+    fn open_macs(&self) -> Result<Box<dyn ChangeMacs>, SysError>;
+}
+
+/// What takes the messages of a list.
+pub trait TakeMessages: Send {
+    /// The list was interrupted, and begins again: what was taken is void.
+    fn restart(&mut self);
+
+    fn take(&mut self, message: Raw);
+}
+
+/// Sends frames by one device.
+pub trait SendFrames: fmt::Debug + Send + Sync {
+    /// Sends a whole frame. It blocks for at most 100 ms.
+    fn send(&self, frame: &[u8]) -> Result<(), SysError>;
+}
+
+/// Looks up routes, without waiting for RTNL.
+#[async_trait]
+pub trait LookUpRoutes: Send + Sync {
+    /// Returns the way to a host, as the kernel would choose it now; None if there is none, or the host is this one.
+    async fn way_to(&self, target: IpAddr) -> Result<Option<Way>, SysError>;
+}
+
+/// Changes MAC addresses, for the moments that must be short.
+pub trait ChangeMacs: Send + Sync {
+    /// Changes the MAC address of a device at once, whatever it was. Waits for RTNL.
+    fn set_mac(&mut self, ifindex: u32, mac: Mac) -> Result<(), SysError>;
+}
+
+/// A list that is made of messages.
+struct Collected<C, S, E> {
+    collected: C,
+    start: S,
+    each: E,
+}
+
+impl<C: Send, S: Fn() -> C + Send, E: Fn(&mut C, Raw) + Send> TakeMessages for Collected<C, S, E> {
+    fn restart(&mut self) {
+        self.collected = (self.start)();
+    }
+
+    fn take(&mut self, message: Raw) {
+        (self.each)(&mut self.collected, message);
+    }
+}
+
+impl dyn Devices + '_ {
+    /// Returns the addresses of one device.
+    pub async fn addresses_of(&self, ifindex: u32) -> Result<Vec<Address>, SysError> {
+        let mut addresses = self.addresses(None).await?;
+        addresses.retain(|address| address.ifindex == ifindex);
+        Ok(addresses)
+    }
+
+    /// Reads a list: `each` is called with every message, `start` makes what it collects into, once for each attempt.
+    pub(super) async fn collect<C: Send>(
+        &self,
+        request: &Raw,
+        what: &str,
+        start: impl Fn() -> C + Send,
+        each: impl Fn(&mut C, Raw) + Send,
+    ) -> Result<C, SysError> {
+        let mut list = Collected { collected: start(), start, each };
+        self.dump(request, what, &mut list).await?;
+        Ok(list.collected)
+    }
+
+    /// Returns what an interface is called in messages: its name, or its ifindex where it is gone.
+    pub fn called(&self, ifindex: u32) -> String {
+        self.name_of(ifindex).unwrap_or_else(|| format!("ifindex {ifindex}"))
+    }
+
+    /// Returns whether what sends to the device may be on this machine, and leave checksums for a NIC to compute: the far end
+    /// of a veth pair, or the virtual machine of a tap.
+    pub fn has_peer_on_this_machine(&self, ifindex: u32) -> bool {
+        self.driver(ifindex).is_some_and(|driver| driver == "veth" || driver == "tun")
+    }
+}
