@@ -13,7 +13,7 @@ use bond_common::{
     mac::Mac,
 };
 use bond_user::sys::{
-    dataplane::{DataPlane, DeviceReader, Hook, Kernel},
+    dataplane::{BpfDataPlane, DeviceReader, Hook, Kernel},
     directory::Location,
 };
 use programs::{Bench, index, ip};
@@ -249,7 +249,7 @@ fn xdp_notes_what_the_arp_monitor_waits_for() {
 #[test]
 fn an_existing_bond_is_not_overwritten() {
     let bench = Bench::new(Hook::Tc, "exists");
-    let again = DataPlane::create(&Location::at(&bench.dir), Hook::Tc, Arc::new(Kernel::read()));
+    let again = BpfDataPlane::create(&Location::at(&bench.dir), Hook::Tc, Arc::new(Kernel::read()));
     let error = again.err().expect("must be refused").to_string();
     assert!(error.contains("xbond down"), "{error}");
     assert!(bench.dir.join("ACTIVE").exists());

@@ -72,7 +72,7 @@ use crate::{
         repeats::{Repeats, left_out},
         text::{self, ORPHANED},
     },
-    store::record::{self, Record},
+    store::record::{self, Record, System},
     store::{
         collect::{self, Extent},
         paths::{Claim, Lasting, PathError, Paths, lasting},
@@ -80,7 +80,9 @@ use crate::{
     },
     sys::{
         KernelDevices, SysError, ThreadRuntime, caps,
-        dataplane::{self, DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach},
+        dataplane::{
+            BpfDataPlanes, BpfPins, DataPlaneError, DeviceReader, Hook, Kernel, KernelError, Maps, TcAttach,
+        },
         directory::Identity,
         hook_events, limits,
         memory::{self, Frugal},
@@ -524,6 +526,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
         let machine = Machine {
             paths,
             cookie,
+            planes: Arc::new(BpfDataPlanes::new(Arc::clone(&kernel))),
             kernel,
             reader,
             devices: Arc::new(devices),
@@ -607,7 +610,10 @@ pub fn down_without_agent(paths: &Paths, bond: &BondName) -> anyhow::Result<Vec<
         return Err(AgentError::NothingLeft(bond.to_string()).into());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let notes = runtime.block_on(async { record::undo(paths, bond, &KernelDevices::open()?).await })?;
+    let notes = runtime.block_on(async {
+        let system = System { devices: &KernelDevices::open()?, pins: &BpfPins };
+        record::undo(paths, bond, &system).await
+    })?;
     paths.leave();
     Ok(notes)
 }
@@ -932,7 +938,7 @@ impl Agent {
             self.keep_places(&mut failures);
             for (name, bond) in self.all() {
                 bond.effects.look(|looks| looks.path = true);
-                let pinned = match dataplane::check_pins(&self.machine.paths.pins_of(&name)) {
+                let pinned = match self.machine.planes.pins().check(&self.machine.paths.pins_of(&name)) {
                     Ok(()) => true,
                     Err(DataPlaneError::Unpinned(_)) => false,
                     // Unknown is as it was.
@@ -1137,7 +1143,7 @@ impl Agent {
         if let Some(task) = self.machine.tasks.take(id) {
             let _ = task.await;
         }
-        match record::undo(&self.machine.paths, bond, &*self.machine.devices).await {
+        match record::undo(&self.machine.paths, bond, &self.machine.system()).await {
             Ok(notes) => notes.iter().for_each(|note| warn!("{bond}: {note}")),
             Err(error) => {
                 warn!("{}", text::not_all_restored(bond, &error));
@@ -1158,7 +1164,7 @@ impl Agent {
                 Ending::NotConfirmed { .. } if bond.is_on_trial() => false,
                 Ending::NotConfirmed { .. } => bond.goal().config.on_exit == OnExit::Keep,
             };
-            let checked = dataplane::check_pins(&self.machine.paths.pins_of(&name));
+            let checked = self.machine.planes.pins().check(&self.machine.paths.pins_of(&name));
             let pins = match &checked {
                 Err(error @ DataPlaneError::Unpinned(_)) => Err(error.to_string()),
                 // Pins that cannot be looked for are not gone.
@@ -1288,7 +1294,7 @@ impl Agent {
             Some(bond) => self.take_down(name, &bond).await.map(|()| Vec::new()),
             None if is_lost => Ok(Vec::new()),
             None if self.is_left(name) => {
-                let notes = record::undo(&self.machine.paths, name, &*self.machine.devices).await?;
+                let notes = record::undo(&self.machine.paths, name, &self.machine.system()).await?;
                 notes.iter().for_each(|note| warn!("{name}: {note}"));
                 Ok(notes)
             }

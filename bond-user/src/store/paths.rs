@@ -177,6 +177,22 @@ impl Paths {
         }
     }
 
+    /// Below another directory, as if it were the root of both: for a bond that has no kernel.
+    ///
+    /// # Errors
+    /// The directories cannot be made.
+    #[cfg(any(test, feature = "fake"))]
+    pub fn below(root: &Path) -> io::Result<Self> {
+        let [pins, run] = ["bpf", "run"].map(|name| Location::new(root).child(name).child("1"));
+        pins.make_all(0o700)?;
+        Ok(Self { shown_pins: pins.path(), pins, run })
+    }
+
+    /// Where the pins of all network namespaces are.
+    fn all_pins(&self) -> Location {
+        self.pins.above().unwrap_or_default()
+    }
+
     /// The cookies of the network namespaces in which agents are, or were.
     pub fn cookies() -> Vec<u64> {
         let entries = all_runs().open(Trust::Anyones).and_then(|directory| directory.entries());
@@ -355,7 +371,7 @@ impl Paths {
     }
 
     fn make_run(&self) -> Result<Directory, PathError> {
-        let all = all_runs();
+        let all = self.run.above().unwrap_or_default();
         all.make(0o755).map_err(at(&all))?;
         self.run.make(0o755).map_err(at(&self.run))
     }
@@ -406,7 +422,7 @@ impl Paths {
     /// namespace's directory.
     pub fn link_pins(&self, bond: &BondName) {
         if bond.contains(|character: char| !character.is_ascii_digit()) {
-            link(&all_pins(), &self.shown_pins_of(bond), &pin_name(bond));
+            link(&self.all_pins(), &self.shown_pins_of(bond), &pin_name(bond));
         }
     }
 
@@ -417,7 +433,7 @@ impl Paths {
 
     /// Takes a bond's name for people and its run directory away.
     pub fn forget(&self, bond: &BondName) {
-        unlink(&all_pins(), &self.shown_pins_of(bond), &pin_name(bond));
+        unlink(&self.all_pins(), &self.shown_pins_of(bond), &pin_name(bond));
         let _ = self.run_of(bond).remove_all();
     }
 

@@ -13,7 +13,7 @@ use crate::{
     store::paths::{self, Paths},
     sys::{
         Devices, SysError,
-        dataplane::{self, DataPlane, Pinned},
+        dataplane::Pins,
         directory::{Location, Trust},
         enslave::{Owner, PutBack, Unconfirmed},
         found::{self, Found, Space},
@@ -498,13 +498,13 @@ impl Record {
         })
     }
 
-    async fn detach_filters(&self, devices: &dyn Devices, proof: &Ownership) {
+    async fn detach_filters(&self, system: &System<'_>, proof: &Ownership) {
         for found in self.slaves.iter().chain(&self.port) {
             // By the name that it has now; one that is gone took its filters along.
-            if let Ok(link) = devices.link_by_index(found.ifindex).await
+            if let Ok(link) = system.devices.link_by_index(found.ifindex).await
                 && proof.holds(&link)
             {
-                dataplane::detach_filters(&link.name);
+                system.pins.detach_filters(&link.name);
             }
         }
     }
@@ -534,11 +534,11 @@ impl Record {
     }
 
     /// Asks the kernel which interfaces are this bond's, as long as there are pins.
-    pub async fn prove(&self, devices: &dyn Devices, pins: &Location) -> Ownership {
+    pub async fn prove(&self, system: &System<'_>, pins: &Location) -> Ownership {
         let ends = self.pair.iter().filter_map(|pair| pair.ends).flat_map(|ends| [ends.bond, ends.port]);
         let found = self.slaves.iter().chain(&self.port).chain(&self.away).map(|found| found.ifindex);
         let candidates: Vec<_> = ends.chain(found).collect();
-        devices.prove(self.mark(), &Pinned::read(pins), &candidates).await
+        system.devices.prove(self.mark(), &system.pins.read(pins), &candidates).await
     }
 
     /// Restores everything that the kernel confirms to be this bond's: devices that were made are deleted, the others are
@@ -702,8 +702,15 @@ pub fn owner_of(paths: &Paths, link: &LinkInfo) -> Option<Owner> {
     records.filter_map(|record| record.owner(link)).next()
 }
 
+/// What a bond is restored with.
+#[derive(Clone, Copy)]
+pub struct System<'a> {
+    pub devices: &'a dyn Devices,
+    pub pins: &'a dyn Pins,
+}
+
 /// Takes a bond away that no agent looks after: pins, devices, files. Returns what should be known about it.
-pub async fn undo(paths: &Paths, bond: &BondName, devices: &dyn Devices) -> Result<Vec<String>, AgentError> {
+pub async fn undo(paths: &Paths, bond: &BondName, system: &System<'_>) -> Result<Vec<String>, AgentError> {
     let pins = paths.pins_of(bond);
     let (record, fault) = match Record::read(paths, bond, Trust::Ours) {
         Ok(record) => (record, None),
@@ -713,23 +720,23 @@ pub async fn undo(paths: &Paths, bond: &BondName, devices: &dyn Devices) -> Resu
         Err(error) if is_foreign(&paths.run_of(bond)) => return Err(error),
         Err(error) => (None, Some(error.to_string())),
     };
-    let commands = if record.is_none() { by_hand(&pins, devices).await } else { Vec::new() };
+    let commands = if record.is_none() { by_hand(&pins, system).await } else { Vec::new() };
     let mut notes = Vec::new();
     let proof = match &record {
-        Some(record) => Some(record.prove(devices, &pins).await),
+        Some(record) => Some(record.prove(system, &pins).await),
         None => None,
     };
     if record.is_none() {
-        dataplane::remove_pins(&pins)?;
+        system.pins.remove(&pins)?;
     }
     if let (Some(mut record), Some(proof)) = (record, proof) {
         let detach = async || {
-            dataplane::remove_pins(&pins)?;
+            system.pins.remove(&pins)?;
             // No pin holds them.
-            record.detach_filters(devices, &proof).await;
+            record.detach_filters(system, &proof).await;
             Ok(())
         };
-        let answer = record.restore(devices, &proof, detach).await;
+        let answer = record.restore(system.devices, &proof, detach).await;
         let strangers = record.settle(answer)?;
         notes.extend(strangers.iter().map(|stranger| text::unconfirmed(bond, &stranger.name)));
     }
@@ -748,8 +755,9 @@ fn is_foreign(place: &Location) -> bool {
 }
 
 /// What is left to do of a bond whose record is gone, as far as its maps tell.
-async fn by_hand(pins: &Location, devices: &dyn Devices) -> Vec<String> {
-    let Ok(Ok(maps)) = DataPlane::left(pins) else { return Vec::new() };
+async fn by_hand(pins: &Location, system: &System<'_>) -> Vec<String> {
+    let devices = system.devices;
+    let Ok(Ok(maps)) = system.pins.left(pins) else { return Vec::new() };
     let mut commands = Vec::new();
     if let Ok(port) = devices.link_by_index(maps.bond().port_ifindex()).await
         && port.is_end_of_pair()

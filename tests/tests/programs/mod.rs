@@ -20,7 +20,7 @@ use bond_common::{
     mac::Mac,
 };
 use bond_user::sys::{
-    dataplane::{DataPlane, DeviceReader, Hook, Kernel, Maps, Port, remove_pins},
+    dataplane::{BpfDataPlane, BpfPins, DataPlane, DeviceReader, Hook, Kernel, Maps, Pins as _, Port},
     directory::Location,
 };
 use xbond_tests::{
@@ -71,7 +71,7 @@ pub struct Bench {
     pub dir: PathBuf,
     pub hook: Hook,
     pub maps: Arc<Maps>,
-    _data_plane: DataPlane,
+    _data_plane: Box<dyn DataPlane>,
 }
 
 impl Bench {
@@ -88,7 +88,8 @@ impl Bench {
         // Each test has a thread of its own.
         let dir =
             Path::new("/sys/fs/bpf").join(format!("xbond_test_{}_{name}_{hook}", nix::unistd::gettid()));
-        let mut data_plane = DataPlane::create(&Location::at(&dir), hook, Arc::new(Kernel::read())).unwrap();
+        let data_plane = BpfDataPlane::create(&Location::at(&dir), hook, Arc::new(Kernel::read()));
+        let mut data_plane: Box<dyn DataPlane> = Box::new(data_plane.unwrap());
         let port = Port { device: "port", ifindex: index("port"), netkit: None, bond: None };
         data_plane.attach_port(&port).unwrap();
         for (slot, device) in [(0, "slave0"), (1, "slave1")] {
@@ -191,7 +192,7 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        remove_pins(&Location::at(&self.dir)).unwrap();
+        BpfPins.remove(&Location::at(&self.dir)).unwrap();
     }
 }
 

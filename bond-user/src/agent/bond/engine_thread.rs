@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{MapData, RingBuf};
 use bond_common::{
     abi::{ActiveWord, DeviceHandle, DeviceState, LinkQuestion, Rank, SlaveEntry, Slot},
     event::{DataPlaneEvent, EventRecord},
@@ -49,7 +48,7 @@ use crate::{
     },
     store::receipts::{Draft, DropsBefore, Made},
     sys::{
-        dataplane::{DeviceReader, Maps},
+        dataplane::{DeviceReader, Events, Maps},
         netlink::{Interfaces, LinkEvent},
     },
 };
@@ -110,7 +109,7 @@ pub struct Member {
     pub left: Option<(Left, MissedFailovers)>,
     pub maps: Arc<Maps>,
     /// EVENTS; None if it cannot be read.
-    pub records: Option<RingBuf<MapData>>,
+    pub records: Option<Box<dyn Events>>,
     pub ledger: Arc<Ledger>,
     pub effects: Work,
     pub recording: Recording,
@@ -286,7 +285,7 @@ struct Running {
     followed: Switched,
     /// Those before it of which the engine is about to tell.
     meanwhile: VecDeque<Switched>,
-    records: Option<RingBuf<MapData>>,
+    records: Option<Box<dyn Events>>,
     /// Changes of ACTIVE without a record, just before the last failover of which the engine is about to tell.
     unrecorded: u32,
     /// Records of failovers that are after what ACTIVE was known to hold.
@@ -718,8 +717,8 @@ impl Running {
 
     /// Reads EVENTS. Records that are of no failover go to the log.
     fn read_records(&mut self) {
-        while let Some(item) = self.records.as_mut().and_then(RingBuf::next) {
-            let record = EventRecord::parse(&item);
+        while let Some(record) = self.records.as_mut().and_then(|records| records.next()) {
+            let record = record.ok();
             match record.and_then(|record| record.event()) {
                 Some(DataPlaneEvent::FailedOver(_)) => self.unfollowed.extend(record),
                 Some(DataPlaneEvent::HostMacLearned(mac)) => {

@@ -239,7 +239,7 @@ pub struct Effects {
     pub devices: Arc<dyn Devices>,
     /// For the one change that must not take long: bond0's MAC.
     pub macs: Box<dyn ChangeMacs>,
-    pub data_plane: DataPlane,
+    pub data_plane: Box<dyn DataPlane>,
     /// What BOND holds; only this task writes it.
     pub entry: BondEntry,
     pub host: Host,
@@ -300,7 +300,7 @@ pub struct Parts {
     pub bond: String,
     pub devices: Arc<dyn Devices>,
     pub macs: Box<dyn ChangeMacs>,
-    pub data_plane: DataPlane,
+    pub data_plane: Box<dyn DataPlane>,
     pub entry: BondEntry,
     pub host: Host,
     pub mtu: u32,

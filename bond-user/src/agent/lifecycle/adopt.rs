@@ -3,8 +3,6 @@
 //! Everything is looked at before anything is changed. What does not fit is refused with a sentence, and then the bond
 //! goes on as it did. A slave that is gone, or was not set up to the end, is not taken over, and the rest is.
 
-use std::sync::Arc;
-
 use bond_common::{
     abi::{ActiveWord, BondEntry, SlaveEntry, Slot},
     mac::Mac,
@@ -44,7 +42,7 @@ use crate::{
     },
     sys::{
         announcer::{self, Announced},
-        dataplane::{Attachment, DataPlane, Maps, Replaced, Unfit},
+        dataplane::{Attachment, Maps, Replaced, Unfit},
         directory::{Location, Trust},
         enslave::PutBack,
         found::Found,
@@ -89,7 +87,7 @@ pub async fn adopt(
                     config.name
                 ),
             }
-            let notes = record::undo(&machine.paths, &config.name, &*machine.devices).await?;
+            let notes = record::undo(&machine.paths, &config.name, &machine.system()).await?;
             notes.iter().for_each(|note| warn!("{}: {note}", config.name));
             Ok(None)
         }
@@ -178,7 +176,7 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Look, Misfit> {
     if pins.kind().is_none() {
         return Ok(Look::Unfinished);
     }
-    let maps = match DataPlane::left(&pins)? {
+    let maps = match machine.planes.pins().left(&pins)? {
         Ok(maps) => maps,
         // Version 0 is that of a map that nobody has written yet.
         Err(Unfit::NoPort | Unfit::OtherVersion(0)) => return Ok(Look::Unfinished),
@@ -274,7 +272,7 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Look, Misfit> {
     let mac = config.mac.filter(|_| !slaves.is_empty());
     let worn = slaves.first().map(|(slot, ..)| maps.slave(*slot).wire_mac()).filter(|_| mac.is_some());
     same("its MAC", worn.map(|mac| mac.to_string()), mac.map(|mac| mac.to_string()))?;
-    let proof = record.prove(devices, &pins).await;
+    let proof = record.prove(&machine.system(), &pins).await;
     let whole =
         Whole { record, maps, queues, port, host, made_of, bond, options, slaves, gone, strays, proof };
     Ok(Look::Whole(Box::new(whole)))
@@ -332,7 +330,7 @@ async fn take_over(
     if let (Host::Pair { bond, port, .. }, Some(_)) = (host, made_of) {
         as_recorded(record.made(Ends { bond, port }));
     }
-    let mut data_plane = DataPlane::adopt(&machine.paths.pins_of(name), hook, Arc::clone(&machine.kernel))?;
+    let mut data_plane = machine.planes.adopt(&machine.paths.pins_of(name), hook)?;
     let bond_name = bond.as_ref().map(|bond| bond.name.as_str());
     if data_plane.replace_port(&bring_up::port_of(&port.name, host, made_of, bond_name))? {
         warn_of_detached(name, &port.name);

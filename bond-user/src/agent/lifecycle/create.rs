@@ -6,14 +6,12 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, Hasher as _, RandomState},
-    os::fd::AsFd as _,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64},
     },
 };
 
-use aya::maps::{MapData, RingBuf};
 use bond_common::{
     abi::{BondEntry, Slot},
     mac::Mac,
@@ -57,12 +55,12 @@ use crate::{
     store::{
         paths::Paths,
         receipts::{History, ReceiptWriter},
-        record::{Configured, Ends, Record, RecordedPair, Shape},
+        record::{Configured, Ends, Record, RecordedPair, Shape, System},
     },
     sys::{
         Devices, SysError,
         announcer::Announced,
-        dataplane::{DataPlane, DeviceReader, Hook, Kernel, Maps, Port},
+        dataplane::{DataPlane, DataPlanes, DeviceReader, Events, Hook, Kernel, Maps, Port},
         directory::Trust,
         enslave::EnslavePlan,
         found::Found,
@@ -83,6 +81,7 @@ pub struct Machine {
     /// SO_NETNS_COOKIE
     pub cookie: u64,
     pub kernel: Arc<Kernel>,
+    pub planes: Arc<dyn DataPlanes>,
     /// For bond0's device; the engine has it, too.
     pub reader: Option<Arc<DeviceReader>>,
     pub devices: Arc<dyn Devices>,
@@ -98,6 +97,13 @@ pub struct Machine {
     /// Held by whoever enslaves an interface, from the question whose it is to the record that says so: it becomes the slave
     /// of one bond.
     pub enslaving: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Machine {
+    /// What bonds are restored with.
+    pub fn system(&self) -> System<'_> {
+        System { devices: &*self.devices, pins: self.planes.pins() }
+    }
 }
 
 /// The bonds' tasks, to wait for.
@@ -190,7 +196,7 @@ pub async fn bring_up(
     record.save()?;
 
     let pins = machine.paths.pins_of(&config.name);
-    let mut data_plane = DataPlane::create(&pins, hook, Arc::clone(&machine.kernel))?;
+    let mut data_plane = machine.planes.create(&pins, hook)?;
     machine.paths.link_pins(&config.name);
     let assigned = config.mac.or(config.host_mac.filter(|_| config.port.is_some()));
     // Neighbours know the addresses that are moved by the MAC of the slave that has them.
@@ -300,7 +306,7 @@ pub async fn bring_up(
 
 /// A data plane that is ready for its engine.
 pub struct Plane {
-    pub data_plane: DataPlane,
+    pub data_plane: Box<dyn DataPlane>,
     /// What BOND holds.
     pub entry: BondEntry,
     pub host: Host,
@@ -334,7 +340,7 @@ pub fn start(
 ) -> Result<Started, AgentError> {
     let Plane { mut data_plane, entry, host, mtu, mac, mac_assigned, options, record, announced, left } =
         plane;
-    let records = watch_data_plane(config, &mut data_plane, (machine.engine.clone(), id));
+    let records = watch_data_plane(config, &mut *data_plane, (machine.engine.clone(), id));
     let maps = data_plane.maps();
     // What happened to its devices before is not known.
     let is_changed = Arc::new(AtomicBool::new(true));
@@ -816,15 +822,16 @@ pub fn route_over(ifindex: u32, route: &config::Route) -> KernelRoute {
 /// Reads what the programs say: EVENTS, and their log where they write one. Nobody waits for either.
 fn watch_data_plane(
     config: &BondConfig,
-    data_plane: &mut DataPlane,
+    data_plane: &mut dyn DataPlane,
     engine: (EngineHandle, BondId),
-) -> Option<RingBuf<MapData>> {
+) -> Option<Box<dyn Events>> {
     let bond = &config.name;
     let unread = |error: &dyn std::fmt::Display| warn!("{bond}: what the programs say is not read: {error}");
     let records = data_plane.take_events().inspect_err(|error| unread(error)).ok();
     if let Some(records) = &records {
-        match records.as_fd().try_clone_to_owned() {
-            Ok(events) => drop(tokio::spawn(crate::agent::bond::ring_reader::events(events, engine))),
+        match records.descriptor() {
+            Ok(None) => {}
+            Ok(Some(events)) => drop(tokio::spawn(crate::agent::bond::ring_reader::events(events, engine))),
             Err(error) => unread(&error),
         }
     }

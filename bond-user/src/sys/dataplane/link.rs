@@ -4,6 +4,8 @@ use std::{io, os::fd::AsFd as _, path::Path};
 
 use super::netkit;
 
+const BPF_LINK_TYPE_TCX: u32 = 11;
+
 /// A link of a network device: tcx, XDP or netkit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceLink {
@@ -16,6 +18,12 @@ pub struct DeviceLink {
 }
 
 impl DeviceLink {
+    /// A tcx link.
+    #[cfg(any(test, feature = "fake"))]
+    pub(super) fn in_namespace(ifindex: u32, program: u32) -> Self {
+        Self { kind: BPF_LINK_TYPE_TCX, ifindex, program }
+    }
+
     /// Reads a pinned link; None if there is no such pin. The kernel takes RTNL for it.
     pub fn read(pin: &Path) -> io::Result<Option<Self>> {
         let link = match netkit::open(pin) {
@@ -29,7 +37,6 @@ impl DeviceLink {
     /// The kernel detaches the program when the device leaves its network namespace: the ifindex counts in the one in
     /// which it was attached.
     pub fn stays_in_namespace(&self) -> bool {
-        const BPF_LINK_TYPE_TCX: u32 = 11;
         self.kind == BPF_LINK_TYPE_TCX
     }
 

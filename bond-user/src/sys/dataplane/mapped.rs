@@ -5,12 +5,12 @@ use std::{
     marker::PhantomData,
     mem::MaybeUninit,
     num::NonZeroUsize,
-    os::fd::AsFd as _,
+    os::fd::BorrowedFd,
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use aya::{Pod, maps::MapData};
+use aya::Pod;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 /// An array map with BPF_F_MMAPABLE whose values are whole 64-bit words.
@@ -28,13 +28,13 @@ unsafe impl<T> Sync for Mapped<T> {}
 impl<T: Pod> Mapped<T> {
     const WORDS: usize = size_of::<T>() / 8;
 
-    /// Maps `length` values.
-    pub fn new(map: &MapData, length: usize) -> io::Result<Self> {
+    /// Maps `length` values of an array map, or of a file that stands for one.
+    pub fn new(map: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
         const { assert!(size_of::<T>().is_multiple_of(8), "stored word by word") };
         let bytes = NonZeroUsize::new(length * size_of::<T>()).ok_or(io::ErrorKind::InvalidInput)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let base = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, map.fd().as_fd(), 0) }?;
+        let base = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, map, 0) }?;
         Ok(Self { base: base.cast(), length, values: PhantomData })
     }
 

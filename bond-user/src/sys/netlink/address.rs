@@ -124,6 +124,14 @@ impl Address {
         Message::new(MessageKind::Address, Raw { kind: MessageKind::Address.new_type(), body })
     }
 
+    /// The address that a message of the kernel's is about; None if it is about something else.
+    #[cfg(any(test, feature = "fake"))]
+    pub fn of_kept(message: &Message) -> Option<Self> {
+        use netlink_packet_core::Parseable as _;
+        let is_address = message.kind() == MessageKind::Address;
+        Self::from_message(&AddressMessage::parse(&message.creation().body).ok().filter(|_| is_address)?)
+    }
+
     fn to_message(&self) -> AddressMessage {
         const SETTABLE: AddressFlags = AddressFlags::Nodad
             .union(AddressFlags::Optimistic)

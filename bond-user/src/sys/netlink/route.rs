@@ -131,6 +131,14 @@ impl KernelRoute {
         Message::new(MessageKind::Route, Raw { kind: MessageKind::Route.new_type(), body })
     }
 
+    /// The route that a message of the kernel's is about; None if it is about something else.
+    #[cfg(any(test, feature = "fake"))]
+    pub fn of_kept(message: &Message) -> Option<Self> {
+        use netlink_packet_core::Parseable as _;
+        let is_route = message.kind() == MessageKind::Route;
+        Self::from_message(&RouteMessage::parse(&message.creation().body).ok().filter(|_| is_route)?)
+    }
+
     fn to_message(&self) -> RouteMessage {
         let mut message = RouteMessage::default();
         let header = &mut message.header;
