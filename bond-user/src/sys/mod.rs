@@ -19,6 +19,8 @@ pub mod directory;
 pub mod enslave;
 mod error;
 pub mod ethtool;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 pub mod file;
 pub mod found;
 pub mod hook_events;

@@ -6,6 +6,8 @@ mod attach;
 mod bpf;
 mod btf;
 mod device_reader;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 mod kernel;
 mod link;
 mod mapped;

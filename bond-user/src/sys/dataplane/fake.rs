@@ -1,0 +1,315 @@
+//! A data plane without programs: its maps are files, and its pins say which device a program would be at.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::OwnedFd,
+    sync::Arc,
+};
+
+use aya_log::EbpfLogger;
+use bond_common::{
+    abi::{ABI_VERSION, PORT_STATS, Slot},
+    counters::SlotStats,
+    event::EventRecord,
+    names,
+};
+use nix::errno::Errno;
+
+use super::{
+    Attachment, Counters, DataPlane, DataPlaneError, DataPlanes, DeviceLink, Events, Fault, FormerMacs, Hook,
+    Kernel, Maps, OtherVersion, Pinned, Pins, Port, Replaced, Unfit, Watched,
+    mapped::Mapped,
+    pins::{self, PORT_PIN, remove_pins_of, slave_pin},
+};
+use crate::sys::{
+    directory::{Directory, Location, Trust},
+    fake::FakeKernel,
+};
+
+/// Bytes of each map's file: more than any has.
+const MAP: u64 = 64 << 10;
+/// The number of the program of every pin.
+const PROGRAM: u32 = 1;
+
+/// Data planes on the devices of a kernel in memory.
+pub struct FakeDataPlanes {
+    kernel: FakeKernel,
+    types: Arc<Kernel>,
+}
+
+impl FakeDataPlanes {
+    pub fn new(kernel: FakeKernel, types: Arc<Kernel>) -> Self {
+        Self { kernel, types }
+    }
+
+    fn open(&self, dir: &Location, hook: Hook) -> Result<Box<dyn DataPlane>, DataPlaneError> {
+        let maps = Arc::new(open_maps(&pins::open(dir)?)?);
+        let (kernel, types) = (self.kernel.clone(), Arc::clone(&self.types));
+        Ok(Box::new(FakeDataPlane { kernel, types, dir: dir.clone(), hook, maps }))
+    }
+}
+
+impl DataPlanes for FakeDataPlanes {
+    fn create(&self, dir: &Location, hook: Hook) -> Result<Box<dyn DataPlane>, DataPlaneError> {
+        called(&self.kernel, dir, "create the data plane")?;
+        let pins = dir.create(0o700).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => DataPlaneError::Exists(dir.path()),
+            _ => pin_error(dir)(source),
+        })?;
+        for name in names::PINNED_MAPS {
+            let file = File::create_new(pins.path_of(name)).map_err(pin_error(dir))?;
+            file.set_len(MAP).map_err(pin_error(dir))?;
+        }
+        self.open(dir, hook)
+    }
+
+    fn adopt(&self, dir: &Location, hook: Hook) -> Result<Box<dyn DataPlane>, DataPlaneError> {
+        called(&self.kernel, dir, "adopt the data plane")?;
+        self.open(dir, hook)
+    }
+
+    fn pins(&self) -> &dyn Pins {
+        self
+    }
+}
+
+impl Pins for FakeDataPlanes {
+    fn left(&self, dir: &Location) -> Result<Result<Maps, Unfit>, DataPlaneError> {
+        called(&self.kernel, dir, "look at the pins")?;
+        let pins = match pins::whole(dir)? {
+            Ok(pins) => pins,
+            Err(unfit) => return Ok(Err(unfit)),
+        };
+        let maps = open_maps(&pins)?;
+        match maps.bond().abi_version() {
+            ABI_VERSION => Ok(Ok(maps)),
+            other => Ok(Err(Unfit::OtherVersion(other))),
+        }
+    }
+
+    fn check(&self, dir: &Location) -> Result<(), DataPlaneError> {
+        pins::check_pins(dir)
+    }
+
+    fn read(&self, dir: &Location) -> Pinned {
+        let Ok(pins) = dir.open(Trust::Ours) else { return Pinned::default() };
+        let names = pins.entries().unwrap_or_default().into_iter().map(|(name, _)| name);
+        let links = names.filter(|name| name.ends_with(names::LINK_PIN));
+        let device = |name: String| device_of(&pins, &name).filter(|ifindex| self.kernel.has(*ifindex));
+        let link = |name| DeviceLink::in_namespace(device(name).unwrap_or(0), PROGRAM);
+        Pinned { links: links.map(link).collect(), programs: vec![PROGRAM] }
+    }
+
+    fn remove(&self, dir: &Location) -> Result<(), DataPlaneError> {
+        called(&self.kernel, dir, "remove the pins")?;
+        pins::remove_pins(dir)
+    }
+
+    fn detach_filters(&self, _: &str) {}
+}
+
+fn pin_error(dir: &Location) -> impl FnOnce(io::Error) -> DataPlaneError {
+    let path = dir.path();
+    move |source| DataPlaneError::Pin { path, source }
+}
+
+fn called(kernel: &FakeKernel, dir: &Location, what: &str) -> Result<(), DataPlaneError> {
+    kernel.note_call(what).map_err(|errno| pin_error(dir)(errno.into()))
+}
+
+fn open_maps(pins: &Directory) -> Result<Maps, DataPlaneError> {
+    let open = |name: &'static str| {
+        let file = File::options().read(true).write(true).open(pins.path_of(name));
+        file.map(OwnedFd::from).map_err(|source| DataPlaneError::Pin { path: name.into(), source })
+    };
+    let stats = open(names::STATS)?;
+    let counters = Mapped::new(std::os::fd::AsFd::as_fd(&stats), PORT_STATS as usize + 1);
+    let counters = counters.map_err(|source| DataPlaneError::Pin { path: names::STATS.into(), source })?;
+    Maps::of(open, Box::new(FakeCounters(counters)))
+}
+
+/// The device that a pinned link is at.
+fn device_of(pins: &Directory, link: &str) -> Option<u32> {
+    fs::read_to_string(pins.path_of(link)).ok()?.parse().ok()
+}
+
+struct FakeCounters(Mapped<SlotStats>);
+
+impl Counters for FakeCounters {
+    fn read(&self, index: u32) -> Result<SlotStats, DataPlaneError> {
+        Ok(self.0.load(index as usize))
+    }
+
+    fn reset(&mut self, index: u32) -> Result<(), DataPlaneError> {
+        self.0.store(index as usize, SlotStats::default());
+        Ok(())
+    }
+}
+
+/// EVENTS of programs that do not run.
+struct NoEvents;
+
+impl Events for NoEvents {
+    fn next(&mut self) -> Option<Result<EventRecord, OtherVersion>> {
+        None
+    }
+
+    fn descriptor(&self) -> io::Result<Option<OwnedFd>> {
+        Ok(None)
+    }
+}
+
+struct FakeDataPlane {
+    kernel: FakeKernel,
+    types: Arc<Kernel>,
+    dir: Location,
+    hook: Hook,
+    maps: Arc<Maps>,
+}
+
+impl FakeDataPlane {
+    fn attach(&self, pin: &str, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
+        let refused = |errno: Errno| DataPlaneError::Attach {
+            hook: self.hook,
+            device: device.to_owned(),
+            reason: errno.desc().to_owned(),
+        };
+        self.kernel.note_call(format!("attach {pin} to {device}")).map_err(refused)?;
+        if !self.kernel.has(ifindex) {
+            return Err(refused(Errno::ENODEV));
+        }
+        let pins = pins::open(&self.dir)?;
+        for (end, contents) in [(names::PROGRAM_PIN, PROGRAM), (names::LINK_PIN, ifindex)] {
+            let path = pins.path_of(&format!("{pin}_{end}"));
+            fs::write(path, contents.to_string()).map_err(pin_error(&self.dir))?;
+        }
+        Ok(())
+    }
+
+    /// The device that a program is at, if that still exists.
+    fn attached(&self, pin: &str) -> Option<u32> {
+        let device = device_of(&pins::open(&self.dir).ok()?, &format!("{pin}_{}", names::LINK_PIN))?;
+        Some(device).filter(|device| self.kernel.has(*device))
+    }
+}
+
+impl DataPlane for FakeDataPlane {
+    fn check_pins(&self) -> Result<(), DataPlaneError> {
+        pins::check_pins(&self.dir)
+    }
+
+    fn replace_port(&mut self, port: &Port<'_>) -> Result<bool, DataPlaneError> {
+        let was_detached = self.attached(PORT_PIN).is_none();
+        self.attach(PORT_PIN, port.device, port.ifindex)?;
+        Ok(was_detached)
+    }
+
+    fn replace_slave(&mut self, slot: Slot, device: &str, ifindex: u32) -> Result<Replaced, DataPlaneError> {
+        let (pin, pins) = (slave_pin(slot), pins::open(&self.dir)?);
+        if !pins.has(&format!("{pin}_{}", names::LINK_PIN)) {
+            return Ok(Replaced::Absent);
+        }
+        if self.attached(&pin).is_none() {
+            return Ok(Replaced::Detached);
+        }
+        self.attach(&pin, device, ifindex)?;
+        Ok(Replaced::Done)
+    }
+
+    fn hook(&self) -> Hook {
+        self.hook
+    }
+
+    fn kernel(&self) -> &Kernel {
+        &self.types
+    }
+
+    fn maps(&self) -> Arc<Maps> {
+        Arc::clone(&self.maps)
+    }
+
+    fn take_events(&mut self) -> Result<Box<dyn Events>, DataPlaneError> {
+        Ok(Box::new(NoEvents))
+    }
+
+    fn drain_events(&mut self) -> Vec<EventRecord> {
+        Vec::new()
+    }
+
+    fn take_log(&mut self) -> Result<EbpfLogger<&'static dyn log::Log>, DataPlaneError> {
+        Err(DataPlaneError::Missing("a log"))
+    }
+
+    fn forget_object(&mut self) {}
+
+    fn attach_port(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
+        self.attach(PORT_PIN, port.device, port.ifindex)
+    }
+
+    fn accept_former_macs(&mut self, _: &str) -> Result<Option<FormerMacs>, DataPlaneError> {
+        Ok(None)
+    }
+
+    fn attach_slave(&mut self, slot: Slot, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
+        self.attach(&slave_pin(slot), device, ifindex)
+    }
+
+    fn detach_slave(&mut self, slot: Slot) -> Result<(), DataPlaneError> {
+        called(&self.kernel, &self.dir, &format!("detach slot {}", slot.index()))?;
+        remove_pins_of(&pins::open(&self.dir)?, &slave_pin(slot))
+    }
+
+    fn changed_maps(&self, _: u32, _: &[Attachment<'_>]) -> Vec<Fault> {
+        Vec::new()
+    }
+
+    fn shown_pins(&self) -> String {
+        self.dir.path().display().to_string()
+    }
+
+    fn missing_pins(&self) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    fn pin_again(&self, _: &[String]) -> Result<(), DataPlaneError> {
+        Ok(())
+    }
+
+    fn watched(&self, _: &Port<'_>, _: &[Attachment<'_>]) -> Vec<Watched> {
+        Vec::new()
+    }
+
+    fn is_current(&self, _: &Watched) -> bool {
+        true
+    }
+
+    fn filters(&self, _: Option<Slot>) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    fn restore_maps(&mut self, _: u32, _: &[Attachment<'_>]) -> Result<(), DataPlaneError> {
+        Ok(())
+    }
+
+    fn reattach_slave(&mut self, slave: &Attachment<'_>) -> Result<(), DataPlaneError> {
+        self.attach_slave(slave.slot, slave.device, slave.ifindex)
+    }
+
+    fn reattach_port(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError> {
+        self.attach_port(port)
+    }
+
+    fn reattach_ends(&mut self, _: &Port<'_>) -> Result<(), DataPlaneError> {
+        Ok(())
+    }
+
+    fn detach_filters(&self, _: &str) {}
+
+    fn remove(self: Box<Self>) -> Result<(), DataPlaneError> {
+        called(&self.kernel, &self.dir, "remove the data plane")?;
+        pins::remove_pins(&self.dir)
+    }
+
+    fn keep(self: Box<Self>) {}
+}
