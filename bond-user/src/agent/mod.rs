@@ -52,8 +52,8 @@ use crate::{
         kind::Kind,
         lifecycle::{
             confirm::Confirmation,
-            create::{Machine, Tasks},
             lost::Lost,
+            machine::{Machine, Tasks},
             slaves::{Arrivals, Wanted},
         },
         server::{
@@ -1087,7 +1087,7 @@ impl Agent {
         on_trial: bool,
     ) {
         let lifecycle::create::Created { hook, queues, host, pair, port, maps, started, wanted } = made;
-        let lifecycle::create::Started { effects, history, status } = started;
+        let lifecycle::start::Started { effects, history, status } = started;
         let name = config.name.clone();
         self.machine.feed.tell(&name, What::Bond { change: BondChange::Up });
         let goal = Goal { config, of_files: false, wanted };

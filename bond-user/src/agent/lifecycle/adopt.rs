@@ -25,9 +25,14 @@ use crate::{
             notices, worker as effects,
         },
         lifecycle::{
-            create::{self as bring_up, Created, Joining, Machine, Plane, Taken},
+            checks, configured,
+            create::{Created, DEFAULT_MTU},
+            join::{self, Joining},
+            machine::Machine,
             missed_failovers::{Known, MissedFailovers},
+            port::port_of,
             slaves::Wanted,
+            start::{self, Plane, Taken},
         },
     },
     config::BondConfig,
@@ -222,10 +227,10 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Look, Misfit> {
         (None, _) => Queues::Sixteen,
     };
     for slave in &config.slaves {
-        bring_up::check_queue(&config.name, queues, &slave.name, slave.options)?;
+        checks::check_queue(&config.name, queues, &slave.name, slave.options)?;
     }
 
-    if !bring_up::fits(config.pair, made_of) {
+    if !checks::fits(config.pair, made_of) {
         same("pair", made_of.map(|kind| kind.to_string()), Some(config.pair.to_string()))?;
     }
     let port = port_link;
@@ -243,7 +248,7 @@ async fn look(machine: &Machine, config: &BondConfig) -> Result<Look, Misfit> {
     };
 
     if let Some(bond) = &bond {
-        bring_up::check_ipv6(config, config.mtu.unwrap_or(bond.mtu))?;
+        checks::check_ipv6(config, config.mtu.unwrap_or(bond.mtu))?;
     }
 
     let (mut slaves, mut gone) = (Vec::new(), Vec::new());
@@ -332,7 +337,7 @@ async fn take_over(
     }
     let mut data_plane = machine.planes.adopt(&machine.paths.pins_of(name), hook)?;
     let bond_name = bond.as_ref().map(|bond| bond.name.as_str());
-    if data_plane.replace_port(&bring_up::port_of(&port.name, host, made_of, bond_name))? {
+    if data_plane.replace_port(&port_of(&port.name, host, made_of, bond_name))? {
         warn_of_detached(name, &port.name);
     }
     if !record.has_aliases() {
@@ -457,31 +462,31 @@ async fn take_over(
     };
     let maps = plane.data_plane.maps();
     let former = plane.record.configured().clone();
-    let started = bring_up::start(machine, id, config, plane)?;
+    let started = start::start(machine, id, config, plane)?;
     let effects = &started.effects;
     machine.paths.link_pins(name);
     info!("{name}: adopted, with {}", join(joined.iter().map(|(name, _)| name.as_str())));
     if let Some(bond) = &bond {
-        let wanted = bring_up::configured(bond.ifindex, config);
-        bring_up::record_configured(effects, wanted.and(&former.clone().over(bond.ifindex))).await?;
+        let wanted = configured::configured(bond.ifindex, config);
+        configured::record_configured(effects, wanted.and(&former.clone().over(bond.ifindex))).await?;
     }
-    let mtu = config.mtu.or(former.mtu.and(Some(bring_up::DEFAULT_MTU)));
+    let mtu = config.mtu.or(former.mtu.and(Some(DEFAULT_MTU)));
     if let (Some(bond), Some(mtu)) = (&bond, mtu) {
         devices.set(bond.ifindex, LinkSetting::Mtu(mtu)).await?;
     }
     if let Some(bond) = &bond {
-        bring_up::configure(devices, bond.ifindex, config).await?;
-        let wanted = bring_up::configured(bond.ifindex, config);
+        configured::configure(devices, bond.ifindex, config).await?;
+        let wanted = configured::configured(bond.ifindex, config);
         let former = former.over(bond.ifindex).without(&wanted);
-        bring_up::remove_former(devices, bond, &former, config).await?;
-        bring_up::record_configured(effects, wanted).await?;
+        configured::remove_former(devices, bond, &former, config).await?;
+        configured::record_configured(effects, wanted).await?;
     }
     if is_any_away {
         // One that is back may have another ifindex.
         effects.look(|looks| looks.appeared = Interfaces::any());
     }
     // What is back is put back before it joins.
-    bring_up::settle(machine, id, effects).await?;
+    join::settle(machine, id, effects).await?;
     for link in given_away {
         // Another process has made it a port of something while no agent ran: it leaves, as it would have then.
         machine.engine.device(LinkEvent::Changed(Box::new(link)));
@@ -491,7 +496,7 @@ async fn take_over(
         let known = joined.iter().find(|(name, _)| *name == slave.name).map(|(_, ifindex)| *ifindex);
         let ifindex = match known {
             Some(ifindex) => Some(ifindex),
-            None => match bring_up::join(machine, Joining { bond: name, id, effects, hook }, slave).await {
+            None => match join::join(machine, Joining { bond: name, id, effects, hook }, slave).await {
                 Ok(ifindex) => Some(ifindex),
                 Err(error) => {
                     warn!("{name}: {error}");
@@ -503,7 +508,7 @@ async fn take_over(
             wanted.push(Wanted::new(slave.clone(), ifindex));
         }
     }
-    bring_up::settle(machine, id, effects).await?;
+    join::settle(machine, id, effects).await?;
     for (slave, _) in &joined {
         if missing == MissingSlaves::Await && !config.slaves.iter().any(|wanted| wanted.name == *slave) {
             warn!(

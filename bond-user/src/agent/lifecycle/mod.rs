@@ -1,10 +1,16 @@
 //! How bonds are created, adopted, changed by files, and taken down.
 
 pub mod adopt;
+mod checks;
+pub mod configured;
 pub mod confirm;
 pub mod create;
+mod join;
 pub mod lost;
+pub mod machine;
 pub mod missed_failovers;
 pub mod move_addresses;
+mod port;
 pub mod reload;
 pub mod slaves;
+pub mod start;

@@ -22,7 +22,12 @@ use crate::{
             engine_thread::Stopping,
             worker::{self as effects, Effect},
         },
-        lifecycle::create::{self as bring_up, DEFAULT_MTU, route_over},
+        lifecycle::{
+            checks,
+            configured::{self, route_over},
+            create::DEFAULT_MTU,
+            join,
+        },
         server::access::Access,
         slot_of,
     },
@@ -214,7 +219,7 @@ impl Agent {
         let mut slave_options = Vec::new();
         let known = goal.slaves_named(wanted.slaves.iter().map(|slave| slave.name.as_str()), &status);
         for (slave, known) in wanted.slaves.iter().zip(known) {
-            bring_up::check_queue(name, bond.queues, &slave.name, slave.options)?;
+            checks::check_queue(name, bond.queues, &slave.name, slave.options)?;
             if let Some(found) = known {
                 self.check_slave(bond, slave, found).await?;
                 let changed = differences(found.options.to_pairs(), slave.options.to_pairs());
@@ -226,9 +231,9 @@ impl Agent {
                 later.push(slave.clone());
             } else {
                 let plan = EnslavePlan { mac: None, mtu: DEFAULT_MTU, hook: bond.hook, unicast: Vec::new() };
-                match bring_up::observe(&self.machine, (&slave.name, Some(name)), &plan).await {
+                match join::observe(&self.machine, (&slave.name, Some(name)), &plan).await {
                     Ok(found) => {
-                        bring_up::check_nic(slave, &found)?;
+                        checks::check_nic(slave, &found)?;
                         joins.push(slave.clone());
                     }
                     Err(AgentError::Sys(error)) if error.is_gone() => absent.push(slave.name.clone()),
@@ -312,7 +317,7 @@ impl Agent {
             Kernel::check(bond.hook, mtu)?;
         }
         plan.mtu = word.filter(|word| *word != mtu).map(|word| (word, mtu));
-        bring_up::check_ipv6(wanted, word.unwrap_or(mtu))?;
+        checks::check_ipv6(wanted, word.unwrap_or(mtu))?;
 
         let present = devices.addresses_of(ifindex).await?;
         let is_there = |net: &IpNet| present.iter().any(|found| found.is_same(&address(ifindex, net)));
@@ -410,7 +415,7 @@ impl Agent {
         let answer = match self.find(name) {
             Some(bond) => {
                 let _turn = bond.turn.lock().await;
-                bring_up::join(&self.machine, bond.joining(name), slave).await
+                join::join(&self.machine, bond.joining(name), slave).await
             }
             None => Err(AgentError::NoSuchBond(name.to_string())),
         };
@@ -443,15 +448,15 @@ impl Agent {
     async fn change_host(&self, wanted: &BondConfig, plan: &HostPlan, outcome: &mut Outcome) {
         let name = &wanted.name;
         let Some(bond) = self.find(name) else { return };
-        let there = bring_up::configured(plan.ifindex, wanted);
-        let before = bring_up::configured(plan.ifindex, &bond.goal().config);
-        if let Err(error) = bring_up::record_configured(&bond.effects, there.clone().and(&before)).await {
+        let there = configured::configured(plan.ifindex, wanted);
+        let before = configured::configured(plan.ifindex, &bond.goal().config);
+        if let Err(error) = configured::record_configured(&bond.effects, there.clone().and(&before)).await {
             return outcome.fail(name, &error);
         }
         let failures = outcome.failures.len();
         self.set_up_host(wanted, plan, outcome).await;
         if outcome.failures.len() == failures
-            && let Err(error) = bring_up::record_configured(&bond.effects, there).await
+            && let Err(error) = configured::record_configured(&bond.effects, there).await
         {
             outcome.fail(name, &error);
         }
@@ -551,7 +556,7 @@ fn needs_another(bond: &Bond, wanted: &BondConfig, status: &BondStatus) -> Optio
     let policy = |options: &BondOptions| options.check_change(&wanted.options, slaves).is_err();
     let recreates = |key: &str| match key {
         "datapath" => hook(before) != hook(wanted),
-        "pair" => !bring_up::fits(wanted.pair, bond.pair),
+        "pair" => !checks::fits(wanted.pair, bond.pair),
         _ => true,
     };
     let settings = before.settings_that_differ(wanted).filter(|row| row.change == Change::Recreate);

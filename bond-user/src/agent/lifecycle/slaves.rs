@@ -22,7 +22,11 @@ use crate::{
     agent::{
         Agent, AgentError, Bond, Goal,
         bond::{engine_thread::Stopping, link_mail::LinkFeed, worker::Effect},
-        lifecycle::create::{self as bring_up, Joining, Machine},
+        lifecycle::{
+            checks,
+            join::{self, Joining},
+            machine::Machine,
+        },
         slot_of,
     },
     config::SlaveConfig,
@@ -39,7 +43,7 @@ use crate::{
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// A slave of a file.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Wanted {
     config: SlaveConfig,
     /// ifindex of the interface that was enslaved for it last, whatever name that has now.
@@ -166,8 +170,8 @@ impl Bond {
             return Ok(());
         };
         // One that was away is put back first.
-        bring_up::settle(machine, self.id, &self.effects).await.map_err(|_| Stopping)?;
-        let answer = bring_up::join(machine, self.joining(name), &wanted.config).await;
+        join::settle(machine, self.id, &self.effects).await.map_err(|_| Stopping)?;
+        let answer = join::join(machine, self.joining(name), &wanted.config).await;
         if let Err(error) = &answer {
             warn!(
                 "{name}: {error}; once that is mended: xbond add-slave {} {}",
@@ -245,8 +249,8 @@ impl Agent {
         let wanted = bond.goal().wanted.iter().find(|wanted| slave == wanted.name()).cloned();
         let mut config = wanted.map_or_else(|| SlaveConfig::new(slave.clone()), |wanted| wanted.config);
         set_options(&mut config.options, options)?;
-        bring_up::check_queue(name, bond.queues, slave, config.options)?;
-        let ifindex = bring_up::join(&self.machine, bond.joining(name), &config).await?;
+        checks::check_queue(name, bond.queues, slave, config.options)?;
+        let ifindex = join::join(&self.machine, bond.joining(name), &config).await?;
         bond.change_goal(|goal| {
             if let Some(wanted) = goal.wanted_mut(slave) {
                 wanted.joined = Some(ifindex);
@@ -294,7 +298,7 @@ impl Agent {
         let known = status.slaves.iter().find(|known| known.name == slave);
         let mut options = known.map(|slave| slave.options).unwrap_or_default();
         set_options(&mut options, settings)?;
-        bring_up::check_queue(name, bond.queues, slave, options)?;
+        checks::check_queue(name, bond.queues, slave, options)?;
         self.machine.engine.request(bond.id, Event::SetSlaveOptions { slot, options }).await??;
         for option in settings.iter().filter_map(|(key, _)| Elects::of(key)) {
             self.machine.engine.request(bond.id, Event::Written(option)).await??;

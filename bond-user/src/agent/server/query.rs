@@ -13,7 +13,7 @@ use crate::{
     agent::{
         Agent, AgentError, Bond,
         bond::{guard::GuardState, worker::PINS_GONE},
-        lifecycle::create::Machine,
+        lifecycle::machine::Machine,
         server::{
             counters::{self, Counted},
             events::Listener,

@@ -1,0 +1,286 @@
+//! Doing what a plan says. Each change is on disk, in found.json, before it is made.
+
+use bond_common::{abi::BondEntry, mac::Mac};
+use nix::errno::Errno;
+use tracing::{info, warn};
+
+use super::{
+    Created,
+    plan::{Foundation, Giver, Plan, PlannedSide, Step, enslave_plan},
+};
+use crate::{
+    agent::{
+        AgentError,
+        bond::{
+            engine_thread::BondId,
+            guard::GuardState,
+            interface::{Host, Queues},
+            worker,
+        },
+        lifecycle::{
+            checks::check_queue,
+            configured::{configure, configured},
+            join,
+            machine::Machine,
+            move_addresses::Moved,
+            port::port_of,
+            start::{Plane, Started, start},
+        },
+    },
+    config::BondConfig,
+    report::text,
+    store::record::{Ends, Record},
+    sys::{
+        announcer::Announced,
+        dataplane::{Hook, Port},
+        enslave::EnslavePlan,
+        found::Found,
+        netlink::{self, LinkSetting, PairKind, PairPlan},
+        offload::{self, Role},
+        ownership::Mark,
+    },
+};
+
+/// Creates the bond of this plan. If it fails, or is dropped half-way, [`crate::store::record::undo`] restores everything.
+pub async fn apply(
+    machine: &Machine,
+    id: BondId,
+    config: &BondConfig,
+    plan: Plan,
+) -> Result<Created, AgentError> {
+    let Plan { foundation, steps, warnings, wanted } = plan;
+    warnings.iter().for_each(|warning| warn!("{warning}"));
+    let (plane, side) = lay(machine, config, &foundation).await?;
+    let maps = plane.data_plane.maps();
+    let started = start(machine, id, config, plane)?;
+    for note in config.notes.iter().chain(&config.doubts()) {
+        info!("{note}");
+    }
+    let moved = moved(config, &foundation, side.host);
+    let bond = Building { machine, id, config, host: side.host, started: &started, moved };
+    for step in &steps {
+        bond.take(step).await?;
+    }
+    let Side { host, pair, port_name: port, queues, .. } = side;
+    Ok(Created { hook: foundation.hook, queues, host, pair, port, maps, started, wanted })
+}
+
+/// What goes from the giver to bond0.
+fn moved(config: &BondConfig, foundation: &Foundation, host: Host) -> Option<(Moved, Giver)> {
+    let giver = foundation.giver.as_ref()?;
+    let moved = Moved::of([&giver.from], &config.name, (host.device(), foundation.mac))?;
+    Some((moved, giver.clone()))
+}
+
+/// A bond that has its engine.
+struct Building<'a> {
+    machine: &'a Machine,
+    id: BondId,
+    config: &'a BondConfig,
+    host: Host,
+    started: &'a Started,
+    moved: Option<(Moved, Giver)>,
+}
+
+impl Building<'_> {
+    async fn take(&self, step: &Step) -> Result<(), AgentError> {
+        let Self { machine, id, config, started, .. } = *self;
+        let devices = &*machine.devices;
+        match step {
+            Step::MoveAddresses => match &self.moved {
+                Some((moved, giver)) => moved.take_addresses(devices, &giver.rules).await,
+                None => Ok(()),
+            },
+            Step::Enslave { slave, found } => {
+                join::enslave(machine, (id, &started.effects), (slave, found), None).await
+            }
+            Step::MoveRoutes => match &self.moved {
+                Some((moved, _)) => moved.take_routes(devices).await,
+                None => Ok(()),
+            },
+            Step::Configure => {
+                let bond = self.host.device();
+                configure(devices, bond, config).await?;
+                started.effects.look(|looks| looks.addresses.insert(bond));
+                Ok(())
+            }
+            Step::Settle => join::settle(machine, id, &started.effects).await,
+        }
+    }
+}
+
+/// Makes what a bond stands on.
+async fn lay(
+    machine: &Machine,
+    config: &BondConfig,
+    foundation: &Foundation,
+) -> Result<(Plane, Side), AgentError> {
+    let Foundation { hook, mtu, queues, mac, .. } = *foundation;
+    machine.paths.make_run_of(&config.name)?;
+    let record = Record::new(&machine.paths, &config.name, foundation.shape());
+    let mut record = record.on_trial(machine.confirmation.of_new_bond());
+    record.save()?;
+    let mut data_plane = machine.planes.create(&machine.paths.pins_of(&config.name), hook)?;
+    machine.paths.link_pins(&config.name);
+    let side = make_side(machine, config, foundation, &mut record).await?;
+    if side.queues != queues {
+        record.set_queues(side.queues.count())?;
+        for slave in &config.slaves {
+            check_queue(&config.name, side.queues, &slave.name, slave.options)?;
+        }
+    }
+    let bond = side.pair.map(|_| config.name.as_str());
+    data_plane.attach_port(&side.place(bond))?;
+    if let Host::Port { port, .. } = side.host {
+        machine.devices.open_slave(port).await?;
+    }
+    if side.pair.is_none()
+        && hook != Hook::Tc
+        && machine.devices.has_peer_on_this_machine(side.host.port())
+    {
+        info!("{}: {}: {}", config.name, side.port_name, text::PARTIAL_CHECKSUMS);
+    }
+    let options = config.options.clone();
+    let guard = GuardState::new(config.guard, &machine.kernel, &options);
+    let entry = BondEntry::new(options.fail_over_mac, side.host.port(), side.host_mac, machine.cookie)
+        .with_host_device(side.host_device)
+        .with_flags(side.flags | worker::option_flags(&options, guard));
+    data_plane.maps().set_bond(entry);
+    if let Host::Pair { bond, .. } = side.host {
+        record.set_configured(configured(bond, config))?;
+    }
+    if let Some(Giver { from, rules }) = &foundation.giver {
+        record.add_giver(from.clone(), rules)?;
+    }
+    let plane = Plane {
+        data_plane,
+        entry,
+        host: side.host,
+        mtu,
+        mac,
+        mac_assigned: foundation.mac_assigned,
+        options,
+        record,
+        announced: Announced::default(),
+        left: None,
+    };
+    Ok((plane, side))
+}
+
+/// Makes bond0 and its port, or takes the port that exists.
+async fn make_side(
+    machine: &Machine,
+    config: &BondConfig,
+    foundation: &Foundation,
+    record: &mut Record,
+) -> Result<Side, AgentError> {
+    let Foundation { hook, mtu, queues, mac, .. } = *foundation;
+    let mark = record.mark();
+    match &foundation.side {
+        PlannedSide::Pair { names, kinds } => {
+            let (bond, port) = (names.bond.as_str(), names.port.as_str());
+            let plan = PairPlan { bond, port, mac, mtu, queues: queues.count().into(), mark: Some(&mark) };
+            let side = make_pair(machine, &plan, kinds, (hook, queues)).await?;
+            record.made(Ends { bond: side.host.device(), port: side.host.port() })?;
+            Ok(side)
+        }
+        PlannedSide::Port { found, host_mac } => {
+            take_port(machine, found, &enslave_plan(config), (&mark, *host_mac)).await
+        }
+    }
+}
+
+/// A bond's side that is not the wire, as it was made.
+struct Side {
+    host: Host,
+    pair: Option<PairKind>,
+    port_name: String,
+    /// As they can be used.
+    queues: Queues,
+    host_mac: Mac,
+    host_device: u64,
+    /// Of [`BondEntry`].
+    flags: u32,
+}
+
+impl Side {
+    fn place<'a>(&'a self, bond: Option<&'a str>) -> Port<'a> {
+        port_of(&self.port_name, self.host, self.pair, bond)
+    }
+}
+
+/// Makes a pair of the first of these kinds that the kernel has.
+async fn create_pair(
+    machine: &Machine,
+    plan: &PairPlan<'_>,
+    kinds: &[PairKind],
+) -> Result<(PairKind, netlink::LinkPair), AgentError> {
+    let lacks = || AgentError::NoNetkit(plan.bond.to_owned());
+    let (&last, others) = kinds.split_last().ok_or_else(lacks)?;
+    for &kind in others {
+        match machine.devices.create_pair(kind, plan).await {
+            Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {}
+            answer => return Ok((kind, answer?)),
+        }
+    }
+    match machine.devices.create_pair(last, plan).await {
+        Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) && last == PairKind::Netkit => Err(lacks()),
+        answer => Ok((last, answer?)),
+    }
+}
+
+async fn make_pair(
+    machine: &Machine,
+    plan: &PairPlan<'_>,
+    kinds: &[PairKind],
+    (hook, queues): (Hook, Queues),
+) -> Result<Side, AgentError> {
+    let (kind, made) = create_pair(machine, plan, kinds).await?;
+    offload::apply(&*machine.devices, &made.bond, Role::Bond, hook)?;
+    offload::apply(&*machine.devices, &made.port, Role::Port, hook)?;
+    let mut queues = queues;
+    if queues == Queues::Sixteen
+        && let Err(error) = machine.devices.send_by_first_queue(plan.bond)
+    {
+        // The kernel's hash spreads flows over the queues now. Programs that take all queues for one do not mind.
+        warn!("{}: no slave can have a queue_id: {error}", plan.bond);
+        queues = Queues::One;
+    }
+    let (bond, port) = (made.bond.ifindex, made.port.ifindex);
+    let device = machine.reader.as_ref().and_then(|reader| reader.read(bond).ok().flatten());
+    Ok(Side {
+        host: Host::Pair { bond, port, promisc: false },
+        pair: Some(kind),
+        port_name: plan.port.to_owned(),
+        queues,
+        host_mac: plan.mac,
+        host_device: device.map_or(0, |state| state.handle().device()),
+        flags: [
+            (queues == Queues::Sixteen, BondEntry::QUEUE_IDS),
+            (kind == PairKind::Netkit, BondEntry::NETKIT),
+        ]
+        .into_iter()
+        .fold(0, |flags, (on, flag)| if on { flags | flag } else { flags }),
+    })
+}
+
+/// An existing device becomes the port: like a slave, it takes everything in and has no addresses. It stays closed until its
+/// program is attached.
+async fn take_port(
+    machine: &Machine,
+    found: &Found,
+    plan: &EnslavePlan,
+    (mark, host_mac): (&Mark, Option<Mac>),
+) -> Result<Side, AgentError> {
+    let link = machine.devices.enslave(found, plan, mark).await?;
+    machine.devices.set(link.ifindex, LinkSetting::Promisc(true)).await?;
+    Ok(Side {
+        host: Host::Port { port: link.ifindex, promisc: false },
+        pair: None,
+        port_name: link.name,
+        queues: Queues::OfPort,
+        host_mac: host_mac.unwrap_or(Mac::ZERO),
+        host_device: 0,
+        flags: if host_mac.is_some() { 0 } else { BondEntry::LEARN_HOST_MAC },
+    })
+}

@@ -1,0 +1,106 @@
+//! Interfaces that join a bond.
+
+use std::sync::Arc;
+
+use bond_core::{
+    event::{Event, NewSlave},
+    name::BondName,
+};
+use tokio::sync::{OwnedMutexGuard, oneshot};
+
+use crate::{
+    agent::{
+        AgentError,
+        bond::{
+            engine_thread::{BondId, Stopping},
+            work::Work,
+            worker::Effect,
+        },
+        lifecycle::{checks::check_nic, create::DEFAULT_MTU, machine::Machine},
+    },
+    config::SlaveConfig,
+    store::{paths::Paths, record::Record},
+    sys::{
+        dataplane::Hook, directory::Trust, enslave::EnslavePlan, found::Found, layer3::Target, netlink::LinkInfo,
+    },
+};
+
+/// A bond that an interface joins.
+#[derive(Clone, Copy)]
+pub struct Joining<'a> {
+    pub bond: &'a BondName,
+    pub id: BondId,
+    pub effects: &'a Work,
+    pub hook: Hook,
+}
+
+/// Enslaves one more interface, which must exist. Its ifindex is the answer.
+pub async fn join(machine: &Machine, to: Joining<'_>, slave: &SlaveConfig) -> Result<u32, AgentError> {
+    let Joining { bond, id, effects, hook } = to;
+    let (reply, tidied) = oneshot::channel();
+    effects.send(Effect::TidyRecord { reply });
+    tidied.await.map_err(|_| Stopping)??;
+    let plan = EnslavePlan { mac: None, mtu: DEFAULT_MTU, hook, unicast: Vec::new() };
+    let claim = Arc::clone(&machine.enslaving).lock_owned().await;
+    let found = observe(machine, (&slave.name, Some(bond)), &plan).await?;
+    check_nic(slave, &found)?;
+    let ifindex = found.ifindex;
+    enslave(machine, (id, effects), (slave, &found), Some(claim)).await?;
+    Ok(ifindex)
+}
+
+/// `claim` is [`Machine::enslaving`], unless the caller holds it: it is given back when the record names the interface.
+pub async fn enslave(
+    machine: &Machine,
+    (id, effects): (BondId, &Work),
+    (config, found): (&SlaveConfig, &Found),
+    claim: Option<OwnedMutexGuard<()>>,
+) -> Result<(), AgentError> {
+    let link = machine.devices.link_by_index(found.ifindex).await?;
+    let can_set_mac = machine.devices.can_set_mac(&link).await?;
+    machine.devices.put_neighbours(&found.layer3, &Target::same(found.ifindex)).await?;
+    let slave = NewSlave {
+        name: found.name.clone(),
+        ifindex: found.ifindex,
+        mac: config.mac.unwrap_or(found.mac),
+        can_set_mac,
+        options: config.options,
+    };
+    let ((reply, joined), (recorded, is_recorded)) = (oneshot::channel(), oneshot::channel());
+    effects.send(Effect::AwaitJoin { found: Box::new(found.clone()), mac: config.mac, recorded, reply });
+    machine.engine.request(id, Event::Join(slave)).await??;
+    // Its other end is dropped, whatever became of it. Others read in the record whose the interface is.
+    let _ = is_recorded.await;
+    drop(claim);
+    joined.await.map_err(|_| Stopping)??;
+    // Readers see it as a slave from now on.
+    machine.engine.status(id).await?;
+    Ok(())
+}
+
+/// Waits until what the slaves' joining set off is done: the election, the bond's carrier and MAC.
+pub async fn settle(machine: &Machine, id: BondId, effects: &Work) -> Result<(), AgentError> {
+    // Its answer comes after everything that the engine was told before.
+    machine.engine.status(id).await?;
+    let (reply, settled) = oneshot::channel();
+    effects.send(Effect::Settle { reply });
+    Ok(settled.await.map_err(|_| Stopping)?)
+}
+
+/// Looks at an interface that is to be a slave or a port. The bond is named where it exists.
+pub async fn observe(
+    machine: &Machine,
+    (name, bond): (&str, Option<&BondName>),
+    plan: &EnslavePlan,
+) -> Result<Found, AgentError> {
+    let records = records(&machine.paths);
+    let owner = |link: &LinkInfo| records.iter().find_map(|record| record.owner(link));
+    Ok(machine.devices.observe((name, bond.map(|bond| &**bond)), plan, owner).await?)
+}
+
+/// Of the bonds of this namespace, those without an agent included.
+fn records(paths: &Paths) -> Vec<Record> {
+    // A record that cannot be read has no say.
+    let record = |bond: BondName| Record::read(paths, &bond, Trust::Ours).ok().flatten();
+    paths.bonds().into_iter().filter_map(record).collect()
+}

@@ -1,0 +1,68 @@
+//! What all bonds of an agent share.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+};
+
+use tokio::task::JoinHandle;
+
+use crate::{
+    agent::{
+        LinkEventSource,
+        bond::engine_thread::{BondId, EngineHandle},
+        lifecycle::confirm::Confirmation,
+        server::events::Feed,
+    },
+    store::{paths::Paths, record::System},
+    sys::{
+        Devices,
+        dataplane::{DataPlanes, DeviceReader, Kernel},
+    },
+};
+
+/// What all bonds of an agent share.
+pub struct Machine {
+    pub paths: Paths,
+    /// SO_NETNS_COOKIE
+    pub cookie: u64,
+    pub kernel: Arc<Kernel>,
+    pub planes: Arc<dyn DataPlanes>,
+    /// For bond0's device; the engine has it, too.
+    pub reader: Option<Arc<DeviceReader>>,
+    pub devices: Arc<dyn Devices>,
+    pub link_events: LinkEventSource,
+    /// Held while the path of one bond is read, which may wait for RTNL.
+    pub path_lane: Arc<tokio::sync::Mutex<()>>,
+    /// Grows with each change of filters and nftables.
+    pub hook_changes: Arc<AtomicU64>,
+    pub engine: EngineHandle,
+    pub tasks: Tasks,
+    pub feed: Feed,
+    pub confirmation: Arc<Confirmation>,
+    /// Held by whoever enslaves an interface, from the question whose it is to the record that says so: it becomes the slave
+    /// of one bond.
+    pub enslaving: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Machine {
+    /// What bonds are restored with.
+    pub fn system(&self) -> System<'_> {
+        System { devices: &*self.devices, pins: self.planes.pins() }
+    }
+}
+
+/// The bonds' tasks, to wait for.
+#[derive(Default)]
+pub struct Tasks(Mutex<HashMap<BondId, JoinHandle<()>>>);
+
+impl Tasks {
+    pub fn add(&self, id: BondId, task: JoinHandle<()>) {
+        // Poisoned or not, a map of handles is whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, task);
+    }
+
+    pub fn take(&self, id: BondId) -> Option<JoinHandle<()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
+    }
+}

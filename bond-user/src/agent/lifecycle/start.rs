@@ -1,0 +1,210 @@
+//! A bond's engine, worker and tasks, on a data plane that is ready for them.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use bond_common::{
+    abi::{BondEntry, Slot},
+    mac::Mac,
+};
+use bond_core::{Engine, Left, NewBond, options::BondOptions, status::BondStatus};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::{
+    agent::{
+        AgentError,
+        bond::{
+            announcer::{AnnouncerTask, Announcing},
+            arp_prober::{self as prober, ArpProber, Probing},
+            engine_thread::{BondId, EngineHandle, Input, Member},
+            interface::Host,
+            ledger::Ledger,
+            recorder::{Entry, Recording},
+            ring_reader,
+            work::Work,
+            worker::{Effects, Parts, Wishes},
+        },
+        lifecycle::{machine::Machine, missed_failovers::MissedFailovers},
+    },
+    config::BondConfig,
+    store::{
+        receipts::{History, ReceiptWriter},
+        record::Record,
+    },
+    sys::{
+        announcer::Announced,
+        dataplane::{DataPlane, Events},
+        found::Found,
+    },
+};
+
+/// A data plane that is ready for its engine.
+pub struct Plane {
+    pub data_plane: Box<dyn DataPlane>,
+    /// What BOND holds.
+    pub entry: BondEntry,
+    pub host: Host,
+    /// Bytes.
+    pub mtu: u32,
+    /// The bond's.
+    pub mac: Mac,
+    pub mac_assigned: bool,
+    pub options: BondOptions,
+    pub record: Record,
+    /// What is known already of what is to be announced.
+    pub announced: Announced,
+    /// What another agent has left.
+    pub left: Option<Taken>,
+}
+
+/// What is taken over.
+pub struct Taken {
+    pub left: Left,
+    pub meanwhile: MissedFailovers,
+    /// How its slaves were found.
+    pub founds: Vec<(Slot, Found)>,
+}
+
+/// How others reach a bond that has its engine and its worker.
+pub struct Started {
+    pub effects: Work,
+    pub history: History,
+    pub status: watch::Receiver<BondStatus>,
+}
+
+/// Gives a data plane its engine, its task and its prober.
+pub fn start(
+    machine: &Machine,
+    id: BondId,
+    config: &BondConfig,
+    plane: Plane,
+) -> Result<Started, AgentError> {
+    let Plane { mut data_plane, entry, host, mtu, mac, mac_assigned, options, record, announced, left } =
+        plane;
+    let records = watch_data_plane(config, &mut *data_plane, (machine.engine.clone(), id));
+    let maps = data_plane.maps();
+    // What happened to its devices before is not known.
+    let is_changed = Arc::new(AtomicBool::new(true));
+    let ledger = Arc::new(Ledger::new(Arc::clone(&maps)));
+    let (work, jobs) = Work::new();
+    let (to_prober, rounds) = Probing::new();
+    let (to_herald, told) = Announcing::new(announced.clone());
+    let of = prober::Of {
+        id,
+        bond: config.name.to_string(),
+        maps: Arc::clone(&maps),
+        engine: machine.engine.clone(),
+    };
+    let asking = ArpProber::new(of, host, Arc::clone(&machine.devices));
+    let run = machine.paths.run_of(&config.name);
+    let receipt_writer =
+        ReceiptWriter::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps), Arc::clone(&ledger));
+    let history = receipt_writer.history();
+    let recording = Recording::start(receipt_writer);
+    let announcer_task = AnnouncerTask {
+        id,
+        host,
+        maps: Arc::clone(&maps),
+        devices: Arc::clone(&machine.devices),
+        engine: machine.engine.clone(),
+        effects: work.downgrade(),
+        recording: recording.clone(),
+        sockets: HashMap::new(),
+    };
+    let parts = Parts {
+        id,
+        bond: config.name.to_string(),
+        devices: Arc::clone(&machine.devices),
+        macs: machine.devices.open_macs()?,
+        data_plane,
+        entry,
+        host,
+        mtu,
+        engine: machine.engine.clone(),
+        record,
+        recording: recording.clone(),
+        own_work: work.downgrade(),
+        path_lane: Arc::clone(&machine.path_lane),
+        hook_changes: Arc::clone(&machine.hook_changes),
+        wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
+        announced,
+        announcer_task: to_herald.clone(),
+        carrier: left.as_ref().is_some_and(|taken| taken.left.carrier),
+        is_changed: Arc::clone(&is_changed),
+    };
+    if let Some(taken) = &left {
+        if taken.meanwhile.unrecorded > 0 {
+            recording.add(Entry::Unrecorded(taken.meanwhile.unrecorded));
+        }
+        // What became of bond0 and of what is above it while nobody looked: the engine may have it announced at once.
+        work.look(|looks| (looks.host, looks.uppers) = (true, true));
+    }
+    let (left, founds) = left.map(|Taken { left, meanwhile, founds }| ((left, meanwhile), founds)).unzip();
+    let effects = Effects::new(parts, founds.unwrap_or_default());
+    let bond = NewBond {
+        name: config.name.to_string(),
+        mac,
+        mac_assigned,
+        prearm: config.prearm,
+        seed: random(),
+        options,
+    };
+    let (shown, status) = watch::channel(Engine::new(bond.clone()).status());
+    let member = Member {
+        id,
+        bond,
+        left,
+        maps,
+        records,
+        ledger,
+        effects: work.clone(),
+        recording,
+        prober: to_prober,
+        announcer_task: to_herald,
+        host: host.device(),
+        port: host.port(),
+        is_changed,
+        status: shown,
+    };
+    tokio::spawn(asking.run(rounds));
+    tokio::spawn(announcer_task.run(told));
+    machine.engine.send(Input::Add(Box::new(member)));
+    machine.tasks.add(id, tokio::spawn(effects.run(jobs)));
+    Ok(Started { effects: work, history, status })
+}
+
+/// Reads what the programs say: EVENTS, and their log where they write one. Nobody waits for either.
+fn watch_data_plane(
+    config: &BondConfig,
+    data_plane: &mut dyn DataPlane,
+    engine: (EngineHandle, BondId),
+) -> Option<Box<dyn Events>> {
+    let bond = &config.name;
+    let unread = |error: &dyn std::fmt::Display| warn!("{bond}: what the programs say is not read: {error}");
+    let records = data_plane.take_events().inspect_err(|error| unread(error)).ok();
+    if let Some(records) = &records {
+        match records.descriptor() {
+            Ok(None) => {}
+            Ok(Some(events)) => drop(tokio::spawn(ring_reader::events(events, engine))),
+            Err(error) => unread(&error),
+        }
+    }
+    // They write only of whom they find behind a port, and a log is a quarter of a megabyte of mapped memory.
+    if config.port.is_some() {
+        match data_plane.take_log() {
+            Ok(log) => drop(tokio::spawn(ring_reader::log(log))),
+            Err(error) => warn!("{bond}: the log of the programs is not read: {error}"),
+        }
+    }
+    data_plane.forget_object();
+    records
+}
+
+pub fn random() -> u64 {
+    // The standard library's hashers are seeded by the kernel's random numbers.
+    RandomState::new().build_hasher().finish()
+}
