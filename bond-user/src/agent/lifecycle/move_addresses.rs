@@ -13,6 +13,7 @@ use crate::{
         found::Found,
         layer3::{Layer3, Target, Unrestorable},
         netlink::LinkSetting,
+        ownership::Mark,
     },
 };
 
@@ -58,7 +59,14 @@ impl Moved {
 
     /// Takes addresses and rules, before the slave is enslaved: there is no moment at which the host does not have the
     /// addresses.
-    pub async fn take_addresses(&self, devices: &dyn Devices, rules: &Layer3) -> Result<(), AgentError> {
+    pub async fn take_addresses(
+        &self,
+        devices: &dyn Devices,
+        rules: &Layer3,
+        mark: &Mark,
+    ) -> Result<(), AgentError> {
+        // By its alias the kernel confirms that the slave is to get them back, whatever ends this before it is enslaved.
+        devices.set_alias(self.from.ifindex, Some(mark.alias())).await?;
         devices.set(self.ifindex, LinkSetting::Up(true)).await?;
         devices.put_addresses(&self.from.layer3, &self.target()).await?;
         for address in self.from.layer3.addresses() {

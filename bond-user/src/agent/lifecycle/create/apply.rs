@@ -88,7 +88,9 @@ impl Building<'_> {
         let devices = &*machine.devices;
         match step {
             Step::MoveAddresses => match &self.moved {
-                Some((moved, giver)) => moved.take_addresses(devices, &giver.rules).await,
+                Some((moved, giver)) => {
+                    moved.take_addresses(devices, &giver.rules, &Mark::of(&config.name)).await
+                }
                 None => Ok(()),
             },
             Step::Enslave { slave, found } => {
@@ -134,10 +136,7 @@ async fn lay(
     if let Host::Port { port, .. } = side.host {
         machine.devices.open_slave(port).await?;
     }
-    if side.pair.is_none()
-        && hook != Hook::Tc
-        && machine.devices.has_peer_on_this_machine(side.host.port())
-    {
+    if side.pair.is_none() && hook != Hook::Tc && machine.devices.has_peer_on_this_machine(side.host.port()) {
         info!("{}: {}: {}", config.name, side.port_name, text::PARTIAL_CHECKSUMS);
     }
     let options = config.options.clone();
