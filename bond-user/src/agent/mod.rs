@@ -52,6 +52,7 @@ use crate::{
         kind::Kind,
         lifecycle::{
             confirm::Confirmation,
+            end::{take_down, undo},
             lost::Lost,
             machine::{Machine, Tasks},
             slaves::{Arrivals, Wanted},
@@ -706,7 +707,7 @@ impl Agent {
                 Err(error) => Err(error),
             };
             if let Err(error) = answer {
-                self.undo(id, &name, &error).await;
+                undo(&self.machine, id, &name, &error).await;
                 if self.source.is_some() && !matches!(error, AgentError::Interrupted) {
                     failures.push((wanted, error));
                     continue;
@@ -1033,7 +1034,7 @@ impl Agent {
             Err(error) => Err(error),
         };
         if let Err(error) = answer {
-            self.undo(id, &name, &error).await;
+            undo(&self.machine, id, &name, &error).await;
             return outcome.fail(&name, &error);
         }
         if let Some(bond) = self.find(&name) {
@@ -1125,32 +1126,6 @@ impl Agent {
         self.lost.lock().await.remove(&name);
     }
 
-    async fn undo(&self, id: BondId, bond: &BondName, cause: &AgentError) {
-        // Before anything was changed, these said so: nothing is to be undone, least of all what somebody else's
-        // bond of that name left.
-        if matches!(
-            cause,
-            AgentError::CannotAdopt { .. }
-                | AgentError::NotOnTrial { .. }
-                | AgentError::NameTaken { .. }
-                | AgentError::NoSuchQueue { .. }
-        ) {
-            return;
-        }
-        limits::release_files();
-        // The bond's task, if there is one by now, ends when nobody can ask it for anything any more.
-        self.machine.engine.send(Input::Remove(id));
-        if let Some(task) = self.machine.tasks.take(id) {
-            let _ = task.await;
-        }
-        match record::undo(&self.machine.paths, bond, &self.machine.system()).await {
-            Ok(notes) => notes.iter().for_each(|note| warn!("{bond}: {note}")),
-            Err(error) => {
-                warn!("{}", text::not_all_restored(bond, &error));
-            }
-        }
-    }
-
     async fn end(&self, ending: Ending) -> Result<(), AgentError> {
         // Whoever makes a bond is waited for.
         *self.phase.lock().await = Phase::Ending;
@@ -1200,14 +1175,7 @@ impl Agent {
     }
 
     async fn take_down(&self, name: &BondName, bond: &Bond) -> Result<(), AgentError> {
-        self.machine.engine.send(Input::Remove(bond.id));
-        let (reply, done) = oneshot::channel();
-        bond.effects.end(End::TearDown { reply });
-        done.await.map_err(|_| Stopping)??;
-        self.machine.paths.forget(name);
-        self.machine.feed.tell(name, What::Bond { change: BondChange::Down });
-        info!("{name}: down, slaves as they were found");
-        Ok(())
+        take_down(&self.machine, (name, bond.id), &bond.effects).await
     }
 
     /// Changes options of a bond; all of them, or none. Returns what should be known about it.

@@ -21,7 +21,8 @@ use crate::{
     config::SlaveConfig,
     store::{paths::Paths, record::Record},
     sys::{
-        dataplane::Hook, directory::Trust, enslave::EnslavePlan, found::Found, layer3::Target, netlink::LinkInfo,
+        dataplane::Hook, directory::Trust, enslave::EnslavePlan, found::Found, layer3::Target,
+        netlink::LinkInfo,
     },
 };
 

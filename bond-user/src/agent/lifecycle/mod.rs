@@ -5,6 +5,7 @@ mod checks;
 pub mod configured;
 pub mod confirm;
 pub mod create;
+pub mod end;
 mod join;
 pub mod lost;
 pub mod machine;
@@ -14,3 +15,5 @@ mod port;
 pub mod reload;
 pub mod slaves;
 pub mod start;
+#[cfg(test)]
+mod testing;

@@ -65,7 +65,10 @@ pub struct Giver {
 pub enum Step {
     /// bond0 takes the addresses and rules of the giver, which is no slave yet.
     MoveAddresses,
-    Enslave { slave: Box<SlaveConfig>, found: Box<Found> },
+    Enslave {
+        slave: Box<SlaveConfig>,
+        found: Box<Found>,
+    },
     /// bond0 takes the routes of the giver, which has lost them by now.
     MoveRoutes,
     /// bond0 is set up, with its addresses and routes.
