@@ -90,7 +90,8 @@ async fn restoring_tries_every_step_and_can_be_repeated() {
         kernel.fail(Some(failure));
         let answer = devices.restore(&found, &proof(&found)).await;
         let failed = kernel.failed()?;
-        assert!(answer.is_err(), "{failed}: not noticed");
+        // A route that is sent again succeeds the second time.
+        assert!(answer.is_err() || kernel.snapshot() == before, "{failed}: not noticed");
         devices.restore(&found, &proof(&found)).await.unwrap();
         assert_eq!(kernel.snapshot(), before, "{failed}");
         Some(())

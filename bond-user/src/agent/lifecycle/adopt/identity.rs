@@ -1,0 +1,120 @@
+//! Who an adopted bond is: its MAC address and flags, and what happened to it while no agent ran.
+
+use bond_common::{
+    abi::{ActiveWord, BondEntry},
+    mac::Mac,
+};
+use bond_core::{Time, command::Notice, options::FailOverMac};
+use tracing::warn;
+
+use super::plan::Adoption;
+use crate::{
+    agent::{
+        bond::{guard::GuardState, interface::Host, notices, worker},
+        lifecycle::{
+            machine::Machine,
+            missed_failovers::{Known, MissedFailovers},
+        },
+    },
+    config::BondConfig,
+    report::{moment::monotonic, receipt::Receipt, text},
+    store::receipts,
+    sys::{
+        dataplane::{DataPlane, Maps},
+        directory::{Location, Trust},
+    },
+};
+
+/// What packets go by from now on, and which MAC address is the bond's.
+pub struct Identity {
+    pub entry: BondEntry,
+    pub mac: Mac,
+    pub mac_assigned: bool,
+}
+
+/// Returns who the bond is. `wire` is the MAC address that its first slave has on the wire.
+pub fn identity(
+    machine: &Machine,
+    config: &BondConfig,
+    adoption: &Adoption,
+    (found, host_device): (BondEntry, Option<u64>),
+    wire: Option<Mac>,
+) -> Identity {
+    let Adoption { bond, options, .. } = adoption;
+    let mut entry = entry(machine, config, adoption, found, host_device);
+    let set_meanwhile = bond.as_ref().map(|bond| bond.mac).filter(|mac| *mac != entry.host_mac());
+    let mac = match (options.fail_over_mac, set_meanwhile) {
+        (FailOverMac::None, Some(mac)) => {
+            notices::log(&config.name, &Notice::BondMacTaken { mac }, None, 0);
+            entry = entry.with_host_mac(mac);
+            mac
+        }
+        // It is restored.
+        (FailOverMac::Active, _) => entry.host_mac(),
+        (FailOverMac::None | FailOverMac::Follow, _) => wire.unwrap_or(entry.host_mac()),
+    };
+    let mac_assigned = config.mac.is_some() || mac != wire.unwrap_or(mac);
+    Identity { entry, mac, mac_assigned }
+}
+
+/// What packets go by from now on.
+fn entry(
+    machine: &Machine,
+    config: &BondConfig,
+    adoption: &Adoption,
+    found: BondEntry,
+    host_device: Option<u64>,
+) -> BondEntry {
+    let Adoption { host, bond, options, .. } = adoption;
+    let guard = GuardState::new(config.guard, &machine.kernel, options);
+    let kept = found.flags() & (BondEntry::LEARN_HOST_MAC | BondEntry::QUEUE_IDS | BondEntry::NETKIT);
+    let host_mac = match (host, bond) {
+        // An agent was about to change it. What it is otherwise, and was not then, somebody else has set.
+        (Host::Pair { .. }, Some(bond)) if found.has(BondEntry::HOST_MAC_MOVES) => bond.mac,
+        (Host::Pair { .. }, _) => found.host_mac(),
+        (Host::Port { .. }, _) => config.host_mac.unwrap_or(found.host_mac()),
+    };
+    let learned = kept & BondEntry::LEARN_HOST_MAC != 0;
+    BondEntry::new(
+        options.fail_over_mac,
+        found.port_ifindex(),
+        if learned { Mac::ZERO } else { host_mac },
+        machine.cookie,
+    )
+    .with_host_device(host_device.unwrap_or(found.host_device()))
+    .with_flags(kept | worker::option_flags(options, guard))
+}
+
+/// Returns which failovers no agent has recorded, and ACTIVE as of the last receipt.
+pub fn missed(
+    machine: &Machine,
+    config: &BondConfig,
+    maps: &Maps,
+    data_plane: &mut dyn DataPlane,
+) -> (MissedFailovers, ActiveWord) {
+    let name = &config.name;
+    let word = maps.active();
+    let known = on_record(maps, &machine.paths.run_of(name), word);
+    let known_until = Known {
+        word: known,
+        // GUARD does not say.
+        at: Time::ZERO,
+        switched_at: Time::from_nanos(maps.guard().switched_at()),
+        now: monotonic(),
+    };
+    let mut missed = MissedFailovers::new(known_until, word, data_plane.drain_events());
+    if missed.is_foreign {
+        let last = missed.failovers.last().map_or(known, |(_, word)| *word);
+        missed.word = maps.recount_active(last);
+        warn!("{name}: {}", text::recounted(word.generation(), missed.word.generation()));
+    }
+    (missed, known)
+}
+
+/// ACTIVE after the last change that is on a receipt. An agent that dies right after it wrote one has not told GUARD yet.
+fn on_record(maps: &Maps, directory: &Location, word: ActiveWord) -> ActiveWord {
+    let known = maps.guard().known();
+    let last = receipts::read(directory, Trust::Ours).ok().and_then(|mut receipts| receipts.pop());
+    let is_last = |last: Receipt| last.generation == word.generation();
+    if last.is_some_and(is_last) && word.changes_since(known).is_some() { word } else { known }
+}

@@ -1,0 +1,103 @@
+//! Continuing a bond that another agent has left, and that the data plane has kept going.
+//!
+//! 1. [`observe`] reads what is left, and changes nothing.
+//! 2. [`plan`] decides, without a system call, what is taken over, or why the bond cannot be; then it keeps running.
+//! 3. [`apply`] takes it over. A slave that is gone, or was not set up to the end, is not taken over, and the rest is.
+
+mod apply;
+mod identity;
+mod observe;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use tracing::{info, warn};
+
+use self::plan::{Plan, Remains};
+use crate::{
+    agent::{
+        AgentError, MissingSlaves,
+        bond::engine_thread::BondId,
+        lifecycle::{create::Created, machine::Machine},
+    },
+    config::BondConfig,
+    store::record::{self, Record},
+};
+
+/// Takes a bond over. None if there is nothing to take over: nothing was left, or a bond that was not finished and
+/// carries nothing, of which nothing is left now.
+///
+/// # Errors
+/// [`AgentError::CannotAdopt`]; the bond goes on as it did.
+pub async fn adopt(
+    machine: &Machine,
+    id: BondId,
+    config: &BondConfig,
+    missing: MissingSlaves,
+) -> Result<Option<Created>, AgentError> {
+    if !machine.paths.has(&config.name) {
+        return Ok(None);
+    }
+    let refuse = |misfit: Misfit| misfit.into_refusal(&config.name);
+    let observed = observe::observe(machine, config).await.map_err(|error| refuse(error.into()))?;
+    match plan::plan(config, machine.cookie, &observed).map_err(refuse)? {
+        Plan::Adopt(adoption) => {
+            let made = apply::apply(machine, id, config, *adoption, observed, missing).await;
+            made.map(Some).map_err(|error| refuse(error.into()))
+        }
+        Plan::Remove(remains) => {
+            let is_unrestored = observed.record.as_ref().is_some_and(Record::is_unrestored);
+            match remains {
+                Remains::Portless(port) => warn!(
+                    "{}: its port {port} is gone, so it carries nothing: what is left of it is removed, and it is made \
+                     again",
+                    config.name
+                ),
+                Remains::Unfinished if is_unrestored => info!(
+                    "{}: it was removed, but not everything could be restored: the rest is restored first",
+                    config.name
+                ),
+                Remains::Unfinished => info!(
+                    "{}: an agent was stopped while it made this bond: its remains are removed first",
+                    config.name
+                ),
+            }
+            let notes = record::undo(&machine.paths, &config.name, &machine.system()).await?;
+            notes.iter().for_each(|note| warn!("{}: {note}", config.name));
+            Ok(None)
+        }
+    }
+}
+
+/// Why a bond cannot be taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum Misfit {
+    #[error("its found.json is gone, which says how its interfaces were before")]
+    NoRecord,
+    #[error("its map {0} is not pinned any more")]
+    NoMap(&'static str),
+    #[error("its maps are of version {found}, and this xbond's of {}", bond_common::abi::ABI_VERSION)]
+    OtherVersion { found: u32 },
+    #[error("it belongs to another network namespace")]
+    OtherNamespace,
+    #[error("{what} is {found}, and the configuration says {wanted}")]
+    Differs { what: &'static str, found: String, wanted: String },
+    #[error(transparent)]
+    Failed(#[from] Box<AgentError>),
+}
+
+impl Misfit {
+    fn into_refusal(self, bond: &str) -> AgentError {
+        match self {
+            // It is a refusal as it is.
+            Self::Failed(error) if matches!(*error, AgentError::CannotAdopt { .. }) => *error,
+            other => AgentError::CannotAdopt { bond: bond.to_owned(), why: other.to_string() },
+        }
+    }
+}
+
+impl<E: Into<AgentError>> From<E> for Misfit {
+    fn from(error: E) -> Self {
+        Self::Failed(Box::new(error.into()))
+    }
+}
