@@ -660,6 +660,31 @@ impl Signals {
     }
 }
 
+#[cfg(test)]
+impl Agent {
+    /// An agent of bonds in memory, without files of its own and without a control socket.
+    fn in_memory(machine: Machine) -> Result<Self, AgentError> {
+        let claim = machine.paths.claim_below()?;
+        Ok(Self {
+            started: Moment::now(),
+            machine,
+            bonds: sync::Mutex::default(),
+            lost: Mutex::new(BTreeMap::new()),
+            next_id: AtomicU32::new(1),
+            phase: Mutex::new(Phase::Serving),
+            reloading: Mutex::new(()),
+            source: None,
+            writers: None,
+            access: RwLock::new(Access::of(None)?),
+            claim: sync::Mutex::new(claim),
+            serving: sync::Mutex::default(),
+            scrapes: Scrapes::default(),
+            retries: Retries::default(),
+            counters: Arc::default(),
+        })
+    }
+}
+
 impl Agent {
     async fn live(
         self: Arc<Self>,

@@ -188,6 +188,16 @@ impl Paths {
         Ok(Self { shown_pins: pins.path(), pins, run })
     }
 
+    /// Keeps other agents out of directories that [`Self::below`] has made.
+    ///
+    /// # Errors
+    /// Another agent has them.
+    #[cfg(any(test, feature = "fake"))]
+    pub fn claim_below(&self) -> Result<Claim, PathError> {
+        let Locked { file: lock, directory, is_new: _ } = self.lock()?;
+        Ok(Claim { lock, directory, socket: None })
+    }
+
     /// Where the pins of all network namespaces are.
     fn all_pins(&self) -> Location {
         self.pins.above().unwrap_or_default()

@@ -1,6 +1,11 @@
 //! A machine in memory, on which tests create, adopt and change bonds.
 
-use std::{net::IpAddr, path::Path, sync::Arc};
+use std::{
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bond_common::mac::Mac;
 use futures_util::future::join_all;
@@ -21,7 +26,7 @@ use crate::{
     store::paths::Paths,
     sys::{
         dataplane::{Kernel, TcAttach, fake::FakeDataPlanes},
-        fake::{Failure, FakeKernel, When},
+        fake::{Failure, FakeKernel, Snapshot, When},
         found::Found,
         layer3::Layer3,
         netlink::{Address, KernelRoute},
@@ -48,6 +53,12 @@ impl Site {
         let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let machine = machine(&kernel, directory.path());
         Self { kernel, machine, _directory: directory }
+    }
+
+    /// For an agent of its own, which takes the machine.
+    pub fn into_parts(self) -> (FakeKernel, Machine, TempDir) {
+        let Self { kernel, machine, _directory } = self;
+        (kernel, machine, _directory)
     }
 
     /// Another agent of this machine, after the first one has ended.
@@ -124,6 +135,17 @@ pub fn found(ifindex: u32, name: &str, mac: Mac) -> Found {
 /// A NIC with addresses and routes, as it is found.
 pub fn busy(ifindex: u32, name: &str, mac: Mac) -> Found {
     Found { layer3: Arc::new(Layer3::of(on_nic(ifindex))), ..found(ifindex, name, mac) }
+}
+
+/// Waits until everything is so: what follows a link event comes within 100 ms.
+pub async fn becomes(kernel: &FakeKernel, wanted: &Snapshot, what: &str) {
+    const LIMIT: Duration = Duration::from_secs(5);
+    const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+    let until = Instant::now() + LIMIT;
+    while kernel.snapshot() != *wanted && Instant::now() < until {
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+    assert_eq!(kernel.snapshot(), *wanted, "{what}");
 }
 
 /// Runs an attempt on fresh machines, with the first call failing, the second, and so on, until none fails. The attempt

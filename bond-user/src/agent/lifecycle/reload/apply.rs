@@ -1,0 +1,224 @@
+//! Changing bonds to what files say.
+
+use bond_core::{
+    event::Event,
+    name::BondName,
+    options::{BondOptions, SlaveOptions},
+};
+use tokio::sync::oneshot;
+use tracing::info;
+
+use super::plan::{HostPlan, Plan, Setting, SlaveChange, address};
+use crate::{
+    agent::{
+        Agent, AgentError, Outcome,
+        bond::{engine_thread::Stopping, worker::Effect},
+        lifecycle::{
+            configured::{self, route_over},
+            join,
+        },
+        slot_of,
+    },
+    config::{BondConfig, Guard, SlaveConfig},
+    sys::sysctl::PromoteSecondaries,
+};
+
+impl Agent {
+    /// Options come first, which may say who is to take over, and slaves before others go.
+    pub(super) async fn begin(&self, plan: &Plan, outcome: &mut Outcome) {
+        let name = &plan.wanted.name;
+        if let Some(options) = &plan.options {
+            match self.replace_options(name, options).await {
+                Ok(()) => say(outcome, name, &plan.options_changed),
+                Err(error) => outcome.fail(name, &error),
+            }
+        }
+        if let Some(guard) = plan.guard {
+            match self.set_guard(name, guard).await {
+                Ok(before) => outcome.changed(format!("{name}: guard={guard} (was {before})")),
+                Err(error) => outcome.fail(name, &error),
+            }
+        }
+        for slave in &plan.joins {
+            self.enslave_wanted(name, slave, outcome).await;
+        }
+        for SlaveChange { slave, options, changed } in &plan.slave_options {
+            match self.replace_slave_options(name, slave, *options).await {
+                Ok(()) => say(outcome, &format!("{name}: {slave}"), changed),
+                Err(error) => outcome.fail(name, &error),
+            }
+        }
+        for slave in &plan.leaves {
+            match self.del_slave(name, slave).await {
+                Ok(()) => outcome.changed(format!("{name}: {slave}: released")),
+                Err(error) => outcome.fail(name, &error),
+            }
+        }
+    }
+
+    pub(super) async fn finish(&self, plan: Plan, outcome: &mut Outcome) {
+        let Plan { wanted, later, absent, on_exit, host, .. } = plan;
+        for slave in &later {
+            self.enslave_wanted(&wanted.name, slave, outcome).await;
+        }
+        let failures = outcome.failures.len();
+        if let Some(host) = host {
+            self.change_host(&wanted, &host, outcome).await;
+        }
+        let host_failed = outcome.failures.len() > failures;
+        let Some(bond) = self.find(&wanted.name) else { return };
+        let _turn = bond.turn.lock().await;
+        let Ok(status) = self.machine.engine.status(bond.id).await else { return };
+        let goal = bond.goal();
+        let awaited = |slave: &str| goal.wanted.iter().any(|wanted| wanted.name() == slave);
+        for slave in absent.iter().filter(|slave| !awaited(slave)) {
+            outcome.changed(format!("{}: {slave}: absent, joins when it appears", wanted.name));
+        }
+        if let Some(on_exit) = on_exit {
+            outcome.changed(format!("{}: on_exit={on_exit} (was {})", wanted.name, goal.config.on_exit));
+        }
+        let before = &goal.config;
+        bond.change_goal(|goal| {
+            goal.want(&wanted.slaves, &status);
+            goal.of_files = true;
+            goal.config = wanted.clone();
+            if host_failed {
+                // The next reload takes away what this one could not.
+                goal.config.addresses.extend(before.addresses.iter().copied());
+                goal.config.routes.extend(before.routes.iter().cloned());
+            }
+        });
+        if wanted != (BondConfig { origin: wanted.origin.clone(), ..before.clone() }) {
+            for note in wanted.notes.iter().chain(&wanted.doubts()) {
+                info!("{note}");
+                outcome.notes.push(note.to_string());
+            }
+        }
+    }
+
+    async fn enslave_wanted(&self, name: &BondName, slave: &SlaveConfig, outcome: &mut Outcome) {
+        let answer = match self.find(name) {
+            Some(bond) => {
+                let _turn = bond.turn.lock().await;
+                join::join(&self.machine, bond.joining(name), slave).await
+            }
+            None => Err(AgentError::NoSuchBond(name.to_string())),
+        };
+        match answer {
+            Ok(_) => outcome.changed(format!("{name}: {}: enslaved", slave.name)),
+            Err(error) => outcome.fail(name, &error),
+        }
+    }
+
+    async fn replace_options(&self, name: &str, options: &BondOptions) -> Result<(), AgentError> {
+        let bond = self.find(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let _turn = bond.turn.lock().await;
+        self.set_options(&bond, options.clone()).await
+    }
+
+    async fn replace_slave_options(
+        &self,
+        name: &str,
+        slave: &str,
+        options: SlaveOptions,
+    ) -> Result<(), AgentError> {
+        let bond = self.find(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let _turn = bond.turn.lock().await;
+        let status = self.machine.engine.status(bond.id).await?;
+        let slot = slot_of(name, &status, slave)?;
+        Ok(self.machine.engine.request(bond.id, Event::SetSlaveOptions { slot, options }).await??)
+    }
+
+    /// Changes bond0's device, with what is on it by a configuration on record before it is there, and until it is gone.
+    async fn change_host(&self, wanted: &BondConfig, plan: &HostPlan, outcome: &mut Outcome) {
+        let name = &wanted.name;
+        let Some(bond) = self.find(name) else { return };
+        let there = configured::configured(plan.ifindex, wanted);
+        let before = configured::configured(plan.ifindex, &bond.goal().config);
+        if let Err(error) = configured::record_configured(&bond.effects, there.clone().and(&before)).await {
+            return outcome.fail(name, &error);
+        }
+        let failures = outcome.failures.len();
+        self.set_up_host(wanted, plan, outcome).await;
+        if outcome.failures.len() == failures
+            && let Err(error) = configured::record_configured(&bond.effects, there).await
+        {
+            outcome.fail(name, &error);
+        }
+    }
+
+    /// New addresses and routes come before old ones go.
+    async fn set_up_host(&self, wanted: &BondConfig, plan: &HostPlan, outcome: &mut Outcome) {
+        let (name, devices) = (&wanted.name, &self.machine.devices);
+        if let Some((mtu, before)) = plan.mtu {
+            match self.set_mtu(name, mtu).await {
+                Ok(()) => outcome.changed(format!("{name}: mtu={mtu} (was {before})")),
+                Err(error) => outcome.fail(name, &error),
+            }
+        }
+        for net in &plan.new_addresses {
+            match devices.add_address(&address(plan.ifindex, net)).await {
+                Ok(()) => outcome.changed(format!("{name}: address {net}: added")),
+                Err(error) => outcome.fail(name, &error.into()),
+            }
+        }
+        for route in &plan.new_routes {
+            match devices.replace_route(route).await {
+                Ok(()) => outcome.changed(format!("{name}: route {route}: set")),
+                Err(error) => outcome.fail(name, &error.into()),
+            }
+        }
+        for route in &plan.old_routes {
+            match devices.del_route(route).await {
+                Ok(()) => outcome.changed(format!("{name}: route {route}: removed")),
+                Err(error) => outcome.fail(name, &error.into()),
+            }
+        }
+        if plan.old_addresses.is_empty() {
+            return;
+        }
+        let _others_stay = PromoteSecondaries::of(&**devices, &plan.device);
+        for net in &plan.old_addresses {
+            match devices.del_address(&address(plan.ifindex, net)).await {
+                Ok(()) => outcome.changed(format!("{name}: address {net}: removed")),
+                Err(error) => outcome.fail(name, &error.into()),
+            }
+        }
+        // Where they could not be told to stay, and for routes that had a deleted address as their source.
+        for net in &wanted.addresses {
+            if let Err(error) = devices.add_address(&address(plan.ifindex, net)).await {
+                outcome.fail(name, &error.into());
+            }
+        }
+        for route in &wanted.routes {
+            if let Err(error) = devices.replace_route(&route_over(plan.ifindex, route)).await {
+                outcome.fail(name, &error.into());
+            }
+        }
+    }
+
+    /// The former one is the answer.
+    async fn set_guard(&self, name: &str, guard: Guard) -> Result<Guard, AgentError> {
+        let bond = self.find(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let _turn = bond.turn.lock().await;
+        let options = self.machine.engine.status(bond.id).await?.options;
+        bond.effects.send(Effect::SetGuard(guard));
+        bond.effects.send(Effect::Options(Box::new(options)));
+        Ok(bond.change_goal(|goal| std::mem::replace(&mut goal.config.guard, guard)))
+    }
+
+    async fn set_mtu(&self, name: &str, mtu: u32) -> Result<(), AgentError> {
+        let (reply, done) = oneshot::channel();
+        let bond = self.find(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        bond.effects.send(Effect::SetMtu { mtu, reply });
+        done.await.map_err(|_| Stopping)?
+    }
+}
+
+/// A line for each option.
+fn say(outcome: &mut Outcome, of: &str, changed: &[Setting]) {
+    let word = |value: &str| if value.is_empty() { "none".to_owned() } else { value.to_owned() };
+    for (key, after, before) in changed {
+        outcome.changed(format!("{of}: {key}={} (was {})", word(after), word(before)));
+    }
+}
