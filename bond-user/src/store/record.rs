@@ -524,10 +524,6 @@ impl Record {
         })
     }
 
-    pub fn bond_name(&self) -> BondName {
-        self.bond.clone()
-    }
-
     /// The alias of this bond's devices.
     pub fn mark(&self) -> Mark {
         Mark::of(&self.bond)
