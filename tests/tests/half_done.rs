@@ -121,8 +121,7 @@ fn a_full_disk_refuses_what_adds_and_releases_what_goes() {
 
 /// What a sentence tells to do by hand.
 fn commands(sentence: &str) -> Vec<String> {
-    let (_, commands) =
-        sentence.split_once("by hand: ").unwrap_or_else(|| panic!("no commands in {sentence}"));
+    let (_, commands) = sentence.split_once("to do: ").unwrap_or_else(|| panic!("no commands in {sentence}"));
     let (commands, _) = commands.split_once(", and what they had").unwrap();
     commands.split("; ").map(str::to_owned).collect()
 }
@@ -378,4 +377,60 @@ fn show_lists_the_bonds_of_every_namespace() {
     assert!(!namespaces.iter().any(|namespace| namespace["netns"] == labs[0].peer.name()));
     agent.stop().unwrap();
     cli(&labs[1].host, ["down", BOND, "--force"]).unwrap();
+}
+
+/// The files of the whole network namespace, before the agent has seen that they are gone.
+#[test]
+fn an_agent_whose_files_were_removed_ends_and_obeys_as_with_them() {
+    skip_if_unable!();
+    let lab = host();
+    let file = file();
+    let text = fs::read_to_string(file.path()).unwrap();
+    fs::write(file.path(), format!("{text}on_exit = \"keep\"\n")).unwrap();
+    let before = Snapshot::of(&lab.host);
+    for is_asked in [false, true] {
+        let agent = run(&lab, &file);
+        fs::remove_dir_all(run_directory(&lab.host).parent().unwrap()).unwrap();
+        if is_asked {
+            agent.cli(["down", BOND]).unwrap();
+            agent.stop().unwrap();
+        } else {
+            agent.stop().unwrap();
+            cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+        }
+        before.assert_holds(&lab.host, &format!("asked: {is_asked}"));
+    }
+}
+
+#[test]
+fn a_slave_that_is_elsewhere_is_named_when_its_bond_is_removed() {
+    skip_if_unable!();
+    let lab = host();
+    let file = file();
+    let (host, peer) = (lab.host.name(), lab.peer.name());
+    let look = |netns: &NetNs| netns.link("enp0s9").map(|link| (link.mac, link.mtu)).unwrap();
+    let before = look(&lab.host);
+    for is_killed in [false, true] {
+        let agent = run(&lab, &file);
+        lab.host.ip(&format!("link set enp0s9 netns {peer}")).unwrap();
+        assert_ne!(look(&lab.peer), before);
+        let mut down = lab.host.command(binary().unwrap());
+        down.args(["down", BOND]);
+        let agent = if is_killed {
+            agent.kill().unwrap();
+            down.arg("--force");
+            None
+        } else {
+            Some(agent)
+        };
+        let output = down.output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && text.contains("enp0s9: not in this network namespace"), "{text}");
+        let (_, command) = text.trim().split_once("To restore it there: ").unwrap();
+        let output = in_a_shell(&lab.peer, command);
+        assert!(output.status.success(), "{command}: {output:?}");
+        assert_eq!(look(&lab.peer), before, "killed: {is_killed}");
+        lab.peer.ip(&format!("link set enp0s9 netns {host}")).unwrap();
+        drop(agent.map(|agent| agent.stop().unwrap()));
+    }
 }

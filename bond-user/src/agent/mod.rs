@@ -138,7 +138,7 @@ pub enum AgentError {
     NothingLeft(String),
     #[error(
         "{bond}: its programs and maps are gone, but its interfaces are as it left them, up: found.json says how they were \
-         before, and cannot be used ({fault}); by hand: {commands}, and what they had of addresses, routes, offloads and MTU"
+         before, and cannot be used ({fault}); to do: {commands}, and what they had of addresses, routes, offloads and MTU"
     )]
     NotPutBack { bond: String, fault: String, commands: String },
     #[error(
@@ -174,8 +174,8 @@ pub enum AgentError {
     )]
     PortNameTaken { bond: String, port: String },
     #[error(
-        "{bond} was left by another agent and cannot be adopted: {why}; it is as it was left, and what it carries it goes on \
-         carrying; to have it made anew, which interrupts it: xbond down {} --force",
+        "{bond} was left by another agent and cannot be adopted: {why}; it is as it was left, and still carries packets; to \
+         create it again, which interrupts it: xbond down {} --force",
         shell_word(.bond)
     )]
     CannotAdopt { bond: String, why: String },
@@ -1191,7 +1191,7 @@ impl Agent {
                     warn!("{}", text::on_trial(&name, trial.left()));
                 }
             } else {
-                answer = answer.and(self.take_down(&name, &bond).await);
+                answer = answer.and(self.take_down(&name, &bond).await.map(drop));
             }
         }
         self.machine.feed.end().await;
@@ -1199,7 +1199,8 @@ impl Agent {
         answer
     }
 
-    async fn take_down(&self, name: &BondName, bond: &Bond) -> Result<(), AgentError> {
+    /// Returns what should be known about it.
+    async fn take_down(&self, name: &BondName, bond: &Bond) -> Result<Vec<String>, AgentError> {
         take_down(&self.machine, (name, bond.id), &bond.effects).await
     }
 
@@ -1284,7 +1285,7 @@ impl Agent {
         }
         let bond = self.bonds().remove(name);
         match bond {
-            Some(bond) => self.take_down(name, &bond).await.map(|()| Vec::new()),
+            Some(bond) => self.take_down(name, &bond).await,
             None if is_lost => Ok(Vec::new()),
             None if self.is_left(name) => {
                 let notes = record::undo(&self.machine.paths, name, &self.machine.system()).await?;

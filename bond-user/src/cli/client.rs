@@ -1,6 +1,11 @@
 //! The client of the control socket.
 
-use std::{io, pin::pin, process::ExitCode, time::Duration};
+use std::{
+    io,
+    pin::pin,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use bond_core::name::{BondName, InterfaceName};
@@ -185,14 +190,11 @@ async fn ask(
     body: Option<serde_json::Value>,
 ) -> Result<Response<Incoming>> {
     let socket = paths.socket();
-    let connected = match paths.open_socket() {
-        Ok(socket) => UnixStream::connect(socket.path()).await,
-        Err(error) => Err(error),
-    };
-    let stream = match connected {
+    let stream = match connect(paths).await {
         Ok(stream) => stream,
+        Err(error) if is_absent(&error) && method != Method::GET => await_socket(paths).await?,
         Err(error) => match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => bail!(NoAgent),
+            _ if is_absent(&error) => bail!(NoAgent),
             io::ErrorKind::PermissionDenied => bail!(
                 "{}: only root and members of group xbond, if there is one, may talk to the agent; run it with sudo",
                 socket.display()
@@ -211,6 +213,31 @@ async fn ask(
         .body(Full::new(Bytes::from(body)))?;
     let response = sender.send_request(request).await;
     Ok(response.map_err(BrokenOff)?)
+}
+
+async fn connect(paths: &Paths) -> io::Result<UnixStream> {
+    UnixStream::connect(paths.open_socket()?.path()).await
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// A change is for the agent that lives, even if another process has just removed its socket: the agent creates it again.
+async fn await_socket(paths: &Paths) -> Result<UnixStream> {
+    const LIMIT: Duration = Duration::from_secs(3);
+    const PAUSE: Duration = Duration::from_millis(50);
+    let until = Instant::now() + LIMIT;
+    loop {
+        let Some(agent) = paths.hidden_agent() else { bail!(NoAgent) };
+        if Instant::now() >= until {
+            bail!(agent);
+        }
+        tokio::time::sleep(PAUSE).await;
+        if let Ok(stream) = connect(paths).await {
+            return Ok(stream);
+        }
+    }
 }
 
 async fn whole(response: Response<Incoming>) -> Result<Bytes> {

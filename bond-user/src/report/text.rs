@@ -16,7 +16,7 @@ use super::{
     json::{AnswerSource, Bond, Counters, Device, OriginalState, Report, Slave},
     receipt::{Announcement, Announcer, Receipt, Steps},
 };
-use crate::sys::conflicts::Conflict;
+use crate::sys::{conflicts::Conflict, found::Found};
 
 /// How much `xbond show` prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -214,7 +214,7 @@ pub fn bypassed(hooked: impl fmt::Display, by_xdp_alone: bool, bond: &str) -> St
 }
 
 /// What the log says of a bond that is kept.
-pub const KEPT: &str = "kept; it goes on without an agent";
+pub const KEPT: &str = "kept; it carries packets without an agent";
 /// What is left to do of a bond that could not be removed whole.
 pub fn not_all_restored(bond: &str, error: &impl fmt::Display) -> String {
     let name = shell_word(bond);
@@ -301,6 +301,16 @@ pub fn unconfirmed(bond: &str, interface: &str) -> String {
     format!(
         "{interface}: found.json names it, but it has neither the alias xbond:{bond} nor a program of {bond}: it is not \
          changed"
+    )
+}
+
+/// What is said of a slave that is elsewhere when its bond is removed.
+pub fn not_here(found: &Found) -> String {
+    let Found { name, mac, mtu, .. } = found;
+    let (device, allmulti) = (shell_word(name), if found.allmulti { "on" } else { "off" });
+    format!(
+        "{name}: not in this network namespace, so not restored; if it was moved to another one, it still has what the bond set. \
+         To restore it there: ip link set {device} down address {mac} mtu {mtu} allmulticast {allmulti} alias ''"
     )
 }
 
@@ -695,7 +705,7 @@ pub fn event(event: &Event) -> String {
         What::Carrier { carrier } => format!("carrier {}", up_or_down(*carrier)),
         What::Bond { change: BondChange::Up } => "up".to_owned(),
         What::Bond { change: BondChange::Down } => "down".to_owned(),
-        What::Bond { change: BondChange::Kept } => "kept: it goes on without an agent".to_owned(),
+        What::Bond { change: BondChange::Kept } => "kept: it carries packets without an agent".to_owned(),
         What::Warning { text } => format!("! {text}"),
         What::Note { text } => text.clone(),
         What::Lagged { missed } => {
@@ -1040,7 +1050,7 @@ mod tests {
         2026-01-02T03:00:05.678Z bond0: enp0s8: prio=10
         2026-01-02T03:00:05.678Z bond0: up
         2026-01-02T03:00:05.678Z bond0: down
-        2026-01-02T03:00:05.678Z bond0: kept: it goes on without an agent
+        2026-01-02T03:00:05.678Z bond0: kept: it carries packets without an agent
         2026-01-02T03:00:05.678Z bond0: ! enp0s8: 312 frames sent, no unicast received since it became active; the port may accept only its own MAC: use fail_over_mac=active
         2026-01-02T03:00:05.678Z bond0: enp0s8: receives unicast now
         2026-01-02T03:00:05.678Z bond0: too slow: 7 events were missed; see xbond show, and start again

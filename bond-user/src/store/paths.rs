@@ -84,6 +84,17 @@ pub enum PathError {
     },
 }
 
+/// An agent that has no control socket: it is starting, or another process has removed its files.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "an agent runs in this network namespace{}, but does not listen at {} yet; it creates that socket again within some \
+     seconds if another process has removed it: try again", pid_in_words(*.pid), socket.display()
+)]
+pub struct HiddenAgent {
+    socket: PathBuf,
+    pid: Option<u32>,
+}
+
 fn pid_in_words(owner: Option<u32>) -> String {
     owner.map_or_else(String::new, |pid| format!(" (pid {pid})"))
 }
@@ -287,12 +298,25 @@ impl Paths {
         Ok(Claim { lock, directory, socket: self.claim_socket()? })
     }
 
+    /// Of the abstract socket.
+    fn socket_name(&self) -> String {
+        format!("{XBOND}-{}", self.run.name())
+    }
+
+    /// An agent of this network namespace whose run directory may be gone, as far as its abstract socket says.
+    pub fn hidden_agent(&self) -> Option<HiddenAgent> {
+        let address = SocketAddr::from_abstract_name(self.socket_name()).ok()?;
+        let (user, pid) = owner_of(&address)?;
+        let is_trusted = user == ROOT_USER || user == geteuid().as_raw();
+        is_trusted.then(|| HiddenAgent { socket: self.socket(), pid })
+    }
+
     /// Takes the abstract socket of this network namespace.
     ///
     /// # Errors
     /// Another agent has it, whose run directory was removed.
     fn claim_socket(&self) -> Result<Option<UnixListener>, PathError> {
-        let name = format!("{XBOND}-{}", self.run.name());
+        let name = self.socket_name();
         let error = |source| PathError::Io { path: Path::new(&format!("@{name}")).to_owned(), source };
         let address = SocketAddr::from_abstract_name(&name).map_err(error)?;
         match UnixListener::bind_addr(&address) {

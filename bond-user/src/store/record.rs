@@ -439,6 +439,17 @@ impl Record {
         })
     }
 
+    /// Slaves, former ones included, that are not in this network namespace: nothing can restore them.
+    pub async fn absent(&self, devices: &dyn Devices) -> Vec<Found> {
+        let mut absent = Vec::new();
+        for found in self.slaves.iter().chain(&self.away) {
+            if matches!(devices.find(found).await, Ok(None)) {
+                absent.push(found.clone());
+            }
+        }
+        absent
+    }
+
     /// Slaves that went away.
     pub fn away(&self) -> &[Found] {
         &self.away
@@ -454,9 +465,14 @@ impl Record {
         paths.run_of(bond).open(Trust::Ours).is_ok_and(|directory| directory.has(FILE))
     }
 
+    /// Whether its file is there.
+    pub fn is_written(&self) -> bool {
+        self.place.open(Trust::Ours).is_ok_and(|directory| directory.has(FILE))
+    }
+
     /// Writes the file again, which another process has removed, perhaps with its directory.
     pub fn write_again(&self) -> Result<(), AgentError> {
-        let made = self.place.make(0o755);
+        let made = self.place.make_all(0o755);
         made.map_err(|source| AgentError::File { path: self.place.path(), source })?;
         self.save()
     }
@@ -717,7 +733,10 @@ pub async fn undo(paths: &Paths, bond: &BondName, system: &System<'_>) -> Result
         Err(error) => (None, Some(error.to_string())),
     };
     let commands = if record.is_none() { by_hand(&pins, system).await } else { Vec::new() };
-    let mut notes = Vec::new();
+    let mut notes = match &record {
+        Some(record) => record.absent(system.devices).await.iter().map(text::not_here).collect(),
+        None => Vec::new(),
+    };
     let proof = match &record {
         Some(record) => Some(record.prove(system, &pins).await),
         None => None,

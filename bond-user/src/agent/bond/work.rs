@@ -24,7 +24,7 @@ use crate::{
             worker::{Effect, MacOf},
         },
     },
-    sys::netlink::Interfaces,
+    sys::{found::Found, netlink::Interfaces},
 };
 
 /// Between two looks at what may change at any rate.
@@ -32,8 +32,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// The end of a worker. It comes before everything else, and what waits then is not done any more.
 pub enum End {
-    /// Restore everything as it was found.
-    TearDown { reply: oneshot::Sender<Result<(), AgentError>> },
+    /// Restore everything as it was found. The answer names the slaves that are not here.
+    TearDown { reply: oneshot::Sender<Result<Vec<Found>, AgentError>> },
     /// Leave everything to the kernel.
     Keep { reply: oneshot::Sender<()> },
 }

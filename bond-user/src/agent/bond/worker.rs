@@ -206,8 +206,8 @@ impl Effect {
 }
 
 /// What to tell of a bond without its pins.
-pub const PINS_GONE: &str = "its pins are gone (bpffs unmounted?): the bond goes on, but ends with this agent, and takes no further slaves; to \
-     have it made anew: xbond down, then xbond reload or xbond add";
+pub const PINS_GONE: &str = "its pins are gone (bpffs unmounted?): the bond carries packets, but ends with this agent, and takes no further \
+     slaves; to create it again: xbond down, then xbond reload or xbond add";
 
 /// What a slave needs of this task.
 pub(super) struct SlaveDevice {
@@ -408,11 +408,13 @@ impl Effects {
             match job {
                 Job::End(End::TearDown { reply }) => {
                     self.recording.finish().await;
+                    self.keep_record();
                     let _ = reply.send(self.tear_down().await);
                     return;
                 }
                 Job::End(End::Keep { reply }) => {
                     self.recording.finish().await;
+                    self.keep_record();
                     self.data_plane.keep();
                     let _ = reply.send(());
                     return;
@@ -426,6 +428,14 @@ impl Effects {
             }
         }
         self.recording.finish().await;
+        self.keep_record();
+    }
+
+    /// Leaves found.json to whoever comes next, also if another process has removed it since the last check.
+    fn keep_record(&self) {
+        if !self.record.is_written() {
+            self.write_record_again();
+        }
     }
 
     /// Somebody has unmounted bpffs, or removed files in it: only this agent holds the programs at their hooks now.
@@ -1164,15 +1174,17 @@ impl Effects {
         }
     }
 
-    async fn tear_down(mut self) -> Result<(), AgentError> {
+    /// Returns the slaves that are not in this network namespace, and are not restored.
+    async fn tear_down(mut self) -> Result<Vec<Found>, AgentError> {
         let proof = self.proof();
+        let absent = self.record.absent(&*self.devices).await;
         let data_plane = self.data_plane;
         let detach = async move || waiting(|| data_plane.remove()).map_err(AgentError::from);
         let answer = self.record.restore(&*self.devices, &proof, detach).await;
         for left in self.record.settle(answer)? {
             warn!("{}: {}", self.bond, text::unconfirmed(&self.bond, &left.name));
         }
-        Ok(())
+        Ok(absent)
     }
 
     /// The interfaces that this task knows to be the bond's: it made them that, or adopted them from what the kernel has.

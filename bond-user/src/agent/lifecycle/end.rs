@@ -46,7 +46,7 @@ pub async fn undo(machine: &Machine, id: BondId, bond: &BondName, cause: &AgentE
     }
 }
 
-/// Removes a bond that runs, and restores its slaves.
+/// Removes a bond that runs, and restores its slaves. Returns what should be known about it: slaves that are elsewhere.
 ///
 /// # Errors
 /// Something could not be restored; everything else is.
@@ -54,13 +54,20 @@ pub async fn take_down(
     machine: &Machine,
     (name, id): (&BondName, BondId),
     effects: &Work,
-) -> Result<(), AgentError> {
+) -> Result<Vec<String>, AgentError> {
     machine.engine.send(Input::Remove(id));
     let (reply, done) = oneshot::channel();
     effects.end(End::TearDown { reply });
-    done.await.map_err(|_| Stopping)??;
+    let absent = done.await.map_err(|_| Stopping)??;
     machine.paths.forget(name);
     machine.feed.tell(name, What::Bond { change: BondChange::Down });
-    info!("{name}: down, slaves as they were found");
-    Ok(())
+    if absent.is_empty() {
+        info!("{name}: down, slaves as they were found");
+    } else {
+        let names: Vec<_> = absent.iter().map(|absent| absent.name.as_str()).collect();
+        info!("{name}: down, slaves as they were found; not restored: {}", names.join(", "));
+    }
+    let notes: Vec<_> = absent.iter().map(text::not_here).collect();
+    notes.iter().for_each(|note| warn!("{name}: {note}"));
+    Ok(notes)
 }

@@ -92,7 +92,7 @@ pub enum DataPlaneError {
     #[error("{0} exists: the bond runs, or was left behind; take it away with `xbond down BOND --force`")]
     Exists(PathBuf),
     #[error(
-        "{0}: the bond's pins are gone (bpffs unmounted?); to have it made anew: xbond down, then xbond add"
+        "{0}: the bond's pins are gone (bpffs unmounted?); to create it again: xbond down, then xbond add"
     )]
     Unpinned(PathBuf),
     #[error("{path}: {source}")]

@@ -238,7 +238,9 @@ async fn a_bond_whose_creation_fails_at_any_call_is_undone() {
             let failed = kernel.failed();
             kernel.fail(None);
             match &answer {
-                Ok(made) => take_down(machine, (&config.name, id), &made.started.effects).await.unwrap(),
+                Ok(made) => {
+                    take_down(machine, (&config.name, id), &made.started.effects).await.unwrap();
+                }
                 Err(error) => undo(machine, id, &config.name, error).await,
             }
             let what = format!("{lines}: {failure:?}: {failed:?}: {:?}", answer.as_ref().err());

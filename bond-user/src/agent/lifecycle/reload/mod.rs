@@ -98,7 +98,10 @@ impl Agent {
         for name in gone {
             let Some(bond) = self.bonds().remove(&name) else { continue };
             match self.take_down(&name, &bond).await {
-                Ok(()) => outcome.changed(format!("{name}: down, no file has it any more")),
+                Ok(notes) => {
+                    outcome.changed(format!("{name}: down, no file has it any more"));
+                    notes.iter().for_each(|note| outcome.changed(format!("{name}: {note}")));
+                }
                 Err(error) => outcome.fail(&name, &error),
             }
         }
