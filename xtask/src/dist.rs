@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use xbond_tests::{Lab, PEER_V4};
 
-use crate::{machine, setup};
+use xtask_common::{machine, setup};
 
 const UNIT: &str = "packaging/systemd/xbond.service";
 /// `systemd-analyze security` in tenths; the less, the less the service could do.

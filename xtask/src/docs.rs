@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::machine;
+use xtask_common::machine;
 
 /// The version that the book is built with.
 const MDBOOK_VERSION: &str = "0.5.4";

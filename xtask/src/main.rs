@@ -1,21 +1,17 @@
 //! xbond's own tools. `cargo xtask --help` lists them.
 
-mod bench;
 mod dist;
 mod docs;
-mod machine;
-mod parity;
 mod release;
 mod run;
-mod setup;
 mod test;
 mod tidy;
-mod vm;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
-use anyhow::Result;
-use clap::{Parser, Subcommand};
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand};
+use xtask_common::{machine, setup};
 
 /// Builds, tries and tests xbond.
 #[derive(Parser)]
@@ -34,9 +30,11 @@ enum Verb {
     /// Runs the unit tests, then the tests in network namespaces
     Test(test::Arguments),
     /// Measures what xbond costs, and draws docs/BENCHMARKS.md
-    Bench(bench::Arguments),
+    #[command(disable_help_flag = true)]
+    Bench(Words),
     /// Compares xbond with the kernel's bonding driver, in an emulated machine whose kernel has it
-    Vm(vm::Arguments),
+    #[command(disable_help_flag = true)]
+    Vm(Words),
     /// Makes the Debian package
     Dist(dist::Arguments),
     /// Builds the book of docs/ into target/book, and checks the links of the documents
@@ -47,16 +45,32 @@ enum Verb {
     Tidy,
 }
 
+/// What a program of its own makes something of.
+#[derive(Args)]
+struct Words {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
+}
+
 fn main() -> Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Setup(arguments) => setup::run(&arguments),
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
-        Verb::Bench(arguments) => bench::run(&arguments),
-        Verb::Vm(arguments) => vm::run(&arguments),
+        Verb::Bench(arguments) => forward("xtask-bench", &arguments),
+        Verb::Vm(arguments) => forward("xtask-vm", &arguments),
         Verb::Dist(arguments) => dist::run(&arguments),
         Verb::Docs => docs::run(),
         Verb::ReleaseCheck(arguments) => release::run(&arguments),
         Verb::Tidy => tidy::run(),
     }
+}
+
+/// Runs a verb that is a crate of its own: what it alone is built of is compiled only for those who call it.
+fn forward(package: &str, arguments: &Words) -> Result<ExitCode> {
+    let mut cargo = machine::cargo();
+    cargo.args(["run", "--quiet", "--package", package, "--"]).args(&arguments.words);
+    let status = cargo.status().with_context(|| format!("cannot run cargo for {package}"))?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }

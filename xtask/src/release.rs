@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::{machine, setup};
+use xtask_common::{machine, setup};
 
 /// The kernel whose driver the scenarios were recorded on.
 const COMPARED: &str = "6.12";

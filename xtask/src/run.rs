@@ -18,7 +18,7 @@ use xbond_tests::{
     HOST_V4, Lab, Mac, PEER_V4, Policy, Recovery, TwoWay, Xbond, flow::FlowReport, lab, netns, xbond,
 };
 
-use crate::{machine, setup};
+use xtask_common::{machine, setup};
 
 /// First part of the namespaces' names of a lab that stays.
 const KEPT_LAB: &str = "xbond-lab";

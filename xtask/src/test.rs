@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::{machine, setup};
+use xtask_common::{machine, setup};
 
 /// How many tests the runner has run side by side.
 const THREADS: &str = "RUST_TEST_THREADS";

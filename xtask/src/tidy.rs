@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-use crate::{machine, parity, setup};
+use xtask_common::{machine, parity, setup};
 
 /// Paths that the code below a directory must not use, and why.
 struct Rule {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::cache;
-use crate::machine;
+use xtask_common::machine;
 
 /// Where kernels of several ages are: oldest first.
 const SUITES: [&str; 4] = ["bookworm", "bookworm-backports", "trixie", "trixie-backports"];

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{guest::Guest, kernel::Kernel};
-use crate::machine;
+use xtask_common::machine;
 
 /// Without cmpxchg16b, which kernels use in their allocator if it is there: QEMU 7.2 emulates it with wrong flags
 /// now and then, and the guest dies of a double fault.

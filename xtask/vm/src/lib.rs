@@ -27,7 +27,7 @@ use self::{
     kernel::{Flavour, Kernel},
     qemu::{Machine, Nic},
 };
-use crate::{
+use xtask_common::{
     machine,
     parity::{PARITY, Parity, scenario_names, scenario_path},
     setup,

@@ -40,7 +40,7 @@ const TOOLS: [(&str, &str); 11] = [
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Tell what is missing and install nothing
+    /// Report what is missing and install nothing
     #[arg(long)]
     check: bool,
 }
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_not_root_is_told_to_use_sudo_where_it_takes_root() {
+    fn without_root_commands_that_need_it_use_sudo() {
         let means = Means { root: false, ..ROOT };
         let commands = plan(&[PING, Lack::Linker, Lack::BpfFs], means);
         let with_sudo: Vec<_> = commands.iter().map(|command| command.starts_with("sudo ")).collect();

@@ -12,7 +12,7 @@ use super::{
     plot::{self, Bars},
     record::{self, DIRECTORY, Run},
 };
-use crate::machine;
+use xtask_common::machine;
 
 const PAGE: &str = "docs/BENCHMARKS.md";
 const BEGIN: &str = "<!-- bench:";

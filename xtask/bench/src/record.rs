@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use xbond_tests::figures::{Figure, Measured, Target};
 
 use super::Options;
-use crate::machine;
+use xtask_common::machine;
 
 /// Relative to the checkout.
 pub const DIRECTORY: &str = "docs/bench";

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use xbond_tests::parity::{Case, Difference, Scenario, same};
 
-use crate::parity::Parity;
+use xtask_common::parity::Parity;
 
 /// Stands in a fixture where a new difference has no explanation yet.
 const UNEXPLAINED: &str = "unexplained";

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{Options, Run, conclude, measure, program};
-use crate::machine;
+use xtask_common::machine;
 
 #[derive(Args, Default)]
 pub struct Arguments {

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use xbond_tests::figures::{Figure, Measured};
 
 use super::{Options, Run, conclude};
-use crate::machine;
+use xtask_common::machine;
 
 /// divan's columns after the name.
 const MEDIAN: usize = 2;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{cache, kernel::Kernel};
-use crate::machine;
+use xtask_common::machine;
 
 /// Modules and their parameters, each after those that it needs.
 const MODULES: [(&str, &str); 25] = [

@@ -14,15 +14,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use record::Run;
 use xbond_tests::figures::Measured;
 
-use crate::{machine, setup, vm};
+use xtask_common::{machine, setup};
+use xtask_vm as vm;
 
-#[derive(Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct Arguments {
+/// Measures what xbond costs, and draws docs/BENCHMARKS.md.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask bench", args_conflicts_with_subcommands = true)]
+struct Cli {
     #[command(subcommand)]
     verb: Option<Verb>,
     #[command(flatten)]
@@ -73,7 +75,8 @@ struct Placed {
     kernel: String,
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+fn main() -> Result<ExitCode> {
+    let arguments = Cli::parse();
     if let Some(Verb::Report) = arguments.verb {
         return report::run();
     }
