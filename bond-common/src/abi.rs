@@ -1,58 +1,60 @@
-//! What lies in the maps. A change of meaning or layout here raises [`ABI_VERSION`].
+//! The values of the BPF maps. A change of meaning or layout here raises [`ABI_VERSION`].
 
 use crate::mac::Mac;
 
 /// Version of everything in this module and of the names in [`crate::names`].
 pub const ABI_VERSION: u32 = 3;
 
-/// Slaves of one bond; also the bits of the usable mask and the range of a slot's number.
+/// The number of slots, and so of slaves, of one bond; also the number of bits of the usable mask.
 pub const MAX_SLAVES: usize = 16;
 
-/// Index in STATS of what happens at the port and belongs to no slave.
+/// The index in STATS of the counters of the port that belong to no slave.
 pub const PORT_STATS: u32 = MAX_SLAVES as u32;
 
-/// Targets of each family that the ARP monitor probes at most.
+/// The most targets of each address family that the ARP monitor probes (BOND_MAX_ARP_TARGETS, BOND_MAX_NS_TARGETS).
 pub const MAX_TARGETS: usize = 16;
 
-/// Position of a slave in every map, 0 to 15. It stays the slave's as long as it is enslaved.
+/// The index of a slave in every map, 0 to 15. A slave keeps its slot until it is released.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(u8);
 
 impl Slot {
-    /// None from 16 on.
+    /// Returns the slot with this index, None if the index is 16 or more.
     pub const fn new(index: u8) -> Option<Self> {
         if (index as usize) < MAX_SLAVES { Some(Self(index)) } else { None }
     }
 
-    /// From four bits; more are cut off.
+    /// Returns the slot that the lowest four bits name; the other bits are ignored.
     const fn from_bits(bits: u64) -> Self {
         Self((bits & 0xf) as u8)
     }
 
+    /// Returns the index of the slot in the maps, 0 to 15.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 
+    /// Returns the mask of this slot in [`ActiveWord::usable`]: bit N for slot N.
     pub const fn bit(self) -> u16 {
         1 << self.0
     }
 
-    /// All slots in order.
+    /// Returns all 16 slots in ascending order.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..MAX_SLAVES as u8).map(Self)
     }
 }
 
-/// The word in ACTIVE, on which every packet is decided: which slot transmits, which one drains.
+/// The value of ACTIVE, which every packet reads: the slot that transmits, and the slot that drains.
 ///
 /// ```text
 ///  63           32 31        16 15    12 11      8 7     0
 /// | generation    | usable     | active | draining| flags |
 /// ```
 ///
-/// It is changed whole, by compare-and-swap, by the agent and by the data plane; whoever loses reads again.
-/// Each change counts the generation up, so that a value that comes back is not taken for an old one.
+/// The agent and the data plane replace the word by compare-and-swap; the one that loses reads it again.
+/// Each change increments the generation, so that a word with equal contents is not mistaken for an older one.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct ActiveWord {
@@ -63,42 +65,45 @@ impl ActiveWord {
     const HAS_ACTIVE: u64 = 1;
     const HAS_DRAINING: u64 = 1 << 1;
 
+    /// Creates the word from the 64 bits that the map holds; every value is valid.
     pub const fn from_bits(word: u64) -> Self {
         Self { word }
     }
 
+    /// Returns the 64 bits that the map holds.
     pub const fn bits(self) -> u64 {
         self.word
     }
 
-    /// Counts the changes of the word, and wraps.
+    /// Returns the counter of changes of the word, which wraps.
     pub const fn generation(self) -> u32 {
         (self.word >> 32) as u32
     }
 
-    /// How many changes lie between `earlier` and this word. None if by its generation this word is the earlier one, which
-    /// only another process can have stored. The generation wraps, so half of its range counts as earlier (RFC 1982).
+    /// Returns the number of changes between `earlier` and this word, None if this word's generation is the earlier one,
+    /// which only a process other than the agent can have stored. The generation wraps, so half of its range counts as
+    /// earlier (RFC 1982).
     pub const fn changes_since(self, earlier: Self) -> Option<u32> {
         let changes = self.generation().wrapping_sub(earlier.generation());
         if changes <= i32::MAX as u32 { Some(changes) } else { None }
     }
 
-    /// A bit per slot that may become active, in the eyes of whoever wrote last.
+    /// Returns a bit for each slot whose slave may become active, as the last writer of the word judged.
     pub const fn usable(self) -> u16 {
         (self.word >> 16) as u16
     }
 
-    /// The slot that transmits and receives.
+    /// Returns the slot that transmits and receives, None if the bond has no active slave.
     pub const fn active(self) -> Option<Slot> {
         if self.word & Self::HAS_ACTIVE != 0 { Some(Slot::from_bits(self.word >> 12)) } else { None }
     }
 
-    /// The previous active of a planned switch, which still delivers unicast.
+    /// Returns the former active slot of a planned switch, which still delivers unicast.
     pub const fn draining(self) -> Option<Slot> {
         if self.word & Self::HAS_DRAINING != 0 { Some(Slot::from_bits(self.word >> 8)) } else { None }
     }
 
-    /// The word that follows this one: the next generation, with these contents.
+    /// Returns the word that follows this one: the next generation, with these contents.
     #[must_use]
     pub const fn next(self, active: Option<Slot>, draining: Option<Slot>, usable: u16) -> Self {
         let mut bits = (self.generation().wrapping_add(1) as u64) << 32 | (usable as u64) << 16;
@@ -123,9 +128,9 @@ impl core::fmt::Debug for ActiveWord {
     }
 }
 
-/// One slave, in SLAVES at its slot. The agent writes it, packets read it; every field is stored alone and
-/// whole. A packet that meets old and new fields mixed leaves with one of the two MACs, by one of the two
-/// devices: both were right a moment ago.
+/// One slave, in SLAVES at its slot. The agent writes each field with one store; packets read it. A packet that
+/// reads a mix of old and new fields leaves with one of the two MAC addresses, through one of the two devices: both
+/// were valid a moment ago.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlaveEntry {
@@ -139,7 +144,7 @@ pub struct SlaveEntry {
 }
 
 impl SlaveEntry {
-    /// A slave whose frames carry `wire_mac` on the wire.
+    /// Creates the entry of a slave whose frames carry `wire_mac`, without a handle, a queue_id or link failures.
     pub const fn new(ifindex: u32, wire_mac: Mac, permanent_mac: Mac) -> Self {
         Self {
             wire_mac: wire_mac.to_word(),
@@ -152,55 +157,59 @@ impl SlaveEntry {
         }
     }
 
-    /// Its device, for the carrier guard. Without one the guard knows nothing of the slave: it does not leave the slave if
-    /// it is active, and does not fail over to it.
+    /// Returns the entry with this device, which the carrier guard checks. Without a handle the guard does not know the
+    /// state of the slave: it neither leaves the slave nor fails over to it.
     #[must_use]
     pub const fn with_handle(self, handle: DeviceHandle) -> Self {
         Self { handle, ..self }
     }
 
+    /// Returns the handle of the slave's device, [`DeviceHandle::NONE`] if the agent could not read the device.
     pub const fn handle(&self) -> DeviceHandle {
         self.handle
     }
 
-    /// Packets do not care; it is here so that it survives agents.
+    /// Returns the entry with this count. Packets do not read it; the map keeps it for the next agent.
     #[must_use]
     pub const fn with_link_failure_count(self, link_failure_count: u32) -> Self {
         Self { link_failure_count, ..self }
     }
 
+    /// Returns how many times the link of the slave failed since it was enslaved (the driver's `link_failure_count`).
     pub const fn link_failure_count(&self) -> u32 {
         self.link_failure_count
     }
 
-    /// What is sent from this queue of bond0 leaves by this slave while it is up; 0: none.
+    /// Returns the entry with this queue of bond0, whose packets leave through this slave while it is up; 0: no queue.
     #[must_use]
     pub const fn with_queue_id(self, queue_id: u16) -> Self {
         Self { queue_id: queue_id as u32, ..self }
     }
 
+    /// Returns the transmit queue of bond0 that chooses this slave (the driver's `queue_id`), 0 if none does.
     pub const fn queue_id(&self) -> u16 {
         self.queue_id as u16
     }
 
-    /// The source MAC of what leaves by this slave while it is active, and the destination that is ours.
+    /// Returns the source MAC address of frames that leave through this slave while it is active. Frames that it
+    /// receives with this destination are for the host.
     pub const fn wire_mac(&self) -> Mac {
         Mac::from_word(self.wire_mac)
     }
 
-    /// The MAC that it had before it was enslaved.
+    /// Returns the MAC address that the slave had before it was enslaved.
     pub const fn permanent_mac(&self) -> Mac {
         Mac::from_word(self.permanent_mac)
     }
 
-    /// 0 where the slot is free.
+    /// Returns the interface index of the slave's device, 0 if the slot is free.
     pub const fn ifindex(&self) -> u32 {
         self.ifindex
     }
 }
 
-/// What each slot's slave shows on the wire, in WIRE_MACS at 0: the same as in SLAVES, side by side for those who
-/// look for one of them. Zero where the slot is free. Written by the agent, word by word.
+/// The wire MAC address of each slot, in WIRE_MACS at 0: a copy from SLAVES in one array, which is searched faster.
+/// Zero where the slot is free. The agent writes it word by word.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WireMacs {
@@ -208,12 +217,12 @@ pub struct WireMacs {
 }
 
 impl WireMacs {
-    /// The word of a slot.
+    /// Returns the word for a slot with this entry: [`SlaveEntry::wire_mac`], or 0 if the slot is free.
     pub const fn word_of(entry: &SlaveEntry) -> u64 {
         if entry.ifindex() == 0 { 0 } else { entry.wire_mac }
     }
 
-    /// Whether it is some slave's.
+    /// Returns whether `mac` is the wire MAC address of any slave; false for the zero address.
     #[inline(always)]
     pub fn contain(&self, mac: Mac) -> bool {
         let wanted = mac.to_word();
@@ -223,8 +232,8 @@ impl WireMacs {
 }
 
 /// A device in the kernel's memory: the address of its `struct net_device`, and of the network namespace that it
-/// has to be in. It may be stale at any time: what is read by it counts only if the device that is found there
-/// still has the expected ifindex and namespace.
+/// has to be in. A handle may become stale at any time: what is read through it counts only if the device at the
+/// address still has the expected ifindex and namespace.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceHandle {
@@ -233,52 +242,57 @@ pub struct DeviceHandle {
 }
 
 impl DeviceHandle {
+    /// The handle of an unknown device: both addresses are 0.
     pub const NONE: Self = Self { device: 0, net: 0 };
 
+    /// Creates a handle from the addresses of a `struct net_device` and of its `struct net`.
     pub const fn new(device: u64, net: u64) -> Self {
         Self { device, net }
     }
 
-    /// Address of its `struct net_device`, 0 where it is not known.
+    /// Returns the address of the `struct net_device`, 0 if it is not known.
     pub const fn device(&self) -> u64 {
         self.device
     }
 
-    /// Address of its `struct net`.
+    /// Returns the address of the `struct net` that the device belongs to.
     pub const fn net(&self) -> u64 {
         self.net
     }
 }
 
-/// A question to the program `device_links`, which stores the answer in it.
+/// A question to the program `device_links`: whether a device exists and has a link. The program stores the answer in it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkQuestion {
     handle: DeviceHandle,
     ifindex: u32,
-    /// 1: the device is there and has a link.
+    /// 1: the device exists and has a link.
     answer: u32,
 }
 
 impl LinkQuestion {
-    /// How many there are in a frame at most: what the kernel takes for a test run fits into one page.
+    /// The most questions in one frame: the kernel limits the data of a test run to one page.
     pub const MOST: usize = 128;
-    /// Where `answer` is.
+    /// The offset of the answer from the start of the question, in bytes: a `u32`, 1 if the device has a link, else 0.
     pub const ANSWER: usize = core::mem::offset_of!(Self, answer);
 
+    /// Creates an unanswered question about the device at `handle`, which has to have this ifindex.
     pub const fn new(ifindex: u32, handle: DeviceHandle) -> Self {
         Self { handle, ifindex, answer: 0 }
     }
 
+    /// Returns the handle of the device that the question is about.
     pub const fn handle(&self) -> DeviceHandle {
         self.handle
     }
 
+    /// Returns the ifindex that the device must have for the answer to be yes.
     pub const fn ifindex(&self) -> u32 {
         self.ifindex
     }
 
-    /// As it lies in the frame.
+    /// Returns the 24 bytes of the question as the frame contains them.
     pub fn bytes(&self) -> [u8; size_of::<Self>()] {
         let mut bytes = [0; size_of::<Self>()];
         bytes[..8].copy_from_slice(&self.handle.device.to_ne_bytes());
@@ -288,58 +302,62 @@ impl LinkQuestion {
     }
 }
 
-/// What the carrier guard goes by, in GUARD at 0.
+/// The state of the carrier guard, in GUARD at 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GuardEntry {
-    /// Written by the agent. One word: it cannot tear.
+    /// Written by the agent with one store, which cannot tear.
     rank: u64,
-    /// Written by the data plane: CLOCK_MONOTONIC of its last failover, nanoseconds.
+    /// Written by the data plane: the time of its last failover, CLOCK_MONOTONIC in nanoseconds.
     switched_at: u64,
-    /// Written by the agent: ACTIVE when it looked last, for the next agent.
+    /// Written by the agent for the next agent: ACTIVE as the agent read it last.
     known: ActiveWord,
 }
 
 impl GuardEntry {
-    /// The least time between two failovers of the guard, in nanoseconds: links that flap together would have
-    /// every packet move the bond.
+    /// The shortest time between two failovers of the guard, in nanoseconds. Without it, every packet would fail over
+    /// while several links flap.
     pub const PAUSE: u64 = 10_000_000;
 
+    /// Returns the order in which the guard tries the slots.
     pub const fn rank(&self) -> Rank {
         Rank(self.rank)
     }
 
+    /// Returns ACTIVE as the agent read it last; a later word shows failovers that the agent has not recorded.
     pub const fn known(&self) -> ActiveWord {
         self.known
     }
 
+    /// Returns the time of the guard's last failover, CLOCK_MONOTONIC in nanoseconds, 0 if there was none.
     pub const fn switched_at(&self) -> u64 {
         self.switched_at
     }
 
-    /// Words of the entry, for whoever stores them one by one.
+    /// The index of the word of [`Self::rank`], for writers that store single words of the entry.
     pub const RANK: usize = 0;
+    /// The index of the word of [`Self::known`].
     pub const KNOWN: usize = 2;
 
-    /// The guard has failed over at `now`, CLOCK_MONOTONIC in nanoseconds.
+    /// Records that the guard failed over at `now`, CLOCK_MONOTONIC in nanoseconds.
     #[inline(always)]
     pub fn note(&mut self, now: u64) {
         self.switched_at = now;
     }
 
-    /// Whether the guard may fail over at `now`, CLOCK_MONOTONIC in nanoseconds.
+    /// Returns whether the guard may fail over at `now`, CLOCK_MONOTONIC in nanoseconds: [`Self::PAUSE`] has passed.
     pub const fn may_switch(&self, now: u64) -> bool {
         now.wrapping_sub(self.switched_at) >= Self::PAUSE
     }
 }
 
-/// All slots, from the agent's first choice to its last: four bits each, the first in the lowest.
+/// All slots, from the agent's first choice to its last: four bits each, the first choice in the lowest bits.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rank(u64);
 
 impl Rank {
-    /// These first, then all others in order.
+    /// Creates a rank of the slots in `first`, followed by all others in ascending order. Repeated slots count once.
     pub fn new(first: impl IntoIterator<Item = Slot>) -> Self {
         let (mut bits, mut seen, mut place) = (0, 0u16, 0);
         for slot in first.into_iter().chain(Slot::all()) {
@@ -352,18 +370,19 @@ impl Rank {
         Self(bits)
     }
 
+    /// Returns the 64 bits that GUARD holds.
     pub const fn bits(self) -> u64 {
         self.0
     }
 
-    /// The slot at a place from 0 to 15.
+    /// Returns the slot at a position from 0, the first choice, to 15; higher bits of `place` are ignored.
     #[inline(always)]
     pub const fn at(self, place: u32) -> Slot {
         Slot::from_bits(self.0 >> (4 * (place & 0xf)))
     }
 }
 
-/// The bond, in BOND at 0. The agent writes it; every field is stored alone and whole.
+/// The settings of the bond, in BOND at 0. The agent writes each field with one store.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BondEntry {
@@ -377,33 +396,34 @@ pub struct BondEntry {
 }
 
 impl BondEntry {
-    /// Bytes before `abi_version`, in every version.
+    /// The offset of `abi_version` in bytes, in every version of the entry.
     pub const ABI_VERSION_AT: usize = 24;
 
-    /// Bits of [`Self::flags`].
+    /// Flag of [`Self::flags`]: the bond receives what arrives on backups (the driver's `all_slaves_active`).
     pub const ALL_SLAVES_ACTIVE: u32 = 1;
-    /// No bond0: the MAC of whoever is behind the port is taken from its first frame.
+    /// Flag: the bond has no bond0; the MAC address of the host behind the port is learned from its first frame.
     pub const LEARN_HOST_MAC: u32 = 1 << 1;
-    /// bond0's MAC is being changed: it is read from the device itself, by `host_device`.
+    /// Flag: bond0's MAC address is being changed; programs read it from the device at [`Self::host_device`].
     pub const HOST_MAC_MOVES: u32 = 1 << 2;
-    /// The ARP monitor is on: slaves note in PROBES when they hear something. No packet pays for it otherwise.
+    /// Flag: the ARP monitor is on; programs store in PROBES when slaves receive. Without it no packet has that cost.
     pub const MONITOR: u32 = 1 << 3;
-    /// The bits of `arp_validate`: the active slave hears answers of targets only, ...
+    /// Flag of `arp_validate`: only answers of targets count as reception on the active slave.
     pub const VALIDATE_ACTIVE: u32 = 1 << 4;
-    /// ... backups hear the active slave's requests only, ...
+    /// Flag of `arp_validate`: only requests of the active slave count as reception on backups.
     pub const VALIDATE_BACKUP: u32 = 1 << 5;
-    /// ... and whoever is not validated hears ARP and neighbour discovery only.
+    /// Flag of `arp_validate`: only ARP and neighbour discovery count on slaves that are not validated.
     pub const FILTER: u32 = 1 << 6;
 
-    /// The transmit queue of bond0 may choose a slave. Behind another port it means something else.
+    /// Flag: the transmit queue of bond0 may choose a slave. An existing device as port uses its queues otherwise.
     pub const QUEUE_IDS: u32 = 1 << 7;
-    /// The carrier guard is on: before a packet leaves, its slave's device is looked at.
+    /// Flag: the carrier guard is on and checks the slave's device before each packet.
     pub const GUARD: u32 = 1 << 8;
-    /// bond0 and its port are a netkit pair.
+    /// Flag: bond0 and its port are a netkit pair.
     pub const NETKIT: u32 = 1 << 9;
-    /// They are, and what bond0 sends goes by the port's ingress, because some slave has a queue_id.
+    /// Flag: the pair is netkit, and packets of bond0 are redirected at the port's ingress, because a slave has a queue_id.
     pub const BY_PORT: u32 = 1 << 10;
 
+    /// Creates the entry of a bond in the current [`ABI_VERSION`], without flags and without bond0's device.
     pub const fn new(policy: FailOverMac, port_ifindex: u32, host_mac: Mac, netns_cookie: u64) -> Self {
         Self {
             host_mac: host_mac.to_word(),
@@ -416,52 +436,56 @@ impl BondEntry {
         }
     }
 
-    /// These flags instead.
+    /// Returns the entry with these flags instead of its own.
     #[must_use]
     pub const fn with_flags(self, flags: u32) -> Self {
         Self { flags, ..self }
     }
 
-    /// This policy instead.
+    /// Returns the entry with this policy instead of its own.
     #[must_use]
     pub const fn with_policy(self, policy: FailOverMac) -> Self {
         Self { policy: policy as u32, ..self }
     }
 
-    /// The host has this MAC now.
+    /// Returns the entry with this MAC address of bond0, or of the host behind the port.
     #[must_use]
     pub const fn with_host_mac(self, mac: Mac) -> Self {
         Self { host_mac: mac.to_word(), ..self }
     }
 
-    /// The address of bond0's `struct net_device` in the kernel, 0 where it is not known.
+    /// Returns the entry with this address of bond0's `struct net_device` in the kernel; 0 if it is not known.
     #[must_use]
     pub const fn with_host_device(self, host_device: u64) -> Self {
         Self { host_device, ..self }
     }
 
-    /// The MAC of bond0, or of whoever is behind the port; zero while it is not known.
+    /// Returns the MAC address of bond0, or of the host behind the port; zero if it is not known yet.
     pub const fn host_mac(&self) -> Mac {
         Mac::from_word(self.host_mac)
     }
 
+    /// Returns the address of bond0's `struct net_device` in the kernel, 0 if it is not known.
     pub const fn host_device(&self) -> u64 {
         self.host_device
     }
 
-    /// `SO_NETNS_COOKIE` of the agent's network namespace.
+    /// Returns `SO_NETNS_COOKIE` of the network namespace of the agent.
     pub const fn netns_cookie(&self) -> u64 {
         self.netns_cookie
     }
 
+    /// Returns the [`ABI_VERSION`] of the agent that wrote the entry.
     pub const fn abi_version(&self) -> u32 {
         self.abi_version
     }
 
+    /// Returns the interface index of the port, to which received frames are redirected.
     pub const fn port_ifindex(&self) -> u32 {
         self.port_ifindex
     }
 
+    /// Returns the driver's `fail_over_mac`; a number that it does not have reads as none.
     pub const fn policy(&self) -> FailOverMac {
         match self.policy {
             1 => FailOverMac::Active,
@@ -470,18 +494,20 @@ impl BondEntry {
         }
     }
 
+    /// Returns whether any bit of `flag` is set, for example of [`Self::GUARD`].
     pub const fn has(&self, flag: u32) -> bool {
         self.flags & flag != 0
     }
 
+    /// Returns all flags, the bits from [`Self::ALL_SLAVES_ACTIVE`] to [`Self::BY_PORT`].
     pub const fn flags(&self) -> u32 {
         self.flags
     }
 }
 
-/// When a slave heard something, in PROBES at its slot. Nanoseconds of CLOCK_MONOTONIC, 0 for never. The data
-/// plane writes it while [`BondEntry::MONITOR`] is set, each word alone and whole; of two CPUs either's time is
-/// as good. A new slave has heard nothing in its slot.
+/// The times at which a slave received frames that the ARP monitor counts, in PROBES at its slot: CLOCK_MONOTONIC in
+/// nanoseconds, 0 for never. The data plane writes each word with one store while [`BondEntry::MONITOR`] is set; if
+/// two CPUs write at once, either time is correct. The agent clears the entry of a new slave.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeTimes {
@@ -490,21 +516,21 @@ pub struct ProbeTimes {
 }
 
 impl ProbeTimes {
-    /// A slave that has heard nothing.
+    /// The times of a slave that has received nothing.
     pub const NEVER: Self = Self { last_rx: 0, targets: [0; 2 * MAX_TARGETS] };
 
-    /// The last frame that counts under `arp_validate`.
+    /// Returns the time of the last frame that counts under `arp_validate` (the driver's `last_rx`).
     pub const fn last_rx(&self) -> u64 {
         self.last_rx
     }
 
-    /// The last word of each target: [`MAX_TARGETS`] of IPv4, then as many of IPv6, each in the order of TARGETS.
-    /// Kept where the slave is validated.
+    /// Returns the time of the last frame of each target: [`MAX_TARGETS`] of IPv4, then as many of IPv6, each in the
+    /// order of TARGETS. They are written only if the slave is validated.
     pub const fn targets(&self) -> &[u64; 2 * MAX_TARGETS] {
         &self.targets
     }
 
-    /// Notes, at `now`, that something was heard; of a target, if it was one of these.
+    /// Records a frame that was received at `now`, from the target with this index if it was a target's.
     #[inline(always)]
     pub fn note(&mut self, now: u64, target: Option<usize>) {
         self.last_rx = now;
@@ -520,9 +546,9 @@ impl Default for ProbeTimes {
     }
 }
 
-/// Whom the ARP monitor asks, and as whom, in TARGETS at 0. The agent writes it before each round of probes,
-/// word by word. An IPv4 target and its source are one word. An IPv6 target is four: a frame that meets old and
-/// new ones mixed is not recognised, which is one answer of many.
+/// The targets of the ARP monitor and the source address of the probes to each, in TARGETS at 0. The agent writes it
+/// word by word before each round of probes. An IPv4 target and its source are one word. An IPv6 target and its source
+/// are four: an answer that is compared with a mix of old and new words is not recognised, and the next one is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Targets {
@@ -533,12 +559,14 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// This slot probes: the active one, or the one whose turn it is while there is none.
+    /// Returns the targets with this slot as the one that probes: the active one or, if there is none, the one that is
+    /// next in the round robin.
     #[must_use]
     pub const fn with_prober(self, slot: Slot) -> Self {
         Self { prober: slot.0 as u64 + 1, ..self }
     }
 
+    /// Returns the slot that probes, None if none does.
     pub const fn prober(&self) -> Option<Slot> {
         match self.prober {
             0 => None,
@@ -546,14 +574,16 @@ impl Targets {
         }
     }
 
-    /// The IPv4 target at `index` is asked from `source`. Beyond [`MAX_TARGETS`] it is not recognised.
+    /// Sets the IPv4 target at `index` and the source address of its probes. An index from [`MAX_TARGETS`] on has no
+    /// effect.
     pub fn set_ipv4(&mut self, index: usize, target: [u8; 4], source: [u8; 4]) {
         if let Some(word) = self.ipv4.get_mut(index) {
             *word = ipv4_pair(target, source);
         }
     }
 
-    /// The IPv6 target at `index` is asked from `source`.
+    /// Sets the IPv6 target at `index` and the source address of its probes. An index from [`MAX_TARGETS`] on has no
+    /// effect.
     pub fn set_ipv6(&mut self, index: usize, target: [u8; 16], source: [u8; 16]) {
         if let Some(words) = self.ipv6.get_mut(index) {
             let ([a, b], [c, d]) = (words_of(target), words_of(source));
@@ -561,7 +591,7 @@ impl Targets {
         }
     }
 
-    /// The index, in [`ProbeTimes::targets`], of a target that is asked from this source.
+    /// Returns the index in [`ProbeTimes::targets`] of the IPv4 target that is probed from this source.
     #[inline(always)]
     pub fn find_ipv4(&self, target: [u8; 4], source: [u8; 4]) -> Option<usize> {
         let wanted = ipv4_pair(target, source);
@@ -570,7 +600,8 @@ impl Targets {
         }
         let mut index = 0;
         while index < MAX_TARGETS {
-            if self.ipv4[index] == wanted {
+            let Some(&pair) = self.ipv4.get(index) else { break };
+            if pair == wanted {
                 return Some(index);
             }
             index += 1;
@@ -578,7 +609,8 @@ impl Targets {
         None
     }
 
-    /// The same of IPv6; without `source` from any.
+    /// Returns the index in [`ProbeTimes::targets`] of the IPv6 target that is probed from this source, or from any
+    /// source if `source` is None.
     #[inline(always)]
     pub fn find_ipv6(&self, target: [u8; 16], source: Option<[u8; 16]>) -> Option<usize> {
         let [a, b] = words_of(target);
@@ -587,7 +619,7 @@ impl Targets {
         }
         let mut index = 0;
         while index < MAX_TARGETS {
-            let [ta, tb, sa, sb] = self.ipv6[index];
+            let Some(&[ta, tb, sa, sb]) = self.ipv6.get(index) else { break };
             if ta == a && tb == b && source.is_none_or(|source| words_of(source) == [sa, sb]) {
                 return Some(MAX_TARGETS + index);
             }
@@ -607,8 +639,8 @@ fn words_of(address: [u8; 16]) -> [u64; 2] {
     [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
 }
 
-/// What the kernel knows of a device at this moment, left by the `device_state` program in its packet,
-/// behind the Ethernet header.
+/// The state of a device in the kernel, which the program `device_state` writes into its packet, behind the Ethernet
+/// header.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceState {
@@ -619,28 +651,32 @@ pub struct DeviceState {
 }
 
 impl DeviceState {
+    /// Creates the state of the device at `handle`; `link_up` as [`Self::link_up`] returns it.
     pub const fn new(handle: DeviceHandle, mac: Mac, ifindex: u32, link_up: bool) -> Self {
         Self { handle, mac: mac.to_word(), ifindex, link_up: link_up as u32 }
     }
 
+    /// Returns the handle of the device, by which the carrier guard reads it later.
     pub const fn handle(&self) -> DeviceHandle {
         self.handle
     }
 
+    /// Returns the MAC address of the device (`net_device.dev_addr`).
     pub const fn mac(&self) -> Mac {
         Mac::from_word(self.mac)
     }
 
+    /// Returns the interface index of the device (`net_device.ifindex`).
     pub const fn ifindex(&self) -> u32 {
         self.ifindex
     }
 
-    /// `netif_running && netif_carrier_ok`
+    /// Returns whether the device has a link: `netif_running && netif_carrier_ok`.
     pub const fn link_up(&self) -> bool {
         self.link_up != 0
     }
 
-    /// From the bytes that a test run gave back; None if there are too few.
+    /// Parses the bytes that a test run returned behind the Ethernet header; None if there are fewer than 32.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let word = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let half = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
@@ -653,7 +689,7 @@ impl DeviceState {
     }
 }
 
-/// Where this kernel's BTF says that these fields are, in bytes from the start of their struct.
+/// The offsets of fields of kernel structs according to the kernel's BTF, in bytes. All zero if BTF could not be read.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offsets {
@@ -667,21 +703,21 @@ pub struct Offsets {
     pub dev_addr: u32,
     /// `net_device.nd_net`
     pub nd_net: u32,
-    /// Number of the type `net_device`, where bpf_rdonly_cast lets the programs read devices without a helper; else
-    /// 0.
+    /// The BTF id of the type `net_device` if the kernel has bpf_rdonly_cast, which lets the programs read devices
+    /// without a helper; else 0.
     pub net_device_type: u32,
 }
 
-/// The driver's `fail_over_mac`, by its numbers.
+/// The driver's `fail_over_mac`, with its numbers: which device has the bond's MAC address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum FailOverMac {
-    /// All slaves wear the bond's MAC.
+    /// All slaves have the bond's MAC address.
     #[default]
     None = 0,
-    /// The bond wears the active slave's MAC.
+    /// The bond has the active slave's MAC address.
     Active = 1,
-    /// The active slave wears the bond's MAC, the others their own or one of each other's.
+    /// The active slave has the bond's MAC address; the others have their own or one of each other's.
     Follow = 2,
 }
 

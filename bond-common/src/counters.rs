@@ -1,33 +1,34 @@
 //! What the data plane counts, per slot and CPU.
 
-/// Why a packet was not forwarded. The number is its place in [`SlotStats::drops`].
+/// The reason why a packet was not forwarded. Its number is its index in [`SlotStats::drops`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum DropReason {
     /// Received on a backup slave.
     Backup = 0,
-    /// Multicast or broadcast on the draining slave: the active one has it too.
+    /// Multicast or broadcast received on the draining slave: the active one receives it too.
     DrainingMulticast = 1,
     /// Sent while the bond has no active slave.
     NoActiveSlave = 2,
-    /// ACTIVE names a slot that no slave has.
+    /// ACTIVE names a slot without a slave.
     UnknownSlot = 3,
     /// Shorter than an Ethernet header.
     Runt = 4,
-    /// The MAC could not be written into the frame.
+    /// The kernel refused to let the program write a MAC address into the frame.
     StampFailed = 5,
     /// The kernel refused the redirect, as far as the program can see.
     RedirectFailed = 6,
-    /// A map is missing: the programs and the maps do not fit each other.
+    /// A map has no such entry: the programs and the maps do not fit each other.
     Internal = 7,
-    /// The active slave's device has no link, and no other slave's has one.
+    /// Neither the active slave's device nor that of any other slave has a link.
     NoLink = 8,
-    /// The active slave's device has no link, and the guard has failed over just before.
+    /// The active slave's device has no link, and the guard failed over less than
+    /// [`crate::abi::GuardEntry::PAUSE`] ago.
     GuardPause = 9,
 }
 
 impl DropReason {
-    /// Every reason, in the order of its number.
+    /// All reasons, in the order of their numbers.
     pub const ALL: [Self; DROP_REASONS] = [
         Self::Backup,
         Self::DrainingMulticast,
@@ -41,7 +42,7 @@ impl DropReason {
         Self::GuardPause,
     ];
 
-    /// The name that `show`, JSON and metrics use.
+    /// Returns the name that `xbond show`, JSON and metrics use.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Backup => "backup",
@@ -58,34 +59,39 @@ impl DropReason {
     }
 }
 
+/// The number of values of [`DropReason`].
 pub const DROP_REASONS: usize = 10;
 
-/// The value of STATS. Packets of the wire, bytes with the Ethernet header; a TSO or GRO packet counts once.
-/// Written by the data plane, each CPU its own; a reader sums and may be a packet behind.
+/// The value of STATS: counters of one slot on one CPU. Bytes include the Ethernet header; a TSO or GRO packet counts
+/// once. Each CPU writes its own copy; a reader adds the copies and may miss the packets that are being counted.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotStats {
+    /// Packets sent through the slave.
     pub tx_packets: u64,
+    /// Bytes of [`Self::tx_packets`].
     pub tx_bytes: u64,
-    /// Of these, packets whose source MAC was changed.
+    /// Packets among [`Self::tx_packets`] whose source MAC address was rewritten.
     pub tx_stamped: u64,
-    /// Delivered to the port.
+    /// Packets delivered to the port.
     pub rx_packets: u64,
+    /// Bytes of [`Self::rx_packets`].
     pub rx_bytes: u64,
-    /// Of these, packets to a unicast address.
+    /// Packets among [`Self::rx_packets`] to a unicast address.
     pub rx_unicast: u64,
-    /// Of these, packets whose destination MAC was changed.
+    /// Packets among [`Self::rx_packets`] whose destination MAC address was rewritten.
     pub rx_rewritten: u64,
-    /// 01:80:c2:00:00:0x, left to the slave itself; of a slave that receives for the bond, the port has a copy.
+    /// Packets to 01:80:c2:00:00:0x, which the slave's own stack receives. If the slave receives for the bond, the port
+    /// receives a copy.
     pub rx_link_local: u64,
     /// Failovers of the carrier guard to this slot.
     pub guard_failovers: u64,
-    /// By [`DropReason`].
+    /// Dropped packets, indexed by [`DropReason`].
     pub drops: [u64; DROP_REASONS],
 }
 
 impl SlotStats {
-    /// Adds what another CPU counted.
+    /// Adds the counters of another CPU.
     pub fn add(&mut self, other: &Self) {
         self.tx_packets += other.tx_packets;
         self.tx_bytes += other.tx_bytes;
@@ -101,8 +107,9 @@ impl SlotStats {
         }
     }
 
-    pub const fn dropped(&self, reason: DropReason) -> u64 {
-        self.drops[reason as usize]
+    /// Returns the number of packets that were dropped for this reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops.get(reason as usize).copied().unwrap_or_default()
     }
 }
 

@@ -1,8 +1,8 @@
-//! What the data plane tells the agent, in the ring buffer EVENTS: rare things, never one per packet.
+//! The records that the data plane sends to the agent through the ring buffer EVENTS: rare ones, never one per packet.
 
 use crate::{abi::ActiveWord, mac::Mac};
 
-/// One record of EVENTS.
+/// One record of EVENTS: 24 bytes, a kind and a value whose meaning depends on the kind.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventRecord {
@@ -13,12 +13,12 @@ pub struct EventRecord {
     value: u64,
 }
 
-/// A record, understood.
+/// The meaning of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataPlaneEvent {
-    /// The first frame came in from the port of a bond that has no bond0: this is the MAC behind it.
+    /// The first frame arrived from the port of a bond without bond0: the MAC address of the host behind the port.
     HostMacLearned(Mac),
-    /// The carrier guard has failed over: this is ACTIVE since.
+    /// The carrier guard failed over: the word that it stored in ACTIVE.
     FailedOver(ActiveWord),
 }
 
@@ -26,7 +26,7 @@ impl EventRecord {
     const HOST_MAC_LEARNED: u32 = 1;
     const FAILED_OVER: u32 = 2;
 
-    /// `at` is CLOCK_MONOTONIC, nanoseconds.
+    /// Creates the record of an event that happened at `at`, CLOCK_MONOTONIC in nanoseconds.
     pub const fn new(at: u64, event: DataPlaneEvent) -> Self {
         let (kind, value) = match event {
             DataPlaneEvent::HostMacLearned(mac) => (Self::HOST_MAC_LEARNED, mac.to_word()),
@@ -35,12 +35,12 @@ impl EventRecord {
         Self { kind, reserved: 0, at, value }
     }
 
-    /// CLOCK_MONOTONIC, nanoseconds.
+    /// Returns the time of the event, CLOCK_MONOTONIC in nanoseconds.
     pub const fn at(&self) -> u64 {
         self.at
     }
 
-    /// None for a kind that this version does not know.
+    /// Returns the event, None if this version does not know its kind.
     pub const fn event(&self) -> Option<DataPlaneEvent> {
         match self.kind {
             Self::HOST_MAC_LEARNED => Some(DataPlaneEvent::HostMacLearned(Mac::from_word(self.value))),
@@ -49,7 +49,7 @@ impl EventRecord {
         }
     }
 
-    /// From the bytes of a ring buffer's record; None if there are too few.
+    /// Parses the bytes of a record of the ring buffer; None if there are fewer than 24.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let word =
             |at: usize| -> Option<u64> { Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?)) };

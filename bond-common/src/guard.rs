@@ -1,13 +1,13 @@
-//! What the carrier guard does when the active slave's device has no link any more.
+//! The failover of the carrier guard after the active slave's device lost its link.
 
 use crate::abi::{ActiveWord, Rank, Slot};
 
-/// The word after a failover away from the active slot, which is dead. None if no slave could take over: then the word
-/// stays as it is, and with it the hope that the device comes back.
+/// Returns the word after a failover from the active slot, whose device has no link. None if no slave can take over:
+/// ACTIVE then keeps its value, and the device is used again when its link returns.
 ///
-/// The agent's order decides (`bond_find_best_slave`): the first slot that is usable and alive; failing that, the
-/// first that is alive, as the driver uses a slave early that is in updelay. `is_alive` is asked of each slot
-/// once at most; of one that no slave has it says no.
+/// The agent's rank decides (`bond_find_best_slave`): the first slot that is usable and alive; if there is none, the
+/// first that is alive, because the driver uses a slave in updelay early. `is_alive` is called at most once for each
+/// slot and returns false for a slot without a slave.
 #[inline(always)]
 pub fn fail_over(word: ActiveWord, rank: Rank, is_alive: impl Fn(Slot) -> bool) -> Option<ActiveWord> {
     let dead = word.active()?;

@@ -1,8 +1,26 @@
 //! The contract between xbond's data plane (BPF programs) and its agent.
 //!
-//! `abi` is what lies in the maps, `verdict` decides what becomes of a packet, `wire` finds and changes
-//! MAC addresses in frames, `probe` recognises what the ARP monitor waits for. All of it is pure and `no_std`: it runs in the kernel and, in tests, on the host.
+//! - [`abi`], [`counters`], [`event`]: the values of the maps and the records of the ring buffer; [`names`]: what maps
+//!   and programs are called.
+//! - [`verdict`]: whether a packet is delivered, redirected or dropped; [`guard`]: the failover of the carrier guard.
+//! - [`wire`]: finds and rewrites MAC addresses in frames; [`mac`]: the address itself.
+//! - [`probe`]: recognises the frames that the ARP monitor counts.
+//!
+//! All of it is pure and `no_std`: it runs in the kernel and, in tests, on the host.
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(
+    not(test),
+    warn(
+        missing_docs,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        clippy::panic,
+        clippy::unwrap_used,
+        clippy::wildcard_enum_match_arm
+    )
+)]
 
 pub mod abi;
 pub mod counters;

@@ -2,56 +2,60 @@
 
 use core::{fmt, str::FromStr};
 
-/// An Ethernet address. The six bytes lie first, in wire order, the last two are zero: one aligned load
-/// reads it whole, one compare compares it, and a store of it cannot tear.
+/// An Ethernet address in a 64-bit word: six bytes in wire order, then two zero bytes. One aligned load reads the
+/// address, one comparison compares it, and a store of it cannot tear.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
 pub struct Mac(u64);
 
 impl Mac {
-    /// 00:00:00:00:00:00: no address.
+    /// The address 00:00:00:00:00:00, which stands for no address.
     pub const ZERO: Self = Self(0);
-    /// ff:ff:ff:ff:ff:ff
+    /// The address ff:ff:ff:ff:ff:ff.
     pub const BROADCAST: Self = Self::new([0xff; 6]);
 
+    /// Creates an address from its six bytes in wire order.
     pub const fn new(bytes: [u8; 6]) -> Self {
         let [a, b, c, d, e, f] = bytes;
         Self(u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]))
     }
 
-    /// The word as maps hold it.
+    /// Returns the 64-bit word that maps hold.
     pub const fn to_word(self) -> u64 {
         self.0
     }
 
-    /// From a word that a map holds; what lies beyond the six bytes is ignored.
+    /// Creates an address from a word of a map; the two bytes after the address are ignored.
     pub const fn from_word(word: u64) -> Self {
         let [a, b, c, d, e, f, _, _] = word.to_ne_bytes();
         Self::new([a, b, c, d, e, f])
     }
 
+    /// Returns the six bytes in wire order.
     pub const fn bytes(self) -> [u8; 6] {
         let [a, b, c, d, e, f, _, _] = self.0.to_ne_bytes();
         [a, b, c, d, e, f]
     }
 
+    /// Returns whether this is [`Self::ZERO`], that is, no address.
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
 
-    /// Multicast, broadcast included (the group bit).
+    /// Returns whether the group bit is set: multicast, broadcast included.
     pub const fn is_multicast(self) -> bool {
         self.0.to_ne_bytes()[0] & 1 != 0
     }
 
-    /// 01:80:c2:00:00:00 to :0f, which no bridge forwards: STP, LACP, LLDP, 802.1X.
+    /// Returns whether the address is one from 01:80:c2:00:00:00 to :0f, which no bridge forwards: STP, LACP, LLDP,
+    /// 802.1X.
     pub const fn is_link_local(self) -> bool {
         const GROUP: u64 = Mac::new([0x01, 0x80, 0xc2, 0, 0, 0]).0;
         const MASK: u64 = Mac::new([0xff, 0xff, 0xff, 0xff, 0xff, 0xf0]).0;
         self.0 & MASK == GROUP
     }
 
-    /// An address that a NIC may wear: not zero, not a group (`is_valid_ether_addr`).
+    /// Returns whether a NIC may have this address: neither zero nor a group address (`is_valid_ether_addr`).
     pub const fn is_unicast(self) -> bool {
         !self.is_zero() && !self.is_multicast()
     }
@@ -70,7 +74,7 @@ impl fmt::Debug for Mac {
     }
 }
 
-/// A text that is not six hexadecimal bytes separated by colons.
+/// The error of a text that is not six hexadecimal bytes separated by colons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidMac;
 

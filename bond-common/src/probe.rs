@@ -1,4 +1,4 @@
-//! What the ARP monitor hears: which of the frames that a slave receives show that its path works.
+//! The receiving side of the ARP monitor: which frames that a slave receives show that its path works.
 
 use core::mem::offset_of;
 
@@ -16,31 +16,32 @@ use crate::{
 const ARP_REPLY: [u8; 2] = 2u16.to_be_bytes();
 const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
-/// What the monitor makes of a frame.
+/// The meaning of a received frame for the monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// It says nothing about the path.
+    /// The frame does not count as reception.
     Nothing,
-    /// It counts as it is: no validation was asked for.
+    /// The frame counts as reception, without a target: the slave is not validated.
     Traffic,
-    /// It answers, or on a backup repeats, a probe of the target at this index of
+    /// The frame is an answer to a probe or, on a backup, the probe itself. The value is the index of the target in
     /// [`crate::abi::ProbeTimes::targets`].
     Target(usize),
 }
 
-/// A slave's part in the monitoring.
+/// The role of a slave in the ARP monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It probes: the active slave, or the one whose turn it is while there is none.
+    /// The slave probes: it is active, or it is next in the round robin while no slave is active.
     ArpProber,
-    /// Another slave is active, whose requests a switch floods to this one.
+    /// Another slave is active. A switch floods the requests of that slave to this one.
     Backup,
-    /// No slave is active, and it is another one's turn. An answer may come here, because the switch has
-    /// learned from an earlier turn that the MAC is here.
+    /// No slave is active, and another one probes. An answer may arrive here, because the switch has learned the MAC
+    /// address from an earlier round.
     Bystander,
 }
 
 impl Role {
+    /// Returns the role of the slave at `slot`, according to ACTIVE and to [`Targets::prober`].
     #[inline(always)]
     pub fn of(slot: Slot, word: ActiveWord, targets: &Targets) -> Self {
         match word.active() {
@@ -51,7 +52,7 @@ impl Role {
         }
     }
 
-    /// Does `arp_validate` look at what it receives (`slave_do_arp_validate`)?
+    /// Returns whether `arp_validate` applies to what the slave receives (`slave_do_arp_validate`).
     #[inline(always)]
     const fn is_validated(self, bond: &BondEntry) -> bool {
         match self {
@@ -61,10 +62,10 @@ impl Role {
     }
 }
 
-/// What a frame that a slave received says about its path (`bond_rcv_validate`).
+/// Returns the meaning of a received frame for the path of its slave (`bond_rcv_validate`).
 ///
-/// That a backup's request counts only once the active slave has had an answer (`bond_arp_rcv`) is for the
-/// reader of PROBES to see to.
+/// A probe that a backup receives counts only after the active slave has received an answer (`bond_arp_rcv`). The
+/// reader of PROBES applies that rule.
 #[inline(always)]
 pub fn hear(frame: &impl Frame, role: Role, bond: &BondEntry, targets: &Targets) -> Heard {
     let validated = role.is_validated(bond);
@@ -87,16 +88,16 @@ pub fn hear(frame: &impl Frame, role: Role, bond: &BondEntry, targets: &Targets)
     }
 }
 
-/// A frame as far as the monitor understands it.
+/// The kind of a received frame.
 enum Message {
-    /// It is not of the kind that probes are.
+    /// Neither ARP nor a neighbour solicitation or advertisement.
     Other,
-    /// It is, and it concerns this target, if one.
+    /// ARP, or a neighbour solicitation or advertisement; with the index of the target that it concerns.
     Probe(Option<usize>),
 }
 
-/// `bond_arp_rcv`, `bond_validate_arp`. Where the driver wants the frame to be to the slave and about any address
-/// of the bond, the address has to be the one that this target is asked from.
+/// Parses ARP (`bond_arp_rcv`, `bond_validate_arp`). The driver requires that the frame concerns any address of the
+/// bond; here it has to be the source address of the probes to this target.
 #[inline(always)]
 fn in_arp(frame: &impl Frame, arp: usize, role: Role, targets: &Targets) -> Message {
     let Some(hardware) = frame.read::<2>(arp + offset_of!(ArpHdr, htype)) else { return Message::Other };
@@ -119,8 +120,8 @@ fn in_arp(frame: &impl Frame, arp: usize, role: Role, targets: &Targets) -> Mess
     })
 }
 
-/// `bond_na_rcv`, `bond_validate_na`. A backup recognises a request by the address that it asks for, where the
-/// driver looks at the group that it is sent to.
+/// Parses neighbour discovery (`bond_na_rcv`, `bond_validate_na`). A backup recognises a solicitation by its target
+/// address, where the driver compares the group that it is sent to.
 #[inline(always)]
 fn in_neighbour_discovery(frame: &impl Frame, ipv6: usize, role: Role, targets: &Targets) -> Message {
     if frame.read(ipv6 + offset_of!(Ipv6Hdr, next_hdr)) != Some([IpProto::Ipv6Icmp as u8]) {

@@ -1,4 +1,4 @@
-//! What becomes of a packet: pure functions of ACTIVE, of what the maps say, and of its two MACs.
+//! The verdict on a packet: pure functions of ACTIVE, of values of the maps, and of the two MAC addresses of the packet.
 
 use crate::{
     abi::{ActiveWord, Slot},
@@ -6,34 +6,37 @@ use crate::{
     mac::Mac,
 };
 
-/// What becomes of a frame that a slave received.
+/// The verdict on a frame that a slave received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receive {
-    /// It concerns the link itself (LLDP, LACP, STP), and this slave does not receive for the bond: the slave's own
-    /// stack has it.
+    /// Pass to the slave's own stack: a link-local frame (LLDP, LACP, STP), and the slave does not receive for the bond.
     Local,
-    /// It concerns the link itself, and the slave receives for the bond: the slave's own stack has it, and the port a
-    /// copy.
+    /// Pass to the slave's own stack, and a copy to the port: a link-local frame, and the slave receives for the bond.
     LocalAndBond,
-    /// To the port; with the destination MAC replaced, if there is one.
+    /// Deliver to the port, with this destination MAC address if there is one.
     Deliver(Option<Mac>),
+    /// Drop, and count the drop under this reason.
     Drop(DropReason),
 }
 
-/// A slave in the eyes of a frame that it received.
+/// What the verdict on a received frame depends on, besides the frame and ACTIVE.
 #[derive(Clone, Copy, Debug)]
 pub struct Receiver {
+    /// The slot of the slave that received the frame.
     pub slot: Slot,
-    /// [`crate::abi::BondEntry::host_mac`], or what was learned; zero while it is not known.
+    /// [`crate::abi::BondEntry::host_mac`], or the learned address; zero if it is not known yet.
     pub host_mac: Mac,
+    /// The driver's `all_slaves_active`: backups deliver what they receive.
     pub all_slaves_active: bool,
 }
 
-/// `bond_handle_frame` and `bond_should_deliver_exact_match`, with make before break: the draining slave
-/// delivers unicast, since only one port of a switch gets it, and no group frame, since every port gets that.
+/// Returns the verdict on a received frame (`bond_handle_frame`, `bond_should_deliver_exact_match`).
 ///
-/// `is_wire_mac` ([`crate::abi::SlaveEntry::wire_mac`]) is asked only of what is neither for the host already nor for
-/// a group: most frames are one or the other.
+/// Unlike in the driver, a draining slave delivers unicast frames, which a switch sends to one port only. It drops group
+/// frames, which a switch sends to the active slave, too.
+///
+/// `is_wire_mac` ([`crate::abi::SlaveEntry::wire_mac`]) is called only for frames that are neither for the host's
+/// address nor for a group. Most frames are one of these.
 #[inline(always)]
 pub fn receive(
     word: ActiveWord,
@@ -58,8 +61,11 @@ pub fn receive(
     Receive::Deliver(if replaced { Some(at.host_mac) } else { None })
 }
 
-/// The slot by which a frame leaves: the usable one with this queue (`bond_slave_override`), else the active one
-/// (`bond_xmit_activebackup`). Queue 0 is nobody's.
+/// Returns the slot through which a frame leaves: the usable one with this queue_id (`bond_slave_override`), else the
+/// active one (`bond_xmit_activebackup`). Queue 0 chooses no slave.
+///
+/// # Errors
+/// [`DropReason::NoActiveSlave`] if the bond has no active slave and the queue chooses none.
 #[inline(always)]
 pub fn transmit(word: ActiveWord, queue: u16, queue_id: impl Fn(Slot) -> u16) -> Result<Slot, DropReason> {
     if queue != 0 {
@@ -71,11 +77,12 @@ pub fn transmit(word: ActiveWord, queue: u16, queue_id: impl Fn(Slot) -> u16) ->
     word.active().ok_or(DropReason::NoActiveSlave)
 }
 
-/// The source MAC that a frame must get before it leaves by a slave with `wire_mac`; None if it stays.
+/// Returns the source MAC address that a frame needs before it leaves through a slave with `wire_mac`, None if its
+/// source stays.
 ///
-/// The host's frames are stamped, also those that still carry another slave's MAC (`is_another_slaves`,
-/// asked only where the answer counts): bond0 wore it before a failover. Other sources, of a bridge behind
-/// bond0, stay. What protects its own addresses ([`crate::wire::stamp_source`]) is for the caller to spare.
+/// Frames of the host get the slave's address, also those with another slave's address, which bond0 had before a
+/// failover; `is_another_slaves` is called only if its answer matters. Other sources, for example from a bridge above
+/// bond0, stay. [`crate::wire::stamp_source`] leaves frames alone that protect their addresses.
 #[inline(always)]
 pub fn stamp(
     source: Mac,

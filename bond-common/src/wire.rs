@@ -1,6 +1,6 @@
-//! MAC addresses inside frames: where they are, and how they are changed.
+//! Finds and rewrites MAC addresses inside frames.
 //!
-//! Everything works on a [`Frame`], which is a packet in the kernel and a byte array in tests.
+//! All functions take a [`Frame`], which is a packet in the kernel and a byte array in tests.
 
 use core::mem::offset_of;
 
@@ -14,27 +14,29 @@ use network_types::{
 
 use crate::mac::Mac;
 
-/// A frame that begins with its Ethernet header. Neither call may panic, wherever `offset` points.
+/// A frame that begins with its Ethernet header. Implementations must not panic for any `offset`.
 pub trait Frame {
-    /// `N` bytes, None if the frame ends before.
+    /// Returns the `N` bytes from `offset` on, None if the frame ends before them.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
-    /// None if the frame ends before, or cannot be written.
+    /// Writes `bytes` from `offset` on; None if the frame ends before them or cannot be written.
     fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()>;
 }
 
-/// The frame refused a write: it may be changed in part and must not be sent.
+/// The error of a frame that could not be written. It may be changed in part and must not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StampError;
 
-/// The Ethernet header's addresses.
+/// The two addresses of an Ethernet header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
+    /// The first address of the frame, bytes 0 to 5.
     pub destination: Mac,
+    /// The second address of the frame, bytes 6 to 11.
     pub source: Mac,
 }
 
 impl Header {
-    /// None for a runt.
+    /// Reads the addresses; None if the frame is shorter than an Ethernet header.
     #[inline(always)]
     pub fn read(frame: &impl Frame) -> Option<Self> {
         let [a, b, c, d, e, f, g, h, i, j, k, l, _, _] = frame.read::<{ EthHdr::LEN }>(0)?;
@@ -45,8 +47,8 @@ impl Header {
 /// 802.1X and MACsec, which network-types does not name. In wire order.
 const EAPOL: u16 = 0x888e_u16.to_be();
 const MACSEC: u16 = 0x88e5_u16.to_be();
-/// The EAPOL packet type whose check value (ICV) covers both addresses of the frame (IEEE 802.1X, 11.11), and where the
-/// type is.
+/// The EAPOL packet type whose check value (ICV) covers both addresses of the frame (IEEE 802.1X, 11.11), and the offset
+/// of the type in the EAPOL packet.
 const EAPOL_MKA: u8 = 5;
 const EAPOL_TYPE: usize = 1;
 pub(crate) const ETHERNET: [u8; 2] = 1u16.to_be_bytes();
@@ -60,13 +62,16 @@ pub(crate) mod nd {
     pub const REDIRECT: u8 = 137;
     pub const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
     pub const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
-    /// Options looked at; the address comes first in what kernels send.
+    /// The most options that are searched; kernels send the address first.
     pub const MOST_OPTIONS: usize = 8;
 }
 
-/// Replaces the source MAC by `to`: in the Ethernet header, and where the payload repeats it, in the ARP
-/// sender field or the neighbour discovery option, whose checksum is mended. Frames that protect their addresses
-/// are left alone. True if it was stamped.
+/// Rewrites the source MAC address to `to`: in the Ethernet header and, if the payload repeats it, in the ARP sender
+/// field or the neighbour discovery option, with an incremental update of the checksum. Returns false, and changes
+/// nothing, if the frame protects its addresses.
+///
+/// # Errors
+/// The frame cannot be written.
 #[inline(always)]
 pub fn stamp_source(frame: &mut impl Frame, header: Header, to: Mac) -> Result<bool, StampError> {
     let (ether_type, payload) = payload(frame);
@@ -82,8 +87,11 @@ pub fn stamp_source(frame: &mut impl Frame, header: Header, to: Mac) -> Result<b
     Ok(true)
 }
 
-/// Replaces the destination MAC by `to`: in the Ethernet header, and in the ARP target field of an answer. Frames that
-/// protect their addresses are left alone. True if it was rewritten.
+/// Rewrites the destination MAC address to `to`: in the Ethernet header and in the ARP target field of an answer.
+/// Returns false, and changes nothing, if the frame protects its addresses.
+///
+/// # Errors
+/// The frame cannot be written.
 #[inline(always)]
 pub fn rewrite_destination(frame: &mut impl Frame, header: Header, to: Mac) -> Result<bool, StampError> {
     let (ether_type, payload) = payload(frame);
@@ -97,13 +105,13 @@ pub fn rewrite_destination(frame: &mut impl Frame, header: Header, to: Mac) -> R
     Ok(true)
 }
 
-/// MACsec and its key agreement: with other addresses the receiver discards the frame.
+/// Returns whether the frame is MACsec or its key agreement, whose receivers discard frames with other addresses.
 #[inline(always)]
 fn protects_addresses(frame: &impl Frame, ether_type: u16, payload: usize) -> bool {
     ether_type == MACSEC || ether_type == EAPOL && frame.read(payload + EAPOL_TYPE) == Some([EAPOL_MKA])
 }
 
-/// The EtherType behind up to two VLAN tags, in wire order, and the offset of what follows it.
+/// Returns the EtherType behind up to two VLAN tags, in wire order, and the offset of what follows it.
 /// A frame that ends too early has the type 0.
 #[inline(always)]
 pub(crate) fn payload(frame: &impl Frame) -> (u16, usize) {
@@ -155,13 +163,13 @@ fn replace_in_nd(frame: &mut impl Frame, ipv6: usize, from: Mac, to: Mac) -> Res
         nd::ROUTER_ADVERTISEMENT => (nd::SOURCE_LINK_LAYER_ADDRESS, 16),
         nd::NEIGHBOUR_SOLICITATION => (nd::SOURCE_LINK_LAYER_ADDRESS, 24),
         nd::NEIGHBOUR_ADVERTISEMENT => (nd::TARGET_LINK_LAYER_ADDRESS, 24),
-        // The target of a redirect is another router, whose MAC is its own.
+        // The target of a redirect is another router, and the option has that router's MAC address.
         nd::REDIRECT => return Ok(()),
         _ => return Ok(()),
     };
     let mut option = icmp + options;
     for _ in 0..nd::MOST_OPTIONS {
-        // The length counts units of eight bytes; zero is malformed, and padding.
+        // The length counts units of eight bytes; zero is malformed or padding.
         let Some([kind, length @ 1..=u8::MAX]) = frame.read(option) else { return Ok(()) };
         if kind == carrier && frame.read(option + 2) == Some(from.bytes()) {
             let checksum_at = icmp + offset_of!(Icmpv6Hdr, check);
@@ -174,7 +182,7 @@ fn replace_in_nd(frame: &mut impl Frame, ipv6: usize, from: Mac, to: Mac) -> Res
     Ok(())
 }
 
-/// The Internet checksum after six even-aligned bytes changed (RFC 1624, equation 3).
+/// Returns the Internet checksum after six even-aligned bytes changed (RFC 1624, equation 3).
 #[inline(always)]
 fn mended(checksum: [u8; 2], from: Mac, to: Mac) -> [u8; 2] {
     let words = |mac: Mac| {
