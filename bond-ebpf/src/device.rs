@@ -1,4 +1,4 @@
-//! What the kernel knows of a device, read from its `struct net_device`.
+//! Reads the state of a device from its `struct net_device` in the kernel.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -19,18 +19,20 @@ const LINK_STATE_START: u64 = 1;
 const LINK_STATE_PRESENT: u64 = 1 << 1;
 const LINK_STATE_NOCARRIER: u64 = 1 << 2;
 
-/// A link that is up: started and present, with carrier (`netif_running`, `netif_carrier_ok`).
+/// The bits of a device that has a link: started and present, with carrier (`netif_running`, `netif_carrier_ok`).
 const LINK_MASK: u64 = LINK_STATE_START | LINK_STATE_PRESENT | LINK_STATE_NOCARRIER;
 const LINK_UP: u64 = LINK_STATE_START | LINK_STATE_PRESENT;
 
-/// `bpf_rdonly_cast`, a kernel function: it makes an address a pointer to a type, through which fields are read by plain
-/// loads that cannot fault. Kernel functions have numbers that differ from kernel to kernel, so this is a helper
-/// that no kernel has, and the agent puts the right call in its place before the program is loaded. Where the kernel
-/// does not have the function (before 6.2), no path leads here and the verifier removes it.
+/// Calls the kernel function `bpf_rdonly_cast`, which turns an address into a pointer to a type, whose fields are then
+/// read by plain loads that cannot fault.
+///
+/// The BTF ids of kernel functions differ between kernels. The call here names a helper that no kernel has, and the
+/// agent replaces it by the right call before it loads the program. In a kernel without the function (before 6.2), no
+/// path leads here and the verifier removes the call.
 ///
 /// # Safety
 ///
-/// The answer is no pointer to dereference otherwise than by volatile loads of the type's fields.
+/// The caller may dereference the result only by volatile loads of the type's fields.
 #[inline(always)]
 unsafe fn rdonly_cast(address: u64, of_type: u32) -> u64 {
     // SAFETY: helpers are called by their numbers, as functions at these addresses.
@@ -44,8 +46,8 @@ unsafe fn rdonly_cast(address: u64, of_type: u32) -> u64 {
 #[inline(always)]
 pub fn report(ctx: &TcContext) -> i32 {
     match state(ctx) {
-        Some(state) if ctx.store(14, &state, 0).is_ok() => TC_ACT_OK as i32,
-        _ => TC_ACT_SHOT as i32,
+        Some(state) if ctx.store(14, &state, 0).is_ok() => TC_ACT_OK,
+        _ => TC_ACT_SHOT,
     }
 }
 
@@ -69,33 +71,33 @@ fn state(ctx: &TcContext) -> Option<DeviceState> {
 pub fn answer(ctx: &TcContext) -> i32 {
     let mut offset = 14;
     for _ in 0..LinkQuestion::MOST {
-        // Behind the last one the frame ends.
+        // The frame ends after the last question.
         let Ok(question) = ctx.load::<LinkQuestion>(offset) else { break };
         let handle = question.handle();
         let answer = ask(handle.device(), handle.net(), question.ifindex() as u64) as u32;
         if ctx.store(offset + LinkQuestion::ANSWER, &answer, 0).is_err() {
-            return TC_ACT_SHOT as i32;
+            return TC_ACT_SHOT;
         }
         offset += size_of::<LinkQuestion>();
     }
-    TC_ACT_OK as i32
+    TC_ACT_OK
 }
 
-/// [`is_up`], apart from the loop, which the verifier would otherwise see hand on what was never written. Functions of
-/// BPF take and return numbers.
+/// Calls [`is_up`] in a function separate from the loop; inlined there, the verifier sees reads of stack that was never
+/// written. Functions of BPF take and return numbers.
 #[inline(never)]
 fn ask(device: u64, net: u64, ifindex: u64) -> u64 {
     is_up(DeviceHandle::new(device, net), ifindex as u32) as u64
 }
 
-/// Whether a slave's device is there and has a link, at this moment.
+/// Returns whether a slave's device exists and has a link at this moment.
 #[inline(always)]
 pub fn has_link(slave: &SlaveEntry) -> bool {
     is_up(slave.handle(), slave.ifindex())
 }
 
-/// Whether a slave's device is known to have no link. Where there is no handle nothing is known: the agent could not
-/// read the device.
+/// Returns whether a slave's device is known to have no link. Without a handle the state is unknown, and this returns
+/// false: the agent could not read the device.
 #[inline(always)]
 pub fn is_dead(slave: &SlaveEntry) -> bool {
     let handle = slave.handle();
@@ -105,8 +107,8 @@ pub fn is_dead(slave: &SlaveEntry) -> bool {
     handle.device() != 0 && !is_up(handle, slave.ifindex())
 }
 
-/// A handle that is stale says no: memory that is another device's by now has another ifindex, and a device that was
-/// moved another namespace.
+/// Returns whether the device at `handle` has a link. False for a stale handle: memory that another device uses now has
+/// another ifindex, and a device that was moved has another namespace.
 #[inline(always)]
 fn is_up(handle: DeviceHandle, wanted_ifindex: u32) -> bool {
     let offsets = maps::offsets();
@@ -114,7 +116,7 @@ fn is_up(handle: DeviceHandle, wanted_ifindex: u32) -> bool {
         return false;
     }
     let (state, ifindex, net) = if offsets.net_device_type != 0 {
-        // SAFETY: loads through what the cast returns read zero where the address is none.
+        // SAFETY: loads through the result of the cast read zero if the address is invalid.
         unsafe {
             let device = rdonly_cast(handle.device(), offsets.net_device_type);
             (
@@ -135,7 +137,7 @@ fn is_up(handle: DeviceHandle, wanted_ifindex: u32) -> bool {
     state & LINK_MASK == LINK_UP && ifindex == wanted_ifindex && net == handle.net()
 }
 
-/// `net_device.dev_addr`, at this moment; None where the kernel does not let us look.
+/// Returns `net_device.dev_addr` at this moment; None if the kernel does not let the program read the device.
 #[inline(always)]
 pub fn mac(device: u64) -> Option<Mac> {
     let offsets = maps::offsets();

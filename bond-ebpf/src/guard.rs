@@ -1,4 +1,4 @@
-//! The carrier guard: a failover where the packets are, with or without an agent.
+//! The carrier guard: fails over in the data plane, with or without an agent.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use bond_common::{
@@ -10,15 +10,16 @@ use bond_common::{
 
 use crate::{device, maps, stats::Stats};
 
-/// Whether the guard looks before this packet. Where it does before every one, the verifier knows that and leaves no
-/// branch.
+/// Returns whether the guard checks the slave before this packet. If it checks before every packet, the verifier knows
+/// the constant and removes the branch.
 #[inline(always)]
 pub fn is_due(slot: Slot) -> bool {
     let skips = maps::guard_skips() as u64;
     skips == 0 || Stats::of(slot.index() as u32).is_none_or(|mut stats| stats.get().tx_packets & skips == 0)
 }
 
-/// The slot by which a packet leaves that `slot` was chosen for: another one if its device has no link.
+/// Returns the slot through which a packet leaves that was assigned to `slot`: another one if the device of `slot` has
+/// no link.
 #[inline(always)]
 pub fn check(slot: Slot) -> Result<Slot, DropReason> {
     if !is_dead(slot) {
@@ -31,23 +32,24 @@ pub fn check(slot: Slot) -> Result<Slot, DropReason> {
     }
 }
 
-/// Beside a slot's number, what [`without_link`] says.
+/// Results of [`without_link`] that are not the index of a slot.
 const NO_LINK: u64 = 16;
 const PAUSE: u64 = 17;
 
-/// The rare case, apart from the path of every packet. Functions of BPF take and return numbers.
+/// Fails over from `slot` and returns the index of the slot to use, [`NO_LINK`] or [`PAUSE`]. A separate function, so
+/// that the path of every packet stays short. Functions of BPF take and return numbers.
 #[inline(never)]
 fn without_link(slot: u64) -> u64 {
     let Some(word) = maps::active_word() else { return NO_LINK };
     let Some(active) = word.active() else { return NO_LINK };
     if active.index() as u64 != slot {
-        // The packet's queue had chosen it, or somebody else was faster.
+        // The packet's queue had chosen `slot`, or another CPU or the agent has failed over.
         return if !is_dead(active) { active.index() as u64 } else { NO_LINK };
     }
     let Some(guard) = maps::guard() else { return NO_LINK };
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: a map value lives as long as the program runs; its words are read each for itself.
+    // SAFETY: a map value lives as long as the program runs; each of its words is read with one load.
     let entry = unsafe { guard.read_volatile() };
     let Some(next) = fail_over(word, entry.rank(), has_link) else { return NO_LINK };
     if !entry.may_switch(now) {
@@ -55,32 +57,33 @@ fn without_link(slot: u64) -> u64 {
     }
     match maps::exchange_active(word, next) {
         Ok(()) => {
-            // SAFETY: as above; one word. Who else fails over in this moment has lost the exchange.
+            // SAFETY: as above; one word. Other CPUs that fail over at this moment lose the compare-and-swap.
             unsafe { &mut *guard }.note(now);
-            tell(now, next)
+            record(now, next)
         }
-        // Whoever won has chosen as well as we would.
+        // A CPU that loses the compare-and-swap transmits through the slave that the winner chose.
         Err(word) => word.active().map_or(NO_LINK, |active| active.index() as u64),
     }
 }
 
+/// Counts a failover to the active slot of `next`, sends its record to the agent, and returns the index of the slot.
 #[inline(always)]
-fn tell(now: u64, next: ActiveWord) -> u64 {
+fn record(now: u64, next: ActiveWord) -> u64 {
     let Some(slot) = next.active() else { return NO_LINK };
     if let Some(mut stats) = Stats::of(slot.index() as u32) {
         stats.get().guard_failovers += 1;
     }
-    maps::tell(EventRecord::new(now, DataPlaneEvent::FailedOver(next)));
+    maps::send(EventRecord::new(now, DataPlaneEvent::FailedOver(next)));
     slot.index() as u64
 }
 
-/// Whether a slave could take over: it is known to have a link.
+/// Returns whether a slave can take over: it is known to have a link.
 #[inline(always)]
 fn has_link(slot: Slot) -> bool {
     maps::slave(slot).is_some_and(device::has_link)
 }
 
-/// Whether a slave has to be left: it is known to have no link.
+/// Returns whether a slave must not transmit: it is known to have no link, or the slot is free.
 #[inline(always)]
 fn is_dead(slot: Slot) -> bool {
     maps::slave(slot).is_none_or(device::is_dead)

@@ -1,2 +1,2 @@
-//! Empty: the programs are the binary. It exists so that bond-user can build-depend on this crate.
+//! An empty library, so that bond-user can build-depend on this crate. The programs are the binary.
 #![cfg_attr(target_arch = "bpf", no_std)]

@@ -1,5 +1,5 @@
-//! The programs. Each is a few lines: it makes a [`packet`] of its context, asks [`rx`] or [`tx`] what becomes
-//! of it, counts, and turns the outcome into an action of its kind.
+//! The BPF programs. Each one wraps its context in a packet (module `packet`), passes it to `rx` or `tx`, which redirect
+//! and count it, and returns the outcome as an action of its program type.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(
     target_arch = "bpf",

@@ -1,4 +1,4 @@
-//! The maps of one bond and the load-time constants. bond-common says what lies in them.
+//! The maps of one bond and the load-time constants of the programs. bond-common defines their values.
 
 use aya_ebpf::{
     Global,
@@ -17,11 +17,11 @@ use bond_common::{
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
-/// Written by agent and data plane by compare-and-swap; read by every packet. One word: it cannot tear.
+/// Written by the agent and the data plane by compare-and-swap; read by every packet. One word, which cannot tear.
 #[btf_map]
 static ACTIVE: Array<ActiveWord, 1, MMAPABLE> = Array::new();
 
-/// Written by the agent, field by field; read by every packet. See [`SlaveEntry`] for what a mix means.
+/// Written by the agent, field by field; read by every packet. [`SlaveEntry`] describes the effect of a mix.
 #[btf_map]
 static SLAVES: Array<SlaveEntry, MAX_SLAVES, MMAPABLE> = Array::new();
 
@@ -29,19 +29,19 @@ static SLAVES: Array<SlaveEntry, MAX_SLAVES, MMAPABLE> = Array::new();
 #[btf_map]
 static BOND: Array<BondEntry, 1, MMAPABLE> = Array::new();
 
-/// The MAC behind the port of a bond without bond0. Written once by the data plane; one word.
+/// The MAC address of the host behind the port of a bond without bond0. Written once by the data plane; one word.
 #[btf_map]
 static LEARNED: Array<Mac, 1, MMAPABLE> = Array::new();
 
-/// Slot to slave, for XDP. Written by the agent.
+/// The device of each slot, for XDP. Written by the agent.
 #[btf_map]
 static TX_PORTS: DevMap<MAX_SLAVES> = DevMap::new();
 
-/// 0 to the port, for XDP. Written by the agent.
+/// The port at index 0, for XDP. Written by the agent.
 #[btf_map]
 static RX_PORT: DevMap<1> = DevMap::new();
 
-/// Written by the data plane, each CPU its own; read by the agent, which may see a packet half counted.
+/// Written by the data plane, one copy for each CPU; read by the agent, which may read packets without their bytes.
 #[btf_map]
 static STATS: PerCpuArray<SlotStats, { PORT_STATS as usize + 1 }> = PerCpuArray::new();
 
@@ -49,45 +49,45 @@ static STATS: PerCpuArray<SlotStats, { PORT_STATS as usize + 1 }> = PerCpuArray:
 #[btf_map]
 static EVENTS: RingBuf<EventRecord, 4096> = RingBuf::new();
 
-/// Written by the data plane while [`BondEntry::MONITOR`] is set; read by the agent. See [`ProbeTimes`].
+/// Written by the data plane while [`BondEntry::MONITOR`] is set; read by the agent.
 #[btf_map]
 static PROBES: Array<ProbeTimes, MAX_SLAVES, MMAPABLE> = Array::new();
 
-/// Written by the agent, word by word; read while [`BondEntry::MONITOR`] is set. See [`Targets`] for what a mix
-/// means.
+/// Written by the agent, word by word; read while [`BondEntry::MONITOR`] is set. [`Targets`] describes the effect of a
+/// mix.
 #[btf_map]
 static TARGETS: Array<Targets, 1, MMAPABLE> = Array::new();
 
-/// The agent writes the rank, the data plane the time; read when the active slave's link is lost.
+/// The agent writes the rank and the known word, the data plane the time; read after the active slave lost its link.
 #[btf_map]
 static GUARD: Array<GuardEntry, 1, MMAPABLE> = Array::new();
 
-/// Written by the agent, word by word, with SLAVES; read where a frame's MAC is none of the expected ones.
+/// Written by the agent, word by word, with SLAVES; read if the MAC address of a frame is none of the expected ones.
 #[btf_map]
 static WIRE_MACS: Array<WireMacs, 1, MMAPABLE> = Array::new();
 
-/// The slot of the slave whose ingress this program is; [`PORT_STATS`] at the port.
+/// The slot of the slave that this program is attached to; [`PORT_STATS`] at the port.
 #[unsafe(no_mangle)]
 static SLOT: Global<u32> = Global::new(PORT_STATS);
 
-/// All zero where the kernel's BTF could not be read.
+/// All zero if the agent could not read the kernel's BTF.
 #[unsafe(no_mangle)]
 static OFFSETS: Global<Offsets> =
     Global::new(Offsets { skb_dev: 0, state: 0, ifindex: 0, dev_addr: 0, nd_net: 0, net_device_type: 0 });
 
-/// How many packets the carrier guard lets pass between two that it looks before: none. A benchmark compares this with
-/// others, which are one less than a power of two.
+/// The number of packets that the carrier guard passes unchecked between two checks: none. A benchmark compares this
+/// value with others, which are one less than a power of two.
 #[unsafe(no_mangle)]
 static GUARD_SKIPS: Global<u32> = Global::new(0);
 
 #[inline(always)]
 pub fn active_word() -> Option<ActiveWord> {
     let word = ACTIVE.get_ptr(0)?;
-    // SAFETY: a map value lives as long as the program runs. Volatile, for it changes under us.
+    // SAFETY: a map value lives as long as the program runs. Volatile, because others write it meanwhile.
     Some(unsafe { word.read_volatile() })
 }
 
-/// Stores `new` if the word is still `seen`; else says what it is.
+/// Stores `new` in ACTIVE if the word is still `seen`; otherwise returns the word that is there as the error.
 #[inline(always)]
 pub fn exchange_active(seen: ActiveWord, new: ActiveWord) -> Result<(), ActiveWord> {
     let Some(word) = ACTIVE.get_ptr_mut(0) else { return Err(seen) };
@@ -115,7 +115,7 @@ pub fn slave(slot: Slot) -> Option<&'static SlaveEntry> {
     SLAVES.get(slot.index() as u32)
 }
 
-/// Whether it is what some slave shows on the wire while it is active.
+/// Returns whether `mac` is the wire MAC address of any slave.
 #[inline(always)]
 pub fn is_a_slaves(mac: Mac) -> bool {
     WIRE_MACS.get(0).is_some_and(|macs| macs.contain(mac))
@@ -146,7 +146,7 @@ pub fn targets() -> Option<&'static Targets> {
     TARGETS.get(0)
 }
 
-/// This program's slot; None at the port.
+/// Returns the slot of this program; None at the port.
 #[inline(always)]
 pub fn own_slot() -> Option<Slot> {
     Slot::new(SLOT.load() as u8)
@@ -172,9 +172,9 @@ pub fn rx_port() -> &'static DevMap<1> {
     &RX_PORT
 }
 
-/// Tells the agent. A full buffer loses the record: what it tells is also in a map.
+/// Sends a record to the agent. A full buffer loses the record; what it reports is also in a map.
 #[inline(always)]
-pub fn tell(record: EventRecord) {
+pub fn send(record: EventRecord) {
     if let Some(mut entry) = EVENTS.reserve(0) {
         entry.write(record);
         entry.submit(0);

@@ -1,4 +1,4 @@
-//! A packet of either kind, as the policy sees it.
+//! Packets at tc and XDP hooks behind one trait.
 
 use aya_ebpf::{
     bindings::TC_ACT_REDIRECT,
@@ -15,28 +15,28 @@ use bond_common::{
 
 use crate::maps;
 
-/// What the two kinds of packets have in common.
+/// A packet at a tc or XDP hook.
 pub trait Packet: Frame {
-    /// The two addresses; None for a runt.
+    /// Returns the two addresses; None for a runt.
     fn header(&self) -> Option<Header>;
-    /// Bytes, with the Ethernet header.
+    /// Returns the length in bytes, with the Ethernet header.
     fn length(&self) -> u64;
-    /// The transmit queue of bond0 that it was sent from.
+    /// Returns the transmit queue of bond0 that the packet was sent from.
     fn queue(&self) -> u16;
-    /// Sends it out by a slave.
+    /// Redirects the packet to the egress of a slave.
     fn to_slave(&self, slot: Slot, ifindex: u32) -> Result<Redirected, DropReason>;
-    /// Hands it to the port.
+    /// Redirects the packet to the port.
     fn to_port(&self, ifindex: u32) -> Result<Redirected, DropReason>;
-    /// Hands the port a copy, and keeps the packet. Like a redirect, it is lost where the port is down.
+    /// Redirects a copy to the port and keeps the packet. The copy is lost if the port is down, as a redirect is.
     fn copy_to_port(&self, ifindex: u32);
-    /// A line for the agent's log; once in a bond's life.
+    /// Logs a learned MAC address through the agent, once in the life of a bond.
     fn log_learned(&self, mac: Mac);
 }
 
 /// Proof that the kernel took the redirect.
 pub struct Redirected(());
 
-/// The part of a packet that lies in one piece, read without a helper.
+/// The contiguous part of a packet, which programs read without a helper.
 #[derive(Clone, Copy)]
 struct Linear {
     data: usize,
@@ -44,14 +44,16 @@ struct Linear {
 }
 
 impl Linear {
-    /// The one place where packet memory is touched.
+    /// Returns a pointer to `N` bytes from `offset` on; None if the contiguous part ends before them. All direct access
+    /// to packet memory goes through this check.
     #[inline(always)]
     fn at<const N: usize>(self, offset: usize) -> Option<*mut [u8; N]> {
         let start = self.data + offset;
         if start + N > self.end { None } else { Some(start as *mut [u8; N]) }
     }
 
-    /// Two loads: what lies behind a MAC in its word is cut off. The EtherType has to be there too.
+    /// Returns the addresses with two loads of eight bytes, of which the last two are ignored. None if the EtherType is
+    /// missing.
     #[inline(always)]
     fn header(self) -> Option<Header> {
         let start = self.at::<14>(0)?;
@@ -61,8 +63,8 @@ impl Linear {
     }
 }
 
-/// One load where the compiler would make eight, because it knows nothing of the alignment. The kernel takes it
-/// on machines that load words from anywhere, and refuses the program on others.
+/// Loads eight bytes with one instruction, where the compiler would emit eight because it does not know the alignment.
+/// The kernel accepts this on machines with efficient unaligned access and refuses the program on others.
 ///
 /// # Safety
 ///
@@ -83,10 +85,10 @@ unsafe fn load_word<const OFFSET: usize>(start: *const [u8; 14]) -> u64 {
     word
 }
 
-/// Bytes of a MAC.
+/// The length of a MAC address in bytes.
 const MAC: usize = 6;
 
-/// Two stores where the compiler would make six. As [`load_word`].
+/// Stores six bytes with two instructions, where the compiler would emit six; see [`load_word`].
 ///
 /// # Safety
 ///
@@ -107,8 +109,8 @@ unsafe fn store_mac(place: *mut u8, [a, b, c, d, e, f]: [u8; MAC]) {
     }
 }
 
-/// An skb at a tc hook. It is read and written by helpers, except for its header: a program that writes
-/// packet memory itself gets a prologue that unshares every clone, and TCP sends clones.
+/// An skb at a tc hook, read and written by helpers, except that its header is read directly. The kernel prefixes a
+/// program that writes packet memory directly with a prologue that unshares every clone, and TCP sends clones.
 pub struct SkbPacket<'a>(&'a TcContext);
 
 impl<'a> SkbPacket<'a> {
@@ -131,13 +133,13 @@ impl Frame for SkbPacket<'_> {
 }
 
 impl SkbPacket<'_> {
-    /// Whether it concerns the link itself. A runt does not.
+    /// Returns whether the packet is link-local. A runt is not.
     #[inline(always)]
     pub fn is_link_local(&self) -> bool {
         self.header().is_some_and(|header| header.destination.is_link_local())
     }
 
-    /// By some device since it was sent: it is on its way in.
+    /// Returns whether a device has received the packet: it is not one that this host just sends.
     #[inline(always)]
     pub fn was_received(&self) -> bool {
         // SAFETY: the context is this program's.
@@ -157,7 +159,7 @@ impl Packet for SkbPacket<'_> {
         self.0.len() as u64
     }
 
-    /// A veth keeps what its other end sent from, and of a netkit pair this is the other end.
+    /// A veth keeps the queue that its other end sent from; in a netkit pair this hook is the other end.
     #[inline(always)]
     fn queue(&self) -> u16 {
         // SAFETY: the context is this program's.
@@ -185,7 +187,7 @@ impl Packet for SkbPacket<'_> {
     }
 }
 
-/// To the egress of a device. What becomes of the packet there the program does not learn.
+/// Redirects to the egress of a device. The result does not show whether the device transmits the packet.
 #[inline(always)]
 fn redirect(ifindex: u32) -> Result<Redirected, DropReason> {
     // SAFETY: a helper without pointers.
@@ -196,15 +198,15 @@ fn redirect(ifindex: u32) -> Result<Redirected, DropReason> {
     }
 }
 
-/// The action that discards a packet without an error for its sender, who would log one for each: a redirect to no device.
-/// At tcx there is no action that does.
+/// Returns the action that discards a packet without an error for its sender, which would log each one: a redirect to no
+/// device. tcx has no action for this.
 #[inline(always)]
 pub fn discard() -> i32 {
     // SAFETY: a helper without pointers. No device has the ifindex 0.
     unsafe { bpf_redirect(0, 0) as i32 }
 }
 
-/// A frame at an XDP hook; what xbond reads lies in its first fragment.
+/// A frame at an XDP hook; the bytes that xbond reads are in its first fragment.
 pub struct XdpPacket<'a>(&'a XdpContext);
 
 impl<'a> XdpPacket<'a> {
@@ -252,7 +254,7 @@ impl Packet for XdpPacket<'_> {
         unsafe { bpf_xdp_get_buff_len(self.0.ctx) }
     }
 
-    /// A veth receives by the queue that its other end sent from.
+    /// A veth receives on the queue that its other end sent from.
     #[inline(always)]
     fn queue(&self) -> u16 {
         // SAFETY: the context is this program's.
@@ -269,7 +271,7 @@ impl Packet for XdpPacket<'_> {
         redirected(maps::rx_port().redirect(0, 0))
     }
 
-    /// No XDP program can; [`crate::rx::copy_link_local`] does it at the next hook.
+    /// Does nothing, because XDP cannot copy a frame; [`crate::rx::copy_link_local`] does it at the next hook.
     #[inline(always)]
     fn copy_to_port(&self, _ifindex: u32) {}
 

@@ -1,4 +1,4 @@
-//! Notes for the ARP monitor what a slave hears.
+//! Records the frames that a slave receives for the ARP monitor.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use bond_common::{
@@ -8,8 +8,8 @@ use bond_common::{
 
 use crate::{maps, packet::Packet};
 
-/// Called while [`BondEntry::MONITOR`] is set, before anything is done with the frame. A function of its own, so that
-/// other packets do not pay for the registers that it takes.
+/// Stores in PROBES that a slave received a frame which the ARP monitor counts. Called while [`BondEntry::MONITOR`] is
+/// set, before the frame is changed. A separate function, so that other packets do not pay for its registers.
 #[inline(never)]
 pub fn note(packet: &impl Packet, slot: Slot, word: ActiveWord, bond: &BondEntry) {
     let Some(targets) = maps::targets() else { return };
@@ -21,6 +21,6 @@ pub fn note(packet: &impl Packet, slot: Slot, word: ActiveWord, bond: &BondEntry
     let Some(times) = maps::probe_times(slot) else { return };
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: a map value lives as long as the program runs; other CPUs store the same words, each of them whole.
+    // SAFETY: a map value lives as long as the program runs; other CPUs store these words, too, each with one store.
     unsafe { &mut *times }.note(now, target);
 }

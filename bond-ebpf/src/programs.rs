@@ -12,80 +12,82 @@ use crate::{
     rx, tx,
 };
 
-/// linux/if_packet.h: to us.
+/// The packet type of packets to this host (linux/if_packet.h).
 const PACKET_HOST: u32 = 0;
 
-/// What bond0 sends: at the ingress of the port, and of a netkit pair where bond0 sends it.
+/// Redirects what bond0 sends to a slave: at the ingress of the port and, in a netkit pair, at bond0.
 #[classifier]
 pub fn tc_port_tx(ctx: TcContext) -> i32 {
     let mut packet = SkbPacket::new(&ctx);
     if tx::goes_by_port(&packet) {
-        return TC_ACT_OK as i32;
+        return TC_ACT_OK;
     }
     error::tc_action(tx::port_tx(&mut packet))
 }
 
-/// Ingress of a slave: what the wire brings.
+/// Delivers what a slave receives to the port, at the ingress of the slave.
 #[classifier]
 pub fn tc_slave_rx(ctx: TcContext) -> i32 {
     let mut packet = SkbPacket::new(&ctx);
     error::tc_action(rx::slave_rx(&mut packet))
 }
 
-/// Ingress of the port: what bond0, or whoever is behind an existing port, sends.
+/// Redirects what bond0, or the host behind an existing port, sends to a slave, at the ingress of the port.
 #[xdp(frags)]
 pub fn xdp_port_tx(ctx: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(&ctx);
     error::xdp_action(tx::port_tx(&mut packet))
 }
 
-/// Ingress of a slave: what the wire brings.
+/// Delivers what a slave receives to the port, at the ingress of the slave.
 #[xdp(frags)]
 pub fn xdp_slave_rx(ctx: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(&ctx);
     error::xdp_action(rx::slave_rx(&mut packet))
 }
 
-/// Ingress of a slave under XDP, behind [`xdp_slave_rx`]: only what that one lets pass comes here.
+/// Copies link-local frames to the port, at the ingress of a slave behind [`xdp_slave_rx`], which passes only these.
 #[classifier]
 pub fn tc_slave_local(ctx: TcContext) -> i32 {
     rx::copy_link_local(&SkbPacket::new(&ctx));
     TC_ACT_UNSPEC
 }
 
-/// Egress of the port of a pair. What slaves receive passes; what a program of this host sends by the port, as daemons
-/// that speak LLDP on every interface do, would make bond0 a neighbour of its own port.
+/// Discards link-local frames that a program of this host sends through the port of a pair, at the egress of the port.
+/// Daemons that speak LLDP on every interface send them; they would make bond0 a neighbour of its own port. Frames that
+/// slaves received pass.
 #[classifier]
 pub fn tc_port_egress(ctx: TcContext) -> i32 {
     let packet = SkbPacket::new(&ctx);
     if packet.is_link_local() && !packet.was_received() { discard() } else { TC_ACT_UNSPEC }
 }
 
-/// Egress of bond0 of a veth pair under tc: what concerns the link leaves from here, because packet sockets at the port
-/// hear everything that comes to it before [`tc_port_tx`] does.
+/// Redirects link-local frames to a slave at the egress of bond0 of a veth pair under tc, because packet sockets at the
+/// port receive every frame before [`tc_port_tx`] does.
 #[classifier]
 pub fn tc_bond_egress(ctx: TcContext) -> i32 {
     let mut packet = SkbPacket::new(&ctx);
     if packet.is_link_local() { error::tc_action(tx::port_tx(&mut packet)) } else { TC_ACT_UNSPEC }
 }
 
-/// Ingress of bond0, while its MAC changes. Programs behind it go on.
+/// Accepts frames to the former MAC address of bond0 while the address changes, at the ingress of bond0. Later programs
+/// run as well.
 #[classifier]
 pub fn tc_host_rx(ctx: TcContext) -> i32 {
     if rx::is_for_host(&SkbPacket::new(&ctx)) {
-        // Refused of packets that are for nobody here anyway: loopback and the like.
+        // The kernel refuses this for packets of other types, for example loopback, which are not for this host anyway.
         let _ = ctx.change_type(PACKET_HOST);
     }
     TC_ACT_UNSPEC
 }
 
-/// Attached nowhere: test runs with `ctx.ifindex` set ask it for that device's state.
+/// Reports the state of the device in `ctx.ifindex`. Not attached; the agent calls it by test runs.
 #[classifier]
 pub fn device_state(ctx: TcContext) -> i32 {
     device::report(&ctx)
 }
 
-/// Attached nowhere: test runs hand it a frame of questions, and it answers them in place.
+/// Answers a frame of questions in place. Not attached; the agent calls it by test runs.
 #[classifier]
 pub fn device_links(ctx: TcContext) -> i32 {
     device::answer(&ctx)
@@ -93,7 +95,7 @@ pub fn device_links(ctx: TcContext) -> i32 {
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    // Nothing in the programs can panic; the compiler still wants the symbol.
+    // Nothing in the programs can panic, but the compiler requires the function.
     loop {}
 }
 

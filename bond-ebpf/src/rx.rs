@@ -1,4 +1,4 @@
-//! From the wire to the port.
+//! The receive path: from a slave to the port.
 
 use bond_common::{
     abi::{BondEntry, FailOverMac, Slot},
@@ -17,7 +17,7 @@ use crate::{
     stats::Stats,
 };
 
-/// What becomes of a frame that a slave received. Counts it.
+/// Delivers or drops a frame that a slave received, and counts it.
 #[inline(always)]
 pub fn slave_rx(packet: &mut impl Packet) -> Outcome {
     let Some(slot) = maps::own_slot() else { return Outcome::Dropped };
@@ -35,7 +35,7 @@ pub fn slave_rx(packet: &mut impl Packet) -> Outcome {
     }
 }
 
-/// None: it concerns the link itself, and the slave's own stack has it.
+/// Redirects a received frame to the port; None if it is link-local and passes to the slave's own stack.
 #[inline(always)]
 fn forward(
     packet: &mut impl Packet,
@@ -49,7 +49,8 @@ fn forward(
         probe::note(packet, slot, word, bond);
     }
     let at = receiver(slot, bond);
-    // Neighbours that have not heard of a failover, as while nobody announces it, still send to another slave's.
+    // Neighbours that do not know of a failover yet, for example because no agent announces it, still send to the
+    // address of another slave.
     let is_wire_mac = |mac| {
         maps::slave(slot).is_some_and(|slave| slave.wire_mac() == mac)
             || bond.policy() == FailOverMac::Active && maps::is_a_slaves(mac)
@@ -79,50 +80,51 @@ fn forward(
     Ok(Some(redirected))
 }
 
-/// A slave as frames find it.
+/// Returns what the verdict on a frame that `slot` received depends on.
 #[inline(always)]
 fn receiver(slot: Slot, bond: &BondEntry) -> Receiver {
     Receiver { slot, host_mac: host_mac(bond), all_slaves_active: bond.has(BondEntry::ALL_SLAVES_ACTIVE) }
 }
 
-/// Gives the port a copy of what concerns the link of a slave that receives for the bond. XDP cannot copy a frame: it
-/// passes such a frame to the stack, where this comes behind it. [`slave_rx`] has counted the frame.
+/// Redirects a copy of a link-local frame to the port if the slave receives for the bond. XDP cannot copy a frame: it
+/// passes such a frame to the stack, where this program runs. [`slave_rx`] has counted the frame.
 #[inline(always)]
 pub fn copy_link_local(packet: &SkbPacket<'_>) {
     let Some(slot) = maps::own_slot() else { return };
     let (Some(header), Some(word), Some(bond)) = (packet.header(), maps::active_word(), maps::bond()) else {
         return;
     };
-    // Everything else is gone already; what XDP let pass before it was attached is not for the bond.
+    // The XDP program has taken all other frames. Frames that arrived before it was attached are not for the bond.
     if receive(word, receiver(slot, bond), header.destination, |_| false) != Receive::LocalAndBond {
         return;
     }
     packet.copy_to_port(bond.port_ifindex());
 }
 
-/// Whether a frame that reached bond0 is meant for it, by whatever MAC. One that was rewritten just before
-/// bond0's MAC changed carries the former one, which was a slave's.
+/// Returns whether a frame at bond0 is for this host, by its present or a former MAC address. A frame that was rewritten
+/// just before bond0's address changed carries the former one, which is a slave's.
 #[inline(always)]
 pub fn is_for_host(packet: &impl Packet) -> bool {
     let Some(destination) = packet.header().map(|header| header.destination) else { return false };
     maps::bond().is_some_and(|bond| bond.host_mac() == destination) || maps::is_a_slaves(destination)
 }
 
-/// The MAC that whoever is behind the port answers to at this moment.
+/// Returns the MAC address of bond0, or of the host behind the port, at this moment; zero if it is not known.
 #[inline(always)]
 pub fn host_mac(bond: &BondEntry) -> Mac {
     if bond.has(BondEntry::HOST_MAC_MOVES) {
-        // Between the change of bond0's MAC and the agent's store of it, only bond0 itself knows.
+        // Between the change of bond0's address and the agent's store of it, only the device has the new address.
         if let Some(mac) = device::mac(bond.host_device()) {
             return mac;
         }
     }
     let mac = bond.host_mac();
-    if mac.is_zero() && bond.has(BondEntry::LEARN_HOST_MAC) {
-        if let Some(learned) = maps::learned() {
-            // SAFETY: a map value lives as long as the program runs; one aligned word.
-            return unsafe { learned.read_volatile() };
-        }
+    if mac.is_zero()
+        && bond.has(BondEntry::LEARN_HOST_MAC)
+        && let Some(learned) = maps::learned()
+    {
+        // SAFETY: a map value lives as long as the program runs; one aligned word.
+        return unsafe { learned.read_volatile() };
     }
     mac
 }

@@ -1,10 +1,10 @@
-//! Counting.
+//! The counters of this CPU.
 
 use bond_common::counters::{DropReason, SlotStats};
 
 use crate::maps;
 
-/// This CPU's counters of one slot.
+/// The counters of one slot on this CPU.
 pub struct Stats(*mut SlotStats);
 
 impl Stats {
@@ -13,16 +13,18 @@ impl Stats {
         maps::stats(index).map(Self)
     }
 
-    /// The counters, for the length of one statement.
+    /// Returns the counters, for the length of one statement.
     #[inline(always)]
     pub fn get(&mut self) -> &mut SlotStats {
-        // SAFETY: this CPU's own copy, which nobody else writes while the program runs: BPF programs of one
-        // CPU do not interrupt each other at these hooks.
+        // SAFETY: the copy of this CPU, which only this program writes while it runs: BPF programs of one CPU do not
+        // interrupt each other at these hooks.
         unsafe { &mut *self.0 }
     }
 
     #[inline(always)]
     pub fn drop(&mut self, reason: DropReason) {
-        self.get().drops[reason as usize] += 1;
+        if let Some(count) = self.get().drops.get_mut(reason as usize) {
+            *count += 1;
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! From the port to the wire.
+//! The transmit path: from the port to a slave.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use bond_common::{
@@ -18,15 +18,15 @@ use crate::{
     stats::Stats,
 };
 
-/// Whether bond0 just sends a packet that is to be redirected from its port's ingress, not from here. From here it would
-/// reach the slave with its socket, which then remembers the queue of the slave's that is chosen for it: by that queue
-/// the socket's next packet would leave bond0, and so choose the slave that has this queue_id.
+/// Returns whether a packet that bond0 sends is redirected at the ingress of the port, not here. A redirect from here
+/// would keep the packet's socket, which then remembers the queue of the slave that the packet is assigned to. The
+/// socket's next packet would leave bond0 by that queue, and so choose the slave that has this queue_id.
 #[inline(always)]
 pub fn goes_by_port(packet: &SkbPacket<'_>) -> bool {
     maps::bond().is_some_and(|bond| bond.has(BondEntry::BY_PORT)) && !packet.was_received()
 }
 
-/// What becomes of a frame that came in from the port. Counts it, on the slave that it leaves by.
+/// Sends or drops a frame that arrived from the port, and counts it at the slave through which it leaves.
 #[inline(always)]
 pub fn port_tx(packet: &mut impl Packet) -> Outcome {
     match forward(packet) {
@@ -41,7 +41,7 @@ pub fn port_tx(packet: &mut impl Packet) -> Outcome {
     }
 }
 
-/// An error tells on which slot it counts, if on one.
+/// Redirects a frame to a slave. The error names the slot at which the drop counts, None for the port.
 #[inline(always)]
 fn forward(packet: &mut impl Packet) -> Result<Redirected, (Option<Slot>, DropReason)> {
     let header = packet.header().ok_or((None, DropReason::Runt))?;
@@ -64,7 +64,7 @@ fn forward(packet: &mut impl Packet) -> Result<Redirected, (Option<Slot>, DropRe
     let mut stamped = false;
     if header.source != wire_mac {
         let host_mac = known_host_mac(packet, bond, header.source);
-        // bond0 wore it while that slave was active, and frames with it are still under way.
+        // bond0 had that address while that slave was active, and frames with it may still be on their way.
         let others = |source| bond.policy() == FailOverMac::Active && maps::is_a_slaves(source);
         if let Some(to) = stamp(header.source, wire_mac, host_mac, others) {
             stamped = stamp_source(packet, header, to).map_err(|_| at(DropReason::StampFailed))?;
@@ -83,7 +83,7 @@ fn forward(packet: &mut impl Packet) -> Result<Redirected, (Option<Slot>, DropRe
     Ok(redirected)
 }
 
-/// The MAC of the host behind the port, taken from this frame if nobody told it.
+/// Returns the MAC address of the host behind the port, learned from this frame if the agent did not set it.
 #[inline(always)]
 fn known_host_mac(packet: &impl Packet, bond: &BondEntry, source: Mac) -> Mac {
     let known = rx::host_mac(bond);
@@ -91,13 +91,13 @@ fn known_host_mac(packet: &impl Packet, bond: &BondEntry, source: Mac) -> Mac {
         return known;
     }
     if let Some(learned) = maps::learned() {
-        // SAFETY: a map value lives as long as the program runs. Two CPUs may both come here; either's frame
-        // is as good a source.
+        // SAFETY: a map value lives as long as the program runs. Two CPUs may both store; either frame is a valid
+        // source.
         unsafe { learned.write_volatile(source) };
     }
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    maps::tell(EventRecord::new(now, DataPlaneEvent::HostMacLearned(source)));
+    maps::send(EventRecord::new(now, DataPlaneEvent::HostMacLearned(source)));
     packet.log_learned(source);
     source
 }
