@@ -1,9 +1,9 @@
 //! `cargo xtask tidy`: what a reviewer should not have to look for.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{Command, ExitCode},
 };
 
 use anyhow::{Context as _, Result, anyhow};
@@ -94,8 +94,37 @@ pub fn run() -> Result<ExitCode> {
     ] {
         tidy &= machine::run(machine::cargo().args(arguments))?.success();
     }
+    setup::ensure_bpf_clippy()?;
+    tidy &= machine::run(&mut bpf_clippy(&setup::bpf_toolchain()))?.success();
     println!("{}", if tidy { "tidy" } else { "not tidy" });
     Ok(if tidy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Returns the command that runs clippy on the BPF programs for their own target, with the compiler and the flags that
+/// bond-user's build script uses. The run for the workspace does not reach the programs: for other targets their crate
+/// is empty.
+fn bpf_clippy(toolchain: &str) -> Command {
+    let mut command = if Path::new(toolchain).is_absolute() {
+        let bin = Path::new(toolchain).join("bin");
+        // Called directly: cargo looks for its subcommands in ~/.cargo/bin first, which has rustup's clippy.
+        let mut command = Command::new(bin.join("cargo-clippy"));
+        command.arg("clippy").env("CARGO", bin.join("cargo")).env("RUSTC", bin.join("rustc"));
+        // A stable compiler, which has to let these crates use nightly features.
+        command.env("RUSTC_BOOTSTRAP", "aya_ebpf,bond_ebpf");
+        command
+    } else {
+        let mut command = machine::command("rustup");
+        command.args(["run", toolchain, "cargo", "clippy", "-Z", "build-std=core"]);
+        command.env_remove("CARGO").env_remove("RUSTC");
+        command
+    };
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| machine::root().join("target"), PathBuf::from);
+    command.current_dir(machine::root()).env_remove("RUSTC_WORKSPACE_WRAPPER").env_remove("RUSTFLAGS");
+    command.env("CARGO_ENCODED_RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH));
+    command.args(["--package", "bond-ebpf", "--bins", "--quiet", "--target", "bpfel-unknown-none"]);
+    command.arg("--target-dir").arg(target.join("bpf/clippy")).args(["--", "-D", "warnings"]);
+    command
 }
 
 /// A line, counted from 1, and what is wrong there.

@@ -18,6 +18,9 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// Where Debian's libstd-rust-web-dev-bpf puts `core` for BPF; bond-user's build script looks there too.
 const DEBIAN_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none/lib";
 const DEBIAN_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
+/// The clippy of that compiler. It lints the programs, for which other compilers' `core` cannot be used.
+const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
+const DEBIAN_CLIPPY_PACKAGE: &str = "rust-web-clippy";
 /// The LLVM of that compiler; the linker's must be as new.
 const DEBIAN_LLVM: &str = "/usr/lib/llvm-22";
 const DEBIAN_LLVM_PACKAGE: &str = "llvm-22-dev";
@@ -55,6 +58,8 @@ enum Lack {
     },
     /// A Rust compiler with `core` for BPF.
     Compiler,
+    /// The clippy of that compiler.
+    Clippy,
     Linker,
     /// Alone: the package that has it, prometheus, would start a server.
     Promtool,
@@ -67,6 +72,7 @@ impl Lack {
         match self {
             Self::Tool { program, package } => format!("{program} (package {package})"),
             Self::Compiler => String::from("a Rust compiler for BPF"),
+            Self::Clippy => String::from("clippy of the Rust compiler for BPF"),
             Self::Linker => format!("bpf-linker {LINKER_VERSION}"),
             Self::Promtool => String::from("promtool (of package prometheus)"),
             Self::BpfFs => format!("a BPF file system at {BPFFS}"),
@@ -117,6 +123,40 @@ pub fn ensure_tools(tools: &[(&'static str, &'static str)]) -> Result<()> {
         bail!("still missing after the installation: {}", still.join(", "));
     }
     Ok(())
+}
+
+/// Returns the toolchain that compiles the BPF programs, as bond-user's build script chooses it: a directory, `/usr` for
+/// Debian's, or the name of a toolchain of rustup.
+pub fn bpf_toolchain() -> String {
+    let chosen = env::var("XBOND_BPF_TOOLCHAIN").ok();
+    let debian = Path::new(DEBIAN_CORE).is_dir().then(|| String::from("/usr"));
+    chosen.or(debian).unwrap_or_else(|| String::from("nightly"))
+}
+
+/// Installs the clippy of [`bpf_toolchain`] if it is missing. A toolchain that XBOND_BPF_TOOLCHAIN names is left as it is.
+///
+/// # Errors
+/// It cannot be installed.
+pub fn ensure_bpf_clippy() -> Result<()> {
+    if env::var_os("XBOND_BPF_TOOLCHAIN").is_some() || has_bpf_clippy() {
+        return Ok(());
+    }
+    provide(&[Lack::Clippy])?;
+    if !has_bpf_clippy() {
+        bail!("still missing after the installation: {}", Lack::Clippy.describe());
+    }
+    Ok(())
+}
+
+fn has_bpf_clippy() -> bool {
+    match compiler() {
+        Some(Compiler::Debian) => Path::new(DEBIAN_CLIPPY).is_file(),
+        Some(Compiler::Rustup) => {
+            let output = machine::command("rustup").args(["run", "nightly", "cargo-clippy", "-V"]).output();
+            output.is_ok_and(|output| output.status.success())
+        }
+        None => false,
+    }
 }
 
 fn missing(tools: &[(&'static str, &'static str)]) -> Vec<Lack> {
@@ -192,6 +232,10 @@ fn plan(lacks: &[Lack], means: Means) -> Vec<String> {
             (Lack::Compiler, Some(Compiler::Rustup) | None) => commands.push(String::from(
                 "rustup toolchain install nightly --profile minimal --component rust-src",
             )),
+            (Lack::Clippy, Some(Compiler::Debian)) => packages.push(DEBIAN_CLIPPY_PACKAGE),
+            (Lack::Clippy, Some(Compiler::Rustup) | None) => {
+                commands.push(String::from("rustup component add clippy --toolchain nightly"));
+            }
             (Lack::Linker, Some(Compiler::Debian)) => {
                 packages.extend([DEBIAN_LLVM_PACKAGE, "g++"]);
                 commands.push(format!(
@@ -311,6 +355,17 @@ mod tests {
             commands[1].starts_with("LLVM_PREFIX=/usr/lib/llvm-22 cargo install bpf-linker --version 0.13.0")
         );
         assert_eq!(commands[2..], ["mount -t bpf bpf /sys/fs/bpf"]);
+    }
+
+    #[test]
+    fn clippy_comes_from_where_the_compiler_does() {
+        for (compiler, expected) in [
+            (Compiler::Debian, "apt-get install -y --no-install-recommends rust-web-clippy"),
+            (Compiler::Rustup, "rustup component add clippy --toolchain nightly"),
+        ] {
+            let means = Means { compiler: Some(compiler), ..ROOT };
+            assert_eq!(plan(&[Lack::Clippy], means), [expected], "{compiler:?}");
+        }
     }
 
     #[test]
