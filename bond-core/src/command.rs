@@ -1,161 +1,248 @@
-//! What the engine asks for.
+//! The commands by which the engine acts.
 
 use bond_common::{abi::Slot, mac::Mac};
 use serde::{Deserialize, Serialize};
 
-/// Something to be done. Commands are executed in order and are idempotent: each says how things shall be.
-/// The first group is done at once, by whoever calls the engine; the second may take its time, runs beside
-/// it, and answers with an event where one is named. The answer always comes, even if the
-/// interface has vanished, because a slot is not used again before. `slot` may have been cleared by the time: what its
-/// interface was is known from the last `WriteSlave`.
+/// An action that the engine asks the agent for.
+///
+/// Commands are executed in order and are idempotent: each one describes a state to establish. There are two groups:
+///
+/// - Up to [`Self::Notify`], the caller of the engine executes them at once.
+/// - From [`Self::Enslave`] on, they may take time and run concurrently with the engine. If the command names an event,
+///   the agent answers with it in every case, even if the interface has vanished, because the engine does not assign the
+///   slot again before. `slot` may be cleared when such a command runs: its interface is known from the last
+///   [`Self::WriteSlave`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Read every slave's link and answer with `Event::Links`.
+    /// Read the links of all slaves and answer with [`crate::event::Event::Links`].
     PollLinks,
-    /// Read this slave's counters and answer with `Event::Counters`.
-    ReadCounters { slot: Slot },
-    /// Read from PROBES when each slave heard something and answer with `Event::Probes`.
+    /// Read the counters of a slave and answer with [`crate::event::Event::Counters`].
+    ReadCounters {
+        /// The slot of the slave.
+        slot: Slot,
+    },
+    /// Read the reception times of all slaves from PROBES and answer with [`crate::event::Event::Probes`].
     ReadProbes,
-    /// Write SLAVES at `slot`: an interface, the MAC that it shows on the wire while it is active, and the transmit
-    /// queue that chooses it.
-    WriteSlave { slot: Slot, ifindex: u32, wire_mac: Mac, permanent_mac: Mac, queue_id: u16 },
-    /// Clear SLAVES at `slot`.
-    ClearSlave { slot: Slot },
-    /// Store ACTIVE: from now on packets leave by `active`. `usable` has a bit per slot.
-    Switch { active: Option<Slot>, draining: Option<Slot>, usable: u16 },
-    /// Say it to whoever reads the log.
+    /// Write the entry of a slave into SLAVES.
+    WriteSlave {
+        /// The index of the entry.
+        slot: Slot,
+        /// The interface index of the slave.
+        ifindex: u32,
+        /// The source MAC address of frames that leave through the slave while it is active.
+        wire_mac: Mac,
+        /// The MAC address that the slave had before it was enslaved.
+        permanent_mac: Mac,
+        /// The transmit queue of bond0 that chooses the slave, 0 if none does.
+        queue_id: u16,
+    },
+    /// Clear the entry of a slave in SLAVES.
+    ClearSlave {
+        /// The index of the entry.
+        slot: Slot,
+    },
+    /// Store the next word in ACTIVE.
+    Switch {
+        /// The slot that transmits and receives from now on.
+        active: Option<Slot>,
+        /// The slot that still delivers unicast.
+        draining: Option<Slot>,
+        /// A bit for each slot that the carrier guard or a queue may choose.
+        usable: u16,
+    },
+    /// Log and record a notice.
     Notify(Notice),
 
-    /// Set an interface up as a slave: with this MAC, if one is given, set before it is opened; with the
-    /// bond's MTU; opened; its programs attached. Answered by `Joined` or `JoinFailed`.
-    Enslave { slot: Slot, mac: Option<Mac> },
-    /// Undo `Enslave`: programs detached, this MAC if one is given, MTU restored, closed.
-    Release { slot: Slot, mac: Option<Mac> },
-    /// Give the bond carrier, or take it away.
+    /// Set an interface up as a slave: set its MAC address, then the MTU of the bond, open it, and attach the programs.
+    /// Answered by [`crate::event::Event::Joined`] or [`crate::event::Event::JoinFailed`].
+    Enslave {
+        /// The slot of the new slave.
+        slot: Slot,
+        /// The MAC address to set; None keeps the present one.
+        mac: Option<Mac>,
+    },
+    /// Undo [`Self::Enslave`]: detach the programs, restore the MTU, and close the interface.
+    Release {
+        /// The slot of the former slave.
+        slot: Slot,
+        /// The MAC address to restore; None keeps the present one.
+        mac: Option<Mac>,
+    },
+    /// Set the carrier of the bond on or off.
     SetCarrier(bool),
-    /// Change a slave's MAC. Answered by `SlaveMacSet`.
-    SetSlaveMac { slot: Slot, mac: Mac },
-    /// Change the bond's own MAC. Answered by `BondMacSet`.
+    /// Change the MAC address of a slave. Answered by [`crate::event::Event::SlaveMacSet`].
+    SetSlaveMac {
+        /// The slot of the slave.
+        slot: Slot,
+        /// The address to set.
+        mac: Mac,
+    },
+    /// Change the MAC address of the bond. Answered by [`crate::event::Event::BondMacSet`].
     SetBondMac(Mac),
-    /// Ask every target of the ARP monitor, by this slave, from this MAC. Answered by `Probed` or `ProbeFailed`.
-    /// A round that comes late may be left out for the next, and is answered with that.
-    Probe { slot: Slot, mac: Mac },
-    /// Send a gratuitous ARP and an unsolicited NA for every address of the bond, by this slave, from this
-    /// MAC. Answered by `Announced`.
-    Announce { slot: Slot, mac: Mac },
-    /// Send IGMP and MLD reports for every group that the bond has joined, by this slave, from this MAC
-    /// (NETDEV_RESEND_IGMP).
-    Report { slot: Slot, mac: Mac },
-    /// Have the bond's neighbours say that they are there. Answered by `NeighboursAsked`.
+    /// Send a probe to every target of the ARP monitor. Answered by [`crate::event::Event::Probed`],
+    /// [`crate::event::Event::ProbeFailed`] or [`crate::event::Event::NotProbed`]. The agent may skip a round that is
+    /// late, and answers the skipped one with the next.
+    Probe {
+        /// The slot of the slave through which the probes leave.
+        slot: Slot,
+        /// Their source MAC address.
+        mac: Mac,
+    },
+    /// Send a gratuitous ARP or an unsolicited NA for every address of the bond. Answered by
+    /// [`crate::event::Event::Announced`].
+    Announce {
+        /// The slot of the slave through which the announcements leave.
+        slot: Slot,
+        /// Their source MAC address.
+        mac: Mac,
+    },
+    /// Send IGMP and MLD reports for every group that the bond has joined (NETDEV_RESEND_IGMP).
+    Report {
+        /// The slot of the slave through which the reports leave.
+        slot: Slot,
+        /// Their source MAC address.
+        mac: Mac,
+    },
+    /// Make the neighbours of the bond send a unicast answer. Answered by [`crate::event::Event::NeighboursAsked`].
     AskNeighbours,
 }
 
-/// Something that a person should know. Names are the slaves' names at that time.
+/// A change that the agent logs and records for the administrator. Names are the slaves' names at that time.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
     /// The active slave changed.
     Failover {
+        /// The former active slave, None if there was none.
         from: Option<String>,
+        /// The new active slave, None if no slave can be active.
         to: Option<String>,
+        /// Why the active slave changed.
         reason: Reason,
+        /// What showed that it had to change.
         seen: Seen,
-        /// None where nobody could be chosen.
+        /// Why `to` was chosen, None if no slave was.
         chosen: Option<Chosen>,
     },
-    /// A link went down or came back, and nothing is done about it for so long (milliseconds).
+    /// A link failed or recovered, and the state of the slave changes after a delay.
     LinkDelayed {
+        /// The slave.
         slave: String,
+        /// Whether the link recovered.
         up: bool,
+        /// The delay in milliseconds: `updelay` or `downdelay`.
         delay_ms: u32,
     },
-    /// The agent was late so many times since the last notice, by so many milliseconds at most: it judged no slave by that
-    /// time.
+    /// The agent was called late, and the engine did not judge slaves by that time.
     Late {
+        /// The number of late calls since the last such notice.
         times: u32,
+        /// The longest lateness in milliseconds.
         ms: u64,
     },
-    /// The machine was suspended, for so many milliseconds: no slave is judged by that time.
+    /// The machine was suspended, and the engine does not judge slaves by that time.
     Suspended {
+        /// The length of the suspension in milliseconds.
         ms: u64,
     },
-    /// A link state became final.
+    /// The state of a link became final: up or down.
     LinkChanged {
+        /// The slave.
         slave: String,
+        /// Whether the state is up.
         up: bool,
     },
-    /// A slave joined; with its link up or down.
+    /// An interface became a slave.
     Enslaved {
+        /// The slave.
         slave: String,
+        /// Whether it had a link.
         up: bool,
     },
+    /// A slave was released, or its interface vanished.
     Released {
+        /// The former slave.
         slave: String,
     },
-    /// A first slave that cannot change its MAC turned fail_over_mac to active (`__bond_enslave`).
+    /// A first slave that cannot change its MAC address changed fail_over_mac to active (`__bond_enslave`).
     PolicyTurnedActive {
+        /// The slave.
         slave: String,
     },
-    /// A slave that has the bond's MAC, or another slave's, got this one instead (`__bond_enslave`, follow).
+    /// A new slave had the MAC address of the bond or of another slave and got a random one (`__bond_enslave`, follow).
     DuplicateMacReplaced {
+        /// The slave.
         slave: String,
+        /// Its new address.
         mac: Mac,
     },
-    /// A slave's or the bond's MAC could not be changed.
+    /// The kernel refused to change the MAC address of a slave or of the bond.
     MacRefused {
+        /// The interface.
         interface: String,
+        /// The refused address.
         mac: Mac,
     },
-    /// A slave's MAC was set by hand, and stays.
+    /// The MAC address of a slave was changed externally; it keeps the address.
     SlaveMacTaken {
+        /// The slave.
         slave: String,
+        /// Its address.
         mac: Mac,
     },
-    /// The bond's MAC was set by hand, and all slaves follow (`bond_set_mac_address`, none).
+    /// The MAC address of the bond was changed externally, and all slaves follow (`bond_set_mac_address`, none).
     BondMacTaken {
+        /// The address.
         mac: Mac,
     },
-    /// The bond's MAC was set by hand to this one, which the policy leaves to the slaves: it is put back
+    /// The MAC address of the bond was changed externally although the policy derives it from the slaves; it is restored
     /// (`bond_set_mac_address`, active and follow).
     BondMacPutBack {
+        /// The address that was set.
         mac: Mac,
     },
-    /// The active slave has sent frames and heard nothing addressed to it since it became active.
+    /// The active slave has sent frames and received no unicast since it became active.
     NoUnicast {
+        /// The slave.
         slave: String,
+        /// The number of frames that it sent.
         sent: u64,
     },
-    /// It does hear something now.
+    /// The slave of an earlier [`Self::NoUnicast`] receives unicast now.
     HeardAgain {
+        /// The slave.
         slave: String,
     },
-    /// A released slave's MAC is still the bond's, or another slave's (`__bond_release_one`).
+    /// The MAC address of a released slave is still the bond's or another slave's (`__bond_release_one`).
     ReleasedMacInUse {
+        /// The former slave.
         slave: String,
+        /// Its address.
         mac: Mac,
     },
 }
 
-/// Why another slave became active.
+/// The reason why the active slave changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The active slave's link failed.
     LinkFailed,
-    /// The data plane found the active slave's device without a link, and had failed over before the engine knew.
+    /// The carrier guard found the active slave's device without a link and failed over before the engine.
     CarrierGuard,
-    /// A slave's link came back, and it is a better choice, or there was none.
+    /// The link of a slave recovered, and the slave is a better choice, or no slave was active.
     LinkRecovered,
-    /// The active slave was released, or vanished.
+    /// The active slave was released, or its interface vanished.
     Left,
     /// A slave joined.
     Joined,
-    /// `active_slave` was set by hand.
+    /// `active_slave` was set by the administrator.
     Requested,
     /// An option changed: `primary`, `primary_reselect`, `prio`, or `active_slave` was cleared.
     OptionChanged,
 }
 
 impl Reason {
+    /// All reasons, in the order of the metrics.
     pub const ALL: [Self; 7] = [
         Self::LinkFailed,
         Self::CarrierGuard,
@@ -167,47 +254,49 @@ impl Reason {
     ];
 }
 
-/// What showed that another slave has to be active.
+/// The trigger of a failover: what showed that the active slave had to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Seen {
-    /// A netlink event of a slave.
+    /// A netlink notification about a slave.
     LinkEvent,
-    /// A look at the links, made every `miimon`.
+    /// A poll of the links, made every `miimon`.
     Miimon,
-    /// `updelay` or `downdelay` ran out.
+    /// The end of `updelay` or `downdelay`.
     Delay,
     /// A step of the ARP monitor, made every `arp_interval`.
     ArpMonitor,
-    /// Somebody asked for it, or for what it follows from.
+    /// A request of the administrator, or a consequence of one.
     Request,
+    /// A slave that joined.
     SlaveJoined,
+    /// The active slave that was released or vanished.
     SlaveLeft,
-    /// The data plane's guard found the active slave's device dead, and had switched already.
+    /// The carrier guard, which found the active slave's device without a link and had failed over.
     Guard,
 }
 
-/// Why this slave was chosen, and no other.
+/// The reason why this slave was chosen and no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Chosen {
-    /// It is the primary.
+    /// The slave is the primary.
     Primary,
-    /// Its prio is the highest of those that are up, or it is the first of these.
+    /// The slave has the highest prio of those that are up; among equals it was enslaved first.
     Prio,
-    /// It is the first in enslave order of those that are up, and no prio says otherwise.
+    /// The slave was enslaved first of those that are up, whose prios do not differ.
     FirstEnslaved,
-    /// No other is up.
+    /// No other slave is up.
     OnlyOneUp,
-    /// It is faster than the active slave, which primary_reselect=better asks for.
+    /// The slave is faster than the active one, and primary_reselect is better.
     Better,
-    /// Nothing is up: of those in updelay it has the least left, and is used early.
+    /// No slave is up, and the slave has the shortest rest of updelay. It is used early.
     UsedEarly,
-    /// It was active, and nothing is better.
+    /// The slave was active, and no other is a better choice.
     Kept,
-    /// An administrator named it. Records of former versions call it by_hand.
+    /// The administrator named the slave. Records of former versions call this by_hand.
     #[serde(alias = "by_hand")]
     Administrator,
-    /// The data plane's guard took the first of its rank that was alive.
+    /// The slave is the first of the guard's rank that has a link.
     Guard,
 }

@@ -1,4 +1,4 @@
-//! What the engine is told.
+//! The events that the engine handles.
 
 use bond_common::{
     abi::{ProbeTimes, Slot},
@@ -10,84 +10,172 @@ use crate::{
     options::{BondOptions, SlaveOptions},
 };
 
-/// Something that happened. Except for the requests (`Join`, `Leave`, `SetOptions`, `SetSlaveOptions`,
-/// `SetActiveSlave`), which may be refused and then change nothing, events are facts.
+/// Something that happened.
+///
+/// `Join`, `Leave`, `SetOptions`, `SetSlaveOptions` and `SetActiveSlave` are requests; the engine may refuse them, and a
+/// refused request changes nothing. All other events are facts.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// [`crate::Engine::poll_timeout`] has passed. Calling too early or too late does no harm.
+    /// [`crate::Engine::poll_timeout`] has passed. A call that is early or late does no harm.
     Timeout,
     /// Request: enslave an interface. Answered by [`crate::command::Command::Enslave`].
     Join(NewSlave),
-    /// The interface is set up as `Enslave` asked, its programs run, and this is its link.
-    Joined { slot: Slot, link: Link },
-    /// The interface could not be set up, and is as it was before.
-    JoinFailed { slot: Slot },
-    /// Request: release a slave. Answered by [`crate::command::Command::Release`], of the active slave when
-    /// another has taken over and it has drained.
-    Leave { slot: Slot },
-    /// The interface vanished: nothing on it can be restored.
-    Gone { slot: Slot },
-    /// The interface has a new name.
-    Renamed { slot: Slot, name: String },
-    /// The link as it is now: a netlink event. Repeating it is harmless.
-    Link { slot: Slot, link: Link },
-    /// The links as they are now, read together: the answer to `PollLinks`. One election follows for all, so
-    /// that no slave is elected whose failure is in the same answer.
+    /// The interface is set up as `Enslave` asked, and its programs run.
+    Joined {
+        /// The slot of the slave.
+        slot: Slot,
+        /// The link at that moment.
+        link: Link,
+    },
+    /// The interface could not be set up and has its original state.
+    JoinFailed {
+        /// The slot that `Enslave` named.
+        slot: Slot,
+    },
+    /// Request: release a slave. Answered by [`crate::command::Command::Release`]; for the active slave after another
+    /// one has taken over and the slave has drained.
+    Leave {
+        /// The slot of the slave.
+        slot: Slot,
+    },
+    /// The interface vanished, and nothing of it can be restored.
+    Gone {
+        /// The slot of the slave.
+        slot: Slot,
+    },
+    /// The interface of a slave was renamed.
+    Renamed {
+        /// The slot of the slave.
+        slot: Slot,
+        /// The new name.
+        name: String,
+    },
+    /// The present state of a link, from a netlink notification. A repetition does no harm.
+    Link {
+        /// The slot of the slave.
+        slot: Slot,
+        /// The state of its link.
+        link: Link,
+    },
+    /// The present states of links that were read together: the answer to `PollLinks`. One election follows for all, so
+    /// that the engine elects no slave whose failure is in the same answer.
     Links(Vec<(Slot, Link)>),
-    /// What the link is capable of was read, since it has come up or gone last.
-    Speed { slot: Slot, speed: Speed, duplex: Duplex },
-    /// ACTIVE is not what the last `Switch` stored: the data plane's carrier guard has failed over to `active`, and
-    /// took from `usable` whoever had no link; or somebody has written it by hand.
-    /// `earlier` are the guard's failovers before this one that no event has reported, the oldest first: nothing called the
-    /// engine meanwhile.
-    ActiveChanged { earlier: Vec<GuardFailover>, active: Option<Slot>, draining: Option<Slot>, usable: u16 },
-    /// Request: these options instead (checked by [`BondOptions::check_change`] before).
+    /// The speed of a link was read after the link last changed.
+    Speed {
+        /// The slot of the slave.
+        slot: Slot,
+        /// The speed in Mbit/s.
+        speed: Speed,
+        /// The duplex mode.
+        duplex: Duplex,
+    },
+    /// ACTIVE is not what the last `Switch` stored: the carrier guard failed over and cleared the bits of dead slaves in
+    /// `usable`, or another process wrote the word.
+    ActiveChanged {
+        /// Earlier failovers of the guard that no event has reported, the oldest first.
+        earlier: Vec<GuardFailover>,
+        /// The active slot of the present word.
+        active: Option<Slot>,
+        /// The draining slot of the present word.
+        draining: Option<Slot>,
+        /// The usable mask of the present word.
+        usable: u16,
+    },
+    /// Request: replace the options of the bond. [`BondOptions::check_change`] has accepted them.
     SetOptions(Box<BondOptions>),
-    /// Request: these options for one slave.
-    SetSlaveOptions { slot: Slot, options: SlaveOptions },
-    /// This option was written. Those that elect do so even if they have the value that they had.
+    /// Request: replace the options of a slave.
+    SetSlaveOptions {
+        /// The slot of the slave.
+        slot: Slot,
+        /// All of its options.
+        options: SlaveOptions,
+    },
+    /// An option was written. Options that cause an election do so even if their value did not change.
     Written(Elects),
-    /// Request: this slave becomes active (a planned switch); None asks for a new election.
+    /// Request: make this slave active by a planned switch; None asks for an election.
     SetActiveSlave(Option<Slot>),
-    /// A slave's MAC was changed as `SetSlaveMac` asked, or could not be.
-    SlaveMacSet { slot: Slot, mac: Mac, done: bool },
-    /// The bond's MAC was changed as `SetBondMac` asked, or could not be.
-    BondMacSet { mac: Mac, done: bool },
-    /// Somebody else changed a slave's MAC, to this one.
-    SlaveMacFound { slot: Slot, mac: Mac },
-    /// Somebody else changed the bond's MAC, to this one.
-    BondMacFound { mac: Mac },
-    /// A round of announcements that `Announce` asked for is on the wire (or could not be sent).
-    Announced { slot: Slot },
-    /// The answer to `ReadProbes`: what each slave has heard. It makes the ARP monitor's next step.
+    /// The answer to `SetSlaveMac`.
+    SlaveMacSet {
+        /// The slot of the slave.
+        slot: Slot,
+        /// The address that `SetSlaveMac` named.
+        mac: Mac,
+        /// Whether the kernel accepted it.
+        done: bool,
+    },
+    /// The answer to `SetBondMac`.
+    BondMacSet {
+        /// The address that `SetBondMac` named.
+        mac: Mac,
+        /// Whether the kernel accepted it.
+        done: bool,
+    },
+    /// The MAC address of a slave was changed externally.
+    SlaveMacFound {
+        /// The slot of the slave.
+        slot: Slot,
+        /// The address that it has now.
+        mac: Mac,
+    },
+    /// The MAC address of the bond was changed externally.
+    BondMacFound {
+        /// The address that it has now.
+        mac: Mac,
+    },
+    /// The round of announcements that `Announce` asked for was sent, or could not be sent.
+    Announced {
+        /// The slot of the slave through which it left.
+        slot: Slot,
+    },
+    /// The answer to `ReadProbes`: when each slave received. It makes the next step of the ARP monitor.
     Probes(Vec<Heard>),
-    /// The probes that `Probe` asked for are on the wire.
-    Probed { slot: Slot },
-    /// They could not be sent.
-    ProbeFailed { slot: Slot },
-    /// The probes that `Probe` asked for were not sent because the agent lacks something, as memory or descriptors. That says
-    /// nothing of the path.
-    NotProbed { slot: Slot },
-    /// The machine was suspended for so long, which its monotonic clock does not count.
-    Suspended { time: Time },
-    /// The answer to `ReadCounters`: what the data plane has counted on this slave since it was loaded.
-    Counters { slot: Slot, tx_packets: u64, rx_unicast: u64 },
+    /// The probes that `Probe` asked for were sent.
+    Probed {
+        /// The slot of the slave through which they left.
+        slot: Slot,
+    },
+    /// The probes that `Probe` asked for could not be sent through the slave.
+    ProbeFailed {
+        /// The slot of the slave.
+        slot: Slot,
+    },
+    /// The probes that `Probe` asked for were not sent because the agent lacked memory, descriptors or the like. This
+    /// says nothing about the path of the slave.
+    NotProbed {
+        /// The slot of the slave.
+        slot: Slot,
+    },
+    /// The machine was suspended, which its monotonic clock does not count.
+    Suspended {
+        /// The length of the suspension.
+        time: Time,
+    },
+    /// The answer to `ReadCounters`: totals of the data plane since the programs were loaded.
+    Counters {
+        /// The slot of the slave.
+        slot: Slot,
+        /// Packets sent through it.
+        tx_packets: u64,
+        /// Unicast packets delivered from it.
+        rx_unicast: u64,
+    },
     /// The answer to `AskNeighbours`.
     NeighboursAsked(Asked),
 }
 
-/// An option whose writing is an election.
+/// An option that causes an election when it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Elects {
-    /// The primary takes over by force.
+    /// `primary`: the primary takes over unconditionally.
     Primary,
+    /// `primary_reselect`.
     PrimaryReselect,
-    /// Of a slave. Not while the primary is enslaved.
+    /// `prio` of a slave. It causes no election while the primary is enslaved.
     Prio,
 }
 
 impl Elects {
-    /// By its name.
+    /// Returns the option with this name, None if the option with this name causes no election.
     pub fn of(key: &str) -> Option<Self> {
         match key {
             "primary" => Some(Self::Primary),
@@ -98,64 +186,77 @@ impl Elects {
     }
 }
 
-/// Whether there is anybody whose answer can be awaited.
+/// Whether an answer of a neighbour can be expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
+    /// The bond has no neighbour to ask.
     Nobody,
+    /// At least one neighbour was asked.
     Somebody,
 }
 
-/// An interface that is to be enslaved, as it was found.
+/// An interface to enslave, in its original state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewSlave {
+    /// The name of the interface.
     pub name: String,
+    /// The index of the interface.
     pub ifindex: u32,
-    /// The MAC that it has now. It is what the driver calls its permanent one from then on.
+    /// The present MAC address, which the driver calls the permanent one of the slave.
     pub mac: Mac,
-    /// False for a NIC that refuses another MAC.
+    /// False for a NIC whose MAC address cannot be changed.
     pub can_set_mac: bool,
+    /// The options of the new slave.
     pub options: SlaveOptions,
 }
 
-/// What a slave has heard, as PROBES has it.
+/// The reception times of a slave, as PROBES has them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Heard {
+    /// The slot of the slave.
     pub slot: Slot,
+    /// Its entry in PROBES.
     pub times: ProbeTimes,
 }
 
-/// What is known of a link.
+/// The state of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// `netif_running && netif_carrier_ok`
+    /// Whether the device has a link: `netif_running && netif_carrier_ok`.
     pub up: bool,
+    /// The speed in Mbit/s.
     pub speed: Speed,
+    /// The duplex mode.
     pub duplex: Duplex,
-    /// The link has come up, and speed and duplex may be others than before: they are being read, and come by
+    /// The link has come up, and speed and duplex may have changed. They are being read and follow in
     /// [`Event::Speed`].
     pub is_stale: bool,
 }
 
 impl Link {
-    /// A link of unknown speed.
+    /// Creates the state of a link whose speed and duplex are unknown.
     pub const fn new(up: bool) -> Self {
         Self { up, speed: Speed::UNKNOWN, duplex: Duplex::Unknown, is_stale: false }
     }
 }
 
-/// Mbit/s. Unknown is the largest value, as in the driver, whose primary_reselect=better therefore takes an
-/// unknown speed for the fastest.
+/// A link speed in Mbit/s. Unknown is the largest value, as in the driver, whose primary_reselect=better therefore
+/// treats an unknown speed as the fastest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Speed(pub u32);
 
 impl Speed {
+    /// The speed of a link whose speed could not be read (SPEED_UNKNOWN).
     pub const UNKNOWN: Self = Self(u32::MAX);
 }
 
-/// In the order of the kernel's numbers, which primary_reselect=better compares.
+/// A duplex mode, ordered by the kernel's numbers, which primary_reselect=better compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Duplex {
+    /// DUPLEX_HALF.
     Half = 0,
+    /// DUPLEX_FULL.
     Full = 1,
+    /// DUPLEX_UNKNOWN.
     Unknown = 0xff,
 }

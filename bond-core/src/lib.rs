@@ -1,16 +1,29 @@
-//! The bonding engine: everything that decides, nothing that acts.
+//! The bonding engine: it decides, and leaves the actions to its caller.
 //!
-//! The engine is told what happened and when ([`Engine::handle`]), and answers with what is to be done
-//! ([`Engine::poll_command`]) and when it wants to be called again ([`Engine::poll_timeout`]). It reads no
-//! clock, does no I/O, logs nothing and knows neither netlink nor BPF, so every rule of the bonding driver
-//! that it follows is a table in a test. Functions of drivers/net/bonding/bond_main.c are named where a rule
-//! comes from them.
+//! The caller passes events and their times to the engine ([`Engine::handle`]). The engine returns commands
+//! ([`Engine::poll_command`]) and the time of its next call ([`Engine::poll_timeout`]). It reads no clock, does no I/O,
+//! logs nothing and uses neither netlink nor BPF, so every rule of the bonding driver that it follows is a table in a
+//! test. Functions of drivers/net/bonding/bond_main.c are named where a rule comes from them.
 //!
-//! - [`event`], [`command`], [`status`], [`options`]: what goes in and comes out; [`name`]: what bonds and interfaces may
-//!   be called.
+//! - [`event`], [`command`], [`status`], [`options`]: the engine's input and output; [`name`]: valid names of bonds and
+//!   interfaces.
 //! - `engine`: the bond's state, the way from each event to its commands, and the rules: `link_state` (miimon, updelay,
 //!   downdelay), `arp_monitor` (arp_interval), `election` (primary, primary_reselect, prio), `mac_plan` (fail_over_mac),
 //!   `announce` (rounds of announcements), `receive_check` (whether the active slave receives unicast).
+
+#![cfg_attr(
+    not(test),
+    warn(
+        missing_docs,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        clippy::panic,
+        clippy::unwrap_used,
+        clippy::wildcard_enum_match_arm
+    )
+)]
 
 pub mod command;
 mod engine;
@@ -23,5 +36,5 @@ mod tests;
 
 pub use engine::{Engine, GuardFailover, Left, LeftSlave, NewBond, Refusal, SlaveRef};
 
-/// A moment: the time since a fixed one, which never goes back (CLOCK_MONOTONIC).
+/// A point in time: the duration since a fixed moment, which never decreases (CLOCK_MONOTONIC).
 pub type Time = std::time::Duration;

@@ -1,40 +1,42 @@
-//! Names that come from outside: of bonds, and of interfaces that are to be used by name.
+//! Checked names of bonds and interfaces, which come from outside.
 //!
-//! A name becomes a part of a path, of a netlink attribute and of a line on a terminal. Only the checks here make these
-//! types, so whoever is given one need not check again.
+//! A name becomes a part of a path, of a netlink attribute and of a line on a terminal. Only the checks here create
+//! these types, so a function that takes one need not check again.
 
 use std::{borrow::Borrow, fmt, ops::Deref, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not a name.
+/// The error of a text that cannot be a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name:?} cannot be {what}: it {fault}")]
 pub struct NameError {
+    /// The text.
     pub name: String,
-    /// The rest of a sentence about it.
+    /// The fault, as the end of a sentence about the text: `is empty`.
     pub fault: &'static str,
-    /// With its article.
+    /// The kind of name that was expected, with its article: `the name of a bond`.
     pub what: &'static str,
 }
 
-/// The name of an interface, as the kernel takes it (`dev_valid_name`), without what a terminal would execute.
+/// A valid name of an interface: one that the kernel accepts (`dev_valid_name`) and that contains no characters which a
+/// terminal would execute.
 ///
-/// An interface that exists may have another name: the kernel lets control characters pass. Such a name is only ever
+/// An existing interface may have another name, because the kernel accepts control characters. Such a name is only
 /// printed, through [`printable`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct InterfaceName(String);
 
-/// The name of a bond: of an interface, and of the directories that have its pins and files.
+/// A valid name of a bond: the name of its interface, and of the directories of its pins and files.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct BondName(String);
 
-/// Files of an agent, in the directory that has one for each bond.
+/// The files of the agent in the directory that also has a directory for each bond.
 const RESERVED: [&str; 3] = ["lock", "xbond.sock", "xbond.sock.new"];
 
-/// Why `name` cannot be the name of an interface (`dev_valid_name`).
+/// Returns why `name` cannot be the name of an interface (`dev_valid_name`), as the end of a sentence; None if it can.
 pub fn interface_name_fault(name: &str) -> Option<&'static str> {
     match name {
         "" => Some("is empty"),
@@ -42,17 +44,17 @@ pub fn interface_name_fault(name: &str) -> Option<&'static str> {
         _ if name.len() >= libc::IFNAMSIZ => Some("is longer than 15 bytes"),
         _ if name.contains('/') => Some("contains '/'"),
         _ if name.contains(':') => Some("contains ':'"),
-        // The kernel takes it for a template of a name.
+        // The kernel treats it as a template of a name.
         _ if name.contains('%') => Some("contains '%'"),
         _ if name.contains(char::is_whitespace) => Some("contains white space"),
         _ if name.contains(char::is_control) => Some("contains a control character"),
-        // Of the text around it another order is shown than it has.
+        // It changes the order in which the text around it is shown.
         _ if name.contains(is_invisible) => Some("contains an invisible character"),
         _ => None,
     }
 }
 
-/// Why `name` cannot be the name of a bond.
+/// Returns why `name` cannot be the name of a bond, as the end of a sentence; None if it can.
 pub fn bond_name_fault(name: &str) -> Option<&'static str> {
     match name {
         "lo" => Some("is the loopback device"),
@@ -61,22 +63,22 @@ pub fn bond_name_fault(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Characters that are not seen and change how others are shown: they set directions, or join.
+/// Returns whether a character is invisible and changes how others are shown: it sets a direction, or joins.
 fn is_invisible(character: char) -> bool {
     matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// A name or path as one word of a command that a sentence suggests: what a shell would expand or split is quoted. The kernel
-/// takes names such as `a$b` and `x;y`.
+/// Returns a name or path as one word of a suggested shell command, quoted if a shell would expand or split it. The
+/// kernel accepts names such as `a$b` and `x;y`.
 pub fn shell_word(word: impl fmt::Display) -> String {
     let word = word.to_string();
     // No name has the one character that cannot be quoted, a zero byte.
     shlex::try_quote(&word).map_or_else(|_| word.clone(), Into::into)
 }
 
-/// A text from outside as it may go to a terminal: what a terminal would execute, or not show, is escaped as in a
-/// string of Rust. Ends of lines and tabs stay.
+/// Returns a text from outside in a form that is safe on a terminal: characters that a terminal would execute, or not
+/// show, are escaped as in a string of Rust. Line feeds and tabs stay.
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for character in text.chars() {
@@ -89,13 +91,14 @@ pub fn printable(text: &str) -> String {
     printable
 }
 
-/// The same for JSON, which stays JSON: serde_json leaves some of these characters as they are.
+/// Returns JSON in a form that is safe on a terminal, as [`printable`] does for text. The result is JSON, too. serde_json
+/// does not escape some of these characters.
 pub fn printable_json(json: &str) -> String {
     let mut printable = String::with_capacity(json.len());
     let mut units = [0; 2];
     for character in json.chars() {
         if character != '\n' && (character.is_control() || is_invisible(character)) {
-            // In JSON they are nowhere but in strings.
+            // JSON contains such characters only in strings.
             let units = character.encode_utf16(&mut units);
             printable.extend(units.iter().map(|unit| format!("\\u{unit:04x}")));
         } else {
@@ -120,6 +123,7 @@ macro_rules! name {
                 }
             }
 
+            /// Returns the name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }

@@ -1,4 +1,4 @@
-//! The state of a bond, for people and programs to read.
+//! The state of a bond, for reports.
 
 use std::fmt;
 
@@ -12,25 +12,32 @@ use crate::{
 /// A bond at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BondStatus {
+    /// The MAC address that the bond has, or will have when all commands are executed.
     pub mac: Mac,
-    /// Any slave's MII status is up (`bond_set_carrier`).
+    /// Whether the MII status of any slave is up (`bond_set_carrier`).
     pub carrier: bool,
-    /// Name of the active slave.
+    /// The name of the active slave, None if there is none.
     pub active_slave: Option<String>,
+    /// The options in force.
     pub options: BondOptions,
-    /// In enslave order.
+    /// All slaves, in enslave order.
     pub slaves: Vec<SlaveStatus>,
 }
 
-/// Something that the engine has decided and that is not done yet.
+/// A decision of the engine that is not carried out yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pending {
     /// An election waits until the speed of a slave has been read.
     Election,
     /// The bond's MAC is being changed to this one.
     BondMac(Mac),
-    /// A slave's MAC is being changed to this one.
-    SlaveMac { slave: String, mac: Mac },
+    /// The MAC address of a slave is being changed.
+    SlaveMac {
+        /// The name of the slave.
+        slave: String,
+        /// The address that it will have.
+        mac: Mac,
+    },
     /// The active slave is not announced yet.
     Announcement,
 }
@@ -38,27 +45,38 @@ pub enum Pending {
 /// A slave at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlaveStatus {
-    /// Its place in the maps.
+    /// The index of the slave in the maps, 0 to 15.
     pub slot: u8,
+    /// The name of the interface.
     pub name: String,
+    /// The index of the interface.
     pub ifindex: u32,
+    /// Whether the slave is active.
     pub state: SlaveState,
+    /// The state of its link, as the driver reports it.
     pub mii_status: MiiStatus,
+    /// The MAC address that the slave has, or will have when all commands are executed.
     pub mac: Mac,
+    /// The MAC address that the slave had before it was enslaved.
     pub permanent_mac: Mac,
-    /// How often the link went down for good.
+    /// The number of changes of the MII status to down.
     pub link_failure_count: u32,
+    /// The speed in Mbit/s.
     pub speed: Speed,
+    /// The duplex mode.
     pub duplex: Duplex,
+    /// The options of the slave.
     pub options: SlaveOptions,
-    /// Frames sent since it became active, if it has heard nothing addressed to it since.
+    /// The number of frames sent since the slave became active, if it has received no unicast since then.
     pub no_unicast: Option<u64>,
 }
 
 /// The driver's `state` of a slave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlaveState {
+    /// The slave transmits and receives (BOND_STATE_ACTIVE).
     Active,
+    /// The slave does neither (BOND_STATE_BACKUP).
     Backup,
 }
 
@@ -71,16 +89,21 @@ impl fmt::Display for SlaveState {
     }
 }
 
-/// BOND_LINK_UP, FAIL, DOWN, BACK, in the driver's words (`bond_slave_link_status`).
+/// The driver's `link` of a slave, in the words of `bond_slave_link_status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MiiStatus {
+    /// The slave is usable (BOND_LINK_UP).
     Up,
+    /// The link failed, and `downdelay` has not passed (BOND_LINK_FAIL).
     GoingDown,
+    /// The slave is not usable (BOND_LINK_DOWN).
     Down,
+    /// The link recovered, and `updelay` has not passed (BOND_LINK_BACK).
     GoingBack,
 }
 
 impl MiiStatus {
+    /// All states, in the order of the driver's numbers.
     pub const ALL: [Self; 4] = [Self::Up, Self::GoingDown, Self::Down, Self::GoingBack];
 }
 

@@ -22,13 +22,13 @@ impl Engine {
         self.elect_again(now);
     }
 
-    /// Moves every link state on and elects if that asks for it (`bond_miimon_inspect`, `bond_miimon_commit`).
+    /// Advances every link state and elects if a change requires it (`bond_miimon_inspect`, `bond_miimon_commit`).
     pub(super) fn inspect(&mut self, now: Time) {
         let monitoring = self.monitoring();
         let mut ignore_updelay = self.active.is_none();
         let mut commit = Commit::Nothing;
         for index in 0..self.slaves.len() {
-            let slave = &mut self.slaves[index];
+            let Some(slave) = self.slaves.get_mut(index) else { break };
             if slave.phase != Phase::Joined {
                 continue;
             }
@@ -46,8 +46,7 @@ impl Engine {
                     }
                 }
                 LinkState::Down => {
-                    self.slaves[index].link_failure_count =
-                        self.slaves[index].link_failure_count.saturating_add(1);
+                    slave.link_failure_count = slave.link_failure_count.saturating_add(1);
                     if self.active == Some(slot) {
                         commit = Commit::Elect(Reason::LinkFailed);
                     }
@@ -57,25 +56,24 @@ impl Engine {
                 | LinkState::Probing
                 | LinkState::Unanswered => {}
             }
-            self.report_link(index);
+            self.report_link(slot);
         }
         if let Commit::Elect(reason) = commit {
             self.elect(now, reason);
         }
     }
 
-    /// A link state that the ARP monitor decides on.
+    /// Sets a link state that the ARP monitor or the carrier guard has decided on.
     pub(super) fn move_to(&mut self, slot: Slot, state: LinkState) {
-        let Some(index) = self.slaves.iter().position(|slave| slave.slot == slot) else { return };
-        let slave = &mut self.slaves[index];
+        let Some(slave) = self.slave_mut(slot) else { return };
         slave.state = state;
         if state == LinkState::Down {
             slave.link_failure_count = slave.link_failure_count.saturating_add(1);
         }
-        self.report_link(index);
+        self.report_link(slot);
     }
 
-    /// A slave that comes back starts an election only then (`bond_miimon_commit`).
+    /// Returns whether a slave whose link recovers causes an election (`bond_miimon_commit`).
     pub(super) fn may_take_over(&self, slot: Slot) -> bool {
         let prio = |slot| self.slave(slot).map(|slave| slave.options.prio);
         match self.active {
@@ -84,8 +82,9 @@ impl Engine {
         }
     }
 
-    pub(super) fn report_link(&mut self, index: usize) {
-        let slave = &self.slaves[index];
+    /// Adds the notice of a slave's present link state, if the state is one that is reported.
+    pub(super) fn report_link(&mut self, slot: Slot) {
+        let Some(slave) = self.slave(slot) else { return };
         let name = slave.name.clone();
         let notice = match slave.state {
             LinkState::Up => Notice::LinkChanged { slave: name, up: true },
@@ -96,14 +95,13 @@ impl Engine {
             LinkState::GoingBack { .. } => {
                 Notice::LinkDelayed { slave: name, up: true, delay_ms: self.options.updelay }
             }
-            // Turns go on for as long as nobody answers.
+            // The round robin repeats these states as long as no target answers.
             LinkState::Probing | LinkState::Unanswered => return,
         };
         self.outbox.notices.push(notice);
     }
 
-    /// The next PollLinks: whenever the clock shows a multiple of miimon, so that bonds with the same miimon look at
-    /// their links together.
+    /// Sets the time of the next `PollLinks`: a multiple of miimon, so that bonds with equal miimon poll together.
     pub(super) fn arm_poll(&mut self, now: Time) {
         let miimon = u128::from(self.options.miimon) * 1_000_000;
         let wanted = miimon > 0 && self.joined_slaves().next().is_some();

@@ -42,7 +42,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Where a new slave goes, if it may.
+    /// Returns the slot for a new slave, or why the bond refuses the slave.
     pub(super) fn admit(&self, now: Time, new: &NewSlave) -> Result<Slot, Refusal> {
         let name = || new.name.clone();
         if self.slot_of(&new.name).is_some() {
@@ -60,8 +60,8 @@ impl Engine {
         }
         self.check_queue_id(&new.name, new.options)?;
         let rested = |slot: &Slot| {
-            self.resting[slot.index()]
-                .is_none_or(|rest| rest.answers_to_go == 0 && rest.since.saturating_add(SLOT_REST) <= now)
+            let rest = self.resting.get(slot.index()).copied().flatten();
+            rest.is_none_or(|rest| rest.answers_to_go == 0 && rest.since.saturating_add(SLOT_REST) <= now)
         };
         let mut free = Slot::all().filter(|slot| self.slave(*slot).is_none());
         free.find(rested).ok_or_else(|| Refusal::SlotsResting { name: name() })
@@ -94,13 +94,13 @@ impl Engine {
     pub(super) fn join_failed(&mut self, now: Time, slot: Slot) {
         let Some(slave) = self.slave_mut(slot) else { return self.late_answer(slot) };
         if slave.phase == Phase::Joining {
-            // This is the answer that the slot would wait for.
+            // This is the answer that the slot would otherwise wait for.
             slave.phase = Phase::Failed;
             self.remove(now, slot);
         }
     }
 
-    /// The active slave hands over first, as at any planned switch, and is released when it has drained.
+    /// Releases a slave. The active one is released after a planned switch to another slave, when it has drained.
     pub(super) fn leave(&mut self, now: Time, slot: Slot) -> Result<(), Refusal> {
         let active = self.active == Some(slot);
         let slave = self.slave_mut(slot).ok_or(Refusal::NoSuchSlave { slot })?;
@@ -148,13 +148,15 @@ impl Engine {
         }
     }
 
-    /// `__bond_release_one`, without what is done to the interface.
+    /// Removes a slave from the bond, without changes to the interface (`__bond_release_one`).
     pub(super) fn remove(&mut self, now: Time, slot: Slot) -> Option<Slave> {
         let index = self.slaves.iter().position(|slave| slave.slot == slot)?;
         let slave = self.slaves.remove(index);
         let joining = u32::from(slave.phase == Phase::Joining);
         let answers_to_go = joining.saturating_add(slave.mac.unanswered());
-        self.resting[slot.index()] = Some(Rest { since: now, answers_to_go });
+        if let Some(rest) = self.resting.get_mut(slot.index()) {
+            *rest = Some(Rest { since: now, answers_to_go });
+        }
         if self.drain.is_some_and(|drain| drain.slot == slot) {
             self.drain = None;
         }
@@ -171,7 +173,7 @@ impl Engine {
         }
         if self.slaves.is_empty() {
             self.has_been_active = false;
-            // A bond whose first slave could not be set up gives only that slave's MAC back (`bond_enslave`).
+            // A bond whose first slave could not be set up gives up only that slave's MAC address (`bond_enslave`).
             if slave.has_joined() || self.mac.get() == slave.permanent_mac {
                 let mac = self.make_up_mac(slave.permanent_mac);
                 self.set_bond_mac(mac);
@@ -183,7 +185,8 @@ impl Engine {
         Some(slave)
     }
 
-    /// The driver warns of the bond's MAC only. Under follow another slave may have the released one's.
+    /// Warns if the bond, or under follow another slave, still has the MAC address of a released slave. The driver warns
+    /// only about the bond's address.
     pub(super) fn warn_of_duplicate_mac(&mut self, released: &Slave) {
         let mac = released.permanent_mac;
         let in_use = mac == self.mac.get() || mac_plan::slave_with(&self.slave_macs(), mac).is_some();
@@ -192,9 +195,9 @@ impl Engine {
         }
     }
 
-    /// An answer about a slave that is not there any more.
+    /// Counts an answer about a slave that has left.
     pub(super) fn late_answer(&mut self, slot: Slot) {
-        if let Some(rest) = &mut self.resting[slot.index()] {
+        if let Some(rest) = self.resting.get_mut(slot.index()).and_then(Option::as_mut) {
             rest.answers_to_go = rest.answers_to_go.saturating_sub(1);
         }
     }

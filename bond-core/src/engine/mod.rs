@@ -1,7 +1,7 @@
-//! The engine: one bond's state, and the way from events to commands.
+//! The engine: the state of one bond, and the path from events to commands.
 //!
-//! Pure rules, each with its table of tests: [`link_state`], [`arp_monitor`], [`election`], [`mac_plan`],
-//! [`announce`], [`receive_check`]. The other modules hold what the engine does with them, by subject.
+//! These modules are pure rules, each with its table of tests: [`link_state`], [`arp_monitor`], [`election`],
+//! [`mac_plan`], [`announce`], [`receive_check`]. The other modules apply them to the engine, by subject.
 
 mod adoption;
 mod announce;
@@ -43,127 +43,194 @@ use crate::{
     status::{BondStatus, MiiStatus, Pending, SlaveState, SlaveStatus},
 };
 
-/// After the first announcement of a planned switch, how long peers may go on sending to the old slave.
+/// The time after the first announcement of a planned switch in which peers may still send to the old slave.
 const DRAIN_AFTER_ANNOUNCEMENT: Time = Time::from_millis(100);
-/// A planned switch ends then, announced or not.
+/// The longest time of a planned switch, announced or not.
 const DRAIN_AT_MOST: Time = Time::from_secs(1);
-/// How long a freed slot stays empty, so that no packet on its way meets another slave in it.
+/// The quarantine of a released slot, so that no packet in flight finds another slave in it.
 const SLOT_REST: Time = Time::from_secs(1);
 
-/// A bond that has no slaves yet.
+/// A new bond without slaves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewBond {
-    /// The bond's interface, for messages.
+    /// The name of the bond's interface, for notices.
     pub name: String,
+    /// The present MAC address of the bond's interface.
     pub mac: Mac,
-    /// The MAC was set by hand: it is kept. Otherwise the bond takes its first slave's.
+    /// Whether the administrator set the MAC address, which the bond then keeps. Otherwise the bond takes the address of
+    /// its first slave.
     pub mac_assigned: bool,
-    /// fail_over_mac=follow: every slave receives the bond's MAC, so that a failover need not wait for the exchange of
-    /// MACs.
+    /// Under fail_over_mac=follow: every slave receives the bond's MAC address, so that a failover need not wait for the
+    /// exchange of addresses.
     pub prearm: bool,
-    /// What made-up MACs are derived from, where the driver takes random ones. It should differ between bonds
-    /// and hosts, or their made-up MACs are the same.
+    /// The seed of generated MAC addresses, where the driver takes random ones. Bonds and hosts need different seeds;
+    /// equal seeds generate equal addresses.
     pub seed: u64,
+    /// The options, which [`BondOptions`] has checked.
     pub options: BondOptions,
 }
 
-/// What another engine has left of a bond, and the data plane has kept going.
+/// The state of a running bond that a former engine has left to the data plane.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Left {
-    /// ACTIVE, as it is now.
+    /// The active slot of the present word in ACTIVE.
     pub active: Option<Slot>,
+    /// The draining slot of that word.
     pub draining: Option<Slot>,
+    /// The usable mask of that word.
     pub usable: u16,
-    /// The active slot when an engine looked last: another one since is the data plane's doing.
+    /// The active slot as the former engine knew it last. If it differs, the data plane has failed over.
     pub known_active: Option<Slot>,
-    /// The failovers that the guard has made since, as far as they are known: the oldest first.
+    /// The recorded failovers of the guard since then, the oldest first.
     pub failovers: Vec<GuardFailover>,
-    /// The bond has carrier.
+    /// Whether the bond has carrier.
     pub carrier: bool,
-    /// In enslave order; only those that are whole.
+    /// The slaves that are completely set up, in enslave order.
     pub slaves: Vec<LeftSlave>,
-    /// Names of those that are not there any more.
+    /// The names of slaves whose interfaces have vanished.
     pub gone: Vec<(Slot, String)>,
 }
 
-/// A failover of the data plane's guard: ACTIVE after it.
+/// A failover of the carrier guard, described by the word that it stored in ACTIVE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuardFailover {
+    /// The slot that became active.
     pub active: Slot,
+    /// The usable mask, without the slot that was left.
     pub usable: u16,
 }
 
 impl GuardFailover {
-    /// By ACTIVE after it; None of a word that the guard does not store.
+    /// Creates the failover after which ACTIVE was `word`; None for a word that the guard does not store.
     pub fn of(word: ActiveWord) -> Option<Self> {
         Some(Self { active: word.active()?, usable: word.usable() })
     }
 }
 
-/// A slave that is set up.
+/// A slave of a running bond, completely set up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LeftSlave {
+    /// The index of the slave in the maps.
     pub slot: Slot,
+    /// The name of the interface.
     pub name: String,
+    /// The index of the interface.
     pub ifindex: u32,
-    /// What it has.
+    /// The present MAC address.
     pub mac: Mac,
-    /// What it wore when it was enslaved.
+    /// The MAC address that the slave had before it was enslaved.
     pub permanent_mac: Mac,
+    /// The options of the slave.
     pub options: SlaveOptions,
+    /// The present state of the link.
     pub link: Link,
+    /// The number of link failures that SLAVES holds.
     pub link_failure_count: u32,
 }
 
-/// A request that was refused. Nothing has changed.
+/// The reason why a request was refused. A refused request changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
+    /// The interface is a slave of this bond.
     #[error("{name} is enslaved already")]
-    AlreadyEnslaved { name: String },
+    AlreadyEnslaved {
+        /// The interface.
+        name: String,
+    },
+    /// A slave has the index of the interface: one of them was renamed meanwhile.
     #[error("{name} has interface index {ifindex}, which is the slave {slave}'s; read the interfaces again")]
-    IfindexInUse { name: String, ifindex: u32, slave: String },
+    IfindexInUse {
+        /// The interface.
+        name: String,
+        /// Its index.
+        ifindex: u32,
+        /// The slave that has the index.
+        slave: String,
+    },
+    /// All slots have a slave.
     #[error("the bond has {MAX_SLAVES} slaves, which is the most; release one before {name} is added")]
-    TooManySlaves { name: String },
+    TooManySlaves {
+        /// The interface.
+        name: String,
+    },
+    /// All free slots were released less than a second ago and are quarantined.
     #[error("the slots left for {name} were freed just now and have to rest; try again in a second")]
-    SlotsResting { name: String },
+    SlotsResting {
+        /// The interface.
+        name: String,
+    },
+    /// The MAC address of the interface cannot be changed, and fail_over_mac requires it (`bond_enslave`).
     #[error(
         "{name} cannot change its MAC, and the bond gives its slaves its own; make the bond with fail_over_mac=active"
     )]
-    CannotSetMac { name: String },
+    CannotSetMac {
+        /// The interface.
+        name: String,
+    },
+    /// The slot has no slave, which may have left meanwhile.
     #[error("slot {} has no slave; look up the slave by name again", .slot.index())]
-    NoSuchSlave { slot: Slot },
+    NoSuchSlave {
+        /// The slot that the request named.
+        slot: Slot,
+    },
+    /// The slave to make active is not up (`bond_option_active_slave_set`).
     #[error("{name} is not up and cannot be made the active slave; choose one whose MII status is up")]
-    NotUp { name: String },
+    NotUp {
+        /// The slave.
+        name: String,
+    },
+    /// The bond has no active slave, so there is nothing to switch from (`bond_option_active_slave_set`).
     #[error("the bond has no active slave to take over from; {name} becomes active when it can")]
-    NoActiveSlave { name: String },
+    NoActiveSlave {
+        /// The slave to make active.
+        name: String,
+    },
+    /// Another slave has this queue_id (`bond_option_queue_id_set`).
     #[error("{name}: queue_id={queue_id} is {slave}'s already; set that to another one, or 0, first")]
-    QueueIdTaken { name: String, queue_id: u16, slave: String },
+    QueueIdTaken {
+        /// The slave whose option was to be set.
+        name: String,
+        /// The queue.
+        queue_id: u16,
+        /// The slave that has the queue.
+        slave: String,
+    },
+    /// The slave to make active is being released.
     #[error("{name} is being released and cannot be made the active slave; choose another one")]
-    Leaving { name: String },
+    Leaving {
+        /// The slave.
+        name: String,
+    },
+    /// fail_over_mac cannot be changed while the bond has slaves (BOND_OPTFLAG_NOSLAVES).
     #[error("fail_over_mac cannot be changed while the bond has slaves; release them first")]
     FailOverMacInUse,
 }
 
-/// A slave, for whoever executes commands.
+/// A view of a slave, for the executor of commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlaveRef<'a> {
+    /// The index of the slave in the maps.
     pub slot: Slot,
+    /// The index of the interface.
     pub ifindex: u32,
+    /// The name of the interface.
     pub name: &'a str,
-    /// What it has, or will when everything asked for is done.
+    /// The MAC address that the slave has, or will have when all commands are executed.
     pub mac: Mac,
-    /// It takes part: `Joined` has come.
+    /// Whether the slave is set up: the engine has handled its `Joined`.
     pub joined: bool,
+    /// The number of link failures since the slave was enslaved.
     pub link_failure_count: u32,
 }
 
-/// One bond. Told of events, it says what is to be done, and when it wants to be called again.
+/// One bond: turns events into commands.
 ///
-/// After each [`Engine::handle`] take all commands; call it with `Event::Timeout` at
-/// [`Engine::poll_timeout`]. Of the commands of one event those to the data plane come first, then the
-/// notices, then what takes time.
+/// The caller takes all commands after each [`Engine::handle`], and calls it with `Event::Timeout` at
+/// [`Engine::poll_timeout`]. The commands of one event are ordered: those for the data plane, then the notices, then
+/// those that take time.
 ///
-/// MACs are taken for changed as soon as that is asked for, and are corrected when it is refused.
+/// The engine treats a MAC address as changed as soon as it has asked for the change, and corrects it if the answer is
+/// a refusal.
 #[derive(Clone, Debug)]
 pub struct Engine {
     name: String,
@@ -175,7 +242,7 @@ pub struct Engine {
     /// In enslave order.
     slaves: Vec<Slave>,
     active: Option<Slot>,
-    /// The primary was set, or enslaved, and takes over as soon as it is up (`force_primary`).
+    /// The primary was set, or enslaved, and will take over as soon as it is up (`force_primary`).
     force_primary: bool,
     open: Option<OpenElection>,
     /// Some slave has been active since the bond was last empty.
@@ -192,7 +259,7 @@ pub struct Engine {
     published: Published,
     outbox: Outbox,
     commands: VecDeque<Command>,
-    /// What the event in hand is, to whoever asks why another slave is active.
+    /// The trigger that failovers of the present event record.
     seen: Seen,
 }
 
@@ -222,32 +289,33 @@ enum Phase {
     Leaving,
 }
 
-/// A freed slot is not given to another slave before it has rested, and whoever was in it is done with.
+/// The quarantine of a released slot. The slot is assigned again after [`SLOT_REST`] and after all answers about its
+/// former slave.
 #[derive(Clone, Copy, Debug)]
 struct Rest {
     since: Time,
-    /// Answers that are still to come, and are not the next slave's.
+    /// The number of outstanding answers about the former slave.
     answers_to_go: u32,
 }
 
-/// The previous active slave of a planned switch, which still delivers what is sent to it.
+/// The former active slave of a planned switch, which still delivers unicast.
 #[derive(Clone, Copy, Debug)]
 struct Drain {
     slot: Slot,
     until: Time,
-    /// How many announcements have to be answered until the first of this switch is.
+    /// The number of answers to announcements up to the one about the first announcement of this switch.
     answers_to_go: u32,
 }
 
-/// The active slave was kept only because a speed was being read: the election is held again when that is known, if it is
-/// still between these two.
+/// An election that kept the active slave only because a speed was being read. It is repeated when the speed is known, if
+/// the same two slaves still compete.
 #[derive(Clone, Copy, Debug)]
 struct OpenElection {
     challenger: Slot,
     reason: Reason,
 }
 
-/// What the data plane and the bond's interface were told last.
+/// The state of the data plane and of the bond's interface after the last commands.
 #[derive(Clone, Debug, Default)]
 struct Published {
     slaves: [Option<Entry>; MAX_SLAVES],
@@ -270,7 +338,7 @@ struct Word {
     usable: u16,
 }
 
-/// The commands of the event in hand, by group.
+/// The commands of the present event, by group.
 #[derive(Clone, Debug, Default)]
 struct Outbox {
     reads: Vec<Command>,
@@ -278,7 +346,7 @@ struct Outbox {
     slow: Vec<Command>,
 }
 
-/// What a change of link states asks for (`bond_miimon_commit`).
+/// The consequence of a change of link states (`bond_miimon_commit`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Commit {
     Nothing,
@@ -286,6 +354,7 @@ enum Commit {
 }
 
 impl Engine {
+    /// Creates the engine of a bond without slaves, which has no commands yet.
     pub fn new(bond: NewBond) -> Self {
         Self {
             name: bond.name,
@@ -314,8 +383,11 @@ impl Engine {
         }
     }
 
-    /// Takes notice of an event. Only requests are refused, and then nothing has changed. A fact about a slot
-    /// that has no slave (any more) is ignored: answers may be late.
+    /// Handles an event that happened at `now`. A fact about a slot without a slave is ignored, because answers may
+    /// arrive after the slave has left.
+    ///
+    /// # Errors
+    /// A request is refused. A refused request changes nothing.
     pub fn handle(&mut self, now: Time, event: Event) -> Result<(), Refusal> {
         self.seen = seen(&event);
         self.notice_lateness(now);
@@ -362,12 +434,12 @@ impl Engine {
         Ok(())
     }
 
-    /// The next command, in order.
+    /// Returns the next command in order, None if all are taken.
     pub fn poll_command(&mut self) -> Option<Command> {
         self.commands.pop_front()
     }
 
-    /// When `Event::Timeout` is wanted next; None: not before something else happens.
+    /// Returns the time at which the engine needs `Event::Timeout`; None if it needs none before another event.
     pub fn poll_timeout(&self) -> Option<Time> {
         let deadlines = [
             self.next_poll,
@@ -381,6 +453,7 @@ impl Engine {
         deadlines.into_iter().chain(links).flatten().min()
     }
 
+    /// Returns the present state of the bond and of its slaves.
     pub fn status(&self) -> BondStatus {
         BondStatus {
             mac: self.mac.get(),
@@ -391,8 +464,8 @@ impl Engine {
         }
     }
 
-    /// Returns what was decided and is not done yet. Later rounds of announcements, slaves that join or leave, and
-    /// delays of link states are not part of it.
+    /// Returns the decisions that are not carried out yet, without later rounds of announcements, slaves that join or
+    /// leave, and delays of link states.
     pub fn pending(&self) -> impl Iterator<Item = Pending> + '_ {
         let election = self.open.map(|_| Pending::Election);
         let bond = (!self.mac.is_settled()).then(|| Pending::BondMac(self.mac.get()));
@@ -403,16 +476,17 @@ impl Engine {
         election.into_iter().chain(bond).chain(slaves).chain(announcement)
     }
 
-    /// The options in force. They differ from those given where a slave turned fail_over_mac to active.
+    /// Returns the options in force. They differ from the given ones if a slave changed fail_over_mac to active.
     pub fn options(&self) -> &BondOptions {
         &self.options
     }
 
+    /// Returns the slot of the slave with this name, None if the bond has no such slave.
     pub fn slot_of(&self, name: &str) -> Option<Slot> {
         self.slaves.iter().find(|slave| slave.name == name).map(|slave| slave.slot)
     }
 
-    /// The slaves in enslave order, those being set up included.
+    /// Returns the slaves in enslave order, including those that are being set up.
     pub fn slaves(&self) -> impl Iterator<Item = SlaveRef<'_>> {
         self.slaves.iter().map(|slave| SlaveRef {
             slot: slave.slot,
@@ -424,12 +498,14 @@ impl Engine {
         })
     }
 
+    /// Returns whether the bond has an active slave.
     pub fn has_active(&self) -> bool {
         self.active.is_some()
     }
 
-    /// The slots from the first choice to the last, were no slave active: those that are up, the primary first, then
-    /// by prio, then in enslave order; those in updelay, the soonest first; and the others.
+    /// Returns the slots in the order in which the engine would choose them if no slave were active: first those that
+    /// are up (the primary, then by prio, then in enslave order), then those in updelay (the shortest rest first), then
+    /// the others.
     pub fn rank(&self) -> Vec<Slot> {
         let primary = self.primary();
         let mut slaves: Vec<&Slave> = self.joined_slaves().collect();
@@ -437,7 +513,7 @@ impl Engine {
             let merit = (Some(slave.slot) != primary, Reverse(slave.options.prio));
             match slave.state {
                 LinkState::Up | LinkState::GoingDown { .. } => (0, Time::ZERO, merit),
-                // Of two that are as soon, the first enslaved.
+                // Among equal rests, the slave that was enslaved first.
                 LinkState::GoingBack { until } => (1, until, (false, Reverse(0))),
                 LinkState::Down | LinkState::Probing | LinkState::Unanswered => (2, Time::ZERO, merit),
             }
@@ -461,7 +537,7 @@ fn seen(event: &Event) -> Seen {
         | Event::SetSlaveOptions { .. }
         | Event::SetActiveSlave(_)
         | Event::Written(_)
-        // Answers make nobody active.
+        // Answers cause no election.
         | Event::SlaveMacSet { .. }
         | Event::BondMacSet { .. }
         | Event::SlaveMacFound { .. }
@@ -514,9 +590,9 @@ impl Engine {
     }
 }
 
-/// What events have in common.
+/// Functions that several events use.
 impl Engine {
-    /// Turns what changed since the last event into commands: first what packets depend on.
+    /// Turns the changes since the last event into commands, in order: those that packets depend on come first.
     fn publish(&mut self) {
         for slot in Slot::all() {
             let entry = self.slave(slot).map(|slave| Entry {
@@ -525,7 +601,7 @@ impl Engine {
                 permanent_mac: slave.permanent_mac,
                 queue_id: slave.options.queue_id,
             });
-            let written = &mut self.published.slaves[slot.index()];
+            let Some(written) = self.published.slaves.get_mut(slot.index()) else { continue };
             if let Some(new) = entry
                 && *written != entry
             {
@@ -546,7 +622,9 @@ impl Engine {
             self.commands.push_back(Command::Switch { active, draining, usable });
         }
         for slot in Slot::all() {
-            if self.slave(slot).is_none() && self.published.slaves[slot.index()].take().is_some() {
+            if self.slave(slot).is_none()
+                && self.published.slaves.get_mut(slot.index()).and_then(Option::take).is_some()
+            {
                 self.commands.push_back(Command::ClearSlave { slot });
             }
         }
@@ -613,7 +691,7 @@ impl Engine {
 
 const BY_GUARD: (Reason, Chosen) = (Reason::CarrierGuard, Chosen::Guard);
 
-/// The guard leaves a slot only when its device is dead, and then the slot is not usable any more.
+/// Returns whether the guard left `from`: it clears the usable bit of the slot that it leaves.
 fn is_guards(from: Option<Slot>, usable: u16) -> bool {
     from.is_some_and(|from| usable & from.bit() == 0)
 }

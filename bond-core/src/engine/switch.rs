@@ -16,7 +16,7 @@ impl Engine {
         }
     }
 
-    /// If the election that waited for a speed can be held now.
+    /// Repeats an election that waited for a speed if all speeds are known now.
     pub(super) fn elect_again(&mut self, now: Time) {
         let Some(OpenElection { challenger, reason }) = self.open else { return };
         let up = |slot| self.usable().find(|slave| slave.slot == slot);
@@ -47,7 +47,7 @@ impl Engine {
         election.best()
     }
 
-    /// `bond_change_active_slave`. The old active may have left already, so its name is given.
+    /// Makes a slave active (`bond_change_active_slave`). `from` is the name of the old one, which may have left already.
     pub(super) fn change_active(
         &mut self,
         now: Time,
@@ -91,12 +91,12 @@ impl Engine {
         self.move_macs(now, new, changes);
     }
 
-    /// A slave in updelay that is elected is up (`bond_change_active_slave`).
+    /// Sets an elected slave in updelay to up (`bond_change_active_slave`).
     pub(super) fn use_early(&mut self, elected: Option<Slot>) {
-        let elected = self.slaves.iter().position(|slave| Some(slave.slot) == elected);
-        if let Some(index) = elected.filter(|index| !self.slaves[*index].state.is_up()) {
-            self.slaves[index].state = LinkState::Up;
-            self.report_link(index);
+        let Some(slot) = elected else { return };
+        if let Some(slave) = self.slave_mut(slot).filter(|slave| !slave.state.is_up()) {
+            slave.state = LinkState::Up;
+            self.report_link(slot);
         }
     }
 

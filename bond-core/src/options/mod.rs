@@ -1,9 +1,9 @@
 //! The options of a bond and of a slave: the driver's names, values, defaults and rules.
 //!
-//! Text becomes a [`Setting`] (is there such an option, is this one of its values?), and a setting becomes
-//! part of the [`BondOptions`] of a bond (can this bond have it now?). [`BondOptions::set`] does both for a
-//! live bond, as the driver does for sysfs and netlink; [`BondOptions::from_pairs`] reads a configuration,
-//! all options at once, and refuses what could only be a mistake.
+//! There are two steps. [`Setting::parse`] reads a text and checks that the option exists and has this value.
+//! [`BondOptions::apply`] checks that the bond can have the value now and stores it. [`BondOptions::set`] does both for
+//! a running bond, as the driver does for sysfs and netlink. [`BondOptions::from_pairs`] reads all options of a
+//! configuration at once and refuses combinations that can only be mistakes.
 
 mod report;
 mod table;
@@ -21,7 +21,7 @@ pub use self::{
     values::{LIST_KEYS, TargetEdit},
 };
 
-/// The largest number of an option in milliseconds, the driver's INT_MAX.
+/// The largest value of an option in milliseconds, the driver's INT_MAX.
 const MAX_MS: u32 = i32::MAX as u32;
 /// Milliseconds; the driver's bound for peer_notif_delay.
 const MAX_PEER_NOTIF_DELAY: u32 = 300_000;
@@ -29,83 +29,103 @@ const MAX_PEER_NOTIF_DELAY: u32 = 300_000;
 /// One option with one of its values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Setting {
-    /// A part of [`BondOptions`].
+    /// A value for a field of [`BondOptions`].
     Option(BondOption),
-    /// A request to the running bond; None: elect anew.
+    /// A request to the running bond: make this slave active; None asks for an election.
     ActiveSlave(Option<String>),
 }
 
-/// The delays as the driver keeps them: in ticks of miimon, so that another miimon makes them longer or
+/// The delays in ticks of miimon. The driver keeps them in this unit, so that a change of miimon makes them longer or
 /// shorter (`bond_option_miimon_set`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DelayTicks {
+    /// Ticks of `updelay`.
     pub updelay: u32,
+    /// Ticks of `downdelay`.
     pub downdelay: u32,
+    /// Ticks of `peer_notif_delay`.
     pub peer_notif_delay: u32,
 }
 
-/// When a better slave than the active one takes over.
+/// The driver's `primary_reselect`: when the primary takes over from another active slave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PrimaryReselect {
+    /// Whenever it is up (BOND_PRI_RESELECT_ALWAYS).
     #[default]
     Always = 0,
+    /// If it is faster than the active slave (BOND_PRI_RESELECT_BETTER).
     Better = 1,
+    /// Only after the active slave failed (BOND_PRI_RESELECT_FAILURE).
     Failure = 2,
 }
 
+/// The driver's `arp_validate`: which received frames count as reception.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ArpValidate {
+    /// All frames (BOND_ARP_VALIDATE_NONE).
     #[default]
     None = 0,
+    /// Answers of targets on the active slave, all frames on backups (BOND_ARP_VALIDATE_ACTIVE).
     Active = 1,
+    /// Probes of the active slave on backups, all frames on the active slave (BOND_ARP_VALIDATE_BACKUP).
     Backup = 2,
+    /// Answers of targets on the active slave, probes on backups (BOND_ARP_VALIDATE_ALL).
     All = 3,
+    /// ARP and neighbour discovery only (BOND_ARP_FILTER).
     Filter = 4,
+    /// As [`Self::Active`], and on backups ARP and neighbour discovery only (BOND_ARP_FILTER_ACTIVE).
     FilterActive = 5,
+    /// As [`Self::Backup`], and on the active slave ARP and neighbour discovery only (BOND_ARP_FILTER_BACKUP).
     FilterBackup = 6,
 }
 
 impl ArpValidate {
-    /// Only answers of targets count on the active slave.
+    /// Returns whether only answers of targets count on the active slave.
     pub fn validates_active(self) -> bool {
         matches!(self, Self::Active | Self::All | Self::FilterActive)
     }
 
-    /// Only the active slave's requests count on backups.
+    /// Returns whether only probes of the active slave count on backups.
     pub fn validates_backup(self) -> bool {
         matches!(self, Self::Backup | Self::All | Self::FilterBackup)
     }
 
-    /// Only ARP and neighbour discovery count where nothing is validated.
+    /// Returns whether only ARP and neighbour discovery count on slaves that are not validated.
     pub fn filters(self) -> bool {
         matches!(self, Self::Filter | Self::FilterActive | Self::FilterBackup)
     }
 }
 
+/// The driver's `arp_all_targets`: how many targets must answer a validated slave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ArpAllTargets {
+    /// One is enough (BOND_ARP_TARGETS_ANY).
     #[default]
     Any = 0,
+    /// All of them (BOND_ARP_TARGETS_ALL).
     All = 1,
 }
 
 /// The options of one slave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SlaveOptions {
-    /// The higher, the rather it is elected; no effect while a primary is set.
+    /// The priority of the slave in elections, the highest first. The primary takes precedence over it.
     pub prio: i32,
-    /// An skb of this transmit queue leaves by this slave; 0: none.
+    /// The transmit queue of the bond whose packets leave through this slave; 0: none.
     pub queue_id: u16,
 }
 
-/// An option whose values are a table, as `struct bond_opt_value` is: a value's number is its place there.
+/// The type of an option whose values are a table, as `struct bond_opt_value` is. The index of a value is its number.
 pub trait Named: Copy + PartialEq + 'static {
+    /// The driver's names of the values, by number.
     const NAMES: &'static [&'static str];
+    /// The values, by number: as many as [`Self::NAMES`].
     const VALUES: &'static [Self];
 
-    /// The driver's word for it.
+    /// Returns the driver's name of the value.
     fn name(self) -> &'static str {
-        Self::VALUES.iter().position(|value| *value == self).map_or("", |place| Self::NAMES[place])
+        let place = Self::VALUES.iter().position(|value| *value == self);
+        place.and_then(|place| Self::NAMES.get(place)).copied().unwrap_or_default()
     }
 }
 
@@ -146,23 +166,27 @@ impl Named for bool {
 /// Whether the bond has slaves; some options can only be set while it has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slaves {
+    /// The bond has no slaves: all options can be set.
     None,
+    /// The bond has slaves: options with BOND_OPTFLAG_NOSLAVES are refused.
     Present,
 }
 
-/// What to do with a configuration in which nothing monitors the links.
+/// Whether a configuration without a link monitor is accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unmonitored {
+    /// It is an error: [`OptionError::Unmonitored`].
     #[default]
     Refuse,
+    /// It is accepted with a note: [`Note::Unmonitored`].
     Allow,
 }
 
 impl BondOptions {
-    /// Sets one option of a live bond from text: [`Setting::parse`] and [`Self::apply`].
+    /// Sets one option of a running bond from text: [`Setting::parse`] and [`Self::apply`].
     ///
     /// # Errors
-    /// As both say; `active_slave` is refused, because it is no part of these options.
+    /// The errors of both. `active_slave` is refused, because it is not one of these options.
     pub fn set(&mut self, key: &str, value: &str, slaves: Slaves) -> Result<Vec<Note>, OptionError> {
         match Setting::parse(key, value)? {
             Setting::Option(option) => self.apply(option, slaves),
@@ -170,10 +194,10 @@ impl BondOptions {
         }
     }
 
-    /// Sets one option of a live bond.
+    /// Sets one option of a running bond.
     ///
     /// # Errors
-    /// The bond cannot have it now. The options are then as they were.
+    /// The bond cannot have it now. The options are then unchanged.
     pub fn apply(&mut self, option: BondOption, slaves: Slaves) -> Result<Vec<Note>, OptionError> {
         let mut changed = self.clone();
         let notes = changed.apply_as_driver(option, slaves)?;
@@ -181,15 +205,18 @@ impl BondOptions {
         Ok(notes)
     }
 
-    /// Reads the options of a configuration, in any order, on top of the defaults.
+    /// Reads the options of a configuration, in any order. Options that it does not contain have their defaults.
     ///
-    /// Unlike the driver, which takes options one by one, it refuses what only leaves a bond that does not
-    /// do what was meant: no link monitor (unless `unmonitored` allows it), two of them, delays without
-    /// miimon, ARP monitoring without targets, targets without ARP monitoring, one option with two values.
-    /// NetworkManager and nmstate refuse the same.
+    /// The driver accepts options one by one. This refuses combinations that leave a bond which does not work as
+    /// intended, as NetworkManager and nmstate do:
+    ///
+    /// - no link monitor (unless `unmonitored` allows it), or two of them
+    /// - delays without miimon
+    /// - ARP monitoring without targets, or targets without ARP monitoring
+    /// - one option with two values
     ///
     /// # Errors
-    /// The first thing found wrong.
+    /// The first fault that is found.
     pub fn from_pairs<'a>(
         pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
         unmonitored: Unmonitored,
@@ -204,10 +231,14 @@ impl BondOptions {
         check_together(&wanted)?;
         // The delays need miimon. A delay of 0 without it, which the driver refuses, says nothing.
         // arp_interval needs the targets.
-        wanted.sort_by_key(|option| match option {
-            BondOption::Miimon(_) => 0,
-            BondOption::ArpInterval(_) => 2,
-            _ => 1,
+        wanted.sort_by_key(|option| {
+            if matches!(option, BondOption::Miimon(_)) {
+                0
+            } else if matches!(option, BondOption::ArpInterval(_)) {
+                2
+            } else {
+                1
+            }
         });
 
         let mut options = Self::default();
@@ -226,7 +257,7 @@ impl BondOptions {
         Ok((options, notes))
     }
 
-    /// May a bond with these options have `wanted` instead?
+    /// Checks whether a bond with these options can have `wanted` instead.
     ///
     /// # Errors
     /// `fail_over_mac` differs and the bond has slaves.
@@ -234,12 +265,13 @@ impl BondOptions {
         if wanted.fail_over_mac != self.fail_over_mac { no_slaves("fail_over_mac", slaves) } else { Ok(()) }
     }
 
-    /// Does anything watch the links?
+    /// Returns whether miimon or the ARP monitor is on.
     pub fn is_monitored(&self) -> bool {
         self.miimon > 0 || self.arp_interval > 0
     }
 
-    /// The options in the driver's words, in the order of its documentation: what [`Self::from_pairs`] reads.
+    /// Returns keys and values in the driver's words and in the order of its documentation, as [`Self::from_pairs`]
+    /// reads them.
     pub fn to_pairs(&self) -> Vec<(&'static str, String)> {
         self.entries().into_iter().map(|(key, value)| (key, value.to_string())).collect()
     }
@@ -250,12 +282,16 @@ impl BondOptions {
         entries
     }
 
-    /// `__bond_opt_set`, and the `bond_option_*_set` that it calls.
+    /// Sets an option with its effects on others (`__bond_opt_set`, and the `bond_option_*_set` that it calls).
     fn apply_as_driver(&mut self, option: BondOption, slaves: Slaves) -> Result<Vec<Note>, OptionError> {
         use BondOption::*;
         let was_monitored = self.is_monitored();
         let unused = option.says_something_unused().then(|| option.key());
         let mut notes = Vec::new();
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "an option without a rule of its own is only stored"
+        )]
         match option {
             Mode => no_slaves("mode", slaves)?,
             FailOverMac(policy) => {
@@ -305,7 +341,7 @@ impl BondOptions {
         self.arp_interval > 0 && self.arp_ip_target.is_empty() && self.ns_ip6_target.is_empty()
     }
 
-    /// Of options that were set one after the other: whether what was noted at one of them is true after the last.
+    /// Returns whether a note about one of several options, set one after the other, is true after the last one.
     pub fn still(&self, note: &Note) -> bool {
         match note {
             Note::NoTargets { .. } => self.probes_nothing(),
@@ -316,7 +352,7 @@ impl BondOptions {
         }
     }
 
-    /// A delay as the driver keeps it: whole ticks of miimon (`_bond_option_delay_set`).
+    /// Rounds a delay down to whole ticks of miimon (`_bond_option_delay_set`).
     fn round_delay(&self, key: &'static str, ms: u32, notes: &mut Vec<Note>) -> Result<u32, OptionError> {
         let rest = ms.checked_rem(self.miimon).ok_or(OptionError::NeedsMiimon { key, value: ms })?;
         if rest > 0 {
@@ -363,7 +399,7 @@ impl Serialize for BondOptions {
 }
 
 impl SlaveOptions {
-    /// What [`Self::set`] takes.
+    /// The keys that [`Self::set`] accepts.
     pub const KEYS: &'static [&'static str] = &["prio", "queue_id"];
 
     /// Sets one option of a slave from text.
@@ -385,7 +421,7 @@ impl SlaveOptions {
         Ok(())
     }
 
-    /// What [`Self::set`] reads.
+    /// Returns keys and values, as [`Self::set`] reads them.
     pub fn to_pairs(&self) -> Vec<(&'static str, String)> {
         vec![("prio", self.prio.to_string()), ("queue_id", self.queue_id.to_string())]
     }
@@ -394,6 +430,7 @@ impl SlaveOptions {
 /// Adds an option to those of a configuration.
 fn want(wanted: &mut Vec<BondOption>, option: BondOption) -> Result<(), OptionError> {
     // A configuration may name targets one by one, with a plus sign or without.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only lists have an edit to change")]
     let option = match option {
         BondOption::ArpIpTarget(TargetEdit::Replace(targets)) => {
             BondOption::ArpIpTarget(TargetEdit::Add(targets))
@@ -411,16 +448,15 @@ fn want(wanted: &mut Vec<BondOption>, option: BondOption) -> Result<(), OptionEr
     Ok(())
 }
 
-/// What a configuration may not contain together.
+/// Checks for combinations of options that a configuration must not contain.
 fn check_together(wanted: &[BondOption]) -> Result<(), OptionError> {
     let number = |pick: fn(&BondOption) -> Option<u32>| wanted.iter().find_map(pick).unwrap_or(0);
     let miimon = number(|option| if let BondOption::Miimon(ms) = option { Some(*ms) } else { None });
     let arp_interval =
         number(|option| if let BondOption::ArpInterval(ms) = option { Some(*ms) } else { None });
-    let targets = wanted.iter().find(|option| match option {
-        BondOption::ArpIpTarget(TargetEdit::Add(targets)) => !targets.is_empty(),
-        BondOption::NsIp6Target(TargetEdit::Add(targets)) => !targets.is_empty(),
-        _ => false,
+    let targets = wanted.iter().find(|option| {
+        matches!(option, BondOption::ArpIpTarget(TargetEdit::Add(targets)) if !targets.is_empty())
+            || matches!(option, BondOption::NsIp6Target(TargetEdit::Add(targets)) if !targets.is_empty())
     });
 
     if miimon > 0 && arp_interval > 0 {
@@ -450,14 +486,13 @@ fn check_together(wanted: &[BondOption]) -> Result<(), OptionError> {
     }
 }
 
-/// The delay that an option sets, in milliseconds.
+/// Returns the key and the milliseconds of an option that is a delay.
 fn delay(option: &BondOption) -> Option<(&'static str, u32)> {
-    match option {
-        BondOption::Updelay(ms) | BondOption::Downdelay(ms) | BondOption::PeerNotifDelay(ms) => {
-            Some((option.key(), *ms))
-        }
-        _ => None,
-    }
+    let (BondOption::Updelay(ms) | BondOption::Downdelay(ms) | BondOption::PeerNotifDelay(ms)) = option
+    else {
+        return None;
+    };
+    Some((option.key(), *ms))
 }
 
 /// BOND_OPTFLAG_NOSLAVES
@@ -469,7 +504,7 @@ fn no_slaves(key: &'static str, slaves: Slaves) -> Result<(), OptionError> {
 }
 
 impl BondOption {
-    /// Does it say something that has no effect in active-backup? The defaults say nothing.
+    /// Returns whether the option has no effect in active-backup mode and is not its default.
     fn says_something_unused(&self) -> bool {
         let has_effect = !ROWS.iter().any(|row| row.unused && row.key == self.key());
         let mut options = BondOptions::default();
@@ -495,8 +530,8 @@ const OF_OTHER_MODES: &[(&str, &str)] = &[
 ];
 
 impl Setting {
-    /// Reads an option by any of its names, and its value by name or number; a name with its number, as
-    /// sysfs shows it (`active 1`), is accepted too.
+    /// Parses an option by any of its names, and its value by name, by number, or by both as sysfs shows them
+    /// (`active 1`).
     ///
     /// # Errors
     /// There is no such option, it belongs to another mode or to a slave, or this is not one of its values.
@@ -523,7 +558,7 @@ fn not_an_option(key: &str, value: &str) -> OptionError {
 }
 
 fn mode(text: &str) -> Result<BondOption, OptionError> {
-    match entry("mode", text, MODES).map(|number| MODES[number]) {
+    match entry("mode", text, MODES, MODES) {
         Ok("active-backup") => Ok(BondOption::Mode),
         other => Err(OptionError::OtherMode { value: text.to_owned(), known: other.is_ok() }),
     }

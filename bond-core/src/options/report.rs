@@ -1,51 +1,155 @@
-//! What is wrong with an option, and what became of it.
+//! Errors of options, and notes about options that were accepted.
 
 use std::{fmt, net::IpAddr};
 
-/// Why an option is refused. It names the option, its value, and what to do instead.
+/// The reason why an option is refused. Its text names the option, its value, and what to do instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
+    /// There is no option of this name (ENOENT).
     #[error("{key}: no such option; {}", suggestion(.closest, .known))]
-    Unknown { key: String, closest: Option<&'static str>, known: &'static [&'static str] },
+    Unknown {
+        /// The name that was given.
+        key: String,
+        /// The option that the name probably means.
+        closest: Option<&'static str>,
+        /// The options that exist.
+        known: &'static [&'static str],
+    },
+    /// The option does not accept this value (EINVAL).
     #[error("{key}={value}: not a value; allowed: {allowed}")]
-    BadValue { key: &'static str, value: String, allowed: String },
-    /// `known`: it is a mode of the driver.
+    BadValue {
+        /// The option.
+        key: &'static str,
+        /// The text that was given.
+        value: String,
+        /// The values that the option accepts, in words.
+        allowed: String,
+    },
+    /// A mode other than active-backup (EOPNOTSUPP, or EINVAL for one that the driver does not have).
     #[error("mode={value}: xbond does active-backup (1) only")]
-    OtherMode { value: String, known: bool },
+    OtherMode {
+        /// The text that was given.
+        value: String,
+        /// Whether the driver has this mode.
+        known: bool,
+    },
+    /// The driver has this option in other modes only (EACCES).
     #[error("{key}: an option of {modes}; xbond does active-backup (1) only")]
-    OptionOfOtherMode { key: &'static str, modes: &'static str },
+    OptionOfOtherMode {
+        /// The option.
+        key: &'static str,
+        /// The modes that have it.
+        modes: &'static str,
+    },
+    /// An option of slaves was set for the bond (EINVAL).
     #[error(
         "{key}={value}: an option of a slave, not of the bond; give it to the slave (`xbond set --slave`)"
     )]
-    OptionOfSlave { key: &'static str, value: String },
+    OptionOfSlave {
+        /// The option.
+        key: &'static str,
+        /// The value that was given.
+        value: String,
+    },
+    /// `active_slave` is a request, not a part of a configuration (EINVAL).
     #[error("active_slave={value}: chosen at run time, by `xbond set`; for a lasting preference set primary")]
-    ActiveSlave { value: String },
+    ActiveSlave {
+        /// The name of the slave.
+        value: String,
+    },
+    /// The option cannot be changed while the bond has slaves (BOND_OPTFLAG_NOSLAVES, ENOTEMPTY).
     #[error("{key}: can only be set while the bond has no slaves; release them first")]
-    HasSlaves { key: &'static str },
+    HasSlaves {
+        /// The option.
+        key: &'static str,
+    },
+    /// A delay was set while miimon is 0 (EPERM).
     #[error("{key}={value}: needs miimon; set miimon first, for example miimon=100")]
-    NeedsMiimon { key: &'static str, value: u32 },
+    NeedsMiimon {
+        /// The delay.
+        key: &'static str,
+        /// Its value in milliseconds.
+        value: u32,
+    },
+    /// The new miimon makes a delay longer than its limit (ERANGE).
     #[error("miimon={miimon}: {key}, {ticks} ticks of miimon, would be too long; set a smaller {key} first")]
-    DelayTooLong { miimon: u32, key: &'static str, ticks: u32 },
+    DelayTooLong {
+        /// The new miimon in milliseconds.
+        miimon: u32,
+        /// The delay.
+        key: &'static str,
+        /// The length of the delay in ticks of miimon.
+        ticks: u32,
+    },
+    /// The address cannot be probed, for example a broadcast address (EINVAL).
     #[error("{key}={address}: not an address that can be a target")]
-    NotATarget { key: &'static str, address: IpAddr },
+    NotATarget {
+        /// `arp_ip_target` or `ns_ip6_target`.
+        key: &'static str,
+        /// The address that was given.
+        address: IpAddr,
+    },
+    /// The address is already in the list (EINVAL).
     #[error("{key}={address}: already a target")]
-    TargetTwice { key: &'static str, address: IpAddr },
+    TargetTwice {
+        /// `arp_ip_target` or `ns_ip6_target`.
+        key: &'static str,
+        /// The address that was given.
+        address: IpAddr,
+    },
+    /// The address to remove is not in the list (EINVAL).
     #[error("{key}=-{address}: not a target, so it cannot be removed")]
-    NoSuchTarget { key: &'static str, address: IpAddr },
+    NoSuchTarget {
+        /// `arp_ip_target` or `ns_ip6_target`.
+        key: &'static str,
+        /// The address that was given.
+        address: IpAddr,
+    },
+    /// The list is full (EINVAL).
     #[error("{key}={address}: one target too many; a bond has at most {}", super::MAX_TARGETS)]
-    TooManyTargets { key: &'static str, address: IpAddr },
+    TooManyTargets {
+        /// `arp_ip_target` or `ns_ip6_target`.
+        key: &'static str,
+        /// The first address that does not fit.
+        address: IpAddr,
+    },
+    /// A configuration has two values for an option (EINVAL).
     #[error("{key}: given twice, with different values; give it once")]
-    Twice { key: &'static str },
+    Twice {
+        /// The option.
+        key: &'static str,
+    },
+    /// A configuration has different values for the two names of one option (EINVAL).
     #[error("num_grat_arp={num_grat_arp} and num_unsol_na={num_unsol_na}: two names of one number; give one")]
-    AnnouncementsDiffer { num_grat_arp: u8, num_unsol_na: u8 },
+    AnnouncementsDiffer {
+        /// The value of the first name.
+        num_grat_arp: u8,
+        /// The value of the second name.
+        num_unsol_na: u8,
+    },
+    /// A configuration has two link monitors (EINVAL).
     #[error(
         "miimon={miimon} and arp_interval={arp_interval}: a bond has one link monitor; set one of them to 0"
     )]
-    TwoMonitors { miimon: u32, arp_interval: u32 },
+    TwoMonitors {
+        /// The interval of MII monitoring in milliseconds.
+        miimon: u32,
+        /// The interval of ARP monitoring in milliseconds.
+        arp_interval: u32,
+    },
+    /// A configuration has an ARP monitor without targets (EINVAL).
     #[error("arp_interval={arp_interval}: nothing to probe; set arp_ip_target or ns_ip6_target")]
-    ArpWithoutTargets { arp_interval: u32 },
+    ArpWithoutTargets {
+        /// The interval of ARP monitoring in milliseconds.
+        arp_interval: u32,
+    },
+    /// A configuration has targets without an ARP monitor (EINVAL).
     #[error("{key}: never probed while arp_interval is 0; set arp_interval, or remove {key}")]
-    TargetsWithoutArp { key: &'static str },
+    TargetsWithoutArp {
+        /// `arp_ip_target` or `ns_ip6_target`.
+        key: &'static str,
+    },
+    /// A configuration has no link monitor (EINVAL).
     #[error(
         "miimon=0: the kernel accepts this and then never fails over; set miimon=100, or allow it with \
          allow_unmonitored = true / --allow-unmonitored"
@@ -54,7 +158,7 @@ pub enum OptionError {
 }
 
 impl OptionError {
-    /// The option that is to blame, by its name; of two that cannot be together, the later one.
+    /// Returns the name of the option that is at fault; of two that exclude each other, the later one.
     pub fn key(&self) -> Option<&str> {
         Some(match self {
             Self::Unknown { key, .. } => key,
@@ -77,8 +181,8 @@ impl OptionError {
         })
     }
 
-    /// The number with which the driver refuses the same, or where xbond alone refuses it, the one it would
-    /// have: a value of `errno.h`.
+    /// Returns the `errno` with which the driver refuses the option. For an option that only xbond refuses, it is the
+    /// one that fits best.
     pub fn errno(&self) -> i32 {
         match self {
             Self::NeedsMiimon { .. } => libc::EPERM,
@@ -105,19 +209,19 @@ impl OptionError {
     }
 }
 
-/// The one of `known` that a mistyped `word` probably means.
+/// Returns the word of `known` that a mistyped `word` probably means, None if none is similar.
 pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase().replace('-', "_");
     known
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&word, candidate), candidate))
         .min_by_key(|&(distance, _)| distance)
-        // Beyond a third of the letters it is a guess.
+        // A word that differs in more than a third of its letters would be a guess.
         .filter(|&(distance, candidate)| distance <= candidate.len().div_ceil(3))
         .map(|(_, candidate)| candidate)
 }
 
-/// The end of a sentence that says that a key is unknown.
+/// Returns the end of a sentence about an unknown key: the closest known one, or all of them.
 pub fn suggestion(closest: &Option<&'static str>, known: &[&str]) -> String {
     match closest {
         Some(closest) => format!("did you mean {closest}?"),
@@ -125,20 +229,49 @@ pub fn suggestion(closest: &Option<&'static str>, known: &[&str]) -> String {
     }
 }
 
-/// What became of an option that was accepted, where it is not what the value says.
+/// A note about an option that was accepted with an effect that differs from its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// A delay was rounded down to a multiple of miimon; milliseconds.
-    Rounded { key: &'static str, from: u32, to: u32, miimon: u32 },
-    /// Another miimon made a delay longer or shorter; milliseconds.
-    Rescaled { key: &'static str, from: u32, to: u32, miimon: u32 },
-    /// An option excludes another one, which was set to 0.
-    TurnedOff { key: &'static str, by: &'static str },
-    /// The option has no effect in active-backup.
-    Unused { key: &'static str },
-    /// The ARP monitor has nobody to ask yet.
-    NoTargets { arp_interval: u32 },
-    /// Nothing monitors the links any more.
+    /// A delay was rounded down to a multiple of miimon. All values are milliseconds.
+    Rounded {
+        /// The delay.
+        key: &'static str,
+        /// The value that was given.
+        from: u32,
+        /// The value that was stored.
+        to: u32,
+        /// The present miimon.
+        miimon: u32,
+    },
+    /// A new miimon made a delay longer or shorter. All values are milliseconds.
+    Rescaled {
+        /// The delay.
+        key: &'static str,
+        /// Its former value.
+        from: u32,
+        /// Its present value.
+        to: u32,
+        /// The new miimon.
+        miimon: u32,
+    },
+    /// An option excludes another one, which was set to 0 or none.
+    TurnedOff {
+        /// The option that was turned off.
+        key: &'static str,
+        /// The option that excludes it.
+        by: &'static str,
+    },
+    /// The option has no effect in active-backup mode.
+    Unused {
+        /// The option.
+        key: &'static str,
+    },
+    /// The ARP monitor has no targets yet.
+    NoTargets {
+        /// The interval of ARP monitoring in milliseconds.
+        arp_interval: u32,
+    },
+    /// No link monitor is on any more.
     Unmonitored,
 }
 

@@ -1,8 +1,8 @@
 //! The table of the driver's options: one row each.
 //!
-//! A row has the option's key, the type and default of its field, the values it takes, and where there are any the
-//! attribute (`IFLA_BOND_*`) and the line of /proc/net/bonding that say it. Reading, storing and showing an option
-//! follow from its row; an option that does more when it is set has an arm in [`BondOptions::apply`].
+//! A row has the option's key, the type and default of its field, the values that it accepts and, if there are any, its
+//! netlink attribute (`IFLA_BOND_*`) and its line in /proc/net/bonding. The row is enough to read, store and show an
+//! option; an option that does more when it is set has an arm in [`BondOptions::apply`].
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -14,17 +14,18 @@ use super::{
     },
 };
 
-/// What the table says of an option, besides its values.
+/// The row of an option, without its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
+    /// The driver's name of the option.
     pub key: &'static str,
-    /// Sentences, for manuals; each line begins with a space.
+    /// Its description for manuals; each line begins with a space.
     pub help: &'static str,
-    /// Number of its attribute in IFLA_INFO_DATA (`IFLA_BOND_*`, linux/if_link.h).
+    /// The number of its attribute in IFLA_INFO_DATA (`IFLA_BOND_*`, linux/if_link.h).
     pub netlink: Option<u16>,
-    /// How its line in /proc/net/bonding/NAME begins.
+    /// The beginning of its line in /proc/net/bonding/NAME.
     pub title: Option<&'static str>,
-    /// Accepted, without effect in active-backup.
+    /// Whether the option is accepted without effect in active-backup mode.
     pub unused: bool,
 }
 

@@ -67,14 +67,14 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// What to do with a list of targets.
+/// A change of a list of targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetEdit<A> {
-    /// `a,b`: these instead. An empty text: none.
+    /// Replaces the list: `a,b`, or an empty text for no targets.
     Replace(Vec<A>),
-    /// `+a` or `+a,+b`
+    /// Adds to the list: `+a` or `+a,+b`.
     Add(Vec<A>),
-    /// `-a` or `-a,-b`
+    /// Removes from the list: `-a` or `-a,-b`.
     Remove(Vec<A>),
 }
 
@@ -102,7 +102,7 @@ pub(super) const MISSES: Numbers<u8> =
 pub(super) const SECONDS: Numbers<u32> =
     Numbers { range: 1..=MAX_MS, names: &[("minval", 1), ("maxval", MAX_MS), (DEFAULT, 1)], unit: "" };
 
-/// Options whose value is a list, with commas between its items.
+/// The keys of the options whose value is a list, with commas between its items.
 pub const LIST_KEYS: &[&str] = &[Ipv4Addr::KEY, Ipv6Addr::KEY];
 
 /// The name that most tables have for the default value (BOND_VALFLAG_DEFAULT).
@@ -184,7 +184,7 @@ impl Values for Names {
     type Set = &'static str;
 
     fn parse(&self, key: &'static str, text: &str) -> Result<&'static str, OptionError> {
-        Ok(self.0[entry(key, text, self.0)?])
+        entry(key, text, self.0, self.0)
     }
 
     fn show<'a>(&self, stored: &'a &'static str) -> Shown<'a> {
@@ -246,11 +246,17 @@ fn digits<T: FromStr>(text: &str) -> Option<T> {
 }
 
 pub(super) fn named<T: Named>(key: &'static str, text: &str) -> Result<T, OptionError> {
-    Ok(T::VALUES[entry(key, text, T::NAMES)?])
+    entry(key, text, T::NAMES, T::VALUES)
 }
 
-/// The place in a table of names, given by its name, by its number, or by both. The first is the default.
-pub(super) fn entry(key: &'static str, text: &str, names: &[&str]) -> Result<usize, OptionError> {
+/// Returns the value that `text` names by its name, by its number, or by both. `names` and `values` are the columns of
+/// one table, whose first row is the default.
+pub(super) fn entry<T: Copy>(
+    key: &'static str,
+    text: &str,
+    names: &[&str],
+    values: &[T],
+) -> Result<T, OptionError> {
     let mut words = text.split_whitespace();
     let place = |word: &str| match word {
         DEFAULT => Some(0),
@@ -265,7 +271,7 @@ pub(super) fn entry(key: &'static str, text: &str, names: &[&str]) -> Result<usi
         }
         _ => None,
     };
-    found.ok_or_else(|| {
+    found.and_then(|place| values.get(place).copied()).ok_or_else(|| {
         let allowed: Vec<_> =
             names.iter().enumerate().map(|(number, name)| format!("{name} ({number})")).collect();
         OptionError::BadValue { key, value: text.to_owned(), allowed: allowed.join(", ") }
