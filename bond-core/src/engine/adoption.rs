@@ -1,11 +1,11 @@
-//! A bond that another agent left, and failovers that the data plane made.
+//! The adoption of a running bond, and failovers of the data plane.
 
 use super::*;
 
 impl Engine {
-    /// Goes on where another engine was stopped, at whatever moment. Take the commands, as after
-    /// [`Engine::handle`]. Of each of [`Left::failovers`] there is a notice, in their order, before any other of a
-    /// failover.
+    /// Creates the engine of a running bond that a former engine left at any moment. The caller takes the commands, as
+    /// after [`Engine::handle`]. Each of [`Left::failovers`] causes a notice, in their order, before the notices of other
+    /// failovers.
     pub fn adopt(now: Time, bond: NewBond, left: Left) -> Self {
         let Left { active, draining, usable, known_active, failovers, carrier, slaves, gone } = left;
         let mut engine = Self::new(bond);
@@ -33,7 +33,7 @@ impl Engine {
         engine.published.carrier = carrier;
         let known_active = engine.catch_up(known_active, &failovers, &gone);
         if engine.active.is_some() && engine.active != known_active {
-            // What is draining was left by an engine that did not come to say so.
+            // A draining slave is left by a planned switch that the former engine did not report.
             let by_guard = draining.is_some() || is_guards(known_active, usable);
             let how = if by_guard { BY_GUARD } else { (Reason::Requested, Chosen::Administrator) };
             engine.tell_of_past(known_active, active, usable, how, &gone);
@@ -51,7 +51,7 @@ impl Engine {
         engine
     }
 
-    /// The guard's failovers, one after the other. Returns who was active after them.
+    /// Reports the guard's failovers, one after the other. Returns the active slot after the last one.
     pub(super) fn catch_up(
         &mut self,
         known_active: Option<Slot>,
@@ -60,14 +60,14 @@ impl Engine {
     ) -> Option<Slot> {
         failovers.iter().fold(known_active, |from, failover| {
             let to = Some(failover.active);
-            // There were others in between that nobody knows.
+            // Unrecorded failovers happened in between.
             let from = from.filter(|from| Some(*from) != to);
             self.tell_of_past(from, to, failover.usable, BY_GUARD, gone);
             to
         })
     }
 
-    /// A change of ACTIVE that no engine has told of.
+    /// Reports a change of ACTIVE that no engine has reported.
     pub(super) fn tell_of_past(
         &mut self,
         from: Option<Slot>,
@@ -95,7 +95,8 @@ impl Engine {
         }
     }
 
-    /// MACs and announcements of the failover that whoever was before may not have come to.
+    /// Completes the changes of addresses and the announcements of the last failover, which the former engine may not
+    /// have completed.
     pub(super) fn finish_failover(&mut self, now: Time) {
         let permanent: Vec<_> = self.slaves.iter().map(|slave| slave.permanent_mac).collect();
         let changes =
@@ -106,10 +107,11 @@ impl Engine {
         }
     }
 
-    /// What the data plane did is followed, not judged: the old slave's link was gone at that moment, the new one's
-    /// was there. Going back is for the next look at the links, with updelay and by the rules of reselection.
+    /// Adopts a change of ACTIVE. The engine accepts the guard's failovers as they are: at that moment the old slave had
+    /// no link and the new one had one. The next poll of the links may switch back, with updelay and the rules of
+    /// reselection.
     ///
-    /// A failover away and back is one, too: the neighbours may have learned the other way.
+    /// A failover from a slave and back to it counts, too: the neighbours may have learned the other path.
     pub(super) fn active_changed(&mut self, now: Time, failovers: &[GuardFailover], found: Word) {
         let before = std::mem::replace(&mut self.published.word, found);
         let joined = |slot: &Slot| self.joined_slaves().any(|slave| slave.slot == *slot);
@@ -117,18 +119,18 @@ impl Engine {
         let active_after =
             |failovers: &[GuardFailover]| failovers.last().map(|last| last.active).or(self.active);
         let earlier = match failovers.split_last() {
-            // It is the one that made `new` active.
+            // The last failover is the one that made `new` active.
             Some((last, earlier)) if Some(last.active) == new => earlier,
             _ => failovers,
         };
         let from = active_after(earlier);
         self.catch_up(self.active, earlier, &[]);
         let Some(new) = new.filter(|new| from != Some(*new)) else {
-            // The same decision, or none of the guard's: publishing puts the word right.
+            // The engine's own decision, or none of the guard's: publishing corrects the word.
             return;
         };
         if !is_guards(from, found.usable) {
-            // Somebody has written it, who may choose among those that are up, as by `active_slave`.
+            // Another process wrote the word. It may choose among the slaves that are up, as `active_slave` may.
             if self.slave(new).is_some_and(|slave| slave.state.is_up() && slave.link.up) {
                 let from = from.and_then(|active| self.name_of(active));
                 let choice = Choice { slot: new, why: Chosen::Administrator };
@@ -136,7 +138,7 @@ impl Engine {
             }
             return;
         }
-        // Of those that were left earlier the failure is counted already.
+        // The failures of slaves that were left earlier are counted already.
         let left = earlier.iter().scan(self.active, |from, failover| Some(from.replace(failover.active)));
         let counted = left.flatten().fold(0, |mask, slot| mask | slot.bit());
         let lost = (before.usable | from.map_or(0, Slot::bit)) & !found.usable;

@@ -1,18 +1,18 @@
-//! When the bond's addresses are announced after a failover.
+//! The times of announcements after a failover.
 
 use crate::{Time, options::BondOptions};
 
-/// Between two rounds, if neither peer_notif_delay nor a monitor sets a pace.
+/// The interval between two rounds if neither peer_notif_delay nor a monitor sets it.
 const DEFAULT_INTERVAL: Time = Time::from_millis(100);
 
-/// Between two rounds of IGMP and MLD reports (`bond_resend_igmp_join_requests_delayed`).
+/// The interval between two rounds of IGMP and MLD reports (`bond_resend_igmp_join_requests_delayed`).
 pub const REPORT_INTERVAL: Time = Time::from_millis(200);
 
-/// The rounds of announcements that are still to be made (`send_peer_notif`).
+/// The outstanding rounds of announcements (`send_peer_notif`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Announcements {
     pub rounds: Rounds,
-    /// Rounds that are on their way to the wire.
+    /// The number of rounds that were requested and are not answered.
     unanswered: u32,
 }
 
@@ -40,7 +40,7 @@ impl Announcements {
         due
     }
 
-    /// A round is on the wire.
+    /// Counts the answer that a round was sent.
     pub fn answered(&mut self) {
         self.unanswered = self.unanswered.saturating_sub(1);
     }
@@ -49,7 +49,7 @@ impl Announcements {
         self.unanswered
     }
 
-    /// A round is on its way to the wire, or held until a MAC is changed.
+    /// Returns whether a round is requested and not answered, or held until a MAC address is changed.
     pub fn is_open(&self) -> bool {
         let is_held = matches!(self.rounds, Rounds::Held { left } if left > 0);
         self.unanswered > 0 || is_held
@@ -57,12 +57,12 @@ impl Announcements {
 }
 
 impl Rounds {
-    /// A failover: this many rounds, the first at once.
+    /// Begins this many rounds after a failover, the first at once.
     pub fn begin(&mut self, rounds: u8, now: Time) {
         *self = Self::due(rounds, now);
     }
 
-    /// A failover: this many rounds, the first at [`Self::release`].
+    /// Begins this many rounds after a failover, the first at [`Self::release`].
     pub fn hold(&mut self, rounds: u8) {
         *self = Self::Held { left: rounds };
     }
@@ -100,7 +100,7 @@ impl Rounds {
     }
 }
 
-/// Between two rounds: peer_notif_delay, or a tick of the monitor.
+/// Returns the interval between two rounds: peer_notif_delay, or an interval of the monitor.
 pub fn interval(options: &BondOptions) -> Time {
     [options.peer_notif_delay, options.miimon, options.arp_interval]
         .into_iter()

@@ -1,14 +1,14 @@
-//! The round of the ARP and NS monitor.
+//! The steps of the ARP and NS monitor.
 
 use super::*;
 
 impl Engine {
-    /// One step of the ARP monitor (`bond_activebackup_arp_mon`).
+    /// Makes one step of the ARP monitor (`bond_activebackup_arp_mon`).
     pub(super) fn probes(&mut self, now: Time, heard: &[Heard]) {
         let Some(tolerance) = Tolerance::of(&self.options) else { return };
         self.hear(heard);
         if let Some(asked) = self.arp.asked.take() {
-            // The last round is neither on the wire nor refused: whoever sends is late.
+            // The last round was neither sent nor refused: the prober is late.
             self.tell_lateness(now, now.saturating_sub(asked));
             self.arp.is_late = true;
         }
@@ -20,7 +20,7 @@ impl Engine {
         }
     }
 
-    /// Nothing was asked, so silence means nothing: every slave has its grace again.
+    /// Begins the grace of every slave again: nothing was asked, so silence says nothing about a path.
     pub(super) fn not_probed(&mut self, now: Time) {
         self.arp.asked = None;
         for slave in self.slaves.iter_mut().filter(|slave| slave.phase == Phase::Joined) {
@@ -35,8 +35,8 @@ impl Engine {
         }
     }
 
-    /// Takes over what slaves have heard. A backup's requests count only while the active slave is answered: or
-    /// the bond would take its own voice for an answer (`bond_arp_rcv`).
+    /// Stores the reception times of slaves. A backup sees only the bond's own probes. They count as reception only
+    /// after the active slave has received a reply (`bond_arp_rcv`).
     pub(super) fn hear(&mut self, heard: &[Heard]) {
         let validate = self.options.arp_validate;
         let prober = self.active.or(self.arp.turn);
@@ -66,7 +66,7 @@ impl Engine {
         self.slave_mut(slot).map(|slave| &mut slave.path)
     }
 
-    /// `bond_ab_arp_inspect`, then `bond_ab_arp_commit` of all that it proposes.
+    /// Judges all slaves (`bond_ab_arp_inspect`), then commits the proposals (`bond_ab_arp_commit`).
     pub(super) fn inspect_paths(&mut self, now: Time, tolerance: Tolerance) {
         let waiting = self.arp.turn.is_some();
         let propose = |slave: &Slave| {
@@ -102,7 +102,7 @@ impl Engine {
         }
     }
 
-    /// The active slave probes, or whose turn it is (`bond_ab_arp_probe`).
+    /// Probes through the active slave, or through the next one in the round robin (`bond_ab_arp_probe`).
     pub(super) fn probe(&mut self, now: Time) {
         let slot = match self.active {
             Some(active) => Some(active),
@@ -111,7 +111,7 @@ impl Engine {
         slot.into_iter().for_each(|slot| self.ask(now, slot));
     }
 
-    /// Has this slave probe.
+    /// Asks for probes through this slave.
     pub(super) fn ask(&mut self, now: Time, slot: Slot) {
         if let Some(slave) = self.slave(slot) {
             let probe = Command::Probe { slot, mac: slave.mac.get() };
@@ -122,7 +122,7 @@ impl Engine {
 
     pub(super) fn next_turn(&mut self, now: Time) -> Option<Slot> {
         let slaves: Vec<_> = self.joined_slaves().map(|slave| (slave.slot, slave.link.up)).collect();
-        // A slave that was up when all failed, and was not elected, is down by now.
+        // A slave that was up when all others failed, and was not elected, is down now.
         for (slot, has_link) in &slaves {
             if !has_link && self.slave(*slot).is_some_and(|slave| slave.state.is_up()) {
                 self.move_to(*slot, LinkState::Down);
@@ -135,7 +135,7 @@ impl Engine {
         Some(next)
     }
 
-    /// The ARP monitor begins, with a first step at once, or ends.
+    /// Starts the ARP monitor, with the first step at once, or stops it, as the options require.
     pub(super) fn start_arp(&mut self, now: Time) {
         let tolerance = Tolerance::of(&self.options);
         (self.arp.turn, self.arp.asked, self.arp.is_late) = (None, None, false);
@@ -145,7 +145,7 @@ impl Engine {
         }
     }
 
-    /// The next step, one interval after the last.
+    /// Sets the time of the next step, one interval after the last.
     pub(super) fn arm_arp(&mut self, now: Time) {
         let interval = Tolerance::of(&self.options).map(Tolerance::interval);
         let next = |after: Time| interval.map(|interval| after.saturating_add(interval));

@@ -1,7 +1,7 @@
-//! ARP and NS monitoring: a slave is up as long as it hears something.
+//! ARP and NS monitoring: a slave is up as long as it receives.
 //!
-//! The engine's part of `bond_activebackup_arp_mon`: what was heard is looked at once an arp_interval
-//! ([`inspect`]), then the active slave probes, or, while there is none, the next slave in its turn ([`next_turn`]).
+//! These are the rules of `bond_activebackup_arp_mon`. Once an arp_interval, [`inspect`] judges the reception of each
+//! slave. Then the active slave probes or, if there is none, the next slave in the round robin ([`next_turn`]).
 
 use bond_common::abi::{MAX_TARGETS, ProbeTimes, Slot};
 
@@ -11,63 +11,63 @@ use crate::{
     options::{ArpAllTargets, BondOptions},
 };
 
-/// Intervals of grace for a slave that joined, became active or got its turn: until then its times of reception
-/// mean nothing.
+/// The grace, in intervals, of a slave that joined, became active or began to probe: until it ends, the slave is not
+/// judged.
 const GRACE: u32 = 2;
 
-/// How long what was heard is worth something.
+/// The time for which a reception counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tolerance {
     interval: Time,
     missed_max: u32,
 }
 
-/// What the monitor knows of a slave.
+/// The times by which the monitor judges a slave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
-    /// When it joined, became active, or got its turn (`last_link_up`).
+    /// The time at which the slave joined, became active or began to probe (`last_link_up`).
     since: Time,
     last_rx: Time,
-    /// The last probe.
+    /// The time of the last probe.
     last_tx: Time,
 }
 
-/// A slave's place among the others.
+/// The standing of a slave among the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Active,
     /// A backup of an active slave.
     Backup,
-    /// No slave is active, and one of them has its turn.
+    /// No slave is active, and one of them probes.
     Waiting,
 }
 
-/// The state that a slave shall have.
+/// The state that a slave should get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proposal {
     Up,
     Down,
-    /// Its turn is over.
+    /// The slave probed and received no answer.
     Unanswered,
 }
 
-/// Where the monitoring of a bond stands.
+/// The state of the ARP monitor of a bond.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Monitor {
-    /// The next look at what was heard, and the next probe.
+    /// The time of the next step: judge the slaves, then probe.
     pub next_step: Option<Time>,
-    /// Whose turn it is to probe, while no slave is active (`current_arp_slave`); none while one is.
+    /// The slave that probes while no slave is active (`current_arp_slave`).
     pub turn: Option<Slot>,
-    /// When the targets changed last.
+    /// The time of the last change of the targets.
     pub targets_since: Time,
-    /// Since when a round of probes is wanted that is not on the wire.
+    /// The time since which a requested round of probes has not been answered.
     pub asked: Option<Time>,
-    /// The next step judges nobody.
+    /// Whether the next step judges no slave.
     pub is_late: bool,
 }
 
 impl Tolerance {
-    /// None without ARP monitoring.
+    /// Returns the tolerance that the options set, None without ARP monitoring.
     pub fn of(options: &BondOptions) -> Option<Self> {
         let interval = Time::from_millis(options.arp_interval.into());
         let missed_max = options.arp_missed_max.into();
@@ -78,7 +78,7 @@ impl Tolerance {
         self.interval
     }
 
-    /// Was `last` no longer ago than so many intervals and a half (`bond_time_in_interval`)?
+    /// Returns whether `last` is at most so many intervals and a half ago (`bond_time_in_interval`).
     fn covers(self, now: Time, last: Time, intervals: u32) -> bool {
         let limit = self.interval.saturating_mul(intervals).saturating_add(self.interval / 2);
         now <= last.saturating_add(limit)
@@ -86,7 +86,8 @@ impl Tolerance {
 }
 
 impl Path {
-    /// A slave that joins, or whose monitoring begins, now: nothing of it is fresh (`bond_enslave`).
+    /// Creates the times of a slave that joins, or whose monitoring begins, now. No reception counts yet
+    /// (`bond_enslave`).
     pub fn new(now: Time, tolerance: Option<Tolerance>) -> Self {
         let interval = tolerance.map_or(Time::ZERO, Tolerance::interval);
         let stale = now.saturating_sub(interval.saturating_mul(2));
@@ -102,19 +103,19 @@ impl Path {
         self.last_tx = now;
     }
 
-    /// Takes notice of a reception. Times go forward only: what was heard before the slave joined is not its own.
+    /// Stores the time of a reception. Earlier times are ignored: they belong to a former slave in the slot.
     pub fn heard(&mut self, at: Time) {
         self.last_rx = self.last_rx.max(at);
     }
 
-    /// It has had an answer since it became active.
+    /// Returns whether the slave has received an answer since it became active.
     pub fn is_confirmed(&self) -> bool {
         self.last_rx > self.since
     }
 }
 
-/// When a slave last heard what counts: any target, or of all of them the one that has been silent longest
-/// (`slave_last_rx`). arp_all_targets is about slaves that are `validated`; others hear no targets.
+/// Returns the time of the last reception that counts: from any target or, under arp_all_targets=all, from the target
+/// that has been silent longest (`slave_last_rx`). arp_all_targets applies to `validated` slaves only.
 pub fn last_rx(options: &BondOptions, validated: bool, times: &ProbeTimes, targets_since: Time) -> Time {
     if !validated || options.arp_all_targets == ArpAllTargets::Any {
         return Time::from_nanos(times.last_rx());
@@ -123,11 +124,11 @@ pub fn last_rx(options: &BondOptions, validated: bool, times: &ProbeTimes, targe
     let ipv4 = ipv4.iter().take(options.arp_ip_target.len());
     let ipv6 = ipv6.iter().take(options.ns_ip6_target.len());
     let oldest = ipv4.chain(ipv6).min().copied().unwrap_or_else(|| times.last_rx());
-    // A target is given the benefit of the doubt when it becomes one, as in the driver.
+    // A new target counts as received when it is added, as in the driver.
     Time::from_nanos(oldest).max(targets_since)
 }
 
-/// What follows from the time that has passed (`bond_ab_arp_inspect`).
+/// Judges a slave by the times of its receptions and probes (`bond_ab_arp_inspect`).
 pub fn inspect(
     now: Time,
     tolerance: Tolerance,
@@ -153,14 +154,14 @@ pub fn inspect(
             !heard(tolerance.missed_max) || !tolerance.covers(now, path.last_tx, tolerance.missed_max)
         }
         Standing::Backup => !heard(tolerance.missed_max.saturating_add(1)),
-        // Each slave gets its chance to be heard before it is given up.
+        // Each slave gets its chance to probe before it is judged.
         Standing::Waiting => false,
     };
     silent.then_some(Proposal::Down)
 }
 
-/// The slave that probes next: of those with carrier the first one after `last`, or else the first of all
-/// (`bond_ab_arp_probe`). Without a `last` the turns begin behind the first slave, as in the driver.
+/// Returns the slave that probes next: among those with carrier, the first one after `last`, or the first of all
+/// (`bond_ab_arp_probe`). Without a `last` the round robin begins after the first slave, as in the driver.
 pub fn next_turn(slaves: &[(Slot, bool)], last: Option<Slot>) -> Option<Slot> {
     let place = slaves.iter().position(|(slot, _)| Some(*slot) == last).unwrap_or(0);
     let (until, after) = slaves.split_at(slaves.len().min(place + 1));

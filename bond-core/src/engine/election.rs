@@ -1,11 +1,11 @@
-//! Which slave shall be active.
+//! The election of the active slave.
 
 use bond_common::abi::Slot;
 
 use super::link_state::LinkState;
 use crate::{Time, command::Chosen, event::Link, options::PrimaryReselect};
 
-/// What counts of a slave at an election.
+/// The properties of a slave that count in an election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
     pub slot: Slot,
@@ -21,43 +21,43 @@ pub struct Choice {
     pub why: Chosen,
 }
 
-/// An election: who stands, and by which rules.
+/// An election: the candidates and the rules.
 #[derive(Clone, Copy, Debug)]
 pub struct Election<'a> {
-    /// In enslave order.
+    /// The joined slaves, in enslave order.
     pub candidates: &'a [Candidate],
-    /// The active slave until now.
+    /// The active slave before the election.
     pub current: Option<Slot>,
     /// The slave that the option `primary` names, if it is enslaved.
     pub primary: Option<Slot>,
-    /// The primary was set just now and takes over whatever `reselect` says (`force_primary`).
+    /// The primary was just set and takes over under every `reselect` (`force_primary`).
     pub force_primary: bool,
     pub reselect: PrimaryReselect,
 }
 
-/// Who would take over from whom.
+/// The best slave that is up, and the slave that it would take over from.
 struct Contest<'a> {
     challenger: &'a Candidate,
     merit: Chosen,
-    /// None if nobody who is up is active, or whoever is does not count.
+    /// None if the active slave is not up, or if a forced primary takes over from any slave.
     current: Option<&'a Candidate>,
 }
 
 impl Election<'_> {
-    /// The slave that shall be active, None if none can be (`bond_find_best_slave`). One in updelay that is
-    /// elected, because nothing else is up, is up from then on (`bond_change_active_slave`).
+    /// Returns the slave to make active, None if none can be (`bond_find_best_slave`). If no slave is up, this is a slave
+    /// in updelay, which becomes up (`bond_change_active_slave`).
     pub fn best(&self) -> Option<Choice> {
         self.primary_or_current().or_else(|| self.soonest_back())
     }
 
-    /// Who may take over from the current slave, once it is known which of the two is faster: the outcome is only for
-    /// now. The driver reads speeds before it elects, and waits for RTNL.
+    /// Returns the slave that may take over from the current one as soon as both speeds are known. Until then the outcome
+    /// is preliminary. The driver reads speeds before it elects, and waits for RTNL.
     pub fn open_for(&self) -> Option<Slot> {
         let contest = self.contest().filter(|_| self.reselect == PrimaryReselect::Better)?;
         contest.is_open().then_some(contest.challenger.slot)
     }
 
-    /// `bond_choose_primary_or_current`. None if nothing is up.
+    /// Applies `reselect` (`bond_choose_primary_or_current`). None if no slave is up.
     fn primary_or_current(&self) -> Option<Choice> {
         let contest = self.contest()?;
         let Contest { challenger, merit, current } = contest;
@@ -86,7 +86,7 @@ impl Election<'_> {
         Some(Contest { challenger: best, merit: self.merit(best), current })
     }
 
-    /// What puts [`Self::highest_prio`] before the others that are up.
+    /// Returns why [`Self::highest_prio`] precedes the others that are up.
     fn merit(&self, best: &Candidate) -> Chosen {
         let up = || self.candidates.iter().filter(|slave| slave.state.is_up());
         let mut others = up().filter(|slave| slave.slot != best.slot).peekable();
@@ -100,7 +100,7 @@ impl Election<'_> {
         Chosen::Prio
     }
 
-    /// The slave that is up with the highest prio, the first of equals.
+    /// Returns the slave with the highest prio among those that are up, the first of equals.
     fn highest_prio(&self) -> Option<&Candidate> {
         self.candidates
             .iter()
@@ -108,12 +108,12 @@ impl Election<'_> {
             .reduce(|best, slave| if slave.prio > best.prio { slave } else { best })
     }
 
-    /// The slave in updelay that has the least of it left, the first of equals.
+    /// Returns the slave with the shortest rest of updelay, the first of equals.
     fn soonest_back(&self) -> Option<Choice> {
         let left = |slave: &Candidate| -> Option<(Time, Slot)> {
             match slave.state {
                 LinkState::GoingBack { until } => Some((until, slave.slot)),
-                // Whoever probes in its turn has to be answered first.
+                // A slave that probes in the round robin must receive an answer first.
                 LinkState::Up
                 | LinkState::GoingDown { .. }
                 | LinkState::Down
@@ -131,7 +131,7 @@ impl Election<'_> {
 }
 
 impl Contest<'_> {
-    /// The faster one is not known yet.
+    /// Returns whether a speed that decides the contest is still being read.
     fn is_open(&self) -> bool {
         let other = self.current.filter(|current| current.slot != self.challenger.slot);
         other.is_some_and(|current| current.link.is_stale || self.challenger.link.is_stale)

@@ -1,20 +1,20 @@
-//! A late agent: whoever was not there to look and to probe judges no slave by the time that has passed.
+//! A late agent: an engine that was not called in time judges no slave by the time that has passed.
 //!
 //! The agent may be stopped (SIGSTOP, a debugger), kept from running (steal time, a busy machine), or suspended with its
-//! machine. Then its deadlines have passed, but not the time that slaves had: nobody probed meanwhile, and what is known
-//! of links is old.
+//! machine. Its deadlines have passed then, but slaves did not have that time: no probes were sent, and the known link
+//! states are old.
 
 use super::*;
 
-/// A monitor's step may be late by half an interval: so much more than an interval every judgement allows
+/// A step of a monitor may be late by an interval divided by this: every judgement allows half an interval more
 /// (`bond_time_in_interval`).
 const TOLERANCE: u32 = 2;
-/// Timers and schedulers are not more exact.
+/// The precision of timers and schedulers.
 const TOLERANCE_AT_LEAST: Time = Time::from_millis(5);
-/// Between two notices.
+/// The shortest time between two notices.
 const BETWEEN_NOTICES: Time = Time::from_secs(10);
 
-/// Lateness that is still to be told.
+/// Lateness that is not reported yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lateness {
     told: Option<Time>,
@@ -23,7 +23,7 @@ pub struct Lateness {
 }
 
 impl Lateness {
-    /// Takes note of it. What is to be told now, if anything is: how often, and by how much at most.
+    /// Counts a late call. Returns the number of late calls and the longest lateness if a notice is due.
     pub fn note(&mut self, now: Time, late: Time) -> Option<(u32, Time)> {
         self.times = self.times.saturating_add(1);
         self.worst = self.worst.max(late);
@@ -37,7 +37,7 @@ impl Lateness {
 }
 
 impl Engine {
-    /// Notices, before it makes anything of an event, that a step of a monitor should have been made before.
+    /// Detects, before an event is handled, that the time of a monitor's step has passed.
     pub(super) fn notice_lateness(&mut self, now: Time) {
         let delays = self.joined_slaves().map(|slave| slave.state.deadline());
         let due = [self.next_poll, self.arp.next_step].into_iter().chain(delays).flatten().min();
@@ -48,7 +48,7 @@ impl Engine {
         }
     }
 
-    /// The machine slept, and its clock with it.
+    /// Handles a suspension of the machine, which its clock does not count.
     pub(super) fn suspended(&mut self, now: Time, time: Time) {
         if self.next_poll.is_some() || self.arp.next_step.is_some() {
             self.outbox.notices.push(Notice::Suspended { ms: millis(time) });
@@ -56,7 +56,7 @@ impl Engine {
         }
     }
 
-    /// The round that was asked for at the last step, and is on the wire, was sent late; or it was not sent at all.
+    /// Detects that the round of probes of the last step was sent late, or failed late.
     pub(super) fn notice_late_probe(&mut self, now: Time) {
         let Some(asked) = self.arp.asked.take() else { return };
         let late = now.saturating_sub(asked);
@@ -80,7 +80,7 @@ impl Engine {
         (Time::from_millis(interval.into()) / TOLERANCE).max(TOLERANCE_AT_LEAST)
     }
 
-    /// Looks and probes now, and gives every slave the time that it had: `late` has not passed for it.
+    /// Polls and probes now, and extends the delays of every slave by `late`.
     fn begin_again(&mut self, now: Time, late: Time) {
         for slave in self.slaves.iter_mut().filter(|slave| slave.phase == Phase::Joined) {
             slave.state = slave.state.postponed(late);
@@ -95,13 +95,13 @@ impl Engine {
         }
     }
 
-    /// The step of the ARP monitor that an agent makes that is late: it judges nobody, and the grace begins again.
+    /// Makes the step of the ARP monitor of a late agent: it judges no slave, and the grace begins again.
     pub(super) fn late_step(&mut self, now: Time) {
         for slave in self.slaves.iter_mut().filter(|slave| slave.phase == Phase::Joined) {
             slave.path.begin(now);
         }
         match self.arp.turn {
-            // It has its turn again.
+            // The same slave probes again.
             Some(turn) => self.ask(now, turn),
             None => self.probe(now),
         }

@@ -1,4 +1,4 @@
-//! The MII state of a slave's link: when a link that is gone, or back, counts as such.
+//! The MII state of a slave's link, with updelay and downdelay.
 
 use crate::{Time, status::MiiStatus};
 
@@ -17,39 +17,39 @@ use crate::{Time, status::MiiStatus};
 ///                                            +-----------------------------------+
 /// ```
 ///
-/// A delay of 0 skips the state in between. The source is `bond_miimon_inspect`; a delay is a deadline here,
-/// where the driver counts ticks of miimon. Under ARP monitoring [`super::arp_monitor`] moves it, between Up and
-/// Down and, while no slave is active, to the two states of a slave that probes in its turn.
+/// A delay of 0 skips the state in between. The source is `bond_miimon_inspect`. A delay is a deadline here; the driver
+/// counts ticks of miimon. Under ARP monitoring [`super::arp_monitor`] sets the state: Up or Down or, while no slave is
+/// active, one of the two states of a slave that probes in the round robin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkState {
     /// Usable.
     Up,
-    /// The link is gone, and nothing is done about it before `until`.
+    /// The link failed; the slave stays usable until `until`.
     GoingDown { until: Time },
     /// Not usable.
     Down,
-    /// The link is back, and not used before `until`, unless there is nothing else.
+    /// The link recovered; the slave is not used before `until`, unless no other slave is up.
     GoingBack { until: Time },
-    /// No slave is active, and this one probes in its turn (BOND_LINK_BACK).
+    /// No slave is active, and this one probes (BOND_LINK_BACK).
     Probing,
-    /// It probed in its turn and heard nothing (BOND_LINK_FAIL).
+    /// No slave is active, and this one probed and received nothing (BOND_LINK_FAIL).
     Unanswered,
 }
 
-/// Who looks at links, and how patiently.
+/// The kind of link monitoring, and its delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Monitoring {
-    /// Nobody (miimon 0). A slave is up; one that was down when monitoring ended is up again once its link
-    /// is seen.
+    /// No monitoring (miimon 0). Slaves are up. A slave that was down when monitoring ended is up again after a
+    /// notification that its link is up.
     Off,
-    /// ARP monitoring: links are not what counts.
+    /// ARP monitoring: reception decides, not links.
     Arp,
     /// MII monitoring.
     Mii { updelay: Time, downdelay: Time },
 }
 
 impl Monitoring {
-    /// With an updelay of 0 if `ignore`: updelay does not count while the bond has no active slave.
+    /// Returns the monitoring with an updelay of 0 if `ignore`: updelay does not count while the bond has no active slave.
     #[must_use]
     pub fn without_updelay(self, ignore: bool) -> Self {
         match self {
@@ -60,7 +60,7 @@ impl Monitoring {
 }
 
 impl LinkState {
-    /// The state of a slave that has just joined (`bond_enslave`).
+    /// Returns the state of a slave that has just joined (`bond_enslave`).
     pub fn at_enslave(now: Time, link_up: bool, monitoring: Monitoring) -> Self {
         match monitoring {
             Monitoring::Off => Self::Up,
@@ -70,7 +70,7 @@ impl LinkState {
         }
     }
 
-    /// The state that follows, when the link is seen, or known, to be up or not. Repeating it is harmless.
+    /// Returns the next state after a poll or notification of the link. A repetition does no harm.
     #[must_use]
     pub fn next(self, now: Time, link_up: bool, monitoring: Monitoring) -> Self {
         let (updelay, downdelay) = match monitoring {
@@ -97,7 +97,7 @@ impl LinkState {
         }
     }
 
-    /// A delay that MII monitoring began does not go on without it.
+    /// Ends a delay of MII monitoring, for other kinds of monitoring.
     fn without_delay(self) -> Self {
         match self {
             Self::GoingDown { .. } | Self::GoingBack { .. } => Self::Down,
@@ -105,7 +105,7 @@ impl LinkState {
         }
     }
 
-    /// When [`Self::next`] has to be called even if the link stays as it is.
+    /// Returns the time at which [`Self::next`] has to be called even if the link does not change.
     pub fn deadline(self) -> Option<Time> {
         match self {
             Self::GoingDown { until } | Self::GoingBack { until } => Some(until),
@@ -113,7 +113,7 @@ impl LinkState {
         }
     }
 
-    /// The same, as if this time had not passed since it began.
+    /// Returns the state with its delay extended by `time`.
     pub fn postponed(self, time: Time) -> Self {
         match self {
             Self::GoingDown { until } => Self::GoingDown { until: until.saturating_add(time) },

@@ -1,9 +1,9 @@
-//! Who has which MAC, by the policy `fail_over_mac`.
+//! The assignment of MAC addresses under the policy `fail_over_mac`.
 //!
 //! | | none | active | follow |
 //! |---|---|---|---|
-//! | enslave | slave := bond's | | a duplicate := a made-up one |
-//! | failover | | bond := new active's | new active := bond's, who wore it := new active's former |
+//! | enslave | slave := bond's | | a duplicate := a generated one |
+//! | failover | | bond := new active's | new active := bond's, its former user := new active's former |
 //! | release | slave := permanent | | slave := permanent |
 //!
 //! The sources are `__bond_enslave`, `bond_do_fail_over_mac` and `__bond_release_one`.
@@ -19,17 +19,17 @@ pub struct SlaveMac {
     pub mac: Mac,
 }
 
-/// What becomes of a slave's MAC before it is opened.
+/// The change of a slave's MAC address before the slave is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtEnslave {
     Keep,
     TakeBonds,
-    /// Another slave has it already, and this policy wants no MAC on two ports.
+    /// Another slave has the address, and the policy allows no address on two ports.
     Replace,
 }
 
-/// At enslave, for a slave that has `mac`; `others` are enslaved already. The driver replaces only the
-/// bond's MAC under follow; one that another slave has is on two ports as well.
+/// Returns the change for a new slave that has `mac`; `others` are enslaved already. Under follow the driver replaces
+/// only the bond's address. Here another slave's address is replaced, too, because it is on two ports as well.
 pub fn at_enslave(policy: FailOverMac, mac: Mac, bond: Mac, others: &[SlaveMac]) -> AtEnslave {
     match policy {
         FailOverMac::None if mac != bond => AtEnslave::TakeBonds,
@@ -40,15 +40,15 @@ pub fn at_enslave(policy: FailOverMac, mac: Mac, bond: Mac, others: &[SlaveMac])
     }
 }
 
-/// What a failover changes, and in this order: slaves, then the bond. Nothing is set to what it is.
+/// The changes of a failover, in this order: slaves, then the bond. No address is set to its present value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     pub slaves: Vec<SlaveMac>,
     pub bond: Option<Mac>,
 }
 
-/// At a failover to `new`. Under follow the slave that wore the bond's MAC is the old active, or the one that
-/// was active last (`bond_get_old_active`); it may also have left.
+/// Returns the changes of a failover to `new`. Under follow the slave that has the bond's address is the old active, or
+/// the one that was active last (`bond_get_old_active`); it may also have left.
 pub fn at_failover(policy: FailOverMac, bond: Mac, slaves: &[SlaveMac], new: Slot) -> Changes {
     let mut changes = Changes::default();
     let Some(new) = slaves.iter().find(|slave| slave.slot == new) else { return changes };
@@ -66,9 +66,9 @@ pub fn at_failover(policy: FailOverMac, bond: Mac, slaves: &[SlaveMac], new: Slo
     changes
 }
 
-/// After `refused` could not take the bond's MAC under follow. At that failover the slave that wore it was
-/// given the MAC that `refused` has kept: it takes the bond's MAC back, as in the driver, which changes the
-/// old active only after the new one.
+/// Returns the change after `refused` could not get the bond's address under follow. At that failover the former user of
+/// the address got the one that `refused` has kept. It gets the bond's address again, as in the driver, which changes
+/// the old active only after the new one.
 pub fn after_refusal(bond: Mac, slaves: &[SlaveMac], refused: Slot) -> Option<SlaveMac> {
     let kept = slaves.iter().find(|slave| slave.slot == refused)?.mac;
     let duplicate = slaves.iter().find(|slave| slave.slot != refused && slave.mac == kept)?;
@@ -122,7 +122,7 @@ pub fn at_adoption(
     changes
 }
 
-/// At release: what the slave gets back.
+/// Returns the address that a released slave gets, None if it keeps its own.
 pub fn at_release(policy: FailOverMac, permanent: Mac) -> Option<Mac> {
     match policy {
         FailOverMac::None | FailOverMac::Follow => Some(permanent),
@@ -130,12 +130,12 @@ pub fn at_release(policy: FailOverMac, permanent: Mac) -> Option<Mac> {
     }
 }
 
-/// The first slave that has `mac`.
+/// Returns the first slave that has `mac`.
 pub fn slave_with(slaves: &[SlaveMac], mac: Mac) -> Option<&SlaveMac> {
     slaves.iter().find(|slave| slave.mac == mac)
 }
 
-/// A MAC that is changed by somebody else, who may take time, and may fail.
+/// A MAC address that the agent changes on request, which may take time and may fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrackedMac {
     asked: Mac,
@@ -148,7 +148,7 @@ impl TrackedMac {
         Self { asked: mac, confirmed: mac, unanswered: 0 }
     }
 
-    /// What it is, or will be when everything asked for is done.
+    /// Returns the address that the interface has, or will have when all requests are carried out.
     pub fn get(&self) -> Mac {
         self.asked
     }
@@ -158,7 +158,7 @@ impl TrackedMac {
         self.unanswered = self.unanswered.saturating_add(1);
     }
 
-    /// Somebody else has changed it. Where a question is open, its answer will say what it is.
+    /// Stores an external change. If a request is outstanding, its answer decides.
     pub fn find(&mut self, mac: Mac) {
         if self.is_settled() {
             self.asked = mac;
@@ -166,7 +166,7 @@ impl TrackedMac {
         self.confirmed = mac;
     }
 
-    /// The answer to the oldest question. After the last one it is known what the MAC is.
+    /// Stores the answer to the oldest request. After the last one the address is known.
     pub fn answer(&mut self, mac: Mac, done: bool) {
         if done {
             self.confirmed = mac;
@@ -186,8 +186,8 @@ impl TrackedMac {
     }
 }
 
-/// MACs out of nothing, where the driver takes random ones (`eth_hw_addr_random`): locally administered, and
-/// the same from the same seed, because the engine is deterministic.
+/// A generator of MAC addresses, where the driver takes random ones (`eth_hw_addr_random`): locally administered, and
+/// equal for equal seeds, because the engine is deterministic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MadeUpMacs {
     seed: u64,
@@ -199,7 +199,7 @@ impl MadeUpMacs {
         Self { seed, made: 0 }
     }
 
-    /// The next one that is not `taken`: the n-th output of SplitMix64 from the seed.
+    /// Returns the next address that is not `taken`: the n-th output of SplitMix64 from the seed.
     pub fn next(&mut self, taken: impl Fn(Mac) -> bool) -> Mac {
         loop {
             self.made = self.made.wrapping_add(1);

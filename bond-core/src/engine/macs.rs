@@ -37,8 +37,9 @@ impl Engine {
         }
     }
 
-    /// The driver looks at a slave's MAC when a failover needs it (`bond_do_fail_over_mac`). Here the bond takes that of
-    /// its active slave at once: under active frames carry it from now on.
+    /// Handles an external change of a slave's address. The driver reads the address when a failover needs it
+    /// (`bond_do_fail_over_mac`). Here, under active, the bond takes the address of its active slave at once, because
+    /// frames carry it from now on.
     pub(super) fn slave_mac_found(&mut self, now: Time, slot: Slot, mac: Mac) {
         let Some(slave) = self.slave_mut(slot) else { return };
         let before = slave.mac;
@@ -55,8 +56,9 @@ impl Engine {
         }
     }
 
-    /// `bond_set_mac_address`. The driver leaves the bond's MAC alone under active and follow, and says that it was
-    /// set; here it was, and is put back. Either way the next first slave's is not copied (`addr_assign_type`).
+    /// Handles an external change of the bond's address (`bond_set_mac_address`). Under active and follow the driver
+    /// reports success and keeps the address; here the address was changed, and is restored. In both cases the bond does
+    /// not copy the address of its next first slave (`addr_assign_type`).
     pub(super) fn bond_mac_found(&mut self, mac: Mac) {
         let before = self.mac.get();
         let settled = self.mac.is_settled();
@@ -76,8 +78,9 @@ impl Engine {
         self.outbox.notices.push(Notice::BondMacTaken { mac });
     }
 
-    /// Announces `active`, and has MACs changed. Under active its frames carry the right MAC already; under follow the
-    /// NIC would not hear answers before it has the bond's, unless it was prepared.
+    /// Announces `active` and asks for changes of addresses. Under active its frames carry the right address already.
+    /// Under follow the announcement waits until the NIC has the bond's address, because the NIC would not receive
+    /// answers before; with `prearm` it receives them.
     pub(super) fn move_macs(&mut self, now: Time, active: Slot, changes: mac_plan::Changes) {
         let (rounds, reports) = (self.options.num_grat_arp, self.options.resend_igmp);
         let exchanges = changes.slaves.iter().any(|change| change.slot == active)
@@ -111,7 +114,7 @@ impl Engine {
         }
     }
 
-    /// A MAC that nobody here has, `also` neither.
+    /// Returns a new address that neither the bond nor a slave has, and that is not `also`.
     pub(super) fn make_up_mac(&mut self, also: Mac) -> Mac {
         let (bond, slaves) = (self.mac.get(), &self.slaves);
         let taken = |mac| {
@@ -121,7 +124,7 @@ impl Engine {
         self.made_up.next(taken)
     }
 
-    /// What a slave's frames carry while it is active.
+    /// Returns the source address of a slave's frames while it is active.
     pub(super) fn wire_mac(&self, slave: &Slave) -> Mac {
         match self.policy() {
             FailOverMac::None | FailOverMac::Follow => self.mac.get(),

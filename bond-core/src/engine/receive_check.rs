@@ -1,45 +1,45 @@
-//! Whether a new active slave is heard at all.
+//! Detects a new active slave that transmits and receives no unicast.
 //!
-//! A switch port that accepts only the NIC's own MAC (VirtualBox, port security, SR-IOV) takes the link up and
-//! drops every frame. The driver does not notice. Here the counters of the data plane are looked at after a
-//! failover: frames sent and nothing addressed to the bond received is reason to ask its neighbours, because a
-//! host that only broadcasts, or sends to somebody who never answers, hears nothing behind a good port, too.
-//! If they do not answer either, somebody should be told.
+//! A switch port that accepts only the NIC's own MAC address (VirtualBox, port security, SR-IOV) has a link and drops
+//! every frame. The driver does not detect this. Here the engine reads the counters of the data plane after a failover.
+//! If the slave has sent frames and received no unicast, the neighbours of the bond are asked, because a host that only
+//! broadcasts, or sends to peers that never answer, receives no unicast behind a working port either. If the neighbours
+//! do not answer, the engine reports it.
 
 use bond_common::abi::Slot;
 
 use crate::{Time, event::Asked};
 
-/// How long a slave may go without unicast before its neighbours are asked.
+/// The time without unicast after which the neighbours are asked.
 const ASK_AFTER: Time = Time::from_secs(2);
-/// How many frames it must have sent by then.
+/// The number of frames that the slave must have sent by then.
 const ENOUGH_SENT: u64 = 10;
-/// How long the neighbours have for an answer.
+/// The time in which the neighbours have to answer.
 const ANSWER_WITHIN: Time = Time::from_secs(1);
-/// How often counters are asked for in the first seconds, when the failover may just have been noticed, ...
+/// The interval between two reads of the counters in the first seconds after the failover.
 const OFTEN: Time = Time::from_secs(1);
 const OFTEN_FOR: Time = Time::from_secs(5);
-/// ... and later.
+/// The interval between two reads later.
 const SELDOM: Time = Time::from_secs(10);
 
-/// What the data plane has counted on one slave.
+/// The counters of one slave in the data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
     pub tx_packets: u64,
     pub rx_unicast: u64,
 }
 
-/// Watches one active slave from the failover until it is heard.
+/// Observes one active slave from the failover until it receives unicast.
 ///
 /// ```text
 ///           frames sent, none back          they are asked           no answer in time
 /// Listening ---------------------> Asking ----------------> Asked -------------------> Told
 ///     ^                              |
 ///     +------------------------------+
-///            there is nobody to ask
+///           no neighbour to ask
 /// ```
 ///
-/// A unicast frame ends it in any state.
+/// A unicast frame ends the test in any state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HearingTest {
     slot: Slot,
@@ -62,21 +62,21 @@ enum State {
     },
 }
 
-/// What a look at the counters has shown.
+/// The result of a read of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing new.
     Wait,
-    /// The neighbours are to be asked; [`HearingTest::asked`] is the answer.
+    /// Ask the neighbours, and call [`HearingTest::asked`] afterwards.
     Ask,
-    /// Told once: so many frames were sent, and none came back.
+    /// The slave sent so many frames and received no unicast. Returned once.
     NoUnicast { sent: u64 },
-    /// The test is over. `was_told` if [`Verdict::NoUnicast`] came before.
+    /// The slave received unicast, and the test is over. `was_told` if [`Verdict::NoUnicast`] was returned before.
     Heard { was_told: bool },
 }
 
 impl HearingTest {
-    /// Begins at the failover. The caller reads the counters at once: that is the baseline.
+    /// Creates the test at a failover. The caller reads the counters at once, as the baseline.
     pub fn new(slot: Slot, now: Time) -> Self {
         let next_look = now.saturating_add(OFTEN);
         Self { slot, since: now, next_look, baseline: None, state: State::Listening }
@@ -86,7 +86,7 @@ impl HearingTest {
         self.slot
     }
 
-    /// Frames sent since the failover, once it is told that nothing came back.
+    /// Returns the number of frames sent since the failover, if [`Verdict::NoUnicast`] was returned.
     pub fn no_unicast(&self) -> Option<u64> {
         match self.state {
             State::Told { sent } => Some(sent),
@@ -94,12 +94,12 @@ impl HearingTest {
         }
     }
 
-    /// When the counters are to be read next.
+    /// Returns the time of the next read of the counters.
     pub fn deadline(&self) -> Time {
         self.next_look
     }
 
-    /// True if the counters are to be read now; the next look is then later.
+    /// Returns whether the counters have to be read now, and if so sets the time of the next read.
     #[must_use]
     pub fn take_due(&mut self, now: Time) -> bool {
         if now < self.next_look {
@@ -110,7 +110,7 @@ impl HearingTest {
         true
     }
 
-    /// Nobody looked for so long: the slave, and its neighbours, have that time once more.
+    /// Extends the times of the slave and of its neighbours by `time`, in which the engine was not called.
     pub fn postpone(&mut self, time: Time) {
         let later = |at: Time| at.saturating_add(time);
         self.baseline = self.baseline.map(|(from, counters)| (later(from), counters));
@@ -124,7 +124,7 @@ impl HearingTest {
             |base: Counters| counters.tx_packets < base.tx_packets || counters.rx_unicast < base.rx_unicast;
         let (from, base) = match self.baseline {
             Some((from, base)) if !restarted(base) => (from, base),
-            // Counters begin at 0 when the programs are loaded anew.
+            // Counters begin at 0 when the programs are loaded again.
             Some(_) | None => *self.baseline.insert((now, counters)),
         };
         let sent = counters.tx_packets.saturating_sub(base.tx_packets);
@@ -150,7 +150,7 @@ impl HearingTest {
         }
     }
 
-    /// The neighbours were asked, or there is nobody who could answer.
+    /// Handles the answer to [`Verdict::Ask`].
     pub fn asked(&mut self, now: Time, asked: Asked) {
         if self.state != State::Asking {
             return;

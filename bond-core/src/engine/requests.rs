@@ -11,7 +11,7 @@ impl Engine {
         let before = std::mem::replace(&mut self.options, options);
         let primary = self.primary();
         let primary_set = self.options.primary != before.primary && primary.is_some();
-        // It holds until a primary is up, whichever (`bond_choose_primary_or_current`).
+        // The flag remains until any primary is up (`bond_choose_primary_or_current`).
         self.force_primary |= primary_set;
         if self.options.num_grat_arp == 0 {
             self.announcements.rounds.cancel();
@@ -30,7 +30,7 @@ impl Engine {
             self.start_arp(now);
             self.inspect(now);
         }
-        // A primary that is not enslaved is noted down and elects nobody (`bond_option_primary_set`).
+        // A primary that is not enslaved is stored and causes no election (`bond_option_primary_set`).
         let primary_changed = primary_set || primary != primary_before;
         if primary_changed || self.options.primary_reselect != before.primary_reselect {
             self.elect(now, Reason::OptionChanged);
@@ -38,7 +38,7 @@ impl Engine {
         Ok(())
     }
 
-    /// `bond_option_prio_set`: the election is left out while a primary is enslaved.
+    /// Sets the options of a slave (`bond_option_prio_set`). A new prio causes no election while a primary is enslaved.
     pub(super) fn set_slave_options(
         &mut self,
         now: Time,
@@ -55,8 +55,8 @@ impl Engine {
         Ok(())
     }
 
-    /// `bond_option_primary_set`, `bond_option_primary_reselect_set`, `bond_option_prio_set`: none of them looks at
-    /// the value that was there.
+    /// Elects after an option was written (`bond_option_primary_set`, `bond_option_primary_reselect_set`,
+    /// `bond_option_prio_set`). None of them compares the new value with the old one.
     pub(super) fn written(&mut self, now: Time, option: Elects) {
         let is_enslaved = self.primary().is_some();
         let elects = match option {
@@ -72,7 +72,7 @@ impl Engine {
         }
     }
 
-    /// `bond_option_queue_id_set`: a queue is one slave's.
+    /// Checks that no other slave has the queue_id (`bond_option_queue_id_set`).
     pub(super) fn check_queue_id(&self, name: &str, options: SlaveOptions) -> Result<(), Refusal> {
         let queue_id = options.queue_id;
         let has_it = |slave: &&Slave| slave.name != name && slave.options.queue_id == queue_id;
@@ -84,7 +84,7 @@ impl Engine {
         }
     }
 
-    /// `bond_option_active_slave_set`
+    /// Makes a slave active by a planned switch (`bond_option_active_slave_set`).
     pub(super) fn set_active_slave(&mut self, now: Time, slot: Slot) -> Result<(), Refusal> {
         let slave = self.slave(slot).ok_or(Refusal::NoSuchSlave { slot })?;
         if self.active == Some(slot) {
@@ -105,7 +105,7 @@ impl Engine {
         Ok(())
     }
 
-    /// An election in which the active slave has no advantage (`bond_option_active_slave_set`).
+    /// Holds an election in which the active slave has no advantage (`bond_option_active_slave_set`).
     pub(super) fn clear_active_slave(&mut self, now: Time) {
         self.elect_from(now, None, Reason::OptionChanged);
     }
