@@ -54,7 +54,7 @@ mod tests {
             (0b0001, 0b0110, &[2, 1, 0], Some((2, 0b0100))),
             // A usable one before an early one of a better rank.
             (0b0101, 0b0110, &[1, 2, 0], Some((2, 0b0100))),
-            // Nobody; the active one itself does not count, whatever is said of it.
+            // No other slave is alive; the active one does not count.
             (0b0111, 0b0000, &[0, 1, 2], None),
             (0b0001, 0b0001, &[0, 1, 2], None),
         ];
@@ -73,7 +73,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_takes_over_is_alive_and_no_usable_one_before_it_is(
+        fn the_new_active_slot_is_alive_and_no_usable_one_before_it_is(
             active in 0u8..16, usable: u16, alive: u16, first in proptest::collection::vec(0u8..16, 0..16),
         ) {
             let rank = Rank::new(first.into_iter().map(slot));

@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn arp_of_somebody_else_keeps_its_sender() {
+    fn arp_of_another_host_keeps_its_sender() {
         let frame = [ethernet(Mac::BROADCAST, FROM, &[], 0x0806), arp(PEER, FROM)].concat();
         let expected = [ethernet(Mac::BROADCAST, TO, &[], 0x0806), arp(PEER, FROM)].concat();
         assert_eq!(stamped(frame), (expected, true));

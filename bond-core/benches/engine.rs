@@ -88,7 +88,7 @@ fn carrier_lost(bencher: Bencher<'_, '_>, slaves: u8) {
     measure(bencher, slaves, true, || Event::Link { slot: slot(0), link: DOWN });
 }
 
-/// A link event that tells nothing new.
+/// Measures a link event that repeats the known state.
 #[divan::bench(args = SLAVES)]
 fn nothing_new(bencher: Bencher<'_, '_>, slaves: u8) {
     measure(bencher, slaves, false, || Event::Link { slot: slot(0), link: UP });

@@ -94,7 +94,7 @@ impl Path {
         Self { since: now, last_rx: stale, last_tx: stale }
     }
 
-    /// It became active, or got its turn.
+    /// Begins the grace: the slave became active or began to probe.
     pub fn begin(&mut self, now: Time) {
         self.since = now;
     }
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slave_that_joins_without_carrier_is_not_taken_for_heard() {
+    fn a_slave_that_joins_without_carrier_has_no_reception() {
         let now = ms(100_000);
         let path = Path::new(now, Some(TOLERANCE));
         assert_eq!(inspect(now, TOLERANCE, IsDown, Backup, &path), None);

@@ -266,9 +266,9 @@ mod tests {
             ([false, false],   Some(0), Some(1), Better,   Some(1),    false),
             ([true, true],     Some(0), Some(1), Always,   Some(1),    false),
             ([true, true],     Some(0), Some(1), Failure,  Some(0),    false),
-            // Somebody has to be active.
+            // No slave is active: one has to be chosen at once.
             ([true, true],     None,    Some(1), Better,   Some(1),    false),
-            // Nobody to compare it with.
+            // There is no other slave to compare it with.
             ([true, true],     Some(1), Some(1), Better,   Some(1),    false),
         ];
         for (stale, current, primary, reselect, active, waits) in table {

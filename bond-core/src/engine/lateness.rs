@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lateness_is_told_once_in_its_time_with_what_was_not_told() {
+    fn lateness_is_reported_once_an_interval_with_the_sum_since_then() {
         let at = Time::from_millis;
         let mut lateness = Lateness::default();
         let table = [

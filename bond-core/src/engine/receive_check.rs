@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn with_nobody_to_ask_nothing_is_told() {
+    fn without_neighbours_nothing_is_reported() {
         let mut test = test();
         let _ = test.look(at(0), counters(0, 0));
         for second in 2..100 {
@@ -216,10 +216,10 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_looked_for_when_they_have_had_their_time() {
+    fn answers_are_checked_after_their_time() {
         let mut test = test();
         let _ = test.look(at(0), counters(0, 0));
-        // Of an answer that nobody waits for, nothing follows.
+        // An unexpected answer has no effect.
         test.asked(at(500), Asked::Somebody);
         assert_eq!(test.deadline(), at(1000));
         assert!(test.take_due(at(60_000)));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_each_second_and_after_five_each_ten() {
+    fn counters_are_read_each_second_and_after_five_each_ten() {
         let mut test = test();
         let mut looks = Vec::new();
         while looks.len() < 8 {

@@ -1,4 +1,4 @@
-//! Going on where another engine was stopped, with a data plane that went on meanwhile.
+//! Adoption of a bond whose engine was stopped while its data plane kept running.
 
 use bond_common::{
     abi::{ActiveWord, Rank, Slot},
@@ -19,7 +19,7 @@ use crate::{
 
 const POLICIES: [FailOverMac; 3] = [Nobody, Active, Follow];
 
-/// A bond whose engine is gone.
+/// A bond without an engine.
 struct Orphan {
     lab: Lab,
     rank: Rank,
@@ -34,7 +34,7 @@ impl Orphan {
         Self { lab, rank, known_active, failovers: Vec::new(), gone: Vec::new() }
     }
 
-    /// The carrier is lost, and a packet finds that out.
+    /// Takes the carrier away and lets the guard fail over at the next packet.
     fn cut(&mut self, index: u8) {
         self.lab.nic_mut(index).link.up = false;
         let (active, draining, usable) = self.lab.word;
@@ -56,13 +56,13 @@ impl Orphan {
         self.lab.nic_mut(index).link.up = true;
     }
 
-    /// Its interface is deleted.
+    /// Deletes the interface.
     fn lose(&mut self, index: u8) {
         self.gone.push((self.lab.slot(index), self.lab.nic(index).name.clone()));
         self.lab.slaves.remove(&self.lab.slot(index)).unwrap();
     }
 
-    /// Another engine goes on; the lab executes what it asks for.
+    /// Lets another engine adopt the bond; the lab executes its commands.
     fn adopt(mut self) -> Lab {
         let before = self.lab.engine.status();
         let slave = |(&slot, &(ifindex, _, permanent_mac)): (&Slot, &(u32, _, _))| {
@@ -104,7 +104,7 @@ impl Orphan {
     }
 }
 
-/// From whom to whom, of each notice of a failover.
+/// Returns the old and the new active slave of each notice of a failover.
 fn failovers(lab: &mut Lab) -> Vec<(Option<String>, Option<String>, Reason)> {
     let failover = |notice| match notice {
         Notice::Failover { from, to, reason, seen: Seen::Guard, .. } => Some((from, to, reason)),
@@ -118,7 +118,7 @@ fn by_guard(from: &str, to: &str) -> (Option<String>, Option<String>, Reason) {
 }
 
 #[test]
-fn every_failover_of_the_guard_is_told_and_counted() {
+fn adoption_reports_and_counts_every_failover_of_the_guard() {
     for policy in POLICIES {
         for cuts in 0..5u8 {
             let mut orphan = Orphan::of(Lab::enslaved(options(policy), 2));
@@ -150,7 +150,7 @@ fn every_failover_of_the_guard_is_told_and_counted() {
 }
 
 #[test]
-fn what_no_record_tells_is_told_once_and_counted_once() {
+fn adoption_reports_an_unrecorded_failover_once_and_counts_it_once() {
     let mut orphan = Orphan::of(Lab::enslaved(options(Nobody), 2));
     orphan.cut(0);
     orphan.failovers.clear();
@@ -160,7 +160,7 @@ fn what_no_record_tells_is_told_once_and_counted_once() {
 }
 
 #[test]
-fn a_backup_that_lost_its_link_is_counted_as_ever() {
+fn adoption_counts_a_backup_that_lost_its_link() {
     let mut orphan = Orphan::of(Lab::enslaved(options(Nobody), 3));
     orphan.cut(2);
     orphan.cut(0);
@@ -171,7 +171,7 @@ fn a_backup_that_lost_its_link_is_counted_as_ever() {
 }
 
 #[test]
-fn a_slave_that_is_gone_keeps_its_name_in_what_is_told() {
+fn adoption_reports_a_vanished_slave_by_its_name() {
     let mut orphan = Orphan::of(Lab::enslaved(options(Active), 3));
     orphan.cut(0);
     orphan.lose(0);
@@ -181,7 +181,7 @@ fn a_slave_that_is_gone_keeps_its_name_in_what_is_told() {
 }
 
 #[test]
-fn a_change_by_hand_is_no_failure() {
+fn adoption_counts_no_failure_for_a_change_by_the_administrator() {
     let mut orphan = Orphan::of(Lab::enslaved(options(Nobody), 2));
     orphan.lab.word.0 = Some(orphan.lab.slot(1));
     let mut lab = orphan.adopt();
@@ -197,7 +197,7 @@ fn a_change_by_hand_is_no_failure() {
     assert_eq!([0, 1].map(|index| lab.status(index).link_failure_count), [0, 0]);
 }
 
-/// Updelay holds back a link that returned: the guard used it early, and that counts.
+/// The guard used a slave in updelay early, and the engine keeps it up.
 #[test]
 fn the_last_one_used_is_up_and_the_others_wait_for_their_updelay() {
     let delayed = BondOptions { updelay: 1000, ..options(Nobody) };
@@ -208,5 +208,5 @@ fn the_last_one_used_is_up_and_the_others_wait_for_their_updelay() {
     let mut lab = orphan.adopt();
     assert_eq!([0, 1].map(|index| lab.mii(index)), [MiiStatus::GoingBack, MiiStatus::Up]);
     let slot = lab.slot(1);
-    assert!(lab.take().contains(&Command::Announce { slot, mac: mac(0x10) }), "the network is told");
+    assert!(lab.take().contains(&Command::Announce { slot, mac: mac(0x10) }), "no announcement");
 }

@@ -1,5 +1,5 @@
-//! ARP monitoring, held against what the driver was seen to do: dead paths, with the carrier up, at
-//! arp_interval=200 and arp_missed_max=2 unless a test says otherwise.
+//! ARP monitoring, compared with the observed behaviour of the driver: dead paths, with the carrier up, at
+//! arp_interval=200 and arp_missed_max=2 unless a test sets other values.
 
 use super::lab::{Lab, ms};
 use crate::{
@@ -18,7 +18,7 @@ fn options(arp_validate: ArpValidate) -> BondOptions {
     }
 }
 
-/// A bond that has been up for a while.
+/// Creates a bond that has been up for a while.
 fn settled(options: BondOptions, nics: u8) -> Lab {
     let mut lab = Lab::enslaved(options, nics);
     lab.wait(ms(2000));
@@ -62,8 +62,8 @@ fn probes_that_the_agent_could_not_send_judge_no_slave() {
     assert_eq!(lab.active(), None);
 }
 
-/// The driver took 430 to 770 ms, one tick of its own and the poll's 10 ms included. Here it is two intervals and
-/// what is left of the third.
+/// The driver took 430 to 770 ms, including one of its ticks and 10 ms of the poll. Here it takes two intervals and the
+/// rest of the third.
 #[test]
 fn a_dead_path_fails_over_in_every_mode_whenever_it_dies() {
     for validate in ArpValidate::VALUES {
@@ -94,7 +94,7 @@ fn with_both_paths_dead_slaves_take_turns_until_one_is_back() {
         let turns = history(&mut lab, 2500);
         let (at, active, first) = &turns[1];
         assert!((400..=600).contains(at), "{validate:?}: after {at} ms");
-        // The turns begin behind the first slave.
+        // The round robin begins after the first slave.
         assert_eq!((active, first), (&None, &vec![Down, GoingBack]), "{validate:?}");
         assert!(!lab.carrier);
         for (turn, ((before, ..), (at, active, states))) in turns[1..].iter().zip(&turns[2..]).enumerate() {
@@ -108,7 +108,7 @@ fn with_both_paths_dead_slaves_take_turns_until_one_is_back() {
         assert!(turns.len() > 10, "{validate:?}");
         let notices = lab.take_notices();
         let spoken = notices.iter().filter(|notice| matches!(notice, Notice::LinkChanged { .. })).count();
-        assert_eq!(spoken, 2, "turns are not told: {notices:?}");
+        assert_eq!(spoken, 2, "the round robin is not reported: {notices:?}");
 
         lab.nic_mut(1).path = true;
         let back = history(&mut lab, 1000);
@@ -118,7 +118,7 @@ fn with_both_paths_dead_slaves_take_turns_until_one_is_back() {
 
         lab.nic_mut(0).path = true;
         lab.wait(ms(600));
-        // It was not better: it is up, and the other one stays.
+        // It is up and not a better choice, so the other one stays active.
         assert_eq!((lab.active(), self::states(&lab)), (name(1), vec![Up, Up]), "{validate:?}");
     }
 }
@@ -132,7 +132,7 @@ fn carrier_counts_only_as_far_as_probes_do_not_come_back() {
     assert!((400..=600).contains(&history[1].0), "{history:?}");
     assert_eq!(lab.active(), name(1));
 
-    // While no slave is active, those without carrier have no turn.
+    // While no slave is active, slaves without carrier do not probe.
     lab.nic_mut(1).path = false;
     lab.wait(ms(1000));
     lab.take();
@@ -175,14 +175,14 @@ fn one_dead_target_of_two() {
             lab.wait(ms(100));
             assert_eq!((lab.carrier, lab.active().is_some()), (up, up), "{all:?} {validate:?}");
         }
-        // The dead one need not be one.
+        // The dead target is removed.
         lab.set_options(|options| options.arp_ip_target.retain(|ip| *ip != dead)).unwrap();
         lab.wait(ms(800));
         assert!(lab.carrier, "{all:?} {validate:?}");
     }
 }
 
-/// A target added live gets as long to answer as any other; then it counts.
+/// A target that is added to a running bond has as long to answer as any other; then it counts.
 #[test]
 fn targets_come_and_go_live() {
     let mut lab =
@@ -202,9 +202,9 @@ fn targets_come_and_go_live() {
     assert!(!lab.carrier);
 }
 
-/// Both slaves see each other through the switch, and nobody sees the targets: only validation notices.
+/// The slaves receive each other's probes through the switch, and no target answers. Only validation detects this.
 #[test]
-fn a_bond_does_not_take_its_own_voice_for_an_answer() {
+fn a_bond_does_not_count_its_own_probes_as_answers() {
     for (validate, up) in [(ArpValidate::None, true), (ArpValidate::Backup, false), (ArpValidate::All, false)]
     {
         let mut lab = settled(options(validate), 2);
@@ -235,14 +235,14 @@ fn the_active_slave_alone_probes_once_an_interval() {
     assert_eq!(lab.take_times(start, by).len(), 5);
 }
 
-/// What nobody can send nobody answers. An agent that is slow to send is another case.
+/// Probes that cannot be sent are not answered. An agent that is slow to send them is another case.
 #[test]
 fn probes_that_cannot_be_sent_take_the_active_slave_down() {
     let mut lab = settled(options(ArpValidate::None), 2);
     lab.pace = super::lab::Pace::Manual;
     let slot = lab.slot(0);
     for _ in 0..20 {
-        // Others are heard all the time.
+        // The other slaves receive answers all the time.
         lab.wait(ms(100));
         lab.handle(Event::ProbeFailed { slot }).unwrap();
         let at = lab.now.as_nanos() as u64;
@@ -258,7 +258,7 @@ fn monitors_are_exchanged_live() {
     lab.nic_mut(1).path = false;
     lab.wait(ms(2000));
     assert!(!lab.carrier);
-    // miimon sees carrier and nothing else.
+    // miimon checks the carrier only.
     let (arp, mii) = (options(ArpValidate::All), BondOptions { miimon: 100, ..BondOptions::default() });
     lab.handle(Event::SetOptions(Box::new(mii.clone()))).unwrap();
     assert_eq!(states(&lab), [Up, Up]);
@@ -266,7 +266,7 @@ fn monitors_are_exchanged_live() {
     lab.wait(ms(3000));
     assert!(lab.carrier && !lab.take().iter().any(|command| matches!(command, Command::Probe { .. })));
 
-    // In the middle of a downdelay, whose deadline is nobody's any more.
+    // In the middle of a downdelay, whose deadline has no effect any more.
     let patient = BondOptions { downdelay: 1000, ..mii };
     lab.handle(Event::SetOptions(Box::new(patient))).unwrap();
     lab.set_link(0, false);
@@ -282,7 +282,7 @@ fn monitors_are_exchanged_live() {
 }
 
 #[test]
-fn a_primary_takes_over_when_it_is_heard_again() {
+fn a_primary_takes_over_when_it_receives_again() {
     let mut lab = settled(BondOptions { primary: name(0), ..options(ArpValidate::All) }, 2);
     lab.nic_mut(0).path = false;
     lab.wait(ms(1000));
@@ -293,7 +293,7 @@ fn a_primary_takes_over_when_it_is_heard_again() {
 }
 
 #[test]
-fn the_slave_whose_turn_it_is_may_leave() {
+fn the_slave_that_probes_may_leave() {
     let mut lab = settled(options(ArpValidate::All), 3);
     (0..3).for_each(|index| lab.nic_mut(index).path = false);
     lab.wait(ms(2000));
@@ -308,13 +308,13 @@ fn the_slave_whose_turn_it_is_may_leave() {
     assert_eq!(lab.engine.poll_timeout(), None);
 }
 
-/// Under every policy the source is what the slave itself has, as in the driver (`bond_arp_send`).
+/// Under every policy the source is the slave's own address, as in the driver (`bond_arp_send`).
 #[test]
 fn probes_carry_the_slaves_mac() {
     for (policy, macs) in [
         (FailOverMac::None, [0x10, 0x10]),
         (FailOverMac::Active, [0x10, 0x11]),
-        // They have swapped when the first one failed.
+        // They exchanged addresses when the first one failed.
         (FailOverMac::Follow, [0x11, 0x10]),
     ] {
         let mut lab = settled(BondOptions { fail_over_mac: policy, ..options(ArpValidate::None) }, 2);

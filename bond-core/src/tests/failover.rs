@@ -1,4 +1,4 @@
-//! What a failover consists of, and in which order.
+//! The commands of a failover and their order.
 
 use super::lab::{BORN, Lab, Pace, mac, ms, options};
 use crate::{
@@ -23,7 +23,7 @@ fn link_changed(slave: &str, up: bool) -> Command {
     Notify(Notice::LinkChanged { slave: slave.into(), up })
 }
 
-/// Everything that one failure of slave0 asks for, with nothing answered yet.
+/// Returns all commands after a failure of slave0, before any answer.
 fn on_failure(policy: FailOverMac) -> Vec<Command> {
     let mut lab = Lab::enslaved(options(policy), 2);
     lab.pace = Pace::Manual;
@@ -151,7 +151,7 @@ fn carrier_follows_the_last_slave() {
     assert!(lab.carrier && lab.engine.status().carrier);
 }
 
-/// Equal slaves do not take over when they come back.
+/// A slave of equal rank does not take over when its link recovers.
 #[test]
 fn a_returning_slave_stays_backup_unless_it_is_preferred() {
     type Preference = fn(&mut Lab);
@@ -190,7 +190,7 @@ fn all_fail_and_return() {
     assert!(lab.take().contains(&failover(None, Some("slave0"), Reason::LinkRecovered, seen, chosen)));
 }
 
-/// Reasons say what is the matter, and this says how it came to be known.
+/// The reason is why the active slave changed; `seen` is what showed it.
 #[test]
 fn a_failover_says_what_was_seen() {
     let carrier_is_lost = |lab: &mut Lab| lab.set_link(0, false);

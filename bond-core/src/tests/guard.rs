@@ -1,4 +1,4 @@
-//! Failovers that the data plane made before the engine knew.
+//! Failovers of the carrier guard, which the engine learns of afterwards.
 
 use super::lab::{Lab, Pace, mac, ms, options};
 use crate::{
@@ -28,7 +28,7 @@ fn the_engine_does_what_is_left_to_do() {
         let mut beside = Lab::enslaved(options(policy), 2);
         assert!(lab.guard(0));
         beside.set_link(0, false);
-        // ACTIVE is right already; everything slow is as after any failover.
+        // ACTIVE is right already; the slow commands are those of any failover.
         let slow = |commands: Vec<Command>| {
             let fast = |command: &Command| matches!(command, Switch { .. } | Notify(Notice::Failover { .. }));
             commands.into_iter().filter(|command| !fast(command)).collect::<Vec<_>>()
@@ -60,7 +60,7 @@ fn going_back_is_for_updelay_and_the_rules_of_reselection() {
     let delayed = BondOptions { updelay: 300, primary: Some("slave0".into()), ..options(Nobody) };
     let mut lab = Lab::enslaved(delayed, 2);
     assert!(lab.guard(0));
-    // The link was gone for a moment only.
+    // The link was lost for a moment only.
     lab.set_link(0, true);
     assert_eq!((lab.active().as_deref(), lab.mii(0)), (Some("slave1"), MiiStatus::GoingBack));
     lab.wait(ms(299));
@@ -68,7 +68,7 @@ fn going_back_is_for_updelay_and_the_rules_of_reselection() {
     lab.wait(ms(2));
     assert_eq!(lab.active().as_deref(), Some("slave0"));
 
-    // Without a primary nobody goes back.
+    // Without a primary the bond does not switch back.
     let mut lab = Lab::enslaved(options(Nobody), 2);
     assert!(lab.guard(0));
     lab.set_link(0, true);
@@ -101,10 +101,10 @@ fn one_after_the_other_and_back() {
     }
 }
 
-/// The guard's failovers while nothing called the engine: by how many of them it comes back to which slave, every one is
-/// reported and counted once.
+/// Failovers of the guard while the engine is not called. Each one is reported and counted once, also if the last one
+/// leads back to the first slave.
 #[test]
-fn failovers_that_nothing_reported_are_told_one_by_one() {
+fn unreported_failovers_are_reported_one_by_one() {
     for policy in POLICIES {
         for path in [&[1][..], &[1, 0], &[1, 2], &[1, 0, 1], &[1, 2, 0, 1, 2, 0], &[1, 0, 2, 1, 0, 1]] {
             let mut lab = Lab::enslaved(options(policy), 3);
@@ -136,9 +136,9 @@ fn failovers_that_nothing_reported_are_told_one_by_one() {
     }
 }
 
-/// Whoever writes ACTIVE by hand is followed where it makes sense, and put right where it does not.
+/// The engine follows another process that writes a slave which is up into ACTIVE, and corrects other words.
 #[test]
-fn a_word_that_names_nobody_is_put_right() {
+fn a_word_without_an_active_slave_is_corrected() {
     let mut lab = Lab::enslaved(options(Nobody), 2);
     let nobody = lab.slot(1).index() as u8 + 5;
     let before = lab.word;
@@ -151,7 +151,7 @@ fn a_word_that_names_nobody_is_put_right() {
 }
 
 #[test]
-fn under_follow_whoever_is_prepared_announces_first() {
+fn under_follow_a_prepared_slave_announces_first() {
     for prearm in [false, true] {
         let new = crate::NewBond {
             name: "bond0".into(),

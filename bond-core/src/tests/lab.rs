@@ -1,4 +1,4 @@
-//! An agent that executes commands on NICs that exist only here, in a time that passes only when told.
+//! An agent that executes commands on simulated NICs, with a simulated clock.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,10 +19,10 @@ use crate::{
     status::{MiiStatus, SlaveStatus},
 };
 
-/// The MAC that bonds are born with.
+/// The MAC address of a new bond.
 pub const BORN: Mac = mac(0xb0);
 
-/// MACs of the oracle's transcripts: the last byte says whose.
+/// MAC addresses of the transcripts of the driver: the last byte names the device.
 pub const fn mac(last: u8) -> Mac {
     Mac::new([2, 0, 0, 0, 0, last])
 }
@@ -31,7 +31,7 @@ pub const fn ms(ms: u64) -> Time {
     Time::from_millis(ms)
 }
 
-/// miimon 100 and nothing else but this policy; no IGMP and MLD reports, which have tests of their own.
+/// Returns options with miimon 100 and this policy, without IGMP and MLD reports, which have separate tests.
 pub fn options(fail_over_mac: FailOverMac) -> BondOptions {
     BondOptions { miimon: 100, fail_over_mac, resend_igmp: 0, ..BondOptions::default() }
 }
@@ -43,11 +43,11 @@ pub struct Nic {
     pub mac: Mac,
     pub link: Link,
     pub can_set_mac: bool,
-    /// It will not take any MAC from now on, whatever it said before.
+    /// The NIC refuses every MAC address from now on, although it accepted others before.
     pub refuses: bool,
     pub tx_packets: u64,
     pub rx_unicast: u64,
-    /// What it is plugged into forwards, whatever the carrier says.
+    /// The switch forwards frames of this NIC, independently of the carrier.
     pub path: bool,
     pub heard: ProbeTimes,
 }
@@ -55,7 +55,7 @@ pub struct Nic {
 /// When slow commands are executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// At once, and answered at once.
+    /// At once, with an immediate answer.
     Prompt,
     /// One at each [`Lab::work`].
     Manual,
@@ -172,20 +172,20 @@ impl Lab {
         self.handle(Event::Leave { slot: self.slot(index) })
     }
 
-    /// The carrier changes, and netlink says so.
+    /// Changes the carrier, with a netlink notification.
     pub fn set_link(&mut self, index: u8, up: bool) {
         self.nic_mut(index).link.up = up;
         self.tell_link(index);
     }
 
-    /// The carrier is lost, and a packet finds that out before anybody else: the data plane's guard fails over. False if
-    /// nobody can take over.
+    /// Takes the carrier away and lets the guard fail over at the next packet, before any notification. Returns false if
+    /// no slave can take over.
     pub fn guard(&mut self, lost: u8) -> bool {
         self.nic_mut(lost).link.up = false;
         let (active, draining, usable) = self.word;
         let word = ActiveWord::default().next(active, draining, usable);
         let rank = Rank::new(self.engine.rank());
-        // Of a slave that is not set up, the guard knows no device.
+        // The guard has no device of a slave that is not set up.
         let joined: Vec<_> = self.engine.slaves().filter(|slave| slave.joined).collect();
         let has_link = |slot: Slot| {
             let slave = joined.iter().find(|slave| slave.slot == slot);
@@ -229,7 +229,7 @@ impl Lab {
         self.handle(Event::SetActiveSlave(index.map(|index| self.slot(index))))
     }
 
-    /// Tells the engine, and executes what it asks for.
+    /// Passes an event to the engine and executes its commands.
     pub fn handle(&mut self, event: Event) -> Result<(), Refusal> {
         let answer = self.engine.handle(self.now, event);
         self.execute();
@@ -237,17 +237,17 @@ impl Lab {
         answer
     }
 
-    /// Another engine, and what it asks for at first.
+    /// Replaces the engine and executes the first commands of the new one.
     pub fn replace_engine(&mut self, engine: Engine) {
         self.engine = engine;
-        // It writes them all again.
+        // The new engine writes all entries again.
         self.slaves.clear();
         self.queue_ids.clear();
         self.execute();
         while self.pace == Pace::Prompt && self.work() {}
     }
 
-    /// Lets time pass; the engine is called exactly when it asks for it.
+    /// Advances the clock; the engine is called exactly at its timeouts.
     pub fn wait(&mut self, time: Time) {
         let end = self.now + time;
         while let Some(next) = self.engine.poll_timeout().filter(|next| *next <= end) {
@@ -295,13 +295,13 @@ impl Lab {
         status.active_slave
     }
 
-    /// Last bytes of the MACs that are really in use: the bond's, then each NIC's.
+    /// Returns the last bytes of the MAC addresses in use: the bond's, then each NIC's.
     pub fn macs(&self) -> Vec<u8> {
         let nics = self.nics.values().map(|nic| nic.mac);
         std::iter::once(self.bond_mac).chain(nics).map(|mac| mac.bytes()[5]).collect()
     }
 
-    /// Everything asked for since the last call.
+    /// Returns all commands since the last call.
     pub fn take(&mut self) -> Vec<Command> {
         self.log.drain(..).map(|(_, command)| command).collect()
     }
@@ -381,8 +381,8 @@ impl Lab {
         }
     }
 
-    /// Asks every target. The switch floods the requests, the targets answer after a millisecond, and the slaves
-    /// note what the data plane would.
+    /// Probes every target. The switch floods the requests, the targets answer after a millisecond, and PROBES gets the
+    /// times that the data plane would store.
     fn probe(&mut self, ifindex: u32) {
         let options = self.engine.options();
         let ipv4 = options.arp_ip_target.iter().map(|ip| IpAddr::from(*ip)).enumerate();

@@ -1,4 +1,5 @@
-//! A late agent: it was stopped, or kept from running, or its machine was suspended. It judges no slave by that time.
+//! A late agent: it was stopped or kept from running, or its machine was suspended. The engine judges no slave by that
+//! time.
 
 use super::lab::{Lab, ms};
 use crate::{
@@ -30,7 +31,7 @@ fn settled(options: BondOptions) -> Lab {
     lab
 }
 
-/// Nobody runs for so long; then the engine is called.
+/// Lets time pass without calls of the engine, then calls it.
 fn stop(lab: &mut Lab, time: u64) {
     lab.now += ms(time);
     lab.timeout();
@@ -45,7 +46,7 @@ fn is_late(command: &Command) -> bool {
 }
 
 #[test]
-fn an_agent_that_was_stopped_blames_no_path() {
+fn an_agent_that_was_stopped_judges_no_path() {
     for validate in ArpValidate::VALUES {
         for missed_max in [1, 2, 5] {
             for time in [160, 250, 400, 1_000, 86_400_000] {
@@ -85,7 +86,7 @@ fn a_path_that_died_meanwhile_is_found_after_the_grace() {
 }
 
 #[test]
-fn a_slave_whose_turn_it_was_has_it_again() {
+fn a_slave_that_probed_probes_again() {
     let mut lab = settled(arp(2, ArpValidate::Active));
     lab.nic_mut(0).path = false;
     lab.nic_mut(1).path = false;
@@ -103,19 +104,19 @@ fn a_slave_whose_turn_it_was_has_it_again() {
 }
 
 #[test]
-fn an_event_that_comes_before_the_late_step_judges_nobody_either() {
+fn an_event_before_the_late_step_judges_no_slave_either() {
     let mut lab = settled(mii(0, 200));
     lab.set_link(0, false);
     assert_eq!(states(&lab), [GoingDown, Up]);
     lab.now += ms(5000);
-    // The other slave's link is told first.
+    // The link of the other slave is reported first.
     lab.tell_link(1);
     assert_eq!((lab.active().as_deref(), states(&lab)), (Some("slave0"), [GoingDown, Up]));
 }
 
 #[test]
-fn a_delay_does_not_run_while_nobody_looks() {
-    // The link of the active slave, which is in its downdelay, is back by then or not.
+fn a_delay_does_not_run_while_the_engine_is_not_called() {
+    // The link of the active slave, which is in downdelay, recovers in the meantime or not.
     for (is_back, at_once, later) in [(true, Up, Up), (false, GoingDown, Down)] {
         let mut lab = settled(mii(0, 200));
         lab.set_link(0, false);
@@ -130,9 +131,9 @@ fn a_delay_does_not_run_while_nobody_looks() {
 }
 
 #[test]
-fn a_suspended_machine_is_no_reason_to_blame_anybody() {
+fn a_suspended_machine_judges_no_slave() {
     let mut lab = settled(arp(2, ArpValidate::None));
-    // Its clock has not counted the time; what was on its way is lost.
+    // The clock has not counted the time, and frames in flight are lost.
     lab.nic_mut(0).heard = bond_common::abi::ProbeTimes::NEVER;
     lab.handle(Event::Suspended { time: ms(60_000) }).unwrap();
     let told = Notice::Suspended { ms: 60_000 };
@@ -142,10 +143,10 @@ fn a_suspended_machine_is_no_reason_to_blame_anybody() {
 }
 
 #[test]
-fn a_probe_that_is_sent_late_is_no_reason_to_blame_anybody() {
+fn a_probe_that_is_sent_late_judges_no_slave() {
     let mut lab = settled(arp(1, ArpValidate::None));
     lab.pace = super::lab::Pace::Manual;
-    // The step is on time, and whoever sends is not: until the next step nothing is on the wire.
+    // The step is on time, and the prober is not: until the next step no probe is sent.
     lab.wait(ms(50));
     for _ in 0..3 {
         lab.wait(ms(100));

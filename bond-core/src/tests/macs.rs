@@ -1,4 +1,4 @@
-//! Who has which MAC, as the driver does it: the tables of the transcripts.
+//! The assignment of MAC addresses, compared with transcripts of the driver.
 
 use bond_common::mac::Mac;
 
@@ -21,7 +21,7 @@ enum Step {
 
 use Step::{Down, Enslave, Release, Up};
 
-/// A made-up MAC in a table.
+/// A generated MAC address in a table.
 const ANY: u8 = 0;
 
 fn play(policy: FailOverMac, steps: &[(Step, [u8; 4])]) {
@@ -33,7 +33,7 @@ fn play(policy: FailOverMac, steps: &[(Step, [u8; 4])]) {
             Up(index) => lab.set_link(index, true),
             Release(index) => lab.leave(index).unwrap(),
         }
-        // Slots rest for a second.
+        // Slots are quarantined for a second.
         lab.wait(ms(1000));
         let mut macs = lab.macs();
         let made_up = |last: u8| !(0x10..=0x12).contains(&last) && last != 0xb0;
@@ -126,9 +126,9 @@ fn transcript_of_follow() {
     );
 }
 
-/// All down in turn; then another one than the last active comes back first.
+/// All slaves fail one after the other; then a slave that was not the last active one recovers first.
 #[test]
-fn follow_finds_who_wears_the_bonds_mac_when_there_was_no_active() {
+fn follow_finds_the_slave_with_the_bonds_mac_when_there_was_no_active() {
     let mut lab = Lab::enslaved(options(Follow), 3);
     for index in [0, 1, 2] {
         lab.set_link(index, false);
@@ -186,7 +186,7 @@ fn follow_gives_a_returning_first_slave_another_mac() {
 }
 
 #[test]
-fn a_mac_set_by_hand_is_kept_until_the_bond_is_empty() {
+fn a_mac_set_by_the_administrator_is_kept_until_the_bond_is_empty() {
     for (policy, enslaved) in
         [(Nobody, [0x99, 0x99, 0x99]), (Follow, [0x99, 0x99, 0x11]), (Active, [0x10, 0x10, 0x11])]
     {
@@ -205,9 +205,9 @@ fn a_mac_set_by_hand_is_kept_until_the_bond_is_empty() {
     }
 }
 
-/// A failover looks at the MACs that the slaves have then; under active the bond has its active slave's at once.
+/// A failover uses the present addresses of the slaves; under active the bond has its active slave's at once.
 #[test]
-fn a_slaves_mac_set_by_hand() {
+fn a_slaves_mac_changed_externally() {
     // The MACs of bond0, slave0 and slave1 after a change on the backup, a failover to it, and another change on it.
     for (policy, of_backup, failed_over, of_active) in [
         (Nobody, [0x10, 0x10, 0x71], [0x10, 0x10, 0x71], [0x10, 0x10, 0x72]),
@@ -230,16 +230,16 @@ fn a_slaves_mac_set_by_hand() {
         assert_eq!(lab.macs(), of_active, "{policy:?}");
         let wire = lab.slaves.values().nth(1).unwrap().1;
         assert_eq!(wire, mac(if policy == Active { 0x72 } else { 0x10 }), "{policy:?}");
-        // What xbond has set itself, or asked for, is no news.
+        // An address that xbond has set, or asked for, is not reported.
         lab.take();
         lab.set_slave_mac_by_hand(1, mac(0x72));
         assert_eq!(lab.take_notices(), [], "{policy:?}");
     }
 }
 
-/// `bond_set_mac_address`: under none the slaves take it; the other policies leave it to the slaves.
+/// `bond_set_mac_address`: under none the slaves get the address; the other policies derive it from the slaves.
 #[test]
-fn a_mac_set_by_hand_at_run_time() {
+fn a_bonds_mac_changed_externally() {
     for (policy, expected) in
         [(Nobody, [0x99, 0x99, 0x99]), (Follow, [0x10, 0x10, 0x11]), (Active, [0x10, 0x10, 0x11])]
     {
@@ -256,7 +256,7 @@ fn a_mac_set_by_hand_at_run_time() {
         let in_use = if policy == Active { [0x10, 0x11] } else { [expected[0]; 2] };
         assert_eq!(wire, in_use.map(mac), "{policy:?}");
 
-        // Of a bond without slaves: the first one finds it, under none.
+        // In a bond without slaves: the first slave gets it, under none.
         lab.leave(0).unwrap();
         lab.leave(1).unwrap();
         let random = lab.bond_mac;
@@ -266,7 +266,7 @@ fn a_mac_set_by_hand_at_run_time() {
         let expected = match policy {
             Nobody => mac(0x98),
             Active => mac(0x10),
-            // Not set, but no longer to be copied from the first slave.
+            // Not set, but not copied from the first slave any more.
             Follow => random,
         };
         assert_eq!((lab.bond_mac, lab.nic(0).mac), (expected, expected), "{policy:?}, the next first slave");
@@ -300,9 +300,9 @@ fn a_nic_that_cannot_change_its_mac() {
     }
 }
 
-/// The new active refuses the bond's MAC: the old one gets it back.
+/// The new active slave refuses the bond's address: the old one gets it again.
 #[test]
-fn a_refused_swap_leaves_one_wearer_of_the_bonds_mac() {
+fn a_refused_swap_leaves_one_slave_with_the_bonds_mac() {
     let mut lab = Lab::enslaved(options(Follow), 3);
     lab.nic_mut(1).refuses = true;
     lab.set_link(0, false);

@@ -1,5 +1,5 @@
-//! Random histories of a bond beside a model of it: the rules of election and of link states written down once
-//! more, as plainly as possible, with one look at everything every 10 ms instead of events and deadlines.
+//! Random histories of a bond, compared with a model: a second, simple implementation of the rules of election and of
+//! link states, which polls everything each 10 ms instead of using events and deadlines.
 
 use proptest::prelude::*;
 
@@ -69,7 +69,7 @@ impl Model {
         self.primary.filter(|nic| self.slave(*nic).is_some())
     }
 
-    /// A look at all links, then, if somebody changed who matters, one election.
+    /// Polls all links, then holds one election if a change requires it.
     fn look(&mut self) {
         let mut ignore_updelay = self.active.is_none();
         let mut election = false;
@@ -108,7 +108,7 @@ impl Model {
 
     fn elect(&mut self) {
         let best = self.best();
-        // Whoever is elected during its updelay is up at once.
+        // A slave that is elected during its updelay is up at once.
         if let Some(slave) = self.slaves.iter_mut().find(|slave| Some(slave.nic) == best) {
             slave.mii = Mii::Up;
         }
@@ -174,7 +174,7 @@ impl Model {
         }
     }
 
-    /// By hand.
+    /// Handles a request of the administrator.
     fn set_active(&mut self, nic: Option<u8>) {
         match nic {
             None => {
@@ -259,7 +259,7 @@ impl Both {
         let wire = &mut self.model.wires[usize::from(nic)];
         change(wire);
         let Wire { up, speed, duplex } = *wire;
-        // The engine learns of the speed later than of the link, and the driver with it.
+        // The engine learns the speed later than the link; the driver learns both together.
         let link = &mut self.lab.nic_mut(nic).link;
         let comes_up = up && !link.up;
         *link = if comes_up {
@@ -300,7 +300,7 @@ impl Both {
                     self.model.join(nic);
                 }
             }
-            // The active slave hands over first, and is gone when it has drained.
+            // The active slave is replaced first, and removed when it has drained.
             Step::Leave(nic) if self.is_slave(nic) => {
                 self.model.leave(nic);
                 self.lab.leave(nic).unwrap();
@@ -325,7 +325,7 @@ impl Both {
                 let before = self.model.primary();
                 self.model.primary = nic;
                 self.model.force_primary |= self.model.primary().is_some();
-                // One that is not enslaved is noted down, and elects nobody if there was none before.
+                // A primary that is not enslaved is stored, and causes no election if there was none before.
                 if nic.is_none() || self.model.primary().is_some() || before.is_some() {
                     self.model.elect();
                 }

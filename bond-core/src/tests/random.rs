@@ -1,4 +1,4 @@
-//! Random histories, held against rules that need no knowledge of how the engine works.
+//! Random histories, checked against invariants that do not depend on the implementation of the engine.
 
 use std::collections::BTreeMap;
 
@@ -18,28 +18,28 @@ const NICS: u8 = 4;
 #[derive(Clone, Debug)]
 enum Step {
     Wait(u64),
-    /// The carrier changes; netlink may say so, or the next poll has to find it.
+    /// The carrier changes; a netlink notification reports it, or the next poll has to find it.
     Carrier {
         nic: u8,
         up: bool,
         told: bool,
     },
-    /// The active slave's carrier is lost, and a packet finds it before anybody else does.
+    /// The active slave loses its carrier, and the guard finds it at the next packet.
     Guard,
-    /// What the NIC is plugged into forwards, or not.
+    /// The switch of a NIC forwards frames, or not.
     Path(u8, bool),
     Join(u8),
     Leave(u8),
     Gone(u8),
     Rename(u8, u8),
     Prio(u8, i32),
-    /// The bond's MAC is set by hand.
+    /// The bond's MAC address is changed externally.
     BondMac(u8),
     Active(Option<u8>),
     Options(Change),
     /// So many slow commands are executed and answered.
     Work(u8),
-    /// A timeout that nobody asked for.
+    /// A timeout that the engine did not ask for.
     Timeout,
     /// Every slow command is executed and answered.
     Settle,
@@ -147,7 +147,7 @@ impl History {
                 }
             }
             Step::Path(nic, path) if plugged(nic) => lab.nic_mut(*nic).path = *path,
-            // An agent looks at a NIC only after it has put the last release behind it.
+            // An agent reads a NIC only after it has finished the last release.
             Step::Join(nic) if !lab.is_busy(*nic) => {
                 if let Some(again) = self.unplugged.remove(&(10 + u32::from(*nic))) {
                     lab.nics.insert(10 + u32::from(*nic), again);
@@ -212,7 +212,7 @@ impl History {
                 assert!(!down, "the active slave is {}", state(active));
             }
             None => {
-                // With ARP monitoring GoingBack means that it probes, and may not be heard.
+                // With ARP monitoring GoingBack means that the slave probes, possibly without an answer.
                 let probes = self.lab.engine.options().arp_interval > 0;
                 let ready = |slave: &&crate::status::SlaveStatus| {
                     slave_is_ready(slave) && !(probes && slave.mii_status == MiiStatus::GoingBack)
@@ -223,7 +223,7 @@ impl History {
         if self.lab.engine.options().is_monitored()
             && status.slaves.iter().any(|slave| slave.mii_status == MiiStatus::Up)
         {
-            assert!(self.lab.engine.poll_timeout().is_some(), "nobody polls");
+            assert!(self.lab.engine.poll_timeout().is_some(), "no poll is due");
         }
     }
 
@@ -331,7 +331,7 @@ proptest! {
         history.check_settled();
     }
 
-    /// NICs that break their word: MACs are known for what they are, and nothing worse happens.
+    /// NICs that refuse addresses unexpectedly: the engine knows the present addresses, and all else holds.
     #[test]
     fn refused_macs_are_known(
         policy in policies(), refuses: [bool; NICS as usize], bond_refuses: bool,
@@ -356,7 +356,7 @@ proptest! {
         }
     }
 
-    /// Anything at any time: no panic, no hurry, even when time goes wrong.
+    /// Any event at any time, also with a clock that jumps: no panic and no timeout in the past.
     #[test]
     fn nonsense_is_survived(events in proptest::collection::vec((0..3u64, nonsense()), 1..80)) {
         let mut engine = crate::Engine::new(NewBond {

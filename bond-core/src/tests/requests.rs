@@ -1,4 +1,4 @@
-//! Requests: what they do, and when they are refused.
+//! Requests: their effects and refusals.
 
 use bond_common::abi::Slot;
 
@@ -54,7 +54,7 @@ fn a_nic_that_cannot_change_its_mac_joins_under_active() {
 }
 
 #[test]
-fn a_freed_slot_rests_for_a_second() {
+fn a_released_slot_is_quarantined_for_a_second() {
     let mut lab = Lab::enslaved(options(Nobody), 3);
     assert_eq!([0, 1, 2].map(|index| lab.slot(index).index()), [0, 1, 2]);
     lab.leave(0).unwrap();
@@ -75,7 +75,7 @@ fn a_freed_slot_rests_for_a_second() {
     assert_eq!(lab.slot(5).index(), 5);
 }
 
-/// Whoever sets interfaces up hangs, and the slave of this slot is long gone.
+/// The agent hangs while it sets an interface up, and the slave of this slot has left long ago.
 #[test]
 fn a_late_answer_does_not_meet_another_slave() {
     let mut lab = Lab::enslaved(options(Nobody), 1);
@@ -154,7 +154,7 @@ fn a_slave_may_leave_while_it_joins() {
 }
 
 #[test]
-fn active_slave_by_hand() {
+fn active_slave_is_set_by_the_administrator() {
     let mut lab = Lab::enslaved(options(Nobody), 3);
     lab.take();
     lab.set_active(Some(0)).unwrap();
@@ -169,7 +169,7 @@ fn active_slave_by_hand() {
     refused(&mut lab, Event::SetActiveSlave(Some(slot)), Refusal::NotUp { name: "slave1".into() });
     let nobody = Slot::new(9).unwrap();
     refused(&mut lab, Event::SetActiveSlave(Some(nobody)), Refusal::NoSuchSlave { slot: nobody });
-    // Cleared: an election in which the active one has no advantage.
+    // Cleared: an election in which the active slave has no advantage.
     lab.set_active(None).unwrap();
     assert_eq!(active(&lab), "slave0");
     let reason = Reason::OptionChanged;
@@ -250,7 +250,7 @@ fn primary_and_its_reselect_rules() {
         lab.set_options(|options| options.primary = Some("slave0".into())).unwrap();
         lab.set_active(Some(1)).unwrap();
         lab.wait(ms(500));
-        assert_eq!(active(&lab), "slave1", "{reselect:?}, by hand");
+        assert_eq!(active(&lab), "slave1", "{reselect:?}, on request");
         lab.set_active(None).unwrap();
         assert_eq!(active(&lab), "slave0", "{reselect:?}, hand taken off");
         lab.leave(0).unwrap();
@@ -260,7 +260,7 @@ fn primary_and_its_reselect_rules() {
     }
 }
 
-/// As in the driver, which does not look at the value that was there.
+/// As in the driver, which does not compare the value with the old one.
 #[test]
 fn writing_the_same_value_again_elects() {
     let mut lab = Lab::enslaved(options(Nobody), 3);
@@ -355,9 +355,9 @@ fn prio() {
     assert_eq!(active(&lab), "slave0");
 }
 
-/// The speed of a link that has just come up is told a moment later.
+/// The speed of a link that has just come up is reported a moment later.
 #[test]
-fn better_looks_at_the_speed_that_links_report() {
+fn better_compares_the_speeds_that_links_report() {
     let mut lab = Lab::enslaved(options(Nobody), 3);
     lab.set_options(|options| {
         options.primary_reselect = PrimaryReselect::Better;
@@ -381,8 +381,8 @@ fn better_looks_at_the_speed_that_links_report() {
     assert_eq!(comes_back_with(Speed(100)), "slave1", "it was faster before");
 }
 
-/// Nobody waits for a speed if there is no other slave; whoever chooses by hand meanwhile, or sets the faster one down,
-/// has ended the waiting.
+/// The election waits for a speed only if there is another slave. A request of the administrator, or a failure of the
+/// faster slave, ends the wait.
 #[test]
 fn better_waits_for_a_speed_only_while_another_slave_is_up() {
     let bond = || {
@@ -407,7 +407,7 @@ fn better_waits_for_a_speed_only_while_another_slave_is_up() {
 
     let mut lab = bond();
     lab.set_active(Some(2)).unwrap();
-    assert_eq!(read(&mut lab), "slave2", "chosen by hand");
+    assert_eq!(read(&mut lab), "slave2", "chosen by the administrator");
 
     let mut lab = bond();
     lab.nic_mut(2).link.speed = Speed(40_000);
@@ -425,9 +425,9 @@ fn better_waits_for_a_speed_only_while_another_slave_is_up() {
     assert_eq!(active(&lab), "slave0", "there is no other one");
 }
 
-/// For the data plane's guard, which uses early whom the engine would.
+/// The guard uses the slave early that the engine would use early.
 #[test]
-fn those_in_updelay_rank_by_what_is_left_of_it() {
+fn slaves_in_updelay_rank_by_the_rest_of_it() {
     let mut lab = Lab::enslaved(options(Nobody), 4);
     let rank = |lab: &Lab, slots: [u8; 4]| assert_eq!(lab.engine.rank(), slots.map(|index| lab.slot(index)));
     lab.set_options(|options| options.updelay = 60_000).unwrap();
@@ -444,7 +444,7 @@ fn those_in_updelay_rank_by_what_is_left_of_it() {
     assert_eq!(active(&lab), "slave3");
     lab.wait(ms(60_000));
     rank(&lab, [1, 3, 0, 2]);
-    // Back together: in enslave order, whoever is preferred.
+    // With equal rests: in enslave order, without regard to preferences.
     lab.set_prio(2, 10);
     for up in [false, true] {
         [2, 1].into_iter().for_each(|index| lab.set_link(index, up));
@@ -488,7 +488,7 @@ fn a_queue_is_one_slaves_and_packets_learn_it() {
     let mut new = lab.new_slave(0);
     (new.name, new.ifindex, new.options.queue_id) = ("other".into(), 99, 2);
     refused(&mut lab, Event::Join(new), taken("other"));
-    // Nobody's queue is anybody's.
+    // A queue that no slave has can be taken.
     lab.handle(queue(&lab, 1, 0)).unwrap();
     lab.handle(queue(&lab, 0, 2)).unwrap();
     assert_eq!([0, 1, 2].map(|index| lab.queue_ids[&lab.slot(index)]), [2, 0, 0]);

@@ -1,4 +1,4 @@
-//! Delays, polls, announcements and the end of draining, in a time that is warped.
+//! Delays, polls, announcements and the end of draining, with a simulated clock.
 
 use super::lab::{Lab, ms, options};
 use crate::{
@@ -20,7 +20,7 @@ fn at(lab: &Lab, start: Time) -> u128 {
     (lab.now - start).as_millis()
 }
 
-/// Waits until a slave has this status, and says how long that took (ms).
+/// Waits until a slave has this status, and returns the elapsed milliseconds.
 fn wait_for(lab: &mut Lab, index: u8, status: MiiStatus) -> u128 {
     let start = lab.now;
     while lab.mii(index) != status {
@@ -42,7 +42,7 @@ fn downdelay_always_runs_and_the_dead_slave_stays_active() {
     assert_eq!(wait_for(&mut lab, 0, Down), 500);
     assert_eq!((lab.active().as_deref(), lab.status(0).link_failure_count), (Some("slave1"), 1));
 
-    // Even if there is nobody else to use.
+    // Also if no other slave can be used.
     lab.set_link(1, false);
     assert_eq!((lab.active().as_deref(), lab.carrier), (Some("slave1"), false));
     assert_eq!(wait_for(&mut lab, 1, Down), 500);
@@ -119,7 +119,7 @@ fn a_slave_in_updelay_is_used_early_if_nothing_is_up() {
 }
 
 #[test]
-fn delays_are_told_and_so_is_their_end() {
+fn delays_and_their_ends_are_reported() {
     let mut lab = Lab::enslaved(delays(400, 200), 2);
     lab.wait(ms(1000));
     lab.take();
@@ -141,7 +141,7 @@ fn links_are_polled_each_miimon_and_not_without() {
     let start = lab.now;
     lab.wait(ms(350));
     assert_eq!(lab.take_times(start, |command| *command == Command::PollLinks), [100, 200, 300]);
-    // What netlink did not say is seen at the next poll.
+    // A change without a netlink notification is found at the next poll.
     lab.nic_mut(0).link.up = false;
     assert_eq!(wait_for(&mut lab, 0, Down), 50);
     lab.take();
@@ -149,7 +149,7 @@ fn links_are_polled_each_miimon_and_not_without() {
     let start = lab.now;
     lab.set_options(|options| options.miimon = 30).unwrap();
     lab.wait(ms(100));
-    // Whenever the clock shows a multiple of it: every bond with this miimon looks then.
+    // At multiples of miimon: all bonds with this miimon poll together.
     assert_eq!(lab.take_times(start, |command| *command == Command::PollLinks), [10, 40, 70, 100]);
     lab.set_options(|options| options.miimon = 0).unwrap();
     lab.take();
@@ -176,7 +176,7 @@ fn links_that_change_together_are_one_election() {
 }
 
 #[test]
-fn an_engine_that_is_a_little_late_keeps_the_beat() {
+fn an_engine_that_is_a_little_late_keeps_its_interval() {
     let mut lab = Lab::enslaved(options(Active), 1);
     lab.now += ms(130);
     let start = lab.now;
@@ -186,7 +186,7 @@ fn an_engine_that_is_a_little_late_keeps_the_beat() {
 }
 
 #[test]
-fn a_late_engine_polls_once_and_goes_on() {
+fn a_late_engine_polls_once() {
     let mut lab = Lab::enslaved(options(Nobody), 1);
     lab.now += ms(1050);
     let start = lab.now;
@@ -271,7 +271,7 @@ fn report(command: &Command) -> bool {
 fn reports_come_at_once_and_then_every_200_ms() {
     for (resend_igmp, expected) in [(0, vec![]), (1, vec![0]), (3, vec![0, 200, 400])] {
         for policy in [Nobody, Active, Follow] {
-            // Another miimon and no announcements: reports have their own pace.
+            // Another miimon and no announcements: reports have their own interval.
             let options = BondOptions { resend_igmp, num_grat_arp: 0, miimon: 30, ..options(policy) };
             let mut lab = Lab::enslaved(options, 2);
             lab.wait(ms(5000));
@@ -422,7 +422,7 @@ fn a_failed_active_does_not_drain() {
     assert_eq!(lab.word, (Some(lab.slot(1)), None, 0b110));
 }
 
-/// It can be asked to leave twice, vanish, fail, and not come back meanwhile.
+/// While the slave drains it may be released again, vanish or fail, and it does not become active.
 #[test]
 fn a_released_active_drains_first() {
     let leaving = || {
@@ -454,20 +454,20 @@ fn a_released_active_drains_first() {
     lab.handle(Event::Gone { slot: lab.slot(0) }).unwrap();
     assert!(!is_enslaved(&lab) && lab.word.1.is_none());
 
-    // The next switch needs the place.
+    // The next switch replaces the draining slave.
     let mut lab = leaving();
     let second = lab.slot(1);
     lab.set_active(Some(2)).unwrap();
     assert_eq!(lab.word, (Some(lab.slot(2)), Some(second), 0b110));
     assert!(!is_enslaved(&lab));
 
-    // The last one has nobody to hand over to.
+    // The last slave is released at once.
     let mut lab = Lab::enslaved(options(Nobody), 1);
     lab.ask_to_leave(0).unwrap();
     assert!(!is_enslaved(&lab));
 }
 
-/// Frames are sent, none comes back, as behind a port that accepts only its own MAC.
+/// The slave sends frames and receives none, as behind a port that accepts only the NIC's own address.
 #[test]
 fn a_slave_without_unicast_is_reported_within_five_seconds() {
     for policy in [Nobody, Follow] {
@@ -498,7 +498,7 @@ fn a_slave_without_unicast_is_reported_within_five_seconds() {
 }
 
 #[test]
-fn hearing_is_not_tested_under_active_nor_at_the_start() {
+fn reception_is_not_tested_under_active_nor_at_the_start() {
     let reads = |lab: &mut Lab| {
         lab.take().iter().filter(|command| matches!(command, Command::ReadCounters { .. })).count()
     };
