@@ -17,7 +17,7 @@ pub const POLICIES: [&str; 3] = ["none", "active", "follow"];
 /// Between two looks at something that tells nobody when it changes.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// For each function, a test on each datapath: it is called with a [`Datapath`](crate::lab::Datapath) and
+/// For each function, a test on each datapath: it is called with a [`Datapath`] and
 /// fails if it returns an error.
 #[macro_export]
 macro_rules! on_each_datapath {

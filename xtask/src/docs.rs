@@ -1,4 +1,5 @@
-//! `cargo xtask docs`: builds the book with mdBook, and checks the links of README.md and docs/.
+//! `cargo xtask docs`: builds the book with mdBook and the documentation of the crates with rustdoc, and checks the
+//! links of both and of README.md.
 
 use std::{
     collections::HashMap,
@@ -15,7 +16,11 @@ use xtask_common::machine;
 const MDBOOK_VERSION: &str = "0.5.4";
 const DIRECTORY: &str = "docs";
 
-/// Builds the book into target/book.
+/// Builds the book into target/book and the documentation of the crates into target/doc. A warning of rustdoc, for
+/// example about a link to an item that does not exist, is an error.
+///
+/// # Errors
+/// A page cannot be read, or mdBook or rustdoc fails.
 pub fn run() -> Result<ExitCode> {
     let complaints = complaints()?;
     for complaint in &complaints {
@@ -23,6 +28,10 @@ pub fn run() -> Result<ExitCode> {
     }
     ensure_mdbook()?;
     machine::run_well(machine::command("mdbook").arg("build").arg(machine::root().join(DIRECTORY)))?;
+    let rustdoc = ["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"];
+    // Private items are documented, too, so links to them lead somewhere.
+    let flags = "-D warnings -A rustdoc::private_intra_doc_links";
+    machine::run_well(machine::cargo().args(rustdoc).env("RUSTDOCFLAGS", flags))?;
     if !complaints.is_empty() {
         return Ok(ExitCode::FAILURE);
     }

@@ -252,7 +252,7 @@ pub struct Effects {
     pub(super) own_work: WeakWork,
     /// Held while the path of one bond is read.
     pub(super) path_lane: Arc<Mutex<()>>,
-    /// See [`HookEvents`]: it grows with each change of filters or chains.
+    /// The count of changes of filters and chains on this machine, which [`crate::sys::hook_events`] increments.
     pub(super) hook_changes: Arc<AtomicU64>,
     pub wanted: Wishes,
     pub(super) slaves: HashMap<Slot, SlaveDevice>,
