@@ -154,7 +154,7 @@ pub enum Refusal {
         name: String,
     },
     /// All free slots were released less than a second ago and are quarantined.
-    #[error("the slots left for {name} were freed just now and have to rest; try again in a second")]
+    #[error("all free slots for {name} were released less than 1 s ago; try again in a second")]
     SlotsResting {
         /// The interface.
         name: String,

@@ -229,8 +229,8 @@ impl BondOptions {
             }
         }
         check_together(&wanted)?;
-        // The delays need miimon. A delay of 0 without it, which the driver refuses, says nothing.
-        // arp_interval needs the targets.
+        // Delays follow miimon, which they need; arp_interval follows the targets. A delay of 0 without miimon, which the
+        // driver refuses, is ignored.
         wanted.sort_by_key(|option| {
             if matches!(option, BondOption::Miimon(_)) {
                 0
