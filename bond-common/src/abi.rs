@@ -762,7 +762,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_word_gives_back_what_was_put_in(
+        fn the_word_returns_what_was_stored(
             before: u64, active in proptest::option::of(0u8..16), draining in proptest::option::of(0u8..16), usable: u16,
         ) {
             let (active, draining) = (active.and_then(Slot::new), draining.and_then(Slot::new));

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn tagged_answers_are_heard_and_cut_ones_are_not() {
+    fn tagged_answers_count_and_truncated_ones_do_not() {
         let bond = bond(BondEntry::VALIDATE_ACTIVE);
         let heard = |frame: &Bytes| hear(frame, Role::ArpProber, &bond, &targets());
         for tags in 0..3 {

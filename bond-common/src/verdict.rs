@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn stamp_by_source() {
+    fn the_source_mac_is_rewritten_depending_on_the_source() {
         let table =
             [(HOST, Some(WIRE)), (WIRE, None), (OTHER, Some(WIRE)), (Mac::new([2, 0, 0, 0, 0, 9]), None)];
         for (source, expected) in table {

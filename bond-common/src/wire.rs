@@ -274,7 +274,7 @@ mod tests {
     const TAGS: [&[u16]; 4] = [&[], &[0x8100], &[0x88a8], &[0x88a8, 0x8100]];
 
     #[test]
-    fn arp_sender_is_stamped_behind_any_tags() {
+    fn the_arp_sender_is_rewritten_behind_any_tags() {
         for tags in TAGS {
             let frame = [ethernet(Mac::BROADCAST, FROM, tags, 0x0806), arp(FROM, PEER)].concat();
             let expected = [ethernet(Mac::BROADCAST, TO, tags, 0x0806), arp(TO, PEER)].concat();
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbour_discovery_is_stamped_and_its_checksum_is_right() {
+    fn neighbour_discovery_is_rewritten_with_a_correct_checksum() {
         let option = |kind: u8, mac: Mac| [&[kind, 1][..], &mac.bytes()].concat();
         let nonce = vec![14, 1, 1, 2, 3, 4, 5, 6];
         for tags in TAGS {
@@ -356,7 +356,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_mended_checksum_is_the_computed_one(from: [u8; 6], to: [u8; 6], rest: [u8; 20]) {
+        fn an_updated_checksum_equals_the_computed_one(from: [u8; 6], to: [u8; 6], rest: [u8; 20]) {
             let build = |mac: [u8; 6]| [&rest[..], &mac[..]].concat();
             let addresses = [0xfe; 32];
             let before = checksum(&addresses, &build(from)).to_be_bytes();

@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_would_execute_is_escaped() {
+    fn terminal_control_sequences_are_escaped() {
         let table = [
             ("plain, ünïcode\nsecond line", "plain, ünïcode\nsecond line"),
             ("\x1b]0;title\x07", "\\u{1b}]0;title\\u{7}"),

@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_shows_as_its_kind_and_is_mended() {
+    fn each_kind_of_cut_is_visible_and_is_repaired() {
         crate::skip_if_unable!();
         for wire in [Wire::Veth, Wire::Tap] {
             let lab = lab(Lab::builder().wire(wire));
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_and_broadcast_are_heard() {
+    fn multicast_and_broadcast_frames_are_received() {
         crate::skip_if_unable!();
         let lab = with_address(Lab::builder());
         let group = Ipv4Addr::new(239, 1, 2, 3);

@@ -164,7 +164,7 @@ mod tests {
     use crate::{Cut, Lab, WAIT_LIMIT};
 
     #[test]
-    fn a_cut_is_told_of() {
+    fn a_cut_is_reported() {
         crate::skip_if_unable!();
         let lab = Lab::scenario().unwrap();
         lab.host.ip("link set enp0s8 up").unwrap();

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_is_gone_after_a_panic_with_its_processes() {
+    fn a_panic_removes_a_namespace_and_its_processes() {
         crate::skip_if_unable!();
         let name = format!("{}-panic", unique_stem());
         let (path, mut child) = std::thread::scope(|scope| {

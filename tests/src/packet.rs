@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_taken_out_is_put_back_after_the_addresses() {
+    fn an_extracted_tag_is_restored_after_the_addresses() {
         let aux = |status| AuxData {
             status,
             len: 0,

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_are_told_by_number_and_by_time() {
+    fn losses_are_reported_by_number_and_by_time() {
         let sequences: Vec<u32> = (0..20).chain(25..100).chain(102..200).collect();
         let account = Account::of(200, ms(2000), &arrivals(&sequences));
         let lost = |numbers| account.lost_among(numbers);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_of_the_sender_is_no_hole() {
+    fn a_pause_of_the_sender_is_no_gap() {
         let mut arrivals = arrivals(&(0..50).chain(52..200).collect::<Vec<_>>());
         arrivals
             .iter_mut()
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_before_the_event_is_not_its_own() {
+    fn a_gap_before_the_event_does_not_count_for_it() {
         let sequences: Vec<u32> = (0..20).chain(60..100).chain(102..200).collect();
         let account = Account::of(200, ms(2000), &arrivals(&sequences));
         assert_eq!((account.longest_gap, account.longest_loss()), (ms(410), ms(410)));

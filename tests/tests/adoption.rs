@@ -149,7 +149,7 @@ fn a_killed_agents_bond_is_adopted_and_nothing_is_lost() {
 
 /// What the guard did meanwhile is found out, told, and brought to its end.
 #[test]
-fn a_failover_while_nobody_looked_is_announced_by_the_next_agent() {
+fn a_failover_without_an_agent_is_announced_by_the_next_one() {
     skip_if_unable!();
     let _turn = beside_others();
     for policy in ["none", "active", "follow"] {
@@ -189,7 +189,7 @@ fn a_failover_while_nobody_looked_is_announced_by_the_next_agent() {
 
 /// One of the slaves is gone by then, and another one that has its name is a new one.
 #[test]
-fn slaves_that_changed_meanwhile_are_seen_for_what_they_are() {
+fn adoption_detects_slaves_that_changed_without_an_agent() {
     skip_if_unable!();
     let _turn = beside_others();
     let nics =
@@ -232,7 +232,7 @@ fn last_failover(lab: &Lab) -> serde_json::Value {
 
 /// There and back again, more than once: each is told with its time, and counted where the link failed.
 #[test]
-fn failovers_that_nobody_saw_are_told_one_by_one() {
+fn adoption_records_each_failover_of_the_guard() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -295,7 +295,7 @@ fn failovers_that_nobody_saw_are_told_one_by_one() {
 
 /// `bond_set_mac_address`, late: under none the slaves take it, else it is put back.
 #[test]
-fn a_mac_that_was_set_by_hand_meanwhile_is_treated_as_ever() {
+fn adoption_handles_a_mac_set_without_an_agent() {
     skip_if_unable!();
     let _turn = beside_others();
     let by_hand = Mac::new([0x02, 0, 0, 0, 0x77, 0x01]);
@@ -331,7 +331,7 @@ fn a_mac_that_was_set_by_hand_meanwhile_is_treated_as_ever() {
 
 /// An agent that was given other bonds, or none: what was left is not hidden, and can be taken over or away.
 #[test]
-fn an_agent_that_does_not_serve_what_was_left_says_so() {
+fn an_agent_reports_orphaned_bonds_that_it_does_not_manage() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -367,7 +367,7 @@ fn an_agent_that_does_not_serve_what_was_left_says_so() {
 
 /// Without the record nobody knows how the NICs were: it is not guessed.
 #[test]
-fn a_bond_whose_record_is_gone_goes_on_and_is_taken_down_as_far_as_is_known() {
+fn a_bond_without_a_record_keeps_running_and_is_removed_as_far_as_known() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -398,7 +398,7 @@ fn a_bond_whose_record_is_gone_goes_on_and_is_taken_down_as_far_as_is_known() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_and_goes_on() {
+fn adoption_refuses_a_misfit_and_the_bond_keeps_running() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -481,7 +481,7 @@ fn restarts_of_a_kept_bond_lose_nothing() {
 
 /// An agent that was stopped in the middle of bring-up has left nothing that carries packets: it goes, and the bond is made.
 #[test]
-fn what_was_never_finished_is_made_anew() {
+fn a_half_created_bond_is_removed_and_recreated() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);

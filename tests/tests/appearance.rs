@@ -47,7 +47,7 @@ fn programs_see_a_pair_instead_of_a_master() {
 
 /// The driver makes bond0 down, and leaves it to others to set it up.
 #[test]
-fn bond_is_up_as_soon_as_it_is_made() {
+fn bond_is_up_as_soon_as_it_is_created() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     let xbond = Xbond::run(&lab.host, ["--bond", BOND, "--slave", SLAVES[0], "-o", "miimon=100"]).unwrap();
@@ -56,7 +56,7 @@ fn bond_is_up_as_soon_as_it_is_made() {
 }
 
 #[test]
-fn bond_without_slaves_is_made_by_flags_and_takes_slaves_later() {
+fn a_bond_without_slaves_is_created_by_flags_and_takes_slaves_later() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     snapshot::open_once(&lab.host);

@@ -250,7 +250,7 @@ fn a_bond_without_address_is_monitored() {
 
 /// A bridge above the bond, as hypervisors have it: its address is what probes come from.
 #[test]
-fn a_bridge_above_the_bond_is_a_way_to_the_target() {
+fn a_target_is_probed_through_a_bridge_above_the_bond() {
     let lab = builder(Datapath::Tc).build().unwrap();
     let target = format!("arp_ip_target={PEER_V4}");
     let xbond = bond(&lab, Datapath::Tc, &["miimon=100"], &[]);

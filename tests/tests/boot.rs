@@ -182,7 +182,7 @@ fn down_force_right_after_a_kill_restores_everything() {
 }
 
 #[test]
-fn a_bond_whose_device_was_deleted_is_shown_as_gone_until_it_is_made_again() {
+fn a_bond_whose_device_was_deleted_is_reported_as_gone_until_recreated() {
     skip_if_unable!();
     let lab = lab();
     let files = files("");

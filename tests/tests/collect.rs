@@ -156,7 +156,7 @@ fn gc_collects_namespaces_that_have_ended_and_no_others() {
 }
 
 #[test]
-fn a_namespace_lives_as_long_as_a_descriptor_refers_to_it() {
+fn a_descriptor_keeps_a_namespace_from_collection() {
     skip_if_unable!();
     let _beside = beside_others();
     let paths = Paths::new();
@@ -173,7 +173,7 @@ fn a_namespace_lives_as_long_as_a_descriptor_refers_to_it() {
 }
 
 #[test]
-fn what_is_half_made_or_foreign_is_judged_by_what_is_there() {
+fn half_created_and_foreign_directories_are_judged_by_their_content() {
     skip_if_unable!();
     let _beside = beside_others();
     let paths = Paths::new();
@@ -225,7 +225,7 @@ fn without_witness(paths: &Paths, cookie: u64) {
 }
 
 #[test]
-fn without_a_witness_the_links_say_that_every_device_is_gone() {
+fn without_a_witness_links_without_devices_mean_an_ended_namespace() {
     skip_if_unable!();
     let _beside = beside_others();
     let paths = Paths::new();

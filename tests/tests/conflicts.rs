@@ -101,7 +101,7 @@ fn a_nic_below_a_macvlan_is_refused_by_name() {
 
 /// A kernel without 802.1Q has no VLAN to name.
 #[test]
-fn what_lies_above_a_slave_is_named() {
+fn devices_above_a_slave_are_named() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     if lab.host.ip("link add link enp0s9 name vlan7 type vlan id 7").is_err() {

@@ -300,7 +300,7 @@ fn reload_changes_what_changed_and_nothing_else() {
 /// The kernel takes the other addresses of a network away with the first one, and routes; for packets that would be
 /// a gap.
 #[test]
-fn an_address_that_stays_does_not_notice_that_another_goes() {
+fn removing_an_address_does_not_touch_another() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     let files = Files::new();
@@ -375,7 +375,7 @@ fn bonds_come_and_go_with_their_files_and_pass_slaves_on() {
 }
 
 #[test]
-fn what_cannot_be_reloaded_changes_nothing() {
+fn a_refused_reload_changes_nothing() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     let host = &lab.host;
@@ -546,7 +546,7 @@ const CHANGE: [&str; 5] = [
 ];
 
 #[test]
-fn who_may_look_and_who_may_change() {
+fn readers_and_writers_have_their_permissions() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     let host = &lab.host;
@@ -782,7 +782,7 @@ fn fail_over(lab: &Lab, from: &str, to: &str) -> Duration {
 }
 
 #[test]
-fn hostile_peers_cost_nobody_anything() {
+fn hostile_peers_delay_no_other_request() {
     skip_if_unable!();
     let _alone = common::alone();
     let lab = Lab::scenario().unwrap();
@@ -830,7 +830,7 @@ fn hostile_peers_cost_nobody_anything() {
 }
 
 #[test]
-fn slow_peers_are_answered_in_the_end_and_listeners_leave_places() {
+fn slow_peers_are_answered_and_listeners_leave_connections_free() {
     skip_if_unable!();
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
@@ -925,7 +925,7 @@ fn connect(path: &Path) -> Option<UnixStream> {
 }
 
 #[test]
-fn a_change_whose_client_left_before_it_began_is_not_made() {
+fn a_change_whose_client_disconnected_before_it_began_is_not_made() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     let line = words("--bond bond0 --slave enp0s8 --slave enp0s9 -o miimon=100");
@@ -944,7 +944,7 @@ fn a_change_whose_client_left_before_it_began_is_not_made() {
 }
 
 #[test]
-fn an_agent_that_ends_finishes_what_was_begun() {
+fn a_terminating_agent_finishes_started_requests() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     let host = &lab.host;

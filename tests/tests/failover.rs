@@ -688,7 +688,7 @@ fn an_active_slave_that_is_deleted_is_failed_over() {
 }
 
 #[test]
-fn a_bond_whose_device_is_deleted_is_taken_down_and_the_agent_lives() {
+fn a_bond_whose_device_is_deleted_is_removed_and_the_agent_keeps_running() {
     skip_if_unable!();
     let _turn = beside_others();
     for datapath in DATAPATHS {

@@ -33,7 +33,7 @@ fn neighbour(lab: &Lab) -> String {
 /// Without its agent the bond fails over through all slaves and back, outbound always, inbound as neighbours learn from
 /// what it sends.
 #[test]
-fn a_bond_whose_agent_is_dead_goes_through_all_slaves_and_back() {
+fn without_an_agent_the_guard_uses_every_slave_in_turn() {
     skip_if_unable!();
     let _turn = beside_others();
     let names = ["nic0", "nic1", "nic2"];
@@ -75,7 +75,7 @@ fn a_bond_whose_agent_is_dead_goes_through_all_slaves_and_back() {
 
 /// The next agent finds out what happened, announces what is due, and moves the MACs.
 #[test]
-fn an_agent_that_was_asleep_follows_the_guard() {
+fn a_resumed_agent_follows_the_guard() {
     skip_if_unable!();
     let _turn = beside_others();
     for policy in ["none", "active", "follow"] {
@@ -116,7 +116,7 @@ fn an_agent_that_was_asleep_follows_the_guard() {
 
 /// What was sent before the carrier fell arrives; of what is sent after it nothing is lost.
 #[test]
-fn of_a_clean_cut_nothing_is_lost_outbound() {
+fn a_clean_cut_loses_nothing_outbound() {
     skip_if_unable!();
     let _turn = alone();
     let lab = builder(Datapath::Tc).wire(Wire::Tap).build().unwrap();
@@ -209,7 +209,7 @@ fn a_planned_switch_under_follow_with_prearm_loses_nothing() {
 }
 
 #[test]
-fn links_that_flap_do_not_move_the_bond_with_every_packet() {
+fn flapping_links_do_not_fail_over_with_every_packet() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);

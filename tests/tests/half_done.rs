@@ -127,7 +127,7 @@ fn commands(sentence: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_is_advised_for_a_damaged_record_works() {
+fn the_advice_for_a_damaged_record_works() {
     skip_if_unable!();
     let lab = host();
     let file = file();
@@ -192,7 +192,7 @@ fn in_a_shell(host: &NetNs, line: &str) -> Output {
 }
 
 #[test]
-fn what_is_advised_works_with_names_that_a_shell_would_expand() {
+fn the_advice_works_with_names_that_a_shell_would_expand() {
     skip_if_unable!();
     let lab = host();
     let (bond, slaves) = ("b$PWD;'x\"", ["a$(id)", "`id`&\\"]);
@@ -237,7 +237,7 @@ fn what_is_advised_works_with_names_that_a_shell_would_expand() {
 }
 
 #[test]
-fn a_renamed_port_goes_and_a_stranger_of_its_name_stays() {
+fn a_renamed_port_is_deleted_and_a_foreign_device_of_its_name_is_not() {
     skip_if_unable!();
     let lab = host();
     let file = file();
@@ -260,7 +260,7 @@ fn a_renamed_port_goes_and_a_stranger_of_its_name_stays() {
 }
 
 #[test]
-fn an_agent_with_few_open_files_says_so_or_works() {
+fn an_agent_with_few_open_files_works_or_reports_it() {
     skip_if_unable!();
     let lab = host();
     let file = file();

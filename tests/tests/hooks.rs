@@ -176,7 +176,7 @@ fn seen(lab: &Lab, device: &str, hook: Hook) -> [bool; 2] {
 }
 
 #[test]
-fn hooks_see_what_the_book_says() {
+fn hooks_see_what_the_book_lists() {
     skip_if_unable!();
     if !has_tcx() {
         return skip("the table is of kernels with tcx (Linux 6.6)");
@@ -364,7 +364,7 @@ fn transmit_timestamps(lab: &Lab, datagrams: usize) -> usize {
 }
 
 #[test]
-fn transmit_timestamps_are_as_many_as_the_book_says() {
+fn transmit_timestamps_are_as_many_as_the_book_lists() {
     skip_if_unable!();
     let _beside = beside_others();
     for datapath in DATAPATHS {

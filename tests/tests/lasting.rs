@@ -27,7 +27,7 @@ fn agent<'lab>(lab: &'lab Lab, mut command: Command) -> Xbond<'lab> {
 }
 
 #[test]
-fn nobody_is_told_that_a_bond_is_kept_whose_pins_end_with_a_mount_namespace() {
+fn on_exit_keep_warns_where_pins_end_with_the_mount_namespace() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     snapshot::open_once(&lab.host);

@@ -34,7 +34,7 @@ fn monitored<'lab>(lab: &'lab Lab, arp_validate: &str) -> Xbond<'lab> {
 }
 
 #[test]
-fn an_agent_that_was_stopped_blames_no_path() {
+fn a_resumed_agent_fails_no_slave() {
     skip_if_unable!();
     let Some(_turn) = alone() else { return };
     for arp_validate in ["none", "all"] {

@@ -251,7 +251,7 @@ fn layer_3_returns_as_it_was() {
 }
 
 #[test]
-fn layer_3_stands_on_the_bond_as_it_did_on_the_slave() {
+fn layer_3_is_on_the_bond_as_it_was_on_the_slave() {
     skip_if_unable!();
     let lab = host_with_state();
     add_state(&lab.host, &STATE);
@@ -265,7 +265,7 @@ fn layer_3_stands_on_the_bond_as_it_did_on_the_slave() {
 
 /// What the kernel does not hand out, or what has no place on the bond, is named, and nothing is changed.
 #[test]
-fn what_cannot_be_moved_is_refused_by_name() {
+fn addresses_and_routes_that_cannot_be_moved_are_refused_by_name() {
     skip_if_unable!();
     let lab = host_with_state();
     let host = &lab.host;
@@ -299,7 +299,7 @@ fn what_cannot_be_moved_is_refused_by_name() {
 
 /// Routes of other devices keep their source address, and their place ahead of the slave's or behind it.
 #[test]
-fn routes_of_other_devices_are_as_they_were() {
+fn routes_of_other_devices_are_unchanged() {
     skip_if_unable!();
     let lab = host_with_state();
     let host = &lab.host;
@@ -350,7 +350,7 @@ fn routes_of_other_devices_are_as_they_were() {
 
 /// The bond keeps what a slave gave it when that slave is released, and the NIC gets it back with the bond's end.
 #[test]
-fn a_released_slave_gets_what_it_gave_when_the_bond_ends() {
+fn a_released_slave_gets_its_addresses_back_when_the_bond_ends() {
     skip_if_unable!();
     for (how, again) in [("stop", false), ("kill", false), ("stop", true)] {
         let lab = host_with_state();
@@ -379,7 +379,7 @@ fn a_released_slave_gets_what_it_gave_when_the_bond_ends() {
 
 /// A NIC that is used for something else by then is left alone.
 #[test]
-fn a_released_slave_that_is_a_port_of_something_else_stays_as_it_is() {
+fn a_released_slave_that_became_another_masters_port_is_not_changed() {
     skip_if_unable!();
     let lab = host_with_state();
     let host = &lab.host;
@@ -503,7 +503,7 @@ fn returns(case: &Case) {
 /// Random parts of it, with random routes and addresses, and changes by an administrator meanwhile. The cases are the same
 /// in each run; XBOND_LAYER3_CASES asks for more, of a seed of its own (XBOND_LAYER3_SEED).
 #[test]
-fn whatever_stands_on_a_nic_returns() {
+fn addresses_and_routes_of_a_nic_are_always_restored() {
     skip_if_unable!();
     let number = |name: &str, default: u32| {
         std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)

@@ -180,7 +180,7 @@ fn the_line_of_a_bond_that_is_ready_names_the_slaves_that_are_missing() {
 }
 
 #[test]
-fn whoever_interrupts_bring_up_leaves_the_host_as_it_was() {
+fn an_interrupted_bring_up_is_undone() {
     skip_if_unable!();
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         if is_ignored(signal) {
@@ -219,7 +219,7 @@ fn a_hangup_at_any_step_of_bring_up_is_followed_by_a_reload() {
 }
 
 #[test]
-fn after_a_kill_at_any_step_of_bring_up_force_puts_everything_back() {
+fn down_force_restores_after_a_kill_at_any_step_of_bring_up() {
     skip_if_unable!();
     let lab = lab();
     let host = &lab.host;
@@ -237,7 +237,7 @@ fn after_a_kill_at_any_step_of_bring_up_force_puts_everything_back() {
 }
 
 #[test]
-fn after_a_kill_at_any_step_of_tear_down_force_puts_everything_back() {
+fn down_force_restores_after_a_kill_at_any_step_of_tear_down() {
     skip_if_unable!();
     let lab = lab();
     let host = &lab.host;
@@ -257,7 +257,7 @@ fn after_a_kill_at_any_step_of_tear_down_force_puts_everything_back() {
 }
 
 #[test]
-fn force_itself_may_be_killed() {
+fn down_force_can_be_repeated_after_a_kill() {
     skip_if_unable!();
     let lab = lab();
     let host = &lab.host;
@@ -286,7 +286,7 @@ fn force_itself_may_be_killed() {
 }
 
 #[test]
-fn a_killed_agent_loses_no_packet_and_down_says_what_to_do() {
+fn a_killed_agent_loses_no_packet_and_down_suggests_force() {
     skip_if_unable!();
     for policy in ["none", "active"] {
         let lab = lab();
@@ -317,7 +317,7 @@ fn toml(text: &str) -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn a_bond_that_is_kept_goes_on_without_its_agent() {
+fn a_kept_bond_runs_without_its_agent() {
     skip_if_unable!();
     let lab = lab();
     let host = &lab.host;
@@ -454,7 +454,7 @@ fn ask(socket: &Path, request: &[u8]) -> (u16, String) {
 }
 
 #[test]
-fn odd_requests_are_answered_and_disturb_nobody() {
+fn malformed_requests_are_answered_and_disturb_no_other() {
     skip_if_unable!();
     let lab = lab();
     let host = &lab.host;
@@ -620,7 +620,7 @@ fn one_agent_has_two_bonds_and_takes_down_one() {
 
 /// A reader of the agent's output that leaves is no reason to fall.
 #[test]
-fn nobody_need_read_what_the_agent_says() {
+fn an_agent_works_without_a_reader_of_its_output() {
     skip_if_unable!();
     let lab = lab();
     let host = &lab.host;

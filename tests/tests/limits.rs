@@ -61,7 +61,7 @@ fn an_agent_without_descriptors_fails_over_announces_and_keeps_its_bond() {
 }
 
 #[test]
-fn an_agent_with_few_descriptors_runs_or_leaves_everything_as_it_was() {
+fn an_agent_with_few_descriptors_runs_or_restores_everything() {
     skip_if_unable!();
     let _beside = beside_others();
     let lab = Lab::scenario().unwrap();

@@ -95,7 +95,7 @@ fn link_local_frames_of_an_adopted_bond_reach_bond0() {
 
 /// A daemon on every interface, as lldpd, would find the pair's ends to be neighbours.
 #[test]
-fn the_ends_of_a_pair_do_not_hear_each_others_link_local_frames() {
+fn the_ends_of_a_pair_do_not_receive_each_others_link_local_frames() {
     skip_if_unable!();
     let _beside = beside_others();
     for datapath in DATAPATHS {
@@ -136,7 +136,7 @@ fn the_ends_of_a_pair_do_not_hear_each_others_link_local_frames() {
 
 /// The driver gives bond0 the active slave's MAC under fail_over_mac=active; here frames carry it before bond0 has it.
 #[test]
-fn what_a_daemon_sends_by_bond0_carries_the_active_slaves_mac() {
+fn frames_of_a_daemon_by_bond0_have_the_active_slaves_mac() {
     skip_if_unable!();
     let _beside = beside_others();
     for datapath in DATAPATHS {

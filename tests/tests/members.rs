@@ -42,7 +42,7 @@ fn record(lab: &Lab) -> Value {
 
 /// A frame would go round: `bond_enslave` ends in `netdev_master_upper_dev_link`, which looks for the bond above the slave.
 #[test]
-fn what_sends_by_the_bond_is_refused_as_its_slave() {
+fn a_device_that_sends_by_the_bond_is_refused_as_its_slave() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -141,7 +141,7 @@ fn a_slave_that_came_back_with_another_ifindex_is_not_restored_at_each_adoption(
 
 /// As a running agent does it.
 #[test]
-fn a_slave_that_was_made_a_port_of_a_bridge_meanwhile_leaves_at_adoption() {
+fn a_slave_that_became_a_bridge_port_leaves_at_adoption() {
     skip_if_unable!();
     let _turn = beside_others();
     for name in SLAVES {
@@ -317,7 +317,7 @@ fn addresses_that_the_kernel_made_on_slaves_and_port_are_removed() {
 
 /// A slave whose own MTU is too small for IPv6, and one that was made so by the bond.
 #[test]
-fn slaves_get_ipv6_back_as_it_was() {
+fn ipv6_of_slaves_is_restored() {
     skip_if_unable!();
     let _turn = beside_others();
     for (own, of_bond) in [(600, 1500), (1500, 600)] {

@@ -108,7 +108,7 @@ fn connections_survive_the_move_and_the_undoing_of_it() {
 }
 
 #[test]
-fn what_is_confirmed_stays_until_it_is_taken_down() {
+fn a_confirmed_bond_stays_until_down() {
     skip_if_unable!();
     let lab = host_on_one_nic();
     let found = Snapshot::of(&lab.host);
@@ -124,7 +124,7 @@ fn what_is_confirmed_stays_until_it_is_taken_down() {
 }
 
 #[test]
-fn whoever_would_be_cut_off_is_warned() {
+fn a_session_that_would_be_cut_off_is_warned_of() {
     skip_if_unable!();
     let lab = host_on_one_nic();
     let xbond = Xbond::run(&lab.host, BOND0.into_iter().take(8)).unwrap();
@@ -157,7 +157,7 @@ fn imported_network_scripts_run() {
 }
 
 #[test]
-fn doctor_changes_nothing_and_says_what_is_in_the_way() {
+fn doctor_changes_nothing_and_names_obstacles() {
     skip_if_unable!();
     let lab = host_on_one_nic();
     let found = Snapshot::of(&lab.host);

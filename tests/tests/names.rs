@@ -286,7 +286,7 @@ fn planted(lab: &Lab, script: &str, victim: &Victim, line: &str) -> Output {
 }
 
 #[test]
-fn a_link_of_a_service_users_leads_root_nowhere() {
+fn a_symbolic_link_of_a_service_user_is_not_followed() {
     skip_if_unable!();
     fs::create_dir_all("/run/xbond").unwrap();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -323,7 +323,7 @@ fn a_link_of_a_service_users_leads_root_nowhere() {
 
 /// Whoever owns /run/xbond leads no client elsewhere: neither by the socket, nor by the directory that has it.
 #[test]
-fn a_link_in_the_place_of_the_control_socket_is_refused() {
+fn a_symbolic_link_instead_of_the_control_socket_is_refused() {
     skip_if_unable!();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
@@ -371,7 +371,7 @@ fn walk(directory: &Path) -> Vec<PathBuf> {
 
 /// A pinned bond's name for people may be any link, and the directory of another namespace is none.
 #[test]
-fn a_bond_named_like_a_namespace_takes_no_place_of_its() {
+fn a_bond_may_be_named_like_the_directory_of_a_namespace() {
     skip_if_unable!();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = Xbond::run(&lab.host, ["--bond", "4711", "--slave", "enp0s8", "-o", "miimon=100"]).unwrap();

@@ -152,7 +152,7 @@ fn a_failover_and_a_planned_switch_lose_nothing() {
 }
 
 #[test]
-fn a_killed_agents_pair_is_adopted_with_its_link_in_place() {
+fn a_killed_agents_pair_is_adopted_with_its_link() {
     skip_without_netkit!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -299,7 +299,7 @@ fn the_queue_that_a_slave_chooses_is_no_queue_id() {
 
 /// For all other kernels.
 #[test]
-fn where_there_is_no_netkit_it_is_refused_by_name_and_auto_is_veth() {
+fn without_netkit_it_is_refused_by_name_and_auto_is_veth() {
     skip_if_unable!();
     if obstacle().is_none() {
         return skip("this kernel has netkit");

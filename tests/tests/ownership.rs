@@ -109,7 +109,7 @@ fn of_stranger(host: &NetNs, slave: &Value) -> Value {
 }
 
 #[test]
-fn aliases_say_whose_devices_are_and_an_administrators_returns() {
+fn devices_have_the_bonds_alias_and_an_administrators_alias_is_restored() {
     skip_if_unable!();
     let lab = host();
     set_alias(&lab.host, "enp0s8", b"uplink to sw1, port 7");
@@ -133,7 +133,7 @@ fn aliases_say_whose_devices_are_and_an_administrators_returns() {
 }
 
 #[test]
-fn an_alias_that_was_changed_meanwhile_stays() {
+fn an_alias_that_was_changed_externally_is_kept() {
     skip_if_unable!();
     let lab = host();
     set_alias(&lab.host, "enp0s8", b"uplink");
@@ -191,7 +191,7 @@ fn forgeries(host: &NetNs) -> Vec<(&'static str, Forgery)> {
 }
 
 #[test]
-fn a_forged_record_changes_nothing_of_a_stranger() {
+fn a_forged_record_changes_no_foreign_interface() {
     skip_if_unable!();
     let lab = host_with_stranger();
     let before = Snapshot::of(&lab.host);
@@ -260,7 +260,7 @@ fn a_record_without_a_bond_changes_nothing() {
 
 /// Another device has the ifindex and the name of a slave that is gone.
 #[test]
-fn an_ifindex_that_was_reused_is_a_strangers() {
+fn a_reused_ifindex_is_a_foreign_interface() {
     skip_if_unable!();
     let lab = host();
     lab.host.ip("link add s9 type veth peer name far9").unwrap();

@@ -193,7 +193,7 @@ fn pins_that_were_removed_are_pinned_again() {
 
 /// A program of another process is its own business, and is named as long as it is there.
 #[test]
-fn programs_ahead_of_the_bonds_are_reported_once_until_they_are_gone() {
+fn programs_ahead_of_the_bonds_are_reported_once() {
     skip_if_unable!();
     if !has_tcx() {
         return;
@@ -292,7 +292,7 @@ fn filters_that_were_removed_are_attached_again() {
 }
 
 #[test]
-fn device_maps_that_were_changed_lead_to_the_slaves_again() {
+fn device_maps_that_were_changed_are_restored() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Xdp, Policy::Learning);
@@ -319,7 +319,7 @@ fn device_maps_that_were_changed_lead_to_the_slaves_again() {
 
 /// What slaves have for bond0 and for what is above it.
 #[test]
-fn what_slaves_receive_for_bond0_is_restored() {
+fn receive_settings_of_slaves_for_bond0_are_restored() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -394,7 +394,7 @@ fn xps_of_bond0_is_restored() {
 }
 
 #[test]
-fn devices_that_were_changed_are_as_the_bond_needs_them_again() {
+fn devices_that_were_changed_are_corrected() {
     skip_if_unable!();
     let _turn = beside_others();
     for datapath in DATAPATHS {
@@ -443,7 +443,7 @@ fn devices_that_were_changed_are_as_the_bond_needs_them_again() {
 
 /// Values of maps that are written once, or rarely.
 #[test]
-fn maps_that_were_changed_hold_what_the_agent_wrote_again() {
+fn maps_that_were_changed_are_restored() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -522,7 +522,7 @@ fn without_an_agent_show_names_programs_that_were_detached() {
 }
 
 #[test]
-fn without_an_agent_show_says_that_a_bond_without_an_active_slave_stays_so() {
+fn without_an_agent_show_reports_that_no_slave_will_become_active() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -548,7 +548,7 @@ fn last_receipt(lab: &Lab) -> Value {
 
 /// A receipt counts addresses that were announced, and says where there are none.
 #[test]
-fn a_receipt_says_what_was_announced() {
+fn a_receipt_lists_what_was_announced() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);

@@ -165,7 +165,7 @@ impl Monitor {
 }
 
 #[test]
-fn show_reads_well_and_json_is_what_the_schema_says() {
+fn show_prints_the_reference_text_and_json_conforms_to_the_schema() {
     skip_if_unable!();
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
@@ -261,7 +261,7 @@ fn show_reads_well_and_json_is_what_the_schema_says() {
 
 /// Whatever prints JSON has its definition in the schema: a verb that gains `--json` needs a row here.
 #[test]
-fn every_verb_with_json_prints_what_the_schema_says() {
+fn json_of_every_verb_conforms_to_the_schema() {
     skip_if_unable!();
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
@@ -417,7 +417,7 @@ fn a_failover_at_adoption_took_as_long_as_it_took() {
 }
 
 #[test]
-fn a_failover_that_no_event_told_was_seen_by_miimon() {
+fn a_failover_without_link_event_is_triggered_by_miimon() {
     skip_if_unable!();
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
@@ -430,7 +430,7 @@ fn a_failover_that_no_event_told_was_seen_by_miimon() {
 
 /// The data plane had switched before the agent knew: the receipt says when.
 #[test]
-fn a_failover_of_the_guard_is_on_a_receipt_too() {
+fn a_failover_of_the_guard_has_a_receipt() {
     skip_if_unable!();
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
@@ -620,7 +620,7 @@ fn without_an_agent_xdp_is_read_too() {
 }
 
 #[test]
-fn monitor_tells_what_happens() {
+fn monitor_prints_events() {
     skip_if_unable!();
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
@@ -693,7 +693,7 @@ fn xbond_ends(host: &NetNs, arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn monitor_of_an_agent_that_is_killed_says_so() {
+fn monitor_reports_that_the_agent_was_killed() {
     skip_if_unable!();
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
@@ -717,7 +717,7 @@ fn ask(host: &NetNs, request: &str) -> UnixStream {
 
 /// Nobody waits for a reader, and it is told what it missed.
 #[test]
-fn a_reader_that_lags_is_told_and_dropped() {
+fn a_lagging_reader_is_notified_and_disconnected() {
     skip_if_unable!();
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();

@@ -77,7 +77,7 @@ fn refuses(host: &NetNs, line: &str, sentence: &[&str]) {
 const UNMONITORED: [&str; 3] = ["miimon=100", "--allow-unmonitored", "never fails over"];
 
 #[test]
-fn options_that_cannot_be() {
+fn invalid_options_are_refused() {
     skip_if_unable!();
     let lab = host();
     let table: &[(&str, &[&str])] = &[
@@ -112,7 +112,7 @@ fn options_that_cannot_be() {
 }
 
 #[test]
-fn names_and_numbers_that_cannot_be() {
+fn invalid_names_and_numbers_are_refused() {
     skip_if_unable!();
     let lab = host();
     let sixteen: String = (0..17).map(|number| format!(" --slave eth{number}")).collect();
@@ -148,7 +148,7 @@ fn names_and_numbers_that_cannot_be() {
 
 /// The parser of the command line answers in several lines: what is wrong, what is allowed, where to read on.
 #[test]
-fn flags_that_cannot_be() {
+fn invalid_flags_are_refused() {
     skip_if_unable!();
     let lab = host();
     let table: &[(&str, &[&str])] = &[
@@ -178,7 +178,7 @@ fn flags_that_cannot_be() {
 }
 
 #[test]
-fn a_bond_that_nothing_monitors_is_made_when_it_is_meant() {
+fn a_bond_without_monitoring_is_created_if_explicit() {
     skip_if_unable!();
     let lab = host();
     let before = Snapshot::of(&lab.host);
@@ -210,7 +210,7 @@ fn directory(files: &[(&str, &str)]) -> (TempDir, String) {
 }
 
 #[test]
-fn files_that_cannot_be() {
+fn invalid_files_are_refused() {
     skip_if_unable!();
     let lab = host();
     const BOND: &str = "version = 1\n[bond.bond0]\nslaves = [\"enp0s8\"]\nmiimon = 100\n";
@@ -257,7 +257,7 @@ fn files_that_cannot_be() {
 }
 
 #[test]
-fn network_scripts_that_cannot_be() {
+fn invalid_network_scripts_are_refused() {
     skip_if_unable!();
     let lab = host();
     let master = "DEVICE=bond0\nTYPE=Bond\nBONDING_MASTER=yes\nONBOOT=yes\nBOOTPROTO=none\n";
@@ -296,7 +296,7 @@ fn network_scripts_that_cannot_be() {
 }
 
 #[test]
-fn interfaces_that_belong_to_somebody_else() {
+fn interfaces_that_belong_to_another_owner_are_refused() {
     skip_if_unable!();
     let lab = host();
     let host = &lab.host;
@@ -350,7 +350,7 @@ fn interfaces_that_belong_to_somebody_else() {
 }
 
 #[test]
-fn devices_that_cannot_be_slaves() {
+fn devices_that_cannot_be_slaves_are_refused() {
     skip_if_unable!();
     let lab = host();
     let host = &lab.host;
@@ -383,7 +383,7 @@ fn devices_that_cannot_be_slaves() {
 }
 
 #[test]
-fn somebody_elses_xdp_program_is_left_alone() {
+fn a_foreign_xdp_program_is_kept() {
     skip_if_unable!();
     let nics = [&Nic::scenario()[..], &[Nic::new("spare", [2, 0, 0, 0, 0, 9])]].concat();
     let lab = Lab::builder().nics(nics).build().unwrap();
@@ -410,7 +410,7 @@ fn somebody_elses_xdp_program_is_left_alone() {
 }
 
 #[test]
-fn requests_that_cannot_be() {
+fn invalid_requests_are_refused() {
     skip_if_unable!();
     let lab = host();
     let host = &lab.host;
@@ -458,7 +458,7 @@ fn requests_that_cannot_be() {
 }
 
 #[test]
-fn whoever_is_not_root() {
+fn without_root_verbs_are_refused() {
     skip_if_unable!();
     let lab = host();
     let host = &lab.host;

@@ -62,7 +62,7 @@ impl<'lab> Apart<'lab> {
 }
 
 #[test]
-fn a_run_directory_that_is_removed_is_made_again_and_no_other_agent_starts() {
+fn a_removed_run_directory_is_recreated_and_no_other_agent_starts() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     snapshot::open_once(&lab.host);
@@ -97,7 +97,7 @@ fn a_run_directory_that_is_removed_is_made_again_and_no_other_agent_starts() {
 
 /// A user without rights has the name of the socket that keeps agents out.
 #[test]
-fn a_squatter_keeps_no_agent_out() {
+fn a_foreign_socket_name_keeps_no_agent_from_starting() {
     skip_if_unable!();
     const NOBODY: libc::c_long = 65534;
     let lab = Lab::scenario().unwrap();

@@ -208,7 +208,7 @@ fn use_slaves(lab: &Lab) {
 
 /// After a failover, so that MACs are where the policy has put them.
 #[test]
-fn slaves_are_as_they_were_after_an_interrupt_or_a_termination() {
+fn slaves_are_restored_after_an_interrupt_or_a_termination() {
     skip_if_unable!();
     for (datapath, signal, fail_over_mac) in [
         (Datapath::Tc, Signal::SIGINT, "none"),
@@ -300,7 +300,7 @@ fn active_survives_a_failover_on_a_port_that_accepts_only_its_own_mac() {
 }
 
 #[test]
-fn none_and_follow_are_told_of_a_port_that_accepts_only_its_own_mac() {
+fn none_and_follow_warn_of_a_port_that_accepts_only_its_own_mac() {
     skip_if_unable!();
     for datapath in DATAPATHS {
         for fail_over_mac in ["none", "follow"] {
@@ -386,7 +386,7 @@ impl Habit {
 }
 
 #[test]
-fn nobody_is_told_of_an_ordinary_port() {
+fn an_ordinary_port_gives_no_warning() {
     skip_if_unable!();
     thread::scope(|scope| {
         for habit in Habit::ALL {

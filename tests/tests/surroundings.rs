@@ -122,7 +122,7 @@ fn a_log_without_a_reader_delays_neither_failovers_nor_answers_nor_the_end() {
 }
 
 #[test]
-fn a_reader_that_returns_learns_how_many_lines_were_dropped() {
+fn a_returning_reader_receives_the_number_of_dropped_lines() {
     skip_if_unable!();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let mut piped = Piped::start(&lab, &FLAGS);
@@ -206,7 +206,7 @@ fn adoption_attaches_programs_that_were_detached_while_no_agent_ran() {
 
 /// It carries nothing, and keeps no other bond from being served.
 #[test]
-fn a_bond_whose_device_was_deleted_while_no_agent_ran_is_made_again() {
+fn a_bond_whose_device_was_deleted_without_an_agent_is_recreated() {
     skip_if_unable!();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();

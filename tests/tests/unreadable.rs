@@ -94,7 +94,7 @@ fn every_verb_refuses(host: &NetNs, path: &Path, word: &str, limit: Duration) {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_by_every_verb() {
+fn a_file_that_is_not_regular_is_refused_by_every_verb() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     let directory = tempfile::tempdir().unwrap();
@@ -112,7 +112,7 @@ fn what_is_no_regular_file_is_refused_by_every_verb() {
 }
 
 #[test]
-fn a_mount_that_does_not_answer_is_given_up_by_every_verb() {
+fn every_verb_abandons_a_mount_that_does_not_answer() {
     skip_if_unable!();
     let Some(dead) = DeadMount::new() else { return skip("this kernel mounts no FUSE file system") };
     let lab = Lab::scenario().unwrap();
@@ -121,7 +121,7 @@ fn a_mount_that_does_not_answer_is_given_up_by_every_verb() {
 }
 
 #[test]
-fn a_reload_that_waits_for_its_files_delays_nobody() {
+fn a_reload_that_waits_for_its_files_delays_no_request() {
     skip_if_unable!();
     let Some(dead) = DeadMount::new() else { return skip("this kernel mounts no FUSE file system") };
     let _beside = beside_others();

@@ -162,7 +162,7 @@ fn verb(netns: &NetNs, line: &str) -> (i32, String) {
 
 /// Each verb, while another process holds RTNL, and what it says is not done.
 #[test]
-fn a_verb_says_what_waits_for_rtnl() {
+fn a_verb_names_what_waits_for_rtnl() {
     skip_if_unable!();
     if let Some(reason) = time_is_no_measure() {
         return common::skip(reason);

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn patience_grows_with_missed_max() {
+    fn tolerance_grows_with_missed_max() {
         for (missed_max, limit) in [(1, 300), (5, 1100), (255, 51_100)] {
             let tolerance = Tolerance { missed_max, ..TOLERANCE };
             let now = ms(100_000);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn time_may_end() {
+    fn the_end_of_time_causes_no_panic() {
         let path = Path { since: Time::MAX, last_rx: Time::MAX, last_tx: Time::MAX };
         assert_eq!(inspect(Time::MAX, TOLERANCE, IsUp, Active, &path), None);
         let endless = Tolerance { interval: Time::MAX, missed_max: u32::MAX };
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_go_round_among_those_with_carrier() {
+    fn the_round_robin_contains_slaves_with_carrier() {
         let slaves = |links: [bool; 3]| [0, 1, 2].map(|index| (slot(index), links[usize::from(index)]));
         let all = slaves([true; 3]);
         let table = [

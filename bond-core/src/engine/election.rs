@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn an_election_says_why() {
+    fn an_election_has_a_reason() {
         #[rustfmt::skip]
         let table = [
             // states and prios                      current  primary  reselect  chosen

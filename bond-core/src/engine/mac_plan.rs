@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn an_adopted_bond_ends_what_was_begun() {
+    fn an_adopted_bond_completes_started_mac_changes() {
         use FailOverMac::*;
         let (s0, s1) = (Slot::new(0).unwrap(), Slot::new(1).unwrap());
         let table = [
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_settles_only_the_last_question() {
+    fn an_answer_settles_only_the_last_request() {
         let mut tracked = TrackedMac::new(mac(1));
         tracked.ask(mac(2));
         tracked.ask(mac(3));
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn made_up_macs_are_local_unicast_and_not_taken() {
+    fn generated_macs_are_local_unicast_and_unused() {
         let mut macs = MadeUpMacs::new(7);
         let first = macs.next(|_| false);
         let second = macs.next(|_| false);

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_is_kept_up_to_date() {
+    fn the_number_of_sent_frames_is_kept_up_to_date() {
         let mut test = test();
         let _ = test.look(at(0), counters(0, 0));
         assert_eq!((test.look(at(2000), counters(40, 0)), test.no_unicast()), (Ask, None));

@@ -167,7 +167,7 @@ fn numbers_and_defaults_have_names() {
 }
 
 #[test]
-fn what_has_no_effect_is_kept_and_noted_unless_it_is_the_default() {
+fn options_without_effect_are_kept_and_noted_unless_default() {
     let steps = [
         ("min_links", "0", 0, "0", false),
         ("min_links", "3", 0, "3", true),
@@ -301,7 +301,7 @@ fn the_monitors_exclude_each_other() {
 }
 
 #[test]
-fn a_monitor_without_targets_is_said() {
+fn a_monitor_without_targets_is_noted() {
     let mut options = BondOptions::default();
     let notes = options.set("arp_interval", "200", Slaves::None);
     assert_eq!(notes, Ok(vec![Note::NoTargets { arp_interval: 200 }]));
@@ -529,7 +529,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_set_delays_are_multiples_of_miimon(settings in prop::collection::vec(a_setting(), 0..30)) {
+    fn delays_are_always_multiples_of_miimon(settings in prop::collection::vec(a_setting(), 0..30)) {
         let mut options = BondOptions::default();
         for (key, value) in settings {
             let before = options.clone();
@@ -546,7 +546,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_shown_reads_back(settings in prop::collection::vec(a_setting(), 0..30)) {
+    fn shown_options_read_back(settings in prop::collection::vec(a_setting(), 0..30)) {
         let mut options = monitored();
         for (key, value) in settings {
             if !matches!(key, "arp_ip_target" | "ns_ip6_target") {

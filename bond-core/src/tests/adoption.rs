@@ -199,7 +199,7 @@ fn adoption_counts_no_failure_for_a_change_by_the_administrator() {
 
 /// The guard used a slave in updelay early, and the engine keeps it up.
 #[test]
-fn the_last_one_used_is_up_and_the_others_wait_for_their_updelay() {
+fn the_last_used_slave_is_up_and_others_wait_for_updelay() {
     let delayed = BondOptions { updelay: 1000, ..options(Nobody) };
     let mut orphan = Orphan::of(Lab::enslaved(delayed, 2));
     orphan.lab.wait(ms(2000));

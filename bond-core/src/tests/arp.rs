@@ -85,7 +85,7 @@ fn a_dead_path_fails_over_in_every_mode_whenever_it_dies() {
 
 /// "also the other out of the bridge", then its port back, then the first one's.
 #[test]
-fn with_both_paths_dead_slaves_take_turns_until_one_is_back() {
+fn with_both_paths_dead_slaves_probe_in_round_robin() {
     for validate in ArpValidate::VALUES {
         let mut lab = settled(options(*validate), 2);
         lab.nic_mut(0).path = false;
@@ -157,7 +157,7 @@ fn missed_max_is_how_many_intervals_are_waited_for() {
 
 /// "two targets, one dead": any keeps the bond up, all takes it down and keeps it so.
 #[test]
-fn one_dead_target_of_two() {
+fn any_and_all_differ_with_one_dead_target_of_two() {
     let dead = "10.0.0.77".parse().unwrap();
     for (all, validate, up) in [
         (ArpAllTargets::Any, ArpValidate::All, true),
@@ -184,7 +184,7 @@ fn one_dead_target_of_two() {
 
 /// A target that is added to a running bond has as long to answer as any other; then it counts.
 #[test]
-fn targets_come_and_go_live() {
+fn targets_are_added_and_removed_at_run_time() {
     let mut lab =
         settled(BondOptions { arp_all_targets: ArpAllTargets::All, ..options(ArpValidate::All) }, 2);
     lab.set_options(|options| options.arp_ip_target.insert(0, "10.0.0.9".parse().unwrap())).unwrap();
@@ -252,7 +252,7 @@ fn probes_that_cannot_be_sent_take_the_active_slave_down() {
 }
 
 #[test]
-fn monitors_are_exchanged_live() {
+fn monitors_are_switched_at_run_time() {
     let mut lab = settled(options(ArpValidate::All), 2);
     lab.nic_mut(0).path = false;
     lab.nic_mut(1).path = false;

@@ -192,7 +192,7 @@ fn all_fail_and_return() {
 
 /// The reason is why the active slave changed; `seen` is what showed it.
 #[test]
-fn a_failover_says_what_was_seen() {
+fn a_failover_has_its_trigger() {
     let carrier_is_lost = |lab: &mut Lab| lab.set_link(0, false);
     let nobody_tells = |lab: &mut Lab| lab.nic_mut(0).link.up = false;
     let path_dies = |lab: &mut Lab| lab.nic_mut(0).path = false;

@@ -43,7 +43,7 @@ fn the_engine_does_what_is_left_to_do() {
 }
 
 #[test]
-fn what_link_events_say_later_changes_nothing() {
+fn late_link_events_change_nothing() {
     let mut lab = Lab::enslaved(options(Active), 3);
     assert!(lab.guard(0));
     lab.take();
@@ -87,7 +87,7 @@ fn a_slave_in_updelay_is_used_early() {
 }
 
 #[test]
-fn one_after_the_other_and_back() {
+fn the_guard_uses_one_slave_after_another_and_returns() {
     for policy in POLICIES {
         let mut lab = Lab::enslaved(options(policy), 3);
         assert!(lab.guard(0) && lab.guard(1));

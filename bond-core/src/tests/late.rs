@@ -74,7 +74,7 @@ fn a_step_that_is_late_by_half_an_interval_judges() {
 }
 
 #[test]
-fn a_path_that_died_meanwhile_is_found_after_the_grace() {
+fn a_path_that_died_during_a_stop_is_detected_after_the_grace_period() {
     let mut lab = settled(arp(2, ArpValidate::None));
     lab.nic_mut(0).path = false;
     stop(&mut lab, 400);

@@ -288,7 +288,7 @@ fn wire_macs_are_what_frames_carry() {
 }
 
 #[test]
-fn a_nic_that_cannot_change_its_mac() {
+fn a_nic_that_cannot_change_its_mac_turns_the_policy_to_active() {
     for policy in [Nobody, Follow] {
         let mut lab = Lab::new(options(policy), 2);
         lab.nic_mut(0).can_set_mac = false;
@@ -340,7 +340,7 @@ fn release_warns_of_a_mac_that_stays_in_use() {
 }
 
 #[test]
-fn what_is_gone_is_not_released() {
+fn a_missing_slave_is_not_released() {
     let mut lab = Lab::enslaved(options(Follow), 2);
     let slot = lab.slot(0);
     let nic = lab.nics.remove(&10).unwrap();

@@ -333,7 +333,7 @@ proptest! {
 
     /// NICs that refuse addresses unexpectedly: the engine knows the present addresses, and all else holds.
     #[test]
-    fn refused_macs_are_known(
+    fn refused_macs_are_noticed(
         policy in policies(), refuses: [bool; NICS as usize], bond_refuses: bool,
         steps in proptest::collection::vec(steps(), 1..60),
     ) {
@@ -358,7 +358,7 @@ proptest! {
 
     /// Any event at any time, also with a clock that jumps: no panic and no timeout in the past.
     #[test]
-    fn nonsense_is_survived(events in proptest::collection::vec((0..3u64, nonsense()), 1..80)) {
+    fn arbitrary_events_cause_no_panic(events in proptest::collection::vec((0..3u64, nonsense()), 1..80)) {
         let mut engine = crate::Engine::new(NewBond {
             name: "bond0".into(), mac: mac(1), mac_assigned: false, prearm: false, seed: 0,
             options: BondOptions { miimon: 100, ..BondOptions::default() },

@@ -26,7 +26,7 @@ fn refused(lab: &mut Lab, event: Event, expected: Refusal) {
 }
 
 #[test]
-fn join_is_refused() {
+fn invalid_joins_are_refused() {
     let mut lab = Lab::enslaved(options(Nobody), 2);
     let again = lab.new_slave(0);
     refused(&mut lab, Event::Join(again), Refusal::AlreadyEnslaved { name: "slave0".into() });
@@ -77,7 +77,7 @@ fn a_released_slot_is_quarantined_for_a_second() {
 
 /// The agent hangs while it sets an interface up, and the slave of this slot has left long ago.
 #[test]
-fn a_late_answer_does_not_meet_another_slave() {
+fn a_late_answer_is_not_applied_to_another_slave() {
     let mut lab = Lab::enslaved(options(Nobody), 1);
     lab.nics.extend(Lab::new(options(Nobody), 3).nics.into_iter().skip(1));
     lab.pace = Pace::Manual;
@@ -95,7 +95,7 @@ fn a_late_answer_does_not_meet_another_slave() {
 }
 
 #[test]
-fn a_late_mac_does_not_meet_another_slave() {
+fn a_late_mac_is_not_applied_to_another_slave() {
     let mut lab = Lab::enslaved(options(Follow), 3);
     lab.leave(2).unwrap();
     lab.wait(ms(1000));
@@ -112,7 +112,7 @@ fn a_late_mac_does_not_meet_another_slave() {
 }
 
 #[test]
-fn a_slave_that_could_not_be_set_up_is_forgotten() {
+fn a_slave_whose_setup_failed_is_dropped() {
     let mut lab = Lab::new(options(Nobody), 2);
     lab.pace = Pace::Manual;
     lab.join(0).unwrap();
@@ -495,7 +495,7 @@ fn a_queue_is_one_slaves_and_packets_learn_it() {
 }
 
 #[test]
-fn pending_lists_what_a_switch_has_begun_until_it_is_done() {
+fn pending_lists_the_steps_of_a_switch_until_they_are_done() {
     let slave_mac = |slave: &str, last| Pending::SlaveMac { slave: slave.into(), mac: mac(last) };
     for (policy, expected) in [
         (Nobody, vec![Pending::Announcement]),

@@ -210,7 +210,7 @@ fn unmonitored_slaves_are_up_whatever_their_link() {
 }
 
 #[test]
-fn monitoring_that_begins_finds_dead_links_and_when_it_ends_they_stay_dead_until_seen() {
+fn monitoring_that_starts_detects_dead_links_and_when_it_stops_they_stay_down() {
     let mut lab = Lab::new(BondOptions::default(), 2);
     lab.nic_mut(0).link.up = false;
     lab.join(0).unwrap();

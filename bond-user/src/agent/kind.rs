@@ -145,7 +145,7 @@ mod tests {
 
     /// The match above has no arm for all others, so a new error gets its kind when it is added.
     #[test]
-    fn every_error_has_the_kind_of_whose_fault_it_is() {
+    fn every_error_has_its_kind() {
         let (b, s) = (|| "bond0".to_owned(), || "eth0".to_owned());
         let attach = DataPlaneError::Attach { hook: Hook::Xdp, device: s(), reason: "no XDP".into() };
         let table: Vec<(Kind, Vec<AgentError>)> = vec![

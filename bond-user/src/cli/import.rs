@@ -172,7 +172,7 @@ mod tests {
 
     /// What `import` prints is read back to the same, and neither refused nor warned of.
     #[test]
-    fn a_kernel_bond_becomes_a_file_that_says_the_same() {
+    fn a_kernel_bond_becomes_an_equivalent_file() {
         let imported = imported(Some("bond0"), |_| {}).unwrap();
         let text = document(&imported);
         assert_eq!(
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_bonds_those_of_other_modes_are_told_of() {
+    fn bonds_of_other_modes_are_reported() {
         let all = imported(None, |_| {}).unwrap();
         let names: Vec<_> = all.config.bonds.iter().map(|bond| bond.name.as_str()).collect();
         assert_eq!(names, ["bond0", "bond1"]);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_equivalent_is_said() {
+    fn options_without_equivalent_are_reported() {
         type Change = fn(&mut Above);
         let table: [(&str, Change); 7] = [
             ("bond0: address 192.0.2.10/24 has a lifetime", |above| {
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bond_that_nothing_monitors_stays_one_and_that_is_told() {
+    fn a_bond_without_monitoring_is_imported_with_a_warning() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("ifcfg-bond0"), "DEVICE=bond0\nBONDING_OPTS=mode=1\n").unwrap();
         for name in ["eth0", "eth1"] {

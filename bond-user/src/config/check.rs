@@ -907,7 +907,7 @@ mod tests {
     }
 
     #[test]
-    fn what_other_beginnings_lack() {
+    fn notes_depend_on_the_configuration_and_the_host() {
         let bond = |lines: &str| format!("version = 1\n[bond.bond0]\nmiimon=100\n{lines}\n");
         let strict = HostFacts { strict_ports: Some("VirtualBox"), ..NOTHING };
         let table = [
@@ -1034,7 +1034,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_no_text_is_an_error() {
+    fn a_missing_or_binary_file_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let binary = directory.path().join("binary");
         fs::write(&binary, [0xff, 0xfe]).unwrap();

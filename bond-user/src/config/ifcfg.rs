@@ -699,7 +699,7 @@ mod tests {
     }
 
     #[test]
-    fn static_routes_lie_beside() {
+    fn static_routes_are_read_from_files_of_their_own() {
         let lines =
             "# comment\n10.0.0.0/8 via 192.0.2.1 dev bond0 metric 5 # trailing\n198.51.100.7 via 192.0.2.2\n";
         let numbered = "ADDRESS0=10.0.0.0\nNETMASK0=255.0.0.0\nGATEWAY0=192.0.2.1\nADDRESS1=198.51.100.7\n";
@@ -809,7 +809,7 @@ mod tests {
     }
 
     #[test]
-    fn suses_files_say_the_same_in_other_words() {
+    fn suse_files_are_read_like_red_hat_files() {
         let bond0 = "STARTMODE=auto\nBOOTPROTO=static\nIPADDR='192.168.0.101/24'\nIPADDR_2=10.0.0.1\nPREFIXLEN_2=8\n\
                      BONDING_MASTER=yes\nBONDING_MODULE_OPTS='mode=active-backup miimon=100'\n\
                      BONDING_SLAVE_1=eth1\nBONDING_SLAVE0='eth10'\nBONDING_SLAVE2=eth2\nLLADDR=02:00:00:00:00:07\n";
@@ -851,7 +851,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_said() {
+    fn keys_without_effect_are_reported() {
         let bond1 = "DEVICE=bond1\nTYPE=Bond\nONBOOT=no\nBOOTPROTO=dhcp\nBONDING_OPTS='mode=4'\n";
         let slave1 = "DEVICE=eth1\nMASTER=bond1\nSLAVE=yes\n";
         let slave0 = format!("{SLAVE}ETHTOOL_OPTS='speed 1000'\n");
@@ -880,7 +880,7 @@ mod tests {
     }
 
     #[test]
-    fn imported_files_say_the_same_in_toml() {
+    fn imported_files_are_equivalent_in_toml() {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/scenario/follow");
         let config = read(&fixtures, Unmonitored::Refuse).unwrap();
         let text = super::super::toml::write(&config);

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_have_to_run_is_refused() {
+    fn values_that_need_a_shell_are_refused() {
         let run = "files are read, not run; write the value itself";
         let no_pair = "not KEY=VALUE; files are read, not run, so remove it or write the value itself";
         let table = [
@@ -250,7 +250,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_quoted_reads_back(value in "[^\r]*") {
+        fn a_quoted_value_reads_back(value in "[^\r]*") {
             let single = format!("A='{}'", value.replace('\'', "'\\''"));
             prop_assert_eq!(&assignments(&single).unwrap()[0].value, &value);
         }

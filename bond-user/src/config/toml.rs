@@ -815,7 +815,7 @@ mod tests {
     }
 
     #[test]
-    fn slaves_are_counted_and_told_apart() {
+    fn slaves_are_counted_and_duplicates_refused() {
         let with = |slaves: Vec<String>| {
             refusal(&format!("version = 1\n[bond.bond0]\nmiimon = 100\nslaves = {slaves:?}"))
         };
@@ -856,7 +856,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_need_not_have_files() {
+    fn a_default_directory_may_be_empty_or_missing() {
         let directory = tempfile::tempdir().unwrap();
         for path in [directory.path().to_owned(), directory.path().join("nosuch")] {
             assert_eq!(read_if_any(&path).unwrap(), Config::default());
@@ -889,7 +889,7 @@ mod tests {
     }
 
     #[test]
-    fn a_primary_that_is_no_slave_is_a_doubt() {
+    fn a_primary_that_is_no_slave_is_a_warning() {
         let config = read_text(&bond_with("primary = \"c\"")).unwrap();
         let doubts: Vec<_> = config.bonds[0].doubts().iter().map(Note::to_string).collect();
         assert_eq!(doubts, ["bond0: primary=c is not one of its slaves"]);
@@ -985,7 +985,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_reads_back(bond in a_bond()) {
+        fn a_written_bond_reads_back(bond in a_bond()) {
             let written = write(&Config { bonds: vec![bond.clone()], ..Config::default() });
             let read = read_text(&written);
             let mut read = read.map_err(|error| TestCaseError::fail(format!("{error}\n{written}")))?;

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_names_every_directory_and_says_why() {
+    fn the_text_names_every_directory_with_its_reason() {
         let mut collection = Collection::new(true);
         collection.removed.push(removed(1));
         collection.leave("/run/xbond/7", Why::Lives, "its network namespace exists");

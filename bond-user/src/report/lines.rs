@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_without_a_reader_are_dropped_and_counted_and_delay_nobody() {
+    fn lines_without_a_reader_are_dropped_and_counted_without_delay() {
         let (lines, mut reader) = lines();
         lines.start("test", || {}).unwrap();
         let start = Instant::now();
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_left_is_no_loop() {
+    fn a_reader_that_disconnected_causes_no_busy_loop() {
         let (lines, reader) = lines();
         drop(reader);
         lines.start("test", || {}).unwrap();

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn both_clocks_tell_the_same_moment() {
+    fn both_clocks_give_the_same_moment() {
         let before = Moment::at(monotonic() - Duration::from_secs(3));
         let now = Moment::now();
         let by_wall = now.unix_seconds().unwrap() - before.unix_seconds().unwrap();

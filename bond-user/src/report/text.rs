@@ -903,7 +903,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_agent_the_first_line_says_so() {
+    fn without_an_agent_the_first_line_reports_it() {
         let mut bond = testing::plain_bond();
         bond.options.retain(|key, _| key == "fail_over_mac");
         bond.slaves[1].link_failure_count = None;
@@ -1079,7 +1079,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_of_announcements_says_what_was_sent() {
+    fn a_round_of_announcements_lists_what_was_sent() {
         let round = |addresses, macs, failed| {
             announced(&Announcement { addresses, macs, failed, by: Announcer::Agent })
         };

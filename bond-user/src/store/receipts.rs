@@ -656,7 +656,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_appended_is_read_and_the_last_hundred_are_kept() {
+    fn appended_receipts_are_read_and_the_last_hundred_are_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
         assert_eq!(generations(directory.path()), [0; 0]);
@@ -674,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_process_wrote_is_damage_and_spoils_no_receipt() {
+    fn foreign_lines_are_damage_and_spoil_no_receipt() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
         let mut file = File::open(Location::at(directory.path()));
@@ -690,7 +690,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_line_is_skipped_and_mended() {
+    fn a_torn_line_is_skipped_and_completed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
         let mut file = File::open(Location::at(directory.path()));
@@ -730,7 +730,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_is_what_the_schema_says() {
+    fn a_receipt_conforms_to_the_schema() {
         insta::assert_snapshot!(serde_json::to_string_pretty(&receipt(7)).unwrap(), @r#"
         {
           "version": 2,

@@ -863,7 +863,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_is_read() {
+    fn a_saved_record_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let place = Location::at(directory.path());
         let read = || Record::read_at(place.clone(), &bond0(), Trust::Ours).unwrap();

@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_router_says_so_and_a_vlan_may_have_its_own_mac() {
+    fn an_na_has_the_router_flag_and_a_vlan_may_have_its_own_mac() {
         let upper = Upper { router: true, own_mac: Some(mac(0x55)), ..above(&[S_TAG, C_TAG], &["fd00::1"]) };
         let frames = frames(BOND_MAC, &[upper]);
         let [frame] = frames.as_slice() else { panic!("{frames:?}") };

@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_answers_are_nothing() {
+    fn truncated_answers_yield_nothing() {
         for length in 0..48 {
             let bytes = vec![0x11; length];
             let _ = take_messages(&bytes, &mut |kind, body| drop(hooked(kind, body, "eth1")));

@@ -76,7 +76,7 @@ mod tests {
 
     /// Capabilities belong to a thread, so the others of this process keep theirs.
     #[test]
-    fn what_is_not_needed_goes_and_what_is_missing_is_named() {
+    fn unneeded_capabilities_are_dropped_and_missing_ones_named() {
         if let Err(error) = check() {
             eprintln!("skipped: {error}");
             return;

@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_not_followed_whatever_is_done() {
+    fn symbolic_links_are_never_followed() {
         let (scene, ours) = scene();
         let (victim, path) = (scene.path().join("victim"), scene.path().join("ours"));
         symlink(&victim, path.join("link")).unwrap();
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_removed_is_below_and_links_in_it_are_only_links() {
+    fn removal_stays_below_and_does_not_follow_links() {
         let (scene, ours) = scene();
         let deep = scene.path().join("ours/bond0/a/b");
         fs::create_dir_all(&deep).unwrap();
@@ -551,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_ours_is_acted_upon() {
+    fn only_trusted_directories_are_changed() {
         let (scene, ours) = scene();
         let path = scene.path().join("ours");
         let table =
@@ -605,7 +605,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_is_not_waited_for_and_a_device_is_no_file() {
+    fn a_fifo_does_not_block_and_a_device_is_no_file() {
         let (scene, ours) = scene();
         mkfifo(&scene.path().join("ours/fifo"), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
         let directory = ours.open(Trust::Ours).unwrap();

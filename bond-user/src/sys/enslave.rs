@@ -544,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slave_is_as_planned_and_then_as_it_was_found() {
+    fn a_slave_is_configured_as_planned_and_then_restored() {
         for hook in [Hook::Tc, Hook::Xdp] {
             in_namespace(async move |devices| {
                 let link = busy(&devices).await;
@@ -580,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn a_released_slave_is_down_with_the_mac_it_is_given() {
+    fn a_released_slave_is_down_with_the_mac_of_the_release() {
         in_namespace(async |devices| {
             let link = busy(&devices).await;
             let plan = plan(Hook::Xdp);
@@ -612,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_or_another_device_is_left_alone() {
+    fn a_missing_or_replaced_device_is_not_restored() {
         in_namespace(async |devices| {
             let link = busy(&devices).await;
             let found = devices.observe(("eth1", None), &plan(Hook::Tc), nobody).await.unwrap();
@@ -627,7 +627,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_does_not_confirm_is_left_alone() {
+    fn an_interface_that_the_kernel_does_not_confirm_is_not_changed() {
         in_namespace(async |devices| {
             let link = busy(&devices).await;
             let found = devices.observe(("eth1", None), &plan(Hook::Tc), nobody).await.unwrap();

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_or_odd_answer_has_no_explanation() {
+    fn a_truncated_or_malformed_answer_has_no_explanation() {
         for attributes in [&[][..], &[0, 0, 1, 0], &[9, 0, 1, 0, b'x'], &[3], &[1, 0, 9, 9, 0, 0, 0, 0]] {
             let error = SysError::netlink("set MTU 9000", "enp0s8", answer(attributes));
             assert_eq!(error.to_string(), "set MTU 9000 on enp0s8: Invalid argument", "{attributes:?}");

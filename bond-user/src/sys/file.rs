@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_does_not_end_is_given_up() {
+    fn work_that_does_not_end_is_abandoned() {
         let limit = Duration::from_millis(10);
         let mut ends = Vec::new();
         for _ in 0..MOST_ABANDONED {

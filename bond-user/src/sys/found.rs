@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_sets_the_room_aside_in_which_it_can_be_removed() {
+    fn an_addition_reserves_the_space_for_its_removal() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("found.json");
         let many = vec![slave(None); 100];

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_answer_is_an_error_or_nothing() {
+    fn a_truncated_answer_is_an_error_or_nothing() {
         for length in 0..40 {
             let _ = attribute(&[0xff; 40][..length], 1);
         }

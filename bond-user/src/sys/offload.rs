@@ -163,7 +163,7 @@ mod tests {
     use crate::sys::testing::{in_namespace, veth};
 
     #[test]
-    fn only_what_differs_and_is_not_fixed_is_changed() {
+    fn only_features_that_differ_and_are_not_fixed_are_changed() {
         let feature =
             |name: &str, active, wanted, fixed| Feature { name: name.into(), active, wanted, fixed };
         let features = [
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn xdp_gets_its_offloads_and_gives_them_back() {
+    fn offloads_for_xdp_are_set_and_restored() {
         in_namespace(async |devices| {
             let (bond, port) = veth(&devices, "bond0", "port0").await;
             for (link, role) in [(&bond, Role::Bond), (&port, Role::Port), (&port, Role::Slave)] {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_feature_is_refused_and_the_others_are_as_before() {
+    fn a_fixed_feature_is_refused_and_the_others_are_restored() {
         in_namespace(async |devices| {
             let lo = devices.netlink.link_by_name("lo").await.unwrap();
             let before = devices.features(lo.ifindex).unwrap();

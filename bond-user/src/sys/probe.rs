@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_above_the_bond_is_a_way() {
+    fn every_upper_device_of_the_bond_can_route_to_a_target() {
         let links = [
             // The inner VLAN comes first: order does not matter.
             vlan(5, 4, C_TAG),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_is_the_kernels() {
+    fn the_route_to_a_target_is_the_kernels() {
         in_namespace(async |devices| {
             let netlink = &devices.netlink;
             let (near, _far) = veth(&devices, "near0", "far0").await;

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused_with_its_line() {
+    fn an_invalid_scenario_is_refused_with_its_line() {
         for (text, line) in [
             ("bond0 up", 1),
             ("$ remove\n$ destroy", 2),

@@ -4,7 +4,7 @@ use super::*;
 
 /// One has the namespace; the others say so and touch nothing.
 #[test]
-fn of_agents_that_start_at_once_one_wins() {
+fn one_of_several_agents_that_start_at_once_wins() {
     skip_if_unable!();
     let _turn = beside_others();
     for count in [2, 10] {
@@ -69,7 +69,7 @@ fn agents_of_many_namespaces_start_and_end_at_once() {
 
 /// An agent that was stopped, while the bond went to the other slave and back, finds everything as it should be.
 #[test]
-fn a_sleeping_agent_undoes_nothing_of_what_the_guard_did_meanwhile() {
+fn a_stopped_agent_undoes_no_failover_of_the_guard() {
     skip_if_unable!();
     let _turn = beside_others();
     for policy in ["none", "active", "follow"] {

@@ -31,7 +31,7 @@ fn policies(agent: Agent) -> &'static [&'static str] {
 
 /// The NIC is another one: it joins, and is put back as it was found, not as the former one was.
 #[test]
-fn one_that_is_replaced_joins_whether_the_agent_looks_or_not() {
+fn a_replaced_interface_joins_with_or_without_an_agent() {
     skip_if_unable!();
     let _turn = beside_others();
     for agent in [Agent::Alive, Agent::Asleep, Agent::Dead] {
@@ -84,7 +84,7 @@ fn one_that_is_replaced_joins_whether_the_agent_looks_or_not() {
 
 /// Away in another namespace it is none of ours; when it is back it is again, and has its own MAC in the end.
 #[test]
-fn one_that_is_moved_to_another_namespace_and_back_is_a_slave_again() {
+fn an_interface_that_returns_from_another_namespace_is_a_slave_again() {
     skip_if_unable!();
     let _turn = beside_others();
     for agent in [Agent::Alive, Agent::Asleep, Agent::Dead] {
@@ -191,7 +191,7 @@ fn link_events_that_were_lost_are_caught_up_with() {
 
 /// Links that flap a thousand times a second, with an agent and without.
 #[test]
-fn links_that_flap_end_with_a_bond_that_carries() {
+fn flapping_links_end_with_a_bond_that_carries() {
     skip_if_unable!();
     let _turn = beside_others();
     let flaps = asked_for("XBOND_FLAPS", 1000);

@@ -7,7 +7,7 @@ const FAILURES: usize = 40;
 
 /// Each is put right, or followed, at the next look at the latest, and told.
 #[test]
-fn while_the_agent_lives() {
+fn foreign_map_writes_are_corrected_by_the_agent() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -99,7 +99,7 @@ fn while_the_agent_lives() {
 
 /// The next agent puts it right.
 #[test]
-fn while_no_agent_does() {
+fn foreign_map_writes_are_corrected_by_the_next_agent() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);

@@ -69,7 +69,7 @@ impl Drop for Apart {
 
 /// The bond goes on, and ends with the agent, which says so; nothing is left.
 #[test]
-fn while_the_agent_runs() {
+fn a_bond_without_its_bpffs_ends_with_its_agent() {
     skip_if_unable!();
     let _turn = beside_others();
     for on_exit in ["down", "keep"] {
@@ -103,7 +103,7 @@ fn while_the_agent_runs() {
 
 /// Nothing holds the programs then. The next agent takes the remains away, and makes the bond anew.
 #[test]
-fn while_no_agent_runs() {
+fn a_bond_without_its_bpffs_is_recreated_by_the_next_agent() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -132,7 +132,7 @@ fn while_no_agent_runs() {
 
 /// Little memory: a sentence before anything is changed, or a bond.
 #[test]
-fn an_agent_with_little_memory_says_so_or_works() {
+fn an_agent_with_little_memory_works_or_reports_it() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -197,7 +197,7 @@ impl Drop for MemoryGroup {
 /// Too little memory: the kernel kills the agent at some moment of its life, and the next one goes on with what is
 /// there, or begins anew.
 #[test]
-fn what_an_agent_leaves_that_ran_out_of_memory_is_taken_up_by_the_next() {
+fn bonds_of_an_agent_that_ran_out_of_memory_are_adopted_or_recreated() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_lies_between_marks_is_replaced() {
+    fn only_text_between_marks_is_replaced() {
         let page = "a\n<!-- bench:x -->\nold\n<!-- end -->\nb\n<!-- bench:y -->\n<!-- end -->\nc\n";
         let filled = fill(page, |name| Ok(format!("new {name}\n"))).unwrap();
         let expected =

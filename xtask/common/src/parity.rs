@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_row_names_has_to_exist() {
+    fn a_row_may_name_existing_tests_only() {
         assert_eq!(complaints(TABLE), [""; 0]);
         for (table, complaint) in [
             (TABLE.replace("it_works", "it_worked"), "docs/PARITY.md:3: there is no test `it_worked`"),

@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flavours_are_told_by_the_end_of_a_version() {
+    fn the_end_of_a_version_gives_its_flavour() {
         for (version, cloud, full) in [
             ("6.12.43+deb13-cloud-amd64", true, false),
             ("6.12.43+deb13-amd64", false, true),

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn of_each_interface_the_last_state_is_kept_with_the_first_time() {
+    fn each_interface_keeps_its_last_state_with_the_first_time() {
         let of_pair = LinkEvent::Deleted { ifindex: 1, end_of_pair: true, moved: true };
         /// What is put, one each millisecond, and what is taken, with its time.
         type Case<'a> = (&'a [LinkEvent], &'a [(u64, LinkEvent)]);

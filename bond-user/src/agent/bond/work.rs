@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_urgent_goes_first_whatever_came_first() {
+    fn urgent_work_comes_first() {
         let mut waiting = Waiting::default();
         let (settle, _settled) = settle();
         waiting.looks.uppers = true;
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mac_that_is_overtaken_is_not_set_and_its_answer_is_owed() {
+    fn a_superseded_mac_is_not_set_and_still_answered() {
         let mut waiting = Waiting::default();
         for (of, last) in [
             (MacOf::Slave(slot(0)), 1),
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_with_each_failover_waits_once() {
+    fn work_of_each_failover_waits_once() {
         let mut waiting = Waiting::default();
         for _ in 0..3 {
             waiting.add(set_mac(MacOf::Bond, 1));
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn settling_looks_once_and_not_for_ever() {
+    fn settling_polls_once_and_ends() {
         let mut waiting = Waiting::default();
         let (settle, _settled) = settle();
         waiting.add(settle);
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn looks_are_made_at_most_once_in_their_time() {
+    async fn polls_are_made_at_most_once_per_interval() {
         let (work, mut jobs) = Work::new();
         let start = Instant::now();
         for look in 0..5 {
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_look_gives_way_to_what_is_urgent_and_is_made_later() {
+    async fn a_poll_yields_to_urgent_work_and_is_made_later() {
         let (work, mut jobs) = Work::new();
         let looks = Looks { uppers: true, ..Looks::default() };
         assert_eq!(jobs.unless_urgent(looks.clone(), async { 7 }).await, Some(7));

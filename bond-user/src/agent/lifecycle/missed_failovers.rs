@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_between_the_two_words_happened_meanwhile() {
+    fn missed_failovers_are_the_difference_of_two_words() {
         let record = |at, generation, active| {
             EventRecord::new(at, DataPlaneEvent::FailedOver(word(generation, active)))
         };
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_that_nobody_counted_is_foreign_and_no_number_of_changes() {
+    fn a_foreign_generation_is_no_number_of_changes() {
         let record = EventRecord::new(1, DataPlaneEvent::FailedOver(word(8, 1)));
         // Set back, set back by one, the same with another slot, and far ahead of what a minute allows for.
         for (now, active) in [(3, 0), (6, 1), (7, 1), (1_000_000, 1), (u32::MAX, 0)] {

@@ -158,7 +158,7 @@ mod tests {
     use crate::config::Origin;
 
     #[test]
-    fn who_may_do_what() {
+    fn access_depends_on_user_and_group() {
         let (readers, writers) = (Gid::from_raw(10), ("netadmin".to_owned(), Gid::from_raw(20)));
         let nobody = Access { readers: None, writers: None };
         let some = Access { readers: Some(readers), writers: None };

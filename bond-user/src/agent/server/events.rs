@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_listener_hears_its_bond_and_what_came_first() {
+    async fn a_listener_receives_the_initial_state_and_the_events_of_its_bond() {
         let feed = Feed::default();
         feed.tell("bond0", note(0));
         let listener = feed.listen();
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_is_heard_after_the_last_event() {
+    async fn listeners_receive_the_end_after_the_last_event() {
         let feed = Feed::default();
         let mut lines = Box::pin(feed.listen().lines(Vec::new(), None));
         feed.tell("bond0", note(1));
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_too_slow_is_told_and_dropped() {
+    async fn a_slow_listener_is_notified_and_disconnected() {
         let feed = Feed::default();
         let mut slow = pin!(feed.listen().lines(Vec::new(), None));
         for number in 0..BACKLOG + 7 {

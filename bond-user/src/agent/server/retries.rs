@@ -139,7 +139,7 @@ mod tests {
     use crate::config::Origin;
 
     #[test]
-    fn what_is_missing_is_said_until_it_is_there() {
+    fn failed_resources_are_reported_until_a_retry_succeeds() {
         let retries = Retries::default();
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let metrics = Metrics { address: taken.local_addr().unwrap(), origin: Origin::Flags };

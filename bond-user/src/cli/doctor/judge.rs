@@ -469,7 +469,7 @@ mod tests {
 
     /// Each row is one thing that is not well, and what is said of it: of nothing else.
     #[test]
-    fn what_a_machine_lacks_is_told_with_a_way_out() {
+    fn missing_features_are_reported_with_a_remedy() {
         type Change = fn(&mut MachineFacts);
         let table: [(Change, Verdict, &str, &str); 12] = [
             (|m| m.kernel = Err("Linux 5.4 is too old".into()), Verdict::Fail, "kernel", "too old"),
@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_the_way_of_a_nic_is_told_with_a_way_out() {
+    fn obstacles_of_a_nic_are_reported_with_a_remedy() {
         let stuck = |name: &str| Feature { name: name.into(), active: true, wanted: true, fixed: true };
         type Change = Box<dyn Fn(&mut Nic)>;
         let table: Vec<(Change, Verdict, &str, &str)> = vec![
@@ -575,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn what_xbond_made_of_an_interface_is_nothing_against_it() {
+    fn roles_that_xbond_gave_an_interface_are_no_obstacles() {
         let (slave, port) = ("is one already, of bond0", "is none, but the port of bond0");
         for (role, text) in [(Role::Slave, slave), (Role::Port, port)] {
             let mut found = good_nic();
@@ -590,7 +590,7 @@ mod tests {
 
     /// Unprivileged, or in a container: nothing is known, and so nothing is wrong.
     #[test]
-    fn what_was_not_tried_is_no_failure() {
+    fn an_untried_feature_is_no_failure() {
         let not_tried = MachineFacts { veth: Trial::NotTried, netkit: Trial::NotTried, ..good_machine() };
         let no_sysfs = MachineFacts { queue_ids: Err("EROFS".into()), ..good_machine() };
         for found in [not_tried, no_sysfs] {

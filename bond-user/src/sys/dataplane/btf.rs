@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_blob_is_refused_or_searched_in_vain() {
+    fn a_broken_blob_is_refused_or_finds_nothing() {
         let whole = blob();
         for length in 0..whole.len() {
             if let Some(btf) = Btf::parse(&whole[..length]) {

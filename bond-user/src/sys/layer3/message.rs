@@ -893,7 +893,7 @@ mod tests {
     }
 
     #[test]
-    fn lifetimes_go_on_and_state_is_the_kernels() {
+    fn lifetimes_keep_running_and_state_is_the_kernels() {
         const PERMANENT: u32 = 0x80;
         let address = |flags: u32, left: &[u32], ifindex: u32| {
             let header = [&[INET6, 64, flags as u8, 0][..], &words(&[ifindex])].concat();

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_too_slow_is_told() {
+    fn a_slow_reader_is_notified_of_lost_events() {
         in_namespace(async |devices| {
             let (link, _) = veth(&devices, "eth1", "far1").await;
             let mut events = LinkEvents::open().unwrap();
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_lost() {
+    fn an_unreadable_notification_is_an_overrun() {
         let mut events = VecDeque::new();
         read(&[20, 0, 0, 0, 16, 0, 0, 0], &mut events);
         assert_eq!(events, [LinkEvent::Overrun]);

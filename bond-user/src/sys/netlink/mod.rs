@@ -483,7 +483,7 @@ mod tests {
     use crate::sys::testing::{in_namespace, mac, veth};
 
     #[test]
-    fn a_pair_is_made_as_planned_and_goes_at_once() {
+    fn a_pair_is_created_as_planned_and_deleted_at_once() {
         in_namespace(async |devices| {
             let netlink = &devices.netlink;
             let plan =
@@ -510,7 +510,7 @@ mod tests {
 
     /// As of a bring-up that is interrupted, and undone at once.
     #[test]
-    fn a_request_that_nobody_waits_for_comes_before_the_next_one() {
+    fn an_unawaited_request_is_executed_before_the_next_one() {
         in_namespace(async |devices| {
             let netlink = &devices.netlink;
             let plan =
@@ -528,7 +528,7 @@ mod tests {
 
     /// From the message on that makes it the group says whose it is, and then the alias.
     #[test]
-    fn a_pair_says_whose_it_is() {
+    fn a_pair_has_the_alias_of_its_bond() {
         in_namespace(async |devices| {
             let netlink = &devices.netlink;
             let mark = Mark::of(&bond_core::name::BondName::new("bond0").unwrap());
@@ -571,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_hold_and_can_be_taken_back() {
+    fn settings_take_effect_and_can_be_reverted() {
         in_namespace(async |devices| {
             let netlink = &devices.netlink;
             let (found, _) = veth(&devices, "eth1", "far1").await;

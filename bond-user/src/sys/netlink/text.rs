@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_message_is_no_danger() {
+    fn a_truncated_message_causes_no_panic() {
         let whole = message(&[attribute(IFLA_IFALIAS, b"\xff\xfe\0"), attribute(3, b"\xe2\x82\0")]);
         for length in 0..whole.len() {
             make_readable(&mut whole[..length].to_vec());
