@@ -1,4 +1,4 @@
-//! A bond on the lab's NICs, and what tests of its traffic have in common.
+//! A bond on the lab's NICs, and helpers that tests of its traffic share.
 
 use std::{
     net::IpAddr,
@@ -14,7 +14,7 @@ use crate::{HOST_V4, Lab, NetNs, PEER_V4, Xbond, lab::Cut, lab::Datapath, wait_l
 pub const BOND: &str = "bond0";
 /// The driver's `fail_over_mac`.
 pub const POLICIES: [&str; 3] = ["none", "active", "follow"];
-/// Between two looks at something that tells nobody when it changes.
+/// Time between two polls of something that sends no notification when it changes.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// For each function, a test on each datapath: it is called with a [`Datapath`] and
@@ -40,7 +40,7 @@ macro_rules! on_each_datapath {
     };
 }
 
-/// An `xbond` whose bond has the lab's NICs as slaves, the first of them active, miimon=100 and no address.
+/// Starts an `xbond` with a bond on the lab's NICs, the first of them active, miimon=100 and no address.
 pub fn run<'lab>(lab: &'lab Lab, datapath: Datapath, policy: &str, more: &[&str]) -> Result<Xbond<'lab>> {
     let policy = format!("fail_over_mac={policy}");
     let mut arguments =
@@ -52,17 +52,17 @@ pub fn run<'lab>(lab: &'lab Lab, datapath: Datapath, policy: &str, more: &[&str]
     Xbond::run(&lab.host, arguments)
 }
 
-/// A way to another active slave.
+/// A way to change the active slave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Move {
-    /// The active slave loses its carrier, and the switch forgets whom it knew behind that port.
+    /// The active slave loses its carrier, and the switch deletes what it learned behind that port.
     CarrierCut,
-    /// By hand (`active_slave`): both links stay, and the switch goes on sending to the former one until it
-    /// learns better.
+    /// A request of the administrator (`active_slave`): both links stay, and the switch keeps sending to the former
+    /// slave until it learns the new port.
     Planned,
 }
 
-/// Moves the bond and waits until the agent says that it did. Returns the moment just before.
+/// Makes the bond fail over and waits until the agent reports it. Returns the time just before.
 pub fn fail_over(lab: &Lab, xbond: &Xbond<'_>, by: Move) -> Result<Instant> {
     let active = active_slave(xbond)?;
     let other = lab.nics.iter().map(|nic| &nic.name).find(|name| **name != active);
@@ -80,14 +80,14 @@ pub fn fail_over(lab: &Lab, xbond: &Xbond<'_>, by: Move) -> Result<Instant> {
     Ok(start)
 }
 
-/// The name of the active slave.
+/// Returns the name of the active slave.
 pub fn active_slave(xbond: &Xbond<'_>) -> Result<String> {
     let report = xbond.show(BOND)?;
     let active = report["bonds"][0]["active_slave"].as_str();
     Ok(active.with_context(|| format!("no active slave in {report}"))?.to_owned())
 }
 
-/// Waits until `holds`, looking every 20 ms; `what` says what did not come.
+/// Waits until `holds`, polling every 20 ms; the error names `what`.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + wait_limit();
     while !holds()? {

@@ -34,15 +34,15 @@ pub struct BulkReport {
 }
 
 impl BulkReport {
-    /// Of the payload.
+    /// Returns the rate of the payload.
     pub fn bits_per_second(&self) -> f64 {
         self.bytes as f64 * 8.0 / self.took.as_secs_f64()
     }
 }
 
 impl Bulk {
-    /// Sends `bytes` from an address in one namespace to an address in another. A connection on which
-    /// nothing moves for 20 s has failed.
+    /// Sends `bytes` from an address in one namespace to an address in another. A connection without progress for 20
+    /// s has failed.
     pub fn start(from: (&NetNs, IpAddr), to: (&NetNs, IpAddr), bytes: u64) -> Result<Self> {
         let listener = to.0.run(|| Ok(TcpListener::bind(SocketAddr::new(to.1, 0))?));
         let listener = listener.with_context(|| format!("cannot listen on {} in {}", to.1, to.0.name()))?;
@@ -65,7 +65,7 @@ impl Bulk {
         Ok(Self { received, started, sender, receiver, bytes })
     }
 
-    /// Bytes that have arrived so far.
+    /// Returns the bytes that have arrived so far.
     pub fn received(&self) -> u64 {
         self.received.count()
     }

@@ -1,4 +1,4 @@
-//! Sees what passes the interfaces of a namespace, to assert announcements and their absence.
+//! Captures what passes the interfaces of a namespace, to assert announcements and their absence.
 
 use std::{
     collections::HashMap,
@@ -22,17 +22,18 @@ use crate::{
     packet::{PacketSocket, Received},
 };
 
-/// How often the sniffer looks whether it should end.
+/// How often the sniffer checks whether it should end.
 const TICK: Duration = Duration::from_millis(20);
 const ICMPV6_NEIGHBOUR_ADVERTISEMENT: u8 = 136;
-/// Of an NA after its ICMPv6 header: where options begin (RFC 4861, 4.4), and the option that tells the MAC.
+/// The target of an NA, after its ICMPv6 header. Options follow it (RFC 4861, 4.4); the option below holds the MAC
+/// address.
 const NA_TARGET: std::ops::Range<usize> = 0..16;
 const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
 
-/// A frame with the time and the place at which it was seen.
+/// A frame with the time and the interface at which it was captured.
 #[derive(Clone)]
 pub struct Frame {
-    /// By the kernel.
+    /// Timestamp of the kernel.
     pub at: Instant,
     pub ifname: String,
     /// Sent by this interface rather than received.
@@ -55,19 +56,19 @@ impl Frame {
         bytes.map_or(Mac::ZERO, Mac::new)
     }
 
-    /// The headers; `None` for what is no proper frame.
+    /// Returns the parsed headers; `None` if the frame is malformed.
     pub fn packet(&self) -> Option<SlicedPacket<'_>> {
         SlicedPacket::from_ethernet(&self.bytes).ok()
     }
 
-    /// The VLAN identifiers, outermost first.
+    /// Returns the VLAN identifiers, outermost first.
     pub fn vlans(&self) -> Vec<u16> {
         let packet = LaxSlicedPacket::from_ethernet(&self.bytes).ok();
         packet.map_or_else(Vec::new, |packet| packet.vlan_ids().iter().map(|id| id.value()).collect())
     }
 
-    /// The group that an IGMPv3 report names first as one that is listened to, as it does in answer to a query
-    /// (RFC 3376, 4.2). The report of one who joins is another.
+    /// Returns the first group that an IGMPv3 report lists as joined, in the form of an answer to a query (RFC 3376,
+    /// 4.2). The report of a host that joins has another form.
     pub fn igmp_report(&self) -> Option<Ipv4Addr> {
         const V3_REPORT: u8 = 0x22;
         const MODE_IS_EXCLUDE: u8 = 2;
@@ -81,12 +82,12 @@ impl Frame {
         (payload.ip_number == IpNumber::IGMP).then_some(Ipv4Addr::new(a, b, c, d))
     }
 
-    /// The MAC that this frame announces for `address` to everybody.
+    /// Returns the MAC address that this frame announces for `address` by broadcast or multicast.
     pub fn announces(&self, address: IpAddr) -> Option<Mac> {
         self.announcement().filter(|found| found.address == address).map(|found| found.mac)
     }
 
-    /// What this frame tells everybody: by a gratuitous ARP, request or reply (RFC 5227), or by an unsolicited
+    /// Returns the announcement in this frame: a gratuitous ARP, request or reply (RFC 5227), or an unsolicited
     /// neighbour advertisement (RFC 4861, 7.2.6).
     pub fn announcement(&self) -> Option<Announcement> {
         let packet = self.packet()?;
@@ -129,7 +130,7 @@ impl Frame {
     }
 }
 
-/// Somebody tells everybody where an address is.
+/// The MAC address at which a station announces an IP address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announcement {
     pub kind: AnnouncementKind,
@@ -164,7 +165,7 @@ impl fmt::Display for AnnouncementKind {
     }
 }
 
-/// One line: place, addresses, length and the first bytes of the payload.
+/// Prints one line: interface, addresses, length and the first bytes of the payload.
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let way = if self.outgoing { "out" } else { "in" };
@@ -194,7 +195,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Sees every frame from the return of this call on.
+    /// Starts to capture: every frame from the return of this call on.
     pub fn start(namespace: &NetNs) -> Result<Self> {
         Self::with(namespace, PacketSocket::open_all(namespace)?)
     }
@@ -212,7 +213,7 @@ impl Capture {
         Ok(Self { shared, sniffer: Some(sniffer) })
     }
 
-    /// The first frame that fulfils `condition`, seen already or within `timeout`.
+    /// Returns the first frame that fulfils `condition`, captured already or within `timeout`.
     pub fn wait_for(&self, timeout: Duration, condition: impl Fn(&Frame) -> bool) -> Result<Frame> {
         let deadline = Instant::now() + timeout;
         let mut frames = self.shared.frames.lock().unwrap_or_else(PoisonError::into_inner);
@@ -232,12 +233,12 @@ impl Capture {
         }
     }
 
-    /// What was seen so far.
+    /// Returns the frames that were captured so far.
     pub fn frames(&self) -> Vec<Frame> {
         self.shared.frames.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Everything that passed before this call.
+    /// Ends the capture and returns every frame that passed before this call.
     pub fn stop(mut self) -> Result<Vec<Frame>> {
         self.join()?;
         Ok(self.frames())
@@ -259,7 +260,7 @@ impl Drop for Capture {
 fn sniff(socket: &PacketSocket, shared: &Shared) -> Result<()> {
     let mut names = HashMap::new();
     loop {
-        // Read before the look at the queue: what was queued when the stop came is still taken.
+        // The flag is read before the queue: what was queued before the stop is still taken.
         let stop = shared.stop.load(Ordering::Acquire);
         match socket.receive(if stop { Duration::ZERO } else { TICK })? {
             Some(Received { at, ifindex, outgoing, bytes }) => {
@@ -274,7 +275,7 @@ fn sniff(socket: &PacketSocket, shared: &Shared) -> Result<()> {
     }
 }
 
-/// Of an interface in the namespace of the calling thread; it may be gone already.
+/// Returns the name of an interface in the namespace of the calling thread; the interface may be gone already.
 fn name(ifindex: u32) -> String {
     let name = if_indextoname(ifindex).ok().and_then(|name| name.into_string().ok());
     name.unwrap_or_else(|| format!("if{ifindex}"))

@@ -1,13 +1,13 @@
 //! Console sessions in Markdown pages: read from the blocks of a page, and run in a lab.
 //!
-//! In a block marked `console`, `# ` begins a command and the lines after it are what it prints. A line `...` stands
-//! for one or more lines, `...` in a line for any text, and numbers for any numbers. `^C` interrupts the command above
-//! it. A comment `<!-- not run: REASON -->` above a block excludes it, and `<!-- file: PATH -->` has it written to that
+//! In a block marked `console`, `# ` begins a command, and the lines after it are its output. A line `...` stands for
+//! one or more lines, `...` in a line for any text, and numbers for any numbers. `^C` interrupts the command above
+//! it. A comment `<!-- not run: REASON -->` above a block excludes it. `<!-- file: PATH -->` writes the block to that
 //! file.
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// What a page asks for, in its order.
+/// A step of a page; steps keep the page's order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     File {
@@ -24,17 +24,17 @@ pub enum Step {
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Command {
-    /// Of the page, counted from 1.
+    /// Line in the page, counted from 1.
     pub line: usize,
-    /// For a shell; lines that end in a backslash are joined by it.
+    /// The command for a shell; lines that end in a backslash are joined.
     pub text: String,
-    /// What it prints on standard output; empty if that is not said.
+    /// Expected lines on standard output; empty if the page shows none.
     pub output: Vec<String>,
-    /// By `^C`.
+    /// Whether `^C` follows.
     pub is_interrupted: bool,
 }
 
-/// What the comment above a block says of it.
+/// The meaning of the comment above a block.
 enum Mark {
     NotRun(String),
     File(String),
@@ -103,7 +103,7 @@ fn commands(first: usize, block: &[&str]) -> Result<Vec<Command>> {
     Ok(commands)
 }
 
-/// Whether `seen` is what a page says that a command prints.
+/// Returns whether `seen` is the output that the page expects.
 pub fn matches(expected: &[String], seen: &[&str]) -> bool {
     match (expected, seen) {
         ([], []) => true,
@@ -115,7 +115,7 @@ pub fn matches(expected: &[String], seen: &[&str]) -> bool {
     }
 }
 
-/// Likewise, of a command that goes on: what it printed so far begins with all of it.
+/// Returns whether the output so far of a command that keeps running begins with all of the expected output.
 pub fn begins(expected: &[String], seen: &[&str]) -> bool {
     (0..=seen.len()).any(|lines| matches(expected, seen.get(..lines).unwrap_or_default()))
 }
@@ -139,7 +139,8 @@ fn line_matches(expected: &str, seen: &str) -> bool {
     true
 }
 
-/// Words with one space between them; numbers, which depend on when and where it runs, are one word.
+/// Normalises a line: one space between words, and one placeholder for every number, since numbers depend on time and
+/// machine.
 fn normal(line: &str) -> String {
     let word = |word: &str| {
         let is_number = word.contains(|letter: char| letter.is_ascii_digit())

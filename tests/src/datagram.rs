@@ -1,4 +1,4 @@
-//! Single UDP packets to one, to a group or to all.
+//! Single UDP packets to one host, to a group, or by broadcast.
 
 use std::{
     io::ErrorKind,
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{WAIT_LIMIT, netns::NetNs};
 
-/// Hears what comes to a port.
+/// Receives packets that arrive at a port.
 #[derive(Debug)]
 pub struct Listener {
     socket: UdpSocket,
@@ -18,7 +18,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// On all addresses of the namespace, broadcast included.
+    /// Listens on all addresses of the namespace, including broadcast.
     pub fn open(namespace: &NetNs) -> Result<Self> {
         let socket = namespace.run(|| Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?))?;
         let port = socket.local_addr()?.port();
@@ -33,15 +33,15 @@ impl Listener {
         Ok(listener)
     }
 
-    /// The port to send to, which the kernel chose.
+    /// Returns the port to send to, which the kernel chose.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Waits for a packet with this payload; others are passed over.
+    /// Waits for a packet with this payload, and ignores others.
     pub fn expect(&self, payload: &[u8]) -> Result<()> {
         let deadline = Instant::now() + WAIT_LIMIT;
-        // One byte more than awaited, so that a longer packet differs.
+        // One byte more than expected, so that a longer packet differs.
         let mut buffer = vec![0; payload.len() + 1];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -59,7 +59,7 @@ impl Listener {
     }
 }
 
-/// Sends one packet from the address `from`, out of its interface also if `to` is a group or broadcast.
+/// Sends one packet from the address `from`, through its interface also if `to` is a group or broadcast.
 pub fn send(namespace: &NetNs, from: Ipv4Addr, to: (Ipv4Addr, u16), payload: &[u8]) -> Result<()> {
     let socket = namespace.run(|| Ok(UdpSocket::bind((from, 0))?));
     let socket = socket.with_context(|| format!("cannot bind to {from} in {}", namespace.name()))?;

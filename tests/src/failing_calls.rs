@@ -1,5 +1,5 @@
-//! A system call that fails when a test says so: a seccomp filter hands it to the test, which lets it pass or answers with
-//! an error.
+//! A system call that fails when a test asks for it: a seccomp filter passes the call to the test, which allows it or
+//! answers with an error.
 
 use std::{
     collections::BTreeSet,
@@ -37,7 +37,7 @@ pub struct Call {
     pub first_argument: Option<u32>,
 }
 
-/// The number under which the process keeps its end of the filter: far from those that it opens.
+/// The descriptor number under which the process keeps its end of the filter, far from those that it opens.
 const LISTENER: libc::c_int = 900;
 
 // linux/seccomp.h
@@ -61,8 +61,8 @@ struct Answer {
     flags: u32,
 }
 
-/// Has `command` begin with the filter. Answer its calls by [`FailingCalls::of`] as soon as it runs: until then each of
-/// them waits.
+/// Makes `command` begin with the filter. Answer its calls by [`FailingCalls::of`] as soon as it runs: each call
+/// waits until then.
 pub fn install(command: &mut Command, call: Call) {
     let enter = move || {
         let statement = |code: u32, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf, k };
@@ -91,7 +91,7 @@ pub fn install(command: &mut Command, call: Call) {
                 &raw const program,
             )
         };
-        // The copy stays open over exec.
+        // The duplicate stays open over exec.
         // SAFETY: duplicates a descriptor of this process.
         Errno::result(unsafe { libc::dup2(Errno::result(listener)? as libc::c_int, LISTENER) })?;
         Ok(())
@@ -138,7 +138,7 @@ pub struct FailingCalls {
 }
 
 impl FailingCalls {
-    /// Lets the calls of the process `pid`, which [`install`] prepared, pass until [`Self::fail`].
+    /// Allows the calls of the process `pid`, which [`install`] prepared, until [`Self::fail`].
     pub fn of(pid: u32) -> Result<Self> {
         let plan = Arc::<Mutex<Plan>>::default();
         let ends = Arc::new(AtomicBool::new(false));
@@ -153,7 +153,7 @@ impl FailingCalls {
         Ok(Self { plan, ends, thread: Some(thread) })
     }
 
-    /// Each call fails with this error from now on; none: it passes.
+    /// Makes each call fail with this error from now on; `None` allows it.
     pub fn fail(&self, with: Option<Errno>) {
         self.replace(Plan { errno: with, ..Plan::default() });
     }
@@ -194,7 +194,7 @@ impl Drop for FailingCalls {
 }
 
 fn listener_of(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: a system call without pointers; the descriptor is new and nobody else's.
+    // SAFETY: a system call without pointers; the descriptor is new and has no other owner.
     let process =
         unsafe { OwnedFd::from_raw_fd(Errno::result(libc::syscall(libc::SYS_pidfd_open, pid, 0))? as i32) };
     // SAFETY: as above.
@@ -218,7 +218,7 @@ fn answer(listener: &OwnedFd, plan: &Mutex<Plan>) -> io::Result<()> {
     // SAFETY: the kernel writes a whole notification.
     let received = unsafe { libc::ioctl(listener.as_raw_fd(), NOTIFY_RECEIVE, &raw mut call) };
     if received < 0 {
-        // The thread that called is gone.
+        // The calling thread is gone.
         return Ok(());
     }
     /// Behind the number and the address of the instruction.

@@ -1,15 +1,15 @@
-//! What a benchmark measured, as it is kept.
+//! Results of benchmarks, in the form in which they are stored.
 
 use serde::{Deserialize, Serialize};
 
 /// Stands before the JSON of a [`Measured`], on a line of its own.
 pub const RESULT: &str = "RESULT ";
 
-/// What one benchmark has to say.
+/// The results of one benchmark.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     pub figures: Vec<Figure>,
-    /// Of failovers.
+    /// The timelines of failovers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timelines: Vec<Timeline>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -19,7 +19,7 @@ pub struct Measured {
 /// One number.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
-    /// What is compared with each other: a table of its own.
+    /// Figures of one group are compared with each other, in a table of their own.
     pub group: String,
     pub name: String,
     pub unit: String,
@@ -33,7 +33,7 @@ pub struct Figure {
     pub target: Option<Target>,
 }
 
-/// What a figure is to reach.
+/// The target of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
@@ -45,13 +45,13 @@ pub enum Target {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
     pub name: String,
-    /// Of the first bucket, counted from the event; negative before it.
+    /// Start of the first bucket, counted from the event; negative before it.
     pub from_ms: f64,
     pub bucket_ms: f64,
     pub packets: Vec<u32>,
 }
 
-/// Repetitions of one thing, each with its own value: gaps of failovers.
+/// Repeated measurements of one quantity, for example gaps of failovers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Distribution {
     pub name: String,
@@ -60,7 +60,7 @@ pub struct Distribution {
 }
 
 impl Figure {
-    /// Of one value for each round.
+    /// Returns the figure of one value for each round.
     pub fn of(group: &str, name: &str, unit: &str, rounds: &[f64]) -> Self {
         let mut sorted = rounds.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -69,7 +69,7 @@ impl Figure {
         Self { group, name, unit, value, low, high, rounds: rounds.len(), target: None }
     }
 
-    /// Of something that is counted and always the same.
+    /// Returns the figure of a quantity that is counted and does not vary.
     pub fn exact(group: &str, name: &str, unit: &str, value: f64) -> Self {
         Self::of(group, name, unit, &[value])
     }
@@ -79,7 +79,7 @@ impl Figure {
         Self { target: Some(target), ..self }
     }
 
-    /// None where nothing was to be reached.
+    /// Returns whether the target was reached; `None` without a target.
     pub fn is_reached(&self) -> Option<bool> {
         self.target.map(|target| match target {
             Target::AtMost(most) => self.value <= most,
@@ -89,7 +89,7 @@ impl Figure {
 }
 
 impl Measured {
-    /// For whoever started this program.
+    /// Prints the result for the process that started this program.
     pub fn print(&self) {
         match serde_json::to_string(self) {
             Ok(json) => println!("{RESULT}{json}"),
@@ -97,7 +97,7 @@ impl Measured {
         }
     }
 
-    /// From what a program printed, if the line is a result.
+    /// Parses a line that a program printed; `None` if the line is no result.
     pub fn parse(line: &str) -> Option<serde_json::Result<Self>> {
         line.strip_prefix(RESULT).map(serde_json::from_str)
     }
@@ -109,7 +109,7 @@ impl Measured {
     }
 }
 
-/// Of sorted values, between two of them in proportion; 0 of none.
+/// Returns a quantile of sorted values, interpolated linearly; 0 if there are none.
 pub fn quantile(sorted: &[f64], part: f64) -> f64 {
     let place = part * (sorted.len().saturating_sub(1)) as f64;
     let (below, above) = (place.floor() as usize, place.ceil() as usize);

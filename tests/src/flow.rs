@@ -30,19 +30,19 @@ use crate::{
     wait_limit,
 };
 
-/// Tells the flow's packets from anything else that reaches the port.
+/// Distinguishes the flow's packets from other packets to the port.
 const MAGIC: [u8; 4] = *b"xbnd";
 /// Magic and sequence number.
 const HEADER: usize = 8;
-/// How often the receiver looks whether the sender has ended; the last packets must arrive within it.
+/// How often the receiver checks whether the sender has ended; the last packets must arrive within this time.
 const TICK: Duration = Duration::from_millis(100);
-/// A sender that was held up for longer leaves out what it did not send: all at once would be more than queues hold.
+/// A sender that was delayed for longer omits what it did not send: all at once would be more than queues hold.
 const LATE: Duration = Duration::from_millis(50);
-/// Receive buffer: a second and more of small packets at the highest rate, in the kernel's accounting.
+/// Receive buffer: more than a second of small packets at the highest rate, in the kernel's accounting.
 const RECEIVE_BUFFER: usize = 128 << 20;
 const SEND_BUFFER: usize = 8 << 20;
 
-/// What a flow looks like.
+/// The rate and the size of a flow.
 #[derive(Clone, Copy, Debug)]
 pub struct FlowOptions {
     /// Packets per second, up to about 100 000.
@@ -67,14 +67,14 @@ pub struct Flow {
     receiver: Option<JoinHandle<io::Result<Heard>>>,
 }
 
-/// What became of a flow: its account, with what explains a loss that the network did not cause.
+/// The result of a flow: its account, with the losses that the network did not cause.
 #[derive(Clone)]
 pub struct FlowReport {
     pub account: Account,
     /// Packets that the sender's stack refused (counted as sent and lost), and its last reason.
     pub refused: u64,
     pub refusal: Option<Errno>,
-    /// Packets that reached the receiver's socket and found it full: the test's fault, not the network's.
+    /// Packets that reached the receiver's socket and found its buffer full: a fault of the test, not of the network.
     pub overflowed: u32,
     /// In the order of time.
     pub arrivals: Vec<Arrival>,
@@ -82,18 +82,18 @@ pub struct FlowReport {
 }
 
 impl FlowReport {
-    /// How the flow got over what happened at `event`.
+    /// Returns how the flow recovered from what happened at `event`.
     pub fn recovery(&self, event: Instant) -> Recovery {
         self.account.recovery(self.since_start(event))
     }
 
-    /// A moment by the flow's own time.
+    /// Converts a time to the flow's own time.
     pub fn since_start(&self, event: Instant) -> Duration {
         event.saturating_duration_since(self.started)
     }
 }
 
-/// Without the thousands of arrivals.
+/// Prints the report without its thousands of arrivals.
 impl fmt::Debug for FlowReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FlowReport")
@@ -128,7 +128,7 @@ struct Heard {
 }
 
 impl Flow {
-    /// From an address in one namespace to an address in another; the ports are the kernel's choice.
+    /// Starts a flow from an address in one namespace to an address in another; the kernel chooses the ports.
     pub fn start(from: (&NetNs, IpAddr), to: (&NetNs, IpAddr), options: FlowOptions) -> Result<Self> {
         ensure!(options.rate > 0 && options.payload >= HEADER, "no flow of {options:?}");
         let (receiver, sender) = (bind(to.0, to.1)?, bind(from.0, from.1)?);
@@ -161,12 +161,12 @@ impl Flow {
         Ok(Self { started, stop, offered, arrived, sender: Some(sender), receiver: Some(receiver) })
     }
 
-    /// Packets that the sender has offered to its stack so far: all numbers below this one.
+    /// Returns how many packets the sender has offered to its stack so far: all numbers below this one.
     pub fn offered(&self) -> u64 {
         self.offered.load(Ordering::Acquire)
     }
 
-    /// Packets that have arrived so far, copies included.
+    /// Returns how many packets have arrived so far, including copies.
     pub fn arrived(&self) -> u64 {
         self.arrived.count()
     }
@@ -183,7 +183,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Ends the sending, waits for what is still under way, and counts.
+    /// Ends the sending, waits for packets that are still under way, and counts.
     pub fn stop(mut self) -> Result<FlowReport> {
         self.stop.store(true, Ordering::Release);
         let (sender, receiver) = self.sender.take().zip(self.receiver.take()).context("a stopped flow")?;
@@ -207,8 +207,8 @@ impl Drop for Flow {
     }
 }
 
-/// A flow each way between two hosts. An emulated machine does not keep up with the rates that others are meant for,
-/// and has a fifth of the packets in the same time.
+/// A flow in each direction between two hosts. An emulated machine cannot keep up with the usual rates, and gets a
+/// fifth of the packets in the same time.
 pub struct TwoWay {
     flows: [Flow; 2],
 }
@@ -218,7 +218,7 @@ fn as_many_as_may_be(packets: u64) -> u64 {
 }
 
 impl TwoWay {
-    /// `rate` packets per second each way.
+    /// Starts `rate` packets per second in each direction.
     pub fn start(host: (&NetNs, IpAddr), peer: (&NetNs, IpAddr), rate: u32) -> Result<Self> {
         let rate = u32::try_from(as_many_as_may_be(rate.into()))?;
         let options = FlowOptions { rate, ..FlowOptions::default() };
@@ -233,10 +233,10 @@ impl TwoWay {
         to_host.wait_for_more(count).context("from peer to host")
     }
 
-    /// Host to peer, peer to host.
+    /// Ends both flows. Returns the report from host to peer, then that from peer to host.
     pub fn stop(self) -> Result<[FlowReport; 2]> {
         let [to_peer, to_host] = self.flows;
-        // Both senders end before the first receiver is waited for.
+        // Stop both senders before waiting for the first receiver.
         to_host.stop.store(true, Ordering::Release);
         Ok([to_peer.stop()?, to_host.stop()?])
     }
@@ -259,7 +259,7 @@ fn send(
     let interval = Duration::from_secs(1) / options.rate;
     let most_at_once = u128::from(options.rate) * LATE.as_nanos() / 1_000_000_000 + 1;
     let mut sent = Sent::default();
-    // Packets whose time has passed while this thread was held up.
+    // Packets that were due while this thread was delayed.
     let mut omitted = 0;
     while !stop.load(Ordering::Acquire) {
         let now = started.elapsed();

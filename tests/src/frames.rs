@@ -1,4 +1,4 @@
-//! The frames on which the programs are tested and measured, and what has to become of each: one table for both.
+//! Frames on which the programs are tested and measured, with the expected verdict of each: one table for both.
 
 use bond_common::{
     abi::{BondEntry, FailOverMac},
@@ -10,25 +10,25 @@ use crate::{Mac, lab::Datapath};
 
 /// bond0's MAC.
 pub const HOST: Mac = Mac::new([2, 0, 0, 0, 0, 0xaa]);
-/// The slaves' own.
+/// The slaves' own MAC addresses.
 pub const OWN: [Mac; 2] =
     [Mac::new([8, 0, 0x27, 0xe8, 0x26, 0x58]), Mac::new([8, 0, 0x27, 0x27, 0xa9, 0x2d])];
-/// Somebody on the wire.
+/// A station on the wire.
 pub const PEER: Mac = Mac::new([2, 0, 0, 0, 0, 0x77]);
-/// Somebody on a bridge behind bond0.
+/// A station on a bridge above bond0.
 pub const GUEST: Mac = Mac::new([2, 0, 0, 0, 0, 0x99]);
-/// All IPv6 nodes.
+/// The group of all IPv6 nodes.
 pub const GROUP: Mac = Mac::new([0x33, 0x33, 0, 0, 0, 1]);
-/// The nearest bridge.
+/// The group of the nearest bridge.
 pub const LLDP: Mac = Mac::new([0x01, 0x80, 0xc2, 0, 0, 0x0e]);
 
 /// The beginning of an IPv4 packet, from the EtherType on.
 pub const IPV4: &[u8] = &[0x08, 0x00, 0x45];
-/// The same of 802.1X, of its key agreement, and of MACsec.
+/// The beginning of a packet of 802.1X, of its key agreement, and of MACsec.
 pub const EAPOL: &[u8] = &[0x88, 0x8e, 1];
 const MKA: &[u8] = &[0x88, 0x8e, 3, 5];
 const MACSEC: &[u8] = &[0x88, 0xe5, 0x2c];
-/// IEEE 802's type for local experiments.
+/// The EtherType of IEEE 802 for local experiments.
 const EXPERIMENTAL: &[u8] = &[0x88, 0xb5];
 
 const DOT1Q: [u8; 2] = [0x81, 0x00];
@@ -36,16 +36,16 @@ const DOT1AD: [u8; 2] = [0x88, 0xa8];
 /// The shortest frame on a wire, without its checksum.
 const SHORTEST: usize = 60;
 
-/// Which program receives the frame.
+/// Which program runs on the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// The port's.
+    /// The port's program.
     Transmit,
-    /// That of the slave in this slot.
+    /// The program of the slave in this slot.
     Receive(u8),
 }
 
-/// What becomes of a frame.
+/// The expected result for a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Forwarded,
@@ -54,23 +54,23 @@ pub enum Verdict {
 }
 use Verdict::{Dropped, Forwarded, Local};
 
-/// The bond that a frame meets: two slaves, in the slots 0 and 1.
+/// The bond on which a frame arrives: two slaves, in the slots 0 and 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scene {
     pub policy: FailOverMac,
-    /// Of [`BondEntry`].
+    /// The flags of [`BondEntry`].
     pub flags: u32,
     pub active: Option<u8>,
     pub draining: Option<u8>,
 }
 
 impl Scene {
-    /// Slot 0 is active, slot 1 a backup.
+    /// Returns a scene in which slot 0 is active and slot 1 a backup.
     pub const fn of(policy: FailOverMac) -> Self {
         Self { policy, flags: 0, active: Some(0), draining: None }
     }
 
-    /// What the slaves show on the wire while they are active.
+    /// Returns the slaves' source MAC addresses on the wire while they are active.
     pub const fn wire_macs(&self) -> [Mac; 2] {
         match self.policy {
             FailOverMac::Active => OWN,
@@ -79,10 +79,10 @@ impl Scene {
     }
 }
 
-/// A frame and what has to become of it.
+/// A frame and the expected result.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// Unique among those of one policy and way.
+    /// Unique among the cases of one policy and way.
     pub name: &'static str,
     pub scene: Scene,
     pub way: Way,
@@ -98,7 +98,7 @@ impl Case {
     }
 }
 
-/// Under every policy.
+/// Returns the cases of every policy.
 pub fn cases(datapath: Datapath) -> Vec<Case> {
     let policies = [FailOverMac::None, FailOverMac::Active, FailOverMac::Follow];
     let scenes = policies.map(Scene::of);
@@ -109,12 +109,13 @@ pub fn cases(datapath: Datapath) -> Vec<Case> {
         .collect()
 }
 
-/// The header and one byte. Test runs take no shorter frame, and none of IP (net/bpf/test_run.c).
+/// Returns a frame of the header and one byte. Test runs accept no shorter frame, and none of IP
+/// (net/bpf/test_run.c).
 fn runt(destination: Mac, source: Mac) -> Vec<u8> {
     ethernet(destination, source, EXPERIMENTAL)[..15].to_vec()
 }
 
-/// For XDP in several pieces.
+/// Returns a frame that XDP sees in several fragments.
 fn jumbo(datapath: Datapath, destination: Mac, source: Mac) -> Vec<u8> {
     // Test runs make an skb of one page.
     let payload = match datapath {
@@ -125,7 +126,8 @@ fn jumbo(datapath: Datapath, destination: Mac, source: Mac) -> Vec<u8> {
 }
 
 fn transmit(scene: Scene, datapath: Datapath) -> Vec<Case> {
-    // What bond0 sends gets the MAC of slot 0, and so does, under active, what carries the other slave's.
+    // Frames that bond0 sends get the MAC address of slot 0; under active, so do frames with the other slave's
+    // address.
     let [wire, _] = scene.wire_macs();
     let of_other = if scene.policy == FailOverMac::Active { wire } else { OWN[1] };
     let from = |source: Mac, rest| ethernet(PEER, source, rest);
@@ -192,7 +194,7 @@ fn receive(scene: Scene, datapath: Datapath) -> Vec<Case> {
     let all = Scene { flags: BondEntry::ALL_SLAVES_ACTIVE, ..scene };
     let backup = Dropped(DropReason::Backup);
     let rows = [
-        // Active: everything, and what is for the slave's MAC becomes bond0's.
+        // Active slave: every frame is delivered, and the slave's MAC address as destination becomes bond0's.
         ("unicast", scene, 0, Forwarded, (to(wire[0]), to(HOST))),
         ("to bond0's MAC", scene, 0, Forwarded, same(to(HOST))),
         ("to another slave's MAC", scene, 0, Forwarded, (to(wire[1]), to(HOST))),
@@ -205,7 +207,7 @@ fn receive(scene: Scene, datapath: Datapath) -> Vec<Case> {
         ("802.1Q", scene, 0, Forwarded, (tagged(&to(wire[0]), DOT1Q), tagged(&to(HOST), DOT1Q))),
         ("runt", scene, 0, Forwarded, (runt(wire[0], PEER), runt(HOST, PEER))),
         ("jumbo", scene, 0, Forwarded, (jumbo(datapath, wire[0], PEER), jumbo(datapath, HOST, PEER))),
-        // Draining: unicast.
+        // Draining slave: unicast frames are delivered.
         ("unicast, draining", draining, 1, Forwarded, (to(wire[1]), to(HOST))),
         ("multicast, draining", draining, 1, Dropped(DropReason::DrainingMulticast), same(to(GROUP))),
         ("LLDP, draining", draining, 1, Local, same(to(LLDP))),
@@ -225,14 +227,14 @@ fn receive(scene: Scene, datapath: Datapath) -> Vec<Case> {
     rows.into_iter().map(case).collect()
 }
 
-/// Addresses and what follows them, filled up to the least length of a frame.
+/// Returns a frame of the addresses and the bytes that follow, padded to the minimum length.
 pub fn ethernet(destination: Mac, source: Mac, rest: &[u8]) -> Vec<u8> {
     let mut frame = [&destination.bytes()[..], &source.bytes(), rest].concat();
     frame.resize(frame.len().max(SHORTEST), 0);
     frame
 }
 
-/// A request.
+/// Returns an ARP request.
 pub fn arp(destination: Mac, source: Mac, sender: Mac, target: Mac) -> Vec<u8> {
     let fields = [
         &[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1][..],
@@ -244,7 +246,7 @@ pub fn arp(destination: Mac, source: Mac, sender: Mac, target: Mac) -> Vec<u8> {
     ethernet(destination, source, &fields.concat())
 }
 
-/// A neighbour solicitation whose checksum is right.
+/// Returns a neighbour solicitation with a correct checksum.
 pub fn solicitation(source: Mac) -> Vec<u8> {
     let message = [&[0xfe; 16][..], &[1, 1], &source.bytes()].concat();
     let builder = PacketBuilder::ethernet2(source.bytes(), GROUP.bytes())
@@ -255,7 +257,7 @@ pub fn solicitation(source: Mac) -> Vec<u8> {
     frame
 }
 
-/// With a tag of this type behind the addresses.
+/// Inserts a tag of this type after the addresses.
 pub fn tagged(frame: &[u8], tag: [u8; 2]) -> Vec<u8> {
     [&frame[..12], &tag, &[0x20, 5], &frame[12..]].concat()
 }

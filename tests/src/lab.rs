@@ -21,7 +21,7 @@ use crate::{
     tap::TapWire,
 };
 
-/// The address of the reference scenario's bond0, /24, for tests to give to it.
+/// The address of the reference scenario's bond0, /24; tests assign it.
 pub const HOST_V4: Ipv4Addr = Ipv4Addr::new(192, 168, 99, 101);
 /// The peer's address, /24.
 pub const PEER_V4: Ipv4Addr = Ipv4Addr::new(192, 168, 99, 1);
@@ -38,7 +38,7 @@ const PEER_PORT: &str = "peer";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nic {
     pub name: String,
-    /// Its burned-in address.
+    /// The permanent MAC address.
     pub mac: Mac,
 }
 
@@ -56,16 +56,16 @@ impl Nic {
     }
 }
 
-/// What the host's NICs are made of.
+/// The type of the host's NICs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wire {
     #[default]
     Veth,
-    /// Slower, but a carrier cut loses nothing that was sent before it.
+    /// Slower, but a carrier cut loses no packet that was sent before it.
     Tap,
 }
 
-/// The datapath that the bond will use: traffic that XDP redirects needs whole checksums.
+/// The datapath that the bond will use: traffic that XDP redirects needs complete checksums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Datapath {
     #[default]
@@ -74,7 +74,7 @@ pub enum Datapath {
 }
 
 impl Datapath {
-    /// As in `xbond run --datapath`.
+    /// Returns the name for `xbond run --datapath`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tc => "tc",
@@ -90,11 +90,11 @@ pub enum Cut {
     Carrier,
     /// `ip link set NIC down` in the host.
     Admin,
-    /// The switch's port stops forwarding, and the carrier stays: only probes can tell.
+    /// The switch's port stops forwarding, and the carrier stays: only probes detect it.
     Silent,
 }
 
-/// What a lab is made of; by default the reference scenario on an ordinary switch.
+/// The components of a lab; by default the reference scenario on an ordinary switch.
 #[derive(Clone, Debug)]
 pub struct LabBuilder {
     name: Option<String>,
@@ -106,7 +106,7 @@ pub struct LabBuilder {
 }
 
 impl LabBuilder {
-    /// A fixed first part of the namespaces' names. A lab of that name which was left is replaced.
+    /// Sets a fixed first part of the namespaces' names. A lab of that name that an earlier run left is replaced.
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
         self
@@ -132,7 +132,7 @@ impl LabBuilder {
         self
     }
 
-    /// Of every link of the lab, in bytes.
+    /// Sets the MTU of every link of the lab, in bytes.
     pub fn mtu(mut self, mtu: u32) -> Self {
         self.mtu = mtu;
         self
@@ -162,7 +162,7 @@ impl LabBuilder {
             lab.host.ip(&format!("link set {name} address {mac} mtu {}", self.mtu))?;
             lab.switch.plug(&port)?;
             if self.datapath == Datapath::Xdp {
-                // On a wire checksums are whole; what the bridge's GRO merged, and then cut again, has none.
+                // On a wire checksums are complete. Frames that the bridge's GRO merged and then segmented have none.
                 lab.switch.netns.exec(&format!("ethtool -K {port} tx off"))?;
             }
             lab.switch.guard(&port, *mac)?;
@@ -172,12 +172,12 @@ impl LabBuilder {
     }
 }
 
-/// A lab. Dropping it removes everything, processes in it included.
+/// A lab. Dropping it removes everything, including processes in it.
 #[derive(Debug)]
 pub struct Lab {
-    /// Where the NICs are, all down, and where `xbond` runs.
+    /// The namespace of the NICs, all down, and of `xbond`.
     pub host: NetNs,
-    /// Somebody to talk to: [`PEER_V4`] and [`PEER_V6`].
+    /// The peer, with the addresses [`PEER_V4`] and [`PEER_V6`].
     pub peer: NetNs,
     pub switch: Switch,
     pub nics: Vec<Nic>,
@@ -196,7 +196,7 @@ impl Lab {
         }
     }
 
-    /// The reference scenario's NICs on an ordinary switch.
+    /// Creates the reference scenario's NICs on an ordinary switch.
     pub fn scenario() -> Result<Self> {
         Self::builder().build()
     }
@@ -214,12 +214,12 @@ impl Lab {
         self.switch.wait_for_forwarding(PEER_PORT)
     }
 
-    /// The burned-in MAC of a NIC.
+    /// Returns the permanent MAC address of a NIC.
     pub fn mac(&self, nic: &str) -> Result<Mac> {
         Ok(self.nics[self.index(nic)?].mac)
     }
 
-    /// The switch's port that a NIC is plugged into.
+    /// Returns the switch's port to which a NIC is connected.
     pub fn port(&self, nic: &str) -> Result<String> {
         self.index(nic).map(Switch::port)
     }
@@ -229,12 +229,12 @@ impl Lab {
         place.with_context(|| format!("the lab has no NIC {nic}"))
     }
 
-    /// Makes the link of `nic` fail. Returns the moment just before.
+    /// Makes the link of `nic` fail. Returns the time just before.
     pub fn cut(&self, nic: &str, cut: Cut) -> Result<Instant> {
         self.set_link(nic, cut, false)
     }
 
-    /// Undoes a [`cut`](Self::cut). Returns the moment just before.
+    /// Undoes a [`cut`](Self::cut). Returns the time just before.
     pub fn mend(&self, nic: &str, cut: Cut) -> Result<Instant> {
         self.set_link(nic, cut, true)
     }
@@ -264,7 +264,7 @@ impl Lab {
     }
 }
 
-/// A veth pair between a host and a port of the switch.
+/// Creates a veth pair between a host and a port of the switch.
 fn connect(host: &NetNs, nic: &str, switch: &Switch, port: &str) -> Result<()> {
     let (host, switch) = (host.name(), switch.netns.name());
     let line = format!("ip link add name {nic} netns {host} type veth peer name {port} netns {switch}");
@@ -286,7 +286,7 @@ mod tests {
     const EVERYBODY: [u8; 6] = [0xff; 6];
     const GROUP: [u8; 6] = [0x01, 0x00, 0x5e, 0, 0, 0x7b];
 
-    /// A UDP frame that `number` tells from others.
+    /// Returns a UDP frame that `number` distinguishes from others.
     fn frame(source: [u8; 6], destination: [u8; 6], number: u16) -> Vec<u8> {
         let builder = PacketBuilder::ethernet2(source, destination);
         let builder = builder.ipv4([192, 0, 2, 1], [192, 0, 2, 2], 1).udp(number, number);
@@ -299,7 +299,7 @@ mod tests {
         move |frame| !frame.outgoing && frame.bytes == bytes
     }
 
-    /// The peer and both NICs up, without a bond.
+    /// Returns a lab with the peer and both NICs up, without a bond.
     fn lab(builder: LabBuilder) -> Lab {
         let lab = builder.build().unwrap();
         for nic in &lab.nics {
@@ -311,7 +311,7 @@ mod tests {
         lab
     }
 
-    /// Sends each frame, and sees which of them arrive before a last one that must arrive.
+    /// Sends each frame, and returns which of them arrive before a last one that must arrive.
     fn arrive(from: &PacketSocket, to: (&NetNs, &str), frames: &[Vec<u8>], last: &[u8]) -> Vec<bool> {
         let capture = Capture::start_on(to.0, to.1).unwrap();
         for frame in frames {
@@ -349,7 +349,7 @@ mod tests {
             let lab = lab(Lab::builder().switch(policy));
             let burned_in = lab.mac("enp0s9").unwrap().bytes();
             let socket = PacketSocket::open(&lab.peer, PEER_NIC).unwrap();
-            // The bridge does not know OTHER and floods it.
+            // The bridge does not know OTHER and floods the frame.
             let [own, other, group] = [burned_in, OTHER, GROUP].map(|to| frame([2, 0, 0, 0, 0, 1], to, 1));
             let last = frame([2, 0, 0, 0, 0, 1], EVERYBODY, 9);
             let arrived = arrive(&socket, (&lab.host, "enp0s9"), &[own, other, group], &last);
@@ -386,7 +386,7 @@ mod tests {
         }
     }
 
-    /// A host with an address on its NIC, and no bond to save it.
+    /// Returns a host with an address on its NIC, and without a bond.
     fn with_address(builder: LabBuilder) -> Lab {
         let lab = lab(builder);
         lab.host.ip(&format!("address add {HOST_V4}/24 dev enp0s8")).unwrap();
@@ -416,7 +416,7 @@ mod tests {
             lab.mend("enp0s8", Cut::Silent).unwrap();
             holed.wait_for_more(1).unwrap();
             let holed = holed.stop().unwrap();
-            // 100 ms of 2000 packets a second; the machine may delay the mending, not hasten it.
+            // 100 ms of 2000 packets a second; load may delay the repair, but cannot make it earlier.
             assert!(holed.lost >= 190, "{wire:?}: {} lost", holed.lost);
             assert!(holed.received >= sent_before && holed.longest_gap >= outage, "{wire:?}");
             match holed.recovery(event) {

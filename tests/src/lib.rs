@@ -1,4 +1,4 @@
-//! What the namespace tests and the lab share: a host with a few NICs, a switch and a peer, each in its own
+//! Library of the namespace tests and of the lab: a host with a few NICs, a switch and a peer, each in its own
 //! network namespace, the `xbond` process in the host, ways to cut a link, and traffic that is counted.
 //!
 //! ```no_run
@@ -21,7 +21,7 @@
 //! # }
 //! ```
 //!
-//! Everything is removed on drop, also after a panic; what a killed run left is removed by the next one.
+//! Everything is removed on drop, also after a panic; the next run removes what a killed run left.
 
 pub mod bonded;
 pub mod bulk;
@@ -61,16 +61,16 @@ pub use sequence::{Account, Recovery};
 pub use switch::{Policy, Switch};
 pub use xbond::Xbond;
 
-/// How long a test waits for what should come within milliseconds: far beyond any scheduling delay of a
-/// busy machine, so that running into it is a finding.
+/// How long a test waits for an event that should occur within milliseconds: far longer than any scheduling delay of
+/// a busy machine, so that a timeout is a defect.
 pub const WAIT_LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 
-/// [`WAIT_LIMIT`] on this machine: an emulated one may need that long to verify a program.
+/// Returns [`WAIT_LIMIT`] for this machine: an emulated one may need that long to verify a program.
 pub fn wait_limit() -> std::time::Duration {
     if time_is_no_measure().is_some() { WAIT_LIMIT * 4 } else { WAIT_LIMIT }
 }
 
-/// Why tests in namespaces cannot run here, if so.
+/// Returns why tests in namespaces cannot run here, if so.
 pub fn obstacle() -> Option<&'static str> {
     if !nix::unistd::geteuid().is_root() {
         return Some("needs root to make network namespaces");
@@ -78,25 +78,25 @@ pub fn obstacle() -> Option<&'static str> {
     None
 }
 
-/// Says that this machine is emulated, where milliseconds are no measure. Set by vm/init.
+/// The variable of an emulated machine, on which times of milliseconds are meaningless. vm/init sets it.
 const EMULATED: &str = "XBOND_EMULATED";
 
-/// Why times say nothing here, if so.
+/// Returns why times are meaningless here, if so.
 pub fn time_is_no_measure() -> Option<&'static str> {
     std::env::var_os(EMULATED).map(|_| "milliseconds are no measure in an emulated machine")
 }
 
-/// Programs of tc have links, which a pin holds; before Linux 6.6 they are filters of clsact.
+/// Returns whether programs of tc have links, which a pin holds; before Linux 6.6 they are filters of clsact.
 pub fn has_tcx() -> bool {
     kernel_is_at_least(6, 6)
 }
 
-/// Frames in fragments, as jumbo frames are, can be redirected by XDP; before Linux 6.3 they cannot.
+/// Returns whether XDP can redirect frames in fragments, such as jumbo frames; before Linux 6.3 it cannot.
 pub fn redirects_fragments() -> bool {
     kernel_is_at_least(6, 3)
 }
 
-/// An interface that is up can be given another name; before Linux 6.2 it cannot.
+/// Returns whether an interface that is up can be renamed; before Linux 6.2 it cannot.
 pub fn live_renaming() -> bool {
     kernel_is_at_least(6, 2)
 }
@@ -107,18 +107,19 @@ fn kernel_is_at_least(major: u32, minor: u32) -> bool {
     (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
-/// Says on stderr, past the test runner's capture, which part of the running test this machine cannot run.
+/// Reports on stderr, past the test runner's capture, which part of the running test this machine cannot run.
 pub fn skip(reason: &str) {
     skip_as(std::thread::current().name().unwrap_or("a test"), reason);
 }
 
-/// The same, of a test that has no thread of its name.
+/// Reports a skipped test that has no thread of its name, like [`skip`].
 pub fn skip_as(name: &str, reason: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr(), "skipped: {name}: {reason}");
 }
 
-/// Leaves a test that this machine cannot run, and says why on stderr, past the test runner's capture.
+/// Returns from a test that this machine cannot run, and reports the reason on stderr, past the test runner's
+/// capture.
 #[macro_export]
 macro_rules! skip_if_unable {
     () => {

@@ -53,7 +53,7 @@ impl NetNs {
     }
 }
 
-/// Whether this kernel makes devices of this kind.
+/// Returns whether this kernel has devices of this kind.
 pub fn is_there(kind: &str) -> Result<bool> {
     let netns = NetNs::create(&format!("{}-kind", netns::unique_stem()))?;
     Ok(netns.ip(&format!("link add probe type {kind}")).is_ok())

@@ -1,4 +1,4 @@
-//! What the kernel tells about links, with the time at which it was heard.
+//! Link notifications of the kernel, with the time at which each was received.
 
 use std::{
     io,
@@ -19,17 +19,17 @@ use nix::{
 
 use crate::netns::NetNs;
 
-/// How often the listener looks whether it should end.
+/// How often the listener checks whether it should end.
 const TICK: Duration = Duration::from_millis(20);
 const RTMGRP_LINK: u32 = 1;
-/// struct nlmsghdr, and of the struct ifinfomsg behind it the index and the flags.
+/// struct nlmsghdr; in the struct ifinfomsg that follows, the index and the flags.
 const HEADER: usize = 16;
 const INDEX: usize = HEADER + 4;
 const FLAGS: usize = HEADER + 8;
-/// Datagrams of a hundred bonds that fail over at once.
+/// Room for the datagrams of a hundred bonds that fail over at once.
 const QUEUE: libc::c_int = 16 << 20;
 
-/// A link, as RTNLGRP_LINK told it.
+/// The state of a link in a notification of RTNLGRP_LINK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Told {
     pub at: Instant,
@@ -38,7 +38,7 @@ pub struct Told {
     pub carrier: bool,
 }
 
-/// Listens to the links of a namespace.
+/// Receives the link notifications of a namespace.
 pub struct LinkWatch {
     shared: Arc<Shared>,
     listener: Option<JoinHandle<Result<()>>>,
@@ -52,7 +52,7 @@ struct Shared {
 }
 
 impl LinkWatch {
-    /// Hears everything from the return of this call on.
+    /// Starts to receive: every notification from the return of this call on.
     pub fn start(namespace: &NetNs) -> Result<Self> {
         let socket = namespace.run(|| listen().context("cannot listen to link events"))?;
         let shared = Arc::new(Shared::default());
@@ -63,7 +63,7 @@ impl LinkWatch {
         Ok(Self { shared, listener: Some(listener) })
     }
 
-    /// The first time after `start` at which this link was told to have a carrier or not.
+    /// Returns the first time after `start` at which a notification reported this link with, or without, a carrier.
     pub fn wait_for(
         &self,
         start: Instant,
@@ -81,7 +81,7 @@ impl LinkWatch {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("the kernel did not tell of link {ifindex} within {timeout:?}");
+                bail!("the kernel reported no such change of link {ifindex} within {timeout:?}");
             }
             told = self.shared.changed.wait_timeout(told, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -98,7 +98,7 @@ impl Drop for LinkWatch {
 }
 
 fn listen() -> io::Result<OwnedFd> {
-    // SAFETY: three integers; the descriptor that it answers with is new and nobody else's.
+    // SAFETY: three integers; the descriptor in the answer is new and has no other owner.
     let fd = unsafe {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
         let fd = Errno::result(libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE))?;
@@ -136,7 +136,7 @@ fn hear(socket: &OwnedFd, shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-/// Index and carrier of every link that a datagram tells of.
+/// Returns index and carrier of every link in a datagram.
 fn read(mut datagram: &[u8]) -> impl Iterator<Item = (u32, bool)> {
     std::iter::from_fn(move || {
         loop {
@@ -144,7 +144,7 @@ fn read(mut datagram: &[u8]) -> impl Iterator<Item = (u32, bool)> {
             let message = datagram.get(..length.max(HEADER))?;
             datagram = datagram.get(length.max(HEADER).next_multiple_of(4)..).unwrap_or_default();
             let kind = word(message, 4)? as u16;
-            // From a bridge it says only something of its port.
+            // A bridge's notification describes only its port.
             if kind == libc::RTM_NEWLINK && message.get(HEADER) == Some(&0) {
                 let carrier = word(message, FLAGS)? & libc::IFF_LOWER_UP as u32 != 0;
                 return Some((word(message, INDEX)?, carrier));

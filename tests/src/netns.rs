@@ -21,13 +21,13 @@ use nix::{
 
 /// Where `ip netns` keeps its namespaces.
 const DIRECTORY: &str = "/run/netns";
-/// The names of owned namespaces are `xbt-<pid>-<lab>-<role>`; the pid tells whether the owner lives.
+/// The names of owned namespaces are `xbt-<pid>-<lab>-<role>`; the pid shows whether the owner lives.
 const PREFIX: &str = "xbt";
-/// Where an agent leaves pins and run files, by the namespace's cookie.
+/// Where an agent stores pins and run files, by the namespace's cookie.
 const AGENT_DIRECTORIES: [&str; 2] = ["/sys/fs/bpf/xbond", "/run/xbond"];
 
-/// A network namespace, known to `ip netns`. Dropping it kills the processes in it and removes it, with
-/// what an agent pinned for it, unless it was told to stay.
+/// A network namespace, known to `ip netns`. Dropping it kills the processes in it and removes it, with what an agent
+/// pinned for it, unless [`Self::keep`] was called.
 #[derive(Debug)]
 pub struct NetNs {
     name: String,
@@ -55,7 +55,7 @@ impl NetNs {
         Ok(namespace)
     }
 
-    /// A namespace that exists already and will stay.
+    /// Opens a namespace that exists already and will stay.
     fn open(name: &str) -> Result<Self> {
         let path = Path::new(DIRECTORY).join(name);
         let handle = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -72,8 +72,8 @@ impl NetNs {
         owned().retain(|name| *name != self.name);
     }
 
-    /// Runs `work` on a thread of its own inside the namespace. Sockets made there stay in the namespace
-    /// wherever they are used later; /proc/sys/net is the namespace's, /sys/class/net is not.
+    /// Runs `work` on a thread of its own inside the namespace. Sockets that it opens stay in the namespace wherever
+    /// they are used later; /proc/sys/net is the namespace's, /sys/class/net is not.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         thread::scope(|scope| {
             let worker = scope.spawn(|| {
@@ -97,7 +97,7 @@ impl NetNs {
         }))
     }
 
-    /// A command that will run in the namespace and sees the mounts of its parent: unlike `ip netns exec`,
+    /// Returns a command that will run in the namespace and sees the mounts of its parent, unlike `ip netns exec`,
     /// which hides /sys/fs/bpf.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
@@ -131,7 +131,7 @@ impl NetNs {
         self.run(|| fs::write(&path, value).with_context(|| format!("cannot write {value} to {path}")))
     }
 
-    /// The kernel's number for the namespace (`SO_NETNS_COOKIE`), never given twice before a reboot.
+    /// Returns the kernel's number for the namespace (`SO_NETNS_COOKIE`), which is not reused before a reboot.
     pub fn cookie(&self) -> Result<u64> {
         self.run(crate::packet::netns_cookie)
     }
@@ -152,7 +152,7 @@ pub fn remove_all() {
     owned().drain(..).for_each(|name| remove(&name));
 }
 
-/// The names of the namespaces that this process has to remove.
+/// Returns the names of the namespaces that this process has to remove.
 fn owned() -> MutexGuard<'static, Vec<String>> {
     static OWNED: Mutex<Vec<String>> = Mutex::new(Vec::new());
     OWNED.lock().unwrap_or_else(PoisonError::into_inner)
@@ -172,7 +172,7 @@ pub fn remove(name: &str) {
     let _ = output(Command::new("ip").args(["netns", "delete", name]));
 }
 
-/// Removes what processes that are gone have left.
+/// Removes the namespaces of processes that are gone.
 fn remove_leftovers() {
     let Ok(entries) = fs::read_dir(DIRECTORY) else { return };
     for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
@@ -182,7 +182,7 @@ fn remove_leftovers() {
     }
 }
 
-/// The pid in the name of an owned namespace.
+/// Parses the pid in the name of an owned namespace.
 fn owner(name: &str) -> Option<u32> {
     let mut parts = name.split('-');
     if parts.next() != Some(PREFIX) { None } else { parts.next()?.parse().ok() }
@@ -192,7 +192,7 @@ fn is_alive(pid: u32) -> bool {
     Path::new("/proc").join(pid.to_string()).exists()
 }
 
-/// A killed agent leaves pins; they would hold maps and programs until the next boot.
+/// Removes the directories of a killed agent: its pins would hold maps and programs until the next boot.
 fn remove_agent_places(cookie: u64) {
     for directory in AGENT_DIRECTORIES.map(Path::new) {
         let place = directory.join(cookie.to_string());
@@ -213,7 +213,7 @@ fn symlinks(directory: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(|path| path.is_symlink()).collect()
 }
 
-/// What a command printed. It must exit with 0.
+/// Returns what a command printed. It must exit with 0.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let line = || {
         let words = std::iter::once(command.get_program()).chain(command.get_args());

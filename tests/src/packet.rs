@@ -1,4 +1,4 @@
-//! AF_PACKET sockets: whole frames out and in, VLAN tags included.
+//! AF_PACKET sockets: send and receive whole frames, including VLAN tags.
 
 use std::{
     io,
@@ -19,14 +19,14 @@ use crate::netns::NetNs;
 
 /// asm-generic/socket.h
 const SO_NETNS_COOKIE: libc::c_int = 71;
-/// linux/if_packet.h: the auxiliary data holds a tag (and its type) that the kernel took out of the frame.
+/// linux/if_packet.h: the auxiliary data holds a tag (and its type) that the kernel extracted from the frame.
 const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
 const TP_STATUS_VLAN_TPID_VALID: u32 = 1 << 6;
 const PACKET_AUXDATA: libc::c_int = 8;
 const PACKET_ADD_MEMBERSHIP: libc::c_int = 1;
 const PACKET_MR_PROMISC: libc::c_ushort = 1;
 const ETHERTYPE_VLAN: u16 = 0x8100;
-/// Of source and destination: a tag follows them.
+/// Length of source and destination; a tag follows them.
 const ADDRESSES_LENGTH: usize = 12;
 const LARGEST_FRAME: usize = 65536 + 64;
 
@@ -47,15 +47,15 @@ struct AuxData {
 #[repr(C, align(8))]
 struct Control([u8; 256]);
 
-/// A frame as a socket saw it.
+/// A frame that a socket received.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// By the kernel, when the frame entered or left the stack.
+    /// Timestamp of the kernel, when the frame entered or left the stack.
     pub at: Instant,
     pub ifindex: u32,
     /// Sent by this interface rather than received.
     pub outgoing: bool,
-    /// From the destination address on, with a tag that the kernel had taken out put back.
+    /// From the destination address on. A tag that the kernel extracted is inserted again.
     pub bytes: Vec<u8>,
 }
 
@@ -67,20 +67,20 @@ pub struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// On interface `name`, promiscuous, so that it sees what the interface would filter; frames that
-    /// the host sends there are seen too.
+    /// Opens a socket on interface `name`, promiscuous, so that it sees what the interface would filter; it also sees
+    /// frames that the host sends there.
     pub fn open(namespace: &NetNs, name: &str) -> Result<Self> {
         namespace.run(|| Self::bind(ifindex(name)?)).with_context(|| format!("packet socket on {name}"))
     }
 
-    /// On every interface of the namespace, those included that will be made later.
+    /// Opens a socket on every interface of the namespace, including those that are created later.
     pub fn open_all(namespace: &NetNs) -> Result<Self> {
         namespace.run(|| Self::bind(0)).context("packet socket on all interfaces")
     }
 
     fn bind(ifindex: u32) -> Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC;
-        // Protocol 0 receives nothing: frames of other interfaces cannot slip in before the bind.
+        // Protocol 0 receives nothing: frames of other interfaces cannot arrive before the bind.
         let fd = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
         setsockopt(&fd, sockopt::RcvBufForce, &(64 << 20))?;
         setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
@@ -115,14 +115,14 @@ impl PacketSocket {
         Ok(())
     }
 
-    /// The next frame, or nothing within `timeout`.
+    /// Returns the next frame, or `None` if there is none within `timeout`.
     pub fn receive(&self, timeout: Duration) -> Result<Option<Received>> {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         let mut ready = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut ready, timeout) {
             Ok(0) | Err(nix::errno::Errno::EINTR) => Ok(None),
             Ok(_) => match self.read() {
-                // The interface was set down; it is heard again when it is up.
+                // The interface was set down; the socket receives again when it is up.
                 Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => Ok(None),
                 answer => answer.map(Some).context("cannot receive from the packet socket"),
             },
@@ -142,7 +142,7 @@ impl PacketSocket {
         message.msg_iovlen = 1;
         message.msg_control = control.0.as_mut_ptr().cast();
         message.msg_controllen = control.0.len();
-        // SAFETY: every pointer in `message` is to a live local of the length that stands beside it.
+        // SAFETY: every pointer in `message` is to a live local of the length that is given with it.
         let length = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, 0) };
         let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
         bytes.truncate(length);
@@ -152,7 +152,7 @@ impl PacketSocket {
         // SAFETY: the kernel has filled msg_control and set msg_controllen; both outlive the loop.
         let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
         while !header.is_null() {
-            // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR give null or a header that lies in `control` whole.
+            // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return null or a header that lies completely in `control`.
             let (level, kind, data) =
                 unsafe { ((*header).cmsg_level, (*header).cmsg_type, libc::CMSG_DATA(header)) };
             match (level, kind) {
@@ -176,7 +176,7 @@ impl PacketSocket {
     }
 }
 
-/// Puts the outer VLAN tag, which the kernel keeps beside the frame, back into it.
+/// Inserts the outer VLAN tag, which the kernel keeps outside of the frame, into it.
 fn restore_tag(frame: &mut Vec<u8>, aux: AuxData) {
     if aux.status & TP_STATUS_VLAN_VALID == 0 || frame.len() < ADDRESSES_LENGTH {
         return;
@@ -187,12 +187,12 @@ fn restore_tag(frame: &mut Vec<u8>, aux: AuxData) {
     frame.splice(ADDRESSES_LENGTH..ADDRESSES_LENGTH, tag);
 }
 
-/// The index of an interface in the namespace of the calling thread.
+/// Returns the index of an interface in the namespace of the calling thread.
 pub fn ifindex(name: &str) -> Result<u32> {
     nix::net::if_::if_nametoindex(name).with_context(|| format!("no interface {name}"))
 }
 
-/// `SO_NETNS_COOKIE` of the namespace of the calling thread.
+/// Returns `SO_NETNS_COOKIE` of the namespace of the calling thread.
 pub fn netns_cookie() -> Result<u64> {
     let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut cookie = 0_u64;
@@ -216,7 +216,7 @@ fn set_option<T>(fd: &OwnedFd, option: libc::c_int, value: &T) -> Result<()> {
     Ok(())
 }
 
-/// One moment by both clocks: the kernel stamps packets by CLOCK_REALTIME, intervals want the monotonic one.
+/// One moment on both clocks: the kernel's packet timestamps are CLOCK_REALTIME, intervals need the monotonic one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WallClock {
     instant: Instant,

@@ -14,17 +14,17 @@ pub struct PingReport {
 }
 
 impl NetNs {
-    /// `count` echo requests, 10 ms apart; waits up to a second for the last answer.
+    /// Sends `count` echo requests, 10 ms apart, and waits up to a second for the last answer.
     pub fn ping(&self, target: IpAddr, count: u32) -> Result<PingReport> {
         self.ping_with(&["-i", "0.01", "-W", "1"], target, count)
     }
 
-    /// `ping -f`: each request as soon as the one before is answered, or after 10 ms.
+    /// Runs `ping -f`: sends each request as soon as the one before is answered, or after 10 ms.
     pub fn ping_flood(&self, target: IpAddr, count: u32) -> Result<PingReport> {
         self.ping_with(&["-f"], target, count)
     }
 
-    /// `ping OPTIONS -c COUNT TARGET`
+    /// Runs `ping OPTIONS -c COUNT TARGET`.
     pub fn ping_with(&self, options: &[&str], target: IpAddr, count: u32) -> Result<PingReport> {
         let count = count.to_string();
         let mut command = self.command("ping");
@@ -38,7 +38,7 @@ impl NetNs {
     }
 }
 
-/// Of the line `3 packets transmitted, 2 received, 33% packet loss, time 20ms`.
+/// Parses the line `3 packets transmitted, 2 received, 33% packet loss, time 20ms`.
 fn parse(text: &str) -> Option<PingReport> {
     let line = text.lines().find(|line| line.contains("packets transmitted"))?;
     let number_before = |word: &str| {

@@ -1,4 +1,4 @@
-//! A counter that one thread raises and another waits for.
+//! A counter that one thread increments and another awaits.
 
 use std::{
     sync::{
@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Raising it costs two atomic operations while nobody waits, so it may be done per packet.
+/// Incrementing it costs two atomic operations while no thread waits, so it may be done per packet.
 pub struct Progress {
     count: AtomicU64,
-    /// The lowest count that somebody waits for.
+    /// The lowest count that a thread waits for.
     awaited: AtomicU64,
     lock: Mutex<()>,
     reached: Condvar,
@@ -31,7 +31,7 @@ impl Default for Progress {
 impl Progress {
     pub fn add(&self, amount: u64) {
         let count = self.count.fetch_add(amount, Ordering::SeqCst) + amount;
-        // A waiter stores what it awaits before it looks at the count, so one of the two sees the other.
+        // A waiter stores the awaited count before it reads the counter, so one of the two sees the other.
         if count >= self.awaited.load(Ordering::SeqCst) {
             let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
             self.reached.notify_all();
@@ -42,7 +42,7 @@ impl Progress {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Whether the count reached `target` within `timeout`.
+    /// Returns whether the count reached `target` within `timeout`.
     pub fn wait(&self, target: u64, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);

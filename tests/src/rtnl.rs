@@ -1,8 +1,8 @@
-//! Somebody who holds RTNL, the kernel's one lock for everything about interfaces.
+//! A process that holds RTNL, the kernel's one lock for all changes of interfaces.
 //!
-//! An ethtool request reads its arguments while it holds the lock. Here they are on a page that is not there
-//! (userfaultfd), and the kernel waits for it as long as the test likes. It is one lock for the whole machine: nobody
-//! gets a link, an address or a namespace made meanwhile, so hold it for short.
+//! The kernel reads the arguments of an ethtool request while it holds the lock. Here they are on a missing page
+//! (userfaultfd), and the kernel waits for it as long as the test needs. The lock is global to the machine: no
+//! process can create a link, an address or a namespace until it is released, so hold it for a short time.
 
 use std::{
     fs::File,
@@ -66,7 +66,7 @@ pub struct ZeroPage {
 /// `struct uffd_msg`
 const MESSAGE: usize = 32;
 
-/// While it lives, nobody else has RTNL.
+/// While this lives, no other process gets RTNL.
 #[derive(Debug)]
 pub struct RtnlHeld {
     faults: File,
@@ -77,19 +77,19 @@ pub struct RtnlHeld {
 // SAFETY: the pages are touched by the kernel and, after the holder has ended, unmapped; no reference to them exists.
 unsafe impl Send for RtnlHeld {}
 
-/// The address of an ethtool request; the thread that makes the request has it alone.
+/// The address of an ethtool request, which only the requesting thread uses.
 struct Request(NonNull<libc::c_void>);
 
 // SAFETY: the memory outlives the thread, which is joined before it is unmapped.
 unsafe impl Send for Request {}
 
 impl RtnlHeld {
-    /// Takes it, by a question about the loopback device of a namespace; when this returns, it is held.
+    /// Takes RTNL by a request for the loopback device of a namespace; when this returns, the lock is held.
     pub fn take(netns: &NetNs) -> Result<Self> {
         // SAFETY: the system call takes an integer.
         let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
         let fd = Errno::result(fd).context("userfaultfd")? as i32;
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new and has no other owner.
         let faults = unsafe { File::from_raw_fd(fd) };
         let mut api = Api { api: UFFD_API, features: 0, ioctls: 0 };
         // SAFETY: the structure is the kernel's, and lives.
@@ -122,7 +122,7 @@ impl RtnlHeld {
         Ok(held)
     }
 
-    /// Holds it for so long, and lets it go.
+    /// Holds RTNL for this long, and releases it.
     pub fn for_long(self, time: Duration) -> Result<()> {
         std::thread::sleep(time);
         self.release()
@@ -148,12 +148,12 @@ impl RtnlHeld {
 impl Drop for RtnlHeld {
     fn drop(&mut self) {
         let _ = self.let_go();
-        // SAFETY: the mapping of `take`, which nobody uses any more.
+        // SAFETY: the mapping of `take`, which is no longer used.
         let _ = unsafe { munmap(self.pages, 2 * PAGE) };
     }
 }
 
-/// SIOCETHTOOL, whose answer does not matter.
+/// Sends SIOCETHTOOL; its answer does not matter.
 fn ask(request: &Request) -> Result<()> {
     let socket = std::net::UdpSocket::bind(("127.0.0.1", 0))?;
     // SAFETY: ifreq is plain data, for which zero bytes are a valid value.

@@ -1,8 +1,8 @@
-//! Accounting of numbered packets: a pure function of what was sent and what arrived.
+//! Accounting of numbered packets: a pure function of the packets that were sent and that arrived.
 
 use std::{fmt, ops::Range, time::Duration};
 
-/// A flow that was silent for this long when its sender stopped had not recovered.
+/// A flow without an arrival for this long before its sender stopped had not recovered.
 const SILENCE: Duration = Duration::from_millis(500);
 
 /// A packet that arrived. Times count from the start of the flow.
@@ -13,7 +13,7 @@ pub struct Arrival {
     pub at: Duration,
 }
 
-/// What became of a flow. Times count from its start.
+/// The result of a flow. Times count from its start.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Account {
     /// Packets that the sender offered to its stack, those included that the stack refused.
@@ -34,7 +34,7 @@ pub struct Account {
     last_sent: Duration,
 }
 
-/// Without the gaps between all arrivals.
+/// Prints the account without the list of all packets.
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Account")
@@ -49,7 +49,7 @@ impl fmt::Debug for Account {
     }
 }
 
-/// How a flow got over an event.
+/// How a flow recovered from an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
     /// From the event to the end of the longest gap after it in which packets were lost; zero if there is none.
@@ -74,7 +74,8 @@ impl Gap {
 }
 
 impl Account {
-    /// Of `sent` packets, the last of them sent at `last_sent`, by their `arrivals` in order of time.
+    /// Computes the account of `sent` packets, the last of them sent at `last_sent`, from their `arrivals` in order
+    /// of time.
     pub fn of(sent: u64, last_sent: Duration, arrivals: &[Arrival]) -> Self {
         let mut seen = vec![false; usize::try_from(sent).unwrap_or(usize::MAX)];
         let (mut received, mut duplicated, mut reordered) = (0, 0, 0);
@@ -109,13 +110,14 @@ impl Account {
         }
     }
 
-    /// The longest time without an arrival in which packets were lost; zero if none was, before the last arrival.
+    /// Returns the longest time without an arrival in which packets were lost, up to the last arrival; zero if none
+    /// were lost.
     pub fn longest_loss(&self) -> Duration {
         let lossy = self.gaps.iter().filter(|gap| gap.lossy);
         lossy.map(|gap| gap.length()).max().unwrap_or_default()
     }
 
-    /// How the flow got over what happened at `event`.
+    /// Returns how the flow recovered from what happened at `event`.
     pub fn recovery(&self, event: Duration) -> Recovery {
         let last_arrival = self.gaps.last().map_or(Duration::ZERO, |gap| gap.from);
         if self.last_sent.saturating_sub(last_arrival) > SILENCE {
@@ -126,12 +128,12 @@ impl Account {
         Recovery::After(longest.map_or(Duration::ZERO, |gap| gap.to.saturating_sub(event)))
     }
 
-    /// When the last packet was sent.
+    /// Returns when the last packet was sent.
     pub fn last_sent(&self) -> Duration {
         self.last_sent
     }
 
-    /// How many of the packets with these numbers were lost.
+    /// Returns how many of the packets with these numbers were lost.
     pub fn lost_among(&self, numbers: Range<u64>) -> u64 {
         let [from, to] = [numbers.start, numbers.end]
             .map(|number| usize::try_from(number).unwrap_or(usize::MAX).min(self.seen.len()));
@@ -139,24 +141,24 @@ impl Account {
         lost.count() as u64
     }
 
-    /// The longest of the [`Self::holes`] that reach into this time; zero if there is none.
+    /// Returns the longest of the [`Self::holes`] that overlap this time; zero if there is none.
     pub fn outage_within(&self, time: Range<Duration>) -> Duration {
         let holes = self.holes().filter(|&(from, to)| to > time.start && from < time.end);
         holes.map(|(from, to)| to.saturating_sub(from)).max().unwrap_or_default()
     }
 
-    /// The gaps in which packets were lost: the arrivals before and after, in order.
+    /// Returns the gaps in which packets were lost: the arrivals before and after, in order.
     pub fn holes(&self) -> impl Iterator<Item = (Duration, Duration)> {
         self.gaps.iter().filter(|gap| gap.lossy).map(|gap| (gap.from, gap.to))
     }
 
-    /// The longest of [`Self::holes`]; zero if there is none.
+    /// Returns the longest of [`Self::holes`]; zero if there is none.
     pub fn outage(&self) -> Duration {
         self.holes().map(|(from, to)| to.saturating_sub(from)).max().unwrap_or_default()
     }
 }
 
-/// In order; the last one is from the last arrival to the end of sending.
+/// Returns all gaps in order; the last one is from the last arrival to the end of sending.
 fn gaps(last_sent: Duration, arrivals: &[Arrival]) -> Vec<Gap> {
     let (mut from, mut awaited) = (Duration::ZERO, 0);
     let mut gaps = Vec::with_capacity(arrivals.len() + 1);
@@ -177,7 +179,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Packets that were sent every 10 ms and took no time.
+    /// Returns the arrivals of packets that were sent every 10 ms and arrived at once.
     fn arrivals(sequences: &[u32]) -> Vec<Arrival> {
         let at = |place: usize, sequence: u32| Arrival {
             sequence,
@@ -221,7 +223,7 @@ mod tests {
             let sequences: Vec<u32> = (0..from).chain(to..200).collect();
             Account::of(200, ms(2000), &arrivals(&sequences))
         };
-        // Packets 50 to 69 were lost: the first one again is 70, at 700 ms.
+        // Packets 50 to 69 were lost: the next arrival is 70, at 700 ms.
         assert_eq!(hole(50, 70).recovery(ms(505)), Recovery::After(ms(195)));
         assert_eq!(hole(50, 50).recovery(ms(505)), Recovery::After(ms(0)), "nothing lost");
         assert_eq!(hole(50, 200).recovery(ms(505)), Recovery::Never);

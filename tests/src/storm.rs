@@ -22,16 +22,16 @@ use crate::{Mac, NetNs, PacketSocket};
 
 /// Prefixes in one advertisement.
 const PREFIXES: u8 = 8;
-/// Between two bursts.
+/// Time between two bursts.
 const BURST: Duration = Duration::from_millis(1);
-/// Who advertises.
+/// The router that advertises.
 const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xbad);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: Mac = Mac::new([0x33, 0x33, 0, 0, 0, 1]);
 const ROUTER_MAC: Mac = Mac::new([2, 0, 0, 0, 0xb, 0xad]);
 
-/// A flood of router advertisements with eight prefixes, whose lifetimes are others each time: each makes the kernel
-/// of every host that takes them report eight addresses as changed.
+/// A flood of router advertisements with eight prefixes and different lifetimes each time. Each makes the kernel of
+/// every host that accepts them report eight addresses as changed.
 pub struct RouterAdvertisements {
     sent: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -39,7 +39,7 @@ pub struct RouterAdvertisements {
 }
 
 impl RouterAdvertisements {
-    /// Sends `rate` of them a second by this interface, until it is dropped.
+    /// Sends `rate` advertisements a second by this interface, until it is dropped.
     pub fn start(netns: &NetNs, interface: &str, rate: u32) -> Result<Self> {
         let socket = PacketSocket::open(netns, interface)?;
         let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -50,7 +50,7 @@ impl RouterAdvertisements {
         Ok(Self { sent, stop, sender: Some(sender) })
     }
 
-    /// How many were sent so far.
+    /// Returns how many were sent so far.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -89,8 +89,8 @@ fn flood(socket: &PacketSocket, rate: u32, sent: &AtomicU64, stop: &AtomicBool) 
     Ok(())
 }
 
-/// The whole frame of one advertisement. `number` sets the lifetimes, which stay above two hours: shorter ones hosts
-/// do not believe (RFC 4862, 5.5.3).
+/// Returns the whole frame of one advertisement. `number` sets the lifetimes, which stay above two hours: hosts
+/// ignore shorter ones (RFC 4862, 5.5.3).
 fn advertisement(number: u32) -> Result<Vec<u8>> {
     // Reachable time and retransmission timer of 0: the router does not say.
     let mut rest = vec![0; 8];

@@ -63,7 +63,7 @@ pub fn binary() -> Result<PathBuf> {
     let here = env::current_exe().context("cannot find the path of this program")?;
     let mut candidates = here.ancestors().skip(1).take(2).map(|directory| directory.join("xbond"));
     candidates.find(|path| path.is_file()).with_context(|| {
-        format!("no xbond beside {}: `cargo build -p bond-user` or `cargo xtask test`", here.display())
+        format!("no xbond next to {}: `cargo build -p bond-user` or `cargo xtask test`", here.display())
     })
 }
 
@@ -221,7 +221,7 @@ impl<'netns> Xbond<'netns> {
             let log = self.log();
             ensure!(
                 log.len() > said,
-                "xbond neither ends nor goes on within {WAIT_LIMIT:?}; its log:\n{log}"
+                "xbond neither ended nor logged anything within {WAIT_LIMIT:?}; its log:\n{log}"
             );
             said = log.len();
         }

@@ -1,4 +1,4 @@
-//! A bond whose agent is gone is taken over by the next one, under traffic.
+//! A new agent adopts the bond of an agent that has ended, under traffic.
 
 mod common;
 mod snapshot;
@@ -51,7 +51,7 @@ fn program_ids(lab: &Lab) -> Vec<u32> {
     ids
 }
 
-/// `ip netns exec` gives each command a /sys of its own; what is pinned there would end with the agent.
+/// `ip netns exec` gives each command a /sys of its own; pins there would end with the agent.
 #[test]
 fn an_agent_under_ip_netns_exec_leaves_its_bond_to_the_next_one() {
     skip_if_unable!();
@@ -84,7 +84,7 @@ fn an_agent_under_ip_netns_exec_leaves_its_bond_to_the_next_one() {
     before.assert_holds(&lab.host, "under ip netns exec");
 }
 
-/// kill -9, then another agent: nothing is lost, every program is the new agent's, counters go on.
+/// kill -9, then another agent: no packet is lost, every program is the new agent's, counters continue.
 #[test]
 fn a_killed_agents_bond_is_adopted_and_nothing_is_lost() {
     skip_if_unable!();
@@ -100,7 +100,7 @@ fn a_killed_agents_bond_is_adopted_and_nothing_is_lost() {
             let first = bond(&lab, datapath, &options);
             let traffic = traffic(&lab, RATE);
             traffic.wait_for_more(1_000).unwrap();
-            // Away from the first slave, with a failure on its record.
+            // Away from the first slave, with a recorded failure.
             lab.cut(SLAVES[0], Cut::Carrier).unwrap();
             wait_for_active(&first, SLAVES[1]);
             lab.mend(SLAVES[0], Cut::Carrier).unwrap();
@@ -127,7 +127,7 @@ fn a_killed_agents_bond_is_adopted_and_nothing_is_lost() {
             } else {
                 assert_eq!(stayed, 0, "{what}: programs stayed");
             }
-            // It is as good as its own.
+            // The second agent controls the bond as if it had created it.
             second.set(BOND, &format!("active_slave={}", SLAVES[0])).unwrap();
             traffic.wait_for_more(2_000).unwrap();
             let reports = traffic.stop().unwrap();
@@ -147,7 +147,7 @@ fn a_killed_agents_bond_is_adopted_and_nothing_is_lost() {
     }
 }
 
-/// What the guard did meanwhile is found out, told, and brought to its end.
+/// The next agent detects what the guard did, reports it, and completes it.
 #[test]
 fn a_failover_without_an_agent_is_announced_by_the_next_one() {
     skip_if_unable!();
@@ -187,7 +187,7 @@ fn a_failover_without_an_agent_is_announced_by_the_next_one() {
     }
 }
 
-/// One of the slaves is gone by then, and another one that has its name is a new one.
+/// One of the slaves is gone by then, and a new interface has the name of another one.
 #[test]
 fn adoption_detects_slaves_that_changed_without_an_agent() {
     skip_if_unable!();
@@ -211,26 +211,26 @@ fn adoption_detects_slaves_that_changed_without_an_agent() {
     assert_eq!(names, ["nic1", "nic2", "nic0"], "the new nic0 has joined behind the others");
     let log = second.stop().unwrap();
     assert!(log.contains("nic0 is gone, or is another interface by now"), "{log}");
-    // A packet of bring-up may have been the one that moved the bond.
+    // A packet of bring-up may have caused the failover.
     assert!(
         log.contains("active slave nic1 instead of nic0") || log.contains("active slave nic1: "),
         "{log}"
     );
 }
 
-/// CLOCK_MONOTONIC, as receipts have it.
+/// Returns CLOCK_MONOTONIC, as in receipts.
 fn monotonic_us() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
     now.tv_sec() as u64 * 1_000_000 + now.tv_nsec() as u64 / 1_000
 }
 
-/// The last failover that is told without an agent.
+/// Returns the last failover that `show` reports without an agent.
 fn last_failover(lab: &Lab) -> serde_json::Value {
     let shown = cli(&lab.host, ["show", BOND, "-j"]).unwrap();
     serde_json::from_str::<serde_json::Value>(&shown).unwrap()["bonds"][0]["last_failover"].take()
 }
 
-/// There and back again, more than once: each is told with its time, and counted where the link failed.
+/// Several failovers to and fro: each is reported with its time, and counted where the link failed.
 #[test]
 fn adoption_records_each_failover_of_the_guard() {
     skip_if_unable!();
@@ -248,7 +248,7 @@ fn adoption_records_each_failover_of_the_guard() {
         traffic.wait_for_more(100).unwrap();
         lab.cut(from, Cut::Carrier).unwrap();
         eventually("a failover", || last_failover(&lab)["to"].clone(), |seen| seen == to);
-        // The last one stays as it is: the next agent then has nothing to change.
+        // The last one keeps its link down: the next agent then has nothing to change.
         if number + 1 < moves.len() {
             lab.mend(from, Cut::Carrier).unwrap();
         }
@@ -285,7 +285,7 @@ fn adoption_records_each_failover_of_the_guard() {
     let bond = show(&second);
     assert_eq!(bond["failovers"]["carrier_guard"], 3);
     assert_eq!(SLAVES.map(|name| slave(&bond, name)["link_failure_count"].clone()), [2, 1], "{bond:#}");
-    // The next agent has heard of them.
+    // The next agent knows them.
     second.kill().unwrap();
     let third = Xbond::run(&lab.host, arguments(Datapath::Tc, &options)).unwrap();
     let log = third.log();
@@ -293,7 +293,7 @@ fn adoption_records_each_failover_of_the_guard() {
     third.stop().unwrap();
 }
 
-/// `bond_set_mac_address`, late: under none the slaves take it, else it is put back.
+/// `bond_set_mac_address`, late: under none the slaves take the address, otherwise it is restored.
 #[test]
 fn adoption_handles_a_mac_set_without_an_agent() {
     skip_if_unable!();
@@ -319,7 +319,7 @@ fn adoption_handles_a_mac_set_without_an_agent() {
         second.wait_for(&format!("its MAC was set by hand to {by_hand}")).unwrap();
         assert!(second.log().contains(said), "{policy}: {}", second.log());
         assert_eq!(show(&second)["mac"], expected[0].to_string(), "{policy}");
-        // Nobody is told of another one, whom they would send to.
+        // No neighbour receives another MAC address, to which it would send.
         let announced = |frame: &Frame| frame.announces(HOST_V4.into());
         capture.wait_for(WAIT_LIMIT, |frame| announced(frame).is_some()).unwrap();
         let told: Vec<_> = capture.stop().unwrap().iter().filter_map(announced).collect();
@@ -329,7 +329,8 @@ fn adoption_handles_a_mac_set_without_an_agent() {
     }
 }
 
-/// An agent that was given other bonds, or none: what was left is not hidden, and can be taken over or away.
+/// An agent that is configured with other bonds, or with none: the orphaned bond is visible, and can be adopted or
+/// removed.
 #[test]
 fn an_agent_reports_orphaned_bonds_that_it_does_not_manage() {
     skip_if_unable!();
@@ -365,7 +366,7 @@ fn an_agent_reports_orphaned_bonds_that_it_does_not_manage() {
     }
 }
 
-/// Without the record nobody knows how the NICs were: it is not guessed.
+/// Without the record the original state of the NICs is unknown, and the agent does not guess it.
 #[test]
 fn a_bond_without_a_record_keeps_running_and_is_removed_as_far_as_known() {
     skip_if_unable!();
@@ -422,7 +423,7 @@ fn adoption_refuses_a_misfit_and_the_bond_keeps_running() {
         let error = error.to_string();
         assert!(error.contains(why) && error.contains("xbond down bond0 --force"), "{error}");
     }
-    // Maps of another version: the word that says so is the first thing that is looked at.
+    // Maps of another version: the agent reads the version first.
     let pin = format!("{}/BOND", pins(&lab));
     let entry = lab.host.exec(&format!("bpftool -j map lookup pinned {pin} key 0 0 0 0")).unwrap();
     let entry: serde_json::Value = serde_json::from_str(&entry).unwrap();
@@ -445,7 +446,7 @@ fn adoption_refuses_a_misfit_and_the_bond_keeps_running() {
     before.assert_holds(&lab.host, "after xbond down --force");
 }
 
-/// on_exit = "keep": stop and start, again and again, which is also how a new version comes in.
+/// on_exit = "keep": stopping and starting repeatedly, which is also how a new version is installed.
 #[test]
 fn restarts_of_a_kept_bond_lose_nothing() {
     skip_if_unable!();
@@ -479,7 +480,8 @@ fn restarts_of_a_kept_bond_lose_nothing() {
     }
 }
 
-/// An agent that was stopped in the middle of bring-up has left nothing that carries packets: it goes, and the bond is made.
+/// An agent that ended during bring-up has left nothing that carries packets: the remains are removed, and the bond
+/// is created.
 #[test]
 fn a_half_created_bond_is_removed_and_recreated() {
     skip_if_unable!();

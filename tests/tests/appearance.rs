@@ -39,13 +39,13 @@ fn programs_see_a_pair_instead_of_a_master() {
     assert!(["netkit", "veth"].contains(&kind), "{bond}");
     let sysfs = |path: &str| lab.host.exec(&format!("ls /sys/class/net/{path}"));
     assert!(sysfs("bond0/bonding").is_err() && !Path::new("/proc/net/bonding/bond0").exists());
-    // Who is active is what xbond says, and what comes of it is what the links say.
+    // xbond shows which slave is active; the links show the consequences.
     assert_eq!(show(&xbond)["active_slave"], SLAVES[0]);
     assert!(xbond.cli(["show", "--proc", BOND]).unwrap().contains("Currently Active Slave: enp0s8"));
     xbond.stop().unwrap();
 }
 
-/// The driver makes bond0 down, and leaves it to others to set it up.
+/// The driver creates bond0 down, and another program has to set it up.
 #[test]
 fn bond_is_up_as_soon_as_it_is_created() {
     skip_if_unable!();
@@ -72,14 +72,14 @@ fn a_bond_without_slaves_is_created_by_flags_and_takes_slaves_later() {
         let active = || xbond.show(bond).unwrap()["bonds"][0]["active_slave"].clone();
         eventually("its slave is active", active, |active| active == slave);
     }
-    // Not monitored, it is refused like any other.
+    // Unmonitored, it is refused like any other bond.
     let error = xbond.cli(["add", "--bond", "bond2"]).unwrap_err().to_string();
     assert!(error.contains("miimon"), "{error}");
     xbond.stop().unwrap();
     found.assert_holds(&lab.host, "stopped");
 }
 
-/// In another network namespace the agent cannot undo what the bond set; it does when the slave is back.
+/// In another network namespace the agent cannot restore what the bond set; it does so when the slave has returned.
 #[test]
 fn allmulticast_of_a_slave_that_was_away_is_off_again() {
     skip_if_unable!();

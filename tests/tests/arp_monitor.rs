@@ -1,4 +1,4 @@
-//! ARP and NS monitoring of running bonds: paths that are dead while their carrier is up.
+//! ARP and NS monitoring of running bonds: paths that are dead while their carrier is on.
 
 mod common;
 
@@ -20,14 +20,14 @@ use xbond_tests::{
 
 /// Milliseconds; with missed_max=2 a dead path is found after 400 to 600 ms.
 const ARP_INTERVAL: &str = "arp_interval=200";
-/// The least is exact; the machine may be slow.
+/// The lower bound is exact; the upper one allows for a slow machine.
 const FAILOVER: std::ops::Range<Duration> = Duration::from_millis(390)..Duration::from_millis(2000);
 
 fn arp_interval() -> &'static str {
     if time_is_no_measure().is_some() { ARP_INTERVAL_EMULATED } else { ARP_INTERVAL }
 }
 
-/// A bond of the scenario's slaves with these options and addresses; ready.
+/// Starts a bond of the scenario's slaves with these options and addresses; it is ready.
 fn bond<'lab>(lab: &'lab Lab, datapath: Datapath, options: &[&str], addresses: &[&str]) -> Xbond<'lab> {
     let mut line = vec!["--bond", BOND, "--datapath", datapath.name()];
     line.extend(SLAVES.iter().flat_map(|slave| ["--slave", slave]));
@@ -44,7 +44,7 @@ fn failures(xbond: &Xbond<'_>) -> [u64; 2] {
     SLAVES.map(|name| slave(&show(xbond), name)["link_failure_count"].as_u64().unwrap())
 }
 
-/// Lets so many probes go round; nothing may change meanwhile.
+/// Asserts that nothing changes during this many rounds of probes.
 fn stays(xbond: &Xbond<'_>, lab: &Lab, active: &str) {
     let before = failures(xbond);
     let capture = Capture::start_on(&lab.switch.netns, "peer").unwrap();
@@ -65,7 +65,7 @@ fn is_arp_or_nd(bytes: &[u8]) -> bool {
     ether_type == Some(&[0x08, 0x06]) || ether_type == Some(&[0x86, 0xdd]) && bytes.get(54) == Some(&135)
 }
 
-/// Both paths die, one after the other, and come back in the other order.
+/// Both paths fail, one after the other, and return in the other order.
 fn paths_die_and_come_back(lab: &Lab, datapath: Datapath, options: &[&str]) {
     let addresses = [format!("{HOST_V4}/24"), format!("{HOST_V6}/64")];
     let xbond = bond(lab, datapath, options, &[&addresses[0], &addresses[1]]);
@@ -104,7 +104,7 @@ fn paths_die_and_come_back(lab: &Lab, datapath: Datapath, options: &[&str]) {
     xbond.stop().unwrap();
 }
 
-/// Each in a lab of its own, side by side: they mostly wait.
+/// Runs each in a lab of its own, concurrently: they mostly wait.
 fn in_labs(datapath: Datapath, of_each: &[&str]) {
     let target = format!("arp_ip_target={PEER_V4}");
     thread::scope(|scope| {
@@ -143,7 +143,7 @@ fn a_dead_path_is_found_by_neighbour_solicitations() {
     }
 }
 
-/// Whether this kernel has VLAN devices.
+/// Returns whether this kernel has VLAN devices.
 fn vlans(lab: &Lab) -> bool {
     let tried = lab.switch.netns.ip("link add link peer name probe0 type vlan id 1");
     match tried {
@@ -155,8 +155,7 @@ fn vlans(lab: &Lab) -> bool {
     }
 }
 
-/// With arp_all_targets=all each of these has to answer: through the bond, through a VLAN, through a VLAN in a
-/// VLAN.
+/// With arp_all_targets=all each of these has to answer: through the bond, through a VLAN, through a VLAN in a VLAN.
 #[test]
 fn vlans_above_the_bond_are_probed_with_their_tags() {
     for datapath in DATAPATHS {
@@ -192,7 +191,7 @@ fn vlans_above_the_bond_are_probed_with_their_tags() {
     }
 }
 
-/// Has a bond with miimon monitored by ARP, validated, instead.
+/// Changes a bond with miimon to validated ARP monitoring.
 fn monitor(xbond: &Xbond<'_>, settings: &[&str]) {
     let monitor = ["arp_validate=all", brisk()];
     let settings = settings.iter().chain(&monitor);
@@ -211,13 +210,13 @@ fn targets_and_monitors_change_while_the_bond_runs() {
         xbond.set(BOND, "arp_ip_target=+192.168.99.2").unwrap();
         stays(&xbond, &lab, SLAVES[0]);
 
-        // One that does not answer takes the bond down, until it is no target any more.
+        // A target that does not answer takes the bond down, until it is removed.
         xbond.set(BOND, "arp_ip_target=+192.168.99.77").unwrap();
         eventually("no active slave", || active_slave(&xbond), Option::is_none);
         xbond.set(BOND, "arp_ip_target=-192.168.99.77").unwrap();
         eventually("an active slave", || active_slave(&xbond), Option::is_some);
 
-        // miimon looks at carrier and at nothing else.
+        // miimon checks the carrier and nothing else.
         xbond.set(BOND, "miimon=100").unwrap();
         assert_eq!(show(&xbond)["options"]["arp_interval"], 0);
         lab.cut(SLAVES[0], Cut::Silent).unwrap();
@@ -231,7 +230,7 @@ fn is_arp_behind(bytes: &[u8], tags: usize) -> bool {
     bytes.get(12 + 4 * tags..14 + 4 * tags) == Some(&[0x08, 0x06])
 }
 
-/// Without an address there is no route: probes come from 0.0.0.0, and whoever answers shows that the path works.
+/// Without an address there is no route: probes are sent from 0.0.0.0, and any answer shows that the path works.
 #[test]
 fn a_bond_without_address_is_monitored() {
     let lab = builder(Datapath::Tc).build().unwrap();
@@ -248,7 +247,7 @@ fn a_bond_without_address_is_monitored() {
     xbond.stop().unwrap();
 }
 
-/// A bridge above the bond, as hypervisors have it: its address is what probes come from.
+/// A bridge above the bond, as on hypervisors: probes have its address as their source.
 #[test]
 fn a_target_is_probed_through_a_bridge_above_the_bond() {
     let lab = builder(Datapath::Tc).build().unwrap();

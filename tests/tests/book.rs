@@ -1,4 +1,4 @@
-//! The documents: their console blocks run as they read, and the reference has every key, id, verb and metric.
+//! The documents: their console blocks run as printed, and the reference has every key, id, verb and metric.
 
 use std::{
     collections::BTreeSet,
@@ -25,7 +25,7 @@ use xbond_tests::{
     skip_if_unable, wait_limit,
 };
 
-/// Verbs whose status 1 means that they found something, and worked.
+/// Verbs whose exit status 1 means that they worked and have findings.
 const REPORTERS: [&str; 2] = ["xbond check", "xbond doctor"];
 
 fn root() -> &'static Path {
@@ -36,15 +36,15 @@ fn read(page: &str) -> String {
     fs::read_to_string(root().join(page)).unwrap_or_else(|error| panic!("{page}: {error}"))
 }
 
-/// A shell's surroundings in a lab's host: directories of its own where commands write, and `xbond` in the PATH.
+/// The environment of a shell in a lab's host: its own directories where commands write, and `xbond` in the PATH.
 struct Console<'lab> {
     netns: &'lab NetNs,
-    /// Holds the mount namespace.
+    /// The process that holds the mount namespace.
     holder: Child,
     directory: TempDir,
 }
 
-/// `/run`, `/etc` and `/sys/fs/bpf` of its own: names there are used by every page, and the machine's are left alone.
+/// `/run`, `/etc` and `/sys/fs/bpf` of its own: every page uses names there, and the machine's stay unchanged.
 const MOUNTS: &str = "set -e; mount -t tmpfs tmpfs /run; cp -a /etc \"$1/etc\"; mkdir -p \"$1/etc/xbond\"; \
                       mount --bind \"$1/etc\" /etc; mount -t bpf bpf /sys/fs/bpf; echo ready; exec sleep infinity";
 
@@ -63,7 +63,7 @@ impl<'lab> Console<'lab> {
         Self { netns, holder, directory }
     }
 
-    /// A command in this mount and network namespace.
+    /// Returns a command in this mount and network namespace.
     fn command(&self, program: &str) -> Command {
         let mut command = self.netns.command("nsenter");
         let path = std::env::var("PATH").unwrap_or_default();
@@ -98,7 +98,7 @@ impl Drop for Console<'_> {
     }
 }
 
-/// A command that was started, with a process group of its own.
+/// A command that was started, with its own process group.
 struct Running {
     child: Child,
     output: PipeReader,
@@ -107,7 +107,7 @@ struct Running {
 }
 
 impl Running {
-    /// Reads what it prints until `enough`, or its end. False at its end.
+    /// Reads its output until `enough`, or until its end. Returns false at its end.
     fn read_until(&mut self, enough: impl Fn(&[&str]) -> bool) -> bool {
         let deadline = Instant::now() + wait_limit();
         while !enough(&self.seen.lines().collect::<Vec<_>>()) {
@@ -140,7 +140,7 @@ impl Running {
     }
 }
 
-/// Runs a page's blocks in a lab: what they print is what the page says.
+/// Runs a page's blocks in a lab: their output must be what the page shows.
 fn run(page: &str) {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
@@ -164,7 +164,7 @@ fn run(page: &str) {
     assert!(commands > 0, "{page} has no block that is run");
 }
 
-/// An agent that is not interrupted is returned.
+/// Runs one command. An agent that is not interrupted is returned.
 fn run_command(page: &str, console: &Console, command: &console::Command) -> Option<Running> {
     let console::Command { line, text, output, is_interrupted } = command;
     let at = format!("{page}:{line}: {text}");
@@ -220,7 +220,7 @@ fn the_guide_to_troubleshooting_runs() {
     run("docs/guide/troubleshooting.md");
 }
 
-/// A page that no test runs would be noticed by nothing else.
+/// No other test would notice a page that no test runs.
 #[test]
 fn every_page_with_blocks_to_run_is_run() {
     let here = fs::read_to_string(root().join(file!())).unwrap();
@@ -241,7 +241,7 @@ fn assert_named(page: &str, names: impl IntoIterator<Item = String>) {
     assert!(missing.is_empty(), "{page} does not name {missing:?}");
 }
 
-/// The texts of the Rust files below a directory.
+/// Returns the texts of the Rust files below a directory.
 fn sources(directory: &Path) -> Vec<String> {
     let mut texts = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -255,13 +255,13 @@ fn sources(directory: &Path) -> Vec<String> {
     texts
 }
 
-/// The string literals that follow `call` in a text, with any white space between.
+/// Returns the string literals that follow `call` in a text, with any white space between.
 fn literals<'text>(text: &'text str, call: &str) -> Vec<&'text str> {
     let after = text.split(call).skip(1);
     after.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next()).collect()
 }
 
-/// Ids as findings have them: words with hyphens.
+/// Returns whether a text has the form of a finding's id: words with hyphens.
 fn is_id(text: &str) -> bool {
     !text.is_empty()
         && text.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-')
@@ -337,7 +337,7 @@ fn the_reference_has_every_definition_of_the_schema() {
     );
 }
 
-/// What `xbond ARGUMENTS --help` prints.
+/// Returns what `xbond ARGUMENTS --help` prints.
 fn help(arguments: &[&str]) -> String {
     let mut command = Command::new(xbond_tests::xbond::binary().unwrap());
     let output = command.args(arguments).arg("--help").output().unwrap();
@@ -356,7 +356,7 @@ fn the_reference_has_every_verb_and_flag() {
         .collect();
     assert!(verbs.len() >= 15, "{verbs:?}");
     let page = read("docs/reference/cli.md");
-    // Flags of several verbs, which the page describes once, above the verbs.
+    // Flags of several verbs, which the page describes once, before the verbs.
     const COMMON: [&str; 3] = ["help", "netns", "wait"];
     let (above, _) = page.split_once("\n## xbond ").unwrap();
     assert!(COMMON[1..].iter().all(|flag| above.contains(&format!("--{flag} "))));

@@ -1,5 +1,5 @@
-//! What an agent that starts makes of several files, of one that changed while no agent ran, and of what cannot be
-//! brought up now.
+//! How a starting agent treats several files, a file that changed while no agent ran, and a bond that cannot be
+//! brought up yet.
 
 use std::{fs, path::PathBuf, time::Instant};
 
@@ -9,7 +9,7 @@ use xbond_tests::{Lab, Mac, Nic, WAIT_LIMIT, Xbond, skip_if_unable, xbond::cli};
 
 const BOND1: &str = "version = 1\n[bond.bond1]\nslaves = [\"eth2\", \"eth3\"]\nmiimon = 100\n";
 
-/// Two files in a directory: bond0, which is as it should be, and bond1, which ends with these lines.
+/// Writes two files into a directory: bond0, which is valid, and bond1, which ends with these lines.
 fn files(of_bond1: &str) -> TempDir {
     let directory = TempDir::new().unwrap();
     let bond0 = "version = 1\n[bond.bond0]\nslaves = [\"enp0s8\", \"enp0s9\"]\nmiimon = 100\n";
@@ -28,12 +28,12 @@ fn lab() -> Lab {
 
 fn run<'lab>(lab: &'lab Lab, path: &std::path::Path) -> Xbond<'lab> {
     let agent = Xbond::start(&lab.host, ["-c", path.to_str().unwrap()]).unwrap();
-    // "already" is in some sentences.
+    // Some sentences contain "already".
     agent.wait_for("bond0 ready").unwrap();
     agent
 }
 
-/// Asks until it is so.
+/// Polls until the answer is as expected.
 fn eventually<T: std::fmt::Debug>(what: &str, ask: impl Fn() -> T, is_so: impl Fn(&T) -> bool) -> T {
     let start = Instant::now();
     loop {
@@ -66,7 +66,7 @@ fn a_bond_of_a_file_that_cannot_be_brought_up_does_not_take_the_others_down() {
     let shown = agent.cli(["show"]).unwrap();
     assert!(shown.starts_with("bond0: active slave") && shown.contains("! bond1 ("), "{shown}");
     assert!(lab.host.link("bond1").is_err());
-    // The file is mended.
+    // The file is corrected.
     fs::write(files.path().join("b.toml"), BOND1).unwrap();
     agent.cli(["reload"]).unwrap();
     assert_eq!(slaves(&agent, "bond1"), ["eth2", "eth3"]);
@@ -132,7 +132,7 @@ fn a_file_that_changed_while_no_agent_ran_is_applied_at_adoption() {
     };
     write("101");
     let mut agent = run(&lab, &path);
-    // Of another owner.
+    // An address of another owner.
     lab.host.ip("address add 203.0.113.9/24 dev bond0").unwrap();
     for (former, host, signal) in
         [("101", "102", Signal::SIGTERM), ("102", "103", Signal::SIGKILL), ("103", "104", Signal::SIGTERM)]
@@ -154,7 +154,7 @@ fn a_file_that_changed_while_no_agent_ran_is_applied_at_adoption() {
         }
         assert!(found.contains("203.0.113.9/24"), "{found}");
     }
-    // What a reload has set is on record as well.
+    // What a reload has set is recorded as well.
     write("105");
     agent.cli(["reload"]).unwrap();
     agent.kill().unwrap();

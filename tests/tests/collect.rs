@@ -1,5 +1,5 @@
-//! `xbond gc`, and the collection of an agent that starts: what is left of network namespaces that have ended is removed,
-//! and nothing else. All of it in /run/xbond and on a bpffs of a mount namespace of its own.
+//! `xbond gc`, and the collection of a starting agent: the remains of network namespaces that have ended are removed,
+//! and nothing else. Everything is in /run/xbond and on a bpffs of the test's own mount namespace.
 
 mod common;
 
@@ -35,7 +35,7 @@ impl Paths {
         Self { process }
     }
 
-    /// A path there as it is seen from here.
+    /// Returns the path by which this process reaches a path in that namespace.
     fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.process.id()))
     }
@@ -48,7 +48,7 @@ impl Paths {
         self.path("/sys/fs/bpf/xbond").join(name)
     }
 
-    /// `xbond ARGUMENTS` in a network namespace, with these directories.
+    /// Returns the command `xbond ARGUMENTS` in a network namespace, with these directories.
     fn xbond(&self, netns: &NetNs, arguments: &[&str]) -> Command {
         let mut command = netns.command("nsenter");
         command.args(["--mount", "--target", &self.process.id().to_string()]);
@@ -56,7 +56,7 @@ impl Paths {
         command
     }
 
-    /// An agent with one bond whose slave is a veth.
+    /// Starts an agent with one bond that has a veth as its slave.
     fn agent<'netns>(&self, netns: &'netns NetNs) -> Xbond<'netns> {
         let _ = netns.ip("link add s0 type veth peer name p0");
         netns.ip("link set p0 up").unwrap();
@@ -72,7 +72,7 @@ impl Paths {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// Everything in /run/xbond and in the directory of all pins.
+    /// Lists everything in /run/xbond and in the directory of all pins.
     fn names(&self) -> Vec<String> {
         let entries = [self.run(""), self.pins("")].into_iter().filter_map(|path| fs::read_dir(path).ok());
         let names = entries.flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -93,7 +93,8 @@ fn namespace(name: &str) -> NetNs {
     NetNs::create(&format!("{}-{name}", unique_stem())).unwrap()
 }
 
-/// A namespace whose name is gone; it ends with the answer, if nothing else refers to it. Its cookie.
+/// Removes the name of a namespace, which ends when the returned handle is dropped, if nothing else refers to it.
+/// Returns its cookie, too.
 fn without_name(mut netns: NetNs) -> (NetNs, u64) {
     let cookie = netns.cookie().unwrap();
     netns.keep();
@@ -106,7 +107,7 @@ fn removed(answer: &Value) -> Vec<u64> {
     answer["removed"].as_array().unwrap().iter().map(|removed| removed["cookie"].as_u64().unwrap()).collect()
 }
 
-/// Why what has this name was left.
+/// Returns the reason why the directory of this name was kept.
 fn why(answer: &Value, name: impl ToString) -> String {
     let name = name.to_string();
     let left = answer["left"].as_array().unwrap().iter().find(|left| {
@@ -148,7 +149,7 @@ fn gc_collects_namespaces_that_have_ended_and_no_others() {
     let after = paths.names();
     assert_eq!(before.len() - after.len(), 2 * ended.len(), "{after:?}");
     assert!(!after.iter().any(|name| ended.iter().any(|cookie| *name == cookie.to_string())), "{after:?}");
-    // Both bonds are as they were.
+    // Both bonds are unchanged.
     paths.agent(&orphaned).wait_for("ready").unwrap();
     let show = paths.xbond(&alive, &["show", BOND]).output().unwrap();
     assert!(show.status.success(), "{show:?}");
@@ -180,21 +181,21 @@ fn half_created_and_foreign_directories_are_judged_by_their_content() {
     let here = namespace("here");
     fs::create_dir_all(paths.pins("")).unwrap();
     let make = |path: PathBuf| fs::create_dir_all(path).unwrap();
-    // Nothing but what an agent makes first.
+    // Only what an agent creates first.
     make(paths.run("900001"));
     make(paths.run("900002"));
     fs::write(paths.run("900002/lock"), "").unwrap();
     make(paths.pins("900003"));
-    // Bonds of which nothing is known.
+    // Bonds without any record.
     make(paths.run("900004/bond0"));
     make(paths.pins("900005/bond0"));
     fs::write(paths.run("900004/bond0/found.json"), "{}").unwrap();
-    // Of a former boot, and one whose lock is too short to say that.
+    // A directory of a former boot, and one with a lock that is too short to contain a boot id.
     for (name, boot) in [("900006", "00000000-0000-4000-8000-000000000000"), ("900007", "00000000")] {
         make(paths.run(&format!("{name}/bond0")));
         fs::write(paths.run(&format!("{name}/lock")), boot).unwrap();
     }
-    // What xbond did not make.
+    // Files that xbond did not create.
     make(paths.run("victim"));
     fs::write(paths.run("victim/lock"), "").unwrap();
     symlink("victim", paths.run("900008")).unwrap();
@@ -219,7 +220,7 @@ fn half_created_and_foreign_directories_are_judged_by_their_content() {
     assert!(!paths.pins("900003").exists() && paths.pins("900005/bond0").exists());
 }
 
-/// Has the kernel forget the witness, as of an agent of an older version.
+/// Makes the kernel delete the witness, as with an agent of an older version.
 fn without_witness(paths: &Paths, cookie: u64) {
     fs::remove_file(paths.pins(&format!("{cookie}/%netns"))).unwrap();
 }
@@ -237,7 +238,7 @@ fn without_a_witness_links_without_devices_mean_an_ended_namespace() {
     let answer = paths.gc(&here, &[]);
     assert_eq!(answer["removed"], serde_json::json!([]));
     assert_eq!(why(&answer, alive.cookie().unwrap()), "attached");
-    // A slave is left: the bond is gone, and its slave still has a program.
+    // A slave remains: bond0 is gone, and its slave still has a program.
     alive.ip("link delete bond0").unwrap();
     assert_eq!(why(&paths.gc(&here, &[]), alive.cookie().unwrap()), "attached");
     let cookie = without_name(ended).1;
@@ -264,7 +265,7 @@ fn collections_at_the_same_time_remove_everything_together() {
         let output: Output = collection.wait_with_output().unwrap();
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     }
-    // What one found locked by another may have been left by both.
+    // What one of them found locked by another may have been left by both.
     paths.gc(&here, &[]);
     assert_eq!(paths.names(), Vec::<String>::new());
 }
@@ -283,7 +284,7 @@ fn an_agent_starts_and_ends_next_to_collections() {
         let agent = paths.agent(&netns);
         let show = paths.xbond(&netns, &["show", BOND]).output().unwrap();
         assert!(show.status.success(), "{show:?}");
-        // The end leaves an empty directory, a kill a bond that the next agent adopts.
+        // A regular end leaves an empty directory, a kill leaves a bond that the next agent adopts.
         if round % 2 == 0 { agent.stop().map(drop) } else { agent.kill() }.unwrap();
     }
     assert!(collecting.try_wait().unwrap().is_none(), "a collection failed");

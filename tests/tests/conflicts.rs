@@ -1,4 +1,5 @@
-//! What stands on NICs that become slaves, and does not go with a bond: it is named, or refused.
+//! Addresses, routes and devices on NICs that become slaves, which do not work with a bond: xbond names or refuses
+//! them.
 
 use std::process::Output;
 
@@ -6,12 +7,12 @@ use xbond_tests::{Lab, PEER_V4, Xbond, skip_if_unable, xbond::binary};
 
 const BOND: &str = "--bond bond0 --slave enp0s8 --slave enp0s9 -o miimon=100";
 
-/// To its end.
+/// Runs xbond to its end.
 fn xbond(lab: &Lab, line: &str) -> Output {
     lab.host.command(binary().unwrap()).args(line.split_whitespace()).output().unwrap()
 }
 
-/// Both its outputs.
+/// Returns both outputs.
 fn said(lab: &Lab, line: &str) -> String {
     let Output { stdout, stderr, .. } = xbond(lab, line);
     String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr)
@@ -42,11 +43,11 @@ fn addresses_that_stay_on_a_slave_are_named() {
 
     let run = format!("{BOND} --address 192.168.99.101/24");
     let agent = Xbond::run(&lab.host, run.split_whitespace()).unwrap();
-    // The log may come after the agent is ready.
+    // The log may appear after the agent is ready.
     agent.wait_for("has the address 192.168.99.51/24").unwrap();
     contains(&agent.log(), &[&["WARN bond0: enp0s9: has the address"][..], &stays, &expires].concat());
     assert!(!agent.log().contains("2001:db8"), "IPv6 addresses do not stay: {}", agent.log());
-    // As it says: the route of the slave is there, and leads nowhere.
+    // As the log says: the route of the slave exists, and leads nowhere.
     let routes = lab.host.ip("-4 route show").unwrap();
     contains(&routes, &["192.168.99.0/24 dev enp0s9", "192.168.99.0/24 dev bond0"]);
     let ping = format!("ping -c 1 -W 1 -I 192.168.99.50 {PEER_V4}");
@@ -70,7 +71,7 @@ fn an_address_with_a_lifetime_that_is_moved_is_named() {
     let agent = Xbond::run(&lab.host, run.split_whitespace()).unwrap();
     let log = agent.log();
     contains(&log, &["192.168.99.101/24 was assigned to enp0s8 for a time", "run the DHCP client on bond0"]);
-    // A second slave gives nothing.
+    // A second slave contributes no addresses.
     contains(&log, &["enp0s9: has the address 198.51.100.7/24"]);
     assert!(!log.contains("enp0s8: has the address"), "{log}");
     agent.stop().unwrap();
@@ -92,7 +93,7 @@ fn a_nic_below_a_macvlan_is_refused_by_name() {
     contains(&said(&lab, "add-slave bond0 enp0s9"), &refusal);
     lab.host.ip("link del mv0").unwrap();
     agent.cli(["add-slave", "bond0", "enp0s9"]).unwrap();
-    // A device that appears later is named by doctor.
+    // doctor names a device that appears later.
     lab.host.ip("link add mv0 link enp0s9 type macvlan mode bridge").unwrap();
     lab.host.ip("link set mv0 up").unwrap();
     contains(&said(&lab, "doctor enp0s9"), &["warn  enp0s9: above: the macvlan mv0 lies above it"]);

@@ -1,7 +1,7 @@
-//! xbond does what the kernel's bonding driver was recorded to do: a test for each file of tests/fixtures/driver.
+//! xbond behaves as the kernel's bonding driver was recorded: one test for each file of tests/fixtures/driver.
 //!
-//! `cargo xtask vm` compares both live; this needs no other kernel. Where docs/PARITY.md says that xbond does
-//! otherwise, what the fixture has after `!` is expected.
+//! `cargo xtask vm` compares both live; these tests need no other kernel. Where docs/PARITY.md documents a
+//! difference, the lines after `!` in the fixture are expected.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,9 +17,9 @@ use xbond_tests::{
     skip_as, time_is_no_measure,
 };
 
-/// Mostly they wait for links and timers, so that more of them run than there are processors.
+/// They mostly wait for links and timers, so more of them run than there are processors.
 const AT_A_TIME: usize = 10;
-/// For each processor that is emulated, as `cargo xtask vm` does.
+/// The number for each processor of an emulated machine, as in `cargo xtask vm`.
 const AT_A_TIME_EMULATED: usize = 2;
 
 fn main() -> Result<ExitCode> {
@@ -35,7 +35,7 @@ fn main() -> Result<ExitCode> {
     Ok(libtest_mimic::run(&arguments, trials.collect()).exit_code())
 }
 
-/// The longest first, so that none is left alone at the end.
+/// The longest first, so that none runs alone at the end.
 fn fixtures() -> Result<Vec<(String, PathBuf)>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/driver");
     let entries = directory.read_dir().with_context(|| format!("cannot list {}", directory.display()))?;
@@ -77,11 +77,11 @@ fn conforms(name: &str, path: &Path) -> Result<()> {
     result.map_err(|error| anyhow!("{error:#}\n  log of xbond\n{}", bond.log()))
 }
 
-/// Whether the kernel lacks a kind of device that a scenario needs.
+/// Returns whether the kernel lacks a kind of device that a scenario needs.
 fn lacks(lab: &Lab, what: &str) -> bool {
     let make = match what {
         "8021q" => "link add link lo name probe type vlan id 1",
-        other => panic!("nobody knows how to look for {other}"),
+        other => panic!("there is no check for {other}"),
     };
     let made = lab.host.ip(make).is_ok();
     if made {

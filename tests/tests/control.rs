@@ -1,5 +1,4 @@
-//! An agent that is told what to do while it runs: which bonds it has, who may say so, and what it makes of peers
-//! that mean it no good.
+//! Requests to a running agent: which bonds it has, who may change them, and how it handles hostile peers.
 
 mod common;
 mod snapshot;
@@ -37,7 +36,7 @@ fn socket(host: &NetNs) -> PathBuf {
     Path::new("/run/xbond").join(host.cookie().unwrap().to_string()).join("xbond.sock")
 }
 
-/// What a command prints, the lines of stderr after those of stdout, and its exit code if that is not 0.
+/// Returns what a command prints, the lines of stderr after those of stdout, and its exit code if that is not 0.
 fn transcript(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
@@ -52,7 +51,7 @@ fn xbond(host: &NetNs, line: &str) -> String {
     transcript(host.command(binary().unwrap()).args(words(line)))
 }
 
-/// Files of an agent, and the lines that it says of them.
+/// Files of an agent, and the lines that it prints about them.
 struct Files(TempDir);
 
 impl Files {
@@ -60,7 +59,7 @@ impl Files {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// A file of one bond.
+    /// Writes a file of one bond.
     fn bond(&self, bond: &str, lines: &str) {
         self.write(&format!("{bond}.toml"), &format!("version = 1\n[bond.{bond}]\n{lines}\n"));
     }
@@ -82,7 +81,7 @@ impl Files {
     }
 }
 
-/// A command that runs in the namespace with another /etc.
+/// Returns a command that runs in the namespace with another /etc.
 fn with_etc(host: &NetNs, etc: &Path, line: &str) -> Command {
     let mut command = host.command("unshare");
     command.args(["--mount", "sh", "-c", r#"mount --bind "$0" /etc && exec "$@""#]).arg(etc);
@@ -109,7 +108,7 @@ fn an_agent_has_the_bonds_of_etc_xbond_or_waits_for_some() {
     let idle = Snapshot::of(host);
     assert!(xbond(host, "show -j").ends_with("  \"bonds\": [],\n  \"orphaned\": []\n}\n"));
 
-    // Another agent is one too many.
+    // A second agent is refused.
     let too_many = format!(
         "xbond: an agent runs in this network namespace already (pid {}), and one serves all its bonds: use `xbond add`, \
          or end that agent first\n? 2\n",
@@ -119,7 +118,7 @@ fn an_agent_has_the_bonds_of_etc_xbond_or_waits_for_some() {
         assert_eq!(xbond(host, &line), too_many, "{line}");
     }
 
-    // Whole, or not at all.
+    // A change is made completely or not at all.
     assert_eq!(
         xbond(host, "add --bond bond0 --slave enp0s8 --slave nosuch -o miimon=100"),
         "xbond: bond0: nosuch: no such interface in this network namespace\n? 2\n"
@@ -131,7 +130,7 @@ fn an_agent_has_the_bonds_of_etc_xbond_or_waits_for_some() {
                   reload`\n? 2\n";
     assert_eq!(xbond(host, &format!("add {BOND0}")), exists);
 
-    // No file has ever had it: it stays, until a file has it.
+    // No file has ever named it: it stays, until a file names it.
     assert_eq!(xbond(host, "reload"), "nothing changed\n");
     let files = etc.path().join("xbond");
     fs::create_dir(&files).unwrap();
@@ -153,7 +152,7 @@ fn an_agent_has_the_bonds_of_etc_xbond_or_waits_for_some() {
     before.assert_holds(host, "an agent of /etc/xbond");
 }
 
-/// A file that is added is as one that is run: several bonds, slaves that come later.
+/// A file that is added works like one that is run: several bonds, slaves that appear later.
 #[test]
 fn files_are_added_as_they_are_run() {
     skip_if_unable!();
@@ -226,7 +225,7 @@ fn reload_changes_what_changed_and_nothing_else() {
     };
     assert_eq!(reload(), "nothing changed\n");
 
-    // The files win: what was changed by hand is put back.
+    // The files win: a value that the administrator changed is restored.
     agent.set("bond0", "miimon=50").unwrap();
     agent.cli(["del-slave", "bond0", "enp0s9"]).unwrap();
     agent.cli(["add-slave", "bond0", "enp0s10", "-o", "prio=3"]).unwrap();
@@ -256,7 +255,7 @@ fn reload_changes_what_changed_and_nothing_else() {
     assert_eq!(reload(), "nothing changed\n");
     assert_eq!(slave(&show(&agent), "enp0s9")["queue_id"], 2);
 
-    // What somebody else has put on bond0 stays; what a file had goes with it, but not what is in both.
+    // An address of another owner on bond0 stays. An address of a file is removed with the file, unless both have it.
     host.ip("address add 198.51.100.77/24 dev bond0").unwrap();
     let routes = "routes = [{ to = \"203.0.113.0/24\", via = \"198.51.100.8\", metric = 5 }]\n";
     files.bond(
@@ -283,7 +282,7 @@ fn reload_changes_what_changed_and_nothing_else() {
     assert!(host.ip("route show dev bond0").unwrap().contains("203.0.113.0/24 via 198.51.100.8"));
     assert_eq!(reload(), "nothing changed\n");
 
-    // SIGHUP is the same.
+    // SIGHUP has the same effect.
     let position = agent.log().len();
     files.bond(
         "bond0",
@@ -294,11 +293,10 @@ fn reload_changes_what_changed_and_nothing_else() {
     assert_eq!(show(&agent)["options"]["miimon"], 70);
     lossless(traffic, "all reloads");
     agent.stop().unwrap();
-    before.assert_holds(host, "an agent that was told to reload");
+    before.assert_holds(host, "an agent that reloaded");
 }
 
-/// The kernel takes the other addresses of a network away with the first one, and routes; for packets that would be
-/// a gap.
+/// The kernel deletes the other addresses of a network with the first one, and routes; packets would be lost.
 #[test]
 fn removing_an_address_does_not_touch_another() {
     skip_if_unable!();
@@ -317,8 +315,8 @@ fn removing_an_address_does_not_touch_another() {
     describe(r#""192.168.99.101/24""#);
     assert_eq!(xbond(&lab.host, "reload"), "bond0: address 192.168.99.7/24: removed\n");
     traffic.wait_for_more(500).unwrap();
-    // The kernel takes the routes of the subnet's other addresses away and puts them back (`__inet_del_ifa`). Emulated,
-    // packets come and go in between.
+    // The kernel deletes the routes of the subnet's other addresses and restores them (`__inet_del_ifa`). On an
+    // emulated machine packets arrive in between.
     match time_is_no_measure() {
         None => lossless(traffic, "an address that stays"),
         Some(_) => {
@@ -360,7 +358,7 @@ fn bonds_come_and_go_with_their_files_and_pass_slaves_on() {
         "bond0: nic1: released\nbond1: nic1: enslaved\n\
          bond2 ready: active slave nic3, carrier up, datapath tc\n"
     );
-    // The only one of a bond that goes; and one by hand, which no file brings or takes.
+    // The only address of a bond that is removed; and an address of the administrator, which no file adds or removes.
     agent.cli(["down", "bond2"]).unwrap();
     agent.cli(words("add --bond byhand --slave nic3 -o miimon=100")).unwrap();
     files.remove("bond2");
@@ -369,7 +367,7 @@ fn bonds_come_and_go_with_their_files_and_pass_slaves_on() {
     assert_eq!(xbond(host, "reload"), "bond1: down, no file has it any more\nbond0: nic2: enslaved\n");
     agent.cli(["down", "byhand"]).unwrap();
     traffic.wait_for_more(300).unwrap();
-    lossless(traffic, "a bond beside others that come and go");
+    lossless(traffic, "a bond next to others that are created and removed");
     agent.stop().unwrap();
     before.assert_holds(host, "bonds that came and went");
 }
@@ -435,7 +433,7 @@ fn a_refused_reload_changes_nothing() {
         assert_eq!(state(), was, "{lines}");
         now.assert_holds(host, lines);
     }
-    // A slave that cannot be one, beside a change of another bond, which is made.
+    // A slave that cannot be one, next to a change of another bond, which is made.
     files.bond("bond0", &format!("{good}mtu = 1400\n").replace("[\"enp0s8\"]", "[\"enp0s8\", \"lo\"]"));
     assert_eq!(
         xbond(host, "reload"),
@@ -454,7 +452,7 @@ fn a_refused_reload_changes_nothing() {
     );
     assert!(said.contains("xbond: bond0: bond1: belongs to the bond bond1"), "{said}");
     assert_eq!(host.link("bond0").unwrap().mtu, 1500);
-    // A file twice, and one that is gone.
+    // The same file twice, and a missing one.
     files.bond("bond0", good);
     files.write("bond0-again.toml", &format!("version = 1\n[bond.bond0]\n{good}"));
     assert_eq!(
@@ -528,7 +526,7 @@ fn every_verb_works_from_outside_of_the_namespace() {
     }
 }
 
-/// What an HTTP client of this user and these groups is answered: status and body.
+/// Returns what an HTTP client of this user and these groups receives: status and body.
 fn ask_as(host: &NetNs, ids: &str, request: &[&str]) -> String {
     let mut command = host.command("setpriv");
     command.args(words(ids)).args(["curl", "--silent", "--max-time", "10", "--write-out", " %{http_code}"]);
@@ -560,7 +558,7 @@ fn readers_and_writers_have_their_permissions() {
     let bond = "version = 1\n[bond.bond0]\nslaves = [\"enp0s8\"]\nmiimon = 100\n";
     fs::write(files.join("20-bond0.toml"), bond).unwrap();
 
-    // The bonds come up without a group that nobody can be in.
+    // The bonds come up without a group that does not exist.
     agent_file("netadmin");
     for (groups, said) in [
         ("xbond:x:4711:\n", "netadmin: no such group"),
@@ -599,7 +597,7 @@ fn readers_and_writers_have_their_permissions() {
     assert_eq!(ask_as(host, writer, &CHANGE), changed);
     assert_eq!(show(&agent)["options"]["num_grat_arp"], 3);
 
-    // The mode keeps others out, and so does the agent where the mode would not.
+    // The file mode excludes others; if it did not, the agent would.
     let nobody = "--reuid=65534 --regid=65534 --clear-groups";
     assert!(ask_as(host, nobody, &[BONDS]).contains("000"), "connected");
     fs::set_permissions(socket(host), fs::Permissions::from_mode(0o666)).unwrap();
@@ -608,7 +606,7 @@ fn readers_and_writers_have_their_permissions() {
     assert_eq!(ask_as(host, nobody, &CHANGE), not_a_writer);
     assert_eq!(ask_as(host, "--reuid=65534 --regid=0 --clear-groups", &[BONDS]), stranger);
 
-    // Who may change is in the files, too.
+    // The files can name the group of writers, too.
     agent_file("wheel");
     assert_eq!(
         xbond(host, "reload"),
@@ -628,7 +626,7 @@ fn readers_and_writers_have_their_permissions() {
     agent.stop().unwrap();
 }
 
-/// As a systemd unit with User= and AmbientCapabilities= starts it: nothing to mount, nothing to give away.
+/// The command of a systemd unit with User= and AmbientCapabilities=: nothing to mount, and no ownership to change.
 const UNPRIVILEGED: &str = r#"
     set -e
     mount -t bpf bpf /sys/fs/bpf
@@ -649,7 +647,7 @@ fn an_agent_needs_no_root() {
     let host = &lab.host;
     snapshot::open_once(host);
     let before = Snapshot::of(host);
-    // Where everybody may read it.
+    // In a directory that every user may read.
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let copy = directory.path().join("xbond");
@@ -696,7 +694,7 @@ fn an_agent_needs_no_root() {
     before.assert_holds(host, "an agent without root");
 }
 
-/// Bytes of a request that an honest client could send.
+/// Returns the bytes of a request that a correct client could send.
 fn post(path: &str, body: &str) -> Vec<u8> {
     format!(
         "POST {path} HTTP/1.1\r\nHost: xbond\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
@@ -705,41 +703,41 @@ fn post(path: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// How a peer misbehaves that has connected.
+/// How a connected peer misbehaves.
 type Misbehaviour = fn(&mut UnixStream);
 
 const HALF_A_BODY: usize = 2;
 
 const MISBEHAVIOURS: [Misbehaviour; 6] = [
-    // It sends nothing.
+    // Sends nothing.
     |_| {},
-    // Half a request.
+    // Sends half a request.
     |peer| drop(peer.write_all(b"GET /v1/bonds HTTP/1.1\r\nHost: x")),
     |peer| {
         drop(peer.write_all(b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"));
     },
-    // It never reads the answer.
+    // Never reads the answer.
     |peer| drop(peer.write_all(b"GET /v1/bonds HTTP/1.1\r\nHost: x\r\n\r\n")),
-    // A head without an end.
+    // Sends a head without an end.
     |peer| drop(peer.write_all(&[b'x'; 1 << 15])),
-    // Noise.
+    // Sends random bytes.
     |peer| drop(peer.write_all(&[0xff; 4096])),
 ];
 
-/// What became of peers that sent half a body.
+/// What happened to peers that sent half a body.
 #[derive(Debug, Default)]
 struct Ends {
-    /// Another peer got the place.
+    /// Evicted for another peer.
     evicted: usize,
-    /// The place was theirs until their time was over.
+    /// Kept their connection until their time was over.
     timed_out: usize,
-    /// They got no place.
+    /// Refused.
     refused: usize,
     waiting: usize,
 }
 
 impl Ends {
-    /// What is received stays to be received again.
+    /// Peeks: what was received can be received again.
     fn of<'a>(peers: impl IntoIterator<Item = &'a UnixStream>) -> Self {
         use nix::sys::socket::{MsgFlags, recv};
         let mut ends = Self::default();
@@ -757,8 +755,8 @@ impl Ends {
         ends
     }
 
-    /// Slow peers gave way to others, however long a busy machine takes for that. If they kept their connections, each would have
-    /// its place until its time is over.
+    /// Asserts that slow peers were evicted for others, however long a busy machine takes for that. If they kept
+    /// their connections, each would have its place until its time is over.
     #[track_caller]
     fn assert_gave_way(&self) {
         assert!(self.evicted > self.timed_out && self.evicted > 0, "{self:?}");
@@ -770,7 +768,7 @@ fn fail_over(lab: &Lab, from: &str, to: &str) -> Duration {
     use nix::time::{ClockId, clock_gettime};
     let start = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap());
     lab.cut(from, Cut::Carrier).unwrap();
-    // The command reads a file: it takes no place.
+    // The command reads a file: it uses no connection.
     let last = || {
         let log: serde_json::Value =
             serde_json::from_str(&cli(&lab.host, ["log", "bond0", "-j"]).unwrap()).unwrap();
@@ -800,7 +798,7 @@ fn hostile_peers_delay_no_other_request() {
         Ends::of(all.iter().filter(|(kind, _)| *kind == HALF_A_BODY).map(|(_, peer)| peer))
     };
     for number in 0..10_000 {
-        // The first ones are of every kind, and wait. Of the others none waits for a place of its own.
+        // The first peers are of every kind, and wait. None of the others waits for a connection.
         let Some(mut peer) = connect(&path) else {
             turned_away += 1;
             continue;
@@ -837,7 +835,7 @@ fn slow_peers_are_answered_and_listeners_leave_connections_free() {
     let host = &lab.host;
     let agent = Xbond::run(host, words(BOND0)).unwrap();
     let path = socket(host);
-    // A slow peer gets an answer, or is cut off, within a few seconds; others are answered meanwhile.
+    // A slow peer gets an answer, or is disconnected, within a few seconds; others are answered in the meantime.
     let mut slow = UnixStream::connect(&path).unwrap();
     slow.write_all(b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{").unwrap();
     let mut silent = UnixStream::connect(&path).unwrap();
@@ -855,7 +853,7 @@ fn slow_peers_are_answered_and_listeners_leave_connections_free() {
     let _ = silent.read_to_end(&mut nothing);
     assert_eq!(String::from_utf8_lossy(&nothing), "");
 
-    // Those who listen to events without an end leave connections for others.
+    // Listeners for events, which never end, leave connections for others.
     let listening: Vec<_> = (0..150)
         .map(|_| {
             let mut peer = UnixStream::connect(&path).unwrap();
@@ -893,12 +891,12 @@ fn requests_cannot_set_what_is_for_files_and_are_carried_out_without_their_peer(
     let said = r#"{"error":"the request:3: writers is for the files that an agent is started with"}"#;
     assert!(answer.starts_with("HTTP/1.1 422 ") && answer.ends_with(said), "{answer}");
 
-    // Somebody who asks for a change and leaves: if that was heard, it is made whole.
+    // A client that requests a change and disconnects: once the agent has received it, the change is completed.
     let leave = || {
         let mut leaves = UnixStream::connect(&path).unwrap();
         let toml = r#"{"toml":"version = 1\n[bond.bond1]\nmiimon = 100\n"}"#;
         leaves.write_all(&post("/v1/bonds", toml)).unwrap();
-        // It is begun meanwhile: a change whose peer has left before is not.
+        // The agent begins it during this time: it does not begin a change whose client has disconnected before.
         thread::sleep(Duration::from_millis(50));
         drop(leaves);
         xbond(host, "show bond1")
@@ -909,7 +907,7 @@ fn requests_cannot_set_what_is_for_files_and_are_carried_out_without_their_peer(
     agent.stop().unwrap();
 }
 
-/// None if nobody has accepted it within a while.
+/// Connects; returns `None` if the agent does not accept the connection for some time.
 fn connect(path: &Path) -> Option<UnixStream> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
@@ -936,7 +934,7 @@ fn a_change_whose_client_disconnected_before_it_began_is_not_made() {
         leaves.write_all(b"DELETE /v1/bonds/bond0 HTTP/1.1\r\nhost: xbond\r\n\r\n").unwrap();
         drop(leaves);
         agent.signal(Signal::SIGCONT).unwrap();
-        // Its answer comes after that of the request before it has begun.
+        // Its answer arrives after that of the request that started before it.
         let shown = xbond(&lab.host, "show bond0");
         assert!(shown.contains("bond0: active slave enp0s8"), "{shown}");
     }

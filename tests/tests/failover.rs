@@ -21,11 +21,11 @@ use xbond_tests::{
     skip_if_unable, time_is_no_measure,
 };
 
-/// Packets per second each way.
+/// Packets per second in each direction.
 const RATE: u32 = 10_000;
 const DIRECTIONS: [&str; 2] = ["to peer", "to host"];
 
-/// Says what became of a flow, where a person can see it: `cargo test -- --nocapture`.
+/// Prints the result of a flow: `cargo test -- --nocapture`.
 fn tell(what: &str, reports: &[FlowReport; 2]) {
     for (direction, report) in DIRECTIONS.iter().zip(reports) {
         let FlowReport { account, refused, overflowed, .. } = report;
@@ -53,15 +53,15 @@ fn other(name: &str) -> &'static str {
     if name == SLAVES[0] { SLAVES[1] } else { SLAVES[0] }
 }
 
-/// Frames that bond0 refused because their destination was not its MAC.
+/// Returns the frames that bond0 refused because their destination was not its MAC address.
 fn otherhost(lab: &Lab) -> u64 {
     let text = lab.host.ip("-j -s -s link show dev bond0").unwrap();
     let link: serde_json::Value = serde_json::from_str(&text).unwrap();
-    // ip leaves it out while it is zero.
+    // ip omits it while it is zero.
     link[0]["stats64"]["rx"]["otherhost"].as_u64().unwrap_or(0)
 }
 
-/// How many switches one run makes; XBOND_SWITCHES asks for more.
+/// Returns how many switches one run makes; XBOND_SWITCHES sets another number.
 fn switches() -> usize {
     asked_for("XBOND_SWITCHES").unwrap_or(12)
 }
@@ -70,7 +70,7 @@ fn asked_for(variable: &str) -> Option<usize> {
     std::env::var(variable).ok().and_then(|count| count.parse().ok())
 }
 
-/// Planned switches under traffic.
+/// Runs planned switches under traffic.
 fn planned_switches(datapath: Datapath, fail_over_mac: &str) -> [FlowReport; 2] {
     let what = format!("{} {fail_over_mac}", datapath.name());
     let lab = lab(datapath, Policy::Learning);
@@ -92,12 +92,12 @@ fn planned_switches(datapath: Datapath, fail_over_mac: &str) -> [FlowReport; 2] 
         times.push(Instant::now());
         xbond.set(BOND, &format!("active_slave={active}")).unwrap();
         assert_eq!(show(&xbond)["active_slave"], active);
-        // Longer than the old slave goes on delivering.
+        // Longer than the old slave keeps delivering.
         traffic.wait_for_more(u64::from(RATE) / 4).unwrap();
     }
     let reports = traffic.stop().unwrap();
     for report in &reports {
-        // By the time since the last switch before it.
+        // Grouped by the time since the last switch before it.
         for (from, to) in report.holes() {
             let before = times.iter().map(|at| report.since_start(*at)).filter(|at| *at < to).max();
             let after = before.map(|at| from.saturating_sub(at));
@@ -132,7 +132,7 @@ fn a_planned_switch_loses_nothing_by_xdp() {
     a_planned_switch_loses_nothing(Datapath::Xdp);
 }
 
-/// The NICs exchange their MACs after the switch, so what comes in meanwhile is lost.
+/// The NICs swap their MAC addresses after the switch, so frames that arrive during the swap are lost.
 #[test]
 fn a_planned_switch_under_follow_loses_nothing_outbound() {
     skip_if_unable!();
@@ -144,7 +144,7 @@ fn a_planned_switch_under_follow_loses_nothing_outbound() {
     }
 }
 
-/// How many cuts are measured; XBOND_CUTS asks for more.
+/// Returns how many cuts are measured; XBOND_CUTS sets another number.
 fn cuts() -> usize {
     asked_for("XBOND_CUTS").unwrap_or(7)
 }
@@ -155,7 +155,7 @@ enum LinkEvents {
     Off,
 }
 
-/// How long the cuts of one run were felt, in one direction; the shortest first.
+/// The outages of one run in one direction, the shortest first.
 struct Outages(Vec<Duration>);
 
 impl Outages {
@@ -163,13 +163,13 @@ impl Outages {
         self.0[self.0.len() / 2]
     }
 
-    /// But one, which may have met a busy machine.
+    /// Returns the longest but one: that one may be caused by a busy machine.
     fn longest(&self) -> Duration {
         self.0[self.0.len() - 2]
     }
 }
 
-/// Cuts the active slave's carrier again and again under traffic: the outages to peer and to host.
+/// Cuts the active slave's carrier repeatedly under traffic. Returns the outages to peer and to host.
 fn outages(datapath: Datapath, wire: Wire, events: LinkEvents) -> [Outages; 2] {
     let what = format!("{} {wire:?}, link events {events:?}", datapath.name());
     let lab = builder(datapath).wire(wire).build().unwrap();
@@ -214,7 +214,7 @@ fn outages(datapath: Datapath, wire: Wire, events: LinkEvents) -> [Outages; 2] {
 
 const MIIMON: Duration = Duration::from_millis(100);
 
-/// Measures again where the machine was busy: what is always too long stays so.
+/// Repeats a measurement that a busy machine may have delayed: a real violation recurs.
 #[track_caller]
 fn within(bound: Duration, what: &str, measure: impl Fn() -> Duration) {
     let mut measured = Vec::new();
@@ -228,10 +228,10 @@ fn within(bound: Duration, what: &str, measure: impl Fn() -> Duration) {
     panic!("{what}: {measured:?}, none below {bound:?}");
 }
 
-/// What the machine may take on top.
+/// Tolerance for the machine.
 const SLACK: Duration = Duration::from_millis(10);
 
-/// The load of the last minute is more than the machine can carry: every wake-up takes its turn.
+/// Returns whether the load of the last minute is more than the machine can carry: every wake-up is delayed.
 fn is_overloaded() -> bool {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap();
     let load: f64 = load.split(' ').next().unwrap().parse().unwrap();
@@ -243,7 +243,7 @@ fn by_link_events_a_cut_is_a_gap_of_milliseconds() {
     skip_if_unable!();
     let Some(_turn) = alone() else { return };
     for datapath in DATAPATHS {
-        // What polling takes is two to three times as much as the longer bound.
+        // Polling alone takes two to three times as long as the longer bound.
         let overloaded = is_overloaded();
         let bound = if overloaded { MIIMON / 4 } else { Duration::from_millis(5) };
         if overloaded {
@@ -259,8 +259,8 @@ fn by_link_events_a_cut_is_a_gap_of_milliseconds() {
     }
 }
 
-/// The kernel may hold back a tap's link event for up to a second (linkwatch_urgent_event), so miimon decides.
-/// What is sent to it meanwhile still arrives; what comes in shows how long it took.
+/// The kernel may delay a tap's link event for up to a second (linkwatch_urgent_event), so miimon decides. Frames
+/// that are sent to the tap in the meantime still arrive; the frames from it show how long the failover took.
 #[test]
 fn a_clean_cut_of_a_tap_is_a_gap_of_at_most_miimon() {
     skip_if_unable!();
@@ -278,14 +278,14 @@ fn without_link_events_a_cut_is_a_gap_of_at_most_miimon() {
     for datapath in DATAPATHS {
         within(MIIMON + SLACK, datapath.name(), || {
             let [to_peer, _] = outages(datapath, Wire::Veth, LinkEvents::Off);
-            // They come at any time between two looks: were they all short, events would have come.
+            // Cuts occur at any time between two polls: if all outages were short, events would have arrived.
             assert!(to_peer.longest() > MIIMON / 5, "{}: {:?}", datapath.name(), to_peer.0);
             to_peer.longest()
         });
     }
 }
 
-/// How long until `name` is the active slave.
+/// Returns how long it takes until `name` is the active slave.
 fn takes_over(xbond: &Xbond<'_>, name: &str, since: Instant) -> Duration {
     wait_for_active(xbond, name);
     since.elapsed()
@@ -297,7 +297,7 @@ fn delays_set_at_run_time_are_kept() {
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
-    // To tell a delay from a busy machine.
+    // Distinguishes a delay from a busy machine.
     let ms = if time_is_no_measure().is_some() { 3000 } else { 600 };
     let delay = Duration::from_millis(ms);
 
@@ -314,7 +314,7 @@ fn delays_set_at_run_time_are_kept() {
     wait_for_status(&xbond, "enp0s8", "up");
     assert!(event.elapsed() >= delay, "updelay: {:?}", event.elapsed());
 
-    // A link that comes back within downdelay was never down.
+    // A link that returns within downdelay was never down.
     let failures = slave(&show(&xbond), "enp0s9")["link_failure_count"].clone();
     lab.cut("enp0s9", Cut::Carrier).unwrap();
     wait_for_status(&xbond, "enp0s9", "going down");
@@ -326,7 +326,7 @@ fn delays_set_at_run_time_are_kept() {
     if let Some(reason) = time_is_no_measure() {
         return skip(&format!("a failover without downdelay: {reason}"));
     }
-    // Without downdelay the next failover is at once, of which the delay would be the opposite.
+    // Without downdelay the next failover is immediate; the delay would prevent that.
     xbond.set(BOND, "downdelay=0").unwrap();
     let event = lab.cut("enp0s9", Cut::Carrier).unwrap();
     let took = takes_over(&xbond, "enp0s8", event);
@@ -338,14 +338,14 @@ fn miimon_set_at_run_time_is_the_pace() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
-    // Longer than a test waits. The guard would see the cut with whatever frame the host sends on its own.
+    // Longer than a test waits. The guard would notice the cut with any frame that the host sends.
     let xbond = bond_with(&lab, Datapath::Tc, &["miimon=60000"], &["--no-link-events", "--guard", "off"]);
     lab.cut("enp0s8", Cut::Carrier).unwrap();
     assert_eq!(show(&xbond)["active_slave"], "enp0s8");
     xbond.set(BOND, "miimon=20").unwrap();
     wait_for_active(&xbond, "enp0s9");
     assert_eq!(show(&xbond)["options"]["miimon"], 20);
-    // Not only at the change.
+    // Also on later changes.
     lab.mend("enp0s8", Cut::Carrier).unwrap();
     wait_for_status(&xbond, "enp0s8", "up");
     lab.cut("enp0s9", Cut::Carrier).unwrap();
@@ -360,7 +360,7 @@ fn primary_and_primary_reselect_decide_who_comes_back() {
     let xbond = bond(&lab, Datapath::Tc, &[]);
     xbond.set(BOND, "primary=enp0s9").unwrap();
     assert_eq!(show(&xbond)["active_slave"], "enp0s9", "a primary that is up takes over when it is set");
-    // A veth is as fast as the other.
+    // Both veths have the same speed.
     for (reselect, active) in [("always", "enp0s9"), ("better", "enp0s8"), ("failure", "enp0s8")] {
         xbond.set(BOND, "active_slave=enp0s9").unwrap();
         xbond.set(BOND, &format!("primary_reselect={reselect}")).unwrap();
@@ -368,14 +368,14 @@ fn primary_and_primary_reselect_decide_who_comes_back() {
         wait_for_active(&xbond, "enp0s8");
         lab.mend("enp0s9", Cut::Carrier).unwrap();
         wait_for_status(&xbond, "enp0s9", "up");
-        // The election is made with the change of the link state.
+        // The election happens with the change of the link state.
         assert_eq!(show(&xbond)["active_slave"], active, "primary_reselect={reselect}");
         assert_eq!(show(&xbond)["options"]["primary_reselect"], reselect);
     }
-    // Back to always reselects at once.
+    // Returning to always reselects at once.
     xbond.set(BOND, "primary_reselect=always").unwrap();
     assert_eq!(show(&xbond)["active_slave"], "enp0s9");
-    // Without a primary, an empty active_slave is an election with no favourite: the first enslaved.
+    // Without a primary, an empty active_slave causes an election without preference: the first enslaved slave wins.
     xbond.set(BOND, "primary_reselect=failure").unwrap();
     xbond.set(BOND, "primary=").unwrap();
     assert_eq!(show(&xbond)["active_slave"], "enp0s9");
@@ -383,7 +383,7 @@ fn primary_and_primary_reselect_decide_who_comes_back() {
     assert_eq!(show(&xbond)["active_slave"], "enp0s8");
 }
 
-/// Of a NIC that comes back the speed is another one than before, as after a new negotiation.
+/// A NIC whose link returns has another speed than before, as after a new negotiation.
 #[test]
 fn better_goes_by_the_speed_that_the_primary_comes_back_with() {
     skip_if_unable!();
@@ -404,12 +404,12 @@ fn better_goes_by_the_speed_that_the_primary_comes_back_with() {
             || slave(&show(&xbond), "enp0s9"),
             |primary| (&primary["speed"], &primary["mii_status"]) == (&speed.into(), &"up".into()),
         );
-        // It may have been read before, while the link was down, and not again yet.
+        // The speed may have been read before, while the link was down, and not again yet.
         wait_for_active(&xbond, active);
     }
 }
 
-/// Further addresses of bond0, and those of a VLAN above it.
+/// Further addresses of bond0, and the addresses of a VLAN above it.
 const ADDRESSES: [(&str, &str); 5] = [
     ("192.168.99.102/24", "bond0"),
     ("198.51.100.7/32", "bond0"),
@@ -418,7 +418,7 @@ const ADDRESSES: [(&str, &str); 5] = [
     ("2001:db8:5::5/64", "bond0.5"),
 ];
 
-/// Not every kernel has VLANs.
+/// Adds a VLAN; not every kernel has them.
 fn add_vlan(lab: &Lab) -> bool {
     match lab.host.ip("link add bond0.5 link bond0 type vlan id 5") {
         Ok(_) => {
@@ -492,7 +492,7 @@ fn addresses_are_announced_as_often_as_asked_for_by_the_new_active_slave() {
     }
 }
 
-/// All but what a stray frame changes.
+/// Removes the counters that a stray frame changes.
 fn uncounted(mut bond: serde_json::Value) -> serde_json::Value {
     for slave in bond["slaves"].as_array_mut().unwrap() {
         slave["counters"].take();
@@ -518,7 +518,7 @@ fn a_refused_setting_changes_nothing() {
         (&["primary_reselect=sometimes"], "primary_reselect"),
         (&["fail_over_mac=active"], "fail_over_mac"),
         (&["mimon=50"], "mimon"),
-        // All or none.
+        // All options or none.
         (&["miimon=50", "downdelay=never"], "downdelay"),
         (&["miimon=50", "active_slave=enp0s8"], "active_slave"),
     ] {
@@ -530,7 +530,7 @@ fn a_refused_setting_changes_nothing() {
     assert!(xbond.set("bond1", "miimon=50").unwrap_err().to_string().contains("bond1"));
 }
 
-/// Packets that an interface sent and received, by `ip -s link`.
+/// Returns the packets that an interface sent and received, by `ip -s link`.
 fn packets(lab: &Lab, name: &str) -> [u64; 2] {
     let text = lab.host.ip(&format!("-j -s link show dev {name}")).unwrap();
     let link: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -581,7 +581,7 @@ fn show_in_json_has_its_shape_and_agrees_with_ip() {
             }
         }
 
-        // A stray frame may come between two looks, but not each time.
+        // A stray frame may arrive between two readings, but not each time.
         let counted = || {
             let look = || {
                 let bond = show(&xbond);
@@ -614,7 +614,7 @@ fn without_a_link_the_bond_has_no_carrier() {
     let _turn = beside_others();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
-        // The first round may come before the far end of a link that has just come up takes frames.
+        // The first round may come before the far end of a link that has just come up accepts frames.
         let xbond = bond(&lab, datapath, &["fail_over_mac=active", "num_grat_arp=2"]);
         for name in SLAVES {
             lab.cut(name, Cut::Carrier).unwrap();

@@ -1,4 +1,4 @@
-//! The carrier guard: failovers without an agent, and with one that comes second.
+//! The carrier guard: failovers without an agent, and failovers that an agent processes afterwards.
 
 mod common;
 
@@ -18,20 +18,20 @@ use xbond_tests::{
 
 const RATE: u32 = 10_000;
 
-/// What the device itself refused: of a tap, frames that were handed to it without a carrier.
+/// Returns the frames that the device itself refused: for a tap, frames that it got without a carrier.
 fn tx_dropped(lab: &Lab, name: &str) -> u64 {
     let text = lab.host.ip(&format!("-json -statistics link show dev {name}")).unwrap();
     let link: serde_json::Value = serde_json::from_str(&text).unwrap();
     link[0]["stats64"]["tx"]["dropped"].as_u64().unwrap()
 }
 
-/// Who answers the peer's pings, by the MAC that it has for the host.
+/// Returns the slave that answers the peer's pings, by the MAC address that the peer has for the host.
 fn neighbour(lab: &Lab) -> String {
     lab.peer.ip(&format!("neigh show {HOST_V4}")).unwrap()
 }
 
-/// Without its agent the bond fails over through all slaves and back, outbound always, inbound as neighbours learn from
-/// what it sends.
+/// Without its agent the bond fails over through all slaves and back: outbound always, inbound as neighbours learn
+/// from the frames that it sends.
 #[test]
 fn without_an_agent_the_guard_uses_every_slave_in_turn() {
     skip_if_unable!();
@@ -47,7 +47,7 @@ fn without_an_agent_the_guard_uses_every_slave_in_turn() {
             for (number, cut) in names.iter().enumerate() {
                 let traffic = traffic(&lab, 2_000);
                 traffic.wait_for_more(200).unwrap();
-                // The one before is back by now, so after the last the first has it again.
+                // The slave before it is up again by now, so after the last one the first one is active again.
                 let event = lab.cut(cut, Cut::Carrier).unwrap();
                 traffic.wait_for_more(1_000).unwrap();
                 let reports = traffic.stop().unwrap();
@@ -60,11 +60,11 @@ fn without_an_agent_the_guard_uses_every_slave_in_turn() {
                         neighbour(&lab)
                     );
                     assert_eq!(report.duplicated, 0, "{what}");
-                    // Neighbours wait for five seconds and more before they ask again.
+                    // Neighbours wait for more than five seconds before they ask again.
                     assert!(report.outage() < Duration::from_secs(3), "{what}: {:?}", report.outage());
                 }
                 lab.mend(cut, Cut::Carrier).unwrap();
-                // The peer learns the MAC of this slave, and will send to it when the next one is active.
+                // The peer learns the MAC address of this slave, and will send to it when the next one is active.
                 lab.peer.ip("neigh flush all").unwrap();
                 meet(&lab);
             }
@@ -73,7 +73,7 @@ fn without_an_agent_the_guard_uses_every_slave_in_turn() {
     }
 }
 
-/// The next agent finds out what happened, announces what is due, and moves the MACs.
+/// The next agent detects what happened, announces what is due, and moves the MAC addresses.
 #[test]
 fn a_resumed_agent_follows_the_guard() {
     skip_if_unable!();
@@ -85,7 +85,7 @@ fn a_resumed_agent_follows_the_guard() {
         xbond.pause().unwrap();
         let capture = Capture::start(&lab.switch.netns).unwrap();
         lab.cut(SLAVES[0], Cut::Carrier).unwrap();
-        // A packet makes the guard look.
+        // A packet triggers the guard's check.
         let sent = traffic(&lab, 1_000);
         sent.wait_for_more(100).unwrap();
         sent.stop().unwrap();
@@ -106,7 +106,7 @@ fn a_resumed_agent_follows_the_guard() {
         assert_eq!(slave(&bond, SLAVES[1])["counters"]["guard_failovers"], 1);
         assert_eq!(slave(&bond, SLAVES[0])["link_failure_count"], 1);
 
-        // Back again: nobody goes back without a reason.
+        // The first slave is up again: nothing fails back without a reason.
         lab.mend(SLAVES[0], Cut::Carrier).unwrap();
         wait_for_status(&xbond, SLAVES[0], "up");
         assert_eq!(active_slave(&xbond).as_deref(), Some(SLAVES[1]));
@@ -114,14 +114,15 @@ fn a_resumed_agent_follows_the_guard() {
     }
 }
 
-/// What was sent before the carrier fell arrives; of what is sent after it nothing is lost.
+/// Frames that were sent before the carrier fell arrive; of the frames that are sent after it none is lost.
 #[test]
 fn a_clean_cut_loses_nothing_outbound() {
     skip_if_unable!();
     let _turn = alone();
     let lab = builder(Datapath::Tc).wire(Wire::Tap).build().unwrap();
     let xbond = bond(&lab, Datapath::Tc, &["fail_over_mac=active"]);
-    // What waits for the taps' reader when the carrier falls is lost; emulated, it is slow.
+    // Frames that the taps' reader has not read when the carrier falls are lost; on an emulated machine the reader is
+    // slow.
     let rate = if time_is_no_measure().is_some() { RATE / 20 } else { RATE };
     let mut lost = Vec::new();
     for number in 0..10 {
@@ -167,7 +168,7 @@ fn a_guard_that_is_off_leaves_it_to_the_agent() {
         assert_eq!(slave(&show(&xbond), SLAVES[1])["counters"]["guard_failovers"], 0);
         xbond.stop().unwrap();
     }
-    // Set at run time.
+    // The same option, set at run time.
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     for (setting, guard) in [("downdelay=200", "off: downdelay delays failovers"), ("downdelay=0", "on")] {
@@ -177,7 +178,7 @@ fn a_guard_that_is_off_leaves_it_to_the_agent() {
     xbond.stop().unwrap();
 }
 
-/// What follow's exchange of MACs costs inbound, prearm saves.
+/// prearm prevents the inbound loss that follow's swap of MAC addresses causes.
 #[test]
 fn a_planned_switch_under_follow_with_prearm_loses_nothing() {
     skip_if_unable!();

@@ -1,5 +1,5 @@
-//! States between two steps: a full disk, a damaged record, devices that were renamed or moved, few open files. Each ends
-//! in what was asked for or in what was before, and what a sentence advises works.
+//! States between two steps: a full disk, a damaged record, devices that were renamed or moved, few open files. Each
+//! ends in the requested state or in the state before, and the advice of an error message works.
 
 mod common;
 mod snapshot;
@@ -21,7 +21,7 @@ fn host() -> Lab {
     lab
 }
 
-/// A file that describes bond0 with both slaves.
+/// Writes a file that describes bond0 with both slaves.
 fn file() -> NamedTempFile {
     let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     let text = format!(
@@ -45,7 +45,7 @@ fn slaves(xbond: &Xbond<'_>) -> Vec<String> {
     slaves.map(|slave| slave["name"].as_str().unwrap().to_owned()).collect()
 }
 
-/// An agent whose run directory is a small file system, in a mount namespace of its own.
+/// An agent that has its run directory on a small file system, in a mount namespace of its own.
 struct Small<'lab> {
     agent: Xbond<'lab>,
 }
@@ -101,7 +101,7 @@ fn a_full_disk_refuses_what_adds_and_releases_what_goes() {
         assert_eq!(small.slaves(), ["enp0s8"]);
         assert_eq!(lab.host.link("enp0s9").unwrap().mac, released.mac);
     }
-    // An interface that is a slave can vanish; a failover and other verbs need no room.
+    // An interface that is a slave can vanish; a failover and other verbs need no space.
     small.agent.cli_inside(&["set", BOND, "miimon=200"]).unwrap();
     small.empty();
     small.agent.cli_inside(&["add-slave", BOND, "enp0s9"]).unwrap();
@@ -119,7 +119,7 @@ fn a_full_disk_refuses_what_adds_and_releases_what_goes() {
     small.agent.stop().unwrap();
 }
 
-/// What a sentence tells to do by hand.
+/// Returns the commands in a message that the administrator has to run.
 fn commands(sentence: &str) -> Vec<String> {
     let (_, commands) = sentence.split_once("to do: ").unwrap_or_else(|| panic!("no commands in {sentence}"));
     let (commands, _) = commands.split_once(", and what they had").unwrap();
@@ -282,7 +282,7 @@ fn an_agent_with_few_open_files_works_or_reports_it() {
     }
 }
 
-/// Moves a slave to another namespace and back, where its ifindex is another one's by then.
+/// Moves a slave to another namespace and back, where another interface has its ifindex by then.
 fn send_away_and_back(lab: &Lab, slave: &str) {
     let ifindex = lab.host.link(slave).unwrap().ifindex;
     lab.host.ip(&format!("link set {slave} netns {}", lab.peer.name())).unwrap();
@@ -340,7 +340,7 @@ fn a_bond_that_vanishes_with_a_container_comes_back() {
     meet(&lab);
     assert_eq!(slaves(&agent), SLAVES);
 
-    // Somebody has its name: it is reported as gone until that is free.
+    // Another interface has its name: the slave is reported as gone until the name is free.
     let namespace = vanish();
     lab.host.ip(&format!("link add {BOND} type veth peer name squatter")).unwrap();
     drop(namespace);

@@ -1,4 +1,4 @@
-//! Which hooks of a slave, the port and bond0 see the packets of a bond, and what is said of those that do not: the
+//! Which hooks of a slave, the port and bond0 see the packets of a bond, and how xbond reports hooks that do not: the
 //! table of the book's page on hooks.
 
 mod common;
@@ -22,7 +22,7 @@ const PORT: &str = "bond0-port";
 const DEVICES: [&str; 3] = [SLAVE, PORT, BOND];
 const PINGS: u32 = 3;
 
-/// A place where a device's packets can be seen, each for what it receives and for what it sends.
+/// A hook of a device, which is tested for packets that the device receives and sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hook {
     Taps,
@@ -32,13 +32,13 @@ enum Hook {
     Nft,
 }
 
-/// For each device and hook: whether it sees what the device receives, and what it sends.
+/// For each device and hook: whether the hook sees what the device receives, and what it sends.
 type Table = [(&'static str, [(Hook, bool, bool); 4]); 3];
 
 const BOND_ROWS: [(Hook, bool, bool); 4] =
     [(Hook::Taps, true, true), (Hook::Tcx, true, true), (Hook::Clsact, true, true), (Hook::Nft, true, true)];
 
-/// The slave's program takes frames at tcx; a redirect goes through the transmission of its target, but for netfilter.
+/// The slave's program takes frames at tcx. A redirect passes the transmit path of its target, except netfilter.
 const TC: Table = [
     (
         SLAVE,
@@ -61,7 +61,7 @@ const TC: Table = [
     (BOND, BOND_ROWS),
 ];
 
-/// What bond0 sends leaves before it comes to the port.
+/// Frames that bond0 sends leave before they reach the port.
 const NETKIT: Table = [
     TC[0],
     (
@@ -89,7 +89,7 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// What `xbond ARGUMENTS` prints, whatever its exit code, which says how bad its findings are.
+/// Returns what `xbond ARGUMENTS` prints, whatever its exit code, which depends on the findings.
 fn said(lab: &Lab, arguments: &[&str]) -> String {
     let output = lab.host.command(binary().unwrap()).args(arguments).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -99,7 +99,7 @@ fn nft(lab: &Lab, rules: &str) {
     run(lab.host.command("nft").arg(rules));
 }
 
-/// Whether `seen` counts more at the end of some pings.
+/// Returns whether `seen` counts more after some pings.
 fn grows(lab: &Lab, count: impl Fn() -> u64) -> bool {
     let before = count();
     lab.host.ping(PEER_V4.into(), PINGS).unwrap();
@@ -118,7 +118,7 @@ fn seen_by_taps(lab: &Lab, device: &str) -> [bool; 2] {
     })
 }
 
-/// A program that lets everything pass, attached first; the kernel counts its runs.
+/// Attaches a program that passes everything, as the first one, and returns whether the kernel counted its runs.
 fn seen_by_tcx(lab: &Lab, device: &str) -> [bool; 2] {
     let _counting = enable_stats(Stats::RunTime).unwrap();
     [TcAttachType::Ingress, TcAttachType::Egress].map(|side| {
@@ -133,7 +133,7 @@ fn seen_by_tcx(lab: &Lab, device: &str) -> [bool; 2] {
     })
 }
 
-/// A filter that drops everything.
+/// Attaches a filter that drops everything.
 fn seen_by_clsact(lab: &Lab, device: &str) -> [bool; 2] {
     ["ingress", "egress"].map(|side| {
         lab.host.exec(&format!("tc qdisc add dev {device} clsact")).unwrap();
@@ -220,7 +220,7 @@ fn a_slaves_qdisc_sees_what_the_bond_sends_under_tc_alone() {
     }
 }
 
-/// A chain, a flowtable and filters on the slave, in the order in which they are said.
+/// Adds a chain, a flowtable and filters to the slave, in the order in which xbond reports them.
 fn hook_up(lab: &Lab) {
     nft(
         lab,
@@ -273,7 +273,7 @@ fn enslaving_names_the_chains_and_filters_that_packets_bypass() {
     }
 }
 
-/// What is hooked up after a slave was enslaved is reported once, and as long as it is there.
+/// A hook that is added after a slave was enslaved is logged once, and reported as long as it exists.
 #[test]
 fn chains_and_filters_that_come_later_are_reported_until_they_are_removed() {
     skip_if_unable!();
@@ -289,7 +289,7 @@ fn chains_and_filters_that_come_later_are_reported_until_they_are_removed() {
             what.iter().map(|what| format!("enp0s8: {what} does not see the packets of bond0")).collect();
         let all = |text: &String| sentences.iter().all(|sentence| text.contains(sentence));
         eventually("all warnings", warnings, all);
-        // Other changes say nothing of these again.
+        // Other changes do not log these again.
         nft(&lab, "add table netdev other");
         nft(&lab, "delete table netdev shop");
         eventually("one warning less", warnings, |text| !text.contains("nft chain"));
@@ -341,7 +341,8 @@ fn a_bridge_above_a_bond_that_delivers_what_backups_receive_is_warned_of() {
     eventually("the log warns of the bridge again", said, |count| *count >= 1);
 }
 
-/// Asks for a software timestamp of each of these datagrams, and takes what came to the socket's error queue.
+/// Requests a software timestamp for each of these datagrams, and returns how many arrived on the socket's error
+/// queue.
 fn transmit_timestamps(lab: &Lab, datagrams: usize) -> usize {
     let flags = libc::SOF_TIMESTAMPING_TX_SOFTWARE
         | libc::SOF_TIMESTAMPING_SOFTWARE
@@ -356,10 +357,10 @@ fn transmit_timestamps(lab: &Lab, datagrams: usize) -> usize {
     for _ in 0..datagrams {
         socket.send_to(b"when?", (PEER_V4, 9)).unwrap();
     }
-    // What comes after them on the same way has its answer when they have theirs.
+    // Packets that follow on the same path are answered when the timestamps are available.
     lab.host.ping(PEER_V4.into(), PINGS).unwrap();
     let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
-    // SAFETY: no byte is written where none has room.
+    // SAFETY: the buffer has length 0, so no byte is written.
     (0..).take_while(|_| unsafe { libc::recv(fd, std::ptr::null_mut(), 0, flags) } >= 0).count()
 }
 
@@ -376,7 +377,7 @@ fn transmit_timestamps_are_as_many_as_the_book_lists() {
     }
 }
 
-/// A veth's far end is on this machine: what it sends may have no checksums yet.
+/// A veth's far end is on this machine: the frames that it sends may have no checksums yet.
 #[test]
 fn xdp_on_a_slave_with_a_local_peer_is_warned_of() {
     skip_if_unable!();

@@ -1,5 +1,5 @@
-//! What stands at the bond's ends: a host that only receives, bond0 in another network namespace, an existing
-//! interface as the port, devices above bond0, and the tools with which people look at it all.
+//! The two ends of the bond: a host that only receives, bond0 in another network namespace, an existing interface as
+//! the port, devices above bond0, and the tools of administrators.
 
 use std::{
     net::IpAddr,
@@ -28,22 +28,22 @@ xbond_tests::on_each_datapath!(
 );
 
 const PEER_NIC: &str = "eth0";
-/// How soon a host that sends nothing of its own must be reached again.
+/// Time within which a host that sends nothing must be reached again.
 const REACHED_AGAIN: Duration = Duration::from_secs(1);
 
-/// Sends from the peer to a host that says nothing, moves the bond by each kind of move, and sees whether the
-/// network finds the host again in time.
+/// Sends from the peer to a silent host, makes the bond fail over in each way, and checks that the network finds the
+/// host again in time.
 fn is_found_again(lab: &Lab, xbond: &Xbond<'_>, host: &NetNs) -> Result<()> {
     for by in [Move::Planned, Move::CarrierCut] {
         let options = FlowOptions { rate: 1_000, ..FlowOptions::default() };
         let flow = Flow::start((&lab.peer, PEER_V4.into()), (host, HOST_V4.into()), options)?;
         flow.wait_for_more(200)?;
         let event = bonded::fail_over(lab, xbond, by)?;
-        // The flow must go on well beyond the time in which the peer may notice that nobody hears it.
+        // The flow must run well beyond the time in which the peer may notice that the host does not receive it.
         let due = event + REACHED_AGAIN + Duration::from_millis(500);
         std::thread::sleep(due.saturating_duration_since(std::time::Instant::now()));
         let report = flow.stop()?;
-        // From the first packet lost, not from the request, which may wait for a busy machine.
+        // Measured from the first lost packet, not from the request, which may wait for a busy machine.
         let in_time = report.recovery(event) != Recovery::Never && report.longest_loss() <= REACHED_AGAIN;
         match time_is_no_measure() {
             Some(reason) => skip(&format!("{by:?}, within a second: {reason}")),
@@ -53,7 +53,7 @@ fn is_found_again(lab: &Lab, xbond: &Xbond<'_>, host: &NetNs) -> Result<()> {
     Ok(())
 }
 
-/// IPv6 would say something at times, by which a switch learns where it is.
+/// Disables IPv6, which would send frames at times, by which a switch learns the host's port.
 fn silence(host: &NetNs) -> Result<()> {
     host.sysctl("ipv6/conf/default/disable_ipv6", "1")
 }
@@ -69,13 +69,13 @@ fn a_host_that_only_receives_is_found_again(datapath: Datapath) -> Result<()> {
     Ok(())
 }
 
-/// A namespace beside those of a lab.
+/// Creates a namespace in addition to those of a lab.
 fn container() -> Result<NetNs> {
     NetNs::create(&format!("{}-container", netns::unique_stem()))
 }
 
-/// bond0's MAC cannot follow into another namespace: under `active` all frames are translated for good, as
-/// they are for a moment at every failover.
+/// bond0's MAC address cannot be changed from another namespace: under `active` all frames are translated
+/// permanently, as they are briefly at every failover.
 fn bond0_in_another_namespace(datapath: Datapath) -> Result<()> {
     for policy in POLICIES {
         let lab = Lab::builder().datapath(datapath).build()?;
@@ -89,7 +89,7 @@ fn bond0_in_another_namespace(datapath: Datapath) -> Result<()> {
         bonded::wait_for_path(&container, &lab.peer)?;
         is_found_again(&lab, &xbond, &container).context(policy)?;
 
-        // Both NICs have carried it by now; with IPv6, and with something to say.
+        // Both NICs have carried traffic by now; next with IPv6, and with a host that sends.
         for nic in &lab.nics {
             lab.mend(&nic.name, xbond_tests::Cut::Carrier)?;
         }
@@ -118,7 +118,7 @@ fn bond0_in_another_namespace(datapath: Datapath) -> Result<()> {
     Ok(())
 }
 
-/// How the agent knows the MAC of the host behind a port.
+/// How the agent learns the MAC address of the host behind a port.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum HostMac {
     Given,
@@ -141,7 +141,8 @@ fn an_existing_interface_as_the_port(datapath: Datapath) -> Result<()> {
         lab.host
             .ip(&format!("link add port0 type veth peer name eth0 netns {container_name} address {MAC}"))?;
         if datapath == Datapath::Xdp {
-            // What XDP sends on is whole, and a veth takes it only with NAPI: whoever gives the port sees to it.
+            // Frames that XDP redirects have complete checksums, and a veth accepts them only with NAPI: the owner of
+            // the port has to configure that.
             container.exec("ethtool -K eth0 gro on tx off txvlan off tx-vlan-stag-hw-insert off")?;
         }
         container.ip("link set eth0 up")?;
@@ -152,7 +153,7 @@ fn an_existing_interface_as_the_port(datapath: Datapath) -> Result<()> {
         let xbond = bonded::run(&lab, datapath, policy, arguments)?;
 
         let reached = || {
-            // Nobody can tell the neighbours of this host's addresses that they have another MAC now.
+            // The agent cannot announce another MAC address for this host's addresses, which it does not know.
             lab.peer.ip(&format!("neighbour flush dev {PEER_NIC}"))?;
             bonded::wait_for_path(&container, &lab.peer)?;
             for (from, to) in [(&container, PEER_V4), (&lab.peer, HOST_V4)] {
@@ -166,7 +167,7 @@ fn an_existing_interface_as_the_port(datapath: Datapath) -> Result<()> {
             xbond.wait_for(&format!("the host behind the port has {MAC}"))?;
         }
         let neighbour = lab.peer.ip(&format!("neighbour show {HOST_V4} dev {PEER_NIC}"))?;
-        // A bond whose slaves all can wear the host's MAC is a mere wire.
+        // A bond whose slaves can all have the host's MAC address is transparent.
         let transparent = host_mac == HostMac::Given && policy != "active";
         let shown = if transparent { MAC } else { lab.nics[0].mac };
         ensure!(neighbour.contains(&shown.to_string()), "{policy}, {host_mac:?}: {neighbour}, not {shown}");
@@ -217,7 +218,7 @@ fn a_macvlan_on_bond0(datapath: Datapath) -> Result<()> {
     Ok(())
 }
 
-/// A bond with an address that has carried pings already, so that no resolution disturbs the counts.
+/// Creates a bond with an address that has carried pings already, so that no resolution disturbs the counts.
 fn warm_bond<'lab>(lab: &'lab Lab, datapath: Datapath) -> Result<Xbond<'lab>> {
     silence(&lab.host)?;
     let xbond = bonded::run(lab, datapath, "active", &["--address", &format!("{HOST_V4}/24")])?;
@@ -243,7 +244,7 @@ fn tcpdump_and_counters_see_both_directions(datapath: Datapath) -> Result<()> {
             .stderr(std::process::Stdio::piped())
             .spawn()
             .context("cannot run tcpdump")?;
-        // Its first word on stderr says that it listens.
+        // Its first line on stderr reports that it listens.
         let mut stderr = std::io::BufReader::new(tcpdump.stderr.take().context("stderr of tcpdump")?);
         wait_for_line(&mut stderr, "listening on")?;
         ensure!(lab.host.ping(PEER_V4.into(), COUNT)?.received == COUNT);
@@ -267,7 +268,7 @@ fn tcpdump_and_counters_see_both_directions(datapath: Datapath) -> Result<()> {
     Ok(())
 }
 
-/// As `ip -s link show bond0` shows them.
+/// Returns the counters that `ip -s link show bond0` shows.
 fn counters(lab: &Lab) -> Result<Value> {
     let json: Value = serde_json::from_str(&lab.host.ip(&format!("-s -j link show {BOND}"))?)?;
     Ok(json[0]["stats64"].clone())
@@ -340,8 +341,8 @@ fn program_id(lab: &Lab, pin: PathBuf) -> Result<Value> {
     Ok(shown["id"].clone())
 }
 
-/// As every container runtime has it: the namespace's sysfs was mounted read-only before anything else, and /proc/sys
-/// is read-only, too.
+/// The environment of every container runtime: the namespace's sysfs was mounted read-only before anything else, and
+/// /proc/sys is read-only, too.
 #[test]
 fn a_bond_comes_up_where_sysfs_and_sysctl_are_read_only() {
     xbond_tests::skip_if_unable!();

@@ -9,13 +9,13 @@ use common::{BOND, SLAVES};
 use snapshot::Snapshot;
 use xbond_tests::{Lab, Xbond, skip_if_unable, xbond::binary};
 
-/// Whether this test, and so the agent, may look at the mounts of process 1.
+/// Returns whether this test, and so the agent, may read the mounts of process 1.
 fn sees_process_1() -> bool {
     let seen = fs::metadata("/proc/1/root/sys/fs/bpf");
     !seen.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
-/// Mounts a bpffs before the agent starts, where `command` has put it.
+/// Mounts a bpffs before the agent starts, in the mount namespace of `command`.
 fn agent<'lab>(lab: &'lab Lab, mut command: Command) -> Xbond<'lab> {
     let script = "mount -t bpf bpf /sys/fs/bpf && mkdir -p /run/xbond && exec \"$0\" \"$@\"";
     command.args(["sh", "-c", script]).arg(binary().unwrap());

@@ -1,4 +1,4 @@
-//! An agent that is late: it was stopped, or got no processor time. It judges no slave by that time.
+//! An agent that is late: it was stopped, or got no processor time. It does not judge slaves by that time.
 
 mod common;
 
@@ -8,7 +8,7 @@ use common::{BOND, SLAVES, active_slave, alone, bond, lab, meet, show, slave};
 use nix::sys::signal::Signal;
 use xbond_tests::{Cut, HOST_V4, Lab, PEER_V4, Policy, Xbond, lab::Datapath, skip_if_unable};
 
-/// Stops the agent for so long, in milliseconds.
+/// Stops the agent for this time, in milliseconds.
 fn stop(xbond: &Xbond<'_>, time: u64) {
     xbond.pause().unwrap();
     thread::sleep(Duration::from_millis(time));
@@ -19,7 +19,7 @@ fn failures(xbond: &Xbond<'_>) -> [u64; 2] {
     SLAVES.map(|name| slave(&show(xbond), name)["link_failure_count"].as_u64().unwrap())
 }
 
-/// The log of its start, with one address and this `arp_validate`, and the agent after some probes.
+/// Starts an agent with one address and this `arp_validate`, and waits for some probes.
 fn monitored<'lab>(lab: &'lab Lab, arp_validate: &str) -> Xbond<'lab> {
     let target = format!("arp_ip_target={PEER_V4}");
     let address = format!("{HOST_V4}/24");
@@ -43,13 +43,13 @@ fn a_resumed_agent_fails_no_slave() {
         let before = failures(&xbond);
         for time in [250, 400, 400, 1000] {
             stop(&xbond, time);
-            // Several steps of the monitor, which judge again.
+            // Several steps of the monitor, which judges slaves again.
             thread::sleep(Duration::from_millis(800));
         }
         let what = format!("arp_validate={arp_validate}:\n{}", xbond.log());
         assert_eq!((active_slave(&xbond).as_deref(), failures(&xbond)), (Some(SLAVES[0]), before), "{what}");
         assert!(xbond.log().contains("was late by up to "), "{what}");
-        // What is wrong while the bond comes up, and no longer, is not said.
+        // A state that lasts only while the bond comes up is not reported.
         assert!(!xbond.log().contains("no route"), "{what}");
         xbond.stop().unwrap();
     }

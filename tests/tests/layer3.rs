@@ -1,4 +1,4 @@
-//! What stands on a NIC besides its link: addresses, routes, neighbours, nexthop objects and rules, whatever they say.
+//! Layer 3 state of a NIC: addresses, routes, neighbours, nexthop objects and rules, with all of their attributes.
 
 mod common;
 mod snapshot;
@@ -99,7 +99,7 @@ const LISTS: [&str; 10] = [
     "-6 neighbour show proxy",
 ];
 
-/// A host whose first NIC has all of it.
+/// Creates a host whose first NIC has all of it.
 fn host_with_state() -> Lab {
     let lab = Lab::scenario().unwrap();
     snapshot::open_once(&lab.host);
@@ -126,7 +126,7 @@ fn add_state(host: &NetNs, commands: &[&str]) {
 
 type State = Vec<(String, Vec<String>)>;
 
-/// What all the lists say, with the device's own name and ifindex replaced.
+/// Returns all lists, with the device's own name and ifindex replaced.
 fn state(host: &NetNs, device: &str) -> State {
     let of = |list: &&str| {
         let text = host.ip(&format!("-details -json {list}")).unwrap();
@@ -137,7 +137,7 @@ fn state(host: &NetNs, device: &str) -> State {
             .flatten()
             .filter_map(|entry| entry_of(entry, list, device))
             .collect();
-        // Of IPv6 routes the kernel's order is that of time.
+        // The kernel lists IPv6 routes in the order of their creation.
         if list.contains("-6 route") || list.contains("neighbour") {
             lines.sort();
         }
@@ -161,7 +161,7 @@ fn entry_of(entry: &Value, list: &str, device: &str) -> Option<String> {
         .filter(|name| **name != device);
     let other = |name: &&str| entry["dev"] == **name || entry["iif"] == **name || entry["oif"] == **name;
     let kernels = entry["protocol"] == "kernel" && list.contains("-6 route");
-    // The kernel's for groups, which come and go with what is sent.
+    // Entries of the kernel for multicast groups, which depend on the frames that are sent.
     let of_group = entry["dst"].as_str().is_some_and(|to| list.contains("neighbour") && to.starts_with("ff"));
     if of_group || kernels && entry["type"] == "multicast" || names.copied().any(|name| other(&name)) {
         return None;
@@ -170,7 +170,7 @@ fn entry_of(entry: &Value, list: &str, device: &str) -> Option<String> {
     Some(entry.to_string().replace(device, "DEVICE"))
 }
 
-/// Times that run, and carriers that come and go.
+/// Removes elapsed times and carrier flags, which vary.
 fn clean(entry: &mut Value) {
     for key in ["valid_life_time", "preferred_life_time", "expires"] {
         if let Some(time) = entry.get_mut(key)
@@ -190,7 +190,7 @@ fn clean(entry: &mut Value) {
     }
 }
 
-/// What stands on the NIC once the kernel has made the routes of its IPv6 addresses, which takes it a moment.
+/// Returns the state of the NIC once the kernel has created the routes of its IPv6 addresses, which takes a moment.
 fn settled(host: &NetNs) -> State {
     let last = std::cell::RefCell::new(state(host, "enp0s8"));
     let look = || {
@@ -201,7 +201,7 @@ fn settled(host: &NetNs) -> State {
     eventually("two looks are the same", look, |(same, _)| *same).1
 }
 
-/// Waits until a device has what there was before.
+/// Waits until a device has the state that was recorded before.
 #[track_caller]
 fn assert_holds(before: &State, host: &NetNs, device: &str, when: &str) {
     let deadline = std::time::Instant::now() + xbond_tests::WAIT_LIMIT;
@@ -257,13 +257,13 @@ fn layer_3_is_on_the_bond_as_it_was_on_the_slave() {
     add_state(&lab.host, &STATE);
     let before = settled(&lab.host);
     let xbond = Xbond::run(&lab.host, bond0(&["--move-addresses"])).unwrap();
-    // Its own link-local address comes with the carrier.
+    // Its own link-local address appears with the carrier.
     assert_holds(&before, &lab.host, "bond0", "on bond0");
     xbond.stop().unwrap();
     assert_holds(&before, &lab.host, "enp0s8", "on the slave again");
 }
 
-/// What the kernel does not hand out, or what has no place on the bond, is named, and nothing is changed.
+/// State that the kernel does not hand out, or that cannot be on the bond, is named, and nothing is changed.
 #[test]
 fn addresses_and_routes_that_cannot_be_moved_are_refused_by_name() {
     skip_if_unable!();
@@ -297,7 +297,7 @@ fn addresses_and_routes_that_cannot_be_moved_are_refused_by_name() {
     }
 }
 
-/// Routes of other devices keep their source address, and their place ahead of the slave's or behind it.
+/// Routes of other devices keep their source address, and their order relative to the slave's.
 #[test]
 fn routes_of_other_devices_are_unchanged() {
     skip_if_unable!();
@@ -327,7 +327,7 @@ fn routes_of_other_devices_are_unchanged() {
     }
     let routes = || host.ip("-4 route show table all").unwrap() + &host.ip("-6 route show").unwrap();
     let look = || {
-        // Among IPv6 routes of one metric the kernel's order is that of time.
+        // The kernel lists IPv6 routes of one metric in the order of their creation.
         let routes = routes().replace(" linkdown", "");
         let lines =
             routes.lines().filter(|line| !line.starts_with("fe80::/64")).map(|line| format!("{line}\n"));
@@ -348,7 +348,7 @@ fn routes_of_other_devices_are_unchanged() {
     }
 }
 
-/// The bond keeps what a slave gave it when that slave is released, and the NIC gets it back with the bond's end.
+/// The bond keeps the addresses of a slave that is released, and the NIC gets them back when the bond is removed.
 #[test]
 fn a_released_slave_gets_its_addresses_back_when_the_bond_ends() {
     skip_if_unable!();
@@ -377,7 +377,7 @@ fn a_released_slave_gets_its_addresses_back_when_the_bond_ends() {
     }
 }
 
-/// A NIC that is used for something else by then is left alone.
+/// A NIC that has another use by then is not changed.
 #[test]
 fn a_released_slave_that_became_another_masters_port_is_not_changed() {
     skip_if_unable!();
@@ -394,7 +394,7 @@ fn a_released_slave_that_became_another_masters_port_is_not_changed() {
     assert!(host.ip("link show dev enp0s8").unwrap().contains("master br0"));
 }
 
-/// What an administrator does while the bond is up: on bond0 (`{dev}`), and on another device.
+/// Changes of an administrator while the bond is up: on bond0 (`{dev}`), and on another device.
 const CHANGES: [&str; 12] = [
     "address add 10.44.0.1/24 dev {dev}",
     "address del 10.0.0.1/24 dev {dev}",
@@ -410,7 +410,7 @@ const CHANGES: [&str; 12] = [
     "-6 route add 2001:db8:41::/48 dev other0 metric 7",
 ];
 
-/// A route or an address of any attributes; the kernel may refuse it.
+/// Returns a route or an address with any attributes; the kernel may refuse it.
 fn any_command() -> impl Strategy<Value = String> {
     let route = (0_u8..4, 1_u32..60, 1_u32..200, 1_u32..6, 0_u32..3).prop_map(|(kind, net, metric, proto, table)| {
         let table = [254, 1000, 77][table as usize];
@@ -458,7 +458,7 @@ fn any_case() -> impl Strategy<Value = Case> {
     )
 }
 
-/// What other devices have.
+/// Returns the state of other devices.
 fn others(host: &NetNs) -> String {
     let list = |list: &str| host.ip(list).unwrap().replace(" linkdown", "");
     list("-4 route show table all dev other0")
@@ -472,7 +472,7 @@ fn returns(case: &Case) {
     host.ip("link add other0 type veth peer name other1").unwrap();
     ["other0", "other1"].iter().for_each(|name| drop(host.ip(&format!("link set {name} up")).unwrap()));
     let commands = case.state.iter().map(|line| (*line).to_owned()).chain(case.more.iter().cloned());
-    // What builds upon a line that was left out is refused by the kernel.
+    // The kernel refuses a line that depends on an omitted one.
     commands.for_each(|line| drop(host.ip(&line.replace("{dev}", "enp0s8"))));
     add_state(host, &[]);
     let before = settled(host);
@@ -500,8 +500,8 @@ fn returns(case: &Case) {
     assert_eq!(others(host), foreign, "other devices");
 }
 
-/// Random parts of it, with random routes and addresses, and changes by an administrator meanwhile. The cases are the same
-/// in each run; XBOND_LAYER3_CASES asks for more, of a seed of its own (XBOND_LAYER3_SEED).
+/// Random parts of the state, with random routes and addresses, and changes by an administrator while the bond is up.
+/// The cases are the same in each run; XBOND_LAYER3_CASES sets another number, with its own seed (XBOND_LAYER3_SEED).
 #[test]
 fn addresses_and_routes_of_a_nic_are_always_restored() {
     skip_if_unable!();

@@ -1,4 +1,4 @@
-//! How an agent ends, by itself or by force, and what it leaves behind.
+//! How an agent ends, regularly or by a kill, and what it leaves behind.
 
 mod snapshot;
 
@@ -31,7 +31,7 @@ const BOND0: [&str; 10] = [
     "192.168.99.101/24",
 ];
 
-/// NICs with something to put back: one is up, with addresses and a route, the other has its own MTU.
+/// Creates NICs with a state to restore: one is up, with addresses and a route, the other has its own MTU.
 fn lab() -> Lab {
     let lab = Lab::scenario().unwrap();
     dress(&lab.host);
@@ -56,21 +56,21 @@ fn run_directory(host: &NetNs) -> PathBuf {
     Path::new("/run/xbond").join(host.cookie().unwrap().to_string())
 }
 
-/// A step of bring-up or tear-down, seen from outside.
+/// A step of bring-up or tear-down, as another process sees it.
 enum Step {
-    /// This path is there.
+    /// This path exists.
     Made(PathBuf),
-    /// It is not there any more.
+    /// This path no longer exists.
     Gone(PathBuf),
-    /// This interface is there.
+    /// This interface exists.
     Device(&'static str),
     NoDevice(&'static str),
-    /// So much time has passed.
+    /// This much time has passed.
     After(Duration),
 }
 
 impl Step {
-    /// Waits for it, or for the end of the agent. As fast as one can look: steps are short.
+    /// Waits for the step, or for the end of the agent. Polls without a pause: steps are short.
     fn wait(&self, host: &NetNs, agent: &Xbond<'_>) {
         let start = Instant::now();
         let status = PathBuf::from(format!("/proc/{}/status", agent.pid()));
@@ -106,7 +106,7 @@ impl std::fmt::Debug for Step {
     }
 }
 
-/// Every trace of bring-up in the order in which they appear.
+/// Lists every trace of bring-up in the order in which they appear.
 fn steps_up(host: &NetNs) -> Vec<Step> {
     let run = run_directory(host);
     let pins = pins(host).join("bond0");
@@ -127,7 +127,7 @@ fn steps_up(host: &NetNs) -> Vec<Step> {
     steps
 }
 
-/// Every trace of tear-down.
+/// Lists every trace of tear-down.
 fn steps_down(host: &NetNs) -> Vec<Step> {
     let run = run_directory(host);
     let pins = pins(host).join("bond0");
@@ -141,12 +141,12 @@ fn steps_down(host: &NetNs) -> Vec<Step> {
     steps
 }
 
-/// `count` moments spread over `time`.
+/// Returns `count` moments spread over `time`.
 fn spread(time: Duration, count: u32) -> impl Iterator<Item = Step> {
     (0..count).map(move |place| Step::After(time * place / count))
 }
 
-/// Takes away what is left of bond0, if anything is.
+/// Removes what is left of bond0, if anything is.
 fn clean_up(host: &NetNs) {
     if snapshot::files(host).contains("bond0") {
         cli(host, ["down", "bond0", "--force"]).unwrap();
@@ -161,7 +161,8 @@ fn interrupt(host: &NetNs, step: &Step, signal: Signal) {
     agent.wait().unwrap();
 }
 
-/// As it is for what a shell runs in the background, and for the agent too, until that listens to it.
+/// Returns whether the agent ignores the signal. A shell's background processes do, and so does the agent until it
+/// listens for signals.
 fn is_ignored(signal: Signal) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
@@ -200,7 +201,7 @@ fn an_interrupted_bring_up_is_undone() {
     }
 }
 
-/// The files may have been read before they were changed.
+/// The agent may have read the files before they were changed.
 #[test]
 fn a_hangup_at_any_step_of_bring_up_is_followed_by_a_reload() {
     skip_if_unable!();
@@ -343,7 +344,7 @@ fn a_kept_bond_runs_without_its_agent() {
     }
 }
 
-/// As on kernels before 6.6: filters stay at their hooks whatever becomes of the agent.
+/// As on kernels before 6.6: filters stay attached whatever happens to the agent.
 #[test]
 fn filters_of_clsact_carry_bond_after_bond() {
     skip_if_unable!();
@@ -434,16 +435,16 @@ fn files_and_capabilities_are_the_least_that_do() {
     assert!(!run.join("xbond.sock").exists());
 }
 
-/// Whether this machine has the group whose members may use the socket.
+/// Returns whether this machine has the group whose members may use the socket.
 fn has_readers() -> bool {
     nix::unistd::Group::from_name("xbond").is_ok_and(|group| group.is_some())
 }
 
-/// What the agent answers to these bytes: status and body.
+/// Returns the agent's answer to these bytes: status and body.
 fn ask(socket: &Path, request: &[u8]) -> (u16, String) {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
-    // It may answer and close before it has read everything.
+    // The agent may answer and close before it has read everything.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -497,7 +498,7 @@ fn malformed_requests_are_answered_and_disturb_no_other() {
             println!("{what}: {error}");
         }
     }
-    // A request that never ends, and one whose asker leaves in the middle, hold up nobody.
+    // A request that never ends, and one whose client disconnects in the middle, delay no other request.
     let mut unfinished = UnixStream::connect(&socket).unwrap();
     unfinished
         .write_all(b"POST /v1/bonds/bond0/options HTTP/1.1\r\nContent-Length: 99\r\n\r\n{\"set\"")
@@ -506,9 +507,9 @@ fn malformed_requests_are_answered_and_disturb_no_other() {
     assert_eq!(agent.show("bond0").unwrap()["bonds"][0]["options"], before);
     drop(unfinished);
 
-    let Some((name, why)) = nobody_asks(&socket) else { panic!("nobody was answered") };
+    let Some((name, why)) = nobody_asks(&socket) else { panic!("the user nobody got no answer") };
     assert_eq!(name, std::io::ErrorKind::PermissionDenied, "{why}");
-    // Whoever gets past the file's mode is asked who they are.
+    // The agent checks the identity of clients, also where the file's mode allows them.
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
     let said = host
         .command("setpriv")
@@ -529,7 +530,7 @@ fn malformed_requests_are_answered_and_disturb_no_other() {
     agent.stop().unwrap();
 }
 
-/// Connects as nobody: only this thread is nobody for a while.
+/// Connects as the user nobody: only this thread has that identity for a while.
 fn nobody_asks(socket: &Path) -> Option<(std::io::ErrorKind, String)> {
     thread::scope(|scope| {
         let worker = scope.spawn(|| {
@@ -579,7 +580,7 @@ fn one_agent_has_two_bonds_and_takes_down_one() {
     let host = &lab.host;
     snapshot::open_once(host);
     let before = Snapshot::of(host);
-    // Names whose first letters are alike, and which are too long for a port of their name.
+    // Names with the same first letters, which are too long for a port's name.
     let names = ["bond-of-fifteen", "bond-of-fiftee2"];
     let bond = |name: &str, slaves: &str, rest: &str| {
         format!("[bond.{name}]\nslaves = [{slaves}]\nmiimon = 100\n{rest}\n")
@@ -607,8 +608,8 @@ fn one_agent_has_two_bonds_and_takes_down_one() {
     assert!(traffic.stop().unwrap().iter().all(|direction| direction.lost == 0));
     agent.stop().unwrap();
 
-    // The second one was kept, its port's name included; another long name finds its own, and neither ends
-    // with the other.
+    // The second bond was kept, including its port's name; another long name gets a name of its own, and neither bond
+    // ends with the other.
     let third = ["--bond", "bond-of-fiftee3", "--slave", "nic0", "-o", "miimon=100"];
     let agent = Xbond::run(host, third).unwrap();
     assert!(host.link("xbp0").is_ok() && host.link("xbp1").is_ok());
@@ -618,7 +619,7 @@ fn one_agent_has_two_bonds_and_takes_down_one() {
     before.assert_holds(host, "all bonds down");
 }
 
-/// A reader of the agent's output that leaves is no reason to fall.
+/// A reader of the agent's output that ends does not terminate the agent.
 #[test]
 fn an_agent_works_without_a_reader_of_its_output() {
     skip_if_unable!();
@@ -640,5 +641,5 @@ fn an_agent_works_without_a_reader_of_its_output() {
     host.ping(PEER_V4.into(), 1).unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent.id().cast_signed()), Signal::SIGTERM).unwrap();
     assert!(agent.wait().unwrap().success());
-    before.assert_holds(host, "an agent that nobody listened to");
+    before.assert_holds(host, "an agent without a reader");
 }

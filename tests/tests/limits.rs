@@ -1,5 +1,5 @@
-//! An agent that gets no further descriptors or threads: no slave goes down for that, failovers happen, and what could not
-//! be done is done when it can be.
+//! An agent that gets no further descriptors or threads: no slave goes down for that reason, failovers happen, and
+//! what could not be done is done as soon as possible.
 
 mod common;
 mod snapshot;
@@ -18,7 +18,7 @@ fn flags() -> Vec<String> {
     bond.split(' ').map(str::to_owned).chain(["--address".to_owned(), format!("{HOST_V4}/24")]).collect()
 }
 
-/// From now on the agent gets no descriptor of this number, or above.
+/// Limits the agent to descriptors below this number from now on.
 fn limit_files(agent: &Xbond<'_>, limit: u32) {
     let limit = format!("--nofile={limit}:4096");
     let status = Command::new("prlimit").args(["--pid", &agent.pid().to_string(), &limit]).status();
@@ -39,7 +39,7 @@ fn an_agent_without_descriptors_fails_over_announces_and_keeps_its_bond() {
     let agent = Xbond::run(&lab.host, arguments).unwrap();
     meet(&lab);
     limit_files(&agent, 3);
-    // The checks of a second.
+    // The checks that run each second.
     agent.wait_for("cannot be checked: Too many open files").unwrap();
     lab.cut(SLAVES[0], Cut::Carrier).unwrap();
     agent.wait_for("active slave enp0s9 instead of enp0s8").unwrap();
@@ -74,7 +74,7 @@ fn an_agent_with_few_descriptors_runs_or_restores_everything() {
         let mut agent = Xbond::start_as(&lab.host, command).unwrap();
         if agent.wait_for("ready").is_ok() {
             ran += 1;
-            // More bonds than there are descriptors for: each is there, or not at all.
+            // More bonds than there are descriptors for: each is created completely, or not at all.
             let more = |number| agent.cli(["add", "--bond", &format!("more{number}"), "-o", "miimon=100"]);
             let error = (0..16).find_map(|number| more(number).err());
             let error = error.map(|error| format!("{error:#}")).unwrap_or_default();
@@ -116,12 +116,12 @@ impl Pids {
         fs::write(self.0.join("pids.max"), threads).unwrap();
     }
 
-    /// No thread more than there are.
+    /// Allows no further thread.
     fn close(&self) {
         self.limit(&fs::read_to_string(self.0.join("pids.current")).unwrap());
     }
 
-    /// `xbond run` in this cgroup.
+    /// Starts `xbond run` in this cgroup.
     fn run<'lab>(&self, lab: &'lab Lab, arguments: &[String]) -> Xbond<'lab> {
         let mut command = lab.host.command("sh");
         let script = format!("echo 0 > {}/cgroup.procs && exec \"$0\" run \"$@\"", self.0.display());
@@ -152,7 +152,7 @@ fn an_agent_without_further_threads_fails_over_and_answers() {
     agent.wait_for("active slave enp0s9 instead of enp0s8").unwrap();
     assert_eq!(show(&agent)["active_slave"], SLAVES[1]);
     agent.set(BOND, "miimon=200").unwrap();
-    // A file is read on a thread, so that a dead file system costs nothing else.
+    // A file is read on its own thread, so that a dead file system delays nothing else.
     let error = format!("{:#}", agent.cli(["reload"]).unwrap_err());
     assert!(error.contains("Resource temporarily unavailable"), "{error}");
     pids.limit("max");

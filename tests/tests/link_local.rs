@@ -12,7 +12,7 @@ use xbond_tests::{
 
 const PORT: &str = "bond0-port";
 const STATION: [u8; 6] = [2, 0, 0, 0, 0xff, 1];
-/// STP, LACP, 802.1X, LLDP: the last byte of the destination, and what follows the addresses.
+/// STP, LACP, 802.1X, LLDP: the last byte of the destination, and the bytes after the addresses.
 const KINDS: [(u8, &[u8]); 4] = [
     (0x00, &[0, 7, 0x42, 0x42, 3]),
     (0x02, &[0x88, 0x09]),
@@ -26,21 +26,21 @@ fn frame((last, rest): (u8, &[u8]), source: [u8; 6]) -> Vec<u8> {
     frame
 }
 
-/// What marks the end of a look: whatever was sent before it has arrived, or will not.
+/// Returns a frame that marks the end of a check: any frame that was sent before it has arrived, or never will.
 fn broadcast(source: [u8; 6]) -> Vec<u8> {
     let mut frame = [&[0xff; 6][..], &source, &[0x88, 0xb5]].concat();
     frame.resize(60, 0);
     frame
 }
 
-/// The interfaces of the host that received each kind of frame from the switch's port to this NIC.
+/// Returns the interfaces of the host that received each kind of frame from the switch's port to this NIC.
 fn heard(lab: &Lab, nic: &str) -> Vec<Vec<String>> {
     let capture = Capture::start(&lab.host).unwrap();
     let port = PacketSocket::open(&lab.switch.netns, &lab.port(nic).unwrap()).unwrap();
     for kind in KINDS {
         port.send(&frame(kind, STATION)).unwrap();
     }
-    // The active slave's way to bond0 is the longest.
+    // The active slave's path to bond0 is the longest.
     let active = PacketSocket::open(&lab.switch.netns, &lab.port("enp0s8").unwrap()).unwrap();
     active.send(&broadcast(STATION)).unwrap();
     let is_last = |seen: &Frame| seen.ifname == BOND && seen.bytes == broadcast(STATION);
@@ -93,7 +93,7 @@ fn link_local_frames_of_an_adopted_bond_reach_bond0() {
     }
 }
 
-/// A daemon on every interface, as lldpd, would find the pair's ends to be neighbours.
+/// Otherwise a daemon on every interface, such as lldpd, would report the pair's ends as neighbours.
 #[test]
 fn the_ends_of_a_pair_do_not_receive_each_others_link_local_frames() {
     skip_if_unable!();
@@ -109,7 +109,7 @@ fn the_ends_of_a_pair_do_not_receive_each_others_link_local_frames() {
             bond.send(&frame(kind, source)).unwrap();
             port.send(&frame(kind, STATION)).unwrap();
         }
-        // By the port's stack to bond0, and by bond0 to the wire: behind all others.
+        // Through the port's stack to bond0, and through bond0 to the wire: after all others.
         port.send(&broadcast(STATION)).unwrap();
         bond.send(&broadcast(source)).unwrap();
         let is_at = |name: &'static str, last: Vec<u8>| {
@@ -134,7 +134,8 @@ fn the_ends_of_a_pair_do_not_receive_each_others_link_local_frames() {
     }
 }
 
-/// The driver gives bond0 the active slave's MAC under fail_over_mac=active; here frames carry it before bond0 has it.
+/// The driver gives bond0 the active slave's MAC address under fail_over_mac=active; here frames have it before bond0
+/// does.
 #[test]
 fn frames_of_a_daemon_by_bond0_have_the_active_slaves_mac() {
     skip_if_unable!();
@@ -156,14 +157,14 @@ fn frames_of_a_daemon_by_bond0_have_the_active_slaves_mac() {
     }
 }
 
-/// The state that the bridge's STP has given to a port.
+/// Returns the state that the bridge's STP has given to a port.
 fn state(netns: &NetNs, port: &str) -> String {
     let json = netns.exec(&format!("bridge -j link show dev {port}")).unwrap();
     let links: serde_json::Value = serde_json::from_str(&json).unwrap();
     links[0]["state"].as_str().unwrap_or_default().to_owned()
 }
 
-/// br0 with STP, and with bond0 and another NIC to one switch as ports.
+/// Creates br0 with STP, and with bond0 and another NIC to one switch as ports.
 fn bridged(lab: &Lab) {
     let host = &lab.host;
     lab.switch
@@ -205,7 +206,7 @@ fn stp_blocks_one_of_two_ways_to_a_switch_one_of_which_is_a_bond() {
         )
         .unwrap();
         bridged(&lab);
-        // Each takes two forward delays, and may begin anew when a root is found.
+        // Each takes two forward delays, and may start again when a root is found.
         let forwards = |state: &String| state == "forwarding";
         eventually("the switch forwards", || state(&lab.switch.netns, "peer"), forwards);
         let states = || [BOND, "eth2"].map(|port| state(&lab.host, port));
@@ -213,7 +214,7 @@ fn stp_blocks_one_of_two_ways_to_a_switch_one_of_which_is_a_bond() {
             |states: &[String; 2]| states.iter().all(|state| state == "forwarding" || state == "blocking");
         let states = eventually("STP settles", states, settled);
         let blocking = states.iter().filter(|state| *state == "blocking").count();
-        // With both forwarding, a broadcast would go round for as long as the lab is there.
+        // With both forwarding, a broadcast would loop as long as the lab exists.
         assert_eq!(blocking, 1, "{datapath:?}: {states:?}");
 
         let capture = Capture::start(&lab.host).unwrap();

@@ -1,4 +1,4 @@
-//! Slaves and the port: what may be a slave, and how they stay as the bond needs them.
+//! Slaves and the port: which interfaces may be slaves, and how the bond keeps the settings that it needs on them.
 
 mod common;
 mod snapshot;
@@ -20,7 +20,7 @@ use xbond_tests::{
 
 const MORE: &str = "on_exit = \"keep\"\n";
 
-/// A file with the scenario's slaves.
+/// Writes a file with the scenario's slaves.
 fn write(directory: &TempDir, more: &str) -> String {
     let path = directory.path().join("bond0.toml");
     let slaves = SLAVES.map(|name| format!("\"{name}\"")).join(", ");
@@ -40,7 +40,8 @@ fn record(lab: &Lab) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// A frame would go round: `bond_enslave` ends in `netdev_master_upper_dev_link`, which looks for the bond above the slave.
+/// A frame would loop. `bond_enslave` ends in `netdev_master_upper_dev_link`, which searches for the bond above the
+/// slave.
 #[test]
 fn a_device_that_sends_by_the_bond_is_refused_as_its_slave() {
     skip_if_unable!();
@@ -73,7 +74,7 @@ fn a_device_that_sends_by_the_bond_is_refused_as_its_slave() {
         assert!(!host.ip(&format!("-d link show {name}")).unwrap().contains("xbond:"), "{name}");
     }
     xbond.cli(["add-slave", BOND, "free0"]).unwrap();
-    // The other way round: the bridge is there first.
+    // The reverse order: the bridge exists first.
     host.ip("link set bond0 nomaster").unwrap();
     host.ip("link del mv0").unwrap();
     xbond.cli(["add-slave", BOND, "br0"]).unwrap();
@@ -87,7 +88,7 @@ fn a_device_that_sends_by_the_bond_is_refused_as_its_slave() {
     xbond.stop().unwrap();
 }
 
-/// It was restored when it came back; a later agent leaves a slave alone.
+/// It was restored when it returned; a later agent does not restore a slave again.
 #[test]
 fn a_slave_that_came_back_with_another_ifindex_is_not_restored_at_each_adoption() {
     skip_if_unable!();
@@ -103,7 +104,7 @@ fn a_slave_that_came_back_with_another_ifindex_is_not_restored_at_each_adoption(
         let former = lab.host.link(name).unwrap().ifindex;
         lab.host.ip(&format!("link set {name} netns {}", away.name())).unwrap();
         wait_for_active(&xbond, SLAVES[1]);
-        // Its number is another one's by then.
+        // Another interface has its ifindex by then.
         lab.host.ip(&format!("link add taken index {former} type bridge")).unwrap();
         away.ip(&format!("link set {name} netns {}", lab.host.name())).unwrap();
         let is_up = |bond: &Value| {
@@ -139,7 +140,7 @@ fn a_slave_that_came_back_with_another_ifindex_is_not_restored_at_each_adoption(
     }
 }
 
-/// As a running agent does it.
+/// The adopting agent acts like a running one.
 #[test]
 fn a_slave_that_became_a_bridge_port_leaves_at_adoption() {
     skip_if_unable!();
@@ -171,7 +172,7 @@ fn a_slave_that_became_a_bridge_port_leaves_at_adoption() {
     }
 }
 
-/// Each stays the slave that it was, and neither is released on the way.
+/// Each stays the slave that it was, and neither is released in between.
 #[test]
 fn slaves_that_swapped_names_stay_at_reload() {
     skip_if_unable!();
@@ -207,7 +208,7 @@ fn slaves_that_swapped_names_stay_at_reload() {
     for report in flow.stop().unwrap() {
         assert_eq!((report.lost, report.duplicated), (0, 0));
     }
-    // By its name of now; the other one stays wanted.
+    // By its current name; the other one stays wanted.
     xbond.cli(["del-slave", BOND, SLAVES[0]]).unwrap();
     assert_eq!(ifindexes(), had[..1]);
     xbond.cli(["reload"]).unwrap();
@@ -217,7 +218,7 @@ fn slaves_that_swapped_names_stay_at_reload() {
     xbond.stop().unwrap();
 }
 
-/// ICMPv6: of a host that has IPv6 and would not say so.
+/// Returns whether a frame is ICMPv6, which a host with IPv6 sends unasked.
 fn is_icmpv6(frame: &Frame) -> bool {
     !frame.outgoing && frame.bytes.get(12..14) == Some(&[0x86, 0xdd])
 }
@@ -242,7 +243,7 @@ fn assert_only_bond0_has_ipv6(lab: &Lab, what: &str) {
     assert!(!text.contains("dadfailed"), "{what}: {text}");
 }
 
-/// Below 1280 bytes a device has no IPv6; above, the kernel makes it again, with addresses.
+/// Below 1280 bytes a device has no IPv6; above, the kernel creates it again, with addresses.
 #[test]
 fn an_mtu_that_ipv6_needs_gives_slaves_no_addresses() {
     skip_if_unable!();
@@ -292,7 +293,7 @@ fn an_mtu_that_ipv6_needs_gives_slaves_no_addresses() {
     }
 }
 
-/// What the kernel made while another process changed the MTU of a slave to and fro is removed.
+/// Addresses that the kernel added while another process changed the MTU of a slave to and fro are removed.
 #[test]
 fn addresses_that_the_kernel_made_on_slaves_and_port_are_removed() {
     skip_if_unable!();
@@ -315,7 +316,7 @@ fn addresses_that_the_kernel_made_on_slaves_and_port_are_removed() {
     xbond.stop().unwrap();
 }
 
-/// A slave whose own MTU is too small for IPv6, and one that was made so by the bond.
+/// A slave whose own MTU is too small for IPv6, and one whose MTU the bond made too small.
 #[test]
 fn ipv6_of_slaves_is_restored() {
     skip_if_unable!();
@@ -351,7 +352,7 @@ fn ipv6_of_slaves_is_restored() {
     }
 }
 
-/// Before anything is changed.
+/// The refusal comes before anything is changed.
 #[test]
 fn ipv6_with_a_small_mtu_is_refused() {
     skip_if_unable!();
@@ -377,7 +378,7 @@ fn ipv6_with_a_small_mtu_is_refused() {
         before.assert_holds(host, why);
     }
     drop(xbond.stop().unwrap());
-    // bond0's MTU is what another process has made it.
+    // Another process has changed bond0's MTU.
     let directory = tempfile::tempdir().unwrap();
     let path = write(&directory, MORE);
     let xbond = run(&lab, &path);
@@ -392,7 +393,7 @@ fn ipv6_with_a_small_mtu_is_refused() {
     xbond_tests::xbond::cli(host, ["down", BOND, "--force"]).unwrap();
 }
 
-/// The kernel takes any bytes but a few for a name, also for one of an interface that has nothing to do with the bond.
+/// The kernel accepts almost any bytes in a name, also for an interface that is unrelated to the bond.
 #[test]
 fn a_slave_whose_name_is_not_utf8_takes_over_and_groups_are_reported() {
     skip_if_unable!();
@@ -411,7 +412,7 @@ fn a_slave_whose_name_is_not_utf8_takes_over_and_groups_are_reported() {
     lab.cut(SLAVES[0], Cut::Carrier).unwrap();
     wait_for_active(&xbond, "Z??");
     meet(&lab);
-    // Comes after what the failover set off.
+    // This request is executed after everything that the failover triggered.
     xbond.cli(["del-slave", BOND, SLAVES[0]]).unwrap();
     xbond.cli(["down", "--all"]).unwrap();
     let log = xbond.stop().unwrap();

@@ -1,4 +1,4 @@
-//! Moving in: from other bonds' files, and from the NIC by which one is logged in.
+//! Migration from other bonds' files, and from the NIC of the administrator's own login.
 
 mod snapshot;
 
@@ -16,14 +16,14 @@ use xbond_tests::{HOST_V4, HOST_V6, Lab, NetNs, PEER_V4, PEER_V6, WAIT_LIMIT, Xb
 const BOND0: [&str; 9] =
     ["--bond", "bond0", "--slave", "enp0s8", "--slave", "enp0s9", "-o", "miimon=100", "--move-addresses"];
 
-/// A host that is reached by enp0s8 alone.
+/// Creates a host that is reached by enp0s8 alone.
 fn host_on_one_nic() -> Lab {
     let lab = Lab::scenario().unwrap();
     let host = &lab.host;
     snapshot::open_once(host);
     host.ip("link set enp0s8 up").unwrap();
     host.ip(&format!("address add {HOST_V4}/24 dev enp0s8 label enp0s8:1")).unwrap();
-    // As NetworkManager does it: the route of the network has a metric of its own.
+    // As NetworkManager configures it: the route of the network has a metric of its own.
     host.ip("address add 10.9.8.7/16 dev enp0s8 noprefixroute").unwrap();
     host.ip("route add 10.9.0.0/16 dev enp0s8 proto kernel scope link src 10.9.8.7 metric 100").unwrap();
     host.ip(&format!("address add {HOST_V6}/64 dev enp0s8 nodad")).unwrap();
@@ -49,7 +49,7 @@ impl Connection {
         Self(here, there)
     }
 
-    /// A word each way.
+    /// Asserts that data passes in both directions.
     #[track_caller]
     fn assert_lives(&mut self, when: &str) {
         let Self(here, there) = self;
@@ -98,7 +98,7 @@ fn connections_survive_the_move_and_the_undoing_of_it() {
     }
     assert!(!routes(&lab.host, "enp0s8").contains("via"), "{moved}");
 
-    // Nobody confirms.
+    // No confirmation arrives.
     assert!(!xbond.wait().unwrap().success());
     assert!(xbond.log().contains("not confirmed within 8 s: everything is as it was"), "{}", xbond.log());
     found.assert_holds(&lab.host, "not confirmed");
@@ -116,7 +116,7 @@ fn a_confirmed_bond_stays_until_down() {
     assert_eq!(xbond.cli(["confirm"]).unwrap(), "confirmed: it stays\n");
     let error = xbond.cli(["confirm"]).unwrap_err().to_string();
     assert!(error.contains("nothing waits for a confirmation"), "{error}");
-    // Longer than there was time to confirm.
+    // Longer than the time for confirmation.
     std::thread::sleep(Duration::from_secs(4));
     assert!(lab.host.ping(PEER_V4.into(), 1).unwrap().received == 1);
     xbond.stop().unwrap();
@@ -136,7 +136,7 @@ fn a_session_that_would_be_cut_off_is_warned_of() {
     xbond.stop().unwrap();
 }
 
-/// What `import` prints is what `check` accepts and `run` runs.
+/// `check` accepts and `run` runs what `import` prints.
 #[test]
 fn imported_network_scripts_run() {
     skip_if_unable!();
@@ -179,14 +179,14 @@ fn doctor_changes_nothing_and_names_obstacles() {
     found.assert_holds(&lab.host, "doctor");
 
     let xbond = Xbond::run(&lab.host, ["--bond", "bond7", "--slave", "enp0s9", "-o", "miimon=100"]).unwrap();
-    // A slave of a bond that runs is in order, also for whoever names it.
+    // A slave of a running bond is in order, also if it is named explicitly.
     let (_, bad) = doctor("enp0s9");
     assert_eq!(bad, [] as [serde_json::Value; 0]);
     let mut command: Command = lab.host.command(xbond::binary().unwrap());
     let said = command.args(["doctor", "enp0s9"]).output().unwrap().stdout;
     let said = String::from_utf8_lossy(&said).into_owned();
     assert!(said.contains("ok    enp0s9: slave: is one already, of bond7"), "{said}");
-    // A look at everything finds nothing wrong with that, and takes no notice of what the bond is made of.
+    // A check of everything finds nothing wrong with that, and ignores the devices of the bond.
     let output = lab.host.command(xbond::binary().unwrap()).args(["doctor", "-j"]).output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let checks = report["checks"].as_array().unwrap();

@@ -1,4 +1,5 @@
-//! Names that others choose: of requests, arguments, files and interfaces. None of them leads anywhere.
+//! Names that other processes choose: in requests, arguments, files and of interfaces. None of them reaches another
+//! path.
 
 mod common;
 
@@ -19,7 +20,7 @@ use common::{BOND, SLAVES, bond, lab, show};
 use serde_json::Value;
 use xbond_tests::{Lab, Policy, WAIT_LIMIT, Xbond, lab::Datapath, skip_if_unable, xbond::binary};
 
-/// What no bond and no slave is called.
+/// Names that no bond and no slave can have.
 const HOSTILE: [&[u8]; 14] = [
     b".",
     b"..",
@@ -37,7 +38,7 @@ const HOSTILE: [&[u8]; 14] = [
     b"eth%d",
 ];
 
-/// A directory that an agent must not touch, with a record in it that it must not believe.
+/// A directory that an agent must not change, with a record that it must not believe.
 struct Victim(tempfile::TempDir);
 
 impl Victim {
@@ -67,7 +68,7 @@ fn run_directory(lab: &Lab) -> PathBuf {
     Path::new("/run/xbond").join(lab.host.cookie().unwrap().to_string())
 }
 
-/// The status and the body of the answer to one request.
+/// Returns the status and the body of the answer to one request.
 fn ask(lab: &Lab, method: &str, path: &str, body: &str) -> (u16, String) {
     let mut stream = UnixStream::connect(run_directory(lab).join("xbond.sock")).unwrap();
     stream.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
@@ -83,7 +84,7 @@ fn ask(lab: &Lab, method: &str, path: &str, body: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-/// All requests that name a bond, or a slave of it.
+/// Returns all requests that name a bond, or a slave of it.
 fn routes(name: &[u8]) -> Vec<(&'static str, String, &'static str)> {
     const CHANGE: &str = r#"{"set":[["miimon","50"]]}"#;
     let name: String = name.iter().map(|byte| format!("%{byte:02x}")).collect();
@@ -112,12 +113,12 @@ fn a_name_in_a_request_reaches_no_path() {
     let victim = Victim::new();
     let path = victim.path().to_str().unwrap();
     let relative = format!("../../..{path}");
-    // As long as the other: no answer may differ in anything but the name.
+    // As long as the other name: no answer may differ in anything but the name.
     let missing = format!("{}_", &path[..path.len() - 1]);
     let (before, left) =
         (show(&xbond)["options"].clone(), fs::read_dir(run_directory(&lab)).unwrap().count());
     for name in HOSTILE.into_iter().chain([path.as_bytes(), relative.as_bytes()]) {
-        // An agent that believed one of these would take away what is others'.
+        // An agent that believed one of these would remove files of other owners.
         let leads_away = HOSTILE.contains(&name) && name.iter().any(|byte| b"./".contains(byte));
         for (method, route, body) in routes(name) {
             if method == "DELETE" && leads_away {
@@ -133,7 +134,7 @@ fn a_name_in_a_request_reaches_no_path() {
         let (status, answer) = ask(&lab, "POST", "/v1/bonds/bond0/slaves", &body);
         assert!([400, 422].contains(&status), "{body}: {status} {answer}");
     }
-    // What there is elsewhere is nobody's business.
+    // An answer must not reveal which other paths exist.
     let answers = [path, &missing].map(|path| {
         let answers =
             routes(path.as_bytes()).into_iter().map(|(method, route, body)| ask(&lab, method, &route, body));
@@ -149,7 +150,7 @@ fn run(lab: &Lab, arguments: &[&OsStr]) -> Output {
     lab.host.command(binary().unwrap()).args(arguments).output().unwrap()
 }
 
-/// What a terminal would execute.
+/// Returns whether the bytes contain control characters, which a terminal would execute.
 fn has_controls(bytes: &[u8]) -> bool {
     String::from_utf8_lossy(bytes).chars().any(|character| character.is_control() && character != '\n')
 }
@@ -205,7 +206,7 @@ fn a_name_on_the_command_line_is_refused_by_every_verb() {
     }
 }
 
-/// The kernel lets control characters pass in names of interfaces.
+/// The kernel accepts control characters in names of interfaces.
 #[test]
 fn a_slave_that_is_renamed_prints_nothing_that_a_terminal_executes() {
     skip_if_unable!();
@@ -254,7 +255,7 @@ fn a_slave_that_is_renamed_prints_nothing_that_a_terminal_executes() {
     xbond.stop().unwrap();
 }
 
-/// /run/xbond is a service user's, in a mount namespace of the test's own.
+/// /run/xbond belongs to a service user, in the test's own mount namespace.
 const PLANTED: &str = r#"
     set -e
     mount -t tmpfs -o mode=755 tmpfs /run/xbond
@@ -265,7 +266,7 @@ const PLANTED: &str = r#"
     exec "$@"
 "#;
 
-/// The same with a directory of root's, in which links lead elsewhere.
+/// The same layout with a directory of root's, in which symbolic links lead to other paths.
 const PLANTED_BELOW: &str = r#"
     set -e
     mount -t tmpfs -o mode=755 tmpfs /run/xbond
@@ -321,7 +322,7 @@ fn a_symbolic_link_of_a_service_user_is_not_followed() {
     }
 }
 
-/// Whoever owns /run/xbond leads no client elsewhere: neither by the socket, nor by the directory that has it.
+/// The owner of /run/xbond cannot redirect a client: neither by the socket, nor by the directory that contains it.
 #[test]
 fn a_symbolic_link_instead_of_the_control_socket_is_refused() {
     skip_if_unable!();
@@ -369,7 +370,7 @@ fn walk(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A pinned bond's name for people may be any link, and the directory of another namespace is none.
+/// The readable name of a pinned bond may be any link; the directory of another namespace is none.
 #[test]
 fn a_bond_may_be_named_like_the_directory_of_a_namespace() {
     skip_if_unable!();

@@ -1,4 +1,4 @@
-//! bond0 and its port as a netkit pair, and what becomes of that choice where the kernel has none.
+//! bond0 and its port as a netkit pair, and what happens to that setting on a kernel without netkit.
 
 mod common;
 mod snapshot;
@@ -19,7 +19,7 @@ const RATE: u32 = 5_000;
 const PEER_NIC: &str = "eth0";
 const PORT: &str = "bond0-port";
 
-/// Why there is no netkit here, if so.
+/// Returns why there is no netkit here, if so.
 fn obstacle() -> Option<String> {
     let netns = NetNs::create(&format!("{}-netkit", netns::unique_stem())).unwrap();
     let made = netns.ip("link add probe numtxqueues 16 type netkit");
@@ -52,7 +52,7 @@ fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// What the kernel says that bond0 is.
+/// Returns the kernel's kind of bond0.
 fn kind(netns: &NetNs) -> String {
     let links = json(&netns.ip(&format!("-d -j link show {BOND}")).unwrap());
     links[0]["linkinfo"]["info_kind"].as_str().unwrap_or_default().to_owned()
@@ -63,7 +63,7 @@ fn packets(netns: &NetNs, name: &str, way: &str) -> u64 {
     links[0]["stats64"][way]["packets"].as_u64().unwrap()
 }
 
-/// Programs at the ingress of a device.
+/// Counts the programs at the ingress of a device.
 fn at_ingress(netns: &NetNs, name: &str) -> usize {
     let attached = || Ok(SchedClassifier::query_tcx(name, TcAttachType::Ingress)?.1.len());
     netns.run(attached).unwrap()
@@ -165,9 +165,9 @@ fn a_killed_agents_pair_is_adopted_with_its_link() {
     flow.wait_for_more(1_000).unwrap();
     let (ifindex, program) = (lab.host.link(BOND).unwrap().ifindex, port_program(&lab));
     first.kill().unwrap();
-    // While nobody looks, as any bond.
+    // Without an agent, like any bond.
     assert_eq!(json(&cli(&lab.host, ["show", "-j"]).unwrap())["bonds"][0]["pair"], "netkit");
-    // Another kind than it is: refused, and it goes on.
+    // Another kind than the existing one is refused, and the bond keeps running.
     let refusal = cli(&lab.host, ["run"].into_iter().chain(arguments("veth", &[]))).unwrap_err().to_string();
     assert!(refusal.contains("pair is netkit, and the configuration says veth"), "{refusal}");
     let second = Xbond::run(&lab.host, arguments("netkit", &["--address", &address])).unwrap();
@@ -185,7 +185,7 @@ fn a_killed_agents_pair_is_adopted_with_its_link() {
     before.assert_holds(&lab.host, "after down --force");
 }
 
-/// It carries the bond's programs with it, and an agent that does not see it any more takes it over all the same.
+/// bond0 keeps its programs when it is moved, and an agent that no longer sees it adopts the bond nevertheless.
 #[test]
 fn bond0_in_a_container_is_adopted() {
     skip_without_netkit!();
@@ -209,7 +209,7 @@ fn bond0_in_a_container_is_adopted() {
     assert!(container.link(BOND).is_err(), "it goes with its bond");
 }
 
-/// Made by an agent that knew no netkit, or on a kernel without.
+/// Created by an agent that knew no netkit, or on a kernel without it.
 #[test]
 fn a_bond_of_veth_stays_one() {
     skip_without_netkit!();
@@ -226,7 +226,8 @@ fn a_bond_of_veth_stays_one() {
     second.stop().unwrap();
 }
 
-/// As when somebody has removed the link's pin: what bond0 sends is dropped there, and what it receives still comes.
+/// As after another process has removed the link's pin: frames that bond0 sends are dropped there, and it still
+/// receives.
 #[test]
 fn without_its_program_nothing_leaves_bond0() {
     skip_without_netkit!();
@@ -237,7 +238,7 @@ fn without_its_program_nothing_leaves_bond0() {
     meet(&lab);
     xbond.kill().unwrap();
     fs::remove_file(pins(&lab).join("bond_tx_link")).unwrap();
-    // Detaching waits for whoever is in the program.
+    // Detaching waits for CPUs that run the program.
     let socket = PacketSocket::open(&lab.host, BOND).unwrap();
     let port = packets(&lab.host, PORT, "rx");
     let capture = Capture::start(&lab.peer).unwrap();
@@ -246,7 +247,7 @@ fn without_its_program_nothing_leaves_bond0() {
     eventually(
         "bond0 drops",
         || {
-            // A full answer either way: the counter rises with each frame that is dropped.
+            // The send succeeds or fails: the counter rises with each frame that is dropped.
             let _ = socket.send(&frame);
             json(&lab.host.ip(&format!("-s -j link show {BOND}")).unwrap())[0]["stats64"]["tx"]["dropped"]
                 .as_u64()
@@ -262,7 +263,7 @@ fn without_its_program_nothing_leaves_bond0() {
     cli(&lab.host, ["down", BOND, "--force"]).unwrap();
 }
 
-/// A slave with several queues chooses one for each connection, and the socket remembers it.
+/// A slave with several queues chooses one for each connection, and the socket stores it.
 #[test]
 fn the_queue_that_a_slave_chooses_is_no_queue_id() {
     skip_without_netkit!();
@@ -287,7 +288,7 @@ fn the_queue_that_a_slave_chooses_is_no_queue_id() {
         Bulk::start(host, peer, 256 << 10).unwrap().finish().unwrap();
     }
     assert!(sent(SLAVES[0]) > before[0] + 400);
-    assert_eq!(sent(SLAVES[1]), before[1], "nobody asked for queue 1");
+    assert_eq!(sent(SLAVES[1]), before[1], "no packet has queue 1");
     assert!(packets(&lab.host, PORT, "rx") > port + 400, "while there is a queue_id, frames go by the port");
 
     xbond.cli(["set", BOND, "--slave", SLAVES[1], "queue_id=0"]).unwrap();

@@ -1,5 +1,5 @@
-//! Whose an interface is: the kernel says it, by the alias of a bond's devices and by the bond's programs. A record that
-//! says something else changes nothing.
+//! Ownership of interfaces: the kernel confirms it, by the alias of a bond's devices and by the bond's programs. A
+//! record that claims something else changes nothing.
 
 mod common;
 mod snapshot;
@@ -21,7 +21,7 @@ fn host() -> Lab {
     lab
 }
 
-/// The same with a pair that is nobody's.
+/// Creates the host with another veth pair, which belongs to no bond.
 fn host_with_stranger() -> Lab {
     let lab = host();
     lab.host.ip("link add stranger mtu 1300 type veth peer name far").unwrap();
@@ -58,7 +58,7 @@ fn alias(host: &NetNs, name: &str) -> Option<String> {
     links[0]["ifalias"].as_str().map(str::to_owned)
 }
 
-/// `words` are an alias of any bytes.
+/// Sets an alias; `words` may be any bytes.
 fn set_alias(host: &NetNs, name: &str, words: &[u8]) {
     let mut command = host.command("ip");
     command.args(["link", "set", name, "alias"]).arg(OsStr::from_bytes(words));
@@ -83,7 +83,7 @@ fn forge(host: &NetNs, change: impl FnOnce(&mut Value)) {
     fs::write(path, contents.to_string()).unwrap();
 }
 
-/// A former xbond's: without aliases.
+/// Makes the bond look like that of an earlier xbond: without aliases.
 fn make_former(host: &NetNs) {
     for name in SLAVES.iter().chain(&[BOND, "bond0-port"]) {
         set_alias(host, name, b"");
@@ -96,7 +96,7 @@ fn make_former(host: &NetNs) {
     });
 }
 
-/// What a slave's record says, of the stranger.
+/// Changes a slave's record so that it names the foreign interface.
 fn of_stranger(host: &NetNs, slave: &Value) -> Value {
     let (stranger, far) = (host.link("stranger").unwrap(), host.link("far").unwrap());
     let mut found = slave.clone();
@@ -138,7 +138,7 @@ fn an_alias_that_was_changed_externally_is_kept() {
     let lab = host();
     set_alias(&lab.host, "enp0s8", b"uplink");
     let file = file_of(BOND, &SLAVES);
-    // One that is not UTF-8 hides no interface.
+    // An alias that is not UTF-8 hides no interface.
     for changed in [&b"patch panel 3"[..], b"\xff\xfe", b"xbond:bond1"] {
         let agent = run(&lab, &file);
         set_alias(&lab.host, "enp0s8", changed);
@@ -157,7 +157,7 @@ fn an_alias_that_was_changed_externally_is_kept() {
 
 type Forgery = Box<dyn Fn(&mut Value)>;
 
-/// What a forged record says, of the killed agent's.
+/// Returns forged records of the killed agent's bond.
 fn forgeries(host: &NetNs) -> Vec<(&'static str, Forgery)> {
     let (stranger, far) = (host.link("stranger").unwrap().ifindex, host.link("far").unwrap().ifindex);
     let slave = |host: &NetNs, record: &Value| {
@@ -220,7 +220,7 @@ fn a_forged_record_changes_no_foreign_interface() {
     }
 }
 
-/// A record of a bond that there never was, and one that says that it is another bond's.
+/// A record of a bond that never existed, and one that claims to be another bond's.
 #[test]
 fn a_record_without_a_bond_changes_nothing() {
     skip_if_unable!();
@@ -287,7 +287,7 @@ fn a_reused_ifindex_is_a_foreign_interface() {
             assert_eq!(look(), before);
             fs::remove_dir_all(record(&lab.host).parent().unwrap()).unwrap();
         } else {
-            // It is a slave of a file: it joins as a new one.
+            // A file names the slave, so it joins as a new one.
             let next = run(&lab, &file);
             next.wait_for("it is not changed").unwrap();
             next.stop().unwrap();
@@ -350,7 +350,7 @@ fn a_former_xbonds_bond_is_confirmed_by_its_programs_or_refused() {
     let (commands, _) = commands.split_once("; xbond down").unwrap();
     commands.split("; ").for_each(|command| drop(lab.host.exec(command).unwrap()));
     cli(&lab.host, ["down", BOND, "--force"]).unwrap();
-    // The former record knows no alias.
+    // The earlier record contains no alias.
     set_alias(&lab.host, "enp0s9", b"uplink");
     before.assert_holds(&lab.host, "refused, and confirmed by the administrator");
 }

@@ -1,5 +1,5 @@
-//! The path of the packets, changed by another process: noticed within a second or two, restored where it is the bond's own, and
-//! reported otherwise. And what a receipt says of announcements.
+//! Changes of the packets' path by another process: detected within a second or two, restored where the bond owns it,
+//! and reported otherwise. And the announcements in a receipt.
 
 mod common;
 
@@ -43,7 +43,7 @@ fn bpftool(lab: &Lab, line: &str) -> anyhow::Result<String> {
     lab.host.exec(&format!("bpftool {line}"))
 }
 
-/// Does something to the path, and sees it reported, restored and counted, and the bond carry.
+/// Damages the path, and asserts that this is reported, restored and counted, and that the bond carries traffic.
 #[track_caller]
 fn restored(lab: &Lab, xbond: &Xbond<'_>, what: &str, said: &str, harm: impl FnOnce()) {
     let log = xbond.log().len();
@@ -100,7 +100,7 @@ fn programs_that_were_detached_are_attached_again() {
                 let shown: Value = serde_json::from_str(&shown).unwrap();
                 assert!(shown["devname"].is_string() || shown["ifindex"] != 0, "{what}: {shown}");
             }
-            // The bond fails over as before, and is taken down whole.
+            // The bond still fails over, and is removed completely.
             lab.cut(SLAVES[0], Cut::Carrier).unwrap();
             wait_for_active(&xbond, SLAVES[1]);
             meet(&lab);
@@ -110,7 +110,7 @@ fn programs_that_were_detached_are_attached_again() {
     }
 }
 
-/// As [`restored`], of a fault whose sentence was logged in the last minute.
+/// Like [`restored`], for a fault that was already logged in the last minute.
 #[track_caller]
 fn restored_again(lab: &Lab, xbond: &Xbond<'_>, what: &str, harm: impl FnOnce()) {
     let count = || show(xbond)["path_restored"].as_u64().unwrap();
@@ -121,7 +121,7 @@ fn restored_again(lab: &Lab, xbond: &Xbond<'_>, what: &str, harm: impl FnOnce())
     eventually(what, || show(xbond)["path_faults"].clone(), |faults| *faults == Value::Array(Vec::new()));
 }
 
-/// A tc program that lets everything pass.
+/// Returns a tc program that passes everything.
 fn passing(object: &mut aya::Ebpf) -> &mut SchedClassifier {
     let program: &mut SchedClassifier = object.program_mut(names::TC_HOST_RX).unwrap().try_into().unwrap();
     program.load().unwrap();
@@ -155,7 +155,7 @@ fn programs_that_were_replaced_in_their_links_are_restored() {
     xbond.stop().unwrap();
 }
 
-/// Maps, programs and links: what the agent holds is pinned again.
+/// Maps, programs and links: the agent holds them and pins them again.
 #[test]
 fn pins_that_were_removed_are_pinned_again() {
     skip_if_unable!();
@@ -191,7 +191,7 @@ fn pins_that_were_removed_are_pinned_again() {
     }
 }
 
-/// A program of another process is its own business, and is named as long as it is there.
+/// A program of another process is not changed, and is named as long as it exists.
 #[test]
 fn programs_ahead_of_the_bonds_are_reported_once() {
     skip_if_unable!();
@@ -218,10 +218,10 @@ fn programs_ahead_of_the_bonds_are_reported_once() {
         eventually(device, warnings, |warnings| !warnings.contains("BPF program id"));
         xbond.wait_for("does not run before the bond's any more").unwrap();
     }
-    // One behind the bond's own is not of interest.
+    // A program after the bond's own does not matter.
     let last = TcAttachOptions::TcxOrder(LinkOrder::last());
     lab.host.run(|| Ok(program.attach_with_options(SLAVES[1], TcAttachType::Ingress, last)?)).unwrap();
-    // XDP is ahead of tc.
+    // XDP runs before tc.
     let xdp: &mut Xdp = object.program_mut(names::XDP_SLAVE_RX).unwrap().try_into().unwrap();
     xdp.load().unwrap();
     let id = lab.host.run(|| Ok(xdp.attach(SLAVES[1], XdpMode::Skb)?)).unwrap();
@@ -250,7 +250,7 @@ fn a_bond0_that_is_set_down_is_reported_and_stays_down() {
     xbond.stop().unwrap();
 }
 
-/// Before Linux 6.6, and where asked for: with XDP, what copies link-local frames is a filter.
+/// Before Linux 6.6, and if the test requests it: with XDP, the program that copies link-local frames is a filter.
 #[test]
 fn filters_behind_xdp_that_were_removed_are_attached_again() {
     skip_if_unable!();
@@ -270,7 +270,7 @@ fn filters_behind_xdp_that_were_removed_are_attached_again() {
     xbond.stop().unwrap();
 }
 
-/// Before Linux 6.6, and where asked for.
+/// Before Linux 6.6, and if the test requests it.
 #[test]
 fn filters_that_were_removed_are_attached_again() {
     skip_if_unable!();
@@ -281,7 +281,7 @@ fn filters_that_were_removed_are_attached_again() {
         restored(&lab, &xbond, device, &format!("{device}: its BPF program was detached"), || {
             lab.host.exec(&format!("tc filter del dev {device} ingress")).unwrap();
         });
-        // The same fault is logged once a minute.
+        // A repeated fault is logged once a minute.
         let count = || show(&xbond)["path_restored"].as_u64().unwrap();
         let before = count();
         lab.host.exec(&format!("tc qdisc del dev {device} clsact")).unwrap();
@@ -309,7 +309,7 @@ fn device_maps_that_were_changed_are_restored() {
     bpftool(&lab, &format!("map update {loopback}")).unwrap();
     eventually("overwritten", || show(&xbond)["path_restored"].as_u64().unwrap(), |count| *count > before);
     meet(&lab);
-    // The same fault again is logged once a minute, and restored each time.
+    // A repeated fault is logged once a minute, and restored each time.
     let before = show(&xbond)["path_restored"].as_u64().unwrap();
     bpftool(&lab, &format!("map delete pinned {} key 0 0 0 0", pin(&lab, "TX_PORTS").display())).unwrap();
     eventually("again", || show(&xbond)["path_restored"].as_u64().unwrap(), |count| *count > before);
@@ -317,7 +317,7 @@ fn device_maps_that_were_changed_are_restored() {
     xbond.stop().unwrap();
 }
 
-/// What slaves have for bond0 and for what is above it.
+/// Settings that slaves have for bond0 and for devices above it.
 #[test]
 fn receive_settings_of_slaves_for_bond0_are_restored() {
     skip_if_unable!();
@@ -348,7 +348,7 @@ fn receive_settings_of_slaves_for_bond0_are_restored() {
     xbond.stop().unwrap();
 }
 
-/// An existing port is set up as a slave is.
+/// An existing port is configured like a slave.
 #[test]
 fn an_existing_port_is_restored() {
     skip_if_unable!();
@@ -373,7 +373,7 @@ fn an_existing_port_is_restored() {
     xbond.stop().unwrap();
 }
 
-/// Has no event: it is read every ten seconds.
+/// A change of XPS causes no event: it is read every ten seconds.
 #[test]
 fn xps_of_bond0_is_restored() {
     skip_if_unable!();
@@ -427,7 +427,7 @@ fn devices_that_were_changed_are_corrected() {
                 drop(lab.host.exec(&format!("ethtool -K {BOND} tx on")).unwrap());
             });
         }
-        // A larger MTU of bond0 is the slaves', too, and no fault.
+        // A larger MTU of bond0 is also set on the slaves, and is no fault.
         let before = show(&xbond)["path_restored"].clone();
         lab.host.ip(&format!("link set {BOND} mtu 1400")).unwrap();
         eventually(
@@ -447,7 +447,7 @@ fn maps_that_were_changed_are_restored() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
-    // Without miimon nothing else polls.
+    // Without miimon no other poll exists.
     let target = format!("arp_ip_target={PEER_V4}");
     let xbond = bond(&lab, Datapath::Tc, &["miimon=0", "arp_interval=20000", &target]);
     for (map, bytes, flipped) in
@@ -473,7 +473,7 @@ fn maps_that_were_changed_are_restored() {
     xbond.stop().unwrap();
 }
 
-/// What cannot be restored stays in show, JSON, metrics and the log, until it can.
+/// A fault that cannot be restored stays in show, JSON, metrics and the log until it is repaired.
 #[test]
 fn a_fault_that_cannot_be_restored_is_reported() {
     skip_if_unable!();
@@ -482,7 +482,7 @@ fn a_fault_that_cannot_be_restored_is_reported() {
     let xbond = bond_with(&lab, Datapath::Xdp, &[], &["--metrics", METRICS]);
     let (mine, other) = (pin(&lab, "slave1_rx_link"), pin(&lab, "slave0_rx_prog"));
     let log = xbond.log().len();
-    // Another program is faster than the agent: both at once.
+    // Another program is faster than the agent: both faults at once.
     bpftool(&lab, &format!("link detach pinned {}", mine.display())).unwrap();
     bpftool(&lab, &format!("net attach xdpdrv pinned {} dev {} overwrite", other.display(), SLAVES[1]))
         .unwrap();
@@ -546,7 +546,7 @@ fn last_receipt(lab: &Lab) -> Value {
     log["receipts"].as_array().unwrap().last().unwrap().clone()
 }
 
-/// A receipt counts addresses that were announced, and says where there are none.
+/// A receipt counts the announced addresses, and reports it if there are none.
 #[test]
 fn a_receipt_lists_what_was_announced() {
     skip_if_unable!();
@@ -565,14 +565,14 @@ fn a_receipt_lists_what_was_announced() {
     eventually("no address is tentative", addresses, |text| !text.contains("tentative"));
     let count = addresses().lines().count();
     let count_of = |to: &str| switch(to).1["announced"]["addresses"].as_u64().unwrap() as usize;
-    // The agent hears of an address a little later.
+    // The agent learns of an address a little later.
     eventually("all addresses", || [SLAVES[1], SLAVES[0]].map(count_of), |counts| *counts == [count; 2]);
     let (said, receipt) = switch(SLAVES[1]);
     assert!(said.contains(&format!("announced {count} addresses by the agent")), "{said}");
     assert_eq!((&receipt["announced"]["failed"], &receipt["announced"]["by"]), (&0.into(), &"agent".into()));
     assert!(receipt["steps"]["announce_us"].is_u64(), "{receipt:#}");
 
-    // The address goes to a bridge.
+    // The address is moved to a bridge.
     lab.host.ip(&format!("address flush dev {BOND}")).unwrap();
     lab.host.ip("link add br0 type bridge").unwrap();
     lab.host.ip(&format!("link set {BOND} master br0")).unwrap();

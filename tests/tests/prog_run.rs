@@ -1,4 +1,5 @@
-//! Every program, run by BPF_PROG_TEST_RUN on the frames of one table: the action and the bytes that come out.
+//! Runs every program by BPF_PROG_TEST_RUN on the frames of one table, and compares the action and the resulting
+//! bytes.
 
 mod programs;
 
@@ -49,7 +50,7 @@ fn table(hook: Hook, is_wanted: fn(Way) -> bool) {
     }
 }
 
-/// Under none and follow the bond wears one MAC; what a backup wears is nothing that bond0 ever sent.
+/// Under none and follow the bond has one MAC address; bond0 never sent frames with the address of a backup.
 fn backups_mac_stays_under_follow(hook: Hook) {
     let bench = Bench::new(hook, "follow");
     bench.policy(FailOverMac::Follow, 0);
@@ -57,7 +58,7 @@ fn backups_mac_stays_under_follow(hook: Hook) {
     assert_eq!(bench.transmit(&frame), (Forwarded, frame.clone()));
 }
 
-/// While bond0's MAC is being changed, frames get the MAC that bond0 has at that moment.
+/// While bond0's MAC address is being changed, frames get the address that bond0 has at that moment.
 fn moving_host_mac(hook: Hook) {
     let bench = Bench::new(hook, "moving");
     let reader = DeviceReader::new(&Kernel::read()).unwrap();
@@ -75,7 +76,7 @@ fn learned_host_mac(hook: Hook) {
     bench.policy(FailOverMac::Active, BondEntry::LEARN_HOST_MAC);
     let to = |destination: Mac| ethernet(destination, PEER, IPV4);
     let from = |source: Mac| ethernet(PEER, source, IPV4);
-    assert_eq!(bench.receive(0, &to(OWN[0])).1, to(OWN[0]), "nobody is known yet");
+    assert_eq!(bench.receive(0, &to(OWN[0])).1, to(OWN[0]), "no host is known yet");
     assert_eq!(bench.transmit(&from(GUEST)).1, from(OWN[0]));
     assert_eq!(bench.receive(0, &to(OWN[0])).1, to(GUEST));
     assert_eq!(bench.transmit(&from(HOST)).1, from(HOST), "another one behind the port stays itself");
@@ -143,7 +144,7 @@ fn device_state_follows_the_device() {
     assert_eq!(reader.read(gone).unwrap(), None, "no such device");
 }
 
-/// What a frame leaves in PROBES of the slave that received it: nothing, a time, or a target's time, too.
+/// What a frame changes in PROBES for the slave that received it: nothing, a time, or also a target's time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Noted {
     Nothing,
@@ -160,7 +161,7 @@ impl Bench {
         self.maps.set_targets(targets);
     }
 
-    /// Receives a frame; tells what was noted, and checks the times against the clock.
+    /// Receives a frame; returns what was recorded, and checks the times against the clock.
     fn note(&self, slot: u8, frame: &[u8]) -> Noted {
         let times = || self.maps.probe_times(Slot::new(slot).unwrap());
         let before = times();
@@ -193,7 +194,7 @@ fn monitor_table(hook: Hook) {
     const ALL: u32 = BondEntry::MONITOR | BondEntry::VALIDATE_ACTIVE | BondEntry::VALIDATE_BACKUP;
     let bench = Bench::new(hook, "monitor");
     let request = arp(Mac::BROADCAST, OWN[0], OWN[0], Mac::ZERO);
-    // The operation's low byte, and the addresses exchanged.
+    // The operation's low byte, and the addresses swapped.
     let mut answer = arp(OWN[0], PEER, PEER, OWN[0]);
     answer[21] = 2;
     answer[28..32].copy_from_slice(&[192, 168, 99, 1]);
@@ -205,7 +206,7 @@ fn monitor_table(hook: Hook) {
     let other = ethernet(OWN[0], PEER, IPV4);
     let (v4, v6) = (Noted::Target(MAX_TARGETS - 1), Noted::Target(2 * MAX_TARGETS - 1));
     let nothing = [Noted::Nothing; 2];
-    // What slot 0, which is active, and slot 1, a backup, note.
+    // What slot 0, which is active, and slot 1, a backup, record.
     let table = [
         ("off", 0, &answer, nothing),
         ("off, but validating", ALL & !BondEntry::MONITOR, &answer, nothing),
@@ -226,12 +227,12 @@ fn monitor_table(hook: Hook) {
         bench.monitor(flags);
         assert_eq!([0, 1].map(|slot| bench.note(slot, frame)), expected, "{name}");
     }
-    // Without an active slave the one whose turn it is listens, and the others for late answers.
+    // Without an active slave the slave that probes in this round receives answers, and the others receive late ones.
     bench.switch(None, None);
     bench.monitor(ALL);
     assert_eq!([0, 1].map(|slot| bench.note(slot, &answer)), [v4, v4]);
     assert_eq!([0, 1].map(|slot| bench.note(slot, &request)), nothing);
-    // What was noted stays when the monitor is off.
+    // Recorded times stay when the monitor is off.
     bench.monitor(0);
     assert_ne!(bench.maps.probe_times(Slot::new(0).unwrap()), ProbeTimes::NEVER);
 }
@@ -255,7 +256,7 @@ fn an_existing_bond_is_not_overwritten() {
     assert!(bench.dir.join("ACTIVE").exists());
 }
 
-/// The carrier guard: what leaves while the active slave's device has no link.
+/// The carrier guard: frames that are sent while the active slave's device has no link.
 fn guard_table(hook: Hook) {
     let bench = Bench::new(hook, "guard");
     let reader = DeviceReader::new(&Kernel::read()).unwrap();
@@ -289,7 +290,7 @@ fn guard_table(hook: Hook) {
     assert_eq!(bench.transmit(&frame), by(0));
     assert_eq!(bench.maps.active(), before, "a link that is up changes nothing");
 
-    // The far end goes down, and with it the carrier; the frame leaves by the other one, and so does the next.
+    // The far end goes down, and with it the carrier; the frame leaves by the other slave, and so does the next.
     ip(&["link", "set", "wire0", "down"]);
     assert_eq!(bench.transmit(&frame), by(1));
     let after = bench.maps.active();
@@ -299,7 +300,7 @@ fn guard_table(hook: Hook) {
     assert_eq!(bench.transmit(&frame), by(1));
     assert_eq!(bench.maps.active(), after);
 
-    // Back so soon: not before the pause is over.
+    // The link returns too soon: the guard waits until its pause is over.
     ip(&["link", "set", "wire0", "up"]);
     ip(&["link", "set", "slave1", "down"]);
     let switched_at = bench.maps.guard().switched_at();
@@ -308,23 +309,23 @@ fn guard_table(hook: Hook) {
         assert_eq!(verdict, Verdict::Dropped(DropReason::GuardPause));
     }
     pause();
-    // Slot 0 is not usable in anybody's eyes: it is used early.
+    // Slot 0 is not marked usable: it is used early.
     assert_eq!(bench.transmit(&frame), by(0));
     assert_eq!((active(), bench.maps.active().usable()), (0, 0b01));
 
-    // Nobody has a link: the word stays.
+    // No slave has a link: the word stays.
     pause();
     ip(&["link", "set", "slave0", "down"]);
     let word = bench.maps.active();
     assert_eq!(bench.transmit(&frame).0, Verdict::Dropped(DropReason::NoLink));
     assert_eq!(bench.maps.active(), word);
 
-    // A queue's slave without a link: the active one has the frame.
+    // A queue's slave has no link: the active slave transmits the frame.
     ip(&["link", "set", "slave1", "up"]);
     pause();
     assert_eq!(bench.transmit(&frame), by(1));
 
-    // A stale handle: another device's.
+    // A stale handle: that of another device.
     pause();
     ip(&["link", "set", "slave0", "up"]);
     set_slave(1, "port");
@@ -351,7 +352,7 @@ fn guard_table(hook: Hook) {
     pause();
     assert_eq!(bench.transmit(&frame), by(1));
 
-    // Off, nobody looks.
+    // With the guard off, no check is made.
     ip(&["link", "set", "wire1", "down"]);
     bench.policy(FailOverMac::Active, 0);
     assert_eq!(bench.transmit(&frame), by(1));
@@ -401,7 +402,7 @@ fn xdp_guard() {
     guard_table(Hook::Xdp);
 }
 
-/// Many devices are looked at in one go; more than a frame has room for, too.
+/// Many devices are checked in one call, also more than a frame has room for.
 #[test]
 fn devices_are_asked_for_their_links_by_their_handles() {
     let _bench = Bench::new(Hook::Tc, "links");

@@ -1,4 +1,4 @@
-//! What people and programs read of a running bond, and of one that no agent looks after: `show`, `log`, `monitor`,
+//! What administrators and programs read of a running bond, and of one without an agent: `show`, `log`, `monitor`,
 //! metrics.
 
 mod common;
@@ -28,12 +28,12 @@ use xbond_tests::{
     xbond::{binary, cli},
 };
 
-/// A bond whose failovers are the agent's: no packet on its way makes one.
+/// Starts a bond whose failovers are the agent's: no packet causes one.
 fn unguarded<'lab>(lab: &'lab Lab, options: &[&str]) -> Xbond<'lab> {
     bond_with(lab, Datapath::Tc, options, &["--guard", "off"])
 }
 
-/// What differs from run to run.
+/// Patterns for text that differs from run to run.
 const VOLATILE: [(&str, &str); 17] = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", "TIME"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "DAY AND TIME"),
@@ -62,7 +62,7 @@ macro_rules! transcript {
     };
 }
 
-/// Holds JSON against a part of docs/xbond.schema.json.
+/// Validates JSON against a part of docs/xbond.schema.json.
 #[track_caller]
 fn conforms(part: &str, json: &Value) {
     let errors: Vec<_> = schema_of(part)
@@ -72,7 +72,7 @@ fn conforms(part: &str, json: &Value) {
     assert!(errors.is_empty(), "{errors:#?}\n{json:#}");
 }
 
-/// A part of docs/xbond.schema.json.
+/// Returns a part of docs/xbond.schema.json.
 fn schema_of(part: &str) -> jsonschema::Validator {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/xbond.schema.json");
     let mut schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
@@ -91,7 +91,7 @@ fn receipts(host: &NetNs) -> Vec<Value> {
     log["receipts"].as_array().unwrap().clone()
 }
 
-/// The receipt of the failover to `to`, once it is finished.
+/// Returns the receipt of the failover to `to`, once it is complete.
 #[track_caller]
 fn receipt_to(host: &NetNs, to: &str) -> Value {
     let is_there = |receipts: &Vec<Value>| receipts.last().is_some_and(|receipt| receipt["to"] == to);
@@ -106,14 +106,14 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap()
 }
 
-/// An `xbond monitor`, its lines as they come.
+/// An `xbond monitor`, with its lines as they arrive.
 struct Monitor {
     child: Child,
     lines: mpsc::Receiver<String>,
 }
 
 impl Monitor {
-    /// It listens when this returns: the bond's state is read.
+    /// Starts it. It listens when this returns: the bond's state has been read.
     fn start(host: &NetNs, arguments: &[&str]) -> (Self, String) {
         let mut child = host
             .command(binary().unwrap())
@@ -136,7 +136,7 @@ impl Monitor {
         self.lines.recv_timeout(WAIT_LIMIT).expect("a line")
     }
 
-    /// The next object of this kind; what comes before is left out.
+    /// Returns the next object of this kind, and skips others.
     #[track_caller]
     fn next_of(&self, kind: &str) -> Value {
         self.next_of_either([kind, kind])
@@ -152,7 +152,7 @@ impl Monitor {
         }
     }
 
-    /// Waits for its end: how it ended, and what it said.
+    /// Waits for its end; returns the exit status and the output on stderr.
     fn end(mut self) -> (ExitStatus, String) {
         let mut said = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
@@ -169,7 +169,7 @@ fn show_prints_the_reference_text_and_json_conforms_to_the_schema() {
     skip_if_unable!();
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
-    // In one request it would be up, and have an address, before it is told to make up none.
+    // In one request it would be up, and have an address, before the kernel is configured to generate none.
     lab.host.ip("link set enp0s8 addrgenmode none").unwrap();
     lab.host.ip("link set enp0s8 up").unwrap();
     lab.host.ip("address add 192.0.2.8/24 dev enp0s8").unwrap();
@@ -245,7 +245,7 @@ fn show_prints_the_reference_text_and_json_conforms_to_the_schema() {
 
     let report = json(&show(&["-j"]));
     conforms("report", &report);
-    // Again where a packet came in between.
+    // Repeated where a packet arrived in between.
     let slaves = |arguments: &[&str]| json(&show(arguments))["bonds"][0]["slaves"].clone();
     eventually("one JSON", || (slaves(&["-j"]), slaves(&["-d", "-s", "-j"])), |(short, long)| short == long);
     let bond = &report["bonds"][0];
@@ -259,7 +259,7 @@ fn show_prints_the_reference_text_and_json_conforms_to_the_schema() {
     xbond.stop().unwrap();
 }
 
-/// Whatever prints JSON has its definition in the schema: a verb that gains `--json` needs a row here.
+/// Every output of JSON has its definition in the schema: a verb that gains `--json` needs a row here.
 #[test]
 fn json_of_every_verb_conforms_to_the_schema() {
     skip_if_unable!();
@@ -280,7 +280,7 @@ fn json_of_every_verb_conforms_to_the_schema() {
         ("checks", &["doctor", "enp0s8"]),
     ];
     for (part, line) in table {
-        // check and doctor exit with a number of their own where they find something.
+        // check and doctor exit with their own codes if they have findings.
         let output = lab.host.command(binary().unwrap()).args(*line).arg("-j").output().unwrap();
         let printed = json(&String::from_utf8(output.stdout).unwrap());
         conforms(part, &printed);
@@ -293,12 +293,12 @@ fn json_of_every_verb_conforms_to_the_schema() {
     let verbs = listed.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
     let mut with_json: Vec<_> = verbs.filter(|verb| help(verb).contains("--json")).collect();
     with_json.sort_unstable();
-    // The lines of monitor are held against the schema wherever they are read.
+    // The lines of monitor are validated wherever they are read.
     assert_eq!(with_json, ["check", "doctor", "gc", "log", "monitor", "show"]);
     xbond.stop().unwrap();
 }
 
-/// What a qdisc drops is nobody's counter but the kernel's.
+/// Only the kernel counts packets that a qdisc drops.
 #[test]
 fn show_counts_what_is_dropped_around_the_bond() {
     skip_if_unable!();
@@ -314,7 +314,7 @@ fn show_counts_what_is_dropped_around_the_bond() {
             .map(|qdisc| (text(&qdisc["kind"]).to_owned(), qdisc["drops"].as_u64().unwrap()))
             .collect::<Vec<_>>()
     };
-    // On a busy machine the counters may be those of a moment ago.
+    // On a busy machine the counters may be slightly outdated.
     let is_blackhole =
         |drops: &Vec<(String, u64)>| drops.first().is_some_and(|(kind, _)| kind == "blackhole");
     common::eventually("the qdisc", drops, is_blackhole);
@@ -394,12 +394,13 @@ fn a_failover_leaves_a_receipt() {
       dropped meanwhile: COUNTS; generation N
     ");
     xbond.stop().unwrap();
-    // It went with the bond.
+    // It was removed with the bond.
     let error = cli(&lab.host, ["log", BOND]).unwrap_err().to_string();
     assert!(error.contains("bond0: no such bond in this network namespace"), "{error}");
 }
 
-/// An agent that finds the active slave dead fails over as it adopts the bond: that took no time since the machine booted.
+/// An agent that finds the active slave down fails over as it adopts the bond: that took no time since the machine
+/// booted.
 #[test]
 fn a_failover_at_adoption_took_as_long_as_it_took() {
     skip_if_unable!();
@@ -428,7 +429,7 @@ fn a_failover_without_link_event_is_triggered_by_miimon() {
     xbond.stop().unwrap();
 }
 
-/// The data plane had switched before the agent knew: the receipt says when.
+/// The data plane switched before the agent knew: the receipt has both times.
 #[test]
 fn a_failover_of_the_guard_has_a_receipt() {
     skip_if_unable!();
@@ -441,7 +442,7 @@ fn a_failover_of_the_guard_has_a_receipt() {
     }
     let (monitor, _) = Monitor::start(&lab.host, &["-j"]);
     let is_the_guards = |receipt: &Value| receipt["seen"] == "guard";
-    // A link event may be faster, once and again.
+    // A link event may be faster, so try several times.
     for (from, to) in [("enp0s8", "enp0s9"), ("enp0s9", "enp0s8")].into_iter().cycle().take(20) {
         let traffic = common::traffic(&lab, 20_000);
         traffic.wait_for_more(1_000).unwrap();
@@ -463,7 +464,7 @@ fn a_failover_of_the_guard_has_a_receipt() {
     panic!("no failover of the guard: {:#?}", receipts(&lab.host));
 }
 
-/// Receipts are the bond's, not the agent's.
+/// Receipts belong to the bond, not to the agent.
 #[test]
 fn receipts_survive_an_agent_and_the_next_one_adds_to_them() {
     skip_if_unable!();
@@ -491,7 +492,7 @@ fn receipts_survive_an_agent_and_the_next_one_adds_to_them() {
     xbond.stop().unwrap();
 }
 
-/// Of a bond without an active slave the packets that were lost meanwhile are on the receipt of its end.
+/// Packets that were lost while a bond had no active slave are in the receipt of the failover that ended this state.
 #[test]
 fn a_receipt_counts_what_was_dropped() {
     skip_if_unable!();
@@ -504,7 +505,7 @@ fn a_receipt_counts_what_was_dropped() {
     let none = |receipts: &Vec<Value>| receipts.last().is_some_and(|receipt| receipt["to"].is_null());
     let receipt = eventually("the end", || receipts(&lab.host), none).pop().unwrap();
     assert_eq!((text(&receipt["from"]), &receipt["chosen"]), ("enp0s8", &Value::Null));
-    // The port is down by now; before it is, packets are dropped for want of a slave.
+    // The port is down by now; while it is up, packets are dropped because there is no slave.
     lab.host.ip("link set bond0-port up").unwrap();
     eventually(
         "drops at the port",
@@ -527,7 +528,7 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
     let show = |arguments: &[&str]| cli(&lab.host, [&["show"], arguments].concat());
-    // Without pins it is as it always was.
+    // Without pins the answer is the usual one.
     let error = show(&[]).unwrap_err().to_string();
     assert!(error.contains("no agent runs in this network namespace; start one with `xbond run`"), "{error}");
 
@@ -584,7 +585,7 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
         assert_eq!(bond["slaves"][1][same], known["slaves"][1][same], "{same}");
     }
 
-    // What nobody does anything about now is said.
+    // `show` reports a fault on which no agent acts.
     lab.cut("enp0s9", Cut::Carrier).unwrap();
     let dead = "bond0: its active slave enp0s9 has no link, and no other has one";
     eventually("a warning", || show(&[]).unwrap(), |shown| shown.contains(dead));
@@ -592,7 +593,7 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
     let dead = "bond0: its active slave enp0s9 has no link, and the carrier guard is off: it carries nothing until an agent runs";
     eventually("a warning", || show(&[]).unwrap(), |shown| shown.contains(dead));
 
-    // A line that was torn when the agent died is skipped.
+    // A line that was incomplete when the agent died is skipped.
     let file = run_directory(&lab.host).join("bond0/receipts.ndjson");
     let mut torn = fs::OpenOptions::new().append(true).open(&file).unwrap();
     torn.write_all(b"{\"version\":1,\"bond\":\"bo").unwrap();
@@ -642,7 +643,7 @@ fn monitor_prints_events() {
         ("updelay", "100", &Value::Null)
     );
     xbond.cli(["set", BOND, "--slave", "enp0s9", "prio=5"]).unwrap();
-    // enp0s9 has the higher prio now. Either of the two may be told first.
+    // enp0s9 has the higher prio now. Either of the two may be reported first.
     let mut events = [(); 2].map(|()| all.next_of_either(["option", "failover"]));
     events.sort_by_key(|event| text(&event["event"]).to_owned());
     assert_eq!(text(&events[0]["receipt"]["chosen"]), "prio");
@@ -664,7 +665,7 @@ fn monitor_prints_events() {
     lab.cut("enp0s8", Cut::Carrier).unwrap();
     assert_eq!(all.next_of("carrier")["carrier"], false);
 
-    // The text has the same, in lines.
+    // The text output has the same events, in lines.
     let line = || one.next().split_once("bond0: ").unwrap().1.to_owned();
     assert_eq!(line(), "updelay=100");
     // Here, too, either may come first.
@@ -707,7 +708,7 @@ fn monitor_reports_that_the_agent_was_killed() {
     cli(&lab.host, ["down", BOND, "--force"]).unwrap();
 }
 
-/// One request on the control socket, on a connection of its own.
+/// Sends one request on the control socket, on its own connection.
 fn ask(host: &NetNs, request: &str) -> UnixStream {
     let mut stream = UnixStream::connect(run_directory(host).join("xbond.sock")).unwrap();
     stream.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
@@ -715,7 +716,7 @@ fn ask(host: &NetNs, request: &str) -> UnixStream {
     stream
 }
 
-/// Nobody waits for a reader, and it is told what it missed.
+/// The agent waits for no reader, and reports to the reader how many events were lost.
 #[test]
 fn a_lagging_reader_is_notified_and_disconnected() {
     skip_if_unable!();
@@ -727,7 +728,7 @@ fn a_lagging_reader_is_notified_and_disconnected() {
     let mut first = [0; 1];
     slow.read_exact(&mut first).unwrap();
 
-    // More than sockets and the agent hold, but never more at once than a reader may be behind.
+    // More than sockets and the agent hold, but never more at once than a reader may lag behind.
     let settings = vec![["resend_igmp", "1"]; 100];
     let body = serde_json::json!({ "set": settings }).to_string();
     let change = format!(
@@ -753,13 +754,13 @@ fn a_lagging_reader_is_notified_and_disconnected() {
     conforms("event", &last);
     assert_eq!(text(&last["event"]), "lagged");
     let missed = last["missed"].as_u64().unwrap() as usize;
-    // The state and the last line are beside them.
+    // The other two lines are the state and the last line.
     let told = lines.len() - 2;
     assert!(told > 256 && missed > 0 && told + missed <= 100 * 100, "{missed} missed, {told} told");
     xbond.stop().unwrap();
 }
 
-/// One request on a TCP port of the namespace.
+/// Sends one request to a TCP port of the namespace.
 fn ask_port(host: &NetNs, address: &str, line: &str) -> anyhow::Result<String> {
     let request = format!("{line} HTTP/1.1\r\nHost: xbond\r\nConnection: close\r\n\r\n");
     host.run(|| {
@@ -771,7 +772,7 @@ fn ask_port(host: &NetNs, address: &str, line: &str) -> anyhow::Result<String> {
     })
 }
 
-/// Files that are read again move it.
+/// A reload changes the address.
 #[test]
 fn metrics_move_with_the_files() {
     skip_if_unable!();
@@ -792,7 +793,7 @@ fn metrics_move_with_the_files() {
     write(&at(9816));
     assert_eq!(xbond.cli(["reload"]).unwrap(), "metrics are served at 127.0.0.1:9816\n");
     assert_eq!((is_served(9815), is_served(9816)), (false, true));
-    // What cannot be had changes nothing.
+    // An address that is not available changes nothing.
     let taken = lab.host.run(|| Ok(std::net::TcpListener::bind("127.0.0.1:9817")?)).unwrap();
     write(&at(9817));
     let error = xbond.cli(["reload"]).unwrap_err().to_string();
@@ -834,7 +835,7 @@ fn metrics_are_served_where_asked_for() {
         .read_to_string(&mut answer)
         .unwrap();
     assert!(answer.contains(r#"xbond_slave_active{bond="bond0",slave="enp0s9"} 1.0"#), "{answer}");
-    // A port is for everybody who reaches it.
+    // Any host that reaches the port may use it.
     for (line, status) in [
         ("GET /v1/bonds", 404),
         ("DELETE /v1/bonds/bond0", 404),
@@ -860,7 +861,7 @@ fn metrics_are_served_where_asked_for() {
     xbond.stop().unwrap();
 }
 
-/// promtool, if it is installed; it is in Debian's package prometheus.
+/// Returns promtool, if it is installed; it is in Debian's package prometheus.
 fn promtool() -> Option<Command> {
     let found =
         Command::new("promtool").arg("--version").output().is_ok_and(|output| output.status.success());
@@ -870,12 +871,12 @@ fn promtool() -> Option<Command> {
     found.then(|| Command::new("promtool"))
 }
 
-/// Names, types and units as Prometheus wants them.
+/// Checks names, types and units against the rules of Prometheus.
 fn lint(metrics: &str) {
     let Some(mut promtool) = promtool() else { return };
     let mut child =
         promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // It reads the older format, which has counters by their full names.
+    // promtool reads the older format, in which counters have their full names.
     let counter =
         |line: &str| match line.strip_prefix("# TYPE ").and_then(|rest| rest.strip_suffix(" counter")) {
             Some(name) => format!("# TYPE {name}_total counter\n"),

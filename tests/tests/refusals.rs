@@ -1,4 +1,4 @@
-//! What xbond refuses: exit code 2, one sentence that names the culprit, and a host that is as it was.
+//! What xbond refuses: exit code 2, one sentence that names the cause, and an unchanged host.
 
 mod snapshot;
 
@@ -15,7 +15,7 @@ use xbond_tests::{Lab, NetNs, Nic, Xbond, skip, skip_if_unable, xbond::binary};
 const REFUSED: i32 = 2;
 const PAIR: [&str; 6] = ["--bond", "bond0", "--slave", "enp0s8", "--slave", "enp0s9"];
 
-/// A host whose NICs are not all alike: one is up, with addresses and a route, the other has its own MTU.
+/// Creates a host whose NICs differ: one is up, with addresses and a route, the other has its own MTU.
 fn host() -> Lab {
     let lab = Lab::scenario().unwrap();
     let host = &lab.host;
@@ -33,12 +33,12 @@ fn xbond(host: &NetNs) -> Command {
     host.command(binary().unwrap())
 }
 
-/// To its end.
+/// Runs the command to its end.
 fn output(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).output().unwrap()
 }
 
-/// The one sentence of a refusal: the last line, the others being the agent's log of what it did before.
+/// Returns the one sentence of a refusal: the last line; the others are the agent's log of its earlier steps.
 #[track_caller]
 fn sentence(output: &Output, what: &str) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -54,7 +54,7 @@ fn sentence(output: &Output, what: &str) -> String {
     sentence.to_owned()
 }
 
-/// Runs a command that is refused with a sentence that has all these words in it, and changes nothing.
+/// Runs a command that is refused with a sentence that contains all these words, and changes nothing.
 #[track_caller]
 fn refused(host: &NetNs, command: &mut Command, what: &str, words: &[&str]) {
     let before = Snapshot::of(host);
@@ -146,7 +146,7 @@ fn invalid_names_and_numbers_are_refused() {
     refuses(&lab.host, "add", &["-c", "--ifcfg", "--bond"]);
 }
 
-/// The parser of the command line answers in several lines: what is wrong, what is allowed, where to read on.
+/// The parser of the command line answers in several lines: the error, the allowed values, and where to read on.
 #[test]
 fn invalid_flags_are_refused() {
     skip_if_unable!();
@@ -199,7 +199,7 @@ fn a_bond_without_monitoring_is_created_if_explicit() {
     refuses(&lab.host, &format!("run -c {}", file.display()), &says);
 }
 
-/// A directory of files, and its path as an argument.
+/// Creates a directory of files; returns it, and its path as an argument.
 fn directory(files: &[(&str, &str)]) -> (TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -317,7 +317,7 @@ fn interfaces_that_belong_to_another_owner_are_refused() {
         skip("a slave of a kernel bond: this kernel has no bonding driver");
     }
 
-    // The port of a bond is made by xbond, so its name must be free, too; whoever has it keeps it.
+    // xbond creates the port of a bond, so its name must be free, too; another device of that name is kept.
     host.ip("link add bond0-port type veth peer name far0").unwrap();
     refuses(host, &run, &["bond0-port", "exists already", "bond0"]);
     host.ip("link delete bond0-port").unwrap();
@@ -332,7 +332,7 @@ fn interfaces_that_belong_to_another_owner_are_refused() {
     }
     agent.kill().unwrap();
     snapshot::await_ipv6(host, "bond1");
-    // What another agent has left is adopted, but not as something else.
+    // A bond that another agent has left is adopted, but not with a different configuration.
     refuses(
         host,
         "run --bond bond1 --slave enp0s8 -o miimon=100 --datapath xdp",
@@ -388,7 +388,7 @@ fn a_foreign_xdp_program_is_kept() {
     let nics = [&Nic::scenario()[..], &[Nic::new("spare", [2, 0, 0, 0, 0, 9])]].concat();
     let lab = Lab::builder().nics(nics).build().unwrap();
     let host = &lab.host;
-    // Any XDP program will do: that of another bond.
+    // Any XDP program is suitable: here that of another bond.
     snapshot::open_once(host);
     let lender = ["--bond", "lender", "--slave", "spare", "--datapath", "xdp", "-o", "miimon=100"];
     let agent = Xbond::run(host, lender).unwrap();
@@ -402,11 +402,11 @@ fn a_foreign_xdp_program_is_kept() {
         let line = format!("run {} --datapath {datapath} -o miimon=100", PAIR.join(" "));
         refuses(host, &line, &["enp0s9", &format!("XDP program id {id} "), "ip link set enp0s9 xdp off"]);
     }
-    // tc has nothing against it.
+    // tc works together with the program.
     let before = Snapshot::of(host);
     let line = format!("{} --datapath tc -o miimon=100", PAIR.join(" "));
     Xbond::run(host, words(&line)).unwrap().stop().unwrap();
-    before.assert_holds(host, "a bond by tc beside an XDP program");
+    before.assert_holds(host, "a bond by tc next to an XDP program");
 }
 
 #[test]
@@ -450,7 +450,7 @@ fn invalid_requests_are_refused() {
         refuses(host, line, sentence);
         assert_eq!(agent.show("bond0").unwrap()["bonds"][0]["options"], shown, "{line}");
     }
-    // Standard input and output that somebody closed are no reason to fall.
+    // A closed standard input or output does not terminate xbond.
     let mut child = xbond(host).arg("show").stdout(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());
@@ -462,7 +462,7 @@ fn without_root_verbs_are_refused() {
     skip_if_unable!();
     let lab = host();
     let host = &lab.host;
-    // Where nobody can reach it.
+    // In a directory that other users cannot reach.
     let place = tempfile::tempdir().unwrap();
     let program = place.path().join("xbond");
     fs::copy(binary().unwrap(), &program).unwrap();

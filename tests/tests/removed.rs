@@ -1,4 +1,4 @@
-//! Another process removes what an agent keeps in /run: the agent makes it again, and stays the only one.
+//! Another process removes what an agent keeps in /run: the agent creates it again, and stays the only agent.
 
 mod common;
 mod snapshot;
@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use snapshot::Snapshot;
 use xbond_tests::{HOST_V4, Lab, Xbond, skip_if_unable, xbond::binary};
 
-/// An agent whose /run/xbond is a file system of its own, in a mount namespace of its own.
+/// An agent with /run/xbond on its own file system, in its own mount namespace.
 struct Apart<'lab> {
     lab: &'lab Lab,
     agent: Xbond<'lab>,
@@ -48,7 +48,7 @@ impl<'lab> Apart<'lab> {
         files
     }
 
-    /// What another agent says that wants a slave of this one's bond.
+    /// Asserts that another agent is refused that wants a slave of this one's bond.
     #[track_caller]
     fn assert_keeps_others_out(&self, what: &str) {
         let error = self
@@ -76,7 +76,7 @@ fn a_removed_run_directory_is_recreated_and_no_other_agent_starts() {
     for removed in
         [directory.clone(), below("lock"), below("xbond.sock"), below(BOND), "/run/xbond/xbond.sock".into()]
     {
-        // It cannot make anything again yet.
+        // The stopped agent cannot recreate anything yet.
         apart.agent.pause().unwrap();
         assert!(apart.agent.inside("rm", &["-rf", &removed]).unwrap().status.success());
         apart.assert_keeps_others_out(&removed);
@@ -85,7 +85,7 @@ fn a_removed_run_directory_is_recreated_and_no_other_agent_starts() {
         apart.assert_keeps_others_out(&removed);
         eventually("it answers", || apart.agent.cli_inside(&["show", BOND]).is_ok(), |answers| *answers);
     }
-    // What is written later finds its place.
+    // Files that are written later use the new directory.
     apart.agent.cli_inside(&["del-slave", BOND, "enp0s9"]).unwrap();
     apart.agent.cli_inside(&["add-slave", BOND, "enp0s9"]).unwrap();
     meet(&lab);
@@ -95,7 +95,7 @@ fn a_removed_run_directory_is_recreated_and_no_other_agent_starts() {
     before.assert_holds(&lab.host, "after the end");
 }
 
-/// A user without rights has the name of the socket that keeps agents out.
+/// A user without privileges has the name of the socket that excludes other agents.
 #[test]
 fn a_foreign_socket_name_keeps_no_agent_from_starting() {
     skip_if_unable!();
@@ -105,7 +105,7 @@ fn a_foreign_socket_name_keeps_no_agent_from_starting() {
     let _squatter = lab
         .host
         .run(|| {
-            // SAFETY: the system call takes integers. Unlike the function of libc it is about this thread alone.
+            // SAFETY: the system call takes integers. Unlike the function of libc it affects this thread only.
             let answer = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
             assert_eq!(answer, 0);
             Ok(net::UnixListener::bind_addr(&net::SocketAddr::from_abstract_name(&name)?)?)

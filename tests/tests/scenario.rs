@@ -1,4 +1,5 @@
-//! The reference scenario: three policies, from their own ifcfg files, with the MACs that `ip link` must show.
+//! The reference scenario: three policies, each from its own ifcfg files, with the MAC addresses that `ip link` must
+//! show.
 
 mod common;
 
@@ -19,11 +20,11 @@ use xbond_tests::{
     skip_if_unable, xbond::scenario_files,
 };
 
-/// Burned in.
+/// A permanent MAC address.
 const FIRST: &str = "08:00:27:e8:26:58";
 const SECOND: &str = "08:00:27:27:a9:2d";
 
-/// MACs of bond0, enp0s8 and enp0s9.
+/// The MAC addresses of bond0, enp0s8 and enp0s9.
 struct Macs {
     fail_over_mac: &'static str,
     before: [&'static str; 3],
@@ -36,7 +37,7 @@ const TABLE: [Macs; 3] = [
     Macs { fail_over_mac: "follow", before: [FIRST, FIRST, SECOND], after: [FIRST, SECOND, FIRST] },
 ];
 
-/// The scenario's files as they are.
+/// Runs the scenario's files unchanged.
 fn run<'lab>(lab: &'lab Lab, fail_over_mac: &str, datapath: Datapath) -> Xbond<'lab> {
     let files = scenario_files(fail_over_mac);
     Xbond::run(&lab.host, ["--ifcfg", files.to_str().unwrap(), "--datapath", datapath.name()]).unwrap()
@@ -109,7 +110,7 @@ fn macs_are_those_of_the_scenario_by_xdp() {
     mac_tables(Datapath::Xdp);
 }
 
-/// Everything about the slaves that a bond could leave behind, as lines.
+/// Returns everything about the slaves that a bond could leave behind, as lines.
 fn state_of_slaves(lab: &Lab) -> Vec<String> {
     let host = &lab.host;
     let of = |name: &&str| {
@@ -128,7 +129,7 @@ fn state_of_slaves(lab: &Lab) -> Vec<String> {
     SLAVES.iter().flat_map(of).collect()
 }
 
-/// An interface that was never up has another qdisc, and multicast groups that the kernel does not give back.
+/// An interface that was never up has another qdisc, and multicast groups that the kernel does not restore.
 fn used_once(lab: &Lab) -> Vec<String> {
     for state in ["up", "down"] {
         for name in SLAVES {
@@ -138,12 +139,12 @@ fn used_once(lab: &Lab) -> Vec<String> {
     state_of_slaves(lab)
 }
 
-/// How many programs are attached to an interface: XDP, tcx, and filters of clsact, which kernels before 6.6 have
-/// instead.
+/// Counts the programs that are attached to an interface: XDP, tcx, and filters of clsact, which kernels before 6.6
+/// have instead.
 fn programs(lab: &Lab, name: &str) -> usize {
     let tcx = lab.host.run(|| {
         let attached = |direction| SchedClassifier::query_tcx(name, direction).map(|(_, all)| all.len());
-        // A kernel without tcx refuses to be asked.
+        // A kernel without tcx refuses the query.
         Ok([TcAttachType::Ingress, TcAttachType::Egress].map(|direction| attached(direction).unwrap_or(0)))
     });
     let filters = ["ingress", "egress"].map(|direction| {
@@ -154,7 +155,7 @@ fn programs(lab: &Lab, name: &str) -> usize {
     tcx.unwrap().iter().chain(&filters).sum::<usize>() + usize::from(xdp)
 }
 
-/// Waits until the slaves are as they were.
+/// Waits until the slaves have their original state.
 #[track_caller]
 fn assert_as_found(lab: &Lab, found: &[String], what: &str) {
     let differences = || {
@@ -172,7 +173,7 @@ fn end(mut xbond: Xbond<'_>, signal: Signal) {
     assert!(status.success(), "{signal}: {status}; its log:\n{}", xbond.log());
 }
 
-/// Pins and run files of the lab's host: of bond0, and what else an agent makes.
+/// Returns pins and run files of the lab's host: those of bond0, and others that an agent creates.
 fn paths(lab: &Lab) -> [PathBuf; 3] {
     let cookie = lab.host.cookie().unwrap().to_string();
     let run = Path::new("/run/xbond").join(&cookie);
@@ -187,7 +188,7 @@ fn assert_nothing_left(lab: &Lab) {
     }
 }
 
-/// Slaves that have been in use: one up, with addresses, routes and an MTU; one down, with another MTU.
+/// Prepares slaves that have been in use: one up, with addresses, routes and an MTU; one down, with another MTU.
 fn use_slaves(lab: &Lab) {
     let host = &lab.host;
     used_once(lab);
@@ -206,7 +207,7 @@ fn use_slaves(lab: &Lab) {
     eventually("addresses", of_first, |text| text.contains("fe80::") && !text.contains("tentative"));
 }
 
-/// After a failover, so that MACs are where the policy has put them.
+/// After a failover, so that the MAC addresses are where the policy has put them.
 #[test]
 fn slaves_are_restored_after_an_interrupt_or_a_termination() {
     skip_if_unable!();
@@ -225,9 +226,9 @@ fn slaves_are_restored_after_an_interrupt_or_a_termination() {
         let wanted = expected(wanted.before, ["UP", "UP", "UP"]);
         eventually(&format!("{what}, before"), || links(&lab.host), |seen| *seen == wanted);
         assert_addressed(&lab.host);
-        // The looks below would see it if these stayed.
+        // The checks below would find these if they stayed.
         for name in SLAVES {
-            // Behind an XDP program, one of tc for link-local frames.
+            // After an XDP program, one of tc for link-local frames.
             let wanted = if datapath == Datapath::Xdp { 2 } else { 1 };
             assert_eq!(programs(&lab, name), wanted, "{what}, {name}");
             assert!(
@@ -247,7 +248,7 @@ fn slaves_are_restored_after_an_interrupt_or_a_termination() {
     }
 }
 
-/// What the scenario's network needs to be told.
+/// Returns the expected warning in the scenario's network.
 fn no_unicast(slave: &str, sent: u64) -> String {
     format!(
         "{slave}: {sent} frames sent, no unicast received since it became active; \
@@ -257,14 +258,14 @@ fn no_unicast(slave: &str, sent: u64) -> String {
 
 const WITHIN: Duration = Duration::from_secs(5);
 
-/// The number of frames in the first message that `text` holds, if it is there to the letter.
+/// Returns the number of frames in the first such message in `text`, if `text` contains it exactly.
 fn told(text: &str, slave: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.contains("no unicast received"))?;
     let sent = line.split(&format!("{slave}: ")).nth(1)?.split(' ').next()?.parse().ok()?;
     line.ends_with(&no_unicast(slave, sent)).then_some(sent)
 }
 
-/// `show` wraps its lines at 80 columns.
+/// Undoes the wrapping of lines; `show` wraps them at 80 columns.
 fn unwrapped(text: &str) -> String {
     let mark = text.find("  ! ").unwrap_or(text.len());
     text[mark..].split_whitespace().collect::<Vec<_>>().join(" ")
@@ -281,7 +282,7 @@ fn active_survives_a_failover_on_a_port_that_accepts_only_its_own_mac() {
         traffic.wait_for_more(300).unwrap();
         let event = lab.cut("enp0s8", Cut::Admin).unwrap();
         wait_for_active(&xbond, "enp0s9");
-        // Longer than a port that hears nothing takes to be told.
+        // Longer than it takes to report a port that receives no unicast.
         traffic.wait_for_more(4_000).unwrap();
         for (direction, report) in ["to peer", "to host"].iter().zip(traffic.stop().unwrap()) {
             let recovery = report.recovery(event);
@@ -314,7 +315,7 @@ fn none_and_follow_warn_of_a_port_that_accepts_only_its_own_mac() {
 
             xbond.wait_for("no unicast received").unwrap();
             let after = event.elapsed();
-            assert!(after < WITHIN, "{what}: told after {after:?}");
+            assert!(after < WITHIN, "{what}: reported after {after:?}");
             let logged = told(&xbond.log(), "enp0s9").unwrap_or_else(|| panic!("{what}: {}", xbond.log()));
             assert!((10..10_000).contains(&logged), "{what}: {logged}");
             let text = unwrapped(&xbond.cli(["show"]).unwrap());
@@ -324,7 +325,7 @@ fn none_and_follow_warn_of_a_port_that_accepts_only_its_own_mac() {
             assert!(told(warnings[0].as_str().unwrap(), "enp0s9").is_some(), "{what}: {warnings}");
             assert_eq!(slave(&bond, "enp0s8")["warnings"], serde_json::json!([]), "{what}");
 
-            // Back on the port that accepts the bond's MAC, all is well.
+            // Back on the port that accepts the bond's MAC address, no warning remains.
             lab.mend("enp0s8", Cut::Admin).unwrap();
             wait_for_status(&xbond, "enp0s8", "up");
             xbond.set(BOND, "active_slave=enp0s8").unwrap();
@@ -341,21 +342,21 @@ fn none_and_follow_warn_of_a_port_that_accepts_only_its_own_mac() {
     }
 }
 
-/// What a host that is well may be like.
+/// Traffic of a host without a fault.
 #[derive(Clone, Copy, Debug)]
 enum Habit {
     Talks,
     Quiet,
-    /// Sends to everybody, and nobody has reason to answer.
+    /// Sends broadcasts that no host has reason to answer.
     Broadcasts,
-    /// Sends to one who never answers.
+    /// Sends to a host that never answers.
     OneWay,
 }
 
 impl Habit {
     const ALL: [Self; 4] = [Self::Talks, Self::Quiet, Self::Broadcasts, Self::OneWay];
 
-    /// For a while longer than a port that hears nothing takes to be told.
+    /// Sends for longer than it takes to report a port that receives no unicast.
     fn live(self, lab: &Lab) {
         let (host, peer) = ((&lab.host, HOST_V4.into()), (&lab.peer, PEER_V4.into()));
         let until = Instant::now() + WITHIN + Duration::from_secs(1);
@@ -390,7 +391,7 @@ fn an_ordinary_port_gives_no_warning() {
     skip_if_unable!();
     thread::scope(|scope| {
         for habit in Habit::ALL {
-            // Under active the bond's MAC is always one that the port accepts.
+            // Under active the bond's MAC address is always one that the port accepts.
             for fail_over_mac in ["none", "follow"] {
                 scope.spawn(move || {
                     let lab = lab(Datapath::Tc, Policy::Learning);

@@ -19,7 +19,7 @@ const POLICIES: [&str; 3] = ["none", "active", "follow"];
 const THIRD: &str = "enp0s10";
 const THIRD_MTU: u32 = 1450;
 
-/// The scenario's NICs and a third one.
+/// Creates the scenario's NICs and a third one.
 fn lab(datapath: Datapath) -> Lab {
     let third = Nic { name: THIRD.to_owned(), mac: Mac::new([0x08, 0, 0x27, 0x11, 0x22, 0x33]) };
     let lab = builder(datapath).nics(Nic::scenario().into_iter().chain([third])).build().unwrap();
@@ -27,7 +27,7 @@ fn lab(datapath: Datapath) -> Lab {
     lab
 }
 
-/// A bond of the scenario's two slaves.
+/// Starts a bond of the scenario's two slaves.
 fn run<'lab>(lab: &'lab Lab, datapath: Datapath, options: &[&str]) -> Xbond<'lab> {
     let address = format!("{HOST_V4}/24");
     let mut line = vec!["--bond", BOND, "--address", &address, "--datapath", datapath.name()];
@@ -47,17 +47,17 @@ fn mac(lab: &Lab, name: &str) -> Mac {
     lab.host.link(name).unwrap().mac
 }
 
-/// MACs of bond0 and the two NICs of the scenario.
+/// Returns the MAC addresses of bond0 and of the two NICs of the scenario.
 fn macs(lab: &Lab) -> [Mac; 3] {
     [BOND, SLAVES[0], SLAVES[1]].map(|name| mac(lab, name))
 }
 
-/// Locally administered.
+/// Returns whether an address is locally administered.
 fn is_made_up(mac: Mac) -> bool {
     mac.bytes()[0] & 0b10 != 0
 }
 
-/// Whoever comes into a slot starts from zero.
+/// A slave that gets a slot starts its counters from zero.
 #[test]
 fn counters_are_the_slaves_not_the_slots() {
     skip_if_unable!();
@@ -70,7 +70,7 @@ fn counters_are_the_slaves_not_the_slots() {
     let slot = slave(&show(&xbond), SLAVES[0])["slot"].clone();
     assert!(counted(SLAVES[0]) >= to_peer.received);
     xbond.cli(["del-slave", BOND, SLAVES[0]]).unwrap();
-    // A slot that was freed just now rests for a second.
+    // A slot that was freed just now is quarantined for a second.
     let back_in_its_slot = || {
         xbond.cli(["add-slave", BOND, THIRD]).unwrap();
         let third = slave(&show(&xbond), THIRD);
@@ -90,7 +90,7 @@ fn found_json(lab: &Lab) -> Vec<String> {
     names(&found)
 }
 
-/// Pins of the programs on slaves.
+/// Counts the pins of the programs on slaves.
 fn programs(lab: &Lab) -> usize {
     let pins = Path::new("/sys/fs/bpf/xbond").join(lab.host.cookie().unwrap().to_string()).join(BOND);
     let names = fs::read_dir(pins).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -116,7 +116,7 @@ fn slaves_join_and_leave_under_traffic_without_loss() {
         let link = lab.host.link(THIRD).unwrap();
         assert_eq!((link.is_up(), link.mtu, link.mac), (true, 1500, mac(&lab, BOND)), "{what}");
 
-        // A backup, then the active one.
+        // First a backup, then the active slave.
         xbond.cli(["del-slave", BOND, "enp0s9"]).unwrap();
         assert_eq!((found_json(&lab), programs(&lab)), (vec!["enp0s8".into(), THIRD.into()], 2), "{what}");
         flow.wait_for_more(200).unwrap();
@@ -132,7 +132,7 @@ fn slaves_join_and_leave_under_traffic_without_loss() {
     }
 }
 
-/// The oracle's "release" and "enslave again", for each policy.
+/// The steps "release" and "enslave again" of the reference, for each policy.
 #[test]
 fn macs_at_release_and_enslave() {
     skip_if_unable!();
@@ -154,14 +154,15 @@ fn macs_at_release_and_enslave() {
         xbond.cli(["add-slave", BOND, "enp0s9"]).unwrap();
         assert_eq!(macs(&lab), [first, first, shared], "{policy}, enslaved again");
 
-        // One with another MTU.
+        // A slave with another MTU.
         xbond.cli(["add-slave", BOND, THIRD]).unwrap();
         assert_eq!(mac(&lab, THIRD), if policy == "none" { first } else { third }, "{policy}");
         xbond.cli(["del-slave", BOND, THIRD]).unwrap();
         let link = lab.host.link(THIRD).unwrap();
         assert_eq!((link.is_up(), link.mtu, link.mac), (false, THIRD_MTU, third), "{policy}");
 
-        // The first, whose MAC the bond wears: it is its own again, and the bond keeps it, or takes the next.
+        // The first slave, whose MAC address the bond has: the slave has it again, and the bond keeps it, or takes
+        // the next one's.
         wait_for_status(&xbond, "enp0s9", "up");
         xbond.cli(["del-slave", BOND, "enp0s8"]).unwrap();
         settled(
@@ -171,7 +172,7 @@ fn macs_at_release_and_enslave() {
                 _ => [first, first, first],
             },
         );
-        // Under follow its MAC is another's by now, and it gets one that nobody has.
+        // Under follow another slave has its MAC address by now, and it gets an unused one.
         xbond.cli(["add-slave", BOND, "enp0s8"]).unwrap();
         let again = mac(&lab, "enp0s8");
         assert_eq!(again == first, policy != "follow", "{policy}: {again}");
@@ -179,7 +180,7 @@ fn macs_at_release_and_enslave() {
         xbond.cli(["del-slave", BOND, "enp0s8"]).unwrap();
         assert_eq!(mac(&lab, "enp0s8"), first, "{policy}");
 
-        // The last one: the bond has nobody's MAC.
+        // The last slave: the bond has a random MAC address.
         xbond.cli(["del-slave", BOND, "enp0s9"]).unwrap();
         assert_eq!(mac(&lab, "enp0s9"), second, "{policy}");
         let nobodys = |mac: &Mac| ![first, second, third].contains(mac) && is_made_up(*mac);
@@ -188,7 +189,7 @@ fn macs_at_release_and_enslave() {
         assert_eq!((names(&bond), &bond["carrier"]), (vec![], &false.into()), "{policy}");
         assert_eq!((found_json(&lab), programs(&lab)), (vec![], 0), "{policy}");
 
-        // And the first one that comes gives it its own.
+        // The next slave that joins gives its MAC address to the bond.
         xbond.cli(["add-slave", BOND, THIRD]).unwrap();
         eventually(&format!("{policy}, its first slave"), || mac(&lab, BOND), |mac| *mac == third);
         meet(&lab);
@@ -208,7 +209,7 @@ fn refusals_change_nothing() {
     let state = || {
         let mut slaves = show(&xbond)["slaves"].take();
         for slave in slaves.as_array_mut().unwrap() {
-            // They go on.
+            // The counters continue.
             slave["counters"].take();
         }
         (slaves, lab.host.links().unwrap(), found_json(&lab))
@@ -262,7 +263,7 @@ fn prio_elects_at_once() {
     xbond.stop().unwrap();
 }
 
-/// A NIC of the lab that was deleted, once more, with a MAC of its own.
+/// Creates a NIC of the lab again that was deleted, with a MAC address of its own.
 fn plug_again(lab: &Lab, name: &str) {
     let port = lab.port(name).unwrap();
     let switch = lab.switch.netns.name();
@@ -270,7 +271,7 @@ fn plug_again(lab: &Lab, name: &str) {
     lab.switch.plug(&port).unwrap();
 }
 
-/// From a file, so that its slaves are wanted.
+/// Runs a file, so that its slaves are wanted.
 fn run_file<'lab>(lab: &'lab Lab, directory: &tempfile::TempDir) -> Xbond<'lab> {
     let file = directory.path().join("bond0.toml");
     let text = format!(
@@ -294,13 +295,13 @@ fn a_slave_of_a_file_that_vanishes_joins_again_and_another_does_not() {
     let xbond = run_file(&lab, &directory);
     xbond.cli(["add-slave", BOND, THIRD]).unwrap();
 
-    // The active one is deleted.
+    // The active slave is deleted.
     lab.host.ip("link delete enp0s8").unwrap();
     wait_for_slaves(&xbond, &["enp0s9", THIRD]);
     meet(&lab);
     assert_eq!(show(&xbond)["absent"], serde_json::json!(["enp0s8"]));
     eventually("found.json", || found_json(&lab), |found| found == &["enp0s9", THIRD]);
-    // The one that was added by hand is moved away, and comes back.
+    // The slave that a command added is moved away, and returns.
     let peer = lab.peer.name();
     lab.host.ip(&format!("link set {THIRD} netns {peer}")).unwrap();
     wait_for_slaves(&xbond, &["enp0s9"]);
@@ -314,13 +315,13 @@ fn a_slave_of_a_file_that_vanishes_joins_again_and_another_does_not() {
     wait_for_active(&xbond, "enp0s8");
     meet(&lab);
 
-    // Released by hand it stays away, whatever happens to it.
+    // A slave that the administrator released stays released, whatever happens to it.
     lab.mend("enp0s9", Cut::Carrier).unwrap();
     wait_for_status(&xbond, "enp0s9", "up");
     xbond.cli(["del-slave", BOND, "enp0s8"]).unwrap();
     lab.host.ip("link set enp0s8 down").unwrap();
     lab.host.ip("link set enp0s8 up").unwrap();
-    // By the time that one of the file has come back, the other had its chance.
+    // When the slave of the file has returned, the other one would have joined, too.
     lab.host.ip("link delete enp0s9").unwrap();
     wait_for_slaves(&xbond, &[]);
     plug_again(&lab, "enp0s9");
@@ -422,14 +423,14 @@ fn groups_are_reported_after_a_failover() {
         if rounds > 0 {
             capture.wait_for(WAIT_LIMIT, is_mld).unwrap();
         }
-        // The kernel's of a new group, which it repeats at random times, is another report.
+        // The kernel's own report of a new group, which it repeats at random times, has another form.
         let is_report = |frame: &Frame| !frame.outgoing && frame.igmp_report().is_some();
         let reports = || {
             let frames = capture.frames();
             let reports = frames.iter().filter(|frame| is_report(frame)).filter_map(Frame::igmp_report);
             reports.collect::<Vec<_>>()
         };
-        // As the driver was seen to order them: the group that was joined last first.
+        // In the order observed with the driver: the group that was joined last first.
         let expected = [[239, 2, 2, 2], [239, 1, 1, 1]].map(Ipv4Addr::from).repeat(rounds);
         eventually("all rounds", reports, |seen| seen.len() >= expected.len());
         assert_eq!(reports(), expected);
@@ -440,7 +441,7 @@ fn groups_are_reported_after_a_failover() {
     }
 }
 
-/// As the driver has the kernel report them: bridges hand the request on, and so do VLANs and macvlans above them.
+/// As the driver makes the kernel report them: bridges forward the request, and so do VLANs and macvlans above them.
 #[test]
 fn groups_above_a_bridge_are_reported_after_a_failover() {
     skip_if_unable!();
@@ -517,10 +518,10 @@ Slave queue ID: 0
     xbond.stop().unwrap();
 }
 
-/// Has every CPU send by this queue of bond0, or none.
+/// Makes every CPU send by this queue of bond0, or none.
 fn send_by(lab: &Lab, queue: u32, every: bool) {
     let path = format!("/sys/class/net/bond0/queues/tx-{queue}/xps_cpus");
-    // One that there is not is refused; of the first 32 only, a word of the mask.
+    // A missing CPU is refused; the mask has one word, for the first 32.
     let cpus = sysconf(SysconfVar::_NPROCESSORS_ONLN).unwrap().unwrap().clamp(1, 32);
     let mask = if every { u32::MAX >> (32 - cpus) } else { 0 };
     // Enters a mount namespace, too, with the sysfs of the network namespace.
@@ -563,7 +564,7 @@ fn a_queue_chooses_its_slave_while_that_is_up() {
         eventually(what, || sent(&xbond, "enp0s8"), |sent| *sent >= before[0] + 64);
         assert_eq!(sent(&xbond, "enp0s9"), before[1], "{what}");
 
-        // Now each flow is of queue 2, and then of one that no slave has.
+        // Now each flow uses queue 2, and then a queue that no slave has.
         send_by(&lab, 0, false);
         send_by(&lab, 2, true);
         flows(64);

@@ -1,5 +1,5 @@
-//! Storms of events, which a neighbour or another program can cause: what is urgent is done as if there were none, and
-//! whoever reads the agent's state waits for none of it.
+//! Storms of events, which a neighbour or another program can cause: urgent work is as fast as without them, and
+//! readers of the agent's state wait for none of it.
 
 mod common;
 
@@ -21,12 +21,13 @@ use xbond_tests::{
     xbond,
 };
 
-/// A failover's MACs take some milliseconds; a busy machine, and the kernel's work on the storm, the rest.
+/// The MAC address changes of a failover take some milliseconds; the rest is tolerance for a busy machine and for the
+/// kernel's work on the storm.
 const SOON: Duration = Duration::from_millis(400);
-/// How long a storm lasts before anything is asked of the agent.
+/// How long a storm lasts before the first request to the agent.
 const STORM: Duration = Duration::from_secs(2);
 
-/// bond0 takes router advertisements, and the peer floods it with them.
+/// Makes bond0 accept router advertisements, and the peer flood it with them.
 fn flood(lab: &Lab, rate: u32) -> RouterAdvertisements {
     lab.host.sysctl(&format!("ipv6/conf/{BOND}/accept_ra"), "2").unwrap();
     let storm = RouterAdvertisements::start(&lab.peer, xbond_tests::lab::PEER_NIC, rate).unwrap();
@@ -37,11 +38,11 @@ fn flood(lab: &Lab, rate: u32) -> RouterAdvertisements {
     storm
 }
 
-/// From the cut of the active slave to the moment at which the host's MACs are those of the failover.
+/// Returns the time from the cut of the active slave until the host's MAC addresses are those of the failover.
 fn macs_follow(lab: &Lab, xbond: &Xbond<'_>, policy: &str) -> Duration {
     let [first, second] = SLAVES.map(|name| lab.mac(name).unwrap());
     let cut = lab.cut(SLAVES[0], Cut::Carrier).unwrap();
-    // Under follow the new active slave gets the bond's MAC, under active the bond that of the slave.
+    // Under follow the new active slave gets the bond's MAC address, under active the bond that of the slave.
     let (interface, wanted) = if policy == "active" { (BOND, second) } else { (SLAVES[1], first) };
     let mac = || lab.host.link(interface).unwrap().mac;
     while mac() != wanted {
@@ -95,7 +96,7 @@ fn macvlans_that_appear_do_not_delay_macs() {
     }
 }
 
-/// The time that one GET request takes.
+/// Returns the time that one GET request takes.
 fn get(socket: &Path, path: &str) -> (Duration, String) {
     let start = Instant::now();
     let mut stream = UnixStream::connect(socket).unwrap();
@@ -106,7 +107,7 @@ fn get(socket: &Path, path: &str) -> (Duration, String) {
     (start.elapsed(), answer)
 }
 
-/// The figure that is wanted of a machine that does nothing else. A busy one delays single requests.
+/// The required figure on a machine without other load. A busy one delays single requests.
 const AT_ONCE: Duration = Duration::from_millis(20);
 const ON_A_BUSY_MACHINE: Duration = Duration::from_millis(500);
 
@@ -144,7 +145,7 @@ fn readers_wait_neither_for_rtnl_nor_for_slaves_that_join() {
     are_at_once("reports while RTNL is held", bonds.iter().map(|(time, _)| *time).collect());
     are_at_once("scrapes while RTNL is held", scrapes);
     for (_, report) in &bonds {
-        // The counters are those of before, and their age is said.
+        // The counters are the earlier ones, and the report has their age.
         assert!(report.contains("the devices' counters are ") && report.contains(" s old"), "{report}");
         assert!(report.contains("\"kind\""), "{report}");
     }

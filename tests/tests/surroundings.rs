@@ -1,4 +1,4 @@
-//! What goes wrong around an agent stops only what depends on it: the bonds are served.
+//! A fault outside of the agent stops only what depends on it: the bonds keep working.
 
 mod common;
 
@@ -86,7 +86,7 @@ fn mac(lab: &Lab) -> xbond_tests::Mac {
     lab.host.link(BOND).unwrap().mac
 }
 
-/// The pipe is full, and nothing reads it.
+/// Fills the pipe, from which nothing reads.
 fn fill(lab: &Lab, piped: &Piped) {
     for number in 0.. {
         if piped.is_full() {
@@ -147,7 +147,7 @@ fn a_returning_reader_receives_the_number_of_dropped_lines() {
     assert_eq!(kept + count, 1500, "{dropped}");
 }
 
-/// The bond of [`bond`], by flags.
+/// Returns the flags of the bond of [`bond`].
 fn flags(datapath: Datapath) -> Vec<String> {
     let line = format!(
         "--bond {BOND} --address {HOST_V4}/24 --datapath {} --slave {} --slave {} -o miimon=100",
@@ -162,7 +162,7 @@ fn directory(root: &str, lab: &Lab) -> PathBuf {
     Path::new(root).join("xbond").join(lab.host.cookie().unwrap().to_string()).join(BOND)
 }
 
-/// Pins of links, of which the name contains this.
+/// Returns the pins of links that have this in their name.
 fn links(lab: &Lab, name: &str) -> Vec<PathBuf> {
     let pins = fs::read_dir(directory("/sys/fs/bpf", lab)).unwrap().map(|pin| pin.unwrap().path());
     let is_link =
@@ -204,7 +204,7 @@ fn adoption_attaches_programs_that_were_detached_while_no_agent_ran() {
     }
 }
 
-/// It carries nothing, and keeps no other bond from being served.
+/// The bond carries nothing, and does not prevent others from being served.
 #[test]
 fn a_bond_whose_device_was_deleted_without_an_agent_is_recreated() {
     skip_if_unable!();
@@ -238,7 +238,7 @@ fn a_bond_whose_device_was_deleted_without_an_agent_is_recreated() {
     }
 }
 
-/// A bond's run directory on a file system of its own, without room.
+/// A bond's run directory on a file system of its own, without space.
 struct Full(PathBuf);
 
 impl Full {
@@ -276,7 +276,7 @@ fn a_full_file_system_keeps_no_agent_from_its_bond() {
     assert!(log.contains("No space left on device") && log.contains("adopted, with enp0s8, enp0s9"), "{log}");
     second.set(BOND, &format!("active_slave={}", SLAVES[1])).unwrap();
     meet(&lab);
-    // What adds to it is refused; what is there can be restored.
+    // An addition is refused; existing state can be restored.
     second.cli(["del-slave", BOND, SLAVES[0]]).unwrap();
     let error = second.cli(["add-slave", BOND, SLAVES[0]]).unwrap_err().to_string();
     assert!(error.contains("No space left on device"), "{error}");

@@ -1,4 +1,4 @@
-//! Traffic of every kind over the bond, both ways, before and after a failover.
+//! Traffic of every kind over the bond, in both directions, before and after a failover.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -22,7 +22,7 @@ xbond_tests::on_each_datapath!(
     broadcast_and_groups_come_once,
 );
 
-/// Bytes that a TCP transfer moves each way, instead of what a datapath moves in a second or so.
+/// Bytes that a TCP transfer moves in each direction, instead of the number that a datapath moves in a second or so.
 const BULK_BYTES: &str = "XBOND_TEST_BULK_BYTES";
 
 /// The peer's NIC.
@@ -30,7 +30,7 @@ const PEER_NIC: &str = "eth0";
 const BROADCAST: Ipv4Addr = Ipv4Addr::new(192, 168, 99, 255);
 const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
 
-/// Runs `check` with the bond as it came up, and again after a failover by each kind of move.
+/// Runs `check` with the bond as it came up, and again after a failover of each kind.
 fn at_each_stage(lab: &Lab, xbond: &Xbond<'_>, mut check: impl FnMut() -> Result<()>) -> Result<()> {
     bonded::wait_for_path(&lab.host, &lab.peer)?;
     check().context("before a failover")?;
@@ -42,12 +42,12 @@ fn at_each_stage(lab: &Lab, xbond: &Xbond<'_>, mut check: impl FnMut() -> Result
     Ok(())
 }
 
-/// The bond with its addresses.
+/// Returns the flags for the bond's addresses.
 fn addresses() -> [String; 4] {
     ["--address".into(), format!("{HOST_V4}/24"), "--address".into(), format!("{HOST_V6}/64")]
 }
 
-/// Its addresses can be used at once: IPv6 does not look for duplicates.
+/// Starts the bond. Its addresses can be used at once: duplicate address detection is off.
 fn run<'lab>(lab: &'lab Lab, datapath: Datapath, policy: &str, more: &[&str]) -> Result<Xbond<'lab>> {
     let addresses = addresses();
     let arguments: Vec<_> = addresses.iter().map(String::as_str).chain(more.iter().copied()).collect();
@@ -58,7 +58,7 @@ fn run<'lab>(lab: &'lab Lab, datapath: Datapath, policy: &str, more: &[&str]) ->
 fn bulk_bytes(datapath: Datapath) -> Result<u64> {
     match std::env::var(BULK_BYTES) {
         Ok(bytes) => bytes.parse().with_context(|| format!("{BULK_BYTES}={bytes}")),
-        // So that a transfer lasts a few seconds.
+        // A transfer should take a few seconds.
         Err(_) if time_is_no_measure().is_some() => Ok(16 << 20),
         Err(_) => Ok(match datapath {
             Datapath::Tc => 256 << 20,
@@ -88,7 +88,7 @@ fn tcp_goes_through_a_failover(datapath: Datapath) -> Result<()> {
     Ok(())
 }
 
-/// Each way between two pairs of addresses: nothing may be lost, for nothing is cut.
+/// Floods in each direction between two pairs of addresses: no packet may be lost, since no link is cut.
 fn floods(lab: &Lab, targets: [(IpAddr, IpAddr); 2]) -> Result<()> {
     const COUNT: u32 = 500;
     for (host, peer) in targets {
@@ -132,7 +132,7 @@ fn ipv6(datapath: Datapath) -> Result<()> {
     })
 }
 
-/// What stands between the addresses and the IP header: one frame of each kind.
+/// The bytes between the addresses and the IP header: one frame of each kind.
 const TAGS: [(&str, &[u8]); 6] = [
     ("802.1Q", &[0x81, 0x00, 0x00, 0x07]),
     ("802.1Q with priority 5, VID 4094", &[0x81, 0x00, 0xaf, 0xfe]),
@@ -152,7 +152,7 @@ fn frame(destination: Mac, source: Mac, tags: &[u8], number: u16) -> Vec<u8> {
     bytes
 }
 
-/// Sends a frame and waits until exactly the expected one came in at the other end.
+/// Sends a frame and waits until exactly the expected one arrives at the other end.
 fn carries(from: (&NetNs, &str), to: (&NetNs, &str), sent: &[u8], expected: &[u8]) -> Result<()> {
     let capture = Capture::start_on(to.0, to.1)?;
     PacketSocket::open(from.0, from.1)?.send(sent)?;
@@ -168,7 +168,7 @@ fn vlan_tags_arrive_as_they_were_sent(datapath: Datapath) -> Result<()> {
         let wire_mac = lab.mac(&bonded::active_slave(&xbond)?)?;
         bonded::wait_until("bond0's new MAC", || Ok(lab.host.link(BOND)?.mac == wire_mac))?;
         for (number, (kind, tags)) in (1..).zip(TAGS) {
-            // bond0 has worn the first one: whatever it wears now, on the wire it is the active slave's.
+            // bond0 had the first address: whichever it has now, on the wire it is the active slave's.
             let sent = frame(peer_mac, lab.nics[0].mac, tags, number);
             let expected = frame(peer_mac, wire_mac, tags, number);
             carries(bond, peer, &sent, &expected).with_context(|| format!("{kind}, to the peer"))?;
@@ -181,7 +181,7 @@ fn vlan_tags_arrive_as_they_were_sent(datapath: Datapath) -> Result<()> {
 
 fn jumbo_frames(datapath: Datapath) -> Result<()> {
     const MTU: u32 = 9000;
-    /// Less the headers of IPv4 and ICMP or UDP, and of IPv6 and ICMPv6.
+    /// Without the headers of IPv4 and ICMP or UDP, and of IPv6 and ICMPv6.
     const PAYLOAD_V4: usize = 8972;
     const PAYLOAD_V6: usize = 8952;
     let lab = Lab::builder().datapath(datapath).mtu(MTU).build()?;
@@ -233,7 +233,7 @@ fn broadcast_and_groups_come_once(datapath: Datapath) -> Result<()> {
             datagram::send(host.0, host.1, (target, at_peer.port()), payload)?;
             at_peer.expect(payload).with_context(|| format!("{target}, to the peer"))?;
         }
-        // What was flooded to the backup slave before this answer must not have come up.
+        // Frames that were flooded to the backup before this answer must not have been delivered.
         ensure!(bonded::reaches(&lab.peer, HOST_V4.into())?);
         let frames = capture.stop()?;
         for payload in [b"to all..", b"to some."] {

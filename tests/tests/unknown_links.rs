@@ -1,4 +1,4 @@
-//! An agent that cannot read something: what is not known is not down.
+//! An agent that cannot read a link state: an unknown state is not down.
 
 mod common;
 
@@ -23,7 +23,7 @@ use xbond_tests::{
 const BTF: &str = "/sys/kernel/btf";
 const MIIMON: Duration = Duration::from_millis(50);
 
-/// `xbond run` of the scenario's slaves.
+/// Returns `xbond run` with the scenario's slaves.
 fn command(lab: &Lab, more: &[&str]) -> Command {
     let mut command = lab.host.command(binary().unwrap());
     let address = format!("{HOST_V4}/24");
@@ -35,7 +35,7 @@ fn command(lab: &Lab, more: &[&str]) -> Command {
     command
 }
 
-/// In a mount namespace of its own, where [`BTF`] is empty if `hidden`.
+/// Makes a command run in its own mount namespace, where [`BTF`] is empty if `hidden`.
 fn apart(mut command: Command, hidden: bool) -> Command {
     let enter = move || {
         unshare(CloneFlags::CLONE_NEWNS)?;
@@ -54,7 +54,7 @@ fn is_up(xbond: &Xbond<'_>, name: &str) -> bool {
     slave(&show(xbond), name)["mii_status"] == "up"
 }
 
-/// Both slaves stay up over several polls, and the bond carries.
+/// Asserts that both slaves stay up over several polls, and that the bond carries traffic.
 #[track_caller]
 fn assert_carries(lab: &Lab, xbond: &Xbond<'_>, what: &str) {
     for _ in 0..10 {
@@ -64,7 +64,7 @@ fn assert_carries(lab: &Lab, xbond: &Xbond<'_>, what: &str) {
     assert_eq!(lab.host.ping(PEER_V4.into(), 1).unwrap().received, 1, "{what}: {}", xbond.log());
 }
 
-/// There and back: netlink says what became of the links.
+/// Fails over to the other slave and back, with link states from netlink.
 #[track_caller]
 fn assert_fails_over(lab: &Lab, xbond: &Xbond<'_>, what: &str) {
     let from = active_slave(xbond).unwrap();
@@ -133,7 +133,7 @@ fn a_device_that_cannot_be_read_keeps_its_link_and_netlink_answers() {
             xbond.wait_for_after(log, "links are read without netlink again").unwrap();
             assert_carries(&lab, &xbond, "afterwards");
         }
-        // A slave that joins meanwhile has no handle by which the guard could read it.
+        // A slave that joins now has no handle by which the guard could read it.
         calls.fail(Some(Errno::ENOMEM));
         for name in SLAVES {
             xbond.cli(["del-slave", BOND, name]).unwrap();

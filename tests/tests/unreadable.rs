@@ -1,5 +1,5 @@
-//! Configurations that cannot be read: no regular files, endless ones, and file systems that do not answer. They are
-//! refused with a sentence, in time, and nothing else waits for them.
+//! Configurations that cannot be read: files that are not regular, endless files, and file systems that do not
+//! answer. Each is refused with a message, in time, and nothing else waits for them.
 
 mod common;
 
@@ -21,7 +21,7 @@ use nix::{
 use tempfile::TempDir;
 use xbond_tests::{Lab, NetNs, Xbond, skip, skip_if_unable, wait_limit, xbond::binary};
 
-/// After this time xbond gives a read up.
+/// After this time xbond abandons a read.
 const GIVEN_UP: Duration = Duration::from_secs(5);
 
 /// A FUSE file system whose server never answers.
@@ -31,7 +31,7 @@ struct DeadMount {
 }
 
 impl DeadMount {
-    /// None where the kernel has no FUSE.
+    /// Mounts it; returns `None` if the kernel has no FUSE.
     fn new() -> Option<Self> {
         let server = File::options().read(true).write(true).open("/dev/fuse").ok()?;
         let directory = tempfile::tempdir().unwrap();
@@ -60,7 +60,7 @@ fn write(path: &Path) {
     fs::write(path, text).unwrap();
 }
 
-/// Runs the verbs that read files, each of which has to refuse `path` with this word before `limit` is over.
+/// Runs the verbs that read files; each has to refuse `path` with this word within `limit`.
 fn every_verb_refuses(host: &NetNs, path: &Path, word: &str, limit: Duration) {
     let directory = tempfile::tempdir().unwrap();
     symlink(path, directory.path().join("a.toml")).unwrap();
@@ -139,7 +139,7 @@ fn a_reload_that_waits_for_its_files_delays_no_request() {
         let said = reload.join().unwrap();
         assert!(said.contains("b.toml: cannot be read: no answer within 5 s"), "{said}");
     });
-    // SIGHUP and then SIGTERM: the end does not wait for the read.
+    // SIGHUP and then SIGTERM: the agent's end does not wait for the read.
     let began = Instant::now();
     xbond.signal(nix::sys::signal::Signal::SIGHUP).unwrap();
     xbond.stop().unwrap();

@@ -1,4 +1,4 @@
-//! A verb returns when what it asked for is so, its failover record included, or says what is not done yet.
+//! A verb returns when its request is complete, including its failover record, or reports what is still pending.
 
 mod common;
 
@@ -15,10 +15,10 @@ use xbond_tests::{
 const POLICIES: [&str; 3] = ["none", "active", "follow"];
 const SWITCHES: usize = 50;
 const JOINS: usize = 40;
-/// What a verb exits with if it has begun a change that is not done.
+/// The exit code of a verb that has begun a change which is not complete.
 const NOT_YET: i32 = 3;
 
-/// A change that has the time of a machine on which others hold RTNL for seconds.
+/// Runs a change with the time limit for a machine on which others hold RTNL for seconds.
 fn change(xbond: &Xbond<'_>, line: &str) {
     let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
     xbond.cli([verb, "--wait", "60"].into_iter().chain(rest.split(' '))).unwrap();
@@ -29,13 +29,14 @@ fn mac(netns: &NetNs, name: &str) -> String {
     links[0]["address"].as_str().unwrap().to_owned()
 }
 
-/// The failover records of the bond, the oldest first.
+/// Returns the failover records of the bond, the oldest first.
 fn records(xbond: &Xbond<'_>) -> Vec<Value> {
     let log: Value = serde_json::from_str(&xbond.cli(["log", BOND, "-j"]).unwrap()).unwrap();
     log["receipts"].as_array().unwrap().clone()
 }
 
-/// What a policy makes of the MACs once `active` is the active slave and the MACs of all were `own` at first.
+/// Returns the MAC addresses that a policy sets once `active` is the active slave, where `own` are those before
+/// enslaving.
 fn expected(policy: &str, own: &[String; 2], active: usize) -> [String; 3] {
     match policy {
         "none" => [own[0].clone(), own[0].clone(), own[0].clone()],
@@ -104,7 +105,7 @@ fn a_switch_is_done_when_set_returns() {
     }
 }
 
-/// As a person does it right after a link has come back, whose speed is still being read.
+/// As an administrator sets it right after a link has come up, while its speed is still being read.
 #[test]
 fn a_new_primary_has_its_record_when_set_returns() {
     skip_if_unable!();
@@ -121,7 +122,7 @@ fn a_new_primary_has_its_record_when_set_returns() {
     xbond.stop().unwrap();
 }
 
-/// The bond has no slave and a MAC that the administrator gave to it.
+/// The bond has no slave and a MAC address that the administrator set.
 #[test]
 fn a_first_slave_is_active_when_add_slave_returns() {
     skip_if_unable!();
@@ -152,7 +153,7 @@ fn a_first_slave_is_active_when_add_slave_returns() {
     }
 }
 
-/// What a verb printed, and its exit code.
+/// Returns the output of a verb, and its exit code.
 fn verb(netns: &NetNs, line: &str) -> (i32, String) {
     let mut command: Command = netns.command(binary().unwrap());
     let output = command.args(line.split(' ')).output().unwrap();
@@ -160,7 +161,7 @@ fn verb(netns: &NetNs, line: &str) -> (i32, String) {
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&said).into_owned())
 }
 
-/// Each verb, while another process holds RTNL, and what it says is not done.
+/// Each verb, while another process holds RTNL, with the steps that it reports as pending.
 #[test]
 fn a_verb_names_what_waits_for_rtnl() {
     skip_if_unable!();
@@ -217,7 +218,7 @@ fn a_verb_names_what_waits_for_rtnl() {
     xbond.stop().unwrap();
 }
 
-/// What was asked for is done all the same.
+/// Waits until the requested change has been made nevertheless.
 fn wait_until_done(lab: &Lab, line: &str, second: &str) {
     let word = line.split(' ').next().unwrap_or_default();
     let show = || verb(&lab.host, "show -j").1;

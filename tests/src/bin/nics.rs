@@ -1,8 +1,9 @@
-//! Bonds of NICs that filter, as an emulated machine has them: what is received before and after failovers.
+//! Measures what bonds of NICs with receive filters, as an emulated machine has them, receive before and after
+//! failovers.
 //!
-//! `nics SLAVE SLAVE PEER DATAPATH...` takes three interfaces that hang on one hub, puts the slaves and the peer
-//! into namespaces of their own, and prints a line for each bond: who made it, its fail_over_mac, and what did not
-//! arrive. The kernel's driver is the control.
+//! `nics SLAVE SLAVE PEER DATAPATH...` takes three interfaces that are connected to one hub, moves the slaves and the
+//! peer into namespaces of their own, and prints a line for each bond: its implementation, its fail_over_mac, and
+//! what did not arrive. The kernel's driver is the control.
 
 use std::{
     env, fmt,
@@ -20,18 +21,18 @@ use xbond_tests::{
 };
 
 const POLICIES: [&str; 3] = ["none", "active", "follow"];
-/// The bond's address, and the peer's, by what it takes to reach it.
+/// The addresses of the bond and of the peer, by what it takes to reach them.
 const PINGED: [(&str, IpAddr); 4] = [
     ("IPv4", IpAddr::V4(Ipv4Addr::new(192, 168, 99, 101))),
     ("IPv6", IpAddr::V6(Ipv6Addr::new(0xfd00, 0x99, 0, 0, 0, 0, 0, 0x101))),
     ("VLAN", IpAddr::V4(Ipv4Addr::new(192, 168, 5, 101))),
     ("macvlan", IpAddr::V4(Ipv4Addr::new(192, 168, 7, 101))),
 ];
-/// A group that the bond joins, and everybody.
+/// A multicast group that the bond joins, and broadcast.
 const SENT: [(&str, [u8; 6]); 2] = [("multicast", [0x01, 0, 0x5e, 1, 1, 1]), ("broadcast", [0xff; 6])];
-/// For experiments: nobody answers it.
+/// An EtherType for experiments, which no host answers.
 const ETHER_TYPE: [u8; 2] = [0x88, 0xb5];
-/// How long something may take to be received: links come up slowly, and lost questions are asked again.
+/// How long a frame may take to be received: links come up slowly, and lost requests are repeated.
 const RECEIVED_WITHIN: Duration = Duration::from_secs(6);
 
 struct Nics {
@@ -41,11 +42,11 @@ struct Nics {
     peer_nic: String,
 }
 
-/// Who makes the bond.
+/// Which implementation creates the bond.
 #[derive(Clone, Debug)]
 enum Who {
     Driver,
-    /// With this datapath.
+    /// xbond, with this datapath.
     Xbond(String),
 }
 
@@ -84,7 +85,7 @@ impl Nics {
         let stem = unique_stem();
         let host = NetNs::create(&format!("{stem}-host"))?;
         let peer = NetNs::create(&format!("{stem}-peer"))?;
-        // Whoever made them, the namespace that they are in now is this thread's.
+        // The namespace that the NICs are in now is this thread's, whichever process created them.
         let mover = |nic: &str, to: &NetNs| {
             let status =
                 std::process::Command::new("ip").args(["link", "set", nic, "netns", to.name()]).status();
@@ -101,7 +102,7 @@ impl Nics {
             let driver = driver.lines().next().unwrap_or_default().to_owned();
             println!("{nic}: {}, {driver}, {filter}", netns.link(nic)?.mac);
         }
-        // Each address is answered for by its own device only.
+        // A device answers for its own addresses only.
         host.sysctl("ipv4/conf/all/arp_ignore", "1")?;
         peer.ip(&format!("link set {peer_nic} up"))?;
         for address in ["192.168.99.1/24", "192.168.7.1/24"] {
@@ -114,7 +115,7 @@ impl Nics {
         Ok(Self { host, peer, slaves: slaves.map(str::to_owned), peer_nic: peer_nic.to_owned() })
     }
 
-    /// Makes a bond and has it fail over twice; what was not received, and when.
+    /// Creates a bond, makes it fail over twice, and returns what was not received, and when.
     fn lost(&self, who: &Who, policy: &str) -> Result<Vec<String>> {
         let mut options = vec![("miimon", "100"), ("fail_over_mac", policy)];
         let mut bond: Box<dyn Implementation + '_> = match who {
@@ -142,7 +143,7 @@ impl Nics {
             Ok(())
         };
 
-        // Links take seconds to come up, and whichever comes first is active.
+        // Links take seconds to come up, and the first one that comes up is active.
         self.wait(&*bond, "both are up", |status| {
             status.slaves.len() == 2 && status.slaves.iter().all(|slave| slave.mii == "up")
         })?;
@@ -162,7 +163,7 @@ impl Nics {
         Ok(lost)
     }
 
-    /// Addresses, a VLAN, a macvlan and a group.
+    /// Adds addresses, a VLAN, a macvlan and a multicast group.
     fn set_up_above(&self) -> Result<()> {
         for line in [
             "address add 192.168.99.101/24 dev bond0",
@@ -213,11 +214,11 @@ impl Nics {
         }
     }
 
-    /// What the bond does not receive.
+    /// Returns the kinds of frames that the bond does not receive.
     fn missing(&self) -> Result<Vec<&'static str>> {
         let mut missing = Vec::new();
         for (what, address) in PINGED {
-            // It has to be asked for again: by broadcast, or by the group of its last 24 bits.
+            // The peer has to resolve the address again: by broadcast, or by the multicast group of its last 24 bits.
             self.peer.ip("neighbour flush all")?;
             let deadline = Instant::now() + RECEIVED_WITHIN;
             while self.peer.ping_with(&["-W", "1"], address, 1)?.received == 0 {
@@ -227,7 +228,7 @@ impl Nics {
                 }
             }
         }
-        // Not promiscuous, as a socket on one device would be: on all.
+        // A socket on all devices is not promiscuous; a socket on one device would be.
         let capture = Capture::start(&self.host)?;
         let sender = PacketSocket::open(&self.peer, &self.peer_nic)?;
         for (what, destination) in SENT {

@@ -1,7 +1,7 @@
 //! Runs scenarios against the kernel's bonding driver and xbond, and prints their records.
 //!
-//! `parity JOBS FILE...`, JOBS of them at a time: of each, first `scenario driver NAME` or `scenario xbond NAME`,
-//! then for each step a line `step` and the lines of its record, each after `| `, then `end`, or `failed` with
+//! `parity JOBS FILE...` runs JOBS scenarios at a time. For each it prints `scenario driver NAME` or `scenario xbond
+//! NAME`, then for each step a line `step` and the lines of its record, each after `| `, then `end`, or `failed` with
 //! the reason.
 
 use std::{

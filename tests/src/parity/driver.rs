@@ -1,4 +1,4 @@
-//! The kernel's bonding driver does the steps.
+//! Runs the steps with the kernel's bonding driver.
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::{BOND, Case, Implementation, Outcome, Slave, SlaveStatus, Status, step::SlaveKey};
 use crate::netns::NetNs;
 
-/// An option that sysfs does not have.
+/// An option that sysfs lacks.
 const NS_TARGETS: &str = "ns_ip6_target";
 
 /// A bond of the driver, in a kernel that has it.
@@ -26,9 +26,9 @@ impl<'lab> Driver<'lab> {
         Self { host }
     }
 
-    /// Writes to the bond's sysfs, which tells its error as a number; netlink, through `ip`, does not.
+    /// Writes to the bond's sysfs, which returns its error as a number; netlink, through `ip`, does not.
     fn write(&self, key: &str, value: &str) -> Result<Outcome> {
-        // With a line's end: to write nothing is no write.
+        // With a newline: an empty value would cause no write.
         let result = self.in_sysfs(|directory| fs::write(directory.join(key), format!("{value}\n")))?;
         Ok(match result {
             Ok(()) => Outcome::Accepted,
@@ -36,7 +36,7 @@ impl<'lab> Driver<'lab> {
         })
     }
 
-    /// By netlink, through `ip`, which tells no error's number.
+    /// Sets an option by netlink, through `ip`, which reports no error number.
     fn link_set(&self, arguments: &str) -> Outcome {
         match self.host.ip(&format!("link set {arguments}")) {
             Ok(_) => Outcome::Accepted,
@@ -69,7 +69,7 @@ impl Implementation for Driver<'_> {
     fn create(&mut self, options: &[(String, String)], slaves: &[Slave]) -> Result<Outcome> {
         self.host.ip(&format!("link add {BOND} type bond mode active-backup"))?;
         for (key, value) in options {
-            // Of a list, sysfs takes one entry at a time.
+            // sysfs takes one entry of a list at a time.
             let value = if key == "arp_ip_target" { &format!("+{value}") } else { value };
             if let Outcome::Refused(error) = self.set(key, value)? {
                 self.remove()?;
@@ -98,7 +98,7 @@ impl Implementation for Driver<'_> {
         self.write("slaves", &format!("-{slave}"))
     }
 
-    /// By netlink: sysfs has no prio.
+    /// Sets an option by netlink: sysfs has no prio.
     fn set_slave(&mut self, slave: &str, key: SlaveKey, value: &str) -> Result<Outcome> {
         Ok(self.link_set(&format!("{slave} type bond_slave {} {value}", key.name())))
     }
@@ -126,7 +126,7 @@ impl Implementation for Driver<'_> {
         let text =
             self.in_sysfs(|directory| -> io::Result<String> { fs::read_to_string(directory.join(key)) })?;
         let text = text.with_context(|| format!("cannot read {key} in sysfs"))?;
-        // A choice is followed by its number: `always 0`.
+        // A named value is followed by its number: `always 0`.
         let is_choice = [
             "mode",
             "fail_over_mac",
@@ -148,7 +148,7 @@ impl Implementation for Driver<'_> {
             let slave = device.linkinfo.slave.as_ref()?;
             Some(SlaveStatus {
                 name: device.name.clone(),
-                // As /proc/net/bonding has it.
+                // In the form of /proc/net/bonding.
                 mii: slave.mii_status.to_lowercase().replace('_', " "),
                 failures: slave.link_failure_count,
             })
@@ -157,7 +157,7 @@ impl Implementation for Driver<'_> {
     }
 }
 
-/// What `ip -details -json link show` says of bonds and their slaves.
+/// Bonds and their slaves in the output of `ip -details -json link show`.
 #[derive(Deserialize)]
 struct Device {
     #[serde(rename = "ifname")]
@@ -187,7 +187,7 @@ struct SlaveInfo {
     link_failure_count: u64,
 }
 
-/// Ports of bridges have other data there.
+/// Ports of bridges have other data in this place.
 fn of_a_bond<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SlaveInfo>, D::Error> {
     let data: BTreeMap<String, serde_json::Value> = BTreeMap::deserialize(deserializer)?;
     Ok(serde_json::to_value(data).and_then(serde_json::from_value).ok())

@@ -1,4 +1,4 @@
-//! The same steps for the kernel's bonding driver and for xbond, and a record of what each did.
+//! Runs the same steps with the kernel's bonding driver and with xbond, and records what each did.
 //!
 //! A scenario is a file of steps, each followed by what the driver did (`tests/fixtures/driver`):
 //!
@@ -15,10 +15,10 @@
 //! ...
 //! ```
 //!
-//! A record holds the lines that the step changed, one for the bond and one for each slave, and the
-//! announcements that reached the switch. Where xbond does otherwise, `!` names the row of docs/PARITY.md that
-//! says why, and xbond's record follows. `cargo xtask vm` runs scenarios against both in one guest, and
-//! `cargo xtask vm --record` writes the driver's part of these files.
+//! A record holds the lines that the step changed, one for the bond and one for each slave, and the announcements
+//! that reached the switch. Where xbond differs, `!` names the row of docs/PARITY.md that gives the reason, and
+//! xbond's record follows. `cargo xtask vm` runs scenarios against both in one guest, and `cargo xtask vm --record`
+//! writes the driver's part of these files.
 
 mod driver;
 mod record;
@@ -50,18 +50,18 @@ pub const BOND: &str = "bond0";
 const NICS: u8 = 3;
 const REFUSED: &str = "refused";
 const MIN_LOOKS: u32 = 3;
-/// Of a change, on a busy machine.
+/// Tolerated delay of a change on a busy machine.
 const LATENESS: Duration = Duration::from_secs(2);
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Accepted,
-    /// With the driver's error, where it has one.
+    /// The driver's error, where it has one.
     Refused(Option<nix::errno::Errno>),
 }
 
-/// A bond's state beyond what its interfaces show.
+/// State of a bond that its interfaces do not show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     pub active: Option<String>,
@@ -76,17 +76,17 @@ pub struct SlaveStatus {
     pub failures: u64,
 }
 
-/// What the steps are done on.
+/// The speed of the machine that runs the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// An emulated machine, for which the scenario's quiet is made.
+    /// An emulated machine, for which the scenario's quiet time is chosen.
     Emulated,
-    /// An ordinary one. What is as expected has come to pass; if it does not stay so, the next step shows it.
+    /// An ordinary machine. A state that is as expected ends the step; if it does not last, the next step shows it.
     Native,
 }
 
 impl Pace {
-    /// How long nothing must change until a step is over, if all is as expected.
+    /// Returns how long nothing must change until a step has ended, if all is as expected.
     fn quiet(self, scenario: Duration) -> Duration {
         match self {
             Self::Emulated => scenario,
@@ -94,7 +94,7 @@ impl Pace {
         }
     }
 
-    /// Until everything has come to rest.
+    /// Returns the time limit until nothing changes any more.
     fn wait_limit(self) -> Duration {
         match self {
             Self::Emulated => WAIT_LIMIT * 6,
@@ -102,33 +102,33 @@ impl Pace {
         }
     }
 
-    /// A look takes a few processes, which are slow where the machine is emulated.
+    /// Returns the time between two polls. A poll starts a few processes, which are slow on an emulated machine.
     fn between_looks(self, scenario: Duration) -> Duration {
         self.quiet(scenario) / 4
     }
 }
 
-/// Who does the steps.
+/// An implementation that runs the steps.
 pub trait Implementation {
-    /// What it should do at a step.
+    /// Returns the expected record of a step.
     fn expected<'case>(&self, case: &'case Case) -> &'case [String];
-    /// Makes the bond with these options and slaves, and sets it up.
+    /// Creates the bond with these options and slaves, and sets it up.
     fn create(&mut self, options: &[(String, String)], slaves: &[Slave]) -> Result<Outcome>;
-    /// Takes the bond away.
+    /// Removes the bond.
     fn remove(&mut self) -> Result<()>;
     fn enslave(&mut self, slave: &str) -> Result<Outcome>;
     fn release(&mut self, slave: &str) -> Result<Outcome>;
     fn set(&mut self, key: &str, value: &str) -> Result<Outcome>;
     fn set_slave(&mut self, slave: &str, key: SlaveKey, value: &str) -> Result<Outcome>;
-    /// The text of /proc/net/bonding/BOND.
+    /// Returns the text of /proc/net/bonding/BOND.
     fn proc(&self) -> Result<String>;
-    /// The value of an option as the driver's sysfs has it.
+    /// Returns the value of an option in the form of the driver's sysfs.
     fn get(&self, key: &str) -> Result<String>;
-    /// `None` if there is no bond.
+    /// Returns the state of the bond; `None` if there is none.
     fn status(&self) -> Result<Option<Status>>;
 }
 
-/// Three NICs at a learning switch.
+/// Creates three NICs on a learning switch.
 pub fn lab() -> Result<Lab> {
     Lab::builder().nics((0..NICS).map(|index| Nic::new(&nic(index), [2, 0, 0, 0, 0, 0x10 + index]))).build()
 }
@@ -137,7 +137,7 @@ fn nic(index: u8) -> String {
     format!("slave{index}")
 }
 
-/// Runs a scenario's steps in `lab` and hands each one's record to `each`, whose error ends the run.
+/// Runs a scenario's steps in `lab` and passes the record of each to `each`; an error of `each` ends the run.
 pub fn run(
     scenario: &Scenario,
     lab: &Lab,
@@ -174,7 +174,7 @@ impl Run<'_> {
         Ok(lines)
     }
 
-    /// Does it; returns what is to be said of it besides the changes that follow.
+    /// Runs a step; returns the lines of its record that precede the changes.
     fn act(&mut self, step: &Step) -> Result<Vec<String>> {
         let host = &self.lab.host;
         match step {
@@ -239,7 +239,7 @@ impl Run<'_> {
         Ok(Vec::new())
     }
 
-    /// Who is promiscuous. What a device above asks for is not among the flags that `ip` shows.
+    /// Returns the devices that are promiscuous. A request of a device above is not among the flags that `ip` shows.
     fn promiscuous(&self) -> Result<Vec<String>> {
         let json = self.lab.host.ip("-details -json link show")?;
         let devices: Vec<serde_json::Value> = serde_json::from_str(&json).context("the output of ip")?;
@@ -270,7 +270,7 @@ impl Run<'_> {
             frame
         };
         kinds.iter().try_for_each(|kind| port.send(&frame(kind)))?;
-        // Whoever sees the last one has seen the others, or will not.
+        // A socket that received the last one has received the others, or never will.
         let last = kinds.last().map(frame);
         let is_last = |seen: &crate::Frame| seen.ifname == slave && Some(&seen.bytes) == last.as_ref();
         capture.wait_for(WAIT_LIMIT, is_last)?;
@@ -293,8 +293,8 @@ impl Run<'_> {
         Ok(lines)
     }
 
-    /// Waits until nothing changes any more, and longer for what is not as expected: on a busy machine it may be
-    /// late.
+    /// Waits until nothing changes any more, and longer for a state that is not as expected: on a busy machine it may
+    /// be late.
     fn settle(&self, capture: &Capture, is_expected: impl Fn(&Snapshot) -> bool) -> Result<Snapshot> {
         let quiet = self.scenario.quiet;
         let deadline = Instant::now() + self.pace.wait_limit() + quiet;
@@ -317,7 +317,7 @@ impl Run<'_> {
         }
     }
 
-    /// Of addresses that are being tested for duplicates, announcements may or may not be sent.
+    /// Returns whether an address is being tested for duplicates; its announcements may or may not be sent.
     fn has_tentative(&self) -> Result<bool> {
         let addresses = self.lab.host.ip("-o address show tentative")?;
         Ok(self.has_carrier()? && addresses.lines().any(|line| line.contains(BOND)))
@@ -333,13 +333,13 @@ impl Run<'_> {
     }
 }
 
-/// Whether two records say the same. A refusal of the driver has an error's name, one of xbond a sentence.
+/// Returns whether two records are equivalent. A refusal of the driver has an error's name, one of xbond a sentence.
 pub fn same(left: &[String], right: &[String]) -> bool {
     let common = |line: &String| if line.starts_with(REFUSED) { REFUSED.to_owned() } else { line.clone() };
     left.iter().map(common).eq(right.iter().map(common))
 }
 
-/// The lines after the version. An empty one would be lost in a file of steps.
+/// Returns the lines after the version. An empty one would be lost in a file of steps.
 fn proc_lines(text: &str) -> Vec<String> {
     text.lines().skip(1).map(|line| if line.is_empty() { "-" } else { line }.to_owned()).collect()
 }

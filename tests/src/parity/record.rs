@@ -1,11 +1,11 @@
-//! What is recorded of a bond: no times, no random MACs, no numbers of interfaces.
+//! The recorded state of a bond: no times, no random MAC addresses, no ifindexes.
 
 use std::collections::BTreeMap;
 
 use super::{BOND, Status};
 use crate::{Frame, Mac, link::Link};
 
-/// MTU of the lab's links, which goes without saying.
+/// The default MTU of the lab's links, which is not recorded.
 const USUAL_MTU: u32 = 1500;
 
 /// All lines that may be recorded, at one moment.
@@ -13,7 +13,7 @@ const USUAL_MTU: u32 = 1500;
 pub struct Snapshot {
     /// By device, in the order of their names.
     devices: BTreeMap<String, String>,
-    /// Announcements at the switch during this step, and how often.
+    /// Announcements at the switch during this step, with their number.
     announcements: BTreeMap<String, u32>,
 }
 
@@ -31,7 +31,7 @@ impl Snapshot {
         snapshot
     }
 
-    /// The record of a step that made this of `earlier`.
+    /// Returns the record of a step that changed `earlier` into this.
     pub fn changes_since(&self, earlier: &Self) -> Vec<String> {
         let mut lines = Vec::new();
         for (name, line) in &self.devices {
@@ -47,11 +47,11 @@ impl Snapshot {
     }
 }
 
-/// Of the bond and the lab's NICs.
+/// Describes the bond or one of the lab's NICs.
 fn describe(device: &Link, status: Option<&Status>) -> Option<String> {
     let mut words = vec![mac(device.mac)];
     if device.name == BOND {
-        // Without its slaves the driver's bond is still there, and xbond's is not.
+        // Without its slaves the driver's bond still exists, and xbond's does not.
         let active = status?.active.as_deref().unwrap_or("none");
         words.push(format!("active={active}"));
         words.push(format!("carrier={}", if device.has_carrier() { "on" } else { "off" }));
@@ -77,12 +77,12 @@ fn describe(device: &Link, status: Option<&Status>) -> Option<String> {
     Some(words.join(" "))
 }
 
-/// Scenarios use MACs that begin with 02:00:00:00:00; others were made at random.
+/// Formats a MAC address. Scenarios use addresses that begin with 02:00:00:00:00; others are random.
 fn mac(mac: Mac) -> String {
     if mac.bytes().starts_with(&[2, 0, 0, 0, 0]) { mac.to_string() } else { String::from("random") }
 }
 
-/// A gratuitous ARP, an unsolicited NA, or an IGMP report that a port of the switch received from a NIC.
+/// Describes a gratuitous ARP, an unsolicited NA, or an IGMP report that a port of the switch received from a NIC.
 fn announcement(frame: &Frame) -> Option<String> {
     if frame.outgoing || !is_port(&frame.ifname) {
         return None;
@@ -103,7 +103,7 @@ fn announcement(frame: &Frame) -> Option<String> {
     Some(words.join(" "))
 }
 
-/// p0, p1, ...: where the host's NICs are plugged in.
+/// Returns whether the interface is p0, p1, ...: a port to which a NIC of the host is connected.
 fn is_port(ifname: &str) -> bool {
     ifname.strip_prefix('p').is_some_and(|index| index.parse::<u8>().is_ok())
 }

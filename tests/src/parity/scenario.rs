@@ -1,4 +1,4 @@
-//! The files of scenarios: steps, and what the driver did.
+//! Files of scenarios: steps, and what the driver did.
 
 use std::{fmt, fs, path::Path, time::Duration};
 
@@ -18,9 +18,9 @@ const USUAL_QUIET: Duration = Duration::from_millis(600);
 pub struct Scenario {
     /// Comments and directives at its beginning.
     head: Vec<String>,
-    /// A step is over when nothing has changed for so long: `@ quiet MILLISECONDS`.
+    /// The time without a change after which a step has ended: `@ quiet MILLISECONDS`.
     pub quiet: Duration,
-    /// What it needs that the machines of developers may lack: `@ needs 8021q`.
+    /// Requirements that the machines of developers may lack: `@ needs 8021q`.
     pub needs: Vec<String>,
     pub cases: Vec<Case>,
 }
@@ -32,11 +32,11 @@ pub struct Case {
     pub step: Step,
     /// What the driver did.
     pub driver: Vec<String>,
-    /// What xbond does otherwise.
+    /// The record of xbond, where it differs.
     pub difference: Option<Difference>,
 }
 
-/// A difference that is meant.
+/// An intended difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The rows of docs/PARITY.md that explain it.
@@ -45,14 +45,14 @@ pub struct Difference {
 }
 
 impl Case {
-    /// What xbond should do.
+    /// Returns the expected record of xbond.
     pub fn xbond(&self) -> &[String] {
         self.difference.as_ref().map_or(&self.driver, |difference| &difference.xbond)
     }
 }
 
 impl Scenario {
-    /// About how long it takes.
+    /// Estimates how long the scenario takes.
     pub fn duration(&self) -> Duration {
         self.quiet.saturating_mul(u32::try_from(self.cases.len()).unwrap_or(u32::MAX))
     }
@@ -106,7 +106,7 @@ impl Scenario {
     }
 }
 
-/// As in its file.
+/// Prints the scenario in the form of its file.
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines = |lines: &[String]| lines.iter().try_for_each(|line| writeln!(f, "{line}"));

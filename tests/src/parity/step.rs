@@ -9,7 +9,7 @@ use anyhow::{Context as _, Error, Result, bail};
 pub enum Step {
     /// `bond KEY=VALUE... : SLAVE...`: a bond, its slaves enslaved in order, set up.
     Bond { options: Vec<(String, String)>, slaves: Vec<Slave> },
-    /// `remove`: the bond is taken away.
+    /// `remove`: removes the bond.
     Remove,
     /// `enslave SLAVE`.
     Enslave(String),
@@ -19,27 +19,27 @@ pub enum Step {
     Set { key: String, value: String },
     /// `prio SLAVE NUMBER` or `queue_id SLAVE NUMBER`.
     SlaveOption { key: SlaveKey, slave: String, value: String },
-    /// `frames SLAVE`: the switch sends a frame of each kind to it; the record has what the slave's and the
-    /// bond's packet sockets see of them.
+    /// `frames SLAVE`: the switch sends a frame of each kind to the slave; the record lists which of them the packet
+    /// sockets of the slave and of the bond receive.
     Frames(String),
-    /// `proc`: the record has /proc/net/bonding/BOND without the version in its first line.
+    /// `proc`: records /proc/net/bonding/BOND without the version in its first line.
     Proc,
-    /// `get KEY`: the record has the option's value.
+    /// `get KEY`: records the option's value.
     Get { key: String },
-    /// `promiscuous`: the record has who is.
+    /// `promiscuous`: records which devices are promiscuous.
     Promiscuous,
-    /// `address ADDRESS/PREFIX`: of the bond.
+    /// `address ADDRESS/PREFIX`: adds an address to the bond.
     Address(String),
-    /// `group ADDRESS`: the host listens to this IPv4 multicast group by the bond.
+    /// `group ADDRESS`: the host joins this IPv4 multicast group on the bond.
     Group(String),
-    /// `peer ADDRESS/PREFIX off`: the peer has this address no more; with `on`, besides its own.
+    /// `peer ADDRESS/PREFIX off` removes this address from the peer; `on` adds it.
     Peer { address: String, state: Switched },
     /// `vlan ID ADDRESS/PREFIX`: a VLAN device above the bond.
     Vlan { id: u16, address: String },
     /// `macvlan LOWER MAC ADDRESS/PREFIX`: a macvlan above the bond or a VLAN above it.
     Macvlan { lower: String, mac: String, address: String },
-    /// `carrier SLAVE off` pulls its cable, `admin SLAVE off` sets it down, `path SLAVE off` makes the switch
-    /// drop what comes and goes.
+    /// `carrier SLAVE off` removes the carrier, `admin SLAVE off` sets the slave down, `path SLAVE off` makes the
+    /// switch drop its frames in both directions.
     Link { slave: String, link: Link, state: Switched },
     /// `device ARGUMENTS`: arguments of `ip link set`.
     Device { arguments: String },
@@ -87,7 +87,7 @@ impl FromStr for Step {
         let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
         let step = match verb {
             "bond" => {
-                // Not any colon: values may have some.
+                // Not any colon: values may contain some.
                 let apart = rest.strip_prefix(": ").map(|slaves| ("", slaves));
                 let apart = apart.or_else(|| rest.split_once(" : "));
                 let apart = apart.or_else(|| rest.strip_suffix(" :").map(|options| (options, "")));

@@ -1,4 +1,4 @@
-//! xbond does the steps.
+//! Runs the steps with xbond.
 
 use std::{fmt::Write as _, io::Write as _, path::Path};
 
@@ -20,7 +20,7 @@ impl<'lab> OurBond<'lab> {
         Self { host, agent: None }
     }
 
-    /// What the agent has said.
+    /// Returns the agent's log.
     pub fn log(&self) -> String {
         self.agent.as_ref().map(Xbond::log).unwrap_or_default()
     }
@@ -34,7 +34,7 @@ impl<'lab> OurBond<'lab> {
     }
 }
 
-/// Whether xbond has done it. It exits with 2 when it refuses; everything else is a failure.
+/// Converts the result of a command: an exit with 2 is a refusal; any other error is a failure.
 fn outcome(result: Result<String>) -> Result<Outcome> {
     match result {
         Ok(_) => Ok(Outcome::Accepted),
@@ -43,7 +43,7 @@ fn outcome(result: Result<String>) -> Result<Outcome> {
     }
 }
 
-/// A file, and not flags: these have no options of slaves.
+/// Returns a configuration file instead of flags: flags have no options of slaves.
 fn configuration(options: &[(String, String)], slaves: &[Slave]) -> String {
     let names: Vec<String> = slaves.iter().map(|slave| format!("{:?}", slave.name)).collect();
     let mut text = format!("version = 1\n[bond.{BOND}]\nslaves = [{}]\n", names.join(", "));
@@ -80,7 +80,7 @@ impl Implementation for OurBond<'_> {
     }
 
     fn remove(&mut self) -> Result<()> {
-        // There is none if it was refused and the driver's was not.
+        // There is no agent if xbond refused the bond and the driver did not.
         self.agent.take().map_or(Ok(()), |agent| agent.stop().map(drop))
     }
 
@@ -106,7 +106,7 @@ impl Implementation for OurBond<'_> {
 
     fn get(&self, key: &str) -> Result<String> {
         let bond = self.show()?.context("there is no bond")?;
-        // Two names of one number, of which the report has one.
+        // Two names of one number; the report has one of them.
         let key = if key == "num_unsol_na" { "num_grat_arp" } else { key };
         Ok(match &bond["options"][key] {
             Value::String(text) => text.clone(),

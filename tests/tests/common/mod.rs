@@ -1,6 +1,6 @@
-//! What the tests of running bonds share.
+//! Helpers that the tests of running bonds share.
 
-// Each test program uses its own part of it.
+// Each test program uses a part of them.
 #![allow(dead_code)]
 
 use std::{
@@ -23,11 +23,12 @@ pub const DATAPATHS: [Datapath; 2] = [Datapath::Tc, Datapath::Xdp];
 /// The two slaves of the scenario.
 pub const SLAVES: [&str; 2] = ["enp0s8", "enp0s9"];
 
-/// A test that takes times runs alone; the others run side by side.
+/// A test that measures times runs alone; the others run concurrently.
 static TIMED: RwLock<()> = RwLock::new(());
 
-/// For a test that is told from another run by milliseconds: other labs come and go under RTNL, for which link
-/// events wait. Hold it to the end of the test. `None`, and a word on it, where time is no measure.
+/// Excludes all other tests, for a test whose result depends on milliseconds: other labs are created and removed
+/// under RTNL, which delays link events. Hold it to the end of the test. Returns `None`, after reporting a skip,
+/// where times are meaningless.
 pub fn alone() -> Option<impl Drop> {
     if let Some(reason) = time_is_no_measure() {
         skip(reason);
@@ -36,12 +37,12 @@ pub fn alone() -> Option<impl Drop> {
     Some(TIMED.write().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// For all other tests beside such a one.
+/// Allows other tests to run concurrently, for all tests that measure no times.
 pub fn beside_others() -> impl Drop {
     TIMED.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Looks until `wanted` is seen, for what no event tells.
+/// Polls until `wanted` holds, for changes without an event.
 #[track_caller]
 pub fn eventually<T: Debug>(what: &str, look: impl Fn() -> T, wanted: impl Fn(&T) -> bool) -> T {
     let deadline = Instant::now() + wait_limit();
@@ -55,10 +56,10 @@ pub fn eventually<T: Debug>(what: &str, look: impl Fn() -> T, wanted: impl Fn(&T
     }
 }
 
-/// Where milliseconds are no measure, and answers are late.
+/// For machines on which times of milliseconds are meaningless and answers are late.
 pub const ARP_INTERVAL_EMULATED: &str = "arp_interval=1000";
 
-/// Where no time of a failover is taken.
+/// The options of a bond whose failover times are not measured.
 pub fn brisk() -> &'static str {
     if time_is_no_measure().is_some() { ARP_INTERVAL_EMULATED } else { "arp_interval=100" }
 }
@@ -71,13 +72,13 @@ pub fn builder(datapath: Datapath) -> LabBuilder {
     Lab::builder().datapath(datapath)
 }
 
-/// A bond of the scenario's slaves by flags, with these options, and miimon=100 if they name none; ready and resolved:
-/// host and peer know each other's MAC.
+/// Starts a bond of the scenario's slaves by flags, with these options, and miimon=100 if they name no monitor. It is
+/// ready, and host and peer have resolved each other's MAC address.
 pub fn bond<'lab>(lab: &'lab Lab, datapath: Datapath, options: &[&str]) -> Xbond<'lab> {
     bond_with(lab, datapath, options, &[])
 }
 
-/// The same, with further arguments of `xbond run`.
+/// Starts a bond like [`bond`], with further arguments of `xbond run`.
 pub fn bond_with<'lab>(
     lab: &'lab Lab,
     datapath: Datapath,
@@ -108,17 +109,17 @@ pub fn meet(lab: &Lab) {
     );
 }
 
-/// Numbered packets each way between host and peer, `rate` a second.
+/// Starts numbered packets in each direction between host and peer, `rate` a second.
 pub fn traffic(lab: &Lab, rate: u32) -> TwoWay {
     TwoWay::start((&lab.host, HOST_V4.into()), (&lab.peer, PEER_V4.into()), rate).unwrap()
 }
 
-/// bond0 as in `xbond show -j`.
+/// Returns bond0 as in `xbond show -j`.
 pub fn show(xbond: &Xbond<'_>) -> Value {
     xbond.show(BOND).unwrap()["bonds"][0].take()
 }
 
-/// A slave of it.
+/// Returns a slave of the bond.
 pub fn slave(bond: &Value, name: &str) -> Value {
     let slaves = bond["slaves"].as_array().unwrap();
     slaves.iter().find(|slave| slave["name"] == name).unwrap_or_else(|| panic!("no {name} in {bond}")).clone()
@@ -133,29 +134,29 @@ pub fn wait_for_active(xbond: &Xbond<'_>, name: &str) {
     eventually("the active slave", || active_slave(xbond), |active| active.as_deref() == Some(name));
 }
 
-/// Waits until a slave's MII status is this.
+/// Waits until a slave has this MII status.
 #[track_caller]
 pub fn wait_for_status(xbond: &Xbond<'_>, name: &str, status: &str) {
     let look = || slave(&show(xbond), name)["mii_status"].as_str().unwrap().to_owned();
     eventually("the MII status", look, |seen| seen == status);
 }
 
-/// A line of `ip -br link`: state and MAC of an interface.
+/// A line of `ip -br link`: state and MAC address of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Brief {
     pub state: String,
     pub mac: String,
 }
 
-/// What `ip -br link` prints of `name`.
+/// Returns what `ip -br link` prints of `name`.
 pub fn brief(netns: &NetNs, name: &str) -> Brief {
     let text = netns.ip("-br link").unwrap();
-    // Of a veth it prints the far end, too: enp0s8@if2.
+    // For a veth it prints the far end, too: enp0s8@if2.
     let of =
         |line: &str| line.split_whitespace().next().and_then(|word| word.split('@').next()) == Some(name);
     let line = text.lines().find(|line| of(line)).unwrap_or_else(|| panic!("no {name} in\n{text}"));
     let mut words = line.split_whitespace().skip(1).map(str::to_owned);
-    // By its far end's ifindex, which counts in another namespace, a veth may have a lower layer.
+    // A veth may seem to have a lower layer, by its far end's ifindex, which is valid in another namespace.
     let state = words.next().unwrap().replace("LOWERLAYERDOWN", "DOWN");
     Brief { state, mac: words.next().unwrap() }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// One has the namespace; the others say so and touch nothing.
+/// One agent has the namespace; the others report that and change nothing.
 #[test]
 fn one_of_several_agents_that_start_at_once_wins() {
     skip_if_unable!();
@@ -17,7 +17,7 @@ fn one_of_several_agents_that_start_at_once_wins() {
         let occupied = "an agent runs in this network namespace already";
         let mut winners = Vec::new();
         while let Some(mut agent) = agents.pop() {
-            // Each says one or the other.
+            // Each log contains one of the two.
             eventually(
                 "it is ready or ends",
                 || agent.log(),
@@ -48,7 +48,7 @@ fn one_of_several_agents_that_start_at_once_wins() {
     }
 }
 
-/// Others come and go in their namespaces meanwhile; the directories of all are next to each other.
+/// Other agents start and end in their namespaces at the same time; the directories of all are next to each other.
 #[test]
 fn agents_of_many_namespaces_start_and_end_at_once() {
     skip_if_unable!();
@@ -67,7 +67,7 @@ fn agents_of_many_namespaces_start_and_end_at_once() {
     });
 }
 
-/// An agent that was stopped, while the bond went to the other slave and back, finds everything as it should be.
+/// An agent that was stopped while the bond failed over and returned finds everything in order.
 #[test]
 fn a_stopped_agent_undoes_no_failover_of_the_guard() {
     skip_if_unable!();
@@ -94,7 +94,7 @@ fn a_stopped_agent_undoes_no_failover_of_the_guard() {
         assert_eq!(active_slave(&xbond).as_deref(), Some(SLAVES[0]), "{policy}");
         let word = peek(&lab, "ACTIVE", 0);
         assert_eq!(active(&word), Some(0), "{policy}");
-        // The usable slots may be told anew, the active one is not moved.
+        // The agent may publish the usable slots again, but does not change the active one.
         assert!(generation(word) - since <= 2, "{policy}");
         eventually(policy, || macs(&lab), |now| *now == before);
         assert_traffic(&lab, policy);
@@ -102,7 +102,7 @@ fn a_stopped_agent_undoes_no_failover_of_the_guard() {
     }
 }
 
-/// The receipts of the guard's failovers: from, to and generation of each.
+/// Returns the receipts of the guard's failovers: from, to and generation of each.
 fn guard_receipts(lab: &Lab) -> Vec<(String, String, u32)> {
     let log: serde_json::Value =
         serde_json::from_str(&xbond::cli(&lab.host, ["log", BOND, "-j"]).unwrap()).unwrap();
@@ -114,7 +114,7 @@ fn guard_receipts(lab: &Lab) -> Vec<(String, String, u32)> {
     receipts.map(receipt).collect()
 }
 
-/// Has the guard fail over from each slave to the other, so often in all; the first slave is active before.
+/// Makes the guard fail over between the two slaves this many times; the first slave is active before.
 fn fail_over_in_the_kernel(lab: &Lab, times: usize) {
     let traffic = traffic(lab, 2_000);
     for number in 0..times {
@@ -128,8 +128,8 @@ fn fail_over_in_the_kernel(lab: &Lab, times: usize) {
     traffic.stop().unwrap();
 }
 
-/// An agent that was stopped reports every failover of the guard, also where the last one leads back to where it began. If
-/// it is killed before it could, the next agent does.
+/// An agent that was stopped reports every failover of the guard, also where the last one returns to the first slave.
+/// If it is killed before it can, the next agent does.
 #[test]
 fn a_stopped_agent_leaves_a_receipt_for_each_failover_of_the_guard() {
     skip_if_unable!();
@@ -207,7 +207,7 @@ fn failovers_beyond_what_the_buffer_holds_are_counted() {
     xbond.stop().unwrap();
 }
 
-/// ACTIVE as it was some changes ago: no number of changes is made of that, whether an agent runs or not.
+/// ACTIVE is set to an earlier value: no number of changes is derived from it, with or without a running agent.
 #[test]
 fn a_generation_that_is_set_back_is_no_number_of_changes() {
     skip_if_unable!();
@@ -240,7 +240,7 @@ fn a_generation_that_is_set_back_is_no_number_of_changes() {
     xbond.stop().unwrap();
 }
 
-/// Who offsets the clocks of a container must not confuse the ARP monitor, whose times the kernel takes.
+/// An offset of a container's clocks must not confuse the ARP monitor, which uses the kernel's times.
 #[test]
 fn an_agent_in_a_time_namespace_compares_like_with_like() {
     skip_if_unable!();
@@ -272,7 +272,7 @@ fn an_agent_in_a_time_namespace_compares_like_with_like() {
         for name in SLAVES {
             wait_for_status(&xbond, name, "up");
         }
-        // Both are heard all the time: a second and more of probes.
+        // Both slaves receive probes all the time, for more than a second.
         let probes = |bond: &serde_json::Value| {
             let of = |name| slave(bond, name)["counters"]["rx_packets"].as_u64().unwrap();
             of(SLAVES[0]) + of(SLAVES[1])
@@ -290,7 +290,7 @@ fn an_agent_in_a_time_namespace_compares_like_with_like() {
                 "{offset}: {bond:#}"
             );
         }
-        // And one that is not heard any more is noticed.
+        // A slave that stops receiving is detected.
         lab.cut(SLAVES[0], Cut::Silent).unwrap();
         wait_for_active(&xbond, SLAVES[1]);
         traffic.wait_for_more(200).unwrap();

@@ -1,8 +1,8 @@
-//! Interfaces that go, return, flap, and change while the agent cannot read their events.
+//! Interfaces that vanish, return, flap, and change while the agent cannot read their events.
 
 use super::*;
 
-/// Deletes a NIC and makes another one of its name, with this last byte of its MAC.
+/// Deletes a NIC and creates another one with its name and this last byte of its MAC address.
 fn replace(lab: &Lab, name: &str, last: u8) -> Mac {
     let mac = Mac::new([2, 0, 0, 0, 9, last]);
     let port = lab.port(name).unwrap();
@@ -20,7 +20,8 @@ enum Agent {
     Dead,
 }
 
-/// The next agent has most to find out; the others differ by policy in what they do, not in what they see.
+/// Returns the policies to test. An adopting agent has most to detect; the other cases differ by policy in what they
+/// do, not in what they see.
 fn policies(agent: Agent) -> &'static [&'static str] {
     match agent {
         Agent::Alive => &["none", "follow"],
@@ -29,7 +30,7 @@ fn policies(agent: Agent) -> &'static [&'static str] {
     }
 }
 
-/// The NIC is another one: it joins, and is put back as it was found, not as the former one was.
+/// The NIC is a new one: it joins, and is restored to its own original state, not to that of the former one.
 #[test]
 fn a_replaced_interface_joins_with_or_without_an_agent() {
     skip_if_unable!();
@@ -62,7 +63,7 @@ fn a_replaced_interface_joins_with_or_without_an_agent() {
             };
             eventually(&what, || show(&xbond), is_slave);
             lab.switch.wait_for_forwarding(&lab.port(SLAVES[0]).unwrap()).unwrap();
-            // Each of the two carries it.
+            // Each of the two slaves carries traffic.
             for name in SLAVES {
                 xbond.set(BOND, &format!("active_slave={name}")).unwrap();
                 wait_for_active(&xbond, name);
@@ -82,7 +83,8 @@ fn a_replaced_interface_joins_with_or_without_an_agent() {
     }
 }
 
-/// Away in another namespace it is none of ours; when it is back it is again, and has its own MAC in the end.
+/// In another namespace the interface is no slave; when it returns it is one again, and has its own MAC address in
+/// the end.
 #[test]
 fn an_interface_that_returns_from_another_namespace_is_a_slave_again() {
     skip_if_unable!();
@@ -143,7 +145,7 @@ fn an_interface_that_returns_from_another_namespace_is_a_slave_again() {
     }
 }
 
-/// Hundreds of changes while the agent cannot read them: it finds out what is left of them.
+/// Hundreds of changes while the agent cannot read them: it detects the resulting state.
 #[test]
 fn link_events_that_were_lost_are_caught_up_with() {
     skip_if_unable!();
@@ -161,7 +163,7 @@ fn link_events_that_were_lost_are_caught_up_with() {
 
     xbond.pause().unwrap();
     lab.host.ip(&format!("-batch {}", batch.path().display())).unwrap();
-    // Of these nothing is heard any more.
+    // No events of these are received any more.
     lab.cut(SLAVES[0], Cut::Carrier).unwrap();
     lab.host.ip(&format!("link delete {}", SLAVES[1])).unwrap();
     let mac = Mac::new([2, 0, 0, 0, 9, 2]);
@@ -184,7 +186,7 @@ fn link_events_that_were_lost_are_caught_up_with() {
     wait_for_status(&xbond, SLAVES[0], "up");
     xbond.stop().unwrap();
     assert_eq!(lab.host.link(SLAVES[1]).unwrap().mac, mac);
-    // The replaced NIC is another one, so the whole is not as before; nothing of xbond's is left.
+    // The replaced NIC is a new one, so the host differs from before; nothing of xbond's is left.
     lab.host.ip("link delete noise").unwrap();
     before.assert_nothing_left(&lab.host, "after the overrun");
 }
@@ -220,8 +222,8 @@ fn flapping_links_end_with_a_bond_that_carries() {
             lab.mend(name, Cut::Carrier).unwrap();
             lab.switch.wait_for_forwarding(&lab.port(name).unwrap()).unwrap();
         }
-        // Without an agent nobody tells neighbours of a loss that was too short for the switch to notice. They ask when
-        // what they know has aged, after 45 seconds at most and a few more.
+        // Without an agent no announcement follows a loss that was too short for the switch to notice. Neighbours ask
+        // again when their entries have aged, after little more than 45 seconds at most.
         let attempts = if alive { 1 } else { 4 };
         let recovers = (0..attempts).any(|_| traffic.wait_for_more(200).is_ok());
         assert!(recovers, "agent alive: {alive}: no traffic after the flaps");

@@ -4,7 +4,7 @@ use super::*;
 
 const NICS: [&str; 3] = ["nic0", "nic1", "nic2"];
 
-/// A request that the agent may not survive.
+/// Sends a request during which the agent may be killed.
 fn ask(lab: &Lab, arguments: &[&str]) -> std::process::Child {
     let mut command = lab.host.command(xbond::binary().unwrap());
     command.args(arguments).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
@@ -20,7 +20,7 @@ fn dropped(lab: &Lab) -> u64 {
     NICS.iter().map(of).sum()
 }
 
-/// As the policy wants them.
+/// Asserts the MAC addresses that the policy requires.
 fn assert_macs(lab: &Lab, policy: &str, active: &str, what: &str) {
     let own = |name: &str| lab.mac(name).unwrap();
     let look = || {
@@ -60,7 +60,7 @@ fn kill_agents(policy: &str, kills: u64, random: &mut Random) {
             "switch" => Some(ask(&lab, &["set", BOND, &format!("active_slave={other}")])),
             "del-slave" => Some(ask(&lab, &["del-slave", BOND, other])),
             "add-slave" => {
-                // What an adopted bond has to be told twice.
+                // An adopted bond may need this request twice.
                 let _ = agent.cli(["del-slave", BOND, other]);
                 Some(ask(&lab, &["add-slave", BOND, other]))
             }
@@ -80,7 +80,7 @@ fn kill_agents(policy: &str, kills: u64, random: &mut Random) {
             asked.wait().unwrap();
         }
         write_file(&file, policy, &NICS, "mtu = 1500\n");
-        // One of three does not live to the end of its adoption either.
+        // One of three agents is killed during its adoption.
         if random.below(3) == 0 {
             let start = Xbond::start(&lab.host, ["-c", file.path().to_str().unwrap()]).unwrap();
             thread::sleep(Duration::from_millis(random.below(400)));

@@ -1,8 +1,8 @@
-//! Faults, made on purpose: whatever is done to a bond and its agent, in the end traffic flows where there is a slave
-//! that can carry it, nothing is left behind, and the log says what happened.
+//! Fault injection: whatever happens to a bond and its agent, in the end traffic flows where there is a slave that
+//! can carry it, nothing is left behind, and the log reports what happened.
 //!
-//! By default each test does a little of its kind. XBOND_KILLS, XBOND_FLAPS and XBOND_RTNL_SECONDS ask for more, and
-//! XBOND_SEED for the same again.
+//! By default each test injects a few faults of its kind. XBOND_KILLS, XBOND_FLAPS and XBOND_RTNL_SECONDS set other
+//! numbers, and XBOND_SEED repeats a run.
 
 mod agents;
 #[path = "../common/mod.rs"]
@@ -43,13 +43,13 @@ use xbond_tests::{
 };
 const MIIMON: Duration = Duration::from_millis(100);
 
-/// A number by which the environment asks for more, or for less.
+/// Returns a number that the environment may set.
 fn asked_for(variable: &str, default: u64) -> u64 {
     std::env::var(variable)
         .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
 }
 
-/// Random numbers (SplitMix64); the test prints the seed, and XBOND_SEED gives it back.
+/// Random numbers (SplitMix64); the test prints the seed, and XBOND_SEED sets it.
 struct Random(u64);
 
 impl Random {
@@ -69,7 +69,7 @@ impl Random {
     }
 }
 
-/// A file that describes bond0 with these slaves.
+/// Writes a file that describes bond0 with these slaves.
 fn file(policy: &str, slaves: &[&str]) -> NamedTempFile {
     let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     write_file(&file, policy, slaves, "");
@@ -88,7 +88,7 @@ fn run<'lab>(lab: &'lab Lab, file: &NamedTempFile) -> Xbond<'lab> {
     Xbond::run(&lab.host, ["-c", file.path().to_str().unwrap()]).unwrap()
 }
 
-/// Both ways, some packets arrive one after the other.
+/// Asserts that some consecutive packets arrive in both directions.
 #[track_caller]
 fn assert_traffic(lab: &Lab, what: &str) {
     let flow = || {
@@ -98,7 +98,7 @@ fn assert_traffic(lab: &Lab, what: &str) {
         traffic.stop().unwrap()
     };
     let is_whole = |report: &FlowReport| (report.lost, report.duplicated) == (0, 0);
-    // The fault was the switch's, too, which may still be at it: what stays broken is ours.
+    // The fault also affected the switch, which may not have recovered yet: what stays broken is xbond's defect.
     let mut reports = flow();
     for _ in 0..2 {
         if reports.iter().all(is_whole) {
@@ -119,12 +119,12 @@ fn own_macs(lab: &Lab) -> [Mac; 2] {
     SLAVES.map(|name| lab.mac(name).unwrap())
 }
 
-/// The path of a pin of bond0.
+/// Returns the path of a pin of bond0.
 fn pin(lab: &Lab, name: &str) -> PathBuf {
     ["/sys/fs/bpf/xbond", &lab.host.cookie().unwrap().to_string(), BOND, name].iter().collect()
 }
 
-/// A value of a map, as bpftool has it.
+/// Returns a value of a map, in bpftool's output.
 fn peek(lab: &Lab, map: &str, key: u32) -> Vec<u8> {
     let pin = pin(lab, map);
     let text = lab.host.exec(&format!(
@@ -139,7 +139,7 @@ fn peek(lab: &Lab, map: &str, key: u32) -> Vec<u8> {
     value["value"].as_array().unwrap().iter().map(byte).collect()
 }
 
-/// Writes it by hand.
+/// Writes a value of a map.
 fn poke(lab: &Lab, map: &str, key: u32, value: &[u8]) {
     let pin = pin(lab, map);
     let (key, value) = (bytes(&key.to_ne_bytes()), bytes(value));
@@ -150,7 +150,7 @@ fn bytes(bytes: &[u8]) -> String {
     bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// The word in ACTIVE with another active slot, or none.
+/// Returns the word in ACTIVE with another active slot, or with none.
 fn active_word(word: &[u8], active: Option<u64>) -> [u8; 8] {
     let word = u64::from_ne_bytes(word.try_into().unwrap());
     let cleared = word & !0xf001;

@@ -1,11 +1,11 @@
-//! Maps that another process writes: two slaves, or none, of which the second agent does not know yet.
+//! Maps that another process writes: two slaves, or none that the second agent knows yet.
 
 use super::*;
 
-/// Where a value of SLAVES has its link_failure_count.
+/// Offset of link_failure_count in a value of SLAVES.
 const FAILURES: usize = 40;
 
-/// Each is put right, or followed, at the next look at the latest, and told.
+/// Each write is corrected, or followed, at the next poll at the latest, and reported.
 #[test]
 fn foreign_map_writes_are_corrected_by_the_agent() {
     skip_if_unable!();
@@ -15,7 +15,7 @@ fn foreign_map_writes_are_corrected_by_the_agent() {
     let before = Snapshot::of(&lab.host);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     let word = || peek(&lab, "ACTIVE", 0);
-    // Nobody has slot 9.
+    // No slave has slot 9.
     for (what, value) in [("a slot without a slave", Some(9)), ("nothing", None)] {
         let log = xbond.log().len();
         let failovers = || slave(&show(&xbond), SLAVES[0])["counters"]["guard_failovers"].as_u64().unwrap();
@@ -23,7 +23,7 @@ fn foreign_map_writes_are_corrected_by_the_agent() {
         poke(&lab, "ACTIVE", 0, &active_word(&word(), value));
         let right = |word: &Vec<u8>| word[1] >> 4 == 0 && word[0] & 1 == 1;
         eventually(what, word, right);
-        // A packet that found nobody in slot 9 was a case for the guard, and then the agent has nothing to say.
+        // If a packet found no slave in slot 9, the guard failed over, and the agent has nothing to report.
         let told = || {
             let said = xbond.log()[log..].contains("had written to the map ACTIVE; it is as before again");
             said || failovers() > before
@@ -32,7 +32,7 @@ fn foreign_map_writes_are_corrected_by_the_agent() {
         assert_eq!(active_slave(&xbond).as_deref(), Some(SLAVES[0]), "{what}");
         assert_traffic(&lab, what);
     }
-    // A backup: whoever writes it wants it so.
+    // A backup: the write is a valid request.
     let log = xbond.log().len();
     poke(&lab, "ACTIVE", 0, &active_word(&word(), Some(1)));
     let said = xbond.wait_for_after(log, "active slave enp0s9 instead of enp0s8").unwrap();
@@ -40,14 +40,14 @@ fn foreign_map_writes_are_corrected_by_the_agent() {
     wait_for_active(&xbond, SLAVES[1]);
     assert_eq!(slave(&show(&xbond), SLAVES[0])["link_failure_count"], 0);
     assert_traffic(&lab, "a backup");
-    // A backup whose link is down: nobody can want that.
+    // A backup whose link is down: the write cannot be intended.
     lab.cut(SLAVES[0], Cut::Carrier).unwrap();
     wait_for_status(&xbond, SLAVES[0], "down");
     let log = xbond.log().len();
     let failovers = || slave(&show(&xbond), SLAVES[1])["counters"]["guard_failovers"].as_u64().unwrap();
     let before_it = failovers();
     poke(&lab, "ACTIVE", 0, &active_word(&word(), Some(0)));
-    // Here, too, the guard may be the first.
+    // Here, too, the guard may correct it first.
     let put_right = || {
         let said = xbond.log().split_off(log);
         let told = ["active slave enp0s9", "had written to the map ACTIVE"];
@@ -59,13 +59,13 @@ fn foreign_map_writes_are_corrected_by_the_agent() {
     wait_for_status(&xbond, SLAVES[0], "up");
 
     for (map, key) in [("SLAVES", 0), ("SLAVES", 1), ("BOND", 0), ("GUARD", 0)] {
-        // Again and again: the same value, too.
+        // Repeatedly, also with the same value.
         for time in 0..3 {
             let right = peek(&lab, map, key);
             let mut wrong = right.clone();
             match map {
                 "SLAVES" => wrong.fill(0),
-                // Flags, the policy stays.
+                // Flags; the policy stays.
                 "BOND" => wrong[36..40].copy_from_slice(&[1, 1, 0, 0]),
                 // The order of the slots.
                 _ => wrong[..8].reverse(),
@@ -79,9 +79,9 @@ fn foreign_map_writes_are_corrected_by_the_agent() {
                 &format!("{map} {key}, time {time}"),
                 || peek(&lab, map, key),
                 |found| match map {
-                    // The time of the guard's last failover is the data plane's.
+                    // The data plane writes the time of the guard's last failover.
                     "GUARD" => found[..8] == right[..8],
-                    // A packet that found the active slave's entry empty was a case for the guard, and is a
+                    // If a packet found the active slave's entry empty, the guard failed over, which counts as a
                     // failure of its link.
                     "SLAVES" => {
                         [&found[..FAILURES], &found[FAILURES + 4..]]
@@ -94,10 +94,10 @@ fn foreign_map_writes_are_corrected_by_the_agent() {
         assert_traffic(&lab, map);
     }
     xbond.stop().unwrap();
-    before.assert_holds(&lab.host, "maps written by hand");
+    before.assert_holds(&lab.host, "maps that another process wrote");
 }
 
-/// The next agent puts it right.
+/// The next agent corrects the map.
 #[test]
 fn foreign_map_writes_are_corrected_by_the_next_agent() {
     skip_if_unable!();

@@ -1,4 +1,4 @@
-//! Resources that are taken away: bpffs is unmounted, in a mount namespace of the test, and memory is short.
+//! Resources that vanish: bpffs is unmounted, in a mount namespace of the test, and memory is scarce.
 
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -9,7 +9,7 @@ use super::*;
 
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// A command in a mount namespace that it makes, with a bpffs of its own.
+/// Makes a command run in a mount namespace of its own, with a bpffs of its own.
 fn apart(mut command: Command) -> Command {
     let enter = || {
         unshare(CloneFlags::CLONE_NEWNS)?;
@@ -23,14 +23,14 @@ fn apart(mut command: Command) -> Command {
     command
 }
 
-/// A process that holds such a namespace. Dropping it ends it.
+/// A process that holds such a namespace. Dropping it ends the process.
 struct Apart(std::process::Child);
 
 impl Apart {
     fn new(lab: &Lab) -> Self {
         let mut command = lab.host.command("sleep");
         command.arg("1000");
-        // When it runs, it is there.
+        // `spawn` returns after the closure has run, so the namespace exists.
         Self(apart(command).spawn().unwrap())
     }
 
@@ -44,7 +44,8 @@ impl Apart {
         assert!(self.command(lab, "umount").arg(BPFFS).status().unwrap().success());
     }
 
-    /// An agent mounts none in a mount namespace that may be private: it would end with the namespace.
+    /// Mounts a bpffs: an agent mounts none in a mount namespace that may be private, because it would end with the
+    /// namespace.
     fn mount(&self, lab: &Lab) {
         let mut command = self.command(lab, "mount");
         assert!(command.args(["-t", "bpf", "bpf", BPFFS]).status().unwrap().success());
@@ -67,7 +68,7 @@ impl Drop for Apart {
     }
 }
 
-/// The bond goes on, and ends with the agent, which says so; nothing is left.
+/// The bond keeps working and ends with the agent, which reports it; nothing is left.
 #[test]
 fn a_bond_without_its_bpffs_ends_with_its_agent() {
     skip_if_unable!();
@@ -87,7 +88,7 @@ fn a_bond_without_its_bpffs_ends_with_its_agent() {
         let shown = xbond.cli(["show", BOND]).unwrap();
         assert!(shown.contains("! bond0: its pins are gone (bpffs unmounted?)"), "{shown}");
         assert_traffic(&lab, "unmounted");
-        // What needs pins is refused, and the interface is as it was.
+        // A request that needs pins is refused, and the interface is unchanged.
         let link = lab.host.link(SLAVES[1]).unwrap();
         let error = xbond.cli(["add-slave", BOND, SLAVES[1]]).unwrap_err().to_string();
         println!("{error}");
@@ -101,7 +102,7 @@ fn a_bond_without_its_bpffs_ends_with_its_agent() {
     }
 }
 
-/// Nothing holds the programs then. The next agent takes the remains away, and makes the bond anew.
+/// Without pins the programs end. The next agent removes the remains and recreates the bond.
 #[test]
 fn a_bond_without_its_bpffs_is_recreated_by_the_next_agent() {
     skip_if_unable!();
@@ -114,23 +115,23 @@ fn a_bond_without_its_bpffs_is_recreated_by_the_next_agent() {
     let first = place.start(&lab, &file);
     meet(&lab);
     first.kill().unwrap();
-    assert!(reaches_peer(&lab), "it goes on without an agent");
+    assert!(reaches_peer(&lab), "the bond works without an agent");
     place.unmount(&lab);
     if has_tcx() {
-        eventually("it ends with its pins", || reaches_peer(&lab), |reached| !*reached);
+        eventually("the bond ends with its pins", || reaches_peer(&lab), |reached| !*reached);
     } else {
-        assert!(reaches_peer(&lab), "filters are held by no pin");
+        assert!(reaches_peer(&lab), "filters need no pin");
     }
     place.mount(&lab);
     let second = place.start(&lab, &file);
     second.wait_for("its remains are removed first").unwrap();
-    assert_traffic(&lab, "made anew");
+    assert_traffic(&lab, "recreated");
     second.stop().unwrap();
     drop(place);
     before.assert_holds(&lab.host, "bpffs");
 }
 
-/// Little memory: a sentence before anything is changed, or a bond.
+/// With little memory the agent fails with a message before it changes anything, or the bond works.
 #[test]
 fn an_agent_with_little_memory_works_or_reports_it() {
     skip_if_unable!();
@@ -160,11 +161,11 @@ fn an_agent_with_little_memory_works_or_reports_it() {
     }
 }
 
-/// A control group of the memory controller, version 1 or 2, that allows so much. Removed on drop.
+/// A control group of the memory controller, version 1 or 2, with this limit. Removed on drop.
 struct MemoryGroup(PathBuf);
 
 impl MemoryGroup {
-    /// None where the machine has no such controller that we may use.
+    /// Creates the group; returns `None` if the machine has no such controller that this process may use.
     fn new(bytes: u64) -> Option<Self> {
         let name = format!("xbond-test-{}-{bytes}", std::process::id());
         let kinds = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
@@ -176,7 +177,7 @@ impl MemoryGroup {
         })
     }
 
-    /// The command's process joins before it begins.
+    /// Makes the command's process join the group before it begins.
     fn hold(&self, command: &mut Command) {
         let members = fs::File::options().write(true).open(self.0.join("cgroup.procs")).unwrap();
         let join = move || {
@@ -194,8 +195,8 @@ impl Drop for MemoryGroup {
     }
 }
 
-/// Too little memory: the kernel kills the agent at some moment of its life, and the next one goes on with what is
-/// there, or begins anew.
+/// With too little memory the kernel kills the agent at some moment, and the next one adopts what is left, or starts
+/// from nothing.
 #[test]
 fn bonds_of_an_agent_that_ran_out_of_memory_are_adopted_or_recreated() {
     skip_if_unable!();

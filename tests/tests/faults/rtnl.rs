@@ -1,11 +1,11 @@
-//! Another process holds RTNL for seconds: the bond fails over all the same, and announces it.
+//! Another process holds RTNL for seconds: the bond fails over at the usual time, and announces it.
 
 use super::*;
 
 const CUTTABLE: &str = "cut0";
 const BETWEEN_CHECKS: Duration = Duration::from_millis(1_200);
-/// A failover without MAC addresses to change is recorded at once, another half a second after the switch. The rest is
-/// for a busy machine.
+/// A failover without MAC address changes is recorded at once, another half a second after the switch. The rest is
+/// tolerance for a busy machine.
 const SOON: Duration = Duration::from_millis(1_500);
 
 /// Waits for the receipt of the failover.
@@ -14,7 +14,7 @@ fn is_recorded(lab: &Lab) {
     eventually("the record", log, |log| log.contains(&format!("\"from\":\"{CUTTABLE}\"")));
 }
 
-/// The time from the cut to the announcement, or that without traffic if it was longer.
+/// Returns the time from the cut to the announcement, or the outage of the traffic if that is longer.
 fn fail_over(guard: &str, policy: &str, rate: u32) -> Duration {
     let what = format!("guard {guard}, {policy}, {rate}/s");
     let seconds = asked_for("XBOND_RTNL_SECONDS", 2);
@@ -43,7 +43,7 @@ fn fail_over(guard: &str, policy: &str, rate: u32) -> Duration {
 
     let held = RtnlHeld::take(&lab.host).unwrap();
     let mut waiting = lab.host.command("ip").args(["link", "set", "lo", "up"]).spawn().unwrap();
-    // A check of the path waits for it by now, too.
+    // By now a check of the path waits for RTNL, too.
     thread::sleep(BETWEEN_CHECKS);
     let event = Instant::now();
     cuttable.cut().unwrap();
@@ -56,7 +56,7 @@ fn fail_over(guard: &str, policy: &str, rate: u32) -> Duration {
     let announces =
         |frame: &xbond_tests::Frame| frame.announces(HOST_V4.into()) == Some(expected) && frame.at > event;
     let announced = capture.wait_for(WAIT_LIMIT, announces).unwrap().at - event;
-    // It goes on like this as long as RTNL is held, and answers.
+    // The agent keeps serving like this as long as RTNL is held.
     assert_eq!(active_slave(&xbond).as_deref(), Some(SLAVES[1]), "{what}");
     if let Some(traffic) = &traffic {
         traffic.wait_for_more(200).unwrap();
@@ -87,13 +87,13 @@ fn fail_over(guard: &str, policy: &str, rate: u32) -> Duration {
 
 const GRACE: Duration = Duration::from_millis(10);
 
-/// The lock is the machine's: whoever needs it waits, so this test is alone.
+/// The lock is global to the machine, and other tests that need it would wait, so this test runs alone.
 #[test]
 fn the_guard_or_miimon_fail_over_and_announce() {
     skip_if_unable!();
     let _turn = alone();
     for (guard, policy, rate) in [("auto", "active", 2_000), ("off", "active", 0), ("off", "none", 2_000)] {
-        // A busy machine may be late; what waits for RTNL always is.
+        // A busy machine may be late; a process that waits for RTNL always is.
         let best = (0..3).map(|_| fail_over(guard, policy, rate)).find(|time| *time <= MIIMON + GRACE);
         assert!(best.is_some(), "guard {guard}, {policy}, {rate}/s");
     }

@@ -1,6 +1,6 @@
-//! The programs on devices that only wait for test runs: what the tests and the benchmark of them share.
+//! The programs on devices that only serve test runs, shared by the tests and the benchmark.
 
-// Each of them uses its own part of it.
+// Each of them uses a part of this module.
 #![allow(dead_code)]
 
 use std::{
@@ -80,7 +80,7 @@ impl Bench {
         assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "these tests need root");
         for (device, peer) in [("port", "host"), ("slave0", "wire0"), ("slave1", "wire1")] {
             ip(&["link", "add", device, "type", "veth", "peer", "name", peer]);
-            // Frames that the kernel sends on its own would be counted among a test's.
+            // Frames that the kernel sends on its own would be counted with a test's.
             for end in [device, peer] {
                 ip(&["link", "set", end, "addrgenmode", "none"]);
             }
@@ -123,7 +123,7 @@ impl Bench {
         self.maps.update_active(|word| word.next(active.map(slot), draining.map(slot), 0b11));
     }
 
-    /// Sets the devices up and the carrier guard on, or only that off again.
+    /// Sets the devices up and turns the carrier guard on, or only turns the guard off.
     pub fn guard(&self, scene: &Scene, is_on: bool) {
         self.set(scene);
         if !is_on {
@@ -150,7 +150,7 @@ impl Bench {
         Program::from_pin(self.hook, &self.dir.join(pin))
     }
 
-    /// Tells what became of the frame.
+    /// Runs the program on a frame; returns the verdict and the resulting bytes.
     pub fn run(&self, way: Way, frame: &[u8]) -> (Verdict, Vec<u8>) {
         use Verdict::*;
         let before = self.total();
@@ -180,7 +180,7 @@ impl Bench {
         (verdict, out)
     }
 
-    /// What was counted anywhere.
+    /// Returns the sum of all counters.
     pub fn total(&self) -> SlotStats {
         let mut sum = SlotStats::default();
         for index in 0..=PORT_STATS {

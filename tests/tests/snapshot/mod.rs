@@ -1,6 +1,6 @@
-//! Everything about a host that xbond could change.
+//! Records everything about a host that xbond could change.
 
-// Each test binary uses its own part.
+// Each test binary uses a part of this module.
 #![allow(dead_code)]
 
 use std::{
@@ -13,15 +13,16 @@ use std::{
 
 use xbond_tests::{NetNs, WAIT_LIMIT};
 
-/// A look at a host: a heading and what belongs to it, line by line.
+/// The recorded state of a host: headings, each with its lines.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Snapshot(Vec<(String, Vec<String>)>);
 
-/// Between two looks at what the kernel still changes by itself: link-local addresses, operational states.
+/// Time between two polls of state that the kernel still changes by itself: link-local addresses, operational states.
 const SETTLING: Duration = Duration::from_millis(20);
 
-/// Opens and closes every device: the first time leaves traces that closing does not take away (a queue, a
-/// multicast group), which are no change of xbond's. Without duplicate address detection, which takes a second.
+/// Sets every device up and down: the first time leaves traces that setting it down does not remove (a queue, a
+/// multicast group), and which xbond would not have caused. Disables duplicate address detection, which takes a
+/// second.
 pub fn open_once(host: &NetNs) {
     host.sysctl("ipv6/conf/default/accept_dad", "0").unwrap();
     for link in host.links().unwrap() {
@@ -32,8 +33,8 @@ pub fn open_once(host: &NetNs) {
     }
 }
 
-/// Waits until a device has the address that the kernel gives to it once it has carrier, and until each of its
-/// IPv6 addresses has its route, which the kernel makes a little later.
+/// Waits until a device has the address that the kernel assigns once it has carrier, and until each of its IPv6
+/// addresses has its route, which the kernel creates a little later.
 pub fn await_ipv6(host: &NetNs, device: &str) {
     let deadline = Instant::now() + WAIT_LIMIT;
     let complete = || {
@@ -51,12 +52,13 @@ pub fn await_ipv6(host: &NetNs, device: &str) {
 }
 
 impl Snapshot {
-    /// Links, addresses, routes, offloads, what an agent keeps on disk, and processes.
+    /// Records links, addresses, routes, offloads, files of agents, and processes.
     pub fn of(host: &NetNs) -> Self {
         let mut parts = Vec::new();
         let mut add = |heading: &str, text: String| {
             let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
-            // In the kernel's order, that of creation; a device that was closed in between has a new place.
+            // The kernel lists them in the order of creation; a device that was set down in between has another
+            // position.
             lines.sort();
             parts.push((heading.to_owned(), lines));
         };
@@ -64,13 +66,13 @@ impl Snapshot {
         add("links", ip("-details -oneline link"));
         add("addresses", ip("-oneline address").replace(" tentative", ""));
         for family in ["-4", "-6"] {
-            // A multicast group's membership makes no route; a link without carrier is still a link.
+            // Memberships of groups add no routes, and the routes of a device without carrier are listed, too.
             add(&format!("routes {family}"), ip(&format!("{family} -oneline route show table all")));
         }
         for link in host.links().unwrap() {
             let features = host.exec(&format!("ethtool -k {}", link.name)).unwrap_or_default();
             add(&format!("features of {}", link.name), features);
-            // Further MACs that it receives.
+            // Further MAC addresses that the device receives.
             add(&format!("MACs of {}", link.name), ip(&format!("maddress show dev {}", link.name)));
         }
         add("programs", programs(host));
@@ -79,7 +81,7 @@ impl Snapshot {
         Self(parts)
     }
 
-    /// Waits until the host is as it was, up to what the kernel does by itself in the meantime.
+    /// Waits until the host has the recorded state, except for what the kernel changes by itself.
     #[track_caller]
     pub fn assert_holds(&self, host: &NetNs, after: &str) {
         let deadline = Instant::now() + WAIT_LIMIT;
@@ -90,14 +92,15 @@ impl Snapshot {
             }
             assert!(
                 Instant::now() < deadline,
-                "{after}: the host is not as it was:\n{}",
+                "{after}: the host differs from before:\n{}",
                 self.difference(&now)
             );
             thread::sleep(SETTLING);
         }
     }
 
-    /// Waits until nothing of xbond's is left but what was there: of a host whose devices are others by now.
+    /// Waits until nothing of xbond's is left in addition to what was recorded, on a host that has other devices by
+    /// now.
     #[track_caller]
     pub fn assert_nothing_left(&self, host: &NetNs, after: &str) {
         const OURS: [&str; 3] = ["programs", "files", "processes"];
@@ -135,16 +138,16 @@ impl Snapshot {
     }
 }
 
-/// Of every kind, on every hook.
+/// Lists programs of every kind, on every hook.
 fn programs(host: &NetNs) -> String {
     host.exec("bpftool net show").unwrap()
 }
 
-/// No trace: an agent's lock stays, its socket and the witness of its namespace go with the next agent if it is killed,
-/// and found.json.new is a write under way.
+/// Files that are no trace: an agent's lock stays; the next agent removes socket and witness of a killed one; and
+/// found.json.new is a write in progress.
 const PASSING: [&str; 5] = ["lock", "xbond.sock", "xbond.sock.new", "%netns", "found.json.new"];
 
-/// What agents of this namespace keep.
+/// Lists the files of agents of this namespace.
 pub fn files(host: &NetNs) -> String {
     let cookie = host.cookie().unwrap().to_string();
     let mut text = String::new();
@@ -154,7 +157,7 @@ pub fn files(host: &NetNs) -> String {
     text
 }
 
-/// Files and all directories below this one. Whatever vanishes meanwhile is left out.
+/// Lists files and all directories below this one. A file that vanishes in the meantime is omitted.
 fn walk(directory: &Path, text: &mut String) {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -175,6 +178,6 @@ fn walk(directory: &Path, text: &mut String) {
 fn processes(host: &NetNs) -> String {
     let pids = host.ip(&format!("netns pids {}", host.name())).unwrap();
     let name = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).ok();
-    // Of a zombie the namespace is gone, of threads of this test there is no pid of their own.
+    // A zombie has no namespace any more, and threads of this test have no pid of their own.
     pids.lines().filter(|pid| *pid != std::process::id().to_string()).filter_map(name).collect()
 }
