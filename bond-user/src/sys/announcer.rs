@@ -1,13 +1,14 @@
-//! Telling the neighbours where the bond is now.
+//! Announces to neighbours and switches where the bond is after a failover.
 //!
-//! One gratuitous ARP per IPv4 address and one unsolicited neighbour advertisement per IPv6 address, of the bond
-//! and of the VLANs and macvlans above it: what the kernel sends at NETDEV_NOTIFY_PEERS
-//! (`inetdev_send_gratuitous_arp`, `ndisc_send_unsol_na`; `vlan_device_event` and `macvlan_device_event` hand it on).
-//! Sent from the slave, because that says which one is active now, whatever becomes of the bond in between.
+//! A round has one gratuitous ARP per IPv4 address and one unsolicited neighbour advertisement per IPv6 address, of
+//! the bond and of the VLANs and macvlans above it. The kernel sends the same frames at NETDEV_NOTIFY_PEERS
+//! (`inetdev_send_gratuitous_arp`, `ndisc_send_unsol_na`; `vlan_device_event` and `macvlan_device_event` forward it).
+//! They are sent from the slave, so that they leave by the slave that was active when the round began, whatever
+//! happens to the bond in between.
 //!
-//! The addresses of a host behind a port that was there before are not known. Its switches are told by RARP
-//! where the bond's MAC is, which is all that matters under `none` and `follow`; under `active` its neighbours
-//! go on sending to the former slave's MAC until they see a frame of its own, or ask again.
+//! The addresses of a host behind an existing port are not known. RARP shows its switches where the bond's MAC
+//! address is, which suffices under `none` and `follow`. Under `active` its neighbours keep sending to the former
+//! slave's MAC address until they receive a frame of the host, or ask again.
 
 use std::{
     io,
@@ -39,7 +40,7 @@ use super::{
     topology::{self, Layer},
 };
 
-/// ff02::1 and its MAC.
+/// ff02::1 and its MAC address.
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: Mac = Mac::new([0x33, 0x33, 0, 0, 0, 1]);
 
@@ -49,20 +50,21 @@ pub struct Upper {
     pub ifindex: u32,
     /// From the outermost to the innermost; none for the bond.
     pub tags: Vec<VlanTag>,
-    /// The MAC of a device that has another one than the bond.
+    /// The MAC address of a device, if it differs from the bond's.
     pub own_mac: Option<Mac>,
-    /// Its IPv6 forwards: without saying so, it would be struck from its neighbours' lists of routers.
+    /// Whether IPv6 forwards on it. An advertisement without the router flag would remove it from its neighbours'
+    /// lists of routers.
     pub router: bool,
-    /// The driver would announce its addresses; groups are reported of every one.
+    /// Whether the driver would announce its addresses; groups are reported for every device.
     pub notified: bool,
     pub addresses: Vec<IpAddr>,
 }
 
-/// What is to be announced of a bond.
+/// What is to be announced for a bond.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Announced {
     pub uppers: Vec<Upper>,
-    /// They are in another network namespace, of which no events tell.
+    /// The devices are in another network namespace, which sends no events to this one.
     pub elsewhere: bool,
 }
 
@@ -77,7 +79,7 @@ pub async fn addresses_behind(devices: &dyn Devices, port: u32) -> Result<Announ
     Ok(Announced { uppers, elsewhere: netns.is_some() })
 }
 
-/// [`addresses_behind`] from a dump of all links and one of all addresses.
+/// Computes [`addresses_behind`] from a dump of all links and one of all addresses.
 pub fn uppers(bond: u32, links: &[LinkInfo], addresses: &[Address]) -> Vec<Upper> {
     let layers = topology::above(bond, links);
     let Some(bond) = layers.first().map(|bond| bond.link) else { return Vec::new() };
@@ -96,7 +98,7 @@ pub fn uppers(bond: u32, links: &[LinkInfo], addresses: &[Address]) -> Vec<Upper
     layers.iter().map(upper).collect()
 }
 
-/// The frames of one round, from this MAC: ARP first, as the kernel does.
+/// Returns the frames of one round, from this MAC address: ARP first, as the kernel does.
 pub fn frames(mac: Mac, uppers: &[Upper]) -> Vec<BytesMut> {
     let (mut arp, mut advertisements) = (Vec::new(), Vec::new());
     for upper in uppers.iter().filter(|upper| upper.notified) {
@@ -112,7 +114,7 @@ pub fn frames(mac: Mac, uppers: &[Upper]) -> Vec<BytesMut> {
     arp
 }
 
-/// A request by the address for itself, to everybody.
+/// Returns a broadcast request of an address for itself.
 fn gratuitous_arp(mac: Mac, tags: &[VlanTag], ip: Ipv4Addr) -> BytesMut {
     let arp = ArpEthIpv4Packet {
         operation: ArpOperation::REQUEST,
@@ -126,8 +128,9 @@ fn gratuitous_arp(mac: Mac, tags: &[VlanTag], ip: Ipv4Addr) -> BytesMut {
     frame
 }
 
-/// A request by a MAC for its own IPv4 address: hosts answer nothing and learn nothing, switches learn where the
-/// MAC is. What hypervisors send after a migration, and Open vSwitch after a failover (`compose_rarp`).
+/// Returns a request of a MAC address for its own IPv4 address. Hosts do not answer and learn nothing; switches learn
+/// where the MAC address is. Hypervisors send it after a migration, and Open vSwitch after a failover
+/// (`compose_rarp`).
 pub fn reverse_arp(mac: Mac) -> BytesMut {
     const REVERSE_REQUEST: ArpOperation = ArpOperation(3);
     const RARP: EtherType = EtherType(0x8035);
@@ -143,17 +146,17 @@ pub fn reverse_arp(mac: Mac) -> BytesMut {
     frame
 }
 
-/// To all nodes, with the override flag, from the address itself.
+/// Returns an advertisement to all nodes, with the override flag, from the address itself.
 fn unsolicited_advertisement(mac: Mac, upper: &Upper, ip: Ipv6Addr) -> BytesMut {
     const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
     let mut target = BytesMut::with_capacity(24);
     target.put_slice(&ip.octets());
-    // The length of an option counts in 8 bytes.
+    // The length of an option is in units of 8 bytes.
     target.put_slice(&[TARGET_LINK_LAYER_ADDRESS, 1]);
     target.put_slice(&mac.bytes());
     let flags = NeighborAdvertisementHeader { router: upper.router, solicited: false, r#override: true };
     let mut icmp = Icmpv6Header::new(Icmpv6Type::NeighborAdvertisement(flags));
-    // It fails for payloads of more than 4 GB.
+    // This fails only for payloads of more than 4 GB.
     let _ = icmp.update_checksum(ip.octets(), ALL_NODES.octets(), &target);
     let icmp = icmp.to_bytes();
     let ipv6 = Ipv6Header {
@@ -171,7 +174,7 @@ fn unsolicited_advertisement(mac: Mac, upper: &Upper, ip: Ipv6Addr) -> BytesMut 
     frame
 }
 
-/// The beginning of a frame.
+/// Returns the header of a frame.
 pub(super) fn ethernet(destination: Mac, source: Mac, tags: &[VlanTag], ether_type: EtherType) -> BytesMut {
     let mut frame = BytesMut::with_capacity(128);
     frame.put_slice(&destination.bytes());
@@ -186,10 +189,10 @@ pub(super) fn ethernet(destination: Mac, source: Mac, tags: &[VlanTag], ether_ty
 
 /// Packet sockets that send by one device, and receive nothing.
 ///
-/// Frames go straight to the driver (PACKET_QDISC_BYPASS): a carrier that has just come is no reason to lose them,
-/// while until linkwatch has run the device's qdisc is noop, which drops what it is given and calls it sent; and
-/// they do not wait behind a full queue. The price is that tcpdump on this very device does not show them. Only
-/// where the driver's ring is full they take the queue.
+/// Frames go directly to the driver (PACKET_QDISC_BYPASS), for two reasons. Right after a carrier appears, until
+/// linkwatch has run, the device's qdisc is noop, which drops frames and reports success. And they do not wait behind
+/// a full queue. In return, tcpdump on this device does not show them. They use the queue only if the driver's ring
+/// is full.
 #[derive(Debug)]
 pub struct FrameSocket {
     direct: OwnedFd,
@@ -198,10 +201,10 @@ pub struct FrameSocket {
 }
 
 impl FrameSocket {
-    /// How long a frame may wait for room.
+    /// How long a frame may wait for space.
     const WAIT_LIMIT: TimeVal = TimeVal::new(0, 100_000);
 
-    /// In the network namespace of the calling thread.
+    /// Opens the sockets in the network namespace of the calling thread.
     pub fn open(ifindex: u32) -> Result<Self, SysError> {
         let open = || {
             let (direct, queued) = (Self::socket(ifindex)?, Self::socket(ifindex)?);
@@ -218,12 +221,12 @@ impl FrameSocket {
         Ok(socket)
     }
 
-    /// Sends a whole frame. It blocks for at most 100 ms. ENETDOWN says that the device is down, ENOBUFS that it
-    /// has no carrier or no room.
+    /// Sends a whole frame. It blocks for at most 100 ms. ENETDOWN means that the device is down, ENOBUFS that it has
+    /// no carrier or no space.
     pub fn send(&self, frame: &[u8]) -> Result<(), SysError> {
         let by = |socket: &OwnedFd| send(socket.as_raw_fd(), frame, MsgFlags::empty());
         let sent = match by(&self.direct) {
-            // Without a carrier the queue may be the one that drops what it is given and calls it sent.
+            // Without a carrier the queue may be noop, which drops frames and reports success.
             Err(Errno::ENOBUFS) if is_running(&self.queued, self.ifindex) => by(&self.queued),
             answer => answer,
         };
@@ -234,7 +237,8 @@ impl FrameSocket {
     }
 }
 
-/// `IFF_RUNNING`, from when on the device's own queue is in place. False if it cannot be read: then a frame counts as not sent.
+/// Returns IFF_RUNNING, which is set once the device's own queue is in place. False if it cannot be read: then a
+/// frame counts as not sent.
 fn is_running(socket: &OwnedFd, ifindex: u32) -> bool {
     let Ok(name) = if_indextoname(ifindex) else { return false };
     // SAFETY: an ifreq is integers: all zero is valid.
@@ -267,7 +271,8 @@ fn failed(what: &str, ifindex: u32, error: nix::Error) -> SysError {
     SysError::kernel(what, super::netlink::called(ifindex), io::Error::from(error))
 }
 
-/// Where a packet socket sends to, and what it receives: an EtherType, or nothing with 0.
+/// Returns the address to which a packet socket is bound: the device, and the EtherType that it receives, or nothing
+/// with 0.
 fn link_address(ifindex: u32, ether_type: u16) -> Option<LinkAddr> {
     // SAFETY: a sockaddr_ll is integers: all zero is valid.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
@@ -275,7 +280,7 @@ fn link_address(ifindex: u32, ether_type: u16) -> Option<LinkAddr> {
     address.sll_ifindex = ifindex.cast_signed();
     address.sll_protocol = ether_type.to_be();
     let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: it is a whole sockaddr_ll of the family AF_PACKET, of that length.
+    // SAFETY: `address` is a whole sockaddr_ll of the family AF_PACKET, of that length.
     unsafe { LinkAddr::from_raw((&raw const address).cast(), Some(length)) }
 }
 
@@ -309,7 +314,8 @@ mod tests {
         }
     }
 
-    /// What the driver was seen to send: one ARP request per address, with tha 0; NA to all nodes with R0 S0 O1.
+    /// The frames that the driver was observed to send: one ARP request per address, with tha 0; NA to all nodes with
+    /// R0 S0 O1.
     #[test]
     fn frames_are_those_of_the_driver() {
         let uppers =
@@ -343,7 +349,7 @@ mod tests {
         assert_eq!(frame[frame.len() - 6..], mac(0x55).bytes());
     }
 
-    /// As tcpdump reads it: "Reverse Request who-is 02:00:00:00:00:10 tell 02:00:00:00:00:10".
+    /// In tcpdump's output: "Reverse Request who-is 02:00:00:00:00:10 tell 02:00:00:00:00:10".
     #[test]
     fn a_reverse_arp_asks_for_nothing_but_the_mac() {
         let expected = "ffffffffffff 020000000010 8035
@@ -424,7 +430,7 @@ mod tests {
             let error = sender.send(&[0; 60]).unwrap_err();
             assert_eq!(error.errno(), Some(Errno::ENETDOWN));
             for ifindex in [near.ifindex, far.ifindex] {
-                // No IPv6 addresses, so that nobody else sends.
+                // Without IPv6 addresses, so that the devices send no other frames.
                 let none = crate::sys::netlink::In6AddrGenMode::None;
                 netlink.set(ifindex, LinkSetting::AddrGenMode(none)).await.unwrap();
                 netlink.set(ifindex, LinkSetting::Up(true)).await.unwrap();
@@ -439,7 +445,8 @@ mod tests {
             let mut buffer = [0; 2048];
             let length = recv(receiver.as_raw_fd(), &mut buffer, MsgFlags::empty()).unwrap();
             assert_eq!(buffer[..length], frames[0][..]);
-            // Without a carrier the device's queue takes frames and drops them; its state follows the carrier's a little later.
+            // Without a carrier the device's queue accepts frames and drops them; its state follows the carrier's a
+            // little later.
             netlink.set(far.ifindex, LinkSetting::Up(false)).await.unwrap();
             let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
             while let Ok(()) = sender.send(&frames[0]) {
@@ -474,7 +481,7 @@ mod tests {
         });
     }
 
-    /// Hears ARP only, for at most ten seconds.
+    /// Receives ARP only, for at most ten seconds.
     fn receiver(ifindex: u32) -> OwnedFd {
         let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).unwrap();
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(10, 0)).unwrap();

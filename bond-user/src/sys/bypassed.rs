@@ -1,9 +1,10 @@
-//! Filters and chains of other programs at an interface that do not see the packets of a bond whose slave it is.
+//! Finds filters and chains of other programs at an interface that do not see the packets of a bond whose slave it
+//! is.
 //!
-//! A slave's program takes a packet from the first hook at which there is a BPF program of its kind. What stands behind
-//! that hook is bypassed, without an error: nftables chains of the hook ingress, filters of the ingress and clsact
-//! qdiscs. A packet that a tc program redirects skips the nftables hook egress of its target (nf_skip_egress), and one
-//! that XDP redirects skips everything there.
+//! A slave's program takes a packet at the first hook at which a BPF program of its kind is attached. Hooks after
+//! that one are bypassed, without an error: nftables chains of the hook ingress, filters of the ingress and clsact
+//! qdiscs. A packet that a tc program redirects skips the nftables hook egress of its target (nf_skip_egress), and
+//! one that XDP redirects skips all hooks there.
 
 use std::{fmt, io};
 
@@ -17,12 +18,12 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use super::{Devices, SysError, dataplane::Hook, netlink::Netlink};
 use bond_common::names;
 
-/// Which packets of an interface a hook is for.
+/// The direction of the packets that a hook sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// What it receives.
+    /// Packets that the interface receives.
     Ingress,
-    /// What it sends.
+    /// Packets that the interface sends.
     Egress,
 }
 
@@ -35,7 +36,7 @@ impl fmt::Display for Side {
     }
 }
 
-/// Something that handles packets at an interface's hook. Names are as an administrator chose them.
+/// A chain, flowtable or filter at an interface's hook. Names are as an administrator chose them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hooked {
     /// A base chain of nftables.
@@ -47,18 +48,18 @@ pub enum Hooked {
 }
 
 impl Hooked {
-    /// Whether packets of a bond with this hook pass it by, at a slave.
+    /// Returns whether packets of a bond with this hook bypass it at a slave.
     pub fn is_bypassed(&self, hook: Hook) -> bool {
         match self {
             Self::Chain { .. } | Self::Flowtable { .. } => true,
             Self::Filter { side: Side::Ingress, .. } => true,
-            // A tc program redirects to a device by its whole transmission.
+            // A redirect of a tc program passes the whole transmit path of its target.
             Self::Filter { side: Side::Egress, .. } => hook != Hook::Tc,
         }
     }
 }
 
-/// `nft chain netdev filter in (ingress)`, as `nft list` takes it.
+/// Prints `nft chain netdev filter in (ingress)`, in the form of `nft list`.
 impl fmt::Display for Hooked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -107,7 +108,7 @@ impl dyn Devices + '_ {
     }
 }
 
-/// None if it is one of xbond's.
+/// Parses a filter; returns `None` for xbond's own.
 fn filter(message: &TcMessage, side: Side) -> Option<Hooked> {
     let mut kind = None;
     for attribute in &message.attributes {
@@ -117,7 +118,7 @@ fn filter(message: &TcMessage, side: Side) -> Option<Hooked> {
             _ => {}
         }
     }
-    // Without a handle it is the preference alone.
+    // A message without a handle describes the preference only.
     if message.header.handle == TcHandle::UNSPEC {
         return None;
     }
@@ -129,18 +130,18 @@ fn is_ours(option: &TcOption) -> bool {
     [names::TC_SLAVE_RX, names::TC_SLAVE_LOCAL, names::TC_PORT_TX].contains(&name.as_str())
 }
 
-/// linux/netfilter/nfnetlink.h and nf_tables.h: message types of the subsystem nf_tables, with the subsystem.
+/// linux/netfilter/nfnetlink.h and nf_tables.h: message types of the subsystem nf_tables, including the subsystem.
 const NFT_MSG_NEWCHAIN: u16 = 0x0a03;
 const NFT_MSG_GETCHAIN: u16 = 0x0a04;
 const NFT_MSG_NEWFLOWTABLE: u16 = 0x0a16;
 const NFT_MSG_GETFLOWTABLE: u16 = 0x0a17;
-/// Of a chain: table, name, hook. Of a flowtable the same three have other numbers.
+/// Attributes of a chain: table, name, hook. A flowtable has other numbers for the same three.
 const NFTA_CHAIN: [u16; 3] = [1, 3, 4];
 const NFTA_FLOWTABLE: [u16; 3] = [1, 2, 3];
-/// In a chain's hook: number, device, devices. A flowtable has no single device.
+/// Attributes of a chain's hook: number, device, devices. A flowtable has no single device.
 const NFTA_HOOK: [u16; 3] = [1, 3, 4];
 const NFTA_FLOWTABLE_HOOK: [u16; 3] = [1, u16::MAX, 3];
-/// In a list of devices: a name, or what a name begins with.
+/// Attribute in a list of devices: a name, or the beginning of names.
 const NFTA_DEVICE_NAME: u16 = 1;
 const NFTA_DEVICE_PREFIX: u16 = 2;
 const NFPROTO_INET: u8 = 1;
@@ -156,7 +157,7 @@ const NLMSG_HEADER: usize = 16;
 /// struct nfgenmsg
 const GENERAL_HEADER: usize = 4;
 
-/// The chains and flowtables of nftables at an interface, of the network namespace of the calling thread.
+/// Returns the chains and flowtables of nftables at an interface, in the network namespace of the calling thread.
 fn nftables(interface: &str) -> io::Result<Vec<Hooked>> {
     const ATTEMPTS: u32 = 5;
     for _ in 1..ATTEMPTS {
@@ -171,7 +172,7 @@ fn nftables(interface: &str) -> io::Result<Vec<Hooked>> {
 fn nftables_once(interface: &str) -> io::Result<Vec<Hooked>> {
     let mut socket = match Socket::new(NETLINK_NETFILTER) {
         Ok(socket) => socket,
-        // A kernel without netfilter.
+        // The kernel has no netfilter.
         Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
@@ -180,7 +181,7 @@ fn nftables_once(interface: &str) -> io::Result<Vec<Hooked>> {
     for request in [NFT_MSG_GETCHAIN, NFT_MSG_GETFLOWTABLE] {
         match dump(&socket, request, &mut |kind, body| found.extend(hooked(kind, body, interface))) {
             Ok(()) => {}
-            // No nf_tables, which answers so.
+            // The kernel has no nf_tables; this is its answer then.
             Err(error)
                 if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT)) => {}
             Err(error) => return Err(error),
@@ -189,7 +190,7 @@ fn nftables_once(interface: &str) -> io::Result<Vec<Hooked>> {
     Ok(found)
 }
 
-/// Asks for all objects of a kind, of all families.
+/// Requests all objects of a kind, of all families.
 fn dump(socket: &Socket, request: u16, take: &mut dyn FnMut(u16, &[u8])) -> io::Result<()> {
     let mut message = [0; NLMSG_HEADER + GENERAL_HEADER];
     message[..4].copy_from_slice(&((NLMSG_HEADER + GENERAL_HEADER) as u32).to_ne_bytes());
@@ -204,7 +205,7 @@ fn dump(socket: &Socket, request: u16, take: &mut dyn FnMut(u16, &[u8])) -> io::
     }
 }
 
-/// Takes the messages of one datagram apart. True if the last of the answer was among them.
+/// Splits one datagram into its messages. Returns true if the answer is complete.
 fn take_messages(mut bytes: &[u8], take: &mut dyn FnMut(u16, &[u8])) -> io::Result<bool> {
     while let (Some(length), Some(kind)) = (number(bytes, 0), bytes.get(4..6)) {
         let kind = u16::from_ne_bytes([kind[0], kind[1]]);
@@ -227,12 +228,12 @@ fn take_messages(mut bytes: &[u8], take: &mut dyn FnMut(u16, &[u8])) -> io::Resu
     Ok(false)
 }
 
-/// A number in the machine's byte order.
+/// Reads a number in the machine's byte order.
 fn number(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
-/// A chain or flowtable, if it is at a hook of this interface.
+/// Parses a chain or flowtable; returns `None` if it is not at a hook of this interface.
 fn hooked(kind: u16, body: &[u8], interface: &str) -> Option<Hooked> {
     let (fields, hook_fields) = match kind {
         NFT_MSG_NEWCHAIN => (NFTA_CHAIN, NFTA_HOOK),
@@ -289,7 +290,7 @@ fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
     }
 }
 
-/// Without NLA_F_NESTED and NLA_F_NET_BYTEORDER.
+/// Removes NLA_F_NESTED and NLA_F_NET_BYTEORDER.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
 fn text(value: &[u8]) -> String {
@@ -350,7 +351,7 @@ mod tests {
         });
     }
 
-    /// As the kernel would send it: an attribute of bytes.
+    /// Returns an attribute of bytes in the kernel's format.
     fn nla(kind: u16, value: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::from(((4 + value.len()) as u16).to_ne_bytes());
         bytes.extend(kind.to_ne_bytes());
@@ -369,7 +370,7 @@ mod tests {
             [vec![NFPROTO_INET, 0, 0, 0], fields.concat()].concat()
         };
         let found = |device: &[u8]| hooked(NFT_MSG_NEWFLOWTABLE, &flowtable(device), "eth1");
-        // What an administrator called it does not reach a terminal as it is.
+        // Names that an administrator chose are escaped before they reach a terminal.
         let said = found(&nla(NFTA_DEVICE_NAME, b"eth1\0")).unwrap().to_string();
         assert_eq!(said, "nft flowtable inet u f\\u{1b}t");
         assert!(found(&nla(NFTA_DEVICE_PREFIX, b"eth\0")).is_some());
@@ -385,7 +386,7 @@ mod tests {
                 assert_eq!(hooked(kind, &bytes, "eth1"), None);
             }
         }
-        // A length of zero does not go round for ever.
+        // A length of zero does not cause an endless loop.
         assert_eq!(attribute(&[0; 16], 1), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What the agent may do.
+//! Capabilities of the agent.
 
 use std::io;
 
@@ -7,22 +7,22 @@ use nix::unistd::{Gid, Uid, User, getgroups, setgroups, setresgid, setresuid};
 
 use super::SysError;
 
-/// netlink, ethtool and BPF networking programs; packet sockets; maps and programs; bpf_probe_read_kernel.
+/// For netlink, ethtool and BPF networking programs; packet sockets; maps and programs; bpf_probe_read_kernel.
 const NEEDED: [Capability; 4] =
     [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_BPF, Capability::CAP_PERFMON];
 
-/// Whether the calling thread has the capabilities that xbond needs.
+/// Checks that the calling thread has the capabilities that xbond needs.
 pub fn check() -> Result<(), SysError> {
     let effective = caps::read(None, CapSet::Effective).map_err(failed)?;
     let missing: Vec<_> = NEEDED.into_iter().filter(|needed| !effective.contains(needed)).collect();
     if missing.is_empty() { Ok(()) } else { Err(SysError::NotPrivileged { missing: names(&missing) }) }
 }
 
-/// Gives up, for good, all other capabilities. They are the calling thread's: this belongs before the first
-/// thread is started, and after what needs more (mounting bpffs, entering a namespace).
+/// Permanently drops all other capabilities of the calling thread. Call this before the first thread is started, and
+/// after everything that needs more (mounting bpffs, entering a namespace).
 pub fn keep_needed() -> Result<(), SysError> {
     let needed: CapsHashSet = NEEDED.into_iter().collect();
-    // CAP_SETPCAP itself is among what goes.
+    // CAP_SETPCAP itself is dropped, too.
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(failed)? {
         for other in caps::runtime::thread_all_supported().difference(&needed) {
             caps::drop(None, CapSet::Bounding, *other).map_err(failed)?;
@@ -32,13 +32,13 @@ pub fn keep_needed() -> Result<(), SysError> {
     caps::clear(None, CapSet::Inheritable).map_err(failed)?;
     caps::set(None, CapSet::Effective, &needed).map_err(failed)?;
     caps::set(None, CapSet::Permitted, &needed).map_err(failed)?;
-    // Nor by a program with file capabilities, should it ever execute one.
+    // Prevents a program with file capabilities, should the agent ever execute one, from regaining them.
     nix::sys::prctl::set_no_new_privs()
         .map_err(|error| SysError::kernel("set no_new_privs", "this thread", error.into()))
 }
 
-/// Goes on as another user, for good, with the capabilities that xbond needs and no others. As for [`keep_needed`], this
-/// belongs before the first thread is started.
+/// Permanently changes the user, with the capabilities that xbond needs and no others. As for [`keep_needed`], call
+/// this before the first thread is started.
 pub fn become_user(user: u32) -> Result<(), SysError> {
     let failed_to = |error: nix::Error| SysError::kernel("become", format!("user {user}"), error.into());
     let (uid, gid) = (Uid::from_raw(user), User::from_uid(Uid::from_raw(user)).ok().flatten());
@@ -50,8 +50,8 @@ pub fn become_user(user: u32) -> Result<(), SysError> {
     keep_needed()
 }
 
-/// Becomes a member of a group, to give files to it later, which takes CAP_CHOWN otherwise. Where that is not allowed the
-/// process is a member already, or its files stay its own.
+/// Joins a group, so that the process can change the group of its files later, for which it would need CAP_CHOWN
+/// otherwise. If that is not allowed, the process is a member already, or its files keep its own group.
 pub fn join_group(group: Gid) {
     let mut groups = getgroups().unwrap_or_default();
     if !groups.contains(&group) {
@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// Capabilities belong to a thread, so the others of this process keep theirs.
+    /// Capabilities belong to a thread, so the other threads of this process keep theirs.
     #[test]
     fn unneeded_capabilities_are_dropped_and_missing_ones_named() {
         if let Err(error) = check() {

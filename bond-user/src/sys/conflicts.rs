@@ -1,4 +1,4 @@
-//! What stands on a NIC and works against a bond, or not at all, while the NIC is a slave.
+//! Addresses and devices on a NIC that do not work, or that disturb a bond, while the NIC is a slave.
 
 use super::{
     Devices, SysError,
@@ -6,12 +6,13 @@ use super::{
     topology,
 };
 
-/// One thing that stands on a NIC.
+/// An address or a device that conflicts with enslaving.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Conflict {
-    /// An IPv4 address: enslaving leaves it where it is, as the driver does, with the route to its network.
+    /// An IPv4 address: enslaving leaves it in place, as the driver does, with the route to its network.
     Address(Address),
-    /// A device above the NIC, at any depth: the bond's program takes the frames first, also those for it.
+    /// A device above the NIC, at any depth: the bond's program takes all frames first, including those for this
+    /// device.
     Above {
         name: String,
         /// As in [`LinkInfo::kind`].

@@ -1,10 +1,10 @@
-//! Directories that others may write next to, or have written in before: opened without following links, checked for
-//! their owner, and then used by descriptor.
+//! Directories next to which, or in which, other users may write: opened without following links, checked for their
+//! owner, and then used by descriptor.
 //!
-//! An agent with more rights than the owner of /run/xbond must not be led elsewhere by what that user has put there.
-//! So every component below a root that is the system's is opened by itself with `O_NOFOLLOW`, and what is below a
-//! directory is reached by `*at()` calls on its descriptor: nothing that is renamed or linked meanwhile changes where
-//! they go.
+//! An agent with more privileges than the owner of /run/xbond must not follow paths that this user has prepared. So
+//! every component below a root of the system is opened separately with `O_NOFOLLOW`, and entries of a directory are
+//! reached by `*at()` calls on its descriptor: renaming or linking in the meantime does not change which files they
+//! reach.
 
 use std::{
     ffi::{CStr, OsString},
@@ -29,22 +29,22 @@ use nix::{
 use super::file::refuse_irregular;
 
 const ROOT_USER: u32 = 0;
-/// Others than the owner may write.
+/// Permission bits that allow writes by other users than the owner.
 const OTHERS_WRITE: u32 = 0o022;
 const STICKY: u32 = 0o1000;
-/// Bytes. The longest is found.json of a NIC with many routes: 130 bytes for each, and some have a million.
+/// Bytes. The longest file is found.json of a NIC with many routes: 130 bytes for each, and some NICs have a million.
 const LONGEST_FILE: u64 = 256 << 20;
 
-/// Whose a directory, or a file, has to be.
+/// The required owner of a directory or a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Root's or this process's own, and not open to others' writes. What is there may be acted upon.
+    /// Root or this process's user, and not writable for others. The contents may be acted upon.
     Ours,
-    /// Anybody's: for who only reads, and shows.
+    /// Any user: for readers that only display it.
     Anyones,
 }
 
-/// Where a directory is: names below a root that is the system's, such as /run.
+/// The path of a directory: names below a root of the system, such as /run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Location {
     root: PathBuf,
@@ -55,7 +55,7 @@ pub struct Location {
 #[derive(Debug)]
 pub struct Directory {
     fd: OwnedFd,
-    /// By which people know it.
+    /// The path for messages.
     path: PathBuf,
 }
 
@@ -76,18 +76,19 @@ impl Identity {
     }
 }
 
-/// A Unix socket by its descriptor, whatever has its name by now.
+/// A Unix socket by its descriptor, whichever file has its name by now.
 #[derive(Debug)]
 pub struct Socket(OwnedFd);
 
 impl Socket {
-    /// For connect(), which follows links: this one leads to the socket and nowhere else, as long as this is kept.
+    /// Returns a path for connect(), which follows links: this one leads to the socket and to no other file, as long
+    /// as this value lives.
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
 }
 
-/// What an entry of a directory is, links not followed.
+/// The kind of a directory's entry; links are not followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Directory,
@@ -97,34 +98,34 @@ pub enum Kind {
 }
 
 impl Location {
-    /// `root` is the system's: it is followed, and not checked.
+    /// Creates a location; `root` belongs to the system: it is followed, and not checked.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), below: Vec::new() }
     }
 
-    /// Of an entry of a directory that is the system's.
+    /// Creates the location of an entry of a directory that belongs to the system.
     pub fn at(path: &Path) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         Self::new(path.parent().unwrap_or(path)).child(name)
     }
 
-    /// Its last component.
+    /// Returns its last component.
     pub fn name(&self) -> &str {
         self.below.last().map_or("", String::as_str)
     }
 
-    /// One component further.
+    /// Returns the location of an entry of this directory.
     pub fn child(&self, name: impl Into<String>) -> Self {
         let below = self.below.iter().cloned().chain([name.into()]).collect();
         Self { root: self.root.clone(), below }
     }
 
-    /// The directory that it is in; None at the root.
+    /// Returns the directory that contains it; `None` at the root.
     pub fn above(&self) -> Option<Self> {
         self.parts().ok().map(|(above, _)| above)
     }
 
-    /// For people, and for who may be led astray.
+    /// Returns its path, for messages and for callers that may follow links.
     pub fn path(&self) -> PathBuf {
         self.below.iter().fold(self.root.clone(), |path, name| path.join(name))
     }
@@ -132,40 +133,40 @@ impl Location {
     /// Opens it, component by component.
     ///
     /// # Errors
-    /// One of them is not there, is no directory, or may not be trusted.
+    /// A component does not exist, is no directory, or is not trusted.
     pub fn open(&self, trust: Trust) -> io::Result<Directory> {
         self.below.iter().try_fold(Directory::root(&self.root)?, |at, name| at.directory(name, trust))
     }
 
-    /// Opens it, and makes its last component with this mode if it is not there.
+    /// Opens it, and creates its last component with this mode if that is missing.
     pub fn make(&self, mode: u32) -> io::Result<Directory> {
         let (above, name) = self.parts()?;
         above.open(Trust::Ours)?.make(name, mode)
     }
 
-    /// Opens it, and makes each component with this mode that is not there.
+    /// Opens it, and creates each missing component with this mode.
     pub fn make_all(&self, mode: u32) -> io::Result<Directory> {
         self.below.iter().try_fold(Directory::root(&self.root)?, |at, name| at.make(name, mode))
     }
 
-    /// The directory of the system's below which it is.
+    /// Returns the directory of the system below which it is.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Makes its last component, which must not be there.
+    /// Creates its last component, which must not exist.
     pub fn create(&self, mode: u32) -> io::Result<Directory> {
         let (above, name) = self.parts()?;
         above.open(Trust::Ours)?.create(name, mode)
     }
 
-    /// What is there, if anything is.
+    /// Returns the kind of file that exists there, if any.
     pub fn kind(&self) -> Option<Kind> {
         let (above, name) = self.parts().ok()?;
         above.open(Trust::Anyones).ok()?.kind(name)
     }
 
-    /// Removes it, with everything below it. That it is not there is no error.
+    /// Removes it, with everything below it. A missing directory is no error.
     pub fn remove_all(&self) -> io::Result<()> {
         let (above, name) = self.parts()?;
         match above.open(Trust::Ours) {
@@ -182,17 +183,17 @@ impl Location {
 }
 
 impl Directory {
-    /// One of the system's.
+    /// Opens a directory of the system.
     fn root(path: &Path) -> io::Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::open(path, flags, Mode::empty())?;
         Ok(Self { fd, path: path.to_owned() })
     }
 
-    /// A directory in this one.
+    /// Opens a directory in this one.
     ///
     /// # Errors
-    /// It is not there, is no directory, or may not be trusted.
+    /// It does not exist, is no directory, or is not trusted.
     pub fn directory(&self, name: &str, trust: Trust) -> io::Result<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let path = self.path.join(name);
@@ -207,7 +208,7 @@ impl Directory {
         Ok(Self { fd, path })
     }
 
-    /// A directory in this one, which is made with this mode if it is not there.
+    /// Opens a directory in this one, and creates it with this mode if it is missing.
     pub fn make(&self, name: &str, mode: u32) -> io::Result<Self> {
         match self.create(name, mode) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.directory(name, Trust::Ours),
@@ -215,24 +216,24 @@ impl Directory {
         }
     }
 
-    /// Makes a directory in this one, which must not be there.
+    /// Creates a directory in this one, which must not exist.
     pub fn create(&self, name: &str, mode: u32) -> io::Result<Self> {
         mkdirat(&self.fd, component(name)?, Mode::from_bits_truncate(mode))?;
         self.directory(name, Trust::Ours)
     }
 
-    /// For calls that take nothing but a path: one that leads into this directory, wherever it is by now, as long as it
-    /// is open.
+    /// Returns a path for calls that only accept one: it leads into this directory, wherever that is by now, as long
+    /// as this is open.
     pub fn path_of(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd())).join(name)
     }
 
-    /// For people.
+    /// Returns the path of an entry, for messages.
     pub fn shown(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// What an entry is, if it is there.
+    /// Returns the kind of an entry, if it exists.
     pub fn kind(&self, name: &str) -> Option<Kind> {
         let status = fstatat(&self.fd, component(name).ok()?, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
         Some(match SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) {
@@ -243,12 +244,12 @@ impl Directory {
         })
     }
 
-    /// Whether there is something of this name; a link to nowhere counts.
+    /// Returns whether there is an entry of this name; a dangling link counts.
     pub fn has(&self, name: &str) -> bool {
         self.kind(name).is_some()
     }
 
-    /// The names of all entries, in order. One that is no text is left out: nothing of an agent's is called so.
+    /// Returns the names of all entries, in order. A name that is not UTF-8 is omitted: no file of an agent has one.
     pub fn entries(&self) -> io::Result<Vec<(String, Kind)>> {
         let names = self.names()?.into_iter().filter_map(|(name, _)| name.into_string().ok());
         let mut entries: Vec<_> =
@@ -271,12 +272,12 @@ impl Directory {
         Ok(names)
     }
 
-    /// Opens a regular file in this directory, by these flags; one that is made has mode 0600.
+    /// Opens a regular file in this directory, by these flags; a new file has mode 0600.
     ///
     /// # Errors
-    /// It is a link, no regular file, or may not be trusted.
+    /// It is a link, no regular file, or not trusted.
     pub fn file(&self, name: &str, flags: OFlag, trust: Trust) -> io::Result<File> {
-        // A FIFO is not waited for.
+        // Opening a FIFO does not block.
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let path = self.path.join(name);
@@ -298,7 +299,7 @@ impl Directory {
     /// Finds a Unix socket in this directory.
     ///
     /// # Errors
-    /// It is not there, is a link, or no socket.
+    /// It does not exist, is a link, or no socket.
     pub fn socket(&self, name: &str) -> io::Result<Socket> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(&self.fd, component(name)?, flags, Mode::empty())?;
@@ -313,7 +314,7 @@ impl Directory {
         }
     }
 
-    /// The contents of a file.
+    /// Returns the contents of a file.
     pub fn read(&self, name: &str, trust: Trust) -> io::Result<Vec<u8>> {
         let mut contents = Vec::new();
         self.file(name, OFlag::O_RDONLY, trust)?.take(LONGEST_FILE + 1).read_to_end(&mut contents)?;
@@ -324,10 +325,10 @@ impl Directory {
         Ok(contents)
     }
 
-    /// Replaces a file as a whole, mode 0600; when it returns, it survives a crash of the machine.
+    /// Replaces a file atomically, mode 0600; when it returns, the new file survives a crash of the machine.
     pub fn replace(&self, name: &str, contents: &[u8]) -> io::Result<()> {
         let temporary = format!("{name}.new");
-        // What a writer that was killed has left may have any mode.
+        // A file that a killed writer has left may have any mode.
         self.remove_file(&temporary)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
         let mut output = self.file(&temporary, flags, Trust::Ours)?;
@@ -343,18 +344,18 @@ impl Directory {
         Ok(renameat(&self.fd, component(from)?, &self.fd, component(to)?)?)
     }
 
-    /// Removes what is no directory. That it is not there is no error.
+    /// Removes an entry that is no directory. A missing entry is no error.
     pub fn remove_file(&self, name: &str) -> io::Result<()> {
         gone(unlinkat(&self.fd, component(name)?, UnlinkatFlags::NoRemoveDir))
     }
 
-    /// Removes an empty directory. That it is not there is no error.
+    /// Removes an empty directory. A missing directory is no error.
     pub fn remove_directory(&self, name: &str) -> io::Result<()> {
         gone(unlinkat(&self.fd, component(name)?, UnlinkatFlags::RemoveDir))
     }
 
-    /// Removes an entry, and if it is a directory of ours everything below it. Links are removed, not followed. That it is
-    /// not there is no error.
+    /// Removes an entry, and if it is a trusted directory everything below it. Links are removed, not followed. A
+    /// missing entry is no error.
     pub fn remove_all(&self, name: &str) -> io::Result<()> {
         match self.kind(name) {
             Some(Kind::Directory) => {}
@@ -367,39 +368,39 @@ impl Directory {
         for (entry, _) in below.names()? {
             match entry.to_str() {
                 Some(entry) => below.remove_all(entry)?,
-                // It can have been made by somebody else only; a directory of such a name stays, and says so.
+                // Only another program can have created it; a directory of such a name stays, and causes an error.
                 None => gone(unlinkat(&below.fd, entry.as_os_str(), UnlinkatFlags::NoRemoveDir))?,
             }
         }
         self.remove_directory(name)
     }
 
-    /// A symbolic link in this directory, for people.
+    /// Creates a symbolic link in this directory, for readability.
     pub fn link(&self, target: &Path, name: &str) -> io::Result<()> {
         Ok(symlinkat(target, &self.fd, component(name)?)?)
     }
 
-    /// Where a link leads.
+    /// Returns the target of a link.
     pub fn linked(&self, name: &str) -> Option<PathBuf> {
         Some(readlinkat(&self.fd, component(name).ok()?).ok()?.into())
     }
 
-    /// Whether a link leads to something.
+    /// Returns whether the target of a link exists.
     pub fn leads_somewhere(&self, name: &str) -> bool {
         component(name).is_ok_and(|name| fstatat(&self.fd, name, AtFlags::empty()).is_ok())
     }
 
-    /// User of the directory.
+    /// Returns the user who owns the directory.
     pub fn owner(&self) -> io::Result<u32> {
         Ok(fstat(&self.fd)?.st_uid)
     }
 
-    /// Whether it is the one that is open there.
+    /// Returns whether `other` is the same directory.
     pub fn is_same(&self, other: impl AsFd) -> bool {
         Identity::of(&self.fd).is_ok_and(|own| Identity::of(other).is_ok_and(|other| own == other))
     }
 
-    /// What identifies it, or an entry of it (a link is not followed), on this machine.
+    /// Returns the identity of the directory, or of an entry (a link is not followed), on this machine.
     pub fn identity(&self, entry: Option<&str>) -> io::Result<Identity> {
         let status = match entry {
             Some(entry) => fstatat(&self.fd, component(entry)?, AtFlags::AT_SYMLINK_NOFOLLOW)?,
@@ -413,7 +414,7 @@ impl Directory {
     }
 }
 
-/// A name of an entry is no path.
+/// Checks that the name of an entry is no path.
 fn component(name: &str) -> io::Result<&str> {
     let is_path = name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']);
     if is_path { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(name) }
@@ -426,7 +427,7 @@ fn gone(answer: nix::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Whether what is there may be acted upon.
+/// Checks whether the contents may be acted upon.
 fn check(path: &Path, status: &FileStat, trust: Trust) -> io::Result<()> {
     let (path, owner, own) = (path.display(), status.st_uid, geteuid().as_raw());
     let refuse = |error: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
@@ -458,7 +459,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory `ours` next to one that is none of ours, with a file in it.
+    /// Creates a directory `ours` next to a foreign one that contains a file.
     fn scene() -> (tempfile::TempDir, Location) {
         let scene = tempfile::tempdir().unwrap();
         for name in ["ours", "victim"] {
@@ -517,7 +518,7 @@ mod tests {
         ours.child("bond0").remove_all().unwrap();
         assert_eq!(fs::read_dir(scene.path().join("ours")).unwrap().count(), 0);
         assert_whole(&scene, "removed");
-        // Neither what is not there, nor below what is not there.
+        // Neither a missing entry, nor an entry of a missing directory.
         ours.child("bond0").remove_all().unwrap();
         ours.child("bond0").child("more").remove_all().unwrap();
     }
@@ -527,7 +528,7 @@ mod tests {
         let (scene, ours) = scene();
         let (path, directory) = (scene.path().join("ours"), ours.open(Trust::Ours).unwrap());
         for text in ["one", "another", ""] {
-            // Left behind by a writer that was killed.
+            // A file that a killed writer has left.
             fs::write(path.join("found.json.new"), "half").unwrap();
             directory.replace("found.json", text.as_bytes()).unwrap();
             assert_eq!(directory.read("found.json", Trust::Ours).unwrap(), text.as_bytes());
@@ -588,7 +589,7 @@ mod tests {
         fs::write(path.join("file"), "").unwrap();
         let directory = ours.open(Trust::Anyones).unwrap();
         let socket = directory.socket("socket").unwrap();
-        // Another one comes in its place between the check and the connection.
+        // Another socket replaces it between the check and the connection.
         fs::remove_file(path.join("socket")).unwrap();
         symlink(scene.path().join("stranger"), path.join("socket")).unwrap();
         UnixStream::connect(socket.path()).unwrap();

@@ -1,4 +1,4 @@
-//! Turning a NIC into a slave, and back.
+//! Enslaves a NIC, releases it, and restores it.
 
 use std::sync::Arc;
 
@@ -17,19 +17,19 @@ use super::{
     topology::{self, Pairs},
 };
 
-/// How a slave shall be.
+/// The settings of a slave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnslavePlan {
-    /// None: it keeps its own.
+    /// `None`: it keeps its own address.
     pub mac: Option<Mac>,
     /// The bond's, in bytes.
     pub mtu: u32,
     pub hook: Hook,
-    /// Further unicast MACs that it receives.
+    /// Further unicast MAC addresses that it receives.
     pub unicast: Vec<Mac>,
 }
 
-/// What an interface is to another bond of xbond's.
+/// The role of an interface in another bond of xbond.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     pub bond: String,
@@ -79,17 +79,17 @@ pub enum Refusal {
     FixedFeature { name: String, change: FeatureChange, hook: Hook },
 }
 
-/// What became of a slave that was to be put back.
+/// The result of restoring a slave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PutBack {
     Done,
-    /// The interface is gone, or another one has its ifindex: there was nothing to do.
+    /// The interface is gone, or another one has its ifindex: nothing was done.
     Gone,
-    /// The kernel does not confirm that the interface is the bond's. Nothing of it was changed.
+    /// The kernel does not confirm that the interface belongs to the bond. It was not changed.
     Unconfirmed(Unconfirmed),
 }
 
-/// What an interface looks like of which only a file says that it is the bond's.
+/// The state of an interface that belongs to the bond according to a file only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unconfirmed {
     pub name: String,
@@ -97,10 +97,10 @@ pub struct Unconfirmed {
     pub looks_enslaved: bool,
 }
 
-/// How a slave is left.
+/// The state in which a slave is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leave {
-    /// Closed, with this MAC if one is given.
+    /// Set down, with this MAC address if one is given.
     Released(Option<Mac>),
     AsFound,
 }
@@ -141,7 +141,7 @@ impl dyn Devices + '_ {
             permanent_mac: self.burned_in_mac(&link),
             mac: link.mac,
             lower: Lower::of(&link),
-            // One of a bond that is gone has no use any more.
+            // The alias of a bond that is gone has no use any more.
             alias: link.alias.clone().filter(|alias| !alias.is_mark()),
             mtu: link.mtu,
             up: link.is_up(),
@@ -156,15 +156,15 @@ impl dyn Devices + '_ {
         })
     }
 
-    /// Why frames would go round, if they would: the interface lies above a bond of xbond's (`netdev_has_upper_dev` in the
-    /// driver), or its other end is bridged with `bond`.
+    /// Returns why frames would loop, if they would: the interface is above a bond of xbond's (`netdev_has_upper_dev`
+    /// in the driver), or its other end is bridged with `bond`.
     async fn goes_round(
         &self,
         link: &LinkInfo,
         bond: Option<&str>,
         owner: &impl Fn(&LinkInfo) -> Option<Owner>,
     ) -> Result<Option<Refusal>, SysError> {
-        // Hardware lies above nothing. Of a link from elsewhere, IFLA_LINK counts there.
+        // Hardware is above no device. IFLA_LINK of a link from another namespace is valid there.
         if link.kind.is_none() || link.is_end_of_pair() && link.link_netns.is_some() {
             return Ok(None);
         }
@@ -253,8 +253,8 @@ impl dyn Devices + '_ {
         self.set(link.ifindex, LinkSetting::Up(false)).await.map(drop)
     }
 
-    /// Undoes [`Self::enslave`] as the driver does at a release (`__bond_release_one`): closed, with this MAC if
-    /// one is given, everything else but the addresses as found.
+    /// Undoes [`Self::enslave`] as the driver does at a release (`__bond_release_one`): sets the slave down, with
+    /// this MAC address if one is given, and restores everything else but the addresses.
     pub async fn release(
         &self,
         found: &Found,
@@ -264,13 +264,13 @@ impl dyn Devices + '_ {
         self.put_back(found, Leave::Released(mac), proof).await
     }
 
-    /// Undoes [`Self::enslave`] altogether: up or down, with the addresses and routes, as found. On an
-    /// interface that is so, it changes nothing.
+    /// Undoes [`Self::enslave`] completely: up or down, with the addresses and routes, as found. It changes nothing
+    /// on an interface that is in this state.
     pub async fn restore(&self, found: &Found, proof: &Ownership) -> Result<PutBack, SysError> {
         self.put_back(found, Leave::AsFound, proof).await
     }
 
-    /// Every step is tried; the first error is the answer.
+    /// Tries every step; returns the first error.
     async fn put_back(&self, found: &Found, leave: Leave, proof: &Ownership) -> Result<PutBack, SysError> {
         let Some(link) = self.find(found).await? else { return Ok(PutBack::Gone) };
         if !proof.holds(&link) {
@@ -310,8 +310,8 @@ impl dyn Devices + '_ {
         }
     }
 
-    /// The last step: without the bond's alias nothing says any more that the interface is to be restored. One that an
-    /// administrator has set meanwhile stays.
+    /// Restores the alias. This is the last step: without the bond's alias nothing shows any more that the interface
+    /// is to be restored. An alias that an administrator has set in the meantime stays.
     async fn return_alias(&self, found: &Found, ifindex: u32, mark: &Mark) -> Result<(), SysError> {
         let link = self.link_by_index(ifindex).await?;
         if mark.is_on(&link) {
@@ -320,16 +320,16 @@ impl dyn Devices + '_ {
         Ok(())
     }
 
-    /// Gives an interface the IPv4 addresses back while whoever had them instead still has them, so that no route by
-    /// another device loses its source address.
+    /// Returns the IPv4 addresses to an interface while the device that got them still has them, so that no route
+    /// over another device loses its source address.
     pub async fn return_addresses(&self, found: &Found, proof: &Ownership) -> Result<(), SysError> {
         let link = self.find(found).await?.filter(|link| proof.holds(link));
         let Some(link) = link else { return Ok(()) };
         self.put_ipv4_addresses(&found.layer3, &Target::back(found.ifindex, link.ifindex)).await
     }
 
-    /// Reads again what stands on an interface that is about to be enslaved, for what changed since it was observed.
-    /// None if nothing did.
+    /// Reads the addresses, routes and other state of an interface again that is about to be enslaved. Returns `None`
+    /// if nothing changed since it was observed.
     pub async fn observe_again(&self, found: &Found) -> Result<Option<Found>, SysError> {
         let layer3 = self.layer3_of(found.ifindex, &found.name).await?;
         if layer3.is_same(&found.layer3) {
@@ -341,11 +341,12 @@ impl dyn Devices + '_ {
         Ok(Some(Found { layer3: Arc::new(layer3), ..found.clone() }))
     }
 
-    /// The interface that was found, if it is still there: the same ifindex and burned-in MAC. A virtual device
-    /// has none; its ifindex is not used again before 2^31 others, and its kind must be the same.
+    /// Returns the interface that was found, if it still exists: the same ifindex and permanent MAC address. A
+    /// virtual device has no permanent address; its ifindex is not reused before 2^31 others, and its kind must be
+    /// the same.
     ///
-    /// It may have been in another network namespace, and have come back with another ifindex. Its former ifindex may be
-    /// one of its kind's then, so the one with the same other end is preferred.
+    /// The interface may have been in another network namespace, and have returned with another ifindex. Another
+    /// interface of its kind may have its former ifindex then, so the one with the same other end is preferred.
     pub async fn find(&self, found: &Found) -> Result<Option<LinkInfo>, SysError> {
         let there = match self.link_by_index(found.ifindex).await {
             Ok(link) => Some(link),
@@ -360,12 +361,12 @@ impl dyn Devices + '_ {
         }
         let links = self.links(None).await?;
         let returned = links.into_iter().find(|link| self.is_returned(link, found));
-        // Else its other end may have been moved.
+        // Otherwise its other end may have been moved.
         Ok(returned.or(there.filter(|link| link.name == found.name)))
     }
 
-    /// Whether this is the interface that was found, under whatever ifindex and name. Hardware is known by its burned-in
-    /// MAC, an end of a pair by the other end. An interface that has a master has not just come.
+    /// Returns whether this is the interface that was found, with any ifindex and name. Hardware is identified by its
+    /// permanent MAC address, an end of a pair by the other end. An interface with a master has not just returned.
     pub fn is_returned(&self, link: &LinkInfo, found: &Found) -> bool {
         if link.kind != found.kind || link.master.is_some() {
             return false;
@@ -416,7 +417,7 @@ fn looks_enslaved(link: &LinkInfo, found: &Found) -> bool {
     differs || (!found.allmulti && LinkSetting::Allmulti(true).holds(link)) || (!was_none && none.holds(link))
 }
 
-/// The first error of several steps, all of which are to be tried.
+/// The first error of several steps, all of which are tried.
 struct Outcome(Result<(), SysError>);
 
 impl Outcome {
@@ -487,7 +488,7 @@ mod tests {
         None
     }
 
-    /// Everything that enslaving could change.
+    /// Returns everything that enslaving could change.
     async fn state(
         devices: &KernelDevices,
         ifindex: u32,
@@ -496,7 +497,7 @@ mod tests {
         let mut addresses = netlink.addresses_of(ifindex).await.unwrap();
         addresses.sort_by_key(|address| address.ip);
         for address in &mut addresses {
-            // Whether duplicate address detection is still running is a matter of time.
+            // Whether duplicate address detection is still running depends on the time.
             address.flags &= !libc::IFA_F_TENTATIVE;
         }
         let mut routes = netlink.routes_of(ifindex).await.unwrap();
@@ -523,12 +524,12 @@ mod tests {
         for (to, via) in [("0.0.0.0", "192.0.2.9"), ("::", "2001:db8::9")] {
             netlink.replace_route(&KernelRoute::new(link.ifindex, ip(to), 0, Some(ip(via)))).await.unwrap();
         }
-        // Of any bytes.
+        // An alias may have any bytes.
         netlink.set_alias(link.ifindex, Alias::new(b"\xff uplink").as_ref()).await.unwrap();
         netlink.link_by_index(link.ifindex).await.unwrap()
     }
 
-    /// Waits until linkwatch has seen the carrier.
+    /// Waits until linkwatch has processed the carrier.
     async fn running(events: &mut LinkEvents, ifindex: u32) {
         let seen = async {
             loop {
@@ -645,7 +646,7 @@ mod tests {
                 devices.return_addresses(&found, &proof()).await.unwrap();
                 assert_eq!(state(&devices, link.ifindex).await, before, "{alias:?}");
             }
-            // An alias that is an administrator's stays where a program confirms.
+            // An administrator's alias stays if a program confirms the interface.
             let known = Ownership::new(mark(), [link.ifindex]);
             assert_eq!(devices.restore(&found, &known).await.unwrap(), PutBack::Done);
             assert_eq!(
@@ -655,7 +656,7 @@ mod tests {
         });
     }
 
-    /// As a record that was not read from the kernel may have them.
+    /// A record that was not read from the kernel may have such routes.
     #[test]
     fn routes_of_other_devices_are_not_restored() {
         in_namespace(async |devices| {

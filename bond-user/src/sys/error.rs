@@ -1,17 +1,17 @@
-//! The error of every effect.
+//! The error of all changes to the system.
 
 use std::{fmt, io};
 
 use netlink_packet_core::ErrorMessage;
 use nix::errno::Errno;
 
-/// What could not be done, on what, why, and what helps.
+/// A failed operation: what, on which device or file, why, and what helps.
 #[derive(Debug, thiserror::Error)]
 pub enum SysError {
-    /// The kernel said no.
+    /// The kernel returned an error.
     #[error("{what} on {on}: {}{}", Reason(source), Hint(hint))]
     Kernel { what: String, on: String, source: io::Error, hint: Option<String> },
-    /// The kernel said yes, and it is not so.
+    /// The kernel reported success, and the setting is not in effect.
     #[error("{what} on {on}: accepted, but it did not stay so{}", Hint(hint))]
     NotKept { what: String, on: String, hint: Option<String> },
     /// The kernel could not be asked, or its answer was lost: nothing is known of what was asked for.
@@ -20,30 +20,30 @@ pub enum SysError {
     /// There is no such interface in this network namespace.
     #[error("{0}: no such interface in this network namespace")]
     NoSuchInterface(String),
-    /// `ip netns` has none of this name.
+    /// `ip netns` has no namespace of this name.
     #[error("{0:?}: no such network namespace; `ip netns list` lists them")]
     NoSuchNamespace(String),
-    /// The interface cannot be enslaved as it is.
+    /// The interface cannot be enslaved in its current state.
     #[error(transparent)]
     Refused(#[from] super::enslave::Refusal),
-    /// A file of xbond's holds what xbond did not write.
+    /// A file of xbond's has content that xbond did not write.
     #[error("{file}: {problem}")]
     BadFile { file: String, problem: String },
     /// Capabilities are missing.
     #[error("xbond needs {missing}, which this process does not have; run it with sudo")]
     NotPrivileged { missing: String },
-    /// It failed, and what had been done before could not all be undone.
+    /// The operation failed, and the steps before it could not all be undone.
     #[error("{first}; undoing it failed too: {undoing}")]
     NotUndone { first: Box<SysError>, undoing: Box<SysError> },
 }
 
 impl SysError {
-    /// An error of a system call. `what` was tried, as "set MTU 9000", on the device or file `on`.
+    /// Returns an error of a system call. `what` was tried, such as "set MTU 9000", on the device or file `on`.
     pub(super) fn kernel(what: impl Into<String>, on: impl Into<String>, source: io::Error) -> Self {
         Self::Kernel { what: what.into(), on: on.into(), source, hint: None }
     }
 
-    /// The answer to a netlink request, with the kernel's own explanation where it gives one.
+    /// Returns the error of a netlink request, with the kernel's own explanation if it gives one.
     pub(super) fn netlink(what: impl Into<String>, on: impl Into<String>, error: rtnetlink::Error) -> Self {
         let (source, hint) = match error {
             rtnetlink::Error::RequestFailed => return Self::NoAnswer { what: what.into(), on: on.into() },
@@ -53,7 +53,7 @@ impl SysError {
         Self::Kernel { what: what.into(), on: on.into(), source, hint }
     }
 
-    /// This error, after what had been done before it was undone.
+    /// Returns this error, after the steps before it were undone.
     pub(super) fn after_undoing<T>(self, undone: Result<T, Self>) -> Self {
         match undone {
             Ok(_) => self,
@@ -61,7 +61,7 @@ impl SysError {
         }
     }
 
-    /// With advice, unless there is some already.
+    /// Adds advice, unless there is some already.
     pub(super) fn advise(mut self, advice: Option<String>) -> Self {
         if let Self::Kernel { hint, .. } | Self::NotKept { hint, .. } = &mut self
             && hint.is_none()
@@ -71,7 +71,7 @@ impl SysError {
         self
     }
 
-    /// The error number, where a system call or netlink request gave one.
+    /// Returns the error number, if a system call or netlink request gave one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Kernel { source, .. } => source.raw_os_error().map(Errno::from_raw),
@@ -79,7 +79,8 @@ impl SysError {
         }
     }
 
-    /// This process lacks descriptors, memory or a permission: the error says nothing of the device.
+    /// Returns whether this process lacks descriptors, memory or a permission: the error then gives no information
+    /// about the device.
     pub fn is_lack(&self) -> bool {
         let of_errno = |errno| {
             use Errno::{EACCES, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
@@ -88,14 +89,14 @@ impl SysError {
         matches!(self, Self::NoAnswer { .. }) || self.errno().is_some_and(of_errno)
     }
 
-    /// The device went away: there is nothing left to do on it.
+    /// Returns whether the device has vanished, so that nothing is left to do on it.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::NoSuchInterface(_)) || self.errno() == Some(Errno::ENODEV)
     }
 }
 
-/// NLMSGERR_ATTR_MSG of an extended acknowledgement. With NETLINK_CAP_ACK the attributes follow the header
-/// of the request.
+/// Returns NLMSGERR_ATTR_MSG of an extended acknowledgement. With NETLINK_CAP_ACK the attributes follow the header of
+/// the request.
 fn explanation(error: &ErrorMessage) -> Option<String> {
     const REQUEST_HEADER: usize = 16;
     const NLMSGERR_ATTR_MSG: u16 = 1;
@@ -112,7 +113,7 @@ fn explanation(error: &ErrorMessage) -> Option<String> {
     None
 }
 
-/// An io::Error without "(os error 22)".
+/// Formats an io::Error without "(os error 22)".
 struct Reason<'a>(&'a io::Error);
 
 impl fmt::Display for Reason<'_> {

@@ -37,16 +37,16 @@ pub struct Ethtool {
 /// An offload feature of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feature {
-    /// As in `ethtool -k`, of the single features: "tx-checksum-ipv4", not "tx-checksumming".
+    /// As in `ethtool -k`, for single features: "tx-checksum-ipv4", not "tx-checksumming".
     pub name: String,
     pub active: bool,
-    /// What was asked for. It becomes active as soon as what it depends on is.
+    /// The requested state. The feature becomes active as soon as the features that it depends on are.
     pub wanted: bool,
     /// It cannot be changed.
     pub fixed: bool,
 }
 
-/// A feature as it was asked for, or shall be.
+/// The requested state of a feature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeatureState {
     pub name: String,
@@ -54,14 +54,14 @@ pub struct FeatureState {
 }
 
 impl Ethtool {
-    /// In the network namespace of the calling thread, for good.
+    /// Opens a socket, for the network namespace in which the calling thread is now.
     pub fn open() -> Result<Self, SysError> {
         let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
             .map_err(|error| SysError::kernel("open a socket", "ethtool", error.into()))?;
         Ok(Self { socket: Arc::new(socket) })
     }
 
-    /// All features that the kernel knows, in its order.
+    /// Returns all features that the kernel knows, in its order.
     pub fn features(&self, ifindex: u32) -> Result<Vec<Feature>, SysError> {
         let read = || {
             let names = self.feature_names(ifindex)?;
@@ -82,8 +82,8 @@ impl Ethtool {
         read().map_err(|error| SysError::kernel("read the offload features", self.name(ifindex), error))
     }
 
-    /// Asks for these features to be so, in one go, and says nothing of what became of it: a feature may be
-    /// fixed, or depend on another one. Names that the kernel does not know are left out.
+    /// Requests these states in one call, and does not check the result: a feature may be fixed, or depend on another
+    /// one. Names that the kernel does not know are ignored.
     pub fn request_features(&self, ifindex: u32, wanted: &[FeatureState]) -> Result<(), SysError> {
         let set = || {
             let names = self.feature_names(ifindex)?;
@@ -113,16 +113,16 @@ impl Ethtool {
         })
     }
 
-    /// Speed and duplex; both unknown where the driver does not say, or the link is down.
+    /// Returns speed and duplex; both are unknown if the driver does not report them, or the link is down.
     pub fn speed(&self, ifindex: u32) -> (Speed, Duplex) {
         /// struct ethtool_link_settings without the masks.
         const HEADER: usize = 12;
-        /// The masks are three, of at most 127 words.
+        /// There are three masks, each of at most 127 words.
         const MASKS: usize = 3 * 127;
         let read = || {
             let mut buffer = [0; HEADER + MASKS];
             buffer[0] = ETHTOOL_GLINKSETTINGS;
-            // The first answer is how many words a mask has, negative, in link_mode_masks_nwords.
+            // The first answer is the number of words in a mask, negative, in link_mode_masks_nwords.
             // SAFETY: asked for masks of no words, the kernel writes the header only.
             unsafe { self.command(ifindex, &mut buffer) }?;
             let words = buffer[3].to_ne_bytes()[3].cast_signed();
@@ -139,11 +139,11 @@ impl Ethtool {
         read().unwrap_or((Speed::UNKNOWN, Duplex::Unknown))
     }
 
-    /// The name of the driver; None where there is none to tell.
+    /// Returns the name of the driver, if the device has one.
     pub fn driver(&self, ifindex: u32) -> Option<String> {
         /// struct ethtool_drvinfo, in words.
         const WORDS: usize = 196 / 4;
-        /// Of 32 bytes, behind the command.
+        /// 32 bytes, after the command.
         const NAME: std::ops::Range<usize> = 1..9;
         let mut buffer = [0; WORDS];
         buffer[0] = ETHTOOL_GDRVINFO;
@@ -154,15 +154,15 @@ impl Ethtool {
         Some(name.into_owned()).filter(|name| !name.is_empty())
     }
 
-    /// Whether what sends to the device may be on this machine, and leave checksums for a NIC to compute: the far end of a
-    /// veth pair, or the virtual machine of a tap.
+    /// Returns whether the sender of frames to the device may be on this machine, and leave checksums for a NIC to
+    /// compute: the far end of a veth pair, or the virtual machine of a tap.
     pub fn has_peer_on_this_machine(&self, ifindex: u32) -> bool {
         self.driver(ifindex).is_some_and(|driver| driver == "veth" || driver == "tun")
     }
 
-    /// The number of its PTP hardware clock: 0 is /dev/ptp0.
+    /// Returns the number of its PTP hardware clock: 0 is /dev/ptp0.
     pub fn hardware_clock(&self, ifindex: u32) -> Option<u32> {
-        /// struct ethtool_ts_info, in words, and where its phc_index is; -1: there is no clock.
+        /// struct ethtool_ts_info, in words, and the offset of its phc_index; -1: there is no clock.
         const WORDS: usize = 11;
         const PHC_INDEX: usize = 2;
         let mut buffer = [0; WORDS];
@@ -172,7 +172,7 @@ impl Ethtool {
         u32::try_from(buffer[PHC_INDEX].cast_signed()).ok()
     }
 
-    /// The burned-in MAC, where netlink does not give it (before Linux 5.6).
+    /// Returns the permanent MAC address, for kernels on which netlink lacks it (before Linux 5.6).
     pub fn permanent_mac(&self, ifindex: u32) -> Option<Mac> {
         /// MAX_ADDR_LEN
         const LENGTH: u32 = 32;
@@ -186,7 +186,7 @@ impl Ethtool {
         (buffer[1] == 6).then(|| Mac::new([a, b, c, d, e, f])).filter(|mac| !mac.is_zero())
     }
 
-    /// The names of all features; a bit that has no name is empty.
+    /// Returns the names of all features; a bit without a name is empty.
     fn feature_names(&self, ifindex: u32) -> io::Result<Vec<String>> {
         // struct ethtool_sset_info: cmd, reserved, sset_mask (64 bits), one length.
         let mut sets = [ETHTOOL_GSSET_INFO, 0, 0, 0, 0];
@@ -202,8 +202,8 @@ impl Ethtool {
         strings[0] = ETHTOOL_GSTRINGS;
         strings[1] = ETH_SS_FEATURES;
         strings[2] = count as u32;
-        // SAFETY: the kernel writes as many names as it has just counted: features are the same for all
-        // devices, and fixed when the kernel is built.
+        // SAFETY: the kernel writes as many names as it has just counted: features are the same for all devices, and
+        // fixed when the kernel is built.
         unsafe { self.command(ifindex, &mut strings) }?;
         let bytes: Vec<u8> = strings[3..].iter().flat_map(|word| word.to_ne_bytes()).collect();
         let text =
@@ -212,7 +212,8 @@ impl Ethtool {
     }
 
     /// # Safety
-    /// `buffer` begins with a command of ethtool.h and its header, and is as long as the kernel makes of them.
+    /// `buffer` begins with a command of ethtool.h and its header, and has at least the length that the kernel writes
+    /// for these.
     unsafe fn command(&self, ifindex: u32, buffer: &mut [u32]) -> io::Result<()> {
         let mut request = self.request(ifindex)?;
         request.ifr_ifru.ifru_data = buffer.as_mut_ptr().cast();
@@ -221,7 +222,7 @@ impl Ethtool {
         Ok(())
     }
 
-    /// A request with the name that the device has now.
+    /// Returns a request with the current name of the device.
     fn request(&self, ifindex: u32) -> io::Result<libc::ifreq> {
         // SAFETY: an ifreq is integers, arrays and a pointer: all zero is valid.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -231,7 +232,7 @@ impl Ethtool {
         Ok(request)
     }
 
-    /// For messages.
+    /// Returns the device's name, for messages.
     fn name(&self, ifindex: u32) -> String {
         let name = self.request(ifindex).map(|request| {
             let bytes = request.ifr_name.map(|byte| byte.cast_unsigned());
@@ -245,7 +246,7 @@ pub(super) fn on_off(on: bool) -> &'static str {
     if on { "on" } else { "off" }
 }
 
-/// From the kernel's numbers: both are known, or neither (`bond_update_speed_duplex`).
+/// Converts the kernel's numbers: both are known, or neither (`bond_update_speed_duplex`).
 fn speed_and_duplex(speed: u32, duplex: u8) -> (Speed, Duplex) {
     let duplex = match duplex {
         0 => Duplex::Half,
@@ -285,7 +286,7 @@ mod tests {
                     [FeatureState { name: name.into(), on }, FeatureState { name: "no-such".into(), on }];
                 devices.ethtool.request_features(link.ifindex, &wanted).unwrap();
                 assert_eq!((feature(name).active, feature(name).wanted), (on, on));
-                // Segmentation depends on it, and is wanted all the time.
+                // Segmentation depends on it, and is requested all the time.
                 let segmentation = feature("tx-tcp-segmentation");
                 assert_eq!((segmentation.active, segmentation.wanted), (on, true));
             }

@@ -1,8 +1,8 @@
-//! Files and directories that a person or a directory names: configuration files, records, receipts.
+//! Files and directories that an administrator or a directory names: configuration files, records, receipts.
 //!
-//! Such a name can lead anywhere: to a FIFO, a device, an endless file, a mount whose server is gone. So each is read
-//! with a limit, only if it is a regular file, and on a thread of its own that is given up after [`WITHIN`]. Nothing
-//! here is meant for /proc and /sys, which the kernel answers.
+//! Such a name can lead to any file: a FIFO, a device, an endless file, a mount without a server. So each is read
+//! with a limit, only if it is a regular file, and on its own thread, which is abandoned after [`WITHIN`]. This
+//! module is not meant for /proc and /sys, which the kernel answers.
 
 use std::{
     fs::{self, File, FileType},
@@ -27,10 +27,10 @@ pub const LARGEST: u64 = 4 * 1024 * 1024;
 /// Entries of the largest directory that is listed.
 pub const MOST_ENTRIES: usize = 4096;
 
-/// Reads that were given up and still wait in the kernel; each keeps a thread.
+/// The most reads that were abandoned and still wait in the kernel; each keeps a thread.
 const MOST_ABANDONED: usize = 8;
 
-/// Bytes; the looking up of a group takes more than reading a file.
+/// Bytes; looking up a group takes more than reading a file.
 const STACK: usize = 512 * 1024;
 
 /// Why a file or a directory was not read.
@@ -99,19 +99,19 @@ pub fn list(directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
     })?
 }
 
-/// What a path leads to.
+/// The kind of file to which a path leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
     Absent,
     Directory,
-    /// Anything else, readable or not.
+    /// Any other file, readable or not.
     File,
 }
 
-/// Returns what a path leads to, without opening it.
+/// Returns the kind of file to which a path leads, without opening it.
 ///
 /// # Errors
-/// It cannot be looked up for another reason than that it is absent, or did not answer.
+/// The lookup fails for another reason than that the file is missing, or does not answer.
 pub fn kind(path: &Path) -> Result<FileKind, ReadError> {
     let path = path.to_owned();
     within(WITHIN, move || match fs::metadata(&path) {
@@ -122,7 +122,8 @@ pub fn kind(path: &Path) -> Result<FileKind, ReadError> {
     })?
 }
 
-/// Options with which opening a path never waits for another process and never gives this one a terminal.
+/// Returns options with which opening a path never waits for another process and never assigns a terminal to this
+/// one.
 pub fn options() -> fs::OpenOptions {
     let mut options = File::options();
     options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
@@ -142,7 +143,7 @@ pub fn read_open(file: File) -> Result<Vec<u8>, ReadError> {
 }
 
 fn read_here(path: &Path) -> Result<Vec<u8>, ReadError> {
-    // Before it is opened, which for some devices is an action: a watchdog starts, a tape rewinds.
+    // Checked before the file is opened, which is an action for some devices: a watchdog starts, a tape rewinds.
     refuse_irregular(fs::metadata(path)?.file_type())?;
     read_open(options().read(true).open(path)?)
 }
@@ -164,8 +165,8 @@ pub fn refuse_irregular(found: FileType) -> Result<(), ReadError> {
     Err(ReadError::NotRegular(kind))
 }
 
-/// Runs `work` on a thread of its own and returns its answer. The thread of a `work` that does not end in time stays
-/// until it does: a system call cannot be taken back.
+/// Runs `work` on its own thread and returns its answer. A thread that does not end in time stays until it does: a
+/// system call cannot be cancelled.
 ///
 /// # Errors
 /// It did not end within `limit`, or too many others have not ended.
@@ -178,7 +179,7 @@ pub fn within<T: Send + 'static>(
         return Err(ReadError::TooManyAbandoned);
     }
     let (answer, answered) = mpsc::sync_channel(1);
-    // Zero until one of the two is done with the other: whoever comes second takes the count back.
+    // Zero until either this thread or the reader has finished: the second of the two decrements the count.
     let turn = Arc::new(AtomicUsize::new(0));
     let of_worker = Arc::clone(&turn);
     thread::Builder::new().name("read-file".into()).stack_size(STACK).spawn(move || {
@@ -229,7 +230,7 @@ mod tests {
         assert!(read(&at("absent")).unwrap_err().is_absent());
         fs::write(at("file"), "text").unwrap();
         assert_eq!(read(&at("file")).unwrap(), b"text");
-        // A regular file whose size is not known beforehand.
+        // A regular file of unknown size.
         assert!(!read(Path::new("/proc/self/status")).unwrap().is_empty());
     }
 

@@ -1,4 +1,4 @@
-//! What was found on an interface before xbond changed it.
+//! The original state of an interface, before xbond changed it.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use super::{
     ownership::Alias,
 };
 
-/// A slave as it was before the first change.
+/// A slave's state before the first change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Written")]
 pub struct Found {
@@ -27,16 +27,16 @@ pub struct Found {
     pub name: String,
     /// As in [`super::netlink::LinkInfo::kind`].
     pub kind: Option<String>,
-    /// Burned in. With the ifindex it tells whether it is still the same device.
+    /// The permanent address. With the ifindex it shows whether the device is still the same one.
     #[serde(with = "mac_text::option")]
     pub permanent_mac: Option<Mac>,
     #[serde(with = "mac_text")]
     pub mac: Mac,
-    /// What it lies above, or its other end: of a virtual device it says whether it is the same one.
+    /// The device below it, or its other end: it shows whether a virtual device is still the same one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lower: Option<Lower>,
-    /// An administrator's, in whose place the bond's comes. None as well in files of version 2 and 3, and there was one
-    /// perhaps.
+    /// The administrator's alias, which the bond's alias replaces. Also `None` in files of version 2 and 3, although
+    /// there may have been one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alias: Option<Alias>,
     /// Bytes.
@@ -46,14 +46,14 @@ pub struct Found {
     pub promisc: bool,
     /// IFLA_INET6_ADDR_GEN_MODE by its number; none without IPv6.
     pub addr_gen_mode: Option<u8>,
-    /// Of the addresses, IPv4 ones are left where they are and IPv6 ones are taken away; the rest goes when the device
-    /// is closed.
+    /// IPv4 addresses stay in place and IPv6 addresses are removed; the kernel removes the rest when the device is
+    /// set down.
     #[serde(serialize_with = "shared")]
     pub layer3: Arc<Layer3>,
-    /// Offload features that are to be changed.
+    /// Offload features that xbond changes.
     pub features: Vec<FeatureState>,
-    /// Further unicast MACs that the device is to receive for the bond, and does not receive yet: to be taken
-    /// away. Whoever adds more writes them here first.
+    /// Further unicast MAC addresses that the device receives for the bond, and did not receive before: they are
+    /// removed at the end. Whoever adds one writes it here first.
     #[serde(with = "mac_text::list")]
     pub unicast: Vec<Mac>,
 }
@@ -62,7 +62,7 @@ pub struct Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lower {
     pub ifindex: u32,
-    /// The namespace's number where `ifindex` counts, if that is another one.
+    /// The number of the namespace to which `ifindex` belongs, if that is another one.
     pub netns: NetnsId,
 }
 
@@ -76,7 +76,7 @@ fn shared<S: Serializer>(layer3: &Arc<Layer3>, serializer: S) -> Result<S::Ok, S
     layer3.as_ref().serialize(serializer)
 }
 
-/// A slave as a file has it. Files of version 2 have addresses and routes with a part of what the kernel said of them.
+/// A slave in a file. Files of version 2 have addresses and routes with a part of their attributes.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -141,19 +141,20 @@ impl Found {
     }
 }
 
-/// Which space a file may be written into.
+/// The disk space into which a file may be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Space {
-    /// What is free; a file of the new size is set aside besides, for [`Self::SetAside`].
+    /// Free space; in addition a file of the new size is reserved, for [`Self::SetAside`].
     Free,
-    /// What was set aside, if the file system is full: for what must be written because it has happened.
+    /// The reserved space, if the file system is full: for changes that must be recorded because they have happened.
     SetAside,
 }
 
-/// Replaces a file as a whole, mode 0600, with this as JSON; when it returns, it survives a crash of the machine.
+/// Replaces a file atomically, mode 0600, with this value as JSON; when it returns, the file survives a crash of the
+/// machine.
 ///
 /// # Errors
-/// The file is as it was.
+/// The file is unchanged.
 pub fn replace(path: &Path, contents: &impl Serialize, space: Space) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(contents)?;
     text.push(b'\n');
@@ -166,8 +167,8 @@ pub fn replace(path: &Path, contents: &impl Serialize, space: Space) -> io::Resu
         Err(error) if space == Space::SetAside && is_full(&error) => {
             write_set_aside(path, &text).map_err(|_| error)?;
             fs::rename(set_aside_for(path), path)?;
-            // The file that was replaced has made room for it. If another process was faster, nothing is added until
-            // there is room again.
+            // The replaced file has freed the space for it. If another process took that space, nothing is added
+            // until space is free again.
             let _ = set_aside(path, text.len());
             return sync_directory(path);
         }
@@ -177,7 +178,7 @@ pub fn replace(path: &Path, contents: &impl Serialize, space: Space) -> io::Resu
     sync_directory(path)
 }
 
-/// A full file system, or a full quota, of bytes or of files.
+/// Returns whether the file system is full, or a quota is exceeded, of bytes or of files.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -186,13 +187,13 @@ fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut output = new_file(path)?;
     let written = output.write_all(text).and_then(|()| output.sync_all());
     if written.is_err() {
-        // It would hold what little room there is.
+        // It would occupy the little space that is left.
         let _ = fs::remove_file(path);
     }
     written
 }
 
-/// A new file of mode 0600; what a writer that was killed has left under its name goes.
+/// Creates a file of mode 0600; a file of its name that a killed writer has left is removed.
 fn new_file(path: &Path) -> io::Result<fs::File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -205,9 +206,9 @@ fn set_aside_for(path: &Path) -> PathBuf {
     path.with_extension("json.spare")
 }
 
-/// Makes sure that so many bytes can be written even when the file system is full.
+/// Reserves space, so that this many bytes can be written even if the file system is full.
 fn set_aside(path: &Path, bytes: usize) -> io::Result<()> {
-    /// Bytes, in whole pages of what a run directory is in.
+    /// Bytes, in whole pages of the file systems that hold run directories.
     const STEP: usize = 16 * 1024;
     let spare = set_aside_for(path);
     let wanted = bytes.next_multiple_of(STEP) as u64;
@@ -217,7 +218,7 @@ fn set_aside(path: &Path, bytes: usize) -> io::Result<()> {
     let allocated = new_file(&spare)
         .and_then(|file| Ok(fallocate(file, FallocateFlags::empty(), 0, wanted.cast_signed())?));
     match allocated {
-        // A file system without fallocate: nothing can be set aside.
+        // The file system has no fallocate: no space can be reserved.
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
         Err(error) => {
             let _ = fs::remove_file(&spare);
@@ -227,7 +228,7 @@ fn set_aside(path: &Path, bytes: usize) -> io::Result<()> {
     }
 }
 
-/// Into the bytes that it has.
+/// Writes into the space that the file has.
 fn write_set_aside(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut spare =
         fs::OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(set_aside_for(path))?;
@@ -243,7 +244,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// MACs as people write them.
+/// MAC addresses in the usual notation.
 mod mac_text {
     use bond_common::mac::Mac;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -321,7 +322,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("found.json");
         for slaves in [vec![slave(None), slave(Some(Mac::BROADCAST))], vec![]] {
-            // Left behind by a writer that was killed.
+            // A file that a killed writer has left.
             fs::write(directory.path().join("found.json.new"), "half").unwrap();
             replace(&path, &slaves, Space::SetAside).unwrap();
             let read: Vec<Found> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -331,7 +332,7 @@ mod tests {
         }
     }
 
-    /// Of xbond 0.1 before version 3, of which an agent may have been killed.
+    /// A record of xbond 0.1 before version 3; an agent of that version may have been killed.
     #[test]
     fn addresses_and_routes_of_version_2_are_read() {
         let text = r#"{"ifindex":3,"name":"enp0s8","kind":null,"permanent_mac":null,"mac":"08:00:27:e8:26:58",

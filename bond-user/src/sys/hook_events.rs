@@ -1,5 +1,5 @@
-//! Events about filters (RTNLGRP_TC) and nftables (NFNLGRP_NFTABLES) of a network namespace. What they say is read again
-//! by whoever counts them: they come at any rate, and are dropped where that is too high.
+//! Events about filters (RTNLGRP_TC) and nftables (NFNLGRP_NFTABLES) of a network namespace. Only their number is
+//! used: the reader of the counter reads filters and chains again. Events beyond a limited rate are dropped.
 
 use std::{
     io,
@@ -25,8 +25,8 @@ use tracing::info;
 const RTNLGRP_TC: u32 = 4;
 const NFNLGRP_NFTABLES: u32 = 7;
 
-/// Counts events from now on, on a thread of its own, in the network namespace of the calling thread. Where the kernel gives
-/// none, whoever counts looks now and then.
+/// Counts events from now on, on its own thread, in the network namespace of the calling thread. If the kernel sends
+/// none, readers of the counter have to poll.
 pub fn listen() -> Arc<AtomicU64> {
     let changes = Arc::<AtomicU64>::default();
     let groups = [(NETLINK_ROUTE, RTNLGRP_TC), (NETLINK_NETFILTER, NFNLGRP_NFTABLES)];
@@ -70,14 +70,14 @@ fn count(sockets: &[Socket], changes: &AtomicU64) {
                 buffer.clear();
                 match socket.recv(&mut buffer, 0) {
                     Ok(_) => {}
-                    // It has overflowed: that is a change, too.
+                    // The buffer has overflowed, which is a change, too.
                     Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
                     Err(_) => break,
                 }
                 changes.fetch_add(1, Ordering::AcqRel);
             }
         }
-        // What comes at any rate is counted a hundred times a second.
+        // Events may arrive at any rate; they are read a hundred times a second.
         thread::sleep(PAUSE);
     }
 }

@@ -1,5 +1,5 @@
-//! Whether there is memory enough, and whether files can be opened: what fails in the middle of a change, or inside of a
-//! library that does not expect it, would end the process there.
+//! Checks whether there is enough memory, and whether files can be opened: a failure in the middle of a change, or
+//! inside a library that does not expect it, would terminate the process.
 
 use std::{
     fs::File,
@@ -17,38 +17,38 @@ use nix::sys::{
 
 use super::SysError;
 
-/// Bytes of address space that an agent may take, most of it never touched: threads have stacks, and glibc reserves an
+/// Bytes of address space that an agent may need, most of it never used: threads have stacks, and glibc reserves an
 /// arena for each.
 const ADDRESS_SPACE: usize = 1 << 30;
 
-/// Files that any command opens at once, and more.
+/// More files than any command opens at once.
 pub const FILES_OF_COMMAND: usize = 16;
 
-/// Files that an agent with one bond has open, and more.
+/// More files than an agent with one bond has open.
 pub const FILES_OF_AGENT: usize = 96;
 
-/// Threads that an agent has, and more.
+/// More threads than an agent has.
 pub const THREADS_OF_AGENT: usize = 16;
 
-/// Descriptors that are kept for the end: to restore a bond's devices takes some, and clients may have all others.
+/// Descriptors that are reserved for the end: restoring a bond's devices needs some, and clients may have all others.
 const RESERVE: usize = 24;
 static RESERVED: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
-/// Opens descriptors, and keeps them for [`release_files`].
+/// Opens descriptors, and reserves them for [`release_files`].
 pub fn reserve_files() {
     let files = (0..RESERVE).map_while(|_| File::open("/dev/null").ok());
     RESERVED.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
 }
 
-/// Closes what was reserved: what is to be restored now needs it.
+/// Closes the reserved descriptors, because restoring needs them now.
 pub fn release_files() {
     RESERVED.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
 
-/// Reports if `count` further threads cannot be started (RLIMIT_NPROC, `ulimit -u`, or pids.max of the cgroup).
+/// Checks that `count` further threads can be started (RLIMIT_NPROC, `ulimit -u`, or pids.max of the cgroup).
 ///
 /// # Errors
-/// What the kernel answered.
+/// The kernel's error.
 pub fn check_threads(count: usize) -> Result<(), SysError> {
     const STACK: usize = 16 << 10;
     let start = |_| {
@@ -76,20 +76,20 @@ pub fn check_threads(count: usize) -> Result<(), SysError> {
     }
 }
 
-/// Takes as many open files as the hard limit allows (RLIMIT_NOFILE): bonds need some each.
+/// Raises the number of open files to the hard limit (RLIMIT_NOFILE): bonds need some each.
 pub fn raise_files() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
     {
-        // What cannot be raised may be enough.
+        // If the limit cannot be raised, it may still suffice.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 
-/// Reports if fewer than `count` further files can be opened (RLIMIT_NOFILE, `ulimit -n`, or the machine's limit).
+/// Checks that `count` further files can be opened (RLIMIT_NOFILE, `ulimit -n`, or the machine's limit).
 ///
 /// # Errors
-/// What the kernel answered, and the limit.
+/// The kernel's error, and the limit.
 pub fn check_files(count: usize) -> Result<(), SysError> {
     let pairs: Result<Vec<_>, _> = (0..count.div_ceil(2)).map(|_| UnixStream::pair()).collect();
     match pairs {
@@ -102,14 +102,14 @@ pub fn check_files(count: usize) -> Result<(), SysError> {
     }
 }
 
-/// Says so if the process may not have as much address space as an agent takes (RLIMIT_AS, `ulimit -v`).
+/// Checks that the process may have as much address space as an agent needs (RLIMIT_AS, `ulimit -v`).
 pub fn check() -> Result<(), SysError> {
     let Some(length) = NonZeroUsize::new(ADDRESS_SPACE) else { return Ok(()) };
     let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
     // SAFETY: a new mapping at an address of the kernel's choice.
     match unsafe { mmap_anonymous(None, length, ProtFlags::PROT_NONE, flags) } {
         Ok(place) => {
-            // SAFETY: the mapping from above, which nobody uses.
+            // SAFETY: the mapping from above, which has no users.
             let _ = unsafe { munmap(place, ADDRESS_SPACE) };
             Ok(())
         }

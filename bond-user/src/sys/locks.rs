@@ -1,11 +1,11 @@
-//! Who holds a lock of flock(2), as the kernel lists it.
+//! Finds the holder of a flock(2) lock in the kernel's list.
 
 use std::{fs, io, os::fd::AsFd};
 
 use nix::sys::stat::{fstat, major, minor};
 
-/// Returns the pid of the process that holds a lock of this file; None if the kernel does not say it, as in another pid
-/// namespace than the holder's.
+/// Returns the pid of the process that holds a lock of this file; `None` if the kernel does not show it, for example
+/// in another pid namespace than the holder's.
 pub fn holder(file: impl AsFd) -> Option<u32> {
     let status = fstat(file).ok()?;
     let list =
@@ -13,7 +13,7 @@ pub fn holder(file: impl AsFd) -> Option<u32> {
     holder_in(&list, (major(status.st_dev), minor(status.st_dev)), status.st_ino)
 }
 
-/// `1: FLOCK  ADVISORY  WRITE 4711 00:1a:1234 0 EOF` (`lock_get_status`); one that waits has `->` after its number.
+/// Parses `1: FLOCK  ADVISORY  WRITE 4711 00:1a:1234 0 EOF` (`lock_get_status`); a waiter has `->` after its number.
 fn holder_in(list: &str, (major, minor): (u64, u64), inode: u64) -> Option<u32> {
     let file = format!("{major:02x}:{minor:02x}:{inode}");
     list.lines().find_map(|line| {
@@ -56,7 +56,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         assert_eq!(holder(&file), None);
         let lock = Flock::lock(file.try_clone().unwrap(), FlockArg::LockExclusiveNonblock).unwrap();
-        // Not in every container.
+        // Some containers hide it.
         assert!([Some(std::process::id()), None].contains(&holder(&file)));
         drop(lock);
     }

@@ -1,11 +1,12 @@
-//! Telling the switches which multicast groups the bond listens to, where it is now.
+//! Reports the bond's multicast groups to the switches after a failover.
 //!
-//! What the kernel sends at NETDEV_RESEND_IGMP (`ip_mc_rejoin_groups`, `ipv6_mc_rejoin_groups`): one IGMP report
-//! per IPv4 group, in the version that the querier speaks, and one MLDv2 report with all IPv6 groups, for the
-//! bond and for what is above it ([`super::topology`]): bridges hand the request on as VLANs and macvlans do. Groups with a list of sources are reported without it, which asks for more than
-//! is wanted until the next query.
+//! The kernel sends the same at NETDEV_RESEND_IGMP (`ip_mc_rejoin_groups`, `ipv6_mc_rejoin_groups`): one IGMP report
+//! per IPv4 group, in the version that the querier uses, and one MLDv2 report with all IPv6 groups, for the bond and
+//! for the devices above it ([`super::topology`]): bridges forward the request as VLANs and macvlans do. Groups with
+//! a list of sources are reported without it, which requests more than necessary until the next query.
 //!
-//! The groups are known of a bond in the agent's network namespace only: of others the kernel does not tell.
+//! The groups are known only if the bond is in the agent's network namespace: the kernel does not list those of
+//! others.
 
 use std::{
     fs, io,
@@ -24,19 +25,19 @@ use super::{
     announcer::{Upper, ethernet, uppers},
 };
 
-/// Of the calling thread's network namespace, unlike /proc/net, which is the main thread's.
+/// The file of the calling thread's network namespace; /proc/net is that of the main thread.
 const IGMP: &str = "/proc/thread-self/net/igmp";
 const IGMP6: &str = "/proc/thread-self/net/igmp6";
 
 /// 224.0.0.1, which is never reported.
 const ALL_HOSTS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
-/// 224.0.0.22 and ff02::16, to which IGMPv3 and MLDv2 reports go.
+/// 224.0.0.22 and ff02::16, the destinations of IGMPv3 and MLDv2 reports.
 const IGMP3_ROUTERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 22);
 const MLD2_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
-/// A record of IGMPv3 and MLDv2: everything but these sources, of which there are none.
+/// Type of a record of IGMPv3 and MLDv2: receive from all sources but the listed ones, of which there are none.
 const MODE_IS_EXCLUDE: u8 = 2;
 
-/// What a device has joined.
+/// The groups that a device has joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Membership {
     ifindex: u32,
@@ -49,7 +50,7 @@ enum Group {
     V6(Ipv6Addr),
 }
 
-/// What the querier of a network speaks.
+/// The IGMP version of the querier in a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum IgmpVersion {
     V1,
@@ -68,7 +69,7 @@ pub async fn reports_behind(devices: &dyn Devices, port: u32, mac: Mac) -> Resul
     Ok(reports(mac, &uppers, &memberships))
 }
 
-/// A kernel without IPv6, or without multicast, has no such file. Names of interfaces in it may have any bytes.
+/// Reads a file; a kernel without IPv6, or without multicast, has none. Names of interfaces in it may have any bytes.
 fn read(path: &str) -> Result<String, SysError> {
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
@@ -77,7 +78,7 @@ fn read(path: &str) -> Result<String, SysError> {
     }
 }
 
-/// /proc/net/igmp: a line for each device, and below it one for each of its groups (`igmp_mc_seq_show`).
+/// Parses /proc/net/igmp: a line for each device, and below it one for each of its groups (`igmp_mc_seq_show`).
 fn igmp(text: &str) -> Vec<Membership> {
     let mut device = None;
     let mut memberships = Vec::new();
@@ -93,7 +94,7 @@ fn igmp(text: &str) -> Vec<Membership> {
         } else if let Some((ifindex, version)) = device
             && let Some(group) = words.next().and_then(|word| u32::from_str_radix(word, 16).ok())
         {
-            // The kernel prints the number that it has in memory in network order.
+            // The kernel prints the group in network order as a number of the machine's byte order.
             let group = Group::V4(Ipv4Addr::from(group.to_ne_bytes()), version);
             memberships.push(Membership { ifindex, group });
         }
@@ -101,7 +102,7 @@ fn igmp(text: &str) -> Vec<Membership> {
     memberships
 }
 
-/// /proc/net/igmp6: ifindex, name, group, ... (`igmp6_mc_seq_show`).
+/// Parses /proc/net/igmp6: ifindex, name, group, ... (`igmp6_mc_seq_show`).
 fn igmp6(text: &str) -> Vec<Membership> {
     let membership = |line: &str| {
         let mut words = line.split_whitespace();
@@ -136,14 +137,14 @@ fn reports(mac: Mac, uppers: &[Upper], memberships: &[Membership]) -> Vec<BytesM
     frames
 }
 
-/// MAF_NOREPORT (`mca_alloc`): all nodes, and what does not leave the host.
+/// Returns whether a group is reported. MAF_NOREPORT (`mca_alloc`) excludes all nodes, and groups of host scope.
 fn is_reported(group: Ipv6Addr) -> bool {
     const LINK_LOCAL: u8 = 2;
     let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
     group != all_nodes && group.octets()[1] & 0xf >= LINK_LOCAL
 }
 
-/// `igmp_send_report`
+/// Returns the report of `igmp_send_report`.
 fn igmp_report(mac: Mac, upper: &Upper, group: Ipv4Addr, version: IgmpVersion) -> BytesMut {
     const IGMP_V1_REPORT: u8 = 0x12;
     const IGMP_V2_REPORT: u8 = 0x16;
@@ -151,14 +152,14 @@ fn igmp_report(mac: Mac, upper: &Upper, group: Ipv4Addr, version: IgmpVersion) -
     let (destination, mut igmp) = match version {
         IgmpVersion::V1 => (group, vec![IGMP_V1_REPORT, 0, 0, 0]),
         IgmpVersion::V2 => (group, vec![IGMP_V2_REPORT, 0, 0, 0]),
-        // One record, of no sources and without further data.
+        // One record, without sources and further data.
         IgmpVersion::V3 => {
             (IGMP3_ROUTERS, vec![IGMP_V3_REPORT, 0, 0, 0, 0, 0, 0, 1, MODE_IS_EXCLUDE, 0, 0, 0])
         }
     };
     igmp.extend(group.octets());
     let checksum = u32_16bit_word::add_slice(0, &igmp);
-    // It counts in the machine's byte order.
+    // The checksum is computed in the machine's byte order.
     igmp[2..4].copy_from_slice(&u32_16bit_word::ones_complement(checksum).to_ne_bytes());
     let source = upper.addresses.iter().find_map(|address| match address {
         IpAddr::V4(ip) => Some(*ip),
@@ -176,7 +177,7 @@ fn igmp_report(mac: Mac, upper: &Upper, group: Ipv4Addr, version: IgmpVersion) -
         dscp: IpDscp::CS6,
         ..Ipv4Header::default()
     };
-    // It fails for payloads of more than 64 kB.
+    // This fails only for payloads of more than 64 kB.
     let _ = header.set_payload_len(igmp.len());
     header.header_checksum = header.calc_header_checksum();
     let [_, b, c, d] = destination.octets();
@@ -187,7 +188,7 @@ fn igmp_report(mac: Mac, upper: &Upper, group: Ipv4Addr, version: IgmpVersion) -
     frame
 }
 
-/// `mld_send_report`. From the link-local address, or without one from ::.
+/// Returns the report of `mld_send_report`, from the link-local address, or from :: without one.
 fn mld_report(mac: Mac, upper: &Upper, groups: &[Ipv6Addr]) -> BytesMut {
     const MLD2_REPORT: u8 = 143;
     /// Hop-by-hop options: ICMPv6 follows; router alert for MLD, padded to 8 bytes.
@@ -208,7 +209,7 @@ fn mld_report(mac: Mac, upper: &Upper, groups: &[Ipv6Addr]) -> BytesMut {
         code_u8: 0,
         bytes5to8: [0, 0, high, low],
     });
-    // It fails for payloads of more than 4 GB.
+    // This fails only for payloads of more than 4 GB.
     let _ = icmp.update_checksum(source.octets(), MLD2_ROUTERS.octets(), &records);
     let icmp = icmp.to_bytes();
     let ipv6 = Ipv6Header {
@@ -277,7 +278,7 @@ mod tests {
         }
     }
 
-    /// The driver was seen to send frames of 54 bytes with one record of type 2 for each group, from the bond's
+    /// The driver was observed to send frames of 54 bytes with one record of type 2 for each group, from the bond's
     /// first address, and one of 110 bytes for two IPv6 groups.
     #[test]
     fn frames_are_those_of_the_kernel() {
@@ -315,7 +316,7 @@ mod tests {
         }
     }
 
-    /// As a receiver checks them: the sum of all words, with the checksum, is all ones.
+    /// A receiver checks that the sum of all words, including the checksum, is all ones.
     #[test]
     fn checksums_are_right() {
         let sum = |bytes: &[u8]| u32_16bit_word::ones_complement(u32_16bit_word::add_slice(0, bytes));
@@ -342,7 +343,7 @@ mod tests {
                 panic!("one frame");
             };
             assert_eq!(frame[..18], hex("01005e010102 020000000055 8100 0005 0800"));
-            // From no address, to the group.
+            // From the unspecified address, to the group.
             assert_eq!(frame[30..38], [0, 0, 0, 0, 239, 129, 1, 2]);
             assert_eq!((frame[42], &frame[46..]), (kind, &[239, 129, 1, 2][..]));
         }

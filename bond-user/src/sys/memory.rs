@@ -1,31 +1,31 @@
-//! How this process gets its memory, and gives it back.
+//! Configures how this process allocates memory, and returns free memory to the kernel.
 
 use std::fs;
 
-/// Bytes. More than that at once is mapped, and goes back to the kernel when it is freed; so does what is free at the
-/// end of the heap. These are the C library's own numbers. It raises them each time something larger is freed.
+/// Bytes. A larger allocation is mapped, and returns to the kernel when it is freed; so does free memory at the end
+/// of the heap. The C library's defaults are the same, but it raises them each time a larger allocation is freed.
 #[cfg(target_env = "gnu")]
 const LARGE: libc::c_int = 128 << 10;
 
-/// Has all threads allocate from one arena, which does not keep what it had once. BPF objects are loaded by whichever
-/// thread comes next and soon thrown away: with an arena for each thread, each keeps the pages of the most that it ever
-/// had. Before there are threads.
+/// Makes all threads allocate from one arena, which does not keep freed memory. BPF objects are loaded by any thread
+/// and soon freed: with an arena for each thread, each would keep the pages of the most that it ever used. Call this
+/// before threads are started.
 pub fn be_frugal() {
     // Other C libraries have one arena anyway.
     #[cfg(target_env = "gnu")]
     for (option, value) in
         [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, LARGE), (libc::M_TRIM_THRESHOLD, LARGE)]
     {
-        // SAFETY: two integers. A refusal leaves it as it was.
+        // SAFETY: two integers. On failure the setting is unchanged.
         unsafe { libc::mallopt(option, value) };
     }
 }
 
-/// Bytes. A process that is so much larger than it was has something to give back.
+/// Bytes. A process that has grown by this much has something to return.
 const WORTH_WHILE: usize = 1 << 20;
 
-/// Gives free memory back to the kernel, where the process has grown: many bonds that come, or fail over at once, need
-/// much for a moment, and it is between other things when it is freed.
+/// Returns free memory to the kernel after the process has grown: many bonds that are created, or fail over at once,
+/// need much memory for a short time, and the freed parts are between others.
 #[derive(Default)]
 pub struct Frugal {
     /// Bytes that it had afterwards, or less.
@@ -33,7 +33,7 @@ pub struct Frugal {
 }
 
 impl Frugal {
-    /// Takes a few microseconds, or some milliseconds if something is given back.
+    /// Checks the size. Takes a few microseconds, or some milliseconds if memory is returned.
     pub fn look(&mut self) {
         let Some(own) = own() else { return };
         if own < self.known + WORTH_WHILE {
@@ -47,13 +47,13 @@ impl Frugal {
 
 fn give_back() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: an integer. Free pages are given back, and zeroed when they are used again.
+    // SAFETY: an integer. Free pages are returned, and zeroed when they are used again.
     unsafe {
         libc::malloc_trim(0)
     };
 }
 
-/// Bytes that are in memory and of no file.
+/// Returns the bytes that are in memory and belong to no file.
 fn own() -> Option<usize> {
     const PAGE: usize = 4096;
     let text = fs::read_to_string("/proc/self/statm").ok()?;

@@ -1,8 +1,8 @@
-//! The effects: what xbond does to network devices.
+//! Changes to network devices.
 //!
-//! Each effect says how things shall be. It changes nothing where they are so already, is verified after it
-//! was made, and is undone at release from what was recorded before ([`found`]). Devices are reached by
-//! netlink and ioctl only, so that everything works in whatever network namespace the calling thread is in:
+//! Each function describes a wanted state. It changes nothing on a device in this state, verifies each change after
+//! it was made, and release undoes the change from the original state that was recorded before ([`found`]). Devices
+//! are reached by netlink and ioctl only, so that everything works in the network namespace of the calling thread:
 //! sysfs keeps showing the namespace in which it was mounted.
 //!
 //! Netlink requests are executed inside `sendmsg`, and the ethtool ioctls take RTNL: both block the calling

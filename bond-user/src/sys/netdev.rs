@@ -1,4 +1,4 @@
-//! What a driver's XDP can do, as the kernel tells it (generic netlink, family netdev). Linux 6.3 on.
+//! Features of a driver's XDP, from the kernel (generic netlink, family netdev). Linux 6.3 or later.
 
 use std::{
     io,
@@ -41,22 +41,22 @@ impl XdpFeatures {
         Self(bits)
     }
 
-    /// Programs run in the driver.
+    /// Returns whether programs run in the driver.
     pub fn is_native(self) -> bool {
         self.0 & Self::BASIC != 0
     }
 
-    /// A program may send a frame to another device.
+    /// Returns whether a program may redirect a frame to another device.
     pub fn redirects(self) -> bool {
         self.0 & Self::REDIRECT != 0
     }
 
-    /// Frames may be sent to it. Some drivers say so only while they have a program.
+    /// Returns whether frames may be redirected to it. Some drivers report this only while they have a program.
     pub fn is_target(self) -> bool {
         self.0 & Self::NDO_XMIT != 0
     }
 
-    /// Programs get frames in several pieces.
+    /// Returns whether programs get frames in several fragments.
     pub fn has_fragments(self) -> bool {
         self.0 & Self::RX_SG != 0
     }
@@ -70,7 +70,8 @@ pub struct Netdev {
 }
 
 impl Netdev {
-    /// In the network namespace of the calling thread. None where the kernel has no such family.
+    /// Opens a client in the network namespace of the calling thread. Returns `None` if the kernel has no such
+    /// family.
     pub fn open() -> Result<Option<Self>, SysError> {
         let failed = |error| SysError::kernel("open a socket", "generic netlink", error);
         let mut socket = Socket::new(NETLINK_GENERIC).map_err(failed)?;
@@ -87,7 +88,7 @@ impl Netdev {
         }
     }
 
-    /// None where the kernel does not say.
+    /// Returns the features; `None` if the kernel does not report them.
     pub fn xdp_features(&self, ifindex: u32) -> Result<Option<XdpFeatures>, SysError> {
         let which = DefaultNla::new(NETDEV_A_DEV_IFINDEX, ifindex.to_ne_bytes().to_vec());
         let answer = ask(&self.socket, self.family, NETDEV_CMD_DEV_GET, &which, NETDEV_A_DEV_XDP_FEATURES);
@@ -143,7 +144,7 @@ fn ask_once(
     }
 }
 
-/// One attribute of a message; an error if the message is one.
+/// Returns one attribute of a message; an error if the message is one.
 fn attribute(message: &[u8], wanted: u16) -> io::Result<Option<Vec<u8>>> {
     let cut = || io::Error::from(io::ErrorKind::UnexpectedEof);
     let kind = message.get(4..6).ok_or_else(cut)?;

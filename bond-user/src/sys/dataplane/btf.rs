@@ -1,21 +1,21 @@
-//! Where a field is in one of the kernel's structs, by its BTF (Documentation/bpf/btf.rst).
+//! Finds the offset of a field in one of the kernel's structs, by its BTF (Documentation/bpf/btf.rst).
 //!
-//! The kernel describes some hundred thousand types. Four offsets are wanted of them, so the description is
-//! walked in place and nothing is built from it.
+//! The kernel describes some hundred thousand types. Only four offsets are needed, so the description is walked in
+//! place and nothing is built from it.
 
 const MAGIC: u16 = 0xeb9f;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 const FUNCTION: u32 = 12;
-/// Bytes of `struct btf_type` and `struct btf_member`.
+/// Sizes in bytes of `struct btf_type` and `struct btf_member`.
 const TYPE: usize = 12;
 const MEMBER: usize = 12;
 
-/// A BTF blob, as /sys/kernel/btf/vmlinux holds it.
+/// A BTF blob, such as the contents of /sys/kernel/btf/vmlinux.
 pub struct Btf<'a> {
     types: &'a [u8],
     strings: &'a [u8],
-    /// Where each type starts in `types`; the type 0 is void.
+    /// The offset of each type in `types`; the type 0 is void.
     starts: Vec<u32>,
 }
 
@@ -23,14 +23,15 @@ pub struct Btf<'a> {
 struct Type<'a> {
     name: &'a [u8],
     kind: u32,
-    /// Members have bit-field sizes beside their offsets.
+    /// Members have bit-field sizes with their offsets.
     has_bit_fields: bool,
-    /// What follows it.
+    /// The bytes of its members, which follow it.
     members: &'a [u8],
 }
 
 impl<'a> Btf<'a> {
-    /// None for what is not BTF, or has types of a kind that is not known: their lengths are not either.
+    /// Parses a blob. Returns `None` if it is not BTF, or contains types of an unknown kind, whose lengths are
+    /// unknown, too.
     pub fn parse(blob: &'a [u8]) -> Option<Self> {
         let magic = u16::from_ne_bytes(blob.get(..2)?.try_into().ok()?);
         if magic != MAGIC {
@@ -52,19 +53,19 @@ impl<'a> Btf<'a> {
         Some(btf)
     }
 
-    /// Bytes from the start of the struct `of` to its field `name`, also where that lies in an anonymous struct
-    /// or union. None if there is no such field, or it is a bit-field.
+    /// Returns the bytes from the start of the struct `of` to its field `name`, also if the field is in an anonymous
+    /// struct or union. Returns `None` if there is no such field, or it is a bit-field.
     pub fn offset(&self, of: &str, name: &str) -> Option<u32> {
         let found = self.at(self.id(STRUCT, of)?)?;
         self.offset_in(&found, name.as_bytes(), NESTED_AT_MOST)
     }
 
-    /// The number of a struct.
+    /// Returns the number of a struct.
     pub fn structure(&self, name: &str) -> Option<u32> {
         self.id(STRUCT, name).map(|id| id as u32)
     }
 
-    /// The number of a function.
+    /// Returns the number of a function.
     pub fn function(&self, name: &str) -> Option<u32> {
         self.id(FUNCTION, name).map(|id| id as u32)
     }
@@ -92,7 +93,7 @@ impl<'a> Btf<'a> {
         })
     }
 
-    /// Structs and unions with their members; other types without.
+    /// Returns a type; structs and unions have their members, other types have none.
     fn at(&self, id: usize) -> Option<Type<'a>> {
         let at = *self.starts.get(id).filter(|_| id > 0)? as usize;
         let info = word(self.types, at + 4)?;
@@ -111,14 +112,14 @@ impl<'a> Btf<'a> {
     }
 }
 
-/// The kernel nests anonymous structs a few deep; a blob that refers to itself must not keep us.
+/// The kernel nests anonymous structs a few levels deep; a blob that refers to itself must not cause an endless loop.
 const NESTED_AT_MOST: u32 = 16;
 
 fn kind(info: u32) -> u32 {
     info >> 24 & 0x1f
 }
 
-/// Bytes that follow a `struct btf_type`; None for a kind that is not known.
+/// Returns the bytes that follow a `struct btf_type`; `None` for an unknown kind.
 fn trailer(info: u32) -> Option<usize> {
     let vlen = (info & 0xffff) as usize;
     Some(match kind(info) {

@@ -1,4 +1,4 @@
-//! What this kernel is and has.
+//! The version and the features of this kernel.
 
 use std::{borrow::Cow, fs, sync::LazyLock};
 
@@ -7,19 +7,19 @@ use bond_common::{abi::Offsets, names};
 
 use super::{Hook, OBJECT, btf::Btf};
 
-/// The first kernel with everything that xbond cannot do without.
+/// The oldest kernel with everything that xbond requires.
 const OLDEST: KernelVersion = KernelVersion::new(5, 14, 0);
-/// The first kernel that hands XDP programs frames in more than one piece.
+/// The first kernel that passes frames in several fragments to XDP programs.
 const XDP_FRAGS: KernelVersion = KernelVersion::new(5, 18, 0);
-/// The first kernel that redirects them (its drivers say whether they can send them).
+/// The first kernel that redirects such frames (whether a driver can send them depends on the driver).
 const XDP_FRAGS_REDIRECT: KernelVersion = KernelVersion::new(6, 3, 0);
-/// The largest MTU whose frames, with two VLAN tags, are in one piece: a page, less XDP's headroom and what the kernel
-/// puts behind. Bytes.
+/// The largest MTU for which frames with two VLAN tags fit into one fragment: a page without XDP's headroom and the
+/// kernel's data after the frame. Bytes.
 const LARGEST_IN_ONE_PIECE: u32 = 4096 - 256 - 320 - 14 - 8;
 const TCX: KernelVersion = KernelVersion::new(6, 6, 0);
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// A kernel that lacks something.
+/// A feature that the kernel lacks.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     #[error("cannot tell the kernel's version: {0}")]
@@ -41,41 +41,41 @@ pub enum KernelError {
 #[derive(Clone)]
 pub struct Kernel {
     offsets: &'static Offsets,
-    /// The programs, ready for this kernel.
+    /// The programs, adapted to this kernel.
     object: Cow<'static, [u8]>,
     tc: TcAttach,
 }
 
-/// How a tc program gets to its hook.
+/// How a tc program is attached to its hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcAttach {
-    /// As a link, first of all. Linux 6.6 on.
+    /// As a link, ahead of others. Linux 6.6 or later.
     Tcx,
     /// As a filter of the clsact qdisc.
     Clsact,
 }
 
 impl Kernel {
-    /// A kernel without BTF still forwards; only its devices' states are read by netlink then.
+    /// Reads the kernel's features. A kernel without BTF still forwards; only device states are then read by netlink.
     pub fn read() -> Self {
         let tcx = KernelVersion::current().is_ok_and(|version| version >= TCX);
         let tc = if tcx { TcAttach::Tcx } else { TcAttach::Clsact };
         Self { offsets: &TYPES.offsets, object: object(TYPES.rdonly_cast), tc }
     }
 
-    /// The same, with tc programs attached in this way.
+    /// Returns the same kernel, with tc programs attached in this way.
     #[must_use]
     pub fn with_tc(self, tc: TcAttach) -> Self {
         Self { tc, ..self }
     }
 
-    /// The same, for programs that do not look into the kernel's memory: lockdown may forbid it.
+    /// Returns the same kernel, for programs that do not read the kernel's memory: lockdown may forbid that.
     #[must_use]
     pub fn without_types(self) -> Self {
         Self { offsets: &NO_TYPES.offsets, object: object(None), ..self }
     }
 
-    /// Whether tc programs attach as links.
+    /// Returns whether tc programs attach as links.
     pub fn has_tcx(&self) -> bool {
         self.tc == TcAttach::Tcx
     }
@@ -92,7 +92,7 @@ impl Kernel {
         Self::check_version(version, release, hook, mtu)
     }
 
-    /// The same, of any kernel; `found` is its name for people.
+    /// Checks any kernel like [`Self::check`]; `found` is its readable name.
     fn check_version(version: KernelVersion, found: String, hook: Hook, mtu: u32) -> Result<(), KernelError> {
         if version < OLDEST {
             return Err(KernelError::TooOld { found });
@@ -107,46 +107,46 @@ impl Kernel {
         Ok(())
     }
 
-    /// All zero where there is no BTF.
+    /// Returns the offsets; all are zero without BTF.
     pub fn offsets(&self) -> Offsets {
         *self.offsets
     }
 
-    /// The same, for a loader that keeps the reference.
+    /// Returns the offsets by a static reference, which a loader keeps.
     pub(super) fn offsets_in_place(&self) -> &'static Offsets {
         self.offsets
     }
 
-    /// The programs, ready for this kernel: an ELF object.
+    /// Returns the programs, adapted to this kernel: an ELF object.
     pub fn object(&self) -> &[u8] {
         &self.object
     }
 
-    /// Whether programs can look at devices: this kernel describes its types, and lets its memory be read.
+    /// Returns whether programs can read devices: this kernel describes its types, and allows its memory to be read.
     pub fn has_types(&self) -> bool {
         self.offsets.skb_dev != 0
     }
 }
 
-/// What this kernel's BTF says.
+/// Information from this kernel's BTF.
 #[derive(Default)]
 struct Types {
     offsets: Offsets,
-    /// The number of bpf_rdonly_cast, of Linux 6.2 on.
+    /// The number of bpf_rdonly_cast, of Linux 6.2 or later.
     rdonly_cast: Option<u32>,
 }
 
-/// Empty where there is no BTF.
+/// Empty without BTF.
 static TYPES: LazyLock<Types> = LazyLock::new(|| types().unwrap_or_default());
 static NO_TYPES: LazyLock<Types> = LazyLock::new(Types::default);
 
-/// Opcode of a call, and what its source register says of the callee.
+/// The opcode of a call, and the values of its source register for the kinds of callee.
 const CALL: u8 = 0x85;
 const OF_KERNEL_FUNCTION: u8 = 2 << 4;
-/// Bytes of an instruction; sections begin at multiples of it.
+/// Size of an instruction in bytes; sections begin at multiples of it.
 const INSTRUCTION: usize = 8;
 
-/// The object with the calls of [`names::RDONLY_CAST_CALL`] made calls of the kernel's function, if it has one.
+/// Returns the object, in which the calls of [`names::RDONLY_CAST_CALL`] call the kernel's function, if it has one.
 fn object(rdonly_cast: Option<u32>) -> Cow<'static, [u8]> {
     let Some(function) = rdonly_cast else { return Cow::Borrowed(OBJECT) };
     let call = |source, number: u32| {
@@ -161,8 +161,8 @@ fn object(rdonly_cast: Option<u32>) -> Cow<'static, [u8]> {
     Cow::Owned(object)
 }
 
-/// The offsets of the few fields that the data plane reads from kernel memory. None where this kernel has no
-/// BTF, or the fields are not as they are known.
+/// Returns the offsets of the few fields that the data plane reads from kernel memory. Returns `None` if this kernel
+/// has no BTF, or the fields have an unknown form.
 fn types() -> Option<Types> {
     let blob = fs::read(VMLINUX).ok()?;
     let btf = Btf::parse(&blob)?;
@@ -233,7 +233,7 @@ mod tests {
             println!("skipped: this kernel has no {VMLINUX}");
             return;
         };
-        // sk_buff.dev stands behind two list pointers in every kernel so far.
+        // sk_buff.dev has followed two list pointers in every kernel so far.
         assert_eq!(offsets.skb_dev, 16);
         assert!(offsets.ifindex > 0 && offsets.dev_addr > 0 && offsets.dev_addr % 8 == 0);
     }

@@ -1,4 +1,4 @@
-//! What a BPF link holds, as the kernel says it.
+//! The state of a BPF link, as the kernel reports it.
 
 use std::{io, os::fd::AsFd as _, path::Path};
 
@@ -13,7 +13,7 @@ pub struct DeviceLink {
     pub(super) kind: u32,
     /// The device; 0 if the program was detached from it, or the device is gone.
     pub ifindex: u32,
-    /// The program, as `bpftool prog show id` takes it.
+    /// The number of the program, as `bpftool prog show id` takes it.
     pub program: u32,
 }
 
@@ -34,8 +34,8 @@ impl DeviceLink {
         netkit::device_link(link.as_fd()).map(Some)
     }
 
-    /// The kernel detaches the program when the device leaves its network namespace: the ifindex counts in the one in
-    /// which it was attached.
+    /// Returns whether the kernel detaches the program when the device leaves its network namespace: the ifindex is
+    /// then always one of the namespace in which the program was attached.
     pub fn stays_in_namespace(&self) -> bool {
         self.kind == BPF_LINK_TYPE_TCX
     }

@@ -1,4 +1,4 @@
-//! A BPF array in memory: what packets read is stored by plain stores, not by system calls.
+//! A BPF array in memory: plain stores, instead of system calls, change the values that packets read.
 
 use std::{
     io,
@@ -38,12 +38,12 @@ impl<T: Pod> Mapped<T> {
         Ok(Self { base: base.cast(), length, values: PhantomData })
     }
 
-    /// A word of the value, to be changed alone.
+    /// Returns a word of the value, to be changed alone.
     pub fn word(&self, index: usize, word: usize) -> &AtomicU64 {
         &self.words(index)[word]
     }
 
-    /// The value, word by word: each word is whole.
+    /// Loads the value, word by word: each word is consistent in itself.
     pub fn load(&self, index: usize) -> T {
         let mut value = MaybeUninit::<T>::uninit();
         for (at, word) in self.words(index).iter().enumerate() {

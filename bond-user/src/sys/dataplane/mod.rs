@@ -38,13 +38,13 @@ use super::directory::Location;
 /// The compiled programs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bond-ebpf"));
 
-/// Which hooks carry the packets.
+/// The hooks at which the programs run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
     Tc,
-    /// In the driver.
+    /// XDP in the driver.
     Xdp,
-    /// In the stack, for devices whose driver has no XDP: slower than tc.
+    /// XDP in the stack, for devices with a driver without XDP: slower than tc.
     XdpGeneric,
 }
 
@@ -74,7 +74,7 @@ impl std::fmt::Display for Hook {
     }
 }
 
-/// What can go wrong between xbond and the kernel's BPF.
+/// Errors of xbond's calls to the kernel's BPF.
 #[derive(Debug, thiserror::Error)]
 pub enum DataPlaneError {
     #[error("cannot load the BPF programs: {}", error_chain(.0))]
@@ -249,21 +249,21 @@ pub trait DataPlane: Send + Sync {
     fn keep(self: Box<Self>);
 }
 
-/// While it is held, bond0 takes frames with MACs that it had: [`DataPlane::accept_former_macs`].
+/// While this is held, bond0 accepts frames with its former MAC addresses: [`DataPlane::accept_former_macs`].
 pub struct FormerMacs {
     _held: Box<dyn Any + Send + Sync>,
 }
 
-/// Where the program goes that has what bond0, or whoever is behind an existing port, sends: to the port's ingress.
+/// Where the program runs on frames that bond0, or the host behind an existing port, sends: at the port's ingress.
 #[derive(Clone, Copy, Debug)]
 pub struct Port<'a> {
     pub device: &'a str,
     pub ifindex: u32,
-    /// ifindex of bond0 where it and the port are a netkit pair: the program then runs as bond0 sends, too, and sends
-    /// from there.
+    /// ifindex of bond0 where it and the port are a netkit pair: the program then also runs as bond0 sends, and
+    /// transmits from there.
     pub netkit: Option<u32>,
-    /// bond0, where it and the port are a pair and both are in the agent's network namespace. Without it the programs at the
-    /// egress of the ends stay as they are.
+    /// bond0, where it and the port are a pair and both are in the agent's network namespace. Without it the programs
+    /// at the egress of the ends are not changed.
     pub bond: Option<&'a str>,
 }
 
@@ -271,14 +271,14 @@ pub struct Port<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replaced {
     Done,
-    /// Its link has no device: another process has detached it, or the slave was away in another namespace, which takes
-    /// programs from their hooks.
+    /// Its link has no device: another process has detached it, or the slave was in another namespace, and the kernel
+    /// detached it.
     Detached,
     /// It is not pinned: the slave's set-up was not finished, or its pin was removed.
     Absent,
 }
 
-/// A slave whose program is at its hook.
+/// A slave with an attached program.
 #[derive(Clone, Copy, Debug)]
 pub struct Attachment<'a> {
     pub slot: Slot,
@@ -289,13 +289,13 @@ pub struct Attachment<'a> {
 /// A part of the data plane that another process has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The program is not at its hook on this device.
+    /// The program is not attached to this device.
     Detached { device: String },
     /// Another program is in its link.
     Replaced { device: String },
-    /// An entry of a device map leads elsewhere, or nowhere.
+    /// An entry of a device map has another device, or none.
     DeviceMap { map: &'static str, key: u32 },
-    /// It could not be looked at: nothing is known.
+    /// The check failed: nothing is known.
     Unknown { what: String, why: String },
 }
 
@@ -306,6 +306,6 @@ pub enum Unfit {
     NoMap(&'static str),
     /// No program was attached to the port yet: its bring-up was interrupted.
     NoPort,
-    /// It is of this other [`ABI_VERSION`].
+    /// The maps have this other [`ABI_VERSION`].
     OtherVersion(u32),
 }

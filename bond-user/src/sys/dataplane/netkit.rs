@@ -1,5 +1,5 @@
-//! Calls of BPF that aya does not have: links of a netkit pair, of which one runs as the pair's primary end sends, and what
-//! stands at a device's hook.
+//! BPF system calls that aya lacks: links of a netkit pair, of which one runs as the pair's primary end sends, and
+//! queries of a device's hook.
 
 use std::{
     ffi::CString,
@@ -14,8 +14,8 @@ use std::{
 use super::link::DeviceLink;
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd};
 
-/// Has `program` run as the pair's primary end sends, until the answer is closed and its pins are gone. `primary` is
-/// an ifindex of the calling thread's network namespace.
+/// Makes `program` run as the pair's primary end sends, until the returned link is closed and its pins are removed.
+/// `primary` is an ifindex of the calling thread's network namespace.
 pub fn attach(program: BorrowedFd<'_>, primary: u32) -> io::Result<OwnedFd> {
     let mut attribute = attribute();
     // SAFETY: the view of the union that BPF_LINK_CREATE takes; all of it is zero.
@@ -24,11 +24,12 @@ pub fn attach(program: BorrowedFd<'_>, primary: u32) -> io::Result<OwnedFd> {
     create.__bindgen_anon_2.target_ifindex = primary;
     create.attach_type = bpf_attach_type::BPF_NETKIT_PRIMARY as u32;
     let link = bpf(bpf_cmd::BPF_LINK_CREATE, &mut attribute)?;
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(link) })
 }
 
-/// Puts `program` in the place of the one in `link`, with no packet in between. ENOLINK if its device is gone.
+/// Replaces the program of `link` by `program`, without a packet in between. Fails with ENOLINK if its device is
+/// gone.
 pub fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attribute = attribute();
     // SAFETY: the view of the union that BPF_LINK_UPDATE takes; all of it is zero.
@@ -38,7 +39,7 @@ pub fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attribute).map(drop)
 }
 
-/// A link, from its pin.
+/// Opens a link by its pin.
 pub fn open(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attribute = attribute();
@@ -50,7 +51,7 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(link) })
 }
 
-/// What the kernel says of a link: `struct bpf_link_info`, as far as it goes.
+/// Reads the kernel's `struct bpf_link_info` of a link, up to this length.
 pub fn info(link: BorrowedFd<'_>, info: &mut [u32; 32]) -> io::Result<()> {
     let mut attribute = attribute();
     attribute.info.bpf_fd = number(link);
@@ -59,7 +60,7 @@ pub fn info(link: BorrowedFd<'_>, info: &mut [u32; 32]) -> io::Result<()> {
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attribute).map(drop)
 }
 
-/// Takes the program of a link from its hook. The link stays, without a device, until it is closed and its pins are gone.
+/// Detaches the program of a link. The link stays, without a device, until it is closed and its pins are removed.
 pub fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut attribute = attribute();
     attribute.link_detach.link_fd = number(link);
@@ -68,7 +69,7 @@ pub fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Reads a link of a network device. The kernel takes RTNL for it.
 pub fn device_link(link: BorrowedFd<'_>) -> io::Result<DeviceLink> {
-    // struct bpf_link_info: type, id, prog_id, and at 16 what is of its type, which begins with the ifindex.
+    // struct bpf_link_info: type, id, prog_id, and from 16 on the part of its type, which begins with the ifindex.
     const KIND: usize = 0;
     const PROGRAM: usize = 2;
     const IFINDEX: usize = 4;
@@ -77,7 +78,7 @@ pub fn device_link(link: BorrowedFd<'_>) -> io::Result<DeviceLink> {
     Ok(DeviceLink { kind: found[KIND], ifindex: found[IFINDEX], program: found[PROGRAM] })
 }
 
-/// The number of a program, as `bpftool prog show id` takes it.
+/// Returns the number of a program, as `bpftool prog show id` takes it.
 pub fn number_of_program(program: BorrowedFd<'_>) -> io::Result<u32> {
     // struct bpf_prog_info: type, id.
     const ID: usize = 1;
@@ -86,15 +87,15 @@ pub fn number_of_program(program: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(found[ID])
 }
 
-/// A hook at which several programs of a device run in an order.
+/// A hook at which several programs of a device run in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceHook {
     TcxIngress,
     NetkitPrimary,
 }
 
-/// The numbers of the programs at a device's hook, in the order in which they run; of more than 64 the first. `ifindex` is of
-/// the calling thread's network namespace. The kernel takes RTNL for it.
+/// Returns the numbers of the programs at a device's hook, in the order in which they run; if there are more than 64,
+/// the first ones. `ifindex` belongs to the calling thread's network namespace. The kernel takes RTNL for it.
 pub fn programs(ifindex: u32, hook: DeviceHook) -> io::Result<Vec<u32>> {
     let mut found = [0_u32; 64];
     let mut attribute = attribute();
@@ -139,7 +140,7 @@ pub(super) fn number(fd: impl AsFd) -> u32 {
 }
 
 pub(super) fn bpf(command: bpf_cmd, attribute: &mut bpf_attr) -> io::Result<i32> {
-    // SAFETY: the attribute is whole, and what it points to outlives the call.
+    // SAFETY: the attribute is complete, and what it points to outlives the call.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command as libc::c_long, &raw mut *attribute, size_of::<bpf_attr>())
     };

@@ -1,4 +1,4 @@
-//! What of the data plane can be checked while another thread changes it: programs at their hooks.
+//! The part of the data plane that can be checked while another thread changes it: attached programs.
 
 use std::{
     io,
@@ -10,31 +10,32 @@ use bond_common::abi::Slot;
 
 use super::netkit::{self, DeviceHook};
 
-/// Where a program of a bond is.
+/// Where a program of a bond is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum At {
-    /// What bond0, or the host behind an existing port, sends: at the port, and of a netkit pair at bond0.
+    /// At the port, and for a netkit pair also at bond0: for frames that bond0, or the host behind an existing port,
+    /// sends.
     Port,
     /// At the egress of the pair's ends.
     Ends,
     Slave(Slot),
 }
 
-/// A program of a bond at its hook.
+/// An attached program of a bond.
 #[derive(Clone, Debug)]
 pub struct Watched {
     pub at: At,
     pub device: String,
-    /// Where other programs may stand ahead of it.
+    /// The hook at which other programs may run before it.
     pub(super) hook: Option<(u32, DeviceHook)>,
-    /// None where it may be any device of another namespace.
+    /// `None` if it may be any device of another namespace.
     pub(super) ifindex: Option<u32>,
     pub(super) link: Arc<OwnedFd>,
-    /// As `bpftool prog show id` takes it.
+    /// The number of the program, as `bpftool prog show id` takes it.
     pub(super) program: u32,
 }
 
-/// What became of a program at its hook.
+/// The state of a program at its hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtHook {
     Yes,
@@ -59,8 +60,8 @@ impl Watched {
         })
     }
 
-    /// The numbers of the programs that run before it at its hook, as `bpftool prog show id` takes them. The kernel takes
-    /// RTNL for it.
+    /// Returns the numbers of the programs that run before it at its hook, as `bpftool prog show id` takes them. The
+    /// kernel takes RTNL for it.
     pub fn ahead(&self) -> io::Result<Vec<u32>> {
         let Some((ifindex, hook)) = self.hook else { return Ok(Vec::new()) };
         let mut programs = netkit::programs(ifindex, hook)?;

@@ -1,15 +1,15 @@
-//! Whether a network namespace still exists, as the kernel says it without a reference to the namespace.
+//! Determines whether a network namespace still exists, without a reference to the namespace.
 //!
-//! A device map (BPF_MAP_TYPE_DEVMAP) forgets a device when the kernel unregisters it. `lo` of a namespace cannot be
-//! deleted or moved: the kernel unregisters it when the namespace ends, and only then. So a pinned device map whose one
-//! entry is `lo` says whether the namespace lives, whatever keeps it alive: a process, a file descriptor in a process
-//! that cannot be read, a bind mount in another mount namespace, or a socket. The map itself keeps nothing alive, and
-//! no packet passes through it.
+//! The kernel removes a device from a device map (BPF_MAP_TYPE_DEVMAP) when it unregisters the device. `lo` of a
+//! namespace cannot be deleted or moved: the kernel unregisters it when the namespace ends, and only then. So a
+//! pinned device map with `lo` as its one entry shows whether the namespace lives, whatever keeps it alive: a
+//! process, a file descriptor in a process that cannot be read, a bind mount in another mount namespace, or a socket.
+//! The map itself keeps nothing alive, and no packet passes through it.
 //!
-//! The other ways give less. A search of `/proc/*/ns/net`, `/proc/*/fd` and `/run/netns` finds namespaces that live, but
-//! not all of them, so it proves the death of none. Inode numbers of namespaces are given again. Handles of namespace
-//! files exist since Linux 6.18 only, and need CAP_SYS_ADMIN. BPF links of a namespace (flow dissector, sk_lookup) would
-//! run a program for its packets.
+//! The alternatives are worse. A search of `/proc/*/ns/net`, `/proc/*/fd` and `/run/netns` finds namespaces that
+//! live, but not all of them, so it proves the death of none. Inode numbers of namespaces are reused. Handles of
+//! namespace files exist since Linux 6.18 only, and need CAP_SYS_ADMIN. BPF links of a namespace (flow dissector,
+//! sk_lookup) would run a program for its packets.
 
 use std::{
     io,
@@ -21,7 +21,7 @@ use aya_obj::generated::{bpf_cmd, bpf_map_type};
 use super::netkit::{self, attribute, bpf, number};
 use crate::sys::directory::{Directory, Kind};
 
-/// The name of the pin, which the directory of no bond has: names of bonds have no percent sign.
+/// The name of the pin. No bond's directory has it: names of bonds have no percent sign.
 pub const WITNESS: &str = "%netns";
 /// The name of the map, as `bpftool` shows it.
 const MAP: &[u8] = b"NETNS";
@@ -29,20 +29,21 @@ const MAP: &[u8] = b"NETNS";
 const LOOPBACK: u32 = 1;
 const KEY: u32 = 0;
 
-/// What a witness says of its network namespace.
+/// The state of a network namespace according to its witness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Testimony {
     Lives,
     /// `lo` was unregistered, which ends the namespace.
     Ended,
-    /// There is no witness: an older xbond made the directory, or it is half-made.
+    /// There is no witness: an older xbond created the directory, or it is incomplete.
     None,
 }
 
-/// Pins a witness of the calling thread's network namespace in `dir`, unless one that says that it lives is there.
+/// Pins a witness of the calling thread's network namespace in `dir`, unless one exists that shows the namespace to
+/// live.
 ///
 /// # Errors
-/// The map cannot be made or pinned, or what has its name cannot be read.
+/// The map cannot be created or pinned, or the object of its name cannot be read.
 pub fn make(dir: &Directory) -> io::Result<()> {
     match ask(dir)? {
         Testimony::Lives => return Ok(()),
@@ -61,10 +62,10 @@ pub fn make(dir: &Directory) -> io::Result<()> {
     netkit::pin(map.as_fd(), &dir.path_of(WITNESS))
 }
 
-/// Asks the witness in `dir`.
+/// Reads the witness in `dir`.
 ///
 /// # Errors
-/// What has its name is no device map, or cannot be read: nothing is known then.
+/// The object of its name is no device map, or cannot be read: nothing is known then.
 pub fn ask(dir: &Directory) -> io::Result<Testimony> {
     match dir.kind(WITNESS) {
         None => return Ok(Testimony::None),
@@ -113,7 +114,7 @@ fn create() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(map) })
 }
 
-/// Whether this is a device map of keys and values as [`create`] makes them.
+/// Returns whether this is a device map with keys and values as [`create`] makes them.
 fn is_device_map(map: BorrowedFd<'_>) -> io::Result<bool> {
     // struct bpf_map_info: type, id, key_size, value_size, max_entries.
     let mut info = [0_u32; 32];

@@ -1,7 +1,7 @@
-//! One message of the kernel's about an address, a route, a neighbour, a rule or a nexthop object.
+//! One rtnetlink message about an address, a route, a neighbour, a rule or a nexthop object.
 //!
-//! It stays as the kernel sent it. What is changed before it is sent back is listed here, and is all: the device's
-//! ifindex or name, the state that only the kernel sets (flags, counters), and the time that is left.
+//! It stays as the kernel sent it. Only these parts are changed before it is sent back: the device's ifindex or name,
+//! the state that only the kernel sets (flags, counters), and the remaining time.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::sys::netlink::Raw;
 
-/// AF_INET, AF_INET6 and AF_MPLS as they stand in headers.
+/// AF_INET, AF_INET6 and AF_MPLS, as in headers.
 pub const INET: u8 = libc::AF_INET as u8;
 pub const INET6: u8 = libc::AF_INET6 as u8;
 pub const MPLS: u8 = 28;
@@ -57,13 +57,13 @@ pub const NHA_GATEWAY: u16 = 6;
 pub const NHA_ENCAP_TYPE: u16 = 7;
 pub const NHA_ENCAP: u16 = 8;
 pub const NHA_RES_GROUP: u16 = 12;
-/// Attributes that only answers have: NHA_GROUPS, NHA_MASTER, NHA_RES_BUCKET, NHA_OP_FLAGS, NHA_GROUP_STATS,
-/// NHA_HW_STATS_USED.
+/// Attributes that only the kernel's answers have: NHA_GROUPS, NHA_MASTER, NHA_RES_BUCKET, NHA_OP_FLAGS,
+/// NHA_GROUP_STATS, NHA_HW_STATS_USED.
 const NHA_ANSWERS: [u16; 6] = [9, 10, 13, 14, 15, 17];
 /// Within NHA_RES_GROUP.
 const NHA_RES_GROUP_UNBALANCED_TIME: u16 = 4;
 
-/// What a user may say of a next hop: RTNH_F_PERVASIVE and RTNH_F_ONLINK. The others are its state.
+/// Flags of a next hop that a user may set: RTNH_F_PERVASIVE and RTNH_F_ONLINK. The others are its state.
 const RTNH_SETTABLE: u8 = 2 | 4;
 /// RTM_F_CLONED
 const CLONED: u32 = 0x200;
@@ -72,16 +72,16 @@ const RULE_SETTABLE: u32 = 1 | 2;
 /// IFA_F_NODAD | HOMEADDRESS | MANAGETEMPADDR | NOPREFIXROUTE | MCAUTOJOIN
 const ADDRESS_SETTABLE: u32 = 0x02 | 0x10 | 0x100 | 0x200 | 0x400;
 pub const IFA_F_NODAD: u32 = 0x02;
-/// Of an IPv6 address: the kernel chose it, for privacy, and chooses another one in time.
+/// Flag of an IPv6 address: the kernel chose it, for privacy, and will replace it.
 pub const IFA_F_TEMPORARY: u32 = 0x01;
-/// The kernel chose it by a secret and the network.
+/// Flag of an IPv6 address: the kernel derived it from a secret and the network.
 pub const IFA_F_STABLE_PRIVACY: u32 = 0x800;
-/// Seconds; for ever.
+/// Seconds; no limit.
 const INFINITY: u32 = u32::MAX;
-/// USER_HZ, in which rta_expires counts.
+/// USER_HZ, the unit of rta_expires.
 const TICKS_PER_SECOND: u32 = 100;
 
-/// What a message is about.
+/// The kind of object in a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MessageKind {
     Address,
@@ -94,7 +94,7 @@ pub enum MessageKind {
 impl MessageKind {
     const ALL: [Self; 5] = [Self::Address, Self::Route, Self::Neighbour, Self::Rule, Self::NextHop];
 
-    /// RTM_NEW..., to which RTM_DEL... and RTM_GET... are the next two.
+    /// Returns RTM_NEW...; RTM_DEL... and RTM_GET... are the next two numbers.
     pub fn new_type(self) -> u16 {
         match self {
             Self::Address => 20,
@@ -105,7 +105,7 @@ impl MessageKind {
         }
     }
 
-    /// Bytes of struct ifaddrmsg, rtmsg, ndmsg, fib_rule_hdr, nhmsg.
+    /// Returns the size in bytes of struct ifaddrmsg, rtmsg, ndmsg, fib_rule_hdr, nhmsg.
     pub fn header(self) -> usize {
         match self {
             Self::Address | Self::NextHop => 8,
@@ -124,26 +124,26 @@ impl MessageKind {
     }
 }
 
-/// A message as the kernel sent it; its header and attributes are whole.
+/// A message as the kernel sent it; its header and attributes are complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     kind: MessageKind,
     body: Vec<u8>,
 }
 
-/// What takes the place of a device in a message.
+/// The device that replaces another one in a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Substitute<'a> {
     pub from: u32,
     pub to: u32,
-    /// Of the names that labels and rules have: the former and the new one.
+    /// The former and the new name in labels and rules.
     pub names: Option<(&'a str, &'a str)>,
-    /// Since the message was read.
+    /// Time since the message was read.
     pub elapsed: Duration,
 }
 
 impl Message {
-    /// None if the message is of another kind, or cut.
+    /// Checks a message; returns `None` if it is of another kind, or truncated.
     pub fn new(kind: MessageKind, raw: Raw) -> Option<Self> {
         (raw.kind == kind.new_type()).then_some(())?;
         Self::checked(kind, raw.body)
@@ -161,12 +161,12 @@ impl Message {
         self.kind
     }
 
-    /// To make this.
+    /// Returns the request that creates this object.
     pub fn creation(&self) -> Raw {
         Raw { kind: self.kind.new_type(), body: self.body.clone() }
     }
 
-    /// To delete this.
+    /// Returns the request that deletes this object.
     pub fn deletion(&self) -> Raw {
         Raw { kind: self.kind.new_type() + 1, body: self.body.clone() }
     }
@@ -175,7 +175,7 @@ impl Message {
         self.byte(0)
     }
 
-    /// A byte of the header.
+    /// Returns a byte of the header.
     pub fn byte(&self, at: usize) -> u8 {
         self.body.get(at).copied().unwrap_or(0)
     }
@@ -194,7 +194,7 @@ impl Message {
         u32_at(self.attribute(wanted)?, 0)
     }
 
-    /// A name, without the final zero.
+    /// Returns a name, without the final zero.
     pub fn name(&self, wanted: u16) -> Option<&str> {
         let bytes = self.attribute(wanted)?;
         std::str::from_utf8(bytes.strip_suffix(b"\0").unwrap_or(bytes)).ok()
@@ -204,19 +204,19 @@ impl Message {
         ip_of(self.attribute(wanted)?)
     }
 
-    /// Of an address or a neighbour.
+    /// Returns the ifindex of an address or a neighbour.
     pub fn ifindex(&self) -> u32 {
         self.word(4)
     }
 
     // --- Addresses ---
 
-    /// The address itself, not that of the peer.
+    /// Returns the address itself, not that of the peer.
     pub fn local(&self) -> Option<IpAddr> {
         self.ip(IFA_LOCAL).or_else(|| self.ip(IFA_ADDRESS))
     }
 
-    /// What tells an address from others of its device.
+    /// Returns the key that identifies an address on its device.
     pub fn address_key(&self) -> (Option<IpAddr>, u8, Option<IpAddr>) {
         (self.local(), self.byte(1), self.ip(IFA_ADDRESS))
     }
@@ -226,7 +226,7 @@ impl Message {
         self.number(IFA_FLAGS).unwrap_or_else(|| self.byte(2).into())
     }
 
-    /// Seconds until the kernel removes it, as of when it was read; None: it stays.
+    /// Returns the seconds until the kernel removes it, counted from when it was read; `None` if it stays.
     pub fn valid_for(&self) -> Option<u32> {
         self.attribute(IFA_CACHEINFO).and_then(|info| u32_at(info, 4)).filter(|valid| *valid != u32::MAX)
     }
@@ -236,7 +236,7 @@ impl Message {
         self.byte(3)
     }
 
-    /// The same address for another device, with these flags on top of its own; None if its time is over.
+    /// Returns the same address for another device, with these flags in addition; `None` if its lifetime is over.
     pub fn address_for(&self, substitute: &Substitute<'_>, flags: u32) -> Option<Self> {
         let flags = self.address_flags() & ADDRESS_SETTABLE | flags;
         let mut message = Builder::of(self);
@@ -272,7 +272,7 @@ impl Message {
         self.byte(5)
     }
 
-    /// A copy that the kernel made of a route for one destination.
+    /// Returns whether this is a copy that the kernel made of a route for one destination.
     pub fn is_clone(&self) -> bool {
         self.word(8) & CLONED != 0
     }
@@ -285,7 +285,7 @@ impl Message {
         self.ip(RTA_PREFSRC)
     }
 
-    /// Of two routes with one key the first that matches is taken.
+    /// Returns the key of a route; of two routes with one key the kernel uses the first that matches.
     pub fn route_key(&self) -> RouteKey {
         RouteKey {
             family: self.family(),
@@ -301,14 +301,14 @@ impl Message {
         self.number(RTA_TABLE).unwrap_or_else(|| self.byte(4).into())
     }
 
-    /// ifindexes of its next hops, as far as they are in the message.
+    /// Returns the ifindexes of its next hops, as far as they are in the message.
     pub fn route_devices(&self) -> Vec<u32> {
         let hops = self.attribute(RTA_MULTIPATH).unwrap_or_default();
         let of_hops = next_hops(hops).map(|hop| hop.ifindex);
         self.number(RTA_OIF).into_iter().chain(of_hops).collect()
     }
 
-    /// Whether the kernel finds its next hops by another route.
+    /// Returns whether the kernel resolves its next hops by another route.
     pub fn has_gateway(&self) -> bool {
         [RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH, RTA_NH_ID].iter().any(|kind| self.attribute(*kind).is_some())
     }
@@ -363,14 +363,14 @@ impl Message {
         own.into_iter().chain(next_hops(hops).filter_map(|hop| encapsulation(hop.attributes))).collect()
     }
 
-    /// The same route over another device; None if its time is over.
+    /// Returns the same route over another device; `None` if its lifetime is over.
     pub fn route_for(&self, substitute: &Substitute<'_>) -> Option<Self> {
         let by_id = self.attribute(RTA_NH_ID).is_some();
         let mut message = Builder::of(self);
         message.set_word(8, if by_id { 0 } else { self.word(8) & u32::from(RTNH_SETTABLE) });
         let mut expires = None;
         message.attributes(|kind, value| match kind & NLA_TYPE_MASK {
-            // The object says all of these.
+            // The nexthop object contains all of these.
             RTA_OIF | RTA_GATEWAY | RTA_VIA | RTA_MULTIPATH | RTA_ENCAP | RTA_ENCAP_TYPE if by_id => None,
             RTA_OIF => Some(replaced(value, substitute)),
             RTA_MULTIPATH => Some(next_hops_for(value, substitute)),
@@ -391,7 +391,7 @@ impl Message {
         Some(message.done())
     }
 
-    /// The same of all routes that are one but for their state and the time that is left to them.
+    /// Returns a form of the route without its state and its remaining time, to compare routes.
     pub fn canonical_route(&self) -> Option<Vec<u8>> {
         let none = Substitute { from: 0, to: 0, names: None, elapsed: Duration::ZERO };
         let route = self.route_for(&none)?;
@@ -420,7 +420,7 @@ impl Message {
         self.byte(10)
     }
 
-    /// RTN_*, of its address.
+    /// Returns RTN_* of its address.
     pub fn neighbour_type(&self) -> u8 {
         self.byte(11)
     }
@@ -431,7 +431,7 @@ impl Message {
     }
 
     pub fn neighbour_for(&self, substitute: &Substitute<'_>) -> Self {
-        /// NUD_REACHABLE | STALE | NOARP | PERMANENT: what the others come to, the kernel finds out.
+        /// NUD_REACHABLE | STALE | NOARP | PERMANENT. The kernel determines the outcome of the other states.
         const KNOWN: u16 = 0x02 | 0x04 | 0x40 | 0x80;
         let mut message = Builder::of(self);
         message.set_word(4, substitute.to);
@@ -447,7 +447,7 @@ impl Message {
 
     // --- Rules ---
 
-    /// Whether it is about packets that this device receives, or that are sent by it.
+    /// Returns whether the rule matches packets that this device receives, or that are sent by it.
     pub fn names_device(&self, name: &str) -> bool {
         [FRA_IIFNAME, FRA_OIFNAME].iter().any(|kind| self.name(*kind) == Some(name))
     }
@@ -476,14 +476,14 @@ impl Message {
         self.number(NHA_ID).unwrap_or(0)
     }
 
-    /// ids of the members of a group (struct nexthop_grp is 8 bytes).
+    /// Returns the ids of the members of a group (struct nexthop_grp is 8 bytes).
     pub fn members(&self) -> impl Iterator<Item = u32> {
         self.attribute(NHA_GROUP).unwrap_or_default().chunks_exact(8).filter_map(|member| u32_at(member, 0))
     }
 
     pub fn next_hop_for(&self, substitute: &Substitute<'_>) -> Self {
         let mut message = Builder::of(self);
-        // Its scope is the kernel's to find.
+        // The kernel determines its scope.
         message.set_byte(1, 0);
         message.set_word(4, self.word(4) & u32::from(RTNH_SETTABLE & 4));
         message.attributes(|kind, value| match kind & NLA_TYPE_MASK {
@@ -500,12 +500,12 @@ impl Message {
             kind if NHA_ANSWERS.contains(&kind) => None,
             _ => Some(value.to_vec()),
         });
-        // The kernel lists it without this flag, and does not take it without.
+        // The kernel lists it without this flag, and does not accept it without.
         message.retype(NHA_ENCAP, NHA_ENCAP | NLA_F_NESTED);
         message.done()
     }
 
-    /// What a log or an error calls it, as `ip` prints it.
+    /// Formats it for a log or an error, as `ip` prints it.
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             MessageKind::Address => match self.local() {
@@ -595,7 +595,7 @@ pub struct RouteKey {
     metric: u32,
 }
 
-/// `route 0218fe02...`: the kind, and the bytes in hexadecimal.
+/// Serializes as `route 0218fe02...`: the kind, and the bytes in hexadecimal.
 impl Serialize for Message {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use fmt::Write as _;
@@ -624,7 +624,7 @@ impl<'de> Deserialize<'de> for Message {
     }
 }
 
-/// The parts of a message that is changed.
+/// The parts of a message that is being changed.
 struct Builder {
     kind: MessageKind,
     body: Vec<u8>,
@@ -649,7 +649,7 @@ impl Builder {
         self.set(at, &word.to_ne_bytes());
     }
 
-    /// Replaces each attribute's value by that of `change`, or drops it.
+    /// Replaces each attribute's value by the result of `change`, or drops it.
     fn attributes(&mut self, mut change: impl FnMut(u16, &[u8]) -> Option<Vec<u8>>) {
         let attributes_begin = self.kind.header();
         let mut body = self.body.get(..attributes_begin).unwrap_or_default().to_vec();
@@ -745,7 +745,7 @@ fn replaced(value: &[u8], substitute: &Substitute<'_>) -> Vec<u8> {
     device_for(ifindex, substitute).to_ne_bytes().to_vec()
 }
 
-/// "eth0:1" of eth0 becomes "bond0:1"; a label of another form stays.
+/// Replaces the name in a label: "eth0:1" of eth0 becomes "bond0:1"; a label of another form stays.
 fn label_for(label: &[u8], names: Option<(&str, &str)>) -> Vec<u8> {
     let Some((from, to)) = names else { return label.to_vec() };
     match label.strip_prefix(from.as_bytes()) {
@@ -754,7 +754,7 @@ fn label_for(label: &[u8], names: Option<(&str, &str)>) -> Vec<u8> {
     }
 }
 
-/// Of so many seconds when some have gone by.
+/// Returns the remaining seconds after some time has elapsed.
 fn time_left(seconds: u32, elapsed: Duration) -> u32 {
     if seconds == INFINITY {
         return INFINITY;
@@ -769,7 +769,7 @@ pub(super) fn ip_of(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
 }
 
-/// Type, value and what follows; None if it is cut.
+/// Returns type, value and the bytes that follow; `None` if the attribute is truncated.
 fn split_attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     const HEADER: usize = 4;
     let length = usize::from(u16_at(bytes, 0)?);
@@ -786,7 +786,7 @@ fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// Adds an attribute at the end.
+/// Appends an attribute.
 pub(super) fn append(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let length = (4 + value.len()) as u16;
     body.extend(length.to_ne_bytes());
@@ -803,7 +803,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
-/// The attributes of a nested one, without the flags of their types.
+/// Returns the attributes in a nested one, without the flags of their types.
 pub(super) fn nested(value: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     attributes(value).map(|(kind, value)| (kind & NLA_TYPE_MASK, value))
 }

@@ -1,11 +1,13 @@
-//! Addresses, routes, neighbours and nexthop objects of a device, kept as the kernel's own messages.
+//! Addresses, routes, neighbours and nexthop objects of a device, stored as the kernel's own messages.
 //!
-//! Closing a device takes its routes, neighbours and nexthop objects away, and enslaving its IPv6 addresses. They are
-//! sent back as they were read ([`Layer3`]), to the same device or, with `move_addresses`, to the bond: only the device
-//! is replaced. What the kernel would not take back is refused before anything is changed ([`Layer3::unrestorable`]).
+//! Setting a device down removes its routes, neighbours and nexthop objects, and enslaving removes its IPv6
+//! addresses. They are sent back as they were read ([`Layer3`]), to the same device or, with `move_addresses`, to the
+//! bond: only the device is replaced. What the kernel would not accept back is refused before anything is changed
+//! ([`Layer3::unrestorable`]).
 //!
-//! Three things the kernel makes itself, and they are left to it: IPv6 addresses that it chose for privacy, IPv6 routes
-//! that come with addresses and with the device, and, where it listens to router advertisements, what those say.
+//! Three kinds of objects are created by the kernel itself, and are left to it: IPv6 addresses that it chose for
+//! privacy, IPv6 routes that come with addresses and with the device, and, where it listens to router advertisements,
+//! the addresses and routes from those.
 
 pub mod message;
 
@@ -34,7 +36,7 @@ use super::{
     netlink::{IPV6_MIN_MTU, Raw},
 };
 
-/// RTPROT_REDIRECT, KERNEL and RA: who made a route.
+/// RTPROT_REDIRECT, KERNEL and RA: the origin of a route.
 const BY_REDIRECT: u8 = 1;
 const BY_KERNEL: u8 = 2;
 const BY_ADVERTISEMENT: u8 = 9;
@@ -42,57 +44,57 @@ const BY_ADVERTISEMENT: u8 = 9;
 const UNICAST: u8 = 1;
 /// IFAPROT_KERNEL_LL
 const KERNEL_LINK_LOCAL: u8 = 3;
-/// A NIC that was closed needs some seconds until it has a link again.
+/// A NIC that was set down needs some seconds until it has a link again.
 const CARRIER_TIMEOUT: Duration = Duration::from_secs(10);
 const CARRIER_POLL: Duration = Duration::from_millis(20);
 /// How many failures an error names.
 const NAMED: usize = 5;
 
-/// What stands on a device, in the kernel's order.
+/// The addresses, routes, neighbours and nexthop objects of a device, in the kernel's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layer3 {
-    /// Milliseconds of CLOCK_MONOTONIC, in which lifetimes run.
+    /// Milliseconds of CLOCK_MONOTONIC, by which lifetimes run.
     read_at: u64,
     messages: Vec<Message>,
-    /// The kernel learned routes from router advertisements on it, and does so again.
+    /// Whether the kernel learned routes from router advertisements on the device, and will do so again.
     learns: bool,
-    /// Places in `messages` of IPv4 routes that stood ahead of another device's to the same destination.
+    /// Indexes in `messages` of IPv4 routes that stood ahead of another device's route to the same destination.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ahead: Vec<usize>,
 }
 
-/// Something that cannot be restored or moved, and why.
+/// An object that cannot be restored or moved, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unrestorable {
     pub what: String,
     pub why: &'static str,
 }
 
-/// To which device, and under which names, what was read goes.
+/// The device, and its names, to which the messages are sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
-    /// Of the device that was read.
+    /// ifindex of the device that was read.
     pub from: u32,
     pub to: u32,
-    /// The names of the two, where they differ.
+    /// The names of the two devices, where they differ.
     pub names: Option<(&'a str, &'a str)>,
-    /// Of the second one: the kernel makes its link-local address of it.
+    /// MAC address of the second device, from which the kernel derives its link-local address.
     pub mac: Option<Mac>,
 }
 
 impl Target<'_> {
-    /// The device that was read.
+    /// Returns the device that was read as the target.
     pub fn same(ifindex: u32) -> Self {
         Self::back(ifindex, ifindex)
     }
 
-    /// The device that was read, which may have another ifindex by now.
+    /// Returns the device that was read, which may have another ifindex by now, as the target.
     pub fn back(from: u32, to: u32) -> Self {
         Self { from, to, names: None, mac: None }
     }
 
-    /// Whether the kernel gives the device another address instead of this one.
+    /// Returns whether the kernel gives the device another address instead of this one.
     fn has_another(&self, address: &Message) -> bool {
         if self.is_back() {
             return is_chosen(address);
@@ -111,7 +113,7 @@ impl Target<'_> {
 }
 
 impl Layer3 {
-    /// From messages that did not come from the kernel, as those of an older record.
+    /// Creates it from messages that did not come from the kernel, for example those of an older record.
     pub fn of(messages: Vec<Message>) -> Self {
         Self { read_at: now(), messages, learns: true, ahead: Vec::new() }
     }
@@ -120,7 +122,7 @@ impl Layer3 {
         self.messages.iter().filter(move |message| message.kind() == kind)
     }
 
-    /// In the kernel's order, IPv4 first.
+    /// Returns the addresses in the kernel's order, IPv4 first.
     pub fn addresses(&self) -> impl Iterator<Item = &Message> {
         self.of_kind(MessageKind::Address)
     }
@@ -129,8 +131,8 @@ impl Layer3 {
         self.of_kind(MessageKind::Route)
     }
 
-    /// Nexthop objects that lead to a device, and groups of them. A record has no others of one that was read, but what is
-    /// written in it need not have been read.
+    /// Returns nexthop objects over a device, and groups of them. A record of a device that was read has no others,
+    /// but a record may have been edited.
     fn next_hops_over(&self, ifindex: u32) -> impl Iterator<Item = &Message> {
         let leads = move |object: &Message| object.number(NHA_OIF) == Some(ifindex);
         let own: HashSet<_> = self
@@ -142,13 +144,13 @@ impl Layer3 {
             .filter(move |object| leads(object) || object.members().any(|id| own.contains(&id)))
     }
 
-    /// Rules about packets that a device of this name receives or sends.
+    /// Returns the rules about packets that a device of this name receives or sends.
     pub fn rules_about(&self, device: &str) -> Self {
         let rules = self.of_kind(MessageKind::Rule).filter(|rule| rule.names_device(device));
         Self { messages: rules.cloned().collect(), ahead: Vec::new(), ..*self }
     }
 
-    /// Whether both hold the same messages, whatever time was left when they were read.
+    /// Returns whether both hold the same messages, whatever the remaining times were when they were read.
     pub fn is_same(&self, other: &Self) -> bool {
         let stable = |layer: &Self| -> Vec<Option<Vec<u8>>> {
             let of = |message: &Message| match message.kind() {
@@ -167,7 +169,8 @@ impl Layer3 {
         self.messages.len() == other.messages.len() && stable(self) == stable(other)
     }
 
-    /// Whether there is anything that enslaving takes from the device, and that the kernel does not make again.
+    /// Returns whether there is anything that enslaving removes from the device, and that the kernel does not create
+    /// again.
     pub fn gives_anything(&self) -> bool {
         self.addresses().any(|address| !is_own_link_local(address))
             || self.routes().any(|route| ![BY_KERNEL, BY_ADVERTISEMENT].contains(&route.route_protocol()))
@@ -177,7 +180,8 @@ impl Layer3 {
                 .any(|message| matches!(message.kind(), MessageKind::Neighbour | MessageKind::NextHop))
     }
 
-    /// What the kernel would not take back. A device with any of it cannot be closed without a loss.
+    /// Returns an object that the kernel would not accept back. A device that has one cannot be set down without a
+    /// loss.
     pub fn unrestorable(&self) -> Option<Unrestorable> {
         /// LWTUNNEL_ENCAP_BPF and LWTUNNEL_ENCAP_SEG6_LOCAL, and SEG6_LOCAL_BPF within the latter.
         const BPF: u16 = 6;
@@ -200,7 +204,7 @@ impl Layer3 {
         )
     }
 
-    /// What cannot go to a device of another name, with this MTU in bytes.
+    /// Returns an object that cannot be moved to a device of another name, with this MTU in bytes.
     pub fn unmovable(&self, target: &Target<'_>, mtu: u32) -> Option<Unrestorable> {
         let is_ipv6 = |message: &&Message| i32::from(message.family()) == libc::AF_INET6;
         let addresses = self.addresses().filter(|address| !is_own_link_local(address));
@@ -226,7 +230,7 @@ impl Layer3 {
     }
 }
 
-/// With the word for what it is.
+/// Formats a message with the word for its kind.
 fn named(message: &Message) -> String {
     match message.kind() {
         MessageKind::Address => format!("address {message}"),
@@ -237,7 +241,7 @@ fn named(message: &Message) -> String {
     }
 }
 
-/// Milliseconds of the clock in which the kernel's lifetimes run.
+/// Returns milliseconds of the clock by which the kernel's lifetimes run.
 fn now() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
@@ -247,7 +251,8 @@ fn link_local(ip: Option<IpAddr>) -> bool {
     matches!(ip, Some(IpAddr::V6(ip)) if ip.is_unicast_link_local())
 }
 
-/// The link-local address that the kernel gives to every device. Before Linux 5.18 it does not say which one that is.
+/// Returns whether this is the link-local address that the kernel gives to every device. Before Linux 5.18 the kernel
+/// does not mark it.
 fn is_own_link_local(address: &Message) -> bool {
     let by_kernel = match address.attribute(IFA_PROTO) {
         Some(&[origin]) => origin == KERNEL_LINK_LOCAL,
@@ -256,23 +261,23 @@ fn is_own_link_local(address: &Message) -> bool {
     link_local(address.local()) && by_kernel
 }
 
-/// fe80::/64 with the modified EUI-64 of a MAC.
+/// Returns fe80::/64 with the modified EUI-64 of a MAC address.
 fn link_local_of(mac: Mac) -> IpAddr {
     let [a, b, c, d, e, f] = mac.bytes();
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]).into()
 }
 
-/// Made of a MAC.
+/// Returns whether an address was derived from a MAC address.
 fn is_eui64(address: &Message) -> bool {
     matches!(address.local(), Some(IpAddr::V6(ip)) if ip.octets().get(11..13) == Some(&[0xff, 0xfe]))
 }
 
-/// Chosen by the kernel, which chooses again.
+/// Returns whether the kernel chose the address, and would choose again.
 fn is_chosen(address: &Message) -> bool {
     address.family() == INET6 && address.address_flags() & (IFA_F_TEMPORARY | IFA_F_STABLE_PRIVACY) != 0
 }
 
-/// A route that comes with an IPv6 address or with the device.
+/// Returns whether a route comes with an IPv6 address or with the device.
 fn comes_by_itself(route: &Message) -> bool {
     let of_device = matches!(route.destination(), Some(IpAddr::V6(ip)) if ip.is_unicast_link_local() || ip.is_multicast());
     route.family() == INET6
@@ -285,7 +290,7 @@ fn comes_by_itself(route: &Message) -> bool {
 struct Reading {
     routes: Vec<Message>,
     ahead: Vec<usize>,
-    /// The key of the last route that is the device's, and its places in `messages`.
+    /// The key of the last route of the device, and its indexes in `messages`.
     last: Option<(RouteKey, Vec<usize>)>,
 }
 
@@ -310,7 +315,7 @@ impl Reading {
     }
 }
 
-/// A request for a list, with this family.
+/// Returns a request for a list of this family.
 fn listing(kind: MessageKind, family: u8) -> Raw {
     let mut body = vec![0; kind.header()];
     if let Some(place) = body.first_mut() {
@@ -319,7 +324,7 @@ fn listing(kind: MessageKind, family: u8) -> Raw {
     Raw { kind: kind.new_type() + 2, body }
 }
 
-/// What is left to be sent, and what became of what was.
+/// The requests that are still to be sent, and the results of those that were.
 struct Sender<'a> {
     devices: &'a (dyn Devices + 'a),
     on: String,
@@ -329,7 +334,7 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    /// Sends all; what is there already is done. Returns what failed.
+    /// Sends all requests; an object that exists already counts as success. Returns the failed ones.
     async fn send(&self, requests: Vec<(u16, Message)>) -> Vec<(u16, Message, rtnetlink::Error)> {
         let raw = requests.iter().map(|(flags, message)| (*flags, message.creation())).collect();
         let answers = self.devices.send_raw(raw).await;
@@ -342,7 +347,8 @@ impl Sender<'_> {
         requests.into_iter().zip(answers).filter_map(failed).collect()
     }
 
-    /// Sends all, and what failed again while that helps: a gateway may be found by another one of them.
+    /// Sends all requests, and repeats failed ones as long as some succeed: one of them may be the route to another
+    /// one's gateway.
     async fn send_repeatedly(&mut self, mut requests: Vec<(u16, Message)>) {
         loop {
             let before = requests.len();
@@ -407,7 +413,7 @@ impl Sender<'_> {
     }
 
     /// # Errors
-    /// Names what could not be sent.
+    /// Names the objects that could not be sent.
     fn finish(self) -> Result<(), SysError> {
         let mut failures = self.failures.into_iter();
         let Some((what, error)) = failures.next() else { return Ok(()) };
@@ -476,7 +482,7 @@ impl dyn Devices + '_ {
                     &listing(MessageKind::Address, family),
                     "the addresses",
                     |address| {
-                        // Where there is no IPv6, its list is the one of all families.
+                        // Without IPv6 in the kernel, its list contains all families.
                         address.family() == family && address.ifindex() == ifindex
                     },
                 )
@@ -504,7 +510,7 @@ impl dyn Devices + '_ {
         self.collect(&listing(MessageKind::Route, family), "the routes", Reading::default, each).await
     }
 
-    /// Objects that lead to a device, before the groups that they are members of.
+    /// Returns the nexthop objects over a device, before the groups that they are members of.
     async fn next_hops_of(&self, ifindex: u32) -> Result<Vec<Message>, SysError> {
         let all = self
             .messages(MessageKind::NextHop, &listing(MessageKind::NextHop, 0), "the nexthop objects", |_| {
@@ -518,7 +524,8 @@ impl dyn Devices + '_ {
         Ok(kept)
     }
 
-    /// Neighbours that the kernel does not find again: permanent ones, those of a routing daemon, and proxies.
+    /// Returns neighbours that the kernel does not find again: permanent ones, those of a routing daemon, and
+    /// proxies.
     async fn neighbours_to_keep(&self, ifindex: u32) -> Result<Vec<Message>, SysError> {
         const NUD_NOARP: u16 = 0x40;
         const NUD_PERMANENT: u16 = 0x80;
@@ -566,16 +573,16 @@ impl dyn Devices + '_ {
         Sender { devices: self, on: self.called(target.to), device: Some(target.to), failures: Vec::new() }
     }
 
-    /// Gives a device the addresses, in the same order: what is there in another order is taken away and comes again.
-    /// The kernel takes IPv6 ones without asking whether another host has them.
+    /// Adds the addresses to a device, in the same order: existing ones in another order are removed and added again.
+    /// The kernel accepts IPv6 addresses without duplicate address detection.
     ///
     /// # Errors
-    /// Names what the kernel refused; the others are there.
+    /// Names the objects that the kernel refused; the others were added.
     pub async fn put_addresses(&self, layer3: &Layer3, target: &Target<'_>) -> Result<(), SysError> {
         self.put_addresses_of(&[INET, INET6], layer3, target).await
     }
 
-    /// [`Self::put_addresses`], but of IPv4 only.
+    /// Does [`Self::put_addresses`] for IPv4 only.
     pub async fn put_ipv4_addresses(&self, layer3: &Layer3, target: &Target<'_>) -> Result<(), SysError> {
         self.put_addresses_of(&[INET], layer3, target).await
     }
@@ -620,7 +627,7 @@ impl dyn Devices + '_ {
         sender.finish()
     }
 
-    /// Takes the IPv4 addresses away, those first that are others' secondaries.
+    /// Removes the IPv4 addresses, secondary ones first.
     pub async fn take_ipv4_addresses(&self, layer3: &Layer3) -> Result<(), SysError> {
         let mut addresses: Vec<_> =
             layer3.addresses().filter(|address| address.family() == INET).cloned().collect();
@@ -631,11 +638,12 @@ impl dyn Devices + '_ {
         sender.finish()
     }
 
-    /// Gives a device that is up the routes, nexthop objects and neighbours that it lacks, after its addresses. Routes
-    /// that the kernel made with an address, and that had been deleted, are deleted again. `device` is its name.
+    /// Adds the missing routes, nexthop objects and neighbours to a device that is up, after its addresses. Routes
+    /// that the kernel created with an address, and that had been deleted before, are deleted again. `device` is its
+    /// name.
     ///
     /// # Errors
-    /// Names what the kernel refused; the others are there.
+    /// Names the objects that the kernel refused; the others were added.
     pub async fn put_routes(
         &self,
         layer3: &Layer3,
@@ -676,12 +684,12 @@ impl dyn Devices + '_ {
         sender.delete(&undone).await;
         let present: HashSet<_> = present.iter().filter_map(Message::canonical_route).collect();
         let is_there = |route: &Message| route.canonical_route().is_some_and(|key| present.contains(&key));
-        // What stood ahead of another device's route does so again, and what is there stands behind it by now.
+        // A route that stood ahead of another device's route does so again; the existing ones then stand behind it.
         let (ahead, behind): (Vec<_>, Vec<_>) = routes.drain(..).partition(|(ahead, _)| *ahead);
         let again: Vec<_> =
             ahead.iter().map(|(_, route)| route).filter(|route| is_there(route)).cloned().collect();
         sender.delete(&again).await;
-        // Each comes before the one that was sent before it.
+        // Each is inserted before the one that was sent before it.
         let first = ahead.into_iter().rev().map(|(_, route)| (NLM_F_CREATE, route));
         let rest = behind.into_iter().map(|(_, route)| route).filter(|route| !is_there(route));
         let all: Vec<_> = first.chain(rest.map(|route| (NLM_F_CREATE | NLM_F_APPEND, route))).collect();
@@ -690,8 +698,8 @@ impl dyn Devices + '_ {
         sender.send_repeatedly(direct).await;
         let shared = |route: &Message| route.route_devices().iter().any(|device| *device != target.to);
         let replacing = |(flags, route): (u16, Message)| {
-            // Its other next hops are there, alone or with one that is not: the kernel takes none of them twice. Of an
-            // IPv4 route that has lost one it leaves nothing.
+            // Its other next hops exist, alone or with one that does not: the kernel accepts none of them twice. It
+            // removes the whole IPv4 route when a next hop vanishes.
             let replaces = shared(&route) && (route.family() == INET6 || !target.is_back());
             (if replaces { NLM_F_CREATE | NLM_F_REPLACE } else { flags }, route)
         };
@@ -711,7 +719,7 @@ impl dyn Devices + '_ {
         sender.finish()
     }
 
-    /// Waits until a device has a carrier, without which it takes no nexthop object; not for ever.
+    /// Waits until a device has a carrier, without which it accepts no nexthop object; the time is limited.
     async fn await_carrier(&self, ifindex: u32) -> Result<(), SysError> {
         let deadline = Instant::now() + CARRIER_TIMEOUT;
         while !self.link_by_index(ifindex).await?.is_lower_up() && Instant::now() < deadline {
@@ -720,18 +728,19 @@ impl dyn Devices + '_ {
         Ok(())
     }
 
-    /// Gives a device the neighbours, which each setting of its MAC takes away, even of the one that it has.
+    /// Adds the neighbours to a device: each change of its MAC address removes them, even if the address stays the
+    /// same.
     pub async fn put_neighbours(&self, layer3: &Layer3, target: &Target<'_>) -> Result<(), SysError> {
         let mut sender = self.sender(target);
         sender.put_neighbours(layer3, &target.substitute(layer3.elapsed())).await;
         sender.finish()
     }
 
-    /// The rules about packets that a device of this name receives or sends, as they would be about one of another
-    /// name, and that are not there yet.
+    /// Returns the rules about packets that a device of this name receives or sends, with the name of another device,
+    /// as far as they do not exist yet.
     ///
     /// # Errors
-    /// Another rule of the same priority follows one of them: the kernel would put a copy behind it.
+    /// Another rule of the same priority follows one of them: the kernel would insert a copy after it.
     pub async fn rules_to_copy(
         &self,
         from: &str,
@@ -772,7 +781,7 @@ impl dyn Devices + '_ {
         sender.finish()
     }
 
-    /// Deletes rules; what is not there is deleted.
+    /// Deletes rules; a missing one counts as deleted.
     pub async fn del_rules(&self, rules: &Layer3) -> Result<(), SysError> {
         let mut sender =
             Sender { devices: self, on: "the rules".to_owned(), device: None, failures: Vec::new() };
@@ -780,7 +789,7 @@ impl dyn Devices + '_ {
         sender.finish()
     }
 
-    /// An MPLS route over a device: it names next hops in a way that is not moved.
+    /// Returns an MPLS route over a device: its next hops have a form that cannot be moved.
     pub async fn mpls_route_over(&self, ifindex: u32) -> Result<Option<Unrestorable>, SysError> {
         let over = |route: &Message| route.family() == MPLS && route.route_devices().contains(&ifindex);
         let routes = self
@@ -799,8 +808,8 @@ impl Sender<'_> {
         self.send_repeatedly(neighbours.collect()).await;
     }
 
-    /// Adds addresses one after the other. Duplicate address detection is left out for those that this host had
-    /// already; then they get their own flags.
+    /// Adds addresses one after the other. Addresses that this host had already are added without duplicate address
+    /// detection; then they get their own flags.
     async fn add_addresses(&mut self, layer3: &Layer3, target: &Target<'_>, wanted: &[&Message]) {
         let substitute = target.substitute(layer3.elapsed());
         let nodad = |address: &Message| if address.family() == INET6 { IFA_F_NODAD } else { 0 };
@@ -822,7 +831,7 @@ impl Layer3 {
     }
 }
 
-/// Whether the kernel makes such a route with one of the addresses.
+/// Returns whether the kernel creates such a route with one of the addresses.
 fn comes_with_address(route: &Message, layer3: &Layer3) -> bool {
     let source = route.preferred_source();
     let network = |address: &Message| match (address.local(), route.destination()) {
