@@ -12,16 +12,16 @@ use super::{SysError, file};
 /// From include/uapi/asm-generic/socket.h; libc does not have it.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
-/// Where `ip netns` keeps namespaces.
+/// The directory of `ip netns`.
 const NAMED: &str = "/run/netns";
 
-/// Puts the calling thread, and those that it starts, into a namespace of `ip netns`. What is mounted stays what it
-/// was: bpffs can be reached, and /sys/class/net still shows the former namespace. Needs CAP_SYS_ADMIN.
+/// Moves the calling thread, and those that it starts, into a namespace of `ip netns`. Mounts are unchanged: bpffs
+/// can be reached, and /sys/class/net still shows the former namespace. Needs CAP_SYS_ADMIN.
 ///
 /// # Errors
 /// There is no such namespace, or it may not be entered.
 pub fn enter(name: &str) -> Result<(), SysError> {
-    // A name is no path, as `ip netns` has it.
+    // As in `ip netns`, a name is no path.
     if name.is_empty() || name == "." || name == ".." || name.contains('/') {
         return Err(SysError::NoSuchNamespace(name.to_owned()));
     }
@@ -41,7 +41,7 @@ pub fn enter(name: &str) -> Result<(), SysError> {
 /// Returns the names of the namespaces of `ip netns`, sorted.
 ///
 /// # Errors
-/// Their directory is there and cannot be read.
+/// Their directory exists and cannot be read.
 pub fn names() -> Result<Vec<String>, SysError> {
     let paths = match file::list(Path::new(NAMED)) {
         Ok(paths) => paths,
@@ -54,8 +54,8 @@ pub fn names() -> Result<Vec<String>, SysError> {
     Ok(names)
 }
 
-/// `SO_NETNS_COOKIE`: a number that no other network namespace has had or will have until the next boot.
-/// Linux 5.14 on.
+/// Returns `SO_NETNS_COOKIE`: a number that no other network namespace has had or will have until the next boot.
+/// Linux 5.14 or later.
 pub fn cookie() -> Result<u64, SysError> {
     let failed = |error: nix::Error| {
         SysError::kernel("read SO_NETNS_COOKIE", "the network namespace", io::Error::from(error))

@@ -1,16 +1,16 @@
-//! What systemd is told of the agent (sd_notify). Where it runs without systemd nothing is told to anybody.
+//! Notifications of the agent to systemd (sd_notify). Without systemd nothing is sent.
 
 use std::{future::Future, time::Duration};
 
 use sd_notify::NotifyState;
 use tracing::warn;
 
-/// The bonds that can be brought up are up.
+/// Notifies that the bonds that can be brought up are up.
 pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// Files are read again; [`ready`] says that this is done.
+/// Notifies that files are read again; [`ready`] notifies the end of that.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -18,23 +18,23 @@ pub fn reloading() {
     }
 }
 
-/// What `systemctl status` shows of the agent.
+/// Sets the text that `systemctl status` shows for the agent.
 pub fn status(text: &str) {
     tell(&[NotifyState::Status(text)]);
 }
 
-/// The agent has begun to end.
+/// Notifies that the agent has begun to end.
 pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// How often the watchdog wants to be fed; None where there is none.
+/// Returns how often the watchdog has to be fed; `None` if there is none.
 pub fn watchdog() -> Option<Duration> {
-    // Half of the time after which it bites, as sd_watchdog_enabled(3) recommends.
+    // Half of the watchdog's timeout, as sd_watchdog_enabled(3) recommends.
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }
 
-/// Feeds the watchdog each `interval`, as long as `is_alive` answers yes. An answer that does not come is a no.
+/// Feeds the watchdog each `interval`, as long as `is_alive` answers yes. A missing answer counts as no.
 pub async fn feed<Answer: Future<Output = bool>>(interval: Duration, is_alive: impl Fn() -> Answer) {
     let mut beat = tokio::time::interval(interval);
     loop {

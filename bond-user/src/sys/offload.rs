@@ -1,4 +1,4 @@
-//! The offloads that each datapath can live with.
+//! The offloads that each datapath requires on or off.
 
 use super::{
     Devices, SysError,
@@ -8,8 +8,8 @@ use super::{
     netlink::LinkInfo,
 };
 
-/// What a device is to a bond. An existing device that serves as the port has the role of a slave: frames come
-/// in from outside there, too.
+/// The role of a device in a bond. An existing device that serves as the port has the role of a slave: it also
+/// receives frames from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Slave,
@@ -28,20 +28,20 @@ pub struct FeatureChange {
     pub otherwise: Otherwise,
 }
 
-/// What is done where a feature cannot be changed.
+/// What is done if a feature cannot be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Otherwise {
     Refuse,
-    /// The device is made promiscuous, which switches the filter off.
+    /// The device is set promiscuous, which switches the filter off.
     Promiscuous,
 }
 
-/// What became of [`apply`].
+/// The result of [`apply`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// The features that were changed, as they had been asked for before: what [`put_back`] takes.
+    /// The changed features, in their former requested states: the argument of [`put_back`].
     pub found: Vec<FeatureState>,
-    /// A filter is still on: the device must be made promiscuous.
+    /// A filter is still on: the device must be set promiscuous.
     pub promiscuous: bool,
 }
 
@@ -53,19 +53,19 @@ const fn on(name: &'static str) -> FeatureChange {
     FeatureChange { name, on: true, otherwise: Otherwise::Refuse }
 }
 
-/// VLANs are on the bond, so the slave's NIC knows of none.
+/// VLANs are above the bond, so the slave's NIC has none in its filter.
 const NO_VLAN_FILTER: FeatureChange =
     FeatureChange { name: "rx-vlan-filter", on: false, otherwise: Otherwise::Promiscuous };
 
-/// As `bond_enslave` does (`dev_disable_lro`): what LRO has merged cannot be forwarded.
+/// As in `bond_enslave` (`dev_disable_lro`): frames that LRO has merged cannot be forwarded.
 const SLAVE_TC: &[FeatureChange] = &[off("rx-lro"), NO_VLAN_FILTER];
 
-/// A tag that the NIC has taken out of the frame is lost to a redirect, and so are merged frames.
+/// A redirect loses a tag that the NIC has extracted, and merged frames.
 const SLAVE_XDP: &[FeatureChange] =
     &[off("rx-lro"), off("rx-gro-hw"), off("rx-vlan-hw-parse"), off("rx-vlan-stag-hw-parse"), NO_VLAN_FILTER];
 
-/// Frames leave with whole checksums and with their tags inside. Segmentation goes with the checksums.
-/// GRO gives a veth the NAPI without which native redirects to it vanish.
+/// Frames leave with complete checksums and with their tags inside. Segmentation depends on the checksums. GRO gives
+/// a veth the NAPI without which native redirects to it vanish.
 const BOND_XDP: &[FeatureChange] = &[
     off("tx-checksum-ipv4"),
     off("tx-checksum-ip-generic"),
@@ -77,10 +77,10 @@ const BOND_XDP: &[FeatureChange] = &[
     on("rx-gro"),
 ];
 
-/// As [`BOND_XDP`], but its NAPI comes with its XDP program.
+/// Like [`BOND_XDP`], but its XDP program brings NAPI.
 const PORT_XDP: &[FeatureChange] = BOND_XDP.split_at(BOND_XDP.len() - 1).0;
 
-/// What must be on or off on a device of this role.
+/// Returns the features that must be on or off on a device of this role.
 pub const fn prepare(role: Role, hook: Hook) -> &'static [FeatureChange] {
     match (hook, role) {
         (Hook::Tc, Role::Slave) => SLAVE_TC,
@@ -91,7 +91,7 @@ pub const fn prepare(role: Role, hook: Hook) -> &'static [FeatureChange] {
     }
 }
 
-/// Those of the changes that can be made and are to be made, as they are now.
+/// Returns the current states of the features that need a change and can be changed.
 pub fn observe(changes: &[FeatureChange], features: &[Feature]) -> Vec<FeatureState> {
     let found = |change: &FeatureChange| {
         let feature = features.iter().find(|feature| feature.name == change.name)?;
@@ -169,7 +169,7 @@ mod tests {
         let features = [
             feature("rx-lro", true, true, false),
             feature("rx-gro-hw", false, false, false),
-            // Off because something else is, but asked for.
+            // It is off because another feature is, but it was requested.
             feature("rx-vlan-hw-parse", false, true, false),
             feature("rx-vlan-filter", true, false, true),
         ];

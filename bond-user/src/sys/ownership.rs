@@ -1,9 +1,9 @@
-//! Whose an interface is, as the kernel says it.
+//! Determines the bond of an interface from the kernel's state.
 //!
-//! What a file says of that is believed only where the kernel confirms it: the interface has the alias of the bond
-//! (IFLA_IFALIAS `xbond:bond0`), which it keeps in other network namespaces and without bpffs, or a program of the bond is
-//! attached to it. A pair that was made a moment ago has no alias yet; it is in a group of interfaces
-//! ([`UNFINISHED_PAIR`]) from the message on that made it.
+//! A file's claim is believed only if the kernel confirms it: the interface has the alias of the bond (IFLA_IFALIAS
+//! `xbond:bond0`), which it keeps in other network namespaces and without bpffs, or a program of the bond is attached
+//! to it. A pair that was just created has no alias yet; it is in a group of interfaces ([`UNFINISHED_PAIR`]) from
+//! the message on that created it.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -12,19 +12,19 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Devices, dataplane::Pinned, netlink::LinkInfo};
 
-/// IFLA_GROUP of the two ends of a pair until they have their alias: "xbon". The kernel takes no alias in the message that
-/// makes an interface, but it takes a group.
+/// IFLA_GROUP of the two ends of a pair until they have their alias: "xbon". The kernel accepts no alias in the
+/// message that creates an interface, but it accepts a group.
 pub const UNFINISHED_PAIR: u32 = u32::from_be_bytes(*b"xbon");
 
-/// What an alias of a bond's device begins with.
+/// The prefix of an alias of a bond's device.
 const PREFIX: &str = "xbond:";
 
-/// IFLA_IFALIAS, byte for byte: it may be text of any encoding.
+/// IFLA_IFALIAS, byte by byte: it may be text of any encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alias(Vec<u8>);
 
 impl Alias {
-    /// None if it is empty, which to the kernel is none.
+    /// Creates an alias; returns `None` if it is empty, which the kernel treats as no alias.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Option<Self> {
         Some(bytes.into()).filter(|bytes| !bytes.is_empty()).map(Self)
     }
@@ -33,18 +33,18 @@ impl Alias {
         &self.0
     }
 
-    /// For people.
+    /// Returns readable text.
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.0)
     }
 
-    /// Whether it is one that xbond gives to the devices of a bond.
+    /// Returns whether it is an alias that xbond gives to the devices of a bond.
     pub fn is_mark(&self) -> bool {
         self.0.starts_with(PREFIX.as_bytes())
     }
 }
 
-/// As a string, or as a list of bytes where it is none.
+/// A string, or a list of bytes if the alias is no UTF-8.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Written<'a> {
@@ -89,12 +89,12 @@ impl Mark {
     }
 }
 
-/// By what the kernel confirms that interfaces are a bond's.
+/// The evidence by which the kernel confirms that interfaces belong to a bond.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ownership {
     mark: Mark,
-    /// ifindexes, in this network namespace, of interfaces that have a program of the bond, or that this process itself
-    /// made the bond's.
+    /// ifindexes, in this network namespace, of interfaces that have a program of the bond, or that this process
+    /// itself gave to the bond.
     known: BTreeSet<u32>,
 }
 
@@ -107,12 +107,13 @@ impl Ownership {
         &self.mark
     }
 
-    /// Whether an interface is the bond's.
+    /// Returns whether an interface belongs to the bond.
     pub fn holds(&self, link: &LinkInfo) -> bool {
         self.mark.is_on(link) || self.known.contains(&link.ifindex)
     }
 
-    /// The same of an end of a pair: that of its other end, if that is in this network namespace, counts for both.
+    /// Returns whether an end of a pair belongs to the bond: evidence for its other end, if that is in this network
+    /// namespace, counts for both.
     pub fn holds_of_pair(&self, end: &LinkInfo, other: Option<&LinkInfo>) -> bool {
         let is_other = |other: &&LinkInfo| {
             end.link == Some(other.ifindex) && end.link_netns.is_none() && other.link == Some(end.ifindex)
@@ -142,7 +143,8 @@ impl dyn Devices + '_ {
         Ownership { mark, known }
     }
 
-    /// Of an XDP link the ifindex may count in another network namespace by now.
+    /// Returns whether an XDP program runs on the interface: the ifindex of its link may belong to another network
+    /// namespace by now.
     async fn runs_xdp(&self, ifindex: u32, program: u32) -> bool {
         let link = self.link_by_index(ifindex).await;
         link.is_ok_and(|link| link.xdp.is_some_and(|xdp| xdp.program == program))

@@ -1,4 +1,4 @@
-//! The questions of the ARP monitor: their frames, and the ways by which they are asked.
+//! Probes of the ARP monitor: their frames, and the devices by which they are sent.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use super::{
     topology,
 };
 
-/// A request by `source`, which is 0.0.0.0 where there is none, for the target's MAC (`bond_arp_send`).
+/// Returns a request from `source`, 0.0.0.0 if there is none, for the target's MAC address (`bond_arp_send`).
 pub fn arp_request(mac: Mac, tags: &[VlanTag], source: Ipv4Addr, target: Ipv4Addr) -> BytesMut {
     let arp = ArpEthIpv4Packet {
         operation: ArpOperation::REQUEST,
@@ -29,7 +29,7 @@ pub fn arp_request(mac: Mac, tags: &[VlanTag], source: Ipv4Addr, target: Ipv4Add
     frame
 }
 
-/// A neighbour solicitation by `source`, which is :: where there is none, to the target's group (`bond_ns_send`,
+/// Returns a neighbour solicitation from `source`, :: if there is none, to the target's group (`bond_ns_send`,
 /// `ndisc_ns_create`).
 pub fn neighbour_solicitation(mac: Mac, tags: &[VlanTag], source: Ipv6Addr, target: Ipv6Addr) -> BytesMut {
     const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
@@ -39,12 +39,12 @@ pub fn neighbour_solicitation(mac: Mac, tags: &[VlanTag], source: Ipv6Addr, targ
     let mut body = BytesMut::with_capacity(24);
     body.put_slice(&target.octets());
     if !source.is_unspecified() {
-        // The length of an option counts in 8 bytes.
+        // The length of an option is in units of 8 bytes.
         body.put_slice(&[SOURCE_LINK_LAYER_ADDRESS, 1]);
         body.put_slice(&mac.bytes());
     }
     let mut icmp = Icmpv6Header::new(Icmpv6Type::NeighborSolicitation);
-    // It fails for payloads of more than 4 GB.
+    // This fails only for payloads of more than 4 GB.
     let _ = icmp.update_checksum(source.octets(), group.octets(), &body);
     let icmp = icmp.to_bytes();
     let ipv6 = Ipv6Header {
@@ -62,9 +62,9 @@ pub fn neighbour_solicitation(mac: Mac, tags: &[VlanTag], source: Ipv6Addr, targ
     frame
 }
 
-/// The devices through which one reaches the bond, by ifindex, and the tags that its frames get from each, from the
-/// outermost to the innermost: the bond itself, VLANs and macvlans above it at any depth, and the bridge that it
-/// is a port of, with what is above that (`bond_verify_device_path`).
+/// Returns the devices through which the bond is reached, by ifindex, and the tags that each adds to frames, from the
+/// outermost to the innermost: the bond itself, VLANs and macvlans above it at any depth, and the bridge of which it
+/// is a port, with the devices above that (`bond_verify_device_path`).
 pub fn devices_above(bond: u32, links: &[LinkInfo]) -> HashMap<u32, Vec<VlanTag>> {
     topology::above(bond, links).into_iter().map(|layer| (layer.link.ifindex, layer.tags)).collect()
 }
@@ -86,7 +86,7 @@ mod tests {
         digits.chunks(2).map(|pair| u8::from_str_radix(&String::from_iter(pair), 16).unwrap()).collect()
     }
 
-    /// What the driver was seen to send: 42 bytes of ARP to all, 86 of NS to the target's group.
+    /// The frames that the driver was observed to send: 42 bytes of broadcast ARP, 86 of NS to the target's group.
     #[test]
     fn frames_are_those_of_the_driver() {
         let target = Ipv4Addr::new(10, 0, 0, 254);
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn every_upper_device_of_the_bond_can_route_to_a_target() {
         let links = [
-            // The inner VLAN comes first: order does not matter.
+            // The inner VLAN is listed first: the order does not matter.
             vlan(5, 4, C_TAG),
             vlan(4, 3, S_TAG),
             LinkInfo { master: Some(7), ..upper(3, 2, "veth") },

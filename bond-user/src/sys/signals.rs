@@ -1,7 +1,7 @@
-//! Signals that arrive before anything handles them.
+//! Holds signals that arrive before their handlers are installed.
 //!
-//! By default SIGHUP, SIGINT and SIGTERM end a process where it stands. An agent that is starting holds them back: they
-//! wait in the kernel until its handlers are there.
+//! By default SIGHUP, SIGINT and SIGTERM terminate a process at once. A starting agent blocks them: they wait in the
+//! kernel until its handlers are installed.
 
 use std::{io, mem::MaybeUninit};
 
@@ -10,7 +10,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 /// The signals that the agent handles.
 const HANDLED: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
 
-/// Holds SIGHUP back, which asks for a reload: what reads files now may have read them before the change.
+/// Blocks SIGHUP, which requests a reload: the agent may read files now before they are changed.
 ///
 /// # Errors
 /// The kernel refuses it.
@@ -18,7 +18,7 @@ pub fn hold_reload() -> io::Result<()> {
     mask(SigmaskHow::SIG_BLOCK, &[Signal::SIGHUP])
 }
 
-/// Holds back everything that the agent handles, for the calling thread and those that it starts.
+/// Blocks all signals that the agent handles, for the calling thread and those that it starts.
 ///
 /// # Errors
 /// The kernel refuses it.
@@ -26,7 +26,7 @@ pub fn hold() -> io::Result<()> {
     mask(SigmaskHow::SIG_BLOCK, &HANDLED)
 }
 
-/// Lets the signals come, those that wait included.
+/// Unblocks the signals; those that wait are delivered.
 ///
 /// # Errors
 /// The kernel refuses it.
@@ -34,7 +34,7 @@ pub fn release() -> io::Result<()> {
     mask(SigmaskHow::SIG_UNBLOCK, &HANDLED)
 }
 
-/// Whether SIGINT or SIGTERM waits.
+/// Returns whether SIGINT or SIGTERM is pending.
 pub fn is_end_waiting() -> bool {
     let mut pending = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the kernel fills the set, which outlives the call.
@@ -59,7 +59,7 @@ mod tests {
 
     use super::*;
 
-    /// The mask is a thread's, and so is a signal that is sent to it.
+    /// The mask belongs to a thread, and so does a signal that is sent to it.
     #[test]
     fn signals_that_are_held_wait() {
         let test = || {
@@ -70,7 +70,7 @@ mod tests {
             raise(Signal::SIGTERM).unwrap();
             assert!(is_end_waiting());
         };
-        // With the thread its signals go.
+        // Pending signals of the thread end with it.
         thread::spawn(test).join().unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! /proc/net/softnet_stat: what the kernel's receive path dropped before any program saw it.
+//! /proc/net/softnet_stat: packets that the kernel's receive path dropped before any program ran.
 
 use std::{fs, io};
 
@@ -7,7 +7,7 @@ const FILE: &str = "/proc/net/softnet_stat";
 /// Sums over all CPUs since the machine was started, of all network namespaces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Softnet {
-    /// Packets that a CPU's backlog had no room for (`net.core.netdev_max_backlog`).
+    /// Packets for which a CPU's backlog had no space (`net.core.netdev_max_backlog`).
     pub dropped: u64,
     /// How often a CPU ran out of budget with packets left (`net.core.netdev_budget`).
     pub time_squeeze: u64,
@@ -19,7 +19,7 @@ impl Softnet {
         Self::parse(&text).ok_or_else(|| io::Error::other(format!("{FILE}: not the table that it should be")))
     }
 
-    /// A line per CPU of hexadecimal columns, the first three of which are processed, dropped, time_squeeze.
+    /// Parses a line of hexadecimal columns per CPU; the first three are processed, dropped, time_squeeze.
     fn parse(text: &str) -> Option<Self> {
         let mut sum = Self::default();
         for line in text.lines() {

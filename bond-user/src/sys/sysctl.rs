@@ -1,11 +1,11 @@
-//! The little that only /proc/sys can do. It is that of the calling thread's network namespace.
+//! Settings that only /proc/sys can change, in the calling thread's network namespace.
 
 use std::path::PathBuf;
 
 use super::Devices;
 
-/// While it lives, the other IPv4 addresses of a network stay when the first one of it is deleted; the kernel would
-/// take them away. Somebody who has /proc/sys read-only does without it.
+/// While this lives, the other IPv4 addresses of a network stay when its first one is deleted; by default the kernel
+/// deletes them. If /proc/sys is read-only, the default applies.
 #[derive(Debug)]
 pub struct PromoteSecondaries<'a> {
     devices: &'a dyn Devices,

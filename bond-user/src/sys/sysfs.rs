@@ -1,4 +1,4 @@
-//! The little that only sysfs can do.
+//! Settings that only sysfs can change.
 
 use std::{
     fs, io,
@@ -13,13 +13,13 @@ use nix::{
 
 use super::SysError;
 
-/// The sysfs of the network namespace in which it was mounted. It is mounted nowhere: /sys may be another
+/// The sysfs of the network namespace in which it was mounted. It has no mount point: /sys may be another
 /// namespace's.
 #[derive(Debug)]
 pub struct Sysfs(OwnedFd);
 
 impl Sysfs {
-    /// Of the calling thread's network namespace. Needs CAP_SYS_ADMIN.
+    /// Mounts the sysfs of the calling thread's network namespace. Needs CAP_SYS_ADMIN.
     ///
     /// # Errors
     ///
@@ -49,18 +49,18 @@ impl Sysfs {
             .map(Self)
     }
 
-    /// Has every CPU send by the first transmit queue of a device what nobody assigned to a queue (XPS). The
-    /// kernel would spread it over all queues by its hash.
+    /// Makes every CPU use the first transmit queue of a device for packets that have no assigned queue (XPS). The
+    /// kernel would spread them over all queues by their hash.
     pub fn send_by_first_queue(&self, device: &str) -> Result<(), SysError> {
         let failed = |error| SysError::kernel("set XPS of the first queue", device, error);
         let set = |queue: &str, mask: String| fs::write(self.cpus_of(device, queue), mask).map_err(failed);
         set(FIRST_QUEUE, every_cpu().map_err(failed)?)?;
         let others = self.queues(device).filter(|queue| queue != FIRST_QUEUE);
-        // A CPU of two queues would send by either.
+        // A CPU with two queues would use either.
         others.filter(|queue| self.has_cpus(device, queue)).try_for_each(|queue| set(&queue, "0".to_owned()))
     }
 
-    /// Whether they still do; None if it cannot be read. The kernel waits for RTNL.
+    /// Returns whether every CPU still does; `None` if it cannot be read. The kernel waits for RTNL.
     pub fn sends_by_first_queue(&self, device: &str) -> Option<bool> {
         let cpus = fs::read_to_string(self.cpus_of(device, FIRST_QUEUE)).ok()?;
         let is_first = significant(&cpus) == significant(&every_cpu().ok()?);
@@ -80,7 +80,7 @@ impl Sysfs {
         PathBuf::from(format!("/proc/self/fd/{}/class/net/{device}/queues", self.0.as_raw_fd()))
     }
 
-    /// The transmit queues of a device.
+    /// Returns the transmit queues of a device.
     fn queues(&self, device: &str) -> impl Iterator<Item = String> {
         let entries = fs::read_dir(self.queues_of(device)).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -90,7 +90,7 @@ impl Sysfs {
 
 const FIRST_QUEUE: &str = "tx-0";
 
-/// A cpumask without leading zeros and commas: the kernel writes all groups in full.
+/// Returns a cpumask without leading zeros and commas: the kernel prints all groups in full.
 fn significant(mask: &str) -> String {
     let digits: String = mask.trim().chars().filter(|digit| *digit != ',').collect();
     digits.trim_start_matches('0').to_owned()
@@ -98,18 +98,18 @@ fn significant(mask: &str) -> String {
 
 fn owned(answer: libc::c_long) -> nix::Result<OwnedFd> {
     let fd = Errno::result(answer)?;
-    // SAFETY: the kernel has just made this descriptor, which is nobody else's; descriptors are ints.
+    // SAFETY: the kernel has just created this descriptor, which has no other owner; descriptors are ints.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
-/// All CPUs that there may ever be, as the kernel reads a cpumask.
+/// Returns all possible CPUs, as a cpumask for the kernel.
 fn every_cpu() -> io::Result<String> {
     let possible = fs::read_to_string("/sys/devices/system/cpu/possible")?;
     let last = possible.trim().rsplit(['-', ',']).next().and_then(|last| last.parse().ok());
     last.map(mask).ok_or_else(|| io::Error::other(format!("possible CPUs: {possible:?}")))
 }
 
-/// CPUs 0 to `last`: groups of 32 bits in hexadecimal, the highest first.
+/// Returns CPUs 0 to `last`: groups of 32 bits in hexadecimal, the highest first.
 fn mask(last: u32) -> String {
     let groups = (0..=last / 32).rev().map(|group| {
         let bits = (last - group * 32).min(31) + 1;

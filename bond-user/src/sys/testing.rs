@@ -1,4 +1,4 @@
-//! How tests of this module get a network namespace.
+//! Network namespaces and links for tests of this module.
 
 use std::{fs::File, panic, thread};
 
@@ -27,7 +27,7 @@ pub fn in_namespace(test: impl AsyncFnOnce(KernelDevices) + Send + 'static) {
     }
 }
 
-/// A network namespace beside that of the test. It vanishes with this.
+/// A network namespace in addition to that of the test. It vanishes when this is dropped.
 pub struct Elsewhere {
     pub netlink: Netlink,
     pub netns: File,
@@ -45,7 +45,7 @@ impl Elsewhere {
     }
 }
 
-/// A locally administered MAC that ends so.
+/// Returns a locally administered MAC address with this last byte.
 pub const fn mac(last: u8) -> Mac {
     Mac::new([0x02, 0, 0, 0, 0, last])
 }
@@ -57,22 +57,22 @@ pub async fn veth(devices: &dyn Devices, name: &str, peer: &str) -> (LinkInfo, L
     (bond, port)
 }
 
-/// A link of this kind on top of `below`.
+/// Returns a link of this kind above `below`.
 pub fn upper(ifindex: u32, below: u32, kind: &str) -> LinkInfo {
     LinkInfo { link: Some(below), kind: Some(kind.to_owned()), ..link(ifindex, &format!("link{ifindex}")) }
 }
 
-/// A VLAN on top of `below`.
+/// Returns a VLAN above `below`.
 pub fn vlan(ifindex: u32, below: u32, tag: VlanTag) -> LinkInfo {
     LinkInfo { vlan: Some(tag), ..upper(ifindex, below, "vlan") }
 }
 
-/// A bridge.
+/// Returns a bridge.
 pub fn bridge(ifindex: u32, name: &str) -> LinkInfo {
     LinkInfo { kind: Some("bridge".to_owned()), ..link(ifindex, name) }
 }
 
-/// An Ethernet link that is up, with nothing special about it.
+/// Returns an Ethernet link that is up, without further properties.
 pub fn link(ifindex: u32, name: &str) -> LinkInfo {
     let mut message = LinkMessage::default();
     message.header.index = ifindex;

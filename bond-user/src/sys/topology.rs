@@ -1,4 +1,4 @@
-//! What lies above a bond in its network namespace.
+//! The devices above a bond in its network namespace.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,22 +8,22 @@ use super::netlink::{LinkInfo, VlanTag};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer<'a> {
     pub link: &'a LinkInfo,
-    /// What its frames get on the way to the bond, from the outermost to the innermost; none for the bond.
+    /// The tags that its frames get on the way to the bond, from the outermost to the innermost; none for the bond.
     pub tags: Vec<VlanTag>,
-    /// The driver's NETDEV_NOTIFY_PEERS comes to it: VLANs and macvlans hand it on (`vlan_device_event`,
-    /// `macvlan_device_event`), bridges do not. NETDEV_RESEND_IGMP comes to bridges, too (`br_device_event`).
+    /// Whether the driver's NETDEV_NOTIFY_PEERS reaches it: VLANs and macvlans forward it (`vlan_device_event`,
+    /// `macvlan_device_event`), bridges do not. NETDEV_RESEND_IGMP reaches bridges, too (`br_device_event`).
     pub notified: bool,
 }
 
-/// Returns the bond and, at any depth, what is above it and up: VLANs, macvlans, ipvlans, and the bridge or other master
-/// that one of these is a port of. Those nearer to the bond come first.
+/// Returns the bond and, at any depth, the devices above it that are up: VLANs, macvlans, ipvlans, and the bridge or
+/// other master of which one of these is a port. Devices nearer to the bond come first.
 pub fn above(bond: u32, links: &[LinkInfo]) -> Vec<Layer<'_>> {
     let Some(bond) = links.iter().find(|link| link.ifindex == bond) else { return Vec::new() };
     let mut layers = vec![Layer { link: bond, tags: Vec::new(), notified: true }];
     let mut below = 0;
     while let Some(Layer { link, tags, notified }) = layers.get(below).cloned() {
         for upper in links.iter().filter(|upper| upper.is_up()) {
-            // IFLA_LINK of the other end of a pair is no layer, and that of a moved link counts elsewhere.
+            // The other end of a pair is no layer, and IFLA_LINK of a moved link belongs to another namespace.
             let stacked =
                 upper.link == Some(link.ifindex) && upper.link_netns.is_none() && upper.is_stacked();
             let is_known = layers.iter().any(|layer| layer.link.ifindex == upper.ifindex);
@@ -46,13 +46,13 @@ pub enum Pairs {
     Ignored,
 }
 
-/// Returns the devices by which a frame that `from` sends may leave, `from` first: what a VLAN or another stacked device lies
-/// above, the ports of a bridge or another master, and what the other end of a pair is bridged with. Whether they are up does
-/// not matter: they may be later.
+/// Returns the devices by which a frame that `from` sends may leave, `from` first: the device below a VLAN or another
+/// stacked device, the ports of a bridge or another master, and the bridge ports at the other end of a pair. Devices
+/// that are down are included: they may come up later.
 pub fn sends_by(from: u32, links: &[LinkInfo], pairs: Pairs) -> Vec<&LinkInfo> {
     let by_index: HashMap<_, _> = links.iter().map(|link| (link.ifindex, link)).collect();
     let ports_of = |master: u32| links.iter().filter(move |link| link.master == Some(master));
-    // What IFLA_LINK of a moved link says counts in another namespace.
+    // IFLA_LINK of a moved link belongs to another namespace.
     let below = |link: &LinkInfo| link.link.filter(|_| link.link_netns.is_none());
     let above = |lower: u32| {
         let is_above = move |link: &&LinkInfo| below(link) == Some(lower) && !link.is_end_of_pair();
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn layers_above_a_bond_are_found_at_any_depth() {
         let links = [
-            // The inner VLAN comes first: order does not matter.
+            // The inner VLAN is listed first: the order does not matter.
             vlan(5, 4, C_TAG),
             vlan(4, 3, S_TAG),
             LinkInfo { master: Some(7), ..upper(3, 2, "veth") },
@@ -149,13 +149,13 @@ mod tests {
             ..link(ifindex, "veth")
         };
         let links = [
-            // bond0, in the bridge 10 with 12, whose other end is 13; a VLAN of the bridge.
+            // bond0, in the bridge 10 with 12, which has 13 as its other end; a VLAN of the bridge.
             port(3, 10),
             link(10, "br0"),
             pair(12, 13, Some(10)),
             pair(13, 12, None),
             above(20, 10),
-            // A VLAN of bond0 in the bridge 30, with 32, whose other end 33 is in the bridge 40, with 42 and 43.
+            // A VLAN of bond0 in the bridge 30, with 32; its other end 33 is in the bridge 40, with 42 and 43.
             LinkInfo { master: Some(30), ..above(21, 3) },
             link(30, "br1"),
             pair(32, 33, Some(30)),
@@ -163,7 +163,7 @@ mod tests {
             link(40, "br2"),
             pair(42, 43, Some(40)),
             pair(43, 42, None),
-            // Elsewhere, and alone.
+            // In another namespace, and alone.
             LinkInfo { link_netns: Some(1), ..above(50, 3) },
             pair(60, 61, None),
             pair(61, 60, None),

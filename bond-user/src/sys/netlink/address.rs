@@ -24,7 +24,7 @@ use crate::sys::{
 pub struct Address {
     pub ifindex: u32,
     pub ip: IpAddr,
-    /// Bits of the network.
+    /// Length of the network prefix in bits.
     pub prefix_len: u8,
     /// The other end, on a point-to-point link.
     pub peer: Option<IpAddr>,
@@ -35,14 +35,14 @@ pub struct Address {
     pub scope: u8,
     /// IFA_F_*
     pub flags: u32,
-    /// None: for ever.
+    /// `None`: no limit.
     pub lifetime: Option<Lifetime>,
-    /// Made by the kernel itself: a link-local address, or one from a router advertisement (IFA_PROTO, Linux
-    /// 5.18 on).
+    /// Whether the kernel added it by itself: a link-local address, or one from a router advertisement (IFA_PROTO,
+    /// Linux 5.18 or later).
     pub by_kernel: bool,
 }
 
-/// Seconds from the moment when it was read.
+/// Lifetimes in seconds, counted from when they were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lifetime {
     pub preferred: u32,
@@ -50,7 +50,7 @@ pub struct Lifetime {
 }
 
 impl Address {
-    /// With the usual broadcast address, for ever.
+    /// Creates an address with the usual broadcast address and without a limit.
     pub fn new(ifindex: u32, ip: IpAddr, prefix_len: u8) -> Self {
         let broadcast = match ip {
             IpAddr::V4(ip) if prefix_len < 31 => Some(Ipv4Addr::from(u32::from(ip) | u32::MAX >> prefix_len)),
@@ -70,19 +70,19 @@ impl Address {
         }
     }
 
-    /// Whether duplicate address detection forbids to use it yet: tentative and not optimistic, or a duplicate.
+    /// Returns whether duplicate address detection forbids its use: tentative and not optimistic, or a duplicate.
     pub fn is_tentative(&self) -> bool {
         let flags = AddressFlags::from_bits_retain(self.flags);
         flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic)
     }
 
-    /// Made by the kernel; before Linux 5.18 it does not say which link-local ones it has made.
+    /// Returns whether the kernel added it; before Linux 5.18 the kernel does not mark its link-local addresses.
     pub fn is_automatic(&self) -> bool {
         let is_link_local = matches!(self.ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
         self.ip.is_ipv6() && (self.by_kernel || is_link_local)
     }
 
-    /// The same address, whatever its flags and lifetime.
+    /// Returns whether both are the same address, whatever their flags and lifetimes.
     pub fn is_same(&self, other: &Self) -> bool {
         (self.ifindex, self.ip, self.prefix_len, self.peer)
             == (other.ifindex, other.ip, other.prefix_len, other.peer)
@@ -116,7 +116,7 @@ impl Address {
         Some(found)
     }
 
-    /// As a message of the kernel's.
+    /// Converts it to a message of the kernel.
     pub fn to_kept(&self) -> Option<Message> {
         let message = self.to_message();
         let mut body = vec![0; message.buffer_len()];
@@ -166,8 +166,8 @@ impl Address {
 }
 
 impl Netlink {
-    /// The addresses of every device of a namespace, IPv4 first; the primary ones before the secondary ones of
-    /// a device.
+    /// Returns the addresses of every device of a namespace, IPv4 first; the primary ones before the secondary ones
+    /// of a device.
     pub async fn addresses(&self, netns: NetnsId) -> Result<Vec<Address>, SysError> {
         let mut request = AddressMessage::default();
         request.attributes.extend(netns.map(AddressAttribute::TargetNetNsId));
@@ -179,14 +179,14 @@ impl Netlink {
         Ok(addresses.into_iter().filter_map(address).collect())
     }
 
-    /// The addresses of one device.
+    /// Returns the addresses of one device.
     pub async fn addresses_of(&self, ifindex: u32) -> Result<Vec<Address>, SysError> {
         let mut addresses = self.addresses(None).await?;
         addresses.retain(|address| address.ifindex == ifindex);
         Ok(addresses)
     }
 
-    /// Adds an address. One that is there already is added.
+    /// Adds an address. An existing address counts as success.
     pub async fn add_address(&self, address: &Address) -> Result<(), SysError> {
         let request = RouteNetlinkMessage::NewAddress(address.to_message());
         let answer = self.change_raw(NLM_F_CREATE | NLM_F_EXCL, request.into()).await;
@@ -196,7 +196,7 @@ impl Netlink {
         }
     }
 
-    /// Deletes an address. One that is not there is deleted.
+    /// Deletes an address. A missing address counts as success.
     pub async fn del_address(&self, address: &Address) -> Result<(), SysError> {
         let answer = self.change_raw(0, RouteNetlinkMessage::DelAddress(address.to_message()).into()).await;
         match answer.map_err(|error| failed("delete", address, error)) {

@@ -1,8 +1,9 @@
-//! RTNLGRP_IPV4_IFADDR and RTNLGRP_IPV6_IFADDR: which interfaces' addresses have changed.
+//! RTNLGRP_IPV4_IFADDR and RTNLGRP_IPV6_IFADDR: reports which interfaces' addresses have changed.
 //!
-//! A neighbour that sends router advertisements makes the kernel send thousands of these messages a second. All that
-//! their reader has to know is whose addresses it must read again. So the socket's buffer is the queue: the reader takes
-//! what is there when it has time, and when the buffer has overflowed, any address may have changed.
+//! A neighbour that sends router advertisements makes the kernel send thousands of these messages a second. Their
+//! reader only needs the interfaces whose addresses it must read again. So the socket's buffer is the queue: the
+//! reader takes all queued messages when it has time, and when the buffer has overflowed, any address may have
+//! changed.
 
 use std::collections::BTreeSet;
 
@@ -19,10 +20,10 @@ use crate::sys::SysError;
 const GROUPS: u32 = 0x10 | 0x100;
 /// One datagram holds one message here, of some hundred bytes.
 const DATAGRAM: usize = 4 << 10;
-/// Datagrams that are read at once. What is behind them is read next time.
+/// Datagrams that are read at once. The others are read by the next call.
 const AT_ONCE: usize = 4096;
 
-/// Some interfaces, by ifindex: a few that are known, or any.
+/// A set of interfaces, by ifindex: a few known ones, or any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interfaces {
     some: BTreeSet<u32>,
@@ -30,10 +31,10 @@ pub struct Interfaces {
 }
 
 impl Interfaces {
-    /// More than this are as good as any.
+    /// A larger set is treated as any.
     const AT_MOST: usize = 256;
 
-    /// Any interface.
+    /// Returns the set of all interfaces.
     pub fn any() -> Self {
         Self { some: BTreeSet::new(), any: true }
     }
@@ -44,7 +45,7 @@ impl Interfaces {
         }
     }
 
-    /// Adds those of `other`.
+    /// Adds the interfaces in `other`.
     pub fn merge(&mut self, other: &Self) {
         if other.any {
             *self = Self::any();
@@ -52,12 +53,12 @@ impl Interfaces {
         other.some.iter().for_each(|ifindex| self.insert(*ifindex));
     }
 
-    /// Whether this interface may be among them.
+    /// Returns whether this interface may be in the set.
     pub fn contains(&self, ifindex: u32) -> bool {
         self.any || self.some.contains(&ifindex)
     }
 
-    /// Whether one that `matches` may be among them.
+    /// Returns whether an interface that `matches` may be in the set.
     pub fn any_of(&self, matches: impl FnMut(&u32) -> bool) -> bool {
         self.any || self.some.iter().any(matches)
     }
@@ -74,7 +75,8 @@ pub struct AddressEvents {
 }
 
 impl AddressEvents {
-    /// From now on, in the network namespace of the calling thread, inside a tokio runtime.
+    /// Opens the socket in the network namespace of the calling thread, inside a tokio runtime. Events are received
+    /// from now on.
     ///
     /// # Errors
     /// The kernel refuses the socket.
@@ -85,10 +87,10 @@ impl AddressEvents {
         Ok(Self { socket, buffer: BytesMut::with_capacity(DATAGRAM) })
     }
 
-    /// Waits for a change, and returns whose addresses have changed since the last call.
+    /// Waits for a change, and returns the interfaces with changed addresses since the last call.
     ///
     /// # Errors
-    /// The socket cannot be read any more. That events were lost is no error: then any address may have changed.
+    /// The socket cannot be read any more. A loss of events is no error: then any address may have changed.
     pub async fn next(&mut self) -> Result<Interfaces, SysError> {
         let mut changed = Interfaces::default();
         let mut failures = 0;
@@ -118,7 +120,7 @@ impl AddressEvents {
                 Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
                     changed = Interfaces::any();
                 }
-                // Nothing is left; or the next call reports the error.
+                // No datagram is left, or the next call returns the error.
                 Err(_) => break,
             }
         }
@@ -126,7 +128,7 @@ impl AddressEvents {
     }
 }
 
-/// Whose addresses a datagram says have changed. One that cannot be read may be about any.
+/// Adds the interfaces in a datagram to the set. An unreadable message may be about any interface.
 fn read(mut datagram: &[u8], changed: &mut Interfaces) {
     while !datagram.is_empty() {
         let header = NetlinkBuffer::new_checked(datagram)

@@ -1,4 +1,4 @@
-//! One request at a time, on the calling thread, for the moments that must be short.
+//! Executes one netlink request at a time on the calling thread, where latency matters.
 
 use std::{
     io,
@@ -18,8 +18,8 @@ use rtnetlink::LinkUnspec;
 use super::LinkSetting;
 use crate::sys::SysError;
 
-/// A netlink socket outside of any runtime. The kernel executes a request inside `send`: when it returns,
-/// the change is made, and packets see it.
+/// A netlink socket without a runtime. The kernel executes a request inside `send`: when it returns, the change is
+/// made and affects packets.
 #[derive(Debug)]
 pub struct BlockingNetlink {
     socket: Socket,
@@ -27,7 +27,7 @@ pub struct BlockingNetlink {
 }
 
 impl BlockingNetlink {
-    /// In the network namespace of the calling thread.
+    /// Opens the socket in the network namespace of the calling thread.
     pub fn open() -> Result<Self, SysError> {
         let failed = |error| SysError::kernel("open a socket", "rtnetlink", error);
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
@@ -36,7 +36,7 @@ impl BlockingNetlink {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Changes the MAC of a device at once, whatever it was. Waits for RTNL.
+    /// Changes the MAC address of a device at once, whatever it was. Waits for RTNL.
     pub fn set_mac(&mut self, ifindex: u32, mac: Mac) -> Result<(), SysError> {
         let setting = LinkSetting::Mac(mac);
         self.change(format!("set {setting}"), ifindex, &setting.request(ifindex))

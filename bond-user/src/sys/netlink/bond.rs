@@ -1,4 +1,4 @@
-//! The bonds of the kernel's own driver, as it describes them (IFLA_INFO_DATA of kind bond).
+//! Bonds of the kernel's own driver, from its netlink attributes (IFLA_INFO_DATA of kind bond).
 
 use bond_common::mac::Mac;
 use bond_core::options;
@@ -19,26 +19,26 @@ use crate::sys::SysError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelBond {
     pub link: LinkInfo,
-    /// In the driver's word: "active-backup" ...
+    /// The driver's name of the mode: "active-backup" ...
     pub mode: String,
-    /// Options that mean something in active-backup, in the driver's names and numbers.
+    /// Options that have an effect in active-backup, with the driver's names and numbers.
     pub options: Vec<(&'static str, String)>,
-    /// In the order of their ifindex, which need not be that in which they were enslaved.
+    /// In the order of their ifindex, which may differ from the order in which they were enslaved.
     pub slaves: Vec<KernelSlave>,
 }
 
-/// A slave of it.
+/// A slave of a bond of the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelSlave {
     pub name: String,
-    /// What it had before it was enslaved.
+    /// The address that it had before it was enslaved.
     pub permanent_mac: Option<Mac>,
     pub prio: i32,
     pub queue_id: u16,
 }
 
 impl Netlink {
-    /// The bonds of the driver, and all links.
+    /// Returns the bonds of the driver, and all links.
     pub async fn kernel_bonds(&self) -> Result<(Vec<KernelBond>, Vec<LinkInfo>), SysError> {
         let mut request = LinkMessage::default();
         request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
@@ -51,7 +51,7 @@ impl Netlink {
     }
 }
 
-/// The bonds among these links.
+/// Returns the bonds among these links.
 fn bonds(messages: &[LinkMessage]) -> Vec<KernelBond> {
     messages.iter().filter_map(|message| bond(message, messages)).collect()
 }
@@ -73,7 +73,7 @@ fn bond(message: &LinkMessage, all: &[LinkMessage]) -> Option<KernelBond> {
     Some(bond)
 }
 
-/// Reads an attribute that the table of options knows: its key and value.
+/// Converts an attribute that the table of options contains to key and value.
 fn option(part: &InfoBond, all: &[LinkMessage]) -> Option<(&'static str, String)> {
     let row = options::ROWS.iter().find(|row| row.netlink == Some(part.kind()))?;
     let value = match part {
@@ -96,7 +96,7 @@ fn option(part: &InfoBond, all: &[LinkMessage]) -> Option<(&'static str, String)
     Some((row.key, value))
 }
 
-/// Joins addresses with commas; None: there are none.
+/// Joins addresses with commas; returns `None` if there are none.
 fn list<A: ToString>(addresses: &[A]) -> Option<String> {
     let items: Vec<_> = addresses.iter().map(A::to_string).collect();
     Some(items.join(",")).filter(|list| !list.is_empty())
@@ -127,7 +127,8 @@ fn info(message: &LinkMessage) -> impl Iterator<Item = &Part> {
     })
 }
 
-/// What Linux 6.12 said of three bonds, for tests: RTM_NEWLINK without its header, a line of hexadecimal each.
+/// Returns three bonds as Linux 6.12 described them, for tests: RTM_NEWLINK without its header, a line of hexadecimal
+/// each.
 #[cfg(test)]
 pub(crate) fn recorded() -> (Vec<KernelBond>, Vec<LinkInfo>) {
     use netlink_packet_core::{NetlinkDeserializable as _, NetlinkHeader};

@@ -1,9 +1,9 @@
-//! Lists of the kernel's, whole and of one moment.
+//! Reads complete and consistent lists from the kernel.
 //!
-//! The kernel makes a list (NLM_F_DUMP) piece by piece, and two things come in between. A socket has one list at a
-//! time, and another one is refused with EBUSY: so whoever shares the connection waits for their turn. And where a
-//! list changes while it is told, its messages carry NLM_F_DUMP_INTR: it may lack something that was there all the
-//! time, and is asked for again.
+//! The kernel returns a list (NLM_F_DUMP) in several parts, which causes two problems. A socket can have one list at
+//! a time, and another request is refused with EBUSY: so the users of a connection take turns. And if a list changes
+//! while it is being read, its messages carry NLM_F_DUMP_INTR: it may lack an entry that existed all the time, and is
+//! requested again.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -13,23 +13,23 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::{Netlink, Raw};
 use crate::sys::SysError;
 
-/// Whatever a machine does, it does not change its links at every one of so many attempts.
+/// No machine changes its links during each of this many attempts.
 const ATTEMPTS: u32 = 100;
-/// Before the next attempt.
+/// Pause before the next attempt.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The turn of those who share a connection.
+/// The lock by which the users of a connection take turns.
 #[derive(Clone, Debug, Default)]
 pub struct Turn(Arc<Mutex<()>>);
 
 impl Turn {
-    /// Waits for it.
+    /// Waits for the lock.
     pub(super) async fn lock(&self) -> MutexGuard<'_, ()> {
         self.0.lock().await
     }
 }
 
-/// Why there is no list.
+/// Why a list could not be read.
 pub(super) enum DumpFault {
     /// The next attempt may succeed.
     Passing(SysError),
@@ -37,14 +37,14 @@ pub(super) enum DumpFault {
 }
 
 impl DumpFault {
-    /// The list changed while it was read.
+    /// Returns the fault of a list that changed while it was read.
     pub(super) fn changed(what: &str) -> Self {
         let source = io::Error::other("changed whenever it was read");
         Self::Passing(SysError::kernel("list", what, source))
     }
 }
 
-/// How often a list was read in vain.
+/// The number of failed attempts to read a list.
 #[derive(Debug, Default)]
 pub(super) struct Attempts(u32);
 
@@ -52,7 +52,7 @@ impl Attempts {
     /// Waits before the next attempt.
     ///
     /// # Errors
-    /// There is none.
+    /// There are no further attempts.
     pub(super) async fn after(&mut self, fault: DumpFault) -> Result<(), SysError> {
         self.0 += 1;
         match fault {
@@ -66,7 +66,7 @@ impl Attempts {
 }
 
 impl Netlink {
-    /// What the kernel lists for this request; `what` is listed, for the error.
+    /// Returns the kernel's list for this request; `what` names its entries, for the error.
     pub(in crate::sys) async fn list(
         &self,
         request: RouteNetlinkMessage,
@@ -86,10 +86,10 @@ mod tests {
     use super::Netlink;
     use crate::sys::testing::{in_namespace, veth};
 
-    /// Enough links for a list of several pieces.
+    /// Enough links for a list in several parts.
     const PAIRS: u32 = 150;
 
-    /// The connection is read by another thread than those that ask, as in an agent.
+    /// Another thread than the requesting ones reads the connection, as in an agent.
     #[test]
     fn many_lists_at_once_on_one_connection() {
         in_namespace(async |devices| {
@@ -105,7 +105,7 @@ mod tests {
                         for _ in 0..10 {
                             assert_eq!(netlink.links(None).await.unwrap().len() as u32, 2 * PAIRS + 1);
                             netlink.addresses(None).await.unwrap();
-                            // One that is given up half-way is in nobody's way.
+                            // A list that is abandoned half-way disturbs no other.
                             let _ = timeout(Duration::from_micros(300), netlink.links(None)).await;
                         }
                     };
@@ -115,7 +115,7 @@ mod tests {
                     }
                 });
             };
-            // A thread is in the namespace of the one that starts it.
+            // A new thread is in the namespace of the thread that starts it.
             thread::spawn(lists).join().unwrap();
         });
     }

@@ -1,4 +1,4 @@
-//! RTNLGRP_LINK, read without any detour.
+//! RTNLGRP_LINK, read without an intermediate task.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,14 +12,14 @@ use tracing::debug;
 use super::{LinkInfo, text::make_readable};
 use crate::sys::{SysError, ownership::Alias};
 
-/// RTMGRP_LINK. What is sent a thousand times a second by a neighbour's doing, as changes of addresses, has a socket of
-/// its own: it cannot make this one overflow.
+/// RTMGRP_LINK. Changes of addresses, which a neighbour can cause a thousand times a second, have a socket of their
+/// own, so that they cannot make this one overflow.
 const GROUPS: u32 = 0x1;
 
-/// One datagram holds one message here; with all its attributes it takes less than 4 kB.
+/// One datagram holds one message here; with all its attributes a message takes less than 4 kB.
 const DATAGRAM: usize = 32 << 10;
 
-/// Bytes that may wait unread: some hundred links changing at once. The kernel may give less.
+/// Bytes that may wait unread: some hundred links that change at once. The kernel may grant less.
 const QUEUE: libc::c_int = 1 << 20;
 
 /// Readings that fail in a row before the socket is given up: a quarter of an hour.
@@ -30,14 +30,14 @@ pub(super) const PAUSE: Duration = Duration::from_millis(5);
 /// Something that happened to a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// It appeared, or it is like this now; perhaps nothing is new.
+    /// It appeared, or has this state now; possibly nothing has changed.
     Changed(Box<LinkInfo>),
     /// It is gone: deleted, or moved to another network namespace.
     Deleted {
         ifindex: u32,
-        /// [`LinkInfo::is_end_of_pair`], as far as the kernel said what it was.
+        /// [`LinkInfo::is_end_of_pair`], as far as the kernel described the link.
         end_of_pair: bool,
-        /// It is in another network namespace now.
+        /// Whether it is in another network namespace now.
         moved: bool,
     },
     /// Events were lost: every link must be read again.
@@ -46,8 +46,8 @@ pub enum LinkEvent {
 
 /// The link events of one network namespace.
 ///
-/// The socket is read by whoever awaits [`Self::next`], with no task or channel between: on a thread with its
-/// own current-thread runtime an event costs one wake-up. Nothing is sent by it, so it never waits for RTNL.
+/// The task that awaits [`Self::next`] reads the socket, with no other task or channel in between: on a thread with
+/// its own current-thread runtime an event costs one wake-up. The socket sends nothing, so it never waits for RTNL.
 pub struct LinkEvents {
     socket: TokioSocket,
     buffer: BytesMut,
@@ -57,8 +57,8 @@ pub struct LinkEvents {
 }
 
 impl LinkEvents {
-    /// From now on, in the network namespace of the calling thread, inside a tokio runtime. What was before
-    /// must be read after this, or a change in between is missed.
+    /// Opens the socket in the network namespace of the calling thread, inside a tokio runtime. Events are received
+    /// from now on: read the state of links after this call, or a change in between is missed.
     pub fn open() -> Result<Self, SysError> {
         let failed = |error| SysError::kernel("listen to link events", "rtnetlink", error);
         let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed)?;
@@ -67,7 +67,7 @@ impl LinkEvents {
         Ok(Self { socket, buffer: BytesMut::with_capacity(DATAGRAM), waiting: VecDeque::new(), failures: 0 })
     }
 
-    /// The next event. It may be dropped and called again: no event gets lost.
+    /// Returns the next event. The future may be dropped and created again: no event is lost.
     pub async fn next(&mut self) -> Result<LinkEvent, SysError> {
         loop {
             if let Some(event) = self.waiting.pop_front() {
@@ -95,8 +95,8 @@ impl LinkEvents {
         }
     }
 
-    /// After an overrun the kernel drops events, without a further error, until everything has been read
-    /// (NETLINK_S_CONGESTED).
+    /// Reads everything that is queued: after an overrun the kernel drops events, without a further error, until the
+    /// queue is empty (NETLINK_S_CONGESTED).
     fn drain(&mut self) {
         loop {
             self.buffer.clear();
@@ -107,7 +107,7 @@ impl LinkEvents {
     }
 }
 
-/// The events of one datagram. What cannot be read is as good as lost.
+/// Parses the events of one datagram. An unreadable message counts as lost.
 fn read(mut datagram: &[u8], events: &mut VecDeque<LinkEvent>) {
     while !datagram.is_empty() {
         let length = datagram.first_chunk().map_or(0, |length| u32::from_ne_bytes(*length) as usize);
@@ -123,7 +123,7 @@ fn read(mut datagram: &[u8], events: &mut VecDeque<LinkEvent>) {
                 let link = LinkInfo::from_message(&link).map(|link| LinkInfo { alias, ..link });
                 events.extend(link.map(|link| LinkEvent::Changed(Box::new(link))));
             }
-            // From a bridge it says only that the link is its port no more.
+            // A bridge's message only means that the link is no longer its port.
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
                 if link.header.interface_family == AddressFamily::Unspec =>
             {
@@ -138,7 +138,7 @@ fn read(mut datagram: &[u8], events: &mut VecDeque<LinkEvent>) {
     }
 }
 
-/// A message about a link whose texts the library can read, and the alias as it is.
+/// Returns a message about a link with texts that the library can parse, and the original alias.
 fn readable(message: &[u8]) -> (Vec<u8>, Option<Alias>) {
     /// struct nlmsghdr
     const HEADER: usize = 16;
@@ -196,7 +196,7 @@ mod tests {
                 devices.netlink.set(link.ifindex, LinkSetting::Mac(mac(last))).await.unwrap();
             }
             until(&mut events, |event| *event == LinkEvent::Overrun).await;
-            // What comes after that is seen again.
+            // Events after this one are received again.
             devices.netlink.set(link.ifindex, LinkSetting::Mac(mac(200))).await.unwrap();
             let new = |event: &LinkEvent| matches!(event, LinkEvent::Changed(info) if info.mac == mac(200));
             until(&mut events, new).await;

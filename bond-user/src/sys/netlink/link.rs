@@ -1,4 +1,4 @@
-//! What a link is, as RTM_NEWLINK tells it, and the settings that xbond changes on one.
+//! The state of a link, from RTM_NEWLINK, and the settings that xbond changes on one.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use rtnetlink::LinkUnspec;
 use super::{NetnsId, PairKind, text::make_readable};
 use crate::sys::ownership::Alias;
 
-/// A link at one moment.
+/// The state of a link at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkInfo {
     pub ifindex: u32,
@@ -25,39 +25,39 @@ pub struct LinkInfo {
     pub altnames: Vec<String>,
     /// ARPHRD_*
     pub layer: LinkLayerType,
-    /// IFF_*, as SIOCGIFFLAGS gives them: IFF_PROMISC and IFF_ALLMULTI only where they were set by hand.
+    /// IFF_*, as SIOCGIFFLAGS returns them: IFF_PROMISC and IFF_ALLMULTI only if they were set explicitly.
     pub flags: LinkFlags,
-    /// Zero where it is not an Ethernet address.
+    /// Zero if it is not an Ethernet address.
     pub mac: Mac,
-    /// IFLA_PERM_ADDRESS: burned in. Virtual devices have none.
+    /// IFLA_PERM_ADDRESS. Virtual devices have none.
     pub permanent_mac: Option<Mac>,
     /// Bytes, without the Ethernet header.
     pub mtu: u32,
-    /// 0 where the driver sets no limit, or does not say.
+    /// 0 if the driver sets no limit, or does not report it.
     pub min_mtu: u32,
-    /// 0 where the driver sets no limit, or does not say.
+    /// 0 if the driver sets no limit, or does not report it.
     pub max_mtu: u32,
-    /// How many ask for promiscuous mode, the flag included.
+    /// The number of requests for promiscuous mode, including the flag.
     pub promiscuity: u32,
     pub operstate: OperState,
     /// `netif_carrier_ok`
     pub carrier: bool,
-    /// ifindex of the bridge, bond, VRF ... whose port it is.
+    /// ifindex of the bridge, bond, VRF ... of which it is a port.
     pub master: Option<u32>,
     /// The master's kind: "bridge", "bond" ...
     pub master_kind: Option<String>,
-    /// "veth", "bridge", "vlan" ...; none for hardware.
+    /// "veth", "bridge", "vlan" ...; `None` for hardware.
     pub kind: Option<String>,
     /// IFLA_LINK: ifindex of the peer of a veth or netkit, of the device below a VLAN.
     pub link: Option<u32>,
-    /// IFLA_LINK_NETNSID: the namespace of `link`, where it is another one.
+    /// IFLA_LINK_NETNSID: the namespace of `link`, if that is another one.
     pub link_netns: NetnsId,
     /// The tag of a VLAN device.
     pub vlan: Option<VlanTag>,
     pub xdp: Option<AttachedXdp>,
-    /// None where the device has no IPv6.
+    /// `None` if the device has no IPv6.
     pub addr_gen_mode: Option<In6AddrGenMode>,
-    /// Its IPv6 forwards: it advertises itself as a router.
+    /// Whether IPv6 forwards on it: it then advertises itself as a router.
     pub ipv6_forwarding: bool,
     /// IFLA_IFALIAS
     pub alias: Option<Alias>,
@@ -77,7 +77,7 @@ pub struct VlanTag {
 /// An XDP program on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttachedXdp {
-    /// As `bpftool prog show id` takes it; the first where there are several.
+    /// The number of the program, as `bpftool prog show id` takes it; the first one if there are several.
     pub program: u32,
     pub mode: XdpMode,
 }
@@ -87,7 +87,7 @@ pub enum XdpMode {
     Native,
     Generic,
     Offloaded,
-    /// Several of these at once.
+    /// Several modes at once.
     Multiple,
 }
 
@@ -102,30 +102,30 @@ impl LinkInfo {
         self.flags.contains(LinkFlags::Running)
     }
 
-    /// What is sent by it comes out of another link.
+    /// Returns whether frames that are sent by it arrive at another link.
     pub fn is_end_of_pair(&self) -> bool {
         self.pair().is_some()
     }
 
-    /// Of what pair it is an end.
+    /// Returns the kind of the pair of which it is an end.
     pub fn pair(&self) -> Option<PairKind> {
         let kind = self.kind.as_deref()?;
         [PairKind::Veth, PairKind::Netkit].into_iter().find(|pair| pair.name() == kind)
     }
 
-    /// A device with a MAC of its own above another one (`macvlan_device_event` is of macvtaps, too).
+    /// Returns whether it has its own MAC address above another device (`macvlan_device_event` includes macvtaps).
     pub fn is_macvlan(&self) -> bool {
         matches!(self.kind.as_deref(), Some("macvlan" | "macvtap"))
     }
 
-    /// A device that sends by the one of IFLA_LINK.
+    /// Returns whether it sends by the device of IFLA_LINK.
     pub fn is_stacked(&self) -> bool {
         self.vlan.is_some()
             || matches!(self.kind.as_deref(), Some("macvlan" | "macvtap" | "ipvlan" | "ipvtap"))
     }
 
-    /// Whether it has the rx_handler of `lower`, of which the kernel has one for each device
-    /// (`netdev_rx_handler_register`): `bond_enslave` answers EBUSY then.
+    /// Returns whether it has the rx_handler of `lower`, of which the kernel has one for each device
+    /// (`netdev_rx_handler_register`): `bond_enslave` returns EBUSY then.
     pub fn takes_frames_of(&self, lower: &Self) -> bool {
         self.link == Some(lower.ifindex)
             && self.link_netns.is_none()
@@ -137,19 +137,20 @@ impl LinkInfo {
         self.flags.contains(LinkFlags::LowerUp)
     }
 
-    /// The driver's link test (`bond_check_dev_link`): `netif_running && netif_carrier_ok`.
+    /// Returns the result of the driver's link test (`bond_check_dev_link`): `netif_running && netif_carrier_ok`.
     pub fn has_link(&self) -> bool {
         self.is_up() && self.carrier
     }
 
-    /// The same of a message as the kernel sent it, whose texts may have any bytes. None as well of one that is cut.
+    /// Parses a message as the kernel sent it, with texts that may have any bytes. Also returns `None` if it is
+    /// truncated.
     pub(super) fn from_body(body: &[u8]) -> Option<Self> {
         let (message, alias) = parse(body)?;
         Some(Self { alias, ..Self::from_message(&message)? })
     }
 
-    /// None for what is not a message about the link itself: a bridge's view of its port (AF_BRIDGE), a
-    /// wireless event.
+    /// Converts a message. Returns `None` if it does not describe the link itself: a bridge's view of its port
+    /// (AF_BRIDGE), a wireless event.
     pub(crate) fn from_message(message: &LinkMessage) -> Option<Self> {
         let header = &message.header;
         let about_link = header.interface_family == AddressFamily::Unspec
@@ -263,7 +264,7 @@ impl LinkInfo {
     }
 }
 
-/// A message about a link as the kernel sent it, and the link's alias.
+/// Parses a message about a link as the kernel sent it; also returns the link's alias.
 pub(super) fn parse(body: &[u8]) -> Option<(LinkMessage, Option<Alias>)> {
     let mut body = body.to_vec();
     let alias = make_readable(&mut body);
@@ -288,7 +289,7 @@ fn attached_xdp(parts: &[LinkXdp]) -> Option<AttachedXdp> {
                     _ => None,
                 };
             }
-            // With several programs IFLA_XDP_PROG_ID is missing, and one of the others there.
+            // With several programs IFLA_XDP_PROG_ID is missing, and one of the other attributes exists.
             LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => {
                 program = program.or(Some(*id));
             }
@@ -301,12 +302,12 @@ fn attached_xdp(parts: &[LinkXdp]) -> Option<AttachedXdp> {
 /// Bytes; RFC 8200, section 5: a device with a smaller MTU has no IPv6.
 pub const IPV6_MIN_MTU: u32 = 1280;
 
-/// How a link shall be, in one respect.
+/// The wanted value of one setting of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkSetting {
-    /// IFF_UP. A device that is closed loses its routes and IPv6 addresses.
+    /// IFF_UP. A device that is set down loses its routes and IPv6 addresses.
     Up(bool),
-    /// Most drivers want the device closed for it (those without IFF_LIVE_ADDR_CHANGE).
+    /// Most drivers require the device to be down (those without IFF_LIVE_ADDR_CHANGE).
     Mac(Mac),
     /// Bytes, without the Ethernet header.
     Mtu(u32),
@@ -316,12 +317,12 @@ pub enum LinkSetting {
     Allmulti(bool),
     /// IFF_PROMISC
     Promisc(bool),
-    /// IFLA_INET6_ADDR_GEN_MODE. A device without IPv6 is taken to be set.
+    /// IFLA_INET6_ADDR_GEN_MODE. A device without IPv6 counts as set.
     AddrGenMode(In6AddrGenMode),
 }
 
 impl LinkSetting {
-    /// Whether the link is so.
+    /// Returns whether the link has this value.
     pub fn holds(self, link: &LinkInfo) -> bool {
         let flag = |flag| link.flags.contains(flag);
         match self {
@@ -352,7 +353,7 @@ impl LinkSetting {
         .build()
     }
 
-    /// What helps where the kernel refuses it and gives no reason.
+    /// Returns advice for the case that the kernel refuses the change without a reason.
     pub(super) fn advice(self, link: &LinkInfo) -> Option<String> {
         match self {
             Self::Mtu(mtu) if link.max_mtu != 0 && mtu > link.max_mtu => {

@@ -56,18 +56,17 @@ const NAME_LENGTH: usize = 15;
 /// Returns the name of an interface of the calling thread's network namespace, without waiting for RTNL; None if there is
 /// no such interface.
 pub fn name_of(ifindex: u32) -> Option<String> {
-    // nix takes the null pointer of a failure for a success, and then the name is empty.
+    // nix treats the null pointer of a failure as success, and then the name is empty.
     let name = nix::net::if_::if_indextoname(ifindex).ok()?;
     Some(name.into_string().ok()?).filter(|name| !name.is_empty())
 }
 
-/// Returns what an interface is called in messages: its name, or its ifindex where there is none of it any more.
+/// Returns how messages name an interface: by its name, or by its ifindex if the interface is gone.
 pub fn called(ifindex: u32) -> String {
     name_of(ifindex).unwrap_or_else(|| format!("ifindex {ifindex}"))
 }
 
-/// The number that the client's own network namespace has for another one, as IFLA_LINK_NETNSID tells it; None
-/// is its own.
+/// The number of another namespace in the client's own network namespace, as in IFLA_LINK_NETNSID; `None` is its own.
 pub type NetnsId = Option<i32>;
 
 /// A client of rtnetlink in one network namespace. Clones share the connection.
@@ -76,33 +75,33 @@ pub struct Netlink {
     raw: raw::RawConnection,
 }
 
-/// Two devices to be made at once: what goes into one comes out of the other.
+/// Two devices to be created together: frames that are sent by one arrive at the other.
 #[derive(Clone, Copy, Debug)]
 pub struct PairPlan<'a> {
     /// Name of the end that the host uses.
     pub bond: &'a str,
-    /// Name of the end that is the bond's wire side.
+    /// Name of the end that faces the slaves.
     pub port: &'a str,
     /// The bond's MAC.
     pub mac: Mac,
-    /// Bytes, of both.
+    /// MTU of both, in bytes.
     pub mtu: u32,
-    /// Of the bond towards the port; the other way there is one.
+    /// Number of queues from the bond to the port; in the other direction there is one.
     pub queues: u32,
-    /// Whose they are; None if they are nobody's for long.
+    /// The alias of the bond; `None` for a pair that is deleted soon.
     pub mark: Option<&'a Mark>,
 }
 
-/// What a pair is made of.
+/// The kind of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PairKind {
     Veth,
-    /// In L2 mode, the bond being the primary end. Linux 6.7 on.
+    /// In L2 mode, with the bond as the primary end. Linux 6.7 or later.
     Netkit,
 }
 
 impl PairKind {
-    /// As the kernel calls it.
+    /// Returns the kernel's name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Veth => "veth",
@@ -117,7 +116,7 @@ impl fmt::Display for PairKind {
     }
 }
 
-/// The two ends of a pair, as they are.
+/// The current state of the two ends of a pair.
 #[derive(Clone, Debug)]
 pub struct LinkPair {
     pub bond: LinkInfo,
@@ -125,8 +124,8 @@ pub struct LinkPair {
 }
 
 impl Netlink {
-    /// In the network namespace of the calling thread, for good. The connection is a task of the current
-    /// tokio runtime, and its thread is the one that waits when a request waits for RTNL.
+    /// Opens the connection for the network namespace in which the calling thread is now. It is a task of the current
+    /// tokio runtime; a thread of the runtime blocks while a request waits for RTNL.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -136,7 +135,7 @@ impl Netlink {
         Ok(netlink)
     }
 
-    /// The same with a thread of its own, which alone waits when a request waits for RTNL.
+    /// Opens the connection on a thread of its own, and only that thread blocks while a request waits for RTNL.
     pub fn open_apart() -> Result<Self, SysError> {
         let failed = |error| SysError::kernel("start a thread", "rtnetlink", error);
         let runtime = ThreadRuntime::new().map_err(failed)?;
@@ -151,7 +150,7 @@ impl Netlink {
         Ok((Self { raw }, connection))
     }
 
-    /// The link of that name, or of that alternative name.
+    /// Returns the link with this name or alternative name.
     pub async fn link_by_name(&self, name: &str) -> Result<LinkInfo, SysError> {
         let is_short = name.len() <= NAME_LENGTH;
         let by = if is_short { LinkAttribute::IfName(name.to_owned()) } else { alternative_name(name) };
@@ -178,7 +177,7 @@ impl Netlink {
         }
     }
 
-    /// All links of a namespace.
+    /// Returns all links of a namespace.
     pub async fn links(&self, netns: NetnsId) -> Result<Vec<LinkInfo>, SysError> {
         let mut request = LinkMessage::default();
         request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
@@ -187,7 +186,7 @@ impl Netlink {
         self.dump_raw(&reading(&request), "the links", Vec::new, each).await
     }
 
-    /// Makes a link so, if it is not, and answers with the link as it is then.
+    /// Changes a setting of a link, unless it has the value already; returns the link's state afterwards.
     pub async fn set(&self, ifindex: u32, setting: LinkSetting) -> Result<LinkInfo, SysError> {
         let before = self.link_by_index(ifindex).await?;
         if setting.holds(&before) {
@@ -205,11 +204,11 @@ impl Netlink {
         }
     }
 
-    /// Gives a slave or a port an MTU.
+    /// Sets the MTU of a slave or a port.
     ///
-    /// Below 1280 bytes a device has no IPv6. Above, the kernel makes it again, with addresses that the device announces at
-    /// once (`addrconf_notify`, NETDEV_CHANGEMTU), unless it is not ready by IFLA_OPERSTATE. Neither its carrier nor its
-    /// packets depend on that.
+    /// Below 1280 bytes a device has no IPv6. Above, the kernel enables it again, with addresses that the device
+    /// announces at once (`addrconf_notify`, NETDEV_CHANGEMTU), unless IFLA_OPERSTATE shows it as not ready. Neither
+    /// its carrier nor its packets depend on that.
     pub async fn set_mtu_of_member(&self, ifindex: u32, mtu: u32) -> Result<LinkInfo, SysError> {
         let before = self.link_by_index(ifindex).await?;
         if before.mtu >= IPV6_MIN_MTU || mtu < IPV6_MIN_MTU {
@@ -219,20 +218,20 @@ impl Netlink {
             let link = LinkUnspec::new_with_index(ifindex);
             link.append_extra_attribute(LinkAttribute::OperState(state)).build()
         };
-        // Sent together: an agent that is killed leaves it dormant only if it is killed between two system calls.
+        // Sent together: a killed agent leaves it dormant only if it is killed between two system calls.
         let steps = [
             operstate(OperState::Dormant),
             LinkSetting::Mtu(mtu).request(ifindex),
             LinkSetting::AddrGenMode(In6AddrGenMode::None).request(ifindex),
             operstate(OperState::Up),
         ];
-        // What failed is found out, and tried again, one by one.
+        // Each step is then verified, and repeated if it failed.
         self.send_raw(steps.iter().map(|step| (0, about(RTM_SETLINK, step))).collect()).await;
         self.set(ifindex, LinkSetting::Mtu(mtu)).await?;
         self.clear_ipv6(ifindex).await
     }
 
-    /// Has the kernel give a slave or a port no IPv6 addresses, and removes those that it has made.
+    /// Makes the kernel give a slave or a port no IPv6 addresses, and removes those that it has added.
     pub async fn clear_ipv6(&self, ifindex: u32) -> Result<LinkInfo, SysError> {
         let link = self.set(ifindex, LinkSetting::AddrGenMode(In6AddrGenMode::None)).await?;
         for address in self.addresses_of(ifindex).await?.iter().filter(|address| address.is_automatic()) {
@@ -245,12 +244,12 @@ impl Netlink {
         self.change_raw(0, about(RTM_SETLINK, link)).await
     }
 
-    /// Gives a link this alias, or none.
+    /// Sets or removes the alias of a link.
     pub async fn set_alias(&self, ifindex: u32, alias: Option<&Alias>) -> Result<(), SysError> {
         self.change_alias(LinkUnspec::new_with_index(ifindex), ifindex, alias).await
     }
 
-    /// Gives an end of a pair its alias, with which it is finished.
+    /// Sets the alias of an end of a pair, which completes its creation.
     async fn mark_end(&self, ifindex: u32, mark: &Mark) -> Result<(), SysError> {
         let link = LinkUnspec::new_with_index(ifindex).append_extra_attribute(LinkAttribute::Group(0));
         self.change_alias(link, ifindex, Some(mark.alias())).await
@@ -272,8 +271,8 @@ impl Netlink {
         answer.map_err(|error| SysError::netlink(what, format!("ifindex {ifindex}"), error))
     }
 
-    /// Whether the driver can change the MAC of this device at all. Asks for the MAC that it has: a driver
-    /// that could, but not while the device is open, says EBUSY.
+    /// Returns whether the driver can change the MAC address of this device at all. Requests the current address: a
+    /// driver that could change it, but not while the device is up, returns EBUSY.
     pub async fn can_set_mac(&self, link: &LinkInfo) -> Result<bool, SysError> {
         let setting = LinkSetting::Mac(link.mac);
         let answer = self.change_link(&setting.request(link.ifindex)).await;
@@ -287,8 +286,8 @@ impl Netlink {
         }
     }
 
-    /// Makes a pair: the bond's MAC in the same message, or udev would change it; the port NOARP and without
-    /// IPv6 addresses. Both ends stay down.
+    /// Creates a pair: with the bond's MAC address in the same message, because udev would change it otherwise; the
+    /// port with NOARP and without IPv6 addresses. Both ends stay down.
     pub async fn create_pair(&self, kind: PairKind, plan: &PairPlan<'_>) -> Result<LinkPair, SysError> {
         let group = || LinkAttribute::Group(if plan.mark.is_some() { UNFINISHED_PAIR } else { 0 });
         let port = LinkUnspec::new_with_name(plan.port)
@@ -305,8 +304,8 @@ impl Netlink {
                 InfoData::Netkit(vec![
                     InfoNetkit::Peer(port),
                     InfoNetkit::Mode(NetkitMode::L2),
-                    // While no program is there, what the bond sends goes nowhere. What goes to the bond has been
-                    // let through by a slave's program.
+                    // While no program is attached, frames from the bond are dropped. Frames to the bond have been
+                    // passed by a slave's program.
                     InfoNetkit::Policy(NetkitPolicy::Drop),
                     InfoNetkit::PeerPolicy(NetkitPolicy::Pass),
                 ]),
@@ -354,7 +353,7 @@ impl Netlink {
         }
     }
 
-    /// Deletes a device; of a pair, both ends go. One that is gone is deleted.
+    /// Deletes a device; for a pair, both ends. A missing device counts as success.
     pub async fn delete(&self, ifindex: u32) -> Result<(), SysError> {
         let answer =
             self.change_raw(0, about(RTM_DELLINK, &LinkUnspec::new_with_index(ifindex).build())).await;
@@ -364,7 +363,7 @@ impl Netlink {
         }
     }
 
-    /// Has a device receive frames to a further unicast MAC (`dev_uc_add`). EOPNOTSUPP where the driver has no
+    /// Makes a device receive frames to a further unicast MAC address (`dev_uc_add`). EOPNOTSUPP if the driver has no
     /// filter for it: then only promiscuous mode helps.
     pub async fn add_unicast(&self, ifindex: u32, mac: Mac) -> Result<(), SysError> {
         let request = RouteNetlinkMessage::NewNeighbour(own_unicast(ifindex, mac));
@@ -376,7 +375,7 @@ impl Netlink {
         }
     }
 
-    /// Undoes [`Self::add_unicast`]. What is not there is deleted.
+    /// Undoes [`Self::add_unicast`]. A missing address counts as success.
     pub async fn del_unicast(&self, ifindex: u32, mac: Mac) -> Result<(), SysError> {
         let request = RouteNetlinkMessage::DelNeighbour(own_unicast(ifindex, mac));
         let what = format!("delete unicast MAC {mac}");
@@ -387,7 +386,7 @@ impl Netlink {
         }
     }
 
-    /// The unicast MACs that a device receives besides its own.
+    /// Returns the unicast MAC addresses that a device receives in addition to its own.
     pub async fn unicast(&self, ifindex: u32) -> Result<Vec<Mac>, SysError> {
         let mut request = NeighbourMessage::default();
         request.header.family = AddressFamily::Bridge;
@@ -437,7 +436,7 @@ fn about(kind: u16, link: &LinkMessage) -> Raw {
     Raw { kind, body }
 }
 
-/// IFLA_ALT_IFNAME, which the library has only as a part of IFLA_PROP_LIST.
+/// Returns IFLA_ALT_IFNAME, which the library has only as a part of IFLA_PROP_LIST.
 fn alternative_name(name: &str) -> LinkAttribute {
     const IFLA_ALT_IFNAME: u16 = 53;
     LinkAttribute::Other(DefaultNla::new(IFLA_ALT_IFNAME, [name.as_bytes(), b"\0"].concat()))
@@ -454,7 +453,7 @@ fn advise_pair(error: SysError) -> SysError {
 
 #[cfg(test)]
 impl Netlink {
-    /// A bridge with this port. Its ifindex is the answer.
+    /// Creates a bridge with this port. Returns its ifindex.
     pub async fn create_bridge(&self, name: &str, port: u32) -> u32 {
         let request = about(RTM_NEWLINK, &rtnetlink::LinkBridge::new(name).build());
         self.change_raw(NLM_F_CREATE | NLM_F_EXCL, request).await.unwrap();
@@ -508,7 +507,7 @@ mod tests {
         });
     }
 
-    /// As of a bring-up that is interrupted, and undone at once.
+    /// As in a bring-up that is interrupted, and undone at once.
     #[test]
     fn an_unawaited_request_is_executed_before_the_next_one() {
         in_namespace(async |devices| {
@@ -526,7 +525,7 @@ mod tests {
         });
     }
 
-    /// From the message on that makes it the group says whose it is, and then the alias.
+    /// The group marks it from the message on that creates it, and then the alias.
     #[test]
     fn a_pair_has_the_alias_of_its_bond() {
         in_namespace(async |devices| {
@@ -680,7 +679,7 @@ mod tests {
                 ..KernelRoute::new(bond.ifindex, ip("0.0.0.0"), 0, Some(ip(via)))
             };
             let v6 = KernelRoute::new(bond.ifindex, ip("2001:db8:1::"), 48, Some(ip("2001:db8::9")));
-            // The second takes the place of the first, the third is another one.
+            // The second replaces the first, the third is another route.
             for route in
                 [default("192.0.2.9", 0), default("192.0.2.8", 0), default("192.0.2.7", 5), v6.clone()]
             {

@@ -1,4 +1,4 @@
-//! Neighbours: who answers for an address on a link.
+//! Neighbours: the stations that answer for addresses on a link.
 
 use std::net::IpAddr;
 
@@ -13,16 +13,16 @@ use nix::errno::Errno;
 use super::Netlink;
 use crate::sys::SysError;
 
-/// How many neighbours are asked at once: any answer will do.
+/// How many neighbours are probed at once: any answer suffices.
 const ASKED_AT_ONCE: usize = 8;
 
 impl Netlink {
-    /// Has the kernel ask a few neighbours of a device, confirmed ones first, whether they are still there
-    /// (NUD_PROBE: a unicast ARP request or neighbour solicitation). Answers with how many there are to ask, those
-    /// included for which the kernel is looking, or has looked in vain: these it asks on its own.
+    /// Makes the kernel probe a few neighbours of a device, confirmed ones first (NUD_PROBE: a unicast ARP request or
+    /// neighbour solicitation). Returns how many there are to probe, including those for which the kernel is
+    /// resolving, or has failed to resolve, the address: these it probes by itself.
     pub async fn ask_neighbours(&self, ifindex: u32) -> Result<usize, SysError> {
         let on = || super::called(ifindex);
-        // The list of a device that is not here would be empty.
+        // The list of a missing device would be empty.
         self.link_by_index(ifindex).await?;
         let entries = self.neighbours(NeighbourMessage::default(), "the neighbours").await?;
         let of_device = || entries.iter().filter(|entry| entry.header.ifindex == ifindex);
@@ -36,7 +36,7 @@ impl Netlink {
             let request = RouteNetlinkMessage::NewNeighbour(entry(ifindex, *address, Probe));
             let answer = self.change_raw(NLM_F_CREATE | NLM_F_REPLACE, request.into()).await;
             match answer.map_err(|error| SysError::netlink(format!("ask {address}"), on(), error)) {
-                // It was forgotten just now.
+                // The kernel has just deleted it.
                 Err(error) if error.errno() == Some(Errno::EINVAL) => {}
                 answer => answer?,
             }
@@ -44,7 +44,7 @@ impl Netlink {
         Ok(known.len() + with(&[Incomplete, Failed]).len())
     }
 
-    /// What the kernel lists for this request, of all devices.
+    /// Returns the kernel's list for this request, of all devices.
     pub(super) async fn neighbours(
         &self,
         request: NeighbourMessage,

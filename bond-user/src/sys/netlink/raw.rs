@@ -1,5 +1,5 @@
-//! Messages that pass unparsed: what the kernel lists is sent back to it byte for byte, whatever attributes a later
-//! kernel adds.
+//! Messages that pass unparsed: the kernel's list is sent back byte for byte, whatever attributes a later kernel
+//! adds.
 
 use std::convert::Infallible;
 
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::sys::SysError;
 
-/// Requests under way at once. The kernel's answers to so many fit into a socket's receive buffer.
+/// Concurrent requests. The kernel's answers to this many fit into a socket's receive buffer.
 const IN_FLIGHT: usize = 64;
 
 /// A message of rtnetlink: its type, and the family's header with the attributes.
@@ -57,7 +57,7 @@ pub(super) struct RawConnection {
 }
 
 impl RawConnection {
-    /// In the network namespace of the calling thread. The future is the connection's work.
+    /// Opens the connection in the network namespace of the calling thread. The returned future drives it.
     pub(super) fn open() -> Result<(Self, impl Future<Output = ()> + Send + 'static), SysError> {
         let (connection, work) = SteadyConnection::open()?;
         Ok((Self { connection, turn: Turn::default() }, work))
@@ -106,11 +106,11 @@ fn no_answer(_: NoAnswer) -> rtnetlink::Error {
 }
 
 impl Netlink {
-    /// Reads a list of the kernel's: `each` is called with every message, `start` makes what it collects into, once
-    /// for each attempt. A kernel that does not have this list has an empty one.
+    /// Reads a list of the kernel: calls `each` with every message, and `start` once for each attempt, to create what
+    /// `each` fills. On a kernel without this list it is empty.
     ///
     /// # Errors
-    /// Why there is no list; `what` is listed.
+    /// Why the list could not be read; `what` names its entries.
     pub async fn dump_raw<C>(
         &self,
         request: &Raw,

@@ -28,20 +28,20 @@ pub struct KernelRoute {
     pub ifindex: u32,
     /// The network; 0.0.0.0 or :: for the default route.
     pub to: IpAddr,
-    /// Bits of the network, 0 for the default route.
+    /// Length of the network prefix in bits, 0 for the default route.
     pub prefix_len: u8,
     /// The gateway, of the same family.
     pub via: Option<IpAddr>,
-    /// Of several routes to one network the least is taken.
+    /// The kernel uses the route with the lowest metric to a network.
     pub metric: u32,
-    /// The source address of what has none yet.
+    /// The source address of packets that have none yet.
     pub source: Option<IpAddr>,
     pub table: u32,
     /// RT_SCOPE_*
     pub scope: u8,
-    /// RTPROT_*: who made it.
+    /// RTPROT_*: the origin of the route.
     pub protocol: u8,
-    /// The gateway need not be in a network of the device.
+    /// Whether the gateway may be outside of the device's networks.
     pub onlink: bool,
 }
 
@@ -51,10 +51,10 @@ impl KernelRoute {
     const STATIC: u8 = 4;
     const SCOPE_UNIVERSE: u8 = 0;
     const SCOPE_LINK: u8 = 253;
-    /// IP6_RT_PRIO_USER: what an IPv6 route gets that has no metric.
+    /// IP6_RT_PRIO_USER: the metric of an IPv6 route that was added without one.
     const IPV6_METRIC: u32 = 1024;
 
-    /// In the main table, with the kernel's default metric.
+    /// Creates a route in the main table, with the kernel's default metric.
     pub fn new(ifindex: u32, to: IpAddr, prefix_len: u8, via: Option<IpAddr>) -> Self {
         let (metric, scope) = match (to, via) {
             (IpAddr::V6(_), _) => (Self::IPV6_METRIC, Self::SCOPE_UNIVERSE),
@@ -75,18 +75,18 @@ impl KernelRoute {
         }
     }
 
-    /// Whether the kernel makes it by itself: with an address, or by a router advertisement.
+    /// Returns whether the kernel adds it by itself: with an address, or from a router advertisement.
     pub fn is_automatic(&self) -> bool {
         matches!(self.protocol, Self::KERNEL | Self::ROUTER_ADVERTISEMENT)
     }
 
-    /// Whether it comes with the device or a router's advertisement, whatever its addresses are.
+    /// Returns whether it comes with the device or a router advertisement, whatever its addresses are.
     pub fn comes_by_itself(&self) -> bool {
         let of_device = matches!(self.to, IpAddr::V6(ip) if ip.is_unicast_link_local() || ip.is_multicast());
         of_device || self.protocol == Self::ROUTER_ADVERTISEMENT
     }
 
-    /// Whether the kernel holds them for the same route: one can only be replaced by the other.
+    /// Returns whether the kernel treats them as the same route: one can only replace the other.
     pub fn has_same_key(&self, other: &Self) -> bool {
         (self.to, self.prefix_len, self.metric, self.table)
             == (other.to, other.prefix_len, other.metric, other.table)
@@ -99,7 +99,7 @@ impl KernelRoute {
             AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             _ => return None,
         };
-        // A route for some packets only is never the one that a configuration means.
+        // A route for some packets only is never the one in a configuration.
         if header.kind != RouteType::Unicast || header.tos != 0 || header.source_prefix_length != 0 {
             return None;
         }
@@ -123,7 +123,7 @@ impl KernelRoute {
         (route.ifindex != 0).then_some(route)
     }
 
-    /// As a message of the kernel's.
+    /// Converts it to a message of the kernel.
     pub fn to_kept(&self) -> Option<Message> {
         let message = self.to_message();
         let mut body = vec![0; message.buffer_len()];
@@ -176,7 +176,7 @@ impl fmt::Display for KernelRoute {
         if let Some(via) = self.via {
             write!(f, " via {via}")?;
         }
-        // As iproute2 has it: 0 is that of a route without a metric.
+        // As in iproute2: 0 is the metric of a route without one.
         if self.metric != 0 {
             write!(f, " metric {}", self.metric)?;
         }
@@ -192,7 +192,7 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// The way that a packet takes to a host.
+/// The path of a packet to a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
     /// The device by which it leaves.
@@ -202,8 +202,8 @@ pub struct Way {
 }
 
 impl Netlink {
-    /// The way to a host, as the kernel would choose it now; None if there is none, or the host is this one. The
-    /// kernel answers without RTNL.
+    /// Returns the path to a host that the kernel would choose now; `None` if there is none, or the host is this one.
+    /// The kernel answers without RTNL.
     pub async fn way_to(&self, target: IpAddr) -> Result<Option<Way>, SysError> {
         let mut request = RouteMessage::default();
         let (family, bits) = match target {
@@ -220,7 +220,7 @@ impl Netlink {
             },
             Err(error) => {
                 let error = SysError::netlink("look up the route", target.to_string(), error);
-                // ENETUNREACH, or what an unreachable, prohibit or blackhole route says.
+                // ENETUNREACH, or the errors of unreachable, prohibit and blackhole routes.
                 let no_way = [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL];
                 return if error.errno().is_some_and(|errno| no_way.contains(&errno)) {
                     Ok(None)
@@ -243,7 +243,8 @@ impl Netlink {
         Ok(Some(way))
     }
 
-    /// The unicast routes over one device, of all tables. Routes with several next hops are none of one device.
+    /// Returns the unicast routes over one device, of all tables. Routes with several next hops belong to no single
+    /// device.
     pub async fn routes_of(&self, ifindex: u32) -> Result<Vec<KernelRoute>, SysError> {
         let mut routes = self.routes().await?;
         routes.retain(|route| route.ifindex == ifindex);
@@ -265,8 +266,8 @@ impl Netlink {
         Ok(routes)
     }
 
-    /// Makes a route so. Another one of the same network, metric and table is replaced if it goes over the same
-    /// device; one over another device is not ours to take, and the answer is EEXIST.
+    /// Adds or replaces a route. Another one of the same network, metric and table is replaced if it uses the same
+    /// device; one over another device has another owner, and the error is EEXIST.
     pub async fn replace_route(&self, route: &KernelRoute) -> Result<(), SysError> {
         let same: Vec<_> =
             self.routes().await?.into_iter().filter(|found| found.has_same_key(route)).collect();
@@ -283,7 +284,7 @@ impl Netlink {
         answer.map_err(|error| failed("add", route, error).advise(advice))
     }
 
-    /// Deletes a route. One that is not there is deleted.
+    /// Deletes a route. A missing route counts as success.
     pub async fn del_route(&self, route: &KernelRoute) -> Result<(), SysError> {
         let answer = self.change_raw(0, RouteNetlinkMessage::DelRoute(route.to_message()).into()).await;
         match answer.map_err(|error| failed("delete", route, error)) {

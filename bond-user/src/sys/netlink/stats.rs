@@ -1,4 +1,4 @@
-//! What the kernel counted on a device: IFLA_STATS64, and what its qdiscs dropped.
+//! Counters of the kernel for a device: IFLA_STATS64, and the packets that its qdiscs dropped.
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -11,15 +11,15 @@ use rtnetlink::LinkUnspec;
 use super::{LinkInfo, Netlink, link::parse, reading};
 use crate::sys::SysError;
 
-/// A link, and what the kernel counted on it since it was made.
+/// A link, and the kernel's counters since it was created.
 #[derive(Clone, Debug)]
 pub struct CountedLink {
     pub link: LinkInfo,
-    /// None from a kernel that does not tell.
+    /// `None` if the kernel does not report them.
     pub stats: Option<Stats64>,
 }
 
-/// A qdisc at a device's root or ingress, and what it has done to packets since it was made.
+/// A qdisc at a device's root or ingress, and its counters since it was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QdiscStats {
     pub ifindex: u32,
@@ -29,20 +29,20 @@ pub struct QdiscStats {
     pub drops: u32,
     pub overlimits: u32,
     pub requeues: u32,
-    /// Packets that wait.
+    /// Packets in the queue.
     pub queued: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QdiscPlace {
-    /// Of a qdisc with classes, the sum of all of them.
+    /// For a qdisc with classes, the sum of all of them.
     Root,
     /// ingress or clsact
     Ingress,
 }
 
 impl Netlink {
-    /// A link with its counters.
+    /// Returns a link with its counters.
     pub async fn counted_link(&self, ifindex: u32) -> Result<CountedLink, SysError> {
         let on = format!("ifindex {ifindex}");
         let answer = self.ask_raw(reading(&LinkUnspec::new_with_index(ifindex).build())).await;
@@ -57,7 +57,7 @@ impl Netlink {
         Ok(CountedLink { link: LinkInfo { alias, ..link }, stats })
     }
 
-    /// The names of the BPF filters at a device's clsact ingress; none without that qdisc.
+    /// Returns the names of the BPF filters at a device's clsact ingress; none without that qdisc.
     pub async fn ingress_filters(&self, ifindex: u32) -> Result<Vec<String>, SysError> {
         let name = |option: &TcFilterBpfOption| match option {
             TcFilterBpfOption::ProgName(name) => Some(name.clone()),
@@ -66,7 +66,7 @@ impl Netlink {
         self.of_ingress_filters(ifindex, name).await
     }
 
-    /// The programs of the BPF filters there, as `bpftool prog show id` takes them.
+    /// Returns the programs of the BPF filters there, as `bpftool prog show id` takes them.
     pub async fn ingress_programs(&self, ifindex: u32) -> Result<Vec<u32>, SysError> {
         let program = |option: &TcFilterBpfOption| match option {
             TcFilterBpfOption::ProgId(program) => Some(*program),
@@ -91,7 +91,7 @@ impl Netlink {
         Ok(found.collect())
     }
 
-    /// The outermost qdiscs of all devices of this namespace.
+    /// Returns the outermost qdiscs of all devices of this namespace.
     pub async fn qdiscs(&self) -> Result<Vec<QdiscStats>, SysError> {
         let request = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
         let answer = self.list(request, "the qdiscs").await?;
@@ -113,7 +113,7 @@ fn of_filter<T>(message: &TcMessage, each: impl Fn(&TcFilterBpfOption) -> Option
     })
 }
 
-/// None for one that is inside of another: its numbers are in that one's.
+/// Converts a qdisc; returns `None` for one inside another, which includes its numbers.
 fn qdisc(message: &TcMessage) -> Option<QdiscStats> {
     let at = match message.header.parent {
         TcHandle::ROOT => QdiscPlace::Root,

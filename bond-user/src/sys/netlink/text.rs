@@ -1,5 +1,5 @@
-//! The texts in a message about a link. The kernel takes any bytes for aliases and nearly any for names; the library takes
-//! a message with one that is not UTF-8 for damaged, and the link would not be there.
+//! Texts in a message about a link. The kernel accepts any bytes in aliases and nearly any in names; the library
+//! rejects a message with a text that is not UTF-8, and the link would be missing.
 
 use crate::sys::ownership::Alias;
 
@@ -14,7 +14,8 @@ pub(super) const IFLA_IFALIAS: u16 = 20;
 /// It contains IFLA_ALT_IFNAMEs.
 const IFLA_PROP_LIST: u16 = 52;
 
-/// Replaces what is not UTF-8 in the texts of a message about a link, of the same length. Returns its alias as it was.
+/// Replaces bytes that are not UTF-8 in the texts of a message about a link, and keeps the length. Returns the
+/// original alias.
 pub(super) fn make_readable(body: &mut [u8]) -> Option<Alias> {
     let mut alias = None;
     for_each(body.get_mut(HEADER..).unwrap_or_default(), |kind, value| {
