@@ -12,10 +12,10 @@ use crate::{
     sys::{Devices, KernelDevices, conflicts::Conflict, dataplane::Hook},
 };
 
-/// Version of the JSON.
+/// Version of the JSON output.
 const VERSION: u32 = 1;
 
-/// What `-j` prints.
+/// The output of `-j`.
 #[derive(Serialize)]
 struct Report<'a> {
     version: u32,
@@ -23,7 +23,7 @@ struct Report<'a> {
     findings: &'a [Finding],
 }
 
-/// The exit code says what was found: 0 nothing, 1 warnings, 2 errors.
+/// Returns an exit code for the worst finding: 0 none, 1 warnings, 2 errors.
 pub fn check(arguments: &CheckArgs) -> Result<ExitCode> {
     let surroundings = HostFacts { strict_ports: strict_hypervisor(), ..HostFacts::default() };
     let mut checked = check::check(&arguments.files, &surroundings);
@@ -55,7 +55,7 @@ fn text(checked: &Checked, verbose: bool) -> String {
     text
 }
 
-/// The hypervisors whose ports refuse foreign MACs by default, by a part of what DMI says.
+/// The hypervisors with ports that refuse foreign MAC addresses by default, by a part of their DMI strings.
 const STRICT: [(&str, &str); 5] = [
     ("VirtualBox", "VirtualBox"),
     ("VMware", "VMware"),
@@ -64,8 +64,8 @@ const STRICT: [(&str, &str); 5] = [
     ("Google Compute Engine", "Google Compute Engine"),
 ];
 
-/// What other programs have at the hooks of these interfaces, and what stands on them. Nothing of those that are not
-/// there, and nothing at all where it may not be read: the files may be for another machine.
+/// Returns what other programs have at the hooks of these interfaces, and the conflicts of these interfaces. Missing
+/// interfaces are skipped, and so is everything if it may not be read: the files may be for another machine.
 fn found_on(slaves: &[String]) -> (Vec<HookedInterface>, Vec<ConflictOn>) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return Default::default();
@@ -97,7 +97,7 @@ fn found_on(slaves: &[String]) -> (Vec<HookedInterface>, Vec<ConflictOn>) {
     })
 }
 
-/// The hypervisor of this machine, if its ports pass only their own NIC's MAC.
+/// Returns the hypervisor of this machine, if its ports pass only their own NIC's MAC address.
 pub(super) fn strict_hypervisor() -> Option<&'static str> {
     let read = |name| fs::read_to_string(format!("/sys/class/dmi/id/{name}")).unwrap_or_default();
     strict(&read("sys_vendor"), &read("product_name"))

@@ -36,12 +36,12 @@ pub fn path_of(bond: &BondName) -> String {
     format!("/v1/bonds/{}", utf8_percent_encode(bond, NON_ALPHANUMERIC))
 }
 
-/// The path of a slave of a bond.
+/// Returns the path of a slave in the API.
 pub fn path_of_slave(bond: &BondName, slave: &InterfaceName) -> String {
     format!("{}/slaves/{}", path_of(bond), utf8_percent_encode(slave, NON_ALPHANUMERIC))
 }
 
-/// One request to the agent of this network namespace.
+/// Sends one request to the agent of this network namespace.
 pub fn request<T: DeserializeOwned>(
     method: Method,
     path: &str,
@@ -50,7 +50,7 @@ pub fn request<T: DeserializeOwned>(
     request_in(&Paths::of(netns::cookie()?), method, path, body)
 }
 
-/// One request to the agent of a network namespace.
+/// Sends one request to the agent of a network namespace.
 pub fn request_in<T: DeserializeOwned>(
     paths: &Paths,
     method: Method,
@@ -61,7 +61,7 @@ pub fn request_in<T: DeserializeOwned>(
     runtime.block_on(send(paths, method, path, body))
 }
 
-/// A change, with its answer when it is done, or after `wait`.
+/// Requests a change; returns its answer when it is done, or after `wait`.
 pub fn change(method: Method, path: &str, body: Option<serde_json::Value>, wait: &WaitArgs) -> Result<Done> {
     let Some(limit) = wait.wait else { return request(method, path, body) };
     let path = format!("{path}?wait={}", limit.as_secs_f64());
@@ -75,7 +75,7 @@ pub fn change(method: Method, path: &str, body: Option<serde_json::Value>, wait:
     })
 }
 
-/// Says what of a change should be known, and what is not done yet.
+/// Prints the notes about a change, and the steps that are not done yet.
 pub fn finish(done: &Done) -> ExitCode {
     done.notes.iter().for_each(output::note);
     for pending in &done.pending {
@@ -84,17 +84,17 @@ pub fn finish(done: &Done) -> ExitCode {
     if done.pending.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_YET) }
 }
 
-/// There is no agent to ask.
+/// No agent runs.
 #[derive(Debug, thiserror::Error)]
 #[error("no agent runs in this network namespace; start one with `xbond run`")]
 pub struct NoAgent;
 
-/// The agent ended before it answered, or while it did.
+/// The agent ended before its answer was complete.
 #[derive(Debug, thiserror::Error)]
 #[error("the agent did not answer: {0}")]
 pub struct BrokenOff(hyper::Error);
 
-/// How long a question may wait for its answer: far beyond what somebody who holds RTNL delays it.
+/// How long a query may wait for its answer: far longer than a process that holds RTNL delays it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// How much later than its deadline the agent's answer to a change may come, before the client gives up.
@@ -109,7 +109,7 @@ async fn send<T: DeserializeOwned>(
     let (status, bytes) = if method == Method::GET {
         let answer = timeout(ANSWER_WITHIN, async {
             match exchange(paths, method.clone(), path, None).await {
-                // It was killed in this moment. Only a question is asked again.
+                // The agent was killed at this moment. Only queries are repeated.
                 Err(error) if error.is::<BrokenOff>() => exchange(paths, method, path, None).await,
                 answer => answer,
             }
@@ -119,7 +119,7 @@ async fn send<T: DeserializeOwned>(
         })??
     } else {
         let mut change = pin!(exchange(paths, method, path, body));
-        // A change may take long; a stopped agent does not begin one whose client has left.
+        // A change may take long; a stopped agent does not begin one whose client has disconnected.
         match timeout(ANSWER_WITHIN, &mut change).await {
             Ok(answer) => answer?,
             Err(_) => {
@@ -148,7 +148,7 @@ async fn exchange(
     Ok((response.status(), whole(response).await?))
 }
 
-/// The lines of an answer that goes on.
+/// Returns the lines of an answer without an end.
 pub async fn lines(path: &str) -> Result<AnswerLines> {
     let response = ask(&Paths::of(netns::cookie()?), Method::GET, path, None).await?;
     let status = response.status();
@@ -164,8 +164,8 @@ pub struct AnswerLines {
 }
 
 impl AnswerLines {
-    /// The next line, without its end. None at the end of the answer, however it came about; part of a line is
-    /// none.
+    /// Returns the next line, without its end. Returns `None` at the end of the answer, whatever ended it; an
+    /// incomplete line is dropped.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         loop {
             if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
@@ -176,7 +176,7 @@ impl AnswerLines {
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => self.read.extend(frame.data_ref().into_iter().flatten()),
-                // An agent that ends does not take leave.
+                // An agent that ends does not complete its answer.
                 Some(Err(_)) | None => return Ok(None),
             }
         }

@@ -7,11 +7,11 @@ use clap::CommandFactory as _;
 
 use super::{Cli, CompletionsArgs};
 
-/// Prints what a shell needs to complete the command line of xbond.
+/// Prints the completions of xbond's command line for a shell.
 pub fn completions(arguments: &CompletionsArgs) -> Result<()> {
     let mut text = Vec::new();
     clap_complete::generate(arguments.shell, &mut Cli::command(), "xbond", &mut text);
-    // A reader that has seen enough, such as head, is no error.
+    // A reader that closes early, such as head, is no error.
     let _ = io::stdout().write_all(&text);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `xbond doctor`: can this machine and its NICs do it, and what stands in the way? It changes nothing.
+//! `xbond doctor`: checks whether this machine and its NICs can run xbond. It changes nothing.
 
 mod judge;
 mod look;
@@ -10,40 +10,40 @@ use serde::Serialize;
 
 use super::{DoctorArgs, output};
 
-/// Version of the JSON.
+/// Version of the JSON output.
 const VERSION: u32 = 1;
 
-/// How well it is.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
     Ok,
-    /// It works, and not as well as it could.
+    /// It works, with limitations.
     Warn,
     /// It does not work.
     Fail,
 }
 
-/// One thing that was looked at.
+/// One check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Check {
     verdict: Verdict,
-    /// An interface; none: the machine.
+    /// An interface; `None`: the machine.
     interface: Option<String>,
-    /// A word for it that stays the same.
+    /// A stable identifier.
     id: &'static str,
-    /// What was found, and unless it is well a way out.
+    /// The finding, with a remedy unless all is well.
     text: String,
 }
 
-/// What `-j` prints.
+/// The output of `-j`.
 #[derive(Serialize)]
 struct Report<'a> {
     version: u32,
     checks: &'a [Check],
 }
 
-/// The exit code says the worst: 0 all is well, 1 something warns, 2 something fails.
+/// Returns an exit code for the worst result: 0 all is well, 1 warnings, 2 failures.
 pub fn doctor(arguments: &DoctorArgs) -> Result<ExitCode> {
     let checks = look::at(&arguments.interfaces)?;
     if arguments.json {

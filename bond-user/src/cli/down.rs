@@ -13,7 +13,7 @@ use crate::{
     sys::netns,
 };
 
-/// How long an agent that broke off its answer may take to end.
+/// How long an agent that disconnected before its answer may take to end.
 const END_OF_AGENT: Duration = Duration::from_secs(5);
 
 pub fn down(arguments: &DownArgs) -> Result<ExitCode> {
@@ -27,7 +27,7 @@ fn one(bond: &BondName, force: bool, wait: &WaitArgs) -> Result<ExitCode> {
     let path = client::path_of(bond);
     match client::change(Method::DELETE, &path, None, wait) {
         Ok(done) => Ok(client::finish(&done)),
-        // Killed a moment ago: its socket took the request, and the kernel is still closing what it had open.
+        // The agent was just killed: its socket accepted the request, and the kernel is still closing its files.
         Err(error) if force && error.is::<client::BrokenOff>() => {
             let paths = Paths::of(netns::cookie()?);
             if !paths.is_left_within(END_OF_AGENT) {
@@ -51,7 +51,7 @@ fn one(bond: &BondName, force: bool, wait: &WaitArgs) -> Result<ExitCode> {
     }
 }
 
-/// Those of an agent and those that were left behind. One that fails does not stop the others.
+/// Removes the bonds of an agent and orphaned ones. A failure does not stop the others.
 fn all(wait: &WaitArgs) -> Result<ExitCode> {
     let paths = Paths::of(netns::cookie()?);
     let (mut failed, mut code) = (Vec::new(), ExitCode::SUCCESS);

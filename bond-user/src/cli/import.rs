@@ -1,4 +1,4 @@
-//! `xbond import`: a TOML file of what bonds there are.
+//! `xbond import`: prints a TOML file of existing bonds.
 
 mod kernel;
 
@@ -17,12 +17,12 @@ use crate::{
     sys::netlink::{KernelBond, Netlink},
 };
 
-/// What was found, and what of it has no equivalent.
+/// The imported configuration, and what has no equivalent.
 struct Imported {
     config: Config,
-    /// One sentence each.
+    /// One sentence for each setting without equivalent.
     remarks: Vec<String>,
-    /// Where it comes from, and what to do next.
+    /// The origin of the file, and the next steps.
     heading: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ pub fn import(arguments: &ImportArgs) -> Result<()> {
 fn document(imported: &Imported) -> String {
     let told = imported.remarks.iter().map(|remark| format!("# Not as it was: {remark}"));
     let comments = imported.heading.iter().map(|line| format!("# {line}")).chain(told);
-    // A remark of several lines stays a comment.
+    // Each line of a remark stays a comment.
     let comments: String = comments.map(|line| format!("{}\n", line.replace('\n', "\n# "))).collect();
     comments + &toml::write(&imported.config)
 }
@@ -69,7 +69,7 @@ fn is_unmonitored(note: &Note) -> bool {
     matches!(note, Note::Option { note: options::Note::Unmonitored, .. })
 }
 
-/// A bond that nothing monitors stays one, and that is told.
+/// Keeps a bond without monitoring as it is, and returns a remark about it.
 fn allow_unmonitored(bond: &mut BondConfig) -> Option<String> {
     if bond.options.is_monitored() {
         bond.allow_unmonitored = Unmonitored::Refuse;
@@ -98,7 +98,7 @@ fn from_kernel(only: Option<&str>) -> Result<Imported> {
     imported_of(&bonds, only, &above, order_of_enslaving)
 }
 
-/// The names of a bond's slaves as they were enslaved; none where sysfs does not show this namespace.
+/// Returns the names of a bond's slaves in the order of enslaving; none if sysfs does not show this namespace.
 fn order_of_enslaving(bond: &str) -> Vec<String> {
     let names = fs::read_to_string(format!("/sys/class/net/{bond}/bonding/slaves")).unwrap_or_default();
     names.split_whitespace().map(str::to_owned).collect()
@@ -133,7 +133,7 @@ fn imported_of(
                 remarks.extend(read.remarks);
                 config.bonds.push(read.config);
             }
-            // Of several, what can be is.
+            // With several bonds, those that can be imported are.
             Err(error) if only.is_none() && bonds.len() > 1 => remarks.push(error.to_string()),
             Err(error) => return Err(error),
         }
@@ -170,7 +170,7 @@ mod tests {
         imported_of(&bonds, only, &above, |_| vec!["eth1".into(), "eth0".into()])
     }
 
-    /// What `import` prints is read back to the same, and neither refused nor warned of.
+    /// The output of `import` reads back as the same configuration, without errors and warnings.
     #[test]
     fn a_kernel_bond_becomes_an_equivalent_file() {
         let imported = imported(Some("bond0"), |_| {}).unwrap();
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(again, imported.config.bonds[0]);
         let findings = check_text(Path::new("f"), &text, &HostFacts::default()).findings;
         let bad: Vec<_> = findings.iter().filter(|finding| finding.severity > Severity::Note).collect();
-        // The driver has it so: prio beside a primary.
+        // As in the driver: prio in addition to a primary.
         assert!(bad.iter().all(|finding| finding.id == "prio"), "{bad:#?}");
     }
 

@@ -28,7 +28,8 @@ pub fn log(arguments: &LogArgs) -> Result<()> {
     Ok(())
 }
 
-/// From the agent, who may be asked by more than may read the file; if none runs, from the file.
+/// Reads receipts from the agent, whose socket more users may use than may read the file; without an agent, from the
+/// file.
 fn read(bond: &BondName) -> Result<Log> {
     match client::request(Method::GET, &format!("{}/log", client::path_of(bond)), None) {
         Err(error) if error.is::<NoAgent>() => {}

@@ -13,7 +13,7 @@ use clap_mangen::{
 use super::{Cli, ManArgs};
 use crate::config::settings;
 
-/// The keys of a bond, for the page of xbond itself.
+/// Returns the keys of a bond, for the page of xbond itself.
 fn keys() -> Roff {
     let own = settings::ROWS.iter().map(|row| (row.key, row.help));
     let drivers = options::ROWS.iter().map(|row| (row.key, row.help));
@@ -33,7 +33,7 @@ fn keys() -> Roff {
 /// Prints the manual page of xbond, or of a verb, as roff.
 pub fn man(arguments: &ManArgs) -> Result<()> {
     let mut xbond = Cli::command();
-    // Gives the verbs their full names.
+    // Sets the full names of the verbs.
     xbond.build();
     let page = match &arguments.verb {
         None => xbond.disable_help_flag(true),
@@ -50,7 +50,7 @@ pub fn man(arguments: &ManArgs) -> Result<()> {
     if arguments.verb.is_none() {
         keys().to_writer(&mut text)?;
     }
-    // A reader that has seen enough, such as head, is no error.
+    // A reader that closes early, such as head, is no error.
     let _ = io::stdout().write_all(&text);
     Ok(())
 }
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn every_key_is_documented() {
-        // By another name, with one value only, or without effect in active-backup.
+        // Options that are aliases, have one value only, or have no effect in active-backup.
         let idle = [
             "mode",
             "num_unsol_na",

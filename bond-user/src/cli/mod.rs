@@ -240,7 +240,7 @@ impl From<DatapathArg> for Datapath {
     }
 }
 
-/// Of verbs that change something.
+/// The flag of verbs that change something.
 #[derive(Debug, Args)]
 struct WaitArgs {
     /// Wait so long for the end of the change; then say what is not done yet, and exit with 3 while the agent continues
@@ -441,13 +441,13 @@ pub fn main() -> ExitCode {
         }
         Err(error) => error.exit(),
     };
-    // Below, libraries expect to get the few files that they open.
+    // Below, libraries assume that the few files that they open can be opened.
     let enough = limits::check_files(limits::FILES_OF_COMMAND);
     let inside = enough.and_then(|()| netns.map_or(Ok(()), |name| netns::enter(&name)));
     match inside.map_err(Into::into).and_then(|()| act(verb)) {
         Ok(code) => code,
         Err(error) => {
-            // Every error says its causes itself.
+            // Every error includes its causes.
             output::note(error);
             ExitCode::from(REFUSED)
         }

@@ -37,7 +37,7 @@ async fn follow(path: &str, json: bool) -> Result<()> {
         };
         let mut output = std::io::stdout().lock();
         if writeln!(output, "{text}").and_then(|()| output.flush()).is_err() {
-            // A reader that has seen enough, such as head, is no error.
+            // A reader that closes early, such as head, is no error.
             return Ok(());
         }
         if let What::Lagged { .. } = event.what {

@@ -1,4 +1,5 @@
-//! What goes to whoever called: every text passes here, because names, files and answers in it are others'.
+//! Output for the caller. Every text passes this module, because it may contain names, files and answers from other
+//! sources.
 
 use std::{
     error::Error as _,
@@ -8,31 +9,31 @@ use std::{
 
 use bond_core::name::{NameError, printable, printable_json};
 
-/// Prints a text that has its ends of lines. A reader that has seen enough, such as head, is no error.
+/// Prints a text that contains its line ends. A reader that closes early, such as head, is no error.
 pub fn print(text: &str) {
     let _ = io::stdout().write_all(printable(text).as_bytes());
 }
 
-/// Prints JSON, and the end of its line.
+/// Prints JSON and a newline.
 pub fn print_json(json: &str) {
     let _ = writeln!(io::stdout(), "{}", printable_json(json));
 }
 
-/// Lines of an answer.
+/// Prints the lines of an answer.
 pub fn print_lines(lines: &[String]) {
     for line in lines {
         print(&format!("{line}\n"));
     }
 }
 
-/// What a person should know next to the answer; several sentences have a line each.
+/// Prints a note on standard error, next to the answer; each of several sentences has its own line.
 pub fn note(note: impl Display) {
     for line in printable(&note.to_string()).lines() {
         let _ = writeln!(io::stderr(), "xbond: {line}");
     }
 }
 
-/// What is wrong with the command line, as clap says it; of names in one sentence.
+/// Prints an error of the command line in clap's words; errors of names in one sentence.
 pub fn usage(error: &clap::Error) {
     if let Some(error) = error.source().and_then(|source| source.downcast_ref::<NameError>()) {
         return note(error);

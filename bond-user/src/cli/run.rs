@@ -29,7 +29,7 @@ use crate::{
     sys::{dataplane::TcAttach, netlink::Netlink, netns, signals},
 };
 
-/// Runs an agent to its end. What it prints, its error included, waits for no reader.
+/// Runs an agent to its end. Its output, including its error, waits for no reader.
 pub fn run(arguments: RunArgs) -> ExitCode {
     panic::set_hook(Box::new(|panic| {
         lines::note(&panic.to_string());
@@ -40,7 +40,7 @@ pub fn run(arguments: RunArgs) -> ExitCode {
     }));
     let answer = serve(arguments);
     if let Err(error) = &answer {
-        // Every error says its causes itself.
+        // Every error includes its causes.
         error.to_string().lines().for_each(|line| lines::note(&format!("xbond: {line}")));
     }
     lines::end();
@@ -77,7 +77,7 @@ fn serve(arguments: RunArgs) -> Result<()> {
     Ok(())
 }
 
-/// Of a bond that is to be made now: whoever is logged in through a slave would be cut off.
+/// Warns before a bond is created that would cut off a login through one of its slaves.
 fn warn_of_traffic(config: &Config) -> Result<()> {
     let paths = Paths::of(netns::cookie()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -99,7 +99,7 @@ fn warn_of_traffic(config: &Config) -> Result<()> {
     })
 }
 
-/// Where bonds are described.
+/// The source of the bonds' descriptions.
 pub enum Described {
     Files(Source),
     Flags(Box<BondConfig>),
@@ -123,7 +123,7 @@ impl Described {
     }
 }
 
-/// None if the command line says nothing of bonds.
+/// Returns the source; `None` if the command line describes no bonds.
 pub fn described(arguments: &BondArgs) -> Result<Option<Described>> {
     let unmonitored = if arguments.allow_unmonitored { Unmonitored::Allow } else { Unmonitored::Refuse };
     let files = if let Some(directory) = &arguments.ifcfg {
@@ -169,7 +169,7 @@ fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Res
     Ok(bond)
 }
 
-/// Sets what follows `-o`: the driver's options and xbond's own settings.
+/// Applies the arguments of `-o`: the driver's options and xbond's own settings.
 fn set_options(
     bond: &mut BondConfig,
     options: &[(String, String)],
@@ -202,10 +202,10 @@ fn set_options(
     Ok(notes)
 }
 
-/// netlink-proto warns of answers that nobody waits for any more, as of a request that was given up: no news.
+/// netlink-proto warns of answers without a waiting request, such as an abandoned one, which is normal.
 const DEFAULT_FILTER: &str = "info,netlink_proto=error";
 
-/// Lines on standard error, INFO and above unless RUST_LOG says otherwise.
+/// Logs to standard error, INFO and above unless RUST_LOG sets another filter.
 fn log_to_standard_error() -> Result<()> {
     tracing_log::LogTracer::init()?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));

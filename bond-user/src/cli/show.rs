@@ -24,7 +24,7 @@ use crate::{
     sys::{SysError, caps, limits, netns},
 };
 
-/// Threads that a report without an agent takes: tokio panics without its first one.
+/// Threads that a report without an agent needs: tokio panics without its first one.
 const THREADS: usize = 2;
 
 pub fn show(arguments: &ShowArgs) -> Result<()> {
@@ -43,7 +43,7 @@ pub fn show(arguments: &ShowArgs) -> Result<()> {
         }
     } else {
         let report = match read(arguments.bond.as_ref()) {
-            // Without an agent there is nothing, and that is an answer to a program.
+            // Without an agent there are no bonds, which is a valid answer for a program.
             Err(error) if arguments.json && arguments.bond.is_none() && is_nothing(&error) => none()?,
             answer => answer?,
         };
@@ -74,20 +74,20 @@ fn of_one(report: &Report, arguments: &ShowArgs, amount: Amount) -> Result<Strin
     Ok(report.bonds.iter().map(procfs::show).collect::<Vec<_>>().join("\n"))
 }
 
-/// No agent runs, and none has left anything.
+/// Returns whether no agent runs, and none has left anything.
 fn is_nothing(error: &anyhow::Error) -> bool {
     let is_claimed = || netns::cookie().is_ok_and(|cookie| Paths::of(cookie).is_claimed());
     error.is::<NoAgent>() && !is_claimed()
 }
 
-/// The report of no bonds.
+/// Returns the report of no bonds.
 fn none() -> Result<Report> {
     let paths = Paths::of(netns::cookie()?);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     Ok(runtime.block_on(kept::report(&paths, None))?)
 }
 
-/// From the agent; if none runs, from what one has left.
+/// Reads from the agent; if none runs, from what an agent has left.
 fn read(bond: Option<&BondName>) -> Result<Report> {
     let path = match bond {
         Some(bond) => client::path_of(bond),
@@ -98,7 +98,7 @@ fn read(bond: Option<&BondName>) -> Result<Report> {
         Err(error) => error,
     };
     let paths = Paths::of(netns::cookie()?);
-    // One that is just starting, or ending, is not to be looked over the shoulder.
+    // The state of an agent that is starting or ending is not read without it.
     if !error.is::<NoAgent>() || paths.is_claimed() || kept::names(&paths).is_empty() {
         return Err(error);
     }
@@ -106,29 +106,29 @@ fn read(bond: Option<&BondName>) -> Result<Report> {
     limits::check_threads(THREADS)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let report = runtime.block_on(kept::report(&paths, bond))?;
-    // A netlink request that waits for RTNL keeps its thread, and nobody else.
+    // A netlink request that waits for RTNL blocks only its own thread.
     runtime.shutdown_background();
     Ok(report)
 }
 
-/// Version of the JSON of all namespaces; each report in it has its own.
+/// Version of the JSON output for all namespaces; each report in it has its own.
 const NAMESPACES_VERSION: u32 = 1;
 
-/// What `--all-netns -j` prints.
+/// The output of `--all-netns -j`.
 #[derive(Serialize)]
 struct Namespaces<'a> {
     version: u32,
     namespaces: &'a [Namespace],
 }
 
-/// What a network namespace has of bonds.
+/// The bonds of a network namespace.
 #[derive(Serialize)]
 struct Namespace {
-    /// Its name; none of the one in which the command runs, and of those without a name.
+    /// Its name; none for the current one, and for those without a name.
     netns: Option<String>,
     /// SO_NETNS_COOKIE
     cookie: u64,
-    /// The command runs in it.
+    /// Whether the command runs in it.
     current: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<Report>,
@@ -152,13 +152,13 @@ impl Namespace {
     }
 }
 
-/// The namespaces that have bonds or an agent.
+/// Returns the namespaces that have bonds or an agent.
 fn of_all_namespaces() -> Result<Vec<Namespace>> {
     let (mut seen, mut stale) = (BTreeSet::new(), Vec::new());
     let mut namespaces = Vec::new();
     for name in [None].into_iter().chain(netns::names()?.into_iter().map(Some)) {
         let entered = name.clone();
-        // A namespace is a thread's.
+        // A thread can be in another namespace than the process.
         let look = thread::Builder::new().spawn(move || {
             if let Some(name) = &entered {
                 netns::enter(name)?;
@@ -171,7 +171,7 @@ fn of_all_namespaces() -> Result<Vec<Namespace>> {
                 namespaces.extend(namespace(name, cookie, current, answer));
             }
             Ok(_) => {}
-            // A file that `ip netns` made and nothing is mounted on any more, as after a reboot of a container.
+            // A file of `ip netns` without a mount, for example after a restart of a container.
             Err(error) if name.is_some() && is_stale(&error) => stale.extend(name),
             Err(error) => namespaces.push(Namespace {
                 netns: name,
@@ -192,12 +192,12 @@ fn of_all_namespaces() -> Result<Vec<Namespace>> {
     Ok(namespaces)
 }
 
-/// setns(2) answers EINVAL for a file that is none of a network namespace.
+/// Returns whether the error is EINVAL: setns(2) returns it for a file that is no network namespace.
 fn is_stale(error: &anyhow::Error) -> bool {
     error.downcast_ref::<SysError>().is_some_and(|error| error.errno() == Some(Errno::EINVAL))
 }
 
-/// None of a namespace that has no agent, and no bond of one.
+/// Returns a namespace's entry; `None` if it has no agent, and no orphaned bond.
 fn namespace(netns: Option<String>, cookie: u64, current: bool, answer: Result<Report>) -> Option<Namespace> {
     let (report, error) = match answer {
         Ok(report) => (Some(report), None),

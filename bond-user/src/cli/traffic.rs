@@ -1,10 +1,10 @@
-//! What a NIC carries that its user would miss.
+//! Traffic of a NIC whose loss its user would notice.
 
 use std::{env, net::IpAddr};
 
 use crate::sys::{SysError, netlink::Netlink};
 
-/// What would be lost if this interface were enslaved: the address by which somebody is logged in, or the default
+/// Returns what would be lost if this interface were enslaved: the address of the current login, or the default
 /// route.
 pub async fn carried_by(netlink: &Netlink, ifindex: u32) -> Result<Option<&'static str>, SysError> {
     let login = login(&env::var("SSH_CONNECTION").unwrap_or_default());
@@ -15,7 +15,7 @@ pub async fn carried_by(netlink: &Netlink, ifindex: u32) -> Result<Option<&'stat
     Ok(is_default.then_some("the default route"))
 }
 
-/// The third word of SSH_CONNECTION: the address on this side.
+/// Returns the third word of SSH_CONNECTION: the local address.
 fn login(connection: &str) -> Option<IpAddr> {
     connection.split_whitespace().nth(2)?.parse().ok()
 }

@@ -1,5 +1,5 @@
-//! What a configuration says that will not be as it reads: refused, rounded, ignored, overridden, or one of the
-//! traps that users of bonds fall into. Each finding is one sentence with a way out.
+//! Finds settings of a configuration that are refused, rounded, ignored or overridden, and common mistakes with
+//! bonds. Each finding is one sentence with a remedy.
 
 use std::path::{Path, PathBuf};
 
@@ -11,18 +11,18 @@ use super::{
     ifcfg, toml,
 };
 
-/// Milliseconds. Below, seconds may have been meant; above, a link that dies without an event is noticed late.
+/// Milliseconds. Below, seconds may have been meant; above, a link that fails without an event is noticed late.
 const USUAL_MIIMON: std::ops::RangeInclusive<u32> = 10..=1000;
-/// The transmit queues of a bond that a slave can have.
+/// The highest transmit queue of a bond that a slave can have.
 const LAST_QUEUE: u16 = 15;
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// As it is meant to be, and surprising all the same.
+    /// Correct, but possibly surprising.
     Note,
-    /// Accepted, and probably not what was meant.
+    /// Accepted, but probably not intended.
     Warning,
     /// Refused.
     Error,
@@ -38,15 +38,15 @@ impl std::fmt::Display for Severity {
     }
 }
 
-/// One thing that a person should know before the bond runs.
+/// A fact that an administrator should know before the bond runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub severity: Severity,
-    /// A word for it that stays the same.
+    /// A stable identifier.
     pub id: &'static str,
-    /// The file, and the line where one is to blame.
+    /// The file, and the line if one causes the finding.
     pub origin: Origin,
-    /// What it is, and a way out.
+    /// The fact, and a remedy.
     pub text: String,
 }
 
@@ -72,48 +72,48 @@ impl Serialize for Finding {
     }
 }
 
-/// What is known of the machine on which the bonds are to run.
+/// The known facts about the machine on which the bonds are to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostFacts {
-    /// A hypervisor whose ports pass only their own NIC's MAC unless they are told otherwise.
+    /// A hypervisor with ports that pass only their own NIC's MAC address by default.
     pub strict_ports: Option<&'static str>,
     /// Chains and filters of other programs at interfaces of this machine.
     pub hooked: Vec<HookedInterface>,
-    /// What stands on interfaces of this machine.
+    /// Conflicts on interfaces of this machine.
     pub conflicts: Vec<ConflictOn>,
 }
 
-/// Something at a hook of an interface, which packets of a bond would pass by.
+/// A chain or filter at a hook of an interface, which packets of a bond would bypass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookedInterface {
     pub interface: String,
-    /// Only with datapath=xdp.
+    /// Whether only datapath=xdp bypasses it.
     pub by_xdp_alone: bool,
-    /// What is said of it for a bond of this name, in place of `{bond}`.
+    /// The text for a bond with this name in place of `{bond}`.
     pub text: String,
 }
 
 /// The id of the finding that an address stays on a slave.
 pub const ADDRESS_OF_SLAVE: &str = "slave-address";
 
-/// Something on an interface that does not go with a bond.
+/// An address or a device on an interface that conflicts with a bond.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConflictOn {
     pub interface: String,
     /// The id of its finding.
     pub id: &'static str,
-    /// What is said of it for a bond of this name, in place of `{bond}`.
+    /// The text for a bond with this name in place of `{bond}`.
     pub text: String,
 }
 
-/// What was checked.
+/// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     /// The bonds that could be read.
     pub bonds: Vec<String>,
     /// Their slaves.
     pub slaves: Vec<String>,
-    /// In the order of files and lines.
+    /// The findings, in the order of files and lines.
     pub findings: Vec<Finding>,
 }
 
@@ -137,7 +137,7 @@ pub fn check_text(path: &Path, text: &str, surroundings: &HostFacts) -> Checked 
     read.finish(surroundings)
 }
 
-/// Files as they are read; an error in one does not hide those in others.
+/// The files that were read; an error in one does not hide errors in others.
 #[derive(Default)]
 struct Read {
     config: Config,
@@ -174,7 +174,7 @@ impl Read {
 
     fn ifcfg(&mut self, directory: &Path) {
         self.lines.extend(ifcfg::lines(directory));
-        // A bond that nothing monitors is a finding, with the others beside.
+        // A bond without monitoring is a finding, in addition to the others.
         match ifcfg::read_unchecked(directory, Unmonitored::Allow) {
             Ok(mut config) => {
                 for bond in &mut config.bonds {
@@ -240,7 +240,7 @@ fn position(finding: &Finding) -> (Option<&Path>, Option<usize>) {
     }
 }
 
-/// The rules, for one bond.
+/// The rules for one bond.
 struct Rules<'a> {
     bond: &'a BondConfig,
     lines: &'a Lines,
@@ -287,7 +287,7 @@ impl Rules<'_> {
         self.lines.of(&self.bond.name, None, key).is_some()
     }
 
-    /// What reading the options has told.
+    /// Adds the notes that parsing of the options returned.
     fn notes_of_options(&mut self) {
         for note in &self.bond.notes {
             let Note::Option { note, .. } = note else {
@@ -333,7 +333,7 @@ impl Rules<'_> {
                     "miimon=0, the driver's default: links are not monitored and the bond never fails over; set \
                      miimon = 100 and remove allow_unmonitored",
                 ),
-                // These come from the order of requests to a running bond, never from a configuration.
+                // Only requests to a running bond cause these, never a configuration.
                 options::Note::Rescaled { .. }
                 | options::Note::TurnedOff { .. }
                 | options::Note::NoTargets { .. } => {
@@ -700,11 +700,11 @@ mod tests {
 
     use super::*;
 
-    /// Lines 1 to 4; what a row adds begins at line 5.
+    /// Lines 1 to 4; the lines of a row begin at line 5.
     const BOND: &str = "version = 1\n[bond.bond0]\nslaves = [\"a\", \"b\"]\naddresses = [\"192.0.2.1/24\"]\n";
     const NOTHING: HostFacts = HostFacts { strict_ports: None, hooked: Vec::new(), conflicts: Vec::new() };
 
-    /// As `check` prints them, without the name of the file.
+    /// Returns the findings as `check` prints them, without the name of the file.
     fn said(text: &str, surroundings: &HostFacts) -> Vec<String> {
         let findings = check_text(Path::new("f"), text, surroundings).findings;
         findings.iter().map(|finding| finding.to_string().trim_start_matches("f:").to_owned()).collect()
@@ -727,11 +727,11 @@ mod tests {
         assert!(matches!(&found[..], [of_b] if of_b.contains("stays on b")), "{found:?}");
     }
 
-    /// One row per finding: lines, and the line, severity, id and the beginning of what is said of them.
+    /// One row per finding: lines, and the line, the severity, the id and the beginning of the expected text.
     #[test]
     fn every_trap_is_found() {
         let table = [
-            // What the driver rounds, ignores or overrides.
+            // Values that the driver rounds, ignores or overrides.
             (
                 "miimon=100\nupdelay=250",
                 "6: warning: bond0: updelay=250: delays count in whole miimon (100 ms), so it becomes 200 ms, as in the driver; write 200 or 300 [rounded]",
@@ -781,7 +781,7 @@ mod tests {
             ),
             ("miimon=100\n[bond.bond0.slave.b]\nmtu=1400", "7: warning: bond0: b: mtu: without effect"),
             ("miimon=100\nallow_unmonitored=true", "6: warning: bond0: allow_unmonitored: without effect"),
-            // What it takes and nobody means.
+            // Values that the driver accepts and that are rarely intended.
             (
                 "allow_unmonitored=true",
                 "2: warning: bond0: miimon=0, the driver's default: links are not monitored and the bond never fails over; set miimon = 100",
@@ -811,7 +811,7 @@ mod tests {
                 "6: error: use_carrier=0: not a value; allowed: on (1); the kernel has given up the other test of links, so remove it",
             ),
             ("miimon=100\nmimon=1", "6: error: mimon: no such key in bond0; did you mean miimon?"),
-            // The units of delays, and how long a failure goes on.
+            // The units of delays, and the duration of failures.
             (
                 "miimon=1",
                 "5: warning: bond0: miimon=1: milliseconds; if seconds are meant, as by a bare MIIMonitorSec of systemd-networkd, write 1000, and else 10 or more",
@@ -853,7 +853,7 @@ mod tests {
                 "6: warning: bond0: resend_igmp=0: after a failover multicast stays away",
             ),
             ("miimon=100\nnum_grat_arp=1", "6: note: bond0: num_grat_arp=1: a failover is announced once"),
-            // One MAC on two ports, and MACs that change.
+            // One MAC address on two ports, and MAC addresses that change.
             (
                 "miimon=100\nfail_over_mac=0",
                 "6: note: bond0: fail_over_mac=none: all slaves have one MAC; ports that accept only their own",
@@ -863,7 +863,7 @@ mod tests {
                 "6: note: bond0: fail_over_mac=active: the bond's MAC changes at each failover",
             ),
             ("miimon=100\nfail_over_mac=2", "6: note: bond0: fail_over_mac=follow: MACs change places"),
-            // What would fail, or be slow, or double.
+            // Settings that would fail, or be slow, or duplicate frames.
             (
                 "miimon=100\n[bond.bond0.slave.b]\nqueue_id=16",
                 "7: error: bond0: b: queue_id=16: refused, because the bond has the transmit queues 1 to 15",
@@ -953,7 +953,7 @@ mod tests {
         }
     }
 
-    /// The finding of a row, and nothing of the others: a bond that is well has notes only.
+    /// Each row has its own finding, and none of the others: a correct bond has notes only.
     #[test]
     fn a_good_bond_has_only_notes() {
         let good = [
@@ -1007,13 +1007,13 @@ mod tests {
         }
     }
 
-    /// It has every key that does something, and nothing is said against it.
+    /// The example has every key with an effect, and no finding.
     #[test]
     fn the_example_is_complete_and_good() {
         let text = include_str!("../../../packaging/bond0.toml.example");
         let findings = check_text(Path::new("f"), text, &NOTHING).findings;
         assert!(findings.iter().all(|finding| finding.severity == Severity::Note), "{findings:#?}");
-        // Of the driver's, those that have no effect, are another one's name, or have one value only.
+        // Options of the driver that have no effect, are aliases, or have one value only.
         let idle = [
             "mode",
             "num_unsol_na",

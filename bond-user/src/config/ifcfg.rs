@@ -1,7 +1,7 @@
-//! RHEL's ifcfg files (initscripts; NetworkManager wrote the same), as they are.
+//! Reads RHEL's ifcfg files (of initscripts; NetworkManager wrote the same format).
 //!
-//! initscripts source them into a shell as root. Here they are read, by the same rules, and never run. SUSE's
-//! files, which have other words for a bond, are read too ([`suse`]).
+//! initscripts source them into a shell as root. Here they are parsed by the same rules, and never executed. SUSE's
+//! files, which have other keys for a bond, are read too ([`suse`]).
 
 mod suse;
 
@@ -27,10 +27,10 @@ use crate::sys::file;
 
 const PREFIX: &str = "ifcfg-";
 
-/// Files that initscripts leave aside (`is_ignored_file`).
+/// Files that initscripts skip (`is_ignored_file`).
 const IGNORED: &[&str] = &["~", ".bak", ".old", ".orig", ".rpmnew", ".rpmorig", ".rpmsave"];
 
-/// Keys of a bond that ask for something xbond does not do. To leave it out would be another network.
+/// Keys of a bond for functions that xbond lacks. Ignoring one would result in another network.
 const REFUSED_OF_BOND: &[(&str, &str)] = &[
     ("BRIDGE", "xbond does not put a bond into a bridge; remove it, and do so once the bond is up"),
     ("TEAM_CONFIG", "a team is not a bond; write BONDING_OPTS"),
@@ -47,16 +47,16 @@ const REFUSED_OF_SLAVE: &[(&str, &str)] = &[
     ("OVS_BRIDGE", "a slave of a bond cannot be a port of a bridge"),
 ];
 
-/// Keys with an effect that other programs may have as well: they are said, and left out.
+/// Keys with an effect that other programs can have: they are reported, and ignored.
 const NOT_APPLIED: &[&str] = &["ETHTOOL_OPTS", "DNS1", "DNS2", "DNS3", "DOMAIN", "SEARCH", "ZONE"];
 
 /// Reads the bonds of a directory like /etc/sysconfig/network-scripts, and checks the whole.
 ///
-/// Slaves are taken in the order of their files' names, as initscripts do; it decides the bond's MAC.
+/// Slaves are ordered by their files' names, as in initscripts; the order decides the bond's MAC address.
 ///
 /// # Errors
-/// There is no bond, or a file that belongs to one cannot be read or says what is refused; the error names
-/// the file and, where one is to blame, the line.
+/// There is no bond, or a file of one cannot be read or contains a refused value; the error names the file and, if
+/// possible, the line.
 pub fn read(directory: &Path, unmonitored: Unmonitored) -> Result<Config, ConfigError> {
     let mut config = read_unchecked(directory, unmonitored)?;
     config.check()?;
@@ -65,12 +65,12 @@ pub fn read(directory: &Path, unmonitored: Unmonitored) -> Result<Config, Config
     Ok(config)
 }
 
-/// Whether a path is a directory that [`read`] is for.
+/// Returns whether a path is a directory for [`read`].
 pub fn is_directory_of_them(path: &Path) -> bool {
     list(path).is_ok_and(|files| !files.is_empty())
 }
 
-/// Where these files say what. Of files that cannot be read there is nothing.
+/// Returns the lines of all keys in these files. Unreadable files are skipped.
 pub fn lines(directory: &Path) -> Lines {
     let mut lines = Lines::default();
     for path in list(directory).unwrap_or_default() {
@@ -85,7 +85,7 @@ pub fn lines(directory: &Path) -> Lines {
     lines
 }
 
-/// Reads as [`read`] does, and leaves the check of the whole to others.
+/// Reads like [`read`], without the check of the whole.
 pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Result<Config, ConfigError> {
     let mut config = Config::default();
     let mut files = Vec::new();
@@ -151,7 +151,7 @@ pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Resu
     Ok(config)
 }
 
-/// The files of a directory, in the order of their names' bytes.
+/// Returns the files of a directory, in the order of their names' bytes.
 fn list(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let mut paths = file::list(directory).map_err(|error| at_file(directory, error.into()))?;
     paths.retain(|path| {
@@ -167,7 +167,7 @@ fn text(path: &Path) -> Result<String, ConfigError> {
     String::from_utf8(bytes).map_err(|_| at_file(path, Problem::NotText))
 }
 
-/// Whether a file that need not be there is.
+/// Returns whether an optional file exists.
 fn is_there(path: &Path) -> Result<bool, ConfigError> {
     let kind = file::kind(path).map_err(|error| at_file(path, error.into()))?;
     Ok(kind != file::FileKind::Absent)
@@ -177,7 +177,7 @@ fn at_file(path: &Path, problem: Problem) -> ConfigError {
     ConfigError::new(Origin::File { path: path.to_owned(), line: None }, problem)
 }
 
-/// Could this be a file of a bond or of a slave? What is neither may be as much of a script as it likes.
+/// Returns whether this may be a file of a bond or of a slave. Any other file may contain any shell code.
 fn mentions_bonds(text: &str) -> bool {
     let text = text.to_ascii_uppercase();
     ["MASTER", "SLAVE", "BOND"].iter().any(|word| text.contains(word))
@@ -186,7 +186,7 @@ fn mentions_bonds(text: &str) -> bool {
 /// Options and their values.
 type Pairs<'a> = Vec<(&'a str, &'a str)>;
 
-/// The variables of a file. One that is empty counts as not set, as in initscripts.
+/// The variables of a file. An empty one counts as not set, as in initscripts.
 struct Ifcfg {
     path: PathBuf,
     variables: HashMap<String, Assignment>,
@@ -197,7 +197,7 @@ impl Ifcfg {
         let at = |line| Origin::File { path: path.to_owned(), line: Some(line) };
         let assignments =
             shell::assignments(text).map_err(|(line, error)| ConfigError::new(at(line), error.into()))?;
-        // Of two assignments to one key, the later one stays.
+        // Of two assignments to one key, the later one wins.
         let variables = assignments.into_iter().map(|variable| (variable.key.clone(), variable)).collect();
         Ok(Self { path: path.to_owned(), variables })
     }
@@ -210,7 +210,7 @@ impl Ifcfg {
         self.get(key).ok_or_else(|| self.refuse(key, Problem::Missing { key }))
     }
 
-    /// DEVICE; SUSE leaves it out, and goes by the name of the file.
+    /// Returns DEVICE; SUSE's files may lack it, and use the name of the file.
     fn name(&self) -> Option<&str> {
         self.get("DEVICE")
             .or_else(|| suse::name_of(&self.path).filter(|_| !self.variables.contains_key("DEVICE")))
@@ -225,12 +225,12 @@ impl Ifcfg {
         self.parsed(key, "a MAC address of the form 08:00:27:e8:26:58")
     }
 
-    /// `is_true` of initscripts.
+    /// Does `is_true` of initscripts.
     fn is_true(&self, key: &str) -> bool {
         self.is_one_of(key, &["t", "y", "yes", "on", "true", "1"])
     }
 
-    /// `is_false` of initscripts, which is not the opposite.
+    /// Does `is_false` of initscripts, which is not the opposite.
     fn is_false(&self, key: &str) -> bool {
         self.is_one_of(key, &["f", "n", "no", "off", "false", "0"])
     }
@@ -239,7 +239,7 @@ impl Ifcfg {
         self.get(key).is_some_and(|value| words.iter().any(|word| value.eq_ignore_ascii_case(word)))
     }
 
-    /// The file with the line of `key`, if it has one.
+    /// Returns the file, with the line of `key` if the file has the key.
     fn origin(&self, key: &str) -> Origin {
         let line = self.variables.get(key).map(|variable| variable.line);
         Origin::File { path: self.path.clone(), line }
@@ -249,7 +249,7 @@ impl Ifcfg {
         ConfigError::new(self.origin(key), problem)
     }
 
-    /// The checked name of an interface that `key` has.
+    /// Returns the checked name of an interface from `key`.
     fn interface_name(&self, key: &str, name: &str) -> Result<InterfaceName, ConfigError> {
         InterfaceName::new(name).map_err(|error| self.refuse(key, error.into()))
     }
@@ -286,7 +286,7 @@ impl Ifcfg {
             || self.get("BONDING_MODULE_OPTS").is_some()
     }
 
-    /// The bond that this is a slave of.
+    /// Returns the bond of which this is a slave.
     fn master(&self) -> Option<&str> {
         self.get("MASTER").filter(|_| self.is_true("SLAVE"))
     }
@@ -334,8 +334,8 @@ impl Ifcfg {
         Ok(bond)
     }
 
-    /// The options, split as `install_bonding_driver` does: the key up to the first `=`, the value after the
-    /// last.
+    /// Returns the options, split as `install_bonding_driver` does: the key ends at the first `=`, the value begins
+    /// after the last one.
     fn bonding_opts(&self) -> Result<(Pairs<'_>, Option<Note>), ConfigError> {
         let text = self.get(self.options_key()).unwrap_or_default();
         let mut pairs = Vec::new();
@@ -347,7 +347,7 @@ impl Ifcfg {
         if !pairs.iter().any(|(key, _)| *key == "mode") {
             return Err(self.refuse(self.options_key(), Problem::NoMode));
         }
-        // initscripts write miimon first, and arp_interval then takes it back.
+        // initscripts write miimon first, and arp_interval then resets it.
         let given = |wanted: &str| {
             let found = pairs.iter().find(|(key, value)| *key == wanted && value.parse() != Ok(0));
             found.map(|(_, value)| (*value).to_owned())
@@ -362,7 +362,7 @@ impl Ifcfg {
         Ok((pairs, dropped.flatten()))
     }
 
-    /// Where this file has its options.
+    /// Returns the key that contains the options in this file.
     fn options_key(&self) -> &'static str {
         if self.get("BONDING_OPTS").is_none() && self.is_suse() {
             "BONDING_MODULE_OPTS"
@@ -371,7 +371,7 @@ impl Ifcfg {
         }
     }
 
-    /// IPADDR, IPADDR0, IPADDR1 and so on, each with its PREFIX or NETMASK (`expand_config`).
+    /// Returns IPADDR, IPADDR0, IPADDR1 and so on, each with its PREFIX or NETMASK (`expand_config`).
     fn ipv4_addresses(&self) -> Result<Vec<IpNet>, ConfigError> {
         let mut addresses = Vec::new();
         for number in std::iter::once(None).chain((0..=255).map(Some)) {
@@ -399,7 +399,7 @@ impl Ifcfg {
         Err(self.refuse_value(key, "has neither PREFIX nor NETMASK; write PREFIX"))
     }
 
-    /// The default route, if this interface is to have it and the gateway is on its network.
+    /// Returns the default route, if this interface is to have it and the gateway is in its network.
     fn ipv4_default(&self, addresses: &[IpNet], notes: &mut Vec<Note>) -> Result<Option<Route>, ConfigError> {
         let Some(gateway) = self.parsed::<Ipv4Addr>("GATEWAY", "an IPv4 address")? else { return Ok(None) };
         let elsewhere = self.get("GATEWAYDEV").is_some_and(|device| Some(device) != self.get("DEVICE"));
@@ -454,7 +454,7 @@ impl Ifcfg {
     }
 }
 
-/// The routes of route-BOND and route6-BOND.
+/// Returns the routes of route-BOND and route6-BOND.
 fn routes_beside(directory: &Path, bond: &str) -> Result<Vec<Route>, ConfigError> {
     for prefix in ["rule-", "rule6-"] {
         let path = directory.join(format!("{prefix}{bond}"));
@@ -473,8 +473,7 @@ fn routes_beside(directory: &Path, bond: &str) -> Result<Vec<Route>, ConfigError
     Ok(routes)
 }
 
-/// Either `ADDRESS0=`, `NETMASK0=`, `GATEWAY0=` and so on, or lines as `ip route add` takes them
-/// (`ifup-routes`).
+/// Parses either `ADDRESS0=`, `NETMASK0=`, `GATEWAY0=` and so on, or lines for `ip route add` (`ifup-routes`).
 fn routes_in(path: &Path, text: &str, bond: &str) -> Result<Vec<Route>, ConfigError> {
     let numbered =
         |line: &str| line.trim_start().strip_prefix("ADDRESS").is_some_and(|rest| rest.contains('='));
@@ -511,11 +510,11 @@ fn numbered_routes(file: &Ifcfg) -> Result<Vec<Route>, ConfigError> {
     Ok(routes)
 }
 
-/// One line of `ip route add`; None where it says more than a route here can be.
+/// Parses one line for `ip route add`; returns `None` for attributes that a route here cannot have.
 fn route(line: &str, bond: &str) -> Option<Route> {
     let mut words = line.split_whitespace();
     let to = words.next()?;
-    // A bare address is a host.
+    // An address without prefix length is a host.
     let host = |_| to.parse().map(|host: IpAddr| Destination::Prefix(host.into()));
     let mut route = Route { to: to.parse().or_else(host).ok()?, via: None, metric: None };
     while let Some(word) = words.next() {
@@ -541,7 +540,7 @@ mod tests {
     use bond_core::options::FailOverMac;
 
     const BOND: &str = "DEVICE=bond0\nTYPE=Bond\nBONDING_OPTS='mode=1 miimon=100'\n";
-    /// A pattern of lines that are nearly right.
+    /// A pattern of nearly valid lines.
     const VARIABLE: &str =
         "(IPADDR|PREFIX|GATEWAY|MTU|IPV6ADDR|BONDING_OPTS)[0-9]?=['\"]?[a-z0-9./:= ]*['\"]?\n";
     const SLAVE: &str = "DEVICE=eth0\nMASTER=bond0\nSLAVE=yes\n";
@@ -559,7 +558,7 @@ mod tests {
         read(directory.path(), Unmonitored::Refuse).unwrap()
     }
 
-    /// The refusal, with the directory's name taken off.
+    /// Returns the error text, without the directory's name.
     fn refusal(files: &[(&str, &str)]) -> String {
         let directory = directory(files);
         let error = read(directory.path(), Unmonitored::Refuse).expect_err(files[0].1).to_string();
@@ -632,7 +631,7 @@ mod tests {
     fn bonding_opts_split_as_in_initscripts() {
         let options = |text: &str| bond_with(&format!("BONDING_OPTS=\"{text}\"\n")).options;
         let monitored = BondOptions { miimon: 100, ..BondOptions::default() };
-        // The later assignment stays.
+        // The later assignment wins.
         assert_eq!(
             options("mode=1 miimon=100 updelay=200"),
             BondOptions { updelay: 200, ..monitored.clone() }

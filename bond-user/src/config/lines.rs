@@ -1,4 +1,4 @@
-//! Where in a file something is said, for messages that come after the reading.
+//! Maps keys of a configuration to lines of its files, for messages after the files were read.
 
 use std::{collections::HashMap, path::Path};
 
@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Origin, shell};
 
-/// Where the lines of a text begin, so that the line of a byte is found without reading the text again.
+/// The offsets of the lines of a text, so that the line of a byte is found without reading the text again.
 #[derive(Clone, Debug)]
 pub(super) struct LineStarts(Vec<usize>);
 
@@ -30,14 +30,14 @@ struct Place {
     key: String,
 }
 
-/// The lines of all keys of some files. What is not in them was not written.
+/// The lines of all keys in some files. Keys that are missing here were not written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lines {
     paths: HashMap<Place, Origin>,
 }
 
 impl Lines {
-    /// Adds a TOML file that was read. Of a text that is no TOML there are none.
+    /// Adds the keys of a TOML file. A text that is no TOML has none.
     pub(super) fn add_toml(&mut self, path: &Path, text: &str) {
         let Ok(root) = DeTable::parse(text) else { return };
         let Some(bonds) = table_in(root.get_ref(), "bond") else { return };
@@ -59,7 +59,7 @@ impl Lines {
         }
     }
 
-    /// Adds the ifcfg file of a bond, or where `slave` is given of a slave of it.
+    /// Adds the ifcfg file of a bond, or of its slave `slave` if that is given.
     pub(super) fn add_ifcfg(&mut self, bond: &str, slave: Option<&str>, path: &Path, text: &str) {
         const OPTIONS: [&str; 2] = ["BONDING_OPTS", "BONDING_MODULE_OPTS"];
         const KEYS: [(&str, &str); 8] = [
@@ -85,12 +85,12 @@ impl Lines {
         }
     }
 
-    /// Adds those of other files.
+    /// Adds the keys of other files.
     pub(super) fn extend(&mut self, other: Self) {
         self.paths.extend(other.paths);
     }
 
-    /// Where a key is said; None if it is not.
+    /// Returns the file and line of a key; `None` if it was not written.
     pub fn of(&self, bond: &str, slave: Option<&str>, key: &str) -> Option<&Origin> {
         let slave = slave.map(str::to_owned);
         self.paths.get(&Place { bond: bond.to_owned(), slave, key: key.to_owned() })

@@ -1,7 +1,7 @@
-//! What is wanted: the bonds that flags, TOML files and ifcfg files describe, in one model.
+//! The wanted configuration: the bonds that flags, TOML files and ifcfg files describe, in one model.
 //!
 //! [`toml`] and [`ifcfg`] read files into a [`Config`], the command line builds [`BondConfig`]s from flags;
-//! [`Config::check`] holds what is common to all of them. Nothing here looks at the machine.
+//! [`Config::check`] has the rules that are common to all of them. Nothing here reads the state of the machine.
 
 pub mod check;
 pub mod ifcfg;
@@ -38,18 +38,18 @@ pub use self::{
     source::{Files, Source},
 };
 
-/// Bytes that the payload of a frame may have, on any device that may be a slave.
+/// Sizes in bytes of a frame's payload on any device that may be a slave.
 pub const MTU_RANGE: RangeInclusive<u32> = 68..=65535;
 
-/// Everything that is wanted of one agent.
+/// The wanted configuration of one agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     pub bonds: Vec<BondConfig>,
-    /// Who may change bonds besides root.
+    /// The group that may change bonds, in addition to root.
     pub writers: Option<Writers>,
-    /// Where metrics are served besides the control socket.
+    /// The address of metrics, in addition to the control socket.
     pub metrics: Option<Metrics>,
-    /// What a person should know about the files themselves.
+    /// Notes about the files themselves.
     pub notes: Vec<Note>,
 }
 
@@ -60,23 +60,23 @@ pub struct Writers {
     pub origin: Origin,
 }
 
-/// An address for metrics, and who gave it.
+/// An address for metrics, and the file or flag that set it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metrics {
     pub address: SocketAddr,
     pub origin: Origin,
 }
 
-/// What is wanted of one slave.
+/// The wanted configuration of one slave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlaveConfig {
     pub name: InterfaceName,
     pub options: SlaveOptions,
-    /// The MAC that the NIC must have when it is found: a NIC of this name with another one is not meant.
+    /// The MAC address that the NIC must have when it is found: a NIC of this name with another address is not used.
     pub hwaddr: Option<Mac>,
-    /// Set before it is enslaved, and its permanent one from then on.
+    /// Set before the slave is enslaved, and its permanent address from then on.
     pub mac: Option<Mac>,
-    /// Set before it is enslaved; bytes.
+    /// Set before the slave is enslaved; bytes.
     pub mtu: Option<u32>,
 }
 
@@ -84,27 +84,27 @@ pub struct SlaveConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     pub to: Destination,
-    /// None: the destination is on the link.
+    /// `None`: the destination is on the link.
     pub via: Option<IpAddr>,
     pub metric: Option<u32>,
 }
 
-/// Where a route leads.
+/// The destination of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// Everything, in the family of the gateway; IPv4 if there is none.
+    /// All addresses, in the family of the gateway; IPv4 if there is none.
     Default,
     Prefix(IpNet),
 }
 
-/// Where something was said.
+/// The source of a setting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origin {
     #[default]
     Flags,
     File {
         path: PathBuf,
-        /// From 1.
+        /// Counted from 1.
         line: Option<usize>,
     },
 }
@@ -120,7 +120,7 @@ impl Config {
         self.merge_with(other, &mut known)
     }
 
-    /// The same, of one file after the other: what was merged before is in `known`.
+    /// Adds one file after the other: `known` has what was merged before.
     fn merge_with(&mut self, other: Self, known: &mut Known) -> Result<(), ConfigError> {
         match (&self.metrics, other.metrics) {
             (Some(first), Some(second)) => {
@@ -151,17 +151,17 @@ impl Config {
         Ok(())
     }
 
-    /// A key that is about an agent rather than a bond, and where it is said.
+    /// Returns a key that concerns an agent rather than a bond, and its source.
     pub fn key_of_agent(&self) -> Option<(&'static str, &Origin)> {
         let writers = self.writers.as_ref().map(|writers| ("writers", &writers.origin));
         writers.or_else(|| self.metrics.as_ref().map(|metrics| ("metrics", &metrics.origin)))
     }
 
-    /// What must hold whatever the source: every bond by itself ([`BondConfig::check`]), and no interface in
-    /// two roles.
+    /// Checks the rules that are independent of the source: every bond by itself ([`BondConfig::check`]), and no
+    /// interface in two roles.
     ///
     /// # Errors
-    /// The first thing found wrong.
+    /// The first violation.
     pub fn check(&self) -> Result<(), ConfigError> {
         let mut roles = HashMap::new();
         for bond in &self.bonds {
@@ -189,7 +189,7 @@ struct Known {
     bonds: HashMap<BondName, Origin>,
 }
 
-/// What an interface is in a configuration.
+/// The role of an interface in a configuration.
 #[derive(Clone, Copy)]
 enum Role<'a> {
     Bond,
@@ -208,10 +208,10 @@ impl fmt::Display for Role<'_> {
 }
 
 impl BondConfig {
-    /// What must hold for one bond whatever the source.
+    /// Checks the rules for one bond that are independent of the source.
     ///
     /// # Errors
-    /// The first thing found wrong.
+    /// The first violation.
     pub fn check(&self) -> Result<(), Problem> {
         self.check_names()?;
         self.check_numbers()?;
@@ -279,7 +279,7 @@ impl BondConfig {
         self.mtu.map_or(Ok(()), |mtu| self.check_ipv6(mtu))
     }
 
-    /// Whether a bond of this MTU can have the addresses and routes.
+    /// Checks whether a bond of this MTU can have the addresses and routes.
     ///
     /// # Errors
     /// [`Problem::SmallForIpv6`]
@@ -295,7 +295,7 @@ impl BondConfig {
         }
     }
 
-    /// Behind a port is somebody else's host, who has the addresses.
+    /// Checks a bond with a port: the host behind the port has the addresses, not this one.
     fn check_port(&self) -> Result<(), Problem> {
         let host_side = [
             ("addresses", !self.addresses.is_empty()),
@@ -310,7 +310,7 @@ impl BondConfig {
         }
     }
 
-    /// What may be meant, and may as well be a mistake.
+    /// Returns notes about settings that may be intended, but may also be mistakes.
     pub fn doubts(&self) -> Vec<Note> {
         let mut doubts = Vec::new();
         let is_slave = |name: &String| self.slaves.iter().any(|slave| slave.name == **name);

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and what is worth knowing about it.
+//! Errors of a configuration, and notes about it.
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::{Datapath, MTU_RANGE, Origin, shell::ShellError};
 use crate::sys::{file::ReadError, netlink::IPV6_MIN_MTU};
 
-/// A configuration that is refused: where, and why.
+/// A configuration that is refused: the source and the reason.
 #[derive(Debug, thiserror::Error)]
 #[error("{origin}: {problem}")]
 pub struct ConfigError {
@@ -26,7 +26,7 @@ impl ConfigError {
     }
 }
 
-/// Why a configuration is refused: what is wrong, and what to do.
+/// Why a configuration is refused: the error, and a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     #[error("cannot be read: {0}")]
@@ -84,7 +84,7 @@ pub enum Problem {
     )]
     PrearmWithoutFollow { bond: String },
 
-    /// What the TOML parser says.
+    /// The error of the TOML parser.
     #[error("{0}")]
     Syntax(String),
     #[error("no version; write version = 1 at the top")]
@@ -124,13 +124,13 @@ pub enum Problem {
     NoBonds,
 }
 
-/// The word for what an "address 2001:db8::1/64" is.
+/// Returns the kind of `what` for a text such as "address 2001:db8::1/64".
 fn kind(what: &str) -> &str {
     what.split(' ').next().unwrap_or(what)
 }
 
 impl Problem {
-    /// The key of a bond that is to blame, where it is one.
+    /// Returns the key of a bond that causes the problem, if there is one.
     pub fn key(&self) -> Option<&str> {
         Some(match self {
             Self::Option(error) | Self::OfBond { error, .. } => error.key()?,
@@ -146,7 +146,7 @@ impl Problem {
         })
     }
 
-    /// The bond and its key that are to blame, where the problem itself knows both.
+    /// Returns the bond and its key that cause the problem, if the problem contains both.
     pub fn place(&self) -> Option<(&str, &str)> {
         match self {
             Self::OfBond { bond, error } => Some((bond, error.key()?)),
@@ -155,15 +155,15 @@ impl Problem {
     }
 }
 
-/// Something accepted that a person should know of.
+/// An accepted setting that an administrator should know about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// What became of an option of a bond.
+    /// The effect of an option of a bond.
     Option {
         bond: String,
         note: options::Note,
     },
-    /// A slave takes the bond's MTU, and has the one it was found with when it is released.
+    /// A slave gets the bond's MTU, and its original one when it is released.
     SlaveMtu {
         bond: String,
         slave: String,
@@ -175,37 +175,37 @@ pub enum Note {
     NoSlaves {
         bond: String,
     },
-    /// ONBOOT=no: the bond is left out.
+    /// ONBOOT=no: the bond is skipped.
     NotOnBoot {
         file: PathBuf,
         bond: String,
-        /// What says so: ONBOOT, or STARTMODE of SUSE.
+        /// The key with this meaning: ONBOOT, or STARTMODE of SUSE.
         key: &'static str,
         value: String,
     },
-    /// A key that says something about an interface which xbond leaves to others.
+    /// A key for a setting of an interface which xbond leaves to other programs.
     NotApplied {
         file: PathBuf,
         key: String,
     },
-    /// A gateway outside of the first address's network, for which initscripts set no route.
+    /// A gateway outside the first address's network, for which initscripts set no route.
     GatewayElsewhere {
         file: PathBuf,
         gateway: IpAddr,
     },
-    /// initscripts write miimon first, and arp_interval then takes it back.
+    /// initscripts write miimon first, and arp_interval then resets it.
     MiimonDropped {
         file: PathBuf,
         miimon: String,
         arp_interval: String,
     },
-    /// A VLAN on the bond, which somebody else has to make.
+    /// A VLAN above the bond, which another program has to create.
     VlanAbove {
         file: PathBuf,
         bond: String,
         vlan: String,
     },
-    /// A file that is no plain list of assignments, and says nothing of bonds.
+    /// A file that is no plain list of assignments, and does not mention bonds.
     Skipped {
         file: PathBuf,
         why: String,
@@ -213,7 +213,7 @@ pub enum Note {
 }
 
 impl Note {
-    /// The file that it is about.
+    /// Returns the file that the note is about.
     pub fn origin(&self) -> Option<Origin> {
         let path = match self {
             Self::NotOnBoot { file, .. }
@@ -232,7 +232,7 @@ impl Note {
         Some(Origin::File { path, line: None })
     }
 
-    /// The sentence, without the file that it is about.
+    /// Returns the sentence, without the file that the note is about.
     pub fn text(&self) -> String {
         let text = self.to_string();
         let file = self.origin().map(|origin| format!("{origin}: ")).unwrap_or_default();

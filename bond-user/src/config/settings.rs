@@ -19,7 +19,7 @@ use ipnet::IpNet;
 
 use super::{Note, Origin, Route, SlaveConfig};
 
-/// A value as a file has it.
+/// A value in the form of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Literal {
     Flag(bool),
@@ -27,7 +27,7 @@ pub enum Literal {
     Text(String),
 }
 
-/// Which of them a setting takes.
+/// The form of value that a setting takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LiteralKind {
     Flag,
@@ -35,7 +35,7 @@ pub enum LiteralKind {
     Text,
 }
 
-/// When another value of a setting takes effect.
+/// When a changed value of a setting takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// At a reload.
@@ -44,17 +44,17 @@ pub enum Change {
     Recreate,
 }
 
-/// What the table says of a setting, besides its values.
+/// A setting's entry in the table, without its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
     pub key: &'static str,
-    /// Sentences, for manuals; each line begins with a space.
+    /// Sentences for manuals; each line begins with a space.
     pub help: &'static str,
     pub literal: LiteralKind,
     pub change: Change,
 }
 
-/// Says when another value of a setting of a bond takes effect; None: a bond has no setting of xbond's with this key.
+/// Returns when a changed value of a setting of a bond takes effect; `None` if xbond has no setting with this key.
 pub fn change_of(key: &str) -> Option<Change> {
     let live = ["slaves", "addresses", "routes"].contains(&key).then_some(Change::Live);
     ROWS.iter().find(|row| row.key == key).map(|row| row.change).or(live)
@@ -68,27 +68,27 @@ trait Kind {
     /// Reads a value.
     ///
     /// # Errors
-    /// What is wanted instead, for a message: "a number of bytes".
+    /// The expected form instead, for a message: "a number of bytes".
     fn parse(&self, text: &str) -> Result<Self::Stored, String>;
 
-    /// Returns the value as a file has it; None: there is none.
+    /// Returns the value in the form of a file; `None` if there is none.
     fn show(&self, stored: &Self::Stored) -> Option<Literal>;
 }
 
 macro_rules! bond_settings {
     ($($(#[doc = $doc:literal])+ $key:ident: $stored:ty as $kind:expr, $change:ident;)*) => {
-        /// What is wanted of one bond.
+        /// The wanted configuration of one bond.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct BondConfig {
             pub name: BondName,
-            /// In the order in which they are enslaved.
+            /// In the order of enslaving.
             pub slaves: Vec<SlaveConfig>,
             /// The driver's options.
             pub options: BondOptions,
             pub addresses: Vec<IpNet>,
             pub routes: Vec<Route>,
             $($(#[doc = $doc])+ pub $key: $stored,)*
-            /// What a person should know about it.
+            /// Notes about the bond.
             pub notes: Vec<Note>,
             pub origin: Origin,
         }
@@ -102,7 +102,7 @@ macro_rules! bond_settings {
                 change: Change::$change,
             },)*];
 
-        /// Their keys.
+        /// The keys of all settings.
         pub const KEYS: &[&str] = &[$(stringify!($key),)*];
 
         impl BondConfig {
@@ -120,10 +120,10 @@ macro_rules! bond_settings {
                 }
             }
 
-            /// Sets a setting from text; None: the table has none of this key.
+            /// Sets a setting from text; returns `None` if the table has no such key.
             ///
             /// # Errors
-            /// What is wanted instead of this text.
+            /// The expected form instead of this text.
             pub fn set(&mut self, key: &str, text: &str) -> Option<Result<(), String>> {
                 Some(match key {
                     $(stringify!($key) => $kind.parse(text).map(|value| self.$key = value),)*
@@ -131,7 +131,7 @@ macro_rules! bond_settings {
                 })
             }
 
-            /// Returns the settings that differ from their defaults, as a file has them.
+            /// Returns the settings that differ from their defaults, in the form of a file.
             pub fn settings(&self) -> Vec<(&'static str, Literal)> {
                 let mut settings = Vec::new();
                 $(if self.$key != <$stored>::default() {
@@ -140,7 +140,7 @@ macro_rules! bond_settings {
                 settings
             }
 
-            /// Returns the settings that this and another configuration of the bond have differently.
+            /// Returns the settings with different values in this and another configuration of the bond.
             pub fn settings_that_differ<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'static Row> + 'a {
                 let differs = move |key: &str| match key {
                     $(stringify!($key) => self.$key != other.$key,)*
@@ -181,12 +181,12 @@ const fn literal<K: Kind>(_: &K) -> LiteralKind {
     K::LITERAL
 }
 
-/// An enumeration whose values have a word each.
+/// An enumeration with a word for each value.
 pub trait Words: Copy + Default + PartialEq + FromStr + Display + 'static {
     const WORDS: &'static [&'static str];
 }
 
-/// A text that is none of a few words.
+/// A text that is none of the words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{word}: not a value; allowed: {}", .allowed.join(", "))]
 pub struct NotAWord {
@@ -277,7 +277,7 @@ words! {
     }
 }
 
-/// One word of an enumeration.
+/// Parses one word of an enumeration.
 struct Word<T>(PhantomData<T>);
 
 impl<T> Word<T> {
@@ -299,7 +299,7 @@ impl<T: Words> Kind for Word<T> {
     }
 }
 
-/// `true` or `false`; on a command line `on` and `off`, `1` and `0`, too.
+/// Parses `true` or `false`; on a command line also `on` and `off`, `1` and `0`.
 struct Flag;
 
 impl Kind for Flag {
@@ -319,7 +319,7 @@ impl Kind for Flag {
     }
 }
 
-/// A flag by which a configuration permits what is refused otherwise.
+/// Parses a flag by which a configuration permits a setting that is refused otherwise.
 struct Permission;
 
 impl Kind for Permission {
@@ -335,7 +335,7 @@ impl Kind for Permission {
     }
 }
 
-/// A size in bytes.
+/// Parses a size in bytes.
 struct Bytes;
 
 impl Kind for Bytes {
@@ -351,7 +351,7 @@ impl Kind for Bytes {
     }
 }
 
-/// A text of another type.
+/// Parses the text of another type.
 struct Parsed<T> {
     wanted: &'static str,
     of: PhantomData<T>,
@@ -372,7 +372,7 @@ impl<T: FromStr + Display + PartialEq> Kind for Parsed<T> {
     }
 }
 
-/// The name of an interface.
+/// Parses the name of an interface.
 struct Interface;
 
 impl Kind for Interface {
@@ -394,7 +394,7 @@ impl Kind for Interface {
 mod tests {
     use super::*;
 
-    /// A value of each setting that is not its default.
+    /// For each setting a value that is not its default.
     const SAMPLES: &[(&str, &str)] = &[
         ("allow_unmonitored", "true"),
         ("mac", "02:00:00:00:00:01"),

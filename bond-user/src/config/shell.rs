@@ -1,4 +1,4 @@
-//! Variable assignments as a POSIX shell writes them, read without running anything.
+//! Parses variable assignments in the syntax of a POSIX shell, without executing anything.
 
 use std::{iter::Peekable, str::CharIndices};
 
@@ -8,9 +8,9 @@ use super::lines::LineStarts;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Assignment {
     pub key: String,
-    /// Without the quotes and backslashes.
+    /// The value without quotes and backslashes.
     pub value: String,
-    /// Where it begins, from 1.
+    /// The line in which it begins, counted from 1.
     pub line: usize,
 }
 
@@ -27,11 +27,11 @@ pub enum ShellError {
     CarriageReturn,
 }
 
-/// Reads assignments, comments and blank lines. Values may be quoted in every way that a shell knows, over
-/// several lines too; what a shell would have to expand or run is an error.
+/// Parses assignments, comments and blank lines. Values may be quoted in every way that a shell knows, also over
+/// several lines; an expansion or a command is an error.
 ///
 /// # Errors
-/// The line, from 1, and what is wrong with it.
+/// The line, counted from 1, and the problem.
 pub(super) fn assignments(text: &str) -> Result<Vec<Assignment>, (usize, ShellError)> {
     let mut reader = Reader { text, chars: text.char_indices().peekable(), lines: LineStarts::of(text) };
     let mut assignments = Vec::new();
@@ -48,7 +48,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Passes blanks, line ends, separators and comments; returns where the next word begins.
+    /// Skips blanks, line ends, separators and comments; returns the offset of the next word.
     fn skip_to_word(&mut self) -> Option<usize> {
         while let Some(&(at, char)) = self.chars.peek() {
             match char {

@@ -1,4 +1,4 @@
-//! Where the bonds of an agent are described, to be read again at any time.
+//! The source of an agent's bonds, which can be read again at any time.
 
 use std::path::{Path, PathBuf};
 
@@ -6,18 +6,18 @@ use bond_core::options::Unmonitored;
 
 use super::{Config, ConfigError, Datapath, OnExit, ifcfg, toml};
 
-/// Files, and what the command line says of all their bonds.
+/// Files, and the settings of the command line for all their bonds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     pub files: Files,
-    /// Instead of what the files say.
+    /// Overrides the setting in the files.
     pub datapath: Option<Datapath>,
     pub on_exit: Option<OnExit>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Files {
-    /// What is in [`Source::DIRECTORY`]; nothing is an answer.
+    /// The files in [`Source::DIRECTORY`]; an empty or missing directory is valid.
     Default,
     /// TOML files, and directories of them.
     Toml(Vec<PathBuf>),
@@ -26,13 +26,13 @@ pub enum Files {
 }
 
 impl Source {
-    /// Whose bonds an agent serves that is told of no others.
+    /// The directory of bonds for an agent whose command line names no others.
     pub const DIRECTORY: &'static str = "/etc/xbond";
 
-    /// What the files say now, checked as a whole.
+    /// Returns the current contents of the files, checked as a whole.
     ///
     /// # Errors
-    /// A file cannot be read, or says what is refused.
+    /// A file cannot be read, or contains a refused setting.
     pub fn read(&self) -> Result<Config, ConfigError> {
         let mut config = match &self.files {
             Files::Default => toml::read_if_any(Path::new(Self::DIRECTORY))?,

@@ -1,4 +1,4 @@
-//! xbond's own files, in TOML.
+//! Reads and writes xbond's own files, in TOML.
 
 use std::{
     fmt::{self, Display, Write},
@@ -27,22 +27,21 @@ use crate::sys::file::{self, FileKind};
 
 const FILE_KEYS: &[&str] = &["version", "agent", "bond"];
 const AGENT_KEYS: &[&str] = &["writers", "metrics"];
-/// Besides the settings and the options of a bond.
+/// Keys of a bond in addition to its settings and options.
 const BOND_KEYS: &[&str] = &["slaves", "slave", "addresses", "routes"];
-/// Besides the options of a slave.
+/// Keys of a slave in addition to its options.
 pub(super) const SLAVE_KEYS: &[&str] = &["hwaddr", "mac", "mtu"];
 const ROUTE_KEYS: &[&str] = &["to", "via", "metric"];
 
 const VERSION: &str = "1";
 
-/// Entries of the longest list of addresses or routes.
+/// The most entries of a list of addresses or routes.
 const LONGEST_LIST: usize = 1024;
 
 /// Reads files, and the `*.toml` files of directories in the order of their names, and checks the whole.
 ///
 /// # Errors
-/// A file cannot be read, or says what is refused; the error names the file and, where one is to blame, the
-/// line.
+/// A file cannot be read, or contains a refused setting; the error names the file and, if possible, the line.
 pub fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
     let mut named = Vec::new();
     for path in paths {
@@ -55,10 +54,10 @@ pub fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
     read_files(&named)
 }
 
-/// The same, of one directory that may be empty, or not be there at all.
+/// Reads one directory, which may be empty or missing.
 ///
 /// # Errors
-/// As [`read`].
+/// Those of [`read`].
 pub fn read_if_any(directory: &Path) -> Result<Config, ConfigError> {
     match kind(directory)? {
         FileKind::Absent => Ok(Config::default()),
@@ -80,12 +79,12 @@ fn read_files(files: &[PathBuf]) -> Result<Config, ConfigError> {
 /// Reads one file's text; `path` is for messages. The result is not checked as a whole yet.
 ///
 /// # Errors
-/// As [`read`].
+/// Those of [`read`].
 pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     let lines = LineStarts::of(text);
     let file = File { path, lines: &lines };
     let root = DeTable::parse(text).map_err(|error| {
-        // One line of it: the parser's own excerpt repeats what path and line say.
+        // In one line: the parser's own excerpt repeats path and line.
         let message = error.message().lines().collect::<Vec<_>>().join("; ");
         file.refuse(error.span().map(|span| span.start), Problem::Syntax(message))
     })?;
@@ -111,7 +110,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     Ok(Config { bonds, writers, metrics, notes: Vec::new() })
 }
 
-/// Writes what [`parse`] reads; options that have their defaults are left out.
+/// Writes the format of [`parse`]; options with their default values are omitted.
 pub fn write(config: &Config) -> String {
     let mut text = format!("version = {VERSION}\n");
     let (writers, metrics) = (&config.writers, &config.metrics);
@@ -129,7 +128,7 @@ pub fn write(config: &Config) -> String {
     text
 }
 
-/// A file itself, or the `*.toml` files of a directory in the order of their names.
+/// Returns the file itself, or the `*.toml` files of a directory in the order of their names.
 pub(super) fn files_of(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     match kind(path)? {
         FileKind::Directory => files_in(path),
@@ -144,7 +143,7 @@ fn files_in(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     Ok(files)
 }
 
-/// The text of one file.
+/// Returns the text of one file.
 pub(super) fn text_of(path: &Path) -> Result<String, ConfigError> {
     let bytes = file::read(path).map_err(|error| at_file(path, error.into()))?;
     String::from_utf8(bytes).map_err(|_| at_file(path, Problem::NotText))
@@ -158,7 +157,7 @@ fn at_file(path: &Path, problem: Problem) -> ConfigError {
     ConfigError::new(Origin::File { path: path.to_owned(), line: None }, problem)
 }
 
-/// What is said of the agent itself.
+/// The table of settings for the agent itself.
 #[derive(Default)]
 struct AgentTable {
     writers: Option<Writers>,
@@ -201,7 +200,7 @@ fn bond(table: &Entry) -> Result<BondConfig, ConfigError> {
             key if settings::KEYS.contains(&key) => setting(&mut bond, &entry)?,
             key => {
                 let text = entry.option_text();
-                // For the line; the value is read again together with the others.
+                // Parsed only for the line of an error; the value is read again with the others.
                 match (Setting::parse(key, text.as_deref().unwrap_or_default()), text) {
                     (Err(OptionError::Unknown { .. }), _) => {
                         let known = bond_keys();
@@ -236,7 +235,7 @@ pub fn keys() -> Vec<&'static str> {
     [AGENT_KEYS, &bond_keys(), SLAVE_KEYS, SlaveOptions::KEYS].concat()
 }
 
-/// Every key of a bond's table.
+/// Returns every key of a bond's table.
 pub(super) fn bond_keys() -> Vec<&'static str> {
     [BOND_KEYS, settings::KEYS, options::KEYS].concat()
 }
@@ -302,7 +301,7 @@ fn route(entry: &Entry) -> Result<Route, ConfigError> {
     Ok(Route { to, via, metric })
 }
 
-/// A file, and where its lines begin.
+/// A file, and the offsets of its lines.
 #[derive(Clone, Copy)]
 struct File<'a> {
     path: &'a Path,
@@ -310,7 +309,7 @@ struct File<'a> {
 }
 
 impl<'a> File<'a> {
-    /// In the order of the file.
+    /// Returns the entries in the order of the file.
     fn entries(self, table: &'a DeTable<'a>) -> Vec<Entry<'a>> {
         let mut entries: Vec<_> = table.iter().map(|(key, value)| Entry::new(self, key, value)).collect();
         entries.sort_by_key(|entry| entry.start);
@@ -331,7 +330,7 @@ struct Entry<'a> {
     file: File<'a>,
     key: &'a str,
     value: &'a DeValue<'a>,
-    /// The byte in the file where it begins.
+    /// The offset in the file where it begins.
     start: usize,
 }
 
@@ -401,7 +400,7 @@ impl<'a> Entry<'a> {
         self.value.as_str().ok_or_else(|| self.wrong_type("text"))
     }
 
-    /// The checked name of an interface.
+    /// Returns the checked name of an interface.
     fn interface_name(&self, name: &str) -> Result<InterfaceName, ConfigError> {
         InterfaceName::new(name).map_err(|error| self.refuse(error.into()))
     }
@@ -414,20 +413,20 @@ impl<'a> Entry<'a> {
         self.value.as_bool().ok_or_else(|| self.wrong_type("true or false"))
     }
 
-    /// Text, or an integer in decimal.
+    /// Returns text, or an integer in decimal.
     fn scalar(&self) -> Result<String, ConfigError> {
         match self.value {
             DeValue::String(text) => Ok(text.to_string()),
             DeValue::Integer(integer) => match i64::from_str_radix(integer.as_str(), integer.radix()) {
                 Ok(integer) => Ok(integer.to_string()),
-                // Beyond every range; the option that it is for says which it has.
+                // Beyond every range; the option's own error names the valid range.
                 Err(_) => Ok(integer.to_string()),
             },
             _ => Err(self.wrong_type("text or an integer")),
         }
     }
 
-    /// An option's value: a scalar, or where the option takes several addresses, a list of them.
+    /// Returns an option's value: a scalar, or a list of addresses if the option takes several.
     fn option_text(&self) -> Result<String, ConfigError> {
         match self.value {
             DeValue::Array(_) if options::LIST_KEYS.contains(&self.key) => Ok(self.strings()?.join(",")),
@@ -435,7 +434,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// An integer, in decimal.
+    /// Returns an integer, in decimal.
     fn integer(&self) -> Result<String, ConfigError> {
         match self.value {
             DeValue::Integer(_) => self.scalar(),
@@ -503,7 +502,7 @@ fn write_bond(text: &mut String, bond: &BondConfig) {
     }
 }
 
-/// A document as it grows.
+/// Builds a document.
 struct Lines<'a> {
     text: &'a mut String,
 }
@@ -528,7 +527,7 @@ impl Lines<'_> {
     }
 }
 
-/// A name as a key: bare where TOML allows it, else quoted.
+/// Prints a name as a key: bare if TOML allows that, otherwise quoted.
 struct Key<'a>(&'a str);
 
 impl Display for Key<'_> {
@@ -604,7 +603,7 @@ mod tests {
         read_text(text).expect_err(text).to_string()
     }
 
-    /// A bond of a working configuration, followed by these lines.
+    /// Returns a bond of a valid configuration, followed by these lines.
     fn bond_with(lines: &str) -> String {
         format!("version = 1\n[bond.bond0]\nslaves = [\"a\", \"b\"]\nmiimon = 100\n{lines}")
     }
@@ -947,7 +946,7 @@ mod tests {
         }
     }
 
-    /// The example is valid as it is, with any of its commented keys, and with ARP monitoring instead of miimon.
+    /// The example is valid unchanged, with any of its commented keys, and with ARP monitoring instead of miimon.
     #[test]
     fn the_example_is_valid() {
         let example = include_str!("../../../packaging/bond0.toml.example");

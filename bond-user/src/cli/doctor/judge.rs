@@ -1,4 +1,4 @@
-//! From what was found to what is said of it.
+//! Turns observed facts into checks with their results.
 
 use bond_core::name::shell_word;
 
@@ -16,7 +16,7 @@ const NOT_TRIED: &str = "not tried: that takes CAP_SYS_ADMIN, to make a network 
 /// Bytes; the maps and programs of a bond take some MB.
 const LITTLE_MEMORY: u64 = 64 << 20;
 
-/// What was found of the machine. Errors are as they were told.
+/// The facts about the machine. Errors are texts of the failed calls.
 #[derive(Clone, Debug)]
 pub struct MachineFacts {
     pub kernel: Result<String, String>,
@@ -25,19 +25,19 @@ pub struct MachineFacts {
     pub has_tcx: bool,
     pub capabilities: Result<(), String>,
     pub bpffs: bool,
-    /// net.core.bpf_jit_enable; None where it cannot be read.
+    /// net.core.bpf_jit_enable; `None` if it cannot be read.
     pub jit: Option<u32>,
-    /// Reading a device's state by a test run.
+    /// The result of reading a device's state by a test run.
     pub device_state: Result<(), String>,
-    /// The mode in which the kernel is locked down.
+    /// The lockdown mode of the kernel.
     pub lockdown: Option<String>,
-    /// Making a veth pair, in a namespace of its own.
+    /// The result of creating a veth pair, in a namespace of its own.
     pub veth: Trial,
-    /// Making a netkit pair there.
+    /// The result of creating a netkit pair there.
     pub netkit: Trial,
-    /// A sysfs that can be written to.
+    /// The result of mounting a writable sysfs.
     pub queue_ids: Result<(), String>,
-    /// memory.max of the control group, in bytes; None: no limit.
+    /// memory.max of the control group, in bytes; `None`: no limit.
     pub memory: Option<u64>,
     pub hypervisor: Option<&'static str>,
     pub agent: AgentFacts,
@@ -57,20 +57,20 @@ pub enum AgentFacts {
     Unknown(String),
 }
 
-/// Whether a device could be made.
+/// Whether a device could be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trial {
     Yes,
     No(String),
-    /// Making a network namespace for it takes CAP_SYS_ADMIN.
+    /// Creating a network namespace for the trial requires CAP_SYS_ADMIN.
     NotTried,
 }
 
-/// What was found of an interface.
+/// The facts about an interface.
 #[derive(Clone, Debug)]
 pub struct Nic {
     pub link: LinkInfo,
-    /// What it is to a bond of xbond's.
+    /// Its role in a bond of xbond.
     pub owner: Option<Owner>,
     /// Why it cannot be a slave.
     pub refusal: Option<String>,
@@ -79,23 +79,23 @@ pub struct Nic {
     pub features: Vec<Feature>,
     pub xdp: Option<XdpFeatures>,
     pub has_speed: bool,
-    /// Programs that manage it as well.
+    /// Other programs that manage it.
     pub managers: Vec<&'static str>,
     /// The number of its PTP hardware clock.
     pub clock: Option<u32>,
-    /// Its peer may be on this machine.
+    /// Whether its peer may be on this machine.
     pub has_local_peer: bool,
-    /// What other programs have at its hooks.
+    /// Hooks of other programs at it.
     pub hooks: Vec<Hooked>,
-    /// It has the default route, or the address by which somebody is logged in.
+    /// Whether it has the default route, or the address of the administrator's login.
     pub carries: Option<&'static str>,
-    /// Addresses and devices on it that do not go with a bond.
+    /// Addresses and devices on it that conflict with enslaving.
     pub conflicts: Vec<Conflict>,
     /// DHCP clients that listen on it.
     pub listeners: Vec<String>,
 }
 
-/// Checks of one subject.
+/// The checks of one subject.
 #[derive(Default)]
 struct Checks {
     interface: Option<String>,
@@ -467,7 +467,7 @@ mod tests {
         assert!(checks.iter().all(|check| check.verdict == Verdict::Ok), "{checks:#?}");
     }
 
-    /// Each row is one thing that is not well, and what is said of it: of nothing else.
+    /// Each row has one fault, and the only text that it may cause.
     #[test]
     fn missing_features_are_reported_with_a_remedy() {
         type Change = fn(&mut MachineFacts);
@@ -588,7 +588,7 @@ mod tests {
         }
     }
 
-    /// Unprivileged, or in a container: nothing is known, and so nothing is wrong.
+    /// Unprivileged, or in a container: unknown facts cause no warning.
     #[test]
     fn an_untried_feature_is_no_failure() {
         let not_tried = MachineFacts { veth: Trial::NotTried, netkit: Trial::NotTried, ..good_machine() };

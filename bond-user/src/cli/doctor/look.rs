@@ -1,4 +1,4 @@
-//! A look at the machine and its interfaces, which changes neither.
+//! Observes the machine and its interfaces without changing them.
 
 use std::{collections::HashSet, fs, thread};
 
@@ -36,11 +36,11 @@ use crate::{
     },
 };
 
-/// Bytes; nothing is set to it.
+/// The default MTU in bytes.
 const USUAL_MTU: u32 = 1500;
 const LOOPBACK: u32 = 1;
 
-/// The machine, then these interfaces; all Ethernet devices that are nobody's upper if none is named.
+/// Checks the machine, then these interfaces; all Ethernet devices that are above no other device if none is named.
 pub fn at(interfaces: &[String]) -> Result<Vec<Check>> {
     let mut checks = judge::machine(&machine());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -66,7 +66,7 @@ pub fn at(interfaces: &[String]) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// Hardware, and the virtual kinds of which bonds are made.
+/// Returns whether a link is hardware, or of a virtual kind that is used for slaves.
 fn could_be_slave(link: &LinkInfo) -> bool {
     link.layer == LinkLayerType::Ether
         && matches!(link.kind.as_deref(), None | Some("veth" | "tun" | "dummy"))
@@ -117,27 +117,27 @@ fn number(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// `none integrity [confidentiality]`: the one in brackets.
+/// Returns the mode in brackets of `none integrity [confidentiality]`.
 fn lockdown() -> Option<String> {
     let modes = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
     let (_, rest) = modes.split_once('[')?;
     Some(rest.split_once(']')?.0.to_owned())
 }
 
-/// memory.max of this process' control group (version 2).
+/// Returns memory.max of this process' control group (version 2).
 fn memory_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
     number(&format!("/sys/fs/cgroup{path}/memory.max"))
 }
 
-/// As many as a bond's has, which some kernels refuse to a netkit pair.
+/// The number of queues of a bond's pair, which some kernels refuse for netkit.
 const QUEUES: u32 = 16;
 
-/// Makes a pair in a network namespace of its own, which vanishes with its thread.
+/// Creates a pair in a network namespace of its own, which vanishes with its thread.
 fn can_make(kind: PairKind) -> Trial {
     let make = move || -> Result<Option<()>> {
-        // In a container, or without root, that is not allowed, and says nothing of pairs.
+        // Not allowed in a container, or without root, which is no fault of pairs.
         if unshare(CloneFlags::CLONE_NEWNET) == Err(Errno::EPERM) {
             return Ok(None);
         }
@@ -168,7 +168,7 @@ fn can_make(kind: PairKind) -> Trial {
     }
 }
 
-/// What is read once for all interfaces.
+/// Facts that are read once for all interfaces.
 struct Looks<'a> {
     devices: &'a KernelDevices,
     netdev: Option<Netdev>,
@@ -180,7 +180,7 @@ impl<'a> Looks<'a> {
         Ok(Self { devices, netdev: Netdev::open().ok().flatten(), paths: Paths::of(netns::cookie()?) })
     }
 
-    /// By xbond, for a bond.
+    /// Returns whether xbond created the link, for a bond.
     fn is_made(&self, link: &LinkInfo) -> bool {
         let owner = agent::owner_of(&self.paths, link);
         owner.is_some_and(|owner| owner.role != Role::Slave && link.is_end_of_pair())
@@ -214,21 +214,21 @@ impl<'a> Looks<'a> {
     }
 }
 
-/// Programs that configure interfaces by DHCP, as /proc has their names (15 characters at most).
+/// Programs that configure interfaces by DHCP, with their names in /proc (15 characters at most).
 const DHCP_CLIENTS: [&str; 8] =
     ["dhclient", "dhcpcd", "udhcpc", "udhcpc6", "dhcp6c", "NetworkManager", "systemd-network", "connmand"];
 
-/// The DHCP clients that listen on an interface by a packet socket, as far as this process may see them.
+/// Returns the DHCP clients that listen on an interface by a packet socket, as far as this process may see them.
 fn listeners(ifindex: u32) -> Vec<String> {
     let is_client = |name: &str| DHCP_CLIENTS.contains(&name);
     let named = packet_listeners(ifindex).into_iter().filter(|(_, name)| is_client(name));
     named.map(|(pid, name)| format!("{name} (pid {pid})")).collect()
 }
 
-/// The processes that have a packet socket which is bound to an interface, by pid and name. Those of others are seen by root
-/// alone.
+/// Returns the processes with a packet socket that is bound to an interface, by pid and name. Only root sees the
+/// processes of other users.
 fn packet_listeners(ifindex: u32) -> Vec<(u32, String)> {
-    // Of the thread: the process may be in another network namespace.
+    // The file of this thread: the process may be in another network namespace.
     let sockets = fs::read_to_string("/proc/thread-self/net/packet").unwrap_or_default();
     let inode_on = |line: &str| {
         let fields: Vec<_> = line.split_whitespace().collect();

@@ -1,4 +1,4 @@
-//! A bond of the kernel's driver in xbond's words.
+//! Converts a bond of the kernel's driver to xbond's configuration.
 
 use std::net::IpAddr;
 
@@ -14,28 +14,28 @@ use crate::{
     sys::netlink::{Address, KernelBond, KernelRoute, LinkInfo},
 };
 
-/// What is on bonds.
+/// The addresses, routes and devices above bonds.
 pub struct Above {
     pub links: Vec<LinkInfo>,
-    /// Of all links.
+    /// The addresses of all links.
     pub addresses: Vec<Address>,
-    /// Over bonds.
+    /// The routes over bonds.
     pub routes: Vec<KernelRoute>,
 }
 
 pub struct Read {
     pub config: BondConfig,
-    /// What could not be said in xbond's words.
+    /// Settings without equivalent in xbond.
     pub remarks: Vec<String>,
 }
 
 /// RTPROT_DHCP
 const DHCP: u8 = 16;
 const MAIN_TABLE: u32 = 254;
-/// Bytes: a bond that is given none has it.
+/// The default MTU of a bond, in bytes.
 const USUAL_MTU: u32 = 1500;
 
-/// `order`: names of slaves as they were enslaved, as far as it is known.
+/// Converts a bond. `order`: names of slaves in the order of enslaving, as far as it is known.
 pub fn read(bond: &KernelBond, above: &Above, order: &[String]) -> Result<Read> {
     let name = &bond.link.name;
     if bond.mode != "active-backup" {
@@ -74,7 +74,8 @@ pub fn read(bond: &KernelBond, above: &Above, order: &[String]) -> Result<Read> 
     Ok(Read { config, remarks })
 }
 
-/// The driver takes what a configuration may not have together, and then one of the two has no effect.
+/// Converts the options. The driver accepts some combinations that a configuration may not have; one of the two
+/// options has no effect then.
 fn options(bond: &KernelBond, remarks: &mut Vec<String>) -> Result<BondOptions> {
     let name = &bond.link.name;
     let value =
@@ -159,7 +160,7 @@ fn read_route(bond: &str, route: &KernelRoute, remarks: &mut Vec<String>) -> Opt
     Some(Route { to, via: route.via, metric: Some(route.metric).filter(|metric| *metric != usual.metric) })
 }
 
-/// Devices on the bond, and programs.
+/// Returns remarks about devices above the bond, and about programs.
 fn remarks_above(link: &LinkInfo, above: &Above) -> Vec<String> {
     let bond = &link.name;
     let mut remarks = Vec::new();
@@ -172,7 +173,7 @@ fn remarks_above(link: &LinkInfo, above: &Above) -> Vec<String> {
             upper.name
         ));
     }
-    // As it is now: the bond's own copy may be older.
+    // The current state: the bond's own copy may be older.
     let now = above.links.iter().find(|found| found.ifindex == link.ifindex).unwrap_or(link);
     if let Some(master) = now.master {
         let master = above.links.iter().find(|link| link.ifindex == master);

@@ -1,4 +1,4 @@
-//! What SUSE's ifcfg files (wicked, sysconfig) say in other words than RHEL's.
+//! Keys of SUSE's ifcfg files (wicked, sysconfig) that differ from RHEL's.
 
 use std::{net::IpAddr, path::Path};
 
@@ -11,12 +11,12 @@ const OPTIONS: &str = "BONDING_MODULE_OPTS";
 const SLAVE: &str = "BONDING_SLAVE";
 
 impl Ifcfg {
-    /// A bond's file in SUSE's words.
+    /// Returns whether a bond's file has SUSE's keys.
     pub(super) fn is_suse(&self) -> bool {
         self.get(OPTIONS).is_some() || self.variables.keys().any(|key| is_slave(key))
     }
 
-    /// BONDING_SLAVE0, BONDING_SLAVE1 or BONDING_SLAVE_0 and so on, in the order of their numbers.
+    /// Returns BONDING_SLAVE0, BONDING_SLAVE1 or BONDING_SLAVE_0 and so on, in the order of their numbers.
     pub(super) fn suse_slaves(&self) -> Result<Vec<SlaveConfig>, ConfigError> {
         let mut keys: Vec<_> = self.variables.keys().filter(|key| is_slave(key)).collect();
         keys.sort_by_key(|key| number(key));
@@ -26,7 +26,8 @@ impl Ifcfg {
             .collect()
     }
 
-    /// IPADDR and IPADDR_SUFFIX, each with its prefix length inside or in PREFIXLEN or NETMASK of that suffix.
+    /// Returns IPADDR and IPADDR_SUFFIX, each with its prefix length inside or in PREFIXLEN or NETMASK of that
+    /// suffix.
     pub(super) fn suse_addresses(&self) -> Result<Vec<IpNet>, ConfigError> {
         let mut keys: Vec<_> = self.variables.keys().filter(|key| key.starts_with("IPADDR")).collect();
         keys.sort();
@@ -72,7 +73,7 @@ fn number(key: &str) -> Option<u32> {
     rest.strip_prefix('_').unwrap_or(rest).parse().ok()
 }
 
-/// The routes of ifroute-BOND, and those of the common file `routes` that go over the bond.
+/// Returns the routes of ifroute-BOND, and those of the common file `routes` that use the bond.
 pub(super) fn routes(directory: &Path, bond: &BondConfig) -> Result<Vec<Route>, ConfigError> {
     let mut routes = Vec::new();
     for (name, is_common) in [(format!("ifroute-{}", bond.name), false), ("routes".to_owned(), true)] {
@@ -93,7 +94,7 @@ pub(super) fn routes(directory: &Path, bond: &BondConfig) -> Result<Vec<Route>, 
             let device = words.get(3).copied().filter(|word| *word != "-");
             match (route(&words), device) {
                 (_, Some(device)) if bond.name != device => {}
-                // Of a file for all devices, only what is plainly the bond's.
+                // From a file for all devices, only routes that certainly belong to the bond.
                 (Some(route), None) if is_common => {
                     let reaches = |via: IpAddr| bond.addresses.iter().any(|address| address.contains(&via));
                     routes.extend(Some(route).filter(|route| route.via.is_some_and(reaches)));
@@ -106,7 +107,7 @@ pub(super) fn routes(directory: &Path, bond: &BondConfig) -> Result<Vec<Route>, 
     Ok(routes)
 }
 
-/// `DESTINATION GATEWAY NETMASK INTERFACE`, of which `-` means none.
+/// Parses `DESTINATION GATEWAY NETMASK INTERFACE`, in which `-` means none.
 fn route(words: &[&str]) -> Option<Route> {
     let given = |place: usize| words.get(place).copied().filter(|word| *word != "-");
     if words.len() > 4 {
@@ -129,12 +130,12 @@ fn route(words: &[&str]) -> Option<Route> {
     Some(Route { to, via, metric: None })
 }
 
-/// A bond's name is that of its file.
+/// Returns the bond's name, which is that of its file.
 pub(super) fn name_of(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()?.strip_prefix(super::PREFIX)
 }
 
-/// Rules of policy routing, in SUSE's place for them.
+/// Refuses rules of policy routing, in SUSE's file for them.
 pub(super) fn refuse_rules(directory: &Path, bond: &str) -> Result<(), ConfigError> {
     let path = directory.join(format!("ifrule-{bond}"));
     if is_there(&path)? {
