@@ -1,19 +1,19 @@
-//! What a collection removed and left, as `xbond gc` prints it.
+//! The result of a collection, as `xbond gc` prints it.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// Version of the JSON.
+/// Version of the JSON output.
 const VERSION: u32 = 1;
 
 /// What a collection did, or would do.
 #[derive(Debug, Serialize)]
 pub struct Collection {
     pub version: u32,
-    /// Nothing was removed; `removed` has what would be.
+    /// Nothing was removed; `removed` lists what would be.
     pub dry_run: bool,
-    /// By cookie.
+    /// Ordered by cookie.
     pub removed: Vec<Removed>,
     pub left: Vec<LeftAlone>,
 }
@@ -27,13 +27,13 @@ pub struct Removed {
     pub paths: Vec<String>,
 }
 
-/// Why nothing can need them any more.
+/// Why the directories have no user any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Proof {
     /// The kernel has unregistered the namespace's `lo`.
     NamespaceEnded,
-    /// The machine was started since, and cookies were given anew.
+    /// The machine was started since, and cookies were reused.
     FormerBoot,
     /// Every link of every bond there has lost its device, and no device map has an entry.
     DevicesGone,
@@ -41,12 +41,12 @@ pub enum Proof {
     Empty,
 }
 
-/// What was left.
+/// A directory that was kept.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct LeftAlone {
     pub path: String,
     pub why: Why,
-    /// The reason in full.
+    /// The full reason.
     pub text: String,
 }
 
@@ -57,15 +57,15 @@ pub enum Why {
     InUse,
     /// Its network namespace exists.
     Lives,
-    /// A program of a bond is still at a device.
+    /// A program of a bond is still attached.
     Attached,
     /// Nothing proves that its network namespace has ended.
     Unknown,
-    /// It has another owner or another type, or a name that xbond gives to nothing.
+    /// It has another owner or another type, or a name that xbond does not use.
     NotOurs,
     /// An attempt to remove it failed.
     Failed,
-    /// There was no time for it.
+    /// The time limit was reached.
     Later,
 }
 
@@ -78,12 +78,12 @@ impl Collection {
         self.left.push(LeftAlone { path: path.to_string(), why, text: text.to_string() });
     }
 
-    /// Whether something could not be removed.
+    /// Returns whether a removal has failed.
     pub fn has_failed(&self) -> bool {
         self.left.iter().any(|left| left.why == Why::Failed)
     }
 
-    /// A line for each directory, and a last one that says how many there are.
+    /// Prints a line for each directory, and a last one with their number.
     pub fn text(&self) -> String {
         let verb = if self.dry_run { "would remove" } else { "removed" };
         let removed = self.removed.iter().flat_map(|removed| {
@@ -94,7 +94,7 @@ impl Collection {
         removed.chain(left).chain([counts]).collect()
     }
 
-    /// What an agent logs: None if it neither removed nor failed to remove anything.
+    /// Returns the agent's log line; `None` if nothing was removed and no removal failed.
     pub fn log_line(&self) -> Option<String> {
         let failed: Vec<_> = self.left.iter().filter(|left| left.why == Why::Failed).collect();
         let removed = (!self.removed.is_empty())

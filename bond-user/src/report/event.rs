@@ -1,20 +1,21 @@
-//! What `/v1/events` tells: one JSON object a line.
+//! Events of `/v1/events`: one JSON object a line.
 
 use serde::{Deserialize, Serialize};
 
 use super::{moment::Moment, receipt::Receipt};
 
-/// Version of this format. An event of a failover has its receipt: what raises the receipt's version raises this one.
+/// Version of this format. An event of a failover contains its receipt: a new version of receipts requires a new one
+/// here.
 pub const VERSION: u32 = 2;
 
-/// Something that happened to a bond.
+/// An event of a bond.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     pub version: u32,
-    /// When it was told.
+    /// When it was sent.
     #[serde(flatten)]
     pub moment: Moment,
-    /// Null where it is not of one bond.
+    /// Null for an event that concerns no single bond.
     pub bond: Option<String>,
     #[serde(flatten)]
     pub what: What,
@@ -23,12 +24,12 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum What {
-    /// How a bond is when the reader begins to listen: the first line of each.
+    /// The state of a bond when the reader begins to listen: the first line for each bond.
     State {
         active_slave: Option<String>,
         carrier: bool,
     },
-    /// The active slave changed, and everything that goes with it is done.
+    /// The active slave changed, and everything that belongs to the failover is done.
     Failover {
         receipt: Receipt,
     },
@@ -42,27 +43,27 @@ pub enum What {
         slave: String,
         change: SlaveChange,
     },
-    /// Set by `xbond set`; of a slave, if it is named.
+    /// An option was set by `xbond set`; an option of the slave, if there is one.
     Option {
         slave: Option<String>,
         option: String,
         value: String,
     },
-    /// The bond's own.
+    /// The carrier of the bond changed.
     Carrier {
         carrier: bool,
     },
     Bond {
         change: BondChange,
     },
-    /// Someone should act.
+    /// The administrator should act.
     Warning {
         text: String,
     },
     Note {
         text: String,
     },
-    /// The last line of a reader that was slower than the events: so many were not told.
+    /// The last line for a reader that was slower than the events, with the number of lost ones.
     Lagged {
         missed: u64,
     },
@@ -80,7 +81,7 @@ pub enum SlaveChange {
 pub enum BondChange {
     Up,
     Down,
-    /// The agent ends; the bond goes on.
+    /// The agent ends; the bond keeps running.
     Kept,
 }
 
@@ -89,9 +90,9 @@ impl Event {
         Self { version: VERSION, moment: Moment::now(), bond: bond.map(str::to_owned), what }
     }
 
-    /// The line, its end included.
+    /// Returns the line, including its end.
     pub fn line(&self) -> String {
-        // Strings and numbers under string keys: nothing that JSON could refuse.
+        // Strings and numbers with string keys: JSON can represent all of them.
         serde_json::to_string(self).unwrap_or_default() + "\n"
     }
 }

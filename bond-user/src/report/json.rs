@@ -22,7 +22,8 @@ use crate::sys::{
     softnet,
 };
 
-/// Version of this format. Fields that are added raise it once a release, and so does a change that could break a reader.
+/// Version of this format. It increases once a release if fields were added, and with each change that could break a
+/// reader.
 pub const VERSION: u32 = 2;
 
 /// Bonds of one network namespace.
@@ -30,28 +31,28 @@ pub const VERSION: u32 = 2;
 pub struct Report {
     pub version: u32,
     pub source: AnswerSource,
-    /// When it was made.
+    /// When the report was made.
     #[serde(flatten)]
     pub moment: Moment,
-    /// Null where none runs.
+    /// Null if no agent runs.
     pub agent: Option<AgentInfo>,
-    /// Of the machine; null where it could not be read.
+    /// Counters of the machine; null if they could not be read.
     pub softnet: Option<SoftnetCounters>,
     /// What could not be read, and is therefore missing.
     pub notes: Vec<String>,
     pub bonds: Vec<Bond>,
-    /// Bonds that another agent has left here, and that this one does not serve.
+    /// Bonds that another agent has left here, and that this one does not manage.
     #[serde(default)]
     pub orphaned: Vec<String>,
-    /// A sentence for each bond of a file whose device is gone, and which the agent makes again when that is possible.
+    /// A sentence for each bond of a file whose device is gone, and which the agent recreates as soon as possible.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<String>,
-    /// A sentence for each thing beside the bonds that the agent was to have, cannot get, and keeps trying to get.
+    /// A sentence for each other resource that the agent should have, cannot get, and keeps trying to get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
 }
 
-/// Who says it.
+/// The source of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AnswerSource {
@@ -77,62 +78,63 @@ pub struct SoftnetCounters {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bond {
     pub name: String,
-    /// Of bond0; null where the bond ends in a port, or bond0 was moved to another network namespace.
+    /// ifindex of bond0; null if the bond ends in a port, or bond0 was moved to another network namespace.
     pub ifindex: Option<u32>,
     pub active_slave: Option<String>,
-    /// The previous active slave of a planned switch, which still delivers unicast.
+    /// The former active slave of a planned switch, which still delivers unicast.
     pub draining_slave: Option<String>,
-    /// Of ACTIVE: how often it was stored.
+    /// Generation of ACTIVE: how often it was stored.
     pub generation: u32,
     pub mac: String,
-    /// What packets take for the host's MAC; null while it is not known.
+    /// The host's MAC address according to the data plane; null while it is not known.
     pub host_mac: Option<String>,
     pub carrier: bool,
     /// tc, xdp or xdp-generic.
     pub datapath: String,
-    /// What bond0 and its port are made of, netkit or veth; null where the bond ends in a port that was there before.
+    /// The kind of bond0 and its port, netkit or veth; null if the bond ends in an existing port.
     pub pair: Option<String>,
-    /// The device on the wire's side: bond0-port, or the one that was given.
+    /// The device that faces the slaves: bond0-port, or the configured one.
     pub port: String,
     pub port_ifindex: u32,
-    /// The carrier guard: on, or off with the reason.
+    /// State of the carrier guard: on, or off with the reason.
     pub guard: String,
-    /// Bytes; null where it could not be read.
+    /// Bytes; null if it could not be read.
     pub mtu: Option<u32>,
-    /// down or keep; null where no agent runs.
+    /// down or keep; null if no agent runs.
     pub on_exit: Option<String>,
     /// The directory of the pinned maps, programs and links.
     pub pins: String,
     /// The directory of found.json and receipts.ndjson.
     pub files: String,
-    /// By the driver's names: numbers as numbers, choices by name. Without an agent those that packets read.
+    /// Options with the driver's names: numbers as numbers, choices by name. Without an agent only those that packets
+    /// read.
     pub options: serde_json::Map<String, serde_json::Value>,
-    /// Packets that no slave's counters have, by reason.
+    /// Packets that are in no slave's counters, by reason.
     pub drops: BTreeMap<String, u64>,
-    /// In enslave order; without an agent in the order of slots.
+    /// In the order of enslaving; without an agent in the order of slots.
     pub slaves: Vec<Slave>,
-    /// Slaves that are configured and not there.
+    /// Configured slaves that do not exist.
     pub absent: Vec<String>,
-    /// An interface that is no slave any more, whose addresses the bond has, and gives back when it is removed.
+    /// An interface that is no slave any more, and gets its addresses back when the bond is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses_of: Option<String>,
-    /// By reason, since the agent has the bond.
+    /// Failovers by reason, since the agent has the bond.
     pub failovers: BTreeMap<Reason, u64>,
-    /// Changes of ACTIVE that are in no receipt, since the agent has the bond.
+    /// Changes of ACTIVE without a receipt, since the agent has the bond.
     #[serde(default)]
     pub unrecorded_changes: u64,
-    /// What another process has changed on the path of the packets and could not be restored: a sentence each. They are
-    /// among the warnings, too.
+    /// Changes of another process to the packets' path that could not be restored: a sentence each. The warnings
+    /// include them.
     #[serde(default)]
     pub path_faults: Vec<String>,
-    /// How often something was restored that another process had changed, since the agent has the bond.
+    /// Number of changes of another process that were restored, since the agent has the bond.
     #[serde(default)]
     pub path_restored: u64,
-    /// Null where there was none yet, or its receipt is lost.
+    /// Null if there was none yet, or its receipt is lost.
     pub last_failover: Option<Receipt>,
-    /// What the kernel counted, outside of xbond, on bond0, the port and the slaves.
+    /// Counters of the kernel, outside of xbond, for bond0, the port and the slaves.
     pub devices: Vec<Device>,
-    /// What someone should act on, and is of no slave.
+    /// Faults that require action and concern no slave.
     #[serde(default)]
     pub warnings: Vec<String>,
 }
@@ -141,35 +143,35 @@ pub struct Bond {
 pub struct Slave {
     pub name: String,
     pub ifindex: u32,
-    /// Its place in the maps.
+    /// Index in the maps.
     pub slot: u8,
     /// active or backup.
     pub state: String,
-    /// up, going down, down or going back. Without an agent up or down, as its link is.
+    /// up, going down, down or going back. Without an agent up or down, according to the link.
     pub mii_status: String,
     pub mac: String,
-    /// The one that its frames carry while it is active.
+    /// The source MAC address of its frames while it is active.
     pub wire_mac: String,
     pub permanent_mac: String,
-    /// How often the link went down for good; without an agent, as the last one left it.
+    /// Number of link failures; without an agent, as the last one left it.
     pub link_failure_count: Option<u32>,
-    /// Mbit/s; null while unknown.
+    /// Mbit/s; null if unknown.
     pub speed: Option<u32>,
-    /// half or full; null while unknown.
+    /// half or full; null if unknown.
     pub duplex: Option<String>,
     /// Null without an agent.
     pub prio: Option<i32>,
     pub queue_id: u16,
     pub counters: Counters,
-    /// How it was before it was enslaved, and will be after; null where found.json does not say.
+    /// Its original state, which will be restored; null if found.json does not have it.
     pub found: Option<OriginalState>,
-    /// The active slave has sent frames and has not been sent any since it became active.
+    /// The active slave has sent frames and has received no unicast since it became active.
     pub no_unicast: bool,
-    /// What someone should know about it.
+    /// Facts about the slave that an administrator should know.
     pub warnings: Vec<String>,
 }
 
-/// What the data plane counted since the slave joined. A TSO or GRO packet counts once.
+/// Counters of the data plane since the slave joined. A TSO or GRO packet counts once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
     pub tx_packets: u64,
@@ -180,27 +182,27 @@ pub struct Counters {
     pub rx_unicast: u64,
     pub rx_rewritten: u64,
     pub rx_link_local: u64,
-    /// Failovers to this slave that the carrier guard made.
+    /// Failovers of the carrier guard to this slave.
     pub guard_failovers: u64,
     pub drops: BTreeMap<String, u64>,
 }
 
-/// A device as it was found.
+/// The original state of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OriginalState {
     pub up: bool,
     pub mac: String,
     /// Bytes.
     pub mtu: u32,
-    /// With their prefix lengths.
+    /// Addresses with their prefix lengths.
     pub addresses: Vec<String>,
-    /// As `ip route` names them.
+    /// Routes in the form of `ip route`.
     pub routes: Vec<String>,
-    /// Offloads that were changed, as they were: "rx-lro on".
+    /// The former states of changed offloads: "rx-lro on".
     pub features: Vec<String>,
 }
 
-/// What the kernel counted on a device since it was made.
+/// Counters of the kernel for a device since it was created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     pub name: String,
@@ -209,13 +211,13 @@ pub struct Device {
     pub tx_dropped: u64,
     pub rx_errors: u64,
     pub tx_errors: u64,
-    /// The NIC had no room for it.
+    /// Packets for which the NIC had no space.
     pub rx_missed: u64,
-    /// Nobody had asked for it.
+    /// Packets that no protocol handled.
     pub rx_nohandler: u64,
-    /// It was for another MAC.
+    /// Packets for another MAC address.
     pub rx_otherhost_dropped: u64,
-    /// Its outermost ones, where it has any.
+    /// Its outermost qdiscs, if it has any.
     pub qdiscs: Vec<Qdisc>,
 }
 
@@ -227,11 +229,11 @@ pub struct Qdisc {
     pub drops: u32,
     pub overlimits: u32,
     pub requeues: u32,
-    /// Packets that wait.
+    /// Packets in the queue.
     pub queued: u32,
 }
 
-/// What the status of a bond does not say.
+/// The part of a bond's report that its status does not contain.
 pub struct BondContext {
     pub name: String,
     pub ifindex: Option<u32>,
@@ -248,7 +250,7 @@ pub struct BondContext {
     pub guard: String,
     pub absent: Vec<String>,
     pub port_stats: SlotStats,
-    /// By slave, in the order of the status.
+    /// For each slave, in the order of the status.
     pub slaves: Vec<Around>,
     pub addresses_of: Option<String>,
     pub failovers: BTreeMap<Reason, u64>,
@@ -260,7 +262,7 @@ pub struct BondContext {
     pub warnings: Vec<String>,
 }
 
-/// What a slave's status does not say.
+/// The part of a slave's report that its status does not contain.
 pub struct Around {
     pub stats: SlotStats,
     pub wire_mac: Mac,
@@ -357,7 +359,7 @@ impl Counters {
 impl From<&found::Found> for OriginalState {
     fn from(found: &found::Found) -> Self {
         let on_or_off = |on: bool| if on { "on" } else { "off" };
-        // The kernel makes local, broadcast and multicast routes with each address.
+        // The kernel adds local, broadcast and multicast routes with each address.
         let of_an_address = |route: &Message| {
             route.route_type() != libc::RTN_UNICAST && route.route_protocol() == libc::RTPROT_KERNEL
         };
@@ -384,7 +386,7 @@ impl From<softnet::Softnet> for SoftnetCounters {
 }
 
 impl Device {
-    /// `qdiscs` may be of all devices.
+    /// Converts the counters; `qdiscs` may include those of other devices.
     pub fn new(counted: &CountedLink, qdiscs: &[QdiscStats]) -> Self {
         let stats = counted.stats.unwrap_or_default();
         let is_its = |qdisc: &&QdiscStats| qdisc.ifindex == counted.link.ifindex;
@@ -402,7 +404,7 @@ impl Device {
         }
     }
 
-    /// What its qdiscs dropped.
+    /// Returns the number of packets that its qdiscs dropped.
     pub fn qdisc_drops(&self) -> u64 {
         self.qdiscs.iter().map(|qdisc| u64::from(qdisc.drops)).sum()
     }
@@ -425,7 +427,7 @@ impl From<&QdiscStats> for Qdisc {
     }
 }
 
-/// None for the zero MAC.
+/// Returns the text of a MAC address; `None` for the zero address.
 pub fn known(mac: Mac) -> Option<String> {
     (!mac.is_zero()).then(|| mac.to_string())
 }

@@ -1,9 +1,10 @@
-//! Standard output and standard error of a running agent. Nothing in the agent waits for their readers: a line goes into a
-//! queue of limited length, a thread of its own writes it, and what has no room is dropped, counted and reported.
+//! Standard output and standard error of a running agent. Nothing in the agent waits for their readers: a line is
+//! added to a queue of limited length, a separate thread writes it, and lines beyond the limit are dropped, counted
+//! and reported.
 //!
-//! A reader that stalls is an ordinary thing: a terminal after Ctrl-S, `| less`, a log daemon that is stopped.
-//! tracing-appender does the same, but at the end of the process it prints to standard output when its queue is full, which
-//! waits for that reader after all.
+//! A reader that stalls is a normal case: a terminal after Ctrl-S, `| less`, a stopped log daemon. tracing-appender
+//! works in the same way, except at the end of the process: if its queue is full, it prints to standard output, and
+//! so waits for that reader.
 
 use std::{
     collections::VecDeque,
@@ -23,13 +24,13 @@ use nix::{
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait for their reader.
+/// Lines that may wait for their reader.
 const MOST: usize = 1024;
-/// A reader that takes nothing for this time is not waited for at the end of the process.
+/// At the end of the process, a reader that accepts nothing for this time is no longer waited for.
 const STALLED: Duration = Duration::from_millis(200);
-/// One that takes something is waited for no longer than this.
+/// The longest wait for a reader that accepts something.
 const LONGEST_END: Duration = Duration::from_secs(1);
-/// A line of standard output comes after the lines of the log that were there before it, if those are taken in this time.
+/// A line of standard output is written after the earlier lines of the log, if those are accepted within this time.
 const LOG_FIRST: Duration = Duration::from_millis(100);
 
 static OUT: Lines = Lines::new(libc::STDOUT_FILENO, "standard output");
@@ -45,16 +46,16 @@ pub fn note(line: &str) {
     LOG.push(format!("{}\n", printable(line)).into_bytes());
 }
 
-/// Starts the threads that write. Until then lines are kept.
+/// Starts the writing threads. Until then lines are kept.
 ///
 /// # Errors
-/// There is no thread to be had.
+/// No thread can be started.
 pub fn start() -> io::Result<()> {
     LOG.start("log", || {})?;
     OUT.start("stdout", || LOG.settle(LOG_FIRST))
 }
 
-/// Waits until everything is written, unless a reader has stalled: never for much longer than [`LONGEST_END`].
+/// Waits until everything is written, unless a reader has stalled: not much longer than [`LONGEST_END`].
 pub fn end() {
     let _ = start();
     for lines in [&LOG, &OUT] {
@@ -62,12 +63,12 @@ pub fn end() {
     }
 }
 
-/// What tracing writes the log to.
+/// The writer for the log of tracing.
 #[derive(Clone, Copy, Debug)]
 pub struct Log;
 
 impl io::Write for Log {
-    /// An event is one call.
+    /// tracing calls this once for each event.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         LOG.push(line.to_vec());
         Ok(line.len())
@@ -88,12 +89,12 @@ impl MakeWriter<'_> for Log {
 
 struct Lines {
     descriptor: RawFd,
-    /// For people.
+    /// The name in messages.
     name: &'static str,
     state: Mutex<State>,
-    /// A line came.
+    /// A line was added.
     more: Condvar,
-    /// A line was written, or given up.
+    /// A line was written, or dropped.
     done: Condvar,
 }
 
@@ -102,7 +103,7 @@ struct State {
     has_thread: bool,
     /// The thread has taken a line that is not written yet.
     is_writing: bool,
-    /// Lines that were written, or given up.
+    /// Lines that were written, or dropped.
     done: u64,
     /// Lines that were lost, and not reported yet.
     lost: u64,
@@ -116,11 +117,11 @@ impl Lines {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Poisoned or not, a queue with its counts is whole.
+        // Poisoned or not, the queue and its counts are consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It waits for nothing.
+    /// Adds a line without waiting.
     fn push(&self, line: Vec<u8>) {
         let mut state = self.state();
         if state.waiting.len() < MOST {
@@ -144,7 +145,7 @@ impl Lines {
         loop {
             let line = self.take();
             before_each();
-            // SAFETY: std opens these descriptors before main if they are closed, and nothing closes them.
+            // SAFETY: std opens these descriptors before main if they are closed, and no code closes them.
             let written = write_all(unsafe { BorrowedFd::borrow_raw(self.descriptor) }, &line);
             let lost = self.did(written.is_ok());
             if lost > 0 {
@@ -164,8 +165,8 @@ impl Lines {
         }
     }
 
-    /// Counts a line. Returns how many lost ones are to be reported now: when the reader takes lines again, and half the room
-    /// is free.
+    /// Counts a line. Returns how many lost lines are to be reported now: when the reader accepts lines again, and
+    /// half of the queue is free.
     fn did(&self, is_written: bool) -> u64 {
         let mut state = self.state();
         state.is_writing = false;
@@ -178,15 +179,15 @@ impl Lines {
         if state.waiting.len() > MOST / 2 { 0 } else { std::mem::take(&mut state.lost) }
     }
 
-    /// Waits until what is here now is written.
+    /// Waits until the lines that are queued now are written.
     fn settle(&self, within: Duration) {
         let state = self.state();
         let until = state.done + state.waiting.len() as u64 + u64::from(state.is_writing);
         let _ = self.done.wait_timeout_while(state, within, |state| state.done < until);
     }
 
-    /// Writes what is here as long as the reader takes it, in pieces that a pipe with room takes at once: for a process that
-    /// gets no thread, and ends with the reason.
+    /// Writes the queued lines as long as the reader accepts them, in pieces that fit into a pipe with free space:
+    /// for a process that gets no thread, and ends with the reason.
     fn write_here(&self) {
         // SAFETY: as in `write`.
         let to = unsafe { BorrowedFd::borrow_raw(self.descriptor) };
@@ -217,14 +218,14 @@ impl Lines {
     }
 }
 
-/// What is said of lines that were dropped.
+/// Returns the message about dropped lines.
 fn dropped(lines: u64, what: &str) -> String {
     let (lines, were) =
         if lines == 1 { ("1 line".into(), "was") } else { (format!("{lines} lines"), "were") };
     format!("{lines} of {what} {were} dropped: its reader did not take them")
 }
 
-/// Waits for the reader, also where another process has made the descriptor non-blocking.
+/// Writes all bytes, and waits for the reader, also if another process has made the descriptor non-blocking.
 fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> nix::Result<()> {
     while !bytes.is_empty() {
         match unistd::write(to, bytes) {
@@ -252,11 +253,11 @@ mod tests {
 
     const PIPE: usize = 4096;
 
-    /// Lines into a pipe of one page.
+    /// Returns lines that are written into a pipe of one page.
     fn lines() -> (&'static Lines, File) {
         let (reader, writer) = unistd::pipe().unwrap();
         fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE as i32)).unwrap();
-        // The thread has it as long as the process lives.
+        // The thread uses it as long as the process lives.
         let writer: &OwnedFd = Box::leak(Box::new(writer));
         (Box::leak(Box::new(Lines::new(writer.as_raw_fd(), "the log"))), File::from(reader))
     }
@@ -275,7 +276,7 @@ mod tests {
         let in_pipe = PIPE / 100 + 1;
         assert!((3 * MOST - in_pipe..=3 * MOST).contains(&(lost as usize)), "{lost} lost");
 
-        // All that was kept arrives in order, and the losses are handed over for the report once.
+        // All kept lines arrive in order, and the losses are reported once.
         let mut text = vec![0; (4 * MOST - lost as usize) * 100];
         reader.read_exact(&mut text).unwrap();
         let text = String::from_utf8(text).unwrap();

@@ -1,4 +1,4 @@
-//! Metrics, as Prometheus reads them (OpenMetrics text). packaging/prometheus has rules for them.
+//! Metrics for Prometheus (OpenMetrics text). packaging/prometheus has rules for them.
 
 use std::fmt;
 
@@ -12,10 +12,10 @@ use prometheus_client::{
 
 use super::json::{Bond, Report, Slave};
 
-/// Of HTTP.
+/// Content type for HTTP.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Everything in a report of an agent.
+/// Encodes everything in a report of an agent.
 pub fn show(report: Report) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Metrics(report)));
@@ -25,11 +25,11 @@ pub fn show(report: Report) -> String {
     text
 }
 
-/// A report, encoded as it is: nothing is counted here.
+/// A report that is encoded without counting anything here.
 #[derive(Debug)]
 struct Metrics(Report);
 
-/// The name of a metric without its unit, what it is, and the unit.
+/// The name of a metric without its unit, its help text, and the unit.
 type About = (&'static str, &'static str, Option<Unit>);
 
 impl Collector for Metrics {
@@ -233,7 +233,7 @@ fn is_up(slave: &Slave) -> bool {
     slave.mii_status == MiiStatus::Up.to_string()
 }
 
-/// As in JSON.
+/// Returns the name of a reason in JSON.
 fn reason_name(reason: Reason) -> &'static str {
     match reason {
         Reason::LinkFailed => "link_failed",
@@ -246,7 +246,7 @@ fn reason_name(reason: Reason) -> &'static str {
     }
 }
 
-/// Without spaces, which nobody expects in a label's value.
+/// Returns the MII status without spaces, which are unusual in a label's value.
 fn mii_name(status: MiiStatus) -> &'static str {
     match status {
         MiiStatus::Up => "up",

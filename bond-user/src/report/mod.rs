@@ -1,4 +1,4 @@
-//! What people and programs read: one model, as JSON, text and metrics.
+//! Reports for people and programs: one model, as JSON, text and metrics.
 
 pub mod collection;
 pub mod event;

@@ -1,4 +1,4 @@
-//! A moment, by both clocks.
+//! A moment on both clocks.
 
 use std::{
     fs,
@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 /// A moment for people and for programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moment {
-    /// UTC, as RFC 3339 has it, to the microsecond. A clock that was set meanwhile shows in it.
+    /// UTC in RFC 3339, to the microsecond. It reflects changes of the clock.
     pub time: String,
-    /// CLOCK_MONOTONIC, microseconds: since the machine was started. Differences of it are exact.
+    /// CLOCK_MONOTONIC, microseconds since the machine was started. Differences are exact.
     pub monotonic_us: u64,
 }
 
@@ -22,7 +22,7 @@ impl Moment {
         Self::at(monotonic())
     }
 
-    /// A moment of CLOCK_MONOTONIC that is not long past.
+    /// Converts a recent time of CLOCK_MONOTONIC.
     pub fn at(monotonic: Duration) -> Self {
         let ago = self::monotonic().saturating_sub(monotonic);
         let wall = SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -30,20 +30,20 @@ impl Moment {
         Self { time, monotonic_us: micros(monotonic) }
     }
 
-    /// Seconds since 1970; None if the text is no time.
+    /// Returns the seconds since 1970; `None` if the text is no time.
     pub fn unix_seconds(&self) -> Option<f64> {
         let since = humantime::parse_rfc3339(&self.time).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         Some(since.as_secs_f64())
     }
 
-    /// How much later `other` is; zero if it is not.
+    /// Returns how much later `other` is; zero if it is not later.
     pub fn until(&self, other: &Self) -> Duration {
         Duration::from_micros(other.monotonic_us.saturating_sub(self.monotonic_us))
     }
 }
 
-/// CLOCK_MONOTONIC of the machine, which is also what bpf_ktime_get_ns tells. In a time namespace, as containers that
-/// were moved from another machine have one, the clock that processes read differs from it by an offset.
+/// Returns CLOCK_MONOTONIC of the machine, which bpf_ktime_get_ns also returns. In a time namespace, for example of a
+/// container that was moved from another machine, the clock of processes differs from it by an offset.
 pub fn monotonic() -> Duration {
     of_machine(nix::time::ClockId::CLOCK_MONOTONIC, OFFSETS.monotonic)
 }
@@ -62,10 +62,10 @@ fn of_machine(clock: nix::time::ClockId, offset: Offset) -> Duration {
     }
 }
 
-/// How far CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC, in nanoseconds: it grows by the time for which the machine is
-/// suspended. In a time namespace it is another number, and may be negative.
+/// Returns how far CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC, in nanoseconds: it increases by the time for which the
+/// machine is suspended. In a time namespace it has another base, and may be negative.
 pub fn boottime_ahead() -> i128 {
-    /// Both are read within so long, or read again.
+    /// Both clocks are read within this time, or read again.
     const AT_ONCE: i128 = 1_000_000;
     let read =
         |clock| nix::time::clock_gettime(clock).map_or(Duration::ZERO, Duration::from).as_nanos() as i128;
@@ -114,7 +114,7 @@ fn offset(text: &str, clock: &str) -> Option<Offset> {
     })
 }
 
-/// Whole microseconds.
+/// Returns whole microseconds.
 pub fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,10 +1,10 @@
-//! What a change has begun and not finished, for people to read.
+//! Sentences about the steps of a change that are not finished.
 
 use std::time::Duration;
 
 use bond_core::status::Pending;
 
-/// Returns a sentence about something that the engine has decided and that is not done.
+/// Returns a sentence about a decision of the engine that is not executed yet.
 pub fn sentence(bond: &str, pending: &Pending) -> String {
     match pending {
         Pending::Election => format!("{bond}: the election waits until the speed of a slave has been read"),

@@ -1,5 +1,5 @@
-//! `xbond show --proc`: /proc/net/bonding/NAME, as the driver prints it, for tools that read that
-//! (`bond_info_show_master`, `bond_info_show_slave`). Only the first line tells the two apart.
+//! `xbond show --proc`: the text of /proc/net/bonding/NAME in the driver's format, for tools that parse it
+//! (`bond_info_show_master`, `bond_info_show_slave`). Only the first line differs.
 
 use std::fmt::{self, Write as _};
 
@@ -7,10 +7,10 @@ use bond_core::options;
 
 use super::json::{Bond, Slave};
 
-/// Options that the driver shows only while it probes.
+/// Options that the driver shows only with the ARP monitor.
 const ARP_MONITOR: &[&str] = &["arp_interval", "arp_missed_max", "arp_ip_target", "ns_ip6_target"];
 
-/// One bond.
+/// Prints one bond.
 pub fn show(bond: &Bond) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -25,7 +25,7 @@ fn show_bond(text: &mut String, bond: &Bond) -> fmt::Result {
         "none" => writeln!(text)?,
         policy => writeln!(text, " (fail_over_mac {policy})")?,
     }
-    // A primary that is not enslaved is none.
+    // A primary that is not enslaved is shown as none.
     match bond.slaves.iter().find(|slave| slave.name == name(bond, "primary")) {
         Some(primary) => {
             let reselect = name(bond, "primary_reselect");
@@ -65,7 +65,7 @@ fn number(bond: &Bond, key: &str) -> u64 {
     bond.options.get(key).and_then(|value| value.as_u64()).unwrap_or_default()
 }
 
-/// A number, or the items of a list, with a space before each and a comma between two.
+/// Prints a number, or the items of a list, with a space before each and a comma between two.
 fn value(bond: &Bond, key: &str) -> String {
     let Some(items) = bond.options.get(key).and_then(|value| value.as_array()) else {
         return format!(" {}", number(bond, key));
@@ -106,7 +106,7 @@ mod tests {
         BondOptions { miimon: 100, fail_over_mac, ..BondOptions::default() }
     }
 
-    /// Without the version line, which differs.
+    /// Compares without the version line, which differs.
     #[track_caller]
     fn assert_shown(bond: &Bond, expected: &str) {
         let shown = show(bond);

@@ -1,4 +1,4 @@
-//! The receipt of a failover: what was seen, what was done about it, and how long each step took.
+//! The receipt of a failover: its trigger, the steps, and the duration of each step.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,7 +10,7 @@ use super::moment::Moment;
 /// Version of this format, and of the file that holds it.
 pub const VERSION: u32 = 2;
 
-/// The oldest version that is still read: what it lacks has a default.
+/// The oldest version that can be read: missing fields have defaults.
 pub const OLDEST_VERSION: u32 = 1;
 
 /// One change of the active slave.
@@ -21,25 +21,26 @@ pub struct Receipt {
     /// When packets began to use the new slave.
     #[serde(flatten)]
     pub switched: Moment,
-    /// Of ACTIVE, since this switch.
+    /// Generation of ACTIVE since this switch.
     pub generation: u32,
-    /// Null where there was none.
+    /// Null if there was none.
     pub from: Option<String>,
-    /// Null where none can be.
+    /// Null if there can be none.
     pub to: Option<String>,
     pub reason: Reason,
     pub seen: Seen,
-    /// Why this slave; null where none can be.
+    /// Why this slave was chosen; null if there can be none.
     pub chosen: Option<Chosen>,
     pub steps: Steps,
-    /// Packets that the data plane dropped, by reason, from the switch to the end of the last step; while the
-    /// bond had no active slave, since it had none. Reasons without drops are left out. Null where no agent looked then.
+    /// Packets that the data plane dropped, by reason, from the switch to the end of the last step; if the bond had no
+    /// active slave before, from the loss of the former one. Reasons without drops are omitted. Null if no agent was
+    /// running then.
     pub drops: Option<BTreeMap<String, u64>>,
-    /// What the first round of announcements sent; null where there was none: nothing became active, `num_grat_arp` is 0, or the
-    /// next failover came first.
+    /// What the first round of announcements sent; null if there was none: no slave became active, `num_grat_arp` is
+    /// 0, or the next failover came first.
     #[serde(default)]
     pub announced: Option<Announcement>,
-    /// Changes of ACTIVE just before this one of which there is no receipt.
+    /// Changes of ACTIVE just before this one without a receipt.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unrecorded: u32,
 }
@@ -48,12 +49,13 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// The first round of announcements after a failover. Frames that the slave's driver or queue did not take count as failed.
+/// The first round of announcements after a failover. Frames that the slave's driver or queue did not accept count as
+/// failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
-    /// IP addresses, by gratuitous ARP or unsolicited NA.
+    /// IP addresses, announced by gratuitous ARP or unsolicited NA.
     pub addresses: u32,
-    /// MAC addresses, by RARP.
+    /// MAC addresses, announced by RARP.
     pub macs: u32,
     /// Frames that were not sent.
     pub failed: u32,
@@ -61,7 +63,7 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// Frames that were sent.
+    /// Returns the number of frames that were sent.
     pub fn sent(&self) -> u32 {
         self.addresses.saturating_add(self.macs)
     }
@@ -74,35 +76,35 @@ pub enum Announcer {
     Agent,
 }
 
-/// What a failover consists of, in microseconds. One that the data plane made took no longer than any packet does: its
+/// The steps of a failover, in microseconds. A failover of the data plane took no longer than any packet does: its
 /// first three steps are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Steps {
-    /// From when the agent could know, as the arrival of a link event, until the engine was told.
+    /// From when the agent could know, such as the arrival of a link event, until the engine received it.
     pub detect_us: u64,
     /// The engine's decision.
     pub decide_us: u64,
     /// The store to ACTIVE.
     pub switch_us: u64,
-    /// From a switch that the data plane made until the agent heard of it, be it the next agent; null where the agent
-    /// made it.
+    /// From a switch of the data plane until the agent, or the next agent, was notified; null if the agent made the
+    /// switch.
     #[serde(default)]
     pub heard_us: Option<u64>,
-    /// From the switch until the last MAC was changed; null where none was to be.
+    /// From the switch until the last MAC address was changed; null if there were none to change.
     pub macs_us: Option<u64>,
-    /// From the switch until the first round of announcements was sent; null where none was, or all of it failed.
+    /// From the switch until the first round of announcements was sent; null if there was none, or all of it failed.
     pub announce_us: Option<u64>,
 }
 
 impl Receipt {
-    /// From what was seen to the switch; zero of one that the data plane made.
+    /// Returns the time from the trigger to the switch; zero if the data plane made it.
     pub fn duration(&self) -> Duration {
         let Steps { detect_us, decide_us, switch_us, .. } = self.steps;
         Duration::from_micros(detect_us.saturating_add(decide_us).saturating_add(switch_us))
     }
 }
 
-/// What `xbond log -j` prints.
+/// The output of `xbond log -j`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Log {
     pub version: u32,

@@ -1,14 +1,14 @@
-//! Log lines that may come again and again: the first of a kind are logged, later ones are counted.
+//! Log lines that may be repeated often: the first ones of a kind are logged, later ones are counted.
 
 use std::{collections::HashMap, time::Duration};
 
-/// What is counted together.
+/// The window in which lines are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Lines of one kind in a window.
 const AT_FIRST: u32 = 20;
-/// And in a window after one in which some were left out.
+/// Lines in a window after one in which some were omitted.
 const AFTERWARDS: u32 = 1;
-/// Kinds that are remembered. With more, all are forgotten, and logged again.
+/// The number of kinds that are stored. With more, all are deleted, and logged again.
 const KINDS: usize = 256;
 
 /// How often lines of each kind were logged.
@@ -27,7 +27,7 @@ struct Kind {
 }
 
 impl Repeats {
-    /// Whether a line of this kind is to be logged now, and if it is, how many were left out since the last one.
+    /// Returns whether a line of this kind is to be logged now, and how many were omitted since the last one.
     pub fn admit(&mut self, now: Duration, kind: &str) -> Option<u32> {
         if self.kinds.len() >= KINDS && !self.kinds.contains_key(kind) {
             self.kinds.clear();
@@ -48,7 +48,7 @@ impl Repeats {
     }
 }
 
-/// What a line says of those that were left out before it.
+/// Returns the text about the lines that were omitted before this one.
 pub fn left_out(count: u32) -> String {
     match count {
         0 => String::new(),
@@ -61,7 +61,7 @@ pub fn left_out(count: u32) -> String {
 mod tests {
     use super::*;
 
-    /// One line per second for so many seconds: which are logged, and with which count.
+    /// Simulates one line per second: returns which are logged, and with which count.
     fn logged(repeats: &mut Repeats, seconds: std::ops::Range<u64>) -> Vec<(u64, u32)> {
         let admit = |second| Some((second, repeats.admit(Duration::from_secs(second), "link of eth1")?));
         seconds.filter_map(admit).collect()
@@ -73,7 +73,7 @@ mod tests {
         let first: Vec<_> = (0..20).map(|second| (second, 0)).collect();
         assert_eq!(logged(&mut repeats, 0..60), first);
         assert_eq!(logged(&mut repeats, 60..240), [(60, 40), (120, 59), (180, 59)]);
-        // After a while without, it is news again.
+        // After a pause, the line is logged at once again.
         assert_eq!(logged(&mut repeats, 1000..1002), [(1000, 59), (1001, 0)]);
     }
 

@@ -1,4 +1,4 @@
-//! Fixed values, for the tests of everything that is printed.
+//! Fixed values for the tests of all reports.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::{
     receipt::{self, Announcement, Announcer, Receipt, Steps},
 };
 
-/// So many seconds after the machine was started.
+/// Returns the moment this many seconds after the machine was started.
 pub fn moment(seconds: u64) -> Moment {
     let time = format!("2026-01-02T03:{:02}:{:02}.678901Z", seconds / 60 % 60, seconds % 60);
     Moment { time, monotonic_us: seconds * 1_000_000 + 678_901 }
@@ -110,7 +110,7 @@ fn device(name: &str, ifindex: u32, count: u64) -> Device {
     }
 }
 
-/// Two slaves, one that is absent, a failover two minutes ago.
+/// Returns a bond with two slaves, one absent slave, and a failover two minutes ago.
 pub fn bond() -> Bond {
     let options = BondOptions { miimon: 100, updelay: 200, ..BondOptions::default() };
     let mut active = slave("enp0s9", "active", "up");
@@ -151,7 +151,7 @@ pub fn bond() -> Bond {
     }
 }
 
-/// A bond of which nobody has anything to say.
+/// Returns a bond without anything to report.
 pub fn plain_bond() -> Bond {
     Bond {
         draining_slave: None,

@@ -1,4 +1,4 @@
-//! What `xbond show`, `xbond log` and `xbond monitor` print, in 80 columns.
+//! The text of `xbond show`, `xbond log` and `xbond monitor`, in 80 columns.
 
 use std::{
     collections::BTreeMap,
@@ -21,13 +21,13 @@ use crate::sys::{conflicts::Conflict, found::Found};
 /// How much `xbond show` prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amount {
-    /// Everything that is set and known.
+    /// All settings and known values.
     pub details: bool,
-    /// What was counted, here and around.
+    /// The counters of xbond and of the kernel.
     pub statistics: bool,
 }
 
-/// What SCENARIO-like networks need to be told: the message of `show` and of the log.
+/// Returns the warning about an active slave that receives no unicast, for `show` and the log.
 pub fn no_unicast(slave: &str, sent: u64) -> String {
     format!(
         "{slave}: {sent} frames sent, no unicast received since it became active; \
@@ -35,14 +35,14 @@ pub fn no_unicast(slave: &str, sent: u64) -> String {
     )
 }
 
-/// What is told of a bond that nobody looks after although an agent runs.
+/// The warning about an orphaned bond while an agent runs.
 pub const ORPHANED: &str = "another agent left it, and this one does not serve it: nobody moves its MACs, announces, or fails over \
                             by link events; `xbond add` takes it over, `xbond down` takes it down";
 
-/// What is not as the agent made it.
+/// A part of the data plane or a device that another process has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathFault {
-    /// A BPF program is at its hook on this device no more.
+    /// A BPF program is no longer attached to this device.
     Detached { device: String },
     /// The BPF link on this device runs another program.
     Replaced { device: String },
@@ -52,9 +52,9 @@ pub enum PathFault {
     DeviceMap { map: &'static str, key: u32 },
     /// A device is up where it has to be down, or the reverse.
     Carrier { device: String, up: bool },
-    /// A setting of a device is not this one.
+    /// A setting of a device is not the wanted one.
     Setting { device: String, wanted: String },
-    /// Something could not be read.
+    /// A part could not be read.
     Unknown { what: String, why: String },
 }
 
@@ -85,7 +85,7 @@ impl fmt::Display for PathFault {
     }
 }
 
-/// What is worth knowing of the path of the packets, and is another program's or the administrator's business.
+/// A fact about the packets' path that another program or the administrator decides.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathNote {
     /// A program runs before the bond's on this device.
@@ -113,7 +113,7 @@ impl fmt::Display for PathNote {
     }
 }
 
-/// What the log says when a note no longer holds.
+/// Returns the log line for a note that no longer applies.
 pub fn no_more(note: &PathNote) -> String {
     match note {
         PathNote::Ahead { device, program } => {
@@ -127,7 +127,7 @@ pub fn no_more(note: &PathNote) -> String {
     }
 }
 
-/// What the log says when MAC addresses were changed after the record of their failover was written.
+/// Returns the log line for MAC addresses that were changed after the record of their failover was written.
 pub fn macs_followed(to: Option<&str>, after: Duration) -> String {
     let to = to.unwrap_or("none");
     format!(
@@ -136,17 +136,17 @@ pub fn macs_followed(to: Option<&str>, after: Duration) -> String {
     )
 }
 
-/// What became of a fault.
+/// The result of repairing a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Repair {
     Done,
     /// It cannot be repaired, for this reason.
     Failed(String),
-    /// It is not the agent's to repair, or nothing is known to be wrong.
+    /// The agent does not repair it, or no fault is known.
     None,
 }
 
-/// What the log and `show` say of a fault.
+/// Returns the text about a fault, for the log and `show`.
 pub fn path_fault(fault: &PathFault, repair: &Repair) -> String {
     match repair {
         Repair::Done => format!("{fault}; restored"),
@@ -155,7 +155,7 @@ pub fn path_fault(fault: &PathFault, repair: &Repair) -> String {
     }
 }
 
-/// What the log says of a round of announcements.
+/// Returns the log line for a round of announcements.
 pub fn announced(announcement: &Announcement) -> String {
     let Announcement { addresses, macs, failed, by } = *announcement;
     let by = match by {
@@ -179,25 +179,25 @@ pub fn announced(announcement: &Announcement) -> String {
     }
 }
 
-/// What the log says of changes of ACTIVE that are in no receipt.
+/// Returns the log line for changes of ACTIVE without a receipt.
 pub fn unrecorded(changes: u32) -> String {
     format!(
         "{changes} changes of ACTIVE have no receipt (event buffer full, or an agent died before it wrote them)"
     )
 }
 
-/// What the log says of ACTIVE where another process has changed its generation.
+/// Returns the log line for a generation of ACTIVE that another process has changed.
 pub fn recounted(found: u32, now: u32) -> String {
     format!("BPF map ACTIVE was modified by another process: its generation was {found}, and is {now} again")
 }
 
-/// What is said of a slave or port under datapath=xdp whose far end is on this machine.
+/// The warning about a slave or port under datapath=xdp with its far end on this machine.
 pub const PARTIAL_CHECKSUMS: &str = "its far end may be on this machine, and hand over frames whose checksums are not \
                                      computed yet; datapath=xdp forwards them so, and DHCP and others discard them; turn \
                                      transmit checksum offload off where they are sent (ethtool -K DEVICE tx off), or \
                                      use datapath=tc";
 
-/// What is said of a bridge above a bond with all_slaves_active.
+/// Returns the warning about a bridge above a bond with all_slaves_active.
 pub fn all_slaves_active_below(bridge: &str) -> String {
     format!(
         "all_slaves_active=1 below the bridge {bridge}: broadcasts that guests of {bridge} send come back by the backup \
@@ -206,8 +206,8 @@ pub fn all_slaves_active_below(bridge: &str) -> String {
     )
 }
 
-/// What is said of a chain or filter at a slave's hook, which the packets of `bond` pass by: with any datapath, or with
-/// xdp.
+/// Returns the text about a chain or filter at a slave's hook that the packets of `bond` bypass: with any datapath,
+/// or with xdp.
 pub fn bypassed(hooked: impl fmt::Display, by_xdp_alone: bool, bond: &str) -> String {
     let when = if by_xdp_alone { " with datapath=xdp" } else { "" };
     format!("{hooked} does not see the packets of {bond}{when}; attach it to {bond} instead")
@@ -250,17 +250,17 @@ pub const LEFT_TO_MOUNT: &str = "its programs stay as long as its bpffs is mount
 pub const PRIVATE_PINS: &str = "its bpffs is mounted in this mount namespace only, not where process 1 is: its programs would \
                                 end with the namespace's last process; mount it outside first: mount -t bpf bpf /sys/fs/bpf";
 
-/// What is said of a slave through which frames come back to the bond.
+/// Returns the refusal of a slave through which frames would return to the bond.
 pub fn goes_round(slave: &str, bond: &str) -> String {
     format!("{slave}: what it sends comes back to {bond} since {bond} was made a port; it leaves the bond")
 }
 
-/// What is said of a slave that another process has made a port of another device.
+/// Returns the text about a slave that another process has made a port of another device.
 pub fn given_away(slave: &str, master: Option<&str>) -> String {
     format!("{slave}: was made a port of {}, and leaves the bond", master.unwrap_or("something else"))
 }
 
-/// What is said of something that stands on a slave of `bond`, or on a NIC that is to be one.
+/// Returns the text about a conflict on a slave of `bond`, or on a NIC that is to be one.
 pub fn conflict(conflict: &Conflict, slave: &str, bond: &str) -> String {
     match conflict {
         Conflict::Address(address) => {
@@ -283,7 +283,8 @@ pub fn conflict(conflict: &Conflict, slave: &str, bond: &str) -> String {
     }
 }
 
-/// What is said of an address that goes from a slave to `bond` and that the kernel removes when its time is over.
+/// Returns the text about an address that is moved from a slave to `bond` and that the kernel removes when its
+/// lifetime is over.
 pub fn expiring(address: impl fmt::Display, seconds: u32, slave: &str, bond: &str) -> String {
     format!(
         "{address} was assigned to {slave} for a time, by DHCP or router advertisements: {bond} loses it in {seconds} s, and \
@@ -296,7 +297,8 @@ fn run_dhcp_there(bond: &str, slave: &str) -> String {
     format!("run the DHCP client on {bond} instead of {slave}, or give {bond} a static address")
 }
 
-/// What is said of an interface that a record names, and that the kernel does not confirm to be the bond's.
+/// Returns the text about an interface that a record names, and that the kernel does not confirm to belong to the
+/// bond.
 pub fn unconfirmed(bond: &str, interface: &str) -> String {
     format!(
         "{interface}: found.json names it, but it has neither the alias xbond:{bond} nor a program of {bond}: it is not \
@@ -356,7 +358,7 @@ fn because(chosen: Chosen) -> &'static str {
     }
 }
 
-/// The bonds, one after the other.
+/// Prints the bonds, one after the other.
 pub fn show(report: &Report, amount: Amount) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -398,14 +400,14 @@ fn show_report(text: &mut String, report: &Report, amount: Amount) -> fmt::Resul
             agent.version, agent.pid, agent.started.time
         )?;
     }
-    // Without an agent they are of bonds that cannot be read.
+    // Without an agent, the notes concern bonds that cannot be read.
     if amount.statistics || amount.details || report.source == AnswerSource::Maps {
         report.notes.iter().try_for_each(|note| writeln!(text, "! {note}"))?;
     }
     Ok(())
 }
 
-/// Options whose value is worth a line although it is the default.
+/// Options that are shown even with their default values.
 const ALWAYS_SHOWN: [&str; 2] = ["fail_over_mac", "miimon"];
 
 fn show_bond(text: &mut String, bond: &Bond, report: &Report, amount: Amount) -> fmt::Result {
@@ -432,7 +434,7 @@ fn show_bond(text: &mut String, bond: &Bond, report: &Report, amount: Amount) ->
     for absent in &bond.absent {
         writeln!(text, "  {absent:<16}absent: it joins when it appears")?;
     }
-    // That the first slave became active is no news, unless somebody asks.
+    // The first active slave of a bond is shown with details only.
     let is_news = |last: &&Receipt| last.from.is_some() || last.reason != Reason::Joined;
     if let Some(last) = bond.last_failover.as_ref().filter(|last| amount.details || is_news(last)) {
         let age = age(last.switched.until(&report.moment));
@@ -448,7 +450,7 @@ fn show_bond(text: &mut String, bond: &Bond, report: &Report, amount: Amount) ->
         show_statistics(text, bond)?;
     }
     for warning in bond.warnings.iter().chain(bond.slaves.iter().flat_map(|slave| &slave.warnings)) {
-        // In one line however long, as in the log: people search for it.
+        // In one line of any length, as in the log, so that it can be searched for.
         writeln!(text, "  ! {warning}")?;
     }
     Ok(())
@@ -460,7 +462,7 @@ fn show_slave(text: &mut String, slave: &Slave) -> fmt::Result {
     row(text, [&slave.name, &slave.state, &slave.mii_status, &slave.mac, &failed, &tx, &rx])
 }
 
-/// 80 columns.
+/// Prints a row of 80 columns.
 fn row(text: &mut String, [name, state, mii, mac, failed, tx, rx]: [&str; 7]) -> fmt::Result {
     writeln!(text, "  {name:<16}{state:<7}{mii:<11}{mac:<18}{failed:>6}{tx:>10}{rx:>10}")
 }
@@ -524,7 +526,7 @@ fn show_found(text: &mut String, found: &OriginalState) -> fmt::Result {
     wrap(text, "    ", &words)
 }
 
-/// What xbond counted, then what only the kernel can have counted.
+/// Prints the counters of xbond, then those of the kernel.
 fn show_statistics(text: &mut String, bond: &Bond) -> fmt::Result {
     counters_row(
         text,
@@ -556,19 +558,19 @@ fn show_statistics(text: &mut String, bond: &Bond) -> fmt::Result {
     Ok(())
 }
 
-/// 78 columns.
+/// Prints a row of 78 columns.
 fn counters_row(text: &mut String, name: &str, [a, b, c, d, e, f]: [String; 6]) -> fmt::Result {
     writeln!(text, "  {name:<16}{a:>10}{b:>10}{c:>10}{d:>10}{e:>10}{f:>10}")
 }
 
-/// The reasons for which anything was dropped.
+/// Returns the reasons with a count of dropped packets.
 fn reasons(drops: &BTreeMap<String, u64>) -> String {
     let some = drops.iter().filter(|(_, count)| **count > 0);
     let some: Vec<_> = some.map(|(reason, count)| format!("{reason} {count}")).collect();
     if some.is_empty() { "nothing".to_owned() } else { some.join(", ") }
 }
 
-/// What is said of a file of receipts that holds something else.
+/// Returns the text about a file of receipts with foreign content.
 pub fn damaged(path: &str, bytes: usize) -> String {
     format!(
         "{path}: {bytes} bytes are no receipts: the file is damaged, or another process has written to it; receipts may be \
@@ -576,7 +578,7 @@ pub fn damaged(path: &str, bytes: usize) -> String {
     )
 }
 
-/// The receipts, the oldest first: a line each, and with `details` all that is in them.
+/// Prints the receipts, the oldest first: a line each, and with `details` all of their fields.
 pub fn log(receipts: &[Receipt], details: bool) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -606,7 +608,7 @@ fn show_log(text: &mut String, receipts: &[Receipt], details: bool) -> fmt::Resu
     Ok(())
 }
 
-/// How long the agent took, in 9 columns.
+/// Returns how long the agent took, in 9 columns.
 fn switched_in(receipt: &Receipt) -> String {
     match receipt.seen {
         Seen::Guard => "in kernel".to_owned(),
@@ -629,12 +631,12 @@ fn briefly(reason: Reason, seen: Seen) -> &'static str {
     }
 }
 
-/// A sentence without its end.
+/// Returns a sentence without its full stop.
 fn change(receipt: &Receipt) -> String {
     let to = receipt.to.as_deref().unwrap_or("none");
     let why = why(receipt.reason, receipt.seen);
     match (&receipt.from, receipt.reason) {
-        // Nobody knows which one it was.
+        // It is not known which slave it was.
         (None, Reason::CarrierGuard) => format!("{to}, {why}"),
         (from, _) => format!("{to} instead of {}, {why}", from.as_deref().unwrap_or("none")),
     }
@@ -678,9 +680,9 @@ fn show_receipt(text: &mut String, indent: &str, receipt: &Receipt) -> fmt::Resu
     Ok(())
 }
 
-/// A line of `xbond monitor`.
+/// Returns a line of `xbond monitor`.
 pub fn event(event: &Event) -> String {
-    // To the millisecond: whoever needs more asks for JSON, or the log.
+    // To the millisecond: JSON and the log have more.
     let time = event.moment.time.get(..23).unwrap_or(&event.moment.time);
     let bond = event.bond.as_deref().map(|bond| format!("{bond}: ")).unwrap_or_default();
     let up_or_down = |up: bool| if up { "up" } else { "down" };
@@ -715,7 +717,7 @@ pub fn event(event: &Event) -> String {
     format!("{time}Z {bond}{what}")
 }
 
-/// A number in at most 9 columns: exact up to ten million, then in thousands, millions or milliards.
+/// Formats a number in at most 9 columns: exactly up to ten million, then in thousands, millions or billions (10^9).
 fn count(number: u64) -> String {
     match number {
         0..10_000_000 => number.to_string(),
@@ -725,7 +727,7 @@ fn count(number: u64) -> String {
     }
 }
 
-/// In at most 8 columns.
+/// Formats a time in at most 8 columns.
 fn short(time: Duration) -> String {
     match time.as_micros() {
         us @ 0..10_000 => format!("{us} us"),
@@ -734,12 +736,12 @@ fn short(time: Duration) -> String {
     }
 }
 
-/// Microseconds.
+/// Formats microseconds.
 fn took(us: u64) -> String {
     short(Duration::from_micros(us))
 }
 
-/// The two largest units of it.
+/// Returns the two largest units of a time.
 fn age(time: Duration) -> String {
     let seconds = time.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
@@ -766,12 +768,12 @@ fn plain(value: &serde_json::Value) -> String {
     }
 }
 
-/// Words in lines of at most 80 columns; what does not fit goes on a little further in.
+/// Wraps words in lines of at most 80 columns; further lines are indented a little more.
 fn wrap(text: &mut String, indent: &str, words: &str) -> fmt::Result {
     wrap_below(text, indent, indent, words)
 }
 
-/// The same, with lines after the first further in.
+/// Wraps words; lines after the first have another indentation.
 fn wrap_below(text: &mut String, first: &str, indent: &str, words: &str) -> fmt::Result {
     let mut line = first.to_owned();
     let mut is_empty = true;
@@ -795,7 +797,7 @@ mod tests {
     use super::*;
     use crate::report::testing;
 
-    /// All lines but warnings fit.
+    /// Asserts that all lines but warnings fit.
     #[track_caller]
     fn fits(shown: &str) {
         let is_warning = |line: &&str| line.trim_start().starts_with('!');

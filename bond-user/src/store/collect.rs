@@ -1,8 +1,8 @@
-//! Removes the directories of network namespaces that have ended: what an agent pinned and wrote there has no user any
-//! more, and neither bpffs nor /run forgets it.
+//! Removes the directories of network namespaces that have ended: an agent's pins and files there have no user any
+//! more, and neither bpffs nor /run deletes them.
 //!
-//! Unknown is not dead. A namespace lives as long as a process, a descriptor, a bind mount or a socket refers to it, and
-//! no search finds all of those. So directories are removed only with one of these proofs:
+//! Unknown does not mean ended. A namespace lives as long as a process, a descriptor, a bind mount or a socket refers
+//! to it, and no search finds all of those. So directories are removed only with one of these proofs:
 //!
 //! 1. **The witness** ([`witness`]): the kernel has unregistered `lo` of the namespace, which it does only when the
 //!    namespace ends. In addition no program of a bond there is attached: a NIC that survived its namespace (the kernel
@@ -13,10 +13,10 @@
 //!    with it; filters of clsact have no links, so for them there is no such proof.
 //! 4. **Empty**: nothing but the lock and the socket, and no process holds the lock.
 //!
-//! The run directory's lock is held from the last judgement to the last removal: no agent starts in between, and two
-//! collections do not meet. The lock file goes last, and who waits for it finds that it was removed and makes another
-//! ([`Paths::lock`]). What a collection that is killed leaves is what the next one finds a proof for: files go before
-//! pins, pins before the lock.
+//! The run directory's lock is held from the last check to the last removal: no agent starts in between, and two
+//! collections do not interfere. The lock file is removed last; a process that waits for it finds that it was removed
+//! and creates another ([`Paths::lock`]). A killed collection leaves a state for which the next one finds a proof:
+//! files are removed before pins, pins before the lock.
 
 use std::{collections::BTreeSet, io, path::Path, time::Instant};
 
@@ -39,21 +39,21 @@ use crate::{
 /// How to collect.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Extent {
-    /// Only say what would be removed.
+    /// Only report what would be removed.
     pub dry_run: bool,
     /// The cookie of the caller's network namespace, which lives.
     pub here: u64,
-    /// Begin with no further namespace after this.
+    /// Begin with no further namespace after this time.
     pub until: Option<Instant>,
 }
 
-/// Why a namespace's directories stay.
+/// Why a namespace's directories are kept.
 type Reason = (Why, String);
 
-/// Goes through the directories of all network namespaces.
+/// Checks the directories of all network namespaces.
 ///
 /// # Errors
-/// /run/xbond or the directory of all pins is there and cannot be read, or may not be trusted.
+/// /run/xbond or the directory of all pins exists and cannot be read, or is not trusted.
 pub fn collect(extent: Extent) -> io::Result<Collection> {
     let mut collection = Collection::new(extent.dry_run);
     let mut cookies = BTreeSet::new();
@@ -65,7 +65,7 @@ pub fn collect(extent: Extent) -> io::Result<Collection> {
         for (name, kind) in directory.entries()? {
             match (cookie(&name), kind) {
                 (Some(cookie), Kind::Directory) => drop(cookies.insert(cookie)),
-                // Names for people.
+                // Readable names.
                 (None, Kind::Link) => {}
                 (Some(_), _) => {
                     collection.leave(
@@ -97,23 +97,23 @@ pub fn collect(extent: Extent) -> io::Result<Collection> {
     Ok(collection)
 }
 
-/// The cookie that a directory is named after, as xbond writes it: no sign, no zeros in front.
+/// Parses the cookie that a directory is named after, in the form that xbond writes: no sign, no leading zeros.
 fn cookie(name: &str) -> Option<u64> {
     name.parse().ok().filter(|cookie: &u64| cookie.to_string() == name)
 }
 
-/// The directory that people know a namespace by.
+/// Returns the directory of a namespace, for messages.
 fn shown(paths: &Paths) -> String {
     let path = if paths.run.kind().is_some() { paths.run.path() } else { paths.shown_pins.clone() };
     path.display().to_string()
 }
 
-/// None if another process has removed it.
+/// Collects one namespace; returns `None` if another process has removed it.
 fn one(paths: &Paths, cookie: u64, extent: Extent) -> Result<Option<Removed>, Reason> {
     if paths.is_claimed() {
         return Err(in_use());
     }
-    // Before the lock is taken, which an agent that starts would wait for: the kernel may take its time to answer.
+    // Checked before the lock is taken, for which a starting agent would wait: the kernel may answer late.
     let Some(proof) = judge(paths, cookie == extent.here)? else { return Ok(None) };
     let removed = existing(paths);
     if extent.dry_run {
@@ -129,7 +129,7 @@ fn one(paths: &Paths, cookie: u64, extent: Extent) -> Result<Option<Removed>, Re
         return Ok(None);
     }
     if !still_holds(paths, proof) {
-        // It was empty, and an agent has been there since.
+        // It was empty, and an agent has used it since.
         if locked.is_new {
             let _ = remove_run(paths, &locked);
         }
@@ -145,14 +145,14 @@ fn in_use() -> Reason {
     (Why::InUse, "an agent runs in its network namespace, or a command works there".to_owned())
 }
 
-/// What there is of a namespace, as people find it.
+/// Returns the existing paths of a namespace, for messages.
 fn existing(paths: &Paths) -> Vec<String> {
     let pins = paths.pins.kind().map(|_| paths.shown_pins.clone());
     let run = paths.run.kind().map(|_| paths.run.path());
     pins.into_iter().chain(run).map(|path| path.display().to_string()).collect()
 }
 
-/// Opens a namespace's directory; None if it is not there.
+/// Opens a namespace's directory; returns `None` if it does not exist.
 fn opened(place: &Location) -> Result<Option<Directory>, Reason> {
     match place.open(Trust::Ours) {
         Ok(directory) => Ok(Some(directory)),
@@ -161,7 +161,7 @@ fn opened(place: &Location) -> Result<Option<Directory>, Reason> {
     }
 }
 
-/// Whether the directories may be removed, and why. None if they are gone.
+/// Returns the proof that allows to remove the directories, or why there is none. `None` if they are gone.
 fn judge(paths: &Paths, is_here: bool) -> Result<Option<Proof>, Reason> {
     let (run, pins) = (opened(&paths.run)?, opened(&paths.pins)?);
     if run.is_none() && pins.is_none() {
@@ -217,13 +217,13 @@ fn attached(paths: &Paths, pin: &str, ifindex: u32) -> Reason {
     (Why::Attached, text)
 }
 
-/// Of each bond that is pinned.
+/// Returns what each pinned bond still holds.
 fn holds(pins: &Directory) -> io::Result<Vec<Hold>> {
     let bonds = directories_in(pins).into_iter();
     bonds.map(|bond| dataplane::hold(&pins.directory(&bond, Trust::Ours)?)).collect()
 }
 
-/// Whether there is nothing but what an agent makes before it has bonds.
+/// Returns whether there is only what an agent creates before it has bonds.
 fn is_empty(run: Option<&Directory>, pins: Option<&Directory>) -> io::Result<bool> {
     let has_only = |directory: Option<&Directory>, names: &[&str]| -> io::Result<bool> {
         let entries = directory.map_or(Ok(Vec::new()), Directory::entries)?;
@@ -238,7 +238,8 @@ fn is_of_former_boot(run: &Directory) -> bool {
     lock.is_ok_and(|mut lock| boot_of(&mut lock) == Boot::Former)
 }
 
-/// Under the lock: an end is final; an empty directory can have been used since, and a new agent is a witness.
+/// Checks again under the lock: an end is final; an empty directory can have been used since, and a new agent makes a
+/// witness.
 fn still_holds(paths: &Paths, proof: Proof) -> bool {
     let Ok(pins) = opened(&paths.pins) else { return false };
     let lives = pins
@@ -254,7 +255,7 @@ fn still_holds(paths: &Paths, proof: Proof) -> bool {
     }
 }
 
-/// Files, pins, and the lock at last.
+/// Removes files, then pins, and the lock last.
 fn remove(paths: &Paths, locked: &Locked) -> io::Result<()> {
     for (name, _) in locked.directory.entries()? {
         if name != LOCK {
@@ -268,7 +269,7 @@ fn remove(paths: &Paths, locked: &Locked) -> io::Result<()> {
     remove_run(paths, locked)
 }
 
-/// The empty run directory. Another process may wait for its lock, and have made a new one when it is gone.
+/// Removes the empty run directory. Another process may wait for its lock, and create a new one when it is gone.
 fn remove_run(paths: &Paths, locked: &Locked) -> io::Result<()> {
     locked.directory.remove_file(LOCK)?;
     match all_runs().open(Trust::Ours)?.remove_directory(paths.run.name()) {
@@ -277,7 +278,7 @@ fn remove_run(paths: &Paths, locked: &Locked) -> io::Result<()> {
     }
 }
 
-/// Names for people that lead into `target`.
+/// Removes readable names that link into `target`.
 fn remove_links_into(all: &Location, target: &Path) {
     let links = all.open(Trust::Ours).and_then(|directory| {
         let links = directory.entries()?.into_iter().filter(|(_, kind)| *kind == Kind::Link);

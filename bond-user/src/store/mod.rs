@@ -1,4 +1,4 @@
-//! What the agent keeps on disk and on bpffs, and what is read of it without an agent.
+//! The agent's files on disk and pins on bpffs, and reading them without an agent.
 
 pub mod collect;
 pub mod offline;

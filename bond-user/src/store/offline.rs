@@ -1,4 +1,4 @@
-//! Bonds that no agent looks after, as their maps, netlink and found.json show them.
+//! Reports bonds that no agent manages, from their maps, netlink and found.json.
 
 use std::collections::BTreeSet;
 
@@ -34,15 +34,15 @@ use crate::{
     },
 };
 
-/// The bonds that are pinned in this network namespace, by name.
+/// Returns the bonds that are pinned in this network namespace, by name.
 pub fn names(paths: &Paths) -> BTreeSet<BondName> {
     paths.bonds().into_iter().filter(|name| paths.is_pinned(name)).collect()
 }
 
-/// One of them, or all.
+/// Reports one of them, or all.
 ///
 /// # Errors
-/// There is none of that name, or its maps are another version's.
+/// There is no bond of that name, or its maps have another version.
 pub async fn report(paths: &Paths, only: Option<&BondName>) -> Result<Report, AgentError> {
     let names = names(paths);
     if let Some(name) = only
@@ -222,7 +222,7 @@ async fn bond(
     })
 }
 
-/// Programs and maps that another process has changed; no agent restores them.
+/// Returns the programs and maps that another process has changed; no agent restores them.
 fn path_faults(
     bond: &str,
     pins: &Location,
@@ -254,7 +254,7 @@ fn path_faults(
     faults.map(sentence).map(|fault| format!("{bond}: {fault}")).collect()
 }
 
-/// What nobody does about an active slave without a link, while no agent runs.
+/// Returns warnings about an active slave without a link, for which no failover happens without an agent.
 fn nobody_fails_over(bond: &str, slaves: &[Slave], guard: bool) -> Vec<String> {
     let is_active = |slave: &&Slave| slave.state == SlaveState::Active.to_string();
     let Some(active) = slaves.iter().find(is_active) else {
@@ -280,19 +280,20 @@ fn nobody_fails_over(bond: &str, slaves: &[Slave], guard: bool) -> Vec<String> {
     }]
 }
 
-/// Whether ACTIVE of a bond was changed since the last change that is on a receipt. None if its maps cannot be read.
+/// Returns whether ACTIVE of a bond was changed since the last change with a receipt; `None` if its maps cannot be
+/// read.
 pub fn has_changed(paths: &Paths, bond: &BondName) -> Option<bool> {
     let maps = Maps::open(&paths.pins_of(bond)).ok()?;
     Some(maps.active() != maps.guard().known())
 }
 
-/// The slave in a slot.
+/// Returns the name of the slave in a slot.
 fn name_in(slaves: &[Slave], slot: Option<Slot>) -> Option<String> {
     let slot = slot?.index();
     slaves.iter().find(|slave| usize::from(slave.slot) == slot).map(|slave| slave.name.clone())
 }
 
-/// The guard's last failover, if no agent has heard of it.
+/// The guard's last failover, if no agent was notified of it.
 fn no_unicast_of(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Receipt> {
     let (guard, word) = (maps.guard(), maps.active());
     let switched = Time::from_nanos(guard.switched_at());
@@ -301,7 +302,7 @@ fn no_unicast_of(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Receipt> {
         bond: bond.to_owned(),
         switched: Moment::at(switched),
         generation: word.generation(),
-        // Those in between are told by the next agent.
+        // The next agent records those in between.
         from: name_in(slaves, guard.known().active())
             .filter(|_| word.changes_since(guard.known()) == Some(1)),
         to: name_in(slaves, word.active()),
@@ -319,7 +320,7 @@ fn mtu(counted: &Counted, host: Option<u32>, port: u32) -> Option<u32> {
     host.and_then(|host| counted.get(&host)).or(counted.get(&port)).map(|counted| counted.mtu)
 }
 
-/// Those that packets read.
+/// Returns the options that packets read.
 fn options(entry: BondEntry) -> serde_json::Map<String, serde_json::Value> {
     let policy: FailOverMac = entry.policy();
     let all = u8::from(entry.has(BondEntry::ALL_SLAVES_ACTIVE));

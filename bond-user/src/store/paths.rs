@@ -1,8 +1,8 @@
-//! Where an agent keeps things: by its network namespace's cookie, so that agents in different namespaces never meet,
-//! and next to that under names for people.
+//! The agent's directories: named by its network namespace's cookie, so that agents in different namespaces never
+//! conflict, and linked under readable names.
 //!
-//! Everything here is reached through [`Location`]s: /run/xbond and /sys/fs/bpf/xbond may be a service user's, and root
-//! runs the same program.
+//! Everything here is reached through [`Location`]s: /run/xbond and /sys/fs/bpf/xbond may belong to a service user,
+//! and root runs the same program.
 
 use std::{
     collections::BTreeSet,
@@ -46,14 +46,14 @@ use crate::sys::{
 };
 
 const BPFFS: &str = "/sys/fs/bpf";
-/// The directory there, and in /run, that has everything of xbond's.
+/// The directory there, and in /run, that contains everything of xbond's.
 const XBOND: &str = "xbond";
-/// The same as the first process sees it. Whoever is in a mount namespace with another /sys, as `ip netns exec` makes one
+/// The bpffs as process 1 sees it. A process in a mount namespace with another /sys, such as `ip netns exec` creates
 /// for each command, finds it there.
 const BPFFS_OF_INIT: &str = "/proc/1/root/sys/fs/bpf";
 const RUN: &str = "/run";
 const ROOT_USER: u32 = 0;
-/// These are names that no [`BondName`] has.
+/// No [`BondName`] has these names.
 pub const SOCKET: &str = "xbond.sock";
 pub(super) const LOCK: &str = "lock";
 /// A random number of each boot, the same in all containers of a machine.
@@ -61,7 +61,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Bytes; more than it has.
 const LONGEST_BOOT: u64 = 64;
 
-/// A place that could not be had.
+/// A directory that could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PathError {
     #[error("{path}: {source}")]
@@ -79,7 +79,7 @@ pub enum PathError {
          that agent first", pid_in_words(*.owner)
     )]
     Occupied {
-        /// None where the kernel does not say it.
+        /// `None` if the kernel does not report it.
         owner: Option<u32>,
     },
 }
@@ -107,32 +107,32 @@ pub struct Paths {
     pub(super) run: Location,
 }
 
-/// Held as long as an agent runs; the kernel lets go of it when the agent dies.
+/// The claim of an agent on its directories; the kernel releases it when the agent ends.
 ///
-/// There are two of them. A lock of a file in the run directory is seen from every network namespace, and says who has
-/// it; but whoever removes the directory removes it. An abstract socket cannot be removed, and is found from every mount
-/// namespace; but any user can have its name first, so one that is neither root's nor this user's keeps nobody out. A
-/// lock in bpffs would have kept the administrator from unmounting it.
+/// There are two locks. A lock of a file in the run directory is visible from every network namespace, and identifies
+/// its holder; but a user who can remove the directory can remove it. An abstract socket cannot be removed, and is
+/// found from every mount namespace; but any user can bind its name first, so one that is neither root's nor this
+/// user's excludes no agent. A lock in bpffs would have prevented the administrator from unmounting it.
 pub struct Claim {
     lock: Flock<File>,
     /// The run directory.
     directory: Directory,
-    /// None if another user has its name.
+    /// `None` if another user has bound its name.
     socket: Option<UnixListener>,
 }
 
 impl Claim {
-    /// Takes the socket out, to accept connections: who asks whose it is connects.
+    /// Takes the socket, to accept connections: a process that wants to identify the owner connects.
     pub fn take_socket(&mut self) -> Option<UnixListener> {
         self.socket.take()
     }
 }
 
-/// A run directory that no other process has.
+/// A locked run directory.
 pub(super) struct Locked {
     pub(super) file: Flock<File>,
     pub(super) directory: Directory,
-    /// It was not there before.
+    /// Whether it was created just now.
     pub(super) is_new: bool,
 }
 
@@ -142,18 +142,18 @@ impl Locked {
     }
 }
 
-/// When an agent had a run directory last.
+/// When an agent last had a run directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Boot {
     /// Since the machine was started.
     This,
-    /// Before: cookies were given anew since.
+    /// Before: cookies were reused since.
     Former,
-    /// The file does not say it: an older xbond made it, or the disk was full.
+    /// The file does not contain it: an older xbond created it, or the disk was full.
     Unknown,
 }
 
-/// Says when the agent had it that locked this file last.
+/// Returns when the agent that last locked this file had it.
 pub(super) fn boot_of(lock: &mut File) -> Boot {
     let mut text = String::new();
     let read = lock.take(LONGEST_BOOT).read_to_string(&mut text);
@@ -164,8 +164,8 @@ pub(super) fn boot_of(lock: &mut File) -> Boot {
     }
 }
 
-/// Writes into the lock in which boot of the machine it was held. Nothing depends on it but that the directory can be
-/// removed after the next boot.
+/// Writes into the lock the boot of the machine in which it was held. Only the removal of the directory after the
+/// next boot depends on it.
 fn sign(lock: &mut File) {
     let Some(now) = boot_id() else { return };
     let _ = lock.rewind().and_then(|()| lock.set_len(0)).and_then(|()| lock.write_all(now.as_bytes()));
@@ -178,7 +178,7 @@ pub(super) fn boot_id() -> Option<String> {
 }
 
 impl Paths {
-    /// Of the namespace with this SO_NETNS_COOKIE.
+    /// Returns the directories of the namespace with this SO_NETNS_COOKIE.
     pub fn of(netns_cookie: u64) -> Self {
         let name = netns_cookie.to_string();
         Self {
@@ -223,29 +223,29 @@ impl Paths {
         cookies
     }
 
-    /// Pins of a bond.
+    /// Returns the directory of a bond's pins.
     pub fn pins_of(&self, bond: &BondName) -> Location {
         self.pins.child(pin_name(bond))
     }
 
-    /// The same, as people find them.
+    /// Returns the directory of a bond's pins, for messages.
     pub fn shown_pins_of(&self, bond: &BondName) -> PathBuf {
         self.shown_pins.join(pin_name(bond))
     }
 
-    /// Whether anything of a bond is here. An agent that dies while it makes its directories or takes them away
-    /// leaves some of them, empty ones too.
+    /// Returns whether anything of a bond exists here. An agent that ends while it creates or removes its directories
+    /// leaves some of them, also empty ones.
     pub fn has(&self, bond: &BondName) -> bool {
         self.pins_of(bond).kind().is_some() || self.run_of(bond).kind().is_some()
     }
 
-    /// Whether a bond is pinned here.
+    /// Returns whether a bond is pinned here.
     pub fn is_pinned(&self, bond: &BondName) -> bool {
         self.pins_of(bond).kind() == Some(Kind::Directory)
     }
 
-    /// The bonds of which anything is here, in the order of their names. What has a name that no bond can have is
-    /// nothing of ours.
+    /// Returns the bonds of which anything exists here, in the order of their names. A file with a name that no bond
+    /// can have is not xbond's.
     pub fn bonds(&self) -> BTreeSet<BondName> {
         let directories = |place: &Location| {
             let entries = place.open(Trust::Anyones).and_then(|directory| directory.entries());
@@ -256,33 +256,33 @@ impl Paths {
         directories(&self.run).chain(pinned).filter_map(|name| BondName::new(name).ok()).collect()
     }
 
-    /// Where found.json and the like of a bond are.
+    /// Returns the directory of found.json and other files of a bond.
     pub fn run_of(&self, bond: &BondName) -> Location {
         self.run.child(bond.as_str())
     }
 
-    /// The control socket of this namespace's agent, to connect to: no link on the way is followed.
+    /// Opens the control socket of this namespace's agent, to connect to it: no link on the way is followed.
     pub fn open_socket(&self) -> io::Result<Socket> {
         self.run.open(Trust::Anyones)?.socket(SOCKET)
     }
 
-    /// Which file the control socket is.
+    /// Returns the identity of the control socket's file.
     pub fn socket_identity(&self) -> Option<Identity> {
         self.run.open(Trust::Ours).and_then(|run| run.identity(Some(SOCKET))).ok()
     }
 
-    /// The control socket of this namespace's agent, for people.
+    /// Returns the path of the control socket of this namespace's agent, for messages.
     pub fn socket(&self) -> PathBuf {
         self.run.path().join(SOCKET)
     }
 
-    /// Where the control socket is made.
+    /// Opens the directory of the control socket.
     pub fn open_run(&self) -> Result<Directory, PathError> {
         self.run.open(Trust::Ours).map_err(at(&self.run))
     }
 
-    /// Makes the directories, mounts bpffs if nobody has, and keeps other agents out. What an agent left there before the
-    /// machine was started last is removed: its interfaces are others now.
+    /// Creates the directories, mounts bpffs if it is not mounted, and excludes other agents. What an agent left
+    /// there before the machine was last started is removed: its interfaces are others now.
     pub fn claim(&self) -> Result<Claim, PathError> {
         mount_bpffs()?;
         lasting();
@@ -293,7 +293,7 @@ impl Paths {
             }
         }
         sign(&mut lock);
-        // Under the lock: whoever had it before takes the empty ones away.
+        // Under the lock: its former holder removes empty directories.
         self.make_pins()?;
         Ok(Claim { lock, directory, socket: self.claim_socket()? })
     }
@@ -344,10 +344,12 @@ impl Paths {
         }
     }
 
-    /// Makes the run directory and its lock again, if another process has removed one of them. True if it had.
+    /// Creates the run directory and its lock again, if another process has removed one of them. Returns whether that
+    /// was so.
     ///
     /// # Errors
-    /// They cannot be made, or another process has the new lock: it is about to find this agent's socket, and ends.
+    /// They cannot be created, or another process has the new lock: it is about to find this agent's socket, and
+    /// ends.
     pub fn reclaim(&self, claim: &mut Claim) -> Result<bool, PathError> {
         let is_there = |run: &Directory| {
             let lock = run.identity(Some(LOCK)).ok();
@@ -364,7 +366,7 @@ impl Paths {
         Ok(true)
     }
 
-    /// Waits until no process has the run directory, at most so long. False if one still has it.
+    /// Waits until no process has the run directory, up to a limit. Returns false if one still has it.
     pub fn is_left_within(&self, limit: Duration) -> bool {
         const PAUSE: Duration = Duration::from_millis(10);
         let until = Instant::now() + limit;
@@ -377,13 +379,13 @@ impl Paths {
         true
     }
 
-    /// Locks the run directory, which is made if it is not there.
+    /// Locks the run directory, and creates it if it is missing.
     pub(super) fn lock(&self) -> Result<Locked, PathError> {
         const ATTEMPTS: u32 = 100;
         let mut attempt = 1;
         loop {
             match self.try_lock() {
-                // Another process has just removed it, because nothing was in it.
+                // Another process has just removed it, because it was empty.
                 Err(PathError::Io { source, .. })
                     if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => {}
                 // Or it was removed before it was locked.
@@ -398,7 +400,7 @@ impl Paths {
         let is_new = self.run.kind().is_none();
         let directory = self.make_run()?;
         let error = |source| PathError::Io { path: directory.shown(LOCK), source };
-        // Nobody else may even read it: whoever has it open can lock it.
+        // No other user may even read it: a process that can open it can lock it.
         let file = directory.file(LOCK, OFlag::O_RDWR | OFlag::O_CREAT, Trust::Ours).map_err(error)?;
         let file = lock(file, error)?;
         Ok(Locked { file, directory, is_new })
@@ -410,7 +412,7 @@ impl Paths {
         self.run.make(0o755).map_err(at(&self.run))
     }
 
-    /// Agents of other namespaces take the one that is everybody's away when they find it empty.
+    /// Agents of other namespaces remove the common directory when they find it empty.
     fn make_pins(&self) -> Result<(), PathError> {
         const ATTEMPTS: u32 = 100;
         let (all, mut attempt) = (all_pins(), 1);
@@ -424,7 +426,7 @@ impl Paths {
         }
     }
 
-    /// True while an agent of this namespace lives, as far as whoever asks may know.
+    /// Returns whether an agent of this namespace lives, as far as the calling process may see it.
     pub fn is_claimed(&self) -> bool {
         let directory = self.run.open(Trust::Anyones);
         let lock = directory.and_then(|directory| directory.file(LOCK, OFlag::O_WRONLY, Trust::Anyones));
@@ -432,8 +434,8 @@ impl Paths {
         matches!(Flock::lock(lock, FlockArg::LockSharedNonblock), Err((_, nix::Error::EWOULDBLOCK)))
     }
 
-    /// A process of root's goes on as the user whose agent has made these directories, if that is another one: what is there
-    /// leads it no further than that user gets. Before there are threads.
+    /// Changes a process of root's to the user whose agent has created these directories, if that is another one:
+    /// links there then lead it only where that user may go. Call this before threads are started.
     ///
     /// # Errors
     /// The user cannot be changed.
@@ -445,33 +447,33 @@ impl Paths {
         }
     }
 
-    /// Makes a bond's run directory.
+    /// Creates a bond's run directory.
     pub fn make_run_of(&self, bond: &BondName) -> Result<(), PathError> {
         self.make_run()?;
         let place = self.run_of(bond);
         place.make(0o755).map(drop).map_err(at(&place))
     }
 
-    /// Names for people: /sys/fs/bpf/xbond/bond0. The first to claim a name has it. A name of digits could be that of a
-    /// namespace's directory.
+    /// Creates a readable name: /sys/fs/bpf/xbond/bond0. The first bond with a name has it. A name of digits could be
+    /// that of a namespace's directory.
     pub fn link_pins(&self, bond: &BondName) {
         if bond.contains(|character: char| !character.is_ascii_digit()) {
             link(&self.all_pins(), &self.shown_pins_of(bond), &pin_name(bond));
         }
     }
 
-    /// /run/xbond/xbond.sock, likewise.
+    /// Creates /run/xbond/xbond.sock in the same way.
     pub fn link_socket(&self) {
         link(&all_runs(), &self.socket(), SOCKET);
     }
 
-    /// Takes a bond's name for people and its run directory away.
+    /// Removes a bond's readable name and its run directory.
     pub fn forget(&self, bond: &BondName) {
         unlink(&self.all_pins(), &self.shown_pins_of(bond), &pin_name(bond));
         let _ = self.run_of(bond).remove_all();
     }
 
-    /// Takes away what the agent itself made; bonds that are kept keep theirs.
+    /// Removes what the agent itself created; kept bonds keep their files.
     pub fn leave(&self) {
         unlink(&all_runs(), &self.socket(), SOCKET);
         if let Ok(directory) = self.run.open(Trust::Ours) {
@@ -482,11 +484,11 @@ impl Paths {
     }
 }
 
-/// Has the kernel tell later whether this network namespace still exists. A directory without a witness is collected
-/// by less, or never, and everything else works.
+/// Makes it possible to determine later whether this network namespace still exists. Without a witness, fewer proofs
+/// or none allow to collect the directory, and everything else works.
 ///
 /// # Errors
-/// The directory was removed meanwhile.
+/// The directory was removed in the meantime.
 fn make_witness(pins: &Directory) -> io::Result<()> {
     match witness::make(pins) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
@@ -501,13 +503,13 @@ fn make_witness(pins: &Directory) -> io::Result<()> {
     }
 }
 
-/// The names of the directories in this one.
+/// Returns the names of the directories in this one.
 pub(super) fn directories_in(directory: &Directory) -> Vec<String> {
     let entries = directory.entries().unwrap_or_default().into_iter();
     entries.filter(|(_, kind)| *kind == Kind::Directory).map(|(name, _)| name).collect()
 }
 
-/// Directories without bonds only, and not one that was made for the service's user.
+/// Removes the directories if they are empty, except one that was created for the service's user.
 fn remove_if_empty(all: &Location, pins: &Location) -> io::Result<()> {
     let directory = all.open(Trust::Ours)?;
     if let Ok(pins) = pins.open(Trust::Ours)
@@ -526,7 +528,7 @@ fn at(place: &Location) -> impl Fn(io::Error) -> PathError {
     move |source| PathError::Io { path: place.path(), source }
 }
 
-/// Whoever only asks whether somebody has it ([`Paths::is_claimed`]) has it for a moment.
+/// Locks a file; a process that only checks for an agent ([`Paths::is_claimed`]) holds the lock for a moment.
 fn lock(mut file: File, error: impl Fn(io::Error) -> PathError) -> Result<Flock<File>, PathError> {
     const ATTEMPTS: u32 = 10;
     const PAUSE: Duration = Duration::from_millis(10);
@@ -545,20 +547,21 @@ fn lock(mut file: File, error: impl Fn(io::Error) -> PathError) -> Result<Flock<
     }
 }
 
-/// The user and, if the kernel says it, the pid of who listens to a socket; None if it does not take a connection.
+/// Returns the user and, if the kernel reports it, the pid of the process that listens on a socket; `None` if it
+/// accepts no connection.
 fn owner_of(address: &SocketAddr) -> Option<(u32, Option<u32>)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let asking = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
     connect(asking.as_raw_fd(), &UnixAddr::new_abstract(address.as_abstract_name()?).ok()?).ok()?;
     let owner = getsockopt(&asking, PeerCredentials).ok()?;
-    // 0 of a process in another pid namespace.
+    // 0 for a process in another pid namespace.
     Some((owner.uid(), owner.pid().try_into().ok().filter(|pid| *pid != 0)))
 }
 
-/// A convenience: that it fails, or that another namespace has the name, stops nobody.
+/// Creates a link for convenience: a failure, or another namespace's link of this name, is no error.
 fn link(place: &Location, target: &Path, name: &str) {
     let Ok(directory) = place.open(Trust::Ours) else { return };
-    // A link whose target is gone belongs to nobody.
+    // A link without a target has no owner.
     if directory.kind(name) == Some(Kind::Link) && !directory.leads_somewhere(name) {
         let _ = directory.remove_file(name);
     }
@@ -572,7 +575,7 @@ pub(super) fn unlink(place: &Location, target: &Path, name: &str) {
     }
 }
 
-/// bpffs takes no dots in names, and no bond has a percent sign in its own.
+/// bpffs accepts no dots in names, and no bond has a percent sign in its own.
 const DOT_IN_PINS: &str = "%2E";
 
 fn pin_name(bond: &BondName) -> String {
@@ -583,7 +586,7 @@ fn is_bpffs(path: &str) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// A path to the bpffs that has the pins, which leads there from this process.
+/// Returns a path to the bpffs with the pins, which is valid in this process.
 fn bpffs() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     ROOT.get_or_init(|| {
@@ -592,17 +595,18 @@ fn bpffs() -> &'static Path {
     })
 }
 
-/// Everybody's pins.
+/// Returns the directory of all namespaces' pins.
 pub(super) fn all_pins() -> Location {
     Location::new(bpffs()).child(XBOND)
 }
 
-/// Everybody's files.
+/// Returns the directory of all namespaces' files.
 pub(super) fn all_runs() -> Location {
     Location::new(RUN).child(XBOND)
 }
 
-/// Held open as long as this process runs: an agent has no right to look through the first process's eyes for long.
+/// Held open as long as this process runs: after an agent has dropped its capabilities, it may not access process 1
+/// any more.
 fn bpffs_of_init() -> Option<PathBuf> {
     let path = Some(BPFFS_OF_INIT).filter(|path| is_bpffs(path))?;
     let directory =
@@ -610,33 +614,33 @@ fn bpffs_of_init() -> Option<PathBuf> {
     Some(format!("/proc/self/fd/{}", directory.into_raw_fd()).into())
 }
 
-/// Whether pins have a place.
+/// Returns whether there is a bpffs for pins.
 pub fn has_bpffs() -> bool {
     bpffs().to_str().is_some_and(is_bpffs)
 }
 
-/// How long what is pinned lasts.
+/// How long pins last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lasting {
-    /// The bpffs is mounted where process 1 is, too.
+    /// The bpffs is also mounted for process 1.
     Machine,
     /// It is mounted in the mount namespace of this process only, or of some: it ends with the last of them.
     Namespace,
-    /// Process 1 cannot be looked at: nothing is known.
+    /// Process 1 cannot be inspected: nothing is known.
     Unknown,
 }
 
-/// What is seen of the bpffs that has the pins.
+/// Facts about the bpffs with the pins.
 #[derive(Clone, Debug, Default)]
 struct Seen {
-    /// It is reached by way of process 1.
+    /// Whether it is reached through process 1.
     by_init: bool,
-    /// The mount namespaces of this process and of process 1, as /proc names them.
+    /// The mount namespaces of this process and of process 1, by their names in /proc.
     namespace: Option<PathBuf>,
     namespace_of_init: Option<PathBuf>,
     /// st_dev of the mount of this process; each mount that is not a bind mount is a file system of its own.
     device: Option<u64>,
-    /// That of process 1; None inside if there is no bpffs.
+    /// st_dev of the mount of process 1; the inner `None` means that there is no bpffs.
     device_of_init: Option<Option<u64>>,
 }
 
@@ -644,7 +648,7 @@ impl Seen {
     fn now() -> Self {
         let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
         let device = |path: &str| fs::metadata(path).map(|found| found.dev());
-        // One that is not there is known not to be; one that may not be looked at is not.
+        // A missing one is known to be missing; an inaccessible one is unknown.
         let device_of_init = match device(BPFFS_OF_INIT) {
             Ok(device) => Some(Some(device).filter(|_| is_bpffs(BPFFS_OF_INIT))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Some(None),
@@ -671,8 +675,8 @@ impl Seen {
     }
 }
 
-/// How long pins last, as it was seen at the first call: before capabilities are given up, without which process 1 cannot be
-/// looked at.
+/// Returns how long pins last, as determined at the first call: before capabilities are dropped, without which
+/// process 1 cannot be inspected.
 pub fn lasting() -> Lasting {
     static LASTING: OnceLock<Lasting> = OnceLock::new();
     *LASTING.get_or_init(|| Seen::now().lasting())
@@ -683,7 +687,7 @@ fn mount_bpffs() -> Result<(), PathError> {
         return Ok(());
     }
     let Seen { namespace, namespace_of_init, .. } = Seen::now();
-    // What cannot be compared may be private.
+    // Without a comparison the mount may be private.
     if namespace_of_init.is_none() || namespace != namespace_of_init {
         return Err(PathError::Private);
     }
@@ -719,7 +723,7 @@ mod tests {
             (seen([one, another], Some(7), Some(Some(8))), Lasting::Namespace),
             (seen([one, another], Some(7), Some(None)), Lasting::Namespace),
             (seen([one, None], Some(7), Some(Some(8))), Lasting::Namespace),
-            // What cannot be compared is not assumed equal, nor different.
+            // Without a comparison the two count neither as equal nor as different.
             (seen([one, another], Some(7), None), Lasting::Unknown),
             (seen([one, None], Some(7), None), Lasting::Unknown),
             (seen([None, None], Some(7), None), Lasting::Unknown),

@@ -1,7 +1,7 @@
-//! Receipts of failovers: begun on the engine's thread, finished and kept by the bond's task.
+//! Receipts of failovers: begun on the engine's thread, completed and stored by the bond's task.
 //!
-//! receipts.ndjson in the bond's run directory has one JSON object a line. A line is appended by one write; an
-//! agent that dies in it leaves a torn line, which readers skip and the next agent takes away.
+//! receipts.ndjson in the bond's run directory has one JSON object a line. A line is appended by one write; an agent
+//! that ends during the write leaves an incomplete line, which readers skip and the next agent removes.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -43,18 +43,18 @@ use crate::{
     },
 };
 
-/// In a bond's run directory.
+/// The file's name in a bond's run directory.
 const FILE: &str = "receipts.ndjson";
 /// Receipts that are kept, and that `xbond log` lists.
 pub const KEPT: usize = 100;
-/// The least time between two lines of the log about the same fault.
+/// The minimum time between two lines of the log about one fault.
 const BETWEEN_LINES: Time = Time::from_secs(60);
 /// How long a receipt waits for MAC addresses to be changed. After that it is written without that step.
 const MACS_AT_MOST: Time = Time::from_millis(500);
-/// The file is cut down to [`KEPT`] when it has so many.
+/// The file is reduced to [`KEPT`] receipts when it has this many.
 const AT_MOST: usize = 2 * KEPT;
 
-/// A failover, as the engine's thread has seen it.
+/// A failover, with the data of the engine's thread.
 #[derive(Clone, Debug)]
 pub struct Draft {
     pub from: Option<String>,
@@ -63,20 +63,20 @@ pub struct Draft {
     pub seen: Seen,
     pub chosen: Option<Chosen>,
     pub made: Made,
-    /// The moment of the switch.
+    /// The time of the switch.
     pub switched: Time,
     pub generation: u32,
-    /// None where they are not known: nothing read them then, or they could not be read.
+    /// `None` if they are not known: no agent was running then, or they could not be read.
     pub before: Option<DropsBefore>,
-    /// No agent followed the guard when it was made.
+    /// Whether no agent received the guard's failover when it happened.
     pub is_late: bool,
-    /// Changes of ACTIVE just before it of which there is no receipt.
+    /// Changes of ACTIVE just before it without a receipt.
     pub unrecorded: u32,
-    /// The new slave will be announced.
+    /// Whether the new slave will be announced.
     pub is_announced: bool,
 }
 
-/// Who made it, and how long that took.
+/// What made the failover, and how long that took.
 #[derive(Clone, Copy, Debug)]
 pub enum Made {
     ByAgent {
@@ -84,9 +84,9 @@ pub enum Made {
         decide: Time,
         switch: Time,
     },
-    /// By a packet that found the active slave dead.
+    /// A packet that found the active slave without a link.
     ByDataPlane {
-        /// From the switch until the agent heard of it.
+        /// From the switch until the agent was notified.
         heard: Time,
     },
 }
@@ -105,23 +105,23 @@ impl Made {
     }
 }
 
-/// What the data plane had dropped at the switch.
+/// The data plane's drop counters at the switch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DropsBefore {
-    /// Of STATS.
+    /// Counters of STATS.
     paths: Vec<u32>,
     drops: [u64; DROP_REASONS],
 }
 
 impl DropsBefore {
-    /// At the port, and at these slots. None if a counter cannot be read.
+    /// Reads the counters of the port, and of these slots. Returns `None` if a counter cannot be read.
     pub fn read(maps: &Maps, slots: impl Iterator<Item = u32>) -> Option<Self> {
         let paths: Vec<_> = slots.chain([PORT_STATS]).collect();
         let drops = drops(maps, &paths)?;
         Some(Self { paths, drops })
     }
 
-    /// By reason, what was dropped since. None if a counter cannot be read.
+    /// Returns the packets dropped since then, by reason. Returns `None` if a counter cannot be read.
     fn since(&self, maps: &Maps) -> Option<BTreeMap<String, u64>> {
         let now = drops(maps, &self.paths)?;
         let since = |reason: DropReason| {
@@ -142,31 +142,31 @@ fn drops(maps: &Maps, paths: &[u32]) -> Option<[u64; DROP_REASONS]> {
     Some(sum)
 }
 
-/// The failovers of a bond, for whoever asks.
+/// The failovers of a bond, shared with readers.
 #[derive(Clone, Debug, Default)]
 pub struct History(Arc<Mutex<Failovers>>);
 
 #[derive(Clone, Debug, Default)]
 pub struct Failovers {
-    /// Since this agent has the bond.
+    /// Counted since this agent has the bond.
     pub by_reason: BTreeMap<Reason, u64>,
     pub last: Option<Receipt>,
-    /// Changes of ACTIVE that are in no receipt, since this agent has the bond.
+    /// Changes of ACTIVE without a receipt, since this agent has the bond.
     pub unrecorded: u64,
-    /// What is not as the agent made it, and could not be restored: a sentence each.
+    /// Changes of other processes that could not be restored: a sentence each.
     pub faults: Vec<String>,
-    /// What packets pass by, or pass before, on their path: a sentence each.
+    /// Chains, filters and programs that packets bypass, or that run before the bond's: a sentence each.
     pub notes: Vec<String>,
-    /// How often something was restored that another process had changed.
+    /// Number of changes of other processes that were restored.
     pub restored: u64,
 }
 
-/// A part of the check of the path, which is reported as a whole.
+/// A part of the path check, which is reported as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
     /// Pins and device maps, which are read without RTNL.
     Maps,
-    /// Programs at their hooks, and devices.
+    /// Attached programs, and devices.
     Devices,
 }
 
@@ -182,8 +182,8 @@ impl History {
     }
 }
 
-/// Tells and writes down what happens to one bond. Its methods are called in the order in which things are done, but for
-/// announcements and MAC addresses, which are told a little later.
+/// Logs and records what happens to one bond. Its methods are called in the order of events, except for announcements
+/// and MAC addresses, which are reported a little later.
 pub struct ReceiptWriter {
     bond: String,
     feed: Feed,
@@ -193,37 +193,37 @@ pub struct ReceiptWriter {
     history: History,
     repeats: Mutex<Repeats>,
     open: Option<Open>,
-    /// The oldest first. GUARD says to the next agent that they are missing.
+    /// The oldest first. GUARD shows the next agent that they are missing.
     unwritten: VecDeque<Receipt>,
-    /// When they are tried again. None if there are none.
+    /// When writing them is tried again; `None` if there are none.
     try_again: Option<Time>,
-    /// When faults were logged last: one that comes again and again is logged once a minute.
+    /// When faults were last logged: a recurring fault is logged once a minute.
     logged: HashMap<PathFault, Time>,
-    /// What each part of the check of the path could not restore.
+    /// What each part of the path check could not restore.
     faults: BTreeMap<Part, Vec<String>>,
     notes: Vec<PathNote>,
-    /// A receipt was written before the MAC addresses were changed: to whom the bond failed over, and when.
+    /// A receipt was written before the MAC addresses were changed: the slave of its failover, and the time.
     without_macs: Option<(Option<String>, Time)>,
 }
 
-/// Receipts that wait to be written.
+/// Receipts that may wait to be written.
 const MOST_UNWRITTEN: usize = 100;
 
-/// Between two attempts to write them.
+/// Time between two attempts to write them.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
 
-/// A receipt that is not finished.
+/// A receipt that is not complete.
 struct Open {
     draft: Draft,
     begun: Time,
     macs: Option<Time>,
     announced: Option<(Time, Announcement)>,
-    /// What the engine asked for in one go with the switch is done.
+    /// The commands that the engine gave together with the switch are done.
     is_first_part_done: bool,
 }
 
 impl ReceiptWriter {
-    /// `directory` is the bond's run directory.
+    /// Creates a writer; `directory` is the bond's run directory.
     pub fn new(bond: &str, directory: &Location, feed: Feed, maps: Arc<Maps>, ledger: Arc<Ledger>) -> Self {
         let file = File::open(directory.clone());
         let history = History::default();
@@ -253,7 +253,7 @@ impl ReceiptWriter {
     }
 
     pub fn notice(&self, notice: &Notice) {
-        // It is told with the time of this line, and happened before.
+        // It happened before, and is reported with the time of this line.
         let earlier = self.open.as_ref().filter(|open| {
             open.draft.is_late && matches!(notice, Notice::Failover { seen: Seen::Guard, .. })
         });
@@ -274,7 +274,7 @@ impl ReceiptWriter {
         self.feed.tell(&self.bond, What::Carrier { carrier });
     }
 
-    /// Something failed that nobody waits for.
+    /// Logs a failure for which no request waits.
     pub fn warn(&self, text: &str) {
         if let Some(count) = self.admit(text) {
             warn!("{}: {text}{}", self.bond, left_out(count));
@@ -282,20 +282,20 @@ impl ReceiptWriter {
         self.feed.tell(&self.bond, What::Warning { text: text.to_owned() });
     }
 
-    /// Another process had changed something, and it is restored.
+    /// Logs that something was restored that another process had changed.
     pub fn restored(&mut self, text: &str) {
         self.history.0.lock().unwrap_or_else(PoisonError::into_inner).restored += 1;
         self.warn(text);
     }
 
-    /// Worth knowing, and nothing that anyone has to act upon.
+    /// Logs a fact that requires no action.
     pub fn info(&self, text: &str) {
         if let Some(count) = self.admit(text) {
             info!("{}: {text}{}", self.bond, left_out(count));
         }
     }
 
-    /// What was found when a part of the path of the packets was checked: all that is wrong with it.
+    /// Reports all faults that the check of one part of the packets' path found.
     pub fn path(&mut self, part: Part, found: Vec<(PathFault, Repair)>) {
         let now = monotonic();
         let mut faults = Vec::new();
@@ -317,7 +317,8 @@ impl ReceiptWriter {
         self.history.0.lock().unwrap_or_else(PoisonError::into_inner).faults = faults;
     }
 
-    /// What packets pass by, or pass before, on their path. What was not there before is logged, unless it is `logged`.
+    /// Reports what packets bypass, or what runs before the bond's programs. New facts are logged, unless they are
+    /// `logged` already.
     pub fn notes(&mut self, all: Vec<PathNote>, logged: bool) {
         if all == self.notes {
             return;
@@ -335,32 +336,32 @@ impl ReceiptWriter {
 
     /// See [`Repeats::admit`].
     fn admit(&self, kind: &str) -> Option<u32> {
-        // Poisoned or not, counts are whole.
+        // Poisoned or not, counts are consistent.
         self.repeats.lock().unwrap_or_else(PoisonError::into_inner).admit(monotonic(), kind)
     }
 
-    /// Receipts that were begun are not written: too many waited.
+    /// Counts receipts that are not written because too many waited.
     pub fn lost(&mut self, receipts: u32) {
         (0..receipts).for_each(|_| self.ledger.finish());
         self.unrecorded(receipts);
     }
 
-    /// ACTIVE was changed so often without a record: the buffer of the guard's failovers was full, or an agent died before it
-    /// had written a receipt.
+    /// Counts changes of ACTIVE without a record: the buffer of the guard's failovers was full, or an agent ended
+    /// before it had written a receipt.
     pub fn unrecorded(&mut self, changes: u32) {
         self.history.0.lock().unwrap_or_else(PoisonError::into_inner).unrecorded += u64::from(changes);
         self.warn(&text::unrecorded(changes));
     }
 
     pub fn begin(&mut self, draft: Draft) {
-        // The one before was overtaken: it keeps the steps that it had.
+        // This failover superseded the one before, which keeps its steps so far.
         self.finish();
         self.without_macs = None;
         let begun = monotonic();
         self.open = Some(Open { draft, begun, macs: None, announced: None, is_first_part_done: false });
     }
 
-    /// Everything that was asked for together with the switch is done.
+    /// Notes that everything that was requested together with the switch is done.
     pub fn first_part_done(&mut self) {
         match &mut self.open {
             Some(open) => open.is_first_part_done = true,
@@ -374,13 +375,14 @@ impl ReceiptWriter {
         self.finish_if_done();
     }
 
-    /// The time until [`Self::catch_up`] has something to do. None if it has nothing, or waits for an event.
+    /// Returns the time until [`Self::catch_up`] has something to do; `None` if there is nothing, or it waits for an
+    /// event.
     pub fn overdue(&self) -> Option<Duration> {
         let again = self.try_again.map(|at| at.saturating_sub(monotonic()));
         self.macs_due().into_iter().chain(again).min()
     }
 
-    /// Finishes an open receipt that has waited for long, and writes receipts that could not be written before.
+    /// Completes an open receipt that has waited too long, and writes receipts that could not be written before.
     pub fn catch_up(&mut self) {
         self.finish_overdue();
         if self.try_again.is_some_and(|at| at <= monotonic()) {
@@ -388,14 +390,15 @@ impl ReceiptWriter {
         }
     }
 
-    /// How long an open receipt still waits for MAC addresses; None if it waits for nothing, or for something else.
+    /// Returns how long an open receipt still waits for MAC addresses; `None` if it does not wait for any.
     fn macs_due(&self) -> Option<Duration> {
         let open = self.open.as_ref().filter(|open| open.announced.is_some() || !open.draft.is_announced)?;
         let due = open.begun.saturating_add(MACS_AT_MOST);
         Some(due.saturating_sub(monotonic()))
     }
 
-    /// Writes an open receipt whose MAC addresses are still not changed, for example because another process holds RTNL.
+    /// Writes an open receipt while its MAC addresses are still not changed, for example because another process
+    /// holds RTNL.
     fn finish_overdue(&mut self) {
         if self.macs_due().is_some_and(|left| left.is_zero()) {
             self.without_macs = self.open.as_ref().map(|open| (open.draft.to.clone(), open.draft.switched));
@@ -409,21 +412,21 @@ impl ReceiptWriter {
         }
     }
 
-    /// A round of announcements was sent, or failed, at `at`.
+    /// Notes that a round of announcements was sent, or failed, at `at`.
     pub fn announced(&mut self, at: Time, announcement: Announcement) {
-        // Of the failover before it may be late.
+        // It may belong to the failover before, and be late.
         if let Some(open) = self.open.as_mut().filter(|open| open.draft.switched <= at) {
             open.announced.get_or_insert((at, announcement));
         }
         self.finish_if_done();
     }
 
-    /// A failover has no record yet.
+    /// Returns whether a failover has no record yet.
     pub fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// Announcements were turned off: the first one may not come any more.
+    /// Notes that announcements were turned off: the first one may not come any more.
     pub fn without_announcement(&mut self) {
         if let Some(open) = &mut self.open {
             open.draft.is_announced = false;
@@ -439,7 +442,7 @@ impl ReceiptWriter {
         }
     }
 
-    /// Writes receipts, and those that could not be written before: without a free descriptor, or on a full disk.
+    /// Writes receipts, including those that could not be written before, for want of a descriptor or on a full disk.
     pub fn write_receipts(&mut self) {
         while let Some(receipt) = self.unwritten.front() {
             if let Err(error) = self.file.append(receipt) {
@@ -460,7 +463,7 @@ impl ReceiptWriter {
         self.try_again = None;
     }
 
-    /// Whatever is not done yet will not be.
+    /// Completes the open receipt: steps that are not done yet are omitted.
     pub fn finish(&mut self) {
         let Some(Open { draft, macs, announced, .. }) = self.open.take() else { return };
         let since_switch = |done: Time| micros(done.saturating_sub(draft.switched));
@@ -496,14 +499,14 @@ impl ReceiptWriter {
     }
 }
 
-/// receipts.ndjson, being written.
+/// receipts.ndjson, opened for writing.
 struct File {
     directory: Location,
     lines: usize,
 }
 
 impl File {
-    /// What is not a whole line is taken away.
+    /// Opens the file, and removes an incomplete line.
     fn open(directory: Location) -> Self {
         let mut file = Self { directory, lines: 0 };
         let text = file.read().unwrap_or_default();
@@ -531,17 +534,17 @@ impl File {
         let mut file = self.directory.open(Trust::Ours)?.file(FILE, append, Trust::Ours)?;
         let mut length = file.metadata()?.len();
         if length > 0 && !self.ends_with_line(length)? {
-            // Another process has written there: what follows would be part of its line.
+            // Another process has written there: the next line would be part of its line.
             self.cut()?;
             file = self.directory.open(Trust::Ours)?.file(FILE, append, Trust::Ours)?;
             length = file.metadata()?.len();
         }
         file.write_all(&line).inspect_err(|_| {
-            // Part of a line would spoil the next one, too.
+            // A part of a line would damage the next one, too.
             let _ = file.set_len(length);
         })?;
         self.lines += 1;
-        // The line is written: when the next one is, the file is cut again.
+        // The line is written: the file is reduced again with the next one.
         if self.lines >= AT_MOST
             && let Err(error) = self.cut()
         {
@@ -557,7 +560,7 @@ impl File {
         Ok(last == *b"\n")
     }
 
-    /// Keeps the last of the whole lines, in a new file that takes the old one's place.
+    /// Keeps the last complete lines, in a new file that replaces the old one.
     fn cut(&mut self) -> io::Result<()> {
         let text = self.read()?;
         let text = &text[..text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)];
@@ -574,7 +577,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
 }
 
-/// The last failovers of a bond, whether an agent has it or not.
+/// Returns the last failovers of a bond, with or without an agent.
 pub fn log(paths: &Paths, bond: &BondName) -> Result<Log, AgentError> {
     let directory = paths.run_of(bond);
     let failed = |source| AgentError::File { path: directory.path().join(FILE), source };
@@ -586,13 +589,13 @@ pub fn log(paths: &Paths, bond: &BondName) -> Result<Log, AgentError> {
     Ok(Log { version: VERSION, bond: bond.to_string(), receipts: parse(&text), notes })
 }
 
-/// The last receipts of a bond by its run directory, the oldest first; none where it had no failover. Those of older versions
-/// are returned in this one. A torn line, and what a newer version wrote, is skipped.
+/// Reads the last receipts of a bond by its run directory, the oldest first; none if it had no failover. Receipts of
+/// older versions are converted to this one. An incomplete line, and one of a newer version, is skipped.
 pub fn read(directory: &Location, trust: Trust) -> io::Result<Vec<Receipt>> {
     read_text(directory, trust).map(|text| parse(&text))
 }
 
-/// Empty where there is no file.
+/// Returns the text; empty if there is no file.
 fn read_text(directory: &Location, trust: Trust) -> io::Result<Vec<u8>> {
     match directory.open(trust).and_then(|directory| directory.read(FILE, trust)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -600,7 +603,7 @@ fn read_text(directory: &Location, trust: Trust) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Bytes of lines that no xbond has written, neither whole nor torn.
+/// Returns the number of bytes in lines that no xbond has written, neither completely nor in part.
 fn damaged(text: &[u8]) -> usize {
     const BEGINNING: &[u8] = b"{\"version\":";
     let is_ours = |line: &&[u8]| line.starts_with(BEGINNING) || BEGINNING.starts_with(line);
@@ -699,7 +702,7 @@ mod tests {
         let third = whole.len() / 3 * 2;
         for torn in third + 1..whole.len() {
             fs::write(&path, &whole[..torn]).unwrap();
-            // A whole object whose end of line is missing may be read, or not.
+            // A complete object without its line end may be read, or not.
             assert_eq!(generations(directory.path())[..2], [1, 2], "{torn}");
             let mut file = File::open(Location::at(directory.path()));
             file.append(&receipt(4)).unwrap();
@@ -718,7 +721,7 @@ mod tests {
             let mut object = serde_json::to_value(receipt(generation)).unwrap();
             object["version"] = version.into();
             if version == 1 {
-                // Fields that version 1 did not have.
+                // Fields that version 1 lacked.
                 object.as_object_mut().unwrap().remove("announced");
                 object["steps"].as_object_mut().unwrap().remove("heard_us");
             }

@@ -1,4 +1,4 @@
-//! found.json: how everything was before a bond was made, so that whoever comes later can put it back.
+//! found.json: the original state before a bond was created, from which the next agent or command can restore it.
 
 use std::{io, time::Duration};
 
@@ -26,34 +26,34 @@ use crate::{
 
 /// Version of the file.
 const VERSION: u32 = 4;
-/// The oldest one that is read.
+/// The oldest version that can be read.
 const OLDEST: u32 = 2;
-/// Before it devices had no alias of the bond, and the record none of theirs.
+/// Before this version devices had no alias of the bond, and the record no aliases.
 const WITH_ALIASES: u32 = 4;
 const FILE: &str = "found.json";
 
-/// What a bond found, and made.
+/// The original state, and what was created for a bond.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
     version: u32,
     bond: BondName,
-    /// The pair that was made for it.
+    /// The pair that was created for it.
     pair: Option<RecordedPair>,
-    /// The port that was there before.
+    /// The existing port.
     port: Option<Found>,
-    /// What carries the packets, as `--datapath` has it.
+    /// The hooks of its programs, as in `--datapath`.
     datapath: String,
     /// Transmit queues of bond0.
     queues: u16,
     slaves: Vec<Found>,
-    /// Slaves that went away as they were in the bond: to another network namespace, and perhaps they come back.
+    /// Slaves that were moved to another network namespace while enslaved, and may return.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     away: Vec<Found>,
-    /// What bond0 took from a slave (`move_addresses`).
+    /// The addresses that bond0 took from a slave (`move_addresses`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     taken: Option<Taken>,
-    /// What a configuration has set on bond0.
+    /// The settings of a configuration on bond0.
     #[serde(default, skip_serializing_if = "Configured::is_empty")]
     configured: Configured,
     /// Until when the bond is on trial (`run --confirm`).
@@ -65,32 +65,32 @@ pub struct Record {
     /// The bond's run directory.
     #[serde(skip)]
     place: Location,
-    /// It was read from a file of this version; as for `version`, of a new one.
+    /// The version of the file that was read; for a new record, the current one.
     #[serde(skip)]
     read_as: u32,
 }
 
-/// What every version of the file has.
+/// The field that every version of the file has.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
 }
 
-/// From whom bond0 has its addresses, and what there is of its own because of that.
+/// The slave from which bond0 has its addresses, and what was added to bond0 because of that.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Taken {
     /// ifindex of the slave.
     from: u32,
-    /// Rules that were added for bond0 beside those of the slave.
+    /// Rules that were added for bond0 in addition to those of the slave.
     rules: Layer3,
-    /// How the slave was found, once it was released: bond0 keeps the addresses, and gives them back at the end.
+    /// The original state of the slave, once it was released: bond0 keeps the addresses, and returns them at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     released: Option<Found>,
 }
 
-/// What a configuration has set on bond0, or is about to: an agent with another configuration removes what that does not
-/// name. What others have set there is not in it.
+/// The settings of a configuration on bond0, or those that are about to be set: an agent with another configuration
+/// removes those that it does not name. Settings of other owners are not included.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Configured {
@@ -105,14 +105,14 @@ impl Configured {
         *self == Self::default()
     }
 
-    /// The same on a device of this ifindex.
+    /// Returns the same settings for a device of this ifindex.
     pub fn over(mut self, ifindex: u32) -> Self {
         self.addresses.iter_mut().for_each(|address| address.ifindex = ifindex);
         self.routes.iter_mut().for_each(|route| route.ifindex = ifindex);
         self
     }
 
-    /// What is in this one or in the other.
+    /// Returns the settings that are in either of the two.
     pub fn and(mut self, other: &Self) -> Self {
         for address in &other.addresses {
             if !self.addresses.iter().any(|known| known.is_same(address)) {
@@ -128,7 +128,7 @@ impl Configured {
         self
     }
 
-    /// What is in this one and not in the other.
+    /// Returns the settings that are in this one and not in the other.
     pub fn without(mut self, other: &Self) -> Self {
         self.addresses.retain(|address| !other.addresses.iter().any(|kept| kept.is_same(address)));
         self.routes.retain(|route| !other.routes.iter().any(|kept| kept.has_same_key(route)));
@@ -185,24 +185,24 @@ impl Trial {
 /// How a bond is made, beside its slaves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shape {
-    /// Made for it; or else `port`.
+    /// Created for it; otherwise `port` is set.
     pub pair: Option<RecordedPair>,
     pub port: Option<Found>,
     pub datapath: String,
     pub queues: u16,
 }
 
-/// The two ends that were made for a bond, by the names that they were given.
+/// The two ends that were created for a bond, by their original names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedPair {
     pub bond: BondName,
     pub port: InterfaceName,
-    /// Which devices they are, whatever their names are now; None until they are made.
+    /// The devices, whatever their current names are; `None` until they are created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends: Option<Ends>,
 }
 
-/// ifindex of bond0 and of its port. One that was moved to another network namespace may come back with another.
+/// ifindex of bond0 and of its port. An end that was moved to another network namespace may return with another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ends {
     pub bond: u32,
@@ -221,7 +221,7 @@ impl RecordedPair {
         }
     }
 
-    /// Whether this is bond0.
+    /// Returns whether this is bond0.
     pub fn is_bond(&self, link: &LinkInfo) -> bool {
         match self.ends {
             Some(ends) => {
@@ -234,7 +234,7 @@ impl RecordedPair {
 }
 
 impl Record {
-    /// Of a bond whose run directory exists. Nothing is written yet.
+    /// Creates a record of a bond whose run directory exists. Nothing is written yet.
     pub fn new(paths: &Paths, bond: &BondName, shape: Shape) -> Self {
         let Shape { pair, port, datapath, queues } = shape;
         Self {
@@ -276,15 +276,15 @@ impl Record {
         Shape { pair, port, datapath, queues }
     }
 
-    /// How all slaves were found, in the order in which they were enslaved.
+    /// Returns the original states of all slaves, in the order of enslaving.
     pub fn slaves(&self) -> &[Found] {
         &self.slaves
     }
 
-    /// What an agent left. None if it left nothing.
+    /// Reads the record that an agent left. Returns `None` if there is none.
     ///
     /// # Errors
-    /// It cannot be read, is not of this version, or is about another bond.
+    /// It cannot be read, has another version, or is about another bond.
     pub fn read(paths: &Paths, bond: &BondName, trust: Trust) -> Result<Option<Self>, AgentError> {
         Self::read_at(paths.run_of(bond), bond, trust)
     }
@@ -297,7 +297,7 @@ impl Record {
             Err(error) => return Err(AgentError::File { path, source: error }),
         };
         let wrong = |problem: String| AgentError::BadRecord { path: path.clone(), problem };
-        // The version first: what it allows is read only then.
+        // The version first: it determines whether the rest is read.
         let Versioned { version } =
             serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
         if !(OLDEST..=VERSION).contains(&version) {
@@ -307,14 +307,14 @@ impl Record {
         if record.bond != *bond {
             return Err(wrong(format!("it is about {}, not {bond}", record.bond)));
         }
-        // Who made the record, made the pair of this name.
+        // The agent that wrote the record created the pair with this name.
         if let Some(pair) = record.pair.as_ref().filter(|pair| pair.bond != *bond) {
             return Err(wrong(format!("its pair is of {}, not {bond}", pair.bond)));
         }
         Ok(Some(Self { place, version: VERSION, read_as: version, ..record }))
     }
 
-    /// Returns what an interface is to this bond.
+    /// Returns the role of an interface in this bond.
     pub fn owner(&self, link: &LinkInfo) -> Option<Owner> {
         let is = |found: &Found| found.ifindex == link.ifindex;
         let role = if self.slaves.iter().any(is) {
@@ -329,23 +329,23 @@ impl Record {
         Some(Owner { bond: self.bond.to_string(), role })
     }
 
-    /// Changes how many transmit queues of bond0 may choose a slave, and writes the file.
+    /// Sets how many transmit queues of bond0 may choose a slave, and writes the file.
     pub fn set_queues(&mut self, queues: u16) -> Result<(), AgentError> {
         self.queues = queues;
         self.save()
     }
 
-    /// The two ends that were made for it.
+    /// Returns the two ends that were created for it.
     pub fn pair(&self) -> Option<&RecordedPair> {
         self.pair.as_ref()
     }
 
-    /// How a slave was found.
+    /// Returns the original state of a slave.
     pub fn slave(&self, ifindex: u32) -> Option<&Found> {
         self.slaves.iter().find(|found| found.ifindex == ifindex)
     }
 
-    /// Notes which devices the pair is.
+    /// Records the devices of the pair.
     pub fn made(&mut self, ends: Ends) -> Result<(), AgentError> {
         self.change(Space::Free, |record| {
             if let Some(pair) = &mut record.pair {
@@ -354,7 +354,7 @@ impl Record {
         })
     }
 
-    /// How the interface that gave bond0 its addresses was found, if it is no slave any more.
+    /// Returns the original state of the interface that gave bond0 its addresses, if it is no slave any more.
     pub fn released_giver(&self) -> Option<&Found> {
         self.taken.as_ref().and_then(|taken| taken.released.as_ref())
     }
@@ -370,7 +370,7 @@ impl Record {
         })
     }
 
-    /// Adds the slave whose addresses the bond takes, and the rules that the bond gets, before either is done.
+    /// Adds the slave whose addresses the bond takes, and the rules for the bond, before either is applied.
     pub fn add_giver(&mut self, found: Found, rules: &Layer3) -> Result<(), AgentError> {
         let taken = Taken { from: found.ifindex, rules: rules.clone(), released: None };
         self.change(Space::Free, |record| {
@@ -380,12 +380,12 @@ impl Record {
         })
     }
 
-    /// What a configuration has set on bond0.
+    /// Returns the settings of a configuration on bond0.
     pub fn configured(&self) -> &Configured {
         &self.configured
     }
 
-    /// Notes what a configuration sets on bond0: before it is set, and after it was removed.
+    /// Records the settings of a configuration on bond0: before they are set, and after they were removed.
     pub fn set_configured(&mut self, configured: Configured) -> Result<(), AgentError> {
         let space = if configured.clone().without(&self.configured).is_empty() {
             Space::SetAside
@@ -395,12 +395,12 @@ impl Record {
         self.change(space, |record| record.configured = configured)
     }
 
-    /// Whether bond0 has the addresses of this slave.
+    /// Returns whether bond0 has the addresses of this slave.
     pub fn has_addresses_of(&self, ifindex: u32) -> bool {
         self.taken.as_ref().is_some_and(|taken| taken.from == ifindex)
     }
 
-    /// The further unicast MACs that all slaves receive, before they do.
+    /// Records the further unicast MAC addresses of all slaves, before they are set.
     pub fn set_unicast(&mut self, macs: &[Mac]) -> Result<(), AgentError> {
         self.change(Space::Free, |record| {
             for found in &mut record.slaves {
@@ -409,12 +409,12 @@ impl Record {
         })
     }
 
-    /// Removes a slave that is restored, or gone.
+    /// Removes a slave that was restored, or is gone.
     pub fn remove(&mut self, ifindex: u32) -> Result<(), AgentError> {
         self.change(Space::SetAside, |record| record.release(|known| known == ifindex))
     }
 
-    /// Slaves that are none any more. Of the one that gave bond0 its addresses it is kept how it was found.
+    /// Removes slaves. The original state of the slave that gave bond0 its addresses is kept.
     fn release(&mut self, leaves: impl Fn(u32) -> bool) {
         for found in self.slaves.extract_if(.., |found| leaves(found.ifindex)) {
             if let Some(taken) = self.taken.as_mut().filter(|taken| taken.from == found.ifindex) {
@@ -423,13 +423,13 @@ impl Record {
         }
     }
 
-    /// Removes all slaves but these, which were released or restored before, and could not be removed then.
+    /// Removes all slaves but these; the others were released or restored before, and could not be removed then.
     pub fn remove_others(&mut self, kept: impl Fn(u32) -> bool) -> Result<(), AgentError> {
         self.change(Space::SetAside, |record| record.release(|known| !kept(known)))
     }
 
-    /// The same of a slave that went away as it was; it is put back when it comes back. Of those that went last some are
-    /// known.
+    /// Removes a slave that vanished while enslaved; it is restored when it returns. Only the last such slaves are
+    /// kept.
     pub fn depart(&mut self, ifindex: u32) -> Result<(), AgentError> {
         const KNOWN: usize = bond_common::abi::MAX_SLAVES;
         self.change(Space::SetAside, |record| {
@@ -455,12 +455,12 @@ impl Record {
         &self.away
     }
 
-    /// Forgets one that came back, by the ifindex that it had as a slave.
+    /// Removes one that has returned, by the ifindex that it had as a slave.
     pub fn returned(&mut self, ifindex: u32) -> Result<(), AgentError> {
         self.change(Space::SetAside, |record| record.away.retain(|known| known.ifindex != ifindex))
     }
 
-    /// Whether the file of a bond is there.
+    /// Returns whether the file of a bond exists.
     pub fn is_there(paths: &Paths, bond: &BondName) -> bool {
         paths.run_of(bond).open(Trust::Ours).is_ok_and(|directory| directory.has(FILE))
     }
@@ -477,12 +477,12 @@ impl Record {
         self.save()
     }
 
-    /// Writes the file whole or not at all, and sets the room aside that removing from it takes.
+    /// Writes the file atomically, and reserves the space that is needed to remove entries.
     pub fn save(&self) -> Result<(), AgentError> {
         self.write(Space::Free)
     }
 
-    /// On disk first: what cannot be written is not so in memory either.
+    /// Writes to disk first: a change that cannot be written is not made in memory either.
     fn change(&mut self, space: Space, change: impl FnOnce(&mut Self)) -> Result<(), AgentError> {
         let mut changed = self.clone();
         change(&mut changed);
@@ -500,7 +500,7 @@ impl Record {
             .map_err(|source| AgentError::File { path: self.place.path().join(FILE), source })
     }
 
-    /// Forgets everything but these interfaces: the rest is restored.
+    /// Removes everything but these interfaces: the rest is restored.
     fn keep_only(&mut self, left: &[Left]) -> Result<(), AgentError> {
         let is_left = |found: &Found| left.iter().any(|left| left.ifindex == found.ifindex);
         self.change(Space::SetAside, |record| {
@@ -525,12 +525,12 @@ impl Record {
         }
     }
 
-    /// Whether the devices of the bond have its alias, as far as who wrote the record is concerned.
+    /// Returns whether the devices of the bond have its alias, according to the version of the record.
     pub fn has_aliases(&self) -> bool {
         self.read_as >= WITH_ALIASES
     }
 
-    /// Notes the aliases that interfaces have, before they get the bond's.
+    /// Records the aliases of interfaces, before they get the bond's.
     pub fn set_aliases(&mut self, alias_of: impl Fn(u32) -> Option<Alias>) -> Result<(), AgentError> {
         self.change(Space::Free, |record| {
             for found in record.slaves.iter_mut().chain(&mut record.port) {
@@ -583,7 +583,7 @@ impl Record {
             }
         }
         if let Some(Taken { rules, .. }) = &self.taken {
-            // Rules about other devices were never added for it.
+            // Rules about other devices were never added for the bond.
             let rules = rules.rules_about(&self.bond);
             note(devices.del_rules(&rules).await.map_err(AgentError::from));
         }
@@ -661,11 +661,11 @@ impl Record {
     }
 }
 
-/// An interface that a record names, and that the kernel does not confirm to be the bond's.
+/// An interface that a record names, and that the kernel does not confirm to belong to the bond.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Left {
     pub name: String,
-    /// As the record has it, or [`PAIR`].
+    /// The ifindex in the record, or [`PAIR`].
     ifindex: u32,
     /// See [`Unconfirmed`].
     looks_enslaved: bool,
@@ -673,11 +673,11 @@ pub struct Left {
     failure: Option<String>,
 }
 
-/// No interface has it.
+/// No interface has this ifindex.
 const PAIR: u32 = 0;
 
-/// Deletes the pair, whatever its ends are called now. Of one that was just made only the names are known. Returns the name
-/// of what is in its place, if that is not confirmed to be the bond's.
+/// Deletes the pair, whatever its ends are called now. For a pair that was just created only the names are known.
+/// Returns the name of the device in its place, if that is not confirmed to belong to the bond.
 async fn delete_pair(
     devices: &dyn Devices,
     pair: &RecordedPair,
@@ -707,7 +707,7 @@ async fn delete_pair(
     Ok(port.or(bond).map(|end| Left { name: end.name, ifindex: PAIR, looks_enslaved, failure: None }))
 }
 
-/// What an interface is to a bond of this namespace, one without an agent included.
+/// Returns the role of an interface in a bond of this namespace, with or without an agent.
 pub fn owner_of(paths: &Paths, link: &LinkInfo) -> Option<Owner> {
     let read = |bond: BondName| Record::read(paths, &bond, Trust::Anyones).ok().flatten();
     let records = paths.bonds().into_iter().filter_map(read);
@@ -726,9 +726,9 @@ pub async fn undo(paths: &Paths, bond: &BondName, system: &System<'_>) -> Result
     let pins = paths.pins_of(bond);
     let (record, fault) = match Record::read(paths, bond, Trust::Ours) {
         Ok(record) => (record, None),
-        // It is whole, and another version can undo from it.
+        // The record is complete, and another version of xbond can undo the bond from it.
         Err(error @ AgentError::OtherRecord { .. }) => return Err(error),
-        // Another user's, or a link elsewhere: nothing there is acted upon.
+        // The directory belongs to another user, or is a link: nothing there is acted upon.
         Err(error) if is_foreign(&paths.run_of(bond)) => return Err(error),
         Err(error) => (None, Some(error.to_string())),
     };
@@ -764,7 +764,7 @@ pub async fn undo(paths: &Paths, bond: &BondName, system: &System<'_>) -> Result
     Err(AgentError::NotPutBack { bond: bond.to_string(), fault, commands })
 }
 
-/// Whether a directory is there that may not be acted upon.
+/// Returns whether a directory exists that may not be acted upon.
 fn is_foreign(place: &Location) -> bool {
     place.open(Trust::Ours).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
 }
