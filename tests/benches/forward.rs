@@ -1,4 +1,4 @@
-//! How many packets per second a bond forwards between a port and the wire, frame by frame.
+//! Measures how many packets per second a bond forwards between a port and the wire, with one frame per packet.
 //!
 //! ```text
 //!  lan                  box                                   wire
@@ -6,8 +6,8 @@
 //!                                         \-- enp0s9 -------- far1
 //! ```
 //!
-//! Frames are made by XDP test runs in `lan` and `wire` and leave by lan0 or far0; what comes out at the other end
-//! is counted and dropped there. All of it happens on one CPU.
+//! XDP test runs in `lan` and `wire` create frames, which leave by lan0 or far0; the frames that arrive at the other
+//! end are counted and dropped there. All of it happens on one CPU.
 
 mod raw;
 
@@ -40,20 +40,20 @@ const ROUNDS: usize = 9;
 const PACKETS: u32 = 600_000;
 const QUICK_PACKETS: u32 = 2_000;
 const EMULATED_PACKETS: u32 = 60_000;
-/// As NAPI does.
+/// The batch size of NAPI.
 const BATCH: u32 = 64;
 const LAN: Mac = Mac::new([2, 0, 0, 0, 0, 0x99]);
 const FAR: Mac = Mac::new([2, 0, 0, 0, 0, 0x77]);
 const NICS: [(&str, &str); 2] = [("enp0s8", "far0"), ("enp0s9", "far1")];
 
-/// What joins port and slave.
+/// What forwards between port and slave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Over {
-    /// A program that sends everything to the device of a devmap.
+    /// A program that redirects everything to the device of a devmap.
     Devmap,
     XbondXdp,
     XbondTc,
-    /// A program that sends everything into the kernel's bond, and one on that.
+    /// A program that redirects everything into the kernel's bond, and one on that bond.
     Driver,
     /// A bridge with the port and the kernel's bond.
     Bridge,
@@ -70,7 +70,7 @@ impl Over {
         }
     }
 
-    /// What leaves it is an skb, and not a frame.
+    /// Returns whether it transmits skbs instead of frames.
     fn is_skb(self) -> bool {
         matches!(self, Self::XbondTc | Self::Bridge)
     }
@@ -96,7 +96,7 @@ struct Place {
     lan: NetNs,
     inside: NetNs,
     wire: NetNs,
-    /// Pins of the programs, while they are handed to aya.
+    /// Pins of the programs, while they are passed to aya.
     pin: PathBuf,
 }
 
@@ -117,7 +117,7 @@ fn main() -> Result<()> {
     for direction in [Direction::ToWire, Direction::ToPort] {
         let mut of_place = vec![Vec::new(); places.len()];
         for round in 0..rounds {
-            // Each place is first as often as last.
+            // Each place comes first equally often.
             for turn in 0..places.len() {
                 let index = (round + turn) % places.len();
                 let rate = ends[index].measure(&places[index], direction, packets);
@@ -182,7 +182,7 @@ impl Place {
             pin: Path::new("/sys/fs/bpf").join(format!("xbond_{stem}")),
         };
         for netns in [&place.lan, &place.inside, &place.wire] {
-            // Nobody but the benchmark sends.
+            // Only the benchmark sends.
             netns.sysctl("ipv6/conf/default/disable_ipv6", "1")?;
         }
         let cables = [
@@ -196,7 +196,7 @@ impl Place {
                 .ip(&format!("link add {device} type veth peer name {far} netns {}", other.name()))?;
             place.inside.ip(&format!("link set {device} up"))?;
             other.ip(&format!("link set {far} up"))?;
-            // A veth takes redirected frames only with NAPI, which GRO brings.
+            // A veth accepts redirected frames only with NAPI, which GRO enables.
             place.inside.exec(&format!("ethtool -K {device} gro on"))?;
             other.exec(&format!("ethtool -K {far} gro on"))?;
         }
@@ -205,7 +205,7 @@ impl Place {
         Ok(place)
     }
 
-    /// The agent, unless two programs do all.
+    /// Starts the agent, unless two programs do the forwarding.
     fn set_up(&self) -> Result<Option<Xbond<'_>>> {
         let datapath = match self.over {
             Over::XbondXdp => "xdp",
@@ -231,7 +231,7 @@ impl Place {
         Xbond::run(&self.inside, arguments).map(Some)
     }
 
-    /// The slaves, of the kernel's bond.
+    /// Enslaves the slaves of the kernel's bond.
     fn enslave(&self) -> Result<()> {
         self.inside.ip("link add bond0 type bond mode active-backup miimon 100")?;
         for (nic, _) in NICS {
@@ -242,7 +242,7 @@ impl Place {
         bonded::wait_until("the bond's carrier", || Ok(self.inside.link("bond0")?.operstate == "UP"))
     }
 
-    /// Port and wire by two bare redirects; they stay as long as the devices.
+    /// Connects port and wire by two bare redirects; they stay as long as the devices.
     fn join(&self, wire: &str) -> Result<()> {
         for (from, to) in [("port", wire), (wire, "port")] {
             let map = devmap(&self.inside, to)?;
@@ -264,7 +264,7 @@ impl Place {
             let mut program = Xdp::from_pin(pin, XdpAttachType::Interface)?;
             netns.run(|| {
                 let id = program.attach(device, XdpMode::Driver)?;
-                // The device keeps it.
+                // The device keeps it attached.
                 std::mem::forget(program.take_link(id)?);
                 Ok(())
             })
@@ -284,7 +284,7 @@ impl Place {
     }
 }
 
-/// A devmap with one device.
+/// Creates a devmap with one device.
 fn devmap(netns: &NetNs, device: &str) -> Result<MapData> {
     netns.run(|| {
         let wanted = aya_obj::Map::new_from_params(bpf_map_type::BPF_MAP_TYPE_DEVMAP as u32, 4, 8, 1, 0);
@@ -300,7 +300,7 @@ fn devmap(netns: &NetNs, device: &str) -> Result<MapData> {
     })
 }
 
-/// Where frames are made, and where they are counted: at both ends of a place.
+/// The sources and counters of frames at both ends of a place.
 struct Ends {
     lan: Xdp,
     far: Xdp,
@@ -309,7 +309,7 @@ struct Ends {
 impl Ends {
     fn new(place: &Place) -> Result<Self> {
         for (netns, device) in [(&place.lan, "lan0"), (&place.wire, NICS[0].1)] {
-            // What leaves by tc arrives as an skb, and would have to be made a frame for an XDP program.
+            // A frame that leaves by tc arrives as an skb, which would have to be converted for an XDP program.
             if place.over.is_skb() {
                 place.attach_tc(netns, device, &raw::load(Hook::Tc, &raw::empty(TC_ACT_SHOT))?)?;
             } else {
@@ -324,7 +324,7 @@ impl Ends {
         Ok(Self { lan: source(&place.lan, "lan0")?, far: source(&place.wire, NICS[0].1)? })
     }
 
-    /// Packets/s that reach the other end.
+    /// Returns the packets/s that reach the other end.
     fn measure(&self, place: &Place, direction: Direction, packets: u32) -> Result<f64> {
         let (from, source, to, sink, frame) = match direction {
             Direction::ToWire => (&place.lan, &self.lan, &place.wire, NICS[0].1, ethernet(FAR, LAN, IPV4)),
@@ -350,14 +350,14 @@ impl Ends {
 const TC_ACT_SHOT: i32 = 2;
 const XDP_DROP: i32 = 1;
 
-/// Packets that a device has received, dropped ones included.
+/// Returns the packets that a device has received, including dropped ones.
 fn received(netns: &NetNs, device: &str) -> Result<u64> {
     let json: serde_json::Value =
         serde_json::from_str(&netns.ip(&format!("-json -statistics link show dev {device}"))?)?;
     json[0]["stats64"]["rx"]["packets"].as_u64().context("no counter of received packets")
 }
 
-/// The last one: interrupts like the first.
+/// Uses the last CPU: interrupts usually run on the first one.
 fn stay_on_one_cpu() -> Result<()> {
     let cpus = std::thread::available_parallelism()?.get();
     let mut set = CpuSet::new();

@@ -1,4 +1,5 @@
-//! What a host's traffic loses by xbond: TCP and UDP over a bare slave, over bonds on such slaves, round by round.
+//! Measures the cost of xbond for a host's traffic: TCP and UDP over a bare slave and over bonds on such slaves,
+//! round by round.
 //!
 //! ```text
 //!  host                         peer
@@ -30,7 +31,7 @@ use xbond_tests::{
 };
 
 const ROUNDS: usize = 9;
-/// Between the first byte and the first that counts.
+/// Time between the first byte and the first that counts.
 const WARM_UP: Duration = Duration::from_millis(50);
 const PERIOD: Duration = Duration::from_millis(350);
 const QUICK_PERIOD: Duration = Duration::from_millis(60);
@@ -40,18 +41,18 @@ const CHUNK: usize = 128 << 10;
 const DATAGRAM: usize = 64;
 const NICS: [(&str, &str); 2] = [("enp0s8", "eth0"), ("enp0s9", "eth1")];
 
-/// What the host's address is on.
+/// The device that has the host's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Over {
     Slave,
     /// bond0 and its port are a veth pair.
     XbondVeth,
-    /// A netkit pair.
+    /// bond0 and its port are a netkit pair.
     XbondNetkit,
     XbondXdp,
     /// The kernel's bonding driver.
     Driver,
-    /// The kernel's team driver, without its daemon: a failover would take that.
+    /// The kernel's team driver, without its daemon, which a failover would need.
     Team,
 }
 
@@ -67,7 +68,7 @@ impl Over {
         }
     }
 
-    /// `xbond run --datapath` and `--pair`.
+    /// Returns the values of `xbond run --datapath` and `--pair`.
     fn xbond(self) -> Option<[&'static str; 2]> {
         match self {
             Self::XbondVeth => Some(["tc", "veth"]),
@@ -81,7 +82,7 @@ impl Over {
         matches!(self, Self::XbondVeth | Self::XbondNetkit)
     }
 
-    /// The kind of device that the kernel has to have, where it may lack it.
+    /// Returns the kind of device that the kernel needs and may lack.
     fn kind(self) -> Option<&'static str> {
         match self {
             Self::XbondNetkit => Some("netkit"),
@@ -109,7 +110,7 @@ impl Direction {
     }
 }
 
-/// What is measured. Each is one table.
+/// The measured load. Each is one table.
 #[derive(Clone, Copy, Debug)]
 enum Load {
     Tcp { streams: usize, direction: Direction },
@@ -117,17 +118,17 @@ enum Load {
     RequestResponse { quantile: f64, ends: Cpus },
 }
 
-/// Where the two ends of a connection run.
+/// The CPUs on which the two ends of a connection run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cpus {
-    /// As two machines do: each end has to be woken.
+    /// Like two machines: each end has to be woken.
     Two,
-    /// The path alone: nobody sleeps for long.
+    /// The path alone: no thread sleeps for long.
     One,
 }
 
 impl Cpus {
-    /// The first end's, the second end's.
+    /// Returns the CPUs of the first and the second end.
     fn of_ends(self) -> [usize; 2] {
         let last = thread::available_parallelism().map_or(1, |count| count.get()) - 1;
         match self {
@@ -175,7 +176,7 @@ impl Load {
         }
     }
 
-    /// Of the ratio to the slave, by tc.
+    /// Returns the target of the ratio to the slave, by tc.
     fn target(self) -> Option<Target> {
         match self {
             Self::Tcp { .. } => Some(Target::AtLeast(0.96)),
@@ -186,7 +187,7 @@ impl Load {
     }
 }
 
-/// A host with two NICs, cabled to a peer.
+/// A host with two NICs that are cabled to a peer.
 struct Place {
     over: Over,
     host: NetNs,
@@ -215,7 +216,7 @@ fn main() -> Result<()> {
     for load in Load::all() {
         let mut of_place = vec![Vec::new(); places.len()];
         for round in 0..rounds {
-            // Each place is first as often as last.
+            // Each place comes first equally often.
             for turn in 0..places.len() {
                 let index = (round + turn) % places.len();
                 let value = places[index].measure(load, period);
@@ -233,7 +234,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Each place's own, and its ratio to the first one's round by round; of xbond's by tc also that to the driver's.
+/// Returns the figures of each place, and its ratio to the first one round by round; for xbond by tc also the ratio
+/// to the driver.
 fn figures(load: Load, places: &[Place], of_place: &[Vec<f64>]) -> Vec<Figure> {
     let mut figures = Vec::new();
     for (place, rounds) in places.iter().zip(of_place) {
@@ -268,7 +270,7 @@ impl Place {
             let (host, other) = (&host, peer.name());
             host.ip(&format!("link add {nic} type veth peer name {port} netns {other}"))?;
             if over == Over::XbondXdp {
-                // On a wire checksums are whole, and a veth takes redirected frames only with NAPI.
+                // On a wire checksums are complete, and a veth accepts redirected frames only with NAPI.
                 peer.exec(&format!("ethtool -K {port} tx off gro on"))?;
             }
             peer.ip(&format!("link set {port} up"))?;
@@ -277,7 +279,7 @@ impl Place {
         Ok(Self { over, host, peer })
     }
 
-    /// The address of the host, on what is measured.
+    /// Adds the host's address to the measured device.
     fn set_up(&self) -> Result<Option<Xbond<'_>>> {
         let address = format!("{HOST_V4}/24");
         if let Some([datapath, pair]) = self.over.xbond() {
@@ -295,7 +297,7 @@ impl Place {
                 "bond0"
             }
             Over::Team => {
-                // Its daemon would give the ports its MAC.
+                // Its daemon would set the MAC address of the ports.
                 let active = self.host.link(NICS[0].0)?;
                 self.host.ip(&format!("link add team0 address {} type team", active.mac))?;
                 self.host.exec("teamnl team0 setoption mode activebackup")?;
@@ -313,7 +315,7 @@ impl Place {
         Ok(None)
     }
 
-    /// From, to.
+    /// Returns the sender and the receiver.
     fn ends(&self, direction: Direction) -> [(&NetNs, Ipv4Addr); 2] {
         let (host, peer) = ((&self.host, HOST_V4), (&self.peer, PEER_V4));
         match direction {
@@ -333,7 +335,7 @@ impl Place {
     }
 }
 
-/// Connections between two namespaces: the connecting ends and the accepting ones.
+/// Opens connections between two namespaces; returns the connecting and the accepting ends.
 fn connect([from, to]: [(&NetNs, Ipv4Addr); 2], count: usize) -> Result<Vec<(TcpStream, TcpStream)>> {
     let listener = to.0.run(|| Ok(TcpListener::bind((to.1, 0))?))?;
     let target = listener.local_addr()?;
@@ -344,12 +346,12 @@ fn connect([from, to]: [(&NetNs, Ipv4Addr); 2], count: usize) -> Result<Vec<(Tcp
     (0..count).map(pair).collect()
 }
 
-/// Gbit/s of payload.
+/// Returns Gbit/s of payload.
 fn tcp(ends: [(&NetNs, Ipv4Addr); 2], streams: usize, period: Duration) -> Result<f64> {
     let received = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     let mut workers = Vec::new();
-    // Several streams go where the scheduler puts them.
+    // The scheduler places several streams.
     let (alone, [from, to]) = (streams == 1, Cpus::Two.of_ends());
     for (mut sender, mut receiver) in connect(ends, streams)? {
         let stop = stop.clone();
@@ -383,7 +385,7 @@ fn tcp(ends: [(&NetNs, Ipv4Addr); 2], streams: usize, period: Duration) -> Resul
     Ok(rate * 8.0 / 1e9)
 }
 
-/// Packets/s that reach the receiver's socket, full or not.
+/// Returns the packets/s that reach the receiver's socket, whether its buffer is full or not.
 fn udp([from, to]: [(&NetNs, Ipv4Addr); 2], period: Duration) -> Result<f64> {
     let receiver = to.0.run(|| Ok(UdpSocket::bind((to.1, 0))?))?;
     receiver.set_read_timeout(Some(Duration::from_millis(100)))?;
@@ -397,7 +399,7 @@ fn udp([from, to]: [(&NetNs, Ipv4Addr); 2], period: Duration) -> Result<f64> {
         move || -> io::Result<()> {
             stay_on(first)?;
             while !stop.load(Relaxed) {
-                // A full queue refuses one now and then.
+                // A full queue refuses a packet at times.
                 let _ = sender.send(&[0x5a; DATAGRAM]);
             }
             Ok(())
@@ -409,7 +411,7 @@ fn udp([from, to]: [(&NetNs, Ipv4Addr); 2], period: Duration) -> Result<f64> {
             stay_on(second)?;
             let mut buffer = [0; DATAGRAM];
             while !stop.load(Relaxed) {
-                // Its time-out is to look whether it is over.
+                // Its time-out serves to check whether the period is over.
                 let _ = receiver.recv(&mut buffer);
             }
             Ok(())
@@ -425,7 +427,8 @@ fn udp([from, to]: [(&NetNs, Ipv4Addr); 2], period: Duration) -> Result<f64> {
     Ok(rate)
 }
 
-/// What the sockets of this thread's namespace have got, and what they had no room for.
+/// Returns the datagrams that the sockets of this thread's namespace have received, and those for which they had no
+/// space.
 fn datagrams() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/thread-self/net/snmp")?;
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
@@ -435,7 +438,7 @@ fn datagrams() -> Result<u64> {
     wanted.map(|(_, value)| Ok(value.parse::<u64>()?)).sum()
 }
 
-/// Microseconds from a request of one byte to its response of one byte.
+/// Returns the microseconds from a request of one byte to its response of one byte.
 fn request_response(ends: [(&NetNs, Ipv4Addr); 2], cpus: Cpus, wanted: f64, period: Duration) -> Result<f64> {
     let [asker, answerer] = cpus.of_ends();
     let (mut asking, mut answering) = connect(ends, 1)?.pop().context("no connection")?;
@@ -470,7 +473,7 @@ fn request_response(ends: [(&NetNs, Ipv4Addr); 2], cpus: Cpus, wanted: f64, peri
     Ok(quantile(&took, wanted))
 }
 
-/// How fast a counter rises, per second, once it has begun to.
+/// Returns how fast a counter increases per second, once it has begun to.
 fn rate(period: Duration, count: impl Fn() -> Result<u64>) -> Result<f64> {
     let begun = count()?;
     bonded::wait_until("the first data", || Ok(count()? > begun))?;

@@ -1,5 +1,6 @@
-//! What the programs cost, packet by packet: BPF_PROG_TEST_RUN on the frames of [`xbond_tests::frames`], each
-//! checked before it is measured, against programs that do nothing and programs that only redirect.
+//! Measures the cost of the programs per packet, by BPF_PROG_TEST_RUN on the frames of [`xbond_tests::frames`], each
+//! of which is verified before it is measured. They are compared with programs that do nothing and with programs that
+//! only redirect.
 
 #[path = "../tests/programs/mod.rs"]
 mod programs;
@@ -29,14 +30,14 @@ use xbond_tests::{
 const ROUNDS: usize = 9;
 const REPEAT: u32 = 1_000_000;
 const WARM_UP: u32 = 10_000;
-/// Nanoseconds of XDP over an empty program, and over a bare bpf_redirect_map.
+/// Nanoseconds of XDP in addition to an empty program, and to a bare bpf_redirect_map.
 const RECEIVE_AT_MOST: f64 = 8.0;
 const TRANSMIT_AT_MOST: f64 = 15.0;
 
 fn main() -> Result<()> {
     let quick = std::env::args().any(|argument| argument == "--quick");
     let mut measured = Measured::default();
-    // Asked before this thread stays on one of them: the last, since interrupts like the first.
+    // Read before this thread is bound to one of them: the last, since interrupts usually run on the first.
     let cpus = std::thread::available_parallelism()?.get();
     for hook in [Hook::Xdp, Hook::Tc] {
         measured.figures.extend(bench(hook, quick, cpus)?);
@@ -72,7 +73,7 @@ fn bench(hook: Hook, quick: bool, cpus: usize) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Programs that product and baseline are compared by.
+/// The programs with which product and baseline are compared.
 struct Stage {
     empty: raw::Loaded,
     empty_program: Program,
@@ -123,7 +124,7 @@ fn measure(bench: &Bench, stage: &Stage, case: &Case) -> Result<Vec<Figure>> {
     let mut pins = Pins::default();
     let frame = &case.frame;
     let measured = if case.is_changed() {
-        // What the product changes is put back before each run, before the empty program's, too.
+        // The product's changes to the frame are undone before each run, and before the empty program's runs, too.
         let [of_product, of_empty] =
             [fd(&program)?, stage.empty.fd.as_fd()].map(|program| raw::program_array(program));
         let (of_product, of_empty) = (of_product?, of_empty?);
@@ -144,7 +145,7 @@ fn measure(bench: &Bench, stage: &Stage, case: &Case) -> Result<Vec<Figure>> {
     Ok(figures(bench, case, &measured))
 }
 
-/// Whether a bare redirect does the same.
+/// Returns whether a bare redirect gives the same result.
 fn is_sent(case: &Case) -> bool {
     case.way == Way::Transmit && case.verdict == Verdict::Forwarded
 }
@@ -156,8 +157,8 @@ fn fd(program: &Program) -> Result<std::os::fd::BorrowedFd<'_>> {
     })
 }
 
-/// The rounds are of product and empty program, and, of what is sent, of a bare redirect and, if it is another one,
-/// its empty program.
+/// Returns the figures. The rounds are of product and empty program and, for transmitted frames, of a bare redirect
+/// and, if it differs, of its empty program.
 fn figures(bench: &Bench, case: &Case, rounds: &[Vec<f64>]) -> Vec<Figure> {
     let way = if case.way == Way::Transmit { "transmit" } else { "receive" };
     let policy = policy(case.scene.policy);
@@ -189,8 +190,8 @@ fn price_of_a_redirect(bench: &Bench, stage: &Stage) -> Result<Figure> {
     Ok(Figure::of(&format!("{} baseline", bench.hook), name, "ns over empty", &over))
 }
 
-/// What it costs to look whether the slave has a link: the same program without and with it, in turns with programs that
-/// look before fewer packets, or by a helper.
+/// Measures the cost of checking whether the slave has a link: the same program without and with the check,
+/// alternating with programs that check before fewer packets, or by a helper.
 fn price_of_the_guard(bench: &Bench, cases: &[Case]) -> Result<Vec<Figure>> {
     let case = cases.iter().find(|case| is_sent(case)).context("nothing is sent")?;
     let program = bench.program(case.way);
@@ -243,8 +244,8 @@ fn price_of_the_guard(bench: &Bench, cases: &[Case]) -> Result<Vec<Figure>> {
     Ok(figures.collect())
 }
 
-/// What a packet costs while every other CPU sends by the same bond, too: of how little they share. Test runs hold the
-/// lock of no queue, so that whatever is dearer is the programs' own.
+/// Measures the cost of a packet while every other CPU transmits by the same bond, which shows how little the CPUs
+/// share. Test runs take no queue lock, so that any increase is due to the programs.
 fn price_of_company(bench: &Bench, cases: &[Case], cpus: usize) -> Result<Vec<Figure>> {
     if cpus < 2 {
         return Ok(Vec::new());
@@ -281,7 +282,7 @@ fn price_of_company(bench: &Bench, cases: &[Case], cpus: usize) -> Result<Vec<Fi
     Ok(figures)
 }
 
-/// Nanoseconds per run: for each program those of each round. In a round each program has its turn.
+/// Returns the nanoseconds per run for each program and round. Each program runs in each round.
 fn rounds(programs: &[&Program], frame: &[u8]) -> Result<Vec<Vec<f64>>> {
     let mut rounds = vec![Vec::new(); programs.len()];
     for program in programs {
@@ -295,7 +296,7 @@ fn rounds(programs: &[&Program], frame: &[u8]) -> Result<Vec<Vec<f64>>> {
     Ok(rounds)
 }
 
-/// Nanoseconds per run. The kernel's own answer has no fractions.
+/// Returns the nanoseconds per run. The kernel's own answer has no fractions.
 fn run(program: &Program, frame: &[u8], repeat: u32) -> Result<f64> {
     let clock = ClockId::CLOCK_THREAD_CPUTIME_ID;
     let start = clock_gettime(clock)?;
@@ -304,7 +305,7 @@ fn run(program: &Program, frame: &[u8], repeat: u32) -> Result<f64> {
     Ok(took.as_nanos() as f64 / f64::from(repeat))
 }
 
-/// Sizes, and what the verifier counted.
+/// Returns sizes, and the verifier's counts.
 fn facts(bench: &Bench) -> Result<Vec<Figure>> {
     let programs = match bench.hook {
         Hook::Tc => [names::TC_PORT_TX, names::TC_SLAVE_RX],

@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: a Debian package.
+//! `cargo xtask dist`: builds a Debian package.
 
 use std::{
     fs,
@@ -13,9 +13,9 @@ use xbond_tests::{Lab, PEER_V4};
 use xtask_common::{machine, setup};
 
 const UNIT: &str = "packaging/systemd/xbond.service";
-/// `systemd-analyze security` in tenths; the less, the less the service could do.
+/// The highest exposure in `systemd-analyze security`, in tenths; a lower value means a more restricted service.
 const EXPOSURE_LIMIT: u32 = 25;
-/// The root in which the package is tried.
+/// The Debian release in which the package is tested.
 const SUITE: &str = "bookworm";
 
 /// Shells, and the names of their completions.
@@ -66,13 +66,13 @@ fn build() -> Result<PathBuf> {
     deb.args(["--package", "bond-user", "--no-build", "--no-strip", "--output"]).arg(&debian);
     let output = deb.output().context("cannot run cargo-deb")?;
     ensure!(output.status.success(), "cargo-deb: {}", String::from_utf8_lossy(&output.stderr));
-    // Its last line is the path.
+    // The last line of its output is the path.
     let text = String::from_utf8_lossy(&output.stdout);
     let path = text.lines().rfind(|line| line.ends_with(".deb")).context("cargo-deb names no package")?;
     Ok(PathBuf::from(path))
 }
 
-/// The verbs that the manual page of xbond refers to, as `xbond\-add\-slave(8)`.
+/// Returns the verbs that the manual page of xbond refers to, as `xbond\-add\-slave(8)`.
 fn verbs(page: &str) -> Vec<String> {
     let page = page.replace("\\-", "-");
     let names = page.split("xbond-").skip(1).filter_map(|rest| rest.split_once("(8)"));
@@ -89,7 +89,7 @@ fn output(program: &Path, arguments: &[&str]) -> Result<String> {
     String::from_utf8(output.stdout).context("xbond printed no text")
 }
 
-/// The unit must not be able to do much, where there is a systemd to say so.
+/// Checks the exposure of the unit, if this machine has systemd.
 fn check_unit() -> Result<()> {
     if machine::find("systemd-analyze").is_none() {
         println!("skipped: the unit's exposure: there is no systemd-analyze");
@@ -106,7 +106,7 @@ fn check_unit() -> Result<()> {
     Ok(())
 }
 
-/// The life of the package in a clean root, between two NICs and a peer.
+/// Installs, runs, upgrades and removes the package in a clean root, between two NICs and a peer.
 fn try_out(package: &Path) -> Result<()> {
     ensure!(machine::is_root(), "trying the package takes root");
     setup::ensure_tools(&[("debootstrap", "debootstrap"), ("unshare", "util-linux"), ("curl", "curl")])?;
@@ -131,7 +131,7 @@ fn try_out(package: &Path) -> Result<()> {
     machine::run_well(&mut test)
 }
 
-/// Where this machine has its own packages from, if apt knows.
+/// Returns the mirror of this machine's packages, if apt knows it.
 fn mirror() -> Option<String> {
     let mut apt = machine::command("apt-get");
     let output = apt.args(["indextargets", "--format", "$(REPO_URI)"]).output().ok()?;

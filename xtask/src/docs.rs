@@ -44,7 +44,7 @@ fn ensure_mdbook() -> Result<()> {
     if has_mdbook() {
         return Ok(());
     }
-    // Neither its web server nor its watcher is used; they are most of its dependencies.
+    // Neither its web server nor its watcher is used; they account for most of its dependencies.
     machine::run_well(machine::cargo().args([
         "install",
         "mdbook",
@@ -100,7 +100,7 @@ fn pages_in(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(pages)
 }
 
-/// `pages` are texts by their paths from the root; `exists` answers for other files.
+/// Checks the links; `pages` are texts by their paths from the root, `exists` decides about other files.
 fn inspect(pages: &HashMap<PathBuf, String>, exists: impl Fn(&Path) -> bool) -> Vec<String> {
     let mut complaints = Vec::new();
     let mut listed = Vec::new();
@@ -129,7 +129,7 @@ fn inspect(pages: &HashMap<PathBuf, String>, exists: impl Fn(&Path) -> bool) -> 
     complaints
 }
 
-/// The path of a link's target, from the root.
+/// Returns the path of a link's target, from the root.
 fn resolve(page: &Path, target: &str) -> PathBuf {
     let mut path = page.parent().map(Path::to_owned).unwrap_or_default();
     for part in target.split('/') {
@@ -142,7 +142,7 @@ fn resolve(page: &Path, target: &str) -> PathBuf {
     path
 }
 
-/// Targets of the links outside of code, with their lines.
+/// Returns the targets of the links outside of code, with their lines.
 fn links(text: &str) -> Vec<(usize, String)> {
     let mut links = Vec::new();
     for (line, prose) in prose(text) {
@@ -156,7 +156,7 @@ fn links(text: &str) -> Vec<(usize, String)> {
     links
 }
 
-/// The ids that GitHub and mdBook give to headings.
+/// Returns the ids that GitHub and mdBook give to headings.
 fn headings(text: &str) -> impl Iterator<Item = String> {
     let titles =
         text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
@@ -168,7 +168,7 @@ fn headings(text: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// Lines outside of code blocks, counted from 1, without what stands in backquotes.
+/// Returns the lines outside of code blocks, counted from 1, without the parts in backquotes.
 fn prose(text: &str) -> Vec<(usize, String)> {
     let mut in_block = false;
     let mut lines = Vec::new();

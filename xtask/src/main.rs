@@ -1,4 +1,4 @@
-//! xbond's own tools. `cargo xtask --help` lists them.
+//! Development tools of xbond. `cargo xtask --help` lists them.
 
 mod dist;
 mod docs;
@@ -39,9 +39,10 @@ enum Verb {
     Dist(dist::Arguments),
     /// Builds the book of docs/ into target/book, and checks the links of the documents
     Docs,
-    /// Runs what CI leaves out: the package's life, benchmarks, and the guests on all kernels; hours on two processors
+    /// Runs what CI omits: the package's life, benchmarks, and the guests on all kernels; takes hours on two
+    /// processors
     ReleaseCheck(release::Arguments),
-    /// Checks formatting, lints, who imports whom, that unsafe code is explained, and what docs/PARITY.md names
+    /// Checks formatting, lints, imports, SAFETY comments, and the tests that docs/PARITY.md names
     Tidy,
 }
 

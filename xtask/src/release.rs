@@ -1,4 +1,4 @@
-//! `cargo xtask release-check`: everything that `.ci/run` leaves out because it takes long, one after the other.
+//! `cargo xtask release-check`: runs everything that `.ci/run` omits because it takes long, one after the other.
 //!
 //! The parts keep both processors of a small machine busy, or measure times: two at once would take as long, and make
 //! figures and timing tests worthless.
@@ -14,13 +14,13 @@ use clap::{Args, ValueEnum};
 
 use xtask_common::{machine, setup};
 
-/// The kernel whose driver the scenarios were recorded on.
+/// The kernel on whose driver the scenarios were recorded.
 const COMPARED: &str = "6.12";
-/// The oldest that xbond supports, the ones that most hosts run, and the newest that Debian offers.
+/// The oldest kernel that xbond supports, the ones of most hosts, and the newest that Debian offers.
 const TESTED: [&str; 4] = ["6.1", "6.12", "6.18", "newest"];
 
-/// Test programs whose outcome depends on the kernel: programs, hooks, devices, routes. What the others test is the agent's
-/// own logic, which the guest of one kernel and CI's machine run.
+/// Test programs with results that depend on the kernel: programs, hooks, devices, routes. The others test the
+/// agent's own logic; the guest of one kernel and CI's machine run them.
 const OF_THE_KERNEL: [&str; 15] = [
     "prog_run",
     "scenario",
@@ -72,11 +72,11 @@ enum Part {
     VmTests,
 }
 
-/// How a part ended.
+/// The result of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum End {
     Passed,
-    /// With its exit status.
+    /// With this exit status.
     Failed(String),
 }
 
@@ -125,9 +125,9 @@ fn vm_tests<'a>(kernel: &'a str, arguments: &Arguments) -> Vec<&'a str> {
     words
 }
 
-/// Runs this program with these words. That it fails is a result; that it cannot be started is an error.
+/// Runs this program with these words. A failure of the program is a result; a failure to start it is an error.
 fn carry_out(words: &[String]) -> Result<Ran> {
-    // The programs' names would fill the table.
+    // The names of the programs would fill the table.
     let named = words.iter().take_while(|word| *word != "--program");
     let command = named.map(String::as_str).collect::<Vec<_>>().join(" ");
     println!("\n== cargo xtask {}", words.join(" "));

@@ -20,7 +20,7 @@ use xbond_tests::{
 
 use xtask_common::{machine, setup};
 
-/// First part of the namespaces' names of a lab that stays.
+/// First part of the namespaces' names of a lab that is kept.
 const KEPT_LAB: &str = "xbond-lab";
 /// The first slave of the scenario, which is active first, and the one that takes over.
 const FIRST: &str = "enp0s8";
@@ -38,15 +38,15 @@ pub struct Arguments {
 
 #[derive(Args)]
 struct LabArguments {
-    /// What the switch accepts: everything, or as VirtualBox only a NIC's own MAC
+    /// What the switch accepts: everything, or like VirtualBox only a NIC's own MAC address
     #[arg(long, value_enum, default_value_t = Switch::Learning)]
     switch: Switch,
     #[arg(long, value_enum, default_value_t = Datapath::Tc)]
     datapath: Datapath,
-    /// How the link of enp0s8 fails: its cable is pulled, or it is set down on the host
+    /// How the link of enp0s8 fails: its carrier is removed, or it is set down on the host
     #[arg(long, value_enum, default_value_t = Cut::Carrier)]
     cut: Cut,
-    /// What the NICs are; of a tap, a pulled cable loses nothing that was sent before
+    /// The type of the NICs; with taps, a removed carrier loses no frame that was sent before it
     #[arg(long, value_enum, default_value_t = Wire::Veth)]
     wire: Wire,
     /// Only this policy; without it all three in turn
@@ -58,7 +58,7 @@ struct LabArguments {
     /// Writes the results as JSON to this file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Leaves the lab of the last run running, to look around in
+    /// Leaves the lab of the last run running, for inspection
     #[arg(long)]
     keep: bool,
 }
@@ -106,10 +106,10 @@ impl FailOverMac {
     }
 }
 
-/// The MACs of the bond and its slaves, by name.
+/// The MAC addresses of the bond and its slaves, by name.
 type MacTable = BTreeMap<String, String>;
 
-/// One run, as in the file that --report writes.
+/// One run, in the form of the file that --report writes.
 #[derive(Serialize)]
 struct Outcome {
     fail_over_mac: FailOverMac,
@@ -117,7 +117,7 @@ struct Outcome {
     cut: Cut,
     before: MacTable,
     after: MacTable,
-    /// Packets of both directions.
+    /// Packets in both directions.
     sent: u64,
     received: u64,
     lost: u64,
@@ -129,11 +129,11 @@ struct Outcome {
     traffic: Traffic,
 }
 
-/// Whether both directions went on after the cut, and whether they had to.
+/// Whether traffic continued in both directions after the cut, and whether it had to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Traffic {
     Recovered,
-    /// The switch does not accept the MAC that this policy gives to the new active slave.
+    /// The switch does not accept the MAC address that this policy gives to the new active slave.
     RefusedBySwitch,
     Failed,
 }
@@ -160,7 +160,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     remove_lab_on_signals()?;
     let result = all(&arguments.lab);
     if INTERRUPTED.load(Ordering::Acquire) {
-        // What failed then failed because the lab is being removed; the process ends when it is.
+        // The failure is due to the removal of the lab; the process ends when the lab is removed.
         loop {
             thread::park();
         }
@@ -198,7 +198,7 @@ fn all(arguments: &LabArguments) -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What becomes of a run's lab.
+/// What happens to a run's lab.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum AfterRun {
     Remove,
@@ -297,7 +297,7 @@ impl LabArguments {
         format!("datapath {}, {switch}, {cut}", self.datapath.name())
     }
 
-    /// How long the traffic goes on after the cut. That nothing comes back shows after up to 5 seconds.
+    /// Returns how long the traffic continues after the cut. A missing return path shows after up to 5 seconds.
     fn observation(&self) -> Duration {
         Duration::from_secs(if self.switch == Switch::Virtualbox { 6 } else { 2 })
     }
@@ -321,7 +321,7 @@ impl From<Cut> for lab::Cut {
     }
 }
 
-/// The scenario's tables: the MACs of bond, first and second slave, before and after the failover.
+/// Returns the scenario's tables: the MAC addresses of bond, first and second slave, before and after the failover.
 fn expected(lab: &Lab, policy: FailOverMac) -> Result<[MacTable; 2]> {
     let (first, second) = (lab.mac(FIRST)?, lab.mac(SECOND)?);
     let [before, after] = match policy {
@@ -361,7 +361,7 @@ fn verdict(outcome: &Outcome) -> String {
     format!("=> MAC tables as in the scenario: {macs}; traffic recovered: {traffic}")
 }
 
-/// Name, state and MAC as `ip -br link` shows them; the flags would not fit into the line.
+/// Prints name, state and MAC address as `ip -br link` shows them; the flags would not fit into the line.
 fn print_links(lab: &Lab, when: &str) -> Result<()> {
     println!("  {when}:");
     for name in [BOND, FIRST, SECOND] {

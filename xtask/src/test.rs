@@ -1,4 +1,4 @@
-//! `cargo xtask test`: unit tests, then the tests in network namespaces.
+//! `cargo xtask test`: runs unit tests, then the tests in network namespaces.
 
 use std::{
     env,
@@ -13,7 +13,7 @@ use clap::Args;
 
 use xtask_common::{machine, setup};
 
-/// How many tests the runner has run side by side.
+/// The variable for the number of tests that the runner runs concurrently.
 const THREADS: &str = "RUST_TEST_THREADS";
 
 #[derive(Args)]
@@ -48,11 +48,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Tests that may pass only when they run alone. More of them is no busy machine but a fault of the tests or of xbond.
+/// Tests that may pass only when they run alone. A higher number is not due to a busy machine, but a fault of the
+/// tests or of xbond.
 const RETRIES: usize = 2;
 
-/// Runs the tests in namespaces. A test that fails next to others is run once more, alone, because these tests wait for
-/// times and packets. What passes only then is named and counted at the end; this is the only place that repeats a test.
+/// Runs the tests in namespaces. A test that fails next to others is repeated once, alone, because these tests depend
+/// on times and packets. Tests that pass only then are named and counted at the end; no other code repeats tests.
 fn namespaces(runner: &[String]) -> Result<bool> {
     if !machine::is_root() {
         println!("the tests in network namespaces will be skipped: they need root");
@@ -62,12 +63,12 @@ fn namespaces(runner: &[String]) -> Result<bool> {
     let mut tests = tests(&binary);
     tests.args(["--no-fail-fast", "--"]).args(runner);
     if env::var_os(THREADS).is_none() {
-        // Mostly they wait: for links, for traffic.
+        // They mostly wait for links and traffic.
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         tests.env(THREADS, (2 * cpus).to_string());
     }
     let (passed, failed) = watch(&mut tests)?;
-    // Without names it was the building that failed.
+    // Without failed tests it was the build that failed.
     if passed || failed.is_empty() {
         return Ok(passed);
     }
@@ -95,7 +96,7 @@ fn tests(binary: &Path) -> Command {
     tests
 }
 
-/// Runs it, and shows what it says: whether it succeeded, and the names of the tests that failed.
+/// Runs the command, and shows its output; returns whether it succeeded, and the names of the failed tests.
 fn watch(command: &mut Command) -> Result<(bool, Vec<String>)> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
     let output = child.stdout.take().context("no pipe from cargo")?;
@@ -110,7 +111,7 @@ fn watch(command: &mut Command) -> Result<(bool, Vec<String>)> {
     Ok((child.wait()?.success(), failed))
 }
 
-/// Of a line of a test runner.
+/// Parses a line of a test runner.
 fn failed_test(line: &str) -> Option<&str> {
     Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.trim_end())
 }

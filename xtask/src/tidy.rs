@@ -1,4 +1,4 @@
-//! `cargo xtask tidy`: what a reviewer should not have to look for.
+//! `cargo xtask tidy`: checks rules that a reviewer should not have to check.
 
 use std::{
     env, fs,
@@ -66,7 +66,7 @@ const RULES: [Rule; 5] = [
     },
 ];
 
-/// Where Rust code of the project lies.
+/// Directories of the project's Rust code.
 const SOURCES: [&str; 6] = ["bond-common", "bond-core", "bond-ebpf", "bond-user", "tests", "xtask"];
 
 pub fn run() -> Result<ExitCode> {
@@ -152,12 +152,12 @@ fn inspect(name: &Path, text: &str) -> Result<Vec<Complaint>> {
     Ok(complaints)
 }
 
-/// Files of test modules: tests.rs, and what lies in tests/.
+/// Returns whether a file is a test module: tests.rs, or a file in tests/.
 fn is_of_tests(name: &Path) -> bool {
     name.with_extension("").components().any(|part| part.as_os_str() == "tests")
 }
 
-/// Whether `path` is `forbidden`, lies in it, or takes it in with a glob.
+/// Returns whether `path` is `forbidden`, is below it, or includes it with a glob.
 fn covers(forbidden: &str, path: &str) -> bool {
     let within = |outer: &str, inner: &str| {
         inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
@@ -165,7 +165,7 @@ fn covers(forbidden: &str, path: &str) -> bool {
     within(forbidden, path) || path.strip_suffix("::*").is_some_and(|module| within(module, forbidden))
 }
 
-/// What matters here of a file's code. Test modules are left out of the paths.
+/// The relevant parts of a file's code. Test modules are excluded from the paths.
 #[derive(Default)]
 struct Code {
     /// Paths of two and more names, names in `use`, and macros with their `!`.
@@ -176,7 +176,7 @@ struct Code {
 }
 
 impl Code {
-    /// `prefix` is the path before the braces that hold `tokens`, in a `use`.
+    /// Collects the paths in `tokens`; `prefix` is the path before their braces in a `use`.
     fn walk(&mut self, tokens: TokenStream, prefix: &[String]) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         let mut place = 0;
@@ -217,7 +217,7 @@ impl Code {
         }
     }
 
-    /// Reads the path that begins at `place`; returns the place after it.
+    /// Reads the path that begins at `place`; returns the index after it.
     fn path(&mut self, tokens: &[TokenTree], mut place: usize, prefix: &[String], in_use: bool) -> usize {
         let line = tokens[place].span().start().line;
         let mut path = prefix.to_vec();
@@ -252,7 +252,8 @@ fn is_colon(token: Option<&TokenTree>) -> bool {
     matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == ':')
 }
 
-/// After `unsafe`: a block or an impl. Functions and foreign items say what they need in their docs.
+/// Returns whether a block or an impl follows `unsafe`. Functions and foreign items have their requirements in their
+/// docs.
 fn starts_unsafe_code(next: Option<&TokenTree>) -> bool {
     match next {
         Some(TokenTree::Group(group)) => group.delimiter() == Delimiter::Brace,
@@ -261,7 +262,7 @@ fn starts_unsafe_code(next: Option<&TokenTree>) -> bool {
     }
 }
 
-/// Whether the statement that reaches this line has a SAFETY comment in it or directly above.
+/// Returns whether the statement on this line has a SAFETY comment in it or directly above.
 fn is_explained(lines: &[&str], line: usize) -> bool {
     let own = lines.get(line - 1).copied().unwrap_or_default();
     let above = lines[..line - 1].iter().rev().map(|line| line.trim());

@@ -1,4 +1,4 @@
-//! How long it takes from a link that is lost to the announcement on the wire of the other one.
+//! Measures the time from the loss of a link to the announcement on the wire of the other slave.
 
 use std::{thread, time::Duration};
 
@@ -13,17 +13,17 @@ use crate::{
     row::{Row, ms},
 };
 
-/// Packets/s each way, where there is traffic.
+/// Packets/s in each direction, in rows with traffic.
 const RATE: u32 = 2_000;
 const MIIMON: f64 = 100.0;
-/// Cuts come at any time between two looks at the links: each waits longer by this than the one before, modulo miimon.
+/// Cuts occur at any time between two polls of the links: each is later by this than the one before, modulo miimon.
 pub const STEP_MS: u64 = 37;
 
 #[derive(Clone, Copy)]
 struct Setting {
     wire: Wire,
     policy: &'static str,
-    /// Whether the agent listens to link events. Those of a tap come once a second at most.
+    /// Whether the agent uses link events. Those of a tap occur once a second at most.
     events: bool,
     traffic: bool,
 }
@@ -33,7 +33,7 @@ pub fn scenes(options: &Options) -> Vec<Scene> {
     for (wire, events) in [(Wire::Veth, true), (Wire::Veth, false), (Wire::Tap, true)] {
         for policy in bonded::POLICIES {
             for traffic in [true, false] {
-                // What waits for miimon anyway does not differ by policy.
+                // Rows that wait for miimon anyway do not differ by policy.
                 let by_event = wire == Wire::Veth && events;
                 if policy != "active" && (!by_event || options.quick) {
                     continue;

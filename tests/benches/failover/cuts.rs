@@ -1,4 +1,4 @@
-//! The active slave loses its carrier under traffic.
+//! Measures failovers after the active slave loses its carrier under traffic.
 
 use std::time::{Duration, Instant};
 
@@ -20,16 +20,17 @@ use crate::{
     row::{Row, gaps},
 };
 
-/// Packets/s from host to peer, most wanted first: the first that this machine's lab carries without a loss.
+/// Packets/s from host to peer, in order of preference: the first one that this machine's lab carries without a loss
+/// is used.
 const RATES: [u32; 6] = [100_000, 70_000, 50_000, 30_000, 20_000, 10_000];
 const QUICK_RATES: [u32; 1] = [10_000];
 /// Packets/s from peer to host.
 const BACK: u32 = 5_000;
 /// How long a rate is tried.
 const TRIAL: Duration = Duration::from_millis(400);
-/// What was sent this long before a cut may still be under way to the wire, on a busy machine.
+/// On a busy machine, packets that were sent this long before a cut may still be on their way to the wire.
 const UNDER_WAY: Duration = Duration::from_millis(50);
-/// Around a cut, for a plot.
+/// Time around a cut, for a plot.
 const SHOWN: Duration = Duration::from_millis(150);
 
 #[derive(Clone, Copy)]
@@ -38,11 +39,11 @@ struct Setting {
     datapath: Datapath,
     policy: &'static str,
     guard: bool,
-    /// Milliseconds, where the agent looks at links that often, and has neither events nor the guard.
+    /// miimon in milliseconds, in rows without link events and without the guard.
     only_miimon: Option<u64>,
 }
 
-/// What miimon alone takes, as with the driver.
+/// Values of miimon in rows with polling alone, as in the driver.
 const MIIMON: [u64; 3] = [10, 50, 100];
 
 pub fn scenes(options: &Options) -> Vec<Scene> {
@@ -51,7 +52,7 @@ pub fn scenes(options: &Options) -> Vec<Scene> {
         for datapath in [Datapath::Tc, Datapath::Xdp] {
             for policy in bonded::POLICIES {
                 for guard in [true, false] {
-                    // The quick run goes through each setting once, and not through all combinations.
+                    // The quick run measures each setting once, and not all combinations.
                     let chosen = match (wire, datapath) {
                         (Wire::Tap, Datapath::Tc) => policy == "active" && guard,
                         (Wire::Tap, Datapath::Xdp) => policy == "none" && guard,
@@ -83,32 +84,32 @@ pub fn scenes(options: &Options) -> Vec<Scene> {
 /// A cut, by the numbers of the packets that the host had sent.
 struct CutMade {
     at: Instant,
-    /// Just before the carrier fell, and when it had fallen.
+    /// Just before the carrier fell, and just after.
     before: u64,
     after: u64,
     /// When traffic flowed again.
     settled: u64,
-    /// Between `before` and `settled`.
+    /// Losses between `before` and `settled`.
     causes: Causes,
 }
 
-/// What is known of packets that were lost, by whoever dropped them.
+/// The known causes of packet losses, by what dropped the packets.
 #[derive(Clone, Copy, Debug, Default)]
 struct Causes {
-    /// By xbond: the carrier guard had failed over just before.
+    /// Dropped by xbond: the carrier guard had failed over just before.
     guard_pause: u64,
-    /// By xbond: no slave had a link.
+    /// Dropped by xbond: no slave had a link.
     no_link: u64,
-    /// By xbond, for any other reason.
+    /// Dropped by xbond, for any other reason.
     other: u64,
-    /// By the slaves themselves: without carrier they refuse what they are given.
+    /// Dropped by the slaves themselves: without carrier they refuse frames.
     slaves: u64,
-    /// Of the whole machine, in any direction: a CPU's backlog was full.
+    /// Dropped anywhere on the machine, in any direction: a CPU's backlog was full.
     backlog: u64,
 }
 
 impl Causes {
-    /// Everything so far.
+    /// Reads all counters.
     fn read(lab: &Lab, maps: &Maps) -> Result<Self> {
         let mut causes =
             Self { slaves: tx_dropped(lab)?, backlog: Softnet::read()?.dropped, ..Self::default() };
@@ -116,7 +117,7 @@ impl Causes {
             let stats = maps.stats(index)?;
             for reason in DropReason::ALL {
                 let count = match reason {
-                    // Of what is received.
+                    // Drops of received packets.
                     DropReason::Backup | DropReason::DrainingMulticast => continue,
                     DropReason::GuardPause => &mut causes.guard_pause,
                     DropReason::NoLink => &mut causes.no_link,
@@ -133,8 +134,8 @@ impl Causes {
         Ok(causes)
     }
 
-    /// In columns. Of what was `lost` while the carrier fell and after it had, the rest is the lab's: a queue of taps, the
-    /// switch, the receiver.
+    /// Adds columns for what was `lost` while the carrier fell and afterwards. Other losses are the lab's: a queue of
+    /// taps, the switch, the receiver.
     fn tell(row: &mut Row, cuts: &[CutMade], lost: f64, is_clean: bool) {
         let sum = |of: fn(&Self) -> u64| cuts.iter().map(|cut| of(&cut.causes)).sum::<u64>() as f64;
         let by_xbond = [
@@ -224,7 +225,7 @@ impl Setting {
         );
         self.tell(row, options, [&to_peer, &to_host], &cuts)?;
         if let Some(given) = given {
-            // What the guard is for. A packet that had left it when the bit fell is none of these.
+            // The purpose of the guard. A packet that it had passed when the bit fell is not counted.
             row.number("given to a slave while its carrier fell", given.while_it_fell as f64);
             let column = "given to a slave without carrier";
             if self.guard {
@@ -246,13 +247,13 @@ impl Setting {
         let rate = to_peer.sent as f64 / to_peer.last_sent().as_secs_f64();
         row.number("packets/s", rate.round());
         let under_way = (rate * UNDER_WAY.as_secs_f64()) as u64;
-        // Of each cut: before the carrier fell, while it fell, after it.
+        // For each cut: before the carrier fell, while it fell, after it.
         let mut counted = 0;
         let phases: Vec<[u64; 3]> = cuts
             .iter()
             .map(|cut| {
                 let CutMade { before, after, settled, .. } = *cut;
-                // What the cut before had lost is counted there.
+                // Losses of the previous cut are counted there.
                 let from = before.saturating_sub(under_way).max(counted);
                 counted = settled;
                 [from..before, before..after, after..settled].map(|numbers| to_peer.lost_among(numbers))
@@ -303,7 +304,7 @@ impl Setting {
     }
 }
 
-/// Packets that arrived in each millisecond, from 10 before the cut on.
+/// Returns the packets that arrived in each millisecond, from 10 before the cut on.
 fn buckets(report: &FlowReport, cut: Duration) -> Vec<u32> {
     let mut buckets = vec![0; SHOWN.as_millis() as usize];
     let from = cut.saturating_sub(Duration::from_millis(10));
@@ -322,7 +323,7 @@ fn flow(lab: &Lab, outbound: bool, rate: u32) -> Result<Flow> {
     Flow::start(from, to, FlowOptions { rate, ..FlowOptions::default() })
 }
 
-/// The first rate at which nothing is lost while nothing happens, with the traffic that comes back.
+/// Returns the first rate without a loss while nothing happens, with traffic in the other direction.
 fn highest(lab: &Lab, rates: &[u32]) -> Result<u32> {
     let (last, others) = rates.split_last().context("no rates")?;
     for &rate in others {
@@ -337,7 +338,7 @@ fn highest(lab: &Lab, rates: &[u32]) -> Result<u32> {
     Ok(*last)
 }
 
-/// Where links are cut.
+/// The lab in which links are cut.
 struct Cutting<'run> {
     lab: &'run Lab,
     xbond: &'run Xbond<'run>,
@@ -370,7 +371,7 @@ impl Cutting<'_> {
     }
 }
 
-/// What the slaves themselves refused: taps without carrier refuse everything.
+/// Returns what the slaves themselves refused: taps without carrier refuse everything.
 fn tx_dropped(lab: &Lab) -> Result<u64> {
     let text = lab.host.ip("-json -statistics link show")?;
     let links: serde_json::Value = serde_json::from_str(&text).context("the output of ip")?;

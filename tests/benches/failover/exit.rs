@@ -1,4 +1,4 @@
-//! Whether packets are handed to slaves whose carrier bit is clear: a program at each slave's egress looks.
+//! Counts packets that slaves get while their carrier bit is clear, by a program at each slave's egress.
 
 use std::{fs, os::fd::AsFd as _};
 
@@ -12,24 +12,25 @@ use xbond_tests::Lab;
 
 use crate::raw;
 
-/// The programs, until it is dropped.
+/// The programs, which stay attached until this is dropped.
 pub struct Exits {
-    /// Whether the carrier has fallen, by whoever has it fall.
+    /// Whether the carrier has fallen, as set by the benchmark.
     fell: MapData,
     given: Array<MapData, [u64; 2]>,
     _programs: Vec<SchedClassifier>,
 }
 
-/// Packets that a slave was given when its carrier bit was clear.
+/// Packets that a slave got while its carrier bit was clear.
 #[derive(Clone, Copy, Debug)]
 pub struct Given {
-    /// Before the bench knew that it is: they may have been on their way when it fell.
+    /// Before the benchmark had set the flag: they may have been on their way when the carrier fell.
     pub while_it_fell: u64,
     pub after_it_had: u64,
 }
 
 impl Exits {
-    /// None where programs cannot look (no BTF), or cannot be links (before 6.6).
+    /// Attaches the programs; returns `None` if programs cannot read the bit (no BTF), or cannot be links (before
+    /// 6.6).
     pub fn watch(lab: &Lab) -> Result<Option<Self>> {
         let kernel = Kernel::read();
         if !kernel.has_types() || !kernel.has_tcx() {
@@ -53,7 +54,7 @@ impl Exits {
         Ok(Some(Self { fell, given, _programs: programs }))
     }
 
-    /// The bench has had the carrier fall, or is about to have it rise.
+    /// Notes that the carrier has fallen, or is about to rise.
     pub fn carrier_fell(&self, fell: bool) -> Result<()> {
         raw::set(&self.fell, &u64::from(fell).to_ne_bytes()).context("cannot tell the programs")
     }

@@ -1,9 +1,9 @@
-//! What a failover costs: links that are cut under traffic, announcements, planned switches, agents that die, and
-//! one agent with many bonds.
+//! Measures the cost of failovers: links that are cut under traffic, announcements, planned switches, agents that are
+//! killed, and one agent with many bonds.
 //!
-//! Arguments: `--quick` does everything a few times, and fails if something does not recover, is duplicated, or is
-//! lost in a planned switch; `--cuts N` says how often a link is cut for each row; `--only TEXT` leaves out rows
-//! without that in their group's or own name.
+//! Arguments: `--quick` repeats each row a few times only, and fails if a bond does not recover, a packet is
+//! duplicated, or a planned switch loses one; `--cuts N` sets the number of cuts for each row; `--only TEXT` omits
+//! rows without this text in their group's or own name.
 
 mod announce;
 mod cuts;
@@ -49,10 +49,10 @@ impl Options {
     }
 }
 
-/// Fills a row.
+/// Measures and fills a row.
 type Measure = Box<dyn Fn(&mut Row, &Options) -> Result<()>>;
 
-/// One row that is to be measured.
+/// One row to be measured.
 pub struct Scene {
     row: Row,
     measure: Measure,
@@ -88,7 +88,7 @@ fn main() -> Result<()> {
         measured.add(row.measured);
     }
     measured.print();
-    // A long run is worth its other rows.
+    // After a long run the other rows are still useful.
     ensure!(failed.is_empty() || !options.quick, "failed: {}", failed.join("; "));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Switches that are asked for, and agents that come and go: nothing is lost.
+//! Measures switches on request, and agents that end and start: no packet is lost.
 
 use std::{fs, io::Write as _, path::PathBuf, time::Instant};
 
@@ -20,7 +20,7 @@ use crate::{
     row::{Row, gaps},
 };
 
-/// Packets/s each way.
+/// Packets/s in each direction.
 const RATE: u32 = 10_000;
 /// Packets between two switches: the former slave has drained by then.
 const BETWEEN: u64 = 2_000;
@@ -37,7 +37,7 @@ pub fn scenes(options: &Options) -> Vec<Scene> {
     }
     for happening in [Happening::Kill, Happening::Restart, Happening::Upgrade, Happening::Reload] {
         for datapath in [Datapath::Tc, Datapath::Xdp] {
-            // The quick run goes through each once.
+            // The quick run measures each once.
             let is_chosen = (datapath == Datapath::Xdp) == (happening == Happening::Upgrade);
             if options.quick && !is_chosen {
                 continue;
@@ -75,7 +75,7 @@ fn switch(row: &mut Row, options: &Options, datapath: Datapath, policy: &str, pr
     tell(row, options, &reports, &switches)
 }
 
-/// Everything that arrived, and nothing that did not.
+/// Adds columns for losses, copies and gaps.
 fn tell(row: &mut Row, options: &Options, reports: &[FlowReport; 2], events: &[Instant]) -> Result<()> {
     for (way, report) in ["out", "in"].iter().zip(reports) {
         row.number(&format!("{way}: sent"), report.sent as f64);
@@ -98,11 +98,11 @@ fn tell(row: &mut Row, options: &Options, reports: &[FlowReport; 2], events: &[I
 /// What happens to the agent while packets flow.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Happening {
-    /// kill -9; after a while another agent adopts the bond.
+    /// kill -9; some time later another agent adopts the bond.
     Kill,
     /// SIGTERM under on_exit=keep, and another agent at once: `systemctl restart`.
     Restart,
-    /// The same, and the other agent is another file: its programs take the place of those that run.
+    /// A restart with another binary, whose programs replace the running ones.
     Upgrade,
     /// The file has changed, and the agent reads it again.
     Reload,
@@ -129,7 +129,7 @@ fn agent(row: &mut Row, options: &Options, datapath: Datapath, happening: Happen
     let mut replaced = 0;
     let traffic = traffic(&lab)?;
     let mut events = Vec::new();
-    // Each takes longer than what is measured.
+    // Each takes longer than the measured event.
     for _ in 0..options.cuts.div_ceil(5) {
         events.push(Instant::now());
         xbond = match happening {
@@ -141,7 +141,7 @@ fn agent(row: &mut Row, options: &Options, datapath: Datapath, happening: Happen
             }
             Happening::Kill => {
                 xbond.kill()?;
-                // With no agent at all.
+                // Without any agent.
                 traffic.wait_for_more(BETWEEN / 2)?;
                 installed.start(&lab)?
             }
@@ -163,7 +163,7 @@ fn agent(row: &mut Row, options: &Options, datapath: Datapath, happening: Happen
     cli(&lab.host, ["down", BOND, "--force"])?;
     row.number("times", events.len() as f64);
     row.number("programs replaced", replaced as f64);
-    // Filters of clsact cannot be replaced without a gap, and stay as they are.
+    // Filters of clsact cannot be replaced without a gap, and stay.
     let can_replace = datapath == Datapath::Xdp || Kernel::read().has_tcx();
     let expected =
         if happening == Happening::Reload || !can_replace { 0 } else { events.len() * first.len() };
@@ -171,7 +171,7 @@ fn agent(row: &mut Row, options: &Options, datapath: Datapath, happening: Happen
     tell(row, options, &reports, &events)
 }
 
-/// The numbers of the programs that carry the bond's packets.
+/// Returns the numbers of the programs that carry the bond's packets.
 fn programs(lab: &Lab) -> Result<Vec<u32>> {
     let pins = Paths::of(lab.host.cookie()?).pins_of(&BondName::new(BOND)?).path();
     let entries = fs::read_dir(&pins).with_context(|| format!("cannot read {}", pins.display()))?;
@@ -180,7 +180,7 @@ fn programs(lab: &Lab) -> Result<Vec<u32>> {
     programs.map(|path| Ok(ProgramInfo::from_pin(path)?.id())).collect()
 }
 
-/// What agents are started from.
+/// The files from which agents are started.
 struct Installed {
     datapath: Datapath,
     file: NamedTempFile,
@@ -201,7 +201,7 @@ impl Installed {
         Ok(installed)
     }
 
-    /// Each change is of options, of an address and of a route.
+    /// Writes the file; each change is one of options, of an address and of a route.
     fn write_file(&self) -> Result<()> {
         let (miimon, more) = if self.changes.is_multiple_of(2) {
             (100, String::from("routes = []"))
@@ -226,7 +226,7 @@ impl Installed {
         self.write_file()
     }
 
-    /// The next agent is the other file.
+    /// Makes the next agent use the other binary.
     fn change_binary(&mut self) {
         self.binaries.reverse();
     }

@@ -1,4 +1,4 @@
-//! A row of a table: figures of one thing, in columns.
+//! A row of a table: figures of one subject, in columns.
 
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use xbond_tests::{
     flow::FlowReport,
 };
 
-/// One row, as it fills.
+/// One row, while it is filled.
 pub struct Row {
     pub group: String,
     pub name: String,
@@ -22,18 +22,18 @@ impl Row {
         Self { group: format!("failover: {group}"), name: name.to_owned(), measured: Measured::default() }
     }
 
-    /// A column with one value.
+    /// Adds a column with one value.
     pub fn number(&mut self, column: &str, value: f64) {
         self.measured.figures.push(Figure::exact(&self.group, &self.name, column, value));
     }
 
-    /// The same, of something that should not be more.
+    /// Adds a column with one value that should not exceed a limit.
     pub fn at_most(&mut self, column: &str, value: f64, most: f64) {
         let figure = Figure::exact(&self.group, &self.name, column, value);
         self.measured.figures.push(figure.with_target(Target::AtMost(most)));
     }
 
-    /// Columns of a value that each repetition has: least, median, p99 and most, in `unit`.
+    /// Adds columns for a value of each repetition: least, median, p99 and most, in `unit`.
     pub fn spread(&mut self, what: &str, unit: &str, values: &[f64], most: Option<f64>) {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -46,7 +46,7 @@ impl Row {
         }
     }
 
-    /// Keeps every value, for a plot.
+    /// Stores every value, for a plot.
     pub fn distribution(&mut self, unit: &str, values: &[f64]) {
         let name = format!("{}, {}", self.group.trim_start_matches("failover: "), self.name);
         self.measured.distributions.push(Distribution {
@@ -72,7 +72,7 @@ impl fmt::Display for Row {
     }
 }
 
-/// The longest time without an arrival after each event, up to the next one; milliseconds.
+/// Returns the longest time without an arrival after each event, up to the next one; milliseconds.
 pub fn gaps(report: &FlowReport, events: &[Instant]) -> Vec<f64> {
     let starts = || events.iter().map(|&event| report.since_start(event));
     let ends = starts().skip(1).chain([Duration::MAX]);

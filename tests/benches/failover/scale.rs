@@ -1,4 +1,4 @@
-//! One agent with many bonds: what it takes while nothing happens, and how fast all of them fail over.
+//! Measures one agent with many bonds: its cost while nothing happens, and how fast all bonds fail over.
 
 use std::{
     fmt::Write as _,
@@ -21,17 +21,17 @@ use crate::{
 };
 
 const SLAVES: usize = 4;
-/// How long bonds may take to come up, all together.
+/// How long all bonds together may take to come up.
 const BRING_UP: Duration = Duration::from_secs(120);
-/// Between two looks at ACTIVE of all bonds.
+/// Time between two polls of ACTIVE of all bonds.
 const LOOK: Duration = Duration::from_micros(100);
-/// Of all clock ticks of a core.
+/// Percentage of a core's clock ticks.
 const MOST_CPU: f64 = 0.5;
-/// After failovers, until what was needed for them is given back.
+/// Time after failovers until the memory for them is returned.
 const SETTLED: Duration = Duration::from_secs(8);
 /// MiB
 const MOST_MEMORY: f64 = 32.0;
-/// ms after the kernel told of the last link.
+/// Milliseconds after the kernel's last link notification.
 const MOST_DELAY: f64 = 20.0;
 
 pub fn scenes(options: &Options) -> Vec<Scene> {
@@ -40,11 +40,11 @@ pub fn scenes(options: &Options) -> Vec<Scene> {
     vec![Scene::new("one agent", &name, move |row, options| measure(row, options, bonds))]
 }
 
-/// Many hosts' NICs in one namespace, each with its far end in another.
+/// NICs of many hosts in one namespace, each with its far end in another.
 struct Place {
     host: NetNs,
     far: NetNs,
-    /// Of every bond, of every slave: its index.
+    /// For every bond the ifindexes of its slaves.
     indices: Vec<Vec<u32>>,
 }
 
@@ -95,7 +95,7 @@ impl Place {
     }
 }
 
-/// Many commands of `ip` at once.
+/// Runs many commands of `ip` at once.
 fn batch(netns: &NetNs, lines: impl Iterator<Item = String>) -> Result<()> {
     let mut file = NamedTempFile::new().context("cannot make a file")?;
     for line in lines {
@@ -152,8 +152,8 @@ fn measure(row: &mut Row, options: &Options, bonds: usize) -> Result<()> {
     Ok(())
 }
 
-/// Cuts the active slaves of all bonds. Returns the milliseconds from the last event to the last failover, and of each
-/// bond those from its event to its failover.
+/// Cuts the active slaves of all bonds. Returns the milliseconds from the last event to the last failover, and for
+/// each bond those from its event to its failover.
 fn cut_all(place: &Place, maps: &[Maps]) -> Result<(f64, Vec<f64>)> {
     let active = |maps: &Maps| maps.active().active().context("a bond without an active slave");
     let before = maps.iter().map(active).collect::<Result<Vec<Slot>>>()?;
@@ -186,7 +186,7 @@ fn cut_all(place: &Place, maps: &[Maps]) -> Result<(f64, Vec<f64>)> {
     Ok((answer, each))
 }
 
-/// When each bond's active slave was another one.
+/// Returns when each bond's active slave had changed.
 fn watch_active(maps: &[Maps], before: &[Slot]) -> Result<Vec<Instant>> {
     let deadline = Instant::now() + WAIT_LIMIT;
     let mut moved = vec![None; maps.len()];
@@ -203,10 +203,10 @@ fn watch_active(maps: &[Maps], before: &[Slot]) -> Result<Vec<Instant>> {
     Ok(moved.into_iter().flatten().collect())
 }
 
-/// User and system time of a process.
+/// Returns user and system time of a process.
 fn cpu(pid: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("cannot read its times")?;
-    // Behind the name, which may hold anything, in parentheses.
+    // After the name, which is in parentheses and may contain any bytes.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = fields.get(11..13).context("no times")?.iter().map(|field| Ok(field.parse::<u64>()?));
     let ticks: u64 = ticks.sum::<Result<u64>>()?;
@@ -214,7 +214,7 @@ fn cpu(pid: u32) -> Result<Duration> {
     Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }
 
-/// MiB
+/// Returns a figure of a process's memory in MiB.
 fn memory(pid: u32, key: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).context("cannot read its memory")?;
     let mut lines = status.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(':'));

@@ -1,7 +1,7 @@
-//! Programs that the product does not have: a few instructions each, to compare it with. And what the verifier
-//! says of the product's own.
+//! Programs that the product lacks, of a few instructions each, for comparison. And the verifier's output for the
+//! product's own programs.
 
-// Each benchmark uses its own part of it.
+// Each benchmark uses a part of this module.
 #![allow(dead_code)]
 
 use std::{
@@ -34,7 +34,7 @@ const HELPER_PROBE_READ_KERNEL: i32 = 113;
 const HELPER_REDIRECT: i32 = 23;
 const HELPER_REDIRECT_MAP: i32 = 51;
 
-/// Codes of instructions.
+/// Opcodes of instructions.
 const MOV_IMMEDIATE: u8 = 0xb7;
 const MOV: u8 = 0xbf;
 const ADD_IMMEDIATE: u8 = 0x07;
@@ -66,12 +66,12 @@ fn load_map(register: u8, map: BorrowedFd<'_>) -> [bpf_insn; 2] {
     [instruction(LOAD_IMMEDIATE_64, register, PSEUDO_MAP_FD, 0, map.as_raw_fd()), instruction(0, 0, 0, 0, 0)]
 }
 
-/// Gives an action.
+/// Returns an action.
 pub fn empty(action: i32) -> Vec<bpf_insn> {
     vec![instruction(MOV_IMMEDIATE, 0, 0, 0, action), instruction(EXIT, 0, 0, 0, 0)]
 }
 
-/// XDP: every frame to the first device of a devmap.
+/// XDP: redirects every frame to the first device of a devmap.
 pub fn redirect_map(map: BorrowedFd<'_>) -> Vec<bpf_insn> {
     let [low, high] = load_map(1, map);
     vec![
@@ -84,7 +84,7 @@ pub fn redirect_map(map: BorrowedFd<'_>) -> Vec<bpf_insn> {
     ]
 }
 
-/// tc: every packet to the egress of a device.
+/// tc: redirects every packet to the egress of a device.
 pub fn redirect(ifindex: u32) -> Vec<bpf_insn> {
     vec![
         instruction(MOV_IMMEDIATE, 1, 0, 0, ifindex.cast_signed()),
@@ -94,8 +94,8 @@ pub fn redirect(ifindex: u32) -> Vec<bpf_insn> {
     ]
 }
 
-/// tc, egress: counts packets that a device is given when its carrier bit is clear, in one of the two words of `counts`,
-/// the one that the word in `which` names. Lets everything pass. Both are arrays of one value.
+/// tc, egress: counts packets that a device gets while its carrier bit is clear, in one of the two words of `counts`,
+/// selected by the word in `which`. Passes everything. Both maps are arrays of one value.
 pub fn count_without_carrier(
     offsets: Offsets,
     which: BorrowedFd<'_>,
@@ -105,7 +105,7 @@ pub fn count_without_carrier(
     const LINK_STATE_NOCARRIER: i32 = 1 << 2;
     const TCX_NEXT: i32 = -1;
     const FRAME: u8 = 10;
-    // A word of the kernel's memory, at an offset from register `from`, into the stack.
+    // Reads a word of the kernel's memory, at an offset from register `from`, to the stack.
     let read = |from: u8, offset: u32| {
         [
             instruction(MOV, 3, from, 0, 0),
@@ -148,8 +148,8 @@ pub fn count_without_carrier(
     program
 }
 
-/// Undoes what another program did to `frame`, where that left `changed`, and jumps to the program in `programs`:
-/// so that a test run that repeats changes the frame each time.
+/// Undoes the changes of another program to `frame`, where that left `changed`, and jumps to the program in
+/// `programs`, so that a repeated test run changes the frame each time.
 pub fn refresh(hook: Hook, frame: &[u8], changed: &[u8], programs: BorrowedFd<'_>) -> Vec<bpf_insn> {
     let (data, end) = if hook == Hook::Tc { (76, 80) } else { (0, 4) };
     let words: Vec<_> = frame.chunks_exact(4).zip(changed.chunks_exact(4)).enumerate().collect();
@@ -183,16 +183,16 @@ pub fn refresh(hook: Hook, frame: &[u8], changed: &[u8], programs: BorrowedFd<'_
     program
 }
 
-/// A program in the kernel, without a pin.
+/// A loaded program without a pin.
 pub struct Loaded {
     pub fd: OwnedFd,
-    /// What the verifier counted.
+    /// The log of the verifier.
     pub log: String,
 }
 
-/// Hands instructions to the verifier.
+/// Loads instructions into the kernel, which verifies them.
 pub fn load(hook: Hook, program: &[bpf_insn]) -> Result<Loaded> {
-    // Programs jump to those of one kind only.
+    // Programs can only jump to programs of their own kind.
     let (kind, flags, attach) = match hook {
         Hook::Tc => (bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS, 0, 0),
         Hook::Xdp | Hook::XdpGeneric => {
@@ -218,12 +218,12 @@ pub fn load(hook: Hook, program: &[bpf_insn]) -> Result<Loaded> {
     log.retain(|&byte| byte != 0);
     let log = String::from_utf8_lossy(&log).into_owned();
     let fd = loaded.with_context(|| format!("the kernel refuses a program: {log}"))?;
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and has no other owner.
     Ok(Loaded { fd: unsafe { OwnedFd::from_raw_fd(fd) }, log })
 }
 
 impl Loaded {
-    /// Where aya takes it from.
+    /// Pins the program for aya.
     pub fn pin(&self, path: &Path) -> Result<()> {
         let name = CString::new(path.as_os_str().as_bytes())?;
         // SAFETY: the attribute is plain data, for which zero bytes are a valid value.
@@ -238,7 +238,7 @@ impl Loaded {
     }
 }
 
-/// An array with one program in it, to jump to.
+/// Creates an array with one program, as a jump target.
 pub fn program_array(program: BorrowedFd<'_>) -> Result<MapData> {
     let wanted = aya_obj::Map::new_from_params(bpf_map_type::BPF_MAP_TYPE_PROG_ARRAY as u32, 4, 4, 1, 0);
     let map = MapData::create(wanted, "programs", None)?;
@@ -246,7 +246,7 @@ pub fn program_array(program: BorrowedFd<'_>) -> Result<MapData> {
     Ok(map)
 }
 
-/// An array of one value, of so many words.
+/// Creates an array of one value, of this many words.
 pub fn words(name: &str, count: u32) -> Result<MapData> {
     let wanted = aya_obj::Map::new_from_params(bpf_map_type::BPF_MAP_TYPE_ARRAY as u32, 4, 8 * count, 1, 0);
     MapData::create(wanted, name, None).with_context(|| format!("cannot make the map {name}"))
@@ -273,12 +273,12 @@ fn freeze(map: &MapData) -> io::Result<()> {
     bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attribute).map(drop)
 }
 
-/// A way to look whether a slave has a link.
+/// How a program checks whether a slave has a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Looking {
-    /// Fields of the device by plain loads, or by a helper each, as before Linux 6.2.
+    /// Fields of the device by plain loads, or by one helper call each, as before Linux 6.2.
     pub by: Loads,
-    /// Packets that are let pass between two before which the guard looks: one less than a power of two.
+    /// Packets that pass between two checks: one less than a power of two.
     pub skips: u32,
 }
 
@@ -289,11 +289,12 @@ pub enum Loads {
 }
 
 impl Looking {
-    /// As the product does.
+    /// The product's way.
     pub const PRODUCT: Self = Self { by: Loads::RdonlyCast, skips: 0 };
 }
 
-/// A program of the product, which looks in this way, and whose maps are pinned in `dir`; with what the verifier says of it.
+/// Loads a program of the product that checks in this way, with its maps pinned in `dir`; also returns the verifier's
+/// log.
 pub fn product(hook: Hook, name: &str, slot: u32, looking: Looking, dir: &Path) -> Result<Loaded> {
     let kernel = Kernel::read();
     let mut object = Object::parse(kernel.object())?;
@@ -333,19 +334,19 @@ pub fn product(hook: Hook, name: &str, slot: u32, looking: Looking, dir: &Path) 
     load(hook, &object.functions[&program.function_key()].instructions)
 }
 
-/// The number before `word`, or after it, in what the verifier counted.
+/// Returns the number before `word`, or after it, in the verifier's log.
 pub fn counted(log: &str, word: &str) -> Option<f64> {
     let words: Vec<&str> = log.split_whitespace().collect();
     let place = words.iter().position(|found| *found == word)?;
     words.get(place + 1)?.split('+').map(|number| number.parse::<f64>().ok()).sum()
 }
 
-/// What a program asks for, by its instructions after the verifier.
+/// The calls of a program, counted in its instructions after the verifier.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Calls {
-    /// Of helpers and kernel functions.
+    /// Calls of helpers and kernel functions.
     pub helpers: usize,
-    /// Look-ups in arrays, which the verifier writes into the program, and maps handed to helpers.
+    /// Look-ups in arrays, which the verifier inlines, and maps passed to helpers.
     pub maps: usize,
 }
 
@@ -373,7 +374,7 @@ pub fn calls(program: BorrowedFd<'_>) -> Result<Calls> {
 }
 
 fn bpf(command: bpf_cmd, attribute: &mut bpf_attr) -> io::Result<i32> {
-    // SAFETY: the attribute is whole, and what it points to outlives the call.
+    // SAFETY: the attribute is complete, and what it points to outlives the call.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command as libc::c_long, &raw mut *attribute, size_of::<bpf_attr>())
     };

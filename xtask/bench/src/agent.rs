@@ -1,4 +1,4 @@
-//! `cargo xtask bench agent`: bond-core's own benchmark of its engine, by divan.
+//! `cargo xtask bench agent`: runs bond-core's benchmark of its engine, by divan.
 
 use anyhow::{Context as _, Result, ensure};
 use xbond_tests::figures::{Figure, Measured};
@@ -22,7 +22,8 @@ pub fn run(options: &Options) -> Result<Run> {
     conclude("agent", options, Measured { figures, ..Measured::default() })
 }
 
-/// A line without columns names what those below it, which are numbers of slaves, belong to.
+/// Parses the output. A line without columns is the name of the group of the lines below it, which have numbers of
+/// slaves.
 fn parse(text: &str) -> Vec<Figure> {
     let mut of = "";
     let mut figures = Vec::new();
@@ -30,7 +31,7 @@ fn parse(text: &str) -> Vec<Figure> {
         let is_branch = |character: char| " │├─╰".contains(character);
         let mut columns = line.trim_start_matches(is_branch).split('│').map(str::trim);
         let Some(first) = columns.next() else { continue };
-        // The name stands before the first column, several spaces apart.
+        // The name precedes the first column, separated by several spaces.
         let (name, fastest) = first.split_once("  ").map_or((first, ""), |(name, rest)| (name, rest.trim()));
         let values: Vec<Option<f64>> = std::iter::once(fastest).chain(columns).map(nanoseconds).collect();
         match values.get(..=MEDIAN) {
@@ -45,7 +46,7 @@ fn parse(text: &str) -> Vec<Figure> {
     figures
 }
 
-/// `1.5 µs` is 1500.
+/// Parses a time: `1.5 µs` is 1500.
 fn nanoseconds(text: &str) -> Option<f64> {
     let (number, unit) = text.split_once(' ')?;
     let scale = match unit {

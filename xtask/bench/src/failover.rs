@@ -12,7 +12,7 @@ use xtask_common::machine;
 pub struct Arguments {
     #[command(flatten)]
     options: Options,
-    /// How often a link is cut for each row
+    /// Number of cuts for each row
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     cuts: Option<u32>,
     /// Only rows with this text in their name
@@ -21,7 +21,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Every row, as often as is usual.
+    /// Returns the arguments for every row, with the default number of cuts.
     pub fn of(options: Options) -> Self {
         Self { options, ..Self::default() }
     }

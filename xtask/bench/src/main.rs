@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: what xbond costs, measured, kept in docs/bench and drawn into docs/BENCHMARKS.md.
+//! `cargo xtask bench`: measures the cost of xbond, stores the results in docs/bench and shows them in
+//! docs/BENCHMARKS.md.
 
 mod agent;
 mod failover;
@@ -33,25 +34,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// What the BPF programs cost a packet, against an empty program and a bare redirect
+    /// Cost of the BPF programs per packet, compared with an empty program and a bare redirect
     Hotpath(Options),
     /// TCP and UDP of a host, over a bare slave and over bonds
     Host(Placed),
-    /// What failovers lose, and how long they take
+    /// Losses and durations of failovers
     Failover(failover::Arguments),
     /// Packets forwarded between a port and the wire
     Forward(Placed),
-    /// What the engine takes from an event to its commands
+    /// Time of the engine from an event to its commands
     Agent(Options),
     /// All of these (the default)
     All(Options),
-    /// Draws docs/BENCHMARKS.md from what docs/bench holds
+    /// Draws docs/BENCHMARKS.md from the results in docs/bench
     Report,
 }
 
 #[derive(Args, Clone, Default)]
 struct Options {
-    /// Only whether everything works: a round each, and no figure of it is kept
+    /// Only checks that everything works: one round each, and no figure is stored
     #[arg(long)]
     quick: bool,
     /// Writes the results into this file, too
@@ -62,15 +63,15 @@ struct Options {
     note: Option<String>,
 }
 
-/// Of a benchmark that the kernel's drivers can stand beside: on which machine.
+/// Options of a benchmark that can also run with the kernel's drivers: the machine to use.
 #[derive(Args, Clone, Default)]
 struct Placed {
     #[command(flatten)]
     options: Options,
-    /// In an emulated machine whose kernel has bonding drivers, too
+    /// Runs in an emulated machine with a kernel that also has bonding drivers
     #[arg(long)]
     vm: bool,
-    /// Of that machine: version of a Debian kernel or the beginning of one, or `newest`
+    /// Kernel of that machine: version of a Debian kernel or the beginning of one, or `newest`
     #[arg(long, default_value = "6.12", requires = "vm")]
     kernel: String,
 }
@@ -115,8 +116,8 @@ fn all(options: &Options) -> Result<Vec<Run>> {
     Ok(runs)
 }
 
-/// Runs a benchmark's program here, or in the guest beside the kernel's drivers: only what the guest's kernel has is
-/// compared, and only within the guest.
+/// Runs a benchmark's program here, or in the guest together with the kernel's drivers: only what the guest's kernel
+/// has is compared, and only within the guest.
 fn run_where(verb: &str, placed: &Placed) -> Result<Run> {
     let Placed { options, vm, kernel } = placed;
     if !vm {
@@ -134,14 +135,14 @@ fn run_where(verb: &str, placed: &Placed) -> Result<Run> {
     Ok(run)
 }
 
-/// Shows what was measured here, and keeps it.
+/// Prints the results of this machine, and stores them.
 fn conclude(verb: &str, options: &Options, measured: Measured) -> Result<Run> {
     let run = Run::here(verb, options, measured)?;
     run.conclude(options)?;
     Ok(run)
 }
 
-/// A benchmark of the tests' crate, optimised.
+/// Builds a benchmark of the tests' crate, optimised, and returns its path.
 fn program(name: &str) -> Result<PathBuf> {
     let mut cargo = machine::cargo();
     cargo.args(["bench", "--no-run", "--package", "xbond-tests", "--message-format=json", "--bench", name]);
@@ -155,7 +156,7 @@ fn program(name: &str) -> Result<PathBuf> {
     programs.next_back().with_context(|| format!("cargo built no benchmark {name}"))
 }
 
-/// Runs a benchmark's program and takes its result.
+/// Runs a benchmark's program and returns its result.
 fn measure(command: &mut Command) -> Result<Measured> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start the benchmark")?;
     let output = child.stdout.take().context("no pipe from the benchmark")?;

@@ -8,7 +8,7 @@ use xbond_tests::figures::{Distribution, Timeline, quantile};
 
 const WIDTH: u32 = 900;
 const FONT: &str = "sans-serif";
-/// That a reader who sees no colours can still tell apart by brightness.
+/// Distinguishable by brightness alone.
 const COLOURS: [RGBColor; 5] = [
     RGBColor(0x44, 0x44, 0x44),
     RGBColor(0x1f, 0x77, 0xb4),
@@ -17,13 +17,13 @@ const COLOURS: [RGBColor; 5] = [
     RGBColor(0xb0, 0x30, 0x60),
 ];
 
-/// A group of bars: what they have in common, and each one's name and value.
+/// A group of bars: a common label, and the name and value of each.
 pub struct Bars {
     pub label: String,
     pub bars: Vec<(String, f64)>,
 }
 
-/// Bars side by side, in groups one below the other.
+/// Draws bars in groups, one group below the other.
 pub fn bars(path: &Path, title: &str, unit: &str, groups: &[Bars]) -> Result<()> {
     let most = groups.iter().flat_map(|group| &group.bars).map(|(_, value)| *value).fold(0.0, f64::max);
     let count: usize = groups.iter().map(|group| group.bars.len() + 1).sum();
@@ -55,7 +55,7 @@ pub fn bars(path: &Path, title: &str, unit: &str, groups: &[Bars]) -> Result<()>
     area.present().map_err(drawn)
 }
 
-/// Packets that arrived in each millisecond or so around a failover, a line for each.
+/// Draws the packets that arrived in each millisecond or so around a failover, a line for each failover.
 pub fn timelines(path: &Path, title: &str, timelines: &[Timeline]) -> Result<()> {
     let from = timelines.iter().map(|line| line.from_ms).fold(f64::MAX, f64::min);
     let end = |line: &Timeline| line.from_ms + line.bucket_ms * line.packets.len() as f64;
@@ -73,7 +73,7 @@ pub fn timelines(path: &Path, title: &str, timelines: &[Timeline]) -> Result<()>
     chart.configure_mesh().x_desc("ms after the event").y_desc("packets received").draw().map_err(drawn)?;
     for (index, line) in timelines.iter().enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
-        // Steps: a bucket is as high as it is wide.
+        // Draws steps: each bucket is a horizontal line of its width.
         let steps = line.packets.iter().enumerate().flat_map(|(bucket, &packets)| {
             let start = line.from_ms + bucket as f64 * line.bucket_ms;
             [(start, f64::from(packets)), (start + line.bucket_ms, f64::from(packets))]
@@ -93,9 +93,9 @@ pub fn timelines(path: &Path, title: &str, timelines: &[Timeline]) -> Result<()>
     area.present().map_err(drawn)
 }
 
-/// Every value of each distribution as a point of its row, with its median, on a logarithmic scale.
+/// Draws every value of each distribution as a point of its row, with its median, on a logarithmic scale.
 pub fn distributions(path: &Path, title: &str, unit: &str, rows: &[Distribution]) -> Result<()> {
-    // What is smaller lies at the left edge.
+    // Smaller values are drawn at the left edge.
     const LEAST: f64 = 0.01;
     let most = rows.iter().flat_map(|row| &row.values).copied().fold(LEAST * 10.0, f64::max);
     let area = SVGBackend::new(path, (WIDTH, 110 + 34 * rows.len() as u32)).into_drawing_area();
@@ -128,7 +128,7 @@ pub fn distributions(path: &Path, title: &str, unit: &str, rows: &[Distribution]
     area.present().map_err(drawn)
 }
 
-/// plotters' errors borrow from the drawing.
+/// Converts an error: plotters' errors borrow from the drawing.
 fn drawn(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("cannot draw: {error}")
 }

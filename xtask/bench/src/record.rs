@@ -1,4 +1,4 @@
-//! A run of a benchmark, with what was around it: shown as a table, kept as JSON.
+//! A run of a benchmark, with its environment: shown as a table, stored as JSON.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ pub const DIRECTORY: &str = "docs/bench";
 pub struct Run {
     /// hotpath, host, forward, agent, failover.
     pub verb: String,
-    /// What repeats it.
+    /// The command that repeats the run.
     pub command: String,
     /// UTC.
     pub date: String,
@@ -30,7 +30,7 @@ pub struct Run {
     pub kernel: String,
     pub cpu: String,
     pub cpus: usize,
-    /// Its CPU is a program: only ratios within one run mean something.
+    /// Whether the CPU is emulated: only ratios within one run are meaningful then.
     #[serde(default)]
     pub emulated: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,7 +40,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Of this machine, now.
+    /// Creates a run of this machine, at this time.
     pub fn here(verb: &str, options: &Options, measured: Measured) -> Result<Self> {
         let uname = nix::sys::utsname::uname().context("uname")?;
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -59,7 +59,7 @@ impl Run {
         })
     }
 
-    /// The same, measured in an emulated machine with this kernel. Nothing is to be reached there.
+    /// Marks the run as one of an emulated machine with this kernel, which has no targets.
     #[must_use]
     pub fn in_guest(mut self, kernel: String) -> Self {
         self.measured.figures.iter_mut().for_each(|figure| figure.target = None);
@@ -67,7 +67,7 @@ impl Run {
         Self { kernel, command, cpu: String::from("QEMU, TCG"), cpus: 2, emulated: true, ..self }
     }
 
-    /// Shows it, and keeps it unless it was a quick one.
+    /// Prints the run, and stores it unless it was a quick one.
     pub fn conclude(&self, options: &Options) -> Result<()> {
         println!("\n{}", self.heading());
         for (group, figures) in self.groups() {
@@ -92,7 +92,7 @@ impl Run {
         )
     }
 
-    /// In the order of measuring.
+    /// Returns the groups, in the order of measuring.
     pub fn groups(&self) -> Vec<(&str, Vec<&Figure>)> {
         let mut groups: Vec<(&str, Vec<&Figure>)> = Vec::new();
         for figure in &self.measured.figures {
@@ -108,12 +108,12 @@ impl Run {
         self.measured.figures.iter().filter(|figure| figure.is_reached() == Some(false))
     }
 
-    /// Emulated machines are kept apart.
+    /// Returns the name of its file; emulated machines have files of their own.
     fn file(&self) -> String {
         if self.emulated { format!("{}-vm", self.verb) } else { self.verb.clone() }
     }
 
-    /// Replaces the run of a file, and adds a row to the history beside it.
+    /// Replaces the run in a file, and adds a row to the history next to the file.
     fn keep_in(&self, path: &Path) -> Result<()> {
         let directory = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -127,7 +127,7 @@ impl Run {
         write_json(Some(path), std::slice::from_ref(self))
     }
 
-    /// What stays of it when another run replaces it.
+    /// Returns the row that stays in the history when another run replaces this one.
     fn row(&self) -> String {
         let Self { command, date, source, kernel, note, measured, .. } = self;
         let targets = measured.figures.iter().filter(|figure| figure.target.is_some()).count();
@@ -138,16 +138,16 @@ impl Run {
 
 /// The history of all files, oldest run first.
 const HISTORY: &str = "history.md";
-const HEAD: &str = "# Runs of the benchmarks\n\nThe last run of each is in a file beside this one.\n\n\
+const HEAD: &str = "# Runs of the benchmarks\n\nThe last run of each is in a file next to this one.\n\n\
                     | UTC | command | source | kernel | targets | missed | note |\n|---|---|---|---|--:|--:|---|\n";
 
-/// The runs of a file: one, unless it was put together.
+/// Reads the runs in a file: one, unless the file was merged.
 pub fn read(path: &Path) -> Result<Vec<Run>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} holds no runs of benchmarks", path.display()))
 }
 
-/// Every file of the directory, by its name.
+/// Reads every file of the directory, by its name.
 pub fn read_all() -> Result<BTreeMap<String, Vec<Run>>> {
     let directory = machine::root().join(DIRECTORY);
     let entries = fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
@@ -159,7 +159,7 @@ pub fn read_all() -> Result<BTreeMap<String, Vec<Run>>> {
     files.iter().map(|path| Ok((name(path), read(path)?))).collect()
 }
 
-/// Writes runs; nothing without a path.
+/// Writes runs; does nothing without a path.
 pub fn write_json(path: Option<&Path>, runs: &[Run]) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let runs: Vec<_> = runs.iter().map(lines).collect::<Result<_>>()?;
@@ -167,7 +167,7 @@ pub fn write_json(path: Option<&Path>, runs: &[Run]) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A run as JSON with a line for each figure, timeline and distribution.
+/// Formats a run as JSON with a line for each figure, timeline and distribution.
 fn lines(run: &Run) -> Result<String> {
     let serde_json::Value::Object(parts) = serde_json::to_value(run)? else {
         anyhow::bail!("a run is no object")
@@ -206,7 +206,7 @@ pub fn words(target: Target) -> String {
     }
 }
 
-/// With three or four digits that count.
+/// Formats a value with three or four significant digits.
 pub fn number(value: f64) -> String {
     match value.abs() {
         v if v == v.trunc() && v < 1e6 => format!("{value:.0}"),
@@ -217,7 +217,7 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// The first line that a command prints; empty if it cannot be run.
+/// Returns the first line that a command prints; empty if the command cannot be run.
 fn said(program: &str, arguments: &[&str]) -> String {
     let output = machine::command(program).args(arguments).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! `cargo xtask bench report`: puts tables and plots into docs/BENCHMARKS.md.
+//! `cargo xtask bench report`: writes tables and plots into docs/BENCHMARKS.md.
 //!
-//! The words of that page are written by hand. What stands between `<!-- bench:NAME -->` and `<!-- end -->` is
-//! written here, from docs/bench/NAME.json.
+//! The text of that page is written manually. The parts between `<!-- bench:NAME -->` and `<!-- end -->` are
+//! generated from docs/bench/NAME.json.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, process::ExitCode};
 
@@ -18,7 +18,7 @@ const PAGE: &str = "docs/BENCHMARKS.md";
 const BEGIN: &str = "<!-- bench:";
 const END: &str = "<!-- end -->";
 
-/// The run of each file.
+/// The runs in each file.
 type Runs = BTreeMap<String, Vec<Run>>;
 
 pub fn run() -> Result<ExitCode> {
@@ -32,7 +32,7 @@ pub fn run() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The page with what lies between its marks replaced by `section(NAME)`.
+/// Returns the page with the text between its marks replaced by `section(NAME)`.
 fn fill(page: &str, section: impl Fn(&str) -> Result<String>) -> Result<String> {
     let mut filled = String::new();
     let mut rest = page;
@@ -46,7 +46,7 @@ fn fill(page: &str, section: impl Fn(&str) -> Result<String>) -> Result<String> 
     Ok(filled)
 }
 
-/// What the page says of one file's run.
+/// Returns the section of one file's run.
 fn section(name: &str, runs: &Runs, directory: &Path) -> Result<String> {
     let Some(runs) = runs.get(name).filter(|runs| !runs.is_empty()) else {
         return Ok(String::from("Not measured yet.\n"));
@@ -62,10 +62,10 @@ fn section(name: &str, runs: &Runs, directory: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// More columns than these are too wide to be read.
+/// A table with more columns is too wide to read.
 const COLUMNS: usize = 12;
 
-/// Figures of one group: a row for each name, a column for each unit; the other way round where that is too wide.
+/// Formats the figures of one group: a row for each name, a column for each unit; transposed if that is too wide.
 fn table(group: &str, figures: &[&Figure]) -> String {
     let mut units: Vec<&str> = Vec::new();
     let mut names: Vec<&str> = Vec::new();
@@ -106,7 +106,7 @@ fn cell(figure: &Figure) -> String {
     }
 }
 
-/// Draws what there is to see in a run: file names, and what to say where no pictures are shown.
+/// Draws the plots of a run; returns file names and alternative texts.
 fn plots(file: &str, run: &Run, directory: &Path) -> Result<Vec<(String, &'static str)>> {
     let mut drawn = Vec::new();
     let mut draw = |name: String, alternative, draw: &dyn Fn(&Path) -> Result<()>| -> Result<()> {

@@ -10,48 +10,48 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// Where administrators' tools are, which are not in every user's PATH.
+/// Directories of administrators' tools, which are not in every user's PATH.
 const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/// The checkout.
+/// Returns the checkout.
 pub fn root() -> &'static Path {
     // This crate is xtask/common.
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."))
 }
 
-/// Cargo's target directory, which holds this program in PROFILE/.
+/// Returns cargo's target directory, which contains this program in PROFILE/.
 pub fn target() -> Result<PathBuf> {
     let here = env::current_exe().context("cannot find the path of this program")?;
     let target = here.ancestors().nth(2).context("this program is not in a target directory")?;
     Ok(target.to_owned())
 }
 
-/// The search path with the directories of cargo's and the administrators' programs at its end.
+/// Returns the search path, followed by the directories of cargo's and the administrators' programs.
 fn search_path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let more = cargo_bin().into_iter().chain(SYSTEM_DIRECTORIES.map(PathBuf::from));
     env::join_paths(env::split_paths(&path).chain(more)).unwrap_or(path)
 }
 
-/// Where `cargo install` puts programs.
+/// Returns the directory of `cargo install`.
 pub fn cargo_bin() -> Option<PathBuf> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     Some(home.or_else(|| Some(env::home_dir()?.join(".cargo")))?.join("bin"))
 }
 
-/// The place of a program.
+/// Returns the path of a program.
 pub fn find(program: &str) -> Option<PathBuf> {
     env::split_paths(&search_path()).map(|directory| directory.join(program)).find(|path| path.is_file())
 }
 
-/// A command that finds what `find` finds, run in the checkout.
+/// Returns a command for a program that `find` finds, to be run in the checkout.
 pub fn command(program: &str) -> Command {
     let mut command = Command::new(find(program).unwrap_or_else(|| program.into()));
     command.env("PATH", search_path()).current_dir(root());
     command
 }
 
-/// cargo, as it was called by.
+/// Returns the cargo that started this program.
 pub fn cargo() -> Command {
     let mut command = command("cargo");
     if let Some(cargo) = env::var_os("CARGO") {
@@ -61,14 +61,14 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Shows a command, runs it, and gives its exit status.
+/// Prints a command, runs it, and returns its exit status.
 pub fn run(command: &mut Command) -> Result<ExitStatus> {
     let line = line(command);
     eprintln!("$ {line}");
     command.status().with_context(|| format!("cannot run `{line}`"))
 }
 
-/// Shows a command and runs it; it must exit with 0.
+/// Prints a command and runs it; it must exit with 0.
 pub fn run_well(command: &mut Command) -> Result<()> {
     let status = run(command)?;
     if !status.success() {
@@ -77,7 +77,7 @@ pub fn run_well(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// xbond's release build, just built, or what XBOND_BIN names.
+/// Builds xbond's release build and returns its path, or the path in XBOND_BIN.
 pub fn xbond() -> Result<PathBuf> {
     if let Some(path) = env::var_os("XBOND_BIN") {
         return fs::canonicalize(&path).with_context(|| format!("XBOND_BIN names {}", path.display()));
@@ -87,7 +87,7 @@ pub fn xbond() -> Result<PathBuf> {
     Ok(target()?.join("release/xbond"))
 }
 
-/// As typed: without the directory of the program.
+/// Formats a command as typed: without the directory of the program.
 fn line(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words = std::iter::once(program).chain(command.get_args());

@@ -1,4 +1,4 @@
-//! docs/PARITY.md: its rows, and what shows them.
+//! Checks docs/PARITY.md: its rows, and the tests that they name.
 
 use std::{
     collections::BTreeSet,
@@ -13,11 +13,11 @@ use crate::machine;
 
 /// The document, below the root of the repository.
 pub const PARITY: &str = "docs/PARITY.md";
-/// Where the scenarios are.
+/// The directory of the scenarios.
 pub const SCENARIOS: &str = "tests/fixtures/driver";
-/// How a row names one.
+/// The prefix of a scenario's name in a row.
 const SCENARIO: &str = "driver/";
-/// What a row may say of an option or a behaviour.
+/// The verdicts of a row.
 const VERDICTS: [&str; 3] = ["same", "better", "different"];
 
 /// The rows of the document.
@@ -31,7 +31,7 @@ struct Row {
     line: usize,
     id: String,
     verdict: String,
-    /// The tests and scenarios that show it.
+    /// The tests and scenarios that prove it.
     shown_by: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ impl Parity {
         Ok(Self::parse(&text))
     }
 
-    /// A row's id is what its first cell has in backticks.
+    /// Parses the document. A row's id is the text in backticks in its first cell.
     pub fn parse(text: &str) -> Self {
         let rows = text.lines().enumerate().filter_map(|(index, line)| Row::parse(index + 1, line));
         Self { rows: rows.collect() }
@@ -52,8 +52,8 @@ impl Parity {
         self.rows.iter().any(|row| row.id == id)
     }
 
-    /// What the rows say that is not so: of tests and scenarios that do not exist, of a verdict that is none, of an
-    /// id that is another row's; and which scenarios no row names, or name a row that does not exist.
+    /// Returns the errors in the rows: tests and scenarios that do not exist, invalid verdicts, duplicate ids. Also
+    /// returns scenarios that no row names, or that name a row which does not exist.
     pub fn complaints(&self, functions: &BTreeSet<String>, scenarios: &[(String, Scenario)]) -> Vec<String> {
         let mut complaints = Vec::new();
         let mut ids = BTreeSet::new();
@@ -108,7 +108,7 @@ pub fn scenario_path(name: &str) -> PathBuf {
     machine::root().join(SCENARIOS).join(name).with_extension("txt")
 }
 
-/// The names of all scenarios, in order.
+/// Returns the names of all scenarios, in order.
 pub fn scenario_names() -> Result<Vec<String>> {
     let directory = machine::root().join(SCENARIOS);
     let entries = fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
@@ -120,7 +120,7 @@ pub fn scenario_names() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What is wrong with the document, held against the scenarios and these files of Rust code.
+/// Returns the errors in the document, compared with the scenarios and these files of Rust code.
 pub fn complaints(files: &[(&Path, &str)]) -> Result<Vec<String>> {
     let functions = files.iter().flat_map(|(_, text)| functions(text)).collect();
     let scenario = |name: String| Ok((name.clone(), Scenario::read(&scenario_path(&name))?));
@@ -128,7 +128,7 @@ pub fn complaints(files: &[(&Path, &str)]) -> Result<Vec<String>> {
     Ok(Parity::read()?.complaints(&functions, &scenarios))
 }
 
-/// The names of functions. Tests are among them, those included whose attribute is in a macro.
+/// Returns the names of functions, which include tests, also those with an attribute in a macro.
 fn functions(text: &str) -> impl Iterator<Item = String> {
     let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
     text.split("fn ").skip(1).filter_map(move |rest| rest.split(word).next()).map(str::to_owned)

@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: what this machine lacks, and its installation.
+//! `cargo xtask setup`: finds what this machine lacks, and installs it.
 
 use std::{
     env, fs,
@@ -12,10 +12,10 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use crate::machine;
 
-/// The version that goes with the pinned aya crates.
+/// The version that matches the pinned aya crates.
 const LINKER_VERSION: &str = "0.13.0";
 const BPFFS: &str = "/sys/fs/bpf";
-/// Where Debian's libstd-rust-web-dev-bpf puts `core` for BPF; bond-user's build script looks there too.
+/// Where Debian's libstd-rust-web-dev-bpf installs `core` for BPF; bond-user's build script searches there too.
 const DEBIAN_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none/lib";
 const DEBIAN_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 /// The clippy of that compiler. It lints the programs, for which other compilers' `core` cannot be used.
@@ -26,7 +26,7 @@ const DEBIAN_LLVM: &str = "/usr/lib/llvm-22";
 const DEBIAN_LLVM_PACKAGE: &str = "llvm-22-dev";
 const LINKER_RELEASES: &str = "https://github.com/aya-rs/bpf-linker/releases/download";
 
-/// Programs that the build, the tests and the lab call, and Debian's packages that have them.
+/// Programs that the build, the tests and the lab call, and the Debian packages that contain them.
 const TOOLS: [(&str, &str); 11] = [
     ("cc", "gcc"),
     ("ip", "iproute2"),
@@ -48,10 +48,10 @@ pub struct Arguments {
     check: bool,
 }
 
-/// Something that this machine lacks.
+/// A program or file that this machine lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Lack {
-    /// A program, and the package that has it.
+    /// A program, and the package that contains it.
     Tool {
         program: &'static str,
         package: &'static str,
@@ -61,7 +61,7 @@ enum Lack {
     /// The clippy of that compiler.
     Clippy,
     Linker,
-    /// Alone: the package that has it, prometheus, would start a server.
+    /// Promtool without its package, prometheus, which would start a server.
     Promtool,
     /// /sys/fs/bpf is no BPF file system.
     BpfFs,
@@ -80,7 +80,7 @@ impl Lack {
     }
 }
 
-/// Where the compiler for BPF comes from.
+/// The source of the compiler for BPF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Compiler {
     /// Debian's packages, with a prebuilt `core`.
@@ -105,13 +105,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What every other verb calls first: silent and quick if nothing is missing.
+/// Checks the machine at the start of every other verb: silent and quick if nothing is missing.
 pub fn ensure() -> Result<()> {
     let lacks = lacks();
     if lacks.is_empty() { Ok(()) } else { provide(&lacks) }
 }
 
-/// The same for programs that only one verb calls, and Debian's packages that have them.
+/// Checks programs that only one verb calls; also gives the Debian packages that contain them.
 pub fn ensure_tools(tools: &[(&'static str, &'static str)]) -> Result<()> {
     let lacks = missing(tools);
     if lacks.is_empty() {
@@ -172,7 +172,7 @@ fn lacks() -> Vec<Lack> {
     if !has_linker() {
         lacks.push(Lack::Linker);
     }
-    // Elsewhere its tests are skipped, and say so.
+    // On other machines its tests are skipped, and report that.
     if machine::find("promtool").is_none() && machine::find("apt-get").is_some() {
         lacks.push(Lack::Promtool);
     }
@@ -182,14 +182,14 @@ fn lacks() -> Vec<Lack> {
     lacks
 }
 
-/// The compiler that bond-user's build script will find.
+/// Returns the compiler that bond-user's build script will find.
 fn compiler() -> Option<Compiler> {
     if Path::new(DEBIAN_CORE).is_dir() {
         return Some(Compiler::Debian);
     }
     let home = env::var_os("RUSTUP_HOME").map(PathBuf::from);
     let toolchains = home.or_else(|| Some(env::home_dir()?.join(".rustup")))?.join("toolchains");
-    // Looked for, not asked of rustup, which would begin to download.
+    // Searched for in the file system: rustup would start a download when asked.
     let has_source = |toolchain: &Path| toolchain.join("lib/rustlib/src/rust/library/core").is_dir();
     let nightly = fs::read_dir(toolchains).ok()?.flatten().any(|entry| {
         let name = entry.file_name();
@@ -211,16 +211,16 @@ fn has_bpffs() -> bool {
     statfs(BPFFS).is_ok_and(|status| status.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// What a plan depends on, of this machine.
+/// Properties of this machine on which a plan depends.
 #[derive(Clone, Copy, Debug)]
 struct Means {
-    /// What there is, or what can be had.
+    /// The compiler that exists, or that can be installed.
     compiler: Option<Compiler>,
     root: bool,
     apt: bool,
 }
 
-/// The shell commands that provide what is missing, in order.
+/// Returns the shell commands that install what is missing, in order.
 fn plan(lacks: &[Lack], means: Means) -> Vec<String> {
     let mut packages: Vec<&str> = Vec::new();
     let mut commands: Vec<String> = Vec::new();
@@ -243,7 +243,7 @@ fn plan(lacks: &[Lack], means: Means) -> Vec<String> {
                      --no-default-features --features llvm-22"
                 ));
             }
-            // Nightly's LLVM is newer than any distribution's; the released binary brings one as new.
+            // Nightly's LLVM is newer than any distribution's; the released binary contains a recent one.
             (Lack::Linker, Some(Compiler::Rustup) | None) => {
                 packages.extend(["curl", "zstd"]);
                 let file = format!("bpf-linker-{}-unknown-linux-musl.tar.zst", env::consts::ARCH);
@@ -279,7 +279,7 @@ fn provide(lacks: &[Lack]) -> Result<()> {
     let (root, mut updated) = (machine::is_root(), false);
     if root && apt && lacks.iter().any(|lack| !matches!(lack, Lack::BpfFs)) && !apt_knows(DEBIAN_LLVM_PACKAGE)
     {
-        // Of a fresh machine the lists are empty; what they lack then is what decides.
+        // On a fresh machine the lists are empty; the check is repeated with new lists.
         update(&mut updated)?;
     }
     let debian = apt && DEBIAN_COMPILER.iter().all(|package| apt_knows(package));

@@ -1,4 +1,4 @@
-//! The records of the driver and of xbond, and the differences between them that docs/PARITY.md explains.
+//! Compares the records of the driver and of xbond with the differences that docs/PARITY.md explains.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -7,16 +7,16 @@ use xbond_tests::parity::{Case, Difference, Scenario, same};
 
 use xtask_common::parity::Parity;
 
-/// Stands in a fixture where a new difference has no explanation yet.
+/// The mark in a fixture for a new difference without an explanation.
 const UNEXPLAINED: &str = "unexplained";
 
 /// The record of each step of a scenario.
 pub type Records = Vec<Vec<String>>;
 
-/// By who did it and the scenario's name; or why it could not be done.
+/// The records by implementation and scenario; or the reason why there are none.
 pub struct AllRecords(BTreeMap<(String, String), Result<Records, String>>);
 
-/// Reads what the program `parity` printed in the guest.
+/// Reads the output of the program `parity` in the guest.
 pub fn read(console: &[String]) -> AllRecords {
     let mut all: BTreeMap<(String, String), Result<Records, String>> = BTreeMap::new();
     let mut current = None;
@@ -34,7 +34,7 @@ pub fn read(console: &[String]) -> AllRecords {
             match (line.as_str(), line.strip_prefix("| "), records.last_mut()) {
                 ("step", ..) => records.push(Vec::new()),
                 (_, Some(text), Some(record)) => record.push(text.to_owned()),
-                // What the kernel or a program says besides.
+                // Output of the kernel or another program.
                 _ => {}
             }
         }
@@ -43,7 +43,7 @@ pub fn read(console: &[String]) -> AllRecords {
 }
 
 impl AllRecords {
-    /// The records of a scenario of so many steps.
+    /// Returns the records of a scenario of this many steps.
     pub fn of(&self, who: &str, name: &str, steps: usize) -> Result<&Records> {
         let records = self.0.get(&(who.to_owned(), name.to_owned())).context("it has not come to its end")?;
         let records = records.as_ref().map_err(|reason| anyhow!("{reason}"))?;
@@ -52,17 +52,17 @@ impl AllRecords {
     }
 }
 
-/// Of which kernel the driver's part of the fixtures is.
+/// The kernel on whose driver the fixtures were recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fixture {
     OfThisKernel,
     OfAnother,
 }
 
-/// What is to be said of a step.
+/// The result of comparing a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// It differs, as the rows say.
+    /// It differs, as the rows explain.
     Explained {
         step: String,
         rows: Vec<String>,
@@ -72,17 +72,17 @@ pub enum Finding {
         driver: Vec<String>,
         xbond: Vec<String>,
     },
-    /// Both do the same, but the fixture says that they differ.
+    /// Both have the same record, but the fixture shows a difference.
     NotDifferent {
         step: String,
     },
-    /// xbond differs from the driver, and not as the fixture says.
+    /// xbond differs from the driver, and not as in the fixture.
     OtherwiseDifferent {
         step: String,
         expected: Vec<String>,
         xbond: Vec<String>,
     },
-    /// The fixture says something else of the driver.
+    /// The driver's record differs from the fixture.
     DriverOtherwise {
         step: String,
         expected: Vec<String>,
@@ -161,7 +161,7 @@ fn step(case: &Case, records: (&[String], &[String]), parity: &Parity, fixture: 
     match &case.difference {
         None if same(driver, xbond) => {}
         None => findings.push(Finding::Different { step, driver: driver.to_vec(), xbond: xbond.to_vec() }),
-        // Other kernels have other faults.
+        // The driver of another kernel has other faults.
         Some(_) if same(driver, xbond) => {
             if fixture == Fixture::OfThisKernel {
                 findings.push(Finding::NotDifferent { step });
@@ -181,7 +181,7 @@ fn step(case: &Case, records: (&[String], &[String]), parity: &Parity, fixture: 
     findings
 }
 
-/// Takes over what both did. What explained a difference stays.
+/// Stores the records of both. Existing explanations of a difference stay.
 pub fn record(scenario: &mut Scenario, driver: &Records, xbond: &Records) {
     for (case, (driver, xbond)) in scenario.cases.iter_mut().zip(driver.iter().zip(xbond)) {
         case.driver.clone_from(driver);
@@ -203,7 +203,7 @@ mod tests {
         words.iter().map(|word| (*word).to_owned()).collect()
     }
 
-    /// Whether each finding is a failure.
+    /// Returns whether each finding is a failure.
     fn compare(driver: [&str; 2], xbond: [&str; 2], table: &str, fixture: Fixture) -> Vec<bool> {
         let fixed = Scenario::parse(FIXTURE).unwrap();
         let [driver, xbond] = [driver, xbond].map(|steps| steps.map(|line| lines(&[line])).to_vec());
@@ -218,7 +218,7 @@ mod tests {
         let (driver, xbond) = (["updelay=100", "bond0 gone"], ["updelay=150", "bond0 gone"]);
         for (driver, xbond, table, fixture, expected) in [
             (driver, xbond, table, OfThisKernel, &[false][..]),
-            // No row; not as the fixture says; a step that should not differ.
+            // No row; not as in the fixture; a step that should not differ.
             (driver, xbond, "", OfThisKernel, &[true, false]),
             (driver, ["updelay=151", "bond0 gone"], table, OfThisKernel, &[true]),
             (driver, ["updelay=150", ""], table, OfThisKernel, &[false, true]),

@@ -1,4 +1,4 @@
-//! The guest's initramfs: busybox, the kernel's modules, programs with their libraries, and a job.
+//! Builds the guest's initramfs: busybox, the kernel's modules, programs with their libraries, and a job.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::{cache, kernel::Kernel};
 use xtask_common::machine;
 
-/// Modules and their parameters, each after those that it needs.
+/// Modules and their parameters, each after those on which it depends.
 const MODULES: [(&str, &str); 25] = [
     ("llc", ""),
     ("stp", ""),
@@ -48,13 +48,13 @@ const PROGRAMS: [&str; 12] = [
     "ip", "bridge", "tc", "ethtool", "ping", "tcpdump", "bpftool", "nsenter", "setpriv", "prlimit",
     "unshare", "curl",
 ];
-/// tcpdump becomes a user of that name.
+/// tcpdump switches to the user of this name.
 const USERS: &str = "root:x:0:0::/root:/bin/sh\ntcpdump:x:101:101::/:/bin/false\n";
 const GROUPS: &str = "root:x:0:\ntcpdump:x:101:\n";
 const DIRECTORIES: [&str; 12] =
     ["bin/busybox.d", "lib", "lib64", "modules", "proc", "sys", "dev", "tmp", "run", "etc", "var", "root"];
 
-/// How many guests this process has made.
+/// The number of guests that this process has created.
 static GUESTS: AtomicU32 = AtomicU32::new(0);
 
 /// A directory that becomes the guest's root. Removed on drop.
@@ -63,7 +63,7 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// A guest of this kernel, without a job.
+    /// Creates a guest of this kernel, without a job.
     pub fn of(kernel: &Kernel) -> Result<Self> {
         let number = GUESTS.fetch_add(1, Ordering::Relaxed);
         let root = cache()?.join(format!("guest-{}-{number}", std::process::id()));
@@ -93,7 +93,7 @@ impl Guest {
         Ok(guest)
     }
 
-    /// A file at `path`, which is relative to the guest's root.
+    /// Adds a file at `path`, which is relative to the guest's root.
     pub fn add_file(&self, from: &Path, path: &str) -> Result<()> {
         let to = self.root.join(path);
         if let Some(directory) = to.parent() {
@@ -103,18 +103,18 @@ impl Guest {
         Ok(())
     }
 
-    /// A directory with all that is in it.
+    /// Adds a directory with its contents.
     pub fn add_tree(&self, from: &Path, path: &Path) -> Result<()> {
         let to = self.root.join(path);
         fs::create_dir_all(&to)?;
         machine::run_well(machine::command("cp").arg("-rL").arg(from.join(".")).arg(&to))
     }
 
-    /// A program, stripped, with the libraries that it needs.
+    /// Adds a program, stripped, with the libraries that it needs.
     pub fn add_program(&self, from: &Path, path: &str) -> Result<()> {
         let from = fs::canonicalize(from).with_context(|| format!("no {}", from.display()))?;
         let to = self.root.join(path);
-        // Debug information would be most of what the guest has to unpack into its memory.
+        // Debug information would take most of the memory and time of unpacking in the guest.
         let stripped = machine::command("strip").arg("-o").arg(&to).arg(&from).stderr(Stdio::null()).status();
         if !stripped.is_ok_and(|status| status.success()) {
             self.add_file(&from, path)?;
@@ -129,12 +129,12 @@ impl Guest {
         Ok(())
     }
 
-    /// What the guest does: a shell script.
+    /// Sets the guest's job: a shell script.
     pub fn job(&self, script: &str) -> Result<()> {
         fs::write(self.root.join("job"), format!("{script}\n")).context("cannot write the guest's job")
     }
 
-    /// Packs it; returns the archive.
+    /// Packs the root; returns the archive.
     pub fn pack(&self) -> Result<PathBuf> {
         let archive = self.root.with_extension("cpio");
         let mut shell = machine::command("sh");

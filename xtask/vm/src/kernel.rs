@@ -1,4 +1,4 @@
-//! Debian's kernels: fetched by apt, unpacked, kept.
+//! Debian's kernels: fetched by apt, unpacked, and cached.
 
 use std::{
     fs,
@@ -13,15 +13,15 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::cache;
 use xtask_common::machine;
 
-/// Where kernels of several ages are: oldest first.
+/// Debian releases with kernels of several ages, oldest first.
 const SUITES: [&str; 4] = ["bookworm", "bookworm-backports", "trixie", "trixie-backports"];
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// Which of Debian's kernels.
+/// The flavour of Debian's kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
-    /// The smallest that have bonding and what the lab is made of.
+    /// The smallest ones with bonding and the devices of the lab.
     Cloud,
-    /// With the drivers of NICs.
+    /// Those with the drivers of NICs.
     Full,
 }
 
@@ -37,21 +37,21 @@ impl Flavour {
 
 const NEWEST: &str = "newest";
 
-/// The first bytes of a compressed kernel inside its boot image, and what decompresses it.
+/// The first bytes of a compressed kernel inside its boot image, and the program that decompresses it.
 const COMPRESSIONS: [(&[u8], &str); 4] =
     [(b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\0", "xz"), (b"\x1f\x8b\x08", "gzip"), (b"\x02!L\x18", "lz4")];
 const ELF: &[u8] = b"\x7fELF";
 
 /// A kernel that can be booted.
 pub struct Kernel {
-    /// As `uname -r` has it.
+    /// The version in `uname -r`.
     pub version: String,
     directory: PathBuf,
 }
 
 impl Kernel {
-    /// The newest kernel whose version begins with `wanted`, fetched if it is not here yet. One that is here is
-    /// taken although there may be a newer one.
+    /// Returns the newest kernel whose version begins with `wanted`, and fetches it if there is none here. A kernel
+    /// that is here is used although there may be a newer one.
     pub fn provide(wanted: &str, flavour: Flavour) -> Result<Self> {
         let kernels = cache()?.join("kernels");
         fs::create_dir_all(&kernels)?;
@@ -71,12 +71,12 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// The kernel as an ELF file, which QEMU boots without a decompressor that is slow to emulate.
+    /// Returns the kernel as an ELF file, which QEMU boots without a decompressor that is slow to emulate.
     pub fn image(&self) -> PathBuf {
         self.directory.join("vmlinux")
     }
 
-    /// The uncompressed module of this name, if the kernel has it as a module.
+    /// Returns the uncompressed module of this name, if the kernel has it as a module.
     pub fn module(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let Some(path) = find(&self.directory.join("root"), &|file| {
             file.split_once(".ko").is_some_and(|(stem, _)| stem == name)
@@ -93,7 +93,7 @@ impl Kernel {
         fs::create_dir_all(&root)?;
         println!("fetching linux-image-{}", self.version);
         unpack(&format!("linux-image-{}", self.version), &root)?;
-        // Later kernels come in parts.
+        // Later kernels consist of several packages.
         for part in ["linux-binary", "linux-modules"] {
             let package = format!("{part}-{}", self.version);
             if apt("apt-cache")?.args(["show", &package]).output()?.status.success() {
@@ -103,15 +103,15 @@ impl Kernel {
         let boot_image =
             find(&root, &|file| file.starts_with("vmlinuz")).context("no vmlinuz in the package")?;
         let image = fs::read(&boot_image).with_context(|| format!("cannot read {}", boot_image.display()))?;
-        // Written under another name first: what is there under its own is whole.
+        // Written under another name first: a file with the final name is complete.
         let new = self.directory.join("vmlinux.new");
         fs::write(&new, extract(&image).context("no kernel found in vmlinuz")?)?;
         fs::rename(&new, self.image()).context("cannot rename vmlinux")
     }
 }
 
-/// The newest of these versions that `wanted` names: all of it, its beginning up to a dot or the like, or the
-/// newest of all.
+/// Returns the newest of these versions that `wanted` names: the whole version, its beginning up to a dot or the
+/// like, or the newest of all.
 fn pick(mut versions: Vec<String>, wanted: &str) -> Option<String> {
     versions.retain(|version| {
         wanted == NEWEST
@@ -123,12 +123,12 @@ fn pick(mut versions: Vec<String>, wanted: &str) -> Option<String> {
     versions.pop()
 }
 
-/// The numbers in a version, for comparison: 6.9 is older than 6.12.
+/// Returns the numbers in a version, for comparison: 6.9 is older than 6.12.
 fn numbers(version: &str) -> Vec<u64> {
     version.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
 
-/// The kernels that Debian has, as `uname -r` has them.
+/// Returns the kernels that Debian offers, with their versions in `uname -r`.
 pub fn offered(flavour: Flavour) -> Result<Vec<String>> {
     let output =
         apt("apt-cache")?.args(["pkgnames", "linux-image-"]).output().context("cannot run apt-cache")?;
@@ -140,7 +140,7 @@ pub fn offered(flavour: Flavour) -> Result<Vec<String>> {
     Ok(versions)
 }
 
-/// A program of apt with lists of its own, beside the machine's: it may have none of these suites.
+/// Returns a program of apt with separate lists: the machine's own may have none of these suites.
 fn apt(program: &str) -> Result<Command> {
     let place = cache()?.join("apt");
     let sources = place.join("sources.list");
@@ -176,7 +176,7 @@ fn apt(program: &str) -> Result<Command> {
     Ok(with_settings(program))
 }
 
-/// Where this machine has Debian from.
+/// Returns the mirror of this machine's Debian.
 fn mirror() -> Result<String> {
     let output = machine::command("apt-get").args(["indextargets", "--format", "$(REPO_URI)"]).output();
     let output = output.context("cannot run apt-get")?;
@@ -201,7 +201,7 @@ fn unpack(package: &str, root: &Path) -> Result<()> {
     fs::remove_dir_all(&place).context("cannot remove a package")
 }
 
-/// The first file below `directory` whose name fulfils `condition`.
+/// Returns the first file below `directory` whose name fulfils `condition`.
 fn find(directory: &Path, condition: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
     for entry in fs::read_dir(directory).ok()?.flatten() {
         let path = entry.path();
@@ -219,7 +219,7 @@ fn find(directory: &Path, condition: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
     None
 }
 
-/// The ELF file that is compressed inside a boot image.
+/// Returns the ELF file that is compressed inside a boot image.
 fn extract(image: &[u8]) -> Option<Vec<u8>> {
     for (magic, tool) in COMPRESSIONS {
         let places = image.windows(magic.len()).enumerate().filter(|(_, bytes)| *bytes == magic);
@@ -234,14 +234,14 @@ fn extract(image: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// What `tool` makes of the beginning of `bytes`; it may complain of what follows.
+/// Returns the output of `tool` for the beginning of `bytes`; it may report errors about the bytes that follow.
 fn decompress(tool: &str, bytes: &[u8]) -> Result<Vec<u8>> {
     let mut command = machine::command(tool);
     command.args(["-d", "-c"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().with_context(|| format!("cannot run {tool}"))?;
     let mut input = child.stdin.take().context("no pipe")?;
     let output = thread::scope(|scope| {
-        // It stops reading at the end of what is compressed.
+        // It stops reading at the end of the compressed data.
         scope.spawn(move || input.write_all(bytes));
         child.wait_with_output()
     })?;

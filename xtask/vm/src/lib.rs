@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: the kernel's bonding driver and xbond do the same in one guest, and are compared.
+//! `cargo xtask vm`: runs the same steps with the kernel's bonding driver and xbond in one guest, and compares them.
 
 mod compare;
 mod guest;
@@ -33,21 +33,21 @@ use xtask_common::{
     setup,
 };
 
-/// The kernel whose driver the fixtures are of.
+/// The kernel whose driver the fixtures record.
 const RECORDED_KERNEL: &str = "6.12";
-/// Scenarios that say most in the least time.
+/// The most informative scenarios for their time.
 const QUICK: [&str; 5] = ["fom-active", "fom-follow", "primary-always", "prio-set", "delays"];
-/// Scenarios that run side by side in the guest: mostly they wait.
+/// Scenarios that run concurrently in the guest: they mostly wait.
 const AT_A_TIME: u32 = 4;
-/// Far beyond what all scenarios take on a busy machine.
+/// Far longer than all scenarios take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(1800);
-/// For one test program, emulated.
+/// The limit for one emulated test program.
 const TESTS_LIMIT: Duration = Duration::from_secs(3600);
 /// Test programs that take seven minutes and more in the guest, the longest first.
 const LONGEST: [&str; 4] = ["conformance", "faults", "life", "adoption"];
 const QUICK_LIMIT: Duration = Duration::from_secs(210);
 
-/// Programs that this verb calls beyond those of the others, and Debian's packages that have them.
+/// Programs that only this verb calls, and the Debian packages that contain them.
 const TOOLS: [(&str, &str); 6] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("cpio", "cpio"),
@@ -57,7 +57,7 @@ const TOOLS: [(&str, &str); 6] = [
     ("lz4", "lz4"),
 ];
 
-/// What benchmarks in the guest call besides.
+/// Further programs that benchmarks in the guest call.
 const BENCH_TOOLS: [(&str, &str); 1] = [("teamnl", "libteam-utils")];
 
 #[derive(Args)]
@@ -73,7 +73,7 @@ pub struct Arguments {
 enum Verb {
     /// Runs the tests in network namespaces inside the guest
     Tests(TestArguments),
-    /// Bonds of emulated NICs that filter: what is received before and after failovers
+    /// Bonds of emulated NICs that filter: received frames before and after failovers
     Nics(NicsArguments),
     /// Lists the kernels that Debian offers here
     Kernels,
@@ -87,10 +87,10 @@ struct CompareArguments {
     /// Only this scenario of tests/fixtures/driver; may be repeated
     #[arg(long, value_name = "NAME")]
     script: Vec<String>,
-    /// Only the scenarios that say most, within four minutes
+    /// Only the most informative scenarios, within four minutes
     #[arg(long, conflicts_with = "script")]
     quick: bool,
-    /// Writes what the driver does into tests/fixtures/driver
+    /// Writes the driver's records into tests/fixtures/driver
     #[arg(long)]
     record: bool,
     /// Processors of the guest
@@ -103,7 +103,7 @@ struct TestArguments {
     /// Version of a Debian kernel or the beginning of one, or `newest`
     #[arg(long, default_value = RECORDED_KERNEL)]
     kernel: String,
-    /// Guests side by side, a test program in each [default: one for each processor here]
+    /// Concurrent guests, with a test program in each [default: one for each processor here]
     #[arg(long)]
     guests: Option<NonZeroUsize>,
     /// Only the test programs of these names
@@ -141,7 +141,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
-/// Where kernels and guests are kept.
+/// Returns the directory of kernels and guests.
 fn cache() -> Result<PathBuf> {
     let cache = machine::target()?.join("vm");
     fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
@@ -180,7 +180,7 @@ fn compare(arguments: &CompareArguments) -> Result<ExitCode> {
     let again: Vec<String> =
         findings.iter().filter(|(_, found)| is_bad(found)).map(|(name, _)| name.clone()).collect();
     if !again.is_empty() && !arguments.record && !arguments.quick {
-        // What takes milliseconds takes seconds where the machine that emulates is busy.
+        // Events of milliseconds take seconds when the emulating machine is busy.
         println!("once more, since they differ: {}", again.join(", "));
         findings.extend(comparison.run(&again)?);
     }
@@ -203,7 +203,7 @@ fn compare(arguments: &CompareArguments) -> Result<ExitCode> {
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Scenarios that are run against both.
+/// Scenarios that are run with both implementations.
 struct Comparison {
     kernel: Kernel,
     fixture: compare::Fixture,
@@ -217,7 +217,7 @@ struct Comparison {
 }
 
 impl Comparison {
-    /// Boots a guest for these scenarios; what is to be said of each.
+    /// Boots a guest for these scenarios; returns the findings for each.
     fn run(&mut self, names: &[String]) -> Result<BTreeMap<String, Vec<Finding>>> {
         let guest = Guest::of(&self.kernel)?;
         guest.add_program(&self.xbond, "bin/xbond")?;
@@ -225,7 +225,7 @@ impl Comparison {
         for name in names {
             guest.add_file(&scenario_path(name), &format!("scenarios/{name}.txt"))?;
         }
-        // The longest first, so that none is left alone at the end.
+        // The longest first, so that none runs alone at the end.
         let mut longest: Vec<_> = names.iter().map(|name| (self.scenarios[name].duration(), name)).collect();
         longest.sort();
         let files = longest.iter().rev().map(|(_, name)| format!("/scenarios/{name}.txt"));
@@ -269,15 +269,15 @@ fn is_bad(findings: &[Finding]) -> bool {
     findings.iter().any(Finding::is_failure)
 }
 
-/// xbond, and a program that runs in the guest. Optimised: what reads the kernel's types takes 20 seconds else,
-/// emulated.
+/// Builds xbond, and a program that runs in the guest. Optimised: otherwise reading the kernel's types takes 20
+/// seconds in emulation.
 fn build(program: &str) -> Result<(PathBuf, PathBuf)> {
     let build = ["build", "--release", "--package", "xbond-tests", "--bin", program];
     machine::run_well(machine::cargo().args(build))?;
     Ok((machine::xbond()?, machine::target()?.join("release").join(program)))
 }
 
-/// The guest prints a line for each bond; of the driver's it is for comparison.
+/// Runs the program in a guest, which prints a line for each bond; those of the driver's bonds are for comparison.
 fn nics(arguments: &NicsArguments) -> Result<ExitCode> {
     let start = Instant::now();
     let nic = arguments.nic;
@@ -287,7 +287,7 @@ fn nics(arguments: &NicsArguments) -> Result<ExitCode> {
     let (xbond, program) = build("nics")?;
     guest.add_program(&xbond, "bin/xbond")?;
     guest.add_program(&program, "bin/nics")?;
-    // An e1000e has no XDP but the generic one.
+    // An e1000e only has generic XDP.
     let datapaths = if nic == Nic::Igb { "tc xdp" } else { "tc" };
     guest.job(&format!("nics eth0 eth1 eth2 {datapaths}"))?;
     let machine = Machine {
@@ -305,7 +305,8 @@ fn nics(arguments: &NicsArguments) -> Result<ExitCode> {
     Ok(if exit == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A guest for each test program: one that dies, as emulated ones do now and then, takes no other's results with it.
+/// Runs each test program in its own guest: emulated guests crash at times, and then the results of other programs
+/// are kept.
 fn tests(arguments: &TestArguments) -> Result<ExitCode> {
     let start = Instant::now();
     let kernel = Kernel::provide(&arguments.kernel, Flavour::Cloud)?;
@@ -313,7 +314,7 @@ fn tests(arguments: &TestArguments) -> Result<ExitCode> {
     let mut programs = test_programs()?;
     programs.retain(|(name, _)| arguments.programs.is_empty() || arguments.programs.contains(name));
     ensure!(!programs.is_empty(), "no such test program");
-    // The longest first, so that none is left alone at the end.
+    // The longest first, so that none runs alone at the end.
     programs.sort_by_key(|(name, _)| LONGEST.iter().position(|long| long == name).unwrap_or(LONGEST.len()));
 
     let guests = arguments.guests.map_or_else(thread::available_parallelism, Ok)?;
@@ -341,24 +342,24 @@ fn tests(arguments: &TestArguments) -> Result<ExitCode> {
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs a test program in a guest of its own; its exit status.
+/// Runs a test program in its own guest; returns its exit status.
 fn test(kernel: &Kernel, xbond: &Path, (name, program): (&str, &Path), runner: &[String]) -> Result<i32> {
     let guest = Guest::of(kernel)?;
     guest.add_program(xbond, "bin/xbond")?;
     guest.add_program(program, "bin/tests")?;
-    // Tests find these by the path at which they were compiled.
+    // Tests find these at the path at which they were compiled.
     for tree in ["tests/fixtures", "docs", "packaging"] {
         let tree = machine::root().join(tree);
         guest.add_tree(&tree, tree.strip_prefix("/")?)?;
     }
     let runner: Vec<String> = runner.iter().map(|word| format!("'{word}'")).collect();
     guest.job(&format!("XBOND_BIN=/bin/xbond tests {}", runner.join(" ")))?;
-    // With two processors QEMU 7.2 now and then runs code that the other one has just changed, and the guest dies.
+    // With two processors QEMU 7.2 at times runs code that the other one has just changed, and the guest crashes.
     let machine = Machine { kernel, guest, name, cpus: 1, limit: TESTS_LIMIT, nics: None };
     Ok(machine.run()?.exit)
 }
 
-/// A benchmark's program in a guest that has the driver: the kernel's version, and what it printed.
+/// Runs a benchmark's program in a guest with the driver; returns the kernel's version, and the program's output.
 pub fn bench(kernel: &str, program: &Path, arguments: &[&str]) -> Result<(String, Vec<String>)> {
     setup::ensure_tools(&TOOLS)?;
     setup::ensure_tools(&BENCH_TOOLS)?;
@@ -380,7 +381,7 @@ pub fn bench(kernel: &str, program: &Path, arguments: &[&str]) -> Result<(String
     Ok((version, result.lines))
 }
 
-/// The programs of `cargo test -p xbond-tests`, by name. Optimised, for an emulated processor.
+/// Returns the programs of `cargo test -p xbond-tests`, by name. Optimised, for an emulated processor.
 fn test_programs() -> Result<Vec<(String, PathBuf)>> {
     let mut cargo = machine::cargo();
     cargo.args(["test", "--no-run", "--release", "--package", "xbond-tests", "--message-format=json"]);

@@ -1,6 +1,7 @@
-//! QEMU, without KVM: the machines on which this runs are guests themselves. Some of them have a /dev/kvm that runs
-//! guests by page tables alone (kvm-pvm). That interprets what firmware and Debian's kernels do: SeaBIOS alone
-//! takes a minute, and the kernel does not come to its first line in three, where TCG has booted it in three seconds.
+//! QEMU without KVM: the machines on which this runs are guests themselves. Some of them have a /dev/kvm that runs
+//! guests by page tables alone (kvm-pvm), and interprets the code of firmware and Debian's kernels: SeaBIOS alone
+//! takes a minute, and the kernel does not print its first line within three, where TCG has booted it in three
+//! seconds.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -15,43 +16,43 @@ use anyhow::{Context as _, Result, bail};
 use super::{guest::Guest, kernel::Kernel};
 use xtask_common::machine;
 
-/// Without cmpxchg16b, which kernels use in their allocator if it is there: QEMU 7.2 emulates it with wrong flags
-/// now and then, and the guest dies of a double fault.
+/// Without cmpxchg16b, which kernels use in their allocator if it exists: QEMU 7.2 at times emulates it with wrong
+/// flags, and the guest crashes with a double fault.
 const CPU: &str = "max,-cx16";
 /// The guest's memory, in MB: the initramfs is in it twice while it is unpacked.
 const MEMORY: u32 = 1536;
-/// What vm/init says.
+/// The line that vm/init prints.
 const BOOTED: &str = "BOOTED ";
 const EXIT: &str = "EXIT ";
-/// An emulated boot takes three seconds, on a machine that others use up to a minute.
+/// An emulated boot takes three seconds, on a busy machine up to a minute.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
-/// Nothing that only costs time in an emulated machine whose guest is trusted.
+/// Switches off features that only cost time in an emulated machine with a trusted guest.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 reboot=t panic=-1 quiet loglevel=3 tsc=reliable no_timer_check \
      mitigations=off nokaslr random.trust_cpu=on audit=0 selinux=0 apparmor=0 cryptomgr.notests net.ifnames=0 lsm=";
 
-/// A machine to be run once.
+/// A machine that is run once.
 pub struct Machine<'a> {
     pub kernel: &'a Kernel,
     pub guest: Guest,
-    /// What it is for, before each line that it prints.
+    /// Its purpose, printed before each line of its output.
     pub name: &'a str,
     pub cpus: u32,
-    /// For the job.
+    /// The time limit of the job.
     pub limit: Duration,
     /// The model of three NICs on one hub, if it has any.
     pub nics: Option<Nic>,
 }
 
-/// A NIC that QEMU emulates, with its filters.
+/// A NIC that QEMU emulates, with its receive filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Nic {
     E1000e,
-    /// QEMU 8.0 on; its driver has native XDP.
+    /// QEMU 8.0 or later; its driver has native XDP.
     Igb,
 }
 
 impl Nic {
-    /// As QEMU and Linux call it.
+    /// Returns the name in QEMU and Linux.
     pub fn name(self) -> &'static str {
         match self {
             Self::E1000e => "e1000e",
@@ -60,15 +61,15 @@ impl Nic {
     }
 }
 
-/// What the guest did.
+/// The result of a guest's run.
 pub struct Console {
-    /// What the job printed, already shown.
+    /// The output of the job, which has been printed already.
     pub lines: Vec<String>,
     /// Exit status of the job.
     pub exit: i32,
 }
 
-/// Whether this machine's QEMU has such a NIC.
+/// Checks that this machine's QEMU has such a NIC.
 pub fn check(nic: Nic) -> Result<()> {
     let output = machine::command("qemu-system-x86_64").args(["-device", "help"]).output();
     let output = output.context("cannot run qemu-system-x86_64")?;
@@ -79,22 +80,22 @@ pub fn check(nic: Nic) -> Result<()> {
     Ok(())
 }
 
-/// Two slaves, and a peer.
+/// Two slaves and a peer.
 const NICS: u32 = 3;
 
 /// How a run ended.
 enum End {
     Done(Console),
-    /// It never came up, or its kernel died: emulated machines do that now and then.
+    /// It did not boot, or its kernel crashed: emulated machines do that at times.
     Died(&'static str),
 }
 
 impl Machine<'_> {
-    /// Boots, shows what the job prints, and waits for its end.
+    /// Boots the machine, prints the output of the job, and waits for its end.
     pub fn run(&self) -> Result<Console> {
         let archive = self.guest.pack()?;
         for _ in 0..2 {
-            // A machine that nobody waits for any more would take a processor for hours.
+            // A machine that no process waits for any more would occupy a processor for hours.
             let mut command = machine::command("setpriv");
             command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
             command.args(["-accel", "tcg,thread=multi,tb-size=512", "-machine", "q35", "-cpu", CPU]);
