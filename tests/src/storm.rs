@@ -92,7 +92,7 @@ fn flood(socket: &PacketSocket, rate: u32, sent: &AtomicU64, stop: &AtomicBool) 
 /// Returns the whole frame of one advertisement. `number` sets the lifetimes, which stay above two hours: hosts
 /// ignore shorter ones (RFC 4862, 5.5.3).
 fn advertisement(number: u32) -> Result<Vec<u8>> {
-    // Reachable time and retransmission timer of 0: the router does not say.
+    // Reachable time and retransmission timer of 0: unspecified by the router.
     let mut rest = vec![0; 8];
     for prefix in 1..=PREFIXES {
         let lifetime = 86_400 + number % 40_000;
@@ -132,7 +132,7 @@ fn advertisement(number: u32) -> Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// Makes `count` macvlans above an interface, up, by one process: each is a burst of link and address events.
+/// Creates `count` macvlans above an interface, up, by one process: each causes a burst of link and address events.
 pub fn macvlans(netns: &NetNs, below: &str, count: u32) -> Result<()> {
     let lines = (0..count).map(|number| {
         format!("link add mv{number} link {below} type macvlan mode bridge\nlink set mv{number} up\n")

@@ -1,6 +1,6 @@
-//! A NIC whose carrier falls without RTNL, as that of real hardware does, whose driver is told by an interrupt. Of
-//! veths, taps and whatever else is made of software only, the carrier is changed under that lock; that of a
-//! bridge also when a spanning tree takes its last port away, which a frame is enough for.
+//! A NIC that loses its carrier without RTNL, like real hardware, which notifies its driver by an interrupt. The carrier
+//! of veths, taps and other software devices changes under that lock. A bridge is an exception: it also loses its
+//! carrier when a spanning tree blocks its last port, for which a frame suffices.
 //!
 //! ```text
 //!      NAME (bridge) ---- port ======== the switch
@@ -11,7 +11,7 @@ use anyhow::Result;
 
 use crate::{Mac, PacketSocket, netns::NetNs};
 
-/// A bridge that is a NIC.
+/// A bridge that serves as a NIC.
 #[derive(Debug)]
 pub struct StpNic {
     name: String,
@@ -19,13 +19,13 @@ pub struct StpNic {
     wire: PacketSocket,
 }
 
-/// Who is the root, and who says so.
+/// The root of the spanning tree, which is also the sender.
 const ROOT: [u8; 8] = [0, 0, 2, 0, 0, 0, 0, 1];
 const NEIGHBOUR: [u8; 8] = [0, 1, 2, 0, 0, 0, 0, 2];
 
 impl StpNic {
-    /// Makes the bridge `name` with this MAC above `port`, an interface of `host` that is down. `wire` is the far end
-    /// of that in its namespace.
+    /// Creates the bridge `name` with this MAC address above `port`, an interface of `host` that is down. `wire` is
+    /// the far end of `port` in its namespace.
     pub fn create(host: &NetNs, (name, mac): (&str, Mac), port: &str, wire: (&NetNs, &str)) -> Result<Self> {
         host.ip(&format!("link add {name} address {mac} type bridge forward_delay 0 mcast_snooping 0"))?;
         host.ip(&format!("link add {name}-q type veth peer name {name}-far"))?;
@@ -36,8 +36,8 @@ impl StpNic {
         Ok(Self { name: name.to_owned(), other, wire })
     }
 
-    /// From now on its port forwards as long as the spanning tree wants it so, and the bridge must not be closed: a
-    /// second port is waiting.
+    /// Puts the carrier under the control of the spanning tree: its port forwards as long as the tree allows it. The
+    /// bridge must not be set down afterwards: a second port is waiting.
     pub fn arm(&self, host: &NetNs) -> Result<()> {
         let name = &self.name;
         host.ip(&format!("link set {name} type bridge stp_state 1 forward_delay 3000"))?;
@@ -45,18 +45,19 @@ impl StpNic {
         Ok(())
     }
 
-    /// Takes its carrier: the way to the root is by the port that does not forward yet, and the other one is in excess.
+    /// Removes its carrier: the root is now behind the port that does not forward yet, and the other port is
+    /// redundant.
     pub fn cut(&self) -> Result<()> {
         self.other.send(&bpdu(ROOT))?;
         self.wire.send(&bpdu(NEIGHBOUR))
     }
 }
 
-/// A configuration BPDU of IEEE 802.1D: `bridge` is as near as can be to the root.
+/// Returns a configuration BPDU of IEEE 802.1D from `bridge`, directly at the root.
 fn bpdu(bridge: [u8; 8]) -> Vec<u8> {
     const GROUP: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
     const LLC: [u8; 3] = [0x42, 0x42, 0x03];
-    /// In 1/256 s: message age, maximum age, hello time, forward delay.
+    /// In units of 1/256 s: message age, maximum age, hello time, forward delay.
     const TIMES: [u8; 8] = [0, 0, 20, 0, 2, 0, 30, 0];
     let length = [0, 38];
     let mut frame = [&GROUP[..], &bridge[2..], &length, &LLC].concat();

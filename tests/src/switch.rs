@@ -1,4 +1,4 @@
-//! The switch between the host's NICs and the peer: a bridge in a namespace of its own.
+//! The switch between the host's NICs and the peer: a bridge in its own namespace.
 
 use std::{
     net::UdpSocket,
@@ -16,14 +16,14 @@ nix::ioctl_write_ptr_bad!(set_flags, libc::SIOCSIFFLAGS, libc::ifreq);
 
 const BRIDGE: &str = "br0";
 
-/// What the switch does with a NIC's frames.
+/// How the switch forwards a NIC's frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// Learns who is where and forwards everything: an ordinary switch.
+    /// Learns the ports of MAC addresses and forwards everything: an ordinary switch.
     #[default]
     Learning,
-    /// Takes from a NIC only frames whose source is its burned-in MAC, and gives it only frames to that
-    /// MAC, to groups and to all: VirtualBox, VMware port security, SR-IOV, clouds.
+    /// Accepts from a NIC only frames with its permanent MAC address as source, and passes to the NIC only frames to
+    /// that address, to groups and by broadcast: VirtualBox, VMware port security, SR-IOV, clouds.
     VirtualBox,
 }
 
@@ -31,7 +31,7 @@ pub enum Policy {
 #[derive(Debug)]
 pub struct Switch {
     pub netns: NetNs,
-    /// Any socket of the namespace: by it the ports are set up and down, at once.
+    /// Any socket of the namespace, to set ports up and down without a delay.
     control: UdpSocket,
     policy: Policy,
     mtu: u32,
@@ -39,7 +39,7 @@ pub struct Switch {
 
 impl Switch {
     pub fn create(netns: NetNs, policy: Policy, mtu: u32) -> Result<Self> {
-        // A switch says nothing of its own.
+        // A switch sends no frames of its own.
         netns.sysctl("ipv6/conf/default/disable_ipv6", "1")?;
         netns.ip(&format!("link add {BRIDGE} mtu {mtu} type bridge forward_delay 0 mcast_snooping 0"))?;
         netns.ip(&format!("link set {BRIDGE} up"))?;
@@ -47,21 +47,21 @@ impl Switch {
         Ok(Self { netns, control, policy, mtu })
     }
 
-    /// Name of the port that the host's NIC of this index is plugged into.
+    /// Returns the name of the port to which the host's NIC of this index is connected.
     pub fn port(index: usize) -> String {
         format!("p{index}")
     }
 
     /// Makes an interface of the switch's namespace a port, and sets it up.
     pub fn plug(&self, port: &str) -> Result<()> {
-        // With GRO a veth has NAPI, without which frames that XDP redirects to its other end vanish. On a wire
-        // a tag is in the frame, where XDP at the other end sees it.
+        // With GRO a veth has NAPI, without which frames that XDP redirects to its other end vanish. On a wire the
+        // tag is in the frame, where XDP at the other end sees it.
         self.netns.exec(&format!("ethtool -K {port} gro on txvlan off tx-vlan-stag-hw-insert off"))?;
         self.netns.ip(&format!("link set {port} mtu {} master {BRIDGE} up", self.mtu))?;
         Ok(())
     }
 
-    /// Waits until frames pass through a port whose other end is up: the bridge learns of its carrier a moment
+    /// Waits until frames pass through a port whose other end is up: the bridge is notified of the carrier a little
     /// later than the port itself.
     pub fn wait_for_forwarding(&self, port: &str) -> Result<()> {
         let deadline = Instant::now() + WAIT_LIMIT;
@@ -74,15 +74,15 @@ impl Switch {
         Ok(())
     }
 
-    /// Makes a port obey the policy, for the NIC with this burned-in MAC.
+    /// Applies the policy to a port, for the NIC with this permanent MAC address.
     pub fn guard(&self, port: &str, burned_in: Mac) -> Result<()> {
         if self.policy == Policy::Learning {
             return Ok(());
         }
         self.netns.exec(&format!("tc qdisc add dev {port} clsact"))?;
-        // From the switch's side a frame from the NIC comes in, a frame to it goes out.
+        // For the switch a frame from the NIC is ingress, a frame to the NIC is egress.
         for (direction, program) in [("ingress", from_nic(burned_in)), ("egress", to_nic(burned_in))] {
-            // The program has spaces in it, so the line cannot be split.
+            // The program contains spaces, so the line cannot be split.
             let mut command = self.netns.command("tc");
             command.args(["filter", "add", "dev", port, direction]);
             command.args(["protocol", "all", "bpf", "direct-action", "bytecode", &program]);
@@ -91,7 +91,7 @@ impl Switch {
         Ok(())
     }
 
-    /// Frames that the policy refused at this port, from the NIC and to it.
+    /// Returns the number of frames that the policy refused at this port, from the NIC and to it.
     pub fn refused(&self, port: &str) -> Result<u64> {
         let json = self.netns.exec(&format!("tc -json -statistics qdisc show dev {port}"))?;
         let qdiscs: serde_json::Value = serde_json::from_str(&json).context("the output of tc")?;
@@ -99,7 +99,7 @@ impl Switch {
         Ok(clsact.and_then(|qdisc| qdisc["drops"].as_u64()).unwrap_or(0))
     }
 
-    /// Sets a port up or down, as `ip link set` does, without a process that takes its time to start.
+    /// Sets a port up or down like `ip link set`, without starting a process.
     pub fn set_up(&self, port: &str, up: bool) -> Result<()> {
         ensure!(port.len() < libc::IFNAMSIZ, "interface name {port} is too long");
         // SAFETY: ifreq is plain data, for which zero bytes are a valid value.
@@ -121,7 +121,7 @@ impl Switch {
         Ok(())
     }
 
-    /// Stops or resumes forwarding at a port whose carrier stays: a failure that only probes find.
+    /// Stops or resumes forwarding at a port that keeps its carrier: a failure that only probes detect.
     pub(crate) fn set_forwarding(&self, port: &str, forwarding: bool) -> Result<()> {
         let state = if forwarding { "forwarding" } else { "disabled" };
         self.netns.exec(&format!("bridge link set dev {port} state {state}")).map(drop)
@@ -139,20 +139,20 @@ const RETURN: u32 = 0x06;
 const TC_ACT_OK: u32 = 0;
 const TC_ACT_SHOT: u32 = 2;
 
-/// Passes frames with this source only.
+/// Returns a program that passes frames with this source only.
 fn from_nic(mac: Mac) -> String {
     const SOURCE: u32 = 6;
     bytecode(&address_is(SOURCE, mac))
 }
 
-/// Passes frames to this MAC and to groups.
+/// Returns a program that passes frames to this MAC address and to groups.
 fn to_nic(mac: Mac) -> String {
     const DESTINATION: u32 = 0;
     let group = [[LOAD_BYTE, 0, 0, DESTINATION], [JUMP_IF_BITS, 0, 1, 1], [RETURN, 0, 0, TC_ACT_OK]];
     bytecode(&[&group[..], &address_is(DESTINATION, mac)].concat())
 }
 
-/// Ends a program: passes frames with `mac` at `offset`, drops the others.
+/// Returns the end of a program: passes frames with `mac` at `offset`, drops the others.
 fn address_is(offset: u32, mac: Mac) -> [Instruction; 6] {
     let [a, b, c, d, e, f] = mac.bytes();
     [
@@ -165,7 +165,7 @@ fn address_is(offset: u32, mac: Mac) -> [Instruction; 6] {
     ]
 }
 
-/// As `tc` takes it: the number of instructions, then each.
+/// Formats a program for `tc`: the number of instructions, then each.
 fn bytecode(program: &[Instruction]) -> String {
     let instructions = program.iter().map(|instruction| instruction.map(|field| field.to_string()).join(" "));
     std::iter::once(program.len().to_string()).chain(instructions).collect::<Vec<_>>().join(",")

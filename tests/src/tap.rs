@@ -1,5 +1,5 @@
-//! NICs made of taps. A veth that is cut from its far end loses what was queued before the carrier bit
-//! fell; of a tap the carrier bit falls first, and what had been sent still reaches the switch.
+//! NICs made of taps. A veth that is cut at its far end loses frames that were queued before the carrier bit fell;
+//! the carrier bit of a tap falls first, and earlier frames still reach the switch.
 
 use std::{
     fs::{File, OpenOptions},
@@ -25,19 +25,18 @@ nix::ioctl_write_ptr_bad!(tun_set_carrier, libc::TUNSETCARRIER, libc::c_int);
 
 const LARGEST_FRAME: usize = 65536;
 
-/// A tap in the host and a tap in the switch, and two threads that carry frames between them.
+/// A tap in the host and a tap in the switch, and two threads that forward frames between them.
 #[derive(Debug)]
 pub struct TapWire {
     nic: Arc<Tap>,
     cut: Arc<AtomicBool>,
-    /// A byte asks the thread that carries frames to the switch to follow a change of `cut`; closing
-    /// ends it.
+    /// A byte makes the thread that forwards frames to the switch follow a change of `cut`; closing ends the thread.
     commands: PipeWriter,
     _end: PipeWriter,
 }
 
 impl TapWire {
-    /// Makes tap `nic` in `host` and tap `port` in `switch`, both with carrier.
+    /// Creates tap `nic` in `host` and tap `port` in `switch`, both with carrier.
     pub fn create(host: (&NetNs, &str), switch: (&NetNs, &str)) -> Result<Self> {
         let nic = Arc::new(Tap::create(host.0, host.1)?);
         let port = Arc::new(Tap::create(switch.0, switch.1)?);
@@ -50,7 +49,7 @@ impl TapWire {
         });
         thread::spawn({
             let (nic, cut) = (nic.clone(), cut.clone());
-            // Of a NIC without carrier nothing comes in.
+            // A NIC without carrier receives nothing.
             let open =
                 move |frame: &[u8]| if cut.load(Ordering::Acquire) { Ok(()) } else { nic.write(frame) };
             move || carry_with(&port, to_host_control, open, || Ok(()))
@@ -58,8 +57,8 @@ impl TapWire {
         Ok(Self { nic, cut, commands, _end: end })
     }
 
-    /// Takes or gives the carrier of the NIC, at once; the switch's port follows when what the NIC had
-    /// sent before has arrived.
+    /// Removes or restores the carrier of the NIC at once; the switch's port follows when the NIC's earlier frames
+    /// have arrived.
     pub fn set_carrier(&self, carrier: bool) -> Result<()> {
         self.cut.store(!carrier, Ordering::Release);
         self.nic.set_carrier(carrier).context("cannot set the carrier of a tap")?;
@@ -97,7 +96,7 @@ impl Tap {
         Ok(())
     }
 
-    /// A frame that the interface cannot take (it is down, or its queue is full) is lost, as on a wire.
+    /// Writes a frame. One that the interface cannot accept (it is down, or its queue is full) is lost, as on a wire.
     fn write(&self, frame: &[u8]) -> io::Result<()> {
         match (&self.0).write(frame) {
             Ok(_) => Ok(()),
@@ -118,8 +117,8 @@ fn carry(
     carry_with(from, control, |frame| to.write(frame), command)
 }
 
-/// Carries frames until `control` is closed or an interface is gone. A byte on `control` calls `command`
-/// once no frame is left.
+/// Forwards frames until `control` is closed or an interface is gone. A byte on `control` calls `command` once no
+/// frame is left.
 fn carry_with(
     from: &Tap,
     mut control: io::PipeReader,

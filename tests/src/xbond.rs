@@ -28,12 +28,12 @@ use tempfile::NamedTempFile;
 
 use crate::{WAIT_LIMIT, netns::NetNs, wait_limit};
 
-/// Names the binary under test.
+/// The variable with the path of the binary under test.
 const BINARY_VARIABLE: &str = "XBOND_BIN";
 /// What the agent prints when all bonds are up.
 pub(crate) const READY: &str = "ready";
 
-/// An agent that runs. On drop it is killed, and after a panic its log is printed.
+/// A running agent. On drop it is killed, and after a panic its log is printed.
 pub struct Xbond<'netns> {
     netns: &'netns NetNs,
     child: Child,
@@ -44,12 +44,12 @@ pub struct Xbond<'netns> {
 /// Set by [`use_binary`].
 static BINARY: OnceLock<PathBuf> = OnceLock::new();
 
-/// Makes this process run this binary, whatever the environment says. The first call wins.
+/// Makes this process run this binary, whatever is in the environment. The first call wins.
 pub fn use_binary(path: PathBuf) {
     let _ = BINARY.set(path);
 }
 
-/// The binary under test: what XBOND_BIN names, else `xbond` of the profile that this was built with.
+/// Returns the binary under test: the one in XBOND_BIN, or `xbond` of the profile of this build.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = BINARY.get() {
         return Ok(path.clone());
@@ -67,7 +67,7 @@ pub fn binary() -> Result<PathBuf> {
     })
 }
 
-/// `xbond ARGUMENTS` in the namespace, to its end: what it printed. An error holds its stderr.
+/// Runs `xbond ARGUMENTS` in the namespace to its end; returns its output. An error contains its stderr.
 pub fn cli<S: AsRef<OsStr>>(netns: &NetNs, arguments: impl IntoIterator<Item = S>) -> Result<String> {
     crate::netns::output(netns.command(binary()?).args(arguments))
 }
@@ -93,11 +93,11 @@ impl<'netns> Xbond<'netns> {
         Self::start_as(netns, command)
     }
 
-    /// Starts a command that becomes `xbond run` at last, as `setpriv --reuid=1 xbond run` does.
+    /// Starts a command that finally executes `xbond run`, such as `setpriv --reuid=1 xbond run`.
     pub fn start_as(netns: &'netns NetNs, mut command: Command) -> Result<Self> {
         let log = NamedTempFile::with_prefix("xbond-log-").context("cannot make a log file")?;
         let output = fs::OpenOptions::new().append(true).open(log.path())?;
-        // A group of its own: Ctrl-C in a terminal is for whoever started this, who then stops the agent.
+        // Its own process group: Ctrl-C in a terminal is for the test process, which then stops the agent.
         let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
@@ -112,7 +112,7 @@ impl<'netns> Xbond<'netns> {
         self.child.id()
     }
 
-    /// Everything that the agent has printed, stdout and stderr together.
+    /// Returns everything that the agent has printed, stdout and stderr together.
     pub fn log(&self) -> String {
         fs::read(self.log.path())
             .map_or_else(|_| String::new(), |log| String::from_utf8_lossy(&log).into_owned())
@@ -123,14 +123,14 @@ impl<'netns> Xbond<'netns> {
         self.wait_for_after(0, text)
     }
 
-    /// The same, of what comes after the first `position` bytes: `xbond.log().len()` taken earlier.
+    /// Waits for a line after the first `position` bytes of the log: an earlier `xbond.log().len()`.
     pub fn wait_for_after(&self, position: usize, text: &str) -> Result<String> {
         let deadline = Instant::now() + wait_limit();
         let watcher = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         watcher.add_watch(self.log.path(), AddWatchFlags::IN_MODIFY)?;
         let end = self.pidfd()?;
         loop {
-            // Asked before the log is read: of an agent that has ended, the log is complete.
+            // Checked before the log is read: the log of an agent that has ended is complete.
             let ended = self.has_ended();
             let log = self.log();
             let found = log.get(position..).and_then(|new| new.lines().find(|line| line.contains(text)));
@@ -152,19 +152,19 @@ impl<'netns> Xbond<'netns> {
         }
     }
 
-    /// Without reaping it.
+    /// Returns whether the agent has ended, without reaping it.
     pub(crate) fn has_ended(&self) -> bool {
         use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         !matches!(waitid(Id::Pid(self.nix_pid()), flags), Ok(WaitStatus::StillAlive))
     }
 
-    /// `xbond ARGUMENTS` in the agent's namespace.
+    /// Runs `xbond ARGUMENTS` in the agent's namespace.
     pub fn cli<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<String> {
         cli(self.netns, arguments)
     }
 
-    /// A program in the agent's network and mount namespaces, to its end.
+    /// Runs a program in the agent's network and mount namespaces, to its end.
     ///
     /// # Errors
     /// It cannot be run.
@@ -174,7 +174,7 @@ impl<'netns> Xbond<'netns> {
         command.output().context("cannot run nsenter")
     }
 
-    /// `xbond ARGUMENTS` there: what it printed, or its standard error.
+    /// Runs `xbond ARGUMENTS` there; returns its output, or its standard error.
     pub fn cli_inside(&self, arguments: &[&str]) -> Result<String, String> {
         let output = self.inside(binary().map_err(|error| error.to_string())?, arguments);
         let output = output.map_err(|error| format!("{error:#}"))?;
@@ -182,13 +182,13 @@ impl<'netns> Xbond<'netns> {
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
-    /// `xbond show BOND -j`.
+    /// Runs `xbond show BOND -j`.
     pub fn show(&self, bond: &str) -> Result<serde_json::Value> {
         let json = self.cli(["show", bond, "-j"])?;
         serde_json::from_str(&json).with_context(|| format!("`xbond show {bond} -j` printed no JSON: {json}"))
     }
 
-    /// `xbond set BOND KEY=VALUE`.
+    /// Runs `xbond set BOND KEY=VALUE`.
     pub fn set(&self, bond: &str, setting: &str) -> Result<()> {
         self.cli(["set", bond, setting]).map(drop)
     }
@@ -197,11 +197,11 @@ impl<'netns> Xbond<'netns> {
         kill(self.nix_pid(), signal).with_context(|| format!("cannot send {signal} to xbond"))
     }
 
-    /// Stops the agent in its tracks, as a debugger would; SIGCONT lets it go on.
+    /// Stops the agent by SIGSTOP, as a debugger would; SIGCONT resumes it.
     pub fn pause(&self) -> Result<()> {
         use nix::sys::wait::{Id, WaitPidFlag, waitid};
         self.signal(Signal::SIGSTOP)?;
-        // The signal alone says nothing of when its threads stand still.
+        // Its threads may still run for a while after the signal.
         waitid(Id::Pid(self.nix_pid()), WaitPidFlag::WSTOPPED).context("cannot wait for xbond to stop")?;
         Ok(())
     }
@@ -212,7 +212,7 @@ impl<'netns> Xbond<'netns> {
         self.ends_well()
     }
 
-    /// The same of one that has much to put back: it may take its time, as long as its log goes on.
+    /// Ends an agent that has much to restore like [`Self::stop`]: it may take longer, as long as it keeps logging.
     pub fn stop_at_length(self) -> Result<String> {
         self.signal(Signal::SIGTERM)?;
         let end = self.pidfd()?;
@@ -235,13 +235,13 @@ impl<'netns> Xbond<'netns> {
         Ok(log)
     }
 
-    /// kill -9: what it pinned goes on working.
+    /// Kills the agent by SIGKILL: what it pinned keeps working.
     pub fn kill(mut self) -> Result<()> {
         self.signal(Signal::SIGKILL)?;
         self.wait().map(drop)
     }
 
-    /// Waits for the end of the agent, which something else causes.
+    /// Waits for the end of the agent, which this call does not cause.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         if !wait_readable(&[self.pidfd()?.as_fd()], WAIT_LIMIT)? {
             bail!("xbond did not end within {WAIT_LIMIT:?}; its log:\n{}", self.log());
@@ -249,12 +249,12 @@ impl<'netns> Xbond<'netns> {
         self.child.wait().context("cannot wait for xbond")
     }
 
-    /// Readable when the agent has ended.
+    /// Returns a descriptor that is readable when the agent has ended.
     fn pidfd(&self) -> Result<OwnedFd> {
         // SAFETY: the system call takes two integers; the child is not reaped yet, so the pid is its own.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, self.child.id(), 0) };
         let fd = Errno::result(fd).context("pidfd_open")? as i32;
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new and has no other owner.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
@@ -276,7 +276,7 @@ impl Drop for Xbond<'_> {
         if self.detached {
             return;
         }
-        // Not if it has been reaped: the pid may be somebody else's.
+        // Not if it has been reaped: another process may have the pid.
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.child.kill();
             let _ = self.child.wait();
@@ -287,7 +287,7 @@ impl Drop for Xbond<'_> {
     }
 }
 
-/// Whether something can be read from one of these within `timeout`.
+/// Returns whether one of these is readable within `timeout`.
 fn wait_readable(fds: &[BorrowedFd<'_>], timeout: Duration) -> Result<bool> {
     let mut ready: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     match poll(&mut ready, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX)) {
@@ -297,7 +297,7 @@ fn wait_readable(fds: &[BorrowedFd<'_>], timeout: Duration) -> Result<bool> {
     }
 }
 
-/// The fixture files of the reference scenario for a fail_over_mac policy: none, active or follow.
+/// Returns the fixture files of the reference scenario for a fail_over_mac policy: none, active or follow.
 pub fn scenario_files(fail_over_mac: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/scenario").join(fail_over_mac)
 }

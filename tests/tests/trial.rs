@@ -45,7 +45,7 @@ fn a_time_that_ended_without_an_agent_is_over_at_once() {
     let lab = Lab::scenario().unwrap();
     snapshot::open_once(&lab.host);
     let found = Snapshot::of(&lab.host);
-    // Kept at its end, and not confirmed.
+    // Kept at the agent's end, and not confirmed.
     let log = with_flags(&lab, &["--confirm", "2"]).stop().unwrap();
     assert!(log.contains("bond0: not confirmed yet"), "{log}");
     wait_until("the time is over", || {
@@ -77,7 +77,7 @@ fn what_is_confirmed_is_on_trial_for_no_further_agent() {
     let last = with_flags(&lab, &[]);
     assert!(refused(&lab, &["confirm"]).contains(NOTHING_WAITS));
 
-    // --confirm could not undo what it changes of a bond that is there.
+    // --confirm could not undo its changes to an existing bond.
     last.kill().unwrap();
     let error = refused(&lab, &[&["run"][..], &FLAGS, &["--confirm", "30", "-o", "primary=enp0s8"]].concat());
     assert!(error.contains("bond0: another agent left it running, and --confirm could not undo"), "{error}");
@@ -87,7 +87,7 @@ fn what_is_confirmed_is_on_trial_for_no_further_agent() {
     xbond::cli(&lab.host, ["down", "bond0", "--force"]).unwrap();
 }
 
-/// An agent of files, which a service manager would start again, keeps running, and does not make the bond again.
+/// An agent with files, which a service manager would restart, keeps running, and does not recreate the bond.
 #[test]
 fn an_agent_of_files_removes_what_is_not_confirmed_and_reports_it() {
     skip_if_unable!();
@@ -105,14 +105,14 @@ fn an_agent_of_files_removes_what_is_not_confirmed_and_reports_it() {
     next.wait_for(missing).unwrap();
     assert!(lab.host.ip("link show dev bond0").is_err());
     assert!(refused(&lab, &["confirm"]).contains("the 5 s for a confirmation are over"));
-    // Longer than the agent waits until it tries a bond again that failed.
+    // Longer than the agent waits before it retries a failed bond.
     thread::sleep(Duration::from_secs(6));
     assert!(next.cli(["show"]).unwrap().contains(missing));
     next.cli(["reload"]).unwrap();
     assert!(next.show("bond0").is_ok());
     next.kill().unwrap();
 
-    // Overdue at its start.
+    // The trial is over before the agent starts.
     xbond::cli(&lab.host, ["down", "bond0", "--force"]).unwrap();
     Xbond::run(&lab.host, ["-c", path, "--confirm", "1"]).unwrap().kill().unwrap();
     thread::sleep(Duration::from_secs(1));

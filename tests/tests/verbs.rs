@@ -52,7 +52,7 @@ fn macs(lab: &Lab) -> [String; 3] {
     [BOND, SLAVES[0], SLAVES[1]].map(|name| mac(&lab.host, name))
 }
 
-/// The agent is stopped: a change ends by its deadline, and is not made later.
+/// The agent is stopped: a request ends at its deadline, and the change is not made later.
 #[test]
 fn a_change_with_a_deadline_gives_up_a_stopped_agent() {
     skip_if_unable!();

@@ -97,7 +97,7 @@ pub struct BrokenOff(hyper::Error);
 /// How long a query may wait for its answer: far longer than a process that holds RTNL delays it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
-/// How much later than its deadline the agent's answer to a change may come, before the client gives up.
+/// How much later than its deadline the agent's answer to a change may arrive, before the client stops waiting.
 const LATE_ANSWER: Duration = Duration::from_secs(1);
 
 async fn send<T: DeserializeOwned>(

@@ -82,7 +82,7 @@ pub fn boottime_ahead() -> i128 {
     }
 }
 
-/// How far a clock of this process's time namespace is from the machine's.
+/// The offset of a clock of this process's time namespace from the machine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Offset {
     Ahead(Duration),
@@ -94,14 +94,14 @@ struct Offsets {
     boottime: Offset,
 }
 
-/// They cannot be changed once a process is in the namespace. Kernels without such namespaces have no file.
+/// The offsets cannot change once a process is in the namespace. Kernels without such namespaces have no file.
 static OFFSETS: LazyLock<Offsets> = LazyLock::new(|| {
     let text = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
     let of = |clock| offset(&text, clock).unwrap_or(Offset::Ahead(Duration::ZERO));
     Offsets { monotonic: of("monotonic"), boottime: of("boottime") }
 });
 
-/// Of a clock: whole seconds, which may be negative, and nanoseconds, which are not.
+/// Parses the offset of a clock: whole seconds, which may be negative, and nanoseconds, which may not.
 fn offset(text: &str, clock: &str) -> Option<Offset> {
     let mut words = text.lines().find(|line| line.starts_with(clock))?.split_whitespace().skip(1);
     let seconds: i64 = words.next()?.parse().ok()?;

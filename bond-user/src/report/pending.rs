@@ -24,7 +24,7 @@ pub fn change(what: &str) -> String {
     format!("{what} is not finished; the agent continues, and logs an error if it fails")
 }
 
-/// Returns a sentence about a change to which the agent has not even answered that it is not finished.
+/// Returns a sentence about a change for which the agent sent no answer at all within `limit`.
 pub fn no_answer(limit: Duration) -> String {
     let seconds = limit.as_secs_f64();
     format!(
@@ -32,7 +32,7 @@ pub fn no_answer(limit: Duration) -> String {
     )
 }
 
-/// Says why something may be pending, and for how long it is.
+/// Explains why a change may be pending, and for how long.
 pub const ADVICE: &str =
     "another process may hold RTNL, the kernel's lock for interfaces; see `xbond show` and `xbond log`";
 

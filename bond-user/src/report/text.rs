@@ -243,7 +243,7 @@ pub fn on_trial(bond: &str, left: Duration) -> String {
     )
 }
 
-/// The same where it is not known for how long.
+/// The log line for a kept bond if it is not known how long its pins last.
 pub const LEFT_TO_MOUNT: &str = "its programs stay as long as its bpffs is mounted: the mounts of process 1 cannot be read, so \
                                  it is not known whether that is longer than this mount namespace exists";
 /// Why a bond cannot be kept.
@@ -616,7 +616,7 @@ fn switched_in(receipt: &Receipt) -> String {
     }
 }
 
-/// [`why`], in 16 columns.
+/// Returns [`why`], in 16 columns.
 fn briefly(reason: Reason, seen: Seen) -> &'static str {
     match reason {
         Reason::LinkFailed if seen == Seen::ArpMonitor => "no probe answer",
@@ -969,7 +969,7 @@ mod tests {
         insta::assert_snapshot!(log(&[], false), @"no failover yet");
     }
 
-    /// Its slave may have carrier: no line says that its link failed.
+    /// The slave may have a carrier, so no line reports a failed link.
     #[test]
     fn a_failover_of_the_arp_monitor_says_that_there_was_no_answer() {
         let of = |reason| Receipt { reason, seen: Seen::ArpMonitor, ..receipts()[1].clone() };
@@ -978,7 +978,7 @@ mod tests {
             (false, ["no probe answer", "answers again"]),
             (true, ["the ARP monitor got no answer", "the ARP monitor gets answers"]),
         ] {
-            // Without the breaks between lines.
+            // The text without its line breaks.
             let shown = log(&both, details).split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(lines.iter().all(|line| shown.contains(line)) && !shown.contains("link"), "{shown}");
         }

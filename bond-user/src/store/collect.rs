@@ -7,7 +7,7 @@
 //! 1. **The witness** ([`witness`]): the kernel has unregistered `lo` of the namespace, which it does only when the
 //!    namespace ends. In addition no program of a bond there is attached: a NIC that survived its namespace (the kernel
 //!    returns hardware to the first namespace) still has its program, and its directory is named instead.
-//! 2. **The boot**: the lock was last held before the machine was started, and cookies were given anew since.
+//! 2. **The boot**: the lock was last held before the machine was started, and cookies were reused since.
 //! 3. **The devices**, for directories of an older xbond, without a witness: all links of all bonds have lost their
 //!    device, and no device map has an entry. Another process can detach links, but not remove devices from the maps
 //!    with it; filters of clsact have no links, so for them there is no such proof.

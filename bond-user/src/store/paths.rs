@@ -171,7 +171,7 @@ fn sign(lock: &mut File) {
     let _ = lock.rewind().and_then(|()| lock.set_len(0)).and_then(|()| lock.write_all(now.as_bytes()));
 }
 
-/// Returns the random number of this boot; None where it cannot be read.
+/// Returns the random number of this boot; `None` if it cannot be read.
 pub(super) fn boot_id() -> Option<String> {
     let id = fs::read_to_string(BOOT_ID).ok()?;
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())

@@ -56,7 +56,7 @@ pub struct Record {
     /// The settings of a configuration on bond0.
     #[serde(default, skip_serializing_if = "Configured::is_empty")]
     configured: Configured,
-    /// Until when the bond is on trial (`run --confirm`).
+    /// The trial of the bond (`run --confirm`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trial: Option<Trial>,
     /// It was to be removed, and could not all be restored.
@@ -137,28 +137,28 @@ impl Configured {
     }
 }
 
-/// Until when a bond is on trial: then it is removed, unless it is confirmed. It outlives the agent that began it, and ends
-/// with the boot of the machine.
+/// The trial of a bond: at its end the bond is removed, unless it was confirmed. A trial outlives the agent that began
+/// it, and ends when the machine is restarted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trial {
-    /// The random number of the boot; None where it cannot be read.
+    /// The random number of the boot; `None` if it cannot be read.
     boot: Option<String>,
-    /// CLOCK_BOOTTIME of the machine, milliseconds.
+    /// The end, in milliseconds of CLOCK_BOOTTIME of the machine.
     until_ms: u64,
-    /// How long it was at first.
+    /// The original length in seconds.
     seconds: u64,
 }
 
 impl Trial {
-    /// One that begins now.
+    /// Returns a trial that begins now.
     pub fn within(limit: Duration) -> Self {
         let until = boottime().saturating_add(limit).as_millis();
         let until_ms = u64::try_from(until).unwrap_or(u64::MAX);
         Self { boot: paths::boot_id(), until_ms, seconds: limit.as_secs() }
     }
 
-    /// Returns how long it still is; zero when it is over.
+    /// Returns the remaining time; zero when the trial is over.
     pub fn left(&self) -> Duration {
         self.left_at(boottime())
     }
@@ -171,18 +171,18 @@ impl Trial {
         self.left().is_zero()
     }
 
-    /// How long it was at first.
+    /// Returns the original length in seconds.
     pub fn seconds(&self) -> u64 {
         self.seconds
     }
 
-    /// Returns the one that ends first.
+    /// Returns the trial that ends first.
     pub fn or_earlier(self, other: Self) -> Self {
         if other.until_ms < self.until_ms { other } else { self }
     }
 }
 
-/// How a bond is made, beside its slaves.
+/// How a bond is created, without its slaves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shape {
     /// Created for it; otherwise `port` is set.
@@ -255,17 +255,17 @@ impl Record {
         }
     }
 
-    /// On trial from the first file on.
+    /// Sets the trial before the file is first written.
     pub fn on_trial(self, trial: Option<Trial>) -> Self {
         Self { trial, ..self }
     }
 
-    /// Returns until when the bond is on trial; None if it is not, or was before the machine was started again.
+    /// Returns the trial of the bond; `None` if there is none, or the machine was restarted since.
     pub fn trial(&self) -> Option<&Trial> {
         self.trial.as_ref().filter(|trial| trial.boot == paths::boot_id())
     }
 
-    /// Notes until when the bond is on trial, or that it is not any more.
+    /// Records the trial of the bond, or its end.
     pub fn set_trial(&mut self, trial: Option<Trial>) -> Result<(), AgentError> {
         let space = if trial.is_none() { Space::SetAside } else { Space::Free };
         self.change(space, |record| record.trial = trial)
