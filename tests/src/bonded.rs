@@ -112,7 +112,7 @@ pub fn wait_for_path(host: &NetNs, peer: &NetNs) -> Result<()> {
     Ok(())
 }
 
-/// Whether one echo request is answered.
+/// Returns whether one echo request is answered.
 pub fn reaches(from: &NetNs, to: IpAddr) -> Result<bool> {
     Ok(from.ping(to, 1)?.received == 1)
 }

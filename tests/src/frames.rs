@@ -92,7 +92,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// Whether the program writes into the frame.
+    /// Returns whether the program writes into the frame.
     pub fn is_changed(&self) -> bool {
         self.frame != self.out
     }

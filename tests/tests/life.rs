@@ -170,7 +170,7 @@ fn is_ignored(signal: Signal) -> bool {
 }
 
 #[test]
-fn the_line_of_a_bond_that_is_ready_names_the_slaves_that_are_missing() {
+fn the_ready_line_of_a_bond_names_missing_slaves() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     let file = toml("[bond.bond0]\nslaves = [\"enp0s8\", \"late1\", \"late2\"]\nmiimon = 100\n");

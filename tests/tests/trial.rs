@@ -19,7 +19,7 @@ fn refused(lab: &Lab, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn the_next_agent_takes_the_rest_of_a_killed_agents_time_over() {
+fn the_next_agent_continues_a_killed_agents_trial() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     snapshot::open_once(&lab.host);
@@ -40,7 +40,7 @@ fn the_next_agent_takes_the_rest_of_a_killed_agents_time_over() {
 }
 
 #[test]
-fn a_time_that_ended_without_an_agent_is_over_at_once() {
+fn a_trial_that_ended_without_an_agent_is_over_at_once() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     snapshot::open_once(&lab.host);
@@ -63,7 +63,7 @@ fn a_time_that_ended_without_an_agent_is_over_at_once() {
 }
 
 #[test]
-fn what_is_confirmed_is_on_trial_for_no_further_agent() {
+fn a_confirmed_bond_is_on_trial_for_no_later_agent() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     let first = with_flags(&lab, &["--confirm", "30"]);
@@ -89,7 +89,7 @@ fn what_is_confirmed_is_on_trial_for_no_further_agent() {
 
 /// An agent with files, which a service manager would restart, keeps running, and does not recreate the bond.
 #[test]
-fn an_agent_of_files_removes_what_is_not_confirmed_and_reports_it() {
+fn an_agent_with_files_removes_and_reports_unconfirmed_bonds() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     snapshot::open_once(&lab.host);

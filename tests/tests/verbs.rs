@@ -54,7 +54,7 @@ fn macs(lab: &Lab) -> [String; 3] {
 
 /// The agent is stopped: a request ends at its deadline, and the change is not made later.
 #[test]
-fn a_change_with_a_deadline_gives_up_a_stopped_agent() {
+fn a_change_with_a_deadline_does_not_wait_for_a_stopped_agent() {
     skip_if_unable!();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &["miimon=50"]);

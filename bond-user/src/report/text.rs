@@ -971,7 +971,7 @@ mod tests {
 
     /// The slave may have a carrier, so no line reports a failed link.
     #[test]
-    fn a_failover_of_the_arp_monitor_says_that_there_was_no_answer() {
+    fn a_failover_of_the_arp_monitor_reports_no_answer() {
         let of = |reason| Receipt { reason, seen: Seen::ArpMonitor, ..receipts()[1].clone() };
         let both = [of(Reason::LinkFailed), of(Reason::LinkRecovered)];
         for (details, lines) in [

@@ -838,7 +838,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_ends_by_the_boots_clock_and_with_the_boot() {
+    fn a_trial_ends_by_clock_boottime_and_with_the_boot() {
         let limit = Duration::from_secs(60);
         let trial = Trial::within(limit);
         assert!(trial.left() <= limit && trial.left() > limit / 2, "{trial:?}");

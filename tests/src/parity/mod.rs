@@ -174,7 +174,7 @@ impl Run<'_> {
         Ok(lines)
     }
 
-    /// Runs a step; returns the lines of its record that precede the changes.
+    /// Runs a step; returns the lines that its record has in addition to the changes that follow.
     fn act(&mut self, step: &Step) -> Result<Vec<String>> {
         let host = &self.lab.host;
         match step {
@@ -249,7 +249,7 @@ impl Run<'_> {
         Ok(vec![format!("promiscuous: {}", ours.collect::<Vec<_>>().join(" "))])
     }
 
-    /// Who sees which of the frames that a slave receives.
+    /// Returns which sockets receive each of the frames that the switch sends to a slave.
     fn frames(&self, slave: &str) -> Result<Vec<String>> {
         const STATION: [u8; 6] = [2, 0, 0, 0, 0xff, 1];
         const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
