@@ -737,7 +737,7 @@ struct Ends {
 }
 
 impl Ends {
-    /// Peeks: what was received can be received again.
+    /// Counts the ends. It only peeks: what was received can be received again.
     fn of<'a>(peers: impl IntoIterator<Item = &'a UnixStream>) -> Self {
         use nix::sys::socket::{MsgFlags, recv};
         let mut ends = Self::default();

@@ -179,7 +179,7 @@ pub fn within<T: Send + 'static>(
         return Err(ReadError::TooManyAbandoned);
     }
     let (answer, answered) = mpsc::sync_channel(1);
-    // Zero until either this thread or the reader has finished: the second of the two decrements the count.
+    // How many of the two, the new thread and its caller, have finished; the second one uncounts the thread.
     let turn = Arc::new(AtomicUsize::new(0));
     let of_worker = Arc::clone(&turn);
     thread::Builder::new().name("read-file".into()).stack_size(STACK).spawn(move || {

@@ -59,7 +59,7 @@ pub fn eventually<T: Debug>(what: &str, look: impl Fn() -> T, wanted: impl Fn(&T
 /// For machines on which times of milliseconds are meaningless and answers are late.
 pub const ARP_INTERVAL_EMULATED: &str = "arp_interval=1000";
 
-/// The options of a bond whose failover times are not measured.
+/// Returns an option for tests that do not measure failover times: a short interval where milliseconds are meaningful.
 pub fn brisk() -> &'static str {
     if time_is_no_measure().is_some() { ARP_INTERVAL_EMULATED } else { "arp_interval=100" }
 }

@@ -279,7 +279,7 @@ fn provide(lacks: &[Lack]) -> Result<()> {
     let (root, mut updated) = (machine::is_root(), false);
     if root && apt && lacks.iter().any(|lack| !matches!(lack, Lack::BpfFs)) && !apt_knows(DEBIAN_LLVM_PACKAGE)
     {
-        // On a fresh machine the lists are empty; the check is repeated with new lists.
+        // On a fresh machine apt's lists are empty: they are updated before the plan depends on them.
         update(&mut updated)?;
     }
     let debian = apt && DEBIAN_COMPILER.iter().all(|package| apt_knows(package));
