@@ -253,7 +253,7 @@ pub fn solicitation(source: Mac) -> Vec<u8> {
         .ipv6([0xfd; 16], [0xff; 16], 255)
         .icmpv6_raw(135, 0, [0; 4]);
     let mut frame = Vec::new();
-    builder.write(&mut frame, &message).expect("a Vec takes every frame");
+    builder.write(&mut frame, &message).expect("writing to a Vec cannot fail");
     frame
 }
 

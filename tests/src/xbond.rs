@@ -138,11 +138,11 @@ impl<'netns> Xbond<'netns> {
                 return Ok(line.to_owned());
             }
             if ended {
-                bail!("xbond ended without saying `{text}`; its log:\n{log}");
+                bail!("xbond ended without printing `{text}`; its log:\n{log}");
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("xbond did not say `{text}` within {:?}; its log:\n{log}", wait_limit());
+                bail!("xbond did not print `{text}` within {:?}; its log:\n{log}", wait_limit());
             }
             wait_readable(&[watcher.as_fd(), end.as_fd()], left)?;
             match watcher.read_events() {

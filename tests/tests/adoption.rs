@@ -208,7 +208,7 @@ fn adoption_detects_slaves_that_changed_without_an_agent() {
     let bond = show(&second);
     let names: Vec<_> =
         bond["slaves"].as_array().unwrap().iter().map(|slave| slave["name"].clone()).collect();
-    assert_eq!(names, ["nic1", "nic2", "nic0"], "the new nic0 has joined behind the others");
+    assert_eq!(names, ["nic1", "nic2", "nic0"], "the new nic0 has joined after the others");
     let log = second.stop().unwrap();
     assert!(log.contains("nic0 is gone, or is another interface by now"), "{log}");
     // A packet of bring-up may have caused the failover.
@@ -437,7 +437,7 @@ fn adoption_refuses_a_misfit_and_the_bond_keeps_running() {
     let versions = format!("maps are of version 99, and this xbond's of {}", bond_common::abi::ABI_VERSION);
     assert!(error.to_string().contains(&versions), "{error}");
 
-    assert_eq!(program_ids(&lab), programs, "nothing was touched");
+    assert_eq!(program_ids(&lab), programs, "nothing was changed");
     traffic.wait_for_more(500).unwrap();
     for report in traffic.stop().unwrap() {
         assert_eq!((report.lost, report.duplicated), (0, 0));

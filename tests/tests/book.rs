@@ -286,7 +286,7 @@ fn the_reference_has_every_id_of_check_and_doctor() {
             ids.extend(literals(&text, call).into_iter().filter(|id| is_id(id)).map(str::to_owned));
         }
     }
-    assert!(ids.len() >= 60, "ids are written otherwise by now: {ids:?}");
+    assert!(ids.len() >= 60, "the sources have too few ids of the expected form: {ids:?}");
     assert_named("docs/reference/checks.md", ids);
 }
 
@@ -298,7 +298,7 @@ fn the_reference_has_every_request() {
         .flat_map(|text| literals(text, ".route("))
         .map(|path| path.replace("{name}", "NAME").replace("{slave}", "IF"))
         .collect();
-    assert!(paths.len() >= 10, "routes are written otherwise by now: {paths:?}");
+    assert!(paths.len() >= 10, "the sources have too few routes of the expected form: {paths:?}");
     let text = read("docs/reference/http.md");
     let missing: Vec<_> = paths.iter().filter(|path| !text.contains(&format!(" {path}`"))).collect();
     assert!(missing.is_empty(), "docs/reference/http.md does not name {missing:?}");
@@ -308,7 +308,7 @@ fn the_reference_has_every_request() {
 fn the_reference_has_every_metric_and_reason_of_drops() {
     let text = read("bond-user/src/report/metrics.rs");
     let kinds: Vec<_> = text.lines().filter_map(|line| line.trim().strip_prefix("# TYPE ")).collect();
-    assert!(kinds.len() >= 15, "metrics are written otherwise by now: {kinds:?}");
+    assert!(kinds.len() >= 15, "the sources have too few metrics of the expected form: {kinds:?}");
     let names = kinds.iter().map(|kind| match kind.split_once(' ').unwrap() {
         (name, "counter") => format!("{name}_total"),
         (name, _) => name.to_owned(),

@@ -304,7 +304,7 @@ fn delays_set_at_run_time_are_kept() {
     xbond.set(BOND, &format!("downdelay={ms}")).unwrap();
     let event = lab.cut("enp0s8", Cut::Carrier).unwrap();
     wait_for_status(&xbond, "enp0s8", "going down");
-    assert_eq!(show(&xbond)["active_slave"], "enp0s8", "it stays active during downdelay");
+    assert_eq!(show(&xbond)["active_slave"], "enp0s8", "the slave stays active during downdelay");
     let took = takes_over(&xbond, "enp0s9", event);
     assert!(took >= delay, "downdelay: {took:?}");
 

@@ -278,7 +278,7 @@ fn wait_for_line(from: &mut impl std::io::BufRead, text: &str) -> Result<()> {
     let mut line = String::new();
     while !line.contains(text) {
         line.clear();
-        ensure!(from.read_line(&mut line)? > 0, "ended without saying `{text}`");
+        ensure!(from.read_line(&mut line)? > 0, "ended without printing `{text}`");
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ impl Step {
         let ended = || fs::read_to_string(&status).map_or(true, |status| status.contains("\nState:\tZ"));
         let wait = || {
             while !came(self) && !ended() {
-                assert!(start.elapsed() < WAIT_LIMIT, "{self:?} never came");
+                assert!(start.elapsed() < WAIT_LIMIT, "{self:?} was not reached");
                 thread::yield_now();
             }
             Ok(())
@@ -234,7 +234,7 @@ fn down_force_restores_after_a_kill_at_any_step_of_bring_up() {
         clean_up(host);
         before.assert_holds(host, &format!("SIGKILL at {step:?}, then xbond down --force"));
     }
-    assert!(left >= 10, "only {left} of the kills hit a half-made bond");
+    assert!(left >= 10, "only {left} of the kills hit a half-created bond");
 }
 
 #[test]

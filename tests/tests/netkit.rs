@@ -206,7 +206,7 @@ fn bond0_in_a_container_is_adopted() {
     second.set(BOND, &format!("active_slave={}", SLAVES[1])).unwrap();
     bonded::wait_for_path(&container, &lab.peer).unwrap();
     second.stop().unwrap();
-    assert!(container.link(BOND).is_err(), "it goes with its bond");
+    assert!(container.link(BOND).is_err(), "bond0 is deleted with its bond");
 }
 
 /// Created by an agent that knew no netkit, or on a kernel without it.
@@ -258,7 +258,7 @@ fn without_its_program_nothing_leaves_bond0() {
     let received = packets(&lab.host, BOND, "rx");
     datagram::send(&lab.peer, PEER_V4, (HOST_V4, 9), b"still").unwrap();
     eventually("bond0 receives", || packets(&lab.host, BOND, "rx"), |count| *count > received);
-    assert_eq!(packets(&lab.host, PORT, "rx"), port, "nothing came out of the port");
+    assert_eq!(packets(&lab.host, PORT, "rx"), port, "the port received nothing");
     assert_eq!(capture.stop().unwrap().iter().filter(|found| is_ours(found)).count(), 0);
     cli(&lab.host, ["down", BOND, "--force"]).unwrap();
 }
@@ -289,7 +289,7 @@ fn the_queue_that_a_slave_chooses_is_no_queue_id() {
     }
     assert!(sent(SLAVES[0]) > before[0] + 400);
     assert_eq!(sent(SLAVES[1]), before[1], "no packet has queue 1");
-    assert!(packets(&lab.host, PORT, "rx") > port + 400, "while there is a queue_id, frames go by the port");
+    assert!(packets(&lab.host, PORT, "rx") > port + 400, "with a queue_id, frames pass the port");
 
     xbond.cli(["set", BOND, "--slave", SLAVES[1], "queue_id=0"]).unwrap();
     let port = packets(&lab.host, PORT, "rx");

@@ -79,7 +79,7 @@ fn learned_host_mac(hook: Hook) {
     assert_eq!(bench.receive(0, &to(OWN[0])).1, to(OWN[0]), "no host is known yet");
     assert_eq!(bench.transmit(&from(GUEST)).1, from(OWN[0]));
     assert_eq!(bench.receive(0, &to(OWN[0])).1, to(GUEST));
-    assert_eq!(bench.transmit(&from(HOST)).1, from(HOST), "another one behind the port stays itself");
+    assert_eq!(bench.transmit(&from(HOST)).1, from(HOST), "another host's address stays");
 }
 
 #[test]

@@ -286,7 +286,7 @@ fn json_of_every_verb_conforms_to_the_schema() {
         conforms(part, &printed);
         let named = |other: &&(&str, _)| other.0 != *part;
         let others = table.iter().filter(named).map(|(other, _)| schema_of(other));
-        assert!(others.into_iter().all(|schema| !schema.is_valid(&printed)), "{part} is two things");
+        assert!(others.into_iter().all(|schema| !schema.is_valid(&printed)), "{part} is ambiguous");
     }
     let help = |verb: &str| cli(&lab.host, [verb, "--help"]).unwrap_or_default();
     let listed = cli(&lab.host, ["--help"]).unwrap();

@@ -48,7 +48,7 @@ fn sentence(output: &Output, what: &str) -> String {
     let sentence = said.next().unwrap_or_default();
     let sentence = sentence.strip_prefix("xbond: ").unwrap_or_else(|| panic!("{what}: {stderr}"));
     let more: Vec<_> = said.collect();
-    assert!(more.is_empty(), "{what}: more than a sentence: {stderr}");
+    assert!(more.is_empty(), "{what}: more than one sentence: {stderr}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{what}");
     println!("{what}\n    {sentence}");
     sentence.to_owned()

@@ -53,7 +53,7 @@ impl Piped {
         let start = Instant::now();
         kill(Pid::from_raw(self.agent.id().cast_signed()), Signal::SIGTERM).unwrap();
         while self.agent.try_wait().unwrap().is_none() {
-            assert!(start.elapsed() < WAIT_LIMIT, "it does not end");
+            assert!(start.elapsed() < WAIT_LIMIT, "the agent does not end");
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         start.elapsed()
@@ -118,7 +118,7 @@ fn a_log_without_a_reader_delays_neither_failovers_nor_answers_nor_the_end() {
     }
     let took = piped.end();
     assert!(took.as_millis() < 1500, "SIGTERM took {took:?}");
-    assert!(lab.host.link(BOND).is_err(), "it is taken down");
+    assert!(lab.host.link(BOND).is_err(), "the bond is removed");
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_returning_reader_receives_the_number_of_dropped_lines() {
     piped.end();
     let text = read.join().unwrap().unwrap();
     let dropped = text.lines().find(|line| line.contains("lines of the log were dropped"));
-    let dropped = dropped.unwrap_or_else(|| panic!("no word of it in {text}"));
+    let dropped = dropped.unwrap_or_else(|| panic!("no report of dropped lines in {text}"));
     let count: usize = dropped.split_whitespace().nth(2).unwrap().parse().unwrap();
     let kept = text.lines().filter(|line| line.contains("num_grat_arp")).count();
     assert_eq!(kept + count, 1500, "{dropped}");

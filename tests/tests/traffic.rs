@@ -78,7 +78,7 @@ fn tcp_goes_through_a_failover(datapath: Datapath) -> Result<()> {
             transfer.wait_for(bytes / 16)?;
         }
         let arrived = transfers.each_ref().map(Bulk::received);
-        ensure!(arrived.iter().all(|arrived| *arrived < bytes), "{policy}: too late for a failover");
+        ensure!(arrived.iter().all(|arrived| *arrived < bytes), "{policy}: the transfer is over");
         bonded::fail_over(&lab, &xbond, Move::CarrierCut)?;
         for (transfer, way) in transfers.into_iter().zip(["to the peer", "to the host"]) {
             let report = transfer.finish().with_context(|| format!("{policy}, {way}"))?;

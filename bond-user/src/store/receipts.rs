@@ -684,7 +684,7 @@ mod tests {
         file.append(&receipt(1)).unwrap();
         let whole = fs::read(&path).unwrap();
         assert_eq!(damaged(&whole), 0);
-        assert_eq!(damaged(&whole[..whole.len() / 2]), 0, "a torn line is none");
+        assert_eq!(damaged(&whole[..whole.len() / 2]), 0, "an incomplete line is no damage");
         fs::write(&path, [&whole[..], &[0xff; 200_000]].concat()).unwrap();
         assert_eq!(damaged(&fs::read(&path).unwrap()), 200_000);
         file.append(&receipt(2)).unwrap();

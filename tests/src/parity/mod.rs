@@ -306,7 +306,7 @@ impl Run<'_> {
                 return Ok(last);
             }
             if Instant::now() > deadline {
-                bail!("it does not settle; at last {last:#?}");
+                bail!("the state keeps changing; the last one is {last:#?}");
             }
             thread::sleep(self.pace.between_looks(self.scenario.quiet));
             let snapshot = self.look(capture.frames())?;

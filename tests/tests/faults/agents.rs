@@ -268,7 +268,7 @@ fn an_agent_in_a_time_namespace_compares_like_with_like() {
         let xbond = Xbond::start_as(&lab.host, command).unwrap();
         xbond.wait_for("bond0 ready").unwrap();
         let offsets = fs::read_to_string(format!("/proc/{}/timens_offsets", xbond.pid())).unwrap();
-        assert!(offsets.contains(&offset.to_string()), "the test is not what it means to be: {offsets}");
+        assert!(offsets.contains(&offset.to_string()), "invalid test, no offset: {offsets}");
         for name in SLAVES {
             wait_for_status(&xbond, name, "up");
         }

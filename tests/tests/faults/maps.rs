@@ -129,7 +129,7 @@ fn foreign_map_writes_are_corrected_by_the_next_agent() {
             assert_eq!(slave(&bond, name)["mii_status"], "up", "{what}: {bond:#}");
         }
         if (map, key) == ("ACTIVE", 1) {
-            assert_eq!(bond["active_slave"], SLAVES[1], "it is followed");
+            assert_eq!(bond["active_slave"], SLAVES[1], "the agent accepts the new active slave");
             second.wait_for("asked for by hand").unwrap();
         }
         eventually(&what, || macs(&lab), |macs| macs.iter().all(|mac| *mac == macs[0] && own.contains(mac)));

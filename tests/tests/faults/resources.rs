@@ -228,5 +228,5 @@ fn bonds_of_an_agent_that_ran_out_of_memory_are_adopted_or_recreated() {
         next.stop().unwrap();
         before.assert_holds(&lab.host, &what);
     }
-    assert!((1..5).contains(&killed), "it has to be killed sometimes, and not always: {killed} of 5");
+    assert!((1..5).contains(&killed), "the agent was killed in {killed} of 5 runs; 1 to 4 are expected");
 }

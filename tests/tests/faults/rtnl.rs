@@ -62,7 +62,7 @@ fn fail_over(guard: &str, policy: &str, rate: u32) -> Duration {
         traffic.wait_for_more(200).unwrap();
     }
     thread::sleep(Duration::from_secs(seconds).saturating_sub(event.elapsed()));
-    assert!(waiting.try_wait().unwrap().is_none(), "it was not held: the test is not what it means to be");
+    assert!(waiting.try_wait().unwrap().is_none(), "RTNL was not held, so the test is invalid");
     held.release().unwrap();
     assert!(waiting.wait().unwrap().success());
 
