@@ -142,7 +142,7 @@ fn a_device_that_cannot_be_read_keeps_its_link_and_netlink_answers() {
         eventually("both are slaves again", || SLAVES.iter().all(|name| is_up(&xbond, name)), |up| *up);
         meet(&lab);
         calls.fail(None);
-        assert_fails_over(&lab, &xbond, "slaves that joined meanwhile");
+        assert_fails_over(&lab, &xbond, "slaves that joined without a handle");
         xbond.stop().unwrap();
         drop(calls);
     }

@@ -56,7 +56,7 @@ impl Exits {
 
     /// Notes that the carrier has fallen, or is about to rise.
     pub fn carrier_fell(&self, fell: bool) -> Result<()> {
-        raw::set(&self.fell, &u64::from(fell).to_ne_bytes()).context("cannot tell the programs")
+        raw::set(&self.fell, &u64::from(fell).to_ne_bytes()).context("cannot set the programs' flag")
     }
 
     pub fn given(&self) -> Result<Given> {

@@ -287,7 +287,7 @@ impl Run<'_> {
             by.sort_unstable();
             lines.push(format!(
                 "{name}: {}",
-                if by.is_empty() { String::from("nobody") } else { by.join(" ") }
+                if by.is_empty() { String::from("none") } else { by.join(" ") }
             ));
         }
         Ok(lines)
