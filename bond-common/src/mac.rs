@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_address() {
+    fn mac_addresses_have_their_kind() {
         let last = |byte| Mac::new([0x01, 0x80, 0xc2, 0, 0, byte]);
         assert!(last(0).is_link_local() && last(0x0e).is_link_local() && last(0x0f).is_link_local());
         assert!(!last(0x10).is_link_local() && !Mac::BROADCAST.is_link_local());

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn roles() {
+    fn roles_depend_on_active_and_prober() {
         let [a, b] = [Slot::new(0).unwrap(), Slot::new(1).unwrap()];
         let turn_of_b = Targets::default().with_prober(b);
         let active = ActiveWord::default().next(Some(a), None, 3);

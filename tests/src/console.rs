@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_cannot_be_meant_are_refused() {
+    fn invalid_blocks_are_refused() {
         for page in ["```console\nout\n```\n", "```console\n# a\n", "```console\n# a\n^C\nout\n```\n"] {
             assert!(steps(page).is_err(), "{page}");
         }

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn counts() {
+    fn counts_are_those_of_the_arrivals() {
         #[rustfmt::skip]
         let table: [(&str, u64, &[u32], [u64; 4]); 8] = [
             // what            sent  arrived             received lost duplicated reordered

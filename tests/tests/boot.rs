@@ -75,7 +75,7 @@ fn a_bond_of_a_file_that_cannot_be_brought_up_does_not_take_the_others_down() {
 }
 
 #[test]
-fn a_bond_without_a_slave_that_is_free_is_brought_up_when_there_is_one() {
+fn a_bond_is_brought_up_when_a_slave_becomes_free() {
     skip_if_unable!();
     let lab = lab();
     lab.host.ip("link add br0 type bridge").unwrap();

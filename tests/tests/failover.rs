@@ -334,7 +334,7 @@ fn delays_set_at_run_time_are_kept() {
 }
 
 #[test]
-fn miimon_set_at_run_time_is_the_pace() {
+fn miimon_set_at_run_time_takes_effect() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);

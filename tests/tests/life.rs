@@ -545,7 +545,7 @@ fn nobody_asks(socket: &Path) -> Option<(std::io::ErrorKind, String)> {
 }
 
 #[test]
-fn names_with_dots_and_long_names() {
+fn names_may_contain_dots_and_be_long() {
     skip_if_unable!();
     for (bond, pinned, port) in
         [("bond0.5", "bond0%2E5", "bond0.5-port"), ("bond-of-fifteen", "bond-of-fifteen", "xbp0")]

@@ -183,7 +183,7 @@ fn bridged(lab: &Lab) {
 }
 
 #[test]
-fn stp_blocks_one_of_two_ways_to_a_switch_one_of_which_is_a_bond() {
+fn stp_blocks_one_of_two_paths_to_a_switch_if_one_is_a_bond() {
     skip_if_unable!();
     let _beside = beside_others();
     for datapath in DATAPATHS {

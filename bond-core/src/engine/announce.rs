@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn rounds_and_their_times() {
+    fn rounds_are_sent_at_their_times() {
         for (rounds, interval, expected) in [
             (0, 100, vec![]),
             (1, 100, vec![1000]),

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn at_enslave() {
+    fn the_state_at_enslaving_depends_on_link_and_monitoring() {
         let table = [
             (Monitoring::Off, true, Up),
             (Monitoring::Off, false, Up),

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn enslave() {
+    fn the_plan_for_enslaving_depends_on_policy_and_macs() {
         let others = [has(0, 0x10), has(1, 0x11)];
         #[rustfmt::skip]
         let table = [
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn failover() {
+    fn the_plan_for_a_failover_depends_on_policy_and_macs() {
         let fresh = vec![has(0, 0x10), has(1, 0x11), has(2, 0x12)];
         let swapped = vec![has(0, 0x11), has(1, 0x10), has(2, 0x12)];
         let owner_left = vec![has(0, 0x11), has(2, 0x12)];

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts() {
+    fn verdicts_depend_on_time_and_counters() {
         /// At which time (ms), tx_packets, rx_unicast, and what follows. Who is to be asked is asked at once.
         type Look = (u64, u64, u64, Verdict);
         #[rustfmt::skip]

@@ -391,7 +391,7 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
-fn configurations_that_cannot_be_meant_are_refused() {
+fn contradictory_configurations_are_refused() {
     let table: &[(&[(&str, &str)], &str)] = &[
         (
             &[],
@@ -477,7 +477,7 @@ fn json_has_numbers_as_numbers_and_names_as_names() {
 }
 
 #[test]
-fn options_of_a_slave() {
+fn slave_options_have_their_ranges() {
     let mut options = SlaveOptions::default();
     for (key, value, expected) in [
         ("prio", "-2147483648", 0),

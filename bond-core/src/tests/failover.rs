@@ -32,7 +32,7 @@ fn on_failure(policy: FailOverMac) -> Vec<Command> {
 }
 
 #[test]
-fn order_of_a_failover() {
+fn commands_of_a_failover_are_in_order() {
     let lab = Lab::enslaved(options(Nobody), 2);
     let (s0, s1) = (lab.slot(0), lab.slot(1));
     let switch = Switch { active: Some(s1), draining: None, usable: 0b10 };
@@ -53,7 +53,7 @@ fn order_of_a_failover() {
 }
 
 #[test]
-fn order_of_the_first_enslave() {
+fn commands_of_the_first_enslave_are_in_order() {
     let mut lab = Lab::new(options(Nobody), 2);
     lab.pace = Pace::Manual;
     lab.join(0).unwrap();
@@ -81,7 +81,7 @@ fn order_of_the_first_enslave() {
 }
 
 #[test]
-fn order_of_a_release() {
+fn commands_of_a_release_are_in_order() {
     let mut lab = Lab::enslaved(options(Nobody), 2);
     let (s0, s1) = (lab.slot(0), lab.slot(1));
     lab.leave(0).unwrap();
@@ -177,7 +177,7 @@ fn a_returning_slave_stays_backup_unless_it_is_preferred() {
 }
 
 #[test]
-fn all_fail_and_return() {
+fn all_slaves_fail_and_return() {
     let mut lab = Lab::enslaved(options(Follow), 2);
     lab.set_link(0, false);
     lab.take();

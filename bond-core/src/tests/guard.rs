@@ -22,7 +22,7 @@ fn is_reason(command: &Command, wanted: Reason) -> bool {
 }
 
 #[test]
-fn the_engine_does_what_is_left_to_do() {
+fn the_engine_completes_a_failover_of_the_guard() {
     for policy in POLICIES {
         let mut lab = Lab::enslaved(options(policy), 2);
         let mut beside = Lab::enslaved(options(policy), 2);

@@ -140,7 +140,7 @@ fn follow_finds_the_slave_with_the_bonds_mac_when_there_was_no_active() {
 
 /// The reference scenario: enp0s8 is set down.
 #[test]
-fn reference_scenario() {
+fn the_reference_scenario_ends_with_the_expected_macs() {
     for (policy, before, after) in [
         (Nobody, [0x58, 0x58, 0x58], [0x58, 0x58, 0x58]),
         (Active, [0x58, 0x58, 0x2d], [0x2d, 0x58, 0x2d]),

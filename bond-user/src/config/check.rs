@@ -729,7 +729,7 @@ mod tests {
 
     /// One row per finding: lines, and the line, the severity, the id and the beginning of the expected text.
     #[test]
-    fn every_trap_is_found() {
+    fn every_common_mistake_is_found() {
         let table = [
             // Values that the driver rounds, ignores or overrides.
             (
@@ -955,7 +955,7 @@ mod tests {
 
     /// Each row has its own finding, and none of the others: a correct bond has notes only.
     #[test]
-    fn a_good_bond_has_only_notes() {
+    fn a_correct_bond_has_only_notes() {
         let good = [
             "miimon=100\nfail_over_mac='active'\nnum_grat_arp=3\npeer_notif_delay=1000\nprimary='a'",
             "arp_interval=200\narp_ip_target=['192.0.2.8', '192.0.2.9']\narp_validate='all'\narp_missed_max=3",

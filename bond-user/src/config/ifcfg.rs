@@ -616,7 +616,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bond_is_one_by_any_of_its_signs() {
+    fn every_sign_of_a_bond_file_is_recognised() {
         for text in [
             "DEVICE=bond0\nTYPE=bond\nBONDING_OPTS=\"mode=active-backup miimon=100\"",
             "DEVICE=bond0\nTYPE=Ethernet\nBONDING_OPTS=\"mode=active-backup miimon=100\"",
@@ -644,7 +644,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bond_has_its_files_keys() {
+    fn keys_of_a_bond_file_are_read() {
         let bond = bond_with(
             "MTU=9000\nMACADDR=02:00:00:00:00:01\nIPADDR=192.0.2.10\nNETMASK=255.255.255.0\nPREFIX=\n\
              IPADDR1=198.51.100.1\nPREFIX1=25\nIPADDR2=203.0.113.1\nPREFIX2=32\nIPADDR4=192.0.2.99\n\
@@ -685,7 +685,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slave_has_its_files_keys() {
+    fn keys_of_a_slave_file_are_read() {
         let text = format!("{SLAVE}HWADDR=08:00:27:E8:26:58\nMACADDR=02:00:00:00:00:01\nMTU=1400\n");
         let config = read_files(&[("ifcfg-bond0", BOND), ("ifcfg-eth0", &text)]);
         let expected = SlaveConfig {

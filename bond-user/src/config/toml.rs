@@ -994,7 +994,7 @@ mod tests {
     }
 
     #[test]
-    fn the_agents_own_settings() {
+    fn settings_of_the_agent_are_read() {
         let text = "version = 1\n[agent]\nmetrics = \"[::1]:9815\"\n";
         let config = parse(Path::new("a.toml"), text).unwrap();
         let address = "[::1]:9815".parse().unwrap();

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bond_in_metrics() {
+    fn metrics_show_a_bond() {
         insta::assert_snapshot!(show(testing::report(vec![testing::bond()])), @r#"
         # HELP xbond_agent_info The agent; always 1
         # TYPE xbond_agent_info gauge

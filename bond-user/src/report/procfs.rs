@@ -118,7 +118,7 @@ mod tests {
     const DELAYS: &str = "Up Delay (ms): 0\nDown Delay (ms): 0\nPeer Notification Delay (ms): 0\n";
 
     #[test]
-    fn each_policy_as_the_driver_prints_it() {
+    fn procfs_shows_each_policy_as_the_driver_does() {
         for (policy, word) in [
             (FailOverMac::None, ""),
             (FailOverMac::Active, " (fail_over_mac active)"),
@@ -155,7 +155,7 @@ Slave queue ID: 0
     }
 
     #[test]
-    fn a_bond_without_slaves() {
+    fn procfs_shows_a_bond_without_slaves() {
         let expected = format!(
             "
 Bonding Mode: fault-tolerance (active-backup) (fail_over_mac follow)
@@ -184,7 +184,7 @@ MII Polling Interval (ms): 100
     }
 
     #[test]
-    fn an_unknown_speed_a_delayed_link_and_a_queue() {
+    fn procfs_shows_an_unknown_speed_a_delayed_link_and_a_queue() {
         let slave = Slave { speed: None, duplex: None, queue_id: 3, ..slave(2, "going back", 1) };
         let shown = show(&bond(miimon(FailOverMac::None), None, vec![slave]));
         let (_, of_slave) = shown.split_once("Slave Interface: ").unwrap();
@@ -200,7 +200,7 @@ Slave queue ID: 3
     }
 
     #[test]
-    fn arp_monitoring_has_its_lines() {
+    fn procfs_shows_the_arp_monitor() {
         let options = BondOptions {
             arp_interval: 200,
             arp_ip_target: vec!["10.0.0.254".parse().unwrap(), "10.0.0.253".parse().unwrap()],

@@ -834,7 +834,7 @@ mod tests {
     }
 
     #[test]
-    fn details() {
+    fn show_with_details_has_all_values() {
         let amount = Amount { details: true, statistics: false };
         let shown = show(&testing::report(vec![testing::bond()]), amount);
         insta::assert_snapshot!(shown, @r"
@@ -876,7 +876,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics() {
+    fn show_with_statistics_has_the_counters() {
         let amount = Amount { details: false, statistics: true };
         let mut report = testing::report(vec![testing::plain_bond()]);
         report.notes.push("the devices' counters are missing: somebody holds RTNL".into());
@@ -1095,7 +1095,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_sentences() {
+    fn faults_are_described_in_sentences() {
         let fault = || PathFault::Detached { device: "enp0s8".into() };
         let failed = Repair::Failed("Device or resource busy".into());
         let texts = [Repair::Done, failed, Repair::None].map(|repair| path_fault(&fault(), &repair));

@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_holder_is_who_has_the_lock_of_this_file() {
+    fn the_holder_is_the_process_that_has_locked_the_file() {
         let list = "1: POSIX  ADVISORY  WRITE 11 00:1a:1234 0 EOF\n\
                     2: FLOCK  ADVISORY  WRITE 22 00:1a:12345 0 EOF\n\
                     3: FLOCK  ADVISORY  WRITE 33 00:1b:1234 0 EOF\n\

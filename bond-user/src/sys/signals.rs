@@ -61,7 +61,7 @@ mod tests {
 
     /// The mask belongs to a thread, and so does a signal that is sent to it.
     #[test]
-    fn signals_that_are_held_wait() {
+    fn held_signals_stay_pending() {
         let test = || {
             hold().unwrap();
             assert!(!is_end_waiting());

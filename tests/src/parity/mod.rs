@@ -285,10 +285,8 @@ impl Run<'_> {
             let mut by: Vec<&str> = seen.iter().filter(is_it).map(|seen| seen.ifname.as_str()).collect();
             by.retain(|name| *name == BOND || *name == slave);
             by.sort_unstable();
-            lines.push(format!(
-                "{name}: {}",
-                if by.is_empty() { String::from("none") } else { by.join(" ") }
-            ));
+            lines
+                .push(format!("{name}: {}", if by.is_empty() { String::from("none") } else { by.join(" ") }));
         }
         Ok(lines)
     }

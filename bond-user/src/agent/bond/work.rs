@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mac_of_a_slave_that_is_set_up_or_taken_away_comes_after_that() {
+    fn the_mac_of_a_slave_is_set_after_it_joined_or_left() {
         let mut waiting = Waiting::default();
         waiting.add(Effect::Release { slot: slot(0), mac: None });
         waiting.add(set_mac(MacOf::Slave(slot(0)), 1));

@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn one_task_takes_the_arrivals_of_a_bond_and_ends_when_there_are_none() {
+    fn one_task_handles_the_arrivals_of_a_bond_and_ends_after_the_last() {
         let mut arrivals = Arrivals::default();
         assert!(arrivals.add(link(1, 1)), "a task is started");
         assert!(!arrivals.add(link(2, 1)) && !arrivals.add(link(1, 2)), "it runs");
