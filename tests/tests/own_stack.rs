@@ -1,5 +1,5 @@
-//! The host's own stack has no part in what slaves receive: it answers for every address of the host by every interface that
-//! is open and without a program.
+//! The host's own stack does not process what slaves receive. Without a bond's program, it answers for every address of the
+//! host on every interface that is up.
 
 mod common;
 
@@ -21,7 +21,7 @@ use xbond_tests::{
 
 const THIRD: &str = "enp0s10";
 
-/// Asks the lab's bond for its address, as often as it can, about every tenth of a millisecond.
+/// A thread that sends ARP requests for the address of the lab's bond as fast as possible, about every 0.1 ms.
 struct Asker {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<()>>,
@@ -58,21 +58,21 @@ impl Asker {
     }
 }
 
-/// An answer that bond0's address is at some MAC.
+/// Returns the MAC address in an answer for bond0's address; `None` if the frame is no such answer.
 fn answer(frame: &Frame) -> Option<Mac> {
     let NetSlice::Arp(arp) = frame.packet()?.net? else { return None };
     let is_answer = arp.operation() == ArpOperation::REPLY && arp.sender_protocol_addr() == HOST_V4.octets();
     is_answer.then(|| frame.source())
 }
 
-/// The names of the switch's ports of these NICs by which answers came in.
+/// Returns the switch's ports of these NICs that received answers, with the MAC addresses in the answers.
 fn answering(lab: &Lab, frames: &[Frame], nics: &[&str]) -> Vec<(String, Mac)> {
     let ports: Vec<_> = nics.iter().map(|nic| lab.port(nic).unwrap()).collect();
     let come_in = frames.iter().filter(|frame| !frame.outgoing && ports.contains(&frame.ifname));
     come_in.filter_map(|frame| Some((frame.ifname.clone(), answer(frame)?))).collect()
 }
 
-/// The scenario's NICs and a third one, all open.
+/// Creates the scenario's NICs and a third one, all up.
 fn lab(datapath: Datapath) -> Lab {
     let third = Nic::new(THIRD, [0x08, 0, 0x27, 0x11, 0x22, 0x33]);
     let lab = builder(datapath).nics(Nic::scenario().into_iter().chain([third])).build().unwrap();
@@ -93,7 +93,7 @@ fn run<'lab>(lab: &'lab Lab, datapath: Datapath, slaves: &[&str]) -> Xbond<'lab>
 }
 
 #[test]
-fn a_slave_that_joins_and_leaves_answers_nobody() {
+fn a_slave_that_joins_and_leaves_answers_no_request() {
     skip_if_unable!();
     for datapath in DATAPATHS {
         let lab = lab(datapath);
@@ -115,7 +115,7 @@ fn a_slave_that_joins_and_leaves_answers_nobody() {
     }
 }
 
-/// How a bond is taken down.
+/// How a bond is removed.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     Down,
@@ -124,7 +124,7 @@ enum Way {
 }
 
 #[test]
-fn slaves_of_a_bond_that_comes_and_goes_answer_nobody() {
+fn slaves_of_a_bond_that_is_created_and_removed_answer_no_request() {
     skip_if_unable!();
     for (datapath, way) in [Way::Down, Way::Stop, Way::Force]
         .into_iter()

@@ -28,10 +28,10 @@ use crate::{
     sys::netns,
 };
 
-/// The path of all bonds.
+/// The path of all bonds in the API.
 pub const ALL_BONDS: &str = "/v1/bonds";
 
-/// The path of a bond.
+/// Returns the path of a bond in the API.
 pub fn path_of(bond: &BondName) -> String {
     format!("/v1/bonds/{}", utf8_percent_encode(bond, NON_ALPHANUMERIC))
 }

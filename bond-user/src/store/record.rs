@@ -553,12 +553,12 @@ impl Record {
         system.devices.prove(self.mark(), &system.pins.read(pins), &candidates).await
     }
 
-    /// Restores everything that the kernel confirms to be this bond's: devices that were made are deleted, the others are
-    /// as they were found. What is gone is skipped, what fails does not stop the rest; the first failure is the error.
-    /// Returns what is not confirmed, and was left as it is.
+    /// Restores everything that the kernel confirms to belong to this bond: created devices are deleted, the others get
+    /// their original state. Missing devices are skipped, and a failure does not stop the rest; the first failure is the
+    /// error. Returns the devices that are not confirmed, and were not changed.
     ///
-    /// `detach` takes the programs from their hooks. It is called when bond0 and its addresses are gone and the interfaces are
-    /// closed: without its program, the host's own stack would answer on a slave for bond0's addresses.
+    /// `detach` detaches the programs. It is called after bond0 and its addresses were removed and the interfaces were set
+    /// down: without its program, the host's own stack would answer on a slave for bond0's addresses.
     pub async fn restore(
         &self,
         devices: &dyn Devices,
@@ -591,7 +591,7 @@ impl Record {
             note(devices.close_to_restore(found, proof).await.map_err(AgentError::from));
         }
         note(detach().await);
-        // What is away may have come back while nobody watched.
+        // A slave that vanished may have returned without an agent.
         for found in self.slaves.iter().chain(released).chain(&self.port).chain(&self.away) {
             match devices.restore(found, proof).await {
                 Ok(PutBack::Unconfirmed(Unconfirmed { name, looks_enslaved })) => {

@@ -181,12 +181,12 @@ impl dyn Devices + '_ {
         Ok(same.next().map(|bond| Refusal::Loop { name, bond }))
     }
 
-    /// Makes an interface that was observed a slave: the bond's alias first, closed, no IPv6, the bond's MAC if one is given, its
-    /// MTU, the offloads of the hook. If a step fails, all are undone. The driver leaves IPv4 addresses where they
-    /// are, and so does this.
+    /// Makes an observed interface a slave: sets the bond's alias first, sets the interface down, then sets no IPv6, the
+    /// bond's MAC address if one is given, its MTU, and the offloads of the hook. If a step fails, all are undone. IPv4
+    /// addresses stay in place, as in the driver.
     ///
-    /// It stays closed until its program is attached and [`Self::open_slave`] is called: the host's own stack would answer on it for
-    /// every address of the host, bond0's included.
+    /// The slave stays down until its program is attached and [`Self::open_slave`] is called: without the program, the
+    /// host's own stack would answer on it for every address of the host, including bond0's.
     pub async fn enslave(
         &self,
         found: &Found,
@@ -227,20 +227,20 @@ impl dyn Devices + '_ {
         self.link_by_index(ifindex).await
     }
 
-    /// Opens a slave, or a port, whose program is attached. All multicast comes last: one that is closed and without it was not
-    /// set up to the end.
+    /// Sets up a slave, or a port, after its program was attached. Allmulticast is set last: an interface that is down and
+    /// lacks it was not configured completely.
     pub async fn open_slave(&self, ifindex: u32) -> Result<LinkInfo, SysError> {
         self.set(ifindex, LinkSetting::Up(true)).await?;
         self.set(ifindex, LinkSetting::Allmulti(true)).await
     }
 
-    /// Closes an interface that [`Self::release`] is to leave closed, while its program is still attached: without the
-    /// program, the host's own stack receives and answers what comes in.
+    /// Sets an interface down that [`Self::release`] leaves down, while its program is still attached: without the
+    /// program, the host's own stack would receive and answer frames.
     pub async fn close_to_release(&self, found: &Found, proof: &Ownership) -> Result<(), SysError> {
         self.close(found, Leave::Released(None), proof).await
     }
 
-    /// The same before [`Self::restore`], if that has to close the interface.
+    /// Sets an interface down before [`Self::restore`], if that requires it.
     pub async fn close_to_restore(&self, found: &Found, proof: &Ownership) -> Result<(), SysError> {
         self.close(found, Leave::AsFound, proof).await
     }
@@ -382,7 +382,7 @@ impl dyn Devices + '_ {
     }
 }
 
-/// What an interface that is left so gets.
+/// Returns the settings of an interface that is left in this state.
 fn settings(found: &Found, leave: Leave) -> Vec<LinkSetting> {
     let mut settings = vec![
         LinkSetting::Mtu(found.mtu),
@@ -397,19 +397,19 @@ fn settings(found: &Found, leave: Leave) -> Vec<LinkSetting> {
     settings
 }
 
-/// Whether an interface can get these settings without being closed, and is to be open then.
+/// Returns whether an interface can get these settings while it is up, and stays up.
 fn stays_open(link: &LinkInfo, found: &Found, leave: Leave, settings: &[LinkSetting]) -> bool {
-    // Most drivers want it for the MAC, and the kernel makes link-local addresses when a device is opened.
+    // Most drivers require it for the MAC address, and the kernel adds link-local addresses when a device is set up.
     let needs_closed = |setting: &LinkSetting| match setting {
         LinkSetting::Mac(_) => !setting.holds(link),
-        // With the bond's MTU it may have no IPv6, and then the kernel's default comes first.
+        // With the bond's MTU it may have no IPv6, and then the kernel's default is set first.
         LinkSetting::AddrGenMode(_) => link.addr_gen_mode.is_none() || !setting.holds(link),
         _ => false,
     };
     leave == Leave::AsFound && found.up && !settings.iter().any(needs_closed)
 }
 
-/// Whether something of an interface is as enslaving makes it, and was not found so.
+/// Returns whether something of an interface is as enslaving makes it, and was not found so.
 fn looks_enslaved(link: &LinkInfo, found: &Found) -> bool {
     let none = LinkSetting::AddrGenMode(In6AddrGenMode::None);
     let was_none = found.addr_gen_mode().is_none_or(|mode| mode == In6AddrGenMode::None);

@@ -46,14 +46,14 @@ pub struct MachineFacts {
 /// The agent of this network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AgentFacts {
-    /// None runs.
+    /// No agent runs.
     None,
     Answers {
         pid: u32,
-        /// A sentence for each thing that it cannot have or manage.
+        /// A sentence for each resource that the agent cannot get, and each bond that it does not manage.
         faults: Vec<String>,
     },
-    /// One runs, but its report was not to be had.
+    /// An agent runs, but its report could not be read.
     Unknown(String),
 }
 
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_agent_cannot_have_is_a_warning_each() {
+    fn missing_resources_of_an_agent_are_warnings() {
         let of = |agent| {
             let checks = machine(&MachineFacts { agent, ..good_machine() });
             let of_agent = checks.into_iter().filter(|check| check.id == "agent");
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn where_all_is_well_nothing_is_said_against_it() {
+    fn a_healthy_machine_passes_every_check() {
         let checks = [machine(&good_machine()), nic(&good_nic())].concat();
         assert!(checks.iter().all(|check| check.verdict == Verdict::Ok), "{checks:#?}");
     }
