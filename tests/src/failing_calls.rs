@@ -24,16 +24,16 @@ use nix::{
 
 /// The call `BPF_PROG_TEST_RUN`.
 pub const TEST_RUN: Call = Call { number: libc::SYS_bpf, first_argument: Some(10) };
-/// What sends by a socket.
+/// The call that sends on a socket.
 pub const SEND: Call = Call { number: libc::SYS_sendto, first_argument: None };
-/// What receives by a socket.
+/// The call that receives on a socket.
 pub const RECEIVE: Call = Call { number: libc::SYS_recvfrom, first_argument: None };
 
 /// A system call by its number and the lower half of its first argument.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     pub number: libc::c_long,
-    /// None: whatever it is.
+    /// `None`: any first argument.
     pub first_argument: Option<u32>,
 }
 
@@ -100,20 +100,20 @@ pub fn install(command: &mut Command, call: Call) {
     unsafe { command.pre_exec(enter) };
 }
 
-/// Which calls fail.
+/// Selects the calls that fail.
 #[derive(Debug, Default)]
 struct Plan {
     errno: Option<Errno>,
-    /// How many pass before.
+    /// Number of calls that succeed before the first failure.
     passing: u32,
-    /// How many more; None: all.
+    /// Number of calls that still fail; `None`: all.
     left: Option<u32>,
-    /// With one of these as the first argument; None: with any.
+    /// Values of the first argument of failing calls; `None`: any.
     first_arguments: Option<BTreeSet<u64>>,
 }
 
 impl Plan {
-    /// The error of the next call.
+    /// Returns the error for the next call, if it fails.
     fn take(&mut self, first_argument: u64) -> Option<Errno> {
         let errno = self.errno?;
         if self.first_arguments.as_ref().is_some_and(|wanted| !wanted.contains(&first_argument)) {
@@ -130,7 +130,7 @@ impl Plan {
     }
 }
 
-/// Answers the calls of a process. Dropping it lets no call pass any more: end the process before.
+/// Answers the calls of a process. After it was dropped no call is answered any more: end the process first.
 pub struct FailingCalls {
     plan: Arc<Mutex<Plan>>,
     ends: Arc<AtomicBool>,
@@ -158,19 +158,19 @@ impl FailingCalls {
         self.replace(Plan { errno: with, ..Plan::default() });
     }
 
-    /// The next calls by one of these descriptors fail, so many of them.
+    /// Makes this number of further calls with one of these descriptors fail.
     pub fn fail_next(&self, with: Errno, count: u32, descriptors: impl IntoIterator<Item = u64>) {
         let first_arguments = Some(descriptors.into_iter().collect());
         self.replace(Plan { errno: Some(with), left: Some(count), first_arguments, passing: 0 });
     }
 
-    /// So many calls by one of these descriptors pass, and the others fail.
+    /// Allows this number of calls with one of these descriptors, and makes the others fail.
     pub fn fail_after(&self, passing: u32, with: Errno, descriptors: impl IntoIterator<Item = u64>) {
         let first_arguments = Some(descriptors.into_iter().collect());
         self.replace(Plan { errno: Some(with), left: None, first_arguments, passing });
     }
 
-    /// How many calls of [`Self::fail_next`] have not come yet.
+    /// Returns how many calls of [`Self::fail_next`] have not occurred yet.
     pub fn left(&self) -> u32 {
         self.plan().left.unwrap_or(0)
     }
@@ -204,7 +204,7 @@ fn listener_of(pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(listener as i32) })
 }
 
-/// Answers one call, if one comes within a tenth of a second. An error: the process has ended.
+/// Answers one call, if one arrives within 100 ms. Returns an error if the process has ended.
 fn answer(listener: &OwnedFd, plan: &Mutex<Plan>) -> io::Result<()> {
     use std::os::fd::AsFd as _;
     let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
@@ -221,7 +221,7 @@ fn answer(listener: &OwnedFd, plan: &Mutex<Plan>) -> io::Result<()> {
         // The calling thread is gone.
         return Ok(());
     }
-    /// Behind the number and the address of the instruction.
+    /// Index after the number and the address of the instruction.
     const FIRST_ARGUMENT: usize = 2;
     let first_argument = call.data[FIRST_ARGUMENT];
     let errno = plan.lock().unwrap_or_else(PoisonError::into_inner).take(first_argument);
@@ -233,7 +233,7 @@ fn answer(listener: &OwnedFd, plan: &Mutex<Plan>) -> io::Result<()> {
     Ok(())
 }
 
-/// The descriptors of a process that are rtnetlink sockets without groups: by those it asks.
+/// Returns the descriptors of a process that are rtnetlink sockets without groups, which it uses for requests.
 pub fn rtnetlink_sockets(pid: u32) -> Result<Vec<u64>> {
     let table = fs::read_to_string(format!("/proc/{pid}/net/netlink"))?;
     let asking = |line: &str| {

@@ -150,7 +150,7 @@ fn the_advice_for_a_damaged_record_works() {
 }
 
 #[test]
-fn what_could_not_be_restored_stays_on_record_until_it_is() {
+fn a_failed_restore_stays_recorded_until_it_succeeds() {
     skip_if_unable!();
     let lab = host();
     let (file, record) = (file(), run_directory(&lab.host).join("found.json"));
@@ -161,7 +161,7 @@ fn what_could_not_be_restored_stays_on_record_until_it_is() {
     lab.host.ip("route add 40.0.0.0/8 dev enp0s9 src 10.88.0.1").unwrap();
     let before = Snapshot::of(&lab.host);
     run(&lab, &file).kill().unwrap();
-    // The kernel takes no route whose source address is not there.
+    // The kernel refuses a route if its source address is missing.
     source("del");
     for _ in 0..2 {
         let error = cli(&lab.host, ["down", BOND, "--force"]).unwrap_err().to_string();
@@ -185,7 +185,7 @@ fn what_could_not_be_restored_stays_on_record_until_it_is() {
     assert!(!record.exists());
 }
 
-/// As a person does who copies it into a shell.
+/// Runs a line as a person does who copies it into a shell.
 fn in_a_shell(host: &NetNs, line: &str) -> Output {
     let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", binary().unwrap().parent().unwrap().display());
     host.command("sh").args(["-c", line]).env("PATH", path).output().unwrap()

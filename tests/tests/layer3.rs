@@ -12,7 +12,7 @@ use proptest::{
 use serde_json::Value;
 use xbond_tests::{Lab, NetNs, Xbond, skip_if_unable, xbond};
 
-/// One of everything that the kernel knows to say of each. `{dev}` is the NIC.
+/// One of each kind and attribute that the kernel supports. `{dev}` is the NIC.
 const STATE: [&str; 69] = [
     "address add 10.0.0.1/24 dev {dev} label {dev}:web",
     "address add 10.0.0.2/24 dev {dev} metric 77",
@@ -42,7 +42,7 @@ const STATE: [&str; 69] = [
     "route add 10.0.3.0/24 dev {dev} proto kernel scope link src 10.0.3.1 metric 100",
     "route del 10.0.5.0/24 dev {dev} proto kernel",
     "route add 32.0.0.0/8 dev lo src 10.0.0.1",
-    // Behind gateways that no route reaches any more.
+    // Routes through gateways that no route reaches any more.
     "address add 10.0.9.1/24 dev {dev} metric 400",
     "route add 33.0.0.0/8 via 10.0.9.9 proto 42",
     "route add 34.0.0.0/8 nexthop via 10.0.9.8 weight 3 nexthop via 10.0.9.9",

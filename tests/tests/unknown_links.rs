@@ -167,10 +167,10 @@ fn an_agent_that_may_not_run_programs_starts_and_reads_links_by_netlink() {
 }
 
 #[test]
-fn an_agent_whose_netlink_fails_for_a_moment_does_what_it_is_asked_for() {
+fn an_agent_with_short_netlink_failures_executes_requests() {
     skip_if_unable!();
     let _turn = beside_others();
-    // Few are repeated; with more the socket is given up, and opened again.
+    // A few calls are repeated; after more failures the socket is replaced.
     for (call, errno, count) in [
         (SEND, Errno::ENOBUFS, 1),
         (SEND, Errno::ENOMEM, 14),
@@ -199,7 +199,7 @@ fn an_agent_whose_netlink_fails_for_a_moment_does_what_it_is_asked_for() {
 }
 
 #[test]
-fn an_agent_without_netlink_takes_no_interface_for_gone() {
+fn an_agent_without_netlink_treats_no_interface_as_gone() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -219,7 +219,7 @@ fn an_agent_without_netlink_takes_no_interface_for_gone() {
     drop(calls);
 }
 
-/// The rtnetlink sockets of an agent, and the descriptors that they may have when they are opened again.
+/// Returns the rtnetlink sockets of an agent, and the descriptors that they may get when they are reopened.
 fn sockets_and_later_ones(xbond: &Xbond<'_>) -> impl Iterator<Item = u64> {
     let sockets = rtnetlink_sockets(xbond.pid()).unwrap();
     let highest = sockets.iter().max().copied().unwrap();

@@ -221,14 +221,14 @@ pub fn not_all_restored(bond: &str, error: &impl fmt::Display) -> String {
     format!("{bond}: not everything could be put back: {error}; try `xbond down {name} --force`")
 }
 
-/// What is said of an interface whose restore failed while its bond goes on.
+/// Returns the text about an interface that could not be restored while its bond keeps running.
 pub fn not_restored_yet(error: &impl fmt::Display) -> String {
     format!(
         "not everything could be restored: {error}; it is tried again when the interface changes, and when the bond ends"
     )
 }
 
-/// What is said of a bond that is on trial for so long still.
+/// Returns the text about a bond that is on trial for this remaining time.
 pub fn on_trial(bond: &str, left: Duration) -> String {
     if left.is_zero() {
         let name = shell_word(bond);

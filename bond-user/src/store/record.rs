@@ -59,7 +59,7 @@ pub struct Record {
     /// The trial of the bond (`run --confirm`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trial: Option<Trial>,
-    /// It was to be removed, and could not all be restored.
+    /// Whether the bond was to be removed, and could not be restored completely.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     unrestored: bool,
     /// The bond's run directory.
@@ -609,10 +609,11 @@ impl Record {
         failure.map_or(Ok(left), Err)
     }
 
-    /// Has the record say what is left to restore after [`Self::restore`]. Returns what is not the bond's any more.
+    /// Removes everything from the record that [`Self::restore`] has restored. Returns the devices that no longer
+    /// belong to the bond.
     ///
     /// # Errors
-    /// Something is left.
+    /// Something is left to restore.
     pub fn settle(&mut self, answer: Result<Vec<Left>, AgentError>) -> Result<Vec<Left>, AgentError> {
         let left = match answer {
             Ok(left) => left,
@@ -640,7 +641,7 @@ impl Record {
         })
     }
 
-    /// Whether an agent, or `xbond down`, has tried to restore all of it and could not.
+    /// Returns whether an agent, or `xbond down`, has failed to restore all of it.
     pub fn is_unrestored(&self) -> bool {
         self.unrestored
     }
@@ -669,7 +670,7 @@ pub struct Left {
     ifindex: u32,
     /// See [`Unconfirmed`].
     looks_enslaved: bool,
-    /// Why it is not restored, where the kernel confirms it to be the bond's.
+    /// Why the device was not restored, if the kernel confirms that it belongs to the bond.
     failure: Option<String>,
 }
 

@@ -298,7 +298,7 @@ impl dyn Devices + '_ {
                 outcome.note(self.put_routes(&found.layer3, &target, &link.name).await);
             }
         }
-        // What keeps the alias can be restored later.
+        // An interface that keeps the alias can be restored later.
         if outcome.0.is_ok() {
             outcome.note(self.return_alias(found, ifindex, proof.mark()).await);
         }

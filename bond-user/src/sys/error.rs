@@ -14,7 +14,7 @@ pub enum SysError {
     /// The kernel reported success, and the setting is not in effect.
     #[error("{what} on {on}: accepted, but it did not stay so{}", Hint(hint))]
     NotKept { what: String, on: String, hint: Option<String> },
-    /// The kernel could not be asked, or its answer was lost: nothing is known of what was asked for.
+    /// The kernel could not be queried, or its answer was lost: the result of the request is unknown.
     #[error("{what} on {on}: the kernel gave no answer; it may lack memory: see `dmesg`, and try again")]
     NoAnswer { what: String, on: String },
     /// There is no such interface in this network namespace.

@@ -61,7 +61,7 @@ fn count(sockets: &[Socket], changes: &AtomicU64) {
         let mut ready: Vec<_> =
             sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
         match poll(&mut ready, PollTimeout::NONE) {
-            // The kernel lacks memory for the call: it is made again after the pause.
+            // The kernel lacks memory for the call: it is repeated after the pause.
             Ok(_) | Err(Errno::EINTR | Errno::ENOMEM | Errno::EAGAIN) => {}
             Err(error) => return info!("filters and nftables are looked at every ten seconds: {error}"),
         }

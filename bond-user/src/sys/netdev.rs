@@ -23,7 +23,7 @@ const NLMSG_ERROR: u16 = 2;
 /// struct nlmsghdr, struct genlmsghdr
 const HEADERS: usize = 16 + 4;
 
-/// Of the next request.
+/// The sequence number of the next request.
 static SEQUENCE: AtomicU32 = AtomicU32::new(1);
 
 /// NETDEV_XDP_ACT_*
@@ -99,7 +99,7 @@ impl Netdev {
     }
 }
 
-/// Sends one request with one attribute; the answer is one attribute of the answer. It is sent again where the kernel
+/// Sends one request with one attribute; returns one attribute of the answer. The request is repeated if the kernel
 /// lacked memory for it, or for the answer.
 fn ask(
     socket: &Socket,
@@ -130,7 +130,7 @@ fn ask_once(
     message[..4].copy_from_slice(&length.to_ne_bytes());
     message[4..6].copy_from_slice(&family.to_ne_bytes());
     message[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
-    // An answer that could not be read at first is not that to the next request.
+    // A late answer to an earlier request is not that to the next one.
     let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed).to_ne_bytes();
     message[8..12].copy_from_slice(&sequence);
     message[16..18].copy_from_slice(&[command, 1]);

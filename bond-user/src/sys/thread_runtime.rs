@@ -1,27 +1,27 @@
-//! A runtime for one thread, which another thread makes.
+//! A runtime for one thread, which another thread creates.
 
 use std::io;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// A runtime that is made inside another one. Where its thread cannot be started, it is dropped there, which tokio answers
-/// with a panic unless the runtime is shut down in the background.
+/// A runtime that is created inside another one. If its thread cannot be started, the value is dropped inside the
+/// other runtime. tokio panics then, unless the runtime is shut down in the background.
 pub struct ThreadRuntime(Option<Runtime>);
 
 impl ThreadRuntime {
     /// # Errors
-    /// The kernel refuses what a runtime needs.
+    /// The kernel refuses the runtime's resources.
     pub fn new() -> io::Result<Self> {
         Ok(Self(Some(Builder::new_current_thread().enable_all().build()?)))
     }
 
-    /// Calls `open` where sockets are registered with this runtime.
+    /// Calls `open` in the context of this runtime, which registers its sockets.
     pub fn inside<T>(&self, open: impl FnOnce() -> T) -> T {
         let _inside = self.0.as_ref().map(Runtime::enter);
         open()
     }
 
-    /// Drives `work` to its end on the calling thread, outside of any runtime.
+    /// Drives `work` to its end on the calling thread, which is in no runtime.
     pub fn block_on(&self, work: impl Future<Output = ()>) {
         if let Some(runtime) = &self.0 {
             runtime.block_on(work);
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_that_is_not_started_is_dropped_inside_another() {
+    async fn a_runtime_that_was_not_started_is_dropped_inside_another() {
         let runtime = ThreadRuntime::new().unwrap();
         let refused: Result<(), io::Error> = runtime.inside(|| Err(io::ErrorKind::AddrInUse.into()));
         drop(runtime);

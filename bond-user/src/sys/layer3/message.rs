@@ -313,7 +313,8 @@ impl Message {
         [RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH, RTA_NH_ID].iter().any(|kind| self.attribute(*kind).is_some())
     }
 
-    /// Routes to its gateways that lie behind a device, straight over it, in the table that the kernel looks them up in.
+    /// Returns routes to its gateways over a device, directly over that device, in the table in which the kernel
+    /// looks the gateways up.
     pub fn routes_to_gateways(&self, device: u32) -> Vec<Self> {
         let (oif, gateway) = match self.kind {
             MessageKind::NextHop => (NHA_OIF, NHA_GATEWAY),
@@ -345,7 +346,7 @@ impl Message {
         .collect()
     }
 
-    /// The types of its encapsulations (LWTUNNEL_ENCAP_*), and what each says.
+    /// Returns the types of its encapsulations (LWTUNNEL_ENCAP_*), and the value of each.
     pub fn encapsulations(&self) -> Vec<(u16, &[u8])> {
         let (of_type, of) = match self.kind {
             MessageKind::NextHop => (NHA_ENCAP_TYPE, NHA_ENCAP),
@@ -682,7 +683,7 @@ impl Builder {
 /// RT_TABLE_MAIN
 const MAIN: u32 = 254;
 
-/// A route to one host over a device, of a metric that nobody else uses.
+/// Returns a route to one host over a device, with a metric that no other route has.
 fn host_route(family: u8, host: &[u8], device: u32, table: u32) -> Option<Message> {
     const METRIC: u32 = 0x7862_6f6e;
     const BOOT: u8 = 3;

@@ -328,7 +328,7 @@ fn listing(kind: MessageKind, family: u8) -> Raw {
 struct Sender<'a> {
     devices: &'a (dyn Devices + 'a),
     on: String,
-    /// Whose layer 3 it is.
+    /// The device to which the messages belong.
     device: Option<u32>,
     failures: Vec<(String, rtnetlink::Error)>,
 }
@@ -365,9 +365,9 @@ impl Sender<'_> {
         }
     }
 
-    /// Sends again what was refused since its gateway is reached by no route, with a route to the gateway that is there
-    /// meanwhile: the kernel keeps such routes when the address goes that made the gateway reachable, but adds none. Returns
-    /// what failed.
+    /// Sends routes again that were refused because no route reaches their gateways, together with temporary routes
+    /// to the gateways. The kernel keeps such routes when the address vanishes that made a gateway reachable, but
+    /// does not add them. Returns the routes that failed.
     async fn send_with_gateways(
         &self,
         requests: Vec<(u16, Message, rtnetlink::Error)>,
@@ -385,7 +385,8 @@ impl Sender<'_> {
                 failed.push((flags, message, error));
                 continue;
             }
-            // Sent together: an agent that is killed leaves them only if it is killed between two system calls.
+            // Sent together: a killed agent leaves the temporary routes only if it is killed between two system
+            // calls.
             let mut raw: Vec<_> =
                 helpers.iter().map(|helper| (NLM_F_CREATE | NLM_F_EXCL, helper.creation())).collect();
             raw.push((flags, message.creation()));

@@ -42,7 +42,7 @@ impl BlockingNetlink {
         self.change(format!("set {setting}"), ifindex, &setting.request(ifindex))
     }
 
-    /// Takes an XDP program away that was attached by netlink, unless another one has taken its place.
+    /// Detaches an XDP program that was attached by netlink, unless another one has replaced it.
     pub fn clear_xdp(
         &mut self,
         ifindex: u32,
@@ -71,7 +71,7 @@ impl BlockingNetlink {
                 Err(error) => error,
             };
             attempts += 1;
-            // What is set twice is set.
+            // Setting the same value twice has no further effect.
             if attempts == ATTEMPTS || !is_passing(&error) {
                 return Err(SysError::kernel(what, super::called(ifindex), error));
             }
@@ -91,7 +91,7 @@ impl BlockingNetlink {
             let (answer, _) = self.socket.recv_from_full()?;
             let answer =
                 NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
-            // That to a request whose answer could not be read at first.
+            // A late answer to an earlier request.
             if answer.header.sequence_number != self.sequence {
                 continue;
             }
@@ -105,10 +105,10 @@ impl BlockingNetlink {
     }
 }
 
-/// How often a request is sent that has no answer.
+/// How often a request without an answer is sent.
 const ATTEMPTS: u32 = 5;
 
-/// The kernel lacked memory for a moment, or a signal came: the same call may succeed.
+/// Returns whether the kernel lacked memory for a moment, or a signal arrived: the same call may succeed.
 pub(in crate::sys) fn is_passing(error: &io::Error) -> bool {
     let passing = [Errno::ENOBUFS, Errno::ENOMEM, Errno::EINTR];
     error.raw_os_error().is_some_and(|errno| passing.contains(&Errno::from_raw(errno)))

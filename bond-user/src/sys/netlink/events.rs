@@ -22,12 +22,12 @@ const DATAGRAM: usize = 32 << 10;
 /// Bytes that may wait unread: some hundred links that change at once. The kernel may grant less.
 const QUEUE: libc::c_int = 1 << 20;
 
-/// Readings that fail in a row before the socket is given up: a quarter of an hour.
+/// Consecutive failed reads after which the socket is abandoned: a quarter of an hour.
 pub(super) const FAILURES: u32 = 600;
-/// After the first one; it grows with each.
+/// The pause after the first failure; it increases with each further one.
 pub(super) const PAUSE: Duration = Duration::from_millis(5);
 
-/// Something that happened to a link.
+/// An event of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
     /// It appeared, or has this state now; possibly nothing has changed.
@@ -52,7 +52,7 @@ pub struct LinkEvents {
     socket: TokioSocket,
     buffer: BytesMut,
     waiting: VecDeque<LinkEvent>,
-    /// Readings in a row that failed.
+    /// Consecutive failed reads.
     failures: u32,
 }
 

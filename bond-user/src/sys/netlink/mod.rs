@@ -404,7 +404,7 @@ impl Netlink {
     }
 }
 
-/// A further unicast MAC of a device, as an entry of its forwarding table.
+/// Returns a further unicast MAC address of a device, as an entry of its forwarding table.
 fn own_unicast(ifindex: u32, mac: Mac) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
@@ -415,7 +415,7 @@ fn own_unicast(ifindex: u32, mac: Mac) -> NeighbourMessage {
     message
 }
 
-/// Has the kernel say in words why it refuses, without repeating the request.
+/// Makes the kernel explain errors in words, without repeating the request.
 fn explain_errors(socket: &netlink_sys::Socket) -> io::Result<()> {
     socket.set_ext_ack(true)?;
     socket.set_cap_ack(true)

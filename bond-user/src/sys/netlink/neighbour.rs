@@ -67,7 +67,7 @@ fn entry(ifindex: u32, address: IpAddr, state: NeighbourState) -> NeighbourMessa
     };
     message.header.ifindex = ifindex;
     message.header.state = state;
-    // Of a unicast entry.
+    // The type of a unicast entry.
     message.header.kind = RouteType::Unspec;
     let address = match address {
         IpAddr::V4(address) => NeighbourAddress::Inet(address),

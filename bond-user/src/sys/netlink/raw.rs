@@ -63,7 +63,7 @@ impl RawConnection {
         Ok((Self { connection, turn: Turn::default() }, work))
     }
 
-    /// Sends a request with these NLM_F_* flags beside REQUEST.
+    /// Sends a request with these NLM_F_* flags in addition to REQUEST.
     fn request(&self, flags: u16, request: Raw) -> Answers<Raw> {
         let mut message = NetlinkMessage::new(NetlinkHeader::default(), request.into_payload());
         message.header.flags = NLM_F_REQUEST | flags;
@@ -89,7 +89,7 @@ impl RawConnection {
     }
 }
 
-/// What the kernel says to a request that changes something.
+/// Returns the kernel's result for a request that changes something.
 async fn acknowledged(answers: Answers<Raw>) -> Result<Result<(), rtnetlink::Error>, NoAnswer> {
     let mut result = Ok(());
     let read = answers.read(|message| {
@@ -100,7 +100,7 @@ async fn acknowledged(answers: Answers<Raw>) -> Result<Result<(), rtnetlink::Err
     read.await.map(|()| result)
 }
 
-/// That the kernel did not answer, as an error of the library's; see [`SysError::NoAnswer`].
+/// Converts a missing answer to an error of the library; see [`SysError::NoAnswer`].
 fn no_answer(_: NoAnswer) -> rtnetlink::Error {
     rtnetlink::Error::RequestFailed
 }
@@ -148,7 +148,7 @@ impl Netlink {
         answers.await.map_err(|lost| DumpFault::Passing(failed(no_answer(lost))))?;
         match refused.map(|error| (error.errno(), error)) {
             Some((Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT), _)) => Ok(collected),
-            // Of a list that nobody waits for any more the connection has not read the end yet.
+            // The connection has not read the end of a list yet that was abandoned.
             Some((Some(Errno::EBUSY), error)) => Err(DumpFault::Passing(error)),
             Some((_, error)) => Err(DumpFault::Lasting(error)),
             None if interrupted => Err(DumpFault::changed(what)),
@@ -156,19 +156,19 @@ impl Netlink {
         }
     }
 
-    /// Sends a request that has one answer, and changes nothing. None if the kernel gives none.
+    /// Sends a request that has one answer, and changes nothing. Returns `None` if the kernel gives none.
     pub(super) async fn ask_raw(&self, request: Raw) -> Result<Option<Raw>, rtnetlink::Error> {
         insist(|| self.raw.ask(request.clone())).await.map_err(no_answer)?
     }
 
-    /// Sends a request, with its NLM_F_* flags beside REQUEST and ACK, that may be executed twice. Its answer may be that
-    /// to the second time.
+    /// Sends a request, with its NLM_F_* flags in addition to REQUEST and ACK, that may be executed twice. The
+    /// returned result may be that of the second execution.
     pub(super) async fn change_raw(&self, flags: u16, request: Raw) -> Result<(), rtnetlink::Error> {
         insist(|| self.raw.change(flags, request.clone())).await.map_err(no_answer)?
     }
 
-    /// Sends requests, each with its NLM_F_* flags beside REQUEST and ACK. The kernel executes them in this order; the
-    /// answers are in the same one. None is sent twice.
+    /// Sends requests, each with its NLM_F_* flags in addition to REQUEST and ACK. The kernel executes them in this
+    /// order; the answers have the same order. No request is repeated.
     pub async fn send_raw(&self, requests: Vec<(u16, Raw)>) -> Vec<Result<(), rtnetlink::Error>> {
         let mut results = Vec::with_capacity(requests.len());
         let mut requests = requests.into_iter().peekable();
@@ -194,7 +194,7 @@ impl From<RouteNetlinkMessage> for Raw {
 }
 
 impl Raw {
-    /// As the library reads it; None: it does not.
+    /// Parses the message with the library; returns `None` if that fails.
     pub(super) fn parse(&self) -> Option<RouteNetlinkMessage> {
         let mut header = NetlinkHeader::default();
         header.message_type = self.kind;

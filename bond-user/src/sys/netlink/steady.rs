@@ -1,9 +1,9 @@
-//! A connection to rtnetlink that is opened again when it fails.
+//! A connection to rtnetlink that is reopened when it fails.
 //!
-//! A socket may fail for a moment: the kernel lacks memory for a message (ENOBUFS, ENOMEM), or the receive buffer was
-//! full and an answer was dropped (ENOBUFS). netlink-proto ends its connection then, and what was asked for looks as if it
-//! had been acknowledged, since the end of an answer is the end of its stream. Here a call that had no effect is repeated,
-//! a socket that has lost an answer is replaced, and a request without a whole answer is an error.
+//! A socket may fail temporarily: the kernel lacks memory for a message (ENOBUFS, ENOMEM), or the receive buffer was
+//! full and an answer was dropped (ENOBUFS). netlink-proto ends its connection then, and the request seems to be
+//! acknowledged, since the end of an answer is the end of its stream. Here a call that had no effect is repeated, a
+//! socket that has lost an answer is replaced, and a request without a complete answer is an error.
 
 use std::{
     cell::{Cell, RefCell},
@@ -27,14 +27,14 @@ use tokio::time::Sleep;
 
 use crate::sys::{SysError, netns};
 
-/// Calls that fail in a row before the socket is given up.
+/// Consecutive failed calls after which the socket is replaced.
 const CALLS: u32 = 10;
-/// Before a call is repeated.
+/// Pause before a call is repeated.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Before a socket is opened again that could not be opened, at most.
+/// The longest pause before another attempt to open a socket.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A socket whose calls are repeated where a failed one had no effect.
+/// A socket that repeats failed calls if they had no effect.
 pub(super) struct SteadySocket {
     socket: TokioSocket,
     failures: Cell<u32>,
@@ -42,7 +42,8 @@ pub(super) struct SteadySocket {
 }
 
 impl SteadySocket {
-    /// Polls a call until it succeeds, has failed [`CALLS`] times, or `is_final` says that repeating it would not help.
+    /// Polls a call until it succeeds, has failed [`CALLS`] times, or `is_final` returns that repeating it would not
+    /// help.
     fn repeat<T>(
         &self,
         cx: &mut Context<'_>,
@@ -72,17 +73,18 @@ impl SteadySocket {
     }
 }
 
-/// A request of which `sendto` reports an error was not executed (`netlink_sendmsg`).
+/// Returns false: a request for which `sendto` returned an error was not executed (`netlink_sendmsg`).
 fn never(_: &io::Error) -> bool {
     false
 }
 
-/// ENOBUFS: messages were dropped. netlink-proto would read on, and who waits for them would wait for ever.
+/// Returns whether messages were dropped (ENOBUFS). netlink-proto would keep reading, and their receivers would wait
+/// forever.
 fn has_lost_messages(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::ENOBUFS as i32)
 }
 
-/// An error that netlink-proto takes for the end of the socket.
+/// Returns an error that netlink-proto treats as the end of the socket.
 fn end(error: io::Error) -> io::Error {
     if has_lost_messages(&error) { io::Error::other("answers were lost") } else { error }
 }
@@ -122,7 +124,7 @@ impl AsyncSocket for SteadySocket {
     }
 }
 
-/// There is no whole answer: the request may have been executed, or not.
+/// The answer is incomplete or missing: the request may have been executed, or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoAnswer;
 
@@ -142,8 +144,8 @@ impl<T> SteadyConnection<T>
 where
     T: Debug + NetlinkSerializable + NetlinkDeserializable + Unpin + Send + 'static,
 {
-    /// Opens it in the network namespace of the calling thread, inside a tokio runtime. The future is the connection's
-    /// work.
+    /// Opens the connection in the network namespace of the calling thread, inside a tokio runtime. The returned
+    /// future drives it.
     pub fn open() -> Result<(Self, impl Future<Output = ()> + Send + 'static), SysError> {
         let failed = |error| SysError::kernel("open a socket", "rtnetlink", error);
         let (handle, connection) = connect::<T>().map_err(failed)?;
@@ -153,7 +155,7 @@ where
         Ok((Self { handle }, work))
     }
 
-    /// Sends a request. What is returned gives its answers.
+    /// Sends a request. The returned value yields its answers.
     pub fn request(&self, message: NetlinkMessage<T>) -> Answers<T> {
         let expected = match message.header.flags {
             flags if flags & NLM_F_DUMP == NLM_F_DUMP => Expected::Done,
@@ -166,7 +168,7 @@ where
     }
 }
 
-/// What ends the answers to a request.
+/// The message that ends the answers to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expected {
     One,
@@ -181,10 +183,10 @@ pub(super) struct Answers<T> {
 }
 
 impl<T> Answers<T> {
-    /// Calls `each` with every message up to the last one, which an error or an acknowledgement is.
+    /// Calls `each` with every message up to the last one, which is an error or an acknowledgement.
     ///
     /// # Errors
-    /// The last one did not come.
+    /// The last message did not arrive.
     pub async fn read(mut self, mut each: impl FnMut(NetlinkMessage<T>)) -> Result<(), NoAnswer> {
         let mut stream = self.stream.take().ok_or(NoAnswer)?;
         let mut is_whole = false;
@@ -210,17 +212,17 @@ where
 {
     let (mut connection, handle, _) =
         netlink_proto::new_connection_with_socket::<T, SteadySocket>(NETLINK_ROUTE)?;
-    // Without them an answer that has come cannot be told from one that was lost.
+    // Without acknowledgements an answer that arrived cannot be distinguished from one that was lost.
     connection.set_forward_ack(true);
     connection.set_forward_done(true);
     let socket = connection.socket_mut().socket_ref();
     super::explain_errors(socket)?;
-    // Without it a dump of addresses takes no filter: it would be of this namespace, whichever was asked for.
+    // Without this, a dump of addresses ignores its filter, and would be of this namespace, whichever was requested.
     socket.set_netlink_get_strict_chk(true)?;
     Ok((handle, connection))
 }
 
-/// Drives a connection, and the next one when it has ended, as long as somebody has a handle.
+/// Drives a connection, and replaces it when it has ended, as long as there is a handle.
 async fn keep_open<T>(
     mut connection: Connection<T, SteadySocket>,
     netns: Option<u64>,
@@ -229,12 +231,12 @@ async fn keep_open<T>(
     T: Debug + NetlinkSerializable + NetlinkDeserializable + Unpin,
 {
     loop {
-        // When it is dropped, the requests under way end without their last answer.
+        // When the connection is dropped, the pending requests end without their last answer.
         connection.await;
         let mut pause = PAUSE;
         connection = loop {
             let Some(handle) = handle.upgrade() else { return };
-            // In another namespace it would speak of other links.
+            // In another namespace the new connection would describe other links.
             let fresh = (netns::cookie().ok() == netns).then(connect::<T>);
             if let Some(Ok((fresh, connection))) = fresh {
                 *locked(&handle) = fresh;
@@ -247,7 +249,7 @@ async fn keep_open<T>(
     }
 }
 
-/// Has a request sent again as long as it has no whole answer: one that may be executed twice.
+/// Repeats a request that may be executed twice, until it has a complete answer.
 pub(super) async fn insist<A, F>(mut request: impl FnMut() -> F) -> Result<A, NoAnswer>
 where
     F: Future<Output = Result<A, NoAnswer>>,
