@@ -19,7 +19,7 @@ use crate::{
         AgentError,
         bond::{
             announcer::{AnnouncerTask, Announcing},
-            arp_prober::{self as prober, ArpProber, Probing},
+            arp_prober::{self, ArpProber, Probing},
             engine_thread::{BondId, EngineHandle, Input, Member},
             interface::Host,
             ledger::Ledger,
@@ -37,7 +37,7 @@ use crate::{
     },
     sys::{
         announcer::Announced,
-        dataplane::{DataPlane, Events},
+        dataplane::{DataPlane, Events, Maps},
         found::Found,
     },
 };
@@ -76,7 +76,11 @@ pub struct Started {
     pub status: watch::Receiver<BondStatus>,
 }
 
-/// Gives a data plane its engine, its task and its prober.
+/// Gives a data plane its engine, its worker, and its tasks. It is longer than others: it makes the ends of each channel, and
+/// hands them to those that need them.
+///
+/// # Errors
+/// A socket cannot be opened. The programs stay at their hooks.
 pub fn start(
     machine: &Machine,
     id: BondId,
@@ -85,41 +89,31 @@ pub fn start(
 ) -> Result<Started, AgentError> {
     let Plane { mut data_plane, entry, host, mtu, mac, mac_assigned, options, record, announced, left } =
         plane;
+    let macs = match machine.devices.open_macs() {
+        Ok(macs) => macs,
+        Err(error) => {
+            data_plane.keep();
+            return Err(error.into());
+        }
+    };
     let records = watch_data_plane(config, &mut *data_plane, (machine.engine.clone(), id));
     let maps = data_plane.maps();
     // What happened to its devices before is not known.
     let is_changed = Arc::new(AtomicBool::new(true));
     let ledger = Arc::new(Ledger::new(Arc::clone(&maps)));
-    let (work, jobs) = Work::new();
-    let (to_prober, rounds) = Probing::new();
-    let (to_herald, told) = Announcing::new(announced.clone());
-    let of = prober::Of {
-        id,
-        bond: config.name.to_string(),
-        maps: Arc::clone(&maps),
-        engine: machine.engine.clone(),
-    };
-    let asking = ArpProber::new(of, host, Arc::clone(&machine.devices));
+    let (effects, jobs) = Work::new();
     let run = machine.paths.run_of(&config.name);
     let receipt_writer =
         ReceiptWriter::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps), Arc::clone(&ledger));
     let history = receipt_writer.history();
     let recording = Recording::start(receipt_writer);
-    let announcer_task = AnnouncerTask {
-        id,
-        host,
-        maps: Arc::clone(&maps),
-        devices: Arc::clone(&machine.devices),
-        engine: machine.engine.clone(),
-        effects: work.downgrade(),
-        recording: recording.clone(),
-        sockets: HashMap::new(),
-    };
+    let prober = start_prober(machine, id, config, (host, &maps));
+    let announcer_task = start_announcer(machine, id, (host, &maps), &effects, &recording, announced.clone());
     let parts = Parts {
         id,
         bond: config.name.to_string(),
         devices: Arc::clone(&machine.devices),
-        macs: machine.devices.open_macs()?,
+        macs,
         data_plane,
         entry,
         host,
@@ -127,24 +121,17 @@ pub fn start(
         engine: machine.engine.clone(),
         record,
         recording: recording.clone(),
-        own_work: work.downgrade(),
+        own_work: effects.downgrade(),
         path_lane: Arc::clone(&machine.path_lane),
         hook_changes: Arc::clone(&machine.hook_changes),
         wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
         announced,
-        announcer_task: to_herald.clone(),
+        announcer_task: announcer_task.clone(),
         carrier: left.as_ref().is_some_and(|taken| taken.left.carrier),
         is_changed: Arc::clone(&is_changed),
     };
-    if let Some(taken) = &left {
-        if taken.meanwhile.unrecorded > 0 {
-            recording.add(Entry::Unrecorded(taken.meanwhile.unrecorded));
-        }
-        // What became of bond0 and of what is above it while nobody looked: the engine may have it announced at once.
-        work.look(|looks| (looks.host, looks.uppers) = (true, true));
-    }
-    let (left, founds) = left.map(|Taken { left, meanwhile, founds }| ((left, meanwhile), founds)).unzip();
-    let effects = Effects::new(parts, founds.unwrap_or_default());
+    let (left, founds) = left.map(|taken| hand_over(taken, &effects, &recording)).unzip();
+    let worker = Effects::new(parts, founds.unwrap_or_default());
     let bond = NewBond {
         name: config.name.to_string(),
         mac,
@@ -161,20 +148,69 @@ pub fn start(
         maps,
         records,
         ledger,
-        effects: work.clone(),
+        effects: effects.clone(),
         recording,
-        prober: to_prober,
-        announcer_task: to_herald,
+        prober,
+        announcer_task,
         host: host.device(),
         port: host.port(),
         is_changed,
         status: shown,
     };
-    tokio::spawn(asking.run(rounds));
-    tokio::spawn(announcer_task.run(told));
     machine.engine.send(Input::Add(Box::new(member)));
-    machine.tasks.add(id, tokio::spawn(effects.run(jobs)));
-    Ok(Started { effects: work, history, status })
+    machine.tasks.add(id, tokio::spawn(worker.run(jobs)));
+    Ok(Started { effects, history, status })
+}
+
+/// Splits what another agent has left into what the engine and what the worker are given.
+fn hand_over(
+    taken: Taken,
+    effects: &Work,
+    recording: &Recording,
+) -> ((Left, MissedFailovers), Vec<(Slot, Found)>) {
+    let Taken { left, meanwhile, founds } = taken;
+    if meanwhile.unrecorded > 0 {
+        recording.add(Entry::Unrecorded(meanwhile.unrecorded));
+    }
+    // What became of bond0 and of what is above it while no agent looked: the engine may have it announced at once.
+    effects.look(|looks| (looks.host, looks.uppers) = (true, true));
+    ((left, meanwhile), founds)
+}
+
+fn start_prober(
+    machine: &Machine,
+    id: BondId,
+    config: &BondConfig,
+    (host, maps): (Host, &Arc<Maps>),
+) -> Probing {
+    let (prober, rounds) = Probing::new();
+    let (bond, maps) = (config.name.to_string(), Arc::clone(maps));
+    let of = arp_prober::Of { id, bond, maps, engine: machine.engine.clone() };
+    tokio::spawn(ArpProber::new(of, host, Arc::clone(&machine.devices)).run(rounds));
+    prober
+}
+
+fn start_announcer(
+    machine: &Machine,
+    id: BondId,
+    (host, maps): (Host, &Arc<Maps>),
+    effects: &Work,
+    recording: &Recording,
+    announced: Announced,
+) -> Announcing {
+    let (announcing, orders) = Announcing::new(announced);
+    let task = AnnouncerTask {
+        id,
+        host,
+        maps: Arc::clone(maps),
+        devices: Arc::clone(&machine.devices),
+        engine: machine.engine.clone(),
+        effects: effects.downgrade(),
+        recording: recording.clone(),
+        sockets: HashMap::new(),
+    };
+    tokio::spawn(task.run(orders));
+    announcing
 }
 
 /// Reads what the programs say: EVENTS, and their log where they write one. Nobody waits for either.

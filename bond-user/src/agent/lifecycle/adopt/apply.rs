@@ -69,52 +69,19 @@ pub async fn apply(
         gone: Vec::new(),
     };
     for step in &adoption.steps {
-        taking.take(step).await?;
+        if let Err(error) = taking.take(step).await {
+            // Its programs stay at their hooks, filters included.
+            taking.data_plane.keep();
+            return Err(error);
+        }
     }
-    let Taking { record, mut data_plane, maps, slaves, gone, .. } = taking;
-    let wire = slaves.first().map(|slave| maps.slave(slave.left.slot).wire_mac());
-    let found = (maps.bond(), seen.host_device);
-    let Identity { entry, mac, mac_assigned } = identity(machine, config, &adoption, found, wire);
-    data_plane.maps().set_bond(entry);
-    let (missed, known) = missed(machine, config, &maps, &mut *data_plane);
-    let given_away: Vec<_> =
-        slaves.iter().filter(|slave| slave.link.master.is_some()).map(|slave| slave.link.clone()).collect();
-    let founds = slaves.iter().map(|slave| (slave.left.slot, slave.found.clone())).collect();
-    let left = Left {
-        active: missed.word.active(),
-        draining: missed.word.draining(),
-        usable: missed.word.usable(),
-        known_active: known.active(),
-        failovers: missed.guard_failovers(),
-        carrier: adoption.port.is_up(),
-        slaves: slaves.into_iter().map(|slave| slave.left).collect(),
-        gone,
-    };
-    let joined: Vec<_> = left.slaves.iter().map(|slave| (slave.name.clone(), slave.ifindex)).collect();
-    let rest = Rest {
-        is_any_away: !record.away().is_empty(),
-        former: record.configured().clone(),
-        given_away,
-        joined,
-    };
-    let Adoption { hook, queues, host, made_of, .. } = adoption;
-    let plane = Plane {
-        data_plane,
-        entry,
-        host,
-        mtu: adoption.bond.as_ref().unwrap_or(&adoption.port).mtu,
-        mac,
-        mac_assigned,
-        options: adoption.options.clone(),
-        record,
-        announced: announced(machine, config, &adoption).await,
-        left: Some(Taken { left, meanwhile: missed, founds }),
-    };
+    let (plane, rest) = taking.taken(seen.host_device).await;
     let maps = plane.data_plane.maps();
     let started = start::start(machine, id, config, plane)?;
     match complete(machine, (config, id), &adoption, &started, rest, missing).await {
         Ok(wanted) => {
-            Ok(Created { hook, queues, host, pair: made_of, port: adoption.port.name, maps, started, wanted })
+            let Adoption { hook, queues, host, made_of: pair, port, .. } = adoption;
+            Ok(Created { hook, queues, host, pair, port: port.name, maps, started, wanted })
         }
         Err(error) => {
             let_go(machine, id, &started).await;
@@ -222,6 +189,47 @@ impl Taking<'_> {
             Step::Clear { slot } => Ok(self.data_plane.detach_slave(*slot)?),
             Step::RestoreStray { found } => self.restore_stray(found).await,
         }
+    }
+
+    /// What was taken over, ready for its engine.
+    async fn taken(self, host_device: Option<u64>) -> (Plane, Rest) {
+        let Self { machine, config, adoption, record, mut data_plane, maps, slaves, gone } = self;
+        let wire = slaves.first().map(|slave| maps.slave(slave.left.slot).wire_mac());
+        let found = (maps.bond(), host_device);
+        let Identity { entry, mac, mac_assigned } = identity(machine, config, adoption, found, wire);
+        data_plane.maps().set_bond(entry);
+        let (missed, known) = missed(machine, config, &maps, &mut *data_plane);
+        let given_away = slaves.iter().map(|slave| &slave.link).filter(|link| link.master.is_some());
+        let rest = Rest {
+            is_any_away: !record.away().is_empty(),
+            former: record.configured().clone(),
+            given_away: given_away.cloned().collect(),
+            joined: slaves.iter().map(|slave| (slave.left.name.clone(), slave.left.ifindex)).collect(),
+        };
+        let founds = slaves.iter().map(|slave| (slave.left.slot, slave.found.clone())).collect();
+        let left = Left {
+            active: missed.word.active(),
+            draining: missed.word.draining(),
+            usable: missed.word.usable(),
+            known_active: known.active(),
+            failovers: missed.guard_failovers(),
+            carrier: adoption.port.is_up(),
+            slaves: slaves.into_iter().map(|slave| slave.left).collect(),
+            gone,
+        };
+        let plane = Plane {
+            data_plane,
+            entry,
+            host: adoption.host,
+            mtu: adoption.bond.as_ref().unwrap_or(&adoption.port).mtu,
+            mac,
+            mac_assigned,
+            options: adoption.options.clone(),
+            record,
+            announced: announced(machine, config, adoption).await,
+            left: Some(Taken { left, meanwhile: missed, founds }),
+        };
+        (plane, rest)
     }
 
     async fn replace(&mut self, slot: Slot, found: &Found, link: &LinkInfo) -> Result<(), AgentError> {
