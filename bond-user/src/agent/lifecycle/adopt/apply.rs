@@ -64,7 +64,7 @@ pub async fn apply(
         adoption: &adoption,
         record,
         data_plane,
-        maps,
+        maps: *maps,
         slaves: Vec::new(),
         gone: Vec::new(),
     };

@@ -26,7 +26,7 @@ pub enum Pinned {
     Nothing,
     Unfit(Unfit),
     /// The maps, and what they and the kernel say.
-    Whole(Maps, Box<Seen>),
+    Whole(Box<Maps>, Box<Seen>),
 }
 
 /// A bond whose maps can be read.
@@ -72,7 +72,7 @@ pub async fn observe(machine: &Machine, config: &BondConfig) -> Result<Observed,
         Err(unfit) => return Ok(Observed { record, pinned: Pinned::Unfit(unfit) }),
     };
     let seen = see(machine, config, &maps, record.as_ref()).await?;
-    Ok(Observed { record, pinned: Pinned::Whole(maps, Box::new(seen)) })
+    Ok(Observed { record, pinned: Pinned::Whole(Box::new(maps), Box::new(seen)) })
 }
 
 async fn see(

@@ -102,7 +102,10 @@ fn shown(plan: &Plan) -> String {
     adoption.steps.iter().filter_map(step).collect::<Vec<_>>().join(", ")
 }
 
-fn check(rows: &[(&str, &dyn Fn(&mut Seen), &str)]) {
+/// What a row is about, what it changes of what was seen, and the plan or refusal.
+type Row<'a> = (&'a str, &'a dyn Fn(&mut Seen), &'a str);
+
+fn check(rows: &[Row<'_>]) {
     let directory = tempfile::tempdir().unwrap();
     let record = record(&directory);
     for (lines, change, expected) in rows {

@@ -57,7 +57,10 @@ fn shown(plan: &Plan) -> String {
     format!("{hook} {mtu} queues {queues} {}{assigned} {side}: {}", foundation.mac, steps.join(", "))
 }
 
-fn check(rows: &[(&str, &dyn Fn(&mut Observed), MissingSlaves, &str)]) {
+/// What a row is about, what it changes of what was observed, and the plan or refusal.
+type Row<'a> = (&'a str, &'a dyn Fn(&mut Observed), MissingSlaves, &'a str);
+
+fn check(rows: &[Row<'_>]) {
     for (lines, change, missing, expected) in rows {
         let mut observed = observed();
         change(&mut observed);

@@ -111,7 +111,10 @@ fn shown(plan: &Plan) -> String {
     words.join(" ")
 }
 
-fn check(rows: &[(&str, &dyn Fn(&mut Observed), &str)]) {
+/// What a row is about, what it changes of what was observed, and the plan or refusal.
+type Row<'a> = (&'a str, &'a dyn Fn(&mut Observed), &'a str);
+
+fn check(rows: &[Row<'_>]) {
     for (lines, change, expected) in rows {
         let wanted = bond(lines);
         let mut observed = observed(&wanted);
