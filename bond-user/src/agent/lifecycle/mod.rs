@@ -17,3 +17,5 @@ pub mod slaves;
 pub mod start;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;

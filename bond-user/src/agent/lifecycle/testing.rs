@@ -137,14 +137,23 @@ pub fn busy(ifindex: u32, name: &str, mac: Mac) -> Found {
     Found { layer3: Arc::new(Layer3::of(on_nic(ifindex))), ..found(ifindex, name, mac) }
 }
 
-/// Waits until everything is so: what follows a link event comes within 100 ms.
-pub async fn becomes(kernel: &FakeKernel, wanted: &Snapshot, what: &str) {
+/// Waits until something holds: what follows a link event comes within 100 ms.
+pub async fn eventually(mut holds: impl FnMut() -> bool) -> bool {
     const LIMIT: Duration = Duration::from_secs(5);
     const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
     let until = Instant::now() + LIMIT;
-    while kernel.snapshot() != *wanted && Instant::now() < until {
+    while !holds() {
+        if Instant::now() >= until {
+            return false;
+        }
         tokio::time::sleep(BETWEEN_LOOKS).await;
     }
+    true
+}
+
+/// Waits until everything is so.
+pub async fn becomes(kernel: &FakeKernel, wanted: &Snapshot, what: &str) {
+    eventually(|| kernel.snapshot() == *wanted).await;
     assert_eq!(kernel.snapshot(), *wanted, "{what}");
 }
 
