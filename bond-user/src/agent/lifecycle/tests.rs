@@ -14,7 +14,7 @@ use crate::{
     agent::{Agent, AgentError, MissingSlaves, server::query::Scope},
     config::Config,
     sys::{
-        fake::{FakeKernel, MacChange},
+        fake::{FakeKernel, FakeLink, MacChange},
         netlink::{In6AddrGenMode, LinkFlags},
         testing::mac,
     },
@@ -160,7 +160,8 @@ async fn what_another_process_changes_on_a_device_is_restored() {
     let running = Running::new(TWO_SLAVES).await;
     let (before, bond) = (running.kernel.snapshot(), running.agent.find(&running.name).unwrap());
     let [nic0, port] = ["nic0", "bond0-port"].map(|name| running.ifindex(name));
-    let changes: [(&str, u32, &dyn Fn(&mut crate::sys::fake::FakeLink)); 5] = [
+    type Change<'a> = (&'a str, u32, &'a dyn Fn(&mut FakeLink));
+    let changes: [Change<'_>; 5] = [
         ("all multicast", nic0, &|link| link.info.flags.remove(LinkFlags::Allmulti)),
         ("MTU", nic0, &|link| link.info.mtu = 1300),
         ("IPv6 addresses", nic0, &|link| link.info.addr_gen_mode = Some(In6AddrGenMode::Eui64)),

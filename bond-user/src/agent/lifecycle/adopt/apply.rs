@@ -8,8 +8,8 @@ use tracing::{info, warn};
 
 use super::{
     identity::{Identity, identity, missed},
-    observe::{Observed, Pinned},
-    plan::{Adoption, Step},
+    observe::{AdoptFacts, LeftPins},
+    plan::{AdoptStep, Takeover},
 };
 use crate::{
     agent::{
@@ -49,11 +49,11 @@ pub async fn apply(
     machine: &Machine,
     id: BondId,
     config: &BondConfig,
-    adoption: Adoption,
-    observed: Observed,
+    adoption: Takeover,
+    observed: AdoptFacts,
     missing: MissingSlaves,
 ) -> Result<Created, AgentError> {
-    let (Some(record), Pinned::Whole(maps, seen)) = (observed.record, observed.pinned) else {
+    let (Some(record), LeftPins::Whole(maps, seen)) = (observed.record, observed.pinned) else {
         // The plan of such a bond is to remove it.
         return Err(AgentError::NothingLeft(config.name.to_string()));
     };
@@ -64,7 +64,7 @@ pub async fn apply(
         adoption: &adoption,
         record,
         data_plane,
-        maps: *maps,
+        maps,
         slaves: Vec::new(),
         gone: Vec::new(),
     };
@@ -80,7 +80,7 @@ pub async fn apply(
     let started = start::start(machine, id, config, plane)?;
     match complete(machine, (config, id), &adoption, &started, rest, missing).await {
         Ok(wanted) => {
-            let Adoption { hook, queues, host, made_of: pair, port, .. } = adoption;
+            let Takeover { hook, queues, host, made_of: pair, port, .. } = adoption;
             Ok(Created { hook, queues, host, pair, port: port.name, maps, started, wanted })
         }
         Err(error) => {
@@ -112,10 +112,10 @@ fn as_recorded(config: &BondConfig, answer: Result<(), AgentError>) {
 fn open(
     machine: &Machine,
     config: &BondConfig,
-    adoption: &Adoption,
+    adoption: &Takeover,
     mut record: Record,
 ) -> Result<(Record, Box<dyn DataPlane>), AgentError> {
-    let Adoption { hook, host, made_of, port, bond, .. } = adoption;
+    let Takeover { hook, host, made_of, port, bond, .. } = adoption;
     // First: what is written below has room then, on a file system that is full by now as well.
     as_recorded(config, record.save());
     if let (Host::Pair { bond, port, .. }, Some(_)) = (*host, made_of) {
@@ -130,7 +130,7 @@ fn open(
 }
 
 /// Reads what is to be announced. The bond's task reads it again; until then there may be something that is not known.
-async fn announced(machine: &Machine, config: &BondConfig, adoption: &Adoption) -> Announced {
+async fn announced(machine: &Machine, config: &BondConfig, adoption: &Takeover) -> Announced {
     let read = announcer::addresses_behind(&*machine.devices, adoption.port.ifindex).await;
     read.unwrap_or_else(|error| {
         warn!("{}: its addresses cannot be read yet: {error}", config.name);
@@ -149,27 +149,27 @@ struct Adopted {
 struct Taking<'a> {
     machine: &'a Machine,
     config: &'a BondConfig,
-    adoption: &'a Adoption,
+    adoption: &'a Takeover,
     record: Record,
     data_plane: Box<dyn DataPlane>,
-    maps: Maps,
+    maps: Box<Maps>,
     slaves: Vec<Adopted>,
     /// Names of slaves that are gone.
     gone: Vec<(Slot, String)>,
 }
 
 impl Taking<'_> {
-    async fn take(&mut self, step: &Step) -> Result<(), AgentError> {
+    async fn take(&mut self, step: &AdoptStep) -> Result<(), AgentError> {
         let name = &self.config.name;
         match step {
-            Step::GiveAliases => {
+            AdoptStep::GiveAliases => {
                 let given = self.give_aliases().await;
                 as_recorded(self.config, given);
                 Ok(())
             }
-            Step::Replace { slot, found, link } => self.replace(*slot, found, link).await,
-            Step::Restore { slot, found, link } => self.restore_slave(*slot, found, link).await,
-            Step::Forget { slot, ifindex, name: slave } => {
+            AdoptStep::Replace { slot, found, link } => self.replace(*slot, found, link).await,
+            AdoptStep::Restore { slot, found, link } => self.restore_slave(*slot, found, link).await,
+            AdoptStep::Forget { slot, ifindex, name: slave } => {
                 match slave {
                     Some(slave) => {
                         warn!(
@@ -183,11 +183,11 @@ impl Taking<'_> {
                 self.gone.extend(slave.iter().map(|slave| (*slot, slave.clone())));
                 self.empty(*slot)
             }
-            Step::CloseStray { found } => {
+            AdoptStep::CloseStray { found } => {
                 Ok(self.machine.devices.close_to_restore(found, &self.adoption.proof).await?)
             }
-            Step::Clear { slot } => Ok(self.data_plane.detach_slave(*slot)?),
-            Step::RestoreStray { found } => self.restore_stray(found).await,
+            AdoptStep::Clear { slot } => Ok(self.data_plane.detach_slave(*slot)?),
+            AdoptStep::RestoreStray { found } => self.restore_stray(found).await,
         }
     }
 
@@ -304,7 +304,7 @@ impl Taking<'_> {
     /// Gives the devices of a bond that an xbond without aliases has made its alias. What they had is recorded first.
     async fn give_aliases(&mut self) -> Result<(), AgentError> {
         let slaves = self.adoption.steps.iter().filter_map(|step| match step {
-            Step::Replace { link, .. } | Step::Restore { link, .. } => Some(&**link),
+            AdoptStep::Replace { link, .. } | AdoptStep::Restore { link, .. } => Some(&**link),
             _ => None,
         });
         let links: Vec<_> = slaves.chain([&self.adoption.port]).chain(&self.adoption.bond).collect();
@@ -331,7 +331,7 @@ struct Rest {
 async fn complete(
     machine: &Machine,
     (config, id): (&BondConfig, BondId),
-    adoption: &Adoption,
+    adoption: &Takeover,
     started: &Started,
     rest: Rest,
     missing: MissingSlaves,

@@ -7,7 +7,7 @@ use bond_common::{
 use bond_core::{Time, command::Notice, options::FailOverMac};
 use tracing::warn;
 
-use super::plan::Adoption;
+use super::plan::Takeover;
 use crate::{
     agent::{
         bond::{guard::GuardState, interface::Host, notices, worker},
@@ -36,11 +36,11 @@ pub struct Identity {
 pub fn identity(
     machine: &Machine,
     config: &BondConfig,
-    adoption: &Adoption,
+    adoption: &Takeover,
     (found, host_device): (BondEntry, Option<u64>),
     wire: Option<Mac>,
 ) -> Identity {
-    let Adoption { bond, options, .. } = adoption;
+    let Takeover { bond, options, .. } = adoption;
     let mut entry = entry(machine, config, adoption, found, host_device);
     let set_meanwhile = bond.as_ref().map(|bond| bond.mac).filter(|mac| *mac != entry.host_mac());
     let mac = match (options.fail_over_mac, set_meanwhile) {
@@ -61,11 +61,11 @@ pub fn identity(
 fn entry(
     machine: &Machine,
     config: &BondConfig,
-    adoption: &Adoption,
+    adoption: &Takeover,
     found: BondEntry,
     host_device: Option<u64>,
 ) -> BondEntry {
-    let Adoption { host, bond, options, .. } = adoption;
+    let Takeover { host, bond, options, .. } = adoption;
     let guard = GuardState::new(config.guard, &machine.kernel, options);
     let kept = found.flags() & (BondEntry::LEARN_HOST_MAC | BondEntry::QUEUE_IDS | BondEntry::NETKIT);
     let host_mac = match (host, bond) {

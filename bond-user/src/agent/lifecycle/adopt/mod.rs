@@ -13,7 +13,7 @@ mod tests;
 
 use tracing::{info, warn};
 
-use self::plan::{Plan, Remains};
+use self::plan::{AdoptPlan, Remains};
 use crate::{
     agent::{
         AgentError, MissingSlaves,
@@ -41,11 +41,11 @@ pub async fn adopt(
     let refuse = |misfit: Misfit| misfit.into_refusal(&config.name);
     let observed = observe::observe(machine, config).await.map_err(|error| refuse(error.into()))?;
     match plan::plan(config, machine.cookie, &observed).map_err(refuse)? {
-        Plan::Adopt(adoption) => {
+        AdoptPlan::Adopt(adoption) => {
             let made = apply::apply(machine, id, config, *adoption, observed, missing).await;
             made.map(Some).map_err(|error| refuse(error.into()))
         }
-        Plan::Remove(remains) => {
+        AdoptPlan::Remove(remains) => {
             let is_unrestored = observed.record.as_ref().is_some_and(Record::is_unrestored);
             match remains {
                 Remains::Portless(port) => warn!(

@@ -16,22 +16,22 @@ use crate::{
 };
 
 /// What was read before anything is changed.
-pub struct Observed {
+pub struct AdoptFacts {
     pub record: Option<Record>,
-    pub pinned: Pinned,
+    pub pinned: LeftPins,
 }
 
 /// What is pinned of the bond.
-pub enum Pinned {
+pub enum LeftPins {
     Nothing,
     Unfit(Unfit),
     /// The maps, and what they and the kernel say.
-    Whole(Box<Maps>, Box<Seen>),
+    Whole(Box<Maps>, Box<SeenBond>),
 }
 
 /// A bond whose maps can be read.
 #[derive(Debug)]
-pub struct Seen {
+pub struct SeenBond {
     /// BOND
     pub entry: BondEntry,
     /// Slots of SLAVES that are in use.
@@ -61,18 +61,18 @@ pub struct SeenSlot {
 ///
 /// # Errors
 /// found.json, the pins or a device cannot be read: nothing is known then.
-pub async fn observe(machine: &Machine, config: &BondConfig) -> Result<Observed, AgentError> {
+pub async fn observe(machine: &Machine, config: &BondConfig) -> Result<AdoptFacts, AgentError> {
     let pins = machine.paths.pins_of(&config.name);
     let record = Record::read(&machine.paths, &config.name, Trust::Ours)?;
     if pins.kind().is_none() {
-        return Ok(Observed { record, pinned: Pinned::Nothing });
+        return Ok(AdoptFacts { record, pinned: LeftPins::Nothing });
     }
     let maps = match machine.planes.pins().left(&pins)? {
         Ok(maps) => maps,
-        Err(unfit) => return Ok(Observed { record, pinned: Pinned::Unfit(unfit) }),
+        Err(unfit) => return Ok(AdoptFacts { record, pinned: LeftPins::Unfit(unfit) }),
     };
     let seen = see(machine, config, &maps, record.as_ref()).await?;
-    Ok(Observed { record, pinned: Pinned::Whole(Box::new(maps), Box::new(seen)) })
+    Ok(AdoptFacts { record, pinned: LeftPins::Whole(Box::new(maps), Box::new(seen)) })
 }
 
 async fn see(
@@ -80,7 +80,7 @@ async fn see(
     config: &BondConfig,
     maps: &Maps,
     record: Option<&Record>,
-) -> Result<Seen, AgentError> {
+) -> Result<SeenBond, AgentError> {
     let entry = maps.bond();
     let used =
         Slot::all().map(|slot| (slot, maps.slave(slot))).filter(|(_, entry)| *entry != SlaveEntry::default());
@@ -117,5 +117,5 @@ async fn see(
         }
         proof = Some(record.prove(&machine.system(), &machine.paths.pins_of(&config.name)).await);
     }
-    Ok(Seen { entry, slots, port, bond, host_device, has_fixed_mac, proof })
+    Ok(SeenBond { entry, slots, port, bond, host_device, has_fixed_mac, proof })
 }

@@ -5,7 +5,7 @@ use bond_core::options::{BondOptions, FailOverMac};
 
 use super::{
     Misfit,
-    observe::{Observed, Pinned, Seen, SeenSlot},
+    observe::{AdoptFacts, LeftPins, SeenBond, SeenSlot},
 };
 use crate::{
     agent::{
@@ -27,8 +27,8 @@ use crate::{
 
 /// What becomes of what is left.
 #[derive(Debug)]
-pub enum Plan {
-    Adopt(Box<Adoption>),
+pub enum AdoptPlan {
+    Adopt(Box<Takeover>),
     /// It carries nothing: it is removed, and the bond is created.
     Remove(Remains),
 }
@@ -44,7 +44,7 @@ pub enum Remains {
 
 /// A bond that is taken over: its port's program is replaced first, then these steps are taken, and then its engine starts.
 #[derive(Debug)]
-pub struct Adoption {
+pub struct Takeover {
     pub hook: Hook,
     pub queues: Queues,
     pub host: Host,
@@ -55,14 +55,14 @@ pub struct Adoption {
     pub bond: Option<LinkInfo>,
     /// Those that are wanted, with the policy that is in force.
     pub options: BondOptions,
-    pub steps: Vec<Step>,
+    pub steps: Vec<AdoptStep>,
     /// What the kernel confirmed to be the bond's before anything was changed.
     pub proof: Ownership,
 }
 
 /// A step of taking a bond over.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub enum AdoptStep {
     /// Devices of a bond without aliases get them.
     GiveAliases,
     /// A slave's program is replaced. If it is not at its hook any more, the slave is restored.
@@ -83,19 +83,19 @@ pub enum Step {
 ///
 /// # Errors
 /// What does not fit: the bond keeps running without an agent.
-pub fn plan(config: &BondConfig, cookie: u64, observed: &Observed) -> Result<Plan, Misfit> {
+pub fn plan(config: &BondConfig, cookie: u64, observed: &AdoptFacts) -> Result<AdoptPlan, Misfit> {
     let seen = match &observed.pinned {
-        Pinned::Whole(_, seen) => seen,
+        LeftPins::Whole(_, seen) => seen,
         // Version 0 is that of a map that was not written yet.
-        Pinned::Nothing | Pinned::Unfit(Unfit::NoPort | Unfit::OtherVersion(0)) => {
-            return Ok(Plan::Remove(Remains::Unfinished));
+        LeftPins::Nothing | LeftPins::Unfit(Unfit::NoPort | Unfit::OtherVersion(0)) => {
+            return Ok(AdoptPlan::Remove(Remains::Unfinished));
         }
-        Pinned::Unfit(Unfit::NoMap(name)) => return Err(Misfit::NoMap(name)),
-        Pinned::Unfit(Unfit::OtherVersion(found)) => return Err(Misfit::OtherVersion { found: *found }),
+        LeftPins::Unfit(Unfit::NoMap(name)) => return Err(Misfit::NoMap(name)),
+        LeftPins::Unfit(Unfit::OtherVersion(found)) => return Err(Misfit::OtherVersion { found: *found }),
     };
     if seen.entry.port_ifindex() == 0 {
         // Its agent was killed before packets had a port.
-        return Ok(Plan::Remove(Remains::Unfinished));
+        return Ok(AdoptPlan::Remove(Remains::Unfinished));
     }
     if seen.entry.netns_cookie() != cookie {
         return Err(Misfit::OtherNamespace);
@@ -104,12 +104,12 @@ pub fn plan(config: &BondConfig, cookie: u64, observed: &Observed) -> Result<Pla
 }
 
 /// The same of a bond that was finished once.
-pub fn plan_of(config: &BondConfig, seen: &Seen, record: &Record) -> Result<Plan, Misfit> {
+pub fn plan_of(config: &BondConfig, seen: &SeenBond, record: &Record) -> Result<AdoptPlan, Misfit> {
     let Shape { pair, port, datapath, queues } = record.shape();
     let portless = || {
         let made = pair.as_ref().map(|pair| pair.port.to_string());
         let name = made.or(port.as_ref().map(|port| port.name.clone()));
-        Ok(Plan::Remove(Remains::Portless(name.unwrap_or_default())))
+        Ok(AdoptPlan::Remove(Remains::Portless(name.unwrap_or_default())))
     };
     let Some(port_link) = &seen.port else { return portless() };
     let made_of = port_link.pair().filter(|_| pair.is_some());
@@ -142,7 +142,17 @@ pub fn plan_of(config: &BondConfig, seen: &Seen, record: &Record) -> Result<Plan
     let proof = seen.proof.clone().ok_or(Misfit::NoRecord)?;
     let steps = steps(seen, record, &slaves);
     let (port, bond) = (port_link.clone(), seen.bond.clone());
-    Ok(Plan::Adopt(Box::new(Adoption { hook, queues, host, made_of, port, bond, options, steps, proof })))
+    Ok(AdoptPlan::Adopt(Box::new(Takeover {
+        hook,
+        queues,
+        host,
+        made_of,
+        port,
+        bond,
+        options,
+        steps,
+        proof,
+    })))
 }
 
 fn same(what: &'static str, found: Option<String>, wanted: Option<String>) -> Result<(), Misfit> {
@@ -169,7 +179,7 @@ fn host(pair: Option<&RecordedPair>, port: &LinkInfo, bond: Option<&LinkInfo>) -
 type There<'a> = (&'a SeenSlot, &'a Found, &'a LinkInfo);
 
 /// In the order in which they were enslaved.
-fn slaves<'a>(seen: &'a Seen, record: &'a Record) -> Vec<There<'a>> {
+fn slaves<'a>(seen: &'a SeenBond, record: &'a Record) -> Vec<There<'a>> {
     let there = |seen: &'a SeenSlot| Some((seen, record.slave(seen.entry.ifindex())?, seen.link.as_ref()?));
     let mut slaves: Vec<_> = seen.slots.iter().filter_map(there).collect();
     let place = |ifindex| record.slaves().iter().position(|found| found.ifindex == ifindex);
@@ -177,32 +187,32 @@ fn slaves<'a>(seen: &'a Seen, record: &'a Record) -> Vec<There<'a>> {
     slaves
 }
 
-fn steps(seen: &Seen, record: &Record, slaves: &[There<'_>]) -> Vec<Step> {
+fn steps(seen: &SeenBond, record: &Record, slaves: &[There<'_>]) -> Vec<AdoptStep> {
     let mut steps = Vec::new();
     if !record.has_aliases() {
-        steps.push(Step::GiveAliases);
+        steps.push(AdoptStep::GiveAliases);
     }
     for &(SeenSlot { slot, .. }, found, link) in slaves {
         let (slot, is_whole) = (*slot, is_set_up(found, link));
         let (found, link) = (Box::new(found.clone()), Box::new(link.clone()));
         steps.push(if is_whole {
-            Step::Replace { slot, found, link }
+            AdoptStep::Replace { slot, found, link }
         } else {
-            Step::Restore { slot, found, link }
+            AdoptStep::Restore { slot, found, link }
         });
     }
     let is_there = |slot| slaves.iter().any(|(seen, ..)| seen.slot == slot);
     for gone in seen.slots.iter().filter(|seen| !is_there(seen.slot)) {
         let ifindex = gone.entry.ifindex();
         let name = record.slave(ifindex).map(|found| found.name.clone());
-        steps.push(Step::Forget { slot: gone.slot, ifindex, name });
+        steps.push(AdoptStep::Forget { slot: gone.slot, ifindex, name });
     }
     let is_in_slot = |found: &&Found| seen.slots.iter().any(|seen| seen.entry.ifindex() == found.ifindex);
     let strays: Vec<_> = record.slaves().iter().filter(|found| !is_in_slot(found)).collect();
-    steps.extend(strays.iter().map(|found| Step::CloseStray { found: Box::new(Found::clone(found)) }));
+    steps.extend(strays.iter().map(|found| AdoptStep::CloseStray { found: Box::new(Found::clone(found)) }));
     let is_used = |slot: &Slot| seen.slots.iter().any(|seen| seen.slot == *slot);
-    steps.extend(Slot::all().filter(|slot| !is_used(slot)).map(|slot| Step::Clear { slot }));
-    steps.extend(strays.into_iter().map(|found| Step::RestoreStray { found: Box::new(found.clone()) }));
+    steps.extend(Slot::all().filter(|slot| !is_used(slot)).map(|slot| AdoptStep::Clear { slot }));
+    steps.extend(strays.into_iter().map(|found| AdoptStep::RestoreStray { found: Box::new(found.clone()) }));
     steps
 }
 
@@ -216,7 +226,7 @@ fn is_set_up(found: &Found, link: &LinkInfo) -> bool {
 }
 
 /// The options that are wanted, with the policy that is in force.
-fn policy(config: &BondConfig, seen: &Seen, is_empty: bool) -> Result<BondOptions, Misfit> {
+fn policy(config: &BondConfig, seen: &SeenBond, is_empty: bool) -> Result<BondOptions, Misfit> {
     let mut options = config.options.clone();
     let (found, wanted) = (seen.entry.policy(), options.fail_over_mac);
     if found == wanted || is_empty {

@@ -5,8 +5,8 @@ use tokio::sync::oneshot;
 
 use super::{
     adopt,
-    observe::{Observed, Pinned, Seen, SeenSlot},
-    plan::{Plan, Remains, Step, plan, plan_of},
+    observe::{AdoptFacts, LeftPins, SeenBond, SeenSlot},
+    plan::{AdoptPlan, AdoptStep, Remains, plan, plan_of},
 };
 use crate::{
     agent::{
@@ -72,8 +72,8 @@ fn slave(slot: u8, ifindex: u32, name: &str) -> SeenSlot {
 }
 
 /// Everything of it is there.
-fn seen() -> Seen {
-    Seen {
+fn seen() -> SeenBond {
+    SeenBond {
         entry: BondEntry::new(FailOverMac::None, PORT, mac(1), COOKIE),
         slots: vec![slave(0, 3, "nic0"), slave(1, 4, "nic1")],
         port: Some(end(PORT, "bond0-port", BOND)),
@@ -85,25 +85,25 @@ fn seen() -> Seen {
 }
 
 /// `nic0 replaced, nic1 restored`, without the slots that are cleared.
-fn shown(plan: &Plan) -> String {
+fn shown(plan: &AdoptPlan) -> String {
     let adoption = match plan {
-        Plan::Adopt(adoption) => adoption,
-        Plan::Remove(Remains::Unfinished) => return "removed: unfinished".to_owned(),
-        Plan::Remove(Remains::Portless(port)) => return format!("removed: {port} is gone"),
+        AdoptPlan::Adopt(adoption) => adoption,
+        AdoptPlan::Remove(Remains::Unfinished) => return "removed: unfinished".to_owned(),
+        AdoptPlan::Remove(Remains::Portless(port)) => return format!("removed: {port} is gone"),
     };
-    let step = |step: &Step| match step {
-        Step::GiveAliases => Some("aliases".to_owned()),
-        Step::Replace { link, .. } => Some(format!("{} replaced", link.name)),
-        Step::Restore { link, .. } => Some(format!("{} restored", link.name)),
-        Step::Forget { slot, name, .. } => Some(format!("slot {} of {name:?} emptied", slot.index())),
-        Step::CloseStray { .. } | Step::Clear { .. } => None,
-        Step::RestoreStray { found } => Some(format!("stray {} restored", found.name)),
+    let step = |step: &AdoptStep| match step {
+        AdoptStep::GiveAliases => Some("aliases".to_owned()),
+        AdoptStep::Replace { link, .. } => Some(format!("{} replaced", link.name)),
+        AdoptStep::Restore { link, .. } => Some(format!("{} restored", link.name)),
+        AdoptStep::Forget { slot, name, .. } => Some(format!("slot {} of {name:?} emptied", slot.index())),
+        AdoptStep::CloseStray { .. } | AdoptStep::Clear { .. } => None,
+        AdoptStep::RestoreStray { found } => Some(format!("stray {} restored", found.name)),
     };
     adoption.steps.iter().filter_map(step).collect::<Vec<_>>().join(", ")
 }
 
-/// What a row is about, what it changes of what was seen, and the plan or refusal.
-type Row<'a> = (&'a str, &'a dyn Fn(&mut Seen), &'a str);
+/// What a file says, what is different, and what is done.
+type Row<'a> = (&'a str, &'a dyn Fn(&mut SeenBond), &'a str);
 
 fn check(rows: &[Row<'_>]) {
     let directory = tempfile::tempdir().unwrap();
@@ -117,7 +117,7 @@ fn check(rows: &[Row<'_>]) {
     }
 }
 
-const AS_IS: &dyn Fn(&mut Seen) = &|_| {};
+const AS_IS: &dyn Fn(&mut SeenBond) = &|_| {};
 
 #[test]
 fn what_is_whole_is_replaced_and_the_rest_is_restored_or_forgotten() {
@@ -148,7 +148,7 @@ fn what_is_whole_is_replaced_and_the_rest_is_restored_or_forgotten() {
 #[test]
 fn what_does_not_fit_is_refused_with_the_reason() {
     let with = |line: &str| format!("{SLAVES}\n{line}");
-    let of_active = |seen: &mut Seen| seen.entry = seen.entry.with_policy(FailOverMac::Active);
+    let of_active = |seen: &mut SeenBond| seen.entry = seen.entry.with_policy(FailOverMac::Active);
     check(&[
         (SLAVES, &|seen| seen.port = None, "removed: bond0-port is gone"),
         (SLAVES, &|seen| seen.port = Some(testing::link(PORT, "bond0-port")), "removed: bond0-port is gone"),
@@ -182,19 +182,19 @@ fn what_does_not_fit_is_refused_with_the_reason() {
 fn what_was_not_finished_is_removed() {
     let directory = tempfile::tempdir().unwrap();
     let of = |record, pinned| {
-        let plan = plan(&bond(SLAVES), COOKIE, &Observed { record, pinned });
+        let plan = plan(&bond(SLAVES), COOKIE, &AdoptFacts { record, pinned });
         plan.as_ref().map_or_else(ToString::to_string, shown)
     };
     let table = [
-        (Pinned::Nothing, "removed: unfinished"),
-        (Pinned::Unfit(Unfit::NoPort), "removed: unfinished"),
-        (Pinned::Unfit(Unfit::OtherVersion(0)), "removed: unfinished"),
-        (Pinned::Unfit(Unfit::NoMap("SLAVES")), "its map SLAVES is not pinned any more"),
+        (LeftPins::Nothing, "removed: unfinished"),
+        (LeftPins::Unfit(Unfit::NoPort), "removed: unfinished"),
+        (LeftPins::Unfit(Unfit::OtherVersion(0)), "removed: unfinished"),
+        (LeftPins::Unfit(Unfit::NoMap("SLAVES")), "its map SLAVES is not pinned any more"),
     ];
     for (pinned, expected) in table {
         assert_eq!(of(Some(record(&directory)), pinned), expected);
     }
-    let other = of(None, Pinned::Unfit(Unfit::OtherVersion(1)));
+    let other = of(None, LeftPins::Unfit(Unfit::OtherVersion(1)));
     assert!(other.starts_with("its maps are of version 1, and this xbond's of "), "{other}");
 }
 

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::{
     Created,
-    plan::{Foundation, Giver, Plan, PlannedSide, Step, enslave_plan},
+    plan::{CreatePlan, CreateStep, Foundation, Giver, PlannedSide, enslave_plan},
 };
 use crate::{
     agent::{
@@ -46,9 +46,9 @@ pub async fn apply(
     machine: &Machine,
     id: BondId,
     config: &BondConfig,
-    plan: Plan,
+    plan: CreatePlan,
 ) -> Result<Created, AgentError> {
-    let Plan { foundation, steps, warnings, wanted } = plan;
+    let CreatePlan { foundation, steps, warnings, wanted } = plan;
     warnings.iter().for_each(|warning| warn!("{warning}"));
     let (plane, side) = lay(machine, config, &foundation).await?;
     let maps = plane.data_plane.maps();
@@ -83,30 +83,30 @@ struct Building<'a> {
 }
 
 impl Building<'_> {
-    async fn take(&self, step: &Step) -> Result<(), AgentError> {
+    async fn take(&self, step: &CreateStep) -> Result<(), AgentError> {
         let Self { machine, id, config, started, .. } = *self;
         let devices = &*machine.devices;
         match step {
-            Step::MoveAddresses => match &self.moved {
+            CreateStep::MoveAddresses => match &self.moved {
                 Some((moved, giver)) => {
                     moved.take_addresses(devices, &giver.rules, &Mark::of(&config.name)).await
                 }
                 None => Ok(()),
             },
-            Step::Enslave { slave, found } => {
+            CreateStep::Enslave { slave, found } => {
                 join::enslave(machine, (id, &started.effects), (slave, found), None).await
             }
-            Step::MoveRoutes => match &self.moved {
+            CreateStep::MoveRoutes => match &self.moved {
                 Some((moved, _)) => moved.take_routes(devices).await,
                 None => Ok(()),
             },
-            Step::Configure => {
+            CreateStep::Configure => {
                 let bond = self.host.device();
                 configure(devices, bond, config).await?;
                 started.effects.look(|looks| looks.addresses.insert(bond));
                 Ok(())
             }
-            Step::Settle => join::settle(machine, id, &started.effects).await,
+            CreateStep::Settle => join::settle(machine, id, &started.effects).await,
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 /// What was read before anything is changed. What could not be had is an error here and becomes a refusal, or a warning, in
 /// the plan.
 #[derive(Debug, Default)]
-pub struct Observed {
+pub struct CreateFacts {
     /// What an interface of the bond's name is, if there is one. Nothing else was read then.
     pub namesake: Option<String>,
     /// How the slaves were found, in the order of the configuration.
@@ -41,10 +41,10 @@ pub struct Observed {
 ///
 /// # Errors
 /// The kernel does not answer.
-pub async fn observe(machine: &Machine, config: &BondConfig) -> Result<Observed, AgentError> {
+pub async fn observe(machine: &Machine, config: &BondConfig) -> Result<CreateFacts, AgentError> {
     let namesake = kind_of(machine, &config.name).await?;
     if namesake.is_some() {
-        return Ok(Observed { namesake, ..Observed::default() });
+        return Ok(CreateFacts { namesake, ..CreateFacts::default() });
     }
     let plan = enslave_plan(config);
     let mut slaves = Vec::new();
@@ -63,7 +63,7 @@ pub async fn observe(machine: &Machine, config: &BondConfig) -> Result<Observed,
         None => (None, Some(free_port_name(machine, &config.name).await)),
     };
     let (has_queues, has_tcx) = (machine.devices.has_queues(), machine.kernel.has_tcx());
-    Ok(Observed { namesake: None, slaves, port, port_name, rules, has_queues, has_tcx })
+    Ok(CreateFacts { namesake: None, slaves, port, port_name, rules, has_queues, has_tcx })
 }
 
 /// A name for the port that no interface has: the interface of that name is deleted when this bond is undone.

@@ -2,7 +2,7 @@
 
 use bond_common::mac::Mac;
 
-use super::{DEFAULT_MTU, observe::Observed};
+use super::{DEFAULT_MTU, observe::CreateFacts};
 use crate::{
     agent::{
         AgentError, MissingSlaves,
@@ -20,9 +20,9 @@ use crate::{
 
 /// What is to be done. The foundation is laid first, then the engine starts, and then the steps are taken.
 #[derive(Debug)]
-pub struct Plan {
+pub struct CreatePlan {
     pub foundation: Foundation,
-    pub steps: Vec<Step>,
+    pub steps: Vec<CreateStep>,
     /// A sentence each.
     pub warnings: Vec<String>,
     /// The slaves of its file.
@@ -62,7 +62,7 @@ pub struct Giver {
 
 /// A step of a bond that has its engine.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub enum CreateStep {
     /// bond0 takes the addresses and rules of the giver, which is no slave yet.
     MoveAddresses,
     Enslave {
@@ -113,10 +113,10 @@ pub fn first_slaves<'a>(
 pub fn plan(
     config: &BondConfig,
     missing: MissingSlaves,
-    observed: Observed,
+    observed: CreateFacts,
     spare_mac: Mac,
-) -> Result<Plan, AgentError> {
-    let Observed { namesake, slaves, port, port_name, rules, has_queues, has_tcx } = observed;
+) -> Result<CreatePlan, AgentError> {
+    let CreateFacts { namesake, slaves, port, port_name, rules, has_queues, has_tcx } = observed;
     if let Some(kind) = namesake {
         return Err(AgentError::NameTaken { name: config.name.to_string(), kind });
     }
@@ -154,21 +154,21 @@ pub fn plan(
     let giver = giver.filter(|_| matches!(side, PlannedSide::Pair { .. }));
     let steps = steps(&side, giver.as_ref(), joining);
     let foundation = Foundation { hook, mtu, queues, mac, mac_assigned: assigned.is_some(), side, giver };
-    Ok(Plan { foundation, steps, warnings, wanted })
+    Ok(CreatePlan { foundation, steps, warnings, wanted })
 }
 
-fn steps(side: &PlannedSide, giver: Option<&Giver>, joining: Vec<Joining>) -> Vec<Step> {
+fn steps(side: &PlannedSide, giver: Option<&Giver>, joining: Vec<Joining>) -> Vec<CreateStep> {
     let mut steps = Vec::new();
-    steps.extend(giver.map(|_| Step::MoveAddresses));
+    steps.extend(giver.map(|_| CreateStep::MoveAddresses));
     for (slave, found) in joining {
         let gives = giver.is_some_and(|giver| giver.from.ifindex == found.ifindex);
-        steps.push(Step::Enslave { slave, found });
-        steps.extend(gives.then_some(Step::MoveRoutes));
+        steps.push(CreateStep::Enslave { slave, found });
+        steps.extend(gives.then_some(CreateStep::MoveRoutes));
     }
     if matches!(side, PlannedSide::Pair { .. }) {
-        steps.push(Step::Configure);
+        steps.push(CreateStep::Configure);
     }
-    steps.push(Step::Settle);
+    steps.push(CreateStep::Settle);
     steps
 }
 

@@ -3,8 +3,8 @@ use bond_core::name::InterfaceName;
 
 use super::{
     bring_up,
-    observe::Observed,
-    plan::{Plan, PlannedSide, Step, plan},
+    observe::CreateFacts,
+    plan::{CreatePlan, CreateStep, PlannedSide, plan},
 };
 use crate::{
     agent::{
@@ -21,13 +21,13 @@ use crate::{
 const SPARE: Mac = mac(0xee);
 const SLAVES: &str = "slaves = [\"nic0\", \"nic1\"]";
 
-fn observed() -> Observed {
-    Observed {
+fn observed() -> CreateFacts {
+    CreateFacts {
         slaves: vec![Ok(busy(3, "nic0", mac(1))), Ok(found(4, "nic1", mac(2)))],
         port_name: Some(Ok(InterfaceName::new("bond0-port").unwrap())),
         has_queues: true,
         has_tcx: true,
-        ..Observed::default()
+        ..CreateFacts::default()
     }
 }
 
@@ -36,7 +36,7 @@ fn gone(name: &str) -> Result<Found, AgentError> {
 }
 
 /// `tc mtu 1500 queues 16 mac ... pair netkit/veth: enslave nic0, configure, settle; warnings`
-fn shown(plan: &Plan) -> String {
+fn shown(plan: &CreatePlan) -> String {
     let foundation = &plan.foundation;
     let side = match &foundation.side {
         PlannedSide::Pair { kinds, .. } => {
@@ -44,12 +44,12 @@ fn shown(plan: &Plan) -> String {
         }
         PlannedSide::Port { found, host_mac } => format!("port {} {host_mac:?}", found.name),
     };
-    let step = |step: &Step| match step {
-        Step::MoveAddresses => "move addresses".to_owned(),
-        Step::Enslave { found, .. } => format!("enslave {}", found.name),
-        Step::MoveRoutes => "move routes".to_owned(),
-        Step::Configure => "configure".to_owned(),
-        Step::Settle => "settle".to_owned(),
+    let step = |step: &CreateStep| match step {
+        CreateStep::MoveAddresses => "move addresses".to_owned(),
+        CreateStep::Enslave { found, .. } => format!("enslave {}", found.name),
+        CreateStep::MoveRoutes => "move routes".to_owned(),
+        CreateStep::Configure => "configure".to_owned(),
+        CreateStep::Settle => "settle".to_owned(),
     };
     let steps: Vec<_> = plan.steps.iter().map(step).chain(plan.warnings.iter().cloned()).collect();
     let (hook, mtu, queues) = (foundation.hook, foundation.mtu, foundation.queues.count());
@@ -57,8 +57,8 @@ fn shown(plan: &Plan) -> String {
     format!("{hook} {mtu} queues {queues} {}{assigned} {side}: {}", foundation.mac, steps.join(", "))
 }
 
-/// What a row is about, what it changes of what was observed, and the plan or refusal.
-type Row<'a> = (&'a str, &'a dyn Fn(&mut Observed), MissingSlaves, &'a str);
+/// What a file says, what is different, whether slaves may be missing, and what is done.
+type Row<'a> = (&'a str, &'a dyn Fn(&mut CreateFacts), MissingSlaves, &'a str);
 
 fn check(rows: &[Row<'_>]) {
     for (lines, change, missing, expected) in rows {
@@ -72,7 +72,7 @@ fn check(rows: &[Row<'_>]) {
     }
 }
 
-const AS_IS: &dyn Fn(&mut Observed) = &|_| {};
+const AS_IS: &dyn Fn(&mut CreateFacts) = &|_| {};
 
 #[test]
 fn a_plan_has_the_steps_in_their_order() {

@@ -8,7 +8,7 @@ use bond_core::{
 use tokio::sync::oneshot;
 use tracing::info;
 
-use super::plan::{HostPlan, Plan, Setting, SlaveChange, address};
+use super::plan::{HostPlan, ReloadPlan, Setting, SlaveChange, address};
 use crate::{
     agent::{
         Agent, AgentError, Outcome,
@@ -25,7 +25,7 @@ use crate::{
 
 impl Agent {
     /// Options come first, which may say who is to take over, and slaves before others go.
-    pub(super) async fn begin(&self, plan: &Plan, outcome: &mut Outcome) {
+    pub(super) async fn begin(&self, plan: &ReloadPlan, outcome: &mut Outcome) {
         let name = &plan.wanted.name;
         if let Some(options) = &plan.options {
             match self.replace_options(name, options).await {
@@ -56,8 +56,8 @@ impl Agent {
         }
     }
 
-    pub(super) async fn finish(&self, plan: Plan, outcome: &mut Outcome) {
-        let Plan { wanted, later, absent, on_exit, host, .. } = plan;
+    pub(super) async fn finish(&self, plan: ReloadPlan, outcome: &mut Outcome) {
+        let ReloadPlan { wanted, later, absent, on_exit, host, .. } = plan;
         for slave in &later {
             self.enslave_wanted(&wanted.name, slave, outcome).await;
         }

@@ -144,7 +144,7 @@ impl Agent {
         bond: &Bond,
         wanted: BondConfig,
         released: &HashSet<String>,
-    ) -> Result<plan::Plan, AgentError> {
+    ) -> Result<plan::ReloadPlan, AgentError> {
         let observed = self.observe_bond(bond, &wanted, released).await?;
         plan::plan(wanted, observed)
     }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A bond as it is.
-pub struct Observed {
+pub struct ReloadFacts {
     pub status: BondStatus,
     pub goal: Arc<Goal>,
     pub queues: Queues,
@@ -74,7 +74,7 @@ impl Agent {
         bond: &Bond,
         wanted: &BondConfig,
         released: &HashSet<String>,
-    ) -> Result<Observed, AgentError> {
+    ) -> Result<ReloadFacts, AgentError> {
         let status = self.machine.engine.status(bond.id).await?;
         let goal = bond.goal();
         let known = goal.slaves_named(wanted.slaves.iter().map(|slave| slave.name.as_str()), &status);
@@ -100,7 +100,7 @@ impl Agent {
         }
         let host = self.observe_host(bond, &goal, wanted).await?;
         let (queues, pair) = (bond.queues, bond.pair);
-        Ok(Observed { status, goal, queues, pair, slaves, host })
+        Ok(ReloadFacts { status, goal, queues, pair, slaves, host })
     }
 
     async fn permanent_mac(

@@ -9,7 +9,7 @@ use bond_core::{
 };
 use ipnet::IpNet;
 
-use super::observe::{Observed, SeenHost, SeenSlave};
+use super::observe::{ReloadFacts, SeenHost, SeenSlave};
 use crate::{
     agent::{
         AgentError, Goal,
@@ -22,7 +22,7 @@ use crate::{
 
 /// What is to be done.
 #[derive(Debug, PartialEq)]
-pub struct Plan {
+pub struct ReloadPlan {
     pub wanted: BondConfig,
     pub options: Option<BondOptions>,
     pub options_changed: Vec<Setting>,
@@ -69,12 +69,12 @@ pub struct HostPlan {
 ///
 /// # Errors
 /// What cannot be done while the bond is there: nothing of it is changed then.
-pub fn plan(wanted: BondConfig, observed: Observed) -> Result<Plan, AgentError> {
+pub fn plan(wanted: BondConfig, observed: ReloadFacts) -> Result<ReloadPlan, AgentError> {
     let name = &wanted.name;
     if let Some(what) = needs_another(&observed, &wanted) {
         return Err(AgentError::NeedsAnother { bond: name.to_string(), what });
     }
-    let Observed { status, goal, queues, slaves, host, .. } = observed;
+    let ReloadFacts { status, goal, queues, slaves, host, .. } = observed;
     let mut options = wanted.options.clone();
     if options.fail_over_mac == goal.config.options.fail_over_mac {
         // The bond may have another one than it was given: where its first slave cannot change its MAC.
@@ -111,7 +111,7 @@ pub fn plan(wanted: BondConfig, observed: Observed) -> Result<Plan, AgentError> 
     let on_exit = Some(wanted.on_exit).filter(|on_exit| *on_exit != goal.config.on_exit);
     let guard = Some(wanted.guard).filter(|guard| *guard != goal.config.guard);
     let host = plan_host(&goal.config, &wanted, host)?;
-    Ok(Plan {
+    Ok(ReloadPlan {
         wanted,
         options,
         options_changed,
@@ -221,8 +221,8 @@ impl Goal {
 }
 
 /// What of a configuration takes another bond, in words, if anything does.
-fn needs_another(observed: &Observed, wanted: &BondConfig) -> Option<&'static str> {
-    let Observed { status, goal, pair, .. } = observed;
+fn needs_another(observed: &ReloadFacts, wanted: &BondConfig) -> Option<&'static str> {
+    let ReloadFacts { status, goal, pair, .. } = observed;
     let before = &goal.config;
     let hook = |config: &BondConfig| worker::hook(config.datapath, config.port.is_some());
     let slaves = if status.slaves.is_empty() { Slaves::None } else { Slaves::Present };

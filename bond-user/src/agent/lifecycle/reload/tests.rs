@@ -10,8 +10,8 @@ use bond_core::{
 use ipnet::IpNet;
 
 use super::{
-    observe::{Observed, SeenHost, SeenSlave},
-    plan::{HostPlan, Plan, address, plan},
+    observe::{ReloadFacts, SeenHost, SeenSlave},
+    plan::{HostPlan, ReloadPlan, address, plan},
 };
 use crate::{
     agent::{
@@ -49,7 +49,7 @@ fn slave(slot: u8, name: &str, mac: Mac) -> SlaveStatus {
 }
 
 /// How the bond of [`BEFORE`] is, for a file that wants these slaves.
-fn observed(wanted: &BondConfig) -> Observed {
+fn observed(wanted: &BondConfig) -> ReloadFacts {
     let config = bond(BEFORE);
     let slaves = vec![slave(0, "nic0", mac(1)), slave(1, "nic1", mac(2))];
     let joined = |slave: &SlaveStatus| {
@@ -68,7 +68,7 @@ fn observed(wanted: &BondConfig) -> Observed {
         Some(place) => SeenSlave::Member { place, permanent_mac: Some(status.slaves[place].permanent_mac) },
         None => SeenSlave::Free(Ok(found(9, name, mac(9)))),
     };
-    Observed {
+    ReloadFacts {
         slaves: wanted.slaves.iter().map(|slave| seen(&slave.name)).collect(),
         status,
         queues: Queues::Sixteen,
@@ -86,9 +86,10 @@ fn observed(wanted: &BondConfig) -> Observed {
 }
 
 /// `miimon=.. guard=.. +nic2 -nic1 mtu=.. +address`, in the order in which it is done.
-fn shown(plan: &Plan) -> String {
-    let Plan { options_changed, joins, later, absent, leaves, slave_options, on_exit, guard, host, .. } =
-        plan;
+fn shown(plan: &ReloadPlan) -> String {
+    let ReloadPlan {
+        options_changed, joins, later, absent, leaves, slave_options, on_exit, guard, host, ..
+    } = plan;
     let mut words: Vec<_> = options_changed.iter().map(|(key, after, _)| format!("{key}={after}")).collect();
     words.extend(guard.map(|guard| format!("guard={guard}")));
     words.extend(joins.iter().map(|slave| format!("+{}", slave.name)));
@@ -111,8 +112,8 @@ fn shown(plan: &Plan) -> String {
     words.join(" ")
 }
 
-/// What a row is about, what it changes of what was observed, and the plan or refusal.
-type Row<'a> = (&'a str, &'a dyn Fn(&mut Observed), &'a str);
+/// What a file says now, what is different, and what is done.
+type Row<'a> = (&'a str, &'a dyn Fn(&mut ReloadFacts), &'a str);
 
 fn check(rows: &[Row<'_>]) {
     for (lines, change, expected) in rows {
@@ -124,7 +125,7 @@ fn check(rows: &[Row<'_>]) {
     }
 }
 
-const AS_IS: &dyn Fn(&mut Observed) = &|_| {};
+const AS_IS: &dyn Fn(&mut ReloadFacts) = &|_| {};
 
 #[test]
 fn a_plan_has_only_what_differs() {
