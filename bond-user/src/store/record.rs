@@ -366,6 +366,8 @@ impl Record {
                 taken.released = None;
             }
             record.slaves.retain(|known| known.ifindex != found.ifindex);
+            // What went away with this ifindex does not come back with it: this is another interface, or it was restored.
+            record.away.retain(|known| known.ifindex != found.ifindex);
             record.slaves.push(found);
         })
     }
@@ -861,6 +863,39 @@ mod tests {
         assert_eq!(read.trial(), None);
         let former = Trial { boot: Some("of another boot".to_owned()), ..trial };
         assert_eq!(record.on_trial(Some(former)).trial(), None);
+    }
+
+    /// Another interface with the ifindex of one that went away would be given what that one had.
+    #[test]
+    fn a_slave_that_joins_takes_the_place_of_one_that_went_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::below(directory.path()).unwrap();
+        paths.make_run_of(&bond0()).unwrap();
+        let shape = Shape { pair: None, port: None, datapath: "tc".to_owned(), queues: 1 };
+        let mut record = Record::new(&paths, &bond0(), shape);
+        let [former, next, other] = [(3, 1), (3, 2), (4, 3)].map(|(ifindex, last)| Found {
+            ifindex,
+            name: "nic0".to_owned(),
+            kind: None,
+            permanent_mac: None,
+            mac: crate::sys::testing::mac(last),
+            lower: None,
+            alias: None,
+            mtu: 1500,
+            up: true,
+            allmulti: false,
+            promisc: false,
+            addr_gen_mode: None,
+            layer3: std::sync::Arc::default(),
+            features: Vec::new(),
+            unicast: Vec::new(),
+        });
+        for found in [former, other.clone()] {
+            record.add(found.clone()).unwrap();
+            record.depart(found.ifindex).unwrap();
+        }
+        record.add(next.clone()).unwrap();
+        assert_eq!((record.slaves(), record.away()), (&[next][..], &[other][..]));
     }
 
     #[test]
