@@ -1089,7 +1089,7 @@ impl Agent {
         Ok(Adoption::Done)
     }
 
-    /// Brings a bond up. If it fails, or is dropped half-way, [`Self::undo`] puts back what it changed.
+    /// Brings a bond up. If it fails, or is dropped half-way, [`undo`] restores what it changed.
     async fn make(&self, id: BondId, config: BondConfig, missing: MissingSlaves) -> Result<(), AgentError> {
         let made = lifecycle::create::bring_up(&self.machine, id, &config, missing).await?;
         let (name, confirmation) = (config.name.clone(), &self.machine.confirmation);

@@ -107,7 +107,7 @@ enum Leave {
 
 impl dyn Devices + '_ {
     /// Looks at an interface `name` that is to be enslaved to `bond`, where that exists, changes nothing, and says what is to be put back later:
-    /// this is to be written down before [`Self::enslave`]. `owner` tells what a link is to a bond of
+    /// this is to be written down before `enslave`. `owner` tells what a link is to a bond of
     /// xbond's already. The refusals are those of `bond_enslave`, and a few of our own.
     pub async fn observe(
         &self,
@@ -185,7 +185,7 @@ impl dyn Devices + '_ {
     /// bond's MAC address if one is given, its MTU, and the offloads of the hook. If a step fails, all are undone. IPv4
     /// addresses stay in place, as in the driver.
     ///
-    /// The slave stays down until its program is attached and [`Self::open_slave`] is called: without the program, the
+    /// The slave stays down until its program is attached and `open_slave` is called: without the program, the
     /// host's own stack would answer on it for every address of the host, including bond0's.
     pub async fn enslave(
         &self,
@@ -234,13 +234,13 @@ impl dyn Devices + '_ {
         self.set(ifindex, LinkSetting::Allmulti(true)).await
     }
 
-    /// Sets an interface down that [`Self::release`] leaves down, while its program is still attached: without the
+    /// Sets an interface down that `release` leaves down, while its program is still attached: without the
     /// program, the host's own stack would receive and answer frames.
     pub async fn close_to_release(&self, found: &Found, proof: &Ownership) -> Result<(), SysError> {
         self.close(found, Leave::Released(None), proof).await
     }
 
-    /// Sets an interface down before [`Self::restore`], if that requires it.
+    /// Sets an interface down before `restore`, if that requires it.
     pub async fn close_to_restore(&self, found: &Found, proof: &Ownership) -> Result<(), SysError> {
         self.close(found, Leave::AsFound, proof).await
     }
@@ -253,7 +253,7 @@ impl dyn Devices + '_ {
         self.set(link.ifindex, LinkSetting::Up(false)).await.map(drop)
     }
 
-    /// Undoes [`Self::enslave`] as the driver does at a release (`__bond_release_one`): sets the slave down, with
+    /// Undoes `enslave` as the driver does at a release (`__bond_release_one`): sets the slave down, with
     /// this MAC address if one is given, and restores everything else but the addresses.
     pub async fn release(
         &self,
@@ -264,7 +264,7 @@ impl dyn Devices + '_ {
         self.put_back(found, Leave::Released(mac), proof).await
     }
 
-    /// Undoes [`Self::enslave`] completely: up or down, with the addresses and routes, as found. It changes nothing
+    /// Undoes `enslave` completely: up or down, with the addresses and routes, as found. It changes nothing
     /// on an interface that is in this state.
     pub async fn restore(&self, found: &Found, proof: &Ownership) -> Result<PutBack, SysError> {
         self.put_back(found, Leave::AsFound, proof).await

@@ -7,7 +7,7 @@
 //!
 //! Netlink requests are executed inside `sendmsg`, and the ethtool ioctls take RTNL: both block the calling
 //! thread for as long as somebody else holds it. Who calls decides which one waits: nothing here starts a thread
-//! but [`KernelDevices::open_apart`] and [`file`].
+//! but [`KernelDevices::open_apart`] and [`mod@file`].
 
 pub mod announcer;
 pub mod bypassed;

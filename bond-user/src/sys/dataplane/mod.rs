@@ -114,6 +114,7 @@ pub trait DataPlanes: Send + Sync {
     /// the programs until [`DataPlane::replace_port`] and [`DataPlane::replace_slave`].
     fn adopt(&self, dir: &Location, hook: Hook) -> Result<Box<dyn DataPlane>, DataPlaneError>;
 
+    /// Returns what reads and removes what is pinned.
     fn pins(&self) -> &dyn Pins;
 }
 
@@ -154,37 +155,45 @@ pub struct OtherVersion;
 
 /// The data plane of one bond. Dropping it leaves everything where it is; [`Self::remove`] takes it away.
 pub trait DataPlane: Send + Sync {
-    /// Whether the pins are where they were put.
+    /// Checks that the pins are where they were put.
+    ///
+    /// # Errors
+    /// As [`Pins::check`].
     fn check_pins(&self) -> Result<(), DataPlaneError>;
 
-    /// Puts this version's program in place of the one at the port; no packet is without one. Where another process has
-    /// detached it, or removed the pin of its link, it is attached again; returns whether that was so.
+    /// Replaces the program at the port by this version's; no packet is without one. Where another process has detached it,
+    /// or removed the pin of its link, it is attached again. Returns whether that was so.
     fn replace_port(&mut self, port: &Port<'_>) -> Result<bool, DataPlaneError>;
 
-    /// The same on a slave, without attaching one.
+    /// Replaces the program at a slave. It attaches none.
     fn replace_slave(&mut self, slot: Slot, device: &str, ifindex: u32) -> Result<Replaced, DataPlaneError>;
 
+    /// Returns the hooks that carry the packets.
     fn hook(&self) -> Hook;
 
+    /// Returns the kernel for which the programs were loaded.
     fn kernel(&self) -> &Kernel;
 
-    /// What the packets read, to share with whoever decides.
+    /// Returns the maps, to share with the engine.
     fn maps(&self) -> Arc<Maps>;
 
-    /// The ring buffer of [`bond_common::event::EventRecord`]; once.
+    /// Takes EVENTS out, once.
+    ///
+    /// # Errors
+    /// It was taken out before.
     fn take_events(&mut self) -> Result<Box<dyn Events>, DataPlaneError>;
 
-    /// What EVENTS holds, before [`Self::take_events`].
+    /// Reads what EVENTS holds, before [`Self::take_events`].
     fn drain_events(&mut self) -> Vec<EventRecord>;
 
-    /// What the port's program writes to the log; once, before [`Self::forget_object`].
+    /// Takes out what reads the log of the port's program, once, before [`Self::forget_object`].
     fn take_log(&mut self) -> Result<EbpfLogger<&'static dyn log::Log>, DataPlaneError>;
 
     /// Frees what is not needed any more when the port's program is at its hook: the object has the instructions of all
     /// programs, and what the verifier was told of them.
     fn forget_object(&mut self);
 
-    /// Puts the port's program on the port, and of a netkit pair where bond0 sends.
+    /// Attaches the port's program to the port, and of a netkit pair where bond0 sends.
     fn attach_port(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError>;
 
     /// Has bond0 take for its own what arrives with the MAC of any slave, until the answer is dropped: for the time
@@ -192,19 +201,22 @@ pub trait DataPlane: Send + Sync {
     /// kernel has no tcx (before 6.6): a frame may be lost.
     fn accept_former_macs(&mut self, bond: &str) -> Result<Option<FormerMacs>, DataPlaneError>;
 
-    /// Puts a slave's program on the slave. Nothing is delivered until ACTIVE names the slot.
+    /// Attaches a slave's program to the slave. Nothing is delivered until ACTIVE names the slot.
+    ///
+    /// # Errors
+    /// It could not be loaded or attached: nothing of it is left.
     fn attach_slave(&mut self, slot: Slot, device: &str, ifindex: u32) -> Result<(), DataPlaneError>;
 
-    /// Takes a slave's program away.
+    /// Detaches a slave's program, and removes its pins.
     fn detach_slave(&mut self, slot: Slot) -> Result<(), DataPlaneError>;
 
-    /// What is not as this put it of TX_PORTS and RX_PORT.
+    /// Returns which entries of TX_PORTS and RX_PORT another process has changed.
     fn changed_maps(&self, port: u32, slaves: &[Attachment<'_>]) -> Vec<Fault>;
 
-    /// The directory of the pins, for people.
+    /// Returns the directory of the pins, for messages.
     fn shown_pins(&self) -> String;
 
-    /// The names of pins that are not there. All of them, where bpffs was unmounted.
+    /// Returns the names of pins that are missing: all of them, where bpffs was unmounted.
     ///
     /// # Errors
     /// They could not be looked for, as without a free descriptor: nothing is known of them.
@@ -216,14 +228,14 @@ pub trait DataPlane: Send + Sync {
     /// There is no bpffs, or something else has such a name.
     fn pin_again(&self, missing: &[String]) -> Result<(), DataPlaneError>;
 
-    /// The programs that are links, to be looked at by [`Watched::look`]. Where programs are filters, [`Self::filter`] names
-    /// them.
+    /// Returns the programs that are links, to be checked by [`Watched::look`]. Where programs are filters, [`Self::filters`]
+    /// names them.
     fn watched(&self, port: &Port<'_>, slaves: &[Attachment<'_>]) -> Vec<Watched>;
 
-    /// Whether a program that was looked at is still the one that is to be there.
+    /// Returns whether a program that was checked is still the one that is to be there.
     fn is_current(&self, watched: &Watched) -> bool;
 
-    /// The filters on this slave, or on the port, where programs are filters.
+    /// Returns the names of the filters on this slave, or on the port, where programs are filters.
     fn filters(&self, of: Option<Slot>) -> Vec<&'static str>;
 
     /// Stores what RX_PORT and TX_PORTS are to hold.
@@ -239,13 +251,13 @@ pub trait DataPlane: Send + Sync {
     /// Attaches the programs at the egress of the pair's ends again.
     fn reattach_ends(&mut self, port: &Port<'_>) -> Result<(), DataPlaneError>;
 
-    /// Takes xbond's filters away from a device that is no slave, where programs are filters.
+    /// Removes xbond's filters from a device that is no slave, where programs are filters.
     fn detach_filters(&self, device: &str);
 
-    /// Takes everything away: programs from their hooks, maps from their pins.
+    /// Removes everything: programs from their hooks, maps from their pins.
     fn remove(self: Box<Self>) -> Result<(), DataPlaneError>;
 
-    /// Leaves everything to the kernel: the programs go on.
+    /// Leaves everything to the kernel: the programs stay at their hooks.
     fn keep(self: Box<Self>);
 }
 
@@ -299,13 +311,13 @@ pub enum Fault {
     Unknown { what: String, why: String },
 }
 
-/// Why what another agent has left cannot be gone on with.
+/// Why what another agent has left cannot be adopted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
     /// A map's pin is gone.
     NoMap(&'static str),
     /// No program was attached to the port yet: its bring-up was interrupted.
     NoPort,
-    /// The maps have this other [`ABI_VERSION`].
+    /// The maps have this other [`bond_common::abi::ABI_VERSION`].
     OtherVersion(u32),
 }

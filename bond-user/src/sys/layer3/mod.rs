@@ -583,7 +583,7 @@ impl dyn Devices + '_ {
         self.put_addresses_of(&[INET, INET6], layer3, target).await
     }
 
-    /// Does [`Self::put_addresses`] for IPv4 only.
+    /// Does `put_addresses` for IPv4 only.
     pub async fn put_ipv4_addresses(&self, layer3: &Layer3, target: &Target<'_>) -> Result<(), SysError> {
         self.put_addresses_of(&[INET], layer3, target).await
     }
