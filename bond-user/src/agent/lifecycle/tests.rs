@@ -13,6 +13,7 @@ use super::testing::{Site, becomes, bond, eventually, fail_each_call};
 use crate::{
     agent::{Agent, AgentError, MissingSlaves, server::query::Scope},
     config::Config,
+    store::record,
     sys::{
         fake::{FakeKernel, FakeLink, MacChange},
         netlink::{In6AddrGenMode, LinkFlags},
@@ -221,4 +222,30 @@ async fn a_bond_whose_port_is_deleted_is_removed() {
     assert!(running.agent.find(&running.name).is_none());
     assert_eq!(running.kernel.snapshot(), unused);
     assert_eq!(running.agent.lost_bonds(None).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_fails_at_any_call_is_completed_by_the_next() {
+    let unused = Site::new().kernel.snapshot();
+    for lines in [TWO_SLAVES, "slaves = [\"nic0\", \"nic1\"]\nmove_addresses = true\ndatapath = \"xdp\""] {
+        let calls = fail_each_call(async |failure| {
+            let Running { kernel, agent, name, _directory } = &Running::new(lines).await;
+            kernel.fail(Some(failure));
+            let answer = agent.down(name).await;
+            let failed = kernel.failed();
+            kernel.fail(None);
+            let what = format!("{lines}: {failure:?}: {failed:?}: {answer:?}");
+            let machine = &agent.machine;
+            if machine.paths.has(name) {
+                assert!(answer.is_err(), "{what}: not noticed");
+                let again = record::undo(&machine.paths, name, &machine.system()).await;
+                assert!(again.is_ok(), "{what}, and again: {again:?}");
+            }
+            assert_eq!(kernel.snapshot(), unused, "{what}");
+            assert!(!machine.paths.has(name), "{what}");
+            failed
+        })
+        .await;
+        assert!(calls > 20, "{lines}: {calls} calls");
+    }
 }
