@@ -160,18 +160,26 @@ pub async fn becomes(kernel: &FakeKernel, wanted: &Snapshot, what: &str) {
 /// Runs an attempt on fresh machines, with the first call failing, the second, and so on, until none fails. The attempt
 /// returns the call that failed, if one did. Returns how many calls an attempt makes.
 pub async fn fail_each_call(attempt: impl AsyncFn(Failure) -> Option<String>) -> usize {
+    fail_each(When::Before, &attempt).await;
+    fail_each(When::After, &attempt).await
+}
+
+/// [`fail_each_call`], but from the call on that fails all others do, too.
+pub async fn die_at_each_call(attempt: impl AsyncFn(Failure) -> Option<String>) -> usize {
+    fail_each(When::Dead, &attempt).await
+}
+
+async fn fail_each(when: When, attempt: &impl AsyncFn(Failure) -> Option<String>) -> usize {
     /// Attempts at once: most of an attempt is waiting.
     const AT_ONCE: usize = 8;
     let mut calls = 0;
-    for when in [When::Before, When::After] {
-        for first in (1..).step_by(AT_ONCE) {
-            let attempts =
-                (first..first + AT_ONCE).map(|call| attempt(Failure { call, errno: Errno::EIO, when }));
-            let failed = join_all(attempts).await.iter().flatten().count();
-            calls = first - 1 + failed;
-            if failed < AT_ONCE {
-                break;
-            }
+    for first in (1..).step_by(AT_ONCE) {
+        let attempts =
+            (first..first + AT_ONCE).map(|call| attempt(Failure { call, errno: Errno::EIO, when }));
+        let failed = join_all(attempts).await.iter().flatten().count();
+        calls = first - 1 + failed;
+        if failed < AT_ONCE {
+            break;
         }
     }
     calls

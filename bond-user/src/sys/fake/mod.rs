@@ -98,6 +98,8 @@ pub enum When {
     Before,
     /// Everything: only the answer is an error.
     After,
+    /// Nothing, and no later call does anything either: the process is as good as dead.
+    Dead,
 }
 
 type Listener = Box<dyn Fn(LinkEvent) + Send>;
@@ -228,7 +230,7 @@ impl FakeKernel {
         act: impl FnOnce(&mut State) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         let failure = self.note(what);
-        if let Some(Failure { errno, when: When::Before, .. }) = failure {
+        if let Some(Failure { errno, when: When::Before | When::Dead, .. }) = failure {
             return Err(errno);
         }
         let done = self.alter(act)?;
@@ -250,7 +252,9 @@ impl FakeKernel {
         let mut inner = self.inner();
         inner.calls.push(what.to_string());
         let number = inner.calls.len();
-        let failure = inner.failure.filter(|failure| failure.call == number)?;
+        let failure = inner.failure.filter(|failure| {
+            failure.call == number || failure.when == When::Dead && failure.call < number
+        })?;
         inner.failed = inner.calls.last().cloned();
         Some(failure)
     }

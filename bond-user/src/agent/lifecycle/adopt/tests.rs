@@ -18,7 +18,7 @@ use crate::{
         lifecycle::{
             create::bring_up,
             end::take_down,
-            testing::{Site, bond, fail_each_call, found},
+            testing::{Site, bond, die_at_each_call, fail_each_call, found},
         },
     },
     config::BondConfig,
@@ -242,4 +242,43 @@ async fn an_adoption_that_fails_at_any_call_leaves_the_bond_as_it_was() {
     })
     .await;
     assert!(calls > 30, "{calls} calls");
+}
+
+/// From a call on the agent does nothing any more, and does not undo what it did: the next one begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_agent_left_that_died_at_any_call_is_removed_or_adopted() {
+    let unused = Site::new().kernel.snapshot();
+    for lines in [
+        "slaves = [\"nic0\", \"nic1\"]\naddresses = [\"198.51.100.1/24\"]\nmtu = 1400",
+        "slaves = [\"nic0\", \"nic1\"]\nmove_addresses = true",
+    ] {
+        let config = bond(lines);
+        let calls = die_at_each_call(async |failure| {
+            let mut site = Site::new();
+            site.kernel.fail(Some(failure));
+            let id = BondId(1);
+            let made = bring_up(&site.machine, id, &config, MissingSlaves::Await).await;
+            if let Some(task) = site.machine.tasks.take(id) {
+                task.abort();
+                let _ = task.await;
+            }
+            site.machine.engine.send(Input::Remove(id));
+            let failed = site.kernel.failed();
+            site.kernel.fail(None);
+            site.next_agent();
+            let Site { kernel, machine, .. } = &site;
+            let what = format!("{lines}: {failure:?}: {failed:?}: {:?}", made.as_ref().err());
+            let adopted = adopt(machine, BondId(2), &config, MissingSlaves::Await).await;
+            match adopted.unwrap_or_else(|error| panic!("{what}, and then: {error}")) {
+                Some(made) => {
+                    take_down(machine, (&config.name, BondId(2)), &made.started.effects).await.unwrap();
+                }
+                None => assert!(!machine.paths.has(&config.name), "{what}"),
+            }
+            assert_eq!(kernel.snapshot(), unused, "{what}");
+            failed
+        })
+        .await;
+        assert!(calls > 30, "{calls} calls");
+    }
 }
