@@ -180,7 +180,7 @@ fn files_are_added_as_they_are_run() {
     files.bond("bond1", "slaves = [\"lo0\"]\nmiimon = 100\ndatapath = \"xdp\"\nport = \"nosuch\"");
     assert_eq!(
         xbond(host, &add),
-        "bond0 ready: active slave enp0s8, carrier up, datapath tc\n\
+        "bond0 ready: active slave enp0s8, carrier up, datapath tc; not enslaved yet: later\n\
          bond2 ready: active slave enp0s9, carrier up, datapath tc\n\
          xbond: bond1: nosuch: no such interface in this network namespace\n? 2\n"
     );

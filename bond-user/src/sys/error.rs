@@ -83,8 +83,9 @@ impl SysError {
     /// about the device.
     pub fn is_lack(&self) -> bool {
         let of_errno = |errno| {
-            use Errno::{EACCES, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
-            [EMFILE, ENFILE, ENOMEM, ENOBUFS, EPERM, EACCES].contains(&errno)
+            use Errno::{EACCES, EMFILE, ENFILE, ENOMEM, EPERM};
+            // ENOBUFS is none: a device without carrier drops a frame that is sent on it with this error.
+            [EMFILE, ENFILE, ENOMEM, EPERM, EACCES].contains(&errno)
         };
         matches!(self, Self::NoAnswer { .. }) || self.errno().is_some_and(of_errno)
     }
