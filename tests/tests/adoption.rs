@@ -308,15 +308,15 @@ fn adoption_handles_a_mac_set_without_an_agent() {
         first.kill().unwrap();
         lab.host.ip(&format!("link set {BOND} address {by_hand}")).unwrap();
         let shown = cli(&lab.host, ["show", BOND]).unwrap();
-        assert!(shown.contains(&format!("! bond0: its MAC was set by hand to {by_hand}")), "{shown}");
+        assert!(shown.contains(&format!("! bond0: its MAC was changed externally to {by_hand}")), "{shown}");
         let capture = Capture::start(&lab.switch.netns).unwrap();
         let second = Xbond::run(&lab.host, arguments(Datapath::Tc, &options)).unwrap();
         let (expected, said) = match policy {
             "none" => ([by_hand; 3], "all slaves take it"),
-            _ => (before, "is put back"),
+            _ => (before, "is restored"),
         };
         eventually("the MACs", macs, |macs| *macs == expected);
-        second.wait_for(&format!("its MAC was set by hand to {by_hand}")).unwrap();
+        second.wait_for(&format!("its MAC was changed externally to {by_hand}")).unwrap();
         assert!(second.log().contains(said), "{policy}: {}", second.log());
         assert_eq!(show(&second)["mac"], expected[0].to_string(), "{policy}");
         // No neighbour receives another MAC address, to which it would send.

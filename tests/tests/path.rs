@@ -464,7 +464,7 @@ fn maps_that_were_changed_are_restored() {
         assert_eq!(right.len(), bytes, "{map}");
         let mut wrong = right.clone();
         wrong[flipped] = "0xee".to_owned();
-        restored(&lab, &xbond, map, &format!("had written to the map {map}"), || {
+        restored(&lab, &xbond, map, &format!("BPF map {map} was modified"), || {
             drop(bpftool(&lab, &format!("map update {at} value {}", wrong.join(" "))).unwrap());
         });
         assert_eq!(read()[..16], right[..16], "{map}");

@@ -682,7 +682,7 @@ fn monitor_prints_events() {
     assert_eq!(all.next_of("bond")["change"], "down");
     let (status, said) = all.end();
     assert_eq!(status.code(), Some(2));
-    assert_eq!(said, "xbond: the agent has ended; bonds that it left go on without it: see xbond show\n");
+    assert_eq!(said, "xbond: the agent has ended; bonds that it kept run without it: see xbond show\n");
 
     let (other, said) = xbond_ends(&lab.host, &["monitor"]);
     assert_eq!((other, said.contains("no agent runs")), (Some(2), true), "{said}");

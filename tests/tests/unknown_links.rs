@@ -126,7 +126,7 @@ fn a_device_that_cannot_be_read_keeps_its_link_and_netlink_answers() {
         for errno in [Errno::ENOMEM, Errno::EPERM] {
             let log = xbond.log().len();
             calls.fail(Some(errno));
-            xbond.wait_for_after(log, "links are read by netlink meanwhile").unwrap();
+            xbond.wait_for_after(log, "links are read by netlink until then").unwrap();
             assert_carries(&lab, &xbond, errno.desc());
             assert_fails_over(&lab, &xbond, errno.desc());
             calls.fail(None);

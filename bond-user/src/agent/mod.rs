@@ -506,7 +506,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     let (kernel, reader) = match DeviceReader::new(&kernel) {
         Ok(reader) => (kernel, Some(Arc::new(reader))),
         Err(error) => {
-            info!("links are known by netlink only, and the data plane does not look at them: {error}");
+            info!("links are known by netlink only, and the data plane does not read them: {error}");
             (Arc::new(Kernel::clone(&kernel).without_types()), None)
         }
     };

@@ -45,7 +45,7 @@ fn read(bond: &BondName) -> Result<Log> {
             Some(false) => {}
             Some(true) => {
                 output::note(format_args!(
-                    "{bond}: failovers since its agent ended are told by the next one"
+                    "{bond}: failovers since its agent ended are recorded by the next one"
                 ));
             }
             None => output::note(format_args!(

@@ -44,5 +44,5 @@ async fn follow(path: &str, json: bool) -> Result<()> {
             bail!("events came faster than they were read here, and some were missed; start again");
         }
     }
-    bail!("the agent has ended; bonds that it left go on without it: see xbond show")
+    bail!("the agent has ended; bonds that it kept run without it: see xbond show")
 }

@@ -155,7 +155,11 @@ impl Metrics {
             None,
         );
         gauges(encoder, about, of_each(|slave| slave.no_unicast.into()))?;
-        let about = ("xbond_slave_link_failures", "How often the slave's link went down for good", None);
+        let about = (
+            "xbond_slave_link_failures",
+            "Failures of the slave's link, as the driver's Link Failure Count",
+            None,
+        );
         let failures = self
             .slave_labels()
             .map(|(labels, slave)| (labels, slave.link_failure_count.unwrap_or_default().into()));
@@ -337,7 +341,7 @@ mod tests {
         # TYPE xbond_slave_no_unicast gauge
         xbond_slave_no_unicast{bond="bond0",slave="enp0s8"} 0.0
         xbond_slave_no_unicast{bond="bond0",slave="enp0s9"} 1.0
-        # HELP xbond_slave_link_failures How often the slave's link went down for good
+        # HELP xbond_slave_link_failures Failures of the slave's link, as the driver's Link Failure Count
         # TYPE xbond_slave_link_failures counter
         xbond_slave_link_failures_total{bond="bond0",slave="enp0s8"} 1
         xbond_slave_link_failures_total{bond="bond0",slave="enp0s9"} 1

@@ -175,7 +175,7 @@ async fn bond(
     let moves = entry.has(BondEntry::HOST_MAC_MOVES);
     if let Some(host) = host.filter(|host| !moves && host.mac != entry.host_mac()) {
         warnings.push(format!(
-            "{name}: its MAC was set by hand to {}; its frames have {} until an agent looks",
+            "{name}: its MAC was changed externally to {}; its frames have {} until an agent runs",
             host.mac,
             entry.host_mac()
         ));

@@ -32,7 +32,7 @@ pub fn listen() -> Arc<AtomicU64> {
     let groups = [(NETLINK_ROUTE, RTNLGRP_TC), (NETLINK_NETFILTER, NFNLGRP_NFTABLES)];
     let open = |(protocol, group)| {
         subscribe(protocol, group)
-            .inspect_err(|error| info!("filters and nftables are looked at every ten seconds: {error}"))
+            .inspect_err(|error| info!("filters and nftables are read every ten seconds: {error}"))
             .ok()
     };
     let sockets: Vec<_> = groups.into_iter().filter_map(open).collect();
@@ -41,7 +41,7 @@ pub fn listen() -> Arc<AtomicU64> {
         let started =
             thread::Builder::new().name("hook-events".into()).spawn(move || count(&sockets, &counted));
         if let Err(error) = started {
-            info!("filters and nftables are looked at every ten seconds: {error}");
+            info!("filters and nftables are read every ten seconds: {error}");
         }
     }
     changes
@@ -63,7 +63,7 @@ fn count(sockets: &[Socket], changes: &AtomicU64) {
         match poll(&mut ready, PollTimeout::NONE) {
             // The kernel lacks memory for the call: it is repeated after the pause.
             Ok(_) | Err(Errno::EINTR | Errno::ENOMEM | Errno::EAGAIN) => {}
-            Err(error) => return info!("filters and nftables are looked at every ten seconds: {error}"),
+            Err(error) => return info!("filters and nftables are read every ten seconds: {error}"),
         }
         for socket in sockets {
             loop {

@@ -49,6 +49,6 @@ pub async fn feed<Answer: Future<Output = bool>>(interval: Duration, is_alive: i
 
 fn tell(states: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(states) {
-        warn!("systemd cannot be told: {error}");
+        warn!("systemd cannot be notified: {error}");
     }
 }

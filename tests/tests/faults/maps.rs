@@ -25,7 +25,8 @@ fn foreign_map_writes_are_corrected_by_the_agent() {
         eventually(what, word, right);
         // If a packet found no slave in slot 9, the guard failed over, and the agent has nothing to report.
         let told = || {
-            let said = xbond.log()[log..].contains("had written to the map ACTIVE; it is as before again");
+            let said =
+                xbond.log()[log..].contains("BPF map ACTIVE was modified by another process; restored");
             said || failovers() > before
         };
         eventually(what, told, |told| *told);
@@ -50,7 +51,7 @@ fn foreign_map_writes_are_corrected_by_the_agent() {
     // Here, too, the guard may correct it first.
     let put_right = || {
         let said = xbond.log().split_off(log);
-        let told = ["active slave enp0s9", "had written to the map ACTIVE"];
+        let told = ["active slave enp0s9", "BPF map ACTIVE was modified"];
         told.iter().any(|told| said.contains(told)) || failovers() > before_it
     };
     eventually("a backup whose link is down", put_right, |right| *right);
@@ -73,7 +74,7 @@ fn foreign_map_writes_are_corrected_by_the_agent() {
             assert_ne!(right, wrong);
             let log = xbond.log().len();
             poke(&lab, map, key, &wrong);
-            let said = format!("had written to the map {map}; it is as before again");
+            let said = format!("BPF map {map} was modified by another process; restored");
             xbond.wait_for_after(log, &said).unwrap();
             eventually(
                 &format!("{map} {key}, time {time}"),

@@ -250,7 +250,10 @@ impl ArpProber {
             }
             Err(error) if error.is_lack() => {
                 if !std::mem::replace(&mut self.lacks, true) {
-                    warn!("{}: targets are not probed, and no slave is judged meanwhile: {error}", self.bond);
+                    warn!(
+                        "{}: targets are not probed, and no slave is judged until they are: {error}",
+                        self.bond
+                    );
                 }
                 return self.engine.event(self.id, Event::NotProbed { slot: round.slot });
             }

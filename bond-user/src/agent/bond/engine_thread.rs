@@ -919,7 +919,7 @@ impl Running {
         let is_blind = why.is_some();
         if is_blind != std::mem::replace(&mut self.is_blind, is_blind) {
             self.recording.add(match why {
-                Some(why) => Entry::Warn(format!("links are read by netlink meanwhile: {why}")),
+                Some(why) => Entry::Warn(format!("links are read by netlink until then: {why}")),
                 None => Entry::Info("links are read without netlink again".to_owned()),
             });
         }

@@ -20,7 +20,7 @@ impl GuardState {
         match wanted {
             Guard::Off => Self::Off("as configured"),
             Guard::Auto if !kernel.has_types() => {
-                Self::Off("this kernel does not let programs look at devices (no BTF, or lockdown)")
+                Self::Off("this kernel does not let programs read devices (no BTF, or lockdown)")
             }
             // A link that is lost is not what counts, or not yet.
             Guard::Auto if options.miimon == 0 => Self::Off("miimon is 0"),

@@ -116,12 +116,15 @@ fn sentence(notice: &Notice) -> (Weight, String) {
         Notice::MacRefused { interface, mac } => {
             (Warning, format!("{interface}: does not take the MAC {mac}"))
         }
-        Notice::SlaveMacTaken { slave, mac } => (Info, format!("{slave}: its MAC was set by hand to {mac}")),
-        Notice::BondMacTaken { mac } => {
-            (Info, format!("its MAC was set by hand to {mac}; all slaves take it (fail_over_mac=none)"))
+        Notice::SlaveMacTaken { slave, mac } => {
+            (Info, format!("{slave}: its MAC was changed externally to {mac}"))
         }
+        Notice::BondMacTaken { mac } => (
+            Info,
+            format!("its MAC was changed externally to {mac}; all slaves take it (fail_over_mac=none)"),
+        ),
         Notice::BondMacPutBack { mac } => {
-            let what = format!("its MAC was set by hand to {mac} and is put back");
+            let what = format!("its MAC was changed externally to {mac}, and is restored");
             (Warning, format!("{what}: it follows from the slaves' unless fail_over_mac=none"))
         }
         Notice::Late { times, ms } => {

@@ -1194,7 +1194,7 @@ impl Effects {
     }
 
     fn warn_of_mended(&mut self, map: &str) {
-        let text = format!("somebody else had written to the map {map}; it is as before again");
+        let text = format!("BPF map {map} was modified by another process; restored");
         self.recording.add(Entry::Restored(text));
     }
 

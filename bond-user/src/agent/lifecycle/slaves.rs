@@ -256,7 +256,7 @@ impl Agent {
                 wanted.joined = Some(ifindex);
             }
         });
-        info!("{name}: {slave}: added by hand");
+        info!("{name}: {slave}: added by request");
         // As the worker has logged them.
         let conflicts = self.machine.devices.conflicts(ifindex).await.unwrap_or_default();
         Ok(conflicts
@@ -390,7 +390,7 @@ impl Agent {
         let links = match self.machine.devices.links(None).await {
             Ok(links) => links,
             Err(error) => {
-                warn!("{error}; slaves that came or went meanwhile are not known");
+                warn!("{error}; slaves that came or went since are not known");
                 return Vec::new();
             }
         };

@@ -442,7 +442,7 @@ async fn events_of_one(
 /// NDJSON, for as long as the reader wants it and keeps up.
 async fn tell(agent: &Agent, to: &Connection, only: Option<BondName>) -> Result<Response, Response> {
     let Some(place) = to.stream() else {
-        let error = "as many listen to events as the agent tells them at once; ask again";
+        let error = "the agent serves no further event streams; try again later";
         return Err(failure(StatusCode::SERVICE_UNAVAILABLE, error));
     };
     let (listener, first) = agent.listen(only.as_ref()).await.map_err(answer)?;

@@ -205,7 +205,7 @@ pub fn machine(found: &MachineFacts) -> Vec<Check> {
     match found.hypervisor {
         Some(hypervisor) => {
             let text = format!(
-                "{hypervisor}: its ports pass only their own NIC's MAC unless told otherwise; use \
+                "{hypervisor}: its ports pass only their own NIC's MAC unless configured otherwise; use \
                  fail_over_mac=active, or allow other MACs there"
             );
             checks.warn("hypervisor", text);
@@ -264,7 +264,7 @@ pub fn nic(found: &Nic) -> Vec<Check> {
     } else if found.link.has_link() {
         checks.ok("link", "up, with carrier");
     } else {
-        checks.warn("link", "up, without carrier; look at its cable and at the switch");
+        checks.warn("link", "up, without carrier; check its cable and the switch");
     }
     xdp(found, &mut checks);
     vlan(found, &mut checks);
@@ -292,7 +292,7 @@ pub fn nic(found: &Nic) -> Vec<Check> {
         );
     }
     if found.managers.is_empty() && found.listeners.is_empty() {
-        checks.ok("managed", "by nobody else");
+        checks.ok("managed", "no other network manager");
     }
     let bond = found.owner.as_ref().map_or("the bond", |owner| owner.bond.as_str());
     for listener in &found.listeners {
@@ -340,7 +340,7 @@ pub fn nic(found: &Nic) -> Vec<Check> {
 fn unmanage(manager: &str, name: &str) -> String {
     match manager {
         "NetworkManager" => format!(
-            "nmcli device set {} managed no, and for good [device-{name}] match-device=interface-name:{name} \
+            "nmcli device set {} managed no, and permanently [device-{name}] match-device=interface-name:{name} \
              managed=0 in /etc/NetworkManager/conf.d",
             shell_word(name)
         ),
@@ -356,7 +356,7 @@ fn xdp(found: &Nic, checks: &mut Checks) {
     }
     if let Some(xdp) = found.link.xdp {
         let text = format!(
-            "program id {} is attached: datapath=tc goes beside it; for datapath=xdp detach it: ip link set {} xdp off",
+            "program id {} is attached: datapath=tc works with it; for datapath=xdp detach it: ip link set {} xdp off",
             xdp.program,
             shell_word(&found.link.name)
         );
@@ -393,7 +393,7 @@ fn vlan(found: &Nic, checks: &mut Checks) {
         checks
             .warn("vlan", "the NIC always strips VLAN tags, which datapath=xdp would lose; use datapath=tc");
     } else {
-        checks.ok("vlan", "nothing is filtered or stripped for good");
+        checks.ok("vlan", "nothing is filtered or stripped permanently");
     }
 }
 

@@ -42,7 +42,7 @@ impl DeviceReader {
         load(&mut object, names::DEVICE_STATE, Hook::Tc)?;
         // Without it devices are asked one by one.
         let _ = load(&mut object, names::DEVICE_LINKS, Hook::Tc)
-            .inspect_err(|error| tracing::info!("links are looked at one by one: {error}"));
+            .inspect_err(|error| tracing::info!("links are read one by one: {error}"));
         let reader = Self { object };
         // A reader that cannot read would be asked, in vain, at every poll.
         reader.read(LOOPBACK)?;

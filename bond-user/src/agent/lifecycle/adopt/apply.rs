@@ -258,7 +258,7 @@ impl Taking<'_> {
 
     async fn restore_slave(&mut self, slot: Slot, found: &Found, link: &LinkInfo) -> Result<(), AgentError> {
         let name = &self.config.name;
-        info!("{name}: {}: was not set up to the end, or was away since; it is put back", link.name);
+        info!("{name}: {}: its set-up is incomplete, or it was away since; it is restored", link.name);
         let found = self.record.slave(found.ifindex).unwrap_or(found).clone();
         self.machine.devices.close_to_restore(&found, &self.adoption.proof).await?;
         self.empty(slot)?;
@@ -277,7 +277,7 @@ impl Taking<'_> {
     async fn restore_stray(&mut self, found: &Found) -> Result<(), AgentError> {
         let there = self.machine.devices.find(found).await?;
         if let Some(link) = there.filter(|link| self.adoption.proof.holds(link)) {
-            info!("{}: {}: is in no slot of the bond, and is put back", self.config.name, link.name);
+            info!("{}: {}: is in no slot of the bond, and is restored", self.config.name, link.name);
             self.data_plane.detach_filters(&link.name);
         }
         let restored = self.restore(found).await;
