@@ -1,0 +1,134 @@
+//! Reads a bond, and its slaves, from their files.
+
+use bond_core::{
+    name::BondName,
+    options::{BondOptions, Unmonitored},
+};
+
+use super::Ifcfg;
+use crate::config::{BondConfig, ConfigError, Note, Origin, Problem, SlaveConfig};
+
+/// Keys of a bond for functions that xbond lacks. Ignoring one would result in another network.
+const REFUSED_OF_BOND: &[(&str, &str)] = &[
+    ("BRIDGE", "xbond does not put a bond into a bridge; remove it, and do so once the bond is up"),
+    ("TEAM_CONFIG", "a team is not a bond; write BONDING_OPTS"),
+    ("TEAM_MASTER", "a bond cannot be a port of a team here"),
+    ("OVS_BRIDGE", "xbond does not put a bond into a bridge; remove it, and do so once the bond is up"),
+    ("SRCADDR", "xbond sets no source address of a route; remove it"),
+    ("SCOPE", "xbond sets addresses of global scope only; remove it"),
+    ("WINDOW", "xbond sets no window of a route; remove it"),
+    ("EXTRA_ROUTE_OPTS", "xbond takes no further options of a route; remove it"),
+];
+
+const REFUSED_OF_SLAVE: &[(&str, &str)] = &[
+    ("TEAM_MASTER", "a slave of a bond cannot be a port of a team"),
+    ("OVS_BRIDGE", "a slave of a bond cannot be a port of a bridge"),
+];
+
+/// Options and their values.
+type Pairs<'a> = Vec<(&'a str, &'a str)>;
+
+impl Ifcfg {
+    fn refuse_keys(&self, refused: &[(&str, &'static str)]) -> Result<(), ConfigError> {
+        match refused.iter().find(|(key, _)| self.get(key).is_some()) {
+            Some((key, why)) => Err(self.refuse_value(key, why)),
+            None if self.is_true("VLAN") => {
+                Err(self.refuse_value("VLAN", "xbond makes no VLAN devices; remove it"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn bond(&self, name: &str, unmonitored: Unmonitored) -> Result<BondConfig, ConfigError> {
+        self.refuse_keys(REFUSED_OF_BOND)?;
+        if self.master().is_some() {
+            return Err(self.refuse_value("MASTER", "a bond cannot be a slave of another bond"));
+        }
+        if self.is_one_of("BOOTPROTO", &["dhcp", "dhcp4", "dhcp6", "dhcp+autoip", "bootp", "autoip"]) {
+            let why = "xbond sets fixed addresses only; write IPADDR and PREFIX, or BOOTPROTO=none and run a \
+                       DHCP client on the bond";
+            return Err(self.refuse_value("BOOTPROTO", why));
+        }
+        if self.is_true("DHCPV6C") {
+            let why = "xbond sets fixed addresses only; remove it, and run a DHCP client on the bond";
+            return Err(self.refuse_value("DHCPV6C", why));
+        }
+        if self.is_false("ARP") {
+            return Err(self.refuse_value("ARP", "a bond here has ARP; remove it"));
+        }
+
+        let origin = Origin::File { path: self.path.clone(), line: None };
+        let checked = BondName::new(name).map_err(|error| ConfigError::new(origin.clone(), error.into()))?;
+        let mut bond = BondConfig::new(checked, origin);
+        let (pairs, miimon_dropped) = self.bonding_opts()?;
+        let (options, notes) = BondOptions::from_pairs(pairs, unmonitored)
+            .map_err(|error| self.refuse(self.options_key(), error.into()))?;
+        bond.options = options;
+        bond.allow_unmonitored = unmonitored;
+        bond.notes = notes.into_iter().map(|note| Note::Option { bond: name.to_owned(), note }).collect();
+        bond.notes.extend(miimon_dropped);
+        bond.mac = self.mac("MACADDR")?.or(self.mac("LLADDR")?);
+        bond.mtu = self.parsed("MTU", "a number of bytes")?;
+        if self.is_suse() {
+            bond.addresses = self.suse_addresses()?;
+            return Ok(bond);
+        }
+        bond.addresses = self.ipv4_addresses()?;
+        bond.routes.extend(self.ipv4_default(&bond.addresses, &mut bond.notes)?);
+        if !self.is_false("IPV6INIT") {
+            bond.addresses.extend(self.ipv6_addresses()?);
+            bond.routes.extend(self.ipv6_default()?);
+        }
+        Ok(bond)
+    }
+
+    /// Returns the options, split as `install_bonding_driver` does: the key ends at the first `=`, the value begins
+    /// after the last one.
+    fn bonding_opts(&self) -> Result<(Pairs<'_>, Option<Note>), ConfigError> {
+        let text = self.get(self.options_key()).unwrap_or_default();
+        let mut pairs = Vec::new();
+        for word in text.split_whitespace() {
+            let key = word.split('=').next().unwrap_or(word);
+            let value = word.rsplit('=').next().unwrap_or(word);
+            pairs.push((key, value));
+        }
+        if !pairs.iter().any(|(key, _)| *key == "mode") {
+            return Err(self.refuse(self.options_key(), Problem::NoMode));
+        }
+        // initscripts write miimon first, and arp_interval then resets it.
+        let given = |wanted: &str| {
+            let found = pairs.iter().find(|(key, value)| *key == wanted && value.parse() != Ok(0));
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let dropped = given("arp_interval").map(|arp_interval| {
+            let file = self.path.clone();
+            given("miimon").map(|miimon| Note::MiimonDropped { file, miimon, arp_interval })
+        });
+        if dropped.is_some() {
+            pairs.retain(|(key, _)| *key != "miimon");
+        }
+        Ok((pairs, dropped.flatten()))
+    }
+
+    /// Returns the key that contains the options in this file.
+    fn options_key(&self) -> &'static str {
+        if self.get("BONDING_OPTS").is_none() && self.is_suse() {
+            "BONDING_MODULE_OPTS"
+        } else {
+            "BONDING_OPTS"
+        }
+    }
+
+    pub(super) fn slave(&self) -> Result<SlaveConfig, ConfigError> {
+        self.refuse_keys(REFUSED_OF_SLAVE)?;
+        if self.is_one_of("TYPE", &["infiniband"]) {
+            return Err(self.refuse_value("TYPE", "xbond enslaves Ethernet devices only"));
+        }
+        Ok(SlaveConfig {
+            hwaddr: self.mac("HWADDR")?,
+            mac: self.mac("MACADDR")?,
+            mtu: self.parsed("MTU", "a number of bytes")?,
+            ..SlaveConfig::new(self.interface_name("DEVICE", self.require("DEVICE")?)?)
+        })
+    }
+}
