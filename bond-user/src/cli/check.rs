@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{CheckArgs, output};
 use crate::{
-    config::check::{self, Checked, ConflictOn, Finding, HookedInterface, HostFacts, Severity},
+    config::lint::{self, Checked, ConflictOn, Finding, HookedInterface, HostFacts, Severity},
     report::text,
     sys::{Devices, KernelDevices, conflicts::Conflict, dataplane::Hook},
 };
@@ -26,10 +26,10 @@ struct Report<'a> {
 /// Returns an exit code for the worst finding: 0 none, 1 warnings, 2 errors.
 pub fn check(arguments: &CheckArgs) -> Result<ExitCode> {
     let surroundings = HostFacts { strict_ports: strict_hypervisor(), ..HostFacts::default() };
-    let mut checked = check::check(&arguments.files, &surroundings);
+    let mut checked = lint::check(&arguments.files, &surroundings);
     let (hooked, conflicts) = found_on(&checked.slaves);
     if !hooked.is_empty() || !conflicts.is_empty() {
-        checked = check::check(&arguments.files, &HostFacts { hooked, conflicts, ..surroundings });
+        checked = lint::check(&arguments.files, &HostFacts { hooked, conflicts, ..surroundings });
     }
     if arguments.json {
         let report = Report { version: VERSION, bonds: &checked.bonds, findings: &checked.findings };
@@ -86,7 +86,7 @@ fn found_on(slaves: &[String]) -> (Vec<HookedInterface>, Vec<ConflictOn>) {
             }
             for conflict in devices.conflicts(link.ifindex).await.unwrap_or_default() {
                 let id = match conflict {
-                    Conflict::Address(_) => check::ADDRESS_OF_SLAVE,
+                    Conflict::Address(_) => lint::ADDRESS_OF_SLAVE,
                     Conflict::Above { .. } => "above-slave",
                 };
                 let text = text::conflict(&conflict, &link.name, "{bond}");

@@ -149,7 +149,7 @@ fn imported_of(
 mod tests {
     use super::*;
     use crate::{
-        config::check::{HostFacts, Severity, check_text},
+        config::lint::{HostFacts, Severity, check_text},
         sys::netlink::{Address, KernelRoute, Lifetime, recorded_bonds},
     };
 

@@ -3,9 +3,9 @@
 //! [`toml`] and [`ifcfg`] read files into a [`Config`], the command line builds [`BondConfig`]s from flags;
 //! [`Config::check`] has the rules that are common to all of them. Nothing here reads the state of the machine.
 
-pub mod check;
 pub mod ifcfg;
 mod lines;
+pub mod lint;
 mod problem;
 pub mod settings;
 mod shell;
