@@ -1,0 +1,325 @@
+//! Sentences about bonds, for the log, errors and `xbond show`.
+
+use std::{fmt, time::Duration};
+
+use bond_core::{
+    command::{Reason, Seen},
+    name::shell_word,
+};
+
+use crate::{
+    report::receipt::{Announcement, Announcer},
+    sys::{conflicts::Conflict, found::Found},
+};
+
+/// Returns the warning about an active slave that receives no unicast, for `show` and the log.
+pub fn no_unicast(slave: &str, sent: u64) -> String {
+    format!(
+        "{slave}: {sent} frames sent, no unicast received since it became active; \
+         the port may accept only its own MAC: use fail_over_mac=active"
+    )
+}
+
+/// The warning about an orphaned bond while an agent runs.
+pub const ORPHANED: &str = "another agent left it, and this one does not serve it: nobody moves its MACs, announces, or fails over \
+                            by link events; `xbond add` takes it over, `xbond down` takes it down";
+
+/// A part of the data plane or a device that another process has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PathFault {
+    /// A BPF program is no longer attached to this device.
+    Detached { device: String },
+    /// The BPF link on this device runs another program.
+    Replaced { device: String },
+    /// A pin is gone.
+    Unpinned { pin: String },
+    /// An entry of a device map.
+    DeviceMap { map: &'static str, key: u32 },
+    /// A device is up where it has to be down, or the reverse.
+    Carrier { device: String, up: bool },
+    /// A setting of a device is not the wanted one.
+    Setting { device: String, wanted: String },
+    /// A part could not be read.
+    Unknown { what: String, why: String },
+}
+
+impl fmt::Display for PathFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Detached { device } => {
+                write!(f, "{device}: its BPF program was detached by another process")
+            }
+            Self::Replaced { device } => {
+                write!(f, "{device}: its BPF program was replaced by another process")
+            }
+            Self::Unpinned { pin } => write!(f, "the pin {pin} was removed by another process"),
+            Self::DeviceMap { map, key } => {
+                write!(f, "BPF map {map}: entry {key} was modified by another process")
+            }
+            Self::Carrier { device, up: true } => {
+                write!(f, "{device}: was set up by another process although no slave is up")
+            }
+            Self::Carrier { device, up: false } => {
+                write!(f, "{device}: was set down by another process: the bond has no carrier")
+            }
+            Self::Setting { device, wanted } => {
+                write!(f, "{device}: was changed by another process: the bond needs {wanted}")
+            }
+            Self::Unknown { what, why } => write!(f, "{what}: cannot be checked: {why}"),
+        }
+    }
+}
+
+/// A fact about the packets' path that another program or the administrator decides.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PathNote {
+    /// A program runs before the bond's on this device.
+    Ahead { device: String, program: u32 },
+    /// A chain or filter at a slave's hook, by a sentence of [`bypassed`].
+    Bypassed { device: String, text: String },
+    /// bond0 is administratively down.
+    BondDown { device: String },
+}
+
+impl fmt::Display for PathNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ahead { device, program } => write!(
+                f,
+                "{device}: BPF program id {program} of another process runs before the bond's and may take its packets \
+                 (bpftool prog show id {program})"
+            ),
+            Self::Bypassed { device, text } => write!(f, "{device}: {text}"),
+            Self::BondDown { device } => {
+                let word = shell_word(device);
+                write!(f, "{device} is set down and carries nothing; to set it up: ip link set {word} up")
+            }
+        }
+    }
+}
+
+/// Returns the log line for a note that no longer applies.
+pub fn no_more(note: &PathNote) -> String {
+    match note {
+        PathNote::Ahead { device, program } => {
+            format!("{device}: BPF program id {program} does not run before the bond's any more")
+        }
+        PathNote::Bypassed { device, text } => {
+            let what = text.split(" does not see").next().unwrap_or(text);
+            format!("{device}: {what} was removed")
+        }
+        PathNote::BondDown { device } => format!("{device} is up again"),
+    }
+}
+
+/// Returns the log line for MAC addresses that were changed after the record of their failover was written.
+pub fn macs_followed(to: Option<&str>, after: Duration) -> String {
+    let to = to.unwrap_or("none");
+    format!(
+        "{to}: the MAC addresses of the failover were changed {} ms after it; its receipt was written before",
+        after.as_millis()
+    )
+}
+
+/// The result of repairing a fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Repair {
+    Done,
+    /// It cannot be repaired, for this reason.
+    Failed(String),
+    /// The agent does not repair it, or no fault is known.
+    None,
+}
+
+/// Returns the text about a fault, for the log and `show`.
+pub fn path_fault(fault: &PathFault, repair: &Repair) -> String {
+    match repair {
+        Repair::Done => format!("{fault}; restored"),
+        Repair::Failed(why) => format!("{fault}; it cannot be restored: {why}"),
+        Repair::None => fault.to_string(),
+    }
+}
+
+/// Returns the log line for a round of announcements.
+pub fn announced(announcement: &Announcement) -> String {
+    let Announcement { addresses, macs, failed, by } = *announcement;
+    let by = match by {
+        Announcer::Agent => "by the agent",
+    };
+    let of = |number: u32, one: &str, many: &str| match number {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        number => Some(format!("{number} {many}")),
+    };
+    let sent = [of(addresses, "address", "addresses"), of(macs, "MAC address", "MAC addresses")];
+    let sent = sent.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+    match (sent.is_empty(), failed) {
+        (true, 0) => {
+            "nothing to announce: no address on the bond or on a VLAN or macvlan above it (bridges above it are not announced)"
+                .to_owned()
+        }
+        (true, failed) => format!("announced nothing: {failed} frames could not be sent"),
+        (false, 0) => format!("announced {sent} {by}"),
+        (false, failed) => format!("announced {sent} {by}; {failed} frames could not be sent"),
+    }
+}
+
+/// Returns the log line for changes of ACTIVE without a receipt.
+pub fn unrecorded(changes: u32) -> String {
+    format!(
+        "{changes} changes of ACTIVE have no receipt (event buffer full, or an agent died before it wrote them)"
+    )
+}
+
+/// Returns the log line for a generation of ACTIVE that another process has changed.
+pub fn recounted(found: u32, now: u32) -> String {
+    format!("BPF map ACTIVE was modified by another process: its generation was {found}, and is {now} again")
+}
+
+/// The warning about a slave or port under datapath=xdp with its far end on this machine.
+pub const PARTIAL_CHECKSUMS: &str = "its far end may be on this machine, and hand over frames whose checksums are not \
+                                     computed yet; datapath=xdp forwards them so, and DHCP and others discard them; turn \
+                                     transmit checksum offload off where they are sent (ethtool -K DEVICE tx off), or \
+                                     use datapath=tc";
+
+/// Returns the warning about a bridge above a bond with all_slaves_active.
+pub fn all_slaves_active_below(bridge: &str) -> String {
+    format!(
+        "all_slaves_active=1 below the bridge {bridge}: broadcasts that guests of {bridge} send come back by the backup \
+         slaves, {bridge} learns the guests' MACs at the bond, and the guests receive nothing more; set \
+         all_slaves_active=0"
+    )
+}
+
+/// Returns the text about a chain or filter at a slave's hook that the packets of `bond` bypass: with any datapath,
+/// or with xdp.
+pub fn bypassed(hooked: impl fmt::Display, by_xdp_alone: bool, bond: &str) -> String {
+    let when = if by_xdp_alone { " with datapath=xdp" } else { "" };
+    format!("{hooked} does not see the packets of {bond}{when}; attach it to {bond} instead")
+}
+
+/// What the log says of a bond that is kept.
+pub const KEPT: &str = "kept; it carries packets without an agent";
+/// What is left to do of a bond that could not be removed whole.
+pub fn not_all_restored(bond: &str, error: &impl fmt::Display) -> String {
+    let name = shell_word(bond);
+    format!("{bond}: not everything could be put back: {error}; try `xbond down {name} --force`")
+}
+
+/// Returns the text about an interface that could not be restored while its bond keeps running.
+pub fn not_restored_yet(error: &impl fmt::Display) -> String {
+    format!(
+        "not everything could be restored: {error}; it is tried again when the interface changes, and when the bond ends"
+    )
+}
+
+/// Returns the text about a bond that is on trial for this remaining time.
+pub fn on_trial(bond: &str, left: Duration) -> String {
+    if left.is_zero() {
+        let name = shell_word(bond);
+        return format!(
+            "{bond}: not confirmed in time (--confirm): the next agent removes it, `xbond down {name} --force` does now"
+        );
+    }
+    let seconds = left.as_secs_f64().ceil();
+    format!(
+        "{bond}: not confirmed yet (--confirm): an agent removes it in {seconds} s, unless `xbond confirm` is run before \
+         that; while no agent runs it stays, and the next agent removes it"
+    )
+}
+
+/// The log line for a kept bond if it is not known how long its pins last.
+pub const LEFT_TO_MOUNT: &str = "its programs stay as long as its bpffs is mounted: the mounts of process 1 cannot be read, so \
+                                 it is not known whether that is longer than this mount namespace exists";
+/// Why a bond cannot be kept.
+pub const PRIVATE_PINS: &str = "its bpffs is mounted in this mount namespace only, not where process 1 is: its programs would \
+                                end with the namespace's last process; mount it outside first: mount -t bpf bpf /sys/fs/bpf";
+
+/// Returns the refusal of a slave through which frames would return to the bond.
+pub fn goes_round(slave: &str, bond: &str) -> String {
+    format!("{slave}: what it sends comes back to {bond} since {bond} was made a port; it leaves the bond")
+}
+
+/// Returns the text about a slave that another process has made a port of another device.
+pub fn given_away(slave: &str, master: Option<&str>) -> String {
+    format!("{slave}: was made a port of {}, and leaves the bond", master.unwrap_or("something else"))
+}
+
+/// Returns the text about a conflict on a slave of `bond`, or on a NIC that is to be one.
+pub fn conflict(conflict: &Conflict, slave: &str, bond: &str) -> String {
+    match conflict {
+        Conflict::Address(address) => {
+            let net = format!("{}/{}", address.ip, address.prefix_len);
+            let expiry = address
+                .lifetime
+                .map(|left| format!(" It expires in {} s: {}.", left.valid, run_dhcp_there(bond, slave)))
+                .unwrap_or_default();
+            format!(
+                "has the address {net}, which stays on {slave} with the route to its network: packets that take this route \
+                 bypass {bond}, and are not answered.{expiry} Remove it (ip address del {net} dev {}), or have {bond} \
+                 take it (--move-addresses takes those of the first slave that has any)",
+                shell_word(slave)
+            )
+        }
+        Conflict::Above { name, kind } => format!(
+            "the {kind} {name} lies above it and receives nothing while {slave} is a slave of {bond}; create it above {bond} \
+             instead"
+        ),
+    }
+}
+
+/// Returns the text about an address that is moved from a slave to `bond` and that the kernel removes when its
+/// lifetime is over.
+pub fn expiring(address: impl fmt::Display, seconds: u32, slave: &str, bond: &str) -> String {
+    format!(
+        "{address} was assigned to {slave} for a time, by DHCP or router advertisements: {bond} loses it in {seconds} s, and \
+         the routes that need it; {}",
+        run_dhcp_there(bond, slave)
+    )
+}
+
+fn run_dhcp_there(bond: &str, slave: &str) -> String {
+    format!("run the DHCP client on {bond} instead of {slave}, or give {bond} a static address")
+}
+
+/// Returns the text about an interface that a record names, and that the kernel does not confirm to belong to the
+/// bond.
+pub fn unconfirmed(bond: &str, interface: &str) -> String {
+    format!(
+        "{interface}: found.json names it, but it has neither the alias xbond:{bond} nor a program of {bond}: it is not \
+         changed"
+    )
+}
+
+/// What is said of a slave that is elsewhere when its bond is removed.
+pub fn not_here(found: &Found) -> String {
+    let Found { name, mac, mtu, .. } = found;
+    let (device, allmulti) = (shell_word(name), if found.allmulti { "on" } else { "off" });
+    format!(
+        "{name}: not in this network namespace, so not restored; if it was moved to another one, it still has what the bond set. \
+         To restore it there: ip link set {device} down address {mac} mtu {mtu} allmulticast {allmulti} alias ''"
+    )
+}
+
+/// Why another slave is active. The link that the ARP monitor judges is the path to its targets: the carrier may be there.
+pub fn why(reason: Reason, seen: Seen) -> &'static str {
+    match reason {
+        Reason::LinkFailed if seen == Seen::ArpMonitor => "the ARP monitor got no answer through it",
+        Reason::LinkFailed => "its link failed",
+        Reason::CarrierGuard => "a packet found its carrier gone",
+        Reason::LinkRecovered if seen == Seen::ArpMonitor => "the ARP monitor gets answers again",
+        Reason::LinkRecovered => "a link came back",
+        Reason::Left => "it left the bond",
+        Reason::Joined => "a slave joined",
+        Reason::Requested => "asked for by hand",
+        Reason::OptionChanged => "an option changed",
+    }
+}
+
+/// Returns the text about a file of receipts with foreign content.
+pub fn damaged(path: &str, bytes: usize) -> String {
+    format!(
+        "{path}: {bytes} bytes are no receipts: the file is damaged, or another process has written to it; receipts may be \
+         missing"
+    )
+}
