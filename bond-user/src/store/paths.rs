@@ -4,20 +4,21 @@
 //! Everything here is reached through [`Location`]s: /run/xbond and /sys/fs/bpf/xbond may belong to a service user,
 //! and root runs the same program.
 
+mod bpffs;
+
 use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, Read as _, Seek as _, Write as _},
     os::{
-        fd::{AsRawFd as _, IntoRawFd as _},
+        fd::AsRawFd as _,
         linux::net::SocketAddrExt as _,
         unix::{
-            fs::{MetadataExt as _, OpenOptionsExt as _},
+            fs::MetadataExt as _,
             net::{SocketAddr, UnixListener},
         },
     },
     path::{Path, PathBuf},
-    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
@@ -25,19 +26,14 @@ use std::{
 use bond_core::name::BondName;
 use nix::{
     fcntl::{Flock, FlockArg, OFlag},
-    mount::{MsFlags, mount},
-    sys::{
-        socket::{
-            AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket,
-            sockopt::PeerCredentials,
-        },
-        statfs::{BPF_FS_MAGIC, statfs},
+    sys::socket::{
+        AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt::PeerCredentials,
     },
     unistd::geteuid,
 };
-
 use tracing::{debug, warn};
 
+use self::bpffs::{BPFFS, bpffs, mount_bpffs};
 use crate::sys::{
     SysError, caps,
     dataplane::witness::{self, WITNESS},
@@ -45,12 +41,11 @@ use crate::sys::{
     locks,
 };
 
-const BPFFS: &str = "/sys/fs/bpf";
+pub use self::bpffs::{Lasting, has_bpffs, lasting};
+
 /// The directory there, and in /run, that contains everything of xbond's.
 const XBOND: &str = "xbond";
-/// The bpffs as process 1 sees it. A process in a mount namespace with another /sys, such as `ip netns exec` creates
-/// for each command, finds it there.
-const BPFFS_OF_INIT: &str = "/proc/1/root/sys/fs/bpf";
+
 const RUN: &str = "/run";
 const ROOT_USER: u32 = 0;
 /// No [`BondName`] has these names.
@@ -582,19 +577,6 @@ fn pin_name(bond: &BondName) -> String {
     bond.replace('.', DOT_IN_PINS)
 }
 
-fn is_bpffs(path: &str) -> bool {
-    statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
-}
-
-/// Returns a path to the bpffs with the pins, which is valid in this process.
-fn bpffs() -> &'static Path {
-    static ROOT: OnceLock<PathBuf> = OnceLock::new();
-    ROOT.get_or_init(|| {
-        let elsewhere = if is_bpffs(BPFFS) { None } else { bpffs_of_init() };
-        elsewhere.unwrap_or_else(|| BPFFS.into())
-    })
-}
-
 /// Returns the directory of all namespaces' pins.
 pub(super) fn all_pins() -> Location {
     Location::new(bpffs()).child(XBOND)
@@ -605,141 +587,5 @@ pub(super) fn all_runs() -> Location {
     Location::new(RUN).child(XBOND)
 }
 
-/// Held open as long as this process runs: after an agent has dropped its capabilities, it may not access process 1
-/// any more.
-fn bpffs_of_init() -> Option<PathBuf> {
-    let path = Some(BPFFS_OF_INIT).filter(|path| is_bpffs(path))?;
-    let directory =
-        File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(path).ok()?;
-    Some(format!("/proc/self/fd/{}", directory.into_raw_fd()).into())
-}
-
-/// Returns whether there is a bpffs for pins.
-pub fn has_bpffs() -> bool {
-    bpffs().to_str().is_some_and(is_bpffs)
-}
-
-/// How long pins last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lasting {
-    /// The bpffs is also mounted for process 1.
-    Machine,
-    /// It is mounted in the mount namespace of this process only, or of some: it ends with the last of them.
-    Namespace,
-    /// Process 1 cannot be inspected: nothing is known.
-    Unknown,
-}
-
-/// Facts about the bpffs with the pins.
-#[derive(Clone, Debug, Default)]
-struct Seen {
-    /// Whether it is reached through process 1.
-    by_init: bool,
-    /// The mount namespaces of this process and of process 1, by their names in /proc.
-    namespace: Option<PathBuf>,
-    namespace_of_init: Option<PathBuf>,
-    /// st_dev of the mount of this process; each mount that is not a bind mount is a file system of its own.
-    device: Option<u64>,
-    /// st_dev of the mount of process 1; the inner `None` means that there is no bpffs.
-    device_of_init: Option<Option<u64>>,
-}
-
-impl Seen {
-    fn now() -> Self {
-        let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
-        let device = |path: &str| fs::metadata(path).map(|found| found.dev());
-        // A missing one is known to be missing; an inaccessible one is unknown.
-        let device_of_init = match device(BPFFS_OF_INIT) {
-            Ok(device) => Some(Some(device).filter(|_| is_bpffs(BPFFS_OF_INIT))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(None),
-            Err(_) => None,
-        };
-        Self {
-            by_init: bpffs() != Path::new(BPFFS),
-            namespace: namespace("self"),
-            namespace_of_init: namespace("1"),
-            device: device(BPFFS).ok(),
-            device_of_init,
-        }
-    }
-
-    fn lasting(&self) -> Lasting {
-        let Self { by_init, namespace, namespace_of_init, device, device_of_init } = self;
-        let is_same = namespace.is_some() && namespace == namespace_of_init;
-        match (device, device_of_init) {
-            _ if *by_init || is_same => Lasting::Machine,
-            (Some(own), Some(Some(of_init))) if own == of_init => Lasting::Machine,
-            (Some(_), Some(_)) => Lasting::Namespace,
-            (_, None) | (None, _) => Lasting::Unknown,
-        }
-    }
-}
-
-/// Returns how long pins last, as determined at the first call: before capabilities are dropped, without which
-/// process 1 cannot be inspected.
-pub fn lasting() -> Lasting {
-    static LASTING: OnceLock<Lasting> = OnceLock::new();
-    *LASTING.get_or_init(|| Seen::now().lasting())
-}
-
-fn mount_bpffs() -> Result<(), PathError> {
-    if has_bpffs() {
-        return Ok(());
-    }
-    let Seen { namespace, namespace_of_init, .. } = Seen::now();
-    // Without a comparison the mount may be private.
-    if namespace_of_init.is_none() || namespace != namespace_of_init {
-        return Err(PathError::Private);
-    }
-    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(PathError::Bpffs)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_with_dots_are_escaped_where_bpffs_needs_it() {
-        let (paths, bond) = (Paths::of(7), BondName::new("bond0.5").unwrap());
-        assert_eq!(paths.shown_pins_of(&bond), Path::new("/sys/fs/bpf/xbond/7/bond0%2E5"));
-        assert_eq!(paths.pins_of(&bond).name(), "bond0%2E5");
-        assert_eq!(paths.run_of(&bond).path(), Path::new("/run/xbond/7/bond0.5"));
-    }
-
-    #[test]
-    fn pins_last_where_process_1_has_their_file_system() {
-        let seen = |namespaces: [Option<&str>; 2], device, device_of_init| Seen {
-            by_init: false,
-            namespace: namespaces[0].map(PathBuf::from),
-            namespace_of_init: namespaces[1].map(PathBuf::from),
-            device,
-            device_of_init,
-        };
-        let (one, another) = (Some("mnt:[1]"), Some("mnt:[2]"));
-        let table = [
-            (seen([one, one], Some(7), Some(Some(7))), Lasting::Machine),
-            (seen([one, one], None, None), Lasting::Machine),
-            (seen([one, another], Some(7), Some(Some(7))), Lasting::Machine),
-            (seen([one, another], Some(7), Some(Some(8))), Lasting::Namespace),
-            (seen([one, another], Some(7), Some(None)), Lasting::Namespace),
-            (seen([one, None], Some(7), Some(Some(8))), Lasting::Namespace),
-            // Without a comparison the two count neither as equal nor as different.
-            (seen([one, another], Some(7), None), Lasting::Unknown),
-            (seen([one, None], Some(7), None), Lasting::Unknown),
-            (seen([None, None], Some(7), None), Lasting::Unknown),
-            (seen([one, another], None, Some(Some(7))), Lasting::Unknown),
-            (seen([None, None], None, None), Lasting::Unknown),
-            (Seen { by_init: true, ..seen([one, None], Some(7), None) }, Lasting::Machine),
-        ];
-        for (seen, expected) in table {
-            assert_eq!(seen.lasting(), expected, "{seen:?}");
-        }
-    }
-
-    #[test]
-    fn no_bond_has_the_name_of_an_agents_own_file() {
-        for name in [LOCK, SOCKET, &format!("{SOCKET}.new")] {
-            BondName::new(name).unwrap_err();
-        }
-    }
-}
+mod tests;

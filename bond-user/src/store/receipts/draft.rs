@@ -1,0 +1,105 @@
+//! A failover as the engine's thread hands it over: the first half of a receipt.
+
+use std::collections::BTreeMap;
+
+use bond_common::{
+    abi::PORT_STATS,
+    counters::{DROP_REASONS, DropReason},
+};
+use bond_core::{
+    Time,
+    command::{Chosen, Reason, Seen},
+};
+
+use crate::{
+    report::{moment::micros, receipt::Steps},
+    sys::dataplane::Maps,
+};
+
+/// A failover, with the data of the engine's thread.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub reason: Reason,
+    pub seen: Seen,
+    pub chosen: Option<Chosen>,
+    pub made: Made,
+    /// The time of the switch.
+    pub switched: Time,
+    pub generation: u32,
+    /// `None` if they are not known: no agent was running then, or they could not be read.
+    pub before: Option<DropsBefore>,
+    /// Whether no agent received the guard's failover when it happened.
+    pub is_late: bool,
+    /// Changes of ACTIVE just before it without a receipt.
+    pub unrecorded: u32,
+    /// Whether the new slave will be announced.
+    pub is_announced: bool,
+}
+
+/// What made the failover, and how long that took.
+#[derive(Clone, Copy, Debug)]
+pub enum Made {
+    ByAgent {
+        detect: Time,
+        decide: Time,
+        switch: Time,
+    },
+    /// A packet that found the active slave without a link.
+    ByDataPlane {
+        /// From the switch until the agent was notified.
+        heard: Time,
+    },
+}
+
+impl Made {
+    pub(super) fn steps(self) -> Steps {
+        match self {
+            Self::ByAgent { detect, decide, switch } => Steps {
+                detect_us: micros(detect),
+                decide_us: micros(decide),
+                switch_us: micros(switch),
+                ..Steps::default()
+            },
+            Self::ByDataPlane { heard } => Steps { heard_us: Some(micros(heard)), ..Steps::default() },
+        }
+    }
+}
+
+/// The data plane's drop counters at the switch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DropsBefore {
+    /// Counters of STATS.
+    paths: Vec<u32>,
+    drops: [u64; DROP_REASONS],
+}
+
+impl DropsBefore {
+    /// Reads the counters of the port, and of these slots. Returns `None` if a counter cannot be read.
+    pub fn read(maps: &Maps, slots: impl Iterator<Item = u32>) -> Option<Self> {
+        let paths: Vec<_> = slots.chain([PORT_STATS]).collect();
+        let drops = drops(maps, &paths)?;
+        Some(Self { paths, drops })
+    }
+
+    /// Returns the packets dropped since then, by reason. Returns `None` if a counter cannot be read.
+    pub(super) fn since(&self, maps: &Maps) -> Option<BTreeMap<String, u64>> {
+        let now = drops(maps, &self.paths)?;
+        let since = |reason: DropReason| {
+            let count = now[reason as usize].saturating_sub(self.drops[reason as usize]);
+            (count > 0).then(|| (reason.name().to_owned(), count))
+        };
+        Some(DropReason::ALL.into_iter().filter_map(since).collect())
+    }
+}
+
+pub(super) fn drops(maps: &Maps, paths: &[u32]) -> Option<[u64; DROP_REASONS]> {
+    let mut sum = [0; DROP_REASONS];
+    for place in paths {
+        for (sum, more) in sum.iter_mut().zip(maps.stats(*place).ok()?.drops) {
+            *sum += more;
+        }
+    }
+    Some(sum)
+}

@@ -1,0 +1,151 @@
+//! receipts.ndjson in a bond's run directory: one JSON object a line.
+//!
+//! A line is appended by one write; an agent that ends during the write leaves an incomplete line, which readers skip and
+//! the next agent removes.
+
+use std::{
+    io::{self, Write as _},
+    os::unix::fs::FileExt as _,
+};
+
+use bond_core::name::BondName;
+use nix::fcntl::OFlag;
+use tracing::warn;
+
+use crate::{
+    agent::AgentError,
+    report::{
+        receipt::{Log, OLDEST_VERSION, Receipt, VERSION},
+        text,
+    },
+    store::paths::Paths,
+    sys::directory::{Location, Trust},
+};
+
+/// The file's name in a bond's run directory.
+pub(super) const FILE: &str = "receipts.ndjson";
+/// Receipts that are kept, and that `xbond log` lists.
+pub const KEPT: usize = 100;
+
+/// The file is reduced to [`KEPT`] receipts when it has this many.
+pub(super) const AT_MOST: usize = 2 * KEPT;
+
+/// receipts.ndjson, opened for writing.
+pub(super) struct File {
+    directory: Location,
+    lines: usize,
+}
+
+impl File {
+    /// Opens the file, and removes an incomplete line.
+    pub(super) fn open(directory: Location) -> Self {
+        let mut file = Self { directory, lines: 0 };
+        let text = file.read().unwrap_or_default();
+        file.lines = lines(&text).count();
+        if text.last().is_some_and(|last| *last != b'\n')
+            && let Err(error) = file.cut()
+        {
+            warn!("{}: {error}", file.shown());
+        }
+        file
+    }
+
+    pub(super) fn shown(&self) -> String {
+        self.directory.path().join(FILE).display().to_string()
+    }
+
+    pub(super) fn read(&self) -> io::Result<Vec<u8>> {
+        self.directory.open(Trust::Ours)?.read(FILE, Trust::Ours)
+    }
+
+    pub(super) fn append(&mut self, receipt: &Receipt) -> io::Result<()> {
+        let mut line = serde_json::to_vec(receipt)?;
+        line.push(b'\n');
+        let append = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
+        let mut file = self.directory.open(Trust::Ours)?.file(FILE, append, Trust::Ours)?;
+        let mut length = file.metadata()?.len();
+        if length > 0 && !self.ends_with_line(length)? {
+            // Another process has written there: the next line would be part of its line.
+            self.cut()?;
+            file = self.directory.open(Trust::Ours)?.file(FILE, append, Trust::Ours)?;
+            length = file.metadata()?.len();
+        }
+        file.write_all(&line).inspect_err(|_| {
+            // A part of a line would damage the next one, too.
+            let _ = file.set_len(length);
+        })?;
+        self.lines += 1;
+        // The line is written: the file is reduced again with the next one.
+        if self.lines >= AT_MOST
+            && let Err(error) = self.cut()
+        {
+            warn!("{}: {error}", self.shown());
+        }
+        Ok(())
+    }
+
+    pub(super) fn ends_with_line(&self, length: u64) -> io::Result<bool> {
+        let file = self.directory.open(Trust::Ours)?.file(FILE, OFlag::O_RDONLY, Trust::Ours)?;
+        let mut last = [0];
+        file.read_exact_at(&mut last, length - 1)?;
+        Ok(last == *b"\n")
+    }
+
+    /// Keeps the last complete lines, in a new file that replaces the old one.
+    pub(super) fn cut(&mut self) -> io::Result<()> {
+        let text = self.read()?;
+        let text = &text[..text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)];
+        let kept: Vec<_> = lines(text).collect();
+        let kept = &kept[kept.len().saturating_sub(KEPT)..];
+        let text: Vec<u8> = kept.iter().flat_map(|line| line.iter().chain(b"\n")).copied().collect();
+        self.directory.open(Trust::Ours)?.replace(FILE, &text)?;
+        self.lines = kept.len();
+        Ok(())
+    }
+}
+
+pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+}
+
+/// Returns the last failovers of a bond, with or without an agent.
+pub fn log(paths: &Paths, bond: &BondName) -> Result<Log, AgentError> {
+    let directory = paths.run_of(bond);
+    let failed = |source| AgentError::File { path: directory.path().join(FILE), source };
+    let text = read_text(&directory, Trust::Anyones).map_err(failed)?;
+    let damaged = damaged(&text);
+    let path = directory.path().join(FILE);
+    let notes = Some(text::damaged(&path.display().to_string(), damaged)).filter(|_| damaged > 0);
+    let notes = notes.into_iter().collect();
+    Ok(Log { version: VERSION, bond: bond.to_string(), receipts: parse(&text), notes })
+}
+
+/// Reads the last receipts of a bond by its run directory, the oldest first; none if it had no failover. Receipts of
+/// older versions are converted to this one. An incomplete line, and one of a newer version, is skipped.
+pub fn read(directory: &Location, trust: Trust) -> io::Result<Vec<Receipt>> {
+    read_text(directory, trust).map(|text| parse(&text))
+}
+
+/// Returns the text; empty if there is no file.
+fn read_text(directory: &Location, trust: Trust) -> io::Result<Vec<u8>> {
+    match directory.open(trust).and_then(|directory| directory.read(FILE, trust)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        answer => answer,
+    }
+}
+
+/// Returns the number of bytes in lines that no xbond has written, neither completely nor in part.
+pub(super) fn damaged(text: &[u8]) -> usize {
+    const BEGINNING: &[u8] = b"{\"version\":";
+    let is_ours = |line: &&[u8]| line.starts_with(BEGINNING) || BEGINNING.starts_with(line);
+    lines(text).filter(|line| !is_ours(line)).map(<[u8]>::len).sum()
+}
+
+fn parse(text: &[u8]) -> Vec<Receipt> {
+    let receipt = |line: &[u8]| serde_json::from_slice::<Receipt>(line).ok();
+    let is_known = |receipt: &Receipt| (OLDEST_VERSION..=VERSION).contains(&receipt.version);
+    let receipts = lines(text).filter_map(receipt).filter(is_known);
+    let mut receipts: Vec<_> = receipts.map(|receipt| Receipt { version: VERSION, ..receipt }).collect();
+    receipts.drain(..receipts.len().saturating_sub(KEPT));
+    receipts
+}
