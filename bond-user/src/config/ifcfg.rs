@@ -82,6 +82,26 @@ pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Resu
         }
     }
 
+    let known = add_bonds(&mut config, directory, &files, unmonitored)?;
+    if known.is_empty() {
+        let origin = Origin::File { path: directory.to_owned(), line: None };
+        return Err(ConfigError::new(origin, Problem::NoBonds));
+    }
+    add_slaves(&mut config, &files, &known)?;
+    for bond in &mut config.bonds {
+        bond.routes.extend(routes_beside(directory, &bond.name)?);
+    }
+    note_vlans(&mut config, &files);
+    Ok(config)
+}
+
+/// Adds the bonds that are set up at boot; returns the names of all.
+fn add_bonds<'a>(
+    config: &mut Config,
+    directory: &Path,
+    files: &'a [Ifcfg],
+    unmonitored: Unmonitored,
+) -> Result<Vec<&'a str>, ConfigError> {
     let (mut known, mut merged) = (Vec::new(), Known::default());
     for file in files.iter().filter(|file| file.is_bond()) {
         let name = file.name().ok_or_else(|| file.refuse("DEVICE", Problem::Missing { key: "DEVICE" }))?;
@@ -103,11 +123,12 @@ pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Resu
             bond.routes.extend(routes);
         }
     }
-    if known.is_empty() {
-        let origin = Origin::File { path: directory.to_owned(), line: None };
-        return Err(ConfigError::new(origin, Problem::NoBonds));
-    }
-    for file in &files {
+    Ok(known)
+}
+
+/// Adds the slaves of these bonds, in the order of their files.
+fn add_slaves(config: &mut Config, files: &[Ifcfg], known: &[&str]) -> Result<(), ConfigError> {
+    for file in files {
         let Some(master) = file.master() else { continue };
         if !known.contains(&master) {
             return Err(file.refuse("MASTER", Problem::NoSuchBond { bond: master.to_owned() }));
@@ -117,9 +138,11 @@ pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Resu
             config.notes.extend(file.not_applied());
         }
     }
-    for bond in &mut config.bonds {
-        bond.routes.extend(routes_beside(directory, &bond.name)?);
-    }
+    Ok(())
+}
+
+/// Notes VLANs above the bonds, which are not created.
+fn note_vlans(config: &mut Config, files: &[Ifcfg]) {
     for file in files.iter().filter(|file| !file.is_bond()) {
         let Some(vlan) = file.name() else { continue };
         let below = file.get("PHYSDEV").or_else(|| file.get("ETHERDEVICE"));
@@ -130,7 +153,6 @@ pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Resu
             config.notes.push(Note::VlanAbove { file, bond, vlan });
         }
     }
-    Ok(config)
 }
 
 /// Returns the files of a directory, in the order of their names' bytes.

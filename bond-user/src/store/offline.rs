@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bond_common::abi::{ABI_VERSION, BondEntry, FailOverMac, PORT_STATS, Slot};
+use bond_common::abi::{ABI_VERSION, ActiveWord, BondEntry, FailOverMac, PORT_STATS, SlaveEntry, Slot};
 use bond_core::{
     Time,
     command::{Chosen, Reason, Seen},
@@ -80,47 +80,83 @@ pub async fn report(paths: &Paths, only: Option<&BondName>) -> Result<Report, Ag
     })
 }
 
-async fn bond(
-    paths: &Paths,
-    name: &BondName,
-    devices: &dyn Devices,
-    notes: &mut Vec<String>,
-) -> Result<Bond, AgentError> {
-    let pins = paths.pins_of(name);
-    let maps = Maps::open(&pins)?;
-    let entry = maps.bond();
-    if entry.abi_version() != ABI_VERSION {
-        return Err(AgentError::OtherMaps { bond: name.to_string(), found: entry.abi_version() });
-    }
-    let (record, fault) = match Record::read(paths, name, Trust::Anyones) {
-        Ok(record) => (record, None),
-        Err(error) => (None, Some(error.to_string())),
-    };
-    let links = devices.links(None).await?;
-    let link = |ifindex: u32| links.iter().find(|link| link.ifindex == ifindex);
-    let pair = record.as_ref().and_then(Record::pair);
-    let host = pair.and_then(|pair| links.iter().find(|link| pair.is_bond(link)));
-    let port = link(entry.port_ifindex());
-    let used: Vec<_> =
-        Slot::all().map(|slot| (slot, maps.slave(slot))).filter(|(_, slave)| slave.ifindex() != 0).collect();
-    let all = host.map(|host| host.ifindex).into_iter().chain([entry.port_ifindex()]);
-    let all: Vec<_> = all.chain(used.iter().map(|(_, slave)| slave.ifindex())).collect();
-    let counted = count(devices, &all, notes).await;
+/// What is left of a bond without an agent: its maps, its record and its interfaces.
+struct Remains<'a> {
+    name: &'a BondName,
+    pins: Location,
+    maps: Maps,
+    entry: BondEntry,
+    record: Option<Record>,
+    /// Why there is no record, if it could not be read.
+    fault: Option<String>,
+    links: Vec<LinkInfo>,
+    /// The slots with a slave.
+    used: Vec<(Slot, SlaveEntry)>,
+}
 
-    let active = maps.active();
-    let mut slaves = Vec::new();
-    for (slot, entry) in &used {
-        let found = record.as_ref().and_then(|record| record.slave(entry.ifindex()));
-        let now = link(entry.ifindex());
+impl<'a> Remains<'a> {
+    async fn read(paths: &Paths, name: &'a BondName, devices: &dyn Devices) -> Result<Self, AgentError> {
+        let pins = paths.pins_of(name);
+        let maps = Maps::open(&pins)?;
+        let entry = maps.bond();
+        if entry.abi_version() != ABI_VERSION {
+            return Err(AgentError::OtherMaps { bond: name.to_string(), found: entry.abi_version() });
+        }
+        let (record, fault) = match Record::read(paths, name, Trust::Anyones) {
+            Ok(record) => (record, None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let links = devices.links(None).await?;
+        let used = Slot::all().map(|slot| (slot, maps.slave(slot)));
+        let used = used.filter(|(_, slave)| slave.ifindex() != 0).collect();
+        Ok(Self { name, pins, maps, entry, record, fault, links, used })
+    }
+
+    fn link(&self, ifindex: u32) -> Option<&LinkInfo> {
+        self.links.iter().find(|link| link.ifindex == ifindex)
+    }
+
+    fn host(&self) -> Option<&LinkInfo> {
+        let pair = self.record.as_ref().and_then(Record::pair);
+        pair.and_then(|pair| self.links.iter().find(|link| pair.is_bond(link)))
+    }
+
+    fn port(&self) -> Option<&LinkInfo> {
+        self.link(self.entry.port_ifindex())
+    }
+
+    /// Returns the ifindexes of the bond, its port and its slaves.
+    fn interfaces(&self) -> Vec<u32> {
+        let pair = self.host().map(|host| host.ifindex).into_iter().chain([self.entry.port_ifindex()]);
+        pair.chain(self.used.iter().map(|(_, slave)| slave.ifindex())).collect()
+    }
+
+    fn slaves(&self, devices: &dyn Devices, active: ActiveWord) -> Result<Vec<Slave>, AgentError> {
+        let slave = |(slot, entry): &(Slot, SlaveEntry)| {
+            let is_active = active.active() == Some(*slot);
+            let state = if is_active { SlaveState::Active } else { SlaveState::Backup };
+            self.slave(*slot, entry, state, devices)
+        };
+        self.used.iter().map(slave).collect()
+    }
+
+    fn slave(
+        &self,
+        slot: Slot,
+        entry: &SlaveEntry,
+        state: SlaveState,
+        devices: &dyn Devices,
+    ) -> Result<Slave, AgentError> {
+        let found = self.record.as_ref().and_then(|record| record.slave(entry.ifindex()));
+        let now = self.link(entry.ifindex());
         let (speed, duplex) = devices.speed(entry.ifindex());
-        let state = if active.active() == Some(*slot) { SlaveState::Active } else { SlaveState::Backup };
         let name = now.map(|link| link.name.clone()).or_else(|| found.map(|found| found.name.clone()));
         let mut warnings = Vec::new();
         let name = name.unwrap_or_else(|| format!("ifindex {}", entry.ifindex()));
         if now.is_none() {
             warnings.push(format!("{name}: the interface is gone"));
         }
-        slaves.push(Slave {
+        Ok(Slave {
             ifindex: entry.ifindex(),
             slot: slot.index() as u8,
             state: state.to_string(),
@@ -133,69 +169,96 @@ async fn bond(
             duplex: json::duplex(duplex),
             prio: None,
             queue_id: entry.queue_id(),
-            counters: Counters::new(&maps.stats(slot.index() as u32)?),
+            counters: Counters::new(&self.maps.stats(slot.index() as u32)?),
             found: found.map(json::OriginalState::from),
             no_unicast: false,
             warnings,
             name,
-        });
+        })
     }
-    let (active_slave, draining_slave) =
-        (name_in(&slaves, active.active()), name_in(&slaves, active.draining()));
+
+    /// Returns a sentence for each thing that an agent would mend, or that nothing mends any more.
+    fn warnings(&self, slaves: &[Slave], path_faults: &[String]) -> Vec<String> {
+        let name = self.name;
+        let mut warnings = nobody_fails_over(name, slaves, self.entry.has(BondEntry::GUARD));
+        if self.record.is_none() {
+            warnings.push(format!(
+                "{name}: {}: no agent adopts it, and `xbond down {} --force` takes it away without restoring its slaves, and \
+                 prints the commands for that",
+                self.fault.as_deref().unwrap_or("its found.json is gone"),
+                shell_word(name)
+            ));
+        }
+        let trial = self.record.as_ref().and_then(Record::trial);
+        warnings.extend(trial.map(|trial| text::on_trial(name, trial.left())));
+        if self.port().is_none() {
+            warnings.push(format!(
+                "{name}: its port is gone: it carries nothing; xbond down {} --force",
+                shell_word(name)
+            ));
+        }
+        for lost in dataplane::lost_programs(&self.pins, self.used.iter().map(|(slot, _)| *slot)) {
+            warnings.push(format!(
+                "{name}: the pin {lost} is gone, and its program with it: see xbond down {} --force",
+                shell_word(name)
+            ));
+        }
+        warnings.extend(path_faults.iter().cloned());
+        warnings.extend(self.host_warnings());
+        warnings
+    }
+
+    /// Returns the warnings about the bond's own interface.
+    fn host_warnings(&self) -> Vec<String> {
+        let Some(host) = self.host() else { return Vec::new() };
+        let name = self.name;
+        let mut warnings = Vec::new();
+        if !host.is_up() {
+            warnings.push(format!("{name}: {}", PathNote::BondDown { device: host.name.clone() }));
+        }
+        if !self.entry.has(BondEntry::HOST_MAC_MOVES) && host.mac != self.entry.host_mac() {
+            warnings.push(format!(
+                "{name}: its MAC was changed externally to {}; its frames have {} until an agent runs",
+                host.mac,
+                self.entry.host_mac()
+            ));
+        }
+        warnings
+    }
+}
+
+async fn bond(
+    paths: &Paths,
+    name: &BondName,
+    devices: &dyn Devices,
+    notes: &mut Vec<String>,
+) -> Result<Bond, AgentError> {
+    let remains = Remains::read(paths, name, devices).await?;
+    let Remains { pins, maps, entry, record, .. } = &remains;
+    let (host, port, active) = (remains.host(), remains.port(), maps.active());
+    let all = remains.interfaces();
+    let counted = count(devices, &all, notes).await;
+    let slaves = remains.slaves(devices, active)?;
     let directory = paths.run_of(name);
-    let guard = entry.has(BondEntry::GUARD);
-    let mut warnings = nobody_fails_over(name, &slaves, guard);
-    if record.is_none() {
-        warnings.push(format!(
-            "{name}: {}: no agent adopts it, and `xbond down {} --force` takes it away without restoring its slaves, and \
-             prints the commands for that",
-            fault.unwrap_or_else(|| "its found.json is gone".to_owned()),
-            shell_word(name)
-        ));
-    }
-    let trial = record.as_ref().and_then(Record::trial);
-    warnings.extend(trial.map(|trial| text::on_trial(name, trial.left())));
-    if port.is_none() {
-        warnings.push(format!(
-            "{name}: its port is gone: it carries nothing; xbond down {} --force",
-            shell_word(name)
-        ));
-    }
-    let in_use = used.iter().map(|(slot, _)| *slot);
-    for lost in dataplane::lost_programs(&pins, in_use) {
-        warnings.push(format!(
-            "{name}: the pin {lost} is gone, and its program with it: see xbond down {} --force",
-            shell_word(name)
-        ));
-    }
-    let path_faults = path_faults(name, &pins, port, host, &slaves);
-    warnings.extend(path_faults.iter().cloned());
-    let down = host.filter(|host| !host.is_up()).map(|host| PathNote::BondDown { device: host.name.clone() });
-    warnings.extend(down.map(|note| format!("{name}: {note}")));
-    let moves = entry.has(BondEntry::HOST_MAC_MOVES);
-    if let Some(host) = host.filter(|host| !moves && host.mac != entry.host_mac()) {
-        warnings.push(format!(
-            "{name}: its MAC was changed externally to {}; its frames have {} until an agent runs",
-            host.mac,
-            entry.host_mac()
-        ));
-    }
+    let path_faults = path_faults(name, pins, port, host, &slaves);
     let known = receipts::read(&directory, Trust::Anyones).ok().and_then(|mut receipts| receipts.pop());
     let last_failover = known
         .into_iter()
-        .chain(no_unicast_of(name, &maps, &slaves))
+        .chain(no_unicast_of(name, maps, &slaves))
         .max_by_key(|receipt| receipt.switched.monotonic_us);
+    let has_pair = record.as_ref().and_then(Record::pair).is_some();
+    let guard = entry.has(BondEntry::GUARD);
     Ok(Bond {
         name: name.to_string(),
         ifindex: host.map(|host| host.ifindex),
-        active_slave,
-        draining_slave,
+        active_slave: name_in(&slaves, active.active()),
+        draining_slave: name_in(&slaves, active.draining()),
         generation: active.generation(),
         mac: host.map_or(entry.host_mac(), |host| host.mac).to_string(),
         host_mac: json::known(entry.host_mac()),
         carrier: port.is_some_and(LinkInfo::is_up),
-        datapath: dataplane::pinned_hook(&pins).map(|hook| hook.to_string()).unwrap_or_default(),
-        pair: port.filter(|_| pair.is_some()).and_then(LinkInfo::pair).map(|kind| kind.to_string()),
+        datapath: dataplane::pinned_hook(pins).map(|hook| hook.to_string()).unwrap_or_default(),
+        pair: port.filter(|_| has_pair).and_then(LinkInfo::pair).map(|kind| kind.to_string()),
         port: port.map_or_else(|| format!("ifindex {}", entry.port_ifindex()), |port| port.name.clone()),
         port_ifindex: entry.port_ifindex(),
         guard: if guard { "on" } else { "off: so the agent left it" }.to_owned(),
@@ -203,8 +266,9 @@ async fn bond(
         on_exit: None,
         pins: paths.shown_pins_of(name).display().to_string(),
         files: directory.path().display().to_string(),
-        options: options(entry),
+        options: options(*entry),
         drops: json::drops(&maps.stats(PORT_STATS)?),
+        warnings: remains.warnings(&slaves, &path_faults),
         slaves,
         absent: Vec::new(),
         addresses_of: record.as_ref().and_then(Record::released_giver).map(|found| found.name.clone()),
@@ -213,7 +277,6 @@ async fn bond(
         path_restored: 0,
         path_faults,
         last_failover,
-        warnings,
         devices: all
             .iter()
             .filter_map(|device| counted.get(device))

@@ -123,6 +123,17 @@ impl Checks {
 
 pub fn machine(found: &MachineFacts) -> Vec<Check> {
     let mut checks = Checks::default();
+    kernel(found, &mut checks);
+    programs(found, &mut checks);
+    carrier_guard(found, &mut checks);
+    pairs(found, &mut checks);
+    queues_and_memory(found, &mut checks);
+    surroundings(found, &mut checks);
+    checks.checks
+}
+
+/// Judges the kernel's version, and what this process may do.
+fn kernel(found: &MachineFacts, checks: &mut Checks) {
     match &found.kernel {
         Ok(release) => checks.ok("kernel", format!("Linux {release}")),
         Err(error) => checks.fail("kernel", error),
@@ -144,6 +155,10 @@ pub fn machine(found: &MachineFacts) -> Vec<Check> {
     } else {
         checks.warn("xdp", "datapath=xdp needs Linux 5.18 (frames in fragments); use datapath=tc");
     }
+}
+
+/// Judges how BPF programs run, and where they are pinned.
+fn programs(found: &MachineFacts, checks: &mut Checks) {
     match found.jit {
         Some(0) => {
             checks.warn("jit", "BPF programs are interpreted, and slow; sysctl -w net.core.bpf_jit_enable=1")
@@ -162,7 +177,10 @@ pub fn machine(found: &MachineFacts) -> Vec<Check> {
              mount -t bpf bpf /sys/fs/bpf",
         );
     }
-    carrier_guard(found, &mut checks);
+}
+
+/// Judges the pairs of devices of which a bond and its port consist.
+fn pairs(found: &MachineFacts, checks: &mut Checks) {
     match &found.veth {
         Trial::Yes => checks.ok("veth", "pairs of devices can be made"),
         Trial::NotTried => checks.ok("veth", NOT_TRIED),
@@ -184,6 +202,9 @@ pub fn machine(found: &MachineFacts) -> Vec<Check> {
         }
     };
     checks.ok("netkit", netkit);
+}
+
+fn queues_and_memory(found: &MachineFacts, checks: &mut Checks) {
     match &found.queue_ids {
         Ok(()) => checks.ok("queue-id", "slaves can have a queue_id"),
         Err(error) => {
@@ -202,6 +223,10 @@ pub fn machine(found: &MachineFacts) -> Vec<Check> {
         _ => checks
             .ok("memory", "no limit that maps would reach: they count to the control group, not to memlock"),
     }
+}
+
+/// Judges the hypervisor below this machine, and the agent that runs here.
+fn surroundings(found: &MachineFacts, checks: &mut Checks) {
     match found.hypervisor {
         Some(hypervisor) => {
             let text = format!(
@@ -220,7 +245,6 @@ pub fn machine(found: &MachineFacts) -> Vec<Check> {
         AgentFacts::Answers { faults, .. } => faults.iter().for_each(|fault| checks.warn("agent", fault)),
         AgentFacts::Unknown(why) => checks.warn("agent", format!("its report is missing: {why}")),
     }
-    checks.checks
 }
 
 fn carrier_guard(found: &MachineFacts, checks: &mut Checks) {
@@ -243,6 +267,18 @@ fn carrier_guard(found: &MachineFacts, checks: &mut Checks) {
 
 pub fn nic(found: &Nic) -> Vec<Check> {
     let mut checks = Checks { interface: Some(found.link.name.clone()), checks: Vec::new() };
+    slave_and_link(found, &mut checks);
+    xdp(found, &mut checks);
+    vlan(found, &mut checks);
+    mac_and_speed(found, &mut checks);
+    conflicts(found, &mut checks);
+    hooks(found, &mut checks);
+    managers(found, &mut checks);
+    checks.checks
+}
+
+/// Judges whether the interface can be a slave, and whether its link is up.
+fn slave_and_link(found: &Nic, checks: &mut Checks) {
     match (&found.owner, &found.refusal) {
         (Some(Owner { bond, role: Role::Slave }), _) => {
             checks.ok("slave", format!("is one already, of {bond}"));
@@ -266,8 +302,10 @@ pub fn nic(found: &Nic) -> Vec<Check> {
     } else {
         checks.warn("link", "up, without carrier; check its cable and the switch");
     }
-    xdp(found, &mut checks);
-    vlan(found, &mut checks);
+}
+
+/// Judges whether the interface receives for other MAC addresses, and what primary_reselect=better makes of its speed.
+fn mac_and_speed(found: &Nic, checks: &mut Checks) {
     if found.is_virtual_function {
         checks.warn(
             "mac",
@@ -291,6 +329,10 @@ pub fn nic(found: &Nic) -> Vec<Check> {
             "unknown, which primary_reselect=better takes for the fastest; use always or failure",
         );
     }
+}
+
+/// Judges DHCP clients, addresses and devices on the interface, which conflict with a bond above it.
+fn conflicts(found: &Nic, checks: &mut Checks) {
     if found.managers.is_empty() && found.listeners.is_empty() {
         checks.ok("managed", "no other network manager");
     }
@@ -308,6 +350,10 @@ pub fn nic(found: &Nic) -> Vec<Check> {
         };
         checks.warn(id, text::conflict(conflict, &found.link.name, bond));
     }
+}
+
+/// Judges hooks of other programs, and uses of the interface itself that a bond does not have.
+fn hooks(found: &Nic, checks: &mut Checks) {
     for hooked in found.hooks.iter().filter(|hooked| hooked.is_bypassed(Hook::Xdp)) {
         let bond = found.owner.as_ref().map_or("its bond", |owner| owner.bond.as_str());
         checks.warn("hooks", text::bypassed(hooked, !hooked.is_bypassed(Hook::Tc), bond));
@@ -323,6 +369,10 @@ pub fn nic(found: &Nic) -> Vec<Check> {
     if found.hooks.is_empty() {
         checks.ok("hooks", "no chains or filters of other programs");
     }
+}
+
+/// Judges other programs that configure the interface, and traffic of this host that it carries.
+fn managers(found: &Nic, checks: &mut Checks) {
     for manager in &found.managers {
         let text = format!("{manager} configures it as well; {}", unmanage(manager, &found.link.name));
         checks.warn("managed", text);
@@ -334,7 +384,6 @@ pub fn nic(found: &Nic) -> Vec<Check> {
         );
         checks.warn("traffic", text);
     }
-    checks.checks
 }
 
 fn unmanage(manager: &str, name: &str) -> String {
@@ -591,7 +640,8 @@ mod tests {
     /// Unprivileged, or in a container: unknown facts cause no warning.
     #[test]
     fn an_untried_feature_is_no_failure() {
-        let not_tried = MachineFacts { veth: Trial::NotTried, netkit: Trial::NotTried, ..good_machine() };
+        let not_tried =
+            MachineFacts { veth: Trial::NotTried, netkit: Trial::NotTried, ..good_machine() };
         let no_sysfs = MachineFacts { queue_ids: Err("EROFS".into()), ..good_machine() };
         for found in [not_tried, no_sysfs] {
             let checks = machine(&found);

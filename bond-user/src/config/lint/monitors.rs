@@ -97,6 +97,12 @@ impl Rules<'_> {
             );
             self.warn("one-target", key, text);
         }
+        self.paths_to_targets();
+    }
+
+    /// Finds targets that no address or route of the bond reaches. A bond without addresses says nothing about that.
+    fn paths_to_targets(&mut self) {
+        let options = &self.bond.options;
         if self.bond.addresses.is_empty() {
             return;
         }

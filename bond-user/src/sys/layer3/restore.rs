@@ -113,40 +113,17 @@ impl dyn Devices + '_ {
     ) -> Result<(), SysError> {
         let substitute = target.substitute(layer3.elapsed());
         let mut sender = self.sender(target);
-        let learns = layer3.learns && self.learns_routes(device);
-        let is_learned =
-            |route: &Message| learns && route.family() == INET6 && route.route_protocol() == BY_ADVERTISEMENT;
-        let objects: HashSet<_> = layer3.next_hops_over(target.from).map(Message::next_hop_id).collect();
-        let is_ours = |route: &Message| {
-            let by_object = || route.number(RTA_NH_ID).is_some_and(|id| objects.contains(&id));
-            let is_over = route.route_devices().contains(&target.from) || by_object();
-            is_over && !comes_by_itself(route) && !is_learned(route)
-        };
-        let mut routes: Vec<_> = layer3
-            .messages
-            .iter()
-            .enumerate()
-            .filter(|(_, message)| message.kind() == MessageKind::Route && is_ours(message))
-            .filter_map(|(place, route)| Some((layer3.ahead.contains(&place), route.route_for(&substitute)?)))
-            .collect();
+        let routes = self.routes_to_put(layer3, target, &substitute, device);
         let mut present = Vec::new();
         for family in [INET, INET6] {
             let on_device = |route: &Message| route.route_devices().contains(&target.to);
             present.extend(self.read_routes(family, on_device).await?.routes);
         }
-        let wanted: HashSet<_> = routes.iter().filter_map(|(_, route)| route.canonical_route()).collect();
-        let is_wanted = |route: &Message| route.canonical_route().is_some_and(|key| wanted.contains(&key));
-        let undone: Vec<_> = present
-            .iter()
-            .filter(|route| route.route_protocol() == BY_KERNEL && !comes_by_itself(route))
-            .filter(|route| comes_with_address(route, layer3) && !is_wanted(route))
-            .cloned()
-            .collect();
-        sender.delete(&undone).await;
+        sender.delete(&routes_to_undo(layer3, &present, &routes)).await;
         let present: HashSet<_> = present.iter().filter_map(Message::canonical_route).collect();
         let is_there = |route: &Message| route.canonical_route().is_some_and(|key| present.contains(&key));
         // A route that stood ahead of another device's route does so again; the existing ones then stand behind it.
-        let (ahead, behind): (Vec<_>, Vec<_>) = routes.drain(..).partition(|(ahead, _)| *ahead);
+        let (ahead, behind): (Vec<_>, Vec<_>) = routes.into_iter().partition(|(ahead, _)| *ahead);
         let again: Vec<_> =
             ahead.iter().map(|(_, route)| route).filter(|route| is_there(route)).cloned().collect();
         sender.delete(&again).await;
@@ -157,16 +134,9 @@ impl dyn Devices + '_ {
         let (by_gateway, direct): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|(_, route)| route.has_gateway());
         sender.send_repeatedly(direct).await;
-        let shared = |route: &Message| route.route_devices().iter().any(|device| *device != target.to);
-        let replacing = |(flags, route): (u16, Message)| {
-            // Its other next hops exist, alone or with one that does not: the kernel accepts none of them twice. It
-            // removes the whole IPv4 route when a next hop vanishes.
-            let replaces = shared(&route) && (route.family() == INET6 || !target.is_back());
-            (if replaces { NLM_F_CREATE | NLM_F_REPLACE } else { flags }, route)
-        };
         let (by_object, by_gateway): (Vec<_>, Vec<_>) = by_gateway
             .into_iter()
-            .map(replacing)
+            .map(|request| replacing(request, target))
             .partition(|(_, route)| route.attribute(RTA_NH_ID).is_some());
         sender.send_repeatedly(by_gateway).await;
         sender.put_neighbours(layer3, &substitute).await;
@@ -178,6 +148,33 @@ impl dyn Devices + '_ {
         }
         sender.send_repeatedly(by_object).await;
         sender.finish()
+    }
+
+    /// Returns the routes over the device that the kernel does not create itself, with the substitute in place of the
+    /// device, and whether each stood ahead of another device's route.
+    fn routes_to_put(
+        &self,
+        layer3: &Layer3,
+        target: &Target<'_>,
+        substitute: &Substitute<'_>,
+        device: &str,
+    ) -> Vec<(bool, Message)> {
+        let learns = layer3.learns && self.learns_routes(device);
+        let is_learned =
+            |route: &Message| learns && route.family() == INET6 && route.route_protocol() == BY_ADVERTISEMENT;
+        let objects: HashSet<_> = layer3.next_hops_over(target.from).map(Message::next_hop_id).collect();
+        let is_ours = |route: &Message| {
+            let by_object = || route.number(RTA_NH_ID).is_some_and(|id| objects.contains(&id));
+            let is_over = route.route_devices().contains(&target.from) || by_object();
+            is_over && !comes_by_itself(route) && !is_learned(route)
+        };
+        layer3
+            .messages
+            .iter()
+            .enumerate()
+            .filter(|(_, message)| message.kind() == MessageKind::Route && is_ours(message))
+            .filter_map(|(place, route)| Some((layer3.ahead.contains(&place), route.route_for(substitute)?)))
+            .collect()
     }
 
     /// Waits until a device has a carrier, without which it accepts no nexthop object; the time is limited.
@@ -249,6 +246,27 @@ impl dyn Devices + '_ {
         sender.delete(&rules.of_kind(MessageKind::Rule).cloned().collect::<Vec<_>>()).await;
         sender.finish()
     }
+}
+
+/// Returns the routes that the kernel created with an address, and that had been deleted before the device was read.
+fn routes_to_undo(layer3: &Layer3, present: &[Message], routes: &[(bool, Message)]) -> Vec<Message> {
+    let wanted: HashSet<_> = routes.iter().filter_map(|(_, route)| route.canonical_route()).collect();
+    let is_wanted = |route: &Message| route.canonical_route().is_some_and(|key| wanted.contains(&key));
+    present
+        .iter()
+        .filter(|route| route.route_protocol() == BY_KERNEL && !comes_by_itself(route))
+        .filter(|route| comes_with_address(route, layer3) && !is_wanted(route))
+        .cloned()
+        .collect()
+}
+
+/// Lets a route that has next hops over other devices replace the existing one. Its other next hops exist, alone or
+/// with one that does not: the kernel accepts none of them twice. It removes the whole IPv4 route when a next hop
+/// vanishes.
+fn replacing((flags, route): (u16, Message), target: &Target<'_>) -> (u16, Message) {
+    let shared = route.route_devices().iter().any(|device| *device != target.to);
+    let replaces = shared && (route.family() == INET6 || !target.is_back());
+    (if replaces { NLM_F_CREATE | NLM_F_REPLACE } else { flags }, route)
 }
 
 /// Returns whether the kernel creates such a route with one of the addresses.
