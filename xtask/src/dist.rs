@@ -22,13 +22,13 @@ const SUITE: &str = "bookworm";
 const SHELLS: [(&str, &str); 3] = [("bash", "xbond.bash"), ("zsh", "_xbond"), ("fish", "xbond.fish")];
 
 #[derive(Args)]
-pub struct Arguments {
+pub struct DistArguments {
     /// Also install, run, upgrade and remove it in a clean Debian, in a network namespace
     #[arg(long)]
     test: bool,
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+pub fn run(arguments: &DistArguments) -> Result<ExitCode> {
     setup::ensure()?;
     check_unit()?;
     let package = build()?;

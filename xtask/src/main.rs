@@ -26,9 +26,9 @@ enum Verb {
     /// Finds what this machine lacks to build and test xbond, and installs it
     Setup(setup::Arguments),
     /// Runs xbond: in a lab with a switch and a cut link, or after `--` on this machine
-    Run(run::Arguments),
+    Run(run::RunArguments),
     /// Runs the unit tests, then the tests in network namespaces
-    Test(test::Arguments),
+    Test(test::TestArguments),
     /// Measures what xbond costs, and draws docs/BENCHMARKS.md
     #[command(disable_help_flag = true)]
     Bench(Words),
@@ -36,12 +36,12 @@ enum Verb {
     #[command(disable_help_flag = true)]
     Vm(Words),
     /// Makes the Debian package
-    Dist(dist::Arguments),
+    Dist(dist::DistArguments),
     /// Builds the book of docs/ into target/book, and checks the links of the documents
     Docs,
     /// Runs what CI omits: the package's life, benchmarks, and the guests on all kernels; takes hours on two
     /// processors
-    ReleaseCheck(release::Arguments),
+    ReleaseCheck(release::ReleaseCheckArguments),
     /// Checks formatting, lints, imports, SAFETY comments, and the tests that docs/PARITY.md names
     Tidy,
 }

@@ -40,7 +40,7 @@ const OF_THE_KERNEL: [&str; 15] = [
 ];
 
 #[derive(Args)]
-pub struct Arguments {
+pub struct ReleaseCheckArguments {
     /// Kernels of the guests in which the tests run; may be repeated [default: 6.1, 6.12, 6.18, newest]
     #[arg(long = "kernel", value_name = "VERSION")]
     kernels: Vec<String>,
@@ -86,7 +86,7 @@ struct Ran {
     took: Duration,
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+pub fn run(arguments: &ReleaseCheckArguments) -> Result<ExitCode> {
     setup::ensure()?;
     ensure!(machine::is_root(), "release-check makes network namespaces: run it as root");
     let mut ran = Vec::new();
@@ -99,7 +99,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// Returns the words after `cargo xtask` of each command.
-fn commands(arguments: &Arguments) -> Vec<Vec<String>> {
+fn commands(arguments: &ReleaseCheckArguments) -> Vec<Vec<String>> {
     let tested: Vec<&str> = match &arguments.kernels[..] {
         [] => TESTED.to_vec(),
         kernels => kernels.iter().map(String::as_str).collect(),
@@ -117,7 +117,7 @@ fn commands(arguments: &Arguments) -> Vec<Vec<String>> {
     lines.map(|words| words.into_iter().map(str::to_owned).collect()).collect()
 }
 
-fn vm_tests<'a>(kernel: &'a str, arguments: &Arguments) -> Vec<&'a str> {
+fn vm_tests<'a>(kernel: &'a str, arguments: &ReleaseCheckArguments) -> Vec<&'a str> {
     let mut words = vec!["vm", "tests", "--kernel", kernel];
     if !arguments.whole && kernel != arguments.compared {
         words.extend(OF_THE_KERNEL.iter().flat_map(|program| ["--program", program]));
@@ -167,7 +167,8 @@ mod tests {
 
     fn lines(kernels: &[&str], only: &[Part]) -> Vec<String> {
         let kernels = kernels.iter().map(ToString::to_string).collect();
-        let arguments = Arguments { kernels, compared: COMPARED.into(), whole: false, only: only.to_vec() };
+        let arguments =
+            ReleaseCheckArguments { kernels, compared: COMPARED.into(), whole: false, only: only.to_vec() };
         commands(&arguments).iter().map(|words| words.join(" ")).collect()
     }
 

@@ -28,7 +28,7 @@ const SECOND: &str = "enp0s9";
 const BOND: &str = "bond0";
 
 #[derive(Args)]
-pub struct Arguments {
+pub struct RunArguments {
     #[command(flatten)]
     lab: LabArguments,
     /// Runs `xbond run` with these arguments on this machine instead of in a lab
@@ -143,7 +143,7 @@ struct Report {
     runs: Vec<Outcome>,
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+pub fn run(arguments: &RunArguments) -> Result<ExitCode> {
     setup::ensure()?;
     let binary = machine::xbond()?;
     if !arguments.xbond.is_empty() {

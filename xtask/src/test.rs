@@ -17,7 +17,7 @@ use xtask_common::{machine, setup};
 const THREADS: &str = "RUST_TEST_THREADS";
 
 #[derive(Args)]
-pub struct Arguments {
+pub struct TestArguments {
     /// Only the unit tests, which need no root
     #[arg(long)]
     unit: bool,
@@ -29,7 +29,7 @@ pub struct Arguments {
     runner: Vec<String>,
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+pub fn run(arguments: &TestArguments) -> Result<ExitCode> {
     setup::ensure()?;
     let mut results = Vec::new();
     if !arguments.namespaces {

@@ -209,7 +209,7 @@ const DEFAULT_FILTER: &str = "info,netlink_proto=error";
 fn log_to_standard_error() -> Result<()> {
     tracing_log::LogTracer::init()?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines::Log);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines::LogWriter);
     let colour = std::io::stderr().is_terminal();
     let lines = lines.with_target(false).with_ansi(colour);
     tracing::subscriber::set_global_default(lines.finish())?;

@@ -65,9 +65,9 @@ pub fn end() {
 
 /// The writer for the log of tracing.
 #[derive(Clone, Copy, Debug)]
-pub struct Log;
+pub struct LogWriter;
 
-impl io::Write for Log {
+impl io::Write for LogWriter {
     /// tracing calls this once for each event.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         LOG.push(line.to_vec());
@@ -79,7 +79,7 @@ impl io::Write for Log {
     }
 }
 
-impl MakeWriter<'_> for Log {
+impl MakeWriter<'_> for LogWriter {
     type Writer = Self;
 
     fn make_writer(&self) -> Self {

@@ -37,7 +37,7 @@ use self::bpffs::{BPFFS, bpffs, mount_bpffs};
 use crate::sys::{
     SysError, caps,
     dataplane::witness::{self, WITNESS},
-    directory::{Directory, Identity, Kind, Location, Socket, Trust},
+    directory::{Directory, Identity, Kind, Location, SocketFile, Trust},
     locks,
 };
 
@@ -257,7 +257,7 @@ impl Paths {
     }
 
     /// Opens the control socket of this namespace's agent, to connect to it: no link on the way is followed.
-    pub fn open_socket(&self) -> io::Result<Socket> {
+    pub fn open_socket(&self) -> io::Result<SocketFile> {
         self.run.open(Trust::Anyones)?.socket(SOCKET)
     }
 

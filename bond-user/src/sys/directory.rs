@@ -78,9 +78,9 @@ impl Identity {
 
 /// A Unix socket by its descriptor, whichever file has its name by now.
 #[derive(Debug)]
-pub struct Socket(OwnedFd);
+pub struct SocketFile(OwnedFd);
 
-impl Socket {
+impl SocketFile {
     /// Returns a path for connect(), which follows links: this one leads to the socket and to no other file, as long
     /// as this value lives.
     pub fn path(&self) -> PathBuf {
@@ -300,7 +300,7 @@ impl Directory {
     ///
     /// # Errors
     /// It does not exist, is a link, or no socket.
-    pub fn socket(&self, name: &str) -> io::Result<Socket> {
+    pub fn socket(&self, name: &str) -> io::Result<SocketFile> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(&self.fd, component(name)?, flags, Mode::empty())?;
         let refuse = |what| {
@@ -308,7 +308,7 @@ impl Directory {
             Err(io::Error::new(io::ErrorKind::InvalidInput, error))
         };
         match SFlag::from_bits_truncate(fstat(&fd)?.st_mode & SFlag::S_IFMT.bits()) {
-            SFlag::S_IFSOCK => Ok(Socket(fd)),
+            SFlag::S_IFSOCK => Ok(SocketFile(fd)),
             SFlag::S_IFLNK => refuse("a symbolic link"),
             _ => refuse("no socket"),
         }

@@ -32,9 +32,9 @@ pub struct MachineFacts {
     /// The lockdown mode of the kernel.
     pub lockdown: Option<String>,
     /// The result of creating a veth pair, in a namespace of its own.
-    pub veth: Trial,
+    pub veth: PairTrial,
     /// The result of creating a netkit pair there.
-    pub netkit: Trial,
+    pub netkit: PairTrial,
     /// The result of mounting a writable sysfs.
     pub queue_ids: Result<(), String>,
     /// memory.max of the control group, in bytes; `None`: no limit.
@@ -59,7 +59,7 @@ pub enum AgentFacts {
 
 /// Whether a device could be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trial {
+pub enum PairTrial {
     Yes,
     No(String),
     /// Creating a network namespace for the trial requires CAP_SYS_ADMIN.
@@ -182,22 +182,22 @@ fn programs(found: &MachineFacts, checks: &mut Checks) {
 /// Judges the pairs of devices of which a bond and its port consist.
 fn pairs(found: &MachineFacts, checks: &mut Checks) {
     match &found.veth {
-        Trial::Yes => checks.ok("veth", "pairs of devices can be made"),
-        Trial::NotTried => checks.ok("veth", NOT_TRIED),
-        Trial::No(error) if found.netkit == Trial::Yes => {
+        PairTrial::Yes => checks.ok("veth", "pairs of devices can be made"),
+        PairTrial::NotTried => checks.ok("veth", NOT_TRIED),
+        PairTrial::No(error) if found.netkit == PairTrial::Yes => {
             checks.warn(
                 "veth",
                 format!("{error}; without veth there is no bond0 of datapath=xdp: modprobe veth"),
             );
         }
-        Trial::No(error) => {
+        PairTrial::No(error) => {
             checks.fail("veth", format!("{error}; without veth there is no bond0: modprobe veth"))
         }
     }
     let netkit = match found.netkit {
-        Trial::Yes => "there: of datapath=tc, bond0 and its port are a netkit pair, unless pair=veth",
-        Trial::NotTried => NOT_TRIED,
-        Trial::No(_) => {
+        PairTrial::Yes => "there: of datapath=tc, bond0 and its port are a netkit pair, unless pair=veth",
+        PairTrial::NotTried => NOT_TRIED,
+        PairTrial::No(_) => {
             "not there with 16 transmit queues (Linux 6.7 on, with CONFIG_NETKIT; 7.3 does not): bond0 and its port are a veth pair"
         }
     };
@@ -464,8 +464,8 @@ mod tests {
             jit: Some(1),
             device_state: Ok(()),
             lockdown: Some("none".into()),
-            veth: Trial::Yes,
-            netkit: Trial::Yes,
+            veth: PairTrial::Yes,
+            netkit: PairTrial::Yes,
             queue_ids: Ok(()),
             memory: None,
             hypervisor: None,
@@ -543,15 +543,15 @@ mod tests {
                 "lockdown=integrity",
             ),
             (
-                |m| m.veth = Trial::No("not supported".into()),
+                |m| m.veth = PairTrial::No("not supported".into()),
                 Verdict::Warn,
                 "veth",
                 "no bond0 of datapath=xdp",
             ),
             (
                 |m| {
-                    m.veth = Trial::No("not supported".into());
-                    m.netkit = Trial::No("not supported".into());
+                    m.veth = PairTrial::No("not supported".into());
+                    m.netkit = PairTrial::No("not supported".into());
                 },
                 Verdict::Fail,
                 "veth",
@@ -641,7 +641,7 @@ mod tests {
     #[test]
     fn an_untried_feature_is_no_failure() {
         let not_tried =
-            MachineFacts { veth: Trial::NotTried, netkit: Trial::NotTried, ..good_machine() };
+            MachineFacts { veth: PairTrial::NotTried, netkit: PairTrial::NotTried, ..good_machine() };
         let no_sysfs = MachineFacts { queue_ids: Err("EROFS".into()), ..good_machine() };
         for found in [not_tried, no_sysfs] {
             let checks = machine(&found);

@@ -13,7 +13,7 @@ use nix::{
 
 use super::{
     Check,
-    judge::{self, AgentFacts, MachineFacts, Nic, Trial},
+    judge::{self, AgentFacts, MachineFacts, Nic, PairTrial},
 };
 use crate::{
     agent::{self},
@@ -135,7 +135,7 @@ fn memory_limit() -> Option<u64> {
 const QUEUES: u32 = 16;
 
 /// Creates a pair in a network namespace of its own, which vanishes with its thread.
-fn can_make(kind: PairKind) -> Trial {
+fn can_make(kind: PairKind) -> PairTrial {
     let make = move || -> Result<Option<()>> {
         // Not allowed in a container, or without root, which is no fault of pairs.
         if unshare(CloneFlags::CLONE_NEWNET) == Err(Errno::EPERM) {
@@ -158,13 +158,13 @@ fn can_make(kind: PairKind) -> Trial {
     };
     let thread = match thread::Builder::new().spawn(make) {
         Ok(thread) => thread,
-        Err(error) => return Trial::No(format!("cannot start a thread: {error}")),
+        Err(error) => return PairTrial::No(format!("cannot start a thread: {error}")),
     };
     match thread.join() {
-        Ok(Ok(Some(()))) => Trial::Yes,
-        Ok(Ok(None)) => Trial::NotTried,
-        Ok(Err(error)) => Trial::No(error.to_string()),
-        Err(_) => Trial::No("the attempt failed".into()),
+        Ok(Ok(Some(()))) => PairTrial::Yes,
+        Ok(Ok(None)) => PairTrial::NotTried,
+        Ok(Err(error)) => PairTrial::No(error.to_string()),
+        Err(_) => PairTrial::No("the attempt failed".into()),
     }
 }
 
