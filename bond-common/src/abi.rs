@@ -1,4 +1,7 @@
 //! The values of the BPF maps. A change of meaning or layout here raises [`ABI_VERSION`].
+//!
+//! One thing: ABI_VERSION stands for all of these layouts together, and the programs and the agent have to agree on
+//! each of them.
 
 use crate::mac::Mac;
 
