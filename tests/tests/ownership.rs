@@ -194,16 +194,6 @@ fn forgeries(host: &NetNs) -> Vec<(&'static str, Forgery)> {
     ]
 }
 
-/// Removes what is left of the bond. If its record names an interface that looks like a slave and that the kernel does not
-/// confirm, the command fails and keeps the record, which is then discarded as the command advises.
-fn force_and_discard(host: &NetNs) {
-    let Err(error) = cli(host, ["down", BOND, "--force"]) else { return };
-    if record(host).exists() {
-        assert!(error.to_string().contains("nothing in the kernel confirms that"), "{error}");
-        fs::remove_dir_all(record(host).parent().unwrap()).unwrap();
-    }
-}
-
 #[test]
 fn a_forged_record_changes_no_foreign_interface() {
     skip_if_unable!();
@@ -219,7 +209,7 @@ fn a_forged_record_changes_no_foreign_interface() {
             let (_, change) = forgeries(&lab.host).remove(number);
             forge(&lab.host, change);
             match way {
-                "--force" => force_and_discard(&lab.host),
+                "--force" => drop(cli(&lab.host, ["down", BOND, "--force"]).unwrap()),
                 "through another agent" => {
                     let agent = run(&lab, &other);
                     agent.cli(["down", BOND]).unwrap();
@@ -256,7 +246,7 @@ fn a_record_without_a_bond_changes_nothing() {
             fs::write(record(&lab.host), forged.to_string()).unwrap();
             let mut second = None;
             if way == "--force" {
-                force_and_discard(&lab.host);
+                let _ = cli(&lab.host, ["down", BOND, "--force"]);
             } else {
                 second = Some(Xbond::start(&lab.host, ["-c", file.path().to_str().unwrap()]).unwrap());
             }

@@ -413,8 +413,7 @@ fn stays_open(link: &LinkInfo, found: &Found, leave: Leave, settings: &[LinkSett
 fn looks_enslaved(link: &LinkInfo, found: &Found) -> bool {
     let none = LinkSetting::AddrGenMode(In6AddrGenMode::None);
     let was_none = found.addr_gen_mode().is_none_or(|mode| mode == In6AddrGenMode::None);
-    let differs = link.mtu != found.mtu || link.mac != found.mac;
-    differs || (!found.allmulti && LinkSetting::Allmulti(true).holds(link)) || (!was_none && none.holds(link))
+    (!found.allmulti && LinkSetting::Allmulti(true).holds(link)) || (!was_none && none.holds(link))
 }
 
 /// The first error of several steps, all of which are tried.
