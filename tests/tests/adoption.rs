@@ -346,7 +346,7 @@ fn an_agent_reports_orphaned_bonds_that_it_does_not_manage() {
         bond(&lab, Datapath::Tc, &options).kill().unwrap();
         let agent = idle();
         agent.wait_for("ready: no bonds").unwrap();
-        let orphaned = "bond0: another agent left it, and this one does not serve it";
+        let orphaned = "bond0: another agent left it, and this one does not manage it";
         assert!(agent.log().contains(orphaned), "{}", agent.log());
         let shown = agent.cli(["show"]).unwrap();
         assert!(shown.starts_with(&format!("! {orphaned}")), "{shown}");

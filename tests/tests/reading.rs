@@ -51,7 +51,10 @@ const VOLATILE: [(&str, &str); 17] = [
     (r"announced \d+ address(es)? by", "announced N addresses by"),
     (r"(dropped|time_squeeze) \d+", "$1 N"),
     (r"(?m)^(  (?:enp0s\d|bond0-port) +)(?:nothing|(?:[a-z_]+ \d+(?:, )?)+)$", "$1COUNTS"),
-    (r"dropped meanwhile: (?:nothing|(?:[a-z_]+ \d+(?:, )?)+);", "dropped meanwhile: COUNTS;"),
+    (
+        r"dropped during the failover: (?:nothing|(?:[a-z_]+ \d+(?:, )?)+);",
+        "dropped during the failover: COUNTS;",
+    ),
 ];
 
 macro_rules! transcript {
@@ -206,7 +209,7 @@ fn show_prints_the_reference_text_and_json_conforms_to_the_schema() {
         seen by a link event; chosen: the only one that is up
         detect N us, decide N us, switch N us
         after the switch: MACs N us, announced N addresses by the agent N us
-        dropped meanwhile: COUNTS; generation N
+        dropped during the failover: COUNTS; generation N
       enp0s8:
         permanent_mac=08:00:27:e8:26:58 wire_mac=08:00:27:e8:26:58 ifindex=N slot=0
         speed=10000Mb/s duplex=full prio=0 queue_id=0
@@ -361,7 +364,7 @@ fn a_failover_leaves_a_receipt() {
     TIME (UTC)           FROM            TO               SWITCHED WHY
     DAY AND TIME  none            enp0s8 N us slave joined
     DAY AND TIME  enp0s8          enp0s9 N us link failed
-    DAY AND TIME  enp0s9          enp0s8 N us by hand
+    DAY AND TIME  enp0s9          enp0s8 N us requested
     DAY AND TIME  enp0s8          enp0s9 N us option changed
     DAY AND TIME  enp0s9          enp0s8 N us slave left
     ");
@@ -371,27 +374,27 @@ fn a_failover_leaves_a_receipt() {
       detect N us, decide N us, switch N us
       nothing to announce: no address on the bond or on a VLAN or macvlan above it
       (bridges above it are not announced)
-      dropped meanwhile: COUNTS; generation N
+      dropped during the failover: COUNTS; generation N
     TIME enp0s9 instead of enp0s8, its link failed
       seen by a link event; chosen: the only one that is up
       detect N us, decide N us, switch N us
       after the switch: MACs N us, announced N addresses by the agent N us
-      dropped meanwhile: COUNTS; generation N
-    TIME enp0s8 instead of enp0s9, asked for by hand
-      seen by a request; chosen: named by hand
+      dropped during the failover: COUNTS; generation N
+    TIME enp0s8 instead of enp0s9, requested
+      seen by a request; chosen: named by the administrator
       detect N us, decide N us, switch N us
       after the switch: MACs N us, announced N addresses by the agent N us
-      dropped meanwhile: COUNTS; generation N
+      dropped during the failover: COUNTS; generation N
     TIME enp0s9 instead of enp0s8, an option changed
       seen by a request; chosen: the primary
       detect N us, decide N us, switch N us
       after the switch: MACs N us, announced N addresses by the agent N us
-      dropped meanwhile: COUNTS; generation N
+      dropped during the failover: COUNTS; generation N
     TIME enp0s8 instead of enp0s9, it left the bond
       seen by a slave that left; chosen: the only one that is up
       detect N us, decide N us, switch N us
       after the switch: MACs N us, announced N addresses by the agent N us
-      dropped meanwhile: COUNTS; generation N
+      dropped during the failover: COUNTS; generation N
     ");
     xbond.stop().unwrap();
     // It was removed with the bond.
@@ -563,7 +566,7 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
         seen by a link event; chosen: the only one that is up
         detect N us, decide N us, switch N us
         after the switch: MACs N us, announced N addresses by the agent N us
-        dropped meanwhile: COUNTS; generation N
+        dropped during the failover: COUNTS; generation N
       enp0s8:
         permanent_mac=08:00:27:e8:26:58 wire_mac=08:00:27:e8:26:58 ifindex=N slot=0
         speed=10000Mb/s duplex=full queue_id=0

@@ -272,7 +272,7 @@ struct ShowArgs {
 #[derive(Debug, Args)]
 struct LogArgs {
     bond: BondName,
-    /// With the steps of each failover, and what was dropped meanwhile
+    /// With the steps of each failover, and what was dropped during the failover
     #[arg(short, long)]
     details: bool,
     /// Print JSON, which always has all details

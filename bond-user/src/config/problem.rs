@@ -62,7 +62,7 @@ pub enum Problem {
         "{bond}: pair=netkit carries no datapath={datapath}, which takes a veth pair; leave one of the two out"
     )]
     NetkitWithXdp { bond: String, datapath: Datapath },
-    #[error("{bond}: mac has no meaning with fail_over_mac=active: the bond wears its active slave's MAC")]
+    #[error("{bond}: mac has no meaning with fail_over_mac=active: the bond has its active slave's MAC")]
     MacOfActive { bond: String },
     #[error("{key} = {mac}: not the address of one station; it is zero or a group")]
     NotAWearableMac { key: &'static str, mac: Mac },

@@ -78,7 +78,7 @@ impl Rules<'_> {
             self.warn(
                 "arp-validate",
                 "arp_interval",
-                "arp_validate=none: a slave counts as up while it hears anything at all, other hosts' broadcasts \
+                "arp_validate=none: a slave counts as up while it receives anything at all, other hosts' broadcasts \
                  included; set arp_validate = \"all\"",
             );
         }

@@ -19,13 +19,13 @@ impl Rules<'_> {
             (FailOverMac::Active, _) => self.note(
                 "mac-changes",
                 "fail_over_mac",
-                "fail_over_mac=active: the bond's MAC changes at each failover, and one that is set by hand is \
+                "fail_over_mac=active: the bond's MAC changes at each failover, and one that an administrator sets is \
                  ignored by the driver; where the network knows the MAC (DHCP leases, ACLs), use none or follow",
             ),
             (_, Some(hypervisor)) => {
                 let text = format!(
                     "fail_over_mac={}: this machine runs under {hypervisor}, whose ports pass only their own NIC's \
-                     MAC unless told otherwise: the bond is deaf after its first failover; set fail_over_mac = \
+                     MAC unless configured otherwise: the bond receives nothing after its first failover; set fail_over_mac = \
                      \"active\", or allow other MACs there",
                     options::Named::name(policy)
                 );
@@ -35,14 +35,14 @@ impl Rules<'_> {
                 "one-mac",
                 "fail_over_mac",
                 "fail_over_mac=none: all slaves have one MAC; ports that accept only their own NIC's (VirtualBox, \
-                 VMware, SR-IOV, port security, clouds) are deaf after a failover: set fail_over_mac = \"active\" \
+                 VMware, SR-IOV, port security, clouds) deliver nothing after a failover: set fail_over_mac = \"active\" \
                  there",
             ),
             (FailOverMac::Follow, None) => self.note(
                 "follow",
                 "fail_over_mac",
                 "fail_over_mac=follow: MACs change places at a failover, so ports must accept both, and a slave that \
-                 is released gets back a MAC that another may still wear; release the bond as a whole",
+                 is released gets back a MAC that another may still have; release the bond as a whole",
             ),
         }
     }
@@ -62,7 +62,7 @@ impl Rules<'_> {
         match rounds {
             0 => {
                 let text = format!(
-                    "{key}=0: nobody is told of a failover, and neighbours and switches send to the old port until \
+                    "{key}=0: failovers are not announced, and neighbours and switches send to the old port until \
                      their tables age; set num_grat_arp = 1 or more"
                 );
                 self.warn("no-announcement", key, text);

@@ -136,7 +136,7 @@ fn every_common_mistake_is_found() {
         ("miimon=100", "5: note: bond0: miimon: sees links, not paths"),
         (
             "arp_interval=100\narp_ip_target=['192.0.2.8', '192.0.2.9']",
-            "5: warning: bond0: arp_validate=none: a slave counts as up while it hears anything at all",
+            "5: warning: bond0: arp_validate=none: a slave counts as up while it receives anything at all",
         ),
         (
             "arp_interval=100\narp_validate=3\narp_ip_target='192.0.2.9'",
@@ -151,7 +151,7 @@ fn every_common_mistake_is_found() {
             "7: warning: bond0: arp_all_targets=all: without effect unless answers are validated",
         ),
         // Announcements.
-        ("miimon=100\nnum_unsol_na=0", "6: warning: bond0: num_unsol_na=0: nobody is told of a failover"),
+        ("miimon=100\nnum_unsol_na=0", "6: warning: bond0: num_unsol_na=0: failovers are not announced"),
         (
             "miimon=100\nresend_igmp=0",
             "6: warning: bond0: resend_igmp=0: after a failover multicast stays away",

@@ -161,7 +161,7 @@ fn refusals_name_file_line_and_remedy() {
         ),
         (
             "mac = \"02:00:00:00:00:01\"\nfail_over_mac = 1",
-            "a.toml:2: bond0: mac has no meaning with fail_over_mac=active: the bond wears its active \
+            "a.toml:2: bond0: mac has no meaning with fail_over_mac=active: the bond has its active \
              slave's MAC",
         ),
         ("datapath = \"ebpf\"", "a.toml:5: datapath = ebpf: not one of auto, tc, xdp, xdp-generic"),

@@ -36,7 +36,7 @@ fn because(chosen: Chosen) -> &'static str {
         Chosen::Better => "faster, as primary_reselect=better asks",
         Chosen::UsedEarly => "used early: nothing was up, it has the least updelay left",
         Chosen::Kept => "kept: nothing was better",
-        Chosen::Administrator => "named by hand",
+        Chosen::Administrator => "named by the administrator",
         Chosen::Guard => "the guard's first that was alive",
     }
 }
@@ -96,7 +96,7 @@ pub(super) fn briefly(reason: Reason, seen: Seen) -> &'static str {
         Reason::LinkRecovered => "link came back",
         Reason::Left => "slave left",
         Reason::Joined => "slave joined",
-        Reason::Requested => "by hand",
+        Reason::Requested => "requested",
         Reason::OptionChanged => "option changed",
     }
 }
@@ -121,7 +121,7 @@ pub(super) fn show_receipt(text: &mut String, indent: &str, receipt: &Receipt) -
     let Steps { detect_us, decide_us, switch_us, heard_us, macs_us, announce_us } = receipt.steps;
     match (receipt.seen, heard_us) {
         (Seen::Guard, Some(heard)) => {
-            writeln!(text, "{indent}switched in the kernel; the agent heard +{}", took(heard))?;
+            writeln!(text, "{indent}switched in the kernel; the agent was notified +{}", took(heard))?;
         }
         (Seen::Guard, None) => writeln!(text, "{indent}switched in the kernel")?,
         _ => {
@@ -143,7 +143,11 @@ pub(super) fn show_receipt(text: &mut String, indent: &str, receipt: &Receipt) -
         None => "not known".to_owned(),
         Some(drops) => reasons(drops),
     };
-    wrap(text, indent, &format!("dropped meanwhile: {dropped}; generation {}", receipt.generation))?;
+    wrap(
+        text,
+        indent,
+        &format!("dropped during the failover: {dropped}; generation {}", receipt.generation),
+    )?;
     if receipt.unrecorded > 0 {
         wrap(text, indent, &format!("just before it: {}", unrecorded(receipt.unrecorded)))?;
     }

@@ -75,7 +75,7 @@ fn show_with_details_has_all_values() {
         seen by a link event; chosen: the only one that is up
         detect 143 us, decide 12 us, switch 2 us
         after the switch: MACs +412 us, announced 2 addresses by the agent +320 us
-        dropped meanwhile: backup 3; generation 7
+        dropped during the failover: backup 3; generation 7
       enp0s8:
         permanent_mac=08:00:27:e8:26:58 wire_mac=08:00:27:e8:26:58 ifindex=3 slot=0
         speed=1000Mb/s duplex=full prio=0 queue_id=0
@@ -207,23 +207,23 @@ fn a_log_with_details_has_the_steps() {
       seen by a slave that joined; chosen: the only one that is up
       detect 143 us, decide 12 us, switch 2 us
       after the switch: announced 2 addresses by the agent +320 us
-      dropped meanwhile: nothing; generation 1
+      dropped during the failover: nothing; generation 1
     2026-01-02T03:04:05.678901Z enp0s9 instead of enp0s8, its link failed
       seen by a link event; chosen: the only one that is up
       detect 143 us, decide 12 us, switch 2 us
       after the switch: MACs +412 us, announced 2 addresses by the agent +320 us
-      dropped meanwhile: backup 3; generation 7
+      dropped during the failover: backup 3; generation 7
     2026-01-02T03:15:00.678901Z none instead of enp0s8, its link failed
       seen by a link event
       detect 12 ms, decide 12 us, switch 2 us
       after the switch: MACs +412 us
-      dropped meanwhile: backup 3; generation 7
+      dropped during the failover: backup 3; generation 7
     2026-01-02T03:16:00.678901Z enp0s9 instead of enp0s8, a packet found its carrier
         gone
       seen by the data plane's guard; chosen: the guard's first that was alive
-      switched in the kernel; the agent heard +61 s
+      switched in the kernel; the agent was notified +61 s
       after the switch: announced 2 addresses by the agent +61 s
-      dropped meanwhile: not known; generation 7
+      dropped during the failover: not known; generation 7
     ");
     fits(&shown);
 }

@@ -21,8 +21,8 @@ pub fn no_unicast(slave: &str, sent: u64) -> String {
 }
 
 /// The warning about an orphaned bond while an agent runs.
-pub const ORPHANED: &str = "another agent left it, and this one does not serve it: nobody moves its MACs, announces, or fails over \
-                            by link events; `xbond add` takes it over, `xbond down` takes it down";
+pub const ORPHANED: &str = "another agent left it, and this one does not manage it: its MAC addresses are not changed, failovers \
+                            are not announced, and link events are not followed; `xbond add` takes it over, `xbond down` takes it down";
 
 /// A part of the data plane or a device that another process has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -203,7 +203,7 @@ pub const KEPT: &str = "kept; it carries packets without an agent";
 /// What is left to do of a bond that could not be removed whole.
 pub fn not_all_restored(bond: &str, error: &impl fmt::Display) -> String {
     let name = shell_word(bond);
-    format!("{bond}: not everything could be put back: {error}; try `xbond down {name} --force`")
+    format!("{bond}: not everything could be restored: {error}; try `xbond down {name} --force`")
 }
 
 /// Returns the text about an interface that could not be restored while its bond keeps running.
@@ -311,7 +311,7 @@ pub fn why(reason: Reason, seen: Seen) -> &'static str {
         Reason::LinkRecovered => "a link came back",
         Reason::Left => "it left the bond",
         Reason::Joined => "a slave joined",
-        Reason::Requested => "asked for by hand",
+        Reason::Requested => "requested",
         Reason::OptionChanged => "an option changed",
     }
 }
