@@ -1094,7 +1094,7 @@ impl Agent {
         let made = lifecycle::create::bring_up(&self.machine, id, &config, missing).await?;
         let (name, confirmation) = (config.name.clone(), &self.machine.confirmation);
         self.insert(id, config, made, Past::Made, confirmation.is_own()).await;
-        // Whoever confirms from now on finds it.
+        // A confirmation from now on finds the bond.
         if confirmation.is_own()
             && confirmation.of_new_bond().is_none()
             && let Some(bond) = self.find(&name)
@@ -1152,7 +1152,7 @@ impl Agent {
     }
 
     async fn end(&self, ending: Ending) -> Result<(), AgentError> {
-        // Whoever makes a bond is waited for.
+        // Waits for a bond that is being created.
         *self.phase.lock().await = Phase::Ending;
         limits::release_files();
         let mut answer = Ok(());
@@ -1280,7 +1280,7 @@ impl Agent {
         let _phase = self.phase.lock().await;
         let is_lost = self.forget_lost(name).await;
         if let Some(bond) = self.find(name) {
-            // Whoever changes it now is waited for.
+            // Waits for a change of the bond that is under way.
             let _turn = bond.turn.lock().await;
         }
         let bond = self.bonds().remove(name);

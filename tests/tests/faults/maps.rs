@@ -37,7 +37,7 @@ fn foreign_map_writes_are_corrected_by_the_agent() {
     let log = xbond.log().len();
     poke(&lab, "ACTIVE", 0, &active_word(&word(), Some(1)));
     let said = xbond.wait_for_after(log, "active slave enp0s9 instead of enp0s8").unwrap();
-    assert!(said.contains("requested"), "{said}");
+    assert!(said.contains("instead of enp0s8: requested"), "{said}");
     wait_for_active(&xbond, SLAVES[1]);
     assert_eq!(slave(&show(&xbond), SLAVES[0])["link_failure_count"], 0);
     assert_traffic(&lab, "a backup");
@@ -131,7 +131,7 @@ fn foreign_map_writes_are_corrected_by_the_next_agent() {
         }
         if (map, key) == ("ACTIVE", 1) {
             assert_eq!(bond["active_slave"], SLAVES[1], "the agent accepts the new active slave");
-            second.wait_for("requested").unwrap();
+            second.wait_for(": requested").unwrap();
         }
         eventually(&what, || macs(&lab), |macs| macs.iter().all(|mac| *mac == macs[0] && own.contains(mac)));
         second.stop().unwrap();

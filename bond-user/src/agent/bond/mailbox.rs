@@ -1,4 +1,4 @@
-//! What waits for one task, and a signal that something was added to it. Whoever adds never waits.
+//! What waits for one task, and a signal that something was added to it. Adding never waits.
 
 use std::{
     ops::Deref,

@@ -431,7 +431,7 @@ impl Effects {
         self.keep_record();
     }
 
-    /// Leaves found.json to whoever comes next, also if another process has removed it since the last check.
+    /// Leaves found.json to the next agent or `xbond down`, also if another process has removed it since the last check.
     fn keep_record(&self) {
         if !self.record.is_written() {
             self.write_record_again();
@@ -649,7 +649,7 @@ impl Effects {
             unicast.retain(|known| Some(*known) != self.prearmed);
             unicast.push(mac);
         }
-        // On disk before the first change: whoever finds a half-made bond can undo it.
+        // On disk before the first change: the next agent, or `xbond down --force`, can undo a half-made bond.
         let found = self.record_found(Found { unicast: unicast.clone(), ..found }).await?;
         // Others read there whose it is.
         drop(recorded);
@@ -658,7 +658,7 @@ impl Effects {
         let link = match self.set_up(slot, &name, &found, &plan).await {
             Ok(link) => link,
             Err(NotSetUp { error, is_undone }) => {
-                // As it was found it is somebody else's again; else how it was found is still needed.
+                // A restored interface is no longer the bond's. The original state of another one is still needed.
                 let recorded =
                     if is_undone { self.record.remove(ifindex) } else { self.record.depart(ifindex) };
                 if let Err(error) = recorded {

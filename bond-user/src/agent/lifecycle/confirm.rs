@@ -230,7 +230,7 @@ impl Agent {
     /// [`AgentError::NotOnTrial`]; nothing is changed. [`AgentError::TrialOver`]; what is left of the bond is to be removed.
     pub(in crate::agent) fn check_trial(&self, bond: &BondName) -> Result<Option<Trial>, AgentError> {
         let paths = &self.machine.paths;
-        // One that cannot be read is refused by whoever adopts the bond.
+        // Adoption refuses a bond whose record cannot be read.
         let record = Record::read(paths, bond, Trust::Ours).ok().flatten();
         match record.as_ref().and_then(Record::trial) {
             Some(trial) if trial.is_over() => {
@@ -289,7 +289,7 @@ impl Agent {
     pub(in crate::agent) async fn undo_trial(&self, trial: &Trial) {
         let _phase = self.phase.lock().await;
         for (name, bond) in self.on_trial() {
-            // Whoever changes it now is waited for.
+            // Waits for a change of the bond that is under way.
             let turn = bond.turn.lock().await;
             self.bonds().remove(&name);
             drop(turn);

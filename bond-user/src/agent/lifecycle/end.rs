@@ -23,8 +23,8 @@ use crate::{
 
 /// Undoes what was done of a bond until `cause` ended it.
 pub async fn undo(machine: &Machine, id: BondId, bond: &BondName, cause: &AgentError) {
-    // Before anything was changed, these said so: nothing is to be undone, least of all what somebody else's
-    // bond of that name left.
+    // These were reported before anything was changed: nothing is to be undone, least of all the remains of another
+    // bond of that name.
     if matches!(
         cause,
         AgentError::CannotAdopt { .. }
@@ -35,7 +35,7 @@ pub async fn undo(machine: &Machine, id: BondId, bond: &BondName, cause: &AgentE
         return;
     }
     limits::release_files();
-    // The bond's task, if there is one by now, ends when nobody can ask it for anything any more.
+    // The bond's task, if it was started, ends when no sender of requests is left.
     machine.engine.send(Input::Remove(id));
     if let Some(task) = machine.tasks.take(id) {
         let _ = task.await;

@@ -40,8 +40,8 @@ pub struct Machine {
     pub tasks: Tasks,
     pub feed: Feed,
     pub confirmation: Arc<Confirmation>,
-    /// Held by whoever enslaves an interface, from the question whose it is to the record that says so: it becomes the slave
-    /// of one bond.
+    /// Held while an interface is enslaved, from the query for its owner until found.json names it, so that it becomes the
+    /// slave of one bond only.
     pub enslaving: Arc<tokio::sync::Mutex<()>>,
 }
 

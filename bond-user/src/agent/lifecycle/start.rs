@@ -213,7 +213,7 @@ fn start_announcer(
     announcing
 }
 
-/// Reads what the programs say: EVENTS, and their log where they write one. Nobody waits for either.
+/// Starts the readers of EVENTS and, where the programs write one, of their log. No other task waits for them.
 fn watch_data_plane(
     config: &BondConfig,
     data_plane: &mut dyn DataPlane,

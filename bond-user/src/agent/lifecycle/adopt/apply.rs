@@ -431,7 +431,7 @@ fn left_slave(machine: &Machine, config: &BondConfig, maps: &Maps, slot: Slot, l
     let wanted = config.slaves.iter().find(|slave| slave.name == link.name);
     let options = match wanted {
         Some(slave) => slave.options,
-        // Added by hand; its prio was the former agent's.
+        // `add-slave` added it; only the former agent knew its prio.
         None => SlaveOptions { queue_id: entry.queue_id(), ..SlaveOptions::default() },
     };
     let (speed, duplex) = machine.devices.speed(link.ifindex);

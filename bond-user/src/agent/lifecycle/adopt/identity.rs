@@ -69,7 +69,7 @@ fn entry(
     let guard = GuardState::new(config.guard, &machine.kernel, options);
     let kept = found.flags() & (BondEntry::LEARN_HOST_MAC | BondEntry::QUEUE_IDS | BondEntry::NETKIT);
     let host_mac = match (host, bond) {
-        // An agent was about to change it. What it is otherwise, and was not then, somebody else has set.
+        // The former agent was changing it. In all other cases a different MAC address was set by another process.
         (Host::Pair { .. }, Some(bond)) if found.has(BondEntry::HOST_MAC_MOVES) => bond.mac,
         (Host::Pair { .. }, _) => found.host_mac(),
         (Host::Port { .. }, _) => config.host_mac.unwrap_or(found.host_mac()),

@@ -28,7 +28,7 @@ use crate::{
 /// carries nothing, of which nothing is left now.
 ///
 /// # Errors
-/// [`AgentError::CannotAdopt`]; the bond goes on as it did.
+/// [`AgentError::CannotAdopt`]; the bond keeps running.
 pub async fn adopt(
     machine: &Machine,
     id: BondId,
