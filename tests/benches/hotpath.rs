@@ -214,9 +214,9 @@ fn price_of_the_guard(bench: &Bench, cases: &[Case]) -> Result<Vec<Figure>> {
         (bench.maps.bond(), [0, 1].map(|slot| bench.maps.slave(Slot::new(slot).expect("a slot"))))
     });
     let set = |(entry, slaves): (BondEntry, [SlaveEntry; 2])| -> Result<()> {
-        bench.maps.set_bond(entry);
+        bench.mirror.update_bond(|_| entry);
         for (slot, slave) in slaves.into_iter().enumerate() {
-            bench.maps.set_slave(Slot::new(slot as u8).context("a slot")?, slave);
+            bench.mirror.set_slave(Slot::new(slot as u8).context("a slot")?, slave);
         }
         Ok(())
     };

@@ -63,8 +63,9 @@ fn moving_host_mac(hook: Hook) {
     let bench = Bench::new(hook, "moving");
     let reader = DeviceReader::new(&Kernel::read()).unwrap();
     let host = reader.read(index("host")).unwrap().unwrap();
-    let entry = bench.maps.bond();
-    bench.maps.set_bond(entry.with_host_device(host.handle().device()).with_flags(BondEntry::HOST_MAC_MOVES));
+    bench.mirror.update_bond(|bond| {
+        bond.with_host_device(host.handle().device()).with_flags(BondEntry::HOST_MAC_MOVES)
+    });
     let to = |destination: Mac| ethernet(destination, PEER, IPV4);
     assert_eq!(bench.receive(0, &to(OWN[0])), (Forwarded, to(host.mac())));
     ip(&["link", "set", "host", "address", "02:00:00:00:00:55"]);
@@ -158,7 +159,7 @@ impl Bench {
         let mut targets = Targets::default().with_prober(Slot::new(1).unwrap());
         targets.set_ipv4(MAX_TARGETS - 1, [192, 168, 99, 1], [192, 168, 99, 101]);
         targets.set_ipv6(MAX_TARGETS - 1, [0xfe; 16], [0xfd; 16]);
-        self.maps.set_targets(targets);
+        self.mirror.set_targets(targets);
     }
 
     /// Receives a frame; returns what was recorded, and checks the times against the clock.
@@ -266,7 +267,7 @@ fn guard_table(hook: Hook) {
         let handle = reader.read(programs::index(device)).unwrap().unwrap().handle();
         let entry =
             SlaveEntry::new(programs::index(&format!("slave{index}")), wire, wire).with_handle(handle);
-        bench.maps.set_slave(slot(index), entry);
+        bench.mirror.set_slave(slot(index), entry);
     };
     set_slave(0, "slave0");
     set_slave(1, "slave1");
@@ -275,7 +276,7 @@ fn guard_table(hook: Hook) {
     }
     let guarded = BondEntry::GUARD;
     bench.policy(FailOverMac::Active, guarded);
-    bench.maps.set_rank(Rank::new([slot(0), slot(1)]));
+    bench.mirror.set_rank(Rank::new([slot(0), slot(1)]));
     let frame = ethernet(PEER, HOST, IPV4);
     let by = |index: usize| (Forwarded, ethernet(PEER, OWN[index], IPV4));
     let pause = || {
@@ -334,7 +335,7 @@ fn guard_table(hook: Hook) {
     // No handle: nothing is known of the device. If it is active it is kept, and the guard does not fail over to it.
     let unknown = |index: u8, device: &str| {
         let wire = OWN[usize::from(index)];
-        bench.maps.set_slave(slot(index), SlaveEntry::new(programs::index(device), wire, wire));
+        bench.mirror.set_slave(slot(index), SlaveEntry::new(programs::index(device), wire, wire));
     };
     unknown(0, "slave0");
     assert_eq!(bench.transmit(&frame), by(0));

@@ -20,7 +20,9 @@ use bond_common::{
     mac::Mac,
 };
 use bond_user::sys::{
-    dataplane::{BpfDataPlane, BpfPins, DataPlane, DeviceReader, Hook, Kernel, Maps, Pins as _, Port},
+    dataplane::{
+        BpfDataPlane, BpfPins, DataPlane, DeviceReader, Hook, Kernel, MapMirror, Maps, Pins as _, Port,
+    },
     directory::Location,
 };
 use xbond_tests::{
@@ -70,6 +72,7 @@ impl Program {
 pub struct Bench {
     pub dir: PathBuf,
     pub hook: Hook,
+    pub mirror: Arc<MapMirror>,
     pub maps: Arc<Maps>,
     _data_plane: Box<dyn DataPlane>,
 }
@@ -95,7 +98,9 @@ impl Bench {
         for (slot, device) in [(0, "slave0"), (1, "slave1")] {
             data_plane.attach_slave(Slot::new(slot).unwrap(), device, index(device)).unwrap();
         }
-        let bench = Self { dir, hook, maps: data_plane.maps(), _data_plane: data_plane };
+        let mirror = data_plane.mirror();
+        let maps = Arc::clone(mirror.maps());
+        let bench = Self { dir, hook, mirror, maps, _data_plane: data_plane };
         bench.set(&Scene::of(FailOverMac::Active));
         bench
     }
@@ -107,7 +112,7 @@ impl Bench {
     pub fn set(&self, scene: &Scene) {
         for (slot, (wire, own)) in scene.wire_macs().into_iter().zip(OWN).enumerate() {
             let entry = SlaveEntry::new(index(&format!("slave{slot}")), wire, own);
-            self.maps.set_slave(Slot::new(slot as u8).unwrap(), entry);
+            self.mirror.set_slave(Slot::new(slot as u8).unwrap(), entry);
         }
         self.policy(scene.policy, scene.flags);
         self.switch(scene.active, scene.draining);
@@ -115,12 +120,15 @@ impl Bench {
 
     pub fn policy(&self, policy: FailOverMac, flags: u32) {
         let host = if flags & BondEntry::LEARN_HOST_MAC != 0 { Mac::ZERO } else { HOST };
-        self.maps.set_bond(BondEntry::new(policy, index("port"), host, 1).with_flags(flags));
+        let entry = BondEntry::new(policy, index("port"), host, 1).with_flags(flags);
+        self.mirror.update_bond(|_| entry);
     }
 
     pub fn switch(&self, active: Option<u8>, draining: Option<u8>) {
         let slot = |index: u8| Slot::new(index).unwrap();
-        self.maps.update_active(|word| word.next(active.map(slot), draining.map(slot), 0b11));
+        // The guard may have failed over.
+        self.mirror.follow_active(self.maps.active());
+        self.mirror.switch(active.map(slot), draining.map(slot), 0b11).unwrap();
     }
 
     /// Sets the devices up and turns the carrier guard on, or only turns the guard off.
@@ -136,9 +144,9 @@ impl Bench {
         for slot in [0, 1].map(|slot| Slot::new(slot).unwrap()) {
             let entry = self.maps.slave(slot);
             let handle = reader.read(entry.ifindex()).unwrap().unwrap().handle();
-            self.maps.set_slave(slot, entry.with_handle(handle));
+            self.mirror.set_slave(slot, entry.with_handle(handle));
         }
-        self.maps.set_rank(Rank::new([]));
+        self.mirror.set_rank(Rank::new([]));
         self.policy(scene.policy, scene.flags | BondEntry::GUARD);
     }
 

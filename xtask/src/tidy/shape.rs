@@ -33,7 +33,6 @@ pub const EXCEPTIONS: Exceptions = Exceptions {
     ],
     functions: &[
         ("bond-user/src/agent/bond/engine_thread.rs", "take", 67),
-        ("bond-user/src/agent/bond/engine_thread.rs", "new", 64),
         ("bond-user/src/agent/bond/engine_thread.rs", "device", 64),
         ("bond-user/src/agent/bond/engine_thread.rs", "carry_out", 108),
         ("bond-user/src/agent/bond/worker.rs", "new", 64),

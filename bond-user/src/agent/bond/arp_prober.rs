@@ -33,7 +33,7 @@ use crate::{
     },
     sys::{
         Devices, SysError,
-        dataplane::Maps,
+        dataplane::MapMirror,
         devices::{LookUpRoutes, SendFrames},
         netlink::{Address, VlanTag},
         probe,
@@ -87,7 +87,7 @@ pub struct Round {
 pub struct ArpProber {
     id: BondId,
     bond: String,
-    maps: Arc<Maps>,
+    mirror: Arc<MapMirror>,
     engine: EngineHandle,
     /// A connection that nothing else uses: look-ups of routes do not queue behind requests that wait for RTNL. Made when
     /// a route is asked for: it takes more memory than the rest of a bond.
@@ -115,7 +115,7 @@ pub struct ArpProber {
 pub struct Of {
     pub id: BondId,
     pub bond: String,
-    pub maps: Arc<Maps>,
+    pub mirror: Arc<MapMirror>,
     pub engine: EngineHandle,
 }
 
@@ -198,11 +198,11 @@ enum Way {
 impl ArpProber {
     /// Reading `devices` may wait for RTNL.
     pub fn new(of: Of, host: Host, devices: Arc<dyn Devices>) -> Self {
-        let Of { id, bond, maps, engine } = of;
+        let Of { id, bond, mirror, engine } = of;
         Self {
             id,
             bond,
-            maps,
+            mirror,
             engine,
             routes: None,
             lookout: Lookout { host, devices },
@@ -306,7 +306,7 @@ impl ArpProber {
             }
         }
         // Before the first of them can be answered.
-        self.maps.set_targets(targets);
+        self.mirror.set_targets(targets);
         let answer = self.send(*slot, *ifindex, &frames);
         if answer.is_err() {
             self.sockets.remove(slot);

@@ -17,7 +17,6 @@ use std::{
 use bond_common::{
     abi::{ActiveWord, DeviceHandle, DeviceState, LinkQuestion, Rank, SlaveEntry, Slot},
     event::{DataPlaneEvent, EventRecord},
-    mac::Mac,
     names,
 };
 use bond_core::{
@@ -48,7 +47,7 @@ use crate::{
     },
     store::receipts::{Draft, DropsBefore, Made},
     sys::{
-        dataplane::{DeviceReader, Events, Maps},
+        dataplane::{DeviceReader, Events, MapMirror},
         netlink::{Interfaces, LinkEvent},
     },
 };
@@ -107,7 +106,7 @@ pub struct Member {
     pub bond: NewBond,
     /// What another agent has left of it, and what the data plane did since.
     pub left: Option<(Left, MissedFailovers)>,
-    pub maps: Arc<Maps>,
+    pub mirror: Arc<MapMirror>,
     /// EVENTS; None if it cannot be read.
     pub records: Option<Box<dyn Events>>,
     pub ledger: Arc<Ledger>,
@@ -247,7 +246,8 @@ struct Loop {
 
 struct Running {
     engine: Engine,
-    maps: Arc<Maps>,
+    /// What ACTIVE, SLAVES and GUARD hold, as this thread knows it.
+    mirror: Arc<MapMirror>,
     effects: Work,
     recording: Recording,
     prober: Probing,
@@ -265,18 +265,10 @@ struct Running {
     speeds_to_read: u16,
     /// The last question for the speed of each: only its answer is of the link as it is now.
     speeds_asked: HashMap<Slot, SpeedAsked>,
-    /// What ACTIVE held when it was last looked at.
-    word: ActiveWord,
-    /// What SLAVES holds; nobody else writes it.
-    entries: HashMap<Slot, SlaveEntry>,
-    /// What GUARD holds of it.
-    rank: Rank,
     /// During a timeout, the slots whose devices were just seen to have a link.
     with_link: u16,
     /// Netlink was asked for the links, and has not answered yet.
     awaits_netlink: bool,
-    /// The MAC behind an existing port, once the data plane has learned it; else zero.
-    learned: Mac,
     /// The last attempt to read a device failed. Logged when it begins and when it ends.
     is_blind: bool,
     pace: Pace,
@@ -483,7 +475,7 @@ impl Loop {
             Input::Add(member) => {
                 let id = member.id;
                 let mut running = Running::new(*member);
-                running.ledger.follow(running.word, WordChange::MayFailOver);
+                running.ledger.follow(running.mirror.active(), WordChange::MayFailOver);
                 running.carry_out(reader);
                 running.meanwhile.clear();
                 running.is_adopting = false;
@@ -514,7 +506,7 @@ impl Loop {
                 for bond in self.bonds.values_mut() {
                     bond.follow_data_plane();
                     bond.carry_out(reader);
-                    bond.mend_maps();
+                    bond.restore_maps();
                 }
             }
             Input::Speed { bond, slot, number, speed, duplex } => {
@@ -553,7 +545,7 @@ impl Running {
             id: _,
             bond,
             left,
-            maps,
+            mirror,
             records,
             ledger,
             effects,
@@ -566,20 +558,16 @@ impl Running {
             status,
         } = member;
         let slaves = left.iter().flat_map(|(left, _)| &left.slaves);
-        let links = slaves.clone().map(|slave| (slave.slot, slave.link)).collect();
-        let entries = slaves.map(|slave| (slave.slot, maps.slave(slave.slot))).collect();
+        let links = slaves.map(|slave| (slave.slot, slave.link)).collect();
         let now = now();
         let followed = |at, word| Switched::by_guard(at, word, now);
         let (left, meanwhile) = left.unzip();
-        let word = meanwhile.as_ref().map_or_else(|| maps.active(), |meanwhile| meanwhile.word);
         let failovers = meanwhile.iter().flat_map(|meanwhile| &meanwhile.failovers);
         Self {
             engine: match left {
                 Some(left) => Engine::adopt(now, bond, left),
                 None => Engine::new(bond),
             },
-            word,
-            rank: maps.guard().rank(),
             effects,
             recording,
             prober,
@@ -594,12 +582,11 @@ impl Running {
             is_status_old: true,
             with_link: 0,
             awaits_netlink: false,
-            learned: maps.learned(),
             is_blind: false,
             // Adopting may elect.
             pace: Pace { told: now, handled: now, decided: now },
             switch: Switched::default(),
-            followed: followed(Time::from_nanos(maps.guard().switched_at()), word),
+            followed: followed(Time::from_nanos(mirror.maps().guard().switched_at()), mirror.active()),
             is_adopting: meanwhile.is_some(),
             meanwhile: failovers.map(|(at, word)| followed(*at, *word)).collect(),
             records,
@@ -608,8 +595,7 @@ impl Running {
             ledger,
             none_since: None,
             settling: Vec::new(),
-            entries,
-            maps,
+            mirror,
         }
     }
 
@@ -653,8 +639,7 @@ impl Running {
     /// Tells the engine, before anything else, if the data plane has changed ACTIVE: or its next decision would undo
     /// that.
     fn follow_data_plane(&mut self) {
-        let found = self.maps.active();
-        if found != self.word {
+        if let Some(found) = self.mirror.active_change() {
             self.active_is(found);
         }
     }
@@ -663,9 +648,9 @@ impl Running {
         let MissedFailovers { word: found, mut failovers, unrecorded, is_foreign: _ } =
             self.meanwhile_until(found);
         // The guard saw these without a link. Whoever has one again at the next look may have another speed.
-        let lost = self.word.usable() & !found.usable();
+        let lost = self.mirror.active().usable() & !found.usable();
         self.links.iter_mut().for_each(|(slot, link)| link.up &= lost & slot.bit() == 0);
-        self.word = found;
+        self.mirror.follow_active(found);
         self.ledger.follow(found, WordChange::MayFailOver);
         self.unrecorded = unrecorded;
         if unrecorded > 0 {
@@ -684,7 +669,8 @@ impl Running {
         let _ = self.handle(Event::ActiveChanged { earlier, active, draining, usable });
         let Pace { handled, decided, .. } = self.pace;
         // The word is stored a moment before the time is, and the record after both.
-        let at = last.map_or_else(|| Time::from_nanos(self.maps.guard().switched_at()), |(at, _)| at);
+        let at =
+            last.map_or_else(|| Time::from_nanos(self.mirror.maps().guard().switched_at()), |(at, _)| at);
         let at = if at > self.switch.at { at.min(handled) } else { handled };
         let pace = Pace { told: at, handled, decided };
         self.followed = Switched { pace, at, generation: found.generation(), by: Writer::DataPlane };
@@ -696,17 +682,17 @@ impl Running {
         self.read_records();
         let records = std::mem::take(&mut self.unfollowed);
         let known = Known {
-            word: self.word,
+            word: self.mirror.active(),
             at: self.switch.at.max(self.followed.at),
-            switched_at: Time::from_nanos(self.maps.guard().switched_at()),
+            switched_at: Time::from_nanos(self.mirror.maps().guard().switched_at()),
             now: now(),
         };
         // What came after `found` was read is for the next time.
         self.unfollowed = records.iter().filter(|record| is_after(record, found)).copied().collect();
         let mut meanwhile = MissedFailovers::new(known, found, records);
         if meanwhile.is_foreign {
-            let last = meanwhile.failovers.last().map_or(self.word, |(_, word)| *word);
-            meanwhile.word = self.maps.recount_active(last);
+            let last = meanwhile.failovers.last().map_or(known.word, |(_, word)| *word);
+            meanwhile.word = self.mirror.recount_active(last);
             let (found, now) = (found.generation(), meanwhile.word.generation());
             if found != last.generation() {
                 self.recording.warn(text::recounted(found, now));
@@ -732,69 +718,37 @@ impl Running {
     /// What is in EVENTS although ACTIVE is as it was known: failovers that were followed before their records came.
     fn hear_of_others(&mut self) {
         self.read_records();
-        let word = self.word;
+        let word = self.mirror.active();
         self.unfollowed.retain(|record| is_after(record, word));
     }
 
-    /// Maps are written by hand in an emergency, and by mistake. What the agent knows is put back.
-    fn mend_maps(&mut self) {
-        for slot in Slot::all() {
-            let wanted = self.entries.get(&slot).copied();
-            let entry = wanted.unwrap_or_default();
-            let map = if self.maps.slave(slot) != entry {
-                names::SLAVES
-            } else if !self.maps.has_wire_mac(slot, &entry) {
-                names::WIRE_MACS
-            } else {
-                continue;
-            };
-            self.maps.set_slave(slot, entry);
+    /// Writes to the maps again what another process has changed in an emergency, or by mistake.
+    fn restore_maps(&self) {
+        let foreign = self.mirror.restore();
+        if !foreign.is_empty() {
+            self.effects.read(|reads| reads.restored.extend(foreign));
+        }
+    }
+
+    /// Reports what another process had written where something else is written now.
+    fn overwritten(&self, map: &'static str, was_foreign: bool) {
+        if was_foreign {
             self.effects.read(|reads| _ = reads.restored.insert(map));
         }
-        if self.maps.restore_targets() {
-            self.effects.read(|reads| _ = reads.restored.insert(names::TARGETS));
-        }
-        let learned = self.maps.learned();
-        if self.learned.is_zero() {
-            self.learned = learned;
-        } else if learned != self.learned {
-            self.maps.set_learned(self.learned);
-            self.effects.read(|reads| _ = reads.restored.insert(names::LEARNED));
-        }
-        if self.maps.bond() != *self.maps.wanted_bond() {
-            self.effects.read(|reads| reads.entry = true);
-        }
-        if self.maps.guard().rank() != self.rank {
-            self.write_rank(self.rank);
-        }
-        if self.ledger.restore() {
-            self.effects.read(|reads| _ = reads.restored.insert(names::GUARD));
-        }
     }
 
-    /// Overwrites, but not without a word, what somebody else may have written.
-    fn write_slave(&mut self, slot: Slot, entry: SlaveEntry) {
-        let known = self.entries.insert(slot, entry);
-        if known.is_some_and(|known| self.maps.slave(slot) != known) {
-            self.effects.read(|reads| _ = reads.restored.insert(names::SLAVES));
-        }
-        self.maps.set_slave(slot, entry);
-    }
-
-    /// As [`Self::write_slave`].
-    fn write_rank(&mut self, rank: Rank) {
-        if self.maps.guard().rank() != self.rank {
-            self.effects.read(|reads| _ = reads.restored.insert(names::GUARD));
-        }
-        self.rank = rank;
-        self.maps.set_rank(rank);
+    fn write_slave(&self, slot: Slot, entry: SlaveEntry) {
+        self.overwritten(names::SLAVES, self.mirror.set_slave(slot, entry));
     }
 
     /// What the carrier guard goes by: each slave's device, and the order in which they are tried.
     fn inform_guard(&mut self, reader: Option<&DeviceReader>) {
         let mut changed = Vec::new();
         for slave in self.engine.slaves() {
-            let Some(entry) = self.entries.get(&slave.slot) else { continue };
+            let entry = self.mirror.slave(slave.slot);
+            if entry.ifindex() != slave.ifindex {
+                continue;
+            }
             let mut wanted = entry.with_link_failure_count(slave.link_failure_count);
             if !slave.joined {
                 wanted = wanted.with_handle(DeviceHandle::NONE);
@@ -804,14 +758,14 @@ impl Running {
                 let state = reader.and_then(|reader| reader.read(slave.ifindex).ok().flatten());
                 wanted = wanted.with_handle(state.map_or(DeviceHandle::NONE, |state| state.handle()));
             }
-            if wanted != *entry {
+            if wanted != entry {
                 changed.push((slave.slot, wanted));
             }
         }
         changed.into_iter().for_each(|(slot, entry)| self.write_slave(slot, entry));
         let rank = Rank::new(self.engine.rank());
-        if self.rank != rank {
-            self.write_rank(rank);
+        if self.mirror.rank() != rank {
+            self.overwritten(names::GUARD, self.mirror.set_rank(rank));
         }
     }
 
@@ -895,11 +849,10 @@ impl Running {
     /// What may be asked of the slaves' devices by their handles: whether links that were up still are.
     fn questions(&self) -> impl Iterator<Item = (Slot, LinkQuestion)> {
         let was_up = |slot: &Slot| self.links.get(slot).is_some_and(|link| link.up);
-        let known = self
-            .entries
-            .iter()
+        let known = Slot::all()
+            .zip(self.mirror.slaves())
             .filter(move |(slot, entry)| was_up(slot) && entry.handle() != DeviceHandle::NONE);
-        known.map(|(&slot, entry)| (slot, LinkQuestion::new(entry.ifindex(), entry.handle())))
+        known.map(|(slot, entry)| (slot, LinkQuestion::new(entry.ifindex(), entry.handle())))
     }
 
     /// Reads a slave's device, without netlink.
@@ -960,7 +913,7 @@ impl Running {
     }
 
     fn poll_links(&mut self, reader: Option<&DeviceReader>) {
-        self.mend_maps();
+        self.restore_maps();
         let slaves = self.engine.slaves().filter(|slave| slave.joined);
         let slaves: Vec<_> = slaves.map(|slave| (slave.slot, slave.ifindex)).collect();
         let mut links = Vec::new();
@@ -990,11 +943,10 @@ impl Running {
                 Command::ReadCounters { slot } => self.read_counters(slot),
                 Command::ReadProbes => self.read_probes(),
                 Command::WriteSlave { slot, ifindex, wire_mac, permanent_mac, queue_id } => {
-                    let known = self.entries.get(&slot).copied().filter(|known| known.ifindex() == ifindex);
+                    let known = Some(self.mirror.slave(slot)).filter(|known| known.ifindex() == ifindex);
                     if known.is_none() {
-                        // What was counted of the slave before it in the slot stays in its way: better than no slave.
-                        let _ = self.maps.reset_stats(slot);
-                        self.maps.reset_probe_times(slot);
+                        // Without it the new slave begins with the counters of the former one in its slot.
+                        let _ = self.mirror.reset_counters(slot);
                         self.links.remove(&slot);
                         self.speed_is_another(slot);
                     }
@@ -1008,16 +960,14 @@ impl Running {
                 Command::ClearSlave { slot } => {
                     self.links.remove(&slot);
                     self.speed_is_another(slot);
-                    self.entries.remove(&slot);
-                    self.maps.set_slave(slot, SlaveEntry::default());
+                    self.mirror.clear_slave(slot);
                 }
                 Command::Switch { active, draining, usable } => {
-                    let next = self.word.next(active, draining, usable);
+                    let before = self.mirror.active();
                     let change =
-                        if active == self.word.active() { WordChange::None } else { WordChange::MayFailOver };
-                    match self.maps.exchange_active(self.word, next) {
-                        Ok(()) => {
-                            self.word = next;
+                        if active == before.active() { WordChange::None } else { WordChange::MayFailOver };
+                    match self.mirror.switch(active, draining, usable) {
+                        Ok(next) => {
                             self.ledger.follow(next, change);
                             let (pace, generation) = (self.pace, next.generation());
                             self.switch = Switched { pace, at: now(), generation, by: Writer::Agent };
@@ -1123,7 +1073,7 @@ impl Running {
             Writer::DataPlane => (Seen::Guard, Made::ByDataPlane { heard }),
         };
         let slots = self.engine.slaves().map(|slave| slave.slot.index() as u32);
-        let now = DropsBefore::read(&self.maps, slots);
+        let now = DropsBefore::read(self.mirror.maps(), slots);
         let before = self.none_since.take().filter(|_| from.is_none()).or_else(|| now.clone());
         let before = before.filter(|_| !nobody_looked);
         self.none_since = now.filter(|_| to.is_none());
@@ -1145,14 +1095,15 @@ impl Running {
 
     fn read_probes(&mut self) {
         let slaves = self.engine.slaves().filter(|slave| slave.joined);
-        let heard = slaves.map(|slave| Heard { slot: slave.slot, times: self.maps.probe_times(slave.slot) });
+        let heard =
+            slaves.map(|slave| Heard { slot: slave.slot, times: self.mirror.maps().probe_times(slave.slot) });
         let heard = heard.collect();
         let _ = self.handle(Event::Probes(heard));
     }
 
     fn read_counters(&mut self, slot: Slot) {
         // Without counters there is nothing to tell; the next look may succeed.
-        if let Ok(stats) = self.maps.stats(slot.index() as u32) {
+        if let Ok(stats) = self.mirror.maps().stats(slot.index() as u32) {
             let (tx_packets, rx_unicast) = (stats.tx_packets, stats.rx_unicast);
             let _ = self.engine.handle(now(), Event::Counters { slot, tx_packets, rx_unicast });
         }

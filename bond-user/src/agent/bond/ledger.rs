@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bond_common::abi::ActiveWord;
 
-use crate::sys::dataplane::Maps;
+use crate::sys::dataplane::MapMirror;
 
 /// Whether a change of ACTIVE may be a failover, for which a receipt is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum WordChange {
 
 /// Shared by the engine's thread, which changes and follows ACTIVE, and the bond's task, which writes receipts.
 pub struct Ledger {
-    maps: Arc<Maps>,
+    mirror: Arc<MapMirror>,
     open: Mutex<Open>,
 }
 
@@ -30,8 +30,6 @@ struct Open {
     receipts: u32,
     /// A receipt may be begun for `word`.
     may_begin: bool,
-    /// What GUARD has.
-    published: Option<ActiveWord>,
 }
 
 impl Open {
@@ -42,8 +40,8 @@ impl Open {
 
 impl Ledger {
     /// Of a bond of which no receipt is open.
-    pub fn new(maps: Arc<Maps>) -> Self {
-        Self { maps, open: Mutex::default() }
+    pub fn new(mirror: Arc<MapMirror>) -> Self {
+        Self { mirror, open: Mutex::default() }
     }
 
     /// The engine knows that ACTIVE is `word`.
@@ -51,7 +49,7 @@ impl Ledger {
         let mut open = self.open();
         open.word = word;
         open.may_begin |= change == WordChange::MayFailOver;
-        self.publish(&mut open);
+        self.publish(&open);
     }
 
     /// A receipt is begun.
@@ -65,7 +63,7 @@ impl Ledger {
         let mut open = self.open();
         if open.may_begin {
             open.may_begin = false;
-            self.publish(&mut open);
+            self.publish(&open);
         }
     }
 
@@ -73,23 +71,12 @@ impl Ledger {
     pub fn finish(&self) {
         let mut open = self.open();
         open.receipts = open.receipts.saturating_sub(1);
-        self.publish(&mut open);
+        self.publish(&open);
     }
 
-    /// Stores the word in GUARD again if another process has changed it. Returns whether it had.
-    pub fn restore(&self) -> bool {
-        let open = self.open();
-        let Some(word) = open.published.filter(|word| self.maps.guard().known() != *word) else {
-            return false;
-        };
-        self.maps.set_known(word);
-        true
-    }
-
-    fn publish(&self, open: &mut Open) {
+    fn publish(&self, open: &Open) {
         if open.is_none() {
-            open.published = Some(open.word);
-            self.maps.set_known(open.word);
+            self.mirror.set_known(open.word);
         }
     }
 

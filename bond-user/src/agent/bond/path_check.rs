@@ -236,7 +236,7 @@ impl Effects {
 
     fn port<'a>(&self, device: &'a str, bond: Option<&'a str>) -> Port<'a> {
         let netkit = match self.host {
-            Host::Pair { bond, .. } if self.entry.has(BondEntry::NETKIT) => Some(bond),
+            Host::Pair { bond, .. } if self.mirror.bond().has(BondEntry::NETKIT) => Some(bond),
             Host::Pair { .. } | Host::Port { .. } => None,
         };
         Port { device, ifindex: self.host.port(), netkit, bond }
@@ -278,7 +278,7 @@ impl Effects {
         };
         let mut devices = vec![wanted(self.host.port(), port, role, of_port)];
         if let Some(bond) = bond {
-            let first_queue = self.entry.has(BondEntry::QUEUE_IDS);
+            let first_queue = self.mirror.bond().has(BondEntry::QUEUE_IDS);
             let device = wanted(self.host.device(), bond, Role::Bond, Vec::new());
             devices.push(Wanted { first_queue, ..device });
         }

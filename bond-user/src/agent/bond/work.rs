@@ -58,8 +58,6 @@ pub struct Reads {
     pub report: Option<(Slot, Mac)>,
     /// Neighbours are to be asked.
     pub neighbours: bool,
-    /// BOND may have been written to.
-    pub entry: bool,
     /// Maps that were written to, and have been restored.
     pub restored: BTreeSet<&'static str>,
     /// Whether the pins are there.

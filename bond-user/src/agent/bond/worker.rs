@@ -13,7 +13,6 @@ use std::{
 use bond_common::{
     abi::{BondEntry, FailOverMac, Slot},
     mac::Mac,
-    names,
 };
 use bond_core::{
     event::{Asked, Event, Link},
@@ -45,7 +44,7 @@ use crate::{
     sys::{
         Devices, SysError,
         announcer::{self, Announced},
-        dataplane::{DataPlane, FormerMacs, Hook},
+        dataplane::{DataPlane, FormerMacs, Hook, MapMirror},
         devices::ChangeMacs,
         enslave::{EnslavePlan, PutBack},
         found::{Found, Lower},
@@ -240,8 +239,8 @@ pub struct Effects {
     /// For the one change that must not take long: bond0's MAC.
     pub macs: Box<dyn ChangeMacs>,
     pub data_plane: Box<dyn DataPlane>,
-    /// What BOND holds; only this task writes it.
-    pub entry: BondEntry,
+    /// What BOND holds.
+    pub mirror: Arc<MapMirror>,
     pub host: Host,
     /// Bytes, of every device of the bond.
     pub mtu: u32,
@@ -301,7 +300,7 @@ pub struct Parts {
     pub devices: Arc<dyn Devices>,
     pub macs: Box<dyn ChangeMacs>,
     pub data_plane: Box<dyn DataPlane>,
-    pub entry: BondEntry,
+    pub mirror: Arc<MapMirror>,
     pub host: Host,
     pub mtu: u32,
     pub engine: EngineHandle,
@@ -341,7 +340,7 @@ impl Effects {
             devices,
             macs,
             data_plane,
-            entry,
+            mirror,
             host,
             mtu,
             engine,
@@ -357,7 +356,7 @@ impl Effects {
             is_changed,
         } = parts;
         let further_macs = left.first().map(|(_, found)| found.unicast.clone()).unwrap_or_default();
-        let wire_mac = |(slot, _): &(Slot, Found)| data_plane.maps().slave(*slot).wire_mac();
+        let wire_mac = |(slot, _): &(Slot, Found)| mirror.slave(*slot).wire_mac();
         let prearmed = left.first().filter(|_| wanted.prearm).map(wire_mac);
         Self {
             id,
@@ -366,7 +365,7 @@ impl Effects {
             devices,
             macs,
             data_plane,
-            entry,
+            mirror,
             host,
             mtu,
             engine,
@@ -450,7 +449,9 @@ impl Effects {
     async fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::FailedOver => self.recording.add(Entry::FirstPartDone),
-            Effect::PolicyTurnedActive => self.set_entry(self.entry.with_policy(FailOverMac::Active)),
+            Effect::PolicyTurnedActive => {
+                self.mirror.update_bond(|bond| bond.with_policy(FailOverMac::Active))
+            }
             Effect::PathSeen(seen) => self.path_seen(*seen).await,
             Effect::Announced(told) => self.announced(*told).await,
             Effect::SetCarrier(up) => {
@@ -461,11 +462,11 @@ impl Effects {
             }
             Effect::SetMac { of, mac, answers } => self.set_mac(of, mac, answers).await,
             Effect::Options(options) => {
-                self.write_entry(&options);
+                self.write_options(&options);
                 if options.num_grat_arp == 0 {
                     self.recording.add(Entry::WithoutAnnouncement);
                 }
-                if self.entry.has(BondEntry::ALL_SLAVES_ACTIVE)
+                if self.mirror.bond().has(BondEntry::ALL_SLAVES_ACTIVE)
                     && let Ok(link) = self.devices.link_by_index(self.host.device()).await
                 {
                     self.warn_of_bridge(&link).await;
@@ -523,15 +524,11 @@ impl Effects {
 
     /// What the engine wants to know, or have sent, as often as its clocks say.
     async fn read(&mut self, reads: Reads) {
-        let Reads { links, speeds, report, neighbours, entry, restored, pinned, record } = reads;
+        let Reads { links, speeds, report, neighbours, restored, pinned, record } = reads;
         if record {
             self.write_record_again();
         }
-        restored.into_iter().for_each(|map| self.warn_of_mended(map));
-        if entry && !self.data_plane.maps().has_wanted_bond() {
-            self.set_entry(self.entry);
-            self.warn_of_mended(names::BOND);
-        }
+        restored.into_iter().for_each(|map| self.warn_of_restored(map));
         if let Some(pinned) = pinned {
             self.pinned(pinned);
         }
@@ -643,7 +640,7 @@ impl Effects {
         recorded: oneshot::Sender<()>,
     ) -> Result<Link, AgentError> {
         self.data_plane.check_pins()?;
-        let prearmed = self.wanted.prearm.then(|| self.data_plane.maps().slave(slot).wire_mac());
+        let prearmed = self.wanted.prearm.then(|| self.mirror.slave(slot).wire_mac());
         let mut unicast = self.further_macs.clone();
         if let Some(mac) = prearmed {
             unicast.retain(|known| Some(*known) != self.prearmed);
@@ -728,7 +725,7 @@ impl Effects {
 
     /// Warns once of a bridge above a bond that delivers what backups receive.
     async fn warn_of_bridge(&mut self, link: &LinkInfo) {
-        let all = self.entry.has(BondEntry::ALL_SLAVES_ACTIVE);
+        let all = self.mirror.bond().has(BondEntry::ALL_SLAVES_ACTIVE);
         let master = link.master.filter(|_| all && matches!(self.host, Host::Pair { .. }));
         if self.warned_of == master {
             return;
@@ -1010,11 +1007,12 @@ impl Effects {
             return true;
         };
         let accepted = self.accept_former_macs(bond).await;
-        let flags = self.entry.flags();
-        self.set_entry(self.entry.with_flags(flags | BondEntry::HOST_MAC_MOVES));
+        self.mirror.update_bond(|bond| bond.with_flags(bond.flags() | BondEntry::HOST_MAC_MOVES));
         let answer = waiting(|| self.macs.set_mac(bond, mac));
-        let entry = if answer.is_ok() { self.entry.with_host_mac(mac) } else { self.entry };
-        self.set_entry(entry.with_flags(flags));
+        self.mirror.update_bond(|bond| {
+            let bond = bond.with_flags(bond.flags() & !BondEntry::HOST_MAC_MOVES);
+            if answer.is_ok() { bond.with_host_mac(mac) } else { bond }
+        });
         self.settling = Some(tokio::spawn(async move {
             tokio::time::sleep(UNDER_WAY).await;
             waiting(|| drop(accepted));
@@ -1098,23 +1096,22 @@ impl Effects {
         }
     }
 
-    fn write_entry(&mut self, options: &BondOptions) {
+    fn write_options(&self, options: &BondOptions) {
         let guard = GuardState::new(self.wanted.guard, self.data_plane.kernel(), options);
-        let flags = self.entry.flags() & !OPTION_FLAGS | option_flags(options, guard);
-        self.set_entry(self.entry.with_flags(flags).with_policy(options.fail_over_mac));
-    }
-
-    fn set_entry(&mut self, entry: BondEntry) {
-        self.entry = entry;
-        self.data_plane.maps().set_bond(entry);
+        self.mirror.update_bond(|bond| {
+            let flags = bond.flags() & !OPTION_FLAGS | option_flags(options, guard);
+            bond.with_flags(flags).with_policy(options.fail_over_mac)
+        });
     }
 
     /// What people do to bond0 goes on to the slaves, as the driver's ndo_change_mtu and ndo_set_rx_mode do.
     async fn host_changed(&mut self, link: &LinkInfo) {
-        if !link.mac.is_zero() && link.mac != self.entry.host_mac() && matches!(self.host, Host::Pair { .. })
+        if !link.mac.is_zero()
+            && link.mac != self.mirror.bond().host_mac()
+            && matches!(self.host, Host::Pair { .. })
         {
             // Set by hand: packets translate between it and the wire until the engine has said what becomes of it.
-            self.set_entry(self.entry.with_host_mac(link.mac));
+            self.mirror.update_bond(|bond| bond.with_host_mac(link.mac));
             self.engine.event(self.id, Event::BondMacFound { mac: link.mac });
         }
         if matches!(self.host, Host::Pair { .. }) && link.name != self.device_name {
@@ -1193,7 +1190,7 @@ impl Effects {
         Ownership::new(self.record.mark(), self.slaves.values().map(|slave| slave.ifindex).chain(ends))
     }
 
-    fn warn_of_mended(&mut self, map: &str) {
+    fn warn_of_restored(&self, map: &str) {
         let text = format!("BPF map {map} was modified by another process; restored");
         self.recording.add(Entry::Restored(text));
     }

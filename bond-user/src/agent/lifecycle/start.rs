@@ -6,10 +6,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use bond_common::{
-    abi::{BondEntry, Slot},
-    mac::Mac,
-};
+use bond_common::{abi::Slot, mac::Mac};
 use bond_core::{Engine, Left, NewBond, options::BondOptions, status::BondStatus};
 use tokio::sync::watch;
 use tracing::warn;
@@ -37,7 +34,7 @@ use crate::{
     },
     sys::{
         announcer::Announced,
-        dataplane::{DataPlane, Events, Maps},
+        dataplane::{DataPlane, Events, MapMirror, Maps},
         found::Found,
     },
 };
@@ -45,8 +42,6 @@ use crate::{
 /// A data plane that is ready for its engine.
 pub struct Plane {
     pub data_plane: Box<dyn DataPlane>,
-    /// What BOND holds.
-    pub entry: BondEntry,
     pub host: Host,
     /// Bytes.
     pub mtu: u32,
@@ -87,8 +82,7 @@ pub fn start(
     config: &BondConfig,
     plane: Plane,
 ) -> Result<Started, AgentError> {
-    let Plane { mut data_plane, entry, host, mtu, mac, mac_assigned, options, record, announced, left } =
-        plane;
+    let Plane { mut data_plane, host, mtu, mac, mac_assigned, options, record, announced, left } = plane;
     let macs = match machine.devices.open_macs() {
         Ok(macs) => macs,
         Err(error) => {
@@ -97,17 +91,18 @@ pub fn start(
         }
     };
     let records = watch_data_plane(config, &mut *data_plane, (machine.engine.clone(), id));
-    let maps = data_plane.maps();
+    let mirror = data_plane.mirror();
+    let maps = Arc::clone(mirror.maps());
     // What happened to its devices before is not known.
     let is_changed = Arc::new(AtomicBool::new(true));
-    let ledger = Arc::new(Ledger::new(Arc::clone(&maps)));
+    let ledger = Arc::new(Ledger::new(Arc::clone(&mirror)));
     let (effects, jobs) = Work::new();
     let run = machine.paths.run_of(&config.name);
     let receipt_writer =
         ReceiptWriter::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps), Arc::clone(&ledger));
     let history = receipt_writer.history();
     let recording = Recording::start(receipt_writer);
-    let prober = start_prober(machine, id, config, (host, &maps));
+    let prober = start_prober(machine, id, config, (host, &mirror));
     let announcer_task = start_announcer(machine, id, (host, &maps), &effects, &recording, announced.clone());
     let parts = Parts {
         id,
@@ -115,7 +110,7 @@ pub fn start(
         devices: Arc::clone(&machine.devices),
         macs,
         data_plane,
-        entry,
+        mirror: Arc::clone(&mirror),
         host,
         mtu,
         engine: machine.engine.clone(),
@@ -145,7 +140,7 @@ pub fn start(
         id,
         bond,
         left,
-        maps,
+        mirror,
         records,
         ledger,
         effects: effects.clone(),
@@ -181,11 +176,11 @@ fn start_prober(
     machine: &Machine,
     id: BondId,
     config: &BondConfig,
-    (host, maps): (Host, &Arc<Maps>),
+    (host, mirror): (Host, &Arc<MapMirror>),
 ) -> Probing {
     let (prober, rounds) = Probing::new();
-    let (bond, maps) = (config.name.to_string(), Arc::clone(maps));
-    let of = arp_prober::Of { id, bond, maps, engine: machine.engine.clone() };
+    let (bond, mirror) = (config.name.to_string(), Arc::clone(mirror));
+    let of = arp_prober::Of { id, bond, mirror, engine: machine.engine.clone() };
     tokio::spawn(ArpProber::new(of, host, Arc::clone(&machine.devices)).run(rounds));
     prober
 }

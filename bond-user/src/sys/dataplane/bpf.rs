@@ -25,7 +25,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::{
     At, Attachment, DataPlane, DataPlaneError, DataPlanes, DeviceHook, Events, Fault, FormerMacs, Hook,
-    Kernel, Maps, OtherVersion, Pinned, Pins, Port, Replaced, TcAttach, Unfit, Watched,
+    Kernel, MapMirror, Maps, OtherVersion, Pinned, Pins, Port, Replaced, TcAttach, Unfit, Watched,
     attach::{
         Place, Way, attach, attach_anew, dev_map, error_chain, load, load_object, replace, set, take,
         take_classifier,
@@ -169,7 +169,7 @@ pub struct BpfDataPlane {
     dir: Location,
     hook: Hook,
     kernel: Arc<Kernel>,
-    maps: Arc<Maps>,
+    mirror: Arc<MapMirror>,
     /// The object with the port's program, until that is at its hook.
     port_object: Option<Ebpf>,
     /// The program that is sometimes on bond0.
@@ -217,7 +217,7 @@ impl BpfDataPlane {
             dir: dir.clone(),
             hook,
             kernel,
-            maps: Arc::new(maps),
+            mirror: Arc::new(MapMirror::new(Arc::new(maps))),
             port_object: Some(object),
             host_program,
             events: Some(events),
@@ -424,8 +424,8 @@ impl DataPlane for BpfDataPlane {
         &self.kernel
     }
 
-    fn maps(&self) -> Arc<Maps> {
-        Arc::clone(&self.maps)
+    fn mirror(&self) -> Arc<MapMirror> {
+        Arc::clone(&self.mirror)
     }
 
     fn take_events(&mut self) -> Result<Box<dyn Events>, DataPlaneError> {

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io,
     os::fd::OwnedFd,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -18,7 +19,7 @@ use nix::errno::Errno;
 
 use super::{
     Attachment, Counters, DataPlane, DataPlaneError, DataPlanes, DeviceLink, Events, Fault, FormerMacs, Hook,
-    Kernel, Maps, OtherVersion, Pinned, Pins, Port, Replaced, Unfit, Watched,
+    Kernel, MapMirror, Maps, OtherVersion, Pinned, Pins, Port, Replaced, Unfit, Watched,
     mapped::Mapped,
     pins::{self, PORT_PIN, remove_pins_of, slave_pin},
 };
@@ -44,9 +45,10 @@ impl FakeDataPlanes {
     }
 
     fn open(&self, dir: &Location, hook: Hook) -> Result<Box<dyn DataPlane>, DataPlaneError> {
-        let maps = Arc::new(open_maps(&pins::open(dir)?)?);
+        let pins = pins::open(dir)?;
+        let mirror = MapMirror::new(Arc::new(open_maps(|name| pins.path_of(name))?));
         let (kernel, types) = (self.kernel.clone(), Arc::clone(&self.types));
-        Ok(Box::new(FakeDataPlane { kernel, types, dir: dir.clone(), hook, maps }))
+        Ok(Box::new(FakeDataPlane { kernel, types, dir: dir.clone(), hook, mirror: Arc::new(mirror) }))
     }
 }
 
@@ -58,8 +60,7 @@ impl DataPlanes for FakeDataPlanes {
             _ => pin_error(dir)(source),
         })?;
         for name in names::PINNED_MAPS {
-            let file = File::create_new(pins.path_of(name)).map_err(pin_error(dir))?;
-            file.set_len(MAP).map_err(pin_error(dir))?;
+            create_map(&pins.path_of(name)).map_err(pin_error(dir))?;
         }
         self.open(dir, hook)
     }
@@ -81,7 +82,7 @@ impl Pins for FakeDataPlanes {
             Ok(pins) => pins,
             Err(unfit) => return Ok(Err(unfit)),
         };
-        let maps = open_maps(&pins)?;
+        let maps = open_maps(|name| pins.path_of(name))?;
         match maps.bond().abi_version() {
             ABI_VERSION => Ok(Ok(maps)),
             other => Ok(Err(Unfit::OtherVersion(other))),
@@ -118,9 +119,22 @@ fn called(kernel: &FakeKernel, dir: &Location, what: &str) -> Result<(), DataPla
     kernel.note_call(what).map_err(|errno| pin_error(dir)(errno.into()))
 }
 
-fn open_maps(pins: &Directory) -> Result<Maps, DataPlaneError> {
+fn create_map(path: &Path) -> io::Result<()> {
+    File::create_new(path)?.set_len(MAP)
+}
+
+/// Opens the maps in a directory, which are made where they are missing.
+#[cfg(test)]
+pub(in crate::sys::dataplane) fn maps_in(directory: &Path) -> Maps {
+    for name in names::PINNED_MAPS {
+        let _ = create_map(&directory.join(name));
+    }
+    open_maps(|name| directory.join(name)).unwrap()
+}
+
+fn open_maps(path_of: impl Fn(&str) -> PathBuf) -> Result<Maps, DataPlaneError> {
     let open = |name: &'static str| {
-        let file = File::options().read(true).write(true).open(pins.path_of(name));
+        let file = File::options().read(true).write(true).open(path_of(name));
         file.map(OwnedFd::from).map_err(|source| DataPlaneError::Pin { path: name.into(), source })
     };
     let stats = open(names::STATS)?;
@@ -165,7 +179,7 @@ struct FakeDataPlane {
     types: Arc<Kernel>,
     dir: Location,
     hook: Hook,
-    maps: Arc<Maps>,
+    mirror: Arc<MapMirror>,
 }
 
 impl FakeDataPlane {
@@ -225,8 +239,8 @@ impl DataPlane for FakeDataPlane {
         &self.types
     }
 
-    fn maps(&self) -> Arc<Maps> {
-        Arc::clone(&self.maps)
+    fn mirror(&self) -> Arc<MapMirror> {
+        Arc::clone(&self.mirror)
     }
 
     fn take_events(&mut self) -> Result<Box<dyn Events>, DataPlaneError> {

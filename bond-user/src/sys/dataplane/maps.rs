@@ -1,4 +1,4 @@
-//! The maps that agent and packets share.
+//! The maps that agent and packets share, to read: [`super::MapMirror`] alone writes them.
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
@@ -27,8 +27,6 @@ pub struct Maps {
     active: Mapped<ActiveWord>,
     slaves: Mapped<SlaveEntry>,
     bond: Mapped<BondEntry>,
-    /// BOND has words, and is compared as a whole: to see what somebody else has written.
-    wanted_bond: Mutex<BondEntry>,
     stats: Mutex<Box<dyn Counters>>,
     probes: Mapped<ProbeTimes>,
     targets: Mapped<Targets>,
@@ -36,8 +34,6 @@ pub struct Maps {
     /// [`WireMacs`], word by word.
     wire_macs: Mapped<u64>,
     learned: Mapped<u64>,
-    /// TARGETS, as BOND.
-    wanted_targets: Mutex<Targets>,
 }
 
 /// Counts what was sent, received and dropped, by slot.
@@ -115,19 +111,16 @@ impl Maps {
         mut source: impl FnMut(&'static str) -> Result<F, DataPlaneError>,
         counters: Box<dyn Counters>,
     ) -> Result<Self, DataPlaneError> {
-        let bond: Mapped<BondEntry> = mapped(names::BOND, source(names::BOND)?, 1)?;
         Ok(Self {
             active: mapped(names::ACTIVE, source(names::ACTIVE)?, 1)?,
             slaves: mapped(names::SLAVES, source(names::SLAVES)?, MAX_SLAVES)?,
-            wanted_bond: Mutex::new(bond.load(0)),
-            bond,
+            bond: mapped(names::BOND, source(names::BOND)?, 1)?,
             stats: Mutex::new(counters),
             probes: mapped(names::PROBES, source(names::PROBES)?, MAX_SLAVES)?,
             targets: mapped(names::TARGETS, source(names::TARGETS)?, 1)?,
             guard: mapped(names::GUARD, source(names::GUARD)?, 1)?,
             wire_macs: mapped(names::WIRE_MACS, source(names::WIRE_MACS)?, MAX_SLAVES)?,
             learned: mapped(names::LEARNED, source(names::LEARNED)?, 1)?,
-            wanted_targets: Mutex::default(),
         })
     }
 
@@ -142,13 +135,14 @@ impl Maps {
         Ok(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
     }
 
+    /// Returns the word in ACTIVE.
     pub fn active(&self) -> ActiveWord {
         self.active.load(0)
     }
 
-    /// Changes ACTIVE by compare-and-swap, asking `change` again if somebody else was faster.
+    /// Changes ACTIVE by compare-and-swap, and asks `change` again where the data plane or another process was faster.
     /// Returns what was stored.
-    pub fn update_active(&self, change: impl Fn(ActiveWord) -> ActiveWord) -> ActiveWord {
+    pub(super) fn update_active(&self, change: impl Fn(ActiveWord) -> ActiveWord) -> ActiveWord {
         let word = self.active.word(0, 0);
         let mut seen = word.load(Ordering::Acquire);
         loop {
@@ -160,145 +154,102 @@ impl Maps {
         }
     }
 
-    /// Changes ACTIVE if it is still what the caller knows; else says what it is.
-    pub fn exchange_active(&self, known: ActiveWord, next: ActiveWord) -> Result<(), ActiveWord> {
+    /// Changes ACTIVE by compare-and-swap, if it still is `known`.
+    ///
+    /// # Errors
+    /// ACTIVE holds this word instead.
+    pub(super) fn exchange_active(&self, known: ActiveWord, next: ActiveWord) -> Result<(), ActiveWord> {
         let word = self.active.word(0, 0);
         let exchanged = word.compare_exchange(known.bits(), next.bits(), Ordering::AcqRel, Ordering::Acquire);
         exchanged.map(drop).map_err(ActiveWord::from_bits)
     }
 
-    /// Stores ACTIVE once more as it is, with the generation that follows `known`. Returns what was stored.
-    pub fn recount_active(&self, known: ActiveWord) -> ActiveWord {
-        self.update_active(|word| known.next(word.active(), word.draining(), word.usable()))
-    }
-
-    /// The order in which the carrier guard tries slots.
-    pub fn set_rank(&self, rank: Rank) {
-        self.guard.word(0, GuardEntry::RANK).store(rank.bits(), Ordering::Release);
-    }
-
-    /// What this agent knows of ACTIVE.
-    pub fn set_known(&self, word: ActiveWord) {
-        self.guard.word(0, GuardEntry::KNOWN).store(word.bits(), Ordering::Release);
-    }
-
+    /// Returns the entry in GUARD.
     pub fn guard(&self) -> GuardEntry {
         self.guard.load(0)
     }
 
+    /// Stores the order in which the carrier guard tries slots.
+    pub(super) fn store_rank(&self, rank: Rank) {
+        self.guard.word(0, GuardEntry::RANK).store(rank.bits(), Ordering::Release);
+    }
+
+    /// Stores the word of ACTIVE up to which failovers are on record.
+    pub(super) fn store_known(&self, word: ActiveWord) {
+        self.guard.word(0, GuardEntry::KNOWN).store(word.bits(), Ordering::Release);
+    }
+
+    /// Returns the entry of a slot in SLAVES.
     pub fn slave(&self, slot: Slot) -> SlaveEntry {
         self.slaves.load(slot.index())
     }
 
-    pub fn set_slave(&self, slot: Slot, entry: SlaveEntry) {
-        // Frames go by the port before there is a queue for which they have to.
-        if entry.queue_id() != 0 {
-            self.choose_way(true);
-        }
+    /// Stores the entry of a slot in SLAVES, and its MAC address in WIRE_MACS.
+    pub(super) fn store_slave(&self, slot: Slot, entry: SlaveEntry) {
         self.slaves.store(slot.index(), entry);
-        self.wire_macs.store(slot.index(), WireMacs::word_of(&entry));
-        self.choose_way(self.has_queues());
+        self.store_wire_mac(slot, WireMacs::word_of(&entry));
     }
 
-    fn choose_way(&self, has_queues: bool) {
-        let mut wanted = self.wanted_bond();
-        let with_way = with_way(*wanted, has_queues);
-        if with_way != *wanted {
-            *wanted = with_way;
-            self.bond.store(0, with_way);
-        }
+    pub(super) fn store_wire_mac(&self, slot: Slot, word: u64) {
+        self.wire_macs.store(slot.index(), word);
     }
 
-    fn has_queues(&self) -> bool {
-        Slot::all().any(|slot| self.slave(slot).queue_id() != 0)
+    /// Returns whether WIRE_MACS has at this slot what belongs to this entry of SLAVES.
+    pub(super) fn has_wire_mac(&self, slot: Slot, entry: &SlaveEntry) -> bool {
+        self.wire_macs.load(slot.index()) == WireMacs::word_of(entry)
     }
 
+    /// Returns the entry in BOND.
     pub fn bond(&self) -> BondEntry {
         self.bond.load(0)
     }
 
-    pub fn set_bond(&self, entry: BondEntry) {
-        let mut wanted = self.wanted_bond();
-        *wanted = with_way(entry, self.has_queues());
-        self.bond.store(0, *wanted);
+    pub(super) fn store_bond(&self, entry: BondEntry) {
+        self.bond.store(0, entry);
     }
 
-    /// Whether BOND is as it was given.
-    pub fn has_wanted_bond(&self) -> bool {
-        let wanted = self.wanted_bond();
-        self.bond() == *wanted
-    }
-
-    /// What BOND was given last. While another thread gives it something else, the two differ for a moment.
-    pub fn wanted_bond(&self) -> MutexGuard<'_, BondEntry> {
-        // Poisoned or not, it is one entry or the other.
-        self.wanted_bond.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// When a slave heard something.
+    /// Returns when a slave received what the ARP monitor counts.
     pub fn probe_times(&self, slot: Slot) -> ProbeTimes {
         self.probes.load(slot.index())
     }
 
-    /// A slave is new in its slot: what the one before it heard is not its own.
-    pub fn reset_probe_times(&self, slot: Slot) {
+    /// Forgets what the former slave of a slot received.
+    pub(super) fn reset_probe_times(&self, slot: Slot) {
         self.probes.store(slot.index(), ProbeTimes::NEVER);
     }
 
-    /// Whom the next probes ask.
-    pub fn set_targets(&self, targets: Targets) {
-        let mut wanted = self.wanted_targets();
-        *wanted = targets;
+    /// Returns the targets of the last round of probes.
+    pub(super) fn targets(&self) -> Targets {
+        self.targets.load(0)
+    }
+
+    pub(super) fn store_targets(&self, targets: Targets) {
         self.targets.store(0, targets);
     }
 
-    /// Stores TARGETS again if another process has changed it. Returns whether it had.
-    pub fn restore_targets(&self) -> bool {
-        let wanted = self.wanted_targets();
-        let is_changed = *wanted != Targets::default() && self.targets.load(0) != *wanted;
-        if is_changed {
-            self.targets.store(0, *wanted);
-        }
-        is_changed
-    }
-
-    fn wanted_targets(&self) -> MutexGuard<'_, Targets> {
-        // Poisoned or not, it is one round's or another's.
-        self.wanted_targets.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether WIRE_MACS has at this slot what SLAVES is to have there.
-    pub fn has_wire_mac(&self, slot: Slot, entry: &SlaveEntry) -> bool {
-        self.wire_macs.load(slot.index()) == WireMacs::word_of(entry)
-    }
-
-    /// The MAC of the host behind an existing port; zero while it is not known.
+    /// Returns the MAC address of the host behind an existing port; zero while it is not known.
     pub fn learned(&self) -> Mac {
         Mac::from_word(self.learned.load(0))
     }
 
-    pub fn set_learned(&self, mac: Mac) {
+    pub(super) fn store_learned(&self, mac: Mac) {
         self.learned.store(0, mac.to_word());
     }
 
-    /// All CPUs' counters of one slot, or of [`bond_common::abi::PORT_STATS`].
+    /// Returns all CPUs' counters of one slot, or of [`bond_common::abi::PORT_STATS`].
+    ///
+    /// # Errors
+    /// The kernel refuses to read them.
     pub fn stats(&self, index: u32) -> Result<SlotStats, DataPlaneError> {
         self.counters().read(index)
     }
 
-    /// A slot's counters from 0 on, for a slave that comes into it.
-    pub fn reset_stats(&self, slot: Slot) -> Result<(), DataPlaneError> {
+    /// Sets the counters of a slot to 0, for a new slave.
+    pub(super) fn reset_stats(&self, slot: Slot) -> Result<(), DataPlaneError> {
         self.counters().reset(slot.index() as u32)
     }
 
     fn counters(&self) -> MutexGuard<'_, Box<dyn Counters>> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// BOND with what follows from the slaves: whether frames go by the port.
-fn with_way(entry: BondEntry, has_queues: bool) -> BondEntry {
-    let by_port = entry.has(BondEntry::NETKIT) && has_queues;
-    let flags = entry.flags() & !BondEntry::BY_PORT;
-    entry.with_flags(if by_port { flags | BondEntry::BY_PORT } else { flags })
 }

@@ -12,6 +12,7 @@ mod kernel;
 mod link;
 mod mapped;
 mod maps;
+mod mirror;
 mod netkit;
 mod pins;
 mod watched;
@@ -29,6 +30,7 @@ pub use device_reader::DeviceReader;
 pub use kernel::{Kernel, KernelError, TcAttach};
 pub use link::DeviceLink;
 pub use maps::{Counters, Maps};
+pub use mirror::MapMirror;
 use netkit::DeviceHook;
 pub use pins::{Hold, Pinned, faults, hold, learned, lost_programs, pinned_hook};
 pub use watched::{At, AtHook, Watched};
@@ -174,8 +176,8 @@ pub trait DataPlane: Send + Sync {
     /// Returns the kernel for which the programs were loaded.
     fn kernel(&self) -> &Kernel;
 
-    /// Returns the maps, to share with the engine.
-    fn maps(&self) -> Arc<Maps>;
+    /// Returns what writes the maps, to share with the engine and the tasks of the bond.
+    fn mirror(&self) -> Arc<MapMirror>;
 
     /// Takes EVENTS out, once.
     ///

@@ -1,7 +1,7 @@
 //! Taking a bond over: its programs are replaced without a packet in between, and its engine completes what the former agent
 //! may have left unfinished.
 
-use bond_common::abi::{SlaveEntry, Slot};
+use bond_common::abi::Slot;
 use bond_core::{Left, LeftSlave, event::Link, options::SlaveOptions};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -76,7 +76,7 @@ pub async fn apply(
         }
     }
     let (plane, rest) = taking.taken(seen.host_device).await;
-    let maps = plane.data_plane.maps();
+    let maps = plane.data_plane.mirror().maps().clone();
     let started = start::start(machine, id, config, plane)?;
     match complete(machine, (config, id), &adoption, &started, rest, missing).await {
         Ok(wanted) => {
@@ -197,7 +197,7 @@ impl Taking<'_> {
         let wire = slaves.first().map(|slave| maps.slave(slave.left.slot).wire_mac());
         let found = (maps.bond(), host_device);
         let Identity { entry, mac, mac_assigned } = identity(machine, config, adoption, found, wire);
-        data_plane.maps().set_bond(entry);
+        data_plane.mirror().update_bond(|_| entry);
         let (missed, known) = missed(machine, config, &maps, &mut *data_plane);
         let given_away = slaves.iter().map(|slave| &slave.link).filter(|link| link.master.is_some());
         let rest = Rest {
@@ -219,7 +219,6 @@ impl Taking<'_> {
         };
         let plane = Plane {
             data_plane,
-            entry,
             host: adoption.host,
             mtu: adoption.bond.as_ref().unwrap_or(&adoption.port).mtu,
             mac,
@@ -270,7 +269,7 @@ impl Taking<'_> {
     /// Removes what is in a slot.
     fn empty(&mut self, slot: Slot) -> Result<(), AgentError> {
         self.data_plane.detach_slave(slot)?;
-        self.data_plane.maps().set_slave(slot, SlaveEntry::default());
+        self.data_plane.mirror().clear_slave(slot);
         Ok(())
     }
 

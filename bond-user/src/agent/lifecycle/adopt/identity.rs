@@ -103,9 +103,10 @@ pub fn missed(
         now: monotonic(),
     };
     let mut missed = MissedFailovers::new(known_until, word, data_plane.drain_events());
+    data_plane.mirror().follow_active(word);
     if missed.is_foreign {
         let last = missed.failovers.last().map_or(known, |(_, word)| *word);
-        missed.word = maps.recount_active(last);
+        missed.word = data_plane.mirror().recount_active(last);
         warn!("{name}: {}", text::recounted(word.generation(), missed.word.generation()));
     }
     (missed, known)

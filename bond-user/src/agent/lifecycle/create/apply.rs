@@ -51,7 +51,7 @@ pub async fn apply(
     let CreatePlan { foundation, steps, warnings, wanted } = plan;
     warnings.iter().for_each(|warning| warn!("{warning}"));
     let (plane, side) = lay(machine, config, &foundation).await?;
-    let maps = plane.data_plane.maps();
+    let maps = plane.data_plane.mirror().maps().clone();
     let started = start(machine, id, config, plane)?;
     for note in config.notes.iter().chain(&config.doubts()) {
         info!("{note}");
@@ -144,7 +144,7 @@ async fn lay(
     let entry = BondEntry::new(options.fail_over_mac, side.host.port(), side.host_mac, machine.cookie)
         .with_host_device(side.host_device)
         .with_flags(side.flags | worker::option_flags(&options, guard));
-    data_plane.maps().set_bond(entry);
+    data_plane.mirror().update_bond(|_| entry);
     if let Host::Pair { bond, .. } = side.host {
         record.set_configured(configured(bond, config))?;
     }
@@ -153,7 +153,6 @@ async fn lay(
     }
     let plane = Plane {
         data_plane,
-        entry,
         host: side.host,
         mtu,
         mac,
