@@ -47,6 +47,10 @@ fn share_target_directory() -> Result<()> {
     if link.is_dir() && !link.is_symlink() {
         fs::remove_dir_all(&link).with_context(|| format!("cannot remove {}", link.display()))?;
     }
+    // A target directory that was copied has links to the one that it was copied from.
+    if fs::read_link(&link).is_ok_and(|of| of != shared) {
+        fs::remove_file(&link).with_context(|| format!("cannot remove {}", link.display()))?;
+    }
     match symlink(&shared, &link) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(error).with_context(|| format!("cannot create {}", link.display()))

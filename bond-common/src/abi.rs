@@ -6,7 +6,13 @@
 use crate::mac::Mac;
 
 /// Version of everything in this module and of the names in [`crate::names`].
-pub const ABI_VERSION: u32 = 3;
+///
+/// Version 4 adds the maps of the clock to those of version 3, whose layouts stay: a bond of version 3 is adopted without an
+/// interruption.
+pub const ABI_VERSION: u32 = 4;
+
+/// The oldest version whose bonds this one adopts.
+pub const ABI_ADOPTED: u32 = 3;
 
 /// The number of slots, and so of slaves, of one bond; also the number of bits of the usable mask.
 pub const MAX_SLAVES: usize = 16;
@@ -56,6 +62,9 @@ impl Slot {
 /// | generation    | usable     | active | draining| flags |
 /// ```
 ///
+/// The flags are, from the lowest bit: there is an active slot; there is a draining slot; and the counter of
+/// [`Self::switches`], six bits.
+///
 /// The agent and the data plane replace the word by compare-and-swap; the one that loses reads it again.
 /// Each change increments the generation, so that a word with equal contents is not mistaken for an older one.
 #[repr(C)]
@@ -67,6 +76,8 @@ pub struct ActiveWord {
 impl ActiveWord {
     const HAS_ACTIVE: u64 = 1;
     const HAS_DRAINING: u64 = 1 << 1;
+    const SWITCHES_AT: u32 = 2;
+    const SWITCHES: u64 = 0x3f;
 
     /// Creates the word from the 64 bits that the map holds; every value is valid.
     pub const fn from_bits(word: u64) -> Self {
@@ -106,10 +117,23 @@ impl ActiveWord {
         if self.word & Self::HAS_DRAINING != 0 { Some(Slot::from_bits(self.word >> 8)) } else { None }
     }
 
+    /// Returns the counter of changes of the active slot, which wraps at 64: two words with the same counter have the same
+    /// active slot, and between them no other slot was active, unless the slot was changed 64 times in between.
+    pub const fn switches(self) -> u8 {
+        (self.word >> Self::SWITCHES_AT & Self::SWITCHES) as u8
+    }
+
     /// Returns the word that follows this one: the next generation, with these contents.
     #[must_use]
     pub const fn next(self, active: Option<Slot>, draining: Option<Slot>, usable: u16) -> Self {
         let mut bits = (self.generation().wrapping_add(1) as u64) << 32 | (usable as u64) << 16;
+        let is_same = match (self.active(), active) {
+            (None, None) => true,
+            (Some(old), Some(new)) => old.0 == new.0,
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        let switches = self.switches() as u64 + !is_same as u64;
+        bits |= (switches & Self::SWITCHES) << Self::SWITCHES_AT;
         if let Some(slot) = active {
             bits |= (slot.0 as u64) << 12 | Self::HAS_ACTIVE;
         }
@@ -127,6 +151,7 @@ impl core::fmt::Debug for ActiveWord {
             .field("usable", &format_args!("{:#06x}", self.usable()))
             .field("active", &self.active().map(Slot::index))
             .field("draining", &self.draining().map(Slot::index))
+            .field("switches", &self.switches())
             .finish()
     }
 }
@@ -798,7 +823,9 @@ mod tests {
     #[test]
     fn layout_is_the_documented_one() {
         let word = ActiveWord::default().next(Slot::new(3), Slot::new(2), 0x000c);
-        assert_eq!(word.bits(), 0x0000_0001_000c_3203);
+        assert_eq!(word.bits(), 0x0000_0001_000c_3207);
+        let same = word.next(Slot::new(3), None, 0x000c);
+        assert_eq!((same.switches(), same.next(None, None, 0).switches()), (1, 2));
         assert_eq!(Slot::new(16), None);
     }
 

@@ -1,13 +1,14 @@
 //! The records that the data plane sends to the agent through the ring buffer EVENTS: rare ones, never one per packet.
 
-use crate::{abi::ActiveWord, mac::Mac};
+use crate::{abi::ActiveWord, clock::decide::Cause, mac::Mac};
 
 /// One record of EVENTS: 24 bytes, a kind and a value whose meaning depends on the kind.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventRecord {
     kind: u32,
-    reserved: u32,
+    /// Depends on the kind; 0 where it is not used.
+    detail: u32,
     /// CLOCK_MONOTONIC, nanoseconds.
     at: u64,
     value: u64,
@@ -20,19 +21,40 @@ pub enum DataPlaneEvent {
     HostMacLearned(Mac),
     /// The carrier guard failed over: the word that it stored in ACTIVE.
     FailedOver(ActiveWord),
+    /// A tick of the clock stored this word in ACTIVE.
+    Ticked(ActiveWord, Cause),
+    /// The tick has sent a round of announcements.
+    Announced(Round),
+}
+
+/// A round of announcements that the tick has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round {
+    /// The generation of ACTIVE that it announces.
+    pub generation: u32,
+    /// Frames that the kernel took.
+    pub sent: u16,
+    /// Frames that the kernel refused.
+    pub failed: u16,
+    /// From 1, the first round after a failover.
+    pub number: u8,
 }
 
 impl EventRecord {
     const HOST_MAC_LEARNED: u32 = 1;
     const FAILED_OVER: u32 = 2;
+    const TICKED: u32 = 3;
+    const ANNOUNCED: u32 = 4;
 
     /// Creates the record of an event that happened at `at`, CLOCK_MONOTONIC in nanoseconds.
     pub const fn new(at: u64, event: DataPlaneEvent) -> Self {
-        let (kind, value) = match event {
-            DataPlaneEvent::HostMacLearned(mac) => (Self::HOST_MAC_LEARNED, mac.to_word()),
-            DataPlaneEvent::FailedOver(word) => (Self::FAILED_OVER, word.bits()),
+        let (kind, detail, value) = match event {
+            DataPlaneEvent::HostMacLearned(mac) => (Self::HOST_MAC_LEARNED, 0, mac.to_word()),
+            DataPlaneEvent::FailedOver(word) => (Self::FAILED_OVER, 0, word.bits()),
+            DataPlaneEvent::Ticked(word, cause) => (Self::TICKED, cause as u32, word.bits()),
+            DataPlaneEvent::Announced(round) => (Self::ANNOUNCED, round.number as u32, round.to_word()),
         };
-        Self { kind, reserved: 0, at, value }
+        Self { kind, detail, at, value }
     }
 
     /// Returns the time of the event, CLOCK_MONOTONIC in nanoseconds.
@@ -45,6 +67,13 @@ impl EventRecord {
         match self.kind {
             Self::HOST_MAC_LEARNED => Some(DataPlaneEvent::HostMacLearned(Mac::from_word(self.value))),
             Self::FAILED_OVER => Some(DataPlaneEvent::FailedOver(ActiveWord::from_bits(self.value))),
+            Self::TICKED => match Cause::from_number(self.detail) {
+                Some(cause) => Some(DataPlaneEvent::Ticked(ActiveWord::from_bits(self.value), cause)),
+                None => None,
+            },
+            Self::ANNOUNCED => {
+                Some(DataPlaneEvent::Announced(Round::from_word(self.value, self.detail as u8)))
+            }
             _ => None,
         }
     }
@@ -53,8 +82,19 @@ impl EventRecord {
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let word =
             |at: usize| -> Option<u64> { Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?)) };
-        let kind = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
-        Some(Self { kind, reserved: 0, at: word(8)?, value: word(16)? })
+        let half =
+            |at: usize| -> Option<u32> { Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?)) };
+        Some(Self { kind: half(0)?, detail: half(4)?, at: word(8)?, value: word(16)? })
+    }
+}
+
+impl Round {
+    const fn to_word(self) -> u64 {
+        (self.generation as u64) << 32 | (self.sent as u64) << 16 | self.failed as u64
+    }
+
+    const fn from_word(word: u64, number: u8) -> Self {
+        Self { generation: (word >> 32) as u32, sent: (word >> 16) as u16, failed: word as u16, number }
     }
 }
 
@@ -78,6 +118,14 @@ mod tests {
         bytes[0] = 2;
         bytes[16..24].copy_from_slice(&word.bits().to_ne_bytes());
         assert_eq!(EventRecord::parse(&bytes), Some(EventRecord::new(7, DataPlaneEvent::FailedOver(word))));
+        for event in [
+            DataPlaneEvent::Ticked(word, Cause::LinkReturned),
+            DataPlaneEvent::Announced(Round { generation: 7, sent: 300, failed: 2, number: 3 }),
+        ] {
+            assert_eq!(EventRecord::new(7, event).event(), Some(event));
+        }
+        bytes[..8].copy_from_slice(&[3, 0, 0, 0, 99, 0, 0, 0]);
+        assert_eq!(EventRecord::parse(&bytes).unwrap().event(), None, "a cause of another version");
         bytes[0] = 99;
         assert_eq!(EventRecord::parse(&bytes).unwrap().event(), None);
         assert_eq!(EventRecord::parse(&bytes[..23]), None);

@@ -5,6 +5,7 @@
 //! - [`verdict`]: whether a packet is delivered, redirected or dropped; [`guard`]: the failover of the carrier guard.
 //! - [`wire`]: finds and rewrites MAC addresses in frames; [`mac`]: the address itself.
 //! - [`probe`]: recognises the frames that the ARP monitor counts.
+//! - [`clock`]: what a tick of the clock in the kernel reads, decides and writes.
 //!
 //! All of it is pure and `no_std`: it runs in the kernel and, in tests, on the host.
 #![cfg_attr(not(test), no_std)]
@@ -23,6 +24,7 @@
 )]
 
 pub mod abi;
+pub mod clock;
 pub mod counters;
 pub mod event;
 pub mod guard;

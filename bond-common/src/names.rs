@@ -28,6 +28,13 @@ pub const GUARD: &str = "GUARD";
 /// Map: the [`crate::abi::WireMacs`], a copy of the slaves' wire MAC addresses.
 pub const WIRE_MACS: &str = "WIRE_MACS";
 
+/// Map: the [`crate::clock::layout::ClockEntry`], what the agent tells the tick.
+pub const CLOCK: &str = "CLOCK";
+/// Map: the [`crate::clock::layout::TickEntry`], what the tick keeps.
+pub const TICKS: &str = "TICKS";
+/// Map: the frames of a round of announcements, [`crate::clock::layout::AnnounceFrame`], in two banks.
+pub const ANNOUNCE: &str = "ANNOUNCE";
+
 /// Program for tc, at the ingress of the port: redirects what bond0 sends to a slave.
 pub const TC_PORT_TX: &str = "tc_port_tx";
 /// Program for tc, at the ingress of a slave: delivers what it receives to the port, or drops it.
@@ -47,6 +54,8 @@ pub const TC_BOND_EGRESS: &str = "tc_bond_egress";
 /// Program for tc, at the ingress of bond0 under all datapaths: accepts frames to its former MAC address while the
 /// address changes.
 pub const TC_HOST_RX: &str = "tc_host_rx";
+/// Program for tc, at the receiving end of the clock's pair: the tick.
+pub const TC_TICK: &str = "tc_tick";
 /// Program for BPF_PROG_TEST_RUN only: stores a [`crate::abi::DeviceState`] in its packet.
 pub const DEVICE_STATE: &str = "device_state";
 /// Program for BPF_PROG_TEST_RUN only: answers the [`crate::abi::LinkQuestion`]s in its packet.
@@ -71,5 +80,10 @@ pub const PROGRAM_PIN: &str = "prog";
 pub const LINK_PIN: &str = "link";
 
 /// All maps of a bond; each is pinned under its name.
-pub const PINNED_MAPS: [&str; 12] =
-    [ACTIVE, SLAVES, BOND, LEARNED, TX_PORTS, RX_PORT, STATS, EVENTS, PROBES, TARGETS, GUARD, WIRE_MACS];
+pub const PINNED_MAPS: [&str; 15] = [
+    ACTIVE, SLAVES, BOND, LEARNED, TX_PORTS, RX_PORT, STATS, EVENTS, PROBES, TARGETS, GUARD, WIRE_MACS,
+    CLOCK, TICKS, ANNOUNCE,
+];
+
+/// The maps among [`PINNED_MAPS`] that a bond of [`crate::abi::ABI_ADOPTED`] may lack. Its adoption creates them.
+pub const CLOCK_MAPS: [&str; 3] = [CLOCK, TICKS, ANNOUNCE];

@@ -107,6 +107,16 @@ pub fn is_dead(slave: &SlaveEntry) -> bool {
     handle.device() != 0 && !is_up(handle, slave.ifindex())
 }
 
+/// Returns whether a slave's device has a link; None if that is not known. A slot without a slave has none.
+#[inline(always)]
+pub fn link(slave: &SlaveEntry) -> Option<bool> {
+    if slave.ifindex() == 0 {
+        return Some(false);
+    }
+    let handle = slave.handle();
+    (handle.device() != 0).then(|| is_up(handle, slave.ifindex()))
+}
+
 /// Returns whether the device at `handle` has a link. False for a stale handle: memory that another device uses now has
 /// another ifindex, and a device that was moved has another namespace.
 #[inline(always)]

@@ -26,6 +26,8 @@ mod rx;
 #[cfg(target_arch = "bpf")]
 mod stats;
 #[cfg(target_arch = "bpf")]
+mod tick;
+#[cfg(target_arch = "bpf")]
 mod tx;
 
 #[cfg(not(target_arch = "bpf"))]

@@ -10,6 +10,10 @@ use bond_common::{
         ActiveWord, BondEntry, GuardEntry, MAX_SLAVES, Offsets, PORT_STATS, ProbeTimes, SlaveEntry, Slot,
         Targets, WireMacs,
     },
+    clock::{
+        announce::Turn,
+        layout::{ANNOUNCE_ENTRIES, AnnounceFrame, ClockEntry, TickEntry},
+    },
     counters::SlotStats,
     event::EventRecord,
     mac::Mac,
@@ -66,6 +70,18 @@ static GUARD: Array<GuardEntry, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static WIRE_MACS: Array<WireMacs, 1, MMAPABLE> = Array::new();
 
+/// Written by the agent, word by word; read by the tick.
+#[btf_map]
+static CLOCK: Array<ClockEntry, 1, MMAPABLE> = Array::new();
+
+/// Written by the tick; the agent also claims rounds of announcements, by compare-and-swap of one word.
+#[btf_map]
+static TICKS: Array<TickEntry, 1, MMAPABLE> = Array::new();
+
+/// Written by the agent, in the bank that CLOCK does not name; read by the tick.
+#[btf_map]
+static ANNOUNCE: Array<AnnounceFrame, ANNOUNCE_ENTRIES, MMAPABLE> = Array::new();
+
 /// The slot of the slave that this program is attached to; [`PORT_STATS`] at the port.
 #[unsafe(no_mangle)]
 static SLOT: Global<u32> = Global::new(PORT_STATS);
@@ -91,18 +107,51 @@ pub fn active_word() -> Option<ActiveWord> {
 #[inline(always)]
 pub fn exchange_active(seen: ActiveWord, new: ActiveWord) -> Result<(), ActiveWord> {
     let Some(word) = ACTIVE.get_ptr_mut(0) else { return Err(seen) };
+    // SAFETY: an aligned word of a map value, which lives as long as the program runs.
+    unsafe { exchange(word.cast(), seen.bits(), new.bits()) }.map_err(ActiveWord::from_bits)
+}
+
+/// Stores `new` in the turn of TICKS if it is still `seen`; otherwise returns the turn that is there as the error.
+#[inline(always)]
+pub fn exchange_turn(seen: Turn, new: Turn) -> Result<(), Turn> {
+    let Some(entry) = TICKS.get_ptr_mut(0) else { return Err(seen) };
+    // SAFETY: as in `exchange_active`.
+    unsafe { exchange((&raw mut (*entry).turn).cast(), seen.bits(), new.bits()) }.map_err(Turn::from_bits)
+}
+
+/// Compares and swaps a word. In Linux since 5.12. The compiler's own compare-and-swap is not offered for this target.
+///
+/// # Safety
+///
+/// `word` is an aligned word of a map value.
+#[inline(always)]
+unsafe fn exchange(word: *mut u64, seen: u64, new: u64) -> Result<(), u64> {
     let found: u64;
-    // SAFETY: an aligned word of a map value, which lives as long as the program runs. In Linux since 5.12. The
-    // compiler's own compare-and-swap is not offered for this target.
+    // SAFETY: writes what the caller vouches for.
     unsafe {
         core::arch::asm!(
             "r0 = cmpxchg_64({word} + 0, r0, {new})",
             word = in(reg) word,
-            new = in(reg) new.bits(),
-            inout("r0") seen.bits() => found,
+            new = in(reg) new,
+            inout("r0") seen => found,
         );
     }
-    if found == seen.bits() { Ok(()) } else { Err(ActiveWord::from_bits(found)) }
+    if found == seen { Ok(()) } else { Err(found) }
+}
+
+#[inline(always)]
+pub fn clock() -> Option<&'static ClockEntry> {
+    CLOCK.get(0)
+}
+
+#[inline(always)]
+pub fn ticks() -> Option<*mut TickEntry> {
+    TICKS.get_ptr_mut(0)
+}
+
+#[inline(always)]
+pub fn announcement(index: u32) -> Option<&'static AnnounceFrame> {
+    ANNOUNCE.get(index)
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use aya_ebpf::{
 use crate::{
     device, error,
     packet::{SkbPacket, XdpPacket, discard},
-    rx, tx,
+    rx, tick, tx,
 };
 
 /// The packet type of packets to this host (linux/if_packet.h).
@@ -79,6 +79,13 @@ pub fn tc_host_rx(ctx: TcContext) -> i32 {
         let _ = ctx.change_type(PACKET_HOST);
     }
     TC_ACT_UNSPEC
+}
+
+/// Runs once in each period of the clock, when a frame of the clock arrives at the receiving end of its pair. Sends the frame
+/// round again; drops all others.
+#[classifier]
+pub fn tc_tick(ctx: TcContext) -> i32 {
+    tick::tick(&ctx)
 }
 
 /// Reports the state of the device in `ctx.ifindex`. Not attached; the agent calls it by test runs.

@@ -64,9 +64,7 @@ fn forward(packet: &mut impl Packet) -> Result<Redirected, (Option<Slot>, DropRe
     let mut stamped = false;
     if header.source != wire_mac {
         let host_mac = known_host_mac(packet, bond, header.source);
-        // bond0 had that address while that slave was active, and frames with it may still be on their way.
-        let others = |source| bond.policy() == FailOverMac::Active && maps::is_a_slaves(source);
-        if let Some(to) = stamp(header.source, wire_mac, host_mac, others) {
+        if let Some(to) = source_for(header.source, wire_mac, host_mac, bond) {
             stamped = stamp_source(packet, header, to).map_err(|_| at(DropReason::StampFailed))?;
         }
     }
@@ -81,6 +79,15 @@ fn forward(packet: &mut impl Packet) -> Result<Redirected, (Option<Slot>, DropRe
         counters.tx_stamped += 1;
     }
     Ok(redirected)
+}
+
+/// Returns the source MAC address that a frame gets before it leaves through a slave with `wire_mac`, None if its source
+/// stays.
+#[inline(always)]
+pub fn source_for(source: Mac, wire_mac: Mac, host_mac: Mac, bond: &BondEntry) -> Option<Mac> {
+    // bond0 had that address while that slave was active, and frames with it may still be on their way.
+    let others = |source| bond.policy() == FailOverMac::Active && maps::is_a_slaves(source);
+    stamp(source, wire_mac, host_mac, others)
 }
 
 /// Returns the MAC address of the host behind the port, learned from this frame if the agent did not set it.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use bond_common::abi::{ABI_VERSION, ActiveWord, BondEntry, FailOverMac, PORT_STATS, SlaveEntry, Slot};
+use bond_common::abi::{
+    ABI_ADOPTED, ABI_VERSION, ActiveWord, BondEntry, FailOverMac, PORT_STATS, SlaveEntry, Slot,
+};
 use bond_core::{
     Time,
     command::{Chosen, Reason, Seen},
@@ -99,7 +101,7 @@ impl<'a> Remains<'a> {
         let pins = paths.pins_of(name);
         let maps = Maps::open(&pins)?;
         let entry = maps.bond();
-        if entry.abi_version() != ABI_VERSION {
+        if !(ABI_ADOPTED..=ABI_VERSION).contains(&entry.abi_version()) {
             return Err(AgentError::OtherMaps { bond: name.to_string(), found: entry.abi_version() });
         }
         let (record, fault) = match Record::read(paths, name, Trust::Anyones) {

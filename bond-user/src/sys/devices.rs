@@ -14,8 +14,8 @@ use super::{
     bypassed::Hooked,
     ethtool::{Feature, FeatureState},
     netlink::{
-        Address, CountedLink, KernelRoute, LinkInfo, LinkPair, LinkSetting, NetnsId, PairKind, PairPlan,
-        QdiscStats, Raw, Way,
+        Address, CountedLink, FramePace, KernelRoute, LinkInfo, LinkPair, LinkSetting, NetnsId, PairKind,
+        PairPlan, QdiscStats, Raw, Way,
     },
     ownership::Alias,
 };
@@ -106,6 +106,9 @@ pub trait Devices: fmt::Debug + Send + Sync {
 
     /// Returns the outermost qdiscs of all devices.
     async fn qdiscs(&self) -> Result<Vec<QdiscStats>, SysError>;
+
+    /// Paces what a device sends: sch_tbf becomes its root qdisc. EOPNOTSUPP, ENOENT where the kernel has none.
+    async fn set_pace(&self, ifindex: u32, pace: FramePace) -> Result<(), SysError>;
 
     /// Returns all offload features that the kernel knows, in its order.
     fn features(&self, ifindex: u32) -> Result<Vec<Feature>, SysError>;

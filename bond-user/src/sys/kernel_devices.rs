@@ -18,8 +18,8 @@ use super::{
     devices::{ChangeMacs, Devices, LookUpRoutes, SendFrames, TakeMessages},
     ethtool::{Ethtool, Feature, FeatureState},
     netlink::{
-        self, Address, BlockingNetlink, CountedLink, KernelRoute, LinkInfo, LinkPair, LinkSetting, Netlink,
-        NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,
+        self, Address, BlockingNetlink, CountedLink, FramePace, KernelRoute, LinkInfo, LinkPair, LinkSetting,
+        Netlink, NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,
     },
     ownership::Alias,
     sysfs::Sysfs,
@@ -178,6 +178,10 @@ impl Devices for KernelDevices {
 
     async fn qdiscs(&self) -> Result<Vec<QdiscStats>, SysError> {
         self.netlink.qdiscs().await
+    }
+
+    async fn set_pace(&self, ifindex: u32, pace: FramePace) -> Result<(), SysError> {
+        self.netlink.set_pace(ifindex, pace).await
     }
 
     fn features(&self, ifindex: u32) -> Result<Vec<Feature>, SysError> {

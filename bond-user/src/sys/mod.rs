@@ -12,6 +12,7 @@
 pub mod announcer;
 pub mod bypassed;
 pub mod caps;
+pub mod clock;
 pub mod conflicts;
 pub mod dataplane;
 pub mod devices;

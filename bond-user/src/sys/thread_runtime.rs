@@ -21,11 +21,9 @@ impl ThreadRuntime {
         open()
     }
 
-    /// Drives `work` to its end on the calling thread, which is in no runtime.
-    pub fn block_on(&self, work: impl Future<Output = ()>) {
-        if let Some(runtime) = &self.0 {
-            runtime.block_on(work);
-        }
+    /// Drives `work` to its end on the calling thread, which is in no runtime. Returns its result.
+    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.0.as_ref().map(|runtime| runtime.block_on(work))
     }
 }
 

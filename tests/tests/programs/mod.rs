@@ -74,7 +74,7 @@ pub struct Bench {
     pub hook: Hook,
     pub mirror: Arc<MapMirror>,
     pub maps: Arc<Maps>,
-    _data_plane: Box<dyn DataPlane>,
+    pub data_plane: Box<dyn DataPlane>,
 }
 
 impl Bench {
@@ -100,7 +100,7 @@ impl Bench {
         }
         let mirror = data_plane.mirror();
         let maps = Arc::clone(mirror.maps());
-        let bench = Self { dir, hook, mirror, maps, _data_plane: data_plane };
+        let bench = Self { dir, hook, mirror, maps, data_plane };
         bench.set(&Scene::of(FailOverMac::Active));
         bench
     }

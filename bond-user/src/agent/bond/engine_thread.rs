@@ -320,10 +320,10 @@ struct Switched {
 /// Whether a failover of the guard came after ACTIVE was `word`.
 fn is_after(record: &EventRecord, word: ActiveWord) -> bool {
     match record.event() {
-        Some(DataPlaneEvent::FailedOver(after)) => {
+        Some(DataPlaneEvent::FailedOver(after) | DataPlaneEvent::Ticked(after, _)) => {
             after.changes_since(word).is_some_and(|changes| changes > 0)
         }
-        Some(DataPlaneEvent::HostMacLearned(_)) | None => false,
+        Some(DataPlaneEvent::HostMacLearned(_) | DataPlaneEvent::Announced(_)) | None => false,
     }
 }
 
@@ -706,7 +706,10 @@ impl Running {
         while let Some(record) = self.records.as_mut().and_then(|records| records.next()) {
             let record = record.ok();
             match record.and_then(|record| record.event()) {
-                Some(DataPlaneEvent::FailedOver(_)) => self.unfollowed.extend(record),
+                Some(DataPlaneEvent::FailedOver(_) | DataPlaneEvent::Ticked(..)) => {
+                    self.unfollowed.extend(record);
+                }
+                Some(DataPlaneEvent::Announced(_)) => {}
                 Some(DataPlaneEvent::HostMacLearned(mac)) => {
                     self.recording.add(Entry::Info(format!("the host behind the port has {mac}")));
                 }

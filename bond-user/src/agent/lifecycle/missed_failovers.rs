@@ -41,8 +41,10 @@ impl MissedFailovers {
             |word: ActiveWord| word.changes_since(known.word).filter(|changes| u128::from(*changes) <= most);
         let changes = since_known(word).filter(|changes| *changes > 0 || word == known.word);
         let failover = |record: EventRecord| match record.event()? {
-            DataPlaneEvent::FailedOver(word) => Some((Time::from_nanos(record.at()), word)),
-            DataPlaneEvent::HostMacLearned(_) => None,
+            DataPlaneEvent::FailedOver(word) | DataPlaneEvent::Ticked(word, _) => {
+                Some((Time::from_nanos(record.at()), word))
+            }
+            DataPlaneEvent::HostMacLearned(_) | DataPlaneEvent::Announced(_) => None,
         };
         let mut failovers: Vec<_> = records.into_iter().filter_map(failover).collect();
         // What an agent has heard of before, and what came after `word`, is not of this time.

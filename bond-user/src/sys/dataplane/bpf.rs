@@ -32,8 +32,8 @@ use super::{
     },
     netkit,
     pins::{
-        self, BOND_EGRESS_PIN, BOND_LINK_PIN, BOND_PIN, PORT_EGRESS_PIN, PORT_PIN, changed, is_absence,
-        local_pin, open, remove_pins_of, slave_pin,
+        self, BOND_EGRESS_PIN, BOND_LINK_PIN, BOND_PIN, PORT_EGRESS_PIN, PORT_PIN, TICK_PIN, changed,
+        is_absence, local_pin, open, remove_pins_of, slave_pin,
     },
     witness,
 };
@@ -179,6 +179,8 @@ pub struct BpfDataPlane {
     slaves: [Option<Attached>; bond_common::abi::MAX_SLAVES],
     /// Under XDP, what copies link-local frames behind the slave's program.
     locals: [Option<Attached>; bond_common::abi::MAX_SLAVES],
+    /// At the clock's pair.
+    tick: Option<Attached>,
     /// What is pinned.
     held: Held,
     tx_ports: DevMap<MapData>,
@@ -224,6 +226,7 @@ impl BpfDataPlane {
             port: None,
             slaves: Default::default(),
             locals: Default::default(),
+            tick: None,
             held: Held::maps(&pins)?,
             tx_ports,
             rx_port,
@@ -489,6 +492,33 @@ impl DataPlane for BpfDataPlane {
         self.attach_loaded(object, slot, (device, ifindex))
     }
 
+    fn attach_tick(&mut self, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
+        let pins = open(&self.dir)?;
+        let mut object = load_object(&pins, &self.kernel, PORT_STATS)?;
+        load(&mut object, names::TC_TICK, Hook::Tc)?;
+        let at = Place { dir: &pins, pin: TICK_PIN, device, ifindex, side: TcAttachType::Ingress };
+        let way = Way { hook: Hook::Tc, tc: self.kernel.tc() };
+        let replaced = if way.is_link() && at.is_there(names::LINK_PIN) {
+            replace(&mut object, names::TC_TICK, way, &at)?
+        } else {
+            None
+        };
+        self.tick = Some(match replaced {
+            Some(attached) => attached,
+            None => {
+                self.held.release(TICK_PIN);
+                attach_anew(&mut object, names::TC_TICK, self.kernel.tc(), at)?
+            }
+        });
+        self.held.take_program(&pins, TICK_PIN)
+    }
+
+    fn detach_tick(&mut self) -> Result<(), DataPlaneError> {
+        self.tick = None;
+        self.held.release(TICK_PIN);
+        remove_pins_of(&open(&self.dir)?, TICK_PIN)
+    }
+
     fn detach_slave(&mut self, slot: Slot) -> Result<(), DataPlaneError> {
         drop((self.slaves[slot.index()].take(), self.locals[slot.index()].take()));
         for pin in [slave_pin(slot), local_pin(slot)] {
@@ -641,7 +671,8 @@ impl DataPlane for BpfDataPlane {
         self.port = None;
         self.slaves = Default::default();
         self.locals = Default::default();
-        let pins = [PORT_PIN, BOND_PIN, PORT_EGRESS_PIN, BOND_EGRESS_PIN].map(str::to_owned);
+        self.tick = None;
+        let pins = [PORT_PIN, BOND_PIN, PORT_EGRESS_PIN, BOND_EGRESS_PIN, TICK_PIN].map(str::to_owned);
         for pin in pins.into_iter().chain(Slot::all().flat_map(|slot| [slave_pin(slot), local_pin(slot)])) {
             self.held.release(&pin);
         }
@@ -649,7 +680,8 @@ impl DataPlane for BpfDataPlane {
     }
 
     fn keep(mut self: Box<Self>) {
-        for attached in self.slaves.iter_mut().chain(&mut self.locals).chain([&mut self.port]) {
+        for attached in self.slaves.iter_mut().chain(&mut self.locals).chain([&mut self.port, &mut self.tick])
+        {
             match attached.take() {
                 // Dropping it would detach the filter.
                 Some(Attached::Filter(link)) => std::mem::forget(link),

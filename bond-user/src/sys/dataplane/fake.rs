@@ -10,7 +10,7 @@ use std::{
 
 use aya_log::EbpfLogger;
 use bond_common::{
-    abi::{ABI_VERSION, PORT_STATS, Slot},
+    abi::{ABI_ADOPTED, ABI_VERSION, PORT_STATS, Slot},
     counters::SlotStats,
     event::EventRecord,
     names,
@@ -21,7 +21,7 @@ use super::{
     Attachment, Counters, DataPlane, DataPlaneError, DataPlanes, DeviceLink, Events, Fault, FormerMacs, Hook,
     Kernel, MapMirror, Maps, OtherVersion, Pinned, Pins, Port, Replaced, Unfit, Watched,
     mapped::Mapped,
-    pins::{self, PORT_PIN, remove_pins_of, slave_pin},
+    pins::{self, PORT_PIN, TICK_PIN, remove_pins_of, slave_pin},
 };
 use crate::sys::{
     directory::{Directory, Location, Trust},
@@ -84,7 +84,7 @@ impl Pins for FakeDataPlanes {
         };
         let maps = open_maps(|name| pins.path_of(name))?;
         match maps.bond().abi_version() {
-            ABI_VERSION => Ok(Ok(maps)),
+            ABI_ADOPTED..=ABI_VERSION => Ok(Ok(maps)),
             other => Ok(Err(Unfit::OtherVersion(other))),
         }
     }
@@ -140,7 +140,8 @@ fn open_maps(path_of: impl Fn(&str) -> PathBuf) -> Result<Maps, DataPlaneError> 
     let stats = open(names::STATS)?;
     let counters = Mapped::new(std::os::fd::AsFd::as_fd(&stats), PORT_STATS as usize + 1);
     let counters = counters.map_err(|source| DataPlaneError::Pin { path: names::STATS.into(), source })?;
-    Maps::of(open, Box::new(FakeCounters(counters)))
+    let has_clock = names::CLOCK_MAPS.iter().all(|name| path_of(name).exists());
+    Maps::of(has_clock, open, Box::new(FakeCounters(counters)))
 }
 
 /// The device that a pinned link is at.
@@ -267,6 +268,15 @@ impl DataPlane for FakeDataPlane {
 
     fn attach_slave(&mut self, slot: Slot, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
         self.attach(&slave_pin(slot), device, ifindex)
+    }
+
+    fn attach_tick(&mut self, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
+        self.attach(TICK_PIN, device, ifindex)
+    }
+
+    fn detach_tick(&mut self) -> Result<(), DataPlaneError> {
+        called(&self.kernel, &self.dir, "detach the tick")?;
+        remove_pins_of(&pins::open(&self.dir)?, TICK_PIN)
     }
 
     fn detach_slave(&mut self, slot: Slot) -> Result<(), DataPlaneError> {

@@ -19,7 +19,7 @@ use bond_common::{
     names,
 };
 
-use super::{DataPlaneError, attach::take, mapped::Mapped};
+use super::{ClockMaps, DataPlaneError, attach::take, mapped::Mapped};
 use crate::sys::directory::{Directory, Location, Trust};
 
 /// The maps that agent and packets share, mapped into memory where they are words.
@@ -34,6 +34,8 @@ pub struct Maps {
     /// [`WireMacs`], word by word.
     wire_macs: Mapped<u64>,
     learned: Mapped<u64>,
+    /// None for a bond that an earlier version has left.
+    clock: Option<ClockMaps>,
 }
 
 /// Counts what was sent, received and dropped, by slot.
@@ -76,7 +78,11 @@ impl AsFd for OfMap {
 }
 
 /// `length` values of the map of this name, in memory.
-fn mapped<T: Pod>(name: &'static str, map: impl AsFd, length: usize) -> Result<Mapped<T>, DataPlaneError> {
+pub(super) fn mapped<T: Pod>(
+    name: &'static str,
+    map: impl AsFd,
+    length: usize,
+) -> Result<Mapped<T>, DataPlaneError> {
     Mapped::new(map.as_fd(), length)
         .map_err(|source| DataPlaneError::Pin { path: PathBuf::from(name), source })
 }
@@ -88,7 +94,7 @@ impl Maps {
             Map::Array(data) => Ok(OfMap(data)),
             _ => Err(DataPlaneError::Missing(name)),
         };
-        Self::of(array, Box::new(counters))
+        Self::of(true, array, Box::new(counters))
     }
 
     /// Opens the maps of a bond that another process has made, from their pins: to look at, whoever's they are. Nothing is
@@ -103,11 +109,14 @@ impl Maps {
             MapData::from_pin(dir.path_of(name)).map_err(|source| DataPlaneError::Map { name, source })
         };
         let counters = PerCpuArray::try_from(Map::PerCpuArray(map(names::STATS)?)).map_err(stats_error)?;
-        Self::of(|name| map(name).map(OfMap), Box::new(counters))
+        let has_clock = names::CLOCK_MAPS.iter().all(|name| dir.has(name));
+        Self::of(has_clock, |name| map(name).map(OfMap), Box::new(counters))
     }
 
-    /// Maps what `source` opens by the maps' names: memory that others share.
+    /// Maps what `source` opens by the maps' names: memory that others share. Those of the clock are mapped if
+    /// they are there.
     pub(in crate::sys) fn of<F: AsFd>(
+        has_clock: bool,
         mut source: impl FnMut(&'static str) -> Result<F, DataPlaneError>,
         counters: Box<dyn Counters>,
     ) -> Result<Self, DataPlaneError> {
@@ -121,6 +130,7 @@ impl Maps {
             guard: mapped(names::GUARD, source(names::GUARD)?, 1)?,
             wire_macs: mapped(names::WIRE_MACS, source(names::WIRE_MACS)?, MAX_SLAVES)?,
             learned: mapped(names::LEARNED, source(names::LEARNED)?, 1)?,
+            clock: has_clock.then(|| ClockMaps::of(&mut source)).transpose()?,
         })
     }
 
@@ -133,6 +143,11 @@ impl Maps {
         // The lower half: the numbers of this machine's kernel and programs have one byte order.
         let word = entry.word(0, WORD).load(Ordering::Acquire).to_ne_bytes();
         Ok(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
+    }
+
+    /// Returns the maps of the clock; None for a bond that an earlier version has left.
+    pub fn clock(&self) -> Option<&ClockMaps> {
+        self.clock.as_ref()
     }
 
     /// Returns the word in ACTIVE.

@@ -8,11 +8,12 @@ use std::{
 
 use bond_common::{
     abi::{ActiveWord, BondEntry, MAX_SLAVES, Rank, SlaveEntry, Slot, Targets},
+    clock::layout::{ANNOUNCE_FRAMES, AnnounceFrame, AnnounceList, ClockEntry},
     mac::Mac,
     names,
 };
 
-use super::{DataPlaneError, Maps};
+use super::{ClockMaps, DataPlaneError, Maps};
 
 /// The maps of one bond, and a copy of what the agent wrote to them. Each copy has a lock of its own, held for stores to
 /// memory only, so that the engine thread, which alone writes ACTIVE, never waits for other writers when it switches.
@@ -27,6 +28,8 @@ pub struct MapMirror {
     guard: Mutex<Guard>,
     /// TARGETS; None before the first round of probes.
     targets: Mutex<Option<Targets>>,
+    /// CLOCK; the time at which the agent ran last is not part of it.
+    clock: Mutex<ClockEntry>,
     /// LEARNED; zero until the data plane has learned the MAC address.
     learned: Mutex<Mac>,
 }
@@ -71,6 +74,7 @@ impl MapMirror {
             entries: Mutex::new(Entries { slaves, bond: maps.bond() }),
             guard: Mutex::new(Guard { rank: guard.rank(), known: guard.known() }),
             targets: Mutex::default(),
+            clock: Mutex::new(maps.clock().map(ClockMaps::entry).unwrap_or_default()),
             learned: Mutex::new(maps.learned()),
             maps,
         }
@@ -209,6 +213,32 @@ impl MapMirror {
         self.maps.store_targets(targets);
     }
 
+    /// Changes CLOCK. A bond without a clock has none.
+    pub fn update_clock(&self, change: impl FnOnce(&mut ClockEntry)) {
+        let Some(maps) = self.maps.clock() else { return };
+        let mut written = locked(&self.clock);
+        change(&mut written);
+        maps.store(*written);
+    }
+
+    /// Has the tick announce these frames from now on: at most [`ANNOUNCE_FRAMES`]; the others are left out, as are frames
+    /// that are too long. Returns how many it announces.
+    pub fn set_announcements(&self, frames: &[impl AsRef<[u8]>]) -> usize {
+        let Some(maps) = self.maps.clock() else { return 0 };
+        let frames = frames.iter().filter_map(|frame| AnnounceFrame::new(frame.as_ref()));
+        let mut written = locked(&self.clock);
+        // The tick may be reading the other bank.
+        let bank = 1 - AnnounceList::from_bits(written.list).bank;
+        let mut list = AnnounceList { bank, count: 0 };
+        for frame in frames.take(ANNOUNCE_FRAMES) {
+            maps.store_frame(list.entry(list.count), frame);
+            list.count += 1;
+        }
+        written.list = list.bits();
+        maps.store(*written);
+        list.count as usize
+    }
+
     /// Compares every map with what was written, ACTIVE excepted, and writes it again where they differ. Returns the names
     /// of the maps that another process had changed.
     pub fn restore(&self) -> BTreeSet<&'static str> {
@@ -230,6 +260,13 @@ impl MapMirror {
             foreign.insert(names::TARGETS);
         }
         drop(written);
+        if let Some(maps) = self.maps.clock() {
+            let written = locked(&self.clock);
+            if !maps.holds(*written) {
+                maps.store(*written);
+                foreign.insert(names::CLOCK);
+            }
+        }
         let mut learned = locked(&self.learned);
         let found = self.maps.learned();
         if learned.is_zero() {

@@ -5,6 +5,7 @@
 mod attach;
 mod bpf;
 mod btf;
+mod clock_maps;
 mod device_reader;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
@@ -26,6 +27,7 @@ use bond_common::{abi::Slot, event::EventRecord, names};
 
 use attach::error_chain;
 pub use bpf::{BpfDataPlane, BpfDataPlanes, BpfPins};
+pub use clock_maps::ClockMaps;
 pub use device_reader::DeviceReader;
 pub use kernel::{Kernel, KernelError, TcAttach};
 pub use link::DeviceLink;
@@ -208,6 +210,15 @@ pub trait DataPlane: Send + Sync {
     /// # Errors
     /// It could not be loaded or attached: nothing of it is left.
     fn attach_slave(&mut self, slot: Slot, device: &str, ifindex: u32) -> Result<(), DataPlaneError>;
+
+    /// Attaches the tick to the receiving end of the clock's pair, or replaces it there.
+    ///
+    /// # Errors
+    /// It could not be loaded or attached.
+    fn attach_tick(&mut self, device: &str, ifindex: u32) -> Result<(), DataPlaneError>;
+
+    /// Detaches the tick, and removes its pins.
+    fn detach_tick(&mut self) -> Result<(), DataPlaneError>;
 
     /// Detaches a slave's program, and removes its pins.
     fn detach_slave(&mut self, slot: Slot) -> Result<(), DataPlaneError>;

@@ -7,7 +7,7 @@ use aya::{
     programs::{ProgramInfo, TcAttachType, tc},
 };
 use bond_common::{
-    abi::{ABI_VERSION, PORT_STATS, Slot},
+    abi::{ABI_ADOPTED, ABI_VERSION, PORT_STATS, Slot},
     mac::Mac,
     names,
 };
@@ -27,6 +27,9 @@ pub(super) const BOND_LINK_PIN: &str = "bond_tx_link";
 pub(super) const PORT_EGRESS_PIN: &str = "port_egress";
 pub(super) const BOND_EGRESS_PIN: &str = "bond_egress";
 
+/// The tick.
+pub(super) const TICK_PIN: &str = "tick";
+
 pub(super) fn slave_pin(slot: Slot) -> String {
     format!("slave{}_rx", slot.index())
 }
@@ -41,11 +44,10 @@ pub fn left(dir: &Location) -> Result<Result<Maps, Unfit>, DataPlaneError> {
         Ok(pins) => pins,
         Err(unfit) => return Ok(Err(unfit)),
     };
-    let found = Maps::abi_version(&pins)?;
-    if found != ABI_VERSION {
-        return Ok(Err(Unfit::OtherVersion(found)));
+    match Maps::abi_version(&pins)? {
+        ABI_ADOPTED..=ABI_VERSION => Maps::open_in(&pins).map(Ok),
+        other => Ok(Err(Unfit::OtherVersion(other))),
     }
-    Maps::open_in(&pins).map(Ok)
 }
 
 /// The directory, if the pins of all maps and of the port's program are in it.
@@ -60,7 +62,9 @@ pub(super) fn whole(dir: &Location) -> Result<Result<Directory, Unfit>, DataPlan
     if !pins.has(&format!("{PORT_PIN}_{}", names::PROGRAM_PIN)) {
         return Ok(Err(Unfit::NoPort));
     }
-    if let Some(missing) = names::PINNED_MAPS.into_iter().find(|name| !pins.has(name)) {
+    // Those of the clock are created when the bond is adopted.
+    let needed = names::PINNED_MAPS.into_iter().filter(|name| !names::CLOCK_MAPS.contains(name));
+    if let Some(missing) = needed.into_iter().find(|name| !pins.has(name)) {
         return Ok(Err(Unfit::NoMap(missing)));
     }
     Ok(Ok(pins))

@@ -15,8 +15,8 @@ use crate::sys::{
     ethtool::{Feature, FeatureState},
     layer3::message::{INET6, MessageKind},
     netlink::{
-        Address, CountedLink, IPV6_MIN_MTU, In6AddrGenMode, KernelRoute, LinkFlags, LinkInfo, LinkPair,
-        LinkSetting, NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,
+        Address, CountedLink, FramePace, IPV6_MIN_MTU, In6AddrGenMode, KernelRoute, LinkFlags, LinkInfo,
+        LinkPair, LinkSetting, NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,
     },
     ownership::Alias,
 };
@@ -259,6 +259,12 @@ impl Devices for FakeKernel {
 
     async fn qdiscs(&self) -> Result<Vec<QdiscStats>, SysError> {
         Ok(Vec::new())
+    }
+
+    async fn set_pace(&self, ifindex: u32, pace: FramePace) -> Result<(), SysError> {
+        self.to_link(format!("pace {} bytes in {:?}", pace.bytes, pace.period), ifindex, |state| {
+            state.link(ifindex).map(drop)
+        })
     }
 
     fn features(&self, ifindex: u32) -> Result<Vec<Feature>, SysError> {

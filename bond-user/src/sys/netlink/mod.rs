@@ -8,6 +8,7 @@ mod dump;
 mod events;
 mod link;
 mod neighbour;
+mod qdisc;
 mod raw;
 mod route;
 mod stats;
@@ -41,6 +42,7 @@ pub use link::{
     AttachedXdp, IPV6_MIN_MTU, In6AddrGenMode, LinkFlags, LinkInfo, LinkLayerType, LinkSetting, OperState,
     VlanTag, XdpMode,
 };
+pub use qdisc::FramePace;
 pub use raw::Raw;
 pub use route::{KernelRoute, Way};
 pub use stats::{CountedLink, QdiscPlace, QdiscStats};

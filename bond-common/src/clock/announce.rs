@@ -1,0 +1,132 @@
+//! Who announces the bond after a failover, and when: the agent and the tick share the rounds.
+
+use crate::abi::ActiveWord;
+
+/// The rounds of announcements that were begun since the last failover, as one word. The agent and the tick claim a round by
+/// compare-and-swap of this word before they send it, so that each round is sent once.
+///
+/// ```text
+///  63           32 31    24 23    16 15        0
+/// | generation    | switches| rounds | zero     |
+/// ```
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Turn(u64);
+
+impl Turn {
+    /// Creates the word from the 64 bits that the map holds; every value is valid.
+    pub const fn from_bits(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// Returns the 64 bits that the map holds.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Returns the generation of ACTIVE that the rounds announce.
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Returns [`ActiveWord::switches`] of the failover that the rounds announce.
+    pub const fn switches(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
+
+    /// Returns the number of rounds that were claimed.
+    pub const fn rounds(self) -> u8 {
+        (self.0 >> 16) as u8
+    }
+
+    /// Returns whether the rounds are of the failover that led to `word`.
+    pub const fn is_of(self, word: ActiveWord) -> bool {
+        self.switches() == word.switches()
+    }
+
+    /// Returns the turn that claims the next round: the first after a failover, else the one after those that were claimed.
+    #[must_use]
+    pub const fn claim(self, word: ActiveWord) -> Self {
+        let rounds = if self.is_of(word) { self.rounds().saturating_add(1) } else { 1 };
+        Self((word.generation() as u64) << 32 | (word.switches() as u64) << 24 | (rounds as u64) << 16)
+    }
+
+    /// Returns whether the tick sends a round now. The first round is due at once, each other one `interval` after the last.
+    ///
+    /// `wanted` is the number of rounds of a failover, `claimed_at` the time of the last claim, both times in nanoseconds of
+    /// CLOCK_MONOTONIC.
+    pub const fn is_due(self, word: ActiveWord, wanted: u8, pace: Pace) -> bool {
+        if word.active().is_none() || wanted == 0 {
+            return false;
+        }
+        if !self.is_of(word) {
+            return true;
+        }
+        self.rounds() < wanted && pace.now.wrapping_sub(pace.claimed_at) >= pace.interval
+    }
+}
+
+impl core::fmt::Debug for Turn {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Turn")
+            .field("generation", &self.generation())
+            .field("switches", &self.switches())
+            .field("rounds", &self.rounds())
+            .finish()
+    }
+}
+
+/// The times that decide whether a round is due, in nanoseconds; the first two of CLOCK_MONOTONIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// The time of this tick.
+    pub now: u64,
+    /// The time of the last claim, by whoever made it.
+    pub claimed_at: u64,
+    /// From one round to the next.
+    pub interval: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::Slot;
+
+    const fn pace(now: u64) -> Pace {
+        Pace { now, claimed_at: 100, interval: 50 }
+    }
+
+    fn active(word: ActiveWord, slot: u8) -> ActiveWord {
+        word.next(Slot::new(slot), None, 3)
+    }
+
+    #[test]
+    fn the_first_round_is_due_after_a_failover_and_the_others_in_their_pace() {
+        let word = active(ActiveWord::default(), 0);
+        let first = Turn::default();
+        assert!(first.is_due(word, 1, pace(100)) && !first.is_due(word, 0, pace(100)));
+        let second = first.claim(word);
+        assert_eq!((second.rounds(), second.generation(), second.is_of(word)), (1, 1, true));
+        for (now, wanted, due) in [(149, 2, false), (150, 2, true), (150, 1, false)] {
+            assert_eq!(second.is_due(word, wanted, pace(now)), due, "{wanted} rounds at {now}");
+        }
+        assert_eq!(second.claim(word).rounds(), 2);
+    }
+
+    #[test]
+    fn a_change_of_usable_slots_is_not_announced_and_one_there_and_back_is() {
+        let word = active(ActiveWord::default(), 0);
+        let turn = Turn::default().claim(word);
+        let usable = word.next(Slot::new(0), None, 1);
+        assert!(!turn.is_due(usable, 1, pace(1000)));
+        let back = active(active(word, 1), 0);
+        assert!(turn.is_due(back, 1, pace(100)));
+        assert_eq!(turn.claim(back).rounds(), 1);
+    }
+
+    #[test]
+    fn nothing_is_due_without_an_active_slave() {
+        let none = active(ActiveWord::default(), 0).next(None, None, 0);
+        assert!(!Turn::default().is_due(none, 3, pace(1000)));
+    }
+}

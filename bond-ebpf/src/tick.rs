@@ -1,0 +1,260 @@
+//! The tick of the clock: fails over and announces the bond while no packet and no agent does.
+
+use aya_ebpf::{
+    bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT},
+    cty::{c_long, c_void},
+    helpers::{
+        bpf_redirect,
+        generated::{bpf_ktime_get_ns, bpf_loop, bpf_skb_change_tail},
+    },
+    programs::TcContext,
+};
+use bond_common::{
+    abi::{ActiveWord, Slot},
+    clock::{
+        announce::{Pace, Turn},
+        decide::{Cause, Seen, Situation, decide},
+        frame::{ClockFrame, FRAMES, LENGTH},
+        layout::{ANNOUNCE_BYTES, AnnounceList, ClockEntry, TickEntry},
+    },
+    event::{DataPlaneEvent, EventRecord, Round},
+    wire::{Frame as _, stamp_source},
+};
+
+use crate::{
+    device, maps,
+    packet::{Packet as _, SkbPacket},
+    rx, tx,
+};
+
+/// The most frames of announcements that one tick sends.
+const FRAMES_PER_TICK: u64 = 64;
+
+/// Handles a frame that arrived at the receiving end of the clock's pair, and returns the action.
+#[inline(always)]
+pub fn tick(ctx: &TcContext) -> i32 {
+    let (Some(clock), Some(state)) = (maps::clock(), maps::ticks()) else { return TC_ACT_SHOT };
+    // SAFETY: a map value lives as long as the program runs. Only the tick writes it, except the word of the turn, which is
+    // changed by compare-and-swap; the agent reads single words.
+    let state = unsafe { &mut *state };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(frame) = take(ctx, state, now) else {
+        state.refused += 1;
+        return TC_ACT_SHOT;
+    };
+    put_in_other(ctx, clock, state, frame);
+    if clock.has(ClockEntry::LINKS) {
+        check_links(clock, state, now);
+    }
+    if announce(ctx, clock, state, now) && write_again(ctx, frame).is_none() {
+        return TC_ACT_SHOT;
+    }
+    // SAFETY: a helper without pointers.
+    let action = unsafe { bpf_redirect(clock.sender as u32, 0) };
+    if action == TC_ACT_REDIRECT as i64 { TC_ACT_REDIRECT } else { TC_ACT_SHOT }
+}
+
+/// Makes a packet the frame of the clock that it was.
+#[inline(always)]
+fn write_again(ctx: &TcContext, frame: ClockFrame) -> Option<()> {
+    resize(ctx, LENGTH as u32)?;
+    frame.write(&mut SkbPacket::new(ctx))
+}
+
+/// Changes the length of a packet at its end.
+#[inline(always)]
+fn resize(ctx: &TcContext, length: u32) -> Option<()> {
+    // SAFETY: the context is this program's.
+    (unsafe { bpf_skb_change_tail(ctx.skb.skb, length, 0) } == 0).then_some(())
+}
+
+/// Accepts a frame that is expected, and gives it the sequence of its next lap. None if it is not expected.
+#[inline(always)]
+fn take(ctx: &TcContext, state: &mut TickEntry, now: u64) -> Option<ClockFrame> {
+    let mut packet = SkbPacket::new(ctx);
+    let frame = ClockFrame::read(&packet)?;
+    let lap = state.frames.get_mut(frame.number as usize)?;
+    if frame.sequence != lap.sequence {
+        return None;
+    }
+    let next = ClockFrame { sequence: frame.sequence.wrapping_add(1), ..frame };
+    next.write(&mut packet)?;
+    state.ticks += 1;
+    state.last = now;
+    lap.sequence = next.sequence;
+    lap.tick = state.ticks;
+    Some(next)
+}
+
+/// Sends a copy of this frame as the other one, if that is lost. If it was only late, one of the two is refused.
+#[inline(always)]
+fn put_in_other(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, frame: ClockFrame) {
+    let number = (frame.number + 1) % FRAMES as u8;
+    let Some(&other) = state.frames.get(number as usize) else { return };
+    if !state.has_lost(&other) {
+        return;
+    }
+    let copy = ClockFrame { number, sequence: other.sequence };
+    let mut packet = SkbPacket::new(ctx);
+    if copy.write(&mut packet).is_some() && ctx.clone_redirect(clock.sender as u32, 0).is_ok() {
+        state.injected += 1;
+    }
+    if let Some(lap) = state.frames.get_mut(number as usize) {
+        lap.tick = state.ticks;
+    }
+    // What cannot be written is refused at the next tick, and the copy puts it in again.
+    let _ = frame.write(&mut packet);
+}
+
+/// Checks the slaves' devices, and changes ACTIVE if that follows.
+#[inline(always)]
+fn check_links(clock: &ClockEntry, state: &mut TickEntry, now: u64) {
+    state.links.update(see(), now);
+    let (Some(word), Some(guard)) = (maps::active_word(), maps::guard()) else { return };
+    // SAFETY: a map value lives as long as the program runs; each of its words is read with one load.
+    let entry = unsafe { guard.read_volatile() };
+    let (rank, switched_at) = (entry.rank(), state.switched_at);
+    let situation = Situation { word, rank, clock, links: &state.links, switched_at, now };
+    let Some((next, cause)) = decide(&situation) else { return };
+    let switches = next.switches() != word.switches();
+    // The guard may have failed over just now; so many failovers at once would be of several flapping links.
+    if switches && !entry.may_switch(now) {
+        return;
+    }
+    // A lost exchange means that ACTIVE is another one now: the next tick sees it.
+    if maps::exchange_active(word, next).is_ok() {
+        if switches {
+            // SAFETY: as above; one word.
+            unsafe { &mut *guard }.note(now);
+            state.switched_at = now;
+            state.failovers += 1;
+        }
+        record(now, next, cause);
+    }
+}
+
+#[inline(always)]
+fn record(now: u64, next: ActiveWord, cause: Cause) {
+    maps::send(EventRecord::new(now, DataPlaneEvent::Ticked(next, cause)));
+}
+
+/// Reads the devices of all slots.
+#[inline(always)]
+fn see() -> Seen {
+    let mut seen = Seen::default();
+    let mut index = 0;
+    while index < 16 {
+        match link_of(index) {
+            UP => seen.up |= 1 << index,
+            DOWN => seen.down |= 1 << index,
+            _ => {}
+        }
+        index += 1;
+    }
+    seen
+}
+
+/// Results of [`link_of`].
+const UNKNOWN: u64 = 0;
+const UP: u64 = 1;
+const DOWN: u64 = 2;
+
+/// Returns whether a slot's device has a link. A separate function, so that the loop stays short. Functions of BPF take and
+/// return numbers.
+#[inline(never)]
+fn link_of(index: u64) -> u64 {
+    let slave = Slot::new(index as u8).and_then(maps::slave);
+    match slave.map_or(Some(false), device::link) {
+        Some(true) => UP,
+        Some(false) => DOWN,
+        None => UNKNOWN,
+    }
+}
+
+/// Sends what is due of a round of announcements. Returns whether the frame was used for that, and must be written again.
+#[inline(always)]
+fn announce(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u64) -> bool {
+    let Some(word) = maps::active_word() else { return false };
+    let turn = state.turn;
+    let is_new = state.noticed != word.switches() as u64 + 1;
+    state.noticed = word.switches() as u64 + 1;
+    if state.sending != 0 && !turn.is_of(word) {
+        // Its slave is not active any more.
+        finish(state, turn, now);
+    }
+    if state.sending == 0 {
+        let pace = Pace { now, claimed_at: state.claimed_at, interval: clock.round_interval };
+        let waits = is_new && !clock.agent_is_absent(now);
+        if waits || !turn.is_due(word, clock.rounds as u8, pace) {
+            return false;
+        }
+        if maps::exchange_turn(turn, turn.claim(word)).is_err() {
+            // The agent was faster.
+            return false;
+        }
+        (state.claimed_at, state.sending, state.next, state.sent, state.refused_of_round) = (now, 1, 0, 0, 0);
+    }
+    let Some(slot) = word.active() else { return false };
+    let list = AnnounceList::from_bits(clock.list);
+    let left = (list.count as u64).saturating_sub(state.next);
+    let mut sending = Sending { ctx, slot, list, state };
+    let count = if left < FRAMES_PER_TICK { left } else { FRAMES_PER_TICK };
+    // SAFETY: the callback gets a pointer to `sending`, which outlives the call.
+    unsafe { bpf_loop(count as u32, send_next as *mut c_void, (&raw mut sending).cast(), 0) };
+    let state = sending.state;
+    if state.next >= list.count as u64 {
+        finish(state, state.turn, now);
+    }
+    true
+}
+
+/// Ends a round, and reports it to the agent.
+#[inline(always)]
+fn finish(state: &mut TickEntry, turn: Turn, now: u64) {
+    state.sending = 0;
+    let (generation, number) = (turn.generation(), turn.rounds());
+    let round = Round { generation, sent: state.sent as u16, failed: state.refused_of_round as u16, number };
+    maps::send(EventRecord::new(now, DataPlaneEvent::Announced(round)));
+}
+
+/// What [`send_next`] needs.
+struct Sending<'a> {
+    ctx: &'a TcContext,
+    slot: Slot,
+    list: AnnounceList,
+    state: &'a mut TickEntry,
+}
+
+/// Sends the next frame of the round. Called by the kernel's loop; 0: go on.
+extern "C" fn send_next(_index: u32, sending: *mut c_void) -> c_long {
+    // SAFETY: `announce` passes a pointer to this, which no one else uses meanwhile.
+    let sending = unsafe { &mut *sending.cast::<Sending<'_>>() };
+    let number = sending.state.next;
+    sending.state.next += 1;
+    if send(sending.ctx, sending.slot, sending.list.entry(number as u32)).is_some() {
+        sending.state.sent += 1;
+    } else {
+        sending.state.refused_of_round += 1;
+        sending.state.failed += 1;
+    }
+    0
+}
+
+/// Makes a copy of the frame with this index leave through a slave, with the source MAC address of any frame of bond0. None
+/// if it was not sent.
+#[inline(always)]
+fn send(ctx: &TcContext, slot: Slot, index: u32) -> Option<()> {
+    let frame = maps::announcement(index)?;
+    let (slave, bond) = (maps::slave(slot)?, maps::bond()?);
+    // Written at full length, which the verifier knows, and cut then.
+    let mut packet = SkbPacket::new(ctx);
+    resize(ctx, ANNOUNCE_BYTES as u32)?;
+    packet.write(0, frame.bytes)?;
+    resize(ctx, frame.length as u32)?;
+    let header = packet.header()?;
+    if let Some(to) = tx::source_for(header.source, slave.wire_mac(), rx::host_mac(bond), bond) {
+        stamp_source(&mut packet, header, to).ok()?;
+    }
+    ctx.clone_redirect(slave.ifindex(), 0).ok()
+}

@@ -1,0 +1,115 @@
+//! The veth pair in which the frames of the clock circulate.
+//!
+//! ```text
+//!   bond0-clk0 -- tbf: one frame in each period --> bond0-clk1: tc_tick
+//!        ^                                                 |
+//!        +------------------- redirect --------------------+
+//! ```
+
+use std::time::Duration;
+
+use bond_common::{
+    clock::frame::{ClockFrame, FRAMES, LENGTH},
+    mac::Mac,
+};
+use bond_core::name::{BondName, InterfaceName, NameError};
+
+use super::{
+    Devices, SysError,
+    ethtool::FeatureState,
+    netlink::{FramePace, In6AddrGenMode, LinkSetting, PairKind, PairPlan},
+    ownership::Mark,
+};
+
+/// Bytes: so small that there is no IPv6 on the ends, and that the qdisc's burst is larger than a frame of this size.
+const MTU: u32 = 100;
+
+/// The names of the two ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClockNames {
+    /// The end that frames are sent by, in the pace of its qdisc.
+    pub sender: InterfaceName,
+    /// The end at which they arrive, and tick.
+    pub receiver: InterfaceName,
+}
+
+impl ClockNames {
+    /// Returns the names for a bond.
+    ///
+    /// # Errors
+    /// The bond's name is too long for a suffix.
+    pub fn of(bond: &BondName) -> Result<Self, NameError> {
+        let name = |end: u8| InterfaceName::new(format!("{bond}-clk{end}"));
+        Ok(Self { sender: name(0)?, receiver: name(1)? })
+    }
+}
+
+/// The ifindexes of the two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockPair {
+    pub sender: u32,
+    pub receiver: u32,
+}
+
+/// Creates the pair, both ends up, and paces it. Frames that arrive are dropped until the tick is attached.
+///
+/// # Errors
+/// It cannot be created, or paced (no sch_tbf): nothing of it is left, unless the error says so.
+pub async fn create(
+    devices: &dyn Devices,
+    names: &ClockNames,
+    mark: &Mark,
+    period: Duration,
+) -> Result<ClockPair, SysError> {
+    let plan = PairPlan {
+        bond: &names.sender,
+        port: &names.receiver,
+        // No one sends to it; both frames and tick ignore it.
+        mac: Mac::new([0x02, b'x', b'b', b'c', b'l', b'k']),
+        mtu: MTU,
+        queues: 1,
+        mark: Some(mark),
+    };
+    let made = devices.create_pair(PairKind::Veth, &plan).await?;
+    let pair = ClockPair { sender: made.bond.ifindex, receiver: made.port.ifindex };
+    match finish(devices, pair, period).await {
+        Ok(()) => Ok(pair),
+        Err(first) => Err(first.after_undoing(devices.delete(pair.sender).await)),
+    }
+}
+
+async fn finish(devices: &dyn Devices, pair: ClockPair, period: Duration) -> Result<(), SysError> {
+    devices.set(pair.sender, LinkSetting::AddrGenMode(In6AddrGenMode::None)).await?;
+    devices.set(pair.sender, LinkSetting::Noarp(true)).await?;
+    own_ring(devices, pair)?;
+    set_period(devices, pair, period).await?;
+    for end in [pair.sender, pair.receiver] {
+        devices.set(end, LinkSetting::Up(true)).await?;
+    }
+    Ok(())
+}
+
+/// Has frames arrive by a ring of the receiver's own (NAPI) instead of the backlog of the CPU, where a flood of other packets
+/// would drop them: GRO at the receiver, and no TSO at the sender (`veth_skb_is_eligible_for_gro`).
+fn own_ring(devices: &dyn Devices, pair: ClockPair) -> Result<(), SysError> {
+    let feature = |name: &str, on| FeatureState { name: name.to_owned(), on };
+    let known = devices.features(pair.sender)?;
+    let tso = known.iter().map(|feature| feature.name.as_str());
+    let tso = tso.filter(|name| name.starts_with("tx-tcp")).map(|name| feature(name, false));
+    devices.request_features(pair.sender, &tso.collect::<Vec<_>>())?;
+    devices.request_features(pair.receiver, &[feature("rx-gro", true)])
+}
+
+/// Paces the pair.
+pub async fn set_period(devices: &dyn Devices, pair: ClockPair, period: Duration) -> Result<(), SysError> {
+    devices.set_pace(pair.sender, FramePace { bytes: LENGTH as u32, period }).await
+}
+
+/// Puts the frames in. `sequences` are those that the tick expects. A frame that circulates already is refused by the tick.
+pub fn inject(devices: &dyn Devices, pair: ClockPair, sequences: [u64; FRAMES]) -> Result<(), SysError> {
+    let frames = devices.open_frames(pair.sender)?;
+    for (number, sequence) in (0..).zip(sequences) {
+        frames.send(&ClockFrame { number, sequence }.bytes())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! The maps that the agent and the clock's tick share.
+
+use std::{os::fd::AsFd, sync::atomic::Ordering};
+
+use bond_common::{
+    abi::ActiveWord,
+    clock::{
+        announce::Turn,
+        layout::{ANNOUNCE_ENTRIES, AnnounceFrame, ClockEntry, TickEntry},
+    },
+    names,
+};
+
+use super::{DataPlaneError, mapped::Mapped, maps::mapped};
+
+/// CLOCK, TICKS and ANNOUNCE, mapped into memory.
+pub struct ClockMaps {
+    clock: Mapped<ClockEntry>,
+    ticks: Mapped<TickEntry>,
+    announce: Mapped<AnnounceFrame>,
+}
+
+impl ClockMaps {
+    pub(super) fn of<F: AsFd>(
+        source: &mut impl FnMut(&'static str) -> Result<F, DataPlaneError>,
+    ) -> Result<Self, DataPlaneError> {
+        Ok(Self {
+            clock: mapped(names::CLOCK, source(names::CLOCK)?, 1)?,
+            ticks: mapped(names::TICKS, source(names::TICKS)?, 1)?,
+            announce: mapped(names::ANNOUNCE, source(names::ANNOUNCE)?, ANNOUNCE_ENTRIES)?,
+        })
+    }
+
+    /// Returns what CLOCK holds.
+    pub fn entry(&self) -> ClockEntry {
+        self.clock.load(0)
+    }
+
+    /// Returns whether CLOCK holds this entry, whenever the agent ran last.
+    pub(super) fn holds(&self, entry: ClockEntry) -> bool {
+        let found = self.entry();
+        found == ClockEntry { agent_seen: found.agent_seen, ..entry }
+    }
+
+    /// Stores an entry, but for the time at which the agent ran last.
+    pub(super) fn store(&self, entry: ClockEntry) {
+        self.clock.store(0, ClockEntry { agent_seen: self.entry().agent_seen, ..entry });
+    }
+
+    pub(super) fn store_frame(&self, index: u32, frame: AnnounceFrame) {
+        self.announce.store(index as usize, frame);
+    }
+
+    /// Stores that the agent runs at `now`, CLOCK_MONOTONIC of the machine in nanoseconds.
+    pub fn note_agent(&self, now: u64) {
+        self.clock.word(0, ClockEntry::AGENT_SEEN).store(now, Ordering::Release);
+    }
+
+    /// Returns what the tick keeps. Its words are of different moments.
+    pub fn ticks(&self) -> TickEntry {
+        self.ticks.load(0)
+    }
+
+    /// Claims the next round of announcements of the failover to `word`, as number `round`, from 1. False if the tick has
+    /// claimed it: then the round is sent.
+    ///
+    /// `now` is CLOCK_MONOTONIC of the machine in nanoseconds.
+    pub fn claim(&self, word: ActiveWord, round: u8, now: u64) -> bool {
+        let turn = self.ticks.word(0, TickEntry::TURN);
+        let mut seen = turn.load(Ordering::Acquire);
+        loop {
+            let known = Turn::from_bits(seen);
+            // The number of rounds does not grow for ever; who sends so many sends each.
+            if known.is_of(word) && known.rounds() >= round && round < u8::MAX {
+                return false;
+            }
+            match turn.compare_exchange(seen, known.claim(word).bits(), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break,
+                Err(other) => seen = other,
+            }
+        }
+        self.ticks.word(0, TickEntry::CLAIMED_AT).store(now, Ordering::Release);
+        true
+    }
+}

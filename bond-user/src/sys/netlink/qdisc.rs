@@ -1,0 +1,84 @@
+//! The qdisc that paces the clock: sch_tbf.
+
+use std::time::Duration;
+
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    tc::{TcAttribute, TcHandle, TcMessage, TcOption},
+};
+
+use super::{Netlink, called};
+use crate::sys::SysError;
+
+/// Of linux/pkt_sched.h.
+const TCA_TBF_PARMS: u16 = 1;
+const TCA_TBF_BURST: u16 = 6;
+const TC_LINKLAYER_ETHERNET: u8 = 1;
+
+/// Frames that the queue holds at most: more than circulate.
+const QUEUED_FRAMES: u32 = 16;
+/// Frames that may leave at once after a delay, so that the average of the periods is exact.
+const BURST_FRAMES: u32 = 2;
+
+/// One frame of `bytes` bytes leaves in each `period`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FramePace {
+    pub bytes: u32,
+    pub period: Duration,
+}
+
+impl FramePace {
+    /// Bytes a second, as the kernel takes them.
+    fn rate(self) -> u32 {
+        let rate = u128::from(self.bytes) * 1_000_000_000 / self.period.as_nanos().max(1);
+        u32::try_from(rate).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// `struct tc_tbf_qopt`: the rate, no peak rate, and the bytes that the queue holds. The kernel computes the buffer from
+    /// [`TCA_TBF_BURST`].
+    fn parameters(self) -> Vec<u8> {
+        let mut parameters = vec![0, TC_LINKLAYER_ETHERNET, 0, 0, 0, 0, 0, 0];
+        parameters.extend(self.rate().to_ne_bytes());
+        parameters.extend([0; 12]);
+        parameters.extend((QUEUED_FRAMES * self.bytes).to_ne_bytes());
+        parameters.extend([0; 8]);
+        parameters
+    }
+}
+
+impl Netlink {
+    /// Makes sch_tbf the root qdisc of a device. EOPNOTSUPP, ENOENT where the kernel has none.
+    pub async fn set_pace(&self, ifindex: u32, pace: FramePace) -> Result<(), SysError> {
+        let mut message = TcMessage::default();
+        message.header.index = i32::try_from(ifindex).unwrap_or(0);
+        message.header.parent = TcHandle::ROOT;
+        message.header.handle = TcHandle { major: 1, minor: 0 };
+        let burst = (BURST_FRAMES * pace.bytes).to_ne_bytes().to_vec();
+        let option = |kind, value| TcOption::Other(DefaultNla::new(kind, value));
+        message.attributes = vec![
+            TcAttribute::Kind("tbf".to_owned()),
+            TcAttribute::Options(vec![
+                option(TCA_TBF_PARMS, pace.parameters()),
+                option(TCA_TBF_BURST, burst),
+            ]),
+        ];
+        let request = RouteNetlinkMessage::NewQueueDiscipline(message).into();
+        let answer = self.change_raw(NLM_F_CREATE | NLM_F_REPLACE, request).await;
+        answer.map_err(|error| SysError::netlink("set the qdisc tbf", called(ifindex), error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_one_frame_in_a_period() {
+        for (bytes, ms, rate) in [(64, 10, 6400), (64, 1, 64_000), (64, 1000, 64), (64, 100_000, 1)] {
+            let pace = FramePace { bytes, period: Duration::from_millis(ms) };
+            assert_eq!(pace.rate(), rate, "{bytes} bytes in {ms} ms");
+            assert_eq!(pace.parameters().len(), 36);
+        }
+    }
+}
