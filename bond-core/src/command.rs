@@ -274,6 +274,8 @@ pub enum Seen {
     SlaveLeft,
     /// The carrier guard, which found the active slave's device without a link and had failed over.
     Guard,
+    /// A tick of the clock in the kernel.
+    Tick,
 }
 
 /// The reason why this slave was chosen and no other.
@@ -297,6 +299,6 @@ pub enum Chosen {
     /// The administrator named the slave. Records of former versions call this by_hand.
     #[serde(alias = "by_hand")]
     Administrator,
-    /// The slave is the first of the guard's rank that has a link.
+    /// The data plane chose the slave: the first of the engine's rank that has a link.
     Guard,
 }

@@ -6,7 +6,7 @@ use bond_common::{
 };
 
 use crate::{
-    GuardFailover, Time,
+    DataPlaneChange, Time,
     options::{BondOptions, SlaveOptions},
 };
 
@@ -70,10 +70,10 @@ pub enum Event {
         duplex: Duplex,
     },
     /// ACTIVE is not what the last `Switch` stored: the carrier guard failed over and cleared the bits of dead slaves in
-    /// `usable`, or another process wrote the word.
+    /// `usable`, a tick of the clock changed it, or another process wrote the word.
     ActiveChanged {
-        /// Earlier failovers of the guard that no event has reported, the oldest first.
-        earlier: Vec<GuardFailover>,
+        /// The recorded changes by the data plane that no event has reported, the oldest first.
+        changes: Vec<DataPlaneChange>,
         /// The active slot of the present word.
         active: Option<Slot>,
         /// The draining slot of the present word.

@@ -4,10 +4,10 @@ use super::*;
 
 impl Engine {
     /// Creates the engine of a running bond that a former engine left at any moment. The caller takes the commands, as
-    /// after [`Engine::handle`]. Each of [`Left::failovers`] causes a notice, in their order, before the notices of other
-    /// failovers.
+    /// after [`Engine::handle`]. Each failover of [`Left::changes`] causes a notice, in their order, before the notices of
+    /// other failovers.
     pub fn adopt(now: Time, bond: NewBond, left: Left) -> Self {
-        let Left { active, draining, usable, known_active, failovers, carrier, slaves, gone } = left;
+        let Left { active, draining, usable, known_active, changes, carrier, slaves, gone } = left;
         let mut engine = Self::new(bond);
         let path = Path::new(now, Tolerance::of(&engine.options));
         let links: Vec<_> = slaves.iter().map(|slave| (slave.slot, slave.link)).collect();
@@ -31,11 +31,12 @@ impl Engine {
         engine.has_been_active = engine.active.is_some();
         engine.published.word = Word { active, draining, usable };
         engine.published.carrier = carrier;
-        let known_active = engine.catch_up(known_active, &failovers, &gone);
+        let known_active = engine.catch_up(known_active, &changes, &gone);
         if engine.active.is_some() && engine.active != known_active {
             // A draining slave is left by a planned switch that the former engine did not report.
             let by_guard = draining.is_some() || is_guards(known_active, usable);
-            let how = if by_guard { BY_GUARD } else { (Reason::Requested, Chosen::Administrator) };
+            let how =
+                if by_guard { BY_GUARD } else { (Reason::Requested, Chosen::Administrator, Seen::Guard) };
             engine.tell_of_past(known_active, active, usable, how, &gone);
         }
         engine.seen = Seen::Miimon;
@@ -51,18 +52,18 @@ impl Engine {
         engine
     }
 
-    /// Reports the guard's failovers, one after the other. Returns the active slot after the last one.
+    /// Reports failovers of the data plane, one after the other. Returns the active slot after the last change.
     pub(super) fn catch_up(
         &mut self,
         known_active: Option<Slot>,
-        failovers: &[GuardFailover],
+        changes: &[DataPlaneChange],
         gone: &[(Slot, String)],
     ) -> Option<Slot> {
-        failovers.iter().fold(known_active, |from, failover| {
-            let to = Some(failover.active);
+        changes.iter().filter(|change| change.is_failover()).fold(known_active, |from, change| {
+            let to = change.active;
             // Unrecorded failovers happened in between.
-            let from = from.filter(|from| Some(*from) != to);
-            self.tell_of_past(from, to, failover.usable, BY_GUARD, gone);
+            let from = from.filter(|_| from != to);
+            self.tell_of_past(from, to, change.usable, change.report(), gone);
             to
         })
     }
@@ -73,7 +74,7 @@ impl Engine {
         from: Option<Slot>,
         to: Option<Slot>,
         usable: u16,
-        (reason, chosen): (Reason, Chosen),
+        (reason, chosen, seen): (Reason, Chosen, Seen),
         gone: &[(Slot, String)],
     ) {
         let name = |slot: Option<Slot>| {
@@ -84,8 +85,8 @@ impl Engine {
             from: name(from),
             to: name(to),
             reason,
-            seen: Seen::Guard,
-            chosen: Some(chosen),
+            seen,
+            chosen: Some(chosen).filter(|_| to.is_some()),
         };
         self.outbox.notices.push(told);
         if is_guards(from, usable)
@@ -107,24 +108,25 @@ impl Engine {
         }
     }
 
-    /// Adopts a change of ACTIVE. The engine accepts the guard's failovers as they are: at that moment the old slave had
-    /// no link and the new one had one. The next poll of the links may switch back, with updelay and the rules of
-    /// reselection.
+    /// Adopts a change of ACTIVE. The engine accepts what the data plane has recorded as it is: at that moment the old slave
+    /// had no link, or the new one was a better choice. The next poll of the links may switch back, with updelay and the
+    /// rules of reselection.
     ///
     /// A failover from a slave and back to it counts, too: the neighbours may have learned the other path.
-    pub(super) fn active_changed(&mut self, now: Time, failovers: &[GuardFailover], found: Word) {
+    pub(super) fn active_changed(&mut self, now: Time, changes: &[DataPlaneChange], found: Word) {
         let before = std::mem::replace(&mut self.published.word, found);
         let joined = |slot: &Slot| self.joined_slaves().any(|slave| slave.slot == *slot);
         let new = found.active.filter(joined);
-        let active_after =
-            |failovers: &[GuardFailover]| failovers.last().map(|last| last.active).or(self.active);
-        let earlier = match failovers.split_last() {
-            // The last failover is the one that made `new` active.
-            Some((last, earlier)) if Some(last.active) == new => earlier,
-            _ => failovers,
+        let (last, earlier) = match changes.split_last() {
+            // The last change is the one that made `new` active.
+            Some((last, earlier)) if last.active == new => (Some(last), earlier),
+            _ => (None, changes),
         };
-        let from = active_after(earlier);
+        let from = earlier.last().map_or(self.active, |last| last.active);
         self.catch_up(self.active, earlier, &[]);
+        if let Some(change) = last.filter(|change| matches!(change.by, ChangedBy::Tick(_))) {
+            return self.follow_tick(now, from, *change, (before, earlier));
+        }
         let Some(new) = new.filter(|new| from != Some(*new)) else {
             // The engine's own decision, or none of the guard's: publishing corrects the word.
             return;
@@ -138,10 +140,49 @@ impl Engine {
             }
             return;
         }
-        // The failures of slaves that were left earlier are counted already.
-        let left = earlier.iter().scan(self.active, |from, failover| Some(from.replace(failover.active)));
+        self.mark_lost(from, (before, earlier), found.usable);
+        let from = from.and_then(|slot| self.name_of(slot));
+        if let Some(slave) = self.slave_mut(new) {
+            slave.link.up = true;
+        }
+        let choice = Choice { slot: new, why: Chosen::Guard };
+        self.change_active(now, from, Some(choice), Reason::CarrierGuard);
+    }
+
+    /// Adopts the last change of a tick: slaves are up and down as it found them.
+    fn follow_tick(
+        &mut self,
+        now: Time,
+        from: Option<Slot>,
+        change: DataPlaneChange,
+        (before, earlier): (Word, &[DataPlaneChange]),
+    ) {
+        self.mark_lost(from, (before, earlier), change.usable);
+        for slot in Slot::all().filter(|slot| change.usable & slot.bit() != 0) {
+            let returned = |slave: &&mut Slave| slave.phase == Phase::Joined && !slave.state.is_up();
+            if let Some(slave) = self.slave_mut(slot).filter(returned) {
+                slave.link.up = true;
+                self.move_to(slot, LinkState::Up);
+            }
+        }
+        if !change.is_failover() {
+            return;
+        }
+        let (reason, why, seen) = change.report();
+        self.seen = seen;
+        let from = from.and_then(|slot| self.name_of(slot));
+        self.change_active(now, from, change.active.map(|slot| Choice { slot, why }), reason);
+    }
+
+    /// Sets the slaves to down that the data plane found without a link. The failures of slaves that were left earlier are
+    /// counted already.
+    fn mark_lost(&mut self, from: Option<Slot>, (before, earlier): (Word, &[DataPlaneChange]), usable: u16) {
+        let left = earlier
+            .iter()
+            .filter(|change| change.is_failover())
+            .scan(self.active, |from, change| Some(std::mem::replace(from, change.active)));
         let counted = left.flatten().fold(0, |mask, slot| mask | slot.bit());
-        let lost = (before.usable | from.map_or(0, Slot::bit)) & !found.usable;
+        let lost = (before.usable | from.map_or(0, Slot::bit)) & !usable;
         for slot in Slot::all().filter(|slot| lost & slot.bit() != 0) {
             let is_counted = Some(slot) != from && counted & slot.bit() != 0;
             let Some(slave) = self.slave_mut(slot).filter(|slave| slave.phase == Phase::Joined) else {
@@ -153,11 +194,5 @@ impl Engine {
             }
             self.move_to(slot, LinkState::Down);
         }
-        let from = from.and_then(|slot| self.name_of(slot));
-        if let Some(slave) = self.slave_mut(new) {
-            slave.link.up = true;
-        }
-        let choice = Choice { slot: new, why: Chosen::Guard };
-        self.change_active(now, from, Some(choice), Reason::CarrierGuard);
     }
 }

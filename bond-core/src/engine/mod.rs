@@ -23,6 +23,7 @@ use std::{cmp::Reverse, collections::VecDeque};
 
 use bond_common::{
     abi::{ActiveWord, MAX_SLAVES, Slot},
+    clock::{decide::Cause, layout::Preference},
     mac::Mac,
 };
 
@@ -83,8 +84,8 @@ pub struct Left {
     pub usable: u16,
     /// The active slot as the former engine knew it last. If it differs, the data plane has failed over.
     pub known_active: Option<Slot>,
-    /// The recorded failovers of the guard since then, the oldest first.
-    pub failovers: Vec<GuardFailover>,
+    /// The recorded changes by the data plane since then, the oldest first.
+    pub changes: Vec<DataPlaneChange>,
     /// Whether the bond has carrier.
     pub carrier: bool,
     /// The slaves that are completely set up, in enslave order.
@@ -93,19 +94,46 @@ pub struct Left {
     pub gone: Vec<(Slot, String)>,
 }
 
-/// A failover of the carrier guard, described by the word that it stored in ACTIVE.
+/// A change of ACTIVE by the data plane, described by the word that it stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuardFailover {
-    /// The slot that became active.
-    pub active: Slot,
-    /// The usable mask, without the slot that was left.
+pub struct DataPlaneChange {
+    /// The active slot after the change.
+    pub active: Option<Slot>,
+    /// The usable mask after the change.
     pub usable: u16,
+    /// The part of the data plane that changed it.
+    pub by: ChangedBy,
 }
 
-impl GuardFailover {
-    /// Creates the failover after which ACTIVE was `word`; None for a word that the guard does not store.
-    pub fn of(word: ActiveWord) -> Option<Self> {
-        Some(Self { active: word.active()?, usable: word.usable() })
+/// The part of the data plane that changed ACTIVE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangedBy {
+    /// The carrier guard: the active slave's device had no link.
+    Guard,
+    /// A tick of the clock, for this reason.
+    Tick(Cause),
+}
+
+impl DataPlaneChange {
+    /// Creates the change after which ACTIVE was `word`.
+    pub fn new(word: ActiveWord, by: ChangedBy) -> Self {
+        Self { active: word.active(), usable: word.usable(), by }
+    }
+
+    /// Returns whether the change is a failover: the active slave was another one before. A notice follows.
+    pub fn is_failover(&self) -> bool {
+        self.by != ChangedBy::Tick(Cause::Bookkeeping)
+    }
+
+    /// Returns how the change is reported.
+    fn report(&self) -> (Reason, Chosen, Seen) {
+        match self.by {
+            ChangedBy::Guard => (Reason::CarrierGuard, Chosen::Guard, Seen::Guard),
+            ChangedBy::Tick(Cause::LinkLost) => (Reason::LinkFailed, Chosen::Guard, Seen::Tick),
+            ChangedBy::Tick(Cause::LinkReturned | Cause::Preferred | Cause::Bookkeeping) => {
+                (Reason::LinkRecovered, Chosen::Guard, Seen::Tick)
+            }
+        }
     }
 }
 
@@ -326,8 +354,8 @@ impl Engine {
             Event::Link { slot, link } => self.links(now, &[(slot, link)]),
             Event::Links(links) => self.links(now, &links),
             Event::Speed { slot, speed, duplex } => self.speed(now, slot, (speed, duplex)),
-            Event::ActiveChanged { earlier, active, draining, usable } => {
-                self.active_changed(now, &earlier, Word { active, draining, usable });
+            Event::ActiveChanged { changes, active, draining, usable } => {
+                self.active_changed(now, &changes, Word { active, draining, usable });
             }
             Event::SetOptions(options) => self.set_options(now, *options)?,
             Event::SetSlaveOptions { slot, options } => self.set_slave_options(now, slot, options)?,
@@ -425,6 +453,34 @@ impl Engine {
     /// Returns whether the bond has an active slave.
     pub fn has_active(&self) -> bool {
         self.active.is_some()
+    }
+
+    /// Returns which slave would take over from which if both were up (`primary_reselect`, `prio`).
+    pub fn preference(&self) -> Preference {
+        let up = |slave: &Slave| Candidate { state: LinkState::Up, ..slave.candidate() };
+        self.joined_slaves().fold(Preference::default(), |preference, slave| {
+            let takes_from = |active: &&Slave| {
+                let mut both = [up(slave), up(active)];
+                // In enslave order, which decides between equals.
+                both.sort_by_key(|candidate| self.place_of(candidate.slot));
+                let election = Election {
+                    candidates: &both,
+                    current: Some(active.slot),
+                    primary: self.primary(),
+                    force_primary: false,
+                    reselect: self.options.primary_reselect,
+                };
+                election.best().is_some_and(|best| best.slot == slave.slot)
+            };
+            let others = self.joined_slaves().filter(|active| active.slot != slave.slot);
+            let from = others.filter(takes_from).fold(0, |mask, active| mask | active.slot.bit());
+            preference.with(slave.slot, from)
+        })
+    }
+
+    /// Returns the position of a slave in enslave order.
+    fn place_of(&self, slot: Slot) -> Option<usize> {
+        self.slaves.iter().position(|slave| slave.slot == slot)
     }
 
     /// Returns the slots in the order in which the engine would choose them if no slave were active: first those that
@@ -613,7 +669,7 @@ impl Engine {
     }
 }
 
-const BY_GUARD: (Reason, Chosen) = (Reason::CarrierGuard, Chosen::Guard);
+const BY_GUARD: (Reason, Chosen, Seen) = (Reason::CarrierGuard, Chosen::Guard, Seen::Guard);
 
 /// Returns whether the guard left `from`: it clears the usable bit of the slot that it leaves.
 fn is_guards(from: Option<Slot>, usable: u16) -> bool {

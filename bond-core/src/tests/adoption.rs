@@ -7,7 +7,7 @@ use bond_common::{
 
 use super::lab::{Lab, mac, ms, options};
 use crate::{
-    Engine, GuardFailover, Left, LeftSlave, NewBond,
+    ChangedBy, DataPlaneChange, Engine, Left, LeftSlave, NewBond,
     command::{Chosen, Command, Notice, Reason, Seen},
     options::{
         BondOptions,
@@ -24,7 +24,7 @@ struct Orphan {
     lab: Lab,
     rank: Rank,
     known_active: Option<Slot>,
-    failovers: Vec<GuardFailover>,
+    failovers: Vec<DataPlaneChange>,
     gone: Vec<(Slot, String)>,
 }
 
@@ -47,8 +47,7 @@ impl Orphan {
             && let Some(next) = fail_over(word, self.rank, has_link)
         {
             self.lab.word = (next.active(), next.draining(), next.usable());
-            let active = next.active().unwrap();
-            self.failovers.push(GuardFailover { active, usable: next.usable() });
+            self.failovers.push(DataPlaneChange::new(next, ChangedBy::Guard));
         }
     }
 
@@ -85,7 +84,7 @@ impl Orphan {
             draining,
             usable,
             known_active: self.known_active,
-            failovers: self.failovers,
+            changes: self.failovers,
             carrier: self.lab.carrier,
             slaves: self.lab.slaves.iter().map(slave).collect(),
             gone: self.gone,

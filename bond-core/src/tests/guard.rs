@@ -2,7 +2,7 @@
 
 use super::lab::{Lab, Pace, mac, ms, options};
 use crate::{
-    GuardFailover,
+    ChangedBy, DataPlaneChange,
     command::{
         Command::{self, *},
         Notice, Reason,
@@ -115,13 +115,13 @@ fn unreported_failovers_are_reported_one_by_one() {
             let (mut failovers, mut failures) = (Vec::new(), [0; 3]);
             for &to in path {
                 usable = usable & !slots[from].bit() | slots[to].bit();
-                failovers.push(GuardFailover { active: slots[to], usable });
+                failovers.push(DataPlaneChange { active: Some(slots[to]), usable, by: ChangedBy::Guard });
                 failures[from] += 1;
                 from = to;
             }
             lab.word = (Some(slots[from]), None, usable);
             let (active, draining) = (Some(slots[from]), None);
-            lab.handle(Event::ActiveChanged { earlier: failovers, active, draining, usable }).unwrap();
+            lab.handle(Event::ActiveChanged { changes: failovers, active, draining, usable }).unwrap();
             let commands = lab.take();
             let told = commands.iter().filter(|command| is_reason(command, Reason::CarrierGuard)).count();
             assert_eq!(told, path.len(), "{policy:?} {path:?}: {commands:?}");
@@ -144,7 +144,7 @@ fn a_word_without_an_active_slave_is_corrected() {
     let before = lab.word;
     for active in [None, bond_common::abi::Slot::new(nobody)] {
         lab.word = (active, None, 0);
-        lab.handle(Event::ActiveChanged { earlier: Vec::new(), active, draining: None, usable: 0 }).unwrap();
+        lab.handle(Event::ActiveChanged { changes: Vec::new(), active, draining: None, usable: 0 }).unwrap();
         assert_eq!(lab.word, before);
         assert_eq!(lab.active().as_deref(), Some("slave0"));
     }

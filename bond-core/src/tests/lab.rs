@@ -194,7 +194,7 @@ impl Lab {
         let Some(next) = guard::fail_over(word, rank, has_link) else { return false };
         self.word = (next.active(), next.draining(), next.usable());
         let (active, draining, usable) = self.word;
-        self.handle(Event::ActiveChanged { earlier: Vec::new(), active, draining, usable }).unwrap();
+        self.handle(Event::ActiveChanged { changes: Vec::new(), active, draining, usable }).unwrap();
         true
     }
 

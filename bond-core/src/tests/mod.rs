@@ -10,4 +10,5 @@ mod macs;
 mod model;
 mod random;
 mod requests;
+mod tick;
 mod timing;

@@ -157,7 +157,7 @@ impl ReceiptWriter {
     pub fn notice(&self, notice: &Notice) {
         // It happened before, and is reported with the time of this line.
         let earlier = self.open.as_ref().filter(|open| {
-            open.draft.is_late && matches!(notice, Notice::Failover { seen: Seen::Guard, .. })
+            open.draft.is_late && matches!(notice, Notice::Failover { seen: Seen::Guard | Seen::Tick, .. })
         });
         let admitted = match notices::kind(notice) {
             Some(kind) => self.admit(&kind),

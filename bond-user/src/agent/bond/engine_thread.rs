@@ -20,7 +20,7 @@ use bond_common::{
     names,
 };
 use bond_core::{
-    Engine, GuardFailover, Left, NewBond, Refusal, Time,
+    Engine, Left, NewBond, Refusal, Time,
     command::{Command, Notice, Seen},
     event::{Duplex, Event, Heard, Link, Speed},
     status::{BondStatus, Pending},
@@ -39,7 +39,7 @@ use crate::{
             work::Work,
             worker::{Effect, MacOf},
         },
-        lifecycle::missed_failovers::{Known, MissedFailovers},
+        lifecycle::missed_failovers::{Known, MissedChange, MissedFailovers},
     },
     report::{
         moment::{boottime_ahead, monotonic as now},
@@ -562,7 +562,8 @@ impl Running {
         let now = now();
         let followed = |at, word| Switched::by_guard(at, word, now);
         let (left, meanwhile) = left.unzip();
-        let failovers = meanwhile.iter().flat_map(|meanwhile| &meanwhile.failovers);
+        let changes = meanwhile.iter().flat_map(|meanwhile| &meanwhile.changes);
+        let failovers = changes.filter(|change| change.for_engine().is_failover());
         Self {
             engine: match left {
                 Some(left) => Engine::adopt(now, bond, left),
@@ -588,7 +589,7 @@ impl Running {
             switch: Switched::default(),
             followed: followed(Time::from_nanos(mirror.maps().guard().switched_at()), mirror.active()),
             is_adopting: meanwhile.is_some(),
-            meanwhile: failovers.map(|(at, word)| followed(*at, *word)).collect(),
+            meanwhile: failovers.map(|change| followed(change.at, change.word)).collect(),
             records,
             unrecorded: meanwhile.as_ref().map_or(0, |meanwhile| meanwhile.unrecorded),
             unfollowed: Vec::new(),
@@ -645,8 +646,7 @@ impl Running {
     }
 
     fn active_is(&mut self, found: ActiveWord) {
-        let MissedFailovers { word: found, mut failovers, unrecorded, is_foreign: _ } =
-            self.meanwhile_until(found);
+        let MissedFailovers { word: found, changes, unrecorded, is_foreign: _ } = self.meanwhile_until(found);
         // The guard saw these without a link. Whoever has one again at the next look may have another speed.
         let lost = self.mirror.active().usable() & !found.usable();
         self.links.iter_mut().for_each(|(slot, link)| link.up &= lost & slot.bit() == 0);
@@ -657,20 +657,24 @@ impl Running {
             self.recording.add(Entry::Unrecorded(unrecorded));
         }
         let (active, draining, usable) = (found.active(), found.draining(), found.usable());
-        // Of the guard's words none is so.
-        let is_foreign = active.is_none_or(|slot| usable & slot.bit() == 0);
+        // Of the guard's words none is so; a tick may leave no active slave.
+        let is_recorded = changes.last().is_some_and(|last| last.word == found);
+        let is_foreign = !is_recorded && active.is_none_or(|slot| usable & slot.bit() == 0);
         if is_foreign && self.engine.has_active() {
             self.effects.read(|reads| _ = reads.restored.insert(names::ACTIVE));
         }
-        let earlier = failovers.iter().filter_map(|(_, word)| GuardFailover::of(*word)).collect();
-        let last = failovers.pop_if(|(_, word)| word.active() == active);
+        let for_engine = changes.iter().map(MissedChange::for_engine).collect();
+        let mut failovers: Vec<_> =
+            changes.into_iter().filter(|change| change.for_engine().is_failover()).collect();
+        let last = failovers.pop_if(|last| last.word.active() == active);
         let now = now();
-        self.meanwhile = failovers.into_iter().map(|(at, word)| Switched::by_guard(at, word, now)).collect();
-        let _ = self.handle(Event::ActiveChanged { earlier, active, draining, usable });
+        let by_guard = |change: MissedChange| Switched::by_guard(change.at, change.word, now);
+        self.meanwhile = failovers.into_iter().map(by_guard).collect();
+        let _ = self.handle(Event::ActiveChanged { changes: for_engine, active, draining, usable });
         let Pace { handled, decided, .. } = self.pace;
         // The word is stored a moment before the time is, and the record after both.
         let at =
-            last.map_or_else(|| Time::from_nanos(self.mirror.maps().guard().switched_at()), |(at, _)| at);
+            last.map_or_else(|| Time::from_nanos(self.mirror.maps().guard().switched_at()), |last| last.at);
         let at = if at > self.switch.at { at.min(handled) } else { handled };
         let pace = Pace { told: at, handled, decided };
         self.followed = Switched { pace, at, generation: found.generation(), by: Writer::DataPlane };
@@ -691,7 +695,7 @@ impl Running {
         self.unfollowed = records.iter().filter(|record| is_after(record, found)).copied().collect();
         let mut meanwhile = MissedFailovers::new(known, found, records);
         if meanwhile.is_foreign {
-            let last = meanwhile.failovers.last().map_or(known.word, |(_, word)| *word);
+            let last = meanwhile.changes.last().map_or(known.word, |last| last.word);
             meanwhile.word = self.mirror.recount_active(last);
             let (found, now) = (found.generation(), meanwhile.word.generation());
             if found != last.generation() {
@@ -769,6 +773,10 @@ impl Running {
         let rank = Rank::new(self.engine.rank());
         if self.mirror.rank() != rank {
             self.overwritten(names::GUARD, self.mirror.set_rank(rank));
+        }
+        let preference = self.engine.preference();
+        if self.mirror.clock().preference != preference {
+            self.mirror.update_clock(|clock| clock.preference = preference);
         }
     }
 
@@ -1058,7 +1066,7 @@ impl Running {
     fn draft(&mut self, notice: &Notice) -> Option<Draft> {
         let Notice::Failover { from, to, reason, seen, chosen } = notice else { return None };
         let (made, nobody_looked) = match seen {
-            Seen::Guard => match self.meanwhile.pop_front() {
+            Seen::Guard | Seen::Tick => match self.meanwhile.pop_front() {
                 Some(made) => (made, true),
                 None => (self.followed, self.is_adopting),
             },
@@ -1073,7 +1081,10 @@ impl Running {
                 let (decide, switch) = (decided.saturating_sub(handled), at.saturating_sub(decided));
                 (*seen, Made::ByAgent { detect: heard, decide, switch })
             }
-            Writer::DataPlane => (Seen::Guard, Made::ByDataPlane { heard }),
+            Writer::DataPlane => {
+                let by_tick = *seen == Seen::Tick;
+                (if by_tick { Seen::Tick } else { Seen::Guard }, Made::ByDataPlane { heard })
+            }
         };
         let slots = self.engine.slaves().map(|slave| slave.slot.index() as u32);
         let now = DropsBefore::read(self.mirror.maps(), slots);

@@ -4,20 +4,45 @@ use bond_common::{
     abi::{ActiveWord, GuardEntry},
     event::{DataPlaneEvent, EventRecord},
 };
-use bond_core::{GuardFailover, Time};
+use bond_core::{ChangedBy, DataPlaneChange, Time};
 
 /// The changes of ACTIVE since an agent knew it last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MissedFailovers {
     /// What it holds now.
     pub word: ActiveWord,
-    /// The guard's failovers, the oldest first: when, and what it held then.
-    pub failovers: Vec<(Time, ActiveWord)>,
-    /// Changes that are neither in [`Self::failovers`] nor seen by what ACTIVE holds now: EVENTS keeps the first hundred or
+    /// The recorded changes by the data plane, the oldest first.
+    pub changes: Vec<MissedChange>,
+    /// Changes that are neither in [`Self::changes`] nor seen by what ACTIVE holds now: EVENTS keeps the first hundred or
     /// so.
     pub unrecorded: u32,
     /// Another process has stored ACTIVE: its generation cannot be counted from the one that was known.
     pub is_foreign: bool,
+}
+
+/// A change of ACTIVE by the data plane: when, what it held then, and who changed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MissedChange {
+    pub at: Time,
+    pub word: ActiveWord,
+    pub by: ChangedBy,
+}
+
+impl MissedChange {
+    /// Returns the change that a record of EVENTS reports; None for other records.
+    pub fn of(record: &EventRecord) -> Option<Self> {
+        let (word, by) = match record.event()? {
+            DataPlaneEvent::FailedOver(word) => (word, ChangedBy::Guard),
+            DataPlaneEvent::Ticked(word, cause) => (word, ChangedBy::Tick(cause)),
+            DataPlaneEvent::HostMacLearned(_) | DataPlaneEvent::Announced(_) => return None,
+        };
+        Some(Self { at: Time::from_nanos(record.at()), word, by })
+    }
+
+    /// Returns the change as the engine is told of it.
+    pub fn for_engine(&self) -> DataPlaneChange {
+        DataPlaneChange::new(self.word, self.by)
+    }
 }
 
 /// What is known of the time in which no agent followed.
@@ -40,38 +65,31 @@ impl MissedFailovers {
         let since_known =
             |word: ActiveWord| word.changes_since(known.word).filter(|changes| u128::from(*changes) <= most);
         let changes = since_known(word).filter(|changes| *changes > 0 || word == known.word);
-        let failover = |record: EventRecord| match record.event()? {
-            DataPlaneEvent::FailedOver(word) | DataPlaneEvent::Ticked(word, _) => {
-                Some((Time::from_nanos(record.at()), word))
-            }
-            DataPlaneEvent::HostMacLearned(_) | DataPlaneEvent::Announced(_) => None,
-        };
-        let mut failovers: Vec<_> = records.into_iter().filter_map(failover).collect();
+        let mut missed: Vec<_> = records.into_iter().filter_map(|record| MissedChange::of(&record)).collect();
         // What an agent has heard of before, and what came after `word`, is not of this time.
-        failovers.retain(|(_, of)| {
-            since_known(*of)
+        missed.retain(|change| {
+            since_known(change.word)
                 .is_some_and(|number| number > 0 && changes.is_none_or(|changes| number <= changes))
         });
-        failovers.sort_by_key(|(_, word)| since_known(*word));
+        missed.sort_by_key(|change| since_known(change.word));
         let Some(changes) = changes else {
-            return Self { word, failovers, unrecorded: 0, is_foreign: true };
+            return Self { word, changes: missed, unrecorded: 0, is_foreign: true };
         };
         // Of those that found no room any more the last is known all the same.
-        let last = failovers.last().copied();
-        let (last_at, last_word) = last.unwrap_or((known.at, known.word));
+        let (last_at, last_word) = missed.last().map_or((known.at, known.word), |last| (last.at, last.word));
         if last_word != word && !last_at.is_zero() && last_at < known.switched_at {
-            failovers.push((known.switched_at, word));
+            missed.push(MissedChange { at: known.switched_at, word, by: ChangedBy::Guard });
         }
-        let last_active = failovers.last().map_or(known.word, |(_, word)| *word).active();
-        let recorded = u32::try_from(failovers.len()).unwrap_or(u32::MAX);
+        let last_active = missed.last().map_or(known.word, |last| last.word).active();
+        let recorded = u32::try_from(missed.len()).unwrap_or(u32::MAX);
         let seen_now = u32::from(last_active != word.active());
         let unrecorded = changes.saturating_sub(recorded).saturating_sub(seen_now);
-        Self { word, failovers, unrecorded, is_foreign: false }
+        Self { word, changes: missed, unrecorded, is_foreign: false }
     }
 
     /// What the engine has to know of it.
-    pub fn guard_failovers(&self) -> Vec<GuardFailover> {
-        self.failovers.iter().filter_map(|(_, word)| GuardFailover::of(*word)).collect()
+    pub fn for_engine(&self) -> Vec<DataPlaneChange> {
+        self.changes.iter().map(MissedChange::for_engine).collect()
     }
 }
 
@@ -120,9 +138,8 @@ mod tests {
         ];
         for (row, (before, now, records, expected, unrecorded)) in table.into_iter().enumerate() {
             let found = MissedFailovers::new(known(before, 0, 2), word(now, 0), records);
-            let generations: Vec<_> = found.failovers.iter().map(|(_, word)| word.generation()).collect();
+            let generations: Vec<_> = found.changes.iter().map(|change| change.word.generation()).collect();
             assert_eq!((generations, found.unrecorded), (expected, unrecorded), "row {row}");
-            assert_eq!(found.guard_failovers().len(), found.failovers.len(), "row {row}");
             assert!(!found.is_foreign, "row {row}");
         }
     }
@@ -131,9 +148,10 @@ mod tests {
     fn the_last_failover_is_known_by_its_time_alone() {
         let since = |at, switched_at| {
             let found = MissedFailovers::new(known(7, at, switched_at), word(9, 0), []);
-            (found.failovers, found.unrecorded)
+            (found.changes, found.unrecorded)
         };
-        assert_eq!(since(5, 6), (vec![(Time::from_nanos(6), word(9, 0))], 1));
+        let last = MissedChange { at: Time::from_nanos(6), word: word(9, 0), by: ChangedBy::Guard };
+        assert_eq!(since(5, 6), (vec![last], 1));
         // It was before the word was known, or that time is not.
         assert_eq!(since(6, 5), (vec![], 2));
         assert_eq!(since(0, 5), (vec![], 2));
@@ -146,7 +164,7 @@ mod tests {
         for (now, active) in [(3, 0), (6, 1), (7, 1), (1_000_000, 1), (u32::MAX, 0)] {
             let found = MissedFailovers::new(known(7, 0, 0), word(now, active), [record]);
             assert!(found.is_foreign, "{now}");
-            assert_eq!((found.unrecorded, found.failovers.len()), (0, 1), "{now}");
+            assert_eq!((found.unrecorded, found.changes.len()), (0, 1), "{now}");
         }
     }
 }

@@ -23,7 +23,8 @@ fn seen_by(seen: Seen) -> &'static str {
         Seen::Request => "a request",
         Seen::SlaveJoined => "a slave that joined",
         Seen::SlaveLeft => "a slave that left",
-        Seen::Guard => "the data plane's guard",
+        Seen::Guard => "the carrier guard",
+        Seen::Tick => "a tick of the clock",
     }
 }
 
@@ -37,7 +38,7 @@ fn because(chosen: Chosen) -> &'static str {
         Chosen::UsedEarly => "used early: nothing was up, it has the least updelay left",
         Chosen::Kept => "kept: nothing was better",
         Chosen::Administrator => "named by the administrator",
-        Chosen::Guard => "the guard's first that was alive",
+        Chosen::Guard => "the data plane's first that had a link",
     }
 }
 
@@ -81,7 +82,7 @@ fn show_log(text: &mut String, receipts: &[Receipt], details: bool) -> fmt::Resu
 /// Returns how long the agent took, in 9 columns.
 pub(super) fn switched_in(receipt: &Receipt) -> String {
     match receipt.seen {
-        Seen::Guard => "in kernel".to_owned(),
+        Seen::Guard | Seen::Tick => "in kernel".to_owned(),
         _ => short(receipt.duration()),
     }
 }
@@ -120,10 +121,10 @@ pub(super) fn show_receipt(text: &mut String, indent: &str, receipt: &Receipt) -
     wrap(text, indent, &seen)?;
     let Steps { detect_us, decide_us, switch_us, heard_us, macs_us, announce_us } = receipt.steps;
     match (receipt.seen, heard_us) {
-        (Seen::Guard, Some(heard)) => {
+        (Seen::Guard | Seen::Tick, Some(heard)) => {
             writeln!(text, "{indent}switched in the kernel; the agent was notified +{}", took(heard))?;
         }
-        (Seen::Guard, None) => writeln!(text, "{indent}switched in the kernel")?,
+        (Seen::Guard | Seen::Tick, None) => writeln!(text, "{indent}switched in the kernel")?,
         _ => {
             let [detect, decide, switch] = [detect_us, decide_us, switch_us].map(took);
             writeln!(text, "{indent}detect {detect}, decide {decide}, switch {switch}")?;

@@ -220,7 +220,7 @@ fn a_log_with_details_has_the_steps() {
       dropped during the failover: backup 3; generation 7
     2026-01-02T03:16:00.678901Z enp0s9 instead of enp0s8, a packet found its carrier
         gone
-      seen by the data plane's guard; chosen: the guard's first that was alive
+      seen by the carrier guard; chosen: the data plane's first that had a link
       switched in the kernel; the agent was notified +61 s
       after the switch: announced 2 addresses by the agent +61 s
       dropped during the failover: not known; generation 7

@@ -213,6 +213,11 @@ impl MapMirror {
         self.maps.store_targets(targets);
     }
 
+    /// Returns what was written to CLOCK.
+    pub fn clock(&self) -> ClockEntry {
+        *locked(&self.clock)
+    }
+
     /// Changes CLOCK. A bond without a clock has none.
     pub fn update_clock(&self, change: impl FnOnce(&mut ClockEntry)) {
         let Some(maps) = self.maps.clock() else { return };

@@ -105,7 +105,7 @@ pub fn missed(
     let mut missed = MissedFailovers::new(known_until, word, data_plane.drain_events());
     data_plane.mirror().follow_active(word);
     if missed.is_foreign {
-        let last = missed.failovers.last().map_or(known, |(_, word)| *word);
+        let last = missed.changes.last().map_or(known, |last| last.word);
         missed.word = data_plane.mirror().recount_active(last);
         warn!("{name}: {}", text::recounted(word.generation(), missed.word.generation()));
     }

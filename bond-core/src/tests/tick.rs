@@ -1,0 +1,128 @@
+//! Changes of ACTIVE by ticks of the clock, which the engine learns of afterwards.
+
+use bond_common::clock::decide::Cause;
+
+use super::lab::{Lab, ms, options};
+use crate::{
+    ChangedBy, DataPlaneChange,
+    command::{Command, Notice, Reason, Seen},
+    event::Event,
+    options::{
+        BondOptions,
+        FailOverMac::{Active, Follow, None as Same},
+    },
+    status::MiiStatus,
+};
+
+impl Lab {
+    /// Has ticks store these words, by the index of the active slave and those of the usable ones, before the engine knows of
+    /// any of them.
+    fn ticks(&mut self, changes: &[(Option<u8>, &[u8], Cause)]) {
+        let mut recorded = Vec::new();
+        for (active, usable, cause) in changes {
+            let active = active.map(|index| self.slot(index));
+            let usable = usable.iter().fold(0, |mask, index| mask | self.slot(*index).bit());
+            self.word = (active, None, usable);
+            recorded.push(DataPlaneChange { active, usable, by: ChangedBy::Tick(*cause) });
+        }
+        let (active, draining, usable) = self.word;
+        self.handle(Event::ActiveChanged { changes: recorded, active, draining, usable }).unwrap();
+    }
+}
+
+/// From, to, and the reason of each failover that was reported as a tick's.
+fn reported(commands: &[Command]) -> Vec<(Option<&str>, Option<&str>, Reason)> {
+    let failover = |command| match command {
+        &Command::Notify(Notice::Failover { ref from, ref to, reason, seen: Seen::Tick, .. }) => {
+            Some((from.as_deref(), to.as_deref(), reason))
+        }
+        _ => None,
+    };
+    commands.iter().filter_map(failover).collect()
+}
+
+#[test]
+fn failovers_of_ticks_are_adopted_and_reported_one_by_one() {
+    let (zero, one) = (Some("slave0"), Some("slave1"));
+    for policy in [Same, Active, Follow] {
+        let mut lab = Lab::enslaved(options(policy), 2);
+        lab.take();
+        lab.nic_mut(0).link.up = false;
+        lab.ticks(&[(Some(1), &[1], Cause::LinkLost)]);
+        let commands = lab.take();
+        assert_eq!(reported(&commands), [(zero, one, Reason::LinkFailed)], "{policy:?}");
+        assert!(commands.iter().any(|command| matches!(command, Command::Announce { .. })), "{policy:?}");
+        assert_eq!((lab.mii(0), lab.status(0).link_failure_count), (MiiStatus::Down, 1), "{policy:?}");
+
+        // Both are down, then the first returns.
+        lab.nic_mut(1).link.up = false;
+        lab.nic_mut(0).link.up = true;
+        lab.ticks(&[(None, &[], Cause::LinkLost), (Some(0), &[0], Cause::LinkReturned)]);
+        let commands = lab.take();
+        let expected = [(one, None, Reason::LinkFailed), (None, zero, Reason::LinkRecovered)];
+        assert_eq!(reported(&commands), expected, "{policy:?}");
+        assert_eq!((lab.mii(0), lab.mii(1)), (MiiStatus::Up, MiiStatus::Down), "{policy:?}");
+        assert_eq!([0, 1].map(|index| lab.status(index).link_failure_count), [1, 1], "{policy:?}");
+        assert_eq!(lab.active().as_deref(), zero, "{policy:?}");
+    }
+}
+
+#[test]
+fn a_bond_without_an_active_slave_stays_so_until_a_link_returns() {
+    let mut lab = Lab::enslaved(options(Same), 1);
+    lab.nic_mut(0).link.up = false;
+    lab.ticks(&[(None, &[], Cause::LinkLost)]);
+    assert_eq!((lab.active(), lab.carrier), (None, false));
+    lab.set_link(0, true);
+    assert_eq!((lab.active().as_deref(), lab.carrier), (Some("slave0"), true));
+}
+
+#[test]
+fn a_preferred_slave_takes_over_from_one_that_stays_up() {
+    let mut lab =
+        Lab::enslaved(BondOptions { primary: Some("slave0".into()), updelay: 300, ..options(Same) }, 2);
+    assert!(lab.guard(0));
+    lab.set_link(0, true);
+    lab.take();
+    // The tick counts updelay, too, and may be first.
+    lab.ticks(&[(Some(1), &[0, 1], Cause::Bookkeeping), (Some(0), &[0, 1], Cause::Preferred)]);
+    assert_eq!(reported(&lab.take()), [(Some("slave1"), Some("slave0"), Reason::LinkRecovered)]);
+    assert_eq!((lab.mii(0), lab.mii(1)), (MiiStatus::Up, MiiStatus::Up));
+    assert_eq!([0, 1].map(|index| lab.status(index).link_failure_count), [1, 0]);
+    lab.wait(ms(500));
+    assert_eq!(lab.active().as_deref(), Some("slave0"));
+}
+
+#[test]
+fn bookkeeping_of_a_tick_is_adopted_without_a_notice() {
+    let mut lab = Lab::enslaved(options(Same), 2);
+    lab.nic_mut(1).link.up = false;
+    lab.take();
+    lab.ticks(&[(Some(0), &[0], Cause::Bookkeeping)]);
+    let commands = lab.take();
+    let failover = |command: &Command| matches!(command, Command::Notify(Notice::Failover { .. }));
+    assert!(!commands.iter().any(failover), "{commands:?}");
+    assert_eq!((lab.mii(1), lab.status(1).link_failure_count), (MiiStatus::Down, 1));
+    assert_eq!(lab.active().as_deref(), Some("slave0"));
+}
+
+#[test]
+fn a_preference_is_the_outcome_of_an_election_between_two() {
+    use crate::options::PrimaryReselect::{self, Always, Better, Failure};
+    let table: &[(Option<&str>, PrimaryReselect, &[(u8, u8)])] = &[
+        (None, Always, &[(0, 1), (0, 2), (1, 2)]),
+        (Some("slave2"), Always, &[(0, 1), (2, 0), (2, 1)]),
+        (Some("slave2"), Failure, &[]),
+        // Their speeds are equal.
+        (Some("slave2"), Better, &[]),
+    ];
+    for (primary, reselect, expected) in table {
+        let primary = primary.map(String::from);
+        let lab = Lab::enslaved(BondOptions { primary, primary_reselect: *reselect, ..options(Same) }, 3);
+        let preference = lab.engine.preference();
+        let pairs = (0..3).flat_map(|taker| (0..3).map(move |active| (taker, active)));
+        let found: Vec<_> =
+            pairs.filter(|(taker, active)| preference.prefers(lab.slot(*taker), lab.slot(*active))).collect();
+        assert_eq!(found, *expected, "{reselect:?}");
+    }
+}
