@@ -1,7 +1,17 @@
-//! xbond's user space: the bonding engine, its effects, the agent that joins them, and the command line.
+//! xbond's user space: the agent, the command line, and what both are built on.
+//!
+//! From the lowest layer to the highest; each imports only what is listed before it:
+//!
+//! 1. [`sys`]: the kernel's interfaces, as effects.
+//! 2. [`config`]: configurations of all dialects, and what is wrong in them.
+//! 3. [`report`]: what leaves the program, as sentences ([`report::wording`]), text, JSON and metrics.
+//! 4. [`store`]: files and pins of bonds, and what can be read from them without an agent.
+//! 5. [`api`]: what client and server of the control socket agree about.
+//! 6. [`agent`]: brings bonds up, manages them, and takes them down.
+//! 7. [`cli`]: the command line. It knows the agent only as the other end of the API; `xbond run` starts one.
 
 pub mod agent;
-
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod report;

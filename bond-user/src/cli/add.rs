@@ -3,11 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use hyper::Method;
 
 use super::{AddArgs, client, output, run};
 use crate::{
-    agent::server::control::NewBonds,
+    api::{Endpoint, NewBonds},
     config::{Config, toml},
 };
 
@@ -28,7 +27,7 @@ pub fn add(arguments: &AddArgs) -> Result<ExitCode> {
     let missing_slaves = described.missing_slaves();
     let toml = toml::write(&Config { bonds: config.bonds, ..Config::default() });
     let new = serde_json::to_value(NewBonds { toml, missing_slaves })?;
-    let done = client::change(Method::POST, client::ALL_BONDS, Some(new), &arguments.wait)?;
+    let done = client::change(Endpoint::AddBonds.call(), Some(new), &arguments.wait)?;
     output::print_lines(&done.changes);
     Ok(client::finish(&done))
 }

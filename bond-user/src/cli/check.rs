@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{CheckArgs, output};
 use crate::{
     config::lint::{self, Checked, ConflictOn, Finding, HookedInterface, HostFacts, Severity},
-    report::text,
+    report::wording,
     sys::{Devices, KernelDevices, conflicts::Conflict, dataplane::Hook},
 };
 
@@ -81,7 +81,7 @@ fn found_on(slaves: &[String]) -> (Vec<HookedInterface>, Vec<ConflictOn>) {
             }
             for hooked in devices.hooked(link.ifindex, &link.name).await.unwrap_or_default() {
                 let by_xdp_alone = !hooked.is_bypassed(Hook::Tc);
-                let text = text::bypassed(&hooked, by_xdp_alone, "{bond}");
+                let text = wording::bypassed(&hooked, by_xdp_alone, "{bond}");
                 found.push(HookedInterface { interface: link.name.clone(), by_xdp_alone, text });
             }
             for conflict in devices.conflicts(link.ifindex).await.unwrap_or_default() {
@@ -89,7 +89,7 @@ fn found_on(slaves: &[String]) -> (Vec<HookedInterface>, Vec<ConflictOn>) {
                     Conflict::Address(_) => lint::ADDRESS_OF_SLAVE,
                     Conflict::Above { .. } => "above-slave",
                 };
-                let text = text::conflict(&conflict, &link.name, "{bond}");
+                let text = wording::conflict(&conflict, &link.name, "{bond}");
                 conflicts.push(ConflictOn { interface: link.name.clone(), id, text });
             }
         }

@@ -8,67 +8,47 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use bond_core::name::{BondName, InterfaceName};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Request, Response, StatusCode,
     body::{Bytes, Incoming},
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{NOT_YET, WaitArgs, output};
 use crate::{
-    agent::server::control::{Done, Failure},
+    api::{Call, Done, Failure},
     report::pending,
     store::paths::Paths,
     sys::netns,
 };
 
-/// The path of all bonds in the API.
-pub const ALL_BONDS: &str = "/v1/bonds";
-
-/// Returns the path of a bond in the API.
-pub fn path_of(bond: &BondName) -> String {
-    format!("/v1/bonds/{}", utf8_percent_encode(bond, NON_ALPHANUMERIC))
-}
-
-/// Returns the path of a slave in the API.
-pub fn path_of_slave(bond: &BondName, slave: &InterfaceName) -> String {
-    format!("{}/slaves/{}", path_of(bond), utf8_percent_encode(slave, NON_ALPHANUMERIC))
-}
-
 /// Sends one request to the agent of this network namespace.
-pub fn request<T: DeserializeOwned>(
-    method: Method,
-    path: &str,
-    body: Option<serde_json::Value>,
-) -> Result<T> {
-    request_in(&Paths::of(netns::cookie()?), method, path, body)
+pub fn request<T: DeserializeOwned>(call: &Call, body: Option<serde_json::Value>) -> Result<T> {
+    request_in(&Paths::of(netns::cookie()?), call, body)
 }
 
 /// Sends one request to the agent of a network namespace.
 pub fn request_in<T: DeserializeOwned>(
     paths: &Paths,
-    method: Method,
-    path: &str,
+    call: &Call,
     body: Option<serde_json::Value>,
 ) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(send(paths, method, path, body))
+    runtime.block_on(send(paths, call, body))
 }
 
 /// Requests a change; returns its answer when it is done, or after `wait`.
-pub fn change(method: Method, path: &str, body: Option<serde_json::Value>, wait: &WaitArgs) -> Result<Done> {
-    let Some(limit) = wait.wait else { return request(method, path, body) };
-    let path = format!("{path}?wait={}", limit.as_secs_f64());
+pub fn change(call: Call, body: Option<serde_json::Value>, wait: &WaitArgs) -> Result<Done> {
+    let Some(limit) = wait.wait else { return request(&call, body) };
+    let call = call.within(limit);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let paths = Paths::of(netns::cookie()?);
     runtime.block_on(async {
-        match timeout(limit + LATE_ANSWER, send(&paths, method, &path, body)).await {
+        match timeout(limit + LATE_ANSWER, send(&paths, &call, body)).await {
             Ok(done) => done,
             Err(_) => Ok(Done { pending: vec![pending::no_answer(limit)], ..Done::default() }),
         }
@@ -100,17 +80,12 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// How much later than its deadline the agent's answer to a change may arrive, before the client stops waiting.
 const LATE_ANSWER: Duration = Duration::from_secs(1);
 
-async fn send<T: DeserializeOwned>(
-    paths: &Paths,
-    method: Method,
-    path: &str,
-    body: Option<serde_json::Value>,
-) -> Result<T> {
-    let (status, bytes) = if method == Method::GET {
+async fn send<T: DeserializeOwned>(paths: &Paths, call: &Call, body: Option<serde_json::Value>) -> Result<T> {
+    let (status, bytes) = if call.is_query() {
         let answer = timeout(ANSWER_WITHIN, async {
-            match exchange(paths, method.clone(), path, None).await {
+            match exchange(paths, call, None).await {
                 // The agent was killed at this moment. Only queries are repeated.
-                Err(error) if error.is::<BrokenOff>() => exchange(paths, method, path, None).await,
+                Err(error) if error.is::<BrokenOff>() => exchange(paths, call, None).await,
                 answer => answer,
             }
         });
@@ -118,7 +93,7 @@ async fn send<T: DeserializeOwned>(
             anyhow!("the agent has not answered for {} s; is it stopped, or traced?", ANSWER_WITHIN.as_secs())
         })??
     } else {
-        let mut change = pin!(exchange(paths, method, path, body));
+        let mut change = pin!(exchange(paths, call, body));
         // A change may take long; a stopped agent does not begin one whose client has disconnected.
         match timeout(ANSWER_WITHIN, &mut change).await {
             Ok(answer) => answer?,
@@ -140,17 +115,16 @@ async fn send<T: DeserializeOwned>(
 
 async fn exchange(
     paths: &Paths,
-    method: Method,
-    path: &str,
+    call: &Call,
     body: Option<serde_json::Value>,
 ) -> Result<(StatusCode, Bytes)> {
-    let response = ask(paths, method, path, body).await?;
+    let response = ask(paths, call, body).await?;
     Ok((response.status(), whole(response).await?))
 }
 
 /// Returns the lines of an answer without an end.
-pub async fn lines(path: &str) -> Result<AnswerLines> {
-    let response = ask(&Paths::of(netns::cookie()?), Method::GET, path, None).await?;
+pub async fn lines(call: &Call) -> Result<AnswerLines> {
+    let response = ask(&Paths::of(netns::cookie()?), call, None).await?;
     let status = response.status();
     if status.is_success() {
         return Ok(AnswerLines { body: response.into_body(), read: Vec::new() });
@@ -183,16 +157,11 @@ impl AnswerLines {
     }
 }
 
-async fn ask(
-    paths: &Paths,
-    method: Method,
-    path: &str,
-    body: Option<serde_json::Value>,
-) -> Result<Response<Incoming>> {
+async fn ask(paths: &Paths, call: &Call, body: Option<serde_json::Value>) -> Result<Response<Incoming>> {
     let socket = paths.socket();
     let stream = match connect(paths).await {
         Ok(stream) => stream,
-        Err(error) if is_absent(&error) && method != Method::GET => await_socket(paths).await?,
+        Err(error) if is_absent(&error) && !call.is_query() => await_socket(paths).await?,
         Err(error) => match error.kind() {
             _ if is_absent(&error) => bail!(NoAgent),
             io::ErrorKind::PermissionDenied => bail!(
@@ -206,8 +175,8 @@ async fn ask(
     tokio::spawn(connection);
     let body = body.map(|value| value.to_string()).unwrap_or_default();
     let request = Request::builder()
-        .method(method)
-        .uri(path)
+        .method(call.method.clone())
+        .uri(&call.path)
         .header("host", "xbond")
         .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body)))?;

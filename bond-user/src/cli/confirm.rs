@@ -1,13 +1,12 @@
 //! `xbond confirm`
 
 use anyhow::Result;
-use hyper::Method;
 
 use super::{client, output};
-use crate::agent::server::control::Done;
+use crate::api::{Done, Endpoint};
 
 pub fn confirm() -> Result<()> {
-    let done: Done = client::request(Method::POST, "/v1/confirm", None)?;
+    let done: Done = client::request(&Endpoint::Confirm.call(), None)?;
     output::print_lines(&done.changes);
     Ok(())
 }

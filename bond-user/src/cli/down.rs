@@ -4,12 +4,12 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Result, bail};
 use bond_core::name::{BondName, shell_word};
-use hyper::Method;
 
 use super::{DownArgs, WaitArgs, client, output};
 use crate::{
-    agent::{self},
-    store::paths::Paths,
+    api::Endpoint,
+    report::wording,
+    store::{paths::Paths, record},
     sys::netns,
 };
 
@@ -24,8 +24,7 @@ pub fn down(arguments: &DownArgs) -> Result<ExitCode> {
 }
 
 fn one(bond: &BondName, force: bool, wait: &WaitArgs) -> Result<ExitCode> {
-    let path = client::path_of(bond);
-    match client::change(Method::DELETE, &path, None, wait) {
+    match client::change(Endpoint::DownBond.call_of(bond), None, wait) {
         Ok(done) => Ok(client::finish(&done)),
         // The agent was just killed: its socket accepted the request, and the kernel is still closing its files.
         Err(error) if force && error.is::<client::BrokenOff>() => {
@@ -34,13 +33,13 @@ fn one(bond: &BondName, force: bool, wait: &WaitArgs) -> Result<ExitCode> {
                 return Err(error);
             }
             if paths.has(bond) {
-                agent::down_without_agent(&paths, bond)?;
+                record::undo_without_agent(&paths, bond)?;
             }
             Ok(ExitCode::SUCCESS)
         }
         Err(error) if !error.is::<client::NoAgent>() => Err(error),
         Err(_) if force => {
-            let notes = agent::down_without_agent(&Paths::of(netns::cookie()?), bond)?;
+            let notes = record::undo_without_agent(&Paths::of(netns::cookie()?), bond)?;
             notes.iter().for_each(output::note);
             Ok(ExitCode::SUCCESS)
         }
@@ -59,7 +58,7 @@ fn all(wait: &WaitArgs) -> Result<ExitCode> {
         match one(&bond, true, wait) {
             Ok(ExitCode::SUCCESS) => {}
             Ok(not_yet) => code = not_yet,
-            Err(error) => failed.push(agent::of_bond(&bond, error.to_string())),
+            Err(error) => failed.push(wording::of_bond(&bond, error.to_string())),
         }
     }
     if failed.is_empty() { Ok(code) } else { bail!("{}", failed.join("; ")) }

@@ -2,7 +2,6 @@
 
 use anyhow::{Result, bail};
 use bond_core::name::BondName;
-use hyper::Method;
 
 use super::{
     LogArgs,
@@ -10,11 +9,12 @@ use super::{
     output,
 };
 use crate::{
+    api::Endpoint,
     report::{receipt::Log, text},
     store::offline as kept,
     store::paths::Paths,
     store::receipts,
-    sys::{directory::Kind, netns},
+    sys::{directory::EntryKind, netns},
 };
 
 pub fn log(arguments: &LogArgs) -> Result<()> {
@@ -31,12 +31,12 @@ pub fn log(arguments: &LogArgs) -> Result<()> {
 /// Reads receipts from the agent, whose socket more users may use than may read the file; without an agent, from the
 /// file.
 fn read(bond: &BondName) -> Result<Log> {
-    match client::request(Method::GET, &format!("{}/log", client::path_of(bond)), None) {
+    match client::request(&Endpoint::Log.call_of(bond), None) {
         Err(error) if error.is::<NoAgent>() => {}
         answer => return answer,
     }
     let paths = Paths::of(netns::cookie()?);
-    if paths.run_of(bond).kind() != Some(Kind::Directory) {
+    if paths.run_of(bond).kind() != Some(EntryKind::Directory) {
         bail!("{bond}: no such bond in this network namespace; `xbond show` lists them");
     }
     let log = receipts::log(&paths, bond)?;

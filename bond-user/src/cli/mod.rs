@@ -28,7 +28,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::{
-    agent::server::settle,
+    api,
     config::{Datapath, Guard, OnExit, Pair, Words},
     sys::{limits, netns},
 };
@@ -413,8 +413,8 @@ fn address(text: &str) -> Result<IpNet, String> {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let limit = settle::LONGEST_WAIT.as_secs();
-    settle::wait(text).ok_or_else(|| format!("not a number of seconds from 0 to {limit}"))
+    let limit = api::LONGEST_WAIT.as_secs();
+    api::parse_wait(text).ok_or_else(|| format!("not a number of seconds from 0 to {limit}"))
 }
 
 fn word<T: Words>(text: &str) -> Result<T, String> {

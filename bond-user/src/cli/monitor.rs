@@ -7,27 +7,30 @@ use bond_core::name::{printable, printable_json};
 use tokio::signal;
 
 use super::{MonitorArgs, client};
-use crate::report::{
-    event::{Event, What},
-    text,
+use crate::{
+    api::{Call, Endpoint},
+    report::{
+        event::{Event, What},
+        text,
+    },
 };
 
 pub fn monitor(arguments: &MonitorArgs) -> Result<()> {
-    let path = match &arguments.bond {
-        Some(bond) => format!("{}/events", client::path_of(bond)),
-        None => "/v1/events".to_owned(),
+    let call = match &arguments.bond {
+        Some(bond) => Endpoint::BondEvents.call_of(bond),
+        None => Endpoint::Events.call(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         tokio::select! {
-            answer = follow(&path, arguments.json) => answer,
+            answer = follow(&call, arguments.json) => answer,
             _ = signal::ctrl_c() => Ok(()),
         }
     })
 }
 
-async fn follow(path: &str, json: bool) -> Result<()> {
-    let mut lines = client::lines(path).await?;
+async fn follow(call: &Call, json: bool) -> Result<()> {
+    let mut lines = client::lines(call).await?;
     while let Some(line) = lines.next().await? {
         let event: Event =
             serde_json::from_slice(&line).context("the agent's answer is of another version")?;

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use hyper::Method;
 
 use super::{ReloadArgs, client, output};
+use crate::api::Endpoint;
 
 pub fn reload(arguments: &ReloadArgs) -> Result<ExitCode> {
-    let done = client::change(Method::POST, "/v1/reload", None, &arguments.wait)?;
+    let done = client::change(Endpoint::Reload.call(), None, &arguments.wait)?;
     if done.changes.is_empty() && done.pending.is_empty() {
         output::print_lines(&["nothing changed".to_owned()]);
     } else {

@@ -19,7 +19,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::{BondArgs, REFUSED, RunArgs, traffic};
 use crate::{
-    agent::{self, LinkEventSource, MissingSlaves, RunOptions},
+    agent::{self, LinkEventSource, RunOptions},
+    api::MissingSlaves,
     config::{
         BondConfig, Config, ConfigError, Files, Metrics, Note, Origin, Problem, SlaveConfig, Source, Writers,
         settings,

@@ -4,7 +4,6 @@ use std::{collections::BTreeSet, thread};
 
 use anyhow::{Result, anyhow, bail};
 use bond_core::name::BondName;
-use hyper::Method;
 use nix::errno::Errno;
 use serde::Serialize;
 
@@ -14,6 +13,7 @@ use super::{
     output,
 };
 use crate::{
+    api::Endpoint,
     report::{
         json::{AnswerSource, Report},
         procfs,
@@ -89,11 +89,11 @@ fn none() -> Result<Report> {
 
 /// Reads from the agent; if none runs, from what an agent has left.
 fn read(bond: Option<&BondName>) -> Result<Report> {
-    let path = match bond {
-        Some(bond) => client::path_of(bond),
-        None => client::ALL_BONDS.to_owned(),
+    let call = match bond {
+        Some(bond) => Endpoint::Bond.call_of(bond),
+        None => Endpoint::Bonds.call(),
     };
-    let error = match client::request(Method::GET, &path, None) {
+    let error = match client::request(&call, None) {
         Ok(report) => return Ok(report),
         Err(error) => error,
     };
@@ -186,7 +186,7 @@ fn of_all_namespaces() -> Result<Vec<Namespace>> {
         output::note(format_args!("left out, because these are no network namespaces: {}", stale.join(", ")));
     }
     for cookie in Paths::cookies().into_iter().filter(|cookie| !seen.contains(cookie)) {
-        let answer = client::request_in(&Paths::of(cookie), Method::GET, client::ALL_BONDS, None);
+        let answer = client::request_in(&Paths::of(cookie), &Endpoint::Bonds.call(), None);
         namespaces.extend(namespace(None, cookie, false, answer));
     }
     Ok(namespaces)

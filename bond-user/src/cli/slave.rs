@@ -3,20 +3,19 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use hyper::Method;
 
 use super::{AddSlaveArgs, DelSlaveArgs, client};
-use crate::agent::server::control::NewSlave;
+use crate::api::{Endpoint, NewSlave};
 
 pub fn add(arguments: AddSlaveArgs) -> Result<ExitCode> {
-    let path = format!("{}/slaves", client::path_of(&arguments.bond));
+    let call = Endpoint::AddSlave.call_of(&arguments.bond);
     let slave = serde_json::to_value(NewSlave { name: arguments.slave, options: arguments.options })?;
-    let done = client::change(Method::POST, &path, Some(slave), &arguments.wait)?;
+    let done = client::change(call, Some(slave), &arguments.wait)?;
     Ok(client::finish(&done))
 }
 
 pub fn delete(arguments: &DelSlaveArgs) -> Result<ExitCode> {
-    let path = client::path_of_slave(&arguments.bond, &arguments.slave);
-    let done = client::change(Method::DELETE, &path, None, &arguments.wait)?;
+    let call = Endpoint::DelSlave.call_of_slave(&arguments.bond, &arguments.slave);
+    let done = client::change(call, None, &arguments.wait)?;
     Ok(client::finish(&done))
 }

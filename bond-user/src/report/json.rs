@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{moment::Moment, receipt::Receipt};
 use crate::sys::{
     found,
-    layer3::message::Message,
+    netlink::message::Message,
     netlink::{CountedLink, QdiscPlace, QdiscStats},
     softnet,
 };
@@ -316,7 +316,7 @@ impl Bond {
 
 impl Slave {
     fn new(slave: &SlaveStatus, around: Around) -> Self {
-        let no_unicast = slave.no_unicast.map(|sent| super::text::no_unicast(&slave.name, sent));
+        let no_unicast = slave.no_unicast.map(|sent| super::wording::no_unicast(&slave.name, sent));
         Self {
             name: slave.name.clone(),
             ifindex: slave.ifindex,

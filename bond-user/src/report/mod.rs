@@ -1,6 +1,7 @@
 //! Reports for people and programs: one model, as JSON, text and metrics.
 
 pub mod collection;
+pub mod counted;
 pub mod event;
 pub mod json;
 pub mod lines;
@@ -13,3 +14,4 @@ pub mod repeats;
 #[cfg(test)]
 pub mod testing;
 pub mod text;
+pub mod wording;

@@ -114,7 +114,7 @@ fn device(name: &str, ifindex: u32, count: u64) -> Device {
 pub fn bond() -> Bond {
     let options = BondOptions { miimon: 100, updelay: 200, ..BondOptions::default() };
     let mut active = slave("enp0s9", "active", "up");
-    active.warnings = vec![super::text::no_unicast("enp0s9", 312)];
+    active.warnings = vec![super::wording::no_unicast("enp0s9", 312)];
     active.no_unicast = true;
     (active.ifindex, active.slot, active.prio, active.speed, active.duplex) = (4, 1, Some(10), None, None);
     active.found = None;

@@ -32,7 +32,7 @@ use crate::{
             self, Hold,
             witness::{self, Testimony, WITNESS},
         },
-        directory::{Directory, Kind, Location, Trust},
+        directory::{Directory, EntryKind, Location, Trust},
     },
 };
 
@@ -64,9 +64,9 @@ pub fn collect(extent: Extent) -> io::Result<Collection> {
         };
         for (name, kind) in directory.entries()? {
             match (cookie(&name), kind) {
-                (Some(cookie), Kind::Directory) => drop(cookies.insert(cookie)),
+                (Some(cookie), EntryKind::Directory) => drop(cookies.insert(cookie)),
                 // Readable names.
-                (None, Kind::Link) => {}
+                (None, EntryKind::Link) => {}
                 (Some(_), _) => {
                     collection.leave(
                         directory.shown(&name).display(),
@@ -227,7 +227,7 @@ fn holds(pins: &Directory) -> io::Result<Vec<Hold>> {
 fn is_empty(run: Option<&Directory>, pins: Option<&Directory>) -> io::Result<bool> {
     let has_only = |directory: Option<&Directory>, names: &[&str]| -> io::Result<bool> {
         let entries = directory.map_or(Ok(Vec::new()), Directory::entries)?;
-        Ok(entries.iter().all(|(name, kind)| *kind != Kind::Directory && names.contains(&name.as_str())))
+        Ok(entries.iter().all(|(name, kind)| *kind != EntryKind::Directory && names.contains(&name.as_str())))
     };
     let temporary = format!("{SOCKET}.new");
     Ok(has_only(run, &[LOCK, SOCKET, &temporary])? && has_only(pins, &[WITNESS])?)
@@ -281,7 +281,7 @@ fn remove_run(paths: &Paths, locked: &Locked) -> io::Result<()> {
 /// Removes readable names that link into `target`.
 fn remove_links_into(all: &Location, target: &Path) {
     let links = all.open(Trust::Ours).and_then(|directory| {
-        let links = directory.entries()?.into_iter().filter(|(_, kind)| *kind == Kind::Link);
+        let links = directory.entries()?.into_iter().filter(|(_, kind)| *kind == EntryKind::Link);
         Ok(links.filter_map(|(name, _)| Some((directory.linked(&name)?, name))).collect::<Vec<_>>())
     });
     for (to, name) in links.unwrap_or_default() {

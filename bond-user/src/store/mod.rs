@@ -1,7 +1,10 @@
 //! The agent's files on disk and pins on bpffs, and reading them without an agent.
 
 pub mod collect;
+mod error;
 pub mod offline;
 pub mod paths;
 pub mod receipts;
 pub mod record;
+
+pub use self::error::StoreError;

@@ -14,20 +14,14 @@ use bond_core::{
 };
 
 use crate::{
-    agent::{
-        AgentError, of_bond,
-        server::{
-            counters::Counted,
-            query::{count, softnet},
-        },
-    },
     report::{
+        counted::{Counted, count, softnet},
         json::{self, AnswerSource, Bond, Counters, Report, Slave, VERSION},
         moment::Moment,
         receipt::{self, Receipt, Steps},
-        text::{self, PathFault, PathNote},
+        wording::{self, PathFault, PathNote},
     },
-    store::{paths::Paths, receipts, record::Record},
+    store::{StoreError, paths::Paths, receipts, record::Record},
     sys::{
         Devices, KernelDevices,
         dataplane::{self, Attachment, Fault, Maps, Port},
@@ -45,12 +39,12 @@ pub fn names(paths: &Paths) -> BTreeSet<BondName> {
 ///
 /// # Errors
 /// There is no bond of that name, or its maps have another version.
-pub async fn report(paths: &Paths, only: Option<&BondName>) -> Result<Report, AgentError> {
+pub async fn report(paths: &Paths, only: Option<&BondName>) -> Result<Report, StoreError> {
     let names = names(paths);
     if let Some(name) = only
         && !names.contains(name)
     {
-        return Err(AgentError::NothingLeft(name.to_string()));
+        return Err(StoreError::NothingLeft(name.to_string()));
     }
     let devices = KernelDevices::open()?;
     let mut notes = Vec::new();
@@ -58,9 +52,9 @@ pub async fn report(paths: &Paths, only: Option<&BondName>) -> Result<Report, Ag
     for name in names.iter().filter(|name| only.is_none_or(|only| only == *name)) {
         match bond(paths, name, &devices, &mut notes).await {
             Ok(bond) => bonds.push(bond),
-            Err(error @ AgentError::OtherMaps { .. }) if only.is_some() => return Err(error),
+            Err(error @ StoreError::OtherMaps { .. }) if only.is_some() => return Err(error),
             Err(error) => {
-                let error = of_bond(name, error.to_string());
+                let error = wording::of_bond(name, error.to_string());
                 notes.push(format!(
                     "{error}; to take away what is left of it: xbond down {} --force",
                     shell_word(name)
@@ -97,12 +91,12 @@ struct Remains<'a> {
 }
 
 impl<'a> Remains<'a> {
-    async fn read(paths: &Paths, name: &'a BondName, devices: &dyn Devices) -> Result<Self, AgentError> {
+    async fn read(paths: &Paths, name: &'a BondName, devices: &dyn Devices) -> Result<Self, StoreError> {
         let pins = paths.pins_of(name);
         let maps = Maps::open(&pins)?;
         let entry = maps.bond();
         if !(ABI_ADOPTED..=ABI_VERSION).contains(&entry.abi_version()) {
-            return Err(AgentError::OtherMaps { bond: name.to_string(), found: entry.abi_version() });
+            return Err(StoreError::OtherMaps { bond: name.to_string(), found: entry.abi_version() });
         }
         let (record, fault) = match Record::read(paths, name, Trust::Anyones) {
             Ok(record) => (record, None),
@@ -133,7 +127,7 @@ impl<'a> Remains<'a> {
         pair.chain(self.used.iter().map(|(_, slave)| slave.ifindex())).collect()
     }
 
-    fn slaves(&self, devices: &dyn Devices, active: ActiveWord) -> Result<Vec<Slave>, AgentError> {
+    fn slaves(&self, devices: &dyn Devices, active: ActiveWord) -> Result<Vec<Slave>, StoreError> {
         let slave = |(slot, entry): &(Slot, SlaveEntry)| {
             let is_active = active.active() == Some(*slot);
             let state = if is_active { SlaveState::Active } else { SlaveState::Backup };
@@ -148,7 +142,7 @@ impl<'a> Remains<'a> {
         entry: &SlaveEntry,
         state: SlaveState,
         devices: &dyn Devices,
-    ) -> Result<Slave, AgentError> {
+    ) -> Result<Slave, StoreError> {
         let found = self.record.as_ref().and_then(|record| record.slave(entry.ifindex()));
         let now = self.link(entry.ifindex());
         let (speed, duplex) = devices.speed(entry.ifindex());
@@ -192,7 +186,7 @@ impl<'a> Remains<'a> {
             ));
         }
         let trial = self.record.as_ref().and_then(Record::trial);
-        warnings.extend(trial.map(|trial| text::on_trial(name, trial.left())));
+        warnings.extend(trial.map(|trial| wording::on_trial(name, trial.left())));
         if self.port().is_none() {
             warnings.push(format!(
                 "{name}: its port is gone: it carries nothing; xbond down {} --force",
@@ -234,7 +228,7 @@ async fn bond(
     name: &BondName,
     devices: &dyn Devices,
     notes: &mut Vec<String>,
-) -> Result<Bond, AgentError> {
+) -> Result<Bond, StoreError> {
     let remains = Remains::read(paths, name, devices).await?;
     let Remains { pins, maps, entry, record, .. } = &remains;
     let (host, port, active) = (remains.host(), remains.port(), maps.active());

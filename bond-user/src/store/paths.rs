@@ -37,7 +37,7 @@ use self::bpffs::{BPFFS, bpffs, mount_bpffs};
 use crate::sys::{
     SysError, caps,
     dataplane::witness::{self, WITNESS},
-    directory::{Directory, Identity, Kind, Location, SocketFile, Trust},
+    directory::{Directory, EntryKind, FileIdentity, Location, SocketFile, Trust},
     locks,
 };
 
@@ -212,7 +212,8 @@ impl Paths {
     /// The cookies of the network namespaces in which agents are, or were.
     pub fn cookies() -> Vec<u64> {
         let entries = all_runs().open(Trust::Anyones).and_then(|directory| directory.entries());
-        let entries = entries.unwrap_or_default().into_iter().filter(|(_, kind)| *kind == Kind::Directory);
+        let entries =
+            entries.unwrap_or_default().into_iter().filter(|(_, kind)| *kind == EntryKind::Directory);
         let mut cookies: Vec<_> = entries.filter_map(|(name, _)| name.parse().ok()).collect();
         cookies.sort_unstable();
         cookies
@@ -236,7 +237,7 @@ impl Paths {
 
     /// Returns whether a bond is pinned here.
     pub fn is_pinned(&self, bond: &BondName) -> bool {
-        self.pins_of(bond).kind() == Some(Kind::Directory)
+        self.pins_of(bond).kind() == Some(EntryKind::Directory)
     }
 
     /// Returns the bonds of which anything exists here, in the order of their names. A file with a name that no bond
@@ -245,7 +246,7 @@ impl Paths {
         let directories = |place: &Location| {
             let entries = place.open(Trust::Anyones).and_then(|directory| directory.entries());
             let entries = entries.unwrap_or_default().into_iter();
-            entries.filter(|(_, kind)| *kind == Kind::Directory).map(|(name, _)| name)
+            entries.filter(|(_, kind)| *kind == EntryKind::Directory).map(|(name, _)| name)
         };
         let pinned = directories(&self.pins).map(|name| name.replace(DOT_IN_PINS, "."));
         directories(&self.run).chain(pinned).filter_map(|name| BondName::new(name).ok()).collect()
@@ -262,7 +263,7 @@ impl Paths {
     }
 
     /// Returns the identity of the control socket's file.
-    pub fn socket_identity(&self) -> Option<Identity> {
+    pub fn socket_identity(&self) -> Option<FileIdentity> {
         self.run.open(Trust::Ours).and_then(|run| run.identity(Some(SOCKET))).ok()
     }
 
@@ -348,7 +349,9 @@ impl Paths {
     pub fn reclaim(&self, claim: &mut Claim) -> Result<bool, PathError> {
         let is_there = |run: &Directory| {
             let lock = run.identity(Some(LOCK)).ok();
-            run.is_same(claim.directory.as_fd()) && lock.is_some() && lock == Identity::of(&*claim.lock).ok()
+            run.is_same(claim.directory.as_fd())
+                && lock.is_some()
+                && lock == FileIdentity::of(&*claim.lock).ok()
         };
         match self.run.open(Trust::Ours) {
             Ok(run) if is_there(&run) => return Ok(false),
@@ -501,7 +504,7 @@ fn make_witness(pins: &Directory) -> io::Result<()> {
 /// Returns the names of the directories in this one.
 pub(super) fn directories_in(directory: &Directory) -> Vec<String> {
     let entries = directory.entries().unwrap_or_default().into_iter();
-    entries.filter(|(_, kind)| *kind == Kind::Directory).map(|(name, _)| name).collect()
+    entries.filter(|(_, kind)| *kind == EntryKind::Directory).map(|(name, _)| name).collect()
 }
 
 /// Removes the directories if they are empty, except one that was created for the service's user.
@@ -557,7 +560,7 @@ fn owner_of(address: &SocketAddr) -> Option<(u32, Option<u32>)> {
 fn link(place: &Location, target: &Path, name: &str) {
     let Ok(directory) = place.open(Trust::Ours) else { return };
     // A link without a target has no owner.
-    if directory.kind(name) == Some(Kind::Link) && !directory.leads_somewhere(name) {
+    if directory.kind(name) == Some(EntryKind::Link) && !directory.leads_somewhere(name) {
         let _ = directory.remove_file(name);
     }
     let _ = directory.link(target, name);

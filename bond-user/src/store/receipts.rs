@@ -1,404 +1,152 @@
-//! Receipts of failovers: begun on the engine's thread, completed and stored by the bond's task.
-
-mod draft;
-mod file;
+//! receipts.ndjson in a bond's run directory: one JSON object a line.
+//!
+//! A line is appended by one write; an agent that ends during the write leaves an incomplete line, which readers skip and
+//! the next agent removes.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    io::{self, Write as _},
+    os::unix::fs::FileExt as _,
 };
 
-use bond_core::{
-    Time,
-    command::{Notice, Reason, Seen},
-};
-use tracing::{info, warn};
+use bond_core::name::BondName;
+use nix::fcntl::OFlag;
+use tracing::warn;
 
-use self::file::File;
 use crate::{
-    agent::{
-        bond::{ledger::Ledger, notices},
-        server::events::Feed,
-    },
     report::{
-        event::What,
-        moment::{Moment, micros, monotonic},
-        receipt::{Announcement, Receipt, Steps, VERSION},
-        repeats::{Repeats, left_out},
-        text::{self, PathFault, PathNote, Repair},
+        receipt::{Log, OLDEST_VERSION, Receipt, VERSION},
+        wording,
     },
-    sys::{
-        dataplane::Maps,
-        directory::{Location, Trust},
-    },
+    store::{StoreError, paths::Paths},
+    sys::directory::{Location, Trust},
 };
 
-pub use self::{
-    draft::{Draft, DropsBefore, Made},
-    file::{KEPT, log, read},
-};
+/// The file's name in a bond's run directory.
+const FILE: &str = "receipts.ndjson";
+/// Receipts that are kept, and that `xbond log` lists.
+pub const KEPT: usize = 100;
 
-/// The minimum time between two lines of the log about one fault.
-const BETWEEN_LINES: Time = Time::from_secs(60);
-/// How long a receipt waits for MAC addresses to be changed. After that it is written without that step.
-const MACS_AT_MOST: Time = Time::from_millis(500);
+/// The file is reduced to [`KEPT`] receipts when it has this many.
+const AT_MOST: usize = 2 * KEPT;
 
-/// The failovers of a bond, shared with readers.
-#[derive(Clone, Debug, Default)]
-pub struct History(Arc<Mutex<Failovers>>);
-
-#[derive(Clone, Debug, Default)]
-pub struct Failovers {
-    /// Counted since this agent has the bond.
-    pub by_reason: BTreeMap<Reason, u64>,
-    pub last: Option<Receipt>,
-    /// Changes of ACTIVE without a receipt, since this agent has the bond.
-    pub unrecorded: u64,
-    /// Changes of other processes that could not be restored: a sentence each.
-    pub faults: Vec<String>,
-    /// Chains, filters and programs that packets bypass, or that run before the bond's: a sentence each.
-    pub notes: Vec<String>,
-    /// Number of changes of other processes that were restored.
-    pub restored: u64,
+/// receipts.ndjson, opened for writing.
+pub struct File {
+    directory: Location,
+    lines: usize,
 }
 
-/// A part of the path check, which is reported as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Part {
-    /// Pins and device maps, which are read without RTNL.
-    Maps,
-    /// Attached programs, and devices.
-    Devices,
+impl File {
+    /// Opens the file, and removes an incomplete line.
+    pub fn open(directory: Location) -> Self {
+        let mut file = Self { directory, lines: 0 };
+        let text = file.read().unwrap_or_default();
+        file.lines = lines(&text).count();
+        if text.last().is_some_and(|last| *last != b'\n')
+            && let Err(error) = file.cut()
+        {
+            warn!("{}: {error}", file.shown());
+        }
+        file
+    }
+
+    pub fn shown(&self) -> String {
+        self.directory.path().join(FILE).display().to_string()
+    }
+
+    fn read(&self) -> io::Result<Vec<u8>> {
+        self.directory.open(Trust::Ours)?.read(FILE, Trust::Ours)
+    }
+
+    pub fn append(&mut self, receipt: &Receipt) -> io::Result<()> {
+        let mut line = serde_json::to_vec(receipt)?;
+        line.push(b'\n');
+        let append = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
+        let mut file = self.directory.open(Trust::Ours)?.file(FILE, append, Trust::Ours)?;
+        let mut length = file.metadata()?.len();
+        if length > 0 && !self.ends_with_line(length)? {
+            // Another process has written there: the next line would be part of its line.
+            self.cut()?;
+            file = self.directory.open(Trust::Ours)?.file(FILE, append, Trust::Ours)?;
+            length = file.metadata()?.len();
+        }
+        file.write_all(&line).inspect_err(|_| {
+            // A part of a line would damage the next one, too.
+            let _ = file.set_len(length);
+        })?;
+        self.lines += 1;
+        // The line is written: the file is reduced again with the next one.
+        if self.lines >= AT_MOST
+            && let Err(error) = self.cut()
+        {
+            warn!("{}: {error}", self.shown());
+        }
+        Ok(())
+    }
+
+    fn ends_with_line(&self, length: u64) -> io::Result<bool> {
+        let file = self.directory.open(Trust::Ours)?.file(FILE, OFlag::O_RDONLY, Trust::Ours)?;
+        let mut last = [0];
+        file.read_exact_at(&mut last, length - 1)?;
+        Ok(last == *b"\n")
+    }
+
+    /// Keeps the last complete lines, in a new file that replaces the old one.
+    fn cut(&mut self) -> io::Result<()> {
+        let text = self.read()?;
+        let text = &text[..text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)];
+        let kept: Vec<_> = lines(text).collect();
+        let kept = &kept[kept.len().saturating_sub(KEPT)..];
+        let text: Vec<u8> = kept.iter().flat_map(|line| line.iter().chain(b"\n")).copied().collect();
+        self.directory.open(Trust::Ours)?.replace(FILE, &text)?;
+        self.lines = kept.len();
+        Ok(())
+    }
 }
 
-impl History {
-    fn add(&self, receipt: Receipt) {
-        let mut failovers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *failovers.by_reason.entry(receipt.reason).or_default() += 1;
-        failovers.last = Some(receipt);
-    }
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+}
 
-    pub fn get(&self) -> Failovers {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+/// Returns the last failovers of a bond, with or without an agent.
+pub fn log(paths: &Paths, bond: &BondName) -> Result<Log, StoreError> {
+    let directory = paths.run_of(bond);
+    let failed = |source| StoreError::File { path: directory.path().join(FILE), source };
+    let text = read_text(&directory, Trust::Anyones).map_err(failed)?;
+    let damaged = damaged(&text);
+    let path = directory.path().join(FILE);
+    let notes = Some(wording::damaged(&path.display().to_string(), damaged)).filter(|_| damaged > 0);
+    let notes = notes.into_iter().collect();
+    Ok(Log { version: VERSION, bond: bond.to_string(), receipts: parse(&text), notes })
+}
+
+/// Reads the last receipts of a bond by its run directory, the oldest first; none if it had no failover. Receipts of
+/// older versions are converted to this one. An incomplete line, and one of a newer version, is skipped.
+pub fn read(directory: &Location, trust: Trust) -> io::Result<Vec<Receipt>> {
+    read_text(directory, trust).map(|text| parse(&text))
+}
+
+/// Returns the text; empty if there is no file.
+fn read_text(directory: &Location, trust: Trust) -> io::Result<Vec<u8>> {
+    match directory.open(trust).and_then(|directory| directory.read(FILE, trust)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        answer => answer,
     }
 }
 
-/// Logs and records what happens to one bond. Its methods are called in the order of events, except for announcements
-/// and MAC addresses, which are reported a little later.
-pub struct ReceiptWriter {
-    bond: String,
-    feed: Feed,
-    maps: Arc<Maps>,
-    ledger: Arc<Ledger>,
-    file: File,
-    history: History,
-    repeats: Mutex<Repeats>,
-    open: Option<Open>,
-    /// The oldest first. GUARD shows the next agent that they are missing.
-    unwritten: VecDeque<Receipt>,
-    /// When writing them is tried again; `None` if there are none.
-    try_again: Option<Time>,
-    /// When faults were last logged: a recurring fault is logged once a minute.
-    logged: HashMap<PathFault, Time>,
-    /// What each part of the path check could not restore.
-    faults: BTreeMap<Part, Vec<String>>,
-    notes: Vec<PathNote>,
-    /// A receipt was written before the MAC addresses were changed: the slave of its failover, and the time.
-    without_macs: Option<(Option<String>, Time)>,
+/// Returns the number of bytes in lines that no xbond has written, neither completely nor in part.
+fn damaged(text: &[u8]) -> usize {
+    const BEGINNING: &[u8] = b"{\"version\":";
+    let is_ours = |line: &&[u8]| line.starts_with(BEGINNING) || BEGINNING.starts_with(line);
+    lines(text).filter(|line| !is_ours(line)).map(<[u8]>::len).sum()
 }
 
-/// Receipts that may wait to be written.
-const MOST_UNWRITTEN: usize = 100;
-
-/// Time between two attempts to write them.
-const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
-
-/// A receipt that is not complete.
-struct Open {
-    draft: Draft,
-    begun: Time,
-    macs: Option<Time>,
-    announced: Option<(Time, Announcement)>,
-    /// The commands that the engine gave together with the switch are done.
-    is_first_part_done: bool,
-}
-
-impl ReceiptWriter {
-    /// Creates a writer; `directory` is the bond's run directory.
-    pub fn new(bond: &str, directory: &Location, feed: Feed, maps: Arc<Maps>, ledger: Arc<Ledger>) -> Self {
-        let file = File::open(directory.clone());
-        let history = History::default();
-        if let Ok(mut receipts) = read(directory, Trust::Ours) {
-            history.0.lock().unwrap_or_else(PoisonError::into_inner).last = receipts.pop();
-        }
-        Self {
-            bond: bond.to_owned(),
-            feed,
-            maps,
-            ledger,
-            file,
-            history,
-            repeats: Mutex::default(),
-            open: None,
-            unwritten: VecDeque::new(),
-            try_again: None,
-            logged: HashMap::new(),
-            faults: BTreeMap::new(),
-            notes: Vec::new(),
-            without_macs: None,
-        }
-    }
-
-    pub fn history(&self) -> History {
-        self.history.clone()
-    }
-
-    pub fn notice(&self, notice: &Notice) {
-        // It happened before, and is reported with the time of this line.
-        let earlier = self.open.as_ref().filter(|open| {
-            open.draft.is_late && matches!(notice, Notice::Failover { seen: Seen::Guard | Seen::Tick, .. })
-        });
-        let admitted = match notices::kind(notice) {
-            Some(kind) => self.admit(&kind),
-            None => Some(0),
-        };
-        if let Some(left_out) = admitted {
-            let at = earlier.map(|open| Moment::at(open.draft.switched));
-            notices::log(&self.bond, notice, at, left_out);
-        }
-        if let Some(what) = notices::event(notice) {
-            self.feed.tell(&self.bond, what);
-        }
-    }
-
-    pub fn carrier(&self, carrier: bool) {
-        self.feed.tell(&self.bond, What::Carrier { carrier });
-    }
-
-    /// Logs a failure for which no request waits.
-    pub fn warn(&self, text: &str) {
-        if let Some(count) = self.admit(text) {
-            warn!("{}: {text}{}", self.bond, left_out(count));
-        }
-        self.feed.tell(&self.bond, What::Warning { text: text.to_owned() });
-    }
-
-    /// Logs that something was restored that another process had changed.
-    pub fn restored(&mut self, text: &str) {
-        self.history.0.lock().unwrap_or_else(PoisonError::into_inner).restored += 1;
-        self.warn(text);
-    }
-
-    /// Logs a fact that requires no action.
-    pub fn info(&self, text: &str) {
-        if let Some(count) = self.admit(text) {
-            info!("{}: {text}{}", self.bond, left_out(count));
-        }
-    }
-
-    /// Reports all faults that the check of one part of the packets' path found.
-    pub fn path(&mut self, part: Part, found: Vec<(PathFault, Repair)>) {
-        let now = monotonic();
-        let mut faults = Vec::new();
-        for (fault, repair) in found {
-            let text = text::path_fault(&fault, &repair);
-            let is_new = self.logged.get(&fault).is_none_or(|at| now.saturating_sub(*at) >= BETWEEN_LINES);
-            if is_new {
-                self.logged.insert(fault, now);
-                self.warn(&text);
-            }
-            match repair {
-                Repair::Done => self.history.0.lock().unwrap_or_else(PoisonError::into_inner).restored += 1,
-                Repair::Failed(_) | Repair::None => faults.push(format!("{}: {text}", self.bond)),
-            }
-        }
-        self.logged.retain(|_, at| now.saturating_sub(*at) < BETWEEN_LINES);
-        self.faults.insert(part, faults);
-        let faults = self.faults.values().flatten().cloned().collect();
-        self.history.0.lock().unwrap_or_else(PoisonError::into_inner).faults = faults;
-    }
-
-    /// Reports what packets bypass, or what runs before the bond's programs. New facts are logged, unless they are
-    /// `logged` already.
-    pub fn notes(&mut self, all: Vec<PathNote>, logged: bool) {
-        if all == self.notes {
-            return;
-        }
-        for note in all.iter().filter(|note| !logged && !self.notes.contains(note)) {
-            self.warn(&note.to_string());
-        }
-        for note in self.notes.iter().filter(|note| !all.contains(note)) {
-            self.info(&text::no_more(note));
-        }
-        let sentences = all.iter().map(|note| format!("{}: {note}", self.bond)).collect();
-        self.history.0.lock().unwrap_or_else(PoisonError::into_inner).notes = sentences;
-        self.notes = all;
-    }
-
-    /// See [`Repeats::admit`].
-    fn admit(&self, kind: &str) -> Option<u32> {
-        // Poisoned or not, counts are consistent.
-        self.repeats.lock().unwrap_or_else(PoisonError::into_inner).admit(monotonic(), kind)
-    }
-
-    /// Counts receipts that are not written because too many waited.
-    pub fn lost(&mut self, receipts: u32) {
-        (0..receipts).for_each(|_| self.ledger.finish());
-        self.unrecorded(receipts);
-    }
-
-    /// Counts changes of ACTIVE without a record: the buffer of the guard's failovers was full, or an agent ended
-    /// before it had written a receipt.
-    pub fn unrecorded(&mut self, changes: u32) {
-        self.history.0.lock().unwrap_or_else(PoisonError::into_inner).unrecorded += u64::from(changes);
-        self.warn(&text::unrecorded(changes));
-    }
-
-    pub fn begin(&mut self, draft: Draft) {
-        // This failover superseded the one before, which keeps its steps so far.
-        self.finish();
-        self.without_macs = None;
-        let begun = monotonic();
-        self.open = Some(Open { draft, begun, macs: None, announced: None, is_first_part_done: false });
-    }
-
-    /// Notes that everything that was requested together with the switch is done.
-    pub fn first_part_done(&mut self) {
-        match &mut self.open {
-            Some(open) => open.is_first_part_done = true,
-            None => {
-                if let Some((to, switched)) = self.without_macs.take() {
-                    let after = monotonic().saturating_sub(switched);
-                    info!("{}: {}", self.bond, text::macs_followed(to.as_deref(), after));
-                }
-            }
-        }
-        self.finish_if_done();
-    }
-
-    /// Returns the time until [`Self::catch_up`] has something to do; `None` if there is nothing, or it waits for an
-    /// event.
-    pub fn overdue(&self) -> Option<Duration> {
-        let again = self.try_again.map(|at| at.saturating_sub(monotonic()));
-        self.macs_due().into_iter().chain(again).min()
-    }
-
-    /// Completes an open receipt that has waited too long, and writes receipts that could not be written before.
-    pub fn catch_up(&mut self) {
-        self.finish_overdue();
-        if self.try_again.is_some_and(|at| at <= monotonic()) {
-            self.write_receipts();
-        }
-    }
-
-    /// Returns how long an open receipt still waits for MAC addresses; `None` if it does not wait for any.
-    fn macs_due(&self) -> Option<Duration> {
-        let open = self.open.as_ref().filter(|open| open.announced.is_some() || !open.draft.is_announced)?;
-        let due = open.begun.saturating_add(MACS_AT_MOST);
-        Some(due.saturating_sub(monotonic()))
-    }
-
-    /// Writes an open receipt while its MAC addresses are still not changed, for example because another process
-    /// holds RTNL.
-    fn finish_overdue(&mut self) {
-        if self.macs_due().is_some_and(|left| left.is_zero()) {
-            self.without_macs = self.open.as_ref().map(|open| (open.draft.to.clone(), open.draft.switched));
-            self.finish();
-        }
-    }
-
-    pub fn mac_changed(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.macs = Some(monotonic());
-        }
-    }
-
-    /// Notes that a round of announcements was sent, or failed, at `at`.
-    pub fn announced(&mut self, at: Time, announcement: Announcement) {
-        // It may belong to the failover before, and be late.
-        if let Some(open) = self.open.as_mut().filter(|open| open.draft.switched <= at) {
-            open.announced.get_or_insert((at, announcement));
-        }
-        self.finish_if_done();
-    }
-
-    /// Returns whether a failover has no record yet.
-    pub fn is_open(&self) -> bool {
-        self.open.is_some()
-    }
-
-    /// Notes that announcements were turned off: the first one may not come any more.
-    pub fn without_announcement(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.draft.is_announced = false;
-        }
-        self.finish_if_done();
-    }
-
-    fn finish_if_done(&mut self) {
-        let is_done =
-            |open: &Open| open.is_first_part_done && (open.announced.is_some() || !open.draft.is_announced);
-        if self.open.as_ref().is_some_and(is_done) {
-            self.finish();
-        }
-    }
-
-    /// Writes receipts, including those that could not be written before, for want of a descriptor or on a full disk.
-    pub fn write_receipts(&mut self) {
-        while let Some(receipt) = self.unwritten.front() {
-            if let Err(error) = self.file.append(receipt) {
-                let (shown, count) = (self.file.shown(), self.unwritten.len());
-                if count > MOST_UNWRITTEN {
-                    self.warn(&format!("the receipt of a failover is lost: {shown}: {error}"));
-                    self.unwritten.pop_front();
-                    self.ledger.finish();
-                } else if self.try_again.is_none() {
-                    self.warn(&format!("the receipt of a failover is written later: {shown}: {error}"));
-                }
-                self.try_again = Some(monotonic().saturating_add(BETWEEN_ATTEMPTS));
-                return;
-            }
-            self.unwritten.pop_front();
-            self.ledger.finish();
-        }
-        self.try_again = None;
-    }
-
-    /// Completes the open receipt: steps that are not done yet are omitted.
-    pub fn finish(&mut self) {
-        let Some(Open { draft, macs, announced, .. }) = self.open.take() else { return };
-        let since_switch = |done: Time| micros(done.saturating_sub(draft.switched));
-        let receipt = Receipt {
-            version: VERSION,
-            bond: self.bond.clone(),
-            switched: Moment::at(draft.switched),
-            generation: draft.generation,
-            from: draft.from,
-            to: draft.to,
-            reason: draft.reason,
-            seen: draft.seen,
-            chosen: draft.chosen,
-            steps: Steps {
-                macs_us: macs.map(since_switch),
-                announce_us: announced.filter(|(_, what)| what.sent() > 0).map(|(at, _)| since_switch(at)),
-                ..draft.made.steps()
-            },
-            drops: draft.before.and_then(|before| before.since(&self.maps)),
-            announced: announced.map(|(_, what)| what),
-            unrecorded: draft.unrecorded,
-        };
-        // A bond whose first slave becomes active has no addresses yet.
-        let is_news = |what: &&Announcement| receipt.from.is_some() || what.sent() > 0 || what.failed > 0;
-        if let Some(announcement) = receipt.announced.as_ref().filter(is_news) {
-            let by = receipt.to.as_deref().unwrap_or("none");
-            info!("{}: {by}: {}", self.bond, text::announced(announcement));
-        }
-        self.unwritten.push_back(receipt.clone());
-        self.write_receipts();
-        self.history.add(receipt.clone());
-        self.feed.tell(&self.bond, What::Failover { receipt });
-    }
+fn parse(text: &[u8]) -> Vec<Receipt> {
+    let receipt = |line: &[u8]| serde_json::from_slice::<Receipt>(line).ok();
+    let is_known = |receipt: &Receipt| (OLDEST_VERSION..=VERSION).contains(&receipt.version);
+    let receipts = lines(text).filter_map(receipt).filter(is_known);
+    let mut receipts: Vec<_> = receipts.map(|receipt| Receipt { version: VERSION, ..receipt }).collect();
+    receipts.drain(..receipts.len().saturating_sub(KEPT));
+    receipts
 }
 
 #[cfg(test)]

@@ -61,12 +61,12 @@ pub struct Directory {
 
 /// st_dev and st_ino, which no other file has as long as this one is open or linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct FileIdentity {
     device: u64,
     inode: u64,
 }
 
-impl Identity {
+impl FileIdentity {
     pub fn of(file: impl AsFd) -> io::Result<Self> {
         Ok(Self::new(&fstat(file)?))
     }
@@ -90,7 +90,7 @@ impl SocketFile {
 
 /// The kind of a directory's entry; links are not followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryKind {
     Directory,
     File,
     Link,
@@ -161,7 +161,7 @@ impl Location {
     }
 
     /// Returns the kind of file that exists there, if any.
-    pub fn kind(&self) -> Option<Kind> {
+    pub fn kind(&self) -> Option<EntryKind> {
         let (above, name) = self.parts().ok()?;
         above.open(Trust::Anyones).ok()?.kind(name)
     }
@@ -234,13 +234,13 @@ impl Directory {
     }
 
     /// Returns the kind of an entry, if it exists.
-    pub fn kind(&self, name: &str) -> Option<Kind> {
+    pub fn kind(&self, name: &str) -> Option<EntryKind> {
         let status = fstatat(&self.fd, component(name).ok()?, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
         Some(match SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) {
-            SFlag::S_IFDIR => Kind::Directory,
-            SFlag::S_IFREG => Kind::File,
-            SFlag::S_IFLNK => Kind::Link,
-            _ => Kind::Other,
+            SFlag::S_IFDIR => EntryKind::Directory,
+            SFlag::S_IFREG => EntryKind::File,
+            SFlag::S_IFLNK => EntryKind::Link,
+            _ => EntryKind::Other,
         })
     }
 
@@ -250,7 +250,7 @@ impl Directory {
     }
 
     /// Returns the names of all entries, in order. A name that is not UTF-8 is omitted: no file of an agent has one.
-    pub fn entries(&self) -> io::Result<Vec<(String, Kind)>> {
+    pub fn entries(&self) -> io::Result<Vec<(String, EntryKind)>> {
         let names = self.names()?.into_iter().filter_map(|(name, _)| name.into_string().ok());
         let mut entries: Vec<_> =
             names.filter_map(|name| self.kind(&name).map(|kind| (name, kind))).collect();
@@ -358,7 +358,7 @@ impl Directory {
     /// missing entry is no error.
     pub fn remove_all(&self, name: &str) -> io::Result<()> {
         match self.kind(name) {
-            Some(Kind::Directory) => {}
+            Some(EntryKind::Directory) => {}
             _ => return self.remove_file(name),
         }
         let below = match self.directory(name, Trust::Ours) {
@@ -397,16 +397,16 @@ impl Directory {
 
     /// Returns whether `other` is the same directory.
     pub fn is_same(&self, other: impl AsFd) -> bool {
-        Identity::of(&self.fd).is_ok_and(|own| Identity::of(other).is_ok_and(|other| own == other))
+        FileIdentity::of(&self.fd).is_ok_and(|own| FileIdentity::of(other).is_ok_and(|other| own == other))
     }
 
     /// Returns the identity of the directory, or of an entry (a link is not followed), on this machine.
-    pub fn identity(&self, entry: Option<&str>) -> io::Result<Identity> {
+    pub fn identity(&self, entry: Option<&str>) -> io::Result<FileIdentity> {
         let status = match entry {
             Some(entry) => fstatat(&self.fd, component(entry)?, AtFlags::AT_SYMLINK_NOFOLLOW)?,
-            None => return Identity::of(&self.fd),
+            None => return FileIdentity::of(&self.fd),
         };
-        Ok(Identity::new(&status))
+        Ok(FileIdentity::new(&status))
     }
 
     pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {

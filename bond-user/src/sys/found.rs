@@ -291,29 +291,20 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::sys::testing;
 
     fn slave(permanent_mac: Option<Mac>) -> Found {
         let mac = Mac::new([0x08, 0x00, 0x27, 0xe8, 0x26, 0x58]);
         let address = Address::new(3, "192.0.2.1".parse().unwrap(), 24);
         let route = KernelRoute::new(3, "::".parse().unwrap(), 0, Some("fe80::1".parse().unwrap()));
         Found {
-            ifindex: 3,
-            name: "enp0s8".to_owned(),
-            kind: None,
             permanent_mac,
-            mac,
-            lower: None,
-            alias: None,
-            mtu: 1500,
-            up: true,
-            allmulti: false,
-            promisc: false,
-            addr_gen_mode: Some(0),
             layer3: Arc::new(Layer3::of(
                 [address.to_kept(), route.to_kept()].into_iter().flatten().collect(),
             )),
             features: vec![FeatureState { name: "rx-lro".to_owned(), on: true }],
             unicast: vec![mac],
+            ..testing::found(3, "enp0s8", mac)
         }
     }
 

@@ -1,6 +1,6 @@
 //! Network namespaces and links for tests of this module.
 
-use std::{fs::File, panic, thread};
+use std::{fs::File, panic, sync::Arc, thread};
 
 use bond_common::mac::Mac;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
@@ -8,6 +8,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::{
     Devices, KernelDevices,
+    found::Found,
     netlink::{LinkFlags, LinkInfo, LinkLayerType, LinkPair, Netlink, PairKind, PairPlan, VlanTag},
 };
 
@@ -80,4 +81,26 @@ pub fn link(ifindex: u32, name: &str) -> LinkInfo {
     message.header.flags = LinkFlags::Up;
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
     LinkInfo::from_message(&message).unwrap()
+}
+
+/// Returns the original state of an Ethernet NIC that is up, of MTU 1500, with this permanent MAC address and without
+/// further properties.
+pub fn found(ifindex: u32, name: &str, mac: Mac) -> Found {
+    Found {
+        ifindex,
+        name: name.to_owned(),
+        kind: None,
+        permanent_mac: Some(mac),
+        mac,
+        lower: None,
+        alias: None,
+        mtu: 1500,
+        up: true,
+        allmulti: false,
+        promisc: false,
+        addr_gen_mode: Some(0),
+        layer3: Arc::default(),
+        features: Vec::new(),
+        unicast: Vec::new(),
+    }
 }

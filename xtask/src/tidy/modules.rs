@@ -7,24 +7,8 @@ use std::{
 
 use super::is_of_tests;
 
-/// An import that closes a cycle today, from a directory to another one of the same crate, and why. An entry that is
-/// not needed any more has to go.
-pub type Exception = (&'static str, &'static str, &'static str, &'static str);
-
 /// The imports of a file outside its tests: a line, and a path as it is written.
 pub type Imports<'a> = (&'a Path, Vec<(usize, String)>);
-
-pub const EXCEPTIONS: &[Exception] = &[
-    ("bond-user", "store", "agent", "see the exceptions from the direction of imports"),
-    (
-        "bond-user",
-        "agent::bond",
-        "agent::lifecycle",
-        "the engine's thread looks up failovers that no agent saw",
-    ),
-    ("bond-user", "agent::lifecycle", "agent::server", "what creates a bond hands it the feed of events"),
-    ("bond-user", "sys::netlink", "sys::layer3", "addresses are read as the messages that layer3 sends back"),
-];
 
 /// Returns the crate that a file belongs to, and its module's path in the crate; `None` outside `src`.
 pub fn module_of(file: &Path) -> Option<(String, Vec<String>)> {
@@ -65,7 +49,7 @@ type Edges = BTreeMap<(String, String), String>;
 
 /// Returns a complaint for each pair of directories of one crate that import each other, directly or over others in
 /// the same parent directory.
-pub fn complaints(files: &[Imports], exceptions: &[Exception]) -> Vec<String> {
+pub fn complaints(files: &[Imports]) -> Vec<String> {
     let files: Vec<_> = files.iter().filter(|(file, _)| !is_of_tests(file)).collect();
     let mut modules = BTreeMap::<String, BTreeSet<Vec<String>>>::new();
     for (of, module) in files.iter().filter_map(|(file, _)| module_of(file)) {
@@ -81,27 +65,12 @@ pub fn complaints(files: &[Imports], exceptions: &[Exception]) -> Vec<String> {
             graphs.entry((of.clone(), parent)).or_default().entry((from, to)).or_insert(place);
         }
     }
-    let mut needed = BTreeSet::new();
     let mut complaints = Vec::new();
     for ((of, _), edges) in &graphs {
-        let excepted = |(from, to): &(String, String)| {
-            exceptions.iter().position(|known| known.0 == of && known.1 == from && known.2 == to)
-        };
-        needed.extend(
-            edges.keys().filter(|edge| reaches(edges, &edge.1, &edge.0, |_| true)).filter_map(&excepted),
-        );
-        let counts = |edge: &(String, String)| excepted(edge).is_none();
-        for (edge, place) in edges.iter().filter(|(edge, _)| counts(edge)) {
-            if reaches(edges, &edge.1, &edge.0, counts) {
+        for (edge, place) in edges {
+            if reaches(edges, &edge.1, &edge.0) {
                 complaints.push(format!("{place}: {} and {} of {of} import each other", edge.0, edge.1));
             }
-        }
-    }
-    for (place, (of, from, to, _)) in exceptions.iter().enumerate() {
-        if !needed.contains(&place) {
-            complaints.push(format!(
-                "xtask/src/tidy: the exception for the import of {to} in {from} of {of} is not needed any more; remove it"
-            ));
         }
     }
     complaints
@@ -130,15 +99,15 @@ fn crossing(
         .then(|| (module[..common].to_vec(), from.join("::"), to.join("::")))
 }
 
-/// Returns whether imports lead from one directory to another one, over those that count.
-fn reaches(edges: &Edges, from: &str, to: &str, counts: impl Fn(&(String, String)) -> bool) -> bool {
+/// Returns whether imports lead from one directory to another one.
+fn reaches(edges: &Edges, from: &str, to: &str) -> bool {
     let mut seen = BTreeSet::from([from.to_owned()]);
     let mut open = vec![from.to_owned()];
     while let Some(next) = open.pop() {
         if next == to {
             return true;
         }
-        let further = edges.keys().filter(|edge| edge.0 == next && counts(edge)).map(|edge| edge.1.clone());
+        let further = edges.keys().filter(|edge| edge.0 == next).map(|edge| edge.1.clone());
         open.extend(further.filter(|further| seen.insert(further.clone())).collect::<Vec<_>>());
     }
     false
@@ -149,7 +118,7 @@ mod tests {
     use super::*;
 
     /// Returns the complaints about a crate with the directories a, b, c and d::e, d::f, and these imports.
-    fn found(imports: &[(&str, &str)], exceptions: &[Exception]) -> Vec<String> {
+    fn found(imports: &[(&str, &str)]) -> Vec<String> {
         let directories = ["a", "b", "c", "d/e", "d/f"]
             .iter()
             .flat_map(|directory| ["mod.rs", "x.rs"].map(|file| format!("bond-user/src/{directory}/{file}")));
@@ -159,7 +128,7 @@ mod tests {
             own.map(|(_, path)| (1, (*path).to_owned())).collect()
         };
         let files: Vec<Imports> = names.iter().map(|name| (Path::new(name), of(name))).collect();
-        complaints(&files, exceptions)
+        complaints(&files)
     }
 
     #[test]
@@ -177,18 +146,9 @@ mod tests {
             (&[("a/mod.rs", "crate::file::F"), ("file.rs", "crate::a::A")], 0),
         ];
         for (imports, expected) in table {
-            let found = found(imports, &[]);
+            let found = found(imports);
             assert_eq!(found.len(), expected, "{imports:?}: {found:#?}");
         }
-    }
-
-    #[test]
-    fn an_exception_opens_its_cycle_and_has_to_be_needed() {
-        let exceptions: &[Exception] = &[("bond-user", "b", "a", "a reason")];
-        let cycle = [("a/x.rs", "crate::b::B"), ("b/x.rs", "crate::a::A")];
-        assert_eq!(found(&cycle, exceptions), [""; 0]);
-        assert_eq!(found(&cycle[..1], exceptions).len(), 1);
-        assert_eq!(found(&cycle[1..], exceptions).len(), 1);
     }
 
     #[test]

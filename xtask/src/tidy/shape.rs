@@ -28,8 +28,6 @@ pub const EXCEPTIONS: Exceptions = Exceptions {
     files: &[
         ("bond-user/src/agent/bond/engine_thread.rs", 1160),
         ("bond-user/src/agent/bond/worker.rs", 1247),
-        ("bond-user/src/agent/mod.rs", 1360),
-        ("bond-user/src/store/record.rs", 801),
     ],
     functions: &[
         ("bond-user/src/agent/bond/engine_thread.rs", "take", 67),
@@ -37,17 +35,8 @@ pub const EXCEPTIONS: Exceptions = Exceptions {
         ("bond-user/src/agent/bond/engine_thread.rs", "carry_out", 108),
         ("bond-user/src/agent/bond/worker.rs", "new", 64),
         ("bond-user/src/agent/lifecycle/start.rs", "start", 80),
-        ("bond-user/src/agent/mod.rs", "run", 97),
-        ("bond-user/src/agent/mod.rs", "live", 137),
-        ("bond-user/src/agent/server/query.rs", "report", 64),
     ],
-    types: &[
-        ("bond-user", "Counters", 2, OLD),
-        ("bond-user", "Failure", 2, OLD),
-        ("bond-user", "Identity", 2, OLD),
-        ("bond-user", "Kind", 2, OLD),
-        ("bond-user", "SlaveChange", 2, OLD),
-    ],
+    types: &[("bond-user", "Counters", 2, OLD)],
 };
 
 /// Why two types share a name.

@@ -29,23 +29,21 @@ use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    agent::{
-        bond::{
-            announcer::Announcing,
-            arp_prober::{Probing, Round},
-            ledger::{Ledger, WordChange},
-            link_mail::LinkMail,
-            recorder::{Entry, Recording},
-            work::Work,
-            worker::{Effect, MacOf},
-        },
-        lifecycle::missed_failovers::{Known, MissedChange, MissedFailovers},
+    agent::bond::{
+        announcer::Announcing,
+        arp_prober::{Probing, Round},
+        ledger::{Ledger, WordChange},
+        link_mail::LinkMail,
+        missed_failovers::{Known, MissedChange, MissedFailovers},
+        receipt_writer::{Draft, DropsBefore, Made},
+        recorder::{Entry, Recording},
+        work::Work,
+        worker::{Effect, MacOf},
     },
     report::{
         moment::{boottime_ahead, monotonic as now},
-        text,
+        wording as text,
     },
-    store::receipts::{Draft, DropsBefore, Made},
     sys::{
         dataplane::{DeviceReader, Events, MapMirror},
         netlink::{Interfaces, LinkEvent},

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 use crate::report::{
     event::{SlaveChange, What},
     moment::Moment,
-    repeats, text,
+    repeats, wording,
 };
 
 /// One line, INFO; WARN where someone should act. `at` is when it happened, if that was before an agent looked; the end of
@@ -91,11 +91,11 @@ fn sentence(notice: &Notice) -> (Weight, String) {
     match notice {
         Notice::Failover { from, to: Some(to), reason, seen, .. } => {
             let instead = from.as_ref().map(|from| format!(" instead of {from}")).unwrap_or_default();
-            (Info, format!("active slave {to}{instead}: {}", text::why(*reason, *seen)))
+            (Info, format!("active slave {to}{instead}: {}", wording::why(*reason, *seen)))
         }
         Notice::Failover { from, to: None, reason, seen, .. } => {
             let from = from.as_deref().unwrap_or("none");
-            let why = text::why(*reason, *seen);
+            let why = wording::why(*reason, *seen);
             (Warning, format!("no active slave instead of {from}: {why}, and no other is up"))
         }
         Notice::LinkDelayed { slave, up: false, delay_ms } => {
@@ -136,7 +136,7 @@ fn sentence(notice: &Notice) -> (Weight, String) {
         Notice::Suspended { ms } => {
             (Info, format!("the machine was suspended for {ms} ms; no slave is judged by that time"))
         }
-        Notice::NoUnicast { slave, sent } => (Warning, text::no_unicast(slave, *sent)),
+        Notice::NoUnicast { slave, sent } => (Warning, wording::no_unicast(slave, *sent)),
         Notice::HeardAgain { slave } => (Info, format!("{slave}: receives unicast now")),
         Notice::ReleasedMacInUse { slave, mac } => {
             let what = format!("{slave}: released with the MAC {mac}, which is still in use in the bond");

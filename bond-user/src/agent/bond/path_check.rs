@@ -21,12 +21,12 @@ use crate::{
         LinkEventSource,
         bond::{
             interface::Host,
+            receipt_writer::Part,
             recorder::Entry,
             worker::{Effect, Effects, SlaveDevice, waiting},
         },
     },
-    report::text::{self, PathFault, PathNote, Repair},
-    store::receipts::Part,
+    report::wording::{self, PathFault, PathNote, Repair},
     sys::{
         Devices, SysError,
         dataplane::{At, AtHook, Attachment, DataPlaneError, Fault, Hook, Port, Watched},
@@ -577,7 +577,7 @@ pub(super) async fn hooked_at(
 ) -> Vec<PathNote> {
     let note = |hooked: crate::sys::bypassed::Hooked| PathNote::Bypassed {
         device: slave.to_owned(),
-        text: text::bypassed(&hooked, !hooked.is_bypassed(Hook::Tc), bond),
+        text: wording::bypassed(&hooked, !hooked.is_bypassed(Hook::Tc), bond),
     };
     devices.bypassed(ifindex, slave, hook).await.into_iter().map(note).collect()
 }

@@ -9,13 +9,13 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::mailbox::{Close, Mailbox, Open};
-use crate::{
-    report::{
-        receipt::Announcement,
-        text::{PathFault, PathNote, Repair},
-    },
-    store::receipts::{Draft, Part, ReceiptWriter},
+use super::{
+    mailbox::{Close, Mailbox, Open},
+    receipt_writer::{Draft, Part, ReceiptWriter},
+};
+use crate::report::{
+    receipt::Announcement,
+    wording::{PathFault, PathNote, Repair},
 };
 
 /// Entries that wait while the disk, or the reader of the log, keeps the task. With more, the oldest is dropped.

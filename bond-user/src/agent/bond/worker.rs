@@ -39,7 +39,7 @@ use crate::{
         },
     },
     config::Guard,
-    report::text::{self, PathFault, Repair},
+    report::wording::{self as text, PathFault, Repair},
     store::record::{Configured, Record, Trial},
     sys::{
         Devices, SysError,
@@ -491,13 +491,13 @@ impl Effects {
             Effect::TidyRecord { reply } => {
                 let is_slave = |ifindex| self.slaves.values().any(|slave| slave.ifindex == ifindex);
                 let kept = |ifindex| is_slave(ifindex) || self.waiting.contains_key(&ifindex);
-                let _ = reply.send(self.record.remove_others(kept));
+                let _ = reply.send(self.record.remove_others(kept).map_err(AgentError::from));
             }
             Effect::Configured { configured, reply } => {
-                let _ = reply.send(self.record.set_configured(configured));
+                let _ = reply.send(self.record.set_configured(configured).map_err(AgentError::from));
             }
             Effect::Trial { trial, reply } => {
-                let _ = reply.send(self.record.set_trial(trial));
+                let _ = reply.send(self.record.set_trial(trial).map_err(AgentError::from));
             }
             Effect::SetMtu { mtu, reply } => {
                 let _ = reply.send(self.set_mtu(mtu).await);
@@ -860,7 +860,7 @@ impl Effects {
         closed?;
         detached?;
         released?;
-        recorded
+        Ok(recorded?)
     }
 
     fn forget(&mut self, slot: Slot) {
@@ -925,7 +925,7 @@ impl Effects {
         }
         self.unrestored.remove(&link.ifindex);
         // Now, and not before: an agent that dies between the two leaves it to the next one.
-        self.record.returned(found.ifindex)
+        Ok(self.record.returned(found.ifindex)?)
     }
 
     /// How an interface was found that was a slave and went away.
@@ -1176,7 +1176,7 @@ impl Effects {
         let proof = self.proof();
         let absent = self.record.absent(&*self.devices).await;
         let data_plane = self.data_plane;
-        let detach = async move || waiting(|| data_plane.remove()).map_err(AgentError::from);
+        let detach = async move || waiting(|| data_plane.remove()).map_err(crate::store::StoreError::from);
         let answer = self.record.restore(&*self.devices, &proof, detach).await;
         for left in self.record.settle(answer)? {
             warn!("{}: {}", self.bond, text::unconfirmed(&self.bond, &left.name));

@@ -20,7 +20,7 @@ use tracing::warn;
 
 use crate::{
     agent::{Agent, AgentError, Bond, bond::engine_thread::Stopping, bond::worker::Effect},
-    report::{lines, text},
+    report::{lines, wording},
     store::record::{Record, Trial},
     sys::directory::Trust,
 };
@@ -295,7 +295,7 @@ impl Agent {
             drop(turn);
             let goal = bond.goal();
             if let Err(error) = self.take_down(&name, &bond).await {
-                warn!("{}", text::not_all_restored(&name, &error));
+                warn!("{}", wording::not_all_restored(&name, &error));
             }
             let sentence =
                 self.remember_unconfirmed(goal.config.clone(), goal.of_files, trial.seconds()).await;

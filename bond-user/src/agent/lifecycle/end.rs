@@ -1,24 +1,30 @@
 //! The end of a bond: one that could not be brought up, and one that is not wanted any more.
 
+use std::sync::{Arc, atomic::Ordering};
+
 use bond_core::name::BondName;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::{
     agent::{
-        AgentError,
+        Agent, AgentError, Bond, Past, Phase,
         bond::{
             engine_thread::{BondId, Input, Stopping},
             work::{End, Work},
         },
         lifecycle::machine::Machine,
     },
+    config::OnExit,
     report::{
         event::{BondChange, What},
-        text,
+        wording,
     },
-    store::record,
-    sys::limits,
+    store::{
+        paths::{Lasting, lasting},
+        record,
+    },
+    sys::{dataplane::DataPlaneError, limits},
 };
 
 /// Undoes what was done of a bond until `cause` ended it.
@@ -42,7 +48,7 @@ pub async fn undo(machine: &Machine, id: BondId, bond: &BondName, cause: &AgentE
     }
     match record::undo(&machine.paths, bond, &machine.system()).await {
         Ok(notes) => notes.iter().for_each(|note| warn!("{bond}: {note}")),
-        Err(error) => warn!("{}", text::not_all_restored(bond, &error)),
+        Err(error) => warn!("{}", wording::not_all_restored(bond, &error)),
     }
 }
 
@@ -67,7 +73,122 @@ pub async fn take_down(
         let names: Vec<_> = absent.iter().map(|absent| absent.name.as_str()).collect();
         info!("{name}: down, slaves as they were found; not restored: {}", names.join(", "));
     }
-    let notes: Vec<_> = absent.iter().map(text::not_here).collect();
+    let notes: Vec<_> = absent.iter().map(wording::not_here).collect();
     notes.iter().for_each(|note| warn!("{name}: {note}"));
     Ok(notes)
+}
+
+impl Agent {
+    pub(in crate::agent) async fn end(&self, ending: Ending) -> Result<(), AgentError> {
+        // Waits for a bond that is being created.
+        *self.phase.lock().await = Phase::Ending;
+        limits::release_files();
+        let mut answer = Ok(());
+        let bonds = std::mem::take(&mut *self.bonds());
+        for (name, bond) in bonds {
+            let keep = match ending {
+                Ending::AsConfigured => bond.goal().config.on_exit == OnExit::Keep,
+                Ending::Undo => bond.past == Past::Adopted,
+                Ending::NotConfirmed { .. } if bond.is_on_trial() => false,
+                Ending::NotConfirmed { .. } => bond.goal().config.on_exit == OnExit::Keep,
+            };
+            let checked = self.machine.planes.pins().check(&self.machine.paths.pins_of(&name));
+            let pins = match &checked {
+                Err(error @ DataPlaneError::Unpinned(_)) => Err(error.to_string()),
+                // Pins that cannot be looked for are not gone.
+                Ok(()) | Err(_) => match lasting() {
+                    Lasting::Machine => Ok(wording::KEPT),
+                    Lasting::Unknown => Ok(wording::LEFT_TO_MOUNT),
+                    Lasting::Namespace => Err(wording::PRIVATE_PINS.to_owned()),
+                },
+            };
+            match (&pins, &checked) {
+                (Err(error), _) if keep => warn!("{name}: it cannot be kept, and is taken down: {error}"),
+                (Ok(_), Err(error)) if keep => {
+                    warn!("{name}: its pins cannot be checked, and it is kept: {error}");
+                }
+                _ => {}
+            }
+            if let (true, Ok(kept_how)) = (keep, pins) {
+                let (reply, kept) = oneshot::channel();
+                bond.effects.end(End::Keep { reply });
+                let _ = kept.await;
+                self.machine.feed.tell(&name, What::Bond { change: BondChange::Kept });
+                info!("{name}: {kept_how}");
+                if let Ok(Some(trial)) = self.check_trial(&name) {
+                    warn!("{}", wording::on_trial(&name, trial.left()));
+                }
+            } else {
+                answer = answer.and(self.take_down(&name, &bond).await.map(drop));
+            }
+        }
+        self.machine.feed.end().await;
+        self.machine.paths.leave();
+        answer
+    }
+
+    /// Returns what should be known about it.
+    pub(in crate::agent) async fn take_down(
+        &self,
+        name: &BondName,
+        bond: &Bond,
+    ) -> Result<Vec<String>, AgentError> {
+        take_down(&self.machine, (name, bond.id), &bond.effects).await
+    }
+
+    /// Takes one bond down. Returns what should be known about it.
+    pub async fn down(&self, name: &BondName) -> Result<Vec<String>, AgentError> {
+        let _phase = self.phase.lock().await;
+        let is_lost = self.forget_lost(name).await;
+        if let Some(bond) = self.find(name) {
+            // Waits for a change of the bond that is under way.
+            let _turn = bond.turn.lock().await;
+        }
+        let bond = self.bonds().remove(name);
+        match bond {
+            Some(bond) => self.take_down(name, &bond).await,
+            None if is_lost => Ok(Vec::new()),
+            None if self.is_left(name) => {
+                let notes = record::undo(&self.machine.paths, name, &self.machine.system()).await?;
+                notes.iter().for_each(|note| warn!("{name}: {note}"));
+                Ok(notes)
+            }
+            None => Err(AgentError::NoSuchBond(name.to_string())),
+        }
+    }
+
+    /// A bond whose port is gone carries nothing any more: somebody has deleted its device. A bond0 that is
+    /// moved to another network namespace leaves its port behind.
+    pub(in crate::agent) async fn take_down_without_port(&self, ifindex: u32) {
+        let phase = self.phase.lock().await;
+        let is_it = |_: &BondName, bond: &mut Arc<Bond>| bond.maps.bond().port_ifindex() == ifindex;
+        let lost = self.bonds().extract_if(.., is_it).next();
+        let Some((name, bond)) = lost else { return };
+        let goal = bond.goal();
+        let is_elsewhere = bond.is_elsewhere.load(Ordering::Relaxed);
+        let comes_again = goal.of_files && is_elsewhere && *phase == Phase::Serving;
+        if comes_again {
+            warn!("{name}: {} was deleted with the network namespace that its device was in", bond.port);
+        } else {
+            let text = self.remember_deleted(goal.config.clone(), goal.of_files).await;
+            warn!("{text} ({} was deleted)", bond.port);
+        }
+        if let Err(error) = self.take_down(&name, &bond).await {
+            warn!("{}", wording::not_all_restored(&name, &error));
+        }
+        if comes_again {
+            self.make_again(&name, goal.config.clone()).await;
+        }
+    }
+}
+
+/// How an agent ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// By each bond's on_exit.
+    AsConfigured,
+    /// As before it began: what was made goes, what was adopted goes on.
+    Undo,
+    /// What was on trial for so many seconds is removed; of the rest each bond's on_exit decides.
+    NotConfirmed { seconds: u64 },
 }

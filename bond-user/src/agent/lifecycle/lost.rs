@@ -12,7 +12,8 @@ use bond_core::name::{BondName, shell_word};
 use tracing::{info, warn};
 
 use crate::{
-    agent::{Agent, AgentError, Bond, MissingSlaves, Outcome, Phase},
+    agent::{Agent, AgentError, Bond, Outcome, Phase},
+    api::MissingSlaves,
     config::{BondConfig, Config},
     sys::netlink::LinkInfo,
 };

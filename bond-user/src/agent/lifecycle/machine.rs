@@ -11,8 +11,8 @@ use crate::{
     agent::{
         LinkEventSource,
         bond::engine_thread::{BondId, EngineHandle},
+        feed::Feed,
         lifecycle::confirm::Confirmation,
-        server::events::Feed,
     },
     store::{paths::Paths, record::System},
     sys::{

@@ -1,5 +1,6 @@
 //! How bonds are created, adopted, changed by files, and taken down.
 
+pub mod add;
 pub mod adopt;
 mod checks;
 pub mod configured;
@@ -9,7 +10,6 @@ pub mod end;
 mod join;
 pub mod lost;
 pub mod machine;
-pub mod missed_failovers;
 pub mod move_addresses;
 mod port;
 pub mod reload;

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use crate::{
     agent::AgentError,
-    report::text,
+    report::wording,
     sys::{
         Devices, SysError,
         enslave::Refusal,
@@ -72,7 +72,7 @@ impl Moved {
         for address in self.from.layer3.addresses() {
             info!("{}: {address} from {}", self.bond, self.from.name);
             if let Some(seconds) = address.valid_for() {
-                warn!("{}: {}", self.bond, text::expiring(address, seconds, &self.from.name, &self.bond));
+                warn!("{}: {}", self.bond, wording::expiring(address, seconds, &self.from.name, &self.bond));
             }
         }
         devices.add_rules(rules).await?;

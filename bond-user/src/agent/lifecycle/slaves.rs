@@ -27,14 +27,14 @@ use crate::{
             join::{self, Joining},
             machine::Machine,
         },
-        slot_of,
+        options::slot_of,
     },
     config::SlaveConfig,
     report::{
         event::What,
         moment::monotonic,
         repeats::{Repeats, left_out},
-        text,
+        wording,
     },
     sys::netlink::{AddressEvents, LinkEvent, LinkInfo},
 };
@@ -261,7 +261,7 @@ impl Agent {
         let conflicts = self.machine.devices.conflicts(ifindex).await.unwrap_or_default();
         Ok(conflicts
             .iter()
-            .map(|conflict| format!("{slave}: {}", text::conflict(conflict, slave, name)))
+            .map(|conflict| format!("{slave}: {}", wording::conflict(conflict, slave, name)))
             .collect())
     }
 

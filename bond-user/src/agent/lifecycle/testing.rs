@@ -16,21 +16,21 @@ use crate::{
     agent::{
         LinkEventSource,
         bond::engine_thread::EngineHandle,
+        feed::Feed,
         lifecycle::{
             confirm::Confirmation,
             machine::{Machine, Tasks},
         },
-        server::events::Feed,
     },
     config::{BondConfig, toml},
     store::paths::Paths,
     sys::{
         dataplane::{Kernel, TcAttach, fake::FakeDataPlanes},
-        fake::{Failure, FakeKernel, Snapshot, When},
+        fake::{FailingCall, FakeKernel, Snapshot, When},
         found::Found,
         layer3::Layer3,
         netlink::{Address, KernelRoute},
-        testing::mac,
+        testing::{found, mac},
     },
 };
 
@@ -91,7 +91,7 @@ fn machine(kernel: &FakeKernel, directory: &Path) -> Machine {
 }
 
 /// Addresses and routes of a NIC by which one is logged in.
-fn on_nic(nic: u32) -> Vec<crate::sys::layer3::message::Message> {
+fn on_nic(nic: u32) -> Vec<crate::sys::netlink::message::Message> {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     let address = |text, bits| Address::new(nic, ip(text), bits).to_kept();
     let route = |to, via| KernelRoute::new(nic, ip(to), 0, Some(ip(via))).to_kept();
@@ -109,27 +109,6 @@ pub fn bond(lines: &str) -> BondConfig {
     let text = format!("version = 1\n[bond.bond0]\nmiimon = 1000000\n{lines}");
     let config = toml::parse(Path::new("bond0.toml"), &text);
     config.unwrap_or_else(|error| panic!("{lines}: {error}")).bonds.remove(0)
-}
-
-/// A NIC without anything on it, as it is found.
-pub fn found(ifindex: u32, name: &str, mac: Mac) -> Found {
-    Found {
-        ifindex,
-        name: name.to_owned(),
-        kind: None,
-        permanent_mac: Some(mac),
-        mac,
-        lower: None,
-        alias: None,
-        mtu: 1500,
-        up: true,
-        allmulti: false,
-        promisc: false,
-        addr_gen_mode: Some(0),
-        layer3: Arc::default(),
-        features: Vec::new(),
-        unicast: Vec::new(),
-    }
 }
 
 /// A NIC with addresses and routes, as it is found.
@@ -159,23 +138,23 @@ pub async fn becomes(kernel: &FakeKernel, wanted: &Snapshot, what: &str) {
 
 /// Runs an attempt on fresh machines, with the first call failing, the second, and so on, until none fails. The attempt
 /// returns the call that failed, if one did. Returns how many calls an attempt makes.
-pub async fn fail_each_call(attempt: impl AsyncFn(Failure) -> Option<String>) -> usize {
+pub async fn fail_each_call(attempt: impl AsyncFn(FailingCall) -> Option<String>) -> usize {
     fail_each(When::Before, &attempt).await;
     fail_each(When::After, &attempt).await
 }
 
 /// [`fail_each_call`], but from the call on that fails all others do, too.
-pub async fn die_at_each_call(attempt: impl AsyncFn(Failure) -> Option<String>) -> usize {
+pub async fn die_at_each_call(attempt: impl AsyncFn(FailingCall) -> Option<String>) -> usize {
     fail_each(When::Dead, &attempt).await
 }
 
-async fn fail_each(when: When, attempt: &impl AsyncFn(Failure) -> Option<String>) -> usize {
+async fn fail_each(when: When, attempt: &impl AsyncFn(FailingCall) -> Option<String>) -> usize {
     /// Attempts at once: most of an attempt is waiting.
     const AT_ONCE: usize = 8;
     let mut calls = 0;
     for first in (1..).step_by(AT_ONCE) {
         let attempts =
-            (first..first + AT_ONCE).map(|call| attempt(Failure { call, errno: Errno::EIO, when }));
+            (first..first + AT_ONCE).map(|call| attempt(FailingCall { call, errno: Errno::EIO, when }));
         let failed = join_all(attempts).await.iter().flatten().count();
         calls = first - 1 + failed;
         if failed < AT_ONCE {

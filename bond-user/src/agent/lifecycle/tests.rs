@@ -11,7 +11,8 @@ use tokio::time::timeout;
 
 use super::testing::{Site, becomes, bond, eventually, fail_each_call};
 use crate::{
-    agent::{Agent, AgentError, MissingSlaves, server::query::Scope},
+    agent::{Agent, AgentError, server::query::Scope},
+    api::MissingSlaves,
     config::Config,
     store::record,
     sys::{

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -13,6 +14,10 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use nix::{
+    errno::Errno,
+    sys::socket::{MsgFlags, recv},
+};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -20,6 +25,8 @@ use tokio::{
     time::timeout,
 };
 use tokio_io_timeout::TimeoutStream;
+
+use crate::api::{ErrorKind, Failure};
 
 /// How long a request may take to arrive: its head, and its body.
 pub const ASKING: Duration = Duration::from_secs(5);
@@ -36,8 +43,9 @@ const GRACE: Duration = Duration::from_millis(50);
 /// How long a task that was told to end takes, and more.
 const TURN: Duration = Duration::from_millis(10);
 
-const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/json\r\n\r\n\
-                    {\"error\":\"the agent has as many requests as it takes at once; ask again\"}";
+/// The head of an answer to a connection for which there is no room; [`Failure`] follows it.
+const BUSY: &str =
+    "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/json\r\n\r\n";
 
 struct Connections {
     paths: Arc<Semaphore>,
@@ -56,9 +64,21 @@ struct Asking {
 pub struct Connection {
     number: u64,
     connections: Arc<Connections>,
+    /// A further descriptor of its socket, which hyper does not hand out; `None` if there was none left.
+    socket: Option<Arc<OwnedFd>>,
 }
 
 impl Connection {
+    /// Returns whether the peer has closed the connection, or its sending side. hyper notices that only when it reads again,
+    /// and offers no way to ask.
+    pub fn peer_has_left(&self) -> bool {
+        let Some(socket) = &self.socket else { return false };
+        match recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+            Ok(bytes) => bytes == 0,
+            Err(errno) => errno != Errno::EAGAIN && errno != Errno::EINTR,
+        }
+    }
+
     /// Its request is complete, and will be answered.
     pub fn has_asked(&self) {
         self.connections.asking().remove(&self.number);
@@ -71,7 +91,10 @@ impl Connection {
 }
 
 /// Serves one request of each connection. `routes` is what a connection may ask; None if it is gone already.
-pub async fn serve<L: Listener>(mut listener: L, routes: impl Fn(&L::Io, Connection) -> Option<Router>) {
+pub async fn serve<L: Listener<Io: AsFd>>(
+    mut listener: L,
+    routes: impl Fn(&L::Io, Connection) -> Option<Router>,
+) {
     let connections = Arc::new(Connections {
         paths: Arc::new(Semaphore::new(CONNECTIONS)),
         streams: Arc::new(Semaphore::new(STREAMS)),
@@ -83,7 +106,8 @@ pub async fn serve<L: Listener>(mut listener: L, routes: impl Fn(&L::Io, Connect
             turn_away(stream).await;
             continue;
         };
-        let connection = Connection { number, connections: Arc::clone(&connections) };
+        let socket = stream.as_fd().try_clone_to_owned().ok().map(Arc::new);
+        let connection = Connection { number, connections: Arc::clone(&connections), socket };
         let Some(routes) = routes(&stream, connection.clone()) else { continue };
         let serving = async move {
             let mut stream = TimeoutStream::new(stream);
@@ -106,7 +130,9 @@ pub async fn serve<L: Listener>(mut listener: L, routes: impl Fn(&L::Io, Connect
 
 /// With a sentence, if it can be said at once.
 async fn turn_away(mut stream: impl AsyncWrite + Unpin) {
-    let _ = timeout(TURN, stream.write_all(BUSY.as_bytes())).await;
+    let error = "the agent has as many requests as it serves at once; try again";
+    let body = serde_json::to_string(&Failure::new(ErrorKind::Unavailable, error)).unwrap_or_default();
+    let _ = timeout(TURN, stream.write_all(format!("{BUSY}{body}").as_bytes())).await;
 }
 
 impl Connections {

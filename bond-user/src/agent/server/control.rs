@@ -16,32 +16,32 @@ use axum::{
     Extension, Json, Router,
     body::{self, Body, HttpBody as _},
     extract::{DefaultBodyLimit, FromRequestParts, Path, Request, State},
-    http::{Method, StatusCode, Uri, header, request::Parts},
+    http::{Method, Uri, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
 use bond_core::name::{BondName, InterfaceName, NameError};
 use futures_util::StreamExt as _;
+use hyper::StatusCode;
 use nix::{
     sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket},
     unistd::chown,
 };
-use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
 use tracing::{info, warn};
 
 use crate::{
     agent::{
-        Agent, AgentError, MissingSlaves, Outcome,
-        kind::Kind,
+        Agent, AgentError, Outcome,
+        access::{Access, Peer},
         server::{
-            access::{Access, Peer},
             connections::{self, ASKING, Connection},
             query::Scope,
-            settle::{self, DEFAULT_WAIT, Deadline},
+            settle::Deadline,
         },
     },
+    api::{self, Done, Endpoint, ErrorKind, Failure, NewBonds, NewSlave, OptionChange},
     config::toml,
     report::{json::Report, pending, receipt::Log},
     store::paths::SOCKET,
@@ -50,28 +50,6 @@ use crate::{
 
 /// Bytes. A request's body is a few settings, or a file.
 const LARGEST_BODY: usize = 64 * 1024;
-/// The body of every answer that is not a success.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Failure {
-    /// One sentence: what failed, on what, and what to do. A line each, if several things failed.
-    pub error: String,
-    /// What was done nevertheless, a line each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub changes: Vec<String>,
-}
-
-/// The answer to a change.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Done {
-    /// What the driver would have done without a word.
-    pub notes: Vec<String>,
-    /// What was done, a line each, where the request does not say it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub changes: Vec<String>,
-    /// What of it is not done yet, a sentence each; the status is 202 then. The agent continues with it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pending: Vec<String>,
-}
 
 /// When the answer to a change is due: after the seconds of `?wait=SECONDS`, done or not.
 impl<S: Send + Sync> FromRequestParts<S> for Deadline {
@@ -79,41 +57,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Deadline {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
         let wait = match parts.uri.query() {
-            None => Some(DEFAULT_WAIT),
-            Some(query) => query.strip_prefix("wait=").and_then(settle::wait),
+            None => Some(api::DEFAULT_WAIT),
+            Some(query) => query.strip_prefix("wait=").and_then(api::parse_wait),
         };
         wait.map(Self::after).ok_or_else(|| {
-            let limit = settle::LONGEST_WAIT.as_secs();
+            let limit = api::LONGEST_WAIT.as_secs();
             let error = format!("a change takes the query wait=SECONDS, from 0 to {limit}, and no other");
-            failure(StatusCode::UNPROCESSABLE_ENTITY, &error)
+            failure(ErrorKind::Refused, &error)
         })
     }
-}
-
-/// A change of options: keys and values as `xbond set` takes them, in order.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OptionChange {
-    pub set: Vec<(String, String)>,
-}
-
-/// Bonds that are to be made.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewBonds {
-    /// As in a file.
-    pub toml: String,
-    #[serde(default)]
-    pub missing_slaves: MissingSlaves,
-}
-
-/// An interface that is to be enslaved, with options as `xbond set --slave` takes them, in order.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewSlave {
-    pub name: InterfaceName,
-    #[serde(default)]
-    pub options: Vec<(String, String)>,
 }
 
 /// A socket that has its name and mode, but nobody can connect to it yet.
@@ -189,7 +141,7 @@ fn checked<T: TryFrom<String, Error = NameError>>(Path(names): &Names, part: &st
 }
 
 fn refused(error: NameError) -> Response {
-    answer(error.into())
+    answer(AgentError::from(error))
 }
 
 /// Serves until the agent ends.
@@ -204,7 +156,8 @@ pub async fn serve(listener: UnixListener, agent: Arc<Agent>) {
 
 /// GET /metrics and nothing else, for whoever asked for a port.
 pub async fn serve_metrics(listener: TcpListener, agent: Arc<Agent>) {
-    let routes = Router::new().route("/metrics", get(metrics)).layer(middleware::from_fn(heard));
+    let routes =
+        Router::new().route(Endpoint::Metrics.template(), get(metrics)).layer(middleware::from_fn(heard));
     let routes = routes.with_state(agent);
     connections::serve(listener, |_, connection| Some(routes.clone().layer(Extension(connection)))).await;
 }
@@ -215,21 +168,26 @@ async fn heard(Extension(connection): Extension<Connection>, request: Request, n
 }
 
 fn routes(agent: Arc<Agent>) -> Router {
-    Router::new()
-        .route("/v1/bonds", get(all))
-        .route("/v1/bonds", post(add))
-        .route("/v1/bonds/{name}", get(one))
-        .route("/v1/bonds/{name}/log", get(log))
-        .route("/v1/bonds/{name}/events", get(events_of_one))
-        .route("/v1/events", get(events))
-        .route("/metrics", get(metrics))
-        .route("/v1/bonds/{name}", delete(down))
-        .route("/v1/bonds/{name}/options", post(set))
-        .route("/v1/bonds/{name}/slaves", post(add_slave))
-        .route("/v1/bonds/{name}/slaves/{slave}", delete(del_slave))
-        .route("/v1/bonds/{name}/slaves/{slave}/options", post(set_slave))
-        .route("/v1/reload", post(reload))
-        .route("/v1/confirm", post(confirm))
+    let router = Endpoint::ALL.into_iter().fold(Router::new(), |router, route| {
+        let handler = match route {
+            Endpoint::Bonds => get(all),
+            Endpoint::AddBonds => post(add),
+            Endpoint::Bond => get(one),
+            Endpoint::DownBond => delete(down),
+            Endpoint::Log => get(log),
+            Endpoint::BondEvents => get(events_of_one),
+            Endpoint::Events => get(events),
+            Endpoint::Metrics => get(metrics),
+            Endpoint::SetBond => post(set),
+            Endpoint::AddSlave => post(add_slave),
+            Endpoint::DelSlave => delete(del_slave),
+            Endpoint::SetSlave => post(set_slave),
+            Endpoint::Reload => post(reload),
+            Endpoint::Confirm => post(confirm),
+        };
+        router.route(route.template(), handler)
+    });
+    router
         .fallback(no_such_request)
         .method_not_allowed_fallback(no_such_request)
         .layer(middleware::map_response(with_failure))
@@ -238,12 +196,8 @@ fn routes(agent: Arc<Agent>) -> Router {
         .with_state(agent)
 }
 
-/// So often is a connection read after a request for a change, before the change begins: a body takes one reading more.
-const READS: usize = 4;
-
-/// Who may not ask is told so. Of the others the whole request is read before anything is done, and a change that was
-/// begun is brought to its end, whether or not the peer waits for the answer. The change of a peer that has left before is not
-/// begun.
+/// Refuses a peer without permission, and reads the whole request before anything is done. A change that has begun is
+/// completed, whether or not the peer waits for the answer. The change of a peer that has left before is not begun.
 async fn let_in(
     State(agent): State<Arc<Agent>>,
     Extension(peer): Extension<Peer>,
@@ -255,8 +209,9 @@ async fn let_in(
     let access = agent.access();
     let allowed = if changes { access.change(&peer) } else { access.look(&peer) };
     if let Err(denied) = allowed {
-        return failure(StatusCode::FORBIDDEN, &denied.to_string());
+        return failure(ErrorKind::Denied, &denied.to_string());
     }
+    let peer_watch = connection.clone();
     let request = match whole(connection, request).await {
         Ok(request) => request,
         Err(broken_off) => return broken_off,
@@ -264,15 +219,15 @@ async fn let_in(
     if !changes {
         return next.run(request).await;
     }
-    // hyper reads the connection again meanwhile, and drops this if the peer has left: a change that nobody waits for
-    // before it begins, as one that a stopped agent finds when it continues, is not made.
-    for _ in 0..READS {
-        tokio::task::yield_now().await;
+    // An agent that was stopped finds such requests when it continues.
+    if peer_watch.peer_has_left() {
+        let error = "the client has left before its change began; nothing was changed";
+        return failure(ErrorKind::Malformed, error);
     }
-    // The connection ends as soon as its peer leaves, and with it what it waits for itself.
+    // hyper drops what a connection waits for as soon as its peer leaves.
     match tokio::spawn(next.run(request)).await {
         Ok(response) => response,
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &format!("the agent failed: {error}")),
+        Err(error) => failure(ErrorKind::Internal, &format!("the agent failed: {error}")),
     }
 }
 
@@ -286,7 +241,7 @@ async fn whole(connection: Connection, request: Request) -> Result<Request, Resp
     let length = body.size_hint().exact();
     let read = tokio::time::timeout(ASKING, body::to_bytes(body, LARGEST_BODY)).await;
     connection.has_asked();
-    let broke_off = |why: &str| failure(StatusCode::BAD_REQUEST, &format!("the request broke off: {why}"));
+    let broke_off = |why: &str| failure(ErrorKind::Malformed, &format!("the request broke off: {why}"));
     Err(match read {
         Ok(Ok(body)) if length.is_none_or(|length| length == body.len() as u64) => {
             return Ok(Request::from_parts(head, Body::from(body)));
@@ -294,12 +249,12 @@ async fn whole(connection: Connection, request: Request) -> Result<Request, Resp
         Ok(Ok(body)) => broke_off(&format!("{} bytes of its body came", body.len())),
         Ok(Err(error)) if error.to_string().contains("length limit") => {
             let error = format!("the request is longer than the length limit of {LARGEST_BODY} bytes");
-            failure(StatusCode::PAYLOAD_TOO_LARGE, &error)
+            failure(ErrorKind::TooLarge, &error)
         }
         Ok(Err(error)) => broke_off(&error.to_string()),
         Err(_) => {
             let error = format!("the request did not come to its end within {} seconds", ASKING.as_secs());
-            failure(StatusCode::REQUEST_TIMEOUT, &error)
+            failure(ErrorKind::TooSlow, &error)
         }
     })
 }
@@ -312,27 +267,23 @@ async fn with_failure(response: Response) -> Response {
         return response;
     }
     let text = body::to_bytes(response.into_body(), LARGEST_BODY).await.unwrap_or_default();
-    failure(status, &String::from_utf8_lossy(&text))
+    let failure = Failure::new(ErrorKind::of_status(status), String::from_utf8_lossy(&text));
+    (status, Json(failure)).into_response()
 }
 
 async fn no_such_request(method: Method, uri: Uri) -> Response {
-    let error = format!(
-        "{method} {uri}: no such request; there are GET and POST /v1/bonds, GET and DELETE /v1/bonds/NAME, \
-         POST /v1/bonds/NAME/options, POST /v1/bonds/NAME/slaves, DELETE /v1/bonds/NAME/slaves/IF, \
-         POST /v1/bonds/NAME/slaves/IF/options, POST /v1/reload, POST /v1/confirm, GET /v1/events, GET /v1/bonds/NAME/events, \
-         GET /v1/bonds/NAME/log, and GET /metrics"
-    );
-    failure(StatusCode::NOT_FOUND, &error)
+    let routes = Endpoint::ALL.map(Endpoint::shown).join(", ");
+    failure(ErrorKind::NotFound, &format!("{method} {uri}: no such request; there are {routes}"))
 }
 
 async fn add(State(agent): State<Arc<Agent>>, until: Deadline, Json(new): Json<NewBonds>) -> Response {
     let config = match toml::parse(FilePath::new("the request"), &new.toml) {
         Ok(config) => config,
-        Err(error) => return failure(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+        Err(error) => return failure(ErrorKind::Refused, &error.to_string()),
     };
     if let Some((key, origin)) = config.key_of_agent() {
         let error = format!("{origin}: {key} is for the files that an agent is started with");
-        return failure(StatusCode::UNPROCESSABLE_ENTITY, &error);
+        return failure(ErrorKind::Refused, &error);
     }
     let names: Vec<_> = config.bonds.iter().map(|bond| bond.name.clone()).collect();
     by(until, format!("adding {}", names.join(", ")), async move {
@@ -358,29 +309,25 @@ async fn confirm(State(agent): State<Arc<Agent>>) -> Result<Json<Done>, Response
     Ok(Json(Done { changes: vec!["confirmed: it stays".to_owned()], ..Done::default() }))
 }
 
-/// Why a change failed.
-struct Failed(StatusCode, Failure);
-
-impl From<AgentError> for Failed {
+impl From<AgentError> for Failure {
     fn from(error: AgentError) -> Self {
-        Self(status_of(error.kind()), Failure { error: error.to_string(), changes: Vec::new() })
+        Self::new(error.kind(), error.to_string())
     }
 }
 
-fn outcome(outcome: Outcome) -> Result<Done, Failed> {
+fn outcome(outcome: Outcome) -> Result<Done, Failure> {
     let Outcome { changes, failures, notes, kind, .. } = outcome;
     if failures.is_empty() {
         return Ok(Done { notes, changes, ..Done::default() });
     }
-    let failure = Failure { error: failures.join("\n"), changes };
-    Err(Failed(status_of(kind.unwrap_or(Kind::Refused)), failure))
+    Err(Failure { error: failures.join("\n"), kind: kind.unwrap_or_default(), changes })
 }
 
 /// The answer to a change: when it is done, or at the deadline that it is not done yet. Then it continues.
 async fn by(
     until: Deadline,
     what: String,
-    change: impl Future<Output = Result<Done, Failed>> + Send + 'static,
+    change: impl Future<Output = Result<Done, Failure>> + Send + 'static,
 ) -> Response {
     let mut change = tokio::spawn(change);
     // Of its own accord it says at the deadline what is pending: that has a moment more.
@@ -388,14 +335,14 @@ async fn by(
     let done = match tokio::time::timeout_at(latest, &mut change).await {
         Ok(Ok(done)) => done,
         Ok(Err(error)) => {
-            return failure(StatusCode::INTERNAL_SERVER_ERROR, &format!("the agent failed: {error}"));
+            return failure(ErrorKind::Internal, &format!("the agent failed: {error}"));
         }
         Err(_) => {
             let pending = vec![pending::change(&what)];
             tokio::spawn(async move {
                 match change.await {
                     Ok(Ok(_)) => info!("{what} is finished"),
-                    Ok(Err(Failed(_, failure))) => warn!("{what} failed: {}", failure.error),
+                    Ok(Err(failure)) => warn!("{what} failed: {}", failure.error),
                     Err(error) => warn!("{what} failed: {error}"),
                 }
             });
@@ -408,7 +355,7 @@ async fn by(
             done.pending.push(pending::ADVICE.to_owned());
             (StatusCode::ACCEPTED, Json(done)).into_response()
         }
-        Err(Failed(status, failure)) => (status, Json(failure)).into_response(),
+        Err(failed) => answer(failed),
     }
 }
 
@@ -443,7 +390,7 @@ async fn events_of_one(
 async fn tell(agent: &Agent, to: &Connection, only: Option<BondName>) -> Result<Response, Response> {
     let Some(place) = to.stream() else {
         let error = "the agent serves no further event streams; try again later";
-        return Err(failure(StatusCode::SERVICE_UNAVAILABLE, error));
+        return Err(failure(ErrorKind::Unavailable, error));
     };
     let (listener, first) = agent.listen(only.as_ref()).await.map_err(answer)?;
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
@@ -517,20 +464,11 @@ async fn set_slave(
     .await
 }
 
-pub(in crate::agent) fn answer(error: AgentError) -> Response {
-    failure(status_of(error.kind()), &error.to_string())
+fn answer(failed: impl Into<Failure>) -> Response {
+    let failure = failed.into();
+    (failure.kind.status(), Json(failure)).into_response()
 }
 
-fn status_of(kind: Kind) -> StatusCode {
-    match kind {
-        Kind::Refused => StatusCode::UNPROCESSABLE_ENTITY,
-        Kind::NotFound => StatusCode::NOT_FOUND,
-        Kind::Conflict => StatusCode::CONFLICT,
-        Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-fn failure(status: StatusCode, error: &str) -> Response {
-    (status, Json(Failure { error: error.to_owned(), changes: Vec::new() })).into_response()
+fn failure(kind: ErrorKind, error: &str) -> Response {
+    answer(Failure::new(kind, error))
 }

@@ -10,7 +10,10 @@ use bond_core::Time;
 use tokio::time::timeout;
 
 use crate::{
-    report::{json::Device, moment::monotonic},
+    report::{
+        counted::{Counted, CountedDevice, read},
+        moment::monotonic,
+    },
     sys::{Devices, SysError},
 };
 
@@ -22,17 +25,6 @@ const WHILE_HELD_AT_MOST: Duration = Duration::from_millis(2);
 const IS_OLD: Time = Time::from_secs(1);
 /// Devices of which nothing was asked for so long are forgotten.
 const FORGOTTEN_AFTER: Time = Time::from_secs(3600);
-
-/// What the kernel says of devices, by ifindex.
-pub type Counted = HashMap<u32, CountedDevice>;
-
-/// What the kernel counted on a device, and how it is set.
-#[derive(Clone, Debug)]
-pub struct CountedDevice {
-    pub device: Device,
-    /// Bytes.
-    pub mtu: u32,
-}
 
 /// The counters as they were read last.
 #[derive(Default)]
@@ -137,22 +129,4 @@ impl CounterCache {
         // Poisoned or not, what was read is whole.
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Reads counters. Devices that are not in this namespace are left out.
-pub async fn read(kernel: &dyn Devices, devices: &[u32]) -> Result<Counted, SysError> {
-    let qdiscs = kernel.qdiscs().await?;
-    let mut counted = Counted::new();
-    for &ifindex in devices {
-        match kernel.counted_link(ifindex).await {
-            Ok(link) => {
-                let device = Device::new(&link, &qdiscs);
-                let mtu = link.link.mtu;
-                counted.insert(ifindex, CountedDevice { device, mtu });
-            }
-            Err(error) if error.is_gone() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(counted)
 }

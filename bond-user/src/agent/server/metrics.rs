@@ -124,7 +124,7 @@ impl Agent {
                     self.retries.set_metrics(Some((metrics, &error)));
                 }
                 warn!("{error}");
-                outcome.failures.push(error.to_string());
+                outcome.fail_of_agent(&error);
             }
         }
     }

@@ -1,38 +1,32 @@
 //! What the agent tells those who ask how its bonds are.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use bond_common::abi::{PORT_STATS, Slot};
-use bond_core::{name::BondName, status::BondStatus};
-use tokio::time::timeout;
+use bond_core::{
+    name::BondName,
+    status::{BondStatus, SlaveStatus},
+};
 
 use crate::{
     agent::{
         Agent, AgentError, Bond,
         bond::{guard::GuardState, worker::PINS_GONE},
+        feed::Listener,
         lifecycle::machine::Machine,
-        server::{
-            counters::{self, Counted},
-            events::Listener,
-        },
     },
     config::OnExit,
     report::{
+        counted::{Counted, softnet},
         event::{Event, What},
         json::{self, AgentInfo, AnswerSource, Around, BondContext, Report},
         moment::Moment,
         receipt::Log,
-        text,
+        wording,
     },
     store::{receipts, record::Record},
-    sys::{Devices, directory::Trust, softnet::Softnet},
+    sys::directory::Trust,
 };
-
-/// A process that holds RTNL does not keep a reader without an agent from the rest.
-const DEVICES_AT_MOST: Duration = Duration::from_secs(1);
 
 /// How far a report goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +87,7 @@ impl Agent {
     /// The last failovers of a bond.
     pub async fn log(&self, name: &BondName) -> Result<Log, AgentError> {
         self.bond(name)?;
-        receipts::log(&self.machine.paths, name)
+        Ok(receipts::log(&self.machine.paths, name)?)
     }
 
     /// What happens from now on, and how the bonds are now.
@@ -127,18 +121,8 @@ impl Bond {
         let paths = &machine.paths;
         // A record that cannot be read is told by whoever needs it.
         let record = Record::read(paths, name, Trust::Ours).ok().flatten();
-        let found =
-            |ifindex| record.as_ref().and_then(|record| record.slave(ifindex)).map(json::OriginalState::from);
         let trial = record.as_ref().and_then(Record::trial);
-        let mut slaves = Vec::new();
-        for slave in &status.slaves {
-            let wire_mac = Slot::new(slave.slot).map(|slot| self.maps.slave(slot).wire_mac());
-            slaves.push(Around {
-                stats: self.maps.stats(slave.slot.into())?,
-                wire_mac: wire_mac.unwrap_or(slave.mac),
-                found: found(slave.ifindex),
-            });
-        }
+        let slaves = self.slaves(status, record.as_ref())?;
         let failovers = self.history.get();
         let goal = self.goal();
         let (host, port) = (self.host.device(), self.host.port());
@@ -171,15 +155,35 @@ impl Bond {
                 .filter_map(|device| counted.get(&device))
                 .map(|counted| counted.device.clone())
                 .collect(),
-            warnings: Some(format!("{name}: {PINS_GONE}"))
-                .filter(|_| !self.pinned.load(Ordering::Relaxed))
+            warnings: self
+                .pins_gone(name)
                 .into_iter()
-                .chain(trial.map(|trial| text::on_trial(name, trial.left())))
+                .chain(trial.map(|trial| wording::on_trial(name, trial.left())))
                 .chain(failovers.faults)
                 .chain(failovers.notes)
                 .collect(),
         };
         Ok(json::Bond::new(status, around))
+    }
+
+    /// Returns what the maps and the record say of each slave.
+    fn slaves(&self, status: &BondStatus, record: Option<&Record>) -> Result<Vec<Around>, AgentError> {
+        let slave = |slave: &SlaveStatus| {
+            let wire_mac = Slot::new(slave.slot).map(|slot| self.maps.slave(slot).wire_mac());
+            let found = record.and_then(|record| record.slave(slave.ifindex));
+            Ok(Around {
+                stats: self.maps.stats(slave.slot.into())?,
+                wire_mac: wire_mac.unwrap_or(slave.mac),
+                found: found.map(json::OriginalState::from),
+            })
+        };
+        status.slaves.iter().map(slave).collect()
+    }
+
+    /// Returns the warning about pins that another process has removed.
+    fn pins_gone(&self, name: &str) -> Option<String> {
+        let is_pinned = self.pinned.load(Ordering::Relaxed);
+        (!is_pinned).then(|| format!("{name}: {PINS_GONE}"))
     }
 }
 
@@ -187,31 +191,5 @@ fn on_exit(on_exit: OnExit) -> &'static str {
     match on_exit {
         OnExit::Down => "down",
         OnExit::Keep => "keep",
-    }
-}
-
-/// Counters of devices, for who reads them once. If the kernel does not answer soon, none.
-pub async fn count(of: &dyn Devices, devices: &[u32], notes: &mut Vec<String>) -> Counted {
-    match timeout(DEVICES_AT_MOST, counters::read(of, devices)).await {
-        Ok(Ok(counted)) => counted,
-        Ok(Err(error)) => {
-            notes.push(format!("the devices' counters are missing: {error}"));
-            Counted::new()
-        }
-        Err(_) => {
-            let why = "the kernel did not answer within a second; another process may hold RTNL";
-            notes.push(format!("the devices' counters are missing: {why}"));
-            Counted::new()
-        }
-    }
-}
-
-pub fn softnet(notes: &mut Vec<String>) -> Option<json::SoftnetCounters> {
-    match Softnet::read() {
-        Ok(softnet) => Some(softnet.into()),
-        Err(error) => {
-            notes.push(format!("softnet counters are missing: {error}"));
-            None
-        }
     }
 }

@@ -9,10 +9,7 @@ use std::{
 use tracing::{info, warn};
 
 use crate::{
-    agent::{
-        Agent, AgentError,
-        server::{access::Access, metrics::Bound},
-    },
+    agent::{Agent, AgentError, access::Access, server::metrics::Bound},
     config::{Metrics, Writers},
 };
 

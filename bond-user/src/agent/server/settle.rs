@@ -20,17 +20,6 @@ use crate::{
     report::pending,
 };
 
-/// How long a change waits for its end, unless the request says otherwise.
-pub const DEFAULT_WAIT: Duration = Duration::from_secs(10);
-/// The longest wait that a request may ask for.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-
-/// Parses the seconds that a change waits. None if it is no number, negative, or beyond [`LONGEST_WAIT`].
-pub fn wait(seconds: &str) -> Option<Duration> {
-    let wait = Duration::try_from_secs_f64(seconds.parse().ok()?).ok()?;
-    (wait <= LONGEST_WAIT).then_some(wait)
-}
-
 /// When a request is answered at the latest, whether or not it is done.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
@@ -91,26 +80,4 @@ async fn carried_out(effects: &Work) -> Result<(), Stopping> {
     let (reply, done) = oneshot::channel();
     effects.send(Effect::AwaitRecords { reply });
     done.await.map_err(|_| Stopping)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_are_seconds_within_bounds() {
-        for (text, expected) in [
-            ("0", Some(0)),
-            ("0.25", Some(250)),
-            ("3600", Some(3_600_000)),
-            ("3600.1", None),
-            ("-1", None),
-            ("inf", None),
-            ("NaN", None),
-            ("", None),
-            ("1&wait=2", None),
-        ] {
-            assert_eq!(wait(text), expected.map(Duration::from_millis), "{text:?}");
-        }
-    }
 }

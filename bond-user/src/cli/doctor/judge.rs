@@ -4,7 +4,7 @@ use bond_core::name::shell_word;
 
 use super::{Check, Verdict};
 use crate::{
-    report::text,
+    report::wording,
     sys::{
         bypassed::Hooked, conflicts::Conflict, dataplane::Hook, enslave::Owner, ethtool::Feature,
         netdev::XdpFeatures, netlink::LinkInfo, offload::Role,
@@ -348,7 +348,7 @@ fn conflicts(found: &Nic, checks: &mut Checks) {
             Conflict::Address(_) => "addresses",
             Conflict::Above { .. } => "above",
         };
-        checks.warn(id, text::conflict(conflict, &found.link.name, bond));
+        checks.warn(id, wording::conflict(conflict, &found.link.name, bond));
     }
 }
 
@@ -356,7 +356,7 @@ fn conflicts(found: &Nic, checks: &mut Checks) {
 fn hooks(found: &Nic, checks: &mut Checks) {
     for hooked in found.hooks.iter().filter(|hooked| hooked.is_bypassed(Hook::Xdp)) {
         let bond = found.owner.as_ref().map_or("its bond", |owner| owner.bond.as_str());
-        checks.warn("hooks", text::bypassed(hooked, !hooked.is_bypassed(Hook::Tc), bond));
+        checks.warn("hooks", wording::bypassed(hooked, !hooked.is_bypassed(Hook::Tc), bond));
     }
     if let Some(clock) = found.clock {
         let text =
@@ -364,7 +364,7 @@ fn hooks(found: &Nic, checks: &mut Checks) {
         checks.ok("ptp", text);
     }
     if found.has_local_peer {
-        checks.ok("checksums", format!("only for datapath=xdp: {}", text::PARTIAL_CHECKSUMS));
+        checks.ok("checksums", format!("only for datapath=xdp: {}", wording::PARTIAL_CHECKSUMS));
     }
     if found.hooks.is_empty() {
         checks.ok("hooks", "no chains or filters of other programs");

@@ -5,7 +5,6 @@ use std::{collections::HashSet, fs, thread};
 use anyhow::{Result, anyhow};
 use bond_common::mac::Mac;
 use bond_core::event::Speed;
-use hyper::Method;
 use nix::{
     errno::Errno,
     sched::{CloneFlags, unshare},
@@ -16,14 +15,17 @@ use super::{
     judge::{self, AgentFacts, MachineFacts, Nic, PairTrial},
 };
 use crate::{
-    agent::{self},
+    api::Endpoint,
     cli::{
         check::strict_hypervisor,
         client::{self, NoAgent},
         traffic,
     },
-    report::{json::Report, text},
-    store::paths::{self as paths, Paths},
+    report::{json::Report, wording},
+    store::{
+        paths::{self as paths, Paths},
+        record::owner_of,
+    },
     sys::{
         Devices, KernelDevices, caps,
         dataplane::{DeviceReader, Hook, Kernel},
@@ -97,9 +99,9 @@ fn machine() -> MachineFacts {
 }
 
 fn agent_facts() -> AgentFacts {
-    match client::request::<Report>(Method::GET, client::ALL_BONDS, None) {
+    match client::request::<Report>(&Endpoint::Bonds.call(), None) {
         Ok(report) => {
-            let orphaned = report.orphaned.iter().map(|name| format!("{name}: {}", text::ORPHANED));
+            let orphaned = report.orphaned.iter().map(|name| format!("{name}: {}", wording::ORPHANED));
             let faults = report.missing.iter().chain(&report.gone).cloned().chain(orphaned).collect();
             AgentFacts::Answers { pid: report.agent.map_or(0, |agent| agent.pid), faults }
         }
@@ -182,7 +184,7 @@ impl<'a> Looks<'a> {
 
     /// Returns whether xbond created the link, for a bond.
     fn is_made(&self, link: &LinkInfo) -> bool {
-        let owner = agent::owner_of(&self.paths, link);
+        let owner = owner_of(&self.paths, link);
         owner.is_some_and(|owner| owner.role != Role::Slave && link.is_end_of_pair())
     }
 
@@ -190,11 +192,10 @@ impl<'a> Looks<'a> {
         let KernelDevices { netlink, ethtool, .. } = self.devices;
         let devices: &dyn Devices = self.devices;
         let plan = EnslavePlan { mac: None, mtu: USUAL_MTU, hook: Hook::Tc, unicast: Vec::new() };
-        let observed =
-            devices.observe((&link.name, None), &plan, |link| agent::owner_of(&self.paths, link)).await;
+        let observed = devices.observe((&link.name, None), &plan, |link| owner_of(&self.paths, link)).await;
         let carries = traffic::carried_by(netlink, link.ifindex).await?;
         Ok(Nic {
-            owner: agent::owner_of(&self.paths, &link),
+            owner: owner_of(&self.paths, &link),
             refusal: observed.err().map(|error| error.to_string()),
             driver: ethtool.driver(link.ifindex),
             is_virtual_function: fs::exists(format!("/sys/class/net/{}/device/physfn", link.name))

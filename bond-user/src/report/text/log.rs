@@ -7,12 +7,11 @@ use std::{
 
 use bond_core::command::{Chosen, Reason, Seen};
 
-use super::{
-    announced,
-    columns::{short, took, wrap, wrap_below},
-    unrecorded, why,
+use super::columns::{short, took, wrap, wrap_below};
+use crate::report::{
+    receipt::{Receipt, Steps},
+    wording::{announced, unrecorded, why},
 };
-use crate::report::receipt::{Receipt, Steps};
 
 fn seen_by(seen: Seen) -> &'static str {
     match seen {

@@ -5,13 +5,13 @@ use std::fmt::{self, Write as _};
 use bond_core::command::Reason;
 
 use super::{
-    ORPHANED,
     columns::{age, count, wrap, wrap_below},
     log::{change, reasons, show_receipt},
 };
 use crate::report::{
     json::{AnswerSource, Bond, Counters, Device, OriginalState, Report, Slave},
     receipt::Receipt,
+    wording::ORPHANED,
 };
 
 /// How much `xbond show` prints.

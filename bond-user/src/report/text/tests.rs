@@ -11,6 +11,7 @@ use crate::report::{
     json::{AnswerSource, Report},
     receipt::{Announcement, Announcer, Receipt, Steps},
     testing,
+    wording::{PathFault, Repair, announced, no_unicast, path_fault},
 };
 
 /// Asserts that all lines but warnings fit.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::sys::{
     SysError,
-    directory::{Directory, Kind},
+    directory::{Directory, EntryKind},
     netlink::BlockingNetlink,
 };
 
@@ -68,7 +68,7 @@ impl Place<'_> {
     }
 
     pub(super) fn is_there(&self, end: &str) -> bool {
-        self.dir.kind(&self.name(end)) == Some(Kind::File)
+        self.dir.kind(&self.name(end)) == Some(EntryKind::File)
     }
 }
 

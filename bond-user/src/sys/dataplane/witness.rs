@@ -19,7 +19,7 @@ use std::{
 use aya_obj::generated::{bpf_cmd, bpf_map_type};
 
 use super::netkit::{self, attribute, bpf, number};
-use crate::sys::directory::{Directory, Kind};
+use crate::sys::directory::{Directory, EntryKind};
 
 /// The name of the pin. No bond's directory has it: names of bonds have no percent sign.
 pub const WITNESS: &str = "%netns";
@@ -69,7 +69,7 @@ pub fn make(dir: &Directory) -> io::Result<()> {
 pub fn ask(dir: &Directory) -> io::Result<Testimony> {
     match dir.kind(WITNESS) {
         None => return Ok(Testimony::None),
-        Some(Kind::File) => {}
+        Some(EntryKind::File) => {}
         Some(_) => return Err(not_a_witness(dir)),
     }
     let map = match netkit::open(&dir.path_of(WITNESS)) {

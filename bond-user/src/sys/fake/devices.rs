@@ -13,7 +13,7 @@ use crate::sys::{
     bypassed::Hooked,
     devices::{ChangeMacs, Devices, LookUpRoutes, SendFrames, TakeMessages},
     ethtool::{Feature, FeatureState},
-    layer3::message::{INET6, MessageKind},
+    netlink::message::{INET6, MessageKind},
     netlink::{
         Address, CountedLink, FramePace, IPV6_MIN_MTU, In6AddrGenMode, KernelRoute, LinkFlags, LinkInfo,
         LinkPair, LinkSetting, NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::State;
 use crate::sys::{
-    layer3::message::{IFA_F_NODAD, INET6, Message, MessageKind, NHA_OIF},
+    netlink::message::{IFA_F_NODAD, INET6, Message, MessageKind, NHA_OIF},
     netlink::{Address, KernelRoute, Raw},
 };
 

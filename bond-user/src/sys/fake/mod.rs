@@ -25,7 +25,7 @@ use nix::errno::Errno;
 
 use super::{
     ethtool::Feature,
-    layer3::message::Message,
+    netlink::message::Message,
     netlink::{In6AddrGenMode, LinkEvent, LinkFlags, LinkInfo, LinkLayerType, OperState},
 };
 
@@ -84,7 +84,7 @@ impl fmt::Debug for Snapshot {
 
 /// A call that is to fail.
 #[derive(Clone, Copy, Debug)]
-pub struct Failure {
+pub struct FailingCall {
     /// Its number; the first one is 1.
     pub call: usize,
     pub errno: Errno,
@@ -111,7 +111,7 @@ struct Inner {
     has_netkit: bool,
     has_queues: bool,
     calls: Vec<String>,
-    failure: Option<Failure>,
+    failure: Option<FailingCall>,
     failed: Option<String>,
     listener: Option<Listener>,
 }
@@ -189,7 +189,7 @@ impl FakeKernel {
     }
 
     /// Has a call fail, counted from now on; or none.
-    pub fn fail(&self, failure: Option<Failure>) {
+    pub fn fail(&self, failure: Option<FailingCall>) {
         let mut inner = self.inner();
         inner.calls.clear();
         (inner.failure, inner.failed) = (failure, None);
@@ -230,7 +230,7 @@ impl FakeKernel {
         act: impl FnOnce(&mut State) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         let failure = self.note(what);
-        if let Some(Failure { errno, when: When::Before | When::Dead, .. }) = failure {
+        if let Some(FailingCall { errno, when: When::Before | When::Dead, .. }) = failure {
             return Err(errno);
         }
         let done = self.alter(act)?;
@@ -248,7 +248,7 @@ impl FakeKernel {
         self.note(what).map_or(Ok(()), |failure| Err(failure.errno))
     }
 
-    fn note(&self, what: impl fmt::Display) -> Option<Failure> {
+    fn note(&self, what: impl fmt::Display) -> Option<FailingCall> {
         let mut inner = self.inner();
         inner.calls.push(what.to_string());
         let number = inner.calls.len();

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bond_core::name::BondName;
 use nix::errno::Errno;
 
-use super::{Failure, FakeKernel, MacChange, Snapshot, When};
+use super::{FailingCall, FakeKernel, MacChange, Snapshot, When};
 use crate::sys::{
     Devices,
     dataplane::Hook,
@@ -48,11 +48,11 @@ async fn observe(devices: &dyn Devices, hook: Hook) -> Found {
 }
 
 /// Runs `attempt` on fresh kernels, with the first call failing, the second, and so on, until none fails.
-async fn fail_each(attempt: impl AsyncFn(&FakeKernel, Failure) -> Option<()>) {
+async fn fail_each(attempt: impl AsyncFn(&FakeKernel, FailingCall) -> Option<()>) {
     for when in [When::Before, When::After] {
         for call in 1.. {
             let (kernel, _) = busy();
-            let failure = Failure { call, errno: Errno::EIO, when };
+            let failure = FailingCall { call, errno: Errno::EIO, when };
             if attempt(&kernel, failure).await.is_none() {
                 assert!(call > 5, "{when:?}: only {call} calls");
                 break;

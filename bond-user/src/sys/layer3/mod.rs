@@ -9,7 +9,6 @@
 //! privacy, IPv6 routes that come with addresses and with the device, and, where it listens to router advertisements,
 //! the addresses and routes from those.
 
-pub mod message;
 mod read;
 mod restore;
 mod send;
@@ -24,10 +23,10 @@ use bond_common::mac::Mac;
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use self::message::{
-    IFA_F_STABLE_PRIVACY, IFA_F_TEMPORARY, IFA_PROTO, INET6, Message, MessageKind, NHA_OIF, Substitute,
-};
 use super::netlink::IPV6_MIN_MTU;
+use super::netlink::message::{
+    self, IFA_F_STABLE_PRIVACY, IFA_F_TEMPORARY, IFA_PROTO, INET6, Message, MessageKind, NHA_OIF, Substitute,
+};
 
 /// RTPROT_REDIRECT, KERNEL and RA: the origin of a route.
 const BY_REDIRECT: u8 = 1;

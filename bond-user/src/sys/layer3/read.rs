@@ -2,15 +2,17 @@
 
 use std::{collections::HashSet, path::Path};
 
-use super::{
-    BY_REDIRECT, Layer3, UNICAST, Unrestorable,
-    message::{
-        self, INET, INET6, MPLS, Message, MessageKind, NDA_FLAGS_EXT, NDA_IFINDEX, NHA_OIF, RTA_NH_ID,
-        RouteKey,
+use super::{BY_REDIRECT, Layer3, UNICAST, Unrestorable, now};
+use crate::sys::{
+    Devices, SysError,
+    netlink::{
+        Raw,
+        message::{
+            self, INET, INET6, MPLS, Message, MessageKind, NDA_FLAGS_EXT, NDA_IFINDEX, NHA_OIF, RTA_NH_ID,
+            RouteKey,
+        },
     },
-    now,
 };
-use crate::sys::{Devices, SysError, netlink::Raw};
 
 /// The parts of a dump of routes that are of one device.
 #[derive(Default)]

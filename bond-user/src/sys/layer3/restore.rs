@@ -9,13 +9,12 @@ use std::{
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 
 use super::{
-    BY_ADVERTISEMENT, BY_KERNEL, Layer3, Target, UNICAST, Unrestorable,
-    message::{INET, INET6, Message, MessageKind, RTA_NH_ID, Substitute},
-    named,
-    read::listing,
-    send::Sender,
+    BY_ADVERTISEMENT, BY_KERNEL, Layer3, Target, UNICAST, Unrestorable, named, read::listing, send::Sender,
 };
-use crate::sys::{Devices, SysError};
+use crate::sys::{
+    Devices, SysError,
+    netlink::message::{INET, INET6, Message, MessageKind, RTA_NH_ID, Substitute},
+};
 
 /// A NIC that was set down needs some seconds until it has a link again.
 const CARRIER_TIMEOUT: Duration = Duration::from_secs(10);

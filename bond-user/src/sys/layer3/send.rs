@@ -5,12 +5,11 @@ use std::fmt::Write as _;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use nix::errno::Errno;
 
-use super::{
-    Layer3, Target,
-    message::{IFA_F_NODAD, INET6, Message, MessageKind, Substitute},
-    named,
+use super::{Layer3, Target, named};
+use crate::sys::{
+    Devices, SysError,
+    netlink::message::{IFA_F_NODAD, INET6, Message, MessageKind, Substitute},
 };
-use crate::sys::{Devices, SysError};
 
 /// How many failures an error names.
 const NAMED: usize = 5;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Netlink, NetnsId, Raw};
 use crate::sys::{
     SysError,
-    layer3::message::{Message, MessageKind},
+    netlink::message::{Message, MessageKind},
 };
 
 /// An address on a device.

@@ -7,6 +7,7 @@ mod bond;
 mod dump;
 mod events;
 mod link;
+pub mod message;
 mod neighbour;
 mod qdisc;
 mod raw;

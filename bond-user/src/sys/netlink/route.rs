@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{Netlink, Raw, called};
 use crate::sys::{
     SysError,
-    layer3::message::{Message, MessageKind},
+    netlink::message::{Message, MessageKind},
 };
 
 /// A unicast route with one next hop.

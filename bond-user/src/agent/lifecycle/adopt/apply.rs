@@ -7,13 +7,13 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::{
-    identity::{Identity, identity, missed},
+    identity::{AdoptedIdentity, identity, missed},
     observe::{AdoptFacts, LeftPins},
     plan::{AdoptStep, Takeover},
 };
 use crate::{
     agent::{
-        AgentError, MissingSlaves,
+        AgentError,
         bond::{
             engine_thread::{BondId, Input},
             interface::Host,
@@ -29,9 +29,13 @@ use crate::{
             start::{self, Plane, Started, Taken},
         },
     },
+    api::MissingSlaves,
     config::BondConfig,
-    report::text::{self, PathFault, Repair},
-    store::record::{Configured, Ends, Record},
+    report::wording::{self, PathFault, Repair},
+    store::{
+        StoreError,
+        record::{Configured, Ends, Record},
+    },
     sys::{
         announcer::{self, Announced},
         dataplane::{Attachment, DataPlane, Maps, Replaced},
@@ -55,7 +59,7 @@ pub async fn apply(
 ) -> Result<Created, AgentError> {
     let (Some(record), LeftPins::Whole(maps, seen)) = (observed.record, observed.pinned) else {
         // The plan of such a bond is to remove it.
-        return Err(AgentError::NothingLeft(config.name.to_string()));
+        return Err(StoreError::NothingLeft(config.name.to_string()).into());
     };
     let (record, data_plane) = open(machine, config, &adoption, record)?;
     let mut taking = Taking {
@@ -102,7 +106,7 @@ async fn let_go(machine: &Machine, id: BondId, started: &Started) {
 }
 
 /// A record that cannot be written stays: it says more than is left, never less.
-fn as_recorded(config: &BondConfig, answer: Result<(), AgentError>) {
+fn as_recorded(config: &BondConfig, answer: Result<(), StoreError>) {
     if let Err(error) = answer {
         warn!("{}: {error}; the bond is adopted, and its record stays as it was", config.name);
     }
@@ -196,7 +200,7 @@ impl Taking<'_> {
         let Self { machine, config, adoption, record, mut data_plane, maps, slaves, gone } = self;
         let wire = slaves.first().map(|slave| maps.slave(slave.left.slot).wire_mac());
         let found = (maps.bond(), host_device);
-        let Identity { entry, mac, mac_assigned } = identity(machine, config, adoption, found, wire);
+        let AdoptedIdentity { entry, mac, mac_assigned } = identity(machine, config, adoption, found, wire);
         data_plane.mirror().update_bond(|_| entry);
         let (missed, known) = missed(machine, config, &maps, &mut *data_plane);
         let given_away = slaves.iter().map(|slave| &slave.link).filter(|link| link.master.is_some());
@@ -285,23 +289,23 @@ impl Taking<'_> {
     }
 
     /// Restores an interface, if it is the bond's. Of one that is not restored it stays on record how it was found.
-    async fn restore(&mut self, found: &Found) -> Result<(), AgentError> {
+    async fn restore(&mut self, found: &Found) -> Result<(), StoreError> {
         let (bond, record) = (&self.config.name, &mut self.record);
         match self.machine.devices.restore(found, &self.adoption.proof).await {
             Ok(PutBack::Done | PutBack::Gone) => record.remove(found.ifindex),
             Ok(PutBack::Unconfirmed(link)) => {
-                warn!("{bond}: {}", text::unconfirmed(bond, &link.name));
+                warn!("{bond}: {}", wording::unconfirmed(bond, &link.name));
                 if link.looks_enslaved { record.depart(found.ifindex) } else { record.remove(found.ifindex) }
             }
             Err(error) => {
-                warn!("{bond}: {}: {}", found.name, text::not_restored_yet(&error));
+                warn!("{bond}: {}: {}", found.name, wording::not_restored_yet(&error));
                 record.depart(found.ifindex)
             }
         }
     }
 
     /// Gives the devices of a bond that an xbond without aliases has made its alias. What they had is recorded first.
-    async fn give_aliases(&mut self) -> Result<(), AgentError> {
+    async fn give_aliases(&mut self) -> Result<(), StoreError> {
         let slaves = self.adoption.steps.iter().filter_map(|step| match step {
             AdoptStep::Replace { link, .. } | AdoptStep::Restore { link, .. } => Some(&**link),
             _ => None,
@@ -422,7 +426,7 @@ fn has_stayed(found: &Found, link: &LinkInfo) -> bool {
 
 fn warn_of_detached(bond: &str, device: &str) {
     let fault = PathFault::Detached { device: device.to_owned() };
-    warn!("{bond}: {}", text::path_fault(&fault, &Repair::Done));
+    warn!("{bond}: {}", wording::path_fault(&fault, &Repair::Done));
 }
 
 fn left_slave(machine: &Machine, config: &BondConfig, maps: &Maps, slot: Slot, link: &LinkInfo) -> LeftSlave {

@@ -10,14 +10,16 @@ use tracing::warn;
 use super::plan::Takeover;
 use crate::{
     agent::{
-        bond::{guard::GuardState, interface::Host, notices, worker},
-        lifecycle::{
-            machine::Machine,
+        bond::{
+            guard::GuardState,
+            interface::Host,
             missed_failovers::{Known, MissedFailovers},
+            notices, worker,
         },
+        lifecycle::machine::Machine,
     },
     config::BondConfig,
-    report::{moment::monotonic, receipt::Receipt, text},
+    report::{moment::monotonic, receipt::Receipt, wording},
     store::receipts,
     sys::{
         dataplane::{DataPlane, Maps},
@@ -26,7 +28,7 @@ use crate::{
 };
 
 /// What packets go by from now on, and which MAC address is the bond's.
-pub struct Identity {
+pub struct AdoptedIdentity {
     pub entry: BondEntry,
     pub mac: Mac,
     pub mac_assigned: bool,
@@ -39,7 +41,7 @@ pub fn identity(
     adoption: &Takeover,
     (found, host_device): (BondEntry, Option<u64>),
     wire: Option<Mac>,
-) -> Identity {
+) -> AdoptedIdentity {
     let Takeover { bond, options, .. } = adoption;
     let mut entry = entry(machine, config, adoption, found, host_device);
     let set_meanwhile = bond.as_ref().map(|bond| bond.mac).filter(|mac| *mac != entry.host_mac());
@@ -54,7 +56,7 @@ pub fn identity(
         (FailOverMac::None | FailOverMac::Follow, _) => wire.unwrap_or(entry.host_mac()),
     };
     let mac_assigned = config.mac.is_some() || mac != wire.unwrap_or(mac);
-    Identity { entry, mac, mac_assigned }
+    AdoptedIdentity { entry, mac, mac_assigned }
 }
 
 /// What packets go by from now on.
@@ -107,7 +109,7 @@ pub fn missed(
     if missed.is_foreign {
         let last = missed.changes.last().map_or(known, |last| last.word);
         missed.word = data_plane.mirror().recount_active(last);
-        warn!("{name}: {}", text::recounted(word.generation(), missed.word.generation()));
+        warn!("{name}: {}", wording::recounted(word.generation(), missed.word.generation()));
     }
     (missed, known)
 }

@@ -16,10 +16,11 @@ use tracing::{info, warn};
 use self::plan::{AdoptPlan, Remains};
 use crate::{
     agent::{
-        AgentError, MissingSlaves,
+        AgentError,
         bond::engine_thread::BondId,
         lifecycle::{create::Created, machine::Machine},
     },
+    api::MissingSlaves,
     config::BondConfig,
     store::record::{self, Record},
 };

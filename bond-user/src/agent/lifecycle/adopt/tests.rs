@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     agent::{
-        AgentError, MissingSlaves,
+        AgentError,
         bond::{
             engine_thread::{BondId, Input},
             work::End,
@@ -18,9 +18,10 @@ use crate::{
         lifecycle::{
             create::bring_up,
             end::take_down,
-            testing::{Site, bond, die_at_each_call, fail_each_call, found},
+            testing::{Site, bond, die_at_each_call, fail_each_call},
         },
     },
+    api::MissingSlaves,
     config::BondConfig,
     store::{
         paths::Paths,
@@ -30,7 +31,7 @@ use crate::{
         dataplane::Unfit,
         netlink::{In6AddrGenMode, LinkInfo},
         ownership::{Mark, Ownership},
-        testing::{self, mac},
+        testing::{self, found, mac},
     },
 };
 

@@ -28,7 +28,7 @@ use crate::{
         },
     },
     config::BondConfig,
-    report::text,
+    report::wording,
     store::record::{Ends, Record},
     sys::{
         announcer::Announced,
@@ -137,7 +137,7 @@ async fn lay(
         machine.devices.open_slave(port).await?;
     }
     if side.pair.is_none() && hook != Hook::Tc && machine.devices.has_peer_on_this_machine(side.host.port()) {
-        info!("{}: {}: {}", config.name, side.port_name, text::PARTIAL_CHECKSUMS);
+        info!("{}: {}: {}", config.name, side.port_name, wording::PARTIAL_CHECKSUMS);
     }
     let options = config.options.clone();
     let guard = GuardState::new(config.guard, &machine.kernel, &options);

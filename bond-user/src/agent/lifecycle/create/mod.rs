@@ -17,7 +17,7 @@ use bond_common::mac::Mac;
 
 use crate::{
     agent::{
-        AgentError, MissingSlaves,
+        AgentError,
         bond::{
             engine_thread::BondId,
             interface::{Host, Queues},
@@ -28,6 +28,7 @@ use crate::{
             start::{Started, random},
         },
     },
+    api::MissingSlaves,
     config::BondConfig,
     sys::{
         dataplane::{Hook, Maps},

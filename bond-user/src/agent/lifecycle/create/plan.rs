@@ -5,7 +5,7 @@ use bond_common::mac::Mac;
 use super::{DEFAULT_MTU, observe::CreateFacts};
 use crate::{
     agent::{
-        AgentError, MissingSlaves,
+        AgentError,
         bond::{interface::Queues, worker},
         lifecycle::{
             checks::{check_nic, check_queue, check_queues_differ},
@@ -13,6 +13,7 @@ use crate::{
             slaves::Wanted,
         },
     },
+    api::MissingSlaves,
     config::{self, BondConfig, SlaveConfig},
     store::record::{RecordedPair, Shape},
     sys::{dataplane::Hook, enslave::EnslavePlan, found::Found, layer3::Layer3, netlink::PairKind},

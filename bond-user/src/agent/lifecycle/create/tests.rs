@@ -8,14 +8,19 @@ use super::{
 };
 use crate::{
     agent::{
-        AgentError, MissingSlaves,
+        AgentError,
         bond::engine_thread::BondId,
         lifecycle::{
             end::{take_down, undo},
-            testing::{Site, bond, busy, fail_each_call, found},
+            testing::{Site, bond, busy, fail_each_call},
         },
     },
-    sys::{SysError, found::Found, testing::mac},
+    api::MissingSlaves,
+    sys::{
+        SysError,
+        found::Found,
+        testing::{found, mac},
+    },
 };
 
 const SPARE: Mac = mac(0xee);

@@ -8,7 +8,7 @@ use bond_core::{
 use tokio::sync::oneshot;
 use tracing::info;
 
-use super::plan::{HostPlan, ReloadPlan, Setting, SlaveChange, address};
+use super::plan::{HostPlan, ReloadPlan, Setting, SlaveOptionChange, address};
 use crate::{
     agent::{
         Agent, AgentError, Outcome,
@@ -17,7 +17,7 @@ use crate::{
             configured::{self, route_over},
             join,
         },
-        slot_of,
+        options::slot_of,
     },
     config::{BondConfig, Guard, SlaveConfig},
     sys::sysctl::PromoteSecondaries,
@@ -42,7 +42,7 @@ impl Agent {
         for slave in &plan.joins {
             self.enslave_wanted(name, slave, outcome).await;
         }
-        for SlaveChange { slave, options, changed } in &plan.slave_options {
+        for SlaveOptionChange { slave, options, changed } in &plan.slave_options {
             match self.replace_slave_options(name, slave, *options).await {
                 Ok(()) => say(outcome, &format!("{name}: {slave}"), changed),
                 Err(error) => outcome.fail(name, &error),

@@ -17,10 +17,8 @@ use bond_core::name::BondName;
 use tracing::{info, warn};
 
 use crate::{
-    agent::{
-        Agent, AgentError, Bond, MissingSlaves, Outcome, Phase, bond::engine_thread::Stopping,
-        server::access::Access,
-    },
+    agent::{Agent, AgentError, Bond, Outcome, Phase, access::Access, bond::engine_thread::Stopping},
+    api::MissingSlaves,
     config::{BondConfig, Config},
     sys::notify,
 };
@@ -56,7 +54,7 @@ impl Agent {
         self.set_access(access);
         self.move_metrics(config.metrics.as_ref(), &mut outcome);
         if let Err(stopping) = self.become_as(config, &mut outcome).await {
-            outcome.failures.push(stopping.to_string());
+            outcome.fail_of_agent(&stopping.into());
         }
         if outcome.changes.is_empty() && outcome.failures.is_empty() {
             info!("reload: the files say what is there already");

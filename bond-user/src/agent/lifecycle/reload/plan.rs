@@ -34,7 +34,7 @@ pub struct ReloadPlan {
     pub absent: Vec<InterfaceName>,
     /// Names that the interfaces have now.
     pub leaves: Vec<String>,
-    pub slave_options: Vec<SlaveChange>,
+    pub slave_options: Vec<SlaveOptionChange>,
     pub on_exit: Option<OnExit>,
     pub guard: Option<Guard>,
     pub host: Option<HostPlan>,
@@ -44,7 +44,7 @@ pub struct ReloadPlan {
 pub type Setting = (&'static str, String, String);
 
 #[derive(Debug, PartialEq)]
-pub struct SlaveChange {
+pub struct SlaveOptionChange {
     /// The name that its interface has now.
     pub slave: String,
     pub options: SlaveOptions,
@@ -93,7 +93,7 @@ pub fn plan(wanted: BondConfig, observed: ReloadFacts) -> Result<ReloadPlan, Age
                 let changed = differences(found.options.to_pairs(), slave.options.to_pairs());
                 if !changed.is_empty() {
                     let (slave, options) = (found.name.clone(), slave.options);
-                    slave_options.push(SlaveChange { slave, options, changed });
+                    slave_options.push(SlaveOptionChange { slave, options, changed });
                 }
             }
             SeenSlave::Taken => later.push(slave.clone()),

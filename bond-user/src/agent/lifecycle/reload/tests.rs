@@ -20,11 +20,16 @@ use crate::{
         lifecycle::{
             configured::route_over,
             slaves::Wanted,
-            testing::{Site, becomes, bond, fail_each_call, found},
+            testing::{Site, becomes, bond, fail_each_call},
         },
     },
     config::{BondConfig, Config},
-    sys::{SysError, fake::FakeKernel, netlink::PairKind, testing::mac},
+    sys::{
+        SysError,
+        fake::FakeKernel,
+        netlink::PairKind,
+        testing::{found, mac},
+    },
 };
 
 const BOND: u32 = 6;

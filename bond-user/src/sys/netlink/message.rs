@@ -98,7 +98,7 @@ impl Message {
         Self::checked(kind, raw.body)
     }
 
-    pub(super) fn checked(kind: MessageKind, body: Vec<u8>) -> Option<Self> {
+    fn checked(kind: MessageKind, body: Vec<u8>) -> Option<Self> {
         let mut rest = body.get(kind.header()..)?;
         while !rest.is_empty() {
             rest = split_attribute(rest)?.2;
@@ -159,7 +159,7 @@ impl Message {
     }
 }
 
-pub(super) fn ip_of(bytes: &[u8]) -> Option<IpAddr> {
+pub(in crate::sys) fn ip_of(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(octets) = <[u8; 4]>::try_from(bytes) {
         return Some(octets.into());
     }
@@ -167,7 +167,7 @@ pub(super) fn ip_of(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 /// Appends an attribute.
-pub(super) fn append(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(in crate::sys) fn append(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let length = (4 + value.len()) as u16;
     body.extend(length.to_ne_bytes());
     body.extend(kind.to_ne_bytes());
@@ -176,7 +176,7 @@ pub(super) fn append(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
 }
 
 /// Returns the attributes in a nested one, without the flags of their types.
-pub(super) fn nested(value: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(in crate::sys) fn nested(value: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     attributes(value).map(|(kind, value)| (kind & NLA_TYPE_MASK, value))
 }
 

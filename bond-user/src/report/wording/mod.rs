@@ -12,6 +12,12 @@ use crate::{
     sys::{conflicts::Conflict, found::Found},
 };
 
+/// Returns a sentence that begins with the name of the bond that it is about, as many do by themselves.
+pub fn of_bond(bond: &str, sentence: String) -> String {
+    let is_named = sentence.strip_prefix(bond).is_some_and(|rest| rest.starts_with([':', ' ']));
+    if is_named { sentence } else { format!("{bond}: {sentence}") }
+}
+
 /// Returns the warning about an active slave that receives no unicast, for `show` and the log.
 pub fn no_unicast(slave: &str, sent: u64) -> String {
     format!(

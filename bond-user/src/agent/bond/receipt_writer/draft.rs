@@ -94,7 +94,7 @@ impl DropsBefore {
     }
 }
 
-pub(super) fn drops(maps: &Maps, paths: &[u32]) -> Option<[u64; DROP_REASONS]> {
+fn drops(maps: &Maps, paths: &[u32]) -> Option<[u64; DROP_REASONS]> {
     let mut sum = [0; DROP_REASONS];
     for place in paths {
         for (sum, more) in sum.iter_mut().zip(maps.stats(*place).ok()?.drops) {

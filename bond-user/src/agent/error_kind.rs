@@ -1,46 +1,33 @@
-//! What kind of error an [`AgentError`] is, which decides about the HTTP status of the answer.
+//! The kind of each [`AgentError`], which decides about the HTTP status of the answer.
+
+use std::io;
 
 use nix::errno::Errno;
 
 use crate::{
     agent::AgentError,
-    store::paths::PathError,
+    api::ErrorKind,
+    store::{StoreError, paths::PathError},
     sys::{
         SysError,
         dataplane::{DataPlaneError, KernelError},
     },
 };
 
-/// Whose fault an error is, and what a client can do about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// 422: what is asked for cannot be, as it is asked for.
-    Refused,
-    /// 404: what the request is about does not exist.
-    NotFound,
-    /// 409: it cannot be in the present state of the bond or of the agent.
-    Conflict,
-    /// 503: the agent ends.
-    Unavailable,
-    /// 500: the kernel or the file system failed.
-    Internal,
-}
-
 impl AgentError {
     /// Returns the kind of this error.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Sys(error) => of_sys(error),
             Self::Unconfigured { error, .. } => of_sys(error),
             Self::DataPlane(error) => of_data_plane(error),
-            Self::Kernel(KernelError::Unknown(_)) => Kind::Internal,
+            Self::Kernel(KernelError::Unknown(_)) => ErrorKind::Internal,
             Self::Kernel(
                 KernelError::TooOld { .. }
                 | KernelError::TooOldForXdp { .. }
                 | KernelError::TooOldForMtu { .. },
-            ) => Kind::Refused,
-            Self::Place(PathError::Occupied { .. }) => Kind::Conflict,
-            Self::Place(PathError::Io { .. } | PathError::Bpffs(_) | PathError::Private) => Kind::Internal,
+            ) => ErrorKind::Refused,
+            Self::Store(error) => of_store(error),
             Self::Option(_)
             | Self::Refused(_)
             | Self::Name(_)
@@ -51,15 +38,11 @@ impl AgentError {
             | Self::BadConfig(_)
             | Self::NoSuchGroup { .. }
             | Self::OwnSetting { .. }
-            | Self::ActiveSlaveAlone => Kind::Refused,
-            Self::NoSuchBond(_)
-            | Self::Orphaned(_)
-            | Self::Lost(_)
-            | Self::NothingLeft(_)
-            | Self::NoSuchSlave { .. } => Kind::NotFound,
-            Self::OtherRecord { .. }
-            | Self::OtherMaps { .. }
-            | Self::NameTaken { .. }
+            | Self::ActiveSlaveAlone => ErrorKind::Refused,
+            Self::NoSuchBond(_) | Self::Orphaned(_) | Self::Lost(_) | Self::NoSuchSlave { .. } => {
+                ErrorKind::NotFound
+            }
+            Self::NameTaken { .. }
             | Self::PortNameTaken { .. }
             | Self::CannotAdopt { .. }
             | Self::HasBond(_)
@@ -72,42 +55,69 @@ impl AgentError {
             | Self::NotOnTrial { .. }
             | Self::TrialOver { .. }
             | Self::ConfirmedTooLate { .. }
-            | Self::NothingToConfirm => Kind::Conflict,
-            Self::Stopping(_) | Self::Interrupted => Kind::Unavailable,
-            Self::File { .. }
-            | Self::BadRecord { .. }
-            | Self::NotRecorded { .. }
-            | Self::NotPutBack { .. }
-            | Self::Unconfirmed { .. }
-            | Self::NotRestored { .. }
-            | Self::Metrics { .. }
-            | Self::Io { .. } => Kind::Internal,
+            | Self::NothingToConfirm => ErrorKind::Conflict,
+            Self::Stopping(_) | Self::Interrupted => ErrorKind::Unavailable,
+            Self::Metrics { source, .. } => of_address(source),
+            Self::Socket { .. } | Self::NotRecorded { .. } | Self::Io { .. } => ErrorKind::Internal,
         }
     }
 }
 
-fn of_sys(error: &SysError) -> Kind {
+fn of_store(error: &StoreError) -> ErrorKind {
     match error {
-        SysError::Refused(_) | SysError::NoSuchInterface(_) | SysError::NoSuchNamespace(_) => Kind::Refused,
+        StoreError::Sys(error) => of_sys(error),
+        StoreError::DataPlane(error) => of_data_plane(error),
+        StoreError::NothingLeft(_) => ErrorKind::NotFound,
+        StoreError::Place(PathError::Occupied { .. })
+        | StoreError::OtherRecord { .. }
+        | StoreError::OtherMaps { .. } => ErrorKind::Conflict,
+        StoreError::Place(PathError::Io { .. } | PathError::Bpffs(_) | PathError::Private)
+        | StoreError::Runtime(_)
+        | StoreError::File { .. }
+        | StoreError::BadRecord { .. }
+        | StoreError::NoRecord { .. }
+        | StoreError::Unconfirmed { .. }
+        | StoreError::NotRestored { .. } => ErrorKind::Internal,
+    }
+}
+
+/// Returns the kind of an address at which nothing can be served.
+fn of_address(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ErrorKind::Conflict,
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied => {
+            ErrorKind::Refused
+        }
+        _ => ErrorKind::Internal,
+    }
+}
+
+fn of_sys(error: &SysError) -> ErrorKind {
+    match error {
+        SysError::Refused(_) | SysError::NoSuchInterface(_) | SysError::NoSuchNamespace(_) => {
+            ErrorKind::Refused
+        }
         SysError::Kernel { .. } => match error.errno() {
             // The kernel, or the driver, does not take the value.
-            Some(Errno::EINVAL | Errno::ERANGE | Errno::EOPNOTSUPP | Errno::EADDRNOTAVAIL) => Kind::Refused,
-            Some(Errno::EEXIST | Errno::EBUSY) => Kind::Conflict,
-            _ => Kind::Internal,
+            Some(Errno::EINVAL | Errno::ERANGE | Errno::EOPNOTSUPP | Errno::EADDRNOTAVAIL) => {
+                ErrorKind::Refused
+            }
+            Some(Errno::EEXIST | Errno::EBUSY) => ErrorKind::Conflict,
+            _ => ErrorKind::Internal,
         },
         SysError::NoAnswer { .. }
         | SysError::NotKept { .. }
         | SysError::BadFile { .. }
         | SysError::NotPrivileged { .. }
-        | SysError::NotUndone { .. } => Kind::Internal,
+        | SysError::NotUndone { .. } => ErrorKind::Internal,
     }
 }
 
-fn of_data_plane(error: &DataPlaneError) -> Kind {
+fn of_data_plane(error: &DataPlaneError) -> ErrorKind {
     match error {
         // The driver has no such hook, or another program has it.
-        DataPlaneError::Attach { .. } => Kind::Refused,
-        DataPlaneError::Exists(_) | DataPlaneError::Unpinned(_) => Kind::Conflict,
+        DataPlaneError::Attach { .. } => ErrorKind::Refused,
+        DataPlaneError::Exists(_) | DataPlaneError::Unpinned(_) => ErrorKind::Conflict,
         DataPlaneError::Load(_)
         | DataPlaneError::Program { .. }
         | DataPlaneError::Missing(_)
@@ -116,14 +126,12 @@ fn of_data_plane(error: &DataPlaneError) -> Kind {
         | DataPlaneError::Pin { .. }
         | DataPlaneError::Log(_)
         | DataPlaneError::NoTypes
-        | DataPlaneError::DeviceState { .. } => Kind::Internal,
+        | DataPlaneError::DeviceState { .. } => ErrorKind::Internal,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use bond_common::mac::Mac;
     use bond_core::name::BondName;
 
@@ -139,6 +147,11 @@ mod tests {
         SysError::Kernel { what: "set".into(), on: "eth0".into(), source, hint: None }.into()
     }
 
+    fn metrics(errno: i32) -> AgentError {
+        let source = io::Error::from_raw_os_error(errno);
+        AgentError::Metrics { address: "127.0.0.1:80".parse().unwrap(), source }
+    }
+
     fn io_error() -> io::Error {
         io::Error::from_raw_os_error(libc::EIO)
     }
@@ -148,9 +161,9 @@ mod tests {
     fn every_error_has_its_kind() {
         let (b, s) = (|| "bond0".to_owned(), || "eth0".to_owned());
         let attach = DataPlaneError::Attach { hook: Hook::Xdp, device: s(), reason: "no XDP".into() };
-        let table: Vec<(Kind, Vec<AgentError>)> = vec![
+        let table: Vec<(ErrorKind, Vec<AgentError>)> = vec![
             (
-                Kind::Refused,
+                ErrorKind::Refused,
                 vec![
                     AgentError::ActiveSlaveAlone,
                     BondName::new("a/b").unwrap_err().into(),
@@ -164,23 +177,24 @@ mod tests {
                         why: "no such group",
                     },
                     KernelError::TooOldForXdp { found: "5.15".into() }.into(),
+                    metrics(libc::EACCES),
                     kernel(libc::EINVAL),
                     kernel(libc::EOPNOTSUPP),
                     attach.into(),
                 ],
             ),
             (
-                Kind::NotFound,
+                ErrorKind::NotFound,
                 vec![
                     AgentError::NoSuchBond(b()),
                     AgentError::Orphaned(b()),
                     AgentError::Lost(b()),
-                    AgentError::NothingLeft(b()),
+                    StoreError::NothingLeft(b()).into(),
                     AgentError::NoSuchSlave { bond: b(), slave: s() },
                 ],
             ),
             (
-                Kind::Conflict,
+                ErrorKind::Conflict,
                 vec![
                     AgentError::HasBond(b()),
                     AgentError::NameTaken { name: b(), kind: "veth".into() },
@@ -195,24 +209,27 @@ mod tests {
                     AgentError::NotConfirmed { seconds: 1 },
                     AgentError::NotOnTrial { bond: b() },
                     AgentError::TrialOver { bond: b(), seconds: 1 },
-                    AgentError::OtherMaps { bond: b(), found: 1 },
-                    AgentError::OtherRecord { path: "f".into(), found: 1, wanted: 2 },
-                    PathError::Occupied { owner: None }.into(),
+                    StoreError::OtherMaps { bond: b(), found: 1 }.into(),
+                    StoreError::OtherRecord { path: "f".into(), found: 1, wanted: 2 }.into(),
+                    StoreError::from(PathError::Occupied { owner: None }).into(),
+                    metrics(libc::EADDRINUSE),
                     DataPlaneError::Exists("p".into()).into(),
                     DataPlaneError::Unpinned("p".into()).into(),
                     kernel(libc::EBUSY),
                 ],
             ),
-            (Kind::Unavailable, vec![Stopping.into(), AgentError::Interrupted]),
+            (ErrorKind::Unavailable, vec![Stopping.into(), AgentError::Interrupted]),
             (
-                Kind::Internal,
+                ErrorKind::Internal,
                 vec![
-                    AgentError::File { path: "f".into(), source: io_error() },
+                    StoreError::File { path: "f".into(), source: io_error() }.into(),
+                    AgentError::Socket { path: "f".into(), source: io_error() },
+                    metrics(libc::EMFILE),
                     AgentError::Io { what: "x", source: io_error() },
-                    AgentError::BadRecord { path: "f".into(), problem: s() },
-                    AgentError::NotPutBack { bond: b(), fault: s(), commands: s() },
-                    AgentError::Unconfirmed { bond: b(), names: vec![s()], files: "f".into() },
-                    AgentError::NotRestored { bond: b(), failures: s(), files: "f".into() },
+                    StoreError::BadRecord { path: "f".into(), problem: s() }.into(),
+                    StoreError::NoRecord { bond: b(), fault: s(), commands: s() }.into(),
+                    StoreError::Unconfirmed { bond: b(), names: vec![s()], files: "f".into() }.into(),
+                    StoreError::NotRestored { bond: b(), failures: s(), files: "f".into() }.into(),
                     PathError::Private.into(),
                     DataPlaneError::NoTypes.into(),
                     kernel(libc::ENOMEM),

@@ -1,0 +1,134 @@
+//! What the agent looks after once a second: its run directory, lock and control socket, the pins of its bonds, and memory.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{net::UnixListener, time::MissedTickBehavior};
+use tracing::warn;
+
+use crate::{
+    agent::{
+        Agent, AgentError, Serving,
+        bond::engine_thread::Input,
+        server::control::{self, Socket},
+    },
+    report::{
+        moment::monotonic,
+        repeats::{Repeats, left_out},
+    },
+    store::record::Record,
+    sys::{dataplane::DataPlaneError, memory::Frugal},
+};
+
+/// Time between two checks.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+/// Checks for each one of the memory.
+const LOOKS_AT_MEMORY: u32 = 5;
+
+impl Agent {
+    /// Answers at a control socket, and at no other one.
+    pub(in crate::agent) fn serve(self: &Arc<Self>, socket: Socket) -> Result<(), AgentError> {
+        let paths = &self.machine.paths;
+        let listener = socket.open().map_err(|source| AgentError::Socket { path: paths.socket(), source })?;
+        let task = tokio::spawn(control::serve(listener, Arc::clone(self))).abort_handle();
+        let serving = Serving { identity: paths.socket_identity(), task };
+        if let Some(former) = self.serving().replace(serving) {
+            former.task.abort();
+        }
+        paths.link_socket();
+        Ok(())
+    }
+
+    /// Takes the connections of other agents, which want to know whose the socket is, so that it never has too many.
+    pub(in crate::agent) fn accept_askers(&self) {
+        let Some(socket) = self.claim().take_socket() else { return };
+        let listener = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
+        match listener {
+            Ok(listener) => drop(tokio::spawn(async move {
+                loop {
+                    if listener.accept().await.is_err() {
+                        tokio::time::sleep(BETWEEN_LOOKS).await;
+                    }
+                }
+            })),
+            Err(error) => warn!("an agent whose directories are removed is not found: {error}"),
+        }
+    }
+
+    /// Makes again what another process has removed of the run directory: lock, control socket, and records.
+    pub(in crate::agent) fn keep_places(self: &Arc<Self>, failures: &mut Repeats) {
+        let paths = &self.machine.paths;
+        let remade = paths.reclaim(&mut self.claim());
+        let is_served = |serving: &Serving| serving.identity == paths.socket_identity();
+        let served = match &remade {
+            Ok(_) if self.serving().as_ref().is_none_or(is_served) => Ok(false),
+            Ok(_) => self.serve_again().map(|()| true),
+            Err(_) => Ok(false),
+        };
+        let shown = paths.socket();
+        match (remade, served) {
+            (Ok(false), Ok(false)) => {}
+            (Ok(_), Ok(_)) => {
+                warn!("{}: was removed by another process; it is there again", shown.display());
+            }
+            (Err(error), _) => self.warn_of_places(failures, &error.to_string()),
+            (_, Err(error)) => self.warn_of_places(failures, &error.to_string()),
+        }
+        for (name, bond) in self.all() {
+            if !Record::is_there(paths, &name) {
+                bond.effects.read(|reads| reads.record = true);
+            }
+        }
+    }
+
+    pub(in crate::agent) fn warn_of_places(&self, failures: &mut Repeats, error: &str) {
+        if let Some(count) = failures.admit(monotonic(), error) {
+            let shown = self.machine.paths.socket();
+            warn!("{}: was removed by another process: {error}{}", shown.display(), left_out(count));
+        }
+    }
+
+    pub(in crate::agent) fn serve_again(self: &Arc<Self>) -> Result<(), AgentError> {
+        let paths = &self.machine.paths;
+        let socket = Socket::prepare(paths.open_run()?, &self.access());
+        self.serve(socket.map_err(|source| AgentError::Socket { path: paths.socket(), source })?)
+    }
+
+    /// Once a second: tells bonds whose pins somebody has taken away, or put back. Of all bonds at once: each for itself
+    /// would wake the agent as often as there are bonds. Now and then gives memory back.
+    pub(in crate::agent) async fn keep_house(self: Arc<Self>) {
+        let mut look = tokio::time::interval(BETWEEN_LOOKS);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut memory = Frugal::default();
+        let mut failures = Repeats::default();
+        let mut missing = self.lost_bonds(None).await.len();
+        for number in 1_u32.. {
+            look.tick().await;
+            if number.is_multiple_of(LOOKS_AT_MEMORY) {
+                memory.look();
+                self.make_lost_again().await;
+                let lost = self.lost_bonds(None).await.len();
+                if std::mem::replace(&mut missing, lost) != lost {
+                    self.say_status().await;
+                }
+            }
+            self.machine.engine.send(Input::CheckMaps);
+            self.keep_places(&mut failures);
+            for (name, bond) in self.all() {
+                bond.effects.look(|looks| looks.path = true);
+                let pinned = match self.machine.planes.pins().check(&self.machine.paths.pins_of(&name)) {
+                    Ok(()) => true,
+                    Err(DataPlaneError::Unpinned(_)) => false,
+                    // Unknown is as it was.
+                    Err(_) => continue,
+                };
+                if bond.pinned.swap(pinned, Ordering::Relaxed) != pinned {
+                    bond.effects.read(|reads| reads.pinned = Some(pinned));
+                }
+            }
+        }
+    }
+}

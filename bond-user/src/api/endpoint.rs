@@ -1,0 +1,160 @@
+//! The endpoints of the API: one table for the server's router, the client's requests, and the reference.
+
+use std::time::Duration;
+
+use bond_core::name::{BondName, InterfaceName};
+use hyper::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// A request that an agent answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    Bonds,
+    AddBonds,
+    Bond,
+    DownBond,
+    Log,
+    BondEvents,
+    Events,
+    Metrics,
+    SetBond,
+    AddSlave,
+    DelSlave,
+    SetSlave,
+    Reload,
+    Confirm,
+}
+
+/// One request: the method and the path, whose names are percent-encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    pub method: Method,
+    pub path: String,
+}
+
+impl Call {
+    /// Returns the call that waits this long at most for the end of a change.
+    pub fn within(self, wait: Duration) -> Self {
+        Self { path: format!("{}?wait={}", self.path, wait.as_secs_f64()), ..self }
+    }
+
+    /// Returns whether it changes nothing.
+    pub fn is_query(&self) -> bool {
+        self.method == Method::GET
+    }
+}
+
+/// The place of a bond's name in [`Endpoint::template`].
+const BOND: &str = "{name}";
+/// The place of a slave's name in [`Endpoint::template`].
+const SLAVE: &str = "{slave}";
+
+impl Endpoint {
+    pub const ALL: [Self; 14] = [
+        Self::Bonds,
+        Self::AddBonds,
+        Self::Bond,
+        Self::DownBond,
+        Self::Log,
+        Self::BondEvents,
+        Self::Events,
+        Self::Metrics,
+        Self::SetBond,
+        Self::AddSlave,
+        Self::DelSlave,
+        Self::SetSlave,
+        Self::Reload,
+        Self::Confirm,
+    ];
+
+    pub fn method(self) -> Method {
+        match self {
+            Self::Bonds | Self::Bond | Self::Log | Self::BondEvents | Self::Events | Self::Metrics => {
+                Method::GET
+            }
+            Self::AddBonds
+            | Self::SetBond
+            | Self::AddSlave
+            | Self::SetSlave
+            | Self::Reload
+            | Self::Confirm => Method::POST,
+            Self::DownBond | Self::DelSlave => Method::DELETE,
+        }
+    }
+
+    /// Returns the path, with `{name}` in place of a bond's name and `{slave}` in place of a slave's.
+    pub fn template(self) -> &'static str {
+        match self {
+            Self::Bonds | Self::AddBonds => "/v1/bonds",
+            Self::Bond | Self::DownBond => "/v1/bonds/{name}",
+            Self::Log => "/v1/bonds/{name}/log",
+            Self::BondEvents => "/v1/bonds/{name}/events",
+            Self::Events => "/v1/events",
+            Self::Metrics => "/metrics",
+            Self::SetBond => "/v1/bonds/{name}/options",
+            Self::AddSlave => "/v1/bonds/{name}/slaves",
+            Self::DelSlave => "/v1/bonds/{name}/slaves/{slave}",
+            Self::SetSlave => "/v1/bonds/{name}/slaves/{slave}/options",
+            Self::Reload => "/v1/reload",
+            Self::Confirm => "/v1/confirm",
+        }
+    }
+
+    /// Returns the call of an endpoint that names no bond.
+    pub fn call(self) -> Call {
+        Call { method: self.method(), path: self.template().to_owned() }
+    }
+
+    /// Returns the call of an endpoint that names a bond.
+    pub fn call_of(self, bond: &BondName) -> Call {
+        Call { method: self.method(), path: self.template().replace(BOND, &encoded(bond)) }
+    }
+
+    /// Returns the call of an endpoint that names a slave.
+    pub fn call_of_slave(self, bond: &BondName, slave: &InterfaceName) -> Call {
+        let Call { method, path } = self.call_of(bond);
+        Call { method, path: path.replace(SLAVE, &encoded(slave)) }
+    }
+
+    /// Returns the endpoint as the reference and errors write it, such as `GET /v1/bonds/NAME`.
+    pub fn shown(self) -> String {
+        format!("{} {}", self.method(), self.template().replace(BOND, "NAME").replace(SLAVE, "IF"))
+    }
+}
+
+fn encoded(name: &str) -> String {
+    utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_encoded_in_paths() {
+        let bond = BondName::new("bond0.1").unwrap();
+        let slave = InterfaceName::new("eth{name}").unwrap();
+        for (call, expected) in [
+            (Endpoint::Bonds.call(), "/v1/bonds"),
+            (Endpoint::Log.call_of(&bond), "/v1/bonds/bond0%2E1/log"),
+            (
+                Endpoint::SetSlave.call_of_slave(&bond, &slave),
+                "/v1/bonds/bond0%2E1/slaves/eth%7Bname%7D/options",
+            ),
+            (Endpoint::Reload.call().within(Duration::from_millis(500)), "/v1/reload?wait=0.5"),
+        ] {
+            assert_eq!(call.path, expected);
+        }
+    }
+
+    #[test]
+    fn the_reference_lists_each_route() {
+        let reference = include_str!("../../../docs/reference/http.md");
+        for endpoint in Endpoint::ALL {
+            let row = format!("| `{}` |", endpoint.shown());
+            assert!(reference.contains(&row), "docs/reference/http.md has no row {row}");
+        }
+        let rows = reference.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(rows, Endpoint::ALL.len(), "endpoints in docs/reference/http.md");
+    }
+}
