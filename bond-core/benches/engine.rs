@@ -1,9 +1,11 @@
-//! What the engine takes from an event to its last command, for 2 to 16 slaves.
+//! What the engine takes from an event to its batch, for 2 to 16 slaves.
+
+use std::collections::VecDeque;
 
 use bond_common::{abi::Slot, mac::Mac};
 use bond_core::{
     Engine, NewBond, Time,
-    command::Command,
+    command::{Batch, Publish, Work},
     event::{Duplex, Event, Link, NewSlave, Speed},
     options::{BondOptions, FailOverMac, SlaveOptions},
 };
@@ -44,41 +46,41 @@ fn settled(slaves: u8) -> Engine {
             can_set_mac: true,
             options: SlaveOptions::default(),
         };
-        assert_eq!(engine.handle(START, Event::Join(new)), Ok(()));
-        answer(&mut engine);
+        let batch = engine.handle(START, Event::Join(new)).unwrap();
+        execute(&mut engine, batch);
     }
     assert_eq!(engine.slaves().filter(|slave| slave.joined).count(), usize::from(slaves));
     engine
 }
 
 /// Does what the engine asks for, in no time.
-fn answer(engine: &mut Engine) {
-    while let Some(command) = engine.poll_command() {
-        let event = match command {
-            Command::Enslave { slot, .. } => Event::Joined { slot, link: UP },
-            Command::SetSlaveMac { slot, mac } => Event::SlaveMacSet { slot, mac, done: true },
-            Command::SetBondMac(mac) => Event::BondMacSet { mac, done: true },
-            Command::Announce { slot, .. } => Event::Announced { slot },
-            _ => continue,
+fn execute(engine: &mut Engine, batch: Batch) {
+    let mut batches = VecDeque::from([batch]);
+    while let Some(Batch { work, announcements, .. }) = batches.pop_front() {
+        let answer = |work| match work {
+            Work::Enslave { slot, .. } => Some(Event::Joined { slot, link: UP }),
+            Work::SetSlaveMac { slot, mac } => Some(Event::SlaveMacSet { slot, mac, done: true }),
+            Work::SetBondMac(mac) => Some(Event::BondMacSet { mac, done: true }),
+            _ => None,
         };
-        assert_eq!(engine.handle(START, event), Ok(()));
+        let announced = announcements.into_iter().map(|round| Event::Announced { slot: round.slot });
+        for event in work.into_iter().filter_map(answer).chain(announced) {
+            batches.push_back(engine.handle(START, event).unwrap());
+        }
     }
 }
 
-/// From the event to the last command of it. Whether one of them is a switch must be as expected.
+/// From the event to its batch. Whether a part of that is a switch must be as expected.
 fn measure(bencher: Bencher<'_, '_>, slaves: u8, switches: bool, event: impl Fn() -> Event + Sync) {
     let settled = settled(slaves);
+    // Returned, so that dropping them is not measured.
     let run = |(mut engine, event): (Engine, Event)| {
-        let handled = engine.handle(LATER, event);
-        let mut switched = false;
-        while let Some(command) = engine.poll_command() {
-            switched |= matches!(black_box(command), Command::Switch { .. });
-        }
-        // Returned, so that dropping it is not measured.
-        (engine, handled, switched)
+        let batch = engine.handle(LATER, event);
+        (engine, black_box(batch))
     };
-    let (_, handled, switched) = run((settled.clone(), event()));
-    assert_eq!((handled, switched), (Ok(()), switches));
+    let (_, batch) = run((settled.clone(), event()));
+    let is_switch = |publish: &Publish| matches!(publish, Publish::Switch { .. });
+    assert_eq!(batch.unwrap().publish.iter().any(is_switch), switches);
     bencher.with_inputs(|| (settled.clone(), event())).bench_values(run);
 }
 

@@ -1,28 +1,48 @@
-//! The commands by which the engine acts.
+//! What the engine asks for, split by the part of the agent that executes it.
 
-use bond_common::{abi::Slot, mac::Mac};
+use bond_common::{
+    abi::{FailOverMac, Slot},
+    mac::Mac,
+};
 use serde::{Deserialize, Serialize};
 
-/// An action that the engine asks the agent for.
+/// What one decision of the engine asks for: the result of one event.
 ///
-/// Commands are executed in order and are idempotent: each one describes a state to establish. There are two groups:
-///
-/// - Up to [`Self::Notify`], the caller of the engine executes them at once.
-/// - From [`Self::Enslave`] on, they may take time and run concurrently with the engine. If the command names an event,
-///   the agent answers with it in every case, even if the interface has vanished, because the engine does not assign the
-///   slot again before. `slot` may be cleared when such a command runs: its interface is known from the last
-///   [`Self::WriteSlave`].
+/// The caller of the engine executes [`Self::publish`], then [`Self::queries`], and hands the rest on. What it hands on may
+/// take time and runs concurrently with the engine. All commands are idempotent: each one describes a state to establish. If
+/// a command names an event, the agent answers with it in every case, even if the interface has vanished, because the engine
+/// does not assign the slot again before. `slot` may be cleared when such a command runs: its interface is known from the
+/// last [`Publish::WriteSlave`].
+#[derive(Clone, Debug, Default, PartialEq)]
+#[must_use]
+pub struct Batch {
+    /// What packets depend on, for the caller of the engine, at once and in this order.
+    pub publish: Vec<Publish>,
+    /// What the engine needs to know, for the caller of the engine.
+    pub queries: Vec<Query>,
+    /// What happened, for the log and the records, in this order. A change of the active slave is in the batch that makes
+    /// it, with everything else that follows from it at once.
+    pub reports: Vec<Report>,
+    /// Rounds of announcements, for the announcer.
+    pub announcements: Vec<Announce>,
+    /// Rounds of probes, for the prober.
+    pub probes: Vec<Probe>,
+    /// What takes time, for the worker, in this order.
+    pub work: Vec<Work>,
+}
+
+impl Batch {
+    /// Returns the number of MAC addresses that are to be changed.
+    pub fn mac_changes(&self) -> usize {
+        self.work.iter().filter(|work| matches!(work, Work::SetSlaveMac { .. } | Work::SetBondMac(_))).count()
+    }
+}
+
+/// A store to a map that packets read.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Command {
-    /// Read the links of all slaves and answer with [`crate::event::Event::Links`].
-    PollLinks,
-    /// Read the counters of a slave and answer with [`crate::event::Event::Counters`].
-    ReadCounters {
-        /// The slot of the slave.
-        slot: Slot,
-    },
-    /// Read the reception times of all slaves from PROBES and answer with [`crate::event::Event::Probes`].
-    ReadProbes,
+pub enum Publish {
+    /// Write another policy to BOND.
+    SetPolicy(FailOverMac),
     /// Write the entry of a slave into SLAVES.
     WriteSlave {
         /// The index of the entry.
@@ -50,9 +70,55 @@ pub enum Command {
         /// A bit for each slot that the carrier guard or a queue may choose.
         usable: u16,
     },
-    /// Log and record a notice.
-    Notify(Notice),
+}
 
+/// A question that is answered at once, without netlink.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Query {
+    /// Read the links of all slaves and answer with [`crate::event::Event::Links`].
+    PollLinks,
+    /// Read the counters of a slave and answer with [`crate::event::Event::Counters`].
+    ReadCounters {
+        /// The slot of the slave.
+        slot: Slot,
+    },
+    /// Read the reception times of all slaves from PROBES and answer with [`crate::event::Event::Probes`].
+    ReadProbes,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// The active slave changed: log and record it.
+    Failover(Failover),
+    /// Log it.
+    Notice(Notice),
+}
+
+/// One round of announcements: a gratuitous ARP or an unsolicited NA for every address of the bond. Answered by
+/// [`crate::event::Event::Announced`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announce {
+    /// The slot of the slave through which the announcements leave.
+    pub slot: Slot,
+    /// Their source MAC address.
+    pub mac: Mac,
+}
+
+/// One round of probes, one for every target of the ARP monitor. Answered by [`crate::event::Event::Probed`],
+/// [`crate::event::Event::ProbeFailed`] or [`crate::event::Event::NotProbed`]. The agent may skip a round that is late, and
+/// answers the skipped one with the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The slot of the slave through which the probes leave.
+    pub slot: Slot,
+    /// Their source MAC address.
+    pub mac: Mac,
+}
+
+/// Something that takes time: it may wait for the kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Work {
     /// Set an interface up as a slave: set its MAC address, then the MTU of the bond, open it, and attach the programs.
     /// Answered by [`crate::event::Event::Joined`] or [`crate::event::Event::JoinFailed`].
     Enslave {
@@ -79,25 +145,8 @@ pub enum Command {
     },
     /// Change the MAC address of the bond. Answered by [`crate::event::Event::BondMacSet`].
     SetBondMac(Mac),
-    /// Send a probe to every target of the ARP monitor. Answered by [`crate::event::Event::Probed`],
-    /// [`crate::event::Event::ProbeFailed`] or [`crate::event::Event::NotProbed`]. The agent may skip a round that is
-    /// late, and answers the skipped one with the next.
-    Probe {
-        /// The slot of the slave through which the probes leave.
-        slot: Slot,
-        /// Their source MAC address.
-        mac: Mac,
-    },
-    /// Send a gratuitous ARP or an unsolicited NA for every address of the bond. Answered by
-    /// [`crate::event::Event::Announced`].
-    Announce {
-        /// The slot of the slave through which the announcements leave.
-        slot: Slot,
-        /// Their source MAC address.
-        mac: Mac,
-    },
     /// Send IGMP and MLD reports for every group that the bond has joined (NETDEV_RESEND_IGMP).
-    Report {
+    SendReports {
         /// The slot of the slave through which the reports leave.
         slot: Slot,
         /// Their source MAC address.
@@ -107,22 +156,24 @@ pub enum Command {
     AskNeighbours,
 }
 
-/// A change that the agent logs and records for the administrator. Names are the slaves' names at that time.
+/// A change of the active slave. Names are the slaves' names at that time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failover {
+    /// The former active slave, None if there was none.
+    pub from: Option<String>,
+    /// The new active slave, None if no slave can be active.
+    pub to: Option<String>,
+    /// Why the active slave changed.
+    pub reason: Reason,
+    /// What showed that it had to change.
+    pub seen: Seen,
+    /// Why `to` was chosen, None if no slave was.
+    pub chosen: Option<Chosen>,
+}
+
+/// A change that the agent logs for the administrator. Names are the slaves' names at that time.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
-    /// The active slave changed.
-    Failover {
-        /// The former active slave, None if there was none.
-        from: Option<String>,
-        /// The new active slave, None if no slave can be active.
-        to: Option<String>,
-        /// Why the active slave changed.
-        reason: Reason,
-        /// What showed that it had to change.
-        seen: Seen,
-        /// Why `to` was chosen, None if no slave was.
-        chosen: Option<Chosen>,
-    },
     /// A link failed or recovered, and the state of the slave changes after a delay.
     LinkDelayed {
         /// The slave.

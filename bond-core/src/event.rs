@@ -18,7 +18,7 @@ use crate::{
 pub enum Event {
     /// [`crate::Engine::poll_timeout`] has passed. A call that is early or late does no harm.
     Timeout,
-    /// Request: enslave an interface. Answered by [`crate::command::Command::Enslave`].
+    /// Request: enslave an interface. Answered by [`crate::command::Work::Enslave`].
     Join(NewSlave),
     /// The interface is set up as `Enslave` asked, and its programs run.
     Joined {
@@ -32,7 +32,7 @@ pub enum Event {
         /// The slot that `Enslave` named.
         slot: Slot,
     },
-    /// Request: release a slave. Answered by [`crate::command::Command::Release`]; for the active slave after another
+    /// Request: release a slave. Answered by [`crate::command::Work::Release`]; for the active slave after another
     /// one has taken over and the slave has drained.
     Leave {
         /// The slot of the slave.

@@ -1,13 +1,13 @@
 //! The bonding engine: it decides, and leaves the actions to its caller.
 //!
-//! The caller passes events and their times to the engine ([`Engine::handle`]). The engine returns commands
-//! ([`Engine::poll_command`]) and the time of its next call ([`Engine::poll_timeout`]). It reads no clock, does no I/O,
+//! The caller passes events and their times to the engine ([`Engine::handle`]). The engine returns a batch of
+//! commands ([`command::Batch`]) and the time of its next call ([`Engine::poll_timeout`]). It reads no clock, does no I/O,
 //! logs nothing and uses neither netlink nor BPF, so every rule of the bonding driver that it follows is a table in a
 //! test. Functions of drivers/net/bonding/bond_main.c are named where a rule comes from them.
 //!
 //! - [`event`], [`command`], [`status`], [`options`]: the engine's input and output; [`name`]: valid names of bonds and
 //!   interfaces.
-//! - `engine`: the bond's state, the way from each event to its commands, and the rules: `link_state` (miimon, updelay,
+//! - `engine`: the bond's state, the way from each event to its batch, and the rules: `link_state` (miimon, updelay,
 //!   downdelay), `arp_monitor` (arp_interval), `election` (primary, primary_reselect, prio), `mac_plan` (fail_over_mac),
 //!   `announce` (rounds of announcements), `receive_check` (whether the active slave receives unicast).
 

@@ -3,10 +3,9 @@
 use super::*;
 
 impl Engine {
-    /// Creates the engine of a running bond that a former engine left at any moment. The caller takes the commands, as
-    /// after [`Engine::handle`]. Each failover of [`Left::changes`] causes a notice, in their order, before the notices of
-    /// other failovers.
-    pub fn adopt(now: Time, bond: NewBond, left: Left) -> Self {
+    /// Creates the engine of a running bond that a former engine left at any moment, and returns what it asks for. Each
+    /// failover of [`Left::changes`] is reported, in their order, before other failovers.
+    pub fn adopt(now: Time, bond: NewBond, left: Left) -> (Self, Batch) {
         let Left { active, draining, usable, known_active, changes, carrier, slaves, gone } = left;
         let mut engine = Self::new(bond);
         let path = Path::new(now, Tolerance::of(&engine.options));
@@ -48,8 +47,8 @@ impl Engine {
             engine.elect(now, Reason::Joined);
         }
         engine.finish_failover(now);
-        engine.publish();
-        engine
+        let batch = engine.publish();
+        (engine, batch)
     }
 
     /// Reports failovers of the data plane, one after the other. Returns the active slot after the last change.
@@ -81,14 +80,9 @@ impl Engine {
             let departed = || gone.iter().find(|(of, _)| Some(*of) == slot).map(|(_, name)| name.clone());
             slot.and_then(|slot| self.name_of(slot)).or_else(departed)
         };
-        let told = Notice::Failover {
-            from: name(from),
-            to: name(to),
-            reason,
-            seen,
-            chosen: Some(chosen).filter(|_| to.is_some()),
-        };
-        self.outbox.notices.push(told);
+        let chosen = Some(chosen).filter(|_| to.is_some());
+        let failover = Failover { from: name(from), to: name(to), reason, seen, chosen };
+        self.outbox.reports.push(Report::Failover(failover));
         if is_guards(from, usable)
             && let Some(left) = from.and_then(|slot| self.slave_mut(slot))
         {

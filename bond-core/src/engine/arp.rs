@@ -114,9 +114,9 @@ impl Engine {
     /// Asks for probes through this slave.
     pub(super) fn ask(&mut self, now: Time, slot: Slot) {
         if let Some(slave) = self.slave(slot) {
-            let probe = Command::Probe { slot, mac: slave.mac.get() };
+            let probe = Probe { slot, mac: slave.mac.get() };
             self.arp.asked = Some(now);
-            self.outbox.slow.push(probe);
+            self.outbox.probes.push(probe);
         }
     }
 

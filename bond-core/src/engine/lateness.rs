@@ -51,7 +51,7 @@ impl Engine {
     /// Handles a suspension of the machine, which its clock does not count.
     pub(super) fn suspended(&mut self, now: Time, time: Time) {
         if self.next_poll.is_some() || self.arp.next_step.is_some() {
-            self.outbox.notices.push(Notice::Suspended { ms: millis(time) });
+            self.notify(Notice::Suspended { ms: millis(time) });
             self.begin_again(now, Time::ZERO);
         }
     }
@@ -68,7 +68,7 @@ impl Engine {
 
     pub(super) fn tell_lateness(&mut self, now: Time, late: Time) {
         if let Some((times, worst)) = self.lateness.note(now, late) {
-            self.outbox.notices.push(Notice::Late { times, ms: millis(worst) });
+            self.notify(Notice::Late { times, ms: millis(worst) });
         }
     }
 

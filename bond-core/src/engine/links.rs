@@ -98,7 +98,7 @@ impl Engine {
             // The round robin repeats these states as long as no target answers.
             LinkState::Probing | LinkState::Unanswered => return,
         };
-        self.outbox.notices.push(notice);
+        self.notify(notice);
     }
 
     /// Sets the time of the next `PollLinks`: a multiple of miimon, so that bonds with equal miimon poll together.

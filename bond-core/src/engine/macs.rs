@@ -9,7 +9,7 @@ impl Engine {
         let settled = slave.mac.is_settled();
         if !done {
             let interface = slave.name.clone();
-            self.outbox.notices.push(Notice::MacRefused { interface, mac });
+            self.notify(Notice::MacRefused { interface, mac });
         }
         if !settled {
             return;
@@ -30,7 +30,7 @@ impl Engine {
         if done {
             return;
         }
-        self.outbox.notices.push(Notice::MacRefused { interface: self.name.clone(), mac });
+        self.notify(Notice::MacRefused { interface: self.name.clone(), mac });
         let (bond, slaves) = (self.mac.get(), self.slave_macs());
         for change in mac_plan::after_bond_refusal(self.policy(), bond, &slaves, self.active) {
             self.set_slave_mac(change);
@@ -49,7 +49,7 @@ impl Engine {
             return;
         }
         let notice = Notice::SlaveMacTaken { slave: slave.name.clone(), mac };
-        self.outbox.notices.push(notice);
+        self.notify(notice);
         if self.active == Some(slot) && self.policy() == FailOverMac::Active {
             let changes = mac_plan::at_failover(self.policy(), self.mac.get(), &self.slave_macs(), slot);
             self.move_macs(now, slot, changes);
@@ -70,12 +70,12 @@ impl Engine {
         self.mac_assigned = true;
         if self.policy() != FailOverMac::None {
             self.set_bond_mac(before);
-            self.outbox.notices.push(Notice::BondMacPutBack { mac });
+            self.notify(Notice::BondMacPutBack { mac });
             return;
         }
         let slots: Vec<_> = self.slaves.iter().map(|slave| slave.slot).collect();
         slots.into_iter().for_each(|slot| self.set_slave_mac(SlaveMac { slot, mac }));
-        self.outbox.notices.push(Notice::BondMacTaken { mac });
+        self.notify(Notice::BondMacTaken { mac });
     }
 
     /// Announces `active` and asks for changes of addresses. Under active its frames carry the right address already.
@@ -103,14 +103,14 @@ impl Engine {
         let SlaveMac { slot, mac } = change;
         if let Some(slave) = self.slave_mut(slot) {
             slave.mac.ask(mac);
-            self.outbox.slow.push(Command::SetSlaveMac { slot, mac });
+            self.outbox.work.push(Work::SetSlaveMac { slot, mac });
         }
     }
 
     pub(super) fn set_bond_mac(&mut self, mac: Mac) {
         if mac != self.mac.get() {
             self.mac.ask(mac);
-            self.outbox.slow.push(Command::SetBondMac(mac));
+            self.outbox.work.push(Work::SetBondMac(mac));
         }
     }
 

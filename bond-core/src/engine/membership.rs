@@ -11,7 +11,8 @@ impl Engine {
         let first = self.slaves.is_empty();
         if !can_set_mac && self.options.fail_over_mac != FailOverMac::Active {
             self.options.fail_over_mac = FailOverMac::Active;
-            self.outbox.notices.push(Notice::PolicyTurnedActive { slave: name.clone() });
+            self.outbox.publish.push(Publish::SetPolicy(FailOverMac::Active));
+            self.notify(Notice::PolicyTurnedActive { slave: name.clone() });
         }
         if first && !self.mac_assigned {
             self.set_bond_mac(mac);
@@ -21,11 +22,11 @@ impl Engine {
             AtEnslave::TakeBonds => Some(self.mac.get()),
             AtEnslave::Replace => {
                 let made_up = self.make_up_mac(mac);
-                self.outbox.notices.push(Notice::DuplicateMacReplaced { slave: name.clone(), mac: made_up });
+                self.notify(Notice::DuplicateMacReplaced { slave: name.clone(), mac: made_up });
                 Some(made_up)
             }
         };
-        self.outbox.slow.push(Command::Enslave { slot, mac: to_set });
+        self.outbox.work.push(Work::Enslave { slot, mac: to_set });
         self.slaves.push(Slave {
             slot,
             name,
@@ -80,7 +81,7 @@ impl Engine {
         slave.path = path;
         slave.state = LinkState::at_enslave(now, link.up, monitoring);
         let enslaved = Notice::Enslaved { slave: slave.name.clone(), up: link.up };
-        self.outbox.notices.push(enslaved);
+        self.notify(enslaved);
         self.force_primary |= self.primary() == Some(slot);
         if self.next_poll.is_none() {
             self.arm_poll(now);
@@ -127,14 +128,14 @@ impl Engine {
     pub(super) fn release(&mut self, now: Time, slot: Slot) {
         if let Some(slave) = self.remove(now, slot) {
             let mac = mac_plan::at_release(self.policy(), slave.permanent_mac);
-            self.outbox.slow.push(Command::Release { slot, mac });
-            self.outbox.notices.push(Notice::Released { slave: slave.name });
+            self.outbox.work.push(Work::Release { slot, mac });
+            self.notify(Notice::Released { slave: slave.name });
         }
     }
 
     pub(super) fn gone(&mut self, now: Time, slot: Slot) {
         if let Some(slave) = self.remove(now, slot) {
-            self.outbox.notices.push(Notice::Released { slave: slave.name });
+            self.notify(Notice::Released { slave: slave.name });
         }
     }
 
@@ -191,7 +192,7 @@ impl Engine {
         let mac = released.permanent_mac;
         let in_use = mac == self.mac.get() || mac_plan::slave_with(&self.slave_macs(), mac).is_some();
         if in_use && self.policy() != FailOverMac::Active {
-            self.outbox.notices.push(Notice::ReleasedMacInUse { slave: released.name.clone(), mac });
+            self.notify(Notice::ReleasedMacInUse { slave: released.name.clone(), mac });
         }
     }
 

@@ -19,7 +19,7 @@ mod refusal;
 mod requests;
 mod switch;
 
-use std::{cmp::Reverse, collections::VecDeque};
+use std::cmp::Reverse;
 
 use bond_common::{
     abi::{ActiveWord, MAX_SLAVES, Slot},
@@ -38,7 +38,7 @@ use self::{
 };
 use crate::{
     Time,
-    command::{Chosen, Command, Notice, Reason, Seen},
+    command::{Announce, Batch, Chosen, Failover, Notice, Probe, Publish, Query, Reason, Report, Seen, Work},
     event::{Duplex, Elects, Event, Heard, Link, NewSlave, Speed},
     options::{BondOptions, FailOverMac, SlaveOptions},
     status::{BondStatus, MiiStatus, Pending, SlaveState, SlaveStatus},
@@ -158,7 +158,7 @@ pub struct LeftSlave {
     pub link_failure_count: u32,
 }
 
-/// A view of a slave, for the executor of commands.
+/// A view of a slave, for the executor of batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlaveRef<'a> {
     /// The index of the slave in the maps.
@@ -175,11 +175,10 @@ pub struct SlaveRef<'a> {
     pub link_failure_count: u32,
 }
 
-/// One bond: turns events into commands.
+/// One bond: turns each event into a batch of commands.
 ///
-/// The caller takes all commands after each [`Engine::handle`], and calls it with `Event::Timeout` at
-/// [`Engine::poll_timeout`]. The commands of one event are ordered: those for the data plane, then the notices, then
-/// those that take time.
+/// The caller executes the batch of each [`Engine::handle`], one after the other, and calls it with `Event::Timeout` at
+/// [`Engine::poll_timeout`].
 ///
 /// The engine treats a MAC address as changed as soon as it has asked for the change, and corrects it if the answer is
 /// a refusal.
@@ -209,8 +208,8 @@ pub struct Engine {
     lateness: Lateness,
     resting: [Option<Rest>; MAX_SLAVES],
     published: Published,
-    outbox: Outbox,
-    commands: VecDeque<Command>,
+    /// What the present event asks for so far.
+    outbox: Batch,
     /// The trigger that failovers of the present event record.
     seen: Seen,
 }
@@ -290,14 +289,6 @@ struct Word {
     usable: u16,
 }
 
-/// The commands of the present event, by group.
-#[derive(Clone, Debug, Default)]
-struct Outbox {
-    reads: Vec<Command>,
-    notices: Vec<Notice>,
-    slow: Vec<Command>,
-}
-
 /// The consequence of a change of link states (`bond_miimon_commit`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Commit {
@@ -306,7 +297,7 @@ enum Commit {
 }
 
 impl Engine {
-    /// Creates the engine of a bond without slaves, which has no commands yet.
+    /// Creates the engine of a bond without slaves, which asks for nothing yet.
     pub fn new(bond: NewBond) -> Self {
         Self {
             name: bond.name,
@@ -329,18 +320,17 @@ impl Engine {
             lateness: Lateness::default(),
             resting: [None; MAX_SLAVES],
             published: Published::default(),
-            outbox: Outbox::default(),
-            commands: VecDeque::new(),
+            outbox: Batch::default(),
             seen: Seen::Request,
         }
     }
 
-    /// Handles an event that happened at `now`. A fact about a slot without a slave is ignored, because answers may
-    /// arrive after the slave has left.
+    /// Handles an event that happened at `now`, and returns what it asks for. A fact about a slot without a slave is ignored,
+    /// because answers may arrive after the slave has left.
     ///
     /// # Errors
     /// A request is refused. A refused request changes nothing.
-    pub fn handle(&mut self, now: Time, event: Event) -> Result<(), Refusal> {
+    pub fn handle(&mut self, now: Time, event: Event) -> Result<Batch, Refusal> {
         self.seen = seen(&event);
         self.notice_lateness(now);
         match event {
@@ -382,13 +372,7 @@ impl Engine {
             }
         }
         self.release_drained(now);
-        self.publish();
-        Ok(())
-    }
-
-    /// Returns the next command in order, None if all are taken.
-    pub fn poll_command(&mut self) -> Option<Command> {
-        self.commands.pop_front()
+        Ok(self.publish())
     }
 
     /// Returns the time at which the engine needs `Event::Timeout`; None if it needs none before another event.
@@ -534,11 +518,11 @@ impl Engine {
     fn timeout(&mut self, now: Time) {
         self.inspect(now);
         if self.next_poll.is_some_and(|at| at <= now) {
-            self.outbox.reads.push(Command::PollLinks);
+            self.outbox.queries.push(Query::PollLinks);
             self.arm_poll(now);
         }
         if self.arp.next_step.is_some_and(|at| at <= now) {
-            self.outbox.reads.push(Command::ReadProbes);
+            self.outbox.queries.push(Query::ReadProbes);
             self.arm_arp(now);
         }
         if self.drain.is_some_and(|drain| drain.until <= now) {
@@ -548,7 +532,7 @@ impl Engine {
         if let Some(hearing) = &mut self.hearing
             && hearing.take_due(now)
         {
-            self.outbox.reads.push(Command::ReadCounters { slot: hearing.slot() });
+            self.outbox.queries.push(Query::ReadCounters { slot: hearing.slot() });
         }
     }
 
@@ -558,12 +542,12 @@ impl Engine {
         let Some(slave) = self.name_of(slot) else { return };
         match verdict {
             Verdict::Wait => {}
-            Verdict::Ask => self.outbox.slow.push(Command::AskNeighbours),
-            Verdict::NoUnicast { sent } => self.outbox.notices.push(Notice::NoUnicast { slave, sent }),
+            Verdict::Ask => self.outbox.work.push(Work::AskNeighbours),
+            Verdict::NoUnicast { sent } => self.notify(Notice::NoUnicast { slave, sent }),
             Verdict::Heard { was_told } => {
                 self.hearing = None;
                 if was_told {
-                    self.outbox.notices.push(Notice::HeardAgain { slave });
+                    self.notify(Notice::HeardAgain { slave });
                 }
             }
         }
@@ -572,8 +556,13 @@ impl Engine {
 
 /// Functions that several events use.
 impl Engine {
-    /// Turns the changes since the last event into commands, in order: those that packets depend on come first.
-    fn publish(&mut self) {
+    /// Adds a notice to what the present event asks for.
+    fn notify(&mut self, notice: Notice) {
+        self.outbox.reports.push(Report::Notice(notice));
+    }
+
+    /// Returns what the present event asks for, with the changes of what packets read since the last event.
+    fn publish(&mut self) -> Batch {
         for slot in Slot::all() {
             let entry = self.slave(slot).map(|slave| Entry {
                 ifindex: slave.ifindex,
@@ -587,8 +576,8 @@ impl Engine {
             {
                 *written = entry;
                 let Entry { ifindex, wire_mac, permanent_mac, queue_id } = new;
-                let write = Command::WriteSlave { slot, ifindex, wire_mac, permanent_mac, queue_id };
-                self.commands.push_back(write);
+                let write = Publish::WriteSlave { slot, ifindex, wire_mac, permanent_mac, queue_id };
+                self.outbox.publish.push(write);
             }
         }
         let word = Word {
@@ -599,23 +588,21 @@ impl Engine {
         if self.published.word != word {
             self.published.word = word;
             let Word { active, draining, usable } = word;
-            self.commands.push_back(Command::Switch { active, draining, usable });
+            self.outbox.publish.push(Publish::Switch { active, draining, usable });
         }
         for slot in Slot::all() {
             if self.slave(slot).is_none()
                 && self.published.slaves.get_mut(slot.index()).and_then(Option::take).is_some()
             {
-                self.commands.push_back(Command::ClearSlave { slot });
+                self.outbox.publish.push(Publish::ClearSlave { slot });
             }
         }
-        self.commands.extend(self.outbox.reads.drain(..));
-        self.commands.extend(self.outbox.notices.drain(..).map(Command::Notify));
         let carrier = self.carrier();
         if self.published.carrier != carrier {
             self.published.carrier = carrier;
-            self.commands.push_back(Command::SetCarrier(carrier));
+            self.outbox.work.insert(0, Work::SetCarrier(carrier));
         }
-        self.commands.extend(self.outbox.slow.drain(..));
+        std::mem::take(&mut self.outbox)
     }
 
     fn policy(&self) -> FailOverMac {

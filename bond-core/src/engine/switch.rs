@@ -61,7 +61,7 @@ impl Engine {
         self.use_early(new);
         let to = new.and_then(|slot| self.name_of(slot));
         let (seen, chosen) = (self.seen, choice.map(|choice| choice.why));
-        self.outbox.notices.push(Notice::Failover { from, to, reason, seen, chosen });
+        self.outbox.reports.push(Report::Failover(Failover { from, to, reason, seen, chosen }));
         self.drain = None;
         self.hearing = None;
         self.arp.turn = None;
@@ -83,7 +83,7 @@ impl Engine {
         });
         if self.has_been_active && self.policy() != FailOverMac::Active {
             self.hearing = Some(HearingTest::new(new, now));
-            self.outbox.reads.push(Command::ReadCounters { slot: new });
+            self.outbox.queries.push(Query::ReadCounters { slot: new });
         }
         self.has_been_active = true;
 
@@ -114,10 +114,10 @@ impl Engine {
         let Some(active) = self.active.and_then(|slot| self.slave(slot)) else { return };
         let (slot, mac) = (active.slot, self.wire_mac(active));
         if self.announcements.take_due(now, announce::interval(&self.options)) {
-            self.outbox.slow.push(Command::Announce { slot, mac });
+            self.outbox.announcements.push(Announce { slot, mac });
         }
         if self.reports.take_due(now, announce::REPORT_INTERVAL) {
-            self.outbox.slow.push(Command::Report { slot, mac });
+            self.outbox.work.push(Work::SendReports { slot, mac });
         }
     }
 

@@ -8,7 +8,7 @@ use bond_common::{
 use super::lab::{Lab, mac, ms, options};
 use crate::{
     ChangedBy, DataPlaneChange, Engine, Left, LeftSlave, NewBond,
-    command::{Chosen, Command, Notice, Reason, Seen},
+    command::{Announce, Chosen, Failover, Reason, Report, Seen},
     options::{
         BondOptions,
         FailOverMac::{self, Active, Follow, None as Nobody},
@@ -105,11 +105,8 @@ impl Orphan {
 
 /// Returns the old and the new active slave of each notice of a failover.
 fn failovers(lab: &mut Lab) -> Vec<(Option<String>, Option<String>, Reason)> {
-    let failover = |notice| match notice {
-        Notice::Failover { from, to, reason, seen: Seen::Guard, .. } => Some((from, to, reason)),
-        _ => None,
-    };
-    lab.take_notices().into_iter().filter_map(failover).collect()
+    let by_guard = lab.take_failovers().into_iter().filter(|failover| failover.seen == Seen::Guard);
+    by_guard.map(|failover| (failover.from, failover.to, failover.reason)).collect()
 }
 
 fn by_guard(from: &str, to: &str) -> (Option<String>, Option<String>, Reason) {
@@ -184,15 +181,15 @@ fn adoption_counts_no_failure_for_a_change_by_the_administrator() {
     let mut orphan = Orphan::of(Lab::enslaved(options(Nobody), 2));
     orphan.lab.word.0 = Some(orphan.lab.slot(1));
     let mut lab = orphan.adopt();
-    let told = lab.take_notices();
-    let expected = Notice::Failover {
+    let told = lab.take_reports();
+    let expected = Failover {
         from: Some("slave0".into()),
         to: Some("slave1".into()),
         reason: Reason::Requested,
         seen: Seen::Guard,
         chosen: Some(Chosen::Administrator),
     };
-    assert_eq!(told, [expected]);
+    assert_eq!(told, [Report::Failover(expected)]);
     assert_eq!([0, 1].map(|index| lab.status(index).link_failure_count), [0, 0]);
 }
 
@@ -207,5 +204,5 @@ fn the_last_used_slave_is_up_and_others_wait_for_updelay() {
     let mut lab = orphan.adopt();
     assert_eq!([0, 1].map(|index| lab.mii(index)), [MiiStatus::GoingBack, MiiStatus::Up]);
     let slot = lab.slot(1);
-    assert!(lab.take().contains(&Command::Announce { slot, mac: mac(0x10) }), "no announcement");
+    assert!(lab.take().contains(&Announce { slot, mac: mac(0x10) }.into()), "no announcement");
 }

@@ -1,9 +1,9 @@
 //! ARP monitoring, compared with the observed behaviour of the driver: dead paths, with the carrier up, at
 //! arp_interval=200 and arp_missed_max=2 unless a test sets other values.
 
-use super::lab::{Lab, ms};
+use super::lab::{Command, Lab, ms};
 use crate::{
-    command::{Command, Notice},
+    command::{Notice, Probe, Report},
     event::Event,
     options::{ArpAllTargets, ArpValidate, BondOptions, FailOverMac, Named as _},
     status::MiiStatus::{self, Down, GoingBack, GoingDown, Up},
@@ -106,8 +106,11 @@ fn with_both_paths_dead_slaves_probe_in_round_robin() {
             );
         }
         assert!(turns.len() > 10, "{validate:?}");
-        let notices = lab.take_notices();
-        let spoken = notices.iter().filter(|notice| matches!(notice, Notice::LinkChanged { .. })).count();
+        let notices = lab.take_reports();
+        let spoken = notices
+            .iter()
+            .filter(|report| matches!(report, Report::Notice(Notice::LinkChanged { .. })))
+            .count();
         assert_eq!(spoken, 2, "the round robin is not reported: {notices:?}");
 
         lab.nic_mut(1).path = true;
@@ -138,7 +141,7 @@ fn carrier_counts_only_as_far_as_probes_do_not_come_back() {
     lab.take();
     lab.wait(ms(1000));
     let probes = lab.take().into_iter().filter_map(|command| match command {
-        Command::Probe { slot, .. } => Some(slot),
+        Command::Probe(Probe { slot, .. }) => Some(slot),
         _ => None,
     });
     assert_eq!(probes.collect::<Vec<_>>(), vec![lab.slot(1); 5]);
@@ -228,8 +231,8 @@ fn the_active_slave_alone_probes_once_an_interval() {
     let start = lab.now;
     lab.wait(ms(1000));
     let active = lab.slot(0);
-    let by = |command: &Command| matches!(command, Command::Probe { slot, .. } if *slot == active);
-    let probes: Vec<_> = lab.take_times(start, |command| matches!(command, Command::Probe { .. }));
+    let by = |command: &Command| matches!(command, Command::Probe(Probe { slot, .. }) if *slot == active);
+    let probes: Vec<_> = lab.take_times(start, |command| matches!(command, Command::Probe(_)));
     assert_eq!(probes, [200, 400, 600, 800, 1000]);
     lab.wait(ms(1000));
     assert_eq!(lab.take_times(start, by).len(), 5);
@@ -264,7 +267,7 @@ fn monitors_are_switched_at_run_time() {
     assert_eq!(states(&lab), [Up, Up]);
     lab.take();
     lab.wait(ms(3000));
-    assert!(lab.carrier && !lab.take().iter().any(|command| matches!(command, Command::Probe { .. })));
+    assert!(lab.carrier && !lab.take().iter().any(|command| matches!(command, Command::Probe(_))));
 
     // In the middle of a downdelay, whose deadline has no effect any more.
     let patient = BondOptions { downdelay: 1000, ..mii };
@@ -323,7 +326,7 @@ fn probes_carry_the_slaves_mac() {
         lab.take();
         lab.wait(ms(400));
         let probes = lab.take().into_iter().filter_map(|command| match command {
-            Command::Probe { slot, mac } => Some((slot, mac.bytes()[5])),
+            Command::Probe(Probe { slot, mac }) => Some((slot, mac.bytes()[5])),
             _ => None,
         });
         let mut probes: Vec<_> = probes.collect();

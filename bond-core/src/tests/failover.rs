@@ -1,11 +1,13 @@
 //! The commands of a failover and their order.
 
-use super::lab::{BORN, Lab, Pace, mac, ms, options};
+use super::lab::{BORN, Command, Lab, Pace, mac, ms, options};
 use crate::{
     command::{
-        Chosen,
-        Command::{self, *},
-        Notice, Reason, Seen,
+        Announce, Chosen, Failover, Notice,
+        Publish::{ClearSlave, Switch, WriteSlave},
+        Query::{PollLinks, ReadCounters},
+        Reason, Seen,
+        Work::{Enslave, Release, SetBondMac, SetCarrier, SetSlaveMac},
     },
     options::{
         BondOptions,
@@ -16,11 +18,11 @@ use crate::{
 fn failover(from: Option<&str>, to: Option<&str>, reason: Reason, seen: Seen, chosen: Chosen) -> Command {
     let name = |slave: Option<&str>| slave.map(str::to_owned);
     let chosen = to.map(|_| chosen);
-    Notify(Notice::Failover { from: name(from), to: name(to), reason, seen, chosen })
+    Failover { from: name(from), to: name(to), reason, seen, chosen }.into()
 }
 
 fn link_changed(slave: &str, up: bool) -> Command {
-    Notify(Notice::LinkChanged { slave: slave.into(), up })
+    Notice::LinkChanged { slave: slave.into(), up }.into()
 }
 
 /// Returns all commands after a failure of slave0, before any answer.
@@ -35,20 +37,20 @@ fn on_failure(policy: FailOverMac) -> Vec<Command> {
 fn commands_of_a_failover_are_in_order() {
     let lab = Lab::enslaved(options(Nobody), 2);
     let (s0, s1) = (lab.slot(0), lab.slot(1));
-    let switch = Switch { active: Some(s1), draining: None, usable: 0b10 };
+    let switch = Command::from(Switch { active: Some(s1), draining: None, usable: 0b10 });
     let (seen, chosen) = (Seen::LinkEvent, Chosen::OnlyOneUp);
     let failover = failover(Some("slave0"), Some("slave1"), Reason::LinkFailed, seen, chosen);
     let told = || [link_changed("slave0", false), failover.clone()];
     let expect = |before: &[Command], after: &[Command]| [before, &told(), after].concat();
-    let listen = ReadCounters { slot: s1 };
+    let listen = Command::from(ReadCounters { slot: s1 });
 
-    let none = expect(&[switch.clone(), listen.clone()], &[Announce { slot: s1, mac: mac(0x10) }]);
+    let none = expect(&[switch.clone(), listen.clone()], &[Announce { slot: s1, mac: mac(0x10) }.into()]);
     assert_eq!(on_failure(Nobody), none);
 
-    let active = [Announce { slot: s1, mac: mac(0x11) }, SetBondMac(mac(0x11))];
+    let active = [Announce { slot: s1, mac: mac(0x11) }.into(), SetBondMac(mac(0x11)).into()];
     assert_eq!(on_failure(Active), expect(std::slice::from_ref(&switch), &active));
 
-    let follow = [SetSlaveMac { slot: s1, mac: mac(0x10) }, SetSlaveMac { slot: s0, mac: mac(0x11) }];
+    let follow = [(s1, 0x10), (s0, 0x11)].map(|(slot, last)| SetSlaveMac { slot, mac: mac(last) }.into());
     assert_eq!(on_failure(Follow), expect(&[switch, listen], &follow));
 }
 
@@ -60,16 +62,17 @@ fn commands_of_the_first_enslave_are_in_order() {
     let s0 = lab.slot(0);
     let written =
         WriteSlave { slot: s0, ifindex: 10, wire_mac: mac(0x10), permanent_mac: mac(0x10), queue_id: 0 };
-    assert_eq!(lab.take(), [written, SetBondMac(mac(0x10)), Enslave { slot: s0, mac: None }]);
+    let enslave = Enslave { slot: s0, mac: None };
+    assert_eq!(lab.take(), [written.into(), SetBondMac(mac(0x10)).into(), enslave.into()]);
     assert_eq!((lab.bond_mac, lab.active()), (BORN, None));
 
     assert!(lab.work() && lab.work());
     let up = [
-        Switch { active: Some(s0), draining: None, usable: 0b1 },
-        Notify(Notice::Enslaved { slave: "slave0".into(), up: true }),
+        Switch { active: Some(s0), draining: None, usable: 0b1 }.into(),
+        Notice::Enslaved { slave: "slave0".into(), up: true }.into(),
         failover(None, Some("slave0"), Reason::Joined, Seen::SlaveJoined, Chosen::OnlyOneUp),
-        SetCarrier(true),
-        Announce { slot: s0, mac: mac(0x10) },
+        Announce { slot: s0, mac: mac(0x10) }.into(),
+        SetCarrier(true).into(),
     ];
     assert_eq!(lab.take(), up);
 
@@ -77,7 +80,7 @@ fn commands_of_the_first_enslave_are_in_order() {
     let s1 = lab.slot(1);
     let written =
         WriteSlave { slot: s1, ifindex: 11, wire_mac: mac(0x10), permanent_mac: mac(0x11), queue_id: 0 };
-    assert_eq!(lab.take(), [written, Enslave { slot: s1, mac: Some(mac(0x10)) }]);
+    assert_eq!(lab.take(), [written.into(), Enslave { slot: s1, mac: Some(mac(0x10)) }.into()]);
 }
 
 #[test]
@@ -86,29 +89,29 @@ fn commands_of_a_release_are_in_order() {
     let (s0, s1) = (lab.slot(0), lab.slot(1));
     lab.leave(0).unwrap();
     let expected = [
-        Switch { active: Some(s1), draining: Some(s0), usable: 0b10 },
-        ReadCounters { slot: s1 },
+        Switch { active: Some(s1), draining: Some(s0), usable: 0b10 }.into(),
+        ReadCounters { slot: s1 }.into(),
         failover(Some("slave0"), Some("slave1"), Reason::Left, Seen::SlaveLeft, Chosen::OnlyOneUp),
-        Announce { slot: s1, mac: mac(0x10) },
+        Announce { slot: s1, mac: mac(0x10) }.into(),
         // 100 ms later.
-        Switch { active: Some(s1), draining: None, usable: 0b10 },
-        ClearSlave { slot: s0 },
-        Notify(Notice::ReleasedMacInUse { slave: "slave0".into(), mac: mac(0x10) }),
-        Notify(Notice::Released { slave: "slave0".into() }),
-        Release { slot: s0, mac: Some(mac(0x10)) },
+        Switch { active: Some(s1), draining: None, usable: 0b10 }.into(),
+        ClearSlave { slot: s0 }.into(),
+        Notice::ReleasedMacInUse { slave: "slave0".into(), mac: mac(0x10) }.into(),
+        Notice::Released { slave: "slave0".into() }.into(),
+        Release { slot: s0, mac: Some(mac(0x10)) }.into(),
     ];
-    let commands: Vec<_> = lab.take().into_iter().filter(|command| *command != PollLinks).collect();
+    let commands: Vec<_> = lab.take().into_iter().filter(|command| *command != PollLinks.into()).collect();
     assert_eq!(commands, expected);
 
     lab.leave(1).unwrap();
     let commands = lab.take();
-    let [switch, clear, _, _, carrier, SetBondMac(made_up), release] = &commands[..] else {
+    let [switch, clear, _, _, carrier, Command::Work(SetBondMac(made_up)), release] = &commands[..] else {
         panic!("{commands:?}")
     };
-    assert_eq!(*switch, Switch { active: None, draining: None, usable: 0 });
-    assert_eq!(*clear, ClearSlave { slot: s1 });
-    assert_eq!(*carrier, SetCarrier(false));
-    assert_eq!(*release, Release { slot: s1, mac: Some(mac(0x11)) });
+    assert_eq!(*switch, Switch { active: None, draining: None, usable: 0 }.into());
+    assert_eq!(*clear, ClearSlave { slot: s1 }.into());
+    assert_eq!(*carrier, SetCarrier(false).into());
+    assert_eq!(*release, Release { slot: s1, mac: Some(mac(0x11)) }.into());
     assert_eq!(lab.bond_mac, *made_up);
 }
 
@@ -118,10 +121,10 @@ fn a_planned_switch_drains_the_old_slave() {
     let (s0, s1) = (lab.slot(0), lab.slot(1));
     lab.set_active(Some(1)).unwrap();
     let expected = [
-        Switch { active: Some(s1), draining: Some(s0), usable: 0b11 },
+        Switch { active: Some(s1), draining: Some(s0), usable: 0b11 }.into(),
         failover(Some("slave0"), Some("slave1"), Reason::Requested, Seen::Request, Chosen::Administrator),
-        Announce { slot: s1, mac: mac(0x11) },
-        SetBondMac(mac(0x11)),
+        Announce { slot: s1, mac: mac(0x11) }.into(),
+        SetBondMac(mac(0x11)).into(),
     ];
     assert_eq!(lab.take(), expected);
 }
@@ -131,7 +134,7 @@ fn a_backup_that_fails_or_returns_changes_the_usable_mask_only() {
     let mut lab = Lab::enslaved(options(Nobody), 2);
     let active = Some(lab.slot(0));
     lab.set_link(1, false);
-    let switch = |usable| Switch { active, draining: None, usable };
+    let switch = |usable| Command::from(Switch { active, draining: None, usable });
     assert_eq!(lab.take(), [switch(0b01), link_changed("slave1", false)]);
     lab.tell_link(1);
     assert_eq!(lab.take(), [], "repeated");
@@ -184,7 +187,8 @@ fn all_slaves_fail_and_return() {
     lab.set_link(1, false);
     let none = failover(Some("slave1"), None, Reason::LinkFailed, Seen::LinkEvent, Chosen::OnlyOneUp);
     let switch = Switch { active: None, draining: None, usable: 0 };
-    assert_eq!(lab.take(), [switch, link_changed("slave1", false), none, SetCarrier(false)]);
+    let expected = [switch.into(), link_changed("slave1", false), none, SetCarrier(false).into()];
+    assert_eq!(lab.take(), expected);
     lab.set_link(0, true);
     let (seen, chosen) = (Seen::LinkEvent, Chosen::OnlyOneUp);
     assert!(lab.take().contains(&failover(None, Some("slave0"), Reason::LinkRecovered, seen, chosen)));

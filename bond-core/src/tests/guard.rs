@@ -1,12 +1,9 @@
 //! Failovers of the carrier guard, which the engine learns of afterwards.
 
-use super::lab::{Lab, Pace, mac, ms, options};
+use super::lab::{Command, Lab, Pace, mac, ms, options};
 use crate::{
     ChangedBy, DataPlaneChange,
-    command::{
-        Command::{self, *},
-        Notice, Reason,
-    },
+    command::{Announce, Failover, Publish::Switch, Query::PollLinks, Reason, Report, Work::SetSlaveMac},
     event::Event,
     options::{
         BondOptions,
@@ -18,7 +15,11 @@ use crate::{
 const POLICIES: [FailOverMac; 3] = [Nobody, Active, Follow];
 
 fn is_reason(command: &Command, wanted: Reason) -> bool {
-    matches!(command, Notify(Notice::Failover { reason, .. }) if *reason == wanted)
+    matches!(command, Command::Report(Report::Failover(Failover { reason, .. })) if *reason == wanted)
+}
+
+fn is_switch(command: &Command) -> bool {
+    matches!(command, Command::Publish(Switch { .. }))
 }
 
 #[test]
@@ -30,11 +31,13 @@ fn the_engine_completes_a_failover_of_the_guard() {
         beside.set_link(0, false);
         // ACTIVE is right already; the slow commands are those of any failover.
         let slow = |commands: Vec<Command>| {
-            let fast = |command: &Command| matches!(command, Switch { .. } | Notify(Notice::Failover { .. }));
+            let fast = |command: &Command| {
+                is_switch(command) || matches!(command, Command::Report(Report::Failover(_)))
+            };
             commands.into_iter().filter(|command| !fast(command)).collect::<Vec<_>>()
         };
         let commands = lab.take();
-        assert!(!commands.iter().any(|command| matches!(command, Switch { .. })), "{policy:?}: {commands:?}");
+        assert!(!commands.iter().any(is_switch), "{policy:?}: {commands:?}");
         assert!(commands.iter().any(|command| is_reason(command, Reason::CarrierGuard)), "{policy:?}");
         assert_eq!(slow(commands), slow(beside.take()), "{policy:?}");
         assert_eq!((lab.macs(), lab.word), (beside.macs(), beside.word), "{policy:?}");
@@ -50,7 +53,7 @@ fn late_link_events_change_nothing() {
     lab.tell_link(0);
     lab.tell_link(1);
     lab.wait(ms(150));
-    let commands: Vec<_> = lab.take().into_iter().filter(|command| *command != PollLinks).collect();
+    let commands: Vec<_> = lab.take().into_iter().filter(|command| *command != PollLinks.into()).collect();
     assert_eq!(commands, []);
     assert_eq!((lab.active().as_deref(), lab.status(0).link_failure_count), (Some("slave1"), 1));
 }
@@ -131,7 +134,10 @@ fn unreported_failovers_are_reported_one_by_one() {
                 "{policy:?} {path:?}"
             );
             assert_eq!(lab.active(), Some(format!("slave{from}")), "{policy:?} {path:?}");
-            assert!(commands.iter().any(|command| matches!(command, Announce { .. })), "{policy:?} {path:?}");
+            assert!(
+                commands.iter().any(|command| matches!(command, Command::Announce(_))),
+                "{policy:?} {path:?}"
+            );
         }
     }
 }
@@ -168,13 +174,13 @@ fn under_follow_a_prepared_slave_announces_first() {
         lab.pace = Pace::Manual;
         lab.set_active(Some(1)).unwrap();
         let (s0, s1) = (lab.slot(0), lab.slot(1));
-        let swap = [SetSlaveMac { slot: s1, mac: mac(0x10) }, SetSlaveMac { slot: s0, mac: mac(0x11) }];
+        let swap = [(s1, 0x10), (s0, 0x11)].map(|(slot, last)| SetSlaveMac { slot, mac: mac(last) }.into());
         let slow: Vec<_> = lab
             .take()
             .into_iter()
-            .filter(|command| matches!(command, SetSlaveMac { .. } | Announce { .. }))
+            .filter(|command| matches!(command, Command::Work(SetSlaveMac { .. }) | Command::Announce(_)))
             .collect();
-        let announced = Announce { slot: s1, mac: mac(0x10) };
+        let announced = Command::from(Announce { slot: s1, mac: mac(0x10) });
         let expected = if prearm { [&[announced][..], &swap].concat() } else { swap.to_vec() };
         assert_eq!(slow, expected, "prearm {prearm}");
     }

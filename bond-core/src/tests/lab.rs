@@ -1,4 +1,4 @@
-//! An agent that executes commands on simulated NICs, with a simulated clock.
+//! An agent that executes batches on simulated NICs, with a simulated clock.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,7 +13,7 @@ use bond_common::{
 
 use crate::{
     Engine, NewBond, Refusal, Time,
-    command::{Command, Notice},
+    command::{Announce, Batch, Failover, Notice, Probe, Publish, Query, Report, Work},
     event::{Asked, Duplex, Event, Heard, Link, NewSlave, Speed},
     options::{BondOptions, FailOverMac, SlaveOptions},
     status::{MiiStatus, SlaveStatus},
@@ -52,6 +52,61 @@ pub struct Nic {
     pub heard: ProbeTimes,
 }
 
+/// A part of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    Publish(Publish),
+    Query(Query),
+    Report(Report),
+    Announce(Announce),
+    Probe(Probe),
+    Work(Work),
+}
+
+impl Command {
+    /// Returns the parts of a batch, in the order in which they are executed or handed on.
+    pub fn of(batch: Batch) -> Vec<Self> {
+        let Batch { publish, queries, reports, announcements, probes, work } = batch;
+        let publish = publish.into_iter().map(Self::Publish);
+        let queries = queries.into_iter().map(Self::Query);
+        let reports = reports.into_iter().map(Self::Report);
+        let announcements = announcements.into_iter().map(Self::Announce);
+        let probes = probes.into_iter().map(Self::Probe);
+        let work = work.into_iter().map(Self::Work);
+        publish.chain(queries).chain(reports).chain(announcements).chain(probes).chain(work).collect()
+    }
+}
+
+macro_rules! part_of_a_batch {
+    ($($part:ident)*) => {
+        $(impl From<$part> for Command {
+            fn from(part: $part) -> Self {
+                Self::$part(part)
+            }
+        })*
+    };
+}
+
+part_of_a_batch!(Publish Query Report Announce Probe Work);
+
+impl From<Notice> for Command {
+    fn from(notice: Notice) -> Self {
+        Self::Report(Report::Notice(notice))
+    }
+}
+
+impl From<Failover> for Command {
+    fn from(failover: Failover) -> Self {
+        Self::Report(Report::Failover(failover))
+    }
+}
+
+impl PartialEq<Notice> for Report {
+    fn eq(&self, other: &Notice) -> bool {
+        matches!(self, Self::Notice(notice) if notice == other)
+    }
+}
+
 /// When slow commands are executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
@@ -78,6 +133,7 @@ pub struct Lab {
     pub pace: Pace,
     /// Targets that do not answer.
     pub dead: Vec<IpAddr>,
+    batches: VecDeque<Batch>,
     slow: VecDeque<(u32, Command)>,
     ifindex_of: BTreeMap<Slot, u32>,
     log: Vec<(Time, Command)>,
@@ -116,6 +172,7 @@ impl Lab {
             word: (None, None, 0),
             pace: Pace::Prompt,
             dead: Vec::new(),
+            batches: VecDeque::new(),
             slow: VecDeque::new(),
             ifindex_of: BTreeMap::new(),
             log: Vec::new(),
@@ -231,15 +288,16 @@ impl Lab {
 
     /// Passes an event to the engine and executes its commands.
     pub fn handle(&mut self, event: Event) -> Result<(), Refusal> {
-        let answer = self.engine.handle(self.now, event);
+        let answer = self.engine.handle(self.now, event).map(|batch| self.batches.push_back(batch));
         self.execute();
         while self.pace == Pace::Prompt && self.work() {}
         answer
     }
 
-    /// Replaces the engine and executes the first commands of the new one.
-    pub fn replace_engine(&mut self, engine: Engine) {
+    /// Replaces the engine and executes the first batch of the new one.
+    pub fn replace_engine(&mut self, (engine, batch): (Engine, Batch)) {
         self.engine = engine;
+        self.batches.push_back(batch);
         // The new engine writes all entries again.
         self.slaves.clear();
         self.queue_ids.clear();
@@ -306,9 +364,16 @@ impl Lab {
         self.log.drain(..).map(|(_, command)| command).collect()
     }
 
-    pub fn take_notices(&mut self) -> Vec<Notice> {
-        let notice = |command| if let Command::Notify(notice) = command { Some(notice) } else { None };
-        self.take().into_iter().filter_map(notice).collect()
+    /// Returns all reports since the last call, and forgets everything.
+    pub fn take_reports(&mut self) -> Vec<Report> {
+        let report = |command| if let Command::Report(report) = command { Some(report) } else { None };
+        self.take().into_iter().filter_map(report).collect()
+    }
+
+    /// Returns all changes of the active slave since the last call, and forgets everything.
+    pub fn take_failovers(&mut self) -> Vec<Failover> {
+        let failover = |report| if let Report::Failover(failover) = report { Some(failover) } else { None };
+        self.take_reports().into_iter().filter_map(failover).collect()
     }
 
     /// Times, in ms since `start`, at which a command of this kind came; forgets everything.
@@ -321,62 +386,80 @@ impl Lab {
     }
 
     fn execute(&mut self) {
-        while let Some(command) = self.engine.poll_command() {
-            self.log.push((self.now, command.clone()));
-            match command {
-                Command::WriteSlave { slot, ifindex, wire_mac, permanent_mac, queue_id } => {
-                    let entry = (ifindex, wire_mac, permanent_mac);
-                    let same = self.slaves.insert(slot, entry) == Some(entry);
-                    let same_queue = self.queue_ids.insert(slot, queue_id) == Some(queue_id);
-                    assert!(!(same && same_queue), "written twice");
-                    self.ifindex_of.insert(slot, ifindex);
+        while let Some(batch) = self.batches.pop_front() {
+            for command in Command::of(batch) {
+                self.log.push((self.now, command.clone()));
+                self.execute_one(command);
+            }
+        }
+    }
+
+    fn execute_one(&mut self, command: Command) {
+        let ifindex_of = |slot: Slot| self.ifindex_of[&slot];
+        match &command {
+            Command::Publish(publish) => self.publish(publish),
+            Command::Query(query) => {
+                if let Some(answer) = self.answer(query) {
+                    let batch = self.engine.handle(self.now, answer).unwrap();
+                    self.batches.push_back(batch);
                 }
-                Command::ClearSlave { slot } => {
-                    assert_ne!(self.word.0, Some(slot), "the active slave was cleared");
-                    assert_ne!(self.word.1, Some(slot), "the draining slave was cleared");
-                    assert!(self.slaves.remove(&slot).is_some(), "cleared twice");
+            }
+            Command::Report(_) => {}
+            Command::Announce(Announce { slot, .. }) | Command::Probe(Probe { slot, .. }) => {
+                self.slow.push_back((ifindex_of(*slot), command));
+            }
+            Command::Work(work) => match work {
+                Work::SetCarrier(carrier) => {
+                    assert_ne!(self.carrier, *carrier, "carrier set twice");
+                    self.carrier = *carrier;
                 }
-                Command::Switch { active, draining, usable } => {
-                    let word = (active, draining, usable);
-                    assert_ne!(self.word, word, "switched twice");
-                    let written = |slot: &Slot| self.slaves.contains_key(slot);
-                    assert!(active.iter().chain(&draining).all(written), "a switch to an empty slot");
-                    assert!(active.is_none() || active != draining);
-                    self.word = word;
-                }
-                Command::PollLinks => {
-                    let link = |(slot, entry): (&Slot, &(u32, Mac, Mac))| {
-                        Some((*slot, self.nics.get(&entry.0)?.link))
-                    };
-                    let links = self.slaves.iter().filter_map(link).collect();
-                    self.engine.handle(self.now, Event::Links(links)).unwrap();
-                }
-                Command::ReadProbes => {
-                    let heard = |(slot, entry): (&Slot, &(u32, Mac, Mac))| {
-                        Some(Heard { slot: *slot, times: self.nics.get(&entry.0)?.heard })
-                    };
-                    let heard = self.slaves.iter().filter_map(heard).collect();
-                    self.engine.handle(self.now, Event::Probes(heard)).unwrap();
-                }
-                Command::ReadCounters { slot } => {
-                    if let Some(nic) = self.nics.get(&self.ifindex_of[&slot]) {
-                        let (tx_packets, rx_unicast) = (nic.tx_packets, nic.rx_unicast);
-                        let counters = Event::Counters { slot, tx_packets, rx_unicast };
-                        self.engine.handle(self.now, counters).unwrap();
-                    }
-                }
-                Command::Notify(_) => {}
-                Command::SetCarrier(carrier) => {
-                    assert_ne!(self.carrier, carrier, "carrier set twice");
-                    self.carrier = carrier;
-                }
-                Command::Enslave { slot, .. }
-                | Command::Release { slot, .. }
-                | Command::SetSlaveMac { slot, .. }
-                | Command::Probe { slot, .. }
-                | Command::Announce { slot, .. }
-                | Command::Report { slot, .. } => self.slow.push_back((self.ifindex_of[&slot], command)),
-                Command::SetBondMac(_) | Command::AskNeighbours => self.slow.push_back((0, command)),
+                Work::Enslave { slot, .. }
+                | Work::Release { slot, .. }
+                | Work::SetSlaveMac { slot, .. }
+                | Work::SendReports { slot, .. } => self.slow.push_back((ifindex_of(*slot), command)),
+                Work::SetBondMac(_) | Work::AskNeighbours => self.slow.push_back((0, command)),
+            },
+        }
+    }
+
+    fn publish(&mut self, publish: &Publish) {
+        match *publish {
+            // The lab has no packets.
+            Publish::SetPolicy(_) => {}
+            Publish::WriteSlave { slot, ifindex, wire_mac, permanent_mac, queue_id } => {
+                let entry = (ifindex, wire_mac, permanent_mac);
+                let same = self.slaves.insert(slot, entry) == Some(entry);
+                let same_queue = self.queue_ids.insert(slot, queue_id) == Some(queue_id);
+                assert!(!(same && same_queue), "written twice");
+                self.ifindex_of.insert(slot, ifindex);
+            }
+            Publish::ClearSlave { slot } => {
+                assert_ne!(self.word.0, Some(slot), "the active slave was cleared");
+                assert_ne!(self.word.1, Some(slot), "the draining slave was cleared");
+                assert!(self.slaves.remove(&slot).is_some(), "cleared twice");
+            }
+            Publish::Switch { active, draining, usable } => {
+                let word = (active, draining, usable);
+                assert_ne!(self.word, word, "switched twice");
+                let written = |slot: &Slot| self.slaves.contains_key(slot);
+                assert!(active.iter().chain(&draining).all(written), "a switch to an empty slot");
+                assert!(active.is_none() || active != draining);
+                self.word = word;
+            }
+        }
+    }
+
+    fn answer(&self, query: &Query) -> Option<Event> {
+        let slaves =
+            || self.slaves.iter().filter_map(|(slot, entry)| Some((*slot, self.nics.get(&entry.0)?)));
+        match query {
+            Query::PollLinks => Some(Event::Links(slaves().map(|(slot, nic)| (slot, nic.link)).collect())),
+            Query::ReadProbes => {
+                Some(Event::Probes(slaves().map(|(slot, nic)| Heard { slot, times: nic.heard }).collect()))
+            }
+            Query::ReadCounters { slot } => {
+                let Nic { tx_packets, rx_unicast, .. } = *self.nics.get(&self.ifindex_of[slot])?;
+                Some(Event::Counters { slot: *slot, tx_packets, rx_unicast })
             }
         }
     }
@@ -412,10 +495,20 @@ impl Lab {
     }
 
     fn execute_slow(&mut self, ifindex: u32, command: Command) -> Option<Event> {
-        if let Command::Probe { slot, .. } = command {
-            self.probe(ifindex);
-            return Some(Event::Probed { slot });
+        match command {
+            Command::Probe(Probe { slot, .. }) => {
+                self.probe(ifindex);
+                Some(Event::Probed { slot })
+            }
+            Command::Announce(Announce { slot, .. }) => Some(Event::Announced { slot }),
+            Command::Work(work) => self.execute_work(ifindex, work),
+            Command::Publish(_) | Command::Query(_) | Command::Report(_) => {
+                panic!("{command:?} is not slow")
+            }
         }
+    }
+
+    fn execute_work(&mut self, ifindex: u32, work: Work) -> Option<Event> {
         let nic = self.nics.get_mut(&ifindex);
         let set = |nic: Option<&mut Nic>, mac| match nic {
             Some(nic) if !nic.refuses => {
@@ -424,8 +517,8 @@ impl Lab {
             }
             Some(_) | None => false,
         };
-        match command {
-            Command::Enslave { slot, mac } => {
+        match work {
+            Work::Enslave { slot, mac } => {
                 let link = nic.as_ref().map(|nic| nic.link);
                 let done = link.is_some() && mac.is_none_or(|mac| set(nic, mac));
                 Some(match link.filter(|_| done) {
@@ -433,20 +526,19 @@ impl Lab {
                     None => Event::JoinFailed { slot },
                 })
             }
-            Command::Release { mac, .. } => {
+            Work::Release { mac, .. } => {
                 mac.map(|mac| set(nic, mac));
                 None
             }
-            Command::SetSlaveMac { slot, mac } => Some(Event::SlaveMacSet { slot, mac, done: set(nic, mac) }),
-            Command::SetBondMac(mac) => {
+            Work::SetSlaveMac { slot, mac } => Some(Event::SlaveMacSet { slot, mac, done: set(nic, mac) }),
+            Work::SetBondMac(mac) => {
                 let done = !self.bond_refuses;
                 self.bond_mac = if done { mac } else { self.bond_mac };
                 Some(Event::BondMacSet { mac, done })
             }
-            Command::Announce { slot, .. } => Some(Event::Announced { slot }),
-            Command::Report { .. } => None,
-            Command::AskNeighbours => Some(Event::NeighboursAsked(Asked::Somebody)),
-            fast => panic!("{fast:?} is not slow"),
+            Work::SendReports { .. } => None,
+            Work::AskNeighbours => Some(Event::NeighboursAsked(Asked::Somebody)),
+            Work::SetCarrier(_) => panic!("{work:?} is not slow"),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! A late agent: it was stopped or kept from running, or its machine was suspended. The engine judges no slave by that
 //! time.
 
-use super::lab::{Lab, ms};
+use super::lab::{Command, Lab, ms};
 use crate::{
-    command::{Command, Notice},
+    command::{Notice, Probe, Report},
     event::Event,
     options::{ArpValidate, BondOptions, Named as _},
     status::MiiStatus::{self, Down, GoingDown, Up},
@@ -42,7 +42,7 @@ fn states(lab: &Lab) -> [MiiStatus; 2] {
 }
 
 fn is_late(command: &Command) -> bool {
-    matches!(command, Command::Notify(Notice::Late { .. }))
+    matches!(command, Command::Report(Report::Notice(Notice::Late { .. })))
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn an_agent_that_was_stopped_judges_no_path() {
                 stop(&mut lab, time);
                 let asked = lab.take();
                 assert!(asked.iter().any(is_late), "{what}: {asked:?}");
-                assert!(asked.iter().any(|command| matches!(command, Command::Probe { .. })), "{what}");
+                assert!(asked.iter().any(|command| matches!(command, Command::Probe(_))), "{what}");
                 lab.wait(ms(2000));
                 assert_eq!((lab.active(), states(&lab)), (Some("slave0".into()), [Up, Up]), "{what}");
                 assert_eq!([0, 1].map(|index| lab.status(index).link_failure_count), [0, 0], "{what}");
@@ -94,7 +94,7 @@ fn a_slave_that_probed_probes_again() {
     assert_eq!(lab.active(), None);
     lab.take();
     let probed = |lab: &mut Lab| {
-        let slot = |command| if let Command::Probe { slot, .. } = command { Some(slot) } else { None };
+        let slot = |command| if let Command::Probe(Probe { slot, .. }) = command { Some(slot) } else { None };
         lab.take().into_iter().filter_map(slot).collect::<Vec<_>>()
     };
     lab.wait(ms(100));
@@ -137,7 +137,7 @@ fn a_suspended_machine_judges_no_slave() {
     lab.nic_mut(0).heard = bond_common::abi::ProbeTimes::NEVER;
     lab.handle(Event::Suspended { time: ms(60_000) }).unwrap();
     let told = Notice::Suspended { ms: 60_000 };
-    assert!(lab.take_notices().contains(&told));
+    assert!(lab.take_reports().iter().any(|report| *report == told));
     lab.wait(ms(2000));
     assert_eq!((lab.active().as_deref(), states(&lab)), (Some("slave0"), [Up, Up]));
 }

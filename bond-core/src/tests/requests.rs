@@ -2,10 +2,10 @@
 
 use bond_common::abi::Slot;
 
-use super::lab::{Lab, Pace, mac, ms, options};
+use super::lab::{Command, Lab, Pace, mac, ms, options};
 use crate::{
     Refusal,
-    command::{Chosen, Command, Notice, Reason, Seen},
+    command::{Chosen, Failover, Publish, Reason, Seen, Work},
     event::{Duplex, Elects, Event, Link, Speed},
     options::{
         FailOverMac::{Active, Follow, None as Nobody},
@@ -121,7 +121,13 @@ fn a_slave_whose_setup_failed_is_dropped() {
     lab.take();
     lab.handle(Event::JoinFailed { slot }).unwrap();
     let commands = lab.take();
-    assert!(matches!(&commands[..], [Command::ClearSlave { .. }, Command::SetBondMac(_)]), "{commands:?}");
+    assert!(
+        matches!(
+            &commands[..],
+            [Command::Publish(Publish::ClearSlave { .. }), Command::Work(Work::SetBondMac(_))]
+        ),
+        "{commands:?}"
+    );
     lab.handle(Event::Joined { slot, link: Link::new(true) }).unwrap();
     assert_eq!((lab.take(), lab.active(), lab.engine.status().slaves.len()), (vec![], None, 0));
 }
@@ -173,14 +179,14 @@ fn active_slave_is_set_by_the_administrator() {
     lab.set_active(None).unwrap();
     assert_eq!(active(&lab), "slave0");
     let reason = Reason::OptionChanged;
-    let told = Notice::Failover {
+    let told = Failover {
         from: Some("slave2".into()),
         to: Some("slave0".into()),
         reason,
         seen: Seen::Request,
         chosen: Some(Chosen::FirstEnslaved),
     };
-    assert!(lab.take_notices().contains(&told));
+    assert!(lab.take_failovers().contains(&told));
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use bond_common::clock::decide::Cause;
 
-use super::lab::{Lab, ms, options};
+use super::lab::{Command, Lab, ms, options};
 use crate::{
     ChangedBy, DataPlaneChange,
-    command::{Command, Notice, Reason, Seen},
+    command::{Failover, Reason, Report, Seen},
     event::Event,
     options::{
         BondOptions,
@@ -33,9 +33,9 @@ impl Lab {
 /// From, to, and the reason of each failover that was reported as a tick's.
 fn reported(commands: &[Command]) -> Vec<(Option<&str>, Option<&str>, Reason)> {
     let failover = |command| match command {
-        &Command::Notify(Notice::Failover { ref from, ref to, reason, seen: Seen::Tick, .. }) => {
-            Some((from.as_deref(), to.as_deref(), reason))
-        }
+        &Command::Report(Report::Failover(Failover {
+            ref from, ref to, reason, seen: Seen::Tick, ..
+        })) => Some((from.as_deref(), to.as_deref(), reason)),
         _ => None,
     };
     commands.iter().filter_map(failover).collect()
@@ -51,7 +51,7 @@ fn failovers_of_ticks_are_adopted_and_reported_one_by_one() {
         lab.ticks(&[(Some(1), &[1], Cause::LinkLost)]);
         let commands = lab.take();
         assert_eq!(reported(&commands), [(zero, one, Reason::LinkFailed)], "{policy:?}");
-        assert!(commands.iter().any(|command| matches!(command, Command::Announce { .. })), "{policy:?}");
+        assert!(commands.iter().any(|command| matches!(command, Command::Announce(_))), "{policy:?}");
         assert_eq!((lab.mii(0), lab.status(0).link_failure_count), (MiiStatus::Down, 1), "{policy:?}");
 
         // Both are down, then the first returns.
@@ -100,7 +100,7 @@ fn bookkeeping_of_a_tick_is_adopted_without_a_notice() {
     lab.take();
     lab.ticks(&[(Some(0), &[0], Cause::Bookkeeping)]);
     let commands = lab.take();
-    let failover = |command: &Command| matches!(command, Command::Notify(Notice::Failover { .. }));
+    let failover = |command: &Command| matches!(command, Command::Report(Report::Failover(_)));
     assert!(!commands.iter().any(failover), "{commands:?}");
     assert_eq!((lab.mii(1), lab.status(1).link_failure_count), (MiiStatus::Down, 1));
     assert_eq!(lab.active().as_deref(), Some("slave0"));

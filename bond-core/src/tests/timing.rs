@@ -1,9 +1,9 @@
 //! Delays, polls, announcements and the end of draining, with a simulated clock.
 
-use super::lab::{Lab, ms, options};
+use super::lab::{Command, Lab, ms, options};
 use crate::{
     Time,
-    command::{Command, Notice, Reason},
+    command::{Announce, Notice, Query, Reason, Report, Work},
     event::Event,
     options::{
         BondOptions,
@@ -31,7 +31,7 @@ fn wait_for(lab: &mut Lab, index: u8, status: MiiStatus) -> u128 {
 }
 
 fn announcement(command: &Command) -> bool {
-    matches!(command, Command::Announce { .. })
+    matches!(command, Command::Announce(_))
 }
 
 #[test]
@@ -60,8 +60,7 @@ fn a_flap_inside_downdelay_is_no_failover() {
         (lab.mii(0), lab.active().as_deref(), lab.status(0).link_failure_count),
         (Up, Some("slave0"), 0)
     );
-    let failovers = lab.take_notices().into_iter().filter(|notice| matches!(notice, Notice::Failover { .. }));
-    assert_eq!(failovers.count(), 0);
+    assert_eq!(lab.take_failovers(), []);
 }
 
 #[test]
@@ -115,7 +114,8 @@ fn a_slave_in_updelay_is_used_early_if_nothing_is_up() {
     lab.take();
     lab.set_link(0, false);
     assert_eq!((lab.active().as_deref(), lab.mii(2), lab.mii(1)), (Some("slave2"), Up, GoingBack));
-    assert!(lab.take_notices().contains(&Notice::LinkChanged { slave: "slave2".into(), up: true }));
+    let changed = Notice::LinkChanged { slave: "slave2".into(), up: true };
+    assert!(lab.take_reports().iter().any(|report| *report == changed));
 }
 
 #[test]
@@ -126,13 +126,13 @@ fn delays_and_their_ends_are_reported() {
     let told = |up, delay_ms| Notice::LinkDelayed { slave: "slave1".into(), up, delay_ms };
     let changed = |up| Notice::LinkChanged { slave: "slave1".into(), up };
     lab.set_link(1, false);
-    assert_eq!(lab.take_notices(), [told(false, 200)]);
+    assert_eq!(lab.take_reports(), [told(false, 200)]);
     lab.wait(ms(200));
-    assert_eq!(lab.take_notices(), [changed(false)]);
+    assert_eq!(lab.take_reports(), [changed(false)]);
     lab.set_link(1, true);
-    assert_eq!(lab.take_notices(), [told(true, 400)]);
+    assert_eq!(lab.take_reports(), [told(true, 400)]);
     lab.wait(ms(400));
-    assert_eq!(lab.take_notices(), [changed(true)]);
+    assert_eq!(lab.take_reports(), [changed(true)]);
 }
 
 #[test]
@@ -140,7 +140,10 @@ fn links_are_polled_each_miimon_and_not_without() {
     let mut lab = Lab::enslaved(options(Active), 2);
     let start = lab.now;
     lab.wait(ms(350));
-    assert_eq!(lab.take_times(start, |command| *command == Command::PollLinks), [100, 200, 300]);
+    assert_eq!(
+        lab.take_times(start, |command| *command == Command::Query(Query::PollLinks)),
+        [100, 200, 300]
+    );
     // A change without a netlink notification is found at the next poll.
     lab.nic_mut(0).link.up = false;
     assert_eq!(wait_for(&mut lab, 0, Down), 50);
@@ -150,7 +153,10 @@ fn links_are_polled_each_miimon_and_not_without() {
     lab.set_options(|options| options.miimon = 30).unwrap();
     lab.wait(ms(100));
     // At multiples of miimon: all bonds with this miimon poll together.
-    assert_eq!(lab.take_times(start, |command| *command == Command::PollLinks), [10, 40, 70, 100]);
+    assert_eq!(
+        lab.take_times(start, |command| *command == Command::Query(Query::PollLinks)),
+        [10, 40, 70, 100]
+    );
     lab.set_options(|options| options.miimon = 0).unwrap();
     lab.take();
     lab.wait(ms(1000));
@@ -162,10 +168,7 @@ fn links_are_polled_each_miimon_and_not_without() {
 #[test]
 fn links_that_change_together_are_one_election() {
     let mut lab = Lab::enslaved(options(Follow), 3);
-    let failovers = |lab: &mut Lab| {
-        let told = lab.take_notices().into_iter();
-        told.filter(|notice| matches!(notice, Notice::Failover { .. })).count()
-    };
+    let failovers = |lab: &mut Lab| lab.take_failovers().len();
     for (up, expected) in [([false, false, true], "slave2"), ([false; 3], ""), ([true; 3], "slave0")] {
         for (index, up) in (0..).zip(up) {
             lab.nic_mut(index).link.up = up;
@@ -182,7 +185,7 @@ fn an_engine_that_is_a_little_late_keeps_its_interval() {
     let start = lab.now;
     lab.timeout();
     lab.wait(ms(200));
-    assert_eq!(lab.take_times(start, |command| *command == Command::PollLinks), [0, 70, 170]);
+    assert_eq!(lab.take_times(start, |command| *command == Command::Query(Query::PollLinks)), [0, 70, 170]);
 }
 
 #[test]
@@ -192,7 +195,10 @@ fn a_late_engine_polls_once() {
     let start = lab.now;
     lab.timeout();
     lab.wait(ms(250));
-    assert_eq!(lab.take_times(start, |command| *command == Command::PollLinks), [0, 50, 150, 250]);
+    assert_eq!(
+        lab.take_times(start, |command| *command == Command::Query(Query::PollLinks)),
+        [0, 50, 150, 250]
+    );
 }
 
 #[test]
@@ -264,7 +270,7 @@ fn announcements_end_when_none_are_wanted_any_more() {
 }
 
 fn report(command: &Command) -> bool {
-    matches!(command, Command::Report { .. })
+    matches!(command, Command::Work(Work::SendReports { .. }))
 }
 
 #[test]
@@ -296,7 +302,7 @@ fn reports_go_by_the_active_slave_with_the_bonds_mac_and_end_with_it() {
     lab.set_link(2, false);
     lab.wait(ms(5000));
     let sent = |command| match command {
-        Command::Report { slot, mac } => Some((slot.index(), mac.bytes()[5])),
+        Command::Work(Work::SendReports { slot, mac }) => Some((slot.index(), mac.bytes()[5])),
         _ => None,
     };
     let sent: Vec<_> = lab.take().into_iter().filter_map(sent).collect();
@@ -322,7 +328,7 @@ fn announcements_go_by_the_active_slave_with_its_mac_and_restart() {
         .take()
         .into_iter()
         .filter_map(|command| match command {
-            Command::Announce { slot, mac } => {
+            Command::Announce(Announce { slot, mac }) => {
                 assert_eq!(lab.slaves[&slot].1, mac, "not what its frames carry");
                 Some(mac.bytes()[5])
             }
@@ -480,9 +486,9 @@ fn a_slave_without_unicast_is_reported_within_five_seconds() {
             lab.nic_mut(1).tx_packets += 10;
             lab.wait(ms(100));
         }
-        let told = lab.take_notices();
+        let told = lab.take_reports();
         assert!(
-            matches!(&told[..], [Notice::NoUnicast { slave, .. }] if slave == "slave1"),
+            matches!(&told[..], [Report::Notice(Notice::NoUnicast { slave, .. })] if slave == "slave1"),
             "{policy:?}: {told:?}"
         );
         assert!(lab.status(1).no_unicast > Some(100), "{policy:?}");
@@ -490,17 +496,22 @@ fn a_slave_without_unicast_is_reported_within_five_seconds() {
 
         lab.nic_mut(1).rx_unicast += 1;
         lab.wait(ms(10_000));
-        assert_eq!(lab.take_notices(), [Notice::HeardAgain { slave: "slave1".into() }], "{policy:?}");
+        assert_eq!(lab.take_reports(), [Notice::HeardAgain { slave: "slave1".into() }], "{policy:?}");
         assert_eq!(lab.status(1).no_unicast, None);
         lab.wait(ms(60_000));
-        assert!(!lab.take().iter().any(|command| matches!(command, Command::ReadCounters { .. })));
+        assert!(
+            !lab.take().iter().any(|command| matches!(command, Command::Query(Query::ReadCounters { .. })))
+        );
     }
 }
 
 #[test]
 fn reception_is_not_tested_under_active_nor_at_the_start() {
     let reads = |lab: &mut Lab| {
-        lab.take().iter().filter(|command| matches!(command, Command::ReadCounters { .. })).count()
+        lab.take()
+            .iter()
+            .filter(|command| matches!(command, Command::Query(Query::ReadCounters { .. })))
+            .count()
     };
     let mut lab = Lab::new(options(Nobody), 1);
     lab.join(0).unwrap();
@@ -541,10 +552,6 @@ fn every_timer_is_survived_by_a_bond_that_is_emptied() {
     lab.handle(Event::Gone { slot: lab.slot(1) }).unwrap();
     lab.wait(ms(5000));
     assert_eq!((lab.engine.poll_timeout(), lab.word, lab.carrier), (None, (None, None, 0), false));
-    let reasons: Vec<Reason> = lab
-        .take_notices()
-        .into_iter()
-        .filter_map(|notice| if let Notice::Failover { reason, .. } = notice { Some(reason) } else { None })
-        .collect();
+    let reasons: Vec<Reason> = lab.take_failovers().into_iter().map(|failover| failover.reason).collect();
     assert_eq!(reasons, [Reason::Left, Reason::Left]);
 }

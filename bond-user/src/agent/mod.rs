@@ -70,7 +70,7 @@ use self::{
         engine_thread::BondId,
         interface::{Host, Queues},
         receipt_writer::History,
-        work::Work,
+        work::WorkQueue,
     },
     lifecycle::{
         lost::Lost,
@@ -155,7 +155,7 @@ struct Bond {
     /// It is removed, unless it is confirmed.
     on_trial: AtomicBool,
     maps: Arc<Maps>,
-    effects: Work,
+    work: WorkQueue,
     history: History,
     /// How it was after the last event that its engine has handled.
     status: Receiver<BondStatus>,

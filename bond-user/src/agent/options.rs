@@ -10,7 +10,7 @@ use bond_core::{
 use tracing::info;
 
 use crate::{
-    agent::{Agent, AgentError, Bond, bond::worker::Effect},
+    agent::{Agent, AgentError, Bond, bond::work::Urgent},
     config::settings,
     report::event::What,
 };
@@ -77,7 +77,7 @@ impl Agent {
         let before = self.machine.engine.status(bond.id).await?.options;
         let event = Event::SetOptions(Box::new(options.clone()));
         self.machine.engine.request(bond.id, event).await??;
-        bond.effects.send(Effect::Options(Box::new(options.clone())));
+        bond.work.urgent(Urgent::SetOptions(Box::new(options.clone())));
         bond.change_goal(|goal| {
             let wished = &mut goal.config.options;
             let policy = if options.fail_over_mac == before.fail_over_mac {

@@ -11,7 +11,6 @@ use tracing::warn;
 use crate::{
     agent::{
         Agent, AgentError, Serving,
-        bond::engine_thread::Input,
         server::control::{self, Socket},
     },
     report::{
@@ -79,7 +78,7 @@ impl Agent {
         }
         for (name, bond) in self.all() {
             if !Record::is_there(paths, &name) {
-                bond.effects.read(|reads| reads.record = true);
+                bond.work.read(|reads| reads.record = true);
             }
         }
     }
@@ -115,10 +114,10 @@ impl Agent {
                     self.say_status().await;
                 }
             }
-            self.machine.engine.send(Input::CheckMaps);
+            self.machine.engine.check_maps();
             self.keep_places(&mut failures);
             for (name, bond) in self.all() {
-                bond.effects.look(|looks| looks.path = true);
+                bond.work.look(|looks| looks.path = true);
                 let pinned = match self.machine.planes.pins().check(&self.machine.paths.pins_of(&name)) {
                     Ok(()) => true,
                     Err(DataPlaneError::Unpinned(_)) => false,
@@ -126,7 +125,7 @@ impl Agent {
                     Err(_) => continue,
                 };
                 if bond.pinned.swap(pinned, Ordering::Relaxed) != pinned {
-                    bond.effects.read(|reads| reads.pinned = Some(pinned));
+                    bond.work.read(|reads| reads.pinned = Some(pinned));
                 }
             }
         }

@@ -25,17 +25,8 @@ pub struct Exceptions {
 }
 
 pub const EXCEPTIONS: Exceptions = Exceptions {
-    files: &[
-        ("bond-user/src/agent/bond/engine_thread.rs", 1160),
-        ("bond-user/src/agent/bond/worker.rs", 1247),
-    ],
-    functions: &[
-        ("bond-user/src/agent/bond/engine_thread.rs", "take", 67),
-        ("bond-user/src/agent/bond/engine_thread.rs", "device", 64),
-        ("bond-user/src/agent/bond/engine_thread.rs", "carry_out", 108),
-        ("bond-user/src/agent/bond/worker.rs", "new", 64),
-        ("bond-user/src/agent/lifecycle/start.rs", "start", 80),
-    ],
+    files: &[],
+    functions: &[("bond-user/src/agent/lifecycle/start.rs", "start", 80)],
     types: &[("bond-user", "Counters", 2, OLD)],
 };
 

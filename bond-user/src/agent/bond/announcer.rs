@@ -15,8 +15,7 @@ use crate::{
         engine_thread::{BondId, EngineHandle},
         interface::Host,
         recorder::{Entry, Recording},
-        work::WeakWork,
-        worker::Effect,
+        work::{Urgent, WeakWorkQueue},
     },
     report::{
         moment::monotonic,
@@ -96,7 +95,7 @@ impl Announcing {
 }
 
 /// A round that was sent, or could not be.
-pub struct Told {
+pub struct SentRound {
     pub slot: Slot,
     pub ifindex: u32,
     pub mac: Mac,
@@ -112,7 +111,7 @@ pub struct AnnouncerTask {
     pub devices: Arc<dyn Devices>,
     pub engine: EngineHandle,
     /// Weak: the bond's task ends when nobody else can ask it for anything.
-    pub effects: WeakWork,
+    pub work: WeakWorkQueue,
     pub recording: Recording,
     /// With the ifindex that each is for. Open as long as it is a slave: to close one takes the kernel a while.
     pub sockets: HashMap<Slot, (u32, Box<dyn SendFrames>)>,
@@ -160,8 +159,8 @@ impl AnnouncerTask {
         if let Err(error) = result {
             self.warn_of(&error);
         }
-        if let Some(effects) = self.effects.upgrade() {
-            effects.send(Effect::Announced(Box::new(Told { slot, ifindex, mac, frames })));
+        if let Some(work) = self.work.upgrade() {
+            work.urgent(Urgent::Announced(Box::new(SentRound { slot, ifindex, mac, frames })));
         }
         self.engine.event(self.id, Event::Announced { slot });
     }

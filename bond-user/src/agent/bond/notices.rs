@@ -1,6 +1,9 @@
 //! What the engine wants said, as lines of the log and as events.
 
-use bond_core::{command::Notice, status::MiiStatus};
+use bond_core::{
+    command::{Failover, Notice},
+    status::MiiStatus,
+};
 use tracing::{info, warn};
 
 use crate::report::{
@@ -9,19 +12,32 @@ use crate::report::{
     repeats, wording,
 };
 
-/// One line, INFO; WARN where someone should act. `at` is when it happened, if that was before an agent looked; the end of
-/// the line says of how many others it stands for.
-pub fn log(bond: &str, notice: &Notice, at: Option<Moment>, left_out: u32) {
-    let at = at.map(|at| format!(", at {} while no agent looked", at.time)).unwrap_or_default();
-    let at = format!("{at}{}", repeats::left_out(left_out));
+/// Logs one line, INFO; WARN where someone should act. The end of the line says how many others it stands for.
+pub fn log(bond: &str, notice: &Notice, left_out: u32) {
+    let left_out = repeats::left_out(left_out);
     match sentence(notice) {
-        (Weight::Info, sentence) => info!("{bond}: {sentence}{at}"),
-        (Weight::Warning, sentence) => warn!("{bond}: {sentence}{at}"),
+        (Weight::Info, sentence) => info!("{bond}: {sentence}{left_out}"),
+        (Weight::Warning, sentence) => warn!("{bond}: {sentence}{left_out}"),
     }
 }
 
-/// What is counted together where it comes again and again; none of what the engine bounds itself, and of failovers, whose
-/// lines are as many as their receipts.
+/// Logs a failover, WARN if no slave is active any more. `at` is when it happened, if no agent received it then.
+pub fn log_failover(bond: &str, failover: &Failover, at: Option<Moment>) {
+    let at = at.map(|at| format!(", at {} while no agent looked", at.time)).unwrap_or_default();
+    let why = wording::why(failover.reason, failover.seen);
+    match (&failover.from, &failover.to) {
+        (from, Some(to)) => {
+            let instead = from.as_ref().map(|from| format!(" instead of {from}")).unwrap_or_default();
+            info!("{bond}: active slave {to}{instead}: {why}{at}");
+        }
+        (from, None) => {
+            let from = from.as_deref().unwrap_or("none");
+            warn!("{bond}: no active slave instead of {from}: {why}, and no other is up{at}");
+        }
+    }
+}
+
+/// What is counted together where it comes again and again; none of what the engine bounds itself.
 pub fn kind(notice: &Notice) -> Option<String> {
     match notice {
         Notice::LinkDelayed { slave, .. } | Notice::LinkChanged { slave, .. } => {
@@ -37,21 +53,19 @@ pub fn kind(notice: &Notice) -> Option<String> {
         Notice::DuplicateMacReplaced { slave, .. } | Notice::ReleasedMacInUse { slave, .. } => {
             Some(format!("duplicate MAC of {slave}"))
         }
-        Notice::Failover { .. }
-        | Notice::PolicyTurnedActive { .. }
-        | Notice::Late { .. }
-        | Notice::Suspended { .. } => None,
+        Notice::PolicyTurnedActive { .. } | Notice::Late { .. } | Notice::Suspended { .. } => None,
     }
 }
 
-/// The event that tells it; none where something else does: a failover's receipt.
-pub fn event(notice: &Notice) -> Option<What> {
-    let link = |slave: &str, status: MiiStatus, delay_ms| {
-        Some(What::Link { slave: slave.to_owned(), mii_status: status.to_string(), delay_ms })
+/// Returns the event that reports it.
+pub fn event(notice: &Notice) -> What {
+    let link = |slave: &str, status: MiiStatus, delay_ms| What::Link {
+        slave: slave.to_owned(),
+        mii_status: status.to_string(),
+        delay_ms,
     };
-    let change = |slave: &str, change| Some(What::Slave { slave: slave.to_owned(), change });
+    let change = |slave: &str, change| What::Slave { slave: slave.to_owned(), change };
     match notice {
-        Notice::Failover { .. } => None,
         Notice::LinkDelayed { slave, up: false, delay_ms } => {
             link(slave, MiiStatus::GoingDown, Some(*delay_ms))
         }
@@ -72,10 +86,10 @@ pub fn event(notice: &Notice) -> Option<What> {
         | Notice::Late { .. }
         | Notice::Suspended { .. }
         | Notice::HeardAgain { .. }
-        | Notice::ReleasedMacInUse { .. } => Some(match sentence(notice) {
+        | Notice::ReleasedMacInUse { .. } => match sentence(notice) {
             (Weight::Info, text) => What::Note { text },
             (Weight::Warning, text) => What::Warning { text },
-        }),
+        },
     }
 }
 
@@ -89,15 +103,6 @@ enum Weight {
 fn sentence(notice: &Notice) -> (Weight, String) {
     use Weight::{Info, Warning};
     match notice {
-        Notice::Failover { from, to: Some(to), reason, seen, .. } => {
-            let instead = from.as_ref().map(|from| format!(" instead of {from}")).unwrap_or_default();
-            (Info, format!("active slave {to}{instead}: {}", wording::why(*reason, *seen)))
-        }
-        Notice::Failover { from, to: None, reason, seen, .. } => {
-            let from = from.as_deref().unwrap_or("none");
-            let why = wording::why(*reason, *seen);
-            (Warning, format!("no active slave instead of {from}: {why}, and no other is up"))
-        }
         Notice::LinkDelayed { slave, up: false, delay_ms } => {
             (Info, format!("{slave}: link down; disabled if it stays down for {delay_ms} ms"))
         }

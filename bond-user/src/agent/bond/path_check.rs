@@ -23,7 +23,8 @@ use crate::{
             interface::Host,
             receipt_writer::Part,
             recorder::Entry,
-            worker::{Effect, Effects, SlaveDevice, waiting},
+            work::Request,
+            worker::{SlaveDevice, Worker, waiting},
         },
     },
     report::wording::{self, PathFault, PathNote, Repair},
@@ -102,7 +103,36 @@ pub struct Seen {
     hooked: Option<Vec<PathNote>>,
 }
 
-/// What is told of the path that is no fault.
+/// What a bond's worker knows of the path of its packets.
+pub(super) struct PathCheck {
+    /// A device of the bond has had an event since the devices were checked to the end.
+    are_devices_unchecked: bool,
+    /// Faults of devices that were found by the last check.
+    device_faults: Vec<Found>,
+    /// The path is being read, and the answer has not come.
+    is_asked: bool,
+    /// The number of times that it was read.
+    checks: u32,
+    /// [`Worker::hook_changes`] as of the last time that hooks were read.
+    hook_changes_seen: u64,
+    pub(super) notes: Notes,
+}
+
+impl Default for PathCheck {
+    fn default() -> Self {
+        Self {
+            are_devices_unchecked: false,
+            device_faults: Vec::new(),
+            is_asked: false,
+            checks: 0,
+            // The first check reads them.
+            hook_changes_seen: u64::MAX,
+            notes: Notes::default(),
+        }
+    }
+}
+
+/// What is reported of the path that is no fault.
 #[derive(Default)]
 pub(super) struct Notes {
     ahead: Vec<PathNote>,
@@ -116,22 +146,22 @@ impl Notes {
     }
 }
 
-impl Effects {
-    /// Checks and restores what can be read without RTNL, and has the rest read. The answer is [`Effect::PathSeen`].
+impl Worker {
+    /// Checks and restores what can be read without RTNL, and has the rest read. The answer is [`Request::RepairPath`].
     pub(super) fn check_path(&mut self) {
         self.check_maps();
-        if self.is_path_asked {
+        if self.path.is_asked {
             return;
         }
         let Some(question) = self.question() else { return };
-        self.is_path_asked = true;
+        self.path.is_asked = true;
         let (work, lane) = (self.own_work.clone(), Arc::clone(&self.path_lane));
         tokio::spawn(async move {
             // One for all bonds: while another process holds RTNL, one thread waits for it.
             let _lane = lane.lock().await;
             let seen = question.ask().await;
             if let Some(work) = work.upgrade() {
-                work.send(Effect::PathSeen(Box::new(seen)));
+                work.request(Request::RepairPath(Box::new(seen)));
             }
         });
     }
@@ -190,14 +220,16 @@ impl Effects {
     fn question(&mut self) -> Option<Question> {
         let (port, bond) = self.ends()?;
         let slaves = self.to_check();
-        self.checks = self.checks.wrapping_add(1);
-        let is_due = self.checks.is_multiple_of(CHECKS_WITHOUT_EVENT);
+        self.path.checks = self.path.checks.wrapping_add(1);
+        let is_due = self.path.checks.is_multiple_of(CHECKS_WITHOUT_EVENT);
         let has_events = self.wanted.link_events == LinkEventSource::Netlink;
-        self.are_devices_unchecked |= self.is_changed.swap(false, Ordering::AcqRel);
-        let devices = is_due || self.are_devices_unchecked || !has_events || !self.device_faults.is_empty();
+        self.path.are_devices_unchecked |= self.is_changed.swap(false, Ordering::AcqRel);
+        let devices =
+            is_due || self.path.are_devices_unchecked || !has_events || !self.path.device_faults.is_empty();
         let hook_changes = self.hook_changes.load(Ordering::Acquire);
-        let hooks = is_due || std::mem::replace(&mut self.hook_changes_seen, hook_changes) != hook_changes;
-        self.are_devices_unchecked = false;
+        let hooks =
+            is_due || std::mem::replace(&mut self.path.hook_changes_seen, hook_changes) != hook_changes;
+        self.path.are_devices_unchecked = false;
         let attached = attachments(&slaves);
         let of_port = Filters {
             at: At::Port,
@@ -293,8 +325,8 @@ impl Effects {
     }
 
     /// Restores what was found wrong, and still is, and records it.
-    pub(super) async fn path_seen(&mut self, seen: Seen) {
-        self.is_path_asked = false;
+    pub(super) async fn repair_path(&mut self, seen: Seen) {
+        self.path.is_asked = false;
         let Seen { programs, filters, wrong, unknown, ahead, of_devices, hooked } = seen;
         let mut found = Vec::new();
         if let Some((port, bond)) = self.ends() {
@@ -307,7 +339,7 @@ impl Effects {
                 for wanted in wanted.iter().filter(|wanted| wrong.contains(&wanted.ifindex)) {
                     of_wrong.extend(self.repair_device(wanted).await);
                 }
-                self.device_faults =
+                self.path.device_faults =
                     of_wrong.iter().filter(|(_, repair)| *repair != Repair::Done).cloned().collect();
                 found.extend(of_wrong);
             }
@@ -315,14 +347,14 @@ impl Effects {
         let unknown = unknown.into_iter();
         found.extend(unknown.map(|(what, why)| (PathFault::Unknown { what, why }, Repair::None)));
         self.recording.add(Entry::Path(Part::Devices, found));
-        self.notes.ahead = ahead;
+        self.path.notes.ahead = ahead;
         if let Some(of_devices) = of_devices {
-            self.notes.of_devices = of_devices;
+            self.path.notes.of_devices = of_devices;
         }
         if let Some(hooked) = hooked {
-            self.notes.hooked = hooked;
+            self.path.notes.hooked = hooked;
         }
-        self.recording.add(Entry::Notes { all: self.notes.all(), logged: false });
+        self.recording.add(Entry::Notes { all: self.path.notes.all(), logged: false });
     }
 
     fn repair_programs(

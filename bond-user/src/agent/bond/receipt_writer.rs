@@ -11,7 +11,7 @@ use std::{
 
 use bond_core::{
     Time,
-    command::{Notice, Reason, Seen},
+    command::{Notice, Reason},
 };
 use tracing::{info, warn};
 
@@ -34,7 +34,7 @@ use crate::{
     },
 };
 
-pub use self::draft::{Draft, DropsBefore, Made};
+pub use self::draft::{Draft, DropsBefore, FailoverId, Made};
 
 /// The minimum time between two lines of the log about one fault.
 const BETWEEN_LINES: Time = Time::from_secs(60);
@@ -101,8 +101,8 @@ pub struct ReceiptWriter {
     /// What each part of the path check could not restore.
     faults: BTreeMap<Part, Vec<String>>,
     notes: Vec<PathNote>,
-    /// A receipt was written before the MAC addresses were changed: the slave of its failover, and the time.
-    without_macs: Option<(Option<String>, Time)>,
+    /// A receipt was written before its MAC addresses were changed.
+    without_macs: Option<WithoutMacs>,
 }
 
 /// Receipts that may wait to be written.
@@ -115,10 +115,25 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
 struct Open {
     draft: Draft,
     begun: Time,
+    /// The number of MAC addresses that are still to be changed.
+    macs_left: usize,
+    /// When the last one was changed.
     macs: Option<Time>,
     announced: Option<(Time, Announcement)>,
-    /// The commands that the engine gave together with the switch are done.
-    is_first_part_done: bool,
+}
+
+impl Open {
+    fn is_complete(&self) -> bool {
+        self.macs_left == 0 && (self.announced.is_some() || !self.draft.is_announced)
+    }
+}
+
+/// A failover whose receipt is written already.
+struct WithoutMacs {
+    id: FailoverId,
+    macs_left: usize,
+    to: Option<String>,
+    switched: Time,
 }
 
 impl ReceiptWriter {
@@ -151,22 +166,16 @@ impl ReceiptWriter {
         self.history.clone()
     }
 
+    /// Logs a notice, and sends its event.
     pub fn notice(&self, notice: &Notice) {
-        // It happened before, and is reported with the time of this line.
-        let earlier = self.open.as_ref().filter(|open| {
-            open.draft.is_late && matches!(notice, Notice::Failover { seen: Seen::Guard | Seen::Tick, .. })
-        });
         let admitted = match notices::kind(notice) {
             Some(kind) => self.admit(&kind),
             None => Some(0),
         };
         if let Some(left_out) = admitted {
-            let at = earlier.map(|open| Moment::at(open.draft.switched));
-            notices::log(&self.bond, notice, at, left_out);
+            notices::log(&self.bond, notice, left_out);
         }
-        if let Some(what) = notices::event(notice) {
-            self.feed.tell(&self.bond, what);
-        }
+        self.feed.tell(&self.bond, notices::event(notice));
     }
 
     pub fn carrier(&self, carrier: bool) {
@@ -252,25 +261,16 @@ impl ReceiptWriter {
         self.warn(&wording::unrecorded(changes));
     }
 
-    pub fn begin(&mut self, draft: Draft) {
+    /// Logs a failover, and begins its receipt, which is written when everything that the draft names is done.
+    pub fn failover(&mut self, draft: Draft) {
         // This failover superseded the one before, which keeps its steps so far.
         self.finish();
         self.without_macs = None;
-        let begun = monotonic();
-        self.open = Some(Open { draft, begun, macs: None, announced: None, is_first_part_done: false });
-    }
-
-    /// Notes that everything that was requested together with the switch is done.
-    pub fn first_part_done(&mut self) {
-        match &mut self.open {
-            Some(open) => open.is_first_part_done = true,
-            None => {
-                if let Some((to, switched)) = self.without_macs.take() {
-                    let after = monotonic().saturating_sub(switched);
-                    info!("{}: {}", self.bond, wording::macs_followed(to.as_deref(), after));
-                }
-            }
-        }
+        // One that happened before is logged with its time.
+        let at = draft.is_late.then(|| Moment::at(draft.switched));
+        notices::log_failover(&self.bond, &draft.failover, at);
+        let (begun, macs_left) = (monotonic(), draft.mac_changes);
+        self.open = Some(Open { draft, begun, macs_left, macs: None, announced: None });
         self.finish_if_done();
     }
 
@@ -300,14 +300,30 @@ impl ReceiptWriter {
     /// holds RTNL.
     fn finish_overdue(&mut self) {
         if self.macs_due().is_some_and(|left| left.is_zero()) {
-            self.without_macs = self.open.as_ref().map(|open| (open.draft.to.clone(), open.draft.switched));
+            self.without_macs = self.open.as_ref().map(|open| WithoutMacs {
+                id: open.draft.id,
+                macs_left: open.macs_left,
+                to: open.draft.failover.to.clone(),
+                switched: open.draft.switched,
+            });
             self.finish();
         }
     }
 
-    pub fn mac_changed(&mut self) {
-        if let Some(open) = &mut self.open {
+    /// Notes that so many of the MAC addresses of this failover were changed, or could not be.
+    pub fn macs_changed(&mut self, of: FailoverId, changes: usize) {
+        if let Some(open) = self.open.as_mut().filter(|open| open.draft.id == of) {
+            open.macs_left = open.macs_left.saturating_sub(changes);
             open.macs = Some(monotonic());
+        }
+        self.finish_if_done();
+        if let Some(late) = self.without_macs.as_mut().filter(|late| late.id == of) {
+            late.macs_left = late.macs_left.saturating_sub(changes);
+            if late.macs_left == 0 {
+                let after = monotonic().saturating_sub(late.switched);
+                info!("{}: {}", self.bond, wording::macs_followed(late.to.as_deref(), after));
+                self.without_macs = None;
+            }
         }
     }
 
@@ -334,9 +350,7 @@ impl ReceiptWriter {
     }
 
     fn finish_if_done(&mut self) {
-        let is_done =
-            |open: &Open| open.is_first_part_done && (open.announced.is_some() || !open.draft.is_announced);
-        if self.open.as_ref().is_some_and(is_done) {
+        if self.open.as_ref().is_some_and(Open::is_complete) {
             self.finish();
         }
     }
@@ -371,11 +385,11 @@ impl ReceiptWriter {
             bond: self.bond.clone(),
             switched: Moment::at(draft.switched),
             generation: draft.generation,
-            from: draft.from,
-            to: draft.to,
-            reason: draft.reason,
-            seen: draft.seen,
-            chosen: draft.chosen,
+            from: draft.failover.from,
+            to: draft.failover.to,
+            reason: draft.failover.reason,
+            seen: draft.failover.seen,
+            chosen: draft.failover.chosen,
             steps: Steps {
                 macs_us: macs.map(since_switch),
                 announce_us: announced.filter(|(_, what)| what.sent() > 0).map(|(at, _)| since_switch(at)),
@@ -397,3 +411,6 @@ impl ReceiptWriter {
         self.feed.tell(&self.bond, What::Failover { receipt });
     }
 }
+
+#[cfg(test)]
+mod tests;

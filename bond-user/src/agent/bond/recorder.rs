@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     mailbox::{Close, Mailbox, Open},
-    receipt_writer::{Draft, Part, ReceiptWriter},
+    receipt_writer::{Draft, FailoverId, Part, ReceiptWriter},
 };
 use crate::report::{
     receipt::Announcement,
@@ -23,12 +23,10 @@ const ENTRIES_AT_MOST: usize = 512;
 
 /// What is recorded.
 pub enum Entry {
-    /// The active slave changed; what goes with it follows, up to [`Self::FirstPartDone`] and the announcement.
+    /// The active slave changed. The draft says what completes its record.
     Failover(Box<Draft>),
-    /// Everything that was asked for together with the switch is done.
-    FirstPartDone,
-    /// A MAC address was changed, or could not be.
-    MacChanged,
+    /// So many MAC addresses of this failover were changed, or could not be.
+    MacsChanged(FailoverId, usize),
     /// A round of announcements was sent, or failed, at this time.
     Announced(Time, Announcement),
     /// The first announcement may not come any more.
@@ -91,8 +89,18 @@ impl Waiting {
                     | Entry::Restored(_)
                     | Entry::Unrecorded(_),
                 ) => self.dropped.lines = self.dropped.lines.saturating_add(1),
-                // They are parts of a receipt, or come again.
-                _ => {}
+                // They are parts of a receipt, or come again; a client that waits is never dropped.
+                Some(
+                    Entry::MacsChanged(..)
+                    | Entry::Announced(..)
+                    | Entry::WithoutAnnouncement
+                    | Entry::Path(..)
+                    | Entry::Notes { .. }
+                    | Entry::Reached(_)
+                    | Entry::Await(_)
+                    | Entry::Finish(_),
+                )
+                | None => {}
             }
         }
         self.entries.push_back(entry);
@@ -170,9 +178,8 @@ async fn run(mut receipt_writer: ReceiptWriter, shared: Arc<Mailbox<Waiting>>) {
 
 fn take(receipt_writer: &mut ReceiptWriter, entry: Entry) {
     match entry {
-        Entry::Failover(draft) => receipt_writer.begin(*draft),
-        Entry::FirstPartDone => receipt_writer.first_part_done(),
-        Entry::MacChanged => receipt_writer.mac_changed(),
+        Entry::Failover(draft) => receipt_writer.failover(*draft),
+        Entry::MacsChanged(of, changes) => receipt_writer.macs_changed(of, changes),
         Entry::Announced(at, announcement) => receipt_writer.announced(at, announcement),
         Entry::WithoutAnnouncement => receipt_writer.without_announcement(),
         Entry::Notice(notice) => receipt_writer.notice(&notice),
@@ -205,7 +212,7 @@ mod tests {
         let mut waiting = Waiting::default();
         let (reply, _asker) = oneshot::channel();
         waiting.add(Entry::Finish(reply));
-        waiting.add(Entry::MacChanged);
+        waiting.add(Entry::MacsChanged(FailoverId(1), 1));
         for number in 0..ENTRIES_AT_MOST + 9 {
             waiting.add(Entry::Warn(number.to_string()));
         }

@@ -1,7 +1,7 @@
 //! What waits for a bond's worker, and in which order it is done.
 //!
-//! The engine and everybody else add to it and never wait. Nothing in it grows without bound: what is urgent replaces
-//! what it overtakes, "look again" is a flag, and requests are as many as their askers, who wait.
+//! The engine thread and all tasks add to it and never wait. Nothing in it grows without bound: what is urgent replaces
+//! what it supersedes, "read it again" is a flag, and requests are as many as their clients, who wait.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -11,6 +11,7 @@ use std::{
 };
 
 use bond_common::{abi::Slot, mac::Mac};
+use bond_core::options::BondOptions;
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep_until},
@@ -20,19 +21,24 @@ use crate::{
     agent::{
         AgentError,
         bond::{
+            announcer::SentRound,
+            engine_thread::{EnslaveRequest, Reply, Stopping},
             mailbox::{Close, Mailbox, Open},
-            worker::{Effect, MacOf},
+            path_check::Seen,
+            receipt_writer::FailoverId,
         },
     },
+    config::Guard,
+    store::record::{Configured, Trial},
     sys::{found::Found, netlink::Interfaces},
 };
 
-/// Between two looks at what may change at any rate.
+/// The shortest time between two looks at what may change at any rate.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// The end of a worker. It comes before everything else, and what waits then is not done any more.
 pub enum End {
-    /// Restore everything as it was found. The answer names the slaves that are not here.
+    /// Restore the original state of everything. The answer names the slaves that are not in this network namespace.
     TearDown { reply: oneshot::Sender<Result<Vec<Found>, AgentError>> },
     /// Leave everything to the kernel.
     Keep { reply: oneshot::Sender<()> },
@@ -41,10 +47,166 @@ pub enum End {
 /// What the worker does next, in this order.
 pub enum Job {
     End(End),
-    /// MACs and carrier; then requests.
-    Do(Effect),
+    Urgent(Urgent),
     Read(Reads),
+    Request(Request),
     Look(Looks),
+}
+
+/// What follows from a failover, or decides about the next one. It comes before requests, and a newer one supersedes an
+/// older one that waits.
+pub enum Urgent {
+    SetMac(SetMac),
+    /// Set the carrier of the bond on or off.
+    SetCarrier(bool),
+    /// Options changed; some of them packets read.
+    SetOptions(Box<BondOptions>),
+    /// Whether the data plane may fail over by itself. [`Self::SetOptions`] follows, which publishes it.
+    SetGuard(Guard),
+    /// A round of announcements was sent, or could not be.
+    Announced(Box<SentRound>),
+}
+
+/// What an urgent job is about: of each there is at most one that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    Mac(MacOf),
+    Carrier,
+    Options,
+    Guard,
+    Announcement,
+}
+
+/// An interface whose MAC address is to be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MacOf {
+    Bond,
+    Slave(Slot),
+}
+
+/// A MAC address that is to be changed.
+#[derive(Debug)]
+pub struct SetMac {
+    pub of: MacOf,
+    pub mac: Mac,
+    /// How many times the engine has asked for a MAC address of this interface, and waits for an answer.
+    pub answers: u32,
+    /// The failover in whose record the change is a step, and how many of its steps.
+    pub failover: Option<(FailoverId, usize)>,
+}
+
+impl SetMac {
+    /// Creates a change that is a step of this failover, if it is one of any.
+    pub fn new(of: MacOf, mac: Mac, failover: Option<FailoverId>) -> Self {
+        Self { of, mac, answers: 1, failover: failover.map(|failover| (failover, 1)) }
+    }
+
+    /// Takes over what is owed for an older change of the same interface, which is not made any more. The record of an older
+    /// failover is complete as soon as there is a newer one.
+    fn supersede(&mut self, older: &Self) {
+        self.answers = self.answers.saturating_add(older.answers);
+        self.failover = match (self.failover, older.failover) {
+            (Some((newer, steps)), Some((older, more))) if newer == older => Some((newer, steps + more)),
+            (newer, older) => newer.or(older),
+        };
+    }
+}
+
+impl Urgent {
+    fn subject(&self) -> Subject {
+        match self {
+            Self::SetMac(change) => Subject::Mac(change.of),
+            Self::SetCarrier(_) => Subject::Carrier,
+            Self::SetOptions(_) => Subject::Options,
+            Self::SetGuard(_) => Subject::Guard,
+            Self::Announced(_) => Subject::Announcement,
+        }
+    }
+}
+
+/// An interface that the engine has accepted as a slave.
+pub struct Enslave {
+    pub slot: Slot,
+    /// The MAC address that the engine wants it to have; None keeps the one of the request.
+    pub mac: Option<Mac>,
+    pub request: Box<EnslaveRequest>,
+}
+
+/// Something that is done in the order in which it was asked for.
+pub enum Request {
+    Enslave(Enslave),
+    /// Release a slave. Answered, if a client waits, when it is released, or with what could not be restored.
+    Release {
+        slot: Slot,
+        mac: Option<Mac>,
+        reply: Option<Reply>,
+    },
+    /// The device of a slave vanished: remove what is left of the slave.
+    Forget {
+        slot: Slot,
+        reply: Option<Reply>,
+    },
+    /// Change a MAC address of a slave that is being set up, or released.
+    SetMac(SetMac),
+    /// Log that this slave was made a port of another device, and leaves.
+    WarnOfMaster {
+        slot: Slot,
+        master: u32,
+    },
+    /// Have the record name no interface but those that are slaves. Answered when it does.
+    TidyRecord {
+        reply: Reply,
+    },
+    /// Have the record name what a configuration sets on bond0. Answered when it does.
+    RecordConfigured {
+        configured: Configured,
+        reply: Reply,
+    },
+    /// Have the record say until when the bond is on trial. Answered when it does.
+    RecordTrial {
+        trial: Option<Trial>,
+        reply: Reply,
+    },
+    /// Give the bond another MTU, in bytes. Answered when all its devices have it, or have the former one again.
+    SetMtu {
+        mtu: u32,
+        reply: Reply,
+    },
+    /// Restore what the check of the path has found.
+    RepairPath(Box<Seen>),
+    /// Answered when everything that was asked for before is done.
+    Settle {
+        reply: oneshot::Sender<()>,
+    },
+    /// Answered when everything that was asked for before is done, and every failover so far has its record.
+    AwaitRecords {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+impl Request {
+    /// Returns the slot whose interface it sets up, or takes away.
+    fn sets_up(&self) -> Option<Slot> {
+        match self {
+            Self::Enslave(Enslave { slot, .. }) | Self::Release { slot, .. } | Self::Forget { slot, .. } => {
+                Some(*slot)
+            }
+            Self::SetMac(_)
+            | Self::WarnOfMaster { .. }
+            | Self::TidyRecord { .. }
+            | Self::RecordConfigured { .. }
+            | Self::RecordTrial { .. }
+            | Self::SetMtu { .. }
+            | Self::RepairPath(_)
+            | Self::Settle { .. }
+            | Self::AwaitRecords { .. } => None,
+        }
+    }
+
+    /// Returns whether what is to be looked at comes before it.
+    fn is_about_the_end(&self) -> bool {
+        matches!(self, Self::Settle { .. } | Self::AwaitRecords { .. })
+    }
 }
 
 /// What is to be read, each at most as often as the engine's clocks say.
@@ -102,48 +264,38 @@ impl Looks {
     }
 }
 
-/// What an effect waits behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lane {
-    Urgent,
-    Request,
-}
-
 #[derive(Default)]
 struct Waiting {
     end: Option<End>,
-    urgent: VecDeque<Effect>,
-    requests: VecDeque<Effect>,
+    urgent: VecDeque<Urgent>,
+    requests: VecDeque<Request>,
     reads: Reads,
     looks: Looks,
     /// What was to be looked at has been, for the settling that is the next request.
     has_looked_to_settle: bool,
-    /// Nobody can add anything any more.
+    /// Nothing can be added any more.
     closed: bool,
 }
 
 impl Waiting {
-    fn add(&mut self, effect: Effect) {
-        match effect.lane() {
-            Lane::Urgent => self.add_urgent(effect),
-            Lane::Request => self.requests.push_back(effect),
+    /// What supersedes an older job about the same thing takes over what that owes.
+    fn add_urgent(&mut self, mut job: Urgent) {
+        if let Urgent::SetMac(change) = job {
+            if let MacOf::Slave(slot) = change.of
+                && self.requests.iter().any(|request| request.sets_up() == Some(slot))
+            {
+                // The slave is being set up, or taken away: its MAC address comes after that.
+                return self.requests.push_back(Request::SetMac(change));
+            }
+            job = Urgent::SetMac(change);
         }
-    }
-
-    /// What overtakes an older wish for the same thing takes its place among those who wait for an answer.
-    fn add_urgent(&mut self, mut effect: Effect) {
-        if let Effect::SetMac { of: MacOf::Slave(slot), .. } = &effect
-            && self.requests.iter().any(|request| request.sets_up() == Some(*slot))
-        {
-            // The slave is being set up, or taken away: its MAC comes in its turn.
-            return self.requests.push_back(effect);
+        let subject = job.subject();
+        let older = self.urgent.iter().position(|waiting| waiting.subject() == subject);
+        let older = older.and_then(|place| self.urgent.remove(place));
+        if let (Urgent::SetMac(change), Some(Urgent::SetMac(older))) = (&mut job, older) {
+            change.supersede(&older);
         }
-        if let Some(place) = self.urgent.iter().position(|waiting| waiting.is_overtaken_by(&effect))
-            && let Some(overtaken) = self.urgent.remove(place)
-        {
-            effect.overtake(&overtaken);
-        }
-        self.urgent.push_back(effect);
+        self.urgent.push_back(job);
     }
 
     fn is_urgent(&self) -> bool {
@@ -155,26 +307,25 @@ impl Waiting {
         if let Some(end) = self.end.take() {
             return Some(Job::End(end));
         }
-        if let Some(effect) = self.urgent.pop_front() {
-            return Some(Job::Do(effect));
+        if let Some(job) = self.urgent.pop_front() {
+            return Some(Job::Urgent(job));
         }
         if self.reads != Reads::default() {
             return Some(Job::Read(std::mem::take(&mut self.reads)));
         }
         // An interface that is gone as a slave is looked at as another one after that.
         let settles = match self.requests.front() {
-            Some(Effect::Settle { .. } | Effect::AwaitRecords { .. }) => true,
-            Some(_) => return self.requests.pop_front().map(Job::Do),
+            Some(request) if request.is_about_the_end() => true,
+            Some(_) => return self.requests.pop_front().map(Job::Request),
             None => false,
         };
-        // Whoever wants to know that everything is done means what was to be looked at, too; once, since it may change for
-        // ever.
+        // A client that waits for the end means what was to be looked at, too; once, since it may change for ever.
         if (look || settles && !self.has_looked_to_settle) && !self.looks.is_empty() {
             self.has_looked_to_settle = true;
             return Some(Job::Look(std::mem::take(&mut self.looks)));
         }
         self.has_looked_to_settle = false;
-        self.requests.pop_front().map(Job::Do)
+        self.requests.pop_front().map(Job::Request)
     }
 }
 
@@ -186,32 +337,48 @@ impl Close for Waiting {
 
 /// Adds to a worker's work. When the last clone is dropped, the worker ends after what waits.
 #[derive(Clone)]
-pub struct Work(Arc<Open<Waiting>>);
+pub struct WorkQueue(Arc<Open<Waiting>>);
 
-/// As [`Work`], without keeping the worker from its end.
+/// As [`WorkQueue`], without keeping the worker from its end.
 #[derive(Clone)]
-pub struct WeakWork(Weak<Open<Waiting>>);
+pub struct WeakWorkQueue(Weak<Open<Waiting>>);
 
-impl WeakWork {
-    /// None if the worker has ended, or is about to.
-    pub fn upgrade(&self) -> Option<Work> {
-        self.0.upgrade().map(Work)
+impl WeakWorkQueue {
+    /// Returns None if the worker has ended, or is about to.
+    pub fn upgrade(&self) -> Option<WorkQueue> {
+        self.0.upgrade().map(WorkQueue)
     }
 }
 
-impl Work {
-    /// Work, and who takes it.
+impl WorkQueue {
+    /// Creates the ends of a queue.
     pub fn new() -> (Self, Jobs) {
         let shared = Arc::<Mailbox<Waiting>>::default();
         (Self(Arc::new(Open(Arc::clone(&shared)))), Jobs { shared, looked: None })
     }
 
-    pub fn downgrade(&self) -> WeakWork {
-        WeakWork(Arc::downgrade(&self.0))
+    pub fn downgrade(&self) -> WeakWorkQueue {
+        WeakWorkQueue(Arc::downgrade(&self.0))
     }
 
-    pub fn send(&self, effect: Effect) {
-        self.0.change(|waiting| waiting.add(effect));
+    /// Adds what is done before requests.
+    pub fn urgent(&self, job: Urgent) {
+        self.0.change(|waiting| waiting.add_urgent(job));
+    }
+
+    /// Adds what is done in order.
+    pub fn request(&self, request: Request) {
+        self.0.change(|waiting| waiting.requests.push_back(request));
+    }
+
+    /// Adds a request that is answered, and waits for the answer.
+    ///
+    /// # Errors
+    /// The worker has ended.
+    pub async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.request(request(reply));
+        answer.await.map_err(|_| Stopping)
     }
 
     /// Has something read.
@@ -230,7 +397,7 @@ impl Work {
     }
 }
 
-/// The worker's end of [`Work`].
+/// The worker's end of [`WorkQueue`].
 pub struct Jobs {
     shared: Arc<Mailbox<Waiting>>,
     /// The last look.
@@ -313,13 +480,21 @@ mod tests {
         Mac::new([2, 0, 0, 0, 0, last])
     }
 
-    fn set_mac(of: MacOf, last: u8) -> Effect {
-        Effect::SetMac { of, mac: mac(last), answers: 1 }
+    fn set_mac(of: MacOf, last: u8) -> Urgent {
+        Urgent::SetMac(SetMac::new(of, mac(last), None))
     }
 
-    fn settle() -> (Effect, oneshot::Receiver<()>) {
+    fn release(index: u8) -> Request {
+        Request::Release { slot: slot(index), mac: None, reply: None }
+    }
+
+    fn settle() -> (Request, oneshot::Receiver<()>) {
         let (reply, settled) = oneshot::channel();
-        (Effect::Settle { reply }, settled)
+        (Request::Settle { reply }, settled)
+    }
+
+    fn change(SetMac { of, mac, answers, .. }: &SetMac) -> String {
+        format!("{of:?} {mac} {answers}")
     }
 
     /// What is done next, in a word.
@@ -329,14 +504,12 @@ mod tests {
             Some(Job::End(_)) => "end".into(),
             Some(Job::Read(_)) => "read".into(),
             Some(Job::Look(_)) => "look".into(),
-            Some(Job::Do(effect)) => match effect {
-                Effect::SetMac { of, mac, answers } => format!("{of:?} {mac} {answers}"),
-                Effect::SetCarrier(up) => format!("carrier {up}"),
-                Effect::FailedOver => "failed over".into(),
-                Effect::Release { slot, .. } => format!("release {}", slot.index()),
-                Effect::Settle { .. } => "settle".into(),
-                _ => "other".into(),
-            },
+            Some(Job::Urgent(Urgent::SetMac(set)) | Job::Request(Request::SetMac(set))) => change(&set),
+            Some(Job::Urgent(Urgent::SetCarrier(up))) => format!("carrier {up}"),
+            Some(Job::Urgent(Urgent::SetGuard(_))) => "guard".into(),
+            Some(Job::Request(Request::Release { slot, .. })) => format!("release {}", slot.index()),
+            Some(Job::Request(Request::Settle { .. })) => "settle".into(),
+            Some(Job::Urgent(_) | Job::Request(_)) => "other".into(),
         }
     }
 
@@ -351,18 +524,13 @@ mod tests {
         let (settle, _settled) = settle();
         waiting.looks.uppers = true;
         waiting.reads.links = true;
-        for effect in [
-            Effect::Release { slot: slot(3), mac: None },
-            settle,
-            Effect::FailedOver,
-            Effect::SetCarrier(true),
-            set_mac(MacOf::Slave(slot(1)), 1),
-        ] {
-            waiting.add(effect);
-        }
+        waiting.requests.extend([release(3), settle]);
+        waiting.add_urgent(Urgent::SetGuard(Guard::Auto));
+        waiting.add_urgent(Urgent::SetCarrier(true));
+        waiting.add_urgent(set_mac(MacOf::Slave(slot(1)), 1));
         waiting.end = Some(End::Keep { reply: oneshot::channel().0 });
         let macs = format!("{:?} {} 1", MacOf::Slave(slot(1)), mac(1));
-        let order = ["end", "failed over", "carrier true", &macs, "read", "release 3", "look", "settle"];
+        let order = ["end", "guard", "carrier true", &macs, "read", "release 3", "look", "settle"];
         assert_eq!(all(&mut waiting, false), order);
     }
 
@@ -376,10 +544,10 @@ mod tests {
             (MacOf::Slave(slot(1)), 4),
             (MacOf::Slave(slot(0)), 5),
         ] {
-            waiting.add(set_mac(of, last));
+            waiting.add_urgent(set_mac(of, last));
         }
-        waiting.add(Effect::SetCarrier(true));
-        waiting.add(Effect::SetCarrier(false));
+        waiting.add_urgent(Urgent::SetCarrier(true));
+        waiting.add_urgent(Urgent::SetCarrier(false));
         let expected = [(MacOf::Bond, 2, 1), (MacOf::Slave(slot(1)), 4, 1), (MacOf::Slave(slot(0)), 5, 3)];
         let mut expected =
             expected.map(|(of, last, answers)| format!("{of:?} {} {answers}", mac(last))).to_vec();
@@ -388,34 +556,43 @@ mod tests {
     }
 
     #[test]
-    fn the_mac_of_a_slave_is_set_after_it_joined_or_left() {
-        let mut waiting = Waiting::default();
-        waiting.add(Effect::Release { slot: slot(0), mac: None });
-        waiting.add(set_mac(MacOf::Slave(slot(0)), 1));
-        waiting.add(set_mac(MacOf::Slave(slot(1)), 2));
-        let of = |index, last| format!("{:?} {} 1", MacOf::Slave(slot(index)), mac(last));
-        assert_eq!(all(&mut waiting, false), [of(1, 2), "release 0".into(), of(0, 1)]);
+    fn a_superseded_mac_is_a_step_of_the_last_failover() {
+        type Row<'a> = (&'a [Option<u64>], Option<(u64, usize)>);
+        let table: [Row<'_>; 5] = [
+            (&[None, None], None),
+            (&[Some(1), None], Some((1, 1))),
+            (&[None, Some(1), Some(1)], Some((1, 2))),
+            (&[Some(1), Some(2)], Some((2, 1))),
+            (&[Some(1), Some(2), None, Some(2)], Some((2, 2))),
+        ];
+        for (failovers, expected) in table {
+            let mut waiting = Waiting::default();
+            for failover in failovers {
+                let failover = failover.map(FailoverId);
+                waiting.add_urgent(Urgent::SetMac(SetMac::new(MacOf::Bond, mac(1), failover)));
+            }
+            let Some(Job::Urgent(Urgent::SetMac(set))) = waiting.take(false) else { panic!("no MAC") };
+            assert_eq!(set.answers as usize, failovers.len());
+            assert_eq!(set.failover.map(|(failover, steps)| (failover.0, steps)), expected, "{failovers:?}");
+            assert!(waiting.take(false).is_none());
+        }
     }
 
     #[test]
-    fn work_of_each_failover_waits_once() {
+    fn the_mac_of_a_slave_is_set_after_it_joined_or_left() {
         let mut waiting = Waiting::default();
-        for _ in 0..3 {
-            waiting.add(set_mac(MacOf::Bond, 1));
-            waiting.add(Effect::FailedOver);
-        }
-        // The last failover's MAC addresses come before what follows them.
-        assert_eq!(
-            all(&mut waiting, false),
-            [format!("{:?} {} 3", MacOf::Bond, mac(1)), "failed over".into()]
-        );
+        waiting.requests.push_back(release(0));
+        waiting.add_urgent(set_mac(MacOf::Slave(slot(0)), 1));
+        waiting.add_urgent(set_mac(MacOf::Slave(slot(1)), 2));
+        let of = |index, last| format!("{:?} {} 1", MacOf::Slave(slot(index)), mac(last));
+        assert_eq!(all(&mut waiting, false), [of(1, 2), "release 0".into(), of(0, 1)]);
     }
 
     #[test]
     fn settling_polls_once_and_ends() {
         let mut waiting = Waiting::default();
         let (settle, _settled) = settle();
-        waiting.add(settle);
+        waiting.requests.push_back(settle);
         for expected in ["look", "settle", "nothing"] {
             // Neighbours never stop.
             waiting.looks.addresses.insert(7);
@@ -426,7 +603,7 @@ mod tests {
 
     #[tokio::test]
     async fn polls_are_made_at_most_once_per_interval() {
-        let (work, mut jobs) = Work::new();
+        let (work, mut jobs) = WorkQueue::new();
         let start = Instant::now();
         for look in 0..5 {
             for ifindex in 0..100 {
@@ -436,8 +613,8 @@ mod tests {
             assert!(start.elapsed() >= BETWEEN_LOOKS * look, "{:?}", start.elapsed());
         }
         work.look(|looks| looks.host = true);
-        work.send(Effect::FailedOver);
-        assert_eq!(name(jobs.next().await), "failed over", "a look that is not due holds nothing up");
+        work.urgent(Urgent::SetCarrier(true));
+        assert_eq!(name(jobs.next().await), "carrier true", "a look that is not due holds nothing up");
         drop(work);
         assert_eq!(name(jobs.next().await), "look", "what waits is done before the end");
         assert_eq!(name(jobs.next().await), "nothing");
@@ -445,7 +622,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_poll_yields_to_urgent_work_and_is_made_later() {
-        let (work, mut jobs) = Work::new();
+        let (work, mut jobs) = WorkQueue::new();
         let looks = Looks { uppers: true, ..Looks::default() };
         assert_eq!(jobs.unless_urgent(looks.clone(), async { 7 }).await, Some(7));
         {
@@ -454,7 +631,7 @@ mod tests {
             assert_eq!(breaking_off.as_mut().poll(&mut context), Poll::Pending);
             work.look(|looks| looks.host = true);
             assert_eq!(breaking_off.as_mut().poll(&mut context), Poll::Pending, "that is not urgent");
-            work.send(Effect::SetCarrier(true));
+            work.urgent(Urgent::SetCarrier(true));
             assert_eq!(breaking_off.as_mut().poll(&mut context), Poll::Ready(None::<()>));
         }
         assert_eq!(name(jobs.next().await), "carrier true");

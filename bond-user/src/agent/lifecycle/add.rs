@@ -117,7 +117,7 @@ impl Agent {
         on_trial: bool,
     ) {
         let lifecycle::create::Created { hook, queues, host, pair, port, maps, started, wanted } = made;
-        let lifecycle::start::Started { effects, history, status } = started;
+        let lifecycle::start::Started { work, history, status } = started;
         let name = config.name.clone();
         self.machine.feed.tell(&name, What::Bond { change: BondChange::Up });
         let goal = Goal { config, of_files: false, wanted };
@@ -139,7 +139,7 @@ impl Agent {
             is_elsewhere: AtomicBool::new(is_elsewhere),
             on_trial: AtomicBool::new(on_trial),
             maps,
-            effects,
+            work,
             history,
             status,
             pinned: AtomicBool::new(true),

@@ -1,13 +1,12 @@
 //! What a configuration sets on bond0: its addresses, routes and MTU.
 
 use ipnet::IpNet;
-use tokio::sync::oneshot;
 use tracing::info;
 
 use crate::{
     agent::{
         AgentError,
-        bond::{engine_thread::Stopping, work::Work, worker::Effect},
+        bond::work::{Request, WorkQueue},
     },
     config::{self, BondConfig, Destination},
     store::record::Configured,
@@ -53,10 +52,8 @@ pub fn configured(bond: u32, config: &BondConfig) -> Configured {
 }
 
 /// Has the record name what a configuration sets on bond0.
-pub async fn record_configured(effects: &Work, configured: Configured) -> Result<(), AgentError> {
-    let (reply, recorded) = oneshot::channel();
-    effects.send(Effect::Configured { configured, reply });
-    recorded.await.map_err(|_| Stopping)?
+pub async fn record_configured(work: &WorkQueue, configured: Configured) -> Result<(), AgentError> {
+    work.ask(|reply| Request::RecordConfigured { configured, reply }).await?
 }
 
 /// Removes what a former configuration has set on bond0, where it still is, after the present one was set.

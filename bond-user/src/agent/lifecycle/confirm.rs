@@ -12,14 +12,14 @@ use std::{
 };
 
 use bond_core::name::BondName;
-use tokio::{
-    sync::{Notify, oneshot},
-    time::sleep,
-};
+use tokio::{sync::Notify, time::sleep};
 use tracing::warn;
 
 use crate::{
-    agent::{Agent, AgentError, Bond, bond::engine_thread::Stopping, bond::worker::Effect},
+    agent::{
+        Agent, AgentError, Bond,
+        bond::{engine_thread::Stopping, work::Request},
+    },
     report::{lines, wording},
     store::record::{Record, Trial},
     sys::directory::Trust,
@@ -209,9 +209,7 @@ impl Confirmation {
 impl Bond {
     /// Has the record say until when the bond is on trial.
     async fn record_trial(&self, trial: Option<Trial>) -> Result<(), AgentError> {
-        let (reply, recorded) = oneshot::channel();
-        self.effects.send(Effect::Trial { trial, reply });
-        recorded.await.map_err(|_| Stopping)?
+        self.work.ask(|reply| Request::RecordTrial { trial, reply }).await?
     }
 
     /// Has it stay.

@@ -10,8 +10,8 @@ use crate::{
     agent::{
         Agent, AgentError, Bond, Past, Phase,
         bond::{
-            engine_thread::{BondId, Input, Stopping},
-            work::{End, Work},
+            engine_thread::{BondId, Stopping},
+            work::{End, WorkQueue},
         },
         lifecycle::machine::Machine,
     },
@@ -42,7 +42,7 @@ pub async fn undo(machine: &Machine, id: BondId, bond: &BondName, cause: &AgentE
     }
     limits::release_files();
     // The bond's task, if it was started, ends when no sender of requests is left.
-    machine.engine.send(Input::Remove(id));
+    machine.engine.remove(id);
     if let Some(task) = machine.tasks.take(id) {
         let _ = task.await;
     }
@@ -59,11 +59,11 @@ pub async fn undo(machine: &Machine, id: BondId, bond: &BondName, cause: &AgentE
 pub async fn take_down(
     machine: &Machine,
     (name, id): (&BondName, BondId),
-    effects: &Work,
+    work: &WorkQueue,
 ) -> Result<Vec<String>, AgentError> {
-    machine.engine.send(Input::Remove(id));
+    machine.engine.remove(id);
     let (reply, done) = oneshot::channel();
-    effects.end(End::TearDown { reply });
+    work.end(End::TearDown { reply });
     let absent = done.await.map_err(|_| Stopping)??;
     machine.paths.forget(name);
     machine.feed.tell(name, What::Bond { change: BondChange::Down });
@@ -111,7 +111,7 @@ impl Agent {
             }
             if let (true, Ok(kept_how)) = (keep, pins) {
                 let (reply, kept) = oneshot::channel();
-                bond.effects.end(End::Keep { reply });
+                bond.work.end(End::Keep { reply });
                 let _ = kept.await;
                 self.machine.feed.tell(&name, What::Bond { change: BondChange::Kept });
                 info!("{name}: {kept_how}");
@@ -133,7 +133,7 @@ impl Agent {
         name: &BondName,
         bond: &Bond,
     ) -> Result<Vec<String>, AgentError> {
-        take_down(&self.machine, (name, bond.id), &bond.effects).await
+        take_down(&self.machine, (name, bond.id), &bond.work).await
     }
 
     /// Takes one bond down. Returns what should be known about it.

@@ -2,19 +2,15 @@
 
 use std::sync::Arc;
 
-use bond_core::{
-    event::{Event, NewSlave},
-    name::BondName,
-};
+use bond_core::{event::NewSlave, name::BondName};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use crate::{
     agent::{
         AgentError,
         bond::{
-            engine_thread::{BondId, Stopping},
-            work::Work,
-            worker::Effect,
+            engine_thread::{BondId, EnslaveRequest, Stopping},
+            work::{Request, WorkQueue},
         },
         lifecycle::{checks::check_nic, create::DEFAULT_MTU, machine::Machine},
     },
@@ -31,30 +27,32 @@ use crate::{
 pub struct Joining<'a> {
     pub bond: &'a BondName,
     pub id: BondId,
-    pub effects: &'a Work,
+    pub work: &'a WorkQueue,
     pub hook: Hook,
 }
 
 /// Enslaves one more interface, which must exist. Its ifindex is the answer.
 pub async fn join(machine: &Machine, to: Joining<'_>, slave: &SlaveConfig) -> Result<u32, AgentError> {
-    let Joining { bond, id, effects, hook } = to;
-    let (reply, tidied) = oneshot::channel();
-    effects.send(Effect::TidyRecord { reply });
-    tidied.await.map_err(|_| Stopping)??;
+    let Joining { bond, id, work, hook } = to;
+    work.ask(|reply| Request::TidyRecord { reply }).await??;
     let plan = EnslavePlan { mac: None, mtu: DEFAULT_MTU, hook, unicast: Vec::new() };
     let claim = Arc::clone(&machine.enslaving).lock_owned().await;
     let found = observe(machine, (&slave.name, Some(bond)), &plan).await?;
     check_nic(slave, &found)?;
     let ifindex = found.ifindex;
-    enslave(machine, (id, effects), (slave, &found), Some(claim)).await?;
+    enslave(machine, id, (slave, found), Some(claim)).await?;
     Ok(ifindex)
 }
 
-/// `claim` is [`Machine::enslaving`], unless the caller holds it: it is given back when the record names the interface.
+/// Enslaves an interface that was observed. `claim` is [`Machine::enslaving`], unless the caller holds it: it is released when
+/// the record names the interface.
+///
+/// # Errors
+/// The engine refuses the interface, or it cannot be set up; then its original state is restored.
 pub async fn enslave(
     machine: &Machine,
-    (id, effects): (BondId, &Work),
-    (config, found): (&SlaveConfig, &Found),
+    id: BondId,
+    (config, found): (&SlaveConfig, Found),
     claim: Option<OwnedMutexGuard<()>>,
 ) -> Result<(), AgentError> {
     let link = machine.devices.link_by_index(found.ifindex).await?;
@@ -67,25 +65,17 @@ pub async fn enslave(
         can_set_mac,
         options: config.options,
     };
-    let ((reply, joined), (recorded, is_recorded)) = (oneshot::channel(), oneshot::channel());
-    effects.send(Effect::AwaitJoin { found: Box::new(found.clone()), mac: config.mac, recorded, reply });
-    machine.engine.request(id, Event::Join(slave)).await??;
-    // Its other end is dropped, whatever became of it. Others read in the record whose the interface is.
-    let _ = is_recorded.await;
-    drop(claim);
-    joined.await.map_err(|_| Stopping)??;
-    // Readers see it as a slave from now on.
-    machine.engine.status(id).await?;
-    Ok(())
+    let (reply, joined) = oneshot::channel();
+    let request = EnslaveRequest { slave, found, mac: config.mac, claim, reply };
+    machine.engine.enslave(id, request);
+    joined.await.map_err(|_| Stopping)?
 }
 
 /// Waits until what the slaves' joining set off is done: the election, the bond's carrier and MAC.
-pub async fn settle(machine: &Machine, id: BondId, effects: &Work) -> Result<(), AgentError> {
+pub async fn settle(machine: &Machine, id: BondId, work: &WorkQueue) -> Result<(), AgentError> {
     // Its answer comes after everything that the engine was told before.
     machine.engine.status(id).await?;
-    let (reply, settled) = oneshot::channel();
-    effects.send(Effect::Settle { reply });
-    Ok(settled.await.map_err(|_| Stopping)?)
+    Ok(work.ask(|reply| Request::Settle { reply }).await?)
 }
 
 /// Looks at an interface that is to be a slave or a port. The bond is named where it exists.

@@ -12,16 +12,13 @@ use bond_core::{
     options::SlaveOptions,
     status::{BondStatus, SlaveStatus},
 };
-use tokio::{
-    sync::oneshot,
-    time::{Duration, sleep},
-};
+use tokio::time::{Duration, sleep};
 use tracing::{info, warn};
 
 use crate::{
     agent::{
         Agent, AgentError, Bond, Goal,
-        bond::{engine_thread::Stopping, link_mail::LinkFeed, worker::Effect},
+        bond::{engine_thread::Stopping, link_mail::LinkFeed},
         lifecycle::{
             checks,
             join::{self, Joining},
@@ -151,7 +148,7 @@ impl Bond {
     }
 
     pub(in crate::agent) fn joining<'a>(&'a self, name: &'a BondName) -> Joining<'a> {
-        Joining { bond: name, id: self.id, effects: &self.effects, hook: self.hook }
+        Joining { bond: name, id: self.id, work: &self.work, hook: self.hook }
     }
 
     /// Enslaves `link` if it is one that this bond waits for.
@@ -170,7 +167,7 @@ impl Bond {
             return Ok(());
         };
         // One that was away is put back first.
-        join::settle(machine, self.id, &self.effects).await.map_err(|_| Stopping)?;
+        join::settle(machine, self.id, &self.work).await.map_err(|_| Stopping)?;
         let answer = join::join(machine, self.joining(name), &wanted.config).await;
         if let Err(error) = &answer {
             warn!(
@@ -272,9 +269,7 @@ impl Agent {
         let status = self.machine.engine.status(bond.id).await?;
         let slot = slot_of(name, &status, slave)?;
         let ifindex = status.slaves.iter().find(|known| known.name == slave).map(|known| known.ifindex);
-        let (reply, released) = oneshot::channel();
-        bond.effects.send(Effect::AwaitRelease { slot, reply });
-        self.machine.engine.request(bond.id, Event::Leave { slot }).await??;
+        let released = self.machine.engine.release(bond.id, slot).await??;
         bond.change_goal(|goal| {
             goal.release(slave, ifindex, &status);
         });
@@ -365,7 +360,7 @@ impl Agent {
             match events.next().await {
                 Ok(changed) => {
                     for (_, bond) in self.all() {
-                        bond.effects.look(|looks| looks.addresses.merge(&changed));
+                        bond.work.look(|looks| looks.addresses.merge(&changed));
                     }
                 }
                 Err(error) => {

@@ -17,15 +17,15 @@ use crate::{
         bond::{
             announcer::{AnnouncerTask, Announcing},
             arp_prober::{self, ArpProber, Probing},
-            engine_thread::{BondId, EngineHandle, Input, Member},
+            engine_thread::{BondId, EngineHandle, Member},
             interface::Host,
             ledger::Ledger,
             missed_failovers::MissedFailovers,
             receipt_writer::{History, ReceiptWriter},
             recorder::{Entry, Recording},
             ring_reader,
-            work::Work,
-            worker::{Effects, Parts, Wishes},
+            work::WorkQueue,
+            worker::{Parts, Wishes, Worker},
         },
         lifecycle::machine::Machine,
     },
@@ -65,7 +65,7 @@ pub struct Taken {
 
 /// How others reach a bond that has its engine and its worker.
 pub struct Started {
-    pub effects: Work,
+    pub work: WorkQueue,
     pub history: History,
     pub status: watch::Receiver<BondStatus>,
 }
@@ -95,14 +95,14 @@ pub fn start(
     // What happened to its devices before is not known.
     let is_changed = Arc::new(AtomicBool::new(true));
     let ledger = Arc::new(Ledger::new(Arc::clone(&mirror)));
-    let (effects, jobs) = Work::new();
+    let (work, jobs) = WorkQueue::new();
     let run = machine.paths.run_of(&config.name);
     let receipt_writer =
         ReceiptWriter::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps), Arc::clone(&ledger));
     let history = receipt_writer.history();
     let recording = Recording::start(receipt_writer);
     let prober = start_prober(machine, id, config, (host, &mirror));
-    let announcer_task = start_announcer(machine, id, (host, &maps), &effects, &recording, announced.clone());
+    let announcer = start_announcer(machine, id, (host, &maps), &work, &recording, announced.clone());
     let parts = Parts {
         id,
         bond: config.name.to_string(),
@@ -115,17 +115,17 @@ pub fn start(
         engine: machine.engine.clone(),
         record,
         recording: recording.clone(),
-        own_work: effects.downgrade(),
+        own_work: work.downgrade(),
         path_lane: Arc::clone(&machine.path_lane),
         hook_changes: Arc::clone(&machine.hook_changes),
         wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
         announced,
-        announcer_task: announcer_task.clone(),
+        announcer: announcer.clone(),
         carrier: left.as_ref().is_some_and(|taken| taken.left.carrier),
         is_changed: Arc::clone(&is_changed),
     };
-    let (left, founds) = left.map(|taken| hand_over(taken, &effects, &recording)).unzip();
-    let worker = Effects::new(parts, founds.unwrap_or_default());
+    let (left, founds) = left.map(|taken| hand_over(taken, &work, &recording)).unzip();
+    let worker = Worker::new(parts, founds.unwrap_or_default());
     let bond = NewBond {
         name: config.name.to_string(),
         mac,
@@ -142,24 +142,24 @@ pub fn start(
         mirror,
         records,
         ledger,
-        effects: effects.clone(),
+        work: work.clone(),
         recording,
         prober,
-        announcer_task,
+        announcer,
         host: host.device(),
         port: host.port(),
         is_changed,
         status: shown,
     };
-    machine.engine.send(Input::Add(Box::new(member)));
+    machine.engine.add(member);
     machine.tasks.add(id, tokio::spawn(worker.run(jobs)));
-    Ok(Started { effects, history, status })
+    Ok(Started { work, history, status })
 }
 
 /// Splits what another agent has left into what the engine and what the worker are given.
 fn hand_over(
     taken: Taken,
-    effects: &Work,
+    work: &WorkQueue,
     recording: &Recording,
 ) -> ((Left, MissedFailovers), Vec<(Slot, Found)>) {
     let Taken { left, meanwhile, founds } = taken;
@@ -167,7 +167,7 @@ fn hand_over(
         recording.add(Entry::Unrecorded(meanwhile.unrecorded));
     }
     // What became of bond0 and of what is above it while no agent looked: the engine may have it announced at once.
-    effects.look(|looks| (looks.host, looks.uppers) = (true, true));
+    work.look(|looks| (looks.host, looks.uppers) = (true, true));
     ((left, meanwhile), founds)
 }
 
@@ -188,7 +188,7 @@ fn start_announcer(
     machine: &Machine,
     id: BondId,
     (host, maps): (Host, &Arc<Maps>),
-    effects: &Work,
+    work: &WorkQueue,
     recording: &Recording,
     announced: Announced,
 ) -> Announcing {
@@ -199,7 +199,7 @@ fn start_announcer(
         maps: Arc::clone(maps),
         devices: Arc::clone(&machine.devices),
         engine: machine.engine.clone(),
-        effects: effects.downgrade(),
+        work: work.downgrade(),
         recording: recording.clone(),
         sockets: HashMap::new(),
     };

@@ -179,7 +179,7 @@ async fn what_another_process_changes_on_a_device_is_restored() {
     for (what, ifindex, change) in changes {
         running.kernel.change(ifindex, change);
         assert_ne!(running.kernel.snapshot(), before, "{what}");
-        bond.effects.look(|looks| looks.path = true);
+        bond.work.look(|looks| looks.path = true);
         becomes(&running.kernel, &before, what).await;
     }
 }

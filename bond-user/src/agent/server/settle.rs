@@ -3,18 +3,14 @@
 
 use std::time::Duration;
 
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     agent::{
         Agent,
         bond::{
             engine_thread::{BondId, Stopping},
-            work::Work,
-            worker::Effect,
+            work::{Request, WorkQueue},
         },
     },
     report::pending,
@@ -38,10 +34,10 @@ impl Agent {
     /// Waits until what was decided about this bond is done. Returns what is not done at the deadline, a sentence each;
     /// nothing of a bond that is gone.
     pub(in crate::agent) async fn settled(&self, name: &str, until: Deadline) -> Vec<String> {
-        let Some((id, effects)) = self.find(name).map(|bond| (bond.id, bond.effects.clone())) else {
+        let Some((id, work)) = self.find(name).map(|bond| (bond.id, bond.work.clone())) else {
             return Vec::new();
         };
-        if timeout_at(until.0, self.settle(id, &effects)).await.is_ok() {
+        if timeout_at(until.0, self.settle(id, &work)).await.is_ok() {
             return Vec::new();
         }
         match self.machine.engine.pending(id).await {
@@ -60,14 +56,14 @@ impl Agent {
         pending
     }
 
-    async fn settle(&self, id: BondId, effects: &Work) -> Result<(), Stopping> {
+    async fn settle(&self, id: BondId, work: &WorkQueue) -> Result<(), Stopping> {
         // What was changed on bond0 before this request may not have been reported yet.
-        effects.look(|looks| looks.host = true);
-        carried_out(effects).await?;
+        work.look(|looks| looks.host = true);
+        carried_out(work).await?;
         loop {
             // The engine first: what it was told before leads to work and records, which the task then has in its queue.
             self.machine.engine.settled(id).await?;
-            carried_out(effects).await?;
+            carried_out(work).await?;
             if self.machine.engine.pending(id).await?.is_empty() {
                 return Ok(());
             }
@@ -76,8 +72,6 @@ impl Agent {
 }
 
 /// Waits until the bond's task has done everything that it was asked for before, and every failover has its record.
-async fn carried_out(effects: &Work) -> Result<(), Stopping> {
-    let (reply, done) = oneshot::channel();
-    effects.send(Effect::AwaitRecords { reply });
-    done.await.map_err(|_| Stopping)
+async fn carried_out(work: &WorkQueue) -> Result<(), Stopping> {
+    work.ask(|reply| Request::AwaitRecords { reply }).await
 }

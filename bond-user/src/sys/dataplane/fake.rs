@@ -132,6 +132,12 @@ pub(in crate::sys::dataplane) fn maps_in(directory: &Path) -> Maps {
     open_maps(|name| directory.join(name)).unwrap()
 }
 
+/// Returns a mirror of the maps in a directory, which are made where they are missing.
+#[cfg(test)]
+pub fn mirror_in(directory: &Path) -> MapMirror {
+    MapMirror::new(Arc::new(maps_in(directory)))
+}
+
 fn open_maps(path_of: impl Fn(&str) -> PathBuf) -> Result<Maps, DataPlaneError> {
     let open = |name: &'static str| {
         let file = File::options().read(true).write(true).open(path_of(name));

@@ -314,7 +314,10 @@ fn locked<T>(copy: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::fake::maps_in, *};
+    use super::{
+        super::fake::{maps_in, mirror_in},
+        *,
+    };
 
     fn slot(index: u8) -> Slot {
         Slot::new(index).unwrap()
@@ -330,7 +333,7 @@ mod tests {
 
     /// A mirror, and the maps as another process has them.
     fn mirrored(directory: &tempfile::TempDir) -> (MapMirror, Maps) {
-        (MapMirror::new(Arc::new(maps_in(directory.path()))), maps_in(directory.path()))
+        (mirror_in(directory.path()), maps_in(directory.path()))
     }
 
     fn targets(last: u8) -> Targets {

@@ -6,24 +6,22 @@ use bond_common::{
     abi::PORT_STATS,
     counters::{DROP_REASONS, DropReason},
 };
-use bond_core::{
-    Time,
-    command::{Chosen, Reason, Seen},
-};
+use bond_core::{ChangedBy, Time, command::Failover};
 
 use crate::{
     report::{moment::micros, receipt::Steps},
     sys::dataplane::Maps,
 };
 
-/// A failover, with the data of the engine's thread.
+/// A failover of one bond, by which what completes its record is assigned to it. Numbers are not used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailoverId(pub u64);
+
+/// A failover, with the data of the engine's thread. It says what its record waits for.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    pub from: Option<String>,
-    pub to: Option<String>,
-    pub reason: Reason,
-    pub seen: Seen,
-    pub chosen: Option<Chosen>,
+    pub id: FailoverId,
+    pub failover: Failover,
     pub made: Made,
     /// The time of the switch.
     pub switched: Time,
@@ -34,11 +32,13 @@ pub struct Draft {
     pub is_late: bool,
     /// Changes of ACTIVE just before it without a receipt.
     pub unrecorded: u32,
+    /// The number of MAC addresses that were decided to be changed together with it.
+    pub mac_changes: usize,
     /// Whether the new slave will be announced.
     pub is_announced: bool,
 }
 
-/// What made the failover, and how long that took.
+/// Which part of xbond made the failover, and how long that took.
 #[derive(Clone, Copy, Debug)]
 pub enum Made {
     ByAgent {
@@ -46,8 +46,9 @@ pub enum Made {
         decide: Time,
         switch: Time,
     },
-    /// A packet that found the active slave without a link.
     ByDataPlane {
+        /// The carrier guard, as a packet found the active slave without a link, or a tick of the clock.
+        by: ChangedBy,
         /// From the switch until the agent was notified.
         heard: Time,
     },
@@ -62,7 +63,7 @@ impl Made {
                 switch_us: micros(switch),
                 ..Steps::default()
             },
-            Self::ByDataPlane { heard } => Steps { heard_us: Some(micros(heard)), ..Steps::default() },
+            Self::ByDataPlane { by: _, heard } => Steps { heard_us: Some(micros(heard)), ..Steps::default() },
         }
     }
 }

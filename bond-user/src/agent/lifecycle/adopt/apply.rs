@@ -14,11 +14,7 @@ use super::{
 use crate::{
     agent::{
         AgentError,
-        bond::{
-            engine_thread::{BondId, Input},
-            interface::Host,
-            work::End,
-        },
+        bond::{engine_thread::BondId, interface::Host, work::End},
         lifecycle::{
             configured,
             create::{Created, DEFAULT_MTU},
@@ -96,9 +92,9 @@ pub async fn apply(
 
 /// Leaves a bond that has its engine already to the data plane again.
 async fn let_go(machine: &Machine, id: BondId, started: &Started) {
-    machine.engine.send(Input::Remove(id));
+    machine.engine.remove(id);
     let (reply, kept) = oneshot::channel();
-    started.effects.end(End::Keep { reply });
+    started.work.end(End::Keep { reply });
     let _ = kept.await;
     if let Some(task) = machine.tasks.take(id) {
         let _ = task.await;
@@ -340,7 +336,7 @@ async fn complete(
     missing: MissingSlaves,
 ) -> Result<Vec<Wanted>, AgentError> {
     let Rest { is_any_away, former, given_away, joined } = rest;
-    let (name, effects) = (&config.name, &started.effects);
+    let (name, work) = (&config.name, &started.work);
     machine.paths.link_pins(name);
     info!("{name}: adopted, with {}", list(joined.iter().map(|(name, _)| name.as_str())));
     if let Some(bond) = &adoption.bond {
@@ -348,17 +344,17 @@ async fn complete(
     }
     if is_any_away {
         // One that is back may have another ifindex.
-        effects.look(|looks| looks.appeared = Interfaces::any());
+        work.look(|looks| looks.appeared = Interfaces::any());
     }
     // What is back is restored before it joins.
-    join::settle(machine, id, effects).await?;
+    join::settle(machine, id, work).await?;
     for link in given_away {
         // Another process has made it a port of something while no agent ran: it leaves, as it would have then.
         machine.engine.device(LinkEvent::Changed(Box::new(link)));
     }
-    let to = Joining { bond: name, id, effects, hook: adoption.hook };
+    let to = Joining { bond: name, id, work, hook: adoption.hook };
     let wanted = join_wanted(machine, config, to, &joined).await;
-    join::settle(machine, id, effects).await?;
+    join::settle(machine, id, work).await?;
     if missing == MissingSlaves::Refuse {
         return Ok(Vec::new());
     }
@@ -379,17 +375,17 @@ async fn configure(
     started: &Started,
     (bond, former): (&LinkInfo, Configured),
 ) -> Result<(), AgentError> {
-    let (devices, effects) = (&*machine.devices, &started.effects);
+    let (devices, work) = (&*machine.devices, &started.work);
     let wanted = configured::configured(bond.ifindex, config);
     let both = wanted.clone().and(&former.clone().over(bond.ifindex));
-    configured::record_configured(effects, both).await?;
+    configured::record_configured(work, both).await?;
     if let Some(mtu) = config.mtu.or(former.mtu.and(Some(DEFAULT_MTU))) {
         devices.set(bond.ifindex, LinkSetting::Mtu(mtu)).await?;
     }
     configured::configure(devices, bond.ifindex, config).await?;
     let former = former.over(bond.ifindex).without(&wanted);
     configured::remove_former(devices, bond, &former, config).await?;
-    configured::record_configured(effects, wanted).await
+    configured::record_configured(work, wanted).await
 }
 
 /// Enslaves what the configuration names and is no slave. What cannot join is reported.

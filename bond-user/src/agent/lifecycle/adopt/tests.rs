@@ -11,10 +11,7 @@ use super::{
 use crate::{
     agent::{
         AgentError,
-        bond::{
-            engine_thread::{BondId, Input},
-            work::End,
-        },
+        bond::{engine_thread::BondId, work::End},
         lifecycle::{
             create::bring_up,
             end::take_down,
@@ -204,9 +201,9 @@ async fn left_bond(config: &BondConfig) -> Site {
     let mut site = Site::new();
     let id = BondId(1);
     let made = bring_up(&site.machine, id, config, MissingSlaves::Await).await.unwrap();
-    site.machine.engine.send(Input::Remove(id));
+    site.machine.engine.remove(id);
     let (reply, kept) = oneshot::channel();
-    made.started.effects.end(End::Keep { reply });
+    made.started.work.end(End::Keep { reply });
     kept.await.unwrap();
     site.next_agent();
     site
@@ -237,7 +234,7 @@ async fn an_adoption_that_fails_at_any_call_leaves_the_bond_as_it_was() {
         let status = made.started.status.borrow().clone();
         let slaves: Vec<_> = status.slaves.iter().map(|slave| slave.name.as_str()).collect();
         assert_eq!((slaves.as_slice(), status.carrier), (&["nic0", "nic1"][..], true), "{what}");
-        take_down(machine, (&config.name, id), &made.started.effects).await.unwrap();
+        take_down(machine, (&config.name, id), &made.started.work).await.unwrap();
         assert_eq!(kernel.snapshot(), unused, "{what}");
         failed
     })
@@ -263,7 +260,7 @@ async fn what_an_agent_left_that_died_at_any_call_is_removed_or_adopted() {
                 task.abort();
                 let _ = task.await;
             }
-            site.machine.engine.send(Input::Remove(id));
+            site.machine.engine.remove(id);
             let failed = site.kernel.failed();
             site.kernel.fail(None);
             site.next_agent();
@@ -272,7 +269,7 @@ async fn what_an_agent_left_that_died_at_any_call_is_removed_or_adopted() {
             let adopted = adopt(machine, BondId(2), &config, MissingSlaves::Await).await;
             match adopted.unwrap_or_else(|error| panic!("{what}, and then: {error}")) {
                 Some(made) => {
-                    take_down(machine, (&config.name, BondId(2)), &made.started.effects).await.unwrap();
+                    take_down(machine, (&config.name, BondId(2)), &made.started.work).await.unwrap();
                 }
                 None => assert!(!machine.paths.has(&config.name), "{what}"),
             }

@@ -94,7 +94,7 @@ impl Building<'_> {
                 None => Ok(()),
             },
             CreateStep::Enslave { slave, found } => {
-                join::enslave(machine, (id, &started.effects), (slave, found), None).await
+                join::enslave(machine, id, (slave, (**found).clone()), None).await
             }
             CreateStep::MoveRoutes => match &self.moved {
                 Some((moved, _)) => moved.take_routes(devices).await,
@@ -103,10 +103,10 @@ impl Building<'_> {
             CreateStep::Configure => {
                 let bond = self.host.device();
                 configure(devices, bond, config).await?;
-                started.effects.look(|looks| looks.addresses.insert(bond));
+                started.work.look(|looks| looks.addresses.insert(bond));
                 Ok(())
             }
-            CreateStep::Settle => join::settle(machine, id, &started.effects).await,
+            CreateStep::Settle => join::settle(machine, id, &started.work).await,
         }
     }
 }

@@ -247,7 +247,7 @@ async fn a_bond_whose_creation_fails_at_any_call_is_undone() {
             kernel.fail(None);
             match &answer {
                 Ok(made) => {
-                    take_down(machine, (&config.name, id), &made.started.effects).await.unwrap();
+                    take_down(machine, (&config.name, id), &made.started.work).await.unwrap();
                 }
                 Err(error) => undo(machine, id, &config.name, error).await,
             }
@@ -274,5 +274,5 @@ async fn a_bond_is_created_as_planned() {
     assert_eq!((bond0.mac, bond0.mtu, bond0.is_up(), bond0.carrier), (mac(1), 1400, true, true));
     assert_eq!((nic1.mac, nic1.mtu), (mac(1), 1400));
     assert_eq!(made.maps.active().active().map(|slot| slot.index()), Some(0));
-    take_down(machine, (&config.name, BondId(1)), &made.started.effects).await.unwrap();
+    take_down(machine, (&config.name, BondId(1)), &made.started.work).await.unwrap();
 }

@@ -5,14 +5,13 @@ use bond_core::{
     name::BondName,
     options::{BondOptions, SlaveOptions},
 };
-use tokio::sync::oneshot;
 use tracing::info;
 
 use super::plan::{HostPlan, ReloadPlan, Setting, SlaveOptionChange, address};
 use crate::{
     agent::{
         Agent, AgentError, Outcome,
-        bond::{engine_thread::Stopping, worker::Effect},
+        bond::work::{Request, Urgent},
         lifecycle::{
             configured::{self, route_over},
             join,
@@ -135,13 +134,13 @@ impl Agent {
         let Some(bond) = self.find(name) else { return };
         let there = configured::configured(plan.ifindex, wanted);
         let before = configured::configured(plan.ifindex, &bond.goal().config);
-        if let Err(error) = configured::record_configured(&bond.effects, there.clone().and(&before)).await {
+        if let Err(error) = configured::record_configured(&bond.work, there.clone().and(&before)).await {
             return outcome.fail(name, &error);
         }
         let failures = outcome.failures.len();
         self.set_up_host(wanted, plan, outcome).await;
         if outcome.failures.len() == failures
-            && let Err(error) = configured::record_configured(&bond.effects, there).await
+            && let Err(error) = configured::record_configured(&bond.work, there).await
         {
             outcome.fail(name, &error);
         }
@@ -202,16 +201,14 @@ impl Agent {
         let bond = self.find(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
         let _turn = bond.turn.lock().await;
         let options = self.machine.engine.status(bond.id).await?.options;
-        bond.effects.send(Effect::SetGuard(guard));
-        bond.effects.send(Effect::Options(Box::new(options)));
+        bond.work.urgent(Urgent::SetGuard(guard));
+        bond.work.urgent(Urgent::SetOptions(Box::new(options)));
         Ok(bond.change_goal(|goal| std::mem::replace(&mut goal.config.guard, guard)))
     }
 
     async fn set_mtu(&self, name: &str, mtu: u32) -> Result<(), AgentError> {
-        let (reply, done) = oneshot::channel();
         let bond = self.find(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
-        bond.effects.send(Effect::SetMtu { mtu, reply });
-        done.await.map_err(|_| Stopping)?
+        bond.work.ask(|reply| Request::SetMtu { mtu, reply }).await?
     }
 }
 

@@ -1,0 +1,302 @@
+//! How other threads and tasks reach the engine thread.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    thread,
+};
+
+use bond_common::{abi::Slot, mac::Mac};
+use bond_core::{
+    Left, NewBond, Refusal, Time,
+    event::{Duplex, Event, Link, NewSlave, Speed},
+    status::{BondStatus, Pending},
+};
+use crossbeam_channel::{Sender, bounded};
+use tokio::sync::{OwnedMutexGuard, oneshot, watch};
+
+use super::Loop;
+use crate::{
+    agent::{
+        AgentError,
+        bond::{
+            announcer::Announcing, arp_prober::Probing, ledger::Ledger, link_mail::LinkMail,
+            missed_failovers::MissedFailovers, recorder::Recording, work::WorkQueue,
+        },
+    },
+    report::moment::monotonic as now,
+    sys::{
+        dataplane::{DeviceReader, Events, MapMirror},
+        found::Found,
+        netlink::LinkEvent,
+    },
+};
+
+/// One bond of this agent. Numbers are not used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BondId(pub u32);
+
+/// What the thread receives.
+pub(super) enum Input {
+    Add(Box<Member>),
+    Remove(BondId),
+    /// Compare the maps of all bonds with what was written to them.
+    CheckMaps,
+    /// Is the thread alive?
+    Ping {
+        reply: oneshot::Sender<()>,
+    },
+    OfBond(BondId, BondInput),
+}
+
+/// What the thread receives for one bond.
+pub(super) enum BondInput {
+    /// A fact.
+    Event(Event),
+    /// An event that may be refused.
+    Request {
+        event: Event,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Enslave(Box<EnslaveRequest>),
+    /// The worker has set an interface up, or could not.
+    Enslaved {
+        slot: Slot,
+        outcome: Result<Link, AgentError>,
+        reply: Reply,
+    },
+    Release {
+        slot: Slot,
+        reply: oneshot::Sender<Result<Released, Refusal>>,
+    },
+    Speed(SpeedAnswer),
+    Status {
+        reply: oneshot::Sender<BondStatus>,
+    },
+    /// Answer when nothing of what the engine has decided is pending.
+    AwaitSettled {
+        reply: oneshot::Sender<()>,
+    },
+    /// What is pending now?
+    Pending {
+        reply: oneshot::Sender<Vec<Pending>>,
+    },
+}
+
+/// The answer to a request whose last part the worker does.
+pub type Reply = oneshot::Sender<Result<(), AgentError>>;
+
+/// Becomes ready when a slave is released, or with what could not be restored.
+pub type Released = oneshot::Receiver<Result<(), AgentError>>;
+
+/// An interface that is to be enslaved. It goes to the engine, which accepts or refuses it, then to the worker, which sets it
+/// up, and back to the engine: then it is answered.
+pub struct EnslaveRequest {
+    pub slave: NewSlave,
+    /// The original state of the interface.
+    pub found: Found,
+    /// The MAC address that the slave gets, if one is configured.
+    pub mac: Option<Mac>,
+    /// Released as soon as the record names the interface, unless the caller holds it for longer.
+    pub claim: Option<OwnedMutexGuard<()>>,
+    pub reply: Reply,
+}
+
+/// What a slave's link is capable of: the answer to the question of this number.
+#[derive(Clone, Copy, Debug)]
+pub struct SpeedAnswer {
+    pub slot: Slot,
+    pub number: u32,
+    pub speed: Speed,
+    pub duplex: Duplex,
+}
+
+/// A bond that joins the thread.
+pub struct Member {
+    pub id: BondId,
+    pub bond: NewBond,
+    /// What another agent has left of it, and what the data plane did since.
+    pub left: Option<(Left, MissedFailovers)>,
+    pub mirror: Arc<MapMirror>,
+    /// EVENTS; None if it cannot be read.
+    pub records: Option<Box<dyn Events>>,
+    pub ledger: Arc<Ledger>,
+    pub work: WorkQueue,
+    pub recording: Recording,
+    pub prober: Probing,
+    pub announcer: Announcing,
+    /// ifindex of bond0, or of the port behind which the host is.
+    pub host: u32,
+    pub port: u32,
+    /// Set at each event of a device of the bond.
+    pub is_changed: Arc<AtomicBool>,
+    /// Where readers find the state of the bond.
+    pub status: watch::Sender<BondStatus>,
+}
+
+/// Requests and answers that may wait for the thread. It waits for no other part, and takes microseconds for each: a sender
+/// that finds so many before it waits, and not for long.
+const INPUTS: usize = 1024;
+
+/// How others reach the thread.
+#[derive(Clone)]
+pub struct EngineHandle {
+    /// With the time at which it was sent.
+    inputs: Sender<(Time, Input)>,
+    flags: Arc<Mutex<Flags>>,
+    /// There is something in `flags`.
+    raised: Sender<()>,
+}
+
+/// What the thread has to read again: the last state, and not how often it changed.
+#[derive(Default)]
+pub(super) struct Flags {
+    /// Bonds whose data plane has put something into EVENTS.
+    pub events: Vec<BondId>,
+    /// Devices of this network namespace that changed or vanished.
+    pub links: LinkMail,
+}
+
+/// The thread has ended, which it does only when the agent does.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent is stopping")]
+pub struct Stopping;
+
+impl EngineHandle {
+    /// Starts the thread. `reader` is None where the kernel does not let devices be read without netlink;
+    /// links are known by netlink's events then.
+    ///
+    /// # Errors
+    /// The process can start no further thread.
+    pub fn start(reader: Option<Arc<DeviceReader>>) -> std::io::Result<Self> {
+        let (inputs, received) = bounded(INPUTS);
+        let (raised, seen) = bounded(1);
+        let flags = Arc::<Mutex<Flags>>::default();
+        let engine = Loop::new(reader, Arc::clone(&flags));
+        thread::Builder::new().name("engine".into()).spawn(move || engine.run(&received, &seen))?;
+        Ok(Self { inputs, flags, raised })
+    }
+
+    fn send(&self, input: Input) {
+        // A thread that is gone has nothing left to decide.
+        let _ = self.inputs.send((now(), input));
+    }
+
+    fn send_to(&self, bond: BondId, input: BondInput) {
+        self.send(Input::OfBond(bond, input));
+    }
+
+    /// Sends what needs an answer. The answer is missing if the bond, or the thread, is gone.
+    async fn ask<T>(
+        &self,
+        bond: BondId,
+        input: impl FnOnce(oneshot::Sender<T>) -> BondInput,
+    ) -> Result<T, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.send_to(bond, input(reply));
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// Adds a bond.
+    pub fn add(&self, member: Member) {
+        self.send(Input::Add(Box::new(member)));
+    }
+
+    /// Removes a bond.
+    pub fn remove(&self, bond: BondId) {
+        self.send(Input::Remove(bond));
+    }
+
+    /// Has the maps of all bonds compared with what was written to them.
+    pub fn check_maps(&self) {
+        self.send(Input::CheckMaps);
+    }
+
+    /// The data plane of this bond has put something into EVENTS.
+    pub fn data_plane_events(&self, bond: BondId) {
+        let mut flags = locked(&self.flags);
+        if !flags.events.contains(&bond) {
+            flags.events.push(bond);
+        }
+        drop(flags);
+        // If it is raised already, the thread has not read the flags since.
+        let _ = self.raised.try_send(());
+    }
+
+    /// A device of this network namespace changed or vanished.
+    pub fn device(&self, event: LinkEvent) {
+        locked(&self.flags).links.put(now(), event);
+        let _ = self.raised.try_send(());
+    }
+
+    /// Sends a fact.
+    pub fn event(&self, bond: BondId, event: Event) {
+        self.send_to(bond, BondInput::Event(event));
+    }
+
+    /// Sends what was read of a slave's link.
+    pub fn speed(&self, bond: BondId, speed: SpeedAnswer) {
+        self.send_to(bond, BondInput::Speed(speed));
+    }
+
+    /// Sends an event that the engine may refuse. The inner result is the engine's answer.
+    ///
+    /// # Errors
+    /// The bond or the thread is gone.
+    pub async fn request(&self, bond: BondId, event: Event) -> Result<Result<(), Refusal>, Stopping> {
+        self.ask(bond, |reply| BondInput::Request { event, reply }).await
+    }
+
+    /// Has an interface enslaved, and is answered over `request.reply`.
+    pub fn enslave(&self, bond: BondId, request: EnslaveRequest) {
+        self.send_to(bond, BondInput::Enslave(Box::new(request)));
+    }
+
+    /// The worker has done its part of an [`EnslaveRequest`].
+    pub fn enslaved(&self, bond: BondId, slot: Slot, outcome: Result<Link, AgentError>, reply: Reply) {
+        self.send_to(bond, BondInput::Enslaved { slot, outcome, reply });
+    }
+
+    /// Has a slave released. The inner result is the engine's answer; a slave that it releases may have to drain first.
+    ///
+    /// # Errors
+    /// The bond or the thread is gone.
+    pub async fn release(&self, bond: BondId, slot: Slot) -> Result<Result<Released, Refusal>, Stopping> {
+        self.ask(bond, |reply| BondInput::Release { slot, reply }).await
+    }
+
+    /// Returns true as soon as the thread has come to this question; false if it has ended.
+    pub async fn is_alive(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Ping { reply });
+        answer.await.is_ok()
+    }
+
+    /// Returns the state of a bond after everything that was sent before.
+    ///
+    /// # Errors
+    /// The bond or the thread is gone.
+    pub async fn status(&self, bond: BondId) -> Result<BondStatus, Stopping> {
+        self.ask(bond, |reply| BondInput::Status { reply }).await
+    }
+
+    /// Waits until nothing of what the bond's engine has decided is pending.
+    ///
+    /// # Errors
+    /// The bond or the thread is gone.
+    pub async fn settled(&self, bond: BondId) -> Result<(), Stopping> {
+        self.ask(bond, |reply| BondInput::AwaitSettled { reply }).await
+    }
+
+    /// Returns what the bond's engine has decided and is not done yet.
+    ///
+    /// # Errors
+    /// The bond or the thread is gone.
+    pub async fn pending(&self, bond: BondId) -> Result<Vec<Pending>, Stopping> {
+        self.ask(bond, |reply| BondInput::Pending { reply }).await
+    }
+}
+
+pub(super) fn locked(flags: &Mutex<Flags>) -> MutexGuard<'_, Flags> {
+    // Poisoned or not, flags are whole.
+    flags.lock().unwrap_or_else(PoisonError::into_inner)
+}

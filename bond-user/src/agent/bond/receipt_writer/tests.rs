@@ -1,0 +1,95 @@
+//! Tests of receipts: when they are complete.
+
+use std::path::Path;
+
+use bond_core::{
+    ChangedBy,
+    command::{Failover, Seen},
+};
+
+use super::*;
+use crate::{report::receipt::Announcer, sys::dataplane::fake::mirror_in};
+
+fn generations(directory: &Path) -> Vec<u32> {
+    let receipts = receipts::read(&Location::at(directory), Trust::Ours).unwrap();
+    receipts.iter().map(|receipt| receipt.generation).collect()
+}
+
+/// A writer of receipts in this directory, and what is on record there.
+fn writer(directory: &Path) -> (ReceiptWriter, impl Fn() -> Vec<u32> + '_) {
+    let mirror = Arc::new(mirror_in(directory));
+    let (maps, ledger) = (Arc::clone(mirror.maps()), Arc::new(Ledger::new(mirror)));
+    let writer = ReceiptWriter::new("bond0", &Location::at(directory), Feed::default(), maps, ledger);
+    (writer, || generations(directory))
+}
+
+fn draft(id: u64, mac_changes: usize, is_announced: bool) -> Draft {
+    Draft {
+        id: FailoverId(id),
+        failover: Failover {
+            from: Some("enp0s8".into()),
+            to: Some("enp0s9".into()),
+            reason: Reason::LinkFailed,
+            seen: Seen::Miimon,
+            chosen: None,
+        },
+        made: Made::ByDataPlane { by: ChangedBy::Guard, heard: Time::ZERO },
+        switched: monotonic(),
+        generation: u32::try_from(id).unwrap(),
+        before: None,
+        is_late: false,
+        unrecorded: 0,
+        mac_changes,
+        is_announced,
+    }
+}
+
+const ROUND: Announcement = Announcement { addresses: 1, macs: 0, failed: 0, by: Announcer::Agent };
+
+#[test]
+fn a_receipt_is_written_when_everything_that_its_failover_asked_for_is_done() {
+    type Step = fn(&mut ReceiptWriter);
+    let announced: Step = |writer| writer.announced(monotonic(), ROUND);
+    let mac: Step = |writer| writer.macs_changed(FailoverId(1), 1);
+    let both_macs: Step = |writer| writer.macs_changed(FailoverId(1), 2);
+    let mac_of_another: Step = |writer| writer.macs_changed(FailoverId(7), 1);
+    let silenced: Step = |writer| writer.without_announcement();
+    // (MAC addresses, announced?, steps, the last of which completes it)
+    let table: [(usize, bool, &[Step]); 7] = [
+        (0, false, &[]),
+        (0, true, &[announced]),
+        (0, true, &[mac_of_another, silenced]),
+        (1, false, &[mac_of_another, mac]),
+        (2, false, &[mac, mac]),
+        (2, true, &[both_macs, announced]),
+        (2, true, &[announced, mac, mac_of_another, mac]),
+    ];
+    for (row, (mac_changes, is_announced, steps)) in table.into_iter().enumerate() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut writer, written) = writer(directory.path());
+        writer.failover(draft(1, mac_changes, is_announced));
+        for step in steps {
+            assert_eq!((written(), writer.is_open()), (vec![], true), "row {row}");
+            step(&mut writer);
+        }
+        assert_eq!((written(), writer.is_open()), (vec![1], false), "row {row}");
+    }
+}
+
+#[test]
+fn a_superseded_failover_keeps_its_steps_so_far() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut writer, written) = writer(directory.path());
+    writer.failover(draft(1, 1, true));
+    writer.announced(monotonic(), ROUND);
+    writer.failover(draft(2, 1, false));
+    assert_eq!(written(), [1]);
+    // A step of the first one does not complete the second one.
+    writer.macs_changed(FailoverId(1), 1);
+    assert_eq!(written(), [1]);
+    writer.macs_changed(FailoverId(2), 1);
+    assert_eq!(written(), [1, 2]);
+    let receipts = receipts::read(&Location::at(directory.path()), Trust::Ours).unwrap();
+    let steps = |receipt: &Receipt| (receipt.steps.macs_us.is_some(), receipt.announced.is_some());
+    assert_eq!(receipts.iter().map(steps).collect::<Vec<_>>(), [(false, true), (true, false)]);
+}

@@ -1,0 +1,189 @@
+//! What may have changed at any rate: bond0, the MAC addresses of slaves, devices above the bond, interfaces that appeared.
+
+use bond_common::abi::{BondEntry, Slot};
+use bond_core::event::Event;
+use nix::errno::Errno;
+use tracing::warn;
+
+use super::{SlaveDevice, Worker};
+use crate::{
+    agent::{
+        AgentError,
+        bond::{
+            interface::Host,
+            work::{Jobs, Looks},
+        },
+    },
+    report::wording,
+    sys::{
+        netlink::{LinkInfo, LinkSetting},
+        topology::{self, Pairs},
+    },
+};
+
+impl Worker {
+    /// Reads what may have changed, now: an event may be older than a change that this task made since. A request that waits
+    /// for RTNL gives way to what is urgent.
+    pub(super) async fn look(&mut self, looks: Looks, jobs: &Jobs) {
+        if looks.host {
+            let again = Looks { host: true, ..Looks::default() };
+            let link = self.devices.link_by_index(self.host.device());
+            if let Some(Ok(link)) = jobs.unless_urgent(again, link).await {
+                self.host_changed(&link).await;
+                self.warn_of_bridge(&link).await;
+                self.release_loops(&link).await;
+            }
+        }
+        for slot in Slot::all().filter(|slot| looks.slave_macs & slot.bit() != 0) {
+            let Some(ifindex) = self.slaves.get(&slot).map(|slave| slave.ifindex) else { continue };
+            let again = Looks { slave_macs: slot.bit(), ..Looks::default() };
+            let link = self.devices.link_by_index(ifindex);
+            if let Some(Ok(link)) = jobs.unless_urgent(again, link).await {
+                self.engine.event(self.id, Event::SlaveMacFound { slot, mac: link.mac });
+            }
+        }
+        if looks.path {
+            self.check_path();
+        }
+        if !looks.appeared.is_empty() && !self.record.away().is_empty() {
+            let again = Looks { appeared: looks.appeared.clone(), ..Looks::default() };
+            let links = self.devices.links(None);
+            let back = match jobs.unless_urgent(again, links).await {
+                Some(Ok(links)) => self.appeared(&looks.appeared, &links).await,
+                Some(Err(error)) => Err(error.into()),
+                None => Ok(()),
+            };
+            if let Err(error) = back {
+                self.recording.warn(error.to_string());
+            }
+        }
+        // A macvlan above a VLAN above bond0, say. What is above bond0 itself comes as `uppers`.
+        let device = self.host.device();
+        let uppers = looks.uppers || looks.below.any_of(|&below| below != device && self.is_announced(below));
+        let addresses = looks.addresses.any_of(|&ifindex| self.is_announced(ifindex));
+        if uppers || addresses {
+            let again = Looks { uppers, addresses: looks.addresses, ..Looks::default() };
+            jobs.unless_urgent(again, self.look_above(uppers)).await;
+        }
+    }
+
+    /// It may be broken off, and done again.
+    async fn look_above(&mut self, uppers: bool) {
+        self.read_addresses().await;
+        if uppers && let Err(error) = self.receive_for_uppers().await {
+            warn!("{}: {error}", self.bond);
+        }
+    }
+
+    /// What people do to bond0 goes on to the slaves, as the driver's ndo_change_mtu and ndo_set_rx_mode do.
+    async fn host_changed(&mut self, link: &LinkInfo) {
+        if !link.mac.is_zero()
+            && link.mac != self.mirror.bond().host_mac()
+            && matches!(self.host, Host::Pair { .. })
+        {
+            // Set by hand: packets translate between it and the wire until the engine has said what becomes of it.
+            self.mirror.update_bond(|bond| bond.with_host_mac(link.mac));
+            self.engine.event(self.id, Event::BondMacFound { mac: link.mac });
+        }
+        if matches!(self.host, Host::Pair { .. }) && link.name != self.device_name {
+            self.device_name.clone_from(&link.name);
+            let (bond, device) = (&self.bond, &link.name);
+            warn!(
+                "{bond}: its device is called {device} now; xbond, its files and its commands say {bond} as before"
+            );
+        }
+        if link.mtu != self.mtu {
+            self.mtu = link.mtu;
+            for ifindex in self.slaves.values().map(|slave| slave.ifindex).chain([self.host.port()]) {
+                let answer = self.devices.set_mtu_of_member(ifindex, link.mtu).await;
+                self.warn_of(answer.map(drop));
+            }
+        }
+        let promisc = link.promiscuity > 0;
+        if promisc != self.host.promisc() {
+            self.host.set_promisc(promisc);
+            for slave in self.slaves.values() {
+                let wanted = promisc || slave.found.promisc;
+                let answer = self.devices.set(slave.ifindex, LinkSetting::Promisc(wanted)).await;
+                self.warn_of(answer.map(drop));
+            }
+        }
+    }
+
+    /// Has slaves leave through which frames go round, since bond0 was made a port of something: the kernel would refuse
+    /// that with its own bonds (`__netdev_upper_dev_link`).
+    async fn release_loops(&mut self, host: &LinkInfo) {
+        let Host::Pair { bond, .. } = self.host else { return };
+        if std::mem::replace(&mut self.checked_below, host.master) == host.master || host.master.is_none() {
+            return;
+        }
+        // Hardware lies above nothing.
+        let is_made = |(_, slave): &(&Slot, &SlaveDevice)| slave.found.kind.is_some();
+        let slaves: Vec<_> = self.slaves.iter().filter(is_made).collect();
+        if slaves.is_empty() {
+            return;
+        }
+        let links = match self.devices.links(None).await {
+            Ok(links) => links,
+            Err(error) => return self.warn_of(Err(error)),
+        };
+        for (&slot, slave) in slaves {
+            let senders = topology::sends_by(slave.ifindex, &links, Pairs::Followed);
+            if senders.iter().any(|sender| sender.ifindex == bond) {
+                self.recording.warn(wording::goes_round(&slave.name, &self.bond));
+                self.engine.event(self.id, Event::Leave { slot });
+            }
+        }
+    }
+
+    /// Warns once of a bridge above a bond that delivers what backups receive.
+    pub(super) async fn warn_of_bridge(&mut self, link: &LinkInfo) {
+        let all = self.mirror.bond().has(BondEntry::ALL_SLAVES_ACTIVE);
+        let master = link.master.filter(|_| all && matches!(self.host, Host::Pair { .. }));
+        if self.warned_of == master {
+            return;
+        }
+        self.warned_of = master;
+        let Some(master) = master else { return };
+        match self.devices.link_by_index(master).await {
+            Ok(bridge) if bridge.kind.as_deref() == Some("bridge") => {
+                warn!("{}: {}", self.bond, wording::all_slaves_active_below(&bridge.name));
+            }
+            _ => {}
+        }
+    }
+
+    /// Has the slaves receive what devices above bond0 want to receive, macvlans for example: bond0 knows it
+    /// (`dev_uc_sync`), the slaves do not. What does not take a further MAC becomes promiscuous.
+    async fn receive_for_uppers(&mut self) -> Result<(), AgentError> {
+        let Host::Pair { bond, .. } = self.host else { return Ok(()) };
+        let devices = &*self.devices;
+        let mut wanted = devices.unicast(bond).await?;
+        wanted.extend(self.prearmed);
+        if wanted == self.further_macs {
+            return Ok(());
+        }
+        // Whoever takes the bond down takes these away, too.
+        self.record.set_unicast(&wanted)?;
+        for slave in self.slaves.values() {
+            for &mac in wanted.iter().filter(|mac| !self.further_macs.contains(mac)) {
+                match devices.add_unicast(slave.ifindex, mac).await {
+                    Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {
+                        devices.set(slave.ifindex, LinkSetting::Promisc(true)).await?;
+                    }
+                    answer => answer?,
+                }
+            }
+            for &mac in self.further_macs.iter().filter(|mac| !wanted.contains(mac)) {
+                devices.del_unicast(slave.ifindex, mac).await?;
+            }
+        }
+        self.further_macs = wanted;
+        Ok(())
+    }
+
+    /// Whether the addresses of an interface are: a VLAN that is new has told of itself before.
+    fn is_announced(&self, ifindex: u32) -> bool {
+        ifindex == self.host.device() || self.announced.uppers.iter().any(|upper| upper.ifindex == ifindex)
+    }
+}

@@ -1,0 +1,345 @@
+//! The worker of a bond: what takes time, over netlink and in found.json. One task per bond does it in the order of its
+//! [`work`](crate::agent::bond::work), and answers with events.
+//!
+//! [`enslave`](self::enslave) and [`release`](self::release) are the halves of a membership, [`macs`](self::macs) changes MAC
+//! addresses, [`reads`](self::reads) reads and sends what the engine's clocks ask for, [`looks`](self::looks) reads what may
+//! have changed, [`options`](self::options) is about options and the MTU. What was found wrong on the path of the packets is
+//! repaired in [`path_check`](crate::agent::bond::path_check).
+
+mod enslave;
+mod looks;
+mod macs;
+mod options;
+mod reads;
+mod release;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+};
+
+use bond_common::{abi::Slot, mac::Mac};
+use tokio::{sync::Mutex, task::JoinHandle};
+use tracing::{info, warn};
+
+use crate::{
+    agent::{
+        AgentError, LinkEventSource,
+        bond::{
+            announcer::Announcing,
+            engine_thread::{BondId, EngineHandle},
+            interface::Host,
+            path_check::PathCheck,
+            recorder::{Entry, Recording},
+            work::{End, Job, Jobs, Request, Urgent, WeakWorkQueue},
+        },
+    },
+    config::Guard,
+    report::wording,
+    store::{StoreError, record::Record},
+    sys::{
+        Devices, SysError,
+        announcer::Announced,
+        dataplane::{DataPlane, Hook, MapMirror},
+        devices::ChangeMacs,
+        found::Found,
+        netlink::LinkSetting,
+        ownership::Ownership,
+    },
+};
+
+pub use self::options::option_flags;
+
+/// The state of a bond without its pins.
+pub const PINS_GONE: &str = "its pins are gone (bpffs unmounted?): the bond carries packets, but ends with this agent, and takes no further \
+     slaves; to create it again: xbond down, then xbond reload or xbond add";
+
+/// A slave, as this task needs it.
+pub(super) struct SlaveDevice {
+    pub(super) ifindex: u32,
+    name: String,
+    found: Found,
+}
+
+impl SlaveDevice {
+    fn new(found: Found) -> Self {
+        Self { ifindex: found.ifindex, name: found.name.clone(), found }
+    }
+}
+
+/// The task's state.
+pub struct Worker {
+    pub(super) id: BondId,
+    pub(super) bond: String,
+    /// The name of bond0's device, where that is ours: it may be renamed.
+    pub(super) device_name: String,
+    pub(super) devices: Arc<dyn Devices>,
+    macs: Box<dyn ChangeMacs>,
+    pub(super) data_plane: Box<dyn DataPlane>,
+    pub(super) mirror: Arc<MapMirror>,
+    pub(super) host: Host,
+    /// Bytes, of every device of the bond.
+    pub(super) mtu: u32,
+    engine: EngineHandle,
+    record: Record,
+    pub(super) recording: Recording,
+    pub(super) own_work: WeakWorkQueue,
+    pub(super) path_lane: Arc<Mutex<()>>,
+    pub(super) hook_changes: Arc<AtomicU64>,
+    pub(super) wanted: Wishes,
+    /// What is announced, as it was when something of it changed last.
+    announced: Announced,
+    announcer: Announcing,
+    /// What the bond's carrier is to be: the port is up or down.
+    pub(super) carrier: bool,
+    pub(super) is_changed: Arc<AtomicBool>,
+    pub(super) slaves: HashMap<Slot, SlaveDevice>,
+    /// How many times it was tried to restore an interface that is no slave any more, by ifindex.
+    unrestored: HashMap<u32, u32>,
+    /// MAC addresses that slaves receive in addition to their own: those of devices above bond0, and with prearm the bond's.
+    pub(super) further_macs: Vec<Mac>,
+    /// What is announced has changed, or may have, since it was read.
+    is_above_old: bool,
+    /// With prearm, once there is a slave: the bond's MAC address.
+    prearmed: Option<Mac>,
+    pub(super) path: PathCheck,
+    /// Ends the time in which bond0 takes frames with its former MAC address.
+    settling: Option<JoinHandle<()>>,
+    /// The device above bond0 of which [`Self::warn_of_bridge`] knows already.
+    warned_of: Option<u32>,
+    /// The master of bond0 for which [`Self::release_loops`] has looked.
+    checked_below: Option<u32>,
+}
+
+/// The parts of a [`Worker`] that bring-up makes.
+pub struct Parts {
+    pub id: BondId,
+    pub bond: String,
+    pub devices: Arc<dyn Devices>,
+    /// For the one change that must not take long: bond0's MAC address.
+    pub macs: Box<dyn ChangeMacs>,
+    pub data_plane: Box<dyn DataPlane>,
+    /// What BOND holds.
+    pub mirror: Arc<MapMirror>,
+    pub host: Host,
+    /// Bytes, of every device of the bond.
+    pub mtu: u32,
+    pub engine: EngineHandle,
+    pub record: Record,
+    pub recording: Recording,
+    /// To have more done by this task.
+    pub own_work: WeakWorkQueue,
+    /// Held while the path of one bond is read.
+    pub path_lane: Arc<Mutex<()>>,
+    /// The count of changes of filters and chains on this machine, which [`crate::sys::hook_events`] increments.
+    pub hook_changes: Arc<AtomicU64>,
+    pub wanted: Wishes,
+    /// What is announced.
+    pub announced: Announced,
+    pub announcer: Announcing,
+    /// Whether the bond has carrier.
+    pub carrier: bool,
+    /// Set at each event of a device of the bond.
+    pub is_changed: Arc<AtomicBool>,
+}
+
+/// What is configured beyond the driver's options.
+#[derive(Clone, Copy, Debug)]
+pub struct Wishes {
+    pub guard: Guard,
+    /// fail_over_mac=follow: every slave receives the bond's MAC address.
+    pub prearm: bool,
+    pub link_events: LinkEventSource,
+}
+
+impl Worker {
+    /// `left` are the slaves that another agent has left, with their original states.
+    pub fn new(parts: Parts, left: Vec<(Slot, Found)>) -> Self {
+        let further_macs = left.first().map(|(_, found)| found.unicast.clone()).unwrap_or_default();
+        let wire_mac = |(slot, _): &(Slot, Found)| parts.mirror.slave(*slot).wire_mac();
+        let prearmed = left.first().filter(|_| parts.wanted.prearm).map(wire_mac);
+        Self {
+            id: parts.id,
+            device_name: parts.bond.clone(),
+            bond: parts.bond,
+            devices: parts.devices,
+            macs: parts.macs,
+            data_plane: parts.data_plane,
+            mirror: parts.mirror,
+            host: parts.host,
+            mtu: parts.mtu,
+            engine: parts.engine,
+            record: parts.record,
+            recording: parts.recording,
+            own_work: parts.own_work,
+            path_lane: parts.path_lane,
+            hook_changes: parts.hook_changes,
+            wanted: parts.wanted,
+            announced: parts.announced,
+            announcer: parts.announcer,
+            carrier: parts.carrier,
+            is_changed: parts.is_changed,
+            slaves: left.into_iter().map(|(slot, found)| (slot, SlaveDevice::new(found))).collect(),
+            unrestored: HashMap::new(),
+            further_macs,
+            is_above_old: false,
+            prearmed,
+            path: PathCheck::default(),
+            settling: None,
+            warned_of: None,
+            checked_below: None,
+        }
+    }
+
+    /// Runs until it receives the end.
+    pub async fn run(mut self, mut jobs: Jobs) {
+        for (slot, slave) in &self.slaves {
+            self.announcer.prepare(*slot, slave.ifindex);
+        }
+        while let Some(job) = jobs.next().await {
+            match job {
+                Job::End(End::TearDown { reply }) => {
+                    self.recording.finish().await;
+                    self.keep_record();
+                    let _ = reply.send(self.tear_down().await);
+                    return;
+                }
+                Job::End(End::Keep { reply }) => {
+                    self.recording.finish().await;
+                    self.keep_record();
+                    self.data_plane.keep();
+                    let _ = reply.send(());
+                    return;
+                }
+                Job::Urgent(job) => {
+                    self.is_above_old = jobs.wants_look_above();
+                    self.do_urgent(job).await;
+                }
+                Job::Read(reads) => self.read(reads).await,
+                Job::Request(request) => {
+                    self.is_above_old = jobs.wants_look_above();
+                    self.do_request(request).await;
+                }
+                Job::Look(looks) => self.look(looks, &jobs).await,
+            }
+        }
+        self.recording.finish().await;
+        self.keep_record();
+    }
+
+    async fn do_urgent(&mut self, job: Urgent) {
+        match job {
+            Urgent::SetMac(change) => self.set_mac(change).await,
+            Urgent::SetCarrier(up) => {
+                self.carrier = up;
+                let answer = self.devices.set(self.host.port(), LinkSetting::Up(up)).await;
+                self.warn_of(answer.map(drop));
+                self.recording.add(Entry::Carrier(up));
+            }
+            Urgent::SetOptions(options) => self.set_options(&options).await,
+            Urgent::SetGuard(guard) => self.wanted.guard = guard,
+            Urgent::Announced(round) => self.announced(*round).await,
+        }
+    }
+
+    async fn do_request(&mut self, request: Request) {
+        match request {
+            Request::Enslave(enslave) => self.enslave(enslave).await,
+            Request::Release { slot, mac, reply } => self.release(slot, mac, reply).await,
+            Request::Forget { slot, reply } => self.forget(slot, reply),
+            Request::SetMac(change) => self.set_mac(change).await,
+            Request::WarnOfMaster { slot, master } => self.warn_of_master(slot, master).await,
+            Request::TidyRecord { reply } => {
+                let is_slave = |ifindex| self.slaves.values().any(|slave| slave.ifindex == ifindex);
+                let _ = reply.send(self.record.remove_others(is_slave).map_err(AgentError::from));
+            }
+            Request::RecordConfigured { configured, reply } => {
+                let _ = reply.send(self.record.set_configured(configured).map_err(AgentError::from));
+            }
+            Request::RecordTrial { trial, reply } => {
+                let _ = reply.send(self.record.set_trial(trial).map_err(AgentError::from));
+            }
+            Request::SetMtu { mtu, reply } => {
+                let _ = reply.send(self.set_mtu(mtu).await);
+            }
+            Request::RepairPath(seen) => self.repair_path(*seen).await,
+            Request::Settle { reply } => self.recording.add(Entry::Reached(reply)),
+            Request::AwaitRecords { reply } => self.recording.add(Entry::Await(reply)),
+        }
+    }
+
+    /// Leaves found.json to the next agent or `xbond down`, also if another process has removed it since the last check.
+    fn keep_record(&self) {
+        if !self.record.is_written() {
+            self.write_record_again();
+        }
+    }
+
+    /// Without found.json no other agent could adopt the bond, and no command restore its slaves.
+    fn write_record_again(&self) {
+        let (recording, what) = (&self.recording, "its found.json was removed by another process");
+        match self.record.write_again() {
+            Ok(()) => recording.warn(format!("{what}; it is written again")),
+            Err(error) => recording.warn(format!("{what}: {error}")),
+        }
+    }
+
+    /// Another process has unmounted bpffs, or removed files in it: only this agent holds the programs at their hooks now. Or
+    /// it is mounted again.
+    fn pins_changed(&mut self, pinned: bool) {
+        if pinned {
+            info!("{}: its pins are back", self.bond);
+        } else if !self.check_maps() {
+            self.recording.warn(PINS_GONE);
+        }
+    }
+
+    /// Returns the slaves that are not in this network namespace, and are not restored.
+    async fn tear_down(mut self) -> Result<Vec<Found>, AgentError> {
+        let proof = self.proof();
+        let absent = self.record.absent(&*self.devices).await;
+        let data_plane = self.data_plane;
+        let detach = async move || waiting(|| data_plane.remove()).map_err(StoreError::from);
+        let answer = self.record.restore(&*self.devices, &proof, detach).await;
+        for left in self.record.settle(answer)? {
+            warn!("{}: {}", self.bond, wording::unconfirmed(&self.bond, &left.name));
+        }
+        Ok(absent)
+    }
+
+    /// Returns the interfaces that this task knows to be the bond's: it made them that, or adopted them from what the kernel
+    /// has.
+    fn proof(&self) -> Ownership {
+        let ends = [self.host.device(), self.host.port()];
+        let slaves = self.slaves.values().map(|slave| slave.ifindex);
+        Ownership::new(self.record.mark(), slaves.chain(ends))
+    }
+
+    /// Logs an error. A device that is gone is none: a link event reports it.
+    fn warn_of(&self, answer: Result<(), SysError>) {
+        if let Err(error) = answer
+            && !error.is_gone()
+        {
+            self.recording.warn(error.to_string());
+        }
+    }
+}
+
+/// Runs what waits for RTNL inside a system call, for as long as another process holds it: other tasks run meanwhile.
+pub(super) fn waiting<T>(work: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(work)
+}
+
+/// Returns the hook that a configuration means.
+pub fn hook(datapath: crate::config::Datapath, has_port: bool) -> Hook {
+    use crate::config::Datapath;
+    match datapath {
+        Datapath::Auto if has_port => Hook::Xdp,
+        Datapath::Auto | Datapath::Tc => Hook::Tc,
+        Datapath::Xdp => Hook::Xdp,
+        Datapath::XdpGeneric => Hook::XdpGeneric,
+    }
+}

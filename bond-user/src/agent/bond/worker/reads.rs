@@ -1,0 +1,126 @@
+//! What is read, or sent, as often as the engine's clocks say, and what is announced.
+
+use bond_common::{abi::Slot, mac::Mac};
+use bond_core::event::{Asked, Event, Link};
+
+use super::{Worker, waiting};
+use crate::{
+    agent::{
+        LinkEventSource,
+        bond::{
+            announcer::{self as announcer_task, SentRound},
+            engine_thread::SpeedAnswer,
+            interface::Host,
+            recorder::Entry,
+            work::Reads,
+        },
+    },
+    sys::{SysError, announcer, membership},
+};
+
+impl Worker {
+    /// Reads what is marked, or sends it.
+    pub(super) async fn read(&mut self, reads: Reads) {
+        let Reads { links, speeds, report, neighbours, restored, pinned, record } = reads;
+        if record {
+            self.write_record_again();
+        }
+        for map in restored {
+            let text = format!("BPF map {map} was modified by another process; restored");
+            self.recording.add(Entry::Restored(text));
+        }
+        if let Some(pinned) = pinned {
+            self.pins_changed(pinned);
+        }
+        if links {
+            self.read_links().await;
+        }
+        for (slot, number) in Slot::all().zip(speeds) {
+            if let Some(number) = number {
+                self.read_speed(slot, number);
+            }
+        }
+        if let Some((slot, mac)) = report {
+            let answer = self.send_reports(slot, mac).await;
+            self.warn_of(answer);
+        }
+        if neighbours {
+            let asked = self.ask_neighbours().await;
+            self.engine.event(self.id, Event::NeighboursAsked(asked));
+        }
+    }
+
+    fn read_speed(&self, slot: Slot, number: u32) {
+        let Some(slave) = self.slaves.get(&slot) else { return };
+        let (speed, duplex) = waiting(|| self.devices.speed(slave.ifindex));
+        self.engine.speed(self.id, SpeedAnswer { slot, number, speed, duplex });
+    }
+
+    async fn read_links(&self) {
+        let mut links = Vec::new();
+        for (&slot, slave) in &self.slaves {
+            let up = match self.devices.link_by_index(slave.ifindex).await {
+                Ok(link) => link.has_link(),
+                // A link event reports it.
+                Err(error) if error.is_gone() => false,
+                // Nothing is known: it stays as it was.
+                Err(error) => {
+                    self.recording.warn(format!("{}: its link cannot be read: {error}", slave.name));
+                    continue;
+                }
+            };
+            let (speed, duplex) = waiting(|| self.devices.speed(slave.ifindex));
+            links.push((slot, Link { speed, duplex, ..Link::new(up) }));
+        }
+        self.engine.event(self.id, Event::Links(links));
+    }
+
+    /// Sends IGMP and MLD reports by a slave.
+    async fn send_reports(&mut self, slot: Slot, mac: Mac) -> Result<(), SysError> {
+        // The groups that a host behind a port has joined are not known.
+        let Host::Pair { port, .. } = self.host else { return Ok(()) };
+        let Some(ifindex) = self.slaves.get(&slot).map(|slave| slave.ifindex) else { return Ok(()) };
+        let frames = membership::reports_behind(&*self.devices, port, mac).await?;
+        self.announcer.send(slot, ifindex, frames);
+        Ok(())
+    }
+
+    /// Somebody, too, if it is not known whom the bond talks to: its host is behind a port, or elsewhere.
+    async fn ask_neighbours(&self) -> Asked {
+        let Host::Pair { bond, .. } = self.host else { return Asked::Somebody };
+        match self.devices.ask_neighbours(bond).await {
+            Ok(0) => Asked::Nobody,
+            Ok(_) => Asked::Somebody,
+            Err(error) => {
+                self.warn_of(Err(error));
+                Asked::Somebody
+            }
+        }
+    }
+
+    /// Where no events report addresses, or one is still to be handled, they are read after the first round of announcements,
+    /// which does not wait for that.
+    pub(super) async fn announced(&mut self, round: SentRound) {
+        let SentRound { slot, ifindex, mac, frames } = round;
+        let Some(known) = frames else { return };
+        let is_old = self.announced.elsewhere || self.is_above_old;
+        if is_old || self.wanted.link_events == LinkEventSource::Off {
+            self.read_addresses().await;
+            let frames = announcer_task::frames(self.host, &self.announced, mac);
+            if frames != known {
+                self.announcer.send(slot, ifindex, frames);
+            }
+        }
+    }
+
+    pub(super) async fn read_addresses(&mut self) {
+        let Host::Pair { port, .. } = self.host else { return };
+        match announcer::addresses_behind(&*self.devices, port).await {
+            Ok(announced) => {
+                self.announced = announced;
+                self.announcer.know(self.announced.clone());
+            }
+            Err(error) => self.warn_of(Err(error)),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Slaves that leave, by request or because their interfaces vanish, and what was a slave and returns.
+
+use bond_common::{abi::Slot, mac::Mac};
+use tracing::{info, warn};
+
+use super::{Worker, waiting};
+use crate::{
+    agent::{AgentError, bond::engine_thread::Reply},
+    report::wording,
+    sys::{
+        enslave::PutBack,
+        found::{Found, Lower},
+        netlink::{Interfaces, LinkInfo},
+        ownership::Ownership,
+    },
+};
+
+impl Worker {
+    pub(super) async fn release(&mut self, slot: Slot, mac: Option<Mac>, reply: Option<Reply>) {
+        let answer = self.try_release(slot, mac).await;
+        match (reply, answer) {
+            (Some(reply), answer) => {
+                let _ = reply.send(answer);
+            }
+            (None, Err(error)) => warn!("{}: {error}", self.bond),
+            (None, Ok(())) => {}
+        }
+    }
+
+    /// Every step is tried; the first error is the answer.
+    async fn try_release(&mut self, slot: Slot, mac: Option<Mac>) -> Result<(), AgentError> {
+        let proof = self.proof();
+        let Some(slave) = self.slaves.remove(&slot) else { return Ok(()) };
+        self.announcer.forget(slot);
+        // The record knows the MACs of devices above bond0 that it was given since it was found.
+        let found = self.record.slave(slave.ifindex).unwrap_or(&slave.found);
+        let closed = self.devices.close_to_release(found, &proof).await;
+        let detached = waiting(|| self.data_plane.detach_slave(slot));
+        let released = self.devices.release(found, mac, &proof).await;
+        if self.record.has_addresses_of(slave.ifindex) {
+            warn!(
+                "{}: the addresses and routes of {} stay on the bond; it gets them back when the bond is removed",
+                self.bond, slave.name
+            );
+            // By its alias the kernel confirms at the end that it is to get them.
+            let mark = self.record.mark();
+            let marked = self.devices.set_alias(slave.ifindex, Some(mark.alias())).await;
+            self.warn_of(marked.map(drop));
+        }
+        let recorded = match &released {
+            Ok(PutBack::Unconfirmed(link)) if link.looks_enslaved => self.record.depart(slave.ifindex),
+            Ok(_) => self.record.remove(slave.ifindex),
+            // How it was found is still needed.
+            Err(_) => self.record.depart(slave.ifindex),
+        };
+        closed?;
+        detached?;
+        released?;
+        Ok(recorded?)
+    }
+
+    /// The device of a slave vanished: removes what is left of the slave.
+    pub(super) fn forget(&mut self, slot: Slot, reply: Option<Reply>) {
+        if let Some(reply) = reply {
+            let _ = reply.send(Ok(()));
+        }
+        let Some(slave) = self.slaves.remove(&slot) else { return };
+        self.announcer.forget(slot);
+        warn!("{}: {}: the interface is gone", self.bond, slave.name);
+        if let Err(error) = waiting(|| self.data_plane.detach_slave(slot)) {
+            warn!("{}: {error}", self.bond);
+        }
+        if let Err(error) = self.record.depart(slave.ifindex) {
+            warn!("{}: {error}", self.bond);
+        }
+    }
+
+    /// What was a slave and was moved to another network namespace left in the state that it had in the bond. When it returns,
+    /// its original state is restored, and it may be enslaved again.
+    pub(super) async fn appeared(
+        &mut self,
+        interfaces: &Interfaces,
+        links: &[LinkInfo],
+    ) -> Result<(), AgentError> {
+        let is_slave = |link: &&LinkInfo| self.slaves.values().any(|slave| slave.ifindex == link.ifindex);
+        let (slaves, others): (Vec<_>, Vec<_>) =
+            links.iter().filter(|link| interfaces.contains(link.ifindex)).partition(is_slave);
+        for link in slaves {
+            // It was restored before it was enslaved again; that original state is in its own record.
+            if let Some(ifindex) = self.away(link).map(|found| found.ifindex) {
+                self.record.returned(ifindex)?;
+            }
+        }
+        for link in others {
+            self.take_back(link).await?;
+        }
+        Ok(())
+    }
+
+    /// Restores an interface if it was a slave that went away.
+    async fn take_back(&mut self, link: &LinkInfo) -> Result<(), AgentError> {
+        /// Of an interface that refuses what it had: closing it is an event that leads here again.
+        const ATTEMPTS: u32 = 3;
+        let Some(found) = self.away(link).cloned() else { return Ok(()) };
+        let attempts = self.unrestored.entry(link.ifindex).or_default();
+        *attempts += 1;
+        if *attempts > ATTEMPTS {
+            return Ok(());
+        }
+        // Only its alias came back with it: no program of the bond is attached to it.
+        match self.devices.restore(&found, &Ownership::new(self.record.mark(), [])).await? {
+            PutBack::Done if link.name != found.name => {
+                info!(
+                    "{}: {}: is back, renamed to {}, and as it was found",
+                    self.bond, found.name, link.name
+                );
+            }
+            PutBack::Done => info!("{}: {}: is back, and as it was found", self.bond, found.name),
+            PutBack::Gone => {}
+            PutBack::Unconfirmed(link) => {
+                self.recording.warn(wording::unconfirmed(&self.bond, &link.name));
+                if link.looks_enslaved {
+                    return Ok(());
+                }
+            }
+        }
+        self.unrestored.remove(&link.ifindex);
+        // Now, and not before: an agent that dies between the two leaves it to the next one.
+        Ok(self.record.returned(found.ifindex)?)
+    }
+
+    /// Returns the original state of an interface that was a slave and went away.
+    fn away(&self, link: &LinkInfo) -> Option<&Found> {
+        let is_it = |found: &&Found| {
+            let is_there_again = found.ifindex == link.ifindex && found.lower == Lower::of(link);
+            is_there_again || self.devices.is_returned(link, found)
+        };
+        self.record.away().iter().find(is_it)
+    }
+
+    /// Logs that another process has made a slave a port of another device. It leaves then.
+    pub(super) async fn warn_of_master(&self, slot: Slot, master: u32) {
+        let Some(slave) = self.slaves.get(&slot) else { return };
+        let master = self.devices.link_by_index(master).await.map(|link| link.name);
+        warn!("{}: {}", self.bond, wording::given_away(&slave.name, master.ok().as_deref()));
+    }
+}
