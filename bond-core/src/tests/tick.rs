@@ -109,7 +109,8 @@ fn bookkeeping_of_a_tick_is_adopted_without_a_notice() {
 #[test]
 fn a_preference_is_the_outcome_of_an_election_between_two() {
     use crate::options::PrimaryReselect::{self, Always, Better, Failure};
-    let table: &[(Option<&str>, PrimaryReselect, &[(u8, u8)])] = &[
+    type Row<'a> = (Option<&'a str>, PrimaryReselect, &'a [(u8, u8)]);
+    let table: &[Row<'_>] = &[
         (None, Always, &[(0, 1), (0, 2), (1, 2)]),
         (Some("slave2"), Always, &[(0, 1), (2, 0), (2, 1)]),
         (Some("slave2"), Failure, &[]),
