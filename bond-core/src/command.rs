@@ -234,20 +234,20 @@ pub enum Notice {
         mac: Mac,
     },
     /// The MAC address of a slave was changed externally; it keeps the address.
-    SlaveMacTaken {
+    SlaveMacChanged {
         /// The slave.
         slave: String,
         /// Its address.
         mac: Mac,
     },
     /// The MAC address of the bond was changed externally, and all slaves follow (`bond_set_mac_address`, none).
-    BondMacTaken {
+    BondMacChanged {
         /// The address.
         mac: Mac,
     },
     /// The MAC address of the bond was changed externally although the policy derives it from the slaves; it is restored
     /// (`bond_set_mac_address`, active and follow).
-    BondMacPutBack {
+    BondMacRestored {
         /// The address that was set.
         mac: Mac,
     },
@@ -259,7 +259,7 @@ pub enum Notice {
         sent: u64,
     },
     /// The slave of an earlier [`Self::NoUnicast`] receives unicast now.
-    HeardAgain {
+    UnicastReceived {
         /// The slave.
         slave: String,
     },

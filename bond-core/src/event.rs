@@ -128,7 +128,7 @@ pub enum Event {
         slot: Slot,
     },
     /// The answer to `ReadProbes`: when each slave received. It makes the next step of the ARP monitor.
-    Probes(Vec<Heard>),
+    Probes(Vec<Reception>),
     /// The probes that `Probe` asked for were sent.
     Probed {
         /// The slot of the slave through which they left.
@@ -160,7 +160,7 @@ pub enum Event {
         rx_unicast: u64,
     },
     /// The answer to `AskNeighbours`.
-    NeighboursAsked(Asked),
+    NeighboursAsked(Neighbours),
 }
 
 /// An option that causes an election when it is written.
@@ -188,11 +188,11 @@ impl Elects {
 
 /// Whether an answer of a neighbour can be expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum Neighbours {
     /// The bond has no neighbour to ask.
-    Nobody,
+    None,
     /// At least one neighbour was asked.
-    Somebody,
+    Asked,
 }
 
 /// An interface to enslave, in its original state.
@@ -212,7 +212,7 @@ pub struct NewSlave {
 
 /// The reception times of a slave, as PROBES has them.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Heard {
+pub struct Reception {
     /// The slot of the slave.
     pub slot: Slot,
     /// Its entry in PROBES.

@@ -36,7 +36,7 @@ impl Engine {
             let by_guard = draining.is_some() || is_guards(known_active, usable);
             let how =
                 if by_guard { BY_GUARD } else { (Reason::Requested, Chosen::Administrator, Seen::Guard) };
-            engine.tell_of_past(known_active, active, usable, how, &gone);
+            engine.report_missed(known_active, active, usable, how, &gone);
         }
         engine.seen = Seen::Miimon;
         engine.use_early(engine.active);
@@ -62,13 +62,13 @@ impl Engine {
             let to = change.active;
             // Unrecorded failovers happened in between.
             let from = from.filter(|_| from != to);
-            self.tell_of_past(from, to, change.usable, change.report(), gone);
+            self.report_missed(from, to, change.usable, change.report(), gone);
             to
         })
     }
 
     /// Reports a change of ACTIVE that no engine has reported.
-    pub(super) fn tell_of_past(
+    pub(super) fn report_missed(
         &mut self,
         from: Option<Slot>,
         to: Option<Slot>,

@@ -4,12 +4,12 @@ use super::*;
 
 impl Engine {
     /// Makes one step of the ARP monitor (`bond_activebackup_arp_mon`).
-    pub(super) fn probes(&mut self, now: Time, heard: &[Heard]) {
+    pub(super) fn probes(&mut self, now: Time, receptions: &[Reception]) {
         let Some(tolerance) = Tolerance::of(&self.options) else { return };
-        self.hear(heard);
+        self.receive(receptions);
         if let Some(asked) = self.arp.asked.take() {
             // The last round was neither sent nor refused: the prober is late.
-            self.tell_lateness(now, now.saturating_sub(asked));
+            self.report_lateness(now, now.saturating_sub(asked));
             self.arp.is_late = true;
         }
         if std::mem::take(&mut self.arp.is_late) {
@@ -37,11 +37,11 @@ impl Engine {
 
     /// Stores the reception times of slaves. A backup sees only the bond's own probes. They count as reception only
     /// after the active slave has received a reply (`bond_arp_rcv`).
-    pub(super) fn hear(&mut self, heard: &[Heard]) {
+    pub(super) fn receive(&mut self, receptions: &[Reception]) {
         let validate = self.options.arp_validate;
-        let prober = self.active.or(self.arp.turn);
+        let prober = self.active.or(self.arp.round_robin);
         let (mut probers, mut backups) = (Vec::new(), Vec::new());
-        for Heard { slot, times } in heard {
+        for Reception { slot, times } in receptions {
             let (validated, list) = if Some(*slot) == prober {
                 (validate.validates_active(), &mut probers)
             } else {
@@ -51,13 +51,13 @@ impl Engine {
             list.push((*slot, at));
         }
         for (slot, at) in probers {
-            self.path_mut(slot).into_iter().for_each(|path| path.heard(at));
+            self.path_mut(slot).into_iter().for_each(|path| path.received(at));
         }
         let answered =
             self.active.and_then(|slot| self.slave(slot)).is_none_or(|active| active.path.is_confirmed());
         if answered || !validate.validates_backup() {
             for (slot, at) in backups {
-                self.path_mut(slot).into_iter().for_each(|path| path.heard(at));
+                self.path_mut(slot).into_iter().for_each(|path| path.received(at));
             }
         }
     }
@@ -68,7 +68,7 @@ impl Engine {
 
     /// Judges all slaves (`bond_ab_arp_inspect`), then commits the proposals (`bond_ab_arp_commit`).
     pub(super) fn inspect_paths(&mut self, now: Time, tolerance: Tolerance) {
-        let waiting = self.arp.turn.is_some();
+        let waiting = self.arp.round_robin.is_some();
         let propose = |slave: &Slave| {
             let standing = match self.active {
                 Some(active) if active == slave.slot => Standing::Active,
@@ -106,7 +106,7 @@ impl Engine {
     pub(super) fn probe(&mut self, now: Time) {
         let slot = match self.active {
             Some(active) => Some(active),
-            None => self.next_turn(now),
+            None => self.next_in_round_robin(now),
         };
         slot.into_iter().for_each(|slot| self.ask(now, slot));
     }
@@ -120,7 +120,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn next_turn(&mut self, now: Time) -> Option<Slot> {
+    pub(super) fn next_in_round_robin(&mut self, now: Time) -> Option<Slot> {
         let slaves: Vec<_> = self.joined_slaves().map(|slave| (slave.slot, slave.link.up)).collect();
         // A slave that was up when all others failed, and was not elected, is down now.
         for (slot, has_link) in &slaves {
@@ -128,17 +128,17 @@ impl Engine {
                 self.move_to(*slot, LinkState::Down);
             }
         }
-        let next = arp_monitor::next_turn(&slaves, self.arp.turn)?;
+        let next = arp_monitor::next_in_round_robin(&slaves, self.arp.round_robin)?;
         self.move_to(next, LinkState::Probing);
         self.path_mut(next).into_iter().for_each(|path| path.begin(now));
-        self.arp.turn = Some(next);
+        self.arp.round_robin = Some(next);
         Some(next)
     }
 
     /// Starts the ARP monitor, with the first step at once, or stops it, as the options require.
     pub(super) fn start_arp(&mut self, now: Time) {
         let tolerance = Tolerance::of(&self.options);
-        (self.arp.turn, self.arp.asked, self.arp.is_late) = (None, None, false);
+        (self.arp.round_robin, self.arp.asked, self.arp.is_late) = (None, None, false);
         self.arp.next_step = tolerance.filter(|_| self.joined_slaves().next().is_some()).map(|_| now);
         for slave in self.slaves.iter_mut().filter(|slave| slave.phase == Phase::Joined) {
             slave.path = Path::new(now, tolerance);

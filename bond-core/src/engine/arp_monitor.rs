@@ -1,7 +1,7 @@
 //! ARP and NS monitoring: a slave is up as long as it receives.
 //!
 //! These are the rules of `bond_activebackup_arp_mon`. Once an arp_interval, [`inspect`] judges the reception of each
-//! slave. Then the active slave probes or, if there is none, the next slave in the round robin ([`next_turn`]).
+//! slave. Then the active slave probes or, if there is none, the next slave in the round robin ([`next_in_round_robin`]).
 
 use bond_common::abi::{MAX_TARGETS, ProbeTimes, Slot};
 
@@ -57,7 +57,7 @@ pub struct Monitor {
     /// The time of the next step: judge the slaves, then probe.
     pub next_step: Option<Time>,
     /// The slave that probes while no slave is active (`current_arp_slave`).
-    pub turn: Option<Slot>,
+    pub round_robin: Option<Slot>,
     /// The time of the last change of the targets.
     pub targets_since: Time,
     /// The time since which a requested round of probes has not been answered.
@@ -104,7 +104,7 @@ impl Path {
     }
 
     /// Stores the time of a reception. Earlier times are ignored: they belong to a former slave in the slot.
-    pub fn heard(&mut self, at: Time) {
+    pub fn received(&mut self, at: Time) {
         self.last_rx = self.last_rx.max(at);
     }
 
@@ -136,9 +136,9 @@ pub fn inspect(
     standing: Standing,
     path: &Path,
 ) -> Option<Proposal> {
-    let heard = |intervals| tolerance.covers(now, path.last_rx, intervals);
+    let received = |intervals| tolerance.covers(now, path.last_rx, intervals);
     if !state.is_up() {
-        return if heard(1) {
+        return if received(1) {
             Some(Proposal::Up)
         } else if state == LinkState::Probing {
             Some(Proposal::Unanswered)
@@ -151,9 +151,9 @@ pub fn inspect(
     }
     let silent = match standing {
         Standing::Active => {
-            !heard(tolerance.missed_max) || !tolerance.covers(now, path.last_tx, tolerance.missed_max)
+            !received(tolerance.missed_max) || !tolerance.covers(now, path.last_tx, tolerance.missed_max)
         }
-        Standing::Backup => !heard(tolerance.missed_max.saturating_add(1)),
+        Standing::Backup => !received(tolerance.missed_max.saturating_add(1)),
         // Each slave gets its chance to probe before it is judged.
         Standing::Waiting => false,
     };
@@ -162,7 +162,7 @@ pub fn inspect(
 
 /// Returns the slave that probes next: among those with carrier, the first one after `last`, or the first of all
 /// (`bond_ab_arp_probe`). Without a `last` the round robin begins after the first slave, as in the driver.
-pub fn next_turn(slaves: &[(Slot, bool)], last: Option<Slot>) -> Option<Slot> {
+pub fn next_in_round_robin(slaves: &[(Slot, bool)], last: Option<Slot>) -> Option<Slot> {
     let place = slaves.iter().position(|(slot, _)| Some(*slot) == last).unwrap_or(0);
     let (until, after) = slaves.split_at(slaves.len().min(place + 1));
     after.iter().chain(until).find(|(_, has_link)| *has_link).map(|(slot, _)| *slot)
@@ -193,7 +193,7 @@ mod tests {
     fn by_state_standing_and_time() {
         // state, standing, since, last_rx, last_tx (ms before now) -> proposal
         let table = [
-            ("heard", IsUp, Active, 5000, 500, 500, None),
+            ("receives", IsUp, Active, 5000, 500, 500, None),
             ("silent for missed_max intervals and a half", IsUp, Active, 5000, 501, 0, Some(Down)),
             ("has not sent", IsUp, Active, 5000, 0, 501, Some(Down)),
             ("grace", IsUp, Active, 500, 5000, 5000, None),
@@ -201,13 +201,13 @@ mod tests {
             ("a backup has an interval more", IsUp, Backup, 5000, 700, 5000, None),
             ("a silent backup", IsUp, Backup, 5000, 701, 5000, Some(Down)),
             ("a backup's grace", IsUp, Backup, 500, 5000, 5000, None),
-            ("nobody is given up during turns", IsUp, Waiting, 5000, 5000, 5000, None),
+            ("no slave is given up during a round robin", IsUp, Waiting, 5000, 5000, 5000, None),
             ("comes back", IsDown, Backup, 5000, 300, 5000, Some(Up)),
-            ("heard too long ago", IsDown, Backup, 5000, 301, 5000, None),
+            ("received too long ago", IsDown, Backup, 5000, 301, 5000, None),
             ("comes back during turns", IsDown, Waiting, 5000, 300, 5000, Some(Up)),
-            ("is answered in its turn", Probing, Waiting, 200, 190, 200, Some(Up)),
+            ("is answered when it probes", Probing, Waiting, 200, 190, 200, Some(Up)),
             ("is not", Probing, Waiting, 200, 5000, 200, Some(Unanswered)),
-            ("has been told so", WasUnanswered, Waiting, 400, 5000, 400, None),
+            ("was reported", WasUnanswered, Waiting, 400, 5000, 400, None),
             ("is answered late", WasUnanswered, Waiting, 400, 10, 400, Some(Up)),
         ];
         let now = ms(100_000);
@@ -264,12 +264,12 @@ mod tests {
         ];
         for (slaves, last, expected) in table {
             assert_eq!(
-                next_turn(&slaves, last.map(slot)),
+                next_in_round_robin(&slaves, last.map(slot)),
                 expected.map(slot),
                 "after {last:?} of {slaves:?}"
             );
         }
-        assert_eq!(next_turn(&[], None), None);
+        assert_eq!(next_in_round_robin(&[], None), None);
     }
 
     #[test]

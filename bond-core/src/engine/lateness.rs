@@ -17,7 +17,7 @@ const BETWEEN_NOTICES: Time = Time::from_secs(10);
 /// Lateness that is not reported yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lateness {
-    told: Option<Time>,
+    reported: Option<Time>,
     times: u32,
     worst: Time,
 }
@@ -27,11 +27,11 @@ impl Lateness {
     pub fn note(&mut self, now: Time, late: Time) -> Option<(u32, Time)> {
         self.times = self.times.saturating_add(1);
         self.worst = self.worst.max(late);
-        if self.told.is_some_and(|told| now < told.saturating_add(BETWEEN_NOTICES)) {
+        if self.reported.is_some_and(|at| now < at.saturating_add(BETWEEN_NOTICES)) {
             return None;
         }
         let Self { times, worst, .. } = *self;
-        *self = Self { told: Some(now), ..Self::default() };
+        *self = Self { reported: Some(now), ..Self::default() };
         Some((times, worst))
     }
 }
@@ -43,7 +43,7 @@ impl Engine {
         let due = [self.next_poll, self.arp.next_step].into_iter().chain(delays).flatten().min();
         let late = due.map_or(Time::ZERO, |due| now.saturating_sub(due));
         if late > self.tolerance() {
-            self.tell_lateness(now, late);
+            self.report_lateness(now, late);
             self.begin_again(now, late);
         }
     }
@@ -61,12 +61,12 @@ impl Engine {
         let Some(asked) = self.arp.asked.take() else { return };
         let late = now.saturating_sub(asked);
         if late > self.tolerance() {
-            self.tell_lateness(now, late);
+            self.report_lateness(now, late);
             self.arp.is_late = true;
         }
     }
 
-    pub(super) fn tell_lateness(&mut self, now: Time, late: Time) {
+    pub(super) fn report_lateness(&mut self, now: Time, late: Time) {
         if let Some((times, worst)) = self.lateness.note(now, late) {
             self.notify(Notice::Late { times, ms: millis(worst) });
         }
@@ -85,8 +85,8 @@ impl Engine {
         for slave in self.slaves.iter_mut().filter(|slave| slave.phase == Phase::Joined) {
             slave.state = slave.state.postponed(late);
         }
-        if let Some(hearing) = &mut self.hearing {
-            hearing.postpone(late);
+        if let Some(receive_check) = &mut self.receive_check {
+            receive_check.postpone(late);
         }
         self.next_poll = self.next_poll.map(|_| now);
         if self.arp.next_step.is_some() {
@@ -100,9 +100,9 @@ impl Engine {
         for slave in self.slaves.iter_mut().filter(|slave| slave.phase == Phase::Joined) {
             slave.path.begin(now);
         }
-        match self.arp.turn {
+        match self.arp.round_robin {
             // The same slave probes again.
-            Some(turn) => self.ask(now, turn),
+            Some(slot) => self.ask(now, slot),
             None => self.probe(now),
         }
     }

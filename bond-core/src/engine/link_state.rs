@@ -145,17 +145,17 @@ mod tests {
     }
 
     const NOW: Time = ms(10_000);
-    const PATIENT: Monitoring = Monitoring::Mii { updelay: ms(400), downdelay: ms(200) };
+    const DELAYED: Monitoring = Monitoring::Mii { updelay: ms(400), downdelay: ms(200) };
     const PROMPT: Monitoring = Monitoring::Mii { updelay: ms(0), downdelay: ms(0) };
     const LATER: Time = ms(10_001);
 
     /// Every state with every link, under every kind of monitoring.
     #[test]
     fn every_state_with_every_link() {
-        let (off, patient, prompt) = (Monitoring::Off, PATIENT, PROMPT);
+        let (off, delayed, prompt) = (Monitoring::Off, DELAYED, PROMPT);
         #[rustfmt::skip]
         let table = [
-            // state                        link   off   arp         prompt                      patient
+            // state                        link   off   arp         prompt                      delayed
             (Up,                            true,  Up,   Up,         Up,                         Up),
             (Up,                            false, Up,   Up,         Down,                       GoingDown { until: ms(10_200) }),
             (GoingDown { until: LATER },    true,  Up,   Down,       Up,                         Up),
@@ -173,12 +173,12 @@ mod tests {
             (Unanswered,                    true,  Up,   Unanswered, Up,                         GoingBack { until: ms(10_400) }),
             (Unanswered,                    false, Down, Unanswered, Down,                       Down),
         ];
-        for (state, link, with_off, with_arp, with_prompt, with_patient) in table {
+        for (state, link, with_off, with_arp, with_prompt, with_delayed) in table {
             let columns = [
                 (off, with_off),
                 (Monitoring::Arp, with_arp),
                 (prompt, with_prompt),
-                (patient, with_patient),
+                (delayed, with_delayed),
             ];
             for (monitoring, expected) in columns {
                 let next = state.next(NOW, link, monitoring);
@@ -201,8 +201,8 @@ mod tests {
             (Monitoring::Arp, false, Down),
             (PROMPT, true, Up),
             (PROMPT, false, Down),
-            (PATIENT, true, GoingBack { until: ms(10_400) }),
-            (PATIENT, false, Down),
+            (DELAYED, true, GoingBack { until: ms(10_400) }),
+            (DELAYED, false, Down),
         ];
         for (monitoring, link, expected) in table {
             assert_eq!(LinkState::at_enslave(NOW, link, monitoring), expected, "{monitoring:?}, link {link}");
@@ -211,8 +211,8 @@ mod tests {
 
     #[test]
     fn a_delay_beyond_the_end_of_time_is_survived() {
-        let state = Up.next(Time::MAX, false, PATIENT);
+        let state = Up.next(Time::MAX, false, DELAYED);
         assert_eq!(state, GoingDown { until: Time::MAX });
-        assert_eq!(state.next(Time::MAX, false, PATIENT), Down);
+        assert_eq!(state.next(Time::MAX, false, DELAYED), Down);
     }
 }

@@ -292,7 +292,7 @@ mod tests {
         let slaves = [has(0, 0x11), has(1, 0x11), has(2, 0x12)];
         assert_eq!(after_refusal(mac(0x10), &slaves, slot(1)), Some(has(0, 0x10)));
         assert_eq!(after_refusal(mac(0x12), &slaves, slot(1)), Option::None, "one has the bond's");
-        assert_eq!(after_refusal(mac(0x10), &slaves, slot(2)), Option::None, "nobody has its MAC");
+        assert_eq!(after_refusal(mac(0x10), &slaves, slot(2)), Option::None, "no slave has its MAC address");
     }
 
     #[test]

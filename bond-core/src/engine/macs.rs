@@ -48,7 +48,7 @@ impl Engine {
         if !before.is_settled() || mac == before.get() {
             return;
         }
-        let notice = Notice::SlaveMacTaken { slave: slave.name.clone(), mac };
+        let notice = Notice::SlaveMacChanged { slave: slave.name.clone(), mac };
         self.notify(notice);
         if self.active == Some(slot) && self.policy() == FailOverMac::Active {
             let changes = mac_plan::at_failover(self.policy(), self.mac.get(), &self.slave_macs(), slot);
@@ -70,12 +70,12 @@ impl Engine {
         self.mac_assigned = true;
         if self.policy() != FailOverMac::None {
             self.set_bond_mac(before);
-            self.notify(Notice::BondMacPutBack { mac });
+            self.notify(Notice::BondMacRestored { mac });
             return;
         }
         let slots: Vec<_> = self.slaves.iter().map(|slave| slave.slot).collect();
         slots.into_iter().for_each(|slot| self.set_slave_mac(SlaveMac { slot, mac }));
-        self.notify(Notice::BondMacTaken { mac });
+        self.notify(Notice::BondMacChanged { mac });
     }
 
     /// Announces `active` and asks for changes of addresses. Under active its frames carry the right address already.

@@ -60,12 +60,14 @@ impl Engine {
             return Err(Refusal::CannotSetMac { name: name() });
         }
         self.check_queue_id(&new.name, new.options)?;
-        let rested = |slot: &Slot| {
-            let rest = self.resting.get(slot.index()).copied().flatten();
-            rest.is_none_or(|rest| rest.answers_to_go == 0 && rest.since.saturating_add(SLOT_REST) <= now)
+        let is_free = |slot: &Slot| {
+            let quarantine = self.quarantined.get(slot.index()).copied().flatten();
+            quarantine.is_none_or(|last| {
+                last.answers_to_go == 0 && last.since.saturating_add(SLOT_QUARANTINE) <= now
+            })
         };
         let mut free = Slot::all().filter(|slot| self.slave(*slot).is_none());
-        free.find(rested).ok_or_else(|| Refusal::SlotsResting { name: name() })
+        free.find(is_free).ok_or_else(|| Refusal::SlotsQuarantined { name: name() })
     }
 
     /// The second half of `bond_enslave`.
@@ -155,8 +157,8 @@ impl Engine {
         let slave = self.slaves.remove(index);
         let joining = u32::from(slave.phase == Phase::Joining);
         let answers_to_go = joining.saturating_add(slave.mac.unanswered());
-        if let Some(rest) = self.resting.get_mut(slot.index()) {
-            *rest = Some(Rest { since: now, answers_to_go });
+        if let Some(quarantine) = self.quarantined.get_mut(slot.index()) {
+            *quarantine = Some(Quarantine { since: now, answers_to_go });
         }
         if self.drain.is_some_and(|drain| drain.slot == slot) {
             self.drain = None;
@@ -165,8 +167,8 @@ impl Engine {
             let best = self.best_slave(None, Reason::Left);
             self.change_active(now, Some(slave.name.clone()), best, Reason::Left);
         }
-        if self.arp.turn == Some(slot) {
-            self.arp.turn = None;
+        if self.arp.round_robin == Some(slot) {
+            self.arp.round_robin = None;
         }
         if self.joined_slaves().next().is_none() {
             self.next_poll = None;
@@ -198,8 +200,8 @@ impl Engine {
 
     /// Counts an answer about a slave that has left.
     pub(super) fn late_answer(&mut self, slot: Slot) {
-        if let Some(rest) = self.resting.get_mut(slot.index()).and_then(Option::as_mut) {
-            rest.answers_to_go = rest.answers_to_go.saturating_sub(1);
+        if let Some(quarantine) = self.quarantined.get_mut(slot.index()).and_then(Option::as_mut) {
+            quarantine.answers_to_go = quarantine.answers_to_go.saturating_sub(1);
         }
     }
 }

@@ -34,12 +34,12 @@ use self::{
     lateness::Lateness,
     link_state::{LinkState, Monitoring},
     mac_plan::{AtEnslave, MadeUpMacs, SlaveMac, TrackedMac},
-    receive_check::{Counters, HearingTest, Verdict},
+    receive_check::{Counters, ReceiveCheck, Verdict},
 };
 use crate::{
     Time,
     command::{Announce, Batch, Chosen, Failover, Notice, Probe, Publish, Query, Reason, Report, Seen, Work},
-    event::{Duplex, Elects, Event, Heard, Link, NewSlave, Speed},
+    event::{Duplex, Elects, Event, Link, NewSlave, Reception, Speed},
     options::{BondOptions, FailOverMac, SlaveOptions},
     status::{BondStatus, MiiStatus, Pending, SlaveState, SlaveStatus},
 };
@@ -51,7 +51,7 @@ const DRAIN_AFTER_ANNOUNCEMENT: Time = Time::from_millis(100);
 /// The longest time of a planned switch, announced or not.
 const DRAIN_AT_MOST: Time = Time::from_secs(1);
 /// The quarantine of a released slot, so that no packet in flight finds another slave in it.
-const SLOT_REST: Time = Time::from_secs(1);
+const SLOT_QUARANTINE: Time = Time::from_secs(1);
 
 /// A new bond without slaves.
 #[derive(Clone, Debug, PartialEq)]
@@ -202,11 +202,11 @@ pub struct Engine {
     announcements: Announcements,
     /// IGMP and MLD reports (`igmp_retrans`).
     reports: Rounds,
-    hearing: Option<HearingTest>,
+    receive_check: Option<ReceiveCheck>,
     next_poll: Option<Time>,
     arp: Monitor,
     lateness: Lateness,
-    resting: [Option<Rest>; MAX_SLAVES],
+    quarantined: [Option<Quarantine>; MAX_SLAVES],
     published: Published,
     /// What the present event asks for so far.
     outbox: Batch,
@@ -240,10 +240,10 @@ enum Phase {
     Leaving,
 }
 
-/// The quarantine of a released slot. The slot is assigned again after [`SLOT_REST`] and after all answers about its
+/// The quarantine of a released slot. The slot is assigned again after [`SLOT_QUARANTINE`] and after all answers about its
 /// former slave.
 #[derive(Clone, Copy, Debug)]
-struct Rest {
+struct Quarantine {
     since: Time,
     /// The number of outstanding answers about the former slave.
     answers_to_go: u32,
@@ -314,11 +314,11 @@ impl Engine {
             drain: None,
             announcements: Announcements::default(),
             reports: Rounds::default(),
-            hearing: None,
+            receive_check: None,
             next_poll: None,
             arp: Monitor::default(),
             lateness: Lateness::default(),
-            resting: [None; MAX_SLAVES],
+            quarantined: [None; MAX_SLAVES],
             published: Published::default(),
             outbox: Batch::default(),
             seen: Seen::Request,
@@ -357,7 +357,7 @@ impl Engine {
             Event::SlaveMacFound { slot, mac } => self.slave_mac_found(now, slot, mac),
             Event::BondMacFound { mac } => self.bond_mac_found(mac),
             Event::Announced { slot: _ } => self.announced(now),
-            Event::Probes(heard) => self.probes(now, &heard),
+            Event::Probes(receptions) => self.probes(now, &receptions),
             Event::Probed { slot } => self.probed(now, slot),
             Event::ProbeFailed { slot: _ } => self.notice_late_probe(now),
             Event::NotProbed { slot: _ } => self.not_probed(now),
@@ -366,8 +366,8 @@ impl Engine {
                 self.counters(now, slot, Counters { tx_packets, rx_unicast });
             }
             Event::NeighboursAsked(asked) => {
-                if let Some(hearing) = &mut self.hearing {
-                    hearing.asked(now, asked);
+                if let Some(receive_check) = &mut self.receive_check {
+                    receive_check.asked(now, asked);
                 }
             }
         }
@@ -383,7 +383,7 @@ impl Engine {
             self.drain.map(|drain| drain.until),
             self.announcements.rounds.deadline(),
             self.reports.deadline(),
-            self.hearing.map(|hearing| hearing.deadline()),
+            self.receive_check.map(|receive_check| receive_check.deadline()),
         ];
         let links = self.joined_slaves().map(|slave| slave.state.deadline());
         deadlines.into_iter().chain(links).flatten().min()
@@ -529,25 +529,29 @@ impl Engine {
             self.drain = None;
         }
         self.announce(now);
-        if let Some(hearing) = &mut self.hearing
-            && hearing.take_due(now)
+        if let Some(receive_check) = &mut self.receive_check
+            && receive_check.take_due(now)
         {
-            self.outbox.queries.push(Query::ReadCounters { slot: hearing.slot() });
+            self.outbox.queries.push(Query::ReadCounters { slot: receive_check.slot() });
         }
     }
 
     fn counters(&mut self, now: Time, slot: Slot, counters: Counters) {
-        let Some(hearing) = self.hearing.as_mut().filter(|hearing| hearing.slot() == slot) else { return };
-        let verdict = hearing.look(now, counters);
+        let Some(receive_check) =
+            self.receive_check.as_mut().filter(|receive_check| receive_check.slot() == slot)
+        else {
+            return;
+        };
+        let verdict = receive_check.check(now, counters);
         let Some(slave) = self.name_of(slot) else { return };
         match verdict {
             Verdict::Wait => {}
             Verdict::Ask => self.outbox.work.push(Work::AskNeighbours),
             Verdict::NoUnicast { sent } => self.notify(Notice::NoUnicast { slave, sent }),
-            Verdict::Heard { was_told } => {
-                self.hearing = None;
-                if was_told {
-                    self.notify(Notice::HeardAgain { slave });
+            Verdict::Received { was_reported } => {
+                self.receive_check = None;
+                if was_reported {
+                    self.notify(Notice::UnicastReceived { slave });
                 }
             }
         }
@@ -651,7 +655,10 @@ impl Engine {
             speed: slave.link.speed,
             duplex: slave.link.duplex,
             options: slave.options,
-            no_unicast: self.hearing.filter(|_| active).and_then(|hearing| hearing.no_unicast()),
+            no_unicast: self
+                .receive_check
+                .filter(|_| active)
+                .and_then(|receive_check| receive_check.no_unicast()),
         }
     }
 }

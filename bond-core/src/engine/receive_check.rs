@@ -8,7 +8,7 @@
 
 use bond_common::abi::Slot;
 
-use crate::{Time, event::Asked};
+use crate::{Time, event::Neighbours};
 
 /// The time without unicast after which the neighbours are asked.
 const ASK_AFTER: Time = Time::from_secs(2);
@@ -33,7 +33,7 @@ pub struct Counters {
 ///
 /// ```text
 ///           frames sent, none back          they are asked           no answer in time
-/// Listening ---------------------> Asking ----------------> Asked -------------------> Told
+/// Listening ---------------------> Asking ----------------> Neighbours -------------------> Reported
 ///     ^                              |
 ///     +------------------------------+
 ///           no neighbour to ask
@@ -41,10 +41,10 @@ pub struct Counters {
 ///
 /// A unicast frame ends the test in any state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HearingTest {
+pub struct ReceiveCheck {
     slot: Slot,
     since: Time,
-    next_look: Time,
+    next_read: Time,
     baseline: Option<(Time, Counters)>,
     state: State,
 }
@@ -57,7 +57,7 @@ enum State {
         at: Time,
     },
     /// Frames sent since the failover.
-    Told {
+    Reported {
         sent: u64,
     },
 }
@@ -67,19 +67,19 @@ enum State {
 pub enum Verdict {
     /// Nothing new.
     Wait,
-    /// Ask the neighbours, and call [`HearingTest::asked`] afterwards.
+    /// Ask the neighbours, and call [`ReceiveCheck::asked`] afterwards.
     Ask,
     /// The slave sent so many frames and received no unicast. Returned once.
     NoUnicast { sent: u64 },
-    /// The slave received unicast, and the test is over. `was_told` if [`Verdict::NoUnicast`] was returned before.
-    Heard { was_told: bool },
+    /// The slave received unicast, and the test is over. `was_reported` if [`Verdict::NoUnicast`] was returned before.
+    Received { was_reported: bool },
 }
 
-impl HearingTest {
+impl ReceiveCheck {
     /// Creates the test at a failover. The caller reads the counters at once, as the baseline.
     pub fn new(slot: Slot, now: Time) -> Self {
-        let next_look = now.saturating_add(OFTEN);
-        Self { slot, since: now, next_look, baseline: None, state: State::Listening }
+        let next_read = now.saturating_add(OFTEN);
+        Self { slot, since: now, next_read, baseline: None, state: State::Listening }
     }
 
     pub fn slot(&self) -> Slot {
@@ -89,24 +89,24 @@ impl HearingTest {
     /// Returns the number of frames sent since the failover, if [`Verdict::NoUnicast`] was returned.
     pub fn no_unicast(&self) -> Option<u64> {
         match self.state {
-            State::Told { sent } => Some(sent),
+            State::Reported { sent } => Some(sent),
             State::Listening | State::Asking | State::Asked { .. } => None,
         }
     }
 
     /// Returns the time of the next read of the counters.
     pub fn deadline(&self) -> Time {
-        self.next_look
+        self.next_read
     }
 
     /// Returns whether the counters have to be read now, and if so sets the time of the next read.
     #[must_use]
     pub fn take_due(&mut self, now: Time) -> bool {
-        if now < self.next_look {
+        if now < self.next_read {
             return false;
         }
         let pause = if now < self.since.saturating_add(OFTEN_FOR) { OFTEN } else { SELDOM };
-        self.next_look = now.saturating_add(pause);
+        self.next_read = now.saturating_add(pause);
         true
     }
 
@@ -119,7 +119,7 @@ impl HearingTest {
         }
     }
 
-    pub fn look(&mut self, now: Time, counters: Counters) -> Verdict {
+    pub fn check(&mut self, now: Time, counters: Counters) -> Verdict {
         let restarted =
             |base: Counters| counters.tx_packets < base.tx_packets || counters.rx_unicast < base.rx_unicast;
         let (from, base) = match self.baseline {
@@ -129,7 +129,7 @@ impl HearingTest {
         };
         let sent = counters.tx_packets.saturating_sub(base.tx_packets);
         if counters.rx_unicast > base.rx_unicast {
-            return Verdict::Heard { was_told: self.no_unicast().is_some() };
+            return Verdict::Received { was_reported: self.no_unicast().is_some() };
         }
         match self.state {
             State::Listening if now.saturating_sub(from) < ASK_AFTER || sent < ENOUGH_SENT => Verdict::Wait,
@@ -140,25 +140,25 @@ impl HearingTest {
             State::Asking => Verdict::Wait,
             State::Asked { at } if now.saturating_sub(at) < ANSWER_WITHIN => Verdict::Wait,
             State::Asked { .. } => {
-                self.state = State::Told { sent };
+                self.state = State::Reported { sent };
                 Verdict::NoUnicast { sent }
             }
-            State::Told { .. } => {
-                self.state = State::Told { sent };
+            State::Reported { .. } => {
+                self.state = State::Reported { sent };
                 Verdict::Wait
             }
         }
     }
 
     /// Handles the answer to [`Verdict::Ask`].
-    pub fn asked(&mut self, now: Time, asked: Asked) {
+    pub fn asked(&mut self, now: Time, neighbours: Neighbours) {
         if self.state != State::Asking {
             return;
         }
-        self.state = match asked {
-            Asked::Nobody => State::Listening,
-            Asked::Somebody => {
-                self.next_look = now.saturating_add(ANSWER_WITHIN);
+        self.state = match neighbours {
+            Neighbours::None => State::Listening,
+            Neighbours::Asked => {
+                self.next_read = now.saturating_add(ANSWER_WITHIN);
                 State::Asked { at: now }
             }
         };
@@ -177,29 +177,29 @@ mod tests {
         Counters { tx_packets, rx_unicast }
     }
 
-    fn test() -> HearingTest {
-        HearingTest::new(Slot::new(1).unwrap(), at(0))
+    fn test() -> ReceiveCheck {
+        ReceiveCheck::new(Slot::new(1).unwrap(), at(0))
     }
 
     #[test]
     fn verdicts_depend_on_time_and_counters() {
         /// At which time (ms), tx_packets, rx_unicast, and what follows. Who is to be asked is asked at once.
-        type Look = (u64, u64, u64, Verdict);
+        type Check = (u64, u64, u64, Verdict);
         #[rustfmt::skip]
-        let cases: [(&str, &[Look]); 7] = [
-            ("heard at once", &[(0, 5, 5, Wait), (1000, 30, 6, Heard { was_told: false })]),
-            ("too early, then told once", &[(5, 0, 9, Wait), (2004, 400, 9, Wait), (2005, 400, 9, Ask), (3004, 500, 9, Wait), (3005, 500, 9, NoUnicast { sent: 500 }), (4000, 600, 9, Wait)]),
+        let cases: [(&str, &[Check]); 7] = [
+            ("received at once", &[(0, 5, 5, Wait), (1000, 30, 6, Received { was_reported: false })]),
+            ("too early, then reported once", &[(5, 0, 9, Wait), (2004, 400, 9, Wait), (2005, 400, 9, Ask), (3004, 500, 9, Wait), (3005, 500, 9, NoUnicast { sent: 500 }), (4000, 600, 9, Wait)]),
             ("too few frames", &[(0, 0, 0, Wait), (4000, 9, 0, Wait), (5000, 10, 0, Ask)]),
-            ("neighbours answer", &[(0, 0, 0, Wait), (2000, 90, 0, Ask), (3000, 95, 1, Heard { was_told: false })]),
-            ("heard again", &[(0, 0, 0, Wait), (2000, 90, 0, Ask), (3000, 90, 0, NoUnicast { sent: 90 }), (4000, 95, 1, Heard { was_told: true })]),
+            ("neighbours answer", &[(0, 0, 0, Wait), (2000, 90, 0, Ask), (3000, 95, 1, Received { was_reported: false })]),
+            ("received again", &[(0, 0, 0, Wait), (2000, 90, 0, Ask), (3000, 90, 0, NoUnicast { sent: 90 }), (4000, 95, 1, Received { was_reported: true })]),
             ("idle", &[(0, 7, 7, Wait), (60_000, 7, 7, Wait)]),
             ("counters restarted", &[(0, 900, 900, Wait), (3000, 20, 0, Wait), (4999, 90, 0, Wait), (5000, 91, 0, Ask), (6000, 91, 0, NoUnicast { sent: 71 })]),
         ];
         for (name, looks) in cases {
             let mut test = test();
             for (now, tx, rx, expected) in looks {
-                assert_eq!(test.look(at(*now), counters(*tx, *rx)), *expected, "{name}, at {now} ms");
-                test.asked(at(*now), Asked::Somebody);
+                assert_eq!(test.check(at(*now), counters(*tx, *rx)), *expected, "{name}, at {now} ms");
+                test.asked(at(*now), Neighbours::Asked);
             }
         }
     }
@@ -207,24 +207,24 @@ mod tests {
     #[test]
     fn without_neighbours_nothing_is_reported() {
         let mut test = test();
-        let _ = test.look(at(0), counters(0, 0));
+        let _ = test.check(at(0), counters(0, 0));
         for second in 2..100 {
-            assert_eq!(test.look(at(second * 1000), counters(1000, 0)), Ask, "at {second} s");
-            assert_eq!(test.look(at(second * 1000), counters(1000, 0)), Wait, "not answered");
-            test.asked(at(second * 1000), Asked::Nobody);
+            assert_eq!(test.check(at(second * 1000), counters(1000, 0)), Ask, "at {second} s");
+            assert_eq!(test.check(at(second * 1000), counters(1000, 0)), Wait, "not answered");
+            test.asked(at(second * 1000), Neighbours::None);
         }
     }
 
     #[test]
     fn answers_are_checked_after_their_time() {
         let mut test = test();
-        let _ = test.look(at(0), counters(0, 0));
+        let _ = test.check(at(0), counters(0, 0));
         // An unexpected answer has no effect.
-        test.asked(at(500), Asked::Somebody);
+        test.asked(at(500), Neighbours::Asked);
         assert_eq!(test.deadline(), at(1000));
         assert!(test.take_due(at(60_000)));
-        assert_eq!((test.look(at(60_000), counters(10, 0)), test.deadline()), (Ask, at(70_000)));
-        test.asked(at(60_010), Asked::Somebody);
+        assert_eq!((test.check(at(60_000), counters(10, 0)), test.deadline()), (Ask, at(70_000)));
+        test.asked(at(60_010), Neighbours::Asked);
         assert_eq!(test.deadline(), at(61_010));
     }
 
@@ -243,13 +243,13 @@ mod tests {
     #[test]
     fn the_number_of_sent_frames_is_kept_up_to_date() {
         let mut test = test();
-        let _ = test.look(at(0), counters(0, 0));
-        assert_eq!((test.look(at(2000), counters(40, 0)), test.no_unicast()), (Ask, None));
-        test.asked(at(2000), Asked::Somebody);
+        let _ = test.check(at(0), counters(0, 0));
+        assert_eq!((test.check(at(2000), counters(40, 0)), test.no_unicast()), (Ask, None));
+        test.asked(at(2000), Neighbours::Asked);
         assert_eq!(
-            (test.look(at(3000), counters(50, 0)), test.no_unicast()),
+            (test.check(at(3000), counters(50, 0)), test.no_unicast()),
             (NoUnicast { sent: 50 }, Some(50))
         );
-        assert_eq!((test.look(at(4000), counters(80, 0)), test.no_unicast()), (Wait, Some(80)));
+        assert_eq!((test.check(at(4000), counters(80, 0)), test.no_unicast()), (Wait, Some(80)));
     }
 }

@@ -30,7 +30,7 @@ pub enum Refusal {
     },
     /// All free slots were released less than a second ago and are quarantined.
     #[error("all free slots for {name} were released less than 1 s ago; try again in a second")]
-    SlotsResting {
+    SlotsQuarantined {
         /// The interface.
         name: String,
     },

@@ -63,8 +63,8 @@ impl Engine {
         let (seen, chosen) = (self.seen, choice.map(|choice| choice.why));
         self.outbox.reports.push(Report::Failover(Failover { from, to, reason, seen, chosen }));
         self.drain = None;
-        self.hearing = None;
-        self.arp.turn = None;
+        self.receive_check = None;
+        self.arp.round_robin = None;
         if let Some(path) = new.and_then(|slot| self.path_mut(slot)) {
             path.begin(now);
         }
@@ -82,7 +82,7 @@ impl Engine {
             answers_to_go: self.announcements.unanswered().saturating_add(1),
         });
         if self.has_been_active && self.policy() != FailOverMac::Active {
-            self.hearing = Some(HearingTest::new(new, now));
+            self.receive_check = Some(ReceiveCheck::new(new, now));
             self.outbox.queries.push(Query::ReadCounters { slot: new });
         }
         self.has_been_active = true;

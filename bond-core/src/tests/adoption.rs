@@ -11,13 +11,13 @@ use crate::{
     command::{Announce, Chosen, Failover, Reason, Report, Seen},
     options::{
         BondOptions,
-        FailOverMac::{self, Active, Follow, None as Nobody},
+        FailOverMac::{self, Active, Follow, None as Same},
         SlaveOptions,
     },
     status::MiiStatus,
 };
 
-const POLICIES: [FailOverMac; 3] = [Nobody, Active, Follow];
+const POLICIES: [FailOverMac; 3] = [Same, Active, Follow];
 
 /// A bond without an engine.
 struct Orphan {
@@ -135,7 +135,7 @@ fn adoption_reports_and_counts_every_failover_of_the_guard() {
             let active = 0x10 + cuts % 2;
             let backup = 0x10 + (cuts + 1) % 2;
             let in_use = match (policy, cuts % 2) {
-                (Nobody, _) => [0x10, 0x10, 0x10],
+                (Same, _) => [0x10, 0x10, 0x10],
                 (Active, _) => [active, 0x10, 0x11],
                 (Follow, 0) => [0x10, 0x10, 0x11],
                 (Follow, _) => [0x10, backup + 1, 0x10],
@@ -147,7 +147,7 @@ fn adoption_reports_and_counts_every_failover_of_the_guard() {
 
 #[test]
 fn adoption_reports_an_unrecorded_failover_once_and_counts_it_once() {
-    let mut orphan = Orphan::of(Lab::enslaved(options(Nobody), 2));
+    let mut orphan = Orphan::of(Lab::enslaved(options(Same), 2));
     orphan.cut(0);
     orphan.failovers.clear();
     let mut lab = orphan.adopt();
@@ -157,7 +157,7 @@ fn adoption_reports_an_unrecorded_failover_once_and_counts_it_once() {
 
 #[test]
 fn adoption_counts_a_backup_that_lost_its_link() {
-    let mut orphan = Orphan::of(Lab::enslaved(options(Nobody), 3));
+    let mut orphan = Orphan::of(Lab::enslaved(options(Same), 3));
     orphan.cut(2);
     orphan.cut(0);
     let mut lab = orphan.adopt();
@@ -178,10 +178,10 @@ fn adoption_reports_a_vanished_slave_by_its_name() {
 
 #[test]
 fn adoption_counts_no_failure_for_a_change_by_the_administrator() {
-    let mut orphan = Orphan::of(Lab::enslaved(options(Nobody), 2));
+    let mut orphan = Orphan::of(Lab::enslaved(options(Same), 2));
     orphan.lab.word.0 = Some(orphan.lab.slot(1));
     let mut lab = orphan.adopt();
-    let told = lab.take_reports();
+    let reports = lab.take_reports();
     let expected = Failover {
         from: Some("slave0".into()),
         to: Some("slave1".into()),
@@ -189,14 +189,14 @@ fn adoption_counts_no_failure_for_a_change_by_the_administrator() {
         seen: Seen::Guard,
         chosen: Some(Chosen::Administrator),
     };
-    assert_eq!(told, [Report::Failover(expected)]);
+    assert_eq!(reports, [Report::Failover(expected)]);
     assert_eq!([0, 1].map(|index| lab.status(index).link_failure_count), [0, 0]);
 }
 
 /// The guard used a slave in updelay early, and the engine keeps it up.
 #[test]
 fn the_last_used_slave_is_up_and_others_wait_for_updelay() {
-    let delayed = BondOptions { updelay: 1000, ..options(Nobody) };
+    let delayed = BondOptions { updelay: 1000, ..options(Same) };
     let mut orphan = Orphan::of(Lab::enslaved(delayed, 2));
     orphan.lab.wait(ms(2000));
     orphan.cut(0);

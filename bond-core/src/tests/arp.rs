@@ -249,7 +249,7 @@ fn probes_that_cannot_be_sent_take_the_active_slave_down() {
         lab.wait(ms(100));
         lab.handle(Event::ProbeFailed { slot }).unwrap();
         let at = lab.now.as_nanos() as u64;
-        (0..2).for_each(|index| lab.nic_mut(index).heard.note(at, None));
+        (0..2).for_each(|index| lab.nic_mut(index).received.note(at, None));
     }
     assert_ne!(lab.status(0).link_failure_count, 0);
 }
@@ -270,8 +270,8 @@ fn monitors_are_switched_at_run_time() {
     assert!(lab.carrier && !lab.take().iter().any(|command| matches!(command, Command::Probe(_))));
 
     // In the middle of a downdelay, whose deadline has no effect any more.
-    let patient = BondOptions { downdelay: 1000, ..mii };
-    lab.handle(Event::SetOptions(Box::new(patient))).unwrap();
+    let delayed = BondOptions { downdelay: 1000, ..mii };
+    lab.handle(Event::SetOptions(Box::new(delayed))).unwrap();
     lab.set_link(0, false);
     assert_eq!(states(&lab), [GoingDown, Up]);
     (0..2).for_each(|index| lab.nic_mut(index).path = true);

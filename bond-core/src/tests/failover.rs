@@ -11,7 +11,7 @@ use crate::{
     },
     options::{
         BondOptions,
-        FailOverMac::{self, Active, Follow, None as Nobody},
+        FailOverMac::{self, Active, Follow, None as Same},
     },
 };
 
@@ -35,17 +35,17 @@ fn on_failure(policy: FailOverMac) -> Vec<Command> {
 
 #[test]
 fn commands_of_a_failover_are_in_order() {
-    let lab = Lab::enslaved(options(Nobody), 2);
+    let lab = Lab::enslaved(options(Same), 2);
     let (s0, s1) = (lab.slot(0), lab.slot(1));
     let switch = Command::from(Switch { active: Some(s1), draining: None, usable: 0b10 });
     let (seen, chosen) = (Seen::LinkEvent, Chosen::OnlyOneUp);
     let failover = failover(Some("slave0"), Some("slave1"), Reason::LinkFailed, seen, chosen);
-    let told = || [link_changed("slave0", false), failover.clone()];
-    let expect = |before: &[Command], after: &[Command]| [before, &told(), after].concat();
+    let reports = || [link_changed("slave0", false), failover.clone()];
+    let expect = |before: &[Command], after: &[Command]| [before, &reports(), after].concat();
     let listen = Command::from(ReadCounters { slot: s1 });
 
     let none = expect(&[switch.clone(), listen.clone()], &[Announce { slot: s1, mac: mac(0x10) }.into()]);
-    assert_eq!(on_failure(Nobody), none);
+    assert_eq!(on_failure(Same), none);
 
     let active = [Announce { slot: s1, mac: mac(0x11) }.into(), SetBondMac(mac(0x11)).into()];
     assert_eq!(on_failure(Active), expect(std::slice::from_ref(&switch), &active));
@@ -56,7 +56,7 @@ fn commands_of_a_failover_are_in_order() {
 
 #[test]
 fn commands_of_the_first_enslave_are_in_order() {
-    let mut lab = Lab::new(options(Nobody), 2);
+    let mut lab = Lab::new(options(Same), 2);
     lab.pace = Pace::Manual;
     lab.join(0).unwrap();
     let s0 = lab.slot(0);
@@ -85,7 +85,7 @@ fn commands_of_the_first_enslave_are_in_order() {
 
 #[test]
 fn commands_of_a_release_are_in_order() {
-    let mut lab = Lab::enslaved(options(Nobody), 2);
+    let mut lab = Lab::enslaved(options(Same), 2);
     let (s0, s1) = (lab.slot(0), lab.slot(1));
     lab.leave(0).unwrap();
     let expected = [
@@ -131,12 +131,12 @@ fn a_planned_switch_drains_the_old_slave() {
 
 #[test]
 fn a_backup_that_fails_or_returns_changes_the_usable_mask_only() {
-    let mut lab = Lab::enslaved(options(Nobody), 2);
+    let mut lab = Lab::enslaved(options(Same), 2);
     let active = Some(lab.slot(0));
     lab.set_link(1, false);
     let switch = |usable| Command::from(Switch { active, draining: None, usable });
     assert_eq!(lab.take(), [switch(0b01), link_changed("slave1", false)]);
-    lab.tell_link(1);
+    lab.notify_link(1);
     assert_eq!(lab.take(), [], "repeated");
     lab.set_link(1, true);
     assert_eq!(lab.take(), [switch(0b11), link_changed("slave1", true)]);
@@ -144,7 +144,7 @@ fn a_backup_that_fails_or_returns_changes_the_usable_mask_only() {
 
 #[test]
 fn carrier_follows_the_last_slave() {
-    let mut lab = Lab::enslaved(options(Nobody), 2);
+    let mut lab = Lab::enslaved(options(Same), 2);
     assert!(lab.carrier);
     lab.set_link(0, false);
     assert!(lab.carrier);
@@ -170,7 +170,7 @@ fn a_returning_slave_stays_backup_unless_it_is_preferred() {
         }, "slave1"),
     ];
     for (name, prefer, expected) in table {
-        let mut lab = Lab::enslaved(options(Nobody), 2);
+        let mut lab = Lab::enslaved(options(Same), 2);
         prefer(&mut lab);
         lab.set_link(0, false);
         assert_eq!(lab.active().as_deref(), Some("slave1"), "{name}");
@@ -198,20 +198,20 @@ fn all_slaves_fail_and_return() {
 #[test]
 fn a_failover_has_its_trigger() {
     let carrier_is_lost = |lab: &mut Lab| lab.set_link(0, false);
-    let nobody_tells = |lab: &mut Lab| lab.nic_mut(0).link.up = false;
+    let no_event_comes = |lab: &mut Lab| lab.nic_mut(0).link.up = false;
     let path_dies = |lab: &mut Lab| lab.nic_mut(0).path = false;
     let by_hand = |lab: &mut Lab| lab.set_active(Some(1)).unwrap();
     let primary = |lab: &mut Lab| lab.set_options(|options| options.primary = Some("slave1".into())).unwrap();
     let leaves = |lab: &mut Lab| lab.leave(0).unwrap();
-    let miimon = options(Nobody);
-    let patient = BondOptions { downdelay: 300, ..options(Nobody) };
+    let miimon = options(Same);
+    let delayed = BondOptions { downdelay: 300, ..options(Same) };
     let target = vec!["10.0.0.254".parse().unwrap()];
-    let probing = BondOptions { miimon: 0, arp_interval: 200, arp_ip_target: target, ..options(Nobody) };
+    let probing = BondOptions { miimon: 0, arp_interval: 200, arp_ip_target: target, ..options(Same) };
     type Act<'a> = &'a dyn Fn(&mut Lab);
     let table: [(&BondOptions, Act<'_>, Reason, Seen, Chosen); 7] = [
         (&miimon, &carrier_is_lost, Reason::LinkFailed, Seen::LinkEvent, Chosen::OnlyOneUp),
-        (&miimon, &nobody_tells, Reason::LinkFailed, Seen::Miimon, Chosen::OnlyOneUp),
-        (&patient, &carrier_is_lost, Reason::LinkFailed, Seen::Delay, Chosen::OnlyOneUp),
+        (&miimon, &no_event_comes, Reason::LinkFailed, Seen::Miimon, Chosen::OnlyOneUp),
+        (&delayed, &carrier_is_lost, Reason::LinkFailed, Seen::Delay, Chosen::OnlyOneUp),
         (&probing, &path_dies, Reason::LinkFailed, Seen::ArpMonitor, Chosen::OnlyOneUp),
         (&miimon, &by_hand, Reason::Requested, Seen::Request, Chosen::Administrator),
         (&miimon, &primary, Reason::OptionChanged, Seen::Request, Chosen::Primary),
@@ -223,8 +223,8 @@ fn a_failover_has_its_trigger() {
         lab.take();
         act(&mut lab);
         lab.wait(ms(1000));
-        let told = lab.take();
+        let taken = lab.take();
         let expected = failover(Some("slave0"), Some("slave1"), reason, seen, chosen);
-        assert!(told.contains(&expected), "{expected:?} is not in {told:#?}");
+        assert!(taken.contains(&expected), "{expected:?} is not in {taken:#?}");
     }
 }

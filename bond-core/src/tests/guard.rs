@@ -7,12 +7,12 @@ use crate::{
     event::Event,
     options::{
         BondOptions,
-        FailOverMac::{self, Active, Follow, None as Nobody},
+        FailOverMac::{self, Active, Follow, None as Same},
     },
     status::MiiStatus,
 };
 
-const POLICIES: [FailOverMac; 3] = [Nobody, Active, Follow];
+const POLICIES: [FailOverMac; 3] = [Same, Active, Follow];
 
 fn is_reason(command: &Command, wanted: Reason) -> bool {
     matches!(command, Command::Report(Report::Failover(Failover { reason, .. })) if *reason == wanted)
@@ -26,9 +26,9 @@ fn is_switch(command: &Command) -> bool {
 fn the_engine_completes_a_failover_of_the_guard() {
     for policy in POLICIES {
         let mut lab = Lab::enslaved(options(policy), 2);
-        let mut beside = Lab::enslaved(options(policy), 2);
+        let mut other = Lab::enslaved(options(policy), 2);
         assert!(lab.guard(0));
-        beside.set_link(0, false);
+        other.set_link(0, false);
         // ACTIVE is right already; the slow commands are those of any failover.
         let slow = |commands: Vec<Command>| {
             let fast = |command: &Command| {
@@ -39,8 +39,8 @@ fn the_engine_completes_a_failover_of_the_guard() {
         let commands = lab.take();
         assert!(!commands.iter().any(is_switch), "{policy:?}: {commands:?}");
         assert!(commands.iter().any(|command| is_reason(command, Reason::CarrierGuard)), "{policy:?}");
-        assert_eq!(slow(commands), slow(beside.take()), "{policy:?}");
-        assert_eq!((lab.macs(), lab.word), (beside.macs(), beside.word), "{policy:?}");
+        assert_eq!(slow(commands), slow(other.take()), "{policy:?}");
+        assert_eq!((lab.macs(), lab.word), (other.macs(), other.word), "{policy:?}");
         assert_eq!((lab.mii(0), lab.status(0).link_failure_count), (MiiStatus::Down, 1), "{policy:?}");
     }
 }
@@ -50,8 +50,8 @@ fn late_link_events_change_nothing() {
     let mut lab = Lab::enslaved(options(Active), 3);
     assert!(lab.guard(0));
     lab.take();
-    lab.tell_link(0);
-    lab.tell_link(1);
+    lab.notify_link(0);
+    lab.notify_link(1);
     lab.wait(ms(150));
     let commands: Vec<_> = lab.take().into_iter().filter(|command| *command != PollLinks.into()).collect();
     assert_eq!(commands, []);
@@ -60,7 +60,7 @@ fn late_link_events_change_nothing() {
 
 #[test]
 fn going_back_is_for_updelay_and_the_rules_of_reselection() {
-    let delayed = BondOptions { updelay: 300, primary: Some("slave0".into()), ..options(Nobody) };
+    let delayed = BondOptions { updelay: 300, primary: Some("slave0".into()), ..options(Same) };
     let mut lab = Lab::enslaved(delayed, 2);
     assert!(lab.guard(0));
     // The link was lost for a moment only.
@@ -72,7 +72,7 @@ fn going_back_is_for_updelay_and_the_rules_of_reselection() {
     assert_eq!(lab.active().as_deref(), Some("slave0"));
 
     // Without a primary the bond does not switch back.
-    let mut lab = Lab::enslaved(options(Nobody), 2);
+    let mut lab = Lab::enslaved(options(Same), 2);
     assert!(lab.guard(0));
     lab.set_link(0, true);
     lab.wait(ms(500));
@@ -81,7 +81,7 @@ fn going_back_is_for_updelay_and_the_rules_of_reselection() {
 
 #[test]
 fn a_slave_in_updelay_is_used_early() {
-    let mut lab = Lab::enslaved(BondOptions { updelay: 1000, ..options(Nobody) }, 2);
+    let mut lab = Lab::enslaved(BondOptions { updelay: 1000, ..options(Same) }, 2);
     lab.set_link(1, false);
     lab.set_link(1, true);
     assert_eq!(lab.mii(1), MiiStatus::GoingBack);
@@ -95,12 +95,12 @@ fn the_guard_uses_one_slave_after_another_and_returns() {
         let mut lab = Lab::enslaved(options(policy), 3);
         assert!(lab.guard(0) && lab.guard(1));
         assert_eq!(lab.active().as_deref(), Some("slave2"));
-        assert!(!lab.guard(2), "nobody is left");
-        lab.tell_link(2);
+        assert!(!lab.guard(2), "no slave is left");
+        lab.notify_link(2);
         assert_eq!((lab.active(), lab.carrier), (None, false));
         lab.set_link(1, true);
         assert_eq!((lab.active().as_deref(), lab.carrier), (Some("slave1"), true));
-        assert!(!lab.guard(1), "nobody is left");
+        assert!(!lab.guard(1), "no slave is left");
     }
 }
 
@@ -126,8 +126,8 @@ fn unreported_failovers_are_reported_one_by_one() {
             let (active, draining) = (Some(slots[from]), None);
             lab.handle(Event::ActiveChanged { changes: failovers, active, draining, usable }).unwrap();
             let commands = lab.take();
-            let told = commands.iter().filter(|command| is_reason(command, Reason::CarrierGuard)).count();
-            assert_eq!(told, path.len(), "{policy:?} {path:?}: {commands:?}");
+            let reported = commands.iter().filter(|command| is_reason(command, Reason::CarrierGuard)).count();
+            assert_eq!(reported, path.len(), "{policy:?} {path:?}: {commands:?}");
             assert_eq!(
                 [0, 1, 2].map(|index| lab.status(index).link_failure_count),
                 failures,
@@ -145,10 +145,10 @@ fn unreported_failovers_are_reported_one_by_one() {
 /// The engine follows another process that writes a slave which is up into ACTIVE, and corrects other words.
 #[test]
 fn a_word_without_an_active_slave_is_corrected() {
-    let mut lab = Lab::enslaved(options(Nobody), 2);
-    let nobody = lab.slot(1).index() as u8 + 5;
+    let mut lab = Lab::enslaved(options(Same), 2);
+    let unused = lab.slot(1).index() as u8 + 5;
     let before = lab.word;
-    for active in [None, bond_common::abi::Slot::new(nobody)] {
+    for active in [None, bond_common::abi::Slot::new(unused)] {
         lab.word = (active, None, 0);
         lab.handle(Event::ActiveChanged { changes: Vec::new(), active, draining: None, usable: 0 }).unwrap();
         assert_eq!(lab.word, before);

@@ -14,7 +14,7 @@ use bond_common::{
 use crate::{
     Engine, NewBond, Refusal, Time,
     command::{Announce, Batch, Failover, Notice, Probe, Publish, Query, Report, Work},
-    event::{Asked, Duplex, Event, Heard, Link, NewSlave, Speed},
+    event::{Duplex, Event, Link, Neighbours, NewSlave, Reception, Speed},
     options::{BondOptions, FailOverMac, SlaveOptions},
     status::{MiiStatus, SlaveStatus},
 };
@@ -49,7 +49,7 @@ pub struct Nic {
     pub rx_unicast: u64,
     /// The switch forwards frames of this NIC, independently of the carrier.
     pub path: bool,
-    pub heard: ProbeTimes,
+    pub received: ProbeTimes,
 }
 
 /// A part of a batch.
@@ -158,7 +158,7 @@ impl Lab {
             tx_packets: 0,
             rx_unicast: 0,
             path: true,
-            heard: ProbeTimes::NEVER,
+            received: ProbeTimes::NEVER,
         };
         Self {
             bond_mac: new.mac,
@@ -232,7 +232,7 @@ impl Lab {
     /// Changes the carrier, with a netlink notification.
     pub fn set_link(&mut self, index: u8, up: bool) {
         self.nic_mut(index).link.up = up;
-        self.tell_link(index);
+        self.notify_link(index);
     }
 
     /// Takes the carrier away and lets the guard fail over at the next packet, before any notification. Returns false if
@@ -255,7 +255,7 @@ impl Lab {
         true
     }
 
-    pub fn tell_link(&mut self, index: u8) {
+    pub fn notify_link(&mut self, index: u8) {
         let (slot, link) = (self.slot(index), self.nic(index).link);
         self.handle(Event::Link { slot, link }).unwrap();
     }
@@ -266,12 +266,12 @@ impl Lab {
         self.handle(Event::SetOptions(Box::new(options)))
     }
 
-    pub fn set_bond_mac_by_hand(&mut self, mac: Mac) {
+    pub fn change_bond_mac(&mut self, mac: Mac) {
         self.bond_mac = mac;
         self.handle(Event::BondMacFound { mac }).unwrap();
     }
 
-    pub fn set_slave_mac_by_hand(&mut self, index: u8, mac: Mac) {
+    pub fn change_slave_mac(&mut self, index: u8, mac: Mac) {
         let slot = self.slot(index);
         self.nic_mut(index).mac = mac;
         self.handle(Event::SlaveMacFound { slot, mac }).unwrap();
@@ -454,9 +454,9 @@ impl Lab {
             || self.slaves.iter().filter_map(|(slot, entry)| Some((*slot, self.nics.get(&entry.0)?)));
         match query {
             Query::PollLinks => Some(Event::Links(slaves().map(|(slot, nic)| (slot, nic.link)).collect())),
-            Query::ReadProbes => {
-                Some(Event::Probes(slaves().map(|(slot, nic)| Heard { slot, times: nic.heard }).collect()))
-            }
+            Query::ReadProbes => Some(Event::Probes(
+                slaves().map(|(slot, nic)| Reception { slot, times: nic.received }).collect(),
+            )),
             Query::ReadCounters { slot } => {
                 let Nic { tx_packets, rx_unicast, .. } = *self.nics.get(&self.ifindex_of[slot])?;
                 Some(Event::Counters { slot: *slot, tx_packets, rx_unicast })
@@ -482,12 +482,12 @@ impl Lab {
         for (index, target) in targets {
             for (other, nic) in self.nics.iter_mut().filter(|(_, nic)| is_plugged(nic)) {
                 if *other == ifindex && !self.dead.contains(&target) {
-                    nic.heard.note(at, Some(index).filter(|_| validate.validates_active()));
+                    nic.received.note(at, Some(index).filter(|_| validate.validates_active()));
                 } else if *other != ifindex && enslaved.contains(other) {
                     match (validate.validates_backup(), self.word.0) {
-                        (true, Some(_)) => nic.heard.note(at, Some(index)),
+                        (true, Some(_)) => nic.received.note(at, Some(index)),
                         (true, None) => {}
-                        (false, _) => nic.heard.note(at, None),
+                        (false, _) => nic.received.note(at, None),
                     }
                 }
             }
@@ -537,7 +537,7 @@ impl Lab {
                 Some(Event::BondMacSet { mac, done })
             }
             Work::SendReports { .. } => None,
-            Work::AskNeighbours => Some(Event::NeighboursAsked(Asked::Somebody)),
+            Work::AskNeighbours => Some(Event::NeighboursAsked(Neighbours::Asked)),
             Work::SetCarrier(_) => panic!("{work:?} is not slow"),
         }
     }

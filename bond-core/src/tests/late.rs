@@ -98,9 +98,9 @@ fn a_slave_that_probed_probes_again() {
         lab.take().into_iter().filter_map(slot).collect::<Vec<_>>()
     };
     lab.wait(ms(100));
-    let turn = probed(&mut lab);
+    let prober = probed(&mut lab);
     stop(&mut lab, 500);
-    assert_eq!(probed(&mut lab), turn);
+    assert_eq!(probed(&mut lab), prober);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn an_event_before_the_late_step_judges_no_slave_either() {
     assert_eq!(states(&lab), [GoingDown, Up]);
     lab.now += ms(5000);
     // The link of the other slave is reported first.
-    lab.tell_link(1);
+    lab.notify_link(1);
     assert_eq!((lab.active().as_deref(), states(&lab)), (Some("slave0"), [GoingDown, Up]));
 }
 
@@ -134,10 +134,10 @@ fn a_delay_does_not_run_while_the_engine_is_not_called() {
 fn a_suspended_machine_judges_no_slave() {
     let mut lab = settled(arp(2, ArpValidate::None));
     // The clock has not counted the time, and frames in flight are lost.
-    lab.nic_mut(0).heard = bond_common::abi::ProbeTimes::NEVER;
+    lab.nic_mut(0).received = bond_common::abi::ProbeTimes::NEVER;
     lab.handle(Event::Suspended { time: ms(60_000) }).unwrap();
-    let told = Notice::Suspended { ms: 60_000 };
-    assert!(lab.take_reports().iter().any(|report| *report == told));
+    let suspended = Notice::Suspended { ms: 60_000 };
+    assert!(lab.take_reports().iter().any(|report| *report == suspended));
     lab.wait(ms(2000));
     assert_eq!((lab.active().as_deref(), states(&lab)), (Some("slave0"), [Up, Up]));
 }

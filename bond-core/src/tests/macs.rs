@@ -7,7 +7,7 @@ use crate::{
     NewBond,
     command::{Notice, Report, Work},
     event::Event,
-    options::FailOverMac::{self, Active, Follow, None as Nobody},
+    options::FailOverMac::{self, Active, Follow, None as Same},
 };
 
 /// Steps of a transcript, in its words.
@@ -51,7 +51,7 @@ fn play(policy: FailOverMac, steps: &[(Step, [u8; 4])]) {
 #[test]
 fn transcript_of_none() {
     play(
-        Nobody,
+        Same,
         &[
             (Enslave(0), [0x10, 0x10, 0x11, 0x12]),
             (Enslave(1), [0x10, 0x10, 0x10, 0x12]),
@@ -142,7 +142,7 @@ fn follow_finds_the_slave_with_the_bonds_mac_when_there_was_no_active() {
 #[test]
 fn the_reference_scenario_ends_with_the_expected_macs() {
     for (policy, before, after) in [
-        (Nobody, [0x58, 0x58, 0x58], [0x58, 0x58, 0x58]),
+        (Same, [0x58, 0x58, 0x58], [0x58, 0x58, 0x58]),
         (Active, [0x58, 0x58, 0x2d], [0x2d, 0x58, 0x2d]),
         (Follow, [0x58, 0x58, 0x2d], [0x58, 0x2d, 0x58]),
     ] {
@@ -179,8 +179,8 @@ fn follow_gives_a_returning_first_slave_another_mac() {
     lab.join(0).unwrap();
     let made_up = lab.nic(0).mac;
     assert!(made_up.is_unicast() && ![0x10, 0x11, 0x12].map(mac).contains(&made_up), "{made_up}");
-    let told = Notice::DuplicateMacReplaced { slave: "slave0".into(), mac: made_up };
-    assert!(lab.take_reports().iter().any(|report| *report == told));
+    let replaced = Notice::DuplicateMacReplaced { slave: "slave0".into(), mac: made_up };
+    assert!(lab.take_reports().iter().any(|report| *report == replaced));
     lab.leave(0).unwrap();
     assert_eq!(lab.nic(0).mac, mac(0x10));
 }
@@ -188,7 +188,7 @@ fn follow_gives_a_returning_first_slave_another_mac() {
 #[test]
 fn a_mac_set_by_the_administrator_is_kept_until_the_bond_is_empty() {
     for (policy, enslaved) in
-        [(Nobody, [0x99, 0x99, 0x99]), (Follow, [0x99, 0x99, 0x11]), (Active, [0x10, 0x10, 0x11])]
+        [(Same, [0x99, 0x99, 0x99]), (Follow, [0x99, 0x99, 0x11]), (Active, [0x10, 0x10, 0x11])]
     {
         let new = NewBond {
             name: "bond0".into(),
@@ -210,21 +210,21 @@ fn a_mac_set_by_the_administrator_is_kept_until_the_bond_is_empty() {
 fn a_slaves_mac_changed_externally() {
     // The MACs of bond0, slave0 and slave1 after a change on the backup, a failover to it, and another change on it.
     for (policy, of_backup, failed_over, of_active) in [
-        (Nobody, [0x10, 0x10, 0x71], [0x10, 0x10, 0x71], [0x10, 0x10, 0x72]),
+        (Same, [0x10, 0x10, 0x71], [0x10, 0x10, 0x71], [0x10, 0x10, 0x72]),
         (Active, [0x10, 0x10, 0x71], [0x71, 0x10, 0x71], [0x72, 0x10, 0x72]),
         (Follow, [0x10, 0x10, 0x71], [0x10, 0x71, 0x10], [0x10, 0x71, 0x72]),
     ] {
         let mut lab = Lab::enslaved(options(policy), 2);
         lab.take();
-        lab.set_slave_mac_by_hand(1, mac(0x71));
+        lab.change_slave_mac(1, mac(0x71));
         assert_eq!(lab.macs(), of_backup, "{policy:?}");
-        let told = |mac| Notice::SlaveMacTaken { slave: "slave1".into(), mac };
-        assert_eq!(lab.take_reports(), [told(mac(0x71))], "{policy:?}");
+        let changed = |mac| Notice::SlaveMacChanged { slave: "slave1".into(), mac };
+        assert_eq!(lab.take_reports(), [changed(mac(0x71))], "{policy:?}");
         lab.set_link(0, false);
         lab.wait(ms(1000));
         assert_eq!(lab.macs(), failed_over, "{policy:?}");
         lab.take();
-        lab.set_slave_mac_by_hand(1, mac(0x72));
+        lab.change_slave_mac(1, mac(0x72));
         let announced = lab.take().iter().any(|command| matches!(command, Command::Announce(_)));
         assert_eq!(announced, policy == Active, "{policy:?}");
         assert_eq!(lab.macs(), of_active, "{policy:?}");
@@ -232,7 +232,7 @@ fn a_slaves_mac_changed_externally() {
         assert_eq!(wire, mac(if policy == Active { 0x72 } else { 0x10 }), "{policy:?}");
         // An address that xbond has set, or asked for, is not reported.
         lab.take();
-        lab.set_slave_mac_by_hand(1, mac(0x72));
+        lab.change_slave_mac(1, mac(0x72));
         assert_eq!(lab.take_reports(), [] as [Report; 0], "{policy:?}");
     }
 }
@@ -241,17 +241,17 @@ fn a_slaves_mac_changed_externally() {
 #[test]
 fn a_bonds_mac_changed_externally() {
     for (policy, expected) in
-        [(Nobody, [0x99, 0x99, 0x99]), (Follow, [0x10, 0x10, 0x11]), (Active, [0x10, 0x10, 0x11])]
+        [(Same, [0x99, 0x99, 0x99]), (Follow, [0x10, 0x10, 0x11]), (Active, [0x10, 0x10, 0x11])]
     {
         let mut lab = Lab::enslaved(options(policy), 2);
         lab.take();
-        lab.set_bond_mac_by_hand(mac(0x99));
+        lab.change_bond_mac(mac(0x99));
         assert_eq!(lab.macs(), expected, "{policy:?}");
-        let told = match policy {
-            Nobody => Notice::BondMacTaken { mac: mac(0x99) },
-            Active | Follow => Notice::BondMacPutBack { mac: mac(0x99) },
+        let notice = match policy {
+            Same => Notice::BondMacChanged { mac: mac(0x99) },
+            Active | Follow => Notice::BondMacRestored { mac: mac(0x99) },
         };
-        assert_eq!(lab.take_reports(), [told], "{policy:?}");
+        assert_eq!(lab.take_reports(), [notice], "{policy:?}");
         let wire: Vec<_> = lab.slaves.values().map(|(_, wire_mac, _)| *wire_mac).collect();
         let in_use = if policy == Active { [0x10, 0x11] } else { [expected[0]; 2] };
         assert_eq!(wire, in_use.map(mac), "{policy:?}");
@@ -260,11 +260,11 @@ fn a_bonds_mac_changed_externally() {
         lab.leave(0).unwrap();
         lab.leave(1).unwrap();
         let random = lab.bond_mac;
-        lab.set_bond_mac_by_hand(mac(0x98));
+        lab.change_bond_mac(mac(0x98));
         lab.wait(ms(2000));
         lab.join(0).unwrap();
         let expected = match policy {
-            Nobody => mac(0x98),
+            Same => mac(0x98),
             Active => mac(0x10),
             // Not set, but not copied from the first slave any more.
             Follow => random,
@@ -276,7 +276,7 @@ fn a_bonds_mac_changed_externally() {
 #[test]
 fn wire_macs_are_what_frames_carry() {
     for (policy, expected) in
-        [(Nobody, [mac(0x10), mac(0x10)]), (Active, [mac(0x10), mac(0x11)]), (Follow, [mac(0x10), mac(0x10)])]
+        [(Same, [mac(0x10), mac(0x10)]), (Active, [mac(0x10), mac(0x11)]), (Follow, [mac(0x10), mac(0x10)])]
     {
         let mut lab = Lab::enslaved(options(policy), 2);
         for active in [0, 1] {
@@ -289,7 +289,7 @@ fn wire_macs_are_what_frames_carry() {
 
 #[test]
 fn a_nic_that_cannot_change_its_mac_turns_the_policy_to_active() {
-    for policy in [Nobody, Follow] {
+    for policy in [Same, Follow] {
         let mut lab = Lab::new(options(policy), 2);
         lab.nic_mut(0).can_set_mac = false;
         lab.join(0).unwrap();
@@ -317,7 +317,7 @@ fn a_refused_swap_leaves_one_slave_with_the_bonds_mac() {
 
 #[test]
 fn a_bond_that_refuses_its_first_slaves_mac_keeps_its_own() {
-    for (policy, expected) in [(Nobody, [0xb0, 0xb0]), (Follow, [0xb0, 0xb0]), (Active, [0xb0, 0x10])] {
+    for (policy, expected) in [(Same, [0xb0, 0xb0]), (Follow, [0xb0, 0xb0]), (Active, [0xb0, 0x10])] {
         let mut lab = Lab::new(options(policy), 1);
         lab.bond_refuses = true;
         lab.join(0).unwrap();
@@ -331,7 +331,7 @@ fn a_bond_that_refuses_its_first_slaves_mac_keeps_its_own() {
 
 #[test]
 fn release_warns_of_a_mac_that_stays_in_use() {
-    for (policy, warned) in [(Nobody, true), (Follow, true), (Active, false)] {
+    for (policy, warned) in [(Same, true), (Follow, true), (Active, false)] {
         let mut lab = Lab::enslaved(options(policy), 3);
         lab.set_link(0, false);
         lab.take();

@@ -268,7 +268,7 @@ impl Both {
             Link { speed, duplex, ..Link::new(up) }
         };
         if self.is_slave(nic) {
-            self.lab.tell_link(nic);
+            self.lab.notify_link(nic);
         }
         if comes_up {
             self.lab.nic_mut(nic).link = Link { speed, duplex, ..Link::new(up) };
@@ -343,7 +343,7 @@ impl Both {
                 (self.model.updelay, self.model.downdelay) = (updelay.into(), downdelay.into());
             }
             Step::Join(_) | Step::Leave(_) | Step::Prio(..) | Step::Active(Some(_)) => {}
-            Step::Active(None) => unreachable!("nobody is always a choice"),
+            Step::Active(None) => unreachable!("no slave is always a choice"),
         }
     }
 

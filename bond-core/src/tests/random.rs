@@ -22,7 +22,7 @@ enum Step {
     Carrier {
         nic: u8,
         up: bool,
-        told: bool,
+        notified: bool,
     },
     /// The active slave loses its carrier, and the guard finds it at the next packet.
     Guard,
@@ -87,7 +87,7 @@ fn steps() -> impl Strategy<Value = Step> {
     let nic = 0..NICS;
     prop_oneof![
         4 => (0..1500u64).prop_map(Step::Wait),
-        8 => (nic.clone(), any::<bool>(), any::<bool>()).prop_map(|(nic, up, told)| Step::Carrier { nic, up, told }),
+        8 => (nic.clone(), any::<bool>(), any::<bool>()).prop_map(|(nic, up, notified)| Step::Carrier { nic, up, notified }),
         2 => Just(Step::Guard),
         3 => (nic.clone(), any::<bool>()).prop_map(|(nic, path)| Step::Path(nic, path)),
         4 => nic.clone().prop_map(Step::Join),
@@ -130,10 +130,10 @@ impl History {
         };
         match step {
             Step::Wait(time) => lab.wait(ms(*time)),
-            Step::Carrier { nic, up, told } if plugged(nic) => {
+            Step::Carrier { nic, up, notified } if plugged(nic) => {
                 lab.nic_mut(*nic).link.up = *up;
-                if *told && enslaved(lab, nic) {
-                    lab.tell_link(*nic);
+                if *notified && enslaved(lab, nic) {
+                    lab.notify_link(*nic);
                 }
             }
             Step::Guard => {
@@ -171,7 +171,7 @@ impl History {
                 }
             }
             Step::Prio(nic, prio) if enslaved(lab, nic) => lab.set_prio(*nic, *prio),
-            Step::BondMac(last) => lab.set_bond_mac_by_hand(mac(*last)),
+            Step::BondMac(last) => lab.change_bond_mac(mac(*last)),
             Step::Active(None) => lab.set_active(None).unwrap(),
             Step::Active(Some(nic)) if enslaved(lab, nic) => drop(lab.set_active(Some(*nic))),
             Step::Options(change) => drop(lab.set_options(|options| apply(change, options))),
@@ -372,7 +372,7 @@ proptest! {
 }
 
 fn nonsense() -> impl Strategy<Value = Event> {
-    use crate::event::{Duplex, Heard, Link, NewSlave, Speed};
+    use crate::event::{Duplex, Link, NewSlave, Reception, Speed};
     let slot = || (0..3u8).prop_map(|index| bond_common::abi::Slot::new(index).unwrap());
     let some_mac = || (0..4u8).prop_map(mac);
     let options = proptest::collection::vec(changes(), 0..5).prop_map(|changes| {
@@ -416,7 +416,7 @@ fn nonsense() -> impl Strategy<Value = Event> {
         (slot(), any::<u64>(), 0..40usize).prop_map(|(slot, at, target)| {
             let mut times = ProbeTimes::NEVER;
             times.note(at, Some(target));
-            Event::Probes(vec![Heard { slot, times }; 2])
+            Event::Probes(vec![Reception { slot, times }; 2])
         }),
         (slot(), 0..50u64, 0..2u64).prop_map(|(slot, tx_packets, rx_unicast)| Event::Counters {
             slot,

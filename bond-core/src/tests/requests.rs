@@ -8,7 +8,7 @@ use crate::{
     command::{Chosen, Failover, Publish, Reason, Seen, Work},
     event::{Duplex, Elects, Event, Link, Speed},
     options::{
-        FailOverMac::{Active, Follow, None as Nobody},
+        FailOverMac::{Active, Follow, None as Same},
         PrimaryReselect, SlaveOptions,
     },
     status::{MiiStatus, Pending, SlaveState},
@@ -27,7 +27,7 @@ fn refused(lab: &mut Lab, event: Event, expected: Refusal) {
 
 #[test]
 fn invalid_joins_are_refused() {
-    let mut lab = Lab::enslaved(options(Nobody), 2);
+    let mut lab = Lab::enslaved(options(Same), 2);
     let again = lab.new_slave(0);
     refused(&mut lab, Event::Join(again), Refusal::AlreadyEnslaved { name: "slave0".into() });
     let mut duplicate = lab.new_slave(1);
@@ -38,7 +38,7 @@ fn invalid_joins_are_refused() {
     (stubborn.name, stubborn.ifindex, stubborn.can_set_mac) = ("tun".into(), 99, false);
     refused(&mut lab, Event::Join(stubborn), Refusal::CannotSetMac { name: "tun".into() });
 
-    let mut lab = Lab::enslaved(options(Nobody), 16);
+    let mut lab = Lab::enslaved(options(Same), 16);
     let mut one_more = lab.new_slave(0);
     (one_more.name, one_more.ifindex) = ("slave16".into(), 99);
     refused(&mut lab, Event::Join(one_more), Refusal::TooManySlaves { name: "slave16".into() });
@@ -55,7 +55,7 @@ fn a_nic_that_cannot_change_its_mac_joins_under_active() {
 
 #[test]
 fn a_released_slot_is_quarantined_for_a_second() {
-    let mut lab = Lab::enslaved(options(Nobody), 3);
+    let mut lab = Lab::enslaved(options(Same), 3);
     assert_eq!([0, 1, 2].map(|index| lab.slot(index).index()), [0, 1, 2]);
     lab.leave(0).unwrap();
     lab.wait(ms(999));
@@ -66,10 +66,10 @@ fn a_released_slot_is_quarantined_for_a_second() {
     lab.join(1).unwrap();
     assert_eq!(lab.slot(1).index(), 0);
 
-    let mut lab = Lab::enslaved(options(Nobody), 16);
+    let mut lab = Lab::enslaved(options(Same), 16);
     lab.leave(5).unwrap();
     let new = Event::Join(lab.new_slave(5));
-    refused(&mut lab, new.clone(), Refusal::SlotsResting { name: "slave5".into() });
+    refused(&mut lab, new.clone(), Refusal::SlotsQuarantined { name: "slave5".into() });
     lab.wait(ms(1000));
     lab.handle(new).unwrap();
     assert_eq!(lab.slot(5).index(), 5);
@@ -78,8 +78,8 @@ fn a_released_slot_is_quarantined_for_a_second() {
 /// The agent hangs while it sets an interface up, and the slave of this slot has left long ago.
 #[test]
 fn a_late_answer_is_not_applied_to_another_slave() {
-    let mut lab = Lab::enslaved(options(Nobody), 1);
-    lab.nics.extend(Lab::new(options(Nobody), 3).nics.into_iter().skip(1));
+    let mut lab = Lab::enslaved(options(Same), 1);
+    lab.nics.extend(Lab::new(options(Same), 3).nics.into_iter().skip(1));
     lab.pace = Pace::Manual;
     lab.join(1).unwrap();
     let (slot, gone) = (lab.slot(1), lab.nics.remove(&11));
@@ -113,7 +113,7 @@ fn a_late_mac_is_not_applied_to_another_slave() {
 
 #[test]
 fn a_slave_whose_setup_failed_is_dropped() {
-    let mut lab = Lab::new(options(Nobody), 2);
+    let mut lab = Lab::new(options(Same), 2);
     lab.pace = Pace::Manual;
     lab.join(0).unwrap();
     assert_eq!(lab.status(0).mii_status, MiiStatus::Down);
@@ -134,12 +134,12 @@ fn a_slave_whose_setup_failed_is_dropped() {
 
 #[test]
 fn a_slave_takes_part_only_when_it_has_joined() {
-    let mut lab = Lab::enslaved(options(Nobody), 2);
+    let mut lab = Lab::enslaved(options(Same), 2);
     lab.leave(1).unwrap();
     lab.set_options(|options| options.primary = Some("slave1".into())).unwrap();
     lab.pace = Pace::Manual;
     lab.join(1).unwrap();
-    lab.tell_link(1);
+    lab.notify_link(1);
     assert_eq!(lab.set_active(Some(1)), Err(Refusal::NotUp { name: "slave1".into() }));
     lab.set_link(0, false);
     assert_eq!((lab.active(), lab.word.2, lab.engine.rank().len()), (None, 0, 1));
@@ -149,9 +149,9 @@ fn a_slave_takes_part_only_when_it_has_joined() {
 
 #[test]
 fn a_slave_may_leave_while_it_joins() {
-    let mut lab = Lab::enslaved(options(Nobody), 1);
+    let mut lab = Lab::enslaved(options(Same), 1);
     lab.wait(ms(1000));
-    lab.nics.insert(11, Lab::new(options(Nobody), 2).nic(1).clone());
+    lab.nics.insert(11, Lab::new(options(Same), 2).nic(1).clone());
     lab.pace = Pace::Manual;
     lab.join(1).unwrap();
     lab.leave(1).unwrap();
@@ -161,7 +161,7 @@ fn a_slave_may_leave_while_it_joins() {
 
 #[test]
 fn active_slave_is_set_by_the_administrator() {
-    let mut lab = Lab::enslaved(options(Nobody), 3);
+    let mut lab = Lab::enslaved(options(Same), 3);
     lab.take();
     lab.set_active(Some(0)).unwrap();
     assert_eq!(lab.take(), [], "it is active already");
@@ -173,20 +173,20 @@ fn active_slave_is_set_by_the_administrator() {
     lab.set_link(1, false);
     let slot = lab.slot(1);
     refused(&mut lab, Event::SetActiveSlave(Some(slot)), Refusal::NotUp { name: "slave1".into() });
-    let nobody = Slot::new(9).unwrap();
-    refused(&mut lab, Event::SetActiveSlave(Some(nobody)), Refusal::NoSuchSlave { slot: nobody });
+    let unused = Slot::new(9).unwrap();
+    refused(&mut lab, Event::SetActiveSlave(Some(unused)), Refusal::NoSuchSlave { slot: unused });
     // Cleared: an election in which the active slave has no advantage.
     lab.set_active(None).unwrap();
     assert_eq!(active(&lab), "slave0");
     let reason = Reason::OptionChanged;
-    let told = Failover {
+    let expected = Failover {
         from: Some("slave2".into()),
         to: Some("slave0".into()),
         reason,
         seen: Seen::Request,
         chosen: Some(Chosen::FirstEnslaved),
     };
-    assert!(lab.take_failovers().contains(&told));
+    assert!(lab.take_failovers().contains(&expected));
 }
 
 #[test]
@@ -214,9 +214,9 @@ fn unknown_slots_are_refused_in_requests_and_ignored_in_facts() {
 
 #[test]
 fn fail_over_mac_changes_only_without_slaves() {
-    let mut lab = Lab::enslaved(options(Nobody), 1);
+    let mut lab = Lab::enslaved(options(Same), 1);
     assert_eq!(lab.set_options(|options| options.fail_over_mac = Active), Err(Refusal::FailOverMacInUse));
-    assert_eq!(lab.engine.options().fail_over_mac, Nobody);
+    assert_eq!(lab.engine.options().fail_over_mac, Same);
     lab.leave(0).unwrap();
     lab.set_options(|options| options.fail_over_mac = Active).unwrap();
     assert_eq!(lab.engine.options().fail_over_mac, Active);
@@ -233,7 +233,7 @@ fn primary_and_its_reselect_rules() {
         (PrimaryReselect::Failure, "slave1", "slave0", "slave2"),
     ];
     for (reselect, returned, other_failed, cleared) in table {
-        let mut lab = Lab::enslaved(options(Nobody), 3);
+        let mut lab = Lab::enslaved(options(Same), 3);
         lab.set_options(|options| {
             options.primary = Some("slave0".into());
             options.primary_reselect = reselect;
@@ -269,7 +269,7 @@ fn primary_and_its_reselect_rules() {
 /// As in the driver, which does not compare the value with the old one.
 #[test]
 fn writing_the_same_value_again_elects() {
-    let mut lab = Lab::enslaved(options(Nobody), 3);
+    let mut lab = Lab::enslaved(options(Same), 3);
     let primary = Some("slave0".to_owned());
     lab.set_options(|options| {
         (options.primary, options.primary_reselect) = (primary, PrimaryReselect::Failure);
@@ -300,7 +300,7 @@ fn writing_the_same_value_again_elects() {
 
 #[test]
 fn the_primary_follows_renames() {
-    let mut lab = Lab::enslaved(options(Nobody), 2);
+    let mut lab = Lab::enslaved(options(Same), 2);
     lab.set_options(|options| options.primary = Some("wan".into())).unwrap();
     assert_eq!(active(&lab), "slave0");
     let slot = lab.slot(1);
@@ -315,7 +315,7 @@ fn the_primary_follows_renames() {
 /// A primary set while it is down takes over when it comes up, whatever primary_reselect says.
 #[test]
 fn force_lasts_until_the_primary_is_up() {
-    let mut lab = Lab::enslaved(options(Nobody), 2);
+    let mut lab = Lab::enslaved(options(Same), 2);
     lab.set_link(1, false);
     lab.set_options(|options| {
         options.primary = Some("slave1".into());
@@ -333,7 +333,7 @@ fn force_lasts_until_the_primary_is_up() {
 /// The transcript of primary.txt on prio.
 #[test]
 fn prio() {
-    let mut lab = Lab::enslaved(options(Nobody), 3);
+    let mut lab = Lab::enslaved(options(Same), 3);
     lab.set_prio(2, 10);
     assert_eq!(active(&lab), "slave2");
     lab.set_prio(1, 20);
@@ -364,7 +364,7 @@ fn prio() {
 /// The speed of a link that has just come up is reported a moment later.
 #[test]
 fn better_compares_the_speeds_that_links_report() {
-    let mut lab = Lab::enslaved(options(Nobody), 3);
+    let mut lab = Lab::enslaved(options(Same), 3);
     lab.set_options(|options| {
         options.primary_reselect = PrimaryReselect::Better;
         options.primary = Some("slave0".into());
@@ -375,10 +375,10 @@ fn better_compares_the_speeds_that_links_report() {
         assert_eq!(active(&lab), "slave1");
         let before = lab.nic_mut(0).link;
         lab.nic_mut(0).link = Link { up: true, is_stale: true, ..before };
-        lab.tell_link(0);
+        lab.notify_link(0);
         assert_eq!(active(&lab), "slave1", "before the speed is known");
         lab.nic_mut(0).link = Link { up: true, speed, ..before };
-        lab.tell_link(0);
+        lab.notify_link(0);
         active(&lab)
     };
     assert_eq!(comes_back_with(Speed(1000)), "slave1", "the primary is slower");
@@ -392,7 +392,7 @@ fn better_compares_the_speeds_that_links_report() {
 #[test]
 fn better_waits_for_a_speed_only_while_another_slave_is_up() {
     let bond = || {
-        let mut lab = Lab::enslaved(options(Nobody), 3);
+        let mut lab = Lab::enslaved(options(Same), 3);
         lab.set_options(|options| {
             options.primary_reselect = PrimaryReselect::Better;
             options.primary = Some("slave0".into());
@@ -400,7 +400,7 @@ fn better_waits_for_a_speed_only_while_another_slave_is_up() {
         .unwrap();
         lab.set_link(0, false);
         lab.nic_mut(0).link = Link { up: true, is_stale: true, ..lab.nic_mut(0).link };
-        lab.tell_link(0);
+        lab.notify_link(0);
         assert_eq!(active(&lab), "slave1");
         lab
     };
@@ -417,7 +417,7 @@ fn better_waits_for_a_speed_only_while_another_slave_is_up() {
 
     let mut lab = bond();
     lab.nic_mut(2).link.speed = Speed(40_000);
-    lab.tell_link(2);
+    lab.notify_link(2);
     lab.set_link(0, false);
     assert_eq!(
         (active(&lab).as_str(), read(&mut lab).as_str()),
@@ -434,7 +434,7 @@ fn better_waits_for_a_speed_only_while_another_slave_is_up() {
 /// The guard uses the slave early that the engine would use early.
 #[test]
 fn slaves_in_updelay_rank_by_the_rest_of_it() {
-    let mut lab = Lab::enslaved(options(Nobody), 4);
+    let mut lab = Lab::enslaved(options(Same), 4);
     let rank = |lab: &Lab, slots: [u8; 4]| assert_eq!(lab.engine.rank(), slots.map(|index| lab.slot(index)));
     lab.set_options(|options| options.updelay = 60_000).unwrap();
     rank(&lab, [0, 1, 2, 3]);
@@ -460,7 +460,7 @@ fn slaves_in_updelay_rank_by_the_rest_of_it() {
 
 #[test]
 fn options_that_do_not_elect_do_not_switch() {
-    let mut lab = Lab::enslaved(options(Nobody), 2);
+    let mut lab = Lab::enslaved(options(Same), 2);
     lab.set_active(Some(1)).unwrap();
     lab.wait(ms(2000));
     lab.take();
@@ -480,7 +480,7 @@ fn options_that_do_not_elect_do_not_switch() {
 
 #[test]
 fn a_queue_is_one_slaves_and_packets_learn_it() {
-    let mut lab = Lab::enslaved(options(Nobody), 3);
+    let mut lab = Lab::enslaved(options(Same), 3);
     let queue = |lab: &Lab, index: u8, queue_id: u16| {
         let options = SlaveOptions { queue_id, ..SlaveOptions::default() };
         Event::SetSlaveOptions { slot: lab.slot(index), options }
@@ -504,7 +504,7 @@ fn a_queue_is_one_slaves_and_packets_learn_it() {
 fn pending_lists_the_steps_of_a_switch_until_they_are_done() {
     let slave_mac = |slave: &str, last| Pending::SlaveMac { slave: slave.into(), mac: mac(last) };
     for (policy, expected) in [
-        (Nobody, vec![Pending::Announcement]),
+        (Same, vec![Pending::Announcement]),
         (Active, vec![Pending::BondMac(mac(0x11)), Pending::Announcement]),
         (Follow, vec![slave_mac("slave0", 0x11), slave_mac("slave1", 0x10), Pending::Announcement]),
     ] {

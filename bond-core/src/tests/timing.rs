@@ -7,13 +7,13 @@ use crate::{
     event::Event,
     options::{
         BondOptions,
-        FailOverMac::{Active, Follow, None as Nobody},
+        FailOverMac::{Active, Follow, None as Same},
     },
     status::MiiStatus::{self, Down, GoingBack, GoingDown, Up},
 };
 
 fn delays(updelay: u32, downdelay: u32) -> BondOptions {
-    BondOptions { updelay, downdelay, ..options(Nobody) }
+    BondOptions { updelay, downdelay, ..options(Same) }
 }
 
 fn at(lab: &Lab, start: Time) -> u128 {
@@ -123,14 +123,14 @@ fn delays_and_their_ends_are_reported() {
     let mut lab = Lab::enslaved(delays(400, 200), 2);
     lab.wait(ms(1000));
     lab.take();
-    let told = |up, delay_ms| Notice::LinkDelayed { slave: "slave1".into(), up, delay_ms };
+    let expected = |up, delay_ms| Notice::LinkDelayed { slave: "slave1".into(), up, delay_ms };
     let changed = |up| Notice::LinkChanged { slave: "slave1".into(), up };
     lab.set_link(1, false);
-    assert_eq!(lab.take_reports(), [told(false, 200)]);
+    assert_eq!(lab.take_reports(), [expected(false, 200)]);
     lab.wait(ms(200));
     assert_eq!(lab.take_reports(), [changed(false)]);
     lab.set_link(1, true);
-    assert_eq!(lab.take_reports(), [told(true, 400)]);
+    assert_eq!(lab.take_reports(), [expected(true, 400)]);
     lab.wait(ms(400));
     assert_eq!(lab.take_reports(), [changed(true)]);
 }
@@ -190,7 +190,7 @@ fn an_engine_that_is_a_little_late_keeps_its_interval() {
 
 #[test]
 fn a_late_engine_polls_once() {
-    let mut lab = Lab::enslaved(options(Nobody), 1);
+    let mut lab = Lab::enslaved(options(Same), 1);
     lab.now += ms(1050);
     let start = lab.now;
     lab.timeout();
@@ -239,7 +239,7 @@ fn announcements_come_at_once_and_then_each_interval() {
         (3, 300, vec![0, 300, 600]),
         (5, 0, vec![0, 100, 200, 300, 400]),
     ] {
-        for policy in [Nobody, Active, Follow] {
+        for policy in [Same, Active, Follow] {
             let options = BondOptions { num_grat_arp, peer_notif_delay, ..options(policy) };
             let mut lab = Lab::enslaved(options, 2);
             lab.wait(ms(5000));
@@ -258,7 +258,7 @@ fn announcements_come_at_once_and_then_each_interval() {
 
 #[test]
 fn announcements_end_when_none_are_wanted_any_more() {
-    let mut lab = Lab::enslaved(BondOptions { num_grat_arp: 9, ..options(Nobody) }, 2);
+    let mut lab = Lab::enslaved(BondOptions { num_grat_arp: 9, ..options(Same) }, 2);
     lab.wait(ms(5000));
     lab.take();
     let start = lab.now;
@@ -276,7 +276,7 @@ fn report(command: &Command) -> bool {
 #[test]
 fn reports_come_at_once_and_then_every_200_ms() {
     for (resend_igmp, expected) in [(0, vec![]), (1, vec![0]), (3, vec![0, 200, 400])] {
-        for policy in [Nobody, Active, Follow] {
+        for policy in [Same, Active, Follow] {
             // Another miimon and no announcements: reports have their own interval.
             let options = BondOptions { resend_igmp, num_grat_arp: 0, miimon: 30, ..options(policy) };
             let mut lab = Lab::enslaved(options, 2);
@@ -341,7 +341,7 @@ fn announcements_go_by_the_active_slave_with_its_mac_and_restart() {
 /// The driver forgets it: one round was asked for, and none is sent (peernotif.txt).
 #[test]
 fn coming_back_from_no_active_slave_is_announced() {
-    let mut lab = Lab::enslaved(options(Nobody), 1);
+    let mut lab = Lab::enslaved(options(Same), 1);
     lab.set_link(0, false);
     lab.wait(ms(1000));
     let start = lab.now;
@@ -352,7 +352,7 @@ fn coming_back_from_no_active_slave_is_announced() {
 
 #[test]
 fn without_an_active_slave_nothing_is_announced() {
-    let mut lab = Lab::enslaved(BondOptions { num_grat_arp: 5, ..options(Nobody) }, 2);
+    let mut lab = Lab::enslaved(BondOptions { num_grat_arp: 5, ..options(Same) }, 2);
     lab.set_link(0, false);
     lab.set_link(1, false);
     lab.take();
@@ -362,7 +362,7 @@ fn without_an_active_slave_nothing_is_announced() {
 
 /// When, in ms after a planned switch, the old slave no longer drains; `announced` in ms after it, if at all.
 fn drain_end(num_grat_arp: u8, announced: Option<u64>) -> u128 {
-    let mut lab = Lab::enslaved(BondOptions { num_grat_arp, ..options(Nobody) }, 2);
+    let mut lab = Lab::enslaved(BondOptions { num_grat_arp, ..options(Same) }, 2);
     lab.wait(ms(5000));
     lab.pace = super::lab::Pace::Manual;
     let start = lab.now;
@@ -391,7 +391,7 @@ fn draining_ends_after_the_announcement() {
 
 #[test]
 fn the_answer_to_an_earlier_switch_ends_no_draining() {
-    let mut lab = Lab::enslaved(options(Nobody), 2);
+    let mut lab = Lab::enslaved(options(Same), 2);
     lab.wait(ms(5000));
     lab.pace = super::lab::Pace::Manual;
     for index in [1, 0, 1] {
@@ -408,7 +408,7 @@ fn the_answer_to_an_earlier_switch_ends_no_draining() {
 #[test]
 fn draining_ends_at_once_when_the_slave_fails_or_leaves() {
     let draining = || {
-        let mut lab = Lab::enslaved(options(Nobody), 2);
+        let mut lab = Lab::enslaved(options(Same), 2);
         lab.set_active(Some(1)).unwrap();
         assert_eq!(lab.word.1, Some(lab.slot(0)));
         lab
@@ -423,7 +423,7 @@ fn draining_ends_at_once_when_the_slave_fails_or_leaves() {
 
 #[test]
 fn a_failed_active_does_not_drain() {
-    let mut lab = Lab::enslaved(options(Nobody), 3);
+    let mut lab = Lab::enslaved(options(Same), 3);
     lab.set_link(0, false);
     assert_eq!(lab.word, (Some(lab.slot(1)), None, 0b110));
 }
@@ -432,7 +432,7 @@ fn a_failed_active_does_not_drain() {
 #[test]
 fn a_released_active_drains_first() {
     let leaving = || {
-        let mut lab = Lab::enslaved(options(Nobody), 3);
+        let mut lab = Lab::enslaved(options(Same), 3);
         lab.ask_to_leave(0).unwrap();
         assert_eq!(lab.word, (Some(lab.slot(1)), Some(lab.slot(0)), 0b110));
         assert_eq!(lab.mii(0), Down);
@@ -468,7 +468,7 @@ fn a_released_active_drains_first() {
     assert!(!is_enslaved(&lab));
 
     // The last slave is released at once.
-    let mut lab = Lab::enslaved(options(Nobody), 1);
+    let mut lab = Lab::enslaved(options(Same), 1);
     lab.ask_to_leave(0).unwrap();
     assert!(!is_enslaved(&lab));
 }
@@ -476,7 +476,7 @@ fn a_released_active_drains_first() {
 /// The slave sends frames and receives none, as behind a port that accepts only the NIC's own address.
 #[test]
 fn a_slave_without_unicast_is_reported_within_five_seconds() {
-    for policy in [Nobody, Follow] {
+    for policy in [Same, Follow] {
         let mut lab = Lab::enslaved(options(policy), 2);
         lab.wait(ms(30_000));
         lab.set_link(0, false);
@@ -486,17 +486,17 @@ fn a_slave_without_unicast_is_reported_within_five_seconds() {
             lab.nic_mut(1).tx_packets += 10;
             lab.wait(ms(100));
         }
-        let told = lab.take_reports();
+        let reports = lab.take_reports();
         assert!(
-            matches!(&told[..], [Report::Notice(Notice::NoUnicast { slave, .. })] if slave == "slave1"),
-            "{policy:?}: {told:?}"
+            matches!(&reports[..], [Report::Notice(Notice::NoUnicast { slave, .. })] if slave == "slave1"),
+            "{policy:?}: {reports:?}"
         );
         assert!(lab.status(1).no_unicast > Some(100), "{policy:?}");
         assert_eq!(lab.status(0).no_unicast, None);
 
         lab.nic_mut(1).rx_unicast += 1;
         lab.wait(ms(10_000));
-        assert_eq!(lab.take_reports(), [Notice::HeardAgain { slave: "slave1".into() }], "{policy:?}");
+        assert_eq!(lab.take_reports(), [Notice::UnicastReceived { slave: "slave1".into() }], "{policy:?}");
         assert_eq!(lab.status(1).no_unicast, None);
         lab.wait(ms(60_000));
         assert!(
@@ -513,7 +513,7 @@ fn reception_is_not_tested_under_active_nor_at_the_start() {
             .filter(|command| matches!(command, Command::Query(Query::ReadCounters { .. })))
             .count()
     };
-    let mut lab = Lab::new(options(Nobody), 1);
+    let mut lab = Lab::new(options(Same), 1);
     lab.join(0).unwrap();
     lab.wait(ms(5000));
     assert_eq!(reads(&mut lab), 0);
@@ -521,7 +521,7 @@ fn reception_is_not_tested_under_active_nor_at_the_start() {
     lab.set_link(0, false);
     lab.wait(ms(5000));
     assert_eq!(reads(&mut lab), 0);
-    let mut lab = Lab::enslaved(options(Nobody), 2);
+    let mut lab = Lab::enslaved(options(Same), 2);
     lab.set_link(0, false);
     assert_eq!(reads(&mut lab), 1);
 }

@@ -1,6 +1,5 @@
-//! Tells the neighbours where the bond is. Their packets go where nobody listens until then, so this is a task of its
-//! own, in which nothing waits for RTNL: what is announced was found out before, by the bond's task, which goes on
-//! being asked for the rest.
+//! Announces the bond to its neighbours. Until then their packets are lost, so this is a task of its own, in which nothing
+//! waits for RTNL: what is announced was read before, by the worker.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -32,7 +31,7 @@ use crate::{
 /// Rounds and frames that may wait to be sent. To send one takes microseconds.
 const WAITING: usize = 64;
 
-/// What the task is told.
+/// What the task receives.
 enum Input {
     /// A round of announcements, by this slave.
     Announce { slot: Slot, ifindex: u32, mac: Mac },
@@ -103,14 +102,14 @@ pub struct SentRound {
     pub frames: Option<Vec<BytesMut>>,
 }
 
-/// The task's state. It ends when nobody can tell it anything any more.
+/// The task's state. It ends when all senders are dropped.
 pub struct AnnouncerTask {
     pub id: BondId,
     pub host: Host,
     pub maps: Arc<Maps>,
     pub devices: Arc<dyn Devices>,
     pub engine: EngineHandle,
-    /// Weak: the bond's task ends when nobody else can ask it for anything.
+    /// Weak: the worker ends when all others have dropped theirs.
     pub work: WeakWorkQueue,
     pub recording: Recording,
     /// With the ifindex that each is for. Open as long as it is a slave: to close one takes the kernel a while.
@@ -165,7 +164,7 @@ impl AnnouncerTask {
         self.engine.event(self.id, Event::Announced { slot });
     }
 
-    /// By a slave that is active no more nothing is announced: its neighbours would send where nobody listens.
+    /// Nothing is announced by a slave that is not active any more: neighbours would send to a port that delivers nothing.
     fn is_active(&self, slot: Slot) -> bool {
         self.maps.active().active() == Some(slot)
     }
@@ -192,7 +191,7 @@ impl AnnouncerTask {
     }
 
     fn warn_of(&self, error: &SysError) {
-        // Gone devices are told by link events.
+        // A link event reports a device that is gone.
         if !error.is_gone() {
             self.recording.warn(error.to_string());
         }

@@ -83,7 +83,7 @@ pub struct Round {
     pub options: BondOptions,
 }
 
-/// The task's state. It ends when nobody can tell it anything any more.
+/// The task's state. It ends when all senders are dropped.
 pub struct ArpProber {
     id: BondId,
     bond: String,
@@ -123,7 +123,7 @@ pub struct Of {
 enum Surroundings {
     /// By the kernel's routes through these devices, each with the tags of its frames.
     Here(HashMap<u32, Vec<VlanTag>>),
-    /// bond0 is in another namespace, whose routes nobody tells: by its addresses.
+    /// bond0 is in another namespace, whose routes cannot be looked up: by its addresses.
     Elsewhere(Vec<(Address, Vec<VlanTag>)>),
     /// Nothing is known of who is behind the port.
     Port,
@@ -187,7 +187,7 @@ enum Way {
         tags: Vec<VlanTag>,
         source: IpAddr,
     },
-    /// Untagged and from nobody, as the driver does: any answer shows that the path works.
+    /// Untagged and from no address, as the driver does: any answer shows that the path works.
     NoRoute,
     /// Its route does not lead through the bond.
     Aside,
@@ -257,13 +257,13 @@ impl ArpProber {
                 }
                 return self.engine.event(self.id, Event::NotProbed { slot: round.slot });
             }
-            // The engine notices when it goes on; each interval would say it again.
+            // The engine notices if it lasts; otherwise it would be logged at each interval.
             Err(error) => {
                 debug!("{}: {error}", self.bond);
                 self.engine.event(self.id, Event::ProbeFailed { slot: round.slot });
             }
         }
-        // Nobody tells when addresses change in another namespace. A first look that failed is made again.
+        // No event reports addresses of another namespace. A first read that failed is repeated.
         let is_stale = matches!(self.surroundings, Some(Surroundings::Elsewhere(_)) | None);
         if is_stale && self.looks.is_empty() {
             self.look_around();
@@ -329,9 +329,9 @@ impl ArpProber {
         target: IpAddr,
         validate: ArpValidate,
     ) -> Result<Option<(Vec<VlanTag>, IpAddr)>, SysError> {
-        let nobody =
+        let unspecified =
             if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        match self.find_way(target, nobody).await? {
+        match self.find_way(target, unspecified).await? {
             Way::From { tags, source } => {
                 self.complaints.settle(target);
                 Ok(Some((tags, source)))
@@ -340,7 +340,7 @@ impl ArpProber {
                 if validate != ArpValidate::None && self.complaints.is_due(target, Instant::now()) {
                     warn!("{}: no route to the target {target}, and arp_validate is set", self.bond);
                 }
-                Ok(Some((Vec::new(), nobody)))
+                Ok(Some((Vec::new(), unspecified)))
             }
             Way::Aside => {
                 if self.complaints.is_due(target, Instant::now()) {
@@ -355,7 +355,7 @@ impl ArpProber {
         }
     }
 
-    async fn find_way(&mut self, target: IpAddr, nobody: IpAddr) -> Result<Way, SysError> {
+    async fn find_way(&mut self, target: IpAddr, unspecified: IpAddr) -> Result<Way, SysError> {
         while self.surroundings.is_none() {
             // The first look; there is nothing to go by yet.
             let Some(seen) = self.looks.join_next().await else { return Ok(Way::NoRoute) };
@@ -371,7 +371,9 @@ impl ArpProber {
                 let way = found.map(|(address, tags)| Way::From { tags: tags.clone(), source: address.ip });
                 return Ok(way.unwrap_or(Way::NoRoute));
             }
-            Some(Surroundings::Port) | None => return Ok(Way::From { tags: Vec::new(), source: nobody }),
+            Some(Surroundings::Port) | None => {
+                return Ok(Way::From { tags: Vec::new(), source: unspecified });
+            }
         };
         let routes = match &mut self.routes {
             Some(routes) => routes,
@@ -379,8 +381,8 @@ impl ArpProber {
         };
         let Some(way) = routes.way_to(target).await? else { return Ok(Way::NoRoute) };
         if let Some(tags) = above.get(&way.ifindex) {
-            // While the bond's addresses are tentative the kernel offers ::1, which nobody answers.
-            let source = way.source.filter(|ip| !ip.is_loopback()).unwrap_or(nobody);
+            // While the bond's addresses are tentative the kernel offers ::1, which no host answers.
+            let source = way.source.filter(|ip| !ip.is_loopback()).unwrap_or(unspecified);
             return Ok(Way::From { tags: tags.clone(), source });
         }
         // A VLAN above a VLAN comes without an event that tells so.

@@ -1,4 +1,4 @@
-//! The side of a bond that is not the wire: bond0 and its port, or a port that was there before.
+//! The upper side of a bond: bond0 and its port, or an existing port.
 
 use std::fmt;
 
@@ -7,19 +7,19 @@ use std::fmt;
 pub enum Host {
     /// bond0, the other end of the port.
     Pair { bond: u32, port: u32, promisc: bool },
-    /// Somebody else: a container, a virtual machine, a network.
+    /// An existing port, and behind it a container, a virtual machine, or a network.
     Port { port: u32, promisc: bool },
 }
 
 impl Host {
-    /// ifindex of the wire's side.
+    /// Returns the ifindex of the lower side.
     pub fn port(&self) -> u32 {
         match *self {
             Self::Pair { port, .. } | Self::Port { port, .. } => port,
         }
     }
 
-    /// ifindex of the device whose settings go on to the slaves.
+    /// Returns the ifindex of the device whose settings are copied to the slaves.
     pub fn device(&self) -> u32 {
         match *self {
             Self::Pair { bond, .. } => bond,
@@ -44,11 +44,11 @@ impl Host {
 /// The transmit queues of bond0 by which a frame may choose its slave (queue_id).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queues {
-    /// The driver's tx_queues: 16, of which the first is nobody's.
+    /// The driver's tx_queues: 16, of which the first is assigned to no slave.
     Sixteen,
-    /// A port that was there before has the queues of whoever is behind it.
+    /// An existing port, whose queues belong to the host behind it.
     OfPort,
-    /// What nobody assigned to a queue could not be sent by the first.
+    /// Frames that are assigned to no queue could not be sent by the first one only.
     One,
 }
 

@@ -12,7 +12,7 @@ use crate::report::{
     repeats, wording,
 };
 
-/// Logs one line, INFO; WARN where someone should act. The end of the line says how many others it stands for.
+/// Logs one line, INFO; WARN where the administrator should act. The end of the line says how many others it stands for.
 pub fn log(bond: &str, notice: &Notice, left_out: u32) {
     let left_out = repeats::left_out(left_out);
     match sentence(notice) {
@@ -45,9 +45,9 @@ pub fn kind(notice: &Notice) -> Option<String> {
         }
         Notice::Enslaved { slave, .. } | Notice::Released { slave } => Some(format!("membership of {slave}")),
         Notice::MacRefused { interface, .. } => Some(format!("refused MAC of {interface}")),
-        Notice::SlaveMacTaken { slave, .. } => Some(format!("MAC of {slave}")),
-        Notice::BondMacTaken { .. } | Notice::BondMacPutBack { .. } => Some("MAC of the bond".to_owned()),
-        Notice::NoUnicast { slave, .. } | Notice::HeardAgain { slave } => {
+        Notice::SlaveMacChanged { slave, .. } => Some(format!("MAC of {slave}")),
+        Notice::BondMacChanged { .. } | Notice::BondMacRestored { .. } => Some("MAC of the bond".to_owned()),
+        Notice::NoUnicast { slave, .. } | Notice::UnicastReceived { slave } => {
             Some(format!("reception of {slave}"))
         }
         Notice::DuplicateMacReplaced { slave, .. } | Notice::ReleasedMacInUse { slave, .. } => {
@@ -79,13 +79,13 @@ pub fn event(notice: &Notice) -> What {
         Notice::PolicyTurnedActive { .. }
         | Notice::DuplicateMacReplaced { .. }
         | Notice::MacRefused { .. }
-        | Notice::SlaveMacTaken { .. }
-        | Notice::BondMacTaken { .. }
-        | Notice::BondMacPutBack { .. }
+        | Notice::SlaveMacChanged { .. }
+        | Notice::BondMacChanged { .. }
+        | Notice::BondMacRestored { .. }
         | Notice::NoUnicast { .. }
         | Notice::Late { .. }
         | Notice::Suspended { .. }
-        | Notice::HeardAgain { .. }
+        | Notice::UnicastReceived { .. }
         | Notice::ReleasedMacInUse { .. } => match sentence(notice) {
             (Weight::Info, text) => What::Note { text },
             (Weight::Warning, text) => What::Warning { text },
@@ -96,7 +96,7 @@ pub fn event(notice: &Notice) -> What {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Weight {
     Info,
-    /// Someone should act.
+    /// The administrator should act.
     Warning,
 }
 
@@ -116,19 +116,19 @@ fn sentence(notice: &Notice) -> (Weight, String) {
             (Warning, format!("{slave}: cannot change its MAC; fail_over_mac is active now"))
         }
         Notice::DuplicateMacReplaced { slave, mac } => {
-            (Warning, format!("{slave}: wore a MAC that the bond uses; it gets {mac}"))
+            (Warning, format!("{slave}: had a MAC that the bond uses; it gets {mac}"))
         }
         Notice::MacRefused { interface, mac } => {
             (Warning, format!("{interface}: does not take the MAC {mac}"))
         }
-        Notice::SlaveMacTaken { slave, mac } => {
+        Notice::SlaveMacChanged { slave, mac } => {
             (Info, format!("{slave}: its MAC was changed externally to {mac}"))
         }
-        Notice::BondMacTaken { mac } => (
+        Notice::BondMacChanged { mac } => (
             Info,
             format!("its MAC was changed externally to {mac}; all slaves take it (fail_over_mac=none)"),
         ),
-        Notice::BondMacPutBack { mac } => {
+        Notice::BondMacRestored { mac } => {
             let what = format!("its MAC was changed externally to {mac}, and is restored");
             (Warning, format!("{what}: it follows from the slaves' unless fail_over_mac=none"))
         }
@@ -142,7 +142,7 @@ fn sentence(notice: &Notice) -> (Weight, String) {
             (Info, format!("the machine was suspended for {ms} ms; no slave is judged by that time"))
         }
         Notice::NoUnicast { slave, sent } => (Warning, wording::no_unicast(slave, *sent)),
-        Notice::HeardAgain { slave } => (Info, format!("{slave}: receives unicast now")),
+        Notice::UnicastReceived { slave } => (Info, format!("{slave}: receives unicast now")),
         Notice::ReleasedMacInUse { slave, mac } => {
             let what = format!("{slave}: released with the MAC {mac}, which is still in use in the bond");
             (Warning, format!("{what}; set another one before using it"))

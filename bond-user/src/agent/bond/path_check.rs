@@ -547,7 +547,7 @@ impl Question {
         for wanted in devices {
             let link = match self.devices.link_by_index(wanted.ifindex).await {
                 Ok(link) => link,
-                // A link event tells what became of it.
+                // A link event reports it.
                 Err(error) if error.is_gone() => continue,
                 Err(error) => {
                     seen.unknown.push((wanted.name.clone(), error.to_string()));
@@ -672,7 +672,7 @@ fn outcome<T, E: std::fmt::Display>(result: Result<T, E>) -> Repair {
     }
 }
 
-/// A device that is gone is no fault here: a link event tells.
+/// A device that is gone is no fault here: a link event reports it.
 fn unreadable(what: &str, error: &SysError) -> Vec<Found> {
     if error.is_gone() {
         return Vec::new();

@@ -129,7 +129,7 @@ impl Recording {
         self.0.change(|waiting| waiting.add(entry));
     }
 
-    /// Something failed that nobody waits for.
+    /// Logs a failure for which no request waits.
     pub fn warn(&self, text: impl Into<String>) {
         self.add(Entry::Warn(text.into()));
     }
@@ -217,7 +217,7 @@ mod tests {
             waiting.add(Entry::Warn(number.to_string()));
         }
         assert_eq!(waiting.entries.len(), ENTRIES_AT_MOST);
-        // Whoever waits is answered, and of a receipt's part nothing is said.
+        // A client that waits is answered, and a part of a receipt is not counted.
         assert!(matches!(waiting.entries.front(), Some(Entry::Finish(_))));
         assert_eq!(waiting.dropped, Dropped { lines: 10, failovers: 0 });
     }

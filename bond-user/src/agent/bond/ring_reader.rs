@@ -1,4 +1,4 @@
-//! What the programs say.
+//! Readers of what the programs report.
 
 use std::{io, os::fd::OwnedFd};
 
@@ -37,5 +37,5 @@ pub async fn events(events: OwnedFd, (engine, id): (EngineHandle, BondId)) {
 
 fn ended(answer: io::Result<std::convert::Infallible>) {
     let Err(error) = answer;
-    warn!("what the programs say is not read any more: {error}");
+    warn!("what the programs report is not read any more: {error}");
 }

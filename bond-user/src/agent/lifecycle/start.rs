@@ -25,7 +25,7 @@ use crate::{
             recorder::{Entry, Recording},
             ring_reader,
             work::WorkQueue,
-            worker::{Parts, Wishes, Worker},
+            worker::{OwnSettings, Parts, Worker},
         },
         lifecycle::machine::Machine,
     },
@@ -118,7 +118,7 @@ pub fn start(
         own_work: work.downgrade(),
         path_lane: Arc::clone(&machine.path_lane),
         hook_changes: Arc::clone(&machine.hook_changes),
-        wanted: Wishes { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
+        wanted: OwnSettings { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
         announced,
         announcer: announcer.clone(),
         carrier: left.as_ref().is_some_and(|taken| taken.left.carrier),
@@ -214,7 +214,8 @@ fn watch_data_plane(
     engine: (EngineHandle, BondId),
 ) -> Option<Box<dyn Events>> {
     let bond = &config.name;
-    let unread = |error: &dyn std::fmt::Display| warn!("{bond}: what the programs say is not read: {error}");
+    let unread =
+        |error: &dyn std::fmt::Display| warn!("{bond}: what the programs report is not read: {error}");
     let records = data_plane.take_events().inspect_err(|error| unread(error)).ok();
     if let Some(records) = &records {
         match records.descriptor() {

@@ -12,7 +12,7 @@ use bond_common::{
 use bond_core::{
     Engine, Refusal, Time,
     command::{Announce, Batch, Probe, Publish, Query, Report, Work},
-    event::{Event, Heard, Link},
+    event::{Event, Link, Reception},
     status::BondStatus,
 };
 use tokio::sync::{oneshot, watch};
@@ -312,9 +312,9 @@ impl Running {
             Query::PollLinks => self.poll_links(reader),
             Query::ReadProbes => {
                 let slaves = self.engine.slaves().filter(|slave| slave.joined).map(|slave| slave.slot);
-                let times = |slot| Heard { slot, times: self.mirror.maps().probe_times(slot) };
-                let heard = slaves.map(times).collect();
-                let _ = self.handle(Event::Probes(heard), Followed::default());
+                let times = |slot| Reception { slot, times: self.mirror.maps().probe_times(slot) };
+                let receptions = slaves.map(times).collect();
+                let _ = self.handle(Event::Probes(receptions), Followed::default());
             }
             // Counters that cannot be read are read again at the next time.
             Query::ReadCounters { slot } => {

@@ -55,7 +55,7 @@ impl Switched {
     fn by_data_plane(change: MissedChange, now: Time) -> Self {
         let MissedChange { at, word, by } = change;
         let at = if at.is_zero() { now } else { at.min(now) };
-        let made = Made::ByDataPlane { by, heard: now.saturating_sub(at) };
+        let made = Made::ByDataPlane { by, notified: now.saturating_sub(at) };
         Self { at, generation: word.generation(), made }
     }
 }
@@ -63,7 +63,7 @@ impl Switched {
 /// What the data plane, or another process, did to ACTIVE before the engine decided on it.
 #[derive(Debug, Default)]
 pub(super) struct Followed {
-    /// Failovers of which the engine hears late, the oldest first.
+    /// Failovers that the engine receives late, the oldest first.
     earlier: VecDeque<Switched>,
     /// The last change.
     last: Option<Switched>,

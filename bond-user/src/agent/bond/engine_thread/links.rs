@@ -29,7 +29,7 @@ pub(super) struct Links {
     /// Netlink was asked for the links, and has not answered yet.
     awaits_netlink: bool,
     /// The last attempt to read a device failed. Logged when it begins and when it ends.
-    is_blind: bool,
+    is_unreadable: bool,
 }
 
 /// A question for the speed of a slave's link.
@@ -41,7 +41,7 @@ struct Question {
 
 /// What an attempt to read a device showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sight {
+enum LinkReading {
     Up,
     /// Without a link, or not in this network namespace any more: netlink says which.
     Down,
@@ -49,7 +49,7 @@ enum Sight {
     Unknown,
 }
 
-impl Sight {
+impl LinkReading {
     fn up(self) -> Option<bool> {
         match self {
             Self::Up => Some(true),
@@ -59,7 +59,7 @@ impl Sight {
     }
 }
 
-impl<E> From<Result<Option<DeviceState>, E>> for Sight {
+impl<E> From<Result<Option<DeviceState>, E>> for LinkReading {
     fn from(answer: Result<Option<DeviceState>, E>) -> Self {
         match answer {
             Ok(Some(state)) if state.link_up() => Self::Up,
@@ -193,8 +193,8 @@ impl Running {
         if has_other_mac {
             self.work.look(|looks| looks.slave_macs |= slot.bit());
         }
-        let seen = self.read_device(slot, link.ifindex, reader);
-        let link = self.links.link(slot, seen.up().unwrap_or(link.has_link()));
+        let reading = self.read_device(slot, link.ifindex, reader);
+        let link = self.links.link(slot, reading.up().unwrap_or(link.has_link()));
         self.fact(Event::Link { slot, link }, reader);
     }
 
@@ -219,21 +219,21 @@ impl Running {
     }
 
     /// Reads a slave's device, without netlink.
-    fn read_device(&mut self, slot: Slot, ifindex: u32, reader: Option<&DeviceReader>) -> Sight {
+    fn read_device(&mut self, slot: Slot, ifindex: u32, reader: Option<&DeviceReader>) -> LinkReading {
         if self.links.with_link & slot.bit() != 0 {
-            self.set_blind(None);
-            return Sight::Up;
+            self.set_unreadable(None);
+            return LinkReading::Up;
         }
-        let Some(reader) = reader else { return Sight::Unknown };
+        let Some(reader) = reader else { return LinkReading::Unknown };
         let answer = reader.read(ifindex);
-        self.set_blind(answer.as_ref().err().map(ToString::to_string));
-        Sight::from(answer)
+        self.set_unreadable(answer.as_ref().err().map(ToString::to_string));
+        LinkReading::from(answer)
     }
 
     /// Logs that devices cannot be read any more, for this reason, or that they can again.
-    fn set_blind(&mut self, why: Option<String>) {
-        let is_blind = why.is_some();
-        if is_blind != std::mem::replace(&mut self.links.is_blind, is_blind) {
+    fn set_unreadable(&mut self, why: Option<String>) {
+        let is_unreadable = why.is_some();
+        if is_unreadable != std::mem::replace(&mut self.links.is_unreadable, is_unreadable) {
             self.recording.add(match why {
                 Some(why) => Entry::Warn(format!("links are read by netlink until then: {why}")),
                 None => Entry::Info("links are read without netlink again".to_owned()),

@@ -50,7 +50,7 @@ pub enum Made {
         /// The carrier guard, as a packet found the active slave without a link, or a tick of the clock.
         by: ChangedBy,
         /// From the switch until the agent was notified.
-        heard: Time,
+        notified: Time,
     },
 }
 
@@ -63,7 +63,9 @@ impl Made {
                 switch_us: micros(switch),
                 ..Steps::default()
             },
-            Self::ByDataPlane { by: _, heard } => Steps { heard_us: Some(micros(heard)), ..Steps::default() },
+            Self::ByDataPlane { by: _, notified } => {
+                Steps { heard_us: Some(micros(notified)), ..Steps::default() }
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ fn draft(id: u64, mac_changes: usize, is_announced: bool) -> Draft {
             seen: Seen::Miimon,
             chosen: None,
         },
-        made: Made::ByDataPlane { by: ChangedBy::Guard, heard: Time::ZERO },
+        made: Made::ByDataPlane { by: ChangedBy::Guard, notified: Time::ZERO },
         switched: monotonic(),
         generation: u32::try_from(id).unwrap(),
         before: None,

@@ -89,7 +89,7 @@ pub struct Worker {
     pub(super) own_work: WeakWorkQueue,
     pub(super) path_lane: Arc<Mutex<()>>,
     pub(super) hook_changes: Arc<AtomicU64>,
-    pub(super) wanted: Wishes,
+    pub(super) wanted: OwnSettings,
     /// What is announced, as it was when something of it changed last.
     announced: Announced,
     announcer: Announcing,
@@ -136,7 +136,7 @@ pub struct Parts {
     pub path_lane: Arc<Mutex<()>>,
     /// The count of changes of filters and chains on this machine, which [`crate::sys::hook_events`] increments.
     pub hook_changes: Arc<AtomicU64>,
-    pub wanted: Wishes,
+    pub wanted: OwnSettings,
     /// What is announced.
     pub announced: Announced,
     pub announcer: Announcing,
@@ -148,7 +148,7 @@ pub struct Parts {
 
 /// What is configured beyond the driver's options.
 #[derive(Clone, Copy, Debug)]
-pub struct Wishes {
+pub struct OwnSettings {
     pub guard: Guard,
     /// fail_over_mac=follow: every slave receives the bond's MAC address.
     pub prearm: bool,

@@ -1,7 +1,7 @@
 //! What is read, or sent, as often as the engine's clocks say, and what is announced.
 
 use bond_common::{abi::Slot, mac::Mac};
-use bond_core::event::{Asked, Event, Link};
+use bond_core::event::{Event, Link, Neighbours};
 
 use super::{Worker, waiting};
 use crate::{
@@ -85,15 +85,16 @@ impl Worker {
         Ok(())
     }
 
-    /// Somebody, too, if it is not known whom the bond talks to: its host is behind a port, or elsewhere.
-    async fn ask_neighbours(&self) -> Asked {
-        let Host::Pair { bond, .. } = self.host else { return Asked::Somebody };
+    /// Has neighbours of the bond answer. They count as asked, too, if they are not known: the host is behind a port, or in another
+    /// namespace.
+    async fn ask_neighbours(&self) -> Neighbours {
+        let Host::Pair { bond, .. } = self.host else { return Neighbours::Asked };
         match self.devices.ask_neighbours(bond).await {
-            Ok(0) => Asked::Nobody,
-            Ok(_) => Asked::Somebody,
+            Ok(0) => Neighbours::None,
+            Ok(_) => Neighbours::Asked,
             Err(error) => {
                 self.warn_of(Err(error));
-                Asked::Somebody
+                Neighbours::Asked
             }
         }
     }

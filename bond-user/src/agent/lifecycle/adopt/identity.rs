@@ -47,7 +47,7 @@ pub fn identity(
     let set_meanwhile = bond.as_ref().map(|bond| bond.mac).filter(|mac| *mac != entry.host_mac());
     let mac = match (options.fail_over_mac, set_meanwhile) {
         (FailOverMac::None, Some(mac)) => {
-            notices::log(&config.name, &Notice::BondMacTaken { mac }, 0);
+            notices::log(&config.name, &Notice::BondMacChanged { mac }, 0);
             entry = entry.with_host_mac(mac);
             mac
         }
