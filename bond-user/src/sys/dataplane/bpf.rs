@@ -1,7 +1,6 @@
 //! The data plane of one bond in the kernel's BPF: its programs loaded and attached, its maps, and their pins.
 
 use std::{
-    collections::BTreeMap,
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::Arc,
@@ -30,6 +29,7 @@ use super::{
         Place, Way, attach, attach_anew, dev_map, error_chain, load, load_object, replace, set, take,
         take_classifier,
     },
+    held::Held,
     netkit,
     pins::{
         self, BOND_EGRESS_PIN, BOND_LINK_PIN, BOND_PIN, PORT_EGRESS_PIN, PORT_PIN, TICK_PIN, changed,
@@ -105,11 +105,11 @@ impl Events for RingBuf<MapData> {
 
 /// A program at its hook.
 pub(super) enum Attached {
-    /// It stays as long as the pin, whoever dies, and as long as [`Held`] has it.
+    /// It stays as long as the pin, whichever process ends, and as long as [`Held`] has it.
     Link,
     /// A clsact filter, of kernels without tcx (before 6.6): it stays until it is removed.
     Filter(SchedClassifierLink),
-    /// One that another agent attached. It cannot be replaced without a gap, and goes on as it is.
+    /// One that another agent attached. It cannot be replaced without a gap, and stays as it is.
     KeptFilter(KeptFilter),
 }
 
@@ -120,47 +120,6 @@ pub(super) struct KeptFilter {
 impl Drop for KeptFilter {
     fn drop(&mut self) {
         pins::detach_filters(&self.device);
-    }
-}
-
-/// What is pinned under a bond's directory, by the names of the pins: maps, programs and links. It stays when the pins are
-/// removed, and can be pinned again.
-#[derive(Default)]
-struct Held(BTreeMap<String, Arc<OwnedFd>>);
-
-impl Held {
-    /// The maps, from their pins.
-    fn maps(pins: &Directory) -> Result<Self, DataPlaneError> {
-        let mut held = Self::default();
-        names::PINNED_MAPS.into_iter().try_for_each(|name| held.take(pins, name))?;
-        Ok(held)
-    }
-
-    fn take(&mut self, pins: &Directory, name: &str) -> Result<(), DataPlaneError> {
-        let pin_error = |source| DataPlaneError::Pin { path: pins.shown(name), source };
-        let object = netkit::open(&pins.path_of(name)).map_err(pin_error)?;
-        self.0.insert(name.to_owned(), Arc::new(object));
-        Ok(())
-    }
-
-    /// A program, and its link if it has one.
-    fn take_program(&mut self, pins: &Directory, pin: &str) -> Result<(), DataPlaneError> {
-        let ends = [names::PROGRAM_PIN, names::LINK_PIN].map(|end| format!("{pin}_{end}"));
-        ends.iter().filter(|name| pins.has(name)).try_for_each(|name| self.take(pins, name))
-    }
-
-    fn get(&self, name: &str) -> Option<&Arc<OwnedFd>> {
-        self.0.get(name)
-    }
-
-    /// Takes a program from its hook, if it is a link, and holds it no more. It is detached here and not by the last
-    /// descriptor, which another thread may have.
-    fn release(&mut self, pin: &str) {
-        if let Some(link) = self.0.remove(&format!("{pin}_{}", names::LINK_PIN)) {
-            // A link without a device is detached already.
-            let _ = netkit::detach(link.as_fd());
-        }
-        self.0.remove(&format!("{pin}_{}", names::PROGRAM_PIN));
     }
 }
 
@@ -547,7 +506,7 @@ impl DataPlane for BpfDataPlane {
             Err(error) => return Err(error),
         };
         let is_missing = |name: &&String| pins.as_ref().is_none_or(|pins| !pins.has(name));
-        Ok(self.held.0.keys().filter(is_missing).cloned().collect())
+        Ok(self.held.names().filter(is_missing).cloned().collect())
     }
 
     fn pin_again(&self, missing: &[String]) -> Result<(), DataPlaneError> {
@@ -603,7 +562,7 @@ impl DataPlane for BpfDataPlane {
     }
 
     fn is_current(&self, watched: &Watched) -> bool {
-        self.held.0.values().any(|held| Arc::ptr_eq(held, &watched.link))
+        self.held.has(&watched.link)
     }
 
     fn filters(&self, of: Option<Slot>) -> Vec<&'static str> {

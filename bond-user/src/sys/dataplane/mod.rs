@@ -9,6 +9,7 @@ mod clock_maps;
 mod device_reader;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+mod held;
 mod kernel;
 mod link;
 mod mapped;
