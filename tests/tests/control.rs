@@ -579,7 +579,7 @@ fn readers_and_writers_have_their_permissions() {
     agent.wait_for("bond0 ready").unwrap();
     let found = fs::symlink_metadata(socket(host)).unwrap();
     assert_eq!((found.mode() & 0o7777, found.uid(), found.gid()), (0o660, 0, 4711));
-    let denied = |sentence: &str| format!(r#"{{"error":"{sentence}"}} 403"#);
+    let denied = |sentence: &str| format!(r#"{{"error":"{sentence}","kind":"denied"}} 403"#);
     let changed = r#"{"notes":[]} 200"#;
     let reader = "--reuid=65534 --regid=65534 --groups=4711";
     let primary = "--reuid=65534 --regid=4711 --clear-groups";
@@ -845,7 +845,9 @@ fn slow_peers_are_answered_and_listeners_leave_connections_free() {
     slow.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(
-        answer.ends_with(r#"{"error":"the request did not come to its end within 5 seconds"}"#),
+        answer.ends_with(
+            r#"{"error":"the request did not come to its end within 5 seconds","kind":"too_slow"}"#
+        ),
         "{answer}"
     );
     silent.set_read_timeout(Some(xbond_tests::WAIT_LIMIT)).unwrap();
@@ -888,7 +890,7 @@ fn requests_cannot_set_what_is_for_files_and_are_carried_out_without_their_peer(
     let mut peer = UnixStream::connect(&path).unwrap();
     peer.write_all(&post("/v1/bonds", toml)).unwrap();
     peer.read_to_string(&mut answer).unwrap();
-    let said = r#"{"error":"the request:3: writers is for the files that an agent is started with"}"#;
+    let said = r#"{"error":"the request:3: writers is for the files that an agent is started with","kind":"refused"}"#;
     assert!(answer.starts_with("HTTP/1.1 422 ") && answer.ends_with(said), "{answer}");
 
     // A client that requests a change and disconnects: once the agent has received it, the change is completed.

@@ -521,7 +521,7 @@ fn malformed_requests_are_answered_and_disturb_no_other() {
         .unwrap();
     let said = String::from_utf8_lossy(&said.stdout);
     let who = if has_readers() { "root and members of group xbond" } else { "root" };
-    assert_eq!(said, format!(r#"{{"error":"only {who} may use this socket"}}"#));
+    assert_eq!(said, format!(r#"{{"error":"only {who} may use this socket","kind":"denied"}}"#));
 
     traffic.wait_for_more(500).unwrap();
     for direction in traffic.stop().unwrap() {

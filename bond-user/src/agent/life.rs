@@ -17,7 +17,7 @@ use crate::{
         server::{control::Socket, metrics::Bound},
     },
     config::{BondConfig, Config},
-    report::wording::ORPHANED,
+    report::{log, wording::ORPHANED},
     sys::{
         ThreadRuntime,
         netlink::{AddressEvents, LinkEvents},
@@ -114,7 +114,7 @@ impl Agent {
         let failures = self.bring_up(config.bonds, signals).await?;
         self.keep_in_mind(failures).await?;
         for name in self.orphaned() {
-            warn!("{name}: {ORPHANED}");
+            log::of(&name).warn(ORPHANED);
         }
         Ok(sources)
     }

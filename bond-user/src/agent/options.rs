@@ -7,12 +7,14 @@ use bond_core::{
     options::{BondOptions, Setting, Slaves},
     status::BondStatus,
 };
-use tracing::info;
 
 use crate::{
     agent::{Agent, AgentError, Bond, bond::work::Urgent},
     config::settings,
-    report::event::What,
+    report::{
+        event::What,
+        log::{self, Facts},
+    },
 };
 
 impl Agent {
@@ -58,12 +60,13 @@ impl Agent {
             self.machine.engine.request(bond.id, Event::Written(option)).await??;
         }
         for (key, value) in settings {
-            info!("{name}: {key}={value}");
+            Facts { option: Some(key), value: Some(value), ..log::of(name) }
+                .info(format_args!("{key}={value}"));
             let (option, value) = (key.clone(), value.clone());
             self.machine.feed.tell(name, What::Option { slave: None, option, value });
         }
         for note in &notes {
-            info!("{name}: {note}");
+            log::of(name).info(note);
         }
         Ok(notes)
     }

@@ -1,8 +1,12 @@
 //! What a request did that may do several things.
 
-use tracing::{info, warn};
+use tracing::info;
 
-use crate::{agent::AgentError, api::ErrorKind, report::wording::of_bond};
+use crate::{
+    agent::AgentError,
+    api::ErrorKind,
+    report::{log, wording::of_bond},
+};
 
 /// What a request did that may do several things.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,11 +35,17 @@ impl Outcome {
         self.changes.push(line);
     }
 
+    /// Adds something that was done to one bond, and logs it. The line gets the bond's name if it does not begin with it.
+    pub(in crate::agent) fn changed_of(&mut self, bond: &str, line: String) {
+        log::of(bond).info(&line);
+        self.changes.push(of_bond(bond, line));
+    }
+
     /// Adds a failure that concerns one bond.
     pub(in crate::agent) fn fail(&mut self, bond: &str, error: &AgentError) {
         let sentence = of_bond(bond, error.to_string());
         if !self.is_quiet {
-            warn!("{sentence}");
+            log::of(bond).warn(&sentence);
         }
         self.kind.get_or_insert(error.kind());
         self.failures.push(sentence);

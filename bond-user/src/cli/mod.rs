@@ -30,6 +30,7 @@ use ipnet::IpNet;
 use crate::{
     api,
     config::{Datapath, Guard, OnExit, Pair, Words},
+    report::log::LogFormat,
     sys::{limits, netns},
 };
 
@@ -128,6 +129,9 @@ struct RunArgs {
     /// Attach tc programs by clsact, as on kernels before 6.6; for tests
     #[arg(long, hide = true)]
     clsact: bool,
+    /// The form of the log
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormatArg::Auto)]
+    log_format: LogFormatArg,
 }
 
 #[derive(Debug, Args)]
@@ -218,6 +222,26 @@ enum OnExitArg {
     Down,
     /// Bonds keep running without an agent
     Keep,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormatArg {
+    /// Systemd's journal, with fields, if it reads standard error; otherwise text
+    Auto,
+    /// A sentence a line
+    Text,
+    /// A JSON object a line, with fields
+    Json,
+}
+
+impl From<LogFormatArg> for LogFormat {
+    fn from(argument: LogFormatArg) -> Self {
+        match argument {
+            LogFormatArg::Auto => Self::Auto,
+            LogFormatArg::Text => Self::Text,
+            LogFormatArg::Json => Self::Json,
+        }
+    }
 }
 
 impl From<OnExitArg> for OnExit {

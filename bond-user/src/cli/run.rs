@@ -3,7 +3,6 @@
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
     collections::HashMap,
-    io::IsTerminal as _,
     panic,
     process::ExitCode,
     time::Duration,
@@ -14,8 +13,6 @@ use bond_core::{
     name::{BondName, InterfaceName},
     options::{self, BondOptions, OptionError, Unmonitored},
 };
-use tracing::warn;
-use tracing_subscriber::EnvFilter;
 
 use super::{BondArgs, REFUSED, RunArgs, traffic};
 use crate::{
@@ -25,7 +22,7 @@ use crate::{
         BondConfig, Config, ConfigError, Files, Metrics, Note, Origin, Problem, SlaveConfig, Source, Writers,
         settings,
     },
-    report::lines,
+    report::{lines, log},
     store::paths::Paths,
     sys::{dataplane::TcAttach, netlink::Netlink, netns, signals},
 };
@@ -70,7 +67,7 @@ fn serve(arguments: RunArgs) -> Result<()> {
         Described::Flags(_) => None,
     };
     let writers = arguments.writers.map(|group| Writers { group, origin: Origin::Flags });
-    log_to_standard_error()?;
+    log::start(arguments.log_format.into())?;
     let tc_attach = arguments.clsact.then_some(TcAttach::Clsact);
     warn_of_traffic(&config)?;
     let confirm = arguments.confirm.map(|seconds| Duration::from_secs(seconds.into()));
@@ -88,11 +85,11 @@ fn warn_of_traffic(config: &Config) -> Result<()> {
             for slave in &bond.slaves {
                 let Ok(link) = netlink.link_by_name(&slave.name).await else { continue };
                 if let Some(what) = traffic::carried_by(&netlink, link.ifindex).await? {
-                    warn!(
-                        "{}: {} has {what}, which goes now; to have the bond take it: --move-addresses, or \
+                    log::of(&bond.name).slave(&slave.name).warn(format_args!(
+                        "{} has {what}, which goes now; to have the bond take it: --move-addresses, or \
                          move_addresses = true, and --confirm to undo it if that cuts you off",
-                        bond.name, slave.name
-                    );
+                        slave.name
+                    ));
                 }
             }
         }
@@ -201,20 +198,6 @@ fn set_options(
     })?;
     bond.options = options;
     Ok(notes)
-}
-
-/// netlink-proto warns of answers without a waiting request, such as an abandoned one, which is normal.
-const DEFAULT_FILTER: &str = "info,netlink_proto=error";
-
-/// Logs to standard error, INFO and above unless RUST_LOG sets another filter.
-fn log_to_standard_error() -> Result<()> {
-    tracing_log::LogTracer::init()?;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines::LogWriter);
-    let colour = std::io::stderr().is_terminal();
-    let lines = lines.with_target(false).with_ansi(colour);
-    tracing::subscriber::set_global_default(lines.finish())?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -9,8 +9,11 @@
 use std::{
     collections::VecDeque,
     io,
-    os::fd::{BorrowedFd, RawFd},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    os::{
+        fd::{AsFd as _, BorrowedFd, RawFd},
+        unix::net::UnixDatagram,
+    },
+    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -33,6 +36,12 @@ const LONGEST_END: Duration = Duration::from_secs(1);
 /// A line of standard output is written after the earlier lines of the log, if those are accepted within this time.
 const LOG_FIRST: Duration = Duration::from_millis(100);
 
+/// Returns the final form of a line that is no event.
+pub type Plain = fn(&str) -> Vec<u8>;
+
+/// The form of the lines of [`note`]; text if it is not set.
+static PLAIN: OnceLock<Plain> = OnceLock::new();
+
 static OUT: Lines = Lines::new(libc::STDOUT_FILENO, "standard output");
 static LOG: Lines = Lines::new(libc::STDERR_FILENO, "the log");
 
@@ -41,9 +50,28 @@ pub fn print(line: &str) {
     OUT.push(format!("{}\n", printable(line)).into_bytes());
 }
 
-/// Prints a line on standard error, next to the log.
+/// Prints a line on standard error, next to the log, or in the form of the log where that is one for programs.
 pub fn note(line: &str) {
-    LOG.push(format!("{}\n", printable(line)).into_bytes());
+    LOG.push(match PLAIN.get() {
+        Some(plain) => plain(line),
+        None => format!("{}\n", printable(line)).into_bytes(),
+    });
+}
+
+/// Adds a line of the log, in its final form.
+pub fn log(line: Vec<u8>) {
+    LOG.push(line);
+}
+
+/// Gives the lines of [`note`] another form.
+pub fn write_notes_as(plain: Plain) {
+    let _ = PLAIN.set(plain);
+}
+
+/// Sends the log to a socket, one datagram a line, instead of standard error. Returns false if it is sent to another one.
+pub fn send_log_to(socket: UnixDatagram, plain: Plain) -> bool {
+    write_notes_as(plain);
+    LOG.datagrams.set(socket).is_ok()
 }
 
 /// Starts the writing threads. Until then lines are kept.
@@ -89,6 +117,8 @@ impl MakeWriter<'_> for LogWriter {
 
 struct Lines {
     descriptor: RawFd,
+    /// Where lines go instead, one datagram each.
+    datagrams: OnceLock<UnixDatagram>,
     /// The name in messages.
     name: &'static str,
     state: Mutex<State>,
@@ -113,7 +143,14 @@ impl Lines {
     const fn new(descriptor: RawFd, name: &'static str) -> Self {
         let state =
             State { waiting: VecDeque::new(), has_thread: false, is_writing: false, done: 0, lost: 0 };
-        Self { descriptor, name, state: Mutex::new(state), more: Condvar::new(), done: Condvar::new() }
+        Self {
+            descriptor,
+            datagrams: OnceLock::new(),
+            name,
+            state: Mutex::new(state),
+            more: Condvar::new(),
+            done: Condvar::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -145,13 +182,20 @@ impl Lines {
         loop {
             let line = self.take();
             before_each();
-            // SAFETY: std opens these descriptors before main if they are closed, and no code closes them.
-            let written = write_all(unsafe { BorrowedFd::borrow_raw(self.descriptor) }, &line);
-            let lost = self.did(written.is_ok());
+            let is_written = match self.datagrams.get() {
+                Some(socket) => socket.send(&line).is_ok(),
+                None => write_all(self.output(), &line).is_ok(),
+            };
+            let lost = self.did(is_written);
             if lost > 0 {
                 warn!("{}", dropped(lost, self.name));
             }
         }
+    }
+
+    fn output(&self) -> BorrowedFd<'_> {
+        // SAFETY: std opens these descriptors before main if they are closed, and no code closes them.
+        unsafe { BorrowedFd::borrow_raw(self.descriptor) }
     }
 
     fn take(&self) -> Vec<u8> {
@@ -189,13 +233,14 @@ impl Lines {
     /// Writes the queued lines as long as the reader accepts them, in pieces that fit into a pipe with free space:
     /// for a process that gets no thread, and ends with the reason.
     fn write_here(&self) {
-        // SAFETY: as in `write`.
-        let to = unsafe { BorrowedFd::borrow_raw(self.descriptor) };
+        let socket = self.datagrams.get();
+        let to = socket.map_or_else(|| self.output(), |socket| socket.as_fd());
+        let piece = if socket.is_some() { usize::MAX } else { libc::PIPE_BUF };
         let stalled = PollTimeout::try_from(STALLED).unwrap_or(PollTimeout::ZERO);
         let has_room =
             || poll(&mut [PollFd::new(to, PollFlags::POLLOUT)], stalled).is_ok_and(|ready| ready > 0);
         let lines = std::mem::take(&mut self.state().waiting);
-        for piece in lines.iter().flat_map(|line| line.chunks(libc::PIPE_BUF)) {
+        for piece in lines.iter().flat_map(|line| line.chunks(piece)) {
             if !has_room() || write_all(to, piece).is_err() {
                 return;
             }
@@ -309,6 +354,27 @@ mod tests {
         lines.push(vec![b'x'; 4 * PIPE]);
         lines.write_here();
         assert!(start.elapsed() < LONGEST_END, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn lines_go_to_a_socket_one_datagram_each() {
+        let (lines, mut reader) = lines();
+        let (socket, journal) = UnixDatagram::pair().unwrap();
+        lines.datagrams.set(socket).unwrap();
+        lines.push(b"early\n".to_vec());
+        lines.write_here();
+        lines.push(vec![b'x'; 2 * PIPE]);
+        lines.start("test", || {}).unwrap();
+        let mut read = [0; 4 * PIPE];
+        for expected in [6, 2 * PIPE] {
+            assert_eq!(journal.recv(&mut read).unwrap(), expected);
+        }
+        // A journal that is stopped delays nothing.
+        let start = Instant::now();
+        (0..2 * MOST).for_each(|_| lines.push(b"line\n".to_vec()));
+        assert!(start.elapsed() < STALLED, "{:?}", start.elapsed());
+        fcntl(&reader, FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+        assert!(reader.read(&mut read).is_err(), "nothing was written to standard error");
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod counted;
 pub mod event;
 pub mod json;
 pub mod lines;
+pub mod log;
 pub mod metrics;
 pub mod moment;
 pub mod pending;

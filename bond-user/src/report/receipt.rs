@@ -96,11 +96,17 @@ pub struct Steps {
     pub announce_us: Option<u64>,
 }
 
+impl Steps {
+    /// Returns the microseconds from the trigger to the switch.
+    pub fn until_switch_us(&self) -> u64 {
+        self.detect_us.saturating_add(self.decide_us).saturating_add(self.switch_us)
+    }
+}
+
 impl Receipt {
     /// Returns the time from the trigger to the switch; zero if the data plane made it.
     pub fn duration(&self) -> Duration {
-        let Steps { detect_us, decide_us, switch_us, .. } = self.steps;
-        Duration::from_micros(detect_us.saturating_add(decide_us).saturating_add(switch_us))
+        Duration::from_micros(self.steps.until_switch_us())
     }
 }
 

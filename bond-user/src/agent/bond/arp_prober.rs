@@ -24,13 +24,13 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
-use tracing::{debug, warn};
 
 use crate::{
     agent::bond::{
         engine_thread::{BondId, EngineHandle},
         interface::Host,
     },
+    report::log,
     sys::{
         Devices, SysError,
         dataplane::MapMirror,
@@ -250,16 +250,15 @@ impl ArpProber {
             }
             Err(error) if error.is_lack() => {
                 if !std::mem::replace(&mut self.lacks, true) {
-                    warn!(
-                        "{}: targets are not probed, and no slave is judged until they are: {error}",
-                        self.bond
-                    );
+                    log::of(&self.bond).warn(format_args!(
+                        "targets are not probed, and no slave is judged until they are: {error}"
+                    ));
                 }
                 return self.engine.event(self.id, Event::NotProbed { slot: round.slot });
             }
             // The engine notices if it lasts; otherwise it would be logged at each interval.
             Err(error) => {
-                debug!("{}: {error}", self.bond);
+                log::of(&self.bond).debug(error);
                 self.engine.event(self.id, Event::ProbeFailed { slot: round.slot });
             }
         }
@@ -280,7 +279,7 @@ impl ArpProber {
         match seen {
             Ok(Ok(surroundings)) => self.surroundings = Some(surroundings),
             // bond0 is going.
-            Ok(Err(error)) => debug!("{}: {error}", self.bond),
+            Ok(Err(error)) => log::of(&self.bond).debug(error),
             // Another look was wanted instead.
             Err(_) => {}
         }
@@ -338,16 +337,16 @@ impl ArpProber {
             }
             Way::NoRoute => {
                 if validate != ArpValidate::None && self.complaints.is_due(target, Instant::now()) {
-                    warn!("{}: no route to the target {target}, and arp_validate is set", self.bond);
+                    log::of(&self.bond)
+                        .warn(format_args!("no route to the target {target}, and arp_validate is set"));
                 }
                 Ok(Some((Vec::new(), unspecified)))
             }
             Way::Aside => {
                 if self.complaints.is_due(target, Instant::now()) {
-                    warn!(
-                        "{}: the route to the target {target} is not through the bond: it is not probed",
-                        self.bond
-                    );
+                    log::of(&self.bond).warn(format_args!(
+                        "the route to the target {target} is not through the bond: it is not probed"
+                    ));
                 }
                 Ok(None)
             }

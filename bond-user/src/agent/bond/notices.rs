@@ -4,35 +4,72 @@ use bond_core::{
     command::{Failover, Notice},
     status::MiiStatus,
 };
-use tracing::{info, warn};
 
+use super::receipt_writer::Draft;
 use crate::report::{
     event::{SlaveChange, What},
+    log::{self, Facts},
     moment::Moment,
     repeats, wording,
 };
 
-/// Logs one line, INFO; WARN where the administrator should act. The end of the line says how many others it stands for.
+/// Logs a notice: INFO, or WARN where the administrator should act. `left_out` counts lines that this one stands for.
 pub fn log(bond: &str, notice: &Notice, left_out: u32) {
-    let left_out = repeats::left_out(left_out);
+    let (facts, left_out) = (facts(notice, log::of(bond)), repeats::left_out(left_out));
     match sentence(notice) {
-        (Weight::Info, sentence) => info!("{bond}: {sentence}{left_out}"),
-        (Weight::Warning, sentence) => warn!("{bond}: {sentence}{left_out}"),
+        (Weight::Info, sentence) => facts.info(format_args!("{sentence}{left_out}")),
+        (Weight::Warning, sentence) => facts.warn(format_args!("{sentence}{left_out}")),
+    }
+}
+
+/// Adds the facts of a notice.
+fn facts<'a>(notice: &'a Notice, facts: Facts<'a>) -> Facts<'a> {
+    match notice {
+        Notice::LinkDelayed { slave, delay_ms, .. } => {
+            Facts { slave: Some(slave), delay_ms: Some(*delay_ms), ..facts }
+        }
+        Notice::LinkChanged { slave, .. }
+        | Notice::Enslaved { slave, .. }
+        | Notice::Released { slave }
+        | Notice::PolicyTurnedActive { slave }
+        | Notice::NoUnicast { slave, .. }
+        | Notice::HeardAgain { slave } => facts.slave(slave),
+        Notice::DuplicateMacReplaced { slave: interface, mac }
+        | Notice::MacRefused { interface, mac }
+        | Notice::SlaveMacTaken { slave: interface, mac }
+        | Notice::ReleasedMacInUse { slave: interface, mac } => {
+            Facts { slave: Some(interface), mac: Some(*mac), ..facts }
+        }
+        Notice::BondMacTaken { mac } | Notice::BondMacPutBack { mac } => Facts { mac: Some(*mac), ..facts },
+        Notice::Late { ms, .. } | Notice::Suspended { ms } => {
+            Facts { delay_ms: u32::try_from(*ms).ok(), ..facts }
+        }
     }
 }
 
 /// Logs a failover, WARN if no slave is active any more. `at` is when it happened, if no agent received it then.
-pub fn log_failover(bond: &str, failover: &Failover, at: Option<Moment>) {
+pub fn log_failover(bond: &str, draft: &Draft, at: Option<Moment>) {
     let at = at.map(|at| format!(", at {} while no agent looked", at.time)).unwrap_or_default();
-    let why = wording::why(failover.reason, failover.seen);
-    match (&failover.from, &failover.to) {
+    let Failover { from, to, reason, seen, chosen } = &draft.failover;
+    let why = wording::why(*reason, *seen);
+    let facts = Facts {
+        from: from.as_deref(),
+        to: to.as_deref(),
+        reason: Some(*reason),
+        trigger: Some(*seen),
+        chosen: *chosen,
+        generation: Some(draft.generation),
+        steps: Some(draft.made.steps()),
+        ..log::of(bond)
+    };
+    match (from, to) {
         (from, Some(to)) => {
             let instead = from.as_ref().map(|from| format!(" instead of {from}")).unwrap_or_default();
-            info!("{bond}: active slave {to}{instead}: {why}{at}");
+            facts.info(format_args!("active slave {to}{instead}: {why}{at}"));
         }
         (from, None) => {
             let from = from.as_deref().unwrap_or("none");
-            warn!("{bond}: no active slave instead of {from}: {why}, and no other is up{at}");
+            facts.warn(format_args!("no active slave instead of {from}: {why}, and no other is up{at}"));
         }
     }
 }

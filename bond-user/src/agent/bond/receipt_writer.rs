@@ -13,7 +13,6 @@ use bond_core::{
     Time,
     command::{Notice, Reason},
 };
-use tracing::{info, warn};
 
 use crate::{
     agent::{
@@ -22,6 +21,7 @@ use crate::{
     },
     report::{
         event::What,
+        log::{self, Facts},
         moment::{Moment, micros, monotonic},
         receipt::{Announcement, Receipt, Steps, VERSION},
         repeats::{Repeats, left_out},
@@ -185,7 +185,7 @@ impl ReceiptWriter {
     /// Logs a failure for which no request waits.
     pub fn warn(&self, text: &str) {
         if let Some(count) = self.admit(text) {
-            warn!("{}: {text}{}", self.bond, left_out(count));
+            log::of(&self.bond).warn(format_args!("{text}{}", left_out(count)));
         }
         self.feed.tell(&self.bond, What::Warning { text: text.to_owned() });
     }
@@ -199,7 +199,7 @@ impl ReceiptWriter {
     /// Logs a fact that requires no action.
     pub fn info(&self, text: &str) {
         if let Some(count) = self.admit(text) {
-            info!("{}: {text}{}", self.bond, left_out(count));
+            log::of(&self.bond).info(format_args!("{text}{}", left_out(count)));
         }
     }
 
@@ -268,7 +268,7 @@ impl ReceiptWriter {
         self.without_macs = None;
         // One that happened before is logged with its time.
         let at = draft.is_late.then(|| Moment::at(draft.switched));
-        notices::log_failover(&self.bond, &draft.failover, at);
+        notices::log_failover(&self.bond, &draft, at);
         let (begun, macs_left) = (monotonic(), draft.mac_changes);
         self.open = Some(Open { draft, begun, macs_left, macs: None, announced: None });
         self.finish_if_done();
@@ -321,7 +321,7 @@ impl ReceiptWriter {
             late.macs_left = late.macs_left.saturating_sub(changes);
             if late.macs_left == 0 {
                 let after = monotonic().saturating_sub(late.switched);
-                info!("{}: {}", self.bond, wording::macs_followed(late.to.as_deref(), after));
+                log::of(&self.bond).info(wording::macs_followed(late.to.as_deref(), after));
                 self.without_macs = None;
             }
         }
@@ -403,7 +403,13 @@ impl ReceiptWriter {
         let is_news = |what: &&Announcement| receipt.from.is_some() || what.sent() > 0 || what.failed > 0;
         if let Some(announcement) = receipt.announced.as_ref().filter(is_news) {
             let by = receipt.to.as_deref().unwrap_or("none");
-            info!("{}: {by}: {}", self.bond, wording::announced(announcement));
+            let facts = Facts {
+                to: receipt.to.as_deref(),
+                generation: Some(receipt.generation),
+                steps: Some(receipt.steps),
+                ..log::of(&self.bond)
+            };
+            facts.info(format_args!("{by}: {}", wording::announced(announcement)));
         }
         self.unwritten.push_back(receipt.clone());
         self.write_receipts();

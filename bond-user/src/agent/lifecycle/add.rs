@@ -3,7 +3,6 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use tokio::sync::Mutex;
-use tracing::warn;
 
 use crate::{
     agent::{
@@ -17,7 +16,7 @@ use crate::{
     config::{BondConfig, Config},
     report::{
         event::{BondChange, What},
-        wording,
+        log, wording,
     },
 };
 
@@ -63,7 +62,7 @@ impl Agent {
         }
         if let Some(bond) = self.find(&name) {
             match self.is_ready(&name, &bond).await {
-                Ok(line) => outcome.changed(line),
+                Ok(line) => outcome.changed_of(&name, line),
                 Err(error) => outcome.fail(&name, &error),
             }
         }
@@ -82,7 +81,7 @@ impl Agent {
         };
         self.insert(id, config.clone(), made, Past::Adopted, trial.is_some()).await;
         if let Some(trial) = trial {
-            warn!("{}", wording::on_trial(&config.name, trial.left()));
+            log::of(&config.name).warn(wording::on_trial(&config.name, trial.left()));
             self.machine.confirmation.inherit(trial);
         }
         Ok(Adoption::Done)

@@ -1,7 +1,6 @@
 //! What a configuration sets on bond0: its addresses, routes and MTU.
 
 use ipnet::IpNet;
-use tracing::info;
 
 use crate::{
     agent::{
@@ -9,6 +8,7 @@ use crate::{
         bond::work::{Request, WorkQueue},
     },
     config::{self, BondConfig, Destination},
+    report::log,
     store::record::Configured,
     sys::{
         Devices, SysError,
@@ -70,7 +70,8 @@ pub async fn remove_former(
     };
     for route in former.routes.iter().filter(is_there) {
         devices.del_route(route).await?;
-        info!("{name}: route {route}: removed, the configuration does not have it any more");
+        log::of(name)
+            .info(format_args!("route {route}: removed, the configuration does not have it any more"));
     }
     let present = devices.addresses_of(bond.ifindex).await?;
     let is_there = |address: &&Address| present.iter().any(|found| found.is_same(address));
@@ -83,7 +84,8 @@ pub async fn remove_former(
         for address in old {
             devices.del_address(address).await?;
             let net = format!("{}/{}", address.ip, address.prefix_len);
-            info!("{name}: address {net}: removed, the configuration does not have it any more");
+            log::of(name)
+                .info(format_args!("address {net}: removed, the configuration does not have it any more"));
         }
     }
     // Where they could not be told to stay, and for routes that had a deleted address as their source.

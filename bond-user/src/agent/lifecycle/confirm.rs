@@ -20,7 +20,7 @@ use crate::{
         Agent, AgentError, Bond,
         bond::{engine_thread::Stopping, work::Request},
     },
-    report::{lines, wording},
+    report::{lines, log, wording},
     store::record::{Record, Trial},
     sys::directory::Trust,
 };
@@ -252,7 +252,9 @@ impl Agent {
         let Some(trial) = self.machine.confirmation.begin(confirm) else { return };
         for (name, bond) in self.on_trial() {
             if let Err(error) = bond.record_trial(Some(trial.clone())).await {
-                warn!("{name}: {error}; an agent after this one may remove the bond some seconds earlier");
+                log::of(&name).warn(format_args!(
+                    "{error}; an agent after this one may remove the bond some seconds earlier"
+                ));
             }
         }
     }
@@ -293,11 +295,11 @@ impl Agent {
             drop(turn);
             let goal = bond.goal();
             if let Err(error) = self.take_down(&name, &bond).await {
-                warn!("{}", wording::not_all_restored(&name, &error));
+                log::of(&name).warn(wording::not_all_restored(&name, &error));
             }
             let sentence =
                 self.remember_unconfirmed(goal.config.clone(), goal.of_files, trial.seconds()).await;
-            warn!("{sentence}");
+            log::of(&name).warn(sentence);
         }
         self.machine.confirmation.undone();
     }

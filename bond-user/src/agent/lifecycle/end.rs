@@ -4,7 +4,6 @@ use std::sync::{Arc, atomic::Ordering};
 
 use bond_core::name::BondName;
 use tokio::sync::oneshot;
-use tracing::{info, warn};
 
 use crate::{
     agent::{
@@ -18,7 +17,7 @@ use crate::{
     config::OnExit,
     report::{
         event::{BondChange, What},
-        wording,
+        log, wording,
     },
     store::{
         paths::{Lasting, lasting},
@@ -47,8 +46,8 @@ pub async fn undo(machine: &Machine, id: BondId, bond: &BondName, cause: &AgentE
         let _ = task.await;
     }
     match record::undo(&machine.paths, bond, &machine.system()).await {
-        Ok(notes) => notes.iter().for_each(|note| warn!("{bond}: {note}")),
-        Err(error) => warn!("{}", wording::not_all_restored(bond, &error)),
+        Ok(notes) => notes.iter().for_each(|note| log::of(bond).warn(note)),
+        Err(error) => log::of(bond).warn(wording::not_all_restored(bond, &error)),
     }
 }
 
@@ -68,13 +67,14 @@ pub async fn take_down(
     machine.paths.forget(name);
     machine.feed.tell(name, What::Bond { change: BondChange::Down });
     if absent.is_empty() {
-        info!("{name}: down, slaves as they were found");
+        log::of(name).info("down, slaves as they were found");
     } else {
         let names: Vec<_> = absent.iter().map(|absent| absent.name.as_str()).collect();
-        info!("{name}: down, slaves as they were found; not restored: {}", names.join(", "));
+        log::of(name)
+            .info(format_args!("down, slaves as they were found; not restored: {}", names.join(", ")));
     }
     let notes: Vec<_> = absent.iter().map(wording::not_here).collect();
-    notes.iter().for_each(|note| warn!("{name}: {note}"));
+    notes.iter().for_each(|note| log::of(name).warn(note));
     Ok(notes)
 }
 
@@ -103,9 +103,11 @@ impl Agent {
                 },
             };
             match (&pins, &checked) {
-                (Err(error), _) if keep => warn!("{name}: it cannot be kept, and is taken down: {error}"),
+                (Err(error), _) if keep => {
+                    log::of(&name).warn(format_args!("it cannot be kept, and is taken down: {error}"))
+                }
                 (Ok(_), Err(error)) if keep => {
-                    warn!("{name}: its pins cannot be checked, and it is kept: {error}");
+                    log::of(&name).warn(format_args!("its pins cannot be checked, and it is kept: {error}"));
                 }
                 _ => {}
             }
@@ -114,9 +116,9 @@ impl Agent {
                 bond.work.end(End::Keep { reply });
                 let _ = kept.await;
                 self.machine.feed.tell(&name, What::Bond { change: BondChange::Kept });
-                info!("{name}: {kept_how}");
+                log::of(&name).info(kept_how);
                 if let Ok(Some(trial)) = self.check_trial(&name) {
-                    warn!("{}", wording::on_trial(&name, trial.left()));
+                    log::of(&name).warn(wording::on_trial(&name, trial.left()));
                 }
             } else {
                 answer = answer.and(self.take_down(&name, &bond).await.map(drop));
@@ -150,7 +152,7 @@ impl Agent {
             None if is_lost => Ok(Vec::new()),
             None if self.is_left(name) => {
                 let notes = record::undo(&self.machine.paths, name, &self.machine.system()).await?;
-                notes.iter().for_each(|note| warn!("{name}: {note}"));
+                notes.iter().for_each(|note| log::of(name).warn(note));
                 Ok(notes)
             }
             None => Err(AgentError::NoSuchBond(name.to_string())),
@@ -168,13 +170,16 @@ impl Agent {
         let is_elsewhere = bond.is_elsewhere.load(Ordering::Relaxed);
         let comes_again = goal.of_files && is_elsewhere && *phase == Phase::Serving;
         if comes_again {
-            warn!("{name}: {} was deleted with the network namespace that its device was in", bond.port);
+            log::of(&name).warn(format_args!(
+                "{} was deleted with the network namespace that its device was in",
+                bond.port
+            ));
         } else {
             let text = self.remember_deleted(goal.config.clone(), goal.of_files).await;
-            warn!("{text} ({} was deleted)", bond.port);
+            log::of(&name).warn(format_args!("{text} ({} was deleted)", bond.port));
         }
         if let Err(error) = self.take_down(&name, &bond).await {
-            warn!("{}", wording::not_all_restored(&name, &error));
+            log::of(&name).warn(wording::not_all_restored(&name, &error));
         }
         if comes_again {
             self.make_again(&name, goal.config.clone()).await;

@@ -9,12 +9,12 @@
 use std::time::{Duration, Instant};
 
 use bond_core::name::{BondName, shell_word};
-use tracing::{info, warn};
 
 use crate::{
     agent::{Agent, AgentError, Bond, Outcome, Phase},
     api::MissingSlaves,
     config::{BondConfig, Config},
+    report::log,
     sys::netlink::LinkInfo,
 };
 
@@ -124,7 +124,7 @@ impl Agent {
             .entry(config.name.clone())
             .or_insert_with(|| Lost::new(config.clone(), Absence::Failed, true));
         *entry = Lost { why: Some(why), ..Lost::new(config, Absence::Failed, true) };
-        warn!("{}", entry.text());
+        log::of(&entry.config.name).warn(entry.text());
     }
 
     /// Keeps a bond in mind whose device an administrator has deleted. Returns the sentence about it.
@@ -160,7 +160,7 @@ impl Agent {
         self.add_or_undo(config, MissingSlaves::Await, &mut outcome).await;
         if let Some(bond) = self.find(name) {
             bond.change_goal(|goal| goal.of_files = true);
-            info!("{name}: is there again");
+            log::of(name).info("is there again");
             return;
         }
         let why = outcome.failures.first().cloned();
@@ -168,7 +168,7 @@ impl Agent {
             let is_news = lost.why != why;
             lost.failed(why, Instant::now());
             if is_news {
-                warn!("{}", lost.text());
+                log::of(name).warn(lost.text());
             }
         }
     }

@@ -2,11 +2,10 @@
 //! is logged in can be bonded. The way back is that of everything: found.json says how the slave was.
 
 use bond_common::mac::Mac;
-use tracing::{info, warn};
 
 use crate::{
     agent::AgentError,
-    report::wording,
+    report::{log, wording},
     sys::{
         Devices, SysError,
         enslave::Refusal,
@@ -70,9 +69,9 @@ impl Moved {
         devices.set(self.ifindex, LinkSetting::Up(true)).await?;
         devices.put_addresses(&self.from.layer3, &self.target()).await?;
         for address in self.from.layer3.addresses() {
-            info!("{}: {address} from {}", self.bond, self.from.name);
+            log::of(&self.bond).info(format_args!("{address} from {}", self.from.name));
             if let Some(seconds) = address.valid_for() {
-                warn!("{}: {}", self.bond, wording::expiring(address, seconds, &self.from.name, &self.bond));
+                log::of(&self.bond).warn(wording::expiring(address, seconds, &self.from.name, &self.bond));
             }
         }
         devices.add_rules(rules).await?;
@@ -85,7 +84,7 @@ impl Moved {
     pub async fn take_routes(&self, devices: &dyn Devices) -> Result<(), AgentError> {
         devices.put_routes(&self.from.layer3, &self.target(), &self.bond).await?;
         let (routes, from) = (self.from.layer3.routes().count(), &self.from.name);
-        info!("{}: {routes} routes from {from}, those of the kernel included", self.bond);
+        log::of(&self.bond).info(format_args!("{routes} routes from {from}, those of the kernel included"));
         Ok(())
     }
 

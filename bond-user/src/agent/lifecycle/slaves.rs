@@ -29,6 +29,7 @@ use crate::{
     config::SlaveConfig,
     report::{
         event::What,
+        log::{self, Facts},
         moment::monotonic,
         repeats::{Repeats, left_out},
         wording,
@@ -170,11 +171,11 @@ impl Bond {
         join::settle(machine, self.id, &self.work).await.map_err(|_| Stopping)?;
         let answer = join::join(machine, self.joining(name), &wanted.config).await;
         if let Err(error) = &answer {
-            warn!(
-                "{name}: {error}; once that is mended: xbond add-slave {} {}",
+            log::of(name).warn(format_args!(
+                "{error}; once that is mended: xbond add-slave {} {}",
                 shell_word(name),
                 shell_word(&link.name)
-            );
+            ));
         }
         self.change_goal(|goal| {
             let Some(wanted) = goal.wanted_mut(&link.name) else { return };
@@ -253,7 +254,7 @@ impl Agent {
                 wanted.joined = Some(ifindex);
             }
         });
-        info!("{name}: {slave}: added by request");
+        log::of(name).slave(slave).info(format_args!("{slave}: added by request"));
         // As the worker has logged them.
         let conflicts = self.machine.devices.conflicts(ifindex).await.unwrap_or_default();
         Ok(conflicts
@@ -299,7 +300,8 @@ impl Agent {
             self.machine.engine.request(bond.id, Event::Written(option)).await??;
         }
         for (key, value) in settings {
-            info!("{name}: {slave}: {key}={value}");
+            Facts { option: Some(key), value: Some(value), ..log::of(name).slave(slave) }
+                .info(format_args!("{slave}: {key}={value}"));
             let (slave, option, value) = (Some(slave.to_owned()), key.clone(), value.clone());
             self.machine.feed.tell(name, What::Option { slave, option, value });
         }
@@ -312,7 +314,7 @@ impl Agent {
             .into_iter()
             .collect();
         for note in &notes {
-            info!("{name}: {note}");
+            log::of(name).info(note);
         }
         Ok(notes)
     }

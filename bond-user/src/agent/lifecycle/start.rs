@@ -9,7 +9,6 @@ use std::{
 use bond_common::{abi::Slot, mac::Mac};
 use bond_core::{Engine, Left, NewBond, options::BondOptions, status::BondStatus};
 use tokio::sync::watch;
-use tracing::warn;
 
 use crate::{
     agent::{
@@ -30,6 +29,7 @@ use crate::{
         lifecycle::machine::Machine,
     },
     config::BondConfig,
+    report::log,
     store::record::Record,
     sys::{
         announcer::Announced,
@@ -214,8 +214,9 @@ fn watch_data_plane(
     engine: (EngineHandle, BondId),
 ) -> Option<Box<dyn Events>> {
     let bond = &config.name;
-    let unread =
-        |error: &dyn std::fmt::Display| warn!("{bond}: what the programs report is not read: {error}");
+    let unread = |error: &dyn std::fmt::Display| {
+        log::of(bond).warn(format_args!("what the programs report is not read: {error}"))
+    };
     let records = data_plane.take_events().inspect_err(|error| unread(error)).ok();
     if let Some(records) = &records {
         match records.descriptor() {
@@ -228,7 +229,7 @@ fn watch_data_plane(
     if config.port.is_some() {
         match data_plane.take_log() {
             Ok(log) => drop(tokio::spawn(ring_reader::log(log))),
-            Err(error) => warn!("{bond}: the log of the programs is not read: {error}"),
+            Err(error) => log::of(bond).warn(format_args!("the log of the programs is not read: {error}")),
         }
     }
     data_plane.forget_object();

@@ -1,9 +1,8 @@
 //! Restoring the original state that a record has.
 
-use tracing::warn;
-
 use super::{Ends, Record, RecordedPair, System, Taken};
 use crate::{
+    report::log,
     store::StoreError,
     sys::{
         Devices, SysError,
@@ -146,7 +145,10 @@ impl Record {
             return Some(released);
         }
         let bond = &self.bond;
-        warn!("{bond}: {}: does not get its addresses back: it belongs to something else by now", link.name);
+        log::of(bond).slave(&link.name).warn(format_args!(
+            "{}: does not get its addresses back: it belongs to something else by now",
+            link.name
+        ));
         None
     }
 }

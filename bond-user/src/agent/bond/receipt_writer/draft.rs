@@ -55,7 +55,7 @@ pub enum Made {
 }
 
 impl Made {
-    pub(super) fn steps(self) -> Steps {
+    pub fn steps(self) -> Steps {
         match self {
             Self::ByAgent { detect, decide, switch } => Steps {
                 detect_us: micros(detect),

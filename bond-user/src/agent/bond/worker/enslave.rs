@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bond_common::{abi::Slot, mac::Mac};
 use bond_core::event::Link;
 use tokio::sync::OwnedMutexGuard;
-use tracing::{info, warn};
 
 use super::{SlaveDevice, Worker, waiting};
 use crate::{
@@ -13,7 +12,7 @@ use crate::{
         AgentError,
         bond::{engine_thread::EnslaveRequest, path_check::hooked_at, recorder::Entry, work::Enslave},
     },
-    report::wording,
+    report::{log, wording},
     sys::{
         SysError,
         dataplane::Hook,
@@ -67,7 +66,7 @@ impl Worker {
                 let recorded =
                     if is_undone { self.record.remove(ifindex) } else { self.record.depart(ifindex) };
                 if let Err(error) = recorded {
-                    warn!("{}: {name}: {error}", self.bond);
+                    log::of(&self.bond).warn(format_args!("{name}: {error}"));
                 }
                 return Err(error);
             }
@@ -101,7 +100,7 @@ impl Worker {
         self.recording.add(Entry::Notes { all: self.path.notes.all(), logged: true });
         if hook != Hook::Tc && self.devices.has_peer_on_this_machine(ifindex) {
             // It may be as it should; nothing shows from here whether it is.
-            info!("{bond}: {name}: {}", wording::PARTIAL_CHECKSUMS);
+            log::of(&bond).info(format_args!("{name}: {}", wording::PARTIAL_CHECKSUMS));
         }
     }
 
@@ -179,7 +178,7 @@ impl Worker {
         ] {
             if let Err(error) = undone {
                 is_undone = false;
-                warn!("{}: {name}: {}", self.bond, wording::not_restored_yet(&error));
+                log::of(&self.bond).warn(format_args!("{name}: {}", wording::not_restored_yet(&error)));
             }
         }
         Err(NotSetUp { error, is_undone })

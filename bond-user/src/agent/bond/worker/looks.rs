@@ -3,7 +3,6 @@
 use bond_common::abi::{BondEntry, Slot};
 use bond_core::event::Event;
 use nix::errno::Errno;
-use tracing::warn;
 
 use super::{SlaveDevice, Worker};
 use crate::{
@@ -14,7 +13,7 @@ use crate::{
             work::{Jobs, Looks},
         },
     },
-    report::wording,
+    report::{log, wording},
     sys::{
         netlink::{LinkInfo, LinkSetting},
         topology::{self, Pairs},
@@ -71,7 +70,7 @@ impl Worker {
     async fn look_above(&mut self, uppers: bool) {
         self.read_addresses().await;
         if uppers && let Err(error) = self.receive_for_uppers().await {
-            warn!("{}: {error}", self.bond);
+            log::of(&self.bond).warn(error);
         }
     }
 
@@ -88,9 +87,9 @@ impl Worker {
         if matches!(self.host, Host::Pair { .. }) && link.name != self.device_name {
             self.device_name.clone_from(&link.name);
             let (bond, device) = (&self.bond, &link.name);
-            warn!(
-                "{bond}: its device is called {device} now; xbond, its files and its commands say {bond} as before"
-            );
+            log::of(&bond).warn(format_args!(
+                "its device is called {device} now; xbond, its files and its commands say {bond} as before"
+            ));
         }
         if link.mtu != self.mtu {
             self.mtu = link.mtu;
@@ -147,7 +146,7 @@ impl Worker {
         let Some(master) = master else { return };
         match self.devices.link_by_index(master).await {
             Ok(bridge) if bridge.kind.as_deref() == Some("bridge") => {
-                warn!("{}: {}", self.bond, wording::all_slaves_active_below(&bridge.name));
+                log::of(&self.bond).warn(wording::all_slaves_active_below(&bridge.name));
             }
             _ => {}
         }

@@ -7,7 +7,6 @@ use bond_common::{
     mac::Mac,
 };
 use bond_core::event::Event;
-use tracing::warn;
 
 use super::{Worker, waiting};
 use crate::{
@@ -16,6 +15,7 @@ use crate::{
         recorder::Entry,
         work::{MacOf, SetMac},
     },
+    report::log,
     sys::{dataplane::FormerMacs, netlink::LinkSetting},
 };
 
@@ -89,7 +89,7 @@ impl Worker {
         // A bond0 that was moved into another namespace keeps its MAC.
         let name = self.devices.name_of(bond)?;
         waiting(|| self.data_plane.accept_former_macs(&name)).unwrap_or_else(|error| {
-            warn!("{}: a frame may be lost while its MAC changes: {error}", self.bond);
+            log::of(&self.bond).warn(format_args!("a frame may be lost while its MAC changes: {error}"));
             None
         })
     }

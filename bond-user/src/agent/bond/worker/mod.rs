@@ -23,7 +23,6 @@ use std::{
 
 use bond_common::{abi::Slot, mac::Mac};
 use tokio::{sync::Mutex, task::JoinHandle};
-use tracing::{info, warn};
 
 use crate::{
     agent::{
@@ -38,7 +37,7 @@ use crate::{
         },
     },
     config::Guard,
-    report::wording,
+    report::{log, wording},
     store::{StoreError, record::Record},
     sys::{
         Devices, SysError,
@@ -291,7 +290,7 @@ impl Worker {
     /// it is mounted again.
     fn pins_changed(&mut self, pinned: bool) {
         if pinned {
-            info!("{}: its pins are back", self.bond);
+            log::of(&self.bond).info("its pins are back");
         } else if !self.check_maps() {
             self.recording.warn(PINS_GONE);
         }
@@ -305,7 +304,7 @@ impl Worker {
         let detach = async move || waiting(|| data_plane.remove()).map_err(StoreError::from);
         let answer = self.record.restore(&*self.devices, &proof, detach).await;
         for left in self.record.settle(answer)? {
-            warn!("{}: {}", self.bond, wording::unconfirmed(&self.bond, &left.name));
+            log::of(&self.bond).warn(wording::unconfirmed(&self.bond, &left.name));
         }
         Ok(absent)
     }

@@ -1,12 +1,11 @@
 //! Slaves that leave, by request or because their interfaces vanish, and what was a slave and returns.
 
 use bond_common::{abi::Slot, mac::Mac};
-use tracing::{info, warn};
 
 use super::{Worker, waiting};
 use crate::{
     agent::{AgentError, bond::engine_thread::Reply},
-    report::wording,
+    report::{log, wording},
     sys::{
         enslave::PutBack,
         found::{Found, Lower},
@@ -22,7 +21,7 @@ impl Worker {
             (Some(reply), answer) => {
                 let _ = reply.send(answer);
             }
-            (None, Err(error)) => warn!("{}: {error}", self.bond),
+            (None, Err(error)) => log::of(&self.bond).warn(error),
             (None, Ok(())) => {}
         }
     }
@@ -38,10 +37,10 @@ impl Worker {
         let detached = waiting(|| self.data_plane.detach_slave(slot));
         let released = self.devices.release(found, mac, &proof).await;
         if self.record.has_addresses_of(slave.ifindex) {
-            warn!(
-                "{}: the addresses and routes of {} stay on the bond; it gets them back when the bond is removed",
-                self.bond, slave.name
-            );
+            log::of(&self.bond).warn(format_args!(
+                "the addresses and routes of {} stay on the bond; it gets them back when the bond is removed",
+                slave.name
+            ));
             // By its alias the kernel confirms at the end that it is to get them.
             let mark = self.record.mark();
             let marked = self.devices.set_alias(slave.ifindex, Some(mark.alias())).await;
@@ -66,12 +65,12 @@ impl Worker {
         }
         let Some(slave) = self.slaves.remove(&slot) else { return };
         self.announcer.forget(slot);
-        warn!("{}: {}: the interface is gone", self.bond, slave.name);
+        log::of(&self.bond).slave(&slave.name).warn(format_args!("{}: the interface is gone", slave.name));
         if let Err(error) = waiting(|| self.data_plane.detach_slave(slot)) {
-            warn!("{}: {error}", self.bond);
+            log::of(&self.bond).warn(error);
         }
         if let Err(error) = self.record.depart(slave.ifindex) {
-            warn!("{}: {error}", self.bond);
+            log::of(&self.bond).warn(error);
         }
     }
 
@@ -110,12 +109,14 @@ impl Worker {
         // Only its alias came back with it: no program of the bond is attached to it.
         match self.devices.restore(&found, &Ownership::new(self.record.mark(), [])).await? {
             PutBack::Done if link.name != found.name => {
-                info!(
-                    "{}: {}: is back, renamed to {}, and as it was found",
-                    self.bond, found.name, link.name
-                );
+                log::of(&self.bond).slave(&found.name).info(format_args!(
+                    "{}: is back, renamed to {}, and as it was found",
+                    found.name, link.name
+                ));
             }
-            PutBack::Done => info!("{}: {}: is back, and as it was found", self.bond, found.name),
+            PutBack::Done => log::of(&self.bond)
+                .slave(&found.name)
+                .info(format_args!("{}: is back, and as it was found", found.name)),
             PutBack::Gone => {}
             PutBack::Unconfirmed(link) => {
                 self.recording.warn(wording::unconfirmed(&self.bond, &link.name));
@@ -142,6 +143,6 @@ impl Worker {
     pub(super) async fn warn_of_master(&self, slot: Slot, master: u32) {
         let Some(slave) = self.slaves.get(&slot) else { return };
         let master = self.devices.link_by_index(master).await.map(|link| link.name);
-        warn!("{}: {}", self.bond, wording::given_away(&slave.name, master.ok().as_deref()));
+        log::of(&self.bond).warn(wording::given_away(&slave.name, master.ok().as_deref()));
     }
 }

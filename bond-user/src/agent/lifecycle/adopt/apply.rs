@@ -4,7 +4,6 @@
 use bond_common::abi::Slot;
 use bond_core::{Left, LeftSlave, event::Link, options::SlaveOptions};
 use tokio::sync::oneshot;
-use tracing::{info, warn};
 
 use super::{
     identity::{AdoptedIdentity, identity, missed},
@@ -27,7 +26,10 @@ use crate::{
     },
     api::MissingSlaves,
     config::BondConfig,
-    report::wording::{self, PathFault, Repair},
+    report::{
+        log,
+        wording::{self, PathFault, Repair},
+    },
     store::{
         StoreError,
         record::{Configured, Ends, Record},
@@ -104,7 +106,8 @@ async fn let_go(machine: &Machine, id: BondId, started: &Started) {
 /// A record that cannot be written stays: it says more than is left, never less.
 fn as_recorded(config: &BondConfig, answer: Result<(), StoreError>) {
     if let Err(error) = answer {
-        warn!("{}: {error}; the bond is adopted, and its record stays as it was", config.name);
+        log::of(&config.name)
+            .warn(format_args!("{error}; the bond is adopted, and its record stays as it was"));
     }
 }
 
@@ -133,7 +136,7 @@ fn open(
 async fn announced(machine: &Machine, config: &BondConfig, adoption: &Takeover) -> Announced {
     let read = announcer::addresses_behind(&*machine.devices, adoption.port.ifindex).await;
     read.unwrap_or_else(|error| {
-        warn!("{}: its addresses cannot be read yet: {error}", config.name);
+        log::of(&config.name).warn(format_args!("its addresses cannot be read yet: {error}"));
         Announced { uppers: Vec::new(), elsewhere: true }
     })
 }
@@ -172,13 +175,14 @@ impl Taking<'_> {
             AdoptStep::Forget { slot, ifindex, name: slave } => {
                 match slave {
                     Some(slave) => {
-                        warn!(
-                            "{name}: {slave} is gone, or is another interface by now; it is no slave any more"
-                        );
+                        log::of(name).warn(format_args!(
+                            "{slave} is gone, or is another interface by now; it is no slave any more"
+                        ));
                         let departed = self.record.depart(*ifindex);
                         as_recorded(self.config, departed);
                     }
-                    None => info!("{name}: interface {ifindex} was not set up to the end, and is no slave"),
+                    None => log::of(name)
+                        .info(format_args!("interface {ifindex} was not set up to the end, and is no slave")),
                 }
                 self.gone.extend(slave.iter().map(|slave| (*slot, slave.clone())));
                 self.empty(*slot)
@@ -257,7 +261,10 @@ impl Taking<'_> {
 
     async fn restore_slave(&mut self, slot: Slot, found: &Found, link: &LinkInfo) -> Result<(), AgentError> {
         let name = &self.config.name;
-        info!("{name}: {}: its set-up is incomplete, or it was away since; it is restored", link.name);
+        log::of(name).slave(&link.name).info(format_args!(
+            "{}: its set-up is incomplete, or it was away since; it is restored",
+            link.name
+        ));
         let found = self.record.slave(found.ifindex).unwrap_or(found).clone();
         self.machine.devices.close_to_restore(&found, &self.adoption.proof).await?;
         self.empty(slot)?;
@@ -276,7 +283,9 @@ impl Taking<'_> {
     async fn restore_stray(&mut self, found: &Found) -> Result<(), AgentError> {
         let there = self.machine.devices.find(found).await?;
         if let Some(link) = there.filter(|link| self.adoption.proof.holds(link)) {
-            info!("{}: {}: is in no slot of the bond, and is restored", self.config.name, link.name);
+            log::of(&self.config.name)
+                .slave(&link.name)
+                .info(format_args!("{}: is in no slot of the bond, and is restored", link.name));
             self.data_plane.detach_filters(&link.name);
         }
         let restored = self.restore(found).await;
@@ -290,11 +299,15 @@ impl Taking<'_> {
         match self.machine.devices.restore(found, &self.adoption.proof).await {
             Ok(PutBack::Done | PutBack::Gone) => record.remove(found.ifindex),
             Ok(PutBack::Unconfirmed(link)) => {
-                warn!("{bond}: {}", wording::unconfirmed(bond, &link.name));
+                log::of(bond).warn(wording::unconfirmed(bond, &link.name));
                 if link.looks_enslaved { record.depart(found.ifindex) } else { record.remove(found.ifindex) }
             }
             Err(error) => {
-                warn!("{bond}: {}: {}", found.name, wording::not_restored_yet(&error));
+                log::of(bond).slave(&found.name).warn(format_args!(
+                    "{}: {}",
+                    found.name,
+                    wording::not_restored_yet(&error)
+                ));
                 record.depart(found.ifindex)
             }
         }
@@ -338,7 +351,7 @@ async fn complete(
     let Rest { is_any_away, former, given_away, joined } = rest;
     let (name, work) = (&config.name, &started.work);
     machine.paths.link_pins(name);
-    info!("{name}: adopted, with {}", list(joined.iter().map(|(name, _)| name.as_str())));
+    log::of(name).info(format_args!("adopted, with {}", list(joined.iter().map(|(name, _)| name.as_str()))));
     if let Some(bond) = &adoption.bond {
         configure(machine, config, started, (bond, former)).await?;
     }
@@ -360,9 +373,9 @@ async fn complete(
     }
     for (slave, _) in &joined {
         if !config.slaves.iter().any(|wanted| wanted.name == *slave) {
-            warn!(
-                "{name}: {slave} is a slave that no file names; it stays until `xbond reload` or `xbond del-slave`"
-            );
+            log::of(name).warn(format_args!(
+                "{slave} is a slave that no file names; it stays until `xbond reload` or `xbond del-slave`"
+            ));
         }
     }
     Ok(wanted)
@@ -402,7 +415,7 @@ async fn join_wanted(
             Some(ifindex) => Some(ifindex),
             None => join::join(machine, to, slave)
                 .await
-                .inspect_err(|error| warn!("{}: {error}", config.name))
+                .inspect_err(|error| log::of(&config.name).warn(error))
                 .ok(),
         };
         wanted.push(Wanted::new(slave.clone(), ifindex));
@@ -422,7 +435,7 @@ fn has_stayed(found: &Found, link: &LinkInfo) -> bool {
 
 fn warn_of_detached(bond: &str, device: &str) {
     let fault = PathFault::Detached { device: device.to_owned() };
-    warn!("{bond}: {}", wording::path_fault(&fault, &Repair::Done));
+    log::of(bond).warn(wording::path_fault(&fault, &Repair::Done));
 }
 
 fn left_slave(machine: &Machine, config: &BondConfig, maps: &Maps, slot: Slot, link: &LinkInfo) -> LeftSlave {

@@ -5,7 +5,6 @@ use bond_common::{
     mac::Mac,
 };
 use bond_core::{Time, command::Notice, options::FailOverMac};
-use tracing::warn;
 
 use super::plan::Takeover;
 use crate::{
@@ -19,7 +18,7 @@ use crate::{
         lifecycle::machine::Machine,
     },
     config::BondConfig,
-    report::{moment::monotonic, receipt::Receipt, wording},
+    report::{log, moment::monotonic, receipt::Receipt, wording},
     store::receipts,
     sys::{
         dataplane::{DataPlane, Maps},
@@ -109,7 +108,7 @@ pub fn missed(
     if missed.is_foreign {
         let last = missed.changes.last().map_or(known, |last| last.word);
         missed.word = data_plane.mirror().recount_active(last);
-        warn!("{name}: {}", wording::recounted(word.generation(), missed.word.generation()));
+        log::of(name).warn(wording::recounted(word.generation(), missed.word.generation()));
     }
     (missed, known)
 }

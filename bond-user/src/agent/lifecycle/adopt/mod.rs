@@ -11,8 +11,6 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use tracing::{info, warn};
-
 use self::plan::{AdoptPlan, Remains};
 use crate::{
     agent::{
@@ -22,6 +20,7 @@ use crate::{
     },
     api::MissingSlaves,
     config::BondConfig,
+    report::log,
     store::record::{self, Record},
 };
 
@@ -49,22 +48,13 @@ pub async fn adopt(
         AdoptPlan::Remove(remains) => {
             let is_unrestored = observed.record.as_ref().is_some_and(Record::is_unrestored);
             match remains {
-                Remains::Portless(port) => warn!(
-                    "{}: its port {port} is gone, so it carries nothing: what is left of it is removed, and it is made \
-                     again",
-                    config.name
-                ),
-                Remains::Unfinished if is_unrestored => info!(
-                    "{}: it was removed, but not everything could be restored: the rest is restored first",
-                    config.name
-                ),
-                Remains::Unfinished => info!(
-                    "{}: an agent was stopped while it made this bond: its remains are removed first",
-                    config.name
-                ),
+                Remains::Portless(port) => log::of(&config.name).warn(format_args!("its port {port} is gone, so it carries nothing: what is left of it is removed, and it is made \
+                     again")),
+                Remains::Unfinished if is_unrestored => log::of(&config.name).info("it was removed, but not everything could be restored: the rest is restored first"),
+                Remains::Unfinished => log::of(&config.name).info("an agent was stopped while it made this bond: its remains are removed first"),
             }
             let notes = record::undo(&machine.paths, &config.name, &machine.system()).await?;
-            notes.iter().for_each(|note| warn!("{}: {note}", config.name));
+            notes.iter().for_each(|note| log::of(&config.name).warn(note));
             Ok(None)
         }
     }

@@ -2,7 +2,6 @@
 
 use bond_common::{abi::BondEntry, mac::Mac};
 use nix::errno::Errno;
-use tracing::{info, warn};
 
 use super::{
     Created,
@@ -28,7 +27,7 @@ use crate::{
         },
     },
     config::BondConfig,
-    report::wording,
+    report::{log, wording},
     store::record::{Ends, Record},
     sys::{
         announcer::Announced,
@@ -49,12 +48,12 @@ pub async fn apply(
     plan: CreatePlan,
 ) -> Result<Created, AgentError> {
     let CreatePlan { foundation, steps, warnings, wanted } = plan;
-    warnings.iter().for_each(|warning| warn!("{warning}"));
+    warnings.iter().for_each(|warning| log::of(&config.name).warn(warning));
     let (plane, side) = lay(machine, config, &foundation).await?;
     let maps = plane.data_plane.mirror().maps().clone();
     let started = start(machine, id, config, plane)?;
     for note in config.notes.iter().chain(&config.doubts()) {
-        info!("{note}");
+        log::of(&config.name).info(note);
     }
     let moved = moved(config, &foundation, side.host);
     let bond = Building { machine, id, config, host: side.host, started: &started, moved };
@@ -137,7 +136,11 @@ async fn lay(
         machine.devices.open_slave(port).await?;
     }
     if side.pair.is_none() && hook != Hook::Tc && machine.devices.has_peer_on_this_machine(side.host.port()) {
-        info!("{}: {}: {}", config.name, side.port_name, wording::PARTIAL_CHECKSUMS);
+        log::of(&config.name).slave(&side.port_name).info(format_args!(
+            "{}: {}",
+            side.port_name,
+            wording::PARTIAL_CHECKSUMS
+        ));
     }
     let options = config.options.clone();
     let guard = GuardState::new(config.guard, &machine.kernel, &options);
@@ -241,7 +244,7 @@ async fn make_pair(
         && let Err(error) = machine.devices.send_by_first_queue(plan.bond)
     {
         // The kernel's hash spreads flows over the queues now. Programs that take all queues for one do not mind.
-        warn!("{}: no slave can have a queue_id: {error}", plan.bond);
+        log::of(plan.bond).warn(format_args!("no slave can have a queue_id: {error}"));
         queues = Queues::One;
     }
     let (bond, port) = (made.bond.ifindex, made.port.ifindex);

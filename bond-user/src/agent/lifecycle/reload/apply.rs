@@ -5,7 +5,6 @@ use bond_core::{
     name::BondName,
     options::{BondOptions, SlaveOptions},
 };
-use tracing::info;
 
 use super::plan::{HostPlan, ReloadPlan, Setting, SlaveOptionChange, address};
 use crate::{
@@ -19,6 +18,7 @@ use crate::{
         options::slot_of,
     },
     config::{BondConfig, Guard, SlaveConfig},
+    report::log,
     sys::sysctl::PromoteSecondaries,
 };
 
@@ -34,7 +34,7 @@ impl Agent {
         }
         if let Some(guard) = plan.guard {
             match self.set_guard(name, guard).await {
-                Ok(before) => outcome.changed(format!("{name}: guard={guard} (was {before})")),
+                Ok(before) => outcome.changed_of(name, format!("guard={guard} (was {before})")),
                 Err(error) => outcome.fail(name, &error),
             }
         }
@@ -49,7 +49,7 @@ impl Agent {
         }
         for slave in &plan.leaves {
             match self.del_slave(name, slave).await {
-                Ok(()) => outcome.changed(format!("{name}: {slave}: released")),
+                Ok(()) => outcome.changed_of(name, format!("{slave}: released")),
                 Err(error) => outcome.fail(name, &error),
             }
         }
@@ -71,10 +71,10 @@ impl Agent {
         let goal = bond.goal();
         let awaited = |slave: &str| goal.wanted.iter().any(|wanted| wanted.name() == slave);
         for slave in absent.iter().filter(|slave| !awaited(slave)) {
-            outcome.changed(format!("{}: {slave}: absent, joins when it appears", wanted.name));
+            outcome.changed_of(&wanted.name, format!("{slave}: absent, joins when it appears"));
         }
         if let Some(on_exit) = on_exit {
-            outcome.changed(format!("{}: on_exit={on_exit} (was {})", wanted.name, goal.config.on_exit));
+            outcome.changed_of(&wanted.name, format!("on_exit={on_exit} (was {})", goal.config.on_exit));
         }
         let before = &goal.config;
         bond.change_goal(|goal| {
@@ -89,7 +89,7 @@ impl Agent {
         });
         if wanted != (BondConfig { origin: wanted.origin.clone(), ..before.clone() }) {
             for note in wanted.notes.iter().chain(&wanted.doubts()) {
-                info!("{note}");
+                log::of(&wanted.name).info(note);
                 outcome.notes.push(note.to_string());
             }
         }
@@ -104,7 +104,7 @@ impl Agent {
             None => Err(AgentError::NoSuchBond(name.to_string())),
         };
         match answer {
-            Ok(_) => outcome.changed(format!("{name}: {}: enslaved", slave.name)),
+            Ok(_) => outcome.changed_of(name, format!("{}: enslaved", slave.name)),
             Err(error) => outcome.fail(name, &error),
         }
     }
@@ -151,25 +151,25 @@ impl Agent {
         let (name, devices) = (&wanted.name, &self.machine.devices);
         if let Some((mtu, before)) = plan.mtu {
             match self.set_mtu(name, mtu).await {
-                Ok(()) => outcome.changed(format!("{name}: mtu={mtu} (was {before})")),
+                Ok(()) => outcome.changed_of(name, format!("mtu={mtu} (was {before})")),
                 Err(error) => outcome.fail(name, &error),
             }
         }
         for net in &plan.new_addresses {
             match devices.add_address(&address(plan.ifindex, net)).await {
-                Ok(()) => outcome.changed(format!("{name}: address {net}: added")),
+                Ok(()) => outcome.changed_of(name, format!("address {net}: added")),
                 Err(error) => outcome.fail(name, &error.into()),
             }
         }
         for route in &plan.new_routes {
             match devices.replace_route(route).await {
-                Ok(()) => outcome.changed(format!("{name}: route {route}: set")),
+                Ok(()) => outcome.changed_of(name, format!("route {route}: set")),
                 Err(error) => outcome.fail(name, &error.into()),
             }
         }
         for route in &plan.old_routes {
             match devices.del_route(route).await {
-                Ok(()) => outcome.changed(format!("{name}: route {route}: removed")),
+                Ok(()) => outcome.changed_of(name, format!("route {route}: removed")),
                 Err(error) => outcome.fail(name, &error.into()),
             }
         }
@@ -179,7 +179,7 @@ impl Agent {
         let _others_stay = PromoteSecondaries::of(&**devices, &plan.device);
         for net in &plan.old_addresses {
             match devices.del_address(&address(plan.ifindex, net)).await {
-                Ok(()) => outcome.changed(format!("{name}: address {net}: removed")),
+                Ok(()) => outcome.changed_of(name, format!("address {net}: removed")),
                 Err(error) => outcome.fail(name, &error.into()),
             }
         }

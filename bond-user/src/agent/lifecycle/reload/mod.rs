@@ -97,8 +97,8 @@ impl Agent {
             let Some(bond) = self.bonds().remove(&name) else { continue };
             match self.take_down(&name, &bond).await {
                 Ok(notes) => {
-                    outcome.changed(format!("{name}: down, no file has it any more"));
-                    notes.iter().for_each(|note| outcome.changed(format!("{name}: {note}")));
+                    outcome.changed_of(&name, "down, no file has it any more".to_owned());
+                    notes.iter().for_each(|note| outcome.changed_of(&name, note.clone()));
                 }
                 Err(error) => outcome.fail(&name, &error),
             }
