@@ -821,7 +821,7 @@ fn metrics_are_served_where_asked_for() {
     receipt_to(&lab.host, "enp0s9");
     let answer = get("GET /metrics");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200") && head.contains("application/openmetrics-text"), "{head}");
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("text/plain; version=0.0.4"), "{head}");
     for line in [
         r#"xbond_bond_carrier{bond="bond0"} 1.0"#,
         r#"xbond_bond_slaves_up{bond="bond0"} 1.0"#,
@@ -829,14 +829,19 @@ fn metrics_are_served_where_asked_for() {
         r#"xbond_slave_mii_status{bond="bond0",slave="enp0s8",status="down"} 1.0"#,
         r#"xbond_failovers_total{bond="bond0",reason="link_failed"} 1"#,
         r#"xbond_slave_link_failures_total{bond="bond0",slave="enp0s8"} 1"#,
-        "# EOF",
+        "# TYPE xbond_slave_link_failures_total counter",
     ] {
         assert!(body.lines().any(|found| found == line), "no {line} in\n{body}");
     }
     let mut answer = String::new();
-    ask(&lab.host, "GET /metrics HTTP/1.1\r\nHost: xbond\r\nConnection: close\r\n\r\n")
+    let accept = "Accept: application/openmetrics-text; version=1.0.0";
+    ask(&lab.host, &format!("GET /metrics HTTP/1.1\r\nHost: xbond\r\n{accept}\r\nConnection: close\r\n\r\n"))
         .read_to_string(&mut answer)
         .unwrap();
+    assert!(
+        answer.contains("content-type: application/openmetrics-text") && answer.ends_with("# EOF\n"),
+        "{answer}"
+    );
     assert!(answer.contains(r#"xbond_slave_active{bond="bond0",slave="enp0s9"} 1.0"#), "{answer}");
     // Any host that reaches the port may use it.
     for (line, status) in [

@@ -1,6 +1,6 @@
-//! Metrics for Prometheus (OpenMetrics text). packaging/prometheus has rules for them.
+//! Metrics for Prometheus, in both of its formats. packaging/prometheus has rules for them.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use bond_core::{command::Reason, status::MiiStatus};
 use prometheus_client::{
@@ -12,17 +12,59 @@ use prometheus_client::{
 
 use super::json::{Bond, Report, Slave};
 
-/// Content type for HTTP.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// A format of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For clients that accept it.
+    OpenMetrics,
+    /// Prometheus' own text format, for all others.
+    Prometheus,
+}
+
+impl Format {
+    /// Returns the format for a client that accepts these media types.
+    pub fn of(accept: Option<&str>) -> Self {
+        let accepts = accept.is_some_and(|accept| accept.contains("application/openmetrics-text"));
+        if accepts { Self::OpenMetrics } else { Self::Prometheus }
+    }
+
+    /// Returns the content type for HTTP.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
 
 /// Encodes everything in a report of an agent.
-pub fn show(report: Report) -> String {
+pub fn show(report: Report, format: Format) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Metrics(report)));
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = text::encode(&mut text, &registry);
-    text
+    match format {
+        Format::OpenMetrics => text,
+        Format::Prometheus => in_prometheus_format(&text),
+    }
+}
+
+/// Returns OpenMetrics text in Prometheus' format. There, HELP and TYPE of a counter have the name of its samples, and
+/// there are no units and no mark of the end.
+fn in_prometheus_format(text: &str) -> String {
+    let counters: HashSet<_> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let mut lines = String::with_capacity(text.len());
+    for line in text.lines().filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF") {
+        let named = ["# HELP ", "# TYPE "].into_iter().find_map(|kind| {
+            let (name, rest) = line.strip_prefix(kind)?.split_once(' ')?;
+            counters.contains(name).then(|| format!("{kind}{name}_total {rest}"))
+        });
+        lines.push_str(named.as_deref().unwrap_or(line));
+        lines.push('\n');
+    }
+    lines
 }
 
 /// A report that is encoded without counting anything here.
@@ -272,9 +314,60 @@ mod tests {
         }
     }
 
+    /// `promtool check metrics` asks for this.
+    #[test]
+    fn every_sample_has_a_help_and_a_type_in_both_formats() {
+        for format in [Format::OpenMetrics, Format::Prometheus] {
+            let shown = show(testing::report(vec![testing::bond()]), format);
+            let about = |kind: &str| -> HashSet<_> {
+                let lines = shown.lines().filter_map(|line| line.strip_prefix(kind)?.split_once(' '));
+                lines.filter(|(_, rest)| !rest.is_empty()).map(|(name, _)| name.to_owned()).collect()
+            };
+            let (helps, types) = (about("# HELP "), about("# TYPE "));
+            assert_eq!(helps, types, "{format:?}");
+            let samples = shown.lines().filter(|line| !line.starts_with('#'));
+            let mut described = HashSet::new();
+            for sample in samples.filter_map(|line| line.split(['{', ' ']).next()) {
+                let name = match format {
+                    Format::OpenMetrics => sample.strip_suffix("_total").unwrap_or(sample),
+                    Format::Prometheus => sample,
+                };
+                assert!(helps.contains(name), "{format:?}: {sample}");
+                described.insert(name.to_owned());
+            }
+            assert_eq!(described, helps, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn only_clients_that_accept_openmetrics_receive_it() {
+        let prometheus =
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+        for (accept, expected) in [
+            (Some(prometheus), Format::OpenMetrics),
+            (Some("*/*"), Format::Prometheus),
+            (None, Format::Prometheus),
+        ] {
+            assert_eq!(Format::of(accept), expected, "{accept:?}");
+        }
+        let shown = show(testing::report(vec![testing::bond()]), Format::Prometheus);
+        let counter: Vec<_> = shown.lines().filter(|line| line.contains("xbond_path_restored")).collect();
+        assert_eq!(
+            counter,
+            [
+                "# HELP xbond_path_restored_total How often something was restored that another process had changed, since \
+                 the agent has the bond",
+                "# TYPE xbond_path_restored_total counter",
+                "xbond_path_restored_total{bond=\"bond0\"} 0",
+            ]
+        );
+        assert!(!shown.contains("# UNIT") && !shown.contains("# EOF"), "{shown}");
+    }
+
     #[test]
     fn metrics_show_a_bond() {
-        insta::assert_snapshot!(show(testing::report(vec![testing::bond()])), @r#"
+        let shown = show(testing::report(vec![testing::bond()]), Format::OpenMetrics);
+        insta::assert_snapshot!(shown, @r#"
         # HELP xbond_agent_info The agent; always 1
         # TYPE xbond_agent_info gauge
         xbond_agent_info{version="0.1.0"} 1.0

@@ -16,7 +16,7 @@ use axum::{
     Extension, Json, Router,
     body::{self, Body, HttpBody as _},
     extract::{DefaultBodyLimit, FromRequestParts, Path, Request, State},
-    http::{Method, Uri, header, request::Parts},
+    http::{HeaderMap, Method, Uri, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
@@ -401,8 +401,8 @@ async fn tell(agent: &Agent, to: &Connection, only: Option<BondName>) -> Result<
     Ok((kind, Body::from_stream(lines)).into_response())
 }
 
-async fn metrics(State(agent): State<Arc<Agent>>) -> Result<Response, Response> {
-    agent.metrics().await.map_err(answer)
+async fn metrics(State(agent): State<Arc<Agent>>, asked: HeaderMap) -> Result<Response, Response> {
+    agent.metrics(&asked).await.map_err(answer)
 }
 
 async fn set(

@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{
-    http::header,
+    http::{HeaderMap, header},
     response::{IntoResponse as _, Response},
 };
 use nix::sys::socket::{
@@ -23,7 +23,7 @@ use crate::{
         server::{control, query::Scope},
     },
     config::Metrics,
-    report::metrics,
+    report::metrics::{self, Format},
 };
 
 /// An address that is taken, and that nobody is answered at yet.
@@ -129,10 +129,12 @@ impl Agent {
         }
     }
 
-    /// All bonds, as Prometheus reads them.
-    pub(in crate::agent) async fn metrics(&self) -> Result<Response, AgentError> {
+    /// Returns the metrics of all bonds, in the format that the client accepts.
+    pub(in crate::agent) async fn metrics(&self, asked: &HeaderMap) -> Result<Response, AgentError> {
+        let accept = asked.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        let format = Format::of(accept);
         let report = self.report(None, Scope::Bonds).await?;
-        Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::show(report)).into_response())
+        Ok(([(header::CONTENT_TYPE, format.content_type())], metrics::show(report, format)).into_response())
     }
 }
 
