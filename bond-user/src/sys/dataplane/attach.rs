@@ -10,6 +10,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{DevMap, Map, MapData},
+    pin::PinError,
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
@@ -160,29 +161,29 @@ pub(super) fn replace(
     let fresh = at.path("new");
     remove_pin(at.dir, &at.name("new"))?;
     let pin_error = |source| DataPlaneError::Pin { path: at.shown("new"), source };
-    match way.hook {
+    let pinned = |pinned: Result<(), PinError>| pinned.map_err(|source| pin_error(io::Error::other(source)));
+    let link = FdLink::from(link()?);
+    let replaced = match way.hook {
         Hook::Tc => {
             let program = classifier(object, name)?;
-            program.pin(&fresh).map_err(|source| pin_error(io::Error::other(source)))?;
-            match program.attach_to_link(FdLink::from(link()?).try_into().map_err(fit)?) {
-                Ok(id) => drop(program.take_link(id).map_err(failed)?),
-                Err(error) if has_errno(&error, libc::ENOLINK) => {
-                    return remove_pin(at.dir, &at.name("new")).map(|()| None);
-                }
-                Err(error) => return Err(failed(error)),
-            }
+            pinned(program.pin(&fresh))?;
+            let id = program.attach_to_link(link.try_into().map_err(fit)?);
+            id.and_then(|id| program.take_link(id).map(drop))
         }
         Hook::Xdp | Hook::XdpGeneric => {
             let program = xdp(object, name)?;
-            program.pin(&fresh).map_err(|source| pin_error(io::Error::other(source)))?;
-            match program.attach_to_link(FdLink::from(link()?).try_into().map_err(fit)?) {
-                Ok(id) => drop(program.take_link(id).map_err(failed)?),
-                Err(error) if has_errno(&error, libc::ENOLINK) => {
-                    return remove_pin(at.dir, &at.name("new")).map(|()| None);
-                }
-                Err(error) => return Err(failed(error)),
-            }
+            pinned(program.pin(&fresh))?;
+            let id = program.attach_to_link(link.try_into().map_err(fit)?);
+            id.and_then(|id| program.take_link(id).map(drop))
         }
+    };
+    match replaced {
+        Ok(()) => {}
+        // The device of the link is gone.
+        Err(error) if has_errno(&error, libc::ENOLINK) => {
+            return remove_pin(at.dir, &at.name("new")).map(|()| None);
+        }
+        Err(error) => return Err(failed(error)),
     }
     at.dir.rename(&at.name("new"), &at.name(names::PROGRAM_PIN)).map_err(pin_error)?;
     Ok(Some(Attached::Link))
