@@ -159,7 +159,7 @@ pub fn run() -> Result<ExitCode> {
         imports.push((*name, code.paths));
     }
     complaints.extend(modules::complaints(&imports));
-    complaints.extend(shape::complaints(&files, &shape::EXCEPTIONS)?);
+    complaints.extend(shape::complaints(&files)?);
     complaints.extend(parity::complaints(&files)?);
     for complaint in &complaints {
         println!("{complaint}");

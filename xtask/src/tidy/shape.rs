@@ -13,72 +13,38 @@ const FUNCTION: usize = 60;
 /// What a longer file (`//! One thing: WHY`) or function (`// One thing: WHY`) says in its head.
 const ONE_THING: &str = "One thing: ";
 
-/// What exceeds a limit today, with its present size. A size here may only shrink, and an entry that is not needed any
-/// more has to go.
-pub struct Exceptions {
-    /// Files, and their lines that are not tests.
-    pub files: &'static [(&'static str, usize)],
-    /// Functions by their files, and their lines.
-    pub functions: &'static [(&'static str, &'static str, usize)],
-    /// Public types by crate, how many of them have the name, and why.
-    pub types: &'static [(&'static str, &'static str, usize, &'static str)],
-}
-
-pub const EXCEPTIONS: Exceptions = Exceptions {
-    files: &[],
-    functions: &[("bond-user/src/agent/lifecycle/start.rs", "start", 80)],
-    types: &[("bond-user", "Counters", 2, OLD)],
-};
-
-/// Why two types share a name.
-const OLD: &str = "older than this check; a change of either renames it";
-
 /// Returns what is wrong with the size of files and functions, and the names of types.
 ///
 /// # Errors
 /// A file is not Rust.
-pub fn complaints(files: &[(&Path, &str)], exceptions: &Exceptions) -> Result<Vec<String>> {
+pub fn complaints(files: &[(&Path, &str)]) -> Result<Vec<String>> {
     let mut complaints = Vec::new();
-    let mut unneeded_files: Vec<_> = exceptions.files.iter().collect();
-    let mut unneeded_functions: Vec<_> = exceptions.functions.iter().collect();
     let mut types = BTreeMap::<(String, String), Vec<String>>::new();
     for (name, text) in files.iter().filter(|(name, _)| !is_of_tests(name)) {
         let outline = Outline::of(text).with_context(|| format!("cannot parse {}", name.display()))?;
         let lines: Vec<&str> = text.lines().collect();
-        let is_this = |file: &str| *name == Path::new(file);
 
         let length = lines.len() - outline.test_lines;
         if length > FILE && !says_one_thing(lines.iter().take_while(|line| is_head(line)), "//!") {
-            let known = exceptions.files.iter().find(|(file, _)| is_this(file));
-            unneeded_files.retain(|(file, _)| !is_this(file));
-            let limit = known.map_or(FILE, |(_, limit)| *limit);
-            if length > limit {
-                complaints.push(format!(
-                    "{}:1: {length} lines without tests, and {limit} are allowed: split it by subject, or say in its \
-                     head why it is one thing (//! {ONE_THING}...)",
-                    name.display()
-                ));
-            }
+            complaints.push(format!(
+                "{}:1: {length} lines without tests, and {FILE} are allowed: split it by subject, or say in its head why \
+                 it is one thing (//! {ONE_THING}...)",
+                name.display()
+            ));
         }
         for function in outline.functions.iter().filter(|function| function.length > FUNCTION) {
             let above = lines[..function.line - 1].iter().rev().take_while(|line| is_comment(line));
             if says_one_thing(above.chain(lines.get(function.opens)), "//") {
                 continue;
             }
-            let is_known = |known: &(&str, &str, usize)| is_this(known.0) && function.name == known.1;
-            let known = exceptions.functions.iter().find(|known| is_known(known));
-            unneeded_functions.retain(|known| !is_known(known));
-            let limit = known.map_or(FUNCTION, |(_, _, limit)| *limit);
-            if function.length > limit {
-                complaints.push(format!(
-                    "{}:{}: {} has {} lines, and {limit} are allowed: split it by step, or say above it why it is one \
-                     thing (// {ONE_THING}...)",
-                    name.display(),
-                    function.line,
-                    function.name,
-                    function.length
-                ));
-            }
+            complaints.push(format!(
+                "{}:{}: {} has {} lines, and {FUNCTION} are allowed: split it by step, or say above it why it is one \
+                 thing (// {ONE_THING}...)",
+                name.display(),
+                function.line,
+                function.name,
+                function.length
+            ));
         }
         if let Some((of, _)) = modules::module_of(name) {
             for (line, kind) in outline.types {
@@ -87,36 +53,16 @@ pub fn complaints(files: &[(&Path, &str)], exceptions: &Exceptions) -> Result<Ve
             }
         }
     }
-    complaints.extend(unneeded_files.iter().map(|(file, _)| unneeded(file)));
-    complaints.extend(
-        unneeded_functions.iter().map(|(file, function, _)| unneeded(&format!("{file}: {function}"))),
-    );
-    complaints.extend(duplicates(&types, exceptions.types));
+    complaints.extend(duplicates(&types));
     Ok(complaints)
 }
 
-/// Returns a complaint for each name that more public types of a crate have than the exceptions allow.
-fn duplicates(
-    types: &BTreeMap<(String, String), Vec<String>>,
-    exceptions: &[(&str, &str, usize, &str)],
-) -> Vec<String> {
-    let mut complaints = Vec::new();
-    let mut needless: Vec<_> = exceptions.iter().collect();
-    for ((of, name), places) in types.iter().filter(|(_, places)| places.len() > 1) {
-        let is_known = |known: &(&str, &str, usize, &str)| known.0 == of && known.1 == name;
-        let limit = exceptions.iter().find(|known| is_known(known)).map_or(1, |known| known.2);
-        needless.retain(|known| !is_known(known));
-        if places.len() > limit {
-            let others = places[1..].join(", ");
-            complaints.push(format!("{}: the public type {name} exists in {of} also at {others}", places[0]));
-        }
-    }
-    complaints.extend(needless.iter().map(|(of, name, ..)| unneeded(&format!("{of}: type {name}"))));
-    complaints
-}
-
-fn unneeded(what: &str) -> String {
-    format!("xtask/src/tidy: the exception for {what} is not needed any more; remove it")
+/// Returns a complaint for each name that several public types of a crate have.
+fn duplicates(types: &BTreeMap<(String, String), Vec<String>>) -> impl Iterator<Item = String> {
+    types.iter().filter(|(_, places)| places.len() > 1).map(|((of, name), places)| {
+        let others = places[1..].join(", ");
+        format!("{}: the public type {name} exists in {of} also at {others}", places[0])
+    })
 }
 
 fn is_head(line: &str) -> bool {
@@ -140,11 +86,9 @@ fn says_one_thing<'a>(lines: impl IntoIterator<Item = &'a &'a str>, comment: &st
 mod tests {
     use super::*;
 
-    const NONE: Exceptions = Exceptions { files: &[], functions: &[], types: &[] };
-
-    fn found(files: &[(&str, &str)], exceptions: &Exceptions) -> Vec<String> {
+    fn found(files: &[(&str, &str)]) -> Vec<String> {
         let files: Vec<_> = files.iter().map(|(name, text)| (Path::new(*name), *text)).collect();
-        complaints(&files, exceptions).unwrap()
+        complaints(&files).unwrap()
     }
 
     /// Returns a function of this many lines.
@@ -170,10 +114,10 @@ mod tests {
             (format!("{}// One thing: not in its head.\n", statics(701)), 1),
         ];
         for (place, (text, expected)) in table.iter().enumerate() {
-            assert_eq!(found(&[(name, text)], &NONE).len(), *expected, "{place}");
+            assert_eq!(found(&[(name, text)]).len(), *expected, "{place}");
         }
         for file in ["bond-user/src/a/tests.rs", "tests/src/lab.rs"] {
-            assert_eq!(found(&[(file, &statics(701))], &NONE), [""; 0], "{file}");
+            assert_eq!(found(&[(file, &statics(701))]), [""; 0], "{file}");
         }
     }
 
@@ -190,37 +134,7 @@ mod tests {
             (format!("#[cfg(test)]\nmod tests {{\n{}}}\n", function(61)), 0),
         ];
         for (place, (text, expected)) in table.iter().enumerate() {
-            assert_eq!(found(&[(name, text)], &NONE).len(), *expected, "{place}");
-        }
-    }
-
-    #[test]
-    fn an_exception_may_only_shrink_and_has_to_be_needed() {
-        let exceptions = Exceptions {
-            files: &[("bond-user/src/a.rs", 710)],
-            functions: &[("bond-user/src/b.rs", "long", 70)],
-            types: &[("bond-user", "T", 2, "a reason")],
-        };
-        let types = |count: usize| {
-            let each = |number| (format!("bond-user/src/t{number}.rs"), "pub struct T;\n".to_owned());
-            (0..count).map(each).collect::<Vec<_>>()
-        };
-        for (file, function_lines, type_count, expected) in [
-            (710, 70, 2, 0),
-            (705, 65, 2, 0),
-            (711, 70, 2, 1),
-            (710, 71, 2, 1),
-            (710, 70, 3, 1),
-            (700, 60, 1, 3),
-        ] {
-            let mut files = vec![
-                ("bond-user/src/a.rs".to_owned(), statics(file)),
-                ("bond-user/src/b.rs".to_owned(), function(function_lines)),
-            ];
-            files.extend(types(type_count));
-            let files: Vec<_> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-            let found = found(&files, &exceptions);
-            assert_eq!(found.len(), expected, "{found:#?}");
+            assert_eq!(found(&[(name, text)]).len(), *expected, "{place}");
         }
     }
 
@@ -235,7 +149,7 @@ mod tests {
             (b, "pub struct A;", "#[cfg(test)]\nmod tests {\n    pub struct A;\n}", 0),
         ];
         for (other, first, second, expected) in table {
-            assert_eq!(found(&[(a, first), (other, second)], &NONE).len(), expected, "{second}");
+            assert_eq!(found(&[(a, first), (other, second)]).len(), expected, "{second}");
         }
     }
 }

@@ -34,6 +34,7 @@ use crate::{
     sys::{
         announcer::Announced,
         dataplane::{DataPlane, Events, MapMirror, Maps},
+        devices::ChangeMacs,
         found::Found,
     },
 };
@@ -70,8 +71,7 @@ pub struct Started {
     pub status: watch::Receiver<BondStatus>,
 }
 
-/// Gives a data plane its engine, its worker, and its tasks. It is longer than others: it makes the ends of each channel, and
-/// hands them to those that need them.
+/// Gives a data plane its engine, its worker, and its tasks.
 ///
 /// # Errors
 /// A socket cannot be opened. The programs stay at their hooks.
@@ -79,81 +79,129 @@ pub fn start(
     machine: &Machine,
     id: BondId,
     config: &BondConfig,
-    plane: Plane,
+    mut plane: Plane,
 ) -> Result<Started, AgentError> {
-    let Plane { mut data_plane, host, mtu, mac, mac_assigned, options, record, announced, left } = plane;
     let macs = match machine.devices.open_macs() {
         Ok(macs) => macs,
         Err(error) => {
-            data_plane.keep();
+            plane.data_plane.keep();
             return Err(error.into());
         }
     };
-    let records = watch_data_plane(config, &mut *data_plane, (machine.engine.clone(), id));
-    let mirror = data_plane.mirror();
-    let maps = Arc::clone(mirror.maps());
-    // What happened to its devices before is not known.
-    let is_changed = Arc::new(AtomicBool::new(true));
-    let ledger = Arc::new(Ledger::new(Arc::clone(&mirror)));
+    let records = watch_data_plane(config, &mut *plane.data_plane, (machine.engine.clone(), id));
     let (work, jobs) = WorkQueue::new();
-    let run = machine.paths.run_of(&config.name);
-    let receipt_writer =
-        ReceiptWriter::new(&config.name, &run, machine.feed.clone(), Arc::clone(&maps), Arc::clone(&ledger));
-    let history = receipt_writer.history();
-    let recording = Recording::start(receipt_writer);
-    let prober = start_prober(machine, id, config, (host, &mirror));
-    let announcer = start_announcer(machine, id, (host, &maps), &work, &recording, announced.clone());
-    let parts = Parts {
-        id,
-        bond: config.name.to_string(),
-        devices: Arc::clone(&machine.devices),
-        macs,
-        data_plane,
-        mirror: Arc::clone(&mirror),
-        host,
-        mtu,
-        engine: machine.engine.clone(),
-        record,
-        recording: recording.clone(),
-        own_work: work.downgrade(),
-        path_lane: Arc::clone(&machine.path_lane),
-        hook_changes: Arc::clone(&machine.hook_changes),
-        wanted: OwnSettings { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
-        announced,
-        announcer: announcer.clone(),
-        carrier: left.as_ref().is_some_and(|taken| taken.left.carrier),
-        is_changed: Arc::clone(&is_changed),
-    };
-    let (left, founds) = left.map(|taken| hand_over(taken, &work, &recording)).unzip();
-    let worker = Worker::new(parts, founds.unwrap_or_default());
-    let bond = NewBond {
-        name: config.name.to_string(),
-        mac,
-        mac_assigned,
-        prearm: config.prearm,
-        seed: random(),
-        options,
-    };
-    let (shown, status) = watch::channel(Engine::new(bond.clone()).status());
-    let member = Member {
-        id,
-        bond,
-        left,
-        mirror,
-        records,
-        ledger,
-        work: work.clone(),
-        recording,
-        prober,
-        announcer,
-        host: host.device(),
-        port: host.port(),
-        is_changed,
-        status: shown,
-    };
+    let ends = Ends::start(machine, id, config, &plane, work);
+    let (work, history) = (ends.work.clone(), ends.history.clone());
+    let carrier = plane.left.as_ref().is_some_and(|taken| taken.left.carrier);
+    let (left, founds) = plane.left.take().map(|taken| hand_over(taken, &work, &ends.recording)).unzip();
+    let (member, status) = ends.member(id, config, &plane, left, records);
+    let worker =
+        Worker::new(ends.parts(machine, id, config, plane, (macs, carrier)), founds.unwrap_or_default());
     machine.engine.add(member);
     machine.tasks.add(id, tokio::spawn(worker.run(jobs)));
     Ok(Started { work, history, status })
+}
+
+/// The ends of the channels between the parts of a bond.
+struct Ends {
+    mirror: Arc<MapMirror>,
+    ledger: Arc<Ledger>,
+    work: WorkQueue,
+    recording: Recording,
+    history: History,
+    prober: Probing,
+    announcer: Announcing,
+    /// Whether something may have happened to the bond's devices.
+    is_changed: Arc<AtomicBool>,
+}
+
+impl Ends {
+    /// Starts the recorder, the ARP prober and the announcer.
+    fn start(machine: &Machine, id: BondId, config: &BondConfig, plane: &Plane, work: WorkQueue) -> Self {
+        let mirror = plane.data_plane.mirror();
+        let maps = Arc::clone(mirror.maps());
+        let ledger = Arc::new(Ledger::new(Arc::clone(&mirror)));
+        let (run, feed) = (machine.paths.run_of(&config.name), machine.feed.clone());
+        let writer = ReceiptWriter::new(&config.name, &run, feed, Arc::clone(&maps), Arc::clone(&ledger));
+        let history = writer.history();
+        let recording = Recording::start(writer);
+        let prober = start_prober(machine, id, config, (plane.host, &mirror));
+        let announced = plane.announced.clone();
+        let announcer = start_announcer(machine, id, (plane.host, &maps), &work, &recording, announced);
+        // What happened to its devices before is not known.
+        let is_changed = Arc::new(AtomicBool::new(true));
+        Self { mirror, ledger, work, recording, history, prober, announcer, is_changed }
+    }
+
+    /// Returns the bond for the engine thread, and the receiver of what that publishes.
+    fn member(
+        &self,
+        id: BondId,
+        config: &BondConfig,
+        plane: &Plane,
+        left: Option<(Left, MissedFailovers)>,
+        records: Option<Box<dyn Events>>,
+    ) -> (Member, watch::Receiver<BondStatus>) {
+        let bond = NewBond {
+            name: config.name.to_string(),
+            mac: plane.mac,
+            mac_assigned: plane.mac_assigned,
+            prearm: config.prearm,
+            seed: random(),
+            options: plane.options.clone(),
+        };
+        let (shown, status) = watch::channel(Engine::new(bond.clone()).status());
+        let member = Member {
+            id,
+            bond,
+            left,
+            mirror: Arc::clone(&self.mirror),
+            records,
+            ledger: Arc::clone(&self.ledger),
+            work: self.work.clone(),
+            recording: self.recording.clone(),
+            prober: self.prober.clone(),
+            announcer: self.announcer.clone(),
+            host: plane.host.device(),
+            port: plane.host.port(),
+            is_changed: Arc::clone(&self.is_changed),
+            status: shown,
+        };
+        (member, status)
+    }
+
+    /// Returns the parts of the bond's worker.
+    fn parts(
+        self,
+        machine: &Machine,
+        id: BondId,
+        config: &BondConfig,
+        plane: Plane,
+        (macs, carrier): (Box<dyn ChangeMacs>, bool),
+    ) -> Parts {
+        let Plane { data_plane, host, mtu, record, announced, .. } = plane;
+        Parts {
+            id,
+            bond: config.name.to_string(),
+            devices: Arc::clone(&machine.devices),
+            macs,
+            data_plane,
+            mirror: self.mirror,
+            host,
+            mtu,
+            engine: machine.engine.clone(),
+            record,
+            recording: self.recording,
+            own_work: self.work.downgrade(),
+            path_lane: Arc::clone(&machine.path_lane),
+            hook_changes: Arc::clone(&machine.hook_changes),
+            wanted: OwnSettings { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
+            announced,
+            announcer: self.announcer,
+            carrier,
+            is_changed: self.is_changed,
+        }
+    }
 }
 
 /// Splits what another agent has left into what the engine and what the worker are given.

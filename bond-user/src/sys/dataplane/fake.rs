@@ -18,8 +18,8 @@ use bond_common::{
 use nix::errno::Errno;
 
 use super::{
-    Attachment, Counters, DataPlane, DataPlaneError, DataPlanes, DeviceLink, Events, Fault, FormerMacs, Hook,
-    Kernel, MapMirror, Maps, OtherVersion, Pinned, Pins, Port, Replaced, Unfit, Watched,
+    Attachment, DataPlane, DataPlaneError, DataPlanes, DeviceLink, Events, Fault, FormerMacs, Hook, Kernel,
+    MapMirror, Maps, OtherVersion, Pinned, Pins, Port, Replaced, SlotCounters, Unfit, Watched,
     mapped::Mapped,
     pins::{self, PORT_PIN, TICK_PIN, remove_pins_of, slave_pin},
 };
@@ -157,7 +157,7 @@ fn device_of(pins: &Directory, link: &str) -> Option<u32> {
 
 struct FakeCounters(Mapped<SlotStats>);
 
-impl Counters for FakeCounters {
+impl SlotCounters for FakeCounters {
     fn read(&self, index: u32) -> Result<SlotStats, DataPlaneError> {
         Ok(self.0.load(index as usize))
     }

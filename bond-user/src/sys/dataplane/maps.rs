@@ -27,7 +27,7 @@ pub struct Maps {
     active: Mapped<ActiveWord>,
     slaves: Mapped<SlaveEntry>,
     bond: Mapped<BondEntry>,
-    stats: Mutex<Box<dyn Counters>>,
+    stats: Mutex<Box<dyn SlotCounters>>,
     probes: Mapped<ProbeTimes>,
     targets: Mapped<Targets>,
     guard: Mapped<GuardEntry>,
@@ -39,7 +39,7 @@ pub struct Maps {
 }
 
 /// Counts what was sent, received and dropped, by slot.
-pub trait Counters: Send {
+pub trait SlotCounters: Send {
     /// Returns all CPUs' counters of one slot, or of [`bond_common::abi::PORT_STATS`].
     fn read(&self, index: u32) -> Result<SlotStats, DataPlaneError>;
 
@@ -47,7 +47,7 @@ pub trait Counters: Send {
     fn reset(&mut self, index: u32) -> Result<(), DataPlaneError>;
 }
 
-impl Counters for PerCpuArray<MapData, SlotStats> {
+impl SlotCounters for PerCpuArray<MapData, SlotStats> {
     fn read(&self, index: u32) -> Result<SlotStats, DataPlaneError> {
         let mut sum = SlotStats::default();
         for of_one_cpu in self.get(&index, 0).map_err(stats_error)?.iter() {
@@ -118,7 +118,7 @@ impl Maps {
     pub(in crate::sys) fn of<F: AsFd>(
         has_clock: bool,
         mut source: impl FnMut(&'static str) -> Result<F, DataPlaneError>,
-        counters: Box<dyn Counters>,
+        counters: Box<dyn SlotCounters>,
     ) -> Result<Self, DataPlaneError> {
         Ok(Self {
             active: mapped(names::ACTIVE, source(names::ACTIVE)?, 1)?,
@@ -264,7 +264,7 @@ impl Maps {
         self.counters().reset(slot.index() as u32)
     }
 
-    fn counters(&self) -> MutexGuard<'_, Box<dyn Counters>> {
+    fn counters(&self) -> MutexGuard<'_, Box<dyn SlotCounters>> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -32,7 +32,7 @@ pub use clock_maps::ClockMaps;
 pub use device_reader::DeviceReader;
 pub use kernel::{Kernel, KernelError, TcAttach};
 pub use link::DeviceLink;
-pub use maps::{Counters, Maps};
+pub use maps::{Maps, SlotCounters};
 pub use mirror::MapMirror;
 use netkit::DeviceHook;
 pub use pins::{Hold, Pinned, faults, hold, learned, lost_programs, pinned_hook};

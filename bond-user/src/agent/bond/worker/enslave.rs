@@ -100,7 +100,7 @@ impl Worker {
         self.recording.add(Entry::Notes { all: self.path.notes.all(), logged: true });
         if hook != Hook::Tc && self.devices.has_peer_on_this_machine(ifindex) {
             // It may be as it should; nothing shows from here whether it is.
-            log::of(&bond).info(format_args!("{name}: {}", wording::PARTIAL_CHECKSUMS));
+            log::of(bond).info(format_args!("{name}: {}", wording::PARTIAL_CHECKSUMS));
         }
     }
 
