@@ -13,14 +13,14 @@ use crate::report::lines;
 
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub struct LogEntry {
     pub level: Level,
     pub sentence: String,
     /// The facts, by the names in [`super::FIELDS`]; numbers are numbers.
     pub fields: Vec<(&'static str, serde_json::Value)>,
 }
 
-impl Entry {
+impl LogEntry {
     pub(super) fn of(event: &Event<'_>) -> Self {
         let level = event.normalized_metadata().map_or(*event.metadata().level(), |known| *known.level());
         let mut entry = Self { level, sentence: String::new(), fields: Vec::new() };
@@ -36,7 +36,7 @@ impl Entry {
     }
 }
 
-impl Visit for Entry {
+impl Visit for LogEntry {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.put(field, value.into());
     }
@@ -63,10 +63,10 @@ impl Visit for Entry {
 }
 
 /// The layer that writes lines of the log as programs read them.
-pub struct Entries(pub fn(&Entry) -> Vec<u8>);
+pub struct LogEntries(pub fn(&LogEntry) -> Vec<u8>);
 
-impl<S: Subscriber> Layer<S> for Entries {
+impl<S: Subscriber> Layer<S> for LogEntries {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        lines::log((self.0)(&Entry::of(event)));
+        lines::log((self.0)(&LogEntry::of(event)));
     }
 }

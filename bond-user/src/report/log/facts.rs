@@ -130,19 +130,19 @@ mod tests {
     };
 
     use super::*;
-    use crate::report::log::entry::Entry;
+    use crate::report::log::entry::LogEntry;
 
     /// Keeps what is logged.
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<Vec<Line>>>);
 
     /// An entry, and the names of all fields that it could have.
-    type Line = (Entry, Vec<&'static str>);
+    type Line = (LogEntry, Vec<&'static str>);
 
     impl<S: Subscriber> Layer<S> for Kept {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
             let names = event.metadata().fields().iter().map(|field| field.name()).collect();
-            self.0.lock().unwrap().push((Entry::of(event), names));
+            self.0.lock().unwrap().push((LogEntry::of(event), names));
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 use nix::sys::stat::fstat;
 use tracing::Level;
 
-use super::entry::Entry;
+use super::entry::LogEntry;
 
 /// The socket of journald.
 pub const SOCKET: &str = "/run/systemd/journal/socket";
@@ -42,7 +42,7 @@ pub fn open(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
 }
 
 /// Returns the datagram of an entry.
-pub fn datagram(entry: &Entry) -> Vec<u8> {
+pub fn datagram(entry: &LogEntry) -> Vec<u8> {
     let mut datagram = Vec::with_capacity(512);
     put(&mut datagram, "MESSAGE", &entry.sentence);
     put(&mut datagram, "PRIORITY", priority(entry.level));
@@ -56,7 +56,7 @@ pub fn datagram(entry: &Entry) -> Vec<u8> {
 
 /// Returns the datagram of a text that is no entry, such as the reason why the process ends.
 pub fn plain(text: &str) -> Vec<u8> {
-    datagram(&Entry { level: Level::ERROR, sentence: text.to_owned(), fields: Vec::new() })
+    datagram(&LogEntry { level: Level::ERROR, sentence: text.to_owned(), fields: Vec::new() })
 }
 
 /// The level as in syslog(3).
@@ -110,7 +110,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let journal = UnixDatagram::bind(&path).unwrap();
-        let entry = Entry {
+        let entry = LogEntry {
             level: Level::WARN,
             sentence: "bond0: no active slave\nsecond line".into(),
             fields: vec![("bond", "bond0".into()), ("detect_us", 40.into()), ("a.b", true.into())],

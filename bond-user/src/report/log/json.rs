@@ -2,15 +2,15 @@
 
 use serde_json::{Map, Value};
 
-use super::entry::Entry;
+use super::entry::LogEntry;
 use crate::report::moment::Moment;
 
 /// Returns the line of an entry: `time`, `level`, `message` and the fields.
-pub fn line(entry: &Entry) -> Vec<u8> {
+pub fn line(entry: &LogEntry) -> Vec<u8> {
     at(entry, Moment::now().time)
 }
 
-fn at(entry: &Entry, time: String) -> Vec<u8> {
+fn at(entry: &LogEntry, time: String) -> Vec<u8> {
     let head = [
         ("time", time.into()),
         ("level", entry.level.as_str().to_lowercase().into()),
@@ -24,7 +24,7 @@ fn at(entry: &Entry, time: String) -> Vec<u8> {
 
 /// Returns the line of a text that is no entry, such as the reason why the process ends.
 pub fn plain(text: &str) -> Vec<u8> {
-    line(&Entry { level: tracing::Level::ERROR, sentence: text.to_owned(), fields: Vec::new() })
+    line(&LogEntry { level: tracing::Level::ERROR, sentence: text.to_owned(), fields: Vec::new() })
 }
 
 #[cfg(test)]
@@ -36,7 +36,7 @@ mod tests {
     #[test]
     fn a_line_is_one_object() {
         let fields = vec![("bond", "bond0".into()), ("generation", 7.into())];
-        let entry = Entry { level: Level::WARN, sentence: "a \"b\"\nc".into(), fields };
+        let entry = LogEntry { level: Level::WARN, sentence: "a \"b\"\nc".into(), fields };
         let line = at(&entry, "2026-01-02T03:04:05.678901Z".into());
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
         let read: Value = serde_json::from_slice(&line).unwrap();

@@ -43,10 +43,10 @@ pub fn start(format: LogFormat) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let is_in_journal = format == LogFormat::Auto && start_journal();
     let layer = match format {
-        _ if is_in_journal => entry::Entries(journal::datagram).boxed(),
+        _ if is_in_journal => entry::LogEntries(journal::datagram).boxed(),
         LogFormat::Json => {
             lines::write_notes_as(json::plain);
-            entry::Entries(json::line).boxed()
+            entry::LogEntries(json::line).boxed()
         }
         LogFormat::Auto | LogFormat::Text => text::layer(io::stderr().is_terminal()).boxed(),
     };
