@@ -33,14 +33,16 @@ fn facts<'a>(notice: &'a Notice, facts: Facts<'a>) -> Facts<'a> {
         | Notice::Released { slave }
         | Notice::PolicyTurnedActive { slave }
         | Notice::NoUnicast { slave, .. }
-        | Notice::HeardAgain { slave } => facts.slave(slave),
+        | Notice::UnicastReceived { slave } => facts.slave(slave),
         Notice::DuplicateMacReplaced { slave: interface, mac }
         | Notice::MacRefused { interface, mac }
-        | Notice::SlaveMacTaken { slave: interface, mac }
+        | Notice::SlaveMacChanged { slave: interface, mac }
         | Notice::ReleasedMacInUse { slave: interface, mac } => {
             Facts { slave: Some(interface), mac: Some(*mac), ..facts }
         }
-        Notice::BondMacTaken { mac } | Notice::BondMacPutBack { mac } => Facts { mac: Some(*mac), ..facts },
+        Notice::BondMacChanged { mac } | Notice::BondMacRestored { mac } => {
+            Facts { mac: Some(*mac), ..facts }
+        }
         Notice::Late { ms, .. } | Notice::Suspended { ms } => {
             Facts { delay_ms: u32::try_from(*ms).ok(), ..facts }
         }

@@ -195,7 +195,11 @@ impl Ends {
             own_work: self.work.downgrade(),
             path_lane: Arc::clone(&machine.path_lane),
             hook_changes: Arc::clone(&machine.hook_changes),
-            wanted: OwnSettings { guard: config.guard, prearm: config.prearm, link_events: machine.link_events },
+            wanted: OwnSettings {
+                guard: config.guard,
+                prearm: config.prearm,
+                link_events: machine.link_events,
+            },
             announced,
             announcer: self.announcer,
             carrier,
