@@ -275,6 +275,8 @@ struct Waiting {
     has_looked_to_settle: bool,
     /// Nothing can be added any more.
     closed: bool,
+    /// The worker has ended: what is added is dropped, and so are the senders of answers.
+    ended: bool,
 }
 
 impl Waiting {
@@ -363,12 +365,20 @@ impl WorkQueue {
 
     /// Adds what is done before requests.
     pub fn urgent(&self, job: Urgent) {
-        self.0.change(|waiting| waiting.add_urgent(job));
+        self.add(|waiting| waiting.add_urgent(job));
     }
 
-    /// Adds what is done in order.
+    /// Adds what is done in order. If the worker has ended, the request is dropped.
     pub fn request(&self, request: Request) {
-        self.0.change(|waiting| waiting.requests.push_back(request));
+        self.add(|waiting| waiting.requests.push_back(request));
+    }
+
+    fn add(&self, add: impl FnOnce(&mut Waiting)) {
+        self.0.change(|waiting| {
+            if !waiting.ended {
+                add(waiting);
+            }
+        });
     }
 
     /// Adds a request that is answered, and waits for the answer.
@@ -402,6 +412,16 @@ pub struct Jobs {
     shared: Arc<Mailbox<Waiting>>,
     /// The last look.
     looked: Option<Instant>,
+}
+
+/// A client must not wait for a worker that has ended.
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        let waiting = std::mem::take(&mut *self.shared.waiting());
+        self.shared.waiting().ended = true;
+        // Outside the lock: it drops the senders of answers.
+        drop(waiting);
+    }
 }
 
 impl Jobs {
@@ -618,6 +638,19 @@ mod tests {
         drop(work);
         assert_eq!(name(jobs.next().await), "look", "what waits is done before the end");
         assert_eq!(name(jobs.next().await), "nothing");
+    }
+
+    #[tokio::test]
+    async fn requests_to_a_worker_that_has_ended_are_not_waited_for() {
+        let (work, mut jobs) = WorkQueue::new();
+        let (before, mut settled) = settle();
+        work.urgent(Urgent::SetCarrier(true));
+        work.request(before);
+        assert_eq!(name(jobs.next().await), "carrier true");
+        assert!(settled.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
+        drop(jobs);
+        assert!(settled.await.is_err());
+        assert!(work.ask(|reply| Request::Settle { reply }).await.is_err());
     }
 
     #[tokio::test]
