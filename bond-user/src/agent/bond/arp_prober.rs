@@ -1,6 +1,6 @@
-//! Asks the targets of the ARP monitor. A probe that comes late looks like a path that is dead, so this is a task of
-//! its own, in which nothing waits for RTNL: routes are looked up without it, and what is above the bond is read
-//! beside, while probes go by what was known before.
+//! Probes the targets of the ARP monitor. A late probe is indistinguishable from a dead path, so this is a task of its own, in
+//! which nothing waits for RTNL: routes are looked up without it, and the devices above the bond are read concurrently, while
+//! probes use what was known before.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -40,8 +40,8 @@ use crate::{
     },
 };
 
-/// Between two looks at what is above the bond.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+/// The shortest time between two reads of what is above the bond.
+const BETWEEN_READS: Duration = Duration::from_millis(100);
 
 /// How others reach the task. None of it waits: a round that comes late is replaced by the next.
 #[derive(Clone)]
@@ -58,9 +58,9 @@ pub struct ProbeOrders {
 
 impl Probing {
     pub fn new() -> (Self, ProbeOrders) {
-        let (rounds, asked) = watch::channel(None);
+        let (rounds, received) = watch::channel(None);
         let uppers = Arc::<Notify>::default();
-        (Self { rounds, uppers: Arc::clone(&uppers) }, ProbeOrders { rounds: asked, uppers })
+        (Self { rounds, uppers: Arc::clone(&uppers) }, ProbeOrders { rounds: received, uppers })
     }
 
     pub fn round(&self, round: Round) {
@@ -90,28 +90,28 @@ pub struct ArpProber {
     mirror: Arc<MapMirror>,
     engine: EngineHandle,
     /// A connection that nothing else uses: look-ups of routes do not queue behind requests that wait for RTNL. Made when
-    /// a route is asked for: it takes more memory than the rest of a bond.
+    /// a route is looked up: it takes more memory than the rest of a bond.
     routes: Option<Box<dyn LookUpRoutes>>,
-    lookout: Lookout,
-    /// What was seen last.
-    surroundings: Option<Surroundings>,
+    reader: ReachReader,
+    /// As it was read last.
+    reach: Option<Reach>,
     /// Being read; at most one is wanted.
-    looks: JoinSet<Result<Surroundings, SysError>>,
-    /// The last look.
-    looked: Instant,
-    /// Something has changed since.
-    wants_look: bool,
-    /// Devices by which a target's route leaves, and which were not above the bond at the last look.
-    strangers: HashSet<u32>,
+    reads: JoinSet<Result<Reach, SysError>>,
+    /// When it was read last.
+    last_read: Instant,
+    /// A device above the bond has changed since.
+    has_changed: bool,
+    /// Devices by which a target's route leaves, and which were not above the bond when that was read last.
+    unknown_devices: HashSet<u32>,
     /// With the ifindex that each is for. Closing one takes the kernel a while.
     sockets: HashMap<Slot, (u32, Box<dyn SendFrames>)>,
-    /// Targets that are not asked, or to which there is no route.
-    complaints: Complaints,
-    /// The last round was not sent because this process lacks something.
-    lacks: bool,
+    /// Targets that are not probed, or to which there is no route.
+    route_faults: RouteFaults,
+    /// The last round was not sent because this process lacks descriptors, memory or a permission.
+    is_short: bool,
 }
 
-/// The bond whose targets are asked.
+/// The bond whose targets are probed.
 pub struct Of {
     pub id: BondId,
     pub bond: String,
@@ -120,68 +120,68 @@ pub struct Of {
 }
 
 /// How targets are reached.
-enum Surroundings {
+enum Reach {
     /// By the kernel's routes through these devices, each with the tags of its frames.
-    Here(HashMap<u32, Vec<VlanTag>>),
+    ByRoutes(HashMap<u32, Vec<VlanTag>>),
     /// bond0 is in another namespace, whose routes cannot be looked up: by its addresses.
-    Elsewhere(Vec<(Address, Vec<VlanTag>)>),
-    /// Nothing is known of who is behind the port.
-    Port,
+    ByAddresses(Vec<(Address, Vec<VlanTag>)>),
+    /// The addresses of the host behind the port are not known.
+    BehindPort,
 }
 
-/// Reads the surroundings.
+/// Reads how targets are reached.
 #[derive(Clone)]
-struct Lookout {
+struct ReachReader {
     host: Host,
     devices: Arc<dyn Devices>,
 }
 
-impl Lookout {
-    async fn look(self) -> Result<Surroundings, SysError> {
-        let Host::Pair { port, .. } = self.host else { return Ok(Surroundings::Port) };
+impl ReachReader {
+    async fn read(self) -> Result<Reach, SysError> {
+        let Host::Pair { port, .. } = self.host else { return Ok(Reach::BehindPort) };
         let port = self.devices.link_by_index(port).await?;
-        let Some(bond) = port.link else { return Ok(Surroundings::Port) };
+        let Some(bond) = port.link else { return Ok(Reach::BehindPort) };
         let netns = port.link_netns;
         let above = probe::devices_above(bond, &self.devices.links(netns).await?);
         if netns.is_none() {
-            return Ok(Surroundings::Here(above));
+            return Ok(Reach::ByRoutes(above));
         }
         let addresses = self.devices.addresses(netns).await?.into_iter();
         let tagged = |address: Address| above.get(&address.ifindex).map(|tags| (address, tags.clone()));
-        Ok(Surroundings::Elsewhere(addresses.filter_map(tagged).collect()))
+        Ok(Reach::ByAddresses(addresses.filter_map(tagged).collect()))
     }
 }
 
-/// What is wrong with the way to a target: logged once, when it has lasted. While a bond comes up, its addresses and
+/// Faults of the routes to targets: each is logged once, when it has lasted. While a bond comes up, its addresses and
 /// routes are not there yet.
 #[derive(Debug, Default)]
-struct Complaints(HashMap<IpAddr, Complaint>);
+struct RouteFaults(HashMap<IpAddr, RouteFault>);
 
 #[derive(Debug)]
-struct Complaint {
+struct RouteFault {
     since: Instant,
     is_logged: bool,
 }
 
-impl Complaints {
+impl RouteFaults {
     /// Shorter ones are not logged.
     const LASTS: Duration = Duration::from_secs(5);
 
-    /// Something is wrong at this moment. True if it is to be logged.
+    /// Notes a fault at this moment. Returns whether it is to be logged.
     fn is_due(&mut self, target: IpAddr, now: Instant) -> bool {
-        let complaint = self.0.entry(target).or_insert(Complaint { since: now, is_logged: false });
-        let is_due = !complaint.is_logged && now.saturating_duration_since(complaint.since) >= Self::LASTS;
-        complaint.is_logged |= is_due;
+        let fault = self.0.entry(target).or_insert(RouteFault { since: now, is_logged: false });
+        let is_due = !fault.is_logged && now.saturating_duration_since(fault.since) >= Self::LASTS;
+        fault.is_logged |= is_due;
         is_due
     }
 
-    /// Nothing is.
+    /// Notes that the route is right.
     fn settle(&mut self, target: IpAddr) {
         self.0.remove(&target);
     }
 }
 
-/// How one target is asked.
+/// How one target is probed.
 enum Way {
     From {
         tags: Vec<VlanTag>,
@@ -190,8 +190,8 @@ enum Way {
     /// Untagged and from no address, as the driver does: any answer shows that the path works.
     NoRoute,
     /// Its route does not lead through the bond.
-    Aside,
-    /// Its route leads through a device that is being looked for.
+    NotThroughBond,
+    /// Its route leads through a device that is not known yet.
     Unknown,
 }
 
@@ -205,26 +205,26 @@ impl ArpProber {
             mirror,
             engine,
             routes: None,
-            lookout: Lookout { host, devices },
-            surroundings: None,
-            looks: JoinSet::new(),
-            looked: Instant::now(),
-            wants_look: false,
-            strangers: HashSet::new(),
+            reader: ReachReader { host, devices },
+            reach: None,
+            reads: JoinSet::new(),
+            last_read: Instant::now(),
+            has_changed: false,
+            unknown_devices: HashSet::new(),
             sockets: HashMap::new(),
-            complaints: Complaints::default(),
-            lacks: false,
+            route_faults: RouteFaults::default(),
+            is_short: false,
         }
     }
 
     pub async fn run(mut self, mut orders: ProbeOrders) {
-        self.look_around();
+        self.read_reach();
         loop {
-            let next_look = sleep_until(self.looked + BETWEEN_LOOKS);
+            let next_read = sleep_until(self.last_read + BETWEEN_READS);
             tokio::select! {
                 biased;
-                asked = orders.rounds.changed() => {
-                    if asked.is_err() {
+                changed = orders.rounds.changed() => {
+                    if changed.is_err() {
                         return;
                     }
                     let round = orders.rounds.borrow_and_update().clone();
@@ -232,12 +232,12 @@ impl ArpProber {
                         self.round(&round).await;
                     }
                 }
-                Some(seen) = self.looks.join_next() => self.seen(seen),
+                Some(seen) = self.reads.join_next() => self.seen(seen),
                 () = orders.uppers.notified() => {
-                    self.strangers.clear();
-                    self.wants_look = true;
+                    self.unknown_devices.clear();
+                    self.has_changed = true;
                 }
-                () = next_look, if self.wants_look && self.looks.is_empty() => self.look_around(),
+                () = next_read, if self.has_changed && self.reads.is_empty() => self.read_reach(),
             }
         }
     }
@@ -245,11 +245,11 @@ impl ArpProber {
     async fn round(&mut self, round: &Round) {
         match self.ask(round).await {
             Ok(()) => {
-                self.lacks = false;
+                self.is_short = false;
                 self.engine.event(self.id, Event::Probed { slot: round.slot });
             }
             Err(error) if error.is_lack() => {
-                if !std::mem::replace(&mut self.lacks, true) {
+                if !std::mem::replace(&mut self.is_short, true) {
                     log::of(&self.bond).warn(format_args!(
                         "targets are not probed, and no slave is judged until they are: {error}"
                     ));
@@ -263,24 +263,24 @@ impl ArpProber {
             }
         }
         // No event reports addresses of another namespace. A first read that failed is repeated.
-        let is_stale = matches!(self.surroundings, Some(Surroundings::Elsewhere(_)) | None);
-        if is_stale && self.looks.is_empty() {
-            self.look_around();
+        let is_stale = matches!(self.reach, Some(Reach::ByAddresses(_)) | None);
+        if is_stale && self.reads.is_empty() {
+            self.read_reach();
         }
     }
 
-    fn look_around(&mut self) {
-        (self.looked, self.wants_look) = (Instant::now(), false);
-        self.looks.abort_all();
-        self.looks.spawn(self.lookout.clone().look());
+    fn read_reach(&mut self) {
+        (self.last_read, self.has_changed) = (Instant::now(), false);
+        self.reads.abort_all();
+        self.reads.spawn(self.reader.clone().read());
     }
 
-    fn seen(&mut self, seen: Result<Result<Surroundings, SysError>, JoinError>) {
+    fn seen(&mut self, seen: Result<Result<Reach, SysError>, JoinError>) {
         match seen {
-            Ok(Ok(surroundings)) => self.surroundings = Some(surroundings),
+            Ok(Ok(reach)) => self.reach = Some(reach),
             // bond0 is going.
             Ok(Err(error)) => log::of(&self.bond).debug(error),
-            // Another look was wanted instead.
+            // Another read replaced it.
             Err(_) => {}
         }
     }
@@ -316,13 +316,13 @@ impl ArpProber {
     fn send(&mut self, slot: Slot, ifindex: u32, frames: &[BytesMut]) -> Result<(), SysError> {
         let socket = match self.sockets.remove(&slot) {
             Some((of, socket)) if of == ifindex => socket,
-            _ => self.lookout.devices.open_frames(ifindex)?,
+            _ => self.reader.devices.open_frames(ifindex)?,
         };
         let (_, socket) = self.sockets.entry(slot).or_insert((ifindex, socket));
         frames.iter().try_for_each(|frame| socket.send(frame))
     }
 
-    /// The tags and the source with which a target is asked; None if it is not.
+    /// Returns the tags and the source with which a target is probed; None if it is not.
     async fn way(
         &mut self,
         target: IpAddr,
@@ -332,18 +332,18 @@ impl ArpProber {
             if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         match self.find_way(target, unspecified).await? {
             Way::From { tags, source } => {
-                self.complaints.settle(target);
+                self.route_faults.settle(target);
                 Ok(Some((tags, source)))
             }
             Way::NoRoute => {
-                if validate != ArpValidate::None && self.complaints.is_due(target, Instant::now()) {
+                if validate != ArpValidate::None && self.route_faults.is_due(target, Instant::now()) {
                     log::of(&self.bond)
                         .warn(format_args!("no route to the target {target}, and arp_validate is set"));
                 }
                 Ok(Some((Vec::new(), unspecified)))
             }
-            Way::Aside => {
-                if self.complaints.is_due(target, Instant::now()) {
+            Way::NotThroughBond => {
+                if self.route_faults.is_due(target, Instant::now()) {
                     log::of(&self.bond).warn(format_args!(
                         "the route to the target {target} is not through the bond: it is not probed"
                     ));
@@ -355,14 +355,14 @@ impl ArpProber {
     }
 
     async fn find_way(&mut self, target: IpAddr, unspecified: IpAddr) -> Result<Way, SysError> {
-        while self.surroundings.is_none() {
-            // The first look; there is nothing to go by yet.
-            let Some(seen) = self.looks.join_next().await else { return Ok(Way::NoRoute) };
+        while self.reach.is_none() {
+            // It was not read yet.
+            let Some(seen) = self.reads.join_next().await else { return Ok(Way::NoRoute) };
             self.seen(seen);
         }
-        let above = match &self.surroundings {
-            Some(Surroundings::Here(above)) => above,
-            Some(Surroundings::Elsewhere(addresses)) => {
+        let above = match &self.reach {
+            Some(Reach::ByRoutes(above)) => above,
+            Some(Reach::ByAddresses(addresses)) => {
                 let near = |address: &Address| {
                     IpNet::new(address.ip, address.prefix_len).is_ok_and(|net| net.contains(&target))
                 };
@@ -370,13 +370,13 @@ impl ArpProber {
                 let way = found.map(|(address, tags)| Way::From { tags: tags.clone(), source: address.ip });
                 return Ok(way.unwrap_or(Way::NoRoute));
             }
-            Some(Surroundings::Port) | None => {
+            Some(Reach::BehindPort) | None => {
                 return Ok(Way::From { tags: Vec::new(), source: unspecified });
             }
         };
         let routes = match &mut self.routes {
             Some(routes) => routes,
-            none => none.insert(self.lookout.devices.open_routes()?),
+            none => none.insert(self.reader.devices.open_routes()?),
         };
         let Some(way) = routes.way_to(target).await? else { return Ok(Way::NoRoute) };
         if let Some(tags) = above.get(&way.ifindex) {
@@ -384,12 +384,12 @@ impl ArpProber {
             let source = way.source.filter(|ip| !ip.is_loopback()).unwrap_or(unspecified);
             return Ok(Way::From { tags: tags.clone(), source });
         }
-        // A VLAN above a VLAN comes without an event that tells so.
-        if self.strangers.insert(way.ifindex) {
-            self.look_around();
+        // No event reports a VLAN above a VLAN.
+        if self.unknown_devices.insert(way.ifindex) {
+            self.read_reach();
             return Ok(Way::Unknown);
         }
-        Ok(if self.looks.is_empty() && !self.wants_look { Way::Aside } else { Way::Unknown })
+        Ok(if self.reads.is_empty() && !self.has_changed { Way::NotThroughBond } else { Way::Unknown })
     }
 }
 
@@ -399,15 +399,15 @@ mod tests {
 
     #[test]
     fn complaints_are_logged_once_when_they_have_lasted() {
-        let (start, mut complaints) = (Instant::now(), Complaints::default());
+        let (start, mut route_faults) = (Instant::now(), RouteFaults::default());
         let target = IpAddr::from([192, 0, 2, 1]);
         let at = |ms| start + Duration::from_millis(ms);
-        let due: Vec<_> = (0..20).filter(|step| complaints.is_due(target, at(step * 1000))).collect();
+        let due: Vec<_> = (0..20).filter(|step| route_faults.is_due(target, at(step * 1000))).collect();
         assert_eq!(due, [5]);
-        complaints.settle(target);
+        route_faults.settle(target);
         // The address is set within a second.
-        assert!(!complaints.is_due(target, at(20_000)) && !complaints.is_due(target, at(20_900)));
-        complaints.settle(target);
-        assert!(!complaints.is_due(target, at(30_000)) && complaints.is_due(target, at(35_000)));
+        assert!(!route_faults.is_due(target, at(20_000)) && !route_faults.is_due(target, at(20_900)));
+        route_faults.settle(target);
+        assert!(!route_faults.is_due(target, at(30_000)) && route_faults.is_due(target, at(35_000)));
     }
 }
