@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    os::fd::{AsFd, AsRawFd as _, OwnedFd},
+    os::fd::{AsRawFd, RawFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -64,16 +64,15 @@ struct Asking {
 pub struct Connection {
     number: u64,
     connections: Arc<Connections>,
-    /// A further descriptor of its socket, which hyper does not hand out; `None` if there was none left.
-    socket: Option<Arc<OwnedFd>>,
+    /// Its socket, which hyper does not hand out.
+    socket: RawFd,
 }
 
 impl Connection {
     /// Returns whether the peer has closed the connection, or its sending side. hyper notices that only when it reads again,
-    /// and offers no way to ask.
+    /// and offers no way to ask. To be called while the request is served: then the connection's task owns the socket.
     pub fn peer_has_left(&self) -> bool {
-        let Some(socket) = &self.socket else { return false };
-        match recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+        match recv(self.socket, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
             Ok(bytes) => bytes == 0,
             Err(errno) => errno != Errno::EAGAIN && errno != Errno::EINTR,
         }
@@ -91,7 +90,7 @@ impl Connection {
 }
 
 /// Serves one request of each connection. `routes` is what a connection may ask; None if it is gone already.
-pub async fn serve<L: Listener<Io: AsFd>>(
+pub async fn serve<L: Listener<Io: AsRawFd>>(
     mut listener: L,
     routes: impl Fn(&L::Io, Connection) -> Option<Router>,
 ) {
@@ -106,7 +105,7 @@ pub async fn serve<L: Listener<Io: AsFd>>(
             turn_away(stream).await;
             continue;
         };
-        let socket = stream.as_fd().try_clone_to_owned().ok().map(Arc::new);
+        let socket = stream.as_raw_fd();
         let connection = Connection { number, connections: Arc::clone(&connections), socket };
         let Some(routes) = routes(&stream, connection.clone()) else { continue };
         let serving = async move {
