@@ -73,16 +73,18 @@ pub enum AgentError {
     )]
     PortNameTaken { bond: String, port: String },
     #[error(
-        "{bond} was left by another agent and cannot be adopted: {why}; it is as it was left, and still carries packets; to \
+        "{bond} was left by another agent and cannot be adopted: {why}; it is unchanged and still carries packets; to \
          create it again, which interrupts it: xbond down {} --force",
         shell_word(.bond)
     )]
     CannotAdopt { bond: String, why: String },
-    #[error("{0}: this agent has it already; change it by `xbond set`, or by its file and `xbond reload`")]
+    #[error(
+        "{0}: this agent manages it already; change it by `xbond set`, or by its file and `xbond reload`"
+    )]
     HasBond(String),
     #[error("{slave}: has MAC {found}, but HWADDR says {wanted}; this is another NIC than the file means")]
     OtherNic { slave: String, found: Mac, wanted: Mac },
-    #[error("{0}; everything is as it was")]
+    #[error("{0}; nothing was changed")]
     BadConfig(#[from] ConfigError),
     #[error(
         "this agent was started by flags: there is no file to read again; use `xbond set`, `xbond add` and \
@@ -117,7 +119,7 @@ pub enum AgentError {
     #[error("{what}: {source}")]
     Io { what: &'static str, source: io::Error },
     #[error(
-        "not confirmed within {seconds} s: everything is as it was; to keep it, run `xbond confirm` in that time"
+        "not confirmed within {seconds} s: everything was undone; to keep it, run `xbond confirm` in that time"
     )]
     NotConfirmed { seconds: u64 },
     #[error(
@@ -125,7 +127,7 @@ pub enum AgentError {
     )]
     ConfirmedTooLate { seconds: u64 },
     #[error(
-        "{bond}: was not confirmed within {seconds} s, while no agent ran: it is removed now, slaves as they were found"
+        "{bond}: was not confirmed within {seconds} s, while no agent ran: it is removed now, and its slaves are restored"
     )]
     TrialOver { bond: String, seconds: u64 },
     #[error(
@@ -137,7 +139,7 @@ pub enum AgentError {
     NotRecorded { error: Box<AgentError> },
     #[error("nothing waits for a confirmation; `xbond run --confirm SECONDS` does")]
     NothingToConfirm,
-    #[error("interrupted; everything is as it was")]
+    #[error("interrupted; everything was undone")]
     Interrupted,
 }
 

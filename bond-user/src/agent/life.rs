@@ -17,7 +17,10 @@ use crate::{
         server::{control::Socket, metrics::Bound},
     },
     config::{BondConfig, Config},
-    report::{log, wording::ORPHANED},
+    report::{
+        log,
+        wording::{self, ORPHANED},
+    },
     sys::{
         ThreadRuntime,
         netlink::{AddressEvents, LinkEvents},
@@ -272,7 +275,7 @@ fn listen_to_links(engine: EngineHandle) -> Result<LinkFeed, AgentError> {
                         feed.put(event);
                     }
                     Err(error) => {
-                        warn!("no link events any more, miimon alone watches: {error}");
+                        warn!("{}", wording::no_link_events(&error));
                         return;
                     }
                 }

@@ -28,7 +28,7 @@ use crate::{
         },
     },
     config::{Config, Source, Writers},
-    report::{lines, moment::Moment},
+    report::{lines, moment::Moment, wording},
     store::{
         collect::{self, Extent},
         paths::{Claim, Paths},
@@ -158,7 +158,7 @@ fn take_place(options: &RunOptions) -> Result<Place, AgentError> {
         // The socket may have to be created again.
         caps::join_group(readers);
     }
-    let sysfs = Sysfs::mount().inspect_err(|error| warn!("no slave can have a queue_id: {error}")).ok();
+    let sysfs = Sysfs::mount().inspect_err(|error| warn!("{}", wording::no_queue_ids(error))).ok();
     Ok(Place { paths, cookie, claim, access, socket, sysfs: sysfs.map(Arc::new), retries, metrics })
 }
 
@@ -173,7 +173,7 @@ fn read_kernel(tc_attach: Option<TcAttach>) -> (Arc<Kernel>, Option<Arc<DeviceRe
     match DeviceReader::new(&kernel) {
         Ok(reader) => (kernel, Some(Arc::new(reader))),
         Err(error) => {
-            info!("links are known by netlink only, and the data plane does not read them: {error}");
+            info!("{}", wording::netlink_only(&error));
             (Arc::new(Kernel::clone(&kernel).without_types()), None)
         }
     }
@@ -213,7 +213,7 @@ pub(in crate::agent) fn collect_dead(here: u64) {
                     info!("{line}");
                 }
             }
-            Err(error) => warn!("directories of ended network namespaces were not removed: {error}"),
+            Err(error) => warn!("{}", wording::not_collected(&error)),
         }
     };
     if let Err(error) = thread::Builder::new().name("gc".into()).spawn(collect) {

@@ -16,6 +16,7 @@ use crate::{
     report::{
         moment::monotonic,
         repeats::{Repeats, left_out},
+        wording,
     },
     store::record::Record,
     sys::{dataplane::DataPlaneError, memory::Frugal},
@@ -53,7 +54,7 @@ impl Agent {
                     }
                 }
             })),
-            Err(error) => warn!("an agent whose directories are removed is not found: {error}"),
+            Err(error) => warn!("{}", wording::not_found_without_directory(&error)),
         }
     }
 
@@ -71,7 +72,7 @@ impl Agent {
         match (remade, served) {
             (Ok(false), Ok(false)) => {}
             (Ok(_), Ok(_)) => {
-                warn!("{}: was removed by another process; it is there again", shown.display());
+                warn!("{}", wording::path_restored(shown.display()));
             }
             (Err(error), _) => self.warn_of_places(failures, &error.to_string()),
             (_, Err(error)) => self.warn_of_places(failures, &error.to_string()),

@@ -30,7 +30,7 @@ use crate::{
         engine_thread::{BondId, EngineHandle},
         interface::Host,
     },
-    report::log,
+    report::{log, wording},
     sys::{
         Devices, SysError,
         dataplane::MapMirror,
@@ -250,9 +250,7 @@ impl ArpProber {
             }
             Err(error) if error.is_lack() => {
                 if !std::mem::replace(&mut self.is_short, true) {
-                    log::of(&self.bond).warn(format_args!(
-                        "targets are not probed, and no slave is judged until they are: {error}"
-                    ));
+                    log::of(&self.bond).warn(wording::targets_unprobed(&error));
                 }
                 return self.engine.event(self.id, Event::NotProbed { slot: round.slot });
             }
@@ -337,16 +335,13 @@ impl ArpProber {
             }
             Way::NoRoute => {
                 if validate != ArpValidate::None && self.route_faults.is_due(target, Instant::now()) {
-                    log::of(&self.bond)
-                        .warn(format_args!("no route to the target {target}, and arp_validate is set"));
+                    log::of(&self.bond).warn(wording::no_route(target));
                 }
                 Ok(Some((Vec::new(), unspecified)))
             }
             Way::NotThroughBond => {
                 if self.route_faults.is_due(target, Instant::now()) {
-                    log::of(&self.bond).warn(format_args!(
-                        "the route to the target {target} is not through the bond: it is not probed"
-                    ));
+                    log::of(&self.bond).warn(wording::route_elsewhere(target));
                 }
                 Ok(None)
             }

@@ -51,7 +51,7 @@ fn facts<'a>(notice: &'a Notice, facts: Facts<'a>) -> Facts<'a> {
 
 /// Logs a failover, WARN if no slave is active any more. `at` is when it happened, if no agent received it then.
 pub fn log_failover(bond: &str, draft: &Draft, at: Option<Moment>) {
-    let at = at.map(|at| format!(", at {} while no agent looked", at.time)).unwrap_or_default();
+    let at = at.map(|at| format!(", at {} without an agent", at.time)).unwrap_or_default();
     let Failover { from, to, reason, seen, chosen } = &draft.failover;
     let why = wording::why(*reason, *seen);
     let facts = Facts {

@@ -6,7 +6,10 @@ use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::warn;
 
-use crate::agent::bond::engine_thread::{BondId, EngineHandle};
+use crate::{
+    agent::bond::engine_thread::{BondId, EngineHandle},
+    report::wording,
+};
 
 /// Hands the programs' log lines (aya-log) on to the log.
 pub async fn log(logger: EbpfLogger<&'static dyn log::Log>) {
@@ -37,5 +40,5 @@ pub async fn events(events: OwnedFd, (engine, id): (EngineHandle, BondId)) {
 
 fn ended(answer: io::Result<std::convert::Infallible>) {
     let Err(error) = answer;
-    warn!("what the programs report is not read any more: {error}");
+    warn!("{}", wording::log_ended(&error));
 }

@@ -8,7 +8,7 @@ use crate::{
         bond::work::{Request, WorkQueue},
     },
     config::{self, BondConfig, Destination},
-    report::log,
+    report::{log, wording},
     store::record::Configured,
     sys::{
         Devices, SysError,
@@ -70,8 +70,7 @@ pub async fn remove_former(
     };
     for route in former.routes.iter().filter(is_there) {
         devices.del_route(route).await?;
-        log::of(name)
-            .info(format_args!("route {route}: removed, the configuration does not have it any more"));
+        log::of(name).info(wording::route_removed(route));
     }
     let present = devices.addresses_of(bond.ifindex).await?;
     let is_there = |address: &&Address| present.iter().any(|found| found.is_same(address));
@@ -84,8 +83,7 @@ pub async fn remove_former(
         for address in old {
             devices.del_address(address).await?;
             let net = format!("{}/{}", address.ip, address.prefix_len);
-            log::of(name)
-                .info(format_args!("address {net}: removed, the configuration does not have it any more"));
+            log::of(name).info(wording::address_removed(&net));
         }
     }
     // Where they could not be told to stay, and for routes that had a deleted address as their source.

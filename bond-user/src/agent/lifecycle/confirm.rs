@@ -252,9 +252,7 @@ impl Agent {
         let Some(trial) = self.machine.confirmation.begin(confirm) else { return };
         for (name, bond) in self.on_trial() {
             if let Err(error) = bond.record_trial(Some(trial.clone())).await {
-                log::of(&name).warn(format_args!(
-                    "{error}; an agent after this one may remove the bond some seconds earlier"
-                ));
+                log::of(&name).warn(wording::trial_unrecorded(&error));
             }
         }
     }

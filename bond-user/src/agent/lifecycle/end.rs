@@ -67,11 +67,10 @@ pub async fn take_down(
     machine.paths.forget(name);
     machine.feed.tell(name, What::Bond { change: BondChange::Down });
     if absent.is_empty() {
-        log::of(name).info("down, slaves as they were found");
+        log::of(name).info(wording::down());
     } else {
         let names: Vec<_> = absent.iter().map(|absent| absent.name.as_str()).collect();
-        log::of(name)
-            .info(format_args!("down, slaves as they were found; not restored: {}", names.join(", ")));
+        log::of(name).info(wording::down_without(names.join(", ")));
     }
     let notes: Vec<_> = absent.iter().map(wording::not_here).collect();
     notes.iter().for_each(|note| log::of(name).warn(note));
@@ -103,11 +102,9 @@ impl Agent {
                 },
             };
             match (&pins, &checked) {
-                (Err(error), _) if keep => {
-                    log::of(&name).warn(format_args!("it cannot be kept, and is taken down: {error}"))
-                }
+                (Err(error), _) if keep => log::of(&name).warn(wording::cannot_be_kept(error)),
                 (Ok(_), Err(error)) if keep => {
-                    log::of(&name).warn(format_args!("its pins cannot be checked, and it is kept: {error}"));
+                    log::of(&name).warn(wording::kept_unchecked(error));
                 }
                 _ => {}
             }
@@ -170,10 +167,7 @@ impl Agent {
         let is_elsewhere = bond.is_elsewhere.load(Ordering::Relaxed);
         let comes_again = goal.of_files && is_elsewhere && *phase == Phase::Serving;
         if comes_again {
-            log::of(&name).warn(format_args!(
-                "{} was deleted with the network namespace that its device was in",
-                bond.port
-            ));
+            log::of(&name).warn(wording::deleted_with_namespace(&bond.port));
         } else {
             let text = self.remember_deleted(goal.config.clone(), goal.of_files).await;
             log::of(&name).warn(format_args!("{text} ({} was deleted)", bond.port));

@@ -14,7 +14,7 @@ use crate::{
     agent::{Agent, AgentError, Bond, Outcome, Phase},
     api::MissingSlaves,
     config::{BondConfig, Config},
-    report::log,
+    report::{log, wording},
     sys::netlink::LinkInfo,
 };
 
@@ -73,9 +73,9 @@ impl Lost {
                 let gone = format!("{bond}: its device was deleted with its network namespace");
                 match why {
                     Some(why) => {
-                        format!("{gone}; the agent cannot make it again yet, and keeps trying: {why}")
+                        format!("{gone}; the agent cannot recreate it yet, and keeps trying: {why}")
                     }
-                    None => format!("{gone}; the agent makes it again"),
+                    None => format!("{gone}; the agent recreates it"),
                 }
             }
             (Absence::Deleted, _) => {
@@ -90,10 +90,10 @@ impl Lost {
     /// How a bond is made again that the agent does not make by itself.
     fn remedy(&self) -> String {
         if self.of_files {
-            return "`xbond reload` makes it again".to_owned();
+            return "`xbond reload` recreates it".to_owned();
         }
         let bond = shell_word(&self.config.name);
-        format!("`xbond add` makes it again, `xbond down {bond}` forgets it")
+        format!("`xbond add` recreates it, `xbond down {bond}` forgets it")
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -160,7 +160,7 @@ impl Agent {
         self.add_or_undo(config, MissingSlaves::Await, &mut outcome).await;
         if let Some(bond) = self.find(name) {
             bond.change_goal(|goal| goal.of_files = true);
-            log::of(name).info("is there again");
+            log::of(name).info(wording::recreated());
             return;
         }
         let why = outcome.failures.first().cloned();
@@ -239,13 +239,13 @@ mod tests {
         for part in ["bond1 (b.toml:2): not brought up: eth0: already a port", "xbond reload"] {
             assert!(failed.contains(part), "{failed}");
         }
-        assert!(lost(Absence::Deleted, true, None).text().contains("`xbond reload` makes it again"));
+        assert!(lost(Absence::Deleted, true, None).text().contains("`xbond reload` recreates it"));
         let by_flags = lost(Absence::Deleted, false, None).text();
         assert!(by_flags.contains("`xbond add`") && !by_flags.contains("reload"), "{by_flags}");
         let unconfirmed = lost(Absence::NotConfirmed(60), true, None).text();
-        let sentence = "bond1: not confirmed within 60 s: it was removed; `xbond reload` makes it again";
+        let sentence = "bond1: not confirmed within 60 s: it was removed; `xbond reload` recreates it";
         assert_eq!(unconfirmed, sentence);
-        assert!(lost(Absence::WithNamespace, true, None).text().contains("the agent makes it again"));
+        assert!(lost(Absence::WithNamespace, true, None).text().contains("the agent recreates it"));
     }
 
     #[test]

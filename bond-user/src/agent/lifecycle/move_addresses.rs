@@ -69,7 +69,7 @@ impl Moved {
         devices.set(self.ifindex, LinkSetting::Up(true)).await?;
         devices.put_addresses(&self.from.layer3, &self.target()).await?;
         for address in self.from.layer3.addresses() {
-            log::of(&self.bond).info(format_args!("{address} from {}", self.from.name));
+            log::of(&self.bond).info(wording::address_moved(address, &self.from.name));
             if let Some(seconds) = address.valid_for() {
                 log::of(&self.bond).warn(wording::expiring(address, seconds, &self.from.name, &self.bond));
             }
@@ -84,7 +84,7 @@ impl Moved {
     pub async fn take_routes(&self, devices: &dyn Devices) -> Result<(), AgentError> {
         devices.put_routes(&self.from.layer3, &self.target(), &self.bond).await?;
         let (routes, from) = (self.from.layer3.routes().count(), &self.from.name);
-        log::of(&self.bond).info(format_args!("{routes} routes from {from}, those of the kernel included"));
+        log::of(&self.bond).info(wording::routes_moved(routes, from));
         Ok(())
     }
 

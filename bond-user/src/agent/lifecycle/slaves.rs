@@ -171,11 +171,7 @@ impl Bond {
         join::settle(machine, self.id, &self.work).await.map_err(|_| Stopping)?;
         let answer = join::join(machine, self.joining(name), &wanted.config).await;
         if let Err(error) = &answer {
-            log::of(name).warn(format_args!(
-                "{error}; once that is mended: xbond add-slave {} {}",
-                shell_word(name),
-                shell_word(&link.name)
-            ));
+            log::of(name).warn(wording::not_enslaved(error, shell_word(name), shell_word(&link.name)));
         }
         self.change_goal(|goal| {
             let Some(wanted) = goal.wanted_mut(&link.name) else { return };
@@ -254,7 +250,7 @@ impl Agent {
                 wanted.joined = Some(ifindex);
             }
         });
-        log::of(name).slave(slave).info(format_args!("{slave}: added by request"));
+        log::of(name).slave(slave).info(wording::added(slave));
         // As the worker has logged them.
         let conflicts = self.machine.devices.conflicts(ifindex).await.unwrap_or_default();
         Ok(conflicts
@@ -366,7 +362,7 @@ impl Agent {
                     }
                 }
                 Err(error) => {
-                    warn!("no events about addresses any more, what is announced may be old: {error}");
+                    warn!("{}", wording::no_address_events(&error));
                     return;
                 }
             }
@@ -387,7 +383,7 @@ impl Agent {
         let links = match self.machine.devices.links(None).await {
             Ok(links) => links,
             Err(error) => {
-                warn!("{error}; slaves that came or went since are not known");
+                warn!("{}", wording::links_unread(&error));
                 return Vec::new();
             }
         };

@@ -29,7 +29,7 @@ use crate::{
         lifecycle::machine::Machine,
     },
     config::BondConfig,
-    report::log,
+    report::{log, wording},
     store::record::Record,
     sys::{
         announcer::Announced,
@@ -266,9 +266,7 @@ fn watch_data_plane(
     engine: (EngineHandle, BondId),
 ) -> Option<Box<dyn Events>> {
     let bond = &config.name;
-    let unread = |error: &dyn std::fmt::Display| {
-        log::of(bond).warn(format_args!("what the programs report is not read: {error}"))
-    };
+    let unread = |error: &dyn std::fmt::Display| log::of(bond).warn(wording::events_unread(error));
     let records = data_plane.take_events().inspect_err(|error| unread(error)).ok();
     if let Some(records) = &records {
         match records.descriptor() {
@@ -281,7 +279,7 @@ fn watch_data_plane(
     if config.port.is_some() {
         match data_plane.take_log() {
             Ok(log) => drop(tokio::spawn(ring_reader::log(log))),
-            Err(error) => log::of(bond).warn(format_args!("the log of the programs is not read: {error}")),
+            Err(error) => log::of(bond).warn(wording::program_log_unread(&error)),
         }
     }
     data_plane.forget_object();

@@ -43,7 +43,7 @@ use crate::{
     },
     api::{self, Done, Endpoint, ErrorKind, Failure, NewBonds, NewSlave, OptionChange},
     config::toml,
-    report::{json::Report, pending, receipt::Log},
+    report::{json::Report, pending, receipt::Log, wording},
     store::paths::SOCKET,
     sys::directory::Directory,
 };
@@ -341,9 +341,9 @@ async fn by(
             let pending = vec![pending::change(&what)];
             tokio::spawn(async move {
                 match change.await {
-                    Ok(Ok(_)) => info!("{what} is finished"),
-                    Ok(Err(failure)) => warn!("{what} failed: {}", failure.error),
-                    Err(error) => warn!("{what} failed: {error}"),
+                    Ok(Ok(_)) => info!("{}", wording::finished(&what)),
+                    Ok(Err(failure)) => warn!("{}", wording::failed(&what, &failure.error)),
+                    Err(error) => warn!("{}", wording::failed(&what, &error)),
                 }
             });
             Ok(Done { pending, ..Done::default() })

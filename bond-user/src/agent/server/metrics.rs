@@ -23,7 +23,10 @@ use crate::{
         server::{control, query::Scope},
     },
     config::Metrics,
-    report::metrics::{self, Format},
+    report::{
+        metrics::{self, Format},
+        wording,
+    },
 };
 
 /// An address that is taken, and that nobody is answered at yet.
@@ -79,7 +82,7 @@ fn bind_freely(address: SocketAddr) -> io::Result<net::TcpListener> {
     setsockopt(&socket, sockopt::IpFreebind, &true)?;
     bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
     listen(&socket, Backlog::new(128)?)?;
-    info!("metrics: no interface has the address {} yet", address.ip());
+    info!("{}", wording::metrics_without_interface(address.ip()));
     Ok(socket.into())
 }
 
@@ -157,7 +160,7 @@ impl Scrapes {
 
 async fn serve(listener: TcpListener, agent: Arc<Agent>) {
     if let Ok(address) = listener.local_addr() {
-        info!("metrics at http://{address}/metrics");
+        info!("{}", wording::metrics_at(address));
     }
     control::serve_metrics(listener, agent).await;
 }

@@ -1,5 +1,7 @@
 //! Sentences about bonds, for the log, errors and `xbond show`.
 
+mod log;
+
 use std::{fmt, time::Duration};
 
 use bond_core::{
@@ -11,6 +13,8 @@ use crate::{
     report::receipt::{Announcement, Announcer},
     sys::{conflicts::Conflict, found::Found},
 };
+
+pub use self::log::*;
 
 /// Returns a sentence that begins with the name of the bond that it is about, as many do by themselves.
 pub fn of_bond(bond: &str, sentence: String) -> String {

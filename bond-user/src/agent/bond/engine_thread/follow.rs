@@ -234,7 +234,7 @@ impl Running {
                 Some(DataPlaneEvent::HostMacLearned(mac)) => {
                     self.recording.add(Entry::Info(format!("the host behind the port has {mac}")));
                 }
-                None => self.recording.warn("the programs sent an event of another version"),
+                None => self.recording.warn(wording::unknown_event()),
             }
         }
     }

@@ -94,7 +94,7 @@ impl Worker {
             Ok(conflicts) => conflicts.iter().for_each(|conflict| {
                 self.recording.warn(format!("{name}: {}", wording::conflict(conflict, name, bond)))
             }),
-            Err(error) => self.recording.warn(format!("{error}; what else stands on {name} is not known")),
+            Err(error) => self.recording.warn(wording::conflicts_unread(&error, name)),
         }
         self.path.notes.hooked.extend(hooked);
         self.recording.add(Entry::Notes { all: self.path.notes.all(), logged: true });

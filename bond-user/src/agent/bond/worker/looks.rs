@@ -87,9 +87,7 @@ impl Worker {
         if matches!(self.host, Host::Pair { .. }) && link.name != self.device_name {
             self.device_name.clone_from(&link.name);
             let (bond, device) = (&self.bond, &link.name);
-            log::of(bond).warn(format_args!(
-                "its device is called {device} now; xbond, its files and its commands say {bond} as before"
-            ));
+            log::of(bond).warn(wording::device_renamed(device, bond));
         }
         if link.mtu != self.mtu {
             self.mtu = link.mtu;

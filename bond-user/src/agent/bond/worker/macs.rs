@@ -15,7 +15,7 @@ use crate::{
         recorder::Entry,
         work::{MacOf, SetMac},
     },
-    report::log,
+    report::{log, wording},
     sys::{dataplane::FormerMacs, netlink::LinkSetting},
 };
 
@@ -89,7 +89,7 @@ impl Worker {
         // A bond0 that was moved into another namespace keeps its MAC.
         let name = self.devices.name_of(bond)?;
         waiting(|| self.data_plane.accept_former_macs(&name)).unwrap_or_else(|error| {
-            log::of(&self.bond).warn(format_args!("a frame may be lost while its MAC changes: {error}"));
+            log::of(&self.bond).warn(wording::unprepared_mac_change(&error));
             None
         })
     }

@@ -290,7 +290,7 @@ impl Worker {
     /// it is mounted again.
     fn pins_changed(&mut self, pinned: bool) {
         if pinned {
-            log::of(&self.bond).info("its pins are back");
+            log::of(&self.bond).info(wording::pins_exist_again());
         } else if !self.check_maps() {
             self.recording.warn(PINS_GONE);
         }

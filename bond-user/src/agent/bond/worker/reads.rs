@@ -15,6 +15,7 @@ use crate::{
             work::Reads,
         },
     },
+    report::wording,
     sys::{SysError, announcer, membership},
 };
 
@@ -65,7 +66,7 @@ impl Worker {
                 Err(error) if error.is_gone() => false,
                 // Nothing is known: it stays as it was.
                 Err(error) => {
-                    self.recording.warn(format!("{}: its link cannot be read: {error}", slave.name));
+                    self.recording.warn(wording::link_unread(&slave.name, &error));
                     continue;
                 }
             };

@@ -37,10 +37,7 @@ impl Worker {
         let detached = waiting(|| self.data_plane.detach_slave(slot));
         let released = self.devices.release(found, mac, &proof).await;
         if self.record.has_addresses_of(slave.ifindex) {
-            log::of(&self.bond).warn(format_args!(
-                "the addresses and routes of {} stay on the bond; it gets them back when the bond is removed",
-                slave.name
-            ));
+            log::of(&self.bond).warn(wording::addresses_stay(&slave.name));
             // By its alias the kernel confirms at the end that it is to get them.
             let mark = self.record.mark();
             let marked = self.devices.set_alias(slave.ifindex, Some(mark.alias())).await;
@@ -65,7 +62,7 @@ impl Worker {
         }
         let Some(slave) = self.slaves.remove(&slot) else { return };
         self.announcer.forget(slot);
-        log::of(&self.bond).slave(&slave.name).warn(format_args!("{}: the interface is gone", slave.name));
+        log::of(&self.bond).slave(&slave.name).warn(wording::interface_gone(&slave.name));
         if let Err(error) = waiting(|| self.data_plane.detach_slave(slot)) {
             log::of(&self.bond).warn(error);
         }
@@ -109,14 +106,11 @@ impl Worker {
         // Only its alias came back with it: no program of the bond is attached to it.
         match self.devices.restore(&found, &Ownership::new(self.record.mark(), [])).await? {
             PutBack::Done if link.name != found.name => {
-                log::of(&self.bond).slave(&found.name).info(format_args!(
-                    "{}: is back, renamed to {}, and as it was found",
-                    found.name, link.name
-                ));
+                log::of(&self.bond)
+                    .slave(&found.name)
+                    .info(wording::returned_renamed(&found.name, &link.name));
             }
-            PutBack::Done => log::of(&self.bond)
-                .slave(&found.name)
-                .info(format_args!("{}: is back, and as it was found", found.name)),
+            PutBack::Done => log::of(&self.bond).slave(&found.name).info(wording::returned(&found.name)),
             PutBack::Gone => {}
             PutBack::Unconfirmed(link) => {
                 self.recording.warn(wording::unconfirmed(&self.bond, &link.name));

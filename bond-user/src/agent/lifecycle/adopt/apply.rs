@@ -106,8 +106,7 @@ async fn let_go(machine: &Machine, id: BondId, started: &Started) {
 /// A record that cannot be written stays: it says more than is left, never less.
 fn as_recorded(config: &BondConfig, answer: Result<(), StoreError>) {
     if let Err(error) = answer {
-        log::of(&config.name)
-            .warn(format_args!("{error}; the bond is adopted, and its record stays as it was"));
+        log::of(&config.name).warn(wording::record_unchanged(&error));
     }
 }
 
@@ -136,7 +135,7 @@ fn open(
 async fn announced(machine: &Machine, config: &BondConfig, adoption: &Takeover) -> Announced {
     let read = announcer::addresses_behind(&*machine.devices, adoption.port.ifindex).await;
     read.unwrap_or_else(|error| {
-        log::of(&config.name).warn(format_args!("its addresses cannot be read yet: {error}"));
+        log::of(&config.name).warn(wording::addresses_unread(&error));
         Announced { uppers: Vec::new(), elsewhere: true }
     })
 }
@@ -175,14 +174,11 @@ impl Taking<'_> {
             AdoptStep::Forget { slot, ifindex, name: slave } => {
                 match slave {
                     Some(slave) => {
-                        log::of(name).warn(format_args!(
-                            "{slave} is gone, or is another interface by now; it is no slave any more"
-                        ));
+                        log::of(name).warn(wording::slave_gone(slave));
                         let departed = self.record.depart(*ifindex);
                         as_recorded(self.config, departed);
                     }
-                    None => log::of(name)
-                        .info(format_args!("interface {ifindex} was not set up to the end, and is no slave")),
+                    None => log::of(name).info(wording::half_enslaved(ifindex)),
                 }
                 self.gone.extend(slave.iter().map(|slave| (*slot, slave.clone())));
                 self.empty(*slot)
@@ -261,10 +257,7 @@ impl Taking<'_> {
 
     async fn restore_slave(&mut self, slot: Slot, found: &Found, link: &LinkInfo) -> Result<(), AgentError> {
         let name = &self.config.name;
-        log::of(name).slave(&link.name).info(format_args!(
-            "{}: its set-up is incomplete, or it was away since; it is restored",
-            link.name
-        ));
+        log::of(name).slave(&link.name).info(wording::set_up_incomplete(&link.name));
         let found = self.record.slave(found.ifindex).unwrap_or(found).clone();
         self.machine.devices.close_to_restore(&found, &self.adoption.proof).await?;
         self.empty(slot)?;
@@ -283,9 +276,7 @@ impl Taking<'_> {
     async fn restore_stray(&mut self, found: &Found) -> Result<(), AgentError> {
         let there = self.machine.devices.find(found).await?;
         if let Some(link) = there.filter(|link| self.adoption.proof.holds(link)) {
-            log::of(&self.config.name)
-                .slave(&link.name)
-                .info(format_args!("{}: is in no slot of the bond, and is restored", link.name));
+            log::of(&self.config.name).slave(&link.name).info(wording::in_no_slot(&link.name));
             self.data_plane.detach_filters(&link.name);
         }
         let restored = self.restore(found).await;
@@ -351,7 +342,7 @@ async fn complete(
     let Rest { is_any_away, former, given_away, joined } = rest;
     let (name, work) = (&config.name, &started.work);
     machine.paths.link_pins(name);
-    log::of(name).info(format_args!("adopted, with {}", list(joined.iter().map(|(name, _)| name.as_str()))));
+    log::of(name).info(wording::adopted(list(joined.iter().map(|(name, _)| name.as_str()))));
     if let Some(bond) = &adoption.bond {
         configure(machine, config, started, (bond, former)).await?;
     }
@@ -373,9 +364,7 @@ async fn complete(
     }
     for (slave, _) in &joined {
         if !config.slaves.iter().any(|wanted| wanted.name == *slave) {
-            log::of(name).warn(format_args!(
-                "{slave} is a slave that no file names; it stays until `xbond reload` or `xbond del-slave`"
-            ));
+            log::of(name).warn(wording::in_no_file(slave));
         }
     }
     Ok(wanted)

@@ -20,7 +20,7 @@ use crate::{
     },
     api::MissingSlaves,
     config::BondConfig,
-    report::log,
+    report::{log, wording},
     store::record::{self, Record},
 };
 
@@ -48,10 +48,11 @@ pub async fn adopt(
         AdoptPlan::Remove(remains) => {
             let is_unrestored = observed.record.as_ref().is_some_and(Record::is_unrestored);
             match remains {
-                Remains::Portless(port) => log::of(&config.name).warn(format_args!("its port {port} is gone, so it carries nothing: what is left of it is removed, and it is made \
-                     again")),
-                Remains::Unfinished if is_unrestored => log::of(&config.name).info("it was removed, but not everything could be restored: the rest is restored first"),
-                Remains::Unfinished => log::of(&config.name).info("an agent was stopped while it made this bond: its remains are removed first"),
+                Remains::Portless(port) => log::of(&config.name).warn(wording::port_gone(&port)),
+                Remains::Unfinished if is_unrestored => {
+                    log::of(&config.name).info(wording::unrestored_first())
+                }
+                Remains::Unfinished => log::of(&config.name).info(wording::unfinished_first()),
             }
             let notes = record::undo(&machine.paths, &config.name, &machine.system()).await?;
             notes.iter().for_each(|note| log::of(&config.name).warn(note));

@@ -244,7 +244,7 @@ async fn make_pair(
         && let Err(error) = machine.devices.send_by_first_queue(plan.bond)
     {
         // The kernel's hash spreads flows over the queues now. Programs that take all queues for one do not mind.
-        log::of(plan.bond).warn(format_args!("no slave can have a queue_id: {error}"));
+        log::of(plan.bond).warn(wording::no_queue_ids(&error));
         queues = Queues::One;
     }
     let (bond, port) = (made.bond.ifindex, made.port.ifindex);

@@ -20,6 +20,7 @@ use crate::{
     agent::{Agent, AgentError, Bond, Outcome, Phase, access::Access, bond::engine_thread::Stopping},
     api::MissingSlaves,
     config::{BondConfig, Config},
+    report::wording,
     sys::notify,
 };
 
@@ -57,7 +58,7 @@ impl Agent {
             outcome.fail_of_agent(&stopping.into());
         }
         if outcome.changes.is_empty() && outcome.failures.is_empty() {
-            info!("reload: the files say what is there already");
+            info!("{}", wording::nothing_differs());
         }
         outcome
     }
@@ -97,7 +98,7 @@ impl Agent {
             let Some(bond) = self.bonds().remove(&name) else { continue };
             match self.take_down(&name, &bond).await {
                 Ok(notes) => {
-                    outcome.changed_of(&name, "down, no file has it any more".to_owned());
+                    outcome.changed_of(&name, "down, no file names it any more".to_owned());
                     notes.iter().for_each(|note| outcome.changed_of(&name, note.clone()));
                 }
                 Err(error) => outcome.fail(&name, &error),
