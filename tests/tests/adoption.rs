@@ -259,7 +259,7 @@ fn adoption_records_each_failover_of_the_guard() {
     let log = second.log();
     for (from, to, times) in [(SLAVES[0], SLAVES[1], 2), (SLAVES[1], SLAVES[0], 1)] {
         let line = format!("active slave {to} instead of {from}: a packet found its carrier gone");
-        let told = log.lines().filter(|told| told.contains(&line) && told.ends_with("while no agent looked"));
+        let told = log.lines().filter(|told| told.contains(&line) && told.ends_with("without an agent"));
         assert_eq!(told.count(), times, "{log}");
     }
     let receipts = || -> Vec<serde_json::Value> {

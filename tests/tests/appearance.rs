@@ -95,7 +95,7 @@ fn allmulticast_of_a_slave_that_was_away_is_off_again() {
     assert!(is_allmulti(&lab.peer, SLAVES[1]), "the kernel keeps the flag");
     eventually("it is no slave", || show(&xbond)["slaves"].as_array().unwrap().len(), |count| *count == 1);
     lab.peer.ip(&format!("link set {} netns {}", SLAVES[1], lab.host.name())).unwrap();
-    xbond.wait_for("is back, and as it was found").unwrap();
+    xbond.wait_for("returned; restored").unwrap();
     assert!(!is_allmulti(&lab.host, SLAVES[1]));
     xbond.stop().unwrap();
 }

@@ -87,7 +87,7 @@ fn a_bond_is_brought_up_when_a_slave_becomes_free() {
     let shown = agent.cli(["show"]).unwrap();
     assert!(shown.contains("! bond1 (") && shown.contains("already a port of bridge br0"), "{shown}");
     lab.host.ip("link delete br0").unwrap();
-    agent.wait_for("bond1: is there again").unwrap();
+    agent.wait_for("bond1: recreated").unwrap();
     assert_eq!(slaves(&agent, "bond1"), ["eth2", "eth3"]);
     agent.stop().unwrap();
 }
@@ -189,9 +189,7 @@ fn a_bond_whose_device_was_deleted_is_reported_as_gone_until_recreated() {
     let agent = run(&lab, files.path());
     agent.cli("add --bond bond2 --slave nosuch -o miimon=100".split(' ')).unwrap_err();
     agent.cli("add --bond bond2 -o miimon=100".split(' ')).unwrap();
-    for (bond, advice) in
-        [("bond1", "`xbond reload` makes it again"), ("bond2", "`xbond add` makes it again")]
-    {
+    for (bond, advice) in [("bond1", "`xbond reload` recreates it"), ("bond2", "`xbond add` recreates it")] {
         lab.host.ip(&format!("link delete {bond}")).unwrap();
         let shown = || agent.cli(["show"]).unwrap();
         let sentence = format!("! {bond}: its device was deleted, and the bond with it; {advice}");

@@ -126,7 +126,7 @@ fn an_agent_has_the_bonds_of_etc_xbond_or_waits_for_some() {
     idle.assert_holds(host, "a bond that could not be added");
     assert_eq!(xbond(host, &format!("add {BOND0}")), READY);
     meet(&lab);
-    let exists = "xbond: bond0: this agent has it already; change it by `xbond set`, or by its file and `xbond \
+    let exists = "xbond: bond0: this agent manages it already; change it by `xbond set`, or by its file and `xbond \
                   reload`\n? 2\n";
     assert_eq!(xbond(host, &format!("add {BOND0}")), exists);
 
@@ -139,7 +139,7 @@ fn an_agent_has_the_bonds_of_etc_xbond_or_waits_for_some() {
     fs::write(files.join("bond0.toml"), text).unwrap();
     assert_eq!(xbond(host, "reload"), "bond0: miimon=50 (was 100)\n");
     fs::remove_file(files.join("bond0.toml")).unwrap();
-    assert_eq!(xbond(host, "reload"), "bond0: down, no file has it any more\n");
+    assert_eq!(xbond(host, "reload"), "bond0: down, no file names it any more\n");
     idle.assert_holds(host, "a bond that no file has any more");
     assert_eq!(xbond(host, "down bond0"), "xbond: bond0: no such bond; `xbond show` lists them\n? 2\n");
     agent.stop().unwrap();
@@ -364,7 +364,7 @@ fn bonds_come_and_go_with_their_files_and_pass_slaves_on() {
     files.remove("bond2");
     files.remove("bond1");
     files.bond("bond0", &format!("slaves = [\"nic0\", \"nic2\"]\nmiimon = 100\n{address}"));
-    assert_eq!(xbond(host, "reload"), "bond1: down, no file has it any more\nbond0: nic2: enslaved\n");
+    assert_eq!(xbond(host, "reload"), "bond1: down, no file names it any more\nbond0: nic2: enslaved\n");
     agent.cli(["down", "byhand"]).unwrap();
     traffic.wait_for_more(300).unwrap();
     lossless(traffic, "a bond next to others that are created and removed");
@@ -422,7 +422,7 @@ fn a_refused_reload_changes_nothing() {
         (
             "miimon = 60\nmiimonn = 1",
             format!(
-                "xbond: {}:6: miimonn: no such key in bond0; did you mean miimon?; everything is as it was\n? 2\n",
+                "xbond: {}:6: miimonn: no such key in bond0; did you mean miimon?; nothing was changed\n? 2\n",
                 path("bond0.toml")
             ),
         ),
@@ -438,7 +438,7 @@ fn a_refused_reload_changes_nothing() {
     assert_eq!(
         xbond(host, "reload"),
         format!(
-            "xbond: {}:2: \"lo\" cannot be an interface here: it is the loopback device; everything is as it was\n? 2\n",
+            "xbond: {}:2: \"lo\" cannot be an interface here: it is the loopback device; nothing was changed\n? 2\n",
             path("bond0.toml")
         )
     );
@@ -458,7 +458,7 @@ fn a_refused_reload_changes_nothing() {
     assert_eq!(
         xbond(host, "reload"),
         format!(
-            "xbond: {}:2: bond bond0 is already defined in {}:2; everything is as it was\n? 2\n",
+            "xbond: {}:2: bond bond0 is already defined in {}:2; nothing was changed\n? 2\n",
             path("bond0.toml"),
             path("bond0-again.toml")
         )
@@ -467,7 +467,7 @@ fn a_refused_reload_changes_nothing() {
         fs::remove_file(entry.unwrap().path()).unwrap();
     }
     let none = format!(
-        "xbond: {}: no files named *.toml in this directory; everything is as it was\n? 2\n",
+        "xbond: {}: no files named *.toml in this directory; nothing was changed\n? 2\n",
         files.path()
     );
     assert_eq!(xbond(host, "reload"), none);

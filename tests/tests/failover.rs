@@ -697,7 +697,7 @@ fn a_bond_whose_device_is_deleted_is_removed_and_the_agent_keeps_running() {
         let xbond = bond(&lab, datapath, &["fail_over_mac=none"]);
         lab.host.ip("link del bond0").unwrap();
         xbond.wait_for("bond0-port was deleted").unwrap();
-        xbond.wait_for("slaves as they were found").unwrap();
+        xbond.wait_for("slaves restored").unwrap();
         for nic in &lab.nics {
             let link = lab.host.link(&nic.name).unwrap();
             assert_eq!((link.mac, link.is_up()), (nic.mac, false), "{link:?}");

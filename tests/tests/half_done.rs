@@ -337,7 +337,7 @@ fn a_bond_that_vanishes_with_a_container_comes_back() {
         namespace
     };
     drop(vanish());
-    agent.wait_for("bond0: is there again").unwrap();
+    agent.wait_for("bond0: recreated").unwrap();
     meet(&lab);
     assert_eq!(slaves(&agent), SLAVES);
 

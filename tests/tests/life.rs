@@ -213,7 +213,7 @@ fn a_hangup_at_any_step_of_bring_up_is_followed_by_a_reload() {
         let agent = Xbond::start(host, ["-c", file.path().to_str().unwrap()]).unwrap();
         step.wait(host, &agent);
         agent.signal(Signal::SIGHUP).unwrap();
-        agent.wait_for("reload: the files say what is there already").unwrap();
+        agent.wait_for("reload: nothing differs from the files").unwrap();
         agent.stop().unwrap();
         before.assert_holds(host, &format!("SIGHUP at {step:?}"));
     }

@@ -127,7 +127,7 @@ fn a_slave_that_came_back_with_another_ifindex_is_not_restored_at_each_adoption(
             xbond = run(&lab, &path);
             flow.wait_for_more(600).unwrap();
             let log = xbond.log();
-            assert!(!log.contains("is back") && !log.contains("failover"), "{policy}, {restart}: {log}");
+            assert!(!log.contains("returned") && !log.contains("failover"), "{policy}, {restart}: {log}");
             assert_eq!((active_slave(&xbond).as_deref(), macs()), (Some(name), had), "{policy}, {restart}");
         }
         for report in flow.stop().unwrap() {

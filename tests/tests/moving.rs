@@ -100,7 +100,7 @@ fn connections_survive_the_move_and_the_undoing_of_it() {
 
     // No confirmation arrives.
     assert!(!xbond.wait().unwrap().success());
-    assert!(xbond.log().contains("not confirmed within 8 s: everything is as it was"), "{}", xbond.log());
+    assert!(xbond.log().contains("not confirmed within 8 s: everything was undone"), "{}", xbond.log());
     found.assert_holds(&lab.host, "not confirmed");
     for connection in &mut connections {
         connection.assert_lives("on the NIC again");

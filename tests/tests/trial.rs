@@ -35,7 +35,7 @@ fn the_next_agent_continues_a_killed_agents_trial() {
         next.log()
     );
     assert!(!next.wait().unwrap().success());
-    assert!(next.log().contains("not confirmed within 10 s: everything is as it was"), "{}", next.log());
+    assert!(next.log().contains("not confirmed within 10 s: everything was undone"), "{}", next.log());
     found.assert_holds(&lab.host, "not confirmed");
 }
 
@@ -99,7 +99,7 @@ fn an_agent_with_files_removes_and_reports_unconfirmed_bonds() {
     fs::write(&path, "version = 1\n[bond.bond0]\nmiimon = 100\non_exit = \"keep\"\nslaves = [\"enp0s8\"]\n")
         .unwrap();
     let path = path.to_str().unwrap();
-    let missing = "bond0: not confirmed within 5 s: it was removed; `xbond reload` makes it again";
+    let missing = "bond0: not confirmed within 5 s: it was removed; `xbond reload` recreates it";
     Xbond::run(&lab.host, ["-c", path, "--confirm", "5"]).unwrap().kill().unwrap();
     let next = Xbond::run(&lab.host, ["-c", path]).unwrap();
     next.wait_for(missing).unwrap();
@@ -117,7 +117,7 @@ fn an_agent_with_files_removes_and_reports_unconfirmed_bonds() {
     Xbond::run(&lab.host, ["-c", path, "--confirm", "1"]).unwrap().kill().unwrap();
     thread::sleep(Duration::from_secs(1));
     let next = Xbond::start(&lab.host, ["-c", path]).unwrap();
-    next.wait_for("bond0: not confirmed within 1 s: it was removed; `xbond reload` makes it again").unwrap();
+    next.wait_for("bond0: not confirmed within 1 s: it was removed; `xbond reload` recreates it").unwrap();
     next.stop().unwrap();
     found.assert_holds(&lab.host, "overdue");
 }

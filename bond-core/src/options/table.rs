@@ -131,7 +131,7 @@ bond_options! {
     miimon: u32 = 0, Miimon(u32) of MILLISECONDS, netlink 3, title "MII Polling Interval (ms)";
     /// Milliseconds that a link must be back before its slave is used, a multiple of miimon.
     updelay: u32 = 0, Updelay(u32) of MILLISECONDS, netlink 4, title "Up Delay (ms)";
-    /// Milliseconds that a link must be gone before its slave is given up, a multiple of miimon.
+    /// Milliseconds that a link must be gone before its slave is taken down, a multiple of miimon.
     downdelay: u32 = 0, Downdelay(u32) of MILLISECONDS, netlink 5, title "Down Delay (ms)";
     /// Milliseconds between two rounds of announcements, a multiple of miimon; 0: every miimon. sysfs and iproute2
     /// have a name each.
@@ -139,7 +139,7 @@ bond_options! {
         title "Peer Notification Delay (ms)";
     /// Rounds of announcements at a failover; the driver's num_grat_arp and num_unsol_na are this one number.
     num_grat_arp: u8 = 1, NumGratArp(u8) of ROUNDS, netlink 16;
-    /// Which slave has which MAC, and what a failover changes of it.
+    /// Which MAC address the bond and each slave have, and what a failover changes.
     fail_over_mac: FailOverMac = FailOverMac::None, FailOverMac(FailOverMac) of Words::new(), netlink 13;
     /// Name of the preferred slave, which need not exist.
     primary: Option<String> = None, Primary(Option<String>) of Interface, netlink 11;
@@ -156,7 +156,7 @@ bond_options! {
     /// IPv6 addresses that are probed.
     ns_ip6_target: Vec<Ipv6Addr> = Vec::new(), NsIp6Target(TargetEdit<Ipv6Addr>) of Targets::new(), netlink 31,
         title "NS IPv6 target/s (xx::xx form)";
-    /// Which received frames count as a sign of life.
+    /// Which received frames show that a slave is alive.
     arp_validate: ArpValidate = ArpValidate::None, ArpValidate(ArpValidate) of Words::new(), netlink 9;
     /// Whether one target that answers is enough.
     arp_all_targets: ArpAllTargets = ArpAllTargets::Any, ArpAllTargets(ArpAllTargets) of Words::new(), netlink 10;

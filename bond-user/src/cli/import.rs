@@ -39,7 +39,7 @@ pub fn import(arguments: &ImportArgs) -> Result<()> {
 }
 
 fn document(imported: &Imported) -> String {
-    let told = imported.remarks.iter().map(|remark| format!("# Not as it was: {remark}"));
+    let told = imported.remarks.iter().map(|remark| format!("# Differs: {remark}"));
     let comments = imported.heading.iter().map(|line| format!("# {line}")).chain(told);
     // Each line of a remark stays a comment.
     let comments: String = comments.map(|line| format!("{}\n", line.replace('\n', "\n# "))).collect();
@@ -125,7 +125,7 @@ fn imported_of(
         match kernel::read(bond, above, &order(&bond.link.name)) {
             Ok(read) => {
                 heading.push(format!(
-                    "From the kernel's {}. Before `xbond run -c` makes it again, take that one away: \
+                    "From the kernel's {}. Before `xbond run -c` creates it, delete that one: \
                      ip link delete {}",
                     bond.link.name,
                     shell_word(&bond.link.name)
@@ -177,9 +177,9 @@ mod tests {
         let text = document(&imported);
         assert_eq!(
             text,
-            "# From the kernel's bond0. Before `xbond run -c` makes it again, take that one away: ip link delete \
+            "# From the kernel's bond0. Before `xbond run -c` creates it, delete that one: ip link delete \
              bond0\n\
-             # Not as it was: bond0.5: a vlan above bond0, which goes with it; make it again once xbond's bond0 is \
+             # Differs: bond0.5: a vlan above bond0, which goes with it; make it again once xbond's bond0 is \
              up\n\
              version = 1\n\n\
              [bond.bond0]\n\

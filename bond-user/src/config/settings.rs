@@ -161,11 +161,11 @@ bond_settings! {
     mtu: Option<u32> as Bytes, Live;
     /// What carries the packets.
     datapath: Datapath as Word::<Datapath>::new(), Recreate;
-    /// What bond0 and its port are made of.
+    /// The type of bond0 and of its port.
     pair: Pair as Word::<Pair>::new(), Recreate;
-    /// An existing device that faces the slaves, instead of a pair made for the bond.
+    /// An existing device that faces the slaves, instead of a pair that is created for the bond.
     port: Option<InterfaceName> as Interface, Recreate;
-    /// The MAC of the host behind `port`; learned where it is not given.
+    /// The MAC of the host behind `port`; learned if it is not set.
     host_mac: Option<Mac> as MAC, Recreate;
     /// What happens to the bond when its agent ends.
     on_exit: OnExit as Word::<OnExit>::new(), Live;
@@ -246,7 +246,7 @@ words! {
 }
 
 words! {
-    /// What bond0 and its port are made of.
+    /// The type of bond0 and of its port.
     Pair {
         /// For tc netkit where the kernel has it, and veth otherwise. A bond that is adopted stays what it is.
         #[default]

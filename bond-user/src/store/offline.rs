@@ -56,7 +56,7 @@ pub async fn report(paths: &Paths, only: Option<&BondName>) -> Result<Report, St
             Err(error) => {
                 let error = wording::of_bond(name, error.to_string());
                 notes.push(format!(
-                    "{error}; to take away what is left of it: xbond down {} --force",
+                    "{error}; to remove what is left of it: xbond down {} --force",
                     shell_word(name)
                 ));
             }
@@ -179,7 +179,7 @@ impl<'a> Remains<'a> {
         let mut warnings = nobody_fails_over(name, slaves, self.entry.has(BondEntry::GUARD));
         if self.record.is_none() {
             warnings.push(format!(
-                "{name}: {}: no agent adopts it, and `xbond down {} --force` takes it away without restoring its slaves, and \
+                "{name}: {}: no agent adopts it, and `xbond down {} --force` removes it without restoring its slaves, and \
                  prints the commands for that",
                 self.fault.as_deref().unwrap_or("its found.json is gone"),
                 shell_word(name)

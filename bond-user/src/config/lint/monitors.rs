@@ -36,7 +36,7 @@ impl Rules<'_> {
         }
         if downdelay > 0 {
             let text = format!(
-                "downdelay={downdelay}: for so many ms after its link is gone the dead slave stays active and all \
+                "downdelay={downdelay}: for this many ms after its link failed the dead slave stays active and all \
                  frames are lost, even if another one is up, and the carrier guard is off; leave it out unless links flap"
             );
             self.warn("downdelay", "downdelay", text);
@@ -44,14 +44,14 @@ impl Rules<'_> {
         if updelay > 0 {
             let text = format!(
                 "updelay={updelay}: not waited for while the bond has no active slave: the first link that comes \
-                 back is used at once; nothing can be set against that"
+                 back is used at once; no option changes that"
             );
             self.note("updelay", "updelay", text);
         }
         self.note(
             "path",
             "miimon",
-            "miimon: sees links, not paths: a switch that is up and forwards nothing, or a NIC whose carrier lies, \
+            "miimon: sees links, not paths: a switch that is up and forwards nothing, or a NIC that reports a carrier without a link, \
              keeps its slave active; to find that, use arp_interval and arp_ip_target instead",
         );
     }
@@ -93,7 +93,7 @@ impl Rules<'_> {
         if targets == 1 {
             let key = if options.arp_ip_target.is_empty() { "ns_ip6_target" } else { "arp_ip_target" };
             let text = format!(
-                "{key}: there is one target only, and while it is away the bond is down; name a second one"
+                "{key}: there is only one target, and while it does not answer the bond is down; name a second one"
             );
             self.warn("one-target", key, text);
         }
@@ -120,7 +120,7 @@ impl Rules<'_> {
             if !reached {
                 let text = format!(
                     "{key}={target}: no address or route of this bond leads there; unless one that is set \
-                     elsewhere does, it is asked from 0.0.0.0 or not at all: add a route, or choose a neighbour"
+                     elsewhere does, it is probed from 0.0.0.0 or not at all: add a route, or choose a neighbour"
                 );
                 self.warn("target-path", key, text);
             }

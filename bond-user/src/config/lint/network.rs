@@ -11,7 +11,7 @@ impl Rules<'_> {
             self.warn(
                 "mac-of-follow",
                 "mac",
-                "mac: under fail_over_mac=follow the driver ignores a MAC that is set, and says that it was; xbond \
+                "mac: under fail_over_mac=follow the driver ignores a MAC that is set, and reports success; xbond \
                  gives it to the bond: remove it if both are to do the same",
             );
         }
@@ -41,7 +41,7 @@ impl Rules<'_> {
             (FailOverMac::Follow, None) => self.note(
                 "follow",
                 "fail_over_mac",
-                "fail_over_mac=follow: MACs change places at a failover, so ports must accept both, and a slave that \
+                "fail_over_mac=follow: slaves exchange their MACs at a failover, so ports must accept both, and a slave that \
                  is released gets back a MAC that another may still have; release the bond as a whole",
             ),
         }
@@ -80,7 +80,7 @@ impl Rules<'_> {
             self.warn(
                 "no-membership",
                 "resend_igmp",
-                "resend_igmp=0: after a failover multicast stays away until the next query of a router; remove it",
+                "resend_igmp=0: after a failover multicast is not received until the next query of a router; remove it",
             );
         }
     }

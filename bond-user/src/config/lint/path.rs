@@ -37,7 +37,7 @@ impl Rules<'_> {
             self.warn(
                 "use-carrier",
                 "use_carrier",
-                "use_carrier: gone from the kernel, where only 1 was left of it; remove it",
+                "use_carrier: removed from later kernels, and the others accept only 1; remove it",
             );
         }
         if bond.options.all_slaves_active {
@@ -53,7 +53,7 @@ impl Rules<'_> {
             Datapath::Xdp if bond.port.is_none() => self.warn(
                 "xdp-host",
                 "datapath",
-                "datapath=xdp: for a bond that ends in this host TCP is slower by it, because segmentation and \
+                "datapath=xdp: TCP of a bond that ends in this host is slower with it, because segmentation and \
                  checksum offload are off; use datapath = \"tc\" unless frames are forwarded by XDP",
             ),
             Datapath::XdpGeneric => self.warn(

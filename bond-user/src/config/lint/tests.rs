@@ -54,7 +54,7 @@ fn every_common_mistake_is_found() {
             "miimon=100\nxmit_hash_policy='layer2+3'",
             "6: warning: bond0: xmit_hash_policy: without effect in active-backup; remove it [unused]",
         ),
-        ("miimon=100\nuse_carrier=1", "6: warning: bond0: use_carrier: gone from the kernel"),
+        ("miimon=100\nuse_carrier=1", "6: warning: bond0: use_carrier: removed from later kernels"),
         ("miimon=100\narp_validate='all'", "6: warning: bond0: arp_validate: accepted without arp_interval"),
         ("miimon=100\narp_all_targets='all'", "6: warning: bond0: arp_all_targets: accepted without"),
         ("miimon=100\narp_missed_max=3", "6: warning: bond0: arp_missed_max: accepted without"),
@@ -126,7 +126,7 @@ fn every_common_mistake_is_found() {
         ),
         (
             "miimon=100\ndowndelay=200",
-            "6: warning: bond0: downdelay=200: for so many ms after its link is gone the dead slave stays active and all frames are lost",
+            "6: warning: bond0: downdelay=200: for this many ms after its link failed the dead slave stays active and all frames are lost",
         ),
         (
             "miimon=100\nupdelay=200",
@@ -140,7 +140,7 @@ fn every_common_mistake_is_found() {
         ),
         (
             "arp_interval=100\narp_validate=3\narp_ip_target='192.0.2.9'",
-            "7: warning: bond0: arp_ip_target: there is one target only",
+            "7: warning: bond0: arp_ip_target: there is only one target",
         ),
         (
             "arp_interval=100\narp_validate=3\nns_ip6_target='2001:db8::1'",
@@ -166,7 +166,7 @@ fn every_common_mistake_is_found() {
             "miimon=100\nfail_over_mac=1",
             "6: note: bond0: fail_over_mac=active: the bond's MAC changes at each failover",
         ),
-        ("miimon=100\nfail_over_mac=2", "6: note: bond0: fail_over_mac=follow: MACs change places"),
+        ("miimon=100\nfail_over_mac=2", "6: note: bond0: fail_over_mac=follow: slaves exchange their MACs"),
         // Settings that would fail, or be slow, or duplicate frames.
         (
             "miimon=100\n[bond.bond0.slave.b]\nqueue_id=16",
@@ -292,7 +292,7 @@ fn ifcfg_files_are_checked_by_the_same_rules() {
         "bond0:4: warning: bond0: miimon=100: ignored, because arp_interval=100 is set after it",
         "bond0:4: warning: bond0: min_links: without effect",
         "bond0:4: warning: bond0: arp_validate=none",
-        "bond0:4: warning: bond0: arp_ip_target: there is one target only",
+        "bond0:4: warning: bond0: arp_ip_target: there is only one target",
         "bond1: error: miimon=0: the kernel accepts this and then never fails over",
         "bond1: warning: bond1: has no slaves",
         "bond2: warning: ONBOOT=no: bond2 is left out",

@@ -22,7 +22,7 @@ const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// A feature that the kernel lacks.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    #[error("cannot tell the kernel's version: {0}")]
+    #[error("cannot determine the kernel's version: {0}")]
     Unknown(String),
     #[error("Linux {found} is too old: xbond needs 5.14 or later (network namespace cookies)")]
     TooOld { found: String },
