@@ -154,7 +154,7 @@ fn every_common_mistake_is_found() {
         ("miimon=100\nnum_unsol_na=0", "6: warning: bond0: num_unsol_na=0: failovers are not announced"),
         (
             "miimon=100\nresend_igmp=0",
-            "6: warning: bond0: resend_igmp=0: after a failover multicast stays away",
+            "6: warning: bond0: resend_igmp=0: after a failover multicast is not received",
         ),
         ("miimon=100\nnum_grat_arp=1", "6: note: bond0: num_grat_arp=1: a failover is announced once"),
         // One MAC address on two ports, and MAC addresses that change.
@@ -183,7 +183,7 @@ fn every_common_mistake_is_found() {
         ),
         (
             "miimon=100\ndatapath='xdp'",
-            "6: warning: bond0: datapath=xdp: for a bond that ends in this host TCP is slower",
+            "6: warning: bond0: datapath=xdp: TCP of a bond that ends in this host is slower",
         ),
         ("miimon=100\ndatapath='xdp-generic'", "6: warning: bond0: datapath=xdp-generic: slower than tc"),
         (
