@@ -34,7 +34,9 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 
-pub use engine::{ChangedBy, DataPlaneChange, Engine, Left, LeftSlave, NewBond, Refusal, SlaveRef};
+pub use engine::{
+    ChangedBy, DataPlaneChange, Engine, Left, LeftSlave, NewBond, Refusal, SlaveRef, announcement_interval,
+};
 
 /// A point in time: the duration since a fixed moment, which never decreases (CLOCK_MONOTONIC).
 pub type Time = std::time::Duration;

@@ -193,7 +193,8 @@ fn announce(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u64
             // The agent was faster.
             return false;
         }
-        (state.claimed_at, state.sending, state.next, state.sent, state.refused_of_round) = (now, 1, 0, 0, 0);
+        (state.claimed_at, state.sending, state.repeats) = (now, 1, 0);
+        begin(state);
     }
     let Some(slot) = word.active() else { return false };
     let list = AnnounceList::from_bits(clock.list);
@@ -204,9 +205,20 @@ fn announce(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u64
     unsafe { bpf_loop(count as u32, send_next as *mut c_void, (&raw mut sending).cast(), 0) };
     let state = sending.state;
     if state.next >= list.count as u64 {
-        finish(state, state.turn, now);
+        if state.repeats_round() {
+            state.repeats += 1;
+            begin(state);
+        } else {
+            finish(state, state.turn, now);
+        }
     }
     true
+}
+
+/// Begins a round with its first frame.
+#[inline(always)]
+fn begin(state: &mut TickEntry) {
+    (state.next, state.sent, state.refused_of_round) = (0, 0, 0);
 }
 
 /// Ends a round, and reports it to the agent.

@@ -156,7 +156,7 @@ fn a_failover_without_an_agent_is_announced_by_the_next_one() {
         let lab = lab(Datapath::Tc, Policy::Learning);
         snapshot::open_once(&lab.host);
         let before = Snapshot::of(&lab.host);
-        let options = [&format!("fail_over_mac={policy}"), "miimon=100"];
+        let options = [&format!("fail_over_mac={policy}"), "miimon=100", "clock=off"];
         let first = bond(&lab, Datapath::Tc, &options);
         let own = SLAVES.map(|name| lab.mac(name).unwrap());
         first.kill().unwrap();
@@ -236,7 +236,8 @@ fn adoption_records_each_failover_of_the_guard() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
-    let options = ["fail_over_mac=active", "miimon=100"];
+    // A tick may find a link first.
+    let options = ["fail_over_mac=active", "miimon=100", "clock=off"];
     let first = bond(&lab, Datapath::Tc, &options);
     if show(&first)["guard"] != "on" {
         return skip("the carrier guard is off here");
@@ -301,7 +302,7 @@ fn adoption_handles_a_mac_set_without_an_agent() {
     let by_hand = Mac::new([0x02, 0, 0, 0, 0x77, 0x01]);
     for policy in ["none", "active", "follow"] {
         let lab = lab(Datapath::Tc, Policy::Learning);
-        let options = [&format!("fail_over_mac={policy}"), "miimon=100"];
+        let options = [&format!("fail_over_mac={policy}"), "miimon=100", "clock=off"];
         let first = bond(&lab, Datapath::Tc, &options);
         let macs = || [BOND, SLAVES[0], SLAVES[1]].map(|name| lab.host.link(name).unwrap().mac);
         let before = macs();

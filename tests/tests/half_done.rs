@@ -122,7 +122,7 @@ fn a_full_disk_refuses_what_adds_and_releases_what_goes() {
 /// Returns the commands in a message that the administrator has to run.
 fn commands(sentence: &str) -> Vec<String> {
     let (_, commands) = sentence.split_once("to do: ").unwrap_or_else(|| panic!("no commands in {sentence}"));
-    let (commands, _) = commands.split_once(", and what they had").unwrap();
+    let (commands, _) = commands.split_once(", and restore their").unwrap();
     commands.split("; ").map(str::to_owned).collect()
 }
 

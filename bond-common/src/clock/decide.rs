@@ -143,7 +143,8 @@ pub fn decide(at: &Situation<'_>) -> Option<(ActiveWord, Cause)> {
     let ready = links.lasting(seen.up, now, clock.updelay);
     let usable = (word.usable() | ready) & !dead;
     if let Some(active) = word.active()
-        && let Some(slot) = preferred(rank, usable & seen.up, active, &clock.preference)
+        // Only one that comes up: an administrator may have preferred another one since.
+        && let Some(slot) = preferred(rank, usable & !word.usable() & seen.up, active, &clock.preference)
     {
         return Some((word.next(Some(slot), Some(active), usable), Cause::Preferred));
     }
@@ -232,9 +233,10 @@ mod tests {
             (word(Some(1), 0b10), delays, links(0b11, ABSENT - 500 * MS), Some((Some(1), 0b11, Bookkeeping))),
             (word(Some(1), 0b10), delays, links(0b11, ABSENT - 499 * MS), None),
             (word(Some(1), 0b11), delays, links(0b10, 0), Some((Some(1), 0b10, Bookkeeping))),
-            // A preferred slave takes over when it is usable.
+            // A preferred slave takes over when it becomes usable, and not later.
             (word(Some(1), 0b10), primary, links(0b11, 0), Some((Some(0), 0b11, Preferred))),
             (word(Some(1), 0b10), primary, links(0b11, recently), None),
+            (word(Some(1), 0b11), primary, links(0b11, 0), None),
             (word(Some(1), 0b11), delays, links(0b11, 0), None),
         ];
         for (row, (word, clock, links, expected)) in table.into_iter().enumerate() {
@@ -268,7 +270,7 @@ mod tests {
             switched_at: ABSENT,
             now,
         };
-        let (switched, _) = decide(&situation(word(Some(1), 0b11), ABSENT)).unwrap();
+        let (switched, _) = decide(&situation(word(Some(1), 0b10), ABSENT)).unwrap();
         assert_eq!((switched.active(), switched.draining()), (Some(slot(0)), Some(slot(1))));
         assert_eq!(decide(&situation(switched, ABSENT + DRAIN - 1)), None);
         let (ended, cause) = decide(&situation(switched, ABSENT + DRAIN)).unwrap();

@@ -119,6 +119,8 @@ pub struct TickEntry {
     pub refused_of_round: u64,
     /// Frames of all rounds that the kernel refused.
     pub failed: u64,
+    /// How often the round was sent again from its first frame on, because the kernel refused all of it.
+    pub repeats: u64,
     /// Since when devices are as they are.
     pub links: LinkTimes,
 }
@@ -134,6 +136,14 @@ impl TickEntry {
     pub const fn has_lost(&self, other: &Lap) -> bool {
         self.ticks.wrapping_sub(other.tick) >= Self::LOST_AFTER
     }
+
+    /// Returns whether the round is to be sent again: the kernel has refused all frames, as it does for a moment after a link
+    /// returns, until the device has its queue.
+    pub const fn repeats_round(&self) -> bool {
+        self.sent == 0 && self.refused_of_round > 0 && self.repeats < Self::REPEATS_AT_MOST
+    }
+
+    const REPEATS_AT_MOST: u64 = 200;
 
     /// Frames arrive in turn; two ticks of the same frame may follow each other when one was put in again.
     const LOST_AFTER: u64 = 4;

@@ -44,7 +44,7 @@ use crate::{
     status::{BondStatus, MiiStatus, Pending, SlaveState, SlaveStatus},
 };
 
-pub use self::refusal::Refusal;
+pub use self::{announce::interval as announcement_interval, refusal::Refusal};
 
 /// The time after the first announcement of a planned switch in which peers may still send to the old slave.
 const DRAIN_AFTER_ANNOUNCEMENT: Time = Time::from_millis(100);
@@ -439,11 +439,15 @@ impl Engine {
         self.active.is_some()
     }
 
-    /// Returns which slave would take over from which if both were up (`primary_reselect`, `prio`).
+    /// Returns which slave takes over from which when it comes up (`bond_miimon_commit`): the primary, and slaves with a higher
+    /// prio, as `primary_reselect` says.
     pub fn preference(&self) -> Preference {
         let up = |slave: &Slave| Candidate { state: LinkState::Up, ..slave.candidate() };
         self.joined_slaves().fold(Preference::default(), |preference, slave| {
             let takes_from = |active: &&Slave| {
+                if Some(slave.slot) != self.primary() && slave.options.prio <= active.options.prio {
+                    return false;
+                }
                 let mut both = [up(slave), up(active)];
                 // In enslave order, which decides between equals.
                 both.sort_by_key(|candidate| self.place_of(candidate.slot));

@@ -67,6 +67,7 @@ use tokio::{
 use self::{
     access::Access,
     bond::{
+        clock::SharedClockState,
         engine_thread::BondId,
         interface::{Host, Queues},
         receipt_writer::History,
@@ -155,6 +156,7 @@ struct Bond {
     /// It is removed, unless it is confirmed.
     on_trial: AtomicBool,
     maps: Arc<Maps>,
+    clock: SharedClockState,
     work: WorkQueue,
     history: History,
     /// How it was after the last event that its engine has handled.

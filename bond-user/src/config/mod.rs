@@ -33,7 +33,9 @@ use crate::sys::netlink::IPV6_MIN_MTU;
 pub use self::{
     lines::Lines,
     problem::{ConfigError, Note, Problem},
-    settings::{BondConfig, Change, Datapath, Guard, Literal, NotAWord, OnExit, Pair, Words},
+    settings::{
+        BondConfig, Change, Clock, Datapath, Guard, Literal, NotAWord, OnExit, Pair, WantedClock, Words,
+    },
     shell::ShellError,
     source::{Files, Source},
 };

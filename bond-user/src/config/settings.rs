@@ -7,7 +7,9 @@
 use std::{
     fmt::{self, Display},
     marker::PhantomData,
+    ops::RangeInclusive,
     str::FromStr,
+    time::Duration,
 };
 
 use bond_common::mac::Mac;
@@ -171,10 +173,31 @@ bond_settings! {
     on_exit: OnExit as Word::<OnExit>::new(), Live;
     /// Whether the data plane may fail over by itself.
     guard: Guard as Word::<Guard>::new(), Live;
+    /// Whether a clock in the kernel fails over and announces while nothing is sent and no agent runs.
+    clock: Clock as Word::<Clock>::new(), Live;
+    /// The period of the clock, in ms from 1 to 1000; 10 where it is not given.
+    clock_interval: Option<u32> as Period, Live;
     /// fail_over_mac=follow: backups receive the bond's MAC, too, so that a failover has no gap in which no slave does.
     prearm: bool as Flag, Recreate;
     /// The first slave that has addresses or routes gives them to the bond, until it is removed.
     move_addresses: bool as Flag, Recreate;
+}
+
+/// Milliseconds; the period of a clock whose configuration has none.
+const CLOCK_INTERVAL: u32 = 10;
+
+/// What a configuration says of the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantedClock {
+    pub clock: Clock,
+    pub period: Duration,
+}
+
+impl WantedClock {
+    pub fn of(config: &BondConfig) -> Self {
+        let period = Duration::from_millis(config.clock_interval.unwrap_or(CLOCK_INTERVAL).into());
+        Self { clock: config.clock, period }
+    }
 }
 
 const fn literal<K: Kind>(_: &K) -> LiteralKind {
@@ -277,6 +300,16 @@ words! {
     }
 }
 
+words! {
+    /// Whether a clock in the kernel runs for the bond.
+    Clock {
+        /// Where this kernel has what it takes.
+        #[default]
+        Auto = "auto",
+        Off = "off",
+    }
+}
+
 /// Parses one word of an enumeration.
 struct Word<T>(PhantomData<T>);
 
@@ -351,6 +384,28 @@ impl Kind for Bytes {
     }
 }
 
+/// Parses the period of the clock.
+struct Period;
+
+impl Period {
+    /// Milliseconds. Shorter periods cost more than they gain, and longer ones gain nothing.
+    const ALLOWED: RangeInclusive<u32> = 1..=1000;
+}
+
+impl Kind for Period {
+    type Stored = Option<u32>;
+    const LITERAL: LiteralKind = LiteralKind::Number;
+
+    fn parse(&self, text: &str) -> Result<Option<u32>, String> {
+        let number = text.parse().ok().filter(|number| Self::ALLOWED.contains(number));
+        number.map(Some).ok_or_else(|| "a number of milliseconds from 1 to 1000".to_owned())
+    }
+
+    fn show(&self, stored: &Option<u32>) -> Option<Literal> {
+        stored.map(Literal::Number)
+    }
+}
+
 /// Parses the text of another type.
 struct Parsed<T> {
     wanted: &'static str,
@@ -405,6 +460,8 @@ mod tests {
         ("host_mac", "02:00:00:00:00:02"),
         ("on_exit", "keep"),
         ("guard", "off"),
+        ("clock", "off"),
+        ("clock_interval", "25"),
         ("prearm", "true"),
         ("move_addresses", "true"),
     ];

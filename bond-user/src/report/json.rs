@@ -98,6 +98,8 @@ pub struct Bond {
     pub port_ifindex: u32,
     /// State of the carrier guard: on, or off with the reason.
     pub guard: String,
+    /// State of the clock: on with its period, off with the reason, or standing still.
+    pub clock: String,
     /// Bytes; null if it could not be read.
     pub mtu: Option<u32>,
     /// down or keep; null if no agent runs.
@@ -248,6 +250,7 @@ pub struct BondContext {
     pub files: String,
     pub active: ActiveWord,
     pub guard: String,
+    pub clock: String,
     pub absent: Vec<String>,
     pub port_stats: SlotStats,
     /// For each slave, in the order of the status.
@@ -298,6 +301,7 @@ impl Bond {
             pins: around.pins,
             files: around.files,
             guard: around.guard,
+            clock: around.clock,
             options,
             drops: drops(&around.port_stats),
             slaves: slaves.collect(),

@@ -74,6 +74,8 @@ impl Announcement {
 #[serde(rename_all = "snake_case")]
 pub enum Announcer {
     Agent,
+    /// A tick of the clock in the kernel.
+    Kernel,
 }
 
 /// The steps of a failover, in microseconds. A failover of the data plane took no longer than any packet does: its

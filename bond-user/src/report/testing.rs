@@ -132,6 +132,7 @@ pub fn bond() -> Bond {
         port: "bond0-port".into(),
         port_ifindex: 6,
         guard: "off: downdelay delays failovers".into(),
+        clock: "on, every 10 ms".into(),
         mtu: Some(1500),
         on_exit: Some("keep".into()),
         pins: "/sys/fs/bpf/xbond/4711/bond0".into(),

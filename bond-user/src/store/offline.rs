@@ -17,7 +17,7 @@ use crate::{
     report::{
         counted::{Counted, count, softnet},
         json::{self, AnswerSource, Bond, Counters, Report, Slave, VERSION},
-        moment::Moment,
+        moment::{Moment, monotonic},
         receipt::{self, Receipt, Steps},
         wording::{self, PathFault, PathNote},
     },
@@ -258,6 +258,10 @@ async fn bond(
         port: port.map_or_else(|| format!("ifindex {}", entry.port_ifindex()), |port| port.name.clone()),
         port_ifindex: entry.port_ifindex(),
         guard: if guard { "on" } else { "off: so the agent left it" }.to_owned(),
+        clock: match maps.clock() {
+            Some(maps) => wording::clock(&maps.entry(), &maps.ticks(), None, monotonic()),
+            None => wording::NO_CLOCK_MAPS.to_owned(),
+        },
         mtu: mtu(&counted, host.map(|host| host.ifindex), entry.port_ifindex()),
         on_exit: None,
         pins: paths.shown_pins_of(name).display().to_string(),

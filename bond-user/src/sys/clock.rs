@@ -14,6 +14,8 @@ use bond_common::{
 };
 use bond_core::name::{BondName, InterfaceName, NameError};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Devices, SysError,
     ethtool::FeatureState,
@@ -25,7 +27,8 @@ use super::{
 const MTU: u32 = 100;
 
 /// The names of the two ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ClockNames {
     /// The end that frames are sent by, in the pace of its qdisc.
     pub sender: InterfaceName,
@@ -45,7 +48,8 @@ impl ClockNames {
 }
 
 /// The ifindexes of the two ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ClockPair {
     pub sender: u32,
     pub receiver: u32,
@@ -64,7 +68,7 @@ pub async fn create(
     let plan = PairPlan {
         bond: &names.sender,
         port: &names.receiver,
-        // No one sends to it; both frames and tick ignore it.
+        // No frame is sent to it, and the tick ignores it.
         mac: Mac::new([0x02, b'x', b'b', b'c', b'l', b'k']),
         mtu: MTU,
         queues: 1,
@@ -72,13 +76,17 @@ pub async fn create(
     };
     let made = devices.create_pair(PairKind::Veth, &plan).await?;
     let pair = ClockPair { sender: made.bond.ifindex, receiver: made.port.ifindex };
-    match finish(devices, pair, period).await {
+    match prepare(devices, pair, period).await {
         Ok(()) => Ok(pair),
         Err(first) => Err(first.after_undoing(devices.delete(pair.sender).await)),
     }
 }
 
-async fn finish(devices: &dyn Devices, pair: ClockPair, period: Duration) -> Result<(), SysError> {
+/// Makes the ends as the clock needs them: in its pace, without addresses, up.
+///
+/// # Errors
+/// What cannot be set; what was set before stays.
+pub async fn prepare(devices: &dyn Devices, pair: ClockPair, period: Duration) -> Result<(), SysError> {
     devices.set(pair.sender, LinkSetting::AddrGenMode(In6AddrGenMode::None)).await?;
     devices.set(pair.sender, LinkSetting::Noarp(true)).await?;
     own_ring(devices, pair)?;

@@ -25,7 +25,7 @@ const ADDRESS_SPACE: usize = 1 << 30;
 pub const FILES_OF_COMMAND: usize = 16;
 
 /// More files than an agent with one bond has open.
-pub const FILES_OF_AGENT: usize = 96;
+pub const FILES_OF_AGENT: usize = 128;
 
 /// More threads than an agent has.
 pub const THREADS_OF_AGENT: usize = 16;

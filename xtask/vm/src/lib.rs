@@ -40,7 +40,7 @@ const QUICK: [&str; 5] = ["fom-active", "fom-follow", "primary-always", "prio-se
 /// Scenarios that run concurrently in the guest: they mostly wait.
 const AT_A_TIME: u32 = 4;
 /// Far longer than all scenarios take on a busy machine.
-const LIMIT: Duration = Duration::from_secs(1800);
+const LIMIT: Duration = Duration::from_secs(3600);
 /// The limit for one emulated test program.
 const TESTS_LIMIT: Duration = Duration::from_secs(3600);
 /// Test programs that take seven minutes and more in the guest, the longest first.

@@ -3,7 +3,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use bond_common::{abi::Slot, mac::Mac};
+use bond_common::{
+    abi::{ActiveWord, Slot},
+    clock::layout::AnnounceList,
+    mac::Mac,
+};
 use bond_core::event::Event;
 use bytes::BytesMut;
 use tokio::sync::{mpsc, watch};
@@ -23,7 +27,7 @@ use crate::{
     sys::{
         Devices, SysError,
         announcer::{self, Announced},
-        dataplane::Maps,
+        dataplane::{ClockMaps, MapMirror, Maps},
         devices::SendFrames,
     },
 };
@@ -106,7 +110,7 @@ pub struct SentRound {
 pub struct AnnouncerTask {
     pub id: BondId,
     pub host: Host,
-    pub maps: Arc<Maps>,
+    pub mirror: Arc<MapMirror>,
     pub devices: Arc<dyn Devices>,
     pub engine: EngineHandle,
     /// Weak: the worker ends when all others have dropped theirs.
@@ -114,15 +118,54 @@ pub struct AnnouncerTask {
     pub recording: Recording,
     /// With the ifindex that each is for. Open as long as it is a slave: to close one takes the kernel a while.
     pub sockets: HashMap<Slot, (u32, Box<dyn SendFrames>)>,
+    pub rounds: Rounds,
+}
+
+/// The rounds of announcements of one failover that this agent has sent, or knows that the tick has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rounds {
+    /// [`ActiveWord::switches`] of the failover.
+    switches: u8,
+    number: u8,
+}
+
+impl Rounds {
+    /// Returns the rounds that were sent before this agent began: it announces an adopted bond once more.
+    pub fn before(maps: &Maps) -> Self {
+        let turn = maps.clock().map(|clock| clock.ticks().turn).unwrap_or_default();
+        Self { switches: turn.switches(), number: turn.rounds() }
+    }
+
+    /// Returns the number of the next round of the failover to `word`, from 1.
+    fn next(&mut self, word: ActiveWord) -> u8 {
+        if self.switches != word.switches() {
+            *self = Self { switches: word.switches(), number: 0 };
+        }
+        self.number = self.number.saturating_add(1);
+        self.number
+    }
 }
 
 impl AnnouncerTask {
     pub async fn run(mut self, mut orders: AnnounceOrders) {
-        while let Some(input) = orders.inputs.recv().await {
+        self.prepare_tick(&orders.known.borrow_and_update());
+        loop {
+            let input = tokio::select! {
+                biased;
+                input = orders.inputs.recv() => match input {
+                    Some(input) => input,
+                    None => return,
+                },
+                Ok(()) = orders.known.changed() => {
+                    self.prepare_tick(&orders.known.borrow_and_update());
+                    continue;
+                }
+            };
             match input {
                 Input::Announce { slot, ifindex, mac } => {
                     let frames = frames(self.host, &orders.known.borrow(), mac);
                     self.announce((slot, ifindex, mac), frames);
+                    self.prepare_tick(&orders.known.borrow());
                 }
                 Input::Send { slot, ifindex, frames } => {
                     if self.is_active(slot)
@@ -144,16 +187,50 @@ impl AnnouncerTask {
         }
     }
 
+    /// Has the tick announce the same when no agent does. It rewrites the source address as that of any frame of bond0.
+    fn prepare_tick(&self, known: &Announced) {
+        let host_mac = self.mirror.bond().host_mac();
+        let mac = if host_mac.is_zero() { self.mirror.maps().learned() } else { host_mac };
+        // Of a host that was not heard yet nothing is known.
+        let frames = if mac.is_zero() { Vec::new() } else { frames(self.host, known, mac) };
+        self.mirror.set_announcements(&frames);
+    }
+
+    /// Returns what the tick has announced in the round that it has claimed. It may not have sent all frames yet.
+    fn by_tick(&self) -> Announcement {
+        let maps = self.mirror.maps().clock();
+        let ticks = maps.map(ClockMaps::ticks).unwrap_or_default();
+        let planned = maps.map_or(0, |maps| AnnounceList::from_bits(maps.entry().list).count);
+        let failed = u32::try_from(ticks.refused_of_round).unwrap_or(u32::MAX);
+        let sent = planned.saturating_sub(failed);
+        let (addresses, macs) = match self.host {
+            Host::Pair { .. } => (sent, 0),
+            Host::Port { .. } => (0, sent),
+        };
+        Announcement { addresses, macs, failed, by: Announcer::Kernel }
+    }
+
+    /// Claims the next round, which the tick sends otherwise. False if the tick has claimed it.
+    fn claim(&mut self) -> bool {
+        let word = self.mirror.maps().active();
+        let round = self.rounds.next(word);
+        let now = u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX);
+        self.mirror.maps().clock().is_none_or(|clock| clock.claim(word, round, now))
+    }
+
     fn announce(&mut self, (slot, ifindex, mac): (Slot, u32, Mac), frames: Vec<BytesMut>) {
         let frames = Some(frames).filter(|_| self.is_active(slot));
+        let is_ours = frames.is_none() || self.claim();
         let (sent, result) = match &frames {
-            Some(frames) => self.send(slot, ifindex, frames),
-            None => (0, Ok(())),
+            Some(frames) if is_ours => self.send(slot, ifindex, frames),
+            Some(_) | None => (0, Ok(())),
         };
         let at = monotonic();
         // Once the engine knows of it, the record of the failover is about to be finished.
         if let Some(frames) = &frames {
-            self.recording.add(Entry::Announced(at, announcement(self.host, frames.len(), sent)));
+            let announcement =
+                if is_ours { announcement(self.host, frames.len(), sent) } else { self.by_tick() };
+            self.recording.add(Entry::Announced(at, announcement));
         }
         if let Err(error) = result {
             self.warn_of(&error);
@@ -166,7 +243,7 @@ impl AnnouncerTask {
 
     /// Nothing is announced by a slave that is not active any more: neighbours would send to a port that delivers nothing.
     fn is_active(&self, slot: Slot) -> bool {
-        self.maps.active().active() == Some(slot)
+        self.mirror.maps().active().active() == Some(slot)
     }
 
     /// Sends frames up to the first that fails, and returns how many were sent.

@@ -2,6 +2,7 @@
 
 pub mod announcer;
 pub mod arp_prober;
+pub mod clock;
 pub mod engine_thread;
 pub mod guard;
 pub mod interface;

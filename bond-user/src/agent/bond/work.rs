@@ -28,7 +28,7 @@ use crate::{
             receipt_writer::FailoverId,
         },
     },
-    config::Guard,
+    config::{Guard, WantedClock},
     store::record::{Configured, Trial},
     sys::{found::Found, netlink::Interfaces},
 };
@@ -63,6 +63,8 @@ pub enum Urgent {
     SetOptions(Box<BondOptions>),
     /// Whether the data plane may fail over by itself. [`Self::SetOptions`] follows, which publishes it.
     SetGuard(Guard),
+    /// The clock is to run so.
+    SetClock(WantedClock),
     /// A round of announcements was sent, or could not be.
     Announced(Box<SentRound>),
 }
@@ -74,6 +76,7 @@ enum Subject {
     Carrier,
     Options,
     Guard,
+    Clock,
     Announcement,
 }
 
@@ -119,6 +122,7 @@ impl Urgent {
             Self::SetCarrier(_) => Subject::Carrier,
             Self::SetOptions(_) => Subject::Options,
             Self::SetGuard(_) => Subject::Guard,
+            Self::SetClock(_) => Subject::Clock,
             Self::Announced(_) => Subject::Announcement,
         }
     }
@@ -245,6 +249,8 @@ pub struct Looks {
     pub below: Interfaces,
     /// The path of the packets is to be compared with what the worker made of it.
     pub path: bool,
+    /// The clock is to be started.
+    pub clock: bool,
 }
 
 impl Looks {
@@ -261,6 +267,7 @@ impl Looks {
         self.appeared.merge(&other.appeared);
         self.below.merge(&other.below);
         self.path |= other.path;
+        self.clock |= other.clock;
     }
 }
 

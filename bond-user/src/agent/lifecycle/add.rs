@@ -116,7 +116,7 @@ impl Agent {
         on_trial: bool,
     ) {
         let lifecycle::create::Created { hook, queues, host, pair, port, maps, started, wanted } = made;
-        let lifecycle::start::Started { work, history, status } = started;
+        let lifecycle::start::Started { work, history, status, clock } = started;
         let name = config.name.clone();
         self.machine.feed.tell(&name, What::Bond { change: BondChange::Up });
         let goal = Goal { config, of_files: false, wanted };
@@ -138,6 +138,7 @@ impl Agent {
             is_elsewhere: AtomicBool::new(is_elsewhere),
             on_trial: AtomicBool::new(on_trial),
             maps,
+            clock,
             work,
             history,
             status,

@@ -14,8 +14,9 @@ use crate::{
     agent::{
         AgentError,
         bond::{
-            announcer::{AnnouncerTask, Announcing},
+            announcer::{AnnouncerTask, Announcing, Rounds},
             arp_prober::{self, ArpProber, Probing},
+            clock::{self, ClockKeeper, SharedClockState},
             engine_thread::{BondId, EngineHandle, Member},
             interface::Host,
             ledger::Ledger,
@@ -28,12 +29,12 @@ use crate::{
         },
         lifecycle::machine::Machine,
     },
-    config::BondConfig,
+    config::{BondConfig, WantedClock},
     report::{log, wording},
     store::record::Record,
     sys::{
         announcer::Announced,
-        dataplane::{DataPlane, Events, MapMirror, Maps},
+        dataplane::{DataPlane, Events, MapMirror},
         devices::ChangeMacs,
         found::Found,
     },
@@ -69,6 +70,7 @@ pub struct Started {
     pub work: WorkQueue,
     pub history: History,
     pub status: watch::Receiver<BondStatus>,
+    pub clock: SharedClockState,
 }
 
 /// Gives a data plane its engine, its worker, and its tasks.
@@ -89,17 +91,23 @@ pub fn start(
         }
     };
     let records = watch_data_plane(config, &mut *plane.data_plane, (machine.engine.clone(), id));
+    let (options, kernel) = (&plane.options, plane.data_plane.kernel());
+    let mirror = plane.data_plane.mirror();
+    mirror.update_clock(|entry| clock::follow_options(entry, options, config.guard, kernel));
     let (work, jobs) = WorkQueue::new();
     let ends = Ends::start(machine, id, config, &plane, work);
     let (work, history) = (ends.work.clone(), ends.history.clone());
     let carrier = plane.left.as_ref().is_some_and(|taken| taken.left.carrier);
     let (left, founds) = plane.left.take().map(|taken| hand_over(taken, &work, &ends.recording)).unzip();
     let (member, status) = ends.member(id, config, &plane, left, records);
-    let worker =
-        Worker::new(ends.parts(machine, id, config, plane, (macs, carrier)), founds.unwrap_or_default());
+    let parts = ends.parts(machine, id, config, plane, (macs, carrier));
+    let clock = parts.clock.state();
+    let worker = Worker::new(parts, founds.unwrap_or_default());
     machine.engine.add(member);
     machine.tasks.add(id, tokio::spawn(worker.run(jobs)));
-    Ok(Started { work, history, status })
+    // When what is more urgent is done.
+    work.look(|looks| looks.clock = true);
+    Ok(Started { work, history, status, clock })
 }
 
 /// The ends of the channels between the parts of a bond.
@@ -127,7 +135,7 @@ impl Ends {
         let recording = Recording::start(writer);
         let prober = start_prober(machine, id, config, (plane.host, &mirror));
         let announced = plane.announced.clone();
-        let announcer = start_announcer(machine, id, (plane.host, &maps), &work, &recording, announced);
+        let announcer = start_announcer(machine, id, (plane.host, &mirror), &work, &recording, announced);
         // What happened to its devices before is not known.
         let is_changed = Arc::new(AtomicBool::new(true));
         Self { mirror, ledger, work, recording, history, prober, announcer, is_changed }
@@ -204,6 +212,7 @@ impl Ends {
             announcer: self.announcer,
             carrier,
             is_changed: self.is_changed,
+            clock: ClockKeeper::new(config.name.clone(), WantedClock::of(config)),
         }
     }
 }
@@ -239,7 +248,7 @@ fn start_prober(
 fn start_announcer(
     machine: &Machine,
     id: BondId,
-    (host, maps): (Host, &Arc<Maps>),
+    (host, mirror): (Host, &Arc<MapMirror>),
     work: &WorkQueue,
     recording: &Recording,
     announced: Announced,
@@ -248,12 +257,13 @@ fn start_announcer(
     let task = AnnouncerTask {
         id,
         host,
-        maps: Arc::clone(maps),
+        mirror: Arc::clone(mirror),
         devices: Arc::clone(&machine.devices),
         engine: machine.engine.clone(),
         work: work.downgrade(),
         recording: recording.clone(),
         sockets: HashMap::new(),
+        rounds: Rounds::before(mirror.maps()),
     };
     tokio::spawn(task.run(orders));
     announcing

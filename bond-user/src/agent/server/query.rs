@@ -20,7 +20,7 @@ use crate::{
         counted::{Counted, softnet},
         event::{Event, What},
         json::{self, AgentInfo, AnswerSource, Around, BondContext, Report},
-        moment::Moment,
+        moment::{Moment, monotonic},
         receipt::Log,
         wording,
     },
@@ -136,6 +136,7 @@ impl Bond {
             port: self.port.clone(),
             port_ifindex: port,
             guard: GuardState::new(goal.config.guard, &machine.kernel, &status.options).to_string(),
+            clock: self.clock_text(),
             host_mac: self.maps.bond().host_mac(),
             mtu: counted.get(&host).or(counted.get(&port)).map(|counted| counted.mtu),
             on_exit: Some(on_exit(goal.config.on_exit).to_owned()),
@@ -184,6 +185,16 @@ impl Bond {
     fn pins_gone(&self, name: &str) -> Option<String> {
         let is_pinned = self.pinned.load(Ordering::Relaxed);
         (!is_pinned).then(|| format!("{name}: {PINS_GONE}"))
+    }
+}
+
+impl Bond {
+    fn clock_text(&self) -> String {
+        let state = self.clock.get();
+        match self.maps.clock() {
+            Some(maps) => wording::clock(&maps.entry(), &maps.ticks(), state.why_off(), monotonic()),
+            None => wording::NO_CLOCK_MAPS.to_owned(),
+        }
     }
 }
 

@@ -149,6 +149,7 @@ fn show_details(text: &mut String, bond: &Bond) -> fmt::Result {
     let draining = bond.draining_slave.as_deref().unwrap_or("none");
     writeln!(text, "  ACTIVE: generation {}, draining {draining}", bond.generation)?;
     wrap(text, "  ", &format!("carrier guard {}", bond.guard))?;
+    wrap(text, "  ", &format!("clock {}", bond.clock))?;
     if let Some(of) = &bond.addresses_of {
         wrap(
             text,

@@ -60,6 +60,7 @@ fn show_with_details_has_all_values() {
       host_mac=08:00:27:e8:26:58 mtu=1500 on_exit=keep
       ACTIVE: generation 7, draining enp0s8
       carrier guard off: downdelay delays failovers
+      clock on, every 10 ms
       pins /sys/fs/bpf/xbond/4711/bond0
       files /run/xbond/4711/bond0
       options ad_select=stable all_slaves_active=0 arp_all_targets=any

@@ -4,12 +4,14 @@ mod log;
 
 use std::{fmt, time::Duration};
 
+use bond_common::clock::layout::{ClockEntry, TickEntry};
 use bond_core::{
     command::{Reason, Seen},
     name::shell_word,
 };
 
 use crate::{
+    config::{self, WantedClock},
     report::receipt::{Announcement, Announcer},
     sys::{conflicts::Conflict, found::Found},
 };
@@ -155,6 +157,7 @@ pub fn announced(announcement: &Announcement) -> String {
     let Announcement { addresses, macs, failed, by } = *announcement;
     let by = match by {
         Announcer::Agent => "by the agent",
+        Announcer::Kernel => "by the clock",
     };
     let of = |number: u32, one: &str, many: &str| match number {
         0 => None,
@@ -323,6 +326,52 @@ pub fn why(reason: Reason, seen: Seen) -> &'static str {
         Reason::Joined => "a slave joined",
         Reason::Requested => "requested",
         Reason::OptionChanged => "an option changed",
+    }
+}
+
+/// The clock stood still, or its pair was gone.
+pub const CLOCK_RESTARTED: &str =
+    "the clock stood still, or another process had removed its devices; it runs again";
+
+/// The configuration has turned the clock off.
+pub const CLOCK_STOPPED: &str = "the clock is off";
+
+/// Returns the text about a clock that cannot run.
+pub fn no_clock(why: &str) -> String {
+    format!("no clock runs, so an idle bond fails over and is announced only while an agent runs: {why}")
+}
+
+/// The state of a clock of a bond that an earlier version has left.
+pub const NO_CLOCK_MAPS: &str = "off: an earlier version of xbond has made the bond";
+
+/// Returns what a configuration says of the clock: `off`, or `auto, every 10 ms`.
+pub fn wanted_clock(clock: &WantedClock) -> String {
+    match clock.clock {
+        config::Clock::Off => "off".to_owned(),
+        config::Clock::Auto => format!("auto, every {} ms", clock.period.as_millis()),
+    }
+}
+
+/// Returns the state of a clock: `on, every 10 ms`, `off: as configured` or `stands still for 3 s`. `off` is the reason why it
+/// does not run, where that is known; `now` is the time of the machine's CLOCK_MONOTONIC.
+pub fn clock(entry: &ClockEntry, ticks: &TickEntry, off: Option<&str>, now: Duration) -> String {
+    let period = Duration::from_nanos(entry.period);
+    if period.is_zero() {
+        return format!("off: {}", off.unwrap_or("so the agent left it"));
+    }
+    let silent = now.saturating_sub(Duration::from_nanos(ticks.last));
+    if silent > period * 4 + Duration::from_millis(50) {
+        let for_long = if ticks.ticks == 0 { String::new() } else { format!(" for {}", in_seconds(silent)) };
+        return format!("stands still{for_long}: an idle bond does not fail over without an agent");
+    }
+    format!("on, every {} ms", period.as_millis())
+}
+
+fn in_seconds(time: Duration) -> String {
+    if time < Duration::from_secs(1) {
+        format!("{} ms", time.as_millis())
+    } else {
+        format!("{} s", time.as_secs())
     }
 }
 

@@ -1,5 +1,6 @@
 //! found.json: the original state before a bond was created, from which the next agent or command can restore it.
 
+mod clock;
 mod configured;
 mod pair;
 mod restore;
@@ -13,6 +14,7 @@ use bond_core::name::BondName;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    clock::RecordedClock,
     configured::Configured,
     pair::{Ends, RecordedPair, Shape},
     restore::Left,
@@ -52,6 +54,9 @@ pub struct Record {
     bond: BondName,
     /// The pair that was created for it.
     pair: Option<RecordedPair>,
+    /// The pair of its clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    clock: Option<RecordedClock>,
     /// The existing port.
     port: Option<Found>,
     /// The hooks of its programs, as in `--datapath`.
@@ -109,6 +114,7 @@ impl Record {
             version: VERSION,
             bond: bond.clone(),
             pair,
+            clock: None,
             port,
             datapath,
             queues,
@@ -187,7 +193,10 @@ impl Record {
         let is = |found: &Found| found.ifindex == link.ifindex;
         let role = if self.slaves.iter().any(is) {
             Role::Slave
-        } else if self.port.iter().any(is) || self.pair.iter().any(|pair| pair.is_port(link)) {
+        } else if self.port.iter().any(is)
+            || self.pair.iter().any(|pair| pair.is_port(link))
+            || self.clock.iter().any(|clock| clock.is_end(link))
+        {
             Role::Port
         } else if self.pair.iter().any(|pair| pair.is_bond(link)) {
             Role::Bond

@@ -18,8 +18,10 @@ impl Record {
     /// Asks the kernel which interfaces are this bond's, as long as there are pins.
     pub async fn prove(&self, system: &System<'_>, pins: &Location) -> Ownership {
         let ends = self.pair.iter().filter_map(|pair| pair.ends).flat_map(|ends| [ends.bond, ends.port]);
+        let clock = self.clock.iter().filter_map(|clock| clock.ends);
+        let clock = clock.flat_map(|ends| [ends.sender, ends.receiver]);
         let found = self.slaves.iter().chain(&self.port).chain(&self.away).map(|found| found.ifindex);
-        let candidates: Vec<_> = ends.chain(found).collect();
+        let candidates: Vec<_> = ends.chain(clock).chain(found).collect();
         system.devices.prove(self.mark(), &system.pins.read(pins), &candidates).await
     }
 
@@ -51,6 +53,9 @@ impl Record {
                 Ok(stranger) => left.extend(stranger),
                 Err(error) => note(Err(error)),
             }
+        }
+        if let Some(clock) = &self.clock {
+            note(clock.delete(devices, proof).await.map(drop));
         }
         if let Some(Taken { rules, .. }) = &self.taken {
             // Rules about other devices were never added for the bond.
@@ -119,6 +124,7 @@ impl Record {
             record.away.extend(released);
             record.unrestored = true;
             record.pair.take_if(|_| !left.iter().any(|left| left.ifindex == PAIR));
+            record.clock = None;
             record.port.take_if(|port| !is_left(port));
             record.slaves.retain(is_left);
             record.away.retain(is_left);

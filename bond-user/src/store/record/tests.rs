@@ -5,6 +5,7 @@ use std::{fs, time::Duration};
 use bond_core::name::InterfaceName;
 
 use super::*;
+use crate::sys::clock::{ClockNames, ClockPair};
 use crate::sys::testing;
 
 fn bond0() -> BondName {
@@ -94,6 +95,10 @@ fn a_saved_record_is_read() {
         version: VERSION,
         bond: bond0(),
         pair: Some(RecordedPair::new(bond0(), InterfaceName::new("bond0-port").unwrap())),
+        clock: Some(RecordedClock {
+            names: ClockNames::of(&bond0()).unwrap(),
+            ends: Some(ClockPair { sender: 7, receiver: 8 }),
+        }),
         port: None,
         datapath: "tc".into(),
         queues: 16,

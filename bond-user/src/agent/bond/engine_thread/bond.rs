@@ -425,6 +425,13 @@ impl Running {
         }
     }
 
+    /// Stores that the agent runs: ticks of the clock then leave to it what does not have to be done at once.
+    pub fn note_agent(&self, now: u64) {
+        if let Some(clock) = self.mirror.maps().clock() {
+            clock.note_agent(now);
+        }
+    }
+
     /// Compares the maps with what was written to them.
     pub fn check_maps(&mut self, reader: Option<&DeviceReader>) {
         self.follow_data_plane();

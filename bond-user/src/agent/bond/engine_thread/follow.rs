@@ -230,6 +230,7 @@ impl Running {
                 Some(DataPlaneEvent::FailedOver(_) | DataPlaneEvent::Ticked(..)) => {
                     self.follower.unfollowed.extend(record);
                 }
+                // The announcer reads what the tick has announced, when its own round is due.
                 Some(DataPlaneEvent::Announced(_)) => {}
                 Some(DataPlaneEvent::HostMacLearned(mac)) => {
                     self.recording.add(Entry::Info(format!("the host behind the port has {mac}")));

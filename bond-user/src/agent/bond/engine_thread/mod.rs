@@ -40,8 +40,9 @@ pub use self::handle::{
 
 /// A shorter difference between the clocks is that of the moments at which they are read.
 const SUSPENSION: Duration = Duration::from_millis(20);
-/// The longest sleep of the thread.
-const SLEEP: Duration = Duration::from_secs(3600);
+/// The longest sleep of the thread: ticks of the clocks take the agent for absent after
+/// [`bond_common::clock::layout::ClockEntry::AGENT_SILENCE`].
+const HEARTBEAT: Duration = Duration::from_millis(100);
 
 struct Loop {
     reader: Option<Arc<DeviceReader>>,
@@ -59,7 +60,7 @@ impl Loop {
     fn run(mut self, inputs: &Receiver<(Time, Input)>, raised: &Receiver<()>) {
         loop {
             let next = self.bonds.values().filter_map(Running::deadline).min();
-            let sleep = next.map_or(SLEEP, |next| next.saturating_sub(now()).min(SLEEP));
+            let sleep = next.map_or(HEARTBEAT, |next| next.saturating_sub(now()).min(HEARTBEAT));
             let input = select_biased! {
                 recv(raised) -> raised => {
                     if raised.is_err() {
@@ -74,6 +75,8 @@ impl Loop {
                 default(sleep) => None,
             };
             self.notice_suspension();
+            let time = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
+            self.bonds.values().for_each(|bond| bond.note_agent(time));
             // Before the input: a request for the status means what happened before.
             self.take_flags();
             if let Some((sent, input)) = input {

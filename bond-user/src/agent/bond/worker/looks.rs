@@ -3,13 +3,16 @@
 use bond_common::abi::{BondEntry, Slot};
 use bond_core::event::Event;
 use nix::errno::Errno;
+use tracing::debug;
 
 use super::{SlaveDevice, Worker};
 use crate::{
     agent::{
         AgentError,
         bond::{
+            clock::{ClockTools, Kept},
             interface::Host,
+            recorder::Entry,
             work::{Jobs, Looks},
         },
     },
@@ -44,6 +47,9 @@ impl Worker {
         if looks.path {
             self.check_path();
         }
+        if looks.path || looks.clock {
+            self.keep_clock().await;
+        }
         if !looks.appeared.is_empty() && !self.record.away().is_empty() {
             let again = Looks { appeared: looks.appeared.clone(), ..Looks::default() };
             let links = self.devices.links(None);
@@ -63,6 +69,20 @@ impl Worker {
         if uppers || addresses {
             let again = Looks { uppers, addresses: looks.addresses, ..Looks::default() };
             jobs.unless_urgent(again, self.look_above(uppers)).await;
+        }
+    }
+
+    /// Has the clock run as it is wanted.
+    pub(super) async fn keep_clock(&mut self) {
+        let proof = self.proof();
+        let Self { clock, devices, data_plane, record, .. } = self;
+        let tools = ClockTools { devices: &**devices, plane: &mut **data_plane, record, proof };
+        match clock.keep(tools).await {
+            Kept::Unchanged => {}
+            Kept::Started => debug!("{}: the clock runs", self.bond),
+            Kept::Restarted => self.recording.warn(wording::CLOCK_RESTARTED),
+            Kept::Stopped => self.recording.add(Entry::Info(wording::CLOCK_STOPPED.to_owned())),
+            Kept::Failed(why) => self.recording.warn(wording::no_clock(&why)),
         }
     }
 

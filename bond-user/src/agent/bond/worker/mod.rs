@@ -29,6 +29,7 @@ use crate::{
         AgentError, LinkEventSource,
         bond::{
             announcer::Announcing,
+            clock::ClockKeeper,
             engine_thread::{BondId, EngineHandle},
             interface::Host,
             path_check::PathCheck,
@@ -105,6 +106,7 @@ pub struct Worker {
     /// With prearm, once there is a slave: the bond's MAC address.
     prearmed: Option<Mac>,
     pub(super) path: PathCheck,
+    clock: ClockKeeper,
     /// Ends the time in which bond0 takes frames with its former MAC address.
     settling: Option<JoinHandle<()>>,
     /// The device above bond0 of which [`Self::warn_of_bridge`] knows already.
@@ -143,6 +145,7 @@ pub struct Parts {
     pub carrier: bool,
     /// Set at each event of a device of the bond.
     pub is_changed: Arc<AtomicBool>,
+    pub clock: ClockKeeper,
 }
 
 /// What is configured beyond the driver's options.
@@ -187,6 +190,7 @@ impl Worker {
             is_above_old: false,
             prearmed,
             path: PathCheck::default(),
+            clock: parts.clock,
             settling: None,
             warned_of: None,
             checked_below: None,
@@ -209,6 +213,10 @@ impl Worker {
                 Job::End(End::Keep { reply }) => {
                     self.recording.finish().await;
                     self.keep_record();
+                    if let Some(clock) = self.mirror.maps().clock() {
+                        // Ticks need not wait until they take the agent for absent.
+                        clock.note_agent(0);
+                    }
                     self.data_plane.keep();
                     let _ = reply.send(());
                     return;
@@ -240,6 +248,10 @@ impl Worker {
             }
             Urgent::SetOptions(options) => self.set_options(&options).await,
             Urgent::SetGuard(guard) => self.wanted.guard = guard,
+            Urgent::SetClock(wanted) => {
+                self.clock.want(wanted);
+                self.keep_clock().await;
+            }
             Urgent::Announced(round) => self.announced(*round).await,
         }
     }

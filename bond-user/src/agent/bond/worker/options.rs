@@ -7,7 +7,7 @@ use super::Worker;
 use crate::{
     agent::{
         AgentError,
-        bond::{guard::GuardState, interface::Host, recorder::Entry},
+        bond::{clock, guard::GuardState, interface::Host, recorder::Entry},
     },
     sys::{
         SysError,
@@ -46,6 +46,8 @@ impl Worker {
             let flags = bond.flags() & !OPTION_FLAGS | option_flags(options, guard);
             bond.with_flags(flags).with_policy(options.fail_over_mac)
         });
+        let (guard, kernel) = (self.wanted.guard, self.data_plane.kernel());
+        self.mirror.update_clock(|entry| clock::follow_options(entry, options, guard, kernel));
         if options.num_grat_arp == 0 {
             self.recording.add(Entry::WithoutAnnouncement);
         }

@@ -17,8 +17,8 @@ use crate::{
         },
         options::slot_of,
     },
-    config::{BondConfig, Guard, SlaveConfig},
-    report::log,
+    config::{BondConfig, Guard, SlaveConfig, WantedClock},
+    report::{log, wording},
     sys::sysctl::PromoteSecondaries,
 };
 
@@ -35,6 +35,12 @@ impl Agent {
         if let Some(guard) = plan.guard {
             match self.set_guard(name, guard).await {
                 Ok(before) => outcome.changed_of(name, format!("guard={guard} (was {before})")),
+                Err(error) => outcome.fail(name, &error),
+            }
+        }
+        if let Some(clock) = plan.clock {
+            match self.set_clock(&plan.wanted, clock) {
+                Ok(()) => outcome.changed(format!("{name}: clock={}", wording::wanted_clock(&clock))),
                 Err(error) => outcome.fail(name, &error),
             }
         }
@@ -204,6 +210,16 @@ impl Agent {
         bond.work.urgent(Urgent::SetGuard(guard));
         bond.work.urgent(Urgent::SetOptions(Box::new(options)));
         Ok(bond.change_goal(|goal| std::mem::replace(&mut goal.config.guard, guard)))
+    }
+
+    /// The bond's task starts or stops the clock when it gets to it.
+    fn set_clock(&self, wanted: &BondConfig, clock: WantedClock) -> Result<(), AgentError> {
+        let bond = self.find(&wanted.name).ok_or_else(|| AgentError::NoSuchBond(wanted.name.to_string()))?;
+        bond.work.urgent(Urgent::SetClock(clock));
+        bond.change_goal(|goal| {
+            (goal.config.clock, goal.config.clock_interval) = (wanted.clock, wanted.clock_interval);
+        });
+        Ok(())
     }
 
     async fn set_mtu(&self, name: &str, mtu: u32) -> Result<(), AgentError> {

@@ -16,7 +16,7 @@ use crate::{
         bond::worker,
         lifecycle::{checks, configured::route_over, create::DEFAULT_MTU},
     },
-    config::{BondConfig, Change, Guard, OnExit, SlaveConfig},
+    config::{BondConfig, Change, Guard, OnExit, SlaveConfig, WantedClock},
     sys::netlink::{Address, KernelRoute},
 };
 
@@ -37,6 +37,7 @@ pub struct ReloadPlan {
     pub slave_options: Vec<SlaveOptionChange>,
     pub on_exit: Option<OnExit>,
     pub guard: Option<Guard>,
+    pub clock: Option<WantedClock>,
     pub host: Option<HostPlan>,
 }
 
@@ -110,6 +111,7 @@ pub fn plan(wanted: BondConfig, observed: ReloadFacts) -> Result<ReloadPlan, Age
     let leaves = goal.unwanted(&wanted, &status).collect();
     let on_exit = Some(wanted.on_exit).filter(|on_exit| *on_exit != goal.config.on_exit);
     let guard = Some(wanted.guard).filter(|guard| *guard != goal.config.guard);
+    let clock = Some(WantedClock::of(&wanted)).filter(|clock| *clock != WantedClock::of(&goal.config));
     let host = plan_host(&goal.config, &wanted, host)?;
     Ok(ReloadPlan {
         wanted,
@@ -122,6 +124,7 @@ pub fn plan(wanted: BondConfig, observed: ReloadFacts) -> Result<ReloadPlan, Age
         slave_options,
         on_exit,
         guard,
+        clock,
         host,
     })
 }
