@@ -80,7 +80,7 @@ fn a_resumed_agent_follows_the_guard() {
     let _turn = beside_others();
     for policy in ["none", "active", "follow"] {
         let lab = lab(Datapath::Tc, Policy::Learning);
-        let xbond = bond(&lab, Datapath::Tc, &[&format!("fail_over_mac={policy}")]);
+        let xbond = bond(&lab, Datapath::Tc, &[&format!("fail_over_mac={policy}"), "clock=off"]);
         let before = SLAVES.map(|name| lab.mac(name).unwrap());
         xbond.pause().unwrap();
         let capture = Capture::start(&lab.switch.netns).unwrap();

@@ -110,6 +110,7 @@ fn a_full_disk_refuses_what_adds_and_releases_what_goes() {
     small.agent.cli_inside(&["down", BOND]).unwrap();
     let after = lab.host.link("enp0s9").unwrap();
     assert_eq!((after.mac, after.mtu), (before.mac, before.mtu));
+    small.fill();
     let reloaded = small.agent.cli_inside(&["reload"]).unwrap_err();
     assert!(reloaded.contains("No space left on device"), "{reloaded}");
     assert!(lab.host.link("bond0-port").is_err(), "a bond that cannot be recorded is not made");

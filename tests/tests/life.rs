@@ -473,7 +473,7 @@ fn malformed_requests_are_answered_and_disturb_no_other() {
     let large = format!(r#"{{"set":[["primary","{}"]]}}"#, "x".repeat(70_000));
     let many = format!(r#"{{"set":[{}["miimon","x"]]}}"#, r#"["miimon","50"],"#.repeat(1_000));
     let table: &[(&str, Vec<u8>, u16, &str)] = &[
-        ("no such path", request("GET /v2/bonds", ""), 404, "GET and POST /v1/bonds"),
+        ("no such path", request("GET /v2/bonds", ""), 404, "GET /v1/bonds, POST /v1/bonds"),
         ("no such method", request("PUT /v1/bonds/bond0", ""), 404, "GET and DELETE /v1/bonds/NAME"),
         ("no such bond", request("GET /v1/bonds/nosuch", ""), 404, "nosuch: no such bond"),
         ("another directory", request("GET /v1/bonds/..%2F..%2Fetc", ""), 422, "cannot be a bond"),

@@ -30,7 +30,7 @@ use xbond_tests::{
 
 /// Starts a bond whose failovers are the agent's: no packet causes one.
 fn unguarded<'lab>(lab: &'lab Lab, options: &[&str]) -> Xbond<'lab> {
-    bond_with(lab, Datapath::Tc, options, &["--guard", "off"])
+    bond_with(lab, Datapath::Tc, &[options, &["clock=off"]].concat(), &["--guard", "off"])
 }
 
 /// Patterns for text that differs from run to run.
@@ -194,6 +194,7 @@ fn show_prints_the_reference_text_and_json_conforms_to_the_schema() {
       host_mac=08:00:27:27:a9:2d mtu=1500 on_exit=down
       ACTIVE: generation N, draining none
       carrier guard off: as configured
+      clock off: as configured
       pins /sys/fs/bpf/xbond/COOKIE/bond0
       files /run/xbond/COOKIE/bond0
       options ad_select=stable all_slaves_active=0 arp_all_targets=any
@@ -409,7 +410,7 @@ fn a_failover_at_adoption_took_as_long_as_it_took() {
     skip_if_unable!();
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
-    let run = || bond_with(&lab, Datapath::Tc, &["miimon=100"], &["--guard", "off"]);
+    let run = || bond_with(&lab, Datapath::Tc, &["miimon=100", "clock=off"], &["--guard", "off"]);
     run().kill().unwrap();
     lab.cut("enp0s8", Cut::Carrier).unwrap();
     let start = Instant::now();
@@ -438,7 +439,7 @@ fn a_failover_of_the_guard_has_a_receipt() {
     skip_if_unable!();
     let _others = common::beside_others();
     let lab = Lab::scenario().unwrap();
-    let xbond = bond(&lab, Datapath::Tc, &["miimon=10000"]);
+    let xbond = bond(&lab, Datapath::Tc, &["miimon=10000", "clock=off"]);
     let guard = common::show(&xbond)["guard"].clone();
     if guard != "on" {
         return skip(&format!("the carrier guard is {guard}"));
@@ -556,6 +557,7 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
       host_mac=08:00:27:27:a9:2d mtu=1500
       ACTIVE: generation N, draining none
       carrier guard off: so the agent left it
+      clock off: so the agent left it
       pins /sys/fs/bpf/xbond/COOKIE/bond0
       files /run/xbond/COOKIE/bond0
       options all_slaves_active=0 fail_over_mac=active

@@ -1,9 +1,10 @@
 //! Reports bonds that no agent manages, from their maps, netlink and found.json.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use bond_common::abi::{
-    ABI_ADOPTED, ABI_VERSION, ActiveWord, BondEntry, FailOverMac, PORT_STATS, SlaveEntry, Slot,
+use bond_common::{
+    abi::{ABI_ADOPTED, ABI_VERSION, ActiveWord, BondEntry, FailOverMac, PORT_STATS, SlaveEntry, Slot},
+    clock::layout::ClockEntry,
 };
 use bond_core::{
     Time,
@@ -176,7 +177,7 @@ impl<'a> Remains<'a> {
     /// Returns a sentence for each thing that an agent would mend, or that nothing mends any more.
     fn warnings(&self, slaves: &[Slave], path_faults: &[String]) -> Vec<String> {
         let name = self.name;
-        let mut warnings = nobody_fails_over(name, slaves, self.entry.has(BondEntry::GUARD));
+        let mut warnings = nobody_fails_over(name, slaves, &self.by_itself());
         if self.record.is_none() {
             warnings.push(format!(
                 "{name}: {}: no agent adopts it, and `xbond down {} --force` removes it without restoring its slaves, and \
@@ -202,6 +203,16 @@ impl<'a> Remains<'a> {
         warnings.extend(path_faults.iter().cloned());
         warnings.extend(self.host_warnings());
         warnings
+    }
+
+    /// Returns the parts of the data plane that fail over.
+    fn by_itself(&self) -> FailsOver {
+        let period = |clock: &ClockEntry| Duration::from_nanos(clock.period);
+        let clock = self.maps.clock().is_some_and(|maps| {
+            let (clock, ticks) = (maps.entry(), maps.ticks());
+            clock.has(ClockEntry::LINKS) && wording::clock_ticks(period(&clock), &ticks, monotonic())
+        });
+        FailsOver { guard: self.entry.has(BondEntry::GUARD), clock }
     }
 
     /// Returns the warnings about the bond's own interface.
@@ -317,12 +328,23 @@ fn path_faults(
     faults.map(sentence).map(|fault| format!("{bond}: {fault}")).collect()
 }
 
+/// The parts of the data plane that fail over without an agent.
+struct FailsOver {
+    guard: bool,
+    clock: bool,
+}
+
 /// Returns warnings about an active slave without a link, for which no failover happens without an agent.
-fn nobody_fails_over(bond: &str, slaves: &[Slave], guard: bool) -> Vec<String> {
+fn nobody_fails_over(bond: &str, slaves: &[Slave], by_itself: &FailsOver) -> Vec<String> {
     let is_active = |slave: &&Slave| slave.state == SlaveState::Active.to_string();
     let Some(active) = slaves.iter().find(is_active) else {
         let up: Vec<_> =
             slaves.iter().filter(|slave| slave.mii_status == "up").map(|slave| slave.name.as_str()).collect();
+        if by_itself.clock && up.is_empty() {
+            return vec![format!(
+                "{bond}: no active slave, and no slave has a link; the first that returns is used"
+            )];
+        }
         let has_link = match up[..] {
             [] => "and no slave has a link".to_owned(),
             [one] => format!("although {one} has a link"),
@@ -336,7 +358,9 @@ fn nobody_fails_over(bond: &str, slaves: &[Slave], guard: bool) -> Vec<String> {
     let dead = format!("{bond}: its active slave {} has no link", active.name);
     vec![if !slaves.iter().any(|slave| slave.mii_status == "up") {
         format!("{dead}, and no other has one; its carrier stays as it is while no agent runs")
-    } else if guard {
+    } else if by_itself.clock {
+        format!("{dead}: the clock moves it to another")
+    } else if by_itself.guard {
         format!("{dead}: the next packet that is sent moves it to another")
     } else {
         format!("{dead}, and the carrier guard is off: it carries nothing until an agent runs")

@@ -94,6 +94,20 @@ pub async fn prepare(devices: &dyn Devices, pair: ClockPair, period: Duration) -
     for end in [pair.sender, pair.receiver] {
         devices.set(end, LinkSetting::Up(true)).await?;
     }
+    await_queue(devices, pair.sender).await
+}
+
+/// Waits until the device has its queue: until the kernel has noticed the carrier (linkwatch), its queue is noop, and a frame
+/// that is sent round is dropped. A queue that is late costs the frames, which the agent puts in again.
+async fn await_queue(devices: &dyn Devices, sender: u32) -> Result<(), SysError> {
+    const LOOKS: u32 = 50;
+    const BETWEEN: Duration = Duration::from_millis(2);
+    for _ in 0..LOOKS {
+        if devices.link_by_index(sender).await?.is_running() {
+            break;
+        }
+        tokio::time::sleep(BETWEEN).await;
+    }
     Ok(())
 }
 

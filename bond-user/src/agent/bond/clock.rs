@@ -89,6 +89,8 @@ pub struct ClockKeeper {
     state: SharedClockState,
     /// TICKS had counted so many at the last check.
     ticks: u64,
+    /// It has ticked since it was started.
+    has_ticked: bool,
     retry: Option<(Instant, Duration)>,
 }
 
@@ -103,7 +105,7 @@ pub struct ClockTools<'a> {
 
 impl ClockKeeper {
     pub fn new(bond: BondName, wanted: WantedClock) -> Self {
-        Self { bond, wanted, state: SharedClockState::default(), ticks: 0, retry: None }
+        Self { bond, wanted, state: SharedClockState::default(), ticks: 0, has_ticked: false, retry: None }
     }
 
     /// Has the clock run so from the next check on.
@@ -128,6 +130,7 @@ impl ClockKeeper {
         if self.wanted.clock == config::Clock::Off {
             return self.stop(&mut tools).await;
         }
+        self.has_ticked |= was_on && is_ticking;
         if was_on && is_ticking || self.retry.is_some_and(|(at, _)| Instant::now() < at) {
             return Kept::Unchanged;
         }
@@ -135,7 +138,7 @@ impl ClockKeeper {
             Ok(()) => {
                 self.retry = None;
                 self.state.set(ClockState::On);
-                if was_on { Kept::Restarted } else { Kept::Started }
+                if std::mem::take(&mut self.has_ticked) { Kept::Restarted } else { Kept::Started }
             }
             Err(error) => {
                 let wait = self.retry.map_or(FIRST_RETRY, |(_, wait)| (2 * wait).min(LAST_RETRY));

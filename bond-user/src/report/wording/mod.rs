@@ -360,11 +360,17 @@ pub fn clock(entry: &ClockEntry, ticks: &TickEntry, off: Option<&str>, now: Dura
         return format!("off: {}", off.unwrap_or("so the agent left it"));
     }
     let silent = now.saturating_sub(Duration::from_nanos(ticks.last));
-    if silent > period * 4 + Duration::from_millis(50) {
+    if !clock_ticks(period, ticks, now) {
         let for_long = if ticks.ticks == 0 { String::new() } else { format!(" for {}", in_seconds(silent)) };
         return format!("stands still{for_long}: an idle bond does not fail over without an agent");
     }
     format!("on, every {} ms", period.as_millis())
+}
+
+/// Returns whether the last tick of a clock with this period was not too long before `now`.
+pub fn clock_ticks(period: Duration, ticks: &TickEntry, now: Duration) -> bool {
+    let silent = now.saturating_sub(Duration::from_nanos(ticks.last));
+    !period.is_zero() && silent <= period * 4 + Duration::from_millis(50)
 }
 
 fn in_seconds(time: Duration) -> String {
