@@ -50,8 +50,22 @@ pub fn tick(ctx: &TcContext) -> i32 {
     if announce(ctx, clock, state, now) && write_again(ctx, frame).is_none() {
         return TC_ACT_SHOT;
     }
+    send_round(ctx, clock.sender as u32)
+}
+
+/// Sends the frame round again, and returns the action.
+///
+/// The first lap is of a frame that still belongs to the socket that the agent put it in by. A socket holds its network
+/// namespace, which would then never end: a copy, which belongs to none, goes on in its place.
+#[inline(always)]
+fn send_round(ctx: &TcContext, sender: u32) -> i32 {
+    // SAFETY: the context is this program's.
+    let has_socket = unsafe { !(*ctx.skb.skb).__bindgen_anon_2.sk.is_null() };
+    if has_socket && ctx.clone_redirect(sender, 0).is_ok() {
+        return TC_ACT_SHOT;
+    }
     // SAFETY: a helper without pointers.
-    let action = unsafe { bpf_redirect(clock.sender as u32, 0) };
+    let action = unsafe { bpf_redirect(sender, 0) };
     if action == TC_ACT_REDIRECT as i64 { TC_ACT_REDIRECT } else { TC_ACT_SHOT }
 }
 

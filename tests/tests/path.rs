@@ -526,7 +526,7 @@ fn without_an_agent_show_reports_that_no_slave_will_become_active() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
-    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let xbond = bond(&lab, Datapath::Tc, &["clock=off"]);
     for name in SLAVES {
         lab.cut(name, Cut::Carrier).unwrap();
     }
