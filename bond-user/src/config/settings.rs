@@ -198,6 +198,11 @@ impl WantedClock {
         let period = Duration::from_millis(config.clock_interval.unwrap_or(CLOCK_INTERVAL).into());
         Self { clock: config.clock, period }
     }
+
+    /// Returns the period, None if no clock is wanted.
+    pub fn wanted_period(&self) -> Option<Duration> {
+        Some(self.period).filter(|_| self.clock == Clock::Auto)
+    }
 }
 
 const fn literal<K: Kind>(_: &K) -> LiteralKind {

@@ -269,10 +269,7 @@ async fn bond(
         port: port.map_or_else(|| format!("ifindex {}", entry.port_ifindex()), |port| port.name.clone()),
         port_ifindex: entry.port_ifindex(),
         guard: if guard { "on" } else { "off: so the agent left it" }.to_owned(),
-        clock: match maps.clock() {
-            Some(maps) => wording::clock(&maps.entry(), &maps.ticks(), None, monotonic()),
-            None => wording::NO_CLOCK_MAPS.to_owned(),
-        },
+        clock: clock_text(maps),
         mtu: mtu(&counted, host.map(|host| host.ifindex), entry.port_ifindex()),
         on_exit: None,
         pins: paths.shown_pins_of(name).display().to_string(),
@@ -326,6 +323,13 @@ fn path_faults(
         Fault::Unknown { what, why } => PathFault::Unknown { what, why },
     };
     faults.map(sentence).map(|fault| format!("{bond}: {fault}")).collect()
+}
+
+fn clock_text(maps: &Maps) -> String {
+    match maps.clock() {
+        Some(maps) => wording::clock(&maps.entry(), &maps.ticks(), None, monotonic()),
+        None => wording::NO_CLOCK_MAPS.to_owned(),
+    }
 }
 
 /// The parts of the data plane that fail over without an agent.

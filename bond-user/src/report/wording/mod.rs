@@ -11,7 +11,6 @@ use bond_core::{
 };
 
 use crate::{
-    config::{self, WantedClock},
     report::receipt::{Announcement, Announcer},
     sys::{conflicts::Conflict, found::Found},
 };
@@ -344,12 +343,9 @@ pub fn no_clock(why: &str) -> String {
 /// The state of a clock of a bond that an earlier version has left.
 pub const NO_CLOCK_MAPS: &str = "off: an earlier version of xbond has made the bond";
 
-/// Returns what a configuration says of the clock: `off`, or `auto, every 10 ms`.
-pub fn wanted_clock(clock: &WantedClock) -> String {
-    match clock.clock {
-        config::Clock::Off => "off".to_owned(),
-        config::Clock::Auto => format!("auto, every {} ms", clock.period.as_millis()),
-    }
+/// Returns what a configuration says of the clock: `off`, or `auto, every 10 ms`. `period` is None for a clock that is off.
+pub fn wanted_clock(period: Option<Duration>) -> String {
+    period.map_or_else(|| "off".to_owned(), |period| format!("auto, every {} ms", period.as_millis()))
 }
 
 /// Returns the state of a clock: `on, every 10 ms`, `off: as configured` or `stands still for 3 s`. `off` is the reason why it

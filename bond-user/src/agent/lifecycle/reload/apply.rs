@@ -40,7 +40,9 @@ impl Agent {
         }
         if let Some(clock) = plan.clock {
             match self.set_clock(&plan.wanted, clock) {
-                Ok(()) => outcome.changed(format!("{name}: clock={}", wording::wanted_clock(&clock))),
+                Ok(()) => {
+                    outcome.changed(format!("{name}: clock={}", wording::wanted_clock(clock.wanted_period())))
+                }
                 Err(error) => outcome.fail(name, &error),
             }
         }
