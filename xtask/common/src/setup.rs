@@ -27,11 +27,12 @@ const DEBIAN_LLVM_PACKAGE: &str = "llvm-22-dev";
 const LINKER_RELEASES: &str = "https://github.com/aya-rs/bpf-linker/releases/download";
 
 /// Programs that the build, the tests and the lab call, and the Debian packages that contain them.
-const TOOLS: [(&str, &str); 11] = [
+const TOOLS: [(&str, &str); 12] = [
     ("cc", "gcc"),
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("bridge", "iproute2"),
+    ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),

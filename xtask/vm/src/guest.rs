@@ -13,16 +13,11 @@ use anyhow::{Context as _, Result, ensure};
 use super::{cache, kernel::Kernel};
 use xtask_common::machine;
 
-/// Modules and their parameters, each after those on which it depends.
-const MODULES: [(&str, &str); 25] = [
-    ("llc", ""),
-    ("stp", ""),
+/// Modules and their parameters; those on which they depend are added ahead of them.
+const MODULES: [(&str, &str); 17] = [
     ("bridge", ""),
-    ("garp", ""),
-    ("mrp", ""),
     ("8021q", ""),
     ("veth", ""),
-    ("tls", ""),
     // Without a bond0 in the first namespace.
     ("bonding", "max_bonds=0"),
     ("team", ""),
@@ -35,17 +30,14 @@ const MODULES: [(&str, &str); 25] = [
     ("act_mirred", ""),
     ("sch_netem", ""),
     ("sch_tbf", ""),
-    ("dca", ""),
-    ("i2c-algo-bit", ""),
-    ("pps_core", ""),
-    ("ptp", ""),
+    ("nf_tables", ""),
     ("e1000e", ""),
     ("igb", ""),
 ];
 
 /// Programs that tests and scenarios call.
-const PROGRAMS: [&str; 12] = [
-    "ip", "bridge", "tc", "ethtool", "ping", "tcpdump", "bpftool", "nsenter", "setpriv", "prlimit",
+const PROGRAMS: [&str; 13] = [
+    "ip", "bridge", "tc", "nft", "ethtool", "ping", "tcpdump", "bpftool", "nsenter", "setpriv", "prlimit",
     "unshare", "curl",
 ];
 /// tcpdump switches to the user of this name.
@@ -82,15 +74,32 @@ impl Guest {
             let path = machine::find(program).with_context(|| format!("no {program}"))?;
             guest.add_program(&path, &format!("bin/{program}"))?;
         }
-        let mut order = String::new();
+        let mut order = Vec::new();
         for (name, parameters) in MODULES {
-            if let Some(module) = kernel.module(name)? {
-                fs::write(guest.root.join("modules").join(format!("{name}.ko")), module)?;
-                order.push_str(&format!("{name} {parameters}\n"));
-            }
+            guest.add_module(kernel, (name, parameters), &mut order)?;
         }
-        fs::write(guest.root.join("modules/order"), order)?;
+        let lines: String = order.iter().map(|(name, parameters)| format!("{name} {parameters}\n")).collect();
+        fs::write(guest.root.join("modules/order"), lines)?;
         Ok(guest)
+    }
+
+    /// Adds a module after those on which it depends, unless it was added before or is no module of this kernel.
+    fn add_module(
+        &self,
+        kernel: &Kernel,
+        (name, parameters): (&str, &str),
+        order: &mut Vec<(String, String)>,
+    ) -> Result<()> {
+        if order.iter().any(|(added, _)| added == name) {
+            return Ok(());
+        }
+        let Some(module) = kernel.module(name)? else { return Ok(()) };
+        for dependency in dependencies(&module) {
+            self.add_module(kernel, (&dependency, ""), order)?;
+        }
+        fs::write(self.root.join("modules").join(format!("{name}.ko")), module)?;
+        order.push((name.to_owned(), parameters.to_owned()));
+        Ok(())
     }
 
     /// Adds a file at `path`, which is relative to the guest's root.
@@ -146,9 +155,31 @@ impl Guest {
     }
 }
 
+/// Returns the names of the modules on which a module depends, from its section .modinfo: strings with a NUL after
+/// each.
+fn dependencies(module: &[u8]) -> Vec<String> {
+    let mut strings = module.split(|byte| *byte == 0).filter_map(|string| string.strip_prefix(b"depends="));
+    let names = String::from_utf8_lossy(strings.next().unwrap_or_default()).into_owned();
+    names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
 impl Drop for Guest {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.root);
         let _ = fs::remove_file(self.root.with_extension("cpio"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_modules_dependencies_are_those_of_its_modinfo() {
+        let module = |depends: &str| format!("\x7fELF\0license=GPL\0{depends}retpoline=Y\0").into_bytes();
+        let of = |depends: &str| dependencies(&module(depends));
+        assert_eq!(of("depends=nfnetlink,libcrc32c\0"), ["nfnetlink", "libcrc32c"]);
+        assert_eq!(of("depends=\0"), [""; 0]);
+        assert_eq!(of(""), [""; 0], "built without modules that depend on others");
     }
 }

@@ -76,10 +76,11 @@ impl Kernel {
         self.directory.join("vmlinux")
     }
 
-    /// Returns the uncompressed module of this name, if the kernel has it as a module.
+    /// Returns the uncompressed module of this name, if the kernel has it as a module. `-` and `_` are the same in
+    /// the names of modules.
     pub fn module(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let Some(path) = find(&self.directory.join("root"), &|file| {
-            file.split_once(".ko").is_some_and(|(stem, _)| stem == name)
+            file.split_once(".ko").is_some_and(|(stem, _)| stem.replace('-', "_") == name)
         }) else {
             return Ok(None);
         };

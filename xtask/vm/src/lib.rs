@@ -311,9 +311,7 @@ fn tests(arguments: &TestArguments) -> Result<ExitCode> {
     let start = Instant::now();
     let kernel = Kernel::provide(&arguments.kernel, Flavour::Cloud)?;
     let xbond = machine::xbond()?;
-    let mut programs = test_programs()?;
-    programs.retain(|(name, _)| arguments.programs.is_empty() || arguments.programs.contains(name));
-    ensure!(!programs.is_empty(), "no such test program");
+    let mut programs = test_programs(&arguments.programs)?;
     // The longest first, so that none runs alone at the end.
     programs.sort_by_key(|(name, _)| LONGEST.iter().position(|long| long == name).unwrap_or(LONGEST.len()));
 
@@ -381,10 +379,12 @@ pub fn bench(kernel: &str, program: &Path, arguments: &[&str]) -> Result<(String
     Ok((version, result.lines))
 }
 
-/// Returns the programs of `cargo test -p xbond-tests`, by name. Optimised, for an emulated processor.
-fn test_programs() -> Result<Vec<(String, PathBuf)>> {
+/// Builds these programs of `cargo test -p xbond-tests`, or all if none is named; returns them by name. Optimised, for
+/// an emulated processor.
+fn test_programs(wanted: &[String]) -> Result<Vec<(String, PathBuf)>> {
     let mut cargo = machine::cargo();
     cargo.args(["test", "--no-run", "--release", "--package", "xbond-tests", "--message-format=json"]);
+    cargo.args(wanted.iter().flat_map(|name| ["--test", name]));
     let output = cargo.stderr(std::process::Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "`cargo test --no-run`: {}", output.status);
     let mut programs = Vec::new();
