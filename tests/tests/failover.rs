@@ -10,8 +10,8 @@ use std::{
 };
 
 use common::{
-    BOND, DATAPATHS, SLAVES, alone, beside_others, bond, bond_with, builder, eventually, lab, meet, show,
-    skip, slave, traffic, wait_for_active, wait_for_status,
+    BOND, DATAPATHS, SLAVES, alone, beside_others, bond, bond_with, builder, eventually, lab, meet, rate,
+    show, skip, slave, traffic, wait_for_active, wait_for_status,
 };
 use serde_json::json;
 use xbond_tests::{
@@ -21,8 +21,6 @@ use xbond_tests::{
     skip_if_unable, time_is_no_measure,
 };
 
-/// Packets per second in each direction.
-const RATE: u32 = 10_000;
 const DIRECTIONS: [&str; 2] = ["to peer", "to host"];
 
 /// Prints the result of a flow: `cargo test -- --nocapture`.
@@ -76,15 +74,15 @@ fn planned_switches(datapath: Datapath, fail_over_mac: &str) -> [FlowReport; 2] 
     let lab = lab(datapath, Policy::Learning);
     let xbond = bond(&lab, datapath, &[&format!("fail_over_mac={fail_over_mac}")]);
 
-    let still = traffic(&lab, RATE);
-    still.wait_for_more(u64::from(RATE) / 2).unwrap();
+    let still = traffic(&lab, rate());
+    still.wait_for_more(u64::from(rate()) / 2).unwrap();
     let still = still.stop().unwrap();
     for (direction, report) in DIRECTIONS.iter().zip(&still) {
         assert_whole(&format!("{what}, no switch, {direction}"), report);
     }
 
-    let traffic = traffic(&lab, RATE);
-    traffic.wait_for_more(u64::from(RATE) / 10).unwrap();
+    let traffic = traffic(&lab, rate());
+    traffic.wait_for_more(u64::from(rate()) / 10).unwrap();
     let mut times = Vec::new();
     let mut active = SLAVES[0];
     for _ in 0..switches() {
@@ -93,7 +91,7 @@ fn planned_switches(datapath: Datapath, fail_over_mac: &str) -> [FlowReport; 2] 
         xbond.set(BOND, &format!("active_slave={active}")).unwrap();
         assert_eq!(show(&xbond)["active_slave"], active);
         // Longer than the old slave keeps delivering.
-        traffic.wait_for_more(u64::from(RATE) / 4).unwrap();
+        traffic.wait_for_more(u64::from(rate()) / 4).unwrap();
     }
     let reports = traffic.stop().unwrap();
     for report in &reports {
@@ -180,11 +178,11 @@ fn outages(datapath: Datapath, wire: Wire, events: LinkEvents) -> [Outages; 2] {
     let mut outages = [Vec::new(), Vec::new()];
     let mut active = SLAVES[0];
     for number in 0..cuts() {
-        let traffic = traffic(&lab, RATE);
-        traffic.wait_for_more(u64::from(RATE) / 20).unwrap();
+        let traffic = traffic(&lab, rate());
+        traffic.wait_for_more(u64::from(rate()) / 20).unwrap();
         let event = lab.cut(active, Cut::Carrier).unwrap();
         wait_for_active(&xbond, other(active));
-        traffic.wait_for_more(u64::from(RATE) / 20).unwrap();
+        traffic.wait_for_more(u64::from(rate()) / 20).unwrap();
         let reports = traffic.stop().unwrap();
         tell(&format!("{what}, cut {number}"), &reports);
         for ((direction, report), outages) in DIRECTIONS.iter().zip(&reports).zip(&mut outages) {
