@@ -20,9 +20,14 @@ use common::{
     wait_for_active,
 };
 use serde_json::Value;
-use xbond_tests::{Cut, Lab, PEER_V4, Policy, Xbond, has_tcx, lab::Datapath, skip_if_unable, xbond::cli};
+use xbond_tests::{
+    Cut, Lab, PEER_V4, Policy, Xbond, has_tcx, lab::Datapath, skip, skip_if_unable, xbond::cli,
+};
 
 const PORT: &str = "bond0-port";
+
+/// Filters that were removed have a test of their own.
+const NO_LINKS: &str = "before Linux 6.6 programs of tc are filters, without links";
 
 const METRICS: &str = "127.0.0.1:9100";
 
@@ -64,6 +69,7 @@ fn programs_that_were_detached_are_attached_again() {
     let _turn = beside_others();
     for datapath in DATAPATHS {
         if datapath == Datapath::Tc && !has_tcx() {
+            skip(NO_LINKS);
             continue;
         }
         for pair in ["netkit", "veth"] {
@@ -79,10 +85,10 @@ fn programs_that_were_detached_are_attached_again() {
             let links = ["slave0_rx_link", "slave1_rx_link", "port_tx_link", "bond_tx_link"];
             let others = ["slave0_local_link", "slave1_local_link", "port_egress_link", "bond_egress_link"];
             let others = others.map(|link| pin(&lab, link));
-            let has = if datapath == Datapath::Xdp {
-                [true, true, true, false]
-            } else {
-                [false, false, true, pair == "veth"]
+            let has = match datapath {
+                _ if !has_tcx() => [false; 4],
+                Datapath::Xdp => [true, true, true, false],
+                Datapath::Tc => [false, false, true, pair == "veth"],
             };
             assert_eq!(others.each_ref().map(|link| link.exists()), has, "{} {pair}", datapath.name());
             for link in links.iter().map(|link| pin(&lab, link)).filter(|link| link.exists()) {
@@ -137,7 +143,7 @@ fn programs() -> aya::Ebpf {
 fn programs_that_were_replaced_in_their_links_are_restored() {
     skip_if_unable!();
     if !has_tcx() {
-        return;
+        return skip(NO_LINKS);
     }
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -170,7 +176,8 @@ fn pins_that_were_removed_are_pinned_again() {
         };
         let all = pins();
         assert!(all.contains("slave0_rx_prog") && all.contains("EVENTS"), "{all:?}");
-        for name in ["ACTIVE", "TX_PORTS", "slave0_rx_link", "port_tx_prog"].map(str::to_owned) {
+        let slave = if datapath == Datapath::Xdp || has_tcx() { "slave0_rx_link" } else { "slave0_rx_prog" };
+        for name in ["ACTIVE", "TX_PORTS", slave, "port_tx_prog"].map(str::to_owned) {
             let said = format!("the pin {name} was removed by another process; restored");
             restored(&lab, &xbond, &name, &said, || fs::remove_file(directory.join(&name)).unwrap());
             eventually(&name, pins, |pins| *pins == all);
@@ -196,7 +203,7 @@ fn pins_that_were_removed_are_pinned_again() {
 fn programs_ahead_of_the_bonds_are_reported_once() {
     skip_if_unable!();
     if !has_tcx() {
-        return;
+        return skip(NO_LINKS);
     }
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -504,7 +511,11 @@ fn a_fault_that_cannot_be_restored_is_reported() {
 fn without_an_agent_show_names_programs_that_were_detached() {
     skip_if_unable!();
     let _turn = beside_others();
-    for datapath in DATAPATHS.into_iter().filter(|datapath| *datapath == Datapath::Xdp || has_tcx()) {
+    for datapath in DATAPATHS {
+        if datapath == Datapath::Tc && !has_tcx() {
+            skip(NO_LINKS);
+            continue;
+        }
         let lab = lab(datapath, Policy::Learning);
         let xbond = bond(&lab, datapath, &[]);
         xbond.kill().unwrap();
