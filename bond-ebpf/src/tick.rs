@@ -13,9 +13,9 @@ use bond_common::{
     abi::{ActiveWord, Slot},
     clock::{
         announce::{Pace, Turn},
-        decide::{Cause, Seen, Situation, decide},
+        decide::{Cause, LinkTimes, Situation, decide},
         frame::{ClockFrame, FRAMES, LENGTH},
-        layout::{ANNOUNCE_BYTES, AnnounceList, ClockEntry, TickEntry},
+        layout::{ANNOUNCE_BYTES, AnnounceList, ClockEntry, Lap, TickEntry},
     },
     event::{DataPlaneEvent, EventRecord, Round},
     wire::{Frame as _, stamp_source},
@@ -88,24 +88,35 @@ fn resize(ctx: &TcContext, length: u32) -> Option<()> {
 fn take(ctx: &TcContext, state: &mut TickEntry, now: u64) -> Option<ClockFrame> {
     let mut packet = SkbPacket::new(ctx);
     let frame = ClockFrame::read(&packet)?;
-    let lap = state.frames.get_mut(frame.number as usize)?;
-    if frame.sequence != lap.sequence {
+    let ticks = state.ticks + 1;
+    let lap = lap(state, frame.number)?;
+    if frame.number >= FRAMES as u8 || frame.sequence != lap.sequence {
         return None;
     }
     let next = ClockFrame { sequence: frame.sequence.wrapping_add(1), ..frame };
     next.write(&mut packet)?;
-    state.ticks += 1;
-    state.last = now;
     lap.sequence = next.sequence;
-    lap.tick = state.ticks;
+    lap.tick = ticks;
+    state.ticks = ticks;
+    state.last = now;
     Some(next)
+}
+
+/// Returns the state of a frame; of another frame if there is none of this number.
+#[inline(always)]
+fn lap(state: &mut TickEntry, number: u8) -> Option<&mut Lap> {
+    // A bound that the compiler has derived is unknown to the verifiers of some kernels (6.1) when the number was on the
+    // stack since then. What is read from the stack once more is unknown to the compiler, too, and it keeps the mask.
+    // SAFETY: an argument of this function.
+    let number = unsafe { (&raw const number).read_volatile() };
+    state.frames.get_mut(number as usize % FRAMES)
 }
 
 /// Sends a copy of this frame as the other one, if that is lost. If it was only late, one of the two is refused.
 #[inline(always)]
 fn put_in_other(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, frame: ClockFrame) {
     let number = (frame.number + 1) % FRAMES as u8;
-    let Some(&other) = state.frames.get(number as usize) else { return };
+    let Some(&mut other) = lap(state, number) else { return };
     if !state.has_lost(&other) {
         return;
     }
@@ -114,8 +125,9 @@ fn put_in_other(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, fram
     if copy.write(&mut packet).is_some() && ctx.clone_redirect(clock.sender as u32, 0).is_ok() {
         state.injected += 1;
     }
-    if let Some(lap) = state.frames.get_mut(number as usize) {
-        lap.tick = state.ticks;
+    let ticks = state.ticks;
+    if let Some(lap) = lap(state, number) {
+        lap.tick = ticks;
     }
     // What cannot be written is refused at the next tick, and the copy puts it in again.
     let _ = frame.write(&mut packet);
@@ -124,7 +136,7 @@ fn put_in_other(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, fram
 /// Checks the slaves' devices, and changes ACTIVE if that follows.
 #[inline(always)]
 fn check_links(clock: &ClockEntry, state: &mut TickEntry, now: u64) {
-    state.links.update(see(), now);
+    see(&mut state.links, now);
     let (Some(word), Some(guard)) = (maps::active_word(), maps::guard()) else { return };
     // SAFETY: a map value lives as long as the program runs; each of its words is read with one load.
     let entry = unsafe { guard.read_volatile() };
@@ -153,37 +165,22 @@ fn record(now: u64, next: ActiveWord, cause: Cause) {
     maps::send(EventRecord::new(now, DataPlaneEvent::Ticked(next, cause)));
 }
 
-/// Reads the devices of all slots.
+/// Checks the devices of all slots.
 #[inline(always)]
-fn see() -> Seen {
-    let mut seen = Seen::default();
+fn see(links: &mut LinkTimes, now: u64) {
     let mut index = 0;
     while index < 16 {
-        match link_of(index) {
-            UP => seen.up |= 1 << index,
-            DOWN => seen.down |= 1 << index,
-            _ => {}
-        }
+        see_slot(links, index, now);
         index += 1;
     }
-    seen
 }
 
-/// Results of [`link_of`].
-const UNKNOWN: u64 = 0;
-const UP: u64 = 1;
-const DOWN: u64 = 2;
-
-/// Returns whether a slot's device has a link. A separate function, so that the loop stays short. Functions of BPF take and
-/// return numbers.
+/// Stores whether a slot's device has a link. A separate function, so that the loop stays short, without a result: the
+/// verifiers of some kernels (6.1) would follow each combination of 16 results.
 #[inline(never)]
-fn link_of(index: u64) -> u64 {
-    let slave = Slot::new(index as u8).and_then(maps::slave);
-    match slave.map_or(Some(false), device::link) {
-        Some(true) => UP,
-        Some(false) => DOWN,
-        None => UNKNOWN,
-    }
+fn see_slot(links: &mut LinkTimes, index: u64, now: u64) {
+    let Some(slot) = Slot::new(index as u8) else { return };
+    links.see(slot, maps::slave(slot).map_or(Some(false), device::link), now);
 }
 
 /// Sends what is due of a round of announcements. Returns whether the frame was used for that, and must be written again.
