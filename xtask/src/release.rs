@@ -21,8 +21,9 @@ const TESTED: [&str; 4] = ["6.1", "6.12", "6.18", "newest"];
 
 /// Test programs with results that depend on the kernel: programs, hooks, devices, routes. The others test the
 /// agent's own logic; the guest of one kernel and CI's machine run them.
-const OF_THE_KERNEL: [&str; 15] = [
+const OF_THE_KERNEL: [&str; 16] = [
     "prog_run",
+    "tick",
     "scenario",
     "failover",
     "traffic",
@@ -180,6 +181,14 @@ mod tests {
         let some = lines(&["6.1", COMPARED], &[Part::VmTests]);
         assert!(some[0].starts_with("vm tests --kernel 6.1 --program prog_run --program "), "{some:?}");
         assert_eq!(some[1..], ["vm tests --kernel 6.12"]);
+    }
+
+    #[test]
+    fn programs_of_the_kernel_are_test_programs() {
+        let tests = machine::root().join("tests/tests");
+        let unknown: Vec<_> =
+            OF_THE_KERNEL.iter().filter(|name| !tests.join(format!("{name}.rs")).is_file()).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
     }
 
     #[test]
