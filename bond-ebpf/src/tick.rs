@@ -196,11 +196,12 @@ fn announce(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u64
     }
     if state.sending == 0 {
         let pace = Pace { now, claimed_at: state.claimed_at, interval: clock.round_interval };
-        let waits = is_new && !clock.agent_is_absent(now);
+        // An agent that runs has the time of one tick for the first round, and sends the others.
+        let waits = !clock.agent_is_absent(now) && (is_new || turn.is_of(word));
         if waits || !turn.is_due(word, clock.rounds as u8, pace) {
             return false;
         }
-        if maps::exchange_turn(turn, turn.claim(word)).is_err() {
+        if maps::exchange_turn(turn, turn.claim(word, clock.rounds as u8)).is_err() {
             // The agent was faster.
             return false;
         }

@@ -6,8 +6,8 @@ use crate::abi::ActiveWord;
 /// compare-and-swap of this word before they send it, so that each round is sent once.
 ///
 /// ```text
-///  63           32 31    24 23    16 15        0
-/// | generation    | switches| rounds | zero     |
+///  63           32 31    24 23    16 15    8 7   0
+/// | generation    | switches| rounds | wanted | 0  |
 /// ```
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -39,22 +39,29 @@ impl Turn {
         (self.0 >> 16) as u8
     }
 
+    /// Returns the number of rounds that were wanted when the first was claimed.
+    pub const fn wanted(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
     /// Returns whether the rounds are of the failover that led to `word`.
     pub const fn is_of(self, word: ActiveWord) -> bool {
         self.switches() == word.switches()
     }
 
-    /// Returns the turn that claims the next round: the first after a failover, else the one after those that were claimed.
+    /// Returns the turn that claims the next round: the first of `wanted` after a failover, else the one after those that were
+    /// claimed. A number that is set later is that of the next failover.
     #[must_use]
-    pub const fn claim(self, word: ActiveWord) -> Self {
-        let rounds = if self.is_of(word) { self.rounds().saturating_add(1) } else { 1 };
-        Self((word.generation() as u64) << 32 | (word.switches() as u64) << 24 | (rounds as u64) << 16)
+    pub const fn claim(self, word: ActiveWord, wanted: u8) -> Self {
+        let (rounds, wanted) =
+            if self.is_of(word) { (self.rounds().saturating_add(1), self.wanted()) } else { (1, wanted) };
+        let (generation, switches) = (word.generation() as u64, word.switches() as u64);
+        Self(generation << 32 | switches << 24 | (rounds as u64) << 16 | (wanted as u64) << 8)
     }
 
     /// Returns whether the tick sends a round now. The first round is due at once, each other one `interval` after the last.
     ///
-    /// `wanted` is the number of rounds of a failover, `claimed_at` the time of the last claim, both times in nanoseconds of
-    /// CLOCK_MONOTONIC.
+    /// `wanted` is the number of rounds of a failover that is not announced yet.
     pub const fn is_due(self, word: ActiveWord, wanted: u8, pace: Pace) -> bool {
         if word.active().is_none() || wanted == 0 {
             return false;
@@ -62,7 +69,7 @@ impl Turn {
         if !self.is_of(word) {
             return true;
         }
-        self.rounds() < wanted && pace.now.wrapping_sub(pace.claimed_at) >= pace.interval
+        self.rounds() < self.wanted() && pace.now.wrapping_sub(pace.claimed_at) >= pace.interval
     }
 }
 
@@ -105,23 +112,25 @@ mod tests {
         let word = active(ActiveWord::default(), 0);
         let first = Turn::default();
         assert!(first.is_due(word, 1, pace(100)) && !first.is_due(word, 0, pace(100)));
-        let second = first.claim(word);
+        let second = first.claim(word, 2);
         assert_eq!((second.rounds(), second.generation(), second.is_of(word)), (1, 1, true));
-        for (now, wanted, due) in [(149, 2, false), (150, 2, true), (150, 1, false)] {
+        for (now, wanted, due) in [(149, 2, false), (150, 2, true), (150, 1, true), (150, 0, false)] {
             assert_eq!(second.is_due(word, wanted, pace(now)), due, "{wanted} rounds at {now}");
         }
-        assert_eq!(second.claim(word).rounds(), 2);
+        let third = second.claim(word, 9);
+        assert_eq!((third.rounds(), third.wanted()), (2, 2));
+        assert!(!third.is_due(word, 9, pace(1000)), "more are wanted of the next failover");
     }
 
     #[test]
     fn a_change_of_usable_slots_is_not_announced_and_one_there_and_back_is() {
         let word = active(ActiveWord::default(), 0);
-        let turn = Turn::default().claim(word);
+        let turn = Turn::default().claim(word, 1);
         let usable = word.next(Slot::new(0), None, 1);
         assert!(!turn.is_due(usable, 1, pace(1000)));
         let back = active(active(word, 1), 0);
         assert!(turn.is_due(back, 1, pace(100)));
-        assert_eq!(turn.claim(back).rounds(), 1);
+        assert_eq!(turn.claim(back, 1).rounds(), 1);
     }
 
     #[test]

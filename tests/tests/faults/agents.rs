@@ -137,6 +137,7 @@ fn a_stopped_agent_leaves_a_receipt_for_each_failover_of_the_guard() {
     for (policy, is_killed) in [("none", false), ("active", false), ("follow", false), ("active", true)] {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let file = file(policy, &SLAVES);
+        write_file(&file, policy, &SLAVES, "clock = \"off\"\n");
         let mut xbond = run(&lab, &file);
         meet(&lab);
         if show(&xbond)["guard"] != "on" {
@@ -185,7 +186,7 @@ fn failovers_beyond_what_the_buffer_holds_are_counted() {
     let _turn = beside_others();
     const TIMES: usize = 140;
     let lab = lab(Datapath::Tc, Policy::Learning);
-    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let xbond = bond(&lab, Datapath::Tc, &["clock=off"]);
     let before = guard_receipts(&lab).len();
     xbond.pause().unwrap();
     fail_over_in_the_kernel(&lab, TIMES);

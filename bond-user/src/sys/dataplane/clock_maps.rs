@@ -67,6 +67,7 @@ impl ClockMaps {
     /// `now` is CLOCK_MONOTONIC of the machine in nanoseconds.
     pub fn claim(&self, word: ActiveWord, round: u8, now: u64) -> bool {
         let turn = self.ticks.word(0, TickEntry::TURN);
+        let wanted = u8::try_from(self.entry().rounds).unwrap_or(u8::MAX);
         let mut seen = turn.load(Ordering::Acquire);
         loop {
             let known = Turn::from_bits(seen);
@@ -74,7 +75,12 @@ impl ClockMaps {
             if known.is_of(word) && known.rounds() >= round && round < u8::MAX {
                 return false;
             }
-            match turn.compare_exchange(seen, known.claim(word).bits(), Ordering::AcqRel, Ordering::Acquire) {
+            match turn.compare_exchange(
+                seen,
+                known.claim(word, wanted).bits(),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
                 Ok(_) => break,
                 Err(other) => seen = other,
             }
