@@ -194,6 +194,10 @@ fn announce(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u64
         // Its slave is not active any more.
         finish(state, turn, now);
     }
+    if clock.rounds == 0 && !turn.is_of(word) {
+        let _ = maps::exchange_turn(turn, turn.skip(word));
+        return false;
+    }
     if state.sending == 0 {
         let pace = Pace { now, claimed_at: state.claimed_at, interval: clock.round_interval };
         // An agent that runs has the time of one tick for the first round, and sends the others.

@@ -59,6 +59,12 @@ impl Turn {
         Self(generation << 32 | switches << 24 | (rounds as u64) << 16 | (wanted as u64) << 8)
     }
 
+    /// Returns the turn after a failover of which no round is wanted: one that is wanted later is of the next failover.
+    #[must_use]
+    pub const fn skip(self, word: ActiveWord) -> Self {
+        Self((word.generation() as u64) << 32 | (word.switches() as u64) << 24)
+    }
+
     /// Returns whether the tick sends a round now. The first round is due at once, each other one `interval` after the last.
     ///
     /// `wanted` is the number of rounds of a failover that is not announced yet.
@@ -131,6 +137,15 @@ mod tests {
         let back = active(active(word, 1), 0);
         assert!(turn.is_due(back, 1, pace(100)));
         assert_eq!(turn.claim(back, 1).rounds(), 1);
+    }
+
+    #[test]
+    fn a_failover_of_which_no_round_is_wanted_is_never_announced() {
+        let word = active(ActiveWord::default(), 0);
+        let skipped = Turn::default().skip(word);
+        assert!(skipped.is_of(word) && !skipped.is_due(word, 3, pace(1000)));
+        assert_eq!(skipped.claim(word, 3).rounds(), 1, "an agent may still announce it");
+        assert!(skipped.is_due(active(word, 1), 3, pace(100)));
     }
 
     #[test]

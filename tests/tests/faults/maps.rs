@@ -13,7 +13,7 @@ fn foreign_map_writes_are_corrected_by_the_agent() {
     let lab = lab(Datapath::Tc, Policy::Learning);
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);
-    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let xbond = bond(&lab, Datapath::Tc, &["clock=off"]);
     let word = || peek(&lab, "ACTIVE", 0);
     // No slave has slot 9.
     for (what, value) in [("a slot without a slave", Some(9)), ("nothing", None)] {

@@ -124,7 +124,7 @@ fn a_bond_without_its_bpffs_is_recreated_by_the_next_agent() {
     }
     place.mount(&lab);
     let second = place.start(&lab, &file);
-    second.wait_for("its remains are removed first").unwrap();
+    second.wait_for("what it left is removed first").unwrap();
     assert_traffic(&lab, "recreated");
     second.stop().unwrap();
     drop(place);
