@@ -68,7 +68,7 @@ fn an_agent_with_few_descriptors_runs_or_restores_everything() {
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);
     let (mut ran, mut refused) = (0, 0);
-    for limit in [8, 24, 60, 100, 110, 120, 130, 160] {
+    for limit in [8, 24, 60, 120, 140, 150, 160, 200] {
         let mut command = lab.host.command("prlimit");
         command.arg(format!("--nofile={limit}:{limit}")).arg(binary().unwrap()).arg("run").args(flags());
         let mut agent = Xbond::start_as(&lab.host, command).unwrap();

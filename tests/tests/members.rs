@@ -209,7 +209,7 @@ fn slaves_that_swapped_names_stay_at_reload() {
     let log = xbond.log().len();
     xbond.cli(["reload"]).unwrap();
     flow.wait_for_more(200).unwrap();
-    assert!(xbond.log()[log..].contains("the files say what is there already"), "{}", &xbond.log()[log..]);
+    assert!(xbond.log()[log..].contains("nothing differs from the files"), "{}", &xbond.log()[log..]);
     assert_eq!(ifindexes(), had);
     for report in flow.stop().unwrap() {
         assert_eq!((report.lost, report.duplicated), (0, 0));
