@@ -474,7 +474,12 @@ fn malformed_requests_are_answered_and_disturb_no_other() {
     let many = format!(r#"{{"set":[{}["miimon","x"]]}}"#, r#"["miimon","50"],"#.repeat(1_000));
     let table: &[(&str, Vec<u8>, u16, &str)] = &[
         ("no such path", request("GET /v2/bonds", ""), 404, "GET /v1/bonds, POST /v1/bonds"),
-        ("no such method", request("PUT /v1/bonds/bond0", ""), 404, "GET and DELETE /v1/bonds/NAME"),
+        (
+            "no such method",
+            request("PUT /v1/bonds/bond0", ""),
+            404,
+            "GET /v1/bonds/NAME, DELETE /v1/bonds/NAME",
+        ),
         ("no such bond", request("GET /v1/bonds/nosuch", ""), 404, "nosuch: no such bond"),
         ("another directory", request("GET /v1/bonds/..%2F..%2Fetc", ""), 422, "cannot be a bond"),
         ("not UTF-8", request("GET /v1/bonds/%ff", ""), 400, "UTF-8"),

@@ -1,12 +1,12 @@
 //! The thread on which decisions are made: the engines of all bonds, link state, and ACTIVE.
 //!
 //! It makes no netlink request and never waits for RTNL, so that a process that holds RTNL cannot delay a failover. Each event
-//! becomes one batch of commands, executed by [`bond`](self::bond): maps at once, the rest handed to the bond's
+//! becomes one batch of commands, executed by [`bond`]: maps at once, the rest handed to the bond's
 //! [`worker`](crate::agent::bond::worker), announcer, prober and [`recorder`](crate::agent::bond::recorder). What takes time
 //! is answered by an event.
 //!
-//! [`follow`](self::follow) is about failovers of the data plane, [`links`](self::links) about link state,
-//! [`draft`](self::draft) about the records of failovers.
+//! [`follow`] is about failovers of the data plane, [`links`] about link state,
+//! [`draft`] about the records of failovers.
 
 mod bond;
 mod draft;

@@ -1,9 +1,9 @@
 //! The worker of a bond: what takes time, over netlink and in found.json. One task per bond does it in the order of its
 //! [`work`](crate::agent::bond::work), and answers with events.
 //!
-//! [`enslave`](self::enslave) and [`release`](self::release) are the halves of a membership, [`macs`](self::macs) changes MAC
-//! addresses, [`reads`](self::reads) reads and sends what the engine's clocks ask for, [`looks`](self::looks) reads what may
-//! have changed, [`options`](self::options) is about options and the MTU. What was found wrong on the path of the packets is
+//! [`enslave`] and [`release`] are the halves of a membership, [`macs`] changes MAC
+//! addresses, [`reads`] reads and sends what the engine's clocks ask for, [`looks`] reads what may
+//! have changed, [`options`] is about options and the MTU. What was found wrong on the path of the packets is
 //! repaired in [`path_check`](crate::agent::bond::path_check).
 
 mod enslave;
