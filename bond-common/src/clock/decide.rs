@@ -34,8 +34,8 @@ impl LinkTimes {
         Seen { up: self.masks as u16, down: (self.masks >> 16) as u16 }
     }
 
-    /// Stores what a tick at `now` sees of a slot's device: whether it has a link, None if it cannot be read: it stays
-    /// as it was.
+    /// Stores what a tick at `now` sees of a slot's device: whether it has a link, None if it cannot be read: it is
+    /// neither up nor down, so that its slave is neither left nor chosen.
     #[inline(always)]
     pub fn see(&mut self, slot: Slot, link: Option<bool>, now: u64) {
         let (up, down) = (slot.bit() as u64, (slot.bit() as u64) << 16);
@@ -43,7 +43,7 @@ impl LinkTimes {
         let masks = match link {
             Some(true) => others | up,
             Some(false) => others | down,
-            None => return,
+            None => others,
         };
         if masks != self.masks {
             self.masks = masks;
@@ -287,13 +287,13 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_cannot_be_read_stays_as_it_was() {
+    fn a_device_that_cannot_be_read_is_neither_up_nor_down() {
+        // A free slot is down; the slave that comes into it cannot be read.
         let mut links = links(0b01, 5);
-        see(&mut links, 0, !0b11, 9);
-        assert_eq!(links.seen(), Seen { up: 0b01, down: !0b01 });
-        assert_eq!((links.since[0], links.since[1]), (5, 5));
-        see(&mut links, 0b10, !0b10, 11);
-        assert_eq!((links.since[0], links.since[1], links.since[2]), (11, 11, 5));
+        see(&mut links, 0b01, !0b11, 9);
+        assert_eq!(links.seen(), Seen { up: 0b01, down: !0b11 });
+        let clock = ClockEntry::default();
+        assert_eq!(outcome(word(Some(1), 0b11), &clock, &links), None);
     }
 
     proptest! {
