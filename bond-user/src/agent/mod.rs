@@ -7,13 +7,13 @@
 //!
 //! | thread (T) or task | owns | may block on | is woken by | where |
 //! |---|---|---|---|---|
-//! | T main | start-up, signals, the end | everything, before it serves | SIGINT, SIGTERM, SIGHUP, `--confirm` | [`run`], [`life`] |
+//! | T main | start-up, signals, the end | everything, before it serves | SIGINT, SIGTERM, SIGHUP, `--confirm` | [`mod@run`], [`life`] |
 //! | T `engine` | the engines of all bonds, and the maps that packets read | nothing: never netlink, never RTNL | flags and inputs, the earliest deadline of an engine | [`bond::engine_thread`] |
 //! | T `link-events` | the socket of link events | receiving | the kernel | [`life`] |
 //! | T `netlink` | the connection for the requests of all bonds | RTNL, in the kernel | requests of tasks | [`crate::sys::netlink`] |
 //! | T `hook-events` | the sockets of changes of tc and nftables | receiving | the kernel | [`crate::sys::hook_events`] |
 //! | T `log`, `stdout` | standard error, standard output | their readers, for ever | lines | [`crate::report::lines`] |
-//! | T `gc`, once | what ended network namespaces left | bpffs, RTNL | the start | [`run`] |
+//! | T `gc`, once | what ended network namespaces left | bpffs, RTNL | the start | [`mod@run`] |
 //! | worker, one per bond | MAC addresses, MTU, membership, found.json, carrier | RTNL, files | its work | [`bond::worker`] |
 //! | recorder, one per bond | log lines, events and receipts | files | engine, worker, announcer | [`bond::recorder`] |
 //! | announcer, one per bond | packet sockets | nothing | rounds of the engine | [`bond::announcer`] |
