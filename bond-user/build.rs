@@ -13,6 +13,8 @@ const DEBIAN_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none/lib";
 
 fn main() -> Result<()> {
     println!("cargo:rerun-if-env-changed=XBOND_BPF_TOOLCHAIN");
+    // aya_build names the programs' own crate only, and most of what they decide is in this one.
+    println!("cargo:rerun-if-changed={}", concat!(env!("CARGO_MANIFEST_DIR"), "/../bond-common"));
     let chosen = env::var("XBOND_BPF_TOOLCHAIN").ok();
     let debian = Path::new(DEBIAN_CORE).is_dir().then(|| String::from("/usr"));
     let toolchain = match chosen.or(debian) {

@@ -27,7 +27,7 @@ const MIIMON: Duration = Duration::from_millis(50);
 fn command(lab: &Lab, more: &[&str]) -> Command {
     let mut command = lab.host.command(binary().unwrap());
     let address = format!("{HOST_V4}/24");
-    command.args(["run", "--bond", BOND, "--address", &address, "-o", "miimon=50", "-o", "clock=off"]);
+    command.args(["run", "--bond", BOND, "--address", &address, "-o", "miimon=50"]);
     for name in SLAVES {
         command.args(["--slave", name]);
     }
