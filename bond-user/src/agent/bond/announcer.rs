@@ -202,12 +202,7 @@ impl AnnouncerTask {
         let ticks = maps.map(ClockMaps::ticks).unwrap_or_default();
         let planned = maps.map_or(0, |maps| AnnounceList::from_bits(maps.entry().list).count);
         let failed = u32::try_from(ticks.refused_of_round).unwrap_or(u32::MAX);
-        let sent = planned.saturating_sub(failed);
-        let (addresses, macs) = match self.host {
-            Host::Pair { .. } => (sent, 0),
-            Host::Port { .. } => (0, sent),
-        };
-        Announcement { addresses, macs, failed, by: Announcer::Kernel }
+        of_round(self.host, planned.saturating_sub(failed), failed, Announcer::Kernel)
     }
 
     /// Claims the next round, which the tick sends otherwise. False if the tick has claimed it.
@@ -275,14 +270,19 @@ impl AnnouncerTask {
     }
 }
 
-/// What a round of `frames` frames, of which `sent` were sent, has announced: each frame is of one address.
+/// What a round of `frames` frames, of which `sent` were sent, has announced.
 pub fn announcement(host: Host, frames: usize, sent: usize) -> Announcement {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    of_round(host, count(sent), count(frames.saturating_sub(sent)), Announcer::Agent)
+}
+
+/// Each frame of a round is of one address; of a host behind a port only the MAC address is known.
+fn of_round(host: Host, sent: u32, failed: u32, by: Announcer) -> Announcement {
     let (addresses, macs) = match host {
-        Host::Pair { .. } => (count(sent), 0),
-        Host::Port { .. } => (0, count(sent)),
+        Host::Pair { .. } => (sent, 0),
+        Host::Port { .. } => (0, sent),
     };
-    Announcement { addresses, macs, failed: count(frames.saturating_sub(sent)), by: Announcer::Agent }
+    Announcement { addresses, macs, failed, by }
 }
 
 /// One round.

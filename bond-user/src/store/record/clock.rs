@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Record;
+use super::{Record, pair};
 use crate::{
     store::StoreError,
     sys::{
@@ -48,33 +48,12 @@ impl RecordedClock {
 
     /// Returns the sending and the receiving end, as far as they exist in this network namespace.
     pub async fn links(&self, devices: &dyn Devices) -> Result<[Option<LinkInfo>; 2], SysError> {
-        let there = |answer: Result<LinkInfo, SysError>| match answer {
-            Ok(link) => Ok(Some(link).filter(LinkInfo::is_end_of_pair)),
-            Err(error) if error.is_gone() => Ok(None),
-            Err(error) => Err(error),
-        };
-        let ends = match self.ends {
-            Some(ClockPair { sender, receiver }) => {
-                [devices.link_by_index(sender).await, devices.link_by_index(receiver).await]
-            }
-            None => [
-                devices.link_by_name(&self.names.sender).await,
-                devices.link_by_name(&self.names.receiver).await,
-            ],
-        };
-        let [sender, receiver] = ends.map(there);
-        Ok([sender?, receiver?])
+        let ifindexes = self.ends.map(|ends| [ends.sender, ends.receiver]);
+        pair::ends(devices, ifindexes, [&self.names.sender, &self.names.receiver]).await
     }
 
     /// Deletes the pair, if the kernel confirms that it is the bond's. Returns whether it was.
     pub async fn delete(&self, devices: &dyn Devices, proof: &Ownership) -> Result<bool, StoreError> {
-        let [sender, receiver] = self.links(devices).await?;
-        for (end, other) in [(&sender, &receiver), (&receiver, &sender)] {
-            if let Some(end) = end.as_ref().filter(|end| proof.holds_of_pair(end, other.as_ref())) {
-                devices.delete(end.ifindex).await?;
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(pair::delete(devices, &self.links(devices).await?, proof).await?)
     }
 }

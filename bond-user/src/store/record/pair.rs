@@ -3,7 +3,7 @@
 use bond_core::name::{BondName, InterfaceName};
 use serde::{Deserialize, Serialize};
 
-use crate::sys::{found::Found, netlink::LinkInfo};
+use crate::sys::{Devices, SysError, found::Found, netlink::LinkInfo, ownership::Ownership};
 
 /// How a bond is created, without its slaves.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,4 +54,38 @@ impl RecordedPair {
             None => self.bond == link.name,
         }
     }
+}
+
+/// Returns the two ends of a pair, as far as they exist in this network namespace: by their ifindexes, or by their names if the
+/// pair was just created, and only those are known.
+pub(super) async fn ends(
+    devices: &dyn Devices,
+    ifindexes: Option<[u32; 2]>,
+    names: [&str; 2],
+) -> Result<[Option<LinkInfo>; 2], SysError> {
+    let there = |answer: Result<LinkInfo, SysError>| match answer {
+        Ok(link) => Ok(Some(link).filter(LinkInfo::is_end_of_pair)),
+        Err(error) if error.is_gone() => Ok(None),
+        Err(error) => Err(error),
+    };
+    let [one, other] = match ifindexes {
+        Some([one, other]) => [devices.link_by_index(one).await, devices.link_by_index(other).await],
+        None => [devices.link_by_name(names[0]).await, devices.link_by_name(names[1]).await],
+    };
+    Ok([there(one)?, there(other)?])
+}
+
+/// Deletes a pair, if the kernel confirms that it is the bond's. Returns whether it was.
+pub(super) async fn delete(
+    devices: &dyn Devices,
+    [one, other]: &[Option<LinkInfo>; 2],
+    proof: &Ownership,
+) -> Result<bool, SysError> {
+    for (end, far) in [(one, other), (other, one)] {
+        if let Some(end) = end.as_ref().filter(|end| proof.holds_of_pair(end, far.as_ref())) {
+            devices.delete(end.ifindex).await?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

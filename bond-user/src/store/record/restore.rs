@@ -1,15 +1,15 @@
 //! Restoring the original state that a record has.
 
-use super::{Ends, Record, RecordedPair, System, Taken};
+use super::{Record, RecordedPair, System, Taken, pair};
 use crate::{
     report::log,
     store::StoreError,
     sys::{
-        Devices, SysError,
+        Devices,
         directory::Location,
         enslave::{PutBack, Unconfirmed},
         found::{Found, Space},
-        netlink::{LinkInfo, LinkSetting},
+        netlink::LinkSetting,
         ownership::Ownership,
     },
 };
@@ -181,26 +181,13 @@ async fn delete_pair(
     pair: &RecordedPair,
     proof: &Ownership,
 ) -> Result<Option<Left>, StoreError> {
-    let there = |answer: Result<LinkInfo, SysError>| match answer {
-        Ok(link) => Ok(Some(link).filter(LinkInfo::is_end_of_pair)),
-        Err(error) if error.is_gone() => Ok(None),
-        Err(error) => Err(error),
-    };
-    let (port, bond) = match pair.ends {
-        // The port may have been moved to another network namespace.
-        Some(Ends { bond, port }) => {
-            (there(devices.link_by_index(port).await)?, there(devices.link_by_index(bond).await)?)
-        }
-        None => {
-            (there(devices.link_by_name(&pair.port).await)?, there(devices.link_by_name(&pair.bond).await)?)
-        }
-    };
-    for (end, other) in [(&port, &bond), (&bond, &port)] {
-        if let Some(end) = end.as_ref().filter(|end| proof.holds_of_pair(end, other.as_ref())) {
-            devices.delete(end.ifindex).await?;
-            return Ok(None);
-        }
+    // The port may have been moved to another network namespace.
+    let ifindexes = pair.ends.map(|ends| [ends.port, ends.bond]);
+    let ends = pair::ends(devices, ifindexes, [&pair.port, &pair.bond]).await?;
+    if pair::delete(devices, &ends, proof).await? {
+        return Ok(None);
     }
+    let [port, bond] = ends;
     let looks_enslaved = port.as_ref().is_some_and(|port| LinkSetting::Noarp(true).holds(port));
     Ok(port.or(bond).map(|end| Left { name: end.name, ifindex: PAIR, looks_enslaved, failure: None }))
 }
