@@ -13,7 +13,6 @@ use bond_common::{
     mac::Mac,
 };
 use bond_core::name::{BondName, InterfaceName, NameError};
-
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -90,7 +89,7 @@ pub async fn prepare(devices: &dyn Devices, pair: ClockPair, period: Duration) -
     devices.set(pair.sender, LinkSetting::AddrGenMode(In6AddrGenMode::None)).await?;
     devices.set(pair.sender, LinkSetting::Noarp(true)).await?;
     own_ring(devices, pair)?;
-    set_period(devices, pair, period).await?;
+    devices.set_pace(pair.sender, FramePace { bytes: LENGTH as u32, period }).await?;
     for end in [pair.sender, pair.receiver] {
         devices.set(end, LinkSetting::Up(true)).await?;
     }
@@ -120,11 +119,6 @@ fn own_ring(devices: &dyn Devices, pair: ClockPair) -> Result<(), SysError> {
     let tso = tso.filter(|name| name.starts_with("tx-tcp")).map(|name| feature(name, false));
     devices.request_features(pair.sender, &tso.collect::<Vec<_>>())?;
     devices.request_features(pair.receiver, &[feature("rx-gro", true)])
-}
-
-/// Paces the pair.
-pub async fn set_period(devices: &dyn Devices, pair: ClockPair, period: Duration) -> Result<(), SysError> {
-    devices.set_pace(pair.sender, FramePace { bytes: LENGTH as u32, period }).await
 }
 
 /// Puts the frames in. `sequences` are those that the tick expects. A frame that circulates already is refused by the tick.

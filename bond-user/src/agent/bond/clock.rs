@@ -155,7 +155,7 @@ impl ClockKeeper {
         let mirror = tools.plane.mirror();
         let pair = match existing(tools).await? {
             Some(pair) => {
-                // Changed only if it must be: frames may be in it.
+                // A qdisc that is changed keeps the frames that are in it.
                 clock::prepare(tools.devices, pair, period).await?;
                 pair
             }

@@ -40,7 +40,9 @@ pub use self::handle::{
 
 /// A shorter difference between the clocks is that of the moments at which they are read.
 const SUSPENSION: Duration = Duration::from_millis(20);
-/// The longest sleep of the thread: ticks of the clocks take the agent for absent after
+/// The longest sleep of the thread without a bond.
+const SLEEP: Duration = Duration::from_secs(3600);
+/// The longest sleep with one: ticks of the clocks take the agent for absent after
 /// [`bond_common::clock::layout::ClockEntry::AGENT_SILENCE`].
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
@@ -60,7 +62,8 @@ impl Loop {
     fn run(mut self, inputs: &Receiver<(Time, Input)>, raised: &Receiver<()>) {
         loop {
             let next = self.bonds.values().filter_map(Running::deadline).min();
-            let sleep = next.map_or(HEARTBEAT, |next| next.saturating_sub(now()).min(HEARTBEAT));
+            let longest = if self.bonds.is_empty() { SLEEP } else { HEARTBEAT };
+            let sleep = next.map_or(longest, |next| next.saturating_sub(now()).min(longest));
             let input = select_biased! {
                 recv(raised) -> raised => {
                     if raised.is_err() {
