@@ -149,19 +149,7 @@ fn in_neighbour_discovery(frame: &impl Frame, ipv6: usize, role: Role, targets: 
 #[cfg(test)]
 mod tests {
     use super::{Heard::*, *};
-    use crate::mac::Mac;
-
-    struct Bytes(Vec<u8>);
-
-    impl Frame for Bytes {
-        fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-            self.0.get(offset..offset.checked_add(N)?)?.try_into().ok()
-        }
-
-        fn write<const N: usize>(&mut self, _: usize, _: [u8; N]) -> Option<()> {
-            None
-        }
-    }
+    use crate::{mac::Mac, wire::tests::Bytes};
 
     const TARGET: [u8; 4] = [10, 0, 0, 254];
     const OTHER: [u8; 4] = [10, 0, 0, 77];

@@ -198,11 +198,11 @@ fn mended(checksum: [u8; 2], from: Mac, to: Mac) -> [u8; 2] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    /// A frame whose writes fail from some offset on.
-    struct Bytes(Vec<u8>);
+    /// A frame of a test. What does not lie in it can neither be read nor written.
+    pub(crate) struct Bytes(pub Vec<u8>);
 
     impl Frame for Bytes {
         fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {

@@ -70,19 +70,7 @@ impl ClockFrame {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Bytes(Vec<u8>);
-
-    impl Frame for Bytes {
-        fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-            self.0.get(offset..offset.checked_add(N)?)?.try_into().ok()
-        }
-
-        fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
-            self.0.get_mut(offset..offset.checked_add(N)?)?.copy_from_slice(&bytes);
-            Some(())
-        }
-    }
+    use crate::wire::tests::Bytes;
 
     #[test]
     fn a_frame_is_read_as_it_was_written() {
