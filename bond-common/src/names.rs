@@ -28,7 +28,7 @@ pub const GUARD: &str = "GUARD";
 /// Map: the [`crate::abi::WireMacs`], a copy of the slaves' wire MAC addresses.
 pub const WIRE_MACS: &str = "WIRE_MACS";
 
-/// Map: the [`crate::clock::layout::ClockEntry`], what the agent tells the tick.
+/// Map: the [`crate::clock::layout::ClockEntry`], the agent's settings for the tick.
 pub const CLOCK: &str = "CLOCK";
 /// Map: the [`crate::clock::layout::TickEntry`], what the tick keeps.
 pub const TICKS: &str = "TICKS";

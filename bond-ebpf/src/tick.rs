@@ -56,7 +56,7 @@ pub fn tick(ctx: &TcContext) -> i32 {
 /// Sends the frame round again, and returns the action.
 ///
 /// The first lap is of a frame that still belongs to the socket that the agent put it in by. A socket holds its network
-/// namespace, which would then never end: a copy, which belongs to none, goes on in its place.
+/// namespace, which would then never end: a copy, which belongs to no socket, circulates in its place.
 #[inline(always)]
 fn send_round(ctx: &TcContext, sender: u32) -> i32 {
     // SAFETY: the context is this program's.

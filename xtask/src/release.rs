@@ -21,9 +21,10 @@ const TESTED: [&str; 4] = ["6.1", "6.12", "6.18", "newest"];
 
 /// Test programs with results that depend on the kernel: programs, hooks, devices, routes. The others test the
 /// agent's own logic; the guest of one kernel and CI's machine run them.
-const OF_THE_KERNEL: [&str; 16] = [
+const OF_THE_KERNEL: [&str; 17] = [
     "prog_run",
     "tick",
+    "clock",
     "scenario",
     "failover",
     "traffic",

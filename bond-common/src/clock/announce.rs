@@ -94,7 +94,7 @@ impl core::fmt::Debug for Turn {
 pub struct Pace {
     /// The time of this tick.
     pub now: u64,
-    /// The time of the last claim, by whoever made it.
+    /// The time of the last claim, by the agent or a tick.
     pub claimed_at: u64,
     /// From one round to the next.
     pub interval: u64,

@@ -5,7 +5,7 @@ use crate::{
     clock::{announce::Turn, decide::LinkTimes, frame::FRAMES},
 };
 
-/// What the agent tells the tick, in CLOCK at 0. The agent writes each word with one store.
+/// The agent's settings for the tick, in CLOCK at 0. The agent writes each word with one store.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockEntry {

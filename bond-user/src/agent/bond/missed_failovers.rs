@@ -39,7 +39,7 @@ impl MissedChange {
         Some(Self { at: Time::from_nanos(record.at()), word, by })
     }
 
-    /// Returns the change as the engine is told of it.
+    /// Returns the change for the engine.
     pub fn for_engine(&self) -> DataPlaneChange {
         DataPlaneChange::new(self.word, self.by)
     }

@@ -37,7 +37,7 @@ impl Agent {
         outcome
     }
 
-    /// Whoever calls it holds [`Self::phase`].
+    /// The caller holds [`Self::phase`].
     pub(in crate::agent) async fn add_or_undo(
         &self,
         config: BondConfig,

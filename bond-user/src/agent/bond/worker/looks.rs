@@ -94,13 +94,13 @@ impl Worker {
         }
     }
 
-    /// What people do to bond0 goes on to the slaves, as the driver's ndo_change_mtu and ndo_set_rx_mode do.
+    /// Passes changes of bond0 by the administrator on to the slaves, as the driver's ndo_change_mtu and ndo_set_rx_mode do.
     async fn host_changed(&mut self, link: &LinkInfo) {
         if !link.mac.is_zero()
             && link.mac != self.mirror.bond().host_mac()
             && matches!(self.host, Host::Pair { .. })
         {
-            // Set by hand: packets translate between it and the wire until the engine has said what becomes of it.
+            // Changed externally: packets translate between it and the wire MAC address until the engine has decided.
             self.mirror.update_bond(|bond| bond.with_host_mac(link.mac));
             self.engine.event(self.id, Event::BondMacFound { mac: link.mac });
         }
@@ -180,7 +180,7 @@ impl Worker {
         if wanted == self.further_macs {
             return Ok(());
         }
-        // Whoever takes the bond down takes these away, too.
+        // Taking the bond down takes these away, too: the record has to name them before a slave gets them.
         self.record.set_unicast(&wanted)?;
         for slave in self.slaves.values() {
             for &mac in wanted.iter().filter(|mac| !self.further_macs.contains(mac)) {
