@@ -159,7 +159,8 @@ impl Engine {
                 self.move_to(slot, LinkState::Up);
             }
         }
-        if !change.is_failover() {
+        // The engine may have decided on the same slave a moment later: it has reported that, and announces it.
+        if !change.is_failover() || change.active == from {
             return;
         }
         let (reason, why, seen) = change.report();

@@ -68,6 +68,27 @@ fn failovers_of_ticks_are_adopted_and_reported_one_by_one() {
 }
 
 #[test]
+fn a_failover_that_the_engine_and_a_tick_decided_is_one_failover() {
+    let is_failover = |command: &&Command| matches!(command, Command::Report(Report::Failover(_)));
+    let is_round = |command: &&Command| matches!(command, Command::Announce(_));
+    for policy in [Same, Active, Follow] {
+        let mut lab = Lab::enslaved(BondOptions { num_grat_arp: 3, ..options(policy) }, 2);
+        lab.take();
+        // The engine loses the compare-and-swap to the tick.
+        lab.set_link(0, false);
+        lab.ticks(&[(Some(1), &[1], Cause::LinkLost)]);
+        lab.wait(ms(2000));
+        let commands = lab.take();
+        let count = |is: fn(&&Command) -> bool| commands.iter().filter(is).count();
+        assert_eq!((count(is_failover), count(is_round)), (1, 3), "{policy:?}: {commands:?}");
+        assert_eq!(lab.status(0).link_failure_count, 1, "{policy:?}");
+        lab.set_link(1, false);
+        lab.ticks(&[(None, &[], Cause::LinkLost)]);
+        assert_eq!(lab.take().iter().filter(is_failover).count(), 1, "{policy:?}");
+    }
+}
+
+#[test]
 fn a_bond_without_an_active_slave_stays_so_until_a_link_returns() {
     let mut lab = Lab::enslaved(options(Same), 1);
     lab.nic_mut(0).link.up = false;
