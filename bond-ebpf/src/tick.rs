@@ -237,10 +237,13 @@ fn begin(state: &mut TickEntry) {
     (state.next, state.sent, state.refused_of_round) = (0, 0, 0);
 }
 
-/// Ends a round, and reports it to the agent.
+/// Ends a round, and reports it to the agent if it is the first or the last.
 #[inline(always)]
 fn finish(state: &mut TickEntry, turn: Turn, now: u64) {
     state.sending = 0;
+    if !turn.is_reported() {
+        return;
+    }
     let (generation, number) = (turn.generation(), turn.rounds());
     let round = Round { generation, sent: state.sent as u16, failed: state.refused_of_round as u16, number };
     maps::send(EventRecord::new(now, DataPlaneEvent::Announced(round)));

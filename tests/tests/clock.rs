@@ -12,7 +12,7 @@ use common::{
     show, wait_for_active, wait_for_status,
 };
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use xbond_tests::{
     Capture, Cut, HOST_V4, Lab, Mac, Policy, Xbond,
     capture::Frame,
@@ -170,6 +170,60 @@ fn the_next_agent_reports_what_ticks_have_done() {
     let expected = expected.map(|(from, to, why)| (from.to_owned(), to.to_owned(), why.to_owned()));
     assert_eq!(seen, expected, "{log}");
     assert_eq!(show(&xbond)["unrecorded_changes"], 0);
+    xbond.stop().unwrap();
+}
+
+#[test]
+fn receipts_have_the_rounds_that_ticks_have_announced() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for is_killed in [true, false] {
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        let options = ["num_grat_arp=3", "peer_notif_delay=100"];
+        let xbond = bond(&lab, Datapath::Tc, &options);
+        wait_for_clock(&xbond);
+        // Killed, or stopped for longer than ticks wait for it.
+        let stopped = if is_killed {
+            xbond.kill().unwrap();
+            None
+        } else {
+            xbond.pause().unwrap();
+            Some(xbond)
+        };
+        let capture = Capture::start(&lab.switch.netns).unwrap();
+        lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+        wait_for_announcements(&lab, &capture, SLAVES[1], 3);
+        let xbond = stopped.unwrap_or_else(|| bond(&lab, Datapath::Tc, &options));
+        xbond.signal(Signal::SIGCONT).unwrap();
+        wait_for_active(&xbond, SLAVES[1]);
+        let last = || show(&xbond)["last_failover"].clone();
+        let receipt = eventually("its receipt", last, |receipt| receipt["to"] == SLAVES[1]);
+        // A packet of the host's own, such as an MLD report, may be faster than the tick.
+        assert!(["tick", "guard"].contains(&receipt["seen"].as_str().unwrap()), "{receipt}");
+        let expected = json!({"addresses": 1, "macs": 0, "failed": 0, "by": "kernel", "rounds": 3});
+        assert_eq!(receipt["announced"], expected, "{receipt}");
+        let after = receipt["steps"]["announce_us"].as_u64().unwrap();
+        assert!(after < receipt["steps"]["heard_us"].as_u64().unwrap(), "the kernel's time: {receipt}");
+        let text = xbond.cli(["log", BOND, "-d"]).unwrap();
+        assert!(text.contains("announced 1 address by the clock in 3 rounds"), "{text}");
+        xbond.stop().unwrap();
+    }
+}
+
+#[test]
+fn a_receipt_of_a_tick_with_nothing_to_announce_says_so() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    lab.host.ip(&format!("addr flush dev {BOND}")).unwrap();
+    wait_for_clock(&xbond);
+    xbond.kill().unwrap();
+    lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    eventually("a failover", || orphan(&lab)["active_slave"].clone(), |active| *active == SLAVES[1]);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let text = xbond.cli(["log", BOND, "-d"]).unwrap();
+    assert!(text.contains("nothing to announce"), "{text}");
     xbond.stop().unwrap();
 }
 

@@ -65,6 +65,11 @@ impl Turn {
         Self((word.generation() as u64) << 32 | (word.switches() as u64) << 24)
     }
 
+    /// Returns whether the tick reports this round to the agent: the first and the last. EVENTS has no room for all.
+    pub const fn is_reported(self) -> bool {
+        (self.rounds() == 1) | (self.rounds() >= self.wanted())
+    }
+
     /// Returns whether the tick sends a round now. The first round is due at once, each other one `interval` after the last.
     ///
     /// `wanted` is the number of rounds of a failover that is not announced yet.
@@ -126,6 +131,20 @@ mod tests {
         let third = second.claim(word, 9);
         assert_eq!((third.rounds(), third.wanted()), (2, 2));
         assert!(!third.is_due(word, 9, pace(1000)), "more are wanted of the next failover");
+    }
+
+    #[test]
+    fn the_first_and_the_last_round_are_reported() {
+        let word = active(ActiveWord::default(), 0);
+        for wanted in [1, 2, 5] {
+            let mut turn = Turn::default();
+            let reported = (1..=wanted).filter(|_| {
+                turn = turn.claim(word, wanted);
+                turn.is_reported()
+            });
+            let expected = if wanted == 1 { vec![1] } else { vec![1, wanted] };
+            assert_eq!(reported.collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]

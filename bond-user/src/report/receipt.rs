@@ -60,6 +60,9 @@ pub struct Announcement {
     /// Frames that were not sent.
     pub failed: u32,
     pub by: Announcer,
+    /// The rounds that the clock is known to have sent; `None` if the agent sends them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<u32>,
 }
 
 impl Announcement {

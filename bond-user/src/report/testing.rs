@@ -42,7 +42,13 @@ pub fn receipt() -> Receipt {
             announce_us: Some(320),
         },
         drops: Some([("backup".to_owned(), 3)].into()),
-        announced: Some(Announcement { addresses: 2, macs: 0, failed: 0, by: Announcer::Agent }),
+        announced: Some(Announcement {
+            addresses: 2,
+            macs: 0,
+            failed: 0,
+            by: Announcer::Agent,
+            rounds: None,
+        }),
         unrecorded: 0,
     }
 }

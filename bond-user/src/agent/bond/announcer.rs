@@ -8,7 +8,7 @@ use bond_common::{
     clock::layout::AnnounceList,
     mac::Mac,
 };
-use bond_core::event::Event;
+use bond_core::{Time, event::Event};
 use bytes::BytesMut;
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
@@ -17,6 +17,7 @@ use crate::{
     agent::bond::{
         engine_thread::{BondId, EngineHandle},
         interface::Host,
+        missed_failovers::TickRound,
         recorder::{Entry, Recording},
         work::{Urgent, WeakWorkQueue},
     },
@@ -196,13 +197,15 @@ impl AnnouncerTask {
         self.mirror.set_announcements(&frames);
     }
 
-    /// Returns what the tick has announced in the round that it has claimed. It may not have sent all frames yet.
-    fn by_tick(&self) -> Announcement {
+    /// Returns what the tick announces in the round that it has claimed, and when it claimed that. It may not have sent all
+    /// frames yet.
+    fn by_tick(&self) -> (Time, Announcement) {
         let maps = self.mirror.maps().clock();
         let ticks = maps.map(ClockMaps::ticks).unwrap_or_default();
         let planned = maps.map_or(0, |maps| AnnounceList::from_bits(maps.entry().list).count);
         let failed = u32::try_from(ticks.refused_of_round).unwrap_or(u32::MAX);
-        of_round(self.host, planned.saturating_sub(failed), failed, Announcer::Kernel)
+        let announcement = of_round(self.host, planned.saturating_sub(failed), failed, Announcer::Kernel);
+        (Time::from_nanos(ticks.claimed_at), announcement)
     }
 
     /// Claims the next round, which the tick sends otherwise. False if the tick has claimed it.
@@ -223,9 +226,12 @@ impl AnnouncerTask {
         let at = monotonic();
         // Once the engine knows of it, the record of the failover is about to be finished.
         if let Some(frames) = &frames {
-            let announcement =
-                if is_ours { announcement(self.host, frames.len(), sent) } else { self.by_tick() };
-            self.recording.add(Entry::Announced(at, announcement));
+            self.recording.add(if is_ours {
+                Entry::Announced(at, announcement(self.host, frames.len(), sent))
+            } else {
+                let (at, announcement) = self.by_tick();
+                Entry::TickAnnounces(at, announcement)
+            });
         }
         if let Err(error) = result {
             self.warn_of(&error);
@@ -276,13 +282,21 @@ pub fn announcement(host: Host, frames: usize, sent: usize) -> Announcement {
     of_round(host, count(sent), count(frames.saturating_sub(sent)), Announcer::Agent)
 }
 
+/// Returns what ticks have announced in these rounds of one failover, and when the first was sent; None if there is none.
+pub fn of_ticks(host: Host, rounds: &[TickRound]) -> Option<(Time, Announcement)> {
+    let first = rounds.first()?;
+    let announcement = of_round(host, first.round.sent.into(), first.round.failed.into(), Announcer::Kernel);
+    let number = rounds.iter().map(|round| round.round.number.into()).max();
+    Some((first.at, Announcement { rounds: number, ..announcement }))
+}
+
 /// Each frame of a round is of one address; of a host behind a port only the MAC address is known.
 fn of_round(host: Host, sent: u32, failed: u32, by: Announcer) -> Announcement {
     let (addresses, macs) = match host {
         Host::Pair { .. } => (sent, 0),
         Host::Port { .. } => (0, sent),
     };
-    Announcement { addresses, macs, failed, by }
+    Announcement { addresses, macs, failed, by, rounds: None }
 }
 
 /// One round.

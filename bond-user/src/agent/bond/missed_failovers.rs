@@ -2,7 +2,7 @@
 
 use bond_common::{
     abi::{ActiveWord, GuardEntry},
-    event::{DataPlaneEvent, EventRecord},
+    event::{DataPlaneEvent, EventRecord, Round},
 };
 use bond_core::{ChangedBy, DataPlaneChange, Time};
 
@@ -13,6 +13,8 @@ pub struct MissedFailovers {
     pub word: ActiveWord,
     /// The recorded changes by the data plane, the oldest first.
     pub changes: Vec<MissedChange>,
+    /// The rounds of announcements that ticks reported, in the order in which they were sent.
+    pub rounds: Vec<TickRound>,
     /// Changes that are neither in [`Self::changes`] nor seen by what ACTIVE holds now: EVENTS keeps the first hundred or
     /// so.
     pub unrecorded: u32,
@@ -45,6 +47,26 @@ impl MissedChange {
     }
 }
 
+/// A round of announcements that ticks have sent, and when its last frame was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TickRound {
+    pub at: Time,
+    pub round: Round,
+}
+
+impl TickRound {
+    /// Returns the round that a record of EVENTS reports; None for other records.
+    pub fn of(record: &EventRecord) -> Option<Self> {
+        let DataPlaneEvent::Announced(round) = record.event()? else { return None };
+        Some(Self { at: Time::from_nanos(record.at()), round })
+    }
+
+    /// Returns whether it announces the failover with this generation of ACTIVE, or a later one.
+    pub fn is_since(&self, generation: u32) -> bool {
+        self.round.generation.wrapping_sub(generation) < 1 << 31
+    }
+}
+
 /// What is known of the time in which no agent followed.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
@@ -65,7 +87,11 @@ impl MissedFailovers {
         let since_known =
             |word: ActiveWord| word.changes_since(known.word).filter(|changes| u128::from(*changes) <= most);
         let changes = since_known(word).filter(|changes| *changes > 0 || word == known.word);
-        let mut missed: Vec<_> = records.into_iter().filter_map(|record| MissedChange::of(&record)).collect();
+        let (mut missed, mut rounds) = (Vec::new(), Vec::new());
+        for record in records {
+            missed.extend(MissedChange::of(&record));
+            rounds.extend(TickRound::of(&record));
+        }
         // What an agent has heard of before, and what came after `word`, is not of this time.
         missed.retain(|change| {
             since_known(change.word)
@@ -73,7 +99,7 @@ impl MissedFailovers {
         });
         missed.sort_by_key(|change| since_known(change.word));
         let Some(changes) = changes else {
-            return Self { word, changes: missed, unrecorded: 0, is_foreign: true };
+            return Self { word, changes: missed, rounds, unrecorded: 0, is_foreign: true };
         };
         // Of those that found no room any more the last is known all the same.
         let (last_at, last_word) = missed.last().map_or((known.at, known.word), |last| (last.at, last.word));
@@ -84,7 +110,7 @@ impl MissedFailovers {
         let recorded = u32::try_from(missed.len()).unwrap_or(u32::MAX);
         let seen_now = u32::from(last_active != word.active());
         let unrecorded = changes.saturating_sub(recorded).saturating_sub(seen_now);
-        Self { word, changes: missed, unrecorded, is_foreign: false }
+        Self { word, changes: missed, rounds, unrecorded, is_foreign: false }
     }
 
     /// What the engine has to know of it.
@@ -141,6 +167,24 @@ mod tests {
             let generations: Vec<_> = found.changes.iter().map(|change| change.word.generation()).collect();
             assert_eq!((generations, found.unrecorded), (expected, unrecorded), "row {row}");
             assert!(!found.is_foreign, "row {row}");
+        }
+    }
+
+    #[test]
+    fn rounds_of_announcements_are_no_changes_and_belong_to_generations() {
+        let round = |generation| Round { generation, sent: 2, failed: 0, number: 1 };
+        let records = [
+            EventRecord::new(1, DataPlaneEvent::FailedOver(word(8, 1))),
+            EventRecord::new(2, DataPlaneEvent::Announced(round(8))),
+        ];
+        let found = MissedFailovers::new(known(7, 0, 0), word(8, 1), records);
+        let expected = TickRound { at: Time::from_nanos(2), round: round(8) };
+        assert_eq!((found.changes.len(), found.rounds, found.unrecorded), (1, vec![expected], 0));
+        for (of, generation, is_since) in
+            [(8, 8, true), (9, 8, true), (7, 8, false), (1, u32::MAX, true), (u32::MAX, 1, false)]
+        {
+            let round = TickRound { at: Time::ZERO, round: round(of) };
+            assert_eq!(round.is_since(generation), is_since, "{of} {generation}");
         }
     }
 

@@ -40,6 +40,9 @@ pub use self::draft::{Draft, DropsBefore, FailoverId, Made};
 const BETWEEN_LINES: Time = Time::from_secs(60);
 /// How long a receipt waits for MAC addresses to be changed. After that it is written without that step.
 const MACS_AT_MOST: Time = Time::from_millis(500);
+/// How long a receipt waits for the report of a round that a tick has claimed. A device without a queue refuses frames for
+/// a moment, and the tick repeats them; a full EVENTS has no room for the report.
+const REPORT_AT_MOST: Time = Time::from_secs(3);
 
 /// The failovers of a bond, shared with readers.
 #[derive(Clone, Debug, Default)]
@@ -120,6 +123,8 @@ struct Open {
     /// When the last one was changed.
     macs: Option<Time>,
     announced: Option<(Time, Announcement)>,
+    /// What a tick announces, and until when its report of that is awaited.
+    promised: Option<(Time, (Time, Announcement))>,
 }
 
 impl Open {
@@ -269,8 +274,8 @@ impl ReceiptWriter {
         // One that happened before is logged with its time.
         let at = draft.is_late.then(|| Moment::at(draft.switched));
         notices::log_failover(&self.bond, &draft, at);
-        let (begun, macs_left) = (monotonic(), draft.mac_changes);
-        self.open = Some(Open { draft, begun, macs_left, macs: None, announced: None });
+        let (begun, macs_left, announced) = (monotonic(), draft.mac_changes, draft.announced);
+        self.open = Some(Open { draft, begun, macs_left, macs: None, announced, promised: None });
         self.finish_if_done();
     }
 
@@ -278,15 +283,27 @@ impl ReceiptWriter {
     /// event.
     pub fn overdue(&self) -> Option<Duration> {
         let again = self.try_again.map(|at| at.saturating_sub(monotonic()));
-        self.macs_due().into_iter().chain(again).min()
+        self.macs_due().into_iter().chain(self.report_due()).chain(again).min()
     }
 
     /// Completes an open receipt that has waited too long, and writes receipts that could not be written before.
     pub fn catch_up(&mut self) {
+        if self.report_due().is_some_and(|left| left.is_zero())
+            && let Some(open) = &mut self.open
+        {
+            open.announced = open.promised.map(|(_, announced)| announced);
+            self.finish_if_done();
+        }
         self.finish_overdue();
         if self.try_again.is_some_and(|at| at <= monotonic()) {
             self.write_receipts();
         }
+    }
+
+    /// Returns how long an open receipt still waits for the report of a tick's round; `None` if it does not wait for one.
+    fn report_due(&self) -> Option<Duration> {
+        let open = self.open.as_ref().filter(|open| open.announced.is_none())?;
+        open.promised.map(|(until, _)| until.saturating_sub(monotonic()))
     }
 
     /// Returns how long an open receipt still waits for MAC addresses; `None` if it does not wait for any.
@@ -334,6 +351,14 @@ impl ReceiptWriter {
             open.announced.get_or_insert((at, announcement));
         }
         self.finish_if_done();
+    }
+
+    /// Notes that a tick has claimed a round at `at`, and reports it when it is sent.
+    pub fn tick_announces(&mut self, at: Time, announcement: Announcement) {
+        if let Some(open) = self.open.as_mut().filter(|open| open.draft.switched <= at) {
+            let until = monotonic().saturating_add(REPORT_AT_MOST);
+            open.promised.get_or_insert((until, (at, announcement)));
+        }
     }
 
     /// Returns whether a failover has no record yet.

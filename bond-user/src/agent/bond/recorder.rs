@@ -29,6 +29,8 @@ pub enum Entry {
     MacsChanged(FailoverId, usize),
     /// A round of announcements was sent, or failed, at this time.
     Announced(Time, Announcement),
+    /// A tick has claimed a round at this time, and reports it when it is sent.
+    TickAnnounces(Time, Announcement),
     /// The first announcement may not come any more.
     WithoutAnnouncement,
     Notice(Notice),
@@ -93,6 +95,7 @@ impl Waiting {
                 Some(
                     Entry::MacsChanged(..)
                     | Entry::Announced(..)
+                    | Entry::TickAnnounces(..)
                     | Entry::WithoutAnnouncement
                     | Entry::Path(..)
                     | Entry::Notes { .. }
@@ -181,6 +184,7 @@ fn take(receipt_writer: &mut ReceiptWriter, entry: Entry) {
         Entry::Failover(draft) => receipt_writer.failover(*draft),
         Entry::MacsChanged(of, changes) => receipt_writer.macs_changed(of, changes),
         Entry::Announced(at, announcement) => receipt_writer.announced(at, announcement),
+        Entry::TickAnnounces(at, announcement) => receipt_writer.tick_announces(at, announcement),
         Entry::WithoutAnnouncement => receipt_writer.without_announcement(),
         Entry::Notice(notice) => receipt_writer.notice(&notice),
         Entry::Carrier(up) => receipt_writer.carrier(up),

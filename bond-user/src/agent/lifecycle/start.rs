@@ -170,8 +170,7 @@ impl Ends {
             recording: self.recording.clone(),
             prober: self.prober.clone(),
             announcer: self.announcer.clone(),
-            host: plane.host.device(),
-            port: plane.host.port(),
+            host: plane.host,
             is_changed: Arc::clone(&self.is_changed),
             status: shown,
         };

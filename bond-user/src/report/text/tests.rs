@@ -299,8 +299,9 @@ fn events_are_a_line_each() {
 
 #[test]
 fn a_round_of_announcements_lists_what_was_sent() {
-    let round =
-        |addresses, macs, failed| announced(&Announcement { addresses, macs, failed, by: Announcer::Agent });
+    let round = |addresses, macs, failed| {
+        announced(&Announcement { addresses, macs, failed, by: Announcer::Agent, rounds: None })
+    };
     assert_eq!(round(1, 0, 0), "announced 1 address by the agent");
     assert_eq!(
         round(3, 1, 2),
@@ -308,6 +309,13 @@ fn a_round_of_announcements_lists_what_was_sent() {
     );
     assert_eq!(round(0, 0, 2), "announced nothing: 2 frames could not be sent");
     assert!(round(0, 0, 0).starts_with("nothing to announce: no address"));
+    for (rounds, expected) in
+        [(1, "announced 2 addresses by the clock"), (3, "announced 2 addresses by the clock in 3 rounds")]
+    {
+        let by = Announcer::Kernel;
+        let of_clock = Announcement { addresses: 2, macs: 0, failed: 0, by, rounds: Some(rounds) };
+        assert_eq!(announced(&of_clock), expected);
+    }
 }
 
 #[test]

@@ -153,10 +153,11 @@ pub fn path_fault(fault: &PathFault, repair: &Repair) -> String {
 
 /// Returns the log line for a round of announcements.
 pub fn announced(announcement: &Announcement) -> String {
-    let Announcement { addresses, macs, failed, by } = *announcement;
-    let by = match by {
-        Announcer::Agent => "by the agent",
-        Announcer::Kernel => "by the clock",
+    let Announcement { addresses, macs, failed, by, rounds } = *announcement;
+    let by = match (by, rounds) {
+        (Announcer::Agent, _) => "by the agent".to_owned(),
+        (Announcer::Kernel, None | Some(..=1)) => "by the clock".to_owned(),
+        (Announcer::Kernel, Some(rounds)) => format!("by the clock in {rounds} rounds"),
     };
     let of = |number: u32, one: &str, many: &str| match number {
         0 => None,

@@ -30,6 +30,7 @@ use crate::{
         bond::{
             announcer::Announcing,
             arp_prober::{Probing, Round},
+            interface::Host,
             ledger::{Ledger, WordChange},
             receipt_writer::FailoverId,
             recorder::{Entry, Recording},
@@ -58,8 +59,7 @@ pub(super) struct Running {
     pub(super) recording: Recording,
     pub(super) prober: Probing,
     announcer: Announcing,
-    pub(super) host: u32,
-    pub(super) port: u32,
+    pub(super) host: Host,
     pub(super) is_changed: Arc<AtomicBool>,
     status: watch::Sender<BondStatus>,
     /// The engine has handled something since the status was published.
@@ -93,7 +93,6 @@ impl Running {
             prober,
             announcer,
             host,
-            port,
             is_changed,
             status,
         } = member;
@@ -102,7 +101,8 @@ impl Running {
         let now = now();
         let (left, missed) = left.unzip();
         let follower = Follower::new(records, &mirror, now);
-        let followed = missed.map_or_else(Followed::default, |missed| follower.adopted(&missed, now));
+        let followed = missed.as_ref().map_or_else(Followed::default, |missed| follower.adopted(missed, now));
+        let drafter = Drafter::new(missed.map(|missed| missed.rounds).unwrap_or_default());
         let (engine, batch) = match left {
             Some(left) => Engine::adopt(now, bond, left),
             None => (Engine::new(bond), Batch::default()),
@@ -118,7 +118,6 @@ impl Running {
             prober,
             announcer,
             host,
-            port,
             is_changed,
             status,
             is_status_old: true,
@@ -126,7 +125,7 @@ impl Running {
             trigger: now,
             decisions: VecDeque::from([Decision { batch, pace, followed, enslave: None }]),
             follower,
-            drafter: Drafter::default(),
+            drafter,
             ledger,
             settling: Vec::new(),
             releasing: HashMap::new(),
@@ -277,6 +276,7 @@ impl Running {
         for (slot, number) in self.links.take_questions() {
             self.work.read(|reads| reads.speeds[slot.index()] = Some(number));
         }
+        self.hand_on_rounds();
         self.inform_guard(reader);
         self.ledger.settle();
         self.answer_if_settled();

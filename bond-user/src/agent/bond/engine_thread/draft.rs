@@ -6,7 +6,12 @@ use bond_core::{
 };
 
 use super::{bond::Running, follow::Followed};
-use crate::agent::bond::receipt_writer::{Draft, DropsBefore, FailoverId, Made};
+use crate::agent::bond::{
+    announcer::of_ticks,
+    missed_failovers::TickRound,
+    receipt_writer::{Draft, DropsBefore, FailoverId, Made},
+    recorder::Entry,
+};
 
 /// What the records of a bond's failovers need from one to the next.
 #[derive(Debug, Default)]
@@ -15,6 +20,28 @@ pub(super) struct Drafter {
     last: u64,
     /// Since when there is no active slave, in drops.
     none_since: Option<DropsBefore>,
+    /// Rounds of announcements by ticks that no record has yet.
+    pub rounds: Vec<TickRound>,
+}
+
+impl Drafter {
+    /// `rounds` are those that ticks have sent before.
+    pub fn new(rounds: Vec<TickRound>) -> Self {
+        Self { rounds, ..Self::default() }
+    }
+
+    /// Takes the rounds that announce the failover with this generation, and drops those of earlier ones. `next` is the
+    /// generation of the next failover, if it is known.
+    fn take_rounds(&mut self, generation: u32, next: Option<u32>) -> Vec<TickRound> {
+        let since = |generation: u32| move |round: &TickRound| round.is_since(generation);
+        self.rounds.retain(since(generation));
+        let Some(next) = next.filter(|next| *next != generation) else {
+            return std::mem::take(&mut self.rounds);
+        };
+        let (later, ours) = self.rounds.drain(..).partition(since(next));
+        self.rounds = later;
+        ours
+    }
 }
 
 impl Running {
@@ -34,6 +61,7 @@ impl Running {
             | Seen::SlaveLeft => (self.follower.switch, false),
         };
         let unrecorded = followed.take_unrecorded(is_late);
+        let rounds = self.drafter.take_rounds(made.generation, followed.next_generation());
         let seen = match made.made {
             Made::ByAgent { .. } => failover.seen,
             Made::ByDataPlane { by: ChangedBy::Guard, .. } => Seen::Guard,
@@ -56,6 +84,44 @@ impl Running {
             is_late,
             unrecorded,
             mac_changes,
+            announced: of_ticks(self.host, &rounds),
         }
+    }
+
+    /// Hands rounds of ticks to the recorder: of failovers whose records were drafted before.
+    pub(super) fn hand_on_rounds(&mut self) {
+        if self.drafter.rounds.is_empty() {
+            return;
+        }
+        let next = self.mirror.active().generation().wrapping_add(1);
+        let (later, ours) = self.drafter.rounds.drain(..).partition(|round: &TickRound| round.is_since(next));
+        self.drafter.rounds = later;
+        for round in &ours {
+            if let Some((at, announcement)) = of_ticks(self.host, std::slice::from_ref(round)) {
+                self.recording.add(Entry::Announced(at, announcement));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bond_common::event::Round;
+    use bond_core::Time;
+
+    use super::*;
+
+    #[test]
+    fn rounds_belong_to_the_failover_that_they_were_sent_after() {
+        let round = |generation, number| TickRound {
+            at: Time::from_millis(u64::from(number)),
+            round: Round { generation, sent: 1, failed: 0, number },
+        };
+        let sent = [round(6, 3), round(7, 1), round(8, 3), round(9, 1), round(10, 3)];
+        let mut drafter = Drafter::new(sent.to_vec());
+        // ACTIVE was changed at 8 without a failover.
+        assert_eq!(drafter.take_rounds(7, Some(9)), sent[1..3]);
+        assert_eq!(drafter.take_rounds(9, Some(9)), sent[3..]);
+        assert_eq!(drafter.take_rounds(9, None), []);
     }
 }

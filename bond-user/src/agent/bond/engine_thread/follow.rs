@@ -13,7 +13,7 @@ use super::bond::Running;
 use crate::{
     agent::bond::{
         ledger::WordChange,
-        missed_failovers::{Known, MissedChange, MissedFailovers},
+        missed_failovers::{Known, MissedChange, MissedFailovers, TickRound},
         receipt_writer::Made,
         recorder::Entry,
     },
@@ -84,6 +84,12 @@ impl Followed {
 
     pub fn is_adoption(&self) -> bool {
         self.is_adoption
+    }
+
+    /// Returns the generation of the next failover, if one is known.
+    pub fn next_generation(&self) -> Option<u32> {
+        let next = self.earlier.front().or(self.last.as_ref());
+        next.map(|next| next.generation)
     }
 
     /// Returns the changes without a record, once: with the last failover.
@@ -164,7 +170,8 @@ impl Running {
     }
 
     fn active_is(&mut self, found: ActiveWord) {
-        let MissedFailovers { word: found, changes, unrecorded, is_foreign: _ } = self.missed_until(found);
+        let MissedFailovers { word: found, changes, rounds: _, unrecorded, is_foreign: _ } =
+            self.missed_until(found);
         // The guard saw these without a link. One that has a link at the next poll may have another speed.
         self.links.lose(self.mirror.active().usable() & !found.usable());
         self.mirror.follow_active(found);
@@ -230,8 +237,9 @@ impl Running {
                 Some(DataPlaneEvent::FailedOver(_) | DataPlaneEvent::Ticked(..)) => {
                     self.follower.unfollowed.extend(record);
                 }
-                // The announcer reads what the tick has announced, when its own round is due.
-                Some(DataPlaneEvent::Announced(_)) => {}
+                Some(DataPlaneEvent::Announced(_)) => {
+                    self.drafter.rounds.extend(record.as_ref().and_then(TickRound::of));
+                }
                 Some(DataPlaneEvent::HostMacLearned(mac)) => {
                     self.recording.add(Entry::Info(format!("the host behind the port has {mac}")));
                 }

@@ -19,7 +19,7 @@ use crate::{
     agent::{
         AgentError,
         bond::{
-            announcer::Announcing, arp_prober::Probing, ledger::Ledger, link_mail::LinkMail,
+            announcer::Announcing, arp_prober::Probing, interface::Host, ledger::Ledger, link_mail::LinkMail,
             missed_failovers::MissedFailovers, recorder::Recording, work::WorkQueue,
         },
     },
@@ -124,9 +124,7 @@ pub struct Member {
     pub recording: Recording,
     pub prober: Probing,
     pub announcer: Announcing,
-    /// ifindex of bond0, or of the port behind which the host is.
-    pub host: u32,
-    pub port: u32,
+    pub host: Host,
     /// Set at each event of a device of the bond.
     pub is_changed: Arc<AtomicBool>,
     /// Where readers find the state of the bond.

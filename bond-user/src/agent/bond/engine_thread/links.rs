@@ -165,12 +165,13 @@ impl Running {
 
     fn device_changed(&mut self, link: &LinkInfo, reader: Option<&DeviceReader>) {
         let slave = self.engine.slaves().find(|slave| slave.ifindex == link.ifindex);
-        if slave.is_some() || [self.host, self.port].contains(&link.ifindex) {
+        if slave.is_some() || [self.host.device(), self.host.port()].contains(&link.ifindex) {
             self.is_changed.store(true, Ordering::Release);
         }
-        if link.ifindex == self.host {
+        if link.ifindex == self.host.device() {
             self.work.look(|looks| looks.host = true);
-        } else if link.link == Some(self.host) && link.link_netns.is_none() && !link.is_end_of_pair() {
+        } else if link.link == Some(self.host.device()) && link.link_netns.is_none() && !link.is_end_of_pair()
+        {
             self.uppers_changed();
         }
         let Some(slave) = slave else {
@@ -203,7 +204,7 @@ impl Running {
         let Some(slot) = slave.map(|slave| slave.slot) else {
             // An end of a pair lies above nothing; of many bonds, each would read all links when one goes.
             // bond0 itself is one, and may have gone to another namespace.
-            if !end_of_pair || ifindex == self.host {
+            if !end_of_pair || ifindex == self.host.device() {
                 self.uppers_changed();
             }
             return;

@@ -25,6 +25,7 @@ use crate::{
         bond::{
             announcer::{AnnounceOrders, Announcing},
             arp_prober::{ProbeOrders, Probing},
+            interface::Host,
             ledger::Ledger,
             receipt_writer::ReceiptWriter,
             recorder::Recording,
@@ -89,8 +90,7 @@ impl Bench {
             recording: recording.clone(),
             prober,
             announcer,
-            host: 1,
-            port: 2,
+            host: Host::Pair { bond: 1, port: 2, promisc: false },
             is_changed: Arc::new(AtomicBool::new(false)),
             status: shown,
         };

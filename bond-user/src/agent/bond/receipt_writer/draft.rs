@@ -9,7 +9,10 @@ use bond_common::{
 use bond_core::{ChangedBy, Time, command::Failover};
 
 use crate::{
-    report::{moment::micros, receipt::Steps},
+    report::{
+        moment::micros,
+        receipt::{Announcement, Steps},
+    },
     sys::dataplane::Maps,
 };
 
@@ -36,6 +39,8 @@ pub struct Draft {
     pub mac_changes: usize,
     /// Whether the new slave will be announced.
     pub is_announced: bool,
+    /// What ticks have announced already, and when.
+    pub announced: Option<(Time, Announcement)>,
 }
 
 /// Which part of xbond made the failover, and how long that took.

@@ -41,10 +41,14 @@ fn draft(id: u64, mac_changes: usize, is_announced: bool) -> Draft {
         unrecorded: 0,
         mac_changes,
         is_announced,
+        announced: None,
     }
 }
 
-const ROUND: Announcement = Announcement { addresses: 1, macs: 0, failed: 0, by: Announcer::Agent };
+const ROUND_OF_TICK: Announcement =
+    Announcement { addresses: 2, macs: 0, failed: 0, by: Announcer::Kernel, rounds: Some(1) };
+const ROUND: Announcement =
+    Announcement { addresses: 1, macs: 0, failed: 0, by: Announcer::Agent, rounds: None };
 
 #[test]
 fn a_receipt_is_written_when_everything_that_its_failover_asked_for_is_done() {
@@ -92,4 +96,47 @@ fn a_superseded_failover_keeps_its_steps_so_far() {
     let receipts = receipts::read(&Location::at(directory.path()), Trust::Ours).unwrap();
     let steps = |receipt: &Receipt| (receipt.steps.macs_us.is_some(), receipt.announced.is_some());
     assert_eq!(receipts.iter().map(steps).collect::<Vec<_>>(), [(false, true), (true, false)]);
+}
+
+#[test]
+fn a_round_of_a_tick_is_on_record_as_the_tick_reports_it() {
+    const fn ms(ms: u64) -> Time {
+        Time::from_millis(ms)
+    }
+    let announced = |complete: fn(&mut ReceiptWriter, Time)| {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut writer, written) = writer(directory.path());
+        let draft = draft(1, 0, true);
+        let switched = draft.switched;
+        writer.failover(draft);
+        // What the agent expects of it.
+        writer.tick_announces(switched.saturating_add(ms(7)), ROUND);
+        assert!(written().is_empty());
+        assert!(writer.overdue().is_some_and(|left| left > Duration::from_secs(1)));
+        complete(&mut writer, switched);
+        let receipt = receipts::read(&Location::at(directory.path()), Trust::Ours).unwrap().pop();
+        receipt.and_then(|receipt| Some((receipt.steps.announce_us?, receipt.announced?)))
+    };
+    let reported =
+        announced(|writer, switched| writer.announced(switched.saturating_add(ms(9)), ROUND_OF_TICK));
+    assert_eq!(reported, Some((9000, ROUND_OF_TICK)));
+    assert_eq!(announced(|writer, _| writer.catch_up()), None, "it is awaited");
+    let lost = announced(|writer, _| {
+        let promised = writer.open.as_mut().and_then(|open| open.promised.as_mut());
+        promised.unwrap().0 = Time::ZERO;
+        writer.catch_up();
+    });
+    assert_eq!(lost, Some((7000, ROUND)));
+}
+
+#[test]
+fn a_failover_that_ticks_have_announced_is_on_record_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut writer, written) = writer(directory.path());
+    let draft = draft(1, 0, true);
+    let at = draft.switched.saturating_add(Time::from_millis(11));
+    writer.failover(Draft { announced: Some((at, ROUND_OF_TICK)), ..draft });
+    assert_eq!(written(), [1]);
+    let receipt = receipts::read(&Location::at(directory.path()), Trust::Ours).unwrap().remove(0);
+    assert_eq!((receipt.steps.announce_us, receipt.announced), (Some(11_000), Some(ROUND_OF_TICK)));
 }
