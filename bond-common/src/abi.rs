@@ -7,8 +7,8 @@ use crate::mac::Mac;
 
 /// Version of everything in this module and of the names in [`crate::names`].
 ///
-/// Version 4 adds the maps of the clock to those of version 3, whose layouts stay: a bond of version 3 is adopted without an
-/// interruption.
+/// Version 4 adds the maps of the clock, and of MAC addresses behind the bond, to those of version 3, whose layouts stay: a
+/// bond of version 3 is adopted without an interruption.
 pub const ABI_VERSION: u32 = 4;
 
 /// The oldest version whose bonds this one adopts.

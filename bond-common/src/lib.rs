@@ -24,6 +24,7 @@
 )]
 
 pub mod abi;
+pub mod behind;
 pub mod clock;
 pub mod counters;
 pub mod event;

@@ -35,6 +35,9 @@ pub const TICKS: &str = "TICKS";
 /// Map: the frames of a round of announcements, [`crate::clock::layout::AnnounceFrame`], in two banks.
 pub const ANNOUNCE: &str = "ANNOUNCE";
 
+/// Map: the MAC addresses behind the bond, [`crate::behind::BehindEntry`] by [`crate::behind::BehindKey`].
+pub const BEHIND: &str = "BEHIND";
+
 /// Program for tc, at the ingress of the port: redirects what bond0 sends to a slave.
 pub const TC_PORT_TX: &str = "tc_port_tx";
 /// Program for tc, at the ingress of a slave: delivers what it receives to the port, or drops it.
@@ -80,10 +83,13 @@ pub const PROGRAM_PIN: &str = "prog";
 pub const LINK_PIN: &str = "link";
 
 /// All maps of a bond; each is pinned under its name.
-pub const PINNED_MAPS: [&str; 15] = [
+pub const PINNED_MAPS: [&str; 16] = [
     ACTIVE, SLAVES, BOND, LEARNED, TX_PORTS, RX_PORT, STATS, EVENTS, PROBES, TARGETS, GUARD, WIRE_MACS,
-    CLOCK, TICKS, ANNOUNCE,
+    CLOCK, TICKS, ANNOUNCE, BEHIND,
 ];
 
 /// The maps among [`PINNED_MAPS`] that a bond of [`crate::abi::ABI_ADOPTED`] may lack. Its adoption creates them.
+pub const LATER_MAPS: [&str; 4] = [CLOCK, TICKS, ANNOUNCE, BEHIND];
+
+/// The maps of the clock.
 pub const CLOCK_MAPS: [&str; 3] = [CLOCK, TICKS, ANNOUNCE];

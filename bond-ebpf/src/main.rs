@@ -8,6 +8,8 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod behind;
+#[cfg(target_arch = "bpf")]
 mod device;
 #[cfg(target_arch = "bpf")]
 mod error;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, DevMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, DevMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use bond_common::{
@@ -10,6 +10,7 @@ use bond_common::{
         ActiveWord, BondEntry, GuardEntry, MAX_SLAVES, Offsets, PORT_STATS, ProbeTimes, SlaveEntry, Slot,
         Targets, WireMacs,
     },
+    behind::{BehindEntry, BehindKey, MOST_BEHIND},
     clock::{
         announce::Turn,
         layout::{ANNOUNCE_ENTRIES, AnnounceFrame, ClockEntry, TickEntry},
@@ -82,6 +83,11 @@ static TICKS: Array<TickEntry, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static ANNOUNCE: Array<AnnounceFrame, ANNOUNCE_ENTRIES, MMAPABLE> = Array::new();
 
+/// Written by the port's program, at most once in a second for each MAC address; read by the tick and the agent. A slave's
+/// program removes what has moved away. The agent creates it with more entries: each CPU keeps some of them free.
+#[btf_map]
+static BEHIND: LruHashMap<BehindKey, BehindEntry, MOST_BEHIND> = LruHashMap::new();
+
 /// The slot of the slave that this program is attached to; [`PORT_STATS`] at the port.
 #[unsafe(no_mangle)]
 static SLOT: Global<u32> = Global::new(PORT_STATS);
@@ -152,6 +158,24 @@ pub fn ticks() -> Option<*mut TickEntry> {
 #[inline(always)]
 pub fn announcement(index: u32) -> Option<&'static AnnounceFrame> {
     ANNOUNCE.get(index)
+}
+
+/// Returns the entry of a MAC address behind the bond, None if it is not known. It may be reused for another one at any time.
+#[inline(always)]
+pub fn behind(key: &BehindKey) -> Option<*mut BehindEntry> {
+    BEHIND.get_ptr_mut(key)
+}
+
+/// Stores a MAC address behind the bond, in place of the one that was used least recently if there is no room.
+#[inline(always)]
+pub fn insert_behind(key: &BehindKey, entry: &BehindEntry) {
+    let _ = BEHIND.insert(key, entry, 0);
+}
+
+/// Removes a MAC address that is not behind the bond any more.
+#[inline(always)]
+pub fn remove_behind(key: &BehindKey) {
+    let _ = BEHIND.remove(key);
 }
 
 #[inline(always)]

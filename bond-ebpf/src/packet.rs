@@ -8,6 +8,7 @@ use aya_ebpf::{
 use aya_log_ebpf::info;
 use bond_common::{
     abi::Slot,
+    behind::Tag,
     counters::DropReason,
     mac::Mac,
     wire::{Frame, Header},
@@ -21,6 +22,8 @@ pub trait Packet: Frame {
     fn header(&self) -> Option<Header>;
     /// Returns the length in bytes, with the Ethernet header.
     fn length(&self) -> u64;
+    /// Returns the VLAN tag that the kernel holds outside of the frame.
+    fn offloaded_tag(&self) -> Tag;
     /// Returns the transmit queue of bond0 that the packet was sent from.
     fn queue(&self) -> u16;
     /// Redirects the packet to the egress of a slave.
@@ -159,6 +162,16 @@ impl Packet for SkbPacket<'_> {
         self.0.len() as u64
     }
 
+    #[inline(always)]
+    fn offloaded_tag(&self) -> Tag {
+        // SAFETY: the context is this program's.
+        let (present, tpid, control) = unsafe {
+            let skb = self.0.skb.skb;
+            ((*skb).vlan_present, (*skb).vlan_proto, (*skb).vlan_tci)
+        };
+        if present == 0 { Tag::NONE } else { Tag::new(u16::from_be(tpid as u16), control as u16) }
+    }
+
     /// A veth keeps the queue that its other end sent from; in a netkit pair this hook is the other end.
     #[inline(always)]
     fn queue(&self) -> u16 {
@@ -252,6 +265,12 @@ impl Packet for XdpPacket<'_> {
     fn length(&self) -> u64 {
         // SAFETY: the context is this program's.
         unsafe { bpf_xdp_get_buff_len(self.0.ctx) }
+    }
+
+    /// None: the devices of XDP datapaths leave tags inside frames (`BOND_XDP` and `SLAVE_XDP` of the agent).
+    #[inline(always)]
+    fn offloaded_tag(&self) -> Tag {
+        Tag::NONE
     }
 
     /// A veth receives on the queue that its other end sent from.

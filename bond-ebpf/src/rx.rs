@@ -9,7 +9,7 @@ use bond_common::{
 };
 
 use crate::{
-    device,
+    behind, device,
     error::Outcome,
     maps,
     packet::{Packet, Redirected, SkbPacket},
@@ -68,6 +68,11 @@ fn forward(
         Some(to) => rewrite_destination(packet, header, to).map_err(|_| DropReason::StampFailed)?,
         None => false,
     };
+    if word.active() == Some(slot)
+        && (header.destination.is_multicast() || stats.get().rx_packets & behind::UNCHECKED == 0)
+    {
+        behind::forget_moved(packet, header.source, word);
+    }
     let length = packet.length();
     let redirected = packet.to_port(bond.port_ifindex())?;
     let counters = stats.get();

@@ -11,6 +11,7 @@ use bond_common::{
 };
 
 use crate::{
+    behind,
     error::Outcome,
     guard, maps,
     packet::{Packet, Redirected, SkbPacket},
@@ -66,6 +67,8 @@ fn forward(packet: &mut impl Packet) -> Result<Redirected, (Option<Slot>, DropRe
         let host_mac = known_host_mac(packet, bond, header.source);
         if let Some(to) = source_for(header.source, wire_mac, host_mac, bond) {
             stamped = stamp_source(packet, header, to).map_err(|_| at(DropReason::StampFailed))?;
+        } else {
+            behind::note(packet, header.source, word);
         }
     }
 

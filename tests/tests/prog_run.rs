@@ -10,6 +10,7 @@ use bond_common::{
         BondEntry, DeviceHandle, FailOverMac, GuardEntry, LinkQuestion, MAX_TARGETS, ProbeTimes, Rank,
         SlaveEntry, Slot, Targets,
     },
+    behind::Tag,
     counters::DropReason,
     mac::Mac,
 };
@@ -19,8 +20,8 @@ use bond_user::sys::{
 };
 use programs::{Bench, index, ip};
 use xbond_tests::frames::{
-    GUEST, HOST, IPV4, LLDP, OWN, PEER, Verdict, Verdict::Forwarded, Way, arp, cases, ethernet, solicitation,
-    tagged,
+    GROUP, GUEST, HOST, IPV4, LLDP, OWN, PEER, Scene, Verdict, Verdict::Forwarded, Way, arp, cases, ethernet,
+    solicitation, tagged,
 };
 
 impl Bench {
@@ -81,6 +82,59 @@ fn learned_host_mac(hook: Hook) {
     assert_eq!(bench.transmit(&from(GUEST)).1, from(OWN[0]));
     assert_eq!(bench.receive(0, &to(OWN[0])).1, to(GUEST));
     assert_eq!(bench.transmit(&from(HOST)).1, from(HOST), "another host's address stays");
+}
+
+/// The MAC addresses in BEHIND, with the VIDs of their tags.
+fn behind(bench: &Bench) -> Vec<(Mac, Vec<u16>)> {
+    let vids = |tags: [Tag; 2]| tags.into_iter().filter(|tag| !tag.is_none()).map(Tag::vid).collect();
+    let found = bench.maps.behind().unwrap();
+    found.into_iter().map(|(key, _)| (key.mac(), vids(key.tags()))).collect()
+}
+
+fn macs_behind_are_remembered(hook: Hook) {
+    let bench = Bench::new(hook, "behind");
+    for policy in [FailOverMac::None, FailOverMac::Active, FailOverMac::Follow] {
+        bench.set(&Scene::of(policy));
+        for source in [HOST, OWN[0], OWN[1], GROUP, Mac::ZERO] {
+            bench.transmit(&ethernet(PEER, source, IPV4));
+        }
+    }
+    assert_eq!(behind(&bench), [], "the bond's own, and what is no source");
+    bench.transmit(&tagged(&tagged(&ethernet(PEER, GUEST, IPV4), [0x81, 0]), [0x88, 0xa8]));
+    bench.transmit(&ethernet(Mac::BROADCAST, GUEST, IPV4));
+    let mut found = behind(&bench);
+    found.sort();
+    assert_eq!(found, [(GUEST, vec![]), (GUEST, vec![5, 5])]);
+}
+
+/// A source of frames that the active slave receives is not behind the bond, unless the frame may be a copy of one that
+/// another slave has sent.
+fn macs_that_moved_are_forgotten(hook: Hook) {
+    let bench = Bench::new(hook, "moved");
+    let from_wire = |slot, destination| bench.receive(slot, &ethernet(destination, GUEST, IPV4));
+    let sends = || bench.transmit(&ethernet(PEER, GUEST, IPV4));
+    sends();
+    from_wire(1, Mac::BROADCAST);
+    assert_eq!(behind(&bench).len(), 1, "a backup receives a copy of each broadcast");
+    from_wire(0, Mac::BROADCAST);
+    assert_eq!(behind(&bench), [], "it has moved");
+    sends();
+    bench.switch(Some(1), None);
+    from_wire(1, Mac::BROADCAST);
+    assert_eq!(behind(&bench).len(), 1, "the former active slave sent it");
+    sends();
+    for _ in 0..64 {
+        from_wire(1, HOST);
+    }
+    assert_eq!(behind(&bench), [], "unicast frames are sampled");
+}
+
+#[test]
+fn macs_behind_the_bond_are_remembered_and_forgotten() {
+    for hook in [Hook::Tc, Hook::Xdp] {
+        macs_behind_are_remembered(hook);
+        macs_that_moved_are_forgotten(hook);
+    }
 }
 
 #[test]

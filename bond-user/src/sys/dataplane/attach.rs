@@ -20,7 +20,7 @@ use aya::{
 use bond_common::{abi::PORT_STATS, names};
 
 use super::{
-    DataPlaneError, Hook, Kernel, TcAttach,
+    DataPlaneError, Hook, Kernel, TcAttach, behind,
     bpf::{Attached, KeptFilter},
     pins::{remove_pin, remove_pins_of},
 };
@@ -235,6 +235,7 @@ pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
 static LOADER: LazyLock<Mutex<EbpfLoader<'static>>> = LazyLock::new(|| {
     let mut loader = EbpfLoader::new();
     loader.btf(None);
+    loader.map_max_entries(names::BEHIND, behind::entries());
     Mutex::new(loader)
 });
 
@@ -263,12 +264,23 @@ pub(super) fn load_object(dir: &Directory, kernel: &Kernel, slot: u32) -> Result
 
 /// Hands a program to the verifier.
 pub(super) fn load(object: &mut Ebpf, name: &'static str, hook: Hook) -> Result<(), DataPlaneError> {
-    match hook {
-        Hook::Tc => classifier(object, name)?.load(),
-        Hook::Xdp | Hook::XdpGeneric => xdp(object, name)?.load(),
+    let mut attempts = 0;
+    loop {
+        let loaded = match hook {
+            Hook::Tc => classifier(object, name)?.load(),
+            Hook::Xdp | Hook::XdpGeneric => xdp(object, name)?.load(),
+        };
+        attempts += 1;
+        match loaded {
+            // A signal has interrupted the verifier (`do_check`), as libbpf expects, too.
+            Err(source) if attempts < LOADS_AT_MOST && has_errno(&source, libc::EAGAIN) => {}
+            loaded => return loaded.map_err(|source| DataPlaneError::Program { name, source }),
+        }
     }
-    .map_err(|source| DataPlaneError::Program { name, source })
 }
+
+/// As PROG_LOAD_ATTEMPTS of libbpf.
+const LOADS_AT_MOST: u32 = 5;
 
 pub(super) fn classifier<'a>(
     object: &'a mut Ebpf,

@@ -11,6 +11,7 @@ use std::{
 use aya_log::EbpfLogger;
 use bond_common::{
     abi::{ABI_ADOPTED, ABI_VERSION, PORT_STATS, Slot},
+    behind::{BehindEntry, BehindKey},
     counters::SlotStats,
     event::EventRecord,
     names,
@@ -18,8 +19,8 @@ use bond_common::{
 use nix::errno::Errno;
 
 use super::{
-    Attachment, DataPlane, DataPlaneError, DataPlanes, DeviceLink, Events, Fault, FormerMacs, Hook, Kernel,
-    MapMirror, Maps, OtherVersion, Pinned, Pins, Port, Replaced, SlotCounters, Unfit, Watched,
+    Attachment, BehindMap, DataPlane, DataPlaneError, DataPlanes, DeviceLink, Events, Fault, FormerMacs,
+    Hook, Kernel, MapMirror, Maps, OtherVersion, Pinned, Pins, Port, Replaced, SlotCounters, Unfit, Watched,
     mapped::Mapped,
     pins::{self, PORT_PIN, TICK_PIN, remove_pins_of, slave_pin},
 };
@@ -147,7 +148,17 @@ fn open_maps(path_of: impl Fn(&str) -> PathBuf) -> Result<Maps, DataPlaneError> 
     let counters = Mapped::new(std::os::fd::AsFd::as_fd(&stats), PORT_STATS as usize + 1);
     let counters = counters.map_err(|source| DataPlaneError::Pin { path: names::STATS.into(), source })?;
     let has_clock = names::CLOCK_MAPS.iter().all(|name| path_of(name).exists());
-    Maps::of(has_clock, open, Box::new(FakeCounters(counters)))
+    let maps = Maps::of(has_clock, open, Box::new(FakeCounters(counters)))?;
+    Ok(maps.with_behind(Box::new(NothingBehind)))
+}
+
+/// BEHIND of programs that do not run.
+struct NothingBehind;
+
+impl BehindMap for NothingBehind {
+    fn read(&self) -> Result<Vec<(BehindKey, BehindEntry)>, DataPlaneError> {
+        Ok(Vec::new())
+    }
 }
 
 /// The device that a pinned link is at.

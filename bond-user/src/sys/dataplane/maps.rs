@@ -1,6 +1,7 @@
 //! The maps that agent and packets share, to read: [`super::MapMirror`] alone writes them.
 
 use std::{
+    cmp::Reverse,
     os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
@@ -14,12 +15,18 @@ use bond_common::{
     abi::{
         ActiveWord, BondEntry, GuardEntry, MAX_SLAVES, ProbeTimes, Rank, SlaveEntry, Slot, Targets, WireMacs,
     },
+    behind::{BehindEntry, BehindKey},
     counters::SlotStats,
     mac::Mac,
     names,
 };
 
-use super::{ClockMaps, DataPlaneError, attach::take, mapped::Mapped};
+use super::{
+    ClockMaps, DataPlaneError,
+    attach::take,
+    behind::{BehindMap, KernelBehind},
+    mapped::Mapped,
+};
 use crate::sys::directory::{Directory, Location, Trust};
 
 /// The maps that agent and packets share, mapped into memory where they are words.
@@ -36,6 +43,8 @@ pub struct Maps {
     learned: Mapped<u64>,
     /// None for a bond that an earlier version has left.
     clock: Option<ClockMaps>,
+    /// None for a bond that an earlier version has left.
+    behind: Option<Box<dyn BehindMap>>,
 }
 
 /// Counts what was sent, received and dropped, by slot.
@@ -90,11 +99,13 @@ pub(super) fn mapped<T: Pod>(
 impl Maps {
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, DataPlaneError> {
         let counters = PerCpuArray::try_from(take(object, names::STATS)?).map_err(stats_error)?;
+        let behind = KernelBehind::of_map(take(object, names::BEHIND)?)?;
         let array = |name| match take(object, name)? {
             Map::Array(data) => Ok(OfMap(data)),
             _ => Err(DataPlaneError::Missing(name)),
         };
-        Self::of(true, array, Box::new(counters))
+        let maps = Self::of(true, array, Box::new(counters))?;
+        Ok(maps.with_behind(Box::new(behind)))
     }
 
     /// Opens the maps of a bond that another process has made, from their pins: to look at, whoever's they are. Nothing is
@@ -110,7 +121,12 @@ impl Maps {
         };
         let counters = PerCpuArray::try_from(Map::PerCpuArray(map(names::STATS)?)).map_err(stats_error)?;
         let has_clock = names::CLOCK_MAPS.iter().all(|name| dir.has(name));
-        Self::of(has_clock, |name| map(name).map(OfMap), Box::new(counters))
+        let maps = Self::of(has_clock, |name| map(name).map(OfMap), Box::new(counters))?;
+        if !dir.has(names::BEHIND) {
+            return Ok(maps);
+        }
+        let behind = KernelBehind::of_map(Map::LruHashMap(map(names::BEHIND)?))?;
+        Ok(maps.with_behind(Box::new(behind)))
     }
 
     /// Maps what `source` opens by the maps' names: memory that others share. Those of the clock are mapped if
@@ -131,7 +147,12 @@ impl Maps {
             wire_macs: mapped(names::WIRE_MACS, source(names::WIRE_MACS)?, MAX_SLAVES)?,
             learned: mapped(names::LEARNED, source(names::LEARNED)?, 1)?,
             clock: has_clock.then(|| ClockMaps::of(&mut source)).transpose()?,
+            behind: None,
         })
+    }
+
+    pub(super) fn with_behind(self, behind: Box<dyn BehindMap>) -> Self {
+        Self { behind: Some(behind), ..self }
     }
 
     /// The version of the maps under `dir`, whatever it is.
@@ -148,6 +169,18 @@ impl Maps {
     /// Returns the maps of the clock; None for a bond that an earlier version has left.
     pub fn clock(&self) -> Option<&ClockMaps> {
         self.clock.as_ref()
+    }
+
+    /// Returns the MAC addresses behind the bond, those that sent last first; none for a bond that an earlier version has
+    /// left.
+    ///
+    /// # Errors
+    /// The kernel refuses to read them.
+    pub fn behind(&self) -> Result<Vec<(BehindKey, BehindEntry)>, DataPlaneError> {
+        let Some(behind) = &self.behind else { return Ok(Vec::new()) };
+        let mut found = behind.read()?;
+        found.sort_by_key(|(_, entry)| Reverse(entry.seen));
+        Ok(found)
     }
 
     /// Returns the word in ACTIVE.

@@ -3,6 +3,7 @@
 //! [`BpfDataPlane`] is the kernel's BPF. Tests have one in memory.
 
 mod attach;
+mod behind;
 mod bpf;
 mod btf;
 mod clock_maps;
@@ -27,6 +28,7 @@ use aya_log::EbpfLogger;
 use bond_common::{abi::Slot, event::EventRecord, names};
 
 use attach::error_chain;
+pub use behind::BehindMap;
 pub use bpf::{BpfDataPlane, BpfDataPlanes, BpfPins};
 pub use clock_maps::ClockMaps;
 pub use device_reader::DeviceReader;

@@ -62,8 +62,8 @@ pub(super) fn whole(dir: &Location) -> Result<Result<Directory, Unfit>, DataPlan
     if !pins.has(&format!("{PORT_PIN}_{}", names::PROGRAM_PIN)) {
         return Ok(Err(Unfit::NoPort));
     }
-    // Those of the clock are created when the bond is adopted.
-    let needed = names::PINNED_MAPS.into_iter().filter(|name| !names::CLOCK_MAPS.contains(name));
+    // Those of a later version are created when the bond is adopted.
+    let needed = names::PINNED_MAPS.into_iter().filter(|name| !names::LATER_MAPS.contains(name));
     if let Some(missing) = needed.into_iter().find(|name| !pins.has(name)) {
         return Ok(Err(Unfit::NoMap(missing)));
     }
