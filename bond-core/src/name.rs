@@ -58,6 +58,8 @@ pub fn interface_name_fault(name: &str) -> Option<&'static str> {
 pub fn bond_name_fault(name: &str) -> Option<&'static str> {
     match name {
         "lo" => Some("is the loopback device"),
+        // /proc/sys/net/ipv4/conf has directories of these names, so the kernel creates no such interface.
+        "all" | "default" => Some("is reserved by the kernel"),
         _ if RESERVED.contains(&name) => Some("is the name of one of xbond's own files; choose another name"),
         _ => interface_name_fault(name),
     }
@@ -278,7 +280,7 @@ mod tests {
             assert!(serde_json::from_str::<InterfaceName>(&json).is_err(), "{name:?}");
             assert!(serde_json::from_str::<BondName>(&json).is_err(), "{name:?}");
         }
-        for name in ["lo", "lock", "xbond.sock", "xbond.sock.new"] {
+        for name in ["lo", "all", "default", "lock", "xbond.sock", "xbond.sock.new"] {
             assert!(InterfaceName::new(name).is_ok() && BondName::new(name).is_err(), "{name:?}");
         }
         for name in ["bond0", "bond0.5", "a", "0123456789abcde", "bönd", "-", "a\"b", "@", "..."] {

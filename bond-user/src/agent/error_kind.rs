@@ -105,6 +105,7 @@ fn of_sys(error: &SysError) -> ErrorKind {
             Some(Errno::EEXIST | Errno::EBUSY) => ErrorKind::Conflict,
             _ => ErrorKind::Internal,
         },
+        SysError::NoFreeName(_) => ErrorKind::Conflict,
         SysError::NoAnswer { .. }
         | SysError::NotKept { .. }
         | SysError::BadFile { .. }

@@ -12,7 +12,7 @@ use bond_common::{
     clock::frame::{ClockFrame, FRAMES, LENGTH},
     mac::Mac,
 };
-use bond_core::name::{BondName, InterfaceName, NameError};
+use bond_core::name::{BondName, InterfaceName};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -24,6 +24,8 @@ use super::{
 
 /// Bytes: so small that there is no IPv6 on the ends, and that the qdisc's burst is larger than a frame of this size.
 const MTU: u32 = 100;
+/// Far more bonds than one namespace has.
+const MAX_NUMBERED: u32 = 1000;
 
 /// The names of the two ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,13 +38,39 @@ pub struct ClockNames {
 }
 
 impl ClockNames {
-    /// Returns the names for a bond.
+    /// Returns the names that the clock of a bond may have, best first: `bond0-clk0` and `bond0-clk1`, or where these are too
+    /// long, `xbc0-clk0` and `xbc0-clk1`, with the next number, and so on.
+    pub fn of(bond: &BondName) -> impl Iterator<Item = Self> + use<> {
+        let names = |stem: &str| {
+            let name = |end: u8| InterfaceName::new(format!("{stem}-clk{end}"));
+            Some(Self { sender: name(0).ok()?, receiver: name(1).ok()? })
+        };
+        let own = names(bond);
+        let numbers = 0..if own.is_some() { 0 } else { MAX_NUMBERED };
+        own.into_iter().chain(numbers.filter_map(move |number| names(&format!("xbc{number}"))))
+    }
+
+    /// Returns the first of these names that no interface has.
     ///
     /// # Errors
-    /// The bond's name is too long for a suffix.
-    pub fn of(bond: &BondName) -> Result<Self, NameError> {
-        let name = |end: u8| InterfaceName::new(format!("{bond}-clk{end}"));
-        Ok(Self { sender: name(0)?, receiver: name(1)? })
+    /// The kernel does not answer, or all are taken.
+    pub async fn free(devices: &dyn Devices, bond: &BondName) -> Result<Self, SysError> {
+        for names in Self::of(bond) {
+            if names.are_free(devices).await? {
+                return Ok(names);
+            }
+        }
+        Err(SysError::NoFreeName(bond.to_string()))
+    }
+
+    async fn are_free(&self, devices: &dyn Devices) -> Result<bool, SysError> {
+        for name in [&self.sender, &self.receiver] {
+            match devices.link_by_name(name).await {
+                Err(error) if error.is_gone() => {}
+                answer => return answer.map(|_| false),
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -128,4 +156,23 @@ pub fn inject(devices: &dyn Devices, pair: ClockPair, sequences: [u64; FRAMES]) 
         frames.send(&ClockFrame { number, sequence }.bytes())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(bond: &str) -> Vec<[String; 2]> {
+        let names = ClockNames::of(&BondName::new(bond).unwrap());
+        names.take(2).map(|names| [names.sender, names.receiver].map(String::from)).collect()
+    }
+
+    #[test]
+    fn the_ends_of_every_bonds_clock_have_a_name() {
+        assert_eq!(names("bond0"), [["bond0-clk0", "bond0-clk1"]]);
+        assert_eq!(names("bond012345"), [["bond012345-clk0", "bond012345-clk1"]]);
+        for long in ["bond0123456", "0123456789abcde"] {
+            assert_eq!(names(long), [["xbc0-clk0", "xbc0-clk1"], ["xbc1-clk0", "xbc1-clk1"]], "{long}");
+        }
+    }
 }

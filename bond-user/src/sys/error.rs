@@ -20,6 +20,11 @@ pub enum SysError {
     /// There is no such interface in this network namespace.
     #[error("{0}: no such interface in this network namespace")]
     NoSuchInterface(String),
+    /// All names that the pair of the bond's clock may have are taken.
+    #[error(
+        "{0}: interfaces that are no clock of this bond have all names of its clock; rename or delete them: see `ip link`"
+    )]
+    NoFreeName(String),
     /// `ip netns` has no namespace of this name.
     #[error("{0:?}: no such network namespace; `ip netns list` lists them")]
     NoSuchNamespace(String),

@@ -174,7 +174,7 @@ impl ClockKeeper {
     }
 
     async fn create(&self, tools: &mut ClockTools<'_>) -> Result<ClockPair, AgentError> {
-        let names = ClockNames::of(&self.bond)?;
+        let names = ClockNames::free(tools.devices, &self.bond).await?;
         tools.record.set_clock(Some(RecordedClock { names: names.clone(), ends: None }))?;
         let mark = tools.record.mark();
         let pair = clock::create(tools.devices, &names, &mark, self.wanted.period).await?;

@@ -96,7 +96,7 @@ fn a_saved_record_is_read() {
         bond: bond0(),
         pair: Some(RecordedPair::new(bond0(), InterfaceName::new("bond0-port").unwrap())),
         clock: Some(RecordedClock {
-            names: ClockNames::of(&bond0()).unwrap(),
+            names: ClockNames::of(&bond0()).next().unwrap(),
             ends: Some(ClockPair { sender: 7, receiver: 8 }),
         }),
         port: None,
