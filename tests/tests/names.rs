@@ -80,6 +80,8 @@ fn ask(lab: &Lab, method: &str, path: &str, body: &str) -> (u16, String) {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     let answer = String::from_utf8(answer).unwrap();
+    // A client may print it as it is.
+    assert!(!has_controls(answer.replace('\r', "").as_bytes()), "{method} {path}: {answer:?}");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
@@ -130,6 +132,9 @@ fn a_name_in_a_request_reaches_no_path() {
             assert!(!failure["error"].as_str().unwrap().contains('\x1b'), "{method} {route}: {answer}");
             victim.assert_whole(&route);
         }
+        let change = serde_json::json!({ "set": [["primary", String::from_utf8_lossy(name)]] }).to_string();
+        let (status, answer) = ask(&lab, "POST", "/v1/bonds/bond0/options", &change);
+        assert!([200, 422].contains(&status), "{change}: {status} {answer}");
         let body = serde_json::json!({ "name": String::from_utf8_lossy(name) }).to_string();
         let (status, answer) = ask(&lab, "POST", "/v1/bonds/bond0/slaves", &body);
         assert!([400, 422].contains(&status), "{body}: {status} {answer}");
@@ -248,6 +253,9 @@ fn a_slave_that_is_renamed_prints_nothing_that_a_terminal_executes() {
             let output = run(&lab, &words);
             let what = format!("{line}, {name:?}: {}", String::from_utf8_lossy(&output.stdout));
             assert!(!has_controls(&output.stderr) && !has_controls(&output.stdout), "{what}");
+        }
+        for path in ["/v1/bonds", "/v1/bonds/bond0", "/v1/bonds/bond0/log"] {
+            assert_eq!(ask(&lab, "GET", path, "").0, 200, "{path}");
         }
     }
     let log = xbond.log();
@@ -378,4 +386,22 @@ fn a_bond_may_be_named_like_the_directory_of_a_namespace() {
     let xbond = Xbond::run(&lab.host, ["--bond", "4711", "--slave", "enp0s8", "-o", "miimon=100"]).unwrap();
     assert!(!Path::new("/sys/fs/bpf/xbond/4711").is_symlink());
     xbond.stop().unwrap();
+}
+
+/// The kernel's names have 15 bytes, too few for a suffix.
+#[test]
+fn bonds_with_long_names_have_clocks() {
+    skip_if_unable!();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let bonds = ["bond-storage-0", "bond-storage-1"];
+    let [first, second] = bonds;
+    let xbond = Xbond::run(&lab.host, ["--bond", first, "--slave", SLAVES[0], "-o", "miimon=100"]).unwrap();
+    xbond.cli(["add", "--bond", second, "--slave", SLAVES[1], "-o", "miimon=100"]).unwrap();
+    for (bond, number) in bonds.into_iter().zip(["xbc0", "xbc1"]) {
+        let report = || xbond.cli(["show", bond, "-j"]).unwrap();
+        common::eventually("the clock runs", report, |report| report.contains("\"on, every 10 ms\""));
+        assert!(lab.host.link(&format!("{number}-clk0")).is_ok(), "{bond}");
+    }
+    xbond.stop().unwrap();
+    assert!(!lab.host.ip("-br link").unwrap().contains("-clk"));
 }

@@ -1,5 +1,6 @@
 //! Events of `/v1/events`: one JSON object a line.
 
+use bond_core::name::printable_json;
 use serde::{Deserialize, Serialize};
 
 use super::{moment::Moment, receipt::Receipt};
@@ -93,6 +94,6 @@ impl Event {
     /// Returns the line, including its end.
     pub fn line(&self) -> String {
         // Strings and numbers with string keys: JSON can represent all of them.
-        serde_json::to_string(self).unwrap_or_default() + "\n"
+        printable_json(&serde_json::to_string(self).unwrap_or_default()) + "\n"
     }
 }

@@ -21,7 +21,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
-use bond_core::name::{BondName, InterfaceName, NameError};
+use bond_core::name::{BondName, InterfaceName, NameError, printable_json};
 use futures_util::StreamExt as _;
 use hyper::StatusCode;
 use nix::{
@@ -259,16 +259,30 @@ async fn whole(connection: Connection, request: Request) -> Result<Request, Resp
     })
 }
 
-/// Gives a request that did not get as far as an answer of ours the form that all failures have.
+/// Gives a request that did not get as far as an answer of ours the form that all failures have, and JSON the form that a
+/// terminal does not execute: its sentences contain text of the request, and its reports names of interfaces.
 async fn with_failure(response: Response) -> Response {
     let status = response.status();
     let is_ours = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
-    if status.is_success() || is_ours {
+    if is_ours {
+        return printable(response).await;
+    }
+    if status.is_success() {
         return response;
     }
     let text = body::to_bytes(response.into_body(), LARGEST_BODY).await.unwrap_or_default();
     let failure = Failure::new(ErrorKind::of_status(status), String::from_utf8_lossy(&text));
-    (status, Json(failure)).into_response()
+    printable((status, Json(failure)).into_response()).await
+}
+
+/// Escapes what a terminal would execute, or not show, in an answer that is JSON.
+async fn printable(response: Response) -> Response {
+    let (mut head, body) = response.into_parts();
+    // It is in memory, as a whole.
+    let json = body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let json = printable_json(&String::from_utf8_lossy(&json));
+    head.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(head, Body::from(json))
 }
 
 async fn no_such_request(method: Method, uri: Uri) -> Response {
