@@ -144,6 +144,8 @@ fn the_advice_for_a_damaged_record_works() {
         for command in commands(&error) {
             lab.host.exec(&command).unwrap();
         }
+        let links = lab.host.ip("-d link").unwrap();
+        assert!(!links.contains("-clk") && !links.contains("xbond:"), "{links}");
         let third = run(&lab, &file);
         meet(&lab);
         third.stop().unwrap();

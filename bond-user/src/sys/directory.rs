@@ -8,6 +8,7 @@
 
 use std::{
     ffi::{CStr, OsString},
+    fmt,
     fs::File,
     io::{self, Read as _, Write as _},
     os::{
@@ -26,7 +27,7 @@ use nix::{
     unistd::{UnlinkatFlags, geteuid, symlinkat, unlinkat},
 };
 
-use super::file::refuse_irregular;
+use super::file::{ReadError, refuse_irregular};
 
 const ROOT_USER: u32 = 0;
 /// Permission bits that allow writes by other users than the owner.
@@ -204,7 +205,7 @@ impl Directory {
             }
             answer => answer?,
         };
-        check(&path, &fstat(&fd)?, trust)?;
+        check(&path.display(), &path, &fstat(&fd)?, trust)?;
         Ok(Self { fd, path })
     }
 
@@ -280,20 +281,28 @@ impl Directory {
         // Opening a FIFO does not block.
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        let path = self.path.join(name);
+        let refuse = |error: String| Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         let fd = match openat(&self.fd, component(name)?, flags, mode) {
-            Err(Errno::ELOOP) => {
-                let error = format!("{} is a symbolic link; remove it", path.display());
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+            Err(Errno::ELOOP) => return refuse("it is a symbolic link; remove it".to_owned()),
+            // A directory that would be written; a socket, or a FIFO without a reader.
+            Err(error @ (Errno::EISDIR | Errno::ENXIO)) => {
+                let kind = self.irregular(name).ok_or(error)?;
+                return refuse(kind.to_string());
             }
             answer => answer?,
         };
         let status = fstat(&fd)?;
         let file = File::from(fd);
-        refuse_irregular(file.metadata()?.file_type())
+        refuse_irregular(status.st_mode)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
-        check(&path, &status, trust)?;
+        check(&"it", &self.path.join(name), &status, trust)?;
         Ok(file)
+    }
+
+    /// Returns why an entry is no regular file.
+    fn irregular(&self, name: &str) -> Option<ReadError> {
+        let status = fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+        refuse_irregular(status.st_mode).err()
     }
 
     /// Finds a Unix socket in this directory.
@@ -319,7 +328,7 @@ impl Directory {
         let mut contents = Vec::new();
         self.file(name, OFlag::O_RDONLY, trust)?.take(LONGEST_FILE + 1).read_to_end(&mut contents)?;
         if contents.len() as u64 > LONGEST_FILE {
-            let error = format!("{} is longer than {LONGEST_FILE} bytes", self.path.join(name).display());
+            let error = format!("it is longer than {LONGEST_FILE} bytes");
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, error));
         }
         Ok(contents)
@@ -329,7 +338,7 @@ impl Directory {
     pub fn replace(&self, name: &str, contents: &[u8]) -> io::Result<()> {
         let temporary = format!("{name}.new");
         // A file that a killed writer has left may have any mode.
-        self.remove_file(&temporary)?;
+        self.remove_file(&temporary).map_err(|error| self.about(&temporary, &error))?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
         let mut output = self.file(&temporary, flags, Trust::Ours)?;
         let written = output.write_all(contents).and_then(|()| output.sync_all());
@@ -338,6 +347,11 @@ impl Directory {
             return Err(error);
         }
         Ok(nix::unistd::fsync(&self.fd)?)
+    }
+
+    /// Returns an error about an entry that the caller does not name.
+    fn about(&self, name: &str, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{}: {error}", self.shown(name).display()))
     }
 
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -427,22 +441,23 @@ fn gone(answer: nix::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Checks whether the contents may be acted upon.
-fn check(path: &Path, status: &FileStat, trust: Trust) -> io::Result<()> {
-    let (path, owner, own) = (path.display(), status.st_uid, geteuid().as_raw());
+/// Checks whether the contents of what is at this path may be acted upon. `called` is its name in the error: callers name a
+/// file themselves, but not each directory above it.
+fn check(called: &dyn fmt::Display, path: &Path, status: &FileStat, trust: Trust) -> io::Result<()> {
+    let (owner, own) = (status.st_uid, geteuid().as_raw());
     let refuse = |error: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
     if trust == Trust::Anyones {
         return Ok(());
     }
     if owner != ROOT_USER && owner != own {
         return refuse(format!(
-            "{path} belongs to user {owner}, and this runs as user {own}; run it as that user, or remove it"
+            "{called} belongs to user {owner}, and this runs as user {own}; run it as that user, or remove it"
         ));
     }
     if status.st_mode & OTHERS_WRITE != 0 && status.st_mode & STICKY == 0 {
         return refuse(format!(
-            "{path}: others than its owner may write there; chmod go-w {}",
-            shell_word(&path)
+            "others than the owner of {called} may write there; chmod go-w {}",
+            shell_word(path.display())
         ));
     }
     Ok(())
@@ -603,6 +618,33 @@ mod tests {
         assert_eq!(directory.socket("none").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(directory.socket("../stranger").is_err());
         assert!(victim.exists());
+    }
+
+    /// Callers name the file.
+    #[test]
+    fn an_error_about_a_file_says_what_is_there_instead() {
+        use std::os::unix::net::UnixListener;
+        let (scene, ours) = scene();
+        let path = scene.path().join("ours");
+        mkfifo(&path.join("fifo"), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        let _listener = UnixListener::bind(path.join("socket")).unwrap();
+        fs::create_dir(path.join("directory")).unwrap();
+        symlink(scene.path().join("victim/file"), path.join("link")).unwrap();
+        let directory = ours.open(Trust::Ours).unwrap();
+        for (name, what) in [
+            ("fifo", "it is a FIFO; xbond reads regular files only"),
+            ("socket", "it is a socket; xbond reads regular files only"),
+            ("directory", "it is a directory; xbond reads regular files only"),
+            ("link", "it is a symbolic link; remove it"),
+        ] {
+            for flags in [OFlag::O_RDONLY, OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT] {
+                let error = directory.file(name, flags, Trust::Ours).unwrap_err().to_string();
+                assert_eq!(error, what, "{name} {flags:?}");
+            }
+        }
+        fs::create_dir(path.join("found.json.new")).unwrap();
+        let error = directory.replace("found.json", b"{}").unwrap_err().to_string();
+        assert!(error.contains("ours/found.json.new: Is a directory"), "{error}");
     }
 
     #[test]

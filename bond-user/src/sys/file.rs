@@ -5,9 +5,9 @@
 //! module is not meant for /proc and /sys, which the kernel answers.
 
 use std::{
-    fs::{self, File, FileType},
+    fs::{self, File},
     io::{self, Read as _},
-    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -17,6 +17,8 @@ use std::{
     thread,
     time::Duration,
 };
+
+use nix::sys::stat::SFlag;
 
 /// How long one file or directory may take.
 pub const WITHIN: Duration = Duration::from_secs(5);
@@ -135,7 +137,7 @@ pub fn options() -> fs::OpenOptions {
 /// # Errors
 /// It is no regular file, larger than [`LARGEST`], or cannot be read.
 pub fn read_open(file: File) -> Result<Vec<u8>, ReadError> {
-    refuse_irregular(file.metadata()?.file_type())?;
+    refuse_irregular(file.metadata()?.mode())?;
     let mut bytes = Vec::new();
     // The size that the kernel reports can be 0, and can grow.
     file.take(LARGEST + 1).read_to_end(&mut bytes)?;
@@ -144,25 +146,23 @@ pub fn read_open(file: File) -> Result<Vec<u8>, ReadError> {
 
 fn read_here(path: &Path) -> Result<Vec<u8>, ReadError> {
     // Checked before the file is opened, which is an action for some devices: a watchdog starts, a tape rewinds.
-    refuse_irregular(fs::metadata(path)?.file_type())?;
+    refuse_irregular(fs::metadata(path)?.mode())?;
     read_open(options().read(true).open(path)?)
 }
 
+/// Checks that a file of this mode (st_mode) is a regular one.
+///
 /// # Errors
-/// The file is no regular one; the error names its kind.
-pub fn refuse_irregular(found: FileType) -> Result<(), ReadError> {
-    let kind = if found.is_file() {
-        return Ok(());
-    } else if found.is_dir() {
-        "a directory"
-    } else if found.is_fifo() {
-        "a FIFO"
-    } else if found.is_socket() {
-        "a socket"
-    } else {
-        "a device"
-    };
-    Err(ReadError::NotRegular(kind))
+/// It is not; the error names its kind.
+pub fn refuse_irregular(mode: u32) -> Result<(), ReadError> {
+    Err(ReadError::NotRegular(match SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFREG => return Ok(()),
+        SFlag::S_IFDIR => "a directory",
+        SFlag::S_IFIFO => "a FIFO",
+        SFlag::S_IFSOCK => "a socket",
+        SFlag::S_IFLNK => "a symbolic link",
+        _ => "a device",
+    }))
 }
 
 /// Runs `work` on its own thread and returns its answer. A thread that does not end in time stays until it does: a

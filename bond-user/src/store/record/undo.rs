@@ -1,8 +1,11 @@
 //! Removing a bond that no agent manages.
 
-use std::io;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
-use bond_common::abi::Slot;
+use bond_common::{abi::Slot, mac::Mac};
 use bond_core::name::{BondName, shell_word};
 
 use super::Record;
@@ -13,6 +16,8 @@ use crate::{
         Devices, KernelDevices, caps,
         dataplane::{BpfPins, Pins},
         directory::{Location, Trust},
+        netlink::LinkInfo,
+        ownership::Mark,
     },
 };
 
@@ -34,7 +39,7 @@ pub async fn undo(paths: &Paths, bond: &BondName, system: &System<'_>) -> Result
         Err(error) if is_foreign(&paths.run_of(bond)) => return Err(error),
         Err(error) => (None, Some(error.to_string())),
     };
-    let commands = if record.is_none() { by_hand(&pins, system).await } else { Vec::new() };
+    let commands = if record.is_none() { by_administrator(bond, &pins, system).await } else { Vec::new() };
     let mut notes = match &record {
         Some(record) => record.absent(system.devices).await.iter().map(wording::not_here).collect(),
         None => Vec::new(),
@@ -71,29 +76,48 @@ fn is_foreign(place: &Location) -> bool {
     place.open(Trust::Ours).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
 }
 
-/// What is left to do of a bond whose record is gone, as far as its maps tell.
-async fn by_hand(pins: &Location, system: &System<'_>) -> Vec<String> {
-    let devices = system.devices;
-    let Ok(Ok(maps)) = system.pins.left(pins) else { return Vec::new() };
+/// Returns what is left to do of a bond whose record is gone: of the devices that its maps name, and of those that have its
+/// alias.
+async fn by_administrator(bond: &BondName, pins: &Location, system: &System<'_>) -> Vec<String> {
+    let maps = system.pins.left(pins).ok().and_then(Result::ok);
+    let port = maps.as_ref().map_or(0, |maps| maps.bond().port_ifindex());
+    let macs: BTreeMap<u32, Mac> = maps
+        .iter()
+        .flat_map(|maps| Slot::all().map(|slot| maps.slave(slot)))
+        .filter(|entry| entry.ifindex() != 0)
+        .map(|entry| (entry.ifindex(), entry.permanent_mac()))
+        .collect();
+    // What the kernel does not list is not named.
+    let links = system.devices.links(None).await.unwrap_or_default();
+    cleaning(&Mark::of(bond), port, &macs, &links)
+}
+
+/// Returns the commands that remove a bond's pairs and clean its slaves. `macs` has the permanent MAC addresses of the known
+/// slaves, by their ifindexes.
+fn cleaning(mark: &Mark, port: u32, macs: &BTreeMap<u32, Mac>, links: &[LinkInfo]) -> Vec<String> {
     let mut commands = Vec::new();
-    if let Ok(port) = devices.link_by_index(maps.bond().port_ifindex()).await
-        && port.is_end_of_pair()
-    {
-        commands.push(format!("ip link delete {}", shell_word(&port.name)));
-    }
-    for entry in Slot::all().map(|slot| maps.slave(slot)).filter(|entry| entry.ifindex() != 0) {
-        let Ok(link) = devices.link_by_index(entry.ifindex()).await else { continue };
-        if link.mac != entry.permanent_mac() {
-            commands.push(format!(
-                "ip link set {} address {}",
-                shell_word(&link.name),
-                entry.permanent_mac()
-            ));
+    // Deleting one end of a pair deletes both.
+    let mut deleted = BTreeSet::new();
+    let is_slave = |link: &LinkInfo| macs.contains_key(&link.ifindex);
+    let of_bond = |link: &&LinkInfo| link.ifindex == port || is_slave(link) || mark.is_on(link);
+    for link in links.iter().filter(of_bond) {
+        let name = shell_word(&link.name);
+        let has_peer = |other: &LinkInfo| {
+            link.link == Some(other.ifindex) && link.link_netns.is_none() && other.link == Some(link.ifindex)
+        };
+        let is_pair = link.is_end_of_pair()
+            && (link.ifindex == port || links.iter().any(|other| has_peer(other) && mark.is_on(other)));
+        if is_pair && !is_slave(link) {
+            if link.link.is_none_or(|peer| !deleted.contains(&peer)) {
+                deleted.insert(link.ifindex);
+                commands.push(format!("ip link delete {name}"));
+            }
+            continue;
         }
-        commands.push(format!(
-            "ip link set {} promisc off allmulticast off addrgenmode eui64",
-            shell_word(&link.name)
-        ));
+        if let Some(mac) = macs.get(&link.ifindex).filter(|&&mac| mac != link.mac) {
+            commands.push(format!("ip link set {name} address {mac}"));
+        }
+        commands.push(format!("ip link set {name} promisc off allmulticast off addrgenmode eui64 alias ''"));
     }
     commands
 }
@@ -119,4 +143,51 @@ pub fn undo_without_agent(paths: &Paths, bond: &BondName) -> Result<Vec<String>,
     })?;
     paths.leave();
     Ok(notes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::testing;
+
+    #[test]
+    fn cleaning_names_each_pair_once_and_every_slave() {
+        let bond = BondName::new("bond0").unwrap();
+        let mark = Mark::of(&bond);
+        let marked = |link: LinkInfo| LinkInfo { alias: Some(mark.alias().clone()), ..link };
+        let end = |ifindex: u32, name: &str, peer: u32| {
+            marked(LinkInfo {
+                kind: Some("veth".to_owned()),
+                link: Some(peer),
+                ..testing::link(ifindex, name)
+            })
+        };
+        // A slave that is an end of a pair itself, whose other end is in another namespace.
+        let leg = LinkInfo { link_netns: Some(0), ..end(3, "leg", 4) };
+        let links = [
+            testing::link(1, "lo"),
+            marked(testing::link(2, "enp0s8")),
+            leg,
+            LinkInfo { alias: None, ..testing::link(4, "enp0s9") },
+            end(5, "bond0", 6),
+            end(6, "bond0-port", 5),
+            end(7, "bond0-clk0", 8),
+            end(8, "bond0-clk1", 7),
+            LinkInfo { alias: None, ..end(9, "foreign", 10) },
+        ];
+        let clean = |name: &str| {
+            format!("ip link set {name} promisc off allmulticast off addrgenmode eui64 alias ''")
+        };
+        let expected = [
+            clean("enp0s8"),
+            clean("leg"),
+            "ip link delete bond0".to_owned(),
+            "ip link delete bond0-clk0".to_owned(),
+        ];
+        assert_eq!(cleaning(&mark, 0, &BTreeMap::new(), &links), expected, "without maps");
+        let permanent = Mac::new([2, 0, 0, 0, 0, 9]);
+        let with_maps = cleaning(&mark, 6, &BTreeMap::from([(4, permanent)]), &links);
+        assert!(with_maps.contains(&format!("ip link set enp0s9 address {permanent}")), "{with_maps:?}");
+        assert_eq!(with_maps.len(), expected.len() + 2, "{with_maps:?}");
+    }
 }
