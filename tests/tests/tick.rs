@@ -41,7 +41,7 @@ impl Ticking {
         let bond = BondName::new("bond0").unwrap();
         let made = runtime.block_on(async {
             let devices = KernelDevices::open().unwrap();
-            let names = ClockNames::of(&bond).unwrap();
+            let names = ClockNames::of(&bond).next().unwrap();
             let pair = clock::create(&devices, &names, &Mark::of(&bond), PERIOD).await.unwrap();
             (devices, pair)
         });
