@@ -4,6 +4,7 @@
 //! files, which have other keys for a bond, are read too ([`suse`]).
 
 mod addresses;
+mod aliases;
 mod bond;
 mod routes;
 mod suse;
@@ -60,7 +61,7 @@ pub fn lines(directory: &Path) -> Lines {
         let Ok(file) = Ifcfg::parse(&path, &text) else { continue };
         match (file.master(), file.name()) {
             (None, Some(bond)) if file.is_bond() => lines.add_ifcfg(bond, None, &path, &text),
-            (Some(bond), Some(slave)) => lines.add_ifcfg(bond, Some(slave), &path, &text),
+            (Some((_, bond)), Some(slave)) => lines.add_ifcfg(bond, Some(slave), &path, &text),
             _ => {}
         }
     }
@@ -77,7 +78,8 @@ pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Resu
             Ok(file) => files.push(file),
             Err(error) if mentions_bonds(&text) => return Err(error),
             Err(error) => {
-                config.notes.push(Note::Skipped { file: path, why: error.problem.to_string() });
+                let why = error.problem.to_string();
+                config.notes.push(Note::Skipped { origin: error.origin, why });
             }
         }
     }
@@ -91,7 +93,8 @@ pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Resu
     for bond in &mut config.bonds {
         bond.routes.extend(routes_beside(directory, &bond.name)?);
     }
-    note_vlans(&mut config, &files);
+    aliases::add(&mut config, &files)?;
+    note_above(&mut config, &files);
     Ok(config)
 }
 
@@ -103,15 +106,20 @@ fn add_bonds<'a>(
     unmonitored: Unmonitored,
 ) -> Result<Vec<&'a str>, ConfigError> {
     let (mut known, mut merged) = (Vec::new(), Known::default());
-    for file in files.iter().filter(|file| file.is_bond()) {
+    for file in files.iter().filter(|file| file.is_bond() || file.is_named_as_master(files)) {
         let name = file.name().ok_or_else(|| file.refuse("DEVICE", Problem::Missing { key: "DEVICE" }))?;
         known.push(name);
         let is_on_request = file.is_one_of("STARTMODE", &["off", "manual"]);
         if file.is_false("ONBOOT") || is_on_request {
             let key = if is_on_request { "STARTMODE" } else { "ONBOOT" };
             let value = file.get(key).unwrap_or_default().to_owned();
-            config.notes.push(Note::NotOnBoot { file: file.path.clone(), bond: name.to_owned(), key, value });
+            let (origin, bond) = (file.origin(key), name.to_owned());
+            config.notes.push(Note::NotOnBoot { origin, bond, key, value });
         } else {
+            if let Some(slave) = files.iter().find(|slave| !file.is_bond() && slave.names_master(file)) {
+                let slave = slave.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                return Err(file.refuse("DEVICE", Problem::NoOptions { slave }));
+            }
             let bonds = vec![file.bond(name, unmonitored)?];
             let found = Config { bonds, notes: file.not_applied(), ..Config::default() };
             config.merge_with(found, &mut merged)?;
@@ -128,12 +136,18 @@ fn add_bonds<'a>(
 
 /// Adds the slaves of these bonds, in the order of their files.
 fn add_slaves(config: &mut Config, files: &[Ifcfg], known: &[&str]) -> Result<(), ConfigError> {
-    for file in files {
-        let Some(master) = file.master() else { continue };
-        if !known.contains(&master) {
-            return Err(file.refuse("MASTER", Problem::NoSuchBond { bond: master.to_owned() }));
+    for file in files.iter().filter(|file| !file.is_alias()) {
+        let Some((key, master)) = file.master() else {
+            config.notes.extend(file.master_without_slave(known));
+            continue;
+        };
+        // NetworkManager also finds the bond by the UUID of its connection.
+        let of_uuid = files.iter().find(|bond| bond.is_bond() && bond.get("UUID") == Some(master));
+        let name = of_uuid.and_then(Ifcfg::name).filter(|_| !known.contains(&master)).unwrap_or(master);
+        if !known.contains(&name) {
+            return Err(file.refuse(key, Problem::NoSuchBond { key, bond: master.to_owned() }));
         }
-        if let Some(bond) = config.bonds.iter_mut().find(|bond| bond.name == master) {
+        if let Some(bond) = config.bonds.iter_mut().find(|bond| bond.name == name) {
             bond.slaves.push(file.slave()?);
             config.notes.extend(file.not_applied());
         }
@@ -141,16 +155,28 @@ fn add_slaves(config: &mut Config, files: &[Ifcfg], known: &[&str]) -> Result<()
     Ok(())
 }
 
-/// Notes VLANs above the bonds, which are not created.
-fn note_vlans(config: &mut Config, files: &[Ifcfg]) {
-    for file in files.iter().filter(|file| !file.is_bond()) {
-        let Some(vlan) = file.name() else { continue };
-        let below = file.get("PHYSDEV").or_else(|| file.get("ETHERDEVICE"));
-        let below =
-            below.or_else(|| vlan.rsplit_once('.').map(|(below, _)| below).filter(|_| file.is_true("VLAN")));
-        if let Some(bond) = config.bonds.iter().find(|bond| Some(bond.name.as_str()) == below) {
-            let (file, bond, vlan) = (file.path.clone(), bond.name.to_string(), vlan.to_owned());
-            config.notes.push(Note::VlanAbove { file, bond, vlan });
+/// Notes VLANs above the bonds, and bridges that have one as a port, which are not created.
+fn note_above(config: &mut Config, files: &[Ifcfg]) {
+    for file in files.iter().filter(|file| !file.is_bond() && !file.is_alias()) {
+        let Some(name) = file.name() else { continue };
+        let bond_of = |wanted: &str| config.bonds.iter().find(|bond| bond.name == wanted);
+        if let Some((key, bond)) = file.below().and_then(|(key, below)| Some((key, bond_of(below)?))) {
+            let (origin, bond, vlan) = (file.origin(key), bond.name.to_string(), name.to_owned());
+            config.notes.push(Note::VlanAbove { origin, bond, vlan });
+            if let Some(key) =
+                ["BONDING_OPTS", "BONDING_MODULE_OPTS"].into_iter().find(|key| file.get(key).is_some())
+            {
+                let (origin, text) = (file.origin(key), format!("{key} has no effect in the file of a VLAN"));
+                config.notes.push(Note::Differs { origin, text });
+            }
+        }
+        for port in file.get("BRIDGE_PORTS").unwrap_or_default().split_whitespace() {
+            let Some(bond) = bond_of(port) else { continue };
+            let text = format!(
+                "{bond} is a port of the bridge {name}, which xbond does not make; add it to {name} once {bond} is up",
+                bond = bond.name
+            );
+            config.notes.push(Note::Differs { origin: file.origin("BRIDGE_PORTS"), text });
         }
     }
 }
@@ -267,19 +293,59 @@ impl Ifcfg {
 
     fn not_applied(&self) -> Vec<Note> {
         let given = NOT_APPLIED.iter().filter(|key| self.get(key).is_some());
-        given.map(|key| Note::NotApplied { file: self.path.clone(), key: (*key).to_owned() }).collect()
+        given.map(|key| Note::NotApplied { origin: self.origin(key), key: (*key).to_owned() }).collect()
     }
 
+    /// Whether the file describes a bond. One that was copied for a VLAN or an alias still has the bond's keys.
     fn is_bond(&self) -> bool {
+        if self.below().is_some() || self.is_alias() || self.is_false("BONDING_MASTER") {
+            return false;
+        }
         self.is_one_of("TYPE", &["bond"])
             || self.is_true("BONDING_MASTER")
             || self.get("BONDING_OPTS").is_some()
             || self.get("BONDING_MODULE_OPTS").is_some()
     }
 
-    /// Returns the bond of which this is a slave.
-    fn master(&self) -> Option<&str> {
-        self.get("MASTER").filter(|_| self.is_true("SLAVE"))
+    /// Whether the file is that of a bond only because a slave names it: its options were the module's once.
+    fn is_named_as_master(&self, files: &[Self]) -> bool {
+        self.below().is_none() && !self.is_alias() && files.iter().any(|slave| slave.names_master(self))
+    }
+
+    /// Whether this is a slave of `bond`.
+    fn names_master(&self, bond: &Self) -> bool {
+        let master = self.master().filter(|_| !self.is_alias());
+        master.is_some_and(|(_, master)| bond.name() == Some(master))
+    }
+
+    /// Returns the key that makes the file one of a VLAN, and the interface below the VLAN.
+    fn below(&self) -> Option<(&'static str, &str)> {
+        let is_vlan = self.is_true("VLAN") || self.is_one_of("TYPE", &["vlan"]);
+        if let Some(below) = self.get("ETHERDEVICE") {
+            return Some(("ETHERDEVICE", below));
+        }
+        if let Some(below) = self.get("PHYSDEV").filter(|_| is_vlan || self.get("VLAN_ID").is_some()) {
+            return Some(("PHYSDEV", below));
+        }
+        let below = self.name().and_then(|name| name.rsplit_once('.')).filter(|_| is_vlan);
+        below.map(|(below, _)| ("DEVICE", below))
+    }
+
+    /// Returns the bond of which this is a slave, and the key that says so.
+    fn master(&self) -> Option<(&'static str, &str)> {
+        let master = self.get("MASTER").filter(|_| self.is_true("SLAVE")).map(|master| ("MASTER", master));
+        // A key of NetworkManager, which needs no SLAVE.
+        master.or_else(|| self.get("MASTER_UUID").map(|master| ("MASTER_UUID", master)))
+    }
+
+    /// Returns a note about a file that names a bond of these, and is no slave of it to initscripts.
+    fn master_without_slave(&self, known: &[&str]) -> Option<Note> {
+        let master = self.get("MASTER").filter(|master| known.contains(master))?;
+        let text = format!(
+            "MASTER={master} without SLAVE=yes: left out, as by initscripts; NetworkManager takes it for a slave: \
+             write SLAVE=yes if it is one"
+        );
+        Some(Note::Differs { origin: self.origin("MASTER"), text })
     }
 }
 

@@ -165,7 +165,7 @@ impl Config {
     /// # Errors
     /// The first violation.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let mut roles = HashMap::new();
+        let (mut roles, mut hwaddrs) = (HashMap::new(), HashMap::new());
         for bond in &self.bonds {
             let at = |problem| ConfigError::new(bond.origin.clone(), problem);
             bond.check().map_err(at)?;
@@ -177,6 +177,15 @@ impl Config {
                     return Err(at(Problem::TwoRoles {
                         interface: interface.to_owned(),
                         roles: [first.to_string(), role.to_string()],
+                    }));
+                }
+            }
+            for slave in &bond.slaves {
+                let Some(hwaddr) = slave.hwaddr else { continue };
+                if let Some(first) = hwaddrs.insert(hwaddr, &bond.name) {
+                    return Err(at(Problem::TwoRoles {
+                        interface: format!("the NIC with hwaddr {hwaddr}"),
+                        roles: [Role::SlaveOf(first).to_string(), Role::SlaveOf(&bond.name).to_string()],
                     }));
                 }
             }
@@ -249,6 +258,14 @@ impl BondConfig {
         let mut known = HashSet::new();
         if let Some(slave) = slaves.into_iter().find(|slave| !known.insert(*slave)) {
             return Err(Problem::SlaveTwice { bond: self.name.to_string(), slave: slave.to_owned() });
+        }
+        let mut hwaddrs = HashMap::new();
+        for slave in &self.slaves {
+            let Some(hwaddr) = slave.hwaddr else { continue };
+            if let Some(first) = hwaddrs.insert(hwaddr, &slave.name) {
+                let slaves = [first.to_string(), slave.name.to_string()];
+                return Err(Problem::HwaddrTwice { bond: self.name.to_string(), slaves, hwaddr });
+            }
         }
         if self.slaves.len() > MAX_SLAVES {
             return Err(Problem::TooManySlaves { bond: self.name.to_string(), slaves: self.slaves.len() });

@@ -1,6 +1,6 @@
 //! Errors of a configuration, and notes about it.
 
-use std::{fmt, net::IpAddr, path::PathBuf};
+use std::{fmt, net::IpAddr};
 
 use bond_common::{abi::MAX_SLAVES, mac::Mac};
 use bond_core::{
@@ -42,6 +42,8 @@ pub enum Problem {
     BadName { name: String, fault: &'static str },
     #[error("{bond}: slave {slave} is named twice")]
     SlaveTwice { bond: String, slave: String },
+    #[error("{bond}: {} and {} have one hwaddr, {hwaddr}, which is one NIC's; remove one of the two", .slaves[0], .slaves[1])]
+    HwaddrTwice { bond: String, slaves: [String; 2], hwaddr: Mac },
     #[error("{bond}: {slaves} slaves; a bond has at most {MAX_SLAVES}")]
     TooManySlaves { bond: String, slaves: usize },
     #[error("{interface} is {} and {}; it can be only one", .roles[0], .roles[1])]
@@ -114,12 +116,20 @@ pub enum Problem {
         "no mode in BONDING_OPTS, which means balance-rr; xbond does active-backup: write mode=active-backup"
     )]
     NoMode,
+    #[error(
+        "no BONDING_OPTS, but {slave} names this bond in MASTER; without options its mode is balance-rr: write \
+         BONDING_OPTS=\"mode=active-backup miimon=100\", or move options of the module from /etc/modprobe.d here"
+    )]
+    NoOptions { slave: String },
+    /// What a file of another program describes, and xbond does not do.
+    #[error("{0}")]
+    Unsupported(String),
     #[error("a {file} file: {why}")]
     RefusedFile { file: &'static str, why: &'static str },
     #[error("{text}: not a route that xbond sets; it reads PREFIX via GATEWAY dev DEVICE metric NUMBER")]
     BadRoute { text: String },
-    #[error("MASTER={bond}: no ifcfg file of this directory is that bond's")]
-    NoSuchBond { bond: String },
+    #[error("{key}={bond}: no ifcfg file of this directory is that bond's")]
+    NoSuchBond { key: &'static str, bond: String },
     #[error("no bond in the ifcfg files of this directory")]
     NoBonds,
 }
@@ -134,7 +144,7 @@ impl Problem {
     pub fn key(&self) -> Option<&str> {
         Some(match self {
             Self::Option(error) | Self::OfBond { error, .. } => error.key()?,
-            Self::SlaveTwice { .. } | Self::TooManySlaves { .. } => "slaves",
+            Self::SlaveTwice { .. } | Self::TooManySlaves { .. } | Self::HwaddrTwice { .. } => "slaves",
             Self::HostMacWithoutPort { .. } => "host_mac",
             Self::NotWithPort { key, .. } | Self::NotAWearableMac { key, .. } => key,
             Self::MacOfActive { .. } => "mac",
@@ -177,7 +187,7 @@ pub enum Note {
     },
     /// ONBOOT=no: the bond is skipped.
     NotOnBoot {
-        file: PathBuf,
+        origin: Origin,
         bond: String,
         /// The key with this meaning: ONBOOT, or STARTMODE of SUSE.
         key: &'static str,
@@ -185,93 +195,89 @@ pub enum Note {
     },
     /// A key for a setting of an interface which xbond leaves to other programs.
     NotApplied {
-        file: PathBuf,
+        origin: Origin,
         key: String,
     },
     /// A gateway outside the first address's network, for which initscripts set no route.
     GatewayElsewhere {
-        file: PathBuf,
+        origin: Origin,
         gateway: IpAddr,
     },
     /// initscripts write miimon first, and arp_interval then resets it.
     MiimonDropped {
-        file: PathBuf,
+        origin: Origin,
         miimon: String,
         arp_interval: String,
     },
     /// A VLAN above the bond, which another program has to create.
     VlanAbove {
-        file: PathBuf,
+        origin: Origin,
         bond: String,
         vlan: String,
     },
     /// A file that is no plain list of assignments, and does not mention bonds.
     Skipped {
-        file: PathBuf,
+        origin: Origin,
         why: String,
+    },
+    /// Any other difference between a file of another program and what xbond makes of it.
+    Differs {
+        origin: Origin,
+        text: String,
     },
 }
 
 impl Note {
-    /// Returns the file that the note is about.
-    pub fn origin(&self) -> Option<Origin> {
-        let path = match self {
-            Self::NotOnBoot { file, .. }
-            | Self::NotApplied { file, .. }
-            | Self::GatewayElsewhere { file, .. }
-            | Self::MiimonDropped { file, .. }
-            | Self::VlanAbove { file, .. }
-            | Self::Skipped { file, .. } => file.clone(),
+    /// Returns the file that the note is about, and the line if one causes it.
+    pub fn origin(&self) -> Option<&Origin> {
+        match self {
+            Self::NotOnBoot { origin, .. }
+            | Self::NotApplied { origin, .. }
+            | Self::GatewayElsewhere { origin, .. }
+            | Self::MiimonDropped { origin, .. }
+            | Self::VlanAbove { origin, .. }
+            | Self::Skipped { origin, .. }
+            | Self::Differs { origin, .. } => Some(origin),
             Self::Option { .. }
             | Self::SlaveMtu { .. }
             | Self::PrimaryNotASlave { .. }
-            | Self::NoSlaves { .. } => {
-                return None;
-            }
-        };
-        Some(Origin::File { path, line: None })
+            | Self::NoSlaves { .. } => None,
+        }
     }
 
     /// Returns the sentence, without the file that the note is about.
     pub fn text(&self) -> String {
-        let text = self.to_string();
-        let file = self.origin().map(|origin| format!("{origin}: ")).unwrap_or_default();
-        text.strip_prefix(&file).map(str::to_owned).unwrap_or(text)
+        match self {
+            Self::Option { bond, note } => format!("{bond}: {note}"),
+            Self::SlaveMtu { bond, slave } => {
+                format!("{bond}: {slave}: its own MTU has no effect: a slave takes the bond's")
+            }
+            Self::PrimaryNotASlave { bond, primary } => {
+                format!("{bond}: primary={primary} is not one of its slaves")
+            }
+            Self::NoSlaves { bond } => format!("{bond}: has no slaves"),
+            Self::NotOnBoot { bond, key, value, .. } => format!("{key}={value}: {bond} is left out"),
+            Self::NotApplied { key, .. } => format!("{key} is not applied by xbond"),
+            Self::GatewayElsewhere { gateway, .. } => {
+                format!("GATEWAY={gateway} is not in the network of the first address: no default route")
+            }
+            Self::MiimonDropped { miimon, arp_interval, .. } => format!(
+                "miimon={miimon} is ignored, because arp_interval={arp_interval} is set: a bond has one link monitor"
+            ),
+            Self::VlanAbove { bond, vlan, .. } => {
+                format!("{vlan} is a VLAN on {bond}, which xbond does not make; make it once {bond} is up")
+            }
+            Self::Skipped { why, .. } => format!("left out: {why}"),
+            Self::Differs { text, .. } => text.clone(),
+        }
     }
 }
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Option { bond, note } => write!(f, "{bond}: {note}"),
-            Self::SlaveMtu { bond, slave } => {
-                write!(f, "{bond}: {slave}: its own MTU has no effect: a slave takes the bond's")
-            }
-            Self::PrimaryNotASlave { bond, primary } => {
-                write!(f, "{bond}: primary={primary} is not one of its slaves")
-            }
-            Self::NoSlaves { bond } => write!(f, "{bond}: has no slaves"),
-            Self::NotOnBoot { file, bond, key, value } => {
-                write!(f, "{}: {key}={value}: {bond} is left out", file.display())
-            }
-            Self::NotApplied { file, key } => write!(f, "{}: {key} is not applied by xbond", file.display()),
-            Self::GatewayElsewhere { file, gateway } => write!(
-                f,
-                "{}: GATEWAY={gateway} is not in the network of the first address: no default route",
-                file.display()
-            ),
-            Self::MiimonDropped { file, miimon, arp_interval } => write!(
-                f,
-                "{}: miimon={miimon} is ignored, because arp_interval={arp_interval} is set: a bond has one link \
-                 monitor",
-                file.display()
-            ),
-            Self::VlanAbove { file, bond, vlan } => write!(
-                f,
-                "{}: {vlan} is a VLAN on {bond}, which xbond does not make; make it once {bond} is up",
-                file.display()
-            ),
-            Self::Skipped { file, why } => write!(f, "{}: left out: {why}", file.display()),
+        match self.origin() {
+            Some(origin) => write!(f, "{origin}: {}", self.text()),
+            None => f.write_str(&self.text()),
         }
     }
 }

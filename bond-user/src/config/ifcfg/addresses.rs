@@ -23,7 +23,12 @@ impl Ifcfg {
         Ok(addresses)
     }
 
-    fn with_prefix(&self, key: &str, address: Ipv4Addr, suffix: &str) -> Result<Ipv4Net, ConfigError> {
+    pub(super) fn with_prefix(
+        &self,
+        key: &str,
+        address: Ipv4Addr,
+        suffix: &str,
+    ) -> Result<Ipv4Net, ConfigError> {
         let (prefix, netmask) = (format!("PREFIX{suffix}"), format!("NETMASK{suffix}"));
         if let Some(text) = self.get(&prefix) {
             let length = text.parse().ok().and_then(|length| Ipv4Net::new(address, length).ok());
@@ -49,7 +54,7 @@ impl Ifcfg {
         }
         let via = IpAddr::from(gateway);
         if !addresses.first().is_some_and(|address| address.contains(&via)) {
-            notes.push(Note::GatewayElsewhere { file: self.path.clone(), gateway: via });
+            notes.push(Note::GatewayElsewhere { origin: self.origin("GATEWAY"), gateway: via });
             return Ok(None);
         }
         let metric = self.parsed("METRIC", "a number")?;

@@ -25,6 +25,9 @@ const REFUSED_OF_SLAVE: &[(&str, &str)] = &[
     ("OVS_BRIDGE", "a slave of a bond cannot be a port of a bridge"),
 ];
 
+/// Parameters of the driver's module that no bond has.
+const OF_MODULE: &[&str] = &["max_bonds", "tx_queues"];
+
 /// Options and their values.
 type Pairs<'a> = Vec<(&'a str, &'a str)>;
 
@@ -41,8 +44,8 @@ impl Ifcfg {
 
     pub(super) fn bond(&self, name: &str, unmonitored: Unmonitored) -> Result<BondConfig, ConfigError> {
         self.refuse_keys(REFUSED_OF_BOND)?;
-        if self.master().is_some() {
-            return Err(self.refuse_value("MASTER", "a bond cannot be a slave of another bond"));
+        if let Some((key, _)) = self.master() {
+            return Err(self.refuse_value(key, "a bond cannot be a slave of another bond"));
         }
         if self.is_one_of("BOOTPROTO", &["dhcp", "dhcp4", "dhcp6", "dhcp+autoip", "bootp", "autoip"]) {
             let why = "xbond sets fixed addresses only; write IPADDR and PREFIX, or BOOTPROTO=none and run a \
@@ -60,13 +63,13 @@ impl Ifcfg {
         let origin = Origin::File { path: self.path.clone(), line: None };
         let checked = BondName::new(name).map_err(|error| ConfigError::new(origin.clone(), error.into()))?;
         let mut bond = BondConfig::new(checked, origin);
-        let (pairs, miimon_dropped) = self.bonding_opts()?;
+        let (pairs, dropped) = self.bonding_opts()?;
         let (options, notes) = BondOptions::from_pairs(pairs, unmonitored)
             .map_err(|error| self.refuse(self.options_key(), error.into()))?;
         bond.options = options;
         bond.allow_unmonitored = unmonitored;
         bond.notes = notes.into_iter().map(|note| Note::Option { bond: name.to_owned(), note }).collect();
-        bond.notes.extend(miimon_dropped);
+        bond.notes.extend(dropped);
         bond.mac = self.mac("MACADDR")?.or(self.mac("LLADDR")?);
         bond.mtu = self.parsed("MTU", "a number of bytes")?;
         if self.is_suse() {
@@ -84,13 +87,21 @@ impl Ifcfg {
 
     /// Returns the options, split as `install_bonding_driver` does: the key ends at the first `=`, the value begins
     /// after the last one.
-    fn bonding_opts(&self) -> Result<(Pairs<'_>, Option<Note>), ConfigError> {
+    fn bonding_opts(&self) -> Result<(Pairs<'_>, Vec<Note>), ConfigError> {
         let text = self.get(self.options_key()).unwrap_or_default();
-        let mut pairs = Vec::new();
+        let (mut pairs, mut notes) = (Vec::new(), Vec::new());
         for word in text.split_whitespace() {
             let key = word.split('=').next().unwrap_or(word);
             let value = word.rsplit('=').next().unwrap_or(word);
-            pairs.push((key, value));
+            if OF_MODULE.contains(&key) {
+                let text = format!(
+                    "{key}={value} is an option of the driver's module, not of a bond, and initscripts cannot set it \
+                     either; remove it"
+                );
+                notes.push(Note::Differs { origin: self.origin(self.options_key()), text });
+            } else {
+                pairs.push((key, value));
+            }
         }
         if !pairs.iter().any(|(key, _)| *key == "mode") {
             return Err(self.refuse(self.options_key(), Problem::NoMode));
@@ -101,13 +112,14 @@ impl Ifcfg {
             found.map(|(_, value)| (*value).to_owned())
         };
         let dropped = given("arp_interval").map(|arp_interval| {
-            let file = self.path.clone();
-            given("miimon").map(|miimon| Note::MiimonDropped { file, miimon, arp_interval })
+            let origin = self.origin(self.options_key());
+            given("miimon").map(|miimon| Note::MiimonDropped { origin, miimon, arp_interval })
         });
         if dropped.is_some() {
             pairs.retain(|(key, _)| *key != "miimon");
         }
-        Ok((pairs, dropped.flatten()))
+        notes.extend(dropped.flatten());
+        Ok((pairs, notes))
     }
 
     /// Returns the key that contains the options in this file.

@@ -84,9 +84,12 @@ fn slaves_are_those_that_initscripts_would_enslave_in_their_order() {
         ("not-ifcfg-x", &slave("eth4", "yes")),
     ]);
     assert_eq!(names(&config), ["eth8", "eth10", "eth9", "eth7"]);
-    let [Note::Skipped { file, why }] = &config.notes[..] else { panic!("{:?}", config.notes) };
-    assert!(file.ends_with("ifcfg-plain"));
+    let Some(Note::Skipped { origin, why }) = config.notes.first() else { panic!("{:?}", config.notes) };
+    assert!(origin.to_string().ends_with("ifcfg-plain:2"));
     assert_eq!(why, "$(which one): files are read, not run; write the value itself");
+    let without_slave = &config.notes[1..];
+    assert!(without_slave.iter().all(|note| note.text().starts_with("MASTER=bond0 without SLAVE=yes")));
+    assert_eq!(without_slave.len(), 2, "{without_slave:?}");
 }
 
 #[test]
@@ -328,7 +331,7 @@ fn keys_without_effect_are_reported() {
     let said: Vec<_> = said.iter().filter_map(|note| Some(note.rsplit_once('/')?.1)).collect();
     assert_eq!(
         said,
-        ["ifcfg-bond1: ONBOOT=no: bond1 is left out", "ifcfg-eth0: ETHTOOL_OPTS is not applied by xbond"]
+        ["ifcfg-bond1:3: ONBOOT=no: bond1 is left out", "ifcfg-eth0:4: ETHTOOL_OPTS is not applied by xbond"]
     );
 }
 

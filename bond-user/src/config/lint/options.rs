@@ -3,7 +3,7 @@
 use bond_core::options;
 
 use super::{Finding, Rules, Severity};
-use crate::config::{Note, Origin};
+use crate::config::Note;
 
 impl Rules<'_> {
     /// Adds the notes that parsing of the options returned.
@@ -16,8 +16,8 @@ impl Rules<'_> {
                          bond has one link monitor; remove the one that is not meant"
                     );
                     self.warn("miimon-ignored", "miimon", text);
-                } else if let Some(Origin::File { path, line }) = note.origin() {
-                    let (severity, origin) = (Severity::Warning, Origin::File { path, line });
+                } else if let Some(origin) = note.origin() {
+                    let (severity, origin) = (Severity::Warning, origin.clone());
                     self.findings.push(Finding { severity, id: "left-out", origin, text: note.text() });
                 }
                 continue;

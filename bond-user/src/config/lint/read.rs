@@ -91,7 +91,7 @@ impl Read {
             self.refuse(error);
         }
         for note in &self.config.notes {
-            let origin = note.origin().unwrap_or_default();
+            let origin = note.origin().cloned().unwrap_or_default();
             let (severity, text) = (Severity::Warning, note.text());
             self.findings.push(Finding { severity, id: "left-out", origin, text });
         }

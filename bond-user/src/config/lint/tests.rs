@@ -288,16 +288,16 @@ fn ifcfg_files_are_checked_by_the_same_rules() {
     let prefix = format!("{}/ifcfg-", directory.path().display());
     let said: Vec<_> = findings.iter().map(|finding| finding.to_string().replace(&prefix, "")).collect();
     let expected = [
-        "bond0: warning: DNS1 is not applied by xbond",
+        "bond0:3: warning: DNS1 is not applied by xbond",
         "bond0:4: warning: bond0: miimon=100: ignored, because arp_interval=100 is set after it",
         "bond0:4: warning: bond0: min_links: without effect",
         "bond0:4: warning: bond0: arp_validate=none",
         "bond0:4: warning: bond0: arp_ip_target: there is only one target",
         "bond1: error: miimon=0: the kernel accepts this and then never fails over",
         "bond1: warning: bond1: has no slaves",
-        "bond2: warning: ONBOOT=no: bond2 is left out",
+        "bond2:3: warning: ONBOOT=no: bond2 is left out",
         "eth0:4: warning: bond0: eth0: mtu: without effect",
-        "bond0.5: warning: bond0.5 is a VLAN on bond0, which xbond does not make",
+        "bond0.5:1: warning: bond0.5 is a VLAN on bond0, which xbond does not make",
     ];
     for expected in expected {
         assert!(said.iter().any(|said| said.starts_with(expected)), "wanted {expected}, got {said:#?}");

@@ -309,10 +309,10 @@ fn a_primary_that_is_no_slave_is_a_warning() {
 }
 
 prop_compose! {
-    fn a_slave(name: String)(
+    fn a_slave(name: String, last: u8)(
         prio in any::<i32>(),
         queue_id in any::<u16>(),
-        hwaddr in prop::option::of(Just(Mac::new([2, 0, 0, 0, 0, 1]))),
+        hwaddr in prop::option::of(Just(Mac::new([2, 0, 0, 0, 0, last]))),
         mtu in prop::option::of(MTU_RANGE),
     ) -> SlaveConfig {
         let options = SlaveOptions { prio, queue_id };
@@ -323,7 +323,7 @@ prop_compose! {
 prop_compose! {
     fn a_bond()(
         name in "[a-z.\"'#\u{e9}-]{3,7}",
-        slaves in (a_slave("enp0s8".to_owned()), a_slave("eth1.5".to_owned())),
+        slaves in (a_slave("enp0s8".to_owned(), 1), a_slave("eth1.5".to_owned(), 2)),
         miimon in 1..1000u32,
         ticks in 0..20u32,
         primary in prop::option::of(Just("eth1.5".to_owned())),
