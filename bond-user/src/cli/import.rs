@@ -2,18 +2,19 @@
 
 mod kernel;
 
-use std::{fs, path::Path};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Result, bail};
-use bond_core::{
-    name::shell_word,
-    options::{self, Unmonitored},
-};
+use bond_core::{name::shell_word, options::Unmonitored};
 
 use self::kernel::Above;
-use super::{ImportArgs, ImportSource, output};
+use super::{ImportArgs, ImportSource, PathsArgs, output};
 use crate::{
-    config::{BondConfig, Config, Note, ifcfg, toml},
+    config::{
+        BondConfig, Config, Note, Origin,
+        dialect::{self, Dialect},
+        toml,
+    },
     sys::netlink::{KernelBond, Netlink},
 };
 
@@ -28,8 +29,15 @@ struct Imported {
 
 pub fn import(arguments: &ImportArgs) -> Result<()> {
     let imported = match &arguments.source {
-        ImportSource::Ifcfg { directory } => from_ifcfg(directory)?,
+        ImportSource::Ifcfg(paths) => from_files(Dialect::Ifcfg, paths)?,
         ImportSource::Kernel { bond } => from_kernel(bond.as_deref())?,
+        ImportSource::Networkd(paths) => from_files(Dialect::Networkd, paths)?,
+        ImportSource::Netplan(paths) => from_files(Dialect::Netplan, paths)?,
+        ImportSource::Nm(paths) => from_files(Dialect::Nm, paths)?,
+        ImportSource::Ifupdown(paths) => from_files(Dialect::Ifupdown, paths)?,
+        ImportSource::Nmstate(paths) => from_files(Dialect::Nmstate, paths)?,
+        ImportSource::Team(paths) => from_files(Dialect::Team, paths)?,
+        ImportSource::Dracut(paths) => from_files(Dialect::Dracut, paths)?,
     };
     for remark in &imported.remarks {
         output::note(remark);
@@ -46,27 +54,43 @@ fn document(imported: &Imported) -> String {
     comments + &toml::write(&imported.config)
 }
 
-fn from_ifcfg(directory: &Path) -> Result<Imported> {
-    let mut config = ifcfg::read(directory, Unmonitored::Allow)?;
+fn from_files(dialect: Dialect, arguments: &PathsArgs) -> Result<Imported> {
+    let mut paths = arguments.paths.clone();
+    if paths.is_empty() {
+        paths = dialect::places_here(dialect);
+    }
+    if paths.is_empty() {
+        match dialect.places() {
+            [] => bail!("{dialect} has no directory of its own; name a file or a directory"),
+            places => bail!("no directory {} here; name a file or a directory", places.join(" or ")),
+        }
+    }
+    let config = dialect::read(dialect, &paths)?;
+    let remarks: Vec<_> = config.bonds.iter().flat_map(|bond| &bond.notes).chain(&config.notes).collect();
+    let mut remarks: Vec<_> = remarks.into_iter().map(|note| (place(note), note.to_string())).collect();
+    // In the order of the lines; what one file says stays together.
+    remarks.sort_by(|(a, _), (b, _)| a.cmp(b));
+    // An alias of YAML says the same twice.
+    remarks.dedup();
+    let remarks: Vec<_> = remarks.into_iter().map(|(_, remark)| remark).collect();
     if config.bonds.is_empty() {
-        let notes: Vec<_> = config.notes.iter().map(ToString::to_string).collect();
-        bail!("nothing to import: {}", notes.join("; "));
+        bail!("nothing to import: {}", remarks.join("; "));
     }
-    let mut remarks: Vec<_> = config.notes.iter().map(ToString::to_string).collect();
-    for bond in &mut config.bonds {
-        remarks.extend(bond.notes.iter().filter(|note| !is_unmonitored(note)).map(ToString::to_string));
-        remarks.extend(allow_unmonitored(bond));
-    }
+    let from: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
     let heading = vec![format!(
-        "From {}. These files would still bring the driver's bond up at boot: set ONBOOT=no (RHEL) or STARTMODE=off \
-         (SUSE) in them.",
-        directory.display()
+        "From {}. These files would still bring the driver's bond up at boot: {}.",
+        from.join(", "),
+        dialect.way_out()
     )];
     Ok(Imported { config, remarks, heading })
 }
 
-fn is_unmonitored(note: &Note) -> bool {
-    matches!(note, Note::Option { note: options::Note::Unmonitored, .. })
+/// Returns the file and line of a note.
+fn place(note: &Note) -> Option<(PathBuf, Option<usize>)> {
+    match note.origin()? {
+        Origin::Flags => None,
+        Origin::File { path, line } => Some((path.clone(), *line)),
+    }
 }
 
 /// Keeps a bond without monitoring as it is, and returns a remark about it.
@@ -76,11 +100,7 @@ fn allow_unmonitored(bond: &mut BondConfig) -> Option<String> {
         return None;
     }
     bond.allow_unmonitored = Unmonitored::Allow;
-    Some(format!(
-        "{}: miimon=0: nothing monitors its links, so it never fails over; set miimon = 100 and remove \
-         allow_unmonitored",
-        bond.name
-    ))
+    Some(dialect::unmonitored(&bond.name))
 }
 
 fn from_kernel(only: Option<&str>) -> Result<Imported> {
@@ -147,6 +167,8 @@ fn imported_of(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::{
         config::lint::{HostFacts, Severity, check_text},
@@ -260,9 +282,10 @@ mod tests {
             let text = format!("DEVICE={name}\nMASTER=bond0\nSLAVE=yes\n");
             fs::write(directory.path().join(format!("ifcfg-{name}")), text).unwrap();
         }
-        let imported = from_ifcfg(directory.path()).unwrap();
+        let paths = vec![directory.path().to_owned()];
+        let imported = from_files(Dialect::Ifcfg, &PathsArgs { paths }).unwrap();
         assert!(
-            imported.remarks[0].starts_with("bond0: miimon=0: nothing monitors"),
+            imported.remarks[0].contains("ifcfg-bond0: bond0: miimon=0: nothing monitors"),
             "{:?}",
             imported.remarks
         );

@@ -398,16 +398,33 @@ struct ImportArgs {
 #[derive(Debug, Subcommand)]
 enum ImportSource {
     /// From network scripts of RHEL or SUSE, which are read and never executed
-    Ifcfg {
-        /// For example /etc/sysconfig/network-scripts
-        #[arg(value_name = "DIR")]
-        directory: PathBuf,
-    },
+    Ifcfg(PathsArgs),
     /// From bonds of the kernel's driver that are up
     Kernel {
         /// Only this bond
         bond: Option<InterfaceName>,
     },
+    /// From .netdev and .network files of systemd-networkd, and their drop-ins
+    Networkd(PathsArgs),
+    /// From YAML files of netplan, which are merged
+    Netplan(PathsArgs),
+    /// From keyfiles of NetworkManager
+    Nm(PathsArgs),
+    /// From interfaces files of ifupdown, ifupdown2 or ifupdown-ng
+    Ifupdown(PathsArgs),
+    /// From YAML or JSON files of nmstate
+    Nmstate(PathsArgs),
+    /// From JSON files of teamd
+    Team(PathsArgs),
+    /// From bond= of a kernel's command line, as dracut reads it
+    Dracut(PathsArgs),
+}
+
+#[derive(Debug, Args)]
+struct PathsArgs {
+    /// Files, or directories of them, the first of which wins; by default the directories of this host
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

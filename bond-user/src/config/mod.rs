@@ -3,6 +3,7 @@
 //! [`toml`] and [`ifcfg`] read files into a [`Config`], the command line builds [`BondConfig`]s from flags;
 //! [`Config::check`] has the rules that are common to all of them. Nothing here reads the state of the machine.
 
+pub mod dialect;
 pub mod ifcfg;
 mod lines;
 pub mod lint;

@@ -124,6 +124,15 @@ pub fn kind(path: &Path) -> Result<FileKind, ReadError> {
     })?
 }
 
+/// Whether a path leads to /dev/null, by which an administrator masks a file of the same name elsewhere.
+///
+/// # Errors
+/// The lookup does not answer.
+pub fn is_null(path: &Path) -> Result<bool, ReadError> {
+    let path = path.to_owned();
+    within(WITHIN, move || fs::canonicalize(&path).is_ok_and(|found| found == Path::new("/dev/null")))
+}
+
 /// Returns options with which opening a path never waits for another process and never assigns a terminal to this
 /// one.
 pub fn options() -> fs::OpenOptions {
@@ -227,6 +236,7 @@ mod tests {
         for (path, kind) in table {
             assert_eq!(refusal(&path), format!("it is {kind}; xbond reads regular files only"));
         }
+        assert!(is_null(Path::new("/dev/null")).unwrap() && !is_null(&at("fifo")).unwrap());
         assert!(read(&at("absent")).unwrap_err().is_absent());
         fs::write(at("file"), "text").unwrap();
         assert_eq!(read(&at("file")).unwrap(), b"text");
