@@ -37,6 +37,7 @@ fn settled(slaves: u8) -> Engine {
         prearm: false,
         seed: 1,
         options,
+        damping: None,
     });
     for index in 0..slaves {
         let new = NewSlave {
@@ -45,6 +46,7 @@ fn settled(slaves: u8) -> Engine {
             mac: mac(0x10 + index),
             can_set_mac: true,
             options: SlaveOptions::default(),
+            drained: false,
         };
         let batch = engine.handle(START, Event::Join(new)).unwrap();
         execute(&mut engine, batch);

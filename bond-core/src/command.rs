@@ -258,6 +258,13 @@ pub enum Notice {
         /// The number of frames that it sent.
         sent: u64,
     },
+    /// A slave whose link flaps is used only while no other is up, from now on or not any more.
+    Damped {
+        /// The slave.
+        slave: String,
+        /// Whether its damping begins.
+        damped: bool,
+    },
     /// The slave of an earlier [`Self::NoUnicast`] receives unicast now.
     UnicastReceived {
         /// The slave.
@@ -290,11 +297,17 @@ pub enum Reason {
     Requested,
     /// An option changed: `primary`, `primary_reselect`, `prio`, or `active_slave` was cleared.
     OptionChanged,
+    /// The administrator drained the active slave.
+    Drained,
+    /// The administrator ended the drain of a slave, which is a better choice.
+    Undrained,
+    /// The damping of a slave ended, which is a better choice.
+    DampingEnded,
 }
 
 impl Reason {
     /// All reasons, in the order of the metrics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::LinkFailed,
         Self::CarrierGuard,
         Self::LinkRecovered,
@@ -302,6 +315,9 @@ impl Reason {
         Self::Joined,
         Self::Requested,
         Self::OptionChanged,
+        Self::Drained,
+        Self::Undrained,
+        Self::DampingEnded,
     ];
 }
 

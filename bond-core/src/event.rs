@@ -7,13 +7,14 @@ use bond_common::{
 
 use crate::{
     DataPlaneChange, Time,
+    damping::Damping,
     options::{BondOptions, SlaveOptions},
 };
 
 /// Something that happened.
 ///
-/// `Join`, `Leave`, `SetOptions`, `SetSlaveOptions` and `SetActiveSlave` are requests; the engine may refuse them, and a
-/// refused request changes nothing. All other events are facts.
+/// `Join`, `Leave`, `SetOptions`, `SetSlaveOptions`, `SetActiveSlave` and `SetDrained` are requests; the engine may refuse
+/// them, and a refused request changes nothing. All other events are facts.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// [`crate::Engine::poll_timeout`] has passed. A call that is early or late does no harm.
@@ -92,6 +93,15 @@ pub enum Event {
     },
     /// An option was written. Options that cause an election do so even if their value did not change.
     Written(Elects),
+    /// Request: use a slave only while no other one is up, or like the others again.
+    SetDrained {
+        /// The slot of the slave.
+        slot: Slot,
+        /// Whether it is drained from now on.
+        drained: bool,
+    },
+    /// The settings of damping, None if it is off.
+    SetDamping(Option<Damping>),
     /// Request: make this slave active by a planned switch; None asks for an election.
     SetActiveSlave(Option<Slot>),
     /// The answer to `SetSlaveMac`.
@@ -208,6 +218,8 @@ pub struct NewSlave {
     pub can_set_mac: bool,
     /// The options of the new slave.
     pub options: SlaveOptions,
+    /// Whether the administrator has drained it.
+    pub drained: bool,
 }
 
 /// The reception times of a slave, as PROBES has them.

@@ -5,11 +5,11 @@
 //! logs nothing and uses neither netlink nor BPF, so every rule of the bonding driver that it follows is a table in a
 //! test. Functions of drivers/net/bonding/bond_main.c are named where a rule comes from them.
 //!
-//! - [`event`], [`command`], [`status`], [`options`]: the engine's input and output; [`name`]: valid names of bonds and
+//! - [`event`], [`command`], [`status`], [`options`], [`damping`]: the engine's input and output; [`name`]: valid names of bonds and
 //!   interfaces.
 //! - `engine`: the bond's state, the way from each event to its batch, and the rules: `link_state` (miimon, updelay,
 //!   downdelay), `arp_monitor` (arp_interval), `election` (primary, primary_reselect, prio), `mac_plan` (fail_over_mac),
-//!   `announce` (rounds of announcements), `receive_check` (whether the active slave receives unicast).
+//!   `avoid` (drained and damped slaves), `announce` (rounds of announcements), `receive_check` (whether the active slave receives unicast).
 
 #![cfg_attr(
     not(test),
@@ -26,6 +26,7 @@
 )]
 
 pub mod command;
+pub mod damping;
 mod engine;
 pub mod event;
 pub mod name;

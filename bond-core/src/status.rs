@@ -40,6 +40,11 @@ pub enum Pending {
     },
     /// The active slave is not announced yet.
     Announcement,
+    /// A drained slave still delivers what peers sent to it.
+    Draining {
+        /// The name of the slave.
+        slave: String,
+    },
 }
 
 /// A slave at one moment.
@@ -67,6 +72,10 @@ pub struct SlaveStatus {
     pub duplex: Duplex,
     /// The options of the slave.
     pub options: SlaveOptions,
+    /// Whether the administrator has drained the slave.
+    pub drained: bool,
+    /// Whether the slave is suppressed because its link flaps.
+    pub damped: bool,
     /// The number of frames sent since the slave became active, if it has received no unicast since then.
     pub no_unicast: Option<u64>,
 }

@@ -122,17 +122,19 @@ pub struct Situation<'a> {
 pub fn decide(at: &Situation<'_>) -> Option<(ActiveWord, Cause)> {
     let Situation { word, rank, clock, links, now, .. } = *at;
     let seen = links.seen();
+    let avoided = avoided(clock, seen.up);
+    let up = seen.up & !avoided;
     let dead = links.lasting(seen.down, now, clock.downdelay);
     let is_absent = clock.agent_is_absent(now);
     match word.active() {
         Some(active) if dead & active.bit() != 0 => {
-            let next = fail_over(word, rank, |slot| seen.up & slot.bit() != 0);
+            let next = fail_over(word, rank, |slot| up & slot.bit() != 0);
             // As in the driver, the bond has no active slave then. An agent that runs decides that.
             let none = || is_absent.then(|| word.next(None, None, word.usable() & !active.bit()));
             return next.or_else(none).map(|next| (next, Cause::LinkLost));
         }
         None if is_absent => {
-            if let Some(slot) = first(rank, seen.up) {
+            if let Some(slot) = first(rank, up) {
                 return Some((word.next(Some(slot), None, word.usable() | slot.bit()), Cause::LinkReturned));
             }
         }
@@ -141,11 +143,11 @@ pub fn decide(at: &Situation<'_>) -> Option<(ActiveWord, Cause)> {
     if !is_absent {
         return None;
     }
-    let ready = links.lasting(seen.up, now, clock.updelay);
-    let usable = (word.usable() | ready) & !dead;
+    let ready = links.lasting(up, now, clock.updelay);
+    let usable = (word.usable() | ready) & !dead & !avoided;
     if let Some(active) = word.active()
         // Only one that comes up: an administrator may have preferred another one since.
-        && let Some(slot) = preferred(rank, usable & !word.usable() & seen.up, active, &clock.preference)
+        && let Some(slot) = preferred(rank, usable & !word.usable() & up, active, &clock.preference)
     {
         return Some((word.next(Some(slot), Some(active), usable), Cause::Preferred));
     }
@@ -153,6 +155,13 @@ pub fn decide(at: &Situation<'_>) -> Option<(ActiveWord, Cause)> {
     let draining = if is_drained { None } else { word.draining() };
     let stays = usable == word.usable() && draining == word.draining();
     (!stays).then(|| (word.next(word.active(), draining, usable), Cause::Bookkeeping))
+}
+
+/// Returns the avoided slots; none if no other one has a link.
+#[inline(always)]
+fn avoided(clock: &ClockEntry, up: u16) -> u16 {
+    let avoided = clock.avoided as u16;
+    if up & !avoided == 0 { 0 } else { avoided }
 }
 
 /// Returns the first slot of the rank that is in the mask.
@@ -250,6 +259,25 @@ mod tests {
         ];
         for (row, (word, clock, links, expected)) in table.into_iter().enumerate() {
             assert_eq!(outcome(word, &clock, &links), expected, "row {row}");
+        }
+    }
+
+    #[test]
+    fn an_avoided_slot_is_used_while_no_other_has_a_link() {
+        use Cause::*;
+        let clock = ClockEntry {
+            avoided: 0b01,
+            preference: Preference::default().with(slot(1), 0b01),
+            ..ClockEntry::default()
+        };
+        for (word, up, expected) in [
+            (word(Some(1), 0b10), 0b11, None),
+            (word(Some(1), 0b10), 0b01, Some((Some(0), 0b01, LinkLost))),
+            (word(None, 0), 0b01, Some((Some(0), 0b01, LinkReturned))),
+            (word(None, 0), 0b11, Some((Some(1), 0b10, LinkReturned))),
+            (word(Some(0), 0b01), 0b11, Some((Some(1), 0b10, Preferred))),
+        ] {
+            assert_eq!(outcome(word, &clock, &links(up, 0)), expected, "{word:?} {up:b}");
         }
     }
 

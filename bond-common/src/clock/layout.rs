@@ -27,6 +27,8 @@ pub struct ClockEntry {
     pub list: u64,
     /// Which slaves take over from which.
     pub preference: Preference,
+    /// A bit for each slot that is used only while no other one has a link: drained and damped slaves.
+    pub avoided: u64,
     /// When the agent ran last: CLOCK_MONOTONIC in nanoseconds.
     pub agent_seen: u64,
 }

@@ -21,8 +21,14 @@ impl Engine {
                 options: slave.options,
                 phase: Phase::Joined,
                 link: slave.link,
-                state: if usable & slave.slot.bit() != 0 { LinkState::Up } else { LinkState::Down },
+                // A drained slave is not usable, whatever its link is.
+                state: if usable & slave.slot.bit() != 0 || slave.drained && slave.link.up {
+                    LinkState::Up
+                } else {
+                    LinkState::Down
+                },
                 path,
+                avoided: Avoided::drained(slave.drained),
                 link_failure_count: slave.link_failure_count,
             })
             .collect();
@@ -30,13 +36,13 @@ impl Engine {
         engine.has_been_active = engine.active.is_some();
         engine.published.word = Word { active, draining, usable };
         engine.published.carrier = carrier;
-        let known_active = engine.catch_up(known_active, &changes, &gone);
+        let known_active = engine.catch_up(now, known_active, &changes, &gone);
         if engine.active.is_some() && engine.active != known_active {
             // A draining slave is left by a planned switch that the former engine did not report.
             let by_guard = draining.is_some() || is_guards(known_active, usable);
             let how =
                 if by_guard { BY_GUARD } else { (Reason::Requested, Chosen::Administrator, Seen::Guard) };
-            engine.report_missed(known_active, active, usable, how, &gone);
+            engine.report_missed(now, known_active, active, usable, how, &gone);
         }
         engine.seen = Seen::Miimon;
         engine.use_early(engine.active);
@@ -54,6 +60,7 @@ impl Engine {
     /// Reports failovers of the data plane, one after the other. Returns the active slot after the last change.
     pub(super) fn catch_up(
         &mut self,
+        now: Time,
         known_active: Option<Slot>,
         changes: &[DataPlaneChange],
         gone: &[(Slot, String)],
@@ -62,7 +69,7 @@ impl Engine {
             let to = change.active;
             // Unrecorded failovers happened in between.
             let from = from.filter(|_| from != to);
-            self.report_missed(from, to, change.usable, change.report(), gone);
+            self.report_missed(now, from, to, change.usable, change.report(), gone);
             to
         })
     }
@@ -70,6 +77,7 @@ impl Engine {
     /// Reports a change of ACTIVE that no engine has reported.
     pub(super) fn report_missed(
         &mut self,
+        now: Time,
         from: Option<Slot>,
         to: Option<Slot>,
         usable: u16,
@@ -84,9 +92,9 @@ impl Engine {
         let failover = Failover { from: name(from), to: name(to), reason, seen, chosen };
         self.outbox.reports.push(Report::Failover(failover));
         if is_guards(from, usable)
-            && let Some(left) = from.and_then(|slot| self.slave_mut(slot))
+            && let Some(left) = from
         {
-            left.link_failure_count = left.link_failure_count.saturating_add(1);
+            self.count_failure(now, left);
         }
     }
 
@@ -117,7 +125,7 @@ impl Engine {
             _ => (None, changes),
         };
         let from = earlier.last().map_or(self.active, |last| last.active);
-        self.catch_up(self.active, earlier, &[]);
+        self.catch_up(now, self.active, earlier, &[]);
         if let Some(change) = last.filter(|change| matches!(change.by, ChangedBy::Tick(_))) {
             return self.follow_tick(now, from, *change, (before, earlier));
         }
@@ -134,7 +142,7 @@ impl Engine {
             }
             return;
         }
-        self.mark_lost(from, (before, earlier), found.usable);
+        self.mark_lost(now, from, (before, earlier), found.usable);
         let from = from.and_then(|slot| self.name_of(slot));
         if let Some(slave) = self.slave_mut(new) {
             slave.link.up = true;
@@ -151,12 +159,12 @@ impl Engine {
         change: DataPlaneChange,
         (before, earlier): (Word, &[DataPlaneChange]),
     ) {
-        self.mark_lost(from, (before, earlier), change.usable);
+        self.mark_lost(now, from, (before, earlier), change.usable);
         for slot in Slot::all().filter(|slot| change.usable & slot.bit() != 0) {
             let returned = |slave: &&mut Slave| slave.phase == Phase::Joined && !slave.state.is_up();
             if let Some(slave) = self.slave_mut(slot).filter(returned) {
                 slave.link.up = true;
-                self.move_to(slot, LinkState::Up);
+                self.move_to(now, slot, LinkState::Up);
             }
         }
         // The engine may have decided on the same slave a moment later: it has reported that, and announces it.
@@ -171,7 +179,13 @@ impl Engine {
 
     /// Sets the slaves to down that the data plane found without a link. The failures of slaves that were left earlier are
     /// counted already.
-    fn mark_lost(&mut self, from: Option<Slot>, (before, earlier): (Word, &[DataPlaneChange]), usable: u16) {
+    fn mark_lost(
+        &mut self,
+        now: Time,
+        from: Option<Slot>,
+        (before, earlier): (Word, &[DataPlaneChange]),
+        usable: u16,
+    ) {
         let left = earlier
             .iter()
             .filter(|change| change.is_failover())
@@ -185,9 +199,11 @@ impl Engine {
             };
             slave.link.up = false;
             if is_counted {
-                slave.link_failure_count = slave.link_failure_count.saturating_sub(1);
+                slave.state = LinkState::Down;
+                self.report_link(slot);
+            } else {
+                self.move_to(now, slot, LinkState::Down);
             }
-            self.move_to(slot, LinkState::Down);
         }
     }
 }

@@ -83,18 +83,18 @@ impl Engine {
         for (slot, proposal) in proposals {
             match proposal {
                 Proposal::Up => {
-                    self.move_to(slot, LinkState::Up);
+                    self.move_to(now, slot, LinkState::Up);
                     if commit == Commit::Nothing && self.may_take_over(slot) {
                         commit = Commit::Elect(Reason::LinkRecovered);
                     }
                 }
                 Proposal::Down => {
-                    self.move_to(slot, LinkState::Down);
+                    self.move_to(now, slot, LinkState::Down);
                     if self.active == Some(slot) {
                         commit = Commit::Elect(Reason::LinkFailed);
                     }
                 }
-                Proposal::Unanswered => self.move_to(slot, LinkState::Unanswered),
+                Proposal::Unanswered => self.move_to(now, slot, LinkState::Unanswered),
             }
         }
         if let Commit::Elect(reason) = commit {
@@ -125,11 +125,11 @@ impl Engine {
         // A slave that was up when all others failed, and was not elected, is down now.
         for (slot, has_link) in &slaves {
             if !has_link && self.slave(*slot).is_some_and(|slave| slave.state.is_up()) {
-                self.move_to(*slot, LinkState::Down);
+                self.move_to(now, *slot, LinkState::Down);
             }
         }
         let next = arp_monitor::next_in_round_robin(&slaves, self.arp.round_robin)?;
-        self.move_to(next, LinkState::Probing);
+        self.move_to(now, next, LinkState::Probing);
         self.path_mut(next).into_iter().for_each(|path| path.begin(now));
         self.arp.round_robin = Some(next);
         Some(next)

@@ -46,7 +46,7 @@ impl Engine {
                     }
                 }
                 LinkState::Down => {
-                    slave.link_failure_count = slave.link_failure_count.saturating_add(1);
+                    self.count_failure(now, slot);
                     if self.active == Some(slot) {
                         commit = Commit::Elect(Reason::LinkFailed);
                     }
@@ -64,11 +64,11 @@ impl Engine {
     }
 
     /// Sets a link state that the ARP monitor or the carrier guard has decided on.
-    pub(super) fn move_to(&mut self, slot: Slot, state: LinkState) {
+    pub(super) fn move_to(&mut self, now: Time, slot: Slot, state: LinkState) {
         let Some(slave) = self.slave_mut(slot) else { return };
         slave.state = state;
         if state == LinkState::Down {
-            slave.link_failure_count = slave.link_failure_count.saturating_add(1);
+            self.count_failure(now, slot);
         }
         self.report_link(slot);
     }
@@ -78,7 +78,11 @@ impl Engine {
         let prio = |slot| self.slave(slot).map(|slave| slave.options.prio);
         match self.active {
             None => true,
-            Some(active) => self.primary() == Some(slot) || prio(slot) > prio(active),
+            Some(active) => {
+                self.is_avoided_less(slot, active)
+                    || self.primary() == Some(slot)
+                    || prio(slot) > prio(active)
+            }
         }
     }
 

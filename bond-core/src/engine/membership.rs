@@ -6,7 +6,7 @@ impl Engine {
     /// The first half of `bond_enslave`.
     pub(super) fn join(&mut self, now: Time, new: NewSlave) -> Result<(), Refusal> {
         let slot = self.admit(now, &new)?;
-        let NewSlave { name, ifindex, mac, can_set_mac, options } = new;
+        let NewSlave { name, ifindex, mac, can_set_mac, options, drained } = new;
         let path = Path::new(now, Tolerance::of(&self.options));
         let first = self.slaves.is_empty();
         if !can_set_mac && self.options.fail_over_mac != FailOverMac::Active {
@@ -38,6 +38,7 @@ impl Engine {
             link: Link::new(false),
             state: LinkState::Down,
             path,
+            avoided: Avoided::drained(drained),
             link_failure_count: 0,
         });
         Ok(())

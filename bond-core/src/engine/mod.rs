@@ -7,6 +7,7 @@ mod adoption;
 mod announce;
 mod arp;
 mod arp_monitor;
+mod avoid;
 mod election;
 mod lateness;
 mod link_state;
@@ -30,6 +31,7 @@ use bond_common::{
 use self::{
     announce::{Announcements, Rounds},
     arp_monitor::{Monitor, Path, Proposal, Standing, Tolerance},
+    avoid::Avoided,
     election::{Candidate, Choice, Election},
     lateness::Lateness,
     link_state::{LinkState, Monitoring},
@@ -39,6 +41,7 @@ use self::{
 use crate::{
     Time,
     command::{Announce, Batch, Chosen, Failover, Notice, Probe, Publish, Query, Reason, Report, Seen, Work},
+    damping::Damping,
     event::{Duplex, Elects, Event, Link, NewSlave, Reception, Speed},
     options::{BondOptions, FailOverMac, SlaveOptions},
     status::{BondStatus, MiiStatus, Pending, SlaveState, SlaveStatus},
@@ -71,6 +74,8 @@ pub struct NewBond {
     pub seed: u64,
     /// The options, which [`BondOptions`] has checked.
     pub options: BondOptions,
+    /// The settings of damping, None if slaves that flap are treated like others.
+    pub damping: Option<Damping>,
 }
 
 /// The state of a running bond that a former engine has left to the data plane.
@@ -156,6 +161,8 @@ pub struct LeftSlave {
     pub link: Link,
     /// The number of link failures that SLAVES holds.
     pub link_failure_count: u32,
+    /// Whether the administrator has drained the slave.
+    pub drained: bool,
 }
 
 /// A view of a slave, for the executor of batches.
@@ -186,6 +193,7 @@ pub struct SlaveRef<'a> {
 pub struct Engine {
     name: String,
     options: BondOptions,
+    damping: Option<Damping>,
     mac: TrackedMac,
     mac_assigned: bool,
     prearm: bool,
@@ -226,6 +234,7 @@ struct Slave {
     link: Link,
     state: LinkState,
     path: Path,
+    avoided: Avoided,
     link_failure_count: u32,
 }
 
@@ -302,6 +311,7 @@ impl Engine {
         Self {
             name: bond.name,
             options: bond.options,
+            damping: bond.damping,
             mac: TrackedMac::new(bond.mac),
             mac_assigned: bond.mac_assigned,
             prearm: bond.prearm,
@@ -352,6 +362,8 @@ impl Engine {
             Event::Written(option) => self.written(now, option),
             Event::SetActiveSlave(Some(slot)) => self.set_active_slave(now, slot)?,
             Event::SetActiveSlave(None) => self.clear_active_slave(now),
+            Event::SetDrained { slot, drained } => self.set_drained(now, slot, drained)?,
+            Event::SetDamping(damping) => self.set_damping(now, damping),
             Event::SlaveMacSet { slot, mac, done } => self.slave_mac_set(now, slot, mac, done),
             Event::BondMacSet { mac, done } => self.bond_mac_set(mac, done),
             Event::SlaveMacFound { slot, mac } => self.slave_mac_found(now, slot, mac),
@@ -383,6 +395,7 @@ impl Engine {
             self.drain.map(|drain| drain.until),
             self.announcements.rounds.deadline(),
             self.reports.deadline(),
+            self.damping_deadline(),
             self.receive_check.map(|receive_check| receive_check.deadline()),
         ];
         let links = self.joined_slaves().map(|slave| slave.state.deadline());
@@ -409,7 +422,10 @@ impl Engine {
         let slaves =
             unsettled.map(|slave| Pending::SlaveMac { slave: slave.name.clone(), mac: slave.mac.get() });
         let announcement = self.announcements.is_open().then_some(Pending::Announcement);
-        election.into_iter().chain(bond).chain(slaves).chain(announcement)
+        let leaving = self.drain.and_then(|drain| self.slave(drain.slot));
+        let leaving = leaving.filter(|slave| slave.avoided.is_drained());
+        let draining = leaving.map(|slave| Pending::Draining { slave: slave.name.clone() });
+        election.into_iter().chain(bond).chain(slaves).chain(announcement).chain(draining)
     }
 
     /// Returns the options in force. They differ from the given ones if a slave changed fail_over_mac to active.
@@ -445,6 +461,9 @@ impl Engine {
         let up = |slave: &Slave| Candidate { state: LinkState::Up, ..slave.candidate() };
         self.joined_slaves().fold(Preference::default(), |preference, slave| {
             let takes_from = |active: &&Slave| {
+                if slave.avoided.why() != active.avoided.why() {
+                    return self.is_avoided_less(slave.slot, active.slot);
+                }
                 if Some(slave.slot) != self.primary() && slave.options.prio <= active.options.prio {
                     return false;
                 }
@@ -473,18 +492,19 @@ impl Engine {
 
     /// Returns the slots in the order in which the engine would choose them if no slave were active: first those that
     /// are up (the primary, then by prio, then in enslave order), then those in updelay (the shortest rest first), then
-    /// the others.
+    /// the others. Avoided slaves are the last.
     pub fn rank(&self) -> Vec<Slot> {
         let primary = self.primary();
         let mut slaves: Vec<&Slave> = self.joined_slaves().collect();
         slaves.sort_by_key(|slave| {
             let merit = (Some(slave.slot) != primary, Reverse(slave.options.prio));
-            match slave.state {
+            let place = match slave.state {
                 LinkState::Up | LinkState::GoingDown { .. } => (0, Time::ZERO, merit),
                 // Among equal rests, the slave that was enslaved first.
                 LinkState::GoingBack { until } => (1, until, (false, Reverse(0))),
                 LinkState::Down | LinkState::Probing | LinkState::Unanswered => (2, Time::ZERO, merit),
-            }
+            };
+            (slave.avoided.why(), place)
         });
         slaves.into_iter().map(|slave| slave.slot).collect()
     }
@@ -504,6 +524,8 @@ fn seen(event: &Event) -> Seen {
         Event::SetOptions(_)
         | Event::SetSlaveOptions { .. }
         | Event::SetActiveSlave(_)
+        | Event::SetDrained { .. }
+        | Event::SetDamping(_)
         | Event::Written(_)
         // Answers cause no election.
         | Event::SlaveMacSet { .. }
@@ -521,6 +543,7 @@ fn seen(event: &Event) -> Seen {
 impl Engine {
     fn timeout(&mut self, now: Time) {
         self.inspect(now);
+        self.end_damping(now);
         if self.next_poll.is_some_and(|at| at <= now) {
             self.outbox.queries.push(Query::PollLinks);
             self.arm_poll(now);
@@ -623,7 +646,7 @@ impl Engine {
     }
 
     fn usable(&self) -> impl Iterator<Item = &Slave> {
-        self.joined_slaves().filter(|slave| slave.state.is_up())
+        self.joined_slaves().filter(|slave| slave.state.is_up() && !self.is_avoided(slave))
     }
 
     fn joined_slaves(&self) -> impl Iterator<Item = &Slave> {
@@ -659,6 +682,8 @@ impl Engine {
             speed: slave.link.speed,
             duplex: slave.link.duplex,
             options: slave.options,
+            drained: slave.avoided.is_drained(),
+            damped: slave.avoided.is_damped(),
             no_unicast: self
                 .receive_check
                 .filter(|_| active)

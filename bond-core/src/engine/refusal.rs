@@ -76,6 +76,20 @@ pub enum Refusal {
         /// The slave.
         name: String,
     },
+    /// The slave to make active is drained.
+    #[error(
+        "{name} is drained and cannot be made the active slave; end that first: xbond undrain BOND {name}"
+    )]
+    Drained {
+        /// The slave.
+        name: String,
+    },
+    /// Traffic has no other way than the slave to drain.
+    #[error("{name} cannot be drained: no other slave is up that is not drained itself")]
+    NoOtherUp {
+        /// The slave.
+        name: String,
+    },
     /// fail_over_mac cannot be changed while the bond has slaves (BOND_OPTFLAG_NOSLAVES).
     #[error("fail_over_mac cannot be changed while the bond has slaves; release them first")]
     FailOverMacInUse,

@@ -93,6 +93,9 @@ impl Engine {
         if slave.phase == Phase::Leaving {
             return Err(Refusal::Leaving { name: slave.name.clone() });
         }
+        if slave.avoided.is_drained() {
+            return Err(Refusal::Drained { name: slave.name.clone() });
+        }
         if !slave.state.is_up() || !slave.link.up {
             return Err(Refusal::NotUp { name: slave.name.clone() });
         }
@@ -100,6 +103,7 @@ impl Engine {
             return Err(Refusal::NoActiveSlave { name: slave.name.clone() });
         }
         let from = self.active.and_then(|active| self.name_of(active));
+        self.forgive(slot);
         let chosen = Choice { slot, why: Chosen::Administrator };
         self.change_active(now, from, Some(chosen), Reason::Requested);
         Ok(())

@@ -30,7 +30,8 @@ impl Engine {
     }
 
     pub(super) fn best_slave(&mut self, current: Option<Slot>, reason: Reason) -> Option<Choice> {
-        let candidates: Vec<Candidate> = self.joined_slaves().map(Slave::candidate).collect();
+        let wanted = self.joined_slaves().filter(|slave| !self.is_avoided(slave));
+        let candidates: Vec<Candidate> = wanted.map(Slave::candidate).collect();
         let primary = self.primary();
         let election = Election {
             candidates: &candidates,

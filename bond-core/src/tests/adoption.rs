@@ -76,6 +76,7 @@ impl Orphan {
                 options: SlaveOptions::default(),
                 link: nic.link,
                 link_failure_count: known.link_failure_count,
+                drained: known.drained,
             }
         };
         let (active, draining, usable) = self.lab.word;
@@ -96,6 +97,7 @@ impl Orphan {
             prearm: false,
             seed: 1,
             options: before.options,
+            damping: None,
         };
         self.lab.take();
         self.lab.replace_engine(Engine::adopt(self.lab.now, bond, left));

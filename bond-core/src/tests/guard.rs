@@ -166,6 +166,7 @@ fn under_follow_a_prepared_slave_announces_first() {
             prearm,
             seed: 1,
             options: options(Follow),
+            damping: None,
         };
         let mut lab = Lab::of(new, 2);
         lab.join(0).unwrap();

@@ -142,8 +142,15 @@ pub struct Lab {
 impl Lab {
     /// A bond with the MAC [`BORN`], not enslaved NICs slave0 (:10), slave1 (:11), ... with link.
     pub fn new(options: BondOptions, nics: u8) -> Self {
-        let new =
-            NewBond { name: "bond0".into(), mac: BORN, mac_assigned: false, prearm: false, seed: 1, options };
+        let new = NewBond {
+            name: "bond0".into(),
+            mac: BORN,
+            mac_assigned: false,
+            prearm: false,
+            seed: 1,
+            options,
+            damping: None,
+        };
         Self::of(new, nics)
     }
 
@@ -209,6 +216,7 @@ impl Lab {
             mac: nic.mac,
             can_set_mac: nic.can_set_mac,
             options: SlaveOptions::default(),
+            drained: false,
         }
     }
 

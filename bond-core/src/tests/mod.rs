@@ -2,6 +2,7 @@
 
 mod adoption;
 mod arp;
+mod avoid;
 mod failover;
 mod guard;
 mod lab;

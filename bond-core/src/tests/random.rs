@@ -115,8 +115,15 @@ struct History {
 impl History {
     fn new(policy: FailOverMac, mac_assigned: bool) -> Self {
         let options = BondOptions { miimon: 100, fail_over_mac: policy, ..BondOptions::default() };
-        let new =
-            NewBond { name: "bond0".into(), mac: mac(0x99), mac_assigned, prearm: false, seed: 3, options };
+        let new = NewBond {
+            name: "bond0".into(),
+            mac: mac(0x99),
+            mac_assigned,
+            prearm: false,
+            seed: 3,
+            options,
+            damping: None,
+        };
         let mut lab = Lab::of(new, NICS);
         lab.pace = Pace::Manual;
         Self { lab, unplugged: BTreeMap::new() }
@@ -361,7 +368,7 @@ proptest! {
     fn arbitrary_events_cause_no_panic(events in proptest::collection::vec((0..3u64, nonsense()), 1..80)) {
         let mut engine = crate::Engine::new(NewBond {
             name: "bond0".into(), mac: mac(1), mac_assigned: false, prearm: false, seed: 0,
-            options: BondOptions { miimon: 100, ..BondOptions::default() },
+            options: BondOptions { miimon: 100, ..BondOptions::default() }, damping: None,
         });
         for (when, event) in events {
             let now = [Time::ZERO, ms(5000), Time::MAX][when as usize];
@@ -382,7 +389,14 @@ fn nonsense() -> impl Strategy<Value = Event> {
     });
     let join = (0..4u8, 0..4u32, some_mac(), any::<bool>()).prop_map(|(name, ifindex, mac, can_set_mac)| {
         let options = Default::default();
-        Event::Join(NewSlave { name: format!("slave{name}"), ifindex, mac, can_set_mac, options })
+        Event::Join(NewSlave {
+            name: format!("slave{name}"),
+            ifindex,
+            mac,
+            can_set_mac,
+            options,
+            drained: false,
+        })
     });
     prop_oneof![
         Just(Event::Timeout),
@@ -401,6 +415,8 @@ fn nonsense() -> impl Strategy<Value = Event> {
         }),
         options,
         proptest::option::of(slot()).prop_map(Event::SetActiveSlave),
+        (slot(), any::<bool>()).prop_map(|(slot, drained)| Event::SetDrained { slot, drained }),
+        any::<bool>().prop_map(|on| Event::SetDamping(on.then(crate::damping::Damping::default))),
         (slot(), some_mac(), any::<bool>()).prop_map(|(slot, mac, done)| Event::SlaveMacSet {
             slot,
             mac,

@@ -112,6 +112,8 @@ pub enum AgentError {
         }
     )]
     OwnSetting { bond: String, key: String, change: Change },
+    #[error("{bond}: {key}={value}: takes {wanted}")]
+    BadSetting { bond: String, key: String, value: String, wanted: String },
     #[error("active_slave is a request, not an option; set it alone")]
     ActiveSlaveAlone,
     #[error("cannot serve metrics at {address}: {source}; choose another address or port")]

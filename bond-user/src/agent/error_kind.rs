@@ -38,6 +38,7 @@ impl AgentError {
             | Self::BadConfig(_)
             | Self::NoSuchGroup { .. }
             | Self::OwnSetting { .. }
+            | Self::BadSetting { .. }
             | Self::ActiveSlaveAlone => ErrorKind::Refused,
             Self::NoSuchBond(_) | Self::Orphaned(_) | Self::Lost(_) | Self::NoSuchSlave { .. } => {
                 ErrorKind::NotFound

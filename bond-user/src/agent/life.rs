@@ -180,6 +180,7 @@ impl Agent {
             warn!("{error}");
         }
         tokio::spawn(Arc::clone(self).retry_missing());
+        tokio::spawn(Arc::clone(self).end_drains());
         if let Some((link_events, address_events)) = sources {
             tokio::spawn(Arc::clone(self).follow_links(link_events));
             tokio::spawn(Arc::clone(self).follow_addresses(address_events));

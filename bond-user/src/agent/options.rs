@@ -10,7 +10,6 @@ use bond_core::{
 
 use crate::{
     agent::{Agent, AgentError, Bond, bond::work::Urgent},
-    config::settings,
     report::{
         event::What,
         log::{self, Facts},
@@ -31,10 +30,8 @@ impl Agent {
         let mut options = status.options.clone();
         let slaves = if status.slaves.is_empty() { Slaves::None } else { Slaves::Present };
         let mut noted = Vec::new();
-        for (key, value) in settings {
-            if let Some(change) = settings::change_of(key) {
-                return Err(AgentError::OwnSetting { bond: name.to_string(), key: key.clone(), change });
-            }
+        let (wanted, of_driver) = bond.with_own_settings(name, settings)?;
+        for (key, value) in of_driver {
             match Setting::parse(key, value)? {
                 Setting::Option(option) => {
                     noted.extend(options.apply(option, slaves)?);
@@ -55,6 +52,7 @@ impl Agent {
         {
             notes.push(format!("primary={primary}: is no slave yet; it takes over when it is one, and up"));
         }
+        self.apply_own_settings(&bond, &wanted).await?;
         self.set_options(&bond, options).await?;
         for option in settings.iter().filter_map(|(key, _)| Elects::of(key)) {
             self.machine.engine.request(bond.id, Event::Written(option)).await??;

@@ -1,7 +1,7 @@
 //! The start of an agent's process: what needs more privileges than the agent keeps, then its threads.
 
 use std::{
-    sync::{Arc, Barrier},
+    sync::{Arc, Barrier, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -31,11 +31,13 @@ use crate::{
     report::{lines, moment::Moment, wording},
     store::{
         collect::{self, Extent},
+        drains::Drains,
         paths::{Claim, Paths},
     },
     sys::{
         KernelDevices, caps,
         dataplane::{BpfDataPlanes, DeviceReader, Kernel, TcAttach},
+        directory::Trust,
         hook_events, limits, memory, netns, signals,
         sysfs::Sysfs,
     },
@@ -85,7 +87,12 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     let runtime = start_runtime()?;
     let RunOptions { config, source, writers, link_events, tc_attach: _, confirm } = options;
     let answer = runtime.block_on(async {
+        let drains = Drains::read(&paths, Trust::Ours).unwrap_or_else(|error| {
+            warn!("{}", wording::drains_unread(&error));
+            Vec::new()
+        });
         let machine = Machine {
+            drains: Mutex::new(Drains::new(&paths, drains)),
             paths,
             cookie,
             planes: Arc::new(BpfDataPlanes::new(Arc::clone(&kernel))),

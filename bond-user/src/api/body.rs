@@ -4,6 +4,7 @@ use bond_core::name::InterfaceName;
 use serde::{Deserialize, Serialize};
 
 use super::ErrorKind;
+use crate::report::drain::Purpose;
 
 /// The body of every answer that is not a success.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +65,17 @@ pub enum MissingSlaves {
     /// The slave joins when it appears: a file named it.
     #[default]
     Await,
+}
+
+/// A slave to drain.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDrain {
+    /// Seconds after which the drain ends, from 1 on; without it the administrator ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<std::num::NonZeroU32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Purpose>,
 }
 
 /// An interface to enslave, with options as `xbond set --slave` takes them, in order.

@@ -21,6 +21,8 @@ pub enum Endpoint {
     AddSlave,
     DelSlave,
     SetSlave,
+    Drain,
+    Undrain,
     Reload,
     Confirm,
 }
@@ -50,7 +52,7 @@ const BOND: &str = "{name}";
 const SLAVE: &str = "{slave}";
 
 impl Endpoint {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Bonds,
         Self::AddBonds,
         Self::Bond,
@@ -63,6 +65,8 @@ impl Endpoint {
         Self::AddSlave,
         Self::DelSlave,
         Self::SetSlave,
+        Self::Drain,
+        Self::Undrain,
         Self::Reload,
         Self::Confirm,
     ];
@@ -76,9 +80,10 @@ impl Endpoint {
             | Self::SetBond
             | Self::AddSlave
             | Self::SetSlave
+            | Self::Drain
             | Self::Reload
             | Self::Confirm => Method::POST,
-            Self::DownBond | Self::DelSlave => Method::DELETE,
+            Self::DownBond | Self::DelSlave | Self::Undrain => Method::DELETE,
         }
     }
 
@@ -95,6 +100,7 @@ impl Endpoint {
             Self::AddSlave => "/v1/bonds/{name}/slaves",
             Self::DelSlave => "/v1/bonds/{name}/slaves/{slave}",
             Self::SetSlave => "/v1/bonds/{name}/slaves/{slave}/options",
+            Self::Drain | Self::Undrain => "/v1/bonds/{name}/slaves/{slave}/drain",
             Self::Reload => "/v1/reload",
             Self::Confirm => "/v1/confirm",
         }

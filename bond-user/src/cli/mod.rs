@@ -20,7 +20,7 @@ mod show;
 mod slave;
 mod traffic;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, process::ExitCode, time::Duration};
 
 use bond_common::mac::Mac;
 use bond_core::name::{BondName, InterfaceName};
@@ -30,7 +30,7 @@ use ipnet::IpNet;
 use crate::{
     api,
     config::{Datapath, Guard, OnExit, Pair, Words},
-    report::log::LogFormat,
+    report::{drain::Purpose, log::LogFormat},
     sys::{limits, netns},
 };
 
@@ -86,6 +86,14 @@ enum Verb {
     ///
     /// The active slave hands over first. A slave of a file stays released until the next `xbond reload`.
     DelSlave(DelSlaveArgs),
+    /// Take a slave out of use before work on its port, without loss: another slave takes over if it is active
+    ///
+    /// A drained slave is used only while no other one is up, and its link failures do not count. It stays drained across
+    /// restarts of the agent and of the bond, until `xbond undrain`, the end of --for, or the removal of the slave or the bond.
+    /// It is refused if no other slave is up that is not drained. The answer comes when peers use the other slave.
+    Drain(DrainArgs),
+    /// End the drain of a slave
+    Undrain(UndrainArgs),
     /// Remove a bond and restore the original state of its slaves
     Down(DownArgs),
     /// Remove what agents left of network namespaces that have ended: pins in /sys/fs/bpf/xbond, files in /run/xbond
@@ -350,6 +358,32 @@ struct DelSlaveArgs {
 }
 
 #[derive(Debug, Args)]
+struct DrainArgs {
+    bond: BondName,
+    /// The slave
+    #[arg(value_name = "IF")]
+    slave: InterfaceName,
+    /// End the drain after this time, such as 10m or 1h30m
+    #[arg(long = "for", value_name = "TIME", value_parser = drain_time)]
+    time: Option<NonZeroU32>,
+    /// The reason, for `xbond show` and the log
+    #[arg(long, value_name = "TEXT")]
+    why: Option<Purpose>,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+#[derive(Debug, Args)]
+struct UndrainArgs {
+    bond: BondName,
+    /// The slave
+    #[arg(value_name = "IF")]
+    slave: InterfaceName,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+#[derive(Debug, Args)]
 struct DownArgs {
     #[arg(required_unless_present = "all")]
     bond: Option<BondName>,
@@ -462,6 +496,12 @@ fn word<T: Words>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("not one of {}", T::WORDS.join(", ")))
 }
 
+fn drain_time(text: &str) -> Result<NonZeroU32, String> {
+    let wanted = || format!("{text}: not a time from 1s to 100 years, such as 10m or 1h30m");
+    let seconds = humantime::parse_duration(text).map_err(|_| wanted())?.as_secs();
+    u32::try_from(seconds).ok().and_then(NonZeroU32::new).ok_or_else(wanted)
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("{text}: not KEY=VALUE"))?;
     Ok((key.trim().to_owned(), value.to_owned()))
@@ -508,6 +548,8 @@ fn act(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Set(arguments) => return set::set(arguments),
         Verb::AddSlave(arguments) => return slave::add(arguments),
         Verb::DelSlave(arguments) => return slave::delete(&arguments),
+        Verb::Drain(arguments) => return slave::drain(arguments),
+        Verb::Undrain(arguments) => return slave::undrain(&arguments),
         Verb::Down(arguments) => return down::down(&arguments),
         Verb::Gc(arguments) => return gc::gc(&arguments),
         Verb::Confirm(ConfirmArgs {}) => confirm::confirm(),

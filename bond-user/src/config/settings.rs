@@ -14,6 +14,7 @@ use std::{
 
 use bond_common::mac::Mac;
 use bond_core::{
+    damping::Damping,
     name::{BondName, InterfaceName},
     options::{BondOptions, Unmonitored},
 };
@@ -27,6 +28,8 @@ pub enum Literal {
     Flag(bool),
     Number(u32),
     Text(String),
+    /// Keys with their values.
+    Table(Vec<(&'static str, String)>),
 }
 
 /// The form of value that a setting takes.
@@ -35,6 +38,7 @@ pub enum LiteralKind {
     Flag,
     Number,
     Text,
+    Table,
 }
 
 /// When a changed value of a setting takes effect.
@@ -177,6 +181,8 @@ bond_settings! {
     clock: Clock as Word::<Clock>::new(), Live;
     /// The period of the clock, in ms from 1 to 1000; 10 where it is not given.
     clock_interval: Option<u32> as Period, Live;
+    /// Slaves whose links flap are not preferred: half_life, suppress, reuse and max (seconds and failures), or off.
+    damping: Option<Damping> as FlapDamping, Live;
     /// fail_over_mac=follow: backups receive the bond's MAC, too, so that a failover has no gap in which no slave does.
     prearm: bool as Flag, Recreate;
     /// The first slave that has addresses or routes gives them to the bond, until it is removed.
@@ -411,6 +417,27 @@ impl Kind for Period {
     }
 }
 
+/// Parses the settings of flap damping: `half_life=15,suppress=3,reuse=1.5,max=60`, any of them, or `off`.
+struct FlapDamping;
+
+impl Kind for FlapDamping {
+    type Stored = Option<Damping>;
+    const LITERAL: LiteralKind = LiteralKind::Table;
+
+    fn parse(&self, text: &str) -> Result<Option<Damping>, String> {
+        match text {
+            "off" => Ok(None),
+            _ => text.parse().map(Some).map_err(|error| {
+                format!("half_life, suppress, reuse and max, as half_life=15,suppress=3, or off ({error})")
+            }),
+        }
+    }
+
+    fn show(&self, stored: &Option<Damping>) -> Option<Literal> {
+        stored.map(|damping| Literal::Table(Damping::KEYS.into_iter().zip(damping.values()).collect()))
+    }
+}
+
 /// Parses the text of another type.
 struct Parsed<T> {
     wanted: &'static str,
@@ -467,6 +494,7 @@ mod tests {
         ("guard", "off"),
         ("clock", "off"),
         ("clock_interval", "25"),
+        ("damping", "half_life=30,suppress=4,reuse=2.5,max=120"),
         ("prearm", "true"),
         ("move_addresses", "true"),
     ];
@@ -488,6 +516,10 @@ mod tests {
                 Literal::Flag(flag) => (LiteralKind::Flag, flag.to_string()),
                 Literal::Number(number) => (LiteralKind::Number, number.to_string()),
                 Literal::Text(text) => (LiteralKind::Text, text.clone()),
+                Literal::Table(pairs) => {
+                    let pairs = pairs.iter().map(|(key, value)| format!("{key}={value}"));
+                    (LiteralKind::Table, pairs.collect::<Vec<_>>().join(","))
+                }
             };
             assert_eq!((*written_key, kind, shown.as_str()), (*key, row.literal, *text));
             let differing: Vec<_> = bond.settings_that_differ(&self::bond()).collect();

@@ -75,6 +75,14 @@ pub enum What {
 pub enum SlaveChange {
     Joined,
     Left,
+    /// The administrator drained it.
+    Drained,
+    /// The drain ended.
+    Undrained,
+    /// It is used only while no other is up, because its link flaps.
+    Damped,
+    /// Its damping ended.
+    Undamped,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use bond_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{moment::Moment, receipt::Receipt};
+use super::{drain::Drained, moment::Moment, receipt::Receipt};
 use crate::sys::{
     found,
     netlink::message::Message,
@@ -161,6 +161,12 @@ pub struct Slave {
     pub speed: Option<u32>,
     /// half or full; null if unknown.
     pub duplex: Option<String>,
+    /// Null if the slave is not drained.
+    #[serde(default)]
+    pub drained: Option<Drained>,
+    /// Whether it is suppressed because its link flaps; false without an agent.
+    #[serde(default)]
+    pub damped: bool,
     /// Null without an agent.
     pub prio: Option<i32>,
     pub queue_id: u16,
@@ -270,6 +276,7 @@ pub struct Around {
     pub stats: SlotStats,
     pub wire_mac: Mac,
     pub found: Option<OriginalState>,
+    pub drained: Option<Drained>,
 }
 
 impl Bond {
@@ -333,6 +340,8 @@ impl Slave {
             link_failure_count: Some(slave.link_failure_count),
             speed: speed(slave.speed),
             duplex: duplex(slave.duplex),
+            drained: around.drained,
+            damped: slave.damped,
             prio: Some(slave.options.prio),
             queue_id: slave.options.queue_id,
             counters: Counters::new(&around.stats),

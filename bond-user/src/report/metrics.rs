@@ -197,6 +197,10 @@ impl Metrics {
             None,
         );
         gauges(encoder, about, of_each(|slave| slave.no_unicast.into()))?;
+        let about = ("xbond_slave_drained", "Whether the administrator has drained the slave", None);
+        gauges(encoder, about, of_each(|slave| slave.drained.is_some().into()))?;
+        let about = ("xbond_slave_damped", "Whether the slave is suppressed because its link flaps", None);
+        gauges(encoder, about, of_each(|slave| slave.damped.into()))?;
         let about = (
             "xbond_slave_link_failures",
             "Failures of the slave's link, as the driver's Link Failure Count",
@@ -289,6 +293,9 @@ fn reason_name(reason: Reason) -> &'static str {
         Reason::Joined => "joined",
         Reason::Requested => "requested",
         Reason::OptionChanged => "option_changed",
+        Reason::Drained => "drained",
+        Reason::Undrained => "undrained",
+        Reason::DampingEnded => "damping_ended",
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod collection;
 pub mod counted;
+pub mod drain;
 pub mod event;
 pub mod json;
 pub mod lines;

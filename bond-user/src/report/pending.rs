@@ -11,6 +11,7 @@ pub fn sentence(bond: &str, pending: &Pending) -> String {
         Pending::BondMac(mac) => format!("{bond}: its MAC address is not {mac} yet"),
         Pending::SlaveMac { slave, mac } => format!("{bond}: the MAC address of {slave} is not {mac} yet"),
         Pending::Announcement => format!("{bond}: the active slave is not announced yet"),
+        Pending::Draining { slave } => format!("{bond}: peers may still send to {slave}"),
     }
 }
 
@@ -53,6 +54,7 @@ mod tests {
                 "bond0: the MAC address of s0 is not 02:00:00:00:00:01 yet",
             ),
             (Pending::Announcement, "bond0: the active slave is not announced yet"),
+            (Pending::Draining { slave: "s0".into() }, "bond0: peers may still send to s0"),
         ] {
             assert_eq!(sentence("bond0", &pending), expected);
         }

@@ -88,6 +88,8 @@ pub fn slave(name: &str, state: &str, mii_status: &str) -> Slave {
             routes: vec!["default via 192.0.2.1 metric 0".into()],
             features: vec!["rx-lro on".into()],
         }),
+        drained: None,
+        damped: false,
         no_unicast: false,
         warnings: Vec::new(),
     }

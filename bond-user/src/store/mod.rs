@@ -1,6 +1,7 @@
 //! The agent's files on disk and pins on bpffs, and reading them without an agent.
 
 pub mod collect;
+pub mod drains;
 mod error;
 pub mod offline;
 pub mod paths;

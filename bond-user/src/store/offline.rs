@@ -22,7 +22,13 @@ use crate::{
         receipt::{self, Receipt, Steps},
         wording::{self, PathFault, PathNote},
     },
-    store::{StoreError, paths::Paths, receipts, record::Record},
+    store::{
+        StoreError,
+        drains::{Drain, Drains},
+        paths::Paths,
+        receipts,
+        record::Record,
+    },
     sys::{
         Devices, KernelDevices,
         dataplane::{self, Attachment, Fault, Maps, Port},
@@ -87,6 +93,8 @@ struct Remains<'a> {
     /// Why there is no record, if it could not be read.
     fault: Option<String>,
     links: Vec<LinkInfo>,
+    /// The drained slaves of all bonds.
+    drains: Vec<Drain>,
     /// The slots with a slave.
     used: Vec<(Slot, SlaveEntry)>,
 }
@@ -104,9 +112,11 @@ impl<'a> Remains<'a> {
             Err(error) => (None, Some(error.to_string())),
         };
         let links = devices.links(None).await?;
+        // A file that cannot be read drains nothing.
+        let drains = Drains::read(paths, Trust::Anyones).unwrap_or_default();
         let used = Slot::all().map(|slot| (slot, maps.slave(slot)));
         let used = used.filter(|(_, slave)| slave.ifindex() != 0).collect();
-        Ok(Self { name, pins, maps, entry, record, fault, links, used })
+        Ok(Self { name, pins, maps, entry, record, fault, links, drains, used })
     }
 
     fn link(&self, ifindex: u32) -> Option<&LinkInfo> {
@@ -164,6 +174,12 @@ impl<'a> Remains<'a> {
             link_failure_count: Some(entry.link_failure_count()),
             speed: json::speed(speed),
             duplex: json::duplex(duplex),
+            drained: self
+                .drains
+                .iter()
+                .find(|drain| drain.is_of(self.name, &name, entry.ifindex()))
+                .map(Drain::report),
+            damped: false,
             prio: None,
             queue_id: entry.queue_id(),
             counters: Counters::new(&self.maps.stats(slot.index() as u32)?),

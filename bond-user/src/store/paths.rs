@@ -272,6 +272,11 @@ impl Paths {
         self.run.path().join(SOCKET)
     }
 
+    /// Returns the directory of everything that is not a bond's.
+    pub fn run_root(&self) -> &Location {
+        &self.run
+    }
+
     /// Opens the directory of the control socket.
     pub fn open_run(&self) -> Result<Directory, PathError> {
         self.run.open(Trust::Ours).map_err(at(&self.run))

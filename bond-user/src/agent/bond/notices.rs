@@ -33,6 +33,7 @@ fn facts<'a>(notice: &'a Notice, facts: Facts<'a>) -> Facts<'a> {
         | Notice::Released { slave }
         | Notice::PolicyTurnedActive { slave }
         | Notice::NoUnicast { slave, .. }
+        | Notice::Damped { slave, .. }
         | Notice::UnicastReceived { slave } => facts.slave(slave),
         Notice::DuplicateMacReplaced { slave: interface, mac }
         | Notice::MacRefused { interface, mac }
@@ -89,6 +90,7 @@ pub fn kind(notice: &Notice) -> Option<String> {
         Notice::NoUnicast { slave, .. } | Notice::UnicastReceived { slave } => {
             Some(format!("reception of {slave}"))
         }
+        Notice::Damped { slave, .. } => Some(format!("damping of {slave}")),
         Notice::DuplicateMacReplaced { slave, .. } | Notice::ReleasedMacInUse { slave, .. } => {
             Some(format!("duplicate MAC of {slave}"))
         }
@@ -115,6 +117,8 @@ pub fn event(notice: &Notice) -> What {
         Notice::LinkChanged { slave, up: true } => link(slave, MiiStatus::Up, None),
         Notice::Enslaved { slave, up: _ } => change(slave, SlaveChange::Joined),
         Notice::Released { slave } => change(slave, SlaveChange::Left),
+        Notice::Damped { slave, damped: true } => change(slave, SlaveChange::Damped),
+        Notice::Damped { slave, damped: false } => change(slave, SlaveChange::Undamped),
         Notice::PolicyTurnedActive { .. }
         | Notice::DuplicateMacReplaced { .. }
         | Notice::MacRefused { .. }
@@ -181,6 +185,7 @@ fn sentence(notice: &Notice) -> (Weight, String) {
             (Info, format!("the machine was suspended for {ms} ms; no slave is judged by that time"))
         }
         Notice::NoUnicast { slave, sent } => (Warning, wording::no_unicast(slave, *sent)),
+        Notice::Damped { slave, damped } => (Info, wording::damped(slave, *damped)),
         Notice::UnicastReceived { slave } => (Info, format!("{slave}: receives unicast now")),
         Notice::ReleasedMacInUse { slave, mac } => {
             let what = format!("{slave}: released with the MAC {mac}, which is still in use in the bond");

@@ -144,6 +144,7 @@ impl Agent {
             let _turn = bond.turn.lock().await;
         }
         let bond = self.bonds().remove(name);
+        self.machine.drains().end_all(name)?;
         match bond {
             Some(bond) => self.take_down(name, &bond).await,
             None if is_lost => Ok(Vec::new()),

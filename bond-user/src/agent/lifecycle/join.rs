@@ -40,7 +40,7 @@ pub async fn join(machine: &Machine, to: Joining<'_>, slave: &SlaveConfig) -> Re
     let found = observe(machine, (&slave.name, Some(bond)), &plan).await?;
     check_nic(slave, &found)?;
     let ifindex = found.ifindex;
-    enslave(machine, id, (slave, found), Some(claim)).await?;
+    enslave(machine, (bond, id), (slave, found), Some(claim)).await?;
     Ok(ifindex)
 }
 
@@ -51,7 +51,7 @@ pub async fn join(machine: &Machine, to: Joining<'_>, slave: &SlaveConfig) -> Re
 /// The engine refuses the interface, or it cannot be set up; then its original state is restored.
 pub async fn enslave(
     machine: &Machine,
-    id: BondId,
+    (bond, id): (&BondName, BondId),
     (config, found): (&SlaveConfig, Found),
     claim: Option<OwnedMutexGuard<()>>,
 ) -> Result<(), AgentError> {
@@ -64,6 +64,7 @@ pub async fn enslave(
         mac: config.mac.unwrap_or(found.mac),
         can_set_mac,
         options: config.options,
+        drained: machine.is_drained(bond, &found.name, found.ifindex),
     };
     let (reply, joined) = oneshot::channel();
     let request = EnslaveRequest { slave, found, mac: config.mac, claim, reply };

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
 };
 
 use tokio::task::JoinHandle;
@@ -14,7 +14,7 @@ use crate::{
         feed::Feed,
         lifecycle::confirm::Confirmation,
     },
-    store::{paths::Paths, record::System},
+    store::{drains::Drains, paths::Paths, record::System},
     sys::{
         Devices,
         dataplane::{DataPlanes, DeviceReader, Kernel},
@@ -43,9 +43,17 @@ pub struct Machine {
     /// Held while an interface is enslaved, from the query for its owner until found.json names it, so that it becomes the
     /// slave of one bond only.
     pub enslaving: Arc<tokio::sync::Mutex<()>>,
+    /// The slaves that administrators have drained.
+    pub drains: Mutex<Drains>,
 }
 
 impl Machine {
+    /// Returns the drained slaves, for nothing that may wait.
+    pub fn drains(&self) -> MutexGuard<'_, Drains> {
+        // Poisoned or not, it is one list or the other.
+        self.drains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What bonds are restored with.
     pub fn system(&self) -> System<'_> {
         System { devices: &*self.devices, pins: self.planes.pins() }

@@ -270,6 +270,7 @@ impl Agent {
         bond.change_goal(|goal| {
             goal.release(slave, ifindex, &status);
         });
+        self.machine.drains().end(name, slave, ifindex.unwrap_or_default())?;
         // It drains first, and others need not wait for that.
         drop(turn);
         released.await.map_err(|_| Stopping)?

@@ -157,6 +157,7 @@ impl Ends {
             prearm: config.prearm,
             seed: random(),
             options: plane.options.clone(),
+            damping: config.damping,
         };
         let (shown, status) = watch::channel(Engine::new(bond.clone()).status());
         let member = Member {

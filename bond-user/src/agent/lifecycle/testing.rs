@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -23,9 +23,10 @@ use crate::{
         },
     },
     config::{BondConfig, toml},
-    store::paths::Paths,
+    store::{drains::Drains, paths::Paths},
     sys::{
         dataplane::{Kernel, TcAttach, fake::FakeDataPlanes},
+        directory::Trust,
         fake::{FailingCall, FakeKernel, Snapshot, When},
         found::Found,
         layer3::Layer3,
@@ -72,8 +73,9 @@ fn machine(kernel: &FakeKernel, directory: &Path) -> Machine {
     let events = engine.clone();
     kernel.listen(move |event| events.device(event));
     let types = Arc::new(Kernel::read().without_types().with_tc(TcAttach::Tcx));
+    let paths = Paths::below(directory).unwrap();
     Machine {
-        paths: Paths::below(directory).unwrap(),
+        paths: paths.clone(),
         cookie: 7,
         planes: Arc::new(FakeDataPlanes::new(kernel.clone(), Arc::clone(&types))),
         kernel: types,
@@ -87,6 +89,7 @@ fn machine(kernel: &FakeKernel, directory: &Path) -> Machine {
         feed: Feed::default(),
         confirmation: Arc::new(Confirmation::new(None)),
         enslaving: Arc::default(),
+        drains: Mutex::new(Drains::new(&paths, Drains::read(&paths, Trust::Ours).unwrap())),
     }
 }
 

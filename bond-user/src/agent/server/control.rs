@@ -41,7 +41,7 @@ use crate::{
             settle::Deadline,
         },
     },
-    api::{self, Done, Endpoint, ErrorKind, Failure, NewBonds, NewSlave, OptionChange},
+    api::{self, Done, Endpoint, ErrorKind, Failure, NewBonds, NewDrain, NewSlave, OptionChange},
     config::toml,
     report::{json::Report, pending, receipt::Log, wording},
     store::paths::SOCKET,
@@ -182,6 +182,8 @@ fn routes(agent: Arc<Agent>) -> Router {
             Endpoint::AddSlave => post(add_slave),
             Endpoint::DelSlave => delete(del_slave),
             Endpoint::SetSlave => post(set_slave),
+            Endpoint::Drain => post(drain),
+            Endpoint::Undrain => delete(undrain),
             Endpoint::Reload => post(reload),
             Endpoint::Confirm => post(confirm),
         };
@@ -473,6 +475,32 @@ async fn set_slave(
 ) -> Response {
     by(until, format!("{name}: {slave}: the change of options"), async move {
         let notes = agent.set_slave(&name, &slave, &change.set).await?;
+        Ok(Done { notes, pending: agent.settled(&name, until).await, ..Done::default() })
+    })
+    .await
+}
+
+async fn drain(
+    State(agent): State<Arc<Agent>>,
+    OfSlave(name, slave): OfSlave,
+    until: Deadline,
+    Json(NewDrain { seconds, why }): Json<NewDrain>,
+) -> Response {
+    by(until, format!("{name}: draining {slave}"), async move {
+        let time = seconds.map(|seconds| Duration::from_secs(u32::from(seconds).into()));
+        agent.drain(&name, &slave, time, why).await?;
+        Ok(Done { pending: agent.settled(&name, until).await, ..Done::default() })
+    })
+    .await
+}
+
+async fn undrain(
+    State(agent): State<Arc<Agent>>,
+    OfSlave(name, slave): OfSlave,
+    until: Deadline,
+) -> Response {
+    by(until, format!("{name}: ending the drain of {slave}"), async move {
+        let notes = agent.undrain(&name, &slave, false).await?;
         Ok(Done { notes, pending: agent.settled(&name, until).await, ..Done::default() })
     })
     .await

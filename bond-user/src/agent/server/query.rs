@@ -122,7 +122,7 @@ impl Bond {
         // A record that cannot be read is told by whoever needs it.
         let record = Record::read(paths, name, Trust::Ours).ok().flatten();
         let trial = record.as_ref().and_then(Record::trial);
-        let slaves = self.slaves(status, record.as_ref())?;
+        let slaves = self.slaves(name, status, machine, record.as_ref())?;
         let failovers = self.history.get();
         let goal = self.goal();
         let (host, port) = (self.host.device(), self.host.port());
@@ -168,7 +168,13 @@ impl Bond {
     }
 
     /// Returns what the maps and the record say of each slave.
-    fn slaves(&self, status: &BondStatus, record: Option<&Record>) -> Result<Vec<Around>, AgentError> {
+    fn slaves(
+        &self,
+        name: &BondName,
+        status: &BondStatus,
+        machine: &Machine,
+        record: Option<&Record>,
+    ) -> Result<Vec<Around>, AgentError> {
         let slave = |slave: &SlaveStatus| {
             let wire_mac = Slot::new(slave.slot).map(|slot| self.maps.slave(slot).wire_mac());
             let found = record.and_then(|record| record.slave(slave.ifindex));
@@ -176,6 +182,7 @@ impl Bond {
                 stats: self.maps.stats(slave.slot.into())?,
                 wire_mac: wire_mac.unwrap_or(slave.mac),
                 found: found.map(json::OriginalState::from),
+                drained: machine.drained(name, &slave.name, slave.ifindex),
             })
         };
         status.slaves.iter().map(slave).collect()

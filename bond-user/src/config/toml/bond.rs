@@ -69,6 +69,7 @@ fn setting(bond: &mut BondConfig, entry: &Entry) -> Result<(), ConfigError> {
     let text = match row.map(|row| row.literal) {
         Some(LiteralKind::Flag) => entry.boolean()?.to_string(),
         Some(LiteralKind::Number) => entry.integer()?,
+        Some(LiteralKind::Table) => entry.pairs()?,
         Some(LiteralKind::Text) | None => entry.string()?.to_owned(),
     };
     match bond.set(entry.key, &text) {

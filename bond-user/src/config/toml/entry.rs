@@ -154,6 +154,21 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// Returns a table of numbers as `KEY=VALUE,KEY=VALUE`, or the text in this form.
+    pub(super) fn pairs(&self) -> Result<String, ConfigError> {
+        if self.value.is_str() {
+            return Ok(self.string()?.to_owned());
+        }
+        let pair = |entry: &Entry| {
+            let number = match entry.value {
+                DeValue::Float(number) => number.as_str().to_owned(),
+                _ => entry.integer()?,
+            };
+            Ok(format!("{}={number}", entry.key))
+        };
+        Ok(self.table()?.iter().map(pair).collect::<Result<Vec<_>, ConfigError>>()?.join(","))
+    }
+
     /// Returns an integer, in decimal.
     pub(super) fn integer(&self) -> Result<String, ConfigError> {
         match self.value {

@@ -50,6 +50,7 @@ fn write_bond(text: &mut String, bond: &BondConfig) {
                 Literal::Flag(flag) => Value::Boolean(flag),
                 Literal::Number(number) => integer(number),
                 Literal::Text(text) => string(text),
+                Literal::Table(pairs) => numbers(pairs),
             },
         );
     }
@@ -141,6 +142,15 @@ fn strings<T: Display>(items: impl IntoIterator<Item = T>) -> Value {
 
 fn string(value: impl Display) -> Value {
     Value::String(value.to_string())
+}
+
+/// Returns an inline table of numbers.
+fn numbers(pairs: Vec<(&str, String)>) -> Value {
+    let number = |text: &str| match text.parse() {
+        Ok(integer) => Value::Integer(integer),
+        Err(_) => text.parse().map_or_else(|_| string(text), Value::Float),
+    };
+    Value::Table(pairs.into_iter().map(|(key, value)| (key.to_owned(), number(&value))).collect())
 }
 
 pub(super) fn integer(value: u32) -> Value {

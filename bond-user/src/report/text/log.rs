@@ -98,6 +98,9 @@ pub(super) fn briefly(reason: Reason, seen: Seen) -> &'static str {
         Reason::Joined => "slave joined",
         Reason::Requested => "requested",
         Reason::OptionChanged => "option changed",
+        Reason::Drained => "drained",
+        Reason::Undrained => "drain ended",
+        Reason::DampingEnded => "stable again",
     }
 }
 

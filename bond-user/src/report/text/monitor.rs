@@ -25,6 +25,10 @@ pub fn event(event: &Event) -> String {
         }
         What::Slave { slave, change: SlaveChange::Joined } => format!("{slave}: joined"),
         What::Slave { slave, change: SlaveChange::Left } => format!("{slave}: left"),
+        What::Slave { slave, change: SlaveChange::Drained } => format!("{slave}: drained"),
+        What::Slave { slave, change: SlaveChange::Undrained } => format!("{slave}: drain ended"),
+        What::Slave { slave, change: SlaveChange::Damped } => format!("{slave}: damped, its link flaps"),
+        What::Slave { slave, change: SlaveChange::Undamped } => format!("{slave}: damping ended"),
         What::Option { slave: None, option, value } => format!("{option}={value}"),
         What::Option { slave: Some(slave), option, value } => format!("{slave}: {option}={value}"),
         What::Carrier { carrier } => format!("carrier {}", up_or_down(*carrier)),

@@ -11,7 +11,7 @@ use super::{
 use crate::report::{
     json::{AnswerSource, Bond, Counters, Device, OriginalState, Report, Slave},
     receipt::Receipt,
-    wording::ORPHANED,
+    wording::{self, ORPHANED},
 };
 
 /// How much `xbond show` prints.
@@ -96,6 +96,9 @@ fn show_bond(text: &mut String, bond: &Bond, report: &Report, amount: Amount) ->
     for slave in &bond.slaves {
         show_slave(text, slave)?;
     }
+    for slave in &bond.slaves {
+        show_avoided(text, slave)?;
+    }
     for absent in &bond.absent {
         writeln!(text, "  {absent:<16}absent: it joins when it appears")?;
     }
@@ -125,6 +128,17 @@ fn show_slave(text: &mut String, slave: &Slave) -> fmt::Result {
     let failed = slave.link_failure_count.map_or_else(|| "-".to_owned(), |failed| count(failed.into()));
     let [tx, rx] = [slave.counters.tx_packets, slave.counters.rx_packets].map(count);
     row(text, [&slave.name, &slave.state, &slave.mii_status, &slave.mac, &failed, &tx, &rx])
+}
+
+/// Prints why a slave is used only while no other is up.
+fn show_avoided(text: &mut String, slave: &Slave) -> fmt::Result {
+    if let Some(drained) = &slave.drained {
+        wrap_below(text, "  ", "    ", &wording::is_drained(&slave.name, drained))?;
+    }
+    if slave.damped {
+        writeln!(text, "  {}", wording::is_damped(&slave.name))?;
+    }
+    Ok(())
 }
 
 /// Prints a row of 80 columns.

@@ -2,16 +2,23 @@
 
 mod log;
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt::{self, Display},
+    time::Duration,
+};
 
 use bond_common::clock::layout::{ClockEntry, TickEntry};
 use bond_core::{
     command::{Reason, Seen},
+    damping::Damping,
     name::shell_word,
 };
 
 use crate::{
-    report::receipt::{Announcement, Announcer},
+    report::{
+        drain::{Drained, Purpose},
+        receipt::{Announcement, Announcer},
+    },
     sys::{conflicts::Conflict, found::Found},
 };
 
@@ -326,7 +333,64 @@ pub fn why(reason: Reason, seen: Seen) -> &'static str {
         Reason::Joined => "a slave joined",
         Reason::Requested => "requested",
         Reason::OptionChanged => "an option changed",
+        Reason::Drained => "it was drained",
+        Reason::Undrained => "its drain ended",
+        Reason::DampingEnded => "its link is stable again",
     }
+}
+
+/// Returns the text about a slave whose damping begins or ends.
+pub fn damped(slave: &str, damped: bool) -> String {
+    if damped {
+        format!(
+            "{slave}: its link flaps; it is used only while no other slave is up, until its link is stable"
+        )
+    } else {
+        format!("{slave}: its link is stable again; it is used like the others")
+    }
+}
+
+/// Returns the text about a slave that is drained from now on: `time` is the length of the drain, None without an end.
+pub fn drained(slave: &str, time: Option<Duration>, why: Option<&Purpose>) -> String {
+    let time = time.map(|time| format!(" for {}", humantime::format_duration(time))).unwrap_or_default();
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    format!("{slave}: drained{time}{why}")
+}
+
+/// Returns the text about a slave that is not drained any more.
+pub fn undrained(slave: &str, by_itself: bool) -> String {
+    if by_itself {
+        format!("{slave}: its drain ended after its time; it is used like the others")
+    } else {
+        format!("{slave}: its drain ended; it is used like the others")
+    }
+}
+
+/// Returns the line of `xbond show` about a drained slave.
+pub fn is_drained(slave: &str, drained: &Drained) -> String {
+    let left =
+        drained.seconds_left.map(|left| format!(" for another {}", in_words(left))).unwrap_or_default();
+    let why = drained.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    format!("{slave} is drained{left}{why}")
+}
+
+fn in_words(seconds: u64) -> String {
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+}
+
+/// The line of `xbond show` about a damped slave.
+pub fn is_damped(slave: &str) -> String {
+    format!("{slave} is damped: its link flapped")
+}
+
+/// The file of drained slaves cannot be read.
+pub fn drains_unread(error: &impl Display) -> String {
+    format!("{error}; slaves that were drained are used like the others")
+}
+
+/// The drain of a slave that is not drained is ended.
+pub fn not_drained(slave: &str) -> String {
+    format!("{slave}: it was not drained")
 }
 
 /// The clock stood still, or its pair was gone.
@@ -347,6 +411,11 @@ pub const NO_CLOCK_MAPS: &str = "off: an earlier version of xbond has made the b
 /// Returns what a configuration says of the clock: `off`, or `auto, every 10 ms`. `period` is None for a clock that is off.
 pub fn wanted_clock(period: Option<Duration>) -> String {
     period.map_or_else(|| "off".to_owned(), |period| format!("auto, every {} ms", period.as_millis()))
+}
+
+/// Returns the settings of damping, or `off`.
+pub fn wanted_damping(damping: Option<Damping>) -> String {
+    damping.map_or_else(|| "off".to_owned(), |damping| damping.to_string())
 }
 
 /// Returns the state of a clock: `on, every 10 ms`, `off: as configured` or `stands still for 3 s`. `off` is the reason why it

@@ -483,9 +483,10 @@ impl Running {
         if self.mirror.rank() != rank {
             self.overwritten(names::GUARD, self.mirror.set_rank(rank));
         }
-        let preference = self.engine.preference();
-        if self.mirror.clock().preference != preference {
-            self.mirror.update_clock(|clock| clock.preference = preference);
+        let (preference, avoided) = (self.engine.preference(), self.engine.avoided().into());
+        let clock = self.mirror.clock();
+        if (clock.preference, clock.avoided) != (preference, avoided) {
+            self.mirror.update_clock(|clock| (clock.preference, clock.avoided) = (preference, avoided));
         }
     }
 }

@@ -77,6 +77,7 @@ impl Bench {
             prearm: false,
             seed: 1,
             options,
+            damping: None,
         };
         let (shown, status) = watch::channel(Engine::new(bond.clone()).status());
         let member = Member {
@@ -117,7 +118,7 @@ impl Bench {
         let (name, ifindex, mac) = (format!("nic{index}"), 10 + u32::from(index), mac(index));
         let options = SlaveOptions::default();
         let found = found(ifindex, &name, mac);
-        let slave = NewSlave { name, ifindex, mac, can_set_mac: true, options };
+        let slave = NewSlave { name, ifindex, mac, can_set_mac: true, options, drained: false };
         let request = EnslaveRequest { slave, found, mac: None, claim: None, reply };
         self.bond.take(BondInput::Enslave(Box::new(request)), None);
         loop {

@@ -445,5 +445,6 @@ fn left_slave(machine: &Machine, config: &BondConfig, maps: &Maps, slot: Slot, l
         options,
         link: Link { speed, duplex, ..Link::new(link.has_link()) },
         link_failure_count: entry.link_failure_count(),
+        drained: machine.is_drained(&config.name, &link.name, link.ifindex),
     }
 }

@@ -93,7 +93,7 @@ impl Building<'_> {
                 None => Ok(()),
             },
             CreateStep::Enslave { slave, found } => {
-                join::enslave(machine, id, (slave, (**found).clone()), None).await
+                join::enslave(machine, (&config.name, id), (slave, (**found).clone()), None).await
             }
             CreateStep::MoveRoutes => match &self.moved {
                 Some((moved, _)) => moved.take_routes(devices).await,

@@ -1,6 +1,7 @@
 //! Changing bonds to what files say.
 
 use bond_core::{
+    damping::Damping,
     event::Event,
     name::BondName,
     options::{BondOptions, SlaveOptions},
@@ -43,6 +44,12 @@ impl Agent {
                 Ok(()) => {
                     outcome.changed(format!("{name}: clock={}", wording::wanted_clock(clock.wanted_period())))
                 }
+                Err(error) => outcome.fail(name, &error),
+            }
+        }
+        if let Some(damping) = plan.damping {
+            match self.set_damping(name, damping).await {
+                Ok(()) => outcome.changed_of(name, format!("damping={}", wording::wanted_damping(damping))),
                 Err(error) => outcome.fail(name, &error),
             }
         }
@@ -221,6 +228,13 @@ impl Agent {
         bond.change_goal(|goal| {
             (goal.config.clock, goal.config.clock_interval) = (wanted.clock, wanted.clock_interval);
         });
+        Ok(())
+    }
+
+    async fn set_damping(&self, name: &str, damping: Option<Damping>) -> Result<(), AgentError> {
+        let bond = self.find(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        self.machine.engine.request(bond.id, Event::SetDamping(damping)).await??;
+        bond.change_goal(|goal| goal.config.damping = damping);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use bond_core::{
+    damping::Damping,
     name::InterfaceName,
     options::{BondOptions, SlaveOptions, Slaves},
     status::{BondStatus, SlaveStatus},
@@ -38,6 +39,8 @@ pub struct ReloadPlan {
     pub on_exit: Option<OnExit>,
     pub guard: Option<Guard>,
     pub clock: Option<WantedClock>,
+    /// The new settings of damping.
+    pub damping: Option<Option<Damping>>,
     pub host: Option<HostPlan>,
 }
 
@@ -111,6 +114,7 @@ pub fn plan(wanted: BondConfig, observed: ReloadFacts) -> Result<ReloadPlan, Age
     let leaves = goal.unwanted(&wanted, &status).collect();
     let on_exit = Some(wanted.on_exit).filter(|on_exit| *on_exit != goal.config.on_exit);
     let guard = Some(wanted.guard).filter(|guard| *guard != goal.config.guard);
+    let damping = Some(wanted.damping).filter(|damping| *damping != goal.config.damping);
     let clock = Some(WantedClock::of(&wanted)).filter(|clock| *clock != WantedClock::of(&goal.config));
     let host = plan_host(&goal.config, &wanted, host)?;
     Ok(ReloadPlan {
@@ -125,6 +129,7 @@ pub fn plan(wanted: BondConfig, observed: ReloadFacts) -> Result<ReloadPlan, Age
         on_exit,
         guard,
         clock,
+        damping,
         host,
     })
 }

@@ -49,6 +49,8 @@ fn slave(slot: u8, name: &str, mac: Mac) -> SlaveStatus {
         speed: Speed(10_000),
         duplex: Duplex::Full,
         options: SlaveOptions::default(),
+        drained: false,
+        damped: false,
         no_unicast: None,
     }
 }

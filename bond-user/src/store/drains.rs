@@ -1,0 +1,232 @@
+//! drained.json in the run directory of a network namespace: the slaves that an administrator has drained.
+//!
+//! It is not in the bonds' directories, because a drain outlives its bond: a service that is restarted removes its bonds
+//! and creates them again, and work on a port goes on meanwhile.
+
+use std::{io, time::Duration};
+
+use bond_core::name::BondName;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    report::{
+        drain::{Drained, Purpose},
+        moment::{Moment, boottime},
+    },
+    store::{
+        StoreError,
+        paths::{self, Paths},
+    },
+    sys::directory::{Location, Trust},
+};
+
+const FILE: &str = "drained.json";
+const VERSION: u32 = 1;
+
+/// A drained slave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    pub bond: BondName,
+    /// The name of the interface when it was drained.
+    pub slave: String,
+    /// Its ifindex then.
+    pub ifindex: u32,
+    /// When it was drained.
+    pub since: Moment,
+    /// When the drain ends, in milliseconds of CLOCK_BOOTTIME; None if the administrator ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Purpose>,
+}
+
+impl Drain {
+    /// Returns a drain that begins now, and ends after a time if one is given.
+    pub fn begin(
+        bond: &BondName,
+        (slave, ifindex): (&str, u32),
+        time: Option<Duration>,
+        why: Option<Purpose>,
+    ) -> Self {
+        let end =
+            |time: Duration| u64::try_from(boottime().saturating_add(time).as_millis()).unwrap_or(u64::MAX);
+        Self {
+            bond: bond.clone(),
+            slave: slave.to_owned(),
+            ifindex,
+            since: Moment::now(),
+            until_ms: time.map(end),
+            why,
+        }
+    }
+
+    /// Returns the time that is left of it; None if it has no end.
+    pub fn left(&self) -> Option<Duration> {
+        self.until_ms.map(|until| Duration::from_millis(until).saturating_sub(boottime()))
+    }
+
+    /// Returns it for reports.
+    pub fn report(&self) -> Drained {
+        Drained {
+            since: self.since.clone(),
+            seconds_left: self.left().map(|left| left.as_secs()),
+            why: self.why.clone(),
+        }
+    }
+
+    /// Returns whether it is of this slave.
+    pub fn is_of(&self, bond: &BondName, slave: &str, ifindex: u32) -> bool {
+        self.bond == *bond && (self.ifindex == ifindex || self.slave == slave)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Contents {
+    version: u32,
+    /// ifindexes and times are of this boot.
+    boot: Option<String>,
+    drained: Vec<Drain>,
+}
+
+/// The drained slaves of a network namespace, in memory and in the file.
+#[derive(Debug)]
+pub struct Drains {
+    place: Location,
+    list: Vec<Drain>,
+}
+
+impl Drains {
+    /// Returns what an agent has left; nothing if it was of a former boot.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not one that an agent has written.
+    pub fn read(paths: &Paths, trust: Trust) -> Result<Vec<Drain>, StoreError> {
+        let place = paths.run_root();
+        let path = place.path().join(FILE);
+        let text = match place.open(trust).and_then(|directory| directory.read(FILE, trust)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(StoreError::File { path, source }),
+        };
+        let contents: Contents = serde_json::from_slice(&text)
+            .map_err(|error| StoreError::BadRecord { path: path.clone(), problem: error.to_string() })?;
+        if contents.version != VERSION {
+            return Err(StoreError::OtherRecord { path, found: contents.version, wanted: VERSION });
+        }
+        Ok(if contents.boot == paths::boot_id() { contents.drained } else { Vec::new() })
+    }
+
+    /// Returns the drains with which an agent begins.
+    pub fn new(paths: &Paths, list: Vec<Drain>) -> Self {
+        Self { place: paths.run_root().clone(), list }
+    }
+
+    /// Returns the drain of a slave of a bond.
+    pub fn of(&self, bond: &BondName, slave: &str, ifindex: u32) -> Option<&Drain> {
+        self.list.iter().find(|drain| drain.is_of(bond, slave, ifindex))
+    }
+
+    /// Returns those whose time is over.
+    pub fn over(&self) -> Vec<Drain> {
+        let is_over = |drain: &&Drain| drain.left().is_some_and(|left| left.is_zero());
+        self.list.iter().filter(is_over).cloned().collect()
+    }
+
+    /// Adds a drain, in place of one of the same slave.
+    ///
+    /// # Errors
+    /// The file cannot be written; nothing is changed.
+    pub fn begin(&mut self, drain: Drain) -> Result<(), StoreError> {
+        let others = |known: &&Drain| !known.is_of(&drain.bond, &drain.slave, drain.ifindex);
+        let mut list: Vec<_> = self.list.iter().filter(others).cloned().collect();
+        list.push(drain);
+        self.write(list)
+    }
+
+    /// Ends the drain of a slave, if there is one.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn end(&mut self, bond: &BondName, slave: &str, ifindex: u32) -> Result<(), StoreError> {
+        self.keep(|drain| !drain.is_of(bond, slave, ifindex))
+    }
+
+    /// Ends the drains of all slaves of a bond.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn end_all(&mut self, bond: &BondName) -> Result<(), StoreError> {
+        self.keep(|drain| drain.bond != *bond)
+    }
+
+    fn keep(&mut self, is_kept: impl Fn(&Drain) -> bool) -> Result<(), StoreError> {
+        if self.list.iter().all(&is_kept) {
+            return Ok(());
+        }
+        self.write(self.list.iter().filter(|drain| is_kept(drain)).cloned().collect())
+    }
+
+    fn write(&mut self, list: Vec<Drain>) -> Result<(), StoreError> {
+        let write = || {
+            let directory = self.place.open(Trust::Ours)?;
+            if list.is_empty() {
+                return directory.remove_file(FILE);
+            }
+            let contents = Contents { version: VERSION, boot: paths::boot_id(), drained: list.clone() };
+            directory.replace(FILE, &serde_json::to_vec(&contents)?)
+        };
+        write().map_err(|source| StoreError::File { path: self.place.path().join(FILE), source })?;
+        self.list = list;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bond(name: &str) -> BondName {
+        BondName::new(name).unwrap()
+    }
+
+    fn drain(name: &str, slave: &str, ifindex: u32) -> Drain {
+        Drain::begin(&bond(name), (slave, ifindex), None, "a new cable".parse().ok())
+    }
+
+    #[test]
+    fn drains_are_read_as_they_were_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::below(directory.path()).unwrap();
+        paths.run_root().make_all(0o700).unwrap();
+        assert_eq!(Drains::read(&paths, Trust::Ours).unwrap(), []);
+        let mut drains = Drains::new(&paths, Vec::new());
+        let [first, second] = [drain("bond0", "eth0", 3), drain("bond1", "eth0", 5)];
+        drains.begin(first.clone()).unwrap();
+        drains.begin(second.clone()).unwrap();
+        drains.begin(first.clone()).unwrap();
+        assert_eq!(Drains::read(&paths, Trust::Ours).unwrap(), [second.clone(), first]);
+        assert!(drains.of(&bond("bond0"), "renamed", 3).is_some(), "found by its ifindex");
+        assert!(drains.of(&bond("bond0"), "eth0", 9).is_some(), "found by its name");
+        assert!(drains.of(&bond("bond2"), "eth0", 3).is_none());
+        drains.end(&bond("bond0"), "eth0", 3).unwrap();
+        assert_eq!(Drains::read(&paths, Trust::Ours).unwrap(), [second]);
+        drains.end_all(&bond("bond1")).unwrap();
+        assert!(!paths.run_root().path().join(FILE).exists());
+    }
+
+    #[test]
+    fn a_file_that_no_agent_has_written_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::below(directory.path()).unwrap();
+        paths.run_root().make_all(0o700).unwrap();
+        for text in ["", "[]", r#"{"version":1,"boot":null,"drained":[{"bond":"../x"}]}"#] {
+            std::fs::write(paths.run_root().path().join(FILE), text).unwrap();
+            assert!(Drains::read(&paths, Trust::Ours).is_err(), "{text}");
+        }
+        std::fs::write(paths.run_root().path().join(FILE), r#"{"version":1,"boot":"former","drained":[]}"#)
+            .unwrap();
+        assert_eq!(Drains::read(&paths, Trust::Ours).unwrap(), [], "of a former boot");
+    }
+}
