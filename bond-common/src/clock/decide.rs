@@ -61,7 +61,8 @@ impl LinkTimes {
         let (mut lasting, mut slot) = (0, 0);
         while slot < MAX_SLAVES {
             let since = self.since.get(slot).copied().unwrap_or(now);
-            let is_early = now.saturating_sub(since).wrapping_sub(time) >> 63;
+            // Times are less than 2^63; a time in the future, of another CPU's clock, is early, too.
+            let is_early = now.wrapping_sub(since).wrapping_sub(time) >> 63;
             lasting |= ((is_early ^ 1) as u16) << slot;
             slot += 1;
         }
