@@ -406,6 +406,9 @@ mod tests {
         xbond_failovers_total{bond="bond0",reason="joined"} 1
         xbond_failovers_total{bond="bond0",reason="requested"} 0
         xbond_failovers_total{bond="bond0",reason="option_changed"} 0
+        xbond_failovers_total{bond="bond0",reason="drained"} 0
+        xbond_failovers_total{bond="bond0",reason="undrained"} 0
+        xbond_failovers_total{bond="bond0",reason="damping_ended"} 0
         # HELP xbond_path_faults What another process has changed on the path of the packets and could not be restored
         # TYPE xbond_path_faults gauge
         xbond_path_faults{bond="bond0"} 0.0
@@ -441,6 +444,14 @@ mod tests {
         # TYPE xbond_slave_no_unicast gauge
         xbond_slave_no_unicast{bond="bond0",slave="enp0s8"} 0.0
         xbond_slave_no_unicast{bond="bond0",slave="enp0s9"} 1.0
+        # HELP xbond_slave_drained Whether the administrator has drained the slave
+        # TYPE xbond_slave_drained gauge
+        xbond_slave_drained{bond="bond0",slave="enp0s8"} 0.0
+        xbond_slave_drained{bond="bond0",slave="enp0s9"} 0.0
+        # HELP xbond_slave_damped Whether the slave is suppressed because its link flaps
+        # TYPE xbond_slave_damped gauge
+        xbond_slave_damped{bond="bond0",slave="enp0s8"} 0.0
+        xbond_slave_damped{bond="bond0",slave="enp0s9"} 0.0
         # HELP xbond_slave_link_failures Failures of the slave's link, as the driver's Link Failure Count
         # TYPE xbond_slave_link_failures counter
         xbond_slave_link_failures_total{bond="bond0",slave="enp0s8"} 1

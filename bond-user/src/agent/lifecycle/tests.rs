@@ -131,7 +131,7 @@ async fn a_request_that_is_refused_changes_nothing() {
         running.set("miimon", "-1").await.unwrap_err().to_string(),
         running.set("active_slave", "nic9").await.unwrap_err().to_string(),
         running.set("mode", "802.3ad").await.unwrap_err().to_string(),
-        running.set("guard", "off").await.unwrap_err().to_string(),
+        running.set("datapath", "xdp").await.unwrap_err().to_string(),
         running.agent.add_slave(&running.name, &interface("nic0"), &[]).await.unwrap_err().to_string(),
         running.agent.add_slave(&running.name, &interface("nic9"), &[]).await.unwrap_err().to_string(),
         running.agent.add_slave(&running.name, &interface("bond0"), &[]).await.unwrap_err().to_string(),
