@@ -31,6 +31,7 @@ mod engine;
 pub mod event;
 pub mod name;
 pub mod options;
+pub mod purpose;
 pub mod status;
 #[cfg(test)]
 mod tests;

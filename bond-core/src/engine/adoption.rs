@@ -42,7 +42,7 @@ impl Engine {
             let by_guard = draining.is_some() || is_guards(known_active, usable);
             let how =
                 if by_guard { BY_GUARD } else { (Reason::Requested, Chosen::Administrator, Seen::Guard) };
-            engine.report_missed(now, known_active, active, usable, how, &gone);
+            engine.report_missed(now, (known_active, active), usable, how, &gone);
         }
         engine.seen = Seen::Miimon;
         engine.use_early(engine.active);
@@ -69,7 +69,7 @@ impl Engine {
             let to = change.active;
             // Unrecorded failovers happened in between.
             let from = from.filter(|_| from != to);
-            self.report_missed(now, from, to, change.usable, change.report(), gone);
+            self.report_missed(now, (from, to), change.usable, change.report(), gone);
             to
         })
     }
@@ -78,8 +78,7 @@ impl Engine {
     pub(super) fn report_missed(
         &mut self,
         now: Time,
-        from: Option<Slot>,
-        to: Option<Slot>,
+        (from, to): (Option<Slot>, Option<Slot>),
         usable: u16,
         (reason, chosen, seen): (Reason, Chosen, Seen),
         gone: &[(Slot, String)],

@@ -1,10 +1,9 @@
 //! The bodies of requests and answers. Reports, receipts and events are in [`crate::report`].
 
-use bond_core::name::InterfaceName;
+use bond_core::{name::InterfaceName, purpose::Purpose};
 use serde::{Deserialize, Serialize};
 
 use super::ErrorKind;
-use crate::report::drain::Purpose;
 
 /// The body of every answer that is not a success.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -23,14 +23,17 @@ mod traffic;
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, process::ExitCode, time::Duration};
 
 use bond_common::mac::Mac;
-use bond_core::name::{BondName, InterfaceName};
+use bond_core::{
+    name::{BondName, InterfaceName},
+    purpose::Purpose,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::{
     api,
     config::{Datapath, Guard, OnExit, Pair, Words},
-    report::{drain::Purpose, log::LogFormat},
+    report::log::LogFormat,
     sys::{limits, netns},
 };
 

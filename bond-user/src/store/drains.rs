@@ -5,12 +5,12 @@
 
 use std::{io, time::Duration};
 
-use bond_core::name::BondName;
+use bond_core::{name::BondName, purpose::Purpose};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     report::{
-        drain::{Drained, Purpose},
+        drain::Drained,
         moment::{Moment, boottime},
     },
     store::{

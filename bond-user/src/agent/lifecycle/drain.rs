@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bond_core::{
     event::Event,
     name::{BondName, InterfaceName},
+    purpose::Purpose,
     status::BondStatus,
 };
 use tokio::time::sleep;
@@ -12,7 +13,7 @@ use tokio::time::sleep;
 use crate::{
     agent::{Agent, AgentError, lifecycle::machine::Machine, options::slot_of},
     report::{
-        drain::{Drained, Purpose},
+        drain::Drained,
         event::{SlaveChange, What},
         log, wording,
     },

@@ -16,6 +16,9 @@ use crate::{
 /// The keys of settings that a reload changes and `xbond set` does not: they are lists.
 const LISTS: [&str; 3] = ["slaves", "addresses", "routes"];
 
+/// A key and its value.
+type Setting = (String, String);
+
 impl Bond {
     /// Returns the configuration with these settings, and the other settings, which are the driver's.
     ///
@@ -24,8 +27,8 @@ impl Bond {
     pub(in crate::agent) fn with_own_settings<'a>(
         &self,
         name: &BondName,
-        settings: &'a [(String, String)],
-    ) -> Result<(BondConfig, Vec<&'a (String, String)>), AgentError> {
+        settings: &'a [Setting],
+    ) -> Result<(BondConfig, Vec<&'a Setting>), AgentError> {
         let mut config = self.goal().config.clone();
         let mut of_driver = Vec::new();
         for setting in settings {

@@ -12,11 +12,12 @@ use bond_core::{
     command::{Reason, Seen},
     damping::Damping,
     name::shell_word,
+    purpose::Purpose,
 };
 
 use crate::{
     report::{
-        drain::{Drained, Purpose},
+        drain::Drained,
         receipt::{Announcement, Announcer},
     },
     sys::{conflicts::Conflict, found::Found},
