@@ -1,6 +1,10 @@
 //! The records that the data plane sends to the agent through the ring buffer EVENTS: rare ones, never one per packet.
 
-use crate::{abi::ActiveWord, clock::decide::Cause, mac::Mac};
+use crate::{
+    abi::ActiveWord,
+    clock::{decide::Cause, misdirected::Noted},
+    mac::Mac,
+};
 
 /// One record of EVENTS: 24 bytes, a kind and a value whose meaning depends on the kind.
 #[repr(C)]
@@ -25,6 +29,10 @@ pub enum DataPlaneEvent {
     Ticked(ActiveWord, Cause),
     /// The tick has sent a round of announcements.
     Announced(Round),
+    /// A frame for the bond arrived on a backup, and the tick has announced its MAC address by the active slave.
+    Misdirected(Noted),
+    /// Such frames keep arriving in spite of all announcements: a switch sends them to all ports.
+    Flooded(Noted),
 }
 
 /// A round of announcements that the tick has sent.
@@ -45,6 +53,8 @@ impl EventRecord {
     const FAILED_OVER: u32 = 2;
     const TICKED: u32 = 3;
     const ANNOUNCED: u32 = 4;
+    const MISDIRECTED: u32 = 5;
+    const FLOODED: u32 = 6;
 
     /// Creates the record of an event that happened at `at`, CLOCK_MONOTONIC in nanoseconds.
     pub const fn new(at: u64, event: DataPlaneEvent) -> Self {
@@ -53,6 +63,8 @@ impl EventRecord {
             DataPlaneEvent::FailedOver(word) => (Self::FAILED_OVER, 0, word.bits()),
             DataPlaneEvent::Ticked(word, cause) => (Self::TICKED, cause as u32, word.bits()),
             DataPlaneEvent::Announced(round) => (Self::ANNOUNCED, round.number as u32, round.to_word()),
+            DataPlaneEvent::Misdirected(noted) => (Self::MISDIRECTED, 0, noted.bits()),
+            DataPlaneEvent::Flooded(noted) => (Self::FLOODED, 0, noted.bits()),
         };
         Self { kind, detail, at, value }
     }
@@ -74,6 +86,14 @@ impl EventRecord {
             Self::ANNOUNCED => {
                 Some(DataPlaneEvent::Announced(Round::from_word(self.value, self.detail as u8)))
             }
+            Self::MISDIRECTED => match Noted::from_bits(self.value) {
+                Some(noted) => Some(DataPlaneEvent::Misdirected(noted)),
+                None => None,
+            },
+            Self::FLOODED => match Noted::from_bits(self.value) {
+                Some(noted) => Some(DataPlaneEvent::Flooded(noted)),
+                None => None,
+            },
             _ => None,
         }
     }
@@ -103,6 +123,7 @@ const _: () = assert!(size_of::<EventRecord>() == 24);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::abi::Slot;
 
     #[test]
     fn a_record_is_read_from_its_bytes() {
@@ -121,6 +142,8 @@ mod tests {
         for event in [
             DataPlaneEvent::Ticked(word, Cause::LinkReturned),
             DataPlaneEvent::Announced(Round { generation: 7, sent: 300, failed: 2, number: 3 }),
+            DataPlaneEvent::Misdirected(Noted::new(mac, 5, Slot::new(1).unwrap())),
+            DataPlaneEvent::Flooded(Noted::new(mac, 0, Slot::new(15).unwrap())),
         ] {
             assert_eq!(EventRecord::new(7, event).event(), Some(event));
         }

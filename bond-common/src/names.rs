@@ -34,6 +34,8 @@ pub const CLOCK: &str = "CLOCK";
 pub const TICKS: &str = "TICKS";
 /// Map: the frames of a round of announcements, [`crate::clock::layout::AnnounceFrame`], in two banks.
 pub const ANNOUNCE: &str = "ANNOUNCE";
+/// Map: the frames for the bond that arrived on backups, [`crate::clock::misdirected::MisdirectedEntry`].
+pub const MISDIRECTED: &str = "MISDIRECTED";
 
 /// Map: the MAC addresses behind the bond, [`crate::behind::BehindEntry`] by [`crate::behind::BehindKey`].
 pub const BEHIND: &str = "BEHIND";
@@ -83,13 +85,28 @@ pub const PROGRAM_PIN: &str = "prog";
 pub const LINK_PIN: &str = "link";
 
 /// All maps of a bond; each is pinned under its name.
-pub const PINNED_MAPS: [&str; 16] = [
-    ACTIVE, SLAVES, BOND, LEARNED, TX_PORTS, RX_PORT, STATS, EVENTS, PROBES, TARGETS, GUARD, WIRE_MACS,
-    CLOCK, TICKS, ANNOUNCE, BEHIND,
+pub const PINNED_MAPS: [&str; 17] = [
+    ACTIVE,
+    SLAVES,
+    BOND,
+    LEARNED,
+    TX_PORTS,
+    RX_PORT,
+    STATS,
+    EVENTS,
+    PROBES,
+    TARGETS,
+    GUARD,
+    WIRE_MACS,
+    CLOCK,
+    TICKS,
+    ANNOUNCE,
+    MISDIRECTED,
+    BEHIND,
 ];
 
 /// The maps among [`PINNED_MAPS`] that a bond of [`crate::abi::ABI_ADOPTED`] may lack. Its adoption creates them.
-pub const LATER_MAPS: [&str; 4] = [CLOCK, TICKS, ANNOUNCE, BEHIND];
+pub const LATER_MAPS: [&str; 5] = [CLOCK, TICKS, ANNOUNCE, MISDIRECTED, BEHIND];
 
 /// The maps of the clock.
-pub const CLOCK_MAPS: [&str; 3] = [CLOCK, TICKS, ANNOUNCE];
+pub const CLOCK_MAPS: [&str; 4] = [CLOCK, TICKS, ANNOUNCE, MISDIRECTED];

@@ -14,6 +14,7 @@ use bond_common::{
     clock::{
         announce::Turn,
         layout::{ANNOUNCE_ENTRIES, AnnounceFrame, ClockEntry, TickEntry},
+        misdirected::MisdirectedEntry,
     },
     counters::SlotStats,
     event::EventRecord,
@@ -87,6 +88,10 @@ static ANNOUNCE: Array<AnnounceFrame, ANNOUNCE_ENTRIES, MMAPABLE> = Array::new()
 /// program removes what has moved away. The agent creates it with more entries: each CPU keeps some of them free.
 #[btf_map]
 static BEHIND: LruHashMap<BehindKey, BehindEntry, MOST_BEHIND> = LruHashMap::new();
+
+/// Written by the data plane when a frame for the bond arrives on a backup, and by the tick; the agent clears counters.
+#[btf_map]
+static MISDIRECTED: Array<MisdirectedEntry, { MisdirectedEntry::ENTRIES }, MMAPABLE> = Array::new();
 
 /// The slot of the slave that this program is attached to; [`PORT_STATS`] at the port.
 #[unsafe(no_mangle)]
@@ -176,6 +181,24 @@ pub fn insert_behind(key: &BehindKey, entry: &BehindEntry) {
 #[inline(always)]
 pub fn remove_behind(key: &BehindKey) {
     let _ = BEHIND.remove(key);
+}
+
+#[inline(always)]
+pub fn misdirected(index: u32) -> Option<*mut MisdirectedEntry> {
+    MISDIRECTED.get_ptr_mut(index)
+}
+
+/// Adds one to a word of a map value that several CPUs count in.
+///
+/// # Safety
+///
+/// `word` is an aligned word of a map value.
+#[inline(always)]
+pub unsafe fn count(word: *mut u64) {
+    // SAFETY: writes what the caller vouches for.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({word} + 0) += {one}", word = in(reg) word, one = in(reg) 1u64);
+    }
 }
 
 #[inline(always)]

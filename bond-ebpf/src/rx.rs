@@ -11,7 +11,7 @@ use bond_common::{
 use crate::{
     behind, device,
     error::Outcome,
-    maps,
+    maps, misdirected,
     packet::{Packet, Redirected, SkbPacket},
     probe,
     stats::Stats,
@@ -61,7 +61,12 @@ fn forward(
             packet.copy_to_port(bond.port_ifindex());
             return Ok(None);
         }
-        Receive::Drop(reason) => return Err(reason),
+        Receive::Drop(reason) => {
+            if reason == DropReason::Backup && !header.destination.is_multicast() {
+                misdirected::note(packet, slot, word, header.destination);
+            }
+            return Err(reason);
+        }
         Receive::Deliver(replaced) => replaced,
     };
     let rewritten = match replaced {

@@ -22,7 +22,7 @@ use bond_common::{
 };
 
 use crate::{
-    device, maps,
+    device, maps, misdirected,
     packet::{Packet as _, SkbPacket},
     rx, tx,
 };
@@ -47,7 +47,9 @@ pub fn tick(ctx: &TcContext) -> i32 {
     if clock.has(ClockEntry::LINKS) {
         check_links(clock, state, now);
     }
-    if announce(ctx, clock, state, now) && write_again(ctx, frame).is_none() {
+    let has_announced = announce(ctx, clock, state, now);
+    let has_answered = misdirected::answer(ctx, clock, state, now);
+    if (has_announced || has_answered) && write_again(ctx, frame).is_none() {
         return TC_ACT_SHOT;
     }
     send_round(ctx, clock.sender as u32)
@@ -78,7 +80,7 @@ fn write_again(ctx: &TcContext, frame: ClockFrame) -> Option<()> {
 
 /// Changes the length of a packet at its end.
 #[inline(always)]
-fn resize(ctx: &TcContext, length: u32) -> Option<()> {
+pub fn resize(ctx: &TcContext, length: u32) -> Option<()> {
     // SAFETY: the context is this program's.
     (unsafe { bpf_skb_change_tail(ctx.skb.skb, length, 0) } == 0).then_some(())
 }
@@ -133,8 +135,9 @@ fn put_in_other(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, fram
     let _ = frame.write(&mut packet);
 }
 
-/// Checks the slaves' devices, and changes ACTIVE if that follows.
-#[inline(always)]
+/// Checks the slaves' devices, and changes ACTIVE if that follows. A separate function, as the others that a tick calls: its
+/// stack is used again by the next one.
+#[inline(never)]
 fn check_links(clock: &ClockEntry, state: &mut TickEntry, now: u64) {
     see(&mut state.links, now);
     let (Some(word), Some(guard)) = (maps::active_word(), maps::guard()) else { return };
@@ -184,7 +187,7 @@ fn see_slot(links: &mut LinkTimes, index: u64, now: u64) {
 }
 
 /// Sends what is due of a round of announcements. Returns whether the frame was used for that, and must be written again.
-#[inline(always)]
+#[inline(never)]
 fn announce(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u64) -> bool {
     let Some(word) = maps::active_word() else { return false };
     let turn = state.turn;

@@ -2,7 +2,7 @@
 
 use crate::{
     abi::{MAX_SLAVES, Slot},
-    clock::{announce::Turn, decide::LinkTimes, frame::FRAMES},
+    clock::{announce::Turn, decide::LinkTimes, frame::FRAMES, misdirected::Settled},
 };
 
 /// The agent's settings for the tick, in CLOCK at 0. The agent writes each word with one store.
@@ -125,6 +125,8 @@ pub struct TickEntry {
     pub repeats: u64,
     /// Since when devices are as they are.
     pub links: LinkTimes,
+    /// Whether the last failover is so long ago that frames on backups are misdirected.
+    pub settled: Settled,
 }
 
 impl TickEntry {

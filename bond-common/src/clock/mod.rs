@@ -8,8 +8,10 @@
 //! - [`layout`]: the values of the maps.
 //! - [`decide`]: which slave is active after a tick.
 //! - [`announce`]: who announces the bond, and when.
+//! - [`misdirected`]: what a tick does about frames for the bond that arrive on a backup.
 
 pub mod announce;
 pub mod decide;
 pub mod frame;
 pub mod layout;
+pub mod misdirected;

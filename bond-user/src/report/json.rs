@@ -193,6 +193,9 @@ pub struct Counters {
     /// Failovers of the carrier guard to this slave.
     pub guard_failovers: u64,
     pub drops: BTreeMap<String, u64>,
+    /// Frames for the bond that it received while it was a backup: a switch had the address on the wrong port.
+    #[serde(default)]
+    pub misdirected: u64,
 }
 
 /// The original state of a device.
@@ -274,6 +277,7 @@ pub struct BondContext {
 /// The part of a slave's report that its status does not contain.
 pub struct Around {
     pub stats: SlotStats,
+    pub misdirected: u64,
     pub wire_mac: Mac,
     pub found: Option<OriginalState>,
     pub drained: Option<Drained>,
@@ -344,7 +348,7 @@ impl Slave {
             damped: slave.damped,
             prio: Some(slave.options.prio),
             queue_id: slave.options.queue_id,
-            counters: Counters::new(&around.stats),
+            counters: Counters::new(&around.stats, around.misdirected),
             found: around.found,
             no_unicast: no_unicast.is_some(),
             warnings: no_unicast.into_iter().collect(),
@@ -353,7 +357,7 @@ impl Slave {
 }
 
 impl Counters {
-    pub fn new(stats: &SlotStats) -> Self {
+    pub fn new(stats: &SlotStats, misdirected: u64) -> Self {
         Self {
             tx_packets: stats.tx_packets,
             tx_bytes: stats.tx_bytes,
@@ -365,6 +369,7 @@ impl Counters {
             rx_link_local: stats.rx_link_local,
             guard_failovers: stats.guard_failovers,
             drops: drops(stats),
+            misdirected,
         }
     }
 }

@@ -237,6 +237,16 @@ impl Metrics {
             drops.map(move |(reason, count)| ([bond, name, ("reason", reason.as_str())], *count))
         });
         counters(encoder, about, drops)?;
+        let about = (
+            "xbond_slave_misdirected_packets",
+            "Packets for the bond that the slave received as a backup: a switch had the address on the wrong port",
+            None,
+        );
+        counters(
+            encoder,
+            about,
+            self.slave_labels().map(|(labels, slave)| (labels, slave.counters.misdirected)),
+        )?;
         let about = ("xbond_port_dropped_packets", "Packets that xbond dropped at the port, by reason", None);
         let drops = self.0.bonds.iter().flat_map(|bond| {
             let drops = bond.drops.iter();

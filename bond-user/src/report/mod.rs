@@ -8,6 +8,7 @@ pub mod json;
 pub mod lines;
 pub mod log;
 pub mod metrics;
+pub mod misdirected;
 pub mod moment;
 pub mod pending;
 pub mod procfs;

@@ -79,6 +79,7 @@ pub fn slave(name: &str, state: &str, mii_status: &str) -> Slave {
             rx_link_local: 4,
             guard_failovers: 2,
             drops: [("backup".to_owned(), 37), ("runt".to_owned(), 0)].into(),
+            misdirected: 0,
         },
         found: Some(OriginalState {
             up: true,

@@ -18,6 +18,7 @@ use crate::{
     report::{
         counted::{Counted, count, softnet},
         json::{self, AnswerSource, Bond, Counters, Report, Slave, VERSION},
+        misdirected,
         moment::{Moment, monotonic},
         receipt::{self, Receipt, Steps},
         wording::{self, PathFault, PathNote},
@@ -182,7 +183,7 @@ impl<'a> Remains<'a> {
             damped: false,
             prio: None,
             queue_id: entry.queue_id(),
-            counters: Counters::new(&self.maps.stats(slot.index() as u32)?),
+            counters: Counters::new(&self.maps.stats(slot.index() as u32)?, self.maps.misdirected(slot)),
             found: found.map(json::OriginalState::from),
             no_unicast: false,
             warnings,
@@ -217,6 +218,7 @@ impl<'a> Remains<'a> {
             ));
         }
         warnings.extend(path_faults.iter().cloned());
+        warnings.extend(misdirected::warnings(name, &self.maps, |slot| name_in(slaves, Some(slot))));
         warnings.extend(self.host_warnings());
         warnings
     }

@@ -36,7 +36,10 @@ impl MissedChange {
         let (word, by) = match record.event()? {
             DataPlaneEvent::FailedOver(word) => (word, ChangedBy::Guard),
             DataPlaneEvent::Ticked(word, cause) => (word, ChangedBy::Tick(cause)),
-            DataPlaneEvent::HostMacLearned(_) | DataPlaneEvent::Announced(_) => return None,
+            DataPlaneEvent::HostMacLearned(_)
+            | DataPlaneEvent::Announced(_)
+            | DataPlaneEvent::Misdirected(_)
+            | DataPlaneEvent::Flooded(_) => return None,
         };
         Some(Self { at: Time::from_nanos(record.at()), word, by })
     }

@@ -20,6 +20,7 @@ use crate::{
         counted::{Counted, softnet},
         event::{Event, What},
         json::{self, AgentInfo, AnswerSource, Around, BondContext, Report},
+        misdirected,
         moment::{Moment, monotonic},
         receipt::Log,
         wording,
@@ -162,6 +163,7 @@ impl Bond {
                 .chain(trial.map(|trial| wording::on_trial(name, trial.left())))
                 .chain(failovers.faults)
                 .chain(failovers.notes)
+                .chain(misdirected::warnings(name, &self.maps, |slot| name_in(status, slot)))
                 .collect(),
         };
         Ok(json::Bond::new(status, around))
@@ -180,6 +182,7 @@ impl Bond {
             let found = record.and_then(|record| record.slave(slave.ifindex));
             Ok(Around {
                 stats: self.maps.stats(slave.slot.into())?,
+                misdirected: Slot::new(slave.slot).map_or(0, |slot| self.maps.misdirected(slot)),
                 wire_mac: wire_mac.unwrap_or(slave.mac),
                 found: found.map(json::OriginalState::from),
                 drained: machine.drained(name, &slave.name, slave.ifindex),
@@ -203,6 +206,12 @@ impl Bond {
             None => wording::NO_CLOCK_MAPS.to_owned(),
         }
     }
+}
+
+/// Returns the name of the slave in a slot.
+fn name_in(status: &BondStatus, slot: Slot) -> Option<String> {
+    let slave = status.slaves.iter().find(|slave| usize::from(slave.slot) == slot.index());
+    slave.map(|slave| slave.name.clone())
 }
 
 fn on_exit(on_exit: OnExit) -> &'static str {

@@ -99,6 +99,7 @@ fn show_bond(text: &mut String, bond: &Bond, report: &Report, amount: Amount) ->
     for slave in &bond.slaves {
         show_avoided(text, slave)?;
     }
+    show_misdirected(text, bond)?;
     for absent in &bond.absent {
         writeln!(text, "  {absent:<16}absent: it joins when it appears")?;
     }
@@ -139,6 +140,18 @@ fn show_avoided(text: &mut String, slave: &Slave) -> fmt::Result {
         writeln!(text, "  {}", wording::is_damped(&slave.name))?;
     }
     Ok(())
+}
+
+/// Prints how many frames for the bond backups received, if any.
+fn show_misdirected(text: &mut String, bond: &Bond) -> fmt::Result {
+    let some = bond.slaves.iter().filter(|slave| slave.counters.misdirected > 0);
+    let some: Vec<_> =
+        some.map(|slave| format!("{} {}", slave.name, count(slave.counters.misdirected))).collect();
+    if some.is_empty() {
+        return Ok(());
+    }
+    let what = "frames for the bond that a switch sent to a backup";
+    wrap_below(text, "  ", "    ", &format!("misdirected: {} ({what})", some.join(", ")))
 }
 
 /// Prints a row of 80 columns.

@@ -3,21 +3,23 @@
 use std::{os::fd::AsFd, sync::atomic::Ordering};
 
 use bond_common::{
-    abi::ActiveWord,
+    abi::{ActiveWord, Slot},
     clock::{
         announce::Turn,
         layout::{ANNOUNCE_ENTRIES, AnnounceFrame, ClockEntry, TickEntry},
+        misdirected::{MisdirectedEntry, Noted},
     },
     names,
 };
 
 use super::{DataPlaneError, mapped::Mapped, maps::mapped};
 
-/// CLOCK, TICKS and ANNOUNCE, mapped into memory.
+/// CLOCK, TICKS, ANNOUNCE and MISDIRECTED, mapped into memory.
 pub struct ClockMaps {
     clock: Mapped<ClockEntry>,
     ticks: Mapped<TickEntry>,
     announce: Mapped<AnnounceFrame>,
+    misdirected: Mapped<MisdirectedEntry>,
 }
 
 impl ClockMaps {
@@ -28,6 +30,7 @@ impl ClockMaps {
             clock: mapped(names::CLOCK, source(names::CLOCK)?, 1)?,
             ticks: mapped(names::TICKS, source(names::TICKS)?, 1)?,
             announce: mapped(names::ANNOUNCE, source(names::ANNOUNCE)?, ANNOUNCE_ENTRIES)?,
+            misdirected: mapped(names::MISDIRECTED, source(names::MISDIRECTED)?, MisdirectedEntry::ENTRIES)?,
         })
     }
 
@@ -59,6 +62,22 @@ impl ClockMaps {
     /// Returns what the tick keeps. Its words are of different moments.
     pub fn ticks(&self) -> TickEntry {
         self.ticks.load(0)
+    }
+
+    /// Returns the number of frames for the bond that the slave in this slot received as a backup.
+    pub fn misdirected(&self, slot: Slot) -> u64 {
+        self.misdirected.load(slot.index()).frames
+    }
+
+    /// Sets that number to 0, for a new slave.
+    pub(super) fn reset_misdirected(&self, slot: Slot) {
+        self.misdirected.word(slot.index(), MisdirectedEntry::FRAMES).store(0, Ordering::Release);
+    }
+
+    /// Returns the addresses that are left alone at `now`, because announcements did not keep their frames off backups. `now` is
+    /// CLOCK_MONOTONIC of the machine in nanoseconds.
+    pub fn flooded(&self, now: u64) -> impl Iterator<Item = Noted> {
+        (0..MisdirectedEntry::ENTRIES).filter_map(move |index| self.misdirected.load(index).flooded(now))
     }
 
     /// Claims the next round of announcements of the failover to `word`, as number `round`, from 1. False if the tick has

@@ -183,6 +183,12 @@ impl Maps {
         Ok(found)
     }
 
+    /// Returns the number of frames for the bond that the slave in this slot received as a backup; 0 for a bond that an earlier
+    /// version has left.
+    pub fn misdirected(&self, slot: Slot) -> u64 {
+        self.clock().map_or(0, |clock| clock.misdirected(slot))
+    }
+
     /// Returns the word in ACTIVE.
     pub fn active(&self) -> ActiveWord {
         self.active.load(0)

@@ -170,6 +170,9 @@ impl MapMirror {
     /// The counters cannot be written.
     pub fn reset_counters(&self, slot: Slot) -> Result<(), DataPlaneError> {
         self.maps.reset_probe_times(slot);
+        if let Some(clock) = self.maps.clock() {
+            clock.reset_misdirected(slot);
+        }
         self.maps.reset_stats(slot)
     }
 

@@ -243,9 +243,22 @@ impl Running {
                 Some(DataPlaneEvent::HostMacLearned(mac)) => {
                     self.recording.add(Entry::Info(format!("the host behind the port has {mac}")));
                 }
+                Some(DataPlaneEvent::Misdirected(noted)) => {
+                    let text = wording::misdirected(self.slave_in(noted.slot()), noted);
+                    self.recording.add(Entry::Info(text));
+                }
+                Some(DataPlaneEvent::Flooded(noted)) => {
+                    self.recording.warn(wording::flooded(self.slave_in(noted.slot()), noted));
+                }
                 None => self.recording.warn(wording::unknown_event()),
             }
         }
+    }
+
+    /// Returns the name of the slave in a slot.
+    fn slave_in(&self, slot: Option<Slot>) -> Option<&str> {
+        let slave = self.engine.slaves().find(|slave| Some(slave.slot) == slot);
+        slave.map(|slave| slave.name)
     }
 
     /// The data plane has put something into EVENTS.
