@@ -485,6 +485,10 @@ mod tests {
         xbond_slave_dropped_packets_total{bond="bond0",slave="enp0s8",reason="runt"} 0
         xbond_slave_dropped_packets_total{bond="bond0",slave="enp0s9",reason="backup"} 37
         xbond_slave_dropped_packets_total{bond="bond0",slave="enp0s9",reason="runt"} 0
+        # HELP xbond_slave_misdirected_packets Packets for the bond that the slave received as a backup: a switch had the address on the wrong port
+        # TYPE xbond_slave_misdirected_packets counter
+        xbond_slave_misdirected_packets_total{bond="bond0",slave="enp0s8"} 0
+        xbond_slave_misdirected_packets_total{bond="bond0",slave="enp0s9"} 0
         # HELP xbond_port_dropped_packets Packets that xbond dropped at the port, by reason
         # TYPE xbond_port_dropped_packets counter
         xbond_port_dropped_packets_total{bond="bond0",reason="no_active_slave"} 2
