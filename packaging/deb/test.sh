@@ -45,6 +45,10 @@ inside dpkg -i /xbond.deb
 inside xbond --version
 inside getent passwd xbond
 [ -s "$root/usr/share/man/man8/xbond-check.8.gz" ] || fail "no manual page of check"
+for file in systemd/network/10-xbond.network systemd/network/10-xbond.link udev/rules.d/73-xbond.rules NetworkManager/conf.d/10-xbond.conf
+do
+    grep -q -- '-clk' "$root/usr/lib/$file" || fail "$file does not name the devices of clocks"
+done
 # What systemd-tmpfiles and systemd do.
 inside install -d -m 0700 -o xbond -g xbond /sys/fs/bpf/xbond
 inside chmod 0711 /sys/fs/bpf
@@ -68,6 +72,7 @@ esac
 start
 inside xbond show
 ping -c 1 -W 5 "$peer" >/dev/null || fail "no answer through the bond"
+inside xbond show -d | grep -q 'clock on, every 10 ms' || fail "the clock does not run"
 
 say "change it live"
 ping -i 0.01 -c 400 "$peer" >"$root/tmp/ping.log" &

@@ -175,4 +175,25 @@ mod tests {
             assert_eq!(names(long), [["xbc0-clk0", "xbc0-clk1"], ["xbc1-clk0", "xbc1-clk1"]], "{long}");
         }
     }
+
+    /// Network managers and udev leave the ends alone: see packaging/deb.
+    #[test]
+    fn the_files_of_the_package_match_the_names() {
+        let files = [
+            (include_str!("../../../packaging/deb/10-xbond.link"), ["*-clk0", "*-clk1"]),
+            (include_str!("../../../packaging/deb/10-xbond.network"), ["*-clk0", "*-clk1"]),
+            (
+                include_str!("../../../packaging/deb/networkmanager.conf"),
+                ["interface-name:*-clk0", "interface-name:*-clk1"],
+            ),
+            (include_str!("../../../packaging/deb/73-xbond.rules"), ["*-clk[01]", "*-clk[01]"]),
+        ];
+        for bond in ["bond0", "0123456789abcde"] {
+            let [sender, receiver] = &names(bond)[0];
+            assert!(sender.ends_with("-clk0") && receiver.ends_with("-clk1"), "{bond}");
+        }
+        for (file, patterns) in files {
+            assert!(patterns.iter().all(|pattern| file.contains(pattern)), "{file}");
+        }
+    }
 }
