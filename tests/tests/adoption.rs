@@ -5,6 +5,7 @@ mod snapshot;
 
 use std::{fs, process::Command};
 
+use bond_common::names::LATER_MAPS;
 use common::{
     BOND, DATAPATHS, SLAVES, active_slave, beside_others, bond, builder, eventually, lab, show, slave,
     traffic, wait_for_active, wait_for_status,
@@ -425,13 +426,7 @@ fn adoption_refuses_a_misfit_and_the_bond_keeps_running() {
         assert!(error.contains(why) && error.contains("xbond down bond0 --force"), "{error}");
     }
     // Maps of another version: the agent reads the version first.
-    let pin = format!("{}/BOND", pins(&lab));
-    let entry = lab.host.exec(&format!("bpftool -j map lookup pinned {pin} key 0 0 0 0")).unwrap();
-    let entry: serde_json::Value = serde_json::from_str(&entry).unwrap();
-    let mut bytes: Vec<String> =
-        entry["value"].as_array().unwrap().iter().map(|byte| byte.as_str().unwrap().to_owned()).collect();
-    bytes[24] = "0x63".to_owned();
-    lab.host.exec(&format!("bpftool map update pinned {pin} key 0 0 0 0 value {}", bytes.join(" "))).unwrap();
+    store_version(&lab, 99);
     let options = ["miimon=100", "fail_over_mac=active"];
     let error =
         cli(&lab.host, ["run".to_owned()].into_iter().chain(arguments(Datapath::Tc, &options))).unwrap_err();
@@ -445,6 +440,72 @@ fn adoption_refuses_a_misfit_and_the_bond_keeps_running() {
     }
     cli(&lab.host, ["down", BOND, "--force"]).unwrap();
     before.assert_holds(&lab.host, "after xbond down --force");
+}
+
+/// The variable with the path of an xbond whose maps have the former version. Without it a bond of such an xbond is made of one
+/// of this version.
+const FORMER_BINARY: &str = "XBOND_FORMER_BIN";
+
+/// Brings bond0 up with maps of the former version, and kills its agent.
+fn bond_of_the_former_version(lab: &Lab) {
+    if let Some(former) = std::env::var_os(FORMER_BINARY) {
+        let mut command = lab.host.command(former);
+        command.arg("run").args(arguments(Datapath::Tc, &["miimon=100"]));
+        let first = Xbond::start_as(&lab.host, command).unwrap();
+        first.wait_for("ready").unwrap();
+        return first.kill().unwrap();
+    }
+    bond(lab, Datapath::Tc, &[]).kill().unwrap();
+    let clock = lab.host.links().unwrap().into_iter().find(|link| link.name.contains("-clk"));
+    if let Some(clock) = clock {
+        lab.host.ip(&format!("link delete {}", clock.name)).unwrap();
+    }
+    let pins = pins(lab);
+    for name in LATER_MAPS.into_iter().chain(["tick_link", "tick_prog"]) {
+        let _ = fs::remove_file(format!("{pins}/{name}"));
+    }
+    store_version(lab, bond_common::abi::ABI_ADOPTED);
+}
+
+#[test]
+fn a_bond_of_the_former_version_is_adopted_under_traffic_and_gets_a_clock() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    snapshot::open_once(&lab.host);
+    let before = Snapshot::of(&lab.host);
+    bond_of_the_former_version(&lab);
+    let traffic = traffic(&lab, RATE);
+    traffic.wait_for_more(500).unwrap();
+    let shown = cli(&lab.host, ["show", BOND, "-d"]).unwrap();
+    assert!(shown.contains("clock off: an earlier version of xbond has made the bond"), "{shown}");
+    let second = bond(&lab, Datapath::Tc, &[]);
+    second.wait_for("bond0: adopted, with enp0s8, enp0s9").unwrap();
+    let clock = || show(&second)["clock"].as_str().unwrap().to_owned();
+    eventually("the clock runs", clock, |clock| clock == "on, every 10 ms");
+    traffic.wait_for_more(500).unwrap();
+    for report in traffic.stop().unwrap() {
+        assert_eq!((report.lost, report.duplicated), (0, 0));
+    }
+    // It does without its agent what a bond of this version does.
+    second.kill().unwrap();
+    lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    let active = || cli(&lab.host, ["show", BOND]).unwrap();
+    eventually("a failover", active, |shown| shown.contains("active slave enp0s9"));
+    lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+    cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+    before.assert_holds(&lab.host, "after xbond down --force");
+}
+
+/// Stores a version in the maps of bond0.
+fn store_version(lab: &Lab, version: u32) {
+    let pin = format!("{}/BOND", pins(lab));
+    let entry = lab.host.exec(&format!("bpftool -j map lookup pinned {pin} key 0 0 0 0")).unwrap();
+    let entry: serde_json::Value = serde_json::from_str(&entry).unwrap();
+    let mut bytes: Vec<String> =
+        entry["value"].as_array().unwrap().iter().map(|byte| byte.as_str().unwrap().to_owned()).collect();
+    bytes[24] = format!("{version:#x}");
+    lab.host.exec(&format!("bpftool map update pinned {pin} key 0 0 0 0 value {}", bytes.join(" "))).unwrap();
 }
 
 /// on_exit = "keep": stopping and starting repeatedly, which is also how a new version is installed.
