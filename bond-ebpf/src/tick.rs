@@ -39,10 +39,13 @@ pub fn tick(ctx: &TcContext) -> i32 {
     let state = unsafe { &mut *state };
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let Some(frame) = take(ctx, state, now) else {
+    let Some(frame) = take(ctx, state) else {
         state.refused += 1;
         return TC_ACT_SHOT;
     };
+    if !state.note(now, clock.period) {
+        return TC_ACT_SHOT;
+    }
     put_in_other(ctx, clock, state, frame);
     if clock.has(ClockEntry::LINKS) {
         check_links(clock, state, now);
@@ -87,7 +90,7 @@ pub fn resize(ctx: &TcContext, length: u32) -> Option<()> {
 
 /// Accepts a frame that is expected, and gives it the sequence of its next lap. None if it is not expected.
 #[inline(always)]
-fn take(ctx: &TcContext, state: &mut TickEntry, now: u64) -> Option<ClockFrame> {
+fn take(ctx: &TcContext, state: &mut TickEntry) -> Option<ClockFrame> {
     let mut packet = SkbPacket::new(ctx);
     let frame = ClockFrame::read(&packet)?;
     let ticks = state.ticks + 1;
@@ -100,7 +103,6 @@ fn take(ctx: &TcContext, state: &mut TickEntry, now: u64) -> Option<ClockFrame> 
     lap.sequence = next.sequence;
     lap.tick = ticks;
     state.ticks = ticks;
-    state.last = now;
     Some(next)
 }
 

@@ -87,6 +87,13 @@ impl Frame {
         self.announcement().filter(|found| found.address == address).map(|found| found.mac)
     }
 
+    /// Returns whether the frame asks for the MAC address of `address` by ARP.
+    pub fn asks_for(&self, address: Ipv4Addr) -> bool {
+        let Some(NetSlice::Arp(arp)) = self.packet().and_then(|packet| packet.net) else { return false };
+        let is_target = arp.target_protocol_addr() == address.octets();
+        arp.operation() == ArpOperation::REQUEST && is_target && self.announcement().is_none()
+    }
+
     /// Returns the announcement in this frame: a gratuitous ARP, request or reply (RFC 5227), or an unsolicited
     /// neighbour advertisement (RFC 4861, 7.2.6).
     pub fn announcement(&self) -> Option<Announcement> {

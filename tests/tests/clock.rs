@@ -4,18 +4,26 @@ mod common;
 
 use std::{
     net::IpAddr,
+    path::Path,
     time::{Duration, Instant},
 };
 
+use bond_user::{
+    report::moment::monotonic,
+    sys::{dataplane::Maps, directory::Location},
+};
 use common::{
     BOND, DATAPATHS, SLAVES, active_slave, alone, beside_others, bond, bond_with, builder, eventually, lab,
-    show, wait_for_active, wait_for_status,
+    meet, rate, show, wait_for_active, wait_for_status,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use xbond_tests::{
-    Capture, Cut, HOST_V4, Lab, Mac, Policy, Xbond,
+    Capture, Cut, HOST_V4, Lab, Mac, PEER_V4, Policy, Xbond,
     capture::Frame,
+    figures::quantile,
+    flow::{Flow, FlowOptions},
+    has_tcx,
     lab::{Datapath, Wire},
     skip_if_unable,
     xbond::cli,
@@ -60,6 +68,85 @@ fn wait_for_announcements(lab: &Lab, capture: &Capture, nic: &str, number: usize
     eventually("announcements", look, |found| found.len() >= number)
 }
 
+/// The number of cuts of which the slowest per cent is meant.
+const CUTS: u32 = 50;
+
+/// Cuts the links of an idle bond without an agent in turn. Returns, in ms after each cut, when ACTIVE was changed and when
+/// the switch received the announcement.
+fn idle_cuts(lab: &Lab, maps: &Maps) -> (Vec<f64>, Vec<f64>) {
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    let (mut switched, mut announced) = (Vec::new(), Vec::new());
+    for cut in 0..CUTS {
+        let (from, to) = (SLAVES[cut as usize % 2], SLAVES[(cut as usize + 1) % 2]);
+        let capture = Capture::start(&lab.switch.netns).unwrap();
+        let before = monotonic();
+        let start = lab.cut(from, Cut::Carrier).unwrap();
+        let found = wait_for_announcements(lab, &capture, to, 1);
+        announced.push(ms(found[0].0.saturating_duration_since(start)));
+        // Both the guard and the tick note the time of a failover there.
+        switched.push(ms(Duration::from_nanos(maps.guard().switched_at()).saturating_sub(before)));
+        lab.mend(from, Cut::Carrier).unwrap();
+        eventually("both are usable", || maps.active().usable(), |usable| usable.count_ones() == 2);
+    }
+    (switched, announced)
+}
+
+#[test]
+fn an_idle_bond_without_its_agent_fails_over_in_two_periods_and_is_announced_at_once() {
+    skip_if_unable!();
+    let Some(_turn) = alone() else { return };
+    for datapath in DATAPATHS {
+        for (policy, wire) in
+            POLICIES.into_iter().flat_map(|policy| [(policy, Wire::Veth), (policy, Wire::Tap)])
+        {
+            if datapath == Datapath::Xdp && wire == Wire::Tap {
+                continue;
+            }
+            let lab = builder(datapath).wire(wire).build().unwrap();
+            let xbond = bond(&lab, datapath, &[&format!("fail_over_mac={policy}")]);
+            wait_for_clock(&xbond);
+            let pins = show(&xbond)["pins"].as_str().unwrap().to_owned();
+            xbond.kill().unwrap();
+            let maps = Maps::open(&Location::at(Path::new(&pins))).unwrap();
+            let (mut switched, mut announced) = idle_cuts(&lab, &maps);
+            let what = format!("{} {policy} {wire:?}", datapath.name());
+            for (of, times, limit) in [("ACTIVE", &mut switched, 100.0), ("announced", &mut announced, 150.0)]
+            {
+                times.sort_by(f64::total_cmp);
+                let [p50, p99] = [0.5, 0.99].map(|part| quantile(times, part));
+                println!("{what}: {of} after p50 {p50:.1} ms, p99 {p99:.1} ms of {CUTS} cuts");
+                assert!(p50 < 30.0 && p99 < limit, "{what}: {of}: {times:?}");
+            }
+            cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_peers_send_to_an_idle_host_arrives_again_without_an_agent() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for policy in POLICIES {
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        let xbond = bond(&lab, Datapath::Tc, &[&format!("fail_over_mac={policy}")]);
+        meet(&lab);
+        wait_for_clock(&xbond);
+        xbond.kill().unwrap();
+        let capture = Capture::start(&lab.peer).unwrap();
+        let options = FlowOptions { rate: rate() / 10, ..FlowOptions::default() };
+        let flow = Flow::start((&lab.peer, PEER_V4.into()), (&lab.host, HOST_V4.into()), options).unwrap();
+        flow.wait_for_more(500).unwrap();
+        let cut = lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+        flow.wait_for_more(500).unwrap();
+        let report = flow.stop().unwrap();
+        println!("{policy}: {:?}", report.recovery(cut));
+        assert!(report.outage() < Duration::from_secs(1), "{policy}: {report:?}");
+        let asks = |frame: &Frame| frame.outgoing && frame.asks_for(HOST_V4);
+        assert!(!capture.frames().iter().any(asks), "{policy}: the peer had to ask");
+        cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+    }
+}
+
 #[test]
 fn an_idle_bond_without_its_agent_fails_over_and_is_announced() {
     skip_if_unable!();
@@ -85,7 +172,14 @@ fn an_idle_bond_without_its_agent_fails_over_and_is_announced() {
             // The reader of a tap may be late.
             let last = found[2].0.saturating_duration_since(cut);
             assert!(last >= Duration::from_millis(190), "{what}: the third after {last:?}");
-            assert_eq!(orphan(&lab)["active_slave"], SLAVES[1], "{what}");
+            let shown = orphan(&lab);
+            assert_eq!(shown["active_slave"], SLAVES[1], "{what}");
+            let last = &shown["last_failover"];
+            let of_kernel = [("tick", "link_failed"), ("guard", "carrier_guard")];
+            assert!(
+                of_kernel.contains(&(last["seen"].as_str().unwrap(), last["reason"].as_str().unwrap())),
+                "{last}"
+            );
             cli(&lab.host, ["down", BOND, "--force"]).unwrap();
         }
     }
@@ -258,26 +352,138 @@ fn each_round_is_announced_once_while_an_agent_runs() {
     xbond.stop().unwrap();
 }
 
+/// What another process does to the devices of a clock.
+const HARMS: [(&str, &str); 9] = [
+    ("the pair is deleted", "ip link delete bond0-clk0"),
+    ("the frames are lost", "tc qdisc replace dev bond0-clk0 root pfifo limit 0"),
+    ("there is no pace", "tc qdisc replace dev bond0-clk0 root pfifo"),
+    (
+        "the pace is another",
+        "tc qdisc change dev bond0-clk0 root handle 1: tbf rate 1kbit burst 128 limit 1024",
+    ),
+    (
+        "the handle has another qdisc",
+        "tc qdisc delete dev bond0-clk0 root && tc qdisc add dev bond0-clk0 root handle 1: pfifo limit 0",
+    ),
+    ("an end is down", "ip link set bond0-clk1 down"),
+    (
+        "an end is renamed",
+        "ip link set bond0-clk0 down && ip link set bond0-clk0 name clock && ip link set clock up",
+    ),
+    ("the sender is moved", "ip link set bond0-clk0 netns PEER"),
+    ("the receiver is moved", "ip link set bond0-clk1 netns PEER"),
+];
+
 #[test]
-fn a_clock_that_was_removed_is_made_again() {
+fn a_clock_that_another_process_has_broken_runs_again_and_that_is_logged() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    for (what, harm) in HARMS {
+        let lab = lab(Datapath::Tc, Policy::Learning);
+        let xbond = bond(&lab, Datapath::Tc, &[]);
+        wait_for_clock(&xbond);
+        let injected = show(&xbond)["ticks"]["ticks"].as_u64().unwrap();
+        assert!(injected > 0, "{what}");
+        let position = xbond.log().len();
+        let broken = Instant::now();
+        for command in harm.replace("PEER", lab.peer.name()).split(" && ") {
+            lab.host.exec(command).unwrap();
+        }
+        xbond
+            .wait_for_after(position, "the clock stood still")
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        wait_for_clock(&xbond);
+        println!("{what}: on after {:?}", broken.elapsed());
+        // It fails over without its agent.
+        xbond.kill().unwrap();
+        lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+        eventually(what, || orphan(&lab)["active_slave"].clone(), |active| *active == SLAVES[1]);
+        cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+        let links = lab.host.ip("-br link").unwrap();
+        assert!(!links.contains("clk") && !links.contains("clock"), "{what}: {links}");
+    }
+}
+
+#[test]
+fn a_tick_that_was_detached_is_attached_again() {
     skip_if_unable!();
     let _turn = beside_others();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     wait_for_clock(&xbond);
-    lab.host.ip("link delete bond0-clk0").unwrap();
+    if has_tcx() {
+        let pins = show(&xbond)["pins"].as_str().unwrap().to_owned();
+        lab.host.exec(&format!("bpftool link detach pinned {pins}/tick_link")).unwrap();
+    } else {
+        lab.host.exec("tc qdisc delete dev bond0-clk1 clsact").unwrap();
+    }
     xbond.wait_for("the clock stood still").unwrap();
     wait_for_clock(&xbond);
-    // Both frames are lost with the queue.
-    lab.host.exec("tc qdisc delete dev bond0-clk1 clsact").ok();
-    lab.host.exec("tc qdisc replace dev bond0-clk0 root pfifo limit 0").ok();
-    let position = xbond.log().len();
-    eventually("it stands still", || clock(&show(&xbond)), |clock| !clock.starts_with("on"));
-    xbond.wait_for_after(position, "the clock stood still").unwrap();
-    wait_for_clock(&xbond);
     xbond.stop().unwrap();
-    let links = lab.host.ip("-br link").unwrap();
-    assert!(!links.contains("clk"), "{links}");
+}
+
+#[test]
+fn without_an_agent_a_bond_whose_clock_lost_its_frames_carries_packets_and_is_shown_so() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    orphaned(&lab, &[]);
+    lab.host.exec("tc qdisc replace dev bond0-clk0 root pfifo limit 0").unwrap();
+    eventually("the clock stands still", || clock(&orphan(&lab)), |clock| clock.starts_with("stands still"));
+    let shown = orphan(&lab);
+    assert_eq!(shown["ticks"]["running"], false);
+    let warnings = shown["warnings"].as_array().unwrap();
+    let is_of_clock = |text: &Value| text.as_str().unwrap().contains("its clock stands still for");
+    assert!(warnings.iter().any(is_of_clock), "{warnings:?}");
+    meet(&lab);
+    // The next packet moves it, by the carrier guard.
+    lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    meet(&lab);
+    assert_eq!(orphan(&lab)["active_slave"], SLAVES[1]);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    xbond.wait_for("the clock stood still").unwrap();
+    wait_for_clock(&xbond);
+    assert!(!xbond.cli(["show"]).unwrap().contains("stands still"));
+    xbond.stop().unwrap();
+}
+
+#[test]
+fn a_clock_is_shown_with_its_devices_and_counted_in_metrics() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    wait_for_clock(&xbond);
+    let ticks = || show(&xbond)["ticks"].clone();
+    let counted = eventually("ticks", ticks, |ticks| ticks["ticks"].as_u64() > Some(20));
+    assert_eq!((&counted["running"], &counted["period"]), (&json!(true), &json!(10)), "{counted}");
+    assert_eq!(counted["devices"], json!(["bond0-clk0", "bond0-clk1"]), "{counted}");
+    let text = xbond.cli(["show", "-d"]).unwrap();
+    assert!(text.contains("clock on, every 10 ms\n  bond0-clk0, bond0-clk1: "), "{text}");
+    let socket = format!("/run/xbond/{}/xbond.sock", lab.host.cookie().unwrap());
+    let metrics =
+        || lab.host.exec(&format!("curl --silent --unix-socket {socket} http://xbond/metrics")).unwrap();
+    let metrics_on = metrics();
+    assert!(metrics_on.contains("xbond_clock_running{bond=\"bond0\"} 1"), "{metrics_on}");
+    xbond.stop().unwrap();
+    let xbond = bond_with(&lab, Datapath::Tc, &["clock=off"], &[]);
+    let metrics_off = metrics();
+    assert!(!metrics_off.contains("xbond_clock_running{"), "{metrics_off}");
+    xbond.stop().unwrap();
+}
+
+#[test]
+fn a_bond_with_a_long_name_has_a_clock() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let name = "a-long-name-bon";
+    let xbond = Xbond::run(&lab.host, ["--bond", name, "--slave", SLAVES[0], "-o", "miimon=100"]).unwrap();
+    let bond = || xbond.show(name).unwrap()["bonds"][0].take();
+    eventually("the clock runs", || clock(&bond()), |clock| clock == "on, every 10 ms");
+    assert_eq!(bond()["ticks"]["devices"], json!(["xbc0-clk0", "xbc0-clk1"]));
+    xbond.stop().unwrap();
+    assert!(!lab.host.ip("-br link").unwrap().contains("clk"));
 }
 
 #[test]

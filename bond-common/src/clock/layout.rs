@@ -37,6 +37,8 @@ impl ClockEntry {
     /// Flag: a slave whose device has no link is left (`miimon` is on, and the device can be read).
     pub const LINKS: u64 = 1;
 
+    /// The index of the word of `period`, for readers of single words of the entry.
+    pub const PERIOD: usize = core::mem::offset_of!(Self, period) / 8;
     /// The index of the word of `agent_seen`, for writers that store single words of the entry.
     pub const AGENT_SEEN: usize = core::mem::offset_of!(Self, agent_seen) / 8;
 
@@ -123,6 +125,10 @@ pub struct TickEntry {
     pub failed: u64,
     /// How often the round was sent again from its first frame on, because the kernel refused all of it.
     pub repeats: u64,
+    /// Ticks that came more than half a period late.
+    pub late: u64,
+    /// Ticks in succession that came far too early, because another qdisc has replaced that of the clock.
+    pub early: u64,
     /// Since when devices are as they are.
     pub links: LinkTimes,
     /// Whether the last failover is so long ago that frames on backups are misdirected.
@@ -130,10 +136,34 @@ pub struct TickEntry {
 }
 
 impl TickEntry {
+    /// The index of the word of `last`, for readers of single words of the entry.
+    pub const LAST: usize = core::mem::offset_of!(Self, last) / 8;
     /// The index of the word of `turn`, for writers that store single words of the entry.
     pub const TURN: usize = core::mem::offset_of!(Self, turn) / 8;
     /// The index of the word of `claimed_at`.
     pub const CLAIMED_AT: usize = core::mem::offset_of!(Self, claimed_at) / 8;
+
+    /// Notes a tick at `now`, with the period of the clock, in nanoseconds. False if frames circulate without a pace: then this
+    /// one is to be dropped, or they would take a whole CPU.
+    #[inline(always)]
+    pub fn note(&mut self, now: u64, period: u64) -> bool {
+        let interval = now.saturating_sub(self.last);
+        let (is_late, is_early) = (interval > period + period / 2, interval < period / 4);
+        self.late += (is_late as u64) & (self.last != 0) as u64;
+        self.early = (self.early + 1) * is_early as u64;
+        self.last = now;
+        self.early < Self::EARLY_AT_MOST
+    }
+
+    /// Returns whether the last tick was too long before `now`, with the period of the clock, in nanoseconds.
+    pub const fn has_stopped(&self, now: u64, period: u64) -> bool {
+        now.saturating_sub(self.last) > 4 * period + Self::TOLERANCE
+    }
+
+    /// More than the qdisc lets out at once after a delay.
+    const EARLY_AT_MOST: u64 = 8;
+    /// For how long a busy CPU may delay a tick: nanoseconds.
+    const TOLERANCE: u64 = 50_000_000;
 
     /// Returns whether the other frame has not arrived for so many ticks that it is lost.
     #[inline(always)]
@@ -248,6 +278,22 @@ mod tests {
         ] {
             assert_eq!(entry.agent_is_absent(now), absent, "{now}");
         }
+    }
+
+    #[test]
+    fn late_ticks_are_counted_and_frames_without_a_pace_are_dropped() {
+        let mut state = TickEntry::default();
+        let at = |state: &mut TickEntry, now| state.note(now, 100);
+        // The first, in time, late, and the one that the qdisc lets out after it.
+        for (now, late) in [(1000, 0), (1150, 0), (1301, 1), (1302, 1), (1402, 1)] {
+            assert!(at(&mut state, now));
+            assert_eq!(state.late, late, "{now}");
+        }
+        assert!((1..TickEntry::EARLY_AT_MOST).all(|step| at(&mut state, 1402 + step)));
+        assert!(!at(&mut state, 1410) && !at(&mut state, 1411));
+        assert!(at(&mut state, 1511), "a pace again");
+        let limit = 1511 + 400 + TickEntry::TOLERANCE;
+        assert!(!state.has_stopped(limit, 100) && state.has_stopped(limit + 1, 100));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The JSON of `xbond show -j` and of the control socket; docs/xbond.schema.json describes it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bond_common::{
     abi::{ActiveWord, Slot},
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{drain::Drained, moment::Moment, receipt::Receipt};
 use crate::sys::{
+    dataplane::ClockMaps,
     found,
     netlink::message::Message,
     netlink::{CountedLink, QdiscPlace, QdiscStats},
@@ -100,6 +101,9 @@ pub struct Bond {
     pub guard: String,
     /// State of the clock: on with its period, off with the reason, or standing still.
     pub clock: String,
+    /// What the clock has counted since the bond was created; null if an earlier version has created it.
+    #[serde(default)]
+    pub ticks: Option<Ticks>,
     /// Bytes; null if it could not be read.
     pub mtu: Option<u32>,
     /// down or keep; null if no agent runs.
@@ -198,6 +202,47 @@ pub struct Counters {
     pub misdirected: u64,
 }
 
+/// The clock of a bond: its devices and counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticks {
+    /// Whether it ticks now.
+    pub running: bool,
+    /// ms; null if there is no clock.
+    pub period: Option<u64>,
+    /// The two ends of its pair, the sending one first; empty if there is none.
+    pub devices: Vec<String>,
+    pub ticks: u64,
+    /// Ticks that came more than half a period late.
+    pub late: u64,
+    /// Frames that a tick has put in again because one was lost.
+    pub injected: u64,
+    /// Frames that the tick did not expect, and dropped.
+    pub refused: u64,
+    /// Changes of the active slave by ticks.
+    pub failovers: u64,
+    /// Frames of announcements that the kernel did not accept from the tick.
+    pub unsent: u64,
+}
+
+impl Ticks {
+    /// Reads them at `now`, CLOCK_MONOTONIC of the machine. `devices` are the ends of the pair.
+    pub fn read(maps: &ClockMaps, devices: Vec<String>, now: Duration) -> Self {
+        let (entry, ticks) = (maps.entry(), maps.ticks());
+        let period = Duration::from_nanos(entry.period).as_millis();
+        Self {
+            running: super::wording::clock_ticks(&entry, &ticks, now),
+            period: u64::try_from(period).ok().filter(|period| *period > 0),
+            devices,
+            ticks: ticks.ticks,
+            late: ticks.late,
+            injected: ticks.injected,
+            refused: ticks.refused,
+            failovers: ticks.failovers,
+            unsent: ticks.failed,
+        }
+    }
+}
+
 /// The original state of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OriginalState {
@@ -260,6 +305,7 @@ pub struct BondContext {
     pub active: ActiveWord,
     pub guard: String,
     pub clock: String,
+    pub ticks: Option<Ticks>,
     pub absent: Vec<String>,
     pub port_stats: SlotStats,
     /// For each slave, in the order of the status.
@@ -313,6 +359,7 @@ impl Bond {
             files: around.files,
             guard: around.guard,
             clock: around.clock,
+            ticks: around.ticks,
             options,
             drops: drops(&around.port_stats),
             slaves: slaves.collect(),

@@ -10,7 +10,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::json::{Bond, Report, Slave};
+use super::{
+    json::{Bond, Report, Slave, Ticks},
+    wording::CLOCK_OFF,
+};
 
 /// A format of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,12 +77,16 @@ struct Metrics(Report);
 /// The name of a metric without its unit, its help text, and the unit.
 type About = (&'static str, &'static str, Option<Unit>);
 
+/// One of the numbers that a clock has counted.
+type CountOfClock = fn(&Ticks) -> u64;
+
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let encoder = &mut encoder;
         self.agent(encoder)?;
         self.bonds(encoder)?;
         self.failovers(encoder)?;
+        self.clocks(encoder)?;
         self.slaves(encoder)?;
         self.traffic(encoder)
     }
@@ -176,6 +183,36 @@ impl Metrics {
             Some(Unit::Seconds),
         );
         gauges(encoder, about, last().map(|(labels, receipt)| (labels, receipt.duration().as_secs_f64())))
+    }
+
+    fn clocks(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        // Without those that are off as configured.
+        let bonds = self.0.bonds.iter().filter(|bond| bond.clock != CLOCK_OFF);
+        let clocks: Vec<_> =
+            bonds.filter_map(|bond| Some(([("bond", bond.name.as_str())], bond.ticks.as_ref()?))).collect();
+        let about = ("xbond_clock_running", "Whether the bond's clock in the kernel ticks", None);
+        gauges(encoder, about, clocks.iter().map(|(of, clock)| (*of, clock.running.into())))?;
+        let table: [(About, CountOfClock); 5] = [
+            (("xbond_clock_ticks", "Ticks of the bond's clock", None), |clock| clock.ticks),
+            (("xbond_clock_late_ticks", "Ticks that came more than half a period late", None), |clock| {
+                clock.late
+            }),
+            (
+                ("xbond_clock_injected_frames", "Frames that a tick put in again because one was lost", None),
+                |clock| clock.injected,
+            ),
+            (
+                ("xbond_clock_refused_frames", "Frames that the tick did not expect, and dropped", None),
+                |clock| clock.refused,
+            ),
+            (("xbond_clock_failovers", "Changes of the active slave by ticks", None), |clock| {
+                clock.failovers
+            }),
+        ];
+        for (about, value) in table {
+            counters(encoder, about, clocks.iter().map(|(of, clock)| (*of, value(clock))))?;
+        }
+        Ok(())
     }
 
     fn slaves(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
@@ -436,6 +473,24 @@ mod tests {
         # TYPE xbond_last_failover_duration_seconds gauge
         # UNIT xbond_last_failover_duration_seconds seconds
         xbond_last_failover_duration_seconds{bond="bond0"} 0.000157
+        # HELP xbond_clock_running Whether the bond's clock in the kernel ticks
+        # TYPE xbond_clock_running gauge
+        xbond_clock_running{bond="bond0"} 1.0
+        # HELP xbond_clock_ticks Ticks of the bond's clock
+        # TYPE xbond_clock_ticks counter
+        xbond_clock_ticks_total{bond="bond0"} 360000
+        # HELP xbond_clock_late_ticks Ticks that came more than half a period late
+        # TYPE xbond_clock_late_ticks counter
+        xbond_clock_late_ticks_total{bond="bond0"} 3
+        # HELP xbond_clock_injected_frames Frames that a tick put in again because one was lost
+        # TYPE xbond_clock_injected_frames counter
+        xbond_clock_injected_frames_total{bond="bond0"} 1
+        # HELP xbond_clock_refused_frames Frames that the tick did not expect, and dropped
+        # TYPE xbond_clock_refused_frames counter
+        xbond_clock_refused_frames_total{bond="bond0"} 0
+        # HELP xbond_clock_failovers Changes of the active slave by ticks
+        # TYPE xbond_clock_failovers counter
+        xbond_clock_failovers_total{bond="bond0"} 1
         # HELP xbond_slave_active Whether it is the active slave
         # TYPE xbond_slave_active gauge
         xbond_slave_active{bond="bond0",slave="enp0s8"} 0.0

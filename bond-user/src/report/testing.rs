@@ -10,7 +10,7 @@ use bond_core::{
 use super::{
     json::{
         AgentInfo, AnswerSource, Bond, Counters, Device, OriginalState, Qdisc, Report, Slave,
-        SoftnetCounters, VERSION,
+        SoftnetCounters, Ticks, VERSION,
     },
     moment::Moment,
     receipt::{self, Announcement, Announcer, Receipt, Steps},
@@ -142,6 +142,17 @@ pub fn bond() -> Bond {
         port_ifindex: 6,
         guard: "off: downdelay delays failovers".into(),
         clock: "on, every 10 ms".into(),
+        ticks: Some(Ticks {
+            running: true,
+            period: Some(10),
+            devices: vec!["bond0-clk0".into(), "bond0-clk1".into()],
+            ticks: 360_000,
+            late: 3,
+            injected: 1,
+            refused: 0,
+            failovers: 1,
+            unsent: 0,
+        }),
         mtu: Some(1500),
         on_exit: Some("keep".into()),
         pins: "/sys/fs/bpf/xbond/4711/bond0".into(),

@@ -1,6 +1,6 @@
 //! Reports bonds that no agent manages, from their maps, netlink and found.json.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use bond_common::{
     abi::{ABI_ADOPTED, ABI_VERSION, ActiveWord, BondEntry, FailOverMac, PORT_STATS, SlaveEntry, Slot},
@@ -17,7 +17,7 @@ use bond_core::{
 use crate::{
     report::{
         counted::{Counted, count, softnet},
-        json::{self, AnswerSource, Bond, Counters, Report, Slave, VERSION},
+        json::{self, AnswerSource, Bond, Counters, Report, Slave, Ticks, VERSION},
         misdirected,
         moment::{Moment, monotonic},
         receipt::{self, Receipt, Steps},
@@ -217,6 +217,7 @@ impl<'a> Remains<'a> {
                 shell_word(name)
             ));
         }
+        warnings.extend(self.standing_clock());
         warnings.extend(path_faults.iter().cloned());
         warnings.extend(misdirected::warnings(name, &self.maps, |slot| name_in(slaves, Some(slot))));
         warnings.extend(self.host_warnings());
@@ -225,12 +226,26 @@ impl<'a> Remains<'a> {
 
     /// Returns the parts of the data plane that fail over.
     fn by_itself(&self) -> FailsOver {
-        let period = |clock: &ClockEntry| Duration::from_nanos(clock.period);
         let clock = self.maps.clock().is_some_and(|maps| {
             let (clock, ticks) = (maps.entry(), maps.ticks());
-            clock.has(ClockEntry::LINKS) && wording::clock_ticks(period(&clock), &ticks, monotonic())
+            clock.has(ClockEntry::LINKS) && wording::clock_ticks(&clock, &ticks, monotonic())
         });
         FailsOver { guard: self.entry.has(BondEntry::GUARD), clock }
+    }
+
+    fn ticks(&self) -> Option<Ticks> {
+        let ends = self.record.as_ref().and_then(Record::clock).and_then(|clock| clock.ends);
+        let name = |ifindex| self.link(ifindex).map(|link| link.name.clone());
+        let devices = ends.map(|ends| [ends.sender, ends.receiver].into_iter().filter_map(name).collect());
+        Some(Ticks::read(self.maps.clock()?, devices.unwrap_or_default(), monotonic()))
+    }
+
+    /// Returns the warning about a clock that stands still.
+    fn standing_clock(&self) -> Option<String> {
+        let clock = self.maps.clock()?;
+        let (entry, ticks) = (clock.entry(), clock.ticks());
+        let stands = entry.period > 0 && !wording::clock_ticks(&entry, &ticks, monotonic());
+        stands.then(|| wording::clock_stands(self.name, &clock_text(&self.maps)))
     }
 
     /// Returns the warnings about the bond's own interface.
@@ -269,7 +284,7 @@ async fn bond(
     let known = receipts::read(&directory, Trust::Anyones).ok().and_then(|mut receipts| receipts.pop());
     let last_failover = known
         .into_iter()
-        .chain(no_unicast_of(name, maps, &slaves))
+        .chain(unrecorded_failover(name, maps, &slaves))
         .max_by_key(|receipt| receipt.switched.monotonic_us);
     let has_pair = record.as_ref().and_then(Record::pair).is_some();
     let guard = entry.has(BondEntry::GUARD);
@@ -288,6 +303,7 @@ async fn bond(
         port_ifindex: entry.port_ifindex(),
         guard: if guard { "on" } else { "off: so the agent left it" }.to_owned(),
         clock: clock_text(maps),
+        ticks: remains.ticks(),
         mtu: mtu(&counted, host.map(|host| host.ifindex), entry.port_ifindex()),
         on_exit: None,
         pins: paths.shown_pins_of(name).display().to_string(),
@@ -402,27 +418,41 @@ fn name_in(slaves: &[Slave], slot: Option<Slot>) -> Option<String> {
     slaves.iter().find(|slave| usize::from(slave.slot) == slot).map(|slave| slave.name.clone())
 }
 
-/// The guard's last failover, if no agent was notified of it.
-fn no_unicast_of(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Receipt> {
+/// Returns the last failover of the data plane, if no agent was notified of it.
+fn unrecorded_failover(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Receipt> {
     let (guard, word) = (maps.guard(), maps.active());
     let switched = Time::from_nanos(guard.switched_at());
+    // The next agent records those in between.
+    let is_only = word.changes_since(guard.known()) == Some(1);
+    let from = name_in(slaves, guard.known().active()).filter(|_| is_only);
+    // A tick notes its failovers where the guard does, too.
+    let by_tick = maps.clock().is_some_and(|clock| clock.ticks().switched_at == guard.switched_at());
+    let (reason, seen) = if by_tick {
+        (reason_of_tick(slaves, from.as_deref(), word.active()), Seen::Tick)
+    } else {
+        (Reason::CarrierGuard, Seen::Guard)
+    };
     (guard.known() != word && !switched.is_zero()).then(|| Receipt {
         version: receipt::VERSION,
         bond: bond.to_owned(),
         switched: Moment::at(switched),
         generation: word.generation(),
-        // The next agent records those in between.
-        from: name_in(slaves, guard.known().active())
-            .filter(|_| word.changes_since(guard.known()) == Some(1)),
+        from,
         to: name_in(slaves, word.active()),
-        reason: Reason::CarrierGuard,
-        seen: Seen::Guard,
-        chosen: Some(Chosen::Guard),
+        reason,
+        seen,
+        chosen: word.active().map(|_| Chosen::Guard),
         steps: Steps::default(),
         drops: None,
         announced: None,
         unrecorded: 0,
     })
+}
+
+/// Returns why a tick made `to` active instead of `from`; the record with its own reason is for the next agent.
+fn reason_of_tick(slaves: &[Slave], from: Option<&str>, to: Option<Slot>) -> Reason {
+    let is_up = |slave: &Slave| Some(slave.name.as_str()) == from && slave.mii_status == "up";
+    if to.is_some() && slaves.iter().any(is_up) { Reason::LinkRecovered } else { Reason::LinkFailed }
 }
 
 fn mtu(counted: &Counted, host: Option<u32>, port: u32) -> Option<u32> {

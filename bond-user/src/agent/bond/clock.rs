@@ -7,12 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bond_common::clock::layout::ClockEntry;
+use bond_common::clock::layout::{ClockEntry, TickEntry};
 use bond_core::{name::BondName, options::BondOptions};
 
 use crate::{
     agent::AgentError,
     config::{self, WantedClock},
+    report::{moment::monotonic, wording},
     store::record::{Record, RecordedClock},
     sys::{
         Devices,
@@ -25,6 +26,9 @@ use crate::{
 /// The time from one attempt to start the clock to the next; doubled after each failure.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(64);
+/// Over how many ticks, and how much time, the pace of the clock is measured at least.
+const PACE_TICKS: u128 = 8;
+const PACE_TIME: Duration = Duration::from_millis(900);
 
 /// Whether the clock runs, as far as the agent knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,10 +91,11 @@ pub struct ClockKeeper {
     bond: BondName,
     wanted: WantedClock,
     state: SharedClockState,
-    /// TICKS had counted so many at the last check.
-    ticks: u64,
+    /// TICKS had counted so many then.
+    counted: Option<(Instant, u64)>,
     /// It has ticked since it was started.
     has_ticked: bool,
+    /// When the next attempt may be made, and how long after the last that is.
     retry: Option<(Instant, Duration)>,
 }
 
@@ -105,7 +110,8 @@ pub struct ClockTools<'a> {
 
 impl ClockKeeper {
     pub fn new(bond: BondName, wanted: WantedClock) -> Self {
-        Self { bond, wanted, state: SharedClockState::default(), ticks: 0, has_ticked: false, retry: None }
+        let state = SharedClockState::default();
+        Self { bond, wanted, state, counted: None, has_ticked: false, retry: None }
     }
 
     /// Has the clock run so from the next check on.
@@ -121,33 +127,60 @@ impl ClockKeeper {
         self.state.clone()
     }
 
-    /// Checks that the clock is as it is wanted, and makes it so. Without a change this reads a word of memory.
+    /// Checks that the clock is as it is wanted, and makes it so. Without a change this reads words of memory.
     pub async fn keep(&mut self, mut tools: ClockTools<'_>) -> Kept {
-        let mirror = tools.plane.mirror();
-        let ticks = mirror.maps().clock().map_or(0, |maps| maps.ticks().ticks);
-        let is_ticking = std::mem::replace(&mut self.ticks, ticks) != ticks;
-        let was_on = self.state.get() == ClockState::On;
         if self.wanted.clock == config::Clock::Off {
             return self.stop(&mut tools).await;
         }
-        self.has_ticked |= was_on && is_ticking;
-        if was_on && is_ticking || self.retry.is_some_and(|(at, _)| Instant::now() < at) {
+        let mirror = tools.plane.mirror();
+        let found = mirror.maps().clock().map(|maps| (maps.entry(), maps.ticks())).unwrap_or_default();
+        let is_ticking = self.is_ticking(&found, Instant::now());
+        if self.state.get() == ClockState::On && is_ticking {
+            (self.has_ticked, self.retry) = (true, None);
             return Kept::Unchanged;
         }
-        match self.start(&mut tools).await {
+        // One that another agent has left, too.
+        let stood_still = self.has_ticked || found.0.period > 0 && found.1.ticks > 0 && !is_ticking;
+        if self.retry.is_some_and(|(at, _)| Instant::now() < at) {
+            return Kept::Unchanged;
+        }
+        let started = self.start(&mut tools).await;
+        let wait = self.retry.map_or(FIRST_RETRY, |(_, wait)| (2 * wait).min(LAST_RETRY));
+        self.retry = Some((Instant::now() + wait, wait));
+        self.counted = None;
+        match started {
             Ok(()) => {
-                self.retry = None;
                 self.state.set(ClockState::On);
-                if std::mem::take(&mut self.has_ticked) { Kept::Restarted } else { Kept::Started }
+                self.has_ticked = false;
+                if stood_still { Kept::Restarted } else { Kept::Started }
             }
             Err(error) => {
-                let wait = self.retry.map_or(FIRST_RETRY, |(_, wait)| (2 * wait).min(LAST_RETRY));
-                self.retry = Some((Instant::now() + wait, wait));
                 let state = ClockState::Off(error.to_string());
                 let is_new = self.state.set(state.clone()) != state;
                 if is_new { Kept::Failed(error.to_string()) } else { Kept::Unchanged }
             }
         }
+    }
+
+    /// Returns whether the clock has ticked just now, and since the last check at least at half of its pace: another process
+    /// may have replaced its qdisc.
+    fn is_ticking(&mut self, (entry, ticks): &(ClockEntry, TickEntry), now: Instant) -> bool {
+        let time = u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX);
+        if entry.period == 0 || ticks.has_stopped(time, entry.period) {
+            return false;
+        }
+        let Some((at, counted)) = self.counted else {
+            self.counted = Some((now, ticks.ticks));
+            return true;
+        };
+        let elapsed = now.saturating_duration_since(at);
+        let due = elapsed.as_nanos() / u128::from(entry.period);
+        // Of few ticks a delay of one is much.
+        if due < PACE_TICKS || elapsed < PACE_TIME {
+            return true;
+        }
+        self.counted = Some((now, ticks.ticks));
+        2 * u128::from(ticks.ticks.wrapping_sub(counted)) >= due
     }
 
     async fn start(&self, tools: &mut ClockTools<'_>) -> Result<(), AgentError> {
@@ -184,7 +217,7 @@ impl ClockKeeper {
 
     /// Removes the clock, if there is one.
     async fn stop(&mut self, tools: &mut ClockTools<'_>) -> Kept {
-        let off = ClockState::Off("as configured".to_owned());
+        let off = ClockState::Off(wording::AS_CONFIGURED.to_owned());
         if self.state.get() == off {
             return Kept::Unchanged;
         }

@@ -19,7 +19,7 @@ use crate::{
     report::{
         counted::{Counted, softnet},
         event::{Event, What},
-        json::{self, AgentInfo, AnswerSource, Around, BondContext, Report},
+        json::{self, AgentInfo, AnswerSource, Around, BondContext, Report, Ticks},
         misdirected,
         moment::{Moment, monotonic},
         receipt::Log,
@@ -138,6 +138,7 @@ impl Bond {
             port_ifindex: port,
             guard: GuardState::new(goal.config.guard, &machine.kernel, &status.options).to_string(),
             clock: self.clock_text(),
+            ticks: self.ticks(record.as_ref()),
             host_mac: self.maps.bond().host_mac(),
             mtu: counted.get(&host).or(counted.get(&port)).map(|counted| counted.mtu),
             on_exit: Some(on_exit(goal.config.on_exit).to_owned()),
@@ -161,6 +162,7 @@ impl Bond {
                 .pins_gone(name)
                 .into_iter()
                 .chain(trial.map(|trial| wording::on_trial(name, trial.left())))
+                .chain(self.standing_clock(name))
                 .chain(failovers.faults)
                 .chain(failovers.notes)
                 .chain(misdirected::warnings(name, &self.maps, |slot| name_in(status, slot)))
@@ -205,6 +207,20 @@ impl Bond {
             Some(maps) => wording::clock(&maps.entry(), &maps.ticks(), state.why_off(), monotonic()),
             None => wording::NO_CLOCK_MAPS.to_owned(),
         }
+    }
+
+    fn ticks(&self, record: Option<&Record>) -> Option<Ticks> {
+        let pair = record.and_then(Record::clock).map(|clock| &clock.names);
+        let devices = pair.map(|names| vec![names.sender.to_string(), names.receiver.to_string()]);
+        Some(Ticks::read(self.maps.clock()?, devices.unwrap_or_default(), monotonic()))
+    }
+
+    /// Returns the warning about a clock that ran and stands still.
+    fn standing_clock(&self, name: &str) -> Option<String> {
+        let clock = self.maps.clock()?;
+        let (entry, ticks, now) = (clock.entry(), clock.ticks(), monotonic());
+        let stands = entry.period > 0 && ticks.ticks > 0 && !wording::clock_ticks(&entry, &ticks, now);
+        stands.then(|| wording::clock_stands(name, &self.clock_text()))
     }
 }
 

@@ -35,6 +35,8 @@ pub struct MachineFacts {
     pub veth: PairTrial,
     /// The result of creating a netkit pair there.
     pub netkit: PairTrial,
+    /// The result of creating the devices of a clock there.
+    pub clock: PairTrial,
     /// The result of mounting a writable sysfs.
     pub queue_ids: Result<(), String>,
     /// memory.max of the control group, in bytes; `None`: no limit.
@@ -127,6 +129,7 @@ pub fn machine(found: &MachineFacts) -> Vec<Check> {
     programs(found, &mut checks);
     carrier_guard(found, &mut checks);
     pairs(found, &mut checks);
+    clock(found, &mut checks);
     queues_and_memory(found, &mut checks);
     surroundings(found, &mut checks);
     checks.checks
@@ -202,6 +205,26 @@ fn pairs(found: &MachineFacts, checks: &mut Checks) {
         }
     };
     checks.ok("netkit", netkit);
+}
+
+/// Judges the clock, by which an idle bond fails over and is announced without an agent.
+fn clock(found: &MachineFacts, checks: &mut Checks) {
+    match &found.clock {
+        _ if matches!(found.veth, PairTrial::No(_)) => checks.ok("clock", "off: it needs a veth pair"),
+        PairTrial::Yes if found.device_state.is_err() => checks.ok(
+            "clock",
+            "announces failovers without an agent; it does not fail over, as it cannot see links (carrier-guard)",
+        ),
+        PairTrial::Yes => checks.ok("clock", "an idle bond fails over and is announced without an agent"),
+        PairTrial::NotTried => checks.ok("clock", NOT_TRIED),
+        PairTrial::No(error) => checks.warn(
+            "clock",
+            format!(
+                "{error}; without it an idle bond fails over and is announced only while an agent runs; it needs the \
+                 qdisc tbf: modprobe sch_tbf"
+            ),
+        ),
+    }
 }
 
 fn queues_and_memory(found: &MachineFacts, checks: &mut Checks) {
@@ -466,6 +489,7 @@ mod tests {
             lockdown: Some("none".into()),
             veth: PairTrial::Yes,
             netkit: PairTrial::Yes,
+            clock: PairTrial::Yes,
             queue_ids: Ok(()),
             memory: None,
             hypervisor: None,
@@ -520,7 +544,7 @@ mod tests {
     #[test]
     fn missing_features_are_reported_with_a_remedy() {
         type Change = fn(&mut MachineFacts);
-        let table: [(Change, Verdict, &str, &str); 12] = [
+        let table: [(Change, Verdict, &str, &str); 13] = [
             (|m| m.kernel = Err("Linux 5.4 is too old".into()), Verdict::Fail, "kernel", "too old"),
             (
                 |m| m.capabilities = Err("xbond needs CAP_BPF; run it with sudo".into()),
@@ -557,6 +581,7 @@ mod tests {
                 "veth",
                 "there is no bond0: modprobe veth",
             ),
+            (|m| m.clock = PairTrial::No("ENOENT".into()), Verdict::Warn, "clock", "modprobe sch_tbf"),
             (|m| m.memory = Some(8 << 20), Verdict::Warn, "memory", "may have 8 MB"),
             (|m| m.hypervisor = Some("VirtualBox"), Verdict::Warn, "hypervisor", "fail_over_mac=active"),
         ];
@@ -640,8 +665,13 @@ mod tests {
     /// Unprivileged, or in a container: unknown facts cause no warning.
     #[test]
     fn an_untried_feature_is_no_failure() {
-        let not_tried =
-            MachineFacts { veth: PairTrial::NotTried, netkit: PairTrial::NotTried, ..good_machine() };
+        let not_tried = PairTrial::NotTried;
+        let not_tried = MachineFacts {
+            veth: not_tried.clone(),
+            netkit: not_tried.clone(),
+            clock: not_tried,
+            ..good_machine()
+        };
         let no_sysfs = MachineFacts { queue_ids: Err("EROFS".into()), ..good_machine() };
         for found in [not_tried, no_sysfs] {
             let checks = machine(&found);

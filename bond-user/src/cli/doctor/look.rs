@@ -1,10 +1,10 @@
 //! Observes the machine and its interfaces without changing them.
 
-use std::{collections::HashSet, fs, thread};
+use std::{collections::HashSet, fs, thread, time::Duration};
 
 use anyhow::{Result, anyhow};
 use bond_common::mac::Mac;
-use bond_core::event::Speed;
+use bond_core::{event::Speed, name::BondName};
 use nix::{
     errno::Errno,
     sched::{CloneFlags, unshare},
@@ -28,12 +28,14 @@ use crate::{
     },
     sys::{
         Devices, KernelDevices, caps,
+        clock::{self, ClockNames},
         dataplane::{DeviceReader, Hook, Kernel},
         enslave::EnslavePlan,
         netdev::Netdev,
         netlink::{LinkInfo, LinkLayerType, PairKind, PairPlan},
         netns,
         offload::Role,
+        ownership::Mark,
         sysfs::Sysfs,
     },
 };
@@ -89,8 +91,14 @@ fn machine() -> MachineFacts {
             .map(drop)
             .map_err(|error| error.to_string()),
         lockdown: lockdown(),
-        veth: can_make(PairKind::Veth),
-        netkit: can_make(PairKind::Netkit),
+        veth: can_make_pair(PairKind::Veth),
+        netkit: can_make_pair(PairKind::Netkit),
+        clock: can_make(async |devices: &KernelDevices| {
+            let bond = BondName::new("bond0".to_owned())?;
+            let names = ClockNames::free(devices, &bond).await?;
+            clock::create(devices, &names, &Mark::of(&bond), CLOCK_PERIOD).await?;
+            Ok(())
+        }),
         queue_ids: Sysfs::mount().map(drop).map_err(|error| error.to_string()),
         memory: memory_limit(),
         hypervisor: strict_hypervisor(),
@@ -133,11 +141,25 @@ fn memory_limit() -> Option<u64> {
     number(&format!("/sys/fs/cgroup{path}/memory.max"))
 }
 
+/// The period of a clock whose configuration has none.
+const CLOCK_PERIOD: Duration = Duration::from_millis(10);
+
 /// The number of queues of a bond's pair, which some kernels refuse for netkit.
 const QUEUES: u32 = 16;
 
-/// Creates a pair in a network namespace of its own, which vanishes with its thread.
-fn can_make(kind: PairKind) -> PairTrial {
+/// Creates a pair for a bond.
+fn can_make_pair(kind: PairKind) -> PairTrial {
+    can_make(async move |devices: &KernelDevices| {
+        let mac = Mac::new([0x02, 0, 0, 0, 0, 1]);
+        let plan =
+            PairPlan { bond: "bond0", port: "bond0-port", mac, mtu: USUAL_MTU, queues: QUEUES, mark: None };
+        devices.netlink.create_pair(kind, &plan).await?;
+        Ok(())
+    })
+}
+
+/// Creates something in a network namespace of its own, which vanishes with its thread.
+fn can_make(create: impl AsyncFnOnce(&KernelDevices) -> Result<()> + Send + 'static) -> PairTrial {
     let make = move || -> Result<Option<()>> {
         // Not allowed in a container, or without root, which is no fault of pairs.
         if unshare(CloneFlags::CLONE_NEWNET) == Err(Errno::EPERM) {
@@ -145,16 +167,7 @@ fn can_make(kind: PairKind) -> PairTrial {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let mac = Mac::new([0x02, 0, 0, 0, 0, 1]);
-            let plan = PairPlan {
-                bond: "bond0",
-                port: "bond0-port",
-                mac,
-                mtu: USUAL_MTU,
-                queues: QUEUES,
-                mark: None,
-            };
-            KernelDevices::open()?.netlink.create_pair(kind, &plan).await?;
+            create(&KernelDevices::open()?).await?;
             Ok(Some(()))
         })
     };

@@ -9,7 +9,7 @@ use super::{
     log::{change, reasons, show_receipt},
 };
 use crate::report::{
-    json::{AnswerSource, Bond, Counters, Device, OriginalState, Report, Slave},
+    json::{AnswerSource, Bond, Counters, Device, OriginalState, Report, Slave, Ticks},
     receipt::Receipt,
     wording::{self, ORPHANED},
 };
@@ -177,6 +177,9 @@ fn show_details(text: &mut String, bond: &Bond) -> fmt::Result {
     writeln!(text, "  ACTIVE: generation {}, draining {draining}", bond.generation)?;
     wrap(text, "  ", &format!("carrier guard {}", bond.guard))?;
     wrap(text, "  ", &format!("clock {}", bond.clock))?;
+    if let Some(ticks) = bond.ticks.as_ref().filter(|ticks| !ticks.devices.is_empty()) {
+        wrap(text, "  ", &ticks_of(ticks))?;
+    }
     if let Some(of) = &bond.addresses_of {
         wrap(
             text,
@@ -186,6 +189,23 @@ fn show_details(text: &mut String, bond: &Bond) -> fmt::Result {
     }
     writeln!(text, "  pins {}", bond.pins)?;
     writeln!(text, "  files {}", bond.files)
+}
+
+/// Returns the devices of a clock and what it has counted.
+fn ticks_of(clock: &Ticks) -> String {
+    let Ticks { devices, ticks, late, injected, refused, failovers, unsent, .. } = clock;
+    let mut text = format!("{}: {} ticks", devices.join(", "), count(*ticks));
+    let counted = [
+        (late, "late"),
+        (failovers, "failovers"),
+        (injected, "re-injected"),
+        (refused, "refused"),
+        (unsent, "not announced"),
+    ];
+    for (number, what) in counted.into_iter().filter(|(number, _)| **number > 0) {
+        text.push_str(&format!(", {what} {}", count(*number)));
+    }
+    text
 }
 
 fn show_slave_details(text: &mut String, slave: &Slave) -> fmt::Result {

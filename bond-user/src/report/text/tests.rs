@@ -61,6 +61,7 @@ fn show_with_details_has_all_values() {
       ACTIVE: generation 7, draining enp0s8
       carrier guard off: downdelay delays failovers
       clock on, every 10 ms
+      bond0-clk0, bond0-clk1: 360000 ticks, late 3, failovers 1, re-injected 1
       pins /sys/fs/bpf/xbond/4711/bond0
       files /run/xbond/4711/bond0
       options ad_select=stable all_slaves_active=0 arp_all_targets=any

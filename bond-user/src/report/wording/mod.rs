@@ -438,6 +438,12 @@ pub fn no_clock(why: &str) -> String {
     format!("no clock runs, so an idle bond fails over and is announced only while an agent runs: {why}")
 }
 
+/// Why a clock is off that is not wanted.
+pub const AS_CONFIGURED: &str = "as configured";
+
+/// The state of a clock that is not wanted.
+pub const CLOCK_OFF: &str = "off: as configured";
+
 /// The state of a clock of a bond that an earlier version has left.
 pub const NO_CLOCK_MAPS: &str = "off: an earlier version of xbond has made the bond";
 
@@ -459,17 +465,22 @@ pub fn clock(entry: &ClockEntry, ticks: &TickEntry, off: Option<&str>, now: Dura
         return format!("off: {}", off.unwrap_or("so the agent left it"));
     }
     let silent = now.saturating_sub(Duration::from_nanos(ticks.last));
-    if !clock_ticks(period, ticks, now) {
+    if !clock_ticks(entry, ticks, now) {
         let for_long = if ticks.ticks == 0 { String::new() } else { format!(" for {}", in_seconds(silent)) };
         return format!("stands still{for_long}: an idle bond does not fail over without an agent");
     }
     format!("on, every {} ms", period.as_millis())
 }
 
-/// Returns whether the last tick of a clock with this period was not too long before `now`.
-pub fn clock_ticks(period: Duration, ticks: &TickEntry, now: Duration) -> bool {
-    let silent = now.saturating_sub(Duration::from_nanos(ticks.last));
-    !period.is_zero() && silent <= period * 4 + Duration::from_millis(50)
+/// Returns whether the last tick of a clock was not too long before `now`.
+pub fn clock_ticks(entry: &ClockEntry, ticks: &TickEntry, now: Duration) -> bool {
+    let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    entry.period > 0 && !ticks.has_stopped(now, entry.period)
+}
+
+/// Returns the warning about a clock that was started and does not tick.
+pub fn clock_stands(bond: &str, state: &str) -> String {
+    format!("{bond}: its clock {state}")
 }
 
 fn in_seconds(time: Duration) -> String {

@@ -39,6 +39,14 @@ impl ClockMaps {
         self.clock.load(0)
     }
 
+    /// Returns whether there is a clock and it does not tick at `now`, CLOCK_MONOTONIC of the machine in nanoseconds. It reads
+    /// two words.
+    pub fn has_stopped(&self, now: u64) -> bool {
+        let period = self.clock.word(0, ClockEntry::PERIOD).load(Ordering::Relaxed);
+        let last = self.ticks.word(0, TickEntry::LAST).load(Ordering::Relaxed);
+        period > 0 && TickEntry { last, ..TickEntry::default() }.has_stopped(now, period)
+    }
+
     /// Returns whether CLOCK holds this entry, whenever the agent ran last.
     pub(super) fn holds(&self, entry: ClockEntry) -> bool {
         let found = self.entry();

@@ -8,6 +8,8 @@ use netlink_packet_route::{
     tc::{TcAttribute, TcHandle, TcMessage, TcOption},
 };
 
+use nix::errno::Errno;
+
 use super::{Netlink, called};
 use crate::sys::SysError;
 
@@ -50,9 +52,20 @@ impl FramePace {
 impl Netlink {
     /// Makes sch_tbf the root qdisc of a device. EOPNOTSUPP, ENOENT where the kernel has none.
     pub async fn set_pace(&self, ifindex: u32, pace: FramePace) -> Result<(), SysError> {
-        let mut message = TcMessage::default();
-        message.header.index = i32::try_from(ifindex).unwrap_or(0);
-        message.header.parent = TcHandle::ROOT;
+        let failed = |error| SysError::netlink("set the qdisc tbf", called(ifindex), error);
+        match self.replace_root(ifindex, pace).await.map_err(failed) {
+            // A qdisc of another kind has the same handle: it is not replaced.
+            Err(error) if error.errno() == Some(Errno::EINVAL) => {
+                let request = RouteNetlinkMessage::DelQueueDiscipline(root_of(ifindex)).into();
+                self.change_raw(0, request).await.map_err(failed)?;
+                self.replace_root(ifindex, pace).await.map_err(failed)
+            }
+            answer => answer,
+        }
+    }
+
+    async fn replace_root(&self, ifindex: u32, pace: FramePace) -> Result<(), rtnetlink::Error> {
+        let mut message = root_of(ifindex);
         message.header.handle = TcHandle { major: 1, minor: 0 };
         let burst = (BURST_FRAMES * pace.bytes).to_ne_bytes().to_vec();
         let option = |kind, value| TcOption::Other(DefaultNla::new(kind, value));
@@ -64,9 +77,15 @@ impl Netlink {
             ]),
         ];
         let request = RouteNetlinkMessage::NewQueueDiscipline(message).into();
-        let answer = self.change_raw(NLM_F_CREATE | NLM_F_REPLACE, request).await;
-        answer.map_err(|error| SysError::netlink("set the qdisc tbf", called(ifindex), error))
+        self.change_raw(NLM_F_CREATE | NLM_F_REPLACE, request).await
     }
+}
+
+fn root_of(ifindex: u32) -> TcMessage {
+    let mut message = TcMessage::default();
+    message.header.index = i32::try_from(ifindex).unwrap_or(0);
+    message.header.parent = TcHandle::ROOT;
+    message
 }
 
 #[cfg(test)]

@@ -425,10 +425,13 @@ impl Running {
         }
     }
 
-    /// Stores that the agent runs: ticks of the clock then leave to it what does not have to be done at once.
+    /// Stores that the agent runs: ticks of the clock then leave to it what does not have to be done at once. Has a clock that
+    /// stands still started again.
     pub fn note_agent(&self, now: u64) {
-        if let Some(clock) = self.mirror.maps().clock() {
-            clock.note_agent(now);
+        let Some(clock) = self.mirror.maps().clock() else { return };
+        clock.note_agent(now);
+        if clock.has_stopped(now) {
+            self.work.look(|looks| looks.clock = true);
         }
     }
 
