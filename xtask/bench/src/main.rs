@@ -2,6 +2,7 @@
 //! docs/BENCHMARKS.md.
 
 mod agent;
+mod clock;
 mod failover;
 mod hotpath;
 mod plot;
@@ -40,6 +41,8 @@ enum Verb {
     Host(Placed),
     /// Losses and durations of failovers
     Failover(failover::Arguments),
+    /// Laps of the clock in the kernel while CPUs and network are busy
+    Clock(clock::Arguments),
     /// Packets forwarded between a port and the wire
     Forward(Placed),
     /// Time of the engine from an event to its commands
@@ -89,6 +92,7 @@ fn main() -> Result<ExitCode> {
         Some(Verb::Hotpath(options)) => vec![hotpath::run(options)?],
         Some(Verb::Host(arguments)) => vec![run_where("host", arguments)?],
         Some(Verb::Failover(arguments)) => vec![failover::run(arguments)?],
+        Some(Verb::Clock(arguments)) => vec![clock::run(arguments)?],
         Some(Verb::Forward(arguments)) => vec![run_where("forward", arguments)?],
         Some(Verb::Agent(options)) => vec![agent::run(options)?],
         Some(Verb::Report) => bail!("drawn above"),
@@ -105,12 +109,14 @@ fn all(options: &Options) -> Result<Vec<Run>> {
     let each = Options { json: None, ..options.clone() };
     let here = Placed { options: each.clone(), ..Placed::default() };
     let failover = failover::Arguments::of(each.clone());
+    let clock = clock::Arguments::of(each.clone());
     let runs = vec![
         hotpath::run(&each)?,
         run_where("host", &here)?,
         run_where("forward", &here)?,
         agent::run(&each)?,
         failover::run(&failover)?,
+        clock::run(&clock)?,
     ];
     record::write_json(options.json.as_deref(), &runs)?;
     Ok(runs)
