@@ -156,6 +156,33 @@ fn imported_network_scripts_run() {
     }
 }
 
+/// The files that a running bond is exported as are imported as the bond's own file.
+#[test]
+fn a_running_bond_is_exported_and_reads_back() {
+    skip_if_unable!();
+    let lab = Lab::scenario().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let toml = "version = 1\n\n[bond.bond0]\nslaves = [\"enp0s9\", \"enp0s8\"]\nmiimon = 50\nnum_grat_arp = 3\n\
+                fail_over_mac = \"active\"\nprimary = \"enp0s8\"\naddresses = [\"192.0.2.10/24\"]\n\
+                routes = [{ to = \"198.51.100.0/24\", via = \"192.0.2.1\" }]\n";
+    fs::write(at("bond0.toml"), toml).unwrap();
+    let xbond = Xbond::run(&lab.host, ["-c", &at("bond0.toml")]).unwrap();
+    for program in ["networkd", "netplan", "nmstate"] {
+        fs::create_dir(at(program)).unwrap();
+        let files = xbond::cli(&lab.host, ["export", program, "bond0", "-d", &at(program)]).unwrap();
+        assert!(files.lines().all(|file| fs::metadata(file).is_ok()), "{files}");
+        let again = xbond::cli(&lab.host, ["import", program, &at(program)]).unwrap();
+        let bond: String =
+            again.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+        assert_eq!(bond, toml, "{program}");
+        // A file that exists is not overwritten.
+        let error = xbond::cli(&lab.host, ["export", program, "bond0", "-d", &at(program)]).unwrap_err();
+        assert!(error.to_string().contains("cannot be written"), "{error}");
+    }
+    xbond.stop().unwrap();
+}
+
 #[test]
 fn doctor_changes_nothing_and_names_obstacles() {
     skip_if_unable!();

@@ -1,6 +1,6 @@
 //! `xbond import`: prints a TOML file of existing bonds.
 
-mod kernel;
+pub(super) mod kernel;
 
 use std::{fs, path::PathBuf};
 

@@ -7,6 +7,7 @@ mod completions;
 mod confirm;
 mod doctor;
 mod down;
+mod export;
 mod gc;
 mod import;
 mod log;
@@ -32,7 +33,7 @@ use ipnet::IpNet;
 
 use crate::{
     api,
-    config::{Datapath, Guard, OnExit, Pair, Words},
+    config::{Datapath, Guard, OnExit, Pair, Words, export::Program},
     report::log::LogFormat,
     sys::{limits, netns},
 };
@@ -112,6 +113,8 @@ enum Verb {
     Check(CheckArgs),
     /// Print a TOML file of existing bonds, and report what has no equivalent in xbond
     Import(ImportArgs),
+    /// Print bonds as files of another program, and report what that program cannot say
+    Export(ExportArgs),
     /// Check whether this machine and its NICs can run xbond; nothing is changed
     #[command(after_help = "Exit status: 0 if every check is ok, 1 for warnings, 2 for failures.")]
     Doctor(DoctorArgs),
@@ -465,6 +468,42 @@ struct PathsArgs {
 }
 
 #[derive(Debug, Args)]
+struct ExportArgs {
+    /// The program: ip stands for commands of iproute2
+    #[arg(value_enum)]
+    program: ExportProgram,
+    /// A bond that runs, or a TOML file (with a slash or .toml in its name), or a directory of them
+    #[arg(value_name = "BOND|FILE")]
+    source: String,
+    /// Write the files into this directory, where none of them may exist, instead of printing them
+    #[arg(short, long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ExportProgram {
+    Networkd,
+    Netplan,
+    Nm,
+    Ifupdown,
+    Nmstate,
+    Ip,
+}
+
+impl From<ExportProgram> for Program {
+    fn from(argument: ExportProgram) -> Self {
+        match argument {
+            ExportProgram::Networkd => Self::Networkd,
+            ExportProgram::Netplan => Self::Netplan,
+            ExportProgram::Nm => Self::Nm,
+            ExportProgram::Ifupdown => Self::Ifupdown,
+            ExportProgram::Nmstate => Self::Nmstate,
+            ExportProgram::Ip => Self::Ip,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
 struct DoctorArgs {
     /// Interfaces to be enslaved; all Ethernet devices if none is given
     #[arg(value_name = "IF")]
@@ -557,6 +596,7 @@ fn act(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Gc(arguments) => return gc::gc(&arguments),
         Verb::Confirm(ConfirmArgs {}) => confirm::confirm(),
         Verb::Import(arguments) => import::import(&arguments),
+        Verb::Export(arguments) => export::export(&arguments),
         Verb::Man(arguments) => man::man(&arguments),
         Verb::Completions(arguments) => completions::completions(&arguments),
     }?;

@@ -4,6 +4,7 @@
 //! [`Config::check`] has the rules that are common to all of them. Nothing here reads the state of the machine.
 
 pub mod dialect;
+pub mod export;
 pub mod ifcfg;
 mod lines;
 pub mod lint;

@@ -35,8 +35,16 @@ const MAIN_TABLE: u32 = 254;
 /// The default MTU of a bond, in bytes.
 const USUAL_MTU: u32 = 1500;
 
-/// Converts a bond. `order`: names of slaves in the order of enslaving, as far as it is known.
+/// Converts a bond, with remarks about what lies above it. `order`: names of slaves in the order of enslaving, as far as it
+/// is known.
 pub fn read(bond: &KernelBond, above: &Above, order: &[String]) -> Result<Read> {
+    let mut read = convert(bond, above, order)?;
+    read.remarks.extend(remarks_above(&bond.link, above));
+    Ok(read)
+}
+
+/// Converts a bond with its addresses and routes.
+pub fn convert(bond: &KernelBond, above: &Above, order: &[String]) -> Result<Read> {
     let name = &bond.link.name;
     if bond.mode != "active-backup" {
         bail!(
@@ -70,7 +78,6 @@ pub fn read(bond: &KernelBond, above: &Above, order: &[String]) -> Result<Read> 
     for route in above.routes.iter().filter(|route| route.ifindex == bond.link.ifindex) {
         config.routes.extend(read_route(name, route, &mut remarks));
     }
-    remarks.extend(remarks_above(&bond.link, above));
     Ok(Read { config, remarks })
 }
 

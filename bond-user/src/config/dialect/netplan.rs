@@ -376,9 +376,12 @@ fn address(draft: &mut Draft, item: &Node) -> Result<(), ConfigError> {
 }
 
 fn route(draft: &mut Draft, item: &Node) -> Result<(), ConfigError> {
-    if let Some(other) =
-        item.mapping("routes")?.iter().find(|pair| OF_OTHER_ROUTES.contains(&pair.key.as_str()))
-    {
+    // Without a gateway, netplan wants a scope, and this one is the usual.
+    let is_on_link =
+        |pair: &&Pair| pair.key == "scope" && pair.value.text() == Some("link") && item.get("via").is_none();
+    let mut others =
+        item.mapping("routes")?.iter().filter(|pair| OF_OTHER_ROUTES.contains(&pair.key.as_str()));
+    if let Some(other) = others.find(|pair| !is_on_link(pair)) {
         let text = format!(
             "{}: a route with {} is left out: xbond's routes do not have that",
             draft.name, other.key

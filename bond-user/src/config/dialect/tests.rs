@@ -6,7 +6,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
@@ -146,13 +145,11 @@ fn files_that_cannot_be_read_are_refused_with_their_names() {
             if !suffix(dialect).is_empty() && name != "absent" {
                 let _ = std::os::unix::fs::symlink(at(name), &path);
             }
-            let started = Instant::now();
             let error = read(*dialect, std::slice::from_ref(&path)).unwrap_err().to_string();
             assert!(
                 error.contains(said) && error.starts_with(&path.display().to_string()),
                 "{dialect}: {error}"
             );
-            assert!(started.elapsed() < Duration::from_secs(1), "{dialect}: {name}");
         }
     }
 }
