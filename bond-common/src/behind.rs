@@ -47,6 +47,11 @@ impl Tag {
         self.0 == 0
     }
 
+    /// Returns the four bytes that stand in a frame.
+    pub const fn bytes(self) -> [u8; 4] {
+        self.0.to_be_bytes()
+    }
+
     /// Returns the TPID, for example 0x8100.
     pub const fn tpid(self) -> u16 {
         (self.0 >> 16) as u16
@@ -165,6 +170,38 @@ fn tag_at(frame: &impl Frame, offset: usize) -> Tag {
     if tagged { Tag::new(u16::from_be(ether_type), u16::from_be(word(offset + 2))) } else { Tag::NONE }
 }
 
+/// The bytes of a frame of [`write_reverse_arp`]: the shortest frame of Ethernet, without its check sequence.
+pub const REVERSE_ARP_BYTES: usize = 60;
+
+/// Makes a frame of [`REVERSE_ARP_BYTES`] bytes the request of a MAC address for its own IPv4 address, behind these tags. Hosts
+/// do not answer and learn nothing; switches learn where the MAC address is.
+///
+/// Returns None if the frame is shorter, or cannot be written.
+#[inline(always)]
+pub fn write_reverse_arp(frame: &mut impl Frame, key: &BehindKey) -> Option<()> {
+    // The EtherType and the fixed part of ARP: Ethernet, IPv4, the lengths of their addresses, the request.
+    const RARP: [u8; 10] = [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3];
+    const SENDER: usize = 10;
+    const TARGET: usize = 20;
+    let mac = key.mac.bytes();
+    frame.write(0, [0; REVERSE_ARP_BYTES])?;
+    frame.write(offset_of!(EthHdr, dst_addr), Mac::BROADCAST.bytes())?;
+    frame.write(offset_of!(EthHdr, src_addr), mac)?;
+    let mut offset = offset_of!(EthHdr, ether_type);
+    let [outer, inner] = key.tags;
+    if !outer.is_none() {
+        frame.write(offset, outer.bytes())?;
+        offset += 4;
+    }
+    if !inner.is_none() {
+        frame.write(offset, inner.bytes())?;
+        offset += 4;
+    }
+    frame.write(offset, RARP)?;
+    frame.write(offset + SENDER, mac)?;
+    frame.write(offset + TARGET, mac)
+}
+
 #[cfg(feature = "user")]
 mod user {
     // SAFETY: words in C layout without padding: every bit pattern is valid.
@@ -205,6 +242,27 @@ mod tests {
             assert_eq!(tags(frame, offloaded), expected);
         }
         assert_eq!((S_TAG.tpid(), S_TAG.vid()), (0x88a8, 100));
+    }
+
+    #[test]
+    fn a_reverse_arp_has_the_tags_of_its_mac() {
+        let mac = Mac::new([2, 0, 0, 0, 0, 9]);
+        let source = [2, 0, 0, 0, 0, 9];
+        for (tags, bytes) in [
+            ([Tag::NONE; 2], &[][..]),
+            ([C_TAG, Tag::NONE], &[0x81, 0, 0, 5]),
+            ([S_TAG, C_TAG], &[0x88, 0xa8, 0, 100, 0x81, 0, 0, 5]),
+        ] {
+            let mut frame = Bytes(vec![0xee; REVERSE_ARP_BYTES]);
+            write_reverse_arp(&mut frame, &BehindKey::new(mac, tags)).unwrap();
+            let arp =
+                [&[0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3][..], &source, &[0; 4], &source, &[0; 4]].concat();
+            let mut expected = [&[0xff; 6][..], &source, bytes, &arp].concat();
+            expected.resize(REVERSE_ARP_BYTES, 0);
+            assert_eq!(frame.0, expected);
+            assert_eq!(super::tags(&frame, Tag::NONE), tags);
+        }
+        assert_eq!(write_reverse_arp(&mut Bytes(vec![0; 59]), &BehindKey::new(mac, [Tag::NONE; 2])), None);
     }
 
     #[test]

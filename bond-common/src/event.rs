@@ -40,8 +40,12 @@ pub enum DataPlaneEvent {
 pub struct Round {
     /// The generation of ACTIVE that it announces.
     pub generation: u32,
-    /// Frames that the kernel took.
+    /// Addresses that were announced: frames that the kernel took.
     pub sent: u16,
+    /// MAC addresses that were announced.
+    pub macs: u16,
+    /// MAC addresses were left out, because there are more than a round announces.
+    pub is_capped: bool,
     /// Frames that the kernel refused.
     pub failed: u16,
     /// From 1, the first round after a failover.
@@ -62,9 +66,9 @@ impl EventRecord {
             DataPlaneEvent::HostMacLearned(mac) => (Self::HOST_MAC_LEARNED, 0, mac.to_word()),
             DataPlaneEvent::FailedOver(word) => (Self::FAILED_OVER, 0, word.bits()),
             DataPlaneEvent::Ticked(word, cause) => (Self::TICKED, cause as u32, word.bits()),
-            DataPlaneEvent::Announced(round) => (Self::ANNOUNCED, round.number as u32, round.to_word()),
             DataPlaneEvent::Misdirected(noted) => (Self::MISDIRECTED, 0, noted.bits()),
             DataPlaneEvent::Flooded(noted) => (Self::FLOODED, 0, noted.bits()),
+            DataPlaneEvent::Announced(round) => (Self::ANNOUNCED, round.to_detail(), round.to_word()),
         };
         Self { kind, detail, at, value }
     }
@@ -83,9 +87,6 @@ impl EventRecord {
                 Some(cause) => Some(DataPlaneEvent::Ticked(ActiveWord::from_bits(self.value), cause)),
                 None => None,
             },
-            Self::ANNOUNCED => {
-                Some(DataPlaneEvent::Announced(Round::from_word(self.value, self.detail as u8)))
-            }
             Self::MISDIRECTED => match Noted::from_bits(self.value) {
                 Some(noted) => Some(DataPlaneEvent::Misdirected(noted)),
                 None => None,
@@ -94,6 +95,7 @@ impl EventRecord {
                 Some(noted) => Some(DataPlaneEvent::Flooded(noted)),
                 None => None,
             },
+            Self::ANNOUNCED => Some(DataPlaneEvent::Announced(Round::from_words(self.value, self.detail))),
             _ => None,
         }
     }
@@ -113,8 +115,20 @@ impl Round {
         (self.generation as u64) << 32 | (self.sent as u64) << 16 | self.failed as u64
     }
 
-    const fn from_word(word: u64, number: u8) -> Self {
-        Self { generation: (word >> 32) as u32, sent: (word >> 16) as u16, failed: word as u16, number }
+    /// Returns the number, the MAC addresses above it, and whether some were left out in the highest bit.
+    const fn to_detail(self) -> u32 {
+        self.number as u32 | (self.macs as u32) << 8 | (self.is_capped as u32) << 31
+    }
+
+    const fn from_words(word: u64, detail: u32) -> Self {
+        Self {
+            generation: (word >> 32) as u32,
+            sent: (word >> 16) as u16,
+            macs: (detail >> 8) as u16,
+            is_capped: detail >> 31 != 0,
+            failed: word as u16,
+            number: detail as u8,
+        }
     }
 }
 
@@ -141,9 +155,16 @@ mod tests {
         assert_eq!(EventRecord::parse(&bytes), Some(EventRecord::new(7, DataPlaneEvent::FailedOver(word))));
         for event in [
             DataPlaneEvent::Ticked(word, Cause::LinkReturned),
-            DataPlaneEvent::Announced(Round { generation: 7, sent: 300, failed: 2, number: 3 }),
             DataPlaneEvent::Misdirected(Noted::new(mac, 5, Slot::new(1).unwrap())),
             DataPlaneEvent::Flooded(Noted::new(mac, 0, Slot::new(15).unwrap())),
+            DataPlaneEvent::Announced(Round {
+                generation: 7,
+                sent: 300,
+                macs: 1024,
+                is_capped: true,
+                failed: 2,
+                number: 3,
+            }),
         ] {
             assert_eq!(EventRecord::new(7, event).event(), Some(event));
         }

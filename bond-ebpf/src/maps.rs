@@ -3,6 +3,8 @@
 use aya_ebpf::{
     Global,
     btf_maps::{Array, DevMap, LruHashMap, PerCpuArray, RingBuf},
+    cty::{c_long, c_void},
+    helpers::generated::bpf_for_each_map_elem,
     macros::btf_map,
 };
 use bond_common::{
@@ -176,6 +178,20 @@ pub fn behind(key: &BehindKey) -> Option<*mut BehindEntry> {
 pub fn insert_behind(key: &BehindKey, entry: &BehindEntry) {
     let _ = BEHIND.insert(key, entry, 0);
 }
+
+/// Calls `each` with every MAC address behind the bond, until it returns 1; the context is `context`.
+///
+/// # Safety
+///
+/// `context` is what `each` takes for its last argument.
+#[inline(always)]
+pub unsafe fn each_behind(each: EachBehind, context: *mut c_void) {
+    // SAFETY: the caller vouches for the context; the map lives as long as the program.
+    unsafe { bpf_for_each_map_elem((&raw const BEHIND).cast_mut().cast(), each as *mut c_void, context, 0) };
+}
+
+/// The map, the key, the entry, and the context.
+pub type EachBehind = extern "C" fn(*mut c_void, *const BehindKey, *mut BehindEntry, *mut c_void) -> c_long;
 
 /// Removes a MAC address that is not behind the bond any more.
 #[inline(always)]

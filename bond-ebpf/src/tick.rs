@@ -11,11 +11,12 @@ use aya_ebpf::{
 };
 use bond_common::{
     abi::{ActiveWord, Slot},
+    behind::{BehindEntry, BehindKey, MOST_BEHIND, REVERSE_ARP_BYTES, Tag, tags, write_reverse_arp},
     clock::{
         announce::{Pace, Turn},
         decide::{Cause, LinkTimes, Situation, decide},
         frame::{ClockFrame, FRAMES, LENGTH},
-        layout::{ANNOUNCE_BYTES, AnnounceList, ClockEntry, Lap, TickEntry},
+        layout::{ANNOUNCE_BYTES, AnnounceFrame, AnnounceList, ClockEntry, Lap, TickEntry},
     },
     event::{DataPlaneEvent, EventRecord, Round},
     wire::{Frame as _, stamp_source},
@@ -220,12 +221,18 @@ fn announce(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u64
     let Some(slot) = word.active() else { return false };
     let list = AnnounceList::from_bits(clock.list);
     let left = (list.count as u64).saturating_sub(state.next);
-    let mut sending = Sending { ctx, slot, list, state };
+    let round = state.turn.bits() | state.repeats & 0xff;
     let count = if left < FRAMES_PER_TICK { left } else { FRAMES_PER_TICK };
+    let mut sending = Sending { ctx, slot, list, state, round, room: FRAMES_PER_TICK - count, oldest: 0 };
     // SAFETY: the callback gets a pointer to `sending`, which outlives the call.
     unsafe { bpf_loop(count as u32, send_next as *mut c_void, (&raw mut sending).cast(), 0) };
-    let state = sending.state;
-    if state.next >= list.count as u64 {
+    for age in AGES {
+        sending.oldest = now.saturating_sub(age);
+        // SAFETY: as above.
+        unsafe { maps::each_behind(send_mac, (&raw mut sending).cast()) };
+    }
+    let (state, room) = (sending.state, sending.room);
+    if state.next >= list.count as u64 && (room > 0 || state.capped != 0) {
         if state.repeats_round() {
             state.repeats += 1;
             begin(state);
@@ -240,6 +247,7 @@ fn announce(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u64
 #[inline(always)]
 fn begin(state: &mut TickEntry) {
     (state.next, state.sent, state.refused_of_round) = (0, 0, 0);
+    (state.macs, state.behind, state.capped) = (0, 0, 0);
 }
 
 /// Ends a round, and reports it to the agent if it is the first or the last.
@@ -250,16 +258,46 @@ fn finish(state: &mut TickEntry, turn: Turn, now: u64) {
         return;
     }
     let (generation, number) = (turn.generation(), turn.rounds());
-    let round = Round { generation, sent: state.sent as u16, failed: state.refused_of_round as u16, number };
+    let round = Round {
+        generation,
+        sent: state.sent as u16,
+        macs: state.macs as u16,
+        is_capped: state.capped != 0,
+        failed: state.refused_of_round as u16,
+        number,
+    };
     maps::send(EventRecord::new(now, DataPlaneEvent::Announced(round)));
 }
 
-/// What [`send_next`] needs.
+/// MAC addresses that sent last are announced first: these ages, in nanoseconds, one after the other.
+const AGES: [u64; 3] = [2_000_000_000, 60_000_000_000, u64::MAX];
+
+/// What [`send_next`] and [`send_mac`] need.
 struct Sending<'a> {
     ctx: &'a TcContext,
     slot: Slot,
     list: AnnounceList,
     state: &'a mut TickEntry,
+    /// The number of the round in [`BehindEntry::announced`].
+    round: u64,
+    /// How many MAC addresses this tick may still announce.
+    room: u64,
+    /// Only MAC addresses that have sent since then are announced.
+    oldest: u64,
+}
+
+impl Sending<'_> {
+    #[inline(always)]
+    fn count(&mut self, sent: Option<u32>) {
+        match sent {
+            Some(AnnounceFrame::MAC) => self.state.macs += 1,
+            Some(_) => self.state.sent += 1,
+            None => {
+                self.state.refused_of_round += 1;
+                self.state.failed += 1;
+            }
+        }
+    }
 }
 
 /// Sends the next frame of the round. Called by the kernel's loop; 0: go on.
@@ -268,29 +306,76 @@ extern "C" fn send_next(_index: u32, sending: *mut c_void) -> c_long {
     let sending = unsafe { &mut *sending.cast::<Sending<'_>>() };
     let number = sending.state.next;
     sending.state.next += 1;
-    if send(sending.ctx, sending.slot, sending.list.entry(number as u32)).is_some() {
-        sending.state.sent += 1;
-    } else {
-        sending.state.refused_of_round += 1;
-        sending.state.failed += 1;
-    }
+    let sent = send(sending, sending.list.entry(number as u32));
+    sending.count(sent);
     0
 }
 
-/// Makes a copy of the frame with this index leave through a slave, with the source MAC address of any frame of bond0. None
-/// if it was not sent.
+/// Announces a MAC address behind the bond, if the round has not, and there is room. Called by the kernel for each; 0: it
+/// continues.
+extern "C" fn send_mac(
+    _map: *mut c_void,
+    key: *const BehindKey,
+    entry: *mut BehindEntry,
+    sending: *mut c_void,
+) -> c_long {
+    // SAFETY: `announce` passes a pointer to this, which no one else uses meanwhile.
+    let sending = unsafe { &mut *sending.cast::<Sending<'_>>() };
+    // SAFETY: the kernel passes a key and a value of the map; words that others write are read with one load.
+    let (key, announced, seen) = unsafe {
+        (*key, (&raw const (*entry).announced).read_volatile(), (&raw const (*entry).seen).read_volatile())
+    };
+    if sending.room == 0 {
+        return 1;
+    }
+    if announced == sending.round || seen.at() < sending.oldest {
+        return 0;
+    }
+    if sending.state.behind >= MOST_BEHIND as u64 {
+        sending.state.capped = 1;
+        return 1;
+    }
+    // SAFETY: as above. Only ticks write it.
+    unsafe { (&raw mut (*entry).announced).write_volatile(sending.round) };
+    if maps::is_a_slaves(key.mac()) {
+        return 0;
+    }
+    sending.room -= 1;
+    sending.state.behind += 1;
+    let sent = send_reverse_arp(sending.ctx, sending.slot, &key);
+    sending.count(sent.map(|()| AnnounceFrame::MAC));
+    0
+}
+
+/// Makes the RARP of a MAC address leave through a slave. None if it was not sent.
 #[inline(always)]
-fn send(ctx: &TcContext, slot: Slot, index: u32) -> Option<()> {
+fn send_reverse_arp(ctx: &TcContext, slot: Slot, key: &BehindKey) -> Option<()> {
+    let slave = maps::slave(slot)?;
+    resize(ctx, REVERSE_ARP_BYTES as u32)?;
+    write_reverse_arp(&mut SkbPacket::new(ctx), key)?;
+    ctx.clone_redirect(slave.ifindex(), 0).ok()
+}
+
+/// Makes a copy of the frame with this index leave through a slave, with the source MAC address of any frame of bond0.
+/// Returns the kind of the frame; None if it was not sent.
+#[inline(always)]
+fn send(sending: &Sending<'_>, index: u32) -> Option<u32> {
+    let (ctx, slot) = (sending.ctx, sending.slot);
     let frame = maps::announcement(index)?;
     let (slave, bond) = (maps::slave(slot)?, maps::bond()?);
     // Written at full length, which the verifier knows, and cut then.
     let mut packet = SkbPacket::new(ctx);
     resize(ctx, ANNOUNCE_BYTES as u32)?;
     packet.write(0, frame.bytes)?;
-    resize(ctx, frame.length as u32)?;
+    resize(ctx, frame.length)?;
     let header = packet.header()?;
+    if let Some(entry) = maps::behind(&BehindKey::new(header.source, tags(&packet, Tag::NONE))) {
+        // The round needs no RARP of it.
+        // SAFETY: one aligned word of a map value, which only ticks write.
+        unsafe { (&raw mut (*entry).announced).write_volatile(sending.round) };
+    }
     if let Some(to) = tx::source_for(header.source, slave.wire_mac(), rx::host_mac(bond), bond) {
         stamp_source(&mut packet, header, to).ok()?;
     }
-    ctx.clone_redirect(slave.ifindex(), 0).ok()
+    ctx.clone_redirect(slave.ifindex(), 0).ok().map(|()| frame.kind)
 }

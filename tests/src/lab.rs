@@ -103,6 +103,7 @@ pub struct LabBuilder {
     policy: Policy,
     datapath: Datapath,
     mtu: u32,
+    two_switches: bool,
 }
 
 impl LabBuilder {
@@ -138,6 +139,12 @@ impl LabBuilder {
         self
     }
 
+    /// Connects every second NIC to a second switch, which a trunk joins to the first one. The peer is at the first.
+    pub fn two_switches(mut self) -> Self {
+        self.two_switches = true;
+        self
+    }
+
     pub fn build(self) -> Result<Lab> {
         let stem = self.name.clone().unwrap_or_else(netns::unique_stem);
         let netns = |role: &str| {
@@ -149,6 +156,9 @@ impl LabBuilder {
         };
         let (host, peer) = (netns("host")?, netns("peer")?);
         let switch = Switch::create(netns("switch")?, self.policy, self.mtu)?;
+        if self.two_switches {
+            switch.add_second()?;
+        }
         let mut lab = Lab { host, peer, switch, nics: self.nics.clone(), wires: Vec::new() };
         for (index, nic) in lab.nics.iter().enumerate() {
             let port = Switch::port(index);
@@ -160,7 +170,11 @@ impl LabBuilder {
                 }
             }
             lab.host.ip(&format!("link set {name} address {mac} mtu {}", self.mtu))?;
-            lab.switch.plug(&port)?;
+            if self.two_switches && index % 2 == 1 {
+                lab.switch.plug_into_second(&port)?;
+            } else {
+                lab.switch.plug(&port)?;
+            }
             if self.datapath == Datapath::Xdp {
                 // On a wire checksums are complete. Frames that the bridge's GRO merged and then segmented have none.
                 lab.switch.netns.exec(&format!("ethtool -K {port} tx off"))?;
@@ -193,6 +207,7 @@ impl Lab {
             policy: Policy::default(),
             datapath: Datapath::default(),
             mtu: 1500,
+            two_switches: false,
         }
     }
 

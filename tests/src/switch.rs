@@ -15,6 +15,9 @@ nix::ioctl_read_bad!(get_flags, libc::SIOCGIFFLAGS, libc::ifreq);
 nix::ioctl_write_ptr_bad!(set_flags, libc::SIOCSIFFLAGS, libc::ifreq);
 
 const BRIDGE: &str = "br0";
+/// The second switch, and the two ends of the trunk to it.
+const SECOND: &str = "br1";
+const TRUNK: [&str; 2] = ["trunk0", "trunk1"];
 
 /// How the switch forwards a NIC's frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,10 +57,32 @@ impl Switch {
 
     /// Makes an interface of the switch's namespace a port, and sets it up.
     pub fn plug(&self, port: &str) -> Result<()> {
+        self.plug_into(BRIDGE, port)
+    }
+
+    /// Adds a second switch behind a trunk. One switch alone forgets the MAC addresses of a port that loses its link, and then
+    /// floods, which hides that a bond is not announced; the other one keeps them at its trunk.
+    pub fn add_second(&self) -> Result<()> {
+        let mtu = self.mtu;
+        self.netns
+            .ip(&format!("link add {SECOND} mtu {mtu} type bridge forward_delay 0 mcast_snooping 0"))?;
+        self.netns.ip(&format!("link set {SECOND} up"))?;
+        self.netns.ip(&format!("link add {} type veth peer name {}", TRUNK[0], TRUNK[1]))?;
+        self.plug_into(BRIDGE, TRUNK[0])?;
+        self.plug_into(SECOND, TRUNK[1])?;
+        TRUNK.iter().try_for_each(|port| self.wait_for_forwarding(port))
+    }
+
+    /// As [`Self::plug`], into the second switch.
+    pub fn plug_into_second(&self, port: &str) -> Result<()> {
+        self.plug_into(SECOND, port)
+    }
+
+    fn plug_into(&self, bridge: &str, port: &str) -> Result<()> {
         // With GRO a veth has NAPI, without which frames that XDP redirects to its other end vanish. On a wire the
         // tag is in the frame, where XDP at the other end sees it.
         self.netns.exec(&format!("ethtool -K {port} gro on txvlan off tx-vlan-stag-hw-insert off"))?;
-        self.netns.ip(&format!("link set {port} mtu {} master {BRIDGE} up", self.mtu))?;
+        self.netns.ip(&format!("link set {port} mtu {} master {bridge} up", self.mtu))?;
         Ok(())
     }
 

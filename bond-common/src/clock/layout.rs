@@ -117,7 +117,7 @@ pub struct TickEntry {
     pub sending: u64,
     /// The next frame of that round.
     pub next: u64,
-    /// Frames of that round that the kernel took.
+    /// Frames of that round that announce an address, and that the kernel took.
     pub sent: u64,
     /// Frames of that round that the kernel refused.
     pub refused_of_round: u64,
@@ -133,6 +133,12 @@ pub struct TickEntry {
     pub links: LinkTimes,
     /// Whether the last failover is so long ago that frames on backups are misdirected.
     pub settled: Settled,
+    /// Frames of that round that announce a MAC address, and that the kernel took.
+    pub macs: u64,
+    /// MAC addresses of BEHIND that the round has announced, or tried to.
+    pub behind: u64,
+    /// 1 if the round leaves out MAC addresses, because it announces [`crate::behind::MOST_BEHIND`].
+    pub capped: u64,
 }
 
 impl TickEntry {
@@ -174,7 +180,7 @@ impl TickEntry {
     /// Returns whether the round is to be sent again: the kernel has refused all frames, as it does for a moment after a link
     /// returns, until the device has its queue.
     pub const fn repeats_round(&self) -> bool {
-        self.sent == 0 && self.refused_of_round > 0 && self.repeats < Self::REPEATS_AT_MOST
+        self.sent == 0 && self.macs == 0 && self.refused_of_round > 0 && self.repeats < Self::REPEATS_AT_MOST
     }
 
     const REPEATS_AT_MOST: u64 = 200;
@@ -206,7 +212,9 @@ pub const ANNOUNCE_BYTES: usize = 96;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnounceFrame {
     /// From 60, the shortest Ethernet frame, to [`ANNOUNCE_BYTES`]; 0: none.
-    pub length: u64,
+    pub length: u32,
+    /// What it announces: [`Self::ADDRESS`] or [`Self::MAC`].
+    pub kind: u32,
     /// The frame, padded with zeros.
     pub bytes: [u8; ANNOUNCE_BYTES],
 }
@@ -215,14 +223,19 @@ impl AnnounceFrame {
     /// The shortest frame of Ethernet in bytes, without its check sequence.
     const SHORTEST: usize = 60;
 
-    /// No frame.
-    pub const NONE: Self = Self { length: 0, bytes: [0; ANNOUNCE_BYTES] };
+    /// Kind: an IP address, by ARP or a neighbour advertisement.
+    pub const ADDRESS: u32 = 0;
+    /// Kind: a MAC address, by RARP.
+    pub const MAC: u32 = 1;
 
-    /// Creates the entry of a frame; None if the frame is too long.
-    pub fn new(frame: &[u8]) -> Option<Self> {
+    /// No frame.
+    pub const NONE: Self = Self { length: 0, kind: Self::ADDRESS, bytes: [0; ANNOUNCE_BYTES] };
+
+    /// Creates the entry of a frame of this kind; None if the frame is too long.
+    pub fn new(frame: &[u8], kind: u32) -> Option<Self> {
         let mut bytes = [0; ANNOUNCE_BYTES];
         bytes.get_mut(..frame.len())?.copy_from_slice(frame);
-        Some(Self { length: frame.len().max(Self::SHORTEST) as u64, bytes })
+        Some(Self { length: frame.len().max(Self::SHORTEST) as u32, kind, bytes })
     }
 }
 
@@ -321,9 +334,10 @@ mod tests {
 
     #[test]
     fn short_frames_are_padded_and_long_ones_refused() {
-        let frame = AnnounceFrame::new(&[7; 42]).unwrap();
+        let of = |frame: &[u8]| AnnounceFrame::new(frame, AnnounceFrame::ADDRESS);
+        let frame = of(&[7; 42]).unwrap();
         assert_eq!((frame.length, frame.bytes[41], frame.bytes[42]), (60, 7, 0));
-        assert_eq!(AnnounceFrame::new(&[7; ANNOUNCE_BYTES]).unwrap().length, ANNOUNCE_BYTES as u64);
-        assert_eq!(AnnounceFrame::new(&[7; ANNOUNCE_BYTES + 1]), None);
+        assert_eq!(of(&[7; ANNOUNCE_BYTES]).unwrap().length, ANNOUNCE_BYTES as u32);
+        assert_eq!(of(&[7; ANNOUNCE_BYTES + 1]), None);
     }
 }

@@ -63,9 +63,17 @@ pub struct Announcement {
     /// The rounds that the clock is known to have sent; `None` if the agent sends them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rounds: Option<u32>,
+    /// MAC addresses behind the bond were left out, because there are more than a round announces.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub capped: bool,
 }
 
 impl Announcement {
+    /// Creates the announcement of nothing.
+    pub const fn by(by: Announcer) -> Self {
+        Self { addresses: 0, macs: 0, failed: 0, by, rounds: None, capped: false }
+    }
+
     /// Returns the number of frames that were sent.
     pub fn sent(&self) -> u32 {
         self.addresses.saturating_add(self.macs)

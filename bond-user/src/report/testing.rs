@@ -42,13 +42,7 @@ pub fn receipt() -> Receipt {
             announce_us: Some(320),
         },
         drops: Some([("backup".to_owned(), 3)].into()),
-        announced: Some(Announcement {
-            addresses: 2,
-            macs: 0,
-            failed: 0,
-            by: Announcer::Agent,
-            rounds: None,
-        }),
+        announced: Some(Announcement { addresses: 2, ..Announcement::by(Announcer::Agent) }),
         unrecorded: 0,
     }
 }

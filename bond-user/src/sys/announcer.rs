@@ -1,22 +1,28 @@
 //! Announces to neighbours and switches where the bond is after a failover.
 //!
 //! A round has one gratuitous ARP per IPv4 address and one unsolicited neighbour advertisement per IPv6 address, of
-//! the bond and of the VLANs and macvlans above it. The kernel sends the same frames at NETDEV_NOTIFY_PEERS
-//! (`inetdev_send_gratuitous_arp`, `ndisc_send_unsol_na`; `vlan_device_event` and `macvlan_device_event` forward it).
+//! the bond and of every device above it through which its traffic passes: VLANs, macvlans, ipvlans and bridges, each from
+//! the MAC address that it has. The kernel sends the same frames at NETDEV_NOTIFY_PEERS (`inetdev_send_gratuitous_arp`,
+//! `ndisc_send_unsol_na`), which VLANs and macvlans forward (`vlan_device_event`, `macvlan_device_event`), and bridges do not.
+//! Then it has one RARP per MAC address behind the bond, with its tags: of what has sent through the bond
+//! ([`bond_common::behind`]), and of what the kernel lists, the static and local entries of bridges and what devices receive in
+//! addition to their own address, macvlans in other network namespaces among it.
+//!
 //! They are sent from the slave, so that they leave by the slave that was active when the round began, whatever
 //! happens to the bond in between.
 //!
-//! The addresses of a host behind an existing port are not known. RARP shows its switches where the bond's MAC
-//! address is, which suffices under `none` and `follow`. Under `active` its neighbours keep sending to the former
-//! slave's MAC address until they receive a frame of the host, or ask again.
+//! The addresses of a host behind an existing port are not known, nor are those of ipvlans in other network namespaces. RARP
+//! shows its switches where the MAC address is, which suffices under `none` and `follow`. Under `active` its neighbours keep
+//! sending to the former slave's MAC address until they receive a frame of the host, or ask again.
 
 use std::{
+    collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
-use bond_common::mac::Mac;
+use bond_common::{behind::BehindKey, mac::Mac};
 use bytes::{BufMut as _, BytesMut};
 use etherparse::{
     ArpEthIpv4Packet, ArpOperation, EtherType, Icmpv6Header, Icmpv6Type, IpNumber, Ipv6Header,
@@ -36,8 +42,8 @@ use nix::{
 
 use super::{
     Devices, SysError,
-    netlink::{Address, LinkInfo, VlanTag},
-    topology::{self, Layer},
+    netlink::{Address, FdbEntry, FdbOwner, Forwarding, LinkInfo, VlanTag},
+    topology::{Above, Layer},
 };
 
 /// ff02::1 and its MAC address.
@@ -55,53 +61,143 @@ pub struct Upper {
     /// Whether IPv6 forwards on it. An advertisement without the router flag would remove it from its neighbours'
     /// lists of routers.
     pub router: bool,
-    /// Whether the driver would announce its addresses; groups are reported for every device.
-    pub notified: bool,
+    /// Whether its frames leave by the bond; a bridge that filters VLANs may keep them.
+    pub is_connected: bool,
+    /// Whether neighbours reach its addresses: it lies above no master but bridges. Groups are reported all the same.
+    pub is_reached: bool,
     pub addresses: Vec<IpAddr>,
+}
+
+impl Upper {
+    fn is_announced(&self) -> bool {
+        self.is_connected && self.is_reached
+    }
+
+    /// Returns its MAC address, if that is not the bond's, and it has addresses that are announced from it.
+    pub fn announced_mac(&self) -> Option<MacBehind> {
+        let mac = self.own_mac.filter(|_| self.is_announced() && !self.addresses.is_empty())?;
+        Some(MacBehind { mac, tags: self.tags.clone() })
+    }
+}
+
+/// A MAC address behind the bond, and the tags of its frames, from the outermost to the innermost.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MacBehind {
+    pub mac: Mac,
+    pub tags: Vec<VlanTag>,
+}
+
+impl From<&BehindKey> for MacBehind {
+    fn from(key: &BehindKey) -> Self {
+        let tags = key.tags().into_iter().filter(|tag| !tag.is_none());
+        let tags = tags.map(|tag| VlanTag { ethertype: tag.tpid(), vid: tag.vid() });
+        Self { mac: key.mac(), tags: tags.collect() }
+    }
 }
 
 /// What is to be announced for a bond.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Announced {
     pub uppers: Vec<Upper>,
+    /// MAC addresses that the kernel lists; none of them announces an address.
+    pub macs: Vec<MacBehind>,
+    /// The bridges and other masters of which one of these devices is a port, whether they are up or not.
+    pub masters: Vec<u32>,
     /// The devices are in another network namespace, which sends no events to this one.
     pub elsewhere: bool,
 }
 
-/// The addresses of a bond and of the VLANs and macvlans above it, at any depth, that may be announced: all but the
-/// tentative ones. `port` is the other end of the bond, which may have been moved to another network namespace
-/// since.
+/// Reads what is to be announced: the addresses of a bond and of the devices above it, at any depth, all but the tentative ones,
+/// and MAC addresses that the kernel lists. `port` is the other end of the bond, which may have been moved to another network
+/// namespace since; then only addresses are known.
 pub async fn addresses_behind(devices: &dyn Devices, port: u32) -> Result<Announced, SysError> {
     let port = devices.link_by_index(port).await?;
     let Some(bond) = port.link else { return Ok(Announced::default()) };
     let netns = port.link_netns;
-    let uppers = uppers(bond, &devices.links(netns).await?, &devices.addresses(netns).await?);
-    Ok(Announced { uppers, elsewhere: netns.is_some() })
+    let links = devices.links(netns).await?;
+    let forwarding = if netns.is_none() { devices.forwarding().await? } else { Forwarding::default() };
+    let above = Above::new(bond, &links, &forwarding.vlans);
+    let uppers = uppers(&above, &devices.addresses(netns).await?);
+    let macs = macs(&above, &links, &uppers, &forwarding.entries);
+    let masters = above.layers().iter().filter_map(|layer| layer.link.master).collect();
+    Ok(Announced { uppers, macs, masters, elsewhere: netns.is_some() })
 }
 
-/// Computes [`addresses_behind`] from a dump of all links and one of all addresses.
-pub fn uppers(bond: u32, links: &[LinkInfo], addresses: &[Address]) -> Vec<Upper> {
-    let layers = topology::above(bond, links);
-    let Some(bond) = layers.first().map(|bond| bond.link) else { return Vec::new() };
-    let upper = |Layer { link, tags, notified }: &Layer<'_>| Upper {
+/// Returns the devices of [`addresses_behind`], from a dump of all addresses.
+pub fn uppers(above: &Above<'_>, addresses: &[Address]) -> Vec<Upper> {
+    let Some(bond) = above.layers().first().map(|bond| bond.link) else { return Vec::new() };
+    let upper = |Layer { link, tags, is_reached, .. }: &Layer<'_>| Upper {
         ifindex: link.ifindex,
-        tags: tags.clone(),
-        own_mac: Some(link.mac).filter(|&mac| mac != bond.mac),
+        tags: tags.clone().unwrap_or_default(),
+        own_mac: Some(link.mac).filter(|&mac| mac != bond.mac && !mac.is_zero()),
         router: link.ipv6_forwarding,
-        notified: *notified,
+        is_connected: tags.is_some(),
+        is_reached: *is_reached,
         addresses: addresses
             .iter()
             .filter(|address| address.ifindex == link.ifindex && !address.is_tentative())
             .map(|address| address.ip)
             .collect(),
     };
-    layers.iter().map(upper).collect()
+    above.layers().iter().map(upper).collect()
 }
 
-/// Returns the frames of one round, from this MAC address: ARP first, as the kernel does.
+/// Returns the MAC addresses behind the bond that the kernel lists, each once for its tags: of devices above the bond without an
+/// address, and of forwarding tables.
+fn macs(above: &Above<'_>, links: &[LinkInfo], uppers: &[Upper], entries: &[FdbEntry]) -> Vec<MacBehind> {
+    let layers = above.layers();
+    let Some(bond) = layers.first() else { return Vec::new() };
+    let mut found: Vec<MacBehind> = Vec::new();
+    let mut add = |mac: Mac, tags: &[VlanTag]| {
+        let behind = MacBehind { mac, tags: tags.to_vec() };
+        if mac.is_unicast() && mac != bond.link.mac && !found.contains(&behind) {
+            found.push(behind);
+        }
+    };
+    let announced = || uppers.iter().filter(|upper| upper.is_announced());
+    for upper in announced() {
+        if let Some(mac) = upper.own_mac.filter(|_| upper.addresses.is_empty()) {
+            add(mac, &upper.tags);
+        }
+    }
+    // What a device above a VLAN receives, the VLAN and the bond receive, too: the tags are those of the highest one.
+    let mut received: HashSet<Mac> = announced().filter_map(|upper| upper.own_mac).collect();
+    for upper in uppers.iter().rev().filter(|upper| upper.is_announced()) {
+        let own = |entry: &&FdbEntry| entry.of == FdbOwner::Device && entry.ifindex == upper.ifindex;
+        let new: Vec<_> = entries.iter().filter(own).filter(|entry| !received.contains(&entry.mac)).collect();
+        for entry in new {
+            add(entry.mac, &upper.tags);
+            received.insert(entry.mac);
+        }
+    }
+    for entry in entries.iter().filter(|entry| entry.of == FdbOwner::Bridge) {
+        let device = links.iter().find(|link| link.ifindex == entry.ifindex);
+        let bridge = device.map(|device| device.master.unwrap_or(device.ifindex));
+        let place =
+            layers.iter().position(|layer| Some(layer.link.ifindex) == bridge && layer.link.is_bridge());
+        let Some(place) = place.filter(|&place| layers.get(place).is_some_and(|layer| layer.is_reached))
+        else {
+            continue;
+        };
+        // What is static at the port of the bond is on the wire.
+        if above.port_of(place) == Some(entry.ifindex) {
+            continue;
+        }
+        if let Some(tags) = above.tags_in_bridge(place, entry.vid)
+            && !announced().any(|upper| {
+                upper.own_mac == Some(entry.mac) && upper.tags == tags && !upper.addresses.is_empty()
+            })
+        {
+            add(entry.mac, &tags);
+        }
+    }
+    found
+}
+
+/// Returns the frames that announce addresses in one round, from this MAC address: ARP first, as the kernel does.
 pub fn frames(mac: Mac, uppers: &[Upper]) -> Vec<BytesMut> {
     let (mut arp, mut advertisements) = (Vec::new(), Vec::new());
-    for upper in uppers.iter().filter(|upper| upper.notified) {
+    for upper in uppers.iter().filter(|upper| upper.is_announced()) {
         let mac = upper.own_mac.unwrap_or(mac);
         for address in &upper.addresses {
             match *address {
@@ -129,9 +225,9 @@ fn gratuitous_arp(mac: Mac, tags: &[VlanTag], ip: Ipv4Addr) -> BytesMut {
 }
 
 /// Returns a request of a MAC address for its own IPv4 address. Hosts do not answer and learn nothing; switches learn
-/// where the MAC address is. Hypervisors send it after a migration, and Open vSwitch after a failover
+/// where the MAC address is, in the VLAN of the tags. Hypervisors send it after a migration, and Open vSwitch after a failover
 /// (`compose_rarp`).
-pub fn reverse_arp(mac: Mac) -> BytesMut {
+pub fn reverse_arp(MacBehind { mac, tags }: &MacBehind) -> BytesMut {
     const REVERSE_REQUEST: ArpOperation = ArpOperation(3);
     const RARP: EtherType = EtherType(0x8035);
     let arp = ArpEthIpv4Packet {
@@ -141,7 +237,7 @@ pub fn reverse_arp(mac: Mac) -> BytesMut {
         target_mac: mac.bytes(),
         target_ipv4: [0; 4],
     };
-    let mut frame = ethernet(Mac::BROADCAST, mac, &[], RARP);
+    let mut frame = ethernet(Mac::BROADCAST, *mac, tags, RARP);
     frame.put_slice(&arp.to_bytes());
     frame
 }
@@ -286,17 +382,37 @@ fn link_address(ifindex: u32, ether_type: u16) -> Option<LinkAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use bond_common::{
+        behind::{REVERSE_ARP_BYTES, Tag, write_reverse_arp},
+        wire::Frame,
+    };
     use nix::sys::socket::recv;
 
     use super::*;
     use crate::sys::{
         netlink::LinkSetting,
-        testing::{Elsewhere, in_namespace, link, mac, veth},
+        testing::{Elsewhere, bridge, in_namespace, link, mac, upper, veth, vlan},
     };
 
     const BOND_MAC: Mac = Mac::new([0x02, 0, 0, 0, 0, 0x10]);
     const C_TAG: VlanTag = VlanTag { ethertype: 0x8100, vid: 5 };
     const S_TAG: VlanTag = VlanTag { ethertype: 0x88a8, vid: 100 };
+
+    /// A frame that the tick writes.
+    struct Bytes(Vec<u8>);
+
+    impl Frame for Bytes {
+        fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+            self.0.get(offset..offset + N)?.try_into().ok()
+        }
+
+        fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
+            self.0.get_mut(offset..offset + N)?.copy_from_slice(&bytes);
+            Some(())
+        }
+    }
 
     fn hex(text: &str) -> Vec<u8> {
         let digits: Vec<char> = text.chars().filter(char::is_ascii_hexdigit).collect();
@@ -309,7 +425,8 @@ mod tests {
             tags: tags.to_vec(),
             own_mac: None,
             router: false,
-            notified: true,
+            is_connected: true,
+            is_reached: true,
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         }
     }
@@ -354,7 +471,12 @@ mod tests {
     fn a_reverse_arp_asks_for_nothing_but_the_mac() {
         let expected = "ffffffffffff 020000000010 8035
              0001 0800 06 04 0003 020000000010 00000000 020000000010 00000000";
-        assert_eq!(reverse_arp(BOND_MAC)[..], hex(expected));
+        assert_eq!(reverse_arp(&MacBehind { mac: BOND_MAC, tags: Vec::new() })[..], hex(expected));
+        let mut by_tick = Bytes(vec![0; REVERSE_ARP_BYTES]);
+        let key = BehindKey::new(BOND_MAC, [Tag::new(0x88a8, 100), Tag::new(0x8100, 5)]);
+        write_reverse_arp(&mut by_tick, &key).unwrap();
+        let by_agent = reverse_arp(&MacBehind::from(&key));
+        assert_eq!(by_tick.0[..by_agent.len()], by_agent[..]);
     }
 
     #[test]
@@ -411,14 +533,56 @@ mod tests {
         let expected = [
             at(3, above(&[], &["10.0.0.1", "10.0.1.1", "10.0.0.2", "fd00::3", "fe80::1"])),
             at(4, above(&[S_TAG], &[])),
-            Upper { own_mac: Some(Mac::ZERO), notified: false, ..at(6, above(&[], &["10.6.0.1"])) },
+            at(6, above(&[], &["10.6.0.1"])),
             Upper { own_mac: Some(mac(0x77)), ..at(12, above(&[], &["10.12.0.1"])) },
             Upper { own_mac: Some(mac(0x66)), router: true, ..at(7, above(&[C_TAG], &[])) },
             at(5, above(&[S_TAG, C_TAG], &["10.5.0.1"])),
             Upper { own_mac: Some(mac(0x77)), ..at(11, above(&[S_TAG, C_TAG], &["10.11.0.1"])) },
         ];
-        assert_eq!(uppers(3, &links, &addresses), expected);
-        assert_eq!(uppers(1000, &links, &addresses), []);
+        let vlans = HashMap::new();
+        let uppers = |bond| uppers(&Above::new(bond, &links, &vlans), &addresses);
+        assert_eq!(uppers(3), expected);
+        assert_eq!(uppers(1000), []);
+    }
+
+    /// bond0 and two veths in br0, which has another MAC address than bond0; a VLAN of br0 and a macvlan without addresses; a
+    /// macvlan above a VLAN of bond0 in another namespace.
+    #[test]
+    fn macs_that_the_kernel_lists_are_announced_with_their_tags() {
+        let of = |last, link| LinkInfo { mac: mac(last), ..link };
+        let port = |ifindex| LinkInfo { master: Some(7), ..link(ifindex, &format!("port{ifindex}")) };
+        let links = [
+            LinkInfo { mac: BOND_MAC, ..port(3) },
+            of(0x21, port(20)),
+            of(0x22, port(21)),
+            of(0x70, bridge(7, "br0")),
+            of(0x70, vlan(8, 7, C_TAG)),
+            of(0x90, upper(9, 7, "macvlan")),
+            LinkInfo { mac: BOND_MAC, ..vlan(10, 3, S_TAG) },
+        ];
+        let entry = |ifindex, last, of| FdbEntry { mac: mac(last), ifindex, vid: None, of };
+        let entries = [
+            // On the wire.
+            entry(3, 0x01, FdbOwner::Bridge),
+            FdbEntry { mac: BOND_MAC, ..entry(3, 0, FdbOwner::Bridge) },
+            entry(20, 0x21, FdbOwner::Bridge),
+            entry(21, 0x55, FdbOwner::Bridge),
+            entry(7, 0x70, FdbOwner::Bridge),
+            // Of the macvlan in the other namespace.
+            entry(10, 0xaa, FdbOwner::Device),
+            entry(3, 0xaa, FdbOwner::Device),
+            entry(3, 0x90, FdbOwner::Device),
+            entry(99, 0xbb, FdbOwner::Device),
+        ];
+        let addresses = [Address::new(7, "10.0.0.1".parse().unwrap(), 24)];
+        let vlans = HashMap::new();
+        let above = Above::new(3, &links, &vlans);
+        let uppers = uppers(&above, &addresses);
+        let found = macs(&above, &links, &uppers, &entries);
+        let found: Vec<_> = found.iter().map(|behind| (behind.mac, behind.tags.clone())).collect();
+        let expected =
+            [(0x70, vec![C_TAG]), (0x90, vec![]), (0xaa, vec![S_TAG]), (0x21, vec![]), (0x55, vec![])];
+        assert_eq!(found, expected.map(|(last, tags)| (mac(last), tags)));
     }
 
     #[test]
@@ -477,7 +641,10 @@ mod tests {
 
             let announced = addresses_behind(&devices, far.ifindex).await.unwrap();
             let expected = Upper { ifindex: bond.ifindex, ..above(&[], &["10.0.0.1"]) };
-            assert_eq!(announced, Announced { uppers: vec![expected], elsewhere: true });
+            assert_eq!(
+                announced,
+                Announced { uppers: vec![expected], elsewhere: true, ..Announced::default() }
+            );
         });
     }
 

@@ -1,9 +1,11 @@
 //! Addresses and devices on a NIC that do not work, or that disturb a bond, while the NIC is a slave.
 
+use std::collections::HashMap;
+
 use super::{
     Devices, SysError,
     netlink::{Address, LinkInfo},
-    topology,
+    topology::Above,
 };
 
 /// An address or a device that conflicts with enslaving.
@@ -30,7 +32,9 @@ impl dyn Devices + '_ {
         let mut conflicts: Vec<_> =
             addresses.filter(|address| address.ip.is_ipv4()).map(Conflict::Address).collect();
         let links = self.links(None).await?;
-        conflicts.extend(topology::above(ifindex, &links).into_iter().skip(1).map(|layer| above(layer.link)));
+        let vlans = HashMap::new();
+        let layers = Above::new(ifindex, &links, &vlans);
+        conflicts.extend(layers.layers().iter().skip(1).map(|layer| above(layer.link)));
         Ok(conflicts)
     }
 }

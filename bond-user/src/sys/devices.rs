@@ -14,8 +14,8 @@ use super::{
     bypassed::Hooked,
     ethtool::{Feature, FeatureState},
     netlink::{
-        Address, CountedLink, FramePace, KernelRoute, LinkInfo, LinkPair, LinkSetting, NetnsId, PairKind,
-        PairPlan, QdiscStats, Raw, Way,
+        Address, CountedLink, Forwarding, FramePace, KernelRoute, LinkInfo, LinkPair, LinkSetting, NetnsId,
+        PairKind, PairPlan, QdiscStats, Raw, Way,
     },
     ownership::Alias,
 };
@@ -64,6 +64,9 @@ pub trait Devices: fmt::Debug + Send + Sync {
 
     /// Returns the unicast MAC addresses that a device receives in addition to its own.
     async fn unicast(&self, ifindex: u32) -> Result<Vec<Mac>, SysError>;
+
+    /// As [`Netlink::forwarding`].
+    async fn forwarding(&self) -> Result<Forwarding, SysError>;
 
     /// Returns the addresses of every device of a namespace.
     async fn addresses(&self, netns: NetnsId) -> Result<Vec<Address>, SysError>;

@@ -18,8 +18,8 @@ use super::{
     devices::{ChangeMacs, Devices, LookUpRoutes, SendFrames, TakeMessages},
     ethtool::{Ethtool, Feature, FeatureState},
     netlink::{
-        self, Address, BlockingNetlink, CountedLink, FramePace, KernelRoute, LinkInfo, LinkPair, LinkSetting,
-        Netlink, NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,
+        self, Address, BlockingNetlink, CountedLink, Forwarding, FramePace, KernelRoute, LinkInfo, LinkPair,
+        LinkSetting, Netlink, NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,
     },
     ownership::Alias,
     sysfs::Sysfs,
@@ -120,6 +120,10 @@ impl Devices for KernelDevices {
 
     async fn unicast(&self, ifindex: u32) -> Result<Vec<Mac>, SysError> {
         self.netlink.unicast(ifindex).await
+    }
+
+    async fn forwarding(&self) -> Result<Forwarding, SysError> {
+        self.netlink.forwarding().await
     }
 
     async fn addresses(&self, netns: NetnsId) -> Result<Vec<Address>, SysError> {

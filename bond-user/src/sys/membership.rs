@@ -23,6 +23,7 @@ use etherparse::{
 use super::{
     Devices, SysError,
     announcer::{Upper, ethernet, uppers},
+    topology::Above,
 };
 
 /// The file of the calling thread's network namespace; /proc/net is that of the main thread.
@@ -63,7 +64,8 @@ enum IgmpVersion {
 pub async fn reports_behind(devices: &dyn Devices, port: u32, mac: Mac) -> Result<Vec<BytesMut>, SysError> {
     let port = devices.link_by_index(port).await?;
     let Some(bond) = port.link.filter(|_| port.link_netns.is_none()) else { return Ok(Vec::new()) };
-    let uppers = uppers(bond, &devices.links(None).await?, &devices.addresses(None).await?);
+    let (links, forwarding) = (devices.links(None).await?, devices.forwarding().await?);
+    let uppers = uppers(&Above::new(bond, &links, &forwarding.vlans), &devices.addresses(None).await?);
     let mut memberships = igmp(&read(IGMP)?);
     memberships.extend(igmp6(&read(IGMP6)?));
     Ok(reports(mac, &uppers, &memberships))
@@ -115,7 +117,7 @@ fn igmp6(text: &str) -> Vec<Membership> {
 
 fn reports(mac: Mac, uppers: &[Upper], memberships: &[Membership]) -> Vec<BytesMut> {
     let mut frames = Vec::new();
-    for upper in uppers {
+    for upper in uppers.iter().filter(|upper| upper.is_connected) {
         let of_this = || memberships.iter().filter(|member| member.ifindex == upper.ifindex);
         for member in of_this() {
             if let Group::V4(group, version) = member.group
@@ -242,7 +244,15 @@ mod tests {
 
     fn upper(ifindex: u32, tags: &[VlanTag], addresses: &[&str]) -> Upper {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        Upper { ifindex, tags: tags.to_vec(), own_mac: None, router: false, notified: true, addresses }
+        Upper {
+            ifindex,
+            tags: tags.to_vec(),
+            own_mac: None,
+            router: false,
+            is_connected: true,
+            is_reached: true,
+            addresses,
+        }
     }
 
     fn v4(ifindex: u32, group: [u8; 4], version: IgmpVersion) -> Membership {

@@ -12,7 +12,7 @@ use etherparse::{ArpEthIpv4Packet, ArpOperation, EtherType, Icmpv6Header, Icmpv6
 use super::{
     announcer::ethernet,
     netlink::{LinkInfo, VlanTag},
-    topology,
+    topology::{Above, Layer},
 };
 
 /// Returns a request from `source`, 0.0.0.0 if there is none, for the target's MAC address (`bond_arp_send`).
@@ -66,7 +66,11 @@ pub fn neighbour_solicitation(mac: Mac, tags: &[VlanTag], source: Ipv6Addr, targ
 /// outermost to the innermost: the bond itself, VLANs and macvlans above it at any depth, and the bridge of which it
 /// is a port, with the devices above that (`bond_verify_device_path`).
 pub fn devices_above(bond: u32, links: &[LinkInfo]) -> HashMap<u32, Vec<VlanTag>> {
-    topology::above(bond, links).into_iter().map(|layer| (layer.link.ifindex, layer.tags)).collect()
+    // As the driver, which asks no bridge for its VLANs.
+    let vlans = HashMap::new();
+    let above = Above::new(bond, links, &vlans);
+    let device = |layer: &Layer<'_>| (layer.link.ifindex, layer.tags.clone().unwrap_or_default());
+    above.layers().iter().map(device).collect()
 }
 
 #[cfg(test)]

@@ -2,41 +2,122 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::netlink::{LinkInfo, VlanTag};
+use super::netlink::{LinkInfo, PortVlan, VlanTag};
 
 /// A device through which the bond is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer<'a> {
     pub link: &'a LinkInfo,
-    /// The tags that its frames get on the way to the bond, from the outermost to the innermost; none for the bond.
-    pub tags: Vec<VlanTag>,
-    /// Whether the driver's NETDEV_NOTIFY_PEERS reaches it: VLANs and macvlans forward it (`vlan_device_event`,
-    /// `macvlan_device_event`), bridges do not. NETDEV_RESEND_IGMP reaches bridges, too (`br_device_event`).
-    pub notified: bool,
+    /// The place in [`Above::layers`] of the layer below; the bond has its own.
+    below: usize,
+    /// The tags that its frames have on the wire, from the outermost to the innermost; None if a bridge passes none of its
+    /// frames to the bond.
+    pub tags: Option<Vec<VlanTag>>,
+    /// Whether neighbours on the wire reach its addresses: nothing but VLANs, macvlans, ipvlans and bridges is below.
+    /// Another master (a VRF, a team) has addresses and tables of its own kind.
+    pub is_reached: bool,
 }
 
-/// Returns the bond and, at any depth, the devices above it that are up: VLANs, macvlans, ipvlans, and the bridge or
-/// other master of which one of these is a port. Devices nearer to the bond come first.
-pub fn above(bond: u32, links: &[LinkInfo]) -> Vec<Layer<'_>> {
-    let Some(bond) = links.iter().find(|link| link.ifindex == bond) else { return Vec::new() };
-    let mut layers = vec![Layer { link: bond, tags: Vec::new(), notified: true }];
-    let mut below = 0;
-    while let Some(Layer { link, tags, notified }) = layers.get(below).cloned() {
-        for upper in links.iter().filter(|upper| upper.is_up()) {
-            // The other end of a pair is no layer, and IFLA_LINK of a moved link belongs to another namespace.
-            let stacked =
-                upper.link == Some(link.ifindex) && upper.link_netns.is_none() && upper.is_stacked();
-            let is_known = layers.iter().any(|layer| layer.link.ifindex == upper.ifindex);
-            if is_known || !stacked && link.master != Some(upper.ifindex) {
-                continue;
+/// The bond and, at any depth, the devices above it that are up: VLANs, macvlans, ipvlans, and the bridge or other master of
+/// which one of these is a port.
+#[derive(Debug)]
+pub struct Above<'a> {
+    layers: Vec<Layer<'a>>,
+    vlans: &'a HashMap<u32, Vec<PortVlan>>,
+}
+
+impl<'a> Above<'a> {
+    /// Finds the layers among all links of a network namespace. `vlans` are those of bridges with vlan_filtering; of a bridge
+    /// that is missing there, frames keep their tags.
+    pub fn new(bond: u32, links: &'a [LinkInfo], vlans: &'a HashMap<u32, Vec<PortVlan>>) -> Self {
+        let mut above = Self { layers: Vec::new(), vlans };
+        let Some(bond) = links.iter().find(|link| link.ifindex == bond) else { return above };
+        above.layers.push(Layer { link: bond, below: 0, tags: Some(Vec::new()), is_reached: true });
+        let mut below = 0;
+        while let Some(&Layer { link, is_reached, .. }) = above.layers.get(below) {
+            for upper in links.iter().filter(|upper| upper.is_up()) {
+                // The other end of a pair is no layer, and IFLA_LINK of a moved link belongs to another namespace.
+                let stacked =
+                    upper.link == Some(link.ifindex) && upper.link_netns.is_none() && upper.is_stacked();
+                let is_known = above.layers.iter().any(|layer| layer.link.ifindex == upper.ifindex);
+                if is_known || !stacked && link.master != Some(upper.ifindex) {
+                    continue;
+                }
+                let is_reached = is_reached && (stacked || upper.is_bridge());
+                above.layers.push(Layer { link: upper, below, tags: None, is_reached });
+                let place = above.layers.len() - 1;
+                let tags = above.tags_of(place, Vec::new());
+                if let Some(layer) = above.layers.get_mut(place) {
+                    layer.tags = tags;
+                }
             }
-            let tags = tags.iter().copied().chain(upper.vlan).collect();
-            let notified = notified && stacked && (upper.vlan.is_some() || upper.is_macvlan());
-            layers.push(Layer { link: upper, tags, notified });
+            below += 1;
         }
-        below += 1;
+        above
     }
-    layers
+
+    /// Returns the layers, those nearer to the bond first.
+    pub fn layers(&self) -> &[Layer<'a>] {
+        &self.layers
+    }
+
+    /// Returns the tags on the wire of a frame that the layer at `place` sends with the tags `inner`; None if it does not
+    /// reach the bond.
+    fn tags_of(&self, place: usize, mut inner: Vec<VlanTag>) -> Option<Vec<VlanTag>> {
+        let mut layer = self.layers.get(place)?;
+        // The bond, at place 0, adds nothing.
+        while let Some(below) = self.layers.get(layer.below).filter(|below| below.link != layer.link) {
+            if let Some(tag) = layer.link.vlan {
+                inner.insert(0, tag);
+            } else if layer.link.is_bridge() {
+                inner = self.leaves_bridge(layer.link, below.link, inner)?;
+            }
+            layer = below;
+        }
+        Some(inner)
+    }
+
+    /// Returns the tags on the wire of a frame in a VLAN of the bridge at `place`; None if it does not reach the bond. A
+    /// bridge that does not distinguish VLANs has one.
+    pub fn tags_in_bridge(&self, place: usize, vid: Option<u16>) -> Option<Vec<VlanTag>> {
+        let bridge = self.layers.get(place)?;
+        let port = self.layers.get(bridge.below)?;
+        let inner = match (bridge.link.filters_vlans, vid) {
+            (None, _) => Vec::new(),
+            (Some(tpid), Some(vid)) => self.leaves_port(port.link, VlanTag { ethertype: tpid, vid })?,
+            // An entry of each VLAN is listed, too.
+            (Some(_), None) => return None,
+        };
+        self.tags_of(bridge.below, inner)
+    }
+
+    /// Returns the tags with which a frame that a bridge device sends leaves by a port (`br_dev_xmit`, `br_allowed_ingress`,
+    /// `br_handle_vlan`).
+    fn leaves_bridge(&self, bridge: &LinkInfo, port: &LinkInfo, inner: Vec<VlanTag>) -> Option<Vec<VlanTag>> {
+        let (Some(tpid), Some(own)) = (bridge.filters_vlans, self.vlans.get(&bridge.ifindex)) else {
+            return Some(inner);
+        };
+        let (vid, rest) = match inner.split_first() {
+            Some((tag, rest)) if tag.ethertype == tpid && tag.vid != 0 => (tag.vid, rest.to_vec()),
+            _ => (own.iter().find(|vlan| vlan.pvid)?.vid, inner),
+        };
+        own.iter().find(|vlan| vlan.vid == vid)?;
+        let mut tags = self.leaves_port(port, VlanTag { ethertype: tpid, vid })?;
+        tags.extend(rest);
+        Some(tags)
+    }
+
+    /// Returns the tag that a frame of a VLAN has behind a port; None if the port is not in the VLAN.
+    fn leaves_port(&self, port: &LinkInfo, tag: VlanTag) -> Option<Vec<VlanTag>> {
+        let of_port = self.vlans.get(&port.ifindex)?.iter().find(|vlan| vlan.vid == tag.vid)?;
+        Some(if of_port.untagged { Vec::new() } else { vec![tag] })
+    }
+
+    /// Returns the ifindex of the port by which the bridge at `place` reaches the bond.
+    pub fn port_of(&self, place: usize) -> Option<u32> {
+        let bridge = self.layers.get(place)?;
+        Some(self.layers.get(bridge.below)?.link.ifindex)
+    }
 }
 
 /// Whether a walk follows frames through pairs (veth, netkit), as through a cable.
@@ -103,34 +184,81 @@ mod tests {
             vlan(4, 3, S_TAG),
             LinkInfo { master: Some(7), ..upper(3, 2, "veth") },
             upper(2, 3, "veth"),
-            upper(6, 3, "macvlan"),
             bridge(7, "br0"),
             vlan(8, 7, C_TAG),
             upper(12, 7, "macvlan"),
             upper(13, 6, "ipvlan"),
             LinkInfo { master: Some(15), ..vlan(14, 3, C_TAG) },
             bridge(15, "br1"),
+            LinkInfo { master: Some(16), ..upper(6, 3, "macvlan") },
+            LinkInfo { kind: Some("vrf".to_owned()), ..link(16, "vrf0") },
             vlan(9, 99, C_TAG),
             LinkInfo { link_netns: Some(1), ..vlan(10, 3, C_TAG) },
             link(11, "eth0"),
         ];
-        let found = above(3, &links);
+        let vlans = HashMap::new();
+        let found = Above::new(3, &links, &vlans);
+        let found = found.layers().iter();
         let found: Vec<_> =
-            found.iter().map(|layer| (layer.link.ifindex, layer.tags.clone(), layer.notified)).collect();
+            found.map(|layer| (layer.link.ifindex, layer.tags.clone().unwrap(), layer.is_reached)).collect();
         let expected = [
             (3, vec![], true),
             (4, vec![S_TAG], true),
-            (6, vec![], true),
-            (7, vec![], false),
+            (7, vec![], true),
             (14, vec![C_TAG], true),
+            (6, vec![], true),
             (5, vec![S_TAG, C_TAG], true),
-            (13, vec![], false),
-            (8, vec![C_TAG], false),
-            (12, vec![], false),
-            (15, vec![C_TAG], false),
+            (8, vec![C_TAG], true),
+            (12, vec![], true),
+            (15, vec![C_TAG], true),
+            (13, vec![], true),
+            (16, vec![], false),
         ];
         assert_eq!(found, expected);
-        assert_eq!(above(1000, &links), []);
+        assert_eq!(Above::new(1000, &links, &vlans).layers(), []);
+    }
+
+    /// A bridge br0 with vlan_filtering above bond0, with VLANs and a macvlan above it, and the same above a VLAN of bond0.
+    #[test]
+    fn a_bridge_that_filters_vlans_decides_which_tags_its_frames_have() {
+        let filtering = |ifindex, name| LinkInfo { filters_vlans: Some(0x8100), ..bridge(ifindex, name) };
+        let tag = |vid| VlanTag { ethertype: 0x8100, vid };
+        let links = [
+            LinkInfo { master: Some(7), ..upper(3, 2, "veth") },
+            filtering(7, "br0"),
+            vlan(8, 7, tag(10)),
+            vlan(9, 7, tag(20)),
+            vlan(10, 7, tag(30)),
+            vlan(11, 7, tag(40)),
+            upper(12, 7, "macvlan"),
+            vlan(13, 8, tag(99)),
+            vlan(14, 7, S_TAG),
+        ];
+        let member = |vid, pvid, untagged| PortVlan { vid, pvid, untagged };
+        let tagged = |vid| member(vid, false, false);
+        let bridge = vec![member(5, true, true), tagged(10), tagged(20), tagged(30)];
+        let port = vec![member(10, true, true), tagged(5), tagged(20), tagged(40), tagged(50)];
+        let vlans = HashMap::from([(7, bridge), (3, port)]);
+        let above = Above::new(3, &links, &vlans);
+        let of = |ifindex| above.layers().iter().find(|layer| layer.link.ifindex == ifindex).unwrap();
+        for (ifindex, expected) in [
+            (7, Some(vec![tag(5)])),
+            (8, Some(vec![])),
+            (9, Some(vec![tag(20)])),
+            // The port is not in VLAN 30, nor the bridge itself in VLAN 40.
+            (10, None),
+            (11, None),
+            (12, Some(vec![tag(5)])),
+            (13, Some(vec![tag(99)])),
+            // Not a tag for the bridge.
+            (14, Some(vec![tag(5), S_TAG])),
+        ] {
+            assert_eq!(of(ifindex).tags, expected, "{ifindex}");
+        }
+        assert_eq!(above.tags_in_bridge(1, Some(50)), Some(vec![tag(50)]));
+        assert_eq!(above.tags_in_bridge(1, Some(10)), Some(vec![]));
+        assert_eq!(above.tags_in_bridge(1, Some(30)), None);
+        assert_eq!(above.tags_in_bridge(1, None), None);
     }
 
     #[test]

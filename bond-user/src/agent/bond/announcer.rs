@@ -1,16 +1,23 @@
 //! Announces the bond to its neighbours. Until then their packets are lost, so this is a task of its own, in which nothing
 //! waits for RTNL: what is announced was read before, by the worker.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use bond_common::{
     abi::{ActiveWord, Slot},
-    clock::layout::AnnounceList,
+    behind::{BehindKey, MOST_BEHIND},
     mac::Mac,
 };
 use bond_core::{Time, event::Event};
 use bytes::BytesMut;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
 use tracing::debug;
 
 use crate::{
@@ -24,10 +31,11 @@ use crate::{
     report::{
         moment::monotonic,
         receipt::{Announcement, Announcer},
+        wording,
     },
     sys::{
         Devices, SysError,
-        announcer::{self, Announced},
+        announcer::{self, Announced, MacBehind, Upper},
         dataplane::{ClockMaps, MapMirror, Maps},
         devices::SendFrames,
     },
@@ -103,9 +111,55 @@ pub struct SentRound {
     pub slot: Slot,
     pub ifindex: u32,
     pub mac: Mac,
-    /// None if the slave was not active any more.
-    pub frames: Option<Vec<BytesMut>>,
+    /// What it announced besides MAC addresses that have sent through the bond; None if the slave was not active any more.
+    pub prepared: Option<Prepared>,
 }
+
+/// What one round announces, besides MAC addresses that have sent through the bond.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prepared {
+    /// Frames that announce addresses.
+    addresses: Vec<BytesMut>,
+    macs: Vec<MacBehind>,
+}
+
+impl Prepared {
+    /// Prepares a round from this MAC address of the bond.
+    pub fn new(host: Host, announced: &Announced, mac: Mac) -> Self {
+        match host {
+            Host::Pair { .. } => {
+                let addresses = announcer::frames(mac, &announced.uppers);
+                Self { addresses, macs: announced.macs.clone() }
+            }
+            // Of a host behind a port only the MAC address is known.
+            Host::Port { .. } => {
+                Self { addresses: Vec::new(), macs: vec![MacBehind { mac, tags: Vec::new() }] }
+            }
+        }
+    }
+
+    /// Returns all its frames.
+    pub fn frames(&self) -> Vec<BytesMut> {
+        self.addresses.iter().cloned().chain(self.macs.iter().map(announcer::reverse_arp)).collect()
+    }
+}
+
+/// A round that is being sent.
+struct Sending {
+    slot: Slot,
+    ifindex: u32,
+    mac: Mac,
+    prepared: Prepared,
+    /// Frames that announce MAC addresses, and are still to be sent.
+    left: VecDeque<BytesMut>,
+    /// When the next of them are sent.
+    due: Instant,
+    announcement: Announcement,
+}
+
+/// The most MAC addresses that are announced at once, as by a tick; then there is a pause. A switch learns each by its CPU.
+const MACS_AT_ONCE: usize = 64;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The task's state. It ends when all senders are dropped.
 pub struct AnnouncerTask {
@@ -120,6 +174,16 @@ pub struct AnnouncerTask {
     /// With the ifindex that each is for. Open as long as it is a slave: to close one takes the kernel a while.
     pub sockets: HashMap<Slot, (u32, Box<dyn SendFrames>)>,
     pub rounds: Rounds,
+    pub progress: Progress,
+}
+
+/// What the task keeps of rounds.
+#[derive(Default)]
+pub struct Progress {
+    /// The round of which MAC addresses are still to be announced.
+    sending: Option<Sending>,
+    /// How many addresses and MAC addresses are prepared for the tick.
+    for_tick: (usize, usize),
 }
 
 /// The rounds of announcements of one failover that this agent has sent, or knows that the tick has.
@@ -161,11 +225,15 @@ impl AnnouncerTask {
                     self.prepare_tick(&orders.known.borrow_and_update());
                     continue;
                 }
+                () = due(self.progress.sending.as_ref()) => {
+                    self.send_macs();
+                    continue;
+                }
             };
             match input {
                 Input::Announce { slot, ifindex, mac } => {
-                    let frames = frames(self.host, &orders.known.borrow(), mac);
-                    self.announce((slot, ifindex, mac), frames);
+                    let prepared = Prepared::new(self.host, &orders.known.borrow(), mac);
+                    self.announce((slot, ifindex, mac), prepared, &orders.known.borrow());
                     self.prepare_tick(&orders.known.borrow());
                 }
                 Input::Send { slot, ifindex, frames } => {
@@ -188,23 +256,32 @@ impl AnnouncerTask {
         }
     }
 
-    /// Has the tick announce the same when no agent does. It rewrites the source address as that of any frame of bond0.
-    fn prepare_tick(&self, known: &Announced) {
+    /// Has the tick announce the same when no agent does. It rewrites the source address as that of any frame of bond0, and
+    /// reads itself what has sent through the bond.
+    fn prepare_tick(&mut self, known: &Announced) {
         let host_mac = self.mirror.bond().host_mac();
         let mac = if host_mac.is_zero() { self.mirror.maps().learned() } else { host_mac };
         // Of a host that was not heard yet nothing is known.
-        let frames = if mac.is_zero() { Vec::new() } else { frames(self.host, known, mac) };
-        self.mirror.set_announcements(&frames);
+        let prepared = if mac.is_zero() { Prepared::default() } else { Prepared::new(self.host, known, mac) };
+        let macs: Vec<_> = prepared.macs.iter().map(announcer::reverse_arp).collect();
+        self.progress.for_tick = (prepared.addresses.len(), macs.len());
+        self.mirror.set_announcements(&prepared.addresses, &macs);
     }
 
     /// Returns what the tick announces in the round that it has claimed, and when it claimed that. It may not have sent all
     /// frames yet.
     fn by_tick(&self) -> (Time, Announcement) {
-        let maps = self.mirror.maps().clock();
-        let ticks = maps.map(ClockMaps::ticks).unwrap_or_default();
-        let planned = maps.map_or(0, |maps| AnnounceList::from_bits(maps.entry().list).count);
+        let maps = self.mirror.maps();
+        let ticks = maps.clock().map(ClockMaps::ticks).unwrap_or_default();
         let failed = u32::try_from(ticks.refused_of_round).unwrap_or(u32::MAX);
-        let announcement = of_round(self.host, planned.saturating_sub(failed), failed, Announcer::Kernel);
+        let (addresses, macs) = self.progress.for_tick;
+        let behind = maps.behind().map_or(0, |behind| behind.len().min(MOST_BEHIND));
+        let announcement = Announcement {
+            addresses: count(addresses).saturating_sub(failed),
+            macs: count(macs + behind),
+            failed,
+            ..Announcement::by(Announcer::Kernel)
+        };
         (Time::from_nanos(ticks.claimed_at), announcement)
     }
 
@@ -216,28 +293,94 @@ impl AnnouncerTask {
         self.mirror.maps().clock().is_none_or(|clock| clock.claim(word, round, now))
     }
 
-    fn announce(&mut self, (slot, ifindex, mac): (Slot, u32, Mac), frames: Vec<BytesMut>) {
-        let frames = Some(frames).filter(|_| self.is_active(slot));
-        let is_ours = frames.is_none() || self.claim();
-        let (sent, result) = match &frames {
-            Some(frames) if is_ours => self.send(slot, ifindex, frames),
-            Some(_) | None => (0, Ok(())),
-        };
-        let at = monotonic();
-        // Once the engine knows of it, the record of the failover is about to be finished.
-        if let Some(frames) = &frames {
-            self.recording.add(if is_ours {
-                Entry::Announced(at, announcement(self.host, frames.len(), sent))
-            } else {
-                let (at, announcement) = self.by_tick();
-                Entry::TickAnnounces(at, announcement)
-            });
+    fn announce(&mut self, (slot, ifindex, mac): (Slot, u32, Mac), prepared: Prepared, known: &Announced) {
+        if let Some(former) = self.progress.sending.take() {
+            self.finish(former);
         }
+        if !self.is_active(slot) {
+            return self.hand_over(SentRound { slot, ifindex, mac, prepared: None });
+        }
+        if !self.claim() {
+            let (at, announcement) = self.by_tick();
+            // Once the engine knows of it, the record of the failover is about to be finished.
+            self.recording.add(Entry::TickAnnounces(at, announcement));
+            return self.hand_over(SentRound { slot, ifindex, mac, prepared: Some(prepared) });
+        }
+        let (sent, result) = self.send(slot, ifindex, &prepared.addresses);
+        let mut announcement = Announcement {
+            addresses: count(sent),
+            failed: count(prepared.addresses.len() - sent),
+            ..Announcement::by(Announcer::Agent)
+        };
+        // What the port sent is read only now: neighbours wait for the addresses.
+        let (macs, is_capped) = self.macs_behind(&prepared, known, mac);
+        announcement.capped = is_capped;
+        let mut left: VecDeque<_> = macs.iter().map(announcer::reverse_arp).collect();
         if let Err(error) = result {
             self.warn_of(&error);
+            announcement.failed += count(left.len());
+            left.clear();
         }
+        self.progress.sending =
+            Some(Sending { slot, ifindex, mac, prepared, left, due: Instant::now(), announcement });
+        self.send_macs();
+    }
+
+    /// Returns the MAC addresses that a round announces, those that sent last first after those that the kernel lists, and
+    /// whether it leaves some out.
+    fn macs_behind(&self, prepared: &Prepared, known: &Announced, bond: Mac) -> (Vec<MacBehind>, bool) {
+        let found = match self.mirror.maps().behind() {
+            Ok(found) => found,
+            Err(error) => {
+                self.recording.warn(error.to_string());
+                Vec::new()
+            }
+        };
+        let slaves = self.mirror.slaves();
+        let is_ours = |mac: Mac| {
+            let host = [bond, self.mirror.bond().host_mac()];
+            host.contains(&mac)
+                || slaves.iter().any(|slave| [slave.wire_mac(), slave.permanent_mac()].contains(&mac))
+        };
+        choose_macs(prepared, known, found.iter().map(|(key, _)| key), is_ours)
+    }
+
+    /// Sends what is due of the round that is being sent.
+    fn send_macs(&mut self) {
+        let Some(mut sending) = self.progress.sending.take() else { return };
+        let (slot, ifindex) = (sending.slot, sending.ifindex);
+        if !self.is_active(slot) {
+            return self.finish(sending);
+        }
+        let frames: Vec<_> = sending.left.drain(..sending.left.len().min(MACS_AT_ONCE)).collect();
+        let (sent, result) = self.send(slot, ifindex, &frames);
+        sending.announcement.macs += count(sent);
+        if let Err(error) = result {
+            self.warn_of(&error);
+            sending.announcement.failed += count(frames.len() - sent + sending.left.len());
+            sending.left.clear();
+        }
+        if sending.left.is_empty() {
+            return self.finish(sending);
+        }
+        sending.due = Instant::now() + PAUSE;
+        self.progress.sending = Some(sending);
+    }
+
+    /// Ends a round, whether all of it was sent or not.
+    fn finish(&self, sending: Sending) {
+        let Sending { slot, ifindex, mac, prepared, announcement, .. } = sending;
+        if announcement.capped {
+            self.recording.add(Entry::Info(wording::MACS_CAPPED.to_owned()));
+        }
+        self.recording.add(Entry::Announced(monotonic(), announcement));
+        self.hand_over(SentRound { slot, ifindex, mac, prepared: Some(prepared) });
+    }
+
+    fn hand_over(&self, round: SentRound) {
+        let slot = round.slot;
         if let Some(work) = self.work.upgrade() {
-            work.urgent(Urgent::Announced(Box::new(SentRound { slot, ifindex, mac, frames })));
+            work.urgent(Urgent::Announced(Box::new(round)));
         }
         self.engine.event(self.id, Event::Announced { slot });
     }
@@ -276,33 +419,106 @@ impl AnnouncerTask {
     }
 }
 
-/// What a round of `frames` frames, of which `sent` were sent, has announced.
-pub fn announcement(host: Host, frames: usize, sent: usize) -> Announcement {
-    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    of_round(host, count(sent), count(frames.saturating_sub(sent)), Announcer::Agent)
+/// Waits until the next frames of a round are due; for ever if there is no round.
+async fn due(sending: Option<&Sending>) {
+    match sending {
+        Some(sending) => sleep_until(sending.due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns the MAC addresses of a round, each once, and whether there are more than [`MOST_BEHIND`] of those in `behind`, the
+/// first of which are taken.
+fn choose_macs<'a>(
+    prepared: &Prepared,
+    known: &Announced,
+    behind: impl Iterator<Item = &'a BehindKey>,
+    is_ours: impl Fn(Mac) -> bool,
+) -> (Vec<MacBehind>, bool) {
+    let mut seen: HashSet<MacBehind> = known.uppers.iter().filter_map(Upper::announced_mac).collect();
+    let mut macs = Vec::new();
+    macs.extend(prepared.macs.iter().filter(|behind| seen.insert((*behind).clone())).cloned());
+    let mut taken = 0;
+    for behind in behind.map(MacBehind::from).filter(|behind| !is_ours(behind.mac)) {
+        if !seen.insert(behind.clone()) {
+            continue;
+        }
+        if taken == MOST_BEHIND {
+            return (macs, true);
+        }
+        taken += 1;
+        macs.push(behind);
+    }
+    (macs, false)
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// Returns what ticks have announced in these rounds of one failover, and when the first was sent; None if there is none.
-pub fn of_ticks(host: Host, rounds: &[TickRound]) -> Option<(Time, Announcement)> {
+pub fn of_ticks(rounds: &[TickRound]) -> Option<(Time, Announcement)> {
     let first = rounds.first()?;
-    let announcement = of_round(host, first.round.sent.into(), first.round.failed.into(), Announcer::Kernel);
     let number = rounds.iter().map(|round| round.round.number.into()).max();
-    Some((first.at, Announcement { rounds: number, ..announcement }))
-}
-
-/// Each frame of a round is of one address; of a host behind a port only the MAC address is known.
-fn of_round(host: Host, sent: u32, failed: u32, by: Announcer) -> Announcement {
-    let (addresses, macs) = match host {
-        Host::Pair { .. } => (sent, 0),
-        Host::Port { .. } => (0, sent),
+    let announcement = Announcement {
+        addresses: first.round.sent.into(),
+        macs: first.round.macs.into(),
+        failed: first.round.failed.into(),
+        rounds: number,
+        capped: first.round.is_capped,
+        ..Announcement::by(Announcer::Kernel)
     };
-    Announcement { addresses, macs, failed, by, rounds: None }
+    Some((first.at, announcement))
 }
 
-/// One round.
-pub fn frames(host: Host, announced: &Announced, mac: Mac) -> Vec<BytesMut> {
-    match host {
-        Host::Pair { .. } => announcer::frames(mac, &announced.uppers),
-        Host::Port { .. } => vec![announcer::reverse_arp(mac)],
+#[cfg(test)]
+mod tests {
+    use bond_common::behind::Tag;
+
+    use super::*;
+    use crate::sys::netlink::VlanTag;
+
+    const TAG: VlanTag = VlanTag { ethertype: 0x8100, vid: 5 };
+
+    fn mac(last: u16) -> Mac {
+        let [high, low] = last.to_be_bytes();
+        Mac::new([2, 0, 0, 0, high, low])
+    }
+
+    #[test]
+    fn each_mac_is_announced_once_and_the_bonds_own_are_not() {
+        let upper = Upper {
+            ifindex: 7,
+            tags: Vec::new(),
+            own_mac: Some(mac(7)),
+            router: false,
+            is_connected: true,
+            is_reached: true,
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+        };
+        let listed = MacBehind { mac: mac(8), tags: vec![TAG] };
+        let known = Announced { uppers: vec![upper], macs: vec![listed.clone()], ..Announced::default() };
+        let prepared = Prepared::new(Host::Pair { bond: 7, port: 8, promisc: false }, &known, mac(1));
+        assert_eq!((prepared.addresses.len(), prepared.frames().len()), (1, 2));
+        let tagged = [Tag::new(0x8100, 5), Tag::NONE];
+        let untagged = [Tag::NONE; 2];
+        let behind = [(1, untagged), (7, untagged), (7, tagged), (8, tagged), (8, untagged), (9, untagged)];
+        let behind = behind.map(|(last, tags)| BehindKey::new(mac(last), tags));
+        let (macs, is_capped) = choose_macs(&prepared, &known, behind.iter(), |found| found == mac(1));
+        let of = |last, tags: &[VlanTag]| MacBehind { mac: mac(last), tags: tags.to_vec() };
+        assert_eq!(macs, [listed, of(7, &[TAG]), of(8, &[]), of(9, &[])]);
+        assert!(!is_capped);
+    }
+
+    #[test]
+    fn no_more_macs_are_announced_than_the_most() {
+        let behind =
+            |number| (0..number).map(|last| BehindKey::new(mac(last), [Tag::NONE; 2])).collect::<Vec<_>>();
+        for (number, expected) in [(1023, (1023, false)), (1024, (1024, false)), (1025, (1024, true))] {
+            let keys = behind(number);
+            let (macs, is_capped) =
+                choose_macs(&Prepared::default(), &Announced::default(), keys.iter(), |_| false);
+            assert_eq!((macs.len(), is_capped), expected);
+        }
     }
 }

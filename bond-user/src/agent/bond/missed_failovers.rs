@@ -175,7 +175,8 @@ mod tests {
 
     #[test]
     fn rounds_of_announcements_are_no_changes_and_belong_to_generations() {
-        let round = |generation| Round { generation, sent: 2, failed: 0, number: 1 };
+        let round =
+            |generation| Round { generation, sent: 2, macs: 0, is_capped: false, failed: 0, number: 1 };
         let records = [
             EventRecord::new(1, DataPlaneEvent::FailedOver(word(8, 1))),
             EventRecord::new(2, DataPlaneEvent::Announced(round(8))),

@@ -245,8 +245,8 @@ pub struct Looks {
     pub addresses: Interfaces,
     /// Interfaces that are no slaves, and have appeared or changed.
     pub appeared: Interfaces,
-    /// What those lie above.
-    pub below: Interfaces,
+    /// What those lie above, the bridges of which they are ports, and themselves if they are bridges.
+    pub related: Interfaces,
     /// The path of the packets is to be compared with what the worker made of it.
     pub path: bool,
     /// The clock is to be started.
@@ -265,7 +265,7 @@ impl Looks {
         self.uppers |= other.uppers;
         self.addresses.merge(&other.addresses);
         self.appeared.merge(&other.appeared);
-        self.below.merge(&other.below);
+        self.related.merge(&other.related);
         self.path |= other.path;
         self.clock |= other.clock;
     }
@@ -465,8 +465,8 @@ impl Jobs {
 
     /// Whether something above the bond is still to be looked at.
     pub fn wants_look_above(&self) -> bool {
-        let Looks { uppers, addresses, below, .. } = &self.shared.waiting().looks;
-        *uppers || !addresses.is_empty() || !below.is_empty()
+        let Looks { uppers, addresses, related, .. } = &self.shared.waiting().looks;
+        *uppers || !addresses.is_empty() || !related.is_empty()
     }
 
     /// Does `look`, unless something urgent comes: then it is broken off, and `looks` are made later.

@@ -14,7 +14,7 @@ use crate::{
     agent::{
         AgentError,
         bond::{
-            announcer::{AnnouncerTask, Announcing, Rounds},
+            announcer::{AnnouncerTask, Announcing, Progress, Rounds},
             arp_prober::{self, ArpProber, Probing},
             clock::{self, ClockKeeper, SharedClockState},
             engine_thread::{BondId, EngineHandle, Member},
@@ -264,6 +264,7 @@ fn start_announcer(
         recording: recording.clone(),
         sockets: HashMap::new(),
         rounds: Rounds::before(mirror.maps()),
+        progress: Progress::default(),
     };
     tokio::spawn(task.run(orders));
     announcing

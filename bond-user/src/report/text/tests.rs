@@ -301,7 +301,7 @@ fn events_are_a_line_each() {
 #[test]
 fn a_round_of_announcements_lists_what_was_sent() {
     let round = |addresses, macs, failed| {
-        announced(&Announcement { addresses, macs, failed, by: Announcer::Agent, rounds: None })
+        announced(&Announcement { addresses, macs, failed, ..Announcement::by(Announcer::Agent) })
     };
     assert_eq!(round(1, 0, 0), "announced 1 address by the agent");
     assert_eq!(
@@ -310,11 +310,16 @@ fn a_round_of_announcements_lists_what_was_sent() {
     );
     assert_eq!(round(0, 0, 2), "announced nothing: 2 frames could not be sent");
     assert!(round(0, 0, 0).starts_with("nothing to announce: no address"));
+    let capped = Announcement { macs: 1024, capped: true, ..Announcement::by(Announcer::Kernel) };
+    assert_eq!(
+        announced(&capped),
+        "announced 1024 MAC addresses (those that sent last; there are more) by the clock"
+    );
     for (rounds, expected) in
         [(1, "announced 2 addresses by the clock"), (3, "announced 2 addresses by the clock in 3 rounds")]
     {
         let by = Announcer::Kernel;
-        let of_clock = Announcement { addresses: 2, macs: 0, failed: 0, by, rounds: Some(rounds) };
+        let of_clock = Announcement { addresses: 2, rounds: Some(rounds), ..Announcement::by(by) };
         assert_eq!(announced(&of_clock), expected);
     }
 }

@@ -191,9 +191,13 @@ pub fn path_fault(fault: &PathFault, repair: &Repair) -> String {
     }
 }
 
+/// The log line for a round that leaves MAC addresses out.
+pub const MACS_CAPPED: &str =
+    "more than 1024 MAC addresses are behind the bond; a round announces those that sent last";
+
 /// Returns the log line for a round of announcements.
 pub fn announced(announcement: &Announcement) -> String {
-    let Announcement { addresses, macs, failed, by, rounds } = *announcement;
+    let Announcement { addresses, macs, failed, by, rounds, capped } = *announcement;
     let by = match (by, rounds) {
         (Announcer::Agent, _) => "by the agent".to_owned(),
         (Announcer::Kernel, None | Some(..=1)) => "by the clock".to_owned(),
@@ -205,11 +209,13 @@ pub fn announced(announcement: &Announcement) -> String {
         number => Some(format!("{number} {many}")),
     };
     let sent = [of(addresses, "address", "addresses"), of(macs, "MAC address", "MAC addresses")];
-    let sent = sent.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+    let mut sent = sent.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+    if capped {
+        sent = format!("{sent} (those that sent last; there are more)");
+    }
     match (sent.is_empty(), failed) {
         (true, 0) => {
-            "nothing to announce: no address on the bond or on a VLAN or macvlan above it (bridges above it are not announced)"
-                .to_owned()
+            "nothing to announce: no address on the bond or on a device above it, and no MAC address behind it".to_owned()
         }
         (true, failed) => format!("announced nothing: {failed} frames could not be sent"),
         (false, 0) => format!("announced {sent} {by}"),

@@ -229,11 +229,14 @@ impl MapMirror {
         maps.store(*written);
     }
 
-    /// Has the tick announce these frames from now on: at most [`ANNOUNCE_FRAMES`]; the others are left out, as are frames
-    /// that are too long. Returns how many it announces.
-    pub fn set_announcements(&self, frames: &[impl AsRef<[u8]>]) -> usize {
-        let Some(maps) = self.maps.clock() else { return 0 };
-        let frames = frames.iter().filter_map(|frame| AnnounceFrame::new(frame.as_ref()));
+    /// Has the tick send these frames from now on, which announce addresses, and then those which announce MAC addresses:
+    /// at most [`ANNOUNCE_FRAMES`]; the others are left out, as are frames that are too long.
+    pub fn set_announcements(&self, addresses: &[impl AsRef<[u8]>], macs: &[impl AsRef<[u8]>]) {
+        let Some(maps) = self.maps.clock() else { return };
+        let addresses =
+            addresses.iter().filter_map(|frame| AnnounceFrame::new(frame.as_ref(), AnnounceFrame::ADDRESS));
+        let macs = macs.iter().filter_map(|frame| AnnounceFrame::new(frame.as_ref(), AnnounceFrame::MAC));
+        let frames = addresses.chain(macs);
         let mut written = locked(&self.clock);
         // The tick may be reading the other bank.
         let bank = 1 - AnnounceList::from_bits(written.list).bank;
@@ -244,7 +247,6 @@ impl MapMirror {
         }
         written.list = list.bits();
         maps.store(*written);
-        list.count as usize
     }
 
     /// Compares every map with what was written, ACTIVE excepted, and writes it again where they differ. Returns the names

@@ -15,8 +15,8 @@ use crate::sys::{
     ethtool::{Feature, FeatureState},
     netlink::message::{INET6, MessageKind},
     netlink::{
-        Address, CountedLink, FramePace, IPV6_MIN_MTU, In6AddrGenMode, KernelRoute, LinkFlags, LinkInfo,
-        LinkPair, LinkSetting, NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,
+        Address, CountedLink, Forwarding, FramePace, IPV6_MIN_MTU, In6AddrGenMode, KernelRoute, LinkFlags,
+        LinkInfo, LinkPair, LinkSetting, NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,
     },
     ownership::Alias,
 };
@@ -179,6 +179,10 @@ impl Devices for FakeKernel {
             }
             Ok(())
         })
+    }
+
+    async fn forwarding(&self) -> Result<Forwarding, SysError> {
+        Ok(Forwarding::default())
     }
 
     async fn unicast(&self, ifindex: u32) -> Result<Vec<Mac>, SysError> {

@@ -8,8 +8,8 @@ pub use netlink_packet_route::link::{In6AddrGenMode, LinkFlags, LinkLayerType, S
 use netlink_packet_route::{
     AddressFamily,
     link::{
-        self as wire, AfSpecInet6, AfSpecUnspec, InfoData, InfoVlan, LinkAttribute, LinkMessage, LinkXdp,
-        Prop,
+        self as wire, AfSpecInet6, AfSpecUnspec, InfoBridge, InfoData, InfoVlan, LinkAttribute, LinkMessage,
+        LinkXdp, Prop,
     },
 };
 use rtnetlink::LinkUnspec;
@@ -54,6 +54,8 @@ pub struct LinkInfo {
     pub link_netns: NetnsId,
     /// The tag of a VLAN device.
     pub vlan: Option<VlanTag>,
+    /// Of a bridge with vlan_filtering: the TPID of its VLANs.
+    pub filters_vlans: Option<u16>,
     pub xdp: Option<AttachedXdp>,
     /// `None` if the device has no IPv6.
     pub addr_gen_mode: Option<In6AddrGenMode>,
@@ -66,7 +68,7 @@ pub struct LinkInfo {
 }
 
 /// An 802.1Q or 802.1ad tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VlanTag {
     /// 0x8100 or 0x88a8
     pub ethertype: u16,
@@ -111,6 +113,11 @@ impl LinkInfo {
     pub fn pair(&self) -> Option<PairKind> {
         let kind = self.kind.as_deref()?;
         [PairKind::Veth, PairKind::Netkit].into_iter().find(|pair| pair.name() == kind)
+    }
+
+    /// Returns whether it is a bridge of the kernel's.
+    pub fn is_bridge(&self) -> bool {
+        self.kind.as_deref() == Some("bridge")
     }
 
     /// Returns whether it has its own MAC address above another device (`macvlan_device_event` includes macvtaps).
@@ -178,6 +185,7 @@ impl LinkInfo {
             link: None,
             link_netns: None,
             vlan: None,
+            filters_vlans: None,
             xdp: None,
             addr_gen_mode: None,
             ipv6_forwarding: false,
@@ -247,6 +255,14 @@ impl LinkInfo {
                         }
                     }
                     self.vlan = Some(tag);
+                }
+                wire::LinkInfo::Data(InfoData::Bridge(parts)) => {
+                    let filters = parts.iter().any(|part| matches!(part, InfoBridge::VlanFiltering(true)));
+                    let protocol = parts.iter().find_map(|part| match part {
+                        InfoBridge::VlanProtocol(protocol) => Some((*protocol).into()),
+                        _ => None,
+                    });
+                    self.filters_vlans = filters.then(|| protocol.unwrap_or(0x8100));
                 }
                 _ => {}
             }

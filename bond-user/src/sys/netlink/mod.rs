@@ -6,6 +6,7 @@ mod blocking;
 mod bond;
 mod dump;
 mod events;
+mod forwarding;
 mod link;
 pub mod message;
 mod neighbour;
@@ -39,6 +40,7 @@ pub(super) use blocking::is_passing;
 pub(crate) use bond::recorded as recorded_bonds;
 pub use bond::{KernelBond, KernelSlave};
 pub use events::{LinkEvent, LinkEvents};
+pub use forwarding::{FdbEntry, FdbOwner, Forwarding, PortVlan};
 pub use link::{
     AttachedXdp, IPV6_MIN_MTU, In6AddrGenMode, LinkFlags, LinkInfo, LinkLayerType, LinkSetting, OperState,
     VlanTag, XdpMode,

@@ -84,7 +84,7 @@ impl Running {
             is_late,
             unrecorded,
             mac_changes,
-            announced: of_ticks(self.host, &rounds),
+            announced: of_ticks(&rounds),
         }
     }
 
@@ -97,7 +97,7 @@ impl Running {
         let (later, ours) = self.drafter.rounds.drain(..).partition(|round: &TickRound| round.is_since(next));
         self.drafter.rounds = later;
         for round in &ours {
-            if let Some((at, announcement)) = of_ticks(self.host, std::slice::from_ref(round)) {
+            if let Some((at, announcement)) = of_ticks(std::slice::from_ref(round)) {
                 self.recording.add(Entry::Announced(at, announcement));
             }
         }
@@ -115,7 +115,7 @@ mod tests {
     fn rounds_belong_to_the_failover_that_they_were_sent_after() {
         let round = |generation, number| TickRound {
             at: Time::from_millis(u64::from(number)),
-            round: Round { generation, sent: 1, failed: 0, number },
+            round: Round { generation, sent: 1, macs: 0, is_capped: false, failed: 0, number },
         };
         let sent = [round(6, 3), round(7, 1), round(8, 3), round(9, 1), round(10, 3)];
         let mut drafter = Drafter::new(sent.to_vec());

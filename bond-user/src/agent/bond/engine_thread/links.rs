@@ -177,9 +177,12 @@ impl Running {
         let Some(slave) = slave else {
             // IFLA_LINK of a link that was moved here counts in another namespace.
             let below = link.link.filter(|_| link.link_netns.is_none() && !link.is_end_of_pair());
+            // A bridge that comes up, or another port of one.
+            let bridge = Some(link.ifindex).filter(|_| link.is_bridge());
+            let related = below.into_iter().chain(link.master).chain(bridge);
             return self.work.look(|looks| {
                 looks.appeared.insert(link.ifindex);
-                below.into_iter().for_each(|below| looks.below.insert(below));
+                related.for_each(|ifindex| looks.related.insert(ifindex));
             });
         };
         let (slot, is_renamed, has_other_mac) = (slave.slot, slave.name != link.name, slave.mac != link.mac);

@@ -67,7 +67,7 @@ impl Bench {
         let writer = ReceiptWriter::new("bond0", &run, Feed::default(), maps, Arc::clone(&ledger));
         let recording = Recording::start(writer);
         let (work, jobs) = WorkQueue::new();
-        let (announcer, announcements) = Announcing::new(Announced { uppers: Vec::new(), elsewhere: false });
+        let (announcer, announcements) = Announcing::new(Announced::default());
         let (prober, probes) = Probing::new();
         let options = BondOptions { miimon: 100_000, fail_over_mac, ..BondOptions::default() };
         let bond = NewBond {

@@ -46,9 +46,8 @@ fn draft(id: u64, mac_changes: usize, is_announced: bool) -> Draft {
 }
 
 const ROUND_OF_TICK: Announcement =
-    Announcement { addresses: 2, macs: 0, failed: 0, by: Announcer::Kernel, rounds: Some(1) };
-const ROUND: Announcement =
-    Announcement { addresses: 1, macs: 0, failed: 0, by: Announcer::Agent, rounds: None };
+    Announcement { addresses: 2, rounds: Some(1), ..Announcement::by(Announcer::Kernel) };
+const ROUND: Announcement = Announcement { addresses: 1, ..Announcement::by(Announcer::Agent) };
 
 #[test]
 fn a_receipt_is_written_when_everything_that_its_failover_asked_for_is_done() {

@@ -27,11 +27,13 @@ impl Worker {
     /// Reads what may have changed, now: an event may be older than a change that this task made since. A request that waits
     /// for RTNL gives way to what is urgent.
     pub(super) async fn look(&mut self, looks: Looks, jobs: &Jobs) {
+        let mut uppers = looks.uppers;
         if looks.host {
             let again = Looks { host: true, ..Looks::default() };
             let link = self.devices.link_by_index(self.host.device());
             if let Some(Ok(link)) = jobs.unless_urgent(again, link).await {
                 self.host_changed(&link).await;
+                uppers |= std::mem::replace(&mut self.master, link.master) != link.master;
                 self.warn_of_bridge(&link).await;
                 self.release_loops(&link).await;
             }
@@ -62,9 +64,13 @@ impl Worker {
                 self.recording.warn(error.to_string());
             }
         }
-        // A macvlan above a VLAN above bond0, say. What is above bond0 itself comes as `uppers`.
+        // A macvlan above a VLAN above bond0, for example, or a bridge that came up. What is above bond0 itself comes as
+        // `uppers`.
         let device = self.host.device();
-        let uppers = looks.uppers || looks.below.any_of(|&below| below != device && self.is_announced(below));
+        let is_related = |ifindex: u32| {
+            ifindex != device && (self.is_announced(ifindex) || self.announced.masters.contains(&ifindex))
+        };
+        let uppers = uppers || looks.related.any_of(|&ifindex| is_related(ifindex));
         let addresses = looks.addresses.any_of(|&ifindex| self.is_announced(ifindex));
         if uppers || addresses {
             let again = Looks { uppers, addresses: looks.addresses, ..Looks::default() };

@@ -113,6 +113,8 @@ pub struct Worker {
     warned_of: Option<u32>,
     /// The master of bond0 for which [`Self::release_loops`] has looked.
     checked_below: Option<u32>,
+    /// Of which bond0 is a port, as it was read last.
+    master: Option<u32>,
 }
 
 /// The parts of a [`Worker`] that bring-up makes.
@@ -194,6 +196,7 @@ impl Worker {
             settling: None,
             warned_of: None,
             checked_below: None,
+            master: None,
         }
     }
 

@@ -8,7 +8,7 @@ use crate::{
     agent::{
         LinkEventSource,
         bond::{
-            announcer::{self as announcer_task, SentRound},
+            announcer::{Prepared, SentRound},
             engine_thread::SpeedAnswer,
             interface::Host,
             recorder::Entry,
@@ -103,14 +103,14 @@ impl Worker {
     /// Where no events report addresses, or one is still to be handled, they are read after the first round of announcements,
     /// which does not wait for that.
     pub(super) async fn announced(&mut self, round: SentRound) {
-        let SentRound { slot, ifindex, mac, frames } = round;
-        let Some(known) = frames else { return };
+        let SentRound { slot, ifindex, mac, prepared } = round;
+        let Some(known) = prepared else { return };
         let is_old = self.announced.elsewhere || self.is_above_old;
         if is_old || self.wanted.link_events == LinkEventSource::Off {
             self.read_addresses().await;
-            let frames = announcer_task::frames(self.host, &self.announced, mac);
-            if frames != known {
-                self.announcer.send(slot, ifindex, frames);
+            let prepared = Prepared::new(self.host, &self.announced, mac);
+            if prepared != known {
+                self.announcer.send(slot, ifindex, prepared.frames());
             }
         }
     }

@@ -136,7 +136,7 @@ async fn announced(machine: &Machine, config: &BondConfig, adoption: &Takeover) 
     let read = announcer::addresses_behind(&*machine.devices, adoption.port.ifindex).await;
     read.unwrap_or_else(|error| {
         log::of(&config.name).warn(wording::addresses_unread(&error));
-        Announced { uppers: Vec::new(), elsewhere: true }
+        Announced { elsewhere: true, ..Announced::default() }
     })
 }
 

@@ -1,0 +1,387 @@
+//! What is behind the bond is announced: the address of a bridge above bond0, and guests on it, also silent ones. The slaves are
+//! at two switches, which a trunk joins.
+
+mod common;
+
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use common::{
+    BOND, DATAPATHS, SLAVES, alone, beside_others, builder, eventually, show, wait_for_active,
+    wait_for_status,
+};
+use serde_json::{Value, json};
+use xbond_tests::{
+    Capture, Cut, Flow, FlowOptions, HOST_V4, Lab, Mac, NetNs, PEER_V4, Xbond,
+    capture::Frame,
+    flow::FlowReport,
+    lab::{Datapath, PEER_NIC},
+    link::is_there,
+    netns::unique_stem,
+    skip_if_unable,
+    xbond::cli,
+};
+
+/// A guest that speaks now and then, and a silent one.
+const GUESTS: [(&str, Ipv4Addr); 2] =
+    [("talker", Ipv4Addr::new(192, 168, 99, 201)), ("silent", Ipv4Addr::new(192, 168, 99, 202))];
+/// Longer than a failover may take on a machine under load. Without an announcement nothing arrives until the end.
+const OUTAGE_LIMIT: Duration = Duration::from_millis(300);
+
+/// What lies above bond0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Above {
+    /// A bridge with the address of the host and the guests.
+    Bridge,
+    /// A bridge whose MAC address is another one than bond0's.
+    OwnBridge,
+    /// Macvlans: one of the host's with its address, one for each guest in the guest's namespace.
+    Macvlans,
+}
+
+/// A lab whose guests are behind the bond.
+struct Site {
+    lab: Lab,
+    guests: Vec<NetNs>,
+}
+
+impl Site {
+    fn new(datapath: Datapath) -> Self {
+        let lab = builder(datapath).two_switches().build().unwrap();
+        let guests = GUESTS.map(|(name, _)| NetNs::create(&format!("{}-{name}", unique_stem())).unwrap());
+        for netns in guests.iter().chain([&lab.host, &lab.peer]) {
+            netns.sysctl("ipv6/conf/all/disable_ipv6", "1").unwrap();
+            netns.sysctl("ipv6/conf/default/disable_ipv6", "1").unwrap();
+        }
+        Self { lab, guests: guests.into() }
+    }
+
+    fn run(&self, datapath: Datapath, options: &[&str]) -> Xbond<'_> {
+        let mut line = vec!["--bond", BOND, "--datapath", datapath.name(), "-o", "miimon=100"];
+        for slave in SLAVES {
+            line.extend(["--slave", slave]);
+        }
+        for option in options {
+            line.extend(["-o", option]);
+        }
+        Xbond::run(&self.lab.host, line).unwrap()
+    }
+
+    /// Puts the host's address and the guests above bond0, and has each of them speak once.
+    fn raise(&self, above: Above) {
+        let ip = |line: &str| self.lab.host.ip(line).unwrap();
+        let device = if above == Above::Macvlans { "mac0" } else { "br0" };
+        if above == Above::Macvlans {
+            ip("link add mac0 link bond0 address 02:00:00:00:00:d0 type macvlan mode bridge");
+        } else {
+            ip("link add br0 type bridge forward_delay 0 mcast_snooping 0");
+            ip("link set bond0 master br0");
+        }
+        if above == Above::OwnBridge {
+            ip("link set br0 address 02:00:00:00:00:b0");
+        }
+        ip(&format!("link set {device} up"));
+        ip(&format!("address add {HOST_V4}/24 dev {device}"));
+        for ((name, address), guest) in GUESTS.iter().zip(&self.guests) {
+            let netns = guest.name();
+            if above == Above::Macvlans {
+                ip(&format!("link add {name} link bond0 type macvlan mode bridge"));
+                ip(&format!("link set {name} netns {netns} name eth0"));
+            } else {
+                ip(&format!("link add {name} type veth peer name eth0 netns {netns}"));
+                ip(&format!("link set {name} master br0 up"));
+            }
+            guest.ip("link set eth0 up").unwrap();
+            guest.ip(&format!("address add {address}/24 dev eth0")).unwrap();
+        }
+        self.introduce();
+    }
+
+    /// The peer knows all for good: it asks none of them again.
+    fn introduce(&self) {
+        let all = self.guests.iter().zip(GUESTS.map(|(_, address)| address));
+        for (netns, address) in all.chain([(&self.lab.host, HOST_V4)]) {
+            eventually("it speaks", || netns.ping(PEER_V4.into(), 1).unwrap().received, |count| *count == 1);
+            let known = self.lab.peer.ip(&format!("neighbour show {address} dev {PEER_NIC}")).unwrap();
+            let mac = known.split_whitespace().skip_while(|word| *word != "lladdr").nth(1).unwrap();
+            let line = format!("neighbour replace {address} lladdr {mac} dev {PEER_NIC} nud permanent");
+            self.lab.peer.ip(&line).unwrap();
+        }
+    }
+
+    /// Packets from the peer alone: to the host's address, and to the silent guest.
+    fn flows(&self) -> [Flow; 2] {
+        let silent = (&self.guests[1], GUESTS[1].1.into());
+        [(&self.lab.host, HOST_V4.into()), silent].map(|to| {
+            let flow = Flow::start((&self.lab.peer, PEER_V4.into()), to, FlowOptions::default()).unwrap();
+            flow.wait_for_more(50).unwrap();
+            flow
+        })
+    }
+
+    fn mac_of(&self, guest: usize) -> Mac {
+        self.guests[guest].link("eth0").unwrap().mac
+    }
+
+    /// Returns the RARPs that arrived at the switch's port of `nic`: their MAC addresses, sorted.
+    fn reverse_arps(&self, capture: &Capture, nic: &str) -> Vec<Mac> {
+        let port = self.lab.port(nic).unwrap();
+        let is_rarp = |frame: &Frame| frame.bytes.get(12..14) == Some(&[0x80, 0x35]);
+        let frames = capture.frames().into_iter();
+        let mut macs: Vec<_> = frames
+            .filter(|frame| !frame.outgoing && frame.ifname == port && is_rarp(frame))
+            .map(|frame| frame.source())
+            .collect();
+        macs.sort();
+        macs
+    }
+}
+
+/// Stops the flows; returns the reports when both have recovered.
+#[track_caller]
+fn reports(what: &str, flows: [Flow; 2]) -> [FlowReport; 2] {
+    let reports = flows.map(|flow| {
+        if let Err(error) = flow.wait_for_more(100) {
+            panic!("{what}: {error:#}: {:?}", flow.stop().unwrap());
+        }
+        flow.stop().unwrap()
+    });
+    let figures = reports.each_ref().map(|report| (report.lost, report.outage()));
+    println!("{what}: host lost {:?}, silent guest lost {:?}", figures[0], figures[1]);
+    reports
+}
+
+fn last_receipt(xbond: &Xbond<'_>, to: &str) -> Value {
+    let last = || show(xbond)["last_failover"].clone();
+    eventually("a receipt", last, |receipt| receipt["to"] == to && !receipt["announced"].is_null())
+}
+
+/// A planned switch there and back, and a cut of each slave in turn, with the agent.
+fn agent_announces(site: &Site, xbond: &Xbond<'_>, what: &str, announced: &Value) {
+    for new in [SLAVES[1], SLAVES[0]] {
+        let flows = site.flows();
+        xbond.set(BOND, &format!("active_slave={new}")).unwrap();
+        for report in reports(&format!("{what}, planned"), flows) {
+            assert_eq!(report.lost, 0, "{what}: {report:?}");
+        }
+        assert_eq!(last_receipt(xbond, new)["announced"], *announced, "{what}");
+    }
+    for (old, new) in [(SLAVES[0], SLAVES[1]), (SLAVES[1], SLAVES[0])] {
+        let flows = site.flows();
+        site.lab.cut(old, Cut::Carrier).unwrap();
+        for report in reports(&format!("{what}, cut"), flows) {
+            assert!(report.outage() < OUTAGE_LIMIT, "{what}: {report:?}");
+        }
+        wait_for_active(xbond, new);
+        site.lab.mend(old, Cut::Carrier).unwrap();
+        wait_for_status(xbond, old, "up");
+    }
+}
+
+/// A cut while nothing but the clock runs, and the host sends nothing.
+fn clock_announces(site: &Site, what: &str) {
+    let flows = site.flows();
+    site.lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    for report in reports(&format!("{what}, without an agent"), flows) {
+        assert!(report.outage() < OUTAGE_LIMIT, "{what}: {report:?}");
+    }
+}
+
+#[track_caller]
+fn wait_for_clock(xbond: &Xbond<'_>) {
+    eventually("the clock runs", || show(xbond)["clock"].clone(), |clock| clock == "on, every 10 ms");
+}
+
+fn everything_behind_is_announced(datapath: Datapath, above: Above) {
+    let site = Site::new(datapath);
+    let xbond = site.run(datapath, &[]);
+    site.raise(above);
+    wait_for_clock(&xbond);
+    let what = format!("{} {above:?}", datapath.name());
+    // Two guests; a bridge has the host's ends of their veths in its table, too.
+    let macs = if above == Above::Macvlans { 2 } else { 4 };
+    let announced = json!({"addresses": 1, "macs": macs, "failed": 0, "by": "agent"});
+    agent_announces(&site, &xbond, &what, &announced);
+    xbond.kill().unwrap();
+    clock_announces(&site, &what);
+    let xbond = site.run(datapath, &[]);
+    let receipt = last_receipt(&xbond, SLAVES[1]);
+    assert_eq!(
+        receipt["announced"],
+        json!({"addresses": 1, "macs": macs, "failed": 0, "by": "kernel", "rounds": 1})
+    );
+    xbond.stop().unwrap();
+}
+
+#[test]
+fn a_bridge_and_its_guests_are_announced() {
+    skip_if_unable!();
+    let Some(_turn) = alone() else { return };
+    for datapath in DATAPATHS {
+        everything_behind_is_announced(datapath, Above::Bridge);
+    }
+}
+
+#[test]
+fn a_bridge_with_a_mac_address_of_its_own_is_announced_once() {
+    skip_if_unable!();
+    let Some(_turn) = alone() else { return };
+    everything_behind_is_announced(Datapath::Tc, Above::OwnBridge);
+}
+
+#[test]
+fn macvlans_here_and_in_other_namespaces_are_announced() {
+    skip_if_unable!();
+    let Some(_turn) = alone() else { return };
+    for datapath in DATAPATHS {
+        everything_behind_is_announced(datapath, Above::Macvlans);
+    }
+}
+
+#[test]
+fn guests_that_begin_to_speak_without_an_agent_are_announced() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let site = Site::new(Datapath::Tc);
+    let xbond = site.run(Datapath::Tc, &[]);
+    wait_for_clock(&xbond);
+    xbond.kill().unwrap();
+    site.raise(Above::Bridge);
+    let capture = Capture::start(&site.lab.switch.netns).unwrap();
+    site.lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    let mut expected: Vec<_> = [0, 1].map(|guest| site.mac_of(guest)).into();
+    expected.sort();
+    let found = || site.reverse_arps(&capture, SLAVES[1]);
+    eventually("RARPs", found, |found| found.len() >= expected.len());
+    assert_eq!(found(), expected);
+    cli(&site.lab.host, ["down", BOND, "--force"]).unwrap();
+}
+
+#[test]
+fn a_guest_that_moved_to_the_wire_is_not_announced() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let site = Site::new(Datapath::Tc);
+    let xbond = site.run(Datapath::Tc, &[]);
+    site.raise(Above::Bridge);
+    // The silent guest's MAC address speaks at the switch from now on, as after a migration.
+    let moved = site.mac_of(1);
+    site.guests[1].ip("link set eth0 down").unwrap();
+    site.lab
+        .peer
+        .ip(&format!("link add moved link {PEER_NIC} address {moved} type macvlan mode bridge"))
+        .unwrap();
+    site.lab.peer.ip("link set moved up").unwrap();
+    site.lab.peer.ip("address add 192.168.99.202/24 dev moved").unwrap();
+    site.lab.peer.exec("ping -c 1 -W 1 -I moved 192.168.99.250").ok();
+    let capture = Capture::start(&site.lab.switch.netns).unwrap();
+    xbond.set(BOND, &format!("active_slave={}", SLAVES[1])).unwrap();
+    let found = site.reverse_arps(&capture, SLAVES[1]);
+    assert!(found.contains(&site.mac_of(0)) && !found.contains(&moved), "{found:?}");
+    xbond.stop().unwrap();
+}
+
+#[test]
+fn nothing_is_announced_without_a_round() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let site = Site::new(Datapath::Tc);
+    let xbond = site.run(Datapath::Tc, &["num_grat_arp=0"]);
+    site.raise(Above::Bridge);
+    wait_for_clock(&xbond);
+    let capture = Capture::start(&site.lab.switch.netns).unwrap();
+    let announces = |frame: &Frame| {
+        let is_rarp = frame.bytes.get(12..14) == Some(&[0x80, 0x35]);
+        !frame.outgoing && (is_rarp || frame.announces(HOST_V4.into()).is_some())
+    };
+    xbond.set(BOND, &format!("active_slave={}", SLAVES[1])).unwrap();
+    xbond.kill().unwrap();
+    site.lab.cut(SLAVES[1], Cut::Carrier).unwrap();
+    let start = Instant::now();
+    // A round of the tick would be sent within some periods after the silence of the agent.
+    assert!(
+        capture.wait_for(Duration::from_secs(1), announces).is_err(),
+        "announced after {:?}",
+        start.elapsed()
+    );
+    cli(&site.lab.host, ["down", BOND, "--force"]).unwrap();
+}
+
+/// As of keepalived, under `active`: a further address on bond0.
+#[test]
+fn a_virtual_address_is_reached_after_a_cut_without_an_agent() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let vip = Ipv4Addr::new(192, 168, 99, 111);
+    let site = Site::new(Datapath::Tc);
+    let xbond = site.run(Datapath::Tc, &["fail_over_mac=active"]);
+    for address in [HOST_V4, vip] {
+        site.lab.host.ip(&format!("address add {address}/24 dev {BOND}")).unwrap();
+    }
+    wait_for_clock(&xbond);
+    let from_vip = || site.lab.peer.ping(vip.into(), 1).unwrap().received;
+    eventually("the virtual address answers", from_vip, |count| *count == 1);
+    // The agent has read the addresses when it announces them.
+    xbond.set(BOND, &format!("active_slave={}", SLAVES[1])).unwrap();
+    xbond.set(BOND, &format!("active_slave={}", SLAVES[0])).unwrap();
+    assert_eq!(last_receipt(&xbond, SLAVES[0])["announced"]["addresses"], 2);
+    xbond.kill().unwrap();
+    let to = (&site.lab.host, vip.into());
+    let flow = Flow::start((&site.lab.peer, PEER_V4.into()), to, FlowOptions::default()).unwrap();
+    flow.wait_for_more(50).unwrap();
+    site.lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    flow.wait_for_more(100).unwrap();
+    let report = flow.stop().unwrap();
+    println!("virtual address under active, without an agent: lost {}, {:?}", report.lost, report.outage());
+    assert!(report.outage() < OUTAGE_LIMIT, "{report:?}");
+    cli(&site.lab.host, ["down", BOND, "--force"]).unwrap();
+}
+
+/// Returns the VIDs of the RARPs of this MAC address at the switch's port of `nic`.
+fn vlans_of(site: &Site, capture: &Capture, nic: &str, mac: Mac) -> Vec<Vec<u16>> {
+    let port = site.lab.port(nic).unwrap();
+    let frames = capture.frames().into_iter().filter(|frame| !frame.outgoing && frame.ifname == port);
+    let of_mac = frames.filter(|frame| frame.source() == mac && !frame.vlans().is_empty());
+    of_mac.map(|frame| frame.vlans()).collect()
+}
+
+/// A guest on a VLAN of bond0 in a bridge of its own, and an address on a VLAN of the bridge above bond0.
+#[test]
+fn guests_on_vlans_are_announced_with_their_tags() {
+    skip_if_unable!();
+    if !is_there("vlan").unwrap() {
+        return common::skip("this kernel has no VLANs");
+    }
+    let _turn = beside_others();
+    for datapath in DATAPATHS {
+        let site = Site::new(datapath);
+        let xbond = site.run(datapath, &[]);
+        let ip = |line: &str| site.lab.host.ip(line).unwrap();
+        for line in [
+            "link add link bond0 name bond0.5 type vlan id 5",
+            "link add br5 type bridge forward_delay 0 mcast_snooping 0",
+            "link set bond0.5 master br5 up",
+            "link set br5 up",
+        ] {
+            ip(line);
+        }
+        let guest = &site.guests[0];
+        ip(&format!("link add tap5 type veth peer name eth0 netns {}", guest.name()));
+        ip("link set tap5 master br5 up");
+        guest.ip("link set eth0 up").unwrap();
+        guest.ip("address add 192.168.95.1/24 dev eth0").unwrap();
+        guest.exec("ping -c 1 -W 1 192.168.95.2").ok();
+        let capture = Capture::start(&site.lab.switch.netns).unwrap();
+        xbond.set(BOND, &format!("active_slave={}", SLAVES[1])).unwrap();
+        let mac = site.mac_of(0);
+        let found = vlans_of(&site, &capture, SLAVES[1], mac);
+        assert_eq!(found, [[5]], "{}", datapath.name());
+        xbond.kill().unwrap();
+        site.lab.cut(SLAVES[1], Cut::Carrier).unwrap();
+        let found = || vlans_of(&site, &capture, SLAVES[0], mac);
+        eventually("the tick announces it", found, |found| *found == [[5]]);
+        cli(&site.lab.host, ["down", BOND, "--force"]).unwrap();
+    }
+}
