@@ -4,13 +4,15 @@ mod programs;
 
 use std::time::{Duration, Instant};
 
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use bond_common::{
     abi::{FailOverMac, Slot},
+    behind::{BehindEntry, BehindKey, LastSent, Tag},
     clock::{
         frame::{ClockFrame, FRAMES},
         layout::{ClockEntry, TickEntry},
     },
+    mac::Mac,
     names,
 };
 use bond_core::name::BondName;
@@ -149,4 +151,49 @@ fn a_lost_frame_is_put_in_again_and_copies_end() {
     ticking.until("a frame that was put in again", |ticks| ticks.injected == 1);
     let after = ticking.pass(20);
     assert_eq!(after.injected, 1, "{after:?}");
+}
+
+/// Stores MAC addresses behind the bond that sent so long ago, numbered from `first` on.
+fn remember(bench: &Bench, age: Duration, numbers: std::ops::Range<u16>) {
+    let map = MapData::from_pin(bench.dir.join(names::BEHIND)).unwrap();
+    let mut map = HashMap::<_, BehindKey, BehindEntry>::try_from(Map::LruHashMap(map)).unwrap();
+    let now = Duration::from(nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap());
+    let seen = LastSent::new(now.saturating_sub(age).as_nanos() as u64, 0);
+    for number in numbers {
+        let [high, low] = number.to_be_bytes();
+        let key = BehindKey::new(Mac::new([2, 0, 0, 1, high, low]), [Tag::NONE; 2]);
+        map.insert(key, BehindEntry { seen, announced: 0 }, 0).unwrap();
+    }
+}
+
+#[test]
+fn macs_behind_the_bond_are_announced_newest_first_and_once_in_a_round() {
+    let ticking = Ticking::new(Hook::Tc, "behind", FailOverMac::None);
+    ticking.pass(2);
+    remember(&ticking.bench, Duration::from_secs(30), 100..200);
+    remember(&ticking.bench, Duration::ZERO, 0..100);
+    ticking.bench.mirror.update_clock(|clock| clock.rounds = 1);
+    ip(&["link", "set", "wire0", "down"]);
+    // In whichever tick this is: none of those that sent before is announced as long as one that sent just now is not.
+    ticking.until("the first of a round", |ticks| ticks.behind >= 64);
+    let found = ticking.bench.maps.behind().unwrap();
+    let is_new = |key: &BehindKey| key.mac().bytes()[5] < 100;
+    let count = |new: bool| found.iter().filter(|(key, entry)| is_new(key) == new && entry.announced != 0).count();
+    assert!(count(true) == 100 || count(false) == 0, "{} of 100 and {}", count(true), count(false));
+    let ticks = ticking.until("a round", |ticks| ticks.behind == 200 && ticks.sending == 0);
+    assert_eq!((ticks.macs, ticks.sent, ticks.refused_of_round, ticks.capped), (200, 0, 0, 0), "{ticks:?}");
+    let rounds: std::collections::BTreeSet<_> =
+        ticking.bench.maps.behind().unwrap().iter().map(|(_, entry)| entry.announced).collect();
+    assert_eq!(rounds.len(), 1, "all in one round: {rounds:?}");
+}
+
+#[test]
+fn a_round_announces_no_more_macs_than_the_most() {
+    let ticking = Ticking::new(Hook::Tc, "capped", FailOverMac::None);
+    ticking.pass(2);
+    remember(&ticking.bench, Duration::ZERO, 0..1100);
+    ticking.bench.mirror.update_clock(|clock| clock.rounds = 1);
+    ip(&["link", "set", "wire0", "down"]);
+    let ticks = ticking.until("a round", |ticks| ticks.capped == 1 && ticks.sending == 0);
+    assert_eq!((ticks.macs, ticks.behind), (1024, 1024), "{ticks:?}");
 }

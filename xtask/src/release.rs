@@ -21,10 +21,11 @@ const TESTED: [&str; 4] = ["6.1", "6.12", "6.18", "newest"];
 
 /// Test programs with results that depend on the kernel: programs, hooks, devices, routes. The others test the
 /// agent's own logic; the guest of one kernel and CI's machine run them.
-const OF_THE_KERNEL: [&str; 17] = [
+const OF_THE_KERNEL: [&str; 18] = [
     "prog_run",
     "tick",
     "clock",
+    "behind",
     "scenario",
     "failover",
     "traffic",
