@@ -193,7 +193,7 @@ fn see_slot(links: &mut LinkTimes, index: u64, now: u64) {
 #[inline(never)]
 fn announce(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u64) -> bool {
     let Some(word) = maps::active_word() else { return false };
-    let turn = state.turn;
+    let mut turn = state.turn;
     let is_new = state.noticed != word.switches() as u64 + 1;
     state.noticed = word.switches() as u64 + 1;
     if state.sending != 0 && !turn.is_of(word) {
@@ -211,17 +211,20 @@ fn announce(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u64
         if waits || !turn.is_due(word, clock.rounds as u8, pace) {
             return false;
         }
-        if maps::exchange_turn(turn, turn.claim(word, clock.rounds as u8)).is_err() {
+        let claimed = turn.claim(word, clock.rounds as u8);
+        if maps::exchange_turn(turn, claimed).is_err() {
             // The agent was faster.
             return false;
         }
+        // The compiler does not know that the map has it now, and may take `state.turn` for the former one.
+        turn = claimed;
         (state.claimed_at, state.sending, state.repeats) = (now, 1, 0);
         begin(state);
     }
     let Some(slot) = word.active() else { return false };
     let list = AnnounceList::from_bits(clock.list);
     let left = (list.count as u64).saturating_sub(state.next);
-    let round = state.turn.bits() | state.repeats & 0xff;
+    let round = turn.bits() | state.repeats & 0xff;
     let count = if left < FRAMES_PER_TICK { left } else { FRAMES_PER_TICK };
     let mut sending = Sending { ctx, slot, list, state, round, room: FRAMES_PER_TICK - count, oldest: 0 };
     // SAFETY: the callback gets a pointer to `sending`, which outlives the call.
@@ -237,7 +240,7 @@ fn announce(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u64
             state.repeats += 1;
             begin(state);
         } else {
-            finish(state, state.turn, now);
+            finish(state, turn, now);
         }
     }
     true

@@ -178,7 +178,8 @@ fn macs_behind_the_bond_are_announced_newest_first_and_once_in_a_round() {
     ticking.until("the first of a round", |ticks| ticks.behind >= 64);
     let found = ticking.bench.maps.behind().unwrap();
     let is_new = |key: &BehindKey| key.mac().bytes()[5] < 100;
-    let count = |new: bool| found.iter().filter(|(key, entry)| is_new(key) == new && entry.announced != 0).count();
+    let count =
+        |new: bool| found.iter().filter(|(key, entry)| is_new(key) == new && entry.announced != 0).count();
     assert!(count(true) == 100 || count(false) == 0, "{} of 100 and {}", count(true), count(false));
     let ticks = ticking.until("a round", |ticks| ticks.behind == 200 && ticks.sending == 0);
     assert_eq!((ticks.macs, ticks.sent, ticks.refused_of_round, ticks.capped), (200, 0, 0, 0), "{ticks:?}");
