@@ -373,8 +373,8 @@ fn a_failover_leaves_a_receipt() {
     TIME enp0s8 instead of none, a slave joined
       seen by a slave that joined; chosen: the only one that is up
       detect N us, decide N us, switch N us
-      nothing to announce: no address on the bond or on a device above it, and no MAC
-      address behind it
+      nothing to announce: no address on the bond or on a device above it, and no
+      MAC address behind it
       dropped during the failover: COUNTS; generation N
     TIME enp0s9 instead of enp0s8, its link failed
       seen by a link event; chosen: the only one that is up

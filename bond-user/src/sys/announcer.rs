@@ -43,7 +43,7 @@ use nix::{
 use super::{
     Devices, SysError,
     netlink::{Address, FdbEntry, FdbOwner, Forwarding, LinkInfo, VlanTag},
-    topology::{Above, Layer},
+    topology::{Layer, Layers},
 };
 
 /// ff02::1 and its MAC address.
@@ -116,7 +116,7 @@ pub async fn addresses_behind(devices: &dyn Devices, port: u32) -> Result<Announ
     let netns = port.link_netns;
     let links = devices.links(netns).await?;
     let forwarding = if netns.is_none() { devices.forwarding().await? } else { Forwarding::default() };
-    let above = Above::new(bond, &links, &forwarding.vlans);
+    let above = Layers::new(bond, &links, &forwarding.vlans);
     let uppers = uppers(&above, &devices.addresses(netns).await?);
     let macs = macs(&above, &links, &uppers, &forwarding.entries);
     let masters = above.layers().iter().filter_map(|layer| layer.link.master).collect();
@@ -124,7 +124,7 @@ pub async fn addresses_behind(devices: &dyn Devices, port: u32) -> Result<Announ
 }
 
 /// Returns the devices of [`addresses_behind`], from a dump of all addresses.
-pub fn uppers(above: &Above<'_>, addresses: &[Address]) -> Vec<Upper> {
+pub fn uppers(above: &Layers<'_>, addresses: &[Address]) -> Vec<Upper> {
     let Some(bond) = above.layers().first().map(|bond| bond.link) else { return Vec::new() };
     let upper = |Layer { link, tags, is_reached, .. }: &Layer<'_>| Upper {
         ifindex: link.ifindex,
@@ -144,7 +144,7 @@ pub fn uppers(above: &Above<'_>, addresses: &[Address]) -> Vec<Upper> {
 
 /// Returns the MAC addresses behind the bond that the kernel lists, each once for its tags: of devices above the bond without an
 /// address, and of forwarding tables.
-fn macs(above: &Above<'_>, links: &[LinkInfo], uppers: &[Upper], entries: &[FdbEntry]) -> Vec<MacBehind> {
+fn macs(above: &Layers<'_>, links: &[LinkInfo], uppers: &[Upper], entries: &[FdbEntry]) -> Vec<MacBehind> {
     let layers = above.layers();
     let Some(bond) = layers.first() else { return Vec::new() };
     let mut found: Vec<MacBehind> = Vec::new();
@@ -540,7 +540,7 @@ mod tests {
             Upper { own_mac: Some(mac(0x77)), ..at(11, above(&[S_TAG, C_TAG], &["10.11.0.1"])) },
         ];
         let vlans = HashMap::new();
-        let uppers = |bond| uppers(&Above::new(bond, &links, &vlans), &addresses);
+        let uppers = |bond| uppers(&Layers::new(bond, &links, &vlans), &addresses);
         assert_eq!(uppers(3), expected);
         assert_eq!(uppers(1000), []);
     }
@@ -576,7 +576,7 @@ mod tests {
         ];
         let addresses = [Address::new(7, "10.0.0.1".parse().unwrap(), 24)];
         let vlans = HashMap::new();
-        let above = Above::new(3, &links, &vlans);
+        let above = Layers::new(3, &links, &vlans);
         let uppers = uppers(&above, &addresses);
         let found = macs(&above, &links, &uppers, &entries);
         let found: Vec<_> = found.iter().map(|behind| (behind.mac, behind.tags.clone())).collect();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{
     Devices, SysError,
     netlink::{Address, LinkInfo},
-    topology::Above,
+    topology::Layers,
 };
 
 /// An address or a device that conflicts with enslaving.
@@ -33,7 +33,7 @@ impl dyn Devices + '_ {
             addresses.filter(|address| address.ip.is_ipv4()).map(Conflict::Address).collect();
         let links = self.links(None).await?;
         let vlans = HashMap::new();
-        let layers = Above::new(ifindex, &links, &vlans);
+        let layers = Layers::new(ifindex, &links, &vlans);
         conflicts.extend(layers.layers().iter().skip(1).map(|layer| above(layer.link)));
         Ok(conflicts)
     }

@@ -12,7 +12,7 @@ use etherparse::{ArpEthIpv4Packet, ArpOperation, EtherType, Icmpv6Header, Icmpv6
 use super::{
     announcer::ethernet,
     netlink::{LinkInfo, VlanTag},
-    topology::{Above, Layer},
+    topology::{Layer, Layers},
 };
 
 /// Returns a request from `source`, 0.0.0.0 if there is none, for the target's MAC address (`bond_arp_send`).
@@ -68,7 +68,7 @@ pub fn neighbour_solicitation(mac: Mac, tags: &[VlanTag], source: Ipv6Addr, targ
 pub fn devices_above(bond: u32, links: &[LinkInfo]) -> HashMap<u32, Vec<VlanTag>> {
     // As the driver, which asks no bridge for its VLANs.
     let vlans = HashMap::new();
-    let above = Above::new(bond, links, &vlans);
+    let above = Layers::new(bond, links, &vlans);
     let device = |layer: &Layer<'_>| (layer.link.ifindex, layer.tags.clone().unwrap_or_default());
     above.layers().iter().map(device).collect()
 }

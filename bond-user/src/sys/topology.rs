@@ -8,7 +8,7 @@ use super::netlink::{LinkInfo, PortVlan, VlanTag};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer<'a> {
     pub link: &'a LinkInfo,
-    /// The place in [`Above::layers`] of the layer below; the bond has its own.
+    /// The place in [`Layers::layers`] of the layer below; the bond has its own.
     below: usize,
     /// The tags that its frames have on the wire, from the outermost to the innermost; None if a bridge passes none of its
     /// frames to the bond.
@@ -21,12 +21,12 @@ pub struct Layer<'a> {
 /// The bond and, at any depth, the devices above it that are up: VLANs, macvlans, ipvlans, and the bridge or other master of
 /// which one of these is a port.
 #[derive(Debug)]
-pub struct Above<'a> {
+pub struct Layers<'a> {
     layers: Vec<Layer<'a>>,
     vlans: &'a HashMap<u32, Vec<PortVlan>>,
 }
 
-impl<'a> Above<'a> {
+impl<'a> Layers<'a> {
     /// Finds the layers among all links of a network namespace. `vlans` are those of bridges with vlan_filtering; of a bridge
     /// that is missing there, frames keep their tags.
     pub fn new(bond: u32, links: &'a [LinkInfo], vlans: &'a HashMap<u32, Vec<PortVlan>>) -> Self {
@@ -197,7 +197,7 @@ mod tests {
             link(11, "eth0"),
         ];
         let vlans = HashMap::new();
-        let found = Above::new(3, &links, &vlans);
+        let found = Layers::new(3, &links, &vlans);
         let found = found.layers().iter();
         let found: Vec<_> =
             found.map(|layer| (layer.link.ifindex, layer.tags.clone().unwrap(), layer.is_reached)).collect();
@@ -215,7 +215,7 @@ mod tests {
             (16, vec![], false),
         ];
         assert_eq!(found, expected);
-        assert_eq!(Above::new(1000, &links, &vlans).layers(), []);
+        assert_eq!(Layers::new(1000, &links, &vlans).layers(), []);
     }
 
     /// A bridge br0 with vlan_filtering above bond0, with VLANs and a macvlan above it, and the same above a VLAN of bond0.
@@ -239,7 +239,7 @@ mod tests {
         let bridge = vec![member(5, true, true), tagged(10), tagged(20), tagged(30)];
         let port = vec![member(10, true, true), tagged(5), tagged(20), tagged(40), tagged(50)];
         let vlans = HashMap::from([(7, bridge), (3, port)]);
-        let above = Above::new(3, &links, &vlans);
+        let above = Layers::new(3, &links, &vlans);
         let of = |ifindex| above.layers().iter().find(|layer| layer.link.ifindex == ifindex).unwrap();
         for (ifindex, expected) in [
             (7, Some(vec![tag(5)])),
