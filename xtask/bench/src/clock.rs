@@ -9,7 +9,7 @@ use super::{Options, Run, conclude, measure, program};
 use xtask_common::machine;
 
 #[derive(Args, Default)]
-pub struct Arguments {
+pub struct ClockArguments {
     #[command(flatten)]
     options: Options,
     /// How long the clock is measured under load, at a period of 10 ms
@@ -17,14 +17,14 @@ pub struct Arguments {
     minutes: Option<u32>,
 }
 
-impl Arguments {
+impl ClockArguments {
     /// Returns the arguments for the default time.
     pub fn of(options: Options) -> Self {
         Self { options, ..Self::default() }
     }
 }
 
-pub fn run(arguments: &Arguments) -> Result<Run> {
+pub fn run(arguments: &ClockArguments) -> Result<Run> {
     let options = &arguments.options;
     let mut command = Command::new(program("laps")?);
     command.env("XBOND_BIN", machine::xbond()?).args(options.quick.then_some("--quick"));

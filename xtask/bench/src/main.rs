@@ -42,7 +42,7 @@ enum Verb {
     /// Losses and durations of failovers
     Failover(failover::Arguments),
     /// Laps of the clock in the kernel while CPUs and network are busy
-    Clock(clock::Arguments),
+    Clock(clock::ClockArguments),
     /// Packets forwarded between a port and the wire
     Forward(Placed),
     /// Time of the engine from an event to its commands
@@ -109,7 +109,7 @@ fn all(options: &Options) -> Result<Vec<Run>> {
     let each = Options { json: None, ..options.clone() };
     let here = Placed { options: each.clone(), ..Placed::default() };
     let failover = failover::Arguments::of(each.clone());
-    let clock = clock::Arguments::of(each.clone());
+    let clock = clock::ClockArguments::of(each.clone());
     let runs = vec![
         hotpath::run(&each)?,
         run_where("host", &here)?,
