@@ -35,7 +35,7 @@ impl Slot {
     }
 
     /// Returns the slot that the lowest four bits name; the other bits are ignored.
-    const fn from_bits(bits: u64) -> Self {
+    pub(crate) const fn from_bits(bits: u64) -> Self {
         Self((bits & 0xf) as u8)
     }
 
@@ -50,7 +50,7 @@ impl Slot {
     }
 
     /// Returns all 16 slots in ascending order.
-    pub fn all() -> impl Iterator<Item = Self> {
+    pub fn all() -> impl Iterator<Item = Self> + Clone {
         (0..MAX_SLAVES as u8).map(Self)
     }
 }
@@ -398,6 +398,11 @@ impl Rank {
         Self(bits)
     }
 
+    /// Creates the rank from the 64 bits that a map holds.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// Returns the 64 bits that GUARD holds.
     pub const fn bits(self) -> u64 {
         self.0
@@ -575,7 +580,7 @@ impl Default for ProbeTimes {
 }
 
 /// The targets of the ARP monitor and the source address of the probes to each, in TARGETS at 0. The agent writes it
-/// word by word before each round of probes. An IPv4 target and its source are one word. An IPv6 target and its source
+/// word by word before each round of probes; while no agent runs, the tick stores which slot probes. An IPv4 target and its source are one word. An IPv6 target and its source
 /// are four: an answer that is compared with a mix of old and new words is not recognised, and the next one is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -600,6 +605,16 @@ impl Targets {
             0 => None,
             slot => Slot::new((slot - 1) as u8),
         }
+    }
+
+    /// Returns whether the targets, and the source addresses of their probes, are those of `other`, whichever slot probes.
+    pub fn have_targets_of(&self, other: &Self) -> bool {
+        (self.ipv4, self.ipv6) == (other.ipv4, other.ipv6)
+    }
+
+    /// Stores which slot probes, without a change of the targets. The tick does so while no agent runs.
+    pub const fn probe_by(&mut self, slot: Slot) {
+        self.prober = slot.0 as u64 + 1;
     }
 
     /// Sets the IPv4 target at `index` and the source address of its probes. An index from [`MAX_TARGETS`] on has no

@@ -39,6 +39,12 @@ pub const MISDIRECTED: &str = "MISDIRECTED";
 
 /// Map: the MAC addresses behind the bond, [`crate::behind::BehindEntry`] by [`crate::behind::BehindKey`].
 pub const BEHIND: &str = "BEHIND";
+/// Map: the [`crate::clock::monitor::MonitorEntry`], the agent's settings for ARP monitoring by the tick.
+pub const ARP_MONITOR: &str = "ARP_MONITOR";
+/// Map: the [`crate::clock::monitor::MonitorState`], what the tick keeps of ARP monitoring.
+pub const ARP_STATE: &str = "ARP_STATE";
+/// Map: the frames of a round of probes, [`crate::clock::monitor::ProbeFrame`], in two banks.
+pub const ARP_PROBES: &str = "ARP_PROBES";
 
 /// Program for tc, at the ingress of the port: redirects what bond0 sends to a slave.
 pub const TC_PORT_TX: &str = "tc_port_tx";
@@ -85,7 +91,7 @@ pub const PROGRAM_PIN: &str = "prog";
 pub const LINK_PIN: &str = "link";
 
 /// All maps of a bond; each is pinned under its name.
-pub const PINNED_MAPS: [&str; 17] = [
+pub const PINNED_MAPS: [&str; 20] = [
     ACTIVE,
     SLAVES,
     BOND,
@@ -102,11 +108,15 @@ pub const PINNED_MAPS: [&str; 17] = [
     TICKS,
     ANNOUNCE,
     MISDIRECTED,
+    ARP_MONITOR,
+    ARP_STATE,
+    ARP_PROBES,
     BEHIND,
 ];
 
 /// The maps among [`PINNED_MAPS`] that a bond of [`crate::abi::ABI_ADOPTED`] may lack. Its adoption creates them.
-pub const LATER_MAPS: [&str; 5] = [CLOCK, TICKS, ANNOUNCE, MISDIRECTED, BEHIND];
+pub const LATER_MAPS: [&str; 8] =
+    [CLOCK, TICKS, ANNOUNCE, MISDIRECTED, ARP_MONITOR, ARP_STATE, ARP_PROBES, BEHIND];
 
 /// The maps of the clock.
-pub const CLOCK_MAPS: [&str; 4] = [CLOCK, TICKS, ANNOUNCE, MISDIRECTED];
+pub const CLOCK_MAPS: [&str; 7] = [CLOCK, TICKS, ANNOUNCE, MISDIRECTED, ARP_MONITOR, ARP_STATE, ARP_PROBES];

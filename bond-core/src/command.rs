@@ -343,6 +343,8 @@ pub enum Seen {
     Guard,
     /// A tick of the clock in the kernel.
     Tick,
+    /// A step of the ARP monitor in the kernel, made by a tick of the clock while no agent runs.
+    ArpTick,
 }
 
 /// The reason why this slave was chosen and no other.

@@ -17,6 +17,7 @@ use bond_common::{
         announce::Turn,
         layout::{ANNOUNCE_ENTRIES, AnnounceFrame, ClockEntry, TickEntry},
         misdirected::MisdirectedEntry,
+        monitor::{MonitorEntry, MonitorState, PROBE_ENTRIES, ProbeFrame},
     },
     counters::SlotStats,
     event::EventRecord,
@@ -61,8 +62,8 @@ static EVENTS: RingBuf<EventRecord, 4096> = RingBuf::new();
 #[btf_map]
 static PROBES: Array<ProbeTimes, MAX_SLAVES, MMAPABLE> = Array::new();
 
-/// Written by the agent, word by word; read while [`BondEntry::MONITOR`] is set. [`Targets`] describes the effect of a
-/// mix.
+/// Written by the agent, word by word; one word of it also by the tick. Read while [`BondEntry::MONITOR`] is set.
+/// [`Targets`] describes the effect of a mix.
 #[btf_map]
 static TARGETS: Array<Targets, 1, MMAPABLE> = Array::new();
 
@@ -94,6 +95,18 @@ static BEHIND: LruHashMap<BehindKey, BehindEntry, MOST_BEHIND> = LruHashMap::new
 /// Written by the data plane when a frame for the bond arrives on a backup, and by the tick; the agent clears counters.
 #[btf_map]
 static MISDIRECTED: Array<MisdirectedEntry, { MisdirectedEntry::ENTRIES }, MMAPABLE> = Array::new();
+
+/// Written by the agent, word by word; read by the tick.
+#[btf_map]
+static ARP_MONITOR: Array<MonitorEntry, 1, MMAPABLE> = Array::new();
+
+/// Written by the tick; read by the agent.
+#[btf_map]
+static ARP_STATE: Array<MonitorState, 1, MMAPABLE> = Array::new();
+
+/// Written by the agent, in the bank that ARP_MONITOR does not name; read by the tick.
+#[btf_map]
+static ARP_PROBES: Array<ProbeFrame, PROBE_ENTRIES, MMAPABLE> = Array::new();
 
 /// The slot of the slave that this program is attached to; [`PORT_STATS`] at the port.
 #[unsafe(no_mangle)]
@@ -218,6 +231,21 @@ pub unsafe fn count(word: *mut u64) {
 }
 
 #[inline(always)]
+pub fn arp_monitor() -> Option<&'static MonitorEntry> {
+    ARP_MONITOR.get(0)
+}
+
+#[inline(always)]
+pub fn arp_state() -> Option<*mut MonitorState> {
+    ARP_STATE.get_ptr_mut(0)
+}
+
+#[inline(always)]
+pub fn arp_probe(index: u32) -> Option<&'static ProbeFrame> {
+    ARP_PROBES.get(index)
+}
+
+#[inline(always)]
 pub fn guard() -> Option<*mut GuardEntry> {
     GUARD.get_ptr_mut(0)
 }
@@ -256,6 +284,15 @@ pub fn probe_times(slot: Slot) -> Option<*mut ProbeTimes> {
 #[inline(always)]
 pub fn targets() -> Option<&'static Targets> {
     TARGETS.get(0)
+}
+
+/// Stores which slot probes.
+#[inline(always)]
+pub fn probe_by(slot: Slot) {
+    if let Some(targets) = TARGETS.get_ptr_mut(0) {
+        // SAFETY: a map value lives as long as the program runs; one word is stored.
+        unsafe { &mut *targets }.probe_by(slot);
+    }
 }
 
 /// Returns the slot of this program; None at the port.

@@ -5,7 +5,7 @@ use aya_ebpf::{
     cty::{c_long, c_void},
     helpers::{
         bpf_redirect,
-        generated::{bpf_ktime_get_ns, bpf_loop, bpf_skb_change_tail},
+        generated::{bpf_ktime_get_ns, bpf_loop, bpf_skb_change_tail, bpf_skb_store_bytes},
     },
     programs::TcContext,
 };
@@ -19,11 +19,11 @@ use bond_common::{
         layout::{ANNOUNCE_BYTES, AnnounceFrame, AnnounceList, ClockEntry, Lap, TickEntry},
     },
     event::{DataPlaneEvent, EventRecord, Round},
-    wire::{Frame as _, stamp_source},
+    wire::stamp_source,
 };
 
 use crate::{
-    device, maps, misdirected,
+    device, maps, misdirected, monitor,
     packet::{Packet as _, SkbPacket},
     rx, tx,
 };
@@ -51,9 +51,10 @@ pub fn tick(ctx: &TcContext) -> i32 {
     if clock.has(ClockEntry::LINKS) {
         check_links(clock, state, now);
     }
+    let has_probed = monitor::monitor(ctx, clock, state, now);
     let has_announced = announce(ctx, clock, state, now);
     let has_answered = misdirected::answer(ctx, clock, state, now);
-    if (has_announced || has_answered) && write_again(ctx, frame).is_none() {
+    if (has_probed | has_announced | has_answered) && write_again(ctx, frame).is_none() {
         return TC_ACT_SHOT;
     }
     send_round(ctx, clock.sender as u32)
@@ -80,6 +81,20 @@ fn send_round(ctx: &TcContext, sender: u32) -> i32 {
 fn write_again(ctx: &TcContext, frame: ClockFrame) -> Option<()> {
     resize(ctx, LENGTH as u32)?;
     frame.write(&mut SkbPacket::new(ctx))
+}
+
+/// Makes a packet this frame. The frame is copied from its map, not by the stack, which is short.
+#[inline(always)]
+pub fn replace(ctx: &TcContext, frame: &AnnounceFrame) -> Option<()> {
+    // Written at full length, which the verifier knows, and cut then.
+    resize(ctx, ANNOUNCE_BYTES as u32)?;
+    // SAFETY: the context is this program's, and the helper reads so many bytes of the frame.
+    let written =
+        unsafe { bpf_skb_store_bytes(ctx.skb.skb, 0, frame.bytes.as_ptr().cast(), ANNOUNCE_BYTES as u32, 0) };
+    if written != 0 {
+        return None;
+    }
+    resize(ctx, frame.length)
 }
 
 /// Changes the length of a packet at its end.
@@ -157,23 +172,31 @@ fn check_links(clock: &ClockEntry, state: &mut TickEntry, now: u64) {
     // A lost exchange means that ACTIVE is another one now: the next tick sees it.
     if maps::exchange_active(word, next).is_ok() {
         if switches {
-            // SAFETY: as above; one word.
-            unsafe { &mut *guard }.note(now);
-            state.switched_at = now;
-            state.failovers += 1;
+            switched(state, now);
         }
         record(now, next, cause);
     }
 }
 
+/// Notes that a tick has changed the active slave.
 #[inline(always)]
-fn record(now: u64, next: ActiveWord, cause: Cause) {
+pub fn switched(state: &mut TickEntry, now: u64) {
+    if let Some(guard) = maps::guard() {
+        // SAFETY: a map value lives as long as the program runs; one word is stored.
+        unsafe { &mut *guard }.note(now);
+    }
+    state.switched_at = now;
+    state.failovers += 1;
+}
+
+#[inline(always)]
+pub fn record(now: u64, next: ActiveWord, cause: Cause) {
     maps::send(EventRecord::new(now, DataPlaneEvent::Ticked(next, cause)));
 }
 
 /// Checks the devices of all slots.
 #[inline(always)]
-fn see(links: &mut LinkTimes, now: u64) {
+pub fn see(links: &mut LinkTimes, now: u64) {
     let mut index = 0;
     while index < 16 {
         see_slot(links, index, now);
@@ -366,11 +389,8 @@ fn send(sending: &Sending<'_>, index: u32) -> Option<u32> {
     let (ctx, slot) = (sending.ctx, sending.slot);
     let frame = maps::announcement(index)?;
     let (slave, bond) = (maps::slave(slot)?, maps::bond()?);
-    // Written at full length, which the verifier knows, and cut then.
+    replace(ctx, frame)?;
     let mut packet = SkbPacket::new(ctx);
-    resize(ctx, ANNOUNCE_BYTES as u32)?;
-    packet.write(0, frame.bytes)?;
-    resize(ctx, frame.length)?;
     let header = packet.header()?;
     if let Some(entry) = maps::behind(&BehindKey::new(header.source, tags(&packet, Tag::NONE))) {
         // The round needs no RARP of it.

@@ -82,6 +82,12 @@ pub enum Cause {
     Preferred = 3,
     /// The set of usable slaves changed, or a drain ended; the active slave did not.
     Bookkeeping = 4,
+    /// The ARP monitor got no answer by the active slave, and another slave took over, or none could.
+    Unanswered = 5,
+    /// There was no active slave, and the ARP monitor gets answers by one.
+    Answered = 6,
+    /// The ARP monitor gets answers by a slave that is preferred.
+    AnsweredPreferred = 7,
 }
 
 impl Cause {
@@ -92,6 +98,9 @@ impl Cause {
             2 => Self::LinkReturned,
             3 => Self::Preferred,
             4 => Self::Bookkeeping,
+            5 => Self::Unanswered,
+            6 => Self::Answered,
+            7 => Self::AnsweredPreferred,
             _ => return None,
         })
     }
@@ -160,14 +169,14 @@ pub fn decide(at: &Situation<'_>) -> Option<(ActiveWord, Cause)> {
 
 /// Returns the avoided slots; none if no other one has a link.
 #[inline(always)]
-fn avoided(clock: &ClockEntry, up: u16) -> u16 {
+pub(super) fn avoided(clock: &ClockEntry, up: u16) -> u16 {
     let avoided = clock.avoided as u16;
     if up & !avoided == 0 { 0 } else { avoided }
 }
 
 /// Returns the first slot of the rank that is in the mask.
 #[inline(always)]
-fn first(rank: Rank, mask: u16) -> Option<Slot> {
+pub(super) fn first(rank: Rank, mask: u16) -> Option<Slot> {
     let mut place = 0;
     while place < MAX_SLAVES as u32 {
         let slot = rank.at(place);
@@ -181,7 +190,7 @@ fn first(rank: Rank, mask: u16) -> Option<Slot> {
 
 /// Returns the first slot of the rank that is in the mask and takes over from the active one.
 #[inline(always)]
-fn preferred(rank: Rank, mask: u16, active: Slot, preference: &Preference) -> Option<Slot> {
+pub(super) fn preferred(rank: Rank, mask: u16, active: Slot, preference: &Preference) -> Option<Slot> {
     let mut place = 0;
     while place < MAX_SLAVES as u32 {
         let slot = rank.at(place);

@@ -9,9 +9,11 @@
 //! - [`decide`]: which slave is active after a tick.
 //! - [`announce`]: who announces the bond, and when.
 //! - [`misdirected`]: what a tick does about frames for the bond that arrive on a backup.
+//! - [`monitor`]: ARP and NS monitoring.
 
 pub mod announce;
 pub mod decide;
 pub mod frame;
 pub mod layout;
 pub mod misdirected;
+pub mod monitor;

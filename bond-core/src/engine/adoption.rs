@@ -6,7 +6,8 @@ impl Engine {
     /// Creates the engine of a running bond that a former engine left at any moment, and returns what it asks for. Each
     /// failover of [`Left::changes`] is reported, in their order, before other failovers.
     pub fn adopt(now: Time, bond: NewBond, left: Left) -> (Self, Batch) {
-        let Left { active, draining, usable, known_active, changes, carrier, slaves, gone } = left;
+        let Left { active, draining, usable, known_active, known_usable, changes, carrier, slaves, gone } =
+            left;
         let mut engine = Self::new(bond);
         let path = Path::new(now, Tolerance::of(&engine.options));
         let links: Vec<_> = slaves.iter().map(|slave| (slave.slot, slave.link)).collect();
@@ -36,13 +37,20 @@ impl Engine {
         engine.has_been_active = engine.active.is_some();
         engine.published.word = Word { active, draining, usable };
         engine.published.carrier = carrier;
-        let known_active = engine.catch_up(now, known_active, &changes, &gone);
+        let known = Word { active: known_active, draining: None, usable: known_usable };
+        engine.count_losses(now, known, &changes);
+        let known_active = engine.catch_up(known_active, &changes, &gone);
         if engine.active.is_some() && engine.active != known_active {
             // A draining slave is left by a planned switch that the former engine did not report.
             let by_guard = draining.is_some() || is_guards(known_active, usable);
             let how =
                 if by_guard { BY_GUARD } else { (Reason::Requested, Chosen::Administrator, Seen::Guard) };
-            engine.report_missed(now, (known_active, active), usable, how, &gone);
+            engine.report_missed(known_active, active, how, &gone);
+            if is_guards(known_active, usable)
+                && let Some(left) = known_active
+            {
+                engine.count_failure(now, left);
+            }
         }
         engine.seen = Seen::Miimon;
         engine.use_early(engine.active);
@@ -60,7 +68,6 @@ impl Engine {
     /// Reports failovers of the data plane, one after the other. Returns the active slot after the last change.
     pub(super) fn catch_up(
         &mut self,
-        now: Time,
         known_active: Option<Slot>,
         changes: &[DataPlaneChange],
         gone: &[(Slot, String)],
@@ -69,7 +76,7 @@ impl Engine {
             let to = change.active;
             // Unrecorded failovers happened in between.
             let from = from.filter(|_| from != to);
-            self.report_missed(now, (from, to), change.usable, change.report(), gone);
+            self.report_missed(from, to, change.report(), gone);
             to
         })
     }
@@ -77,9 +84,8 @@ impl Engine {
     /// Reports a change of ACTIVE that no engine has reported.
     pub(super) fn report_missed(
         &mut self,
-        now: Time,
-        (from, to): (Option<Slot>, Option<Slot>),
-        usable: u16,
+        from: Option<Slot>,
+        to: Option<Slot>,
         (reason, chosen, seen): (Reason, Chosen, Seen),
         gone: &[(Slot, String)],
     ) {
@@ -90,11 +96,26 @@ impl Engine {
         let chosen = Some(chosen).filter(|_| to.is_some());
         let failover = Failover { from: name(from), to: name(to), reason, seen, chosen };
         self.outbox.reports.push(Report::Failover(failover));
-        if is_guards(from, usable)
-            && let Some(left) = from
-        {
-            self.count_failure(now, left);
+    }
+
+    /// Counts the failures of slaves that changes of the data plane found down, one after the other from `known` on. Returns
+    /// the slots whose failures were counted.
+    fn count_losses(&mut self, now: Time, known: Word, changes: &[DataPlaneChange]) -> u16 {
+        let usable_of = |usable: u16, active: Option<Slot>| usable | active.map_or(0, Slot::bit);
+        let (mut before, mut counted) = (usable_of(known.usable, known.active), 0);
+        for change in changes {
+            let lost = before & !change.usable;
+            for slot in Slot::all().filter(|slot| lost & slot.bit() != 0) {
+                // An avoided slave is not usable any more as soon as another one is, although it is up.
+                let gives_way = !change.is_failure() && self.avoided() & slot.bit() != 0;
+                if !gives_way && self.joined_slaves().any(|slave| slave.slot == slot) {
+                    self.count_failure(now, slot);
+                    counted |= slot.bit();
+                }
+            }
+            before = usable_of(change.usable, change.active);
         }
+        counted
     }
 
     /// Completes the changes of addresses and the announcements of the last failover, which the former engine may not
@@ -118,15 +139,22 @@ impl Engine {
         let before = std::mem::replace(&mut self.published.word, found);
         let joined = |slot: &Slot| self.joined_slaves().any(|slave| slave.slot == *slot);
         let new = found.active.filter(joined);
-        let (last, earlier) = match changes.split_last() {
-            // The last change is the one that made `new` active.
-            Some((last, earlier)) if last.active == new => (Some(last), earlier),
-            _ => (None, changes),
+        // The last failover is the one that made `new` active. What ticks did after it is not reported.
+        let is_last = |change: &DataPlaneChange| change.is_failover() && change.active == new;
+        let place = changes.iter().rposition(DataPlaneChange::is_failover);
+        let (last, earlier, later) = match place.map(|place| changes.split_at(place)) {
+            Some((earlier, [last, later @ ..])) if is_last(last) => (Some(last), earlier, later),
+            Some(_) => (None, changes, &[][..]),
+            None => (changes.last().filter(|last| last.active == new), &[][..], changes),
         };
         let from = earlier.last().map_or(self.active, |last| last.active);
-        self.catch_up(now, self.active, earlier, &[]);
-        if let Some(change) = last.filter(|change| matches!(change.by, ChangedBy::Tick(_))) {
-            return self.follow_tick(now, from, *change, (before, earlier));
+        let known = Word { active: self.active, ..before };
+        let counted = self.count_losses(now, known, changes);
+        self.catch_up(self.active, earlier, &[]);
+        let is_ticks = |change: &DataPlaneChange| matches!(change.by, ChangedBy::Tick(_));
+        if let Some(change) = last.filter(|change| is_ticks(change) || later.iter().any(is_ticks)) {
+            let usable = later.last().unwrap_or(change).usable;
+            return self.follow_tick(now, from, DataPlaneChange { usable, ..*change }, (before, counted));
         }
         let Some(new) = new.filter(|new| from != Some(*new)) else {
             // The engine's own decision, or none of the guard's: publishing corrects the word.
@@ -141,7 +169,7 @@ impl Engine {
             }
             return;
         }
-        self.mark_lost(now, from, (before, earlier), found.usable);
+        self.mark_lost(now, from, (before, counted), found.usable);
         let from = from.and_then(|slot| self.name_of(slot));
         if let Some(slave) = self.slave_mut(new) {
             slave.link.up = true;
@@ -156,13 +184,14 @@ impl Engine {
         now: Time,
         from: Option<Slot>,
         change: DataPlaneChange,
-        (before, earlier): (Word, &[DataPlaneChange]),
+        (before, counted): (Word, u16),
     ) {
-        self.mark_lost(now, from, (before, earlier), change.usable);
+        let by_link = self.monitoring() != Monitoring::Arp;
+        self.mark_lost(now, from, (before, counted), change.usable);
         for slot in Slot::all().filter(|slot| change.usable & slot.bit() != 0) {
             let returned = |slave: &&mut Slave| slave.phase == Phase::Joined && !slave.state.is_up();
             if let Some(slave) = self.slave_mut(slot).filter(returned) {
-                slave.link.up = true;
+                slave.link.up |= by_link;
                 self.move_to(now, slot, LinkState::Up);
             }
         }
@@ -176,28 +205,19 @@ impl Engine {
         self.change_active(now, from, change.active.map(|slot| Choice { slot, why }), reason);
     }
 
-    /// Sets the slaves to down that the data plane found without a link. The failures of slaves that were left earlier are
-    /// counted already.
-    fn mark_lost(
-        &mut self,
-        now: Time,
-        from: Option<Slot>,
-        (before, earlier): (Word, &[DataPlaneChange]),
-        usable: u16,
-    ) {
-        let left = earlier
-            .iter()
-            .filter(|change| change.is_failover())
-            .scan(self.active, |from, change| Some(std::mem::replace(from, change.active)));
-        let counted = left.flatten().fold(0, |mask, slot| mask | slot.bit());
-        let lost = (before.usable | from.map_or(0, Slot::bit)) & !usable;
+    /// Sets the slaves to down that the data plane found so. The failures of those in `counted` are counted already.
+    fn mark_lost(&mut self, now: Time, from: Option<Slot>, (before, counted): (Word, u16), usable: u16) {
+        let by_link = self.monitoring() != Monitoring::Arp;
+        // An avoided slave is not usable although it is up.
+        let may_be_up = if usable == 0 { 0 } else { self.avoided() };
+        let lost = (before.usable & !may_be_up | from.map_or(0, Slot::bit) | counted) & !usable;
         for slot in Slot::all().filter(|slot| lost & slot.bit() != 0) {
-            let is_counted = Some(slot) != from && counted & slot.bit() != 0;
             let Some(slave) = self.slave_mut(slot).filter(|slave| slave.phase == Phase::Joined) else {
                 continue;
             };
-            slave.link.up = false;
-            if is_counted {
+            // The ARP monitor judges paths: the link may be there.
+            slave.link.up &= !by_link;
+            if counted & slot.bit() != 0 {
                 slave.state = LinkState::Down;
                 self.report_link(slot);
             } else {

@@ -170,6 +170,12 @@ pub fn next_in_round_robin(slaves: &[(Slot, bool)], last: Option<Slot>) -> Optio
 
 #[cfg(test)]
 mod tests {
+    use bond_common::{
+        abi::ActiveWord,
+        clock::monitor::{Judging, MonitorEntry, MonitorState, PathTimes, StepPace, Turns},
+    };
+    use proptest::prelude::*;
+
     use super::{
         LinkState::{Down as IsDown, Probing, Unanswered as WasUnanswered, Up as IsUp},
         Proposal::*,
@@ -297,6 +303,91 @@ mod tests {
         for (all, validated, ipv4, ipv6, expected) in table {
             let last = last_rx(&options(all, ipv4, ipv6), validated, &times, ms(500));
             assert_eq!(last, ms(expected), "{all:?} {validated} {ipv4} {ipv6}");
+        }
+    }
+
+    proptest! {
+        /// While no agent runs, the tick applies the same rules.
+        #[test]
+        fn the_tick_judges_as_the_engine_does(
+            is_up: bool, standing in 0..3, missed_max in 1u32..4, interval in 1u64..500,
+            rx in 0u64..3000, since in 0u64..3000, tx in 0u64..3000, own: bool,
+        ) {
+            let now = ms(100_000);
+            let ago = |time: u64| now - ms(time);
+            // The active slave is up.
+            let is_up = is_up || standing == 0 && own;
+            let (state, [active, turn]) = match standing {
+                0 => (if is_up { IsUp } else { IsDown }, [Some(slot(if own { 0 } else { 1 })), None]),
+                1 => (if is_up { IsUp } else { IsDown }, [None, None]),
+                _ => (if is_up { IsUp } else { Probing }, [None, Some(slot(if own { 0 } else { 1 }))]),
+            };
+            let tolerance = Tolerance { interval: ms(interval), missed_max };
+            let path = Path { since: ago(since), last_rx: ago(rx), last_tx: ago(tx) };
+            let standing = match (active, turn) {
+                (Some(active), _) if active == slot(0) => Active,
+                (None, Some(_)) => Waiting,
+                _ => Backup,
+            };
+            let expected = inspect(now, tolerance, state, standing, &path);
+
+            let nanos = |time: Time| time.as_nanos() as u64;
+            let mut tick = MonitorState::default();
+            tick.paths[0] = PathTimes { since: nanos(path.since), last_rx: nanos(path.last_rx), last_tx: nanos(path.last_tx) };
+            let entry = MonitorEntry { missed_max: missed_max.into(), ..MonitorEntry::default() };
+            let word = ActiveWord::default().next(active, None, u16::from(is_up));
+            tick.begin_from(word, 0);
+            tick.set_turn(turn);
+            let at = Judging::new(&entry, &StepPace::new(nanos(ms(interval)), 0, 0, nanos(now)), word, &tick);
+            tick.begin_judging();
+            tick.judge(slot(0), &at);
+            let found = tick.end_judging();
+            prop_assert_eq!((found.up, found.down), (u16::from(expected == Some(Up)), u16::from(expected == Some(Down))));
+        }
+
+        #[test]
+        fn the_tick_hears_what_the_engine_hears(
+            received in proptest::collection::vec((0u64..5000, 0usize..2 * MAX_TARGETS), 0..8),
+            ipv4 in 0usize..=MAX_TARGETS, ipv6 in 0usize..=MAX_TARGETS, all: bool, validated: bool, since in 0u64..5000,
+        ) {
+            let mut times = ProbeTimes::NEVER;
+            received.iter().for_each(|(at, target)| times.note(ms(*at).as_nanos() as u64, Some(*target)));
+            let arp_all_targets = if all { ArpAllTargets::All } else { ArpAllTargets::Any };
+            let options = BondOptions {
+                arp_all_targets,
+                arp_ip_target: vec![[10, 0, 0, 1].into(); ipv4],
+                ns_ip6_target: vec![[0xfd; 16].into(); ipv6],
+                ..BondOptions::default()
+            };
+            let expected = last_rx(&options, validated, &times, ms(since));
+
+            let required = MonitorEntry::required_of(ipv4, ipv6, all && validated, false);
+            let entry =
+                MonitorEntry { required, targets_since: ms(since).as_nanos() as u64, ..MonitorEntry::default() };
+            let word = ActiveWord::default().next(Some(slot(0)), None, 1);
+            let mut tick = MonitorState::default();
+            let at = Judging::new(&entry, &StepPace::new(1, 0, 0, 0), word, &tick);
+            tick.hear(slot(0), &times, &at);
+            prop_assert_eq!(Time::from_nanos(tick.paths[0].last_rx), expected);
+        }
+
+        #[test]
+        fn the_tick_has_the_round_robin_of_the_engine(
+            order in proptest::collection::vec(0u8..16, 0..16), links: u16, last in proptest::option::of(0u8..16),
+        ) {
+            let mut order: Vec<Slot> = order.into_iter().map(slot).collect();
+            let mut seen = 0;
+            order.retain(|slot| { let is_new = seen & slot.bit() == 0; seen |= slot.bit(); is_new });
+            let slaves: Vec<_> = order.iter().map(|slot| (*slot, links & slot.bit() != 0)).collect();
+            let last = last.map(slot);
+            let expected = next_in_round_robin(&slaves, last);
+            let entry = MonitorEntry {
+                first: order.first().map_or(0, |slot| slot.index()) as u64,
+                turns: Turns::new(order.iter().copied()).bits(),
+                joined: seen.into(),
+                ..MonitorEntry::default()
+            };
+            prop_assert_eq!(entry.next_turn(links, last), expected);
         }
     }
 }

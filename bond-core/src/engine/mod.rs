@@ -88,6 +88,8 @@ pub struct Left {
     pub usable: u16,
     /// The active slot as the former engine knew it last. If it differs, the data plane has failed over.
     pub known_active: Option<Slot>,
+    /// The usable mask as the former engine knew it last.
+    pub known_usable: u16,
     /// The recorded changes by the data plane since then, the oldest first.
     pub changes: Vec<DataPlaneChange>,
     /// Whether the bond has carrier.
@@ -118,6 +120,19 @@ pub enum ChangedBy {
     Tick(Cause),
 }
 
+impl ChangedBy {
+    /// Returns what showed this part of the data plane that ACTIVE had to change.
+    pub fn seen(self) -> Seen {
+        match self {
+            Self::Guard => Seen::Guard,
+            Self::Tick(Cause::LinkLost | Cause::LinkReturned | Cause::Preferred | Cause::Bookkeeping) => {
+                Seen::Tick
+            }
+            Self::Tick(Cause::Unanswered | Cause::Answered | Cause::AnsweredPreferred) => Seen::ArpTick,
+        }
+    }
+}
+
 impl DataPlaneChange {
     /// Creates the change after which ACTIVE was `word`.
     pub fn new(word: ActiveWord, by: ChangedBy) -> Self {
@@ -131,13 +146,23 @@ impl DataPlaneChange {
 
     /// Returns how the change is reported.
     fn report(&self) -> (Reason, Chosen, Seen) {
-        match self.by {
-            ChangedBy::Guard => (Reason::CarrierGuard, Chosen::Guard, Seen::Guard),
-            ChangedBy::Tick(Cause::LinkLost) => (Reason::LinkFailed, Chosen::Guard, Seen::Tick),
-            ChangedBy::Tick(Cause::LinkReturned | Cause::Preferred | Cause::Bookkeeping) => {
-                (Reason::LinkRecovered, Chosen::Guard, Seen::Tick)
-            }
-        }
+        let reason = match self.by {
+            ChangedBy::Guard => Reason::CarrierGuard,
+            ChangedBy::Tick(Cause::LinkLost | Cause::Unanswered) => Reason::LinkFailed,
+            ChangedBy::Tick(
+                Cause::LinkReturned
+                | Cause::Preferred
+                | Cause::Bookkeeping
+                | Cause::Answered
+                | Cause::AnsweredPreferred,
+            ) => Reason::LinkRecovered,
+        };
+        (reason, Chosen::Guard, self.by.seen())
+    }
+
+    /// Returns whether a slave was found down.
+    fn is_failure(&self) -> bool {
+        matches!(self.by, ChangedBy::Guard | ChangedBy::Tick(Cause::LinkLost | Cause::Unanswered))
     }
 }
 

@@ -35,6 +35,26 @@ impl Engine {
         })
     }
 
+    /// Returns the slots of the slaves that are set up, in enslave order.
+    pub fn enslave_order(&self) -> Vec<Slot> {
+        self.joined_slaves().map(|slave| slave.slot).collect()
+    }
+
+    /// Returns the slots in the order in which their slaves become active if all of them are up. Avoided slaves are the last.
+    pub fn merit_order(&self) -> Vec<Slot> {
+        let primary = self.primary();
+        let mut slaves: Vec<&Slave> = self.joined_slaves().collect();
+        slaves.sort_by_key(|slave| {
+            (slave.avoided.why(), Some(slave.slot) != primary, Reverse(slave.options.prio))
+        });
+        slaves.into_iter().map(|slave| slave.slot).collect()
+    }
+
+    /// Returns when the targets of the ARP monitor changed last.
+    pub fn arp_targets_since(&self) -> Time {
+        self.arp.targets_since
+    }
+
     /// Returns the position of a slave in enslave order.
     fn place_of(&self, slot: Slot) -> Option<usize> {
         self.slaves.iter().position(|slave| slave.slot == slot)

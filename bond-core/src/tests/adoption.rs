@@ -24,14 +24,15 @@ struct Orphan {
     lab: Lab,
     rank: Rank,
     known_active: Option<Slot>,
+    known_usable: u16,
     failovers: Vec<DataPlaneChange>,
     gone: Vec<(Slot, String)>,
 }
 
 impl Orphan {
     fn of(lab: Lab) -> Self {
-        let (rank, known_active) = (Rank::new(lab.engine.rank()), lab.word.0);
-        Self { lab, rank, known_active, failovers: Vec::new(), gone: Vec::new() }
+        let (rank, (known_active, _, known_usable)) = (Rank::new(lab.engine.rank()), lab.word);
+        Self { lab, rank, known_active, known_usable, failovers: Vec::new(), gone: Vec::new() }
     }
 
     /// Takes the carrier away and lets the guard fail over at the next packet.
@@ -85,6 +86,7 @@ impl Orphan {
             draining,
             usable,
             known_active: self.known_active,
+            known_usable: self.known_usable,
             changes: self.failovers,
             carrier: self.lab.carrier,
             slaves: self.lab.slaves.iter().map(slave).collect(),

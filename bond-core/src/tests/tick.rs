@@ -32,10 +32,15 @@ impl Lab {
 
 /// From, to, and the reason of each failover that was reported as a tick's.
 fn reported(commands: &[Command]) -> Vec<(Option<&str>, Option<&str>, Reason)> {
+    reported_as(commands, Seen::Tick)
+}
+
+/// The same of failovers that were seen so.
+fn reported_as(commands: &[Command], by: Seen) -> Vec<(Option<&str>, Option<&str>, Reason)> {
     let failover = |command| match command {
-        &Command::Report(Report::Failover(Failover {
-            ref from, ref to, reason, seen: Seen::Tick, ..
-        })) => Some((from.as_deref(), to.as_deref(), reason)),
+        &Command::Report(Report::Failover(Failover { ref from, ref to, reason, seen, .. })) if seen == by => {
+            Some((from.as_deref(), to.as_deref(), reason))
+        }
         _ => None,
     };
     commands.iter().filter_map(failover).collect()
@@ -147,4 +152,74 @@ fn a_preference_is_the_outcome_of_an_election_between_two() {
             pairs.filter(|(taker, active)| preference.prefers(lab.slot(*taker), lab.slot(*active))).collect();
         assert_eq!(found, *expected, "{reselect:?}");
     }
+}
+
+#[test]
+fn what_ticks_did_after_their_last_failover_is_adopted_with_it() {
+    for (policy, by) in [(Same, Cause::LinkLost), (Active, Cause::LinkLost)] {
+        let mut lab = Lab::enslaved(options(policy), 2);
+        lab.take();
+        lab.ticks(&[(Some(1), &[1], by), (Some(1), &[0, 1], Cause::Bookkeeping)]);
+        let expected = [(Some("slave0"), Some("slave1"), Reason::LinkFailed)];
+        assert_eq!(reported(&lab.take()), expected, "{policy:?}");
+        assert_eq!(lab.active().as_deref(), Some("slave1"), "{policy:?}");
+        assert_eq!([0, 1].map(|index| lab.mii(index)), [MiiStatus::Up; 2], "{policy:?}");
+        assert_eq!([0, 1].map(|index| lab.status(index).link_failure_count), [1, 0], "{policy:?}");
+        lab.wait(ms(500));
+        assert_eq!(lab.active().as_deref(), Some("slave1"), "{policy:?}");
+    }
+}
+
+/// A bond with ARP monitoring, whose agent was stopped; its paths are alive again when it returns.
+fn unattended() -> Lab {
+    let arp = BondOptions {
+        miimon: 0,
+        arp_interval: 100,
+        arp_ip_target: vec!["10.0.0.254".parse().unwrap()],
+        ..options(Same)
+    };
+    let mut lab = Lab::enslaved(arp, 3);
+    lab.wait(ms(1050));
+    lab.take();
+    lab.now += ms(2000);
+    lab
+}
+
+#[test]
+fn what_the_arp_monitor_of_ticks_did_is_adopted_and_every_failure_counts() {
+    use Cause::{Answered, Bookkeeping, Unanswered};
+    let mut lab = unattended();
+    lab.ticks(&[
+        (Some(1), &[1, 2], Unanswered),
+        (Some(1), &[0, 1], Bookkeeping),
+        (Some(1), &[0, 1, 2], Bookkeeping),
+        (Some(0), &[0, 2], Unanswered),
+        (None, &[], Unanswered),
+        (Some(1), &[1], Answered),
+        (Some(1), &[0, 1], Bookkeeping),
+    ]);
+    let commands = lab.take();
+    let [zero, one] = [Some("slave0"), Some("slave1")];
+    let failed = Reason::LinkFailed;
+    let expected =
+        [(zero, one, failed), (one, zero, failed), (zero, None, failed), (None, one, Reason::LinkRecovered)];
+    assert_eq!(reported_as(&commands, Seen::ArpTick), expected);
+    assert!(reported(&commands).is_empty());
+    assert_eq!([0, 1, 2].map(|index| lab.status(index).link_failure_count), [2, 1, 2]);
+    assert_eq!([0, 1, 2].map(|index| lab.mii(index)), [MiiStatus::Up, MiiStatus::Up, MiiStatus::Down]);
+    // Its links were there all the time, and no slave is judged by the time in which no agent probed.
+    lab.wait(ms(1000));
+    assert_eq!(lab.active().as_deref(), one);
+    assert_eq!([0, 1, 2].map(|index| lab.mii(index)), [MiiStatus::Up; 3]);
+    assert_eq!([0, 1, 2].map(|index| lab.status(index).link_failure_count), [2, 1, 2]);
+}
+
+#[test]
+fn an_agent_that_returns_to_a_healthy_bond_changes_nothing() {
+    let mut lab = unattended();
+    lab.ticks(&[]);
+    lab.timeout();
+    lab.wait(ms(2000));
+    assert_eq!((lab.active().as_deref(), lab.carrier), (Some("slave0"), true));
+    assert_eq!([0, 1, 2].map(|index| lab.status(index).link_failure_count), [0; 3]);
 }

@@ -168,7 +168,7 @@ impl<'a> Remains<'a> {
             ifindex: entry.ifindex(),
             slot: slot.index() as u8,
             state: state.to_string(),
-            mii_status: if now.is_some_and(LinkInfo::has_link) { "up" } else { "down" }.to_owned(),
+            mii_status: if self.is_up(slot, now) { "up" } else { "down" }.to_owned(),
             mac: now.map_or(entry.permanent_mac(), |link| link.mac).to_string(),
             wire_mac: entry.wire_mac().to_string(),
             permanent_mac: entry.permanent_mac().to_string(),
@@ -189,6 +189,12 @@ impl<'a> Remains<'a> {
             warnings,
             name,
         })
+    }
+
+    /// Returns whether a slave is up: it has a link, and the ARP monitor, where it is on, gets answers.
+    fn is_up(&self, slot: Slot, link: Option<&LinkInfo>) -> bool {
+        let is_silent = self.entry.has(BondEntry::MONITOR) && self.maps.active().usable() & slot.bit() == 0;
+        link.is_some_and(LinkInfo::has_link) && !is_silent
     }
 
     /// Returns a sentence for each thing that an agent would mend, or that nothing mends any more.
@@ -228,7 +234,8 @@ impl<'a> Remains<'a> {
     fn by_itself(&self) -> FailsOver {
         let clock = self.maps.clock().is_some_and(|maps| {
             let (clock, ticks) = (maps.entry(), maps.ticks());
-            clock.has(ClockEntry::LINKS) && wording::clock_ticks(&clock, &ticks, monotonic())
+            let decides = clock.has(ClockEntry::LINKS) || maps.monitor().is_ready();
+            decides && wording::clock_ticks(&clock, &ticks, monotonic())
         });
         FailsOver { guard: self.entry.has(BondEntry::GUARD), clock }
     }

@@ -36,12 +36,12 @@ use anyhow::{Context as _, Result, bail};
 pub use self::{
     driver::Driver,
     scenario::{Case, Difference, Scenario},
-    step::{Slave, Step},
+    step::{Slave, SlaveKey, Step},
     xbond::OurBond,
 };
 use self::{
     record::Snapshot,
-    step::{Link, SlaveKey, Switched},
+    step::{Link, Switched},
 };
 use crate::{Capture, Cut, Lab, Nic, PacketSocket, WAIT_LIMIT, lab::PEER_NIC, link::Link as Device};
 
@@ -112,6 +112,10 @@ impl Pace {
 pub trait Implementation {
     /// Returns the expected record of a step.
     fn expected<'case>(&self, case: &'case Case) -> &'case [String];
+    /// Returns whether the record of a step is as expected.
+    fn is_as_expected(&self, expected: &[String], seen: &[String]) -> bool {
+        same(expected, seen)
+    }
     /// Creates the bond with these options and slaves, and sets it up.
     fn create(&mut self, options: &[(String, String)], slaves: &[Slave]) -> Result<Outcome>;
     /// Removes the bond.
@@ -168,7 +172,8 @@ impl Run<'_> {
         let said = self.act(&case.step)?;
         let expected = self.bond.expected(case);
         let record = |snapshot: &Snapshot| [said.clone(), snapshot.changes_since(&self.seen)].concat();
-        let snapshot = self.settle(&capture, |snapshot| same(expected, &record(snapshot)))?;
+        let is_expected = |snapshot: &Snapshot| self.bond.is_as_expected(expected, &record(snapshot));
+        let snapshot = self.settle(&capture, is_expected)?;
         let lines = record(&snapshot);
         self.seen = snapshot;
         Ok(lines)

@@ -190,6 +190,13 @@ impl fmt::Display for Switched {
     }
 }
 
+impl Step {
+    /// Returns whether this happens to the bond from outside: no agent is asked for anything.
+    pub fn is_from_outside(&self) -> bool {
+        matches!(self, Self::Peer { .. } | Self::Link { .. })
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

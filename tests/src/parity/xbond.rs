@@ -25,6 +25,11 @@ impl<'lab> OurBond<'lab> {
         self.agent.as_ref().map(Xbond::log).unwrap_or_default()
     }
 
+    /// Returns the process id of the agent; None while there is no bond.
+    pub fn pid(&self) -> Option<u32> {
+        self.agent.as_ref().map(Xbond::pid)
+    }
+
     fn agent(&self) -> Result<&Xbond<'lab>> {
         self.agent.as_ref().context("there is no bond")
     }

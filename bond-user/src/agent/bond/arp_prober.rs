@@ -107,6 +107,8 @@ pub struct ArpProber {
     sockets: HashMap<Slot, (u32, Box<dyn SendFrames>)>,
     /// Targets that are not probed, or to which there is no route.
     route_faults: RouteFaults,
+    /// What the tick sends while no agent runs.
+    prepared: Option<Vec<BytesMut>>,
     /// The last round was not sent because this process lacks descriptors, memory or a permission.
     is_short: bool,
 }
@@ -195,6 +197,22 @@ enum Way {
     Unknown,
 }
 
+/// A probe of one target.
+enum Probe {
+    Arp { tags: Vec<VlanTag>, source: Ipv4Addr, target: Ipv4Addr },
+    Ns { tags: Vec<VlanTag>, source: Ipv6Addr, target: Ipv6Addr },
+}
+
+impl Probe {
+    /// Returns the frame with this source MAC address.
+    fn frame(&self, mac: Mac) -> BytesMut {
+        match self {
+            Self::Arp { tags, source, target } => probe::arp_request(mac, tags, *source, *target),
+            Self::Ns { tags, source, target } => probe::neighbour_solicitation(mac, tags, *source, *target),
+        }
+    }
+}
+
 impl ArpProber {
     /// Reading `devices` may wait for RTNL.
     pub fn new(of: Of, host: Host, devices: Arc<dyn Devices>) -> Self {
@@ -213,6 +231,7 @@ impl ArpProber {
             unknown_devices: HashSet::new(),
             sockets: HashMap::new(),
             route_faults: RouteFaults::default(),
+            prepared: None,
             is_short: false,
         }
     }
@@ -287,28 +306,41 @@ impl ArpProber {
     async fn ask(&mut self, round: &Round) -> Result<(), SysError> {
         let Round { slot, ifindex, mac, options } = round;
         let mut targets = Targets::default().with_prober(*slot);
-        let mut frames: Vec<BytesMut> = Vec::new();
+        let mut probes: Vec<Probe> = Vec::new();
         for (index, &target) in options.arp_ip_target.iter().enumerate() {
             if let Some((tags, source)) = self.way(target.into(), options.arp_validate).await? {
                 let source = if let IpAddr::V4(ip) = source { ip } else { Ipv4Addr::UNSPECIFIED };
                 targets.set_ipv4(index, target.octets(), source.octets());
-                frames.push(probe::arp_request(*mac, &tags, source, target));
+                probes.push(Probe::Arp { tags, source, target });
             }
         }
         for (index, &target) in options.ns_ip6_target.iter().enumerate() {
             if let Some((tags, source)) = self.way(target.into(), options.arp_validate).await? {
                 let source = if let IpAddr::V6(ip) = source { ip } else { Ipv6Addr::UNSPECIFIED };
                 targets.set_ipv6(index, target.octets(), source.octets());
-                frames.push(probe::neighbour_solicitation(*mac, &tags, source, target));
+                probes.push(Probe::Ns { tags, source, target });
             }
         }
         // Before the first of them can be answered.
         self.mirror.set_targets(targets);
+        self.prepare_tick(&probes);
+        let frames: Vec<_> = probes.iter().map(|probe| probe.frame(*mac)).collect();
         let answer = self.send(*slot, *ifindex, &frames);
         if answer.is_err() {
             self.sockets.remove(slot);
         }
         answer
+    }
+
+    /// Has the tick send the same while no agent runs.
+    fn prepare_tick(&mut self, probes: &[Probe]) {
+        let frames: Vec<_> = probes.iter().map(|probe| probe.frame(Mac::ZERO)).collect();
+        if self.prepared.as_ref() != Some(&frames) {
+            if !self.mirror.set_probes(&frames) && self.mirror.maps().clock().is_some() {
+                log::of(&self.bond).warn(wording::PROBES_TOO_LONG);
+            }
+            self.prepared = Some(frames);
+        }
     }
 
     fn send(&mut self, slot: Slot, ifindex: u32, frames: &[BytesMut]) -> Result<(), SysError> {

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod engine_thread;
 pub mod guard;
 pub mod interface;
+pub mod kernel_monitor;
 pub mod ledger;
 pub mod link_mail;
 mod mailbox;

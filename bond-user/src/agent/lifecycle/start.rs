@@ -19,6 +19,7 @@ use crate::{
             clock::{self, ClockKeeper, SharedClockState},
             engine_thread::{BondId, EngineHandle, Member},
             interface::Host,
+            kernel_monitor,
             ledger::Ledger,
             missed_failovers::MissedFailovers,
             receipt_writer::{History, ReceiptWriter},
@@ -94,6 +95,7 @@ pub fn start(
     let (options, kernel) = (&plane.options, plane.data_plane.kernel());
     let mirror = plane.data_plane.mirror();
     mirror.update_clock(|entry| clock::follow_options(entry, options, config.guard, kernel));
+    mirror.update_monitor(|entry| kernel_monitor::follow_options(entry, options));
     let (work, jobs) = WorkQueue::new();
     let ends = Ends::start(machine, id, config, &plane, work);
     let (work, history) = (ends.work.clone(), ends.history.clone());

@@ -10,7 +10,7 @@ use bond_core::command::{Chosen, Reason, Seen};
 use super::columns::{short, took, wrap, wrap_below};
 use crate::report::{
     receipt::{Receipt, Steps},
-    wording::{announced, unrecorded, why},
+    wording::{announced, is_arp, unrecorded, why},
 };
 
 fn seen_by(seen: Seen) -> &'static str {
@@ -24,6 +24,7 @@ fn seen_by(seen: Seen) -> &'static str {
         Seen::SlaveLeft => "a slave that left",
         Seen::Guard => "the carrier guard",
         Seen::Tick => "a tick of the clock",
+        Seen::ArpTick => "the ARP monitor in the kernel",
     }
 }
 
@@ -81,7 +82,7 @@ fn show_log(text: &mut String, receipts: &[Receipt], details: bool) -> fmt::Resu
 /// Returns how long the agent took, in 9 columns.
 pub(super) fn switched_in(receipt: &Receipt) -> String {
     match receipt.seen {
-        Seen::Guard | Seen::Tick => "in kernel".to_owned(),
+        Seen::Guard | Seen::Tick | Seen::ArpTick => "in kernel".to_owned(),
         _ => short(receipt.duration()),
     }
 }
@@ -89,8 +90,8 @@ pub(super) fn switched_in(receipt: &Receipt) -> String {
 /// Returns [`why`], in 16 columns.
 pub(super) fn briefly(reason: Reason, seen: Seen) -> &'static str {
     match reason {
-        Reason::LinkFailed if seen == Seen::ArpMonitor => "no probe answer",
-        Reason::LinkRecovered if seen == Seen::ArpMonitor => "answers again",
+        Reason::LinkFailed if is_arp(seen) => "no probe answer",
+        Reason::LinkRecovered if is_arp(seen) => "answers again",
         Reason::LinkFailed => "link failed",
         Reason::CarrierGuard => "carrier guard",
         Reason::LinkRecovered => "link came back",
@@ -123,10 +124,10 @@ pub(super) fn show_receipt(text: &mut String, indent: &str, receipt: &Receipt) -
     wrap(text, indent, &seen)?;
     let Steps { detect_us, decide_us, switch_us, heard_us, macs_us, announce_us } = receipt.steps;
     match (receipt.seen, heard_us) {
-        (Seen::Guard | Seen::Tick, Some(heard)) => {
+        (Seen::Guard | Seen::Tick | Seen::ArpTick, Some(heard)) => {
             writeln!(text, "{indent}switched in the kernel; the agent was notified +{}", took(heard))?;
         }
-        (Seen::Guard | Seen::Tick, None) => writeln!(text, "{indent}switched in the kernel")?,
+        (Seen::Guard | Seen::Tick | Seen::ArpTick, None) => writeln!(text, "{indent}switched in the kernel")?,
         _ => {
             let [detect, decide, switch] = [detect_us, decide_us, switch_us].map(took);
             writeln!(text, "{indent}detect {detect}, decide {decide}, switch {switch}")?;

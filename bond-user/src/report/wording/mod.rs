@@ -363,10 +363,10 @@ pub fn not_here(found: &Found) -> String {
 /// Why another slave is active. The link that the ARP monitor judges is the path to its targets: the carrier may be there.
 pub fn why(reason: Reason, seen: Seen) -> &'static str {
     match reason {
-        Reason::LinkFailed if seen == Seen::ArpMonitor => "the ARP monitor got no answer through it",
+        Reason::LinkFailed if is_arp(seen) => "the ARP monitor got no answer through it",
         Reason::LinkFailed => "its link failed",
         Reason::CarrierGuard => "a packet found its carrier gone",
-        Reason::LinkRecovered if seen == Seen::ArpMonitor => "the ARP monitor gets answers again",
+        Reason::LinkRecovered if is_arp(seen) => "the ARP monitor gets answers again",
         Reason::LinkRecovered => "a link came back",
         Reason::Left => "it left the bond",
         Reason::Joined => "a slave joined",
@@ -432,12 +432,20 @@ pub fn not_drained(slave: &str) -> String {
     format!("{slave}: it was not drained")
 }
 
+/// Returns whether the ARP monitor has seen it, of the agent or in the kernel.
+pub fn is_arp(seen: Seen) -> bool {
+    matches!(seen, Seen::ArpMonitor | Seen::ArpTick)
+}
+
 /// The clock stood still, or its pair was gone.
 pub const CLOCK_RESTARTED: &str =
     "the clock stood still, or another process had removed its devices; it runs again";
 
 /// The configuration has turned the clock off.
 pub const CLOCK_STOPPED: &str = "the clock is off";
+
+/// A target is behind so many VLANs that the tick cannot send its probe.
+pub const PROBES_TOO_LONG: &str = "a target of the ARP monitor is behind more than two VLANs: without an agent no target is probed, and no path is judged";
 
 /// Returns the text about a clock that cannot run.
 pub fn no_clock(why: &str) -> String {

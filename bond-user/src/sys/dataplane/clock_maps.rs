@@ -8,18 +8,22 @@ use bond_common::{
         announce::Turn,
         layout::{ANNOUNCE_ENTRIES, AnnounceFrame, ClockEntry, TickEntry},
         misdirected::{MisdirectedEntry, Noted},
+        monitor::{MonitorEntry, MonitorState, PROBE_ENTRIES, ProbeFrame},
     },
     names,
 };
 
 use super::{DataPlaneError, mapped::Mapped, maps::mapped};
 
-/// CLOCK, TICKS, ANNOUNCE and MISDIRECTED, mapped into memory.
+/// The maps of the clock, mapped into memory.
 pub struct ClockMaps {
     clock: Mapped<ClockEntry>,
     ticks: Mapped<TickEntry>,
     announce: Mapped<AnnounceFrame>,
     misdirected: Mapped<MisdirectedEntry>,
+    monitor: Mapped<MonitorEntry>,
+    monitor_state: Mapped<MonitorState>,
+    probes: Mapped<ProbeFrame>,
 }
 
 impl ClockMaps {
@@ -31,6 +35,9 @@ impl ClockMaps {
             ticks: mapped(names::TICKS, source(names::TICKS)?, 1)?,
             announce: mapped(names::ANNOUNCE, source(names::ANNOUNCE)?, ANNOUNCE_ENTRIES)?,
             misdirected: mapped(names::MISDIRECTED, source(names::MISDIRECTED)?, MisdirectedEntry::ENTRIES)?,
+            monitor: mapped(names::ARP_MONITOR, source(names::ARP_MONITOR)?, 1)?,
+            monitor_state: mapped(names::ARP_STATE, source(names::ARP_STATE)?, 1)?,
+            probes: mapped(names::ARP_PROBES, source(names::ARP_PROBES)?, PROBE_ENTRIES)?,
         })
     }
 
@@ -60,6 +67,24 @@ impl ClockMaps {
 
     pub(super) fn store_frame(&self, index: u32, frame: AnnounceFrame) {
         self.announce.store(index as usize, frame);
+    }
+
+    /// Returns what ARP_MONITOR holds.
+    pub fn monitor(&self) -> MonitorEntry {
+        self.monitor.load(0)
+    }
+
+    pub(super) fn store_monitor(&self, entry: MonitorEntry) {
+        self.monitor.store(0, entry);
+    }
+
+    pub(super) fn store_probe(&self, index: u32, frame: ProbeFrame) {
+        self.probes.store(index as usize, frame);
+    }
+
+    /// Returns what the tick keeps of ARP monitoring. Its words are of different moments.
+    pub fn monitor_state(&self) -> MonitorState {
+        self.monitor_state.load(0)
     }
 
     /// Stores that the agent runs at `now`, CLOCK_MONOTONIC of the machine in nanoseconds.

@@ -8,7 +8,10 @@ use std::{
 
 use bond_common::{
     abi::{ActiveWord, BondEntry, MAX_SLAVES, Rank, SlaveEntry, Slot, Targets},
-    clock::layout::{ANNOUNCE_FRAMES, AnnounceFrame, AnnounceList, ClockEntry},
+    clock::{
+        layout::{ANNOUNCE_FRAMES, AnnounceFrame, AnnounceList, ClockEntry},
+        monitor::{MonitorEntry, PROBE_FRAMES, ProbeFrame, ProbeList},
+    },
     mac::Mac,
     names,
 };
@@ -30,6 +33,8 @@ pub struct MapMirror {
     targets: Mutex<Option<Targets>>,
     /// CLOCK; the time at which the agent ran last is not part of it.
     clock: Mutex<ClockEntry>,
+    /// ARP_MONITOR.
+    monitor: Mutex<MonitorEntry>,
     /// LEARNED; zero until the data plane has learned the MAC address.
     learned: Mutex<Mac>,
 }
@@ -75,6 +80,7 @@ impl MapMirror {
             guard: Mutex::new(Guard { rank: guard.rank(), known: guard.known() }),
             targets: Mutex::default(),
             clock: Mutex::new(maps.clock().map(ClockMaps::entry).unwrap_or_default()),
+            monitor: Mutex::new(maps.clock().map(ClockMaps::monitor).unwrap_or_default()),
             learned: Mutex::new(maps.learned()),
             maps,
         }
@@ -249,6 +255,38 @@ impl MapMirror {
         maps.store(*written);
     }
 
+    /// Changes ARP_MONITOR. A bond without a clock has none.
+    pub fn update_monitor(&self, change: impl FnOnce(&mut MonitorEntry)) {
+        let Some(maps) = self.maps.clock() else { return };
+        let mut written = locked(&self.monitor);
+        let before = *written;
+        change(&mut written);
+        if *written != before {
+            maps.store_monitor(*written);
+        }
+    }
+
+    /// Has the tick send these probes while no agent runs, with the source address of the slave's frames in place of zero. If
+    /// one of them is too long, or there are too many, the tick does not monitor: silence would mean nothing. Returns
+    /// whether it does.
+    pub fn set_probes(&self, frames: &[impl AsRef<[u8]>]) -> bool {
+        let Some(maps) = self.maps.clock() else { return false };
+        let frames: Option<Vec<_>> =
+            frames.iter().map(|frame| ProbeFrame::new(frame.as_ref(), ProbeFrame::ADDRESS)).collect();
+        let frames = frames.filter(|frames| frames.len() <= PROBE_FRAMES);
+        let mut written = locked(&self.monitor);
+        // The tick may be reading the other bank.
+        let bank = 1 - ProbeList::from_bits(written.list).bank;
+        let mut list = ProbeList { bank, count: 0, is_prepared: frames.is_some() };
+        for frame in frames.into_iter().flatten() {
+            maps.store_probe(list.entry(list.count), frame);
+            list.count += 1;
+        }
+        written.list = list.bits();
+        maps.store_monitor(*written);
+        list.is_prepared
+    }
+
     /// Compares every map with what was written, ACTIVE excepted, and writes it again where they differ. Returns the names
     /// of the maps that another process had changed.
     pub fn restore(&self) -> BTreeSet<&'static str> {
@@ -265,7 +303,9 @@ impl MapMirror {
         }
         drop(guard);
         let written = locked(&self.targets);
-        if let Some(targets) = written.filter(|targets| self.maps.targets() != *targets) {
+        // While the agent was late, the tick may have stored which slot probes.
+        let holds = |targets: &Targets| self.maps.targets().have_targets_of(targets);
+        if let Some(targets) = written.filter(|targets| !holds(targets)) {
             self.maps.store_targets(targets);
             foreign.insert(names::TARGETS);
         }
@@ -275,6 +315,11 @@ impl MapMirror {
             if !maps.holds(*written) {
                 maps.store(*written);
                 foreign.insert(names::CLOCK);
+            }
+            let written = locked(&self.monitor);
+            if maps.monitor() != *written {
+                maps.store_monitor(*written);
+                foreign.insert(names::ARP_MONITOR);
             }
         }
         let mut learned = locked(&self.learned);
@@ -385,6 +430,44 @@ mod tests {
             assert_eq!(other.slave(slot(5)), SlaveEntry::default(), "{map}");
             assert_eq!(mirror.restore(), BTreeSet::new(), "{map} once");
         }
+    }
+
+    #[test]
+    fn probes_are_prepared_in_turn_and_a_foreign_write_is_restored() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mirror, other) = mirrored(&directory);
+        let clock = other.clock().unwrap();
+        let list = || ProbeList::from_bits(clock.monitor().list);
+        mirror.update_monitor(|entry| entry.interval = 7);
+        assert!(!clock.monitor().is_ready());
+        for (frames, bank, is_prepared) in [
+            (vec![vec![1; 42]; 3], 1, true),
+            (vec![vec![2; 86]; 32], 0, true),
+            (vec![], 1, true),
+            (vec![vec![3; 98]], 0, false),
+            (vec![vec![4; 42]; 33], 1, false),
+        ] {
+            assert_eq!(mirror.set_probes(&frames), is_prepared, "{}", frames.len());
+            let count = if is_prepared { frames.len() as u32 } else { 0 };
+            assert_eq!(list(), ProbeList { bank, count, is_prepared });
+            assert_eq!((clock.monitor().interval, clock.monitor().is_ready()), (7, is_prepared));
+        }
+        assert_eq!(mirror.restore(), BTreeSet::new());
+        clock.store_monitor(MonitorEntry::default());
+        assert_eq!(mirror.restore(), BTreeSet::from([names::ARP_MONITOR]));
+        assert_eq!(clock.monitor().interval, 7);
+    }
+
+    #[test]
+    fn the_slot_that_a_tick_has_probe_is_no_foreign_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mirror, other) = mirrored(&directory);
+        mirror.set_targets(targets(1));
+        let mut of_tick = targets(1);
+        of_tick.probe_by(slot(5));
+        other.store_targets(of_tick);
+        assert_eq!(mirror.restore(), BTreeSet::new());
+        assert_eq!(other.targets().prober(), Some(slot(5)));
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::{
             announcer::Announcing,
             arp_prober::{Probing, Round},
             interface::Host,
+            kernel_monitor,
             ledger::{Ledger, WordChange},
             receipt_writer::FailoverId,
             recorder::{Entry, Recording},
@@ -491,5 +492,6 @@ impl Running {
         if (clock.preference, clock.avoided) != (preference, avoided) {
             self.mirror.update_clock(|clock| (clock.preference, clock.avoided) = (preference, avoided));
         }
+        kernel_monitor::follow_slaves(&self.mirror, &self.engine);
     }
 }

@@ -1,9 +1,6 @@
 //! What the engine thread knows of a failover, for its record.
 
-use bond_core::{
-    ChangedBy,
-    command::{Failover, Seen},
-};
+use bond_core::command::{Failover, Seen};
 
 use super::{bond::Running, follow::Followed};
 use crate::agent::bond::{
@@ -49,7 +46,7 @@ impl Running {
     /// together with it.
     pub(super) fn draft(&mut self, failover: Failover, followed: &mut Followed, mac_changes: usize) -> Draft {
         let (made, is_late) = match failover.seen {
-            Seen::Guard | Seen::Tick => {
+            Seen::Guard | Seen::Tick | Seen::ArpTick => {
                 followed.next().unwrap_or((self.follower.followed, followed.is_adoption()))
             }
             Seen::LinkEvent
@@ -64,8 +61,7 @@ impl Running {
         let rounds = self.drafter.take_rounds(made.generation, followed.next_generation());
         let seen = match made.made {
             Made::ByAgent { .. } => failover.seen,
-            Made::ByDataPlane { by: ChangedBy::Guard, .. } => Seen::Guard,
-            Made::ByDataPlane { by: ChangedBy::Tick(_), .. } => Seen::Tick,
+            Made::ByDataPlane { by, .. } => by.seen(),
         };
         let slots = self.engine.slaves().map(|slave| slave.slot.index() as u32);
         let now = DropsBefore::read(self.mirror.maps(), slots);

@@ -172,8 +172,10 @@ impl Running {
     fn active_is(&mut self, found: ActiveWord) {
         let MissedFailovers { word: found, changes, rounds: _, unrecorded, is_foreign: _ } =
             self.missed_until(found);
-        // The guard saw these without a link. One that has a link at the next poll may have another speed.
-        self.links.lose(self.mirror.active().usable() & !found.usable());
+        // The guard, or a tick, saw these without a link. One that has a link at the next poll may have another speed.
+        if self.engine.options().arp_interval == 0 {
+            self.links.lose(self.mirror.active().usable() & !found.usable());
+        }
         self.mirror.follow_active(found);
         self.ledger.follow(found, WordChange::MayFailOver);
         if unrecorded > 0 {

@@ -7,7 +7,7 @@ use super::Worker;
 use crate::{
     agent::{
         AgentError,
-        bond::{clock, guard::GuardState, interface::Host, recorder::Entry},
+        bond::{clock, guard::GuardState, interface::Host, kernel_monitor, recorder::Entry},
     },
     sys::{
         SysError,
@@ -48,6 +48,7 @@ impl Worker {
         });
         let (guard, kernel) = (self.wanted.guard, self.data_plane.kernel());
         self.mirror.update_clock(|entry| clock::follow_options(entry, options, guard, kernel));
+        self.mirror.update_monitor(|entry| kernel_monitor::follow_options(entry, options));
         if options.num_grat_arp == 0 {
             self.recording.add(Entry::WithoutAnnouncement);
         }

@@ -212,6 +212,7 @@ impl Taking<'_> {
             draining: missed.word.draining(),
             usable: missed.word.usable(),
             known_active: known.active(),
+            known_usable: known.usable(),
             changes: missed.for_engine(),
             carrier: adoption.port.is_up(),
             slaves: slaves.into_iter().map(|slave| slave.left).collect(),
