@@ -455,6 +455,9 @@ impl BondEntry {
     pub const NETKIT: u32 = 1 << 9;
     /// Flag: the pair is netkit, and packets of bond0 are redirected at the port's ingress, because a slave has a queue_id.
     pub const BY_PORT: u32 = 1 << 10;
+    /// Flag, for a moment after a failover: programs store in HEARD whom the active slave hears. Without it no packet has that
+    /// cost.
+    pub const OBSERVE: u32 = 1 << 11;
 
     /// Creates the entry of a bond in the current [`ABI_VERSION`], without flags and without bond0's device.
     pub const fn new(policy: FailOverMac, port_ifindex: u32, host_mac: Mac, netns_cookie: u64) -> Self {
@@ -532,7 +535,7 @@ impl BondEntry {
         self.flags & flag != 0
     }
 
-    /// Returns all flags, the bits from [`Self::ALL_SLAVES_ACTIVE`] to [`Self::BY_PORT`].
+    /// Returns all flags, the bits from [`Self::ALL_SLAVES_ACTIVE`] to [`Self::OBSERVE`].
     pub const fn flags(&self) -> u32 {
         self.flags
     }

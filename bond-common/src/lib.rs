@@ -29,6 +29,7 @@ pub mod clock;
 pub mod counters;
 pub mod event;
 pub mod guard;
+pub mod heard;
 pub mod mac;
 pub mod names;
 pub mod probe;

@@ -45,6 +45,8 @@ pub const ARP_MONITOR: &str = "ARP_MONITOR";
 pub const ARP_STATE: &str = "ARP_STATE";
 /// Map: the frames of a round of probes, [`crate::clock::monitor::ProbeFrame`], in two banks.
 pub const ARP_PROBES: &str = "ARP_PROBES";
+/// Map: the stations that the active slave has heard since a failover, [`crate::heard::FirstHeard`] by MAC address.
+pub const HEARD: &str = "HEARD";
 
 /// Program for tc, at the ingress of the port: redirects what bond0 sends to a slave.
 pub const TC_PORT_TX: &str = "tc_port_tx";
@@ -91,7 +93,7 @@ pub const PROGRAM_PIN: &str = "prog";
 pub const LINK_PIN: &str = "link";
 
 /// All maps of a bond; each is pinned under its name.
-pub const PINNED_MAPS: [&str; 20] = [
+pub const PINNED_MAPS: [&str; 21] = [
     ACTIVE,
     SLAVES,
     BOND,
@@ -112,11 +114,12 @@ pub const PINNED_MAPS: [&str; 20] = [
     ARP_STATE,
     ARP_PROBES,
     BEHIND,
+    HEARD,
 ];
 
 /// The maps among [`PINNED_MAPS`] that a bond of [`crate::abi::ABI_ADOPTED`] may lack. Its adoption creates them.
-pub const LATER_MAPS: [&str; 8] =
-    [CLOCK, TICKS, ANNOUNCE, MISDIRECTED, ARP_MONITOR, ARP_STATE, ARP_PROBES, BEHIND];
+pub const LATER_MAPS: [&str; 9] =
+    [CLOCK, TICKS, ANNOUNCE, MISDIRECTED, ARP_MONITOR, ARP_STATE, ARP_PROBES, BEHIND, HEARD];
 
 /// The maps of the clock.
 pub const CLOCK_MAPS: [&str; 7] = [CLOCK, TICKS, ANNOUNCE, MISDIRECTED, ARP_MONITOR, ARP_STATE, ARP_PROBES];

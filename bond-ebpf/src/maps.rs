@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, DevMap, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, RingBuf},
     cty::{c_long, c_void},
     helpers::generated::bpf_for_each_map_elem,
     macros::btf_map,
@@ -21,6 +21,7 @@ use bond_common::{
     },
     counters::SlotStats,
     event::EventRecord,
+    heard::{FirstHeard, MOST_HEARD},
     mac::Mac,
 };
 
@@ -107,6 +108,11 @@ static ARP_STATE: Array<MonitorState, 1, MMAPABLE> = Array::new();
 /// Written by the agent, in the bank that ARP_MONITOR does not name; read by the tick.
 #[btf_map]
 static ARP_PROBES: Array<ProbeFrame, PROBE_ENTRIES, MMAPABLE> = Array::new();
+
+/// Written by the programs of slaves while [`BondEntry::OBSERVE`] is set: at most once for each MAC address and failover. The
+/// agent reads and clears it. Stations for which there is no room are not noted.
+#[btf_map]
+static HEARD: HashMap<Mac, FirstHeard, MOST_HEARD> = HashMap::new();
 
 /// The slot of the slave that this program is attached to; [`PORT_STATS`] at the port.
 #[unsafe(no_mangle)]
@@ -210,6 +216,20 @@ pub type EachBehind = extern "C" fn(*mut c_void, *const BehindKey, *mut BehindEn
 #[inline(always)]
 pub fn remove_behind(key: &BehindKey) {
     let _ = BEHIND.remove(key);
+}
+
+/// Returns when a station was heard, None if it was not.
+#[inline(always)]
+pub fn heard(source: &Mac) -> Option<FirstHeard> {
+    let entry = HEARD.get_ptr(source)?;
+    // SAFETY: one aligned word of a map value. An entry that was reused just now is of the same failover, or of none.
+    Some(unsafe { entry.read_volatile() })
+}
+
+/// Stores when a station was heard, if there is room.
+#[inline(always)]
+pub fn insert_heard(source: &Mac, heard: &FirstHeard) {
+    let _ = HEARD.insert(source, heard, 0);
 }
 
 #[inline(always)]

@@ -11,7 +11,7 @@ use bond_common::{
 use crate::{
     behind, device,
     error::Outcome,
-    maps, misdirected,
+    heard, maps, misdirected,
     packet::{Packet, Redirected, SkbPacket},
     probe,
     stats::Stats,
@@ -45,8 +45,13 @@ fn forward(
     let header = packet.header().ok_or(DropReason::Runt)?;
     let word = maps::active_word().ok_or(DropReason::Internal)?;
     let bond = maps::bond().ok_or(DropReason::Internal)?;
-    if bond.has(BondEntry::MONITOR) {
-        probe::note(packet, slot, word, bond);
+    if bond.has(BondEntry::MONITOR | BondEntry::OBSERVE) {
+        if bond.has(BondEntry::MONITOR) {
+            probe::note(packet, slot, word, bond);
+        }
+        if bond.has(BondEntry::OBSERVE) {
+            heard::note(header.source, slot, word);
+        }
     }
     let at = receiver(slot, bond);
     // Neighbours that do not know of a failover yet, for example because no agent announces it, still send to the

@@ -17,6 +17,7 @@
 //! | worker, one per bond | MAC addresses, MTU, membership, found.json, carrier | RTNL, files | its work | [`bond::worker`] |
 //! | recorder, one per bond | log lines, events and receipts | files | engine, worker, announcer | [`bond::recorder`] |
 //! | announcer, one per bond | packet sockets | nothing | rounds of the engine | [`bond::announcer`] |
+//! | confirmer, one per bond | which peers are heard after a failover | neighbour tables | failovers of the engine | [`bond::confirmer`] |
 //! | ARP prober, one per bond | probes, a connection for route look-ups | route look-ups, which take no RTNL | rounds of the engine | [`bond::arp_prober`] |
 //! | ring-buffer reader, one per bond | EVENTS | nothing | the data plane | [`bond::ring_reader`] |
 //! | link follower, address follower | which interfaces appeared, vanished, or have other addresses | receiving | the kernel, at most every 100 ms | [`lifecycle::slaves`] |

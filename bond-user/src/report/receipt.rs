@@ -40,6 +40,10 @@ pub struct Receipt {
     /// 0, or the next failover came first.
     #[serde(default)]
     pub announced: Option<Announcement>,
+    /// Peers that had spoken in the ten seconds before, and that the new slave has heard; left out if that is not known: nothing was
+    /// announced, the host's neighbours are not known, no agent was running then, or the receipt is a moment old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<Box<Peers>>,
     /// Changes of ACTIVE just before this one without a receipt.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unrecorded: u32,
@@ -80,6 +84,20 @@ impl Announcement {
     }
 }
 
+/// Peers after a failover: stations that had spoken in the ten seconds before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peers {
+    pub expected: u32,
+    /// Those that the new slave has heard within 120 ms.
+    pub heard: u32,
+    /// From the switch until the last of these was heard first; null if none was heard.
+    pub heard_us: Option<u64>,
+    /// Unicast requests that were sent to peers not heard after 20 ms.
+    pub asked: u32,
+    /// Peers that were not heard, at most 16: `192.0.2.7 (02:00:00:00:00:07)`, or the MAC address alone.
+    pub missing: Vec<String>,
+}
+
 /// Who sent the announcements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -117,6 +135,11 @@ impl Steps {
 }
 
 impl Receipt {
+    /// Returns whether this is the receipt of the same failover as `other`.
+    pub fn is_of_failover(&self, other: &Self) -> bool {
+        self.generation == other.generation && self.switched == other.switched
+    }
+
     /// Returns the time from the trigger to the switch; zero if the data plane made it.
     pub fn duration(&self) -> Duration {
         Duration::from_micros(self.steps.until_switch_us())

@@ -43,6 +43,7 @@ pub fn receipt() -> Receipt {
         },
         drops: Some([("backup".to_owned(), 3)].into()),
         announced: Some(Announcement { addresses: 2, ..Announcement::by(Announcer::Agent) }),
+        peers: None,
         unrecorded: 0,
     }
 }

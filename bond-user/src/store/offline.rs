@@ -452,6 +452,7 @@ fn unrecorded_failover(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Rece
         steps: Steps::default(),
         drops: None,
         announced: None,
+        peers: None,
         unrecorded: 0,
     })
 }

@@ -29,6 +29,9 @@ pub const KEPT: usize = 100;
 /// The file is reduced to [`KEPT`] receipts when it has this many.
 const AT_MOST: usize = 2 * KEPT;
 
+/// How far from the end a receipt is that is amended: failovers and their peers are reported within a second.
+const LAST_FEW: usize = 8;
+
 /// receipts.ndjson, opened for writing.
 pub struct File {
     directory: Location,
@@ -81,6 +84,23 @@ impl File {
             warn!("{}: {error}", self.shown());
         }
         Ok(())
+    }
+
+    /// Replaces the receipt of the same failover, if it is one of the last few; other lines stay.
+    pub fn amend(&mut self, receipt: &Receipt) -> io::Result<()> {
+        let text = self.read()?;
+        let mut lines: Vec<_> = text.split_inclusive(|byte| *byte == b'\n').collect();
+        let is_its = |line: &&[u8]| {
+            serde_json::from_slice::<Receipt>(line).is_ok_and(|written| written.is_of_failover(receipt))
+        };
+        let last = lines.iter().enumerate().rev().take(LAST_FEW);
+        let Some(place) = last.filter(|(_, line)| is_its(line)).map(|(place, _)| place).next() else {
+            return Ok(());
+        };
+        let mut line = serde_json::to_vec(receipt)?;
+        line.push(b'\n');
+        lines[place] = &line;
+        self.directory.open(Trust::Ours)?.replace(FILE, &lines.concat())
     }
 
     fn ends_with_line(&self, length: u64) -> io::Result<bool> {

@@ -14,8 +14,8 @@ use super::{
     bypassed::Hooked,
     ethtool::{Feature, FeatureState},
     netlink::{
-        Address, CountedLink, Forwarding, FramePace, KernelRoute, LinkInfo, LinkPair, LinkSetting, NetnsId,
-        PairKind, PairPlan, QdiscStats, Raw, Way,
+        Address, CountedLink, Forwarding, FramePace, KernelRoute, LinkInfo, LinkPair, LinkSetting, Neighbour,
+        NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,
     },
     ownership::Alias,
 };
@@ -94,6 +94,9 @@ pub trait Devices: fmt::Debug + Send + Sync {
 
     /// Has the kernel ask a few neighbours of a device whether they are still there. Returns how many there are to ask.
     async fn ask_neighbours(&self, ifindex: u32) -> Result<usize, SysError>;
+
+    /// Returns the neighbours of all devices, and the addresses that bridges have learnt at their ports.
+    async fn neighbours(&self) -> Result<Vec<Neighbour>, SysError>;
 
     /// Returns the names of the BPF filters at a device's clsact ingress; none without that qdisc.
     async fn ingress_filters(&self, ifindex: u32) -> Result<Vec<String>, SysError>;

@@ -19,7 +19,7 @@ use super::{
     ethtool::{Ethtool, Feature, FeatureState},
     netlink::{
         self, Address, BlockingNetlink, CountedLink, Forwarding, FramePace, KernelRoute, LinkInfo, LinkPair,
-        LinkSetting, Netlink, NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,
+        LinkSetting, Neighbour, Netlink, NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,
     },
     ownership::Alias,
     sysfs::Sysfs,
@@ -162,6 +162,10 @@ impl Devices for KernelDevices {
 
     async fn ask_neighbours(&self, ifindex: u32) -> Result<usize, SysError> {
         self.netlink.ask_neighbours(ifindex).await
+    }
+
+    async fn neighbours(&self) -> Result<Vec<Neighbour>, SysError> {
+        self.netlink.all_neighbours().await
     }
 
     async fn ingress_filters(&self, ifindex: u32) -> Result<Vec<String>, SysError> {

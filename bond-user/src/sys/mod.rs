@@ -37,6 +37,7 @@ pub mod netns;
 pub mod notify;
 pub mod offload;
 pub mod ownership;
+pub mod peers;
 pub mod probe;
 pub mod signals;
 pub mod softnet;

@@ -29,33 +29,65 @@ pub fn arp_request(mac: Mac, tags: &[VlanTag], source: Ipv4Addr, target: Ipv4Add
     frame
 }
 
+/// Returns the request of [`arp_request`] for one station, from the first MAC address to the second.
+pub fn unicast_arp_request(
+    (from, to): (Mac, Mac),
+    tags: &[VlanTag],
+    source: Ipv4Addr,
+    target: Ipv4Addr,
+) -> BytesMut {
+    let mut frame = arp_request(from, tags, source, target);
+    frame[..6].copy_from_slice(&to.bytes());
+    frame
+}
+
+/// Returns a neighbour solicitation for one station, to its address, from the first MAC address to the second (RFC 4861, 7.3.3).
+pub fn unicast_solicitation(
+    (from, to): (Mac, Mac),
+    tags: &[VlanTag],
+    source: Ipv6Addr,
+    target: Ipv6Addr,
+) -> BytesMut {
+    solicitation((from, to), tags, source, (target, target))
+}
+
 /// Returns a neighbour solicitation from `source`, :: if there is none, to the target's group (`bond_ns_send`,
 /// `ndisc_ns_create`).
 pub fn neighbour_solicitation(mac: Mac, tags: &[VlanTag], source: Ipv6Addr, target: Ipv6Addr) -> BytesMut {
-    const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
     let [.., a, b, c] = target.octets();
     let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c]);
     let group_mac = Mac::new([0x33, 0x33, 0xff, a, b, c]);
+    solicitation((mac, group_mac), tags, source, (group, target))
+}
+
+/// Returns a neighbour solicitation to a destination about a target.
+fn solicitation(
+    (from, to): (Mac, Mac),
+    tags: &[VlanTag],
+    source: Ipv6Addr,
+    (destination, target): (Ipv6Addr, Ipv6Addr),
+) -> BytesMut {
+    const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
     let mut body = BytesMut::with_capacity(24);
     body.put_slice(&target.octets());
     if !source.is_unspecified() {
         // The length of an option is in units of 8 bytes.
         body.put_slice(&[SOURCE_LINK_LAYER_ADDRESS, 1]);
-        body.put_slice(&mac.bytes());
+        body.put_slice(&from.bytes());
     }
     let mut icmp = Icmpv6Header::new(Icmpv6Type::NeighborSolicitation);
     // This fails only for payloads of more than 4 GB.
-    let _ = icmp.update_checksum(source.octets(), group.octets(), &body);
+    let _ = icmp.update_checksum(source.octets(), destination.octets(), &body);
     let icmp = icmp.to_bytes();
     let ipv6 = Ipv6Header {
         payload_length: (icmp.len() + body.len()) as u16,
         next_header: IpNumber::IPV6_ICMP,
         hop_limit: 255,
         source: source.octets(),
-        destination: group.octets(),
+        destination: destination.octets(),
         ..Ipv6Header::default()
     };
-    let mut frame = ethernet(group_mac, mac, tags, EtherType::IPV6);
+    let mut frame = ethernet(to, from, tags, EtherType::IPV6);
     frame.put_slice(&ipv6.to_bytes());
     frame.put_slice(&icmp);
     frame.put_slice(&body);

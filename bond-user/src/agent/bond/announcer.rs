@@ -22,6 +22,7 @@ use tracing::debug;
 
 use crate::{
     agent::bond::{
+        confirmer::{Confirm, Confirmer},
         engine_thread::{BondId, EngineHandle},
         interface::Host,
         missed_failovers::TickRound,
@@ -61,12 +62,14 @@ enum Input {
 pub struct Announcing {
     inputs: mpsc::Sender<Input>,
     known: watch::Sender<Announced>,
+    failovers: watch::Sender<Option<Confirm>>,
 }
 
 /// The task's ends of [`Announcing`].
 pub struct AnnounceOrders {
     inputs: mpsc::Receiver<Input>,
     known: watch::Receiver<Announced>,
+    failovers: watch::Receiver<Option<Confirm>>,
 }
 
 impl Announcing {
@@ -74,12 +77,19 @@ impl Announcing {
     pub fn new(announced: Announced) -> (Self, AnnounceOrders) {
         let (inputs, received) = mpsc::channel(WAITING);
         let (known, to_announce) = watch::channel(announced);
-        (Self { inputs, known }, AnnounceOrders { inputs: received, known: to_announce })
+        let (failovers, to_confirm) = watch::channel(None);
+        let orders = AnnounceOrders { inputs: received, known: to_announce, failovers: to_confirm };
+        (Self { inputs, known, failovers }, orders)
     }
 
     /// Has this announced from now on.
     pub fn know(&self, announced: Announced) {
         let _ = self.known.send_replace(announced);
+    }
+
+    /// Has the peers of a failover confirmed, in place of those of an earlier one.
+    pub fn confirm(&self, failover: Confirm) {
+        let _ = self.failovers.send_replace(Some(failover));
     }
 
     /// Has a round sent. False if the task is so far behind that it will not be.
@@ -213,6 +223,7 @@ impl Rounds {
 
 impl AnnouncerTask {
     pub async fn run(mut self, mut orders: AnnounceOrders) {
+        tokio::spawn(self.confirmer(&orders).run(orders.failovers.clone()));
         self.prepare_tick(&orders.known.borrow_and_update());
         loop {
             let input = tokio::select! {
@@ -253,6 +264,17 @@ impl AnnouncerTask {
                 }
                 Input::Forget { slot } => drop(self.sockets.remove(&slot)),
             }
+        }
+    }
+
+    /// Returns the task that confirms peers.
+    fn confirmer(&self, orders: &AnnounceOrders) -> Confirmer {
+        Confirmer {
+            host: self.host,
+            mirror: Arc::clone(&self.mirror),
+            devices: Arc::clone(&self.devices),
+            recording: self.recording.clone(),
+            known: orders.known.clone(),
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod announcer;
 pub mod arp_prober;
 pub mod clock;
+pub mod confirmer;
 pub mod engine_thread;
 pub mod guard;
 pub mod interface;

@@ -23,7 +23,7 @@ use crate::{
         event::What,
         log::{self, Facts},
         moment::{Moment, micros, monotonic},
-        receipt::{Announcement, Receipt, Steps, VERSION},
+        receipt::{Announcement, Peers, Receipt, Steps, VERSION},
         repeats::{Repeats, left_out},
         wording::{self, PathFault, PathNote, Repair},
     },
@@ -79,6 +79,15 @@ impl History {
         failovers.last = Some(receipt);
     }
 
+    fn last(&self) -> Option<Receipt> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).last.clone()
+    }
+
+    /// Replaces the last receipt.
+    fn amend(&self, receipt: &Receipt) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).last = Some(receipt.clone());
+    }
+
     pub fn get(&self) -> Failovers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -106,6 +115,8 @@ pub struct ReceiptWriter {
     notes: Vec<PathNote>,
     /// A receipt was written before its MAC addresses were changed.
     without_macs: Option<WithoutMacs>,
+    /// The failover of the last receipt that was completed.
+    finished: Option<FailoverId>,
 }
 
 /// Receipts that may wait to be written.
@@ -125,6 +136,7 @@ struct Open {
     announced: Option<(Time, Announcement)>,
     /// What a tick announces, and until when its report of that is awaited.
     promised: Option<(Time, (Time, Announcement))>,
+    peers: Option<Peers>,
 }
 
 impl Open {
@@ -164,6 +176,7 @@ impl ReceiptWriter {
             faults: BTreeMap::new(),
             notes: Vec::new(),
             without_macs: None,
+            finished: None,
         }
     }
 
@@ -275,7 +288,8 @@ impl ReceiptWriter {
         let at = draft.is_late.then(|| Moment::at(draft.switched));
         notices::log_failover(&self.bond, &draft, at);
         let (begun, macs_left, announced) = (monotonic(), draft.mac_changes, draft.announced);
-        self.open = Some(Open { draft, begun, macs_left, macs: None, announced, promised: None });
+        self.open =
+            Some(Open { draft, begun, macs_left, macs: None, announced, promised: None, peers: None });
         self.finish_if_done();
     }
 
@@ -361,6 +375,26 @@ impl ReceiptWriter {
         }
     }
 
+    /// Notes what the peers of a failover did. Its receipt does not wait for that: it is amended.
+    pub fn peers(&mut self, of: FailoverId, peers: Peers) {
+        if !peers.missing.is_empty() {
+            self.info(&wording::peers(&peers));
+        }
+        if let Some(open) = self.open.as_mut().filter(|open| open.draft.id == of) {
+            open.peers = Some(peers);
+            return;
+        }
+        let last = self.history.last().filter(|_| self.finished == Some(of));
+        let Some(receipt) = last.map(|last| Receipt { peers: Some(Box::new(peers)), ..last }) else { return };
+        self.history.amend(&receipt);
+        let waiting = self.unwritten.back_mut().filter(|waiting| waiting.is_of_failover(&receipt));
+        if let Some(waiting) = waiting {
+            *waiting = receipt;
+        } else if let Err(error) = self.file.amend(&receipt) {
+            self.warn(&format!("a receipt has no peers: {}: {error}", self.file.shown()));
+        }
+    }
+
     /// Returns whether a failover has no record yet.
     pub fn is_open(&self) -> bool {
         self.open.is_some()
@@ -403,7 +437,7 @@ impl ReceiptWriter {
 
     /// Completes the open receipt: steps that are not done yet are omitted.
     pub fn finish(&mut self) {
-        let Some(Open { draft, macs, announced, .. }) = self.open.take() else { return };
+        let Some(Open { draft, macs, announced, peers, .. }) = self.open.take() else { return };
         let since_switch = |done: Time| micros(done.saturating_sub(draft.switched));
         let receipt = Receipt {
             version: VERSION,
@@ -422,8 +456,10 @@ impl ReceiptWriter {
             },
             drops: draft.before.and_then(|before| before.since(&self.maps)),
             announced: announced.map(|(_, what)| what),
+            peers: peers.map(Box::new),
             unrecorded: draft.unrecorded,
         };
+        self.finished = Some(draft.id);
         // A bond whose first slave becomes active has no addresses yet.
         let is_news = |what: &&Announcement| receipt.from.is_some() || what.sent() > 0 || what.failed > 0;
         if let Some(announcement) = receipt.announced.as_ref().filter(is_news) {

@@ -14,7 +14,7 @@ use super::{
     receipt_writer::{Draft, FailoverId, Part, ReceiptWriter},
 };
 use crate::report::{
-    receipt::Announcement,
+    receipt::{Announcement, Peers},
     wording::{PathFault, PathNote, Repair},
 };
 
@@ -31,6 +31,8 @@ pub enum Entry {
     Announced(Time, Announcement),
     /// A tick has claimed a round at this time, and reports it when it is sent.
     TickAnnounces(Time, Announcement),
+    /// What the peers of this failover did.
+    Peers(FailoverId, Peers),
     /// The first announcement may not come any more.
     WithoutAnnouncement,
     Notice(Notice),
@@ -95,6 +97,7 @@ impl Waiting {
                 Some(
                     Entry::MacsChanged(..)
                     | Entry::Announced(..)
+                    | Entry::Peers(..)
                     | Entry::TickAnnounces(..)
                     | Entry::WithoutAnnouncement
                     | Entry::Path(..)
@@ -185,6 +188,7 @@ fn take(receipt_writer: &mut ReceiptWriter, entry: Entry) {
         Entry::MacsChanged(of, changes) => receipt_writer.macs_changed(of, changes),
         Entry::Announced(at, announcement) => receipt_writer.announced(at, announcement),
         Entry::TickAnnounces(at, announcement) => receipt_writer.tick_announces(at, announcement),
+        Entry::Peers(of, peers) => receipt_writer.peers(of, peers),
         Entry::WithoutAnnouncement => receipt_writer.without_announcement(),
         Entry::Notice(notice) => receipt_writer.notice(&notice),
         Entry::Carrier(up) => receipt_writer.carrier(up),

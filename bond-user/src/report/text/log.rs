@@ -10,7 +10,7 @@ use bond_core::command::{Chosen, Reason, Seen};
 use super::columns::{short, took, wrap, wrap_below};
 use crate::report::{
     receipt::{Receipt, Steps},
-    wording::{announced, is_arp, unrecorded, why},
+    wording::{announced, is_arp, peers, unrecorded, why},
 };
 
 fn seen_by(seen: Seen) -> &'static str {
@@ -142,6 +142,9 @@ pub(super) fn show_receipt(text: &mut String, indent: &str, receipt: &Receipt) -
     }
     if receipt.announced.is_some() && announce_us.is_none() {
         wrap(text, indent, &announced)?;
+    }
+    if let Some(found) = &receipt.peers {
+        wrap(text, indent, &peers(found))?;
     }
     let dropped = match &receipt.drops {
         None => "not known".to_owned(),

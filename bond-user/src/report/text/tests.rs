@@ -9,7 +9,7 @@ use super::*;
 use crate::report::{
     event::{BondChange, Event, SlaveChange, What},
     json::{AnswerSource, Report},
-    receipt::{Announcement, Announcer, Receipt, Steps},
+    receipt::{Announcement, Announcer, Peers, Receipt, Steps},
     testing,
     wording::{PathFault, Repair, announced, no_unicast, path_fault},
 };
@@ -341,5 +341,30 @@ fn ages_have_two_units() {
     let table = [(0, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (3600, "1 h 0 min"), (90_061, "1 d 1 h")];
     for (seconds, expected) in table {
         assert_eq!(age(Duration::from_secs(seconds)), expected);
+    }
+}
+
+#[test]
+fn peers_are_a_sentence() {
+    let missing = vec!["192.0.2.7 (02:00:00:00:00:07)".to_owned(), "02:00:00:00:00:08".to_owned()];
+    let some = Peers { expected: 38, heard: 36, heard_us: Some(4123), asked: 2, missing };
+    let table = [
+        (Peers::default(), "no peer had spoken in the 10 s before"),
+        (
+            Peers { expected: 1, heard: 1, heard_us: Some(950), ..Peers::default() },
+            "1 of 1 peer heard within 0.9 ms",
+        ),
+        (
+            some.clone(),
+            "36 of 38 peers heard within 4.1 ms; 2 asked by unicast; \
+             not heard: 192.0.2.7 (02:00:00:00:00:07), 02:00:00:00:00:08",
+        ),
+        (
+            Peers { heard: 0, heard_us: None, asked: 0, ..some },
+            "0 of 38 peers heard; not heard: 192.0.2.7 (02:00:00:00:00:07), 02:00:00:00:00:08 and 36 more",
+        ),
+    ];
+    for (peers, expected) in table {
+        assert_eq!(crate::report::wording::peers(&peers), expected);
     }
 }

@@ -21,7 +21,7 @@ use bond_core::{
 use crate::{
     report::{
         drain::Drained,
-        receipt::{Announcement, Announcer},
+        receipt::{Announcement, Announcer, Peers},
     },
     sys::{conflicts::Conflict, found::Found},
 };
@@ -221,6 +221,30 @@ pub fn announced(announcement: &Announcement) -> String {
         (false, 0) => format!("announced {sent} {by}"),
         (false, failed) => format!("announced {sent} {by}; {failed} frames could not be sent"),
     }
+}
+
+/// Returns the text about the peers of a failover.
+pub fn peers(peers: &Peers) -> String {
+    let Peers { expected, heard, heard_us, asked, missing } = peers;
+    if *expected == 0 {
+        return "no peer had spoken in the 10 s before".to_owned();
+    }
+    let peers = if *expected == 1 { "peer" } else { "peers" };
+    let mut text = format!("{heard} of {expected} {peers} heard");
+    if let Some(us) = heard_us {
+        text += &format!(" within {}.{} ms", us / 1000, us % 1000 / 100);
+    }
+    if *asked > 0 {
+        text += &format!("; {asked} asked by unicast");
+    }
+    if !missing.is_empty() {
+        text += &format!("; not heard: {}", missing.join(", "));
+        let more = (*expected as usize).saturating_sub(*heard as usize).saturating_sub(missing.len());
+        if more > 0 {
+            text += &format!(" and {more} more");
+        }
+    }
+    text
 }
 
 /// Returns the log line for changes of ACTIVE without a receipt.

@@ -14,13 +14,16 @@ use bond_common::{
     behind::{BehindEntry, BehindKey},
     counters::SlotStats,
     event::EventRecord,
+    heard::FirstHeard,
+    mac::Mac,
     names,
 };
 use nix::errno::Errno;
 
 use super::{
     Attachment, BehindMap, DataPlane, DataPlaneError, DataPlanes, DeviceLink, Events, Fault, FormerMacs,
-    Hook, Kernel, MapMirror, Maps, OtherVersion, Pinned, Pins, Port, Replaced, SlotCounters, Unfit, Watched,
+    HeardMap, Hook, Kernel, MapMirror, Maps, OtherVersion, Pinned, Pins, Port, Replaced, SlotCounters, Unfit,
+    Watched,
     mapped::Mapped,
     pins::{self, PORT_PIN, TICK_PIN, remove_pins_of, slave_pin},
 };
@@ -149,7 +152,18 @@ fn open_maps(path_of: impl Fn(&str) -> PathBuf) -> Result<Maps, DataPlaneError> 
     let counters = counters.map_err(|source| DataPlaneError::Pin { path: names::STATS.into(), source })?;
     let has_clock = names::CLOCK_MAPS.iter().all(|name| path_of(name).exists());
     let maps = Maps::of(has_clock, open, Box::new(FakeCounters(counters)))?;
-    Ok(maps.with_behind(Box::new(NothingBehind)))
+    Ok(maps.with_behind(Box::new(NothingBehind)).with_heard(Box::new(NothingHeard)))
+}
+
+/// HEARD of programs that do not run.
+struct NothingHeard;
+
+impl HeardMap for NothingHeard {
+    fn read(&self) -> Result<Vec<(Mac, FirstHeard)>, DataPlaneError> {
+        Ok(Vec::new())
+    }
+
+    fn clear(&self) {}
 }
 
 /// BEHIND of programs that do not run.

@@ -25,6 +25,7 @@ use super::{
     ClockMaps, DataPlaneError,
     attach::take,
     behind::{BehindMap, KernelBehind},
+    heard::{HeardMap, KernelHeard},
     mapped::Mapped,
 };
 use crate::sys::directory::{Directory, Location, Trust};
@@ -45,6 +46,8 @@ pub struct Maps {
     clock: Option<ClockMaps>,
     /// None for a bond that an earlier version has left.
     behind: Option<Box<dyn BehindMap>>,
+    /// None for a bond that an earlier version has left.
+    heard: Option<Box<dyn HeardMap>>,
 }
 
 /// Counts what was sent, received and dropped, by slot.
@@ -100,12 +103,13 @@ impl Maps {
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, DataPlaneError> {
         let counters = PerCpuArray::try_from(take(object, names::STATS)?).map_err(stats_error)?;
         let behind = KernelBehind::of_map(take(object, names::BEHIND)?)?;
+        let heard = KernelHeard::of_map(take(object, names::HEARD)?)?;
         let array = |name| match take(object, name)? {
             Map::Array(data) => Ok(OfMap(data)),
             _ => Err(DataPlaneError::Missing(name)),
         };
         let maps = Self::of(true, array, Box::new(counters))?;
-        Ok(maps.with_behind(Box::new(behind)))
+        Ok(maps.with_behind(Box::new(behind)).with_heard(Box::new(heard)))
     }
 
     /// Opens the maps of a bond that another process has made, from their pins: to look at, whoever's they are. Nothing is
@@ -148,11 +152,16 @@ impl Maps {
             learned: mapped(names::LEARNED, source(names::LEARNED)?, 1)?,
             clock: has_clock.then(|| ClockMaps::of(&mut source)).transpose()?,
             behind: None,
+            heard: None,
         })
     }
 
     pub(super) fn with_behind(self, behind: Box<dyn BehindMap>) -> Self {
         Self { behind: Some(behind), ..self }
+    }
+
+    pub(super) fn with_heard(self, heard: Box<dyn HeardMap>) -> Self {
+        Self { heard: Some(heard), ..self }
     }
 
     /// The version of the maps under `dir`, whatever it is.
@@ -181,6 +190,12 @@ impl Maps {
         let mut found = behind.read()?;
         found.sort_by_key(|(_, entry)| Reverse(entry.seen));
         Ok(found)
+    }
+
+    /// Returns what notes the stations that the active slave has heard since a failover. None for a bond that an earlier version
+    /// has left, and for maps that are only read.
+    pub fn heard(&self) -> Option<&dyn HeardMap> {
+        self.heard.as_deref()
     }
 
     /// Returns the number of frames for the bond that the slave in this slot received as a backup; 0 for a bond that an earlier

@@ -194,6 +194,15 @@ impl MapMirror {
         entries.store_bond(&self.maps, changed);
     }
 
+    /// Has programs note, or not, which stations the active slave hears.
+    pub fn observe(&self, on: bool) {
+        if self.bond().has(BondEntry::OBSERVE) != on {
+            let flags =
+                |flags: u32| if on { flags | BondEntry::OBSERVE } else { flags & !BondEntry::OBSERVE };
+            self.update_bond(|bond| bond.with_flags(flags(bond.flags())));
+        }
+    }
+
     /// Returns the order that was written for the carrier guard.
     pub fn rank(&self) -> Rank {
         locked(&self.guard).rank

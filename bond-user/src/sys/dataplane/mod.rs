@@ -10,6 +10,7 @@ mod clock_maps;
 mod device_reader;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+mod heard;
 mod held;
 mod kernel;
 mod link;
@@ -32,6 +33,7 @@ pub use behind::BehindMap;
 pub use bpf::{BpfDataPlane, BpfDataPlanes, BpfPins};
 pub use clock_maps::ClockMaps;
 pub use device_reader::DeviceReader;
+pub use heard::HeardMap;
 pub use kernel::{Kernel, KernelError, TcAttach};
 pub use link::DeviceLink;
 pub use maps::{Maps, SlotCounters};

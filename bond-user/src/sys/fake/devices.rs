@@ -16,7 +16,7 @@ use crate::sys::{
     netlink::message::{INET6, MessageKind},
     netlink::{
         Address, CountedLink, Forwarding, FramePace, IPV6_MIN_MTU, In6AddrGenMode, KernelRoute, LinkFlags,
-        LinkInfo, LinkPair, LinkSetting, NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,
+        LinkInfo, LinkPair, LinkSetting, Neighbour, NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,
     },
     ownership::Alias,
 };
@@ -243,6 +243,10 @@ impl Devices for FakeKernel {
 
     async fn ask_neighbours(&self, ifindex: u32) -> Result<usize, SysError> {
         self.to_link("ask the neighbours".to_owned(), ifindex, |state| state.link(ifindex).map(|_| 0))
+    }
+
+    async fn neighbours(&self) -> Result<Vec<Neighbour>, SysError> {
+        Ok(Vec::new())
     }
 
     async fn ingress_filters(&self, _: u32) -> Result<Vec<String>, SysError> {

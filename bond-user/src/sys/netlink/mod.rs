@@ -45,6 +45,7 @@ pub use link::{
     AttachedXdp, IPV6_MIN_MTU, In6AddrGenMode, LinkFlags, LinkInfo, LinkLayerType, LinkSetting, OperState,
     VlanTag, XdpMode,
 };
+pub use neighbour::Neighbour;
 pub use qdisc::FramePace;
 pub use raw::Raw;
 pub use route::{KernelRoute, Way};

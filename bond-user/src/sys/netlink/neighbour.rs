@@ -1,7 +1,8 @@
 //! Neighbours: the stations that answer for addresses on a link.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
+use bond_common::mac::Mac;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -44,6 +45,16 @@ impl Netlink {
         Ok(known.len() + with(&[Incomplete, Failed]).len())
     }
 
+    /// Returns the neighbours of all devices, and the addresses that bridges have learnt at their ports, each with the time
+    /// since it spoke.
+    pub async fn all_neighbours(&self) -> Result<Vec<Neighbour>, SysError> {
+        let mut learnt = NeighbourMessage::default();
+        learnt.header.family = AddressFamily::Bridge;
+        let neighbours = self.neighbours(NeighbourMessage::default(), "the neighbours").await?;
+        let learnt = self.neighbours(learnt, "what bridges have learnt").await?;
+        Ok(neighbours.iter().chain(&learnt).filter_map(Neighbour::of).collect())
+    }
+
     /// Returns the kernel's list for this request, of all devices.
     pub(super) async fn neighbours(
         &self,
@@ -58,6 +69,48 @@ impl Netlink {
         Ok(entries.into_iter().filter_map(entry).collect())
     }
 }
+
+/// A station that the kernel knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The device by which it is reached, or the port of a bridge.
+    pub ifindex: u32,
+    pub mac: Mac,
+    /// None: a bridge has learnt the MAC address.
+    pub address: Option<IpAddr>,
+    /// Since the kernel had a proof of it: an answer, or for a bridge a frame.
+    pub age: Duration,
+}
+
+impl Neighbour {
+    /// Returns None for what is no other station, or has no MAC address yet.
+    fn of(entry: &NeighbourMessage) -> Option<Self> {
+        use NeighbourState::{Failed, Incomplete, Noarp, Permanent};
+        if matches!(entry.header.state, Failed | Incomplete | Noarp | Permanent) {
+            return None;
+        }
+        let mac = entry.attributes.iter().find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok().map(Mac::new),
+            _ => None,
+        });
+        let times = entry.attributes.iter().find_map(|attribute| match attribute {
+            NeighbourAttribute::CacheInfo(times) => Some(*times),
+            _ => None,
+        })?;
+        let address = destination(entry);
+        let is_learnt = entry.header.family == AddressFamily::Bridge;
+        let age = if is_learnt { times.updated } else { times.confirmed };
+        Some(Self {
+            ifindex: entry.header.ifindex,
+            mac: mac.filter(|mac| mac.is_unicast())?,
+            address: if is_learnt { None } else { Some(address?) },
+            age: CLOCK_TICK * age,
+        })
+    }
+}
+
+/// The unit of the kernel's ages (USER_HZ).
+const CLOCK_TICK: Duration = Duration::from_millis(10);
 
 fn entry(ifindex: u32, address: IpAddr, state: NeighbourState) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();

@@ -30,10 +30,11 @@ use crate::{
         bond::{
             announcer::Announcing,
             arp_prober::{Probing, Round},
+            confirmer::Confirm,
             interface::Host,
             kernel_monitor,
             ledger::{Ledger, WordChange},
-            receipt_writer::FailoverId,
+            receipt_writer::{Draft, FailoverId},
             recorder::{Entry, Recording},
             work::{Enslave, MacOf, Request, SetMac, Urgent, WorkQueue},
         },
@@ -346,12 +347,26 @@ impl Running {
                     let mac_changes = if Some(place) == last { mac_changes } else { 0 };
                     let draft = self.draft(failover, &mut followed, mac_changes);
                     id = Some(draft.id);
+                    if Some(place) == last {
+                        self.confirm(&draft);
+                    }
                     self.ledger.begin();
                     self.recording.add(Entry::Failover(Box::new(draft)));
                 }
             }
         }
         id
+    }
+
+    /// Has the peers of a failover that is announced confirmed. What the new slave hears is noted from now on.
+    fn confirm(&self, draft: &Draft) {
+        let Some(slot) = self.mirror.active().active().filter(|_| draft.is_announced && !draft.is_late)
+        else {
+            return;
+        };
+        self.mirror.observe(true);
+        let ifindex = self.mirror.slave(slot).ifindex();
+        self.announcer.confirm(Confirm { id: draft.id, slot, ifindex, switched: draft.switched });
     }
 
     fn announce(&mut self, round: Announce) {

@@ -80,6 +80,29 @@ fn a_receipt_is_written_when_everything_that_its_failover_asked_for_is_done() {
 }
 
 #[test]
+fn peers_are_added_to_the_receipt_of_their_failover() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut writer, written) = writer(directory.path());
+    let peers = |heard| Peers { expected: 3, heard, ..Peers::default() };
+    let heard = || {
+        let receipts = receipts::read(&Location::at(directory.path()), Trust::Ours).unwrap();
+        receipts.iter().map(|receipt| receipt.peers.as_ref().map(|peers| peers.heard)).collect::<Vec<_>>()
+    };
+    writer.failover(draft(1, 0, true));
+    writer.peers(FailoverId(1), peers(1));
+    assert!(written().is_empty(), "it waits for the announcement");
+    writer.announced(monotonic(), ROUND);
+    assert_eq!(heard(), [Some(1)], "before the receipt was written");
+    writer.failover(draft(2, 0, false));
+    writer.peers(FailoverId(2), peers(2));
+    assert_eq!(heard(), [Some(1), Some(2)], "after it was written");
+    assert_eq!(writer.history().get().last.unwrap().peers, Some(Box::new(peers(2))));
+    assert_eq!(writer.history().get().by_reason[&Reason::LinkFailed], 2);
+    writer.peers(FailoverId(1), peers(3));
+    assert_eq!(heard(), [Some(1), Some(2)], "too late");
+}
+
+#[test]
 fn a_superseded_failover_keeps_its_steps_so_far() {
     let directory = tempfile::tempdir().unwrap();
     let (mut writer, written) = writer(directory.path());
