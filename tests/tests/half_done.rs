@@ -50,13 +50,29 @@ struct Small<'lab> {
     agent: Xbond<'lab>,
 }
 
+/// Kills an agent when it is ready, and takes all inodes that are left.
+const WITHOUT_INODES: &str = r#"
+    "$0" "$@" > /run/xbond/first 2>&1 &
+    until grep -q ready /run/xbond/first; do sleep 0.02; done
+    kill -9 $!
+    wait
+    i=0
+    while touch /run/xbond/fill$i; do i=$((i + 1)); done
+"#;
+
 impl<'lab> Small<'lab> {
     fn new(lab: &'lab Lab, file: &NamedTempFile) -> Self {
+        Self::after("size=96k", "", lab, file)
+    }
+
+    /// Runs an agent with a file system of these options, after this script.
+    fn after(options: &str, before: &str, lab: &'lab Lab, file: &NamedTempFile) -> Self {
         let mut command = lab.host.command("unshare");
-        let script =
-            "mkdir -p /run/xbond && mount -t tmpfs -o size=96k small /run/xbond && exec \"$0\" \"$@\"";
+        let script = format!(
+            "mkdir -p /run/xbond && mount -t tmpfs -o {options} small /run/xbond || exit 1\n{before}\nexec \"$0\" \"$@\""
+        );
         command
-            .args(["--mount", "sh", "-c", script])
+            .args(["--mount", "sh", "-c", &script])
             .arg(binary().unwrap())
             .arg("run")
             .arg("-c")
@@ -117,6 +133,24 @@ fn a_full_disk_refuses_what_adds_and_releases_what_goes() {
     small.empty();
     small.agent.cli_inside(&["reload"]).unwrap();
     assert_eq!(small.slaves(), SLAVES);
+    small.agent.stop().unwrap();
+}
+
+#[test]
+fn an_agent_adopts_its_bond_on_a_file_system_without_inodes() {
+    skip_if_unable!();
+    let lab = host();
+    let file = file();
+    let small = Small::after("nr_inodes=40", WITHOUT_INODES, &lab, &file);
+    let log = small.agent.log();
+    assert!(log.contains("adopted, with enp0s8, enp0s9"), "{log}");
+    small.agent.cli_inside(&["set", BOND, "active_slave=enp0s9"]).unwrap();
+    meet(&lab);
+    small.agent.cli_inside(&["del-slave", BOND, "enp0s8"]).unwrap();
+    let error = small.agent.cli_inside(&["add-slave", BOND, "enp0s8"]).unwrap_err();
+    assert!(error.contains("No space left on device"), "{error}");
+    assert_eq!(small.slaves(), ["enp0s9"]);
+    small.agent.cli_inside(&["down", BOND]).unwrap();
     small.agent.stop().unwrap();
 }
 

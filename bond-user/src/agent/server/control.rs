@@ -25,6 +25,7 @@ use bond_core::name::{BondName, InterfaceName, NameError, printable_json};
 use futures_util::StreamExt as _;
 use hyper::StatusCode;
 use nix::{
+    errno::Errno,
     sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket},
     unistd::chown,
 };
@@ -85,7 +86,15 @@ impl Socket {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         let prepared = directory.path_of(PREPARED);
-        bind(socket.as_raw_fd(), &UnixAddr::new(&prepared)?)?;
+        let address = UnixAddr::new(&prepared)?;
+        match bind(socket.as_raw_fd(), &address) {
+            // The file system has no inode left; the socket of the agent that had the lock before has one.
+            Err(Errno::ENOSPC | Errno::EDQUOT) => {
+                directory.remove_file(SOCKET)?;
+                bind(socket.as_raw_fd(), &address)?;
+            }
+            answer => answer?,
+        }
         // First the mode, which takes something away from others, then who has the rest of it.
         fs::set_permissions(&prepared, fs::Permissions::from_mode(0o600))?;
         if let Some(readers) = access.readers() {
