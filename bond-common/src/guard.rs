@@ -68,7 +68,7 @@ mod tests {
                 assert_eq!((next.generation(), next.draining()), (9, None), "row {row}");
             }
         }
-        assert_eq!(fail_over(ActiveWord::default(), Rank::new([]), |_| true), None, "nobody was active");
+        assert_eq!(fail_over(ActiveWord::default(), Rank::new([]), |_| true), None, "no slave was active");
     }
 
     proptest! {

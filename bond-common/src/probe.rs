@@ -207,7 +207,7 @@ mod tests {
             ("an answer",                           arp(REPLY, TARGET, OURS),                      [v4, Nothing, v4]),
             ("the target asks for us",              arp(REQUEST, TARGET, OURS),                    [v4, Nothing, Nothing]),
             ("our request",                         arp(REQUEST, OURS, TARGET),                    [Nothing, v4, Nothing]),
-            ("somebody else's answer to us",        arp(REPLY, OTHER, OURS),                       nothing),
+            ("another host's answer to us",          arp(REPLY, OTHER, OURS),                       nothing),
             ("the target's answer to another",      arp(REPLY, TARGET, OTHER),                     nothing),
             ("another's request",                   arp(REQUEST, OTHER, TARGET),                   nothing),
             ("our request for another",             arp(REQUEST, OURS, OTHER),                     nothing),

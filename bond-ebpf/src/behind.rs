@@ -104,7 +104,7 @@ struct Search {
 
 /// Compares a MAC address with those of a slot. Called by the kernel's loop; 0: it continues.
 extern "C" fn compare(index: u32, search: *mut c_void) -> c_long {
-    // SAFETY: `is_of_bond` passes a pointer to this, which nothing else uses meanwhile.
+    // SAFETY: `is_of_bond` passes a pointer to this, which nothing else uses during the call.
     let search = unsafe { &mut *search.cast::<Search>() };
     let Some(slave) = Slot::new(index as u8).and_then(maps::slave) else { return 0 };
     let is_ours = slave.wire_mac().to_word() == search.mac || slave.permanent_mac().to_word() == search.mac;

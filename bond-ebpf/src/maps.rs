@@ -131,7 +131,7 @@ static GUARD_SKIPS: Global<u32> = Global::new(0);
 #[inline(always)]
 pub fn active_word() -> Option<ActiveWord> {
     let word = ACTIVE.get_ptr(0)?;
-    // SAFETY: a map value lives as long as the program runs. Volatile, because others write it meanwhile.
+    // SAFETY: a map value lives as long as the program runs. Volatile, because other CPUs and the agent write it.
     Some(unsafe { word.read_volatile() })
 }
 

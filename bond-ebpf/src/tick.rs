@@ -326,9 +326,9 @@ impl Sending<'_> {
     }
 }
 
-/// Sends the next frame of the round. Called by the kernel's loop; 0: go on.
+/// Sends the next frame of the round. Called by the kernel's loop; 0: continue.
 extern "C" fn send_next(_index: u32, sending: *mut c_void) -> c_long {
-    // SAFETY: `announce` passes a pointer to this, which no one else uses meanwhile.
+    // SAFETY: `announce` passes a pointer to this, which nothing else uses during the call.
     let sending = unsafe { &mut *sending.cast::<Sending<'_>>() };
     let number = sending.state.next;
     sending.state.next += 1;

@@ -7,7 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 
 /// A program of its own, as a process with threads cannot enter a user namespace.
 fn main() -> ExitCode {
-    // Nobody's agent is there, whoever runs this.
+    // No agent runs there, whichever user runs this.
     let alone = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET;
     if let Err(error) = unshare(CloneFlags::CLONE_NEWNET).or_else(|_| unshare(alone)) {
         eprintln!("skipped: a network namespace of its own: {}", error.desc());

@@ -24,7 +24,7 @@ use xbond_tests::{
 const DIRECTIONS: [&str; 2] = ["to peer", "to host"];
 
 /// Prints the result of a flow: `cargo test -- --nocapture`.
-fn tell(what: &str, reports: &[FlowReport; 2]) {
+fn report(what: &str, reports: &[FlowReport; 2]) {
     for (direction, report) in DIRECTIONS.iter().zip(reports) {
         let FlowReport { account, refused, overflowed, .. } = report;
         println!(
@@ -103,7 +103,7 @@ fn planned_switches(datapath: Datapath, fail_over_mac: &str) -> [FlowReport; 2] 
         }
     }
     println!("{what}: {} frames were for another MAC than bond0's", otherhost(&lab));
-    tell(&format!("{what}, {} switches", times.len()), &reports);
+    report(&format!("{what}, {} switches", times.len()), &reports);
     reports
 }
 
@@ -184,7 +184,7 @@ fn outages(datapath: Datapath, wire: Wire, events: LinkEvents) -> [Outages; 2] {
         wait_for_active(&xbond, other(active));
         traffic.wait_for_more(u64::from(rate()) / 20).unwrap();
         let reports = traffic.stop().unwrap();
-        tell(&format!("{what}, cut {number}"), &reports);
+        report(&format!("{what}, cut {number}"), &reports);
         for ((direction, report), outages) in DIRECTIONS.iter().zip(&reports).zip(&mut outages) {
             assert!(matches!(report.recovery(event), Recovery::After(_)), "{what}, {direction}");
             assert_eq!(report.duplicated, 0, "{what}, {direction}");
@@ -675,7 +675,7 @@ fn an_active_slave_that_is_deleted_is_failed_over() {
         wait_for_active(&xbond, "enp0s9");
         traffic.wait_for_more(500).unwrap();
         let reports = traffic.stop().unwrap();
-        tell(&format!("{}, active slave deleted", datapath.name()), &reports);
+        report(&format!("{}, active slave deleted", datapath.name()), &reports);
         for report in &reports {
             assert!(matches!(report.recovery(event), Recovery::After(_)), "{report:?}");
         }

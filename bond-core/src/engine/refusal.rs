@@ -12,7 +12,7 @@ pub enum Refusal {
         /// The interface.
         name: String,
     },
-    /// A slave has the index of the interface: one of them was renamed meanwhile.
+    /// A slave has the index of the interface: one of them has been renamed.
     #[error("{name} has interface index {ifindex}, which is the slave {slave}'s; read the interfaces again")]
     IfindexInUse {
         /// The interface.
@@ -42,7 +42,7 @@ pub enum Refusal {
         /// The interface.
         name: String,
     },
-    /// The slot has no slave, which may have left meanwhile.
+    /// The slot has no slave, which may have left.
     #[error("slot {} has no slave; look up the slave by name again", .slot.index())]
     NoSuchSlave {
         /// The slot that the request named.

@@ -30,7 +30,7 @@ pub struct Peer {
     groups: Vec<u32>,
 }
 
-/// Why somebody was not let in.
+/// Why a request was refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     #[error("only root may use this socket")]
@@ -49,7 +49,7 @@ impl Access {
     /// Looks the groups up.
     ///
     /// # Errors
-    /// There is no such group of writers, or nobody in it could reach the socket.
+    /// There is no such group of writers, or none of its members could reach the socket.
     pub fn of(writers: Option<&Writers>) -> Result<Self, AgentError> {
         let readers = find(READERS)?;
         let Some(Writers { group, origin }) = writers else {

@@ -1,4 +1,4 @@
-//! Events, as they happen, for whoever listens at `/v1/events`. Nobody waits for a listener.
+//! Events, as they happen, for the clients of `/v1/events`. The agent does not wait for a client.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
@@ -11,13 +11,13 @@ use tokio::{
 
 use crate::report::event::{Event, What};
 
-/// Events that a listener may be behind. After that it is told that it is, and dropped.
+/// Events that a listener may be behind. One that is further behind gets an event that says so, and is disconnected.
 const BACKLOG: usize = 256;
 
-/// Far longer than a reader takes, and short for whoever waits for the end.
+/// Far longer than a reader takes, and short for an administrator who waits for the end.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// Where events are told.
+/// Distributes events to the listeners.
 #[derive(Clone, Debug)]
 pub struct Feed {
     sender: broadcast::Sender<Arc<Line>>,
@@ -27,7 +27,7 @@ pub struct Feed {
 enum Line {
     /// An event, as it is sent.
     Event { bond: String, text: Bytes },
-    /// Nothing is told any more.
+    /// The end of the stream.
     End,
 }
 
@@ -38,7 +38,8 @@ impl Default for Feed {
 }
 
 impl Feed {
-    pub fn tell(&self, bond: &str, what: What) {
+    /// Sends an event to the listeners.
+    pub fn publish(&self, bond: &str, what: What) {
         if self.sender.receiver_count() == 0 {
             return;
         }
@@ -47,26 +48,27 @@ impl Feed {
         let _ = self.sender.send(Arc::new(Line::Event { bond: bond.to_owned(), text }));
     }
 
-    /// Those who listen hear what was told so far, and then the end: of the agent, which waits for them so long.
+    /// Ends the streams after what was published so far. The agent waits a moment for the listeners, and then ends.
     pub async fn end(&self) {
         if self.sender.send(Arc::new(Line::End)).is_ok() {
             let _ = timeout(LAST_WORDS, self.sender.closed()).await;
         }
     }
 
-    /// What is told from now on.
+    /// Returns a listener to the events from now on.
     pub fn listen(&self) -> Listener {
         Listener { receiver: self.sender.subscribe() }
     }
 }
 
-/// One who listens.
+/// A listener to events.
 pub struct Listener {
     receiver: broadcast::Receiver<Arc<Line>>,
 }
 
 impl Listener {
-    /// These events, then those that are told, of one bond or of all. It ends when the listener was too slow.
+    /// Returns the lines of these events, and then of those that are published, of one bond or of all. The stream ends when the
+    /// listener was too slow.
     pub fn lines(
         self,
         first: Vec<Event>,
@@ -120,11 +122,11 @@ mod tests {
     #[tokio::test]
     async fn a_listener_receives_the_initial_state_and_the_events_of_its_bond() {
         let feed = Feed::default();
-        feed.tell("bond0", note(0));
+        feed.publish("bond0", note(0));
         let listener = feed.listen();
         let state = What::State { active_slave: None, carrier: false };
-        feed.tell("bond1", note(1));
-        feed.tell("bond0", note(2));
+        feed.publish("bond1", note(1));
+        feed.publish("bond0", note(2));
         let first = vec![Event::new(Some("bond0"), state.clone())];
         let mut lines = pin!(listener.lines(first, Some("bond0".into())));
         assert_eq!(what(&lines.next().await.unwrap().unwrap()), state);
@@ -137,7 +139,7 @@ mod tests {
     async fn listeners_receive_the_end_after_the_last_event() {
         let feed = Feed::default();
         let mut lines = Box::pin(feed.listen().lines(Vec::new(), None));
-        feed.tell("bond0", note(1));
+        feed.publish("bond0", note(1));
         let listening = async {
             assert_eq!(what(&lines.next().await.unwrap().unwrap()), note(1));
             assert!(lines.next().await.is_none());
@@ -153,7 +155,7 @@ mod tests {
         let feed = Feed::default();
         let mut slow = pin!(feed.listen().lines(Vec::new(), None));
         for number in 0..BACKLOG + 7 {
-            feed.tell("bond0", note(number));
+            feed.publish("bond0", note(number));
         }
         assert_eq!(what(&slow.next().await.unwrap().unwrap()), What::Lagged { missed: 7 });
         assert!(slow.next().await.is_none());

@@ -131,7 +131,7 @@ impl Agent {
         for bond in bonds {
             let (name, wanted) = (bond.name.clone(), bond.clone());
             let (id, missing) = (self.new_id(), self.missing_slaves());
-            // A bond that runs already is adopted as a whole; a signal that arrives meanwhile is handled after it.
+            // A bond that runs already is adopted as a whole; a signal that arrives during that is handled after it.
             let answer = match self.adopt(id, &bond, missing).await {
                 Ok(Adoption::Done) => Ok(()),
                 Ok(Adoption::NothingLeft) => tokio::select! {

@@ -115,7 +115,7 @@ pub struct Agent {
     /// Taken after [`Self::phase`]; held for nothing that may wait.
     lost: Mutex<BTreeMap<BondName, Lost>>,
     next_id: AtomicU32,
-    /// Held by whoever makes bonds, takes them down, or goes through all of them.
+    /// Held while bonds are created, removed, or all of them are visited.
     phase: Mutex<Phase>,
     /// Held by the reload that reads files or applies them; taken before [`Self::phase`].
     reloading: Mutex<()>,
@@ -166,7 +166,7 @@ struct Bond {
     pinned: AtomicBool,
     /// Interfaces that appeared or changed, and that may be slaves of a file.
     arrivals: sync::Mutex<Arrivals>,
-    /// Held by whoever changes the bond, from the first question to the last step, which may wait for the kernel. Readers do
+    /// Held during a change of the bond, from the first question to the last step, which may wait for the kernel. Readers do
     /// without.
     turn: Mutex<()>,
     goal: sync::Mutex<Arc<Goal>>,
@@ -263,7 +263,7 @@ impl Agent {
         self.claim.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bonds that another agent has left here, and that nobody looks after.
+    /// Orphaned bonds: another agent has left them, and none manages them.
     fn orphaned(&self) -> Vec<String> {
         let left = self.machine.paths.bonds();
         let bonds = self.bonds();

@@ -61,7 +61,7 @@ impl Agent {
             Facts { option: Some(key), value: Some(value), ..log::of(name) }
                 .info(format_args!("{key}={value}"));
             let (option, value) = (key.clone(), value.clone());
-            self.machine.feed.tell(name, What::Option { slave: None, option, value });
+            self.machine.feed.publish(name, What::Option { slave: None, option, value });
         }
         for note in &notes {
             log::of(name).info(note);
@@ -69,7 +69,7 @@ impl Agent {
         Ok(notes)
     }
 
-    /// Whoever calls it has the bond's turn.
+    /// The caller has the bond's turn.
     pub(in crate::agent) async fn set_options(
         &self,
         bond: &Bond,

@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl Agent {
-    /// One line per bond on standard output: whoever started the agent may go on.
+    /// One line per bond on standard output: the process that started the agent may continue.
     pub(in crate::agent) async fn say_ready(&self) -> Result<(), AgentError> {
         let mut ready = Vec::new();
         for (name, bond) in self.all() {

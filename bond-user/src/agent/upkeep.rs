@@ -1,4 +1,4 @@
-//! What the agent looks after once a second: its run directory, lock and control socket, the pins of its bonds, and memory.
+//! What the agent checks once a second: its run directory, lock and control socket, the pins of its bonds, and memory.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -97,7 +97,7 @@ impl Agent {
         self.serve(socket.map_err(|source| AgentError::Socket { path: paths.socket(), source })?)
     }
 
-    /// Once a second: tells bonds whose pins somebody has taken away, or put back. Of all bonds at once: each for itself
+    /// Once a second: reports bonds whose pins another process has removed, or restored. Of all bonds at once: each for itself
     /// would wake the agent as often as there are bonds. Now and then gives memory back.
     pub(in crate::agent) async fn keep_house(self: Arc<Self>) {
         let mut look = tokio::time::interval(BETWEEN_LOOKS);

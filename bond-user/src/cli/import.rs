@@ -47,8 +47,8 @@ pub fn import(arguments: &ImportArgs) -> Result<()> {
 }
 
 fn document(imported: &Imported) -> String {
-    let told = imported.remarks.iter().map(|remark| format!("# Differs: {remark}"));
-    let comments = imported.heading.iter().map(|line| format!("# {line}")).chain(told);
+    let remarks = imported.remarks.iter().map(|remark| format!("# Differs: {remark}"));
+    let comments = imported.heading.iter().map(|line| format!("# {line}")).chain(remarks);
     // Each line of a remark stays a comment.
     let comments: String = comments.map(|line| format!("{}\n", line.replace('\n', "\n# "))).collect();
     comments + &toml::write(&imported.config)

@@ -197,7 +197,7 @@ impl<'a> Remains<'a> {
         link.is_some_and(LinkInfo::has_link) && !is_silent
     }
 
-    /// Returns a sentence for each thing that an agent would mend, or that nothing mends any more.
+    /// Returns a sentence for each fault that an agent would repair, and for each that none repairs.
     fn warnings(&self, slaves: &[Slave], path_faults: &[String]) -> Vec<String> {
         let name = self.name;
         let mut warnings = nobody_fails_over(name, slaves, &self.by_itself());

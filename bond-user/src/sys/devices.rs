@@ -21,7 +21,7 @@ use super::{
 };
 
 /// Devices of one network namespace. Unless it says otherwise, a function may wait for RTNL; one that is not async blocks
-/// its thread meanwhile.
+/// its thread for that time.
 #[async_trait]
 pub trait Devices: fmt::Debug + Send + Sync {
     /// Returns the link of that name, or of that alternative name.

@@ -106,8 +106,8 @@ enum Leave {
 }
 
 impl dyn Devices + '_ {
-    /// Looks at an interface `name` that is to be enslaved to `bond`, where that exists, changes nothing, and says what is to be put back later:
-    /// this is to be written down before `enslave`. `owner` tells what a link is to a bond of
+    /// Looks at an interface `name` that is to be enslaved to `bond`, where that exists, changes nothing, and returns what is to be restored later:
+    /// this is to be recorded before `enslave`. `owner` returns what a link is to a bond of
     /// xbond's already. The refusals are those of `bond_enslave`, and a few of our own.
     pub async fn observe(
         &self,

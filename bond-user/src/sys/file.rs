@@ -50,7 +50,7 @@ pub enum ReadError {
     )]
     TimedOut,
     #[error(
-        "{MOST_ABANDONED} earlier reads still wait for a file system that does not answer; mend or unmount it"
+        "{MOST_ABANDONED} earlier reads still wait for a file system that does not answer; repair or unmount it"
     )]
     TooManyAbandoned,
     #[error(transparent)]

@@ -53,7 +53,7 @@ pub struct Found {
     /// Offload features that xbond changes.
     pub features: Vec<FeatureState>,
     /// Further unicast MAC addresses that the device receives for the bond, and did not receive before: they are
-    /// removed at the end. Whoever adds one writes it here first.
+    /// removed at the end. It is written here before it is added.
     #[serde(with = "mac_text::list")]
     pub unicast: Vec<Mac>,
 }

@@ -6,7 +6,7 @@
 //! sysfs keeps showing the namespace in which it was mounted.
 //!
 //! Netlink requests are executed inside `sendmsg`, and the ethtool ioctls take RTNL: both block the calling
-//! thread for as long as somebody else holds it. Who calls decides which one waits: nothing here starts a thread
+//! thread for as long as another process holds it. The caller decides which one waits: nothing here starts a thread
 //! but [`KernelDevices::open_apart`] and [`mod@file`].
 
 pub mod announcer;

@@ -7,25 +7,25 @@ use tracing::warn;
 
 /// Notifies that the bonds that can be brought up are up.
 pub fn ready() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
 /// Notifies that files are read again; [`ready`] notifies the end of that.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(_) => tell(&[NotifyState::Reloading]),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(_) => notify(&[NotifyState::Reloading]),
     }
 }
 
 /// Sets the text that `systemctl status` shows for the agent.
 pub fn status(text: &str) {
-    tell(&[NotifyState::Status(text)]);
+    notify(&[NotifyState::Status(text)]);
 }
 
 /// Notifies that the agent has begun to end.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
 /// Returns how often the watchdog has to be fed; `None` if there is none.
@@ -40,14 +40,14 @@ pub async fn feed<Answer: Future<Output = bool>>(interval: Duration, is_alive: i
     loop {
         beat.tick().await;
         match tokio::time::timeout(interval, is_alive()).await {
-            Ok(true) => tell(&[NotifyState::Watchdog]),
+            Ok(true) => notify(&[NotifyState::Watchdog]),
             Ok(false) => return,
             Err(_) => warn!("the engine does not answer: the watchdog is not fed"),
         }
     }
 }
 
-fn tell(states: &[NotifyState]) {
+fn notify(states: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!("systemd cannot be notified: {error}");
     }

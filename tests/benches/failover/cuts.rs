@@ -136,7 +136,7 @@ impl Causes {
 
     /// Adds columns for what was `lost` while the carrier fell and afterwards. Other losses are the lab's: a queue of
     /// taps, the switch, the receiver.
-    fn tell(row: &mut Row, cuts: &[CutMade], lost: f64, is_clean: bool) {
+    fn report(row: &mut Row, cuts: &[CutMade], lost: f64, is_clean: bool) {
         let sum = |of: fn(&Self) -> u64| cuts.iter().map(|cut| of(&cut.causes)).sum::<u64>() as f64;
         let by_xbond = [
             ("as guard_pause", sum(|causes| causes.guard_pause)),
@@ -223,7 +223,7 @@ impl Setting {
             "of them seen by the guard",
             log.matches("a packet found its carrier gone").count() as f64,
         );
-        self.tell(row, options, [&to_peer, &to_host], &cuts)?;
+        self.report(row, options, [&to_peer, &to_host], &cuts)?;
         if let Some(given) = given {
             // The purpose of the guard. A packet that it had passed when the bit fell is not counted.
             row.number("given to a slave while its carrier fell", given.while_it_fell as f64);
@@ -237,7 +237,7 @@ impl Setting {
         Ok(())
     }
 
-    fn tell(
+    fn report(
         self,
         row: &mut Row,
         options: &Options,
@@ -280,7 +280,7 @@ impl Setting {
                 row.number("out: lost before the carrier fell", of_phase(0));
                 row.number("out: lost while it fell", of_phase(1));
                 row.number("out: lost after it had fallen", of_phase(2));
-                Causes::tell(row, cuts, of_phase(1) + of_phase(2), is_clean);
+                Causes::report(row, cuts, of_phase(1) + of_phase(2), is_clean);
             }
             let gaps = gaps(report, &events);
             row.spread(&format!("{way}: gap"), "ms", &gaps, None);

@@ -72,11 +72,11 @@ fn switch(row: &mut Row, options: &Options, datapath: Datapath, policy: &str, pr
     let reports = traffic.stop()?;
     xbond.stop()?;
     row.number("switches", switches.len() as f64);
-    tell(row, options, &reports, &switches)
+    report(row, options, &reports, &switches)
 }
 
 /// Adds columns for losses, copies and gaps.
-fn tell(row: &mut Row, options: &Options, reports: &[FlowReport; 2], events: &[Instant]) -> Result<()> {
+fn report(row: &mut Row, options: &Options, reports: &[FlowReport; 2], events: &[Instant]) -> Result<()> {
     for (way, report) in ["out", "in"].iter().zip(reports) {
         row.number(&format!("{way}: sent"), report.sent as f64);
         row.number(&format!("{way}: received"), report.received as f64);
@@ -168,7 +168,7 @@ fn agent(row: &mut Row, options: &Options, datapath: Datapath, happening: Happen
     let expected =
         if happening == Happening::Reload || !can_replace { 0 } else { events.len() * first.len() };
     ensure!(replaced == expected, "{replaced} programs were replaced instead of {expected}");
-    tell(row, options, &reports, &events)
+    report(row, options, &reports, &events)
 }
 
 /// Returns the numbers of the programs that carry the bond's packets.

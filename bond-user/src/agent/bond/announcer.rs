@@ -110,7 +110,7 @@ impl Announcing {
         let _ = self.inputs.try_send(Input::Prepare { slot, ifindex });
     }
 
-    /// It is no slave any more. A socket that stays open meanwhile is replaced when another slave has the slot.
+    /// It is no slave any more. A socket that stays open is replaced when another slave has the slot.
     pub fn forget(&self, slot: Slot) {
         let _ = self.inputs.try_send(Input::Forget { slot });
     }

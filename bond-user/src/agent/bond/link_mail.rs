@@ -62,7 +62,7 @@ impl LinkMail {
         waiting.changed = changed;
     }
 
-    /// Whoever takes it reads all links again.
+    /// The receiver reads all links again.
     fn overrun(&mut self, at: Time) {
         self.overrun.get_or_insert(at);
     }

@@ -193,11 +193,11 @@ impl ReceiptWriter {
         if let Some(left_out) = admitted {
             notices::log(&self.bond, notice, left_out);
         }
-        self.feed.tell(&self.bond, notices::event(notice));
+        self.feed.publish(&self.bond, notices::event(notice));
     }
 
     pub fn carrier(&self, carrier: bool) {
-        self.feed.tell(&self.bond, What::Carrier { carrier });
+        self.feed.publish(&self.bond, What::Carrier { carrier });
     }
 
     /// Logs a failure for which no request waits.
@@ -205,7 +205,7 @@ impl ReceiptWriter {
         if let Some(count) = self.admit(text) {
             log::of(&self.bond).warn(format_args!("{text}{}", left_out(count)));
         }
-        self.feed.tell(&self.bond, What::Warning { text: text.to_owned() });
+        self.feed.publish(&self.bond, What::Warning { text: text.to_owned() });
     }
 
     /// Logs that something was restored that another process had changed.
@@ -475,7 +475,7 @@ impl ReceiptWriter {
         self.unwritten.push_back(receipt.clone());
         self.write_receipts();
         self.history.add(receipt.clone());
-        self.feed.tell(&self.bond, What::Failover { receipt });
+        self.feed.publish(&self.bond, What::Failover { receipt });
     }
 }
 

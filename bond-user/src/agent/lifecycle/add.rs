@@ -118,7 +118,7 @@ impl Agent {
         let lifecycle::create::Created { hook, queues, host, pair, port, maps, started, wanted } = made;
         let lifecycle::start::Started { work, history, status, clock } = started;
         let name = config.name.clone();
-        self.machine.feed.tell(&name, What::Bond { change: BondChange::Up });
+        self.machine.feed.publish(&name, What::Bond { change: BondChange::Up });
         let goal = Goal { config, of_files: false, wanted };
         let is_elsewhere = past == Past::Adopted
             && self
@@ -149,7 +149,7 @@ impl Agent {
         };
         let bond = Arc::new(bond);
         self.bonds().insert(name.clone(), Arc::clone(&bond));
-        // For whoever asks when the kernel does not answer.
+        // For queries that arrive while the kernel does not answer.
         let (counters, devices) = (Arc::clone(&self.counters), Arc::clone(&self.machine.devices));
         tokio::spawn(async move { counters.refresh(&devices, &bond.devices()).await });
         self.lost.lock().await.remove(&name);

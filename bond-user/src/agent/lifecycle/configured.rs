@@ -86,7 +86,7 @@ pub async fn remove_former(
             log::of(name).info(wording::address_removed(&net));
         }
     }
-    // Where they could not be told to stay, and for routes that had a deleted address as their source.
+    // Where they could not be kept, and for routes that had a deleted address as their source.
     configure(devices, bond.ifindex, config).await
 }
 

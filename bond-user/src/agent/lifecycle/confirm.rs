@@ -46,7 +46,7 @@ enum State {
     TooLate(Trial),
     /// Everything that was on trial is removed.
     Undone(Trial),
-    /// The agent was told to end first: each bond ends by its on_exit.
+    /// The agent was asked to end first: each bond ends by its on_exit.
     Ending,
 }
 

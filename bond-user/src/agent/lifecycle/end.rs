@@ -65,7 +65,7 @@ pub async fn take_down(
     work.end(End::TearDown { reply });
     let absent = done.await.map_err(|_| Stopping)??;
     machine.paths.forget(name);
-    machine.feed.tell(name, What::Bond { change: BondChange::Down });
+    machine.feed.publish(name, What::Bond { change: BondChange::Down });
     if absent.is_empty() {
         log::of(name).info(wording::down());
     } else {
@@ -112,7 +112,7 @@ impl Agent {
                 let (reply, kept) = oneshot::channel();
                 bond.work.end(End::Keep { reply });
                 let _ = kept.await;
-                self.machine.feed.tell(&name, What::Bond { change: BondChange::Kept });
+                self.machine.feed.publish(&name, What::Bond { change: BondChange::Kept });
                 log::of(&name).info(kept_how);
                 if let Ok(Some(trial)) = self.check_trial(&name) {
                     log::of(&name).warn(wording::on_trial(&name, trial.left()));
@@ -157,7 +157,7 @@ impl Agent {
         }
     }
 
-    /// A bond whose port is gone carries nothing any more: somebody has deleted its device. A bond0 that is
+    /// A bond whose port is gone carries nothing any more: its device was deleted. A bond0 that is
     /// moved to another network namespace leaves its port behind.
     pub(in crate::agent) async fn take_down_without_port(&self, ifindex: u32) {
         let phase = self.phase.lock().await;
@@ -187,7 +187,7 @@ impl Agent {
 pub enum Ending {
     /// By each bond's on_exit.
     AsConfigured,
-    /// As before it began: what was made goes, what was adopted goes on.
+    /// As before it began: what was made is removed, what was adopted keeps running.
     Undo,
     /// What was on trial for so many seconds is removed; of the rest each bond's on_exit decides.
     NotConfirmed { seconds: u64 },

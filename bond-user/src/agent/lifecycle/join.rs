@@ -74,7 +74,7 @@ pub async fn enslave(
 
 /// Waits until what the slaves' joining set off is done: the election, the bond's carrier and MAC.
 pub async fn settle(machine: &Machine, id: BondId, work: &WorkQueue) -> Result<(), AgentError> {
-    // Its answer comes after everything that the engine was told before.
+    // Its answer comes after everything that was sent to the engine before.
     machine.engine.status(id).await?;
     Ok(work.ask(|reply| Request::Settle { reply }).await?)
 }

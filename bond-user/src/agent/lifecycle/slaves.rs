@@ -1,7 +1,7 @@
 //! Slaves that come and go while a bond runs: by request, and by themselves.
 //!
 //! A slave that a file names is wanted: it is enslaved whenever its interface is there, also after the interface
-//! vanished and came back, until it is released by hand. One that was added by hand, or by flags, is released for
+//! vanished and came back, until the administrator releases it. One that `xbond add-slave` or flags added is released for
 //! good when its interface vanishes, as in the driver.
 
 use std::sync::{Arc, MutexGuard, PoisonError, atomic::Ordering};
@@ -167,7 +167,7 @@ impl Bond {
         let Some(wanted) = goal.wanted.iter().find(|wanted| wanted.name() == link.name) else {
             return Ok(());
         };
-        // One that was away is put back first.
+        // One that was away is restored first.
         join::settle(machine, self.id, &self.work).await.map_err(|_| Stopping)?;
         let answer = join::join(machine, self.joining(name), &wanted.config).await;
         if let Err(error) = &answer {
@@ -300,7 +300,7 @@ impl Agent {
             Facts { option: Some(key), value: Some(value), ..log::of(name).slave(slave) }
                 .info(format_args!("{slave}: {key}={value}"));
             let (slave, option, value) = (Some(slave.to_owned()), key.clone(), value.clone());
-            self.machine.feed.tell(name, What::Option { slave, option, value });
+            self.machine.feed.publish(name, What::Option { slave, option, value });
         }
         let primary = status.options.primary.as_ref().filter(|primary| {
             settings.iter().any(|(key, _)| key == "prio")
@@ -379,7 +379,7 @@ impl Agent {
         }
     }
 
-    /// All links, after events were lost: the engine is told of each, and of slaves that are gone.
+    /// All links, after events were lost: each is sent to the engine, and so are slaves that are gone.
     async fn catch_up(self: &Arc<Self>) -> Vec<LinkInfo> {
         let links = match self.machine.devices.links(None).await {
             Ok(links) => links,

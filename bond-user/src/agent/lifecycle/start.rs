@@ -61,7 +61,7 @@ pub struct Plane {
 /// What is taken over.
 pub struct Taken {
     pub left: Left,
-    pub meanwhile: MissedFailovers,
+    pub missed: MissedFailovers,
     /// How its slaves were found.
     pub founds: Vec<(Slot, Found)>,
 }
@@ -225,13 +225,13 @@ fn hand_over(
     work: &WorkQueue,
     recording: &Recording,
 ) -> ((Left, MissedFailovers), Vec<(Slot, Found)>) {
-    let Taken { left, meanwhile, founds } = taken;
-    if meanwhile.unrecorded > 0 {
-        recording.add(Entry::Unrecorded(meanwhile.unrecorded));
+    let Taken { left, missed, founds } = taken;
+    if missed.unrecorded > 0 {
+        recording.add(Entry::Unrecorded(missed.unrecorded));
     }
     // What became of bond0 and of what is above it while no agent looked: the engine may have it announced at once.
     work.look(|looks| (looks.host, looks.uppers) = (true, true));
-    ((left, meanwhile), founds)
+    ((left, missed), founds)
 }
 
 fn start_prober(

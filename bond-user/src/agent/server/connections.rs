@@ -1,4 +1,4 @@
-//! The connections of a server. Whoever may connect may also be broken, or hostile: what is not asked within a few
+//! The connections of a server. A client may be broken, or hostile: what is not asked within a few
 //! seconds is not heard, there is a bound on connections, and who asks slowly gives way to who comes next.
 
 use std::{
@@ -40,7 +40,7 @@ const CONNECTIONS: usize = 256;
 const STREAMS: usize = 64;
 /// How long a connection has to ask before others that wait may take its place.
 const GRACE: Duration = Duration::from_millis(50);
-/// How long a task that was told to end takes, and more.
+/// How long a task takes to end after it was asked to, and more.
 const TURN: Duration = Duration::from_millis(10);
 
 /// The head of an answer to a connection for which there is no room; [`Failure`] follows it.
@@ -83,7 +83,7 @@ impl Connection {
         self.connections.asking().remove(&self.number);
     }
 
-    /// For an answer that does not end, to be held as long as it goes on. None if there are as many as may be.
+    /// For an answer that does not end, to be held as long as it lasts. None if there are as many as may be.
     pub fn stream(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.connections.streams).try_acquire_owned().ok()
     }

@@ -69,7 +69,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Deadline {
     }
 }
 
-/// A socket that has its name and mode, but nobody can connect to it yet.
+/// A socket that has its name and mode, and accepts no connections yet.
 pub struct Socket {
     socket: net::UnixListener,
     directory: Directory,
@@ -111,7 +111,7 @@ impl Socket {
         UnixListener::from_std(self.socket)
     }
 
-    /// Nobody will connect to it.
+    /// Removes its name: it will accept no connections.
     pub fn remove(self) {
         let _ = self.directory.remove_file(PREPARED);
     }
@@ -163,7 +163,7 @@ pub async fn serve(listener: UnixListener, agent: Arc<Agent>) {
     .await;
 }
 
-/// GET /metrics and nothing else, for whoever asked for a port.
+/// GET /metrics and nothing else, at the TCP address of the configuration.
 pub async fn serve_metrics(listener: TcpListener, agent: Arc<Agent>) {
     let routes =
         Router::new().route(Endpoint::Metrics.template(), get(metrics)).layer(middleware::from_fn(heard));
@@ -248,7 +248,7 @@ async fn let_in(
 /// The answer to one that broke off.
 async fn whole(connection: Connection, request: Request) -> Result<Request, Response> {
     let (head, body) = request.into_parts();
-    // A connection that ends leaves the beginning of a body, which is no error to whoever reads it.
+    // A connection that ends leaves the beginning of a body, which is no error to its reader.
     let length = body.size_hint().exact();
     let read = tokio::time::timeout(ASKING, body::to_bytes(body, LARGEST_BODY)).await;
     connection.has_asked();
@@ -355,7 +355,7 @@ async fn by(
     change: impl Future<Output = Result<Done, Failure>> + Send + 'static,
 ) -> Response {
     let mut change = tokio::spawn(change);
-    // Of its own accord it says at the deadline what is pending: that has a moment more.
+    // The change itself reports at the deadline what is pending: that has a moment more.
     let latest = until.instant() + Duration::from_millis(100);
     let done = match tokio::time::timeout_at(latest, &mut change).await {
         Ok(Ok(done)) => done,
@@ -400,7 +400,7 @@ async fn events(
     State(agent): State<Arc<Agent>>,
     Extension(connection): Extension<Connection>,
 ) -> Result<Response, Response> {
-    tell(&agent, &connection, None).await
+    stream(&agent, &connection, None).await
 }
 
 async fn events_of_one(
@@ -408,11 +408,11 @@ async fn events_of_one(
     Extension(connection): Extension<Connection>,
     OfBond(name): OfBond,
 ) -> Result<Response, Response> {
-    tell(&agent, &connection, Some(name)).await
+    stream(&agent, &connection, Some(name)).await
 }
 
 /// NDJSON, for as long as the reader wants it and keeps up.
-async fn tell(agent: &Agent, to: &Connection, only: Option<BondName>) -> Result<Response, Response> {
+async fn stream(agent: &Agent, to: &Connection, only: Option<BondName>) -> Result<Response, Response> {
     let Some(place) = to.stream() else {
         let error = "the agent serves no further event streams; try again later";
         return Err(failure(ErrorKind::Unavailable, error));
@@ -420,7 +420,7 @@ async fn tell(agent: &Agent, to: &Connection, only: Option<BondName>) -> Result<
     let (listener, first) = agent.listen(only.as_ref()).await.map_err(answer)?;
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
     let lines = listener.lines(first, only.map(String::from)).inspect(move |_| {
-        // Held as long as it goes on.
+        // Held as long as the stream lasts.
         let _ = &place;
     });
     Ok((kind, Body::from_stream(lines)).into_response())

@@ -1,4 +1,4 @@
-//! What the kernel counted on devices, as of the last time that it answered: whoever asks does not wait for RTNL.
+//! What the kernel counted on devices, as of the last time that it answered: a query does not wait for RTNL.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -84,8 +84,8 @@ impl CounterCache {
         counted
     }
 
-    /// Reads the counters of these devices. One reading is under way at a time, and goes on if nobody waits for it any more:
-    /// those who ask meanwhile share the next one.
+    /// Reads the counters of these devices. One reading is under way at a time, and continues if no query waits for it any more:
+    /// queries that arrive during it share the next one.
     pub async fn refresh(self: &Arc<Self>, kernel: &Arc<dyn Devices>, devices: &[u32]) {
         let asked = self.last().begun;
         let lane = Arc::clone(&self.lane).lock_owned().await;

@@ -1,4 +1,4 @@
-//! Metrics on a TCP address, for whoever asked for one: GET /metrics and nothing else.
+//! Metrics on the TCP address of the configuration: GET /metrics and nothing else.
 
 use std::{
     io,
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// An address that is taken, and that nobody is answered at yet.
+/// An address that is bound, at which no request is answered yet.
 pub struct Bound {
     address: SocketAddr,
     by: By,
@@ -39,7 +39,7 @@ pub struct Bound {
 /// Who named the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
-    /// The command line: whatever files say.
+    /// The command line, which overrides files.
     Flags,
     Files,
 }

@@ -1,4 +1,4 @@
-//! What the agent tells those who ask how its bonds are.
+//! What the agent answers to queries of its bonds' state.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -34,7 +34,7 @@ use crate::{
 pub enum Scope {
     /// The bonds, and what netlink says of the devices around them.
     All,
-    /// The bonds alone, which nobody who holds RTNL delays.
+    /// The bonds alone, without what needs RTNL.
     Bonds,
 }
 
@@ -52,7 +52,7 @@ impl Agent {
             Some((name, None)) => return Err(self.absence_of(name).await),
             None => self.all(),
         };
-        // While somebody makes a bond, what is there of it is no remains.
+        // What exists of a bond that is being created is not left over.
         let orphaned = match self.phase.try_lock() {
             Ok(_) if only.is_none() => self.orphaned(),
             _ => Vec::new(),
@@ -120,7 +120,7 @@ impl Bond {
         counted: &Counted,
     ) -> Result<json::Bond, AgentError> {
         let paths = &machine.paths;
-        // A record that cannot be read is told by whoever needs it.
+        // A record that cannot be read is reported where it is needed.
         let record = Record::read(paths, name, Trust::Ours).ok().flatten();
         let trial = record.as_ref().and_then(Record::trial);
         let slaves = self.slaves(name, status, machine, record.as_ref())?;

@@ -61,7 +61,7 @@ impl Agent {
         work.look(|looks| looks.host = true);
         carried_out(work).await?;
         loop {
-            // The engine first: what it was told before leads to work and records, which the task then has in its queue.
+            // The engine first: what it received before leads to work and records, which the task then has in its queue.
             self.machine.engine.settled(id).await?;
             carried_out(work).await?;
             if self.machine.engine.pending(id).await?.is_empty() {

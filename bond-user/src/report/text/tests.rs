@@ -98,7 +98,7 @@ fn show_with_details_has_all_values() {
 fn show_with_statistics_has_the_counters() {
     let amount = Amount { details: false, statistics: true };
     let mut report = testing::report(vec![testing::plain_bond()]);
-    report.notes.push("the devices' counters are missing: somebody holds RTNL".into());
+    report.notes.push("the devices' counters are missing: another process holds RTNL".into());
     let shown = show(&report, amount);
     insta::assert_snapshot!(shown, @r"
     bond0: active slave enp0s8, carrier up, mac 08:00:27:e8:26:58
@@ -118,7 +118,7 @@ fn show_with_statistics_has_the_counters() {
       bond0-port               0         0         0         0         0         6
       enp0s8                  11        22        33        44        55         6
       softnet, all CPUs: dropped 0, time_squeeze 4
-    ! the devices' counters are missing: somebody holds RTNL
+    ! the devices' counters are missing: another process holds RTNL
     ");
     fits(&shown);
 }

@@ -28,7 +28,7 @@ pub struct System<'a> {
     pub pins: &'a dyn Pins,
 }
 
-/// Takes a bond away that no agent looks after: pins, devices, files. Returns what should be known about it.
+/// Removes an orphaned bond: pins, devices, files. Returns what the administrator should know.
 pub async fn undo(paths: &Paths, bond: &BondName, system: &System<'_>) -> Result<Vec<String>, StoreError> {
     let pins = paths.pins_of(bond);
     let (record, fault) = match Record::read(paths, bond, Trust::Ours) {

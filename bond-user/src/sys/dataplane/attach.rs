@@ -195,7 +195,7 @@ pub(super) fn attach_clsact(
 ) -> Result<SchedClassifierLink, String> {
     match tc::qdisc_add_clsact(at.device) {
         Ok(()) | Err(tc::TcError::AlreadyAttached) => {}
-        // Somebody's, or that of an earlier bond: it stays when its filters go.
+        // Another process's, or that of an earlier bond: it stays when its filters are removed.
         Err(tc::TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(error) => return Err(error_chain(&error)),
     }

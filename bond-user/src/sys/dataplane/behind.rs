@@ -22,7 +22,7 @@ pub(super) fn entries() -> u32 {
 
 /// Reads the MAC addresses behind the bond.
 pub trait BehindMap: Send + Sync {
-    /// Returns all entries, in any order. Those that change meanwhile may be missing.
+    /// Returns all entries, in any order. Those that change during the dump may be missing.
     ///
     /// # Errors
     /// The kernel refuses to read the map.

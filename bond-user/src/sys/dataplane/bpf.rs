@@ -235,7 +235,7 @@ impl BpfDataPlane {
             return Ok(());
         }
         let pins = open(&self.dir)?;
-        // With XDP, and as a netkit pair sends, nobody at the port hears what bond0 sends.
+        // With XDP, and with a netkit pair, taps at the port do not see what bond0 sends.
         let speaks_to_port = self.hook == Hook::Tc && netkit.is_none();
         let at_bond = [(names::TC_BOND_EGRESS, BOND_EGRESS_PIN, bond)];
         let ends = [(names::TC_PORT_EGRESS, PORT_EGRESS_PIN, device)];

@@ -55,7 +55,7 @@ impl DeviceReader {
     }
 
     /// Which of these devices have a link, by their handles: many for one system call. A device that is not where its
-    /// handle says has none; [`Self::read`] tells what became of it.
+    /// handle says has none; [`Self::read`] reports its state.
     pub fn with_link(&self, devices: &[LinkQuestion]) -> Result<Vec<bool>, DataPlaneError> {
         let mut answers = Vec::with_capacity(devices.len());
         for questions in devices.chunks(LinkQuestion::MOST) {

@@ -112,7 +112,7 @@ impl Maps {
         Ok(maps.with_behind(Box::new(behind)).with_heard(Box::new(heard)))
     }
 
-    /// Opens the maps of a bond that another process has made, from their pins: to look at, whoever's they are. Nothing is
+    /// Opens the maps of a bond that another process has made, from their pins: to read, whichever process owns them. Nothing is
     /// written through them.
     pub fn open(dir: &Location) -> Result<Self, DataPlaneError> {
         let pin_error = |source| DataPlaneError::Pin { path: dir.path(), source };

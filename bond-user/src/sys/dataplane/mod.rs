@@ -1,4 +1,4 @@
-//! The data plane of one bond: what the agent wants of it, and what it is told.
+//! The data plane of one bond: what the agent requests of it, and what it reports.
 //!
 //! [`BpfDataPlane`] is the kernel's BPF. Tests have one in memory.
 

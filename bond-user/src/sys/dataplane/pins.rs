@@ -150,7 +150,7 @@ pub fn faults(dir: &Location, port: &Port<'_>, slaves: &[Attachment<'_>]) -> Vec
 }
 
 /// Which hooks carry a bond's packets, by the program that is pinned for its port; None if there is none of ours.
-/// Native and generic XDP have the same program: it is told as native.
+/// Native and generic XDP have the same program: it is reported as native.
 pub fn pinned_hook(dir: &Location) -> Option<Hook> {
     let pins = dir.open(Trust::Anyones).ok()?;
     let info = ProgramInfo::from_pin(pins.path_of(&format!("{PORT_PIN}_{}", names::PROGRAM_PIN))).ok()?;

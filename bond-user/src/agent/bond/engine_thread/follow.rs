@@ -69,7 +69,7 @@ pub(super) struct Followed {
     last: Option<Switched>,
     /// Changes without a record just before the last failover.
     unrecorded: u32,
-    /// No agent ran meanwhile.
+    /// It happened while no agent ran.
     is_adoption: bool,
 }
 

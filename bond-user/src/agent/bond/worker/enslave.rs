@@ -104,7 +104,7 @@ impl Worker {
         }
     }
 
-    /// Records the state of an interface, until it is the recorded one: it may change meanwhile.
+    /// Records the state of an interface, until it is the recorded one: it may change while it is written.
     async fn record_found(&mut self, mut found: Found) -> Result<Found, AgentError> {
         /// One whose routes change all the time is enslaved nevertheless.
         const READINGS: usize = 5;

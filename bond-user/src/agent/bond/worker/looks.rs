@@ -205,7 +205,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether the addresses of an interface are: a VLAN that is new has told of itself before.
+    /// Whether the addresses of an interface are: a new VLAN has had a link event before.
     fn is_announced(&self, ifindex: u32) -> bool {
         ifindex == self.host.device() || self.announced.uppers.iter().any(|upper| upper.ifindex == ifindex)
     }

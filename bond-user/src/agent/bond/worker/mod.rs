@@ -342,7 +342,7 @@ impl Worker {
     }
 }
 
-/// Runs what waits for RTNL inside a system call, for as long as another process holds it: other tasks run meanwhile.
+/// Runs what waits for RTNL inside a system call, for as long as another process holds it, while other tasks run.
 pub(super) fn waiting<T>(work: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(work)
 }

@@ -227,7 +227,7 @@ impl Taking<'_> {
             options: adoption.options.clone(),
             record,
             announced: announced(machine, config, adoption).await,
-            left: Some(Taken { left, meanwhile: missed, founds }),
+            left: Some(Taken { left, missed, founds }),
         };
         (plane, rest)
     }

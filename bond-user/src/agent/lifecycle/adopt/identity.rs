@@ -43,8 +43,8 @@ pub fn identity(
 ) -> AdoptedIdentity {
     let Takeover { bond, options, .. } = adoption;
     let mut entry = entry(machine, config, adoption, found, host_device);
-    let set_meanwhile = bond.as_ref().map(|bond| bond.mac).filter(|mac| *mac != entry.host_mac());
-    let mac = match (options.fail_over_mac, set_meanwhile) {
+    let set_without_agent = bond.as_ref().map(|bond| bond.mac).filter(|mac| *mac != entry.host_mac());
+    let mac = match (options.fail_over_mac, set_without_agent) {
         (FailOverMac::None, Some(mac)) => {
             notices::log(&config.name, &Notice::BondMacChanged { mac }, 0);
             entry = entry.with_host_mac(mac);
@@ -113,7 +113,7 @@ pub fn missed(
     (missed, known)
 }
 
-/// ACTIVE after the last change that is on a receipt. An agent that dies right after it wrote one has not told GUARD yet.
+/// ACTIVE after the last change that is on a receipt. An agent that dies right after it wrote one has not updated GUARD yet.
 fn on_record(maps: &Maps, directory: &Location, word: ActiveWord) -> ActiveWord {
     let known = maps.guard().known();
     let last = receipts::read(directory, Trust::Ours).ok().and_then(|mut receipts| receipts.pop());

@@ -2,7 +2,7 @@
 //!
 //! 1. [`observe`] reads everything that the bond depends on, and changes nothing.
 //! 2. [`plan`] decides, without a system call, what is to be done, or why the bond cannot be.
-//! 3. [`apply`] does it. What was found is in found.json before each change: whatever stops it half-way,
+//! 3. [`apply`] does it. What was found is in found.json before each change: wherever it stops,
 //!    [`crate::store::record::undo`] restores everything.
 
 mod apply;

@@ -198,7 +198,7 @@ impl Agent {
                 Err(error) => outcome.fail(name, &error.into()),
             }
         }
-        // Where they could not be told to stay, and for routes that had a deleted address as their source.
+        // Where they could not be kept, and for routes that had a deleted address as their source.
         for net in &wanted.addresses {
             if let Err(error) = devices.add_address(&address(plan.ifindex, net)).await {
                 outcome.fail(name, &error.into());

@@ -156,7 +156,7 @@ fn check_slave(
     Ok(())
 }
 
-/// The MTU that bond0 is to have, in bytes. Without a word of the file's it is that of whatever has set it, unless the file
+/// The MTU that bond0 is to have, in bytes. If the file has none, it is the one that is set, unless the file
 /// had a word before.
 pub fn wanted_mtu(before: &BondConfig, wanted: &BondConfig) -> Option<u32> {
     wanted.mtu.or(before.mtu.and(Some(DEFAULT_MTU)))
