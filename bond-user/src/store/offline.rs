@@ -21,7 +21,7 @@ use crate::{
         misdirected,
         moment::{Moment, monotonic},
         receipt::{self, Receipt, Steps},
-        wording::{self, PathFault, PathNote},
+        wording::{self, FailsOver, PathFault, PathNote},
     },
     store::{
         StoreError,
@@ -160,9 +160,9 @@ impl<'a> Remains<'a> {
         let (speed, duplex) = devices.speed(entry.ifindex());
         let name = now.map(|link| link.name.clone()).or_else(|| found.map(|found| found.name.clone()));
         let mut warnings = Vec::new();
-        let name = name.unwrap_or_else(|| format!("ifindex {}", entry.ifindex()));
+        let name = name.unwrap_or_else(|| wording::nameless(entry.ifindex()));
         if now.is_none() {
-            warnings.push(format!("{name}: the interface is gone"));
+            warnings.push(wording::slave_missing(&name));
         }
         Ok(Slave {
             ifindex: entry.ifindex(),
@@ -200,28 +200,17 @@ impl<'a> Remains<'a> {
     /// Returns a sentence for each fault that an agent would repair, and for each that none repairs.
     fn warnings(&self, slaves: &[Slave], path_faults: &[String]) -> Vec<String> {
         let name = self.name;
-        let mut warnings = nobody_fails_over(name, slaves, &self.by_itself());
+        let mut warnings: Vec<_> = without_failover(name, slaves, self.by_itself()).into_iter().collect();
         if self.record.is_none() {
-            warnings.push(format!(
-                "{name}: {}: no agent adopts it, and `xbond down {} --force` removes it without restoring its slaves, and \
-                 prints the commands for that",
-                self.fault.as_deref().unwrap_or("its found.json is gone"),
-                shell_word(name)
-            ));
+            warnings.push(wording::unadoptable(name, self.fault.as_deref()));
         }
         let trial = self.record.as_ref().and_then(Record::trial);
         warnings.extend(trial.map(|trial| wording::on_trial(name, trial.left())));
         if self.port().is_none() {
-            warnings.push(format!(
-                "{name}: its port is gone: it carries nothing; xbond down {} --force",
-                shell_word(name)
-            ));
+            warnings.push(wording::without_port(name));
         }
         for lost in dataplane::lost_programs(&self.pins, self.used.iter().map(|(slot, _)| *slot)) {
-            warnings.push(format!(
-                "{name}: the pin {lost} is gone, and its program with it: see xbond down {} --force",
-                shell_word(name)
-            ));
+            warnings.push(wording::pin_lost(name, &lost));
         }
         warnings.extend(self.standing_clock());
         warnings.extend(path_faults.iter().cloned());
@@ -264,11 +253,7 @@ impl<'a> Remains<'a> {
             warnings.push(format!("{name}: {}", PathNote::BondDown { device: host.name.clone() }));
         }
         if !self.entry.has(BondEntry::HOST_MAC_MOVES) && host.mac != self.entry.host_mac() {
-            warnings.push(format!(
-                "{name}: its MAC was changed externally to {}; its frames have {} until an agent runs",
-                host.mac,
-                self.entry.host_mac()
-            ));
+            warnings.push(wording::host_mac_changed(name, host.mac, self.entry.host_mac()));
         }
         warnings
     }
@@ -306,7 +291,7 @@ async fn bond(
         carrier: port.is_some_and(LinkInfo::is_up),
         datapath: dataplane::pinned_hook(pins).map(|hook| hook.to_string()).unwrap_or_default(),
         pair: port.filter(|_| has_pair).and_then(LinkInfo::pair).map(|kind| kind.to_string()),
-        port: port.map_or_else(|| format!("ifindex {}", entry.port_ifindex()), |port| port.name.clone()),
+        port: port.map_or_else(|| wording::nameless(entry.port_ifindex()), |port| port.name.clone()),
         port_ifindex: entry.port_ifindex(),
         guard: if guard { "on" } else { "off: so the agent left it" }.to_owned(),
         clock: clock_text(maps),
@@ -373,43 +358,15 @@ fn clock_text(maps: &Maps) -> String {
     }
 }
 
-/// The parts of the data plane that fail over without an agent.
-struct FailsOver {
-    guard: bool,
-    clock: bool,
-}
-
 /// Returns warnings about an active slave without a link, for which no failover happens without an agent.
-fn nobody_fails_over(bond: &str, slaves: &[Slave], by_itself: &FailsOver) -> Vec<String> {
-    let is_active = |slave: &&Slave| slave.state == SlaveState::Active.to_string();
-    let Some(active) = slaves.iter().find(is_active) else {
-        let up: Vec<_> =
-            slaves.iter().filter(|slave| slave.mii_status == "up").map(|slave| slave.name.as_str()).collect();
-        if by_itself.clock && up.is_empty() {
-            return vec![format!(
-                "{bond}: no active slave, and no slave has a link; the first that returns is used"
-            )];
-        }
-        let has_link = match up[..] {
-            [] => "and no slave has a link".to_owned(),
-            [one] => format!("although {one} has a link"),
-            _ => format!("although {} have links", up.join(", ")),
-        };
-        return vec![format!("{bond}: no active slave, {has_link}: it carries nothing until an agent runs")];
-    };
-    if active.mii_status == "up" {
-        return Vec::new();
+fn without_failover(bond: &str, slaves: &[Slave], by_itself: FailsOver) -> Option<String> {
+    let up: Vec<_> =
+        slaves.iter().filter(|slave| slave.mii_status == "up").map(|slave| slave.name.as_str()).collect();
+    match slaves.iter().find(|slave| slave.state == SlaveState::Active.to_string()) {
+        None => Some(wording::no_active_slave(bond, &up, by_itself)),
+        Some(active) if active.mii_status == "up" => None,
+        Some(active) => Some(wording::dead_active_slave(bond, &active.name, up.is_empty(), by_itself)),
     }
-    let dead = format!("{bond}: its active slave {} has no link", active.name);
-    vec![if !slaves.iter().any(|slave| slave.mii_status == "up") {
-        format!("{dead}, and no other has one; its carrier stays as it is while no agent runs")
-    } else if by_itself.clock {
-        format!("{dead}: the clock moves it to another")
-    } else if by_itself.guard {
-        format!("{dead}: the next packet that is sent moves it to another")
-    } else {
-        format!("{dead}, and the carrier guard is off: it carries nothing until an agent runs")
-    }]
 }
 
 /// Returns whether ACTIVE of a bond was changed since the last change with a receipt; `None` if its maps cannot be

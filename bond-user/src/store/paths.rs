@@ -34,11 +34,14 @@ use nix::{
 use tracing::{debug, warn};
 
 use self::bpffs::{BPFFS, bpffs, mount_bpffs};
-use crate::sys::{
-    SysError, caps,
-    dataplane::witness::{self, WITNESS},
-    directory::{Directory, EntryKind, FileIdentity, Location, SocketFile, Trust},
-    locks,
+use crate::{
+    report::wording,
+    sys::{
+        SysError, caps,
+        dataplane::witness::{self, WITNESS},
+        directory::{Directory, EntryKind, FileIdentity, Location, SocketFile, Trust},
+        locks,
+    },
 };
 
 pub use self::bpffs::{Lasting, has_bpffs, lasting};
@@ -330,16 +333,11 @@ impl Paths {
                 Err(PathError::Occupied { owner: pid })
             }
             Some((user, pid)) => {
-                warn!(
-                    "the socket @{name} is used by user {user}{}: an agent whose directories are removed is not found",
-                    pid_in_words(pid)
-                );
+                warn!("{}", wording::foreign_socket(&name, Some((user, &pid_in_words(pid)))));
                 Ok(None)
             }
             None => {
-                warn!(
-                    "the socket @{name} is used, and does not answer: an agent whose directories are removed is not found"
-                );
+                warn!("{}", wording::foreign_socket(&name, None));
                 Ok(None)
             }
         }

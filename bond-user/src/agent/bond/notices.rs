@@ -10,13 +10,14 @@ use crate::report::{
     event::{SlaveChange, What},
     log::{self, Facts},
     moment::Moment,
-    repeats, wording,
+    repeats,
+    wording::{self, Weight},
 };
 
 /// Logs a notice: INFO, or WARN where the administrator should act. `left_out` counts lines that this one stands for.
 pub fn log(bond: &str, notice: &Notice, left_out: u32) {
     let (facts, left_out) = (facts(notice, log::of(bond)), repeats::left_out(left_out));
-    match sentence(notice) {
+    match wording::notice(notice) {
         (Weight::Info, sentence) => facts.info(format_args!("{sentence}{left_out}")),
         (Weight::Warning, sentence) => facts.warn(format_args!("{sentence}{left_out}")),
     }
@@ -52,7 +53,7 @@ fn facts<'a>(notice: &'a Notice, facts: Facts<'a>) -> Facts<'a> {
 
 /// Logs a failover, WARN if no slave is active any more. `at` is when it happened, if no agent received it then.
 pub fn log_failover(bond: &str, draft: &Draft, at: Option<Moment>) {
-    let at = at.map(|at| format!(", at {} without an agent", at.time)).unwrap_or_default();
+    let at = at.map(|at| wording::at_without_agent(&at.time)).unwrap_or_default();
     let Failover { from, to, reason, seen, chosen } = &draft.failover;
     let why = wording::why(*reason, *seen);
     let facts = Facts {
@@ -65,15 +66,11 @@ pub fn log_failover(bond: &str, draft: &Draft, at: Option<Moment>) {
         steps: Some(draft.made.steps()),
         ..log::of(bond)
     };
-    match (from, to) {
-        (from, Some(to)) => {
-            let instead = from.as_ref().map(|from| format!(" instead of {from}")).unwrap_or_default();
-            facts.info(format_args!("active slave {to}{instead}: {why}{at}"));
-        }
-        (from, None) => {
-            let from = from.as_deref().unwrap_or("none");
-            facts.warn(format_args!("no active slave instead of {from}: {why}, and no other is up{at}"));
-        }
+    let sentence = wording::failover(from.as_deref(), to.as_deref(), &why);
+    if to.is_some() {
+        facts.info(format_args!("{sentence}{at}"));
+    } else {
+        facts.warn(format_args!("{sentence}{at}"));
     }
 }
 
@@ -129,71 +126,9 @@ pub fn event(notice: &Notice) -> What {
         | Notice::Late { .. }
         | Notice::Suspended { .. }
         | Notice::UnicastReceived { .. }
-        | Notice::ReleasedMacInUse { .. } => match sentence(notice) {
+        | Notice::ReleasedMacInUse { .. } => match wording::notice(notice) {
             (Weight::Info, text) => What::Note { text },
             (Weight::Warning, text) => What::Warning { text },
         },
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Weight {
-    Info,
-    /// The administrator should act.
-    Warning,
-}
-
-fn sentence(notice: &Notice) -> (Weight, String) {
-    use Weight::{Info, Warning};
-    match notice {
-        Notice::LinkDelayed { slave, up: false, delay_ms } => {
-            (Info, format!("{slave}: link down; disabled if it stays down for {delay_ms} ms"))
-        }
-        Notice::LinkDelayed { slave, up: true, delay_ms } => {
-            (Info, format!("{slave}: link up; enabled if it stays up for {delay_ms} ms"))
-        }
-        Notice::LinkChanged { slave, up } => (Info, format!("{slave}: link {}", up_or_down(*up))),
-        Notice::Enslaved { slave, up } => (Info, format!("{slave}: enslaved, link {}", up_or_down(*up))),
-        Notice::Released { slave } => (Info, format!("{slave}: released")),
-        Notice::PolicyTurnedActive { slave } => {
-            (Warning, format!("{slave}: cannot change its MAC; fail_over_mac is active now"))
-        }
-        Notice::DuplicateMacReplaced { slave, mac } => {
-            (Warning, format!("{slave}: had a MAC that the bond uses; it gets {mac}"))
-        }
-        Notice::MacRefused { interface, mac } => {
-            (Warning, format!("{interface}: does not take the MAC {mac}"))
-        }
-        Notice::SlaveMacChanged { slave, mac } => {
-            (Info, format!("{slave}: its MAC was changed externally to {mac}"))
-        }
-        Notice::BondMacChanged { mac } => (
-            Info,
-            format!("its MAC was changed externally to {mac}; all slaves take it (fail_over_mac=none)"),
-        ),
-        Notice::BondMacRestored { mac } => {
-            let what = format!("its MAC was changed externally to {mac}, and is restored");
-            (Warning, format!("{what}: it follows from the slaves' unless fail_over_mac=none"))
-        }
-        Notice::Late { times, ms } => {
-            let times = if *times == 1 { "was late".to_owned() } else { format!("was late {times} times,") };
-            let what =
-                format!("this agent {times} by up to {ms} ms: it was stopped, or got no processor time");
-            (Warning, format!("{what}; no slave is judged by that time"))
-        }
-        Notice::Suspended { ms } => {
-            (Info, format!("the machine was suspended for {ms} ms; no slave is judged by that time"))
-        }
-        Notice::NoUnicast { slave, sent } => (Warning, wording::no_unicast(slave, *sent)),
-        Notice::Damped { slave, damped } => (Info, wording::damped(slave, *damped)),
-        Notice::UnicastReceived { slave } => (Info, format!("{slave}: receives unicast now")),
-        Notice::ReleasedMacInUse { slave, mac } => {
-            let what = format!("{slave}: released with the MAC {mac}, which is still in use in the bond");
-            (Warning, format!("{what}; set another one before using it"))
-        }
-    }
-}
-
-fn up_or_down(up: bool) -> &'static str {
-    if up { "up" } else { "down" }
 }

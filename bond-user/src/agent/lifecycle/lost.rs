@@ -63,27 +63,11 @@ impl Lost {
             .why
             .as_deref()
             .map(|why| named.iter().find_map(|named| why.strip_prefix(named.as_str())).unwrap_or(why));
-        match (self.absence, why) {
-            (Absence::Failed, why) => format!(
-                "{bond} ({}): not brought up: {}; the agent tries again now and then, and `xbond reload` does at once",
-                self.config.origin,
-                why.unwrap_or("unknown")
-            ),
-            (Absence::WithNamespace, why) => {
-                let gone = format!("{bond}: its device was deleted with its network namespace");
-                match why {
-                    Some(why) => {
-                        format!("{gone}; the agent cannot recreate it yet, and keeps trying: {why}")
-                    }
-                    None => format!("{gone}; the agent recreates it"),
-                }
-            }
-            (Absence::Deleted, _) => {
-                format!("{bond}: its device was deleted, and the bond with it; {}", self.remedy())
-            }
-            (Absence::NotConfirmed(seconds), _) => {
-                format!("{bond}: not confirmed within {seconds} s: it was removed; {}", self.remedy())
-            }
+        match self.absence {
+            Absence::Failed => wording::not_brought_up(bond, &self.config.origin, why),
+            Absence::WithNamespace => wording::gone_with_namespace(bond, why),
+            Absence::Deleted => wording::deleted(bond, &self.remedy()),
+            Absence::NotConfirmed(seconds) => wording::not_confirmed(bond, seconds, &self.remedy()),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Sentences about bonds, for the log, errors and `xbond show`.
 
 mod log;
+mod notices;
+mod orphaned;
 
 use std::{
     fmt::{self, Display},
@@ -26,7 +28,7 @@ use crate::{
     sys::{conflicts::Conflict, found::Found},
 };
 
-pub use self::log::*;
+pub use self::{log::*, notices::*, orphaned::*};
 
 /// Returns a sentence that begins with the name of the bond that it is about, as many do by themselves.
 pub fn of_bond(bond: &str, sentence: String) -> String {
