@@ -98,7 +98,7 @@ impl Agent {
     }
 
     fn announce_drain(&self, name: &BondName, slave: &str, change: SlaveChange) {
-        self.machine.feed.tell(name, What::Slave { slave: slave.to_owned(), change });
+        self.machine.feed.publish(name, What::Slave { slave: slave.to_owned(), change });
     }
 
     /// Ends drains after their time.
