@@ -160,6 +160,18 @@ fn last_receipt(xbond: &Xbond<'_>, to: &str) -> Value {
 
 /// A planned switch there and back, and a cut of each slave in turn, with the agent.
 fn agent_announces(site: &Site, xbond: &Xbond<'_>, what: &str, announced: &Value) {
+    // The agent reads what lies behind the bond concurrently.
+    let mut others = SLAVES.into_iter().rev().cycle();
+    eventually(
+        "everything is announced",
+        move || {
+            let new = others.next().unwrap();
+            xbond.set(BOND, &format!("active_slave={new}")).unwrap();
+            last_receipt(xbond, new)["announced"].clone()
+        },
+        |seen| seen == announced,
+    );
+    xbond.set(BOND, &format!("active_slave={}", SLAVES[0])).unwrap();
     for new in [SLAVES[1], SLAVES[0]] {
         let flows = site.flows();
         xbond.set(BOND, &format!("active_slave={new}")).unwrap();

@@ -146,7 +146,7 @@ fn set_and_show_say_what_else_to_do() {
             &["is a setting of xbond", "it needs another bond"],
         );
     }
-    for setting in ["mtu=9000", "addresses=192.0.2.1/24", "guard=off"] {
+    for setting in ["slaves=eth0", "addresses=192.0.2.1/24", "routes=default"] {
         contains(&said(&lab, &format!("set bond0 {setting}")), &["is a setting of xbond", "xbond reload"]);
     }
     agent.stop().unwrap();

@@ -44,7 +44,7 @@ pub fn beside_others() -> impl Drop {
 
 /// Polls until `wanted` holds, for changes without an event.
 #[track_caller]
-pub fn eventually<T: Debug>(what: &str, look: impl Fn() -> T, wanted: impl Fn(&T) -> bool) -> T {
+pub fn eventually<T: Debug>(what: &str, mut look: impl FnMut() -> T, wanted: impl Fn(&T) -> bool) -> T {
     let deadline = Instant::now() + wait_limit();
     loop {
         let seen = look();
