@@ -66,7 +66,7 @@ pub fn log_failover(bond: &str, draft: &Draft, at: Option<Moment>) {
         steps: Some(draft.made.steps()),
         ..log::of(bond)
     };
-    let sentence = wording::failover(from.as_deref(), to.as_deref(), &why);
+    let sentence = wording::failover(from.as_deref(), to.as_deref(), why);
     if to.is_some() {
         facts.info(format_args!("{sentence}{at}"));
     } else {
