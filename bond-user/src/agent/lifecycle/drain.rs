@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bond_common::abi::Slot;
 use bond_core::{
     event::Event,
     name::{BondName, InterfaceName},
     purpose::Purpose,
-    status::BondStatus,
+    status::{BondStatus, SlaveStatus},
 };
 use tokio::time::sleep;
 
@@ -87,8 +88,11 @@ impl Agent {
             slot_of(name, &status, slave)?;
             return Ok(vec![wording::not_drained(slave)]);
         }
-        self.machine.drains().end(name, slave, ifindex)?;
-        if let Ok(slot) = slot_of(name, &status, slave) {
+        // The slave may have been renamed since it was drained.
+        let drained = self.machine.drains().of(name, slave, ifindex).map_or(ifindex, |drain| drain.ifindex);
+        self.machine.drains().end(name, slave, drained)?;
+        let is_it = |known: &&SlaveStatus| known.name == **slave || known.ifindex == drained;
+        if let Some(slot) = status.slaves.iter().find(is_it).and_then(|known| Slot::new(known.slot)) {
             // One that is being released has no use for it any more.
             let _ = self.machine.engine.request(bond.id, Event::SetDrained { slot, drained: false }).await?;
         }

@@ -144,7 +144,10 @@ impl Agent {
             let _turn = bond.turn.lock().await;
         }
         let bond = self.bonds().remove(name);
-        self.machine.drains().end_all(name)?;
+        // The bond is removed whether or not that can be written.
+        if let Err(error) = self.machine.drains().end_all(name) {
+            log::of(name).warn(error);
+        }
         match bond {
             Some(bond) => self.take_down(name, &bond).await,
             None if is_lost => Ok(Vec::new()),

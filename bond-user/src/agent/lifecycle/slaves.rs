@@ -270,7 +270,10 @@ impl Agent {
         bond.change_goal(|goal| {
             goal.release(slave, ifindex, &status);
         });
-        self.machine.drains().end(name, slave, ifindex.unwrap_or_default())?;
+        // The release has begun, whether or not that can be written.
+        if let Err(error) = self.machine.drains().end(name, slave, ifindex.unwrap_or_default()) {
+            log::of(name).slave(slave).warn(error);
+        }
         // It drains first, and others need not wait for that.
         drop(turn);
         released.await.map_err(|_| Stopping)?
