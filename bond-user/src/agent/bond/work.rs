@@ -400,17 +400,17 @@ impl WorkQueue {
 
     /// Has something read.
     pub fn read(&self, note: impl FnOnce(&mut Reads)) {
-        self.0.change(|waiting| note(&mut waiting.reads));
+        self.add(|waiting| note(&mut waiting.reads));
     }
 
     /// Has something looked at that may have changed.
     pub fn look(&self, note: impl FnOnce(&mut Looks)) {
-        self.0.change(|waiting| note(&mut waiting.looks));
+        self.add(|waiting| note(&mut waiting.looks));
     }
 
     /// Ends the worker.
     pub fn end(&self, end: End) {
-        self.0.change(|waiting| waiting.end = Some(end));
+        self.add(|waiting| waiting.end = Some(end));
     }
 }
 
@@ -424,8 +424,9 @@ pub struct Jobs {
 /// A client must not wait for a worker that has ended.
 impl Drop for Jobs {
     fn drop(&mut self) {
-        let waiting = std::mem::take(&mut *self.shared.waiting());
-        self.shared.waiting().ended = true;
+        // Under one lock: what is added after it would never be answered.
+        let ended = Waiting { ended: true, ..Waiting::default() };
+        let waiting = std::mem::replace(&mut *self.shared.waiting(), ended);
         // Outside the lock: it drops the senders of answers.
         drop(waiting);
     }

@@ -233,6 +233,7 @@ impl Agent {
 
     async fn set_damping(&self, name: &str, damping: Option<Damping>) -> Result<(), AgentError> {
         let bond = self.find(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
+        let _turn = bond.turn.lock().await;
         self.machine.engine.request(bond.id, Event::SetDamping(damping)).await??;
         bond.change_goal(|goal| goal.config.damping = damping);
         Ok(())
