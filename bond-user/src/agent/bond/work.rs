@@ -157,7 +157,8 @@ pub enum Request {
         slot: Slot,
         master: u32,
     },
-    /// Have the record name no interface but those that are slaves. Answered when it does.
+    /// Have the record name no interface but those that are slaves, and restore former slaves that have returned: before an
+    /// interface is enslaved. Answered when that is done.
     TidyRecord {
         reply: Reply,
     },

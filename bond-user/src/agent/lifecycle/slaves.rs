@@ -167,8 +167,6 @@ impl Bond {
         let Some(wanted) = goal.wanted.iter().find(|wanted| wanted.name() == link.name) else {
             return Ok(());
         };
-        // One that was away is restored first.
-        join::settle(machine, self.id, &self.work).await.map_err(|_| Stopping)?;
         let answer = join::join(machine, self.joining(name), &wanted.config).await;
         if let Err(error) = &answer {
             log::of(name).warn(wording::not_enslaved(error, shell_word(name), shell_word(&link.name)));

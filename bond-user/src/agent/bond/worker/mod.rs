@@ -267,8 +267,7 @@ impl Worker {
             Request::SetMac(change) => self.set_mac(change).await,
             Request::WarnOfMaster { slot, master } => self.warn_of_master(slot, master).await,
             Request::TidyRecord { reply } => {
-                let is_slave = |ifindex| self.slaves.values().any(|slave| slave.ifindex == ifindex);
-                let _ = reply.send(self.record.remove_others(is_slave).map_err(AgentError::from));
+                let _ = reply.send(self.tidy_record().await);
             }
             Request::RecordConfigured { configured, reply } => {
                 let _ = reply.send(self.record.set_configured(configured).map_err(AgentError::from));

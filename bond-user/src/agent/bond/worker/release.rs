@@ -93,6 +93,18 @@ impl Worker {
         Ok(())
     }
 
+    /// Has the record name no interface but those that are slaves, and restores those that went away and are here again: the
+    /// next slave may be one of them, and is to be found with its original state.
+    pub(super) async fn tidy_record(&mut self) -> Result<(), AgentError> {
+        let is_slave = |ifindex| self.slaves.values().any(|slave| slave.ifindex == ifindex);
+        self.record.remove_others(is_slave)?;
+        if self.record.away().is_empty() {
+            return Ok(());
+        }
+        let links = self.devices.links(None).await?;
+        self.appeared(&Interfaces::any(), &links).await
+    }
+
     /// Restores an interface if it was a slave that went away.
     async fn take_back(&mut self, link: &LinkInfo) -> Result<(), AgentError> {
         /// Of an interface that refuses what it had: closing it is an event that leads here again.

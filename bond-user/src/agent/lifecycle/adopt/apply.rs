@@ -351,7 +351,6 @@ async fn complete(
         // One that is back may have another ifindex.
         work.look(|looks| looks.appeared = Interfaces::any());
     }
-    // What is back is restored before it joins.
     join::settle(machine, id, work).await?;
     for link in given_away {
         // Another process has made it a port of something while no agent ran: it leaves, as it would have then.
