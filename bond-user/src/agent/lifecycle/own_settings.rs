@@ -1,14 +1,19 @@
 //! `xbond set` on settings of xbond's own that a running bond can take.
 
-use bond_core::{event::Event, name::BondName};
+use bond_core::{damping::Damping, event::Event, name::BondName};
 
 use crate::{
     agent::{
-        Agent, AgentError, Bond,
+        Agent, AgentError, Bond, Goal,
         bond::work::{Request, Urgent},
+        lifecycle::{
+            configured::{configured, record_configured},
+            create::DEFAULT_MTU,
+            reload::plan::{plan_host, wanted_mtu},
+        },
     },
     config::{
-        BondConfig, WantedClock,
+        BondConfig, Guard, WantedClock,
         settings::{self, Change},
     },
 };
@@ -54,35 +59,69 @@ impl Agent {
     /// Has a bond use the settings of `wanted` that a running bond can take. The caller has the bond's turn.
     ///
     /// # Errors
-    /// The MTU cannot be set; then nothing is changed.
+    /// bond0 cannot have the MTU; then nothing is changed.
     pub(in crate::agent) async fn apply_own_settings(
         &self,
         bond: &Bond,
         wanted: &BondConfig,
     ) -> Result<(), AgentError> {
-        let before = bond.goal();
-        let before = &before.config;
-        if let Some(mtu) = wanted.mtu.filter(|mtu| Some(*mtu) != before.mtu) {
-            bond.work.ask(|reply| Request::SetMtu { mtu, reply }).await??;
+        let goal = bond.goal();
+        let before = &goal.config;
+        if wanted.mtu != before.mtu {
+            self.change_mtu(bond, &goal, wanted).await?;
         }
         if wanted.guard != before.guard {
-            let options = self.machine.engine.status(bond.id).await?.options;
-            bond.work.urgent(Urgent::SetGuard(wanted.guard));
-            bond.work.urgent(Urgent::SetOptions(Box::new(options)));
+            self.set_guard(bond, wanted.guard).await?;
         }
-        let clock = WantedClock::of(wanted);
-        if clock != WantedClock::of(before) {
-            bond.work.urgent(Urgent::SetClock(clock));
+        if WantedClock::of(wanted) != WantedClock::of(before) {
+            self.set_clock(bond, wanted);
         }
         if wanted.damping != before.damping {
-            self.machine.engine.request(bond.id, Event::SetDamping(wanted.damping)).await??;
+            self.set_damping(bond, wanted.damping).await?;
         }
         bond.change_goal(|goal| {
-            let config = &mut goal.config;
-            (config.mtu, config.guard, config.on_exit) = (wanted.mtu, wanted.guard, wanted.on_exit);
-            (config.clock, config.clock_interval) = (wanted.clock, wanted.clock_interval);
-            (config.damping, config.allow_unmonitored) = (wanted.damping, wanted.allow_unmonitored);
+            (goal.config.on_exit, goal.config.allow_unmonitored) = (wanted.on_exit, wanted.allow_unmonitored);
         });
+        Ok(())
+    }
+
+    /// Gives all devices of a bond the MTU of `wanted`, with the checks and the record of a reload.
+    async fn change_mtu(&self, bond: &Bond, goal: &Goal, wanted: &BondConfig) -> Result<(), AgentError> {
+        let observed = self.observe_host(bond, goal, wanted).await?;
+        let host = plan_host(&goal.config, wanted, observed)?.map(|host| host.ifindex);
+        let [before, after] = [&goal.config, wanted].map(|config| host.map(|host| configured(host, config)));
+        if let (Some(before), Some(after)) = (&before, &after) {
+            record_configured(&bond.work, after.clone().and(before)).await?;
+        }
+        let mtu = wanted_mtu(&goal.config, wanted).unwrap_or(DEFAULT_MTU);
+        bond.work.ask(|reply| Request::SetMtu { mtu, reply }).await??;
+        bond.change_goal(|goal| goal.config.mtu = wanted.mtu);
+        match after {
+            Some(after) => record_configured(&bond.work, after).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the former one. The caller has the bond's turn.
+    pub(super) async fn set_guard(&self, bond: &Bond, guard: Guard) -> Result<Guard, AgentError> {
+        let options = self.machine.engine.status(bond.id).await?.options;
+        bond.work.urgent(Urgent::SetGuard(guard));
+        bond.work.urgent(Urgent::SetOptions(Box::new(options)));
+        Ok(bond.change_goal(|goal| std::mem::replace(&mut goal.config.guard, guard)))
+    }
+
+    /// Has the worker start or stop the clock. The caller has the bond's turn.
+    pub(super) fn set_clock(&self, bond: &Bond, wanted: &BondConfig) {
+        bond.work.urgent(Urgent::SetClock(WantedClock::of(wanted)));
+        bond.change_goal(|goal| {
+            (goal.config.clock, goal.config.clock_interval) = (wanted.clock, wanted.clock_interval);
+        });
+    }
+
+    /// The caller has the bond's turn.
+    pub(super) async fn set_damping(&self, bond: &Bond, damping: Option<Damping>) -> Result<(), AgentError> {
+        self.machine.engine.request(bond.id, Event::SetDamping(damping)).await??;
+        bond.change_goal(|goal| goal.config.damping = damping);
         Ok(())
     }
 }

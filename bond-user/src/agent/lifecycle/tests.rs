@@ -13,7 +13,7 @@ use super::testing::{Site, becomes, bond, eventually, fail_each_call};
 use crate::{
     agent::{Agent, AgentError, server::query::Scope},
     api::MissingSlaves,
-    config::Config,
+    config::{Change, Config, settings},
     store::record,
     sys::{
         fake::{FakeKernel, FakeLink, MacChange},
@@ -139,6 +139,38 @@ async fn a_request_that_is_refused_changes_nothing() {
     ];
     assert_eq!(running.status().await, status, "{refusals:?}");
     assert_eq!(running.kernel.snapshot(), before, "{refusals:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_setting_that_a_running_bond_can_take_is_set() {
+    let values = [
+        ("allow_unmonitored", "true"),
+        ("mtu", "1400"),
+        ("on_exit", "keep"),
+        ("guard", "off"),
+        ("clock", "off"),
+        ("clock_interval", "25"),
+        ("damping", "half_life=30,suppress=4,reuse=2.5,max=120"),
+    ];
+    let live = settings::ROWS.iter().filter(|row| row.change == Change::Live).map(|row| row.key);
+    assert_eq!(values.map(|(key, _)| key).as_slice(), live.collect::<Vec<_>>());
+    let running = Running::new(TWO_SLAVES).await;
+    for (key, value) in values {
+        running.set(key, value).await.unwrap();
+        let config = running.agent.find(&running.name).unwrap().goal().config.clone();
+        assert!(config.settings().iter().any(|(known, _)| *known == key), "{key}: {config:?}");
+    }
+    assert_eq!(running.kernel.link("bond0").unwrap().info.mtu, 1400);
+}
+
+/// The kernel removes IPv6 addresses below this MTU.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_mtu_that_addresses_of_the_bond_do_not_survive_is_refused() {
+    let running = Running::new("slaves = [\"nic0\", \"nic1\"]\naddresses = [\"2001:db8::1/64\"]").await;
+    let before = running.kernel.snapshot();
+    let error = running.set("mtu", "1000").await.unwrap_err().to_string();
+    assert!(error.contains("1280"), "{error}");
+    assert_eq!(running.kernel.snapshot(), before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

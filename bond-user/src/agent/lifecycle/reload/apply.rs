@@ -1,7 +1,6 @@
 //! Changing bonds to what files say.
 
 use bond_core::{
-    damping::Damping,
     event::Event,
     name::BondName,
     options::{BondOptions, SlaveOptions},
@@ -11,14 +10,14 @@ use super::plan::{HostPlan, ReloadPlan, Setting, SlaveOptionChange, address};
 use crate::{
     agent::{
         Agent, AgentError, Outcome,
-        bond::work::{Request, Urgent},
+        bond::work::Request,
         lifecycle::{
             configured::{self, route_over},
             join,
         },
         options::slot_of,
     },
-    config::{BondConfig, Guard, SlaveConfig, WantedClock},
+    config::{BondConfig, SlaveConfig},
     report::{log, wording},
     sys::sysctl::PromoteSecondaries,
 };
@@ -33,25 +32,8 @@ impl Agent {
                 Err(error) => outcome.fail(name, &error),
             }
         }
-        if let Some(guard) = plan.guard {
-            match self.set_guard(name, guard).await {
-                Ok(before) => outcome.changed_of(name, format!("guard={guard} (was {before})")),
-                Err(error) => outcome.fail(name, &error),
-            }
-        }
-        if let Some(clock) = plan.clock {
-            match self.set_clock(&plan.wanted, clock) {
-                Ok(()) => {
-                    outcome.changed(format!("{name}: clock={}", wording::wanted_clock(clock.wanted_period())))
-                }
-                Err(error) => outcome.fail(name, &error),
-            }
-        }
-        if let Some(damping) = plan.damping {
-            match self.set_damping(name, damping).await {
-                Ok(()) => outcome.changed_of(name, format!("damping={}", wording::wanted_damping(damping))),
-                Err(error) => outcome.fail(name, &error),
-            }
+        if let Err(error) = self.begin_own_settings(plan, outcome).await {
+            outcome.fail(name, &error);
         }
         for slave in &plan.joins {
             self.enslave_wanted(name, slave, outcome).await;
@@ -68,6 +50,25 @@ impl Agent {
                 Err(error) => outcome.fail(name, &error),
             }
         }
+    }
+
+    async fn begin_own_settings(&self, plan: &ReloadPlan, outcome: &mut Outcome) -> Result<(), AgentError> {
+        let name = &plan.wanted.name;
+        let bond = self.bond(name)?;
+        let _turn = bond.turn.lock().await;
+        if let Some(guard) = plan.guard {
+            let before = self.set_guard(&bond, guard).await?;
+            outcome.changed_of(name, format!("guard={guard} (was {before})"));
+        }
+        if let Some(clock) = plan.clock {
+            self.set_clock(&bond, &plan.wanted);
+            outcome.changed(format!("{name}: clock={}", wording::wanted_clock(clock.wanted_period())));
+        }
+        if let Some(damping) = plan.damping {
+            self.set_damping(&bond, damping).await?;
+            outcome.changed_of(name, format!("damping={}", wording::wanted_damping(damping)));
+        }
+        Ok(())
     }
 
     pub(super) async fn finish(&self, plan: ReloadPlan, outcome: &mut Outcome) {
@@ -209,34 +210,6 @@ impl Agent {
                 outcome.fail(name, &error.into());
             }
         }
-    }
-
-    /// The former one is the answer.
-    async fn set_guard(&self, name: &str, guard: Guard) -> Result<Guard, AgentError> {
-        let bond = self.find(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
-        let _turn = bond.turn.lock().await;
-        let options = self.machine.engine.status(bond.id).await?.options;
-        bond.work.urgent(Urgent::SetGuard(guard));
-        bond.work.urgent(Urgent::SetOptions(Box::new(options)));
-        Ok(bond.change_goal(|goal| std::mem::replace(&mut goal.config.guard, guard)))
-    }
-
-    /// The bond's task starts or stops the clock when it gets to it.
-    fn set_clock(&self, wanted: &BondConfig, clock: WantedClock) -> Result<(), AgentError> {
-        let bond = self.find(&wanted.name).ok_or_else(|| AgentError::NoSuchBond(wanted.name.to_string()))?;
-        bond.work.urgent(Urgent::SetClock(clock));
-        bond.change_goal(|goal| {
-            (goal.config.clock, goal.config.clock_interval) = (wanted.clock, wanted.clock_interval);
-        });
-        Ok(())
-    }
-
-    async fn set_damping(&self, name: &str, damping: Option<Damping>) -> Result<(), AgentError> {
-        let bond = self.find(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
-        let _turn = bond.turn.lock().await;
-        self.machine.engine.request(bond.id, Event::SetDamping(damping)).await??;
-        bond.change_goal(|goal| goal.config.damping = damping);
-        Ok(())
     }
 
     async fn set_mtu(&self, name: &str, mtu: u32) -> Result<(), AgentError> {

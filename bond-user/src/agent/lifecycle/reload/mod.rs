@@ -7,7 +7,7 @@
 
 mod apply;
 mod observe;
-mod plan;
+pub mod plan;
 #[cfg(test)]
 mod tests;
 

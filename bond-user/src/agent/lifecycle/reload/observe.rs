@@ -118,7 +118,11 @@ impl Agent {
         }
     }
 
-    async fn observe_host(
+    /// Reads bond0's device, for a configuration that is wanted.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub(in crate::agent::lifecycle) async fn observe_host(
         &self,
         bond: &Bond,
         goal: &Goal,

@@ -163,7 +163,7 @@ pub fn wanted_mtu(before: &BondConfig, wanted: &BondConfig) -> Option<u32> {
 }
 
 /// Addresses and routes that are not the file's stay: others may have put them there.
-fn plan_host(
+pub fn plan_host(
     before: &BondConfig,
     wanted: &BondConfig,
     host: SeenHost,
