@@ -84,13 +84,16 @@ impl Site {
         }
         ip(&format!("link set {device} up"));
         ip(&format!("address add {HOST_V4}/24 dev {device}"));
-        for ((name, address), guest) in GUESTS.iter().zip(&self.guests) {
+        for (number, ((name, address), guest)) in GUESTS.iter().zip(&self.guests).enumerate() {
             let netns = guest.name();
             if above == Above::Macvlans {
                 ip(&format!("link add {name} link bond0 type macvlan mode bridge"));
                 ip(&format!("link set {name} netns {netns} name eth0"));
             } else {
-                ip(&format!("link add {name} type veth peer name eth0 netns {netns}"));
+                // A bridge takes the least MAC address of its ports, which is to be bond0's.
+                ip(&format!(
+                    "link add {name} address fe:00:00:00:00:{number:02x} type veth peer name eth0 netns {netns}"
+                ));
                 ip(&format!("link set {name} master br0 up"));
             }
             guest.ip("link set eth0 up").unwrap();
