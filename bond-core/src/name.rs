@@ -66,7 +66,7 @@ pub fn bond_name_fault(name: &str) -> Option<&'static str> {
 }
 
 /// Returns whether a character is invisible and changes how others are shown: it sets a direction, or joins.
-fn is_invisible(character: char) -> bool {
+pub(crate) fn is_invisible(character: char) -> bool {
     matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }

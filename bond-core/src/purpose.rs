@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::name::is_invisible;
+
 /// Why an administrator does something: one line of printable text with at most 200 characters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -24,7 +26,8 @@ impl TryFrom<String> for Purpose {
 
     fn try_from(text: String) -> Result<Self, BadPurpose> {
         let is_short = text.chars().count() <= Self::LONGEST;
-        if is_short && !text.chars().any(char::is_control) { Ok(Self(text)) } else { Err(BadPurpose) }
+        let is_shown = |character: char| !character.is_control() && !is_invisible(character);
+        if is_short && text.chars().all(is_shown) { Ok(Self(text)) } else { Err(BadPurpose) }
     }
 }
 
@@ -55,7 +58,7 @@ mod tests {
     #[test]
     fn a_purpose_is_one_short_line() {
         assert!("new cable, ä".parse::<Purpose>().is_ok());
-        for text in ["a\nb", "\x1b[31m", &"x".repeat(201)] {
+        for text in ["a\nb", "\x1b[31m", "a\u{202e}b", &"x".repeat(201)] {
             assert!(text.parse::<Purpose>().is_err(), "{text:?}");
         }
     }

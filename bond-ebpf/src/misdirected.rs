@@ -10,20 +10,16 @@ use bond_common::{
     behind::{BehindKey, Tag, tags},
     clock::{
         layout::{ClockEntry, TickEntry},
-        misdirected::{Answer, MisdirectedEntry, Noted, REVERSE_ARP_LENGTH},
+        misdirected::{Answer, MisdirectedEntry, Noted},
     },
     event::{DataPlaneEvent, EventRecord},
     mac::Mac,
 };
 
-use crate::{
-    maps,
-    packet::{Packet, SkbPacket},
-    tick::resize,
-};
+use crate::{maps, packet::Packet, tick::send_reverse_arp};
 
-/// Counts and notes a unicast frame that was dropped on a backup, if it is for the bond or for a MAC address behind it. A separate function, so that other
-/// packets do not pay for its registers.
+/// Counts and notes a unicast frame that was dropped on a backup, if it is for the bond or for a MAC address behind it. A
+/// separate function, so that other packets do not pay for its registers.
 #[inline(never)]
 pub fn note(packet: &impl Packet, slot: Slot, word: ActiveWord, destination: Mac) {
     let Some(active) = word.active() else { return };
@@ -86,12 +82,12 @@ pub fn answer(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u
     answering.has_answered != 0
 }
 
-/// Answers what was noted in one entry. Called by the kernel's loop; 0: go on.
+/// Answers what was noted in one entry. Called by the kernel's loop; 0: it continues.
 extern "C" fn answer_entry(index: u32, answering: *mut c_void) -> c_long {
-    // SAFETY: `answer` passes a pointer to this, which no one else uses meanwhile.
+    // SAFETY: `answer` passes a pointer to this, which nothing else uses during the call.
     let answering = unsafe { &mut *answering.cast::<Answering<'_>>() };
     let Some(entry) = maps::misdirected(index) else { return 0 };
-    // SAFETY: a map value lives as long as the program runs; one word, which packets write meanwhile.
+    // SAFETY: a map value lives as long as the program runs; one word, which packets write concurrently.
     let noted = unsafe { (&raw const (*entry).noted).read_volatile() };
     let Some(noted) = Noted::from_bits(noted) else { return 0 };
     // SAFETY: as above. A note that is lost here is followed by another one if frames keep arriving.
@@ -105,7 +101,7 @@ extern "C" fn answer_entry(index: u32, answering: *mut c_void) -> c_long {
         Answer::Nothing => {}
         Answer::Announce { is_first } => {
             answering.has_answered = 1;
-            let _ = announce(answering.ctx, answering.slot, noted);
+            let _ = send_reverse_arp(answering.ctx, answering.slot, &noted.key());
             if is_first {
                 maps::send(EventRecord::new(answering.now, DataPlaneEvent::Misdirected(noted)));
             }
@@ -113,14 +109,4 @@ extern "C" fn answer_entry(index: u32, answering: *mut c_void) -> c_long {
         Answer::GiveUp => maps::send(EventRecord::new(answering.now, DataPlaneEvent::Flooded(noted))),
     }
     0
-}
-
-/// Makes a copy of the frame leave through a slave, as the announcement of an address. None if it was not sent.
-#[inline(always)]
-fn announce(ctx: &TcContext, slot: Slot, noted: Noted) -> Option<()> {
-    let slave = maps::slave(slot)?;
-    let mut packet = SkbPacket::new(ctx);
-    resize(ctx, REVERSE_ARP_LENGTH as u32)?;
-    noted.write_reverse_arp(&mut packet)?;
-    ctx.clone_redirect(slave.ifindex(), 0).ok()
 }

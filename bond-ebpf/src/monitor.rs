@@ -89,7 +89,7 @@ fn judge(entry: &MonitorEntry, own: &mut MonitorState, pace: &StepPace) {
 
 /// Judges the slave of the slot with this number. Called by the kernel's loop; 0: continue.
 extern "C" fn judge_next(index: u32, judge: *mut c_void) -> c_long {
-    // SAFETY: `judge` passes a pointer to this, which no one else uses meanwhile.
+    // SAFETY: `judge` passes a pointer to this, which nothing else uses during the call.
     let judge = unsafe { &mut *judge.cast::<Judge<'_>>() };
     let Some(slot) = Slot::new(index as u8) else { return 0 };
     if judge.joined & slot.bit() != 0 {
@@ -198,7 +198,7 @@ struct Sending<'a> {
 
 /// Sends the probe with this number. Called by the kernel's loop; 0: continue.
 extern "C" fn send_next(number: u32, sending: *mut c_void) -> c_long {
-    // SAFETY: `probe` passes a pointer to this, which no one else uses meanwhile.
+    // SAFETY: `probe` passes a pointer to this, which nothing else uses during the call.
     let sending = unsafe { &mut *sending.cast::<Sending<'_>>() };
     match send(sending.ctx, sending.slot, sending.list.entry(number)) {
         0 => sending.sent += 1,

@@ -345,7 +345,7 @@ extern "C" fn send_mac(
     entry: *mut BehindEntry,
     sending: *mut c_void,
 ) -> c_long {
-    // SAFETY: `announce` passes a pointer to this, which no one else uses meanwhile.
+    // SAFETY: `announce` passes a pointer to this, which nothing else uses during the call.
     let sending = unsafe { &mut *sending.cast::<Sending<'_>>() };
     // SAFETY: the kernel passes a key and a value of the map; words that others write are read with one load.
     let (key, announced, seen) = unsafe {
@@ -375,7 +375,7 @@ extern "C" fn send_mac(
 
 /// Makes the RARP of a MAC address leave through a slave. None if it was not sent.
 #[inline(always)]
-fn send_reverse_arp(ctx: &TcContext, slot: Slot, key: &BehindKey) -> Option<()> {
+pub fn send_reverse_arp(ctx: &TcContext, slot: Slot, key: &BehindKey) -> Option<()> {
     let slave = maps::slave(slot)?;
     resize(ctx, REVERSE_ARP_BYTES as u32)?;
     write_reverse_arp(&mut SkbPacket::new(ctx), key)?;

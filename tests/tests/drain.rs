@@ -102,6 +102,28 @@ fn a_drain_ends_after_its_time_or_with_its_slave() {
     xbond.cli(["del-slave", BOND, SLAVES[0]]).unwrap();
     xbond.cli(["add-slave", BOND, SLAVES[0]]).unwrap();
     assert_eq!(drained(&show(&xbond), SLAVES[0]), Value::Null);
+    xbond.cli(["drain", BOND, SLAVES[0], "--for", "1s"]).unwrap();
+    lab.host.ip("link set enp0s8 name lan0").unwrap();
+    xbond.wait_for_after(xbond.log().len(), "its drain ended after its time").unwrap();
+    xbond.set(BOND, "active_slave=lan0").unwrap();
+    lab.host.ip("link set lan0 name enp0s8").unwrap();
+    xbond.stop().unwrap();
+}
+
+#[test]
+fn a_drain_ends_when_its_bond_is_removed_without_an_agent() {
+    skip_if_unable!();
+    let _beside = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    for removal in [&["down", BOND, "--force"][..], &["down", "--all"]] {
+        let xbond = bond(&lab, Datapath::Tc, &[]);
+        assert_eq!(drained(&show(&xbond), SLAVES[0]), Value::Null);
+        xbond.cli(["drain", BOND, SLAVES[0]]).unwrap();
+        xbond.kill().unwrap();
+        cli(&lab.host, removal).unwrap();
+    }
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    wait_for_active(&xbond, SLAVES[0]);
     xbond.stop().unwrap();
 }
 

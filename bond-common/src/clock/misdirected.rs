@@ -3,8 +3,8 @@
 
 use crate::{
     abi::{ActiveWord, MAX_SLAVES, Slot},
+    behind::{BehindKey, Tag},
     mac::Mac,
-    wire::Frame,
 };
 
 /// The most announcements of one address in a row. What they do not cure is a switch that sends the address to all ports.
@@ -19,10 +19,8 @@ const SILENCE: u64 = 60_000_000_000;
 /// How long after a failover frames are on their way that a switch has sent before it learnt of that, in nanoseconds.
 const GRACE: u64 = 100_000_000;
 
-/// The length in bytes of what [`Noted::write_reverse_arp`] writes.
-pub const REVERSE_ARP_LENGTH: usize = 64;
-/// Where the part of it begins that is zero without a tag.
-const PADDING_AT: usize = 42;
+/// The TPID of 802.1Q.
+const C_TAG: u16 = 0x8100;
 
 /// What was noted of a frame for the bond that arrived on a backup, as one word: its destination MAC address in the first six
 /// bytes, then the VLAN identifier (12 bits; 0: no tag) and the slot of the backup (4 bits).
@@ -79,25 +77,10 @@ impl Noted {
         (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as u32
     }
 
-    /// Writes a request of the MAC address for its own IPv4 address (RARP), by which switches learn the port, over a frame of
-    /// [`REVERSE_ARP_LENGTH`] bytes: with the tag of the frame that was noted, because a switch learns per VLAN. None if the
-    /// frame cannot be written.
-    ///
-    /// In parts, for the small stack of BPF.
+    /// Returns the address in its VLAN, as it is announced: a switch learns per VLAN.
     #[inline(always)]
-    pub fn write_reverse_arp(self, frame: &mut impl Frame) -> Option<()> {
-        let mac = self.mac().bytes();
-        let [a, b, c, d, e, f] = mac;
-        frame.write(PADDING_AT, [0; REVERSE_ARP_LENGTH - PADDING_AT])?;
-        frame.write(0, [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, a, b, c, d, e, f])?;
-        let mut at = 12;
-        if self.vlan() != 0 {
-            let [x, y] = self.vlan().to_be_bytes();
-            frame.write(at, [0x81, 0, x, y])?;
-            at += 4;
-        }
-        frame.write(at, [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3, a, b, c, d, e, f])?;
-        frame.write(at + 16, [0, 0, 0, 0, a, b, c, d, e, f, 0, 0, 0, 0])
+    pub const fn key(self) -> BehindKey {
+        BehindKey::new(self.mac(), [Tag::new(C_TAG, self.vlan()), Tag::NONE])
     }
 }
 
@@ -236,7 +219,6 @@ unsafe impl aya::Pod for MisdirectedEntry {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::tests::Bytes;
 
     const MS: u64 = 1_000_000;
     const TICK: u64 = 10 * MS;
@@ -336,21 +318,9 @@ mod tests {
     }
 
     #[test]
-    fn a_reverse_arp_has_the_address_and_the_tag() {
-        let frame = |noted: Noted| {
-            let mut frame = Bytes(vec![0x55; REVERSE_ARP_LENGTH]);
-            noted.write_reverse_arp(&mut frame).unwrap();
-            frame.0
-        };
-        let plain = frame(noted());
-        let tagged = frame(Noted::new(MAC, 0x123, Slot::new(1).unwrap()));
-        assert_eq!((&plain[6..12], &plain[12..14]), (&MAC.bytes()[..], &[0x80, 0x35][..]));
-        assert_eq!(
-            (&plain[20..28], &plain[32..38]),
-            (&[&[0, 3][..], &MAC.bytes()].concat()[..], &MAC.bytes()[..])
-        );
-        assert_eq!(&tagged[12..16], &[0x81, 0, 1, 0x23]);
-        assert_eq!((&tagged[..12], &tagged[16..64]), (&plain[..12], &plain[12..60]));
-        assert_eq!(plain[42..], [0; 22]);
+    fn an_address_is_announced_in_its_vlan() {
+        let tagged = Noted::new(MAC, 0x123, Slot::new(1).unwrap());
+        assert_eq!(noted().key(), BehindKey::new(MAC, [Tag::NONE; 2]));
+        assert_eq!(tagged.key(), BehindKey::new(MAC, [Tag::new(0x8100, 0x123), Tag::NONE]));
     }
 }

@@ -77,9 +77,7 @@ pub enum Refusal {
         name: String,
     },
     /// The slave to make active is drained.
-    #[error(
-        "{name} is drained and cannot be made the active slave; end that first: xbond undrain BOND {name}"
-    )]
+    #[error("{name} is drained and cannot be made the active slave; end that first with `xbond undrain`")]
     Drained {
         /// The slave.
         name: String,

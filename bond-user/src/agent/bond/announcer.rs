@@ -194,6 +194,8 @@ pub struct Progress {
     sending: Option<Sending>,
     /// How many addresses and MAC addresses are prepared for the tick.
     for_tick: (usize, usize),
+    /// Announcements that the clock has no room for.
+    left_out: usize,
 }
 
 /// The rounds of announcements of one failover that this agent has sent, or knows that the tick has.
@@ -286,8 +288,14 @@ impl AnnouncerTask {
         // Of a host that was not heard yet nothing is known.
         let prepared = if mac.is_zero() { Prepared::default() } else { Prepared::new(self.host, known, mac) };
         let macs: Vec<_> = prepared.macs.iter().map(announcer::reverse_arp).collect();
-        self.progress.for_tick = (prepared.addresses.len(), macs.len());
-        self.mirror.set_announcements(&prepared.addresses, &macs);
+        let wanted = prepared.addresses.len() + macs.len();
+        self.progress.for_tick = self.mirror.set_announcements(&prepared.addresses, &macs);
+        let (addresses, macs) = self.progress.for_tick;
+        let left_out = wanted - addresses - macs;
+        if left_out > 0 && self.progress.left_out == 0 && self.mirror.maps().clock().is_some() {
+            self.recording.warn(wording::not_for_tick(left_out, wanted));
+        }
+        self.progress.left_out = left_out;
     }
 
     /// Returns what the tick announces in the round that it has claimed, and when it claimed that. It may not have sent all

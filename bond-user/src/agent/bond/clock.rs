@@ -117,7 +117,8 @@ impl ClockKeeper {
     /// Has the clock run so from the next check on.
     pub fn want(&mut self, wanted: WantedClock) {
         if self.wanted != wanted {
-            (self.wanted, self.retry) = (wanted, None);
+            // The agent starts it again; it has not stopped by itself.
+            (self.wanted, self.retry, self.has_ticked) = (wanted, None, false);
             self.state.set(ClockState::Starting);
         }
     }

@@ -187,7 +187,7 @@ impl Bond {
                 misdirected: Slot::new(slave.slot).map_or(0, |slot| self.maps.misdirected(slot)),
                 wire_mac: wire_mac.unwrap_or(slave.mac),
                 found: found.map(json::OriginalState::from),
-                drained: machine.drained(name, &slave.name, slave.ifindex),
+                drained: machine.drained(name, &slave.name, slave.ifindex).filter(|_| slave.drained),
             })
         };
         status.slaves.iter().map(slave).collect()

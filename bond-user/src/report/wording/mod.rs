@@ -484,6 +484,13 @@ pub const AS_CONFIGURED: &str = "as configured";
 /// The state of a clock that is not wanted.
 pub const CLOCK_OFF: &str = "off: as configured";
 
+/// Returns the text about announcements that the clock's map has no room for.
+pub fn not_for_tick(left_out: usize, wanted: usize) -> String {
+    format!(
+        "{left_out} of {wanted} announcements are sent only while an agent runs: the clock has no room for more"
+    )
+}
+
 /// The state of a clock of a bond that an earlier version has left.
 pub const NO_CLOCK_MAPS: &str = "off: an earlier version of xbond has made the bond";
 

@@ -11,7 +11,7 @@ use bond_core::name::{BondName, shell_word};
 use super::Record;
 use crate::{
     report::wording,
-    store::{StoreError, paths::Paths},
+    store::{StoreError, drains::Drains, paths::Paths},
     sys::{
         Devices, KernelDevices, caps,
         dataplane::{BpfPins, Pins},
@@ -141,6 +141,7 @@ pub fn undo_without_agent(paths: &Paths, bond: &BondName) -> Result<Vec<String>,
         let system = System { devices: &KernelDevices::open()?, pins: &BpfPins };
         undo(paths, bond, &system).await
     })?;
+    Drains::new(paths, Drains::read(paths, Trust::Ours)?).end_all(bond)?;
     paths.leave();
     Ok(notes)
 }

@@ -245,9 +245,14 @@ impl MapMirror {
     }
 
     /// Has the tick send these frames from now on, which announce addresses, and then those which announce MAC addresses:
-    /// at most [`ANNOUNCE_FRAMES`]; the others are left out, as are frames that are too long.
-    pub fn set_announcements(&self, addresses: &[impl AsRef<[u8]>], macs: &[impl AsRef<[u8]>]) {
-        let Some(maps) = self.maps.clock() else { return };
+    /// at most [`ANNOUNCE_FRAMES`]; the others are left out, as are frames that are too long. Returns how many addresses and
+    /// MAC addresses the tick announces.
+    pub fn set_announcements(
+        &self,
+        addresses: &[impl AsRef<[u8]>],
+        macs: &[impl AsRef<[u8]>],
+    ) -> (usize, usize) {
+        let Some(maps) = self.maps.clock() else { return (0, 0) };
         let addresses =
             addresses.iter().filter_map(|frame| AnnounceFrame::new(frame.as_ref(), AnnounceFrame::ADDRESS));
         let macs = macs.iter().filter_map(|frame| AnnounceFrame::new(frame.as_ref(), AnnounceFrame::MAC));
@@ -256,12 +261,15 @@ impl MapMirror {
         // The tick may be reading the other bank.
         let bank = 1 - AnnounceList::from_bits(written.list).bank;
         let mut list = AnnounceList { bank, count: 0 };
+        let (mut addresses, mut macs) = (0, 0);
         for frame in frames.take(ANNOUNCE_FRAMES) {
+            *(if frame.kind == AnnounceFrame::MAC { &mut macs } else { &mut addresses }) += 1;
             maps.store_frame(list.entry(list.count), frame);
             list.count += 1;
         }
         written.list = list.bits();
         maps.store(*written);
+        (addresses, macs)
     }
 
     /// Changes ARP_MONITOR. A bond without a clock has none.
