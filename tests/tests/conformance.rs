@@ -3,13 +3,9 @@
 //! `cargo xtask vm` compares both live; these tests need no other kernel. Where docs/PARITY.md documents a
 //! difference, the lines after `!` in the fixture are expected.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-    thread,
-};
+use std::{cmp::Reverse, process::ExitCode, thread};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use libtest_mimic::{Arguments, Trial};
 use xbond_tests::{
     Lab, live_renaming, obstacle,
@@ -29,32 +25,26 @@ fn main() -> Result<ExitCode> {
         Some(_) => AT_A_TIME_EMULATED * thread::available_parallelism()?.get(),
     };
     arguments.test_threads.get_or_insert(at_a_time);
-    let trials = fixtures()?.into_iter().map(|(name, path)| {
-        Trial::test(name.clone(), move || conforms(&name, &path).map_err(|error| format!("{error:#}").into()))
+    let trials = fixtures()?.into_iter().map(|(name, scenario)| {
+        Trial::test(name.clone(), move || {
+            conforms(&name, &scenario).map_err(|error| format!("{error:#}").into())
+        })
     });
     Ok(libtest_mimic::run(&arguments, trials.collect()).exit_code())
 }
 
 /// The longest first, so that none runs alone at the end.
-fn fixtures() -> Result<Vec<(String, PathBuf)>> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/driver");
-    let entries = directory.read_dir().with_context(|| format!("cannot list {}", directory.display()))?;
-    let mut fixtures = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        let name = path.file_stem().context("a fixture without a name")?.to_string_lossy().into_owned();
-        fixtures.push((Scenario::read(&path)?.duration(), name, path));
-    }
-    fixtures.sort();
-    Ok(fixtures.into_iter().rev().map(|(_, name, path)| (name, path)).collect())
+fn fixtures() -> Result<Vec<(String, Scenario)>> {
+    let mut fixtures = Scenario::recorded()?;
+    fixtures.sort_by_cached_key(|(name, scenario)| Reverse((scenario.duration(), name.clone())));
+    Ok(fixtures)
 }
 
-fn conforms(name: &str, path: &Path) -> Result<()> {
+fn conforms(name: &str, scenario: &Scenario) -> Result<()> {
     if let Some(reason) = obstacle() {
         skip_as(name, reason);
         return Ok(());
     }
-    let scenario = Scenario::read(path)?;
     let lab = parity::lab()?;
     if let Some(lack) = scenario.needs.iter().find(|what| lacks(&lab, what)) {
         skip_as(name, &format!("this kernel has no {lack}; `cargo xtask vm --script {name}` has"));
@@ -66,7 +56,7 @@ fn conforms(name: &str, path: &Path) -> Result<()> {
     }
     let pace = if time_is_no_measure().is_some() { Pace::Emulated } else { Pace::Native };
     let mut bond = OurBond::new(&lab.host);
-    let result = parity::run(&scenario, &lab, pace, &mut bond, |case, seen| {
+    let result = parity::run(scenario, &lab, pace, &mut bond, |case, seen| {
         let expected = case.xbond();
         if !same(expected, &seen) {
             let (expected, seen) = (expected.join("\n    "), seen.join("\n    "));

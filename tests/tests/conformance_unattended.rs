@@ -12,7 +12,6 @@ mod pinned;
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
-    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -41,39 +40,33 @@ const AT_A_TIME: usize = 6;
 fn main() -> Result<ExitCode> {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_A_TIME);
-    let trials = fixtures()?.into_iter().map(|(name, path)| {
-        Trial::test(name.clone(), move || conforms(&name, &path).map_err(|error| format!("{error:#}").into()))
+    let trials = fixtures()?.into_iter().map(|(name, scenario)| {
+        Trial::test(name.clone(), move || {
+            conforms(&name, &scenario).map_err(|error| format!("{error:#}").into())
+        })
     });
     Ok(libtest_mimic::run(&arguments, trials.collect()).exit_code())
 }
 
-fn fixtures() -> Result<Vec<(String, PathBuf)>> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/driver");
-    let entries = directory.read_dir().with_context(|| format!("cannot list {}", directory.display()))?;
-    let mut fixtures = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        let name = path.file_stem().context("a fixture without a name")?.to_string_lossy().into_owned();
-        let monitors = |case: &Case| case.step.to_string().contains("arp_interval=");
-        if (name.starts_with("arp") || name == "ns") && Scenario::read(&path)?.cases.iter().any(monitors) {
-            fixtures.push((name, path));
-        }
-    }
-    fixtures.sort();
+fn fixtures() -> Result<Vec<(String, Scenario)>> {
+    let monitors = |case: &Case| case.step.to_string().contains("arp_interval=");
+    let mut fixtures = Scenario::recorded()?;
+    fixtures.retain(|(name, scenario)| {
+        (name.starts_with("arp") || name == "ns") && scenario.cases.iter().any(monitors)
+    });
     Ok(fixtures)
 }
 
-fn conforms(name: &str, path: &Path) -> Result<()> {
+fn conforms(name: &str, scenario: &Scenario) -> Result<()> {
     if let Some(reason) = obstacle().or(time_is_no_measure()) {
         skip_as(name, reason);
         return Ok(());
     }
-    let scenario = Scenario::read(path)?;
     let lab = parity::lab()?;
     let shared = Shared::default();
     let mut bond = Unattended { lab: &lab, inner: OurBond::new(&lab.host), shared: &shared };
     let mut next = scenario.cases.iter().skip(1);
-    let result = parity::run(&scenario, &lab, Pace::Native, &mut bond, |case, seen| {
+    let result = parity::run(scenario, &lab, Pace::Native, &mut bond, |case, seen| {
         let expected = case.xbond();
         let is_stopped = shared.is_stopped.get();
         if !shared.is_as_expected(expected, &seen) {

@@ -57,6 +57,23 @@ impl Scenario {
         self.quiet.saturating_mul(u32::try_from(self.cases.len()).unwrap_or(u32::MAX))
     }
 
+    /// Returns the recorded scenarios of the driver with the names of their files, in the order of names.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is no scenario.
+    pub fn recorded() -> Result<Vec<(String, Self)>> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/driver");
+        let entries = directory.read_dir().with_context(|| format!("cannot list {}", directory.display()))?;
+        let mut scenarios = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            let name = path.file_stem().context("a fixture without a name")?.to_string_lossy().into_owned();
+            scenarios.push((name, Self::read(&path)?));
+        }
+        scenarios.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(scenarios)
+    }
+
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("in {}", path.display()))
