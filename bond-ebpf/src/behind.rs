@@ -1,9 +1,6 @@
 //! MAC addresses behind the bond: which there are, and which have moved away.
 
-use aya_ebpf::{
-    cty::{c_long, c_void},
-    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_loop},
-};
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use bond_common::{
     abi::{ActiveWord, MAX_SLAVES, Slot},
     behind::{BehindEntry, BehindKey, LastSent, Tag, tags},
@@ -86,28 +83,21 @@ fn forget(mac: u64, tags: u64, switches: u64) -> u64 {
     0
 }
 
-/// Returns whether a MAC address is the bond's, or that of a slave, now or before it was enslaved.
+/// Returns whether a MAC address is the bond's, or that of a slave, now or before it was enslaved. Without `bpf_loop`, which the
+/// oldest kernels that forward packets here do not have.
 #[inline(always)]
 fn is_of_bond(mac: u64) -> bool {
-    let mut search = Search { mac, found: 0 };
-    // SAFETY: the callback gets a pointer to `search`, which outlives the call.
-    unsafe { bpf_loop(MAX_SLAVES as u32, compare as *mut c_void, (&raw mut search).cast(), 0) };
-    // SAFETY: what the callback has written is unknown to the compiler.
-    unsafe { (&raw const search.found).read_volatile() != 0 }
+    let (mut found, mut index) = (0, 0);
+    while index < MAX_SLAVES as u64 {
+        found |= is_of_slot(mac, index);
+        index += 1;
+    }
+    found != 0
 }
 
-/// What [`compare`] needs.
-struct Search {
-    mac: u64,
-    found: u64,
-}
-
-/// Compares a MAC address with those of a slot. Called by the kernel's loop; 0: it continues.
-extern "C" fn compare(index: u32, search: *mut c_void) -> c_long {
-    // SAFETY: `is_of_bond` passes a pointer to this, which nothing else uses during the call.
-    let search = unsafe { &mut *search.cast::<Search>() };
+/// Returns 1 if a slot has the MAC address, 0 otherwise. A separate function, so that the loop stays short.
+#[inline(never)]
+fn is_of_slot(mac: u64, index: u64) -> u64 {
     let Some(slave) = Slot::new(index as u8).and_then(maps::slave) else { return 0 };
-    let is_ours = slave.wire_mac().to_word() == search.mac || slave.permanent_mac().to_word() == search.mac;
-    search.found |= is_ours as u64;
-    0
+    (slave.wire_mac().to_word() == mac || slave.permanent_mac().to_word() == mac) as u64
 }

@@ -1,7 +1,7 @@
 //! drained.json in the run directory of a network namespace: the slaves that an administrator has drained.
 //!
 //! It is not in the bonds' directories, because a drain outlives its bond: a service that is restarted removes its bonds
-//! and creates them again, and work on a port goes on meanwhile.
+//! and creates them again, and the work on a port is not finished by then.
 
 use std::{io, time::Duration};
 

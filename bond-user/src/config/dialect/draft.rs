@@ -5,7 +5,7 @@
 use bond_common::mac::Mac;
 use bond_core::{
     name::BondName,
-    options::{self, BondOptions, FailOverMac, Setting, SlaveOptions, Unmonitored},
+    options::{self, BondOptions, FailOverMac, Named as _, Setting, SlaveOptions, Unmonitored},
 };
 use ipnet::IpNet;
 
@@ -75,6 +75,21 @@ impl Draft {
     /// Returns the value that was set last.
     pub(super) fn option(&self, key: &str) -> Option<&str> {
         self.options.iter().rev().find(|given| given.key == key).map(|given| given.value.as_str())
+    }
+
+    /// Notes that networkd gives a bond without this key a MAC address of its own. Under fail_over_mac=active it is the active
+    /// slave's, here as there.
+    pub(super) fn note_mac_of_networkd(&mut self, key: &str) {
+        if self.option("fail_over_mac") == Some(FailOverMac::Active.name()) {
+            return;
+        }
+        let text = format!(
+            "{}: no {key}: networkd makes one of the machine's id and the name, and xbond's bond has that of its first \
+             slave; to keep the present one, set mac",
+            self.name
+        );
+        let origin = self.origin.clone();
+        self.note(&origin, text);
     }
 
     pub(super) fn note(&mut self, origin: &Origin, text: impl Into<String>) {

@@ -20,7 +20,7 @@ pub(super) enum Rules {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) section: String,
-    /// Sections are counted over a file, so that two of one name are told apart.
+    /// Sections are counted over a file, so that two of one name are distinguished.
     pub(super) instance: usize,
     pub(super) key: String,
     pub(super) value: String,

@@ -151,17 +151,8 @@ fn bond(pair: &Pair, network: &Node) -> Result<BondConfig, ConfigError> {
         key_of_bond(&mut draft, pair, network)?;
     }
     let backend = definition.get("renderer").or_else(|| network.get("renderer"));
-    if backend.is_none_or(|renderer| renderer.text() != Some("NetworkManager"))
-        && draft.mac.is_none()
-        && draft.option("fail_over_mac") != Some("active")
-    {
-        let text = format!(
-            "{}: no macaddress: networkd makes one of the machine's id and the name, and xbond's bond has that of its \
-             first slave; to keep the present one, set mac",
-            draft.name
-        );
-        let origin = draft.origin.clone();
-        draft.note(&origin, text);
+    if backend.is_none_or(|renderer| renderer.text() != Some("NetworkManager")) && draft.mac.is_none() {
+        draft.note_mac_of_networkd("macaddress");
     }
     draft.finish("write mode: active-backup under parameters")
 }

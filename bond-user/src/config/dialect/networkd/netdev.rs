@@ -1,6 +1,6 @@
 //! Reads a bond's `.netdev` file.
 
-use bond_core::options::{self, FailOverMac, Named as _};
+use bond_core::options;
 
 use super::Unit;
 use crate::config::{
@@ -74,15 +74,8 @@ pub(super) fn draft(unit: &Unit) -> Result<Draft, ConfigError> {
         }
     }
     let has_mac = unit.last("NetDev", "MACAddress").is_some();
-    let active = FailOverMac::Active.name();
-    if !has_mac && draft.option("fail_over_mac") != Some(active) {
-        let text = format!(
-            "{}: no MACAddress: networkd makes one of the machine's id and the name, and xbond's bond has that of its \
-             first slave; to keep the present one, set mac",
-            draft.name
-        );
-        let origin = draft.origin.clone();
-        draft.note(&origin, text);
+    if !has_mac {
+        draft.note_mac_of_networkd("MACAddress");
     }
     Ok(draft)
 }
