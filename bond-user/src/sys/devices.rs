@@ -65,7 +65,7 @@ pub trait Devices: fmt::Debug + Send + Sync {
     /// Returns the unicast MAC addresses that a device receives in addition to its own.
     async fn unicast(&self, ifindex: u32) -> Result<Vec<Mac>, SysError>;
 
-    /// As [`Netlink::forwarding`].
+    /// Reads the forwarding tables of bridges, learned entries excepted, and their VLANs.
     async fn forwarding(&self) -> Result<Forwarding, SysError>;
 
     /// Returns the addresses of every device of a namespace.
