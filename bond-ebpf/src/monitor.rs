@@ -8,6 +8,7 @@ use aya_ebpf::{
 use bond_common::{
     abi::{ActiveWord, MAX_SLAVES, Slot},
     clock::{
+        decide::Cause,
         layout::{ClockEntry, TickEntry},
         monitor::{AfterStep, Judging, MonitorEntry, MonitorState, ProbeList, Step, StepPace, decide},
     },
@@ -41,7 +42,7 @@ pub fn monitor(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: 
     }
     tick::see(&mut state.links, now);
     if step == Step::Judge {
-        judge(entry, own, &pace);
+        judge(entry, own, &pace, state.links.seen().down);
         commit(clock, entry, own, state, now);
     } else {
         if let Some(word) = maps::active_word() {
@@ -70,19 +71,21 @@ struct Judge<'a> {
 /// Judges all slaves. The active slave comes first: until it is confirmed, what backups receive may not count
 /// (`bond_arp_rcv`).
 #[inline(never)]
-fn judge(entry: &MonitorEntry, own: &mut MonitorState, pace: &StepPace) {
+fn judge(entry: &MonitorEntry, own: &mut MonitorState, pace: &StepPace, down: u16) {
     let Some(word) = maps::active_word() else { return };
     own.begin_judging();
     let at = Judging::new(entry, pace, word, own);
     let mut judge = Judge { own, at, joined: entry.joined as u16 };
-    let waits = entry.flags & MonitorEntry::BACKUPS_WAIT != 0;
-    judge.at.answered = match word.active() {
-        Some(active) if waits => {
-            hear(judge.own, active, &judge.at);
-            judge.own.is_confirmed(active)
-        }
-        Some(_) | None => 1,
-    };
+    judge.at.hunt(entry.joined as u16 & !down, judge.own);
+    judge.at.answered = 1;
+    if let Some(active) = word.active() {
+        hear(judge.own, active, &judge.at);
+        let confirmed = judge.own.is_confirmed(active);
+        judge.own.end_hunt(confirmed);
+        judge.at.proof_since = judge.own.proof_since(active);
+        judge.at.answered =
+            confirmed | (entry.flags & MonitorEntry::BACKUPS_WAIT ^ MonitorEntry::BACKUPS_WAIT);
+    }
     // SAFETY: the callback gets a pointer to `judge`, which outlives the call.
     unsafe { bpf_loop(MAX_SLAVES as u32, judge_next as *mut c_void, (&raw mut judge).cast(), 0) };
 }
@@ -128,6 +131,7 @@ fn commit(clock: &ClockEntry, entry: &MonitorEntry, own: &mut MonitorState, stat
     if next.switches() != word.switches() {
         tick::switched(state, now);
         own.set_turn(None);
+        own.set_hunting(cause == Cause::Unanswered);
         if let Some(active) = next.active() {
             own.begin(active, now);
         }
@@ -182,7 +186,7 @@ fn prober(
         return last;
     }
     // A device that cannot be read may have a link.
-    entry.next_turn(!state.links.seen().down, last)
+    entry.next_prober(!state.links.seen().down, own.doubted(), last)
 }
 
 /// What [`send_next`] needs.

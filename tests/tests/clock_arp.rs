@@ -19,7 +19,7 @@ use serde_json::Value;
 use xbond_tests::{
     Cut, HOST_V4, HOST_V6, Lab, PEER_V4, PEER_V6, Xbond,
     capture::{Capture, Frame},
-    lab::{Datapath, PEER_NIC},
+    lab::{Datapath, Nic, PEER_NIC},
     skip_if_unable,
     xbond::cli,
 };
@@ -322,6 +322,42 @@ fn a_healthy_bond_keeps_its_slave_while_its_agent_is_stopped() {
             assert_eq!(bond.pinned.maps.active(), before, "{others} after {seconds} s: {:?}", bond.state());
         }
         bond.xbond.take().unwrap().stop().unwrap();
+    }
+}
+
+/// Two of three slaves are at a switch whose uplink dies. Each of them receives the other's probes.
+#[test]
+fn the_slave_at_another_switch_is_reached_in_one_interval_for_each() {
+    skip_if_unable!();
+    let Some(_turn) = alone() else { return };
+    let nics = (0..3).map(|index| Nic::new(&format!("nic{index}"), [2, 0, 0, 0, 9, index]));
+    let lab = builder(Datapath::Tc).nics(nics).two_switches().build().unwrap();
+    let moved = lab.port("nic2").unwrap();
+    lab.switch.netns.ip(&format!("link set {moved} nomaster")).unwrap();
+    lab.switch.plug_into_second(&moved).unwrap();
+    let (interval, target) = (format!("arp_interval={INTERVAL}"), format!("arp_ip_target={PEER_V4}"));
+    for validate in ["none", "active", "filter", "all"] {
+        for agent in [None, Some(Agent::Killed), Some(Agent::Stopped)] {
+            let what = format!("{validate} {agent:?}");
+            let others = format!("arp_validate={validate} primary=nic1");
+            let options = options(&interval, &target, &others);
+            let mut bond = Monitored::new(&lab, Datapath::Tc, &options);
+            bond.wait_for(Some("nic1"), Instant::now());
+            if let Some(agent) = agent {
+                bond.leave(agent);
+            }
+            let trunk = |state: &str| lab.switch.netns.ip(&format!("link set trunk0 {state}")).unwrap();
+            trunk("down");
+            let took = bond.wait_for(Some("nic0"), Instant::now());
+            println!("{what}: {took:?}");
+            assert!(took <= FAILOVER + Duration::from_millis(3 * INTERVAL), "{what}: {took:?}");
+            thread::sleep(Duration::from_millis(10 * INTERVAL));
+            assert_eq!(bond.pinned.active(), Some("nic0"), "{what}");
+            trunk("up");
+            bond.wait_for(Some("nic1"), Instant::now());
+            bond.resume(Datapath::Tc, &options);
+            bond.xbond.take().unwrap().stop().unwrap();
+        }
     }
 }
 

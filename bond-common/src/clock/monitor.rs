@@ -4,6 +4,9 @@
 //! arp_interval: [`MonitorState::judge`] judges each slave, [`decide`] follows from that, and then the active slave probes
 //! or, if there is none, the next one in the round robin ([`Turns`]).
 //!
+//! As in the engine, a slave that was asked and received no answer is doubted while three slaves or more have a link: until it
+//! receives an answer to its own probe, or any frame while an active slave works, it does not come up.
+//!
 //! Verifiers of some kernels (6.1) follow each combination of the bits that branches set, so what is done for each slave
 //! has no branch.
 
@@ -29,6 +32,10 @@ pub type ProbeFrame = AnnounceFrame;
 /// The grace, in intervals, of a slave that became active or began to probe, and of all slaves when the tick begins to
 /// monitor: until it ends, the slave is not judged.
 const GRACE: u64 = 2;
+/// From so many slaves with a link on, slaves are doubted.
+const HUNTERS: u32 = 3;
+/// A time that never comes.
+const NEVER: u64 = u64::MAX >> 1;
 /// The time by which a step may always be late, in nanoseconds: the precision of timers.
 const LATE_AT_LEAST: u64 = 5_000_000;
 
@@ -73,8 +80,17 @@ impl MonitorEntry {
     /// the round robin begins after the first slave, as in the driver.
     #[inline(always)]
     pub fn next_turn(&self, mask: u16, last: Option<Slot>) -> Option<Slot> {
+        self.next_prober(mask, 0, last)
+    }
+
+    /// Returns the same, with slots of doubted slaves only if there are no others.
+    #[inline(always)]
+    pub fn next_prober(&self, links: u16, doubted: u16, last: Option<Slot>) -> Option<Slot> {
+        let links = self.joined as u16 & links;
+        let fresh = links & !doubted;
+        let mask = if fresh == 0 || links.count_ones() < HUNTERS { links } else { fresh };
         let last = last.unwrap_or(Slot::from_bits(self.first));
-        Turns::from_bits(self.turns).next(self.joined as u16 & mask, last)
+        Turns::from_bits(self.turns).next(mask, last)
     }
 
     /// Returns [`Self::required`] of targets from this one: the first `ipv4` and `ipv6` of each family, for the slave that
@@ -136,9 +152,11 @@ pub struct MonitorState {
     pub stepped_tick: u64,
     /// The slot that probes while no slave is active, plus one; 0: none.
     turn: u64,
-    /// The slots of slaves that are up. ACTIVE does not name those that are up and avoided.
+    /// The slots of slaves that are up in the lower 16 bits: ACTIVE does not name those that are up and avoided. Those of
+    /// doubted slaves in the next 16. Then the bit [`Self::HUNTING`].
     up: u64,
-    /// The slots that come up in this step in the lower 16 bits, those that go down in the next 16.
+    /// The slots that come up in this step in the lower 16 bits, those that go down in the next 16, and those that are doubted
+    /// from now on in the next 16.
     found: u64,
     /// Steps of ticks.
     pub steps: u64,
@@ -204,6 +222,10 @@ impl StepPace {
 }
 
 impl MonitorState {
+    /// The bit of [`Self::up`] that says: the active slave was elected because another one failed, and has not received an
+    /// answer since.
+    const HUNTING: u64 = 1 << 32;
+
     /// Returns what the tick has to do, and notes that it does it.
     ///
     /// A step that comes late judges no slave, as in the agent's engine, and neither does one with less than half of the
@@ -290,7 +312,7 @@ impl MonitorState {
         };
     }
 
-    /// Takes the slaves for up that ACTIVE names, and those that it may not name because they are avoided.
+    /// Takes the slaves for up that ACTIVE names, and those that it may not name because they are avoided. None is doubted.
     #[inline(always)]
     pub fn begin_from(&mut self, word: ActiveWord, avoided: u16) {
         self.up = (word.usable() | avoided) as u64;
@@ -306,8 +328,34 @@ impl MonitorState {
     #[inline(always)]
     pub fn end_judging(&mut self) -> Found {
         let found = self.found();
-        self.up = (self.up | found.up as u64) & !(found.down as u64);
+        let doubted = (self.found >> 32) << 16;
+        let up = (self.up | found.up as u64) & !(found.down as u64);
+        self.up = (up | doubted) & !((found.up as u64) << 16);
         found
+    }
+
+    /// Returns the slots of slaves that were asked, and have received no answer since.
+    #[inline(always)]
+    pub const fn doubted(&self) -> u16 {
+        (self.up >> 16) as u16
+    }
+
+    /// Returns 1 if the active slave was elected because another one failed, and has not received an answer since; else 0.
+    #[inline(always)]
+    const fn hunting(&self) -> u64 {
+        self.up >> 32 & 1
+    }
+
+    /// Sets whether the active slave was elected because another one failed.
+    #[inline(always)]
+    pub const fn set_hunting(&mut self, hunting: bool) {
+        self.up = self.up & !Self::HUNTING | (hunting as u64) << 32;
+    }
+
+    /// Ends the hunt if `confirmed` is 1: the active slave has received an answer. If it is 0, nothing changes.
+    #[inline(always)]
+    pub const fn end_hunt(&mut self, confirmed: u64) {
+        self.up &= !(confirmed << 32);
     }
 
     /// Returns the slots of slaves that are up.
@@ -329,9 +377,23 @@ impl MonitorState {
         let required = at.required >> (32 * (1 - is_prober));
         let counts = is_prober | at.answered;
         let heard = last_rx(times, required as u32, at.targets_since) & 0u64.wrapping_sub(counts);
+        let is_doubted = at.bit(self.doubted() & at.hunters, slot);
         if let Some(path) = self.path(slot) {
-            path.last_rx = later(path.last_rx, heard);
+            // From when on a reception counts.
+            let (own, others) = (0u64.wrapping_sub(is_prober), 0u64.wrapping_sub(1 - is_prober));
+            let proof = (path.since & own | at.proof_since & others) & 0u64.wrapping_sub(is_doubted);
+            let counts = is_before(proof, heard) | (1 - is_doubted);
+            path.last_rx = later(path.last_rx, heard & 0u64.wrapping_sub(counts));
         }
+    }
+
+    /// Returns since when what others than the active slave receive is an answer: since it became active, if it has received
+    /// one; else never.
+    #[inline(always)]
+    pub fn proof_since(&mut self, active: Slot) -> u64 {
+        let confirmed = 0u64.wrapping_sub(self.is_confirmed(active));
+        let since = self.path(active).map_or(NEVER, |path| path.since);
+        since & confirmed | NEVER & !confirmed
     }
 
     /// Returns 1 if the slave has received an answer since it became active, else 0.
@@ -355,8 +417,13 @@ impl MonitorState {
         let unasked = is_active & (1 - covers(path.last_tx, at.missed_max));
         // While no slave is active, each gets its chance to probe before it is judged.
         let is_judged = is_up & (1 - covers(path.since, GRACE)) & (1 - at.waiting);
-        let down = is_judged & (unheard | unasked);
-        self.found |= (up | down << 16) << slot.index();
+        // There are further slaves to try: one interval has to suffice.
+        let unconfirmed = 1 - is_before(path.since, path.last_rx);
+        let was_asked = 1 - is_before(path.last_tx, path.since);
+        let is_tried = is_up & is_active & at.tried & (1 - covers(path.since, 0));
+        let down = is_judged & (unheard | unasked) | is_tried & unconfirmed & was_asked;
+        let unanswered = at.bit(at.turn, slot) & (1 - is_up) & (1 - up);
+        self.found |= (up | down << 16 | (down & is_active | unanswered) << 32) << slot.index();
     }
 }
 
@@ -376,7 +443,6 @@ const fn later(a: u64, b: u64) -> u64 {
 /// which has been silent longest (`slave_last_rx`). A new target counts as received when it is added, as in the driver.
 #[inline(always)]
 fn last_rx(times: &ProbeTimes, required: u32, targets_since: u64) -> u64 {
-    const NEVER: u64 = u64::MAX >> 1;
     let mut oldest = NEVER;
     let mut index = 0;
     while index < 2 * MAX_TARGETS {
@@ -415,6 +481,14 @@ pub struct Judging {
     pub answered: u64,
     /// 1 while no slave is active and one of them probes, else 0.
     pub waiting: u64,
+    /// The bit of the slot that probes while no slave is active, 0 if one is.
+    turn: u16,
+    /// The slots whose slaves are doubted if they do not answer: all, or none.
+    hunters: u16,
+    /// 1 if the active slave is judged after one interval, else 0.
+    tried: u64,
+    /// Since when what others than the prober receive is an answer.
+    pub proof_since: u64,
 }
 
 impl Judging {
@@ -439,7 +513,19 @@ impl Judging {
             probers: active | turn,
             answered: 0,
             waiting: (turn != 0) as u64,
+            turn,
+            hunters: 0,
+            tried: 0,
+            proof_since: NEVER,
         }
+    }
+
+    /// Has slaves doubted that do not answer, if so many are in this mask, of those with a link.
+    #[inline(always)]
+    pub const fn hunt(&mut self, links: u16, state: &MonitorState) {
+        let hunts = (links.count_ones() >= HUNTERS) as u16;
+        self.hunters = 0u16.wrapping_sub(hunts);
+        self.tried = hunts as u64 & state.hunting();
     }
 
     /// Returns 1 if the slot is in the mask, else 0.
@@ -853,9 +939,16 @@ mod tests {
         state: MonitorState,
         word: ActiveWord,
         heard: [ProbeTimes; MAX_SLAVES],
+        /// Slots of slaves at a switch of their own, which has no uplink.
+        cut_off: u16,
     }
 
     impl World {
+        fn new(entry: MonitorEntry, word: ActiveWord) -> Self {
+            let heard = [ProbeTimes::NEVER; MAX_SLAVES];
+            Self { entry, state: MonitorState::default(), word, heard, cut_off: 0 }
+        }
+
         /// Makes a tick. A slave whose path is alive is answered at once, and its probe is heard by the others.
         fn tick(&mut self, tick: u64, alive: u16) {
             let now = NOW + tick * 10 * MS;
@@ -869,7 +962,7 @@ mod tests {
                 }
                 Step::Judge => self.judge(&pace),
             }
-            let next = || self.entry.next_turn(u16::MAX, self.state.turn());
+            let next = || self.entry.next_prober(u16::MAX, self.state.doubted(), self.state.turn());
             let Some(prober) = self.word.active().or_else(next) else { return };
             if self.word.active().is_none() {
                 self.state.set_turn(Some(prober));
@@ -877,8 +970,10 @@ mod tests {
             }
             self.state.probed(prober, now);
             if alive & prober.bit() != 0 {
-                let receivers = (0..MAX_SLAVES).filter(|index| alive >> index & 1 != 0);
-                receivers.for_each(|index| self.heard[index].note(now, Some(0)));
+                let is_cut_off = self.cut_off & prober.bit() != 0;
+                let there = if is_cut_off { self.cut_off & !prober.bit() } else { !self.cut_off };
+                let receivers = (0..MAX_SLAVES).filter(|index| alive & there & 1 << index != 0);
+                receivers.for_each(|index| self.heard[index].note(now + MS, Some(0)));
             }
         }
 
@@ -886,6 +981,13 @@ mod tests {
             let mut at = Judging::new(&self.entry, pace, self.word, &self.state);
             self.state.begin_judging();
             at.answered = 1;
+            at.hunt(self.entry.joined as u16, &self.state);
+            if let Some(active) = self.word.active() {
+                self.state.hear(active, &self.heard[active.index()], &at);
+                at.proof_since = self.state.proof_since(active);
+                let confirmed = self.state.is_confirmed(active);
+                self.state.end_hunt(confirmed);
+            }
             for slot in Slot::all().filter(|slot| self.entry.joined as u16 & slot.bit() != 0) {
                 self.state.hear(slot, &self.heard[slot.index()], &at);
                 self.state.judge(slot, &at);
@@ -893,7 +995,8 @@ mod tests {
             let (found, links) = (self.state.end_judging(), u16::MAX);
             let (word, entry, up, clock) = (self.word, &self.entry, self.state.up(), &ClockEntry::default());
             let at = AfterStep { word, entry, clock, found, up, links, is_drained: true };
-            let Some((next, _)) = decide(&at) else { return };
+            let Some((next, cause)) = decide(&at) else { return };
+            self.state.set_hunting(cause == Cause::Unanswered && next.active().is_some());
             if next.switches() != self.word.switches() {
                 self.state.set_turn(None);
                 if let Some(active) = next.active() {
@@ -901,6 +1004,48 @@ mod tests {
                 }
             }
             self.word = next;
+        }
+    }
+
+    /// All slaves but the last are at a switch that loses its uplink: each of them receives what the others send.
+    #[test]
+    fn the_only_slave_that_works_is_reached_in_one_interval_for_each() {
+        for slaves in 3..=8u8 {
+            for primary in 0..slaves - 1 {
+                let order = || (0..slaves).map(slot);
+                let merit = || [slot(primary)].into_iter().chain(order());
+                let joined = (1u16 << slaves) - 1;
+                let entry = MonitorEntry {
+                    joined: joined.into(),
+                    turns: Turns::new(order()).bits(),
+                    merit: Rank::new(merit()).bits(),
+                    ..entry()
+                };
+                let mut world =
+                    World::new(entry, ActiveWord::default().next(Some(slot(primary)), None, joined));
+                (0..100).for_each(|tick| world.tick(tick, joined));
+                world.cut_off = joined >> 1;
+                let step = |world: &mut World, step: u64| {
+                    (0..20).for_each(|tick| world.tick(20 * step + tick, joined))
+                };
+                let mut now = 5;
+                while world.word.active() == Some(slot(primary)) {
+                    step(&mut world, now);
+                    now += 1;
+                }
+                assert!(now <= 5 + 4, "{slaves} {primary}: the failure takes {now} steps");
+                (0..u64::from(slaves) - 1).for_each(|number| step(&mut world, now + number));
+                let last = slot(slaves - 1);
+                assert_eq!(world.word.active(), Some(last), "{slaves} {primary}");
+                (0..20).for_each(|number| {
+                    step(&mut world, now + u64::from(slaves) + number - 1);
+                    assert_eq!(world.word.active(), Some(last), "{slaves} {primary}");
+                });
+                // The uplink is back: all of them come up, and the primary takes over if it is preferred.
+                world.cut_off = 0;
+                (20..30).for_each(|number| step(&mut world, now + u64::from(slaves) + number - 1));
+                assert_eq!((world.state.up(), world.state.doubted()), (joined, 0), "{slaves} {primary}");
+            }
         }
     }
 
@@ -922,8 +1067,7 @@ mod tests {
                 ..entry()
             };
             let word = ActiveWord::default().next(active.map(slot), None, usable & joined);
-            let mut world =
-                World { entry, state: MonitorState::default(), word, heard: [ProbeTimes::NEVER; MAX_SLAVES] };
+            let mut world = World::new(entry, word);
             let rounds = 2 * (missed_max + 4) * 17;
             for tick in 0..5 * rounds {
                 world.tick(tick, alive);
@@ -945,8 +1089,7 @@ mod tests {
         fn a_healthy_bond_never_changes(active in 0u8..3, missed_max in 1u64..5, gap in 1u64..400) {
             let entry = MonitorEntry { missed_max, ..entry() };
             let word = word(Some(active), &[0, 1, 2]);
-            let mut world =
-                World { entry, state: MonitorState::default(), word, heard: [ProbeTimes::NEVER; MAX_SLAVES] };
+            let mut world = World::new(entry, word);
             // The CPU stands still for a while.
             for tick in (0..100).chain(100 + gap..200 + gap) {
                 world.tick(tick, 0b111);

@@ -40,6 +40,7 @@ impl Engine {
     pub(super) fn receive(&mut self, receptions: &[Reception]) {
         let validate = self.options.arp_validate;
         let prober = self.active.or(self.arp.round_robin);
+        let hunts = self.hunts();
         let (mut probers, mut backups) = (Vec::new(), Vec::new());
         for Reception { slot, times } in receptions {
             let (validated, list) = if Some(*slot) == prober {
@@ -51,15 +52,29 @@ impl Engine {
             list.push((*slot, at));
         }
         for (slot, at) in probers {
-            self.path_mut(slot).into_iter().for_each(|path| path.received(at));
-        }
-        let answered =
-            self.active.and_then(|slot| self.slave(slot)).is_none_or(|active| active.path.is_confirmed());
-        if answered || !validate.validates_backup() {
-            for (slot, at) in backups {
-                self.path_mut(slot).into_iter().for_each(|path| path.received(at));
+            if let Some(path) =
+                self.path_mut(slot).filter(|path| !hunts || !path.is_doubted || path.is_answer(at))
+            {
+                path.received(at);
             }
         }
+        let active = self.active.and_then(|slot| self.slave(slot)).map(|active| active.path);
+        let answered = active.is_none_or(|active| active.is_confirmed());
+        if !answered && validate.validates_backup() {
+            return;
+        }
+        // What the probes of a dead path show is that two slaves are at one switch.
+        let proves = |at| active.is_some_and(|active| active.is_confirmed() && active.is_answer(at));
+        for (slot, at) in backups {
+            if let Some(path) = self.path_mut(slot).filter(|path| !hunts || !path.is_doubted || proves(at)) {
+                path.received(at);
+            }
+        }
+    }
+
+    /// Returns whether slaves that were asked without an answer are doubted: there are more than two to choose from.
+    fn hunts(&self) -> bool {
+        self.joined_slaves().filter(|slave| slave.link.up).count() >= HUNTERS
     }
 
     pub(super) fn path_mut(&mut self, slot: Slot) -> Option<&mut Path> {
@@ -69,8 +84,10 @@ impl Engine {
     /// Judges all slaves (`bond_ab_arp_inspect`), then commits the proposals (`bond_ab_arp_commit`).
     pub(super) fn inspect_paths(&mut self, now: Time, tolerance: Tolerance) {
         let waiting = self.arp.round_robin.is_some();
+        let is_tried = self.arp.is_hunting && self.hunts();
         let propose = |slave: &Slave| {
             let standing = match self.active {
+                Some(active) if active == slave.slot && is_tried => Standing::Tried,
                 Some(active) if active == slave.slot => Standing::Active,
                 _ if waiting => Standing::Waiting,
                 _ => Standing::Backup,
@@ -83,6 +100,7 @@ impl Engine {
         for (slot, proposal) in proposals {
             match proposal {
                 Proposal::Up => {
+                    self.doubt(slot, false);
                     self.move_to(now, slot, LinkState::Up);
                     if commit == Commit::Nothing && self.may_take_over(slot) {
                         commit = Commit::Elect(Reason::LinkRecovered);
@@ -91,14 +109,27 @@ impl Engine {
                 Proposal::Down => {
                     self.move_to(now, slot, LinkState::Down);
                     if self.active == Some(slot) {
+                        self.doubt(slot, true);
                         commit = Commit::Elect(Reason::LinkFailed);
                     }
                 }
-                Proposal::Unanswered => self.move_to(now, slot, LinkState::Unanswered),
+                Proposal::Unanswered => {
+                    self.doubt(slot, true);
+                    self.move_to(now, slot, LinkState::Unanswered);
+                }
             }
         }
         if let Commit::Elect(reason) = commit {
             self.elect(now, reason);
+            self.arp.is_hunting |= reason == Reason::LinkFailed && self.active.is_some();
+        }
+        let active = self.active.and_then(|slot| self.slave(slot));
+        self.arp.is_hunting &= active.is_some_and(|active| !active.path.is_confirmed());
+    }
+
+    fn doubt(&mut self, slot: Slot, is_doubted: bool) {
+        if let Some(path) = self.path_mut(slot) {
+            path.is_doubted = is_doubted;
         }
     }
 
@@ -128,7 +159,13 @@ impl Engine {
                 self.move_to(now, *slot, LinkState::Down);
             }
         }
-        let next = arp_monitor::next_in_round_robin(&slaves, self.arp.round_robin)?;
+        let hunts = self.hunts();
+        let is_fresh = |slot| self.slave(slot).is_some_and(|slave| !hunts || !slave.path.is_doubted);
+        let fresh: Vec<_> =
+            slaves.iter().map(|(slot, has_link)| (*slot, *has_link && is_fresh(*slot))).collect();
+        let last = self.arp.round_robin;
+        let next = arp_monitor::next_in_round_robin(&fresh, last)
+            .or_else(|| arp_monitor::next_in_round_robin(&slaves, last))?;
         self.move_to(now, next, LinkState::Probing);
         self.path_mut(next).into_iter().for_each(|path| path.begin(now));
         self.arp.round_robin = Some(next);
@@ -138,7 +175,8 @@ impl Engine {
     /// Starts the ARP monitor, with the first step at once, or stops it, as the options require.
     pub(super) fn start_arp(&mut self, now: Time) {
         let tolerance = Tolerance::of(&self.options);
-        (self.arp.round_robin, self.arp.asked, self.arp.is_late) = (None, None, false);
+        (self.arp.round_robin, self.arp.asked) = (None, None);
+        (self.arp.is_late, self.arp.is_hunting) = (false, false);
         self.arp.next_step = tolerance.filter(|_| self.joined_slaves().next().is_some()).map(|_| now);
         for slave in self.slaves.iter_mut().filter(|slave| slave.phase == Phase::Joined) {
             slave.path = Path::new(now, tolerance);

@@ -2,6 +2,12 @@
 //!
 //! These are the rules of `bond_activebackup_arp_mon`. Once an arp_interval, [`inspect`] judges the reception of each
 //! slave. Then the active slave probes or, if there is none, the next slave in the round robin ([`next_in_round_robin`]).
+//!
+//! One rule is not the driver's. With three slaves or more that have a link, two of them at a switch without an uplink would
+//! take turns for ever: each receives what the other one sends, and so the third is never tried. Therefore a slave that was
+//! asked and received no answer is doubted ([`Path::is_doubted`]): until it receives an answer to its own probe, or any frame
+//! while an active slave works, it does not come up. And a slave that becomes active because another one failed is judged after
+//! one interval ([`Standing::Tried`]).
 
 use bond_common::abi::{MAX_TARGETS, ProbeTimes, Slot};
 
@@ -14,6 +20,9 @@ use crate::{
 /// The grace, in intervals, of a slave that joined, became active or began to probe: until it ends, the slave is not
 /// judged.
 const GRACE: u32 = 2;
+
+/// From so many slaves with a link on, slaves are doubted. With two there is only one other to try.
+pub const HUNTERS: usize = 3;
 
 /// The time for which a reception counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +39,16 @@ pub struct Path {
     last_rx: Time,
     /// The time of the last probe.
     last_tx: Time,
+    /// The slave was asked, as the active one or in the round robin, and has not received an answer since.
+    pub is_doubted: bool,
 }
 
 /// The standing of a slave among the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Active,
+    /// It became active because another slave failed, has not received an answer since, and there are further slaves to try.
+    Tried,
     /// A backup of an active slave.
     Backup,
     /// No slave is active, and one of them probes.
@@ -64,6 +77,8 @@ pub struct Monitor {
     pub asked: Option<Time>,
     /// Whether the next step judges no slave.
     pub is_late: bool,
+    /// The active slave was elected because another one failed, and has not received an answer since.
+    pub is_hunting: bool,
 }
 
 impl Tolerance {
@@ -91,7 +106,7 @@ impl Path {
     pub fn new(now: Time, tolerance: Option<Tolerance>) -> Self {
         let interval = tolerance.map_or(Time::ZERO, Tolerance::interval);
         let stale = now.saturating_sub(interval.saturating_mul(2));
-        Self { since: now, last_rx: stale, last_tx: stale }
+        Self { since: now, last_rx: stale, last_tx: stale, is_doubted: false }
     }
 
     /// Begins the grace: the slave became active or began to probe.
@@ -111,6 +126,16 @@ impl Path {
     /// Returns whether the slave has received an answer since it became active.
     pub fn is_confirmed(&self) -> bool {
         self.last_rx > self.since
+    }
+
+    /// Returns whether what it received at this time shows that its path works, after it became active or began to probe.
+    pub fn is_answer(&self, at: Time) -> bool {
+        at > self.since
+    }
+
+    /// Returns whether it has probed since it became active or began to probe.
+    fn is_asked(&self) -> bool {
+        self.last_tx >= self.since
     }
 }
 
@@ -146,11 +171,15 @@ pub fn inspect(
             None
         };
     }
+    let is_unanswered = !path.is_confirmed() && path.is_asked() && !tolerance.covers(now, path.since, 0);
+    if standing == Standing::Tried && is_unanswered {
+        return Some(Proposal::Down);
+    }
     if tolerance.covers(now, path.since, GRACE) {
         return None;
     }
     let silent = match standing {
-        Standing::Active => {
+        Standing::Active | Standing::Tried => {
             !received(tolerance.missed_max) || !tolerance.covers(now, path.last_tx, tolerance.missed_max)
         }
         Standing::Backup => !received(tolerance.missed_max.saturating_add(1)),
@@ -213,13 +242,18 @@ mod tests {
             ("comes back during turns", IsDown, Waiting, 5000, 300, 5000, Some(Up)),
             ("is answered when it probes", Probing, Waiting, 200, 190, 200, Some(Up)),
             ("is not", Probing, Waiting, 200, 5000, 200, Some(Unanswered)),
+            ("is tried, and it is too early", IsUp, Tried, 100, 5000, 100, None),
+            ("is tried without an answer", IsUp, Tried, 200, 200, 200, Some(Down)),
+            ("is tried and answered", IsUp, Tried, 200, 199, 200, None),
+            ("is tried and was not asked", IsUp, Tried, 200, 5000, 201, None),
+            ("was tried, and is silent since", IsUp, Tried, 5000, 501, 0, Some(Down)),
             ("was reported", WasUnanswered, Waiting, 400, 5000, 400, None),
             ("is answered late", WasUnanswered, Waiting, 400, 10, 400, Some(Up)),
         ];
         let now = ms(100_000);
         for (what, state, standing, since, rx, tx, expected) in table {
             let ago = |age| now - ms(age);
-            let path = Path { since: ago(since), last_rx: ago(rx), last_tx: ago(tx) };
+            let path = Path { since: ago(since), last_rx: ago(rx), last_tx: ago(tx), is_doubted: false };
             assert_eq!(inspect(now, TOLERANCE, state, standing, &path), expected, "{what}");
         }
     }
@@ -230,7 +264,7 @@ mod tests {
             let tolerance = Tolerance { missed_max, ..TOLERANCE };
             let now = ms(100_000);
             let silent_for = |age| {
-                let path = Path { since: ms(OLD), last_rx: now - ms(age), last_tx: now };
+                let path = Path { since: ms(OLD), last_rx: now - ms(age), last_tx: now, is_doubted: false };
                 inspect(now, tolerance, IsUp, Active, &path)
             };
             assert_eq!((silent_for(limit), silent_for(limit + 1)), (None, Some(Down)), "{missed_max}");
@@ -246,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_end_of_time_causes_no_panic() {
-        let path = Path { since: Time::MAX, last_rx: Time::MAX, last_tx: Time::MAX };
+        let path = Path { since: Time::MAX, last_rx: Time::MAX, last_tx: Time::MAX, is_doubted: false };
         assert_eq!(inspect(Time::MAX, TOLERANCE, IsUp, Active, &path), None);
         let endless = Tolerance { interval: Time::MAX, missed_max: u32::MAX };
         assert_eq!(inspect(Time::MAX, endless, IsUp, Active, &Path::new(Time::ZERO, Some(endless))), None);
@@ -311,7 +345,7 @@ mod tests {
         #[test]
         fn the_tick_judges_as_the_engine_does(
             is_up: bool, standing in 0..3, missed_max in 1u32..4, interval in 1u64..500,
-            rx in 0u64..3000, since in 0u64..3000, tx in 0u64..3000, own: bool,
+            rx in 0u64..3000, since in 0u64..3000, tx in 0u64..3000, own: bool, hunts: bool,
         ) {
             let now = ms(100_000);
             let ago = |time: u64| now - ms(time);
@@ -320,11 +354,12 @@ mod tests {
             let (state, [active, turn]) = match standing {
                 0 => (if is_up { IsUp } else { IsDown }, [Some(slot(if own { 0 } else { 1 })), None]),
                 1 => (if is_up { IsUp } else { IsDown }, [None, None]),
-                _ => (if is_up { IsUp } else { Probing }, [None, Some(slot(if own { 0 } else { 1 }))]),
+                _ => (if is_up { IsUp } else if own { Probing } else { IsDown }, [None, Some(slot(if own { 0 } else { 1 }))]),
             };
             let tolerance = Tolerance { interval: ms(interval), missed_max };
-            let path = Path { since: ago(since), last_rx: ago(rx), last_tx: ago(tx) };
+            let path = Path { since: ago(since), last_rx: ago(rx), last_tx: ago(tx), is_doubted: false };
             let standing = match (active, turn) {
+                (Some(active), _) if active == slot(0) && hunts => Tried,
                 (Some(active), _) if active == slot(0) => Active,
                 (None, Some(_)) => Waiting,
                 _ => Backup,
@@ -338,11 +373,15 @@ mod tests {
             let word = ActiveWord::default().next(active, None, u16::from(is_up));
             tick.begin_from(word, 0);
             tick.set_turn(turn);
-            let at = Judging::new(&entry, &StepPace::new(nanos(ms(interval)), 0, 0, nanos(now)), word, &tick);
+            tick.set_hunting(hunts);
+            let mut at = Judging::new(&entry, &StepPace::new(nanos(ms(interval)), 0, 0, nanos(now)), word, &tick);
+            at.hunt(0b111, &tick);
             tick.begin_judging();
             tick.judge(slot(0), &at);
             let found = tick.end_judging();
             prop_assert_eq!((found.up, found.down), (u16::from(expected == Some(Up)), u16::from(expected == Some(Down))));
+            let is_doubted = expected == Some(Down) && matches!(standing, Active | Tried) || expected == Some(Unanswered);
+            prop_assert_eq!(tick.doubted(), u16::from(is_doubted));
         }
 
         #[test]

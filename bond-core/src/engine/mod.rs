@@ -29,7 +29,7 @@ use bond_common::{
 
 use self::{
     announce::{Announcements, Rounds},
-    arp_monitor::{Monitor, Path, Proposal, Standing, Tolerance},
+    arp_monitor::{HUNTERS, Monitor, Path, Proposal, Standing, Tolerance},
     avoid::Avoided,
     election::{Candidate, Choice, Election},
     lateness::Lateness,

@@ -65,7 +65,7 @@ impl Engine {
         self.outbox.reports.push(Report::Failover(Failover { from, to, reason, seen, chosen }));
         self.drain = None;
         self.receive_check = None;
-        self.arp.round_robin = None;
+        (self.arp.round_robin, self.arp.is_hunting) = (None, false);
         if let Some(path) = new.and_then(|slot| self.path_mut(slot)) {
             path.begin(now);
         }

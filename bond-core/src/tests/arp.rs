@@ -83,6 +83,67 @@ fn a_dead_path_fails_over_in_every_mode_whenever_it_dies() {
     }
 }
 
+/// The slaves but the last are at a switch whose uplink dies: each receives the probes of the others. The driver's slaves take
+/// turns there for ever, unless backups are validated.
+#[test]
+fn the_only_slave_that_works_is_reached_in_one_interval_for_each() {
+    for validate in ArpValidate::VALUES {
+        for (slaves, primary) in [(3, 0), (3, 1), (4, 0), (4, 2), (6, 3)] {
+            let what = format!("{} {slaves} {primary}", validate.name());
+            let options = BondOptions { primary: name(primary), ..options(*validate) };
+            let mut lab = settled(options, slaves);
+            assert_eq!(lab.active(), name(primary), "{what}");
+            (0..slaves - 1).for_each(|index| lab.nic_mut(index).switch = 1);
+            lab.cut_off = vec![1];
+            let history = history(&mut lab, 5000);
+            let (left, ..) = *history.iter().find(|(_, active, _)| *active != name(primary)).unwrap();
+            assert!((400..=600).contains(&left), "{what}: {history:?}");
+            let (reached, active, _) = history.last().unwrap();
+            assert_eq!(*active, name(slaves - 1), "{what}: {history:?}");
+            assert!(*reached <= left + 200 * u128::from(slaves), "{what}: {history:?}");
+            let failures: u32 = (0..slaves).map(|index| lab.status(index).link_failure_count).sum();
+            assert!(failures <= u32::from(slaves), "{what}: {failures} failures");
+
+            // The uplink is back.
+            lab.cut_off.clear();
+            lab.wait(ms(600));
+            assert_eq!((lab.active(), states(&lab)), (name(primary), vec![Up; slaves.into()]), "{what}");
+        }
+    }
+}
+
+/// Of slaves that do not work the one that failed longest ago is next: all of them are tried again and again.
+#[test]
+fn every_slave_is_tried_while_none_works() {
+    for validate in ArpValidate::VALUES {
+        for healed in 0..4 {
+            let mut lab = settled(options(*validate), 4);
+            (0..4).for_each(|index| lab.nic_mut(index).switch = 1 + index / 2);
+            lab.cut_off = vec![1, 2];
+            lab.wait(ms(7000));
+            lab.nic_mut(healed).switch = 0;
+            lab.wait(ms(5 * 200));
+            assert_eq!(lab.active(), name(healed), "{} {healed}", validate.name());
+            lab.wait(ms(5000));
+            assert_eq!(lab.active(), name(healed), "{} {healed}", validate.name());
+        }
+    }
+}
+
+/// One probe that is lost fails no slave, also after a failover.
+#[test]
+fn a_slave_that_became_active_and_answers_has_the_usual_tolerance() {
+    let mut lab = settled(options(ArpValidate::None), 3);
+    lab.nic_mut(0).path = false;
+    lab.wait(ms(800));
+    assert_eq!(lab.active(), name(1));
+    lab.nic_mut(1).path = false;
+    lab.wait(ms(190));
+    lab.nic_mut(1).path = true;
+    lab.wait(ms(2000));
+    assert_eq!((lab.active(), lab.status(1).link_failure_count), (name(1), 0));
+}
+
 /// "also the other out of the bridge", then its port back, then the first one's.
 #[test]
 fn with_both_paths_dead_slaves_probe_in_round_robin() {

@@ -49,6 +49,8 @@ pub struct Nic {
     pub rx_unicast: u64,
     /// The switch forwards frames of this NIC, independently of the carrier.
     pub path: bool,
+    /// The switch that it is connected to.
+    pub switch: u8,
     pub received: ProbeTimes,
 }
 
@@ -133,6 +135,8 @@ pub struct Lab {
     pub pace: Pace,
     /// Targets that do not answer.
     pub dead: Vec<IpAddr>,
+    /// Switches without an uplink: they forward between their own ports only.
+    pub cut_off: Vec<u8>,
     batches: VecDeque<Batch>,
     slow: VecDeque<(u32, Command)>,
     ifindex_of: BTreeMap<Slot, u32>,
@@ -165,6 +169,7 @@ impl Lab {
             tx_packets: 0,
             rx_unicast: 0,
             path: true,
+            switch: 0,
             received: ProbeTimes::NEVER,
         };
         Self {
@@ -179,6 +184,7 @@ impl Lab {
             word: (None, None, 0),
             pace: Pace::Prompt,
             dead: Vec::new(),
+            cut_off: Vec::new(),
             batches: VecDeque::new(),
             slow: VecDeque::new(),
             ifindex_of: BTreeMap::new(),
@@ -483,13 +489,19 @@ impl Lab {
         let validate = options.arp_validate;
         let at = (self.now + ms(1)).as_nanos() as u64;
         let is_plugged = |nic: &Nic| nic.path && nic.link.up;
+        let is_cut_off = |switch: u8| self.cut_off.contains(&switch);
+        let switch = self.nics.get(&ifindex).map_or(0, |nic| nic.switch);
         if !self.nics.get(&ifindex).is_some_and(is_plugged) {
             return;
         }
         let enslaved: Vec<_> = self.slaves.values().map(|entry| entry.0).collect();
         for (index, target) in targets {
             for (other, nic) in self.nics.iter_mut().filter(|(_, nic)| is_plugged(nic)) {
-                if *other == ifindex && !self.dead.contains(&target) {
+                if *other != ifindex && nic.switch != switch && (is_cut_off(switch) || is_cut_off(nic.switch))
+                {
+                    continue;
+                }
+                if *other == ifindex && !is_cut_off(switch) && !self.dead.contains(&target) {
                     nic.received.note(at, Some(index).filter(|_| validate.validates_active()));
                 } else if *other != ifindex && enslaved.contains(other) {
                     match (validate.validates_backup(), self.word.0) {
