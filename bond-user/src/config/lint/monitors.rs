@@ -1,6 +1,6 @@
 //! Rules about the link monitors: miimon, its delays, and the ARP monitor.
 
-use bond_core::options::{self, Unmonitored};
+use bond_core::options::{self, Named as _, Unmonitored};
 
 use super::Rules;
 use crate::config::Destination;
@@ -74,13 +74,16 @@ impl Rules<'_> {
             }
             return;
         }
-        if validate == options::ArpValidate::None {
-            self.warn(
-                "arp-validate",
-                "arp_interval",
-                "arp_validate=none: a slave counts as up while it receives anything at all, other hosts' broadcasts \
-                 included; set arp_validate = \"all\"",
+        if !validates {
+            let counts =
+                if validate.filters() { "any ARP or neighbour discovery" } else { "anything at all" };
+            let key = if self.is_written("arp_validate") { "arp_validate" } else { "arp_interval" };
+            let text = format!(
+                "arp_validate={}: a slave counts as up while it receives {counts}, other hosts' broadcasts included, so a \
+                 path that loses only what this host sends is never noticed; set arp_validate = \"all\"",
+                validate.name()
             );
+            self.warn("arp-validate", key, text);
         }
         if all_targets && !validates {
             self.warn(

@@ -72,20 +72,15 @@ impl Rules<'_> {
                 self.find(Severity::Warning, "prio", Some(&slave.name), "prio", text);
             }
         }
-        match options.primary_reselect {
-            PrimaryReselect::Better => self.warn(
-                "reselect-better",
-                "primary_reselect",
-                "primary_reselect=better: takes an unknown speed, as of many virtual NICs, for the fastest, as the \
-                 driver does; use always or failure unless `ethtool` shows a speed for every slave",
-            ),
-            PrimaryReselect::Failure if options.primary.is_none() && prio.is_empty() => self.warn(
-                "reselect-idle",
-                "primary_reselect",
-                "primary_reselect: without effect without primary or prio, because a slave that comes back does not \
-                 take over anyway; set primary, or remove it",
-            ),
-            PrimaryReselect::Always | PrimaryReselect::Failure => {}
+        if options.primary.is_none() && prio.is_empty() && self.is_written("primary_reselect") {
+            let text = "primary_reselect: without effect without primary or prio, because a slave that comes back does not \
+                        take over anyway; set primary, or remove it";
+            self.warn("reselect-idle", "primary_reselect", text);
+        }
+        if options.primary_reselect == PrimaryReselect::Better {
+            let text = "primary_reselect=better: takes an unknown speed, as of many virtual NICs, for the fastest, as the \
+                        driver does; use always or failure unless `ethtool` shows a speed for every slave";
+            self.warn("reselect-better", "primary_reselect", text);
         }
     }
 }

@@ -72,6 +72,14 @@ fn every_common_mistake_is_found() {
             "6: warning: bond0: primary_reselect: without effect without primary or prio",
         ),
         (
+            "miimon=100\nprimary_reselect='always'",
+            "6: warning: bond0: primary_reselect: without effect without primary or prio",
+        ),
+        (
+            "miimon=100\nprimary_reselect='better'",
+            "6: warning: bond0: primary_reselect: without effect without primary or prio",
+        ),
+        (
             "miimon=100\nfail_over_mac='follow'\nmac='02:00:00:00:00:01'",
             "7: warning: bond0: mac: under fail_over_mac=follow the driver ignores",
         ),
@@ -137,6 +145,14 @@ fn every_common_mistake_is_found() {
         (
             "arp_interval=100\narp_ip_target=['192.0.2.8', '192.0.2.9']",
             "5: warning: bond0: arp_validate=none: a slave counts as up while it receives anything at all",
+        ),
+        (
+            "arp_interval=100\narp_validate='backup'\narp_ip_target=['192.0.2.8', '192.0.2.9']",
+            "6: warning: bond0: arp_validate=backup: a slave counts as up while it receives anything at all",
+        ),
+        (
+            "arp_interval=100\narp_validate='filter'\narp_ip_target=['192.0.2.8', '192.0.2.9']",
+            "6: warning: bond0: arp_validate=filter: a slave counts as up while it receives any ARP",
         ),
         (
             "arp_interval=100\narp_validate=3\narp_ip_target='192.0.2.9'",
@@ -259,7 +275,9 @@ fn a_correct_bond_has_only_notes() {
     let good = [
         "miimon=100\nfail_over_mac='active'\nnum_grat_arp=3\npeer_notif_delay=1000\nprimary='a'",
         "arp_interval=200\narp_ip_target=['192.0.2.8', '192.0.2.9']\narp_validate='all'\narp_missed_max=3",
+        "arp_interval=200\narp_ip_target=['192.0.2.8', '192.0.2.9']\narp_validate='filter_active'",
         "miimon=100\nroutes=[{to='default', via='192.0.2.254'}]\nprimary='b'\nprimary_reselect='failure'",
+        "miimon=100\nprimary_reselect='always'\n[bond.bond0.slave.b]\nprio=1",
     ];
     for lines in good {
         let findings = check_text(Path::new("f"), &format!("{BOND}{lines}\n"), &NOTHING).findings;
