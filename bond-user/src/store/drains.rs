@@ -43,18 +43,13 @@ pub struct Drain {
 
 impl Drain {
     /// Returns a drain that begins now, and ends after a time if one is given.
-    pub fn begin(
-        bond: &BondName,
-        (slave, ifindex): (&str, u32),
-        time: Option<Duration>,
-        why: Option<Purpose>,
-    ) -> Self {
+    pub fn begin(slave: DrainedSlave<'_>, time: Option<Duration>, why: Option<Purpose>) -> Self {
         let end =
             |time: Duration| u64::try_from(boottime().saturating_add(time).as_millis()).unwrap_or(u64::MAX);
         Self {
-            bond: bond.clone(),
-            slave: slave.to_owned(),
-            ifindex,
+            bond: slave.bond.clone(),
+            slave: slave.name.to_owned(),
+            ifindex: slave.ifindex,
             since: Moment::now(),
             until_ms: time.map(end),
             why,
@@ -75,10 +70,31 @@ impl Drain {
         }
     }
 
-    /// Returns whether it is of this slave.
-    pub fn is_of(&self, bond: &BondName, slave: &str, ifindex: u32) -> bool {
-        self.bond == *bond && (self.ifindex == ifindex || self.slave == slave)
+    /// Returns the name that the drained interface has now, or had if it is gone. `name_of` returns the name of an interface.
+    pub fn present_name(&self, name_of: impl Fn(u32) -> Option<String>) -> String {
+        name_of(self.ifindex).unwrap_or_else(|| self.slave.clone())
     }
+
+    /// Returns whether it is of this slave; an `ifindex` of 0 is not known.
+    ///
+    /// As long as the drained interface exists its ifindex decides: another interface may have its former name. One that came
+    /// back has another ifindex, and is known by its name.
+    pub fn is_of(&self, slave: &DrainedSlave<'_>, name_of: impl Fn(u32) -> Option<String>) -> bool {
+        let is_it = || match name_of(self.ifindex) {
+            Some(name) => slave.ifindex == 0 && name == slave.name,
+            None => self.slave == slave.name,
+        };
+        self.bond == *slave.bond && (self.ifindex == slave.ifindex || is_it())
+    }
+}
+
+/// A slave that may be drained.
+#[derive(Clone, Copy, Debug)]
+pub struct DrainedSlave<'a> {
+    pub bond: &'a BondName,
+    pub name: &'a str,
+    /// 0 if the interface is not enslaved.
+    pub ifindex: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -123,9 +139,9 @@ impl Drains {
         Self { place: paths.run_root().clone(), list }
     }
 
-    /// Returns the drain of a slave of a bond.
-    pub fn of(&self, bond: &BondName, slave: &str, ifindex: u32) -> Option<&Drain> {
-        self.list.iter().find(|drain| drain.is_of(bond, slave, ifindex))
+    /// Returns the drain of a slave of a bond. `name_of` returns the name of an interface, as for the other functions.
+    pub fn of(&self, slave: DrainedSlave<'_>, name_of: impl Fn(u32) -> Option<String>) -> Option<&Drain> {
+        self.list.iter().find(|drain| drain.is_of(&slave, &name_of))
     }
 
     /// Returns those whose time is over.
@@ -138,8 +154,9 @@ impl Drains {
     ///
     /// # Errors
     /// The file cannot be written; nothing is changed.
-    pub fn begin(&mut self, drain: Drain) -> Result<(), StoreError> {
-        let others = |known: &&Drain| !known.is_of(&drain.bond, &drain.slave, drain.ifindex);
+    pub fn begin(&mut self, drain: Drain, name_of: impl Fn(u32) -> Option<String>) -> Result<(), StoreError> {
+        let slave = DrainedSlave { bond: &drain.bond, name: &drain.slave, ifindex: drain.ifindex };
+        let others = |known: &&Drain| !known.is_of(&slave, &name_of);
         let mut list: Vec<_> = self.list.iter().filter(others).cloned().collect();
         list.push(drain);
         self.write(list)
@@ -149,8 +166,12 @@ impl Drains {
     ///
     /// # Errors
     /// As [`Self::begin`].
-    pub fn end(&mut self, bond: &BondName, slave: &str, ifindex: u32) -> Result<(), StoreError> {
-        self.keep(|drain| !drain.is_of(bond, slave, ifindex))
+    pub fn end(
+        &mut self,
+        slave: DrainedSlave<'_>,
+        name_of: impl Fn(u32) -> Option<String>,
+    ) -> Result<(), StoreError> {
+        self.keep(|drain| !drain.is_of(&slave, &name_of))
     }
 
     /// Ends the drains of all slaves of a bond.
@@ -192,7 +213,9 @@ mod tests {
     }
 
     fn drain(name: &str, slave: &str, ifindex: u32) -> Drain {
-        Drain::begin(&bond(name), (slave, ifindex), None, "a new cable".parse().ok())
+        let bond = bond(name);
+        let slave = DrainedSlave { bond: &bond, name: slave, ifindex };
+        Drain::begin(slave, None, "a new cable".parse().ok())
     }
 
     #[test]
@@ -203,17 +226,44 @@ mod tests {
         assert_eq!(Drains::read(&paths, Trust::Ours).unwrap(), []);
         let mut drains = Drains::new(&paths, Vec::new());
         let [first, second] = [drain("bond0", "eth0", 3), drain("bond1", "eth0", 5)];
-        drains.begin(first.clone()).unwrap();
-        drains.begin(second.clone()).unwrap();
-        drains.begin(first.clone()).unwrap();
+        let [first_bond, other_bond] = [bond("bond0"), bond("bond2")];
+        let none = |_| None;
+        drains.begin(first.clone(), none).unwrap();
+        drains.begin(second.clone(), none).unwrap();
+        drains.begin(first.clone(), none).unwrap();
         assert_eq!(Drains::read(&paths, Trust::Ours).unwrap(), [second.clone(), first]);
-        assert!(drains.of(&bond("bond0"), "renamed", 3).is_some(), "found by its ifindex");
-        assert!(drains.of(&bond("bond0"), "eth0", 9).is_some(), "found by its name");
-        assert!(drains.of(&bond("bond2"), "eth0", 3).is_none());
-        drains.end(&bond("bond0"), "eth0", 3).unwrap();
+        let slave = |bond, name, ifindex| DrainedSlave { bond, name, ifindex };
+        assert!(drains.of(slave(&other_bond, "eth0", 3), none).is_none());
+        drains.end(slave(&first_bond, "eth0", 3), none).unwrap();
         assert_eq!(Drains::read(&paths, Trust::Ours).unwrap(), [second]);
         drains.end_all(&bond("bond1")).unwrap();
         assert!(!paths.run_root().path().join(FILE).exists());
+    }
+
+    #[test]
+    fn a_drain_is_of_the_interface_whatever_its_name() {
+        let bond = bond("bond0");
+        let drain = drain("bond0", "eth0", 3);
+        // (the present name of interface 3, the slave in question) -> whether it is drained
+        let table = [
+            (Some("eth0"), ("eth0", 3), true),
+            (Some("eth1"), ("eth1", 3), true),
+            // Interfaces 3 and 5 have exchanged their names.
+            (Some("eth1"), ("eth0", 5), false),
+            (Some("eth1"), ("eth1", 5), false),
+            // It is not enslaved.
+            (Some("eth1"), ("eth1", 0), true),
+            (Some("eth1"), ("eth0", 0), false),
+            // It is gone, or has come back with another ifindex.
+            (None, ("eth0", 9), true),
+            (None, ("eth0", 0), true),
+            (None, ("eth1", 9), false),
+        ];
+        for (present, (name, ifindex), expected) in table {
+            let name_of = |ifindex| present.filter(|_| ifindex == 3).map(str::to_owned);
+            let slave = DrainedSlave { bond: &bond, name, ifindex };
+            assert_eq!(drain.is_of(&slave, name_of), expected, "{present:?} {slave:?}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::{
     },
     store::{
         StoreError,
-        drains::{Drain, Drains},
+        drains::{Drain, DrainedSlave, Drains},
         paths::Paths,
         receipts,
         record::Record,
@@ -164,6 +164,9 @@ impl<'a> Remains<'a> {
         if now.is_none() {
             warnings.push(wording::slave_missing(&name));
         }
+        let known = DrainedSlave { bond: self.name, name: &name, ifindex: entry.ifindex() };
+        let name_of = |ifindex| Some(self.link(ifindex)?.name.clone());
+        let drained = self.drains.iter().find(|drain| drain.is_of(&known, name_of)).map(Drain::report);
         Ok(Slave {
             ifindex: entry.ifindex(),
             slot: slot.index() as u8,
@@ -175,11 +178,7 @@ impl<'a> Remains<'a> {
             link_failure_count: Some(entry.link_failure_count()),
             speed: json::speed(speed),
             duplex: json::duplex(duplex),
-            drained: self
-                .drains
-                .iter()
-                .find(|drain| drain.is_of(self.name, &name, entry.ifindex()))
-                .map(Drain::report),
+            drained,
             damped: false,
             prio: None,
             queue_id: entry.queue_id(),

@@ -7,7 +7,7 @@ use bond_core::{
     event::Event,
     name::{BondName, InterfaceName},
     purpose::Purpose,
-    status::{BondStatus, SlaveStatus},
+    status::BondStatus,
 };
 use tokio::time::sleep;
 
@@ -18,7 +18,10 @@ use crate::{
         event::{SlaveChange, What},
         log, wording,
     },
-    store::drains::Drain,
+    store::{
+        StoreError,
+        drains::{Drain, DrainedSlave},
+    },
 };
 
 /// Drains end by a clock that runs while the machine is suspended, and timers do not.
@@ -26,13 +29,34 @@ const BETWEEN_CHECKS: Duration = Duration::from_secs(1);
 
 impl Machine {
     /// Returns whether an administrator has drained a slave of a bond.
-    pub fn is_drained(&self, bond: &BondName, slave: &str, ifindex: u32) -> bool {
-        self.drains().of(bond, slave, ifindex).is_some()
+    pub fn is_drained(&self, slave: DrainedSlave<'_>) -> bool {
+        self.drain_of(slave).is_some()
     }
 
     /// Returns the drain of a slave of a bond, for reports.
-    pub fn drained(&self, bond: &BondName, slave: &str, ifindex: u32) -> Option<Drained> {
-        self.drains().of(bond, slave, ifindex).map(Drain::report)
+    pub fn drained(&self, slave: DrainedSlave<'_>) -> Option<Drained> {
+        self.drain_of(slave).as_ref().map(Drain::report)
+    }
+
+    fn drain_of(&self, slave: DrainedSlave<'_>) -> Option<Drain> {
+        self.drains().of(slave, self.names()).cloned()
+    }
+
+    fn begin_drain(&self, drain: Drain) -> Result<(), StoreError> {
+        self.drains().begin(drain, self.names())
+    }
+
+    /// Ends the drain of a slave in the file, if there is one.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn end_drain_of(&self, slave: DrainedSlave<'_>) -> Result<(), StoreError> {
+        self.drains().end(slave, self.names())
+    }
+
+    /// Returns the names of interfaces.
+    fn names(&self) -> impl Fn(u32) -> Option<String> {
+        |ifindex| self.devices.name_of(ifindex)
     }
 }
 
@@ -53,15 +77,14 @@ impl Agent {
         let _turn = bond.turn.lock().await;
         let status = self.machine.engine.status(bond.id).await?;
         let slot = slot_of(name, &status, slave)?;
-        let ifindex = ifindex_of(&status, slave);
-        let former = self.machine.drains().of(name, slave, ifindex).cloned();
-        let drain = Drain::begin(name, (slave, ifindex), time, why.clone());
-        self.machine.drains().begin(drain)?;
+        let known = DrainedSlave { bond: name, name: slave, ifindex: ifindex_of(&status, slave) };
+        let former = self.machine.drain_of(known);
+        self.machine.begin_drain(Drain::begin(known, time, why.clone()))?;
         let answer = self.machine.engine.request(bond.id, Event::SetDrained { slot, drained: true }).await;
         if let Err(refusal) = answer? {
             match former {
-                Some(former) => self.machine.drains().begin(former)?,
-                None => self.machine.drains().end(name, slave, ifindex)?,
+                Some(former) => self.machine.begin_drain(former)?,
+                None => self.machine.end_drain_of(known)?,
             }
             return Err(refusal.into());
         }
@@ -83,16 +106,16 @@ impl Agent {
         let bond = self.bond(name)?;
         let _turn = bond.turn.lock().await;
         let status = self.machine.engine.status(bond.id).await?;
-        let ifindex = ifindex_of(&status, slave);
-        if !self.machine.is_drained(name, slave, ifindex) {
+        let known = DrainedSlave { bond: name, name: slave, ifindex: ifindex_of(&status, slave) };
+        let Some(drain) = self.machine.drain_of(known) else {
             slot_of(name, &status, slave)?;
             return Ok(vec![wording::not_drained(slave)]);
-        }
-        // The slave may have been renamed since it was drained.
-        let drained = self.machine.drains().of(name, slave, ifindex).map_or(ifindex, |drain| drain.ifindex);
-        self.machine.drains().end(name, slave, drained)?;
-        let is_it = |known: &&SlaveStatus| known.name == **slave || known.ifindex == drained;
-        if let Some(slot) = status.slaves.iter().find(is_it).and_then(|known| Slot::new(known.slot)) {
+        };
+        self.machine.end_drain_of(known)?;
+        // The agent may not know yet that the interface was renamed.
+        let find = |ifindex| status.slaves.iter().find(|slave| slave.ifindex == ifindex);
+        let found = find(drain.ifindex).or_else(|| find(known.ifindex));
+        if let Some(slot) = found.and_then(|slave| Slot::new(slave.slot)) {
             // One that is being released has no use for it any more.
             let _ = self.machine.engine.request(bond.id, Event::SetDrained { slot, drained: false }).await?;
         }
@@ -117,11 +140,15 @@ impl Agent {
     }
 
     async fn end_drain(&self, drain: &Drain) {
-        let ended = match InterfaceName::new(&drain.slave) {
+        let slave = drain.present_name(self.machine.names());
+        let ended = match InterfaceName::new(&slave) {
             Ok(slave) if self.find(&drain.bond).is_some() => {
                 self.undrain(&drain.bond, &slave, true).await.map(|_| ())
             }
-            _ => self.machine.drains().end(&drain.bond, &drain.slave, drain.ifindex).map_err(Into::into),
+            _ => {
+                let slave = DrainedSlave { bond: &drain.bond, name: &slave, ifindex: drain.ifindex };
+                self.machine.end_drain_of(slave).map_err(Into::into)
+            }
         };
         if let Err(error) = ended {
             log::of(&drain.bond).warn(error);

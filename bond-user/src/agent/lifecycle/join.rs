@@ -15,7 +15,7 @@ use crate::{
         lifecycle::{checks::check_nic, create::DEFAULT_MTU, machine::Machine},
     },
     config::SlaveConfig,
-    store::{paths::Paths, record::Record},
+    store::{drains::DrainedSlave, paths::Paths, record::Record},
     sys::{
         dataplane::Hook, directory::Trust, enslave::EnslavePlan, found::Found, layer3::Target,
         netlink::LinkInfo,
@@ -64,7 +64,7 @@ pub async fn enslave(
         mac: config.mac.unwrap_or(found.mac),
         can_set_mac,
         options: config.options,
-        drained: machine.is_drained(bond, &found.name, found.ifindex),
+        drained: machine.is_drained(DrainedSlave { bond, name: &found.name, ifindex: found.ifindex }),
     };
     let (reply, joined) = oneshot::channel();
     let request = EnslaveRequest { slave, found, mac: config.mac, claim, reply };

@@ -34,6 +34,7 @@ use crate::{
         repeats::{Repeats, left_out},
         wording,
     },
+    store::drains::DrainedSlave,
     sys::netlink::{AddressEvents, LinkEvent, LinkInfo},
 };
 
@@ -269,7 +270,8 @@ impl Agent {
             goal.release(slave, ifindex, &status);
         });
         // The release has begun, whether or not that can be written.
-        if let Err(error) = self.machine.drains().end(name, slave, ifindex.unwrap_or_default()) {
+        let known = DrainedSlave { bond: name, name: slave, ifindex: ifindex.unwrap_or_default() };
+        if let Err(error) = self.machine.end_drain_of(known) {
             log::of(name).slave(slave).warn(error);
         }
         // It drains first, and others need not wait for that.

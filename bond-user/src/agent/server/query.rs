@@ -25,7 +25,7 @@ use crate::{
         receipt::Log,
         wording,
     },
-    store::{receipts, record::Record},
+    store::{drains::DrainedSlave, receipts, record::Record},
     sys::directory::Trust,
 };
 
@@ -182,12 +182,13 @@ impl Bond {
         let slave = |slave: &SlaveStatus| {
             let wire_mac = Slot::new(slave.slot).map(|slot| self.maps.slave(slot).wire_mac());
             let found = record.and_then(|record| record.slave(slave.ifindex));
+            let known = DrainedSlave { bond: name, name: &slave.name, ifindex: slave.ifindex };
             Ok(Around {
                 stats: self.maps.stats(slave.slot.into())?,
                 misdirected: Slot::new(slave.slot).map_or(0, |slot| self.maps.misdirected(slot)),
                 wire_mac: wire_mac.unwrap_or(slave.mac),
                 found: found.map(json::OriginalState::from),
-                drained: machine.drained(name, &slave.name, slave.ifindex).filter(|_| slave.drained),
+                drained: machine.drained(known).filter(|_| slave.drained),
             })
         };
         status.slaves.iter().map(slave).collect()

@@ -32,6 +32,7 @@ use crate::{
     },
     store::{
         StoreError,
+        drains::DrainedSlave,
         record::{Configured, Ends, Record},
     },
     sys::{
@@ -436,6 +437,7 @@ fn left_slave(machine: &Machine, config: &BondConfig, maps: &Maps, slot: Slot, l
         None => SlaveOptions { queue_id: entry.queue_id(), ..SlaveOptions::default() },
     };
     let (speed, duplex) = machine.devices.speed(link.ifindex);
+    let known = DrainedSlave { bond: &config.name, name: &link.name, ifindex: link.ifindex };
     LeftSlave {
         slot,
         name: link.name.clone(),
@@ -445,6 +447,6 @@ fn left_slave(machine: &Machine, config: &BondConfig, maps: &Maps, slot: Slot, l
         options,
         link: Link { speed, duplex, ..Link::new(link.has_link()) },
         link_failure_count: entry.link_failure_count(),
-        drained: machine.is_drained(&config.name, &link.name, link.ifindex),
+        drained: machine.is_drained(known),
     }
 }
