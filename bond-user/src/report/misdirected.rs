@@ -1,15 +1,36 @@
 //! What a report says of frames for the bond that arrived on backups.
 
-use bond_common::{abi::Slot, clock::misdirected::Noted};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{moment::monotonic, wording};
+use bond_common::{abi::Slot, clock::misdirected::Noted, mac::Mac};
+
+use super::{
+    moment::monotonic,
+    wording::{self, MisdirectedAddress},
+};
 use crate::sys::dataplane::Maps;
 
-/// Returns a warning for each address whose frames keep arriving on a backup in spite of announcements. `slave_in` returns the
-/// name of the slave in a slot.
+/// Returns a warning for each MAC address whose frames keep arriving on a backup in spite of announcements, in whichever VLANs.
+/// `slave_in` returns the name of the slave in a slot.
 pub fn warnings(bond: &str, maps: &Maps, slave_in: impl Fn(Slot) -> Option<String>) -> Vec<String> {
     let Some(clock) = maps.clock() else { return Vec::new() };
     let now = u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX);
-    let warning = |noted: Noted| wording::flooded(noted.slot().and_then(&slave_in).as_deref(), noted);
-    clock.flooded(now).map(|noted| format!("{bond}: {}", warning(noted))).collect()
+    let warning = |((mac, slot), vlans): (Address, BTreeSet<u16>)| {
+        let slave = slot.and_then(&slave_in);
+        let address = MisdirectedAddress { slave: slave.as_deref(), mac, vlans: &vlans };
+        format!("{bond}: {}", wording::flooded(&address, None))
+    };
+    by_address(clock.flooded(now)).into_iter().map(warning).collect()
+}
+
+/// A MAC address, and the slot of the backup that receives its frames.
+type Address = (Mac, Option<Slot>);
+
+/// Returns the VLANs of each address.
+fn by_address(found: impl Iterator<Item = Noted>) -> BTreeMap<Address, BTreeSet<u16>> {
+    let mut addresses: BTreeMap<Address, BTreeSet<u16>> = BTreeMap::new();
+    for noted in found {
+        addresses.entry((noted.mac(), noted.slot())).or_default().insert(noted.vlan());
+    }
+    addresses
 }

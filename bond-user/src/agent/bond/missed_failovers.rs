@@ -6,6 +6,8 @@ use bond_common::{
 };
 use bond_core::{ChangedBy, DataPlaneChange, Time};
 
+use crate::agent::bond::misdirections::Misdirection;
+
 /// The changes of ACTIVE since an agent knew it last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MissedFailovers {
@@ -15,6 +17,8 @@ pub struct MissedFailovers {
     pub changes: Vec<MissedChange>,
     /// The rounds of announcements that ticks reported, in the order in which they were sent.
     pub rounds: Vec<TickRound>,
+    /// Frames for the bond that arrived on backups.
+    pub misdirected: Vec<Misdirection>,
     /// Changes that are neither in [`Self::changes`] nor seen by what ACTIVE holds now: EVENTS keeps the first hundred or
     /// so.
     pub unrecorded: u32,
@@ -90,10 +94,11 @@ impl MissedFailovers {
         let since_known =
             |word: ActiveWord| word.changes_since(known.word).filter(|changes| u128::from(*changes) <= most);
         let changes = since_known(word).filter(|changes| *changes > 0 || word == known.word);
-        let (mut missed, mut rounds) = (Vec::new(), Vec::new());
+        let (mut missed, mut rounds, mut misdirected) = (Vec::new(), Vec::new(), Vec::new());
         for record in records {
             missed.extend(MissedChange::of(&record));
             rounds.extend(TickRound::of(&record));
+            misdirected.extend(Misdirection::of(&record));
         }
         // What an agent has heard of before, and what came after `word`, is not of this time.
         missed.retain(|change| {
@@ -102,7 +107,7 @@ impl MissedFailovers {
         });
         missed.sort_by_key(|change| since_known(change.word));
         let Some(changes) = changes else {
-            return Self { word, changes: missed, rounds, unrecorded: 0, is_foreign: true };
+            return Self { word, changes: missed, rounds, misdirected, unrecorded: 0, is_foreign: true };
         };
         // Of those that found no room any more the last is known all the same.
         let (last_at, last_word) = missed.last().map_or((known.at, known.word), |last| (last.at, last.word));
@@ -113,7 +118,7 @@ impl MissedFailovers {
         let recorded = u32::try_from(missed.len()).unwrap_or(u32::MAX);
         let seen_now = u32::from(last_active != word.active());
         let unrecorded = changes.saturating_sub(recorded).saturating_sub(seen_now);
-        Self { word, changes: missed, rounds, unrecorded, is_foreign: false }
+        Self { word, changes: missed, rounds, misdirected, unrecorded, is_foreign: false }
     }
 
     /// What the engine has to know of it.

@@ -11,6 +11,7 @@ pub mod kernel_monitor;
 pub mod ledger;
 pub mod link_mail;
 mod mailbox;
+pub mod misdirections;
 pub mod missed_failovers;
 pub mod notices;
 mod path_check;

@@ -1,6 +1,7 @@
 //! Sentences about bonds, for the log, errors and `xbond show`.
 
 mod log;
+mod misdirected;
 mod notices;
 mod orphaned;
 
@@ -9,10 +10,7 @@ use std::{
     time::Duration,
 };
 
-use bond_common::clock::{
-    layout::{ClockEntry, TickEntry},
-    misdirected::Noted,
-};
+use bond_common::clock::layout::{ClockEntry, TickEntry};
 use bond_core::{
     command::{Reason, Seen},
     damping::Damping,
@@ -28,7 +26,7 @@ use crate::{
     sys::{conflicts::Conflict, found::Found},
 };
 
-pub use self::{log::*, notices::*, orphaned::*};
+pub use self::{log::*, misdirected::*, notices::*, orphaned::*};
 
 /// Returns a sentence that begins with the name of the bond that it is about, as many do by themselves.
 pub fn of_bond(bond: &str, sentence: String) -> String {
@@ -42,35 +40,6 @@ pub fn no_unicast(slave: &str, sent: u64) -> String {
         "{slave}: {sent} frames sent, no unicast received since it became active; \
          the port may accept only its own MAC: use fail_over_mac=active"
     )
-}
-
-/// Returns the text about a frame for the bond that arrived on a backup, after which the address was announced.
-pub fn misdirected(slave: Option<&str>, noted: Noted) -> String {
-    let slave = slave.unwrap_or(LEFT);
-    format!(
-        "{slave}: a backup received frames for {}: a switch had this address on the wrong port; it was announced at once",
-        address(noted)
-    )
-}
-
-/// Returns the warning about frames for the bond that keep arriving on a backup, for `show` and the log.
-pub fn flooded(slave: Option<&str>, noted: Noted) -> String {
-    let slave = slave.unwrap_or(LEFT);
-    format!(
-        "{slave}: a backup keeps receiving frames for {} in spite of announcements: a switch sends them to all ports; \
-         nothing more is announced for a minute",
-        address(noted)
-    )
-}
-
-/// A slave that the bond had then.
-const LEFT: &str = "a slave that left";
-
-fn address(noted: Noted) -> String {
-    match noted.vlan() {
-        0 => noted.mac().to_string(),
-        vlan => format!("{} in VLAN {vlan}", noted.mac()),
-    }
 }
 
 /// The warning about an orphaned bond while an agent runs.

@@ -34,6 +34,7 @@ use crate::{
             interface::Host,
             kernel_monitor,
             ledger::{Ledger, WordChange},
+            misdirections::Misdirections,
             receipt_writer::{Draft, FailoverId},
             recorder::{Entry, Recording},
             work::{Enslave, MacOf, Request, SetMac, Urgent, WorkQueue},
@@ -73,6 +74,7 @@ pub(super) struct Running {
     decisions: VecDeque<Decision>,
     pub(super) follower: Follower,
     pub(super) drafter: Drafter,
+    pub(super) misdirections: Misdirections,
     pub(super) ledger: Arc<Ledger>,
     /// Answered as soon as nothing is pending.
     settling: Vec<oneshot::Sender<()>>,
@@ -104,7 +106,10 @@ impl Running {
         let (left, missed) = left.unzip();
         let follower = Follower::new(records, &mirror, now);
         let followed = missed.as_ref().map_or_else(Followed::default, |missed| follower.adopted(missed, now));
-        let drafter = Drafter::new(missed.map(|missed| missed.rounds).unwrap_or_default());
+        let missed = missed.unwrap_or_default();
+        let drafter = Drafter::new(missed.rounds);
+        let mut misdirections = Misdirections::default();
+        misdirections.add_missed(missed.misdirected, now);
         let (engine, batch) = match left {
             Some(left) => Engine::adopt(now, bond, left),
             None => (Engine::new(bond), Batch::default()),
@@ -128,6 +133,7 @@ impl Running {
             decisions: VecDeque::from([Decision { batch, pace, followed, enslave: None }]),
             follower,
             drafter,
+            misdirections,
             ledger,
             settling: Vec::new(),
             releasing: HashMap::new(),

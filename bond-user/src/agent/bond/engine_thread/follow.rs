@@ -13,11 +13,15 @@ use super::bond::Running;
 use crate::{
     agent::bond::{
         ledger::WordChange,
+        misdirections::Misdirection,
         missed_failovers::{Known, MissedChange, MissedFailovers, TickRound},
         receipt_writer::Made,
         recorder::Entry,
     },
-    report::{moment::monotonic as now, wording},
+    report::{
+        moment::monotonic as now,
+        wording::{self, MisdirectedAddress, MissedFrames},
+    },
     sys::dataplane::{DeviceReader, Events, MapMirror},
 };
 
@@ -170,8 +174,7 @@ impl Running {
     }
 
     fn active_is(&mut self, found: ActiveWord) {
-        let MissedFailovers { word: found, changes, rounds: _, unrecorded, is_foreign: _ } =
-            self.missed_until(found);
+        let MissedFailovers { word: found, changes, unrecorded, .. } = self.missed_until(found);
         // The guard, or a tick, saw these without a link. One that has a link at the next poll may have another speed.
         if self.engine.options().arp_interval == 0 {
             self.links.lose(self.mirror.active().usable() & !found.usable());
@@ -245,14 +248,27 @@ impl Running {
                 Some(DataPlaneEvent::HostMacLearned(mac)) => {
                     self.recording.add(Entry::Info(format!("the host behind the port has {mac}")));
                 }
-                Some(DataPlaneEvent::Misdirected(noted)) => {
-                    let text = wording::misdirected(self.slave_in(noted.slot()), noted);
-                    self.recording.add(Entry::Info(text));
-                }
-                Some(DataPlaneEvent::Flooded(noted)) => {
-                    self.recording.warn(wording::flooded(self.slave_in(noted.slot()), noted));
+                Some(DataPlaneEvent::Misdirected(_) | DataPlaneEvent::Flooded(_)) => {
+                    if let Some(found) = record.as_ref().and_then(Misdirection::of) {
+                        self.misdirections.add_present(found, now());
+                    }
                 }
                 None => self.recording.warn(wording::unknown_event()),
+            }
+        }
+    }
+
+    /// Logs what arrived on backups.
+    pub fn log_misdirected(&mut self, now: Time) {
+        for found in self.misdirections.take_due(now) {
+            let slave = self.slave_in(found.slot);
+            let address = MisdirectedAddress { slave, mac: found.mac, vlans: &found.vlans };
+            let frames = found.slot.map_or(0, |slot| self.mirror.maps().misdirected(slot));
+            let missed = found.is_missed.then_some(MissedFrames { times: found.times, frames });
+            if found.is_flooded {
+                self.recording.warn(wording::flooded(&address, missed));
+            } else {
+                self.recording.add(Entry::Info(wording::misdirected(&address, missed)));
             }
         }
     }

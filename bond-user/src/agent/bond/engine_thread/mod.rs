@@ -132,6 +132,7 @@ impl Loop {
                 bond.fact(Event::Timeout, self.reader.as_deref());
             }
             bond.forget_polled();
+            bond.log_misdirected(now);
         }
     }
 
