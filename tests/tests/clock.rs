@@ -186,6 +186,26 @@ fn an_idle_bond_without_its_agent_fails_over_and_is_announced() {
 }
 
 #[test]
+fn a_mac_that_the_administrator_has_given_the_bond_is_announced_without_an_agent() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &["fail_over_mac=none"]);
+    wait_for_clock(&xbond);
+    let given: Mac = "02:00:00:00:00:99".parse().unwrap();
+    lab.host.ip(&format!("link set {BOND} address {given}")).unwrap();
+    for nic in SLAVES {
+        eventually("the slaves take it", || lab.host.link(nic).unwrap().mac, |mac| *mac == given);
+    }
+    xbond.kill().unwrap();
+    let capture = Capture::start(&lab.switch.netns).unwrap();
+    lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    let found = wait_for_announcements(&lab, &capture, SLAVES[1], 1);
+    assert_eq!(found[0].1, given);
+    cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+}
+
+#[test]
 fn a_bond_whose_slaves_were_all_down_is_announced_when_one_returns() {
     skip_if_unable!();
     let _turn = beside_others();

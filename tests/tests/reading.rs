@@ -34,7 +34,9 @@ fn unguarded<'lab>(lab: &'lab Lab, options: &[&str]) -> Xbond<'lab> {
 }
 
 /// Patterns for text that differs from run to run.
-const VOLATILE: [(&str, &str); 17] = [
+const VOLATILE: [(&str, &str); 18] = [
+    // Peers are counted until 20 ms after the failover, or more on a busy machine.
+    (r"(?m)^ +(?:no peer had spoken|\d+ of \d+ peers? heard)[^\n]*\n", ""),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", "TIME"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "DAY AND TIME"),
     (r"xbond/\d+", "xbond/COOKIE"),
@@ -65,6 +67,12 @@ macro_rules! transcript {
     };
 }
 
+/// Returns a receipt without the peers that were heard, which are counted after it was written.
+fn without_peers(mut receipt: Value) -> Value {
+    receipt.as_object_mut().unwrap().remove("peers");
+    receipt
+}
+
 /// Validates JSON against a part of docs/xbond.schema.json.
 #[track_caller]
 fn conforms(part: &str, json: &Value) {
@@ -88,10 +96,11 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// Returns the receipts of bond0, without their peers.
 fn receipts(host: &NetNs) -> Vec<Value> {
     let log = json(&cli(host, ["log", BOND, "-j"]).unwrap());
     conforms("log", &log);
-    log["receipts"].as_array().unwrap().clone()
+    log["receipts"].as_array().unwrap().iter().cloned().map(without_peers).collect()
 }
 
 /// Returns the receipt of the failover to `to`, once it is complete.
@@ -453,7 +462,8 @@ fn a_failover_of_the_guard_has_a_receipt() {
         lab.cut(from, Cut::Carrier).unwrap();
         let receipt = receipt_to(&lab.host, to);
         traffic.stop().unwrap();
-        assert_eq!(monitor.next_of("failover")["receipt"], receipt);
+        let event = monitor.next_of("failover")["receipt"].clone();
+        assert_eq!(without_peers(event), receipt);
         lab.mend(from, Cut::Carrier).unwrap();
         common::wait_for_status(&xbond, from, "up");
         if is_the_guards(&receipt) {
@@ -486,7 +496,8 @@ fn receipts_survive_an_agent_and_the_next_one_adds_to_them() {
     torn.write_all(b"{\"version\":1,\"bond\":\"bo").unwrap();
 
     let xbond = unguarded(&lab, &[]);
-    assert_eq!(common::show(&xbond)["last_failover"], before[before.len() - 1]);
+    let last = common::show(&xbond)["last_failover"].clone();
+    assert_eq!(without_peers(last), before[before.len() - 1]);
     xbond.set(BOND, "active_slave=enp0s8").unwrap();
     let last = receipt_to(&lab.host, "enp0s8");
     assert_eq!(text(&last["reason"]), "requested");
@@ -581,11 +592,10 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
     let report = json(&show(&["-j"]).unwrap());
     conforms("report", &report);
     let bond = &report["bonds"][0];
-    for same in
-        ["active_slave", "mac", "carrier", "datapath", "port", "pins", "files", "mtu", "last_failover"]
-    {
+    for same in ["active_slave", "mac", "carrier", "datapath", "port", "pins", "files", "mtu"] {
         assert_eq!(bond[same], known[same], "{same}");
     }
+    assert_eq!(without_peers(bond["last_failover"].clone()), before);
     for same in ["name", "ifindex", "state", "mii_status", "mac", "wire_mac", "permanent_mac", "found"] {
         assert_eq!(bond["slaves"][1][same], known["slaves"][1][same], "{same}");
     }
@@ -659,7 +669,8 @@ fn monitor_prints_events() {
     assert_eq!((text(&event["slave"]), text(&event["mii_status"])), ("enp0s9", "down"));
     let event = all.next_of("failover");
     assert_eq!((text(&event["receipt"]["from"]), text(&event["receipt"]["to"])), ("enp0s9", "enp0s8"));
-    assert_eq!(receipts(&lab.host).last(), Some(&event["receipt"]));
+    let receipt = receipts(&lab.host).last().unwrap().clone();
+    assert_eq!(receipt, without_peers(event["receipt"].clone()));
     lab.mend("enp0s9", Cut::Carrier).unwrap();
     let event = all.next_of("link");
     assert_eq!((text(&event["mii_status"]), &event["delay_ms"]), ("going back", &100.into()));

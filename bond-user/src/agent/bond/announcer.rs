@@ -87,6 +87,11 @@ impl Announcing {
         let _ = self.known.send_replace(announced);
     }
 
+    /// Has the tick's announcements prepared again: the bond's MAC address, which they name, has changed.
+    pub fn host_mac_changed(&self) {
+        self.known.send_modify(|_| {});
+    }
+
     /// Has the peers of a failover confirmed, in place of those of an earlier one.
     pub fn confirm(&self, failover: Confirm) {
         let _ = self.failovers.send_replace(Some(failover));

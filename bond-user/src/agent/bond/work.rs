@@ -240,6 +240,8 @@ pub struct Looks {
     pub host: bool,
     /// A bit per slot: the slave's MAC.
     pub slave_macs: u16,
+    /// A bit per slot: the slave's speed.
+    pub speeds: u16,
     /// Devices above the bond.
     pub uppers: bool,
     /// Addresses of these interfaces.
@@ -263,6 +265,7 @@ impl Looks {
     pub fn merge(&mut self, other: &Self) {
         self.host |= other.host;
         self.slave_macs |= other.slave_macs;
+        self.speeds |= other.speeds;
         self.uppers |= other.uppers;
         self.addresses.merge(&other.addresses);
         self.appeared.merge(&other.appeared);

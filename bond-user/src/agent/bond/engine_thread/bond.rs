@@ -61,7 +61,7 @@ pub(super) struct Running {
     pub(super) work: WorkQueue,
     pub(super) recording: Recording,
     pub(super) prober: Probing,
-    announcer: Announcing,
+    pub(super) announcer: Announcing,
     pub(super) host: Host,
     pub(super) is_changed: Arc<AtomicBool>,
     status: watch::Sender<BondStatus>,

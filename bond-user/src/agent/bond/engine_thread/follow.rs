@@ -246,6 +246,7 @@ impl Running {
                     self.drafter.rounds.extend(record.as_ref().and_then(TickRound::of));
                 }
                 Some(DataPlaneEvent::HostMacLearned(mac)) => {
+                    self.announcer.host_mac_changed();
                     self.recording.add(Entry::Info(format!("the host behind the port has {mac}")));
                 }
                 Some(DataPlaneEvent::Misdirected(_) | DataPlaneEvent::Flooded(_)) => {

@@ -101,11 +101,12 @@ pub struct EnslaveRequest {
     pub reply: Reply,
 }
 
-/// What a slave's link is capable of: the answer to the question of this number.
+/// What a slave's link is capable of.
 #[derive(Clone, Copy, Debug)]
 pub struct SpeedAnswer {
     pub slot: Slot,
-    pub number: u32,
+    /// The question that this answers; None if it was read without one.
+    pub number: Option<u32>,
     pub speed: Speed,
     pub duplex: Duplex,
 }

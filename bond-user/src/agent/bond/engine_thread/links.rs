@@ -110,11 +110,13 @@ impl Links {
         Link { up, is_stale, ..before }
     }
 
-    /// Takes over an answer, if it is that to the last question. Returns whether it is.
+    /// Takes over an answer, if no later one is to come. Returns whether it has done so.
     pub fn accept(&mut self, answer: SpeedAnswer) -> bool {
         let SpeedAnswer { slot, number, speed, duplex } = answer;
-        let question = self.questions.get_mut(&slot).filter(|question| question.number == number);
-        let (Some(question), Some(link)) = (question, self.known.get_mut(&slot)) else { return false };
+        let question = self.questions.entry(slot).or_default();
+        // One that was not asked for may be older than a question that is open.
+        let is_last = number.map_or(!question.is_open, |number| number == question.number);
+        let Some(link) = self.known.get_mut(&slot).filter(|_| is_last) else { return false };
         question.is_open = false;
         *link = Link { speed, duplex, is_stale: false, ..*link };
         true
@@ -199,6 +201,10 @@ impl Running {
         }
         let reading = self.read_device(slot, link.ifindex, reader);
         let link = self.links.link(slot, reading.up().unwrap_or(link.has_link()));
+        if !link.is_stale {
+            // The event may be of a link that was down for so short that it is up again, with another speed.
+            self.work.look(|looks| looks.speeds |= slot.bit());
+        }
         self.fact(Event::Link { slot, link }, reader);
     }
 

@@ -46,6 +46,9 @@ impl Worker {
                 self.engine.event(self.id, Event::SlaveMacFound { slot, mac: link.mac });
             }
         }
+        for slot in Slot::all().filter(|slot| looks.speeds & slot.bit() != 0) {
+            self.read_speed(slot, None);
+        }
         if looks.path {
             self.check_path();
         }
@@ -108,6 +111,7 @@ impl Worker {
         {
             // Changed externally: packets translate between it and the wire MAC address until the engine has decided.
             self.mirror.update_bond(|bond| bond.with_host_mac(link.mac));
+            self.announcer.host_mac_changed();
             self.engine.event(self.id, Event::BondMacFound { mac: link.mac });
         }
         if matches!(self.host, Host::Pair { .. }) && link.name != self.device_name {

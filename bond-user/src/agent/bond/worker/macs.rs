@@ -64,6 +64,7 @@ impl Worker {
             let bond = bond.with_flags(bond.flags() & !BondEntry::HOST_MAC_MOVES);
             if answer.is_ok() { bond.with_host_mac(mac) } else { bond }
         });
+        self.announcer.host_mac_changed();
         self.settling = Some(tokio::spawn(async move {
             tokio::time::sleep(UNDER_WAY).await;
             waiting(|| drop(accepted));

@@ -37,7 +37,7 @@ impl Worker {
             self.read_links().await;
         }
         for (slot, number) in Slot::all().zip(speeds) {
-            if let Some(number) = number {
+            if number.is_some() {
                 self.read_speed(slot, number);
             }
         }
@@ -51,7 +51,8 @@ impl Worker {
         }
     }
 
-    fn read_speed(&self, slot: Slot, number: u32) {
+    /// Reads a slave's speed: the answer to the question of this number, if there is one.
+    pub(super) fn read_speed(&self, slot: Slot, number: Option<u32>) {
         let Some(slave) = self.slaves.get(&slot) else { return };
         let (speed, duplex) = waiting(|| self.devices.speed(slave.ifindex));
         self.engine.speed(self.id, SpeedAnswer { slot, number, speed, duplex });
