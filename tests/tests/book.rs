@@ -10,9 +10,18 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use bond_common::{
+    clock::{
+        layout::{ClockEntry, TickEntry},
+        misdirected::Noted,
+    },
+    mac::Mac,
+};
+use bond_core::name::BondName;
+use bond_user::report::wording::{self, FailsOver, PathFault, PathNote, Repair};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{Signal, killpg},
@@ -288,6 +297,107 @@ fn the_reference_has_every_id_of_check_and_doctor() {
     }
     assert!(ids.len() >= 60, "the sources have too few ids of the expected form: {ids:?}");
     assert_named("docs/reference/checks.md", ids);
+}
+
+/// Returns the first column of a table in a section of a page: the words in backquotes of each row.
+fn first_column(page: &str, section: &str) -> Vec<Vec<String>> {
+    let text = read(page);
+    let (_, after) = text.split_once(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
+    let section = after.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cell = |row: &str| row.split(" | ").next().unwrap().trim_end_matches('`').to_owned();
+    rows.map(|row| cell(row).split("`, `").map(str::to_owned).collect()).collect()
+}
+
+/// Returns each warning that `xbond show` can print.
+fn warnings_of_show() -> Vec<String> {
+    let bond = BondName::new("bond0").unwrap();
+    let (by_itself, second) = (FailsOver { guard: true, clock: false }, Duration::from_secs(1));
+    let device = || "enp0s8".to_owned();
+    let faults = [
+        PathFault::Detached { device: device() },
+        PathFault::Replaced { device: device() },
+        PathFault::Unpinned { pin: "tc_port_tx".to_owned() },
+        PathFault::DeviceMap { map: "TX_PORTS", key: 1 },
+        PathFault::Carrier { device: device(), up: true },
+        PathFault::Carrier { device: device(), up: false },
+        PathFault::Setting { device: device(), wanted: "mtu 1500".to_owned() },
+        PathFault::Unknown { what: device(), why: "ENOMEM".to_owned() },
+    ];
+    let notes = [
+        PathNote::Ahead { device: device(), program: 7 },
+        PathNote::Bypassed { device: device(), text: wording::bypassed("nft chain x", true, "bond0") },
+        PathNote::BondDown { device: device() },
+    ];
+    let (clock, ticks) = (ClockEntry { period: 10_000_000, ..ClockEntry::default() }, TickEntry::default());
+    let mut warnings = vec![
+        wording::no_unicast("enp0s8", 7),
+        wording::flooded(None, Noted::default()),
+        wording::path_fault(&faults[0], &Repair::Failed("EBUSY".to_owned())),
+        wording::clock_stands("bond0", &wording::clock(&clock, &ticks, None, second * 9)),
+        wording::PINS_GONE.to_owned(),
+        wording::ORPHANED.to_owned(),
+        wording::on_trial("bond0", second),
+        wording::on_trial("bond0", Duration::ZERO),
+        wording::not_confirmed(&bond, 60, ""),
+        wording::not_brought_up(&bond, "bond0.toml:1", None),
+        wording::gone_with_namespace(&bond, None),
+        wording::deleted(&bond, ""),
+        wording::metrics_missing(""),
+        wording::writers_missing(""),
+        wording::no_active_slave("bond0", &[], by_itself),
+        wording::dead_active_slave("bond0", "enp0s8", false, by_itself),
+        wording::unadoptable(&bond, None),
+        wording::without_port(&bond),
+        wording::pin_lost(&bond, "tc_port_tx"),
+        wording::host_mac_changed(&bond, Mac::ZERO, Mac::BROADCAST),
+        wording::slave_missing("enp0s8"),
+    ];
+    warnings.extend(faults.iter().map(ToString::to_string));
+    warnings.extend(notes.iter().map(ToString::to_string));
+    warnings
+}
+
+#[test]
+fn the_guide_has_an_entry_for_each_warning_of_show() {
+    let page = "docs/guide/troubleshooting.md";
+    let entries: Vec<String> = first_column(page, "Warnings of `xbond show`").concat();
+    let warnings = warnings_of_show();
+    for warning in &warnings {
+        assert!(entries.iter().any(|entry| warning.contains(entry)), "{page} has no entry for: {warning}");
+    }
+    for entry in &entries {
+        assert!(warnings.iter().any(|warning| warning.contains(entry)), "no warning contains: {entry}");
+    }
+    // What the sources of reports call is in the list above, or is no warning.
+    let others = ["clock", "clock_ticks", "of_bond", "nameless", "NO_CLOCK_MAPS"];
+    let own = read("tests/tests/book.rs");
+    for source in ["store/offline.rs", "agent/server/query.rs", "agent/server/retries.rs", "agent/lifecycle/lost.rs"] {
+        let text = read(&format!("bond-user/src/{source}"));
+        for rest in text.split("wording::").skip(1).filter(|rest| !rest.starts_with(['{', 's'])) {
+            let name: String = rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+            let is_known = own.contains(&format!("wording::{name}")) || others.contains(&&*name);
+            assert!(is_known || name == "recreated", "{source}: {name} is not among the warnings of this test");
+        }
+    }
+}
+
+#[test]
+fn the_guide_has_an_entry_for_each_finding_of_doctor() {
+    let page = "docs/guide/troubleshooting.md";
+    let entries: BTreeSet<String> =
+        first_column(page, "Findings of `xbond doctor`").concat().into_iter().collect();
+    let text = read("bond-user/src/cli/doctor/judge.rs");
+    let (text, _) = text.split_once("\nmod tests").unwrap();
+    let mut ids: BTreeSet<String> = [".warn(", ".fail("]
+        .into_iter()
+        .flat_map(|call| literals(text, call))
+        .map(str::to_owned)
+        .collect();
+    // The ids of conflicts.
+    ids.extend(literals(text, "=> ").into_iter().filter(|id| is_id(id)).map(str::to_owned));
+    assert!(ids.len() > 15, "the source has too few findings of the expected form: {ids:?}");
+    assert_eq!(entries, ids, "{page} has other ids than the source");
 }
 
 #[test]

@@ -362,6 +362,50 @@ fn a_slave_that_returns_with_another_ifindex_rejoins_and_is_restored_at_the_end(
 }
 
 #[test]
+fn a_slave_that_returns_after_its_bond_was_removed_is_restored() {
+    skip_if_unable!();
+    let lab = host();
+    let file = file();
+    lab.host.ip("link set enp0s9 alias uplink").unwrap();
+    let look = || {
+        let link = lab.host.link("enp0s9").unwrap();
+        let text = lab.host.ip("-o link show enp0s9").unwrap();
+        (link.mac, link.mtu, link.flags, text.contains("alias uplink"))
+    };
+    let before = look();
+    for by_agent in [true, false] {
+        let agent = run(&lab, &file);
+        let leave = || lab.host.ip(&format!("link set enp0s9 netns {}", lab.peer.name())).unwrap();
+        let agent = if by_agent {
+            leave();
+            agent.cli(["down", BOND]).unwrap();
+            Some(agent)
+        } else {
+            agent.kill().unwrap();
+            leave();
+            cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+            None
+        };
+        let ifindex = lab.peer.link("enp0s9").unwrap().ifindex;
+        lab.host.ip(&format!("link add filler index {ifindex} type veth peer name refill")).unwrap();
+        lab.peer.ip("link set enp0s9 name wanderer").unwrap();
+        lab.peer.ip(&format!("link set wanderer netns {}", lab.host.name())).unwrap();
+        lab.host.ip("link delete filler").unwrap();
+        if let Some(agent) = agent {
+            agent.wait_for("wanderer: returned, and is no slave of bond0 any more; restored").unwrap();
+            agent.stop().unwrap();
+        } else {
+            let said = lab.host.command(binary().unwrap()).args(["doctor", "wanderer"]).output().unwrap();
+            let said = String::from_utf8(said.stdout).unwrap();
+            assert!(said.contains("wanderer was a slave of bond0") && said.contains("alias ''"), "{said}");
+            run(&lab, &file).stop().unwrap();
+        }
+        lab.host.ip("link set wanderer name enp0s9").unwrap();
+        assert_eq!(look(), before, "by the agent: {by_agent}");
+    }
+}
+
+#[test]
 fn a_bond_that_vanishes_with_a_container_comes_back() {
     skip_if_unable!();
     let lab = host();

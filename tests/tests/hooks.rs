@@ -331,6 +331,32 @@ fn check_names_the_chains_of_slaves_that_are_there() {
 }
 
 #[test]
+fn check_warns_of_interfaces_that_this_machine_does_not_have() {
+    skip_if_unable!();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    lab.host.ip("link property add dev enp0s9 altname uplink").unwrap();
+    let table = [
+        (["enp0s8", "enp0s9"], 0, None),
+        (["enp0s8", "uplink"], 0, None),
+        (["enp0s8", "enp0s99"], 1, Some("warning: bond0: enp0s99: no such interface")),
+        (["eth0", "eth1"], 0, Some("note: bond0: eth1: no such interface")),
+    ];
+    for (slaves, code, expected) in table {
+        let text = format!("version = 1\n[bond.bond0]\nslaves = {slaves:?}\nmiimon = 100\n");
+        std::fs::write(file.path(), text).unwrap();
+        let path = file.path().to_str().unwrap();
+        let output = lab.host.command(binary().unwrap()).args(["check", path]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{slaves:?}: {text}");
+        match expected {
+            Some(finding) => assert!(text.contains(finding), "{slaves:?}: {text}"),
+            None => assert!(!text.contains("absent-"), "{slaves:?}: {text}"),
+        }
+    }
+}
+
+#[test]
 fn a_bridge_above_a_bond_that_delivers_what_backups_receive_is_warned_of() {
     skip_if_unable!();
     let _beside = beside_others();

@@ -4,7 +4,7 @@
 mod common;
 mod snapshot;
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, io::Write as _, os::unix::net::UnixStream, path::PathBuf, process::Command};
 
 use common::{BOND, SLAVES, beside_others, eventually, meet, show, skip};
 use snapshot::Snapshot;
@@ -58,6 +58,61 @@ fn an_agent_without_descriptors_fails_over_announces_and_keeps_its_bond() {
     limit_files(&agent, 3);
     let log = agent.stop().unwrap();
     assert!(log.contains("and it is kept") && lab.host.link(BOND).is_ok(), "{log}");
+}
+
+/// Returns the highest number of a descriptor of the agent.
+fn last_descriptor(agent: &Xbond<'_>) -> u32 {
+    let entries = fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap();
+    let number = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().to_str()?.parse().ok();
+    entries.filter_map(number).max().unwrap()
+}
+
+/// Event streams hold all descriptors that the agent has left, and idle connections wait for one.
+#[test]
+fn an_agent_whose_descriptors_clients_hold_keeps_its_bond_and_answers_after_them() {
+    skip_if_unable!();
+    let _beside = beside_others();
+    let lab = Lab::scenario().unwrap();
+    let agent = Xbond::run(&lab.host, flags()).unwrap();
+    meet(&lab);
+    limit_files(&agent, last_descriptor(&agent) + 20);
+    let socket = PathBuf::from(format!("/run/xbond/{}/xbond.sock", lab.host.cookie().unwrap()));
+    let connect = |request: &str| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    };
+    let mut held: Vec<_> = (0..50).map(|_| connect("GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n")).collect();
+    held.extend((0..20).map(|_| connect("")));
+    agent.wait_for("a connection waits, because it cannot be accepted: Too many open files").unwrap();
+    lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    agent.wait_for("active slave enp0s9 instead of enp0s8").unwrap();
+    agent.wait_for("enp0s9: announced 1 address").unwrap();
+    meet(&lab);
+    drop(held);
+    eventually("it answers", || agent.cli(["show", BOND]).is_ok(), |answers| *answers);
+    assert_eq!(show(&agent)["active_slave"], SLAVES[1]);
+    let log = agent.stop().unwrap();
+    let lines = log.lines().filter(|line| line.contains("a connection waits")).count();
+    assert!((1..=20).contains(&lines), "{lines} lines: {log}");
+    for wrong in ["pins are gone", "enp0s9: link down", "panicked", "is lost"] {
+        assert!(!log.contains(wrong), "{wrong}: {log}");
+    }
+}
+
+/// Connections that ask nothing hold the descriptors: they are closed for who comes next.
+#[test]
+fn an_agent_whose_descriptors_idle_clients_hold_answers_others() {
+    skip_if_unable!();
+    let _beside = beside_others();
+    let lab = Lab::scenario().unwrap();
+    let agent = Xbond::run(&lab.host, flags()).unwrap();
+    limit_files(&agent, last_descriptor(&agent) + 20);
+    let socket = PathBuf::from(format!("/run/xbond/{}/xbond.sock", lab.host.cookie().unwrap()));
+    let held: Vec<_> = (0..40).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    eventually("it answers", || agent.cli(["show", BOND]).is_ok(), |answers| *answers);
+    drop(held);
+    agent.stop().unwrap();
 }
 
 #[test]

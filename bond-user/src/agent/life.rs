@@ -12,6 +12,7 @@ use crate::{
         lifecycle::{
             add::Adoption,
             end::{Ending, undo},
+            returned::restore_returned,
         },
         run::collect_dead,
         server::{control::Socket, metrics::Bound},
@@ -114,6 +115,10 @@ impl Agent {
                 return Err(error);
             }
         }
+        {
+            let _one_at_a_time = self.machine.enslaving.lock().await;
+            restore_returned(&self.machine).await;
+        }
         let failures = self.bring_up(config.bonds, signals).await?;
         self.keep_in_mind(failures).await?;
         for name in self.orphaned() {
@@ -186,6 +191,7 @@ impl Agent {
             tokio::spawn(Arc::clone(self).follow_addresses(address_events));
         }
         tokio::spawn(Arc::clone(self).keep_house());
+        tokio::spawn(Arc::clone(self).recreate_lost());
     }
 
     /// Feeds systemd's watchdog as long as the engine answers, so that an agent whose engine hangs is restarted.

@@ -22,6 +22,7 @@
 //! | ring-buffer reader, one per bond | EVENTS | nothing | the data plane | [`bond::ring_reader`] |
 //! | link follower, address follower | which interfaces appeared, vanished, or have other addresses | receiving | the kernel, at most every 100 ms | [`lifecycle::slaves`] |
 //! | upkeep | pins, lock, control socket, memory | bpffs | a timer, once per second | [`upkeep`] |
+//! | recreation of bonds | bonds of files that are gone | RTNL | a timer, every five seconds | [`upkeep`], [`lifecycle::lost`] |
 //! | one per connection, at most 256 | a request | for a change: the turn of its bond, and its worker. For a query: nothing | the client | [`server`] |
 //!
 //! Tasks run on three threads of tokio; four further ones take the place of those that wait in the kernel.

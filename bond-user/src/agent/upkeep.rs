@@ -25,6 +25,9 @@ use crate::{
 /// Time between two checks.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
+/// Time between two attempts to recreate bonds.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(5);
+
 /// Checks for each one of the memory.
 const LOOKS_AT_MEMORY: u32 = 5;
 
@@ -104,16 +107,10 @@ impl Agent {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut memory = Frugal::default();
         let mut failures = Repeats::default();
-        let mut missing = self.lost_bonds(None).await.len();
         for number in 1_u32.. {
             look.tick().await;
             if number.is_multiple_of(LOOKS_AT_MEMORY) {
                 memory.look();
-                self.make_lost_again().await;
-                let lost = self.lost_bonds(None).await.len();
-                if std::mem::replace(&mut missing, lost) != lost {
-                    self.say_status().await;
-                }
             }
             self.machine.engine.check_maps();
             self.keep_places(&mut failures);
@@ -128,6 +125,22 @@ impl Agent {
                 if bond.pinned.swap(pinned, Ordering::Relaxed) != pinned {
                     bond.work.read(|reads| reads.pinned = Some(pinned));
                 }
+            }
+        }
+    }
+
+    /// Tries every five seconds to recreate bonds that are gone. It is a task of its own: a bond that is slow to come up
+    /// delays the checks of no other.
+    pub(in crate::agent) async fn recreate_lost(self: Arc<Self>) {
+        let mut attempt = tokio::time::interval(BETWEEN_ATTEMPTS);
+        attempt.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut missing = self.lost_bonds(None).await.len();
+        loop {
+            attempt.tick().await;
+            self.make_lost_again().await;
+            let lost = self.lost_bonds(None).await.len();
+            if std::mem::replace(&mut missing, lost) != lost {
+                self.say_status().await;
             }
         }
     }

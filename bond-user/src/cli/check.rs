@@ -27,9 +27,9 @@ struct Report<'a> {
 pub fn check(arguments: &CheckArgs) -> Result<ExitCode> {
     let surroundings = HostFacts { strict_ports: strict_hypervisor(), ..HostFacts::default() };
     let mut checked = lint::check(&arguments.files, &surroundings);
-    let (hooked, conflicts) = found_on(&checked.slaves);
-    if !hooked.is_empty() || !conflicts.is_empty() {
-        checked = lint::check(&arguments.files, &HostFacts { hooked, conflicts, ..surroundings });
+    let facts = facts_of(&checked, surroundings);
+    if !facts.hooked.is_empty() || !facts.conflicts.is_empty() || !facts.absent.is_empty() {
+        checked = lint::check(&arguments.files, &facts);
     }
     if arguments.json {
         let report = Report { version: VERSION, bonds: &checked.bonds, findings: &checked.findings };
@@ -46,7 +46,12 @@ pub fn check(arguments: &CheckArgs) -> Result<ExitCode> {
 }
 
 fn text(checked: &Checked, verbose: bool) -> String {
-    let shown = checked.findings.iter().filter(|finding| verbose || finding.severity > Severity::Note);
+    let is_shown = |finding: &&Finding| {
+        verbose
+            || finding.severity > Severity::Note
+            || [lint::ABSENT_SLAVE, lint::ABSENT_PORT].contains(&finding.id)
+    };
+    let shown = checked.findings.iter().filter(is_shown);
     let mut text: String = shown.map(|finding| format!("{finding}\n")).collect();
     let bad = checked.findings.iter().any(|finding| finding.severity > Severity::Note);
     if !bad {
@@ -64,37 +69,58 @@ const STRICT: [(&str, &str); 5] = [
     ("Google Compute Engine", "Google Compute Engine"),
 ];
 
-/// Returns what other programs have at the hooks of these interfaces, and the conflicts of these interfaces. Missing
-/// interfaces are skipped, and so is everything if it may not be read: the files may be for another machine.
-fn found_on(slaves: &[String]) -> (Vec<HookedInterface>, Vec<ConflictOn>) {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-        return Default::default();
-    };
+/// Returns what is known about the interfaces of these files on this machine: which are absent, what other programs have
+/// at their hooks, and their conflicts. What cannot be read is left out.
+fn facts_of(checked: &Checked, known: HostFacts) -> HostFacts {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let Ok(runtime) = runtime else { return known };
     runtime.block_on(async {
-        let Ok(devices) = KernelDevices::open() else { return Default::default() };
-        let slaves: HashSet<&str> = slaves.iter().map(String::as_str).collect();
-        let (mut found, mut conflicts) = (Vec::new(), Vec::new());
+        let Ok(devices) = KernelDevices::open() else { return known };
         let devices: &dyn Devices = &devices;
-        for link in devices.links(None).await.unwrap_or_default() {
-            if !slaves.contains(link.name.as_str()) {
-                continue;
-            }
+        let Ok(links) = devices.links(None).await else { return known };
+        let names: HashSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
+        let slaves: HashSet<&str> = checked.slaves.iter().map(String::as_str).collect();
+        let mut facts = absent(devices, checked, &names, known).await;
+        for link in links.iter().filter(|link| slaves.contains(link.name.as_str())) {
             for hooked in devices.hooked(link.ifindex, &link.name).await.unwrap_or_default() {
                 let by_xdp_alone = !hooked.is_bypassed(Hook::Tc);
                 let text = wording::bypassed(&hooked, by_xdp_alone, "{bond}");
-                found.push(HookedInterface { interface: link.name.clone(), by_xdp_alone, text });
+                facts.hooked.push(HookedInterface { interface: link.name.clone(), by_xdp_alone, text });
             }
             for conflict in devices.conflicts(link.ifindex).await.unwrap_or_default() {
                 let id = match conflict {
                     Conflict::Address(_) => lint::ADDRESS_OF_SLAVE,
                     Conflict::Above { .. } => "above-slave",
+                    Conflict::MplsRoutes { .. } => "slave-mpls",
                 };
                 let text = wording::conflict(&conflict, &link.name, "{bond}");
-                conflicts.push(ConflictOn { interface: link.name.clone(), id, text });
+                facts.conflicts.push(ConflictOn { interface: link.name.clone(), id, text });
             }
         }
-        (found, conflicts)
+        facts
     })
+}
+
+/// Adds the slaves and ports that this machine does not have. An interface that is not in `names` may have the name as an
+/// alternative one.
+async fn absent(
+    devices: &dyn Devices,
+    checked: &Checked,
+    names: &HashSet<&str>,
+    mut facts: HostFacts,
+) -> HostFacts {
+    let (mut absent, mut seen) = (Vec::new(), HashSet::new());
+    for name in checked.slaves.iter().chain(&checked.ports).filter(|name| seen.insert(name.as_str())) {
+        if names.contains(name.as_str()) {
+            continue;
+        }
+        if matches!(devices.link_by_name(name).await, Err(error) if error.is_gone()) {
+            absent.push(name.clone());
+        }
+    }
+    facts.is_other_machine = absent.len() == seen.len();
+    facts.absent = absent;
+    facts
 }
 
 /// Returns the hypervisor of this machine, if its ports pass only their own NIC's MAC address.

@@ -2,6 +2,7 @@
 
 pub mod collect;
 pub mod drains;
+pub mod elsewhere;
 mod error;
 pub mod offline;
 pub mod paths;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     Devices, SysError,
-    netlink::{Address, LinkInfo},
+    netlink::{Address, LinkInfo, message::Message},
     topology::Layers,
 };
 
@@ -20,6 +20,8 @@ pub enum Conflict {
         /// As in [`LinkInfo::kind`].
         kind: String,
     },
+    /// MPLS routes over the NIC, by their labels: they stay on it, and its MPLS frames arrive on the bond.
+    MplsRoutes { labels: Vec<u32> },
 }
 
 impl dyn Devices + '_ {
@@ -31,6 +33,9 @@ impl dyn Devices + '_ {
         let addresses = self.addresses_of(ifindex).await?.into_iter();
         let mut conflicts: Vec<_> =
             addresses.filter(|address| address.ip.is_ipv4()).map(Conflict::Address).collect();
+        let labels: Vec<_> =
+            self.mpls_routes_over(ifindex).await?.iter().filter_map(Message::mpls_label).collect();
+        conflicts.extend((!labels.is_empty()).then_some(Conflict::MplsRoutes { labels }));
         let links = self.links(None).await?;
         let vlans = HashMap::new();
         let layers = Layers::new(ifindex, &links, &vlans);

@@ -70,9 +70,14 @@ fn count(sockets: &[Socket], changes: &AtomicU64) {
                 buffer.clear();
                 match socket.recv(&mut buffer, 0) {
                     Ok(_) => {}
-                    // The buffer has overflowed, which is a change, too.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // The buffer has overflowed (ENOBUFS), which is a change, too.
                     Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
-                    Err(_) => break,
+                    // What would have been read may be a change.
+                    Err(_) => {
+                        changes.fetch_add(1, Ordering::AcqRel);
+                        break;
+                    }
                 }
                 changes.fetch_add(1, Ordering::AcqRel);
             }

@@ -9,7 +9,10 @@ use nix::sched::{CloneFlags, setns, unshare};
 use super::{
     Devices, KernelDevices,
     found::Found,
-    netlink::{LinkFlags, LinkInfo, LinkLayerType, LinkPair, Netlink, PairKind, PairPlan, VlanTag},
+    netlink::{
+        LinkFlags, LinkInfo, LinkLayerType, LinkPair, Netlink, PairKind, PairPlan, Raw, VlanTag,
+        message::{Message, MessageKind},
+    },
 };
 
 /// Runs `test` in a network namespace of its own, which vanishes with the thread that is in it. Skips, and
@@ -103,4 +106,15 @@ pub fn found(ifindex: u32, name: &str, mac: Mac) -> Found {
         features: Vec::new(),
         unicast: Vec::new(),
     }
+}
+
+/// Returns an MPLS route with this label over a device, as the kernel lists it.
+pub fn mpls_route(label: u32, ifindex: u32) -> Message {
+    const RTA_DST: u8 = 1;
+    const RTA_OIF: u8 = 4;
+    let mut body = vec![28, 20, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0, 8, 0, RTA_DST, 0];
+    body.extend((label << 12 | 1 << 8).to_be_bytes());
+    body.extend([8, 0, RTA_OIF, 0]);
+    body.extend(ifindex.to_ne_bytes());
+    Message::new(MessageKind::Route, Raw { kind: MessageKind::Route.new_type(), body }).unwrap()
 }

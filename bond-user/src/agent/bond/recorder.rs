@@ -69,6 +69,8 @@ impl Entry {
 struct Dropped {
     lines: u32,
     failovers: u32,
+    /// Steps of failovers, which their receipts lack then.
+    steps: u32,
 }
 
 #[derive(Default)]
@@ -93,14 +95,16 @@ impl Waiting {
                     | Entry::Restored(_)
                     | Entry::Unrecorded(_),
                 ) => self.dropped.lines = self.dropped.lines.saturating_add(1),
-                // They are parts of a receipt, or come again; a client that waits is never dropped.
                 Some(
                     Entry::MacsChanged(..)
                     | Entry::Announced(..)
                     | Entry::Peers(..)
                     | Entry::TickAnnounces(..)
-                    | Entry::WithoutAnnouncement
-                    | Entry::Path(..)
+                    | Entry::WithoutAnnouncement,
+                ) => self.dropped.steps = self.dropped.steps.saturating_add(1),
+                // What the check of the path finds comes again with the next one; a client that waits is never dropped.
+                Some(
+                    Entry::Path(..)
                     | Entry::Notes { .. }
                     | Entry::Reached(_)
                     | Entry::Await(_)
@@ -159,6 +163,9 @@ async fn run(mut receipt_writer: ReceiptWriter, shared: Arc<Mailbox<Waiting>>) {
         if dropped.lines > 0 {
             receipt_writer.warn(&lines_dropped(dropped.lines));
         }
+        if dropped.steps > 0 {
+            receipt_writer.warn(&steps_dropped(dropped.steps));
+        }
         if dropped.failovers > 0 {
             receipt_writer.lost(dropped.failovers);
         }
@@ -211,6 +218,10 @@ fn lines_dropped(count: u32) -> String {
     format!("{count} lines of this log were dropped: they came faster than they could be written")
 }
 
+fn steps_dropped(count: u32) -> String {
+    format!("{count} steps of failovers are in no receipt: they came faster than they could be recorded")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,8 +236,12 @@ mod tests {
             waiting.add(Entry::Warn(number.to_string()));
         }
         assert_eq!(waiting.entries.len(), ENTRIES_AT_MOST);
-        // A client that waits is answered, and a part of a receipt is not counted.
+        // A client that waits is answered.
         assert!(matches!(waiting.entries.front(), Some(Entry::Finish(_))));
-        assert_eq!(waiting.dropped, Dropped { lines: 10, failovers: 0 });
+        assert_eq!(waiting.dropped, Dropped { lines: 10, failovers: 0, steps: 1 });
+        // What comes again is not counted.
+        waiting.entries.iter_mut().skip(1).for_each(|entry| *entry = Entry::Path(Part::Maps, Vec::new()));
+        waiting.add(Entry::Warn(String::new()));
+        assert_eq!(waiting.dropped, Dropped { lines: 10, failovers: 0, steps: 1 });
     }
 }

@@ -20,6 +20,7 @@ use crate::{
         log, wording,
     },
     store::{
+        elsewhere,
         paths::{Lasting, lasting},
         record,
     },
@@ -64,6 +65,10 @@ pub async fn take_down(
     let (reply, done) = oneshot::channel();
     work.end(End::TearDown { reply });
     let absent = done.await.map_err(|_| Stopping)??;
+    // Before the record is removed, which has them until then.
+    if let Err(error) = elsewhere::add(&machine.paths, name, &absent) {
+        log::of(name).warn(error);
+    }
     machine.paths.forget(name);
     machine.feed.publish(name, What::Bond { change: BondChange::Down });
     if absent.is_empty() {

@@ -12,7 +12,9 @@ use crate::{
             engine_thread::{BondId, EnslaveRequest, Stopping},
             work::{Request, WorkQueue},
         },
-        lifecycle::{checks::check_nic, create::DEFAULT_MTU, machine::Machine},
+        lifecycle::{
+            checks::check_nic, create::DEFAULT_MTU, machine::Machine, returned::restore_returned,
+        },
     },
     config::SlaveConfig,
     store::{drains::DrainedSlave, paths::Paths, record::Record},
@@ -37,6 +39,7 @@ pub async fn join(machine: &Machine, to: Joining<'_>, slave: &SlaveConfig) -> Re
     work.ask(|reply| Request::TidyRecord { reply }).await??;
     let plan = EnslavePlan { mac: None, mtu: DEFAULT_MTU, hook, unicast: Vec::new() };
     let claim = Arc::clone(&machine.enslaving).lock_owned().await;
+    restore_returned(machine).await;
     let found = observe(machine, (&slave.name, Some(bond)), &plan).await?;
     check_nic(slave, &found)?;
     let ifindex = found.ifindex;

@@ -15,6 +15,7 @@ pub mod move_addresses;
 mod own_settings;
 mod port;
 pub mod reload;
+pub mod returned;
 pub mod slaves;
 pub mod start;
 #[cfg(test)]

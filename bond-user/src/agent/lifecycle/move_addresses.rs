@@ -50,8 +50,9 @@ impl Moved {
         if let Some(unfit) = self.from.layer3.unmovable(&self.target(), mtu) {
             return Err(refusal(unfit));
         }
-        if let Some(unfit) = devices.mpls_route_over(self.from.ifindex).await? {
-            return Err(refusal(unfit));
+        if let Some(route) = devices.mpls_routes_over(self.from.ifindex).await?.first() {
+            let why = "MPLS routes are not moved; delete it, and add it to the bond then";
+            return Err(refusal(Unrestorable { what: format!("MPLS route {route}"), why }));
         }
         devices.rules_to_copy(&self.from.name, &self.bond).await?.map_err(refusal)
     }

@@ -343,6 +343,7 @@ impl Agent {
                         self.catch_up().await
                     }
                 };
+                self.restore_returned_soon(&links);
                 for (name, bond) in self.all() {
                     for link in &links {
                         if bond.is_host(link) {

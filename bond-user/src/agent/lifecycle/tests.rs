@@ -14,11 +14,12 @@ use crate::{
     agent::{Agent, AgentError, server::query::Scope},
     api::MissingSlaves,
     config::{Change, Config, settings},
-    store::record,
+    store::{elsewhere, record},
     sys::{
+        directory::Trust,
         fake::{FakeKernel, FakeLink, MacChange},
         netlink::{In6AddrGenMode, LinkFlags},
-        testing::mac,
+        testing::{mac, mpls_route},
     },
 };
 
@@ -281,4 +282,38 @@ async fn a_removal_that_fails_at_any_call_is_completed_by_the_next() {
         .await;
         assert!(calls > 20, "{lines}: {calls} calls");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_slave_that_returns_is_restored_before_it_is_enslaved_again() {
+    let Running { kernel, agent, name, _directory } = &Running::new(TWO_SLAVES).await;
+    let enslaved = kernel.link("nic1").unwrap().info;
+    kernel.remove(enslaved.ifindex);
+    assert!(eventually(|| agent.find(name).unwrap().status().slaves.len() == 1).await, "it is no slave");
+    let notes = agent.down(name).await.unwrap();
+    assert!(matches!(&notes[..], [note] if note.contains("nic1: not in this network namespace")), "{notes:?}");
+    let returned = kernel.add_nic("nic1", mac(2));
+    kernel.change(returned, |link| {
+        (link.info.mac, link.info.mtu, link.info.alias) = (enslaved.mac, 1400, enslaved.alias.clone());
+    });
+    let config = Config { bonds: vec![bond(TWO_SLAVES)], ..Config::default() };
+    let outcome = agent.add_bonds(config, MissingSlaves::Await).await;
+    assert_eq!(outcome.failures, Vec::<String>::new());
+    agent.down(name).await.unwrap();
+    let after = kernel.link("nic1").unwrap().info;
+    assert_eq!((after.mac, after.mtu, after.alias), (mac(2), 1500, None));
+    assert_eq!(elsewhere::read(&agent.machine.paths, Trust::Ours).unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_are_not_moved_from_a_slave_with_an_mpls_route() {
+    let (kernel, machine, _directory) = Site::new().into_parts();
+    kernel.set_sysctl("/proc/sys/net/mpls/platform_labels", "100000");
+    kernel.add_messages([mpls_route(100, kernel.link("nic0").unwrap().info.ifindex)]);
+    let before = kernel.snapshot();
+    let agent = Agent::in_memory(machine).unwrap();
+    let config = Config { bonds: vec![bond(&format!("{TWO_SLAVES}\nmove_addresses = true"))], ..Config::default() };
+    let outcome = agent.add_bonds(config, MissingSlaves::Await).await;
+    assert!(matches!(&outcome.failures[..], [error] if error.contains("MPLS route 100")), "{:?}", outcome.failures);
+    assert_eq!(kernel.snapshot(), before);
 }

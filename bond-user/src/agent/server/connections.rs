@@ -3,12 +3,13 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     os::fd::{AsRawFd, RawFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use axum::{Router, serve::Listener};
+use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -19,14 +20,23 @@ use nix::{
     sys::socket::{MsgFlags, recv},
 };
 use tokio::{
-    io::{AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::AbortHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
+use tracing::warn;
 
-use crate::api::{ErrorKind, Failure};
+use crate::{
+    api::{ErrorKind, Failure},
+    report::{
+        moment::monotonic,
+        repeats::{Repeats, left_out},
+        wording,
+    },
+};
 
 /// How long a request may take to arrive: its head, and its body.
 pub const ASKING: Duration = Duration::from_secs(5);
@@ -42,6 +52,36 @@ const STREAMS: usize = 64;
 const GRACE: Duration = Duration::from_millis(50);
 /// How long a task takes to end after it was asked to, and more.
 const TURN: Duration = Duration::from_millis(10);
+
+/// Until the next attempt to accept a connection that the process has no descriptor for.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
+
+/// A socket that connections come from.
+pub trait Source {
+    type Io: AsyncRead + AsyncWrite + AsRawFd + Unpin + Send + 'static;
+
+    /// Returns the next connection.
+    ///
+    /// # Errors
+    /// It could not be accepted: the client has left, or the process has no descriptor for it.
+    async fn next(&mut self) -> io::Result<Self::Io>;
+}
+
+impl Source for UnixListener {
+    type Io = UnixStream;
+
+    async fn next(&mut self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+impl Source for TcpListener {
+    type Io = TcpStream;
+
+    async fn next(&mut self) -> io::Result<TcpStream> {
+        Ok(self.accept().await?.0)
+    }
+}
 
 /// The head of an answer to a connection for which there is no room; [`Failure`] follows it.
 const BUSY: &str =
@@ -90,17 +130,15 @@ impl Connection {
 }
 
 /// Serves one request of each connection. `routes` is what a connection may ask; None if it is gone already.
-pub async fn serve<L: Listener<Io: AsRawFd>>(
-    mut listener: L,
-    routes: impl Fn(&L::Io, Connection) -> Option<Router>,
-) {
+pub async fn serve<L: Source>(mut listener: L, routes: impl Fn(&L::Io, Connection) -> Option<Router>) {
     let connections = Arc::new(Connections {
         paths: Arc::new(Semaphore::new(CONNECTIONS)),
         streams: Arc::new(Semaphore::new(STREAMS)),
         asking: Mutex::default(),
     });
+    let mut failures = Repeats::default();
     for number in 0.. {
-        let (stream, _) = listener.accept().await;
+        let stream = connections.accept(&mut listener, &mut failures).await;
         let Some(place) = connections.admit().await else {
             turn_away(stream).await;
             continue;
@@ -135,21 +173,44 @@ async fn turn_away(mut stream: impl AsyncWrite + Unpin) {
 }
 
 impl Connections {
+    /// Returns the next connection. While the process has no descriptor for it, connections whose request is not complete
+    /// are closed, the oldest first; the kernel keeps the new one waiting until then.
+    async fn accept<L: Source>(&self, listener: &mut L, failures: &mut Repeats) -> L::Io {
+        loop {
+            match listener.next().await {
+                Ok(stream) => return stream,
+                // The client has left.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    if let Some(count) = failures.admit(monotonic(), "accept") {
+                        warn!("{}{}", wording::not_accepted(&error), left_out(count));
+                    }
+                    self.evict();
+                    sleep(BETWEEN_ATTEMPTS).await;
+                }
+            }
+        }
+    }
+
+    /// Closes the oldest connection whose request is not complete, if it has had time to ask. Returns how long it has had;
+    /// None if there is none.
+    fn evict(&self) -> Option<Duration> {
+        let mut asking = self.asking();
+        let oldest = asking.first_entry()?;
+        let waited = oldest.get().since.elapsed();
+        if waited >= GRACE {
+            oldest.remove().task.abort();
+        }
+        Some(waited)
+    }
+
     /// A place for one more; None if everybody who has one is being answered.
     async fn admit(&self) -> Option<OwnedSemaphorePermit> {
         loop {
             if let Ok(place) = Arc::clone(&self.paths).try_acquire_owned() {
                 return Some(place);
             }
-            let waited = {
-                let mut asking = self.asking();
-                let oldest = asking.first_entry()?;
-                let waited = oldest.get().since.elapsed();
-                if waited >= GRACE {
-                    oldest.remove().task.abort();
-                }
-                waited
-            };
+            let waited = self.evict()?;
             // The place is free when that task is gone, or when another one is.
             let freed = Arc::clone(&self.paths).acquire_owned();
             if let Ok(Ok(place)) = timeout(GRACE.saturating_sub(waited).max(TURN), freed).await {

@@ -11,7 +11,7 @@ use bond_core::{
 use crate::{
     agent::{
         Agent, AgentError, Bond,
-        bond::{guard::GuardState, worker::PINS_GONE},
+        bond::guard::GuardState,
         feed::Listener,
         lifecycle::machine::Machine,
     },
@@ -197,7 +197,7 @@ impl Bond {
     /// Returns the warning about pins that another process has removed.
     fn pins_gone(&self, name: &str) -> Option<String> {
         let is_pinned = self.pinned.load(Ordering::Relaxed);
-        (!is_pinned).then(|| format!("{name}: {PINS_GONE}"))
+        (!is_pinned).then(|| format!("{name}: {}", wording::PINS_GONE))
     }
 }
 

@@ -1,5 +1,5 @@
-//! What an agent could not get at its start, for example an address that another process has, or a group that does not
-//! exist yet. Bonds come up without it, `show` says that it is missing, and the agent keeps trying.
+//! Resources that were not available when the agent started: an address for metrics that another process has bound, a
+//! group of writers that does not exist yet. Bonds come up without them, `show` reports them, and the agent tries again.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,12 +11,13 @@ use tracing::{info, warn};
 use crate::{
     agent::{Agent, AgentError, access::Access, server::metrics::Bound},
     config::{Metrics, Writers},
+    report::wording,
 };
 
-/// Between two attempts.
+/// The time between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What is missing, and why.
+/// The missing resources, each with the reason.
 #[derive(Default)]
 pub struct Retries(Mutex<Missing>);
 
@@ -32,12 +33,12 @@ impl Retries {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The metrics that are wanted and not served.
+    /// Returns the metrics that are configured and not served.
     pub fn metrics(&self) -> Option<Metrics> {
         self.missing().metrics.as_ref().map(|(metrics, _)| metrics.clone())
     }
 
-    /// Metrics cannot be served; None if they are, or are not wanted.
+    /// Records why metrics cannot be served; None if they are served, or not configured.
     pub fn set_metrics(&self, missing: Option<(&Metrics, &AgentError)>) {
         self.missing().metrics = missing.map(|(metrics, error)| (metrics.clone(), error.to_string()));
     }
@@ -46,27 +47,26 @@ impl Retries {
         self.missing().writers.as_ref().map(|(writers, _)| writers.clone())
     }
 
-    /// The group of writers cannot be used; None if it can, or if there is to be none.
+    /// Records why the group of writers cannot be used; None if it can, or if none is configured.
     pub fn set_writers(&self, missing: Option<(&Writers, &AgentError)>) {
         self.missing().writers = missing.map(|(writers, error)| (writers.clone(), error.to_string()));
     }
 
-    /// A sentence each.
+    /// Returns a sentence for each missing resource.
     pub fn sentences(&self) -> Vec<String> {
         let missing = self.missing();
-        let metrics = missing.metrics.iter().map(|(_, why)| format!("metrics are not served: {why}"));
-        let writers = missing.writers.iter().map(|(_, why)| format!("only root may change bonds: {why}"));
-        metrics.chain(writers).map(|sentence| format!("{sentence}; the agent keeps trying")).collect()
+        let metrics = missing.metrics.iter().map(|(_, why)| wording::metrics_missing(why));
+        metrics.chain(missing.writers.iter().map(|(_, why)| wording::writers_missing(why))).collect()
     }
 }
 
-/// Binds the address of the metrics, if there is one.
+/// Binds the address of the metrics, if one is configured.
 pub fn bind(metrics: Option<&Metrics>, retries: &Retries) -> Option<Bound> {
     let metrics = metrics?;
     Bound::new(metrics).inspect_err(|error| retries.set_metrics(Some((metrics, error)))).ok()
 }
 
-/// Looks the groups up.
+/// Reads the groups of readers and writers.
 ///
 /// # Errors
 /// The groups cannot be read.
@@ -81,7 +81,7 @@ pub fn access(writers: Option<&Writers>, retries: &Retries) -> Result<Access, Ag
 }
 
 impl Agent {
-    /// Warns of what is missing, and tries to get it until nothing is missing.
+    /// Logs the missing resources, and tries again until all are available.
     pub(in crate::agent) async fn retry_missing(self: Arc<Self>) {
         self.retries.sentences().iter().for_each(|sentence| warn!("{sentence}"));
         let mut pause = tokio::time::interval(PAUSE);
@@ -102,12 +102,12 @@ impl Agent {
 
     async fn retry_writers(&self) {
         let Some(writers) = self.retries.writers() else { return };
-        let look = {
+        let read_groups = {
             let writers = writers.clone();
             move || Access::of(Some(&writers))
         };
         // The database of groups may be slow.
-        let Ok(answer) = tokio::task::spawn_blocking(look).await else { return };
+        let Ok(answer) = tokio::task::spawn_blocking(read_groups).await else { return };
         // A reload may have been faster.
         if self.retries.writers() != Some(writers.clone()) {
             return;
@@ -121,7 +121,7 @@ impl Agent {
         }
     }
 
-    /// From now on these may ask and change.
+    /// Sets who may send requests from now on.
     pub(in crate::agent) fn set_access(&self, access: Access) {
         *self.access.write().unwrap_or_else(PoisonError::into_inner) = access;
         self.retries.set_writers(None);
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(retries.sentences(), [""; 0]);
     }
 
-    /// 192.0.2.0/24 is on no interface: bond0 gets its address after the agent has bound it.
+    /// No interface has an address in 192.0.2.0/24: bond0 gets its address after the agent has bound it.
     #[test]
     fn an_address_that_is_not_there_yet_can_be_bound() {
         for address in ["192.0.2.77:0", "[2001:db8::77]:0"] {

@@ -74,6 +74,8 @@ pub struct Nic {
     pub link: LinkInfo,
     /// Its role in a bond of xbond.
     pub owner: Option<Owner>,
+    /// The text about what a bond that is gone has left on it.
+    pub remains: Option<String>,
     /// Why it cannot be a slave.
     pub refusal: Option<String>,
     pub driver: Option<String>,
@@ -291,6 +293,9 @@ fn carrier_guard(found: &MachineFacts, checks: &mut Checks) {
 pub fn nic(found: &Nic) -> Vec<Check> {
     let mut checks = Checks { interface: Some(found.link.name.clone()), checks: Vec::new() };
     slave_and_link(found, &mut checks);
+    if let Some(text) = &found.remains {
+        checks.warn("remains", text);
+    }
     xdp(found, &mut checks);
     vlan(found, &mut checks);
     mac_and_speed(found, &mut checks);
@@ -370,6 +375,7 @@ fn conflicts(found: &Nic, checks: &mut Checks) {
         let id = match conflict {
             Conflict::Address(_) => "addresses",
             Conflict::Above { .. } => "above",
+            Conflict::MplsRoutes { .. } => "mpls",
         };
         checks.warn(id, wording::conflict(conflict, &found.link.name, bond));
     }
@@ -503,6 +509,7 @@ mod tests {
         link.carrier = true;
         Nic {
             owner: None,
+            remains: None,
             link,
             refusal: None,
             driver: Some("ixgbe".into()),
@@ -634,6 +641,12 @@ mod tests {
                 "nmcli device set eth0 managed no",
             ),
             (Box::new(|n| n.managers = vec!["systemd-networkd"]), Verdict::Warn, "managed", "Unmanaged=yes"),
+            (
+                Box::new(|n| n.remains = Some("eth0 was a slave of bond0".to_owned())),
+                Verdict::Warn,
+                "remains",
+                "was a slave of bond0",
+            ),
             (
                 Box::new(|n| n.carries = Some("the default route")),
                 Verdict::Warn,

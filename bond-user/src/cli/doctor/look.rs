@@ -23,6 +23,7 @@ use crate::{
     },
     report::{json::Report, wording},
     store::{
+        elsewhere::{self, Elsewhere},
         paths::{self as paths, Paths},
         record::owner_of,
     },
@@ -30,6 +31,7 @@ use crate::{
         Devices, KernelDevices, caps,
         clock::{self, ClockNames},
         dataplane::{DeviceReader, Hook, Kernel},
+        directory::Trust,
         enslave::EnslavePlan,
         netdev::Netdev,
         netlink::{LinkInfo, LinkLayerType, PairKind, PairPlan},
@@ -201,14 +203,33 @@ impl<'a> Looks<'a> {
         owner.is_some_and(|owner| owner.role != Role::Slave && link.is_end_of_pair())
     }
 
+    /// Returns the text about a link that has the alias of a bond and is none of its devices.
+    fn remains(&self, link: &LinkInfo) -> Option<String> {
+        let alias = link.alias.as_ref().filter(|alias| alias.is_mark())?;
+        let text = alias.text();
+        let bond = text.split_once(':').map_or(&*text, |(_, bond)| bond);
+        let former = elsewhere::read(&self.paths, Trust::Anyones).unwrap_or_default();
+        let is_it = |former: &&Elsewhere| {
+            former.found.ifindex == link.ifindex
+                || former.found.permanent_mac.is_some() && former.found.permanent_mac == link.permanent_mac
+        };
+        let remedy = match former.iter().filter(|former| Mark::of(&former.bond).is_on(link)).find(is_it) {
+            Some(former) => wording::restoring(&former.found, &link.name),
+            None => wording::cleaning(&link.name, link.permanent_mac.filter(|&mac| mac != link.mac)),
+        };
+        Some(wording::left_on(&link.name, bond, &remedy))
+    }
+
     async fn nic(&self, link: LinkInfo) -> Result<Nic> {
         let KernelDevices { netlink, ethtool, .. } = self.devices;
         let devices: &dyn Devices = self.devices;
         let plan = EnslavePlan { mac: None, mtu: USUAL_MTU, hook: Hook::Tc, unicast: Vec::new() };
         let observed = devices.observe((&link.name, None), &plan, |link| owner_of(&self.paths, link)).await;
         let carries = traffic::carried_by(netlink, link.ifindex).await?;
+        let owner = owner_of(&self.paths, &link);
         Ok(Nic {
-            owner: owner_of(&self.paths, &link),
+            remains: if owner.is_none() { self.remains(&link) } else { None },
+            owner,
             refusal: observed.err().map(|error| error.to_string()),
             driver: ethtool.driver(link.ifindex),
             is_virtual_function: fs::exists(format!("/sys/class/net/{}/device/physfn", link.name))

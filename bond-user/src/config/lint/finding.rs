@@ -69,6 +69,10 @@ pub struct HostFacts {
     pub hooked: Vec<HookedInterface>,
     /// Conflicts on interfaces of this machine.
     pub conflicts: Vec<ConflictOn>,
+    /// The slaves and ports of the files that this machine does not have.
+    pub absent: Vec<String>,
+    /// Whether this machine has none of the slaves and ports of the files, which are for another one then.
+    pub is_other_machine: bool,
 }
 
 /// A chain or filter at a hook of an interface, which packets of a bond would bypass.
@@ -83,6 +87,12 @@ pub struct HookedInterface {
 
 /// The id of the finding that an address stays on a slave.
 pub const ADDRESS_OF_SLAVE: &str = "slave-address";
+
+/// The id of the finding that this machine does not have a slave. It is printed even if it is a note.
+pub const ABSENT_SLAVE: &str = "absent-slave";
+
+/// The id of the finding that this machine does not have a bond's port. It is printed even if it is a note.
+pub const ABSENT_PORT: &str = "absent-port";
 
 /// An address or a device on an interface that conflicts with a bond.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +111,8 @@ pub struct Checked {
     pub bonds: Vec<String>,
     /// Their slaves.
     pub slaves: Vec<String>,
+    /// Their ports, of those that have one.
+    pub ports: Vec<String>,
     /// The findings, in the order of files and lines.
     pub findings: Vec<Finding>,
 }

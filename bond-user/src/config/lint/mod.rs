@@ -15,7 +15,7 @@ use self::read::Read;
 use super::{BondConfig, Lines, ifcfg};
 
 pub use self::finding::{
-    ADDRESS_OF_SLAVE, Checked, ConflictOn, Finding, HookedInterface, HostFacts, Severity,
+    ABSENT_PORT, ABSENT_SLAVE, ADDRESS_OF_SLAVE, Checked, ConflictOn, Finding, HookedInterface, HostFacts, Severity,
 };
 
 /// Checks TOML files, directories of them, and directories of ifcfg files, as one configuration.
@@ -51,6 +51,7 @@ impl Rules<'_> {
         self.miimon();
         self.arp_monitor();
         self.slaves();
+        self.absent(surroundings);
         self.election();
         self.bypassed(surroundings);
         self.macs(surroundings);

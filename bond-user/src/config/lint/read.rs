@@ -98,8 +98,10 @@ impl Read {
         self.findings.sort_by(|a, b| position(a).cmp(&position(b)));
         let slaves = self.config.bonds.iter().flat_map(|bond| &bond.slaves);
         let slaves = slaves.map(|slave| slave.name.to_string()).collect();
+        let ports = self.config.bonds.iter().filter_map(|bond| bond.port.as_ref());
+        let ports = ports.map(ToString::to_string).collect();
         let bonds = self.config.bonds.into_iter().map(|bond| bond.name.into()).collect();
-        Checked { bonds, slaves, findings: self.findings }
+        Checked { bonds, slaves, ports, findings: self.findings }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bond_core::options::PrimaryReselect;
 
-use super::{Rules, Severity};
+use super::{ABSENT_PORT, ABSENT_SLAVE, HostFacts, Rules, Severity};
 
 /// The highest transmit queue of a bond that a slave can have.
 const LAST_QUEUE: u16 = 15;
@@ -49,6 +49,26 @@ impl Rules<'_> {
                 );
                 self.find(Severity::Error, "queue-id-twice", Some(&slave.name), "queue_id", text);
             }
+        }
+    }
+
+    /// Reports the interfaces that this machine does not have: a slave joins when it appears, a port has to exist.
+    /// Where this machine has none of them, the files may be for another one, and that is only a note.
+    pub(super) fn absent(&mut self, surroundings: &HostFacts) {
+        let is_absent = |name: &str| surroundings.absent.iter().any(|absent| absent == name);
+        let severity = if surroundings.is_other_machine { Severity::Note } else { Severity::Warning };
+        let bond = self.bond;
+        for slave in bond.slaves.iter().filter(|slave| is_absent(&slave.name)) {
+            let text = "no such interface on this machine: the bond starts without it and enslaves it when it appears; \
+                        correct the name if it is misspelt";
+            self.find(severity, ABSENT_SLAVE, Some(&slave.name), "slaves", text);
+        }
+        if let Some(port) = bond.port.as_ref().filter(|port| is_absent(port)) {
+            let text = format!(
+                "port={port}: no such interface on this machine, and the bond does not start without it; make it first, \
+                 or correct the name"
+            );
+            self.find(severity, ABSENT_PORT, None, "port", text);
         }
     }
 

@@ -9,7 +9,13 @@ use crate::config::toml;
 
 /// Lines 1 to 4; the lines of a row begin at line 5.
 const BOND: &str = "version = 1\n[bond.bond0]\nslaves = [\"a\", \"b\"]\naddresses = [\"192.0.2.1/24\"]\n";
-const NOTHING: HostFacts = HostFacts { strict_ports: None, hooked: Vec::new(), conflicts: Vec::new() };
+const NOTHING: HostFacts = HostFacts {
+    strict_ports: None,
+    hooked: Vec::new(),
+    conflicts: Vec::new(),
+    absent: Vec::new(),
+    is_other_machine: false,
+};
 
 /// Returns the findings as `check` prints them, without the name of the file.
 fn said(text: &str, surroundings: &HostFacts) -> Vec<String> {
@@ -32,6 +38,24 @@ fn addresses_that_move_to_bond0_are_no_finding() {
     assert_eq!(of("").len(), 2, "{:?}", of(""));
     let found = of("move_addresses=true");
     assert!(matches!(&found[..], [of_b] if of_b.contains("stays on b")), "{found:?}");
+}
+
+#[test]
+fn absent_interfaces_are_warned_of_unless_the_files_are_for_another_machine() {
+    let text = format!("{BOND}miimon=100\nport='tap0'\nprimary='a'\n");
+    let of = |absent: &[&str], is_other_machine| {
+        let absent = absent.iter().map(|&name| name.to_owned()).collect();
+        let findings = said(&text, &HostFacts { absent, is_other_machine, ..NOTHING });
+        findings.into_iter().filter(|line| line.contains("absent-")).collect::<Vec<_>>()
+    };
+    assert!(of(&[], false).is_empty());
+    let slave = of(&["b"], false);
+    assert!(matches!(&slave[..], [b] if b.starts_with("3: warning: bond0: b: no such interface")), "{slave:?}");
+    let port = of(&["tap0", "eth9"], false);
+    assert!(matches!(&port[..], [port] if port.starts_with("6: warning: bond0: port=tap0: no such")), "{port:?}");
+    let other = of(&["a", "b", "tap0"], true);
+    assert_eq!(other.len(), 3);
+    assert!(other.iter().all(|line| line.contains(": note: ")), "{other:?}");
 }
 
 /// One row per finding: lines, and the line, the severity, the id and the beginning of the expected text.

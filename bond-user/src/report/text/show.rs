@@ -112,6 +112,9 @@ fn show_bond(text: &mut String, bond: &Bond, report: &Report, amount: Amount) ->
             show_receipt(text, "    ", last)?;
         }
     }
+    if bond.unrecorded_changes > 0 {
+        writeln!(text, "  {}", wording::unrecorded_in_all(bond.unrecorded_changes))?;
+    }
     if amount.details {
         bond.slaves.iter().try_for_each(|slave| show_slave_details(text, slave))?;
     }

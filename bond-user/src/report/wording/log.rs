@@ -90,6 +90,10 @@ sentences! {
     interface_gone(slave) => "{slave}: the interface is gone";
     /// A slave with moved addresses was released.
     addresses_stay(slave) => "the addresses and routes of {slave} stay on the bond; they are restored to it when the bond is removed";
+    /// The process has no descriptor for a connection.
+    not_accepted(error) => "a connection waits, because it cannot be accepted: {error}; raise ulimit -n or LimitNOFILE= of the unit, or end clients that hold connections";
+    /// A former slave returned after its bond was removed.
+    returned_late(slave, bond) => "{slave}: returned, and is no slave of {bond} any more; restored";
     /// A slave that was away returned.
     returned_renamed(former, name) => "{former}: returned, renamed to {name}; restored";
     /// A slave that was away returned.

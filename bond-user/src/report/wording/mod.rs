@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use bond_common::clock::layout::{ClockEntry, TickEntry};
+use bond_common::{
+    clock::layout::{ClockEntry, TickEntry},
+    mac::Mac,
+};
 use bond_core::{
     command::{Reason, Seen},
     damping::Damping,
@@ -225,6 +228,11 @@ pub fn unrecorded(changes: u32) -> String {
     )
 }
 
+/// Returns the line of `xbond show` about the changes of ACTIVE without a receipt since the agent has the bond.
+pub fn unrecorded_in_all(changes: u64) -> String {
+    format!("changes of ACTIVE without a receipt since the agent has the bond: {changes}")
+}
+
 /// Returns the log line for a generation of ACTIVE that another process has changed.
 pub fn recounted(found: u32, now: u32) -> String {
     format!("BPF map ACTIVE was modified by another process: its generation was {found}, and is {now} again")
@@ -319,6 +327,14 @@ pub fn conflict(conflict: &Conflict, slave: &str, bond: &str) -> String {
             "the {kind} {name} lies above it and receives nothing while {slave} is a slave of {bond}; create it above {bond} \
              instead"
         ),
+        Conflict::MplsRoutes { labels } => {
+            let labels: Vec<_> = labels.iter().map(u32::to_string).collect();
+            format!(
+                "has MPLS routes (labels {}), which stay on it: they bypass {bond}, and MPLS frames that it receives arrive on \
+                 {bond}. Delete them, and add them to {bond} (ip -f mpls route; net.mpls.conf.{bond}.input)",
+                labels.join(", ")
+            )
+        }
     }
 }
 
@@ -345,13 +361,41 @@ pub fn unconfirmed(bond: &str, interface: &str) -> String {
     )
 }
 
-/// What is said of a slave that is elsewhere when its bond is removed.
+/// Returns the text about a slave that is elsewhere when its bond is removed.
 pub fn not_here(found: &Found) -> String {
-    let Found { name, mac, mtu, .. } = found;
-    let (device, allmulti) = (shell_word(name), if found.allmulti { "on" } else { "off" });
+    let Found { name, .. } = found;
     format!(
         "{name}: not in this network namespace, so not restored; if it was moved to another one, it still has what the bond set. \
-         To restore it there: ip link set {device} down address {mac} mtu {mtu} allmulticast {allmulti} alias ''"
+         An agent of this network namespace restores it when it returns. To restore it there: {}",
+        restoring(found, name)
+    )
+}
+
+/// Returns the command by which an administrator restores a former slave, which is called `name` now.
+pub fn restoring(found: &Found, name: &str) -> String {
+    let Found { mac, mtu, .. } = found;
+    let switch = |on: bool| if on { "on" } else { "off" };
+    format!(
+        "ip link set {} down address {mac} mtu {mtu} allmulticast {} promisc {} alias ''",
+        shell_word(name),
+        switch(found.allmulti),
+        switch(found.promisc)
+    )
+}
+
+/// Returns the commands by which an administrator removes what a bond has set on a slave whose original state is not known.
+/// `mac` is its own MAC address, if it has another one.
+pub fn cleaning(interface: &str, mac: Option<Mac>) -> String {
+    let name = shell_word(interface);
+    let address = mac.map(|mac| format!("ip link set {name} address {mac}; ")).unwrap_or_default();
+    format!("{address}ip link set {name} promisc off allmulticast off addrgenmode eui64 alias ''")
+}
+
+/// Returns the text about an interface with the alias of a bond that does not exist. `remedy` restores it.
+pub fn left_on(interface: &str, bond: &str, remedy: &str) -> String {
+    format!(
+        "{interface} was a slave of {bond}, which does not exist any more, and still has what the bond set. To restore it: \
+         {remedy}"
     )
 }
 

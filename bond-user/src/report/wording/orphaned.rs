@@ -77,6 +77,20 @@ pub fn nameless(ifindex: u32) -> String {
     format!("ifindex {ifindex}")
 }
 
+/// The warning about a bond without its pins.
+pub const PINS_GONE: &str = "its pins are gone (bpffs unmounted?): the bond carries packets, but ends with this agent, and takes no \
+                             further slaves; to create it again: xbond down, then xbond reload or xbond add";
+
+/// Returns the warning about an address for metrics that the agent cannot have.
+pub fn metrics_missing(why: &str) -> String {
+    format!("metrics are not served: {why}; the agent keeps trying")
+}
+
+/// Returns the warning about a group of writers that does not exist.
+pub fn writers_missing(why: &str) -> String {
+    format!("only root may change bonds: {why}; the agent keeps trying")
+}
+
 /// Returns the sentence about a bond of a file that could not be brought up.
 pub fn not_brought_up(bond: &BondName, origin: impl std::fmt::Display, why: Option<&str>) -> String {
     format!(

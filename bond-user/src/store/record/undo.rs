@@ -11,7 +11,7 @@ use bond_core::name::{BondName, shell_word};
 use super::Record;
 use crate::{
     report::wording,
-    store::{StoreError, drains::Drains, paths::Paths},
+    store::{StoreError, drains::Drains, elsewhere, paths::Paths},
     sys::{
         Devices, KernelDevices, caps,
         dataplane::{BpfPins, Pins},
@@ -40,10 +40,11 @@ pub async fn undo(paths: &Paths, bond: &BondName, system: &System<'_>) -> Result
         Err(error) => (None, Some(error.to_string())),
     };
     let commands = if record.is_none() { by_administrator(bond, &pins, system).await } else { Vec::new() };
-    let mut notes = match &record {
-        Some(record) => record.absent(system.devices).await.iter().map(wording::not_here).collect(),
+    let absent = match &record {
+        Some(record) => record.absent(system.devices).await,
         None => Vec::new(),
     };
+    let mut notes: Vec<_> = absent.iter().map(wording::not_here).collect();
     let proof = match &record {
         Some(record) => Some(record.prove(system, &pins).await),
         None => None,
@@ -62,6 +63,8 @@ pub async fn undo(paths: &Paths, bond: &BondName, system: &System<'_>) -> Result
         let strangers = record.settle(answer)?;
         notes.extend(strangers.iter().map(|stranger| wording::unconfirmed(bond, &stranger.name)));
     }
+    // Before the record is removed, which has them until then.
+    elsewhere::add(paths, bond, &absent)?;
     paths.forget(bond);
     if commands.is_empty() && fault.is_none() {
         return Ok(notes);
@@ -114,10 +117,8 @@ fn cleaning(mark: &Mark, port: u32, macs: &BTreeMap<u32, Mac>, links: &[LinkInfo
             }
             continue;
         }
-        if let Some(mac) = macs.get(&link.ifindex).filter(|&&mac| mac != link.mac) {
-            commands.push(format!("ip link set {name} address {mac}"));
-        }
-        commands.push(format!("ip link set {name} promisc off allmulticast off addrgenmode eui64 alias ''"));
+        let mac = macs.get(&link.ifindex).copied().filter(|&mac| mac != link.mac);
+        commands.push(wording::cleaning(&link.name, mac));
     }
     commands
 }

@@ -173,6 +173,11 @@ impl FakeKernel {
         self.inner().state.messages.extend(messages);
     }
 
+    /// Sets what a file of /proc/sys contains.
+    pub fn set_sysctl(&self, path: impl Into<PathBuf>, value: &str) {
+        self.inner().state.sysctls.insert(path.into(), value.to_owned());
+    }
+
     /// Whether pairs of netkit devices can be made.
     pub fn set_netkit(&self, has_netkit: bool) {
         self.inner().has_netkit = has_netkit;

@@ -8,12 +8,13 @@ use nix::errno::Errno;
 use super::{FailingCall, FakeKernel, MacChange, Snapshot, When};
 use crate::sys::{
     Devices,
+    conflicts::Conflict,
     dataplane::Hook,
     enslave::{EnslavePlan, PutBack},
     found::Found,
     netlink::{Address, KernelRoute, LinkSetting},
     ownership::{Alias, Mark, Ownership},
-    testing::mac,
+    testing::{mac, mpls_route},
 };
 
 fn mark() -> Mark {
@@ -37,6 +38,23 @@ fn busy() -> (FakeKernel, u32) {
     kernel.add_messages(addresses.into_iter().chain(routes).flatten());
     kernel.change(nic, |link| link.info.alias = Alias::new("uplink to sw1"));
     (kernel, nic)
+}
+
+#[tokio::test]
+async fn mpls_routes_over_a_slave_are_named_by_their_labels() {
+    let (kernel, nic) = busy();
+    kernel.add_messages([mpls_route(100, nic), mpls_route(101, nic + 1), mpls_route(1_048_575, nic)]);
+    let devices: &dyn Devices = &kernel;
+    let of_mpls = async || {
+        let mut conflicts = devices.conflicts(nic).await.unwrap();
+        conflicts.retain(|conflict| matches!(conflict, Conflict::MplsRoutes { .. }));
+        conflicts
+    };
+    assert!(of_mpls().await.is_empty(), "a kernel without MPLS is not asked");
+    kernel.set_sysctl("/proc/sys/net/mpls/platform_labels", "1048576");
+    let expected = Conflict::MplsRoutes { labels: vec![100, 1_048_575] };
+    assert_eq!(of_mpls().await, [expected]);
+    assert!(mpls_route(100, nic).to_string().starts_with("100"));
 }
 
 fn plan(hook: Hook) -> EnslavePlan {

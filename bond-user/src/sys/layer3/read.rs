@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, path::Path};
 
-use super::{BY_REDIRECT, Layer3, UNICAST, Unrestorable, now};
+use super::{BY_REDIRECT, Layer3, UNICAST, now};
 use crate::sys::{
     Devices, SysError,
     netlink::{
@@ -185,13 +185,15 @@ impl dyn Devices + '_ {
         self.collect(request, what, Vec::new, each).await
     }
 
-    /// Returns an MPLS route over a device: its next hops have a form that cannot be moved.
-    pub async fn mpls_route_over(&self, ifindex: u32) -> Result<Option<Unrestorable>, SysError> {
+    /// Returns the MPLS routes over a device, which xbond neither moves nor removes: closing the device disables them, and
+    /// opening it enables them again.
+    pub async fn mpls_routes_over(&self, ifindex: u32) -> Result<Vec<Message>, SysError> {
+        /// Only a kernel that routes MPLS has it. Another one would list all routes of other families.
+        const LABELS: &str = "/proc/sys/net/mpls/platform_labels";
+        if self.read_sysctl(Path::new(LABELS)).is_none() {
+            return Ok(Vec::new());
+        }
         let over = |route: &Message| route.family() == MPLS && route.route_devices().contains(&ifindex);
-        let routes = self
-            .messages(MessageKind::Route, &listing(MessageKind::Route, MPLS), "the MPLS routes", over)
-            .await?;
-        let why = "MPLS routes are not moved; delete it, and add it to the bond then";
-        Ok((!routes.is_empty()).then(|| Unrestorable { what: "an MPLS route".to_owned(), why }))
+        self.messages(MessageKind::Route, &listing(MessageKind::Route, MPLS), "the MPLS routes", over).await
     }
 }

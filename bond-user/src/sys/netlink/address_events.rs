@@ -5,7 +5,7 @@
 //! reader takes all queued messages when it has time, and when the buffer has overflowed, any address may have
 //! changed.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io};
 
 use bytes::BytesMut;
 use netlink_packet_core::NetlinkBuffer;
@@ -102,9 +102,10 @@ impl AddressEvents {
                 Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
                     changed = Interfaces::any();
                 }
-                // Nothing was read, and nothing is lost.
+                // ENOMEM, for example: what would have been read is unknown.
                 Err(_) if failures < FAILURES => {
                     failures += 1;
+                    changed = Interfaces::any();
                     tokio::time::sleep(failures * PAUSE).await;
                     continue;
                 }
@@ -120,8 +121,11 @@ impl AddressEvents {
                 Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
                     changed = Interfaces::any();
                 }
-                // No datagram is left, or the next call returns the error.
-                Err(_) => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    changed = Interfaces::any();
+                    break;
+                }
             }
         }
         Ok(changed)

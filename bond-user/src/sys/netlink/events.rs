@@ -54,6 +54,8 @@ pub struct LinkEvents {
     waiting: VecDeque<LinkEvent>,
     /// Consecutive failed reads.
     failures: u32,
+    /// Links are to be read again as soon as the socket can be read: what a failed read would have returned is unknown.
+    may_lack: bool,
 }
 
 impl LinkEvents {
@@ -64,7 +66,7 @@ impl LinkEvents {
         let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed)?;
         socket.socket_ref().set_rx_buf_sz(QUEUE).map_err(failed)?;
         socket.socket_mut().bind(&SocketAddr::new(0, GROUPS)).map_err(failed)?;
-        Ok(Self { socket, buffer: BytesMut::with_capacity(DATAGRAM), waiting: VecDeque::new(), failures: 0 })
+        Ok(Self { socket, buffer: BytesMut::with_capacity(DATAGRAM), waiting: VecDeque::new(), failures: 0, may_lack: false })
     }
 
     /// Returns the next event. The future may be dropped and created again: no event is lost.
@@ -78,15 +80,19 @@ impl LinkEvents {
             match self.socket.recv_from(&mut self.buffer).await {
                 Ok(_) => {
                     self.failures = 0;
+                    if std::mem::take(&mut self.may_lack) {
+                        self.waiting.push_back(LinkEvent::Overrun);
+                    }
                     read(&self.buffer, &mut self.waiting);
                 }
                 Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
                     self.drain();
                     return Ok(LinkEvent::Overrun);
                 }
-                // Nothing was read, and nothing is lost.
+                // ENOMEM, for example.
                 Err(error) if self.failures < FAILURES => {
                     self.failures += 1;
+                    self.may_lack = true;
                     debug!("link events cannot be read, {} times by now: {error}", self.failures);
                     tokio::time::sleep(self.failures * PAUSE).await;
                 }

@@ -53,10 +53,6 @@ use crate::{
 
 pub use self::options::option_flags;
 
-/// The state of a bond without its pins.
-pub const PINS_GONE: &str = "its pins are gone (bpffs unmounted?): the bond carries packets, but ends with this agent, and takes no further \
-     slaves; to create it again: xbond down, then xbond reload or xbond add";
-
 /// A slave, as this task needs it.
 pub(super) struct SlaveDevice {
     pub(super) ifindex: u32,
@@ -306,7 +302,7 @@ impl Worker {
         if pinned {
             log::of(&self.bond).info(wording::pins_exist_again());
         } else if !self.check_maps() {
-            self.recording.warn(PINS_GONE);
+            self.recording.warn(wording::PINS_GONE);
         }
     }
 

@@ -24,6 +24,7 @@ use crate::{
         },
         lifecycle::{
             machine::Machine,
+            returned::restore_returned,
             slaves::Wanted,
             start::{Started, random},
         },
@@ -60,6 +61,7 @@ pub async fn bring_up(
     missing: MissingSlaves,
 ) -> Result<Created, AgentError> {
     let _one_at_a_time = machine.enslaving.lock().await;
+    restore_returned(machine).await;
     let observed = observe::observe(machine, config).await?;
     let plan = plan::plan(config, missing, observed, random_mac())?;
     apply::apply(machine, id, config, plan).await

@@ -7,7 +7,7 @@ use super::{
     RTA_ENCAP_TYPE, RTA_EXPIRES, RTA_GATEWAY, RTA_MULTIPATH, RTA_NH_ID, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY,
     RTA_TABLE, RTA_VIA, Substitute, append,
     bytes::{Builder, attributes, device_for, replaced, time_left, u16_at, u32_at},
-    numbers::{CLONED, NLA_TYPE_MASK, RTNH_SETTABLE, TICKS_PER_SECOND},
+    numbers::{CLONED, MPLS, NLA_TYPE_MASK, RTNH_SETTABLE, TICKS_PER_SECOND},
 };
 
 impl Message {
@@ -28,6 +28,12 @@ impl Message {
 
     pub fn destination(&self) -> Option<IpAddr> {
         self.ip(RTA_DST)
+    }
+
+    /// Returns the incoming label of an MPLS route: the upper 20 bits of its destination.
+    pub fn mpls_label(&self) -> Option<u32> {
+        let destination = self.attribute(RTA_DST).filter(|_| self.family() == MPLS)?;
+        Some(u32::from_be_bytes(destination.try_into().ok()?) >> 12)
     }
 
     pub fn preferred_source(&self) -> Option<IpAddr> {

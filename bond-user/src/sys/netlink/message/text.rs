@@ -52,6 +52,9 @@ impl Message {
             "",
         ];
         f.write_str(TYPES.get(usize::from(self.route_type())).unwrap_or(&""))?;
+        if let Some(label) = self.mpls_label() {
+            return write!(f, "{label}");
+        }
         match (self.destination(), self.byte(1)) {
             (_, 0) => f.write_str("default")?,
             (Some(ip), bits) => write!(f, "{ip}/{bits}")?,

@@ -1,0 +1,162 @@
+//! elsewhere.json in the run directory of a network namespace: the original states of slaves that were in another network
+//! namespace, or absent, when their bond was removed. An agent restores them when they return.
+//!
+//! It is not in the bonds' directories, because those end with their bonds.
+
+use std::{
+    io,
+    sync::{Mutex, PoisonError},
+};
+
+use bond_core::name::BondName;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    store::{
+        StoreError,
+        paths::{self, Paths},
+    },
+    sys::{
+        directory::Trust,
+        found::Found,
+    },
+};
+
+const FILE: &str = "elsewhere.json";
+const VERSION: u32 = 1;
+/// The oldest are dropped when there are more: most interfaces that were deleted elsewhere never return.
+const LIMIT: usize = 64;
+
+/// Held while the file is read and written again.
+static CHANGING: Mutex<()> = Mutex::new(());
+
+/// A former slave of a bond that is gone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Elsewhere {
+    pub bond: BondName,
+    /// Its original state.
+    pub found: Found,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Contents {
+    version: u32,
+    /// Interfaces are others after the next boot.
+    boot: Option<String>,
+    slaves: Vec<Elsewhere>,
+}
+
+/// Returns the former slaves that have not returned.
+///
+/// # Errors
+/// The file cannot be read, or was not written by an agent.
+pub fn read(paths: &Paths, trust: Trust) -> Result<Vec<Elsewhere>, StoreError> {
+    let place = paths.run_root();
+    let path = place.path().join(FILE);
+    let text = match place.open(trust).and_then(|directory| directory.read(FILE, trust)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(StoreError::File { path, source }),
+    };
+    let contents: Contents = serde_json::from_slice(&text)
+        .map_err(|error| StoreError::BadRecord { path: path.clone(), problem: error.to_string() })?;
+    if contents.version != VERSION {
+        return Err(StoreError::OtherRecord { path, found: contents.version, wanted: VERSION });
+    }
+    Ok(if contents.boot == paths::boot_id() { contents.slaves } else { Vec::new() })
+}
+
+/// Adds former slaves of a bond; a newer original state of an interface replaces an older one.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn add(paths: &Paths, bond: &BondName, absent: &[Found]) -> Result<(), StoreError> {
+    change(paths, |slaves| {
+        for found in absent {
+            slaves.retain(|known| known.bond != *bond || !is_same(&known.found, found));
+            slaves.push(Elsewhere { bond: bond.clone(), found: found.clone() });
+        }
+        let too_many = slaves.len().saturating_sub(LIMIT);
+        slaves.drain(..too_many);
+    })
+}
+
+/// Removes one that has returned.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn remove(paths: &Paths, former: &Elsewhere) -> Result<(), StoreError> {
+    change(paths, |slaves| slaves.retain(|known| known != former))
+}
+
+/// Whether both are of one interface.
+fn is_same(one: &Found, other: &Found) -> bool {
+    one.ifindex == other.ifindex || one.permanent_mac.is_some() && one.permanent_mac == other.permanent_mac
+}
+
+fn change(paths: &Paths, change: impl FnOnce(&mut Vec<Elsewhere>)) -> Result<(), StoreError> {
+    let _alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+    // A file that cannot be read is replaced: what it has cannot be used.
+    let before = read(paths, Trust::Ours).unwrap_or_default();
+    let mut slaves = before.clone();
+    change(&mut slaves);
+    if slaves == before {
+        return Ok(());
+    }
+    let write = || {
+        let directory = paths.run_root().open(Trust::Ours)?;
+        if slaves.is_empty() {
+            return directory.remove_file(FILE);
+        }
+        let contents = Contents { version: VERSION, boot: paths::boot_id(), slaves };
+        directory.replace(FILE, &serde_json::to_vec(&contents)?)
+    };
+    write().map_err(|source| StoreError::File { path: paths.run_root().path().join(FILE), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::testing::{found, mac};
+
+    #[test]
+    fn former_slaves_are_read_as_they_were_added_until_they_return() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::below(directory.path()).unwrap();
+        paths.run_root().make_all(0o700).unwrap();
+        let bond = |name: &str| BondName::new(name).unwrap();
+        let names = || -> Vec<_> {
+            let slaves = read(&paths, Trust::Ours).unwrap().into_iter();
+            slaves.map(|former| format!("{} {}", former.bond, former.found.name)).collect()
+        };
+        add(&paths, &bond("bond0"), &[]).unwrap();
+        assert!(!paths.run_root().path().join(FILE).exists());
+        add(&paths, &bond("bond0"), &[found(3, "eth0", mac(1)), found(4, "eth1", mac(2))]).unwrap();
+        add(&paths, &bond("bond1"), &[found(3, "eth0", mac(3))]).unwrap();
+        add(&paths, &bond("bond0"), &[found(3, "again", mac(1))]).unwrap();
+        assert_eq!(names(), ["bond0 eth1", "bond1 eth0", "bond0 again"]);
+        for former in read(&paths, Trust::Ours).unwrap() {
+            remove(&paths, &former).unwrap();
+        }
+        assert!(!paths.run_root().path().join(FILE).exists());
+        for ifindex in 1..=70 {
+            add(&paths, &bond("bond0"), &[found(ifindex, &format!("eth{ifindex}"), mac(1))]).unwrap();
+        }
+        assert_eq!((names().len(), &*names()[0]), (64, "bond0 eth7"));
+    }
+
+    #[test]
+    fn a_file_that_no_agent_has_written_is_refused_and_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::below(directory.path()).unwrap();
+        paths.run_root().make_all(0o700).unwrap();
+        for text in ["", "[]", r#"{"version":2,"boot":null,"slaves":[]}"#] {
+            std::fs::write(paths.run_root().path().join(FILE), text).unwrap();
+            assert!(read(&paths, Trust::Ours).is_err(), "{text}");
+        }
+        add(&paths, &BondName::new("bond0").unwrap(), &[found(3, "eth0", mac(1))]).unwrap();
+        assert_eq!(read(&paths, Trust::Ours).unwrap().len(), 1);
+    }
+}
