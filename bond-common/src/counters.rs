@@ -15,7 +15,7 @@ pub enum DropReason {
     /// Shorter than an Ethernet header.
     Runt = 4,
     /// The kernel refused to let the program write a MAC address into the frame.
-    StampFailed = 5,
+    RewriteFailed = 5,
     /// The kernel refused the redirect, as far as the program can see.
     RedirectFailed = 6,
     /// A map has no such entry: the programs and the maps do not fit each other.
@@ -35,7 +35,7 @@ impl DropReason {
         Self::NoActiveSlave,
         Self::UnknownSlot,
         Self::Runt,
-        Self::StampFailed,
+        Self::RewriteFailed,
         Self::RedirectFailed,
         Self::Internal,
         Self::NoLink,
@@ -50,7 +50,7 @@ impl DropReason {
             Self::NoActiveSlave => "no_active_slave",
             Self::UnknownSlot => "unknown_slot",
             Self::Runt => "runt",
-            Self::StampFailed => "stamp_failed",
+            Self::RewriteFailed => "rewrite_failed",
             Self::RedirectFailed => "redirect_failed",
             Self::Internal => "internal",
             Self::NoLink => "no_link",
@@ -72,7 +72,7 @@ pub struct SlotStats {
     /// Bytes of [`Self::tx_packets`].
     pub tx_bytes: u64,
     /// Packets among [`Self::tx_packets`] whose source MAC address was rewritten.
-    pub tx_stamped: u64,
+    pub tx_rewritten: u64,
     /// Packets delivered to the port.
     pub rx_packets: u64,
     /// Bytes of [`Self::rx_packets`].
@@ -95,7 +95,7 @@ impl SlotStats {
     pub fn add(&mut self, other: &Self) {
         self.tx_packets += other.tx_packets;
         self.tx_bytes += other.tx_bytes;
-        self.tx_stamped += other.tx_stamped;
+        self.tx_rewritten += other.tx_rewritten;
         self.rx_packets += other.rx_packets;
         self.rx_bytes += other.rx_bytes;
         self.rx_unicast += other.rx_unicast;

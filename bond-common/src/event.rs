@@ -28,7 +28,7 @@ pub enum DataPlaneEvent {
     /// A tick of the clock stored this word in ACTIVE.
     Ticked(ActiveWord, Cause),
     /// The tick has sent a round of announcements.
-    Announced(Round),
+    Announced(AnnouncedRound),
     /// A frame for the bond arrived on a backup, and the tick has announced its MAC address by the active slave.
     Misdirected(Noted),
     /// Such frames keep arriving in spite of all announcements: a switch sends them to all ports.
@@ -37,7 +37,7 @@ pub enum DataPlaneEvent {
 
 /// A round of announcements that the tick has sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Round {
+pub struct AnnouncedRound {
     /// The generation of ACTIVE that it announces.
     pub generation: u32,
     /// Addresses that were announced: frames that the kernel took.
@@ -95,7 +95,9 @@ impl EventRecord {
                 Some(noted) => Some(DataPlaneEvent::Flooded(noted)),
                 None => None,
             },
-            Self::ANNOUNCED => Some(DataPlaneEvent::Announced(Round::from_words(self.value, self.detail))),
+            Self::ANNOUNCED => {
+                Some(DataPlaneEvent::Announced(AnnouncedRound::from_words(self.value, self.detail)))
+            }
             _ => None,
         }
     }
@@ -110,7 +112,7 @@ impl EventRecord {
     }
 }
 
-impl Round {
+impl AnnouncedRound {
     const fn to_word(self) -> u64 {
         (self.generation as u64) << 32 | (self.sent as u64) << 16 | self.failed as u64
     }
@@ -157,7 +159,7 @@ mod tests {
             DataPlaneEvent::Ticked(word, Cause::LinkReturned),
             DataPlaneEvent::Misdirected(Noted::new(mac, 5, Slot::new(1).unwrap())),
             DataPlaneEvent::Flooded(Noted::new(mac, 0, Slot::new(15).unwrap())),
-            DataPlaneEvent::Announced(Round {
+            DataPlaneEvent::Announced(AnnouncedRound {
                 generation: 7,
                 sent: 300,
                 macs: 1024,

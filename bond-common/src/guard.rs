@@ -62,8 +62,8 @@ mod tests {
             let word = ActiveWord::from_bits(7 << 32).next(Some(slot(0)), Some(slot(3)), usable);
             let rank = Rank::new(rank.iter().map(|&index| slot(index)));
             let next = fail_over(word, rank, |slot| alive & slot.bit() != 0);
-            let told = next.map(|next| (next.active().unwrap().index() as u8, next.usable()));
-            assert_eq!(told, expected, "row {row}");
+            let chosen = next.map(|next| (next.active().unwrap().index() as u8, next.usable()));
+            assert_eq!(chosen, expected, "row {row}");
             if let Some(next) = next {
                 assert_eq!((next.generation(), next.draining()), (9, None), "row {row}");
             }

@@ -82,9 +82,9 @@ pub fn transmit(word: ActiveWord, queue: u16, queue_id: impl Fn(Slot) -> u16) ->
 ///
 /// Frames of the host get the slave's address, also those with another slave's address, which bond0 had before a
 /// failover; `is_another_slaves` is called only if its answer matters. Other sources, for example from a bridge above
-/// bond0, stay. [`crate::wire::stamp_source`] leaves frames alone that protect their addresses.
+/// bond0, stay. [`crate::wire::rewrite_source`] leaves frames alone that protect their addresses.
 #[inline(always)]
-pub fn stamp(
+pub fn rewritten_source(
     source: Mac,
     wire_mac: Mac,
     host_mac: Mac,
@@ -154,15 +154,15 @@ mod tests {
 
     #[test]
     fn transmit_by_queue_or_by_the_active_slave() {
-        let nobody = ActiveWord::default();
+        let no_active = ActiveWord::default();
         let first = ActiveWord::default().next(Some(slot(0)), None, 0b0111);
         let last = ActiveWord::default().next(Some(slot(15)), None, 1 << 15);
         // Slot 1 has queue 5, slot 2 none, slot 3, which is down, 6.
         let queues = |slot: Slot| [0, 5, 0, 6].get(slot.index()).copied().unwrap_or(0);
         let no_slave = Err(DropReason::NoActiveSlave);
         for (word, queue, expected) in [
-            (nobody, 0, no_slave),
-            (nobody, 5, no_slave),
+            (no_active, 0, no_slave),
+            (no_active, 5, no_slave),
             (last, 0, Ok(slot(15))),
             (first, 0, Ok(slot(0))),
             (first, 5, Ok(slot(1))),
@@ -179,7 +179,7 @@ mod tests {
         let table =
             [(HOST, Some(WIRE)), (WIRE, None), (OTHER, Some(WIRE)), (Mac::new([2, 0, 0, 0, 0, 9]), None)];
         for (source, expected) in table {
-            assert_eq!(stamp(source, WIRE, HOST, |mac| mac == OTHER), expected, "{source}");
+            assert_eq!(rewritten_source(source, WIRE, HOST, |mac| mac == OTHER), expected, "{source}");
         }
     }
 }

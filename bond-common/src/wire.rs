@@ -24,7 +24,7 @@ pub trait Frame {
 
 /// The error of a frame that could not be written. It may be changed in part and must not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StampError;
+pub struct RewriteError;
 
 /// The two addresses of an Ethernet header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +73,12 @@ pub(crate) mod nd {
 /// # Errors
 /// The frame cannot be written.
 #[inline(always)]
-pub fn stamp_source(frame: &mut impl Frame, header: Header, to: Mac) -> Result<bool, StampError> {
+pub fn rewrite_source(frame: &mut impl Frame, header: Header, to: Mac) -> Result<bool, RewriteError> {
     let (ether_type, payload) = payload(frame);
     if protects_addresses(frame, ether_type, payload) {
         return Ok(false);
     }
-    frame.write(offset_of!(EthHdr, src_addr), to.bytes()).ok_or(StampError)?;
+    frame.write(offset_of!(EthHdr, src_addr), to.bytes()).ok_or(RewriteError)?;
     if ether_type == EtherType::Arp as u16 {
         replace_in_arp(frame, payload, offset_of!(ArpHdr, sha), header.source, to)?;
     } else if ether_type == EtherType::Ipv6 as u16 {
@@ -93,12 +93,12 @@ pub fn stamp_source(frame: &mut impl Frame, header: Header, to: Mac) -> Result<b
 /// # Errors
 /// The frame cannot be written.
 #[inline(always)]
-pub fn rewrite_destination(frame: &mut impl Frame, header: Header, to: Mac) -> Result<bool, StampError> {
+pub fn rewrite_destination(frame: &mut impl Frame, header: Header, to: Mac) -> Result<bool, RewriteError> {
     let (ether_type, payload) = payload(frame);
     if protects_addresses(frame, ether_type, payload) {
         return Ok(false);
     }
-    frame.write(offset_of!(EthHdr, dst_addr), to.bytes()).ok_or(StampError)?;
+    frame.write(offset_of!(EthHdr, dst_addr), to.bytes()).ok_or(RewriteError)?;
     if ether_type == EtherType::Arp as u16 {
         replace_in_arp(frame, payload, offset_of!(ArpHdr, tha), header.destination, to)?;
     }
@@ -142,17 +142,17 @@ fn replace_in_arp(
     field: usize,
     from: Mac,
     to: Mac,
-) -> Result<(), StampError> {
+) -> Result<(), RewriteError> {
     let ethernet = frame.read(arp + offset_of!(ArpHdr, htype)) == Some(ETHERNET)
         && frame.read(arp + offset_of!(ArpHdr, hlen)) == Some([6]);
     if ethernet && frame.read(arp + field) == Some(from.bytes()) {
-        frame.write(arp + field, to.bytes()).ok_or(StampError)?;
+        frame.write(arp + field, to.bytes()).ok_or(RewriteError)?;
     }
     Ok(())
 }
 
 #[inline(always)]
-fn replace_in_nd(frame: &mut impl Frame, ipv6: usize, from: Mac, to: Mac) -> Result<(), StampError> {
+fn replace_in_nd(frame: &mut impl Frame, ipv6: usize, from: Mac, to: Mac) -> Result<(), RewriteError> {
     if frame.read(ipv6 + offset_of!(Ipv6Hdr, next_hdr)) != Some([IpProto::Ipv6Icmp as u8]) {
         return Ok(());
     }
@@ -173,9 +173,9 @@ fn replace_in_nd(frame: &mut impl Frame, ipv6: usize, from: Mac, to: Mac) -> Res
         let Some([kind, length @ 1..=u8::MAX]) = frame.read(option) else { return Ok(()) };
         if kind == carrier && frame.read(option + 2) == Some(from.bytes()) {
             let checksum_at = icmp + offset_of!(Icmpv6Hdr, check);
-            let checksum = frame.read(checksum_at).ok_or(StampError)?;
-            frame.write(option + 2, to.bytes()).ok_or(StampError)?;
-            return frame.write(checksum_at, mended(checksum, from, to)).ok_or(StampError);
+            let checksum = frame.read(checksum_at).ok_or(RewriteError)?;
+            frame.write(option + 2, to.bytes()).ok_or(RewriteError)?;
+            return frame.write(checksum_at, updated_checksum(checksum, from, to)).ok_or(RewriteError);
         }
         option += length as usize * 8;
     }
@@ -184,7 +184,7 @@ fn replace_in_nd(frame: &mut impl Frame, ipv6: usize, from: Mac, to: Mac) -> Res
 
 /// Returns the Internet checksum after six even-aligned bytes changed (RFC 1624, equation 3).
 #[inline(always)]
-fn mended(checksum: [u8; 2], from: Mac, to: Mac) -> [u8; 2] {
+fn updated_checksum(checksum: [u8; 2], from: Mac, to: Mac) -> [u8; 2] {
     let words = |mac: Mac| {
         let [a, b, c, d, e, f] = mac.bytes();
         [[a, b], [c, d], [e, f]].map(|word| u16::from_be_bytes(word) as u32)
@@ -264,11 +264,11 @@ pub(crate) mod tests {
         !(sum as u16)
     }
 
-    fn stamped(bytes: Vec<u8>) -> (Vec<u8>, bool) {
+    fn rewritten(bytes: Vec<u8>) -> (Vec<u8>, bool) {
         let mut frame = Bytes(bytes);
         let header = Header::read(&frame).unwrap();
-        let stamped = stamp_source(&mut frame, header, TO).unwrap();
-        (frame.0, stamped)
+        let rewritten = rewrite_source(&mut frame, header, TO).unwrap();
+        (frame.0, rewritten)
     }
 
     const TAGS: [&[u16]; 4] = [&[], &[0x8100], &[0x88a8], &[0x88a8, 0x8100]];
@@ -278,7 +278,7 @@ pub(crate) mod tests {
         for tags in TAGS {
             let frame = [ethernet(Mac::BROADCAST, FROM, tags, 0x0806), arp(FROM, PEER)].concat();
             let expected = [ethernet(Mac::BROADCAST, TO, tags, 0x0806), arp(TO, PEER)].concat();
-            assert_eq!(stamped(frame), (expected, true), "{tags:x?}");
+            assert_eq!(rewritten(frame), (expected, true), "{tags:x?}");
         }
     }
 
@@ -286,7 +286,7 @@ pub(crate) mod tests {
     fn arp_of_another_host_keeps_its_sender() {
         let frame = [ethernet(Mac::BROADCAST, FROM, &[], 0x0806), arp(PEER, FROM)].concat();
         let expected = [ethernet(Mac::BROADCAST, TO, &[], 0x0806), arp(PEER, FROM)].concat();
-        assert_eq!(stamped(frame), (expected, true));
+        assert_eq!(rewritten(frame), (expected, true));
     }
 
     #[test]
@@ -299,8 +299,8 @@ pub(crate) mod tests {
                     let options = [nonce.clone(), option(carrier, mac)].concat();
                     [ethernet(PEER, source, tags, 0x86dd), neighbour(kind, head, &options)].concat()
                 };
-                assert_eq!(stamped(build(FROM, FROM)), (build(TO, TO), true), "type {kind}, {tags:x?}");
-                assert_eq!(stamped(build(FROM, PEER)), (build(TO, PEER), true), "type {kind}, {tags:x?}");
+                assert_eq!(rewritten(build(FROM, FROM)), (build(TO, TO), true), "type {kind}, {tags:x?}");
+                assert_eq!(rewritten(build(FROM, PEER)), (build(TO, PEER), true), "type {kind}, {tags:x?}");
             }
         }
     }
@@ -313,11 +313,11 @@ pub(crate) mod tests {
             {
                 let from = |source| [ethernet(PEER, source, tags, ether_type), vec![3, kind, 0, 0]].concat();
                 let expected = if protects { (from(FROM), false) } else { (from(TO), true) };
-                assert_eq!(stamped(from(FROM)), expected, "{ether_type:x} of type {kind}, {tags:x?}");
+                assert_eq!(rewritten(from(FROM)), expected, "{ether_type:x} of type {kind}, {tags:x?}");
             }
         }
         let ip = |source| [ethernet(PEER, source, &[], 0x0800), FROM.bytes().repeat(8)].concat();
-        assert_eq!(stamped(ip(FROM)), (ip(TO), true));
+        assert_eq!(rewritten(ip(FROM)), (ip(TO), true));
     }
 
     #[test]
@@ -346,7 +346,7 @@ pub(crate) mod tests {
                 let header = Header::read(&frame);
                 assert_eq!(header.is_some(), length >= 14);
                 if let Some(header) = header {
-                    stamp_source(&mut frame, header, TO).unwrap();
+                    rewrite_source(&mut frame, header, TO).unwrap();
                     assert_eq!(frame.0[6..12], TO.bytes());
                     assert_eq!(frame.0.len(), length);
                 }
@@ -361,9 +361,9 @@ pub(crate) mod tests {
             let addresses = [0xfe; 32];
             let before = checksum(&addresses, &build(from)).to_be_bytes();
             let after = checksum(&addresses, &build(to));
-            let mended = u16::from_be_bytes(mended(before, Mac::new(from), Mac::new(to)));
+            let updated_checksum = u16::from_be_bytes(updated_checksum(before, Mac::new(from), Mac::new(to)));
             // One's complement has two zeros; a receiver takes either.
-            proptest::prop_assert!(mended == after || (mended ^ after) == 0xffff && (mended == 0 || after == 0));
+            proptest::prop_assert!(updated_checksum == after || (updated_checksum ^ after) == 0xffff && (updated_checksum == 0 || after == 0));
         }
     }
 }

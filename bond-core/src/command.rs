@@ -166,7 +166,7 @@ pub struct Failover {
     /// Why the active slave changed.
     pub reason: Reason,
     /// What showed that it had to change.
-    pub seen: Seen,
+    pub seen: Trigger,
     /// Why `to` was chosen, None if no slave was.
     pub chosen: Option<Chosen>,
 }
@@ -324,7 +324,7 @@ impl Reason {
 /// The trigger of a failover: what showed that the active slave had to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Seen {
+pub enum Trigger {
     /// A netlink notification about a slave.
     LinkEvent,
     /// A poll of the links, made every `miimon`.

@@ -37,7 +37,8 @@ pub mod status;
 mod tests;
 
 pub use engine::{
-    ChangedBy, DataPlaneChange, Engine, Left, LeftSlave, NewBond, Refusal, SlaveRef, announcement_interval,
+    ChangedBy, DataPlaneChange, Engine, LeftSlave, NewBond, OrphanState, Refusal, SlaveRef,
+    announcement_interval,
 };
 
 /// A point in time: the duration since a fixed moment, which never decreases (CLOCK_MONOTONIC).

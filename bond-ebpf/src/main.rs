@@ -8,11 +8,11 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod action;
+#[cfg(target_arch = "bpf")]
 mod behind;
 #[cfg(target_arch = "bpf")]
 mod device;
-#[cfg(target_arch = "bpf")]
-mod error;
 #[cfg(target_arch = "bpf")]
 mod guard;
 #[cfg(target_arch = "bpf")]

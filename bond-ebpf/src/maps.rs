@@ -14,7 +14,7 @@ use bond_common::{
     },
     behind::{BehindEntry, BehindKey, MOST_BEHIND},
     clock::{
-        announce::Turn,
+        announce::ClaimedRounds,
         layout::{ANNOUNCE_ENTRIES, AnnounceFrame, ClockEntry, TickEntry},
         misdirected::MisdirectedEntry,
         monitor::{MonitorEntry, MonitorState, PROBE_ENTRIES, ProbeFrame},
@@ -145,10 +145,11 @@ pub fn exchange_active(seen: ActiveWord, new: ActiveWord) -> Result<(), ActiveWo
 
 /// Stores `new` in the turn of TICKS if it is still `seen`; otherwise returns the turn that is there as the error.
 #[inline(always)]
-pub fn exchange_turn(seen: Turn, new: Turn) -> Result<(), Turn> {
+pub fn exchange_rounds(seen: ClaimedRounds, new: ClaimedRounds) -> Result<(), ClaimedRounds> {
     let Some(entry) = TICKS.get_ptr_mut(0) else { return Err(seen) };
     // SAFETY: as in `exchange_active`.
-    unsafe { exchange((&raw mut (*entry).turn).cast(), seen.bits(), new.bits()) }.map_err(Turn::from_bits)
+    unsafe { exchange((&raw mut (*entry).turn).cast(), seen.bits(), new.bits()) }
+        .map_err(ClaimedRounds::from_bits)
 }
 
 /// Compares and swaps a word. In Linux since 5.12. The compiler's own compare-and-swap is not offered for this target.

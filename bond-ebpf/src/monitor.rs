@@ -12,7 +12,7 @@ use bond_common::{
         layout::{ClockEntry, TickEntry},
         monitor::{AfterStep, Judging, MonitorEntry, MonitorState, ProbeList, Step, StepPace, decide},
     },
-    wire::stamp_source,
+    wire::rewrite_source,
 };
 
 use crate::{
@@ -219,7 +219,7 @@ fn send(ctx: &TcContext, slot: Slot, index: u32) -> i32 {
     let (Some(frame), Some(slave)) = (maps::arp_probe(index), maps::slave(slot)) else { return OTHER };
     let mut packet = SkbPacket::new(ctx);
     let Some(header) = tick::replace(ctx, frame).and_then(|()| packet.header()) else { return -ENOMEM };
-    if stamp_source(&mut packet, header, slave.wire_mac()).is_err() {
+    if rewrite_source(&mut packet, header, slave.wire_mac()).is_err() {
         return OTHER;
     }
     match ctx.clone_redirect(slave.ifindex(), 0) {

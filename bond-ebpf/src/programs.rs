@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    device, error,
+    action, device,
     packet::{SkbPacket, XdpPacket, discard},
     rx, tick, tx,
 };
@@ -22,28 +22,28 @@ pub fn tc_port_tx(ctx: TcContext) -> i32 {
     if tx::goes_by_port(&packet) {
         return TC_ACT_OK;
     }
-    error::tc_action(tx::port_tx(&mut packet))
+    action::tc_action(tx::port_tx(&mut packet))
 }
 
 /// Delivers what a slave receives to the port, at the ingress of the slave.
 #[classifier]
 pub fn tc_slave_rx(ctx: TcContext) -> i32 {
     let mut packet = SkbPacket::new(&ctx);
-    error::tc_action(rx::slave_rx(&mut packet))
+    action::tc_action(rx::slave_rx(&mut packet))
 }
 
 /// Redirects what bond0, or the host behind an existing port, sends to a slave, at the ingress of the port.
 #[xdp(frags)]
 pub fn xdp_port_tx(ctx: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(&ctx);
-    error::xdp_action(tx::port_tx(&mut packet))
+    action::xdp_action(tx::port_tx(&mut packet))
 }
 
 /// Delivers what a slave receives to the port, at the ingress of the slave.
 #[xdp(frags)]
 pub fn xdp_slave_rx(ctx: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(&ctx);
-    error::xdp_action(rx::slave_rx(&mut packet))
+    action::xdp_action(rx::slave_rx(&mut packet))
 }
 
 /// Copies link-local frames to the port, at the ingress of a slave behind [`xdp_slave_rx`], which passes only these.
@@ -67,7 +67,7 @@ pub fn tc_port_egress(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn tc_bond_egress(ctx: TcContext) -> i32 {
     let mut packet = SkbPacket::new(&ctx);
-    if packet.is_link_local() { error::tc_action(tx::port_tx(&mut packet)) } else { TC_ACT_UNSPEC }
+    if packet.is_link_local() { action::tc_action(tx::port_tx(&mut packet)) } else { TC_ACT_UNSPEC }
 }
 
 /// Accepts frames to the former MAC address of bond0 while the address changes, at the ingress of bond0. Later programs

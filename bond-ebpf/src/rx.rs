@@ -9,9 +9,8 @@ use bond_common::{
 };
 
 use crate::{
-    behind, device,
-    error::Outcome,
-    heard, maps, misdirected,
+    action::Outcome,
+    behind, device, heard, maps, misdirected,
     packet::{Packet, Redirected, SkbPacket},
     probe,
     stats::Stats,
@@ -75,7 +74,7 @@ fn forward(
         Receive::Deliver(replaced) => replaced,
     };
     let rewritten = match replaced {
-        Some(to) => rewrite_destination(packet, header, to).map_err(|_| DropReason::StampFailed)?,
+        Some(to) => rewrite_destination(packet, header, to).map_err(|_| DropReason::RewriteFailed)?,
         None => false,
     };
     if word.active() == Some(slot)

@@ -13,13 +13,13 @@ use bond_common::{
     abi::{ActiveWord, Slot},
     behind::{BehindEntry, BehindKey, MOST_BEHIND, REVERSE_ARP_BYTES, Tag, tags, write_reverse_arp},
     clock::{
-        announce::{Pace, Turn},
+        announce::{ClaimedRounds, RoundTimes},
         decide::{Cause, LinkTimes, Situation, decide},
         frame::{ClockFrame, FRAMES, LENGTH},
         layout::{ANNOUNCE_BYTES, AnnounceFrame, AnnounceList, ClockEntry, Lap, TickEntry},
     },
-    event::{DataPlaneEvent, EventRecord, Round},
-    wire::stamp_source,
+    event::{AnnouncedRound, DataPlaneEvent, EventRecord},
+    wire::rewrite_source,
 };
 
 use crate::{
@@ -224,18 +224,18 @@ fn announce(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u64
         finish(state, turn, now);
     }
     if clock.rounds == 0 && !turn.is_of(word) {
-        let _ = maps::exchange_turn(turn, turn.skip(word));
+        let _ = maps::exchange_rounds(turn, turn.skip(word));
         return false;
     }
     if state.sending == 0 {
-        let pace = Pace { now, claimed_at: state.claimed_at, interval: clock.round_interval };
+        let times = RoundTimes { now, claimed_at: state.claimed_at, interval: clock.round_interval };
         // An agent that runs has the time of one tick for the first round, and sends the others.
         let waits = !clock.agent_is_absent(now) && (is_new || turn.is_of(word));
-        if waits || !turn.is_due(word, clock.rounds as u8, pace) {
+        if waits || !turn.is_due(word, clock.rounds as u8, times) {
             return false;
         }
         let claimed = turn.claim(word, clock.rounds as u8);
-        if maps::exchange_turn(turn, claimed).is_err() {
+        if maps::exchange_rounds(turn, claimed).is_err() {
             // The agent was faster.
             return false;
         }
@@ -278,13 +278,13 @@ fn begin(state: &mut TickEntry) {
 
 /// Ends a round, and reports it to the agent if it is the first or the last.
 #[inline(always)]
-fn finish(state: &mut TickEntry, turn: Turn, now: u64) {
+fn finish(state: &mut TickEntry, turn: ClaimedRounds, now: u64) {
     state.sending = 0;
     if !turn.is_reported() {
         return;
     }
     let (generation, number) = (turn.generation(), turn.rounds());
-    let round = Round {
+    let round = AnnouncedRound {
         generation,
         sent: state.sent as u16,
         macs: state.macs as u16,
@@ -398,7 +398,7 @@ fn send(sending: &Sending<'_>, index: u32) -> Option<u32> {
         unsafe { (&raw mut (*entry).announced).write_volatile(sending.round) };
     }
     if let Some(to) = tx::source_for(header.source, slave.wire_mac(), rx::host_mac(bond), bond) {
-        stamp_source(&mut packet, header, to).ok()?;
+        rewrite_source(&mut packet, header, to).ok()?;
     }
     ctx.clone_redirect(slave.ifindex(), 0).ok().map(|()| frame.kind)
 }

@@ -6,14 +6,13 @@ use bond_common::{
     counters::DropReason,
     event::{DataPlaneEvent, EventRecord},
     mac::Mac,
-    verdict::{stamp, transmit},
-    wire::stamp_source,
+    verdict::{rewritten_source, transmit},
+    wire::rewrite_source,
 };
 
 use crate::{
-    behind,
-    error::Outcome,
-    guard, maps,
+    action::Outcome,
+    behind, guard, maps,
     packet::{Packet, Redirected, SkbPacket},
     rx,
     stats::Stats,
@@ -62,11 +61,11 @@ fn forward(packet: &mut impl Packet) -> Result<Redirected, (Option<Slot>, DropRe
     }
 
     let wire_mac = slave.wire_mac();
-    let mut stamped = false;
+    let mut rewritten = false;
     if header.source != wire_mac {
         let host_mac = known_host_mac(packet, bond, header.source);
         if let Some(to) = source_for(header.source, wire_mac, host_mac, bond) {
-            stamped = stamp_source(packet, header, to).map_err(|_| at(DropReason::StampFailed))?;
+            rewritten = rewrite_source(packet, header, to).map_err(|_| at(DropReason::RewriteFailed))?;
         } else {
             behind::note(packet, header.source, word);
         }
@@ -78,8 +77,8 @@ fn forward(packet: &mut impl Packet) -> Result<Redirected, (Option<Slot>, DropRe
     let counters = stats.get();
     counters.tx_packets += 1;
     counters.tx_bytes += length;
-    if stamped {
-        counters.tx_stamped += 1;
+    if rewritten {
+        counters.tx_rewritten += 1;
     }
     Ok(redirected)
 }
@@ -90,7 +89,7 @@ fn forward(packet: &mut impl Packet) -> Result<Redirected, (Option<Slot>, DropRe
 pub fn source_for(source: Mac, wire_mac: Mac, host_mac: Mac, bond: &BondEntry) -> Option<Mac> {
     // bond0 had that address while that slave was active, and frames with it may still be on their way.
     let others = |source| bond.policy() == FailOverMac::Active && maps::is_a_slaves(source);
-    stamp(source, wire_mac, host_mac, others)
+    rewritten_source(source, wire_mac, host_mac, others)
 }
 
 /// Returns the MAC address of the host behind the port, learned from this frame if the agent did not set it.

@@ -21,7 +21,7 @@ use nix::{
     unistd::Pid,
 };
 use programs::{Bench, Program, index};
-use raw::{Loads, Looking};
+use raw::{DeviceReads, Loads};
 use xbond_tests::{
     figures::{Figure, Measured, Target},
     frames::{Case, Verdict, Way, cases},
@@ -198,7 +198,7 @@ fn price_of_the_guard(bench: &Bench, cases: &[Case]) -> Result<Vec<Figure>> {
     let name = if bench.hook == Hook::Tc { names::TC_PORT_TX } else { names::XDP_PORT_TX };
     let mut pins = Pins::default();
     let mut variant = |pin: &str, by, skips| {
-        let loaded = raw::product(bench.hook, name, PORT_STATS, Looking { by, skips }, &bench.dir)?;
+        let loaded = raw::product(bench.hook, name, PORT_STATS, DeviceReads { by, skips }, &bench.dir)?;
         pins.program(bench, pin, &loaded)
     };
     let others = [
@@ -315,7 +315,7 @@ fn facts(bench: &Bench) -> Result<Vec<Figure>> {
     for (name, slot, way) in [(programs[0], PORT_STATS, Way::Transmit), (programs[1], 0, Way::Receive(0))] {
         let program = bench.program(way);
         let info = program.info();
-        let log = raw::product(bench.hook, name, slot, Looking::PRODUCT, &bench.dir)?.log;
+        let log = raw::product(bench.hook, name, slot, DeviceReads::PRODUCT, &bench.dir)?.log;
         let calls = raw::calls(fd(&program)?)?;
         let counted = |word| raw::counted(&log, word).with_context(|| format!("no `{word}` in: {log}"));
         let exact = |what: &str, value: f64| Figure::exact("programs", name, what, value);

@@ -15,7 +15,7 @@ pub const BOND: &str = "bond0";
 /// The driver's `fail_over_mac`.
 pub const POLICIES: [&str; 3] = ["none", "active", "follow"];
 /// Time between two polls of something that sends no notification when it changes.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// For each function, a test on each datapath: it is called with a [`Datapath`] and
 /// fails if it returns an error.
@@ -92,7 +92,7 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result
     let deadline = Instant::now() + wait_limit();
     while !holds()? {
         ensure!(Instant::now() < deadline, "{what}: not within {:?}", wait_limit());
-        thread::sleep(LOOK);
+        thread::sleep(POLL_INTERVAL);
     }
     Ok(())
 }

@@ -133,7 +133,7 @@ fn transmit(scene: Scene, datapath: Datapath) -> Vec<Case> {
     let from = |source: Mac, rest| ethernet(PEER, source, rest);
     let broadcast_arp = |mac: Mac| arp(Mac::BROADCAST, mac, mac, PEER);
     let cut_arp = |mac: Mac| broadcast_arp(mac)[..20].to_vec();
-    let stamped = [
+    let rewritten = [
         ("unicast", from(HOST, IPV4), from(wire, IPV4)),
         ("multicast", ethernet(GROUP, HOST, IPV4), ethernet(GROUP, wire, IPV4)),
         ("with the wire's MAC", from(wire, IPV4), from(wire, IPV4)),
@@ -158,7 +158,7 @@ fn transmit(scene: Scene, datapath: Datapath) -> Vec<Case> {
         verdict: Forwarded,
         out: out.to_vec(),
     };
-    let mut cases: Vec<Case> = stamped.iter().map(|(name, frame, out)| case(name, frame, out)).collect();
+    let mut cases: Vec<Case> = rewritten.iter().map(|(name, frame, out)| case(name, frame, out)).collect();
     let tagged_names = [
         ("unicast", "802.1Q", "802.1ad", "QinQ"),
         ("EAPOL", "802.1Q EAPOL", "802.1ad EAPOL", "QinQ EAPOL"),
@@ -167,7 +167,7 @@ fn transmit(scene: Scene, datapath: Datapath) -> Vec<Case> {
         ("NS", "802.1Q NS", "802.1ad NS", "QinQ NS"),
     ];
     for (name, one, other, both) in tagged_names {
-        let found = stamped.iter().find(|(of, ..)| *of == name);
+        let found = rewritten.iter().find(|(of, ..)| *of == name);
         let Some((_, frame, out)) = found.filter(|_| datapath == Datapath::Xdp) else {
             // The kernel moves an skb's outer tag into its metadata before tc sees it.
             continue;

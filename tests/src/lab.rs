@@ -250,7 +250,7 @@ impl Lab {
     }
 
     /// Undoes a [`cut`](Self::cut). Returns the time just before.
-    pub fn mend(&self, nic: &str, cut: Cut) -> Result<Instant> {
+    pub fn reconnect(&self, nic: &str, cut: Cut) -> Result<Instant> {
         self.set_link(nic, cut, true)
     }
 
@@ -395,7 +395,7 @@ mod tests {
                 assert!(up() && carrier(), "{wire:?} before {cut:?}");
                 lab.cut("enp0s8", cut).unwrap();
                 assert_eq!((up(), carrier()), (cut != Cut::Admin, cut == Cut::Silent), "{wire:?} {cut:?}");
-                lab.mend("enp0s8", cut).unwrap();
+                lab.reconnect("enp0s8", cut).unwrap();
             }
             assert!(up() && carrier(), "{wire:?}");
         }
@@ -428,7 +428,7 @@ mod tests {
             let sent_before = holed.arrived();
             let outage = Duration::from_millis(100);
             std::thread::sleep(outage);
-            lab.mend("enp0s8", Cut::Silent).unwrap();
+            lab.reconnect("enp0s8", Cut::Silent).unwrap();
             holed.wait_for_more(1).unwrap();
             let holed = holed.stop().unwrap();
             // 100 ms of 2000 packets a second; load may delay the repair, but cannot make it earlier.

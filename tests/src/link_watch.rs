@@ -31,7 +31,7 @@ const QUEUE: libc::c_int = 16 << 20;
 
 /// The state of a link in a notification of RTNLGRP_LINK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct Notification {
     pub at: Instant,
     pub ifindex: u32,
     /// IFF_LOWER_UP
@@ -46,7 +46,7 @@ pub struct LinkWatch {
 
 #[derive(Default)]
 struct Shared {
-    told: Mutex<Vec<Told>>,
+    notifications: Mutex<Vec<Notification>>,
     changed: Condvar,
     stop: AtomicBool,
 }
@@ -63,7 +63,7 @@ impl LinkWatch {
         Ok(Self { shared, listener: Some(listener) })
     }
 
-    /// Returns the first time after `start` at which a notification reported this link with, or without, a carrier.
+    /// Returns the first time after `start` at which a notification reports this link with, or without, a carrier.
     pub fn wait_for(
         &self,
         start: Instant,
@@ -72,18 +72,26 @@ impl LinkWatch {
         timeout: Duration,
     ) -> Result<Instant> {
         let deadline = Instant::now() + timeout;
-        let mut told = self.shared.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notifications = self.shared.notifications.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let wanted =
-                |told: &&Told| told.at >= start && told.ifindex == ifindex && told.carrier == carrier;
-            if let Some(found) = told.iter().find(wanted) {
+            let wanted = |notifications: &&Notification| {
+                notifications.at >= start
+                    && notifications.ifindex == ifindex
+                    && notifications.carrier == carrier
+            };
+            if let Some(found) = notifications.iter().find(wanted) {
                 return Ok(found.at);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("the kernel reported no such change of link {ifindex} within {timeout:?}");
+                bail!("the kernel reports no such change of link {ifindex} within {timeout:?}");
             }
-            told = self.shared.changed.wait_timeout(told, left).unwrap_or_else(PoisonError::into_inner).0;
+            notifications = self
+                .shared
+                .changed
+                .wait_timeout(notifications, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 }
@@ -129,8 +137,12 @@ fn hear(socket: &OwnedFd, shared: &Shared) -> Result<()> {
             nix::sys::socket::recv(socket.as_raw_fd(), &mut datagram, nix::sys::socket::MsgFlags::empty())
                 .context("cannot read link events")?;
         let at = Instant::now();
-        let mut told = shared.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.extend(read(&datagram[..length]).map(|(ifindex, carrier)| Told { at, ifindex, carrier }));
+        let mut notifications = shared.notifications.lock().unwrap_or_else(PoisonError::into_inner);
+        notifications.extend(read(&datagram[..length]).map(|(ifindex, carrier)| Notification {
+            at,
+            ifindex,
+            carrier,
+        }));
         shared.changed.notify_all();
     }
     Ok(())
@@ -172,7 +184,7 @@ mod tests {
         let watch = LinkWatch::start(&lab.host).unwrap();
         let start = lab.cut("enp0s8", Cut::Carrier).unwrap();
         let down = watch.wait_for(start, ifindex, false, WAIT_LIMIT).unwrap();
-        lab.mend("enp0s8", Cut::Carrier).unwrap();
+        lab.reconnect("enp0s8", Cut::Carrier).unwrap();
         assert!(watch.wait_for(down, ifindex, true, WAIT_LIMIT).unwrap() >= down);
     }
 }

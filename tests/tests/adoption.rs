@@ -7,7 +7,7 @@ use std::{fs, process::Command};
 
 use bond_common::names::LATER_MAPS;
 use common::{
-    BOND, DATAPATHS, SLAVES, active_slave, beside_others, bond, builder, eventually, lab, show, slave,
+    BOND, DATAPATHS, SLAVES, active_slave, bond, builder, concurrently, eventually, lab, show, slave,
     traffic, wait_for_active, wait_for_status,
 };
 use nix::sys::signal::Signal;
@@ -59,7 +59,7 @@ fn an_agent_under_ip_netns_exec_leaves_its_bond_to_the_next_one() {
     if let Err(error) = fs::read_link("/proc/1/ns/mnt") {
         return skip(&format!("what process 1 has mounted is not to be seen: {error}"));
     }
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);
@@ -89,7 +89,7 @@ fn an_agent_under_ip_netns_exec_leaves_its_bond_to_the_next_one() {
 #[test]
 fn a_killed_agents_bond_is_adopted_and_nothing_is_lost() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for datapath in DATAPATHS {
         for policy in ["none", "active", "follow"] {
             let what = format!("{} {policy}", datapath.name());
@@ -104,7 +104,7 @@ fn a_killed_agents_bond_is_adopted_and_nothing_is_lost() {
             // Away from the first slave, with a recorded failure.
             lab.cut(SLAVES[0], Cut::Carrier).unwrap();
             wait_for_active(&first, SLAVES[1]);
-            lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+            lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
             wait_for_status(&first, SLAVES[0], "up");
             drop(traffic.stop().unwrap());
             let traffic = common::traffic(&lab, RATE);
@@ -140,7 +140,7 @@ fn a_killed_agents_bond_is_adopted_and_nothing_is_lost() {
             }
             lab.cut(SLAVES[0], Cut::Carrier).unwrap();
             wait_for_active(&second, SLAVES[1]);
-            lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+            lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
             wait_for_status(&second, SLAVES[0], "up");
             second.stop().unwrap();
             before.assert_holds(&lab.host, &what);
@@ -152,7 +152,7 @@ fn a_killed_agents_bond_is_adopted_and_nothing_is_lost() {
 #[test]
 fn a_failover_without_an_agent_is_announced_by_the_next_one() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for policy in ["none", "active", "follow"] {
         let lab = lab(Datapath::Tc, Policy::Learning);
         snapshot::open_once(&lab.host);
@@ -181,7 +181,7 @@ fn a_failover_without_an_agent_is_announced_by_the_next_one() {
         let macs = || [BOND, SLAVES[0], SLAVES[1]].map(|name| lab.host.link(name).unwrap().mac);
         eventually("the MACs", macs, |macs| *macs == expected);
         assert_eq!(slave(&show(&second), SLAVES[0])["mii_status"], "down");
-        lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+        lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
         wait_for_status(&second, SLAVES[0], "up");
         second.stop().unwrap();
         before.assert_holds(&lab.host, policy);
@@ -192,7 +192,7 @@ fn a_failover_without_an_agent_is_announced_by_the_next_one() {
 #[test]
 fn adoption_detects_slaves_that_changed_without_an_agent() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let nics =
         [("nic0", 1), ("nic1", 2), ("nic2", 3)].map(|(name, last)| Nic::new(name, [2, 0, 0, 0, 1, last]));
     let lab = builder(Datapath::Tc).nics(nics).build().unwrap();
@@ -235,7 +235,7 @@ fn last_failover(lab: &Lab) -> serde_json::Value {
 #[test]
 fn adoption_records_each_failover_of_the_guard() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     // A tick may find a link first.
     let options = ["fail_over_mac=active", "miimon=100", "clock=off"];
@@ -252,7 +252,7 @@ fn adoption_records_each_failover_of_the_guard() {
         eventually("a failover", || last_failover(&lab)["to"].clone(), |seen| seen == to);
         // The last one keeps its link down: the next agent then has nothing to change.
         if number + 1 < moves.len() {
-            lab.mend(from, Cut::Carrier).unwrap();
+            lab.reconnect(from, Cut::Carrier).unwrap();
         }
     }
     traffic.stop().unwrap();
@@ -261,8 +261,9 @@ fn adoption_records_each_failover_of_the_guard() {
     let log = second.log();
     for (from, to, times) in [(SLAVES[0], SLAVES[1], 2), (SLAVES[1], SLAVES[0], 1)] {
         let line = format!("active slave {to} instead of {from}: a packet found its carrier gone");
-        let told = log.lines().filter(|told| told.contains(&line) && told.ends_with("without an agent"));
-        assert_eq!(told.count(), times, "{log}");
+        let reported =
+            log.lines().filter(|reported| reported.contains(&line) && reported.ends_with("without an agent"));
+        assert_eq!(reported.count(), times, "{log}");
     }
     let receipts = || -> Vec<serde_json::Value> {
         let log = cli(&lab.host, ["log", BOND, "-j"]).unwrap();
@@ -276,8 +277,8 @@ fn adoption_records_each_failover_of_the_guard() {
             .collect()
     };
     let receipts = eventually("the receipts", receipts, |receipts| receipts.len() == moves.len());
-    let told: Vec<_> = receipts.iter().map(|receipt| [&receipt["from"], &receipt["to"]]).collect();
-    assert_eq!(told, moves.map(|(from, to)| [from, to]));
+    let reported: Vec<_> = receipts.iter().map(|receipt| [&receipt["from"], &receipt["to"]]).collect();
+    assert_eq!(reported, moves.map(|(from, to)| [from, to]));
     let at: Vec<_> = receipts.iter().map(|receipt| receipt["monotonic_us"].as_u64().unwrap()).collect();
     assert!(at.is_sorted() && at.iter().all(|at| *at < before), "{at:?}, an agent since {before}");
     for receipt in &receipts {
@@ -299,8 +300,8 @@ fn adoption_records_each_failover_of_the_guard() {
 #[test]
 fn adoption_handles_a_mac_set_without_an_agent() {
     skip_if_unable!();
-    let _turn = beside_others();
-    let by_hand = Mac::new([0x02, 0, 0, 0, 0x77, 0x01]);
+    let _turn = concurrently();
+    let changed = Mac::new([0x02, 0, 0, 0, 0x77, 0x01]);
     for policy in ["none", "active", "follow"] {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let options = [&format!("fail_over_mac={policy}"), "miimon=100", "clock=off"];
@@ -308,24 +309,24 @@ fn adoption_handles_a_mac_set_without_an_agent() {
         let macs = || [BOND, SLAVES[0], SLAVES[1]].map(|name| lab.host.link(name).unwrap().mac);
         let before = macs();
         first.kill().unwrap();
-        lab.host.ip(&format!("link set {BOND} address {by_hand}")).unwrap();
+        lab.host.ip(&format!("link set {BOND} address {changed}")).unwrap();
         let shown = cli(&lab.host, ["show", BOND]).unwrap();
-        assert!(shown.contains(&format!("! bond0: its MAC was changed externally to {by_hand}")), "{shown}");
+        assert!(shown.contains(&format!("! bond0: its MAC was changed externally to {changed}")), "{shown}");
         let capture = Capture::start(&lab.switch.netns).unwrap();
         let second = Xbond::run(&lab.host, arguments(Datapath::Tc, &options)).unwrap();
         let (expected, said) = match policy {
-            "none" => ([by_hand; 3], "all slaves take it"),
+            "none" => ([changed; 3], "all slaves take it"),
             _ => (before, "is restored"),
         };
         eventually("the MACs", macs, |macs| *macs == expected);
-        second.wait_for(&format!("its MAC was changed externally to {by_hand}")).unwrap();
+        second.wait_for(&format!("its MAC was changed externally to {changed}")).unwrap();
         assert!(second.log().contains(said), "{policy}: {}", second.log());
         assert_eq!(show(&second)["mac"], expected[0].to_string(), "{policy}");
         // No neighbour receives another MAC address, to which it would send.
         let announced = |frame: &Frame| frame.announces(HOST_V4.into());
         capture.wait_for(WAIT_LIMIT, |frame| announced(frame).is_some()).unwrap();
-        let told: Vec<_> = capture.stop().unwrap().iter().filter_map(announced).collect();
-        assert!(told.iter().all(|mac| *mac == expected[0]), "{policy}: {told:?}");
+        let reported: Vec<_> = capture.stop().unwrap().iter().filter_map(announced).collect();
+        assert!(reported.iter().all(|mac| *mac == expected[0]), "{policy}: {reported:?}");
         common::meet(&lab);
         second.stop().unwrap();
     }
@@ -336,7 +337,7 @@ fn adoption_handles_a_mac_set_without_an_agent() {
 #[test]
 fn an_agent_reports_orphaned_bonds_that_it_does_not_manage() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);
@@ -372,7 +373,7 @@ fn an_agent_reports_orphaned_bonds_that_it_does_not_manage() {
 #[test]
 fn a_bond_without_a_record_keeps_running_and_is_removed_as_far_as_known() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     snapshot::open_once(&lab.host);
     let first = bond(&lab, Datapath::Tc, &["fail_over_mac=none"]);
@@ -403,7 +404,7 @@ fn a_bond_without_a_record_keeps_running_and_is_removed_as_far_as_known() {
 #[test]
 fn adoption_refuses_a_misfit_and_the_bond_keeps_running() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);
@@ -470,7 +471,7 @@ fn bond_of_the_former_version(lab: &Lab) {
 #[test]
 fn a_bond_of_the_former_version_is_adopted_under_traffic_and_gets_a_clock() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);
@@ -492,7 +493,7 @@ fn a_bond_of_the_former_version_is_adopted_under_traffic_and_gets_a_clock() {
     lab.cut(SLAVES[0], Cut::Carrier).unwrap();
     let active = || cli(&lab.host, ["show", BOND]).unwrap();
     eventually("a failover", active, |shown| shown.contains("active slave enp0s9"));
-    lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+    lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
     cli(&lab.host, ["down", BOND, "--force"]).unwrap();
     before.assert_holds(&lab.host, "after xbond down --force");
 }
@@ -512,7 +513,7 @@ fn store_version(lab: &Lab, version: u32) {
 #[test]
 fn restarts_of_a_kept_bond_lose_nothing() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
@@ -547,7 +548,7 @@ fn restarts_of_a_kept_bond_lose_nothing() {
 #[test]
 fn a_half_created_bond_is_removed_and_recreated() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);

@@ -95,9 +95,9 @@ fn paths_die_and_come_back(lab: &Lab, datapath: Datapath, options: &[&str]) {
         wait_for_status(&xbond, active, turn);
     }
 
-    lab.mend(backup, Cut::Silent).unwrap();
+    lab.reconnect(backup, Cut::Silent).unwrap();
     wait_for_active(&xbond, backup);
-    lab.mend(active, Cut::Silent).unwrap();
+    lab.reconnect(active, Cut::Silent).unwrap();
     wait_for_status(&xbond, active, "up");
     assert_eq!(lab.host.ping(PEER_V4.into(), 1).unwrap().received, 1);
     stays(&xbond, lab, backup);

@@ -9,8 +9,7 @@ use std::{
 };
 
 use common::{
-    BOND, DATAPATHS, SLAVES, alone, beside_others, builder, eventually, show, wait_for_active,
-    wait_for_status,
+    BOND, DATAPATHS, SLAVES, alone, builder, concurrently, eventually, show, wait_for_active, wait_for_status,
 };
 use serde_json::{Value, json};
 use xbond_tests::{
@@ -190,7 +189,7 @@ fn agent_announces(site: &Site, xbond: &Xbond<'_>, what: &str, announced: &Value
             assert!(report.outage() < OUTAGE_LIMIT, "{what}: {report:?}");
         }
         wait_for_active(xbond, new);
-        site.lab.mend(old, Cut::Carrier).unwrap();
+        site.lab.reconnect(old, Cut::Carrier).unwrap();
         wait_for_status(xbond, old, "up");
     }
 }
@@ -258,7 +257,7 @@ fn macvlans_here_and_in_other_namespaces_are_announced() {
 #[test]
 fn guests_that_begin_to_speak_without_an_agent_are_announced() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let site = Site::new(Datapath::Tc);
     let xbond = site.run(Datapath::Tc, &[]);
     wait_for_clock(&xbond);
@@ -277,7 +276,7 @@ fn guests_that_begin_to_speak_without_an_agent_are_announced() {
 #[test]
 fn a_guest_that_moved_to_the_wire_is_not_announced() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let site = Site::new(Datapath::Tc);
     let xbond = site.run(Datapath::Tc, &[]);
     site.raise(Above::Bridge);
@@ -301,7 +300,7 @@ fn a_guest_that_moved_to_the_wire_is_not_announced() {
 #[test]
 fn nothing_is_announced_without_a_round() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let site = Site::new(Datapath::Tc);
     let xbond = site.run(Datapath::Tc, &["num_grat_arp=0"]);
     site.raise(Above::Bridge);
@@ -328,7 +327,7 @@ fn nothing_is_announced_without_a_round() {
 #[test]
 fn a_virtual_address_is_reached_after_a_cut_without_an_agent() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let vip = Ipv4Addr::new(192, 168, 99, 111);
     let site = Site::new(Datapath::Tc);
     let xbond = site.run(Datapath::Tc, &["fail_over_mac=active"]);
@@ -369,7 +368,7 @@ fn guests_on_vlans_are_announced_with_their_tags() {
     if !is_there("vlan").unwrap() {
         return common::skip("this kernel has no VLANs");
     }
-    let _turn = beside_others();
+    let _turn = concurrently();
     for datapath in DATAPATHS {
         let site = Site::new(datapath);
         let xbond = site.run(datapath, &[]);

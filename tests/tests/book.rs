@@ -14,14 +14,11 @@ use std::{
 };
 
 use bond_common::{
-    clock::{
-        layout::{ClockEntry, TickEntry},
-        misdirected::Noted,
-    },
+    clock::layout::{ClockEntry, TickEntry},
     mac::Mac,
 };
 use bond_core::name::BondName;
-use bond_user::report::wording::{self, FailsOver, PathFault, PathNote, Repair};
+use bond_user::report::wording::{self, FailsOver, MisdirectedAddress, PathFault, PathNote, Repair};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{Signal, killpg},
@@ -189,8 +186,8 @@ fn run_command(page: &str, console: &Console, command: &console::Command) -> Opt
         return None;
     }
     let ready = |lines: &[&str]| lines.iter().any(|line| line.contains("ready"));
-    let goes_on = running.read_until(|lines| console::begins(output, lines) && (!is_agent || ready(lines)));
-    assert!(goes_on, "{at}: ended; {}", running.printed());
+    let continues = running.read_until(|lines| console::begins(output, lines) && (!is_agent || ready(lines)));
+    assert!(continues, "{at}: ended; {}", running.printed());
     if !is_interrupted {
         return Some(running);
     }
@@ -302,7 +299,8 @@ fn the_reference_has_every_id_of_check_and_doctor() {
 /// Returns the first column of a table in a section of a page: the words in backquotes of each row.
 fn first_column(page: &str, section: &str) -> Vec<Vec<String>> {
     let text = read(page);
-    let (_, after) = text.split_once(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
+    let (_, after) =
+        text.split_once(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
     let section = after.split("\n## ").next().unwrap();
     let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
     let cell = |row: &str| row.split(" | ").next().unwrap().trim_end_matches('`').to_owned();
@@ -330,9 +328,11 @@ fn warnings_of_show() -> Vec<String> {
         PathNote::BondDown { device: device() },
     ];
     let (clock, ticks) = (ClockEntry { period: 10_000_000, ..ClockEntry::default() }, TickEntry::default());
+    let vlans = BTreeSet::from([0]);
+    let misdirected = MisdirectedAddress { slave: None, mac: Mac::BROADCAST, vlans: &vlans };
     let mut warnings = vec![
         wording::no_unicast("enp0s8", 7),
-        wording::flooded(None, Noted::default()),
+        wording::flooded(&misdirected, None),
         wording::path_fault(&faults[0], &Repair::Failed("EBUSY".to_owned())),
         wording::clock_stands("bond0", &wording::clock(&clock, &ticks, None, second * 9)),
         wording::PINS_GONE.to_owned(),
@@ -372,12 +372,18 @@ fn the_guide_has_an_entry_for_each_warning_of_show() {
     // What the sources of reports call is in the list above, or is no warning.
     let others = ["clock", "clock_ticks", "of_bond", "nameless", "NO_CLOCK_MAPS"];
     let own = read("tests/tests/book.rs");
-    for source in ["store/offline.rs", "agent/server/query.rs", "agent/server/retries.rs", "agent/lifecycle/lost.rs"] {
+    for source in
+        ["store/offline.rs", "agent/server/query.rs", "agent/server/retries.rs", "agent/lifecycle/lost.rs"]
+    {
         let text = read(&format!("bond-user/src/{source}"));
         for rest in text.split("wording::").skip(1).filter(|rest| !rest.starts_with(['{', 's'])) {
-            let name: String = rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+            let name: String =
+                rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
             let is_known = own.contains(&format!("wording::{name}")) || others.contains(&&*name);
-            assert!(is_known || name == "recreated", "{source}: {name} is not among the warnings of this test");
+            assert!(
+                is_known || name == "recreated",
+                "{source}: {name} is not among the warnings of this test"
+            );
         }
     }
 }
@@ -389,11 +395,8 @@ fn the_guide_has_an_entry_for_each_finding_of_doctor() {
         first_column(page, "Findings of `xbond doctor`").concat().into_iter().collect();
     let text = read("bond-user/src/cli/doctor/judge.rs");
     let (text, _) = text.split_once("\nmod tests").unwrap();
-    let mut ids: BTreeSet<String> = [".warn(", ".fail("]
-        .into_iter()
-        .flat_map(|call| literals(text, call))
-        .map(str::to_owned)
-        .collect();
+    let mut ids: BTreeSet<String> =
+        [".warn(", ".fail("].into_iter().flat_map(|call| literals(text, call)).map(str::to_owned).collect();
     // The ids of conflicts.
     ids.extend(literals(text, "=> ").into_iter().filter(|id| is_id(id)).map(str::to_owned));
     assert!(ids.len() > 15, "the source has too few findings of the expected form: {ids:?}");

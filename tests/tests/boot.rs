@@ -127,7 +127,7 @@ fn a_file_that_changed_while_no_agent_ran_is_applied_at_adoption() {
         );
         fs::write(&path, text).unwrap();
     };
-    let look = || {
+    let observe = || {
         lab.host.ip("-brief address show dev bond0").unwrap() + &lab.host.ip("route show dev bond0").unwrap()
     };
     write("101");
@@ -143,7 +143,7 @@ fn a_file_that_changed_while_no_agent_ran_is_applied_at_adoption() {
         }
         write(host);
         agent = run(&lab, &path);
-        let found = look();
+        let found = observe();
         for gone in
             [format!("192.168.99.{former}/"), format!("fd00:99::{former}/"), format!("198.51.{former}.")]
         {
@@ -160,7 +160,7 @@ fn a_file_that_changed_while_no_agent_ran_is_applied_at_adoption() {
     agent.kill().unwrap();
     write("106");
     let agent = run(&lab, &path);
-    let found = look();
+    let found = observe();
     assert!(!found.contains("99.105/") && !found.contains("51.105.") && found.contains("99.106/"), "{found}");
     agent.cli(["down", "bond0"]).unwrap();
     agent.stop().unwrap();

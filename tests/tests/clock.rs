@@ -13,7 +13,7 @@ use bond_user::{
     sys::{dataplane::Maps, directory::Location},
 };
 use common::{
-    BOND, DATAPATHS, SLAVES, active_slave, alone, beside_others, bond, bond_with, builder, eventually, lab,
+    BOND, DATAPATHS, SLAVES, active_slave, alone, bond, bond_with, builder, concurrently, eventually, lab,
     meet, rate, show, wait_for_active, wait_for_status,
 };
 use nix::sys::signal::Signal;
@@ -64,8 +64,8 @@ fn announcements(lab: &Lab, capture: &Capture, nic: &str) -> Vec<(Instant, Mac)>
 /// Waits until so many announcements have arrived at the port of `nic`.
 #[track_caller]
 fn wait_for_announcements(lab: &Lab, capture: &Capture, nic: &str, number: usize) -> Vec<(Instant, Mac)> {
-    let look = || announcements(lab, capture, nic);
-    eventually("announcements", look, |found| found.len() >= number)
+    let observe = || announcements(lab, capture, nic);
+    eventually("announcements", observe, |found| found.len() >= number)
 }
 
 /// The number of cuts of which the slowest per cent is meant.
@@ -85,7 +85,7 @@ fn idle_cuts(lab: &Lab, maps: &Maps) -> (Vec<f64>, Vec<f64>) {
         announced.push(ms(found[0].0.saturating_duration_since(start)));
         // Both the guard and the tick note the time of a failover there.
         switched.push(ms(Duration::from_nanos(maps.guard().switched_at()).saturating_sub(before)));
-        lab.mend(from, Cut::Carrier).unwrap();
+        lab.reconnect(from, Cut::Carrier).unwrap();
         eventually("both are usable", || maps.active().usable(), |usable| usable.count_ones() == 2);
     }
     (switched, announced)
@@ -125,7 +125,7 @@ fn an_idle_bond_without_its_agent_fails_over_in_two_periods_and_is_announced_at_
 #[test]
 fn what_peers_send_to_an_idle_host_arrives_again_without_an_agent() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for policy in POLICIES {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let xbond = bond(&lab, Datapath::Tc, &[&format!("fail_over_mac={policy}")]);
@@ -150,7 +150,7 @@ fn what_peers_send_to_an_idle_host_arrives_again_without_an_agent() {
 #[test]
 fn an_idle_bond_without_its_agent_fails_over_and_is_announced() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for datapath in DATAPATHS {
         for (policy, wire) in POLICIES.into_iter().zip([Wire::Veth, Wire::Tap, Wire::Veth]) {
             if datapath == Datapath::Xdp && wire == Wire::Tap {
@@ -188,7 +188,7 @@ fn an_idle_bond_without_its_agent_fails_over_and_is_announced() {
 #[test]
 fn a_mac_that_the_administrator_has_given_the_bond_is_announced_without_an_agent() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &["fail_over_mac=none"]);
     wait_for_clock(&xbond);
@@ -208,7 +208,7 @@ fn a_mac_that_the_administrator_has_given_the_bond_is_announced_without_an_agent
 #[test]
 fn a_bond_whose_slaves_were_all_down_is_announced_when_one_returns() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     orphaned(&lab, &["fail_over_mac=active"]);
     for nic in SLAVES {
@@ -217,7 +217,7 @@ fn a_bond_whose_slaves_were_all_down_is_announced_when_one_returns() {
     eventually("no active slave", || orphan(&lab)["active_slave"].clone(), Value::is_null);
     for nic in SLAVES {
         let capture = Capture::start(&lab.switch.netns).unwrap();
-        lab.mend(nic, Cut::Carrier).unwrap();
+        lab.reconnect(nic, Cut::Carrier).unwrap();
         let found = wait_for_announcements(&lab, &capture, nic, 1);
         assert_eq!(found[0].1, lab.mac(nic).unwrap());
         assert_eq!(orphan(&lab)["active_slave"], nic);
@@ -243,25 +243,25 @@ fn downdelay_updelay_and_the_primary_count_without_an_agent() {
     };
     // Shorter than downdelay.
     lab.cut(SLAVES[0], Cut::Carrier).unwrap();
-    lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+    lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
     let cut = lab.cut(SLAVES[0], Cut::Carrier).unwrap();
     waits("the backup", cut, SLAVES[1], 300);
-    let mend = lab.mend(SLAVES[0], Cut::Carrier).unwrap();
-    waits("the primary", mend, SLAVES[0], 500);
+    let reconnected = lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
+    waits("the primary", reconnected, SLAVES[0], 500);
     cli(&lab.host, ["down", BOND, "--force"]).unwrap();
 }
 
 #[test]
 fn the_next_agent_reports_what_ticks_have_done() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     orphaned(&lab, &["fail_over_mac=active"]);
     for nic in SLAVES {
         lab.cut(nic, Cut::Carrier).unwrap();
         eventually("a failover", || orphan(&lab)["active_slave"].clone(), |active| *active != nic);
     }
-    lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+    lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
     eventually("one is back", || orphan(&lab)["active_slave"].clone(), |active| *active == SLAVES[0]);
     let xbond = bond(&lab, Datapath::Tc, &["fail_over_mac=active"]);
     let log = xbond.cli(["log", BOND, "-j"]).unwrap();
@@ -290,7 +290,7 @@ fn the_next_agent_reports_what_ticks_have_done() {
 #[test]
 fn receipts_have_the_rounds_that_ticks_have_announced() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for is_killed in [true, false] {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let options = ["num_grat_arp=3", "peer_notif_delay=100"];
@@ -327,7 +327,7 @@ fn receipts_have_the_rounds_that_ticks_have_announced() {
 #[test]
 fn a_receipt_of_a_tick_with_nothing_to_announce_says_so() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     lab.host.ip(&format!("addr flush dev {BOND}")).unwrap();
@@ -344,7 +344,7 @@ fn a_receipt_of_a_tick_with_nothing_to_announce_says_so() {
 #[test]
 fn each_round_is_announced_once_while_an_agent_runs() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &["num_grat_arp=5", "peer_notif_delay=100"]);
     wait_for_clock(&xbond);
@@ -353,7 +353,7 @@ fn each_round_is_announced_once_while_an_agent_runs() {
         lab.cut(cut, Cut::Carrier).unwrap();
         wait_for_active(&xbond, other);
         wait_for_announcements(&lab, &capture, other, 5);
-        lab.mend(cut, Cut::Carrier).unwrap();
+        lab.reconnect(cut, Cut::Carrier).unwrap();
         wait_for_status(&xbond, cut, "up");
         // A sixth would come in the pace of the others.
         let port = lab.port(other).unwrap();
@@ -397,7 +397,7 @@ const HARMS: [(&str, &str); 9] = [
 #[test]
 fn a_clock_that_another_process_has_broken_runs_again_and_that_is_logged() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for (what, harm) in HARMS {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let xbond = bond(&lab, Datapath::Tc, &[]);
@@ -427,7 +427,7 @@ fn a_clock_that_another_process_has_broken_runs_again_and_that_is_logged() {
 #[test]
 fn a_tick_that_was_detached_is_attached_again() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     wait_for_clock(&xbond);
@@ -445,7 +445,7 @@ fn a_tick_that_was_detached_is_attached_again() {
 #[test]
 fn without_an_agent_a_bond_whose_clock_lost_its_frames_carries_packets_and_is_shown_so() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     orphaned(&lab, &[]);
     lab.host.exec("tc qdisc replace dev bond0-clk0 root pfifo limit 0").unwrap();
@@ -470,7 +470,7 @@ fn without_an_agent_a_bond_whose_clock_lost_its_frames_carries_packets_and_is_sh
 #[test]
 fn a_clock_is_shown_with_its_devices_and_counted_in_metrics() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     wait_for_clock(&xbond);
@@ -495,7 +495,7 @@ fn a_clock_is_shown_with_its_devices_and_counted_in_metrics() {
 #[test]
 fn a_bond_with_a_long_name_has_a_clock() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let name = "a-long-name-bon";
     let xbond = Xbond::run(&lab.host, ["--bond", name, "--slave", SLAVES[0], "-o", "miimon=100"]).unwrap();
@@ -509,7 +509,7 @@ fn a_bond_with_a_long_name_has_a_clock() {
 #[test]
 fn a_clock_is_turned_off_and_on_by_a_reload() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond_with(&lab, Datapath::Tc, &["clock=off"], &[]);
     assert_eq!(clock(&show(&xbond)), "off: as configured");

@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{
-    BOND, DATAPATHS, SLAVES, alone, beside_others, builder, eventually, meet, show, slave, wait_for_active,
+    BOND, DATAPATHS, SLAVES, alone, builder, concurrently, eventually, meet, show, slave, wait_for_active,
     wait_for_status,
 };
 use nix::sys::signal::Signal;
@@ -154,9 +154,9 @@ fn paths_die_and_come_back(datapath: Datapath, agent: Agent, target: &str, other
     let cut = lab.cut(second, Cut::Silent).unwrap();
     bond.wait_for(None, cut);
     bond.steps(5);
-    let mended = lab.mend(first, Cut::Silent).unwrap();
-    bond.wait_for(Some(first), mended);
-    lab.mend(second, Cut::Silent).unwrap();
+    let reconnected = lab.reconnect(first, Cut::Silent).unwrap();
+    bond.wait_for(Some(first), reconnected);
+    lab.reconnect(second, Cut::Silent).unwrap();
     eventually("both are up", || bond.pinned.up().len(), |up| *up == 2);
     bond.stays(5);
 
@@ -227,7 +227,7 @@ fn a_dead_path_is_left_without_an_agent_by_neighbour_solicitations() {
 #[test]
 fn targets_count_without_an_agent_as_arp_all_targets_says() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for (all, stays) in [("any", true), ("all", false)] {
         let lab = builder(Datapath::Tc).build().unwrap();
         lab.peer.ip(&format!("address add 192.168.99.2/24 dev {PEER_NIC}")).unwrap();
@@ -306,7 +306,7 @@ fn probes_leave_without_an_agent_as_with_one() {
 #[test]
 fn a_healthy_bond_keeps_its_slave_while_its_agent_is_stopped() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = builder(Datapath::Tc).build().unwrap();
     let (interval, target) = (format!("arp_interval={INTERVAL}"), format!("arp_ip_target={PEER_V4}"));
     for others in ["arp_validate=all arp_missed_max=1", "arp_validate=none"] {
@@ -365,7 +365,7 @@ fn the_slave_at_another_switch_is_reached_in_one_interval_for_each() {
 #[test]
 fn a_primary_takes_over_without_an_agent_when_it_answers_again() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = builder(Datapath::Tc).build().unwrap();
     let (interval, target) = (format!("arp_interval={INTERVAL}"), format!("arp_ip_target={PEER_V4}"));
     let primary = format!("primary={}", SLAVES[0]);
@@ -375,8 +375,8 @@ fn a_primary_takes_over_without_an_agent_when_it_answers_again() {
     let cut = lab.cut(SLAVES[0], Cut::Carrier).unwrap();
     bond.wait_for(Some(SLAVES[1]), cut);
     bond.steps(3);
-    let mended = lab.mend(SLAVES[0], Cut::Carrier).unwrap();
-    bond.wait_for(Some(SLAVES[0]), mended);
+    let reconnected = lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
+    bond.wait_for(Some(SLAVES[0]), reconnected);
     bond.stays(5);
     let xbond = bond.resume(Datapath::Tc, &options);
     let reasons: Vec<_> = reported(xbond).into_iter().map(|(_, _, reason)| reason).collect();

@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use common::{BOND, beside_others, eventually};
+use common::{BOND, concurrently, eventually};
 use serde_json::Value;
 use xbond_tests::{NetNs, Xbond, netns::unique_stem, skip_if_unable, xbond::binary};
 
@@ -119,7 +119,7 @@ fn why(answer: &Value, name: impl ToString) -> String {
 #[test]
 fn gc_collects_namespaces_that_have_ended_and_no_others() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let paths = Paths::new();
     let (alive, orphaned) = (namespace("alive"), namespace("orphaned"));
     let agent = paths.agent(&alive);
@@ -159,7 +159,7 @@ fn gc_collects_namespaces_that_have_ended_and_no_others() {
 #[test]
 fn a_descriptor_keeps_a_namespace_from_collection() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let paths = Paths::new();
     let (here, netns) = (namespace("here"), namespace("held"));
     paths.agent(&netns).kill().unwrap();
@@ -176,7 +176,7 @@ fn a_descriptor_keeps_a_namespace_from_collection() {
 #[test]
 fn half_created_and_foreign_directories_are_judged_by_their_content() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let paths = Paths::new();
     let here = namespace("here");
     fs::create_dir_all(paths.pins("")).unwrap();
@@ -228,7 +228,7 @@ fn without_witness(paths: &Paths, cookie: u64) {
 #[test]
 fn without_a_witness_links_without_devices_mean_an_ended_namespace() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let paths = Paths::new();
     let (here, alive, ended) = (namespace("here"), namespace("alive"), namespace("ended"));
     for netns in [&alive, &ended] {
@@ -250,7 +250,7 @@ fn without_a_witness_links_without_devices_mean_an_ended_namespace() {
 #[test]
 fn collections_at_the_same_time_remove_everything_together() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let paths = Paths::new();
     let here = namespace("here");
     for name in 900_000..900_050 {
@@ -273,7 +273,7 @@ fn collections_at_the_same_time_remove_everything_together() {
 #[test]
 fn an_agent_starts_and_ends_next_to_collections() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let paths = Paths::new();
     let (here, netns) = (namespace("here"), namespace("host"));
     let script = "while :; do \"$0\" gc >/dev/null || exit 1; done";
@@ -295,7 +295,7 @@ fn an_agent_starts_and_ends_next_to_collections() {
 #[test]
 fn an_agent_that_starts_collects_and_logs_one_line() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let paths = Paths::new();
     let (netns, ended) = (namespace("host"), namespace("ended"));
     paths.agent(&ended).kill().unwrap();

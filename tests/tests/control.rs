@@ -689,7 +689,7 @@ fn an_agent_needs_no_root() {
     meet(&lab);
     assert_eq!(inside("down bond0"), "");
     assert_eq!(inside(&format!("add {BOND0}")), READY.replace("enp0s8", "enp0s9"));
-    lab.mend("enp0s8", Cut::Carrier).unwrap();
+    lab.reconnect("enp0s8", Cut::Carrier).unwrap();
     agent.stop().unwrap();
     before.assert_holds(host, "an agent without root");
 }
@@ -788,7 +788,7 @@ fn hostile_peers_delay_no_other_request() {
     let agent = Xbond::run(host, words(BOND0)).unwrap();
     meet(&lab);
     let undisturbed = fail_over(&lab, "enp0s8", "enp0s9");
-    lab.mend("enp0s8", Cut::Carrier).unwrap();
+    lab.reconnect("enp0s8", Cut::Carrier).unwrap();
     common::wait_for_status(&agent, "enp0s8", "up");
     let path = socket(host);
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 12_000, 12_000).unwrap();
@@ -830,7 +830,7 @@ fn hostile_peers_delay_no_other_request() {
 #[test]
 fn slow_peers_are_answered_and_listeners_leave_connections_free() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let host = &lab.host;
     let agent = Xbond::run(host, words(BOND0)).unwrap();
@@ -865,8 +865,8 @@ fn slow_peers_are_answered_and_listeners_leave_connections_free() {
             (String::from_utf8_lossy(&status).into_owned(), peer)
         })
         .collect();
-    let told = |status: &str| listening.iter().filter(|(said, _)| said.ends_with(status)).count();
-    assert_eq!((told("200"), told("503")), (64, 86));
+    let reported = |status: &str| listening.iter().filter(|(said, _)| said.ends_with(status)).count();
+    assert_eq!((reported("200"), reported("503")), (64, 86));
     assert_eq!(xbond(host, "set bond0 miimon=50"), "");
     drop(listening);
     let mut listens = host.command("curl");
@@ -880,7 +880,7 @@ fn slow_peers_are_answered_and_listeners_leave_connections_free() {
 #[test]
 fn requests_cannot_set_what_is_for_files_and_are_carried_out_without_their_peer() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let host = &lab.host;
     let agent = Xbond::run(host, words(BOND0)).unwrap();

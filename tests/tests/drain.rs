@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    BOND, DATAPATHS, SLAVES, beside_others, bond, bond_with, eventually, lab, rate, show, slave, traffic,
+    BOND, DATAPATHS, SLAVES, bond, bond_with, concurrently, eventually, lab, rate, show, slave, traffic,
     wait_for_active, wait_for_status,
 };
 use serde_json::Value;
@@ -30,7 +30,7 @@ fn work_on(lab: &Lab, xbond: &Xbond<'_>, name: &str) {
 #[test]
 fn work_on_a_drained_slave_loses_nothing() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     for datapath in DATAPATHS {
         for policy in POLICIES {
             let lab = lab(datapath, Policy::Learning);
@@ -60,7 +60,7 @@ fn drained(bond: &Value, name: &str) -> Value {
 #[test]
 fn a_drain_outlives_the_agent_and_the_bond() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let options = ["primary=enp0s8"];
     let xbond = bond(&lab, Datapath::Tc, &options);
@@ -91,7 +91,7 @@ fn a_drain_outlives_the_agent_and_the_bond() {
 #[test]
 fn a_drain_ends_after_its_time_or_with_its_slave() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &["primary=enp0s8"]);
     xbond.cli(["drain", BOND, SLAVES[0], "--for", "1s"]).unwrap();
@@ -113,7 +113,7 @@ fn a_drain_ends_after_its_time_or_with_its_slave() {
 #[test]
 fn a_drain_ends_when_its_bond_is_removed_without_an_agent() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     for removal in [&["down", BOND, "--force"][..], &["down", "--all"]] {
         let xbond = bond(&lab, Datapath::Tc, &[]);
@@ -130,7 +130,7 @@ fn a_drain_ends_when_its_bond_is_removed_without_an_agent() {
 #[test]
 fn a_refused_drain_changes_nothing() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     let refused = |arguments: &[&str], why: &str| {
@@ -147,7 +147,7 @@ fn a_refused_drain_changes_nothing() {
     refused(&["undrain", BOND, "eth9"], "eth9");
     let bond_now = show(&xbond);
     assert_eq!(SLAVES.map(|name| drained(&bond_now, name)), [Value::Null, Value::Null]);
-    lab.mend(SLAVES[1], Cut::Carrier).unwrap();
+    lab.reconnect(SLAVES[1], Cut::Carrier).unwrap();
     xbond.stop().unwrap();
 }
 
@@ -155,7 +155,7 @@ fn a_refused_drain_changes_nothing() {
 #[test]
 fn without_an_agent_a_drained_slave_is_the_last_choice() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &["primary=enp0s8"]);
     xbond.cli(["drain", BOND, SLAVES[0]]).unwrap();
@@ -165,13 +165,13 @@ fn without_an_agent_a_drained_slave_is_the_last_choice() {
         report["bonds"][0]["active_slave"].as_str().map(str::to_owned)
     };
     for cut in [true, false] {
-        if cut { lab.cut(SLAVES[0], Cut::Carrier) } else { lab.mend(SLAVES[0], Cut::Carrier) }.unwrap();
+        if cut { lab.cut(SLAVES[0], Cut::Carrier) } else { lab.reconnect(SLAVES[0], Cut::Carrier) }.unwrap();
         std::thread::sleep(Duration::from_secs(1));
         assert_eq!(active().as_deref(), Some(SLAVES[1]), "the link of the drained slave: {}", !cut);
     }
     lab.cut(SLAVES[1], Cut::Carrier).unwrap();
     eventually("the active slave", active, |active| active.as_deref() == Some(SLAVES[0]));
-    lab.mend(SLAVES[1], Cut::Carrier).unwrap();
+    lab.reconnect(SLAVES[1], Cut::Carrier).unwrap();
     eventually("the active slave", active, |active| active.as_deref() == Some(SLAVES[1]));
     cli(&lab.host, ["down", BOND, "--force"]).unwrap();
 }
@@ -179,13 +179,13 @@ fn without_an_agent_a_drained_slave_is_the_last_choice() {
 #[test]
 fn a_slave_that_flaps_is_damped_until_damping_is_set_to_off() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond_with(&lab, Datapath::Tc, &["primary=enp0s8", "damping=half_life=600,max=600"], &[]);
     for _ in 0..4 {
         lab.cut(SLAVES[0], Cut::Carrier).unwrap();
         wait_for_status(&xbond, SLAVES[0], "down");
-        lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+        lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
         wait_for_status(&xbond, SLAVES[0], "up");
     }
     let bond_now = show(&xbond);
@@ -207,7 +207,7 @@ fn a_slave_that_flaps_is_damped_until_damping_is_set_to_off() {
 #[test]
 fn own_settings_of_a_running_bond_are_set() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     for (setting, field, expected) in [

@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{
-    BOND, DATAPATHS, SLAVES, alone, beside_others, bond, bond_with, builder, eventually, lab, meet, rate,
+    BOND, DATAPATHS, SLAVES, alone, bond, bond_with, builder, concurrently, eventually, lab, meet, rate,
     show, skip, slave, traffic, wait_for_active, wait_for_status,
 };
 use serde_json::json;
@@ -119,14 +119,14 @@ fn a_planned_switch_loses_nothing(datapath: Datapath) {
 #[test]
 fn a_planned_switch_loses_nothing_by_tc() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     a_planned_switch_loses_nothing(Datapath::Tc);
 }
 
 #[test]
 fn a_planned_switch_loses_nothing_by_xdp() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     a_planned_switch_loses_nothing(Datapath::Xdp);
 }
 
@@ -134,7 +134,7 @@ fn a_planned_switch_loses_nothing_by_xdp() {
 #[test]
 fn a_planned_switch_under_follow_loses_nothing_outbound() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for datapath in DATAPATHS {
         let [to_peer, to_host] = planned_switches(datapath, "follow");
         assert_whole(&format!("{} follow, to peer", datapath.name()), &to_peer);
@@ -190,7 +190,7 @@ fn outages(datapath: Datapath, wire: Wire, events: LinkEvents) -> [Outages; 2] {
             assert_eq!(report.duplicated, 0, "{what}, {direction}");
             outages.push(report.outage());
         }
-        lab.mend(active, Cut::Carrier).unwrap();
+        lab.reconnect(active, Cut::Carrier).unwrap();
         wait_for_status(&xbond, active, "up");
         active = other(active);
     }
@@ -292,7 +292,7 @@ fn takes_over(xbond: &Xbond<'_>, name: &str, since: Instant) -> Duration {
 #[test]
 fn delays_set_at_run_time_are_kept() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     // Distinguishes a delay from a busy machine.
@@ -307,7 +307,7 @@ fn delays_set_at_run_time_are_kept() {
     assert!(took >= delay, "downdelay: {took:?}");
 
     xbond.set(BOND, &format!("updelay={ms}")).unwrap();
-    let event = lab.mend("enp0s8", Cut::Carrier).unwrap();
+    let event = lab.reconnect("enp0s8", Cut::Carrier).unwrap();
     wait_for_status(&xbond, "enp0s8", "going back");
     wait_for_status(&xbond, "enp0s8", "up");
     assert!(event.elapsed() >= delay, "updelay: {:?}", event.elapsed());
@@ -316,7 +316,7 @@ fn delays_set_at_run_time_are_kept() {
     let failures = slave(&show(&xbond), "enp0s9")["link_failure_count"].clone();
     lab.cut("enp0s9", Cut::Carrier).unwrap();
     wait_for_status(&xbond, "enp0s9", "going down");
-    lab.mend("enp0s9", Cut::Carrier).unwrap();
+    lab.reconnect("enp0s9", Cut::Carrier).unwrap();
     wait_for_status(&xbond, "enp0s9", "up");
     assert_eq!(show(&xbond)["active_slave"], "enp0s9");
     assert_eq!(slave(&show(&xbond), "enp0s9")["link_failure_count"], failures);
@@ -334,7 +334,7 @@ fn delays_set_at_run_time_are_kept() {
 #[test]
 fn miimon_set_at_run_time_takes_effect() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     // Longer than a test waits. The guard would notice the cut with any frame that the host sends.
     let xbond = bond_with(&lab, Datapath::Tc, &["miimon=60000"], &["--no-link-events", "--guard", "off"]);
@@ -344,7 +344,7 @@ fn miimon_set_at_run_time_takes_effect() {
     wait_for_active(&xbond, "enp0s9");
     assert_eq!(show(&xbond)["options"]["miimon"], 20);
     // Also on later changes.
-    lab.mend("enp0s8", Cut::Carrier).unwrap();
+    lab.reconnect("enp0s8", Cut::Carrier).unwrap();
     wait_for_status(&xbond, "enp0s8", "up");
     lab.cut("enp0s9", Cut::Carrier).unwrap();
     wait_for_active(&xbond, "enp0s8");
@@ -353,7 +353,7 @@ fn miimon_set_at_run_time_takes_effect() {
 #[test]
 fn primary_and_primary_reselect_decide_who_comes_back() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     xbond.set(BOND, "primary=enp0s9").unwrap();
@@ -364,7 +364,7 @@ fn primary_and_primary_reselect_decide_who_comes_back() {
         xbond.set(BOND, &format!("primary_reselect={reselect}")).unwrap();
         lab.cut("enp0s9", Cut::Carrier).unwrap();
         wait_for_active(&xbond, "enp0s8");
-        lab.mend("enp0s9", Cut::Carrier).unwrap();
+        lab.reconnect("enp0s9", Cut::Carrier).unwrap();
         wait_for_status(&xbond, "enp0s9", "up");
         // The election happens with the change of the link state.
         assert_eq!(show(&xbond)["active_slave"], active, "primary_reselect={reselect}");
@@ -385,7 +385,7 @@ fn primary_and_primary_reselect_decide_who_comes_back() {
 #[test]
 fn better_goes_by_the_speed_that_the_primary_comes_back_with() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = builder(Datapath::Tc).wire(Wire::Tap).build().unwrap();
     let set_speed = |slave: &str, speed: u32| {
         lab.host.exec(&format!("ethtool -s {slave} speed {speed} duplex full")).unwrap();
@@ -396,7 +396,7 @@ fn better_goes_by_the_speed_that_the_primary_comes_back_with() {
         lab.cut("enp0s9", Cut::Carrier).unwrap();
         wait_for_active(&xbond, "enp0s8");
         set_speed("enp0s9", speed);
-        lab.mend("enp0s9", Cut::Carrier).unwrap();
+        lab.reconnect("enp0s9", Cut::Carrier).unwrap();
         eventually(
             "the speed is known",
             || slave(&show(&xbond), "enp0s9"),
@@ -431,7 +431,7 @@ fn add_vlan(lab: &Lab) -> bool {
 #[test]
 fn addresses_are_announced_as_often_as_asked_for_by_the_new_active_slave() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     for fail_over_mac in ["none", "active", "follow"] {
         let xbond = bond(&lab, Datapath::Tc, &[&format!("fail_over_mac={fail_over_mac}")]);
@@ -503,7 +503,7 @@ fn uncounted(mut bond: serde_json::Value) -> serde_json::Value {
 #[test]
 fn a_refused_setting_changes_nothing() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     lab.cut("enp0s9", Cut::Carrier).unwrap();
@@ -539,7 +539,7 @@ fn packets(lab: &Lab, name: &str) -> [u64; 2] {
 #[test]
 fn show_in_json_has_its_shape_and_agrees_with_ip() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         let xbond = bond(&lab, datapath, &["fail_over_mac=active"]);
@@ -582,15 +582,15 @@ fn show_in_json_has_its_shape_and_agrees_with_ip() {
 
         // A stray frame may arrive between two readings, but not each time.
         let counted = || {
-            let look = || {
+            let observe = || {
                 let bond = show(&xbond);
                 let counters = slave(&bond, "enp0s8")["counters"].clone();
                 let [tx, rx] = ["tx_packets", "rx_packets"].map(|key| counters[key].as_u64().unwrap());
                 ([tx, rx], packets(&lab, "enp0s8"))
             };
-            let before = look();
+            let before = observe();
             assert_eq!(lab.host.ping(PEER_V4.into(), 100).unwrap().received, 100);
-            let after = look();
+            let after = observe();
             let difference = |before: [u64; 2], after: [u64; 2]| [after[0] - before[0], after[1] - before[1]];
             (difference(before.0, after.0), difference(before.1, after.1))
         };
@@ -610,7 +610,7 @@ fn show_in_json_has_its_shape_and_agrees_with_ip() {
 #[test]
 fn without_a_link_the_bond_has_no_carrier() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         // The first round may come before the far end of a link that has just come up accepts frames.
@@ -625,7 +625,7 @@ fn without_a_link_the_bond_has_no_carrier() {
         assert_eq!((&bond["carrier"], &bond["active_slave"]), (&json!(false), &json!(null)));
 
         let capture = Capture::start(&lab.switch.netns).unwrap();
-        lab.mend("enp0s9", Cut::Carrier).unwrap();
+        lab.reconnect("enp0s9", Cut::Carrier).unwrap();
         wait_for_active(&xbond, "enp0s9");
         eventually("carrier", carrier, |has| *has);
         let announced = |frame: &Frame| frame.ifname == "p1" && frame.announces(HOST_V4.into()).is_some();
@@ -638,7 +638,7 @@ fn without_a_link_the_bond_has_no_carrier() {
 #[test]
 fn a_slave_that_is_absent_joins_when_it_appears() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     let text = "version = 1\n[bond.bond0]\nslaves = [\"late0\", \"enp0s8\"]\nmiimon = 100\n\
@@ -665,7 +665,7 @@ fn a_slave_that_is_absent_joins_when_it_appears() {
 #[test]
 fn an_active_slave_that_is_deleted_is_failed_over() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         let xbond = bond(&lab, datapath, &["fail_over_mac=follow"]);
@@ -689,7 +689,7 @@ fn an_active_slave_that_is_deleted_is_failed_over() {
 #[test]
 fn a_bond_whose_device_is_deleted_is_removed_and_the_agent_keeps_running() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         lab.host.ip("link set enp0s9 mtu 1400").unwrap();

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    BOND, DATAPATHS, SLAVES, active_slave, alone, beside_others, bond, bond_with, builder, eventually, lab,
+    BOND, DATAPATHS, SLAVES, active_slave, alone, bond, bond_with, builder, concurrently, eventually, lab,
     meet, rate, show, slave, traffic, wait_for_active, wait_for_status,
 };
 use nix::sys::signal::Signal;
@@ -33,7 +33,7 @@ fn neighbour(lab: &Lab) -> String {
 #[test]
 fn without_an_agent_the_guard_uses_every_slave_in_turn() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let names = ["nic0", "nic1", "nic2"];
     for datapath in DATAPATHS {
         for policy in ["none", "active"] {
@@ -61,7 +61,7 @@ fn without_an_agent_the_guard_uses_every_slave_in_turn() {
                     // Neighbours wait for more than five seconds before they ask again.
                     assert!(report.outage() < Duration::from_secs(3), "{what}: {:?}", report.outage());
                 }
-                lab.mend(cut, Cut::Carrier).unwrap();
+                lab.reconnect(cut, Cut::Carrier).unwrap();
                 // The peer learns the MAC address of this slave, and will send to it when the next one is active.
                 lab.peer.ip("neigh flush all").unwrap();
                 meet(&lab);
@@ -75,7 +75,7 @@ fn without_an_agent_the_guard_uses_every_slave_in_turn() {
 #[test]
 fn a_resumed_agent_follows_the_guard() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for policy in ["none", "active", "follow"] {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let xbond = bond(&lab, Datapath::Tc, &[&format!("fail_over_mac={policy}"), "clock=off"]);
@@ -105,7 +105,7 @@ fn a_resumed_agent_follows_the_guard() {
         assert_eq!(slave(&bond, SLAVES[0])["link_failure_count"], 1);
 
         // The first slave is up again: nothing fails back without a reason.
-        lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+        lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
         wait_for_status(&xbond, SLAVES[0], "up");
         assert_eq!(active_slave(&xbond).as_deref(), Some(SLAVES[1]));
         xbond.stop().unwrap();
@@ -140,7 +140,7 @@ fn a_clean_cut_loses_nothing_outbound() {
             to_peer.outage()
         );
         lost.push(to_peer.lost);
-        lab.mend(active, Cut::Carrier).unwrap();
+        lab.reconnect(active, Cut::Carrier).unwrap();
         wait_for_status(&xbond, active, "up");
     }
     lost.sort_unstable();
@@ -150,7 +150,7 @@ fn a_clean_cut_loses_nothing_outbound() {
 #[test]
 fn a_guard_that_is_off_leaves_it_to_the_agent() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for (options, arguments, why) in [
         (&["miimon=100"][..], &["--guard", "off"][..], "as configured"),
         (&["miimon=100", "downdelay=300"], &[], "downdelay delays failovers"),
@@ -180,7 +180,7 @@ fn a_guard_that_is_off_leaves_it_to_the_agent() {
 #[test]
 fn a_planned_switch_under_follow_with_prearm_loses_nothing() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         let xbond = bond_with(&lab, datapath, &["fail_over_mac=follow"], &["--prearm"]);
@@ -210,7 +210,7 @@ fn a_planned_switch_under_follow_with_prearm_loses_nothing() {
 #[test]
 fn flapping_links_do_not_fail_over_with_every_packet() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     let traffic = traffic(&lab, rate());
@@ -218,7 +218,7 @@ fn flapping_links_do_not_fail_over_with_every_packet() {
     for number in 0..200 {
         let name = SLAVES[number % 2];
         lab.cut(name, Cut::Carrier).unwrap();
-        lab.mend(name, Cut::Carrier).unwrap();
+        lab.reconnect(name, Cut::Carrier).unwrap();
     }
     let [to_peer, _] = traffic.stop().unwrap();
     println!("lost {}", to_peer.lost);

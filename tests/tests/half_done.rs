@@ -6,7 +6,7 @@ mod snapshot;
 
 use std::{fs, path::PathBuf, process::Output};
 
-use common::{BOND, SLAVES, beside_others, eventually, meet, show};
+use common::{BOND, SLAVES, concurrently, eventually, meet, show};
 use snapshot::Snapshot;
 use tempfile::NamedTempFile;
 use xbond_tests::{
@@ -101,7 +101,7 @@ impl<'lab> Small<'lab> {
 #[test]
 fn a_full_disk_refuses_what_adds_and_releases_what_goes() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let lab = host();
     let before = lab.host.link("enp0s9").unwrap();
     let file = file();
@@ -333,11 +333,11 @@ fn a_slave_that_returns_with_another_ifindex_rejoins_and_is_restored_at_the_end(
     skip_if_unable!();
     let lab = host();
     let file = file();
-    let look = || lab.host.link("enp0s9").map(|link| (link.mac, link.mtu, link.flags)).unwrap();
-    let before = look();
+    let observe = || lab.host.link("enp0s9").map(|link| (link.mac, link.mtu, link.flags)).unwrap();
+    let before = observe();
     let back = |what: &str| {
         lab.host.ip("link delete filler").unwrap();
-        assert_eq!(look(), before, "{what}");
+        assert_eq!(observe(), before, "{what}");
         assert!(lab.host.link(BOND).is_err() && !run_directory(&lab.host).exists(), "{what}");
     };
     let agent = run(&lab, &file);
@@ -367,12 +367,12 @@ fn a_slave_that_returns_after_its_bond_was_removed_is_restored() {
     let lab = host();
     let file = file();
     lab.host.ip("link set enp0s9 alias uplink").unwrap();
-    let look = || {
+    let observe = || {
         let link = lab.host.link("enp0s9").unwrap();
         let text = lab.host.ip("-o link show enp0s9").unwrap();
         (link.mac, link.mtu, link.flags, text.contains("alias uplink"))
     };
-    let before = look();
+    let before = observe();
     for by_agent in [true, false] {
         let agent = run(&lab, &file);
         let leave = || lab.host.ip(&format!("link set enp0s9 netns {}", lab.peer.name())).unwrap();
@@ -401,7 +401,7 @@ fn a_slave_that_returns_after_its_bond_was_removed_is_restored() {
             run(&lab, &file).stop().unwrap();
         }
         lab.host.ip("link set wanderer name enp0s9").unwrap();
-        assert_eq!(look(), before, "by the agent: {by_agent}");
+        assert_eq!(observe(), before, "by the agent: {by_agent}");
     }
 }
 
@@ -492,12 +492,12 @@ fn a_slave_that_is_elsewhere_is_named_when_its_bond_is_removed() {
     let lab = host();
     let file = file();
     let (host, peer) = (lab.host.name(), lab.peer.name());
-    let look = |netns: &NetNs| netns.link("enp0s9").map(|link| (link.mac, link.mtu)).unwrap();
-    let before = look(&lab.host);
+    let observe = |netns: &NetNs| netns.link("enp0s9").map(|link| (link.mac, link.mtu)).unwrap();
+    let before = observe(&lab.host);
     for is_killed in [false, true] {
         let agent = run(&lab, &file);
         lab.host.ip(&format!("link set enp0s9 netns {peer}")).unwrap();
-        assert_ne!(look(&lab.peer), before);
+        assert_ne!(observe(&lab.peer), before);
         let mut down = lab.host.command(binary().unwrap());
         down.args(["down", BOND]);
         let agent = if is_killed {
@@ -513,7 +513,7 @@ fn a_slave_that_is_elsewhere_is_named_when_its_bond_is_removed() {
         let (_, command) = text.trim().split_once("To restore it there: ").unwrap();
         let output = in_a_shell(&lab.peer, command);
         assert!(output.status.success(), "{command}: {output:?}");
-        assert_eq!(look(&lab.peer), before, "killed: {is_killed}");
+        assert_eq!(observe(&lab.peer), before, "killed: {is_killed}");
         lab.peer.ip(&format!("link set enp0s9 netns {host}")).unwrap();
         drop(agent.map(|agent| agent.stop().unwrap()));
     }

@@ -12,7 +12,7 @@ use aya::{
 };
 use bond_common::names;
 use bond_user::sys::dataplane::Kernel;
-use common::{BOND, DATAPATHS, beside_others, bond, eventually, lab, meet, show};
+use common::{BOND, DATAPATHS, bond, concurrently, eventually, lab, meet, show};
 use xbond_tests::{
     Capture, HOST_V4, Lab, PEER_V4, Policy, has_tcx, lab::Datapath, skip, skip_if_unable, xbond::binary,
 };
@@ -183,7 +183,7 @@ fn hooks_see_what_the_book_lists() {
     if !has_tcx() {
         return skip("the table is of kernels with tcx (Linux 6.6)");
     }
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         let xbond = bond(&lab, datapath, &["primary=enp0s8"]);
@@ -205,7 +205,7 @@ fn hooks_see_what_the_book_lists() {
 #[test]
 fn a_slaves_qdisc_sees_what_the_bond_sends_under_tc_alone() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         let _xbond = bond(&lab, datapath, &["primary=enp0s8"]);
@@ -254,7 +254,7 @@ fn hook_up(lab: &Lab) {
 #[test]
 fn enslaving_names_the_chains_and_filters_that_packets_bypass() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         hook_up(&lab);
@@ -282,7 +282,7 @@ fn enslaving_names_the_chains_and_filters_that_packets_bypass() {
 #[test]
 fn chains_and_filters_that_come_later_are_reported_until_they_are_removed() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         let xbond = bond(&lab, datapath, &[]);
@@ -315,19 +315,19 @@ fn chains_and_filters_that_come_later_are_reported_until_they_are_removed() {
 #[test]
 fn check_names_the_chains_of_slaves_that_are_there() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     hook_up(&lab);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("bond.toml");
     let text = "version = 1\n[bond.bond0]\nslaves = [\"enp0s8\", \"enp0s9\"]\nmiimon = 100\n";
     std::fs::write(&file, text).unwrap();
-    let told = said(&lab, &["check", file.to_str().unwrap()]);
+    let reported = said(&lab, &["check", file.to_str().unwrap()]);
     assert!(
-        told.contains("enp0s8: nft chain netdev shop in (ingress) does not see the packets of bond0"),
-        "{told}"
+        reported.contains("enp0s8: nft chain netdev shop in (ingress) does not see the packets of bond0"),
+        "{reported}"
     );
-    assert!(told.contains("[bypassed]") && !told.contains("(egress)"), "{told}");
+    assert!(reported.contains("[bypassed]") && !reported.contains("(egress)"), "{reported}");
 }
 
 #[test]
@@ -339,8 +339,8 @@ fn check_warns_of_interfaces_that_this_machine_does_not_have() {
     let table = [
         (["enp0s8", "enp0s9"], 0, None),
         (["enp0s8", "uplink"], 0, None),
-        (["enp0s8", "enp0s99"], 1, Some("warning: bond0: enp0s99: no such interface")),
-        (["eth0", "eth1"], 0, Some("note: bond0: eth1: no such interface")),
+        (["enp0s8", "enp0s99"], 1, Some("warning: bond0: no interface enp0s99 on")),
+        (["eth0", "eth1"], 0, Some("note: bond0: no interface eth0 or eth1 on")),
     ];
     for (slaves, code, expected) in table {
         let text = format!("version = 1\n[bond.bond0]\nslaves = {slaves:?}\nmiimon = 100\n");
@@ -359,7 +359,7 @@ fn check_warns_of_interfaces_that_this_machine_does_not_have() {
 #[test]
 fn a_bridge_above_a_bond_that_delivers_what_backups_receive_is_warned_of() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     lab.host.ip("link add br0 type bridge").unwrap();
@@ -412,7 +412,7 @@ fn timestamps_by_a_nic(lab: &Lab) -> usize {
 #[test]
 fn transmit_timestamps_are_as_many_as_the_book_lists() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         let by_nic = timestamps_by_a_nic(&lab);
@@ -432,7 +432,7 @@ fn transmit_timestamps_are_as_many_as_the_book_lists() {
 #[test]
 fn xdp_on_a_slave_with_a_local_peer_is_warned_of() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         let xbond = bond(&lab, datapath, &[]);

@@ -91,7 +91,7 @@ fn bond0_in_another_namespace(datapath: Datapath) -> Result<()> {
 
         // Both NICs have carried traffic by now; next with IPv6, and with a host that sends.
         for nic in &lab.nics {
-            lab.mend(&nic.name, xbond_tests::Cut::Carrier)?;
+            lab.reconnect(&nic.name, xbond_tests::Cut::Carrier)?;
         }
         container.sysctl(&format!("ipv6/conf/{BOND}/disable_ipv6"), "0")?;
         container.ip(&format!("address add {HOST_V6}/64 dev {BOND} nodad"))?;

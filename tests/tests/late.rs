@@ -64,7 +64,7 @@ fn a_delay_does_not_run_while_the_agent_is_stopped() {
     lab.cut(SLAVES[0], Cut::Carrier).unwrap();
     xbond.wait_for("disabled if it stays down for 400 ms").unwrap();
     xbond.pause().unwrap();
-    lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+    lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
     thread::sleep(Duration::from_secs(1));
     let said = xbond.log().len();
     xbond.signal(Signal::SIGCONT).unwrap();

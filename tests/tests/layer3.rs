@@ -193,12 +193,12 @@ fn clean(entry: &mut Value) {
 /// Returns the state of the NIC once the kernel has created the routes of its IPv6 addresses, which takes a moment.
 fn settled(host: &NetNs) -> State {
     let last = std::cell::RefCell::new(state(host, "enp0s8"));
-    let look = || {
+    let observe = || {
         std::thread::sleep(std::time::Duration::from_millis(100));
         let now = state(host, "enp0s8");
         (last.replace(now.clone()) == now, now)
     };
-    eventually("two looks are the same", look, |(same, _)| *same).1
+    eventually("two readings are the same", observe, |(same, _)| *same).1
 }
 
 /// Waits until a device has the state that was recorded before.
@@ -326,7 +326,7 @@ fn routes_of_other_devices_are_unchanged() {
         host.ip(command).unwrap();
     }
     let routes = || host.ip("-4 route show table all").unwrap() + &host.ip("-6 route show").unwrap();
-    let look = || {
+    let observe = || {
         // The kernel lists IPv6 routes of one metric in the order of their creation.
         let routes = routes().replace(" linkdown", "");
         let lines =
@@ -334,7 +334,7 @@ fn routes_of_other_devices_are_unchanged() {
         lines.collect::<String>() + &host.ip("nexthop").unwrap()
     };
     eventually("the carriers are seen", routes, |text| !text.contains("linkdown"));
-    let before = look();
+    let before = observe();
     for more in [&[][..], &["--move-addresses"]] {
         let xbond = Xbond::run(host, bond0(more)).unwrap();
         if !more.is_empty() {
@@ -344,7 +344,7 @@ fn routes_of_other_devices_are_unchanged() {
             assert!(text.contains("via fd00::8 dev bond0") && !text.contains("enp0s8"), "{text}");
         }
         xbond.stop().unwrap();
-        eventually(&format!("as before, {more:?}:\n{before}"), look, |after| *after == before);
+        eventually(&format!("as before, {more:?}:\n{before}"), observe, |after| *after == before);
     }
 }
 

@@ -4,9 +4,11 @@
 mod common;
 mod snapshot;
 
-use std::{fs, io::Write as _, os::unix::net::UnixStream, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeSet, fs, io::Write as _, os::unix::net::UnixStream, path::PathBuf, process::Command,
+};
 
-use common::{BOND, SLAVES, beside_others, eventually, meet, show, skip};
+use common::{BOND, SLAVES, concurrently, eventually, meet, show, skip};
 use snapshot::Snapshot;
 use xbond_tests::{
     Cut, HOST_V4, Lab, Xbond, skip_if_unable,
@@ -32,7 +34,7 @@ fn receipts(lab: &Lab) -> serde_json::Value {
 #[test]
 fn an_agent_without_descriptors_fails_over_announces_and_keeps_its_bond() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let lab = Lab::scenario().unwrap();
     let mut arguments = flags();
     arguments.extend(["--on-exit", "keep"].map(str::to_owned));
@@ -60,22 +62,23 @@ fn an_agent_without_descriptors_fails_over_announces_and_keeps_its_bond() {
     assert!(log.contains("and it is kept") && lab.host.link(BOND).is_ok(), "{log}");
 }
 
-/// Returns the highest number of a descriptor of the agent.
-fn last_descriptor(agent: &Xbond<'_>) -> u32 {
+/// Leaves the agent this number of descriptors in addition to those that it has.
+fn leave_files(agent: &Xbond<'_>, free: usize) {
     let entries = fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap();
     let number = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().to_str()?.parse().ok();
-    entries.filter_map(number).max().unwrap()
+    let used: BTreeSet<u32> = entries.filter_map(number).collect();
+    limit_files(agent, (0..).filter(|number| !used.contains(number)).nth(free).unwrap());
 }
 
 /// Event streams hold all descriptors that the agent has left, and idle connections wait for one.
 #[test]
 fn an_agent_whose_descriptors_clients_hold_keeps_its_bond_and_answers_after_them() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let lab = Lab::scenario().unwrap();
     let agent = Xbond::run(&lab.host, flags()).unwrap();
     meet(&lab);
-    limit_files(&agent, last_descriptor(&agent) + 20);
+    leave_files(&agent, 20);
     let socket = PathBuf::from(format!("/run/xbond/{}/xbond.sock", lab.host.cookie().unwrap()));
     let connect = |request: &str| {
         let mut stream = UnixStream::connect(&socket).unwrap();
@@ -104,10 +107,10 @@ fn an_agent_whose_descriptors_clients_hold_keeps_its_bond_and_answers_after_them
 #[test]
 fn an_agent_whose_descriptors_idle_clients_hold_answers_others() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let lab = Lab::scenario().unwrap();
     let agent = Xbond::run(&lab.host, flags()).unwrap();
-    limit_files(&agent, last_descriptor(&agent) + 20);
+    leave_files(&agent, 20);
     let socket = PathBuf::from(format!("/run/xbond/{}/xbond.sock", lab.host.cookie().unwrap()));
     let held: Vec<_> = (0..40).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     eventually("it answers", || agent.cli(["show", BOND]).is_ok(), |answers| *answers);
@@ -118,7 +121,7 @@ fn an_agent_whose_descriptors_idle_clients_hold_answers_others() {
 #[test]
 fn an_agent_with_few_descriptors_runs_or_restores_everything() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let lab = Lab::scenario().unwrap();
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);
@@ -194,7 +197,7 @@ impl Drop for Pids {
 #[test]
 fn an_agent_without_further_threads_fails_over_and_answers() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let Some(pids) = Pids::new() else { return };
     let lab = Lab::scenario().unwrap();
     let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
@@ -220,7 +223,7 @@ fn an_agent_without_further_threads_fails_over_and_answers() {
 #[test]
 fn an_agent_that_gets_too_few_threads_does_not_start() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let Some(pids) = Pids::new() else { return };
     let lab = Lab::scenario().unwrap();
     snapshot::open_once(&lab.host);

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{BOND, DATAPATHS, beside_others, bond, builder, eventually, lab, show, slave, wait_for_active};
+use common::{BOND, DATAPATHS, bond, builder, concurrently, eventually, lab, show, slave, wait_for_active};
 use xbond_tests::{
     Capture, Cut, Frame, Lab, NetNs, Nic, PacketSocket, Policy, Xbond, has_tcx,
     lab::{Datapath, PEER_NIC},
@@ -59,7 +59,7 @@ fn heard(lab: &Lab, nic: &str) -> Vec<Vec<String>> {
 #[test]
 fn an_active_slaves_link_local_frames_reach_bond0_and_the_slave_once() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         let xbond = bond(&lab, datapath, &["primary=enp0s8"]);
@@ -79,7 +79,7 @@ fn an_active_slaves_link_local_frames_reach_bond0_and_the_slave_once() {
 #[test]
 fn link_local_frames_of_an_adopted_bond_reach_bond0() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         let options = ["primary=enp0s8"];
@@ -109,7 +109,7 @@ fn ends_that_hear(datapath: Datapath) -> &'static [&'static str] {
 #[test]
 fn the_ends_of_a_pair_do_not_receive_each_others_link_local_frames() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         let _xbond = bond(&lab, datapath, &[]);
@@ -154,7 +154,7 @@ fn the_ends_of_a_pair_do_not_receive_each_others_link_local_frames() {
 #[test]
 fn frames_of_a_daemon_by_bond0_have_the_active_slaves_mac() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::VirtualBox);
         let options = ["fail_over_mac=active", "primary=enp0s8"];
@@ -200,7 +200,7 @@ fn bridged(lab: &Lab) {
 #[test]
 fn stp_blocks_one_of_two_paths_to_a_switch_if_one_is_a_bond() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     for datapath in DATAPATHS {
         let nics = Nic::scenario().into_iter().chain([Nic::new("eth2", [2, 0, 0, 0, 0, 0x22])]);
         let lab = builder(datapath).nics(nics).build().unwrap();

@@ -6,7 +6,7 @@ mod snapshot;
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt as _};
 
 use common::{
-    BOND, SLAVES, active_slave, beside_others, bond, eventually, lab, meet, show, slave, traffic,
+    BOND, SLAVES, active_slave, bond, concurrently, eventually, lab, meet, show, slave, traffic,
     wait_for_active,
 };
 use nix::sys::signal::Signal;
@@ -45,7 +45,7 @@ fn record(lab: &Lab) -> Value {
 #[test]
 fn a_device_that_sends_by_the_bond_is_refused_as_its_slave() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let host = &lab.host;
     let xbond = bond(&lab, Datapath::Tc, &[]);
@@ -92,7 +92,7 @@ fn a_device_that_sends_by_the_bond_is_refused_as_its_slave() {
 #[test]
 fn a_slave_that_came_back_with_another_ifindex_is_not_restored_at_each_adoption() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for policy in ["none", "active", "follow"] {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let away = NetNs::create(&format!("{}-away", unique_stem())).unwrap();
@@ -144,7 +144,7 @@ fn a_slave_that_came_back_with_another_ifindex_is_not_restored_at_each_adoption(
 #[test]
 fn a_slave_that_became_a_bridge_port_leaves_at_adoption() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for name in SLAVES {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let directory = tempfile::tempdir().unwrap();
@@ -182,7 +182,7 @@ fn a_slave_that_became_a_bridge_port_leaves_at_adoption() {
 #[test]
 fn slaves_that_swapped_names_stay_at_reload() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let host = &lab.host;
     snapshot::open_once(host);
@@ -240,8 +240,8 @@ fn ipv6(host: &NetNs, name: &str) -> (String, String) {
 #[track_caller]
 fn assert_only_bond0_has_ipv6(lab: &Lab, what: &str) {
     for name in SLAVES.into_iter().chain(["bond0-port"]) {
-        let look = || ipv6(&lab.host, name);
-        eventually(&format!("{what}: {name}"), look, |found| *found == (String::new(), "none".to_owned()));
+        let observe = || ipv6(&lab.host, name);
+        eventually(&format!("{what}: {name}"), observe, |found| *found == (String::new(), "none".to_owned()));
     }
     let own = || ipv6(&lab.host, BOND).0;
     let is_valid = |text: &String| text.contains("fe80:") && !text.contains("tentative");
@@ -253,7 +253,7 @@ fn assert_only_bond0_has_ipv6(lab: &Lab, what: &str) {
 #[test]
 fn an_mtu_that_ipv6_needs_gives_slaves_no_addresses() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for way in ["reload", "ip link", "one slave"] {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let host = &lab.host;
@@ -303,7 +303,7 @@ fn an_mtu_that_ipv6_needs_gives_slaves_no_addresses() {
 #[test]
 fn addresses_that_the_kernel_made_on_slaves_and_port_are_removed() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     // While bond0's own address is tentative, that of a slave with the same MAC address is its duplicate.
@@ -326,7 +326,7 @@ fn addresses_that_the_kernel_made_on_slaves_and_port_are_removed() {
 #[test]
 fn ipv6_of_slaves_is_restored() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for (own, of_bond) in [(600, 1500), (1500, 600)] {
         for mode in ["eui64", "none"] {
             let what = format!("{own}, {of_bond}, {mode}");
@@ -338,8 +338,8 @@ fn ipv6_of_slaves_is_restored() {
                 host.ip(&format!("link set {name} mtu {own} up")).unwrap();
             }
             for name in SLAVES {
-                let look = || host.ip(&format!("link show {name}")).unwrap();
-                eventually("it runs", look, |text| text.contains("state UP"));
+                let observe = || host.ip(&format!("link show {name}")).unwrap();
+                eventually("it runs", observe, |text| text.contains("state UP"));
                 if own == 1500 && mode == "eui64" {
                     snapshot::await_ipv6(host, name);
                 }
@@ -362,7 +362,7 @@ fn ipv6_of_slaves_is_restored() {
 #[test]
 fn ipv6_with_a_small_mtu_is_refused() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let host = &lab.host;
     snapshot::open_once(host);
@@ -403,7 +403,7 @@ fn ipv6_with_a_small_mtu_is_refused() {
 #[test]
 fn a_slave_whose_name_is_not_utf8_takes_over_and_groups_are_reported() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let host = &lab.host;
     let xbond = bond(&lab, Datapath::Tc, &[]);

@@ -10,7 +10,7 @@ use bond_common::{
     mac::Mac,
 };
 use bond_user::sys::dataplane::Hook;
-use common::{BOND, DATAPATHS, SLAVES, alone, beside_others, bond, builder, eventually, show, slave};
+use common::{BOND, DATAPATHS, SLAVES, alone, bond, builder, concurrently, eventually, show, slave};
 use programs::Bench;
 use serde_json::Value;
 use xbond_tests::{
@@ -161,7 +161,7 @@ fn a_frame_by_the_backup_costs_two_ticks_of_inbound_traffic() {
 #[test]
 fn a_switch_that_floods_gets_five_announcements() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = builder(Datapath::Tc).build().unwrap();
     let xbond = bond(&lab, Datapath::Tc, &[]);
     wait_for_clock(&xbond);
@@ -187,7 +187,7 @@ fn a_switch_that_floods_gets_five_announcements() {
 #[test]
 fn without_announcements_misdirected_frames_are_only_counted() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for options in [&["num_grat_arp=0"][..], &["clock=off"]] {
         let lab = builder(Datapath::Tc).build().unwrap();
         let xbond = common::bond_with(&lab, Datapath::Tc, &[], &["-o", options[0]]);
@@ -207,7 +207,7 @@ fn without_announcements_misdirected_frames_are_only_counted() {
 #[test]
 fn a_failover_is_no_misdirection() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = builder(Datapath::Tc).build().unwrap();
     let xbond = bond(&lab, Datapath::Tc, &["fail_over_mac=none"]);
     wait_for_clock(&xbond);
@@ -228,7 +228,7 @@ fn a_failover_is_no_misdirection() {
 #[test]
 fn a_frame_with_a_tag_is_answered_in_its_vlan() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for datapath in DATAPATHS {
         let lab = builder(datapath).build().unwrap();
         let xbond = bond(&lab, datapath, &[]);

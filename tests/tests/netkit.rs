@@ -7,7 +7,7 @@ use std::{fs, path::PathBuf};
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use common::{
-    BOND, SLAVES, beside_others, bond_with, eventually, lab, meet, show, slave, traffic, wait_for_active,
+    BOND, SLAVES, bond_with, concurrently, eventually, lab, meet, show, slave, traffic, wait_for_active,
 };
 use snapshot::Snapshot;
 use xbond_tests::{
@@ -78,7 +78,7 @@ fn port_program(lab: &Lab) -> u64 {
 #[test]
 fn a_pair_of_netkit_is_the_default_and_bond0_sees_what_it_sends() {
     skip_without_netkit!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);
@@ -116,7 +116,7 @@ fn a_pair_of_netkit_is_the_default_and_bond0_sees_what_it_sends() {
             meet(&lab);
         }
     }
-    lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+    lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
     common::wait_for_status(&xbond, SLAVES[0], "up");
     xbond.stop().unwrap();
     before.assert_holds(&lab.host, "after the bond");
@@ -125,7 +125,7 @@ fn a_pair_of_netkit_is_the_default_and_bond0_sees_what_it_sends() {
 #[test]
 fn a_failover_and_a_planned_switch_lose_nothing() {
     skip_without_netkit!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for policy in ["none", "active"] {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let xbond =
@@ -154,7 +154,7 @@ fn a_failover_and_a_planned_switch_lose_nothing() {
 #[test]
 fn a_killed_agents_pair_is_adopted_with_its_link() {
     skip_without_netkit!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);
@@ -189,7 +189,7 @@ fn a_killed_agents_pair_is_adopted_with_its_link() {
 #[test]
 fn bond0_in_a_container_is_adopted() {
     skip_without_netkit!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let container = NetNs::create(&format!("{}-container", netns::unique_stem())).unwrap();
     let first = Xbond::run(&lab.host, arguments("netkit", &[])).unwrap();
@@ -213,7 +213,7 @@ fn bond0_in_a_container_is_adopted() {
 #[test]
 fn a_bond_of_veth_stays_one() {
     skip_without_netkit!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let address = format!("{HOST_V4}/24");
     let first = Xbond::run(&lab.host, arguments("veth", &["--address", &address])).unwrap();
@@ -231,7 +231,7 @@ fn a_bond_of_veth_stays_one() {
 #[test]
 fn without_its_program_nothing_leaves_bond0() {
     skip_without_netkit!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let address = format!("{HOST_V4}/24");
     let xbond = Xbond::run(&lab.host, arguments("netkit", &["--address", &address])).unwrap();
@@ -267,7 +267,7 @@ fn without_its_program_nothing_leaves_bond0() {
 #[test]
 fn the_queue_that_a_slave_chooses_is_no_queue_id() {
     skip_without_netkit!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = Lab::builder().nics([]).build().unwrap();
     for (index, name) in SLAVES.iter().enumerate() {
         let (port, netns) = (Switch::port(index), lab.switch.netns.name());
@@ -305,7 +305,7 @@ fn without_netkit_it_is_refused_by_name_and_auto_is_veth() {
     if obstacle().is_none() {
         return skip("this kernel has netkit");
     }
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);

@@ -280,22 +280,22 @@ fn a_reused_ifindex_is_a_foreign_interface() {
             .unwrap();
         snapshot::open_once(&lab.host);
         lab.host.ip("link set s9 allmulticast on").unwrap();
-        let look = || lab.host.ip("-details link show s9").unwrap();
-        let before = look();
+        let observe = || lab.host.ip("-details link show s9").unwrap();
+        let before = observe();
         if way == "--force" {
             let error = cli(&lab.host, ["down", BOND, "--force"]).unwrap_err().to_string();
             assert!(
                 error.contains("s9 is in found.json, but nothing in the kernel confirms that"),
                 "{error}"
             );
-            assert_eq!(look(), before);
+            assert_eq!(observe(), before);
             fs::remove_dir_all(record(&lab.host).parent().unwrap()).unwrap();
         } else {
             // A file names the slave, so it joins as a new one.
             let next = run(&lab, &file);
             next.wait_for("it is not changed").unwrap();
             next.stop().unwrap();
-            assert_eq!(look(), before);
+            assert_eq!(observe(), before);
         }
         assert!(lab.host.link(BOND).is_err());
     }
@@ -364,8 +364,8 @@ fn a_slave_that_was_renamed_moved_or_has_lost_its_alias_is_restored() {
     skip_if_unable!();
     let lab = host();
     let file = file_of(BOND, &SLAVES);
-    let look = |name: &str| lab.host.link(name).map(|link| (link.mac, link.mtu, link.flags)).unwrap();
-    let before = look("enp0s9");
+    let observe = |name: &str| lab.host.link(name).map(|link| (link.mac, link.mtu, link.flags)).unwrap();
+    let before = observe("enp0s9");
     let move_there_and_back = || {
         lab.host.ip(&format!("link set enp0s9 netns {}", lab.peer.name())).unwrap();
         lab.peer.ip(&format!("link set enp0s9 netns {}", lab.host.name())).unwrap();
@@ -394,7 +394,7 @@ fn a_slave_that_was_renamed_moved_or_has_lost_its_alias_is_restored() {
             }
             let _ = lab.host.ip("link set uplink down");
             let _ = lab.host.ip("link set uplink name enp0s9");
-            assert_eq!(look("enp0s9"), before, "{what}, killed: {is_killed}");
+            assert_eq!(observe("enp0s9"), before, "{what}, killed: {is_killed}");
             assert_eq!(alias(&lab.host, "enp0s9"), None, "{what}, killed: {is_killed}");
         }
     }

@@ -16,7 +16,7 @@ use aya::{
 use bond_common::names;
 use bond_user::sys::dataplane::Kernel;
 use common::{
-    BOND, DATAPATHS, SLAVES, active_slave, beside_others, bond, bond_with, eventually, lab, meet, show,
+    BOND, DATAPATHS, SLAVES, active_slave, bond, bond_with, concurrently, eventually, lab, meet, show,
     wait_for_active,
 };
 use serde_json::Value;
@@ -66,7 +66,7 @@ fn restored(lab: &Lab, xbond: &Xbond<'_>, what: &str, said: &str, harm: impl FnO
 #[test]
 fn programs_that_were_detached_are_attached_again() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for datapath in DATAPATHS {
         if datapath == Datapath::Tc && !has_tcx() {
             skip(NO_LINKS);
@@ -145,7 +145,7 @@ fn programs_that_were_replaced_in_their_links_are_restored() {
     if !has_tcx() {
         return skip(NO_LINKS);
     }
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond_with(&lab, Datapath::Tc, &[], &["--pair", "veth"]);
     let mut object = programs();
@@ -165,7 +165,7 @@ fn programs_that_were_replaced_in_their_links_are_restored() {
 #[test]
 fn pins_that_were_removed_are_pinned_again() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         let xbond = bond(&lab, datapath, &[]);
@@ -205,7 +205,7 @@ fn programs_ahead_of_the_bonds_are_reported_once() {
     if !has_tcx() {
         return skip(NO_LINKS);
     }
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     let warnings = || show(&xbond)["warnings"].to_string();
@@ -245,7 +245,7 @@ fn programs_ahead_of_the_bonds_are_reported_once() {
 #[test]
 fn a_bond0_that_is_set_down_is_reported_and_stays_down() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     let warnings = || show(&xbond)["warnings"].to_string();
@@ -261,7 +261,7 @@ fn a_bond0_that_is_set_down_is_reported_and_stays_down() {
 #[test]
 fn filters_behind_xdp_that_were_removed_are_attached_again() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Xdp, Policy::Learning);
     let xbond = bond_with(&lab, Datapath::Xdp, &[], &["--clsact"]);
     for device in SLAVES {
@@ -281,7 +281,7 @@ fn filters_behind_xdp_that_were_removed_are_attached_again() {
 #[test]
 fn filters_that_were_removed_are_attached_again() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond_with(&lab, Datapath::Tc, &[], &["--clsact", "--pair", "veth"]);
     for device in [SLAVES[0], SLAVES[1], PORT] {
@@ -301,7 +301,7 @@ fn filters_that_were_removed_are_attached_again() {
 #[test]
 fn device_maps_that_were_changed_are_restored() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Xdp, Policy::Learning);
     let xbond = bond(&lab, Datapath::Xdp, &[]);
     for (map, key) in [("TX_PORTS", 0), ("TX_PORTS", 1), ("RX_PORT", 0)] {
@@ -328,7 +328,7 @@ fn device_maps_that_were_changed_are_restored() {
 #[test]
 fn receive_settings_of_slaves_for_bond0_are_restored() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     // With prearm a backup receives the bond's MAC address.
     let mac = lab.mac(SLAVES[0]).unwrap().to_string();
@@ -359,7 +359,7 @@ fn receive_settings_of_slaves_for_bond0_are_restored() {
 #[test]
 fn an_existing_port_is_restored() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     lab.host.ip("link add port0 type veth peer name far0").unwrap();
     let arguments = ["--bond", BOND, "--port", "port0", "--slave", SLAVES[0], "-o", "miimon=100"];
@@ -384,7 +384,7 @@ fn an_existing_port_is_restored() {
 #[test]
 fn xps_of_bond0_is_restored() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     // The sysfs of the lab's namespace.
@@ -403,7 +403,7 @@ fn xps_of_bond0_is_restored() {
 #[test]
 fn devices_that_were_changed_are_corrected() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         let xbond = bond(&lab, datapath, &[]);
@@ -452,7 +452,7 @@ fn devices_that_were_changed_are_corrected() {
 #[test]
 fn maps_that_were_changed_are_restored() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     // Without miimon no other poll exists.
     let target = format!("arp_ip_target={PEER_V4}");
@@ -484,7 +484,7 @@ fn maps_that_were_changed_are_restored() {
 #[test]
 fn a_fault_that_cannot_be_restored_is_reported() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Xdp, Policy::Learning);
     let xbond = bond_with(&lab, Datapath::Xdp, &[], &["--metrics", METRICS]);
     let (mine, other) = (pin(&lab, "slave1_rx_link"), pin(&lab, "slave0_rx_prog"));
@@ -510,7 +510,7 @@ fn a_fault_that_cannot_be_restored_is_reported() {
 #[test]
 fn without_an_agent_show_names_programs_that_were_detached() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for datapath in DATAPATHS {
         if datapath == Datapath::Tc && !has_tcx() {
             skip(NO_LINKS);
@@ -535,7 +535,7 @@ fn without_an_agent_show_names_programs_that_were_detached() {
 #[test]
 fn without_an_agent_show_reports_that_no_slave_will_become_active() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &["clock=off"]);
     for name in SLAVES {
@@ -546,7 +546,7 @@ fn without_an_agent_show_reports_that_no_slave_will_become_active() {
     let shown = || cli(&lab.host, ["show"]).unwrap();
     let none = "! bond0: no active slave, and no slave has a link: it carries nothing until an agent runs";
     assert!(shown().contains(none), "{}", shown());
-    lab.mend(SLAVES[1], Cut::Carrier).unwrap();
+    lab.reconnect(SLAVES[1], Cut::Carrier).unwrap();
     let one = "! bond0: no active slave, although enp0s9 has a link: it carries nothing until an agent runs";
     eventually("one link", shown, |shown| shown.contains(one));
     cli(&lab.host, ["down", BOND, "--force"]).unwrap();
@@ -561,7 +561,7 @@ fn last_receipt(lab: &Lab) -> Value {
 #[test]
 fn a_receipt_lists_what_was_announced() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     let switch = |to: &str| {

@@ -8,7 +8,7 @@ use bond_common::{
     mac::Mac,
 };
 use bond_user::sys::dataplane::Hook;
-use common::{BOND, DATAPATHS, SLAVES, beside_others, bond, builder, eventually};
+use common::{BOND, DATAPATHS, SLAVES, bond, builder, concurrently, eventually};
 use programs::Bench;
 use serde_json::Value;
 use xbond_tests::{
@@ -104,7 +104,7 @@ fn peers(xbond: &Xbond<'_>, to: &str) -> Value {
 #[test]
 fn a_receipt_names_peers_that_were_not_heard_and_they_are_asked() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for datapath in DATAPATHS {
         let what = datapath.name();
         let lab = builder(datapath).build().unwrap();
@@ -149,7 +149,7 @@ fn a_receipt_names_peers_that_were_not_heard_and_they_are_asked() {
 #[test]
 fn a_receipt_says_that_all_peers_were_heard_or_that_there_were_none() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = builder(DATAPATHS[0]).build().unwrap();
     let xbond = bond(&lab, DATAPATHS[0], &[]);
     xbond.cli(["set", BOND, &format!("active_slave={}", SLAVES[1])]).unwrap();

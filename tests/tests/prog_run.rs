@@ -42,7 +42,7 @@ fn table(hook: Hook, is_wanted: fn(Way) -> bool) {
         let before = bench.total();
         assert_eq!(bench.run(case.way, &case.frame), (case.verdict, case.out.clone()), "{what}");
         let after = bench.total();
-        let changed = after.tx_stamped + after.rx_rewritten - before.tx_stamped - before.rx_rewritten;
+        let changed = after.tx_rewritten + after.rx_rewritten - before.tx_rewritten - before.rx_rewritten;
         assert_eq!(changed, u64::from(case.is_changed()), "{what}");
         let unicast = case.verdict == Forwarded && case.frame[0] & 1 == 0 && case.way != Way::Transmit;
         assert_eq!(after.rx_unicast - before.rx_unicast, u64::from(unicast), "{what}");
@@ -424,11 +424,11 @@ impl Elsewhere {
     fn new() -> Self {
         let (commands, received) = std::sync::mpsc::channel::<String>();
         let (sender, done) = std::sync::mpsc::channel();
-        let (told, thread) = std::sync::mpsc::channel();
+        let (reported, thread) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             // SAFETY: unshare of this thread's network namespace; it goes with the thread.
             assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
-            told.send(nix::unistd::gettid().as_raw()).unwrap();
+            reported.send(nix::unistd::gettid().as_raw()).unwrap();
             for device in received {
                 ip(&["link", "set", &device, "up"]);
                 sender.send(()).unwrap();

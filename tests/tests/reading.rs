@@ -179,7 +179,7 @@ impl Monitor {
 #[test]
 fn show_prints_the_reference_text_and_json_conforms_to_the_schema() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     // In one request it would be up, and have an address, before the kernel is configured to generate none.
     lab.host.ip("link set enp0s8 addrgenmode none").unwrap();
@@ -238,7 +238,7 @@ fn show_prints_the_reference_text_and_json_conforms_to_the_schema() {
       enp0s8          backup down 08:00:27:e8:26:58 1 N N
       enp0s9          active up 08:00:27:27:a9:2d 0 N N
       last failover N us ago: enp0s9 instead of enp0s8, its link failed
-      COUNTED                 TX  TX BYTES   STAMPED        RX  RX BYTES REWRITTEN
+      COUNTED                 TX  TX BYTES REWRITTEN        RX  RX BYTES REWRITTEN
       enp0s8 N N N N N N
       enp0s9 N N N N N N
       DROPPED BY XBOND
@@ -276,7 +276,7 @@ fn show_prints_the_reference_text_and_json_conforms_to_the_schema() {
 #[test]
 fn json_of_every_verb_conforms_to_the_schema() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let xbond = unguarded(&lab, &[]);
     xbond.set(BOND, "active_slave=enp0s9").unwrap();
@@ -315,7 +315,7 @@ fn json_of_every_verb_conforms_to_the_schema() {
 #[test]
 fn show_counts_what_is_dropped_around_the_bond() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let xbond = bond(&lab, Datapath::Tc, &[]);
     lab.host.exec("tc qdisc add dev bond0 root blackhole").unwrap();
@@ -338,7 +338,7 @@ fn show_counts_what_is_dropped_around_the_bond() {
 #[test]
 fn a_failover_leaves_a_receipt() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let xbond = unguarded(&lab, &["fail_over_mac=active", "miimon=10000"]);
     let first = &receipts(&lab.host)[0];
@@ -355,7 +355,7 @@ fn a_failover_leaves_a_receipt() {
     let generation = receipt["generation"].as_u64().unwrap();
     assert!((1..=word).contains(&generation), "{generation} {word}");
 
-    lab.mend("enp0s8", Cut::Carrier).unwrap();
+    lab.reconnect("enp0s8", Cut::Carrier).unwrap();
     common::wait_for_status(&xbond, "enp0s8", "up");
     xbond.set(BOND, "active_slave=enp0s8").unwrap();
     let receipt = receipt_to(&lab.host, "enp0s8");
@@ -417,7 +417,7 @@ fn a_failover_leaves_a_receipt() {
 #[test]
 fn a_failover_at_adoption_took_as_long_as_it_took() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let run = || bond_with(&lab, Datapath::Tc, &["miimon=100", "clock=off"], &["--guard", "off"]);
     run().kill().unwrap();
@@ -433,7 +433,7 @@ fn a_failover_at_adoption_took_as_long_as_it_took() {
 #[test]
 fn a_failover_without_link_event_is_triggered_by_miimon() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let xbond = bond_with(&lab, Datapath::Tc, &["miimon=50"], &["--no-link-events", "--guard", "off"]);
     lab.cut("enp0s8", Cut::Carrier).unwrap();
@@ -446,7 +446,7 @@ fn a_failover_without_link_event_is_triggered_by_miimon() {
 #[test]
 fn a_failover_of_the_guard_has_a_receipt() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let xbond = bond(&lab, Datapath::Tc, &["miimon=10000", "clock=off"]);
     let guard = common::show(&xbond)["guard"].clone();
@@ -464,7 +464,7 @@ fn a_failover_of_the_guard_has_a_receipt() {
         traffic.stop().unwrap();
         let event = monitor.next_of("failover")["receipt"].clone();
         assert_eq!(without_peers(event), receipt);
-        lab.mend(from, Cut::Carrier).unwrap();
+        lab.reconnect(from, Cut::Carrier).unwrap();
         common::wait_for_status(&xbond, from, "up");
         if is_the_guards(&receipt) {
             assert_eq!((text(&receipt["from"]), &receipt["steps"]["detect_us"]), (from, &0.into()));
@@ -482,12 +482,12 @@ fn a_failover_of_the_guard_has_a_receipt() {
 #[test]
 fn receipts_survive_an_agent_and_the_next_one_adds_to_them() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let xbond = unguarded(&lab, &[]);
     lab.cut("enp0s8", Cut::Carrier).unwrap();
     receipt_to(&lab.host, "enp0s9");
-    lab.mend("enp0s8", Cut::Carrier).unwrap();
+    lab.reconnect("enp0s8", Cut::Carrier).unwrap();
     common::wait_for_status(&xbond, "enp0s8", "up");
     let before = receipts(&lab.host);
     xbond.kill().unwrap();
@@ -511,7 +511,7 @@ fn receipts_survive_an_agent_and_the_next_one_adds_to_them() {
 #[test]
 fn a_receipt_counts_what_was_dropped() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let xbond = unguarded(&lab, &["num_grat_arp=0"]);
     lab.cut("enp0s9", Cut::Carrier).unwrap();
@@ -530,7 +530,7 @@ fn a_receipt_counts_what_was_dropped() {
         },
         |drops| *drops > 0,
     );
-    lab.mend("enp0s9", Cut::Carrier).unwrap();
+    lab.reconnect("enp0s9", Cut::Carrier).unwrap();
     let receipt = receipt_to(&lab.host, "enp0s9");
     assert_eq!((&receipt["from"], text(&receipt["reason"])), (&Value::Null, "link_recovered"));
     assert!(receipt["drops"]["no_active_slave"].as_u64().unwrap() > 0, "{receipt:#}");
@@ -540,7 +540,7 @@ fn a_receipt_counts_what_was_dropped() {
 #[test]
 fn without_an_agent_the_maps_and_the_receipts_are_read() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let show = |arguments: &[&str]| cli(&lab.host, [&["show"], arguments].concat());
     // Without pins the answer is the usual one.
@@ -604,7 +604,7 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
     lab.cut("enp0s9", Cut::Carrier).unwrap();
     let dead = "bond0: its active slave enp0s9 has no link, and no other has one";
     eventually("a warning", || show(&[]).unwrap(), |shown| shown.contains(dead));
-    lab.mend("enp0s8", Cut::Carrier).unwrap();
+    lab.reconnect("enp0s8", Cut::Carrier).unwrap();
     let dead = "bond0: its active slave enp0s9 has no link, and the carrier guard is off: it carries nothing until an agent runs";
     eventually("a warning", || show(&[]).unwrap(), |shown| shown.contains(dead));
 
@@ -626,7 +626,7 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
 #[test]
 fn without_an_agent_xdp_is_read_too() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = common::lab(Datapath::Xdp, Policy::default());
     bond(&lab, Datapath::Xdp, &[]).kill().unwrap();
     let report = json(&cli(&lab.host, ["show", "-j"]).unwrap());
@@ -638,7 +638,7 @@ fn without_an_agent_xdp_is_read_too() {
 #[test]
 fn monitor_prints_events() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let xbond = unguarded(&lab, &[]);
     let (all, state) = Monitor::start(&lab.host, &["-j"]);
@@ -671,7 +671,7 @@ fn monitor_prints_events() {
     assert_eq!((text(&event["receipt"]["from"]), text(&event["receipt"]["to"])), ("enp0s9", "enp0s8"));
     let receipt = receipts(&lab.host).last().unwrap().clone();
     assert_eq!(receipt, without_peers(event["receipt"].clone()));
-    lab.mend("enp0s9", Cut::Carrier).unwrap();
+    lab.reconnect("enp0s9", Cut::Carrier).unwrap();
     let event = all.next_of("link");
     assert_eq!((text(&event["mii_status"]), &event["delay_ms"]), ("going back", &100.into()));
 
@@ -712,7 +712,7 @@ fn xbond_ends(host: &NetNs, arguments: &[&str]) -> (Option<i32>, String) {
 #[test]
 fn monitor_reports_that_the_agent_was_killed() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let xbond = bond(&lab, Datapath::Tc, &[]);
     let (code, said) = xbond_ends(&lab.host, &["monitor", "nosuch"]);
@@ -736,7 +736,7 @@ fn ask(host: &NetNs, request: &str) -> UnixStream {
 #[test]
 fn a_lagging_reader_is_notified_and_disconnected() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let xbond = bond(&lab, Datapath::Tc, &[]);
     let mut slow = ask(&lab.host, "GET /v1/events HTTP/1.1\r\nHost: xbond\r\n\r\n");
@@ -759,20 +759,23 @@ fn a_lagging_reader_is_notified_and_disconnected() {
     }
     assert_eq!(active_slave(&xbond).as_deref(), Some("enp0s8"));
 
-    let mut told = String::new();
+    let mut reported = String::new();
     let mut reader = BufReader::new(slow);
     // The end of a chunked body.
-    while !told.ends_with("\r\n0\r\n") {
-        assert_ne!(reader.read_line(&mut told).unwrap(), 0, "the end of the answer");
+    while !reported.ends_with("\r\n0\r\n") {
+        assert_ne!(reader.read_line(&mut reported).unwrap(), 0, "the end of the answer");
     }
-    let lines: Vec<_> = told.lines().filter(|line| line.starts_with('{')).collect();
+    let lines: Vec<_> = reported.lines().filter(|line| line.starts_with('{')).collect();
     let last = json(lines.last().unwrap());
     conforms("event", &last);
     assert_eq!(text(&last["event"]), "lagged");
     let missed = last["missed"].as_u64().unwrap() as usize;
     // The other two lines are the state and the last line.
-    let told = lines.len() - 2;
-    assert!(told > 256 && missed > 0 && told + missed <= 100 * 100, "{missed} missed, {told} told");
+    let reported = lines.len() - 2;
+    assert!(
+        reported > 256 && missed > 0 && reported + missed <= 100 * 100,
+        "{missed} missed, {reported} reported"
+    );
     xbond.stop().unwrap();
 }
 
@@ -792,7 +795,7 @@ fn ask_port(host: &NetNs, address: &str, line: &str) -> anyhow::Result<String> {
 #[test]
 fn metrics_move_with_the_files() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     lab.host.ip("link set lo up").unwrap();
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
@@ -825,7 +828,7 @@ fn metrics_move_with_the_files() {
 #[test]
 fn metrics_are_served_where_asked_for() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     lab.host.ip("link set lo up").unwrap();
     let xbond = bond_with(&lab, Datapath::Tc, &[], &["--metrics", "127.0.0.1:9815", "--guard", "off"]);
@@ -918,7 +921,7 @@ fn alerts_are_raised_when_they_should_be() {
 #[test]
 fn alerts_are_about_metrics_that_are_there() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let xbond = bond(&lab, Datapath::Tc, &[]);
     let mut metrics = String::new();

@@ -89,7 +89,7 @@ fn mac_tables(datapath: Datapath) {
             }
             meet(&lab);
 
-            lab.mend("enp0s8", cut).unwrap();
+            lab.reconnect("enp0s8", cut).unwrap();
             wait_for_status(&xbond, "enp0s8", "up");
             end(xbond, signal);
             assert_as_found(&lab, &found, &what);
@@ -240,7 +240,7 @@ fn slaves_are_restored_after_an_interrupt_or_a_termination() {
 
         lab.cut("enp0s8", Cut::Carrier).unwrap();
         wait_for_active(&xbond, "enp0s9");
-        lab.mend("enp0s8", Cut::Carrier).unwrap();
+        lab.reconnect("enp0s8", Cut::Carrier).unwrap();
         wait_for_status(&xbond, "enp0s8", "up");
         end(xbond, signal);
         assert_as_found(&lab, &found, &what);
@@ -259,7 +259,7 @@ fn no_unicast(slave: &str, sent: u64) -> String {
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// Returns the number of frames in the first such message in `text`, if `text` contains it exactly.
-fn told(text: &str, slave: &str) -> Option<u64> {
+fn reported(text: &str, slave: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.contains("no unicast received"))?;
     let sent = line.split(&format!("{slave}: ")).nth(1)?.split(' ').next()?.parse().ok()?;
     line.ends_with(&no_unicast(slave, sent)).then_some(sent)
@@ -295,7 +295,7 @@ fn active_survives_a_failover_on_a_port_that_accepts_only_its_own_mac() {
             assert!(matches!(recovery, Recovery::After(_)), "{direction}: {report:?}");
             assert!(report.lost < report.sent / 10, "{direction}: {report:?}");
         }
-        assert_eq!(told(&xbond.log(), "enp0s9"), None, "{}", xbond.log());
+        assert_eq!(reported(&xbond.log(), "enp0s9"), None, "{}", xbond.log());
         assert_eq!(slave(&show(&xbond), "enp0s9")["warnings"], serde_json::json!([]));
     }
 }
@@ -316,17 +316,18 @@ fn none_and_follow_warn_of_a_port_that_accepts_only_its_own_mac() {
             xbond.wait_for("no unicast received").unwrap();
             let after = event.elapsed();
             assert!(after < WITHIN, "{what}: reported after {after:?}");
-            let logged = told(&xbond.log(), "enp0s9").unwrap_or_else(|| panic!("{what}: {}", xbond.log()));
+            let logged =
+                reported(&xbond.log(), "enp0s9").unwrap_or_else(|| panic!("{what}: {}", xbond.log()));
             assert!((10..10_000).contains(&logged), "{what}: {logged}");
             let text = unwrapped(&xbond.cli(["show"]).unwrap());
-            assert!(told(&text, "enp0s9").is_some_and(|sent| sent >= logged), "{what}: {text}");
+            assert!(reported(&text, "enp0s9").is_some_and(|sent| sent >= logged), "{what}: {text}");
             let bond = show(&xbond);
             let warnings = slave(&bond, "enp0s9")["warnings"].clone();
-            assert!(told(warnings[0].as_str().unwrap(), "enp0s9").is_some(), "{what}: {warnings}");
+            assert!(reported(warnings[0].as_str().unwrap(), "enp0s9").is_some(), "{what}: {warnings}");
             assert_eq!(slave(&bond, "enp0s8")["warnings"], serde_json::json!([]), "{what}");
 
             // Back on the port that accepts the bond's MAC address, no warning remains.
-            lab.mend("enp0s8", Cut::Admin).unwrap();
+            lab.reconnect("enp0s8", Cut::Admin).unwrap();
             wait_for_status(&xbond, "enp0s8", "up");
             xbond.set(BOND, "active_slave=enp0s8").unwrap();
             meet(&lab);

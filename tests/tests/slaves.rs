@@ -316,7 +316,7 @@ fn a_slave_of_a_file_that_vanishes_joins_again_and_another_does_not() {
     meet(&lab);
 
     // A slave that the administrator released stays released, whatever happens to it.
-    lab.mend("enp0s9", Cut::Carrier).unwrap();
+    lab.reconnect("enp0s9", Cut::Carrier).unwrap();
     wait_for_status(&xbond, "enp0s9", "up");
     xbond.cli(["del-slave", BOND, "enp0s8"]).unwrap();
     lab.host.ip("link set enp0s8 down").unwrap();

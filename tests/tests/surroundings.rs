@@ -112,7 +112,7 @@ fn a_log_without_a_reader_delays_neither_failovers_nor_answers_nor_the_end() {
         eventually("the MAC", || mac(&lab), |mac| *mac == lab.mac(next).unwrap());
         let shown = cli(&lab.host, ["show", BOND]).unwrap();
         assert!(shown.contains(&format!("active slave {next}")), "{shown}");
-        lab.mend(cut, Cut::Carrier).unwrap();
+        lab.reconnect(cut, Cut::Carrier).unwrap();
         let is_up = |shown: &String| !shown.contains("down");
         eventually("the link", || cli(&lab.host, ["show", BOND]).unwrap(), is_up);
     }

@@ -4,9 +4,7 @@ mod common;
 
 use std::{os::unix::process::CommandExt as _, process::Command, time::Duration};
 
-use common::{
-    BOND, SLAVES, active_slave, beside_others, eventually, lab, meet, show, slave, wait_for_active,
-};
+use common::{BOND, SLAVES, active_slave, concurrently, eventually, lab, meet, show, slave, wait_for_active};
 use nix::{
     errno::Errno,
     mount::{MsFlags, mount},
@@ -71,7 +69,7 @@ fn assert_fails_over(lab: &Lab, xbond: &Xbond<'_>, what: &str) {
     let to = SLAVES.iter().find(|name| **name != from).unwrap();
     lab.cut(&from, Cut::Carrier).unwrap();
     wait_for_active(xbond, to);
-    lab.mend(&from, Cut::Carrier).unwrap();
+    lab.reconnect(&from, Cut::Carrier).unwrap();
     eventually(what, || is_up(xbond, &from), |up| *up);
     meet(lab);
 }
@@ -79,7 +77,7 @@ fn assert_fails_over(lab: &Lab, xbond: &Xbond<'_>, what: &str) {
 #[test]
 fn a_bond_without_the_kernels_types_is_known_by_netlink() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for events in [&[][..], &["--no-link-events"]] {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let xbond = Xbond::start_as(&lab.host, apart(command(&lab, events), true)).unwrap();
@@ -95,7 +93,7 @@ fn a_bond_without_the_kernels_types_is_known_by_netlink() {
 #[test]
 fn a_bond_whose_agent_loses_the_kernels_types_keeps_its_links() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = Xbond::start_as(&lab.host, apart(command(&lab, &[]), false)).unwrap();
     xbond.wait_for("bond0 ready").unwrap();
@@ -114,7 +112,7 @@ fn a_bond_whose_agent_loses_the_kernels_types_keeps_its_links() {
 #[test]
 fn a_device_that_cannot_be_read_keeps_its_link_and_netlink_answers() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for events in [&[][..], &["--no-link-events", "--guard", "off"]] {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let mut command = command(&lab, events);
@@ -151,7 +149,7 @@ fn a_device_that_cannot_be_read_keeps_its_link_and_netlink_answers() {
 #[test]
 fn an_agent_that_may_not_run_programs_starts_and_reads_links_by_netlink() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let mut command = command(&lab, &[]);
     failing_calls::install(&mut command, TEST_RUN);
@@ -169,7 +167,7 @@ fn an_agent_that_may_not_run_programs_starts_and_reads_links_by_netlink() {
 #[test]
 fn an_agent_with_short_netlink_failures_executes_requests() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     // A few calls are repeated; after more failures the socket is replaced.
     for (call, errno, count) in [
         (SEND, Errno::ENOBUFS, 1),
@@ -201,7 +199,7 @@ fn an_agent_with_short_netlink_failures_executes_requests() {
 #[test]
 fn an_agent_without_netlink_treats_no_interface_as_gone() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let mut command = command(&lab, &[]);
     failing_calls::install(&mut command, SEND);

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{BOND, SLAVES, beside_others};
+use common::{BOND, SLAVES, concurrently};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::stat::Mode,
@@ -124,7 +124,7 @@ fn every_verb_abandons_a_mount_that_does_not_answer() {
 fn a_reload_that_waits_for_its_files_delays_no_request() {
     skip_if_unable!();
     let Some(dead) = DeadMount::new() else { return skip("this kernel mounts no FUSE file system") };
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let lab = Lab::scenario().unwrap();
     let files = tempfile::tempdir().unwrap();
     write(&files.path().join("a.toml"));

@@ -4,7 +4,7 @@ mod common;
 
 use std::{path::Path, process::Command};
 
-use common::{BOND, SLAVES, beside_others, bond, eventually, lab};
+use common::{BOND, SLAVES, bond, concurrently, eventually, lab};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use xbond_tests::{
@@ -88,7 +88,7 @@ fn a_change_with_a_deadline_does_not_wait_for_a_stopped_agent() {
 #[test]
 fn a_switch_is_done_when_set_returns() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     for policy in POLICIES {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let own = SLAVES.map(|name| mac(&lab.host, name));
@@ -109,7 +109,7 @@ fn a_switch_is_done_when_set_returns() {
 #[test]
 fn a_new_primary_has_its_record_when_set_returns() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &["fail_over_mac=active"]);
     for number in 1..=SWITCHES {
@@ -126,7 +126,7 @@ fn a_new_primary_has_its_record_when_set_returns() {
 #[test]
 fn a_first_slave_is_active_when_add_slave_returns() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     for policy in POLICIES {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let xbond = bond(&lab, Datapath::Tc, &[&format!("fail_over_mac={policy}")]);

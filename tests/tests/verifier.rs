@@ -5,7 +5,7 @@ mod common;
 use std::{fs, path::PathBuf};
 
 use aya::programs::ProgramInfo;
-use common::{DATAPATHS, beside_others, bond, eventually, lab, show};
+use common::{DATAPATHS, bond, concurrently, eventually, lab, show};
 use xbond_tests::{Policy, skip_if_unable};
 
 /// The kernel follows at most a million instructions, in all paths of a program together (BPF_COMPLEXITY_LIMIT_INSNS).
@@ -24,7 +24,7 @@ fn verified(pins: PathBuf) -> Vec<(String, u32)> {
 #[test]
 fn each_program_takes_a_tenth_of_the_verifiers_limit_at_most() {
     skip_if_unable!();
-    let _beside = beside_others();
+    let _concurrent = concurrently();
     for datapath in DATAPATHS {
         let lab = lab(datapath, Policy::Learning);
         let xbond = bond(&lab, datapath, &[]);

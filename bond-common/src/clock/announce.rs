@@ -11,9 +11,9 @@ use crate::abi::ActiveWord;
 /// ```
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Turn(u64);
+pub struct ClaimedRounds(u64);
 
-impl Turn {
+impl ClaimedRounds {
     /// Creates the word from the 64 bits that the map holds; every value is valid.
     pub const fn from_bits(word: u64) -> Self {
         Self(word)
@@ -73,20 +73,20 @@ impl Turn {
     /// Returns whether the tick sends a round now. The first round is due at once, each other one `interval` after the last.
     ///
     /// `wanted` is the number of rounds of a failover that is not announced yet.
-    pub const fn is_due(self, word: ActiveWord, wanted: u8, pace: Pace) -> bool {
+    pub const fn is_due(self, word: ActiveWord, wanted: u8, times: RoundTimes) -> bool {
         if word.active().is_none() || wanted == 0 {
             return false;
         }
         if !self.is_of(word) {
             return true;
         }
-        self.rounds() < self.wanted() && pace.now.wrapping_sub(pace.claimed_at) >= pace.interval
+        self.rounds() < self.wanted() && times.now.wrapping_sub(times.claimed_at) >= times.interval
     }
 }
 
-impl core::fmt::Debug for Turn {
+impl core::fmt::Debug for ClaimedRounds {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Turn")
+        f.debug_struct("ClaimedRounds")
             .field("generation", &self.generation())
             .field("switches", &self.switches())
             .field("rounds", &self.rounds())
@@ -96,7 +96,7 @@ impl core::fmt::Debug for Turn {
 
 /// The times that decide whether a round is due, in nanoseconds; the first two of CLOCK_MONOTONIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
+pub struct RoundTimes {
     /// The time of this tick.
     pub now: u64,
     /// The time of the last claim, by the agent or a tick.
@@ -110,8 +110,8 @@ mod tests {
     use super::*;
     use crate::abi::Slot;
 
-    const fn pace(now: u64) -> Pace {
-        Pace { now, claimed_at: 100, interval: 50 }
+    const fn times(now: u64) -> RoundTimes {
+        RoundTimes { now, claimed_at: 100, interval: 50 }
     }
 
     fn active(word: ActiveWord, slot: u8) -> ActiveWord {
@@ -121,23 +121,23 @@ mod tests {
     #[test]
     fn the_first_round_is_due_after_a_failover_and_the_others_in_their_pace() {
         let word = active(ActiveWord::default(), 0);
-        let first = Turn::default();
-        assert!(first.is_due(word, 1, pace(100)) && !first.is_due(word, 0, pace(100)));
+        let first = ClaimedRounds::default();
+        assert!(first.is_due(word, 1, times(100)) && !first.is_due(word, 0, times(100)));
         let second = first.claim(word, 2);
         assert_eq!((second.rounds(), second.generation(), second.is_of(word)), (1, 1, true));
         for (now, wanted, due) in [(149, 2, false), (150, 2, true), (150, 1, true), (150, 0, false)] {
-            assert_eq!(second.is_due(word, wanted, pace(now)), due, "{wanted} rounds at {now}");
+            assert_eq!(second.is_due(word, wanted, times(now)), due, "{wanted} rounds at {now}");
         }
         let third = second.claim(word, 9);
         assert_eq!((third.rounds(), third.wanted()), (2, 2));
-        assert!(!third.is_due(word, 9, pace(1000)), "more are wanted of the next failover");
+        assert!(!third.is_due(word, 9, times(1000)), "more are wanted of the next failover");
     }
 
     #[test]
     fn the_first_and_the_last_round_are_reported() {
         let word = active(ActiveWord::default(), 0);
         for wanted in [1, 2, 5] {
-            let mut turn = Turn::default();
+            let mut turn = ClaimedRounds::default();
             let reported = (1..=wanted).filter(|_| {
                 turn = turn.claim(word, wanted);
                 turn.is_reported()
@@ -150,26 +150,26 @@ mod tests {
     #[test]
     fn a_change_of_usable_slots_is_not_announced_and_one_there_and_back_is() {
         let word = active(ActiveWord::default(), 0);
-        let turn = Turn::default().claim(word, 1);
+        let turn = ClaimedRounds::default().claim(word, 1);
         let usable = word.next(Slot::new(0), None, 1);
-        assert!(!turn.is_due(usable, 1, pace(1000)));
+        assert!(!turn.is_due(usable, 1, times(1000)));
         let back = active(active(word, 1), 0);
-        assert!(turn.is_due(back, 1, pace(100)));
+        assert!(turn.is_due(back, 1, times(100)));
         assert_eq!(turn.claim(back, 1).rounds(), 1);
     }
 
     #[test]
     fn a_failover_of_which_no_round_is_wanted_is_never_announced() {
         let word = active(ActiveWord::default(), 0);
-        let skipped = Turn::default().skip(word);
-        assert!(skipped.is_of(word) && !skipped.is_due(word, 3, pace(1000)));
+        let skipped = ClaimedRounds::default().skip(word);
+        assert!(skipped.is_of(word) && !skipped.is_due(word, 3, times(1000)));
         assert_eq!(skipped.claim(word, 3).rounds(), 1, "an agent may still announce it");
-        assert!(skipped.is_due(active(word, 1), 3, pace(100)));
+        assert!(skipped.is_due(active(word, 1), 3, times(100)));
     }
 
     #[test]
     fn nothing_is_due_without_an_active_slave() {
         let none = active(ActiveWord::default(), 0).next(None, None, 0);
-        assert!(!Turn::default().is_due(none, 3, pace(1000)));
+        assert!(!ClaimedRounds::default().is_due(none, 3, times(1000)));
     }
 }

@@ -11,7 +11,7 @@ pub const DRAIN: u64 = 100_000_000;
 
 /// What ticks saw of the slaves' devices, a bit for each slot. A device that could never be read is in neither mask.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct LinkMasks {
     /// Devices with a link.
     pub up: u16,
     /// Devices that are known to have none, and free slots.
@@ -22,7 +22,7 @@ pub struct Seen {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkTimes {
-    /// [`Seen`] of the last tick: `up` in the lower 16 bits, `down` in the next 16.
+    /// [`LinkMasks`] of the last tick: `up` in the lower 16 bits, `down` in the next 16.
     masks: u64,
     /// When the slot's bits changed last: CLOCK_MONOTONIC in nanoseconds.
     since: [u64; MAX_SLAVES],
@@ -30,8 +30,8 @@ pub struct LinkTimes {
 
 impl LinkTimes {
     /// Returns what the last tick saw.
-    pub const fn seen(&self) -> Seen {
-        Seen { up: self.masks as u16, down: (self.masks >> 16) as u16 }
+    pub const fn seen(&self) -> LinkMasks {
+        LinkMasks { up: self.masks as u16, down: (self.masks >> 16) as u16 }
     }
 
     /// Stores what a tick at `now` sees of a slot's device: whether it has a link, None if it cannot be read: it is
@@ -329,7 +329,7 @@ mod tests {
         // A free slot is down; the slave that comes into it cannot be read.
         let mut links = links(0b01, 5);
         see(&mut links, 0b01, !0b11, 9);
-        assert_eq!(links.seen(), Seen { up: 0b01, down: !0b11 });
+        assert_eq!(links.seen(), LinkMasks { up: 0b01, down: !0b11 });
         let clock = ClockEntry::default();
         assert_eq!(outcome(word(Some(1), 0b11), &clock, &links), None);
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     abi::{MAX_SLAVES, Slot},
-    clock::{announce::Turn, decide::LinkTimes, frame::FRAMES, misdirected::Settled},
+    clock::{announce::ClaimedRounds, decide::LinkTimes, frame::FRAMES, misdirected::Settled},
 };
 
 /// The agent's settings for the tick, in CLOCK at 0. The agent writes each word with one store.
@@ -110,7 +110,7 @@ pub struct TickEntry {
     /// of one tick to announce it first.
     pub noticed: u64,
     /// The rounds of announcements that were claimed.
-    pub turn: Turn,
+    pub turn: ClaimedRounds,
     /// When the last round was claimed: CLOCK_MONOTONIC in nanoseconds.
     pub claimed_at: u64,
     /// 1 while the tick is sending the frames of `turn`.

@@ -2,7 +2,7 @@
 //!
 //! These are the rules of `bond_activebackup_arp_mon`, as the agent's engine applies them. A step takes place once in an
 //! arp_interval: [`MonitorState::judge`] judges each slave, [`decide`] follows from that, and then the active slave probes
-//! or, if there is none, the next one in the round robin ([`Turns`]).
+//! or, if there is none, the next one in the round robin ([`RoundRobin`]).
 //!
 //! As in the engine, a slave that was asked and received no answer is doubted while three slaves or more have a link: until it
 //! receives an answer to its own probe, or any frame while an active slave works, it does not come up.
@@ -56,7 +56,7 @@ pub struct MonitorEntry {
     pub targets_since: u64,
     /// The frames of ARP_PROBES that make a round: see [`ProbeList`].
     pub list: u64,
-    /// The order in which slaves probe while none is active, as [`Turns::bits`].
+    /// The order in which slaves probe while none is active, as [`RoundRobin::bits`].
     pub turns: u64,
     /// The slot of the slave that was enslaved first.
     pub first: u64,
@@ -90,7 +90,7 @@ impl MonitorEntry {
         let fresh = links & !doubted;
         let mask = if fresh == 0 || links.count_ones() < HUNTERS { links } else { fresh };
         let last = last.unwrap_or(Slot::from_bits(self.first));
-        Turns::from_bits(self.turns).next(mask, last)
+        RoundRobin::from_bits(self.turns).next(mask, last)
     }
 
     /// Returns [`Self::required`] of targets from this one: the first `ipv4` and `ipv6` of each family, for the slave that
@@ -413,7 +413,7 @@ impl MonitorState {
         let (is_up, is_active) = (at.bit(at.up, slot), at.bit(at.active, slot));
         let up = (1 - is_up) & covers(path.last_rx, 1);
         let intervals = at.missed_max + 1 - is_active;
-        let unheard = 1 - covers(path.last_rx, intervals);
+        let silent = 1 - covers(path.last_rx, intervals);
         let unasked = is_active & (1 - covers(path.last_tx, at.missed_max));
         // While no slave is active, each gets its chance to probe before it is judged.
         let is_judged = is_up & (1 - covers(path.since, GRACE)) & (1 - at.waiting);
@@ -421,7 +421,7 @@ impl MonitorState {
         let unconfirmed = 1 - is_before(path.since, path.last_rx);
         let was_asked = 1 - is_before(path.last_tx, path.since);
         let is_tried = is_up & is_active & at.tried & (1 - covers(path.since, 0));
-        let down = is_judged & (unheard | unasked) | is_tried & unconfirmed & was_asked;
+        let down = is_judged & (silent | unasked) | is_tried & unconfirmed & was_asked;
         let unanswered = at.bit(at.turn, slot) & (1 - is_up) & (1 - up);
         self.found |= (up | down << 16 | (down & is_active | unanswered) << 32) << slot.index();
     }
@@ -601,9 +601,9 @@ pub fn decide(at: &AfterStep<'_>) -> Option<(ActiveWord, Cause)> {
 /// wraps, in four bits.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turns(u64);
+pub struct RoundRobin(u64);
 
-impl Turns {
+impl RoundRobin {
     /// Creates the round robin of these slots. Each other slot is followed by the second of them: the round robin begins
     /// there, as in the driver.
     pub fn new(order: impl IntoIterator<Item = Slot, IntoIter: Clone>) -> Self {
@@ -681,7 +681,7 @@ mod tests {
         MonitorEntry {
             interval: 200 * MS,
             missed_max: 2,
-            turns: Turns::new(order).bits(),
+            turns: RoundRobin::new(order).bits(),
             merit: Rank::new(order).bits(),
             joined: 0b111,
             list: ProbeList { is_prepared: true, ..ProbeList::default() }.bits(),
@@ -903,7 +903,7 @@ mod tests {
 
     #[test]
     fn the_round_robin_contains_slaves_that_may_probe() {
-        let turns = Turns::new([2, 0, 1].map(slot)).bits();
+        let turns = RoundRobin::new([2, 0, 1].map(slot)).bits();
         let entry = MonitorEntry { turns, first: 2, ..entry() };
         for (may, last, expected) in [
             (&[0, 1, 2][..], None, Some(0)),
@@ -1017,7 +1017,7 @@ mod tests {
                 let joined = (1u16 << slaves) - 1;
                 let entry = MonitorEntry {
                     joined: joined.into(),
-                    turns: Turns::new(order()).bits(),
+                    turns: RoundRobin::new(order()).bits(),
                     merit: Rank::new(merit()).bits(),
                     ..entry()
                 };
@@ -1061,7 +1061,7 @@ mod tests {
                 interval: 50 * MS,
                 missed_max,
                 joined: joined.into(),
-                turns: Turns::new(order()).bits(),
+                turns: RoundRobin::new(order()).bits(),
                 first: order().next().map_or(0, Slot::index) as u64,
                 merit: Rank::new(order()).bits(),
                 ..entry()

@@ -4,10 +4,19 @@ use super::*;
 
 impl Engine {
     /// Creates the engine of a running bond that a former engine left at any moment, and returns what it asks for. Each
-    /// failover of [`Left::changes`] is reported, in their order, before other failovers.
-    pub fn adopt(now: Time, bond: NewBond, left: Left) -> (Self, Batch) {
-        let Left { active, draining, usable, known_active, known_usable, changes, carrier, slaves, gone } =
-            left;
+    /// failover of [`OrphanState::changes`] is reported, in their order, before other failovers.
+    pub fn adopt(now: Time, bond: NewBond, left: OrphanState) -> (Self, Batch) {
+        let OrphanState {
+            active,
+            draining,
+            usable,
+            known_active,
+            known_usable,
+            changes,
+            carrier,
+            slaves,
+            gone,
+        } = left;
         let mut engine = Self::new(bond);
         let path = Path::new(now, Tolerance::of(&engine.options));
         let links: Vec<_> = slaves.iter().map(|slave| (slave.slot, slave.link)).collect();
@@ -44,7 +53,7 @@ impl Engine {
             // A draining slave is left by a planned switch that the former engine did not report.
             let by_guard = draining.is_some() || is_guards(known_active, usable);
             let how =
-                if by_guard { BY_GUARD } else { (Reason::Requested, Chosen::Administrator, Seen::Guard) };
+                if by_guard { BY_GUARD } else { (Reason::Requested, Chosen::Administrator, Trigger::Guard) };
             engine.report_missed(known_active, active, how, &gone);
             if is_guards(known_active, usable)
                 && let Some(left) = known_active
@@ -52,7 +61,7 @@ impl Engine {
                 engine.count_failure(now, left);
             }
         }
-        engine.seen = Seen::Miimon;
+        engine.seen = Trigger::Miimon;
         engine.use_early(engine.active);
         engine.arm_poll(now);
         engine.start_arp(now);
@@ -86,7 +95,7 @@ impl Engine {
         &mut self,
         from: Option<Slot>,
         to: Option<Slot>,
-        (reason, chosen, seen): (Reason, Chosen, Seen),
+        (reason, chosen, seen): (Reason, Chosen, Trigger),
         gone: &[(Slot, String)],
     ) {
         let name = |slot: Option<Slot>| {

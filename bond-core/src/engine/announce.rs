@@ -11,14 +11,14 @@ pub const REPORT_INTERVAL: Time = Time::from_millis(200);
 /// The outstanding rounds of announcements (`send_peer_notif`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Announcements {
-    pub rounds: Rounds,
+    pub rounds: PendingRounds,
     /// The number of rounds that were requested and are not answered.
     unanswered: u32,
 }
 
 /// Rounds of something that is sent after a failover.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Rounds {
+pub enum PendingRounds {
     #[default]
     None,
     /// The active slave's MAC is being changed.
@@ -51,12 +51,12 @@ impl Announcements {
 
     /// Returns whether a round is requested and not answered, or held until a MAC address is changed.
     pub fn is_open(&self) -> bool {
-        let is_held = matches!(self.rounds, Rounds::Held { left } if left > 0);
+        let is_held = matches!(self.rounds, PendingRounds::Held { left } if left > 0);
         self.unanswered > 0 || is_held
     }
 }
 
-impl Rounds {
+impl PendingRounds {
     /// Begins this many rounds after a failover, the first at once.
     pub fn begin(&mut self, rounds: u8, now: Time) {
         *self = Self::due(rounds, now);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     /// Times, in ms, at which rounds are sent, if the engine is called each 10 ms from 1000 to 2000.
-    fn times(mut announcements: Rounds, interval: Time) -> Vec<u64> {
+    fn times(mut announcements: PendingRounds, interval: Time) -> Vec<u64> {
         (100..=200).map(|tick| tick * 10).filter(|now| announcements.take_due(ms(*now), interval)).collect()
     }
 
@@ -130,7 +130,7 @@ mod tests {
             (3, 300, vec![1000, 1300, 1600]),
             (5, 10, vec![1000, 1010, 1020, 1030, 1040]),
         ] {
-            let mut announcements = Rounds::default();
+            let mut announcements = PendingRounds::default();
             announcements.begin(rounds, ms(1000));
             assert_eq!(times(announcements, ms(interval)), expected, "{rounds} rounds, each {interval} ms");
         }
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn held_rounds_begin_when_released() {
-        let mut announcements = Rounds::default();
+        let mut announcements = PendingRounds::default();
         announcements.hold(2);
         assert_eq!(announcements.deadline(), None);
         assert_eq!(times(announcements, ms(100)), Vec::<u64>::new());

@@ -201,7 +201,7 @@ pub fn next_in_round_robin(slaves: &[(Slot, bool)], last: Option<Slot>) -> Optio
 mod tests {
     use bond_common::{
         abi::ActiveWord,
-        clock::monitor::{Judging, MonitorEntry, MonitorState, PathTimes, StepPace, Turns},
+        clock::monitor::{Judging, MonitorEntry, MonitorState, PathTimes, RoundRobin, StepPace},
     };
     use proptest::prelude::*;
 
@@ -422,7 +422,7 @@ mod tests {
             let expected = next_in_round_robin(&slaves, last);
             let entry = MonitorEntry {
                 first: order.first().map_or(0, |slot| slot.index()) as u64,
-                turns: Turns::new(order.iter().copied()).bits(),
+                turns: RoundRobin::new(order.iter().copied()).bits(),
                 joined: seen.into(),
                 ..MonitorEntry::default()
             };

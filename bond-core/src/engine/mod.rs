@@ -28,7 +28,7 @@ use bond_common::{
 };
 
 use self::{
-    announce::{Announcements, Rounds},
+    announce::{Announcements, PendingRounds},
     arp_monitor::{HUNTERS, Monitor, Path, Proposal, Standing, Tolerance},
     avoid::Avoided,
     election::{Candidate, Choice, Election},
@@ -39,7 +39,9 @@ use self::{
 };
 use crate::{
     Time,
-    command::{Announce, Batch, Chosen, Failover, Notice, Probe, Publish, Query, Reason, Report, Seen, Work},
+    command::{
+        Announce, Batch, Chosen, Failover, Notice, Probe, Publish, Query, Reason, Report, Trigger, Work,
+    },
     damping::Damping,
     event::{Duplex, Elects, Event, Link, NewSlave, Reception, Speed},
     options::{BondOptions, FailOverMac, SlaveOptions},
@@ -79,7 +81,7 @@ pub struct NewBond {
 
 /// The state of a running bond that a former engine has left to the data plane.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Left {
+pub struct OrphanState {
     /// The active slot of the present word in ACTIVE.
     pub active: Option<Slot>,
     /// The draining slot of that word.
@@ -122,13 +124,13 @@ pub enum ChangedBy {
 
 impl ChangedBy {
     /// Returns what showed this part of the data plane that ACTIVE had to change.
-    pub fn seen(self) -> Seen {
+    pub fn seen(self) -> Trigger {
         match self {
-            Self::Guard => Seen::Guard,
+            Self::Guard => Trigger::Guard,
             Self::Tick(Cause::LinkLost | Cause::LinkReturned | Cause::Preferred | Cause::Bookkeeping) => {
-                Seen::Tick
+                Trigger::Tick
             }
-            Self::Tick(Cause::Unanswered | Cause::Answered | Cause::AnsweredPreferred) => Seen::ArpTick,
+            Self::Tick(Cause::Unanswered | Cause::Answered | Cause::AnsweredPreferred) => Trigger::ArpTick,
         }
     }
 }
@@ -145,7 +147,7 @@ impl DataPlaneChange {
     }
 
     /// Returns how the change is reported.
-    fn report(&self) -> (Reason, Chosen, Seen) {
+    fn report(&self) -> (Reason, Chosen, Trigger) {
         let reason = match self.by {
             ChangedBy::Guard => Reason::CarrierGuard,
             ChangedBy::Tick(Cause::LinkLost | Cause::Unanswered) => Reason::LinkFailed,
@@ -233,7 +235,7 @@ pub struct Engine {
     drain: Option<Drain>,
     announcements: Announcements,
     /// IGMP and MLD reports (`igmp_retrans`).
-    reports: Rounds,
+    reports: PendingRounds,
     receive_check: Option<ReceiveCheck>,
     next_poll: Option<Time>,
     arp: Monitor,
@@ -243,7 +245,7 @@ pub struct Engine {
     /// What the present event asks for so far.
     outbox: Batch,
     /// The trigger that failovers of the present event record.
-    seen: Seen,
+    seen: Trigger,
 }
 
 #[derive(Clone, Debug)]
@@ -347,7 +349,7 @@ impl Engine {
             has_been_active: false,
             drain: None,
             announcements: Announcements::default(),
-            reports: Rounds::default(),
+            reports: PendingRounds::default(),
             receive_check: None,
             next_poll: None,
             arp: Monitor::default(),
@@ -355,7 +357,7 @@ impl Engine {
             quarantined: [None; MAX_SLAVES],
             published: Published::default(),
             outbox: Batch::default(),
-            seen: Seen::Request,
+            seen: Trigger::Request,
         }
     }
 
@@ -480,17 +482,17 @@ impl Engine {
     }
 }
 
-fn seen(event: &Event) -> Seen {
+fn seen(event: &Event) -> Trigger {
     match event {
-        Event::Timeout => Seen::Delay,
-        Event::Link { .. } | Event::Speed { .. } | Event::Renamed { .. } => Seen::LinkEvent,
-        Event::Links(_) => Seen::Miimon,
-        Event::ActiveChanged { .. } => Seen::Guard,
+        Event::Timeout => Trigger::Delay,
+        Event::Link { .. } | Event::Speed { .. } | Event::Renamed { .. } => Trigger::LinkEvent,
+        Event::Links(_) => Trigger::Miimon,
+        Event::ActiveChanged { .. } => Trigger::Guard,
         Event::Probes(_) | Event::Probed { .. } | Event::NotProbed { .. } | Event::ProbeFailed { .. } => {
-            Seen::ArpMonitor
+            Trigger::ArpMonitor
         }
-        Event::Join(_) | Event::Joined { .. } | Event::JoinFailed { .. } => Seen::SlaveJoined,
-        Event::Leave { .. } | Event::Gone { .. } => Seen::SlaveLeft,
+        Event::Join(_) | Event::Joined { .. } | Event::JoinFailed { .. } => Trigger::SlaveJoined,
+        Event::Leave { .. } | Event::Gone { .. } => Trigger::SlaveLeft,
         Event::SetOptions(_)
         | Event::SetSlaveOptions { .. }
         | Event::SetActiveSlave(_)
@@ -505,7 +507,7 @@ fn seen(event: &Event) -> Seen {
         | Event::Announced { .. }
         | Event::Counters { .. }
         | Event::NeighboursAsked(_)
-        | Event::Suspended { .. } => Seen::Request,
+        | Event::Suspended { .. } => Trigger::Request,
     }
 }
 
@@ -662,7 +664,7 @@ impl Engine {
     }
 }
 
-const BY_GUARD: (Reason, Chosen, Seen) = (Reason::CarrierGuard, Chosen::Guard, Seen::Guard);
+const BY_GUARD: (Reason, Chosen, Trigger) = (Reason::CarrierGuard, Chosen::Guard, Trigger::Guard);
 
 /// Returns whether the guard left `from`: it clears the usable bit of the slot that it leaves.
 fn is_guards(from: Option<Slot>, usable: u16) -> bool {

@@ -195,9 +195,9 @@ mod tests {
             ("idle", &[(0, 7, 7, Wait), (60_000, 7, 7, Wait)]),
             ("counters restarted", &[(0, 900, 900, Wait), (3000, 20, 0, Wait), (4999, 90, 0, Wait), (5000, 91, 0, Ask), (6000, 91, 0, NoUnicast { sent: 71 })]),
         ];
-        for (name, looks) in cases {
+        for (name, polls) in cases {
             let mut test = test();
-            for (now, tx, rx, expected) in looks {
+            for (now, tx, rx, expected) in polls {
                 assert_eq!(test.check(at(*now), counters(*tx, *rx)), *expected, "{name}, at {now} ms");
                 test.asked(at(*now), Neighbours::Asked);
             }
@@ -231,13 +231,13 @@ mod tests {
     #[test]
     fn counters_are_read_each_second_and_after_five_each_ten() {
         let mut test = test();
-        let mut looks = Vec::new();
-        while looks.len() < 8 {
+        let mut polls = Vec::new();
+        while polls.len() < 8 {
             let now = test.deadline();
             assert!(!test.take_due(now - at(1)) && test.take_due(now));
-            looks.push(now.as_secs());
+            polls.push(now.as_secs());
         }
-        assert_eq!(looks, [1, 2, 3, 4, 5, 15, 25, 35]);
+        assert_eq!(polls, [1, 2, 3, 4, 5, 15, 25, 35]);
     }
 
     #[test]

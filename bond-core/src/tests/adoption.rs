@@ -7,8 +7,8 @@ use bond_common::{
 
 use super::lab::{Lab, mac, ms, options};
 use crate::{
-    ChangedBy, DataPlaneChange, Engine, Left, LeftSlave, NewBond,
-    command::{Announce, Chosen, Failover, Reason, Report, Seen},
+    ChangedBy, DataPlaneChange, Engine, LeftSlave, NewBond, OrphanState,
+    command::{Announce, Chosen, Failover, Reason, Report, Trigger},
     options::{
         BondOptions,
         FailOverMac::{self, Active, Follow, None as Same},
@@ -52,7 +52,7 @@ impl Orphan {
         }
     }
 
-    fn mend(&mut self, index: u8) {
+    fn reconnect(&mut self, index: u8) {
         self.lab.nic_mut(index).link.up = true;
     }
 
@@ -81,7 +81,7 @@ impl Orphan {
             }
         };
         let (active, draining, usable) = self.lab.word;
-        let left = Left {
+        let left = OrphanState {
             active,
             draining,
             usable,
@@ -109,7 +109,7 @@ impl Orphan {
 
 /// Returns the old and the new active slave of each notice of a failover.
 fn failovers(lab: &mut Lab) -> Vec<(Option<String>, Option<String>, Reason)> {
-    let by_guard = lab.take_failovers().into_iter().filter(|failover| failover.seen == Seen::Guard);
+    let by_guard = lab.take_failovers().into_iter().filter(|failover| failover.seen == Trigger::Guard);
     by_guard.map(|failover| (failover.from, failover.to, failover.reason)).collect()
 }
 
@@ -126,7 +126,7 @@ fn adoption_reports_and_counts_every_failover_of_the_guard() {
             for cut in 0..cuts {
                 let (from, to) = (cut % 2, (cut + 1) % 2);
                 orphan.cut(from);
-                orphan.mend(from);
+                orphan.reconnect(from);
                 expected.push(by_guard(&format!("slave{from}"), &format!("slave{to}")));
             }
             let mut lab = orphan.adopt();
@@ -190,7 +190,7 @@ fn adoption_counts_no_failure_for_a_change_by_the_administrator() {
         from: Some("slave0".into()),
         to: Some("slave1".into()),
         reason: Reason::Requested,
-        seen: Seen::Guard,
+        seen: Trigger::Guard,
         chosen: Some(Chosen::Administrator),
     };
     assert_eq!(reports, [Report::Failover(expected)]);
@@ -204,7 +204,7 @@ fn the_last_used_slave_is_up_and_others_wait_for_updelay() {
     let mut orphan = Orphan::of(Lab::enslaved(delayed, 2));
     orphan.lab.wait(ms(2000));
     orphan.cut(0);
-    orphan.mend(0);
+    orphan.reconnect(0);
     let mut lab = orphan.adopt();
     assert_eq!([0, 1].map(|index| lab.mii(index)), [MiiStatus::GoingBack, MiiStatus::Up]);
     let slot = lab.slot(1);

@@ -303,7 +303,7 @@ fn the_active_slave_alone_probes_once_an_interval() {
 #[test]
 fn probes_that_cannot_be_sent_take_the_active_slave_down() {
     let mut lab = settled(options(ArpValidate::None), 2);
-    lab.pace = super::lab::Pace::Manual;
+    lab.mode = super::lab::CommandMode::Manual;
     let slot = lab.slot(0);
     for _ in 0..20 {
         // The other slaves receive answers all the time.

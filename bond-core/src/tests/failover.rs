@@ -1,12 +1,12 @@
 //! The commands of a failover and their order.
 
-use super::lab::{BORN, Command, Lab, Pace, mac, ms, options};
+use super::lab::{BORN, Command, CommandMode, Lab, mac, ms, options};
 use crate::{
     command::{
         Announce, Chosen, Failover, Notice,
         Publish::{ClearSlave, Switch, WriteSlave},
         Query::{PollLinks, ReadCounters},
-        Reason, Seen,
+        Reason, Trigger,
         Work::{Enslave, Release, SetBondMac, SetCarrier, SetSlaveMac},
     },
     options::{
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-fn failover(from: Option<&str>, to: Option<&str>, reason: Reason, seen: Seen, chosen: Chosen) -> Command {
+fn failover(from: Option<&str>, to: Option<&str>, reason: Reason, seen: Trigger, chosen: Chosen) -> Command {
     let name = |slave: Option<&str>| slave.map(str::to_owned);
     let chosen = to.map(|_| chosen);
     Failover { from: name(from), to: name(to), reason, seen, chosen }.into()
@@ -28,7 +28,7 @@ fn link_changed(slave: &str, up: bool) -> Command {
 /// Returns all commands after a failure of slave0, before any answer.
 fn on_failure(policy: FailOverMac) -> Vec<Command> {
     let mut lab = Lab::enslaved(options(policy), 2);
-    lab.pace = Pace::Manual;
+    lab.mode = CommandMode::Manual;
     lab.set_link(0, false);
     lab.take()
 }
@@ -38,7 +38,7 @@ fn commands_of_a_failover_are_in_order() {
     let lab = Lab::enslaved(options(Same), 2);
     let (s0, s1) = (lab.slot(0), lab.slot(1));
     let switch = Command::from(Switch { active: Some(s1), draining: None, usable: 0b10 });
-    let (seen, chosen) = (Seen::LinkEvent, Chosen::OnlyOneUp);
+    let (seen, chosen) = (Trigger::LinkEvent, Chosen::OnlyOneUp);
     let failover = failover(Some("slave0"), Some("slave1"), Reason::LinkFailed, seen, chosen);
     let reports = || [link_changed("slave0", false), failover.clone()];
     let expect = |before: &[Command], after: &[Command]| [before, &reports(), after].concat();
@@ -57,7 +57,7 @@ fn commands_of_a_failover_are_in_order() {
 #[test]
 fn commands_of_the_first_enslave_are_in_order() {
     let mut lab = Lab::new(options(Same), 2);
-    lab.pace = Pace::Manual;
+    lab.mode = CommandMode::Manual;
     lab.join(0).unwrap();
     let s0 = lab.slot(0);
     let written =
@@ -70,7 +70,7 @@ fn commands_of_the_first_enslave_are_in_order() {
     let up = [
         Switch { active: Some(s0), draining: None, usable: 0b1 }.into(),
         Notice::Enslaved { slave: "slave0".into(), up: true }.into(),
-        failover(None, Some("slave0"), Reason::Joined, Seen::SlaveJoined, Chosen::OnlyOneUp),
+        failover(None, Some("slave0"), Reason::Joined, Trigger::SlaveJoined, Chosen::OnlyOneUp),
         Announce { slot: s0, mac: mac(0x10) }.into(),
         SetCarrier(true).into(),
     ];
@@ -91,7 +91,7 @@ fn commands_of_a_release_are_in_order() {
     let expected = [
         Switch { active: Some(s1), draining: Some(s0), usable: 0b10 }.into(),
         ReadCounters { slot: s1 }.into(),
-        failover(Some("slave0"), Some("slave1"), Reason::Left, Seen::SlaveLeft, Chosen::OnlyOneUp),
+        failover(Some("slave0"), Some("slave1"), Reason::Left, Trigger::SlaveLeft, Chosen::OnlyOneUp),
         Announce { slot: s1, mac: mac(0x10) }.into(),
         // 100 ms later.
         Switch { active: Some(s1), draining: None, usable: 0b10 }.into(),
@@ -122,7 +122,7 @@ fn a_planned_switch_drains_the_old_slave() {
     lab.set_active(Some(1)).unwrap();
     let expected = [
         Switch { active: Some(s1), draining: Some(s0), usable: 0b11 }.into(),
-        failover(Some("slave0"), Some("slave1"), Reason::Requested, Seen::Request, Chosen::Administrator),
+        failover(Some("slave0"), Some("slave1"), Reason::Requested, Trigger::Request, Chosen::Administrator),
         Announce { slot: s1, mac: mac(0x11) }.into(),
         SetBondMac(mac(0x11)).into(),
     ];
@@ -185,12 +185,12 @@ fn all_slaves_fail_and_return() {
     lab.set_link(0, false);
     lab.take();
     lab.set_link(1, false);
-    let none = failover(Some("slave1"), None, Reason::LinkFailed, Seen::LinkEvent, Chosen::OnlyOneUp);
+    let none = failover(Some("slave1"), None, Reason::LinkFailed, Trigger::LinkEvent, Chosen::OnlyOneUp);
     let switch = Switch { active: None, draining: None, usable: 0 };
     let expected = [switch.into(), link_changed("slave1", false), none, SetCarrier(false).into()];
     assert_eq!(lab.take(), expected);
     lab.set_link(0, true);
-    let (seen, chosen) = (Seen::LinkEvent, Chosen::OnlyOneUp);
+    let (seen, chosen) = (Trigger::LinkEvent, Chosen::OnlyOneUp);
     assert!(lab.take().contains(&failover(None, Some("slave0"), Reason::LinkRecovered, seen, chosen)));
 }
 
@@ -200,7 +200,7 @@ fn a_failover_has_its_trigger() {
     let carrier_is_lost = |lab: &mut Lab| lab.set_link(0, false);
     let no_event_comes = |lab: &mut Lab| lab.nic_mut(0).link.up = false;
     let path_dies = |lab: &mut Lab| lab.nic_mut(0).path = false;
-    let by_hand = |lab: &mut Lab| lab.set_active(Some(1)).unwrap();
+    let by_administrator = |lab: &mut Lab| lab.set_active(Some(1)).unwrap();
     let primary = |lab: &mut Lab| lab.set_options(|options| options.primary = Some("slave1".into())).unwrap();
     let leaves = |lab: &mut Lab| lab.leave(0).unwrap();
     let miimon = options(Same);
@@ -208,14 +208,14 @@ fn a_failover_has_its_trigger() {
     let target = vec!["10.0.0.254".parse().unwrap()];
     let probing = BondOptions { miimon: 0, arp_interval: 200, arp_ip_target: target, ..options(Same) };
     type Act<'a> = &'a dyn Fn(&mut Lab);
-    let table: [(&BondOptions, Act<'_>, Reason, Seen, Chosen); 7] = [
-        (&miimon, &carrier_is_lost, Reason::LinkFailed, Seen::LinkEvent, Chosen::OnlyOneUp),
-        (&miimon, &no_event_comes, Reason::LinkFailed, Seen::Miimon, Chosen::OnlyOneUp),
-        (&delayed, &carrier_is_lost, Reason::LinkFailed, Seen::Delay, Chosen::OnlyOneUp),
-        (&probing, &path_dies, Reason::LinkFailed, Seen::ArpMonitor, Chosen::OnlyOneUp),
-        (&miimon, &by_hand, Reason::Requested, Seen::Request, Chosen::Administrator),
-        (&miimon, &primary, Reason::OptionChanged, Seen::Request, Chosen::Primary),
-        (&miimon, &leaves, Reason::Left, Seen::SlaveLeft, Chosen::OnlyOneUp),
+    let table: [(&BondOptions, Act<'_>, Reason, Trigger, Chosen); 7] = [
+        (&miimon, &carrier_is_lost, Reason::LinkFailed, Trigger::LinkEvent, Chosen::OnlyOneUp),
+        (&miimon, &no_event_comes, Reason::LinkFailed, Trigger::Miimon, Chosen::OnlyOneUp),
+        (&delayed, &carrier_is_lost, Reason::LinkFailed, Trigger::Delay, Chosen::OnlyOneUp),
+        (&probing, &path_dies, Reason::LinkFailed, Trigger::ArpMonitor, Chosen::OnlyOneUp),
+        (&miimon, &by_administrator, Reason::Requested, Trigger::Request, Chosen::Administrator),
+        (&miimon, &primary, Reason::OptionChanged, Trigger::Request, Chosen::Primary),
+        (&miimon, &leaves, Reason::Left, Trigger::SlaveLeft, Chosen::OnlyOneUp),
     ];
     for (options, act, reason, seen, chosen) in table {
         let mut lab = Lab::enslaved(options.clone(), 2);

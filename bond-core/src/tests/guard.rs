@@ -1,6 +1,6 @@
 //! Failovers of the carrier guard, which the engine learns of afterwards.
 
-use super::lab::{Command, Lab, Pace, mac, ms, options};
+use super::lab::{Command, CommandMode, Lab, mac, ms, options};
 use crate::{
     ChangedBy, DataPlaneChange,
     command::{Announce, Failover, Publish::Switch, Query::PollLinks, Reason, Report, Work::SetSlaveMac},
@@ -172,7 +172,7 @@ fn under_follow_a_prepared_slave_announces_first() {
         lab.join(0).unwrap();
         lab.join(1).unwrap();
         lab.take();
-        lab.pace = Pace::Manual;
+        lab.mode = CommandMode::Manual;
         lab.set_active(Some(1)).unwrap();
         let (s0, s1) = (lab.slot(0), lab.slot(1));
         let swap = [(s1, 0x10), (s0, 0x11)].map(|(slot, last)| SetSlaveMac { slot, mac: mac(last) }.into());

@@ -111,7 +111,7 @@ impl PartialEq<Notice> for Report {
 
 /// When slow commands are executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
+pub enum CommandMode {
     /// At once, with an immediate answer.
     Prompt,
     /// One at each [`Lab::work`].
@@ -132,7 +132,7 @@ pub struct Lab {
     pub queue_ids: BTreeMap<Slot, u16>,
     /// ACTIVE
     pub word: (Option<Slot>, Option<Slot>, u16),
-    pub pace: Pace,
+    pub mode: CommandMode,
     /// Targets that do not answer.
     pub dead: Vec<IpAddr>,
     /// Switches without an uplink: they forward between their own ports only.
@@ -182,7 +182,7 @@ impl Lab {
             slaves: BTreeMap::new(),
             queue_ids: BTreeMap::new(),
             word: (None, None, 0),
-            pace: Pace::Prompt,
+            mode: CommandMode::Prompt,
             dead: Vec::new(),
             cut_off: Vec::new(),
             batches: VecDeque::new(),
@@ -230,10 +230,10 @@ impl Lab {
         self.handle(Event::Join(self.new_slave(index)))
     }
 
-    /// Asks for it, and at a prompt pace waits until it is done.
+    /// Requests it, and in the prompt mode waits until it is done.
     pub fn leave(&mut self, index: u8) -> Result<(), Refusal> {
         self.ask_to_leave(index)?;
-        while self.pace == Pace::Prompt && self.engine.slot_of(&self.nic(index).name).is_some() {
+        while self.mode == CommandMode::Prompt && self.engine.slot_of(&self.nic(index).name).is_some() {
             self.wait(ms(1));
         }
         Ok(())
@@ -304,7 +304,7 @@ impl Lab {
     pub fn handle(&mut self, event: Event) -> Result<(), Refusal> {
         let answer = self.engine.handle(self.now, event).map(|batch| self.batches.push_back(batch));
         self.execute();
-        while self.pace == Pace::Prompt && self.work() {}
+        while self.mode == CommandMode::Prompt && self.work() {}
         answer
     }
 
@@ -316,7 +316,7 @@ impl Lab {
         self.slaves.clear();
         self.queue_ids.clear();
         self.execute();
-        while self.pace == Pace::Prompt && self.work() {}
+        while self.mode == CommandMode::Prompt && self.work() {}
     }
 
     /// Advances the clock; the engine is called exactly at its timeouts.

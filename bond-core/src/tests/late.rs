@@ -66,10 +66,10 @@ fn an_agent_that_was_stopped_judges_no_path() {
 
 #[test]
 fn a_step_that_is_late_by_half_an_interval_judges() {
-    for (late, is_told) in [(0, false), (50, false), (51, true)] {
+    for (late, is_reported) in [(0, false), (50, false), (51, true)] {
         let mut lab = settled(arp(2, ArpValidate::None));
         stop(&mut lab, 50 + late);
-        assert_eq!(lab.take().iter().any(is_late), is_told, "{late} ms late");
+        assert_eq!(lab.take().iter().any(is_late), is_reported, "{late} ms late");
     }
 }
 
@@ -145,7 +145,7 @@ fn a_suspended_machine_judges_no_slave() {
 #[test]
 fn a_probe_that_is_sent_late_judges_no_slave() {
     let mut lab = settled(arp(1, ArpValidate::None));
-    lab.pace = super::lab::Pace::Manual;
+    lab.mode = super::lab::CommandMode::Manual;
     // The step is on time, and the prober is not: until the next step no probe is sent.
     lab.wait(ms(50));
     for _ in 0..3 {
@@ -153,7 +153,7 @@ fn a_probe_that_is_sent_late_judges_no_slave() {
         assert_eq!((lab.active().as_deref(), states(&lab)), (Some("slave0"), [Up, Up]));
     }
     while lab.work() {}
-    lab.pace = super::lab::Pace::Prompt;
+    lab.mode = super::lab::CommandMode::Prompt;
     lab.wait(ms(1000));
     assert_eq!((lab.active().as_deref(), states(&lab)), (Some("slave0"), [Up, Up]));
 }

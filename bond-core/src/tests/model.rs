@@ -70,7 +70,7 @@ impl Model {
     }
 
     /// Polls all links, then holds one election if a change requires it.
-    fn look(&mut self) {
+    fn poll(&mut self) {
         let mut ignore_updelay = self.active.is_none();
         let mut election = false;
         for index in 0..self.slaves.len() {
@@ -277,14 +277,14 @@ impl Both {
                 self.lab.handle(Event::Speed { slot, speed, duplex }).unwrap();
             }
         }
-        self.model.look();
+        self.model.poll();
     }
 
     fn wait_until(&mut self, end: u64) {
         self.lab.wait(ms(end) - self.lab.now);
         while self.model.now < end {
             self.model.now += TICK;
-            self.model.look();
+            self.model.poll();
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bond_common::{abi::ProbeTimes, mac::Mac};
 use proptest::prelude::*;
 
-use super::lab::{Lab, Pace, mac, ms};
+use super::lab::{CommandMode, Lab, mac, ms};
 use crate::{
     NewBond, Time,
     event::{Elects, Event},
@@ -125,7 +125,7 @@ impl History {
             damping: None,
         };
         let mut lab = Lab::of(new, NICS);
-        lab.pace = Pace::Manual;
+        lab.mode = CommandMode::Manual;
         Self { lab, unplugged: BTreeMap::new() }
     }
 

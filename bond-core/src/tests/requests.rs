@@ -2,10 +2,10 @@
 
 use bond_common::abi::Slot;
 
-use super::lab::{Command, Lab, Pace, mac, ms, options};
+use super::lab::{Command, CommandMode, Lab, mac, ms, options};
 use crate::{
     Refusal,
-    command::{Chosen, Failover, Publish, Reason, Seen, Work},
+    command::{Chosen, Failover, Publish, Reason, Trigger, Work},
     event::{Duplex, Elects, Event, Link, Speed},
     options::{
         FailOverMac::{Active, Follow, None as Same},
@@ -80,7 +80,7 @@ fn a_released_slot_is_quarantined_for_a_second() {
 fn a_late_answer_is_not_applied_to_another_slave() {
     let mut lab = Lab::enslaved(options(Same), 1);
     lab.nics.extend(Lab::new(options(Same), 3).nics.into_iter().skip(1));
-    lab.pace = Pace::Manual;
+    lab.mode = CommandMode::Manual;
     lab.join(1).unwrap();
     let (slot, gone) = (lab.slot(1), lab.nics.remove(&11));
     lab.handle(Event::Gone { slot }).unwrap();
@@ -99,7 +99,7 @@ fn a_late_mac_is_not_applied_to_another_slave() {
     let mut lab = Lab::enslaved(options(Follow), 3);
     lab.leave(2).unwrap();
     lab.wait(ms(1000));
-    lab.pace = Pace::Manual;
+    lab.mode = CommandMode::Manual;
     lab.set_link(0, false);
     let slot = lab.slot(1);
     lab.leave(1).unwrap();
@@ -114,7 +114,7 @@ fn a_late_mac_is_not_applied_to_another_slave() {
 #[test]
 fn a_slave_whose_setup_failed_is_dropped() {
     let mut lab = Lab::new(options(Same), 2);
-    lab.pace = Pace::Manual;
+    lab.mode = CommandMode::Manual;
     lab.join(0).unwrap();
     assert_eq!(lab.status(0).mii_status, MiiStatus::Down);
     let slot = lab.slot(0);
@@ -137,7 +137,7 @@ fn a_slave_takes_part_only_when_it_has_joined() {
     let mut lab = Lab::enslaved(options(Same), 2);
     lab.leave(1).unwrap();
     lab.set_options(|options| options.primary = Some("slave1".into())).unwrap();
-    lab.pace = Pace::Manual;
+    lab.mode = CommandMode::Manual;
     lab.join(1).unwrap();
     lab.notify_link(1);
     assert_eq!(lab.set_active(Some(1)), Err(Refusal::NotUp { name: "slave1".into() }));
@@ -152,7 +152,7 @@ fn a_slave_may_leave_while_it_joins() {
     let mut lab = Lab::enslaved(options(Same), 1);
     lab.wait(ms(1000));
     lab.nics.insert(11, Lab::new(options(Same), 2).nic(1).clone());
-    lab.pace = Pace::Manual;
+    lab.mode = CommandMode::Manual;
     lab.join(1).unwrap();
     lab.leave(1).unwrap();
     while lab.work() {}
@@ -183,7 +183,7 @@ fn active_slave_is_set_by_the_administrator() {
         from: Some("slave2".into()),
         to: Some("slave0".into()),
         reason,
-        seen: Seen::Request,
+        seen: Trigger::Request,
         chosen: Some(Chosen::FirstEnslaved),
     };
     assert!(lab.take_failovers().contains(&expected));
@@ -511,7 +511,7 @@ fn pending_lists_the_steps_of_a_switch_until_they_are_done() {
         let mut lab = Lab::enslaved(options(policy), 2);
         let pending = |lab: &Lab| lab.engine.pending().collect::<Vec<_>>();
         assert_eq!(pending(&lab), [], "{policy:?}");
-        lab.pace = Pace::Manual;
+        lab.mode = CommandMode::Manual;
         lab.set_active(Some(1)).unwrap();
         assert_eq!(pending(&lab), expected, "{policy:?}");
         while lab.work() {}

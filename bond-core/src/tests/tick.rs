@@ -5,7 +5,7 @@ use bond_common::clock::decide::Cause;
 use super::lab::{Command, Lab, ms, options};
 use crate::{
     ChangedBy, DataPlaneChange,
-    command::{Failover, Reason, Report, Seen},
+    command::{Failover, Reason, Report, Trigger},
     event::Event,
     options::{
         BondOptions,
@@ -32,11 +32,11 @@ impl Lab {
 
 /// From, to, and the reason of each failover that was reported as a tick's.
 fn reported(commands: &[Command]) -> Vec<(Option<&str>, Option<&str>, Reason)> {
-    reported_as(commands, Seen::Tick)
+    reported_as(commands, Trigger::Tick)
 }
 
 /// The same of failovers that were seen so.
-fn reported_as(commands: &[Command], by: Seen) -> Vec<(Option<&str>, Option<&str>, Reason)> {
+fn reported_as(commands: &[Command], by: Trigger) -> Vec<(Option<&str>, Option<&str>, Reason)> {
     let failover = |command| match command {
         &Command::Report(Report::Failover(Failover { ref from, ref to, reason, seen, .. })) if seen == by => {
             Some((from.as_deref(), to.as_deref(), reason))
@@ -203,7 +203,7 @@ fn what_the_arp_monitor_of_ticks_did_is_adopted_and_every_failure_counts() {
     let failed = Reason::LinkFailed;
     let expected =
         [(zero, one, failed), (one, zero, failed), (zero, None, failed), (None, one, Reason::LinkRecovered)];
-    assert_eq!(reported_as(&commands, Seen::ArpTick), expected);
+    assert_eq!(reported_as(&commands, Trigger::ArpTick), expected);
     assert!(reported(&commands).is_empty());
     assert_eq!([0, 1, 2].map(|index| lab.status(index).link_failure_count), [2, 1, 2]);
     assert_eq!([0, 1, 2].map(|index| lab.mii(index)), [MiiStatus::Up, MiiStatus::Up, MiiStatus::Down]);

@@ -364,7 +364,7 @@ fn without_an_active_slave_nothing_is_announced() {
 fn drain_end(num_grat_arp: u8, announced: Option<u64>) -> u128 {
     let mut lab = Lab::enslaved(BondOptions { num_grat_arp, ..options(Same) }, 2);
     lab.wait(ms(5000));
-    lab.pace = super::lab::Pace::Manual;
+    lab.mode = super::lab::CommandMode::Manual;
     let start = lab.now;
     lab.set_active(Some(1)).unwrap();
     assert_eq!(lab.word, (Some(lab.slot(1)), Some(lab.slot(0)), 0b11));
@@ -393,7 +393,7 @@ fn draining_ends_after_the_announcement() {
 fn the_answer_to_an_earlier_switch_ends_no_draining() {
     let mut lab = Lab::enslaved(options(Same), 2);
     lab.wait(ms(5000));
-    lab.pace = super::lab::Pace::Manual;
+    lab.mode = super::lab::CommandMode::Manual;
     for index in [1, 0, 1] {
         lab.set_active(Some(index)).unwrap();
     }
@@ -533,7 +533,7 @@ fn follow_announces_when_the_mac_is_set_even_if_it_is_refused() {
         lab.wait(ms(5000));
         lab.take();
         lab.nic_mut(1).refuses = refuses;
-        lab.pace = super::lab::Pace::Manual;
+        lab.mode = super::lab::CommandMode::Manual;
         let start = lab.now;
         lab.set_link(0, false);
         lab.wait(ms(700));

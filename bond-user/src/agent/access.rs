@@ -10,7 +10,7 @@ use tokio::net::UnixStream;
 
 use crate::{agent::AgentError, config::Writers, sys::file};
 
-/// Its members may look.
+/// Its members may read.
 const READERS: &str = "xbond";
 
 const ROOT: u32 = 0;
@@ -46,7 +46,7 @@ pub enum Denied {
 }
 
 impl Access {
-    /// Looks the groups up.
+    /// Reads the groups from the database of groups.
     ///
     /// # Errors
     /// There is no such group of writers, or none of its members could reach the socket.
@@ -74,7 +74,7 @@ impl Access {
         self.readers
     }
 
-    pub fn look(&self, peer: &Peer) -> Result<(), Denied> {
+    pub fn read(&self, peer: &Peer) -> Result<(), Denied> {
         match self.readers {
             _ if peer.uid == ROOT => Ok(()),
             Some(readers) if peer.is_in(readers) => Ok(()),
@@ -160,28 +160,28 @@ mod tests {
     #[test]
     fn access_depends_on_user_and_group() {
         let (readers, writers) = (Gid::from_raw(10), ("netadmin".to_owned(), Gid::from_raw(20)));
-        let nobody = Access { readers: None, writers: None };
+        let root_only = Access { readers: None, writers: None };
         let some = Access { readers: Some(readers), writers: None };
         let all = Access { readers: Some(readers), writers: Some(writers) };
         let peer = |uid, groups: &[u32]| Peer { uid, groups: groups.to_vec() };
-        let (look, change) = (Access::look, Access::change);
+        let (read, change) = (Access::read, Access::change);
         let not_a_writer = || Err(Denied::NotAWriter("netadmin".into()));
         type Question = fn(&Access, &Peer) -> Result<(), Denied>;
         let table: [(&Access, Peer, Question, Result<(), Denied>); 15] = [
-            (&nobody, peer(0, &[0]), look, Ok(())),
-            (&nobody, peer(0, &[0]), change, Ok(())),
-            (&nobody, peer(1000, &[10, 20]), look, Err(Denied::OnlyRoot)),
-            (&nobody, peer(1000, &[0]), change, Err(Denied::OnlyRootWrites)),
+            (&root_only, peer(0, &[0]), read, Ok(())),
+            (&root_only, peer(0, &[0]), change, Ok(())),
+            (&root_only, peer(1000, &[10, 20]), read, Err(Denied::OnlyRoot)),
+            (&root_only, peer(1000, &[0]), change, Err(Denied::OnlyRootWrites)),
             (&some, peer(0, &[]), change, Ok(())),
-            (&some, peer(1000, &[10]), look, Ok(())),
+            (&some, peer(1000, &[10]), read, Ok(())),
             (&some, peer(1000, &[1, 10]), change, Err(Denied::OnlyRootWrites)),
-            (&some, peer(1000, &[20]), look, Err(Denied::NotAReader)),
-            (&all, peer(0, &[]), look, Ok(())),
-            (&all, peer(1000, &[1, 10]), look, Ok(())),
+            (&some, peer(1000, &[20]), read, Err(Denied::NotAReader)),
+            (&all, peer(0, &[]), read, Ok(())),
+            (&all, peer(1000, &[1, 10]), read, Ok(())),
             (&all, peer(1000, &[1, 10]), change, not_a_writer()),
-            (&all, peer(1000, &[20]), look, Ok(())),
+            (&all, peer(1000, &[20]), read, Ok(())),
             (&all, peer(1000, &[10, 20]), change, Ok(())),
-            (&all, peer(1000, &[0]), look, Err(Denied::NotAReader)),
+            (&all, peer(1000, &[0]), read, Err(Denied::NotAReader)),
             (&all, peer(10, &[]), change, not_a_writer()),
         ];
         for (access, peer, question, answer) in table {

@@ -15,7 +15,7 @@ use crate::{
             returned::restore_returned,
         },
         run::collect_dead,
-        server::{control::Socket, metrics::Bound},
+        server::{control::Socket, metrics::BoundMetrics},
     },
     config::{BondConfig, Config},
     report::{
@@ -35,7 +35,7 @@ pub struct Start {
     pub link_events: LinkEventSource,
     /// The control socket, to which nothing can connect yet.
     pub socket: Socket,
-    pub metrics: Option<Bound>,
+    pub metrics: Option<BoundMetrics>,
 }
 
 /// The sources of link events and address events.
@@ -179,7 +179,7 @@ impl Agent {
     }
 
     /// Starts the tasks that serve all bonds.
-    fn start_tasks(self: &Arc<Self>, sources: Option<Sources>, metrics: Option<Bound>) {
+    fn start_tasks(self: &Arc<Self>, sources: Option<Sources>, metrics: Option<BoundMetrics>) {
         self.accept_askers();
         if let Some(Err(error)) = metrics.map(|bound| self.serve_metrics(bound)) {
             warn!("{error}");

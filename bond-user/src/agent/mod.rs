@@ -103,7 +103,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkEventSource {
     Netlink,
-    /// None: links are looked at every miimon only.
+    /// None: links are polled every miimon only.
     Off,
 }
 
@@ -163,7 +163,7 @@ struct Bond {
     history: History,
     /// How it was after the last event that its engine has handled.
     status: Receiver<BondStatus>,
-    /// The pins were there when they were looked at last.
+    /// Whether the pins existed at the last check.
     pinned: AtomicBool,
     /// Interfaces that appeared or changed, and that may be slaves of a file.
     arrivals: sync::Mutex<Arrivals>,

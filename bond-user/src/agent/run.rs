@@ -23,7 +23,7 @@ use crate::{
         },
         server::{
             control::Socket,
-            metrics::Bound,
+            metrics::BoundMetrics,
             retries::{self, Retries},
         },
     },
@@ -79,7 +79,8 @@ pub struct RunOptions {
 pub fn run(options: RunOptions) -> Result<(), AgentError> {
     let started = Moment::now();
     check_process(&options.config)?;
-    let Place { paths, cookie, claim, access, socket, sysfs, retries, metrics } = take_place(&options)?;
+    let ClaimedNamespace { paths, cookie, claim, access, socket, sysfs, retries, metrics } =
+        claim_namespace(&options)?;
     caps::keep_needed()?;
     lines::start().map_err(io("cannot start a thread"))?;
     let (kernel, reader) = read_kernel(options.tc_attach);
@@ -138,7 +139,7 @@ fn check_process(config: &Config) -> Result<(), AgentError> {
 }
 
 /// The place of an agent in its network namespace.
-struct Place {
+struct ClaimedNamespace {
     paths: Paths,
     /// SO_NETNS_COOKIE
     cookie: u64,
@@ -148,11 +149,11 @@ struct Place {
     /// `None` if it cannot be mounted.
     sysfs: Option<Arc<Sysfs>>,
     retries: Retries,
-    metrics: Option<Bound>,
+    metrics: Option<BoundMetrics>,
 }
 
 /// Claims the network namespace, and does what needs privileges that the agent gives up afterwards.
-fn take_place(options: &RunOptions) -> Result<Place, AgentError> {
+fn claim_namespace(options: &RunOptions) -> Result<ClaimedNamespace, AgentError> {
     let retries = Retries::default();
     let metrics = retries::bind(options.config.metrics.as_ref(), &retries);
     let cookie = netns::cookie()?;
@@ -166,7 +167,16 @@ fn take_place(options: &RunOptions) -> Result<Place, AgentError> {
         caps::join_group(readers);
     }
     let sysfs = Sysfs::mount().inspect_err(|error| warn!("{}", wording::no_queue_ids(error))).ok();
-    Ok(Place { paths, cookie, claim, access, socket, sysfs: sysfs.map(Arc::new), retries, metrics })
+    Ok(ClaimedNamespace {
+        paths,
+        cookie,
+        claim,
+        access,
+        socket,
+        sysfs: sysfs.map(Arc::new),
+        retries,
+        metrics,
+    })
 }
 
 /// Reads what this kernel can do. Without its types the data plane does not read devices.

@@ -23,13 +23,13 @@ use crate::{
 };
 
 /// Time between two checks.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+const BETWEEN_CHECKS: Duration = Duration::from_secs(1);
 
 /// Time between two attempts to recreate bonds.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(5);
 
 /// Checks for each one of the memory.
-const LOOKS_AT_MEMORY: u32 = 5;
+const CHECKS_PER_MEMORY_CHECK: u32 = 5;
 
 impl Agent {
     /// Answers at a control socket, and at no other one.
@@ -53,7 +53,7 @@ impl Agent {
             Ok(listener) => drop(tokio::spawn(async move {
                 loop {
                     if listener.accept().await.is_err() {
-                        tokio::time::sleep(BETWEEN_LOOKS).await;
+                        tokio::time::sleep(BETWEEN_CHECKS).await;
                     }
                 }
             })),
@@ -103,19 +103,19 @@ impl Agent {
     /// Once a second: reports bonds whose pins another process has removed, or restored. Of all bonds at once: each for itself
     /// would wake the agent as often as there are bonds. Now and then gives memory back.
     pub(in crate::agent) async fn keep_house(self: Arc<Self>) {
-        let mut look = tokio::time::interval(BETWEEN_LOOKS);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut check = tokio::time::interval(BETWEEN_CHECKS);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut memory = Frugal::default();
         let mut failures = Repeats::default();
         for number in 1_u32.. {
-            look.tick().await;
-            if number.is_multiple_of(LOOKS_AT_MEMORY) {
-                memory.look();
+            check.tick().await;
+            if number.is_multiple_of(CHECKS_PER_MEMORY_CHECK) {
+                memory.check();
             }
             self.machine.engine.check_maps();
             self.keep_places(&mut failures);
             for (name, bond) in self.all() {
-                bond.work.look(|looks| looks.path = true);
+                bond.work.check(|pending| pending.path = true);
                 let pinned = match self.machine.planes.pins().check(&self.machine.paths.pins_of(&name)) {
                     Ok(()) => true,
                     Err(DataPlaneError::Unpinned(_)) => false,

@@ -1,7 +1,7 @@
 //! `xbond doctor`: checks whether this machine and its NICs can run xbond. It changes nothing.
 
 mod judge;
-mod look;
+mod observe;
 
 use std::process::ExitCode;
 
@@ -45,7 +45,7 @@ struct Report<'a> {
 
 /// Returns an exit code for the worst result: 0 all is well, 1 warnings, 2 failures.
 pub fn doctor(arguments: &DoctorArgs) -> Result<ExitCode> {
-    let checks = look::at(&arguments.interfaces)?;
+    let checks = observe::at(&arguments.interfaces)?;
     if arguments.json {
         output::print_json(&serde_json::to_string_pretty(&Report { version: VERSION, checks: &checks })?);
     } else {

@@ -159,14 +159,14 @@ fn of_all_namespaces() -> Result<Vec<Namespace>> {
     for name in [None].into_iter().chain(netns::names()?.into_iter().map(Some)) {
         let entered = name.clone();
         // A thread can be in another namespace than the process.
-        let look = thread::Builder::new().spawn(move || {
+        let observing = thread::Builder::new().spawn(move || {
             if let Some(name) = &entered {
                 netns::enter(name)?;
             }
             anyhow::Ok((netns::cookie()?, read(None)))
         })?;
         let current = name.is_none();
-        match look.join().map_err(|_| anyhow!("a thread failed"))? {
+        match observing.join().map_err(|_| anyhow!("a thread failed"))? {
             Ok((cookie, answer)) if seen.insert(cookie) => {
                 namespaces.extend(namespace(name, cookie, current, answer));
             }

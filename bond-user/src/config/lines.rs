@@ -24,7 +24,7 @@ impl LineStarts {
 
 /// A key of a bond, or of a slave of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Place {
+struct KeyPath {
     bond: String,
     slave: Option<String>,
     key: String,
@@ -33,7 +33,7 @@ struct Place {
 /// The lines of all keys in some files. Keys that are missing here were not written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lines {
-    paths: HashMap<Place, Origin>,
+    paths: HashMap<KeyPath, Origin>,
 }
 
 impl Lines {
@@ -93,12 +93,12 @@ impl Lines {
     /// Returns the file and line of a key; `None` if it was not written.
     pub fn of(&self, bond: &str, slave: Option<&str>, key: &str) -> Option<&Origin> {
         let slave = slave.map(str::to_owned);
-        self.paths.get(&Place { bond: bond.to_owned(), slave, key: key.to_owned() })
+        self.paths.get(&KeyPath { bond: bond.to_owned(), slave, key: key.to_owned() })
     }
 
     fn add(&mut self, bond: &str, slave: Option<&str>, key: &str, origin: Origin) {
         let slave = slave.map(str::to_owned);
-        self.paths.insert(Place { bond: bond.to_owned(), slave, key: key.to_owned() }, origin);
+        self.paths.insert(KeyPath { bond: bond.to_owned(), slave, key: key.to_owned() }, origin);
     }
 }
 

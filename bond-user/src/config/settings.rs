@@ -304,7 +304,7 @@ words! {
 words! {
     /// Whether the data plane may fail over by itself.
     Guard {
-        /// Where this kernel lets programs look at devices, and the options leave no delay.
+        /// Where this kernel lets programs read devices, and the options leave no delay.
         #[default]
         Auto = "auto",
         Off = "off",

@@ -188,7 +188,7 @@ pub struct Slave {
 pub struct Counters {
     pub tx_packets: u64,
     pub tx_bytes: u64,
-    pub tx_stamped: u64,
+    pub tx_rewritten: u64,
     pub rx_packets: u64,
     pub rx_bytes: u64,
     pub rx_unicast: u64,
@@ -309,7 +309,7 @@ pub struct BondContext {
     pub absent: Vec<String>,
     pub port_stats: SlotStats,
     /// For each slave, in the order of the status.
-    pub slaves: Vec<Around>,
+    pub slaves: Vec<SlaveContext>,
     pub addresses_of: Option<String>,
     pub failovers: BTreeMap<Reason, u64>,
     pub unrecorded_changes: u64,
@@ -321,7 +321,7 @@ pub struct BondContext {
 }
 
 /// The part of a slave's report that its status does not contain.
-pub struct Around {
+pub struct SlaveContext {
     pub stats: SlotStats,
     pub misdirected: u64,
     pub wire_mac: Mac,
@@ -377,7 +377,7 @@ impl Bond {
 }
 
 impl Slave {
-    fn new(slave: &SlaveStatus, around: Around) -> Self {
+    fn new(slave: &SlaveStatus, around: SlaveContext) -> Self {
         let no_unicast = slave.no_unicast.map(|sent| super::wording::no_unicast(&slave.name, sent));
         Self {
             name: slave.name.clone(),
@@ -408,7 +408,7 @@ impl Counters {
         Self {
             tx_packets: stats.tx_packets,
             tx_bytes: stats.tx_bytes,
-            tx_stamped: stats.tx_stamped,
+            tx_rewritten: stats.tx_rewritten,
             rx_packets: stats.rx_packets,
             rx_bytes: stats.rx_bytes,
             rx_unicast: stats.rx_unicast,

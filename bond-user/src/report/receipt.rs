@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bond_core::command::{Chosen, Reason, Seen};
+use bond_core::command::{Chosen, Reason, Trigger};
 use serde::{Deserialize, Serialize};
 
 use super::moment::Moment;
@@ -28,7 +28,7 @@ pub struct Receipt {
     /// Null if there can be none.
     pub to: Option<String>,
     pub reason: Reason,
-    pub seen: Seen,
+    pub seen: Trigger,
     /// Why this slave was chosen; null if there can be none.
     pub chosen: Option<Chosen>,
     pub steps: Steps,

@@ -35,8 +35,8 @@ impl Repeats {
         let fresh = Kind { since: now, logged: 0, at_most: AT_FIRST, left_out: 0 };
         let kind = self.kinds.entry(kind.to_owned()).or_insert(fresh);
         if now >= kind.since.saturating_add(WINDOW) {
-            let goes_on = kind.left_out > 0 && now < kind.since.saturating_add(2 * WINDOW);
-            kind.at_most = if goes_on { AFTERWARDS } else { AT_FIRST };
+            let continues = kind.left_out > 0 && now < kind.since.saturating_add(2 * WINDOW);
+            kind.at_most = if continues { AFTERWARDS } else { AT_FIRST };
             (kind.since, kind.logged) = (now, 0);
         }
         if kind.logged >= kind.at_most {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bond_core::{
-    command::{Chosen, Reason, Seen},
+    command::{Chosen, Reason, Trigger},
     options::BondOptions,
 };
 
@@ -31,7 +31,7 @@ pub fn receipt() -> Receipt {
         from: Some("enp0s8".into()),
         to: Some("enp0s9".into()),
         reason: Reason::LinkFailed,
-        seen: Seen::LinkEvent,
+        seen: Trigger::LinkEvent,
         chosen: Some(Chosen::OnlyOneUp),
         steps: Steps {
             detect_us: 143,
@@ -66,7 +66,7 @@ pub fn slave(name: &str, state: &str, mii_status: &str) -> Slave {
         counters: Counters {
             tx_packets: 12_345_678_901,
             tx_bytes: 18_765_432_109_876,
-            tx_stamped: 9,
+            tx_rewritten: 9,
             rx_packets: 7,
             rx_bytes: 1234,
             rx_unicast: 6,

@@ -16,10 +16,7 @@ use crate::{
         StoreError,
         paths::{self, Paths},
     },
-    sys::{
-        directory::Trust,
-        found::Found,
-    },
+    sys::{directory::Trust, found::Found},
 };
 
 const FILE: &str = "elsewhere.json";
@@ -142,7 +139,8 @@ mod tests {
         }
         assert!(!paths.run_root().path().join(FILE).exists());
         for ifindex in 1..=70 {
-            add(&paths, &bond("bond0"), &[found(ifindex, &format!("eth{ifindex}"), mac(1))]).unwrap();
+            add(&paths, &bond("bond0"), &[found(ifindex, &format!("eth{ifindex}"), mac(ifindex as u8))])
+                .unwrap();
         }
         assert_eq!((names().len(), &*names()[0]), (64, "bond0 eth7"));
     }

@@ -8,7 +8,7 @@ use bond_common::{
 };
 use bond_core::{
     Time,
-    command::{Chosen, Reason, Seen},
+    command::{Chosen, Reason, Trigger},
     name::{BondName, shell_word},
     options::Named as _,
     status::SlaveState,
@@ -391,9 +391,9 @@ fn unrecorded_failover(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Rece
     // A tick notes its failovers where the guard does, too.
     let by_tick = maps.clock().is_some_and(|clock| clock.ticks().switched_at == guard.switched_at());
     let (reason, seen) = if by_tick {
-        (reason_of_tick(slaves, from.as_deref(), word.active()), Seen::Tick)
+        (reason_of_tick(slaves, from.as_deref(), word.active()), Trigger::Tick)
     } else {
-        (Reason::CarrierGuard, Seen::Guard)
+        (Reason::CarrierGuard, Trigger::Guard)
     };
     (guard.known() != word && !switched.is_zero()).then(|| Receipt {
         version: receipt::VERSION,

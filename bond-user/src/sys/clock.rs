@@ -127,9 +127,9 @@ pub async fn prepare(devices: &dyn Devices, pair: ClockPair, period: Duration) -
 /// Waits until the device has its queue: until the kernel has noticed the carrier (linkwatch), its queue is noop, and a frame
 /// that is sent round is dropped. A queue that is late costs the frames, which the agent puts in again.
 async fn await_queue(devices: &dyn Devices, sender: u32) -> Result<(), SysError> {
-    const LOOKS: u32 = 50;
+    const ATTEMPTS: u32 = 50;
     const BETWEEN: Duration = Duration::from_millis(2);
-    for _ in 0..LOOKS {
+    for _ in 0..ATTEMPTS {
         if devices.link_by_index(sender).await?.is_running() {
             break;
         }

@@ -15,7 +15,7 @@ use super::{
     ethtool::{Feature, FeatureState},
     netlink::{
         Address, CountedLink, Forwarding, FramePace, KernelRoute, LinkInfo, LinkPair, LinkSetting, Neighbour,
-        NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,
+        NetnsId, PairKind, PairPlan, QdiscStats, Raw, ResolvedRoute,
     },
     ownership::Alias,
 };
@@ -174,7 +174,7 @@ pub trait SendFrames: fmt::Debug + Send + Sync {
 #[async_trait]
 pub trait LookUpRoutes: Send + Sync {
     /// Returns the way to a host, as the kernel would choose it now; None if there is none, or the host is this one.
-    async fn way_to(&self, target: IpAddr) -> Result<Option<Way>, SysError>;
+    async fn route_to(&self, target: IpAddr) -> Result<Option<ResolvedRoute>, SysError>;
 }
 
 /// Changes MAC addresses, for the moments that must be short.

@@ -81,7 +81,7 @@ pub enum Refusal {
 
 /// The result of restoring a slave.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PutBack {
+pub enum RestoreOutcome {
     Done,
     /// The interface is gone, or another one has its ifindex: nothing was done.
     Gone,
@@ -106,7 +106,7 @@ enum Leave {
 }
 
 impl dyn Devices + '_ {
-    /// Looks at an interface `name` that is to be enslaved to `bond`, where that exists, changes nothing, and returns what is to be restored later:
+    /// Observes an interface `name` that is to be enslaved to `bond`, where that exists, changes nothing, and returns what is to be restored later:
     /// this is to be recorded before `enslave`. `owner` returns what a link is to a bond of
     /// xbond's already. The refusals are those of `bond_enslave`, and a few of our own.
     pub async fn observe(
@@ -260,33 +260,38 @@ impl dyn Devices + '_ {
         found: &Found,
         mac: Option<Mac>,
         proof: &Ownership,
-    ) -> Result<PutBack, SysError> {
-        self.put_back(found, Leave::Released(mac), proof).await
+    ) -> Result<RestoreOutcome, SysError> {
+        self.restore_as(found, Leave::Released(mac), proof).await
     }
 
     /// Undoes `enslave` completely: up or down, with the addresses and routes, as found. It changes nothing
     /// on an interface that is in this state.
-    pub async fn restore(&self, found: &Found, proof: &Ownership) -> Result<PutBack, SysError> {
-        self.put_back(found, Leave::AsFound, proof).await
+    pub async fn restore(&self, found: &Found, proof: &Ownership) -> Result<RestoreOutcome, SysError> {
+        self.restore_as(found, Leave::AsFound, proof).await
     }
 
     /// Tries every step; returns the first error.
-    async fn put_back(&self, found: &Found, leave: Leave, proof: &Ownership) -> Result<PutBack, SysError> {
-        let Some(link) = self.find(found).await? else { return Ok(PutBack::Gone) };
+    async fn restore_as(
+        &self,
+        found: &Found,
+        leave: Leave,
+        proof: &Ownership,
+    ) -> Result<RestoreOutcome, SysError> {
+        let Some(link) = self.find(found).await? else { return Ok(RestoreOutcome::Gone) };
         if !proof.holds(&link) {
             let looks_enslaved = looks_enslaved(&link, found);
-            return Ok(PutBack::Unconfirmed(Unconfirmed { name: link.name, looks_enslaved }));
+            return Ok(RestoreOutcome::Unconfirmed(Unconfirmed { name: link.name, looks_enslaved }));
         }
         let ifindex = link.ifindex;
         let settings = settings(found, leave);
-        let mut outcome = Outcome(Ok(()));
+        let mut outcome = FirstError(Ok(()));
         if !stays_open(&link, found, leave, &settings) {
             outcome.note(self.set(ifindex, LinkSetting::Up(false)).await);
         }
         for setting in settings {
             outcome.note(self.set(ifindex, setting).await);
         }
-        outcome.note(offload::put_back(self, ifindex, &found.features));
+        outcome.note(offload::restore(self, ifindex, &found.features));
         for &mac in &found.unicast {
             outcome.note(self.del_unicast(ifindex, mac).await);
         }
@@ -302,10 +307,10 @@ impl dyn Devices + '_ {
         if outcome.0.is_ok() {
             outcome.note(self.return_alias(found, ifindex, proof.mark()).await);
         }
-        let Err(error) = outcome.0 else { return Ok(PutBack::Done) };
+        let Err(error) = outcome.0 else { return Ok(RestoreOutcome::Done) };
         // Another device that a route names may be what is gone.
         match self.link_by_index(ifindex).await {
-            Err(gone) if gone.is_gone() => Ok(PutBack::Gone),
+            Err(gone) if gone.is_gone() => Ok(RestoreOutcome::Gone),
             _ => Err(error),
         }
     }
@@ -417,9 +422,9 @@ fn looks_enslaved(link: &LinkInfo, found: &Found) -> bool {
 }
 
 /// The first error of several steps, all of which are tried.
-struct Outcome(Result<(), SysError>);
+struct FirstError(Result<(), SysError>);
 
-impl Outcome {
+impl FirstError {
     fn note<T>(&mut self, result: Result<T, SysError>) {
         if let (Ok(()), Err(error)) = (&self.0, result) {
             self.0 = Err(error);
@@ -483,7 +488,7 @@ mod tests {
         EnslavePlan { mac: Some(mac(0xaa)), mtu: 1400, hook, unicast: vec![mac(0xbb)] }
     }
 
-    fn nobody(_: &LinkInfo) -> Option<Owner> {
+    fn no_owner(_: &LinkInfo) -> Option<Owner> {
         None
     }
 
@@ -550,7 +555,7 @@ mod tests {
                 let link = busy(&devices).await;
                 let before = state(&devices, link.ifindex).await;
                 let plan = plan(hook);
-                let found = devices.observe(("eth1", None), &plan, nobody).await.unwrap();
+                let found = devices.observe(("eth1", None), &plan, no_owner).await.unwrap();
                 assert_eq!(state(&devices, link.ifindex).await, before, "observing changes nothing");
                 for _ in 0..2 {
                     let slave = devices.enslave(&found, &plan, &mark()).await.unwrap();
@@ -569,11 +574,11 @@ mod tests {
                     }
                 }
                 let mut events = LinkEvents::open().unwrap();
-                assert_eq!(devices.restore(&found, &proof()).await.unwrap(), PutBack::Done);
+                assert_eq!(devices.restore(&found, &proof()).await.unwrap(), RestoreOutcome::Done);
                 running(&mut events, link.ifindex).await;
                 assert_eq!(state(&devices, link.ifindex).await, before);
                 let proof = Ownership::new(mark(), [found.ifindex]);
-                assert_eq!(devices.restore(&found, &proof).await.unwrap(), PutBack::Done);
+                assert_eq!(devices.restore(&found, &proof).await.unwrap(), RestoreOutcome::Done);
                 assert_eq!(state(&devices, link.ifindex).await, before, "a second time changes nothing");
             });
         }
@@ -585,9 +590,9 @@ mod tests {
             let link = busy(&devices).await;
             let plan = plan(Hook::Xdp);
             for (given, expected) in [(None, mac(0xaa)), (Some(link.mac), link.mac)] {
-                let found = devices.observe(("eth1", None), &plan, nobody).await.unwrap();
+                let found = devices.observe(("eth1", None), &plan, no_owner).await.unwrap();
                 devices.enslave(&found, &plan, &mark()).await.unwrap();
-                assert_eq!(devices.release(&found, given, &proof()).await.unwrap(), PutBack::Done);
+                assert_eq!(devices.release(&found, given, &proof()).await.unwrap(), RestoreOutcome::Done);
                 let (released, _, _, unicast, _) = state(&devices, link.ifindex).await;
                 assert_eq!((released.mac, released.mtu), (expected, link.mtu));
                 assert!(!released.is_up() && !LinkSetting::Allmulti(true).holds(&released));
@@ -602,7 +607,7 @@ mod tests {
             let link = busy(&devices).await;
             let before = state(&devices, link.ifindex).await;
             let plan = EnslavePlan { mtu: 70_000, ..plan(Hook::Xdp) };
-            let found = devices.observe(("eth1", None), &plan, nobody).await.unwrap();
+            let found = devices.observe(("eth1", None), &plan, no_owner).await.unwrap();
             let mut events = LinkEvents::open().unwrap();
             let error = devices.enslave(&found, &plan, &mark()).await.unwrap_err();
             assert!(error.to_string().starts_with("set MTU 70000 on eth1: Invalid argument"), "{error}");
@@ -615,14 +620,14 @@ mod tests {
     fn a_missing_or_replaced_device_is_not_restored() {
         in_namespace(async |devices| {
             let link = busy(&devices).await;
-            let found = devices.observe(("eth1", None), &plan(Hook::Tc), nobody).await.unwrap();
+            let found = devices.observe(("eth1", None), &plan(Hook::Tc), no_owner).await.unwrap();
             let before = state(&devices, link.ifindex).await;
             let other = Found { permanent_mac: Some(mac(0x77)), mtu: 1300, ..found.clone() };
-            assert_eq!(devices.restore(&other, &proof()).await.unwrap(), PutBack::Gone);
+            assert_eq!(devices.restore(&other, &proof()).await.unwrap(), RestoreOutcome::Gone);
             assert_eq!(state(&devices, link.ifindex).await, before);
             devices.netlink.delete(link.ifindex).await.unwrap();
-            assert_eq!(devices.restore(&found, &proof()).await.unwrap(), PutBack::Gone);
-            assert_eq!(devices.release(&found, None, &proof()).await.unwrap(), PutBack::Gone);
+            assert_eq!(devices.restore(&found, &proof()).await.unwrap(), RestoreOutcome::Gone);
+            assert_eq!(devices.release(&found, None, &proof()).await.unwrap(), RestoreOutcome::Gone);
         });
     }
 
@@ -630,10 +635,10 @@ mod tests {
     fn an_interface_that_the_kernel_does_not_confirm_is_not_changed() {
         in_namespace(async |devices| {
             let link = busy(&devices).await;
-            let found = devices.observe(("eth1", None), &plan(Hook::Tc), nobody).await.unwrap();
+            let found = devices.observe(("eth1", None), &plan(Hook::Tc), no_owner).await.unwrap();
             let answer = devices.restore(&found, &proof()).await.unwrap();
             let untouched = Unconfirmed { name: "eth1".to_owned(), looks_enslaved: false };
-            assert_eq!(answer, PutBack::Unconfirmed(untouched));
+            assert_eq!(answer, RestoreOutcome::Unconfirmed(untouched));
             let mut events = LinkEvents::open().unwrap();
             devices.enslave(&found, &plan(Hook::Tc), &mark()).await.unwrap();
             running(&mut events, link.ifindex).await;
@@ -641,13 +646,16 @@ mod tests {
                 devices.netlink.set_alias(link.ifindex, alias.as_ref()).await.unwrap();
                 let before = state(&devices, link.ifindex).await;
                 let slave = Unconfirmed { name: "eth1".to_owned(), looks_enslaved: true };
-                assert_eq!(devices.restore(&found, &proof()).await.unwrap(), PutBack::Unconfirmed(slave));
+                assert_eq!(
+                    devices.restore(&found, &proof()).await.unwrap(),
+                    RestoreOutcome::Unconfirmed(slave)
+                );
                 devices.return_addresses(&found, &proof()).await.unwrap();
                 assert_eq!(state(&devices, link.ifindex).await, before, "{alias:?}");
             }
             // An administrator's alias stays if a program confirms the interface.
             let known = Ownership::new(mark(), [link.ifindex]);
-            assert_eq!(devices.restore(&found, &known).await.unwrap(), PutBack::Done);
+            assert_eq!(devices.restore(&found, &known).await.unwrap(), RestoreOutcome::Done);
             assert_eq!(
                 devices.netlink.link_by_index(link.ifindex).await.unwrap().alias,
                 Alias::new("uplink")
@@ -667,7 +675,7 @@ mod tests {
                 netlink.set(ifindex, LinkSetting::AddrGenMode(In6AddrGenMode::None)).await.unwrap();
                 netlink.set(ifindex, LinkSetting::Up(true)).await.unwrap();
             }
-            let found = devices.observe(("eth1", None), &plan(Hook::Tc), nobody).await.unwrap();
+            let found = devices.observe(("eth1", None), &plan(Hook::Tc), no_owner).await.unwrap();
             let (before, others) =
                 (state(&devices, link.ifindex).await, state(&devices, other.ifindex).await);
             devices.enslave(&found, &plan(Hook::Tc), &mark()).await.unwrap();
@@ -677,7 +685,7 @@ mod tests {
             let layer3 = Layer3::of(messages.chain([forged]).collect());
             let mut events = LinkEvents::open().unwrap();
             let found = Found { layer3: Arc::new(layer3), ..found };
-            assert_eq!(devices.restore(&found, &proof()).await.unwrap(), PutBack::Done);
+            assert_eq!(devices.restore(&found, &proof()).await.unwrap(), RestoreOutcome::Done);
             running(&mut events, link.ifindex).await;
             assert_eq!(state(&devices, link.ifindex).await, before);
             assert_eq!(state(&devices, other.ifindex).await, others);

@@ -19,7 +19,7 @@ use super::{
     ethtool::{Ethtool, Feature, FeatureState},
     netlink::{
         self, Address, BlockingNetlink, CountedLink, Forwarding, FramePace, KernelRoute, LinkInfo, LinkPair,
-        LinkSetting, Neighbour, Netlink, NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,
+        LinkSetting, Neighbour, Netlink, NetnsId, PairKind, PairPlan, QdiscStats, Raw, ResolvedRoute,
     },
     ownership::Alias,
     sysfs::Sysfs,
@@ -257,8 +257,8 @@ impl SendFrames for FrameSocket {
 
 #[async_trait]
 impl LookUpRoutes for Netlink {
-    async fn way_to(&self, target: IpAddr) -> Result<Option<Way>, SysError> {
-        Self::way_to(self, target).await
+    async fn route_to(&self, target: IpAddr) -> Result<Option<ResolvedRoute>, SysError> {
+        Self::route_to(self, target).await
     }
 }
 

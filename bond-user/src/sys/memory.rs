@@ -34,7 +34,7 @@ pub struct Frugal {
 
 impl Frugal {
     /// Checks the size. Takes a few microseconds, or some milliseconds if memory is returned.
-    pub fn look(&mut self) {
+    pub fn check(&mut self) {
         let Some(own) = own() else { return };
         if own < self.known + WORTH_WHILE {
             self.known = self.known.min(own);

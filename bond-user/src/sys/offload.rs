@@ -39,7 +39,7 @@ pub enum Otherwise {
 /// The result of [`apply`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// The changed features, in their former requested states: the argument of [`put_back`].
+    /// The changed features, in their former requested states: the argument of [`restore`].
     pub found: Vec<FeatureState>,
     /// A filter is still on: the device must be set promiscuous.
     pub promiscuous: bool,
@@ -101,7 +101,7 @@ pub fn observe(changes: &[FeatureChange], features: &[Feature]) -> Vec<FeatureSt
     changes.iter().filter_map(found).collect()
 }
 
-/// Makes the changes and looks whether they hold; if one does not that must, all are undone. A feature that the
+/// Makes the changes and checks whether they hold; if one does not that must, all are undone. A feature that the
 /// kernel does not know is off.
 pub fn apply(devices: &dyn Devices, link: &LinkInfo, role: Role, hook: Hook) -> Result<Applied, SysError> {
     let changes = prepare(role, hook);
@@ -124,7 +124,7 @@ pub fn apply(devices: &dyn Devices, link: &LinkInfo, role: Role, hook: Hook) -> 
             Otherwise::Refuse => {
                 let name = link.name.clone();
                 let first = SysError::Refused(Refusal::FixedFeature { name, change: *change, hook });
-                return Err(first.after_undoing(put_back(devices, link.ifindex, &found)));
+                return Err(first.after_undoing(restore(devices, link.ifindex, &found)));
             }
         }
     }
@@ -132,7 +132,7 @@ pub fn apply(devices: &dyn Devices, link: &LinkInfo, role: Role, hook: Hook) -> 
 }
 
 /// Asks for the features as they were found, where they are not so.
-pub fn put_back(devices: &dyn Devices, ifindex: u32, found: &[FeatureState]) -> Result<(), SysError> {
+pub fn restore(devices: &dyn Devices, ifindex: u32, found: &[FeatureState]) -> Result<(), SysError> {
     let differs = |state: &&FeatureState, features: &[Feature]| {
         features.iter().any(|feature| feature.name == state.name && feature.wanted != state.on)
     };
@@ -196,7 +196,7 @@ mod tests {
                 let again = apply(&devices, link, role, Hook::Xdp).unwrap();
                 assert_eq!(again.found, [], "{role:?}");
                 for _ in 0..2 {
-                    put_back(&devices, link.ifindex, &applied.found).unwrap();
+                    restore(&devices, link.ifindex, &applied.found).unwrap();
                     assert_eq!(devices.features(link.ifindex).unwrap(), before, "{role:?}");
                 }
             }

@@ -109,7 +109,7 @@ pub fn devices_above(bond: u32, links: &[LinkInfo]) -> HashMap<u32, Vec<VlanTag>
 mod tests {
     use super::*;
     use crate::sys::{
-        netlink::{Address, KernelRoute, Way},
+        netlink::{Address, KernelRoute, ResolvedRoute},
         testing::{bridge, in_namespace, link, upper, veth, vlan},
     };
 
@@ -177,13 +177,14 @@ mod tests {
         in_namespace(async |devices| {
             let netlink = &devices.netlink;
             let (near, _far) = veth(&devices, "near0", "far0").await;
-            let way = async |target: &str| netlink.way_to(target.parse().unwrap()).await.unwrap();
+            let way = async |target: &str| netlink.route_to(target.parse().unwrap()).await.unwrap();
             assert_eq!((way("10.0.0.254").await, way("fd00::254").await), (None, None));
             for address in ["10.0.0.1", "10.0.0.2"] {
                 netlink.add_address(&Address::new(near.ifindex, address.parse().unwrap(), 24)).await.unwrap();
             }
             netlink.set(near.ifindex, crate::sys::netlink::LinkSetting::Up(true)).await.unwrap();
-            let by = |source: &str| Some(Way { ifindex: near.ifindex, source: source.parse().ok() });
+            let by =
+                |source: &str| Some(ResolvedRoute { ifindex: near.ifindex, source: source.parse().ok() });
             assert_eq!(way("10.0.0.254").await, by("10.0.0.1"));
             assert_eq!(way("10.0.0.1").await, None, "it is this host");
             let mut route = KernelRoute::new(near.ifindex, "192.0.2.0".parse().unwrap(), 24, None);

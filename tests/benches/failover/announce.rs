@@ -94,7 +94,7 @@ impl Setting {
                 after_event.push(ms(announced.at.saturating_duration_since(event)));
             }
             let said = xbond.log().len();
-            lab.mend(active, Cut::Carrier)?;
+            lab.reconnect(active, Cut::Carrier)?;
             xbond.wait_for_after(said, &format!("{active}: link up"))?;
             lab.switch.wait_for_forwarding(&lab.port(active)?)?;
         }

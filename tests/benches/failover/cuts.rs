@@ -124,7 +124,7 @@ impl Causes {
                     DropReason::NoActiveSlave
                     | DropReason::UnknownSlot
                     | DropReason::Runt
-                    | DropReason::StampFailed
+                    | DropReason::RewriteFailed
                     | DropReason::RedirectFailed
                     | DropReason::Internal => &mut causes.other,
                 };
@@ -363,7 +363,7 @@ impl Cutting<'_> {
         let causes = Causes::read(lab, self.maps)? - known;
         self.exits.map_or(Ok(()), |exits| exits.carrier_fell(false))?;
         let said = xbond.log().len();
-        lab.mend(active, Cut::Carrier)?;
+        lab.reconnect(active, Cut::Carrier)?;
         xbond.wait_for_after(said, &format!("{active}: link up"))?;
         lab.switch.wait_for_forwarding(&lab.port(active)?)?;
         to_peer.wait_for_more(100)?;

@@ -24,7 +24,7 @@ const SLAVES: usize = 4;
 /// How long all bonds together may take to come up.
 const BRING_UP: Duration = Duration::from_secs(120);
 /// Time between two polls of ACTIVE of all bonds.
-const LOOK: Duration = Duration::from_micros(100);
+const POLL_INTERVAL: Duration = Duration::from_micros(100);
 /// Percentage of a core's clock ticks.
 const MOST_CPU: f64 = 0.5;
 /// Time after failovers until the memory for them is returned.
@@ -168,13 +168,13 @@ fn cut_all(place: &Place, maps: &[Maps]) -> Result<(f64, Vec<f64>)> {
         watching.join().map_err(|_| io::Error::other("the watcher panicked"))?
     })?;
     let index = |(bond, slot): (usize, &Slot)| place.indices[bond][slot.index()];
-    let told = before.iter().enumerate().map(index);
-    let told = told.map(|ifindex| watch.wait_for(start, ifindex, false, WAIT_LIMIT));
-    let told = told.collect::<Result<Vec<Instant>>>()?;
+    let reported = before.iter().enumerate().map(index);
+    let reported = reported.map(|ifindex| watch.wait_for(start, ifindex, false, WAIT_LIMIT));
+    let reported = reported.collect::<Result<Vec<Instant>>>()?;
     let last = |times: &[Instant]| times.iter().max().copied().context("no bonds");
     let since = |later: Instant, earlier: Instant| ms(later.saturating_duration_since(earlier));
-    let answer = since(last(&moved)?, last(&told)?);
-    let each = moved.iter().zip(&told).map(|(&moved, &told)| since(moved, told)).collect();
+    let answer = since(last(&moved)?, last(&reported)?);
+    let each = moved.iter().zip(&reported).map(|(&moved, &reported)| since(moved, reported)).collect();
 
     batch(&place.far, ports.iter().map(|port| format!("link set {port} up")))?;
     let deadline = Instant::now() + WAIT_LIMIT;
@@ -198,7 +198,7 @@ fn watch_active(maps: &[Maps], before: &[Slot]) -> Result<Vec<Instant>> {
         }
         let left = moved.iter().filter(|moved| moved.is_none()).count();
         ensure!(Instant::now() < deadline, "{left} bonds did not fail over within {WAIT_LIMIT:?}");
-        thread::sleep(LOOK);
+        thread::sleep(POLL_INTERVAL);
     }
     Ok(moved.into_iter().flatten().collect())
 }

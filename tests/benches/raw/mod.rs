@@ -275,7 +275,7 @@ fn freeze(map: &MapData) -> io::Result<()> {
 
 /// How a program checks whether a slave has a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Looking {
+pub struct DeviceReads {
     /// Fields of the device by plain loads, or by one helper call each, as before Linux 6.2.
     pub by: Loads,
     /// Packets that pass between two checks: one less than a power of two.
@@ -288,23 +288,23 @@ pub enum Loads {
     ProbeReadKernel,
 }
 
-impl Looking {
+impl DeviceReads {
     /// The product's way.
     pub const PRODUCT: Self = Self { by: Loads::RdonlyCast, skips: 0 };
 }
 
 /// Loads a program of the product that checks in this way, with its maps pinned in `dir`; also returns the verifier's
 /// log.
-pub fn product(hook: Hook, name: &str, slot: u32, looking: Looking, dir: &Path) -> Result<Loaded> {
+pub fn product(hook: Hook, name: &str, slot: u32, reads: DeviceReads, dir: &Path) -> Result<Loaded> {
     let kernel = Kernel::read();
     let mut object = Object::parse(kernel.object())?;
     let mut offsets = kernel.offsets();
-    if looking.by == Loads::ProbeReadKernel {
+    if reads.by == Loads::ProbeReadKernel {
         offsets.net_device_type = 0;
     }
     // SAFETY: six integers in C layout.
     let offsets = unsafe { std::mem::transmute::<Offsets, [u8; size_of::<Offsets>()]>(offsets) };
-    let (slot, skips) = (slot.to_ne_bytes(), looking.skips.to_ne_bytes());
+    let (slot, skips) = (slot.to_ne_bytes(), reads.skips.to_ne_bytes());
     let constants = [(names::SLOT, &slot[..]), (names::OFFSETS, &offsets), (names::GUARD_SKIPS, &skips)];
     object.patch_map_data(constants.map(|(name, value)| (name, (value, true))).into_iter().collect())?;
     let mut maps = Vec::new();

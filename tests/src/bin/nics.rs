@@ -135,7 +135,7 @@ impl Nics {
         self.set_up_above()?;
         let [first, second] = &self.slaves;
         let mut lost = Vec::new();
-        let mut look = |when: &str| -> Result<()> {
+        let mut observe = |when: &str| -> Result<()> {
             let missing = self.missing()?;
             if !missing.is_empty() {
                 lost.push(format!("{when} no {}", missing.join(", ")));
@@ -149,16 +149,16 @@ impl Nics {
         })?;
         bond.set("active_slave", first)?;
         self.wait_for_active(&*bond, first)?;
-        look(&format!("by {first} at first"))?;
+        observe(&format!("by {first} at first"))?;
         self.host.ip(&format!("link set {first} down"))?;
         self.wait_for_active(&*bond, second)?;
-        look(&format!("by {second} after {first} failed"))?;
+        observe(&format!("by {second} after {first} failed"))?;
         self.host.ip(&format!("link set {first} up"))?;
         self.wait_for(&*bond, second, first)?;
-        look(&format!("by {second} with {first} back"))?;
+        observe(&format!("by {second} with {first} back"))?;
         self.host.ip(&format!("link set {second} down"))?;
         self.wait_for_active(&*bond, first)?;
-        look(&format!("by {first} after {second} failed"))?;
+        observe(&format!("by {first} after {second} failed"))?;
         bond.remove()?;
         Ok(lost)
     }

@@ -49,7 +49,7 @@ pub const BOND: &str = "bond0";
 /// How many NICs a scenario has: slave0, slave1 and slave2.
 const NICS: u8 = 3;
 const REFUSED: &str = "refused";
-const MIN_LOOKS: u32 = 3;
+const MIN_POLLS: u32 = 3;
 /// Tolerated delay of a change on a busy machine.
 const LATENESS: Duration = Duration::from_secs(2);
 
@@ -150,7 +150,7 @@ pub fn run(
     mut each: impl FnMut(&Case, Vec<String>) -> Result<()>,
 ) -> Result<()> {
     let mut run = Run { lab, bond, pace, scenario, seen: Snapshot::default() };
-    run.seen = run.look(Vec::new())?;
+    run.seen = run.observe(Vec::new())?;
     for case in &scenario.cases {
         let record = run.step(case).with_context(|| format!("at the step `{}`", case.step))?;
         each(case, record)?;
@@ -232,7 +232,7 @@ impl Run<'_> {
                 };
                 match state {
                     Switched::Off => self.lab.cut(slave, cut)?,
-                    Switched::On => self.lab.mend(slave, cut)?,
+                    Switched::On => self.lab.reconnect(slave, cut)?,
                 };
             }
             Step::Device { arguments } => {
@@ -301,21 +301,21 @@ impl Run<'_> {
     fn settle(&self, capture: &Capture, is_expected: impl Fn(&Snapshot) -> bool) -> Result<Snapshot> {
         let quiet = self.scenario.quiet;
         let deadline = Instant::now() + self.pace.wait_limit() + quiet;
-        let mut last = self.look(capture.frames())?;
-        let (mut since, mut looks) = (Instant::now(), 0);
+        let mut last = self.observe(capture.frames())?;
+        let (mut since, mut polls) = (Instant::now(), 0);
         loop {
             let quiet = if is_expected(&last) { self.pace.quiet(quiet) } else { quiet + LATENESS };
-            if since.elapsed() >= quiet && looks >= MIN_LOOKS && !self.has_tentative()? {
+            if since.elapsed() >= quiet && polls >= MIN_POLLS && !self.has_tentative()? {
                 return Ok(last);
             }
             if Instant::now() > deadline {
                 bail!("the state keeps changing; the last one is {last:#?}");
             }
             thread::sleep(self.pace.between_looks(self.scenario.quiet));
-            let snapshot = self.look(capture.frames())?;
-            looks += 1;
+            let snapshot = self.observe(capture.frames())?;
+            polls += 1;
             if snapshot != last {
-                (last, since, looks) = (snapshot, Instant::now(), 0);
+                (last, since, polls) = (snapshot, Instant::now(), 0);
             }
         }
     }
@@ -330,7 +330,7 @@ impl Run<'_> {
         Ok(self.lab.host.links()?.iter().any(|link| link.name == BOND && link.has_carrier()))
     }
 
-    fn look(&self, frames: Vec<crate::Frame>) -> Result<Snapshot> {
+    fn observe(&self, frames: Vec<crate::Frame>) -> Result<Snapshot> {
         let devices: Vec<Device> = self.lab.host.links()?;
         Ok(Snapshot::new(&devices, self.bond.status()?.as_ref(), &frames))
     }

@@ -38,16 +38,16 @@ pub fn alone() -> Option<impl Drop> {
 }
 
 /// Allows other tests to run concurrently, for all tests that measure no times.
-pub fn beside_others() -> impl Drop {
+pub fn concurrently() -> impl Drop {
     TIMED.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Polls until `wanted` holds, for changes without an event.
 #[track_caller]
-pub fn eventually<T: Debug>(what: &str, mut look: impl FnMut() -> T, wanted: impl Fn(&T) -> bool) -> T {
+pub fn eventually<T: Debug>(what: &str, mut poll: impl FnMut() -> T, wanted: impl Fn(&T) -> bool) -> T {
     let deadline = Instant::now() + wait_limit();
     loop {
-        let seen = look();
+        let seen = poll();
         if wanted(&seen) {
             return seen;
         }
@@ -144,8 +144,8 @@ pub fn wait_for_active(xbond: &Xbond<'_>, name: &str) {
 /// Waits until a slave has this MII status.
 #[track_caller]
 pub fn wait_for_status(xbond: &Xbond<'_>, name: &str, status: &str) {
-    let look = || slave(&show(xbond), name)["mii_status"].as_str().unwrap().to_owned();
-    eventually("the MII status", look, |seen| seen == status);
+    let poll = || slave(&show(xbond), name)["mii_status"].as_str().unwrap().to_owned();
+    eventually("the MII status", poll, |seen| seen == status);
 }
 
 /// A line of `ip -br link`: state and MAC address of an interface.

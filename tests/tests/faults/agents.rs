@@ -6,7 +6,7 @@ use super::*;
 #[test]
 fn one_of_several_agents_that_start_at_once_wins() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for count in [2, 10] {
         let lab = lab(Datapath::Tc, Policy::Learning);
         snapshot::open_once(&lab.host);
@@ -52,7 +52,7 @@ fn one_of_several_agents_that_start_at_once_wins() {
 #[test]
 fn agents_of_many_namespaces_start_and_end_at_once() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -71,7 +71,7 @@ fn agents_of_many_namespaces_start_and_end_at_once() {
 #[test]
 fn a_stopped_agent_undoes_no_failover_of_the_guard() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for policy in ["none", "active", "follow"] {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let xbond = bond(&lab, Datapath::Tc, &[&format!("fail_over_mac={policy}")]);
@@ -80,7 +80,7 @@ fn a_stopped_agent_undoes_no_failover_of_the_guard() {
         for name in SLAVES {
             lab.cut(name, Cut::Carrier).unwrap();
             eventually("the guard fails over", || reaches_peer(&lab), |reached| *reached);
-            lab.mend(name, Cut::Carrier).unwrap();
+            lab.reconnect(name, Cut::Carrier).unwrap();
             lab.switch.wait_for_forwarding(&lab.port(name).unwrap()).unwrap();
         }
         let generation = |word: Vec<u8>| u32::from_ne_bytes(word[4..].try_into().unwrap());
@@ -122,7 +122,7 @@ fn fail_over_in_the_kernel(lab: &Lab, times: usize) {
         lab.cut(from, Cut::Carrier).unwrap();
         let active = || peek(lab, "ACTIVE", 0)[1] >> 4;
         eventually("the guard fails over", active, |active| usize::from(*active) == to);
-        lab.mend(from, Cut::Carrier).unwrap();
+        lab.reconnect(from, Cut::Carrier).unwrap();
         eventually("its link is back", || lab.host.link(from).unwrap().has_carrier(), |up| *up);
     }
     traffic.stop().unwrap();
@@ -133,7 +133,7 @@ fn fail_over_in_the_kernel(lab: &Lab, times: usize) {
 #[test]
 fn a_stopped_agent_leaves_a_receipt_for_each_failover_of_the_guard() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for (policy, is_killed) in [("none", false), ("active", false), ("follow", false), ("active", true)] {
         let lab = lab(Datapath::Tc, Policy::Learning);
         let file = file(policy, &SLAVES);
@@ -183,7 +183,7 @@ fn a_stopped_agent_leaves_a_receipt_for_each_failover_of_the_guard() {
 #[test]
 fn failovers_beyond_what_the_buffer_holds_are_counted() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     const TIMES: usize = 140;
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &["clock=off"]);
@@ -212,7 +212,7 @@ fn failovers_beyond_what_the_buffer_holds_are_counted() {
 #[test]
 fn a_generation_that_is_set_back_is_no_number_of_changes() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let file = file("none", &SLAVES);
     let mut xbond = run(&lab, &file);
@@ -245,7 +245,7 @@ fn a_generation_that_is_set_back_is_no_number_of_changes() {
 #[test]
 fn an_agent_in_a_time_namespace_compares_like_with_like() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let up_for = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap().tv_sec();
     // No clock may be before the boot.
     for offset in [86_400, -(up_for / 2).min(60)] {

@@ -34,7 +34,7 @@ fn policies(agent: Agent) -> &'static [&'static str] {
 #[test]
 fn a_replaced_interface_joins_with_or_without_an_agent() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for agent in [Agent::Alive, Agent::Asleep, Agent::Dead] {
         for policy in policies(agent) {
             let what = format!("{agent:?} {policy}");
@@ -88,7 +88,7 @@ fn a_replaced_interface_joins_with_or_without_an_agent() {
 #[test]
 fn an_interface_that_returns_from_another_namespace_is_a_slave_again() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for agent in [Agent::Alive, Agent::Asleep, Agent::Dead] {
         for policy in policies(agent) {
             let what = format!("{agent:?} {policy}");
@@ -149,7 +149,7 @@ fn an_interface_that_returns_from_another_namespace_is_a_slave_again() {
 #[test]
 fn link_events_that_were_lost_are_caught_up_with() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     snapshot::open_once(&lab.host);
     let file = file("active", &SLAVES);
@@ -182,7 +182,7 @@ fn link_events_that_were_lost_are_caught_up_with() {
     lab.switch.wait_for_forwarding(&port).unwrap();
     assert_traffic(&lab, "after the overrun");
     assert_eq!(lab.host.link(BOND).unwrap().mac, mac);
-    lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+    lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
     wait_for_status(&xbond, SLAVES[0], "up");
     xbond.stop().unwrap();
     assert_eq!(lab.host.link(SLAVES[1]).unwrap().mac, mac);
@@ -195,7 +195,7 @@ fn link_events_that_were_lost_are_caught_up_with() {
 #[test]
 fn flapping_links_end_with_a_bond_that_carries() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let flaps = asked_for("XBOND_FLAPS", 1000);
     let lab = builder(Datapath::Tc).wire(Wire::Tap).build().unwrap();
     snapshot::open_once(&lab.host);
@@ -213,13 +213,14 @@ fn flapping_links_end_with_a_bond_that_carries() {
         let start = Instant::now();
         for number in 0..flaps {
             let name = SLAVES[(number / 2 % 2) as usize];
-            if number % 2 == 0 { lab.cut(name, Cut::Carrier) } else { lab.mend(name, Cut::Carrier) }.unwrap();
+            if number % 2 == 0 { lab.cut(name, Cut::Carrier) } else { lab.reconnect(name, Cut::Carrier) }
+                .unwrap();
             let due = start + Duration::from_millis(number);
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }
         println!("agent alive: {alive}: {flaps} flaps in {:?}", start.elapsed());
         for name in SLAVES {
-            lab.mend(name, Cut::Carrier).unwrap();
+            lab.reconnect(name, Cut::Carrier).unwrap();
             lab.switch.wait_for_forwarding(&lab.port(name).unwrap()).unwrap();
         }
         // Without an agent no announcement follows a loss that was too short for the switch to notice. Neighbours ask

@@ -23,12 +23,12 @@ fn dropped(lab: &Lab) -> u64 {
 /// Asserts the MAC addresses that the policy requires.
 fn assert_macs(lab: &Lab, policy: &str, active: &str, what: &str) {
     let own = |name: &str| lab.mac(name).unwrap();
-    let look = || {
+    let observe = || {
         let worn = NICS.map(|name| lab.host.link(name).unwrap().mac);
         (lab.host.link(BOND).unwrap().mac, worn)
     };
     let place = NICS.iter().position(|name| *name == active).unwrap();
-    eventually(&format!("{what}: the MACs of {policy}"), look, |(bond, worn)| match policy {
+    eventually(&format!("{what}: the MACs of {policy}"), observe, |(bond, worn)| match policy {
         "none" => worn.iter().all(|mac| mac == bond),
         "active" => worn[place] == *bond && *worn == NICS.map(own),
         _ => worn[place] == *bond && worn[0] != worn[1] && worn[1] != worn[2] && worn[0] != worn[2],
@@ -90,7 +90,7 @@ fn kill_agents(policy: &str, kills: u64, random: &mut Random) {
         let what = format!("{policy}, kill {number}, {doing} {other}, after {moment:?}");
         agent = Xbond::run(&lab.host, ["-c", file.path().to_str().unwrap()])
             .unwrap_or_else(|error| panic!("{what}: {error:#}; the log of the one before:\n{log}"));
-        lab.mend(&active, Cut::Carrier).unwrap();
+        lab.reconnect(&active, Cut::Carrier).unwrap();
         let all_up = |bond: &serde_json::Value| {
             let slaves = bond["slaves"].as_array().unwrap();
             let up = slaves.iter().filter(|slave| slave["mii_status"] == "up");
@@ -117,20 +117,20 @@ fn kill_agents(policy: &str, kills: u64, random: &mut Random) {
 #[test]
 fn none() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     kill_agents("none", asked_for("XBOND_KILLS", 25) / 3, &mut Random::new());
 }
 
 #[test]
 fn active() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     kill_agents("active", asked_for("XBOND_KILLS", 25) / 3, &mut Random::new());
 }
 
 #[test]
 fn follow() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     kill_agents("follow", asked_for("XBOND_KILLS", 25).div_ceil(3), &mut Random::new());
 }

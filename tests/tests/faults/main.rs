@@ -25,7 +25,7 @@ use std::{
 };
 
 use common::{
-    BOND, SLAVES, active_slave, alone, beside_others, bond, brisk, builder, eventually, lab, meet, show,
+    BOND, SLAVES, active_slave, alone, bond, brisk, builder, concurrently, eventually, lab, meet, show,
     slave, traffic, wait_for_active, wait_for_status,
 };
 use nix::sys::signal::Signal;

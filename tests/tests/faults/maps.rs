@@ -9,7 +9,7 @@ const FAILURES: usize = 40;
 #[test]
 fn foreign_map_writes_are_corrected_by_the_agent() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);
@@ -24,12 +24,12 @@ fn foreign_map_writes_are_corrected_by_the_agent() {
         let right = |word: &Vec<u8>| word[1] >> 4 == 0 && word[0] & 1 == 1;
         eventually(what, word, right);
         // If a packet found no slave in slot 9, the guard failed over, and the agent has nothing to report.
-        let told = || {
+        let reported = || {
             let said =
                 xbond.log()[log..].contains("BPF map ACTIVE was modified by another process; restored");
             said || failovers() > before
         };
-        eventually(what, told, |told| *told);
+        eventually(what, reported, |reported| *reported);
         assert_eq!(active_slave(&xbond).as_deref(), Some(SLAVES[0]), "{what}");
         assert_traffic(&lab, what);
     }
@@ -51,12 +51,12 @@ fn foreign_map_writes_are_corrected_by_the_agent() {
     // Here, too, the guard may correct it first.
     let put_right = || {
         let said = xbond.log().split_off(log);
-        let told = ["active slave enp0s9", "BPF map ACTIVE was modified"];
-        told.iter().any(|told| said.contains(told)) || failovers() > before_it
+        let reported = ["active slave enp0s9", "BPF map ACTIVE was modified"];
+        reported.iter().any(|reported| said.contains(reported)) || failovers() > before_it
     };
     eventually("a backup whose link is down", put_right, |right| *right);
     wait_for_active(&xbond, SLAVES[1]);
-    lab.mend(SLAVES[0], Cut::Carrier).unwrap();
+    lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
     wait_for_status(&xbond, SLAVES[0], "up");
 
     for (map, key) in [("SLAVES", 0), ("SLAVES", 1), ("BOND", 0), ("GUARD", 0)] {
@@ -102,7 +102,7 @@ fn foreign_map_writes_are_corrected_by_the_agent() {
 #[test]
 fn foreign_map_writes_are_corrected_by_the_next_agent() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);

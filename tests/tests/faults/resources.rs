@@ -72,7 +72,7 @@ impl Drop for Apart {
 #[test]
 fn a_bond_without_its_bpffs_ends_with_its_agent() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     for on_exit in ["down", "keep"] {
         let lab = lab(Datapath::Tc, Policy::Learning);
         snapshot::open_once(&lab.host);
@@ -106,7 +106,7 @@ fn a_bond_without_its_bpffs_ends_with_its_agent() {
 #[test]
 fn a_bond_without_its_bpffs_is_recreated_by_the_next_agent() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);
@@ -135,7 +135,7 @@ fn a_bond_without_its_bpffs_is_recreated_by_the_next_agent() {
 #[test]
 fn an_agent_with_little_memory_works_or_reports_it() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);
@@ -200,7 +200,7 @@ impl Drop for MemoryGroup {
 #[test]
 fn bonds_of_an_agent_that_ran_out_of_memory_are_adopted_or_recreated() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);

@@ -188,7 +188,7 @@ pub struct AnnouncerTask {
     pub recording: Recording,
     /// With the ifindex that each is for. Open as long as it is a slave: to close one takes the kernel a while.
     pub sockets: HashMap<Slot, (u32, Box<dyn SendFrames>)>,
-    pub rounds: Rounds,
+    pub rounds: SentRounds,
     pub progress: Progress,
 }
 
@@ -205,13 +205,13 @@ pub struct Progress {
 
 /// The rounds of announcements of one failover that this agent has sent, or knows that the tick has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rounds {
+pub struct SentRounds {
     /// [`ActiveWord::switches`] of the failover.
     switches: u8,
     number: u8,
 }
 
-impl Rounds {
+impl SentRounds {
     /// Returns the rounds that were sent before this agent began: it announces an adopted bond once more.
     pub fn before(maps: &Maps) -> Self {
         let turn = maps.clock().map(|clock| clock.ticks().turn).unwrap_or_default();

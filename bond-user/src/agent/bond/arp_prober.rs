@@ -46,13 +46,13 @@ const BETWEEN_READS: Duration = Duration::from_millis(100);
 /// How others reach the task. None of it waits: a round that comes late is replaced by the next.
 #[derive(Clone)]
 pub struct Probing {
-    rounds: watch::Sender<Option<Round>>,
+    rounds: watch::Sender<Option<ProbeRound>>,
     uppers: Arc<Notify>,
 }
 
 /// The task's ends of [`Probing`].
 pub struct ProbeOrders {
-    rounds: watch::Receiver<Option<Round>>,
+    rounds: watch::Receiver<Option<ProbeRound>>,
     uppers: Arc<Notify>,
 }
 
@@ -63,7 +63,7 @@ impl Probing {
         (Self { rounds, uppers: Arc::clone(&uppers) }, ProbeOrders { rounds: received, uppers })
     }
 
-    pub fn round(&self, round: Round) {
+    pub fn round(&self, round: ProbeRound) {
         let _ = self.rounds.send_replace(Some(round));
     }
 
@@ -75,7 +75,7 @@ impl Probing {
 
 /// One question to every target.
 #[derive(Clone)]
-pub struct Round {
+pub struct ProbeRound {
     pub slot: Slot,
     pub ifindex: u32,
     /// The source of the frames.
@@ -184,7 +184,7 @@ impl RouteFaults {
 }
 
 /// How one target is probed.
-enum Way {
+enum TargetRoute {
     From {
         tags: Vec<VlanTag>,
         source: IpAddr,
@@ -261,7 +261,7 @@ impl ArpProber {
         }
     }
 
-    async fn round(&mut self, round: &Round) {
+    async fn round(&mut self, round: &ProbeRound) {
         match self.ask(round).await {
             Ok(()) => {
                 self.is_short = false;
@@ -303,8 +303,8 @@ impl ArpProber {
     }
 
     /// `bond_arp_send_all`, `bond_ns_send_all`
-    async fn ask(&mut self, round: &Round) -> Result<(), SysError> {
-        let Round { slot, ifindex, mac, options } = round;
+    async fn ask(&mut self, round: &ProbeRound) -> Result<(), SysError> {
+        let ProbeRound { slot, ifindex, mac, options } = round;
         let mut targets = Targets::default().with_prober(*slot);
         let mut probes: Vec<Probe> = Vec::new();
         for (index, &target) in options.arp_ip_target.iter().enumerate() {
@@ -360,31 +360,31 @@ impl ArpProber {
     ) -> Result<Option<(Vec<VlanTag>, IpAddr)>, SysError> {
         let unspecified =
             if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        match self.find_way(target, unspecified).await? {
-            Way::From { tags, source } => {
+        match self.find_route(target, unspecified).await? {
+            TargetRoute::From { tags, source } => {
                 self.route_faults.settle(target);
                 Ok(Some((tags, source)))
             }
-            Way::NoRoute => {
+            TargetRoute::NoRoute => {
                 if validate != ArpValidate::None && self.route_faults.is_due(target, Instant::now()) {
                     log::of(&self.bond).warn(wording::no_route(target));
                 }
                 Ok(Some((Vec::new(), unspecified)))
             }
-            Way::NotThroughBond => {
+            TargetRoute::NotThroughBond => {
                 if self.route_faults.is_due(target, Instant::now()) {
                     log::of(&self.bond).warn(wording::route_elsewhere(target));
                 }
                 Ok(None)
             }
-            Way::Unknown => Ok(None),
+            TargetRoute::Unknown => Ok(None),
         }
     }
 
-    async fn find_way(&mut self, target: IpAddr, unspecified: IpAddr) -> Result<Way, SysError> {
+    async fn find_route(&mut self, target: IpAddr, unspecified: IpAddr) -> Result<TargetRoute, SysError> {
         while self.reach.is_none() {
             // It was not read yet.
-            let Some(seen) = self.reads.join_next().await else { return Ok(Way::NoRoute) };
+            let Some(seen) = self.reads.join_next().await else { return Ok(TargetRoute::NoRoute) };
             self.seen(seen);
         }
         let above = match &self.reach {
@@ -394,29 +394,34 @@ impl ArpProber {
                     IpNet::new(address.ip, address.prefix_len).is_ok_and(|net| net.contains(&target))
                 };
                 let found = addresses.iter().find(|(address, _)| near(address) && !address.is_tentative());
-                let way = found.map(|(address, tags)| Way::From { tags: tags.clone(), source: address.ip });
-                return Ok(way.unwrap_or(Way::NoRoute));
+                let way =
+                    found.map(|(address, tags)| TargetRoute::From { tags: tags.clone(), source: address.ip });
+                return Ok(way.unwrap_or(TargetRoute::NoRoute));
             }
             Some(Reach::BehindPort) | None => {
-                return Ok(Way::From { tags: Vec::new(), source: unspecified });
+                return Ok(TargetRoute::From { tags: Vec::new(), source: unspecified });
             }
         };
         let routes = match &mut self.routes {
             Some(routes) => routes,
             none => none.insert(self.reader.devices.open_routes()?),
         };
-        let Some(way) = routes.way_to(target).await? else { return Ok(Way::NoRoute) };
+        let Some(way) = routes.route_to(target).await? else { return Ok(TargetRoute::NoRoute) };
         if let Some(tags) = above.get(&way.ifindex) {
             // While the bond's addresses are tentative the kernel offers ::1, which no host answers.
             let source = way.source.filter(|ip| !ip.is_loopback()).unwrap_or(unspecified);
-            return Ok(Way::From { tags: tags.clone(), source });
+            return Ok(TargetRoute::From { tags: tags.clone(), source });
         }
         // No event reports a VLAN above a VLAN.
         if self.unknown_devices.insert(way.ifindex) {
             self.read_reach();
-            return Ok(Way::Unknown);
+            return Ok(TargetRoute::Unknown);
         }
-        Ok(if self.reads.is_empty() && !self.has_changed { Way::NotThroughBond } else { Way::Unknown })
+        Ok(if self.reads.is_empty() && !self.has_changed {
+            TargetRoute::NotThroughBond
+        } else {
+            TargetRoute::Unknown
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bond_common::{
     abi::Rank,
-    clock::monitor::{MonitorEntry, Turns},
+    clock::monitor::{MonitorEntry, RoundRobin},
 };
 use bond_core::{
     Engine,
@@ -33,7 +33,7 @@ pub fn follow_slaves(mirror: &MapMirror, engine: &Engine) {
     mirror.update_monitor(|entry| {
         entry.joined = order.iter().fold(0, |mask, slot| mask | u64::from(slot.bit()));
         entry.first = order.first().map_or(0, |slot| slot.index()) as u64;
-        entry.turns = Turns::new(order.iter().copied()).bits();
+        entry.turns = RoundRobin::new(order.iter().copied()).bits();
         entry.merit = Rank::new(engine.merit_order()).bits();
         entry.targets_since = since;
     });

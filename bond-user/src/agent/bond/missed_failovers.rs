@@ -2,7 +2,7 @@
 
 use bond_common::{
     abi::{ActiveWord, GuardEntry},
-    event::{DataPlaneEvent, EventRecord, Round},
+    event::{AnnouncedRound, DataPlaneEvent, EventRecord},
 };
 use bond_core::{ChangedBy, DataPlaneChange, Time};
 
@@ -58,7 +58,7 @@ impl MissedChange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TickRound {
     pub at: Time,
-    pub round: Round,
+    pub round: AnnouncedRound,
 }
 
 impl TickRound {
@@ -180,8 +180,14 @@ mod tests {
 
     #[test]
     fn rounds_of_announcements_are_no_changes_and_belong_to_generations() {
-        let round =
-            |generation| Round { generation, sent: 2, macs: 0, is_capped: false, failed: 0, number: 1 };
+        let round = |generation| AnnouncedRound {
+            generation,
+            sent: 2,
+            macs: 0,
+            is_capped: false,
+            failed: 0,
+            number: 1,
+        };
         let records = [
             EventRecord::new(1, DataPlaneEvent::FailedOver(word(8, 1))),
             EventRecord::new(2, DataPlaneEvent::Announced(round(8))),

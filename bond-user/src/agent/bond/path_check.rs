@@ -2,7 +2,7 @@
 //! the devices' settings. What another process has changed is restored where it is the bond's own, and reported.
 //!
 //! Most of it can be read only with RTNL. So it is read by a task of its own ([`Question::ask`]), for one bond at a time, and
-//! the bond's task looks again at what was found wrong before it restores it. Docs: internals, the agent.
+//! the bond's task reads again what was found wrong before it restores it. Docs: internals, the agent.
 
 use std::{
     collections::HashSet,
@@ -91,7 +91,7 @@ pub(super) struct Question {
 
 /// What was read.
 #[derive(Default)]
-pub struct Seen {
+pub struct PathReading {
     programs: Vec<(Watched, AtHook)>,
     filters: Vec<At>,
     /// By ifindex, devices that are not as they are wanted; None if they were not read.
@@ -325,9 +325,9 @@ impl Worker {
     }
 
     /// Restores what was found wrong, and still is, and records it.
-    pub(super) async fn repair_path(&mut self, seen: Seen) {
+    pub(super) async fn repair_path(&mut self, seen: PathReading) {
         self.path.is_asked = false;
-        let Seen { programs, filters, wrong, unknown, ahead, of_devices, hooked } = seen;
+        let PathReading { programs, filters, wrong, unknown, ahead, of_devices, hooked } = seen;
         let mut found = Vec::new();
         if let Some((port, bond)) = self.ends() {
             let slaves = self.to_check();
@@ -501,10 +501,10 @@ impl Worker {
 }
 
 impl Question {
-    async fn ask(self) -> Seen {
-        let mut seen = Seen::default();
+    async fn ask(self) -> PathReading {
+        let mut seen = PathReading::default();
         for watched in self.watched.iter().cloned() {
-            match waiting(|| watched.look()) {
+            match waiting(|| watched.read()) {
                 Ok(AtHook::Yes) => {}
                 Ok(at_hook) => {
                     seen.programs.push((watched, at_hook));
@@ -542,7 +542,7 @@ impl Question {
         seen
     }
 
-    async fn ask_for_devices(&self, devices: &[Wanted], seen: &mut Seen) {
+    async fn ask_for_devices(&self, devices: &[Wanted], seen: &mut PathReading) {
         let (mut wrong, mut notes) = (Vec::new(), Vec::new());
         for wanted in devices {
             let link = match self.devices.link_by_index(wanted.ifindex).await {

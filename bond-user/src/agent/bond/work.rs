@@ -24,7 +24,7 @@ use crate::{
             announcer::SentRound,
             engine_thread::{EnslaveRequest, Reply, Stopping},
             mailbox::{Close, Mailbox, Open},
-            path_check::Seen,
+            path_check::PathReading,
             receipt_writer::FailoverId,
         },
     },
@@ -33,8 +33,8 @@ use crate::{
     sys::{found::Found, netlink::Interfaces},
 };
 
-/// The shortest time between two looks at what may change at any rate.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+/// The shortest time between two checks of what may change at any rate.
+const BETWEEN_CHECKS: Duration = Duration::from_millis(100);
 
 /// The end of a worker. It comes before everything else, and what waits then is not done any more.
 pub enum End {
@@ -50,7 +50,7 @@ pub enum Job {
     Urgent(Urgent),
     Read(Reads),
     Request(Request),
-    Look(Looks),
+    Check(PendingChecks),
 }
 
 /// What follows from a failover, or decides about the next one. It comes before requests, and a newer one supersedes an
@@ -178,7 +178,7 @@ pub enum Request {
         reply: Reply,
     },
     /// Restore what the check of the path has found.
-    RepairPath(Box<Seen>),
+    RepairPath(Box<PathReading>),
     /// Answered when everything that was asked for before is done.
     Settle {
         reply: oneshot::Sender<()>,
@@ -208,7 +208,7 @@ impl Request {
         }
     }
 
-    /// Returns whether what is to be looked at comes before it.
+    /// Returns whether the pending checks come before it.
     fn is_about_the_end(&self) -> bool {
         matches!(self, Self::Settle { .. } | Self::AwaitRecords { .. })
     }
@@ -233,9 +233,9 @@ pub struct Reads {
     pub record: bool,
 }
 
-/// What may have changed, at any rate: it is looked at [`BETWEEN_LOOKS`] at the earliest after the last look.
+/// What may have changed, at any rate: it is checked [`BETWEEN_CHECKS`] after the last check at the earliest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Looks {
+pub struct PendingChecks {
     /// bond0, or the port behind which the host is.
     pub host: bool,
     /// A bit per slot: the slave's MAC.
@@ -256,7 +256,7 @@ pub struct Looks {
     pub clock: bool,
 }
 
-impl Looks {
+impl PendingChecks {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -281,9 +281,9 @@ struct Waiting {
     urgent: VecDeque<Urgent>,
     requests: VecDeque<Request>,
     reads: Reads,
-    looks: Looks,
-    /// What was to be looked at has been, for the settling that is the next request.
-    has_looked_to_settle: bool,
+    pending: PendingChecks,
+    /// The pending checks were made for the settling that is the next request.
+    has_checked_to_settle: bool,
     /// Nothing can be added any more.
     closed: bool,
     /// The worker has ended: what is added is dropped, and so are the senders of answers.
@@ -315,8 +315,8 @@ impl Waiting {
         self.end.is_some() || !self.urgent.is_empty()
     }
 
-    /// `look` says whether it is time for one.
-    fn take(&mut self, look: bool) -> Option<Job> {
+    /// `check`: whether the next check is due.
+    fn take(&mut self, check: bool) -> Option<Job> {
         if let Some(end) = self.end.take() {
             return Some(Job::End(end));
         }
@@ -326,18 +326,18 @@ impl Waiting {
         if self.reads != Reads::default() {
             return Some(Job::Read(std::mem::take(&mut self.reads)));
         }
-        // An interface that is gone as a slave is looked at as another one after that.
+        // An interface that is gone as a slave is checked as another one after that.
         let settles = match self.requests.front() {
             Some(request) if request.is_about_the_end() => true,
             Some(_) => return self.requests.pop_front().map(Job::Request),
             None => false,
         };
-        // A client that waits for the end means what was to be looked at, too; once, since it may change for ever.
-        if (look || settles && !self.has_looked_to_settle) && !self.looks.is_empty() {
-            self.has_looked_to_settle = true;
-            return Some(Job::Look(std::mem::take(&mut self.looks)));
+        // A client that waits for the end waits for the pending checks, too; once, since something may change for ever.
+        if (check || settles && !self.has_checked_to_settle) && !self.pending.is_empty() {
+            self.has_checked_to_settle = true;
+            return Some(Job::Check(std::mem::take(&mut self.pending)));
         }
-        self.has_looked_to_settle = false;
+        self.has_checked_to_settle = false;
         self.requests.pop_front().map(Job::Request)
     }
 }
@@ -367,7 +367,7 @@ impl WorkQueue {
     /// Creates the ends of a queue.
     pub fn new() -> (Self, Jobs) {
         let shared = Arc::<Mailbox<Waiting>>::default();
-        (Self(Arc::new(Open(Arc::clone(&shared)))), Jobs { shared, looked: None })
+        (Self(Arc::new(Open(Arc::clone(&shared)))), Jobs { shared, checked: None })
     }
 
     pub fn downgrade(&self) -> WeakWorkQueue {
@@ -407,9 +407,9 @@ impl WorkQueue {
         self.add(|waiting| note(&mut waiting.reads));
     }
 
-    /// Has something looked at that may have changed.
-    pub fn look(&self, note: impl FnOnce(&mut Looks)) {
-        self.add(|waiting| note(&mut waiting.looks));
+    /// Requests a check of what may have changed.
+    pub fn check(&self, note: impl FnOnce(&mut PendingChecks)) {
+        self.add(|waiting| note(&mut waiting.pending));
     }
 
     /// Ends the worker.
@@ -421,8 +421,8 @@ impl WorkQueue {
 /// The worker's end of [`WorkQueue`].
 pub struct Jobs {
     shared: Arc<Mailbox<Waiting>>,
-    /// The last look.
-    looked: Option<Instant>,
+    /// The last check.
+    checked: Option<Instant>,
 }
 
 /// A client must not wait for a worker that has ended.
@@ -440,23 +440,23 @@ impl Jobs {
     /// Waits for what is to be done next; None when there will be nothing any more.
     pub async fn next(&mut self) -> Option<Job> {
         loop {
-            let next_look = self.looked.map(|looked| looked + BETWEEN_LOOKS);
-            let look_is_due = next_look.is_none_or(|at| at <= Instant::now());
+            let next_check = self.checked.map(|checked| checked + BETWEEN_CHECKS);
+            let look_is_due = next_check.is_none_or(|at| at <= Instant::now());
             let (closed, wants_look) = {
                 let mut waiting = self.shared.waiting();
                 if let Some(job) = waiting.take(look_is_due) {
-                    if matches!(job, Job::Look(_)) {
-                        self.looked = Some(Instant::now());
+                    if matches!(job, Job::Check(_)) {
+                        self.checked = Some(Instant::now());
                     }
                     return Some(job);
                 }
-                (waiting.closed, !waiting.looks.is_empty())
+                (waiting.closed, !waiting.pending.is_empty())
             };
             if closed && !wants_look {
                 return None;
             }
             let added = self.shared.woken();
-            match next_look.filter(|_| wants_look) {
+            match next_check.filter(|_| wants_look) {
                 Some(at) => {
                     tokio::select! {
                         () = added => {}
@@ -468,29 +468,33 @@ impl Jobs {
         }
     }
 
-    /// Whether something above the bond is still to be looked at.
+    /// Returns whether a check of something above the bond is pending.
     pub fn wants_look_above(&self) -> bool {
-        let Looks { uppers, addresses, related, .. } = &self.shared.waiting().looks;
+        let PendingChecks { uppers, addresses, related, .. } = &self.shared.waiting().pending;
         *uppers || !addresses.is_empty() || !related.is_empty()
     }
 
-    /// Does `look`, unless something urgent comes: then it is broken off, and `looks` are made later.
-    pub async fn unless_urgent<T>(&self, looks: Looks, look: impl Future<Output = T>) -> Option<T> {
+    /// Does `check`, unless something urgent comes: then it is broken off, and `pending` is checked later.
+    pub async fn unless_urgent<T>(
+        &self,
+        pending: PendingChecks,
+        check: impl Future<Output = T>,
+    ) -> Option<T> {
         let urgent = async {
             while !self.shared.waiting().is_urgent() {
                 self.shared.woken().await;
             }
         };
-        let (urgent, look) = (pin!(urgent), pin!(look));
+        let (urgent, check) = (pin!(urgent), pin!(check));
         let seen = tokio::select! {
             biased;
             () = urgent => None,
-            seen = look => Some(seen),
+            seen = check => Some(seen),
         };
         if seen.is_none() {
             let mut waiting = self.shared.waiting();
-            waiting.looks.merge(&looks);
-            waiting.has_looked_to_settle = false;
+            waiting.pending.merge(&pending);
+            waiting.has_checked_to_settle = false;
         }
         // The permit may have been taken above.
         self.shared.wake();
@@ -535,7 +539,7 @@ mod tests {
             None => "nothing".into(),
             Some(Job::End(_)) => "end".into(),
             Some(Job::Read(_)) => "read".into(),
-            Some(Job::Look(_)) => "look".into(),
+            Some(Job::Check(_)) => "check".into(),
             Some(Job::Urgent(Urgent::SetMac(set)) | Job::Request(Request::SetMac(set))) => change(&set),
             Some(Job::Urgent(Urgent::SetCarrier(up))) => format!("carrier {up}"),
             Some(Job::Urgent(Urgent::SetGuard(_))) => "guard".into(),
@@ -546,15 +550,15 @@ mod tests {
     }
 
     /// Everything that waits, in the order in which it is done.
-    fn all(waiting: &mut Waiting, look: bool) -> Vec<String> {
-        std::iter::from_fn(|| waiting.take(look).map(|job| name(Some(job)))).collect()
+    fn all(waiting: &mut Waiting, check: bool) -> Vec<String> {
+        std::iter::from_fn(|| waiting.take(check).map(|job| name(Some(job)))).collect()
     }
 
     #[test]
     fn urgent_work_comes_first() {
         let mut waiting = Waiting::default();
         let (settle, _settled) = settle();
-        waiting.looks.uppers = true;
+        waiting.pending.uppers = true;
         waiting.reads.links = true;
         waiting.requests.extend([release(3), settle]);
         waiting.add_urgent(Urgent::SetGuard(Guard::Auto));
@@ -562,7 +566,7 @@ mod tests {
         waiting.add_urgent(set_mac(MacOf::Slave(slot(1)), 1));
         waiting.end = Some(End::Keep { reply: oneshot::channel().0 });
         let macs = format!("{:?} {} 1", MacOf::Slave(slot(1)), mac(1));
-        let order = ["end", "guard", "carrier true", &macs, "read", "release 3", "look", "settle"];
+        let order = ["end", "guard", "carrier true", &macs, "read", "release 3", "check", "settle"];
         assert_eq!(all(&mut waiting, false), order);
     }
 
@@ -625,30 +629,30 @@ mod tests {
         let mut waiting = Waiting::default();
         let (settle, _settled) = settle();
         waiting.requests.push_back(settle);
-        for expected in ["look", "settle", "nothing"] {
+        for expected in ["check", "settle", "nothing"] {
             // Neighbours never stop.
-            waiting.looks.addresses.insert(7);
+            waiting.pending.addresses.insert(7);
             assert_eq!(name(waiting.take(false)), expected);
         }
-        assert_eq!(name(waiting.take(true)), "look");
+        assert_eq!(name(waiting.take(true)), "check");
     }
 
     #[tokio::test]
     async fn polls_are_made_at_most_once_per_interval() {
         let (work, mut jobs) = WorkQueue::new();
         let start = Instant::now();
-        for look in 0..5 {
+        for check in 0..5 {
             for ifindex in 0..100 {
-                work.look(|looks| looks.addresses.insert(ifindex));
+                work.check(|pending| pending.addresses.insert(ifindex));
             }
-            assert_eq!(name(jobs.next().await), "look");
-            assert!(start.elapsed() >= BETWEEN_LOOKS * look, "{:?}", start.elapsed());
+            assert_eq!(name(jobs.next().await), "check");
+            assert!(start.elapsed() >= BETWEEN_CHECKS * check, "{:?}", start.elapsed());
         }
-        work.look(|looks| looks.host = true);
+        work.check(|pending| pending.host = true);
         work.urgent(Urgent::SetCarrier(true));
-        assert_eq!(name(jobs.next().await), "carrier true", "a look that is not due holds nothing up");
+        assert_eq!(name(jobs.next().await), "carrier true", "a check that is not due holds nothing up");
         drop(work);
-        assert_eq!(name(jobs.next().await), "look", "what waits is done before the end");
+        assert_eq!(name(jobs.next().await), "check", "what waits is done before the end");
         assert_eq!(name(jobs.next().await), "nothing");
     }
 
@@ -668,19 +672,19 @@ mod tests {
     #[tokio::test]
     async fn a_poll_yields_to_urgent_work_and_is_made_later() {
         let (work, mut jobs) = WorkQueue::new();
-        let looks = Looks { uppers: true, ..Looks::default() };
-        assert_eq!(jobs.unless_urgent(looks.clone(), async { 7 }).await, Some(7));
+        let pending = PendingChecks { uppers: true, ..PendingChecks::default() };
+        assert_eq!(jobs.unless_urgent(pending.clone(), async { 7 }).await, Some(7));
         {
-            let mut breaking_off = pin!(jobs.unless_urgent(looks.clone(), std::future::pending::<()>()));
+            let mut breaking_off = pin!(jobs.unless_urgent(pending.clone(), std::future::pending::<()>()));
             let mut context = Context::from_waker(Waker::noop());
             assert_eq!(breaking_off.as_mut().poll(&mut context), Poll::Pending);
-            work.look(|looks| looks.host = true);
+            work.check(|pending| pending.host = true);
             assert_eq!(breaking_off.as_mut().poll(&mut context), Poll::Pending, "that is not urgent");
             work.urgent(Urgent::SetCarrier(true));
             assert_eq!(breaking_off.as_mut().poll(&mut context), Poll::Ready(None::<()>));
         }
         assert_eq!(name(jobs.next().await), "carrier true");
-        let Some(Job::Look(again)) = jobs.next().await else { panic!("no look") };
-        assert_eq!(again, Looks { host: true, ..looks });
+        let Some(Job::Check(again)) = jobs.next().await else { panic!("no check") };
+        assert_eq!(again, PendingChecks { host: true, ..pending });
     }
 }

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// A trial runs by a clock that does not stop with the machine, and timers do.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+const BETWEEN_CHECKS: Duration = Duration::from_secs(1);
 
 /// What is waited for.
 pub struct Confirmation {
@@ -177,9 +177,9 @@ impl Confirmation {
     pub async fn failed(&self) -> Trial {
         loop {
             let changed = self.changed.notified();
-            let left = match self.look() {
+            let left = match self.advance() {
                 State::TooLate(trial) => return trial,
-                State::Awaited(trial) => trial.left().min(BETWEEN_LOOKS),
+                State::Awaited(trial) => trial.left().min(BETWEEN_CHECKS),
                 State::NotYet | State::Given | State::Undone(_) => Duration::MAX,
                 State::Ending => future::pending().await,
             };
@@ -191,7 +191,7 @@ impl Confirmation {
     }
 
     /// How it is now. Once a time is over without a confirmation, none counts.
-    fn look(&self) -> State {
+    fn advance(&self) -> State {
         let mut state = self.state();
         if let State::Awaited(trial) = &*state
             && trial.is_over()
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(confirmation.of_new_bond(), Some(trial.clone()));
         assert_eq!(confirmation.give(), Answer::Stays(trial));
         assert_eq!(confirmation.give(), Answer::NotAwaited);
-        assert_eq!((confirmation.look(), confirmation.of_new_bond()), (State::Given, None));
+        assert_eq!((confirmation.advance(), confirmation.of_new_bond()), (State::Given, None));
     }
 
     /// The undoing may take seconds, in which the agent still answers.
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(confirmation.failed().await, over);
         assert_eq!(confirmation.give(), Answer::TooLate(0));
         confirmation.undone();
-        assert_eq!((confirmation.give(), confirmation.look()), (Answer::TooLate(0), State::Undone(over)));
+        assert_eq!((confirmation.give(), confirmation.advance()), (Answer::TooLate(0), State::Undone(over)));
     }
 
     #[test]
@@ -345,7 +345,7 @@ mod tests {
         let confirmation = own();
         confirmation.start(Trial::within(LIMIT));
         confirmation.end();
-        assert_eq!((confirmation.give(), confirmation.look()), (Answer::Ending, State::Ending));
+        assert_eq!((confirmation.give(), confirmation.advance()), (Answer::Ending, State::Ending));
     }
 
     #[test]
@@ -354,7 +354,7 @@ mod tests {
         let trial = confirmation.start(Trial::within(LIMIT));
         assert_eq!(confirmation.give(), Answer::Stays(trial.clone()));
         confirmation.take_back(trial.clone());
-        assert_eq!(confirmation.look(), State::Awaited(trial));
+        assert_eq!(confirmation.advance(), State::Awaited(trial));
     }
 
     /// The bonds that an agent without --confirm makes are not on trial, whatever it has inherited.
@@ -363,7 +363,7 @@ mod tests {
         let (early, late) = (Trial::within(Duration::ZERO), Trial::within(LIMIT));
         let confirmation = Confirmation::new(None);
         confirmation.inherit(late.clone());
-        assert_eq!(confirmation.look(), State::Awaited(late.clone()));
+        assert_eq!(confirmation.advance(), State::Awaited(late.clone()));
         confirmation.inherit(early.clone());
         confirmation.inherit(late.clone());
         assert_eq!((confirmation.failed().await, confirmation.of_new_bond()), (early.clone(), None));

@@ -99,7 +99,7 @@ impl Agent {
             let checked = self.machine.planes.pins().check(&self.machine.paths.pins_of(&name));
             let pins = match &checked {
                 Err(error @ DataPlaneError::Unpinned(_)) => Err(error.to_string()),
-                // Pins that cannot be looked for are not gone.
+                // Pins that cannot be checked are not gone.
                 Ok(()) | Err(_) => match lasting() {
                     Lasting::Machine => Ok(wording::KEPT),
                     Lasting::Unknown => Ok(wording::LEFT_TO_MOUNT),

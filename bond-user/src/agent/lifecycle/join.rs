@@ -12,9 +12,7 @@ use crate::{
             engine_thread::{BondId, EnslaveRequest, Stopping},
             work::{Request, WorkQueue},
         },
-        lifecycle::{
-            checks::check_nic, create::DEFAULT_MTU, machine::Machine, returned::restore_returned,
-        },
+        lifecycle::{checks::check_nic, create::DEFAULT_MTU, machine::Machine, returned::restore_returned},
     },
     config::SlaveConfig,
     store::{drains::DrainedSlave, paths::Paths, record::Record},
@@ -82,7 +80,7 @@ pub async fn settle(machine: &Machine, id: BondId, work: &WorkQueue) -> Result<(
     Ok(work.ask(|reply| Request::Settle { reply }).await?)
 }
 
-/// Looks at an interface that is to be a slave or a port. The bond is named where it exists.
+/// Observes an interface that is to be a slave or a port. The bond is named where it exists.
 pub async fn observe(
     machine: &Machine,
     (name, bond): (&str, Option<&BondName>),

@@ -7,7 +7,12 @@ use crate::{
     agent::{Agent, lifecycle::machine::Machine},
     report::{log, wording},
     store::elsewhere::{self, Elsewhere},
-    sys::{directory::Trust, enslave::PutBack, netlink::LinkInfo, ownership::{Alias, Mark, Ownership}},
+    sys::{
+        directory::Trust,
+        enslave::RestoreOutcome,
+        netlink::LinkInfo,
+        ownership::{Alias, Mark, Ownership},
+    },
 };
 
 impl Agent {
@@ -43,10 +48,10 @@ pub async fn restore_returned(machine: &Machine) {
         // Only its alias came back with it: no program of the bond is attached to it.
         let proof = Ownership::new(Mark::of(bond), []);
         match machine.devices.restore(found, &proof).await {
-            Ok(PutBack::Done) => log.slave(&link.name).info(wording::returned_late(&link.name, bond)),
-            Ok(PutBack::Gone) => continue,
+            Ok(RestoreOutcome::Done) => log.slave(&link.name).info(wording::returned_late(&link.name, bond)),
+            Ok(RestoreOutcome::Gone) => continue,
             // An administrator has restored it, or it is another device.
-            Ok(PutBack::Unconfirmed(_)) => {}
+            Ok(RestoreOutcome::Unconfirmed(_)) => {}
             Err(error) => {
                 let text = wording::left_on(&link.name, bond, &wording::restoring(found, &link.name));
                 log.slave(&link.name).warn(format_args!("{error}; {text}"));

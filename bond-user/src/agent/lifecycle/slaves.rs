@@ -38,8 +38,8 @@ use crate::{
     sys::netlink::{AddressEvents, LinkEvent, LinkInfo},
 };
 
-/// Between two looks at links and addresses, for what is not urgent.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+/// The time between two checks of links and addresses, for what is not urgent.
+const BETWEEN_CHECKS: Duration = Duration::from_millis(100);
 
 /// A slave of a file.
 #[derive(Clone, Debug)]
@@ -319,7 +319,7 @@ impl Agent {
         Ok(notes)
     }
 
-    /// What link events ask for beside the engine's work.
+    /// Handles link events in addition to the engine: arrivals of slaves, and ends of bonds.
     pub(in crate::agent) async fn follow_links(self: Arc<Self>, feed: LinkFeed) {
         let mut overruns = Repeats::default();
         loop {
@@ -353,17 +353,17 @@ impl Agent {
                     }
                 }
             }
-            sleep(BETWEEN_LOOKS).await;
+            sleep(BETWEEN_CHECKS).await;
         }
     }
 
-    /// Has the bonds look at addresses that have changed.
+    /// Has the bonds read addresses that have changed.
     pub(in crate::agent) async fn follow_addresses(self: Arc<Self>, mut events: AddressEvents) {
         loop {
             match events.next().await {
                 Ok(changed) => {
                     for (_, bond) in self.all() {
-                        bond.work.look(|looks| looks.addresses.merge(&changed));
+                        bond.work.check(|pending| pending.addresses.merge(&changed));
                     }
                 }
                 Err(error) => {
@@ -371,7 +371,7 @@ impl Agent {
                     return;
                 }
             }
-            sleep(BETWEEN_LOOKS).await;
+            sleep(BETWEEN_CHECKS).await;
         }
     }
 

@@ -7,14 +7,14 @@ use std::{
 };
 
 use bond_common::{abi::Slot, mac::Mac};
-use bond_core::{Engine, Left, NewBond, options::BondOptions, status::BondStatus};
+use bond_core::{Engine, NewBond, OrphanState, options::BondOptions, status::BondStatus};
 use tokio::sync::watch;
 
 use crate::{
     agent::{
         AgentError,
         bond::{
-            announcer::{AnnouncerTask, Announcing, Progress, Rounds},
+            announcer::{AnnouncerTask, Announcing, Progress, SentRounds},
             arp_prober::{self, ArpProber, Probing},
             clock::{self, ClockKeeper, SharedClockState},
             engine_thread::{BondId, EngineHandle, Member},
@@ -60,7 +60,7 @@ pub struct Plane {
 
 /// What is taken over.
 pub struct Taken {
-    pub left: Left,
+    pub left: OrphanState,
     pub missed: MissedFailovers,
     /// How its slaves were found.
     pub founds: Vec<(Slot, Found)>,
@@ -108,7 +108,7 @@ pub fn start(
     machine.engine.add(member);
     machine.tasks.add(id, tokio::spawn(worker.run(jobs)));
     // When what is more urgent is done.
-    work.look(|looks| looks.clock = true);
+    work.check(|pending| pending.clock = true);
     Ok(Started { work, history, status, clock })
 }
 
@@ -149,7 +149,7 @@ impl Ends {
         id: BondId,
         config: &BondConfig,
         plane: &Plane,
-        left: Option<(Left, MissedFailovers)>,
+        left: Option<(OrphanState, MissedFailovers)>,
         records: Option<Box<dyn Events>>,
     ) -> (Member, watch::Receiver<BondStatus>) {
         let bond = NewBond {
@@ -224,13 +224,13 @@ fn hand_over(
     taken: Taken,
     work: &WorkQueue,
     recording: &Recording,
-) -> ((Left, MissedFailovers), Vec<(Slot, Found)>) {
+) -> ((OrphanState, MissedFailovers), Vec<(Slot, Found)>) {
     let Taken { left, missed, founds } = taken;
     if missed.unrecorded > 0 {
         recording.add(Entry::Unrecorded(missed.unrecorded));
     }
-    // What became of bond0 and of what is above it while no agent looked: the engine may have it announced at once.
-    work.look(|looks| (looks.host, looks.uppers) = (true, true));
+    // What became of bond0 and of what is above it while no agent ran: the engine may have it announced at once.
+    work.check(|pending| (pending.host, pending.uppers) = (true, true));
     ((left, missed), founds)
 }
 
@@ -265,7 +265,7 @@ fn start_announcer(
         work: work.downgrade(),
         recording: recording.clone(),
         sockets: HashMap::new(),
-        rounds: Rounds::before(mirror.maps()),
+        rounds: SentRounds::before(mirror.maps()),
         progress: Progress::default(),
     };
     tokio::spawn(task.run(orders));

@@ -122,13 +122,13 @@ pub fn busy(ifindex: u32, name: &str, mac: Mac) -> Found {
 /// Waits until something holds: what follows a link event comes within 100 ms.
 pub async fn eventually(mut holds: impl FnMut() -> bool) -> bool {
     const LIMIT: Duration = Duration::from_secs(5);
-    const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+    const BETWEEN_CHECKS: Duration = Duration::from_millis(10);
     let until = Instant::now() + LIMIT;
     while !holds() {
         if Instant::now() >= until {
             return false;
         }
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+        tokio::time::sleep(BETWEEN_CHECKS).await;
     }
     true
 }

@@ -212,7 +212,7 @@ async fn what_another_process_changes_on_a_device_is_restored() {
     for (what, ifindex, change) in changes {
         running.kernel.change(ifindex, change);
         assert_ne!(running.kernel.snapshot(), before, "{what}");
-        bond.work.look(|looks| looks.path = true);
+        bond.work.check(|pending| pending.path = true);
         becomes(&running.kernel, &before, what).await;
     }
 }
@@ -291,7 +291,10 @@ async fn a_former_slave_that_returns_is_restored_before_it_is_enslaved_again() {
     kernel.remove(enslaved.ifindex);
     assert!(eventually(|| agent.find(name).unwrap().status().slaves.len() == 1).await, "it is no slave");
     let notes = agent.down(name).await.unwrap();
-    assert!(matches!(&notes[..], [note] if note.contains("nic1: not in this network namespace")), "{notes:?}");
+    assert!(
+        matches!(&notes[..], [note] if note.contains("nic1: not in this network namespace")),
+        "{notes:?}"
+    );
     let returned = kernel.add_nic("nic1", mac(2));
     kernel.change(returned, |link| {
         (link.info.mac, link.info.mtu, link.info.alias) = (enslaved.mac, 1400, enslaved.alias.clone());
@@ -312,8 +315,13 @@ async fn addresses_are_not_moved_from_a_slave_with_an_mpls_route() {
     kernel.add_messages([mpls_route(100, kernel.link("nic0").unwrap().info.ifindex)]);
     let before = kernel.snapshot();
     let agent = Agent::in_memory(machine).unwrap();
-    let config = Config { bonds: vec![bond(&format!("{TWO_SLAVES}\nmove_addresses = true"))], ..Config::default() };
+    let config =
+        Config { bonds: vec![bond(&format!("{TWO_SLAVES}\nmove_addresses = true"))], ..Config::default() };
     let outcome = agent.add_bonds(config, MissingSlaves::Await).await;
-    assert!(matches!(&outcome.failures[..], [error] if error.contains("MPLS route 100")), "{:?}", outcome.failures);
+    assert!(
+        matches!(&outcome.failures[..], [error] if error.contains("MPLS route 100")),
+        "{:?}",
+        outcome.failures
+    );
     assert_eq!(kernel.snapshot(), before);
 }

@@ -64,7 +64,7 @@ pub trait Source {
     ///
     /// # Errors
     /// It could not be accepted: the client has left, or the process has no descriptor for it.
-    async fn next(&mut self) -> io::Result<Self::Io>;
+    fn next(&mut self) -> impl Future<Output = io::Result<Self::Io>> + Send;
 }
 
 impl Source for UnixListener {

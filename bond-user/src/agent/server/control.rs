@@ -218,7 +218,7 @@ async fn let_in(
 ) -> Response {
     let changes = request.method() != Method::GET && request.method() != Method::HEAD;
     let access = agent.access();
-    let allowed = if changes { access.change(&peer) } else { access.look(&peer) };
+    let allowed = if changes { access.change(&peer) } else { access.read(&peer) };
     if let Err(denied) = allowed {
         return failure(ErrorKind::Denied, &denied.to_string());
     }

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// An address that is bound, at which no request is answered yet.
-pub struct Bound {
+pub struct BoundMetrics {
     address: SocketAddr,
     by: By,
     listener: net::TcpListener,
@@ -54,7 +54,7 @@ struct Serving {
     task: AbortHandle,
 }
 
-impl Bound {
+impl BoundMetrics {
     /// # Errors
     /// The address cannot be had.
     pub fn new(metrics: &Metrics) -> Result<Self, AgentError> {
@@ -88,8 +88,8 @@ fn bind_freely(address: SocketAddr) -> io::Result<net::TcpListener> {
 
 impl Agent {
     /// Serves metrics there, and nowhere else, until the agent ends.
-    pub(in crate::agent) fn serve_metrics(self: &Arc<Self>, bound: Bound) -> Result<(), AgentError> {
-        let Bound { address, by, listener } = bound;
+    pub(in crate::agent) fn serve_metrics(self: &Arc<Self>, bound: BoundMetrics) -> Result<(), AgentError> {
+        let BoundMetrics { address, by, listener } = bound;
         let listener =
             TcpListener::from_std(listener).map_err(|source| AgentError::Metrics { address, source })?;
         let task = tokio::spawn(serve(listener, Arc::clone(self))).abort_handle();
@@ -117,7 +117,7 @@ impl Agent {
             self.retries.set_metrics(None);
             return outcome.changed("metrics are served on the control socket only".to_owned());
         };
-        match Bound::new(metrics).and_then(|bound| self.serve_metrics(bound)) {
+        match BoundMetrics::new(metrics).and_then(|bound| self.serve_metrics(bound)) {
             Ok(()) => {
                 self.retries.set_metrics(None);
                 outcome.changed(format!("metrics are served at {}", metrics.address));

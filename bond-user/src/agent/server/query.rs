@@ -9,17 +9,12 @@ use bond_core::{
 };
 
 use crate::{
-    agent::{
-        Agent, AgentError, Bond,
-        bond::guard::GuardState,
-        feed::Listener,
-        lifecycle::machine::Machine,
-    },
+    agent::{Agent, AgentError, Bond, bond::guard::GuardState, feed::Listener, lifecycle::machine::Machine},
     config::OnExit,
     report::{
         counted::{Counted, softnet},
         event::{Event, What},
-        json::{self, AgentInfo, AnswerSource, Around, BondContext, Report, Ticks},
+        json::{self, AgentInfo, AnswerSource, BondContext, Report, SlaveContext, Ticks},
         misdirected,
         moment::{Moment, monotonic},
         receipt::Log,
@@ -178,12 +173,12 @@ impl Bond {
         status: &BondStatus,
         machine: &Machine,
         record: Option<&Record>,
-    ) -> Result<Vec<Around>, AgentError> {
+    ) -> Result<Vec<SlaveContext>, AgentError> {
         let slave = |slave: &SlaveStatus| {
             let wire_mac = Slot::new(slave.slot).map(|slot| self.maps.slave(slot).wire_mac());
             let found = record.and_then(|record| record.slave(slave.ifindex));
             let known = DrainedSlave { bond: name, name: &slave.name, ifindex: slave.ifindex };
-            Ok(Around {
+            Ok(SlaveContext {
                 stats: self.maps.stats(slave.slot.into())?,
                 misdirected: Slot::new(slave.slot).map_or(0, |slot| self.maps.misdirected(slot)),
                 wire_mac: wire_mac.unwrap_or(slave.mac),

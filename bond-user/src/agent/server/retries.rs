@@ -9,7 +9,7 @@ use std::{
 use tracing::{info, warn};
 
 use crate::{
-    agent::{Agent, AgentError, access::Access, server::metrics::Bound},
+    agent::{Agent, AgentError, access::Access, server::metrics::BoundMetrics},
     config::{Metrics, Writers},
     report::wording,
 };
@@ -61,9 +61,9 @@ impl Retries {
 }
 
 /// Binds the address of the metrics, if one is configured.
-pub fn bind(metrics: Option<&Metrics>, retries: &Retries) -> Option<Bound> {
+pub fn bind(metrics: Option<&Metrics>, retries: &Retries) -> Option<BoundMetrics> {
     let metrics = metrics?;
-    Bound::new(metrics).inspect_err(|error| retries.set_metrics(Some((metrics, error)))).ok()
+    BoundMetrics::new(metrics).inspect_err(|error| retries.set_metrics(Some((metrics, error)))).ok()
 }
 
 /// Reads the groups of readers and writers.
@@ -94,7 +94,7 @@ impl Agent {
 
     fn retry_metrics(self: &Arc<Self>) {
         let Some(metrics) = self.retries.metrics() else { return };
-        match Bound::new(&metrics).and_then(|bound| self.serve_metrics(bound)) {
+        match BoundMetrics::new(&metrics).and_then(|bound| self.serve_metrics(bound)) {
             Ok(()) => self.retries.set_metrics(None),
             Err(error) => self.retries.set_metrics(Some((&metrics, &error))),
         }
@@ -156,7 +156,7 @@ mod tests {
     fn an_address_that_is_not_there_yet_can_be_bound() {
         for address in ["192.0.2.77:0", "[2001:db8::77]:0"] {
             let metrics = Metrics { address: address.parse().unwrap(), origin: Origin::Flags };
-            assert!(Bound::new(&metrics).is_ok(), "{address}");
+            assert!(BoundMetrics::new(&metrics).is_ok(), "{address}");
         }
     }
 }

@@ -58,7 +58,7 @@ impl Agent {
 
     async fn settle(&self, id: BondId, work: &WorkQueue) -> Result<(), Stopping> {
         // What was changed on bond0 before this request may not have been reported yet.
-        work.look(|looks| looks.host = true);
+        work.check(|pending| pending.host = true);
         carried_out(work).await?;
         loop {
             // The engine first: what it received before leads to work and records, which the task then has in its queue.

@@ -194,14 +194,14 @@ fn static_routes_are_read_from_files_of_their_own() {
     assert_eq!(routes("route6-bond0", "default via fe80::1"), [to("default", Some("fe80::1"), None)]);
     assert_eq!(routes("route-bond1", "default via 192.0.2.1"), []);
 
-    let beside = |name, text| refusal(&[("ifcfg-bond0", BOND), ("ifcfg-eth0", SLAVE), (name, text)]);
+    let with_file = |name, text| refusal(&[("ifcfg-bond0", BOND), ("ifcfg-eth0", SLAVE), (name, text)]);
     assert_eq!(
-        beside("route-bond0", "\n10.0.0.0/8 via 192.0.2.1 table 5"),
+        with_file("route-bond0", "\n10.0.0.0/8 via 192.0.2.1 table 5"),
         "route-bond0:2: 10.0.0.0/8 via 192.0.2.1 table 5: not a route that xbond sets; it reads PREFIX \
          via GATEWAY dev DEVICE metric NUMBER"
     );
     assert_eq!(
-        beside("rule-bond0", "from 192.0.2.1 table 5"),
+        with_file("rule-bond0", "from 192.0.2.1 table 5"),
         "rule-bond0: a rule file: xbond sets no rules of policy routing; move it away, and set them once \
          the bond is up"
     );

@@ -15,7 +15,8 @@ use self::read::Read;
 use super::{BondConfig, Lines, ifcfg};
 
 pub use self::finding::{
-    ABSENT_PORT, ABSENT_SLAVE, ADDRESS_OF_SLAVE, Checked, ConflictOn, Finding, HookedInterface, HostFacts, Severity,
+    ABSENT_PORT, ABSENT_SLAVE, ADDRESS_OF_SLAVE, Checked, ConflictOn, Finding, HookedInterface, HostFacts,
+    Severity,
 };
 
 /// Checks TOML files, directories of them, and directories of ifcfg files, as one configuration.

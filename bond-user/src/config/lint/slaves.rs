@@ -58,15 +58,20 @@ impl Rules<'_> {
         let is_absent = |name: &str| surroundings.absent.iter().any(|absent| absent == name);
         let severity = if surroundings.is_other_machine { Severity::Note } else { Severity::Warning };
         let bond = self.bond;
-        for slave in bond.slaves.iter().filter(|slave| is_absent(&slave.name)) {
-            let text = "no such interface on this machine: the bond starts without it and enslaves it when it appears; \
-                        correct the name if it is misspelt";
-            self.find(severity, ABSENT_SLAVE, Some(&slave.name), "slaves", text);
+        let slaves = bond.slaves.iter().map(|slave| slave.name.as_str()).filter(|name| is_absent(name));
+        let slaves: Vec<_> = slaves.collect();
+        if !slaves.is_empty() {
+            let text = format!(
+                "no interface {} on this machine: the bond starts without it, and enslaves it when it appears; correct \
+                 the name if it is misspelt",
+                slaves.join(" or ")
+            );
+            self.find(severity, ABSENT_SLAVE, None, "slaves", text);
         }
         if let Some(port) = bond.port.as_ref().filter(|port| is_absent(port)) {
             let text = format!(
-                "port={port}: no such interface on this machine, and the bond does not start without it; make it first, \
-                 or correct the name"
+                "port={port}: no such interface on this machine, and the bond does not start without it; create it first, or \
+                 correct the name"
             );
             self.find(severity, ABSENT_PORT, None, "port", text);
         }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use bond_common::mac::Mac;
-use bond_core::command::{Chosen, Reason, Seen};
+use bond_core::command::{Chosen, Reason, Trigger};
 use serde::Serialize;
 
 use crate::report::{receipt::Steps, wording};
@@ -19,7 +19,7 @@ pub struct Facts<'a> {
     /// The active slave after it.
     pub to: Option<&'a str>,
     pub reason: Option<Reason>,
-    pub trigger: Option<Seen>,
+    pub trigger: Option<Trigger>,
     pub chosen: Option<Chosen>,
     /// Generation of ACTIVE.
     pub generation: Option<u32>,
@@ -158,7 +158,7 @@ mod tests {
             from: Some("s0"),
             to: Some("s1"),
             reason: Some(Reason::LinkFailed),
-            trigger: Some(Seen::LinkEvent),
+            trigger: Some(Trigger::LinkEvent),
             generation: Some(7),
             steps: Some(Steps { detect_us: 40, decide_us: 9, switch_us: 1, ..Steps::default() }),
             ..of("bond0")

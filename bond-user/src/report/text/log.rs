@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Write as _},
 };
 
-use bond_core::command::{Chosen, Reason, Seen};
+use bond_core::command::{Chosen, Reason, Trigger};
 
 use super::columns::{short, took, wrap, wrap_below};
 use crate::report::{
@@ -13,18 +13,18 @@ use crate::report::{
     wording::{announced, is_arp, peers, unrecorded, why},
 };
 
-fn seen_by(seen: Seen) -> &'static str {
+fn seen_by(seen: Trigger) -> &'static str {
     match seen {
-        Seen::LinkEvent => "a link event",
-        Seen::Miimon => "miimon",
-        Seen::Delay => "the end of updelay or downdelay",
-        Seen::ArpMonitor => "the ARP monitor",
-        Seen::Request => "a request",
-        Seen::SlaveJoined => "a slave that joined",
-        Seen::SlaveLeft => "a slave that left",
-        Seen::Guard => "the carrier guard",
-        Seen::Tick => "a tick of the clock",
-        Seen::ArpTick => "the ARP monitor in the kernel",
+        Trigger::LinkEvent => "a link event",
+        Trigger::Miimon => "miimon",
+        Trigger::Delay => "the end of updelay or downdelay",
+        Trigger::ArpMonitor => "the ARP monitor",
+        Trigger::Request => "a request",
+        Trigger::SlaveJoined => "a slave that joined",
+        Trigger::SlaveLeft => "a slave that left",
+        Trigger::Guard => "the carrier guard",
+        Trigger::Tick => "a tick of the clock",
+        Trigger::ArpTick => "the ARP monitor in the kernel",
     }
 }
 
@@ -82,13 +82,13 @@ fn show_log(text: &mut String, receipts: &[Receipt], details: bool) -> fmt::Resu
 /// Returns how long the agent took, in 9 columns.
 pub(super) fn switched_in(receipt: &Receipt) -> String {
     match receipt.seen {
-        Seen::Guard | Seen::Tick | Seen::ArpTick => "in kernel".to_owned(),
+        Trigger::Guard | Trigger::Tick | Trigger::ArpTick => "in kernel".to_owned(),
         _ => short(receipt.duration()),
     }
 }
 
 /// Returns [`why`], in 16 columns.
-pub(super) fn briefly(reason: Reason, seen: Seen) -> &'static str {
+pub(super) fn briefly(reason: Reason, seen: Trigger) -> &'static str {
     match reason {
         Reason::LinkFailed if is_arp(seen) => "no probe answer",
         Reason::LinkRecovered if is_arp(seen) => "answers again",
@@ -124,10 +124,12 @@ pub(super) fn show_receipt(text: &mut String, indent: &str, receipt: &Receipt) -
     wrap(text, indent, &seen)?;
     let Steps { detect_us, decide_us, switch_us, heard_us, macs_us, announce_us } = receipt.steps;
     match (receipt.seen, heard_us) {
-        (Seen::Guard | Seen::Tick | Seen::ArpTick, Some(heard)) => {
+        (Trigger::Guard | Trigger::Tick | Trigger::ArpTick, Some(heard)) => {
             writeln!(text, "{indent}switched in the kernel; the agent was notified +{}", took(heard))?;
         }
-        (Seen::Guard | Seen::Tick | Seen::ArpTick, None) => writeln!(text, "{indent}switched in the kernel")?,
+        (Trigger::Guard | Trigger::Tick | Trigger::ArpTick, None) => {
+            writeln!(text, "{indent}switched in the kernel")?
+        }
         _ => {
             let [detect, decide, switch] = [detect_us, decide_us, switch_us].map(took);
             writeln!(text, "{indent}detect {detect}, decide {decide}, switch {switch}")?;

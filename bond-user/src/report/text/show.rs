@@ -247,12 +247,12 @@ fn show_statistics(text: &mut String, bond: &Bond) -> fmt::Result {
     counters_row(
         text,
         "COUNTED",
-        ["TX", "TX BYTES", "STAMPED", "RX", "RX BYTES", "REWRITTEN"].map(str::to_owned),
+        ["TX", "TX BYTES", "REWRITTEN", "RX", "RX BYTES", "REWRITTEN"].map(str::to_owned),
     )?;
     for slave in &bond.slaves {
-        let Counters { tx_packets, tx_bytes, tx_stamped, rx_packets, rx_bytes, rx_rewritten, .. } =
+        let Counters { tx_packets, tx_bytes, tx_rewritten, rx_packets, rx_bytes, rx_rewritten, .. } =
             slave.counters;
-        let numbers = [tx_packets, tx_bytes, tx_stamped, rx_packets, rx_bytes, rx_rewritten];
+        let numbers = [tx_packets, tx_bytes, tx_rewritten, rx_packets, rx_bytes, rx_rewritten];
         counters_row(text, &slave.name, numbers.map(count))?;
     }
     writeln!(text, "  DROPPED BY XBOND")?;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bond_core::command::{Chosen, Reason, Seen};
+use bond_core::command::{Chosen, Reason, Trigger};
 
 use super::columns::age;
 use super::*;
@@ -106,7 +106,7 @@ fn show_with_statistics_has_the_counters() {
       SLAVE           STATE  MII        MAC               FAILED        TX        RX
       enp0s8          active up         08:00:27:e8:26:58      1    12345M         7
       enp0s9          backup up         08:00:27:e8:26:58      1    12345M         7
-      COUNTED                 TX  TX BYTES   STAMPED        RX  RX BYTES REWRITTEN
+      COUNTED                 TX  TX BYTES REWRITTEN        RX  RX BYTES REWRITTEN
       enp0s8              12345M    18765G         9         7      1234         5
       enp0s9              12345M    18765G         9         7      1234         5
       DROPPED BY XBOND
@@ -149,7 +149,7 @@ fn receipts() -> Vec<Receipt> {
         from: None,
         to: Some("enp0s8".into()),
         reason: Reason::Joined,
-        seen: Seen::SlaveJoined,
+        seen: Trigger::SlaveJoined,
         steps: Steps { macs_us: None, ..testing::receipt().steps },
         drops: Some(BTreeMap::new()),
         ..testing::receipt()
@@ -160,7 +160,7 @@ fn receipts() -> Vec<Receipt> {
     let by_guard = Receipt {
         switched: testing::moment(960),
         reason: Reason::CarrierGuard,
-        seen: Seen::Guard,
+        seen: Trigger::Guard,
         chosen: Some(Chosen::Guard),
         steps: Steps { heard_us: Some(61_000_000), announce_us: Some(61_000_999), ..Steps::default() },
         drops: None,
@@ -190,7 +190,7 @@ fn a_log_is_a_table() {
 /// The slave may have a carrier, so no line reports a failed link.
 #[test]
 fn a_failover_of_the_arp_monitor_reports_no_answer() {
-    let of = |reason| Receipt { reason, seen: Seen::ArpMonitor, ..receipts()[1].clone() };
+    let of = |reason| Receipt { reason, seen: Trigger::ArpMonitor, ..receipts()[1].clone() };
     let both = [of(Reason::LinkFailed), of(Reason::LinkRecovered)];
     for (details, lines) in [
         (false, ["no probe answer", "answers again"]),

@@ -15,7 +15,7 @@ use bond_common::{
     mac::Mac,
 };
 use bond_core::{
-    command::{Reason, Seen},
+    command::{Reason, Trigger},
     damping::Damping,
     name::shell_word,
     purpose::Purpose,
@@ -400,7 +400,7 @@ pub fn left_on(interface: &str, bond: &str, remedy: &str) -> String {
 }
 
 /// Why another slave is active. The link that the ARP monitor judges is the path to its targets: the carrier may be there.
-pub fn why(reason: Reason, seen: Seen) -> &'static str {
+pub fn why(reason: Reason, seen: Trigger) -> &'static str {
     match reason {
         Reason::LinkFailed if is_arp(seen) => "the ARP monitor got no answer through it",
         Reason::LinkFailed => "its link failed",
@@ -472,8 +472,8 @@ pub fn not_drained(slave: &str) -> String {
 }
 
 /// Returns whether the ARP monitor has seen it, of the agent or in the kernel.
-pub fn is_arp(seen: Seen) -> bool {
-    matches!(seen, Seen::ArpMonitor | Seen::ArpTick)
+pub fn is_arp(seen: Trigger) -> bool {
+    matches!(seen, Trigger::ArpMonitor | Trigger::ArpTick)
 }
 
 /// The clock stood still, or its pair was gone.

@@ -64,7 +64,7 @@ pub enum Lasting {
 
 /// Facts about the bpffs with the pins.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct BpffsFacts {
     /// Whether it is reached through process 1.
     pub(super) by_init: bool,
     /// The mount namespaces of this process and of process 1, by their names in /proc.
@@ -76,7 +76,7 @@ pub(super) struct Seen {
     pub(super) device_of_init: Option<Option<u64>>,
 }
 
-impl Seen {
+impl BpffsFacts {
     pub(super) fn now() -> Self {
         let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
         let device = |path: &str| fs::metadata(path).map(|found| found.dev());
@@ -111,14 +111,14 @@ impl Seen {
 /// process 1 cannot be inspected.
 pub fn lasting() -> Lasting {
     static LASTING: OnceLock<Lasting> = OnceLock::new();
-    *LASTING.get_or_init(|| Seen::now().lasting())
+    *LASTING.get_or_init(|| BpffsFacts::now().lasting())
 }
 
 pub(super) fn mount_bpffs() -> Result<(), PathError> {
     if has_bpffs() {
         return Ok(());
     }
-    let Seen { namespace, namespace_of_init, .. } = Seen::now();
+    let BpffsFacts { namespace, namespace_of_init, .. } = BpffsFacts::now();
     // Without a comparison the mount may be private.
     if namespace_of_init.is_none() || namespace != namespace_of_init {
         return Err(PathError::Private);

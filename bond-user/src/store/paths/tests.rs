@@ -1,6 +1,6 @@
 //! Tests of the agent's directories.
 
-use super::bpffs::Seen;
+use super::bpffs::BpffsFacts;
 use super::*;
 
 #[test]
@@ -13,7 +13,7 @@ fn names_with_dots_are_escaped_where_bpffs_needs_it() {
 
 #[test]
 fn pins_last_where_process_1_has_their_file_system() {
-    let seen = |namespaces: [Option<&str>; 2], device, device_of_init| Seen {
+    let seen = |namespaces: [Option<&str>; 2], device, device_of_init| BpffsFacts {
         by_init: false,
         namespace: namespaces[0].map(PathBuf::from),
         namespace_of_init: namespaces[1].map(PathBuf::from),
@@ -34,7 +34,7 @@ fn pins_last_where_process_1_has_their_file_system() {
         (seen([None, None], Some(7), None), Lasting::Unknown),
         (seen([one, another], None, Some(Some(7))), Lasting::Unknown),
         (seen([None, None], None, None), Lasting::Unknown),
-        (Seen { by_init: true, ..seen([one, None], Some(7), None) }, Lasting::Machine),
+        (BpffsFacts { by_init: true, ..seen([one, None], Some(7), None) }, Lasting::Machine),
     ];
     for (seen, expected) in table {
         assert_eq!(seen.lasting(), expected, "{seen:?}");

@@ -17,7 +17,7 @@ pub use self::{
     clock::RecordedClock,
     configured::Configured,
     pair::{Ends, RecordedPair, Shape},
-    restore::Left,
+    restore::Leftover,
     trial::Trial,
     undo::{System, undo, undo_without_agent},
 };

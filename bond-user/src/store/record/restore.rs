@@ -7,7 +7,7 @@ use crate::{
     sys::{
         Devices,
         directory::Location,
-        enslave::{PutBack, Unconfirmed},
+        enslave::{RestoreOutcome, Unconfirmed},
         found::{Found, Space},
         netlink::LinkSetting,
         ownership::Ownership,
@@ -36,7 +36,7 @@ impl Record {
         devices: &dyn Devices,
         proof: &Ownership,
         detach: impl AsyncFnOnce() -> Result<(), StoreError>,
-    ) -> Result<Vec<Left>, StoreError> {
+    ) -> Result<Vec<Leftover>, StoreError> {
         let mut left = Vec::new();
         let mut failure = None;
         let mut note = |answer: Result<(), StoreError>| {
@@ -69,11 +69,11 @@ impl Record {
         // A slave that vanished may have returned without an agent.
         for found in self.slaves.iter().chain(released).chain(&self.port).chain(&self.away) {
             match devices.restore(found, proof).await {
-                Ok(PutBack::Unconfirmed(Unconfirmed { name, looks_enslaved })) => {
-                    left.push(Left { name, ifindex: found.ifindex, looks_enslaved, failure: None });
+                Ok(RestoreOutcome::Unconfirmed(Unconfirmed { name, looks_enslaved })) => {
+                    left.push(Leftover { name, ifindex: found.ifindex, looks_enslaved, failure: None });
                 }
-                Ok(PutBack::Done | PutBack::Gone) => {}
-                Err(error) => left.push(Left {
+                Ok(RestoreOutcome::Done | RestoreOutcome::Gone) => {}
+                Err(error) => left.push(Leftover {
                     name: found.name.clone(),
                     ifindex: found.ifindex,
                     looks_enslaved: true,
@@ -89,7 +89,7 @@ impl Record {
     ///
     /// # Errors
     /// Something is left to restore.
-    pub fn settle(&mut self, answer: Result<Vec<Left>, StoreError>) -> Result<Vec<Left>, StoreError> {
+    pub fn settle(&mut self, answer: Result<Vec<Leftover>, StoreError>) -> Result<Vec<Leftover>, StoreError> {
         let left = match answer {
             Ok(left) => left,
             Err(error) => {
@@ -117,7 +117,7 @@ impl Record {
     }
 
     /// Removes everything but these interfaces: the rest is restored.
-    fn keep_only(&mut self, left: &[Left]) -> Result<(), StoreError> {
+    fn keep_only(&mut self, left: &[Leftover]) -> Result<(), StoreError> {
         let is_left = |found: &Found| left.iter().any(|left| left.ifindex == found.ifindex);
         self.change(Space::SetAside, |record| {
             let released = record.taken.take().and_then(|taken| taken.released);
@@ -161,7 +161,7 @@ impl Record {
 
 /// An interface that a record names, and that the kernel does not confirm to belong to the bond.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Left {
+pub struct Leftover {
     pub name: String,
     /// The ifindex in the record, or [`PAIR`].
     ifindex: u32,
@@ -180,7 +180,7 @@ async fn delete_pair(
     devices: &dyn Devices,
     pair: &RecordedPair,
     proof: &Ownership,
-) -> Result<Option<Left>, StoreError> {
+) -> Result<Option<Leftover>, StoreError> {
     // The port may have been moved to another network namespace.
     let ifindexes = pair.ends.map(|ends| [ends.port, ends.bond]);
     let ends = pair::ends(devices, ifindexes, [&pair.port, &pair.bond]).await?;
@@ -189,5 +189,5 @@ async fn delete_pair(
     }
     let [port, bond] = ends;
     let looks_enslaved = port.as_ref().is_some_and(|port| LinkSetting::Noarp(true).holds(port));
-    Ok(port.or(bond).map(|end| Left { name: end.name, ifindex: PAIR, looks_enslaved, failure: None }))
+    Ok(port.or(bond).map(|end| Leftover { name: end.name, ifindex: PAIR, looks_enslaved, failure: None }))
 }

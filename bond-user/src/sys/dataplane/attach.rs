@@ -32,12 +32,12 @@ use crate::sys::{
 
 /// How a program gets to its hook.
 #[derive(Clone, Copy)]
-pub(super) struct Way {
+pub(super) struct AttachMethod {
     pub(super) hook: Hook,
     pub(super) tc: TcAttach,
 }
 
-impl Way {
+impl AttachMethod {
     /// It is a link, which a pin holds; a filter of clsact is none.
     pub(super) fn is_link(self) -> bool {
         self.hook != Hook::Tc || self.tc == TcAttach::Tcx
@@ -45,7 +45,7 @@ impl Way {
 }
 
 /// Where a program goes, and under which name it is pinned.
-pub(super) struct Place<'a> {
+pub(super) struct AttachPoint<'a> {
     pub(super) dir: &'a Directory,
     pub(super) pin: &'a str,
     pub(super) device: &'a str,
@@ -54,7 +54,7 @@ pub(super) struct Place<'a> {
     pub(super) side: TcAttachType,
 }
 
-impl Place<'_> {
+impl AttachPoint<'_> {
     pub(super) fn name(&self, end: &str) -> String {
         format!("{}_{end}", self.pin)
     }
@@ -76,8 +76,8 @@ impl Place<'_> {
 pub(super) fn attach(
     object: &mut Ebpf,
     name: &'static str,
-    Way { hook, tc }: Way,
-    at: Place<'_>,
+    AttachMethod { hook, tc }: AttachMethod,
+    at: AttachPoint<'_>,
 ) -> Result<Attached, DataPlaneError> {
     let pin_error = |end: &str, source: aya::pin::PinError| DataPlaneError::Pin {
         path: at.shown(end),
@@ -128,31 +128,31 @@ pub(super) fn attach(
 }
 
 /// Attaches a tc program, which is loaded, in place of one that another agent may have attached there. In between there is none.
-pub(super) fn attach_anew(
+pub(super) fn attach_new(
     object: &mut Ebpf,
     name: &'static str,
     tc: TcAttach,
-    at: Place<'_>,
+    at: AttachPoint<'_>,
 ) -> Result<Attached, DataPlaneError> {
     if tc == TcAttach::Clsact {
         // It is no link that would end with its pin.
         let _ = tc::qdisc_detach_program(at.device, at.side, name);
     }
     remove_pins_of(at.dir, at.pin)?;
-    attach(object, name, Way { hook: Hook::Tc, tc }, at)
+    attach(object, name, AttachMethod { hook: Hook::Tc, tc }, at)
 }
 
 /// The new program takes the place of the old one in its link, and then its pin. None if the link has no device any more.
 pub(super) fn replace(
     object: &mut Ebpf,
     name: &'static str,
-    way: Way,
-    at: &Place<'_>,
+    method: AttachMethod,
+    at: &AttachPoint<'_>,
 ) -> Result<Option<Attached>, DataPlaneError> {
     let refused =
-        |reason: String| DataPlaneError::Attach { hook: way.hook, device: at.device.to_owned(), reason };
+        |reason: String| DataPlaneError::Attach { hook: method.hook, device: at.device.to_owned(), reason };
     let failed = |source: ProgramError| refused(error_chain(&source));
-    if !way.is_link() {
+    if !method.is_link() {
         return Ok(Some(Attached::KeptFilter(KeptFilter { device: at.device.to_owned() })));
     }
     let pin = at.path(names::LINK_PIN);
@@ -163,7 +163,7 @@ pub(super) fn replace(
     let pin_error = |source| DataPlaneError::Pin { path: at.shown("new"), source };
     let pinned = |pinned: Result<(), PinError>| pinned.map_err(|source| pin_error(io::Error::other(source)));
     let link = FdLink::from(link()?);
-    let replaced = match way.hook {
+    let replaced = match method.hook {
         Hook::Tc => {
             let program = classifier(object, name)?;
             pinned(program.pin(&fresh))?;
@@ -191,7 +191,7 @@ pub(super) fn replace(
 
 pub(super) fn attach_clsact(
     program: &mut SchedClassifier,
-    at: &Place<'_>,
+    at: &AttachPoint<'_>,
 ) -> Result<SchedClassifierLink, String> {
     match tc::qdisc_add_clsact(at.device) {
         Ok(()) | Err(tc::TcError::AlreadyAttached) => {}
@@ -289,7 +289,7 @@ pub(super) fn classifier<'a>(
     object.program_mut(name).and_then(|program| program.try_into().ok()).ok_or(DataPlaneError::Missing(name))
 }
 
-/// A loaded program without its object, by a pin that is gone afterwards: aya has no other way, and gets numbers of
+/// A loaded program without its object, by a pin that is gone afterwards: aya has no other method, and gets numbers of
 /// programs only where the agent may do everything.
 pub(super) fn take_classifier(
     object: &mut Ebpf,

@@ -26,8 +26,8 @@ use super::{
     At, Attachment, DataPlane, DataPlaneError, DataPlanes, DeviceHook, Events, Fault, FormerMacs, Hook,
     Kernel, MapMirror, Maps, OtherVersion, Pinned, Pins, Port, Replaced, TcAttach, Unfit, Watched,
     attach::{
-        Place, Way, attach, attach_anew, dev_map, error_chain, load, load_object, replace, set, take,
-        take_classifier,
+        AttachMethod, AttachPoint, attach, attach_new, dev_map, error_chain, load, load_object, replace, set,
+        take, take_classifier,
     },
     held::Held,
     netkit,
@@ -241,16 +241,16 @@ impl BpfDataPlane {
         let ends = [(names::TC_PORT_EGRESS, PORT_EGRESS_PIN, device)];
         for (name, pin, device) in ends.into_iter().chain(at_bond.into_iter().filter(|_| speaks_to_port)) {
             let object = self.port_object.as_mut().ok_or(DataPlaneError::Missing(name))?;
-            let at = Place { dir: &pins, pin, device, ifindex, side: TcAttachType::Egress };
+            let at = AttachPoint { dir: &pins, pin, device, ifindex, side: TcAttachType::Egress };
             self.held.release(pin);
-            attach_anew(object, name, self.kernel.tc(), at)?;
+            attach_new(object, name, self.kernel.tc(), at)?;
             self.held.take_program(&pins, pin)?;
         }
         Ok(())
     }
 
-    fn way(&self) -> Way {
-        Way { hook: self.hook, tc: self.kernel.tc() }
+    fn method(&self) -> AttachMethod {
+        AttachMethod { hook: self.hook, tc: self.kernel.tc() }
     }
 
     /// Does something with the port's program where bond0 sends.
@@ -285,8 +285,8 @@ impl BpfDataPlane {
         let pins = open(&self.dir)?;
         set(&mut self.tx_ports, names::TX_PORTS, slot.index() as u32, ifindex)?;
         let pin = slave_pin(slot);
-        let at = Place { dir: &pins, pin: &pin, device, ifindex, side: TcAttachType::Ingress };
-        let attached = attach(&mut object, self.hook.slave_program(), self.way(), at);
+        let at = AttachPoint { dir: &pins, pin: &pin, device, ifindex, side: TcAttachType::Ingress };
+        let attached = attach(&mut object, self.hook.slave_program(), self.method(), at);
         let attached = attached.and_then(|attached| {
             self.slaves[slot.index()] = Some(attached);
             self.held.take_program(&pins, &pin)?;
@@ -310,8 +310,8 @@ impl BpfDataPlane {
         load(object, names::TC_SLAVE_LOCAL, Hook::Tc)?;
         let (pin, pins) = (local_pin(slot), open(&self.dir)?);
         self.held.release(&pin);
-        let at = Place { dir: &pins, pin: &pin, device, ifindex, side: TcAttachType::Ingress };
-        self.locals[slot.index()] = Some(attach_anew(object, names::TC_SLAVE_LOCAL, self.kernel.tc(), at)?);
+        let at = AttachPoint { dir: &pins, pin: &pin, device, ifindex, side: TcAttachType::Ingress };
+        self.locals[slot.index()] = Some(attach_new(object, names::TC_SLAVE_LOCAL, self.kernel.tc(), at)?);
         self.held.take_program(&pins, &pin)
     }
 
@@ -338,13 +338,13 @@ impl DataPlane for BpfDataPlane {
     fn replace_port(&mut self, port: &Port<'_>) -> Result<bool, DataPlaneError> {
         let &Port { device, ifindex, netkit, .. } = port;
         let pins = open(&self.dir)?;
-        let at = Place { dir: &pins, pin: PORT_PIN, device, ifindex, side: TcAttachType::Ingress };
-        let way = self.way();
+        let at = AttachPoint { dir: &pins, pin: PORT_PIN, device, ifindex, side: TcAttachType::Ingress };
+        let method = self.method();
         let object = self.port_object.as_mut().ok_or(DataPlaneError::Missing(self.hook.port_program()))?;
-        self.port = if way.is_link() && !at.is_there(names::LINK_PIN) {
+        self.port = if method.is_link() && !at.is_there(names::LINK_PIN) {
             None
         } else {
-            replace(object, self.hook.port_program(), way, &at)?
+            replace(object, self.hook.port_program(), method, &at)?
         };
         let is_attached = self.port.is_some() && (netkit.is_none() || self.replace_at_bond(device, &pins)?);
         if is_attached {
@@ -362,14 +362,14 @@ impl DataPlane for BpfDataPlane {
 
     fn replace_slave(&mut self, slot: Slot, device: &str, ifindex: u32) -> Result<Replaced, DataPlaneError> {
         let (pin, pins) = (slave_pin(slot), open(&self.dir)?);
-        let at = Place { dir: &pins, pin: &pin, device, ifindex, side: TcAttachType::Ingress };
-        let way = self.way();
-        if !at.is_there(names::PROGRAM_PIN) || (way.is_link() && !at.is_there(names::LINK_PIN)) {
+        let at = AttachPoint { dir: &pins, pin: &pin, device, ifindex, side: TcAttachType::Ingress };
+        let method = self.method();
+        if !at.is_there(names::PROGRAM_PIN) || (method.is_link() && !at.is_there(names::LINK_PIN)) {
             return Ok(Replaced::Absent);
         }
         let mut object = load_object(&pins, &self.kernel, slot.index() as u32)?;
         load(&mut object, self.hook.slave_program(), self.hook)?;
-        self.slaves[slot.index()] = replace(&mut object, self.hook.slave_program(), way, &at)?;
+        self.slaves[slot.index()] = replace(&mut object, self.hook.slave_program(), method, &at)?;
         self.held.take_program(&pins, &pin)?;
         if self.slaves[slot.index()].is_none() {
             return Ok(Replaced::Detached);
@@ -416,10 +416,10 @@ impl DataPlane for BpfDataPlane {
         let &Port { device, ifindex, netkit, .. } = port;
         set(&mut self.rx_port, names::RX_PORT, 0, ifindex)?;
         let pins = open(&self.dir)?;
-        let at = Place { dir: &pins, pin: PORT_PIN, device, ifindex, side: TcAttachType::Ingress };
-        let way = self.way();
+        let at = AttachPoint { dir: &pins, pin: PORT_PIN, device, ifindex, side: TcAttachType::Ingress };
+        let method = self.method();
         let object = self.port_object.as_mut().ok_or(DataPlaneError::Missing(self.hook.port_program()))?;
-        self.port = Some(attach(object, self.hook.port_program(), way, at)?);
+        self.port = Some(attach(object, self.hook.port_program(), method, at)?);
         self.held.take_program(&pins, PORT_PIN)?;
         if let Some(bond) = netkit {
             self.at_bond(device, |program| {
@@ -455,10 +455,10 @@ impl DataPlane for BpfDataPlane {
         let pins = open(&self.dir)?;
         let mut object = load_object(&pins, &self.kernel, PORT_STATS)?;
         load(&mut object, names::TC_TICK, Hook::Tc)?;
-        let at = Place { dir: &pins, pin: TICK_PIN, device, ifindex, side: TcAttachType::Ingress };
-        let way = Way { hook: Hook::Tc, tc: self.kernel.tc() };
-        let replaced = if way.is_link() && at.is_there(names::LINK_PIN) {
-            replace(&mut object, names::TC_TICK, way, &at)?
+        let at = AttachPoint { dir: &pins, pin: TICK_PIN, device, ifindex, side: TcAttachType::Ingress };
+        let method = AttachMethod { hook: Hook::Tc, tc: self.kernel.tc() };
+        let replaced = if method.is_link() && at.is_there(names::LINK_PIN) {
+            replace(&mut object, names::TC_TICK, method, &at)?
         } else {
             None
         };
@@ -466,7 +466,7 @@ impl DataPlane for BpfDataPlane {
             Some(attached) => attached,
             None => {
                 self.held.release(TICK_PIN);
-                attach_anew(&mut object, names::TC_TICK, self.kernel.tc(), at)?
+                attach_new(&mut object, names::TC_TICK, self.kernel.tc(), at)?
             }
         });
         self.held.take_program(&pins, TICK_PIN)

@@ -5,7 +5,7 @@ use std::{os::fd::AsFd, sync::atomic::Ordering};
 use bond_common::{
     abi::{ActiveWord, Slot},
     clock::{
-        announce::Turn,
+        announce::ClaimedRounds,
         layout::{ANNOUNCE_ENTRIES, AnnounceFrame, ClockEntry, TickEntry},
         misdirected::{MisdirectedEntry, Noted},
         monitor::{MonitorEntry, MonitorState, PROBE_ENTRIES, ProbeFrame},
@@ -122,7 +122,7 @@ impl ClockMaps {
         let wanted = u8::try_from(self.entry().rounds).unwrap_or(u8::MAX);
         let mut seen = turn.load(Ordering::Acquire);
         loop {
-            let known = Turn::from_bits(seen);
+            let known = ClaimedRounds::from_bits(seen);
             // The number of rounds does not grow for ever; who sends so many sends each.
             if known.is_of(word) && known.rounds() >= round && round < u8::MAX {
                 return false;

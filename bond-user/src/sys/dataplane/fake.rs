@@ -81,7 +81,7 @@ impl DataPlanes for FakeDataPlanes {
 
 impl Pins for FakeDataPlanes {
     fn left(&self, dir: &Location) -> Result<Result<Maps, Unfit>, DataPlaneError> {
-        called(&self.kernel, dir, "look at the pins")?;
+        called(&self.kernel, dir, "read the pins")?;
         let pins = match pins::whole(dir)? {
             Ok(pins) => pins,
             Err(unfit) => return Ok(Err(unfit)),

@@ -129,13 +129,13 @@ pub trait DataPlanes: Send + Sync {
 
 /// What bonds have pinned, with or without an agent.
 pub trait Pins: Send + Sync {
-    /// Returns what is under `dir`, to look at before anything is touched.
+    /// Returns what is under `dir`, to be checked before anything is changed.
     fn left(&self, dir: &Location) -> Result<Result<Maps, Unfit>, DataPlaneError>;
 
     /// Checks that there are pins: without them nothing but an agent holds a bond.
     ///
     /// # Errors
-    /// [`DataPlaneError::Unpinned`] if they are gone; any other if they could not be looked for, as without a free
+    /// [`DataPlaneError::Unpinned`] if they are gone; any other if they could not be checked, as without a free
     /// descriptor: nothing is known of them then.
     fn check(&self, dir: &Location) -> Result<(), DataPlaneError>;
 
@@ -199,7 +199,7 @@ pub trait DataPlane: Send + Sync {
     fn take_log(&mut self) -> Result<EbpfLogger<&'static dyn log::Log>, DataPlaneError>;
 
     /// Frees what is not needed any more when the port's program is at its hook: the object has the instructions of all
-    /// programs, and what the verifier was told of them.
+    /// programs, and the options for the verifier.
     fn forget_object(&mut self);
 
     /// Attaches the port's program to the port, and of a netkit pair where bond0 sends.
@@ -237,7 +237,7 @@ pub trait DataPlane: Send + Sync {
     /// Returns the names of pins that are missing: all of them, where bpffs was unmounted.
     ///
     /// # Errors
-    /// They could not be looked for, as without a free descriptor: nothing is known of them.
+    /// They could not be checked, as without a free descriptor: nothing is known of them.
     fn missing_pins(&self) -> io::Result<Vec<String>>;
 
     /// Pins these again, by their names.
@@ -246,7 +246,7 @@ pub trait DataPlane: Send + Sync {
     /// There is no bpffs, or something else has such a name.
     fn pin_again(&self, missing: &[String]) -> Result<(), DataPlaneError>;
 
-    /// Returns the programs that are links, to be checked by [`Watched::look`]. Where programs are filters, [`Self::filters`]
+    /// Returns the programs that are links, to be checked by [`Watched::read`]. Where programs are filters, [`Self::filters`]
     /// names them.
     fn watched(&self, port: &Port<'_>, slaves: &[Attachment<'_>]) -> Vec<Watched>;
 

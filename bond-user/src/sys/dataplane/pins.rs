@@ -38,7 +38,7 @@ pub(super) fn local_pin(slot: Slot) -> String {
     format!("slave{}_local", slot.index())
 }
 
-/// What is under `dir`, to look at before anything is touched.
+/// Returns what is under `dir`, to be checked before anything is changed.
 pub fn left(dir: &Location) -> Result<Result<Maps, Unfit>, DataPlaneError> {
     let pins = match whole(dir)? {
         Ok(pins) => pins,
@@ -85,7 +85,7 @@ pub(super) fn detached(dir: &Location, port: &Port<'_>, slaves: &[Attachment<'_>
         netkit::number_of_program(program.as_fd()).ok()
     };
     let mut faults = Vec::new();
-    let mut look = |pin: &str, of_program: &str, device: &str, ifindex: Option<u32>| {
+    let mut check = |pin: &str, of_program: &str, device: &str, ifindex: Option<u32>| {
         let name = format!("{pin}_{}", names::LINK_PIN);
         let device = || device.to_owned();
         let fault = match DeviceLink::read(&pins.path_of(&name)) {
@@ -101,16 +101,16 @@ pub(super) fn detached(dir: &Location, port: &Port<'_>, slaves: &[Attachment<'_>
         };
         faults.extend(fault);
     };
-    look(PORT_PIN, PORT_PIN, port.device, Some(port.ifindex));
+    check(PORT_PIN, PORT_PIN, port.device, Some(port.ifindex));
     // bond0 may have another ifindex in another namespace.
-    look(BOND_PIN, PORT_PIN, port.device, None);
-    look(PORT_EGRESS_PIN, PORT_EGRESS_PIN, port.device, Some(port.ifindex));
+    check(BOND_PIN, PORT_PIN, port.device, None);
+    check(PORT_EGRESS_PIN, PORT_EGRESS_PIN, port.device, Some(port.ifindex));
     if let Some(bond) = port.bond {
-        look(BOND_EGRESS_PIN, BOND_EGRESS_PIN, bond, None);
+        check(BOND_EGRESS_PIN, BOND_EGRESS_PIN, bond, None);
     }
     for slave in slaves {
         for pin in [slave_pin(slave.slot), local_pin(slave.slot)] {
-            look(&pin, &pin, slave.device, Some(slave.ifindex));
+            check(&pin, &pin, slave.device, Some(slave.ifindex));
         }
     }
     // Several of a device are attached again together.
@@ -161,7 +161,7 @@ pub fn pinned_hook(dir: &Location) -> Option<Hook> {
 /// Without pins nothing but an agent holds a bond.
 ///
 /// # Errors
-/// [`DataPlaneError::Unpinned`] if they are gone; any other if they could not be looked for, as without a free
+/// [`DataPlaneError::Unpinned`] if they are gone; any other if they could not be checked, as without a free
 /// descriptor: nothing is known of them then.
 pub fn check_pins(dir: &Location) -> Result<(), DataPlaneError> {
     match dir.open(Trust::Ours) {

@@ -47,7 +47,7 @@ pub enum AtHook {
 
 impl Watched {
     /// Reads its link. The kernel takes RTNL for it.
-    pub fn look(&self) -> io::Result<AtHook> {
+    pub fn read(&self) -> io::Result<AtHook> {
         let link = netkit::device_link(self.link.as_fd())?;
         let is_there = match self.ifindex {
             Some(ifindex) => link.ifindex == ifindex,

@@ -16,7 +16,8 @@ use crate::sys::{
     netlink::message::{INET6, MessageKind},
     netlink::{
         Address, CountedLink, Forwarding, FramePace, IPV6_MIN_MTU, In6AddrGenMode, KernelRoute, LinkFlags,
-        LinkInfo, LinkPair, LinkSetting, Neighbour, NetnsId, PairKind, PairPlan, QdiscStats, Raw, Way,
+        LinkInfo, LinkPair, LinkSetting, Neighbour, NetnsId, PairKind, PairPlan, QdiscStats, Raw,
+        ResolvedRoute,
     },
     ownership::Alias,
 };
@@ -367,7 +368,7 @@ impl SendFrames for Nowhere {
 
 #[async_trait]
 impl LookUpRoutes for Nowhere {
-    async fn way_to(&self, _: IpAddr) -> Result<Option<Way>, SysError> {
+    async fn route_to(&self, _: IpAddr) -> Result<Option<ResolvedRoute>, SysError> {
         Ok(None)
     }
 }

@@ -10,7 +10,7 @@ use crate::sys::{
     Devices,
     conflicts::Conflict,
     dataplane::Hook,
-    enslave::{EnslavePlan, PutBack},
+    enslave::{EnslavePlan, RestoreOutcome},
     found::Found,
     netlink::{Address, KernelRoute, LinkSetting},
     ownership::{Alias, Mark, Ownership},
@@ -155,6 +155,6 @@ async fn an_interface_of_another_owner_is_left_as_it_is() {
     kernel.change(nic, |link| link.info.alias = Alias::new("mine"));
     let before: Snapshot = kernel.snapshot();
     let answer = devices.restore(&found, &Ownership::new(mark(), [])).await.unwrap();
-    assert!(matches!(answer, PutBack::Unconfirmed(link) if link.looks_enslaved));
+    assert!(matches!(answer, RestoreOutcome::Unconfirmed(link) if link.looks_enslaved));
     assert_eq!(kernel.snapshot(), before);
 }

@@ -16,14 +16,14 @@ use crate::sys::{
 
 /// The parts of a dump of routes that are of one device.
 #[derive(Default)]
-pub(super) struct Reading {
+pub(super) struct RouteDump {
     pub(super) routes: Vec<Message>,
     pub(super) ahead: Vec<usize>,
     /// The key of the last route of the device, and its indexes in `messages`.
     pub(super) last: Option<(RouteKey, Vec<usize>)>,
 }
 
-impl Reading {
+impl RouteDump {
     fn take(&mut self, route: Message, is_own: bool) {
         if !is_own {
             if let Some((key, places)) = &self.last
@@ -112,8 +112,8 @@ impl dyn Devices + '_ {
         &self,
         family: u8,
         is_own: impl Fn(&Message) -> bool + Sync,
-    ) -> Result<Reading, SysError> {
-        let each = |reading: &mut Reading, raw| {
+    ) -> Result<RouteDump, SysError> {
+        let each = |reading: &mut RouteDump, raw| {
             if let Some(route) = Message::new(MessageKind::Route, raw)
                 && route.family() == family
                 && !route.is_clone()
@@ -123,7 +123,7 @@ impl dyn Devices + '_ {
                 reading.take(route, is_own);
             }
         };
-        self.collect(&listing(MessageKind::Route, family), "the routes", Reading::default, each).await
+        self.collect(&listing(MessageKind::Route, family), "the routes", RouteDump::default, each).await
     }
 
     /// Returns the nexthop objects over a device, before the groups that they are members of.

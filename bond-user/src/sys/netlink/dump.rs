@@ -20,9 +20,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// The lock by which the users of a connection take turns.
 #[derive(Clone, Debug, Default)]
-pub struct Turn(Arc<Mutex<()>>);
+pub struct RequestLock(Arc<Mutex<()>>);
 
-impl Turn {
+impl RequestLock {
     /// Waits for the lock.
     pub(super) async fn lock(&self) -> MutexGuard<'_, ()> {
         self.0.lock().await

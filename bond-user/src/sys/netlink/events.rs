@@ -66,7 +66,13 @@ impl LinkEvents {
         let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed)?;
         socket.socket_ref().set_rx_buf_sz(QUEUE).map_err(failed)?;
         socket.socket_mut().bind(&SocketAddr::new(0, GROUPS)).map_err(failed)?;
-        Ok(Self { socket, buffer: BytesMut::with_capacity(DATAGRAM), waiting: VecDeque::new(), failures: 0, may_lack: false })
+        Ok(Self {
+            socket,
+            buffer: BytesMut::with_capacity(DATAGRAM),
+            waiting: VecDeque::new(),
+            failures: 0,
+            may_lack: false,
+        })
     }
 
     /// Returns the next event. The future may be dropped and created again: no event is lost.

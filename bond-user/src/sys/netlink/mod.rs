@@ -48,7 +48,7 @@ pub use link::{
 pub use neighbour::Neighbour;
 pub use qdisc::FramePace;
 pub use raw::Raw;
-pub use route::{KernelRoute, Way};
+pub use route::{KernelRoute, ResolvedRoute};
 pub use stats::{CountedLink, QdiscPlace, QdiscStats};
 
 use super::{

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 
 use super::{
     Netlink,
-    dump::{Attempts, DumpFault, Turn},
+    dump::{Attempts, DumpFault, RequestLock},
     steady::{Answers, NoAnswer, SteadyConnection, insist},
 };
 use crate::sys::SysError;
@@ -53,14 +53,14 @@ impl NetlinkDeserializable for Raw {
 #[derive(Clone, Debug)]
 pub(super) struct RawConnection {
     connection: SteadyConnection<Raw>,
-    turn: Turn,
+    turn: RequestLock,
 }
 
 impl RawConnection {
     /// Opens the connection in the network namespace of the calling thread. The returned future drives it.
     pub(super) fn open() -> Result<(Self, impl Future<Output = ()> + Send + 'static), SysError> {
         let (connection, work) = SteadyConnection::open()?;
-        Ok((Self { connection, turn: Turn::default() }, work))
+        Ok((Self { connection, turn: RequestLock::default() }, work))
     }
 
     /// Sends a request with these NLM_F_* flags in addition to REQUEST.

@@ -194,7 +194,7 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
 
 /// The path of a packet to a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct ResolvedRoute {
     /// The device by which it leaves.
     pub ifindex: u32,
     /// The source address that the kernel chooses, if the device has one.
@@ -204,7 +204,7 @@ pub struct Way {
 impl Netlink {
     /// Returns the path to a host that the kernel would choose now; `None` if there is none, or the host is this one.
     /// The kernel answers without RTNL.
-    pub async fn way_to(&self, target: IpAddr) -> Result<Option<Way>, SysError> {
+    pub async fn route_to(&self, target: IpAddr) -> Result<Option<ResolvedRoute>, SysError> {
         let mut request = RouteMessage::default();
         let (family, bits) = match target {
             IpAddr::V4(_) => (AddressFamily::Inet, 32),
@@ -232,7 +232,7 @@ impl Netlink {
         let Some(message) = message.filter(|message| message.header.kind == RouteType::Unicast) else {
             return Ok(None);
         };
-        let mut way = Way { ifindex: 0, source: None };
+        let mut way = ResolvedRoute { ifindex: 0, source: None };
         for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Oif(ifindex) => way.ifindex = *ifindex,

@@ -20,7 +20,7 @@ use tokio::sync::{oneshot, watch};
 use super::{
     EnslaveRequest, Member, Released, Reply,
     draft::Drafter,
-    follow::{Followed, Follower, Pace},
+    follow::{DecisionTimes, Followed, Follower},
     handle::BondInput,
     links::Links,
 };
@@ -29,7 +29,7 @@ use crate::{
         AgentError,
         bond::{
             announcer::Announcing,
-            arp_prober::{Probing, Round},
+            arp_prober::{ProbeRound, Probing},
             confirmer::Confirm,
             interface::Host,
             kernel_monitor,
@@ -47,7 +47,7 @@ use crate::{
 /// What one event led to.
 pub(super) struct Decision {
     pub batch: Batch,
-    pub pace: Pace,
+    pub times: DecisionTimes,
     /// What the data plane did before, if the event was about that.
     pub followed: Followed,
     /// The request that the event was.
@@ -115,7 +115,7 @@ impl Running {
             None => (Engine::new(bond), Batch::default()),
         };
         // Adopting may elect.
-        let pace = Pace { trigger: now, handled: now, decided: now };
+        let times = DecisionTimes { trigger: now, handled: now, decided: now };
         ledger.follow(mirror.active(), WordChange::MayFailOver);
         let mut running = Self {
             engine,
@@ -130,7 +130,7 @@ impl Running {
             is_status_old: true,
             links,
             trigger: now,
-            decisions: VecDeque::from([Decision { batch, pace, followed, enslave: None }]),
+            decisions: VecDeque::from([Decision { batch, times, followed, enslave: None }]),
             follower,
             drafter,
             misdirections,
@@ -212,8 +212,8 @@ impl Running {
         self.is_status_old = true;
         let handled = now();
         let batch = self.engine.handle(handled, event)?;
-        let pace = Pace { trigger: self.trigger, handled, decided: now() };
-        Ok(Decision { batch, pace, followed: Followed::default(), enslave: None })
+        let times = DecisionTimes { trigger: self.trigger, handled, decided: now() };
+        Ok(Decision { batch, times, followed: Followed::default(), enslave: None })
     }
 
     fn request(&mut self, event: Event, reader: Option<&DeviceReader>) -> Result<(), Refusal> {
@@ -271,10 +271,10 @@ impl Running {
 
     /// Executes what the engine asks for, until it asks for nothing more.
     pub(super) fn execute(&mut self, reader: Option<&DeviceReader>) {
-        while let Some(Decision { batch, pace, followed, enslave }) = self.decisions.pop_front() {
+        while let Some(Decision { batch, times, followed, enslave }) = self.decisions.pop_front() {
             let mac_changes = batch.mac_changes();
             let Batch { publish, queries, reports, announcements, probes, work } = batch;
-            publish.into_iter().for_each(|publish| self.publish(publish, pace));
+            publish.into_iter().for_each(|publish| self.publish(publish, times));
             queries.iter().for_each(|query| self.answer(query, reader));
             let failover = self.record(reports, followed, mac_changes);
             announcements.into_iter().for_each(|round| self.announce(round));
@@ -290,7 +290,7 @@ impl Running {
         self.answer_if_settled();
     }
 
-    fn publish(&mut self, publish: Publish, pace: Pace) {
+    fn publish(&mut self, publish: Publish, times: DecisionTimes) {
         match publish {
             Publish::SetPolicy(policy) => self.mirror.update_bond(|bond| bond.with_policy(policy)),
             Publish::WriteSlave { slot, ifindex, wire_mac, permanent_mac, queue_id } => {
@@ -311,7 +311,7 @@ impl Running {
                 self.links.forget(slot);
                 self.mirror.clear_slave(slot);
             }
-            Publish::Switch { active, draining, usable } => self.switch((active, draining, usable), pace),
+            Publish::Switch { active, draining, usable } => self.switch((active, draining, usable), times),
         }
     }
 
@@ -389,7 +389,7 @@ impl Running {
         let Probe { slot, mac } = round;
         if let Some(slave) = self.engine.slaves().find(|slave| slave.slot == slot) {
             let (ifindex, options) = (slave.ifindex, self.engine.options().clone());
-            self.prober.round(Round { slot, ifindex, mac, options });
+            self.prober.round(ProbeRound { slot, ifindex, mac, options });
         }
     }
 
@@ -453,7 +453,7 @@ impl Running {
         let Some(clock) = self.mirror.maps().clock() else { return };
         clock.note_agent(now);
         if clock.has_stopped(now) {
-            self.work.look(|looks| looks.clock = true);
+            self.work.check(|pending| pending.clock = true);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the engine thread knows of a failover, for its record.
 
-use bond_core::command::{Failover, Seen};
+use bond_core::command::{Failover, Trigger};
 
 use super::{bond::Running, follow::Followed};
 use crate::agent::bond::{
@@ -46,16 +46,16 @@ impl Running {
     /// together with it.
     pub(super) fn draft(&mut self, failover: Failover, followed: &mut Followed, mac_changes: usize) -> Draft {
         let (made, is_late) = match failover.seen {
-            Seen::Guard | Seen::Tick | Seen::ArpTick => {
+            Trigger::Guard | Trigger::Tick | Trigger::ArpTick => {
                 followed.next().unwrap_or((self.follower.followed, followed.is_adoption()))
             }
-            Seen::LinkEvent
-            | Seen::Miimon
-            | Seen::Delay
-            | Seen::ArpMonitor
-            | Seen::Request
-            | Seen::SlaveJoined
-            | Seen::SlaveLeft => (self.follower.switch, false),
+            Trigger::LinkEvent
+            | Trigger::Miimon
+            | Trigger::Delay
+            | Trigger::ArpMonitor
+            | Trigger::Request
+            | Trigger::SlaveJoined
+            | Trigger::SlaveLeft => (self.follower.switch, false),
         };
         let unrecorded = followed.take_unrecorded(is_late);
         let rounds = self.drafter.take_rounds(made.generation, followed.next_generation());
@@ -102,7 +102,7 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
-    use bond_common::event::Round;
+    use bond_common::event::AnnouncedRound;
     use bond_core::Time;
 
     use super::*;
@@ -111,7 +111,7 @@ mod tests {
     fn rounds_belong_to_the_failover_that_they_were_sent_after() {
         let round = |generation, number| TickRound {
             at: Time::from_millis(u64::from(number)),
-            round: Round { generation, sent: 1, macs: 0, is_capped: false, failed: 0, number },
+            round: AnnouncedRound { generation, sent: 1, macs: 0, is_capped: false, failed: 0, number },
         };
         let sent = [round(6, 3), round(7, 1), round(8, 3), round(9, 1), round(10, 3)];
         let mut drafter = Drafter::new(sent.to_vec());

@@ -27,7 +27,7 @@ use crate::{
 
 /// When the steps of a decision were done, for the record of a failover.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(super) struct DecisionTimes {
     /// The trigger was sent, or was due.
     pub trigger: Time,
     /// The engine received it.
@@ -44,9 +44,9 @@ pub(super) struct Switched {
 }
 
 impl Switched {
-    /// Returns a switch that was decided at this pace.
-    fn by_agent(pace: Pace, word: ActiveWord, at: Time) -> Self {
-        let Pace { trigger, handled, decided } = pace;
+    /// Returns a switch that was decided at these times.
+    fn by_agent(times: DecisionTimes, word: ActiveWord, at: Time) -> Self {
+        let DecisionTimes { trigger, handled, decided } = times;
         let made = Made::ByAgent {
             detect: handled.saturating_sub(trigger),
             decide: decided.saturating_sub(handled),
@@ -150,14 +150,14 @@ impl Running {
     pub(super) fn switch(
         &mut self,
         (active, draining, usable): (Option<Slot>, Option<Slot>, u16),
-        pace: Pace,
+        times: DecisionTimes,
     ) {
         let before = self.mirror.active();
         let change = if active == before.active() { WordChange::None } else { WordChange::MayFailOver };
         match self.mirror.switch(active, draining, usable) {
             Ok(next) => {
                 self.ledger.follow(next, change);
-                self.follower.switch = Switched::by_agent(pace, next, now());
+                self.follower.switch = Switched::by_agent(times, next, now());
             }
             Err(found) => {
                 self.active_is(found);

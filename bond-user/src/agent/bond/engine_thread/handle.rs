@@ -7,7 +7,7 @@ use std::{
 
 use bond_common::{abi::Slot, mac::Mac};
 use bond_core::{
-    Left, NewBond, Refusal, Time,
+    NewBond, OrphanState, Refusal, Time,
     event::{Duplex, Event, Link, NewSlave, Speed},
     status::{BondStatus, Pending},
 };
@@ -116,7 +116,7 @@ pub struct Member {
     pub id: BondId,
     pub bond: NewBond,
     /// What another agent has left of it, and what the data plane did since.
-    pub left: Option<(Left, MissedFailovers)>,
+    pub left: Option<(OrphanState, MissedFailovers)>,
     pub mirror: Arc<MapMirror>,
     /// EVENTS; None if it cannot be read.
     pub records: Option<Box<dyn Events>>,

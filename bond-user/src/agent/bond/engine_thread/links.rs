@@ -158,7 +158,7 @@ impl Running {
             // Events were lost: all links are polled now.
             LinkEvent::Overrun => {
                 self.is_changed.store(true, Ordering::Release);
-                self.work.look(|looks| looks.addresses = Interfaces::any());
+                self.work.check(|pending| pending.addresses = Interfaces::any());
                 self.poll_links(reader);
                 self.execute(reader);
             }
@@ -171,7 +171,7 @@ impl Running {
             self.is_changed.store(true, Ordering::Release);
         }
         if link.ifindex == self.host.device() {
-            self.work.look(|looks| looks.host = true);
+            self.work.check(|pending| pending.host = true);
         } else if link.link == Some(self.host.device()) && link.link_netns.is_none() && !link.is_end_of_pair()
         {
             self.uppers_changed();
@@ -182,9 +182,9 @@ impl Running {
             // A bridge that comes up, or another port of one.
             let bridge = Some(link.ifindex).filter(|_| link.is_bridge());
             let related = below.into_iter().chain(link.master).chain(bridge);
-            return self.work.look(|looks| {
-                looks.appeared.insert(link.ifindex);
-                related.for_each(|ifindex| looks.related.insert(ifindex));
+            return self.work.check(|pending| {
+                pending.appeared.insert(link.ifindex);
+                related.for_each(|ifindex| pending.related.insert(ifindex));
             });
         };
         let (slot, is_renamed, has_other_mac) = (slave.slot, slave.name != link.name, slave.mac != link.mac);
@@ -197,13 +197,13 @@ impl Running {
             return self.fact(Event::Leave { slot }, reader);
         }
         if has_other_mac {
-            self.work.look(|looks| looks.slave_macs |= slot.bit());
+            self.work.check(|pending| pending.slave_macs |= slot.bit());
         }
         let reading = self.read_device(slot, link.ifindex, reader);
         let link = self.links.link(slot, reading.up().unwrap_or(link.has_link()));
         if !link.is_stale {
             // The event may be of a link that was down for so short that it is up again, with another speed.
-            self.work.look(|looks| looks.speeds |= slot.bit());
+            self.work.check(|pending| pending.speeds |= slot.bit());
         }
         self.fact(Event::Link { slot, link }, reader);
     }
@@ -224,7 +224,7 @@ impl Running {
     }
 
     fn uppers_changed(&self) {
-        self.work.look(|looks| looks.uppers = true);
+        self.work.check(|pending| pending.uppers = true);
         self.prober.uppers_changed();
     }
 

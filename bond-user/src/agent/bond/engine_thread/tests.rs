@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 use bond_common::abi::Slot;
 use bond_core::{
     Engine, NewBond, Refusal,
-    command::{Reason, Seen},
+    command::{Reason, Trigger},
     event::{Event, Link, NewSlave},
     options::{BondOptions, FailOverMac, SlaveOptions},
     status::BondStatus,
@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::{
     EnslaveRequest, Member, Released,
     bond::Running,
-    follow::Pace,
+    follow::DecisionTimes,
     handle::{BondId, BondInput},
 };
 use crate::{
@@ -250,7 +250,7 @@ async fn a_failover_is_recorded_with_the_macs_of_its_batch() {
     let receipt = bench.receipts().await.pop().unwrap();
     let Receipt { from, to, reason, seen, generation, .. } = receipt;
     assert_eq!((from.as_deref(), to.as_deref()), (Some("nic0"), Some("nic1")));
-    assert_eq!((reason, seen), (Reason::LinkFailed, Seen::LinkEvent));
+    assert_eq!((reason, seen), (Reason::LinkFailed, Trigger::LinkEvent));
     assert_eq!(generation, bench.other.maps().active().generation());
 }
 
@@ -261,14 +261,14 @@ async fn a_switch_that_comes_after_the_guards_follows_it() {
     bench.other.follow_active(bench.other.maps().active());
     let by_guard = bench.other.switch(Some(slot(1)), None, 0b110).unwrap();
     let now = monotonic();
-    let pace = Pace { trigger: now, handled: now, decided: now };
-    bench.bond.switch((Some(slot(2)), None, 0b100), pace);
+    let times = DecisionTimes { trigger: now, handled: now, decided: now };
+    bench.bond.switch((Some(slot(2)), None, 0b100), times);
     assert_eq!(bench.other.maps().active(), by_guard, "the guard's word stays");
     bench.bond.execute(None);
     bench.bond.publish_status();
     assert_eq!(bench.status.borrow().active_slave.as_deref(), Some("nic1"));
     let receipt = bench.receipts().await.pop().unwrap();
-    assert_eq!((receipt.reason, receipt.seen), (Reason::CarrierGuard, Seen::Guard));
+    assert_eq!((receipt.reason, receipt.seen), (Reason::CarrierGuard, Trigger::Guard));
     assert_eq!(receipt.generation, by_guard.generation());
 }
 

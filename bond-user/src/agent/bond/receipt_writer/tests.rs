@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bond_core::{
     ChangedBy,
-    command::{Failover, Seen},
+    command::{Failover, Trigger},
 };
 
 use super::*;
@@ -30,7 +30,7 @@ fn draft(id: u64, mac_changes: usize, is_announced: bool) -> Draft {
             from: Some("enp0s8".into()),
             to: Some("enp0s9".into()),
             reason: Reason::LinkFailed,
-            seen: Seen::Miimon,
+            seen: Trigger::Miimon,
             chosen: None,
         },
         made: Made::ByDataPlane { by: ChangedBy::Guard, notified: Time::ZERO },

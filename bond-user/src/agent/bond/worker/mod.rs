@@ -2,14 +2,14 @@
 //! [`work`](crate::agent::bond::work), and answers with events.
 //!
 //! [`enslave`] and [`release`] are the halves of a membership, [`macs`] changes MAC
-//! addresses, [`reads`] reads and sends what the engine's clocks ask for, [`looks`] reads what may
+//! addresses, [`reads`] reads and sends what the engine's clocks ask for, [`pending`] reads what may
 //! have changed, [`options`] is about options and the MTU. What was found wrong on the path of the packets is
 //! repaired in [`path_check`](crate::agent::bond::path_check).
 
 mod enslave;
-mod looks;
 mod macs;
 mod options;
+mod pending;
 mod reads;
 mod release;
 
@@ -107,7 +107,7 @@ pub struct Worker {
     settling: Option<JoinHandle<()>>,
     /// The device above bond0 of which [`Self::warn_of_bridge`] knows already.
     warned_of: Option<u32>,
-    /// The master of bond0 for which [`Self::release_loops`] has looked.
+    /// The master of bond0 for which [`Self::release_loops`] has checked.
     checked_below: Option<u32>,
     /// Of which bond0 is a port, as it was read last.
     master: Option<u32>,
@@ -229,7 +229,7 @@ impl Worker {
                     self.is_above_old = jobs.wants_look_above();
                     self.do_request(request).await;
                 }
-                Job::Look(looks) => self.look(looks, &jobs).await,
+                Job::Check(pending) => self.check_pending(pending, &jobs).await,
             }
         }
         self.recording.finish().await;

@@ -7,7 +7,7 @@ use crate::{
     agent::{AgentError, bond::engine_thread::Reply},
     report::{log, wording},
     sys::{
-        enslave::PutBack,
+        enslave::RestoreOutcome,
         found::{Found, Lower},
         netlink::{Interfaces, LinkInfo},
         ownership::Ownership,
@@ -44,7 +44,7 @@ impl Worker {
             self.warn_of(marked.map(drop));
         }
         let recorded = match &released {
-            Ok(PutBack::Unconfirmed(link)) if link.looks_enslaved => self.record.depart(slave.ifindex),
+            Ok(RestoreOutcome::Unconfirmed(link)) if link.looks_enslaved => self.record.depart(slave.ifindex),
             Ok(_) => self.record.remove(slave.ifindex),
             // How it was found is still needed.
             Err(_) => self.record.depart(slave.ifindex),
@@ -117,14 +117,16 @@ impl Worker {
         }
         // Only its alias came back with it: no program of the bond is attached to it.
         match self.devices.restore(&found, &Ownership::new(self.record.mark(), [])).await? {
-            PutBack::Done if link.name != found.name => {
+            RestoreOutcome::Done if link.name != found.name => {
                 log::of(&self.bond)
                     .slave(&found.name)
                     .info(wording::returned_renamed(&found.name, &link.name));
             }
-            PutBack::Done => log::of(&self.bond).slave(&found.name).info(wording::returned(&found.name)),
-            PutBack::Gone => {}
-            PutBack::Unconfirmed(link) => {
+            RestoreOutcome::Done => {
+                log::of(&self.bond).slave(&found.name).info(wording::returned(&found.name))
+            }
+            RestoreOutcome::Gone => {}
+            RestoreOutcome::Unconfirmed(link) => {
                 self.recording.warn(wording::unconfirmed(&self.bond, &link.name));
                 if link.looks_enslaved {
                     return Ok(());

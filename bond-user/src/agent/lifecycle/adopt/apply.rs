@@ -2,7 +2,7 @@
 //! may have left unfinished.
 
 use bond_common::abi::Slot;
-use bond_core::{Left, LeftSlave, event::Link, options::SlaveOptions};
+use bond_core::{LeftSlave, OrphanState, event::Link, options::SlaveOptions};
 use tokio::sync::oneshot;
 
 use super::{
@@ -38,7 +38,7 @@ use crate::{
     sys::{
         announcer::{self, Announced},
         dataplane::{Attachment, DataPlane, Maps, Replaced},
-        enslave::PutBack,
+        enslave::RestoreOutcome,
         found::Found,
         netlink::{Interfaces, LinkEvent, LinkInfo, LinkSetting},
     },
@@ -208,7 +208,7 @@ impl Taking<'_> {
             joined: slaves.iter().map(|slave| (slave.left.name.clone(), slave.left.ifindex)).collect(),
         };
         let founds = slaves.iter().map(|slave| (slave.left.slot, slave.found.clone())).collect();
-        let left = Left {
+        let left = OrphanState {
             active: missed.word.active(),
             draining: missed.word.draining(),
             usable: missed.word.usable(),
@@ -290,8 +290,8 @@ impl Taking<'_> {
     async fn restore(&mut self, found: &Found) -> Result<(), StoreError> {
         let (bond, record) = (&self.config.name, &mut self.record);
         match self.machine.devices.restore(found, &self.adoption.proof).await {
-            Ok(PutBack::Done | PutBack::Gone) => record.remove(found.ifindex),
-            Ok(PutBack::Unconfirmed(link)) => {
+            Ok(RestoreOutcome::Done | RestoreOutcome::Gone) => record.remove(found.ifindex),
+            Ok(RestoreOutcome::Unconfirmed(link)) => {
                 log::of(bond).warn(wording::unconfirmed(bond, &link.name));
                 if link.looks_enslaved { record.depart(found.ifindex) } else { record.remove(found.ifindex) }
             }
@@ -350,7 +350,7 @@ async fn complete(
     }
     if is_any_away {
         // One that is back may have another ifindex.
-        work.look(|looks| looks.appeared = Interfaces::any());
+        work.check(|pending| pending.appeared = Interfaces::any());
     }
     join::settle(machine, id, work).await?;
     for link in given_away {

@@ -102,7 +102,7 @@ impl Building<'_> {
             CreateStep::Configure => {
                 let bond = self.host.device();
                 configure(devices, bond, config).await?;
-                started.work.look(|looks| looks.addresses.insert(bond));
+                started.work.check(|pending| pending.addresses.insert(bond));
                 Ok(())
             }
             CreateStep::Settle => join::settle(machine, id, &started.work).await,

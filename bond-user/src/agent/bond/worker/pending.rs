@@ -13,7 +13,7 @@ use crate::{
             clock::{ClockTools, Kept},
             interface::Host,
             recorder::Entry,
-            work::{Jobs, Looks},
+            work::{Jobs, PendingChecks},
         },
     },
     report::{log, wording},
@@ -26,10 +26,10 @@ use crate::{
 impl Worker {
     /// Reads what may have changed, now: an event may be older than a change that this task made since. A request that waits
     /// for RTNL gives way to what is urgent.
-    pub(super) async fn look(&mut self, looks: Looks, jobs: &Jobs) {
-        let mut uppers = looks.uppers;
-        if looks.host {
-            let again = Looks { host: true, ..Looks::default() };
+    pub(super) async fn check_pending(&mut self, pending: PendingChecks, jobs: &Jobs) {
+        let mut uppers = pending.uppers;
+        if pending.host {
+            let again = PendingChecks { host: true, ..PendingChecks::default() };
             let link = self.devices.link_by_index(self.host.device());
             if let Some(Ok(link)) = jobs.unless_urgent(again, link).await {
                 self.host_changed(&link).await;
@@ -38,28 +38,28 @@ impl Worker {
                 self.release_loops(&link).await;
             }
         }
-        for slot in Slot::all().filter(|slot| looks.slave_macs & slot.bit() != 0) {
+        for slot in Slot::all().filter(|slot| pending.slave_macs & slot.bit() != 0) {
             let Some(ifindex) = self.slaves.get(&slot).map(|slave| slave.ifindex) else { continue };
-            let again = Looks { slave_macs: slot.bit(), ..Looks::default() };
+            let again = PendingChecks { slave_macs: slot.bit(), ..PendingChecks::default() };
             let link = self.devices.link_by_index(ifindex);
             if let Some(Ok(link)) = jobs.unless_urgent(again, link).await {
                 self.engine.event(self.id, Event::SlaveMacFound { slot, mac: link.mac });
             }
         }
-        for slot in Slot::all().filter(|slot| looks.speeds & slot.bit() != 0) {
+        for slot in Slot::all().filter(|slot| pending.speeds & slot.bit() != 0) {
             self.read_speed(slot, None);
         }
-        if looks.path {
+        if pending.path {
             self.check_path();
         }
-        if looks.path || looks.clock {
+        if pending.path || pending.clock {
             self.keep_clock().await;
         }
-        if !looks.appeared.is_empty() && !self.record.away().is_empty() {
-            let again = Looks { appeared: looks.appeared.clone(), ..Looks::default() };
+        if !pending.appeared.is_empty() && !self.record.away().is_empty() {
+            let again = PendingChecks { appeared: pending.appeared.clone(), ..PendingChecks::default() };
             let links = self.devices.links(None);
             let back = match jobs.unless_urgent(again, links).await {
-                Some(Ok(links)) => self.appeared(&looks.appeared, &links).await,
+                Some(Ok(links)) => self.appeared(&pending.appeared, &links).await,
                 Some(Err(error)) => Err(error.into()),
                 None => Ok(()),
             };
@@ -73,10 +73,10 @@ impl Worker {
         let is_related = |ifindex: u32| {
             ifindex != device && (self.is_announced(ifindex) || self.announced.masters.contains(&ifindex))
         };
-        let uppers = uppers || looks.related.any_of(|&ifindex| is_related(ifindex));
-        let addresses = looks.addresses.any_of(|&ifindex| self.is_announced(ifindex));
+        let uppers = uppers || pending.related.any_of(|&ifindex| is_related(ifindex));
+        let addresses = pending.addresses.any_of(|&ifindex| self.is_announced(ifindex));
         if uppers || addresses {
-            let again = Looks { uppers, addresses: looks.addresses, ..Looks::default() };
+            let again = PendingChecks { uppers, addresses: pending.addresses, ..PendingChecks::default() };
             jobs.unless_urgent(again, self.look_above(uppers)).await;
         }
     }

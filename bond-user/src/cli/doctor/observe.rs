@@ -58,14 +58,14 @@ pub fn at(interfaces: &[String]) -> Result<Vec<Check>> {
             let found = links.iter().find(has_name).cloned();
             found.ok_or_else(|| anyhow!("{name}: no such interface in this network namespace"))
         };
-        let looks = Looks::open(&devices)?;
+        let observer = Observer::open(&devices)?;
         let chosen: Vec<LinkInfo> = if interfaces.is_empty() {
-            links.iter().filter(|link| could_be_slave(link) && !looks.is_made(link)).cloned().collect()
+            links.iter().filter(|link| could_be_slave(link) && !observer.is_made(link)).cloned().collect()
         } else {
             interfaces.iter().map(named).collect::<Result<_>>()?
         };
         for link in chosen {
-            checks.extend(judge::nic(&looks.nic(link).await?));
+            checks.extend(judge::nic(&observer.nic(link).await?));
         }
         anyhow::Ok(())
     })?;
@@ -186,13 +186,13 @@ fn can_make(create: impl AsyncFnOnce(&KernelDevices) -> Result<()> + Send + 'sta
 }
 
 /// Facts that are read once for all interfaces.
-struct Looks<'a> {
+struct Observer<'a> {
     devices: &'a KernelDevices,
     netdev: Option<Netdev>,
     paths: Paths,
 }
 
-impl<'a> Looks<'a> {
+impl<'a> Observer<'a> {
     fn open(devices: &'a KernelDevices) -> Result<Self> {
         Ok(Self { devices, netdev: Netdev::open().ok().flatten(), paths: Paths::of(netns::cookie()?) })
     }
