@@ -247,6 +247,29 @@ fn assert_named(page: &str, names: impl IntoIterator<Item = String>) {
     assert!(missing.is_empty(), "{page} does not name {missing:?}");
 }
 
+/// Returns the pages of the book, and the documents next to it.
+fn pages() -> Vec<String> {
+    let directories = ["docs", "docs/guide", "docs/internals", "docs/reference"];
+    let files = directories.iter().flat_map(|directory| {
+        let entries = fs::read_dir(root().join(directory)).unwrap();
+        entries.map(move |entry| format!("{directory}/{}", entry.unwrap().file_name().to_str().unwrap()))
+    });
+    files.chain(["README.md".to_owned()]).filter(|page| page.ends_with(".md")).collect()
+}
+
+#[test]
+fn prose_has_at_most_120_columns() {
+    for page in pages().iter().filter(|page| *page != "docs/BENCHMARKS.md") {
+        let text = read(page);
+        let mut is_code = false;
+        for (number, line) in text.lines().enumerate() {
+            is_code ^= line.trim_start().starts_with("```");
+            let is_prose = !is_code && !line.trim_start().starts_with('|');
+            assert!(!is_prose || line.chars().count() <= 120, "{page}:{}: {line}", number + 1);
+        }
+    }
+}
+
 /// Returns the texts of the Rust files below a directory.
 fn sources(directory: &Path) -> Vec<String> {
     let mut texts = Vec::new();
