@@ -20,28 +20,7 @@ impl Engine {
         let mut engine = Self::new(bond);
         let path = Path::new(now, Tolerance::of(&engine.options));
         let links: Vec<_> = slaves.iter().map(|slave| (slave.slot, slave.link)).collect();
-        engine.slaves = slaves
-            .into_iter()
-            .map(|slave| Slave {
-                slot: slave.slot,
-                name: slave.name,
-                ifindex: slave.ifindex,
-                mac: TrackedMac::new(slave.mac),
-                permanent_mac: slave.permanent_mac,
-                options: slave.options,
-                phase: Phase::Joined,
-                link: slave.link,
-                // A drained slave is not usable, whatever its link is.
-                state: if usable & slave.slot.bit() != 0 || slave.drained && slave.link.up {
-                    LinkState::Up
-                } else {
-                    LinkState::Down
-                },
-                path,
-                avoided: Avoided::drained(slave.drained),
-                link_failure_count: slave.link_failure_count,
-            })
-            .collect();
+        engine.slaves = slaves.into_iter().map(|slave| orphaned(slave, usable, path)).collect();
         engine.active = active.filter(|slot| engine.slave(*slot).is_some());
         engine.has_been_active = engine.active.is_some();
         engine.published.word = Word { active, draining, usable };
@@ -233,5 +212,25 @@ impl Engine {
                 self.move_to(now, slot, LinkState::Down);
             }
         }
+    }
+}
+
+/// Returns a slave as a former engine has left it.
+fn orphaned(slave: LeftSlave, usable: u16, path: Path) -> Slave {
+    // A drained slave is not usable, whatever its link is.
+    let is_up = usable & slave.slot.bit() != 0 || slave.drained && slave.link.up;
+    Slave {
+        slot: slave.slot,
+        name: slave.name,
+        ifindex: slave.ifindex,
+        mac: TrackedMac::new(slave.mac),
+        permanent_mac: slave.permanent_mac,
+        options: slave.options,
+        phase: Phase::Joined,
+        link: slave.link,
+        state: if is_up { LinkState::Up } else { LinkState::Down },
+        path,
+        avoided: Avoided::drained(slave.drained),
+        link_failure_count: slave.link_failure_count,
     }
 }

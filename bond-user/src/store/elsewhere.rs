@@ -30,7 +30,7 @@ static CHANGING: Mutex<()> = Mutex::new(());
 /// A former slave of a bond that is gone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Elsewhere {
+pub struct FormerSlave {
     pub bond: BondName,
     /// Its original state.
     pub found: Found,
@@ -42,14 +42,14 @@ struct Contents {
     version: u32,
     /// Interfaces are others after the next boot.
     boot: Option<String>,
-    slaves: Vec<Elsewhere>,
+    slaves: Vec<FormerSlave>,
 }
 
 /// Returns the former slaves that have not returned.
 ///
 /// # Errors
 /// The file cannot be read, or was not written by an agent.
-pub fn read(paths: &Paths, trust: Trust) -> Result<Vec<Elsewhere>, StoreError> {
+pub fn read(paths: &Paths, trust: Trust) -> Result<Vec<FormerSlave>, StoreError> {
     let place = paths.run_root();
     let path = place.path().join(FILE);
     let text = match place.open(trust).and_then(|directory| directory.read(FILE, trust)) {
@@ -73,7 +73,7 @@ pub fn add(paths: &Paths, bond: &BondName, absent: &[Found]) -> Result<(), Store
     change(paths, |slaves| {
         for found in absent {
             slaves.retain(|known| known.bond != *bond || !is_same(&known.found, found));
-            slaves.push(Elsewhere { bond: bond.clone(), found: found.clone() });
+            slaves.push(FormerSlave { bond: bond.clone(), found: found.clone() });
         }
         let too_many = slaves.len().saturating_sub(LIMIT);
         slaves.drain(..too_many);
@@ -84,7 +84,7 @@ pub fn add(paths: &Paths, bond: &BondName, absent: &[Found]) -> Result<(), Store
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn remove(paths: &Paths, former: &Elsewhere) -> Result<(), StoreError> {
+pub fn remove(paths: &Paths, former: &FormerSlave) -> Result<(), StoreError> {
     change(paths, |slaves| slaves.retain(|known| known != former))
 }
 
@@ -93,7 +93,7 @@ fn is_same(one: &Found, other: &Found) -> bool {
     one.ifindex == other.ifindex || one.permanent_mac.is_some() && one.permanent_mac == other.permanent_mac
 }
 
-fn change(paths: &Paths, change: impl FnOnce(&mut Vec<Elsewhere>)) -> Result<(), StoreError> {
+fn change(paths: &Paths, change: impl FnOnce(&mut Vec<FormerSlave>)) -> Result<(), StoreError> {
     let _alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
     // A file that cannot be read is replaced: what it has cannot be used.
     let before = read(paths, Trust::Ours).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::{
     agent::{Agent, lifecycle::machine::Machine},
     report::{log, wording},
-    store::elsewhere::{self, Elsewhere},
+    store::elsewhere::{self, FormerSlave},
     sys::{
         directory::Trust,
         enslave::RestoreOutcome,
@@ -29,7 +29,7 @@ impl Agent {
     }
 }
 
-fn elsewhere(machine: &Machine) -> Vec<Elsewhere> {
+fn elsewhere(machine: &Machine) -> Vec<FormerSlave> {
     // A file that no agent has written restores nothing.
     elsewhere::read(&machine.paths, Trust::Ours).unwrap_or_default()
 }
@@ -38,7 +38,7 @@ fn elsewhere(machine: &Machine) -> Vec<Elsewhere> {
 /// next is found with its original state.
 pub async fn restore_returned(machine: &Machine) {
     for former in elsewhere(machine) {
-        let Elsewhere { bond, found } = &former;
+        let FormerSlave { bond, found } = &former;
         let log = log::of(bond);
         let link = match machine.devices.find(found).await {
             Ok(Some(link)) => link,

@@ -57,7 +57,7 @@ const TURN: Duration = Duration::from_millis(10);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
 
 /// A socket that connections come from.
-pub trait Source {
+pub trait ConnectionSource {
     type Io: AsyncRead + AsyncWrite + AsRawFd + Unpin + Send + 'static;
 
     /// Returns the next connection.
@@ -67,7 +67,7 @@ pub trait Source {
     fn next(&mut self) -> impl Future<Output = io::Result<Self::Io>> + Send;
 }
 
-impl Source for UnixListener {
+impl ConnectionSource for UnixListener {
     type Io = UnixStream;
 
     async fn next(&mut self) -> io::Result<UnixStream> {
@@ -75,7 +75,7 @@ impl Source for UnixListener {
     }
 }
 
-impl Source for TcpListener {
+impl ConnectionSource for TcpListener {
     type Io = TcpStream;
 
     async fn next(&mut self) -> io::Result<TcpStream> {
@@ -130,7 +130,10 @@ impl Connection {
 }
 
 /// Serves one request of each connection. `routes` is what a connection may ask; None if it is gone already.
-pub async fn serve<L: Source>(mut listener: L, routes: impl Fn(&L::Io, Connection) -> Option<Router>) {
+pub async fn serve<L: ConnectionSource>(
+    mut listener: L,
+    routes: impl Fn(&L::Io, Connection) -> Option<Router>,
+) {
     let connections = Arc::new(Connections {
         paths: Arc::new(Semaphore::new(CONNECTIONS)),
         streams: Arc::new(Semaphore::new(STREAMS)),
@@ -175,7 +178,7 @@ async fn turn_away(mut stream: impl AsyncWrite + Unpin) {
 impl Connections {
     /// Returns the next connection. While the process has no descriptor for it, connections whose request is not complete
     /// are closed, the oldest first; the kernel keeps the new one waiting until then.
-    async fn accept<L: Source>(&self, listener: &mut L, failures: &mut Repeats) -> L::Io {
+    async fn accept<L: ConnectionSource>(&self, listener: &mut L, failures: &mut Repeats) -> L::Io {
         loop {
             match listener.next().await {
                 Ok(stream) => return stream,

@@ -23,7 +23,7 @@ use crate::{
     },
     report::{json::Report, wording},
     store::{
-        elsewhere::{self, Elsewhere},
+        elsewhere::{self, FormerSlave},
         paths::{self as paths, Paths},
         record::owner_of,
     },
@@ -209,7 +209,7 @@ impl<'a> Observer<'a> {
         let text = alias.text();
         let bond = text.split_once(':').map_or(&*text, |(_, bond)| bond);
         let former = elsewhere::read(&self.paths, Trust::Anyones).unwrap_or_default();
-        let is_it = |former: &&Elsewhere| {
+        let is_it = |former: &&FormerSlave| {
             former.found.ifindex == link.ifindex
                 || former.found.permanent_mac.is_some() && former.found.permanent_mac == link.permanent_mac
         };
