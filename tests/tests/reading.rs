@@ -825,6 +825,76 @@ fn metrics_move_with_the_files() {
     xbond.stop().unwrap();
 }
 
+/// Files are current after each change, also those of a directory that a reload names, and are removed with their bonds and
+/// at the end.
+#[test]
+fn files_for_other_programs_follow_the_bonds() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    let scene = tempfile::tempdir().unwrap();
+    let at = |name: &str| scene.path().join(name);
+    for directory in ["textfile", "proc", "moved"] {
+        fs::create_dir(at(directory)).unwrap();
+    }
+    let read = |name: &str| fs::read_to_string(at(name)).unwrap_or_default();
+    let write =
+        |agent: &str, bonds: &str| fs::write(at("a.toml"), format!("version = 1\n{agent}{bonds}")).unwrap();
+    let bond = "[bond.bond0]\nslaves = [\"enp0s8\", \"enp0s9\"]\nmiimon = 100\n";
+    let agent = |proc_files: &str| format!("[agent]\nproc_files = \"{}\"\n", at(proc_files).display());
+    write(&agent("proc"), bond);
+    let (file, textfile) = (at("a.toml"), at("textfile"));
+    let arguments = ["-c", file.to_str().unwrap(), "--textfile", textfile.to_str().unwrap()];
+    let xbond = Xbond::run(&lab.host, arguments).unwrap();
+    let both_up = "node_bonding_slaves{master=\"bond0\"} 2.0\n";
+    common::eventually("the textfile", || read("textfile/xbond.prom"), |text| text.contains(both_up));
+    common::eventually(
+        "the file of the bond",
+        || read("proc/bond0"),
+        |text| text.contains("Active Slave: enp0s8\n"),
+    );
+    lint(&read("textfile/xbond.prom"));
+    lab.cut("enp0s8", Cut::Carrier).unwrap();
+    let one_up = "node_bonding_active{master=\"bond0\"} 1.0\n";
+    common::eventually("the textfile", || read("textfile/xbond.prom"), |text| text.contains(one_up));
+    common::eventually(
+        "the file of the bond",
+        || read("proc/bond0"),
+        |text| text.contains("Active Slave: enp0s9\n"),
+    );
+    assert_eq!(read("proc/bond0"), xbond.cli(["show", BOND, "--proc"]).unwrap());
+    write(&agent("moved"), bond);
+    let moved = format!("proc_files: written to {}\n", at("moved").display());
+    assert_eq!(xbond.cli(["reload"]).unwrap(), moved);
+    common::eventually("the former file", || at("proc/bond0").exists(), |exists| !exists);
+    common::eventually("the new file", || at("moved/bond0").exists(), |exists| *exists);
+    xbond.cli(["down", BOND]).unwrap();
+    common::eventually("the file of the bond", || at("moved/bond0").exists(), |exists| !exists);
+    assert!(at("textfile/xbond.prom").exists());
+    xbond.stop().unwrap();
+    assert!(!at("textfile/xbond.prom").exists());
+}
+
+/// What cannot be written is reported until it can be.
+#[test]
+fn files_that_cannot_be_written_are_reported() {
+    skip_if_unable!();
+    let _others = common::beside_others();
+    let lab = Lab::scenario().unwrap();
+    let scene = tempfile::tempdir().unwrap();
+    let directory = scene.path().join("files");
+    let arguments = ["--proc-files", directory.to_str().unwrap()];
+    let xbond = bond_with(&lab, Datapath::Tc, &[], &arguments);
+    let said = format!("proc_files: {}: No such file or directory", directory.display());
+    xbond.wait_for(&said).unwrap();
+    let shown = || xbond.cli(["show", "-j"]).unwrap();
+    assert!(shown().contains(&said), "{}", shown());
+    fs::create_dir(&directory).unwrap();
+    common::eventually("the report", shown, |shown| !shown.contains("proc_files"));
+    assert!(directory.join(BOND).exists());
+    xbond.stop().unwrap();
+}
+
 #[test]
 fn metrics_are_served_where_asked_for() {
     skip_if_unable!();

@@ -5,7 +5,10 @@ use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration}
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use tokio::{
-    sync::broadcast::{self, error::RecvError},
+    sync::{
+        Notify,
+        broadcast::{self, error::RecvError},
+    },
     time::timeout,
 };
 
@@ -21,6 +24,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug)]
 pub struct Feed {
     sender: broadcast::Sender<Arc<Line>>,
+    happened: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -33,13 +37,14 @@ enum Line {
 
 impl Default for Feed {
     fn default() -> Self {
-        Self { sender: broadcast::Sender::new(BACKLOG) }
+        Self { sender: broadcast::Sender::new(BACKLOG), happened: Arc::default() }
     }
 }
 
 impl Feed {
     /// Sends an event to the listeners.
     pub fn publish(&self, bond: &str, what: What) {
+        self.happened.notify_one();
         if self.sender.receiver_count() == 0 {
             return;
         }
@@ -53,6 +58,11 @@ impl Feed {
         if self.sender.send(Arc::new(Line::End)).is_ok() {
             let _ = timeout(LAST_WORDS, self.sender.closed()).await;
         }
+    }
+
+    /// Waits until an event was published since the last call. There is one caller.
+    pub async fn happened(&self) {
+        self.happened.notified().await;
     }
 
     /// Returns a listener to the events from now on.

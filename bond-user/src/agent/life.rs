@@ -190,6 +190,7 @@ impl Agent {
             tokio::spawn(Arc::clone(self).follow_links(link_events));
             tokio::spawn(Arc::clone(self).follow_addresses(address_events));
         }
+        tokio::spawn(Arc::clone(self).publish_files());
         tokio::spawn(Arc::clone(self).keep_house());
         tokio::spawn(Arc::clone(self).recreate_lost());
     }

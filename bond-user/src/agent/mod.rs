@@ -23,6 +23,7 @@
 //! | link follower, address follower | which interfaces appeared, vanished, or have other addresses | receiving | the kernel, at most every 100 ms | [`lifecycle::slaves`] |
 //! | upkeep | pins, lock, control socket, memory | bpffs | a timer, once per second | [`upkeep`] |
 //! | recreation of bonds | bonds of files that are gone | RTNL | a timer, every five seconds | [`upkeep`], [`lifecycle::lost`] |
+//! | published | files for other programs, in directories that the administrator names | those, on a thread of its own | events, at least every 15 s | [`server::published`] |
 //! | one per connection, at most 256 | a request | for a change: the turn of its bond, and its worker. For a query: nothing | the client | [`server`] |
 //!
 //! Tasks run on three threads of tokio; four further ones take the place of those that wait in the kernel.
@@ -80,7 +81,7 @@ use self::{
         machine::Machine,
         slaves::{Arrivals, Wanted},
     },
-    server::{counters::CounterCache, metrics::Scrapes, retries::Retries},
+    server::{counters::CounterCache, metrics::Scrapes, published::Publisher, retries::Retries},
 };
 pub use self::{
     error::AgentError,
@@ -128,6 +129,7 @@ pub struct Agent {
     serving: sync::Mutex<Option<Serving>>,
     scrapes: Scrapes,
     retries: Retries,
+    published: Publisher,
     counters: Arc<CounterCache>,
 }
 
@@ -250,6 +252,7 @@ impl Agent {
             serving: sync::Mutex::default(),
             scrapes: Scrapes::default(),
             retries: Retries::default(),
+            published: Publisher::default(),
             counters: Arc::default(),
         }
     }

@@ -24,6 +24,7 @@ use crate::{
         server::{
             control::Socket,
             metrics::BoundMetrics,
+            published::Publisher,
             retries::{self, Retries},
         },
     },
@@ -109,7 +110,9 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
             confirmation: Arc::new(Confirmation::new(confirm)),
             enslaving: Arc::default(),
         };
-        let agent = Agent { started, source, writers, retries, ..Agent::new(machine, claim, access) };
+        let published = Publisher::of(&config);
+        let agent =
+            Agent { started, source, writers, retries, published, ..Agent::new(machine, claim, access) };
         Arc::new(agent).live(Start { config, link_events, socket, metrics }).await
     });
     // A reload that waits for a file system holds its thread, and not the end of the agent.

@@ -146,6 +146,14 @@ struct RunArgs {
     /// The form of the log
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormatArg::Auto)]
     log_format: LogFormatArg,
+    /// Keep the file xbond.prom in this directory current, for node_exporter's textfile collector: node_bonding_slaves and
+    /// node_bonding_active
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
+    textfile: Option<PathBuf>,
+    /// Keep a file of each bond in this directory current, with the text of `xbond show --proc`, for programs that read
+    /// /proc/net/bonding
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
+    proc_files: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -571,6 +579,11 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Every error includes its causes.
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err("not an absolute path".to_owned()) }
+}
+
             output::note(error);
             ExitCode::from(REFUSED)
         }

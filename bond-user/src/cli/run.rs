@@ -19,8 +19,8 @@ use crate::{
     agent::{self, LinkEventSource, RunOptions},
     api::MissingSlaves,
     config::{
-        BondConfig, Config, ConfigError, Files, Metrics, Note, Origin, Problem, SlaveConfig, Source, Writers,
-        settings,
+        BondConfig, Config, ConfigError, Files, Metrics, Note, Origin, OutputDirectory, Problem, SlaveConfig,
+        Source, Writers, settings,
     },
     report::{lines, log},
     store::paths::Paths,
@@ -62,6 +62,9 @@ fn serve(arguments: RunArgs) -> Result<()> {
     if let Some(address) = arguments.metrics {
         config.metrics = Some(Metrics { address, origin: Origin::Flags });
     }
+    let directory = |path| OutputDirectory { path, origin: Origin::Flags };
+    config.textfile = arguments.textfile.map(directory).or(config.textfile);
+    config.proc_files = arguments.proc_files.map(directory).or(config.proc_files);
     let source = match described {
         Described::Files(source) => Some(source),
         Described::Flags(_) => None,

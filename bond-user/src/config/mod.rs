@@ -54,6 +54,10 @@ pub struct Config {
     /// The address of metrics, in addition to the control socket.
     pub metrics: Option<Metrics>,
     /// Notes about the files themselves.
+    /// The directory for node_exporter's textfile collector.
+    pub textfile: Option<OutputDirectory>,
+    /// The directory for a file of each bond, in the form of /proc/net/bonding/BOND.
+    pub proc_files: Option<OutputDirectory>,
     pub notes: Vec<Note>,
 }
 
@@ -72,6 +76,13 @@ pub struct Metrics {
 }
 
 /// The wanted configuration of one slave.
+/// A directory in which the agent writes files for other programs, and the file or flag that set it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputDirectory {
+    pub path: PathBuf,
+    pub origin: Origin,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlaveConfig {
     pub name: InterfaceName,
@@ -126,14 +137,9 @@ impl Config {
 
     /// Adds one file after the other: `known` has what was merged before.
     fn merge_with(&mut self, other: Self, known: &mut Known) -> Result<(), ConfigError> {
-        match (&self.metrics, other.metrics) {
-            (Some(first), Some(second)) => {
-                let problem = Problem::MetricsTwice { first: first.origin.clone() };
-                return Err(ConfigError::new(second.origin, problem));
-            }
-            (None, metrics) => self.metrics = metrics,
-            (Some(_), None) => {}
-        }
+        set_once("metrics", &mut self.metrics, other.metrics, |metrics| &metrics.origin)?;
+        set_once("textfile", &mut self.textfile, other.textfile, |directory| &directory.origin)?;
+        set_once("proc_files", &mut self.proc_files, other.proc_files, |directory| &directory.origin)?;
         for bond in other.bonds {
             if let Some(first) = known.bonds.get(&bond.name) {
                 let problem = Problem::BondTwice { bond: bond.name.into(), first: first.clone() };
@@ -158,7 +164,10 @@ impl Config {
     /// Returns a key that concerns an agent rather than a bond, and its source.
     pub fn key_of_agent(&self) -> Option<(&'static str, &Origin)> {
         let writers = self.writers.as_ref().map(|writers| ("writers", &writers.origin));
-        writers.or_else(|| self.metrics.as_ref().map(|metrics| ("metrics", &metrics.origin)))
+        let metrics = self.metrics.as_ref().map(|metrics| ("metrics", &metrics.origin));
+        let textfile = self.textfile.as_ref().map(|directory| ("textfile", &directory.origin));
+        let proc_files = self.proc_files.as_ref().map(|directory| ("proc_files", &directory.origin));
+        writers.or(metrics).or(textfile).or(proc_files)
     }
 
     /// Checks the rules that are independent of the source: every bond by itself ([`BondConfig::check`]), and no
@@ -197,6 +206,26 @@ impl Config {
 }
 
 /// The bonds that were merged into a configuration, and where each is defined.
+/// Takes over a key of the agent that only one file may set.
+fn set_once<T>(
+    key: &'static str,
+    first: &mut Option<T>,
+    second: Option<T>,
+    origin: fn(&T) -> &Origin,
+) -> Result<(), ConfigError> {
+    match (&first, second) {
+        (Some(first), Some(second)) => {
+            let problem = Problem::AgentKeyTwice { key, first: origin(first).clone() };
+            Err(ConfigError::new(origin(&second).clone(), problem))
+        }
+        (Some(_), None) => Ok(()),
+        (None, value) => {
+            *first = value;
+            Ok(())
+        }
+    }
+}
+
 #[derive(Default)]
 struct Known {
     bonds: HashMap<BondName, Origin>,

@@ -52,8 +52,8 @@ pub enum Problem {
     BondTwice { bond: String, first: Origin },
     #[error("writers is {group} already in {first}; an agent has one group of them")]
     WritersTwice { group: String, first: Origin },
-    #[error("metrics is already set in {first}")]
-    MetricsTwice { first: Origin },
+    #[error("{key} is already set in {first}")]
+    AgentKeyTwice { key: &'static str, first: Origin },
     #[error("{bond}: host_mac belongs to a port; set port, or use mac for the bond's own address")]
     HostMacWithoutPort { bond: String },
     #[error("{bond}: {key} cannot be set together with port: the host behind the port has its own")]

@@ -14,14 +14,15 @@ use self::{
     entry::{Entry, File},
 };
 use super::{
-    BondConfig, Config, ConfigError, Known, Metrics, Origin, Problem, Writers, lines::LineStarts, settings,
+    BondConfig, Config, ConfigError, Known, Metrics, Origin, OutputDirectory, Problem, Writers,
+    lines::LineStarts, settings,
 };
 use crate::sys::file::{self, FileKind};
 
 pub use self::write::write;
 
 const FILE_KEYS: &[&str] = &["version", "agent", "bond"];
-const AGENT_KEYS: &[&str] = &["writers", "metrics"];
+const AGENT_KEYS: &[&str] = &["writers", "metrics", "textfile", "proc_files"];
 /// Keys of a bond in addition to its settings and options.
 const BOND_KEYS: &[&str] = &["slaves", "slave", "addresses", "routes"];
 /// Keys of a slave in addition to its options.
@@ -97,8 +98,8 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         Some(_) => {}
     }
     let bonds = bonds.iter().map(bond).collect::<Result<_, _>>()?;
-    let AgentTable { writers, metrics } = agent;
-    Ok(Config { bonds, writers, metrics, notes: Vec::new() })
+    let AgentTable { writers, metrics, textfile, proc_files } = agent;
+    Ok(Config { bonds, writers, metrics, textfile, proc_files, notes: Vec::new() })
 }
 
 /// Returns the file itself, or the `*.toml` files of a directory in the order of their names.
@@ -135,6 +136,8 @@ fn at_file(path: &Path, problem: Problem) -> ConfigError {
 struct AgentTable {
     writers: Option<Writers>,
     metrics: Option<Metrics>,
+    textfile: Option<OutputDirectory>,
+    proc_files: Option<OutputDirectory>,
 }
 
 impl AgentTable {
@@ -148,11 +151,19 @@ impl AgentTable {
                     let address = entry.parsed("an address and a port, like 127.0.0.1:9815")?;
                     agent.metrics = Some(Metrics { address, origin });
                 }
+                "textfile" => agent.textfile = Some(output_directory(&entry)?),
+                "proc_files" => agent.proc_files = Some(output_directory(&entry)?),
                 _ => return Err(entry.unknown("agent", AGENT_KEYS)),
             }
         }
         Ok(agent)
     }
+}
+
+fn output_directory(entry: &Entry) -> Result<OutputDirectory, ConfigError> {
+    let directory = OutputDirectory { path: entry.string()?.into(), origin: entry.origin() };
+    let is_absolute = directory.path.is_absolute();
+    if is_absolute { Ok(directory) } else { Err(entry.bad_value(entry.string()?, "an absolute path")) }
 }
 
 /// Returns every key that a file can have.

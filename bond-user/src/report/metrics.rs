@@ -53,6 +53,17 @@ pub fn show(report: Report, format: Format) -> String {
     }
 }
 
+/// Encodes the metrics of node_exporter's bonding collector alone, for a file that its textfile collector reads: that
+/// collector itself reads bonds of the driver only.
+pub fn node_exporter_text(report: Report) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(NodeBonding(report)));
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = text::encode(&mut text, &registry);
+    in_prometheus_format(&text)
+}
+
 /// Returns OpenMetrics text in Prometheus' format. There, HELP and TYPE of a counter have the name of its samples, and
 /// there are no units and no mark of the end.
 fn in_prometheus_format(text: &str) -> String {
@@ -74,6 +85,29 @@ fn in_prometheus_format(text: &str) -> String {
 #[derive(Debug)]
 struct Metrics(Report);
 
+/// A report of which only node_exporter's metrics are encoded.
+#[derive(Debug)]
+struct NodeBonding(Report);
+
+impl Collector for NodeBonding {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        node_bonding(&self.0, &mut encoder)
+    }
+}
+
+/// Encodes what node_exporter reads of a bond of the driver: bonding/slaves, and how many of these have the MII status up.
+/// Names, labels and help texts are node_exporter's: a host can have bonds of both kinds, and it exports a metric with two
+/// help texts as an error.
+fn node_bonding(report: &Report, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let of_each = |value: fn(&Bond) -> usize| {
+        report.bonds.iter().map(move |bond| ([("master", bond.name.as_str())], value(bond) as f64))
+    };
+    let about = ("node_bonding_slaves", "Number of configured slaves per bonding interface.", None);
+    gauges(encoder, about, of_each(|bond| bond.slaves.len()))?;
+    let about = ("node_bonding_active", "Number of active slaves per bonding interface.", None);
+    gauges(encoder, about, of_each(slaves_up))
+}
+
 /// The name of a metric without its unit, its help text, and the unit.
 type About = (&'static str, &'static str, Option<Unit>);
 
@@ -88,7 +122,8 @@ impl Collector for Metrics {
         self.failovers(encoder)?;
         self.clocks(encoder)?;
         self.slaves(encoder)?;
-        self.traffic(encoder)
+        self.traffic(encoder)?;
+        node_bonding(&self.0, encoder)
     }
 }
 
@@ -122,11 +157,7 @@ impl Metrics {
         let about = ("xbond_bond_slaves", "Slaves that are enslaved", None);
         gauges(encoder, about, of_each(|bond| bond.slaves.len() as f64))?;
         let about = ("xbond_bond_slaves_up", "Slaves whose MII status is up", None);
-        gauges(
-            encoder,
-            about,
-            of_each(|bond| bond.slaves.iter().filter(|slave| is_up(slave)).count() as f64),
-        )?;
+        gauges(encoder, about, of_each(|bond| slaves_up(bond) as f64))?;
         let about = ("xbond_bond_slaves_absent", "Slaves that are configured and not there", None);
         gauges(encoder, about, of_each(|bond| bond.absent.len() as f64))
     }
@@ -326,8 +357,9 @@ fn counters<'a, const N: usize>(
     Ok(())
 }
 
-fn is_up(slave: &Slave) -> bool {
-    slave.mii_status == MiiStatus::Up.to_string()
+fn slaves_up(bond: &Bond) -> usize {
+    let up = MiiStatus::Up.to_string();
+    bond.slaves.iter().filter(|slave| slave.mii_status == up).count()
 }
 
 /// Returns the name of a reason in JSON.
@@ -548,7 +580,50 @@ mod tests {
         # TYPE xbond_port_dropped_packets counter
         xbond_port_dropped_packets_total{bond="bond0",reason="no_active_slave"} 2
         xbond_port_dropped_packets_total{bond="bond0",reason="runt"} 0
+        # HELP node_bonding_slaves Number of configured slaves per bonding interface.
+        # TYPE node_bonding_slaves gauge
+        node_bonding_slaves{master="bond0"} 2.0
+        # HELP node_bonding_active Number of active slaves per bonding interface.
+        # TYPE node_bonding_active gauge
+        node_bonding_active{master="bond0"} 1.0
         # EOF
         "#);
+    }
+
+    #[test]
+    fn the_text_for_node_exporter_has_its_two_metrics_alone() {
+        let text = node_exporter_text(testing::report(vec![testing::bond()]));
+        insta::assert_snapshot!(text, @r#"
+        # HELP node_bonding_slaves Number of configured slaves per bonding interface.
+        # TYPE node_bonding_slaves gauge
+        node_bonding_slaves{master="bond0"} 2.0
+        # HELP node_bonding_active Number of active slaves per bonding interface.
+        # TYPE node_bonding_active gauge
+        node_bonding_active{master="bond0"} 1.0
+        "#);
+    }
+
+    /// The expression of NodeBondingDegraded in node_exporter's mixin: `(node_bonding_slaves - node_bonding_active) != 0`.
+    #[test]
+    fn node_exporters_alert_is_raised_by_each_slave_that_is_not_up() {
+        let value = |text: &str, name: &str| -> f64 {
+            let start = format!("{name}{{master=\"bond0\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&start)).unwrap().parse().unwrap()
+        };
+        for (statuses, degraded) in [
+            (["up", "up"], false),
+            (["up", "down"], true),
+            (["going down", "up"], true),
+            (["up", "going back"], true),
+            (["down", "down"], true),
+        ] {
+            let slaves = statuses.map(|status| testing::slave(status, "backup", status)).to_vec();
+            let report = testing::report(vec![Bond { slaves, ..testing::bond() }]);
+            let texts = [show(report.clone(), Format::Prometheus), node_exporter_text(report)];
+            for text in texts {
+                let missing = value(&text, "node_bonding_slaves") - value(&text, "node_bonding_active");
+                assert_eq!(missing != 0.0, degraded, "{statuses:?}");
+            }
+        }
     }
 }

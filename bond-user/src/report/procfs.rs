@@ -7,6 +7,9 @@ use bond_core::options;
 
 use super::json::{Bond, Slave};
 
+/// How the text begins, as the driver's.
+pub const FIRST_WORDS: &str = "Ethernet Channel Bonding Driver: ";
+
 /// Options that the driver shows only with the ARP monitor.
 const ARP_MONITOR: &[&str] = &["arp_interval", "arp_missed_max", "arp_ip_target", "ns_ip6_target"];
 
@@ -19,7 +22,7 @@ pub fn show(bond: &Bond) -> String {
 }
 
 fn show_bond(text: &mut String, bond: &Bond) -> fmt::Result {
-    writeln!(text, "Ethernet Channel Bonding Driver: v{} (xbond)\n", env!("CARGO_PKG_VERSION"))?;
+    writeln!(text, "{FIRST_WORDS}v{} (xbond)\n", env!("CARGO_PKG_VERSION"))?;
     write!(text, "Bonding Mode: fault-tolerance (active-backup)")?;
     match name(bond, "fail_over_mac") {
         "none" => writeln!(text)?,
@@ -76,12 +79,15 @@ fn value(bond: &Bond, key: &str) -> String {
 }
 
 #[cfg(test)]
+mod readers;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::testing;
     use bond_core::options::{BondOptions, FailOverMac, PrimaryReselect};
 
-    fn bond(options: BondOptions, active: Option<&str>, slaves: Vec<Slave>) -> Bond {
+    pub(super) fn bond(options: BondOptions, active: Option<&str>, slaves: Vec<Slave>) -> Bond {
         Bond {
             active_slave: active.map(str::to_owned),
             mac: "02:00:00:00:00:10".into(),
@@ -92,7 +98,7 @@ mod tests {
         }
     }
 
-    fn slave(last: u8, mii: &str, failures: u32) -> Slave {
+    pub(super) fn slave(last: u8, mii: &str, failures: u32) -> Slave {
         Slave {
             mac: "02:00:00:00:00:99".into(),
             permanent_mac: format!("02:00:00:00:00:1{last}"),
@@ -102,7 +108,7 @@ mod tests {
         }
     }
 
-    fn miimon(fail_over_mac: FailOverMac) -> BondOptions {
+    pub(super) fn miimon(fail_over_mac: FailOverMac) -> BondOptions {
         BondOptions { miimon: 100, fail_over_mac, ..BondOptions::default() }
     }
 

@@ -6,6 +6,7 @@ pub mod elsewhere;
 mod error;
 pub mod offline;
 pub mod paths;
+pub mod published;
 pub mod receipts;
 pub mod record;
 

@@ -23,7 +23,7 @@ use nix::{
     dir::{Dir, Type},
     errno::Errno,
     fcntl::{AtFlags, OFlag, openat, readlinkat, renameat},
-    sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat},
+    sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat},
     unistd::{UnlinkatFlags, geteuid, symlinkat, unlinkat},
 };
 
@@ -347,6 +347,28 @@ impl Directory {
             return Err(error);
         }
         Ok(nix::unistd::fsync(&self.fd)?)
+    }
+
+    /// Replaces a file atomically, mode 0644, for readers of other users. It need not survive a crash of the machine.
+    ///
+    /// # Errors
+    /// The directory cannot be written, or has a directory of this name; the error names the file.
+    pub fn publish(&self, name: &str, contents: &[u8]) -> io::Result<()> {
+        self.replace_readable(name, contents).map_err(|error| self.about(name, &error))
+    }
+
+    fn replace_readable(&self, name: &str, contents: &[u8]) -> io::Result<()> {
+        let temporary = format!(".{name}.new");
+        self.remove_file(&temporary)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+        let mut output = self.file(&temporary, flags, Trust::Anyones)?;
+        let readable = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IROTH;
+        let written = output.write_all(contents).and_then(|()| Ok(fchmod(&output, readable)?));
+        if let Err(error) = written.and_then(|()| self.rename(&temporary, name)) {
+            let _ = self.remove_file(&temporary);
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Returns an error about an entry that the caller does not name.

@@ -126,6 +126,7 @@ impl Agent {
                 answer = answer.and(self.take_down(&name, &bond).await.map(drop));
             }
         }
+        self.published.end().await;
         self.machine.feed.end().await;
         self.machine.paths.leave();
         answer

@@ -1,9 +1,10 @@
-//! The control socket, queries and metrics.
+//! The control socket, queries, metrics, and files for other programs.
 
 pub mod connections;
 pub mod control;
 pub mod counters;
 pub mod metrics;
+pub mod published;
 pub mod query;
 pub mod retries;
 pub mod settle;

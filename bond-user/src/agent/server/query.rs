@@ -76,7 +76,7 @@ impl Agent {
             bonds: bonds.collect::<Result<_, _>>()?,
             orphaned,
             gone,
-            missing: self.retries.sentences(),
+            missing: self.retries.sentences().into_iter().chain(self.published.sentences()).collect(),
         })
     }
 

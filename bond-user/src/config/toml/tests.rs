@@ -113,7 +113,7 @@ fn refusals_name_file_line_and_remedy() {
         ("version = 1\nbond = 3", "a.toml:2: bond: an integer where a table is wanted"),
         (
             "version = 1\n[agent]\nreaders = \"x\"",
-            "a.toml:3: readers: no such key in agent; there are: writers, metrics",
+            "a.toml:3: readers: no such key in agent; there are: writers, metrics, textfile, proc_files",
         ),
         ("version = 1\n[agent]\nwriters = 4", "a.toml:3: writers: an integer where text is wanted"),
     ];
@@ -426,4 +426,24 @@ fn settings_of_the_agent_are_read() {
     let second = parse(Path::new("b.toml"), text).unwrap();
     let error = first.merge(second).unwrap_err().to_string();
     assert!(error.contains("b.toml:3") && error.contains("already set in a.toml:3"), "{error}");
+}
+    assert_set_once(text);
+}
+
+/// Checks that two files cannot have the key in line 3 of this one.
+#[track_caller]
+fn assert_set_once(text: &str) {
+
+#[test]
+fn directories_for_other_programs_are_read() {
+    for key in ["textfile", "proc_files"] {
+        let text = format!("version = 1\n\n[agent]\n{key} = \"/var/lib/x y\"\n");
+        let config = parse(Path::new("a.toml"), &text).unwrap();
+        assert_eq!(config.key_of_agent().map(|(key, _)| key), Some(key));
+        assert_eq!(write(&config), text);
+        assert_set_once(&text.replacen("\n\n", "\n", 1));
+        let relative = text.replace("/var", "var");
+        let error = parse(Path::new("a.toml"), &relative).unwrap_err().to_string();
+        assert_eq!(error, format!("a.toml:4: {key} = var/lib/x y: not an absolute path"));
+    }
 }

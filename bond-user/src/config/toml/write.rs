@@ -6,18 +6,22 @@ use ::toml::Value;
 use bond_core::options::{self, BondOptions, SlaveOptions};
 
 use super::VERSION;
-use crate::config::{BondConfig, Config, Literal, Route, SlaveConfig};
+use crate::config::{BondConfig, Config, Literal, OutputDirectory, Route, SlaveConfig};
 
 /// Writes the format of [`super::parse`]; options with their default values are omitted.
 pub fn write(config: &Config) -> String {
     let mut text = format!("version = {VERSION}\n");
     let (writers, metrics) = (&config.writers, &config.metrics);
-    if writers.is_some() || metrics.is_some() {
+    let path = |directory: &OutputDirectory| string(directory.path.display());
+    let (textfile, proc_files) = (config.textfile.as_ref().map(path), config.proc_files.as_ref().map(path));
+    if config.key_of_agent().is_some() {
         text.push('\n');
         let mut lines = Lines { text: &mut text };
         lines.table("agent");
         lines.given("writers", writers.as_ref().map(|writers| string(&writers.group)));
         lines.given("metrics", metrics.as_ref().map(|metrics| string(metrics.address)));
+        lines.given("textfile", textfile);
+        lines.given("proc_files", proc_files);
     }
     for bond in &config.bonds {
         text.push('\n');

@@ -54,6 +54,7 @@ impl Agent {
         }
         self.set_access(access);
         self.move_metrics(config.metrics.as_ref(), &mut outcome);
+        self.move_files(&config, &mut outcome);
         if let Err(stopping) = self.become_as(config, &mut outcome).await {
             outcome.fail_of_agent(&stopping.into());
         }
