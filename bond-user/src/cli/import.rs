@@ -5,7 +5,10 @@ pub(super) mod kernel;
 use std::{fs, path::PathBuf};
 
 use anyhow::{Result, bail};
-use bond_core::{name::shell_word, options::Unmonitored};
+use bond_core::{
+    name::shell_word,
+    options::{FailOverMac, Unmonitored},
+};
 
 use self::kernel::Above;
 use super::{ImportArgs, ImportSource, PathsArgs, output};
@@ -28,7 +31,7 @@ struct Imported {
 }
 
 pub fn import(arguments: &ImportArgs) -> Result<()> {
-    let imported = match &arguments.source {
+    let mut imported = match &arguments.source {
         ImportSource::Ifcfg(paths) => from_files(Dialect::Ifcfg, paths)?,
         ImportSource::Kernel { bond } => from_kernel(bond.as_deref())?,
         ImportSource::Networkd(paths) => from_files(Dialect::Networkd, paths)?,
@@ -39,11 +42,26 @@ pub fn import(arguments: &ImportArgs) -> Result<()> {
         ImportSource::Team(paths) => from_files(Dialect::Team, paths)?,
         ImportSource::Dracut(paths) => from_files(Dialect::Dracut, paths)?,
     };
+    imported.remarks.extend(imported.config.bonds.iter().filter_map(depends_on_order));
     for remark in &imported.remarks {
         output::note(remark);
     }
     output::print(&document(&imported));
     Ok(())
+}
+
+/// Returns a remark about a bond whose MAC address depends on which of its slaves is there first.
+fn depends_on_order(bond: &BondConfig) -> Option<String> {
+    let [first, _, ..] = &bond.slaves[..] else { return None };
+    let has_one =
+        bond.mac.is_some() || bond.port.is_some() || bond.options.fail_over_mac == FailOverMac::Active;
+    let (bond, first) = (&bond.name, &first.name);
+    (!has_one).then(|| {
+        format!(
+            "{bond}: its MAC address is that of the first slave that is there when it is created, {first} if all are; for the \
+             same one in any case: mac = \"{first}\", or an address"
+        )
+    })
 }
 
 fn document(imported: &Imported) -> String {
@@ -234,7 +252,10 @@ mod tests {
         let error = imported(Some("eth0"), |_| {}).err().unwrap().to_string();
         assert!(error.starts_with("eth0: no bond of the kernel's driver"), "{error}");
         let options = &all.config.bonds[1].options;
-        assert_eq!((options.arp_interval, options.arp_missed_max, all.config.bonds[1].mac), (200, 4, None));
+        assert_eq!(
+            (options.arp_interval, options.arp_missed_max, all.config.bonds[1].mac.clone()),
+            (200, 4, None)
+        );
     }
 
     #[test]

@@ -33,7 +33,7 @@ use ipnet::IpNet;
 
 use crate::{
     api,
-    config::{Datapath, Guard, OnExit, Pair, Words, export::Program},
+    config::{BondMac, Datapath, Guard, OnExit, Pair, Words, export::Program},
     report::log::LogFormat,
     sys::{limits, netns},
 };
@@ -197,9 +197,9 @@ struct BondArgs {
     /// The MAC address of the host behind --port; learned if not given
     #[arg(long, value_name = "MAC", requires = "port")]
     host_mac: Option<Mac>,
-    /// The bond's own MAC address, instead of its first slave's
-    #[arg(long, value_name = "MAC", requires = "bond")]
-    mac: Option<Mac>,
+    /// The bond's own MAC address, or the slave whose permanent one it has, instead of its first slave's
+    #[arg(long, value_name = "MAC|IF", requires = "bond")]
+    mac: Option<BondMac>,
     /// MTU of the bond and its slaves, in bytes
     #[arg(long, value_name = "BYTES", requires = "bond")]
     mtu: Option<u32>,

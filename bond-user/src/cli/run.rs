@@ -159,7 +159,7 @@ fn from_flags(name: &str, arguments: &BondArgs, unmonitored: Unmonitored) -> Res
         bond.port = Some(interface(port)?);
     }
     bond.host_mac = arguments.host_mac.or(bond.host_mac);
-    bond.mac = arguments.mac.or(bond.mac);
+    bond.mac = arguments.mac.clone().or(bond.mac);
     bond.mtu = arguments.mtu.or(bond.mtu);
     bond.datapath = arguments.datapath.map_or(bond.datapath, Into::into);
     bond.pair = arguments.pair.unwrap_or(bond.pair);

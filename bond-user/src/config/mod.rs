@@ -36,7 +36,8 @@ pub use self::{
     lines::Lines,
     problem::{ConfigError, Note, Problem},
     settings::{
-        BondConfig, Change, Clock, Datapath, Guard, Literal, NotAWord, OnExit, Pair, WantedClock, Words,
+        BondConfig, BondMac, Change, Clock, Datapath, Guard, Literal, NotAWord, OnExit, Pair, WantedClock,
+        Words,
     },
     shell::ShellError,
     source::{Files, Source},
@@ -53,11 +54,11 @@ pub struct Config {
     pub writers: Option<Writers>,
     /// The address of metrics, in addition to the control socket.
     pub metrics: Option<Metrics>,
-    /// Notes about the files themselves.
     /// The directory for node_exporter's textfile collector.
     pub textfile: Option<OutputDirectory>,
     /// The directory for a file of each bond, in the form of /proc/net/bonding/BOND.
     pub proc_files: Option<OutputDirectory>,
+    /// Notes about the files themselves.
     pub notes: Vec<Note>,
 }
 
@@ -75,7 +76,6 @@ pub struct Metrics {
     pub origin: Origin,
 }
 
-/// The wanted configuration of one slave.
 /// A directory in which the agent writes files for other programs, and the file or flag that set it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputDirectory {
@@ -83,6 +83,7 @@ pub struct OutputDirectory {
     pub origin: Origin,
 }
 
+/// The wanted configuration of one slave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlaveConfig {
     pub name: InterfaceName,
@@ -205,7 +206,6 @@ impl Config {
     }
 }
 
-/// The bonds that were merged into a configuration, and where each is defined.
 /// Takes over a key of the agent that only one file may set.
 fn set_once<T>(
     key: &'static str,
@@ -226,6 +226,7 @@ fn set_once<T>(
     }
 }
 
+/// The bonds that were merged into a configuration, and where each is defined.
 #[derive(Default)]
 struct Known {
     bonds: HashMap<BondName, Origin>,
@@ -271,6 +272,11 @@ impl BondConfig {
         if self.mac.is_some() && self.options.fail_over_mac == FailOverMac::Active {
             return Err(Problem::MacOfActive { bond: self.name.to_string() });
         }
+        if let Some(slave) =
+            self.mac_slave().filter(|name| self.slaves.iter().all(|slave| slave.name != **name))
+        {
+            return Err(Problem::MacOfNoSlave { bond: self.name.to_string(), slave: slave.to_string() });
+        }
         if self.prearm && self.options.fail_over_mac != FailOverMac::Follow {
             return Err(Problem::PrearmWithoutFollow { bond: self.name.to_string() });
         }
@@ -305,7 +311,7 @@ impl BondConfig {
     }
 
     fn check_numbers(&self) -> Result<(), Problem> {
-        let macs = [("mac", self.mac), ("host_mac", self.host_mac)];
+        let macs = [("mac", self.mac_address()), ("host_mac", self.host_mac)];
         let slave_macs = self.slaves.iter().flat_map(|slave| [("hwaddr", slave.hwaddr), ("mac", slave.mac)]);
         for (key, mac) in macs.into_iter().chain(slave_macs) {
             if let Some(mac) = mac.filter(|mac| !mac.is_unicast()) {

@@ -66,6 +66,10 @@ pub enum Problem {
     NetkitWithXdp { bond: String, datapath: Datapath },
     #[error("{bond}: mac has no meaning with fail_over_mac=active: the bond has its active slave's MAC")]
     MacOfActive { bond: String },
+    #[error(
+        "{bond}: mac = {slave}: not a slave of {bond}; name one of its slaves, or a MAC address of the form 08:00:27:e8:26:58"
+    )]
+    MacOfNoSlave { bond: String, slave: String },
     #[error("{key} = {mac}: not the address of one station; it is zero or a group")]
     NotAWearableMac { key: &'static str, mac: Mac },
     #[error("mtu = {mtu}: not an MTU; allowed: {} to {} bytes", MTU_RANGE.start(), MTU_RANGE.end())]

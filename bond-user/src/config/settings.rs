@@ -161,8 +161,8 @@ macro_rules! bond_settings {
 bond_settings! {
     /// Accepts a bond without a link monitor, which never fails over.
     allow_unmonitored: Unmonitored as Permission, Live;
-    /// The bond's own MAC, instead of that of its first slave.
-    mac: Option<Mac> as MAC, Recreate;
+    /// The bond's own MAC, or the name of the slave whose permanent MAC it has, instead of that of its first slave.
+    mac: Option<BondMac> as BOND_MAC, Recreate;
     /// MTU of the bond and its slaves, in bytes.
     mtu: Option<u32> as Bytes, Live;
     /// What carries the packets.
@@ -187,6 +187,60 @@ bond_settings! {
     prearm: bool as Flag, Recreate;
     /// The first slave that has addresses or routes gives them to the bond, until it is removed.
     move_addresses: bool as Flag, Recreate;
+}
+
+/// The MAC that a bond is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BondMac {
+    Address(Mac),
+    /// The permanent one of this slave.
+    OfSlave(InterfaceName),
+}
+
+/// A text that is neither a MAC nor the name of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{WANTED_MAC}")]
+pub struct NotABondMac;
+
+const WANTED_MAC: &str = "a MAC address of the form 08:00:27:e8:26:58, or the name of a slave";
+
+impl FromStr for BondMac {
+    type Err = NotABondMac;
+
+    fn from_str(text: &str) -> Result<Self, NotABondMac> {
+        // No name of an interface has a colon.
+        match text.parse() {
+            Ok(mac) => Ok(Self::Address(mac)),
+            Err(_) => InterfaceName::new(text).map(Self::OfSlave).map_err(|_| NotABondMac),
+        }
+    }
+}
+
+impl Display for BondMac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(mac) => mac.fmt(f),
+            Self::OfSlave(slave) => f.write_str(slave),
+        }
+    }
+}
+
+impl BondConfig {
+    /// Returns the MAC that the configuration names as an address.
+    pub fn mac_address(&self) -> Option<Mac> {
+        match self.mac {
+            Some(BondMac::Address(mac)) => Some(mac),
+            Some(BondMac::OfSlave(_)) | None => None,
+        }
+    }
+
+    /// Returns the slave whose permanent MAC the bond is to have.
+    pub fn mac_slave(&self) -> Option<&InterfaceName> {
+        match &self.mac {
+            Some(BondMac::OfSlave(slave)) => Some(slave),
+            Some(BondMac::Address(_)) | None => None,
+        }
+    }
 }
 
 /// Milliseconds; the period of a clock whose configuration has none.
@@ -445,6 +499,8 @@ struct Parsed<T> {
 }
 
 const MAC: Parsed<Mac> = Parsed { wanted: "a MAC address of the form 08:00:27:e8:26:58", of: PhantomData };
+
+const BOND_MAC: Parsed<BondMac> = Parsed { wanted: WANTED_MAC, of: PhantomData };
 
 impl<T: FromStr + Display + PartialEq> Kind for Parsed<T> {
     type Stored = Option<T>;

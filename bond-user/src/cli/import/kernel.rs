@@ -10,7 +10,7 @@ use bond_core::{
 use ipnet::IpNet;
 
 use crate::{
-    config::{BondConfig, Destination, Origin, Route, SlaveConfig},
+    config::{BondConfig, BondMac, Destination, Origin, Route, SlaveConfig},
     sys::netlink::{Address, KernelBond, KernelRoute, LinkInfo},
 };
 
@@ -68,7 +68,7 @@ pub fn convert(bond: &KernelBond, above: &Above, order: &[String]) -> Result<Rea
         .collect::<Result<_, NameError>>()?;
     let of_first = slaves.first().and_then(|slave| slave.permanent_mac);
     if config.options.fail_over_mac != FailOverMac::Active && of_first != Some(bond.link.mac) {
-        config.mac = Some(bond.link.mac);
+        config.mac = Some(BondMac::Address(bond.link.mac));
     }
     config.mtu = Some(bond.link.mtu).filter(|mtu| *mtu != USUAL_MTU);
 

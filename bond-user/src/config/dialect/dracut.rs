@@ -16,7 +16,7 @@ use super::{
     files::{self, Files, at, at_file},
     ini::short,
 };
-use crate::config::{Config, ConfigError, Destination, Note, Origin, Problem, Route, SlaveConfig};
+use crate::config::{BondMac, Config, ConfigError, Destination, Note, Origin, Problem, Route, SlaveConfig};
 
 /// The directory of files that dracut joins to the command line.
 pub(super) const DIRECTORIES: &[&str] = &["/etc/cmdline.d"];
@@ -202,7 +202,7 @@ fn ip(value: &str, word: &Word, drafts: &mut [Draft]) -> Result<(), ConfigError>
     if fields.len() > 8 {
         let mac = fields.get(8..).unwrap_or_default().join(":");
         match mac.parse() {
-            Ok(mac) => draft.mac = Some((mac, origin.clone())),
+            Ok(mac) => draft.mac = Some((BondMac::Address(mac), origin.clone())),
             Err(_) => draft.note(
                 origin,
                 format!("{}: what follows the MTU is ignored: {}", short(&word.text), short(&mac)),

@@ -2,14 +2,15 @@
 //!
 //! All dialects end here, so that the same mistakes have the same findings, each with the line that causes it.
 
-use bond_common::mac::Mac;
 use bond_core::{
     name::BondName,
     options::{self, BondOptions, FailOverMac, Named as _, Setting, SlaveOptions, Unmonitored},
 };
 use ipnet::IpNet;
 
-use crate::config::{BondConfig, ConfigError, Destination, Note, Origin, Problem, Route, SlaveConfig};
+use crate::config::{
+    BondConfig, BondMac, ConfigError, Destination, Note, Origin, Problem, Route, SlaveConfig,
+};
 
 /// Milliseconds; the shortest interval of a link monitor that can only be a mistake of units.
 const LONG_INTERVAL: u32 = 10_000;
@@ -36,7 +37,7 @@ pub(super) struct Draft {
     pub(super) slaves: Vec<At<SlaveConfig>>,
     pub(super) addresses: Vec<At<IpNet>>,
     pub(super) routes: Vec<At<Route>>,
-    pub(super) mac: Option<At<Mac>>,
+    pub(super) mac: Option<At<BondMac>>,
     pub(super) mtu: Option<At<u32>>,
     pub(super) notes: Vec<Note>,
 }
@@ -156,7 +157,7 @@ impl Draft {
         bond.slaves = self.slaves.iter().map(|(slave, _)| slave.clone()).collect();
         bond.addresses = self.addresses.iter().map(|(address, _)| *address).collect();
         bond.routes = self.routes.iter().map(|(route, _)| route.clone()).collect();
-        bond.mac = self.mac.as_ref().map(|(mac, _)| *mac);
+        bond.mac = self.mac.as_ref().map(|(mac, _)| mac.clone());
         bond.mtu = self.mtu.as_ref().map(|(mtu, _)| *mtu);
         bond.check().map_err(|problem| self.refuse(problem))?;
         bond.notes = self.notes;

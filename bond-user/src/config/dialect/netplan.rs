@@ -16,7 +16,7 @@ use super::{
     tree::{self, Content, Node, Pair},
 };
 use crate::config::{
-    BondConfig, Config, ConfigError, Destination, Note, Origin, Problem, Route, SlaveConfig,
+    BondConfig, BondMac, Config, ConfigError, Destination, Note, Origin, Problem, Route, SlaveConfig,
 };
 
 /// The directories of netplan. A file hides that of the same name in a later one.
@@ -189,7 +189,7 @@ fn key_of_bond(draft: &mut Draft, pair: &Pair, network: &Node) -> Result<(), Con
             let via = Some(value.parsed(&pair.key, "an address without a prefix length")?);
             draft.routes.push((Route { to: Destination::Default, via, metric: None }, origin.clone()));
         }
-        "macaddress" => draft.mac = Some((mac(value, &pair.key)?, origin.clone())),
+        "macaddress" => draft.mac = Some((BondMac::Address(mac(value, &pair.key)?), origin.clone())),
         "mtu" => draft.mtu = Some((value.parsed(&pair.key, "a number of bytes")?, origin.clone())),
         "dhcp4" | "dhcp6" if value.boolean() == Some(false) => {}
         "dhcp4" | "dhcp6" => {

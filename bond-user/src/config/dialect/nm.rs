@@ -22,7 +22,7 @@ use super::{
     networkd::prefix,
 };
 use crate::config::{
-    BondConfig, Config, ConfigError, Destination, Note, Origin, Problem, Route, SlaveConfig,
+    BondConfig, BondMac, Config, ConfigError, Destination, Note, Origin, Problem, Route, SlaveConfig,
 };
 
 /// The directories of keyfiles, the first of which wins.
@@ -303,7 +303,8 @@ fn bond_key(draft: &mut Draft, connection: &Connection, entry: &Entry) -> Result
             draft.mtu = (mtu > 0).then(|| (mtu, entry.origin.clone()));
         }
         (section, "cloned-mac-address") if ETHERNET.contains(&section) => {
-            draft.mac = mac(entry, &mut draft.notes)?.map(|mac| (mac, entry.origin.clone()));
+            draft.mac =
+                mac(entry, &mut draft.notes)?.map(|mac| (BondMac::Address(mac), entry.origin.clone()));
         }
         ("ipv4" | "ipv6", _) => ip(draft, connection, entry)?,
         ("proxy", _) => {}

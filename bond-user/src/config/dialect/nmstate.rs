@@ -18,7 +18,9 @@ use super::{
     nm::DEFAULT_MIIMON,
     tree::{self, Node, Pair},
 };
-use crate::config::{BondConfig, Config, ConfigError, Destination, Note, Problem, Route, SlaveConfig};
+use crate::config::{
+    BondConfig, BondMac, Config, ConfigError, Destination, Note, Problem, Route, SlaveConfig,
+};
 
 /// The directory of files for nmstate.service.
 pub(super) const DIRECTORIES: &[&str] = &["/etc/nmstate"];
@@ -119,9 +121,13 @@ impl State<'_> {
                 "mtu" => draft.mtu = Some((value.parsed(key, "a number of bytes")?, origin.clone())),
                 "mac-address" => {
                     let mac = value.parsed(key, "a MAC address of the form 08:00:27:e8:26:58")?;
-                    draft.mac = Some((mac, origin.clone()));
+                    draft.mac = Some((BondMac::Address(mac), origin.clone()));
                 }
-                "copy-mac-from" => copied_mac(&mut draft, value, origin),
+                "copy-mac-from" => {
+                    let slave = InterfaceName::new(value.require_text(key)?)
+                        .map_err(|error| value.refuse(error.to_string()))?;
+                    draft.mac = Some((BondMac::OfSlave(slave), origin.clone()));
+                }
                 "link-aggregation" => self.aggregation(&mut draft, value)?,
                 "ipv4" | "ipv6" => ip(&mut draft, key, value)?,
                 "controller" => {
@@ -292,15 +298,6 @@ impl State<'_> {
         }
         notes
     }
-}
-
-fn copied_mac(draft: &mut Draft, value: &Node, origin: &crate::config::Origin) {
-    let text = format!(
-        "{}: copy-mac-from {}: the bond has the MAC address of its first slave; name this one first",
-        draft.name,
-        value.text().unwrap_or_default()
-    );
-    draft.note(origin, text);
 }
 
 fn option(draft: &mut Draft, pair: &Pair) -> Result<(), ConfigError> {

@@ -15,7 +15,7 @@ use super::{
     files::{self, Files, at_file},
     tree::{self, Node, Pair},
 };
-use crate::config::{BondConfig, Config, ConfigError, Note, Origin, Problem, SlaveConfig};
+use crate::config::{BondConfig, BondMac, Config, ConfigError, Note, Origin, Problem, SlaveConfig};
 
 /// What stands for events of links, in milliseconds.
 const MIIMON: u32 = 100;
@@ -49,8 +49,8 @@ fn bond(root: &Node, notes: &mut Vec<Note>) -> Result<BondConfig, ConfigError> {
     let mut draft = Draft::new(name.require_text("device")?, name.origin());
     runner(&mut draft, root)?;
     if let Some(mac) = root.get("hwaddr") {
-        draft.mac =
-            Some((mac.parsed("hwaddr", "a MAC address of the form 08:00:27:e8:26:58")?, mac.origin()));
+        let address = mac.parsed("hwaddr", "a MAC address of the form 08:00:27:e8:26:58")?;
+        draft.mac = Some((BondMac::Address(address), mac.origin()));
     }
     for port in root.get("ports").map(|ports| ports.mapping("ports")).transpose()?.unwrap_or_default() {
         slave(&mut draft, port)?;

@@ -97,7 +97,7 @@ fn options_text(bond: &BondConfig, routes: &[&Route], notes: &mut Vec<String>) -
     if let Some(mtu) = bond.mtu {
         let _ = writeln!(text, "    mtu {mtu}");
     }
-    if let Some(mac) = bond.mac {
+    if let Some(mac) = bond.mac_address() {
         let _ = writeln!(text, "    hwaddress {mac}");
     }
     for route in routes {

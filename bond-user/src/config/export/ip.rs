@@ -32,7 +32,7 @@ fn commands(bond: &BondConfig, text: &mut String, notes: &mut Vec<String>) {
         let _ = writeln!(text, "{line}");
     };
     let mut add = format!("ip link add {name}");
-    if let Some(mac) = bond.mac {
+    if let Some(mac) = bond.mac_address() {
         let _ = write!(add, " address {mac}");
     }
     add.push_str(" type bond mode active-backup");

@@ -83,6 +83,9 @@ pub fn write(program: Program, config: &Config) -> Result<Exported, UnsafeName> 
         check_names(bond)?;
         note_own_settings(bond, &mut exported.notes);
     }
+        if let Some(slave) = bond.mac_slave().filter(|_| program != Program::Nmstate) {
+            lost(&mut exported.notes, bond, format_args!("mac={slave}"), program);
+        }
     match program {
         Program::Networkd => each(config, &mut exported, networkd::write),
         Program::Nm => each(config, &mut exported, nm::write),

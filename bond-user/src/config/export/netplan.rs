@@ -58,7 +58,7 @@ fn definition(bond: &BondConfig, text: &mut String, notes: &mut Vec<String>) {
     line(2, format!("{}:", quoted(&bond.name)));
     let names: Vec<_> = bond.slaves.iter().map(|slave| quoted(&slave.name)).collect();
     line(3, format!("interfaces: [{}]", names.join(", ")));
-    match bond.mac {
+    match bond.mac_address() {
         Some(mac) => line(3, format!("macaddress: {}", quoted(mac))),
         None if bond.options.fail_over_mac != FailOverMac::Active => notes.push(format!(
             "{}: no mac: under networkd the bond gets an address made of the machine's id, not that of its first slave",

@@ -46,7 +46,7 @@ fn netdev(bond: &BondConfig, notes: &mut Vec<String>) -> String {
     if let Some(mtu) = bond.mtu {
         let _ = writeln!(text, "MTUBytes={mtu}");
     }
-    match bond.mac {
+    match bond.mac_address() {
         Some(mac) => {
             let _ = writeln!(text, "MACAddress={mac}");
         }

@@ -50,10 +50,10 @@ fn connection(bond: &BondConfig, notes: &mut Vec<String>) -> String {
     for (key, value) in options(bond) {
         let _ = writeln!(text, "{key}={value}");
     }
-    if bond.mac.is_some() || bond.mtu.is_some() {
+    if bond.mac_address().is_some() || bond.mtu.is_some() {
         text.push_str("\n[ethernet]\n");
     }
-    if let Some(mac) = bond.mac {
+    if let Some(mac) = bond.mac_address() {
         let _ = writeln!(text, "cloned-mac-address={mac}");
     }
     if let Some(mtu) = bond.mtu {

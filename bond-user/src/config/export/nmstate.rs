@@ -5,7 +5,7 @@ use std::fmt::{Display, Write as _};
 use bond_core::options::SlaveOptions;
 
 use super::{Exported, Program, ProgramFile, lost, lost_of_slave, options};
-use crate::config::{BondConfig, Destination};
+use crate::config::{BondConfig, BondMac, Destination};
 
 /// Options that nmstate refuses as unknown.
 const UNKNOWN: &[&str] = &["ns_ip6_target", "peer_notif_delay"];
@@ -53,8 +53,14 @@ fn interface(bond: &BondConfig, text: &mut String, notes: &mut Vec<String>) {
     if let Some(mtu) = bond.mtu {
         let _ = writeln!(text, "  mtu: {mtu}");
     }
-    if let Some(mac) = bond.mac {
-        let _ = writeln!(text, "  mac-address: {}", quoted(mac));
+    match &bond.mac {
+        Some(BondMac::Address(mac)) => {
+            let _ = writeln!(text, "  mac-address: {}", quoted(mac));
+        }
+        Some(BondMac::OfSlave(slave)) => {
+            let _ = writeln!(text, "  copy-mac-from: {}", quoted(slave));
+        }
+        None => {}
     }
     for (family, is_ipv4) in [("ipv4", true), ("ipv6", false)] {
         let addresses: Vec<_> =

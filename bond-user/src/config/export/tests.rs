@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{
-    Destination, Origin, Route,
+    BondMac, Destination, Origin, Route,
     dialect::{self, Dialect},
 };
 
@@ -133,7 +133,7 @@ prop_compose! {
         let is_monitored = options.is_monitored();
         BondConfig {
             slaves,
-            mac: mac.filter(|_| options.fail_over_mac != FailOverMac::Active),
+            mac: mac.map(BondMac::Address).filter(|_| options.fail_over_mac != FailOverMac::Active),
             mtu,
             addresses: v4.chain(v6).map(|address| address.parse().unwrap()).collect(),
             routes: routes.into_iter().map(|place: usize| all[place].clone()).collect(),
@@ -174,9 +174,9 @@ fn sayable(program: Program, mut bond: BondConfig) -> BondConfig {
         Program::Netplan => {
             options.arp_missed_max = default.arp_missed_max;
             // Otherwise networkd makes an address.
-            bond.mac = bond
-                .mac
-                .or_else(|| (options.fail_over_mac != FailOverMac::Active).then_some(Mac::new([2; 6])));
+            bond.mac = bond.mac.or_else(|| {
+                (options.fail_over_mac != FailOverMac::Active).then_some(BondMac::Address(Mac::new([2; 6])))
+            });
         }
         Program::Nm => {
             bond.slaves.sort_by(|a, b| a.name.cmp(&b.name));
@@ -194,6 +194,24 @@ fn sayable(program: Program, mut bond: BondConfig) -> BondConfig {
         Program::Networkd | Program::Nmstate | Program::Ip => {}
     }
     bond
+}
+
+#[test]
+fn a_mac_of_a_slave_is_copied_by_nmstate_and_lost_elsewhere() {
+    let slave = |name: &str| SlaveConfig::new(InterfaceName::new(name).unwrap());
+    let mut bond = BondConfig::new(BondName::new("bond0").unwrap(), Origin::Flags);
+    bond.options.miimon = 100;
+    bond.slaves = vec![slave("eth0"), slave("eth1")];
+    bond.mac = Some("eth1".parse().unwrap());
+    let config = config(bond);
+    for program in [Program::Networkd, Program::Netplan, Program::Nm, Program::Ifupdown, Program::Ip] {
+        let notes = write(program, &config).unwrap().notes;
+        let lost = format!("bond0: mac=eth1 is lost: {program} cannot say it");
+        assert!(notes.contains(&lost), "{program}: {notes:?}");
+    }
+    let exported = write(Program::Nmstate, &config).unwrap();
+    assert_eq!(exported.notes, [""; 0]);
+    assert!(exported.files[0].text.contains("copy-mac-from: "), "{}", exported.files[0].text);
 }
 
 proptest! {
@@ -247,7 +265,7 @@ fn full_bond() -> BondConfig {
             Route { to: Destination::Default, via: "192.0.2.1".parse().ok(), metric: Some(50) },
             Route { to: "198.51.100.0/24".parse().unwrap(), via: None, metric: None },
         ],
-        mac: Some(Mac::new([2, 0, 0, 0, 0, 1])),
+        mac: Some(BondMac::Address(Mac::new([2, 0, 0, 0, 0, 1]))),
         mtu: Some(9000),
         prearm: true,
         ..BondConfig::new(BondName::new("bond0").unwrap(), Origin::Flags)

@@ -6,7 +6,7 @@ use bond_core::{
 };
 
 use super::Ifcfg;
-use crate::config::{BondConfig, ConfigError, Note, Origin, Problem, SlaveConfig};
+use crate::config::{BondConfig, BondMac, ConfigError, Note, Origin, Problem, SlaveConfig};
 
 /// Keys of a bond for functions that xbond lacks. Ignoring one would result in another network.
 const REFUSED_OF_BOND: &[(&str, &str)] = &[
@@ -70,7 +70,7 @@ impl Ifcfg {
         bond.allow_unmonitored = unmonitored;
         bond.notes = notes.into_iter().map(|note| Note::Option { bond: name.to_owned(), note }).collect();
         bond.notes.extend(dropped);
-        bond.mac = self.mac("MACADDR")?.or(self.mac("LLADDR")?);
+        bond.mac = self.mac("MACADDR")?.or(self.mac("LLADDR")?).map(BondMac::Address);
         bond.mtu = self.parsed("MTU", "a number of bytes")?;
         if self.is_suse() {
             bond.addresses = self.suse_addresses()?;

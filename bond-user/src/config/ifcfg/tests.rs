@@ -287,7 +287,7 @@ fn suse_files_are_read_like_red_hat_files() {
     ]);
     assert_eq!(names(&config), ["eth10", "eth1", "eth2"]);
     let bond = &config.bonds[0];
-    assert_eq!((bond.options.miimon, bond.mac), (100, "02:00:00:00:00:07".parse().ok()));
+    assert_eq!((bond.options.miimon, bond.mac.clone()), (100, "02:00:00:00:00:07".parse().ok()));
     let addresses: Vec<_> = bond.addresses.iter().map(IpNet::to_string).collect();
     assert_eq!(addresses, ["192.168.0.101/24", "10.0.0.1/8"]);
     let routes: Vec<_> =

@@ -154,7 +154,15 @@ fn refusals_name_file_line_and_remedy() {
         ),
         ("mtu = 67", "a.toml:2: mtu = 67: not an MTU; allowed: 68 to 65535 bytes"),
         ("mtu = -1", "a.toml:5: mtu = -1: not a number of bytes"),
-        ("mac = \"8:0\"", "a.toml:5: mac = 8:0: not a MAC address of the form 08:00:27:e8:26:58"),
+        (
+            "mac = \"8:0\"",
+            "a.toml:5: mac = 8:0: not a MAC address of the form 08:00:27:e8:26:58, or the name of a slave",
+        ),
+        (
+            "mac = \"eth7\"",
+            "a.toml:2: bond0: mac = eth7: not a slave of bond0; name one of its slaves, or a MAC address of the form \
+             08:00:27:e8:26:58",
+        ),
         (
             "mac = \"01:00:5e:00:00:01\"",
             "a.toml:2: mac = 01:00:5e:00:00:01: not the address of one station; it is zero or a group",
@@ -422,17 +430,17 @@ fn settings_of_the_agent_are_read() {
     let error = refused("version = 1\n[agent]\nmetric = \"[::1]:9815\"\n");
     assert!(error.contains("metrics"), "{error}");
 
-    let mut first = parse(Path::new("a.toml"), text).unwrap();
-    let second = parse(Path::new("b.toml"), text).unwrap();
-    let error = first.merge(second).unwrap_err().to_string();
-    assert!(error.contains("b.toml:3") && error.contains("already set in a.toml:3"), "{error}");
-}
     assert_set_once(text);
 }
 
 /// Checks that two files cannot have the key in line 3 of this one.
 #[track_caller]
 fn assert_set_once(text: &str) {
+    let mut first = parse(Path::new("a.toml"), text).unwrap();
+    let second = parse(Path::new("b.toml"), text).unwrap();
+    let error = first.merge(second).unwrap_err().to_string();
+    assert!(error.contains("b.toml:3") && error.contains("already set in a.toml:3"), "{error}");
+}
 
 #[test]
 fn directories_for_other_programs_are_read() {

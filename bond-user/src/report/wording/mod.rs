@@ -31,6 +31,13 @@ use crate::{
 
 pub use self::{log::*, misdirected::*, notices::*, orphaned::*};
 
+/// The slave that gives the bond its MAC address is absent.
+pub fn mac_of_absent(bond: &str, slave: &str) -> String {
+    format!(
+        "{bond}: mac = {slave}: it is not there, so the bond has the MAC address of its first slave until it is created again"
+    )
+}
+
 /// Returns a sentence that begins with the name of the bond that it is about, as many do by themselves.
 pub fn of_bond(bond: &str, sentence: String) -> String {
     let is_named = sentence.strip_prefix(bond).is_some_and(|rest| rest.starts_with([':', ' ']));

@@ -136,7 +136,8 @@ pub fn plan_of(config: &BondConfig, seen: &SeenBond, record: &Record) -> Result<
     }
     let slaves = slaves(seen, record);
     let options = policy(config, seen, slaves.is_empty())?;
-    let mac = config.mac.filter(|_| !slaves.is_empty());
+    // A slave whose MAC the bond was to have may have been absent when the bond was created.
+    let mac = config.mac_address().filter(|_| !slaves.is_empty());
     let used = slaves.first().map(|(seen, ..)| seen.entry.wire_mac()).filter(|_| mac.is_some());
     same("its MAC", used.map(|mac| mac.to_string()), mac.map(|mac| mac.to_string()))?;
     let proof = seen.proof.clone().ok_or(Misfit::NoRecord)?;

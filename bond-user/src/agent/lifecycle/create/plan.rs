@@ -15,6 +15,7 @@ use crate::{
     },
     api::MissingSlaves,
     config::{self, BondConfig, SlaveConfig},
+    report::wording,
     store::record::{RecordedPair, Shape},
     sys::{dataplane::Hook, enslave::EnslavePlan, found::Found, layer3::Layer3, netlink::PairKind},
 };
@@ -131,7 +132,7 @@ pub fn plan(
     }
     check_queues_differ(&config.slaves)?;
     let EnslavePlan { mtu, hook, .. } = enslave_plan(config);
-    let Slaves { joining, warnings } = choose_slaves(config, missing, slaves)?;
+    let Slaves { joining, mut warnings } = choose_slaves(config, missing, slaves)?;
     let rules = rules.transpose()?.unwrap_or_default();
     let founds = || joining.iter().map(|(_, found)| &**found);
     let giver = Moved::of(founds(), &config.name, (0, Mac::ZERO)).filter(|_| config.move_addresses);
@@ -145,7 +146,11 @@ pub fn plan(
             PlannedSide::Pair { names: RecordedPair::new(config.name.clone(), port), kinds }
         }
     };
-    let assigned = config.mac.or(config.host_mac.filter(|_| config.port.is_some()));
+    let of_slave = mac_of_slave(config, &joining);
+    if let Some(slave) = config.mac_slave().filter(|_| of_slave.is_none()) {
+        warnings.push(wording::mac_of_absent(&config.name, slave));
+    }
+    let assigned = config.mac_address().or(of_slave).or(config.host_mac.filter(|_| config.port.is_some()));
     // Neighbours know the addresses that are moved by the MAC address of the slave that has them.
     let mac = assigned
         .or_else(|| giver.as_ref().map(|giver| giver.from.mac))
@@ -205,6 +210,13 @@ fn choose_slaves(
     let awaited = |error| format!("{}: {error}; until then the bond runs without it", config.name);
     warnings.extend(refusals.into_iter().map(awaited));
     Ok(Slaves { joining, warnings })
+}
+
+/// The permanent MAC of the slave that `mac` names, if that joins at once. Its own `mac` counts as permanent.
+fn mac_of_slave(config: &BondConfig, joining: &[Joining]) -> Option<Mac> {
+    let name = config.mac_slave()?;
+    let (slave, found) = joining.iter().find(|(slave, _)| slave.name == *name)?;
+    Some(slave.mac.or(found.permanent_mac).unwrap_or(found.mac))
 }
 
 fn wanted(config: &BondConfig, missing: MissingSlaves, joining: &[Joining]) -> Vec<Wanted> {

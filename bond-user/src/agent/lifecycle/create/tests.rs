@@ -121,6 +121,41 @@ fn a_plan_has_the_steps_in_their_order() {
 }
 
 #[test]
+fn the_bond_has_the_permanent_mac_of_the_slave_that_mac_names() {
+    use MissingSlaves::Await;
+    let of = |name: &str| format!("{SLAVES}\nmac = \"{name}\"");
+    let rest = "pair netkit/veth: enslave nic0, enslave nic1, configure, settle";
+    let (second, own) = (of("nic1"), format!("{}\nslave.nic1.mac = \"02:00:00:00:00:77\"", of("nic1")));
+    check(&[
+        (
+            &second,
+            &|observed| {
+                let changed = Found { mac: mac(9), permanent_mac: Some(mac(2)), ..found(4, "nic1", mac(2)) };
+                observed.slaves[1] = Ok(changed);
+            },
+            Await,
+            &format!("tc 1500 queues 16 02:00:00:00:00:02 assigned {rest}"),
+        ),
+        (
+            // Virtual NICs have no permanent one.
+            &second,
+            &|observed| observed.slaves[1] = Ok(Found { permanent_mac: None, ..found(4, "nic1", mac(2)) }),
+            Await,
+            &format!("tc 1500 queues 16 02:00:00:00:00:02 assigned {rest}"),
+        ),
+        (&own, AS_IS, Await, &format!("tc 1500 queues 16 02:00:00:00:00:77 assigned {rest}")),
+        (
+            &second,
+            &|observed| observed.slaves[1] = gone("nic1"),
+            Await,
+            "tc 1500 queues 16 02:00:00:00:00:01 pair netkit/veth: enslave nic0, configure, settle, bond0: nic1: absent, \
+             joins when it appears, bond0: mac = nic1: it is not there, so the bond has the MAC address of its first slave \
+             until it is created again",
+        ),
+    ]);
+}
+
+#[test]
 fn a_plan_follows_what_the_machine_can() {
     use MissingSlaves::Await;
     let rest = ": enslave nic0, enslave nic1, configure, settle";

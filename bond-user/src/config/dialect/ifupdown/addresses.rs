@@ -6,7 +6,7 @@ use bond_common::mac::Mac;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::stanza::{Key, Stanza};
-use crate::config::{ConfigError, Destination, Note, Route, dialect::draft::Draft};
+use crate::config::{BondMac, ConfigError, Destination, Note, Route, dialect::draft::Draft};
 
 /// Reads the keys of a bond's stanza that are not options of the driver.
 pub(super) fn read(draft: &mut Draft, stanza: &Stanza) -> Result<(), ConfigError> {
@@ -38,7 +38,10 @@ pub(super) fn read(draft: &mut Draft, stanza: &Stanza) -> Result<(), ConfigError
             }
             "netmask" | "metric" | "broadcast" | "network" | "description" => {}
             "mtu" => draft.mtu = Some((key.parsed("a number of bytes")?, key.origin.clone())),
-            "hwaddress" => draft.mac = hwaddress(key, &mut draft.notes)?.map(|mac| (mac, key.origin.clone())),
+            "hwaddress" => {
+                draft.mac =
+                    hwaddress(key, &mut draft.notes)?.map(|mac| (BondMac::Address(mac), key.origin.clone()))
+            }
             "slaves" => {}
             option if option.starts_with("bond-") || option == "es-sys-mac" => {}
             "up" | "pre-up" | "post-up" | "down" | "pre-down" | "post-down" => {

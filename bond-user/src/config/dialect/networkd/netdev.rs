@@ -1,10 +1,11 @@
 //! Reads a bond's `.netdev` file.
 
+use bond_common::mac::Mac;
 use bond_core::options;
 
 use super::Unit;
 use crate::config::{
-    ConfigError, Origin, Problem,
+    BondMac, ConfigError, Origin, Problem,
     dialect::{draft::Draft, ini::Entry, time},
 };
 
@@ -147,12 +148,16 @@ pub(super) fn mtu(entry: &Entry) -> Result<Option<(u32, Origin)>, ConfigError> {
 }
 
 /// Returns a MAC address; `None` for one that networkd leaves to the kernel.
-pub(super) fn mac(entry: &Entry) -> Result<Option<(bond_common::mac::Mac, Origin)>, ConfigError> {
+pub(super) fn mac(entry: &Entry) -> Result<Option<(BondMac, Origin)>, ConfigError> {
+    Ok(address(entry)?.map(|mac| (BondMac::Address(mac), entry.origin.clone())))
+}
+
+/// Returns the MAC address of an entry, if it names one.
+pub(super) fn address(entry: &Entry) -> Result<Option<Mac>, ConfigError> {
     if ["", "none"].contains(&entry.value.as_str()) {
         return Ok(None);
     }
     // networkd also takes hyphens between the bytes.
     let text = entry.value.replace('-', ":");
-    let mac = text.parse().map_err(|_| entry.bad_value("a MAC address of the form 08:00:27:e8:26:58"))?;
-    Ok(Some((mac, entry.origin.clone())))
+    text.parse().map(Some).map_err(|_| entry.bad_value("a MAC address of the form 08:00:27:e8:26:58"))
 }

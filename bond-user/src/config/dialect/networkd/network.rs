@@ -110,7 +110,7 @@ fn slaves_of(draft: &mut Draft, network: &Network) -> Result<Vec<SlaveConfig>, C
     let macs: Vec<_> =
         ["PermanentMACAddress", "MACAddress"].iter().flat_map(|key| unit.all("Match", key)).collect();
     let hwaddr = match macs.as_slice() {
-        [mac] if names.len() == 1 && !mac.value.contains(' ') => netdev::mac(mac)?.map(|(mac, _)| mac),
+        [mac] if names.len() == 1 && !mac.value.contains(' ') => netdev::address(mac)?,
         _ => None,
     };
     if let (true, Some(mac)) = (network.names.is_empty(), macs.first()) {
@@ -123,7 +123,7 @@ fn slaves_of(draft: &mut Draft, network: &Network) -> Result<Vec<SlaveConfig>, C
         draft.note(&mac.origin, text);
     }
     let own = |key| unit.last("Link", key);
-    let mac = own("MACAddress").map(netdev::mac).transpose()?.flatten().map(|(mac, _)| mac);
+    let mac = own("MACAddress").map(netdev::address).transpose()?.flatten();
     let mtu = own("MTUBytes").map(netdev::mtu).transpose()?.flatten().map(|(mtu, _)| mtu);
     preference(draft, unit, &names)?;
     Ok(names.into_iter().map(|name| SlaveConfig { hwaddr, mac, mtu, ..SlaveConfig::new(name) }).collect())
