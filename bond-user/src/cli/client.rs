@@ -31,6 +31,11 @@ pub fn request<T: DeserializeOwned>(call: &Call, body: Option<serde_json::Value>
     request_in(&Paths::of(netns::cookie()?), call, body)
 }
 
+/// Sends one query to the agent of this network namespace.
+pub async fn query<T: DeserializeOwned>(call: &Call) -> Result<T> {
+    send(&Paths::of(netns::cookie()?), call, None).await
+}
+
 /// Sends one request to the agent of a network namespace.
 pub fn request_in<T: DeserializeOwned>(
     paths: &Paths,

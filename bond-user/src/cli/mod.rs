@@ -20,6 +20,7 @@ mod set;
 mod show;
 mod slave;
 mod traffic;
+mod top;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -80,6 +81,10 @@ enum Verb {
     /// Print events of bonds as they happen
     Monitor(MonitorArgs),
     /// Change options of a running bond, or of one of its slaves
+    /// Show bonds, rates, failovers and events on the terminal, as they happen
+    ///
+    /// Keys: q ends it; up, down, page up and page down scroll.
+    Top(TopArgs),
     Set(SetArgs),
     /// Enslave an interface: it gets the bond's MTU and, as fail_over_mac says, its MAC address
     ///
@@ -340,6 +345,18 @@ struct SetArgs {
     bond: BondName,
     /// Change options of this slave: prio, queue_id
     #[arg(long, value_name = "IF")]
+#[derive(Debug, Args)]
+struct TopArgs {
+    /// Only this bond
+    bond: Option<BondName>,
+    /// Print one frame as text, without events, and end
+    #[arg(long)]
+    once: bool,
+    /// The time between two reports, from which rates are computed
+    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    interval: Duration,
+}
+
     slave: Option<InterfaceName>,
     /// Options of the bonding driver, in order, all or none; or active_slave alone
     #[arg(required = true, value_name = "KEY=VALUE", value_parser = key_value)]
@@ -547,6 +564,11 @@ fn word<T: Words>(text: &str) -> Result<T, String> {
 }
 
 fn drain_time(text: &str) -> Result<NonZeroU32, String> {
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "not a number of seconds from 0.1 to 3600".to_owned())
+}
+
     let wanted = || format!("{text}: not a time from 1s to 100 years, such as 10m or 1h30m");
     let seconds = humantime::parse_duration(text).map_err(|_| wanted())?.as_secs();
     u32::try_from(seconds).ok().and_then(NonZeroU32::new).ok_or_else(wanted)

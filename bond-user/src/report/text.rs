@@ -4,11 +4,13 @@ mod columns;
 mod log;
 mod monitor;
 mod show;
+mod top;
 
 pub use self::{
     log::log,
     monitor::event,
     show::{Amount, show},
+    top::Screen,
 };
 
 #[cfg(test)]
