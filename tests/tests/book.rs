@@ -448,6 +448,25 @@ fn the_reference_has_every_metric_and_reason_of_drops() {
 }
 
 #[test]
+fn each_alert_has_a_runbook_and_a_row_in_the_reference() {
+    let rules = read("packaging/prometheus/xbond.rules.yml");
+    let alerts: BTreeSet<_> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() >= 6, "{alerts:?}");
+    let runbooks = read("docs/guide/runbooks.md");
+    let headings = runbooks.lines().filter_map(|line| line.strip_prefix("## "));
+    // The other ones are about alerts of other projects.
+    let headings: BTreeSet<_> = headings.filter(|heading| heading.starts_with("Xbond")).collect();
+    assert_eq!(headings, alerts);
+    let reference = read("docs/reference/metrics.md");
+    let rows = reference.lines().filter_map(|line| line.strip_prefix("| `Xbond")?.split_once('`'));
+    assert_eq!(
+        rows.map(|(name, _)| format!("Xbond{name}")).collect::<BTreeSet<_>>(),
+        alerts.iter().map(|alert| (*alert).to_owned()).collect()
+    );
+}
+
+#[test]
 fn the_reference_has_every_definition_of_the_schema() {
     let schema: serde_json::Value = serde_json::from_str(&read("docs/xbond.schema.json")).unwrap();
     let definitions = schema["$defs"].as_object().unwrap();

@@ -15,7 +15,7 @@ use std::{
     time::Instant,
 };
 
-use common::{BOND, active_slave, bond, bond_with, eventually, skip, wait_for_active};
+use common::{BOND, active_slave, bond, bond_with, eventually, skip};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -830,7 +830,7 @@ fn metrics_move_with_the_files() {
 #[test]
 fn files_for_other_programs_follow_the_bonds() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let scene = tempfile::tempdir().unwrap();
     let at = |name: &str| scene.path().join(name);
@@ -879,7 +879,7 @@ fn files_for_other_programs_follow_the_bonds() {
 #[test]
 fn files_that_cannot_be_written_are_reported() {
     skip_if_unable!();
-    let _others = common::beside_others();
+    let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
     let scene = tempfile::tempdir().unwrap();
     let directory = scene.path().join("files");
@@ -985,27 +985,4 @@ fn alerts_are_raised_when_they_should_be() {
         let said = [output.stdout, output.stderr].concat();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
     }
-}
-
-/// Rules that name metrics which do not exist are never true.
-#[test]
-fn alerts_are_about_metrics_that_are_there() {
-    skip_if_unable!();
-    let _others = common::concurrently();
-    let lab = Lab::scenario().unwrap();
-    let xbond = bond(&lab, Datapath::Tc, &[]);
-    let mut metrics = String::new();
-    ask(&lab.host, "GET /metrics HTTP/1.1\r\nHost: xbond\r\nConnection: close\r\n\r\n")
-        .read_to_string(&mut metrics)
-        .unwrap();
-    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/prometheus/xbond.rules.yml");
-    let rules = fs::read_to_string(rules).unwrap();
-    let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let names: Vec<_> = words.filter(|word| word.starts_with("xbond_")).collect();
-    assert!(names.len() >= 5, "{names:?}");
-    for name in names {
-        assert!(metrics.contains(&format!("\n{name}{{")), "no {name} in\n{metrics}");
-    }
-    wait_for_active(&xbond, "enp0s8");
-    xbond.stop().unwrap();
 }

@@ -1,5 +1,7 @@
 //! `cargo xtask docs`: builds the book with mdBook and the documentation of the crates with rustdoc, and checks the
-//! links of both and of README.md.
+//! links of both and of README.md. It makes the dashboard of packaging/grafana, too.
+
+mod dashboard;
 
 use std::{
     collections::HashMap,
@@ -22,6 +24,7 @@ const DIRECTORY: &str = "docs";
 /// # Errors
 /// A page cannot be read, or mdBook or rustdoc fails.
 pub fn run() -> Result<ExitCode> {
+    dashboard::write()?;
     let complaints = complaints()?;
     for complaint in &complaints {
         println!("{complaint}");
