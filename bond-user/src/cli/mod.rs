@@ -14,13 +14,14 @@ mod log;
 mod man;
 mod monitor;
 mod output;
+mod persist;
 mod reload;
 mod run;
 mod set;
 mod show;
 mod slave;
-mod traffic;
 mod top;
+mod traffic;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -80,11 +81,11 @@ enum Verb {
     Log(LogArgs),
     /// Print events of bonds as they happen
     Monitor(MonitorArgs),
-    /// Change options of a running bond, or of one of its slaves
     /// Show bonds, rates, failovers and events on the terminal, as they happen
     ///
     /// Keys: q ends it; up, down, page up and page down scroll.
     Top(TopArgs),
+    /// Change options of a running bond, or of one of its slaves
     Set(SetArgs),
     /// Enslave an interface: it gets the bond's MTU and, as fail_over_mac says, its MAC address
     ///
@@ -145,12 +146,6 @@ struct RunArgs {
     /// Serve Prometheus metrics at http://ADDR:PORT/metrics, too; the control socket always does
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
-    /// Attach tc programs by clsact, as on kernels before 6.6; for tests
-    #[arg(long, hide = true)]
-    clsact: bool,
-    /// The form of the log
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormatArg::Auto)]
-    log_format: LogFormatArg,
     /// Keep the file xbond.prom in this directory current, for node_exporter's textfile collector: node_bonding_slaves and
     /// node_bonding_active
     #[arg(long, value_name = "DIR", value_parser = absolute)]
@@ -159,12 +154,22 @@ struct RunArgs {
     /// /proc/net/bonding
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     proc_files: Option<PathBuf>,
+    /// Attach tc programs by clsact, as on kernels before 6.6; for tests
+    #[arg(long, hide = true)]
+    clsact: bool,
+    /// The form of the log
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormatArg::Auto)]
+    log_format: LogFormatArg,
 }
 
 #[derive(Debug, Args)]
 struct AddArgs {
     #[command(flatten)]
     bonds: BondArgs,
+    /// Also write /etc/xbond/BOND.toml, from which the agent creates the bond at the next boot, and files by which
+    /// NetworkManager and systemd-networkd leave its slaves alone
+    #[arg(long)]
+    persist: bool,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -341,11 +346,6 @@ struct MonitorArgs {
 }
 
 #[derive(Debug, Args)]
-struct SetArgs {
-    bond: BondName,
-    /// Change options of this slave: prio, queue_id
-    #[arg(long, value_name = "IF")]
-#[derive(Debug, Args)]
 struct TopArgs {
     /// Only this bond
     bond: Option<BondName>,
@@ -357,6 +357,11 @@ struct TopArgs {
     interval: Duration,
 }
 
+#[derive(Debug, Args)]
+struct SetArgs {
+    bond: BondName,
+    /// Change options of this slave: prio, queue_id
+    #[arg(long, value_name = "IF")]
     slave: Option<InterfaceName>,
     /// Options of the bonding driver, in order, all or none; or active_slave alone
     #[arg(required = true, value_name = "KEY=VALUE", value_parser = key_value)]
@@ -559,19 +564,24 @@ fn seconds(text: &str) -> Result<Duration, String> {
     api::parse_wait(text).ok_or_else(|| format!("not a number of seconds from 0 to {limit}"))
 }
 
-fn word<T: Words>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("not one of {}", T::WORDS.join(", ")))
-}
-
-fn drain_time(text: &str) -> Result<NonZeroU32, String> {
 fn interval(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
     seconds.map(Duration::from_secs_f64).ok_or_else(|| "not a number of seconds from 0.1 to 3600".to_owned())
 }
 
+fn word<T: Words>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("not one of {}", T::WORDS.join(", ")))
+}
+
+fn drain_time(text: &str) -> Result<NonZeroU32, String> {
     let wanted = || format!("{text}: not a time from 1s to 100 years, such as 10m or 1h30m");
     let seconds = humantime::parse_duration(text).map_err(|_| wanted())?.as_secs();
     u32::try_from(seconds).ok().and_then(NonZeroU32::new).ok_or_else(wanted)
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err("not an absolute path".to_owned()) }
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -601,11 +611,6 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Every error includes its causes.
-fn absolute(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if path.is_absolute() { Ok(path) } else { Err("not an absolute path".to_owned()) }
-}
-
             output::note(error);
             ExitCode::from(REFUSED)
         }
@@ -622,6 +627,7 @@ fn act(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Show(arguments) => show::show(&arguments),
         Verb::Log(arguments) => log::log(&arguments),
         Verb::Monitor(arguments) => monitor::monitor(&arguments),
+        Verb::Top(arguments) => top::top(&arguments),
         Verb::Set(arguments) => return set::set(arguments),
         Verb::AddSlave(arguments) => return slave::add(arguments),
         Verb::DelSlave(arguments) => return slave::delete(&arguments),

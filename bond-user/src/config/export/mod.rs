@@ -11,6 +11,7 @@ mod nm;
 mod nmstate;
 #[cfg(test)]
 mod tests;
+pub mod unmanaged;
 
 use std::{fmt, path::Path};
 
@@ -82,10 +83,10 @@ pub fn write(program: Program, config: &Config) -> Result<Exported, UnsafeName> 
     for bond in &config.bonds {
         check_names(bond)?;
         note_own_settings(bond, &mut exported.notes);
-    }
         if let Some(slave) = bond.mac_slave().filter(|_| program != Program::Nmstate) {
             lost(&mut exported.notes, bond, format_args!("mac={slave}"), program);
         }
+    }
     match program {
         Program::Networkd => each(config, &mut exported, networkd::write),
         Program::Nm => each(config, &mut exported, nm::write),
