@@ -10,6 +10,8 @@
 //! 6. [`agent`]: brings bonds up, manages them, and takes them down.
 //! 7. [`cli`]: the command line. It knows the agent only as the other end of the API; `xbond run` starts one.
 
+#![cfg_attr(not(test), warn(clippy::expect_used, clippy::panic, clippy::unwrap_used))]
+
 pub mod agent;
 pub mod api;
 pub mod cli;
