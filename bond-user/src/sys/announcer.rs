@@ -11,12 +11,15 @@
 //! They are sent from the slave, so that they leave by the slave that was active when the round began, whatever
 //! happens to the bond in between.
 //!
-//! The addresses of a host behind an existing port are not known, nor are those of ipvlans in other network namespaces. RARP
-//! shows its switches where the MAC address is, which suffices under `none` and `follow`. Under `active` its neighbours keep
-//! sending to the former slave's MAC address until they receive a frame of the host, or ask again.
+//! Other network namespaces send no events to this one. Devices there that have the bond's MAC address (ipvlans, VLANs) are read
+//! with the others, after each round, and every half a minute.
+//!
+//! The addresses of a host behind an existing port are not known. RARP shows its switches where the MAC address is, which
+//! suffices under `none` and `follow`. Under `active` its neighbours keep sending to the former slave's MAC address until they
+//! receive a frame of the host, or ask again.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd as _, OwnedFd},
@@ -42,7 +45,7 @@ use nix::{
 
 use super::{
     Devices, SysError,
-    netlink::{Address, FdbEntry, FdbOwner, Forwarding, LinkInfo, VlanTag},
+    netlink::{Address, FdbEntry, FdbOwner, Forwarding, LinkFlags, LinkInfo, VlanTag},
     topology::{Layer, Layers},
 };
 
@@ -53,6 +56,7 @@ const ALL_NODES_MAC: Mac = Mac::new([0x33, 0x33, 0, 0, 0, 1]);
 /// A device whose addresses are to be announced, or whose groups are to be reported: the bond itself, or one above it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upper {
+    /// 0 if the device is in another network namespace than the bond.
     pub ifindex: u32,
     /// From the outermost to the innermost; none for the bond.
     pub tags: Vec<VlanTag>,
@@ -117,10 +121,72 @@ pub async fn addresses_behind(devices: &dyn Devices, port: u32) -> Result<Announ
     let links = devices.links(netns).await?;
     let forwarding = if netns.is_none() { devices.forwarding().await? } else { Forwarding::default() };
     let above = Layers::new(bond, &links, &forwarding.vlans);
-    let uppers = uppers(&above, &devices.addresses(netns).await?);
+    let mut uppers = uppers(&above, &devices.addresses(netns).await?);
+    // What cannot be read there is not announced.
+    let others =
+        if netns.is_none() { devices.other_namespaces().await.unwrap_or_default() } else { Vec::new() };
+    for other in &others {
+        uppers.extend(uppers_in(devices, *other, &above).await.unwrap_or_default());
+    }
     let macs = macs(&above, &links, &uppers, &forwarding.entries);
     let masters = above.layers().iter().filter_map(|layer| layer.link.master).collect();
     Ok(Announced { uppers, macs, masters, elsewhere: netns.is_some() })
+}
+
+/// Returns the devices in another network namespace that lie above these layers and have the bond's MAC address: ipvlans, VLANs,
+/// and what is above them. The MAC addresses of others are announced without a look at their addresses: the kernel lists them.
+async fn uppers_in(
+    devices: &dyn Devices,
+    namespace: i32,
+    above: &Layers<'_>,
+) -> Result<Vec<Upper>, SysError> {
+    let links = devices.links(Some(namespace)).await?;
+    // To list a link with its lower device here gives this namespace a number.
+    let Some(ours) = devices.own_namespace().await else { return Ok(Vec::new()) };
+    let stacked = stacked_in(&links, ours, above);
+    if stacked.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(uppers_above(&stacked, &links, above, &devices.addresses(Some(namespace)).await?))
+}
+
+/// Returns the devices among the links of another namespace whose lower device is one of the layers, which that is, and its tags.
+/// `ours` is the number of the layers' namespace in itself.
+fn stacked_in<'a>(links: &'a [LinkInfo], ours: i32, above: &Layers<'_>) -> Vec<(&'a LinkInfo, Vec<VlanTag>)> {
+    // A device without ARP has neighbours that do not resolve its address.
+    let is_stacked = |link: &&LinkInfo| {
+        link.is_up()
+            && link.is_stacked()
+            && link.link_netns == Some(ours)
+            && !link.flags.contains(LinkFlags::Noarp)
+    };
+    let on_layer = |link: &'a LinkInfo| {
+        let below = above.layers().iter().find(|layer| link.link == Some(layer.link.ifindex))?;
+        let tags = below.tags.iter().flatten().copied().chain(link.vlan).collect();
+        (below.is_reached && below.tags.is_some()).then_some((link, tags))
+    };
+    links.iter().filter(is_stacked).filter_map(on_layer).collect()
+}
+
+/// Returns these devices and those above them, from all links and addresses of their namespace.
+fn uppers_above(
+    stacked: &[(&LinkInfo, Vec<VlanTag>)],
+    links: &[LinkInfo],
+    above: &Layers<'_>,
+    addresses: &[Address],
+) -> Vec<Upper> {
+    let bond = above.layers().first().map(|bond| bond.link.mac);
+    let vlans = HashMap::new();
+    let mut found = Vec::new();
+    for (link, outer) in stacked.iter().filter(|(link, _)| Some(link.mac) == bond) {
+        let of_this = uppers(&Layers::new(link.ifindex, links, &vlans), addresses);
+        found.extend(of_this.into_iter().filter(|upper| upper.own_mac.is_none()).map(|upper| Upper {
+            ifindex: 0,
+            tags: outer.iter().chain(&upper.tags).copied().collect(),
+            ..upper
+        }));
+    }
+    found
 }
 
 /// Returns the devices of [`addresses_behind`], from a dump of all addresses.
@@ -543,6 +609,40 @@ mod tests {
         let uppers = |bond| uppers(&Layers::new(bond, &links, &vlans), &addresses);
         assert_eq!(uppers(3), expected);
         assert_eq!(uppers(1000), []);
+    }
+
+    /// bond0 and a VLAN of it are here; the numbers of interfaces in the other namespace are the same ones.
+    #[test]
+    fn devices_in_another_namespace_are_announced_with_their_tags() {
+        let ours =
+            [LinkInfo { mac: BOND_MAC, ..link(3, "bond0") }, LinkInfo { mac: BOND_MAC, ..vlan(4, 3, S_TAG) }];
+        let vlans = HashMap::new();
+        let above_here = Layers::new(3, &ours, &vlans);
+        let there = |link: LinkInfo| LinkInfo { link_netns: Some(7), mac: BOND_MAC, ..link };
+        let mut quiet = there(upper(9, 3, "ipvlan"));
+        quiet.flags |= LinkFlags::Noarp;
+        let links = [
+            there(upper(3, 3, "ipvlan")),
+            there(vlan(4, 4, C_TAG)),
+            LinkInfo { mac: BOND_MAC, ..vlan(5, 4, C_TAG) },
+            LinkInfo { mac: mac(0x66), ..there(upper(6, 3, "macvlan")) },
+            // Of a third namespace, of a device that is not above the bond, and of this one.
+            LinkInfo { link_netns: Some(8), ..there(upper(7, 3, "ipvlan")) },
+            there(upper(8, 99, "ipvlan")),
+            LinkInfo { link_netns: None, ..there(upper(10, 99, "ipvlan")) },
+            quiet,
+        ];
+        let addresses: Vec<_> = (3..=10)
+            .map(|ifindex| Address::new(ifindex, IpAddr::from([10, 0, ifindex as u8, 1]), 24))
+            .collect();
+        let stacked = stacked_in(&links, 7, &above_here);
+        let found = uppers_above(&stacked, &links, &above_here, &addresses);
+        let expected = [
+            above(&[], &["10.0.3.1"]),
+            above(&[S_TAG, C_TAG], &["10.0.4.1"]),
+            above(&[S_TAG, C_TAG, C_TAG], &["10.0.5.1"]),
+        ];
+        assert_eq!(found, expected.map(|upper| Upper { ifindex: 0, ..upper }));
     }
 
     /// bond0 and two veths in br0, which has another MAC address than bond0; a VLAN of br0 and a macvlan without addresses; a

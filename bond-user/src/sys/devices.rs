@@ -32,6 +32,12 @@ pub trait Devices: fmt::Debug + Send + Sync {
     /// Returns all links of a namespace.
     async fn links(&self, netns: NetnsId) -> Result<Vec<LinkInfo>, SysError>;
 
+    /// Returns the numbers of other network namespaces, which may have devices above devices of this one.
+    async fn other_namespaces(&self) -> Result<Vec<i32>, SysError>;
+
+    /// Returns the number that this network namespace has in itself.
+    async fn own_namespace(&self) -> NetnsId;
+
     /// Returns the name of an interface without waiting for RTNL; None if there is no such interface.
     fn name_of(&self, ifindex: u32) -> Option<String>;
 

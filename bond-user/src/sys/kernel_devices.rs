@@ -78,6 +78,14 @@ impl Devices for KernelDevices {
         self.netlink.links(netns).await
     }
 
+    async fn other_namespaces(&self) -> Result<Vec<i32>, SysError> {
+        self.netlink.other_namespaces().await
+    }
+
+    async fn own_namespace(&self) -> NetnsId {
+        self.netlink.own_namespace().await
+    }
+
     fn name_of(&self, ifindex: u32) -> Option<String> {
         netlink::name_of(ifindex)
     }

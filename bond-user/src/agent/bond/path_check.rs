@@ -39,6 +39,8 @@ use crate::{
 
 /// Devices have events. Every so often they are read without one: XPS and links of other XDP programs have none.
 const CHECKS_WITHOUT_EVENT: u32 = 10;
+/// After so many checks devices in other network namespaces are read, of which there are no events.
+const CHECKS_WITHOUT_OTHERS: u32 = 30;
 
 /// A fault, and what became of it.
 type Found = (PathFault, Repair);
@@ -116,6 +118,13 @@ pub(super) struct PathCheck {
     /// [`Worker::hook_changes`] as of the last time that hooks were read.
     hook_changes_seen: u64,
     pub(super) notes: Notes,
+}
+
+impl PathCheck {
+    /// Returns whether devices in other network namespaces are to be read with this check.
+    pub(super) fn is_time_for_others(&self) -> bool {
+        self.checks.is_multiple_of(CHECKS_WITHOUT_OTHERS)
+    }
 }
 
 impl Default for PathCheck {

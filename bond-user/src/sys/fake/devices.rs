@@ -68,6 +68,14 @@ impl Devices for FakeKernel {
         self.call("list the links", links).map_err(failed("list", "the links"))
     }
 
+    async fn other_namespaces(&self) -> Result<Vec<i32>, SysError> {
+        Ok(Vec::new())
+    }
+
+    async fn own_namespace(&self) -> NetnsId {
+        None
+    }
+
     fn name_of(&self, ifindex: u32) -> Option<String> {
         self.inner().state.links.get(&ifindex).map(|link| link.info.name.clone())
     }

@@ -9,6 +9,7 @@ mod events;
 mod forwarding;
 mod link;
 pub mod message;
+mod namespaces;
 mod neighbour;
 mod qdisc;
 mod raw;

@@ -51,6 +51,7 @@ impl Worker {
         }
         if pending.path {
             self.check_path();
+            uppers |= self.path.is_time_for_others() && self.has_other_namespaces().await;
         }
         if pending.path || pending.clock {
             self.keep_clock().await;

@@ -106,7 +106,7 @@ impl Worker {
     pub(super) async fn announced(&mut self, round: SentRound) {
         let SentRound { slot, ifindex, mac, prepared } = round;
         let Some(known) = prepared else { return };
-        let is_old = self.announced.elsewhere || self.is_above_old;
+        let is_old = self.announced.elsewhere || self.is_above_old || self.has_other_namespaces().await;
         if is_old || self.wanted.link_events == LinkEventSource::Off {
             self.read_addresses().await;
             let prepared = Prepared::new(self.host, &self.announced, mac);
@@ -114,6 +114,12 @@ impl Worker {
                 self.announcer.send(slot, ifindex, prepared.frames());
             }
         }
+    }
+
+    /// Returns whether there are other network namespaces, which may have devices above the bond's, and send no events to this one.
+    /// The kernel answers without RTNL.
+    pub(super) async fn has_other_namespaces(&self) -> bool {
+        self.devices.other_namespaces().await.is_ok_and(|others| !others.is_empty())
     }
 
     pub(super) async fn read_addresses(&mut self) {
