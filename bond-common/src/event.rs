@@ -44,7 +44,7 @@ pub struct AnnouncedRound {
     pub sent: u16,
     /// MAC addresses that were announced.
     pub macs: u16,
-    /// MAC addresses were left out, because there are more than a round announces.
+    /// Addresses or MAC addresses were left out, because there are more than a round announces.
     pub is_capped: bool,
     /// Frames that the kernel refused.
     pub failed: u16,

@@ -216,12 +216,13 @@ fn see_slot(links: &mut LinkTimes, index: u64, now: u64) {
 #[inline(never)]
 fn announce(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u64) -> bool {
     let Some(word) = maps::active_word() else { return false };
+    let list = AnnounceList::from_bits(clock.list);
     let mut turn = state.turn;
     let is_new = state.noticed != word.switches() as u64 + 1;
     state.noticed = word.switches() as u64 + 1;
     if state.sending != 0 && !turn.is_of(word) {
         // Its slave is not active any more.
-        finish(state, turn, now);
+        finish(state, turn, now, list.left_out);
     }
     if clock.rounds == 0 && !turn.is_of(word) {
         let _ = maps::exchange_rounds(turn, turn.skip(word));
@@ -245,7 +246,6 @@ fn announce(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u64
         begin(state);
     }
     let Some(slot) = word.active() else { return false };
-    let list = AnnounceList::from_bits(clock.list);
     let left = (list.count as u64).saturating_sub(state.next);
     let round = turn.bits() | state.repeats & 0xff;
     let count = if left < FRAMES_PER_TICK { left } else { FRAMES_PER_TICK };
@@ -263,7 +263,7 @@ fn announce(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u64
             state.repeats += 1;
             begin(state);
         } else {
-            finish(state, turn, now);
+            finish(state, turn, now, list.left_out);
         }
     }
     true
@@ -278,7 +278,7 @@ fn begin(state: &mut TickEntry) {
 
 /// Ends a round, and reports it to the agent if it is the first or the last.
 #[inline(always)]
-fn finish(state: &mut TickEntry, turn: ClaimedRounds, now: u64) {
+fn finish(state: &mut TickEntry, turn: ClaimedRounds, now: u64, left_out: u16) {
     state.sending = 0;
     if !turn.is_reported() {
         return;
@@ -288,7 +288,7 @@ fn finish(state: &mut TickEntry, turn: ClaimedRounds, now: u64) {
         generation,
         sent: state.sent as u16,
         macs: state.macs as u16,
-        is_capped: state.capped != 0,
+        is_capped: state.capped | left_out as u64 != 0,
         failed: state.refused_of_round as u16,
         number,
     };

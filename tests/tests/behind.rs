@@ -353,6 +353,115 @@ fn a_virtual_address_is_reached_after_a_cut_without_an_agent() {
     cli(&site.lab.host, ["down", BOND, "--force"]).unwrap();
 }
 
+/// A device with the bond's MAC address in another namespace, as an ipvlan is: its neighbours have to learn each new one.
+#[test]
+fn an_address_in_another_namespace_is_announced_under_the_bonds_mac() {
+    skip_if_unable!();
+    let Some(_turn) = alone() else { return };
+    let site = Site::new(Datapath::Tc);
+    let xbond = site.run(Datapath::Tc, &["fail_over_mac=active"]);
+    wait_for_clock(&xbond);
+    let (guest, address) = (&site.guests[0], GUESTS[0].1);
+    site.lab.host.ip("link add mac0 link bond0 type macvlan mode passthru").unwrap();
+    site.lab.host.ip(&format!("link set mac0 netns {} name eth0", guest.name())).unwrap();
+    guest.ip("link set eth0 up").unwrap();
+    guest.ip(&format!("address add {address}/24 dev eth0")).unwrap();
+    eventually("it speaks", || guest.ping(PEER_V4.into(), 1).unwrap().received, |count| *count == 1);
+    let outage = |what: &str, fail: &dyn Fn()| {
+        let to = (guest, address.into());
+        let flow = Flow::start((&site.lab.peer, PEER_V4.into()), to, FlowOptions::default()).unwrap();
+        flow.wait_for_more(50).unwrap();
+        fail();
+        flow.wait_for_more(100).unwrap();
+        let report = flow.stop().unwrap();
+        println!("{what}: lost {}, {:?}", report.lost, report.outage());
+        assert!(report.outage() < OUTAGE_LIMIT, "{what}: {report:?}");
+    };
+    for new in [SLAVES[1], SLAVES[0]] {
+        outage("planned", &|| xbond.set(BOND, &format!("active_slave={new}")).unwrap());
+        eventually(
+            "its address is announced",
+            || last_receipt(&xbond, new)["announced"]["addresses"].clone(),
+            |addresses| new == SLAVES[1] || *addresses == 1,
+        );
+    }
+    xbond.kill().unwrap();
+    outage("cut, without an agent", &|| {
+        site.lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    });
+    cli(&site.lab.host, ["down", BOND, "--force"]).unwrap();
+}
+
+#[test]
+fn announcements_that_the_clock_has_no_room_for_are_named() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let site = Site::new(Datapath::Tc);
+    let xbond = site.run(Datapath::Tc, &[]);
+    wait_for_clock(&xbond);
+    for number in 0..300 {
+        let address = format!("10.9.{}.{}/32", number / 200, number % 200 + 1);
+        site.lab.host.ip(&format!("address add {address} dev {BOND}")).unwrap();
+    }
+    let named = "44 of 300 announcements are sent only while an agent runs";
+    // The log has the first ones that found no room.
+    xbond.wait_for("announcements are sent only while an agent runs").unwrap();
+    eventually("a warning", || show(&xbond)["warnings"].to_string(), |warnings| warnings.contains(named));
+    xbond.set(BOND, &format!("active_slave={}", SLAVES[1])).unwrap();
+    assert_eq!(last_receipt(&xbond, SLAVES[1])["announced"]["addresses"], 300);
+    xbond.kill().unwrap();
+    let shown = cli(&site.lab.host, ["show", BOND, "-j"]).unwrap();
+    assert!(shown.contains(named), "{shown}");
+    site.lab.cut(SLAVES[1], Cut::Carrier).unwrap();
+    let xbond = site.run(Datapath::Tc, &[]);
+    let announced = last_receipt(&xbond, SLAVES[0])["announced"].clone();
+    assert_eq!((&announced["addresses"], &announced["capped"]), (&json!(256), &json!(true)), "{announced}");
+    xbond.stop().unwrap();
+}
+
+/// A virtual router's MAC address, as of keepalived with use_vmac: a macvlan in mode private with the address of the group.
+#[test]
+fn a_virtual_routers_mac_is_announced() {
+    skip_if_unable!();
+    let Some(_turn) = alone() else { return };
+    let vrrp = Mac::new([0, 0, 0x5e, 0, 1, 51]);
+    for policy in ["none", "active"] {
+        let site = Site::new(Datapath::Tc);
+        let xbond = site.run(Datapath::Tc, &[&format!("fail_over_mac={policy}")]);
+        wait_for_clock(&xbond);
+        let ip = |line: &str| site.lab.host.ip(line).unwrap();
+        ip(&format!("address add {HOST_V4}/24 dev {BOND}"));
+        ip(&format!("link add vrrp.51 link {BOND} address {vrrp} type macvlan mode private"));
+        ip("link set vrrp.51 up");
+        ip("address add 192.168.99.111/32 dev vrrp.51");
+        let capture = Capture::start(&site.lab.switch.netns).unwrap();
+        let announced = |nic: &str| {
+            let port = site.lab.port(nic).unwrap();
+            let is_arp = |frame: &Frame| frame.bytes.get(12..14) == Some(&[8, 6]);
+            let frames = capture.frames().into_iter();
+            frames.filter(|frame| frame.ifname == port && is_arp(frame) && frame.source() == vrrp).count()
+        };
+        // The agent reads what lies above the bond a moment after that changes.
+        let mut others = SLAVES.into_iter().rev().cycle();
+        eventually(
+            "the address is announced",
+            || {
+                let new = others.next().unwrap();
+                xbond.set(BOND, &format!("active_slave={new}")).unwrap();
+                last_receipt(&xbond, new)["announced"]["addresses"].clone()
+            },
+            |addresses| *addresses == 2,
+        );
+        xbond.set(BOND, &format!("active_slave={}", SLAVES[0])).unwrap();
+        last_receipt(&xbond, SLAVES[0]);
+        let before = announced(SLAVES[1]);
+        xbond.kill().unwrap();
+        site.lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+        eventually("the clock announces it", || announced(SLAVES[1]), |count| *count > before);
+        cli(&site.lab.host, ["down", BOND, "--force"]).unwrap();
+    }
+}
+
 /// Returns the VIDs of the RARPs of this MAC address at the switch's port of `nic`.
 fn vlans_of(site: &Site, capture: &Capture, nic: &str, mac: Mac) -> Vec<Vec<u16>> {
     let port = site.lab.port(nic).unwrap();

@@ -246,19 +246,27 @@ pub struct AnnounceList {
     pub bank: u32,
     /// At most [`ANNOUNCE_FRAMES`].
     pub count: u32,
+    /// How many further ones the agent would announce, for which there is no room.
+    pub left_out: u16,
 }
 
 impl AnnounceList {
+    const LEFT_OUT: u32 = 40;
+
     /// Creates the list from the word of [`ClockEntry::list`]; larger values are cut.
     pub const fn from_bits(word: u64) -> Self {
         let count = word as u32;
         let most = ANNOUNCE_FRAMES as u32;
-        Self { bank: (word >> 32) as u32 & 1, count: if count > most { most } else { count } }
+        Self {
+            bank: (word >> 32) as u32 & 1,
+            count: if count > most { most } else { count },
+            left_out: (word >> Self::LEFT_OUT) as u16,
+        }
     }
 
     /// Returns the word of [`ClockEntry::list`].
     pub const fn bits(self) -> u64 {
-        (self.bank as u64) << 32 | self.count as u64
+        (self.left_out as u64) << Self::LEFT_OUT | (self.bank as u64) << 32 | self.count as u64
     }
 
     /// Returns the index in ANNOUNCE of the frame with this number.
@@ -323,11 +331,11 @@ mod tests {
 
     #[test]
     fn a_list_is_cut_to_its_bank() {
-        let list = AnnounceList { bank: 1, count: 7 };
+        let list = AnnounceList { bank: 1, count: 7, left_out: 300 };
         assert_eq!(AnnounceList::from_bits(list.bits()), list);
         assert_eq!(
             AnnounceList::from_bits(u64::MAX),
-            AnnounceList { bank: 1, count: ANNOUNCE_FRAMES as u32 }
+            AnnounceList { bank: 1, count: ANNOUNCE_FRAMES as u32, left_out: u16::MAX }
         );
         assert_eq!(list.entry(6), ANNOUNCE_FRAMES as u32 + 6);
     }

@@ -1,8 +1,12 @@
-//! What a report says of frames for the bond that arrived on backups.
+//! What a report says of frames for the bond that arrived on backups, and of announcements that the clock leaves out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bond_common::{abi::Slot, clock::misdirected::Noted, mac::Mac};
+use bond_common::{
+    abi::Slot,
+    clock::{layout::AnnounceList, misdirected::Noted},
+    mac::Mac,
+};
 
 use super::{
     moment::monotonic,
@@ -21,6 +25,12 @@ pub fn warnings(bond: &str, maps: &Maps, slave_in: impl Fn(Slot) -> Option<Strin
         format!("{bond}: {}", wording::flooded(&address, None))
     };
     by_address(clock.flooded(now)).into_iter().map(warning).collect()
+}
+
+/// Returns the warning about announcements that the clock's map has no room for; None if it has.
+pub fn left_out(bond: &str, maps: &Maps) -> Option<String> {
+    let list = AnnounceList::from_bits(maps.clock()?.entry().list);
+    Some(format!("{bond}: {}", wording::not_for_tick(list)?))
 }
 
 /// A MAC address, and the slot of the backup that receives its frames.

@@ -67,7 +67,7 @@ pub struct Announcement {
     /// The rounds that the clock is known to have sent; `None` if the agent sends them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rounds: Option<u32>,
-    /// MAC addresses behind the bond were left out, because there are more than a round announces.
+    /// Addresses, or MAC addresses behind the bond, were left out, because there are more than a round announces.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub capped: bool,
 }

@@ -212,6 +212,7 @@ impl<'a> Remains<'a> {
             warnings.push(wording::pin_lost(name, &lost));
         }
         warnings.extend(self.standing_clock());
+        warnings.extend(misdirected::left_out(name, &self.maps));
         warnings.extend(path_faults.iter().cloned());
         warnings.extend(misdirected::warnings(name, &self.maps, |slot| name_in(slaves, Some(slot))));
         warnings.extend(self.host_warnings());

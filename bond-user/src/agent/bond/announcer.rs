@@ -10,6 +10,7 @@ use std::{
 use bond_common::{
     abi::{ActiveWord, Slot},
     behind::{BehindKey, MOST_BEHIND},
+    clock::layout::AnnounceList,
     mac::Mac,
 };
 use bond_core::{Time, event::Event};
@@ -199,8 +200,8 @@ pub struct Progress {
     sending: Option<Sending>,
     /// How many addresses and MAC addresses are prepared for the tick.
     for_tick: (usize, usize),
-    /// Announcements that the clock has no room for.
-    left_out: usize,
+    /// The clock has no room for some of them.
+    leaves_out: bool,
 }
 
 /// The rounds of announcements of one failover that this agent has sent, or knows that the tick has.
@@ -293,14 +294,29 @@ impl AnnouncerTask {
         // Of a host that was not heard yet nothing is known.
         let prepared = if mac.is_zero() { Prepared::default() } else { Prepared::new(self.host, known, mac) };
         let macs: Vec<_> = prepared.macs.iter().map(announcer::reverse_arp).collect();
-        let wanted = prepared.addresses.len() + macs.len();
         self.progress.for_tick = self.mirror.set_announcements(&prepared.addresses, &macs);
-        let (addresses, macs) = self.progress.for_tick;
-        let left_out = wanted - addresses - macs;
-        if left_out > 0 && self.progress.left_out == 0 && self.mirror.maps().clock().is_some() {
-            self.recording.warn(wording::not_for_tick(left_out, wanted));
+        let list = self.mirror.maps().clock().map(|clock| AnnounceList::from_bits(clock.entry().list));
+        let left_out = list.and_then(wording::not_for_tick);
+        if let Some(text) = left_out.as_ref().filter(|_| !self.progress.leaves_out) {
+            self.recording.warn(text);
         }
-        self.progress.left_out = left_out;
+        self.progress.leaves_out = left_out.is_some();
+    }
+
+    /// Sends what the tick has no room for in a round that it has claimed. Returns the numbers of addresses and MAC addresses.
+    fn send_left_out(&mut self, slot: Slot, ifindex: u32, prepared: &Prepared) -> (u32, u32) {
+        let (addresses, macs) = self.progress.for_tick;
+        let addresses = prepared.addresses.get(addresses..).unwrap_or_default();
+        let macs = prepared.macs.get(macs..).unwrap_or_default();
+        let macs: Vec<_> = macs.iter().map(announcer::reverse_arp).collect();
+        let mut send = |frames: &[BytesMut]| {
+            let (sent, result) = self.send(slot, ifindex, frames);
+            if let Err(error) = result {
+                self.warn_of(&error);
+            }
+            count(sent)
+        };
+        (send(addresses), send(&macs))
     }
 
     /// Returns what the tick announces in the round that it has claimed, and when it claimed that. It may not have sent all
@@ -336,7 +352,10 @@ impl AnnouncerTask {
             return self.hand_over(SentRound { slot, ifindex, mac, prepared: None });
         }
         if !self.claim() {
-            let (at, announcement) = self.by_tick();
+            let (at, mut announcement) = self.by_tick();
+            let (addresses, macs) = self.send_left_out(slot, ifindex, &prepared);
+            announcement.addresses += addresses;
+            announcement.macs += macs;
             // Once the engine knows of it, the record of the failover is about to be finished.
             self.recording.add(Entry::TickAnnounces(at, announcement));
             return self.hand_over(SentRound { slot, ifindex, mac, prepared: Some(prepared) });

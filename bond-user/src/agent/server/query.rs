@@ -158,6 +158,7 @@ impl Bond {
                 .into_iter()
                 .chain(trial.map(|trial| wording::on_trial(name, trial.left())))
                 .chain(self.standing_clock(name))
+                .chain(misdirected::left_out(name, &self.maps))
                 .chain(failovers.faults)
                 .chain(failovers.notes)
                 .chain(misdirected::warnings(name, &self.maps, |slot| name_in(status, slot)))

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bond_common::{
-    clock::layout::{ClockEntry, TickEntry},
+    clock::layout::{AnnounceList, ClockEntry, TickEntry},
     mac::Mac,
 };
 use bond_core::{
@@ -192,7 +192,7 @@ pub fn announced(announcement: &Announcement) -> String {
     let sent = [of(addresses, "address", "addresses"), of(macs, "MAC address", "MAC addresses")];
     let mut sent = sent.into_iter().flatten().collect::<Vec<_>>().join(" and ");
     if capped {
-        sent = format!("{sent} (those that sent last; there are more)");
+        sent.push_str(if macs > 0 { " (those that sent last; there are more)" } else { " (there are more)" });
     }
     match (sent.is_empty(), failed) {
         (true, 0) => {
@@ -504,11 +504,16 @@ pub const AS_CONFIGURED: &str = "as configured";
 /// The state of a clock that is not wanted.
 pub const CLOCK_OFF: &str = "off: as configured";
 
-/// Returns the text about announcements that the clock's map has no room for.
-pub fn not_for_tick(left_out: usize, wanted: usize) -> String {
-    format!(
-        "{left_out} of {wanted} announcements are sent only while an agent runs: the clock has no room for more"
-    )
+/// Returns the text about announcements that the clock's map has no room for, for `show` and the log; None if it has.
+pub fn not_for_tick(list: AnnounceList) -> Option<String> {
+    let AnnounceList { count, left_out, .. } = list;
+    (left_out > 0).then(|| {
+        let wanted = count.saturating_add(left_out.into());
+        format!(
+            "{left_out} of {wanted} announcements are sent only while an agent runs: the clock has room for {count}, IPv4 \
+             addresses first, then IPv6 addresses, then MAC addresses"
+        )
+    })
 }
 
 /// The state of a clock of a bond that an earlier version has left.

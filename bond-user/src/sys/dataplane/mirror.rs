@@ -256,13 +256,14 @@ impl MapMirror {
         let addresses =
             addresses.iter().filter_map(|frame| AnnounceFrame::new(frame.as_ref(), AnnounceFrame::ADDRESS));
         let macs = macs.iter().filter_map(|frame| AnnounceFrame::new(frame.as_ref(), AnnounceFrame::MAC));
-        let frames = addresses.chain(macs);
+        let frames: Vec<_> = addresses.chain(macs).collect();
         let mut written = locked(&self.clock);
         // The tick may be reading the other bank.
         let bank = 1 - AnnounceList::from_bits(written.list).bank;
-        let mut list = AnnounceList { bank, count: 0 };
+        let left_out = u16::try_from(frames.len().saturating_sub(ANNOUNCE_FRAMES)).unwrap_or(u16::MAX);
+        let mut list = AnnounceList { bank, count: 0, left_out };
         let (mut addresses, mut macs) = (0, 0);
-        for frame in frames.take(ANNOUNCE_FRAMES) {
+        for frame in frames.into_iter().take(ANNOUNCE_FRAMES) {
             *(if frame.kind == AnnounceFrame::MAC { &mut macs } else { &mut addresses }) += 1;
             maps.store_frame(list.entry(list.count), frame);
             list.count += 1;
