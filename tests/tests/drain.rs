@@ -111,6 +111,33 @@ fn a_drain_ends_after_its_time_or_with_its_slave() {
 }
 
 #[test]
+fn slaves_that_exchange_names_keep_their_drains() {
+    skip_if_unable!();
+    let _turn = beside_others();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    let [first, second] = SLAVES;
+    xbond.cli(["drain", BOND, second]).unwrap();
+    for (from, to) in [(second, "other"), (first, second), ("other", first)] {
+        lab.host.ip(&format!("link set {from} name {to}")).unwrap();
+    }
+    let are_drained = || {
+        let bond = show(&xbond);
+        SLAVES.map(|name| {
+            let slaves = bond["slaves"].as_array().unwrap().iter();
+            let named = slaves.filter(|slave| slave["name"] == name);
+            named.map(|slave| !slave["drained"].is_null()).collect::<Vec<_>>()
+        })
+    };
+    eventually("the drain", are_drained, |drained| *drained == [vec![true], vec![false]]);
+    xbond.cli(["undrain", BOND, second]).unwrap();
+    assert_eq!(are_drained(), [vec![true], vec![false]]);
+    xbond.cli(["undrain", BOND, first]).unwrap();
+    eventually("no drain", are_drained, |drained| *drained == [vec![false], vec![false]]);
+    xbond.stop().unwrap();
+}
+
+#[test]
 fn a_drain_ends_when_its_bond_is_removed_without_an_agent() {
     skip_if_unable!();
     let _concurrent = concurrently();

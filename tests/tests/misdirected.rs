@@ -153,7 +153,12 @@ fn a_frame_by_the_backup_costs_two_ticks_of_inbound_traffic() {
             xbond.wait_for_after(log, "a switch had this address on the wrong port").unwrap();
             xbond.stop().unwrap();
         } else {
-            cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+            let next = bond(&lab, datapath, &[]);
+            let line =
+                format!("{}: while no agent ran, a backup began to receive frames for {mac} once", SLAVES[1]);
+            next.wait_for(&line).unwrap();
+            next.wait_for(&format!("{} such frames since", report.lost)).unwrap();
+            next.stop().unwrap();
         }
     }
 }
