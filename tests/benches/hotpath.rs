@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{TestRunOptions, maps::MapData};
 use bond_common::{
     abi::{BondEntry, FailOverMac, PORT_STATS, SlaveEntry, Slot},
+    mac::Mac,
     names,
 };
 use bond_user::sys::dataplane::Hook;
@@ -24,7 +25,7 @@ use programs::{Bench, Program, index};
 use raw::{DeviceReads, Loads};
 use xbond_tests::{
     figures::{Figure, Measured, Target},
-    frames::{Case, Verdict, Way, cases},
+    frames::{Case, GUEST, HOST, IPV4, PEER, Scene, Verdict, Way, cases, ethernet},
 };
 
 const ROUNDS: usize = 9;
@@ -68,6 +69,7 @@ fn bench(hook: Hook, quick: bool, cpus: usize) -> Result<Vec<Figure>> {
         figures.extend(measure(&bench, &stage, case)?);
     }
     figures.push(price_of_a_redirect(&bench, &stage)?);
+    figures.extend(price_of_what_is_behind(&bench, &stage)?);
     figures.extend(price_of_the_guard(&bench, &cases)?);
     figures.extend(price_of_company(&bench, &cases, cpus)?);
     Ok(figures)
@@ -188,6 +190,35 @@ fn price_of_a_redirect(bench: &Bench, stage: &Stage) -> Result<Figure> {
     let over: Vec<f64> = rounds[0].iter().zip(&rounds[1]).map(|(a, b)| a - b).collect();
     let name = if bench.hook == Hook::Tc { "bpf_redirect" } else { "bpf_redirect_map" };
     Ok(Figure::of(&format!("{} baseline", bench.hook), name, "ns over empty", &over))
+}
+
+/// Measures bridged traffic, with MAC addresses behind the bond, and what a backup does with unicast frames: those for the bond and
+/// for a guest are counted as misdirected.
+fn price_of_what_is_behind(bench: &Bench, stage: &Stage) -> Result<Vec<Figure>> {
+    let (scene, backup) = (Scene::of(FailOverMac::None), Way::Receive(1));
+    bench.set(&scene);
+    let from = |source: Mac| ethernet(PEER, source, IPV4);
+    let to = |destination: Mac| ethernet(destination, PEER, IPV4);
+    // From now on the guest is known, and its entry is written once in a second.
+    ensure!(bench.run(Way::Transmit, &from(GUEST)).0 == Verdict::Forwarded, "a guest's frame is not sent");
+    let station = Mac::new([2, 0, 0, 0, 0, 0x9a]);
+    let rows = [
+        ("transmit: the host's", Way::Transmit, from(HOST)),
+        ("transmit: a guest's", Way::Transmit, from(GUEST)),
+        ("backup: broadcast", backup, to(Mac::BROADCAST)),
+        ("backup: for another station", backup, to(station)),
+        ("backup: for the bond", backup, to(HOST)),
+        ("backup: for a guest", backup, to(GUEST)),
+    ];
+    let group = format!("{} behind the bond", bench.hook);
+    let figures = rows.into_iter().map(|(name, way, frame)| {
+        let rounds = rounds(&[&bench.program(way), &stage.empty_program], &frame)?;
+        let over: Vec<f64> = rounds[0].iter().zip(&rounds[1]).map(|(a, b)| a - b).collect();
+        let figure = Figure::of(&group, name, "ns over empty", &over);
+        eprintln!("{group}: {name}: {:.1} ns", figure.value);
+        Ok(figure)
+    });
+    figures.collect()
 }
 
 /// Measures the cost of checking whether the slave has a link: the same program without and with the check,

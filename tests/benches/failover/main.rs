@@ -8,6 +8,7 @@
 mod announce;
 mod cuts;
 mod exit;
+mod idle;
 mod planned;
 #[path = "../raw/mod.rs"]
 mod raw;
@@ -72,6 +73,7 @@ fn main() -> Result<()> {
     let scenes = [
         cuts::scenes(&options),
         announce::scenes(&options),
+        idle::scenes(&options),
         planned::scenes(&options),
         scale::scenes(&options),
     ];

@@ -36,8 +36,12 @@ const MOST_DELAY: f64 = 20.0;
 
 pub fn scenes(options: &Options) -> Vec<Scene> {
     let bonds = if options.quick { 8 } else { 64 };
-    let name = format!("{bonds} bonds of {SLAVES} slaves");
-    vec![Scene::new("one agent", &name, move |row, options| measure(row, options, bonds))]
+    let scene = |clock: &'static str| {
+        let name =
+            format!("{bonds} bonds of {SLAVES} slaves{}", if clock == "off" { ", clock off" } else { "" });
+        Scene::new("one agent", &name, move |row, options| measure(row, options, bonds, clock))
+    };
+    vec![scene("auto"), scene("off")]
 }
 
 /// NICs of many hosts in one namespace, each with its far end in another.
@@ -82,11 +86,12 @@ impl Place {
         self.indices.len()
     }
 
-    fn configuration(&self) -> Result<NamedTempFile> {
+    fn configuration(&self, clock: &str) -> Result<NamedTempFile> {
         let mut text = String::from("version = 1\n");
         for bond in 0..self.bonds() {
             let slaves: Vec<_> = (0..SLAVES).map(|slave| nic(bond, slave)).collect();
             writeln!(text, "[bond.b{bond}]\nslaves = {slaves:?}\nmiimon = 100\nfail_over_mac = \"active\"")?;
+            writeln!(text, "clock = \"{clock}\"")?;
             writeln!(text, "addresses = [\"10.{}.{}.1/24\"]", bond / 256, bond % 256)?;
         }
         let mut file = NamedTempFile::with_suffix(".toml").context("cannot make a file")?;
@@ -104,9 +109,9 @@ fn batch(netns: &NetNs, lines: impl Iterator<Item = String>) -> Result<()> {
     netns.ip(&format!("-batch {}", file.path().display())).map(drop)
 }
 
-fn measure(row: &mut Row, options: &Options, bonds: usize) -> Result<()> {
+fn measure(row: &mut Row, options: &Options, bonds: usize, clock: &str) -> Result<()> {
     let place = Place::new(bonds)?;
-    let configuration = place.configuration()?;
+    let configuration = place.configuration(clock)?;
     let start = Instant::now();
     let path = configuration.path().to_str().context("a path of UTF-8")?;
     let xbond = Xbond::start(&place.host, ["--config", path])?;
@@ -122,10 +127,12 @@ fn measure(row: &mut Row, options: &Options, bonds: usize) -> Result<()> {
 
     let idle = Duration::from_secs(if options.quick { 2 } else { 20 });
     thread::sleep(Duration::from_secs(2));
-    let (begin, before) = (Instant::now(), cpu(xbond.pid())?);
+    let (begin, before, busy) = (Instant::now(), cpu(xbond.pid())?, machine_busy()?);
     thread::sleep(idle);
-    let share = 100.0 * (cpu(xbond.pid())? - before).as_secs_f64() / begin.elapsed().as_secs_f64();
-    row.at_most("idle, % of a core", share, MOST_CPU);
+    let percent = |time: Duration| 100.0 * time.as_secs_f64() / begin.elapsed().as_secs_f64();
+    row.at_most("idle, % of a core", percent(cpu(xbond.pid())? - before), MOST_CPU);
+    // The kernel's part, of the clocks among others, and all other processes are in this.
+    row.number("idle, the whole machine, % of a core", percent(machine_busy()?.saturating_sub(busy)));
     let memory = |key| memory(xbond.pid(), key);
     row.at_most("memory, MiB", memory("VmRSS")?, MOST_MEMORY);
     row.number("of it its own, MiB", memory("RssAnon")?);
@@ -212,6 +219,19 @@ fn cpu(pid: u32) -> Result<Duration> {
     let ticks: u64 = ticks.sum::<Result<u64>>()?;
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
     Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+}
+
+/// Returns the time that all CPUs together were not idle since the machine was started.
+fn machine_busy() -> Result<Duration> {
+    /// USER_HZ of every architecture that Linux has today.
+    const TICK: Duration = Duration::from_millis(10);
+    let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    let line =
+        text.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("no line of all CPUs")?;
+    let fields = line.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>()?;
+    // user nice system idle iowait irq softirq steal, and times that user and nice contain.
+    let busy: u32 = [0, 1, 2, 5, 6].iter().filter_map(|&field| fields.get(field)).sum();
+    Ok(TICK * busy)
 }
 
 /// Returns a figure of a process's memory in MiB.
