@@ -395,7 +395,7 @@ fn an_address_in_another_namespace_is_announced_under_the_bonds_mac() {
 #[test]
 fn announcements_that_the_clock_has_no_room_for_are_named() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let site = Site::new(Datapath::Tc);
     let xbond = site.run(Datapath::Tc, &[]);
     wait_for_clock(&xbond);

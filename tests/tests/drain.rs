@@ -113,7 +113,7 @@ fn a_drain_ends_after_its_time_or_with_its_slave() {
 #[test]
 fn slaves_that_exchange_names_keep_their_drains() {
     skip_if_unable!();
-    let _turn = beside_others();
+    let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
     let xbond = bond(&lab, Datapath::Tc, &[]);
     let [first, second] = SLAVES;

@@ -98,7 +98,7 @@ fn idle(row: &mut Row, options: &Options, datapath: Datapath, (wire, policy): (W
         })?;
         announced.push(ms(arrived.context("no announcement")?.saturating_duration_since(at)));
         switched.push(ms(Duration::from_nanos(maps.guard().switched_at()).saturating_sub(before)));
-        lab.mend(from, Cut::Carrier)?;
+        lab.reconnect(from, Cut::Carrier)?;
         wait("both slaves", || Ok(maps.active().usable().count_ones() == 2))?;
     }
     row.number("cuts", options.cuts as f64);
@@ -138,7 +138,7 @@ fn bridge(row: &mut Row, options: &Options, has_agent: bool) -> Result<()> {
         let [from, to] = [cut, cut + 1].map(|number| lab.nics[number % 2].name.as_str());
         cuts.push(lab.cut(from, Cut::Carrier)?);
         flow.wait_for_more(u64::from(RATE) / 10)?;
-        lab.mend(from, Cut::Carrier)?;
+        lab.reconnect(from, Cut::Carrier)?;
         wait(to, || Ok(maps.active().usable().count_ones() == 2))?;
         lab.switch.wait_for_forwarding(&lab.port(from)?)?;
     }
