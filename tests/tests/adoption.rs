@@ -3,7 +3,7 @@
 mod common;
 mod snapshot;
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, thread, time::Instant};
 
 use bond_common::names::LATER_MAPS;
 use common::{
@@ -294,6 +294,39 @@ fn adoption_records_each_failover_of_the_guard() {
     let log = third.log();
     assert!(!log.contains("a packet found its carrier gone") && !log.contains("ACTIVE was changed"), "{log}");
     third.stop().unwrap();
+}
+
+/// The primary loses its link at some time while its bond is adopted: no failover to it is recorded afterwards.
+#[test]
+fn a_slave_that_loses_its_link_during_adoption_is_not_used() {
+    skip_if_unable!();
+    let _turn = concurrently();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let run = || bond(&lab, Datapath::Tc, &["primary=enp0s8", "miimon=100"]);
+    let started = Instant::now();
+    let mut xbond = run();
+    let bring_up = started.elapsed();
+    for moment in 1..=10 {
+        let former = cli(&lab.host, ["log", BOND, "-j"]).unwrap();
+        let former: serde_json::Value = serde_json::from_str(&former).unwrap();
+        xbond.kill().unwrap();
+        xbond = thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(bring_up * moment / 10);
+                lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+            });
+            run()
+        });
+        wait_for_active(&xbond, SLAVES[1]);
+        wait_for_status(&xbond, SLAVES[0], "down");
+        let log = cli(&lab.host, ["log", BOND, "-j"]).unwrap();
+        let log: serde_json::Value = serde_json::from_str(&log).unwrap();
+        let receipts = &log["receipts"].as_array().unwrap()[former["receipts"].as_array().unwrap().len()..];
+        assert!(receipts.iter().all(|receipt| receipt["to"] != SLAVES[0]), "{moment}: {receipts:#?}");
+        lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
+        wait_for_active(&xbond, SLAVES[0]);
+    }
+    xbond.stop().unwrap();
 }
 
 /// `bond_set_mac_address`, late: under none the slaves take the address, otherwise it is restored.

@@ -22,7 +22,7 @@ use super::{
     draft::Drafter,
     follow::{DecisionTimes, Followed, Follower},
     handle::BondInput,
-    links::Links,
+    links::{self, Links},
 };
 use crate::{
     agent::{
@@ -88,7 +88,7 @@ impl Running {
         let Member {
             id: _,
             bond,
-            left,
+            mut left,
             mirror,
             records,
             ledger,
@@ -100,6 +100,9 @@ impl Running {
             is_changed,
             status,
         } = member;
+        // The agent has read them by netlink when it began to take the bond over, which may be a while ago.
+        let slaves = left.iter_mut().flat_map(|(left, _)| &mut left.slaves);
+        slaves.for_each(|slave| slave.link = links::present(slave.link, slave.ifindex, reader));
         let links = left.iter().flat_map(|(left, _)| &left.slaves).map(|slave| (slave.slot, slave.link));
         let links = Links::new(links.collect());
         let now = now();

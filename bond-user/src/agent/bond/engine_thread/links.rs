@@ -130,6 +130,12 @@ impl Links {
     }
 }
 
+/// Returns the link of a slave as its device shows it now, if that can be read.
+pub(super) fn present(link: Link, ifindex: u32, reader: Option<&DeviceReader>) -> Link {
+    let reading = reader.map_or(LinkReading::Unknown, |reader| LinkReading::from(reader.read(ifindex)));
+    Link { up: reading.up().unwrap_or(link.up), ..link }
+}
+
 impl Running {
     /// Returns what may be asked of the slaves' devices by their handles: whether links that were up still are.
     pub fn questions(&self) -> Vec<(Slot, LinkQuestion)> {
