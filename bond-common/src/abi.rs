@@ -7,7 +7,7 @@ use crate::mac::Mac;
 
 /// Version of everything in this module and of the names in [`crate::names`].
 ///
-/// Version 4 adds the maps of the clock, and of MAC addresses behind the bond, to those of version 3, whose layouts stay: a
+/// Version 4 adds the maps of the clock, of MAC addresses behind the bond, and of the path monitor, to those of version 3, whose layouts stay: a
 /// bond of version 3 is adopted without an interruption.
 pub const ABI_VERSION: u32 = 4;
 
@@ -458,6 +458,8 @@ impl BondEntry {
     /// Flag, for a moment after a failover: programs store in HEARD whom the active slave hears. Without it no packet has that
     /// cost.
     pub const OBSERVE: u32 = 1 << 11;
+    /// Flag: the path monitor is on; programs note answers of its targets in PATH_HEARD. Without it no packet has that cost.
+    pub const PATH: u32 = 1 << 12;
 
     /// Creates the entry of a bond in the current [`ABI_VERSION`], without flags and without bond0's device.
     pub const fn new(policy: FailOverMac, port_ifindex: u32, host_mac: Mac, netns_cookie: u64) -> Self {
@@ -535,7 +537,7 @@ impl BondEntry {
         self.flags & flag != 0
     }
 
-    /// Returns all flags, the bits from [`Self::ALL_SLAVES_ACTIVE`] to [`Self::OBSERVE`].
+    /// Returns all flags, the bits from [`Self::ALL_SLAVES_ACTIVE`] to [`Self::PATH`].
     pub const fn flags(&self) -> u32 {
         self.flags
     }

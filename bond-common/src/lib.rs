@@ -6,6 +6,7 @@
 //! - [`wire`]: finds and rewrites MAC addresses in frames; [`mac`]: the address itself.
 //! - [`probe`]: recognises the frames that the ARP monitor counts.
 //! - [`clock`]: what a tick of the clock in the kernel reads, decides and writes.
+//! - [`path`]: the path monitor, which is part of the tick.
 //!
 //! All of it is pure and `no_std`: it runs in the kernel and, in tests, on the host.
 #![cfg_attr(not(test), no_std)]
@@ -32,6 +33,7 @@ pub mod guard;
 pub mod heard;
 pub mod mac;
 pub mod names;
+pub mod path;
 pub mod probe;
 pub mod verdict;
 pub mod wire;

@@ -48,6 +48,15 @@ pub const ARP_PROBES: &str = "ARP_PROBES";
 /// Map: the stations that the active slave has heard since a failover, [`crate::heard::FirstHeard`] by MAC address.
 pub const HEARD: &str = "HEARD";
 
+/// Map: the [`crate::path::layout::PathEntry`], the agent's settings for the path monitor.
+pub const PATH_MONITOR: &str = "PATH_MONITOR";
+/// Map: the [`crate::path::layout::PathState`], what the tick keeps of the path monitor.
+pub const PATH_STATE: &str = "PATH_STATE";
+/// Map: what slaves have heard of targets, [`crate::path::layout::PathHeard`].
+pub const PATH_HEARD: &str = "PATH_HEARD";
+/// Map: the frames of the path monitor, [`crate::path::layout::PathFrame`], in two banks.
+pub const PATH_FRAMES: &str = "PATH_FRAMES";
+
 /// Program for tc, at the ingress of the port: redirects what bond0 sends to a slave.
 pub const TC_PORT_TX: &str = "tc_port_tx";
 /// Program for tc, at the ingress of a slave: delivers what it receives to the port, or drops it.
@@ -69,6 +78,8 @@ pub const TC_BOND_EGRESS: &str = "tc_bond_egress";
 pub const TC_HOST_RX: &str = "tc_host_rx";
 /// Program for tc, at the receiving end of the clock's pair: the tick.
 pub const TC_TICK: &str = "tc_tick";
+/// Program for tc, at the egress of the clock's sending end, behind [`TC_TICK`] in each lap: the path monitor.
+pub const TC_TICK_PATH: &str = "tc_tick_path";
 /// Program for BPF_PROG_TEST_RUN only: stores a [`crate::abi::DeviceState`] in its packet.
 pub const DEVICE_STATE: &str = "device_state";
 /// Program for BPF_PROG_TEST_RUN only: answers the [`crate::abi::LinkQuestion`]s in its packet.
@@ -93,7 +104,7 @@ pub const PROGRAM_PIN: &str = "prog";
 pub const LINK_PIN: &str = "link";
 
 /// All maps of a bond; each is pinned under its name.
-pub const PINNED_MAPS: [&str; 21] = [
+pub const PINNED_MAPS: [&str; 25] = [
     ACTIVE,
     SLAVES,
     BOND,
@@ -115,11 +126,40 @@ pub const PINNED_MAPS: [&str; 21] = [
     ARP_PROBES,
     BEHIND,
     HEARD,
+    PATH_MONITOR,
+    PATH_STATE,
+    PATH_HEARD,
+    PATH_FRAMES,
 ];
 
 /// The maps among [`PINNED_MAPS`] that a bond of [`crate::abi::ABI_ADOPTED`] may lack. Its adoption creates them.
-pub const LATER_MAPS: [&str; 9] =
-    [CLOCK, TICKS, ANNOUNCE, MISDIRECTED, ARP_MONITOR, ARP_STATE, ARP_PROBES, BEHIND, HEARD];
+pub const LATER_MAPS: [&str; 13] = [
+    CLOCK,
+    TICKS,
+    ANNOUNCE,
+    MISDIRECTED,
+    ARP_MONITOR,
+    ARP_STATE,
+    ARP_PROBES,
+    BEHIND,
+    HEARD,
+    PATH_MONITOR,
+    PATH_STATE,
+    PATH_HEARD,
+    PATH_FRAMES,
+];
 
 /// The maps of the clock.
-pub const CLOCK_MAPS: [&str; 7] = [CLOCK, TICKS, ANNOUNCE, MISDIRECTED, ARP_MONITOR, ARP_STATE, ARP_PROBES];
+pub const CLOCK_MAPS: [&str; 11] = [
+    CLOCK,
+    TICKS,
+    ANNOUNCE,
+    MISDIRECTED,
+    ARP_MONITOR,
+    ARP_STATE,
+    ARP_PROBES,
+    PATH_MONITOR,
+    PATH_STATE,
+    PATH_HEARD,
+    PATH_FRAMES,
+];

@@ -265,6 +265,13 @@ pub enum Notice {
         /// Whether its damping begins.
         damped: bool,
     },
+    /// The path of a slave failed, or does not any more.
+    Path {
+        /// The slave.
+        slave: String,
+        /// Whether it failed.
+        failed: bool,
+    },
     /// The slave of an earlier [`Self::NoUnicast`] receives unicast now.
     UnicastReceived {
         /// The slave.
@@ -303,11 +310,15 @@ pub enum Reason {
     Undrained,
     /// The damping of a slave ended, which is a better choice.
     DampingEnded,
+    /// The path of the active slave was silent: no target of the path monitor answered.
+    Path,
+    /// The path of a slave answers again, which is a better choice.
+    PathRecovered,
 }
 
 impl Reason {
     /// All reasons, in the order of the metrics.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::LinkFailed,
         Self::CarrierGuard,
         Self::LinkRecovered,
@@ -318,6 +329,8 @@ impl Reason {
         Self::Drained,
         Self::Undrained,
         Self::DampingEnded,
+        Self::Path,
+        Self::PathRecovered,
     ];
 }
 
@@ -345,6 +358,8 @@ pub enum Trigger {
     Tick,
     /// A step of the ARP monitor in the kernel, made by a tick of the clock while no agent runs.
     ArpTick,
+    /// The path monitor, which runs in the ticks of the clock.
+    Path,
 }
 
 /// The reason why this slave was chosen and no other.

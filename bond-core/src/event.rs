@@ -102,6 +102,11 @@ pub enum Event {
     },
     /// The settings of damping, None if it is off.
     SetDamping(Option<Damping>),
+    /// What the path monitor has found: a bit for each slot whose path has failed.
+    Paths {
+        /// As in the state of the monitor.
+        failed: u16,
+    },
     /// Request: make this slave active by a planned switch; None asks for an election.
     SetActiveSlave(Option<Slot>),
     /// The answer to `SetSlaveMac`.

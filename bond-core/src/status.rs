@@ -76,6 +76,8 @@ pub struct SlaveStatus {
     pub drained: bool,
     /// Whether the slave is suppressed because its link flaps.
     pub damped: bool,
+    /// Whether the path monitor found that its path does not work.
+    pub path_failed: bool,
     /// The number of frames sent since the slave became active, if it has received no unicast since then.
     pub no_unicast: Option<u64>,
 }

@@ -26,6 +26,8 @@ mod monitor;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
+mod path;
+#[cfg(target_arch = "bpf")]
 mod probe;
 #[cfg(target_arch = "bpf")]
 mod programs;

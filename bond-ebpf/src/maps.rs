@@ -23,6 +23,7 @@ use bond_common::{
     event::EventRecord,
     heard::{FirstHeard, MOST_HEARD},
     mac::Mac,
+    path::layout::{PATH_ENTRIES, PATH_HEARD_ENTRIES, PathEntry, PathFrame, PathHeard, PathState},
 };
 
 const MMAPABLE: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
@@ -113,6 +114,23 @@ static ARP_PROBES: Array<ProbeFrame, PROBE_ENTRIES, MMAPABLE> = Array::new();
 /// agent reads and clears it. Stations for which there is no room are not noted.
 #[btf_map]
 static HEARD: HashMap<Mac, FirstHeard, MOST_HEARD> = HashMap::new();
+
+/// Written by the agent, word by word; read by the path monitor, and by slaves' programs while [`BondEntry::PATH`] is set.
+#[btf_map]
+static PATH_MONITOR: Array<PathEntry, 1, MMAPABLE> = Array::new();
+
+/// Written by the path monitor; read by the tick and the agent.
+#[btf_map]
+static PATH_STATE: Array<PathState, 1, MMAPABLE> = Array::new();
+
+/// Written by slaves' programs while [`BondEntry::PATH`] is set; read by the path monitor and the agent, which clears the
+/// entry of a new slave.
+#[btf_map]
+static PATH_HEARD: Array<PathHeard, PATH_HEARD_ENTRIES, MMAPABLE> = Array::new();
+
+/// Written by the agent, in the bank that PATH_MONITOR does not name; read by the path monitor.
+#[btf_map]
+static PATH_FRAMES: Array<PathFrame, PATH_ENTRIES, MMAPABLE> = Array::new();
 
 /// The slot of the slave that this program is attached to; [`PORT_STATS`] at the port.
 #[unsafe(no_mangle)]
@@ -264,6 +282,33 @@ pub fn arp_state() -> Option<*mut MonitorState> {
 #[inline(always)]
 pub fn arp_probe(index: u32) -> Option<&'static ProbeFrame> {
     ARP_PROBES.get(index)
+}
+
+#[inline(always)]
+pub fn path_monitor() -> Option<&'static PathEntry> {
+    PATH_MONITOR.get(0)
+}
+
+#[inline(always)]
+pub fn path_state() -> Option<*mut PathState> {
+    PATH_STATE.get_ptr_mut(0)
+}
+
+/// Returns the slots whose paths have failed.
+#[inline(always)]
+pub fn failed_paths() -> u16 {
+    // SAFETY: a map value lives as long as the program runs; one word is read.
+    PATH_STATE.get_ptr(0).map_or(0, |state| unsafe { (&raw const (*state).failed).read_volatile() as u16 })
+}
+
+#[inline(always)]
+pub fn path_heard(index: u32) -> Option<*mut PathHeard> {
+    PATH_HEARD.get_ptr_mut(index)
+}
+
+#[inline(always)]
+pub fn path_frame(index: u32) -> Option<&'static PathFrame> {
+    PATH_FRAMES.get(index)
 }
 
 #[inline(always)]

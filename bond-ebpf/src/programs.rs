@@ -9,7 +9,7 @@ use aya_ebpf::{
 use crate::{
     action, device,
     packet::{SkbPacket, XdpPacket, discard},
-    rx, tick, tx,
+    path, rx, tick, tx,
 };
 
 /// The packet type of packets to this host (linux/if_packet.h).
@@ -86,6 +86,13 @@ pub fn tc_host_rx(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn tc_tick(ctx: TcContext) -> i32 {
     tick::tick(&ctx)
+}
+
+/// Runs once in each period of the clock behind [`tc_tick`], when the frame leaves by the sending end of the pair: monitors
+/// the slaves' paths.
+#[classifier]
+pub fn tc_tick_path(ctx: TcContext) -> i32 {
+    path::lap(&ctx)
 }
 
 /// Reports the state of the device in `ctx.ifindex`. Not attached; the agent calls it by test runs.

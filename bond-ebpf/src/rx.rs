@@ -12,7 +12,7 @@ use crate::{
     action::Outcome,
     behind, device, heard, maps, misdirected,
     packet::{Packet, Redirected, SkbPacket},
-    probe,
+    path, probe,
     stats::Stats,
 };
 
@@ -27,24 +27,38 @@ pub fn slave_rx(packet: &mut impl Packet) -> Outcome {
             stats.get().rx_link_local += 1;
             Outcome::Local
         }
-        Err(reason) => {
+        Err(Refused::Drop(reason)) => {
             stats.drop(reason);
             Outcome::Dropped
         }
+        Err(Refused::Answer) => Outcome::Dropped,
+    }
+}
+
+/// Why a frame is not delivered.
+enum Refused {
+    Drop(DropReason),
+    /// It answers the path monitor, which has counted it.
+    Answer,
+}
+
+impl From<DropReason> for Refused {
+    #[inline(always)]
+    fn from(reason: DropReason) -> Self {
+        Self::Drop(reason)
     }
 }
 
 /// Redirects a received frame to the port; None if it is link-local and passes to the slave's own stack.
 #[inline(always)]
-fn forward(
-    packet: &mut impl Packet,
-    slot: Slot,
-    stats: &mut Stats,
-) -> Result<Option<Redirected>, DropReason> {
+fn forward(packet: &mut impl Packet, slot: Slot, stats: &mut Stats) -> Result<Option<Redirected>, Refused> {
     let header = packet.header().ok_or(DropReason::Runt)?;
     let word = maps::active_word().ok_or(DropReason::Internal)?;
     let bond = maps::bond().ok_or(DropReason::Internal)?;
-    if bond.has(BondEntry::MONITOR | BondEntry::OBSERVE) {
+    if bond.has(BondEntry::MONITOR | BondEntry::OBSERVE | BondEntry::PATH) {
+        if bond.has(BondEntry::PATH) && path::note(packet, slot, word) {
+            return Err(Refused::Answer);
+        }
         if bond.has(BondEntry::MONITOR) {
             probe::note(packet, slot, word, bond);
         }
@@ -69,7 +83,7 @@ fn forward(
             if reason == DropReason::Backup && !header.destination.is_multicast() {
                 misdirected::note(packet, slot, word, header.destination);
             }
-            return Err(reason);
+            return Err(reason.into());
         }
         Receive::Deliver(replaced) => replaced,
     };

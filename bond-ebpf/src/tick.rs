@@ -78,7 +78,7 @@ fn send_round(ctx: &TcContext, sender: u32) -> i32 {
 
 /// Makes a packet the frame of the clock that it was.
 #[inline(always)]
-fn write_again(ctx: &TcContext, frame: ClockFrame) -> Option<()> {
+pub fn write_again(ctx: &TcContext, frame: ClockFrame) -> Option<()> {
     resize(ctx, LENGTH as u32)?;
     frame.write(&mut SkbPacket::new(ctx))
 }
@@ -162,7 +162,8 @@ fn check_links(clock: &ClockEntry, state: &mut TickEntry, now: u64) {
     // SAFETY: a map value lives as long as the program runs; each of its words is read with one load.
     let entry = unsafe { guard.read_volatile() };
     let (rank, switched_at) = (entry.rank(), state.switched_at);
-    let situation = Situation { word, rank, clock, links: &state.links, switched_at, now };
+    let failed = maps::failed_paths();
+    let situation = Situation { word, rank, clock, links: &state.links, failed, switched_at, now };
     let Some((next, cause)) = decide(&situation) else { return };
     let switches = next.switches() != word.switches();
     // The guard may have failed over just now; so many failovers at once would be of several flapping links.

@@ -5,6 +5,7 @@ mod programs;
 
 use std::{sync::Arc, time::Duration};
 
+use aya::TestRunOptions;
 use bond_common::{
     abi::{
         BondEntry, DeviceHandle, FailOverMac, GuardEntry, LinkQuestion, MAX_TARGETS, ProbeTimes, Rank,
@@ -13,10 +14,12 @@ use bond_common::{
     behind::Tag,
     counters::DropReason,
     mac::Mac,
+    path::layout::pair,
 };
 use bond_user::sys::{
-    dataplane::{BpfDataPlane, DeviceReader, Hook, Kernel},
+    dataplane::{BpfDataPlane, DeviceReader, Hook, Kernel, PathProbe},
     directory::Location,
+    probe,
 };
 use programs::{Bench, index, ip};
 use xbond_tests::frames::{
@@ -485,4 +488,92 @@ fn devices_are_asked_for_their_links_by_their_handles() {
     let answers = with_link(&many.iter().map(|device| question(device)).collect::<Vec<_>>());
     let expected: Vec<_> = many.iter().map(|device| *device == "slave0").collect();
     assert_eq!(answers, expected);
+}
+
+/// The nonce of the bench's echoes; its lowest four bits are the slot's.
+const NONCE: u64 = 0x5eed_0000_0000_00f0;
+const TARGET: [u8; 4] = [192, 168, 99, 1];
+const OURS: [u8; 4] = [192, 168, 99, 101];
+
+/// Returns an echo as a neighbour forwards it back, that this slot has sent so many ms ago.
+fn echo(nonce: u64, ttl: u8, ms_ago: u64) -> Vec<u8> {
+    let sent = monotonic() - ms_ago * 1_000_000;
+    let mut frame = probe::echo(&[], OURS.into()).to_vec();
+    frame[..6].copy_from_slice(&OWN[0].bytes());
+    frame[6..12].copy_from_slice(&PEER.bytes());
+    frame[22] = ttl;
+    frame[42..50].copy_from_slice(&nonce.to_ne_bytes());
+    frame[50..58].copy_from_slice(&sent.to_ne_bytes());
+    frame
+}
+
+/// Whether a frame was consumed, and what was noted: an echo, a stray one, or an answer.
+type Answered = (bool, [u64; 3]);
+
+/// Runs the program of a slave.
+fn answered(bench: &Bench, slot: u8, frame: &[u8]) -> Answered {
+    let heard = || bench.maps.clock().unwrap().path().heard(Slot::new(slot).unwrap());
+    let (before, total) = (heard(), bench.total());
+    let mut out = vec![0; frame.len() + 64];
+    let options =
+        TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
+    bench.program(Way::Receive(slot)).test_run(options);
+    let after = heard();
+    let echo = u64::from(after.echo_at > before.echo_at);
+    let noted = [echo, after.echoes - before.echoes - echo, after.arps - before.arps];
+    // What is consumed is in no counter of packets, nor in one of drops.
+    (bench.total() == total, noted)
+}
+
+fn path_table(hook: Hook) {
+    let bench = Bench::new(hook, "paths");
+    let target = PathProbe { pair: pair(TARGET, OURS), payload: 14, echo: vec![0; 60], request: vec![0; 60] };
+    bench.mirror.set_path(&[target], |entry| (entry.nonce, entry.joined) = (NONCE, 0b11));
+    let mut answer = arp(OWN[0], PEER, PEER, OWN[0]);
+    answer[21] = 2;
+    answer[28..32].copy_from_slice(&TARGET);
+    answer[38..42].copy_from_slice(&OURS);
+    let mut to_backup = answer.clone();
+    to_backup[38..42].fill(0);
+    let mut of_other = answer.clone();
+    of_other[31] = 77;
+    // Of slot 0, which is active, and of slot 1, a backup: whether it is consumed, and what is noted.
+    let (own, stray, nothing) = ((true, [1, 0, 0]), (true, [0, 1, 0]), (false, [0; 3]));
+    let table: [(&str, Vec<u8>, Answered, Answered); 9] = [
+        ("an echo of slot 0", echo(NONCE, 254, 1), own, stray),
+        ("an echo of slot 1", echo(NONCE | 1, 254, 1), stray, own),
+        ("one that no neighbour forwarded", echo(NONCE, 255, 1), stray, stray),
+        ("an old one", echo(NONCE, 254, 1500), stray, stray),
+        ("one of another bond", echo(NONCE ^ 0x100, 254, 1), nothing, nothing),
+        ("a tagged echo", tagged(&echo(NONCE, 254, 1), [0x81, 0]), own, stray),
+        ("an answer", answer, (false, [0, 0, 1]), (true, [0, 0, 1])),
+        ("an answer to a backup", to_backup, (false, [0, 0, 1]), (true, [0, 0, 1])),
+        ("an answer of another host", of_other, nothing, nothing),
+    ];
+    for (name, frame, active, backup) in table {
+        bench.policy(FailOverMac::Active, 0);
+        assert_eq!(
+            [0, 1].map(|slot| answered(&bench, slot, &frame).1),
+            [[0; 3]; 2],
+            "{name}, while it is off"
+        );
+        bench.policy(FailOverMac::Active, BondEntry::PATH);
+        assert_eq!([0, 1].map(|slot| answered(&bench, slot, &frame)), [active, backup], "{name}");
+        for length in (34..frame.len()).step_by(3) {
+            let (_, noted) = answered(&bench, 0, &frame[..length]);
+            assert_eq!(noted[0] + noted[1], 0, "{name}, cut to {length}");
+        }
+    }
+    let of_target = bench.maps.clock().unwrap().path().heard_of_target(0);
+    assert_eq!(Mac::from_word(of_target.mac), PEER);
+}
+
+#[test]
+fn tc_notes_and_consumes_answers_of_paths() {
+    path_table(Hook::Tc);
+}
+
+#[test]
+fn xdp_notes_and_consumes_answers_of_paths() {
+    path_table(Hook::Xdp);
 }

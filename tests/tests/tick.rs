@@ -19,7 +19,7 @@ use bond_core::name::BondName;
 use bond_user::sys::{
     Devices, KernelDevices, ThreadRuntime,
     clock::{self, ClockNames, ClockPair},
-    dataplane::{ClockMaps, Hook},
+    dataplane::{ClockEnd, ClockMaps, Hook},
     ownership::Mark,
 };
 use programs::{Bench, ip};
@@ -48,7 +48,9 @@ impl Ticking {
             (devices, pair)
         });
         let (devices, pair) = made.unwrap();
-        bench.data_plane.attach_tick("bond0-clk1", pair.receiver).unwrap();
+        let receiver = ClockEnd { device: "bond0-clk1", ifindex: pair.receiver };
+        let sender = ClockEnd { device: "bond0-clk0", ifindex: pair.sender };
+        bench.data_plane.attach_tick(receiver, sender).unwrap();
         let ticking = Self { bench, _runtime: runtime, devices, pair };
         ticking.bench.mirror.update_clock(|clock| {
             clock.period = PERIOD.as_nanos() as u64;

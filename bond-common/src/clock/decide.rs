@@ -88,6 +88,8 @@ pub enum Cause {
     Answered = 6,
     /// The ARP monitor gets answers by a slave that is preferred.
     AnsweredPreferred = 7,
+    /// The path of the active slave is silent, and that of another slave is not, or is not known.
+    PathSilent = 8,
 }
 
 impl Cause {
@@ -101,6 +103,7 @@ impl Cause {
             5 => Self::Unanswered,
             6 => Self::Answered,
             7 => Self::AnsweredPreferred,
+            8 => Self::PathSilent,
             _ => return None,
         })
     }
@@ -117,6 +120,8 @@ pub struct Situation<'a> {
     pub clock: &'a ClockEntry,
     /// The devices, this tick included.
     pub links: &'a LinkTimes,
+    /// Slots whose paths have failed: as [`ClockEntry::avoided`].
+    pub failed: u16,
     /// When a tick changed the active slave last, and the time of this tick: CLOCK_MONOTONIC in nanoseconds.
     pub switched_at: u64,
     /// The time of this tick.
@@ -130,9 +135,9 @@ pub struct Situation<'a> {
 /// updelay is ignored while there is no active slave.
 #[inline(always)]
 pub fn decide(at: &Situation<'_>) -> Option<(ActiveWord, Cause)> {
-    let Situation { word, rank, clock, links, now, .. } = *at;
+    let Situation { word, rank, clock, links, failed, now, .. } = *at;
     let seen = links.seen();
-    let avoided = avoided(clock, seen.up);
+    let avoided = avoided(clock.avoided as u16 | failed, seen.up);
     let up = seen.up & !avoided;
     let dead = links.lasting(seen.down, now, clock.downdelay);
     let is_absent = clock.agent_is_absent(now);
@@ -169,14 +174,13 @@ pub fn decide(at: &Situation<'_>) -> Option<(ActiveWord, Cause)> {
 
 /// Returns the avoided slots; none if no other one has a link.
 #[inline(always)]
-pub(super) fn avoided(clock: &ClockEntry, up: u16) -> u16 {
-    let avoided = clock.avoided as u16;
+pub(super) fn avoided(avoided: u16, up: u16) -> u16 {
     if up & !avoided == 0 { 0 } else { avoided }
 }
 
 /// Returns the first slot of the rank that is in the mask.
 #[inline(always)]
-pub(super) fn first(rank: Rank, mask: u16) -> Option<Slot> {
+pub(crate) fn first(rank: Rank, mask: u16) -> Option<Slot> {
     let mut place = 0;
     while place < MAX_SLAVES as u32 {
         let slot = rank.at(place);
@@ -238,7 +242,7 @@ mod tests {
     /// The decision at `ABSENT`: the active slot, the usable mask, the cause.
     fn outcome(word: ActiveWord, clock: &ClockEntry, links: &LinkTimes) -> Option<(Option<u8>, u16, Cause)> {
         let rank = Rank::new([]);
-        let at = Situation { word, rank, clock, links, switched_at: 0, now: ABSENT };
+        let at = Situation { word, rank, clock, links, failed: 0, switched_at: 0, now: ABSENT };
         decide(&at).map(|(next, cause)| (next.active().map(|slot| slot.index() as u8), next.usable(), cause))
     }
 
@@ -314,6 +318,7 @@ mod tests {
             rank: Rank::new([]),
             clock: &clock,
             links: &links,
+            failed: 0,
             switched_at: ABSENT,
             now,
         };
@@ -345,7 +350,7 @@ mod tests {
             let mut word = word(active, usable);
             // A cycle of preferences would never settle; one taker has none.
             for round in 0..5 {
-                let at = Situation { word, rank: Rank::new([]), clock: &clock, links: &links, switched_at: 0, now: ABSENT };
+                let at = Situation { word, rank: Rank::new([]), clock: &clock, links: &links, failed: 0, switched_at: 0, now: ABSENT };
                 let Some((next, _)) = decide(&at) else { return Ok(()) };
                 prop_assert!(round < 4, "it does not settle: {word:?}");
                 prop_assert_eq!(next.generation(), word.generation() + 1);

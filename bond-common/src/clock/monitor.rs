@@ -577,7 +577,7 @@ pub fn decide(at: &AfterStep<'_>) -> Option<(ActiveWord, Cause)> {
     let AfterStep { word, entry, clock, found, up, links, is_drained } = *at;
     let up = up & entry.joined as u16;
     let merit = Rank::from_bits(entry.merit);
-    let usable = up & !avoided(clock, up);
+    let usable = up & !avoided(clock.avoided as u16, up);
     let Some(active) = word.active() else {
         let slot = first(merit, usable);
         let stays = slot.is_none() && usable == word.usable();

@@ -26,6 +26,7 @@ impl Engine {
         engine.published.word = Word { active, draining, usable };
         engine.published.carrier = carrier;
         let known = Word { active: known_active, draining: None, usable: known_usable };
+        engine.leave_paths(known_active, &changes);
         engine.count_losses(now, known, &changes);
         let known_active = engine.catch_up(known_active, &changes, &gone);
         if engine.active.is_some() && engine.active != known_active {
@@ -137,6 +138,7 @@ impl Engine {
         };
         let from = earlier.last().map_or(self.active, |last| last.active);
         let known = Word { active: self.active, ..before };
+        self.leave_paths(self.active, changes);
         let counted = self.count_losses(now, known, changes);
         self.catch_up(self.active, earlier, &[]);
         let is_ticks = |change: &DataPlaneChange| matches!(change.by, ChangedBy::Tick(_));
@@ -198,7 +200,9 @@ impl Engine {
         let by_link = self.monitoring() != Monitoring::Arp;
         // An avoided slave is not usable although it is up.
         let may_be_up = if usable == 0 { 0 } else { self.avoided() };
-        let lost = (before.usable & !may_be_up | from.map_or(0, Slot::bit) | counted) & !usable;
+        // One that the path monitor has left has its link.
+        let left = from.map_or(0, Slot::bit) & !self.failed_paths();
+        let lost = (before.usable & !may_be_up | left | counted) & !usable;
         for slot in Slot::all().filter(|slot| lost & slot.bit() != 0) {
             let Some(slave) = self.slave_mut(slot).filter(|slave| slave.phase == Phase::Joined) else {
                 continue;
@@ -217,8 +221,9 @@ impl Engine {
 
 /// Returns a slave as a former engine has left it.
 fn orphaned(slave: LeftSlave, usable: u16, path: Path) -> Slave {
-    // A drained slave is not usable, whatever its link is.
-    let is_up = usable & slave.slot.bit() != 0 || slave.drained && slave.link.up;
+    // A drained slave is not usable, whatever its link is, nor is one whose path has failed.
+    let is_avoided = slave.drained || slave.path_failed;
+    let is_up = usable & slave.slot.bit() != 0 || is_avoided && slave.link.up;
     Slave {
         slot: slave.slot,
         name: slave.name,
@@ -230,7 +235,7 @@ fn orphaned(slave: LeftSlave, usable: u16, path: Path) -> Slave {
         link: slave.link,
         state: if is_up { LinkState::Up } else { LinkState::Down },
         path,
-        avoided: Avoided::drained(slave.drained),
+        avoided: Avoided::drained(slave.drained).with_path(slave.path_failed),
         link_failure_count: slave.link_failure_count,
     }
 }

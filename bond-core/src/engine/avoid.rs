@@ -1,7 +1,8 @@
 //! Slaves that the engine avoids: it uses them only while no other slave is up.
 //!
 //! The administrator drains a slave before work on its port. Damping suppresses a slave whose link flaps (as route flap
-//! damping does, RFC 2439). Neither takes a slave out of the bond, so the last slave that works is always used.
+//! damping does, RFC 2439). The path monitor finds that the path of a slave does not work, link or not. None of these takes
+//! a slave out of the bond, so the last slave that works is always used.
 
 use super::*;
 use crate::damping::{Damping, Penalty};
@@ -12,6 +13,8 @@ pub(super) enum Avoidance {
     None,
     Damped,
     Drained,
+    /// Its path does not work; the others may.
+    Failed,
 }
 
 /// What makes the engine avoid a slave.
@@ -22,6 +25,8 @@ pub(super) struct Avoided {
     penalty: Penalty,
     /// The penalty reached `suppress`, and has not fallen to `reuse` since.
     suppressed: bool,
+    /// The path monitor found that its path does not work.
+    failed_path: bool,
 }
 
 impl Avoided {
@@ -33,15 +38,25 @@ impl Avoided {
         self.drained
     }
 
+    /// Returns the slave as it is avoided because its path does not work, or not.
+    pub(super) const fn with_path(self, failed_path: bool) -> Self {
+        Self { failed_path, ..self }
+    }
+
+    pub(super) const fn has_failed_path(self) -> bool {
+        self.failed_path
+    }
+
     pub(super) const fn is_damped(self) -> bool {
         self.suppressed
     }
 
     pub(super) fn why(self) -> Avoidance {
-        match (self.drained, self.suppressed) {
-            (true, _) => Avoidance::Drained,
-            (false, true) => Avoidance::Damped,
-            (false, false) => Avoidance::None,
+        match (self.failed_path, self.drained, self.suppressed) {
+            (true, _, _) => Avoidance::Failed,
+            (false, true, _) => Avoidance::Drained,
+            (false, false, true) => Avoidance::Damped,
+            (false, false, false) => Avoidance::None,
         }
     }
 
@@ -166,9 +181,54 @@ impl Engine {
         why(slot) < why(than)
     }
 
-    /// Returns the slots that the data plane uses only while no other slave has a link.
-    pub fn avoided(&self) -> u16 {
-        let avoided = self.joined_slaves().filter(|slave| slave.avoided.why() > Avoidance::None);
-        avoided.fold(0, |mask, slave| mask | slave.slot.bit())
+    /// Takes what the path monitor has found: a bit for each slot whose path has failed. Where a path answers again, the slave
+    /// may become active again.
+    pub(super) fn paths(&mut self, now: Time, failed: u16) {
+        for index in 0..self.slaves.len() {
+            let Some(slave) = self.slaves.get_mut(index) else { break };
+            let (slot, has_failed) = (slave.slot, failed & slave.slot.bit() != 0);
+            if slave.avoided.failed_path == has_failed {
+                continue;
+            }
+            slave.avoided.failed_path = has_failed;
+            let name = slave.name.clone();
+            self.notify(Notice::Path { slave: name, failed: has_failed });
+            if !has_failed {
+                self.use_again(now, slot, Reason::PathRecovered);
+            }
+        }
+    }
+
+    /// Notes that the path monitor has left these slaves, in their order: the active slave before each change of its own.
+    pub(super) fn leave_paths(&mut self, known_active: Option<Slot>, changes: &[DataPlaneChange]) {
+        let mut from = known_active;
+        for change in changes.iter().filter(|change| change.is_failover()) {
+            if change.by == ChangedBy::Tick(Cause::PathSilent)
+                && let Some(slave) = from.and_then(|slot| self.slave_mut(slot))
+            {
+                slave.avoided.failed_path = true;
+            }
+            from = change.active;
+        }
+    }
+
+    /// Returns the slots whose paths have failed.
+    pub(super) fn failed_paths(&self) -> u16 {
+        self.mask_of(|slave| slave.avoided.failed_path)
+    }
+
+    /// Returns the slots that the engine uses only while no other slave is up.
+    pub(super) fn avoided(&self) -> u16 {
+        self.mask_of(|slave| slave.avoided.why() > Avoidance::None)
+    }
+
+    /// Returns the slots that the data plane uses only while no other slave has a link, without those whose paths have failed,
+    /// which it knows itself.
+    pub fn avoided_by_agent(&self) -> u16 {
+        self.mask_of(|slave| slave.avoided.with_path(false).why() > Avoidance::None)
+    }
+
+    fn mask_of(&self, is_in: impl Fn(&Slave) -> bool) -> u16 {
+        self.joined_slaves().filter(|slave| is_in(slave)).fold(0, |mask, slave| mask | slave.slot.bit())
     }
 }

@@ -131,6 +131,7 @@ impl ChangedBy {
                 Trigger::Tick
             }
             Self::Tick(Cause::Unanswered | Cause::Answered | Cause::AnsweredPreferred) => Trigger::ArpTick,
+            Self::Tick(Cause::PathSilent) => Trigger::Path,
         }
     }
 }
@@ -151,6 +152,7 @@ impl DataPlaneChange {
         let reason = match self.by {
             ChangedBy::Guard => Reason::CarrierGuard,
             ChangedBy::Tick(Cause::LinkLost | Cause::Unanswered) => Reason::LinkFailed,
+            ChangedBy::Tick(Cause::PathSilent) => Reason::Path,
             ChangedBy::Tick(
                 Cause::LinkReturned
                 | Cause::Preferred
@@ -189,6 +191,8 @@ pub struct LeftSlave {
     pub link_failure_count: u32,
     /// Whether the administrator has drained the slave.
     pub drained: bool,
+    /// Whether the path monitor found that its path does not work.
+    pub path_failed: bool,
 }
 
 /// A view of a slave, for the executor of batches.
@@ -390,6 +394,7 @@ impl Engine {
             Event::SetActiveSlave(None) => self.clear_active_slave(now),
             Event::SetDrained { slot, drained } => self.set_drained(now, slot, drained)?,
             Event::SetDamping(damping) => self.set_damping(now, damping),
+            Event::Paths { failed } => self.paths(now, failed),
             Event::SlaveMacSet { slot, mac, done } => self.slave_mac_set(now, slot, mac, done),
             Event::BondMacSet { mac, done } => self.bond_mac_set(mac, done),
             Event::SlaveMacFound { slot, mac } => self.slave_mac_found(now, slot, mac),
@@ -491,6 +496,7 @@ fn seen(event: &Event) -> Trigger {
         Event::Probes(_) | Event::Probed { .. } | Event::NotProbed { .. } | Event::ProbeFailed { .. } => {
             Trigger::ArpMonitor
         }
+        Event::Paths { .. } => Trigger::Path,
         Event::Join(_) | Event::Joined { .. } | Event::JoinFailed { .. } => Trigger::SlaveJoined,
         Event::Leave { .. } | Event::Gone { .. } => Trigger::SlaveLeft,
         Event::SetOptions(_)
@@ -656,6 +662,7 @@ impl Engine {
             options: slave.options,
             drained: slave.avoided.is_drained(),
             damped: slave.avoided.is_damped(),
+            path_failed: slave.avoided.has_failed_path(),
             no_unicast: self
                 .receive_check
                 .filter(|_| active)

@@ -78,6 +78,7 @@ impl Orphan {
                 link: nic.link,
                 link_failure_count: known.link_failure_count,
                 drained: known.drained,
+                path_failed: known.path_failed,
             }
         };
         let (active, draining, usable) = self.lab.word;

@@ -223,3 +223,43 @@ fn an_agent_that_returns_to_a_healthy_bond_changes_nothing() {
     assert_eq!((lab.active().as_deref(), lab.carrier), (Some("slave0"), true));
     assert_eq!([0, 1, 2].map(|index| lab.status(index).link_failure_count), [0; 3]);
 }
+
+#[test]
+fn a_path_that_a_tick_left_is_avoided_until_it_answers_again() {
+    let (zero, one) = (Some("slave0"), Some("slave1"));
+    for policy in [Same, Active, Follow] {
+        let mut lab = Lab::enslaved(BondOptions { primary: zero.map(str::to_owned), ..options(policy) }, 3);
+        lab.take();
+        lab.ticks(&[(Some(1), &[1, 2], Cause::PathSilent)]);
+        let commands = lab.take();
+        assert_eq!(reported_as(&commands, Trigger::Path), [(zero, one, Reason::Path)], "{policy:?}");
+        assert!(commands.iter().any(|command| matches!(command, Command::Announce(_))), "{policy:?}");
+        // Its link is there, and no failure of it is counted.
+        assert_eq!((lab.mii(0), lab.status(0).link_failure_count), (MiiStatus::Up, 0), "{policy:?}");
+        lab.wait(ms(1000));
+        assert_eq!((lab.active().as_deref(), lab.status(0).path_failed), (one, true), "{policy:?}");
+        assert_eq!(lab.engine.avoided_by_agent(), 0, "the data plane knows it itself");
+        lab.handle(Event::Paths { failed: lab.slot(0).bit() }).unwrap();
+        lab.take();
+        // Damaged as it is, it is better than none.
+        let failed = lab.slot(0).bit() | lab.slot(1).bit();
+        lab.ticks(&[(Some(2), &[2], Cause::PathSilent)]);
+        lab.handle(Event::Paths { failed }).unwrap();
+        assert_eq!(lab.active().as_deref(), Some("slave2"), "{policy:?}");
+        lab.take();
+        lab.handle(Event::Paths { failed: lab.slot(1).bit() }).unwrap();
+        let back = reported_as(&lab.take(), Trigger::Path).len();
+        assert_eq!((lab.active().as_deref(), back), (zero, 1), "the primary takes over, {policy:?}");
+    }
+}
+
+#[test]
+fn the_last_slave_with_a_link_is_used_whatever_its_path_is() {
+    let mut lab = Lab::enslaved(options(Same), 2);
+    lab.ticks(&[(Some(1), &[1], Cause::PathSilent)]);
+    lab.take();
+    lab.nic_mut(1).link.up = false;
+    lab.ticks(&[(Some(0), &[0], Cause::LinkLost)]);
+    assert_eq!(lab.active().as_deref(), Some("slave0"));
+    assert_eq!([0, 1].map(|index| lab.status(index).link_failure_count), [0, 1]);
+}

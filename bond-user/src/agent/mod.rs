@@ -73,6 +73,7 @@ use self::{
         clock::SharedClockState,
         engine_thread::BondId,
         interface::{Host, Queues},
+        path_targets::PathOrders,
         receipt_writer::History,
         work::WorkQueue,
     },
@@ -161,6 +162,7 @@ struct Bond {
     on_trial: AtomicBool,
     maps: Arc<Maps>,
     clock: SharedClockState,
+    path: PathOrders,
     work: WorkQueue,
     history: History,
     /// How it was after the last event that its engine has handled.

@@ -7,12 +7,13 @@
 use std::{
     fmt::{self, Display},
     marker::PhantomData,
+    net::Ipv4Addr,
     ops::RangeInclusive,
     str::FromStr,
     time::Duration,
 };
 
-use bond_common::mac::Mac;
+use bond_common::{mac::Mac, path::layout::MOST_PATH_TARGETS};
 use bond_core::{
     damping::Damping,
     name::{BondName, InterfaceName},
@@ -30,6 +31,8 @@ pub enum Literal {
     Text(String),
     /// Keys with their values.
     Table(Vec<(&'static str, String)>),
+    /// Texts; a file may also have one of them alone.
+    List(Vec<String>),
 }
 
 /// The form of value that a setting takes.
@@ -39,6 +42,7 @@ pub enum LiteralKind {
     Number,
     Text,
     Table,
+    List,
 }
 
 /// When a changed value of a setting takes effect.
@@ -183,6 +187,14 @@ bond_settings! {
     clock_interval: Option<u32> as Period, Live;
     /// Slaves whose links flap are not preferred: half_life, suppress, reuse and max (seconds and failures), or off.
     damping: Option<Damping> as FlapDamping, Live;
+    /// Neighbours that show whether a slave's path works: up to four IPv4 addresses in networks of the bond, or gateway, or off.
+    path_target: PathTarget as Targets, Live;
+    /// ms from one probe of the active slave's path to the next, from 10 on; 100 where it is not given.
+    path_interval: Option<u32> as PATH_INTERVAL, Live;
+    /// After how many silent intervals the active slave is left; 3 where it is not given.
+    path_misses: Option<u32> as PATH_MISSES, Live;
+    /// How targets are probed: by echo (RFC 9747), by ARP, which is not done more often than each 200 ms, or as the target allows.
+    path_method: PathMethod as Word::<PathMethod>::new(), Live;
     /// fail_over_mac=follow: backups receive the bond's MAC, too, so that a failover has no gap in which no slave does.
     prearm: bool as Flag, Recreate;
     /// The first slave that has addresses or routes gives them to the bond, until it is removed.
@@ -239,6 +251,85 @@ impl BondConfig {
         match &self.mac {
             Some(BondMac::OfSlave(slave)) => Some(slave),
             Some(BondMac::Address(_)) | None => None,
+        }
+    }
+}
+
+/// What a configuration says of the path monitor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedPath {
+    pub target: PathTarget,
+    pub interval: Duration,
+    pub misses: u32,
+    pub method: PathMethod,
+}
+
+impl WantedPath {
+    /// ms, where a configuration has none.
+    const INTERVAL: u32 = 100;
+    const MISSES: u32 = 3;
+
+    pub fn of(config: &BondConfig) -> Self {
+        let interval = config.path_interval.unwrap_or(Self::INTERVAL);
+        Self {
+            target: config.path_target.clone(),
+            interval: Duration::from_millis(interval.into()),
+            misses: config.path_misses.unwrap_or(Self::MISSES),
+            method: config.path_method,
+        }
+    }
+}
+
+/// The neighbours that the path monitor probes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PathTarget {
+    /// There is no path monitor.
+    #[default]
+    Off,
+    /// That of the default route over the bond.
+    Gateway,
+    /// At least one, and at most [`MOST_PATH_TARGETS`].
+    Hosts(Vec<Ipv4Addr>),
+}
+
+impl PathTarget {
+    /// Returns whether there is a path monitor.
+    pub fn is_on(&self) -> bool {
+        *self != Self::Off
+    }
+}
+
+impl FromStr for PathTarget {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "off" => return Ok(Self::Off),
+            "gateway" => return Ok(Self::Gateway),
+            _ => {}
+        }
+        let hosts: Vec<Ipv4Addr> =
+            text.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| ())?;
+        let is_host = |ip: &Ipv4Addr| {
+            !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() || ip.is_loopback())
+        };
+        let is_new = |(place, ip): (usize, &Ipv4Addr)| !hosts[..place].contains(ip);
+        let fits = hosts.len() <= MOST_PATH_TARGETS && hosts.iter().all(is_host);
+        if fits && hosts.iter().enumerate().all(is_new) { Ok(Self::Hosts(hosts)) } else { Err(()) }
+    }
+}
+
+impl Display for PathTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Gateway => f.write_str("gateway"),
+            Self::Hosts(hosts) => {
+                for (number, host) in hosts.iter().enumerate() {
+                    write!(f, "{}{host}", if number == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -375,6 +466,17 @@ words! {
     }
 }
 
+words! {
+    /// How the path monitor probes its targets.
+    PathMethod {
+        /// By echo if the target returns it, otherwise by ARP.
+        #[default]
+        Auto = "auto",
+        Echo = "echo",
+        Arp = "arp",
+    }
+}
+
 /// Parses one word of an enumeration.
 struct Word<T>(PhantomData<T>);
 
@@ -471,6 +573,51 @@ impl Kind for Period {
     }
 }
 
+/// Parses a number in a range.
+struct Ranged {
+    allowed: RangeInclusive<u32>,
+    wanted: &'static str,
+}
+
+const PATH_INTERVAL: Ranged =
+    Ranged { allowed: 10..=60_000, wanted: "a number of milliseconds from 10 to 60000" };
+const PATH_MISSES: Ranged = Ranged { allowed: 1..=255, wanted: "a number from 1 to 255" };
+
+impl Kind for Ranged {
+    type Stored = Option<u32>;
+    const LITERAL: LiteralKind = LiteralKind::Number;
+
+    fn parse(&self, text: &str) -> Result<Option<u32>, String> {
+        let number = text.parse().ok().filter(|number| self.allowed.contains(number));
+        number.map(Some).ok_or_else(|| self.wanted.to_owned())
+    }
+
+    fn show(&self, stored: &Option<u32>) -> Option<Literal> {
+        stored.map(Literal::Number)
+    }
+}
+
+/// Parses the targets of the path monitor.
+struct Targets;
+
+impl Kind for Targets {
+    type Stored = PathTarget;
+    const LITERAL: LiteralKind = LiteralKind::List;
+
+    fn parse(&self, text: &str) -> Result<PathTarget, String> {
+        text.parse().map_err(|()| {
+            format!("up to {MOST_PATH_TARGETS} different IPv4 addresses of neighbours, separated by commas, or gateway, or off")
+        })
+    }
+
+    fn show(&self, stored: &PathTarget) -> Option<Literal> {
+        match stored {
+            PathTarget::Hosts(hosts) => Some(Literal::List(hosts.iter().map(ToString::to_string).collect())),
+            PathTarget::Off | PathTarget::Gateway => Some(Literal::Text(stored.to_string())),
+        }
+    }
+}
+
 /// Parses the settings of flap damping: `half_life=15,suppress=3,reuse=1.5,max=60`, any of them, or `off`.
 struct FlapDamping;
 
@@ -551,6 +698,10 @@ mod tests {
         ("clock", "off"),
         ("clock_interval", "25"),
         ("damping", "half_life=30,suppress=4,reuse=2.5,max=120"),
+        ("path_target", "192.0.2.1,192.0.2.2"),
+        ("path_interval", "20"),
+        ("path_misses", "5"),
+        ("path_method", "arp"),
         ("prearm", "true"),
         ("move_addresses", "true"),
     ];
@@ -572,6 +723,7 @@ mod tests {
                 Literal::Flag(flag) => (LiteralKind::Flag, flag.to_string()),
                 Literal::Number(number) => (LiteralKind::Number, number.to_string()),
                 Literal::Text(text) => (LiteralKind::Text, text.clone()),
+                Literal::List(texts) => (LiteralKind::List, texts.join(",")),
                 Literal::Table(pairs) => {
                     let pairs = pairs.iter().map(|(key, value)| format!("{key}={value}"));
                     (LiteralKind::Table, pairs.collect::<Vec<_>>().join(","))
@@ -582,6 +734,27 @@ mod tests {
             assert_eq!(differing, [row]);
         }
         assert_eq!(bond().set("miimon", "100"), None);
+    }
+
+    #[test]
+    fn targets_of_paths_are_few_different_hosts_or_the_gateway() {
+        for text in ["192.0.2.1", "192.0.2.1,192.0.2.2,192.0.2.3,192.0.2.4", "gateway", "off"] {
+            assert_eq!(text.parse::<PathTarget>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "192.0.2.1,",
+            "192.0.2.1,192.0.2.1",
+            "192.0.2.1,gateway",
+            "0.0.0.0",
+            "224.0.0.1",
+            "127.0.0.1",
+            "255.255.255.255",
+            "2001:db8::1",
+            "1.1.1.1,1.1.1.2,1.1.1.3,1.1.1.4,1.1.1.5",
+        ] {
+            assert!(text.parse::<PathTarget>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -83,6 +83,10 @@ pub enum SlaveChange {
     Damped,
     /// Its damping ended.
     Undamped,
+    /// The path monitor found that its path does not work.
+    PathFailed,
+    /// Its path answers again.
+    PathRecovered,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,12 @@ use bond_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{drain::Drained, moment::Moment, receipt::Receipt};
+use super::{
+    drain::Drained,
+    moment::Moment,
+    path::{PathMonitor, SlavePath},
+    receipt::Receipt,
+};
 use crate::sys::{
     dataplane::ClockMaps,
     found,
@@ -104,6 +109,9 @@ pub struct Bond {
     /// What the clock has counted since the bond was created; null if an earlier version has created it.
     #[serde(default)]
     pub ticks: Option<Ticks>,
+    /// The path monitor; null if there is none.
+    #[serde(default)]
+    pub path: Option<PathMonitor>,
     /// Bytes; null if it could not be read.
     pub mtu: Option<u32>,
     /// down or keep; null if no agent runs.
@@ -165,6 +173,9 @@ pub struct Slave {
     pub speed: Option<u32>,
     /// half or full; null if unknown.
     pub duplex: Option<String>,
+    /// Null if there is no path monitor.
+    #[serde(default)]
+    pub path: Option<SlavePath>,
     /// Null if the slave is not drained.
     #[serde(default)]
     pub drained: Option<Drained>,
@@ -306,6 +317,7 @@ pub struct BondContext {
     pub guard: String,
     pub clock: String,
     pub ticks: Option<Ticks>,
+    pub path: Option<PathMonitor>,
     pub absent: Vec<String>,
     pub port_stats: SlotStats,
     /// For each slave, in the order of the status.
@@ -327,6 +339,7 @@ pub struct SlaveContext {
     pub wire_mac: Mac,
     pub found: Option<OriginalState>,
     pub drained: Option<Drained>,
+    pub path: Option<SlavePath>,
 }
 
 impl Bond {
@@ -360,6 +373,7 @@ impl Bond {
             guard: around.guard,
             clock: around.clock,
             ticks: around.ticks,
+            path: around.path,
             options,
             drops: drops(&around.port_stats),
             slaves: slaves.collect(),
@@ -391,6 +405,7 @@ impl Slave {
             link_failure_count: Some(slave.link_failure_count),
             speed: speed(slave.speed),
             duplex: duplex(slave.duplex),
+            path: around.path,
             drained: around.drained,
             damped: slave.damped,
             prio: Some(slave.options.prio),

@@ -12,6 +12,7 @@ use prometheus_client::{
 
 use super::{
     json::{Bond, Report, Slave, Ticks},
+    path::PathStatus,
     wording::CLOCK_OFF,
 };
 
@@ -267,6 +268,12 @@ impl Metrics {
         gauges(encoder, about, of_each(|slave| slave.no_unicast.into()))?;
         let about = ("xbond_slave_drained", "Whether the administrator has drained the slave", None);
         gauges(encoder, about, of_each(|slave| slave.drained.is_some().into()))?;
+        let about = (
+            "xbond_slave_path_failed",
+            "Whether the path monitor found that the slave's path does not work",
+            None,
+        );
+        gauges(encoder, about, of_each(|slave| has_failed_path(slave).into()))?;
         let about = ("xbond_slave_damped", "Whether the slave is suppressed because its link flaps", None);
         gauges(encoder, about, of_each(|slave| slave.damped.into()))?;
         let about = (
@@ -362,6 +369,10 @@ fn slaves_up(bond: &Bond) -> usize {
     bond.slaves.iter().filter(|slave| slave.mii_status == up).count()
 }
 
+fn has_failed_path(slave: &Slave) -> bool {
+    slave.path.as_ref().is_some_and(|path| path.state == PathStatus::Failed)
+}
+
 /// Returns the name of a reason in JSON.
 fn reason_name(reason: Reason) -> &'static str {
     match reason {
@@ -375,6 +386,8 @@ fn reason_name(reason: Reason) -> &'static str {
         Reason::Drained => "drained",
         Reason::Undrained => "undrained",
         Reason::DampingEnded => "damping_ended",
+        Reason::Path => "path",
+        Reason::PathRecovered => "path_recovered",
     }
 }
 
@@ -488,6 +501,8 @@ mod tests {
         xbond_failovers_total{bond="bond0",reason="drained"} 0
         xbond_failovers_total{bond="bond0",reason="undrained"} 0
         xbond_failovers_total{bond="bond0",reason="damping_ended"} 0
+        xbond_failovers_total{bond="bond0",reason="path"} 0
+        xbond_failovers_total{bond="bond0",reason="path_recovered"} 0
         # HELP xbond_path_faults What another process has changed on the path of the packets and could not be restored
         # TYPE xbond_path_faults gauge
         xbond_path_faults{bond="bond0"} 0.0
@@ -545,6 +560,10 @@ mod tests {
         # TYPE xbond_slave_drained gauge
         xbond_slave_drained{bond="bond0",slave="enp0s8"} 0.0
         xbond_slave_drained{bond="bond0",slave="enp0s9"} 0.0
+        # HELP xbond_slave_path_failed Whether the path monitor found that the slave's path does not work
+        # TYPE xbond_slave_path_failed gauge
+        xbond_slave_path_failed{bond="bond0",slave="enp0s8"} 0.0
+        xbond_slave_path_failed{bond="bond0",slave="enp0s9"} 0.0
         # HELP xbond_slave_damped Whether the slave is suppressed because its link flaps
         # TYPE xbond_slave_damped gauge
         xbond_slave_damped{bond="bond0",slave="enp0s8"} 0.0

@@ -10,6 +10,7 @@ pub mod log;
 pub mod metrics;
 pub mod misdirected;
 pub mod moment;
+pub mod path;
 pub mod pending;
 pub mod procfs;
 pub mod receipt;

@@ -44,6 +44,9 @@ pub struct Receipt {
     /// announced, the host's neighbours are not known, no agent was running then, or the receipt is a moment old.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers: Option<Box<Peers>>,
+    /// What the path monitor knew of the path that it left; left out unless the reason is `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<Box<SilentPath>>,
     /// Changes of ACTIVE just before this one without a receipt.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unrecorded: u32,
@@ -82,6 +85,19 @@ impl Announcement {
     pub fn sent(&self) -> u32 {
         self.addresses.saturating_add(self.macs)
     }
+}
+
+/// The path of an active slave that was left because it was silent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SilentPath {
+    /// The targets that did not answer.
+    pub targets: Vec<String>,
+    /// echo or arp: how they were probed.
+    pub method: String,
+    /// ms from the last answer to the failover; null if none had come by this slave.
+    pub last_heard: Option<u64>,
+    /// `path_misses`: so many intervals passed without an answer.
+    pub misses: u64,
 }
 
 /// Peers after a failover: stations that had spoken in the ten seconds before it.

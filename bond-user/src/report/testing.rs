@@ -44,6 +44,7 @@ pub fn receipt() -> Receipt {
         drops: Some([("backup".to_owned(), 3)].into()),
         announced: Some(Announcement { addresses: 2, ..Announcement::by(Announcer::Agent) }),
         peers: None,
+        path: None,
         unrecorded: 0,
     }
 }
@@ -84,6 +85,7 @@ pub fn slave(name: &str, state: &str, mii_status: &str) -> Slave {
             routes: vec!["default via 192.0.2.1 metric 0".into()],
             features: vec!["rx-lro on".into()],
         }),
+        path: None,
         drained: None,
         damped: false,
         no_unicast: false,
@@ -137,6 +139,7 @@ pub fn bond() -> Bond {
         port_ifindex: 6,
         guard: "off: downdelay delays failovers".into(),
         clock: "on, every 10 ms".into(),
+        path: None,
         ticks: Some(Ticks {
             running: true,
             period: Some(10),

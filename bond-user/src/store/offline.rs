@@ -20,7 +20,8 @@ use crate::{
         json::{self, AnswerSource, Bond, Counters, Report, Slave, Ticks, VERSION},
         misdirected,
         moment::{Moment, monotonic},
-        receipt::{self, Receipt, Steps},
+        path,
+        receipt::{self, Receipt, SilentPath, Steps},
         wording::{self, FailsOver, PathFault, PathNote},
     },
     store::{
@@ -180,6 +181,7 @@ impl<'a> Remains<'a> {
             duplex: json::duplex(duplex),
             drained,
             damped: false,
+            path: path::of_slave(&self.maps, slot),
             prio: None,
             queue_id: entry.queue_id(),
             counters: Counters::new(&self.maps.stats(slot.index() as u32)?, self.maps.misdirected(slot)),
@@ -296,6 +298,7 @@ async fn bond(
         guard: if guard { "on" } else { "off: so the agent left it" }.to_owned(),
         clock: clock_text(maps),
         ticks: remains.ticks(),
+        path: path::monitor(maps, None),
         mtu: mtu(&counted, host.map(|host| host.ifindex), entry.port_ifindex()),
         on_exit: None,
         pins: paths.shown_pins_of(name).display().to_string(),
@@ -391,7 +394,11 @@ fn unrecorded_failover(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Rece
     let from = name_in(slaves, guard.known().active()).filter(|_| is_only);
     // A tick notes its failovers where the guard does, too.
     let by_tick = maps.clock().is_some_and(|clock| clock.ticks().switched_at == guard.switched_at());
-    let (reason, seen) = if by_tick {
+    let by_path =
+        maps.clock().is_some_and(|clock| clock.path().state().failed_changed == guard.switched_at());
+    let (reason, seen) = if by_tick && by_path {
+        (Reason::Path, Trigger::Path)
+    } else if by_tick {
         (reason_of_tick(slaves, from.as_deref(), word.active()), Trigger::Tick)
     } else {
         (Reason::CarrierGuard, Trigger::Guard)
@@ -410,6 +417,12 @@ fn unrecorded_failover(bond: &str, maps: &Maps, slaves: &[Slave]) -> Option<Rece
         drops: None,
         announced: None,
         peers: None,
+        path: guard
+            .known()
+            .active()
+            .and_then(|slot| SilentPath::read(maps, slot))
+            .filter(|_| by_path)
+            .map(Box::new),
         unrecorded: 0,
     })
 }

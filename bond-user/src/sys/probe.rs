@@ -5,9 +5,12 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use bond_common::mac::Mac;
+use bond_common::{mac::Mac, path::answer};
 use bytes::{BufMut as _, BytesMut};
-use etherparse::{ArpEthIpv4Packet, ArpOperation, EtherType, Icmpv6Header, Icmpv6Type, IpNumber, Ipv6Header};
+use etherparse::{
+    ArpEthIpv4Packet, ArpOperation, EtherType, Icmpv6Header, Icmpv6Type, IpNumber, Ipv4Header, Ipv6Header,
+    UdpHeader,
+};
 
 use super::{
     announcer::ethernet,
@@ -26,6 +29,29 @@ pub fn arp_request(mac: Mac, tags: &[VlanTag], source: Ipv4Addr, target: Ipv4Add
     };
     let mut frame = ethernet(Mac::BROADCAST, mac, tags, EtherType::ARP);
     frame.put_slice(&arp.to_bytes());
+    frame
+}
+
+/// Returns an unaffiliated echo (RFC 9747) from an address of ours to the same address, without MAC addresses and with an empty
+/// payload. The neighbour that gets it forwards it back.
+pub fn echo(tags: &[VlanTag], ours: Ipv4Addr) -> BytesMut {
+    let body = answer::echo::END - answer::echo::NONCE;
+    let length = (UdpHeader::LEN + body) as u16;
+    let mut ip = Ipv4Header { time_to_live: 255, protocol: IpNumber::UDP, ..Ipv4Header::default() };
+    (ip.source, ip.destination) = (ours.octets(), ours.octets());
+    ip.total_len = Ipv4Header::MIN_LEN_U16 + length;
+    ip.header_checksum = ip.calc_header_checksum();
+    // A checksum of 0: none. The nonce is not known yet.
+    let udp = UdpHeader {
+        source_port: answer::ECHO_PORT,
+        destination_port: answer::ECHO_PORT,
+        length,
+        checksum: 0,
+    };
+    let mut frame = ethernet(Mac::ZERO, Mac::ZERO, tags, EtherType::IPV4);
+    frame.put_slice(&ip.to_bytes());
+    frame.put_slice(&udp.to_bytes());
+    frame.put_bytes(0, body);
     frame
 }
 
@@ -183,8 +209,9 @@ mod tests {
                 netlink.add_address(&Address::new(near.ifindex, address.parse().unwrap(), 24)).await.unwrap();
             }
             netlink.set(near.ifindex, crate::sys::netlink::LinkSetting::Up(true)).await.unwrap();
-            let by =
-                |source: &str| Some(ResolvedRoute { ifindex: near.ifindex, source: source.parse().ok() });
+            let by = |source: &str| {
+                Some(ResolvedRoute { ifindex: near.ifindex, source: source.parse().ok(), via: None })
+            };
             assert_eq!(way("10.0.0.254").await, by("10.0.0.1"));
             assert_eq!(way("10.0.0.1").await, None, "it is this host");
             let mut route = KernelRoute::new(near.ifindex, "192.0.2.0".parse().unwrap(), 24, None);

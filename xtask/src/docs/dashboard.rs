@@ -185,6 +185,13 @@ const ROWS: &[(&str, &[Panel])] = &[
                 "xbond_slave_damped{$of}",
                 "{{instance}} {{bond}} {{slave}}",
             ),
+            panel(
+                "Path failed",
+                Kind::States,
+                "bool_yes_no",
+                "xbond_slave_path_failed{$of}",
+                "{{instance}} {{bond}} {{slave}}",
+            ),
         ],
     ),
     (

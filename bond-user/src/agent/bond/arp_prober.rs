@@ -48,6 +48,8 @@ const BETWEEN_READS: Duration = Duration::from_millis(100);
 pub struct Probing {
     rounds: watch::Sender<Option<ProbeRound>>,
     uppers: Arc<Notify>,
+    /// Of the path monitor.
+    other_uppers: Arc<Notify>,
 }
 
 /// The task's ends of [`Probing`].
@@ -60,7 +62,8 @@ impl Probing {
     pub fn new() -> (Self, ProbeOrders) {
         let (rounds, received) = watch::channel(None);
         let uppers = Arc::<Notify>::default();
-        (Self { rounds, uppers: Arc::clone(&uppers) }, ProbeOrders { rounds: received, uppers })
+        let other_uppers = Arc::default();
+        (Self { rounds, uppers: Arc::clone(&uppers), other_uppers }, ProbeOrders { rounds: received, uppers })
     }
 
     pub fn round(&self, round: ProbeRound) {
@@ -70,6 +73,12 @@ impl Probing {
     /// A device above bond0 came, changed or went, or bond0 itself did.
     pub fn uppers_changed(&self) {
         self.uppers.notify_one();
+        self.other_uppers.notify_one();
+    }
+
+    /// Returns what is notified of such changes, too.
+    pub fn other_uppers(&self) -> Arc<Notify> {
+        Arc::clone(&self.other_uppers)
     }
 }
 

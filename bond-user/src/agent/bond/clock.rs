@@ -18,7 +18,7 @@ use crate::{
     sys::{
         Devices,
         clock::{self, ClockNames, ClockPair},
-        dataplane::{DataPlane, Kernel},
+        dataplane::{ClockEnd, DataPlane, Kernel},
         ownership::Ownership,
     },
 };
@@ -196,7 +196,9 @@ impl ClockKeeper {
             None => self.create(tools).await?,
         };
         let receiver = tools.devices.link_by_index(pair.receiver).await?;
-        tools.plane.attach_tick(&receiver.name, pair.receiver)?;
+        let sender = tools.devices.link_by_index(pair.sender).await?;
+        let receiver = ClockEnd { device: &receiver.name, ifindex: pair.receiver };
+        tools.plane.attach_tick(receiver, ClockEnd { device: &sender.name, ifindex: pair.sender })?;
         mirror.update_clock(|clock| {
             clock.period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
             clock.sender = pair.sender.into();

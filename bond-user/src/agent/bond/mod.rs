@@ -15,6 +15,7 @@ pub mod misdirections;
 pub mod missed_failovers;
 pub mod notices;
 mod path_check;
+pub mod path_targets;
 pub mod receipt_writer;
 pub mod recorder;
 pub mod ring_reader;

@@ -35,6 +35,7 @@ fn facts<'a>(notice: &'a Notice, facts: Facts<'a>) -> Facts<'a> {
         | Notice::PolicyTurnedActive { slave }
         | Notice::NoUnicast { slave, .. }
         | Notice::Damped { slave, .. }
+        | Notice::Path { slave, .. }
         | Notice::UnicastReceived { slave } => facts.slave(slave),
         Notice::DuplicateMacReplaced { slave: interface, mac }
         | Notice::MacRefused { interface, mac }
@@ -88,6 +89,7 @@ pub fn kind(notice: &Notice) -> Option<String> {
             Some(format!("reception of {slave}"))
         }
         Notice::Damped { slave, .. } => Some(format!("damping of {slave}")),
+        Notice::Path { slave, .. } => Some(format!("path of {slave}")),
         Notice::DuplicateMacReplaced { slave, .. } | Notice::ReleasedMacInUse { slave, .. } => {
             Some(format!("duplicate MAC of {slave}"))
         }
@@ -116,6 +118,8 @@ pub fn event(notice: &Notice) -> What {
         Notice::Released { slave } => change(slave, SlaveChange::Left),
         Notice::Damped { slave, damped: true } => change(slave, SlaveChange::Damped),
         Notice::Damped { slave, damped: false } => change(slave, SlaveChange::Undamped),
+        Notice::Path { slave, failed: true } => change(slave, SlaveChange::PathFailed),
+        Notice::Path { slave, failed: false } => change(slave, SlaveChange::PathRecovered),
         Notice::PolicyTurnedActive { .. }
         | Notice::DuplicateMacReplaced { .. }
         | Notice::MacRefused { .. }

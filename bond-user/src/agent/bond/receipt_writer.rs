@@ -440,6 +440,7 @@ impl ReceiptWriter {
         let Some(Open { draft, macs, announced, peers, .. }) = self.open.take() else { return };
         let since_switch = |done: Time| micros(done.saturating_sub(draft.switched));
         let receipt = Receipt {
+            path: draft.path.clone().map(Box::new),
             version: VERSION,
             bond: self.bond.clone(),
             switched: Moment::at(draft.switched),

@@ -116,7 +116,7 @@ impl Agent {
         on_trial: bool,
     ) {
         let lifecycle::create::Created { hook, queues, host, pair, port, maps, started, wanted } = made;
-        let lifecycle::start::Started { work, history, status, clock } = started;
+        let lifecycle::start::Started { work, history, status, clock, path } = started;
         let name = config.name.clone();
         self.machine.feed.publish(&name, What::Bond { change: BondChange::Up });
         let goal = Goal { config, of_files: false, wanted };
@@ -139,6 +139,7 @@ impl Agent {
             on_trial: AtomicBool::new(on_trial),
             maps,
             clock,
+            path,
             work,
             history,
             status,

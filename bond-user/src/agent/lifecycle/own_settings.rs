@@ -13,7 +13,7 @@ use crate::{
         },
     },
     config::{
-        BondConfig, Guard, WantedClock,
+        BondConfig, Guard, WantedClock, WantedPath,
         settings::{self, Change},
     },
 };
@@ -76,6 +76,9 @@ impl Agent {
         if WantedClock::of(wanted) != WantedClock::of(before) {
             self.set_clock(bond, wanted);
         }
+        if WantedPath::of(wanted) != WantedPath::of(before) {
+            self.set_path(bond, wanted);
+        }
         if wanted.damping != before.damping {
             self.set_damping(bond, wanted.damping).await?;
         }
@@ -115,6 +118,16 @@ impl Agent {
         bond.work.urgent(Urgent::SetClock(WantedClock::of(wanted)));
         bond.change_goal(|goal| {
             (goal.config.clock, goal.config.clock_interval) = (wanted.clock, wanted.clock_interval);
+        });
+    }
+
+    /// Has the path monitor probe other targets, or probe them differently. The caller has the bond's turn.
+    pub(super) fn set_path(&self, bond: &Bond, wanted: &BondConfig) {
+        bond.path.want(WantedPath::of(wanted));
+        bond.change_goal(|goal| {
+            goal.config.path_target = wanted.path_target.clone();
+            (goal.config.path_interval, goal.config.path_misses) = (wanted.path_interval, wanted.path_misses);
+            goal.config.path_method = wanted.path_method;
         });
     }
 

@@ -22,6 +22,7 @@ use crate::{
             kernel_monitor,
             ledger::Ledger,
             missed_failovers::MissedFailovers,
+            path_targets::{self, PathOrders},
             receipt_writer::{History, ReceiptWriter},
             recorder::{Entry, Recording},
             ring_reader,
@@ -30,7 +31,7 @@ use crate::{
         },
         lifecycle::machine::Machine,
     },
-    config::{BondConfig, WantedClock},
+    config::{BondConfig, WantedClock, WantedPath},
     report::{log, wording},
     store::record::Record,
     sys::{
@@ -72,6 +73,7 @@ pub struct Started {
     pub history: History,
     pub status: watch::Receiver<BondStatus>,
     pub clock: SharedClockState,
+    pub path: PathOrders,
 }
 
 /// Gives a data plane its engine, its worker, and its tasks.
@@ -102,6 +104,7 @@ pub fn start(
     let carrier = plane.left.as_ref().is_some_and(|taken| taken.left.carrier);
     let (left, founds) = plane.left.take().map(|taken| hand_over(taken, &work, &ends.recording)).unzip();
     let (member, status) = ends.member(id, config, &plane, left, records);
+    let path = ends.start_path(machine, config, &plane, &status);
     let parts = ends.parts(machine, id, config, plane, (macs, carrier));
     let clock = parts.clock.state();
     let worker = Worker::new(parts, founds.unwrap_or_default());
@@ -109,7 +112,7 @@ pub fn start(
     machine.tasks.add(id, tokio::spawn(worker.run(jobs)));
     // When what is more urgent is done.
     work.check(|pending| pending.clock = true);
-    Ok(Started { work, history, status, clock })
+    Ok(Started { work, history, status, clock, path })
 }
 
 /// The ends of the channels between the parts of a bond.
@@ -178,6 +181,26 @@ impl Ends {
             status: shown,
         };
         (member, status)
+    }
+
+    /// Starts the task that has the path monitor follow the routes.
+    fn start_path(
+        &self,
+        machine: &Machine,
+        config: &BondConfig,
+        plane: &Plane,
+        status: &watch::Receiver<BondStatus>,
+    ) -> PathOrders {
+        let of = path_targets::Follows {
+            bond: config.name.to_string(),
+            mirror: Arc::clone(&self.mirror),
+            host: plane.host,
+            devices: Arc::clone(&machine.devices),
+            status: status.clone(),
+            uppers: self.prober.other_uppers(),
+            nonce: random(),
+        };
+        path_targets::start(of, WantedPath::of(config))
     }
 
     /// Returns the parts of the bond's worker.

@@ -152,6 +152,10 @@ async fn each_setting_that_a_running_bond_can_take_is_set() {
         ("clock", "off"),
         ("clock_interval", "25"),
         ("damping", "half_life=30,suppress=4,reuse=2.5,max=120"),
+        ("path_target", "192.0.2.1"),
+        ("path_interval", "20"),
+        ("path_misses", "5"),
+        ("path_method", "arp"),
     ];
     let live = settings::ROWS.iter().filter(|row| row.change == Change::Live).map(|row| row.key);
     assert_eq!(values.map(|(key, _)| key).as_slice(), live.collect::<Vec<_>>());

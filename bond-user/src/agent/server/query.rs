@@ -17,6 +17,7 @@ use crate::{
         json::{self, AgentInfo, AnswerSource, BondContext, Report, SlaveContext, Ticks},
         misdirected,
         moment::{Moment, monotonic},
+        path,
         receipt::Log,
         wording,
     },
@@ -134,6 +135,7 @@ impl Bond {
             guard: GuardState::new(goal.config.guard, &machine.kernel, &status.options).to_string(),
             clock: self.clock_text(),
             ticks: self.ticks(record.as_ref()),
+            path: path::monitor(&self.maps, self.path.fault()),
             host_mac: self.maps.bond().host_mac(),
             mtu: counted.get(&host).or(counted.get(&port)).map(|counted| counted.mtu),
             on_exit: Some(on_exit(goal.config.on_exit).to_owned()),
@@ -185,6 +187,7 @@ impl Bond {
                 wire_mac: wire_mac.unwrap_or(slave.mac),
                 found: found.map(json::OriginalState::from),
                 drained: machine.drained(known).filter(|_| slave.drained),
+                path: Slot::new(slave.slot).and_then(|slot| path::of_slave(&self.maps, slot)),
             })
         };
         status.slaves.iter().map(slave).collect()

@@ -6,6 +6,7 @@ mod monitors;
 mod network;
 mod options;
 mod path;
+mod path_monitor;
 mod read;
 mod slaves;
 
@@ -51,6 +52,7 @@ impl Rules<'_> {
         self.notes_of_options();
         self.miimon();
         self.arp_monitor();
+        self.path_monitor();
         self.slaves();
         self.absent(surroundings);
         self.election();

@@ -48,11 +48,14 @@ impl Rules<'_> {
             );
             self.note("updelay", "updelay", text);
         }
+        if self.bond.path_target.is_on() {
+            return;
+        }
         self.note(
             "path",
             "miimon",
             "miimon: sees links, not paths: a switch that is up and forwards nothing, or a NIC that reports a carrier without a link, \
-             keeps its slave active; to find that, use arp_interval and arp_ip_target instead",
+             keeps its slave active; to find that, set path_target, or use arp_interval and arp_ip_target instead",
         );
     }
 

@@ -169,6 +169,41 @@ fn every_common_mistake_is_found() {
         ),
         // A link that is up while the path behind it is dead.
         ("miimon=100", "5: note: bond0: miimon: sees links, not paths"),
+        // The path monitor.
+        (
+            "miimon=100\npath_interval=20",
+            "6: warning: bond0: path_interval: without effect without path_target",
+        ),
+        ("miimon=100\npath_misses=2", "6: warning: bond0: path_misses: without effect without path_target"),
+        (
+            "miimon=100\npath_method='arp'",
+            "6: warning: bond0: path_method: without effect without path_target",
+        ),
+        (
+            "miimon=100\nclock='off'\npath_target='gateway'",
+            "7: warning: bond0: path_target: the path monitor runs in the ticks of the clock",
+        ),
+        (
+            "arp_interval=100\narp_ip_target='192.0.2.9'\npath_target=['192.0.2.9']",
+            "7: warning: bond0: path_target: with arp_interval the ARP monitor judges",
+        ),
+        (
+            "miimon=100\nclock_interval=50\npath_interval=20\npath_target='gateway'",
+            "7: warning: bond0: path_interval=20: below clock_interval=50",
+        ),
+        (
+            "miimon=100\npath_interval=20\npath_method='arp'\npath_target='192.0.2.9'",
+            "6: warning: bond0: path_interval=20: with path_method = \"arp\" targets are asked each 200 ms",
+        ),
+        (
+            "miimon=100\npath_target=['198.51.100.1', '192.0.2.9']",
+            "6: warning: bond0: path_target=198.51.100.1: no address of this bond is in its network",
+        ),
+        ("miimon=100\npath_interval=9", "6: error: path_interval=9: not a number of milliseconds from 10"),
+        (
+            "miimon=100\npath_target='fe80::1'",
+            "6: error: path_target=fe80::1: not up to 4 different IPv4 addresses",
+        ),
         (
             "arp_interval=100\narp_ip_target=['192.0.2.8', '192.0.2.9']",
             "5: warning: bond0: arp_validate=none: a slave counts as up while it receives anything at all",

@@ -70,6 +70,7 @@ fn setting(bond: &mut BondConfig, entry: &Entry) -> Result<(), ConfigError> {
         Some(LiteralKind::Flag) => entry.boolean()?.to_string(),
         Some(LiteralKind::Number) => entry.integer()?,
         Some(LiteralKind::Table) => entry.pairs()?,
+        Some(LiteralKind::List) => entry.text_or_list()?,
         Some(LiteralKind::Text) | None => entry.string()?.to_owned(),
     };
     match bond.set(entry.key, &text) {

@@ -129,6 +129,14 @@ impl<'a> Entry<'a> {
         self.list()?.iter().map(Entry::string).collect()
     }
 
+    /// Returns a text, or the texts of a list with commas between them.
+    pub(super) fn text_or_list(&self) -> Result<String, ConfigError> {
+        match self.value {
+            DeValue::String(text) => Ok(text.to_string()),
+            _ => Ok(self.strings()?.join(",")),
+        }
+    }
+
     pub(super) fn boolean(&self) -> Result<bool, ConfigError> {
         self.value.as_bool().ok_or_else(|| self.wrong_type("true or false"))
     }

@@ -54,6 +54,7 @@ fn write_bond(text: &mut String, bond: &BondConfig) {
                 Literal::Flag(flag) => Value::Boolean(flag),
                 Literal::Number(number) => integer(number),
                 Literal::Text(text) => string(text),
+                Literal::List(texts) => strings(&texts),
                 Literal::Table(pairs) => numbers(pairs),
             },
         );

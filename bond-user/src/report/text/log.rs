@@ -10,7 +10,7 @@ use bond_core::command::{Chosen, Reason, Trigger};
 use super::columns::{short, took, wrap, wrap_below};
 use crate::report::{
     receipt::{Receipt, Steps},
-    wording::{announced, is_arp, peers, unrecorded, why},
+    wording::{announced, is_arp, peers, silent_path, unrecorded, why},
 };
 
 fn seen_by(seen: Trigger) -> &'static str {
@@ -25,6 +25,7 @@ fn seen_by(seen: Trigger) -> &'static str {
         Trigger::Guard => "the carrier guard",
         Trigger::Tick => "a tick of the clock",
         Trigger::ArpTick => "the ARP monitor in the kernel",
+        Trigger::Path => "the path monitor in the kernel",
     }
 }
 
@@ -83,6 +84,7 @@ fn show_log(text: &mut String, receipts: &[Receipt], details: bool) -> fmt::Resu
 pub(super) fn switched_in(receipt: &Receipt) -> String {
     match receipt.seen {
         Trigger::Guard | Trigger::Tick | Trigger::ArpTick => "in kernel".to_owned(),
+        Trigger::Path if receipt.reason == Reason::Path => "in kernel".to_owned(),
         _ => short(receipt.duration()),
     }
 }
@@ -102,6 +104,8 @@ pub(super) fn briefly(reason: Reason, seen: Trigger) -> &'static str {
         Reason::Drained => "drained",
         Reason::Undrained => "drain ended",
         Reason::DampingEnded => "stable again",
+        Reason::Path => "path silent",
+        Reason::PathRecovered => "path answers",
     }
 }
 
@@ -124,7 +128,7 @@ pub(super) fn show_receipt(text: &mut String, indent: &str, receipt: &Receipt) -
     wrap(text, indent, &seen)?;
     let Steps { detect_us, decide_us, switch_us, heard_us, macs_us, announce_us } = receipt.steps;
     match (receipt.seen, heard_us) {
-        (Trigger::Guard | Trigger::Tick | Trigger::ArpTick, Some(heard)) => {
+        (Trigger::Guard | Trigger::Tick | Trigger::ArpTick | Trigger::Path, Some(heard)) => {
             writeln!(text, "{indent}switched in the kernel; the agent was notified +{}", took(heard))?;
         }
         (Trigger::Guard | Trigger::Tick | Trigger::ArpTick, None) => {
@@ -134,6 +138,9 @@ pub(super) fn show_receipt(text: &mut String, indent: &str, receipt: &Receipt) -
             let [detect, decide, switch] = [detect_us, decide_us, switch_us].map(took);
             writeln!(text, "{indent}detect {detect}, decide {decide}, switch {switch}")?;
         }
+    }
+    if let Some(path) = &receipt.path {
+        wrap(text, indent, &silent_path(path))?;
     }
     let announced = receipt.announced.as_ref().map_or_else(|| "announced".to_owned(), announced);
     let after = [("MACs", macs_us), (&announced, announce_us)];

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::report::{
     json::{AnswerSource, Bond, Counters, Device, OriginalState, Report, Slave, Ticks},
+    path::PathStatus,
     receipt::Receipt,
     wording::{self, ORPHANED},
 };
@@ -99,6 +100,7 @@ fn show_bond(text: &mut String, bond: &Bond, report: &Report, amount: Amount) ->
     for slave in &bond.slaves {
         show_avoided(text, slave)?;
     }
+    show_path(text, bond, amount)?;
     show_misdirected(text, bond)?;
     for absent in &bond.absent {
         writeln!(text, "  {absent:<16}absent: it joins when it appears")?;
@@ -143,6 +145,26 @@ fn show_avoided(text: &mut String, slave: &Slave) -> fmt::Result {
         writeln!(text, "  {}", wording::is_damped(&slave.name))?;
     }
     Ok(())
+}
+
+/// Prints how targets are probed, and the paths that do not work; with details all of them.
+fn show_path(text: &mut String, bond: &Bond, amount: Amount) -> fmt::Result {
+    let Some(path) = &bond.path else { return Ok(()) };
+    if !path.targets.is_empty() {
+        wrap_below(text, "  ", "    ", &wording::path_monitor(path))?;
+    }
+    if path.silent {
+        writeln!(text, "  ! {}", wording::PATH_TARGET_SILENT)?;
+    }
+    for (slave, path) in bond.slaves.iter().filter_map(|slave| Some((slave, slave.path.as_ref()?))) {
+        if amount.details || path.state != PathStatus::Works {
+            wrap_below(text, "  ", "    ", &wording::slave_path(&slave.name, path))?;
+        }
+    }
+    match &path.fault {
+        Some(fault) => writeln!(text, "  ! {}", wording::path_fault_of_targets(fault)),
+        None => Ok(()),
+    }
 }
 
 /// Prints how many frames for the bond backups received, if any.

@@ -4,6 +4,7 @@ mod log;
 mod misdirected;
 mod notices;
 mod orphaned;
+mod path;
 
 use std::{
     fmt::{self, Display},
@@ -29,7 +30,7 @@ use crate::{
     sys::{conflicts::Conflict, found::Found},
 };
 
-pub use self::{log::*, misdirected::*, notices::*, orphaned::*};
+pub use self::{log::*, misdirected::*, notices::*, orphaned::*, path::*};
 
 /// The slave that gives the bond its MAC address is absent.
 pub fn mac_of_absent(bond: &str, slave: &str) -> String {
@@ -421,6 +422,8 @@ pub fn why(reason: Reason, seen: Trigger) -> &'static str {
         Reason::Drained => "it was drained",
         Reason::Undrained => "its drain ended",
         Reason::DampingEnded => "its link is stable again",
+        Reason::Path => "its path is silent: no target answers through it",
+        Reason::PathRecovered => "its path answers again",
     }
 }
 

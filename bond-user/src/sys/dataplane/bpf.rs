@@ -23,8 +23,8 @@ use bond_common::{
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::{
-    At, Attachment, DataPlane, DataPlaneError, DataPlanes, DeviceHook, Events, Fault, FormerMacs, Hook,
-    Kernel, MapMirror, Maps, OtherVersion, Pinned, Pins, Port, Replaced, TcAttach, Unfit, Watched,
+    At, Attachment, ClockEnd, DataPlane, DataPlaneError, DataPlanes, DeviceHook, Events, Fault, FormerMacs,
+    Hook, Kernel, MapMirror, Maps, OtherVersion, Pinned, Pins, Port, Replaced, TcAttach, Unfit, Watched,
     attach::{
         AttachMethod, AttachPoint, attach, attach_new, dev_map, error_chain, load, load_object, replace, set,
         take, take_classifier,
@@ -32,8 +32,8 @@ use super::{
     held::Held,
     netkit,
     pins::{
-        self, BOND_EGRESS_PIN, BOND_LINK_PIN, BOND_PIN, PORT_EGRESS_PIN, PORT_PIN, TICK_PIN, changed,
-        is_absence, local_pin, open, remove_pins_of, slave_pin,
+        self, BOND_EGRESS_PIN, BOND_LINK_PIN, BOND_PIN, PORT_EGRESS_PIN, PORT_PIN, TICK_PATH_PIN, TICK_PIN,
+        changed, is_absence, local_pin, open, remove_pins_of, slave_pin,
     },
     witness,
 };
@@ -140,6 +140,7 @@ pub struct BpfDataPlane {
     locals: [Option<Attached>; bond_common::abi::MAX_SLAVES],
     /// At the clock's pair.
     tick: Option<Attached>,
+    tick_path: Option<Attached>,
     /// What is pinned.
     held: Held,
     tx_ports: DevMap<MapData>,
@@ -186,6 +187,7 @@ impl BpfDataPlane {
             slaves: Default::default(),
             locals: Default::default(),
             tick: None,
+            tick_path: None,
             held: Held::maps(&pins)?,
             tx_ports,
             rx_port,
@@ -313,6 +315,24 @@ impl BpfDataPlane {
         let at = AttachPoint { dir: &pins, pin: &pin, device, ifindex, side: TcAttachType::Ingress };
         self.locals[slot.index()] = Some(attach_new(object, names::TC_SLAVE_LOCAL, self.kernel.tc(), at)?);
         self.held.take_program(&pins, &pin)
+    }
+
+    /// Attaches a program, which is loaded, to an end of the clock's pair, or replaces it there.
+    fn attach_at_clock(
+        &mut self,
+        object: &mut Ebpf,
+        name: &'static str,
+        at: AttachPoint<'_>,
+    ) -> Result<Attached, DataPlaneError> {
+        let way = AttachMethod { hook: Hook::Tc, tc: self.kernel.tc() };
+        if way.is_link()
+            && at.is_there(names::LINK_PIN)
+            && let Some(attached) = replace(object, name, way, &at)?
+        {
+            return Ok(attached);
+        }
+        self.held.release(at.pin);
+        attach_new(object, name, self.kernel.tc(), at)
     }
 
     fn remove_slave_pins(&self, slot: Slot) -> Result<(), DataPlaneError> {
@@ -451,31 +471,29 @@ impl DataPlane for BpfDataPlane {
         self.attach_loaded(object, slot, (device, ifindex))
     }
 
-    fn attach_tick(&mut self, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
+    fn attach_tick(&mut self, receiver: ClockEnd<'_>, sender: ClockEnd<'_>) -> Result<(), DataPlaneError> {
         let pins = open(&self.dir)?;
         let mut object = load_object(&pins, &self.kernel, PORT_STATS)?;
-        load(&mut object, names::TC_TICK, Hook::Tc)?;
-        let at = AttachPoint { dir: &pins, pin: TICK_PIN, device, ifindex, side: TcAttachType::Ingress };
-        let method = AttachMethod { hook: Hook::Tc, tc: self.kernel.tc() };
-        let replaced = if method.is_link() && at.is_there(names::LINK_PIN) {
-            replace(&mut object, names::TC_TICK, method, &at)?
-        } else {
-            None
-        };
-        self.tick = Some(match replaced {
-            Some(attached) => attached,
-            None => {
-                self.held.release(TICK_PIN);
-                attach_new(&mut object, names::TC_TICK, self.kernel.tc(), at)?
-            }
-        });
-        self.held.take_program(&pins, TICK_PIN)
+        for (name, (end, pin, side)) in [
+            (names::TC_TICK, (receiver, TICK_PIN, TcAttachType::Ingress)),
+            (names::TC_TICK_PATH, (sender, TICK_PATH_PIN, TcAttachType::Egress)),
+        ] {
+            load(&mut object, name, Hook::Tc)?;
+            let at = AttachPoint { dir: &pins, pin, device: end.device, ifindex: end.ifindex, side };
+            let attached = self.attach_at_clock(&mut object, name, at)?;
+            *(if pin == TICK_PIN { &mut self.tick } else { &mut self.tick_path }) = Some(attached);
+            self.held.take_program(&pins, pin)?;
+        }
+        Ok(())
     }
 
     fn detach_tick(&mut self) -> Result<(), DataPlaneError> {
-        self.tick = None;
-        self.held.release(TICK_PIN);
-        remove_pins_of(&open(&self.dir)?, TICK_PIN)
+        (self.tick, self.tick_path) = (None, None);
+        let pins = open(&self.dir)?;
+        [TICK_PIN, TICK_PATH_PIN].into_iter().try_for_each(|pin| {
+            self.held.release(pin);
+            remove_pins_of(&pins, pin)
+        })
     }
 
     fn detach_slave(&mut self, slot: Slot) -> Result<(), DataPlaneError> {
@@ -630,8 +648,9 @@ impl DataPlane for BpfDataPlane {
         self.port = None;
         self.slaves = Default::default();
         self.locals = Default::default();
-        self.tick = None;
-        let pins = [PORT_PIN, BOND_PIN, PORT_EGRESS_PIN, BOND_EGRESS_PIN, TICK_PIN].map(str::to_owned);
+        (self.tick, self.tick_path) = (None, None);
+        let pins = [PORT_PIN, BOND_PIN, PORT_EGRESS_PIN, BOND_EGRESS_PIN, TICK_PIN, TICK_PATH_PIN];
+        let pins = pins.map(str::to_owned);
         for pin in pins.into_iter().chain(Slot::all().flat_map(|slot| [slave_pin(slot), local_pin(slot)])) {
             self.held.release(&pin);
         }
@@ -639,8 +658,11 @@ impl DataPlane for BpfDataPlane {
     }
 
     fn keep(mut self: Box<Self>) {
-        for attached in self.slaves.iter_mut().chain(&mut self.locals).chain([&mut self.port, &mut self.tick])
-        {
+        for attached in self.slaves.iter_mut().chain(&mut self.locals).chain([
+            &mut self.port,
+            &mut self.tick,
+            &mut self.tick_path,
+        ]) {
             match attached.take() {
                 // Dropping it would detach the filter.
                 Some(Attached::Filter(link)) => std::mem::forget(link),

@@ -13,7 +13,7 @@ use bond_common::{
     names,
 };
 
-use super::{DataPlaneError, mapped::Mapped, maps::mapped};
+use super::{DataPlaneError, PathMaps, mapped::Mapped, maps::mapped};
 
 /// The maps of the clock, mapped into memory.
 pub struct ClockMaps {
@@ -24,6 +24,7 @@ pub struct ClockMaps {
     monitor: Mapped<MonitorEntry>,
     monitor_state: Mapped<MonitorState>,
     probes: Mapped<ProbeFrame>,
+    path: PathMaps,
 }
 
 impl ClockMaps {
@@ -38,7 +39,13 @@ impl ClockMaps {
             monitor: mapped(names::ARP_MONITOR, source(names::ARP_MONITOR)?, 1)?,
             monitor_state: mapped(names::ARP_STATE, source(names::ARP_STATE)?, 1)?,
             probes: mapped(names::ARP_PROBES, source(names::ARP_PROBES)?, PROBE_ENTRIES)?,
+            path: PathMaps::of(source)?,
         })
+    }
+
+    /// Returns the maps of the path monitor.
+    pub fn path(&self) -> &PathMaps {
+        &self.path
     }
 
     /// Returns what CLOCK holds.

@@ -21,11 +21,11 @@ use bond_common::{
 use nix::errno::Errno;
 
 use super::{
-    Attachment, BehindMap, DataPlane, DataPlaneError, DataPlanes, DeviceLink, Events, Fault, FormerMacs,
-    HeardMap, Hook, Kernel, MapMirror, Maps, OtherVersion, Pinned, Pins, Port, Replaced, SlotCounters, Unfit,
-    Watched,
+    Attachment, BehindMap, ClockEnd, DataPlane, DataPlaneError, DataPlanes, DeviceLink, Events, Fault,
+    FormerMacs, HeardMap, Hook, Kernel, MapMirror, Maps, OtherVersion, Pinned, Pins, Port, Replaced,
+    SlotCounters, Unfit, Watched,
     mapped::Mapped,
-    pins::{self, PORT_PIN, TICK_PIN, remove_pins_of, slave_pin},
+    pins::{self, PORT_PIN, TICK_PATH_PIN, TICK_PIN, remove_pins_of, slave_pin},
 };
 use crate::sys::{
     directory::{Directory, Location, Trust},
@@ -301,13 +301,15 @@ impl DataPlane for FakeDataPlane {
         self.attach(&slave_pin(slot), device, ifindex)
     }
 
-    fn attach_tick(&mut self, device: &str, ifindex: u32) -> Result<(), DataPlaneError> {
-        self.attach(TICK_PIN, device, ifindex)
+    fn attach_tick(&mut self, receiver: ClockEnd<'_>, sender: ClockEnd<'_>) -> Result<(), DataPlaneError> {
+        self.attach(TICK_PIN, receiver.device, receiver.ifindex)?;
+        self.attach(TICK_PATH_PIN, sender.device, sender.ifindex)
     }
 
     fn detach_tick(&mut self) -> Result<(), DataPlaneError> {
         called(&self.kernel, &self.dir, "detach the tick")?;
-        remove_pins_of(&pins::open(&self.dir)?, TICK_PIN)
+        let pins = pins::open(&self.dir)?;
+        [TICK_PIN, TICK_PATH_PIN].into_iter().try_for_each(|pin| remove_pins_of(&pins, pin))
     }
 
     fn detach_slave(&mut self, slot: Slot) -> Result<(), DataPlaneError> {

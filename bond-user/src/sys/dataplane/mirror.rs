@@ -14,6 +14,7 @@ use bond_common::{
     },
     mac::Mac,
     names,
+    path::layout::{PathEntry, PathFrame, PathList},
 };
 
 use super::{ClockMaps, DataPlaneError, Maps};
@@ -35,8 +36,23 @@ pub struct MapMirror {
     clock: Mutex<ClockEntry>,
     /// ARP_MONITOR.
     monitor: Mutex<MonitorEntry>,
+    /// PATH_MONITOR.
+    path: Mutex<PathEntry>,
     /// LEARNED; zero until the data plane has learned the MAC address.
     learned: Mutex<Mac>,
+}
+
+/// A target of the path monitor, with the frames that probe it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathProbe {
+    /// The target and the source address, as [`bond_common::path::layout::pair`].
+    pub pair: u64,
+    /// The offset of what follows the Ethernet header and its tags.
+    pub payload: u32,
+    /// Without MAC addresses and nonce.
+    pub echo: Vec<u8>,
+    /// Without MAC addresses.
+    pub request: Vec<u8>,
 }
 
 /// SLAVES, with WIRE_MACS, and BOND, one flag of which follows from SLAVES.
@@ -81,6 +97,7 @@ impl MapMirror {
             targets: Mutex::default(),
             clock: Mutex::new(maps.clock().map(ClockMaps::entry).unwrap_or_default()),
             monitor: Mutex::new(maps.clock().map(ClockMaps::monitor).unwrap_or_default()),
+            path: Mutex::new(maps.clock().map(|clock| clock.path().entry()).unwrap_or_default()),
             learned: Mutex::new(maps.learned()),
             maps,
         }
@@ -178,6 +195,7 @@ impl MapMirror {
         self.maps.reset_probe_times(slot);
         if let Some(clock) = self.maps.clock() {
             clock.reset_misdirected(slot);
+            clock.path().reset(slot);
         }
         self.maps.reset_stats(slot)
     }
@@ -305,6 +323,47 @@ impl MapMirror {
         list.is_prepared
     }
 
+    /// Returns what was written to PATH_MONITOR.
+    pub fn path(&self) -> PathEntry {
+        *locked(&self.path)
+    }
+
+    /// Changes PATH_MONITOR, but for its frames. A bond without a clock has none.
+    pub fn update_path(&self, change: impl FnOnce(&mut PathEntry)) {
+        let Some(maps) = self.maps.clock() else { return };
+        let mut written = locked(&self.path);
+        let before = *written;
+        change(&mut written);
+        if *written != before {
+            maps.path().store(*written);
+        }
+    }
+
+    /// Has the path monitor probe these targets from now on, each with its echo and its request, and the settings that `change`
+    /// makes. What is known of former targets is forgotten. Frames that are too long are left out.
+    pub fn set_path(&self, targets: &[PathProbe], change: impl FnOnce(&mut PathEntry)) {
+        let Some(maps) = self.maps.clock() else { return };
+        let mut written = locked(&self.path);
+        // The tick may be reading the other bank.
+        let mut list = PathList { bank: 1 - PathList::from_bits(written.list).bank, count: 0 };
+        written.targets = Default::default();
+        for (target, place) in targets.iter().zip(&mut written.targets) {
+            let index = list.echo(list.count);
+            let [echo, request] =
+                [&target.echo, &target.request].map(|frame| PathFrame::new(frame, target.payload));
+            let (Some(echo), Some(request)) = (echo, request) else { break };
+            maps.path().store_frame(index, echo);
+            maps.path().store_frame(index + 1, request);
+            *place = target.pair;
+            list.count += 1;
+        }
+        written.list = list.bits();
+        written.epoch = written.epoch.wrapping_add(1);
+        change(&mut written);
+        maps.path().reset_targets();
+        maps.path().store(*written);
+    }
+
     /// Compares every map with what was written, ACTIVE excepted, and writes it again where they differ. Returns the names
     /// of the maps that another process had changed.
     pub fn restore(&self) -> BTreeSet<&'static str> {
@@ -338,6 +397,11 @@ impl MapMirror {
             if maps.monitor() != *written {
                 maps.store_monitor(*written);
                 foreign.insert(names::ARP_MONITOR);
+            }
+            let written = locked(&self.path);
+            if maps.path().entry() != *written {
+                maps.path().store(*written);
+                foreign.insert(names::PATH_MONITOR);
             }
         }
         let mut learned = locked(&self.learned);

@@ -18,6 +18,7 @@ mod mapped;
 mod maps;
 mod mirror;
 mod netkit;
+mod path_maps;
 mod pins;
 mod watched;
 pub mod witness;
@@ -37,8 +38,9 @@ pub use heard::HeardMap;
 pub use kernel::{Kernel, KernelError, TcAttach};
 pub use link::DeviceLink;
 pub use maps::{Maps, SlotCounters};
-pub use mirror::MapMirror;
+pub use mirror::{MapMirror, PathProbe};
 use netkit::DeviceHook;
+pub use path_maps::PathMaps;
 pub use pins::{Hold, Pinned, faults, hold, learned, lost_programs, pinned_hook};
 pub use watched::{At, AtHook, Watched};
 
@@ -216,13 +218,14 @@ pub trait DataPlane: Send + Sync {
     /// It could not be loaded or attached: nothing of it is left.
     fn attach_slave(&mut self, slot: Slot, device: &str, ifindex: u32) -> Result<(), DataPlaneError>;
 
-    /// Attaches the tick to the receiving end of the clock's pair, or replaces it there.
+    /// Attaches the tick to the receiving end of the clock's pair, and the path monitor to the sending end, or replaces them
+    /// there.
     ///
     /// # Errors
     /// It could not be loaded or attached.
-    fn attach_tick(&mut self, device: &str, ifindex: u32) -> Result<(), DataPlaneError>;
+    fn attach_tick(&mut self, receiver: ClockEnd<'_>, sender: ClockEnd<'_>) -> Result<(), DataPlaneError>;
 
-    /// Detaches the tick, and removes its pins.
+    /// Detaches the tick and the path monitor, and removes their pins.
     fn detach_tick(&mut self) -> Result<(), DataPlaneError>;
 
     /// Detaches a slave's program, and removes its pins.
@@ -277,6 +280,13 @@ pub trait DataPlane: Send + Sync {
 
     /// Leaves everything to the kernel: the programs stay at their hooks.
     fn keep(self: Box<Self>);
+}
+
+/// An end of the clock's pair.
+#[derive(Clone, Copy, Debug)]
+pub struct ClockEnd<'a> {
+    pub device: &'a str,
+    pub ifindex: u32,
 }
 
 /// While this is held, bond0 accepts frames with its former MAC addresses: [`DataPlane::accept_former_macs`].

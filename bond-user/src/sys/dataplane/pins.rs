@@ -29,6 +29,8 @@ pub(super) const BOND_EGRESS_PIN: &str = "bond_egress";
 
 /// The tick.
 pub(super) const TICK_PIN: &str = "tick";
+/// The path monitor, which runs behind the tick.
+pub(super) const TICK_PATH_PIN: &str = "tick_path";
 
 pub(super) fn slave_pin(slot: Slot) -> String {
     format!("slave{}_rx", slot.index())

@@ -46,6 +46,8 @@ pub struct KernelRoute {
 }
 
 impl KernelRoute {
+    /// RT_TABLE_MAIN
+    pub const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
     const KERNEL: u8 = 2;
     const ROUTER_ADVERTISEMENT: u8 = 9;
     const STATIC: u8 = 4;
@@ -199,6 +201,8 @@ pub struct ResolvedRoute {
     pub ifindex: u32,
     /// The source address that the kernel chooses, if the device has one.
     pub source: Option<IpAddr>,
+    /// The gateway; None if the host is a neighbour.
+    pub via: Option<IpAddr>,
 }
 
 impl Netlink {
@@ -232,11 +236,12 @@ impl Netlink {
         let Some(message) = message.filter(|message| message.header.kind == RouteType::Unicast) else {
             return Ok(None);
         };
-        let mut way = ResolvedRoute { ifindex: 0, source: None };
+        let mut way = ResolvedRoute { ifindex: 0, source: None, via: None };
         for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Oif(ifindex) => way.ifindex = *ifindex,
                 RouteAttribute::PrefSource(address) => way.source = ip(address),
+                RouteAttribute::Gateway(address) => way.via = ip(address),
                 _ => {}
             }
         }

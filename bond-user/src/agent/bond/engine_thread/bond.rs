@@ -35,6 +35,7 @@ use crate::{
             kernel_monitor,
             ledger::{Ledger, WordChange},
             misdirections::Misdirections,
+            path_targets,
             receipt_writer::{Draft, FailoverId},
             recorder::{Entry, Recording},
             work::{Enslave, MacOf, Request, SetMac, Urgent, WorkQueue},
@@ -460,6 +461,15 @@ impl Running {
         }
     }
 
+    /// Has the engine know which paths have failed, if others have than it knows.
+    pub fn follow_paths(&mut self, reader: Option<&DeviceReader>) {
+        let Some(failed) = self.mirror.maps().clock().map(|clock| clock.path().failed()) else { return };
+        if failed != self.follower.failed_paths {
+            self.follower.failed_paths = failed;
+            self.fact(Event::Paths { failed }, reader);
+        }
+    }
+
     /// Compares the maps with what was written to them.
     pub fn check_maps(&mut self, reader: Option<&DeviceReader>) {
         self.follow_data_plane();
@@ -511,11 +521,12 @@ impl Running {
         if self.mirror.rank() != rank {
             self.overwritten(names::GUARD, self.mirror.set_rank(rank));
         }
-        let (preference, avoided) = (self.engine.preference(), self.engine.avoided().into());
+        let (preference, avoided) = (self.engine.preference(), self.engine.avoided_by_agent().into());
         let clock = self.mirror.clock();
         if (clock.preference, clock.avoided) != (preference, avoided) {
             self.mirror.update_clock(|clock| (clock.preference, clock.avoided) = (preference, avoided));
         }
         kernel_monitor::follow_slaves(&self.mirror, &self.engine);
+        path_targets::follow_slaves(&self.mirror, &self.engine);
     }
 }

@@ -1,6 +1,6 @@
 //! What the engine thread knows of a failover, for its record.
 
-use bond_core::command::{Failover, Trigger};
+use bond_core::command::{Failover, Reason, Trigger};
 
 use super::{bond::Running, follow::Followed};
 use crate::agent::bond::{
@@ -9,6 +9,7 @@ use crate::agent::bond::{
     receipt_writer::{Draft, DropsBefore, FailoverId, Made},
     recorder::Entry,
 };
+use crate::report::receipt::SilentPath;
 
 /// What the records of a bond's failovers need from one to the next.
 #[derive(Debug, Default)]
@@ -49,7 +50,12 @@ impl Running {
             Trigger::Guard | Trigger::Tick | Trigger::ArpTick => {
                 followed.next().unwrap_or((self.follower.followed, followed.is_adoption()))
             }
-            Trigger::LinkEvent
+            Trigger::Path if failover.reason == Reason::Path => {
+                followed.next().unwrap_or((self.follower.followed, followed.is_adoption()))
+            }
+            // Because a path answers again the engine has switched.
+            Trigger::Path
+            | Trigger::LinkEvent
             | Trigger::Miimon
             | Trigger::Delay
             | Trigger::ArpMonitor
@@ -69,6 +75,7 @@ impl Running {
             self.drafter.none_since.take().filter(|_| failover.from.is_none()).or_else(|| now.clone());
         self.drafter.none_since = now.filter(|_| failover.to.is_none());
         self.drafter.last += 1;
+        let path = self.silent_path(&failover);
         Draft {
             id: FailoverId(self.drafter.last),
             is_announced: failover.to.is_some() && self.engine.options().num_grat_arp > 0,
@@ -81,7 +88,14 @@ impl Running {
             unrecorded,
             mac_changes,
             announced: of_ticks(&rounds),
+            path,
         }
+    }
+
+    /// Returns what the path monitor knew of the slave that it has left.
+    fn silent_path(&self, failover: &Failover) -> Option<SilentPath> {
+        let slave = self.engine.slaves().find(|slave| Some(slave.name) == failover.from.as_deref())?;
+        SilentPath::read(self.mirror.maps(), slave.slot).filter(|_| failover.reason == Reason::Path)
     }
 
     /// Hands rounds of ticks to the recorder: of failovers whose records were drafted before.

@@ -112,6 +112,8 @@ pub(super) struct Follower {
     records: Option<Box<dyn Events>>,
     /// Records of failovers that are after what ACTIVE is known to be.
     unfollowed: Vec<EventRecord>,
+    /// The slots whose paths have failed, as the engine knows.
+    pub failed_paths: u16,
 }
 
 impl Follower {
@@ -124,7 +126,7 @@ impl Follower {
         };
         let last = MissedChange { at: switched_at, word: mirror.active(), by: ChangedBy::Guard };
         let followed = Switched::by_data_plane(last, now);
-        Self { switch: none, followed, records, unfollowed: Vec::new() }
+        Self { switch: none, followed, records, unfollowed: Vec::new(), failed_paths: 0 }
     }
 
     /// Returns what the data plane did while no agent ran.
@@ -177,7 +179,9 @@ impl Running {
         let MissedFailovers { word: found, changes, unrecorded, .. } = self.missed_until(found);
         // The guard, or a tick, saw these without a link. One that has a link at the next poll may have another speed.
         if self.engine.options().arp_interval == 0 {
-            self.links.lose(self.mirror.active().usable() & !found.usable());
+            // A slave whose path has failed has its link.
+            let failed = self.mirror.maps().clock().map_or(0, |clock| clock.path().failed());
+            self.links.lose(self.mirror.active().usable() & !found.usable() & !failed);
         }
         self.mirror.follow_active(found);
         self.ledger.follow(found, WordChange::MayFailOver);

@@ -79,7 +79,11 @@ impl Loop {
             };
             self.notice_suspension();
             let time = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
-            self.bonds.values().for_each(|bond| bond.note_agent(time));
+            let reader = self.reader.clone();
+            for bond in self.bonds.values_mut() {
+                bond.note_agent(time);
+                bond.follow_paths(reader.as_deref());
+            }
             // Before the input: a request for the status means what happened before.
             self.take_flags();
             if let Some((sent, input)) = input {

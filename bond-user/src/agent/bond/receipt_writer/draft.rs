@@ -11,7 +11,7 @@ use bond_core::{ChangedBy, Time, command::Failover};
 use crate::{
     report::{
         moment::micros,
-        receipt::{Announcement, Steps},
+        receipt::{Announcement, SilentPath, Steps},
     },
     sys::dataplane::Maps,
 };
@@ -41,6 +41,8 @@ pub struct Draft {
     pub is_announced: bool,
     /// What ticks have announced already, and when.
     pub announced: Option<(Time, Announcement)>,
+    /// What the path monitor knew of the path that it has left.
+    pub path: Option<SilentPath>,
 }
 
 /// Which part of xbond made the failover, and how long that took.

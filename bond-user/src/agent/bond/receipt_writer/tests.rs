@@ -42,6 +42,7 @@ fn draft(id: u64, mac_changes: usize, is_announced: bool) -> Draft {
         mac_changes,
         is_announced,
         announced: None,
+        path: None,
     }
 }
 

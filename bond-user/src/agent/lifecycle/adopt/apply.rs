@@ -448,5 +448,6 @@ fn left_slave(machine: &Machine, config: &BondConfig, maps: &Maps, slot: Slot, l
         link: Link { speed, duplex, ..Link::new(link.has_link()) },
         link_failure_count: entry.link_failure_count(),
         drained: machine.is_drained(known),
+        path_failed: maps.clock().is_some_and(|clock| clock.path().failed() & slot.bit() != 0),
     }
 }

@@ -68,7 +68,9 @@ fn entry(
 ) -> BondEntry {
     let Takeover { host, bond, options, .. } = adoption;
     let guard = GuardState::new(config.guard, &machine.kernel, options);
-    let kept = found.flags() & (BondEntry::LEARN_HOST_MAC | BondEntry::QUEUE_IDS | BondEntry::NETKIT);
+    // The path monitor does not stop meanwhile: without what slaves note, every path would be silent.
+    let stays = BondEntry::LEARN_HOST_MAC | BondEntry::QUEUE_IDS | BondEntry::NETKIT | BondEntry::PATH;
+    let kept = found.flags() & stays;
     let host_mac = match (host, bond) {
         // The former agent was changing it. In all other cases a different MAC address was set by another process.
         (Host::Pair { .. }, Some(bond)) if found.has(BondEntry::HOST_MAC_MOVES) => bond.mac,

@@ -64,6 +64,13 @@ impl Agent {
             self.set_clock(&bond, &plan.wanted);
             outcome.changed(format!("{name}: clock={}", wording::wanted_clock(clock.wanted_period())));
         }
+        if let Some(path) = &plan.path {
+            self.set_path(&bond, &plan.wanted);
+            outcome.changed_of(
+                name,
+                wording::wanted_path(&path.target, path.interval, path.misses, &path.method),
+            );
+        }
         if let Some(damping) = plan.damping {
             self.set_damping(&bond, damping).await?;
             outcome.changed_of(name, format!("damping={}", wording::wanted_damping(damping)));

@@ -17,7 +17,7 @@ use crate::{
         bond::worker,
         lifecycle::{checks, configured::route_over, create::DEFAULT_MTU},
     },
-    config::{BondConfig, Change, Guard, OnExit, SlaveConfig, WantedClock},
+    config::{BondConfig, Change, Guard, OnExit, SlaveConfig, WantedClock, WantedPath},
     sys::netlink::{Address, KernelRoute},
 };
 
@@ -39,6 +39,8 @@ pub struct ReloadPlan {
     pub on_exit: Option<OnExit>,
     pub guard: Option<Guard>,
     pub clock: Option<WantedClock>,
+    /// The path monitor is to run differently.
+    pub path: Option<WantedPath>,
     /// The new settings of damping.
     pub damping: Option<Option<Damping>>,
     pub host: Option<HostPlan>,
@@ -112,12 +114,14 @@ pub fn plan(wanted: BondConfig, observed: ReloadFacts) -> Result<ReloadPlan, Age
         }
     }
     let leaves = goal.unwanted(&wanted, &status).collect();
-    let on_exit = Some(wanted.on_exit).filter(|on_exit| *on_exit != goal.config.on_exit);
-    let guard = Some(wanted.guard).filter(|guard| *guard != goal.config.guard);
-    let damping = Some(wanted.damping).filter(|damping| *damping != goal.config.damping);
-    let clock = Some(WantedClock::of(&wanted)).filter(|clock| *clock != WantedClock::of(&goal.config));
     let host = plan_host(&goal.config, &wanted, host)?;
+    let known = &goal.config;
     Ok(ReloadPlan {
+        on_exit: other(wanted.on_exit, &known.on_exit),
+        guard: other(wanted.guard, &known.guard),
+        clock: other(WantedClock::of(&wanted), &WantedClock::of(known)),
+        path: other(WantedPath::of(&wanted), &WantedPath::of(known)),
+        damping: other(wanted.damping, &known.damping),
         wanted,
         options,
         options_changed,
@@ -126,12 +130,13 @@ pub fn plan(wanted: BondConfig, observed: ReloadFacts) -> Result<ReloadPlan, Age
         absent,
         leaves,
         slave_options,
-        on_exit,
-        guard,
-        clock,
-        damping,
         host,
     })
+}
+
+/// Returns what is wanted if it is another one than is known.
+fn other<T: PartialEq>(wanted: T, known: &T) -> Option<T> {
+    (wanted != *known).then_some(wanted)
 }
 
 /// What a slave is given when it is enslaved cannot be changed later.

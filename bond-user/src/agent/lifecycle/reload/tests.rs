@@ -51,6 +51,7 @@ fn slave(slot: u8, name: &str, mac: Mac) -> SlaveStatus {
         options: SlaveOptions::default(),
         drained: false,
         damped: false,
+        path_failed: false,
         no_unicast: None,
     }
 }
