@@ -199,10 +199,10 @@ fn every_common_mistake_is_found() {
             "miimon=100\npath_target=['198.51.100.1', '192.0.2.9']",
             "6: warning: bond0: path_target=198.51.100.1: no address of this bond is in its network",
         ),
-        ("miimon=100\npath_interval=9", "6: error: path_interval=9: not a number of milliseconds from 10"),
+        ("miimon=100\npath_interval=9", "6: error: path_interval = 9: not a number of milliseconds from 10"),
         (
             "miimon=100\npath_target='fe80::1'",
-            "6: error: path_target=fe80::1: not up to 4 different IPv4 addresses",
+            "6: error: path_target = fe80::1: not up to 4 different IPv4 addresses",
         ),
         (
             "arp_interval=100\narp_ip_target=['192.0.2.8', '192.0.2.9']",
