@@ -4,6 +4,7 @@
 mod common;
 
 use std::{
+    fs,
     net::Ipv4Addr,
     time::{Duration, Instant},
 };
@@ -416,6 +417,49 @@ fn announcements_that_the_clock_has_no_room_for_are_named() {
     let xbond = site.run(Datapath::Tc, &[]);
     let announced = last_receipt(&xbond, SLAVES[0])["announced"].clone();
     assert_eq!((&announced["addresses"], &announced["capped"]), (&json!(256), &json!(true)), "{announced}");
+    xbond.stop().unwrap();
+}
+
+/// A round takes longer than miimon, after which the next one is due.
+#[test]
+fn each_round_announces_every_mac() {
+    const MACS: u16 = 900;
+    const ROUNDS: usize = 3;
+    skip_if_unable!();
+    let _turn = concurrently();
+    let site = Site::new(Datapath::Tc);
+    let xbond = site.run(Datapath::Tc, &[&format!("num_grat_arp={ROUNDS}"), "clock=off"]);
+    site.raise(Above::Bridge);
+    let mac = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        Mac::new([2, 0, 0, 1, high, low])
+    };
+    let entries =
+        (0..MACS).map(|number| format!("fdb add {} dev {} master static\n", mac(number), GUESTS[0].0));
+    let batch = tempfile::NamedTempFile::new().unwrap();
+    fs::write(batch.path(), entries.collect::<String>()).unwrap();
+    site.lab.host.exec(&format!("bridge -batch {}", batch.path().display())).unwrap();
+    let switch_to = |slave: &str| {
+        let capture = Capture::start(&site.lab.switch.netns).unwrap();
+        xbond.set(BOND, &format!("active_slave={slave}")).unwrap();
+        capture
+    };
+    let heard = |capture: &Capture, slave: &str| {
+        let mut times = vec![0; MACS.into()];
+        let announced = site.reverse_arps(capture, slave).into_iter().map(Mac::bytes);
+        let numbers =
+            announced.filter(|mac| mac[..4] == [2, 0, 0, 1]).map(|mac| u16::from_be_bytes([mac[4], mac[5]]));
+        numbers.for_each(|number| times[usize::from(number)] += 1);
+        times
+    };
+    // The bridge's entries are read after the first round of the first failover.
+    let former = switch_to(SLAVES[1]);
+    let each = |rounds: usize| move |times: &Vec<usize>| times.iter().all(|times| *times >= rounds);
+    eventually("a round", || heard(&former, SLAVES[1]), each(1));
+    let capture = switch_to(SLAVES[0]);
+    eventually("all rounds", || heard(&capture, SLAVES[0]), each(ROUNDS));
+    let announced = last_receipt(&xbond, SLAVES[0])["announced"]["macs"].as_u64().unwrap();
+    assert!(announced >= MACS.into(), "{announced}");
     xbond.stop().unwrap();
 }
 

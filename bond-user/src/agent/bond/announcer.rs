@@ -193,11 +193,16 @@ pub struct AnnouncerTask {
     pub progress: Progress,
 }
 
+/// A round that is to be sent: by which slave, its ifindex, and from which MAC address of the bond.
+type Order = (Slot, u32, Mac);
+
 /// What the task keeps of rounds.
 #[derive(Default)]
 pub struct Progress {
     /// The round of which MAC addresses are still to be announced.
     sending: Option<Sending>,
+    /// Rounds of the same failover that are due, and wait until that one is sent: none of its MAC addresses is left out.
+    waiting: VecDeque<Order>,
     /// How many addresses and MAC addresses are prepared for the tick.
     for_tick: (usize, usize),
     /// The clock has no room for some of them.
@@ -246,14 +251,14 @@ impl AnnouncerTask {
                 }
                 () = due(self.progress.sending.as_ref()) => {
                     self.send_macs();
+                    self.announce_waiting(&orders.known.borrow());
                     continue;
                 }
             };
             match input {
                 Input::Announce { slot, ifindex, mac } => {
-                    let prepared = Prepared::new(self.host, &orders.known.borrow(), mac);
-                    self.announce((slot, ifindex, mac), prepared, &orders.known.borrow());
-                    self.prepare_tick(&orders.known.borrow());
+                    self.order((slot, ifindex, mac));
+                    self.announce_waiting(&orders.known.borrow());
                 }
                 Input::Send { slot, ifindex, frames } => {
                     if self.is_active(slot)
@@ -344,10 +349,32 @@ impl AnnouncerTask {
         self.mirror.maps().clock().is_none_or(|clock| clock.claim(word, round, now))
     }
 
-    fn announce(&mut self, (slot, ifindex, mac): (Slot, u32, Mac), prepared: Prepared, known: &Announced) {
-        if let Some(former) = self.progress.sending.take() {
-            self.finish(former);
+    /// Has a round sent after those that wait. One by another slave ends them: they are of a failover before.
+    fn order(&mut self, order: Order) {
+        let (slot, ifindex, _) = order;
+        let is_of_same = |sending: &Sending| (sending.slot, sending.ifindex) == (slot, ifindex);
+        if !self.progress.sending.as_ref().is_none_or(is_of_same) {
+            if let Some(former) = self.progress.sending.take() {
+                self.finish(former);
+            }
+            for (slot, ifindex, mac) in std::mem::take(&mut self.progress.waiting) {
+                self.hand_over(SentRound { slot, ifindex, mac, prepared: None });
+            }
         }
+        self.progress.waiting.push_back(order);
+    }
+
+    /// Announces the rounds that wait, until one is to be continued later.
+    fn announce_waiting(&mut self, known: &Announced) {
+        while self.progress.sending.is_none()
+            && let Some(order) = self.progress.waiting.pop_front()
+        {
+            self.announce(order, Prepared::new(self.host, known, order.2), known);
+            self.prepare_tick(known);
+        }
+    }
+
+    fn announce(&mut self, (slot, ifindex, mac): Order, prepared: Prepared, known: &Announced) {
         if !self.is_active(slot) {
             return self.hand_over(SentRound { slot, ifindex, mac, prepared: None });
         }

@@ -1,5 +1,7 @@
 //! What is read, or sent, as often as the engine's clocks say, and what is announced.
 
+use std::collections::HashSet;
+
 use bond_common::{abi::Slot, mac::Mac};
 use bond_core::event::{Event, Link, Neighbours};
 
@@ -110,8 +112,11 @@ impl Worker {
         if is_old || self.wanted.link_events == LinkEventSource::Off {
             self.read_addresses().await;
             let prepared = Prepared::new(self.host, &self.announced, mac);
-            if prepared != known {
-                self.announcer.send(slot, ifindex, prepared.frames());
+            let sent: HashSet<_> = known.frames().into_iter().collect();
+            let missed: Vec<_> =
+                prepared.frames().into_iter().filter(|frame| !sent.contains(frame)).collect();
+            if !missed.is_empty() {
+                self.announcer.send(slot, ifindex, missed);
             }
         }
     }
