@@ -101,11 +101,8 @@ impl Running {
             is_changed,
             status,
         } = member;
-        // The agent has read them by netlink when it began to take the bond over, which may be a while ago.
         let slaves = left.iter_mut().flat_map(|(left, _)| &mut left.slaves);
-        slaves.for_each(|slave| slave.link = links::present(slave.link, slave.ifindex, reader));
-        let links = left.iter().flat_map(|(left, _)| &left.slaves).map(|slave| (slave.slot, slave.link));
-        let links = Links::new(links.collect());
+        let links = Links::new(links::present(slaves, reader));
         let now = now();
         let (left, missed) = left.unzip();
         let follower = Follower::new(records, &mirror, now);

@@ -3,7 +3,10 @@
 use std::{collections::HashMap, sync::atomic::Ordering};
 
 use bond_common::abi::{DeviceHandle, DeviceState, LinkQuestion, Slot};
-use bond_core::event::{Event, Link};
+use bond_core::{
+    LeftSlave,
+    event::{Event, Link},
+};
 
 use super::{SpeedAnswer, bond::Running};
 use crate::{
@@ -130,10 +133,20 @@ impl Links {
     }
 }
 
-/// Returns the link of a slave as its device shows it now, if that can be read.
-pub(super) fn present(link: Link, ifindex: u32, reader: Option<&DeviceReader>) -> Link {
-    let reading = reader.map_or(LinkReading::Unknown, |reader| LinkReading::from(reader.read(ifindex)));
-    Link { up: reading.up().unwrap_or(link.up), ..link }
+/// Updates the links of slaves that are taken over to what their devices show now, as far as that can be read, and returns them:
+/// the agent has read them by netlink when it began to take the bond over, which may be a while ago.
+pub(super) fn present<'a>(
+    slaves: impl Iterator<Item = &'a mut LeftSlave>,
+    reader: Option<&DeviceReader>,
+) -> HashMap<Slot, Link> {
+    let read =
+        |ifindex| reader.map_or(LinkReading::Unknown, |reader| LinkReading::from(reader.read(ifindex)));
+    slaves
+        .map(|slave| {
+            slave.link.up = read(slave.ifindex).up().unwrap_or(slave.link.up);
+            (slave.slot, slave.link)
+        })
+        .collect()
 }
 
 impl Running {
