@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::Time;
+use crate::{Time, name::shortened};
 
 /// The settings of damping. The penalty of a slave grows by one with each link failure, and is halved in each `half_life`.
 ///
@@ -75,11 +75,20 @@ impl FromStr for Damping {
     type Err = BadDamping;
 
     fn from_str(text: &str) -> Result<Self, BadDamping> {
+        if text.trim().is_empty() {
+            return Err(BadDamping::Empty);
+        }
         let mut damping = Self::default();
-        for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+        let mut known = Vec::new();
+        for pair in text.split(',').map(str::trim) {
             let (key, value) =
                 pair.split_once('=').ok_or_else(|| BadDamping::Key { key: pair.to_owned() })?;
-            damping = damping.with(key.trim(), value.trim())?;
+            let key = key.trim();
+            damping = damping.with(key, value.trim())?;
+            if known.contains(&key) {
+                return Err(BadDamping::Twice { key: key.to_owned() });
+            }
+            known.push(key);
         }
         if damping.reuse >= damping.suppress {
             return Err(BadDamping::Order);
@@ -99,20 +108,30 @@ impl fmt::Display for Damping {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDamping {
     /// It is none of [`Damping::KEYS`], or has no value.
-    #[error("{key}: not KEY=VALUE with a key of {}", Damping::KEYS.join(", "))]
+    #[error("{:?}: not KEY=VALUE with a key of {}", shortened(.key), Damping::KEYS.join(", "))]
     Key {
         /// What was found.
         key: String,
     },
     /// It is out of range.
     #[error(
-        "{key}={value}: half_life and max are seconds from 1 to 86400, suppress and reuse failures from 0.1 to 1000"
+        "{key}={}: half_life and max are seconds from 1 to 86400, suppress and reuse failures from 0.1 to 1000",
+        shortened(.value)
     )]
     Value {
         /// The key.
         key: String,
         /// Its value.
         value: String,
+    },
+    /// It has no key.
+    #[error("it is empty")]
+    Empty,
+    /// It has a key twice.
+    #[error("{key} is given twice")]
+    Twice {
+        /// The key.
+        key: String,
     },
     /// A slave would be used again at once.
     #[error("reuse must be less than suppress")]
@@ -182,7 +201,11 @@ mod tests {
     fn settings_are_parsed_and_written() {
         let default = "half_life=15,suppress=3,reuse=1.5,max=60";
         for (text, expected) in [
-            ("", Ok(default)),
+            ("", Err(BadDamping::Empty)),
+            (" ", Err(BadDamping::Empty)),
+            ("max=9,", Err(BadDamping::Key { key: String::new() })),
+            ("=3", Err(BadDamping::Key { key: String::new() })),
+            ("max=70,max=70", Err(BadDamping::Twice { key: "max".to_owned() })),
             (default, Ok(default)),
             ("max=120, suppress=2.25", Ok("half_life=15,suppress=2.25,reuse=1.5,max=120")),
             ("reuse=3", Err(BadDamping::Order)),

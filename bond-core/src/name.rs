@@ -3,13 +3,18 @@
 //! A name becomes a part of a path, of a netlink attribute and of a line on a terminal. Only the checks here create
 //! these types, so a function that takes one need not check again.
 
-use std::{borrow::Borrow, fmt, ops::Deref, str::FromStr};
+use std::{
+    borrow::{Borrow, Cow},
+    fmt,
+    ops::Deref,
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 
 /// The error of a text that cannot be a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} cannot be {what}: it {fault}")]
+#[error("{:?} cannot be {what}: it {fault}", shortened(name))]
 pub struct NameError {
     /// The text.
     pub name: String,
@@ -77,6 +82,35 @@ pub fn shell_word(word: impl fmt::Display) -> String {
     let word = word.to_string();
     // No name has the one character that cannot be quoted, a zero byte.
     shlex::try_quote(&word).map_or_else(|_| word.clone(), Into::into)
+}
+
+/// Characters; the longest text from outside that a message repeats. Longer than each name and address.
+const REPEATED: usize = 64;
+
+/// Returns a text from outside as a message repeats it: as it is, or its first 64 characters and three dots. It may have
+/// come with a megabyte.
+pub fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(REPEATED) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()).into(),
+        None => text.into(),
+    }
+}
+
+/// Characters at either end of a [`whole sentence`](shortened_sentence).
+const END_OF_SENTENCE: usize = 1024;
+
+/// Returns a sentence that may repeat words from outside: as it is, or, if it has more than 2048 characters, its
+/// beginning, three dots, and its end, where the remedy is.
+pub fn shortened_sentence(text: &str) -> Cow<'_, str> {
+    let second = text.char_indices().nth(END_OF_SENTENCE);
+    let last = text.char_indices().nth_back(END_OF_SENTENCE - 1);
+    match (second, last) {
+        (Some((end, _)), Some((start, _))) if end < start => {
+            let part = |range: Option<&str>| range.unwrap_or_default().to_owned();
+            (part(text.get(..end)) + " ... " + &part(text.get(start..))).into()
+        }
+        _ => text.into(),
+    }
 }
 
 /// Returns a text from outside in a form that is safe on a terminal: characters that a terminal would execute, or not
@@ -242,6 +276,20 @@ mod tests {
         "\u{7f}",
         "a\u{202e}b",
     ];
+
+    #[test]
+    fn a_message_repeats_the_beginning_of_a_long_word_and_both_ends_of_a_long_sentence() {
+        for word in ["", "bond0", &"\u{e9}".repeat(64)] {
+            assert_eq!(shortened(word), word);
+        }
+        assert_eq!(shortened(&"\u{e9}".repeat(65)), "\u{e9}".repeat(64) + "...");
+        let sentence = "\u{e9}".repeat(2048);
+        assert_eq!(shortened_sentence(&sentence), sentence);
+        let sentence = "a".repeat(1024) + &"b".repeat(1 << 20) + &"c".repeat(1024);
+        assert_eq!(shortened_sentence(&sentence), "a".repeat(1024) + " ... " + &"c".repeat(1024));
+        let refused = BondName::new("x".repeat(1 << 20)).unwrap_err().to_string();
+        assert!(refused.len() < 200, "{} bytes", refused.len());
+    }
 
     #[test]
     fn a_shell_reads_a_name_as_it_is() {

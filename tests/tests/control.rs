@@ -965,3 +965,71 @@ fn a_terminating_agent_finishes_started_requests() {
     }
     let _ = cli(host, ["show"]).unwrap_err();
 }
+
+/// The status and the body of the answer to a request.
+fn answer_to(path: &Path, request: &[u8]) -> String {
+    let mut peer = UnixStream::connect(path).unwrap();
+    peer.write_all(request).unwrap();
+    peer.set_read_timeout(Some(xbond_tests::WAIT_LIMIT)).unwrap();
+    let mut answer = String::new();
+    peer.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    format!("{} {body}", head.split(' ').nth(1).unwrap())
+}
+
+#[test]
+fn requests_are_bounded_and_do_not_hold_up_others() {
+    skip_if_unable!();
+    let _others = common::concurrently();
+    let lab = Lab::scenario().unwrap();
+    let host = &lab.host;
+    let agent = Xbond::run(host, words(BOND0)).unwrap();
+    let path = socket(host);
+    let bonds = |toml: &str| post("/v1/bonds", &serde_json::json!({ "toml": toml }).to_string());
+    let set = |pairs: &[(&str, &str)]| {
+        post("/v1/bonds/bond0/options", &serde_json::json!({ "set": pairs }).to_string())
+    };
+
+    let begun = Instant::now();
+    let long = bonds(&format!("version = 1\n[bond.bond1]\n{} = 1", "x".repeat(60_000)));
+    let others: Vec<_> = (0..4)
+        .map(|_| (path.clone(), long.clone()))
+        .map(|(path, long)| thread::spawn(move || answer_to(&path, &long)))
+        .collect();
+    for answer in others.into_iter().map(|other| other.join().unwrap()) {
+        assert!(answer.starts_with("422 ") && answer.contains("xxx...: no such key"), "{answer}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+
+    let many: String = (0..65).map(|bond| format!("[bond.b{bond}]\nmiimon = 100\n")).collect();
+    let answer = answer_to(&path, &bonds(&format!("version = 1\n{many}")));
+    assert!(
+        answer.starts_with("422 ") && answer.contains("65 bonds, and one request at most 64"),
+        "{answer}"
+    );
+    let answer = answer_to(&path, &set(&[("updelay", "120"); 65]));
+    assert!(
+        answer.starts_with("422 ") && answer.contains("65 options, and one request at most 64"),
+        "{answer}"
+    );
+    assert_eq!(agent.show("bond0").unwrap()["bonds"].as_array().unwrap().len(), 1);
+
+    // What is set to the value that it has is not logged.
+    let begin = agent.log().len();
+    let answer = answer_to(&path, &set(&[("updelay", "120"); 64]));
+    assert!(answer.starts_with("200 "), "{answer}");
+    assert!(answer_to(&path, &set(&[("updelay", "100"); 64])).starts_with("200 "));
+    agent.set("bond0", "downdelay=300").unwrap();
+    agent.wait_for_after(begin, "downdelay=300").unwrap();
+    let log = agent.log()[begin..].to_owned();
+    assert_eq!(log.matches("updelay=100").count(), 1, "{log}");
+    refuses_unknown(host);
+    agent.stop().unwrap();
+}
+
+fn refuses_unknown(host: &NetNs) {
+    assert_eq!(
+        xbond(host, "set bond0 dampin=off"),
+        "xbond: dampin: no such option; did you mean damping?\n? 2\n"
+    );
+}

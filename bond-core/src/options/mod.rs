@@ -414,7 +414,7 @@ impl SlaveOptions {
                 return Err(OptionError::Unknown {
                     key: key.to_owned(),
                     closest: closest(key, Self::KEYS.iter().copied()),
-                    known: Self::KEYS,
+                    known: Self::KEYS.to_vec(),
                 });
             }
         }
@@ -554,7 +554,11 @@ fn not_an_option(key: &str, value: &str) -> OptionError {
     if let Some(&key) = SlaveOptions::KEYS.iter().find(|slave_key| **slave_key == key) {
         return OptionError::OptionOfSlave { key, value: value.to_owned() };
     }
-    OptionError::Unknown { key: key.to_owned(), closest: closest(key, KEYS.iter().copied()), known: KEYS }
+    OptionError::Unknown {
+        key: key.to_owned(),
+        closest: closest(key, KEYS.iter().copied()),
+        known: KEYS.to_vec(),
+    }
 }
 
 fn mode(text: &str) -> Result<BondOption, OptionError> {

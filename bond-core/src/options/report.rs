@@ -2,21 +2,23 @@
 
 use std::{fmt, net::IpAddr};
 
+use crate::name::shortened;
+
 /// The reason why an option is refused. Its text names the option, its value, and what to do instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
     /// There is no option of this name (ENOENT).
-    #[error("{key}: no such option; {}", suggestion(.closest, .known))]
+    #[error("{}: no such option; {}", shortened(.key), suggestion(.closest, .known))]
     Unknown {
         /// The name that was given.
         key: String,
         /// The option that the name probably means.
         closest: Option<&'static str>,
         /// The options that exist.
-        known: &'static [&'static str],
+        known: Vec<&'static str>,
     },
     /// The option does not accept this value (EINVAL).
-    #[error("{key}={value}: not a value; allowed: {allowed}")]
+    #[error("{key}={}: not a value; allowed: {allowed}", shortened(.value))]
     BadValue {
         /// The option.
         key: &'static str,
@@ -26,7 +28,7 @@ pub enum OptionError {
         allowed: String,
     },
     /// A mode other than active-backup (EOPNOTSUPP, or EINVAL for one that the driver does not have).
-    #[error("mode={value}: xbond does active-backup (1) only")]
+    #[error("mode={}: xbond does active-backup (1) only", shortened(.value))]
     OtherMode {
         /// The text that was given.
         value: String,
@@ -43,7 +45,8 @@ pub enum OptionError {
     },
     /// An option of slaves was set for the bond (EINVAL).
     #[error(
-        "{key}={value}: an option of a slave, not of the bond; give it to the slave (`xbond set --slave`)"
+        "{key}={}: an option of a slave, not of the bond; give it to the slave (`xbond set --slave`)",
+        shortened(.value)
     )]
     OptionOfSlave {
         /// The option.
@@ -52,7 +55,10 @@ pub enum OptionError {
         value: String,
     },
     /// `active_slave` is a request, not a part of a configuration (EINVAL).
-    #[error("active_slave={value}: chosen at run time, by `xbond set`; for a lasting preference set primary")]
+    #[error(
+        "active_slave={}: chosen at run time, by `xbond set`; for a lasting preference set primary",
+        shortened(.value)
+    )]
     ActiveSlave {
         /// The name of the slave.
         value: String,
@@ -158,6 +164,18 @@ pub enum OptionError {
 }
 
 impl OptionError {
+    /// Returns the error where the named settings are known, too, in addition to the options.
+    #[must_use]
+    pub fn or_one_of(self, settings: impl IntoIterator<Item = &'static str>) -> Self {
+        match self {
+            Self::Unknown { key, mut known, .. } => {
+                known.extend(settings);
+                Self::Unknown { closest: closest(&key, known.iter().copied()), key, known }
+            }
+            other => other,
+        }
+    }
+
     /// Returns the name of the option that is at fault; of two that exclude each other, the later one.
     pub fn key(&self) -> Option<&str> {
         Some(match self {
@@ -211,13 +229,21 @@ impl OptionError {
 
 /// Returns the word of `known` that a mistyped `word` probably means, None if none is similar.
 pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // A word that differs in more than a third of its letters would be a guess.
+    let limit = |candidate: &str| candidate.len().div_ceil(3);
+    let length = word.chars().count();
+    // Each letter too many is a difference, and to count the others takes as long as both words are.
+    let may_be_meant = |candidate: &&str| length.abs_diff(candidate.len()) <= limit(candidate);
+    let known: Vec<_> = known.into_iter().filter(may_be_meant).collect();
+    if known.is_empty() {
+        return None;
+    }
     let word = word.to_ascii_lowercase().replace('-', "_");
     known
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&word, candidate), candidate))
         .min_by_key(|&(distance, _)| distance)
-        // A word that differs in more than a third of its letters would be a guess.
-        .filter(|&(distance, candidate)| distance <= candidate.len().div_ceil(3))
+        .filter(|&(distance, candidate)| distance <= limit(candidate))
         .map(|(_, candidate)| candidate)
 }
 

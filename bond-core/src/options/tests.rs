@@ -563,3 +563,33 @@ proptest! {
         prop_assert_eq!(read, options);
     }
 }
+
+#[test]
+fn a_long_word_is_no_mistyped_key_and_is_not_repeated() {
+    let long = "miimon".repeat(1 << 18);
+    let begun = std::time::Instant::now();
+    for word in [long.clone(), long.replace('o', "\u{e9}")] {
+        for (key, value) in
+            [(word.as_str(), "1"), ("miimon", &word), ("mode", &word), ("prio", &word), ("primary", &word)]
+        {
+            let refused = Setting::parse(key, value).unwrap_err().to_string();
+            assert!(refused.len() < 2000 && !refused.contains("did you mean"), "{refused}");
+        }
+    }
+    // To compare it with every key takes minutes.
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+    assert_eq!(closest("miimonnn", KEYS.iter().copied()), Some("miimon"));
+}
+
+#[test]
+fn a_number_with_a_unit_is_refused_as_one() {
+    for (value, allowed) in [
+        ("100ms", "a number without unit, 0 to 2147483647 ms"),
+        ("0.1 s", "a number without unit, 0 to 2147483647 ms"),
+        ("fast", "0 to 2147483647 ms"),
+        ("-1", "0 to 2147483647 ms"),
+    ] {
+        let refused = Setting::parse("miimon", value).unwrap_err().to_string();
+        assert_eq!(refused, format!("miimon={value}: not a value; allowed: {allowed}"));
+    }
+}

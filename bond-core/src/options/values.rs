@@ -125,10 +125,10 @@ impl<T: FromStr + Copy + PartialOrd + fmt::Display> Numbers<T> {
     fn read(&self, key: &'static str, text: &str) -> Result<T, OptionError> {
         let named = self.names.iter().find(|(name, _)| *name == text.trim()).map(|(_, number)| *number);
         let number = || digits(text).filter(|number| self.range.contains(number));
-        named.or_else(number).ok_or_else(|| OptionError::BadValue {
-            key,
-            value: text.to_owned(),
-            allowed: format!("{} to {}{}", self.range.start(), self.range.end(), self.unit),
+        named.or_else(number).ok_or_else(|| {
+            let range = format!("{} to {}{}", self.range.start(), self.range.end(), self.unit);
+            let allowed = if has_unit(text) { format!("a number without unit, {range}") } else { range };
+            OptionError::BadValue { key, value: text.to_owned(), allowed }
         })
     }
 }
@@ -236,6 +236,13 @@ where
     T: FromStr + Copy + PartialOrd + fmt::Display + 'static,
 {
     Numbers { range, names: &[], unit: "" }.read(key, text)
+}
+
+/// Returns whether a text is a number with a unit, as `100ms` and `0.1 s` are.
+fn has_unit(text: &str) -> bool {
+    let unit =
+        text.trim().trim_start_matches(|first: char| first.is_ascii_digit() || first == '.').trim_start();
+    unit.len() < text.trim().len() && !unit.is_empty() && unit.chars().all(char::is_alphabetic)
 }
 
 /// Only digits, unlike `FromStr`, which takes `+1`; a minus is left to the type.

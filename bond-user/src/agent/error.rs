@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 use bond_common::mac::Mac;
 use bond_core::{
     Refusal,
-    name::{NameError, shell_word},
+    name::{NameError, shell_word, shortened},
     options::OptionError,
 };
 
@@ -51,7 +51,7 @@ pub enum AgentError {
     Orphaned(String),
     #[error("{0}")]
     Lost(String),
-    #[error("{bond} has no slave {slave}; `xbond show {}` lists them", shell_word(.bond))]
+    #[error("{bond} has no slave {}; `xbond show {}` lists them", shortened(.slave), shell_word(.bond))]
     NoSuchSlave { bond: String, slave: String },
     #[error(
         "{slave}: is a slave of {bond} already; xbond set {} --slave {} changes its options", shell_word(.bond),
@@ -112,7 +112,7 @@ pub enum AgentError {
         }
     )]
     OwnSetting { bond: String, key: String, change: Change },
-    #[error("{bond}: {key}={value}: takes {wanted}")]
+    #[error("{bond}: {key}={}: takes {wanted}", shortened(.value))]
     BadSetting { bond: String, key: String, value: String, wanted: String },
     #[error("active_slave is a request, not an option; set it alone")]
     ActiveSlaveAlone,

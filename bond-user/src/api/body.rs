@@ -1,6 +1,9 @@
 //! The bodies of requests and answers. Reports, receipts and events are in [`crate::report`].
 
-use bond_core::{name::InterfaceName, purpose::Purpose};
+use bond_core::{
+    name::{InterfaceName, shortened_sentence},
+    purpose::Purpose,
+};
 use serde::{Deserialize, Serialize};
 
 use super::ErrorKind;
@@ -21,7 +24,7 @@ pub struct Failure {
 impl Failure {
     /// Returns a failure before which nothing was done.
     pub fn new(kind: ErrorKind, error: impl Into<String>) -> Self {
-        Self { error: error.into(), kind, changes: Vec::new() }
+        Self { error: shortened_sentence(&error.into()).into_owned(), kind, changes: Vec::new() }
     }
 }
 
@@ -37,6 +40,12 @@ pub struct Done {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<String>,
 }
+
+/// The most options that one request sets.
+pub const MOST_OPTIONS: usize = 64;
+
+/// The most bonds that one request adds.
+pub const MOST_BONDS: usize = 64;
 
 /// A change of options: keys and values as `xbond set` takes them, in order.
 #[derive(Debug, Serialize, Deserialize)]

@@ -9,7 +9,9 @@ mod error_kind;
 mod wait;
 
 pub use self::{
-    body::{Done, Failure, MissingSlaves, NewBonds, NewDrain, NewSlave, OptionChange},
+    body::{
+        Done, Failure, MOST_BONDS, MOST_OPTIONS, MissingSlaves, NewBonds, NewDrain, NewSlave, OptionChange,
+    },
     endpoint::{Call, Endpoint},
     error_kind::ErrorKind,
     wait::{DEFAULT_WAIT, LONGEST_WAIT, parse_wait},

@@ -1,7 +1,7 @@
 //! `xbond export`: prints bonds as files of another program.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -44,6 +44,7 @@ pub fn export(arguments: &ExportArgs) -> Result<()> {
         }
         return Ok(());
     };
+    make(directory)?;
     for file in &exported.files {
         write(directory, file)?;
         output::print(&format!("{}\n", directory.join(&file.name).display()));
@@ -53,6 +54,19 @@ pub fn export(arguments: &ExportArgs) -> Result<()> {
 
 fn is_path(source: &str) -> bool {
     source.contains('/') || source.ends_with(".toml")
+}
+
+/// Makes a directory, if it does not exist.
+///
+/// # Errors
+/// The directory above it does not exist, or refuses it.
+fn make(directory: &Path) -> Result<()> {
+    match fs::create_dir(directory) {
+        Err(_) if directory.is_dir() => Ok(()),
+        made => made.with_context(|| {
+            format!("{}: this is no directory, and none can be made there", directory.display())
+        }),
+    }
 }
 
 /// Writes a file that does not exist yet.
@@ -111,4 +125,28 @@ fn as_of_kernel(bond: json::Bond, link: LinkInfo) -> KernelBond {
         name: slave.name,
     });
     KernelBond { link, mode: "active-backup".to_owned(), options, slaves: slaves.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_directory_is_made_and_one_in_a_missing_directory_is_refused() {
+        let above = tempfile::tempdir().unwrap();
+        let directory = above.path().join("new");
+        for _ in 0..2 {
+            make(&directory).unwrap();
+            assert!(directory.is_dir());
+        }
+        let file = above.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        for refused in [above.path().join("no/new"), file] {
+            let error = make(&refused).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!("{}: this is no directory, and none can be made there", refused.display())
+            );
+        }
+    }
 }

@@ -190,15 +190,8 @@ fn set_options(
             return Err(refuse(Problem::BadValue { key, value, wanted }));
         }
     }
-    let (options, notes) = BondOptions::from_pairs(drivers, bond.allow_unmonitored).map_err(|error| {
-        refuse(match error {
-            OptionError::Unknown { key, known, .. } => {
-                let keys = known.iter().chain(settings::KEYS).copied();
-                OptionError::Unknown { closest: options::closest(&key, keys), key, known }.into()
-            }
-            error => error.into(),
-        })
-    })?;
+    let (options, notes) = BondOptions::from_pairs(drivers, bond.allow_unmonitored)
+        .map_err(|error| refuse(error.or_one_of(settings::KEYS.iter().copied()).into()))?;
     bond.options = options;
     Ok(notes)
 }

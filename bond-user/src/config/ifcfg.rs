@@ -194,7 +194,7 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
 
 fn text(path: &Path) -> Result<String, ConfigError> {
     let bytes = file::read(path).map_err(|error| at_file(path, error.into()))?;
-    String::from_utf8(bytes).map_err(|_| at_file(path, Problem::NotText))
+    super::lines::utf8(path, bytes)
 }
 
 /// Returns whether an optional file exists.

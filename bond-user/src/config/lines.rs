@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::Path};
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Origin, shell};
+use super::{ConfigError, Origin, Problem, shell};
 
 /// The offsets of the lines of a text, so that the line of a byte is found without reading the text again.
 #[derive(Clone, Debug)]
@@ -20,6 +20,18 @@ impl LineStarts {
     pub(super) fn line(&self, byte: usize) -> usize {
         self.0.partition_point(|start| *start <= byte)
     }
+}
+
+/// Returns the text of a file's bytes.
+///
+/// # Errors
+/// They are not UTF-8; the error has the line.
+pub(super) fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, ConfigError> {
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = error.as_bytes().iter().take(valid).filter(|byte| **byte == b'\n').count() + 1;
+        ConfigError::new(Origin::File { path: path.to_owned(), line: Some(line) }, Problem::NotText)
+    })
 }
 
 /// A key of a bond, or of a slave of it.

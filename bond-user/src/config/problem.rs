@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use bond_common::{abi::MAX_SLAVES, mac::Mac};
 use bond_core::{
-    name::NameError,
+    name::{NameError, shortened, shortened_sentence},
     options::{self, OptionError, suggestion},
 };
 use ipnet::IpNet;
@@ -31,6 +31,8 @@ impl ConfigError {
 pub enum Problem {
     #[error("cannot be read: {0}")]
     Unreadable(#[from] ReadError),
+    #[error("no such file or directory")]
+    NoSuchPath,
     #[error("not UTF-8 text")]
     NotText,
     #[error(transparent)]
@@ -38,7 +40,7 @@ pub enum Problem {
     #[error("{bond}: {error}")]
     OfBond { bond: String, error: OptionError },
 
-    #[error("{name:?} cannot be an interface here: it {fault}")]
+    #[error("{:?} cannot be an interface here: it {fault}", shortened(.name))]
     BadName { name: String, fault: &'static str },
     #[error("{bond}: slave {slave} is named twice")]
     SlaveTwice { bond: String, slave: String },
@@ -50,7 +52,7 @@ pub enum Problem {
     TwoRoles { interface: String, roles: [String; 2] },
     #[error("bond {bond} is already defined in {first}")]
     BondTwice { bond: String, first: Origin },
-    #[error("writers is {group} already in {first}; an agent has one group of them")]
+    #[error("writers is {} already in {first}; an agent has one group of them", shortened(.group))]
     WritersTwice { group: String, first: Origin },
     #[error("{key} is already set in {first}")]
     AgentKeyTwice { key: &'static str, first: Origin },
@@ -91,28 +93,28 @@ pub enum Problem {
     PrearmWithoutFollow { bond: String },
 
     /// The error of the TOML parser.
-    #[error("{0}")]
+    #[error("{}", shortened_sentence(.0))]
     Syntax(String),
     #[error("no version; write version = 1 at the top")]
     NoVersion,
-    #[error("version = {0}: this xbond reads version 1")]
+    #[error("version = {}: this xbond reads version 1", shortened(.0))]
     OtherVersion(String),
-    #[error("{key}: no such key in {table}; {}", suggestion(.closest, .known))]
+    #[error("{}: no such key in {}; {}", shortened(.key), shortened(.table), suggestion(.closest, .known))]
     UnknownKey { key: String, table: String, closest: Option<&'static str>, known: Vec<&'static str> },
-    #[error("{key}: {found} where {wanted} is wanted")]
+    #[error("{}: {found} where {wanted} is wanted", shortened(.key))]
     WrongType { key: String, found: &'static str, wanted: &'static str },
-    #[error("{key}: a list of {entries} entries; at most {limit}")]
+    #[error("{}: a list of {entries} entries; at most {limit}", shortened(.key))]
     LongList { key: String, entries: usize, limit: usize },
-    #[error("{key} = {value}: not {wanted}")]
+    #[error("{} = {}: not {wanted}", shortened(.key), shortened(.value))]
     BadValue { key: String, value: String, wanted: String },
-    #[error("slave {slave} has a table, but is not in slaves = [...] of {bond}")]
+    #[error("slave {} has a table, but is not in slaves = [...] of {bond}", shortened(.slave))]
     NotASlave { bond: String, slave: String },
     #[error("no files named *.toml in this directory")]
     NoFiles,
 
     #[error(transparent)]
     Shell(#[from] ShellError),
-    #[error("{key}={value}: {why}")]
+    #[error("{}={}: {why}", shortened(.key), shortened(.value))]
     Refused { key: String, value: String, why: &'static str },
     #[error("no {key}, and xbond goes by it")]
     Missing { key: &'static str },
@@ -126,13 +128,15 @@ pub enum Problem {
     )]
     NoOptions { slave: String },
     /// What a file of another program describes, and xbond does not do.
-    #[error("{0}")]
+    #[error("{}", shortened_sentence(.0))]
     Unsupported(String),
     #[error("a {file} file: {why}")]
     RefusedFile { file: &'static str, why: &'static str },
-    #[error("{text}: not a route that xbond sets; it reads PREFIX via GATEWAY dev DEVICE metric NUMBER")]
+    #[error(
+        "{}: not a route that xbond sets; it reads PREFIX via GATEWAY dev DEVICE metric NUMBER", shortened(.text)
+    )]
     BadRoute { text: String },
-    #[error("{key}={bond}: no ifcfg file of this directory is that bond's")]
+    #[error("{key}={}: no ifcfg file of this directory is that bond's", shortened(.bond))]
     NoSuchBond { key: &'static str, bond: String },
     #[error("no bond in the ifcfg files of this directory")]
     NoBonds,
@@ -251,6 +255,10 @@ impl Note {
 
     /// Returns the sentence, without the file that the note is about.
     pub fn text(&self) -> String {
+        shortened_sentence(&self.whole_text()).into_owned()
+    }
+
+    fn whole_text(&self) -> String {
         match self {
             Self::Option { bond, note } => format!("{bond}: {note}"),
             Self::SlaveMtu { bond, slave } => {
@@ -260,8 +268,10 @@ impl Note {
                 format!("{bond}: primary={primary} is not one of its slaves")
             }
             Self::NoSlaves { bond } => format!("{bond}: has no slaves"),
-            Self::NotOnBoot { bond, key, value, .. } => format!("{key}={value}: {bond} is left out"),
-            Self::NotApplied { key, .. } => format!("{key} is not applied by xbond"),
+            Self::NotOnBoot { bond, key, value, .. } => {
+                format!("{key}={}: {bond} is left out", shortened(value))
+            }
+            Self::NotApplied { key, .. } => format!("{} is not applied by xbond", shortened(key)),
             Self::GatewayElsewhere { gateway, .. } => {
                 format!("GATEWAY={gateway} is not in the network of the first address: no default route")
             }

@@ -16,7 +16,7 @@ use std::{
 use bond_common::{mac::Mac, path::layout::MOST_PATH_TARGETS};
 use bond_core::{
     damping::Damping,
-    name::{BondName, InterfaceName},
+    name::{BondName, InterfaceName, shortened},
     options::{BondOptions, Unmonitored},
 };
 use ipnet::IpNet;
@@ -33,6 +33,22 @@ pub enum Literal {
     Table(Vec<(&'static str, String)>),
     /// Texts; a file may also have one of them alone.
     List(Vec<String>),
+}
+
+/// The value as [`BondConfig::set`] takes it.
+impl Display for Literal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => flag.fmt(f),
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => f.write_str(text),
+            Self::Table(pairs) => {
+                let pairs = pairs.iter().map(|(key, value)| format!("{key}={value}"));
+                f.write_str(&pairs.collect::<Vec<_>>().join(","))
+            }
+            Self::List(texts) => f.write_str(&texts.join(",")),
+        }
+    }
 }
 
 /// The form of value that a setting takes.
@@ -148,6 +164,17 @@ macro_rules! bond_settings {
                     settings.extend($kind.show(&self.$key).map(|literal| (stringify!($key), literal)));
                 })*
                 settings
+            }
+
+            /// Returns the value of a setting, as [`Self::set`] takes it; an empty text if it has none,
+            /// and takes none.
+            pub fn shown(&self, key: &str) -> String {
+                let literal = match key {
+                    $(stringify!($key) => $kind.show(&self.$key),)*
+                    _ => None,
+                };
+                let none = if key == "damping" { "off" } else { "" };
+                literal.map_or_else(|| none.to_owned(), |literal| literal.to_string())
             }
 
             /// Returns the settings with different values in this and another configuration of the bond.
@@ -367,7 +394,7 @@ pub trait Words: Copy + Default + PartialEq + FromStr + Display + 'static {
 
 /// A text that is none of the words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{word}: not a value; allowed: {}", .allowed.join(", "))]
+#[error("{}: not a value; allowed: {}", shortened(.word), .allowed.join(", "))]
 pub struct NotAWord {
     pub word: String,
     pub allowed: &'static [&'static str],
@@ -723,12 +750,10 @@ mod tests {
                 Literal::Flag(flag) => (LiteralKind::Flag, flag.to_string()),
                 Literal::Number(number) => (LiteralKind::Number, number.to_string()),
                 Literal::Text(text) => (LiteralKind::Text, text.clone()),
-                Literal::List(texts) => (LiteralKind::List, texts.join(",")),
-                Literal::Table(pairs) => {
-                    let pairs = pairs.iter().map(|(key, value)| format!("{key}={value}"));
-                    (LiteralKind::Table, pairs.collect::<Vec<_>>().join(","))
-                }
+                Literal::List(_) => (LiteralKind::List, literal.to_string()),
+                Literal::Table(_) => (LiteralKind::Table, literal.to_string()),
             };
+            assert_eq!((literal.to_string(), bond.shown(key)), (shown.clone(), shown.clone()));
             assert_eq!((*written_key, kind, shown.as_str()), (*key, row.literal, *text));
             let differing: Vec<_> = bond.settings_that_differ(&self::bond()).collect();
             assert_eq!(differing, [row]);

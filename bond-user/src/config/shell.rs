@@ -2,6 +2,8 @@
 
 use std::{iter::Peekable, str::CharIndices};
 
+use bond_core::name::shortened;
+
 use super::lines::LineStarts;
 
 /// `KEY=VALUE`
@@ -17,9 +19,9 @@ pub(super) struct Assignment {
 /// Why a text is no plain list of assignments.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShellError {
-    #[error("{text}: files are read, not run; write the value itself")]
+    #[error("{}: files are read, not run; write the value itself", shortened(.text))]
     Expansion { text: String },
-    #[error("{text}: not KEY=VALUE; files are read, not run, so remove it or write the value itself")]
+    #[error("{}: not KEY=VALUE; files are read, not run, so remove it or write the value itself", shortened(.text))]
     NotAnAssignment { text: String },
     #[error("the quote that opens here is never closed")]
     OpenQuote,

@@ -15,7 +15,8 @@ use self::{
 };
 use super::{
     BondConfig, Config, ConfigError, Known, Metrics, Origin, OutputDirectory, Problem, Writers,
-    lines::LineStarts, settings,
+    lines::{LineStarts, utf8},
+    settings,
 };
 use crate::sys::file::{self, FileKind};
 
@@ -78,7 +79,8 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     let root = DeTable::parse(text).map_err(|error| {
         // In one line: the parser's own excerpt repeats path and line.
         let message = error.message().lines().collect::<Vec<_>>().join("; ");
-        file.refuse(error.span().map(|span| span.start), Problem::Syntax(message))
+        let byte = error.span().map_or_else(|| start_of_error_without_span(text), |span| span.start);
+        file.refuse(Some(byte), Problem::Syntax(message))
     })?;
 
     let mut bonds = Vec::new();
@@ -86,7 +88,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     let mut agent = AgentTable::default();
     for entry in file.entries(root.get_ref()) {
         match entry.key {
-            "version" => version = Some(entry.scalar()?),
+            "version" => version = Some((entry.scalar()?, entry.origin())),
             "agent" => agent = AgentTable::read(&entry)?,
             "bond" => bonds = entry.table()?,
             _ => return Err(entry.unknown("the file", FILE_KEYS)),
@@ -94,12 +96,25 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     }
     match version {
         None => return Err(file.refuse(None, Problem::NoVersion)),
-        Some(version) if version != VERSION => return Err(file.refuse(None, Problem::OtherVersion(version))),
+        Some((version, origin)) if version != VERSION => {
+            return Err(ConfigError::new(origin, Problem::OtherVersion(version)));
+        }
         Some(_) => {}
     }
     let bonds = bonds.iter().map(bond).collect::<Result<_, _>>()?;
     let AgentTable { writers, metrics, textfile, proc_files } = agent;
     Ok(Config { bonds, writers, metrics, textfile, proc_files, notes: Vec::new() })
+}
+
+/// Returns where the line begins in which the parser found a key with too many dots: it does not say where that is.
+fn start_of_error_without_span(text: &str) -> usize {
+    let ends: Vec<_> = text.match_indices('\n').map(|(end, _)| end + 1).collect();
+    let is_before = |end: &usize| {
+        let error = DeTable::parse(text.get(..*end).unwrap_or_default()).err();
+        error.is_none_or(|error| error.span().is_some())
+    };
+    let before = ends.partition_point(is_before);
+    before.checked_sub(1).and_then(|last| ends.get(last)).copied().unwrap_or_default()
 }
 
 /// Returns the file itself, or the `*.toml` files of a directory in the order of their names.
@@ -120,7 +135,7 @@ fn files_in(directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
 /// Returns the text of one file.
 pub(super) fn text_of(path: &Path) -> Result<String, ConfigError> {
     let bytes = file::read(path).map_err(|error| at_file(path, error.into()))?;
-    String::from_utf8(bytes).map_err(|_| at_file(path, Problem::NotText))
+    utf8(path, bytes)
 }
 
 fn kind(path: &Path) -> Result<FileKind, ConfigError> {

@@ -12,7 +12,7 @@ mod join;
 pub mod lost;
 pub mod machine;
 pub mod move_addresses;
-mod own_settings;
+pub(in crate::agent) mod own_settings;
 mod port;
 pub mod reload;
 pub mod returned;

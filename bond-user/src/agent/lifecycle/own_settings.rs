@@ -21,6 +21,12 @@ use crate::{
 /// The keys of settings that a reload changes and `xbond set` does not: they are lists.
 const LISTS: [&str; 3] = ["slaves", "addresses", "routes"];
 
+/// Returns the keys of settings that `xbond set` takes.
+pub(in crate::agent) fn settable() -> impl Iterator<Item = &'static str> {
+    let live = settings::ROWS.iter().filter(|row| row.change == Change::Live).map(|row| row.key);
+    live.filter(|key| !LISTS.contains(key))
+}
+
 /// A key and its value.
 type Setting = (String, String);
 

@@ -24,7 +24,7 @@ use crate::{
             join::{self, Joining},
             machine::Machine,
         },
-        options::slot_of,
+        options::{changed, slot_of},
     },
     config::SlaveConfig,
     report::{
@@ -292,17 +292,18 @@ impl Agent {
         let status = self.machine.engine.status(bond.id).await?;
         let slot = slot_of(name, &status, slave)?;
         let known = status.slaves.iter().find(|known| known.name == slave);
-        let mut options = known.map(|slave| slave.options).unwrap_or_default();
+        let before = known.map(|slave| slave.options).unwrap_or_default();
+        let mut options = before;
         set_options(&mut options, settings)?;
         checks::check_queue(name, bond.queues, slave, options)?;
         self.machine.engine.request(bond.id, Event::SetSlaveOptions { slot, options }).await??;
         for option in settings.iter().filter_map(|(key, _)| Elects::of(key)) {
             self.machine.engine.request(bond.id, Event::Written(option)).await??;
         }
-        for (key, value) in settings {
-            Facts { option: Some(key), value: Some(value), ..log::of(name).slave(slave) }
+        for (key, value) in changed(before.to_pairs(), options.to_pairs()) {
+            Facts { option: Some(key), value: Some(&value), ..log::of(name).slave(slave) }
                 .info(format_args!("{slave}: {key}={value}"));
-            let (slave, option, value) = (Some(slave.to_owned()), key.clone(), value.clone());
+            let (slave, option) = (Some(slave.to_owned()), key.to_owned());
             self.machine.feed.publish(name, What::Option { slave, option, value });
         }
         let primary = status.options.primary.as_ref().filter(|primary| {

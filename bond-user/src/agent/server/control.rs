@@ -21,7 +21,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
-use bond_core::name::{BondName, InterfaceName, NameError, printable_json};
+use bond_core::name::{BondName, InterfaceName, NameError, printable_json, shortened};
 use futures_util::StreamExt as _;
 use hyper::StatusCode;
 use nix::{
@@ -29,7 +29,10 @@ use nix::{
     sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket},
     unistd::chown,
 };
-use tokio::net::{TcpListener, UnixListener};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::spawn_blocking,
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -42,7 +45,10 @@ use crate::{
             settle::Deadline,
         },
     },
-    api::{self, Done, Endpoint, ErrorKind, Failure, NewBonds, NewDrain, NewSlave, OptionChange},
+    api::{
+        self, Done, Endpoint, ErrorKind, Failure, MOST_BONDS, MOST_OPTIONS, NewBonds, NewDrain, NewSlave,
+        OptionChange,
+    },
     config::toml,
     report::{json::Report, pending, receipt::Log, wording},
     store::paths::SOCKET,
@@ -298,27 +304,52 @@ async fn printable(response: Response) -> Response {
 
 async fn no_such_request(method: Method, uri: Uri) -> Response {
     let routes = Endpoint::ALL.map(Endpoint::shown).join(", ");
-    failure(ErrorKind::NotFound, &format!("{method} {uri}: no such request; there are {routes}"))
+    failure(
+        ErrorKind::NotFound,
+        &format!(
+            "{} {}: no such request; there are {routes}",
+            shortened(method.as_str()),
+            shortened(&uri.to_string())
+        ),
+    )
 }
 
 async fn add(State(agent): State<Arc<Agent>>, until: Deadline, Json(new): Json<NewBonds>) -> Response {
-    let config = match toml::parse(FilePath::new("the request"), &new.toml) {
-        Ok(config) => config,
-        Err(error) => return failure(ErrorKind::Refused, &error.to_string()),
+    let NewBonds { toml, missing_slaves } = new;
+    // Parsing may take longer than other requests are to wait.
+    let parsed = spawn_blocking(move || toml::parse(FilePath::new("the request"), &toml));
+    let config = match parsed.await {
+        Ok(Ok(config)) => config,
+        Ok(Err(error)) => return failure(ErrorKind::Refused, &error.to_string()),
+        Err(error) => return failure(ErrorKind::Internal, &format!("the agent failed: {error}")),
     };
+    if let Err(too_many) = at_most(MOST_BONDS, config.bonds.len(), "bonds") {
+        return too_many;
+    }
     if let Some((key, origin)) = config.key_of_agent() {
         let error = format!("{origin}: {key} is for the files that an agent is started with");
         return failure(ErrorKind::Refused, &error);
     }
     let names: Vec<_> = config.bonds.iter().map(|bond| bond.name.clone()).collect();
     by(until, format!("adding {}", names.join(", ")), async move {
-        let mut done = outcome(agent.add_bonds(config, new.missing_slaves).await)?;
+        let mut done = outcome(agent.add_bonds(config, missing_slaves).await)?;
         for name in &names {
             done.pending.extend(agent.settled(name, until).await);
         }
         Ok(done)
     })
     .await
+}
+
+/// # Errors
+/// The answer to a request that has more of something than one request may have.
+fn at_most(limit: usize, found: usize, what: &str) -> Result<(), Response> {
+    if found <= limit {
+        return Ok(());
+    }
+    let error =
+        format!("the request has {found} {what}, and one request at most {limit}: send several requests");
+    Err(failure(ErrorKind::Refused, &error))
 }
 
 async fn reload(State(agent): State<Arc<Agent>>, until: Deadline) -> Response {
@@ -436,6 +467,9 @@ async fn set(
     until: Deadline,
     Json(change): Json<OptionChange>,
 ) -> Response {
+    if let Err(too_many) = at_most(MOST_OPTIONS, change.set.len(), "options") {
+        return too_many;
+    }
     by(until, format!("{name}: the change of options"), async move {
         let notes = agent.set(&name, &change.set).await?;
         Ok(Done { notes, pending: agent.settled(&name, until).await, ..Done::default() })
@@ -457,6 +491,9 @@ async fn add_slave(
     until: Deadline,
     Json(slave): Json<NewSlave>,
 ) -> Response {
+    if let Err(too_many) = at_most(MOST_OPTIONS, slave.options.len(), "options") {
+        return too_many;
+    }
     by(until, format!("{name}: enslaving {}", slave.name), async move {
         let notes = agent.add_slave(&name, &slave.name, &slave.options).await?;
         Ok(Done { notes, pending: agent.settled(&name, until).await, ..Done::default() })
@@ -482,6 +519,9 @@ async fn set_slave(
     until: Deadline,
     Json(change): Json<OptionChange>,
 ) -> Response {
+    if let Err(too_many) = at_most(MOST_OPTIONS, change.set.len(), "options") {
+        return too_many;
+    }
     by(until, format!("{name}: {slave}: the change of options"), async move {
         let notes = agent.set_slave(&name, &slave, &change.set).await?;
         Ok(Done { notes, pending: agent.settled(&name, until).await, ..Done::default() })

@@ -8,13 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bond_core::name::InterfaceName;
+use bond_core::name::{InterfaceName, shortened};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     draft::{Draft, differs, gather},
     files::{self, Files, at, at_file},
-    ini::short,
 };
 use crate::config::{BondMac, Config, ConfigError, Destination, Note, Origin, Problem, Route, SlaveConfig};
 
@@ -91,7 +90,8 @@ fn bond_of(text: &str, word: &Word) -> Result<Draft, ConfigError> {
     }
     for option in field(2).unwrap_or_default().split(',').filter(|option| !option.is_empty()) {
         let (key, value) = option.split_once('=').ok_or_else(|| {
-            let text = format!("{}: no value; options are KEY=VALUE with commas between them", short(option));
+            let text =
+                format!("{}: no value; options are KEY=VALUE with commas between them", shortened(option));
             ConfigError::new(origin.clone(), Problem::Syntax(text))
         })?;
         match key {
@@ -115,7 +115,7 @@ fn bond_of(text: &str, word: &Word) -> Result<Draft, ConfigError> {
     if fields.len() > 4 {
         let text = format!(
             "{}: fields after the fourth one are ignored; a target list has semicolons",
-            short(&word.text)
+            shortened(&word.text)
         );
         draft.note(origin, text);
     }
@@ -147,7 +147,7 @@ fn of_network(words: &[Word], drafts: &mut [Draft]) -> Result<Vec<Note>, ConfigE
                 }
             }
             "nameserver" | "rd.route" | "rd.peerdns" | "team" | "ifname" | "bootdev" => {
-                notes.push(Note::NotApplied { origin: word.origin.clone(), key: short(&word.text) });
+                notes.push(Note::NotApplied { origin: word.origin.clone(), key: word.text.clone() });
             }
             _ => {}
         }
@@ -170,7 +170,7 @@ fn ip(value: &str, word: &Word, drafts: &mut [Draft]) -> Result<(), ConfigError>
             let text = format!(
                 "{}: {}: xbond sets fixed addresses only; run a DHCP client on it",
                 draft.name,
-                short(&word.text)
+                shortened(&word.text)
             );
             draft.note(origin, text);
         }
@@ -192,7 +192,7 @@ fn ip(value: &str, word: &Word, drafts: &mut [Draft]) -> Result<(), ConfigError>
         let text = format!(
             "{}: {}: its method, or its peer, is not applied by xbond",
             draft.name,
-            short(&word.text)
+            shortened(&word.text)
         );
         draft.note(origin, text);
     }
@@ -205,7 +205,7 @@ fn ip(value: &str, word: &Word, drafts: &mut [Draft]) -> Result<(), ConfigError>
             Ok(mac) => draft.mac = Some((BondMac::Address(mac), origin.clone())),
             Err(_) => draft.note(
                 origin,
-                format!("{}: what follows the MTU is ignored: {}", short(&word.text), short(&mac)),
+                format!("{}: what follows the MTU is ignored: {}", shortened(&word.text), shortened(&mac)),
             ),
         }
     }

@@ -29,6 +29,14 @@ struct Given {
     origin: Origin,
 }
 
+/// A route whose gateway is on the link, whatever addresses there are.
+pub(super) struct OnLink {
+    pub(super) route: Route,
+    pub(super) origin: Origin,
+    /// The key that makes it so, in the words of the file.
+    pub(super) key: String,
+}
+
 /// A bond of a file, in the driver's units.
 pub(super) struct Draft {
     pub(super) name: String,
@@ -37,6 +45,8 @@ pub(super) struct Draft {
     pub(super) slaves: Vec<At<SlaveConfig>>,
     pub(super) addresses: Vec<At<IpNet>>,
     pub(super) routes: Vec<At<Route>>,
+    /// Routes whose gateway is on the link, whatever addresses there are.
+    pub(super) on_link: Vec<OnLink>,
     pub(super) mac: Option<At<BondMac>>,
     pub(super) mtu: Option<At<u32>>,
     pub(super) notes: Vec<Note>,
@@ -51,6 +61,7 @@ impl Draft {
             slaves: Vec::new(),
             addresses: Vec::new(),
             routes: Vec::new(),
+            on_link: Vec::new(),
             mac: None,
             mtu: None,
             notes: Vec::new(),
@@ -128,6 +139,7 @@ impl Draft {
                 .map_err(|error| ConfigError::new(given.origin.clone(), error.into()))?;
         }
         self.leave_out_idle_options();
+        self.decide_on_link();
         self.leave_out_doubled();
 
         let mut bond = BondConfig::new(name, self.origin.clone());
@@ -184,6 +196,27 @@ impl Draft {
                 _ => "MII monitoring",
             };
             let text = format!("{}: {text} is left out: without {needs} it has no effect", self.name);
+            self.note(&origin, text);
+        }
+    }
+
+    /// Keeps those routes whose gateway is on the link by an address of the bond, too.
+    fn decide_on_link(&mut self) {
+        for OnLink { route, origin, key } in std::mem::take(&mut self.on_link) {
+            let near = route.via.and_then(|via| self.addresses.iter().find(|(net, _)| net.contains(&via)));
+            let text = match near {
+                Some((address, _)) => {
+                    let text = format!(
+                        "{}: {key} is redundant: the gateway is in the network of {address}; the route is kept without it",
+                        self.name
+                    );
+                    self.routes.push((route, origin.clone()));
+                    text
+                }
+                None => {
+                    format!("{}: a route with {key} is left out: xbond's routes do not have that", self.name)
+                }
+            };
             self.note(&origin, text);
         }
     }

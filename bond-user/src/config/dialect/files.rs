@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    config::{ConfigError, Origin, Problem},
+    config::{ConfigError, Origin, Problem, lines::utf8},
     sys::file::{self, FileKind},
 };
 
@@ -40,11 +40,7 @@ fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String, ConfigError> {
         let line = bytes.iter().take(zero).filter(|byte| **byte == b'\n').count() + 1;
         return Err(ConfigError::new(at(path, line), Problem::NotText));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let line = error.as_bytes().iter().take(valid).filter(|byte| **byte == b'\n').count() + 1;
-        ConfigError::new(at(path, line), Problem::NotText)
-    })
+    utf8(path, bytes)
 }
 
 /// Returns the files that paths name: each itself, and those with a wanted name of each directory. Files of one name hide
@@ -82,6 +78,19 @@ pub(super) fn entries(
     files.retain(|file| file.file_name().and_then(|name| name.to_str()).is_some_and(&is_wanted));
     files.sort();
     Ok(files)
+}
+
+/// Checks that paths lead to a file or a directory.
+///
+/// # Errors
+/// The first path that leads nowhere.
+pub(super) fn check_exist(paths: &[PathBuf]) -> Result<(), ConfigError> {
+    for path in paths {
+        if file::kind(path).map_err(|error| at_file(path, error.into()))? == FileKind::Absent {
+            return Err(at_file(path, Problem::NoSuchPath));
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether a path is a directory.

@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use bond_core::name::shortened;
+
 use super::{draft::differs, files::at};
 use crate::config::{ConfigError, Note, Origin, Problem};
 
@@ -70,7 +72,7 @@ pub(super) fn parse(
     for (line, text) in lines(text, rules) {
         let origin = at(path, line);
         let refuse = |why: &str| {
-            Err(ConfigError::new(at(path, line), Problem::Syntax(format!("{}: {why}", short(&text)))))
+            Err(ConfigError::new(at(path, line), Problem::Syntax(format!("{}: {why}", shortened(&text)))))
         };
         if let Some(rest) = text.strip_prefix('[') {
             let Some(name) = rest.strip_suffix(']') else {
@@ -93,11 +95,13 @@ pub(super) fn parse(
             (Some(_), None) => {
                 notes.push(differs(
                     &origin,
-                    format!("{}: ignored, because it is in no section", short(&text)),
+                    format!("{}: ignored, because it is in no section", shortened(&text)),
                 ));
             }
-            _ => notes
-                .push(differs(&origin, format!("{}: ignored, because it is not Key=value", short(&text)))),
+            _ => notes.push(differs(
+                &origin,
+                format!("{}: ignored, because it is not Key=value", shortened(&text)),
+            )),
         }
     }
     Ok(entries)
@@ -125,15 +129,6 @@ fn lines(text: &str, rules: Rules) -> Vec<(usize, String)> {
     }
     lines.extend(open.map(|(first, joined)| (first, joined.trim().to_owned())));
     lines
-}
-
-/// Returns the beginning of a text, for a message.
-pub(super) fn short(text: &str) -> String {
-    const LENGTH: usize = 60;
-    match text.char_indices().nth(LENGTH) {
-        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
-    }
 }
 
 #[cfg(test)]

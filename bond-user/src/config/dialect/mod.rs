@@ -108,6 +108,7 @@ impl fmt::Display for Dialect {
 /// # Errors
 /// No bond that xbond can have is in them; the error has the file and, if there is one, the line.
 pub fn read(dialect: Dialect, paths: &[PathBuf]) -> Result<Config, ConfigError> {
+    files::check_exist(paths)?;
     match dialect {
         Dialect::Ifcfg => read_ifcfg(paths),
         Dialect::Networkd => networkd::read(paths),

@@ -9,7 +9,7 @@ use bond_core::{name::InterfaceName, options};
 use ipnet::IpNet;
 
 use super::{
-    draft::{Draft, differs, gather},
+    draft::{Draft, OnLink, differs, gather},
     files::{self, Files, at_file},
     networkd::prefix,
     time,
@@ -372,7 +372,9 @@ fn route(draft: &mut Draft, item: &Node) -> Result<(), ConfigError> {
         |pair: &&Pair| pair.key == "scope" && pair.value.text() == Some("link") && item.get("via").is_none();
     let mut others =
         item.mapping("routes")?.iter().filter(|pair| OF_OTHER_ROUTES.contains(&pair.key.as_str()));
-    if let Some(other) = others.find(|pair| !is_on_link(pair)) {
+    let on_link = item.get("on-link").and_then(|flag| flag.boolean());
+    let is_read = |pair: &&Pair| is_on_link(pair) || (pair.key == "on-link" && on_link.is_some());
+    if let Some(other) = others.find(|pair| !is_read(pair)) {
         let text = format!(
             "{}: a route with {} is left out: xbond's routes do not have that",
             draft.name, other.key
@@ -388,7 +390,11 @@ fn route(draft: &mut Draft, item: &Node) -> Result<(), ConfigError> {
     let via =
         item.get("via").map(|via| via.parsed("via", "an address without a prefix length")).transpose()?;
     let metric = item.get("metric").map(|metric| metric.parsed("metric", "a number")).transpose()?;
-    draft.routes.push((Route { to, via, metric }, item.origin()));
+    let (route, origin) = (Route { to, via, metric }, item.origin());
+    match on_link {
+        Some(true) => draft.on_link.push(OnLink { route, origin, key: "on-link".to_owned() }),
+        Some(false) | None => draft.routes.push((route, origin)),
+    }
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use bond_core::{
 use ipnet::IpNet;
 
 use super::{
-    draft::{Draft, differs, gather},
+    draft::{Draft, OnLink, differs, gather},
     files::{self, Files, at_file},
     ini::{self, Entry, Rules},
     networkd::prefix,
@@ -509,7 +509,13 @@ fn numbered_address(draft: &mut Draft, connection: &Connection, entry: &Entry) -
 
 fn route(draft: &mut Draft, connection: &Connection, entry: &Entry) -> Result<(), ConfigError> {
     const WANTED: &str = "a prefix, a gateway and a metric, like 198.51.100.0/24,192.0.2.1,100";
-    if let Some(options) = connection.get(&entry.section, &format!("{}_options", entry.key)) {
+    let options = connection.get(&entry.section, &format!("{}_options", entry.key));
+    let on_link = options.and_then(|options| match options.value.as_str() {
+        "onlink=true" => Some(true),
+        "onlink=false" => Some(false),
+        _ => None,
+    });
+    if let Some(options) = options.filter(|_| on_link.is_none()) {
         let text = format!(
             "{}: a route with {} is left out: xbond's routes do not have that",
             draft.name,
@@ -537,7 +543,11 @@ fn route(draft: &mut Draft, connection: &Connection, entry: &Entry) -> Result<()
         None => self::metric(connection, entry)?,
     };
     let to = prefix(&to).ok_or_else(|| entry.bad_value(WANTED))?;
-    draft.routes.push((Route { to, via, metric }, entry.origin.clone()));
+    let (route, origin) = (Route { to, via, metric }, entry.origin.clone());
+    match options.filter(|_| on_link == Some(true)) {
+        Some(options) => draft.on_link.push(OnLink { route, origin, key: options.text() }),
+        None => draft.routes.push((route, origin)),
+    }
     Ok(())
 }
 

@@ -123,6 +123,16 @@ proptest! {
 }
 
 #[test]
+fn a_path_that_does_not_exist_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let absent = directory.path().join("nonexist");
+    for dialect in Dialect::ALL {
+        let error = read(*dialect, &[directory.path().to_owned(), absent.clone()]).unwrap_err().to_string();
+        assert_eq!(error, format!("{}: no such file or directory", absent.display()), "{dialect}");
+    }
+}
+
+#[test]
 fn files_that_cannot_be_read_are_refused_with_their_names() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
@@ -133,7 +143,7 @@ fn files_that_cannot_be_read_are_refused_with_their_names() {
         ("fifo", "it is a FIFO"),
         ("large", "larger than 4194304 bytes"),
         ("zero", ":2: not UTF-8 text"),
-        ("absent", "No such file"),
+        ("absent", "no such file or directory"),
     ];
     let suffix = |dialect: &Dialect| match dialect {
         Dialect::Networkd => ".netdev",

@@ -3,6 +3,7 @@
 use ::toml::de::DeValue;
 use bond_common::abi::MAX_SLAVES;
 use bond_core::{
+    damping::Damping,
     name::BondName,
     options::{BondOptions, OptionError, Setting, SlaveOptions},
 };
@@ -69,7 +70,7 @@ fn setting(bond: &mut BondConfig, entry: &Entry) -> Result<(), ConfigError> {
     let text = match row.map(|row| row.literal) {
         Some(LiteralKind::Flag) => entry.boolean()?.to_string(),
         Some(LiteralKind::Number) => entry.integer()?,
-        Some(LiteralKind::Table) => entry.pairs()?,
+        Some(LiteralKind::Table) => entry.pairs(&Damping::KEYS)?,
         Some(LiteralKind::List) => entry.text_or_list()?,
         Some(LiteralKind::Text) | None => entry.string()?.to_owned(),
     };

@@ -163,11 +163,15 @@ impl<'a> Entry<'a> {
     }
 
     /// Returns a table of numbers as `KEY=VALUE,KEY=VALUE`, or the text in this form.
-    pub(super) fn pairs(&self) -> Result<String, ConfigError> {
+    pub(super) fn pairs(&self, known: &[&'static str]) -> Result<String, ConfigError> {
         if self.value.is_str() {
             return Ok(self.string()?.to_owned());
         }
         let pair = |entry: &Entry| {
+            // Checked before it becomes a part of a text, where a key with a comma would be two.
+            if !known.contains(&entry.key) {
+                return Err(entry.unknown(self.key, known));
+            }
             let number = match entry.value {
                 DeValue::Float(number) => number.as_str().to_owned(),
                 _ => entry.integer()?,

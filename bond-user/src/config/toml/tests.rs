@@ -108,7 +108,7 @@ fn every_key_is_read() {
 fn refusals_name_file_line_and_remedy() {
     let table = [
         ("", "a.toml: no version; write version = 1 at the top"),
-        ("version = 2", "a.toml: version = 2: this xbond reads version 1"),
+        ("\nversion = 2", "a.toml:2: version = 2: this xbond reads version 1"),
         ("version = 1\nbonds = 1", "a.toml:2: bonds: no such key in the file; did you mean bond?"),
         ("version = 1\nbond = 3", "a.toml:2: bond: an integer where a table is wanted"),
         (
@@ -183,6 +183,28 @@ fn refusals_name_file_line_and_remedy() {
             "port = \"eth3\"\npair = \"veth\"",
             "a.toml:2: bond0: pair cannot be set together with port, which is there already: no pair is made",
         ),
+        (
+            "damping = {}",
+            "a.toml:5: damping = : not half_life, suppress, reuse and max, as half_life=15,suppress=3, or off (it is empty)",
+        ),
+        (
+            "damping = \"max=70,max=70\"",
+            "a.toml:5: damping = max=70,max=70: not half_life, suppress, reuse and max, as half_life=15,suppress=3, or off \
+             (max is given twice)",
+        ),
+        (
+            "damping = \"max=70,\"",
+            "a.toml:5: damping = max=70,: not half_life, suppress, reuse and max, as half_life=15,suppress=3, or off \
+             (\"\": not KEY=VALUE with a key of half_life, suppress, reuse, max)",
+        ),
+        (
+            "\ndamping={\"half_life=4,suppress\"=3}",
+            "a.toml:6: half_life=4,suppress: no such key in damping; there are: half_life, suppress, reuse, max",
+        ),
+        (
+            "damping={\"\"=3}",
+            "a.toml:5: : no such key in damping; there are: half_life, suppress, reuse, max",
+        ),
         ("guard = \"on\"", "a.toml:5: guard = on: not one of auto, off"),
         (
             "prearm = true",
@@ -236,6 +258,43 @@ fn refusals_name_file_line_and_remedy() {
         let bare = name.trim_matches('"');
         assert_eq!(refusal(&text), format!("a.toml:2: {bare:?} cannot be an interface here: it {fault}"));
     }
+}
+
+#[test]
+fn each_error_of_the_parser_has_its_line() {
+    let dots = format!("version = 1\nx = \"\"\"\n\"\"\"\n{} = 1\ny = 2\n", ["a"; 99].join("."));
+    assert_eq!(refusal(&dots), "a.toml:4: recursion limit");
+    assert_eq!(refusal(&(["a"; 99].join(".") + " = 1")), "a.toml:1: recursion limit");
+    let lists = format!("version = 1\nx = {}", "[".repeat(99));
+    assert!(refusal(&lists).starts_with("a.toml:2: "), "{}", refusal(&lists));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.toml");
+    fs::write(&path, b"version = 1\n# \xff\n").unwrap();
+    let error = read(std::slice::from_ref(&path)).unwrap_err().to_string();
+    assert_eq!(error, format!("{}:2: not UTF-8 text", path.display()));
+}
+
+#[test]
+fn an_error_repeats_only_the_beginning_of_a_long_word() {
+    let long = "x".repeat(1 << 16);
+    let begun = std::time::Instant::now();
+    for line in [
+        format!("{long} = 1"),
+        format!("[{long}]"),
+        format!("miimon = \"{long}\""),
+        format!("slaves = [\"{long}\"]"),
+        format!("mac = \"{long}\""),
+        format!("addresses = [\"{long}\"]"),
+        format!("damping = \"{long}\""),
+        format!("damping = \"max={long}\""),
+        format!("[bond.bond0.slave.{long}]"),
+        format!("[bond.{long}]"),
+        format!("x = {long}"),
+    ] {
+        let refused = refusal(&format!("version = 1\n[bond.bond0]\n{line}"));
+        assert!(refused.len() < 3000, "{} bytes: {}", refused.len(), refused.get(..200).unwrap_or_default());
+    }
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
 }
 
 #[test]

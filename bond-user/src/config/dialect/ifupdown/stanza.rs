@@ -5,12 +5,13 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use bond_core::name::shortened;
+
 use crate::config::{
     ConfigError, Note, Origin, Problem,
     dialect::{
         draft::differs,
         files::{self, Files, at},
-        ini::short,
     },
 };
 
@@ -31,7 +32,7 @@ pub(super) struct Key {
 impl Key {
     /// Returns the key as its file has it.
     pub(super) fn text(&self) -> String {
-        format!("{} {}", self.name, short(&self.value))
+        format!("{} {}", self.name, shortened(&self.value))
     }
 
     pub(super) fn bad_value(&self, wanted: &str) -> ConfigError {
@@ -108,7 +109,8 @@ impl Reader<'_> {
                 "source" | "source-directory" => self.source(word, rest, path, &origin)?,
                 "auto" => self.automatic(rest),
                 "mapping" | "rename" | "no-scripts" | "no-auto-down" | "template" | "no-scripts-in" => {
-                    let text = format!("{}: not followed: names are taken as they are written", short(&text));
+                    let text =
+                        format!("{}: not followed: names are taken as they are written", shortened(&text));
                     if ["mapping", "rename", "template"].contains(&word) {
                         self.interfaces.notes.push(differs(&origin, text));
                     }
@@ -121,7 +123,7 @@ impl Reader<'_> {
                 // Keys of a mapping.
                 "script" | "map" => continue,
                 _ => {
-                    let text = format!("{}: no stanza of this file begins with that", short(&text));
+                    let text = format!("{}: no stanza of this file begins with that", shortened(&text));
                     return Err(ConfigError::new(origin, Problem::Syntax(text)));
                 }
             }
@@ -146,7 +148,7 @@ impl Reader<'_> {
         let family = words.next().unwrap_or("inet").to_owned();
         let method = words.next().unwrap_or("manual").to_owned();
         if family == "inherits" || words.next() == Some("inherits") {
-            let text = format!("iface {}: inherits is not followed: write the keys here", short(rest));
+            let text = format!("iface {}: inherits is not followed: write the keys here", shortened(rest));
             self.interfaces.notes.push(differs(&origin, text));
         }
         let (name, keys) = (name.to_owned(), Vec::new());
@@ -164,7 +166,7 @@ impl Reader<'_> {
     /// shell.
     fn source(&mut self, word: &str, rest: &str, from: &Path, origin: &Origin) -> Result<(), ConfigError> {
         let refuse = |why: &str| {
-            let text = format!("{word} {}: {why}", short(rest));
+            let text = format!("{word} {}: {why}", shortened(rest));
             Err(ConfigError::new(origin.clone(), Problem::Unsupported(text)))
         };
         if rest.contains(['$', '`', '~', '\\']) {

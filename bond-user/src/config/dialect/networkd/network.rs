@@ -6,7 +6,11 @@ use ipnet::IpNet;
 use super::{Unit, netdev};
 use crate::config::{
     ConfigError, Destination, Note, Origin, Route, SlaveConfig,
-    dialect::{draft::Draft, ini::Entry, time},
+    dialect::{
+        draft::{Draft, OnLink},
+        ini::Entry,
+        time,
+    },
 };
 
 /// Keys of `[Network]` that name a device above the bond.
@@ -286,11 +290,19 @@ fn address_section(draft: &mut Draft, entries: &[Entry]) -> Result<(), ConfigErr
     Ok(())
 }
 
+/// The keys of a route whose gateway is on the link; the second one is an old spelling.
+const ON_LINK: &[&str] = &["GatewayOnLink", "GatewayOnlink"];
+
 /// Reads a route. One with a key that xbond's routes do not have would be another route without it.
 fn route(draft: &mut Draft, entries: &[Entry]) -> Result<(), ConfigError> {
     let Some(first) = entries.first() else { return Ok(()) };
+    let on_link = entries.iter().rfind(|entry| ON_LINK.contains(&entry.key.as_str()));
+    let flag = on_link.and_then(|entry| time::boolean(&entry.value));
     let foreign = entries.iter().find(|entry| {
-        !entry.value.is_empty() && !["Gateway", "Destination", "Metric"].contains(&entry.key.as_str())
+        let is_read = flag.is_some() && ON_LINK.contains(&entry.key.as_str());
+        !is_read
+            && !entry.value.is_empty()
+            && !["Gateway", "Destination", "Metric"].contains(&entry.key.as_str())
     });
     if let Some(foreign) = foreign {
         let text = format!(
@@ -307,9 +319,15 @@ fn route(draft: &mut Draft, entries: &[Entry]) -> Result<(), ConfigError> {
         None => Destination::Default,
         Some(entry) => prefix(&entry.value).ok_or_else(|| entry.bad_value("a prefix like 192.0.2.0/24"))?,
     };
+    let routes = draft.routes.len();
     match last("Gateway") {
         Some(entry) => gateway(draft, entry, to, metric)?,
         None => draft.routes.push((Route { to, via: None, metric }, first.origin.clone())),
+    }
+    if let Some(key) = on_link.filter(|_| flag == Some(true)) {
+        let added = draft.routes.split_off(routes);
+        let on_link = added.into_iter().map(|(route, origin)| OnLink { route, origin, key: key.text() });
+        draft.on_link.extend(on_link);
     }
     Ok(())
 }
