@@ -12,7 +12,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use common::{BOND, active_slave, bond, bond_with, eventually, skip};
@@ -544,8 +544,8 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
     let lab = Lab::scenario().unwrap();
     let show = |arguments: &[&str]| cli(&lab.host, [&["show"], arguments].concat());
     // Without pins the answer is the usual one.
-    let error = show(&[]).unwrap_err().to_string();
-    assert!(error.contains("no agent runs in this network namespace; start one with `xbond run`"), "{error}");
+    let nothing = "no bonds, and no agent runs in this network namespace; start one with `xbond run`\n";
+    assert_eq!(show(&[]).unwrap(), nothing);
 
     let xbond = unguarded(&lab, &["fail_over_mac=active", "miimon=10000"]);
     lab.cut("enp0s8", Cut::Carrier).unwrap();
@@ -560,6 +560,7 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
       enp0s8          backup down 08:00:27:e8:26:58 1 N N
       enp0s9          active up 08:00:27:27:a9:2d 0 N N
       last failover N us ago: enp0s9 instead of enp0s8, its link failed
+      ! bond0: its clock and its carrier guard are off: it does not fail over until an agent runs
     ");
     transcript!(show(&["bond0", "-d"]).unwrap(), @r"
     no agent: from the pinned maps
@@ -588,6 +589,7 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
         permanent_mac=08:00:27:27:a9:2d wire_mac=08:00:27:27:a9:2d ifindex=N slot=1
         speed=10000Mb/s duplex=full queue_id=0
         found down, mac 08:00:27:27:a9:2d, mtu 1500
+      ! bond0: its clock and its carrier guard are off: it does not fail over until an agent runs
     ");
     let report = json(&show(&["-j"]).unwrap());
     conforms("report", &report);
@@ -620,7 +622,80 @@ fn without_an_agent_the_maps_and_the_receipts_are_read() {
     assert!(error.contains("--proc shows options, which only an agent knows"), "{error}");
     cli(&lab.host, ["down", BOND, "--force"]).unwrap();
     assert!(!file.exists());
-    assert!(show(&[]).unwrap_err().to_string().contains("no agent runs"));
+    assert_eq!(show(&[]).unwrap(), nothing);
+}
+
+/// A verb of a stopped agent ends within this time: the time limit of a query, on a busy machine.
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn while_the_agent_is_stopped_the_maps_and_the_receipts_are_read() {
+    skip_if_unable!();
+    let _others = common::concurrently();
+    let lab = Lab::scenario().unwrap();
+    let xbond = bond(&lab, Datapath::Tc, &[]);
+    xbond.set(BOND, "active_slave=enp0s9").unwrap();
+    xbond.pause().unwrap();
+    let silent = format!("the agent (pid {}) does not answer", xbond.pid());
+    let start = Instant::now();
+    for arguments in [&["show"][..], &["show", BOND]] {
+        let shown = cli(&lab.host, arguments).unwrap();
+        let (first, rest) = shown.split_once('\n').unwrap();
+        assert_eq!(first, format!("{silent}: from the pinned maps"));
+        assert!(rest.starts_with("bond0: active slave enp0s9, carrier up"), "{shown}");
+    }
+    let report = json(&cli(&lab.host, ["show", "-j"]).unwrap());
+    conforms("report", &report);
+    assert_eq!((text(&report["no_answer"]), text(&report["source"])), (&*silent, "maps"));
+    lab.cut("enp0s9", Cut::Carrier).unwrap();
+    let switched = |shown: &String| shown.contains("active slave enp0s8");
+    eventually("a failover by the clock", || cli(&lab.host, ["show"]).unwrap(), switched);
+    let output = lab.host.command(binary().unwrap()).args(["log", BOND]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && said.contains(&silent) && said.contains("1 failover not listed yet"),
+        "{said}"
+    );
+    assert!(String::from_utf8(output.stdout).unwrap().contains("enp0s9"), "{said}");
+    for verb in [&["export", "ip", BOND][..], &["monitor"], &["top", "--once"]] {
+        let (code, said) = xbond_ends(&lab.host, verb);
+        assert!(code == Some(2) && said.contains(&silent), "{verb:?}: {said}");
+    }
+    let doctor = lab.host.command(binary().unwrap()).args(["doctor", "enp0s8"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains(&silent), "{doctor:?}");
+    assert!(start.elapsed() < 8 * SOON, "{:?}", start.elapsed());
+    xbond.signal(Signal::SIGCONT).unwrap();
+    let report = eventually(
+        "an answer",
+        || json(&cli(&lab.host, ["show", "-j"]).unwrap()),
+        |report| report["source"] == "agent",
+    );
+    assert_eq!(report["no_answer"], Value::Null);
+    xbond.stop().unwrap();
+}
+
+/// What a starting agent looks like: it has the lock of its directory, and no socket yet.
+#[test]
+fn while_an_agent_starts_the_maps_and_the_receipts_are_read() {
+    skip_if_unable!();
+    let _others = common::concurrently();
+    let lab = Lab::scenario().unwrap();
+    bond(&lab, Datapath::Tc, &[]).kill().unwrap();
+    let lock = fs::OpenOptions::new().write(true).open(run_directory(&lab.host).join("lock")).unwrap();
+    let lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusiveNonblock).unwrap();
+    let starting = format!("an agent is starting (pid {}), or ending", std::process::id());
+    let shown = cli(&lab.host, ["show"]).unwrap();
+    assert!(
+        shown.starts_with(&format!("{starting}: from the pinned maps\nbond0: active slave enp0s8")),
+        "{shown}"
+    );
+    let output = lab.host.command(binary().unwrap()).args(["log", BOND]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains(&starting), "{said}");
+    let (code, said) = xbond_ends(&lab.host, &["export", "ip", BOND]);
+    assert!(code == Some(2) && said.contains(&starting), "{said}");
+    drop(lock);
+    cli(&lab.host, ["down", BOND, "--force"]).unwrap();
 }
 
 #[test]

@@ -415,7 +415,7 @@ fn invalid_requests_are_refused() {
     let lab = host();
     let host = &lab.host;
     let add = "add --bond bond0 --slave enp0s8 -o miimon=100";
-    for line in ["show", "show bond0", "set bond0 miimon=50", "reload", add] {
+    for line in ["show bond0", "set bond0 miimon=50", "reload", add] {
         refuses(host, line, &["no agent runs in this network namespace", "xbond run"]);
     }
     refuses(host, "down bond0", &["no agent runs in this network namespace", "xbond down bond0 --force"]);

@@ -22,7 +22,7 @@ use super::{NOT_YET, WaitArgs, output};
 use crate::{
     api::{Call, Done, Failure},
     report::pending,
-    store::paths::Paths,
+    store::paths::{LivingAgent, Paths, pid_in_words},
     sys::netns,
 };
 
@@ -69,6 +69,29 @@ pub fn finish(done: &Done) -> ExitCode {
     if done.pending.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_YET) }
 }
 
+/// An agent lives and gives no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    #[error("the agent{} does not answer; is it stopped, or traced?", pid_in_words(*.pid))]
+    Silent { pid: Option<u32> },
+    #[error("an agent is starting{}, or ending; try again in a moment", pid_in_words(*.pid))]
+    Absent { pid: Option<u32> },
+}
+
+impl NoAnswer {
+    fn silent(paths: &Paths) -> Self {
+        Self::Silent { pid: paths.living_agent().and_then(|agent| agent.pid) }
+    }
+
+    /// Returns the fact without advice, for an answer that is read without the agent.
+    pub fn fact(&self) -> String {
+        match self {
+            Self::Silent { pid } => format!("the agent{} does not answer", pid_in_words(*pid)),
+            Self::Absent { pid } => format!("an agent is starting{}, or ending", pid_in_words(*pid)),
+        }
+    }
+}
+
 /// No agent runs.
 #[derive(Debug, thiserror::Error)]
 #[error("no agent runs in this network namespace; start one with `xbond run`")]
@@ -79,8 +102,11 @@ pub struct NoAgent;
 #[error("the agent did not answer: {0}")]
 pub struct BrokenOff(hyper::Error);
 
-/// How long a query may wait for its answer: far longer than a process that holds RTNL delays it.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// How long a query may wait for its answer. No query waits for RTNL.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// After this time without an answer a change notes that it still waits.
+const CHANGE_WITHIN: Duration = Duration::from_secs(20);
 
 /// How much later than its deadline the agent's answer to a change may arrive, before the client stops waiting.
 const LATE_ANSWER: Duration = Duration::from_secs(1);
@@ -94,16 +120,14 @@ async fn send<T: DeserializeOwned>(paths: &Paths, call: &Call, body: Option<serd
                 answer => answer,
             }
         });
-        answer.await.map_err(|_| {
-            anyhow!("the agent has not answered for {} s; is it stopped, or traced?", ANSWER_WITHIN.as_secs())
-        })??
+        answer.await.map_err(|_| NoAnswer::silent(paths))??
     } else {
         let mut change = pin!(exchange(paths, call, body));
         // A change may take long; a stopped agent does not begin one whose client has disconnected.
-        match timeout(ANSWER_WITHIN, &mut change).await {
+        match timeout(CHANGE_WITHIN, &mut change).await {
             Ok(answer) => answer?,
             Err(_) => {
-                let seconds = ANSWER_WITHIN.as_secs();
+                let seconds = CHANGE_WITHIN.as_secs();
                 output::note(format_args!(
                     "the agent has not answered for {seconds} s; is it stopped, or traced? Still waiting; Ctrl-C withdraws a \
                      change that has not begun"
@@ -129,7 +153,9 @@ async fn exchange(
 
 /// Returns the lines of an answer without an end.
 pub async fn lines(call: &Call) -> Result<AnswerLines> {
-    let response = ask(&Paths::of(netns::cookie()?), call, None).await?;
+    let paths = Paths::of(netns::cookie()?);
+    let response = timeout(ANSWER_WITHIN, ask(&paths, call, None)).await;
+    let response = response.map_err(|_| NoAnswer::silent(&paths))??;
     let status = response.status();
     if status.is_success() {
         return Ok(AnswerLines { body: response.into_body(), read: Vec::new() });
@@ -168,7 +194,12 @@ async fn ask(paths: &Paths, call: &Call, body: Option<serde_json::Value>) -> Res
         Ok(stream) => stream,
         Err(error) if is_absent(&error) && !call.is_query() => await_socket(paths).await?,
         Err(error) => match error.kind() {
-            _ if is_absent(&error) => bail!(NoAgent),
+            _ if is_absent(&error) => match paths.living_agent() {
+                Some(LivingAgent { pid }) => bail!(NoAnswer::Absent { pid }),
+                None => bail!(NoAgent),
+            },
+            // The queue of its socket is full of clients that it did not accept.
+            io::ErrorKind::WouldBlock => bail!(NoAnswer::silent(paths)),
             io::ErrorKind::PermissionDenied => bail!(
                 "{}: only root and members of group xbond, if there is one, may talk to the agent; run it with sudo",
                 socket.display()

@@ -5,12 +5,12 @@ use bond_core::name::BondName;
 
 use super::{
     LogArgs,
-    client::{self, NoAgent},
+    client::{self, NoAgent, NoAnswer},
     output,
 };
 use crate::{
     api::Endpoint,
-    report::{receipt::Log, text},
+    report::{receipt::Log, text, wording},
     store::offline as kept,
     store::paths::Paths,
     store::receipts,
@@ -31,27 +31,27 @@ pub fn log(arguments: &LogArgs) -> Result<()> {
 /// Reads receipts from the agent, whose socket more users may use than may read the file; without an agent, from the
 /// file.
 fn read(bond: &BondName) -> Result<Log> {
-    match client::request(&Endpoint::Log.call_of(bond), None) {
-        Err(error) if error.is::<NoAgent>() => {}
+    let no_answer = match client::request(&Endpoint::Log.call_of(bond), None) {
+        Err(error) if error.is::<NoAgent>() => None,
+        Err(error) => Some(error.downcast::<NoAnswer>()?),
         answer => return answer,
-    }
+    };
     let paths = Paths::of(netns::cookie()?);
     if paths.run_of(bond).kind() != Some(EntryKind::Directory) {
         bail!("{bond}: no such bond in this network namespace; `xbond show` lists them");
     }
     let log = receipts::log(&paths, bond)?;
-    if !paths.is_claimed() {
-        match kept::has_changed(&paths, bond) {
-            Some(false) => {}
-            Some(true) => {
-                output::note(format_args!(
-                    "{bond}: failovers since its agent ended are recorded by the next one"
-                ));
-            }
-            None => output::note(format_args!(
-                "{bond}: its maps cannot be read: whether it failed over since its agent ended is not known"
-            )),
+    if let Some(no_answer) = &no_answer {
+        output::note(format_args!("{}: from the file of receipts", no_answer.fact()));
+    }
+    match kept::unrecorded_failovers(&paths, bond) {
+        Some(unrecorded) if unrecorded.is_none() => {}
+        Some(unrecorded) => {
+            output::note(wording::unrecorded_failovers(bond, unrecorded, no_answer.is_some()))
         }
+        None => output::note(format_args!(
+            "{bond}: its maps cannot be read: whether it failed over since its agent ended is not known"
+        )),
     }
     Ok(log)
 }

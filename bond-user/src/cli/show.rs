@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     ShowArgs,
-    client::{self, NoAgent},
+    client::{self, NoAgent, NoAnswer},
     output,
 };
 use crate::{
@@ -42,11 +42,7 @@ pub fn show(arguments: &ShowArgs) -> Result<()> {
             namespaces.iter().map(|namespace| namespace.text(amount)).collect::<Vec<_>>().join("\n")
         }
     } else {
-        let report = match read(arguments.bond.as_ref()) {
-            // Without an agent there are no bonds, which is a valid answer for a program.
-            Err(error) if arguments.json && arguments.bond.is_none() && is_nothing(&error) => none()?,
-            answer => answer?,
-        };
+        let report = read(arguments.bond.as_ref())?;
         of_one(&report, arguments, amount)?
     };
     if arguments.json {
@@ -69,43 +65,39 @@ fn of_one(report: &Report, arguments: &ShowArgs, amount: Amount) -> Result<Strin
         return Ok(text::show(report, amount));
     }
     if report.source == AnswerSource::Maps {
-        bail!("--proc shows options, which only an agent knows, and none runs; leave --proc out");
+        let why = report.no_answer.as_deref().unwrap_or("none runs");
+        bail!("--proc shows options, which only an agent knows, and {why}; leave --proc out");
     }
     Ok(report.bonds.iter().map(procfs::show).collect::<Vec<_>>().join("\n"))
 }
 
-/// Returns whether no agent runs, and none has left anything.
-fn is_nothing(error: &anyhow::Error) -> bool {
-    let is_claimed = || netns::cookie().is_ok_and(|cookie| Paths::of(cookie).is_claimed());
-    error.is::<NoAgent>() && !is_claimed()
-}
-
-/// Returns the report of no bonds.
-fn none() -> Result<Report> {
-    let paths = Paths::of(netns::cookie()?);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    Ok(runtime.block_on(kept::report(&paths, None))?)
-}
-
-/// Reads from the agent; if none runs, from what an agent has left.
+/// Reads from the agent; if none answers, from what an agent has pinned and left in files.
 fn read(bond: Option<&BondName>) -> Result<Report> {
     let call = match bond {
         Some(bond) => Endpoint::Bond.call_of(bond),
         None => Endpoint::Bonds.call(),
     };
-    let error = match client::request(&call, None) {
+    let no_answer = match client::request(&call, None) {
         Ok(report) => return Ok(report),
-        Err(error) => error,
+        Err(error) if error.is::<NoAgent>() => None,
+        Err(error) => Some(error.downcast::<NoAnswer>()?),
     };
     let paths = Paths::of(netns::cookie()?);
-    // The state of an agent that is starting or ending is not read without it.
-    if !error.is::<NoAgent>() || paths.is_claimed() || kept::names(&paths).is_empty() {
-        return Err(error);
+    if !paths.bonds().is_empty() {
+        match (caps::check(), &no_answer) {
+            (Err(_), Some(no_answer)) => bail!(no_answer.clone()),
+            (answer, _) => answer?,
+        }
+    } else if let Some(bond) = bond {
+        // There is nothing to read of it.
+        match no_answer {
+            Some(no_answer) => bail!(no_answer),
+            None => bail!("{bond}: {NoAgent}"),
+        }
     }
-    caps::check()?;
     limits::check_threads(THREADS)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let report = runtime.block_on(kept::report(&paths, bond))?;
+    let report = runtime.block_on(kept::report(&paths, bond, no_answer.map(|why| why.fact())))?;
     // A netlink request that waits for RTNL blocks only its own thread.
     runtime.shutdown_background();
     Ok(report)
@@ -200,9 +192,16 @@ fn is_stale(error: &anyhow::Error) -> bool {
 /// Returns a namespace's entry; `None` if it has no agent, and no orphaned bond.
 fn namespace(netns: Option<String>, cookie: u64, current: bool, answer: Result<Report>) -> Option<Namespace> {
     let (report, error) = match answer {
+        Ok(report) if is_nothing(&report) => return None,
         Ok(report) => (Some(report), None),
         Err(error) if error.is::<NoAgent>() => return None,
         Err(error) => (None, Some(error.to_string())),
     };
     Some(Namespace { netns, cookie, current, report, error })
+}
+
+/// Returns whether no agent runs, and none has left anything.
+fn is_nothing(report: &Report) -> bool {
+    let Report { source, no_answer, bonds, notes, .. } = report;
+    *source == AnswerSource::Maps && no_answer.is_none() && bonds.is_empty() && notes.is_empty()
 }

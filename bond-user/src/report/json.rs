@@ -40,8 +40,11 @@ pub struct Report {
     /// When the report was made.
     #[serde(flatten)]
     pub moment: Moment,
-    /// Null if no agent runs.
+    /// Null if no agent runs, or none answers.
     pub agent: Option<AgentInfo>,
+    /// Why an agent that lives has not answered; only in reports from the maps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_answer: Option<String>,
     /// Counters of the machine; null if they could not be read.
     pub softnet: Option<SoftnetCounters>,
     /// What could not be read, and is therefore missing.

@@ -187,6 +187,7 @@ pub fn report(bonds: Vec<Bond>) -> Report {
     Report {
         version: VERSION,
         source: AnswerSource::Agent,
+        no_answer: None,
         moment: moment(366),
         agent: Some(AgentInfo { version: "0.1.0".into(), pid: 815, started: moment(60) }),
         softnet: Some(SoftnetCounters { dropped: 0, time_squeeze: 4 }),

@@ -9,5 +9,6 @@ pub mod paths;
 pub mod published;
 pub mod receipts;
 pub mod record;
+mod unrecorded;
 
-pub use self::error::StoreError;
+pub use self::{error::StoreError, unrecorded::Unrecorded};

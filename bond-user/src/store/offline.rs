@@ -25,7 +25,7 @@ use crate::{
         wording::{self, FailsOver, PathFault, PathNote},
     },
     store::{
-        StoreError,
+        StoreError, Unrecorded,
         drains::{Drain, DrainedSlave, Drains},
         paths::Paths,
         receipts,
@@ -44,11 +44,15 @@ pub fn names(paths: &Paths) -> BTreeSet<BondName> {
     paths.bonds().into_iter().filter(|name| paths.is_pinned(name)).collect()
 }
 
-/// Reports one of them, or all.
+/// Reports one of them, or all. `no_answer` says why an agent that lives is not asked.
 ///
 /// # Errors
 /// There is no bond of that name, or its maps have another version.
-pub async fn report(paths: &Paths, only: Option<&BondName>) -> Result<Report, StoreError> {
+pub async fn report(
+    paths: &Paths,
+    only: Option<&BondName>,
+    no_answer: Option<String>,
+) -> Result<Report, StoreError> {
     let names = names(paths);
     if let Some(name) = only
         && !names.contains(name)
@@ -62,6 +66,8 @@ pub async fn report(paths: &Paths, only: Option<&BondName>) -> Result<Report, St
         match bond(paths, name, &devices, &mut notes).await {
             Ok(bond) => bonds.push(bond),
             Err(error @ StoreError::OtherMaps { .. }) if only.is_some() => return Err(error),
+            // The agent may be creating or removing it at this moment.
+            Err(error) if no_answer.is_some() => notes.push(wording::of_bond(name, error.to_string())),
             Err(error) => {
                 let error = wording::of_bond(name, error.to_string());
                 notes.push(format!(
@@ -76,6 +82,7 @@ pub async fn report(paths: &Paths, only: Option<&BondName>) -> Result<Report, St
         source: AnswerSource::Maps,
         moment: Moment::now(),
         agent: None,
+        no_answer,
         softnet: softnet(&mut notes),
         notes,
         bonds,
@@ -214,6 +221,7 @@ impl<'a> Remains<'a> {
             warnings.push(wording::pin_lost(name, &lost));
         }
         warnings.extend(self.standing_clock());
+        warnings.extend(self.clock_off());
         warnings.extend(misdirected::left_out(name, &self.maps));
         warnings.extend(path_faults.iter().cloned());
         warnings.extend(misdirected::warnings(name, &self.maps, |slot| name_in(slaves, Some(slot))));
@@ -244,6 +252,12 @@ impl<'a> Remains<'a> {
         let (entry, ticks) = (clock.entry(), clock.ticks());
         let stands = entry.period > 0 && !wording::clock_ticks(&entry, &ticks, monotonic());
         stands.then(|| wording::clock_stands(self.name, &clock_text(&self.maps)))
+    }
+
+    /// Returns the warning about a bond without a clock.
+    fn clock_off(&self) -> Option<String> {
+        let is_off = self.maps.clock().is_none_or(|clock| clock.entry().period == 0);
+        is_off.then(|| wording::clock_off(self.name, self.entry.has(BondEntry::GUARD)))
     }
 
     /// Returns the warnings about the bond's own interface.
@@ -372,11 +386,10 @@ fn without_failover(bond: &str, slaves: &[Slave], by_itself: FailsOver) -> Optio
     }
 }
 
-/// Returns whether ACTIVE of a bond was changed since the last change with a receipt; `None` if its maps cannot be
-/// read.
-pub fn has_changed(paths: &Paths, bond: &BondName) -> Option<bool> {
+/// Returns how many failovers no agent has recorded yet; `None` if the bond's maps cannot be read.
+pub fn unrecorded_failovers(paths: &Paths, bond: &BondName) -> Option<Unrecorded> {
     let maps = Maps::open(&paths.pins_of(bond)).ok()?;
-    Some(maps.active() != maps.guard().known())
+    Some(Unrecorded::between(maps.guard().known(), maps.active()))
 }
 
 /// Returns the name of the slave in a slot.

@@ -93,7 +93,15 @@ pub struct HiddenAgent {
     pid: Option<u32>,
 }
 
-fn pid_in_words(owner: Option<u32>) -> String {
+/// An agent that lives, whether or not it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LivingAgent {
+    /// `None` if the kernel does not report it.
+    pub pid: Option<u32>,
+}
+
+/// Returns ` (pid 7)`, or nothing if the pid is not known.
+pub fn pid_in_words(owner: Option<u32>) -> String {
     owner.map_or_else(String::new, |pid| format!(" (pid {pid})"))
 }
 
@@ -425,6 +433,19 @@ impl Paths {
                 Err(source) => return Err(at(&self.pins)(source)),
             }
         }
+    }
+
+    /// Returns the agent of this namespace that lives, as far as the calling process may see it: it may be starting, ending
+    /// or stopped.
+    pub fn living_agent(&self) -> Option<LivingAgent> {
+        let directory = self.run.open(Trust::Anyones);
+        let lock = directory.and_then(|directory| directory.file(LOCK, OFlag::O_WRONLY, Trust::Anyones));
+        if let Ok(lock) = lock
+            && let Err((lock, nix::Error::EWOULDBLOCK)) = Flock::lock(lock, FlockArg::LockSharedNonblock)
+        {
+            return Some(LivingAgent { pid: locks::holder(lock) });
+        }
+        self.hidden_agent().map(|agent| LivingAgent { pid: agent.pid })
     }
 
     /// Returns whether an agent of this namespace lives, as far as the calling process may see it.

@@ -77,7 +77,7 @@ pub async fn take_down(
         let names: Vec<_> = absent.iter().map(|absent| absent.name.as_str()).collect();
         log::of(name).info(wording::down_without(names.join(", ")));
     }
-    let notes: Vec<_> = absent.iter().map(wording::not_here).collect();
+    let notes = record::not_here(&*machine.devices, &absent).await;
     notes.iter().for_each(|note| log::of(name).warn(note));
     Ok(notes)
 }

@@ -7,6 +7,7 @@
 use std::sync::{Arc, MutexGuard, PoisonError, atomic::Ordering};
 
 use bond_core::{
+    command::Notice,
     event::{Elects, Event},
     name::{BondName, InterfaceName, shell_word},
     options::SlaveOptions,
@@ -258,8 +259,8 @@ impl Agent {
             .collect())
     }
 
-    /// Releases a slave. If it is the active one, another takes over first.
-    pub async fn del_slave(&self, name: &BondName, slave: &str) -> Result<(), AgentError> {
+    /// Releases a slave. If it is the active one, another takes over first. Returns what the administrator should know.
+    pub async fn del_slave(&self, name: &BondName, slave: &str) -> Result<Vec<String>, AgentError> {
         let bond = self.bond(name)?;
         let turn = bond.turn.lock().await;
         let status = self.machine.engine.status(bond.id).await?;
@@ -276,7 +277,10 @@ impl Agent {
         }
         // It drains first, and others need not wait for that.
         drop(turn);
-        released.await.map_err(|_| Stopping)?
+        released.done.await.map_err(|_| Stopping)??;
+        let notes = released.notes.await.unwrap_or_default();
+        let is_its = |notice: &&Notice| matches!(notice, Notice::ReleasedMacInUse { slave: released, .. } if released == slave);
+        Ok(notes.iter().filter(is_its).map(|notice| wording::notice(notice).1).collect())
     }
 
     /// Changes options of a slave; all of them, or none.

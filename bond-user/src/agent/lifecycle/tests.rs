@@ -313,6 +313,32 @@ async fn a_former_slave_that_returns_is_restored_before_it_is_enslaved_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_command_names_an_interface_that_has_the_name_of_a_former_slave() {
+    let Running { kernel, agent, name, _directory } = &Running::new(TWO_SLAVES).await;
+    let former = kernel.link("nic1").unwrap().info.ifindex;
+    kernel.remove(former);
+    assert!(eventually(|| agent.find(name).unwrap().status().slaves.len() == 1).await, "it is no slave");
+    kernel.add_nic("nic1", mac(9));
+    let notes = agent.down(name).await.unwrap();
+    let expected = format!(
+        "the former nic1 (MAC {}, ifindex {former}): deleted, or moved to another network namespace, so not restored. An agent \
+         of this network namespace restores it when it returns. The nic1 that is here now is another interface",
+        mac(2)
+    );
+    assert_eq!(notes, [expected]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_release_of_a_slave_whose_mac_the_bond_keeps_has_a_note() {
+    let Running { agent, name, _directory, .. } = &Running::new(TWO_SLAVES).await;
+    let notes = agent.del_slave(name, "nic0").await.unwrap();
+    let expected =
+        format!("nic0: released with the MAC {}, which is still in use in the bond; set another one", mac(1));
+    assert!(matches!(&notes[..], [note] if note.starts_with(&expected)), "{notes:?}");
+    assert_eq!(agent.del_slave(name, "nic1").await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn addresses_are_not_moved_from_a_slave_with_an_mpls_route() {
     let (kernel, machine, _directory) = Site::new().into_parts();
     kernel.set_sysctl("/proc/sys/net/mpls/platform_labels", "100000");

@@ -507,8 +507,8 @@ async fn del_slave(
     until: Deadline,
 ) -> Response {
     by(until, format!("{name}: releasing {slave}"), async move {
-        agent.del_slave(&name, &slave).await?;
-        Ok(Done { pending: agent.settled(&name, until).await, ..Done::default() })
+        let notes = agent.del_slave(&name, &slave).await?;
+        Ok(Done { notes, pending: agent.settled(&name, until).await, ..Done::default() })
     })
     .await
 }

@@ -70,6 +70,7 @@ impl Agent {
         Ok(Report {
             version: json::VERSION,
             source: AnswerSource::Agent,
+            no_answer: None,
             moment: Moment::now(),
             agent: Some(agent),
             softnet,

@@ -33,8 +33,16 @@ pub fn show(report: &Report, amount: Amount) -> String {
 }
 
 fn show_report(text: &mut String, report: &Report, amount: Amount) -> fmt::Result {
+    let is_empty = report.bonds.is_empty() && report.notes.is_empty();
     if report.source == AnswerSource::Maps {
-        writeln!(text, "no agent: from the pinned maps")?;
+        match &report.no_answer {
+            None if is_empty => writeln!(text, "{NO_BONDS_NO_AGENT}")?,
+            None => writeln!(text, "no agent: from the pinned maps")?,
+            Some(fact) => writeln!(text, "{fact}: from the pinned maps")?,
+        }
+        if is_empty && report.no_answer.is_some() {
+            writeln!(text, "no bonds")?;
+        }
     } else if report.bonds.is_empty() && report.orphaned.is_empty() && report.gone.is_empty() {
         writeln!(text, "no bonds; `xbond add` makes one")?;
     }
@@ -72,6 +80,10 @@ fn show_report(text: &mut String, report: &Report, amount: Amount) -> fmt::Resul
     }
     Ok(())
 }
+
+/// The answer where nothing is.
+const NO_BONDS_NO_AGENT: &str =
+    "no bonds, and no agent runs in this network namespace; start one with `xbond run`";
 
 /// Options that are shown even with their default values.
 const ALWAYS_SHOWN: [&str; 2] = ["fail_over_mac", "miimon"];

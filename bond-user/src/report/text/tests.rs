@@ -142,6 +142,28 @@ fn without_an_agent_the_first_line_reports_it() {
     ");
 }
 
+#[test]
+fn without_an_answer_the_first_line_says_why() {
+    let line = |no_answer: Option<&str>, bonds| {
+        let no_answer = no_answer.map(str::to_owned);
+        let report = Report {
+            source: AnswerSource::Maps,
+            agent: None,
+            no_answer,
+            notes: vec![],
+            ..testing::report(bonds)
+        };
+        show(&report, Amount::default()).lines().next().unwrap_or_default().to_owned()
+    };
+    let silent = Some("the agent (pid 7) does not answer");
+    let bonds = || vec![testing::plain_bond()];
+    assert_eq!(line(silent, bonds()), "the agent (pid 7) does not answer: from the pinned maps");
+    assert_eq!(line(silent, vec![]), "the agent (pid 7) does not answer: from the pinned maps");
+    assert_eq!(line(None, bonds()), "no agent: from the pinned maps");
+    let nothing = "no bonds, and no agent runs in this network namespace; start one with `xbond run`";
+    assert_eq!(line(None, vec![]), nothing);
+}
+
 fn receipts() -> Vec<Receipt> {
     let first = Receipt {
         switched: testing::moment(1),

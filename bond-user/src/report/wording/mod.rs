@@ -369,14 +369,35 @@ pub fn unconfirmed(bond: &str, interface: &str) -> String {
     )
 }
 
-/// Returns the text about a slave that is elsewhere when its bond is removed.
-pub fn not_here(found: &Found) -> String {
-    let Found { name, .. } = found;
-    format!(
-        "{name}: not in this network namespace, so not restored; if it was moved to another one, it still has what the bond set. \
-         An agent of this network namespace restores it when it returns. To restore it there: {}",
-        restoring(found, name)
-    )
+/// Whether an interface of this network namespace has the name of a former slave that is not in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameHere {
+    Free,
+    /// Another interface has it.
+    Taken,
+    /// The interfaces could not be read.
+    Unknown,
+}
+
+/// Returns the text about a slave that is elsewhere when its bond is removed. A command that names an interface which is
+/// here would change the wrong one.
+pub fn not_here(found: &Found, here: NameHere) -> String {
+    let Found { name, ifindex, .. } = found;
+    let mac = found.permanent_mac.unwrap_or(found.mac);
+    let what = match here {
+        NameHere::Free => format!(
+            "{name}: not in this network namespace, so not restored; if it was moved to another one, it still has what the bond set."
+        ),
+        NameHere::Taken | NameHere::Unknown => format!(
+            "the former {name} (MAC {mac}, ifindex {ifindex}): deleted, or moved to another network namespace, so not restored."
+        ),
+    };
+    let returns = "An agent of this network namespace restores it when it returns.";
+    match here {
+        NameHere::Free => format!("{what} {returns} To restore it there: {}", restoring(found, name)),
+        NameHere::Taken => format!("{what} {returns} The {name} that is here now is another interface"),
+        NameHere::Unknown => format!("{what} {returns}"),
+    }
 }
 
 /// Returns the command by which an administrator restores a former slave, which is called `name` now.

@@ -3,6 +3,8 @@
 use bond_common::mac::Mac;
 use bond_core::name::{BondName, shell_word};
 
+use crate::store::Unrecorded;
+
 /// The parts of the data plane that fail over without an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailsOver {
@@ -23,6 +25,15 @@ pub fn no_active_slave(bond: &str, up: &[&str], by_itself: FailsOver) -> String 
     format!("{bond}: no active slave, {has_link}: it carries nothing until an agent runs")
 }
 
+/// Returns the warning about a bond that has no clock. `guard`: its carrier guard fails over.
+pub fn clock_off(bond: &BondName, guard: bool) -> String {
+    if guard {
+        format!("{bond}: its clock is off: while it sends nothing, it does not fail over until an agent runs")
+    } else {
+        format!("{bond}: its clock and its carrier guard are off: it does not fail over until an agent runs")
+    }
+}
+
 /// Returns the warning about an active slave without a link. `is_last`: no other slave has one.
 pub fn dead_active_slave(bond: &str, active: &str, is_last: bool, by_itself: FailsOver) -> String {
     let dead = format!("{bond}: its active slave {active} has no link");
@@ -34,6 +45,25 @@ pub fn dead_active_slave(bond: &str, active: &str, is_last: bool, by_itself: Fai
         format!("{dead}: the next packet that is sent moves it to another")
     } else {
         format!("{dead}, and the carrier guard is off: it carries nothing until an agent runs")
+    }
+}
+
+/// Returns the sentence about failovers without a receipt. `lives`: there is an agent, which does not answer.
+pub fn unrecorded_failovers(bond: &BondName, unrecorded: Unrecorded, lives: bool) -> String {
+    let Unrecorded { failovers, or_more } = unrecorded;
+    let number = match (failovers, or_more) {
+        (1, false) => "1 failover".to_owned(),
+        (failovers, false) => format!("{failovers} failovers"),
+        (failovers, true) => format!("{failovers} failovers or more"),
+    };
+    if lives {
+        format!(
+            "{bond}: {number} not listed yet: the agent records what happened without it when it continues"
+        )
+    } else {
+        format!(
+            "{bond}: {number} since its agent ended, not listed yet: the next agent records what happened without one"
+        )
     }
 }
 
@@ -125,4 +155,19 @@ pub fn foreign_socket(name: &str, user: Option<(u32, &str)>) -> String {
         None => "is used, and does not answer".to_owned(),
     };
     format!("the socket @{name} {whose}: an agent whose directories are removed is not found")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failovers_without_a_receipt_are_counted() {
+        let bond = BondName::new("bond0").unwrap();
+        let said =
+            |failovers, or_more, lives| unrecorded_failovers(&bond, Unrecorded { failovers, or_more }, lives);
+        assert!(said(1, false, false).starts_with("bond0: 1 failover since its agent ended,"));
+        assert!(said(2, false, false).starts_with("bond0: 2 failovers since its agent ended,"));
+        assert!(said(8, true, true).starts_with("bond0: 8 failovers or more not listed yet: the agent"));
+    }
 }

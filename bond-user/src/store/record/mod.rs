@@ -19,7 +19,7 @@ pub use self::{
     pair::{Ends, RecordedPair, Shape},
     restore::Leftover,
     trial::Trial,
-    undo::{System, undo, undo_without_agent},
+    undo::{System, not_here, undo, undo_without_agent},
 };
 use crate::{
     store::{

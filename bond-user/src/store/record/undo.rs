@@ -10,12 +10,13 @@ use bond_core::name::{BondName, shell_word};
 
 use super::Record;
 use crate::{
-    report::wording,
+    report::wording::{self, NameHere},
     store::{StoreError, drains::Drains, elsewhere, paths::Paths},
     sys::{
         Devices, KernelDevices, caps,
         dataplane::{BpfPins, Pins},
         directory::{Location, Trust},
+        found::Found,
         netlink::LinkInfo,
         ownership::Mark,
     },
@@ -44,7 +45,7 @@ pub async fn undo(paths: &Paths, bond: &BondName, system: &System<'_>) -> Result
         Some(record) => record.absent(system.devices).await,
         None => Vec::new(),
     };
-    let mut notes: Vec<_> = absent.iter().map(wording::not_here).collect();
+    let mut notes = not_here(system.devices, &absent).await;
     let proof = match &record {
         Some(record) => Some(record.prove(system, &pins).await),
         None => None,
@@ -72,6 +73,26 @@ pub async fn undo(paths: &Paths, bond: &BondName, system: &System<'_>) -> Result
     let fault = fault.unwrap_or_else(|| "it is missing".to_owned());
     let commands = if commands.is_empty() { "ip -d link".to_owned() } else { commands.join("; ") };
     Err(StoreError::NoRecord { bond: bond.to_string(), fault, commands })
+}
+
+/// Returns a sentence for each former slave that is not in this network namespace.
+pub async fn not_here(devices: &dyn Devices, absent: &[Found]) -> Vec<String> {
+    if absent.is_empty() {
+        return Vec::new();
+    }
+    let links = devices.links(None).await;
+    let place_of = |name: &str| match &links {
+        Ok(links)
+            if links
+                .iter()
+                .any(|link| link.name == name || link.altnames.iter().any(|other| other == name)) =>
+        {
+            NameHere::Taken
+        }
+        Ok(_) => NameHere::Free,
+        Err(_) => NameHere::Unknown,
+    };
+    absent.iter().map(|found| wording::not_here(found, place_of(&found.name))).collect()
 }
 
 /// Returns whether a directory exists that may not be acted upon.

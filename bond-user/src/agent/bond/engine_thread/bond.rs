@@ -11,7 +11,7 @@ use bond_common::{
 };
 use bond_core::{
     Engine, Refusal, Time,
-    command::{Announce, Batch, Probe, Publish, Query, Report, Work},
+    command::{Announce, Batch, Notice, Probe, Publish, Query, Report, Work},
     event::{Event, Link, Reception},
     status::BondStatus,
 };
@@ -81,6 +81,8 @@ pub(super) struct Running {
     settling: Vec<oneshot::Sender<()>>,
     /// Answered by the worker when the slave is released.
     releasing: HashMap<Slot, Reply>,
+    /// Answered as soon as the slave leaves the bond.
+    release_notes: HashMap<Slot, oneshot::Sender<Vec<Notice>>>,
 }
 
 impl Running {
@@ -138,6 +140,7 @@ impl Running {
             ledger,
             settling: Vec::new(),
             releasing: HashMap::new(),
+            release_notes: HashMap::new(),
         };
         running.execute(reader);
         // The data plane may have changed ACTIVE since it was read for this.
@@ -258,15 +261,17 @@ impl Running {
     fn release(&mut self, slot: Slot, reader: Option<&DeviceReader>) -> Result<Released, Refusal> {
         self.follow_data_plane();
         self.handle(Event::Leave { slot }, Followed::default())?;
-        let (reply, released) = oneshot::channel();
+        let ((reply, done), (sender, notes)) = (oneshot::channel(), oneshot::channel());
         self.releasing.insert(slot, reply);
+        self.release_notes.insert(slot, sender);
         self.execute(reader);
         self.publish_status();
-        Ok(released)
+        Ok(Released { done, notes })
     }
 
     /// Returns the answer that is owed for the release of a slave, which is the worker's to give.
     pub(super) fn take_release(&mut self, slot: Slot) -> Option<Reply> {
+        self.release_notes.remove(&slot);
         self.releasing.remove(&slot)
     }
 
@@ -277,6 +282,7 @@ impl Running {
             let Batch { publish, queries, reports, announcements, probes, work } = batch;
             publish.into_iter().for_each(|publish| self.publish(publish, times));
             queries.iter().for_each(|query| self.answer(query, reader));
+            self.note_releases(&reports, &work);
             let failover = self.record(reports, followed, mac_changes);
             announcements.into_iter().for_each(|round| self.announce(round));
             probes.into_iter().for_each(|round| self.probe(round));
@@ -289,6 +295,19 @@ impl Running {
         self.inform_guard(reader);
         self.ledger.settle();
         self.answer_if_settled();
+    }
+
+    /// Sends what was noticed of slaves that are released now to the clients that wait for that. The active slave is released
+    /// when it has drained, long after the request.
+    fn note_releases(&mut self, reports: &[Report], work: &[Work]) {
+        let notes: Vec<_> = reports.iter().filter_map(note_of_release).cloned().collect();
+        for work in work {
+            if let Work::Release { slot, .. } = work
+                && let Some(client) = self.release_notes.remove(slot)
+            {
+                let _ = client.send(notes.clone());
+            }
+        }
     }
 
     fn publish(&mut self, publish: Publish, times: DecisionTimes) {
@@ -525,5 +544,13 @@ impl Running {
         }
         kernel_monitor::follow_slaves(&self.mirror, &self.engine);
         path_targets::follow_slaves(&self.mirror, &self.engine);
+    }
+}
+
+/// Returns the notice of a report that the client who has a slave released should read, too.
+fn note_of_release(report: &Report) -> Option<&Notice> {
+    match report {
+        Report::Notice(notice @ Notice::ReleasedMacInUse { .. }) => Some(notice),
+        Report::Notice(_) | Report::Failover(_) => None,
     }
 }

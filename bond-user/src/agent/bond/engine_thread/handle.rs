@@ -8,6 +8,7 @@ use std::{
 use bond_common::{abi::Slot, mac::Mac};
 use bond_core::{
     NewBond, OrphanState, Refusal, Time,
+    command::Notice,
     event::{Duplex, Event, Link, NewSlave, Speed},
     status::{BondStatus, Pending},
 };
@@ -85,8 +86,14 @@ pub(super) enum BondInput {
 /// The answer to a request whose last part the worker does.
 pub type Reply = oneshot::Sender<Result<(), AgentError>>;
 
-/// Becomes ready when a slave is released, or with what could not be restored.
-pub type Released = oneshot::Receiver<Result<(), AgentError>>;
+/// A slave that leaves.
+#[derive(Debug)]
+pub struct Released {
+    /// Becomes ready when it is released, or with what could not be restored.
+    pub done: oneshot::Receiver<Result<(), AgentError>>,
+    /// What the administrator should know about slaves that left with it; ready before `done`.
+    pub notes: oneshot::Receiver<Vec<Notice>>,
+}
 
 /// An interface that is to be enslaved. It goes to the engine, which accepts or refuses it, then to the worker, which sets it
 /// up, and back to the engine: then it is answered.

@@ -214,9 +214,9 @@ async fn a_release_is_answered_by_the_worker() {
     let Some(Job::Request(Request::Release { reply: Some(reply), .. })) = bench.job().await else {
         panic!("no release")
     };
-    assert!(released.try_recv().is_err(), "it is not released yet");
+    assert!(released.done.try_recv().is_err(), "it is not released yet");
     reply.send(Ok(())).unwrap();
-    released.await.unwrap().unwrap();
+    released.done.await.unwrap().unwrap();
     assert!(bench.release(slot(9)).is_err());
 }
 

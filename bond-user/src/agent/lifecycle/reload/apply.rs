@@ -46,7 +46,10 @@ impl Agent {
         }
         for slave in &plan.leaves {
             match self.del_slave(name, slave).await {
-                Ok(()) => outcome.changed_of(name, format!("{slave}: released")),
+                Ok(notes) => {
+                    outcome.changed_of(name, format!("{slave}: released"));
+                    outcome.notes.extend(notes.into_iter().map(|note| format!("{name}: {note}")));
+                }
                 Err(error) => outcome.fail(name, &error),
             }
         }
