@@ -18,4 +18,5 @@ pub mod repeats;
 #[cfg(test)]
 pub mod testing;
 pub mod text;
+pub mod unrecorded;
 pub mod wording;

@@ -9,6 +9,5 @@ pub mod paths;
 pub mod published;
 pub mod receipts;
 pub mod record;
-mod unrecorded;
 
-pub use self::{error::StoreError, unrecorded::Unrecorded};
+pub use self::error::StoreError;

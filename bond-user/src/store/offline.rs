@@ -22,10 +22,11 @@ use crate::{
         moment::{Moment, monotonic},
         path,
         receipt::{self, Receipt, SilentPath, Steps},
+        unrecorded::Unrecorded,
         wording::{self, FailsOver, PathFault, PathNote},
     },
     store::{
-        StoreError, Unrecorded,
+        StoreError,
         drains::{Drain, DrainedSlave, Drains},
         paths::Paths,
         receipts,

@@ -3,7 +3,7 @@
 use bond_common::mac::Mac;
 use bond_core::name::{BondName, shell_word};
 
-use crate::store::Unrecorded;
+use crate::report::unrecorded::Unrecorded;
 
 /// The parts of the data plane that fail over without an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

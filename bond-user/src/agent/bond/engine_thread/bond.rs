@@ -79,10 +79,15 @@ pub(super) struct Running {
     pub(super) ledger: Arc<Ledger>,
     /// Answered as soon as nothing is pending.
     settling: Vec<oneshot::Sender<()>>,
+    releasing: HashMap<Slot, Releasing>,
+}
+
+/// A client that waits for the release of a slave.
+struct Releasing {
     /// Answered by the worker when the slave is released.
-    releasing: HashMap<Slot, Reply>,
+    reply: Reply,
     /// Answered as soon as the slave leaves the bond.
-    release_notes: HashMap<Slot, oneshot::Sender<Vec<Notice>>>,
+    notes: Option<oneshot::Sender<Vec<Notice>>>,
 }
 
 impl Running {
@@ -140,7 +145,6 @@ impl Running {
             ledger,
             settling: Vec::new(),
             releasing: HashMap::new(),
-            release_notes: HashMap::new(),
         };
         running.execute(reader);
         // The data plane may have changed ACTIVE since it was read for this.
@@ -262,8 +266,7 @@ impl Running {
         self.follow_data_plane();
         self.handle(Event::Leave { slot }, Followed::default())?;
         let ((reply, done), (sender, notes)) = (oneshot::channel(), oneshot::channel());
-        self.releasing.insert(slot, reply);
-        self.release_notes.insert(slot, sender);
+        self.releasing.insert(slot, Releasing { reply, notes: Some(sender) });
         self.execute(reader);
         self.publish_status();
         Ok(Released { done, notes })
@@ -271,8 +274,7 @@ impl Running {
 
     /// Returns the answer that is owed for the release of a slave, which is the worker's to give.
     pub(super) fn take_release(&mut self, slot: Slot) -> Option<Reply> {
-        self.release_notes.remove(&slot);
-        self.releasing.remove(&slot)
+        self.releasing.remove(&slot).map(|client| client.reply)
     }
 
     /// Executes what the engine asks for, until it asks for nothing more.
@@ -303,7 +305,7 @@ impl Running {
         let notes: Vec<_> = reports.iter().filter_map(note_of_release).cloned().collect();
         for work in work {
             if let Work::Release { slot, .. } = work
-                && let Some(client) = self.release_notes.remove(slot)
+                && let Some(client) = self.releasing.get_mut(slot).and_then(|client| client.notes.take())
             {
                 let _ = client.send(notes.clone());
             }
