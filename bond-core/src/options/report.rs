@@ -167,13 +167,9 @@ impl OptionError {
     /// Returns the error where the named settings are known, too, in addition to the options.
     #[must_use]
     pub fn or_one_of(self, settings: impl IntoIterator<Item = &'static str>) -> Self {
-        match self {
-            Self::Unknown { key, mut known, .. } => {
-                known.extend(settings);
-                Self::Unknown { closest: closest(&key, known.iter().copied()), key, known }
-            }
-            other => other,
-        }
+        let Self::Unknown { key, mut known, .. } = self else { return self };
+        known.extend(settings);
+        Self::Unknown { closest: closest(&key, known.iter().copied()), key, known }
     }
 
     /// Returns the name of the option that is at fault; of two that exclude each other, the later one.

@@ -323,7 +323,7 @@ async fn add(State(agent): State<Arc<Agent>>, until: Deadline, Json(new): Json<N
         Ok(Err(error)) => return failure(ErrorKind::Refused, &error.to_string()),
         Err(error) => return failure(ErrorKind::Internal, &format!("the agent failed: {error}")),
     };
-    if let Err(too_many) = at_most(MOST_BONDS, config.bonds.len(), "bonds") {
+    if let Some(too_many) = too_many(MOST_BONDS, config.bonds.len(), "bonds") {
         return too_many;
     }
     if let Some((key, origin)) = config.key_of_agent() {
@@ -341,15 +341,11 @@ async fn add(State(agent): State<Arc<Agent>>, until: Deadline, Json(new): Json<N
     .await
 }
 
-/// # Errors
-/// The answer to a request that has more of something than one request may have.
-fn at_most(limit: usize, found: usize, what: &str) -> Result<(), Response> {
-    if found <= limit {
-        return Ok(());
-    }
+/// Returns the answer to a request that has more of something than one request may have.
+fn too_many(limit: usize, found: usize, what: &str) -> Option<Response> {
     let error =
         format!("the request has {found} {what}, and one request at most {limit}: send several requests");
-    Err(failure(ErrorKind::Refused, &error))
+    (found > limit).then(|| failure(ErrorKind::Refused, &error))
 }
 
 async fn reload(State(agent): State<Arc<Agent>>, until: Deadline) -> Response {
@@ -467,7 +463,7 @@ async fn set(
     until: Deadline,
     Json(change): Json<OptionChange>,
 ) -> Response {
-    if let Err(too_many) = at_most(MOST_OPTIONS, change.set.len(), "options") {
+    if let Some(too_many) = too_many(MOST_OPTIONS, change.set.len(), "options") {
         return too_many;
     }
     by(until, format!("{name}: the change of options"), async move {
@@ -491,7 +487,7 @@ async fn add_slave(
     until: Deadline,
     Json(slave): Json<NewSlave>,
 ) -> Response {
-    if let Err(too_many) = at_most(MOST_OPTIONS, slave.options.len(), "options") {
+    if let Some(too_many) = too_many(MOST_OPTIONS, slave.options.len(), "options") {
         return too_many;
     }
     by(until, format!("{name}: enslaving {}", slave.name), async move {
@@ -519,7 +515,7 @@ async fn set_slave(
     until: Deadline,
     Json(change): Json<OptionChange>,
 ) -> Response {
-    if let Err(too_many) = at_most(MOST_OPTIONS, change.set.len(), "options") {
+    if let Some(too_many) = too_many(MOST_OPTIONS, change.set.len(), "options") {
         return too_many;
     }
     by(until, format!("{name}: {slave}: the change of options"), async move {
