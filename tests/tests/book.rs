@@ -375,6 +375,8 @@ fn warnings_of_show() -> Vec<String> {
         wording::pin_lost(&bond, "tc_port_tx"),
         wording::host_mac_changed(&bond, Mac::ZERO, Mac::BROADCAST),
         wording::slave_missing("enp0s8"),
+        wording::clock_off(&bond, true),
+        wording::clock_off(&bond, false),
     ];
     warnings.extend(faults.iter().map(ToString::to_string));
     warnings.extend(notes.iter().map(ToString::to_string));

@@ -244,7 +244,9 @@ fn reload_changes_what_changed_and_nothing_else() {
          bond0: guard=off (was auto)\nbond0: enp0s10: enslaved\nbond0: enp0s9: prio=10 (was 0)\nbond0: enp0s9: queue_id=2 (was 0)\n\
          bond0: enp0s8: released\nbond0: mtu=1400 (was 1500)\nbond0: address 198.51.100.1/24: added\n\
          bond0: address 2001:db8::1/64: added\nbond0: route 203.0.113.0/24 via 198.51.100.9 metric 5: set\n\
-         bond0: later: absent, joins when it appears\nbond0: on_exit=keep (was down)\n"
+         bond0: later: absent, joins when it appears\nbond0: on_exit=keep (was down)\n\
+         xbond: bond0: enp0s8: released with the MAC 08:00:27:e8:26:58, which is still in use in the bond; \
+         set another one before using it\n"
     );
     assert_eq!(active_slave(&agent).as_deref(), Some("enp0s10"));
     assert_eq!(show(&agent)["guard"], "off: as configured");

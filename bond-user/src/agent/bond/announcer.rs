@@ -355,7 +355,7 @@ impl AnnouncerTask {
         let is_of_same = |sending: &Sending| (sending.slot, sending.ifindex) == (slot, ifindex);
         if !self.progress.sending.as_ref().is_none_or(is_of_same) {
             if let Some(former) = self.progress.sending.take() {
-                self.finish(former);
+                self.break_off(former);
             }
             for (slot, ifindex, mac) in std::mem::take(&mut self.progress.waiting) {
                 self.hand_over(SentRound { slot, ifindex, mac, prepared: None });
@@ -431,7 +431,7 @@ impl AnnouncerTask {
         let Some(mut sending) = self.progress.sending.take() else { return };
         let (slot, ifindex) = (sending.slot, sending.ifindex);
         if !self.is_active(slot) {
-            return self.finish(sending);
+            return self.break_off(sending);
         }
         let frames: Vec<_> = sending.left.drain(..sending.left.len().min(MACS_AT_ONCE)).collect();
         let (sent, result) = self.send(slot, ifindex, &frames);
@@ -448,7 +448,13 @@ impl AnnouncerTask {
         self.progress.sending = Some(sending);
     }
 
-    /// Ends a round, whether all of it was sent or not.
+    /// Ends a round because another slave is active. It is not recorded: the receipt that is open is that of the next failover.
+    fn break_off(&self, sending: Sending) {
+        let Sending { slot, ifindex, mac, prepared, .. } = sending;
+        self.hand_over(SentRound { slot, ifindex, mac, prepared: Some(prepared) });
+    }
+
+    /// Ends a round, and records what it announced.
     fn finish(&self, sending: Sending) {
         let Sending { slot, ifindex, mac, prepared, announcement, .. } = sending;
         if announcement.capped {
