@@ -394,6 +394,7 @@ fn better_goes_by_the_speed_that_the_primary_comes_back_with() {
     let xbond = bond(&lab, Datapath::Tc, &["primary=enp0s9", "primary_reselect=better"]);
     for (speed, active) in [(100, "enp0s8"), (10_000, "enp0s9"), (100, "enp0s8"), (1000, "enp0s8")] {
         lab.cut("enp0s9", Cut::Carrier).unwrap();
+        wait_for_status(&xbond, "enp0s9", "down");
         wait_for_active(&xbond, "enp0s8");
         set_speed("enp0s9", speed);
         lab.reconnect("enp0s9", Cut::Carrier).unwrap();

@@ -188,6 +188,10 @@ fn link_events_that_were_lost_are_caught_up_with() {
     assert_eq!(lab.host.link(SLAVES[1]).unwrap().mac, mac);
     // The replaced NIC is a new one, so the host differs from before; nothing of xbond's is left.
     lab.host.ip("link delete noise").unwrap();
+    // The agent cannot know that the former one was deleted: it keeps its original state.
+    let elsewhere = format!("/run/xbond/{}/elsewhere.json", lab.host.cookie().unwrap());
+    assert!(fs::read_to_string(&elsewhere).unwrap().contains(SLAVES[1]));
+    fs::remove_file(&elsewhere).unwrap();
     before.assert_nothing_left(&lab.host, "after the overrun");
 }
 
