@@ -126,7 +126,7 @@ fn an_agent_with_few_descriptors_runs_or_restores_everything() {
     snapshot::open_once(&lab.host);
     let before = Snapshot::of(&lab.host);
     let (mut ran, mut refused) = (0, 0);
-    for limit in [8, 24, 60, 120, 140, 150, 160, 200] {
+    for limit in [8, 24, 60, 120, 160, 180, 200, 240] {
         let mut command = lab.host.command("prlimit");
         command.arg(format!("--nofile={limit}:{limit}")).arg(binary().unwrap()).arg("run").args(flags());
         let mut agent = Xbond::start_as(&lab.host, command).unwrap();

@@ -3,6 +3,8 @@
 //! A row has the setting's key, its type, the kind of its values, and whether a running bond can take another value. The
 //! field of [`BondConfig`], reading it from a file or from `-o KEY=VALUE`, writing it, and refusing a change at a
 //! reload follow from the row. The driver's options have a table of their own ([`bond_core::options`]).
+//!
+//! One thing: the table, and the types of its values, of which each is a few lines.
 
 use std::{
     fmt::{self, Display},
