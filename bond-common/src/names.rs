@@ -132,22 +132,11 @@ pub const PINNED_MAPS: [&str; 25] = [
     PATH_FRAMES,
 ];
 
+/// The number of maps that a bond of [`crate::abi::ABI_ADOPTED`] has: the first of [`PINNED_MAPS`].
+const ADOPTED_MAPS: usize = 12;
+
 /// The maps among [`PINNED_MAPS`] that a bond of [`crate::abi::ABI_ADOPTED`] may lack. Its adoption creates them.
-pub const LATER_MAPS: [&str; 13] = [
-    CLOCK,
-    TICKS,
-    ANNOUNCE,
-    MISDIRECTED,
-    ARP_MONITOR,
-    ARP_STATE,
-    ARP_PROBES,
-    BEHIND,
-    HEARD,
-    PATH_MONITOR,
-    PATH_STATE,
-    PATH_HEARD,
-    PATH_FRAMES,
-];
+pub const LATER_MAPS: &[&str] = PINNED_MAPS.split_at(ADOPTED_MAPS).1;
 
 /// The maps of the clock.
 pub const CLOCK_MAPS: [&str; 11] = [

@@ -161,21 +161,13 @@ mod tests {
     const REQUEST: u8 = 1;
     const REPLY: u8 = 2;
 
-    fn ethernet(tags: usize, ether_type: u16, payload: &[u8]) -> Bytes {
-        let mut bytes = vec![2; 12];
-        (0..tags).for_each(|_| bytes.extend([0x81, 0, 0, 5]));
-        bytes.extend(ether_type.to_be_bytes());
-        bytes.extend(payload);
-        Bytes(bytes)
-    }
-
     fn arp(operation: u8, sender: [u8; 4], asked: [u8; 4]) -> Vec<u8> {
         [&[0, 1, 8, 0, 6, 4, 0, operation][..], &[2; 6], &sender, &[0; 6], &asked].concat()
     }
 
     fn neighbour(kind: u8, source: [u8; 16], destination: [u8; 16], about: [u8; 16]) -> Bytes {
         let head = [0x60, 0, 0, 0, 0, 24, 58, 255];
-        ethernet(
+        Bytes::tagged(
             0,
             0x86dd,
             &[&head[..], &source, &destination, &[kind, 0, 0, 0, 0, 0, 0, 0], &about].concat(),
@@ -198,7 +190,7 @@ mod tests {
 
     #[test]
     fn validated_frames_by_role() {
-        let arp = |operation, sender, asked| ethernet(0, 0x0806, &arp(operation, sender, asked));
+        let arp = |operation, sender, asked| Bytes::tagged(0, 0x0806, &arp(operation, sender, asked));
         let (v4, v6) = (Target(1), Target(16 + 3));
         let nothing = [Nothing; 3];
         #[rustfmt::skip]
@@ -219,7 +211,7 @@ mod tests {
             ("an advertisement to another",         neighbour(136, TARGET6, [9; 16], TARGET6),     nothing),
             ("another's advertisement",             neighbour(136, [9; 16], OURS6, TARGET6),       nothing),
             ("an echo reply of the target",         neighbour(129, TARGET6, OURS6, TARGET6),       nothing),
-            ("IPv4",                                ethernet(0, 0x0800, &[0x45; 40]),              nothing),
+            ("IPv4",                                Bytes::tagged(0, 0x0800, &[0x45; 40]),              nothing),
         ];
         let bond = bond(BondEntry::VALIDATE_ACTIVE | BondEntry::VALIDATE_BACKUP);
         for (what, frame, expected) in table {
@@ -232,8 +224,8 @@ mod tests {
     fn every_mode_by_role() {
         use BondEntry as B;
         let (a, v, f) = (B::VALIDATE_ACTIVE, B::VALIDATE_BACKUP, B::FILTER);
-        let anything = ethernet(0, 0x0800, &[0x45; 40]);
-        let any_arp = ethernet(0, 0x0806, &arp(REQUEST, OTHER, [1; 4]));
+        let anything = Bytes::tagged(0, 0x0800, &[0x45; 40]);
+        let any_arp = Bytes::tagged(0, 0x0806, &arp(REQUEST, OTHER, [1; 4]));
         let any_nd = neighbour(135, [9; 16], SOLICITED, [8; 16]);
         let echo = neighbour(128, [9; 16], [8; 16], [8; 16]);
         // arp_validate -> what prober, backup and bystander make of any frame, and of any ARP or NS.
@@ -258,7 +250,7 @@ mod tests {
         let bond = bond(BondEntry::VALIDATE_ACTIVE);
         let heard = |frame: &Bytes| hear(frame, Role::ArpProber, &bond, &targets());
         for tags in 0..3 {
-            let whole = ethernet(tags, 0x0806, &arp(REPLY, TARGET, OURS));
+            let whole = Bytes::tagged(tags, 0x0806, &arp(REPLY, TARGET, OURS));
             assert_eq!(heard(&whole), Target(1), "{tags} tags");
             for length in 0..whole.0.len() {
                 assert_eq!(heard(&Bytes(whole.0[..length].to_vec())), Nothing, "{tags} tags, {length} bytes");
@@ -274,7 +266,7 @@ mod tests {
     fn a_bond_without_address_probes_from_zero() {
         let mut targets = Targets::default();
         targets.set_ipv4(0, TARGET, [0; 4]);
-        let answer = ethernet(0, 0x0806, &arp(REPLY, TARGET, [0; 4]));
+        let answer = Bytes::tagged(0, 0x0806, &arp(REPLY, TARGET, [0; 4]));
         assert_eq!(hear(&answer, Role::ArpProber, &bond(BondEntry::VALIDATE_ACTIVE), &targets), Target(0));
 
         targets.set_ipv6(0, TARGET6, [0; 16]);

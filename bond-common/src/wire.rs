@@ -204,6 +204,17 @@ pub(crate) mod tests {
     /// A frame of a test. What does not lie in it can neither be read nor written.
     pub(crate) struct Bytes(pub Vec<u8>);
 
+    impl Bytes {
+        /// Returns a frame between two stations with this number of tags.
+        pub(crate) fn tagged(tags: usize, ether_type: u16, payload: &[u8]) -> Self {
+            let mut bytes = vec![2; 12];
+            (0..tags).for_each(|_| bytes.extend([0x81, 0, 0, 5]));
+            bytes.extend(ether_type.to_be_bytes());
+            bytes.extend(payload);
+            Self(bytes)
+        }
+    }
+
     impl Frame for Bytes {
         fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
             self.0.get(offset..offset.checked_add(N)?)?.try_into().ok()

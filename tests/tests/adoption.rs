@@ -495,7 +495,9 @@ fn bond_of_the_former_version(lab: &Lab) {
         lab.host.ip(&format!("link delete {}", clock.name)).unwrap();
     }
     let pins = pins(lab);
-    for name in LATER_MAPS.into_iter().chain(["tick_link", "tick_prog", "tick_path_link", "tick_path_prog"]) {
+    for name in
+        LATER_MAPS.iter().copied().chain(["tick_link", "tick_prog", "tick_path_link", "tick_path_prog"])
+    {
         let _ = fs::remove_file(format!("{pins}/{name}"));
     }
     store_version(lab, bond_common::abi::ABI_ADOPTED);

@@ -61,7 +61,7 @@ pub fn answer(frame: &impl Frame, entry: &PathEntry, slot: Slot, now: u64) -> Pa
     if ether_type == EtherType::Arp as u16 { in_arp(frame, payload, entry) } else { PathAnswer::None }
 }
 
-/// An echo has one address as its source and destination, so other packets are told apart by their addresses alone.
+/// An echo has one address as its source and its destination: most other packets are recognised by their addresses alone.
 #[inline(always)]
 fn in_ipv4(frame: &impl Frame, ipv4: usize, entry: &PathEntry, slot: Slot, now: u64) -> PathAnswer {
     let Some(addresses) = frame.read::<8>(ipv4 + offset_of!(Ipv4Hdr, src_addr)) else {
@@ -150,14 +150,6 @@ mod tests {
         entry
     }
 
-    fn ethernet(tags: usize, ether_type: u16, payload: &[u8]) -> Bytes {
-        let mut bytes = vec![2; 12];
-        (0..tags).for_each(|_| bytes.extend([0x81, 0, 0, 5]));
-        bytes.extend(ether_type.to_be_bytes());
-        bytes.extend(payload);
-        Bytes(bytes)
-    }
-
     struct Sent {
         from: [u8; 4],
         to: [u8; 4],
@@ -181,7 +173,7 @@ mod tests {
         ip.extend(sent.nonce.to_ne_bytes());
         ip.extend(sent.sent.to_ne_bytes());
         assert_eq!(ip.len(), super::echo::END);
-        ethernet(tags, 0x0800, &ip)
+        Bytes::tagged(tags, 0x0800, &ip)
     }
 
     #[test]
@@ -218,7 +210,7 @@ mod tests {
         arp.extend(spa);
         arp.extend([2, 0, 0, 0, 0, 7]);
         arp.extend(tpa);
-        ethernet(0, 0x0806, &arp)
+        Bytes::tagged(0, 0x0806, &arp)
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! It is not in the bonds' directories, because a drain outlives its bond: a service that is restarted removes its bonds
 //! and creates them again, and the work on a port is not finished by then.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use bond_core::{name::BondName, purpose::Purpose};
 use serde::{Deserialize, Serialize};
@@ -15,13 +15,11 @@ use crate::{
     },
     store::{
         StoreError,
-        paths::{self, Paths},
+        of_boot::{self, OfBoot},
+        paths::Paths,
     },
     sys::directory::{Location, Trust},
 };
-
-const FILE: &str = "drained.json";
-const VERSION: u32 = 1;
 
 /// A drained slave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +104,20 @@ struct Contents {
     drained: Vec<Drain>,
 }
 
+impl OfBoot for Contents {
+    const FILE: &'static str = "drained.json";
+    const VERSION: u32 = 1;
+    type Item = Drain;
+
+    fn new(version: u32, boot: Option<String>, drained: Vec<Drain>) -> Self {
+        Self { version, boot, drained }
+    }
+
+    fn parts(self) -> (u32, Option<String>, Vec<Drain>) {
+        (self.version, self.boot, self.drained)
+    }
+}
+
 /// The drained slaves of a network namespace, in memory and in the file.
 #[derive(Debug)]
 pub struct Drains {
@@ -119,19 +131,7 @@ impl Drains {
     /// # Errors
     /// The file cannot be read, or is not one that an agent has written.
     pub fn read(paths: &Paths, trust: Trust) -> Result<Vec<Drain>, StoreError> {
-        let place = paths.run_root();
-        let path = place.path().join(FILE);
-        let text = match place.open(trust).and_then(|directory| directory.read(FILE, trust)) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(StoreError::File { path, source }),
-        };
-        let contents: Contents = serde_json::from_slice(&text)
-            .map_err(|error| StoreError::BadRecord { path: path.clone(), problem: error.to_string() })?;
-        if contents.version != VERSION {
-            return Err(StoreError::OtherRecord { path, found: contents.version, wanted: VERSION });
-        }
-        Ok(if contents.boot == paths::boot_id() { contents.drained } else { Vec::new() })
+        of_boot::read::<Contents>(paths.run_root(), trust)
     }
 
     /// Returns the drains with which an agent begins.
@@ -190,15 +190,7 @@ impl Drains {
     }
 
     fn write(&mut self, list: Vec<Drain>) -> Result<(), StoreError> {
-        let write = || {
-            let directory = self.place.open(Trust::Ours)?;
-            if list.is_empty() {
-                return directory.remove_file(FILE);
-            }
-            let contents = Contents { version: VERSION, boot: paths::boot_id(), drained: list.clone() };
-            directory.replace(FILE, &serde_json::to_vec(&contents)?)
-        };
-        write().map_err(|source| StoreError::File { path: self.place.path().join(FILE), source })?;
+        of_boot::write::<Contents>(&self.place, list.clone())?;
         self.list = list;
         Ok(())
     }
@@ -237,7 +229,7 @@ mod tests {
         drains.end(slave(&first_bond, "eth0", 3), none).unwrap();
         assert_eq!(Drains::read(&paths, Trust::Ours).unwrap(), [second]);
         drains.end_all(&bond("bond1")).unwrap();
-        assert!(!paths.run_root().path().join(FILE).exists());
+        assert!(!paths.run_root().path().join(Contents::FILE).exists());
     }
 
     #[test]
@@ -272,11 +264,14 @@ mod tests {
         let paths = Paths::below(directory.path()).unwrap();
         paths.run_root().make_all(0o700).unwrap();
         for text in ["", "[]", r#"{"version":1,"boot":null,"drained":[{"bond":"../x"}]}"#] {
-            std::fs::write(paths.run_root().path().join(FILE), text).unwrap();
+            std::fs::write(paths.run_root().path().join(Contents::FILE), text).unwrap();
             assert!(Drains::read(&paths, Trust::Ours).is_err(), "{text}");
         }
-        std::fs::write(paths.run_root().path().join(FILE), r#"{"version":1,"boot":"former","drained":[]}"#)
-            .unwrap();
+        std::fs::write(
+            paths.run_root().path().join(Contents::FILE),
+            r#"{"version":1,"boot":"former","drained":[]}"#,
+        )
+        .unwrap();
         assert_eq!(Drains::read(&paths, Trust::Ours).unwrap(), [], "of a former boot");
     }
 }

@@ -3,10 +3,7 @@
 //!
 //! It is not in the bonds' directories, because those end with their bonds.
 
-use std::{
-    io,
-    sync::{Mutex, PoisonError},
-};
+use std::sync::{Mutex, PoisonError};
 
 use bond_core::name::BondName;
 use serde::{Deserialize, Serialize};
@@ -14,13 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     store::{
         StoreError,
-        paths::{self, Paths},
+        of_boot::{self, OfBoot},
+        paths::Paths,
     },
     sys::{directory::Trust, found::Found},
 };
 
-const FILE: &str = "elsewhere.json";
-const VERSION: u32 = 1;
 /// The oldest are dropped when there are more: most interfaces that were deleted elsewhere never return.
 const LIMIT: usize = 64;
 
@@ -45,24 +41,26 @@ struct Contents {
     slaves: Vec<FormerSlave>,
 }
 
+impl OfBoot for Contents {
+    const FILE: &'static str = "elsewhere.json";
+    const VERSION: u32 = 1;
+    type Item = FormerSlave;
+
+    fn new(version: u32, boot: Option<String>, slaves: Vec<FormerSlave>) -> Self {
+        Self { version, boot, slaves }
+    }
+
+    fn parts(self) -> (u32, Option<String>, Vec<FormerSlave>) {
+        (self.version, self.boot, self.slaves)
+    }
+}
+
 /// Returns the former slaves that have not returned.
 ///
 /// # Errors
 /// The file cannot be read, or was not written by an agent.
 pub fn read(paths: &Paths, trust: Trust) -> Result<Vec<FormerSlave>, StoreError> {
-    let place = paths.run_root();
-    let path = place.path().join(FILE);
-    let text = match place.open(trust).and_then(|directory| directory.read(FILE, trust)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(StoreError::File { path, source }),
-    };
-    let contents: Contents = serde_json::from_slice(&text)
-        .map_err(|error| StoreError::BadRecord { path: path.clone(), problem: error.to_string() })?;
-    if contents.version != VERSION {
-        return Err(StoreError::OtherRecord { path, found: contents.version, wanted: VERSION });
-    }
-    Ok(if contents.boot == paths::boot_id() { contents.slaves } else { Vec::new() })
+    of_boot::read::<Contents>(paths.run_root(), trust)
 }
 
 /// Adds former slaves of a bond; a newer original state of an interface replaces an older one.
@@ -99,18 +97,7 @@ fn change(paths: &Paths, change: impl FnOnce(&mut Vec<FormerSlave>)) -> Result<(
     let before = read(paths, Trust::Ours).unwrap_or_default();
     let mut slaves = before.clone();
     change(&mut slaves);
-    if slaves == before {
-        return Ok(());
-    }
-    let write = || {
-        let directory = paths.run_root().open(Trust::Ours)?;
-        if slaves.is_empty() {
-            return directory.remove_file(FILE);
-        }
-        let contents = Contents { version: VERSION, boot: paths::boot_id(), slaves };
-        directory.replace(FILE, &serde_json::to_vec(&contents)?)
-    };
-    write().map_err(|source| StoreError::File { path: paths.run_root().path().join(FILE), source })
+    if slaves == before { Ok(()) } else { of_boot::write::<Contents>(paths.run_root(), slaves) }
 }
 
 #[cfg(test)]
@@ -129,7 +116,7 @@ mod tests {
             slaves.map(|former| format!("{} {}", former.bond, former.found.name)).collect()
         };
         add(&paths, &bond("bond0"), &[]).unwrap();
-        assert!(!paths.run_root().path().join(FILE).exists());
+        assert!(!paths.run_root().path().join(Contents::FILE).exists());
         add(&paths, &bond("bond0"), &[found(3, "eth0", mac(1)), found(4, "eth1", mac(2))]).unwrap();
         add(&paths, &bond("bond1"), &[found(3, "eth0", mac(3))]).unwrap();
         add(&paths, &bond("bond0"), &[found(3, "again", mac(1))]).unwrap();
@@ -137,7 +124,7 @@ mod tests {
         for former in read(&paths, Trust::Ours).unwrap() {
             remove(&paths, &former).unwrap();
         }
-        assert!(!paths.run_root().path().join(FILE).exists());
+        assert!(!paths.run_root().path().join(Contents::FILE).exists());
         for ifindex in 1..=70 {
             add(&paths, &bond("bond0"), &[found(ifindex, &format!("eth{ifindex}"), mac(ifindex as u8))])
                 .unwrap();
@@ -151,7 +138,7 @@ mod tests {
         let paths = Paths::below(directory.path()).unwrap();
         paths.run_root().make_all(0o700).unwrap();
         for text in ["", "[]", r#"{"version":2,"boot":null,"slaves":[]}"#] {
-            std::fs::write(paths.run_root().path().join(FILE), text).unwrap();
+            std::fs::write(paths.run_root().path().join(Contents::FILE), text).unwrap();
             assert!(read(&paths, Trust::Ours).is_err(), "{text}");
         }
         add(&paths, &BondName::new("bond0").unwrap(), &[found(3, "eth0", mac(1))]).unwrap();

@@ -4,6 +4,7 @@ pub mod collect;
 pub mod drains;
 pub mod elsewhere;
 mod error;
+mod of_boot;
 pub mod offline;
 pub mod paths;
 pub mod published;
