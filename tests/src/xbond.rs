@@ -182,10 +182,19 @@ impl<'netns> Xbond<'netns> {
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
-    /// Runs `xbond show BOND -j`.
+    /// Runs `xbond show BOND -j` until the agent itself answers: while it does not, the command reads the maps.
     pub fn show(&self, bond: &str) -> Result<serde_json::Value> {
-        let json = self.cli(["show", bond, "-j"])?;
-        serde_json::from_str(&json).with_context(|| format!("`xbond show {bond} -j` printed no JSON: {json}"))
+        let deadline = Instant::now() + wait_limit();
+        loop {
+            let json = self.cli(["show", bond, "-j"])?;
+            let report: serde_json::Value = serde_json::from_str(&json)
+                .with_context(|| format!("`xbond show {bond} -j` printed no JSON: {json}"))?;
+            let no_answer = &report["no_answer"];
+            if no_answer.is_null() {
+                return Ok(report);
+            }
+            ensure!(Instant::now() < deadline, "{no_answer}");
+        }
     }
 
     /// Runs `xbond set BOND KEY=VALUE`.

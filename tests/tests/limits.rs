@@ -5,7 +5,13 @@ mod common;
 mod snapshot;
 
 use std::{
-    collections::BTreeSet, fs, io::Write as _, os::unix::net::UnixStream, path::PathBuf, process::Command,
+    collections::BTreeSet,
+    fs,
+    io::Write as _,
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
 };
 
 use common::{BOND, SLAVES, concurrently, eventually, meet, show, skip};
@@ -93,7 +99,6 @@ fn an_agent_whose_descriptors_clients_hold_keeps_its_bond_and_answers_after_them
     agent.wait_for("enp0s9: announced 1 address").unwrap();
     meet(&lab);
     drop(held);
-    eventually("it answers", || agent.cli(["show", BOND]).is_ok(), |answers| *answers);
     assert_eq!(show(&agent)["active_slave"], SLAVES[1]);
     let log = agent.stop().unwrap();
     let lines = log.lines().filter(|line| line.contains("a connection waits")).count();
@@ -110,10 +115,13 @@ fn an_agent_whose_descriptors_idle_clients_hold_answers_others() {
     let _concurrent = concurrently();
     let lab = Lab::scenario().unwrap();
     let agent = Xbond::run(&lab.host, flags()).unwrap();
-    leave_files(&agent, 20);
+    leave_files(&agent, 6);
     let socket = PathBuf::from(format!("/run/xbond/{}/xbond.sock", lab.host.cookie().unwrap()));
-    let held: Vec<_> = (0..40).map(|_| UnixStream::connect(&socket).unwrap()).collect();
-    eventually("it answers", || agent.cli(["show", BOND]).is_ok(), |answers| *answers);
+    let begun = Instant::now();
+    let held: Vec<_> = (0..8).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    show(&agent);
+    // Later, all that ask nothing are closed anyway.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     drop(held);
     agent.stop().unwrap();
 }

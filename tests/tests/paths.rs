@@ -143,7 +143,7 @@ fn gaps(lab: &Lab, pinned: &Pinned, nic: &str, what: Swallows) -> [Duration; 2] 
 }
 
 #[test]
-fn a_port_that_swallows_is_left_within_40_ms() {
+fn a_port_that_swallows_is_left_with_an_agent() {
     skip_if_unable!();
     let Some(_turn) = alone() else { return };
     for datapath in DATAPATHS {
@@ -337,7 +337,7 @@ fn probes_of_backups_move_no_table() {
     }
 }
 
-/// An agent that is stopped for long changes nothing, nor does one that goes on.
+/// An agent that is stopped for long changes nothing, nor does it when it is resumed.
 #[test]
 fn a_stopped_agent_is_no_reason_to_move() {
     skip_if_unable!();

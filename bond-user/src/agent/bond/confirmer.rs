@@ -122,10 +122,9 @@ impl Confirmer {
         let requests = peers::requests(missing, &known.uppers, mac);
         let asked = self.send(failover, &requests);
         self.await_all(&expected, at(WAIT)).await;
-        // One that the data plane made a while ago was heard by nobody until now.
-        let is_timed = ago <= ASK_AFTER;
-        let peers = outcome(&expected, &self.heard(), failover.switched, asked);
-        Some(Peers { heard_us: peers.heard_us.filter(|_| is_timed), ..peers })
+        // If the data plane has switched a while ago, no program noted who was heard until now.
+        let switched = Some(failover.switched).filter(|_| ago <= ASK_AFTER);
+        Some(outcome(&expected, &self.heard(), switched, asked))
     }
 
     /// Waits until all were heard, or until then.
@@ -164,10 +163,11 @@ impl Confirmer {
 }
 
 /// Returns what is recorded of the peers: which of those that were expected were heard, and when. A station without a known
-/// address, such as a switch, cannot be asked: its silence says nothing, and it counts only if it was heard.
-fn outcome(expected: &[Station], heard: &HashMap<Mac, Time>, switched: Time, asked: u32) -> Peers {
+/// address, such as a switch, cannot be asked: its silence says nothing, and it counts only if it was heard. Without the
+/// time of the switch it is not said when they were heard.
+fn outcome(expected: &[Station], heard: &HashMap<Mac, Time>, switched: Option<Time>, asked: u32) -> Peers {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    let first = |peer: &Station| heard.get(&peer.mac).map(|at| at.saturating_sub(switched));
+    let first = |peer: &Station| heard.get(&peer.mac).copied();
     let says = |peer: &&Station| peer.address.is_some() || first(peer).is_some();
     let expected: Vec<_> = expected.iter().filter(says).collect();
     let times: Vec<_> = expected.iter().filter_map(|peer| first(peer)).collect();
@@ -175,7 +175,11 @@ fn outcome(expected: &[Station], heard: &HashMap<Mac, Time>, switched: Time, ask
     Peers {
         expected: count(expected.len()),
         heard: count(times.len()),
-        heard_us: times.iter().max().map(|last| micros(*last)),
+        heard_us: times
+            .iter()
+            .max()
+            .zip(switched)
+            .map(|(last, switched)| micros(last.saturating_sub(switched))),
         asked,
         missing: missing.take(NAMED_AT_MOST).collect(),
     }
@@ -197,14 +201,16 @@ mod tests {
         let expected = [1, 2, 3, 0].map(peer);
         // The first was heard a moment before the time of the switch was taken; the last one is none of them.
         let heard = [(1, 99), (2, 104), (9, 150)].map(|(last, ms)| (mac(last), Time::from_millis(ms)));
-        let found = outcome(&expected, &heard.into(), Time::from_millis(100), 1);
+        let found = outcome(&expected, &heard.into(), Some(Time::from_millis(100)), 1);
         let missing = vec![format!("192.0.2.7 ({})", mac(3))];
         let wanted = Peers { expected: 3, heard: 2, heard_us: Some(4000), asked: 1, missing };
         assert_eq!(found, wanted);
-        let none = outcome(&expected, &HashMap::new(), Time::ZERO, 3);
+        let late = outcome(&expected, &heard.into(), None, 1);
+        assert_eq!(late, Peers { heard_us: None, ..wanted });
+        let none = outcome(&expected, &HashMap::new(), Some(Time::ZERO), 3);
         assert_eq!((none.expected, none.heard, none.heard_us, none.missing.len()), (1, 0, None, 1));
         let many: Vec<_> = (0..100).map(peer).collect();
-        let found = outcome(&many, &HashMap::new(), Time::ZERO, 64);
+        let found = outcome(&many, &HashMap::new(), None, 64);
         assert_eq!((found.expected, found.missing.len()), (97, NAMED_AT_MOST));
     }
 }

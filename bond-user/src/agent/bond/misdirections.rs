@@ -91,8 +91,12 @@ impl Misdirections {
     }
 
     /// Returns what is to be logged at `now`: what was first reported a tenth of a second ago.
-    pub fn take_due(&mut self, now: Time) -> Vec<Misdirected> {
-        self.0.extract_if(.., |found| found.since.saturating_add(WINDOW) <= now).collect()
+    ///
+    /// Of a backup that is `active` by now nothing is: the switch of the former active slave had lost the link, and sent its
+    /// frames to all ports until the failover.
+    pub fn take_due(&mut self, active: Option<Slot>, now: Time) -> Vec<Misdirected> {
+        let due = self.0.extract_if(.., |found| found.since.saturating_add(WINDOW) <= now);
+        due.filter(|found| found.slot != active || found.is_missed || found.is_flooded).collect()
     }
 }
 
@@ -113,12 +117,25 @@ mod tests {
             misdirections.add_present(found(9, vlan, 1, false), ms(1000 + u64::from(vlan) / 10));
         }
         misdirections.add_present(found(8, 5, 1, false), ms(1050));
-        assert_eq!(misdirections.take_due(ms(1099)), []);
-        let lines = misdirections.take_due(ms(1100));
+        assert_eq!(misdirections.take_due(None, ms(1099)), []);
+        let lines = misdirections.take_due(None, ms(1100));
         assert!(matches!(&lines[..], [line] if line.vlans.len() == 300 && line.times == 300), "{lines:?}");
-        assert_eq!(misdirections.take_due(ms(1149)), []);
-        assert_eq!(misdirections.take_due(ms(1150)).len(), 1);
-        assert_eq!(misdirections.take_due(ms(9000)), []);
+        assert_eq!(misdirections.take_due(None, ms(1149)), []);
+        assert_eq!(misdirections.take_due(None, ms(1150)).len(), 1);
+        assert_eq!(misdirections.take_due(None, ms(9000)), []);
+    }
+
+    #[test]
+    fn a_backup_that_has_become_active_has_no_line() {
+        let now = Time::from_millis(1000);
+        for (is_flooded, is_missed, active, lines) in
+            [(false, false, 1, 0), (false, false, 2, 1), (true, false, 1, 1), (false, true, 1, 1)]
+        {
+            let mut misdirections = Misdirections::default();
+            misdirections.add(Misdirected::new(found(9, 0, 1, is_flooded), is_missed, now));
+            let due = misdirections.take_due(Slot::new(active), Time::from_millis(1100));
+            assert_eq!(due.len(), lines, "{is_flooded} {is_missed} {active}");
+        }
     }
 
     #[test]
@@ -129,7 +146,7 @@ mod tests {
         misdirections.add_present(found(9, 0, 1, false), now);
         misdirections.add_present(found(9, 0, 1, true), now);
         misdirections.add_present(found(9, 0, 2, false), now);
-        let lines = misdirections.take_due(Time::from_millis(1100));
+        let lines = misdirections.take_due(None, Time::from_millis(1100));
         let said: Vec<_> = lines
             .iter()
             .map(|line| (line.slot.map(Slot::index), line.is_flooded, line.is_missed, line.times))

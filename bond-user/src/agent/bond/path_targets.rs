@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// The time from one look-up of the targets' routes to the next.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+const BETWEEN_LOOK_UPS: Duration = Duration::from_secs(1);
 /// So many tags of VLANs fit into a frame of the path monitor.
 const MOST_TAGS: usize = 2;
 
@@ -74,7 +74,7 @@ impl SharedFault {
 }
 
 /// What the task works with.
-pub struct Follows {
+pub struct TargetContext {
     pub bond: String,
     pub mirror: Arc<MapMirror>,
     pub host: Host,
@@ -88,7 +88,7 @@ pub struct Follows {
 
 /// The task.
 struct PathTargets {
-    of: Follows,
+    of: TargetContext,
     fault: SharedFault,
     /// A connection that nothing else uses: look-ups do not queue behind requests that wait for RTNL.
     routes: Option<Box<dyn LookUpRoutes>>,
@@ -99,7 +99,7 @@ struct PathTargets {
 }
 
 /// Starts the task.
-pub fn start(of: Follows, wanted: WantedPath) -> PathOrders {
+pub fn start(of: TargetContext, wanted: WantedPath) -> PathOrders {
     let fault = SharedFault::default();
     let (wanted, received) = watch::channel(wanted);
     let task = PathTargets { of, fault: fault.clone(), routes: None, above: None, published: None };
@@ -111,19 +111,19 @@ impl PathTargets {
     async fn run(mut self, mut orders: watch::Receiver<WantedPath>) {
         loop {
             let wanted = orders.borrow_and_update().clone();
-            self.look(&wanted).await;
+            self.look_up(&wanted).await;
             tokio::select! {
                 changed = orders.changed() => if changed.is_err() {
                     return;
                 },
                 () = self.of.uppers.notified() => self.above = None,
-                () = sleep(BETWEEN_LOOKS), if wanted.target.is_on() => {}
+                () = sleep(BETWEEN_LOOK_UPS), if wanted.target.is_on() => {}
             }
         }
     }
 
     /// Looks the targets up, and publishes what has changed.
-    async fn look(&mut self, wanted: &WantedPath) {
+    async fn look_up(&mut self, wanted: &WantedPath) {
         if !wanted.target.is_on() {
             self.fault.set(None);
             return self.stop();
@@ -251,14 +251,14 @@ impl PathTargets {
             Some(routes) => routes,
             none => none.insert(self.of.devices.open_routes()?),
         };
-        let Some(way) = routes.route_to(target.into()).await? else {
+        let Some(route) = routes.route_to(target.into()).await? else {
             return Ok(Err(wording::path_no_route(target)));
         };
-        let Some(tags) = self.above.as_ref().and_then(|above| above.get(&way.ifindex)) else {
+        let Some(tags) = self.above.as_ref().and_then(|above| above.get(&route.ifindex)) else {
             return Ok(Err(wording::path_elsewhere(target)));
         };
-        let Some(IpAddr::V4(source)) = way.source else { return Ok(Err(wording::path_no_route(target))) };
-        if let Some(via) = way.via {
+        let Some(IpAddr::V4(source)) = route.source else { return Ok(Err(wording::path_no_route(target))) };
+        if let Some(via) = route.via {
             return Ok(Err(wording::path_indirect(target, via)));
         }
         if tags.len() > MOST_TAGS {

@@ -266,11 +266,7 @@ impl Running {
     /// Logs what arrived on backups.
     pub fn log_misdirected(&mut self, now: Time) {
         let active = self.mirror.active().active();
-        for found in self.misdirections.take_due(now) {
-            // The former active slave's switch had lost the link, and sent its frames to all ports until the failover.
-            if found.slot == active && !found.is_missed && !found.is_flooded {
-                continue;
-            }
+        for found in self.misdirections.take_due(active, now) {
             let slave = self.slave_in(found.slot);
             let address = MisdirectedAddress { slave, mac: found.mac, vlans: &found.vlans };
             let frames = found.slot.map_or(0, |slot| self.mirror.maps().misdirected(slot));
