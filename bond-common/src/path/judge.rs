@@ -102,7 +102,7 @@ impl PathState {
         if at > self.last {
             (self.last, self.last_tick) = (at, lap.tick.wrapping_sub(1));
             (self.asked, self.tried, self.silent, self.heard_at) = (0, 0, 0, at);
-            self.mend(active, lap.now);
+            self.recover(active, lap.now);
         }
         let echo_at = if heard.echo_at > self.since { heard.echo_at } else { self.since };
         let has_lost_echo = lap.now.saturating_sub(echo_at) > (lap.entry.misses + 1) * lap.entry.interval;
@@ -219,13 +219,13 @@ impl PathState {
         }
         // One that never answers as a backup gets another chance with another link.
         if is_proven || !has_link && self.answering & bit == 0 {
-            self.mend(slot, now);
+            self.recover(slot, now);
         }
     }
 
     /// Ends the failure of a path.
     #[inline(always)]
-    fn mend(&mut self, slot: Slot, now: u64) {
+    fn recover(&mut self, slot: Slot, now: u64) {
         let bit = slot.bit() as u64;
         if self.failed & bit != 0 {
             self.failed &= !bit;

@@ -60,7 +60,7 @@ pub struct PathEntry {
     pub list: u64,
     /// A bit for each slot whose slave is set up.
     pub joined: u64,
-    /// Another number after each change of the targets: the tick then begins anew.
+    /// Another number after each change of the targets: the tick then starts again.
     pub epoch: u64,
     /// How many answers in succession end the failure of a path.
     pub proof: u64,

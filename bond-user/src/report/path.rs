@@ -136,7 +136,7 @@ pub fn of_slave(maps: &Maps, slot: Slot) -> Option<SlavePath> {
     let misses = match (age, is_active) {
         (Some(age), true) => age / at.state.pace(&at.entry).max(1),
         // It was asked a moment ago.
-        (Some(_), false) => (heard.arp_at < asked_at && at.now.saturating_sub(asked_at) > PATIENCE).into(),
+        (Some(_), false) => (heard.arp_at < asked_at && at.now.saturating_sub(asked_at) > ANSWER_TIME).into(),
         (None, _) => 0,
     };
     let is_probed = is_active || !at.entry.mac(slot).is_zero();
@@ -173,7 +173,7 @@ impl SilentPath {
 }
 
 /// The time in which a backup answers: nanoseconds.
-const PATIENCE: u64 = 200_000_000;
+const ANSWER_TIME: u64 = 200_000_000;
 
 /// Returns the MAC address by which a slave is probed while it is a backup; None if it is not, or there is no path monitor.
 pub fn probe_mac(maps: &Maps, slot: Slot) -> Option<Mac> {

@@ -191,7 +191,7 @@ impl Ends {
         plane: &Plane,
         status: &watch::Receiver<BondStatus>,
     ) -> PathOrders {
-        let of = path_targets::Follows {
+        let of = path_targets::TargetContext {
             bond: config.name.to_string(),
             mirror: Arc::clone(&self.mirror),
             host: plane.host,

@@ -211,7 +211,7 @@ impl Screen {
         rows
     }
 
-    /// Returns the rates of a slave; `None` if the former report does not have it, or it has joined anew.
+    /// Returns the rates of a slave; `None` if the former report does not have it, or it has rejoined.
     fn rates_of(&self, slave: &Slave, before: Option<&Bond>) -> Option<Rates> {
         let seconds = self.before.as_ref()?.moment.until(&self.now.as_ref()?.moment).as_secs_f64();
         let is_it = |known: &&Slave| known.name == slave.name && known.ifindex == slave.ifindex;
