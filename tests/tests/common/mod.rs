@@ -56,6 +56,18 @@ pub fn eventually<T: Debug>(what: &str, mut poll: impl FnMut() -> T, wanted: imp
     }
 }
 
+/// Returns options that have other values for another `value`, which changes no link.
+pub fn six_options(value: u32) -> [(&'static str, u32); 6] {
+    [
+        ("resend_igmp", value),
+        ("num_grat_arp", value),
+        ("arp_missed_max", value),
+        ("peer_notif_delay", 100 * value),
+        ("updelay", 100 * value),
+        ("downdelay", 100 * value),
+    ]
+}
+
 /// For machines on which times of milliseconds are meaningless and answers are late.
 pub const ARP_INTERVAL_EMULATED: &str = "arp_interval=1000";
 

@@ -220,8 +220,8 @@ impl Running {
         }
         let reading = self.read_device(slot, link.ifindex, reader);
         let link = self.links.link(slot, reading.up().unwrap_or(link.has_link()));
-        if !link.is_stale {
-            // The event may be of a link that was down for so short that it is up again, with another speed.
+        if link.up && !link.is_stale {
+            // The link may have been down for so short that it is up again, with another speed.
             self.work.check(|pending| pending.speeds |= slot.bit());
         }
         self.fact(Event::Link { slot, link }, reader);
