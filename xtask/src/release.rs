@@ -21,11 +21,16 @@ const TESTED: [&str; 4] = ["6.1", "6.12", "6.18", "newest"];
 
 /// Test programs with results that depend on the kernel: programs, hooks, devices, routes. The others test the
 /// agent's own logic; the guest of one kernel and CI's machine run them.
-const OF_THE_KERNEL: [&str; 18] = [
+const OF_THE_KERNEL: [&str; 23] = [
     "prog_run",
+    "verifier",
     "tick",
     "clock",
+    "clock_arp",
+    "paths",
     "behind",
+    "misdirected",
+    "drain",
     "scenario",
     "failover",
     "traffic",

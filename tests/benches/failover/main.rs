@@ -3,9 +3,11 @@
 //!
 //! Arguments: `--quick` repeats each row a few times only, and fails if a bond does not recover, a packet is
 //! duplicated, or a planned switch loses one; `--cuts N` sets the number of cuts for each row; `--only TEXT` omits
-//! rows without this text in their group's or own name.
+//! rows without this text in their group's or own name; `--drivers` measures other rows, which compare xbond with the
+//! kernel's bonding driver.
 
 mod announce;
+mod compared;
 mod cuts;
 mod exit;
 mod idle;
@@ -29,12 +31,14 @@ pub struct Options {
     quick: bool,
     cuts: usize,
     only: Option<String>,
+    drivers: bool,
 }
 
 impl Options {
     fn parse() -> Result<Self> {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let quick = arguments.iter().any(|argument| argument == "--quick");
+        let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+        let (quick, drivers) = (has("--quick"), has("--drivers"));
         let value = |key: &str| {
             let place = arguments.iter().position(|argument| argument == key)?;
             Some(arguments.get(place + 1).with_context(|| format!("{key} without a value")))
@@ -42,7 +46,7 @@ impl Options {
         let cuts = value("--cuts").transpose()?.map(|text| text.parse().context("--cuts")).transpose()?;
         let cuts = cuts.unwrap_or(if quick { QUICK_CUTS } else { CUTS });
         ensure!(cuts > 0, "--cuts 0 measures nothing");
-        Ok(Self { quick, cuts, only: value("--only").transpose()?.cloned() })
+        Ok(Self { quick, cuts, only: value("--only").transpose()?.cloned(), drivers })
     }
 
     fn wants(&self, row: &Row) -> bool {
@@ -70,13 +74,17 @@ fn main() -> Result<()> {
         bail!("this benchmark {obstacle}");
     }
     let options = Options::parse()?;
-    let scenes = [
-        cuts::scenes(&options),
-        announce::scenes(&options),
-        idle::scenes(&options),
-        planned::scenes(&options),
-        scale::scenes(&options),
-    ];
+    let scenes = if options.drivers {
+        vec![compared::scenes()]
+    } else {
+        vec![
+            cuts::scenes(&options),
+            announce::scenes(&options),
+            idle::scenes(&options),
+            planned::scenes(&options),
+            scale::scenes(&options),
+        ]
+    };
     let mut measured = Measured::default();
     let mut failed = Vec::new();
     for Scene { mut row, measure } in scenes.into_iter().flatten().filter(|scene| options.wants(&scene.row)) {

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 use clap::Args;
 
-use super::{Options, Run, conclude, measure, program};
+use super::{Options, Run, conclude, measure, program, run_in_guest};
 use xtask_common::machine;
 
 #[derive(Args, Default)]
@@ -18,6 +18,12 @@ pub struct Arguments {
     /// Only rows with this text in their name
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Compares xbond with the kernel's bonding driver, in an emulated machine with a kernel that has it
+    #[arg(long)]
+    vm: bool,
+    /// Kernel of that machine: version of a Debian kernel or the beginning of one, or `newest`
+    #[arg(long, default_value = "6.12", requires = "vm")]
+    kernel: String,
 }
 
 impl Arguments {
@@ -29,13 +35,18 @@ impl Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<Run> {
     let options = &arguments.options;
-    let mut command = Command::new(program("failover")?);
-    command.env("XBOND_BIN", machine::xbond()?).args(options.quick.then_some("--quick"));
+    let mut words = Vec::new();
     if let Some(cuts) = arguments.cuts {
-        command.args(["--cuts", &cuts.to_string()]);
+        words.extend([String::from("--cuts"), cuts.to_string()]);
     }
     if let Some(only) = &arguments.only {
-        command.args(["--only", only]);
+        words.extend([String::from("--only"), only.clone()]);
     }
+    if arguments.vm {
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        return run_in_guest("failover", options, &arguments.kernel, &words);
+    }
+    let mut command = Command::new(program("failover")?);
+    command.env("XBOND_BIN", machine::xbond()?).args(options.quick.then_some("--quick")).args(words);
     conclude("failover", options, measure(&mut command)?)
 }

@@ -131,8 +131,14 @@ fn run_where(verb: &str, placed: &Placed) -> Result<Run> {
         command.env("XBOND_BIN", machine::xbond()?).args(options.quick.then_some("--quick"));
         return conclude(verb, options, measure(&mut command)?);
     }
+    run_in_guest(verb, options, kernel, &[])
+}
+
+/// Runs a benchmark's program with these `arguments` in the guest, and stores its results.
+fn run_in_guest(verb: &str, options: &Options, kernel: &str, arguments: &[&str]) -> Result<Run> {
     let mut words = vec!["--drivers"];
     words.extend(options.quick.then_some("--quick"));
+    words.extend(arguments);
     let (kernel, lines) = vm::bench(kernel, &program(verb)?, &words)?;
     let result = lines.iter().find_map(|line| Measured::parse(line));
     let measured = result.context("the benchmark in the guest ended without a result")??;

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, process::ExitCode};
 
 use anyhow::{Context as _, Result, ensure};
-use xbond_tests::figures::Figure;
+use xbond_tests::figures::{Figure, Timeline};
 
 use super::{
     plot::{self, Bars},
@@ -144,9 +144,10 @@ fn plots(file: &str, run: &Run, directory: &Path) -> Result<Vec<(String, &'stati
         })?;
     }
     let measured = &run.measured;
-    if !measured.timelines.is_empty() {
-        draw(format!("{file}-timeline.svg"), "packets received around a failover", &|path| {
-            plot::timelines(path, "A failover: packets received", &measured.timelines)
+    for (number, (event, lines)) in by_event(&measured.timelines).into_iter().enumerate() {
+        let name = if number == 0 { String::new() } else { format!("-{}", number + 1) };
+        draw(format!("{file}-timeline{name}.svg"), "packets received around a failover", &|path| {
+            plot::timelines(path, &format!("{event}: packets received"), &lines)
         })?;
     }
     if let Some(first) = measured.distributions.first() {
@@ -157,10 +158,24 @@ fn plots(file: &str, run: &Run, directory: &Path) -> Result<Vec<(String, &'stati
     Ok(drawn)
 }
 
+/// Returns the lines of each plot: those whose name has the same event before a colon are compared.
+fn by_event(timelines: &[Timeline]) -> Vec<(&str, Vec<Timeline>)> {
+    let mut events: Vec<(&str, Vec<Timeline>)> = Vec::new();
+    for line in timelines {
+        let (event, name) = line.name.split_once(": ").unwrap_or(("A failover", &line.name));
+        let line = Timeline { name: name.to_owned(), ..line.clone() };
+        match events.iter_mut().find(|(known, _)| *known == event) {
+            Some((_, lines)) => lines.push(line),
+            None => events.push((event, vec![line])),
+        }
+    }
+    events
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xbond_tests::figures::{Distribution, Measured, Target, Timeline};
+    use xbond_tests::figures::{Distribution, Measured, Target};
 
     fn run(verb: &str, measured: Measured) -> Run {
         Run::here(verb, &super::super::Options::default(), measured).unwrap()
@@ -188,6 +203,17 @@ mod tests {
         let expected = "| g | Gbit/s | of the slave |\n|---|--:|--:|\n| slave | 16 |  |\n\
              | tc | 15 | **0.940** (not at least 0.960) |\n\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn timelines_of_one_event_are_in_one_plot() {
+        let named = |name: &str| Timeline { name: name.into(), from_ms: 0.0, bucket_ms: 1.0, packets: vec![1] };
+        let lines = ["cut: driver", "silent: driver", "cut: xbond"].map(named);
+        let names = |lines: &[Timeline]| lines.iter().map(|line| line.name.clone()).collect::<Vec<_>>();
+        let events = by_event(&lines);
+        let events: Vec<_> = events.iter().map(|(event, lines)| (*event, names(lines))).collect();
+        assert_eq!(events, [("cut", names(&["driver", "xbond"].map(named))), ("silent", vec!["driver".into()])]);
+        assert_eq!(by_event(&[named("tc, active")])[0].0, "A failover");
     }
 
     #[test]
