@@ -84,8 +84,14 @@ impl<'lab> Console<'lab> {
         let (output, end) = pipe().unwrap();
         let errors = self.directory.path().join("errors");
         let stderr = File::create(&errors).unwrap();
-        let mut command = self.command("bash");
-        command.args(["-c", text]).stdin(Stdio::null()).stdout(end).stderr(stderr).process_group(0);
+        // A shell starts its background jobs, of which these tests may be one, with these signals ignored, and so do they.
+        let mut command = self.command("env");
+        command
+            .args(["--default-signal=INT,QUIT", "bash", "-c", text])
+            .stdin(Stdio::null())
+            .stdout(end)
+            .stderr(stderr)
+            .process_group(0);
         Running { child: command.spawn().unwrap(), output, seen: String::new(), errors }
     }
 

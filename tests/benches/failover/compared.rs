@@ -126,7 +126,8 @@ impl<'lab> Bond<'lab> {
             Self::Xbond(xbond) => {
                 let bond = xbond.show(BOND)?["bonds"][0].take();
                 let is_used = |slave: &Value| {
-                    slave["mii_status"] == "up" && (bond["path"].is_null() || slave["path"]["state"] == "works")
+                    slave["mii_status"] == "up"
+                        && (bond["path"].is_null() || slave["path"]["state"] == "works")
                 };
                 Ok(bond["slaves"].as_array().is_some_and(|slaves| slaves.iter().all(is_used)))
             }

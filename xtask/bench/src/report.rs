@@ -207,12 +207,16 @@ mod tests {
 
     #[test]
     fn timelines_of_one_event_are_in_one_plot() {
-        let named = |name: &str| Timeline { name: name.into(), from_ms: 0.0, bucket_ms: 1.0, packets: vec![1] };
+        let named =
+            |name: &str| Timeline { name: name.into(), from_ms: 0.0, bucket_ms: 1.0, packets: vec![1] };
         let lines = ["cut: driver", "silent: driver", "cut: xbond"].map(named);
         let names = |lines: &[Timeline]| lines.iter().map(|line| line.name.clone()).collect::<Vec<_>>();
         let events = by_event(&lines);
         let events: Vec<_> = events.iter().map(|(event, lines)| (*event, names(lines))).collect();
-        assert_eq!(events, [("cut", names(&["driver", "xbond"].map(named))), ("silent", vec!["driver".into()])]);
+        assert_eq!(
+            events,
+            [("cut", names(&["driver", "xbond"].map(named))), ("silent", vec!["driver".into()])]
+        );
         assert_eq!(by_event(&[named("tc, active")])[0].0, "A failover");
     }
 

@@ -94,6 +94,17 @@ impl Agent {
         Ok(())
     }
 
+    /// Gives all devices of a bond an MTU, in bytes.
+    ///
+    /// # Errors
+    /// A device cannot have it; then all of them have the former one.
+    pub(super) async fn set_mtu(&self, bond: &Bond, mtu: u32) -> Result<(), AgentError> {
+        bond.work.ask(|reply| Request::SetMtu { mtu, reply }).await??;
+        // A query that the kernel does not answer soon shows what was read last.
+        self.counters.refresh(&self.machine.devices, &[bond.host.device(), bond.host.port()]).await;
+        Ok(())
+    }
+
     /// Gives all devices of a bond the MTU of `wanted`, with the checks and the record of a reload.
     async fn change_mtu(&self, bond: &Bond, goal: &Goal, wanted: &BondConfig) -> Result<(), AgentError> {
         let observed = self.observe_host(bond, goal, wanted).await?;
@@ -103,7 +114,7 @@ impl Agent {
             record_configured(&bond.work, after.clone().and(before)).await?;
         }
         let mtu = wanted_mtu(&goal.config, wanted).unwrap_or(DEFAULT_MTU);
-        bond.work.ask(|reply| Request::SetMtu { mtu, reply }).await??;
+        self.set_mtu(bond, mtu).await?;
         bond.change_goal(|goal| goal.config.mtu = wanted.mtu);
         match after {
             Some(after) => record_configured(&bond.work, after).await,

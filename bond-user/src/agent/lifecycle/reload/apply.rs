@@ -10,7 +10,6 @@ use super::plan::{HostPlan, ReloadPlan, Setting, SlaveOptionChange, address};
 use crate::{
     agent::{
         Agent, AgentError, Outcome,
-        bond::work::Request,
         lifecycle::{
             configured::{self, route_over},
             join,
@@ -176,7 +175,11 @@ impl Agent {
     async fn set_up_host(&self, wanted: &BondConfig, plan: &HostPlan, outcome: &mut Outcome) {
         let (name, devices) = (&wanted.name, &self.machine.devices);
         if let Some((mtu, before)) = plan.mtu {
-            match self.set_mtu(name, mtu).await {
+            let answer = match self.find(name) {
+                Some(bond) => self.set_mtu(&bond, mtu).await,
+                None => Err(AgentError::NoSuchBond(name.to_string())),
+            };
+            match answer {
                 Ok(()) => outcome.changed_of(name, format!("mtu={mtu} (was {before})")),
                 Err(error) => outcome.fail(name, &error),
             }
@@ -220,11 +223,6 @@ impl Agent {
                 outcome.fail(name, &error.into());
             }
         }
-    }
-
-    async fn set_mtu(&self, name: &str, mtu: u32) -> Result<(), AgentError> {
-        let bond = self.find(name).ok_or_else(|| AgentError::NoSuchBond(name.to_owned()))?;
-        bond.work.ask(|reply| Request::SetMtu { mtu, reply }).await?
     }
 }
 
