@@ -38,6 +38,7 @@ fn settled(slaves: u8) -> Engine {
         seed: 1,
         options,
         damping: None,
+        watch: None,
     });
     for index in 0..slaves {
         let new = NewSlave {

@@ -171,6 +171,17 @@ pub struct Failover {
     pub chosen: Option<Chosen>,
 }
 
+/// A change of what is known of a slave's path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathChange {
+    /// It does not work: the targets were silent by it.
+    Failed,
+    /// A path that had failed answers again.
+    Recovered,
+    /// The path of a slave that joined, or whose link returned, has answered often enough.
+    Proven,
+}
+
 /// A change that the agent logs for the administrator. Names are the slaves' names at that time.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
@@ -265,12 +276,12 @@ pub enum Notice {
         /// Whether its damping begins.
         damped: bool,
     },
-    /// The path of a slave failed, or does not any more.
+    /// The path monitor has found something else of the path of a slave.
     Path {
         /// The slave.
         slave: String,
-        /// Whether it failed.
-        failed: bool,
+        /// What is so now.
+        change: PathChange,
     },
     /// The slave of an earlier [`Self::NoUnicast`] receives unicast now.
     UnicastReceived {

@@ -9,6 +9,7 @@ use crate::{
     DataPlaneChange, Time,
     damping::Damping,
     options::{BondOptions, SlaveOptions},
+    watch::Watch,
 };
 
 /// Something that happened.
@@ -102,11 +103,10 @@ pub enum Event {
     },
     /// The settings of damping, None if it is off.
     SetDamping(Option<Damping>),
-    /// What the path monitor has found: a bit for each slot whose path has failed.
-    Paths {
-        /// As in the state of the monitor.
-        failed: u16,
-    },
+    /// What slaves need to count as up, None for what the monitors in force judge by.
+    SetWatch(Option<Watch>),
+    /// What the path monitor has found.
+    Paths(FoundPaths),
     /// Request: make this slave active by a planned switch; None asks for an election.
     SetActiveSlave(Option<Slot>),
     /// The answer to `SetSlaveMac`.
@@ -176,6 +176,19 @@ pub enum Event {
     },
     /// The answer to `AskNeighbours`.
     NeighboursAsked(Neighbours),
+}
+
+/// The findings of the path monitor, as its maps have them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FoundPaths {
+    /// A bit for each slot whose slave is used only while no other one is up: its path has failed, or is unproven.
+    pub failed: u16,
+    /// Those of them whose paths are unproven.
+    pub unproven: u16,
+    /// Whether slaves have to prove their paths when they join, and when their links return (`failback=proven`).
+    pub wants_proof: bool,
+    /// The last tick that the path monitor has seen.
+    pub seen_at: Time,
 }
 
 /// An option that causes an election when it is written.

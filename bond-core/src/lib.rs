@@ -5,7 +5,7 @@
 //! logs nothing and uses neither netlink nor BPF, so every rule of the bonding driver that it follows is a table in a
 //! test. Functions of drivers/net/bonding/bond_main.c are named where a rule comes from them.
 //!
-//! - [`event`], [`command`], [`status`], [`options`], [`damping`]: the engine's input and output; [`name`]: valid names of bonds and
+//! - [`event`], [`command`], [`status`], [`options`], [`damping`], [`watch`]: the engine's input and output; [`name`]: valid names of bonds and
 //!   interfaces.
 //! - `engine`: the bond's state, the way from each event to its batch, and the rules: `link_state` (miimon, updelay,
 //!   downdelay), `arp_monitor` (arp_interval), `election` (primary, primary_reselect, prio), `mac_plan` (fail_over_mac),
@@ -35,6 +35,7 @@ pub mod purpose;
 pub mod status;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 
 pub use engine::{
     ChangedBy, DataPlaneChange, Engine, LeftSlave, NewBond, OrphanState, Refusal, SlaveRef,

@@ -5,6 +5,8 @@ use std::fmt;
 use bond_common::mac::Mac;
 
 use crate::{
+    Time,
+    damping::{Damping, Penalty},
     event::{Duplex, Speed},
     options::{BondOptions, SlaveOptions},
 };
@@ -74,12 +76,42 @@ pub struct SlaveStatus {
     pub options: SlaveOptions,
     /// Whether the administrator has drained the slave.
     pub drained: bool,
-    /// Whether the slave is suppressed because its link flaps.
-    pub damped: bool,
+    /// What damping has counted; None if damping is off, or the link has not failed since it is on.
+    pub damping: Option<SlaveDamping>,
     /// Whether the path monitor found that its path does not work.
     pub path_failed: bool,
     /// The number of frames sent since the slave became active, if it has received no unicast since then.
     pub no_unicast: Option<u64>,
+}
+
+impl SlaveStatus {
+    /// Returns whether the slave is suppressed because its link flaps.
+    pub fn is_damped(&self) -> bool {
+        self.damping.is_some_and(|damping| damping.suppressed_since.is_some())
+    }
+}
+
+/// What damping has counted of a slave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlaveDamping {
+    /// What the link failures add up to.
+    pub penalty: Penalty,
+    /// The settings in force.
+    pub settings: Damping,
+    /// When the slave was suppressed; None if it is not.
+    pub suppressed_since: Option<Time>,
+}
+
+impl SlaveDamping {
+    /// Returns the penalty at `now`, in failures.
+    pub fn penalty_at(&self, now: Time) -> f64 {
+        f64::from(self.penalty.at(now, self.settings)) / 1000.0
+    }
+
+    /// Returns when the slave is used like the others again if its link does not fail until then; None if it is not suppressed.
+    pub fn reuse_at(&self) -> Option<Time> {
+        self.suppressed_since.map(|_| self.penalty.reuse_at(self.settings))
+    }
 }
 
 /// The driver's `state` of a slave.

@@ -4,7 +4,7 @@ use aya_ebpf::{
     Global,
     btf_maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, RingBuf},
     cty::{c_long, c_void},
-    helpers::generated::bpf_for_each_map_elem,
+    helpers::generated::{bpf_for_each_map_elem, bpf_map_lookup_percpu_elem},
     macros::btf_map,
 };
 use bond_common::{
@@ -340,6 +340,17 @@ pub fn learned() -> Option<*mut Mac> {
 #[inline(always)]
 pub fn stats(index: u32) -> Option<*mut SlotStats> {
     STATS.get_ptr_mut(index)
+}
+
+/// Returns the counters of another CPU; None if there is no such CPU.
+#[inline(always)]
+pub fn stats_of_cpu(index: u32, cpu: u32) -> Option<*const SlotStats> {
+    // SAFETY: the map and its key; the kernel checks both.
+    let stats = unsafe {
+        bpf_map_lookup_percpu_elem((&raw const STATS).cast_mut().cast(), (&raw const index).cast(), cpu)
+    };
+    let stats = stats.cast::<SlotStats>().cast_const();
+    (!stats.is_null()).then_some(stats)
 }
 
 #[inline(always)]

@@ -83,6 +83,10 @@ pub fn note(packet: &impl Packet, slot: Slot, word: ActiveWord) -> bool {
 pub fn lap(ctx: &TcContext) -> i32 {
     let (Some(entry), Some(state)) = (maps::path_monitor(), maps::path_state()) else { return TC_ACT_UNSPEC };
     if entry.interval == 0 || PathList::from_bits(entry.list).count == 0 {
+        // What nothing probes any more is not known to have failed.
+        // SAFETY: map values live as long as the program runs, and only this program writes this one.
+        let state = unsafe { &mut *state };
+        (state.failed, state.unproven) = (0, 0);
         return TC_ACT_UNSPEC;
     }
     let (Some(clock), Some(ticks), Some(word)) = (maps::clock(), maps::ticks(), maps::active_word()) else {
@@ -113,6 +117,9 @@ fn monitor(ctx: &TcContext, state: &mut PathState, lap: &PathLap<'_>) -> bool {
     // SAFETY: as in `lap`. Programs of slaves store single words of it meanwhile.
     let heard = unsafe { heard.read_volatile() };
     state.hear(active, &heard, lap);
+    if state.takes_look(lap) {
+        look(active, state, heard.arps, lap);
+    }
     if state.is_due(lap) && judge(active, state, lap) {
         return false;
     }
@@ -128,6 +135,38 @@ fn monitor(ctx: &TcContext, state: &mut PathState, lap: &PathLap<'_>) -> bool {
         Some(probes) => is_used | ask(ctx, active, state, probes),
         None => is_used,
     }
+}
+
+/// What [`count_next`] adds up.
+struct Counting {
+    slot: u32,
+    sent: u64,
+    received: u64,
+}
+
+/// No machine has more: the loop ends at the last CPU.
+const MOST_CPUS: u32 = 8192;
+
+/// Compares what the active slave sends with what it receives.
+#[inline(never)]
+fn look(active: Slot, state: &mut PathState, answers: u64, lap: &PathLap<'_>) {
+    let mut counting = Counting { slot: active.index() as u32, sent: 0, received: 0 };
+    // SAFETY: the callback gets a pointer to `counting`, which outlives the call.
+    unsafe { bpf_loop(MOST_CPUS, count_next as *mut c_void, (&raw mut counting).cast(), 0) };
+    state.look(counting.sent, counting.received.wrapping_sub(answers), lap);
+}
+
+/// Adds the counters of a CPU. Called by the kernel's loop; 1: end.
+extern "C" fn count_next(cpu: u32, counting: *mut c_void) -> c_long {
+    // SAFETY: `look` passes a pointer to this, which nothing else uses during the call.
+    let counting = unsafe { &mut *counting.cast::<Counting>() };
+    let Some(stats) = maps::stats_of_cpu(counting.slot, cpu) else { return 1 };
+    // SAFETY: a map value lives as long as the program runs; another CPU counts in it meanwhile, by single words.
+    unsafe {
+        counting.sent += (&raw const (*stats).tx_packets).read_volatile();
+        counting.received += (&raw const (*stats).rx_unicast).read_volatile();
+    }
+    0
 }
 
 /// Returns whether the MAC address of a target is known.
@@ -176,7 +215,7 @@ fn judge(active: Slot, state: &mut PathState, lap: &PathLap<'_>) -> bool {
         failed_at: &state.failed_at,
     };
     let Some(to) = choose(&at) else {
-        state.silent = 1;
+        state.note_silence();
         return false;
     };
     // The guard may have failed over just now.
@@ -243,9 +282,10 @@ extern "C" fn ask_next(index: u32, asking: *mut c_void) -> c_long {
     // A device that cannot be read may have a link.
     let has_link = maps::slave(slot).is_some_and(|slave| device::link(slave) != Some(false));
     // SAFETY: as in `monitor`.
-    asking.state.note_backup(slot, unsafe { &*heard }, has_link, (asking.entry.proof, asking.now));
+    let is_asked =
+        asking.state.note_backup(slot, unsafe { &*heard }, has_link, (asking.entry.proof, asking.now));
     let from = asking.entry.mac(slot);
-    if has_link && !from.is_zero() {
+    if has_link && is_asked && !from.is_zero() {
         asking.is_used = true;
         let is_stale = asking.state.is_stale(asking.now);
         let mut sending = Sending {

@@ -2,7 +2,10 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use common::{
     BOND, DATAPATHS, SLAVES, bond, bond_with, concurrently, eventually, lab, rate, show, slave, traffic,
@@ -223,10 +226,47 @@ fn a_slave_that_flaps_is_damped_until_damping_is_set_to_off() {
     let log: Value = serde_json::from_str(&xbond.cli(["log", BOND, "-j"]).unwrap()).unwrap();
     // The first one is of the start.
     assert!(log["receipts"].as_array().unwrap().len() <= 6, "{log}");
-    assert!(xbond.cli(["show", BOND]).unwrap().contains("enp0s8 is damped"));
+    let damping = &slave(&bond_now, SLAVES[0])["damping"];
+    assert!(damping["penalty"].as_f64().is_some_and(|penalty| (2.5..=3.0).contains(&penalty)), "{damping}");
+    assert!(
+        damping["since"]["monotonic_us"].is_u64() && damping["seconds_left"].as_u64() > Some(60),
+        "{damping}"
+    );
+    assert!(slave(&bond_now, SLAVES[1])["damping"].is_null());
+    let text = xbond.cli(["show", BOND]).unwrap();
+    assert!(
+        text.contains("enp0s8 is damped: its link flapped; since ") && text.contains(", penalty "),
+        "{text}"
+    );
     let error = xbond.set(BOND, "damping=half_life=0").unwrap_err().to_string();
     assert!(error.contains("half_life"), "{error}");
     xbond.set(BOND, "damping=off").unwrap();
+    wait_for_active(&xbond, SLAVES[0]);
+    xbond.stop().unwrap();
+}
+
+/// With the default settings. The other link is stable; at the end it fails, and the slave that flapped is used.
+#[test]
+fn a_minute_of_flaps_twice_a_second_costs_five_failovers_at_most() {
+    skip_if_unable!();
+    let _concurrent = concurrently();
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let xbond = bond_with(&lab, Datapath::Tc, &["primary=enp0s8", "damping=half_life=15"], &[]);
+    let end = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < end {
+        lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+        thread::sleep(Duration::from_millis(250));
+        lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
+        thread::sleep(Duration::from_millis(250));
+    }
+    let log: Value = serde_json::from_str(&xbond.cli(["log", BOND, "-j"]).unwrap()).unwrap();
+    // The first one is of the start.
+    let failovers = log["receipts"].as_array().unwrap().len() - 1;
+    println!("{failovers} failovers");
+    assert!(failovers <= 5, "{log}");
+    let of_slave = slave(&show(&xbond), SLAVES[0]);
+    assert!(of_slave["link_failure_count"].as_u64() > Some(50), "{of_slave}");
+    lab.cut(SLAVES[1], Cut::Carrier).unwrap();
     wait_for_active(&xbond, SLAVES[0]);
     xbond.stop().unwrap();
 }

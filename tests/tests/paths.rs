@@ -10,15 +10,15 @@ use std::{
 };
 
 use common::{
-    BOND, DATAPATHS, SLAVES, alone, bond, bond_with, builder, concurrently, eventually, rate, show, slave,
-    wait_for_active,
+    BOND, DATAPATHS, SLAVES, active_slave, alone, bond, bond_with, builder, concurrently, eventually, rate,
+    show, slave, wait_for_active, wait_for_status,
 };
 use nix::sys::signal::Signal;
 use pinned::Pinned;
 use serde_json::{Value, json};
 use xbond_tests::{
-    HOST_V4, Lab, PEER_V4, Recovery, TwoWay, Xbond, figures::quantile, lab::Datapath, skip_if_unable,
-    xbond::cli,
+    Cut, Flow, FlowOptions, HOST_V4, Lab, PEER_V4, Recovery, TwoWay, Xbond, figures::quantile, lab::Datapath,
+    skip_if_unable, xbond::cli,
 };
 
 const POLICIES: [&str; 3] = ["none", "active", "follow"];
@@ -91,7 +91,11 @@ fn monitor(bond: &Value) -> Value {
 fn monitored<'lab>(lab: &'lab Lab, datapath: Datapath, options: &[&str]) -> Xbond<'lab> {
     route_on_peer(lab, true);
     let target = format!("path_target={PEER_V4}");
-    let mut line = vec![target.as_str(), "path_interval=10"];
+    let mut line = vec![target.as_str()];
+    line.extend(
+        Some("path_interval=10")
+            .filter(|_| !options.iter().any(|option| option.starts_with("path_interval="))),
+    );
     line.extend(options);
     let xbond = bond(lab, datapath, &line);
     wait_for_paths(&xbond, "echo");
@@ -281,6 +285,10 @@ fn targets_are_taken_from_the_default_route_and_set_while_the_bond_runs() {
     let xbond = bond(&lab, Datapath::Tc, &["path_target=gateway"]);
     let fault = || monitor(&show(&xbond))["fault"].to_string();
     eventually("no gateway", fault, |fault| fault.contains("no IPv4 default route"));
+    lab.host.ip("-6 route add default via fe80::7 dev bond0").unwrap();
+    eventually("an IPv6 gateway", fault, |fault| {
+        fault.contains("the IPv6 gateway fe80::7, and only IPv4 neighbours")
+    });
     lab.host.ip(&format!("route add default via {PEER_V4}")).unwrap();
     let targets = || monitor(&show(&xbond))["targets"].clone();
     eventually("the gateway", targets, |targets| *targets == json!([PEER_V4.to_string()]));
@@ -335,6 +343,146 @@ fn probes_of_backups_move_no_table() {
         assert!(answers(SLAVES[1]) >= 15, "{policy}: {}", answers(SLAVES[1]));
         xbond.stop().unwrap();
     }
+}
+
+/// A switch port that comes up five seconds before it forwards, as the first slave's link returns. Returns how many of the
+/// packets to the peer were lost from then on, until the primary was active again and its port forwarded.
+fn lost_at_the_return(lab: &Lab, pinned: &Pinned) -> u64 {
+    lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    eventually("a failover", || pinned.active() == Some(SLAVES[1]), |left| *left);
+    thread::sleep(Duration::from_secs(2));
+    swallow(lab, SLAVES[0], Swallows::All);
+    let options = FlowOptions { rate: 2_000, ..FlowOptions::default() };
+    let flow = Flow::start((&lab.host, HOST_V4.into()), (&lab.peer, PEER_V4.into()), options).unwrap();
+    flow.wait_for_more(100).unwrap();
+    lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
+    thread::sleep(Duration::from_secs(5));
+    forward_again(lab, SLAVES[0]);
+    eventually("the primary", || pinned.active() == Some(SLAVES[0]), |back| *back);
+    thread::sleep(Duration::from_secs(1));
+    flow.stop().unwrap().account.lost
+}
+
+/// What a port swallows before it forwards is lost if a slave takes back as soon as its link is up, and not if it has to prove
+/// its path: with an agent, and by the ticks of the kernel.
+#[test]
+fn a_proven_slave_takes_back_without_loss_from_a_port_that_forwards_late() {
+    skip_if_unable!();
+    let Some(_turn) = alone() else { return };
+    let primary = format!("primary={}", SLAVES[0]);
+    for (failback, killed) in [("now", false), ("proven", false), ("proven", true)] {
+        let lab = builder(Datapath::Tc).build().unwrap();
+        let option = format!("failback={failback}");
+        let xbond = monitored(&lab, Datapath::Tc, &[&option, &primary, "path_interval=100", "on_exit=keep"]);
+        let pinned = Pinned::open(&lab.host, BOND).unwrap();
+        let xbond = if killed { xbond.kill().map(|()| None).unwrap() } else { Some(xbond) };
+        let lost = lost_at_the_return(&lab, &pinned);
+        println!("failback={failback} killed={killed}: {lost} packets lost");
+        match failback {
+            "now" => assert!(lost > 100, "{lost}"),
+            _ => assert_eq!(lost, 0, "killed={killed}"),
+        }
+        match xbond {
+            Some(xbond) => drop(xbond.stop().unwrap()),
+            None => drop(cli(&lab.host, ["down", BOND, "--force"]).unwrap()),
+        }
+    }
+}
+
+/// With an interval of a second, a dead path is left in three seconds without traffic. Traffic that is not answered any more has
+/// it probed at once.
+#[test]
+fn traffic_without_answers_has_a_dead_path_found_sooner() {
+    skip_if_unable!();
+    let Some(_turn) = alone() else { return };
+    let lab = builder(Datapath::Tc).build().unwrap();
+    let xbond = monitored(&lab, Datapath::Tc, &["path_interval=1000", "path_method=echo"]);
+    let pinned = Pinned::open(&lab.host, BOND).unwrap();
+    let gaps = gaps(&lab, &pinned, SLAVES[0], Swallows::ToHost);
+    println!("{gaps:?}");
+    assert!(gaps[1] <= Duration::from_millis(400), "{gaps:?}");
+    assert_eq!(monitor(&show(&xbond))["suspicions"], 1);
+    xbond.stop().unwrap();
+}
+
+/// A host that ends is no dead path: the targets answer.
+#[test]
+fn traffic_without_answers_leaves_no_slave_whose_targets_answer() {
+    skip_if_unable!();
+    let _turn = concurrently();
+    let lab = builder(Datapath::Tc).build().unwrap();
+    let xbond = monitored(&lab, Datapath::Tc, &["path_interval=1000", "path_method=echo"]);
+    let (host, peer) = ((&lab.host, HOST_V4.into()), (&lab.peer, PEER_V4.into()));
+    let _sent = Flow::start(host, peer, FlowOptions::default()).unwrap();
+    let answers = Flow::start(peer, host, FlowOptions::default()).unwrap();
+    answers.wait_for_more(500).unwrap();
+    answers.stop().unwrap();
+    let suspicion = || slave(&show(&xbond), SLAVES[0])["path"]["suspicion"].clone();
+    eventually("a suspicion", suspicion, |suspicion| suspicion["silence"].as_u64() > Some(2000));
+    let text = xbond.cli(["show", BOND]).unwrap();
+    assert!(text.contains(&format!("! {}: one-way suspicion: it has sent ", SLAVES[0])), "{text}");
+    assert!(text.contains("its targets answer, so it stays active"), "{text}");
+    assert!(receipts(&xbond).is_empty());
+    let again = Flow::start(peer, host, FlowOptions::default()).unwrap();
+    eventually("no suspicion", suspicion, Value::is_null);
+    again.stop().unwrap();
+    xbond.stop().unwrap();
+}
+
+#[test]
+fn a_slave_that_has_to_prove_its_path_is_shown() {
+    skip_if_unable!();
+    let _turn = concurrently();
+    let lab = builder(Datapath::Tc).build().unwrap();
+    let primary = format!("primary={}", SLAVES[0]);
+    let xbond = monitored(&lab, Datapath::Tc, &["failback=proven", &primary]);
+    lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    wait_for_active(&xbond, SLAVES[1]);
+    swallow(&lab, SLAVES[0], Swallows::All);
+    lab.reconnect(SLAVES[0], Cut::Carrier).unwrap();
+    wait_for_status(&xbond, SLAVES[0], "up");
+    let state = || slave(&show(&xbond), SLAVES[0])["path"]["state"].clone();
+    eventually("an unproven path", state, |state| state == "unproven");
+    let text = xbond.cli(["show", BOND]).unwrap();
+    assert!(
+        text.contains(&format!("path of {} unproven: it joined, or its link was lost", SLAVES[0])),
+        "{text}"
+    );
+    assert_eq!(active_slave(&xbond).as_deref(), Some(SLAVES[1]));
+    // Without the setting it is used at once.
+    xbond.set(BOND, "failback=now").unwrap();
+    xbond.wait_for("active slave enp0s8 instead of enp0s9").unwrap();
+    forward_again(&lab, SLAVES[0]);
+    xbond.stop().unwrap();
+}
+
+/// Returns the unicast MAC addresses that a NIC of the host receives in addition to its own.
+fn filter_of(lab: &Lab, nic: &str) -> Vec<String> {
+    let fdb = lab.host.exec(&format!("bridge fdb show dev {nic}")).unwrap();
+    let unicast = fdb.lines().filter(|line| line.contains("self permanent"));
+    let macs = unicast.filter_map(|line| line.split_whitespace().next());
+    macs.filter(|mac| !mac.starts_with("01:") && !mac.starts_with("33:")).map(str::to_owned).collect()
+}
+
+/// Under none a backup is probed by a MAC address that is not its own: the NIC has to receive the answer.
+#[test]
+fn nics_receive_the_answers_to_probes_of_backups() {
+    skip_if_unable!();
+    let _turn = concurrently();
+    let lab = builder(Datapath::Tc).build().unwrap();
+    let xbond = monitored(&lab, Datapath::Tc, &["fail_over_mac=none"]);
+    let permanent = lab.mac(SLAVES[1]).unwrap().to_string();
+    for nic in SLAVES {
+        eventually("the filter", || filter_of(&lab, nic), |macs| macs.contains(&permanent));
+    }
+    xbond.set(BOND, "path_target=off").unwrap();
+    eventually("no further MAC", || filter_of(&lab, SLAVES[1]), Vec::is_empty);
+    xbond.set(BOND, &format!("path_target={PEER_V4}")).unwrap();
+    eventually("the filter", || filter_of(&lab, SLAVES[1]), |macs| macs.contains(&permanent));
+    // What is removed without its agent leaves nothing behind.
+    xbond.kill().unwrap();
+    cli(&lab.host, ["down", BOND, "--force"]).unwrap();
+    assert!(SLAVES.iter().all(|nic| filter_of(&lab, nic).is_empty()));
 }
 
 /// An agent that is stopped for long changes nothing, nor does it when it is resumed.

@@ -234,7 +234,7 @@ fn refusals_change_nothing() {
             "add-slave bond0 enp0s10 -o prio=high",
             "prio=high: not a value; allowed: -2147483648 to 2147483647",
         ),
-        ("add-slave bond0 enp0s10 -o miimon=1", "miimon: no such option; there are: prio, queue_id"),
+        ("add-slave bond0 enp0s10 -o miimon=1", "miimon: no such option; there are: prio, queue_id, watch"),
         ("add-slave bond9 enp0s10", "bond9: no such bond; `xbond show` lists them"),
         ("del-slave bond0 enp0s10", "bond0 has no slave enp0s10; `xbond show bond0` lists them"),
         ("del-slave bond9 enp0s8", "bond9: no such bond; `xbond show` lists them"),

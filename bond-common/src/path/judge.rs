@@ -31,6 +31,17 @@ const ROUND: u64 = PathEntry::ARP_INTERVAL;
 const BURST: u64 = 3;
 /// So many echoes have to come back in succession before echoes are what counts.
 const LEARNED: u64 = 3;
+/// The time from one probe of a slave that is suspected to the next, in nanoseconds, if `path_interval` is longer.
+const FAST: u64 = 20_000_000;
+/// The time from one look at the counters of the active slave to the next, in nanoseconds.
+const LOOK: u64 = 50_000_000;
+/// A slave that received unicast before is suspected after this silence, in nanoseconds, if it has sent [`ENOUGH`] frames.
+const SUSPICIOUS: u64 = 100_000_000;
+const ENOUGH: u64 = 10;
+/// A backup that has never answered is probed seldom after so many probes.
+const MUTED_AFTER: u64 = 10;
+/// The time from one probe of such a backup to the next, in nanoseconds.
+const SELDOM: u64 = 60_000_000_000;
 /// After this silence of all slaves requests are broadcast: the target may have another MAC address. Nanoseconds.
 const STALE: u64 = 3_000_000_000;
 
@@ -62,20 +73,24 @@ impl PathState {
     /// Follows the settings and the active slave, and returns that. Each begins with a full measure of silence.
     #[inline(always)]
     pub fn follow(&mut self, lap: &PathLap<'_>) -> Option<Slot> {
-        let active = lap.word.active()?;
         if self.epoch != lap.entry.epoch {
             self.epoch = lap.entry.epoch;
             (self.of, self.echo, self.learned) = (0, 0, 0);
             (self.heard_at, self.round_at, self.backups_due) = (0, 0, 0);
             (self.failed, self.answering, self.tried, self.silent) = (0, 0, 0, 0);
+            // What is there already needs no proof.
+            (self.unproven, self.lost, self.usable, self.joined) = (0, 0, 0, lap.entry.joined);
+            (self.muted, self.unanswered) = (0, [0; MAX_SLAVES]);
         }
+        self.doubt(lap);
+        let active = lap.word.active()?;
         let of = ((lap.word.switches() as u64) << 8) + active.index() as u64 + 1;
         if self.of != of {
             (self.of, self.last, self.last_tick) = (of, lap.now, lap.tick);
             (self.asked, self.due, self.since) = (0, lap.now, lap.now);
+            (self.counted_at, self.received_at, self.suspected_at, self.fast) = (0, 0, 0, 0);
         }
         // What another slave had in a slot does not concern the one that has it now.
-        self.failed &= lap.entry.joined;
         self.answering &= lap.entry.joined;
         match PathMethod::from_number(lap.entry.method) {
             PathMethod::Echo => self.echo = 1,
@@ -85,14 +100,76 @@ impl PathState {
         Some(active)
     }
 
+    /// Under `failback=proven`: slaves that joined, or are not usable any more, have to prove their paths. Also one that is
+    /// drained, because its link may be lost until it is used again. Without branches, as the verifier wants it.
+    #[inline(always)]
+    fn doubt(&mut self, lap: &PathLap<'_>) {
+        let (usable, joined) = (lap.word.usable() as u64, lap.entry.joined);
+        let lost = self.usable & !usable | joined & !self.joined;
+        (self.usable, self.joined, self.seen_at) = (usable, joined, lap.now);
+        let wants_proof = 0u64.wrapping_sub((lap.entry.proof != 0) as u64);
+        // What another slave had in a slot does not concern the one that has it now.
+        let unproven = self.unproven & joined & wants_proof;
+        self.failed &= joined & !(self.unproven & !unproven);
+        self.unproven = unproven;
+        self.lost = (self.lost | lost) & joined;
+        let new = lost & joined & !self.failed & wants_proof;
+        self.failed |= new;
+        self.unproven |= new;
+        self.failed_changed = if new == 0 { self.failed_changed } else { lap.now };
+    }
+
     /// Nanoseconds from one probe of the active slave that counts to the next.
     #[inline(always)]
     pub const fn pace(&self, entry: &PathEntry) -> u64 {
-        if self.echo == 0 && entry.interval < PathEntry::ARP_INTERVAL {
-            PathEntry::ARP_INTERVAL
-        } else {
-            entry.interval
+        let interval = if self.fast != 0 && entry.interval > FAST { FAST } else { entry.interval };
+        if self.echo == 0 && interval < PathEntry::ARP_INTERVAL { PathEntry::ARP_INTERVAL } else { interval }
+    }
+
+    /// Returns whether the counters of the active slave are read, and notes that they are.
+    #[inline(always)]
+    pub const fn takes_look(&self, lap: &PathLap<'_>) -> bool {
+        lap.now.saturating_sub(self.counted_at) >= LOOK
+    }
+
+    /// Takes the frames that the active slave has sent, and the unicast frames that it has received, less the answers of the
+    /// targets, modulo 2^64. If it sends and receives none where it did before, it is probed fast. That alone leaves no slave:
+    /// other hosts may have ended.
+    #[inline(always)]
+    pub fn look(&mut self, sent: u64, received: u64, lap: &PathLap<'_>) {
+        let is_first = self.counted_at == 0;
+        self.counted_at = lap.now;
+        // What is read between the counts of an answer seems to be less.
+        let has_received = received.wrapping_sub(self.received) as i64 > 0;
+        if is_first || has_received {
+            self.received_at = if is_first { 0 } else { lap.now };
+            (self.received, self.sent_then, self.sent_since) = (received, sent, 0);
+            (self.suspected_at, self.fast) = (0, 0);
+            return;
         }
+        self.sent_since = sent.saturating_sub(self.sent_then);
+        let silence = lap.now.saturating_sub(self.received_at);
+        let has_sent = self.sent_since >= ENOUGH && silence >= SUSPICIOUS;
+        if self.received_at == 0 || self.suspected_at != 0 || !has_sent {
+            return;
+        }
+        self.suspected_at = lap.now;
+        self.suspicions += 1;
+        // A full measure of silence from now on, unless the present one ends earlier.
+        let (misses, before) = (lap.entry.misses, self.pace(lap.entry));
+        self.fast = misses;
+        if lap.now + misses * self.pace(lap.entry) < self.last + misses * before {
+            (self.last, self.last_tick) = (lap.now, lap.tick);
+            (self.asked, self.due) = (0, lap.now);
+        } else {
+            self.fast = 0;
+        }
+    }
+
+    /// Notes that no slave is heard: the target is dead rather than a path.
+    #[inline(always)]
+    pub fn note_silence(&mut self) {
+        (self.silent, self.fast) = (1, 0);
     }
 
     /// Takes what the active slave has heard.
@@ -102,6 +179,7 @@ impl PathState {
         if at > self.last {
             (self.last, self.last_tick) = (at, lap.tick.wrapping_sub(1));
             (self.asked, self.tried, self.silent, self.heard_at) = (0, 0, 0, at);
+            self.fast = self.fast.saturating_sub(1);
             self.recover(active, lap.now);
         }
         let echo_at = if heard.echo_at > self.since { heard.echo_at } else { self.since };
@@ -196,31 +274,58 @@ impl PathState {
         now.saturating_sub(self.heard_at) > STALE
     }
 
-    /// Notes what a backup has heard when it is asked again at `now`, and whether its device has a link.
+    /// Notes what a backup has heard when it is asked again at `now`, and whether its device has a link. Returns whether it is
+    /// asked: one that never answers is asked seldom.
     #[inline(always)]
-    pub fn note_backup(&mut self, slot: Slot, heard: &PathHeard, has_link: bool, (proof, now): (u64, u64)) {
+    pub fn note_backup(
+        &mut self,
+        slot: Slot,
+        heard: &PathHeard,
+        has_link: bool,
+        (proof, now): (u64, u64),
+    ) -> bool {
         // As for other arrays, the verifier needs a mask that the compiler cannot remove.
         let index = black_box(slot.index()) % MAX_SLAVES;
         let bit = slot.bit() as u64;
-        let (Some(asked_at), Some(streak), Some(&failed_at)) =
-            (self.asked_at.get_mut(index), self.streaks.get_mut(index), self.failed_at.get(index))
-        else {
-            return;
+        let (Some(asked_at), Some(streak), Some(&failed_at), Some(unanswered)) = (
+            self.asked_at.get_mut(index),
+            self.streaks.get_mut(index),
+            self.failed_at.get(index),
+            self.unanswered.get_mut(index),
+        ) else {
+            return false;
         };
+        let is_due =
+            self.muted & bit == 0 || now.saturating_sub(*asked_at) >= SELDOM || heard.arp_at >= *asked_at;
+        if has_link && !is_due {
+            return false;
+        }
         let has_answered = *asked_at != 0 && heard.arp_at >= *asked_at;
-        *streak = (*streak + 1) * has_answered as u64;
+        let was_lost = self.lost & bit != 0;
+        *streak = (*streak + 1) * (has_answered & !was_lost) as u64;
+        self.lost &= !bit;
+        // While nobody is heard, the target does not answer rather than this backup.
+        let is_missing =
+            *asked_at != 0 && !has_answered && self.heard_at >= *asked_at && self.answering & bit == 0;
+        let keeps = (has_link & !has_answered & !was_lost) as u64;
+        *unanswered = (*unanswered + is_missing as u64) * keeps;
+        self.muted = (self.muted & !bit) | (bit * (*unanswered >= MUTED_AFTER) as u64);
         *asked_at = if has_link { now } else { 0 };
         let is_proven = *streak >= proof && heard.arp_at > failed_at && has_answered;
+        // Its link may have been lost, and come back, while it was not usable anyway.
+        let unproven = (bit * (!has_link & (proof != 0)) as u64) & !self.failed;
+        (self.failed, self.unproven) = (self.failed | unproven, self.unproven | unproven);
         let answered = bit * has_answered as u64;
         self.answering |= answered;
         self.linked = (self.linked & !bit) | (bit * has_link as u64);
         if answered != 0 && heard.arp_at > self.heard_at {
             self.heard_at = heard.arp_at;
         }
-        // One that never answers as a backup gets another chance with another link.
-        if is_proven || !has_link && self.answering & bit == 0 {
+        // One that never answers as a backup gets another chance with another link, unless a proof is wanted.
+        if is_proven || !has_link && self.answering & bit == 0 && proof == 0 {
             self.recover(slot, now);
         }
+        true
     }
 
     /// Ends the failure of a path.
@@ -229,6 +334,7 @@ impl PathState {
         let bit = slot.bit() as u64;
         if self.failed & bit != 0 {
             self.failed &= !bit;
+            self.unproven &= !bit;
             self.failed_changed = now;
         }
     }
@@ -276,6 +382,7 @@ impl PathState {
     pub fn leave(&mut self, active: Slot, to: Slot, now: u64) {
         let bit = active.bit() as u64;
         self.failed = (self.failed | bit) & !(to.bit() as u64);
+        self.unproven &= !(bit | to.bit() as u64);
         self.tried |= bit;
         self.failovers += 1;
         self.failed_changed = now;
@@ -386,6 +493,10 @@ mod tests {
         probed: u16,
         /// The target returns echoes.
         returns: bool,
+        /// What the active slave has sent and received in the data plane.
+        sent: u64,
+        received: u64,
+        probes_of_backups: u64,
         /// ARP requests that left, and failovers with their times.
         requests: u64,
         failovers: Vec<(u64, usize)>,
@@ -400,7 +511,6 @@ mod tests {
                 method: method as u64,
                 joined: joined.into(),
                 epoch: 1,
-                proof: 1,
                 ..PathEntry::default()
             };
             Self {
@@ -413,6 +523,9 @@ mod tests {
                 paths: joined,
                 probed: joined,
                 returns: true,
+                sent: 0,
+                received: 0,
+                probes_of_backups: 0,
                 requests: 0,
                 failovers: Vec::new(),
             }
@@ -429,8 +542,10 @@ mod tests {
             let backups = self.entry.joined as u16 & !active.bit();
             for slot in Slot::all().filter(|slot| backups & slot.bit() != 0) {
                 let heard = self.heard[slot.index()];
-                self.state.note_backup(slot, &heard, true, (self.entry.proof, self.now));
-                self.ask(slot, self.probed);
+                if self.state.note_backup(slot, &heard, true, (self.entry.proof, self.now)) {
+                    self.probes_of_backups += 1;
+                    self.ask(slot, self.probed);
+                }
             }
         }
 
@@ -442,6 +557,9 @@ mod tests {
             let Some(active) = self.state.follow(&lap) else { return };
             let heard = self.heard[active.index()];
             self.state.hear(active, &heard, &lap);
+            if self.state.takes_look(&lap) {
+                self.state.look(self.sent, self.received, &lap);
+            }
             if self.state.is_due(&lap) && self.judge(active, &lap) {
                 return;
             }
@@ -471,7 +589,7 @@ mod tests {
             let failed_at = &self.state.failed_at;
             let at = Candidates { word: self.word, rank, avoided: 0, answered, untested, failed_at };
             let Some(to) = choose(&at) else {
-                self.state.silent = 1;
+                self.state.note_silence();
                 return false;
             };
             self.state.leave(active, to, self.now);
@@ -533,6 +651,113 @@ mod tests {
         assert_eq!(net.state.failed, 0);
     }
 
+    /// Has the active slave send 20 frames and receive as many as its path lets through, each 10 ms.
+    fn talk(net: &mut Net, ms: u64, answers: u64) {
+        for _ in 0..ms / 10 {
+            let active = net.word.active().unwrap();
+            net.sent += 20;
+            net.received += answers * (net.paths & active.bit() != 0) as u64;
+            net.run(10);
+        }
+    }
+
+    #[test]
+    fn a_slave_that_sends_and_hears_nothing_is_probed_fast() {
+        let mut net = Net::new(2, 1000, PathMethod::Echo);
+        net.run(3000);
+        talk(&mut net, 3000, 1);
+        assert_eq!((net.state.suspicions, net.state.fast), (0, 0));
+        let died = net.now;
+        net.paths = 0b10;
+        talk(&mut net, 2000, 1);
+        let [(after, 1)] = net.since(died)[..] else { panic!("{:?}", net.since(died)) };
+        assert!(after <= 260, "{after}");
+        // The new active slave has not received anything before: it is not suspected.
+        assert_eq!((net.state.suspicions, net.state.suspected_at), (1, 0));
+    }
+
+    #[test]
+    fn suspicion_alone_leaves_no_slave_and_ends_with_answers() {
+        let mut net = Net::new(2, 1000, PathMethod::Echo);
+        net.run(3000);
+        // It has never received anything.
+        talk(&mut net, 5000, 0);
+        assert_eq!(net.state.suspicions, 0);
+        talk(&mut net, 1000, 1);
+        talk(&mut net, 150, 0);
+        assert!(net.state.suspicions == 1 && net.state.fast > 0, "{}", net.state.fast);
+        // Its path answers: three fast probes, and the slow ones again.
+        talk(&mut net, 5000, 0);
+        assert_eq!((net.state.suspicions, net.state.fast, net.failovers.len()), (1, 0, 0));
+        assert!(net.state.suspected_at != 0);
+        talk(&mut net, 100, 1);
+        assert_eq!(net.state.suspected_at, 0);
+        // All paths are silent: the target is.
+        net.paths = 0;
+        talk(&mut net, 5000, 1);
+        assert_eq!((net.state.silent, net.state.fast, net.failovers.len()), (1, 0, 0));
+    }
+
+    #[test]
+    fn a_suspicion_delays_no_failover() {
+        for interval in [10, 20, 50, 100, 300] {
+            for method in [PathMethod::Echo, PathMethod::Arp] {
+                let after = [0, 1].map(|answers| {
+                    let mut net = Net::new(2, interval, method);
+                    net.run(3000);
+                    talk(&mut net, 2000, answers);
+                    let died = net.now;
+                    net.paths = 0b10;
+                    talk(&mut net, 3000, answers);
+                    net.since(died)[0].0
+                });
+                assert!(after[1] <= after[0], "{interval} {method:?}: {after:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_that_returns_needs_a_proof_if_one_is_wanted() {
+        for (proof, unproven) in [(0, 0), (3, 0b01)] {
+            let mut net = Net::new(2, 10, PathMethod::Auto);
+            net.entry.proof = proof;
+            net.run(3000);
+            assert_eq!(
+                (net.state.failed, net.state.unproven),
+                (0, 0),
+                "what is there at the start needs none"
+            );
+            // The guard leaves the active slave, whose link returns at once; its port forwards after five seconds.
+            net.word = net.word.next(Some(slot(1)), None, 0b10);
+            net.paths = 0b10;
+            net.run(10);
+            assert_eq!((net.state.failed, net.state.unproven), (unproven, unproven), "{proof}");
+            net.run(5000).paths = 0b11;
+            net.run(2500);
+            assert_eq!(net.state.failed, unproven, "two answers are not enough");
+            net.run(2000);
+            assert_eq!((net.state.failed, net.state.unproven, net.failovers.len()), (0, 0, 0), "{proof}");
+        }
+    }
+
+    #[test]
+    fn a_slave_that_joins_is_unproven_until_no_proof_is_wanted() {
+        let mut net = Net::new(2, 10, PathMethod::Auto);
+        net.entry.proof = 3;
+        net.run(3000);
+        net.entry.joined = 0b111;
+        net.run(1000);
+        assert_eq!((net.state.failed, net.state.unproven), (0b100, 0b100));
+        net.entry.proof = 0;
+        net.run(10);
+        assert_eq!((net.state.failed, net.state.unproven), (0, 0));
+        // One that has failed is no unproven one.
+        net.entry.proof = 3;
+        net.paths = 0b110;
+        net.run(100);
+        assert_eq!((net.state.failed, net.state.unproven), (0b001, 0), "{:?}", net.failovers);
+    }
+
     #[test]
     fn a_silent_target_moves_nothing() {
         for method in [PathMethod::Auto, PathMethod::Echo, PathMethod::Arp] {
@@ -577,6 +802,28 @@ mod tests {
         let found: Vec<_> = net.failovers.iter().map(|(_, slot)| *slot).collect();
         assert_eq!(found, [1, 2, 3, 0, 1, 2]);
         assert_eq!(net.state.silent, 1);
+    }
+
+    #[test]
+    fn a_backup_that_never_answers_is_probed_seldom() {
+        let mut net = Net::new(2, 100, PathMethod::Echo);
+        net.probed = 0;
+        net.run(20_000);
+        assert_eq!((net.state.muted, net.probes_of_backups), (0b10, 11));
+        net.run(100_000);
+        assert!((12..=13).contains(&net.probes_of_backups), "{}", net.probes_of_backups);
+        // Its NIC takes the address now: it answers the next one, and is probed as others are.
+        net.probed = 0b10;
+        net.run(61_000);
+        assert_eq!((net.state.muted, net.state.answering), (0, 0b10));
+        // One that has answered is not muted, whatever becomes of it; and while all are silent, none is.
+        net.paths = 0b01;
+        net.run(30_000);
+        assert_eq!(net.state.muted, 0);
+        let mut net = Net::new(2, 100, PathMethod::Echo);
+        net.run(500).paths = 0;
+        net.run(30_000);
+        assert_eq!(net.state.muted, 0);
     }
 
     #[test]

@@ -62,7 +62,8 @@ pub struct PathEntry {
     pub joined: u64,
     /// Another number after each change of the targets: the tick then starts again.
     pub epoch: u64,
-    /// How many answers in succession end the failure of a path.
+    /// How many answers in succession end the failure of a path, and prove that of a slave whose link returned (`failback`);
+    /// 0: one ends a failure, and no link needs a proof.
     pub proof: u64,
     /// The targets with the source address of their probes, as [`pair`] of both; 0: none.
     pub targets: [u64; MOST_PATH_TARGETS],
@@ -81,6 +82,17 @@ impl PathEntry {
     pub fn mac(&self, slot: Slot) -> Mac {
         // As for other arrays, the verifier needs a mask that the compiler cannot remove.
         Mac::from_word(self.macs.get(black_box(slot.index()) % MAX_SLAVES).copied().unwrap_or_default())
+    }
+
+    /// Returns whether slaves have to prove their paths: the monitor runs, and one that joins, or whose link returns, is used
+    /// like the others only after [`Self::proof`] answers.
+    pub const fn wants_proof(&self) -> bool {
+        self.is_on() && self.proof != 0
+    }
+
+    /// Returns whether targets are probed.
+    pub const fn is_on(&self) -> bool {
+        self.interval != 0 && PathList::from_bits(self.list).count > 0
     }
 
     /// Returns the bits of the slots that are probed while they are backups.
@@ -186,8 +198,11 @@ pub struct PathState {
     pub budget: u64,
     /// When backups are asked next.
     pub backups_due: u64,
-    /// Slots whose paths have failed.
+    /// Slots whose paths have failed, or are unproven: slaves that are used only while no other one is up.
     pub failed: u64,
+    /// Those of them that are unproven: the slave joined, or its link was lost, and it has not answered
+    /// [`PathEntry::proof`] times in succession since. Its path was never found silent.
+    pub unproven: u64,
     /// Slots that have answered as backups.
     pub answering: u64,
     /// Slots that have been active, and silent, since a slave was heard last.
@@ -206,17 +221,52 @@ pub struct PathState {
     pub ran: u64,
     /// When [`Self::failed`] changed last.
     pub failed_changed: u64,
+    /// When the counters of the active slave were read last.
+    pub counted_at: u64,
+    /// Unicast frames that it had received then.
+    pub received: u64,
+    /// When those were found to grow last; 0: not since it became active.
+    pub received_at: u64,
+    /// Frames that it had sent then.
+    pub sent_then: u64,
+    /// Frames that it has sent since.
+    pub sent_since: u64,
+    /// Since when the active slave is suspected of a path in one direction: it sends, and receives no unicast where it did
+    /// before; 0: it is not.
+    pub suspected_at: u64,
+    /// Answers that have to come before it is probed slowly again, while it is suspected; 0: it is not probed faster.
+    pub fast: u64,
+    /// How often a slave was suspected.
+    pub suspicions: u64,
+    /// The time of the last tick: what happened before it is in the other words.
+    pub seen_at: u64,
+    /// The usable slots of ACTIVE at the last tick.
+    pub usable: u64,
+    /// [`PathEntry::joined`] at the last tick.
+    pub joined: u64,
+    /// Slots whose streaks begin again, because their links were lost since they were asked last.
+    pub lost: u64,
     /// Of each slot: when it was asked last as a backup.
     pub asked_at: [u64; MAX_SLAVES],
     /// Of each slot: when its path failed last, 0: never.
     pub failed_at: [u64; MAX_SLAVES],
     /// Of each slot: how many times in succession it has answered as a backup.
     pub streaks: [u64; MAX_SLAVES],
+    /// Of each slot: how many probes in succession it has not answered as a backup, since its link came up, while others were
+    /// heard.
+    pub unanswered: [u64; MAX_SLAVES],
+    /// Slots that are probed seldom as backups, because they have never answered as such: their ports may take one MAC address
+    /// only.
+    pub muted: u64,
 }
 
 impl PathState {
     /// The index of the word of `failed`, for readers of single words.
     pub const FAILED: usize = core::mem::offset_of!(Self, failed) / 8;
+    /// As [`Self::FAILED`].
+    pub const UNPROVEN: usize = core::mem::offset_of!(Self, unproven) / 8;
+    /// As [`Self::FAILED`].
+    pub const SEEN_AT: usize = core::mem::offset_of!(Self, seen_at) / 8;
 }
 
 #[cfg(feature = "user")]

@@ -20,7 +20,8 @@ impl Engine {
         let mut engine = Self::new(bond);
         let path = Path::new(now, Tolerance::of(&engine.options));
         let links: Vec<_> = slaves.iter().map(|slave| (slave.slot, slave.link)).collect();
-        engine.slaves = slaves.into_iter().map(|slave| orphaned(slave, usable, path)).collect();
+        let watch = engine.watch;
+        engine.slaves = slaves.into_iter().map(|slave| orphaned(slave, usable, (path, watch))).collect();
         engine.active = active.filter(|slot| engine.slave(*slot).is_some());
         engine.has_been_active = engine.active.is_some();
         engine.published.word = Word { active, draining, usable };
@@ -91,12 +92,14 @@ impl Engine {
     /// the slots whose failures were counted.
     fn count_losses(&mut self, now: Time, known: Word, changes: &[DataPlaneChange]) -> u16 {
         let usable_of = |usable: u16, active: Option<Slot>| usable | active.map_or(0, Slot::bit);
+        // As they were: a failure that is counted below may have a slave prove its path.
+        let avoided = self.avoided();
         let (mut before, mut counted) = (usable_of(known.usable, known.active), 0);
         for change in changes {
             let lost = before & !change.usable;
             for slot in Slot::all().filter(|slot| lost & slot.bit() != 0) {
                 // An avoided slave is not usable any more as soon as another one is, although it is up.
-                let gives_way = !change.is_failure() && self.avoided() & slot.bit() != 0;
+                let gives_way = !change.is_failure() && avoided & slot.bit() != 0;
                 if !gives_way && self.joined_slaves().any(|slave| slave.slot == slot) {
                     self.count_failure(now, slot);
                     counted |= slot.bit();
@@ -219,11 +222,20 @@ impl Engine {
     }
 }
 
+/// Returns whether the guard left `from`: it clears the usable bit of the slot that it leaves.
+fn is_guards(from: Option<Slot>, usable: u16) -> bool {
+    from.is_some_and(|from| usable & from.bit() == 0)
+}
+
 /// Returns a slave as a former engine has left it.
-fn orphaned(slave: LeftSlave, usable: u16, path: Path) -> Slave {
+fn orphaned(slave: LeftSlave, usable: u16, (path, watch): (Path, Option<Watch>)) -> Slave {
     // A drained slave is not usable, whatever its link is, nor is one whose path has failed.
     let is_avoided = slave.drained || slave.path_failed;
+    // One that needs its path is down without it, and its failure was counted.
+    let watch = slave.options.watch.or(watch);
+    let is_avoided = is_avoided && !(slave.path_failed && watch.is_some_and(Watch::needs_path));
     let is_up = usable & slave.slot.bit() != 0 || is_avoided && slave.link.up;
+    let avoided = Avoided::drained(slave.drained);
     Slave {
         slot: slave.slot,
         name: slave.name,
@@ -235,7 +247,7 @@ fn orphaned(slave: LeftSlave, usable: u16, path: Path) -> Slave {
         link: slave.link,
         state: if is_up { LinkState::Up } else { LinkState::Down },
         path,
-        avoided: Avoided::drained(slave.drained).with_path(slave.path_failed),
+        avoided: if slave.path_failed { avoided.with_failed_path() } else { avoided },
         link_failure_count: slave.link_failure_count,
     }
 }

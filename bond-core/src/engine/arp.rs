@@ -48,7 +48,9 @@ impl Engine {
             } else {
                 (validate.validates_backup(), &mut backups)
             };
-            let at = arp_monitor::last_rx(&self.options, validated, times, self.arp.targets_since);
+            let families = Families::of(self.slave(*slot).and_then(|slave| self.watch_of(slave)));
+            let at =
+                arp_monitor::last_rx(&self.options, (validated, families), times, self.arp.targets_since);
             list.push((*slot, at));
         }
         for (slot, at) in probers {
@@ -95,7 +97,13 @@ impl Engine {
             arp_monitor::inspect(now, tolerance, slave.state, standing, &slave.path)
                 .map(|proposal| (slave.slot, proposal))
         };
-        let proposals: Vec<_> = self.joined_slaves().filter_map(propose).collect();
+        let is_probed = |slave: &&Slave| self.monitoring_of(slave) == Monitoring::Arp;
+        // One that answers, and has lost another sign that it needs, does not come up.
+        let is_wanted = |slot: Slot, proposal: Proposal| {
+            proposal != Proposal::Up || !self.slave(slot).is_some_and(|slave| self.lacks_a_sign(slave))
+        };
+        let proposals = self.joined_slaves().filter(is_probed).filter_map(propose);
+        let proposals: Vec<_> = proposals.filter(|(slot, proposal)| is_wanted(*slot, *proposal)).collect();
         let mut commit = Commit::Nothing;
         for (slot, proposal) in proposals {
             match proposal {

@@ -11,7 +11,7 @@
 
 use bond_common::abi::{MAX_TARGETS, ProbeTimes, Slot};
 
-use super::link_state::LinkState;
+use super::{link_state::LinkState, watched::Families};
 use crate::{
     Time,
     options::{ArpAllTargets, BondOptions},
@@ -141,16 +141,36 @@ impl Path {
 
 /// Returns the time of the last reception that counts: from any target or, under arp_all_targets=all, from the target
 /// that has been silent longest (`slave_last_rx`). arp_all_targets applies to `validated` slaves only.
-pub fn last_rx(options: &BondOptions, validated: bool, times: &ProbeTimes, targets_since: Time) -> Time {
-    if !validated || options.arp_all_targets == ArpAllTargets::Any {
-        return Time::from_nanos(times.last_rx());
+///
+/// Of the `families` that have to answer, only those with a target count. Frames that are not validated are of no family.
+pub fn last_rx(
+    options: &BondOptions,
+    (validated, families): (bool, Families),
+    times: &ProbeTimes,
+    targets_since: Time,
+) -> Time {
+    let any = || Time::from_nanos(times.last_rx());
+    let wants_all = options.arp_all_targets == ArpAllTargets::All;
+    if !validated || !wants_all && families == Families::Both {
+        return any();
     }
     let (ipv4, ipv6) = times.targets().split_at(MAX_TARGETS);
-    let ipv4 = ipv4.iter().take(options.arp_ip_target.len());
-    let ipv6 = ipv6.iter().take(options.ns_ip6_target.len());
-    let oldest = ipv4.chain(ipv6).min().copied().unwrap_or_else(|| times.last_rx());
+    let ipv4 = ipv4.get(..options.arp_ip_target.len()).unwrap_or(ipv4);
+    let ipv6 = ipv6.get(..options.ns_ip6_target.len()).unwrap_or(ipv6);
+    let of_family = |targets: &[u64]| {
+        if wants_all { targets.iter().min().copied() } else { targets.iter().max().copied() }
+    };
+    let (ipv4, ipv6) = (of_family(ipv4), of_family(ipv6));
+    let oldest = match families {
+        Families::Ipv4 if ipv4.is_some() => ipv4,
+        Families::Ipv6 if ipv6.is_some() => ipv6,
+        Families::Ipv4 | Families::Ipv6 | Families::Both | Families::Each => {
+            ipv4.into_iter().chain(ipv6).min()
+        }
+    };
     // A new target counts as received when it is added, as in the driver.
-    Time::from_nanos(oldest).max(targets_since)
+    let since = if wants_all { targets_since } else { Time::ZERO };
+    oldest.map_or_else(any, |oldest| Time::from_nanos(oldest).max(since))
 }
 
 /// Judges a slave by the times of its receptions and probes (`bond_ab_arp_inspect`).
@@ -313,6 +333,40 @@ mod tests {
     }
 
     #[test]
+    fn families_that_have_to_answer_count_by_their_own_targets() {
+        let mut times = ProbeTimes::NEVER;
+        let mut note = |at: u64, target| times.note(Time::from_millis(at).as_nanos() as u64, target);
+        note(1000, Some(0));
+        note(2000, Some(MAX_TARGETS));
+        note(3000, Some(1));
+        let table = [
+            (Families::Both, ArpAllTargets::Any, true, (2, 1), 3000),
+            (Families::Ipv4, ArpAllTargets::Any, true, (2, 1), 3000),
+            (Families::Ipv4, ArpAllTargets::All, true, (2, 1), 1000),
+            (Families::Ipv6, ArpAllTargets::Any, true, (2, 1), 2000),
+            (Families::Each, ArpAllTargets::Any, true, (2, 1), 2000),
+            (Families::Each, ArpAllTargets::All, true, (2, 1), 1000),
+            // Without a target of the family, and without validation, what is there counts.
+            (Families::Ipv6, ArpAllTargets::Any, true, (2, 0), 3000),
+            (Families::Each, ArpAllTargets::Any, true, (1, 0), 1000),
+            (Families::Each, ArpAllTargets::Any, false, (2, 1), 3000),
+        ];
+        for (row, (families, all, validated, (ipv4, ipv6), expected)) in table.into_iter().enumerate() {
+            let options = BondOptions {
+                arp_all_targets: all,
+                arp_ip_target: vec![[10, 0, 0, 1].into(); ipv4],
+                ns_ip6_target: vec![[0xfd; 16].into(); ipv6],
+                ..BondOptions::default()
+            };
+            assert_eq!(
+                last_rx(&options, (validated, families), &times, Time::ZERO),
+                ms(expected),
+                "row {row}"
+            );
+        }
+    }
+
+    #[test]
     fn all_targets_count_by_the_one_that_is_silent_longest() {
         let mut times = ProbeTimes::NEVER;
         let mut note = |at: u64, target| times.note(Time::from_millis(at).as_nanos() as u64, target);
@@ -335,7 +389,7 @@ mod tests {
             (ArpAllTargets::All, false, 3, 0, 4000),
         ];
         for (all, validated, ipv4, ipv6, expected) in table {
-            let last = last_rx(&options(all, ipv4, ipv6), validated, &times, ms(500));
+            let last = last_rx(&options(all, ipv4, ipv6), (validated, Families::Both), &times, ms(500));
             assert_eq!(last, ms(expected), "{all:?} {validated} {ipv4} {ipv6}");
         }
     }
@@ -398,7 +452,7 @@ mod tests {
                 ns_ip6_target: vec![[0xfd; 16].into(); ipv6],
                 ..BondOptions::default()
             };
-            let expected = last_rx(&options, validated, &times, ms(since));
+            let expected = last_rx(&options, (validated, Families::Both), &times, ms(since));
 
             let required = MonitorEntry::required_of(ipv4, ipv6, all && validated, false);
             let entry =

@@ -24,16 +24,23 @@ impl Engine {
 
     /// Advances every link state and elects if a change requires it (`bond_miimon_inspect`, `bond_miimon_commit`).
     pub(super) fn inspect(&mut self, now: Time) {
-        let monitoring = self.monitoring();
         let mut ignore_updelay = self.active.is_none();
         let mut commit = Commit::Nothing;
         for index in 0..self.slaves.len() {
-            let Some(slave) = self.slaves.get_mut(index) else { break };
+            let Some(slave) = self.slaves.get(index) else { break };
             if slave.phase != Phase::Joined {
                 continue;
             }
+            let monitoring = self.monitoring_of(slave);
+            let is_lost = monitoring == Monitoring::Arp && self.lacks_a_sign(slave) && slave.state.is_up();
+            let has_signs = self.has_signs(slave);
+            let Some(slave) = self.slaves.get_mut(index) else { break };
             let before = slave.state;
-            slave.state = before.next(now, slave.link.up, monitoring.without_updelay(ignore_updelay));
+            slave.state = if is_lost {
+                LinkState::Down
+            } else {
+                before.next(now, has_signs, monitoring.without_updelay(ignore_updelay))
+            };
             if slave.state == before {
                 continue;
             }

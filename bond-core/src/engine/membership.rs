@@ -73,17 +73,23 @@ impl Engine {
 
     /// The second half of `bond_enslave`.
     pub(super) fn joined(&mut self, now: Time, slot: Slot, link: Link) {
-        let monitoring = self.monitoring();
         let path = Path::new(now, Tolerance::of(&self.options));
+        let needs_proof = self.wants_proof && self.active.is_some();
         let Some(slave) = self.slave_mut(slot) else { return self.late_answer(slot) };
         if slave.phase != Phase::Joining {
             return;
         }
         slave.phase = Phase::Joined;
+        if needs_proof {
+            slave.avoided.doubt(now);
+        }
         slave.link = link;
         slave.path = path;
-        slave.state = LinkState::at_enslave(now, link.up, monitoring);
         let enslaved = Notice::Enslaved { slave: slave.name.clone(), up: link.up };
+        let monitoring = self.slave(slot).map(|slave| self.monitoring_of(slave));
+        if let (Some(monitoring), Some(slave)) = (monitoring, self.slave_mut(slot)) {
+            slave.state = LinkState::at_enslave(now, link.up, monitoring);
+        }
         self.notify(enslaved);
         self.force_primary |= self.primary() == Some(slot);
         if self.next_poll.is_none() {

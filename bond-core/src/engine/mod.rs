@@ -20,6 +20,7 @@ mod receive_check;
 mod refusal;
 mod requests;
 mod switch;
+mod watched;
 
 use bond_common::{
     abi::{ActiveWord, MAX_SLAVES, Slot},
@@ -36,6 +37,7 @@ use self::{
     link_state::{LinkState, Monitoring},
     mac_plan::{AtEnslave, MadeUpMacs, SlaveMac, TrackedMac},
     receive_check::{Counters, ReceiveCheck, Verdict},
+    watched::Families,
 };
 use crate::{
     Time,
@@ -45,7 +47,8 @@ use crate::{
     damping::Damping,
     event::{Duplex, Elects, Event, Link, NewSlave, Reception, Speed},
     options::{BondOptions, FailOverMac, SlaveOptions},
-    status::{BondStatus, MiiStatus, Pending, SlaveState, SlaveStatus},
+    status::{BondStatus, MiiStatus, Pending, SlaveDamping, SlaveState, SlaveStatus},
+    watch::Watch,
 };
 
 pub use self::{announce::interval as announcement_interval, refusal::Refusal};
@@ -77,6 +80,8 @@ pub struct NewBond {
     pub options: BondOptions,
     /// The settings of damping, None if slaves that flap are treated like others.
     pub damping: Option<Damping>,
+    /// What slaves need to count as up that have no such option of their own; None for what the monitors in force judge by.
+    pub watch: Option<Watch>,
 }
 
 /// The state of a running bond that a former engine has left to the data plane.
@@ -224,6 +229,10 @@ pub struct Engine {
     name: String,
     options: BondOptions,
     damping: Option<Damping>,
+    watch: Option<Watch>,
+    /// Slaves that join, and slaves whose links return, have to prove their paths: the path monitor runs, with
+    /// `failback=proven`.
+    wants_proof: bool,
     mac: TrackedMac,
     mac_assigned: bool,
     prearm: bool,
@@ -342,6 +351,8 @@ impl Engine {
             name: bond.name,
             options: bond.options,
             damping: bond.damping,
+            watch: bond.watch,
+            wants_proof: false,
             mac: TrackedMac::new(bond.mac),
             mac_assigned: bond.mac_assigned,
             prearm: bond.prearm,
@@ -394,7 +405,8 @@ impl Engine {
             Event::SetActiveSlave(None) => self.clear_active_slave(now),
             Event::SetDrained { slot, drained } => self.set_drained(now, slot, drained)?,
             Event::SetDamping(damping) => self.set_damping(now, damping),
-            Event::Paths { failed } => self.paths(now, failed),
+            Event::SetWatch(watch) => self.set_watch(now, watch),
+            Event::Paths(found) => self.paths(now, &found),
             Event::SlaveMacSet { slot, mac, done } => self.slave_mac_set(now, slot, mac, done),
             Event::BondMacSet { mac, done } => self.bond_mac_set(mac, done),
             Event::SlaveMacFound { slot, mac } => self.slave_mac_found(now, slot, mac),
@@ -496,7 +508,7 @@ fn seen(event: &Event) -> Trigger {
         Event::Probes(_) | Event::Probed { .. } | Event::NotProbed { .. } | Event::ProbeFailed { .. } => {
             Trigger::ArpMonitor
         }
-        Event::Paths { .. } => Trigger::Path,
+        Event::Paths(_) => Trigger::Path,
         Event::Join(_) | Event::Joined { .. } | Event::JoinFailed { .. } => Trigger::SlaveJoined,
         Event::Leave { .. } | Event::Gone { .. } => Trigger::SlaveLeft,
         Event::SetOptions(_)
@@ -504,6 +516,7 @@ fn seen(event: &Event) -> Trigger {
         | Event::SetActiveSlave(_)
         | Event::SetDrained { .. }
         | Event::SetDamping(_)
+        | Event::SetWatch(_)
         | Event::Written(_)
         // Answers cause no election.
         | Event::SlaveMacSet { .. }
@@ -661,7 +674,7 @@ impl Engine {
             duplex: slave.link.duplex,
             options: slave.options,
             drained: slave.avoided.is_drained(),
-            damped: slave.avoided.is_damped(),
+            damping: self.damping.and_then(|settings| slave.avoided.damping(settings)),
             path_failed: slave.avoided.has_failed_path(),
             no_unicast: self
                 .receive_check
@@ -672,11 +685,6 @@ impl Engine {
 }
 
 const BY_GUARD: (Reason, Chosen, Trigger) = (Reason::CarrierGuard, Chosen::Guard, Trigger::Guard);
-
-/// Returns whether the guard left `from`: it clears the usable bit of the slot that it leaves.
-fn is_guards(from: Option<Slot>, usable: u16) -> bool {
-    from.is_some_and(|from| usable & from.bit() == 0)
-}
 
 impl Slave {
     /// Its interface is set up.

@@ -11,8 +11,10 @@ impl Engine {
         let up = |slave: &Slave| Candidate { state: LinkState::Up, ..slave.candidate() };
         self.joined_slaves().fold(Preference::default(), |preference, slave| {
             let takes_from = |active: &&Slave| {
-                if slave.avoided.why() != active.avoided.why() {
-                    return self.is_avoided_less(slave.slot, active.slot);
+                // What the path monitor finds, a tick knows itself.
+                let [own, others] = [slave, *active].map(|slave| slave.avoided.without_path().why());
+                if own != others {
+                    return own < others;
                 }
                 if Some(slave.slot) != self.primary() && slave.options.prio <= active.options.prio {
                     return false;

@@ -49,6 +49,9 @@ impl Engine {
         self.check_queue_id(&slave.name, options)?;
         let slave = self.slave_mut(slot).ok_or(Refusal::NoSuchSlave { slot })?;
         let before = std::mem::replace(&mut slave.options, options);
+        if before.watch != options.watch {
+            self.inspect(now);
+        }
         if before.prio != options.prio && self.primary().is_none() {
             self.elect(now, Reason::OptionChanged);
         }

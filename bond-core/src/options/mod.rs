@@ -20,6 +20,7 @@ pub use self::{
     table::{BondOption, BondOptions, KEYS, ROWS, Row},
     values::{LIST_KEYS, TargetEdit},
 };
+use crate::watch::{BadWatch, Watch};
 
 /// The largest value of an option in milliseconds, the driver's INT_MAX.
 const MAX_MS: u32 = i32::MAX as u32;
@@ -113,6 +114,8 @@ pub struct SlaveOptions {
     pub prio: i32,
     /// The transmit queue of the bond whose packets leave through this slave; 0: none.
     pub queue_id: u16,
+    /// What the slave needs to count as up; None: what the bond's setting says. The driver has no such option.
+    pub watch: Option<Watch>,
 }
 
 /// The type of an option whose values are a table, as `struct bond_opt_value` is. The index of a value is its number.
@@ -400,7 +403,9 @@ impl Serialize for BondOptions {
 
 impl SlaveOptions {
     /// The keys that [`Self::set`] accepts.
-    pub const KEYS: &'static [&'static str] = &["prio", "queue_id"];
+    pub const KEYS: &'static [&'static str] = &["prio", "queue_id", "watch"];
+    /// The text of a slave whose `watch` is the bond's.
+    const AS_BOND: &'static str = "bond";
 
     /// Sets one option of a slave from text.
     ///
@@ -410,6 +415,17 @@ impl SlaveOptions {
         match key {
             "prio" => self.prio = number("prio", value, i32::MIN..=i32::MAX)?,
             "queue_id" => self.queue_id = number("queue_id", value, 0..=u16::MAX)?,
+            "watch" if value.trim() == Self::AS_BOND => self.watch = None,
+            "watch" => {
+                let bad = |error: BadWatch| OptionError::BadValue {
+                    key: "watch",
+                    value: value.to_owned(),
+                    allowed: format!(
+                        "all=carrier,path or the like, one of carrier, path, arp, ns, or bond ({error})"
+                    ),
+                };
+                self.watch = Some(value.parse().map_err(bad)?);
+            }
             _ => {
                 return Err(OptionError::Unknown {
                     key: key.to_owned(),
@@ -423,7 +439,8 @@ impl SlaveOptions {
 
     /// Returns keys and values, as [`Self::set`] reads them.
     pub fn to_pairs(&self) -> Vec<(&'static str, String)> {
-        vec![("prio", self.prio.to_string()), ("queue_id", self.queue_id.to_string())]
+        let watch = self.watch.map_or_else(|| Self::AS_BOND.to_owned(), |watch| watch.to_string());
+        vec![("prio", self.prio.to_string()), ("queue_id", self.queue_id.to_string()), ("watch", watch)]
     }
 }
 

@@ -472,8 +472,9 @@ fn json_has_numbers_as_numbers_and_names_as_names() {
         "min_links": 0, "xmit_hash_policy": "layer2", "ad_select": "stable", "lp_interval": 1,
     });
     assert_eq!(serde_json::to_value(&options).unwrap(), expected);
-    let slave = SlaveOptions { prio: -5, queue_id: 2 };
-    assert_eq!(serde_json::to_value(slave).unwrap(), serde_json::json!({ "prio": -5, "queue_id": 2 }));
+    let slave = SlaveOptions { prio: -5, queue_id: 2, watch: "all=carrier,path".parse().ok() };
+    let expected = serde_json::json!({ "prio": -5, "queue_id": 2, "watch": "all=carrier,path" });
+    assert_eq!(serde_json::to_value(slave).unwrap(), expected);
 }
 
 #[test]
@@ -487,12 +488,16 @@ fn slave_options_have_their_ranges() {
         ("queue_id", "65535", 0),
         ("queue_id", "65536", EINVAL),
         ("queue_id", "-1", EINVAL),
+        ("watch", "arp", 0),
+        ("watch", "link", EINVAL),
     ] {
         assert_eq!(errno(&options.set(key, value)), expected, "{key}={value}");
     }
-    assert_eq!(options, SlaveOptions { prio: i32::MIN, queue_id: u16::MAX });
+    assert_eq!(options, SlaveOptions { prio: i32::MIN, queue_id: u16::MAX, watch: "arp".parse().ok() });
+    options.set("watch", "bond").unwrap();
+    assert_eq!(options.watch, None);
     let error = options.set("priority", "1").unwrap_err();
-    assert_eq!(error.to_string(), "priority: no such option; there are: prio, queue_id");
+    assert_eq!(error.to_string(), "priority: no such option; there are: prio, queue_id, watch");
 }
 
 #[test]

@@ -101,6 +101,7 @@ impl Orphan {
             seed: 1,
             options: before.options,
             damping: None,
+            watch: None,
         };
         self.lab.take();
         self.lab.replace_engine(Engine::adopt(self.lab.now, bond, left));

@@ -167,6 +167,7 @@ fn under_follow_a_prepared_slave_announces_first() {
             seed: 1,
             options: options(Follow),
             damping: None,
+            watch: None,
         };
         let mut lab = Lab::of(new, 2);
         lab.join(0).unwrap();

@@ -14,7 +14,7 @@ use bond_common::{
 use crate::{
     Engine, NewBond, Refusal, Time,
     command::{Announce, Batch, Failover, Notice, Probe, Publish, Query, Report, Work},
-    event::{Duplex, Event, Link, Neighbours, NewSlave, Reception, Speed},
+    event::{Duplex, Event, FoundPaths, Link, Neighbours, NewSlave, Reception, Speed},
     options::{BondOptions, FailOverMac, SlaveOptions},
     status::{MiiStatus, SlaveStatus},
 };
@@ -154,6 +154,7 @@ impl Lab {
             seed: 1,
             options,
             damping: None,
+            watch: None,
         };
         Self::of(new, nics)
     }
@@ -301,6 +302,16 @@ impl Lab {
     }
 
     /// Passes an event to the engine and executes its commands.
+    /// Has the path monitor find that the paths of these slots have failed, now.
+    pub fn find(&mut self, failed: u16) {
+        self.find_paths(FoundPaths { failed, ..FoundPaths::default() });
+    }
+
+    /// Has the path monitor find this, now.
+    pub fn find_paths(&mut self, found: FoundPaths) {
+        self.handle(Event::Paths(FoundPaths { seen_at: self.now, ..found })).unwrap();
+    }
+
     pub fn handle(&mut self, event: Event) -> Result<(), Refusal> {
         let answer = self.engine.handle(self.now, event).map(|batch| self.batches.push_back(batch));
         self.execute();

@@ -198,6 +198,7 @@ fn a_mac_set_by_the_administrator_is_kept_until_the_bond_is_empty() {
             seed: 1,
             options: options(policy),
             damping: None,
+            watch: None,
         };
         let mut lab = Lab::of(new, 2);
         lab.join(0).unwrap();

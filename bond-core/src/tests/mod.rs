@@ -13,3 +13,4 @@ mod random;
 mod requests;
 mod tick;
 mod timing;
+mod watch;

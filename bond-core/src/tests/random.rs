@@ -123,6 +123,7 @@ impl History {
             seed: 3,
             options,
             damping: None,
+            watch: None,
         };
         let mut lab = Lab::of(new, NICS);
         lab.mode = CommandMode::Manual;
@@ -368,7 +369,7 @@ proptest! {
     fn arbitrary_events_cause_no_panic(events in proptest::collection::vec((0..3u64, nonsense()), 1..80)) {
         let mut engine = crate::Engine::new(NewBond {
             name: "bond0".into(), mac: mac(1), mac_assigned: false, prearm: false, seed: 0,
-            options: BondOptions { miimon: 100, ..BondOptions::default() }, damping: None,
+            options: BondOptions { miimon: 100, ..BondOptions::default() }, damping: None, watch: None,
         });
         for (when, event) in events {
             let now = [Time::ZERO, ms(5000), Time::MAX][when as usize];
@@ -417,6 +418,12 @@ fn nonsense() -> impl Strategy<Value = Event> {
         proptest::option::of(slot()).prop_map(Event::SetActiveSlave),
         (slot(), any::<bool>()).prop_map(|(slot, drained)| Event::SetDrained { slot, drained }),
         any::<bool>().prop_map(|on| Event::SetDamping(on.then(crate::damping::Damping::default))),
+        prop::sample::select(vec!["carrier", "all=carrier,path", "arp", "any=arp,ns", "all=carrier,arp,ns"])
+            .prop_map(|text| Event::SetWatch(text.parse().ok())),
+        (0..8u16, 0..8u16, any::<bool>()).prop_map(|(failed, unproven, wants_proof)| {
+            let seen_at = ms(5000);
+            Event::Paths(crate::event::FoundPaths { failed, unproven, wants_proof, seen_at })
+        }),
         (slot(), some_mac(), any::<bool>()).prop_map(|(slot, mac, done)| Event::SlaveMacSet {
             slot,
             mac,

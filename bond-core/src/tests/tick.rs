@@ -239,15 +239,15 @@ fn a_path_that_a_tick_left_is_avoided_until_it_answers_again() {
         lab.wait(ms(1000));
         assert_eq!((lab.active().as_deref(), lab.status(0).path_failed), (one, true), "{policy:?}");
         assert_eq!(lab.engine.avoided_by_agent(), 0, "the data plane knows it itself");
-        lab.handle(Event::Paths { failed: lab.slot(0).bit() }).unwrap();
+        lab.find(lab.slot(0).bit());
         lab.take();
         // Damaged as it is, it is better than none.
         let failed = lab.slot(0).bit() | lab.slot(1).bit();
         lab.ticks(&[(Some(2), &[2], Cause::PathSilent)]);
-        lab.handle(Event::Paths { failed }).unwrap();
+        lab.find(failed);
         assert_eq!(lab.active().as_deref(), Some("slave2"), "{policy:?}");
         lab.take();
-        lab.handle(Event::Paths { failed: lab.slot(1).bit() }).unwrap();
+        lab.find(lab.slot(1).bit());
         let back = reported_as(&lab.take(), Trigger::Path).len();
         assert_eq!((lab.active().as_deref(), back), (zero, 1), "the primary takes over, {policy:?}");
     }

@@ -360,7 +360,7 @@ struct TopArgs {
 #[derive(Debug, Args)]
 struct SetArgs {
     bond: BondName,
-    /// Change options of this slave: prio, queue_id
+    /// Change options of this slave: prio, queue_id, watch
     #[arg(long, value_name = "IF")]
     slave: Option<InterfaceName>,
     /// Options of the bonding driver, in order, all or none; or active_slave alone
@@ -376,7 +376,7 @@ struct AddSlaveArgs {
     /// The interface
     #[arg(value_name = "IF")]
     slave: InterfaceName,
-    /// An option of the slave: prio, queue_id; may be repeated
+    /// An option of the slave: prio, queue_id, watch; may be repeated
     #[arg(short = 'o', long = "option", value_name = "KEY=VALUE", value_parser = key_value)]
     options: Vec<(String, String)>,
     #[command(flatten)]

@@ -36,8 +36,8 @@ pub use self::{
     lines::Lines,
     problem::{ConfigError, Note, Problem},
     settings::{
-        BondConfig, BondMac, Change, Clock, Datapath, Guard, Literal, NotAWord, OnExit, Pair, PathMethod,
-        PathTarget, WantedClock, WantedPath, Words,
+        BondConfig, BondMac, Change, Clock, Datapath, Failback, Guard, Literal, NotAWord, OnExit, Pair,
+        PathMethod, PathTarget, WantedClock, WantedPath, Words,
     },
     shell::ShellError,
     source::{Files, Source},

@@ -9,7 +9,7 @@
 use std::{
     fmt::{self, Display},
     marker::PhantomData,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     ops::RangeInclusive,
     str::FromStr,
     time::Duration,
@@ -20,6 +20,7 @@ use bond_core::{
     damping::Damping,
     name::{BondName, InterfaceName, shortened},
     options::{BondOptions, Unmonitored},
+    watch::{Sign, Watch},
 };
 use ipnet::IpNet;
 
@@ -35,6 +36,8 @@ pub enum Literal {
     Table(Vec<(&'static str, String)>),
     /// Texts; a file may also have one of them alone.
     List(Vec<String>),
+    /// A key with several texts.
+    Choice(&'static str, Vec<&'static str>),
 }
 
 /// The value as [`BondConfig::set`] takes it.
@@ -49,6 +52,7 @@ impl Display for Literal {
                 f.write_str(&pairs.collect::<Vec<_>>().join(","))
             }
             Self::List(texts) => f.write_str(&texts.join(",")),
+            Self::Choice(key, texts) => write!(f, "{key}={}", texts.join(",")),
         }
     }
 }
@@ -61,6 +65,7 @@ pub enum LiteralKind {
     Text,
     Table,
     List,
+    Choice,
 }
 
 /// When a changed value of a setting takes effect.
@@ -175,7 +180,11 @@ macro_rules! bond_settings {
                     $(stringify!($key) => $kind.show(&self.$key),)*
                     _ => None,
                 };
-                let none = if key == "damping" { "off" } else { "" };
+                let none = match key {
+                    "damping" => "off",
+                    "watch" => Watched::NONE,
+                    _ => "",
+                };
                 literal.map_or_else(|| none.to_owned(), |literal| literal.to_string())
             }
 
@@ -224,6 +233,10 @@ bond_settings! {
     path_misses: Option<u32> as PATH_MISSES, Live;
     /// How targets are probed: by echo (RFC 9747), by ARP, which is not done more often than each 200 ms, or as the target allows.
     path_method: PathMethod as Word::<PathMethod>::new(), Live;
+    /// When a slave that joins, or whose link returns, may take over from one that works: now, or when its path has answered path_misses times in succession.
+    failback: Failback as Word::<Failback>::new(), Live;
+    /// What a slave needs to count as up: all or any of carrier, path, arp and ns (all=carrier,path); monitor: what the monitors in force judge by.
+    watch: Option<Watch> as Watched, Live;
     /// fail_over_mac=follow: backups receive the bond's MAC, too, so that a failover has no gap in which no slave does.
     prearm: bool as Flag, Recreate;
     /// The first slave that has addresses or routes gives them to the bond, until it is removed.
@@ -291,6 +304,7 @@ pub struct WantedPath {
     pub interval: Duration,
     pub misses: u32,
     pub method: PathMethod,
+    pub failback: Failback,
 }
 
 impl WantedPath {
@@ -305,6 +319,15 @@ impl WantedPath {
             interval: Duration::from_millis(interval.into()),
             misses: config.path_misses.unwrap_or(Self::MISSES),
             method: config.path_method,
+            failback: config.failback,
+        }
+    }
+
+    /// Returns how many answers in succession prove a path; 0 if none has to be proven.
+    pub fn proof(&self) -> u64 {
+        match self.failback {
+            Failback::Now => 0,
+            Failback::Proven => self.misses.into(),
         }
     }
 }
@@ -506,6 +529,17 @@ words! {
     }
 }
 
+words! {
+    /// When a slave that joins, or whose link returns, may take over from one that works.
+    Failback {
+        /// As soon as its link is up, as in the driver.
+        #[default]
+        Now = "now",
+        /// When its path has answered `path_misses` times in succession.
+        Proven = "proven",
+    }
+}
+
 /// Parses one word of an enumeration.
 struct Word<T>(PhantomData<T>);
 
@@ -635,6 +669,11 @@ impl Kind for Targets {
 
     fn parse(&self, text: &str) -> Result<PathTarget, String> {
         text.parse().map_err(|()| {
+            if text.split(',').any(|word| word.trim().parse::<Ipv6Addr>().is_ok()) {
+                return "an IPv4 address: IPv6 neighbours are not probed; name the router's IPv4 address, or watch IPv6 targets \
+                        with arp_interval and ns_ip6_target"
+                    .to_owned();
+            }
             format!("up to {MOST_PATH_TARGETS} different IPv4 addresses of neighbours, separated by commas, or gateway, or off")
         })
     }
@@ -665,6 +704,32 @@ impl Kind for FlapDamping {
 
     fn show(&self, stored: &Option<Damping>) -> Option<Literal> {
         stored.map(|damping| Literal::Table(Damping::KEYS.into_iter().zip(damping.values()).collect()))
+    }
+}
+
+/// Parses what slaves need to count as up: `all=carrier,path`, `any=arp,ns`, one of these words, or `monitor`.
+struct Watched;
+
+impl Watched {
+    /// What the monitors in force judge by.
+    const NONE: &'static str = "monitor";
+}
+
+impl Kind for Watched {
+    type Stored = Option<Watch>;
+    const LITERAL: LiteralKind = LiteralKind::Choice;
+
+    fn parse(&self, text: &str) -> Result<Option<Watch>, String> {
+        match text {
+            Self::NONE => Ok(None),
+            _ => text.parse().map(Some).map_err(|error| {
+                format!("all or any of carrier, path, arp and ns, as all=carrier,path, or monitor ({error})")
+            }),
+        }
+    }
+
+    fn show(&self, stored: &Option<Watch>) -> Option<Literal> {
+        stored.map(|watch| Literal::Choice(watch.needs().key(), watch.signs().map(Sign::word).collect()))
     }
 }
 
@@ -731,6 +796,8 @@ mod tests {
         ("path_interval", "20"),
         ("path_misses", "5"),
         ("path_method", "arp"),
+        ("failback", "proven"),
+        ("watch", "any=arp,ns"),
         ("prearm", "true"),
         ("move_addresses", "true"),
     ];
@@ -754,6 +821,7 @@ mod tests {
                 Literal::Text(text) => (LiteralKind::Text, text.clone()),
                 Literal::List(_) => (LiteralKind::List, literal.to_string()),
                 Literal::Table(_) => (LiteralKind::Table, literal.to_string()),
+                Literal::Choice(..) => (LiteralKind::Choice, literal.to_string()),
             };
             assert_eq!((literal.to_string(), bond.shown(key)), (shown.clone(), shown.clone()));
             assert_eq!((*written_key, kind, shown.as_str()), (*key, row.literal, *text));

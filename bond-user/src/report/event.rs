@@ -87,6 +87,8 @@ pub enum SlaveChange {
     PathFailed,
     /// Its path answers again.
     PathRecovered,
+    /// It had joined, or its link had returned, and its path has answered often enough.
+    PathProven,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use bond_core::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    drain::Drained,
+    drain::{Damped, Drained},
     moment::Moment,
     path::{PathMonitor, SlavePath},
     receipt::Receipt,
@@ -185,6 +185,9 @@ pub struct Slave {
     /// Whether it is suppressed because its link flaps; false without an agent.
     #[serde(default)]
     pub damped: bool,
+    /// Null if damping is off, its link has not failed since it is on, or without an agent.
+    #[serde(default)]
+    pub damping: Option<Damped>,
     /// Null without an agent.
     pub prio: Option<i32>,
     pub queue_id: u16,
@@ -342,6 +345,7 @@ pub struct SlaveContext {
     pub wire_mac: Mac,
     pub found: Option<OriginalState>,
     pub drained: Option<Drained>,
+    pub damping: Option<Damped>,
     pub path: Option<SlavePath>,
 }
 
@@ -410,7 +414,8 @@ impl Slave {
             duplex: duplex(slave.duplex),
             path: around.path,
             drained: around.drained,
-            damped: slave.damped,
+            damped: slave.is_damped(),
+            damping: around.damping,
             prio: Some(slave.options.prio),
             queue_id: slave.options.queue_id,
             counters: Counters::new(&around.stats, around.misdirected),

@@ -277,6 +277,13 @@ impl Metrics {
         let about = ("xbond_slave_damped", "Whether the slave is suppressed because its link flaps", None);
         gauges(encoder, about, of_each(|slave| slave.damped.into()))?;
         let about = (
+            "xbond_slave_damping_penalty",
+            "Failures of the slave's link, each halved in every half_life of damping",
+            None,
+        );
+        let penalty = |slave: &Slave| slave.damping.as_ref().map_or(0.0, |damping| damping.penalty);
+        gauges(encoder, about, of_each(penalty))?;
+        let about = (
             "xbond_slave_link_failures",
             "Failures of the slave's link, as the driver's Link Failure Count",
             None,
@@ -568,6 +575,10 @@ mod tests {
         # TYPE xbond_slave_damped gauge
         xbond_slave_damped{bond="bond0",slave="enp0s8"} 0.0
         xbond_slave_damped{bond="bond0",slave="enp0s9"} 0.0
+        # HELP xbond_slave_damping_penalty Failures of the slave's link, each halved in every half_life of damping
+        # TYPE xbond_slave_damping_penalty gauge
+        xbond_slave_damping_penalty{bond="bond0",slave="enp0s8"} 0.0
+        xbond_slave_damping_penalty{bond="bond0",slave="enp0s9"} 0.0
         # HELP xbond_slave_link_failures Failures of the slave's link, as the driver's Link Failure Count
         # TYPE xbond_slave_link_failures counter
         xbond_slave_link_failures_total{bond="bond0",slave="enp0s8"} 1

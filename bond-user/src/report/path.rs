@@ -35,6 +35,9 @@ pub struct PathMonitor {
     pub refused: u64,
     /// How often echoes stopped while ARP requests were answered.
     pub fallbacks: u64,
+    /// How often the active slave was suspected of a path in one direction, and probed faster.
+    #[serde(default)]
+    pub suspicions: u64,
     /// Why nothing is probed, or not everything that is wanted.
     #[serde(default)]
     pub fault: Option<String>,
@@ -56,6 +59,29 @@ pub struct SlavePath {
     pub answers: u64,
     /// µs that the last echo was under way; null if none came back.
     pub round_trip: Option<u64>,
+    /// It is active, sends, and receives no unicast where it did before; null if it is not so.
+    #[serde(default)]
+    pub suspicion: Option<Suspicion>,
+}
+
+/// Why a slave is suspected of a path in one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspicion {
+    /// ms since it received unicast last.
+    pub silence: u64,
+    /// Frames that it has sent since.
+    pub sent: u64,
+}
+
+/// How often a slave is probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probed {
+    /// As the settings say.
+    Often,
+    /// Once in a minute: it has never answered as a backup.
+    Seldom,
+    /// There is no MAC address for that.
+    Never,
 }
 
 /// What is known of a path.
@@ -68,6 +94,8 @@ pub enum PathStatus {
     Silent,
     /// It was left because it was silent, and has not answered since.
     Failed,
+    /// The slave joined, or its link was lost, and it has not answered often enough since (`failback=proven`).
+    Unproven,
     /// Nothing is known of it: no target has ever answered by it.
     Unknown,
 }
@@ -122,6 +150,7 @@ pub fn monitor(maps: &Maps, fault: Option<String>) -> Option<PathMonitor> {
         sent: state.sent,
         refused: state.refused,
         fallbacks: state.fallbacks,
+        suspicions: state.suspicions,
         fault,
     })
 }
@@ -139,22 +168,32 @@ pub fn of_slave(maps: &Maps, slot: Slot) -> Option<SlavePath> {
         (Some(_), false) => (heard.arp_at < asked_at && at.now.saturating_sub(asked_at) > ANSWER_TIME).into(),
         (None, _) => 0,
     };
-    let is_probed = is_active || !at.entry.mac(slot).is_zero();
+    let probed = match () {
+        () if !is_active && at.entry.mac(slot).is_zero() => Probed::Never,
+        () if !is_active && at.state.muted & bit != 0 => Probed::Seldom,
+        () => Probed::Often,
+    };
     let status = match () {
+        () if at.state.failed & at.state.unproven & bit != 0 => PathStatus::Unproven,
         () if at.state.failed & bit != 0 => PathStatus::Failed,
         () if age.is_none() || !is_active && at.state.answering & bit == 0 => PathStatus::Unknown,
         () if misses >= if is_active { at.entry.misses } else { 1 } => PathStatus::Silent,
         () => PathStatus::Works,
     };
+    let suspicion = (is_active && at.state.suspected_at != 0).then(|| Suspicion {
+        silence: at.now.saturating_sub(at.state.received_at) / 1_000_000,
+        sent: at.state.sent_since,
+    });
     let round_trip = (heard.echo_at > 0).then(|| heard.echo_at.saturating_sub(heard.echo_sent) / 1000);
     Some(SlavePath {
         state: status,
-        why: wording::path_status(status, is_active, is_probed, misses),
+        why: wording::path_status(status, is_active, probed, misses),
         last_heard: age.map(|age| age / 1_000_000),
         misses,
         echoes: heard.echoes,
         answers: heard.arps,
         round_trip,
+        suspicion,
     })
 }
 

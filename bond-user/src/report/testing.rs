@@ -88,6 +88,7 @@ pub fn slave(name: &str, state: &str, mii_status: &str) -> Slave {
         path: None,
         drained: None,
         damped: false,
+        damping: None,
         no_unicast: false,
         warnings: Vec::new(),
     }

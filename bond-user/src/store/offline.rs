@@ -189,6 +189,7 @@ impl<'a> Remains<'a> {
             duplex: json::duplex(duplex),
             drained,
             damped: false,
+            damping: None,
             path: path::of_slave(&self.maps, slot),
             prio: None,
             queue_id: entry.queue_id(),

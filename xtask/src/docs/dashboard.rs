@@ -186,6 +186,13 @@ const ROWS: &[(&str, &[Panel])] = &[
                 "{{instance}} {{bond}} {{slave}}",
             ),
             panel(
+                "Damping penalty",
+                Kind::Graph,
+                "none",
+                "xbond_slave_damping_penalty{$of}",
+                "{{instance}} {{bond}} {{slave}}",
+            ),
+            panel(
                 "Path failed",
                 Kind::States,
                 "bool_yes_no",

@@ -1,7 +1,7 @@
 //! What the engine wants said, as lines of the log and as events.
 
 use bond_core::{
-    command::{Failover, Notice},
+    command::{Failover, Notice, PathChange},
     status::MiiStatus,
 };
 
@@ -118,8 +118,9 @@ pub fn event(notice: &Notice) -> What {
         Notice::Released { slave } => change(slave, SlaveChange::Left),
         Notice::Damped { slave, damped: true } => change(slave, SlaveChange::Damped),
         Notice::Damped { slave, damped: false } => change(slave, SlaveChange::Undamped),
-        Notice::Path { slave, failed: true } => change(slave, SlaveChange::PathFailed),
-        Notice::Path { slave, failed: false } => change(slave, SlaveChange::PathRecovered),
+        Notice::Path { slave, change: PathChange::Failed } => change(slave, SlaveChange::PathFailed),
+        Notice::Path { slave, change: PathChange::Recovered } => change(slave, SlaveChange::PathRecovered),
+        Notice::Path { slave, change: PathChange::Proven } => change(slave, SlaveChange::PathProven),
         Notice::PolicyTurnedActive { .. }
         | Notice::DuplicateMacReplaced { .. }
         | Notice::MacRefused { .. }

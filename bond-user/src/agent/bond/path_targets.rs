@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -175,7 +175,7 @@ impl PathTargets {
             entry.interval = u64::try_from(wanted.interval.as_nanos()).unwrap_or(u64::MAX);
             entry.misses = wanted.misses.into();
             entry.method = method(wanted.method) as u64;
-            entry.proof = 1;
+            entry.proof = wanted.proof();
             if entry.nonce == 0 {
                 // The lowest bits are the slot's, and zero stands for none.
                 entry.nonce = self.of.nonce & !0xf | 0x10;
@@ -222,8 +222,8 @@ impl PathTargets {
             PathTarget::Off => Vec::new(),
             PathTarget::Hosts(hosts) => hosts.clone(),
             PathTarget::Gateway => match self.gateway().await? {
-                Some(gateway) => vec![gateway],
-                None => return Ok((Vec::new(), Some(wording::NO_GATEWAY.to_owned()))),
+                Ok(gateway) => vec![gateway],
+                Err(fault) => return Ok((Vec::new(), Some(fault))),
             },
         };
         let (mut probes, mut fault) = (Vec::new(), None);
@@ -236,13 +236,17 @@ impl PathTargets {
         Ok((probes, fault))
     }
 
-    /// Returns the gateway of the default route over the bond, of the lowest metric.
-    async fn gateway(&self) -> Result<Option<Ipv4Addr>, SysError> {
+    /// Returns the gateway of the default route over the bond, of the lowest metric, or why there is none to probe.
+    async fn gateway(&self) -> Result<Result<Ipv4Addr, String>, SysError> {
         let mut routes = Vec::new();
         for device in self.above.iter().flatten().map(|(device, _)| *device) {
             routes.extend(self.of.devices.routes_of(device).await?);
         }
-        Ok(gateway_of(&routes))
+        let fault = || match ipv6_gateway_of(&routes) {
+            Some(gateway) => wording::path_gateway_ipv6(gateway),
+            None => wording::NO_GATEWAY.to_owned(),
+        };
+        Ok(gateway_of(&routes).ok_or_else(fault))
     }
 
     /// Returns the probe of a target, or why it cannot be probed.
@@ -276,6 +280,16 @@ fn gateway_of(routes: &[KernelRoute]) -> Option<Ipv4Addr> {
         _ => None,
     };
     routes.iter().filter(is_default).filter_map(gateway).min().map(|(_, via)| via)
+}
+
+/// Returns the IPv6 gateway of a default route in the main table, also of one for IPv4 (RFC 8950).
+fn ipv6_gateway_of(routes: &[KernelRoute]) -> Option<Ipv6Addr> {
+    let defaults = routes.iter().filter(|route| route.prefix_len == 0 && route.table == KernelRoute::MAIN);
+    let gateways = defaults.filter_map(|route| match route.via {
+        Some(IpAddr::V6(via)) => Some((route.metric, via)),
+        Some(IpAddr::V4(_)) | None => None,
+    });
+    gateways.min().map(|(_, via)| via)
 }
 
 /// Returns the probe of a neighbour with these tags from this address of ours.
@@ -384,6 +398,13 @@ mod tests {
         ];
         assert_eq!(gateway_of(&routes), Some([192, 0, 2, 1].into()));
         assert_eq!(gateway_of(&routes[3..]), None);
+        assert_eq!(ipv6_gateway_of(&routes[3..]), Some("fe80::1".parse().unwrap()));
+        let over_ipv6 = [route("0.0.0.0/0", Some("fe80::7"), 0)];
+        assert_eq!(
+            (gateway_of(&over_ipv6), ipv6_gateway_of(&over_ipv6)),
+            (None, Some("fe80::7".parse().unwrap()))
+        );
+        assert_eq!(ipv6_gateway_of(&routes[..3]), None);
     }
 
     #[test]

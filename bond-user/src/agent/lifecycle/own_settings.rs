@@ -1,6 +1,6 @@
 //! `xbond set` on settings of xbond's own that a running bond can take.
 
-use bond_core::{damping::Damping, event::Event, name::BondName};
+use bond_core::{damping::Damping, event::Event, name::BondName, watch::Watch};
 
 use crate::{
     agent::{
@@ -88,6 +88,9 @@ impl Agent {
         if wanted.damping != before.damping {
             self.set_damping(bond, wanted.damping).await?;
         }
+        if wanted.watch != before.watch {
+            self.set_watch(bond, wanted.watch).await?;
+        }
         bond.change_goal(|goal| {
             (goal.config.on_exit, goal.config.allow_unmonitored) = (wanted.on_exit, wanted.allow_unmonitored);
         });
@@ -144,7 +147,7 @@ impl Agent {
         bond.change_goal(|goal| {
             goal.config.path_target = wanted.path_target.clone();
             (goal.config.path_interval, goal.config.path_misses) = (wanted.path_interval, wanted.path_misses);
-            goal.config.path_method = wanted.path_method;
+            (goal.config.path_method, goal.config.failback) = (wanted.path_method, wanted.failback);
         });
     }
 
@@ -152,6 +155,13 @@ impl Agent {
     pub(super) async fn set_damping(&self, bond: &Bond, damping: Option<Damping>) -> Result<(), AgentError> {
         self.machine.engine.request(bond.id, Event::SetDamping(damping)).await??;
         bond.change_goal(|goal| goal.config.damping = damping);
+        Ok(())
+    }
+
+    /// The caller has the bond's turn.
+    pub(super) async fn set_watch(&self, bond: &Bond, watch: Option<Watch>) -> Result<(), AgentError> {
+        self.machine.engine.request(bond.id, Event::SetWatch(watch)).await??;
+        bond.change_goal(|goal| goal.config.watch = watch);
         Ok(())
     }
 }

@@ -163,6 +163,7 @@ impl Ends {
             seed: random(),
             options: plane.options.clone(),
             damping: config.damping,
+            watch: config.watch,
         };
         let (shown, status) = watch::channel(Engine::new(bond.clone()).status());
         let member = Member {

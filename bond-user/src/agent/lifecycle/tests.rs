@@ -156,6 +156,8 @@ async fn each_setting_that_a_running_bond_can_take_is_set() {
         ("path_interval", "20"),
         ("path_misses", "5"),
         ("path_method", "arp"),
+        ("failback", "proven"),
+        ("watch", "all=carrier,path"),
     ];
     let live = settings::ROWS.iter().filter(|row| row.change == Change::Live).map(|row| row.key);
     assert_eq!(values.map(|(key, _)| key).as_slice(), live.collect::<Vec<_>>());

@@ -13,6 +13,7 @@ use crate::{
     config::OnExit,
     report::{
         counted::{Counted, softnet},
+        drain::Damped,
         event::{Event, What},
         json::{self, AgentInfo, AnswerSource, BondContext, Report, SlaveContext, Ticks},
         misdirected,
@@ -188,6 +189,7 @@ impl Bond {
                 wire_mac: wire_mac.unwrap_or(slave.mac),
                 found: found.map(json::OriginalState::from),
                 drained: machine.drained(known).filter(|_| slave.drained),
+                damping: slave.damping.map(|damping| Damped::at(&damping, monotonic())),
                 path: Slot::new(slave.slot).and_then(|slot| path::of_slave(&self.maps, slot)),
             })
         };

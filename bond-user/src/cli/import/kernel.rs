@@ -62,7 +62,7 @@ pub fn convert(bond: &KernelBond, above: &Above, order: &[String]) -> Result<Rea
     config.slaves = slaves
         .iter()
         .map(|slave| {
-            let options = SlaveOptions { prio: slave.prio, queue_id: slave.queue_id };
+            let options = SlaveOptions { prio: slave.prio, queue_id: slave.queue_id, watch: None };
             Ok(SlaveConfig { options, ..SlaveConfig::new(InterfaceName::new(&slave.name)?) })
         })
         .collect::<Result<_, NameError>>()?;

@@ -5,6 +5,7 @@
 use bond_core::{
     name::BondName,
     options::{self, BondOptions, FailOverMac, Named as _, Setting, SlaveOptions, Unmonitored},
+    watch::Watch,
 };
 use ipnet::IpNet;
 
@@ -49,6 +50,8 @@ pub(super) struct Draft {
     pub(super) on_link: Vec<OnLink>,
     pub(super) mac: Option<At<BondMac>>,
     pub(super) mtu: Option<At<u32>>,
+    /// What a slave needs to count as up.
+    pub(super) watch: Option<Watch>,
     pub(super) notes: Vec<Note>,
 }
 
@@ -64,6 +67,7 @@ impl Draft {
             on_link: Vec::new(),
             mac: None,
             mtu: None,
+            watch: None,
             notes: Vec::new(),
         }
     }
@@ -143,6 +147,7 @@ impl Draft {
         self.leave_out_doubled();
 
         let mut bond = BondConfig::new(name, self.origin.clone());
+        bond.watch = self.watch;
         let pairs = self.options.iter().map(|given| (given.key.as_str(), given.value.as_str()));
         let (options, notes) = BondOptions::from_pairs(pairs, Unmonitored::Allow).map_err(|error| {
             let origin = self.origin_of(error.key());

@@ -1,14 +1,17 @@
 //! team: JSON files of teamd, with the runner `activebackup`.
 //!
-//! teamd follows the events of links; here that is miimon, with events. A team has several watchers for each port, and a bond has
-//! one link monitor for all slaves: what does not fit is a note.
+//! teamd follows the events of links; here that is miimon, with events. A team has several watchers for each port; a bond has
+//! one link monitor for all slaves, and `watch` says which of its signs a slave needs. What does not fit is a note.
 
 use std::{
     path::{Path, PathBuf},
     rc::Rc,
 };
 
-use bond_core::name::InterfaceName;
+use bond_core::{
+    name::InterfaceName,
+    watch::{Sign, Watch},
+};
 
 use super::{
     draft::{Draft, differs, gather},
@@ -152,38 +155,100 @@ fn stickiness(draft: &mut Draft, root: &Node) {
 /// Reads the watchers: those of the team, or of its first port that has some.
 fn watchers(draft: &mut Draft, root: &Node) -> Result<(), ConfigError> {
     let ports = root.get("ports").map(|ports| ports.pairs()).unwrap_or_default();
-    let of_ports: Vec<_> = ports.iter().filter_map(|port| port.value.get("link_watch")).collect();
-    let chosen = root.get("link_watch").or_else(|| of_ports.first().copied());
-    for other in of_ports.into_iter().filter(|other| !chosen.is_some_and(|chosen| Rc::ptr_eq(chosen, other)))
-    {
-        let text = format!(
-            "{}: link_watch of a port: a bond has one link monitor for all slaves, and this one is left out",
-            draft.name
-        );
-        draft.note(&other.origin(), text);
+    let first = || ports.iter().find_map(|port| port.value.get("link_watch"));
+    let chosen = root.get("link_watch").or_else(first);
+    let has_probes = |node: &Rc<Node>| watchers_in(node).iter().any(|watcher| name_of(watcher) != "ethtool");
+    let is_probed = chosen.is_some_and(has_probes);
+    for port in ports {
+        let own = port.value.get("link_watch");
+        if own.is_some_and(|own| chosen.is_some_and(|chosen| Rc::ptr_eq(chosen, own))) {
+            continue;
+        }
+        // Without one, teamd watches the link.
+        let watches_link = match own {
+            Some(own) => !has_probes(own),
+            None => root.get("link_watch").is_none(),
+        };
+        if is_probed && watches_link {
+            watch_link(draft, &port.key);
+            own.into_iter()
+                .for_each(|own| watchers_in(own).iter().for_each(|watcher| delays(draft, watcher)));
+        } else if let Some(own) = own {
+            let text = format!(
+                "{}: link_watch of a port: a bond has one link monitor for all slaves, and this one is left out",
+                draft.name
+            );
+            draft.note(&own.origin(), text);
+        }
     }
     let policy = root.get("link_watch_policy").and_then(|policy| policy.text()).unwrap_or("any");
     let Some(chosen) = chosen else {
         draft.set("miimon", MIIMON, "link_watch ethtool", &root.origin());
         return Ok(());
     };
-    let list = [Rc::clone(chosen)];
-    let watchers = if chosen.items().is_empty() { list.as_slice() } else { chosen.items() };
-    let name =
-        |watcher: &Rc<Node>| watcher.get("name").and_then(|name| name.text()).unwrap_or("ethtool").to_owned();
-    let (links, probes): (Vec<_>, Vec<_>) = watchers.iter().partition(|watcher| name(watcher) == "ethtool");
-    if !links.is_empty() && !probes.is_empty() {
-        let kept = if policy == "all" { "its probes remain" } else { "its links remain" };
+    let watchers = watchers_in(chosen);
+    let (links, probes): (Vec<_>, Vec<_>) =
+        watchers.iter().partition(|watcher| name_of(watcher) == "ethtool");
+    if !links.is_empty() && !probes.is_empty() && policy != "all" {
         let text = format!(
-            "{}: link_watch of links and of probes ({policy}): a bond has one link monitor, and {kept}",
+            "{}: link_watch of links or of probes ({policy}): a port without a link answers no probe, so the probes are left out",
             draft.name
         );
         draft.note(&chosen.origin(), text);
+    }
+    draft.watch = watch(&links, &probes, policy);
+    if let (Some(link), true, "all") = (links.first(), !probes.is_empty(), policy) {
+        delays(draft, link);
     }
     match (links.first(), probes.first()) {
         (Some(link), probe) if probe.is_none() || policy != "all" => ethtool(draft, link),
         (_, Some(_)) => pings(draft, &probes, policy),
         _ => Ok(()),
+    }
+}
+
+/// Returns the watchers of a `link_watch`: one, or a list of them.
+fn watchers_in(link_watch: &Rc<Node>) -> Vec<Rc<Node>> {
+    if link_watch.items().is_empty() { vec![Rc::clone(link_watch)] } else { link_watch.items().to_vec() }
+}
+
+fn name_of(watcher: &Rc<Node>) -> &str {
+    watcher.get("name").and_then(|name| name.text()).unwrap_or("ethtool")
+}
+
+/// Has a slave count as up by its link, although others are probed.
+fn watch_link(draft: &mut Draft, name: &str) {
+    let carrier = Sign::Carrier.word().parse().ok();
+    if let Some((slave, _)) = draft.slaves.iter_mut().find(|(slave, _)| slave.name == *name) {
+        slave.options.watch = carrier;
+    }
+}
+
+/// Returns what a port needs where the link monitor alone does not say it.
+fn watch(links: &[&Rc<Node>], probes: &[&Rc<Node>], policy: &str) -> Option<Watch> {
+    if policy != "all" {
+        return None;
+    }
+    let has =
+        |name: &str| probes.iter().any(|probe| probe.get("name").and_then(|name| name.text()) == Some(name));
+    let signs =
+        [(Sign::Carrier, !links.is_empty()), (Sign::Arp, has("arp_ping")), (Sign::Ns, has("nsna_ping"))];
+    let signs: Vec<_> =
+        signs.into_iter().filter(|(_, is_there)| *is_there).map(|(sign, _)| sign.word()).collect();
+    let is_said = signs.len() < 2;
+    format!("all={}", signs.join(",")).parse().ok().filter(|_| !is_said)
+}
+
+/// The ARP monitor has no delays.
+fn delays(draft: &mut Draft, link: &Node) {
+    for key in ["delay_up", "delay_down"] {
+        if let Some(delay) = link.get(key).filter(|delay| delay.text() != Some("0")) {
+            let text = format!(
+                "{}: {key}: a bond with probes has no delays of links, and this one is left out",
+                draft.name
+            );
+            draft.note(&delay.origin(), text);
+        }
     }
 }
 

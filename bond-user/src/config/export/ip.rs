@@ -50,8 +50,8 @@ fn commands(bond: &BondConfig, text: &mut String, notes: &mut Vec<String>) {
         }
         line(set);
         line(format!("ip link set {} master {name}", slave.name));
-        let SlaveOptions { prio, queue_id } = slave.options;
-        if slave.options != SlaveOptions::default() {
+        let SlaveOptions { prio, queue_id, watch: _ } = slave.options;
+        if (prio, queue_id) != (0, 0) {
             line(format!("ip link set {} type bond_slave prio {prio} queue_id {queue_id}", slave.name));
         }
     }

@@ -165,11 +165,14 @@ fn lost_of_slave(
             "queue_id",
             (slave.options.queue_id != defaults.queue_id).then(|| slave.options.queue_id.to_string()),
         ),
+        ("watch", slave.options.watch.map(|watch| watch.to_string())),
         ("hwaddr", slave.hwaddr.map(|mac| mac.to_string())),
         ("mac", slave.mac.map(|mac| mac.to_string())),
         ("mtu", slave.mtu.map(|mtu| mtu.to_string())),
     ];
-    for (key, value) in settings.into_iter().filter(|(key, _)| cannot.contains(key)) {
+    // No other program has `watch`.
+    let is_lost = |key: &str| key == "watch" || cannot.contains(&key);
+    for (key, value) in settings.into_iter().filter(|(key, _)| is_lost(key)) {
         if let Some(value) = value {
             lost(notes, bond, format_args!("{}: {key}={value}", slave.name), program);
         }

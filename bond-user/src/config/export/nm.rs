@@ -84,8 +84,8 @@ fn port(bond: &BondConfig, slave: &SlaveConfig) -> String {
     if let Some(mtu) = slave.mtu {
         let _ = writeln!(text, "mtu={mtu}");
     }
-    if slave.options != SlaveOptions::default() {
-        let SlaveOptions { prio, queue_id } = slave.options;
+    let SlaveOptions { prio, queue_id, watch: _ } = slave.options;
+    if (prio, queue_id) != (0, 0) {
         let _ = write!(text, "\n[bond-port]\nprio={prio}\nqueue-id={queue_id}\n");
     }
     text

@@ -82,12 +82,12 @@ fn aggregation(bond: &BondConfig, text: &mut String, notes: &mut Vec<String>) {
     let names: Vec<_> = bond.slaves.iter().map(|slave| quoted(&slave.name)).collect();
     let _ = writeln!(text, "    port: [{}]", names.join(", "));
     let configured: Vec<_> =
-        bond.slaves.iter().filter(|slave| slave.options != SlaveOptions::default()).collect();
+        bond.slaves.iter().filter(|slave| (slave.options.prio, slave.options.queue_id) != (0, 0)).collect();
     if !configured.is_empty() {
         text.push_str("    ports-config:\n");
     }
     for slave in configured {
-        let SlaveOptions { prio, queue_id } = slave.options;
+        let SlaveOptions { prio, queue_id, watch: _ } = slave.options;
         let name = quoted(&slave.name);
         let _ = write!(text, "    - name: {name}\n      priority: {prio}\n      queue-id: {queue_id}\n");
     }

@@ -62,7 +62,7 @@ prop_compose! {
         mtu in prop::option::of(1400..9000u32),
     ) -> SlaveConfig {
         let name = InterfaceName::new(name).unwrap();
-        SlaveConfig { name, options: SlaveOptions { prio, queue_id }, hwaddr, mac, mtu }
+        SlaveConfig { name, options: SlaveOptions { prio, queue_id, watch: None }, hwaddr, mac, mtu }
     }
 }
 
@@ -237,7 +237,7 @@ proptest! {
 
 fn full_bond() -> BondConfig {
     let slave = |name: &str, last: u8| SlaveConfig {
-        options: SlaveOptions { prio: last.into(), queue_id: last.into() },
+        options: SlaveOptions { prio: last.into(), queue_id: last.into(), watch: None },
         hwaddr: Some(Mac::new([8, 0, 0x27, 0, 0, last])),
         mac: Some(Mac::new([2, 0, 0, 0, 1, last])),
         mtu: Some(9000),

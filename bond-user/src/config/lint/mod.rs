@@ -9,6 +9,7 @@ mod path;
 mod path_monitor;
 mod read;
 mod slaves;
+mod watch;
 
 use std::path::{Path, PathBuf};
 
@@ -53,6 +54,7 @@ impl Rules<'_> {
         self.miimon();
         self.arp_monitor();
         self.path_monitor();
+        self.watch();
         self.slaves();
         self.absent(surroundings);
         self.election();

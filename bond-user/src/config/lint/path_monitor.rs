@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bond_common::path::layout::PathEntry;
 
 use super::Rules;
-use crate::config::{Clock, PathMethod, PathTarget, WantedClock, WantedPath};
+use crate::config::{Clock, Failback, PathMethod, PathTarget, WantedClock, WantedPath};
 
 impl Rules<'_> {
     pub(super) fn path_monitor(&mut self) {
@@ -18,6 +18,14 @@ impl Rules<'_> {
                     );
                     self.warn("path-idle", key, text);
                 }
+            }
+            if wanted.failback == Failback::Proven {
+                self.warn(
+                    "path-idle",
+                    "failback",
+                    "failback = \"proven\": without path_target no path is ever proven, and a slave takes back as soon as its link \
+                     is up; set path_target = \"gateway\", or to a neighbour of the bond, or remove failback",
+                );
             }
             return;
         }

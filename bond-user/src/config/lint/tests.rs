@@ -180,6 +180,36 @@ fn every_common_mistake_is_found() {
             "6: warning: bond0: path_method: without effect without path_target",
         ),
         (
+            "miimon=100\nfailback='proven'",
+            "6: warning: bond0: failback = \"proven\": without path_target no path is ever proven",
+        ),
+        (
+            "miimon=100\nwatch={all=['carrier', 'path']}",
+            "6: warning: bond0: watch = all=carrier,path: nothing probes paths",
+        ),
+        (
+            "miimon=100\npath_target='gateway'\nwatch={any=['carrier', 'path']}",
+            "7: warning: bond0: watch = any=carrier,path: a slave without a link neither sends nor receives",
+        ),
+        ("miimon=100\nwatch='arp'", "6: warning: bond0: watch = all=arp: arp and ns are answers"),
+        (
+            "arp_interval=100\narp_validate='all'\narp_ip_target='192.0.2.9'\nwatch={any=['arp', 'ns']}",
+            "8: warning: bond0: watch = any=arp,ns: there is no target of that family",
+        ),
+        (
+            "arp_interval=100\narp_ip_target='192.0.2.9'\nwatch={all=['carrier', 'arp']}",
+            "7: warning: bond0: watch = all=carrier,arp: without arp_validate any frame counts",
+        ),
+        (
+            "arp_interval=100\narp_validate='all'\narp_ip_target='192.0.2.9'\n[bond.bond0.slave.a]\nwatch='carrier'",
+            "9: warning: bond0: a: watch = all=carrier: arp_interval is set, and the answers",
+        ),
+        ("miimon=100\nwatch={some=['carrier']}", "6: error: some: no such key in watch"),
+        (
+            "miimon=100\nwatch={all=['link']}",
+            "6: error: watch = all=link: not all or any of carrier, path, arp and ns",
+        ),
+        (
             "miimon=100\nclock='off'\npath_target='gateway'",
             "7: warning: bond0: path_target: the path monitor runs in the ticks of the clock",
         ),
@@ -202,7 +232,15 @@ fn every_common_mistake_is_found() {
         ("miimon=100\npath_interval=9", "6: error: path_interval = 9: not a number of milliseconds from 10"),
         (
             "miimon=100\npath_target='fe80::1'",
-            "6: error: path_target = fe80::1: not up to 4 different IPv4 addresses",
+            "6: error: path_target = fe80::1: not an IPv4 address: IPv6 neighbours are not probed",
+        ),
+        (
+            "miimon=100\npath_target=['192.0.2.1', '2001:db8::1']",
+            "6: error: path_target = 192.0.2.1,2001:db8::1: not an IPv4 address: IPv6 neighbours are not probed",
+        ),
+        (
+            "miimon=100\npath_target='192.0.2.300'",
+            "6: error: path_target = 192.0.2.300: not up to 4 different IPv4 addresses",
         ),
         (
             "arp_interval=100\narp_ip_target=['192.0.2.8', '192.0.2.9']",

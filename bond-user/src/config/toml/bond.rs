@@ -6,6 +6,7 @@ use bond_core::{
     damping::Damping,
     name::BondName,
     options::{BondOptions, OptionError, Setting, SlaveOptions},
+    watch::Watch,
 };
 use ipnet::IpNet;
 
@@ -72,6 +73,7 @@ fn setting(bond: &mut BondConfig, entry: &Entry) -> Result<(), ConfigError> {
         Some(LiteralKind::Number) => entry.integer()?,
         Some(LiteralKind::Table) => entry.pairs(&Damping::KEYS)?,
         Some(LiteralKind::List) => entry.text_or_list()?,
+        Some(LiteralKind::Choice) => entry.choice(&Watch::KEYS)?,
         Some(LiteralKind::Text) | None => entry.string()?.to_owned(),
     };
     match bond.set(entry.key, &text) {
@@ -95,7 +97,7 @@ fn fill_slave(slave: &mut SlaveConfig, table: &Entry) -> Result<(), ConfigError>
             "mac" => slave.mac = Some(entry.mac()?),
             "mtu" => slave.mtu = Some(entry.number("a number of bytes")?),
             key if SlaveOptions::KEYS.contains(&key) => {
-                let text = entry.option_text()?;
+                let text = if key == "watch" { entry.choice(&Watch::KEYS)? } else { entry.option_text()? };
                 slave.options.set(key, &text).map_err(|error| entry.refuse(error.into()))?;
             }
             _ => {

@@ -181,6 +181,24 @@ impl<'a> Entry<'a> {
         Ok(self.table()?.iter().map(pair).collect::<Result<Vec<_>, ConfigError>>()?.join(","))
     }
 
+    /// Returns `KEY=TEXT,...` of a table with one of these keys and a list of texts, or of a text, which is returned as it is.
+    pub(super) fn choice(&self, known: &[&'static str]) -> Result<String, ConfigError> {
+        if self.value.is_str() {
+            return Ok(self.string()?.to_owned());
+        }
+        let table = self.table()?;
+        if let Some(other) = table.iter().find(|entry| !known.contains(&entry.key)) {
+            return Err(other.unknown(self.key, known));
+        }
+        let [entry] = table.as_slice() else { return Err(self.wrong_type("a table with one key")) };
+        let texts = entry.strings()?;
+        // A text with a comma would be two.
+        match texts.iter().find(|text| text.contains(',')) {
+            Some(text) => Err(entry.bad_value(text, "one word")),
+            None => Ok(format!("{}={}", entry.key, texts.join(","))),
+        }
+    }
+
     /// Returns an integer, in decimal.
     pub(super) fn integer(&self) -> Result<String, ConfigError> {
         match self.value {

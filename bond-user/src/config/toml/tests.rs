@@ -91,7 +91,7 @@ fn every_key_is_read() {
     assert_eq!((bond.guard, bond.prearm, config.bonds[1].prearm), (Guard::Off, true, false));
     assert_eq!(bond.slaves[0], SlaveConfig::named("enp0s8"));
     let slave = SlaveConfig {
-        options: SlaveOptions { prio: -10, queue_id: 2 },
+        options: SlaveOptions { prio: -10, queue_id: 2, watch: None },
         hwaddr: "08:00:27:27:a9:2d".parse().ok(),
         mac: "02:00:00:00:00:02".parse().ok(),
         mtu: Some(1500),
@@ -229,7 +229,7 @@ fn refusals_name_file_line_and_remedy() {
         ),
         (
             "[bond.bond0.slave.a]\nprio = 1\nspeed = 2",
-            "a.toml:7: speed: no such key in slave a; there are: hwaddr, mac, mtu, prio, queue_id",
+            "a.toml:7: speed: no such key in slave a; there are: hwaddr, mac, mtu, prio, queue_id, watch",
         ),
         (
             "[bond.bond0.slave.a]\nprio = \"high\"",
@@ -379,10 +379,11 @@ prop_compose! {
     fn a_slave(name: String, last: u8)(
         prio in any::<i32>(),
         queue_id in any::<u16>(),
+        watch in prop::sample::select(vec![None, "all=carrier,path".parse().ok(), "any=arp,ns".parse().ok()]),
         hwaddr in prop::option::of(Just(Mac::new([2, 0, 0, 0, 0, last]))),
         mtu in prop::option::of(MTU_RANGE),
     ) -> SlaveConfig {
-        let options = SlaveOptions { prio, queue_id };
+        let options = SlaveOptions { prio, queue_id, watch };
         SlaveConfig { options, hwaddr, mtu, ..SlaveConfig::named(&name) }
     }
 }

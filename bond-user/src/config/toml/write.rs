@@ -56,6 +56,7 @@ fn write_bond(text: &mut String, bond: &BondConfig) {
                 Literal::Text(text) => string(text),
                 Literal::List(texts) => strings(&texts),
                 Literal::Table(pairs) => numbers(pairs),
+                Literal::Choice(key, texts) => choice(key, &texts),
             },
         );
     }
@@ -127,6 +128,12 @@ fn option_value(key: &str, value: &str) -> Value {
         return strings(value.split(','));
     }
     value.parse().map_or_else(|_| string(value), Value::Integer)
+}
+
+fn choice(key: &str, texts: &[&str]) -> Value {
+    let mut table = ::toml::Table::new();
+    table.insert(key.to_owned(), strings(texts));
+    Value::Table(table)
 }
 
 fn route_value(route: &Route) -> Value {

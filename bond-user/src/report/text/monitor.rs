@@ -31,6 +31,7 @@ pub fn event(event: &Event) -> String {
         What::Slave { slave, change: SlaveChange::Undamped } => format!("{slave}: damping ended"),
         What::Slave { slave, change: SlaveChange::PathFailed } => format!("{slave}: path failed"),
         What::Slave { slave, change: SlaveChange::PathRecovered } => format!("{slave}: path answers again"),
+        What::Slave { slave, change: SlaveChange::PathProven } => format!("{slave}: path proven"),
         What::Option { slave: None, option, value } => format!("{option}={value}"),
         What::Option { slave: Some(slave), option, value } => format!("{slave}: {option}={value}"),
         What::Carrier { carrier } => format!("carrier {}", up_or_down(*carrier)),

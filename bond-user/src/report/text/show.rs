@@ -10,6 +10,7 @@ use super::{
 };
 use crate::report::{
     json::{AnswerSource, Bond, Counters, Device, OriginalState, Report, Slave, Ticks},
+    moment::Moment,
     path::PathStatus,
     receipt::Receipt,
     wording::{self, ORPHANED},
@@ -110,7 +111,7 @@ fn show_bond(text: &mut String, bond: &Bond, report: &Report, amount: Amount) ->
         show_slave(text, slave)?;
     }
     for slave in &bond.slaves {
-        show_avoided(text, slave)?;
+        show_avoided(text, slave, &report.moment)?;
     }
     show_path(text, bond, amount)?;
     show_misdirected(text, bond)?;
@@ -149,12 +150,13 @@ fn show_slave(text: &mut String, slave: &Slave) -> fmt::Result {
 }
 
 /// Prints why a slave is used only while no other is up.
-fn show_avoided(text: &mut String, slave: &Slave) -> fmt::Result {
+fn show_avoided(text: &mut String, slave: &Slave, now: &Moment) -> fmt::Result {
     if let Some(drained) = &slave.drained {
         wrap_below(text, "  ", "    ", &wording::is_drained(&slave.name, drained))?;
     }
     if slave.damped {
-        writeln!(text, "  {}", wording::is_damped(&slave.name))?;
+        let damped = wording::is_damped(&slave.name, slave.damping.as_ref(), now);
+        wrap_below(text, "  ", "    ", &damped)?;
     }
     Ok(())
 }
@@ -173,10 +175,17 @@ fn show_path(text: &mut String, bond: &Bond, amount: Amount) -> fmt::Result {
             wrap_below(text, "  ", "    ", &wording::slave_path(&slave.name, path))?;
         }
     }
+    for suspicion in bond.slaves.iter().filter_map(one_way_suspicion) {
+        writeln!(text, "  ! {suspicion}")?;
+    }
     match &path.fault {
         Some(fault) => writeln!(text, "  ! {}", wording::path_fault_of_targets(fault)),
         None => Ok(()),
     }
+}
+
+fn one_way_suspicion(slave: &Slave) -> Option<String> {
+    wording::one_way_suspicion(&slave.name, slave.path.as_ref()?)
 }
 
 /// Prints how many frames for the bond backups received, if any.

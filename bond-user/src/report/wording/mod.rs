@@ -20,11 +20,13 @@ use bond_core::{
     damping::Damping,
     name::shell_word,
     purpose::Purpose,
+    watch::Watch,
 };
 
 use crate::{
     report::{
-        drain::Drained,
+        drain::{Damped, Drained},
+        moment::Moment,
         receipt::{Announcement, Announcer, Peers},
     },
     sys::{conflicts::Conflict, found::Found},
@@ -487,9 +489,12 @@ fn in_words(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
 
-/// The line of `xbond show` about a damped slave.
-pub fn is_damped(slave: &str) -> String {
-    format!("{slave} is damped: its link flapped")
+/// Returns the line of `xbond show` about a damped slave. `now` is the time of the report.
+pub fn is_damped(slave: &str, damping: Option<&Damped>, now: &Moment) -> String {
+    let text = format!("{slave} is damped: its link flapped");
+    let Some(Damped { penalty, since: Some(since), seconds_left: Some(left) }) = damping else { return text };
+    let (since, left) = (in_words(since.until(now).as_secs()), in_words(*left));
+    format!("{text}; since {since}, penalty {penalty:.1}; used like the others in {left} if it does not flap")
 }
 
 /// The file of drained slaves cannot be read.
@@ -546,6 +551,11 @@ pub const NO_CLOCK_MAPS: &str = "off: an earlier version of xbond has made the b
 /// Returns what a configuration says of the clock: `off`, or `auto, every 10 ms`. `period` is None for a clock that is off.
 pub fn wanted_clock(period: Option<Duration>) -> String {
     period.map_or_else(|| "off".to_owned(), |period| format!("auto, every {} ms", period.as_millis()))
+}
+
+/// Returns what slaves need to count as up.
+pub fn wanted_watch(watch: Option<Watch>) -> String {
+    watch.map_or_else(|| "monitor".to_owned(), |watch| watch.to_string())
 }
 
 /// Returns the settings of damping, or `off`.

@@ -53,7 +53,7 @@ pub fn notice(notice: &Notice) -> (Weight, String) {
             (Info, format!("the machine was suspended for {ms} ms; no slave is judged by that time"))
         }
         Notice::NoUnicast { slave, sent } => (Warning, super::no_unicast(slave, *sent)),
-        Notice::Path { slave, failed } => (Info, super::path_changed(slave, *failed)),
+        Notice::Path { slave, change } => (Info, super::path_changed(slave, *change)),
         Notice::Damped { slave, damped } => (Info, super::damped(slave, *damped)),
         Notice::UnicastReceived { slave } => (Info, format!("{slave}: receives unicast now")),
         Notice::ReleasedMacInUse { slave, mac } => {

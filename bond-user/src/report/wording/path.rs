@@ -1,11 +1,16 @@
 //! Sentences about the path monitor.
 
-use std::{fmt::Display, net::Ipv4Addr, time::Duration};
+use std::{
+    fmt::Display,
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use bond_common::path::layout::PathMethod;
+use bond_core::command::PathChange;
 
 use crate::report::{
-    path::{PathMonitor, PathStatus, SlavePath},
+    path::{PathMonitor, PathStatus, Probed, SlavePath, Suspicion},
     receipt::SilentPath,
 };
 
@@ -17,6 +22,14 @@ pub const PATH_BEHIND_PORT: &str = "the bond ends in an existing port: the addre
 pub const PATH_ELSEWHERE: &str = "the bond's interface is in another network namespace, whose routes are not known: targets are probed as before";
 /// `path_target = "gateway"`
 pub const NO_GATEWAY: &str = "path_target=gateway: no IPv4 default route with a gateway leads over the bond; the monitor waits for one";
+
+/// `path_target = "gateway"`, and the gateway has an IPv6 address only.
+pub fn path_gateway_ipv6(gateway: Ipv6Addr) -> String {
+    format!(
+        "path_target=gateway: the default route over the bond has the IPv6 gateway {gateway}, and only IPv4 neighbours are \
+         probed; set path_target to an IPv4 address of that router"
+    )
+}
 
 /// Returns the warning about targets that are not probed.
 pub fn path_fault_of_targets(fault: &str) -> String {
@@ -57,11 +70,25 @@ pub fn path_method(wanted: PathMethod, is_echo: bool, has_fallen_back: bool) -> 
 }
 
 /// Returns why a path is in a state.
-pub fn path_status(status: PathStatus, is_active: bool, is_probed: bool, misses: u64) -> String {
+pub fn path_status(status: PathStatus, is_active: bool, probed: Probed, misses: u64) -> String {
+    let is_probed = probed == Probed::Often;
     match status {
+        PathStatus::Unproven | PathStatus::Unknown if probed == Probed::Seldom => {
+            "its probes as a backup are off but for one a minute: it has never answered from a MAC address of its own. Its port may \
+             take one MAC address only, its NIC may filter, or its path is dead; it is used only while no other slave is known to work"
+                .to_owned()
+        }
         PathStatus::Works if is_active => "answers".to_owned(),
         PathStatus::Works => "answers to a backup's probes".to_owned(),
         PathStatus::Silent => format!("no answer for {misses} probes"),
+        PathStatus::Unproven if is_active => "its link returned; used because no other slave is up".to_owned(),
+        PathStatus::Unproven if is_probed => {
+            "it joined, or its link was lost: used like the others after path_misses answers in succession".to_owned()
+        }
+        PathStatus::Unproven => {
+            "it joined, or its link was lost, and it cannot be probed as a backup: used only while no other slave is up"
+                .to_owned()
+        }
         PathStatus::Failed => "left because it was silent; used only while no other slave is up".to_owned(),
         PathStatus::Unknown if is_active => "no target has answered yet".to_owned(),
         PathStatus::Unknown if is_probed => {
@@ -72,13 +99,13 @@ pub fn path_status(status: PathStatus, is_active: bool, is_probed: bool, misses:
 }
 
 /// Returns the text about a path that failed, or answers again.
-pub fn path_changed(slave: &str, failed: bool) -> String {
-    if failed {
-        format!(
+pub fn path_changed(slave: &str, change: PathChange) -> String {
+    match change {
+        PathChange::Failed => format!(
             "{slave}: its path does not work; it is used only while no other slave is up, until a target answers by it"
-        )
-    } else {
-        format!("{slave}: its path works again; it is used like the others")
+        ),
+        PathChange::Recovered => format!("{slave}: its path works again; it is used like the others"),
+        PathChange::Proven => format!("{slave}: its path is proven; it is used like the others"),
     }
 }
 
@@ -108,6 +135,7 @@ pub fn slave_path(slave: &str, path: &SlavePath) -> String {
         PathStatus::Works => "works",
         PathStatus::Silent => "silent",
         PathStatus::Failed => "failed",
+        PathStatus::Unproven => "unproven",
         PathStatus::Unknown => "unknown",
     };
     let heard = last_heard.map(|ms| format!("; last heard {ms} ms ago")).unwrap_or_default();
@@ -116,12 +144,40 @@ pub fn slave_path(slave: &str, path: &SlavePath) -> String {
     format!("path of {slave} {state}: {why}{heard}{missed}{round_trip}")
 }
 
+/// ms of a suspicion from which on it is a warning: a peer that ends is noticed by what sends to it.
+const SUSPICIOUS: u64 = 2000;
+
+/// Returns the warning about a slave that may have a path in one direction.
+pub fn one_way_suspicion(slave: &str, path: &SlavePath) -> Option<String> {
+    let Suspicion { silence, sent } = path.suspicion.filter(|suspicion| suspicion.silence >= SUSPICIOUS)?;
+    let seconds = silence / 1000;
+    let verdict = match path.state {
+        PathStatus::Works => {
+            "its targets answer, so it stays active: look at the hosts that it sends to, and at filters on the way"
+        }
+        PathStatus::Silent | PathStatus::Failed | PathStatus::Unproven | PathStatus::Unknown => {
+            "its targets do not answer either, and no other slave is known to be better: look at the port of its switch"
+        }
+    };
+    Some(format!(
+        "{slave}: one-way suspicion: it has sent {sent} frames and received no unicast for {seconds} s, as it did before; \
+         {verdict}"
+    ))
+}
+
 /// The targets answer by no slave.
 pub const PATH_TARGET_SILENT: &str =
     "the targets answer by no slave: they are down, or every path is; no slave is better than the active one";
 
 /// Returns the settings of the path monitor, for the outcome of a reload.
-pub fn wanted_path(target: &impl Display, interval: Duration, misses: u32, method: &impl Display) -> String {
+pub fn wanted_path(
+    target: &impl Display,
+    interval: Duration,
+    misses: u32,
+    (method, failback): (&impl Display, &impl Display),
+) -> String {
     let interval = interval.as_millis();
-    format!("path_target={target} path_interval={interval} path_misses={misses} path_method={method}")
+    format!(
+        "path_target={target} path_interval={interval} path_misses={misses} path_method={method} failback={failback}"
+    )
 }

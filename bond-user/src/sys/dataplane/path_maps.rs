@@ -48,9 +48,30 @@ impl PathMaps {
         self.state.load(0)
     }
 
-    /// Returns the slots whose paths have failed. It reads one word.
+    /// Returns the slots whose paths have failed or are unproven. It reads one word.
     pub fn failed(&self) -> u16 {
-        self.state.word(0, PathState::FAILED).load(Ordering::Relaxed) as u16
+        self.word(PathState::FAILED) as u16
+    }
+
+    /// Returns the slots whose paths were found silent. Their links are there.
+    pub fn silent(&self) -> u16 {
+        // A word that is read a moment later has at most fewer slots.
+        let unproven = self.word(PathState::UNPROVEN) as u16;
+        self.failed() & !unproven
+    }
+
+    /// Returns the slots that have to prove their paths. It reads one word.
+    pub fn unproven(&self) -> u16 {
+        self.word(PathState::UNPROVEN) as u16
+    }
+
+    /// Returns the time of the last tick that the path monitor has seen: CLOCK_MONOTONIC in nanoseconds. It reads one word.
+    pub fn seen_at(&self) -> u64 {
+        self.word(PathState::SEEN_AT)
+    }
+
+    fn word(&self, index: usize) -> u64 {
+        self.state.word(0, index).load(Ordering::Relaxed)
     }
 
     /// Returns what the slave in a slot has heard.

@@ -12,7 +12,7 @@ use bond_common::{
 use bond_core::{
     Engine, Refusal, Time,
     command::{Announce, Batch, Notice, Probe, Publish, Query, Report, Work},
-    event::{Event, Link, Reception},
+    event::{Event, FoundPaths, Link, Reception},
     status::BondStatus,
 };
 use tokio::sync::{oneshot, watch};
@@ -42,8 +42,11 @@ use crate::{
         },
     },
     report::moment::monotonic as now,
-    sys::dataplane::{DeviceReader, MapMirror},
+    sys::dataplane::{ClockMaps, DeviceReader, MapMirror},
 };
+
+/// So long after its last tick the path monitor is taken to stand still: it proves no path. Longer than any period of the clock.
+const LAPSE: Time = Time::from_secs(3);
 
 /// What one event led to.
 pub(super) struct Decision {
@@ -479,12 +482,28 @@ impl Running {
         }
     }
 
-    /// Has the engine know which paths have failed, if others have than it knows.
+    /// Has the engine know what the path monitor has found, if that is something else than it knows.
     pub fn follow_paths(&mut self, reader: Option<&DeviceReader>) {
-        let Some(failed) = self.mirror.maps().clock().map(|clock| clock.path().failed()) else { return };
-        if failed != self.follower.failed_paths {
-            self.follower.failed_paths = failed;
-            self.fact(Event::Paths { failed }, reader);
+        let Some(path) = self.mirror.maps().clock().map(ClockMaps::path) else { return };
+        let entry = self.mirror.path();
+        let probed = entry.is_on().then_some(entry.macs);
+        if probed != self.follower.probed {
+            self.follower.probed = probed;
+            // The slaves have to receive the answers.
+            self.work.check(|pending| pending.uppers = true);
+        }
+        // The time first: what is read after it is at least as new.
+        let seen_at = Time::from_nanos(path.seen_at());
+        let found = FoundPaths {
+            failed: path.failed(),
+            unproven: path.unproven(),
+            wants_proof: entry.wants_proof() && now().saturating_sub(seen_at) < LAPSE,
+            seen_at,
+        };
+        let is_same = self.follower.paths == Some(FoundPaths { seen_at: Time::ZERO, ..found });
+        if !is_same || self.engine.awaits_paths() {
+            self.follower.paths = Some(FoundPaths { seen_at: Time::ZERO, ..found });
+            self.fact(Event::Paths(found), reader);
         }
     }
 

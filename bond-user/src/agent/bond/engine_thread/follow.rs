@@ -3,11 +3,14 @@
 use std::collections::VecDeque;
 
 use bond_common::{
-    abi::{ActiveWord, Slot},
+    abi::{ActiveWord, MAX_SLAVES, Slot},
     event::{DataPlaneEvent, EventRecord},
     names,
 };
-use bond_core::{ChangedBy, Time, event::Event};
+use bond_core::{
+    ChangedBy, Time,
+    event::{Event, FoundPaths},
+};
 
 use super::bond::Running;
 use crate::{
@@ -112,8 +115,10 @@ pub(super) struct Follower {
     records: Option<Box<dyn Events>>,
     /// Records of failovers that are after what ACTIVE is known to be.
     unfollowed: Vec<EventRecord>,
-    /// The slots whose paths have failed, as the engine knows.
-    pub failed_paths: u16,
+    /// What the engine knows of the path monitor's findings, without their time; None if it has not been notified yet.
+    pub paths: Option<FoundPaths>,
+    /// The MAC addresses by which backups are probed, as the worker knows; None while nothing is probed.
+    pub probed: Option<[u64; MAX_SLAVES]>,
 }
 
 impl Follower {
@@ -126,7 +131,7 @@ impl Follower {
         };
         let last = MissedChange { at: switched_at, word: mirror.active(), by: ChangedBy::Guard };
         let followed = Switched::by_data_plane(last, now);
-        Self { switch: none, followed, records, unfollowed: Vec::new(), failed_paths: 0 }
+        Self { switch: none, followed, records, unfollowed: Vec::new(), paths: None, probed: None }
     }
 
     /// Returns what the data plane did while no agent ran.
@@ -179,8 +184,8 @@ impl Running {
         let MissedFailovers { word: found, changes, unrecorded, .. } = self.missed_until(found);
         // The guard, or a tick, saw these without a link. One that has a link at the next poll may have another speed.
         if self.engine.options().arp_interval == 0 {
-            // A slave whose path has failed has its link.
-            let failed = self.mirror.maps().clock().map_or(0, |clock| clock.path().failed());
+            // A slave whose path was found silent has its link.
+            let failed = self.mirror.maps().clock().map_or(0, |clock| clock.path().silent());
             self.links.lose(self.mirror.active().usable() & !found.usable() & !failed);
         }
         self.mirror.follow_active(found);

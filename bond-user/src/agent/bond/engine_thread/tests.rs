@@ -78,6 +78,7 @@ impl Bench {
             seed: 1,
             options,
             damping: None,
+            watch: None,
         };
         let (shown, status) = watch::channel(Engine::new(bond.clone()).status());
         let member = Member {

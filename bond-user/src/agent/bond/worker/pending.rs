@@ -1,6 +1,9 @@
 //! What may have changed at any rate: bond0, the MAC addresses of slaves, devices above the bond, interfaces that appeared.
 
-use bond_common::abi::{BondEntry, Slot};
+use bond_common::{
+    abi::{BondEntry, Slot},
+    mac::Mac,
+};
 use bond_core::event::Event;
 use nix::errno::Errno;
 use tracing::debug;
@@ -99,7 +102,7 @@ impl Worker {
     /// It may be broken off, and done again.
     async fn look_above(&mut self, uppers: bool) {
         self.read_addresses().await;
-        if uppers && let Err(error) = self.receive_for_uppers().await {
+        if uppers && let Err(error) = self.receive_further().await {
             log::of(&self.bond).warn(error);
         }
     }
@@ -182,12 +185,18 @@ impl Worker {
     }
 
     /// Has the slaves receive what devices above bond0 want to receive, macvlans for example: bond0 knows it
-    /// (`dev_uc_sync`), the slaves do not. What does not take a further MAC becomes promiscuous.
-    async fn receive_for_uppers(&mut self) -> Result<(), AgentError> {
+    /// (`dev_uc_sync`), the slaves do not. And the answers to the path monitor, which come to MAC addresses that are not the
+    /// slaves' own. What does not take a further MAC becomes promiscuous.
+    async fn receive_further(&mut self) -> Result<(), AgentError> {
         let Host::Pair { bond, .. } = self.host else { return Ok(()) };
         let devices = &*self.devices;
         let mut wanted = devices.unicast(bond).await?;
         wanted.extend(self.prearmed);
+        for mac in self.probed_by().await? {
+            if !wanted.contains(&mac) {
+                wanted.push(mac);
+            }
+        }
         if wanted == self.further_macs {
             return Ok(());
         }
@@ -208,6 +217,20 @@ impl Worker {
         }
         self.further_macs = wanted;
         Ok(())
+    }
+
+    /// Returns the MAC addresses by which backups are probed, but for those that they have.
+    async fn probed_by(&self) -> Result<Vec<Mac>, AgentError> {
+        let entry = self.mirror.path();
+        let mut macs = Vec::new();
+        for (&slot, slave) in self.slaves.iter().filter(|_| entry.is_on()) {
+            let mac = entry.mac(slot);
+            if !mac.is_zero() && self.devices.link_by_index(slave.ifindex).await?.mac != mac {
+                macs.push(mac);
+            }
+        }
+        macs.sort();
+        Ok(macs)
     }
 
     /// Whether the addresses of an interface are: a new VLAN has had a link event before.

@@ -70,12 +70,21 @@ impl Agent {
             self.set_path(&bond, &plan.wanted);
             outcome.changed_of(
                 name,
-                wording::wanted_path(&path.target, path.interval, path.misses, &path.method),
+                wording::wanted_path(
+                    &path.target,
+                    path.interval,
+                    path.misses,
+                    (&path.method, &path.failback),
+                ),
             );
         }
         if let Some(damping) = plan.damping {
             self.set_damping(&bond, damping).await?;
             outcome.changed_of(name, format!("damping={}", wording::wanted_damping(damping)));
+        }
+        if let Some(watch) = plan.watch {
+            self.set_watch(&bond, watch).await?;
+            outcome.changed_of(name, format!("watch={}", wording::wanted_watch(watch)));
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use bond_core::{
     name::InterfaceName,
     options::{BondOptions, SlaveOptions, Slaves},
     status::{BondStatus, SlaveStatus},
+    watch::Watch,
 };
 use ipnet::IpNet;
 
@@ -43,6 +44,8 @@ pub struct ReloadPlan {
     pub path: Option<WantedPath>,
     /// The new settings of damping.
     pub damping: Option<Option<Damping>>,
+    /// What slaves need to count as up from now on.
+    pub watch: Option<Option<Watch>>,
     pub host: Option<HostPlan>,
 }
 
@@ -122,6 +125,7 @@ pub fn plan(wanted: BondConfig, observed: ReloadFacts) -> Result<ReloadPlan, Age
         clock: other(WantedClock::of(&wanted), &WantedClock::of(known)),
         path: other(WantedPath::of(&wanted), &WantedPath::of(known)),
         damping: other(wanted.damping, &known.damping),
+        watch: other(wanted.watch, &known.watch),
         wanted,
         options,
         options_changed,

@@ -50,7 +50,7 @@ fn slave(slot: u8, name: &str, mac: Mac) -> SlaveStatus {
         duplex: Duplex::Full,
         options: SlaveOptions::default(),
         drained: false,
-        damped: false,
+        damping: None,
         path_failed: false,
         no_unicast: None,
     }
