@@ -129,14 +129,15 @@ impl Agent {
         }
     }
 
-    /// Tries every five seconds to recreate bonds that are gone. It is a task of its own: a bond that is slow to come up
-    /// delays the checks of no other.
+    /// Tries every five seconds to recreate bonds that are gone, and to restore former slaves that could not be restored. It is
+    /// a task of its own: a bond that is slow to come up delays the checks of no other.
     pub(in crate::agent) async fn recreate_lost(self: Arc<Self>) {
         let mut attempt = tokio::time::interval(BETWEEN_ATTEMPTS);
         attempt.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut missing = self.lost_bonds(None).await.len();
         loop {
             attempt.tick().await;
+            self.try_returned_again().await;
             self.make_lost_again().await;
             let lost = self.lost_bonds(None).await.len();
             if std::mem::replace(&mut missing, lost) != lost {

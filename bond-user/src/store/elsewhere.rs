@@ -30,6 +30,20 @@ pub struct FormerSlave {
     pub bond: BondName,
     /// Its original state.
     pub found: Found,
+    /// How many times it was here, and could not be restored.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tries: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl FormerSlave {
+    /// Returns whether this is of the same interface and bond as `other`.
+    fn is(&self, other: &Self) -> bool {
+        self.bond == other.bond && is_same(&self.found, &other.found)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -71,7 +85,7 @@ pub fn add(paths: &Paths, bond: &BondName, absent: &[Found]) -> Result<(), Store
     change(paths, |slaves| {
         for found in absent {
             slaves.retain(|known| known.bond != *bond || !is_same(&known.found, found));
-            slaves.push(FormerSlave { bond: bond.clone(), found: found.clone() });
+            slaves.push(FormerSlave { bond: bond.clone(), found: found.clone(), tries: 0 });
         }
         let too_many = slaves.len().saturating_sub(LIMIT);
         slaves.drain(..too_many);
@@ -83,7 +97,22 @@ pub fn add(paths: &Paths, bond: &BondName, absent: &[Found]) -> Result<(), Store
 /// # Errors
 /// The file cannot be written.
 pub fn remove(paths: &Paths, former: &FormerSlave) -> Result<(), StoreError> {
-    change(paths, |slaves| slaves.retain(|known| known != former))
+    change(paths, |slaves| slaves.retain(|known| known.found != former.found || known.bond != former.bond))
+}
+
+/// Counts one more attempt to restore one, which failed. Returns the number of attempts so far.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn count_try(paths: &Paths, former: &FormerSlave) -> Result<u32, StoreError> {
+    let mut tries = former.tries.saturating_add(1);
+    change(paths, |slaves| {
+        for known in slaves.iter_mut().filter(|known| known.is(former)) {
+            known.tries = known.tries.saturating_add(1);
+            tries = known.tries;
+        }
+    })?;
+    Ok(tries)
 }
 
 /// Whether both are of one interface.
@@ -130,6 +159,21 @@ mod tests {
                 .unwrap();
         }
         assert_eq!((names().len(), &*names()[0]), (64, "bond0 eth7"));
+    }
+
+    #[test]
+    fn attempts_are_counted_until_the_former_slave_is_restored() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::below(directory.path()).unwrap();
+        paths.run_root().make_all(0o700).unwrap();
+        let bond = BondName::new("bond0").unwrap();
+        add(&paths, &bond, &[found(3, "eth0", mac(1)), found(4, "eth1", mac(2))]).unwrap();
+        let former = || read(&paths, Trust::Ours).unwrap();
+        let before = former().remove(0);
+        assert_eq!([1, 2].map(|_| count_try(&paths, &before).unwrap()), [1, 2]);
+        assert_eq!(former().iter().map(|former| former.tries).collect::<Vec<_>>(), [2, 0]);
+        remove(&paths, &before).unwrap();
+        assert_eq!(former().iter().map(|former| &*former.found.name).collect::<Vec<_>>(), ["eth1"]);
     }
 
     #[test]

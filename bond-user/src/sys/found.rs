@@ -139,6 +139,26 @@ impl Found {
     pub(super) fn addr_gen_mode(&self) -> Option<In6AddrGenMode> {
         self.addr_gen_mode.map(In6AddrGenMode::from)
     }
+
+    /// Returns whether both are of one device, which may have another ifindex and name since: hardware is identified by its
+    /// permanent MAC address, an end of a pair by the other end.
+    pub fn is_of_device_of(&self, other: &Self) -> bool {
+        let is_same = match self.permanent_mac {
+            Some(mac) => other.permanent_mac == Some(mac),
+            None => other.ifindex == self.ifindex || self.lower.is_some() && other.lower == self.lower,
+        };
+        self.kind == other.kind && is_same
+    }
+
+    /// Returns this original state for the device as it is here now: with its present ifindex, name, place, addresses and
+    /// routes.
+    #[must_use]
+    pub fn here_as(self, now: Self) -> Self {
+        let was = |feature: &FeatureState| self.features.iter().find(|former| former.name == feature.name);
+        let features = now.features.iter().map(|feature| was(feature).unwrap_or(feature).clone()).collect();
+        let Self { ifindex, name, lower, layer3, unicast, .. } = now;
+        Self { ifindex, name, lower, layer3, unicast, features, ..self }
+    }
 }
 
 /// The disk space into which a file may be written.

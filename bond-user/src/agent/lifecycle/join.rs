@@ -12,7 +12,12 @@ use crate::{
             engine_thread::{BondId, EnslaveRequest, Stopping},
             work::{Request, WorkQueue},
         },
-        lifecycle::{checks::check_nic, create::DEFAULT_MTU, machine::Machine, returned::restore_returned},
+        lifecycle::{
+            checks::check_nic,
+            create::DEFAULT_MTU,
+            machine::Machine,
+            returned::{original, restore_returned},
+        },
     },
     config::SlaveConfig,
     store::{drains::DrainedSlave, paths::Paths, record::Record},
@@ -88,7 +93,8 @@ pub async fn observe(
 ) -> Result<Found, AgentError> {
     let records = records(&machine.paths);
     let owner = |link: &LinkInfo| records.iter().find_map(|record| record.owner(link));
-    Ok(machine.devices.observe((name, bond.map(|bond| &**bond)), plan, owner).await?)
+    let observed = machine.devices.observe((name, bond.map(|bond| &**bond)), plan, owner).await?;
+    Ok(original(machine, observed))
 }
 
 /// Of the bonds of this namespace, those without an agent included.

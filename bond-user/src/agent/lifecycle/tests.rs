@@ -9,7 +9,10 @@ use bond_core::{
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use super::testing::{Site, becomes, bond, eventually, fail_each_call};
+use super::{
+    returned::restore_returned,
+    testing::{Site, becomes, bond, eventually, fail_each_call},
+};
 use crate::{
     agent::{Agent, AgentError, server::query::Scope},
     api::MissingSlaves,
@@ -312,6 +315,75 @@ async fn a_former_slave_that_returns_is_restored_before_it_is_enslaved_again() {
     let after = kernel.link("nic1").unwrap().info;
     assert_eq!((after.mac, after.mtu, after.alias), (mac(2), 1500, None));
     assert_eq!(elsewhere::read(&agent.machine.paths, Trust::Ours).unwrap(), []);
+}
+
+/// Returns an agent without a bond, whose former slave nic1 is here again as its bond left it.
+async fn with_returned_slave() -> Running {
+    let running = Running::new(TWO_SLAVES).await;
+    let Running { kernel, agent, name, .. } = &running;
+    let enslaved = kernel.link("nic1").unwrap().info;
+    kernel.remove(enslaved.ifindex);
+    assert!(eventually(|| agent.find(name).unwrap().status().slaves.len() == 1).await, "it is no slave");
+    agent.down(name).await.unwrap();
+    let returned = kernel.add_nic("nic1", mac(2));
+    kernel.change(returned, |link| {
+        (link.info.mac, link.info.mtu, link.info.alias) = (enslaved.mac, 1400, enslaved.alias.clone());
+    });
+    running
+}
+
+fn former_slaves(agent: &Agent) -> Vec<(String, u32)> {
+    let former = elsewhere::read(&agent.machine.paths, Trust::Ours).unwrap();
+    former.into_iter().map(|former| (former.found.name, former.tries)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_slave_that_cannot_be_restored_is_kept_and_tried_again() {
+    let Running { kernel, agent, _directory, .. } = &with_returned_slave().await;
+    let nic1 = kernel.link("nic1").unwrap().info.ifindex;
+    kernel.change(nic1, |link| link.macs = MacChange::Never);
+    restore_returned(&agent.machine).await;
+    assert_eq!(former_slaves(agent), [("nic1".to_owned(), 1)]);
+    for _ in 0..9 {
+        agent.try_returned_again().await;
+    }
+    assert_eq!(former_slaves(agent), [("nic1".to_owned(), 5)], "the agent gives up");
+    kernel.change(nic1, |link| link.macs = MacChange::Closed);
+    agent.try_returned_again().await;
+    assert_eq!(former_slaves(agent), [("nic1".to_owned(), 5)], "only a start or a bond tries again");
+    restore_returned(&agent.machine).await;
+    assert_eq!(former_slaves(agent), []);
+    let after = kernel.link("nic1").unwrap().info;
+    assert_eq!((after.mac, after.mtu, after.alias), (mac(2), 1500, None));
+}
+
+/// Also if it could not be restored before it is enslaved again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_slave_is_as_it_was_at_the_end_whichever_call_fails() {
+    let calls = fail_each_call(async |failure| {
+        let Running { kernel, agent, name, _directory } = &with_returned_slave().await;
+        kernel.fail(Some(failure));
+        let config = Config { bonds: vec![bond(TWO_SLAVES)], ..Config::default() };
+        let outcome = agent.add_bonds(config, MissingSlaves::Await).await;
+        let failed = kernel.failed();
+        kernel.fail(None);
+        let what = format!("{failure:?}: {failed:?}: {:?}", outcome.failures);
+        let enslaved = kernel.link("nic1").unwrap();
+        let is_slave = agent.find(name).is_some_and(|bond| bond.status().slaves.len() == 2);
+        restore_returned(&agent.machine).await;
+        assert!(!is_slave || kernel.link("nic1").unwrap() == enslaved, "{what}: it is a slave");
+        if agent.find(name).is_some() {
+            agent.down(name).await.unwrap();
+        } else if agent.machine.paths.has(name) {
+            record::undo(&agent.machine.paths, name, &agent.machine.system()).await.unwrap();
+        }
+        let after = kernel.link("nic1").unwrap().info;
+        assert_eq!((after.mac, after.mtu, after.alias), (mac(2), 1500, None), "{what}");
+        assert_eq!(former_slaves(agent), [], "{what}");
+        failed
+    })
+    .await;
+    assert!(calls > 20, "{calls} calls");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -213,11 +213,14 @@ impl<'a> Observer<'a> {
             former.found.ifindex == link.ifindex
                 || former.found.permanent_mac.is_some() && former.found.permanent_mac == link.permanent_mac
         };
-        let remedy = match former.iter().filter(|former| Mark::of(&former.bond).is_on(link)).find(is_it) {
+        let former = former.iter().filter(|former| Mark::of(&former.bond).is_on(link)).find(is_it);
+        let remedy = match former {
             Some(former) => wording::restoring(&former.found, &link.name),
             None => wording::cleaning(&link.name, link.permanent_mac.filter(|&mac| mac != link.mac)),
         };
-        Some(wording::left_on(&link.name, bond, &remedy))
+        let text = wording::left_on(&link.name, bond, &remedy);
+        let tries = former.map_or(0, |former| former.tries);
+        Some(if tries > 0 { wording::left_after(&text, tries) } else { text })
     }
 
     async fn nic(&self, link: LinkInfo) -> Result<Nic> {

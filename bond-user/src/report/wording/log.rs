@@ -94,6 +94,14 @@ sentences! {
     not_accepted(error) => "a connection waits, because it cannot be accepted: {error}; raise ulimit -n or LimitNOFILE= of the unit, or end clients that hold connections";
     /// A former slave returned after its bond was removed.
     returned_late(slave, bond) => "{slave}: returned, and is no slave of {bond} any more; restored";
+    /// A former slave returned, and cannot be restored completely.
+    unrestored_again(error, tries, left) => "{error} (attempt {tries}; the agent tries again in 5 s); {left}";
+    /// A former slave cannot be restored, and the agent has given up.
+    unrestored_for_now(error, tries, left) => "{error} (attempt {tries}; the next one follows when an agent starts, or it is enslaved); {left}";
+    /// A slave that was away returned, and cannot be restored completely.
+    unrestored(slave, error, remedy) => "{slave}: returned, and cannot be restored: {error}; to restore it: {remedy}";
+    /// A slave that was away returned, and the agent has given up.
+    unrestored_last(slave, error, remedy) => "{slave}: returned, and cannot be restored: {error}; the agent does not try again; to restore it: {remedy}";
     /// A slave that was away returned.
     returned_renamed(former, name) => "{former}: returned, renamed to {name}; restored";
     /// A slave that was away returned.

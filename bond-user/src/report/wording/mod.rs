@@ -430,6 +430,12 @@ pub fn left_on(interface: &str, bond: &str, remedy: &str) -> String {
     )
 }
 
+/// Adds to the text of [`left_on`] how many times an agent could not restore the interface.
+pub fn left_after(text: &str, tries: u32) -> String {
+    let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
+    format!("{text} (an agent has tried to restore it {times}; its log says why it could not)")
+}
+
 /// Why another slave is active. The link that the ARP monitor judges is the path to its targets: the carrier may be there.
 pub fn why(reason: Reason, seen: Trigger) -> &'static str {
     match reason {

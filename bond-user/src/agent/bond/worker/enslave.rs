@@ -121,12 +121,18 @@ impl Worker {
             return Ok(found);
         }
         // It could not be restored when it left, and is as the bond left it.
-        if let Some(known) = self.record.away().iter().find(|known| known.ifindex == found.ifindex)
+        if let Some(known) = self.record.away().iter().find(|known| known.is_of_device_of(&found))
             && self.record.mark().is_on(&self.devices.link_by_index(found.ifindex).await?)
         {
-            let found = Found { name: found.name, unicast: found.unicast, ..known.clone() };
+            let known = known.clone();
+            let former = known.ifindex;
+            let found = if former == found.ifindex {
+                Found { name: found.name, unicast: found.unicast, ..known }
+            } else {
+                known.here_as(found)
+            };
             self.record.add(found.clone())?;
-            self.record.returned(found.ifindex)?;
+            self.record.returned(former)?;
             return Ok(found);
         }
         self.record.add(found.clone())?;

@@ -115,8 +115,22 @@ impl Worker {
         if *attempts > ATTEMPTS {
             return Ok(());
         }
+        let attempt = *attempts;
         // Only its alias came back with it: no program of the bond is attached to it.
-        match self.devices.restore(&found, &Ownership::new(self.record.mark(), [])).await? {
+        let outcome = match self.devices.restore(&found, &Ownership::new(self.record.mark(), [])).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let remedy = wording::restoring(&found, &link.name);
+                self.recording.warn(if attempt < ATTEMPTS {
+                    wording::unrestored(&link.name, &error, &remedy)
+                } else {
+                    wording::unrestored_last(&link.name, &error, &remedy)
+                });
+                // It is in the record as before.
+                return Ok(());
+            }
+        };
+        match outcome {
             RestoreOutcome::Done if link.name != found.name => {
                 log::of(&self.bond)
                     .slave(&found.name)
