@@ -53,10 +53,15 @@ impl NetNs {
     }
 }
 
-/// Returns whether this kernel has devices of this kind.
+/// Returns whether this kernel has devices of this kind, which may be followed by arguments that it needs: `vlan id 5`.
 pub fn is_there(kind: &str) -> Result<bool> {
     let netns = NetNs::create(&format!("{}-kind", netns::unique_stem()))?;
-    Ok(netns.ip(&format!("link add probe type {kind}")).is_ok())
+    if netns.ip(&format!("link add probe type {kind}")).is_ok() {
+        return Ok(true);
+    }
+    // Some lie above another device.
+    netns.ip("link add below type veth peer name other")?;
+    Ok(netns.ip(&format!("link add link below name probe type {kind}")).is_ok())
 }
 
 fn parse(json: &str) -> Result<Vec<Link>> {

@@ -14,7 +14,7 @@ use super::{cache, kernel::Kernel};
 use xtask_common::machine;
 
 /// Modules and their parameters; those on which they depend are added ahead of them.
-const MODULES: [(&str, &str); 17] = [
+const MODULES: [(&str, &str); 18] = [
     ("bridge", ""),
     ("8021q", ""),
     ("veth", ""),
@@ -24,6 +24,7 @@ const MODULES: [(&str, &str); 17] = [
     ("team_mode_activebackup", ""),
     ("dummy", "numdummies=0"),
     ("macvlan", ""),
+    ("ipvlan", ""),
     ("tun", ""),
     ("sch_ingress", ""),
     ("cls_bpf", ""),
