@@ -89,8 +89,9 @@ static TICKS: Array<TickEntry, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static ANNOUNCE: Array<AnnounceFrame, ANNOUNCE_ENTRIES, MMAPABLE> = Array::new();
 
-/// Written by the port's program, at most once in a second for each MAC address; read by the tick and the agent. A slave's
-/// program removes what has moved away. The agent creates it with more entries: each CPU keeps some of them free.
+/// Written by the port's program, at most once in a second for each MAC address, and by the agent, which adds what bridges have
+/// learned before; read by the tick and the agent. A slave's program removes what has moved away. The agent creates it with more
+/// entries: each CPU keeps some of them free.
 #[btf_map]
 static BEHIND: LruHashMap<BehindKey, BehindEntry, MOST_BEHIND> = LruHashMap::new();
 

@@ -66,11 +66,13 @@ impl TapWire {
     }
 }
 
+/// A tap, and the end of it that is a file.
 #[derive(Debug)]
-struct Tap(File);
+pub(crate) struct Tap(File);
 
 impl Tap {
-    fn create(namespace: &NetNs, name: &str) -> Result<Self> {
+    /// Creates tap `name` in `namespace`, with carrier.
+    pub(crate) fn create(namespace: &NetNs, name: &str) -> Result<Self> {
         ensure!(name.len() < libc::IFNAMSIZ, "interface name {name} is too long");
         let device = namespace.run(|| {
             let mut options = OpenOptions::new();
@@ -97,7 +99,7 @@ impl Tap {
     }
 
     /// Writes a frame. One that the interface cannot accept (it is down, or its queue is full) is lost, as on a wire.
-    fn write(&self, frame: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&self, frame: &[u8]) -> io::Result<()> {
         match (&self.0).write(frame) {
             Ok(_) => Ok(()),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EAGAIN | libc::ENOBUFS)) => {
@@ -106,6 +108,18 @@ impl Tap {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Passes the tap's frames to `deliver` until `end` is closed or the tap is gone.
+///
+/// # Errors
+/// The tap cannot be read, or `deliver` fails.
+pub(crate) fn deliver(
+    tap: &Tap,
+    end: io::PipeReader,
+    deliver: impl Fn(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    carry_with(tap, end, deliver, || Ok(()))
 }
 
 fn carry(

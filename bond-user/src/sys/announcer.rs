@@ -14,6 +14,11 @@
 //! Other network namespaces send no events to this one. Devices there that have the bond's MAC address (ipvlans, VLANs) are read
 //! with the others, after each round, and every half a minute.
 //!
+//! A switch in user space, or Open vSwitch, takes all frames of bond0 and gives the host a port of its own, which has the MAC
+//! address of bond0 as a rule. The kernel does not say that it leads to bond0, but its MAC address does: what has that address
+//! sends by no other device. If no address is known under the bond's MAC address, and something takes all frames, RARP announces
+//! the MAC address itself.
+//!
 //! The addresses of a host behind an existing port are not known. RARP shows its switches where the MAC address is, which
 //! suffices under `none` and `follow`. Under `active` its neighbours keep sending to the former slave's MAC address until they
 //! receive a frame of the host, or ask again.
@@ -23,9 +28,13 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd as _, OwnedFd},
+    time::Duration,
 };
 
-use bond_common::{behind::BehindKey, mac::Mac};
+use bond_common::{
+    behind::{BehindKey, MOST_BEHIND, Tag},
+    mac::Mac,
+};
 use bytes::{BufMut as _, BytesMut};
 use etherparse::{
     ArpEthIpv4Packet, ArpOperation, EtherType, Icmpv6Header, Icmpv6Type, IpNumber, Ipv6Header,
@@ -46,6 +55,7 @@ use nix::{
 use super::{
     Devices, SysError,
     netlink::{Address, FdbEntry, FdbOwner, Forwarding, LinkFlags, LinkInfo, VlanTag},
+    ownership::Alias,
     topology::{Layer, Layers},
 };
 
@@ -99,12 +109,37 @@ impl From<&BehindKey> for MacBehind {
     }
 }
 
+impl MacBehind {
+    /// Returns its key in BEHIND; None if its frames have more than two tags.
+    pub fn key(&self) -> Option<BehindKey> {
+        let mut tags = [Tag::NONE; 2];
+        for (number, VlanTag { ethertype, vid }) in self.tags.iter().enumerate() {
+            *tags.get_mut(number)? = Tag::new(*ethertype, *vid);
+        }
+        Some(BehindKey::new(self.mac, tags))
+    }
+}
+
+/// A MAC address that a bridge has learned at another port than the bond's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learned {
+    pub behind: MacBehind,
+    /// Since it sent last.
+    pub age: Duration,
+}
+
 /// What is to be announced for a bond.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Announced {
     pub uppers: Vec<Upper>,
     /// MAC addresses that the kernel lists; none of them announces an address.
     pub macs: Vec<MacBehind>,
+    /// MAC addresses that bridges have learned, those that sent last first: they are behind the bond, too, and what sends through
+    /// the bond is known only since it is a port. They are for BEHIND, where they are forgotten when they move away.
+    pub learned: Vec<Learned>,
+    /// Something takes all frames of bond0, and no address is known under the bond's MAC address: the MAC address itself is
+    /// announced.
+    pub has_unknown_user: bool,
     /// The bridges and other masters of which one of these devices is a port, whether they are up or not.
     pub masters: Vec<u32>,
     /// The devices are in another network namespace, which sends no events to this one.
@@ -121,7 +156,12 @@ pub async fn addresses_behind(devices: &dyn Devices, port: u32) -> Result<Announ
     let links = devices.links(netns).await?;
     let forwarding = if netns.is_none() { devices.forwarding().await? } else { Forwarding::default() };
     let above = Layers::new(bond, &links, &forwarding.vlans);
-    let mut uppers = uppers(&above, &devices.addresses(netns).await?);
+    let addresses = devices.addresses(netns).await?;
+    let mut uppers = if netns.is_none() {
+        all_uppers(&above, &links, &addresses, &forwarding.entries)
+    } else {
+        uppers(&above, &addresses)
+    };
     // What cannot be read there is not announced.
     let others =
         if netns.is_none() { devices.other_namespaces().await.unwrap_or_default() } else { Vec::new() };
@@ -129,8 +169,58 @@ pub async fn addresses_behind(devices: &dyn Devices, port: u32) -> Result<Announ
         uppers.extend(uppers_in(devices, *other, &above).await.unwrap_or_default());
     }
     let macs = macs(&above, &links, &uppers, &forwarding.entries);
+    let learned = learned(&above, &links, &forwarding.entries);
+    let has_unknown_user = takes_all(&above, &forwarding.entries) && !has_address_of_bond(&uppers);
     let masters = above.layers().iter().filter_map(|layer| layer.link.master).collect();
-    Ok(Announced { uppers, macs, masters, elsewhere: netns.is_some() })
+    Ok(Announced { uppers, macs, learned, has_unknown_user, masters, elsewhere: netns.is_some() })
+}
+
+/// Returns whether something but a bridge of the kernel's takes all frames of the bond: it is promiscuous, and not only for
+/// further MAC addresses, for which the kernel makes a device promiscuous that has no filter (`__dev_set_rx_mode`).
+fn takes_all(above: &Layers<'_>, entries: &[FdbEntry]) -> bool {
+    let Some(bond) = above.layers().first().map(|bond| bond.link) else { return false };
+    let has_further =
+        entries.iter().any(|entry| entry.of == FdbOwner::Device && entry.ifindex == bond.ifindex);
+    bond.promiscuity > u32::from(has_further) && bond.master_kind.as_deref() != Some("bridge")
+}
+
+fn has_address_of_bond(uppers: &[Upper]) -> bool {
+    let mut announced = uppers.iter().filter(|upper| upper.is_announced() && upper.own_mac.is_none());
+    announced.any(|upper| !upper.addresses.is_empty())
+}
+
+/// Returns the devices of [`uppers`], and those at switches in user space: from dumps of all links, addresses and forwarding
+/// tables.
+pub fn all_uppers(
+    above: &Layers<'_>,
+    links: &[LinkInfo],
+    addresses: &[Address],
+    entries: &[FdbEntry],
+) -> Vec<Upper> {
+    let mut all = uppers(above, addresses);
+    if takes_all(above, entries) {
+        all.extend(uppers_at_switch(above, links, addresses));
+    }
+    all
+}
+
+/// Returns the ports of switches in user space, and of Open vSwitch, that have the bond's MAC address, with what lies above them.
+///
+/// The MAC address of such a port follows bond0's a moment later under `active`: until then it has that of another slave, which
+/// the data plane takes for the bond's as well.
+fn uppers_at_switch(above: &Layers<'_>, links: &[LinkInfo], addresses: &[Address]) -> Vec<Upper> {
+    let Some(bond) = above.layers().first().map(|bond| bond.link) else { return Vec::new() };
+    let has_mark =
+        |link: &&LinkInfo| link.alias.as_ref().is_some_and(Alias::is_mark) && link.alias == bond.alias;
+    let mut macs: HashSet<Mac> = links.iter().filter(has_mark).map(|link| link.mac).collect();
+    macs.insert(bond.mac);
+    let is_port = |link: &&LinkInfo| {
+        link.is_up() && link.may_be_switch_port() && link.master.is_none() && macs.contains(&link.mac)
+    };
+    // A slave may be a tap.
+    let ports = links.iter().filter(is_port).filter(|link| !has_mark(link));
+    let vlans = HashMap::new();
+    ports.flat_map(|port| uppers(&Layers::new(port.ifindex, links, &vlans), addresses)).collect()
 }
 
 /// Returns the devices in another network namespace that lie above these layers and have the bond's MAC address: ipvlans, VLANs,
@@ -189,8 +279,8 @@ fn uppers_above(
     found
 }
 
-/// Returns the devices of [`addresses_behind`], from a dump of all addresses.
-pub fn uppers(above: &Layers<'_>, addresses: &[Address]) -> Vec<Upper> {
+/// Returns the layers, from a dump of all addresses.
+fn uppers(above: &Layers<'_>, addresses: &[Address]) -> Vec<Upper> {
     let Some(bond) = above.layers().first().map(|bond| bond.link) else { return Vec::new() };
     let upper = |Layer { link, tags, is_reached, .. }: &Layer<'_>| Upper {
         ifindex: link.ifindex,
@@ -257,6 +347,35 @@ fn macs(above: &Layers<'_>, links: &[LinkInfo], uppers: &[Upper], entries: &[Fdb
             add(entry.mac, &tags);
         }
     }
+    found
+}
+
+/// Returns the MAC addresses that bridges above the bond have learned at other ports, at most [`MOST_BEHIND`], those that sent
+/// last first.
+///
+/// At ports of a bridge with STP only guests count, at taps and pairs: what such a bridge has learned at another NIC may be on the
+/// wire of the bond since, or will be.
+fn learned(above: &Layers<'_>, links: &[LinkInfo], entries: &[FdbEntry]) -> Vec<Learned> {
+    let layers = above.layers();
+    let Some(bond) = layers.first() else { return Vec::new() };
+    let ports: HashMap<u32, &LinkInfo> = links.iter().map(|link| (link.ifindex, link)).collect();
+    let is_layer = |ifindex: u32| layers.iter().any(|layer| layer.link.ifindex == ifindex);
+    let is_guests = |port: &LinkInfo| port.is_end_of_pair() || port.kind.as_deref() == Some("tun");
+    let of_bridge = |entry: &FdbEntry| {
+        let FdbOwner::Learned { age } = entry.of else { return None };
+        let port = ports.get(&entry.ifindex).filter(|port| !is_layer(port.ifindex))?;
+        let is_it = |layer: &Layer<'_>| Some(layer.link.ifindex) == port.master && layer.link.is_bridge();
+        let place = layers.iter().position(is_it)?;
+        let bridge = layers.get(place).filter(|bridge| bridge.is_reached)?;
+        if bridge.link.has_stp && !is_guests(port) || entry.mac == bond.link.mac {
+            return None;
+        }
+        let tags = above.tags_in_bridge(place, entry.vid)?;
+        Some(Learned { behind: MacBehind { mac: entry.mac, tags }, age })
+    };
+    let mut found: Vec<_> = entries.iter().filter_map(of_bridge).collect();
+    found.sort_by_key(|learned| learned.age);
+    found.truncate(MOST_BEHIND);
     found
 }
 
@@ -451,14 +570,14 @@ mod tests {
     use std::collections::HashMap;
 
     use bond_common::{
-        behind::{REVERSE_ARP_BYTES, Tag, write_reverse_arp},
+        behind::{REVERSE_ARP_BYTES, write_reverse_arp},
         wire::Frame,
     };
     use nix::sys::socket::recv;
 
     use super::*;
     use crate::sys::{
-        netlink::LinkSetting,
+        netlink::{LinkLayerType, LinkSetting},
         testing::{Elsewhere, bridge, in_namespace, link, mac, upper, veth, vlan},
     };
 
@@ -645,6 +764,49 @@ mod tests {
         assert_eq!(found, expected.map(|upper| Upper { ifindex: 0, ..upper }));
     }
 
+    /// bond0, its two slaves, and taps: with the MAC address of bond0, of the other slave, of a guest, and of a slave that is a tap.
+    #[test]
+    fn a_port_of_a_switch_with_the_bonds_mac_is_announced_with_what_is_above_it() {
+        let marked = |link| LinkInfo { alias: Alias::new("xbond:bond0"), ..link };
+        let of = |last, link| LinkInfo { mac: mac(last), ..link };
+        let tap = |ifindex| LinkInfo { kind: Some("tun".into()), ..link(ifindex, &format!("tap{ifindex}")) };
+        let mut links = [
+            marked(LinkInfo { promiscuity: 1, ..of(1, link(3, "bond0")) }),
+            marked(of(1, link(4, "enp0s8"))),
+            marked(of(2, tap(5))),
+            of(1, tap(20)),
+            of(2, tap(21)),
+            of(0x22, tap(22)),
+            LinkInfo { master: Some(9), ..of(1, tap(23)) },
+            of(1, vlan(24, 20, C_TAG)),
+            LinkInfo { layer: LinkLayerType::None, ..of(1, tap(25)) },
+            of(1, link(26, "dummy0")),
+        ];
+        let addresses: Vec<_> = (3..=26)
+            .map(|ifindex| Address::new(ifindex, IpAddr::from([10, 0, ifindex as u8, 1]), 24))
+            .collect();
+        let vlans = HashMap::new();
+        let further = FdbEntry { mac: mac(9), ifindex: 3, vid: None, of: FdbOwner::Device };
+        let of = |links: &[LinkInfo], entries: &[FdbEntry]| {
+            let mut all = all_uppers(&Layers::new(3, links, &vlans), links, &addresses, entries);
+            all.split_off(1)
+        };
+        let at = |ifindex, upper| Upper { ifindex, ..upper };
+        let expected = [
+            at(20, above(&[], &["10.0.20.1"])),
+            at(24, above(&[C_TAG], &["10.0.24.1"])),
+            at(21, above(&[], &["10.0.21.1"])),
+        ];
+        assert_eq!(of(&links, &[]), expected);
+        assert_eq!(of(&links, &[further]), [], "promiscuous for a macvlan");
+        assert!(has_address_of_bond(&expected) && !has_address_of_bond(&[at(3, above(&[], &[]))]));
+        // A bridge of the kernel's has ports that are known.
+        links[0].master_kind = Some("bridge".to_owned());
+        assert_eq!(of(&links, &[]), []);
+        (links[0].master_kind, links[0].promiscuity) = (None, 0);
+        assert_eq!(of(&links, &[]), []);
+    }
+
     /// bond0 and two veths in br0, which has another MAC address than bond0; a VLAN of br0 and a macvlan without addresses; a
     /// macvlan above a VLAN of bond0 in another namespace.
     #[test]
@@ -683,6 +845,59 @@ mod tests {
         let expected =
             [(0x70, vec![C_TAG]), (0x90, vec![]), (0xaa, vec![S_TAG]), (0x21, vec![]), (0x55, vec![])];
         assert_eq!(found, expected.map(|(last, tags)| (mac(last), tags)));
+    }
+
+    /// bond0, a tap and a NIC in br0, and a VLAN of bond0 in br5 with another tap.
+    #[test]
+    fn what_bridges_have_learned_at_other_ports_is_behind_the_bond() {
+        let port = |master, link| LinkInfo { master: Some(master), ..link };
+        let tap = |ifindex| LinkInfo { kind: Some("tun".into()), ..link(ifindex, &format!("tap{ifindex}")) };
+        let mut links = [
+            port(7, LinkInfo { mac: BOND_MAC, ..link(3, "bond0") }),
+            port(7, tap(20)),
+            port(7, link(21, "enp1s0")),
+            bridge(7, "br0"),
+            port(8, vlan(4, 3, C_TAG)),
+            port(8, tap(22)),
+            bridge(8, "br5"),
+            port(9, tap(23)),
+            bridge(9, "br9"),
+        ];
+        let entry = |ifindex, last, seconds| {
+            let of = FdbOwner::Learned { age: Duration::from_secs(seconds) };
+            FdbEntry { mac: mac(last), ifindex, vid: None, of }
+        };
+        let entries = [
+            entry(3, 0x01, 1),
+            entry(4, 0x02, 1),
+            entry(20, 0x20, 30),
+            entry(21, 0x21, 10),
+            entry(22, 0x22, 20),
+            entry(23, 0x23, 1),
+            FdbEntry { mac: BOND_MAC, ..entry(20, 0, 1) },
+            FdbEntry { of: FdbOwner::Bridge, ..entry(20, 0x24, 1) },
+        ];
+        let vlans = HashMap::new();
+        let of = |links: &[LinkInfo]| {
+            let found = learned(&Layers::new(3, links, &vlans), links, &entries).into_iter();
+            found
+                .map(|learned| (learned.behind.mac, learned.behind.tags, learned.age.as_secs()))
+                .collect::<Vec<_>>()
+        };
+        let tap22 = (mac(0x22), vec![C_TAG], 20);
+        let tap20 = (mac(0x20), vec![], 30);
+        assert_eq!(of(&links), [(mac(0x21), vec![], 10), tap22.clone(), tap20.clone()]);
+        links[3].has_stp = true;
+        assert_eq!(of(&links), [tap22, tap20]);
+    }
+
+    #[test]
+    fn the_key_of_a_mac_has_up_to_two_tags() {
+        let key = |tags: &[VlanTag]| MacBehind { mac: mac(1), tags: tags.to_vec() }.key();
+        let (outer, inner) = (Tag::new(0x88a8, S_TAG.vid), Tag::new(0x8100, C_TAG.vid));
+        assert_eq!(key(&[]), Some(BehindKey::new(mac(1), [Tag::NONE; 2])));
+        assert_eq!(key(&[S_TAG, C_TAG]), Some(BehindKey::new(mac(1), [outer, inner])));
+        assert_eq!(key(&[S_TAG, C_TAG, C_TAG]), None);
     }
 
     #[test]

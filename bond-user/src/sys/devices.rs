@@ -71,7 +71,7 @@ pub trait Devices: fmt::Debug + Send + Sync {
     /// Returns the unicast MAC addresses that a device receives in addition to its own.
     async fn unicast(&self, ifindex: u32) -> Result<Vec<Mac>, SysError>;
 
-    /// Reads the forwarding tables of bridges, learned entries excepted, and their VLANs.
+    /// Reads the forwarding tables of bridges and of other devices, and the VLANs of bridges.
     async fn forwarding(&self) -> Result<Forwarding, SysError>;
 
     /// Returns the addresses of every device of a namespace.

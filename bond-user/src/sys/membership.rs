@@ -22,7 +22,7 @@ use etherparse::{
 
 use super::{
     Devices, SysError,
-    announcer::{Upper, ethernet, uppers},
+    announcer::{Upper, all_uppers, ethernet},
     topology::Layers,
 };
 
@@ -65,7 +65,9 @@ pub async fn reports_behind(devices: &dyn Devices, port: u32, mac: Mac) -> Resul
     let port = devices.link_by_index(port).await?;
     let Some(bond) = port.link.filter(|_| port.link_netns.is_none()) else { return Ok(Vec::new()) };
     let (links, forwarding) = (devices.links(None).await?, devices.forwarding().await?);
-    let uppers = uppers(&Layers::new(bond, &links, &forwarding.vlans), &devices.addresses(None).await?);
+    let addresses = devices.addresses(None).await?;
+    let above = Layers::new(bond, &links, &forwarding.vlans);
+    let uppers = all_uppers(&above, &links, &addresses, &forwarding.entries);
     let mut memberships = igmp(&read(IGMP)?);
     memberships.extend(igmp6(&read(IGMP6)?));
     Ok(reports(mac, &uppers, &memberships))

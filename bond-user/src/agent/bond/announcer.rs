@@ -145,7 +145,8 @@ impl Prepared {
         match host {
             Host::Pair { .. } => {
                 let addresses = announcer::frames(mac, &announced.uppers);
-                Self { addresses, macs: announced.macs.clone() }
+                let bonds = announced.has_unknown_user.then(|| MacBehind { mac, tags: Vec::new() });
+                Self { addresses, macs: announced.macs.iter().cloned().chain(bonds).collect() }
             }
             // Of a host behind a port only the MAC address is known.
             Host::Port { .. } => {
@@ -595,6 +596,15 @@ mod tests {
         let of = |last, tags: &[VlanTag]| MacBehind { mac: mac(last), tags: tags.to_vec() };
         assert_eq!(macs, [listed, of(7, &[TAG]), of(8, &[]), of(9, &[])]);
         assert!(!is_capped);
+    }
+
+    #[test]
+    fn the_bonds_mac_is_announced_alone_for_a_user_whose_address_is_not_known() {
+        let known = Announced { has_unknown_user: true, ..Announced::default() };
+        let prepared = Prepared::new(Host::Pair { bond: 7, port: 8, promisc: true }, &known, mac(1));
+        assert_eq!(prepared.macs, [MacBehind { mac: mac(1), tags: Vec::new() }]);
+        let (macs, _) = choose_macs(&prepared, &known, std::iter::empty(), |found| found == mac(1));
+        assert_eq!(macs, prepared.macs);
     }
 
     #[test]

@@ -173,6 +173,10 @@ impl BehindMap for NothingBehind {
     fn read(&self) -> Result<Vec<(BehindKey, BehindEntry)>, DataPlaneError> {
         Ok(Vec::new())
     }
+
+    fn add(&self, _: &BehindKey, _: &BehindEntry) -> Result<(), DataPlaneError> {
+        Ok(())
+    }
 }
 
 /// The device that a pinned link is at.

@@ -192,6 +192,14 @@ impl Maps {
         Ok(found)
     }
 
+    /// Adds a MAC address behind the bond, unless it is known.
+    ///
+    /// # Errors
+    /// The kernel refuses to write the map.
+    pub(super) fn add_behind(&self, key: &BehindKey, entry: &BehindEntry) -> Result<(), DataPlaneError> {
+        self.behind.as_ref().map_or(Ok(()), |behind| behind.add(key, entry))
+    }
+
     /// Returns what notes the stations that the active slave has heard since a failover. None for a bond that an earlier version
     /// has left, and for maps that are only read.
     pub fn heard(&self) -> Option<&dyn HeardMap> {

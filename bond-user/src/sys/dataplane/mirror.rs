@@ -8,6 +8,7 @@ use std::{
 
 use bond_common::{
     abi::{ActiveWord, BondEntry, MAX_SLAVES, Rank, SlaveEntry, Slot, Targets},
+    behind::{BehindEntry, BehindKey, LastSent, MOST_BEHIND},
     clock::{
         layout::{ANNOUNCE_FRAMES, AnnounceFrame, AnnounceList, ClockEntry},
         monitor::{MonitorEntry, PROBE_FRAMES, ProbeFrame, ProbeList},
@@ -289,6 +290,22 @@ impl MapMirror {
         written.list = list.bits();
         maps.store(*written);
         (addresses, macs)
+    }
+
+    /// Adds MAC addresses behind the bond to BEHIND, each with the time at which it sent last, in nanoseconds of CLOCK_MONOTONIC.
+    /// What has sent through the bond stays as it is: only as many are added as there is room for.
+    ///
+    /// # Errors
+    /// The kernel refuses to read or write the map; some may have been added.
+    pub fn add_behind(&self, macs: impl IntoIterator<Item = (BehindKey, u64)>) -> Result<(), DataPlaneError> {
+        let known: BTreeSet<_> = self.maps.behind()?.into_iter().map(|(key, _)| key).collect();
+        let switches = self.maps.active().switches();
+        let new = macs.into_iter().filter(|(key, _)| !known.contains(key));
+        for (key, sent_at) in new.take(MOST_BEHIND.saturating_sub(known.len())) {
+            let entry = BehindEntry { seen: LastSent::new(sent_at, switches), announced: 0 };
+            self.maps.add_behind(&key, &entry)?;
+        }
+        Ok(())
     }
 
     /// Changes ARP_MONITOR. A bond without a clock has none.

@@ -1,6 +1,6 @@
 //! What bridges and other devices hold on MAC addresses and VLANs.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use bond_common::mac::Mac;
 use netlink_packet_route::{
@@ -9,7 +9,7 @@ use netlink_packet_route::{
     neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
 };
 
-use super::{Netlink, Raw, link, reading};
+use super::{Netlink, Raw, link, neighbour::CLOCK_TICK, reading};
 use crate::sys::SysError;
 
 /// The forwarding tables of this network namespace.
@@ -38,6 +38,11 @@ pub enum FdbOwner {
     Device,
     /// A bridge's, which it was not learned from frames: it is static, or of the bridge itself (local).
     Bridge,
+    /// A bridge's, which has learned it from a frame.
+    Learned {
+        /// Since it sent last.
+        age: Duration,
+    },
 }
 
 /// A VLAN of a bridge port.
@@ -51,7 +56,7 @@ pub struct PortVlan {
 }
 
 impl Netlink {
-    /// Reads the forwarding tables, learned entries excepted, and the VLANs of bridges.
+    /// Reads the forwarding tables, and the VLANs of bridges.
     ///
     /// # Errors
     /// The kernel refuses one of the requests.
@@ -73,12 +78,14 @@ impl Netlink {
     }
 }
 
-/// Returns an entry that was not learned; None for others, and for groups.
+/// Returns an entry; None for groups, and for a learned entry that has expired.
 fn entry(message: &NeighbourMessage) -> Option<FdbEntry> {
     let header = &message.header;
     let mut found = FdbEntry { mac: Mac::ZERO, ifindex: header.ifindex, vid: None, of: FdbOwner::Bridge };
     if header.flags.contains(NeighbourFlags::Own) {
         found.of = FdbOwner::Device;
+    } else if header.state == NeighbourState::Reachable {
+        found.of = FdbOwner::Learned { age: Duration::ZERO };
     } else if !matches!(header.state, NeighbourState::Permanent | NeighbourState::Noarp) {
         return None;
     }
@@ -86,6 +93,11 @@ fn entry(message: &NeighbourMessage) -> Option<FdbEntry> {
         match attribute {
             NeighbourAttribute::LinkLayerAddress(bytes) => found.mac = link::ethernet_mac(bytes)?,
             NeighbourAttribute::Vlan(vid) => found.vid = Some(*vid),
+            NeighbourAttribute::CacheInfo(times) => {
+                if let FdbOwner::Learned { age } = &mut found.of {
+                    *age = CLOCK_TICK * times.updated;
+                }
+            }
             _ => {}
         }
     }
@@ -115,6 +127,8 @@ fn port_vlans(message: &LinkMessage) -> Vec<PortVlan> {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_route::neighbour::NeighbourCacheInfo;
+
     use super::*;
 
     #[test]
@@ -132,20 +146,26 @@ mod tests {
     }
 
     #[test]
-    fn learned_entries_and_groups_are_left_out() {
+    fn expired_entries_and_groups_are_left_out() {
         let of = |mac: [u8; 6], state, flags| {
             let mut message = NeighbourMessage::default();
             message.header.ifindex = 7;
             (message.header.state, message.header.flags) = (state, flags);
             message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
             message.attributes.push(NeighbourAttribute::Vlan(5));
+            // ndm_confirmed, ndm_used, ndm_updated, ndm_refcnt
+            let times: Vec<u8> = [0_u32, 0, 250, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
+            let times = NeighbourCacheInfo::parse(&times).unwrap();
+            message.attributes.push(NeighbourAttribute::CacheInfo(times));
             entry(&message).map(|entry| (entry.vid, entry.of))
         };
         let (mac, group) = ([2, 0, 0, 0, 0, 9], [0x33, 0x33, 0, 0, 0, 1]);
         let (own, master) = (NeighbourFlags::Own, NeighbourFlags::Controller);
         assert_eq!(of(mac, NeighbourState::Permanent, own), Some((Some(5), FdbOwner::Device)));
         assert_eq!(of(mac, NeighbourState::Noarp, master), Some((Some(5), FdbOwner::Bridge)));
-        assert_eq!(of(mac, NeighbourState::Reachable, master), None);
+        let learned = FdbOwner::Learned { age: Duration::from_millis(2_500) };
+        assert_eq!(of(mac, NeighbourState::Reachable, master), Some((Some(5), learned)));
+        assert_eq!(of(mac, NeighbourState::Stale, master), None);
         assert_eq!(of(group, NeighbourState::Permanent, own), None);
     }
 }

@@ -8,8 +8,8 @@ pub use netlink_packet_route::link::{In6AddrGenMode, LinkFlags, LinkLayerType, S
 use netlink_packet_route::{
     AddressFamily,
     link::{
-        self as wire, AfSpecInet6, AfSpecUnspec, InfoBridge, InfoData, InfoVlan, LinkAttribute, LinkMessage,
-        LinkXdp, Prop,
+        self as wire, AfSpecInet6, AfSpecUnspec, BridgeStpState, InfoBridge, InfoData, InfoVlan,
+        LinkAttribute, LinkMessage, LinkXdp, Prop,
     },
 };
 use rtnetlink::LinkUnspec;
@@ -56,6 +56,8 @@ pub struct LinkInfo {
     pub vlan: Option<VlanTag>,
     /// Of a bridge with vlan_filtering: the TPID of its VLANs.
     pub filters_vlans: Option<u16>,
+    /// Of a bridge: it takes part in STP, the kernel's or a daemon's, so that its ports may be redundant.
+    pub has_stp: bool,
     pub xdp: Option<AttachedXdp>,
     /// `None` if the device has no IPv6.
     pub addr_gen_mode: Option<In6AddrGenMode>,
@@ -139,6 +141,12 @@ impl LinkInfo {
             && matches!(self.kind.as_deref(), Some("macvlan" | "macvtap" | "ipvlan" | "ipvtap"))
     }
 
+    /// Returns whether it may be a port of Open vSwitch, or of a switch in user space, that this host itself uses: the kernel
+    /// does not say by which device its frames leave.
+    pub fn may_be_switch_port(&self) -> bool {
+        matches!(self.kind.as_deref(), Some("tun" | "openvswitch")) && self.layer == LinkLayerType::Ether
+    }
+
     /// IFF_LOWER_UP
     pub fn is_lower_up(&self) -> bool {
         self.flags.contains(LinkFlags::LowerUp)
@@ -186,6 +194,7 @@ impl LinkInfo {
             link_netns: None,
             vlan: None,
             filters_vlans: None,
+            has_stp: false,
             xdp: None,
             addr_gen_mode: None,
             ipv6_forwarding: false,
@@ -263,6 +272,8 @@ impl LinkInfo {
                         _ => None,
                     });
                     self.filters_vlans = filters.then(|| protocol.unwrap_or(0x8100));
+                    let is_on = |part: &_| matches!(part, InfoBridge::StpState(state) if *state != BridgeStpState::Disabled);
+                    self.has_stp = parts.iter().any(is_on);
                 }
                 _ => {}
             }

@@ -110,7 +110,7 @@ impl Neighbour {
 }
 
 /// The unit of the kernel's ages (USER_HZ).
-const CLOCK_TICK: Duration = Duration::from_millis(10);
+pub(super) const CLOCK_TICK: Duration = Duration::from_millis(10);
 
 fn entry(ifindex: u32, address: IpAddr, state: NeighbourState) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();

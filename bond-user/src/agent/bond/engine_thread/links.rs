@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, sync::atomic::Ordering};
 
-use bond_common::abi::{DeviceHandle, DeviceState, LinkQuestion, Slot};
+use bond_common::{
+    abi::{DeviceHandle, DeviceState, LinkQuestion, Slot},
+    mac::Mac,
+};
 use bond_core::{
     LeftSlave,
     event::{Event, Link},
@@ -198,9 +201,12 @@ impl Running {
         let Some(slave) = slave else {
             // IFLA_LINK of a link that was moved here counts in another namespace.
             let below = link.link.filter(|_| link.link_netns.is_none() && !link.is_end_of_pair());
-            // A bridge that comes up, or another port of one.
-            let bridge = Some(link.ifindex).filter(|_| link.is_bridge());
-            let related = below.into_iter().chain(link.master).chain(bridge);
+            // A bridge that comes up, or another port of one; a port of a switch that has, or had, the bond's MAC address.
+            let itself = Some(link.ifindex).filter(|_| link.is_bridge() || link.may_be_switch_port());
+            let related = below.into_iter().chain(link.master).chain(itself);
+            if link.may_be_switch_port() && self.is_bonds(link.mac) {
+                self.uppers_changed();
+            }
             return self.work.check(|pending| {
                 pending.appeared.insert(link.ifindex);
                 related.for_each(|ifindex| pending.related.insert(ifindex));
@@ -240,6 +246,12 @@ impl Running {
         self.fact(Event::Gone { slot }, reader);
         let reply = self.take_release(slot);
         self.work.request(Request::Forget { slot, reply });
+    }
+
+    /// Returns whether the data plane takes this MAC address for the bond's: that of bond0, or of a slave.
+    fn is_bonds(&self, mac: Mac) -> bool {
+        mac == self.mirror.bond().host_mac()
+            || self.mirror.slaves().iter().any(|slave| slave.wire_mac() == mac)
     }
 
     fn uppers_changed(&self) {

@@ -201,6 +201,8 @@ impl Worker {
         for (slot, slave) in &self.slaves {
             self.announcer.prepare(*slot, slave.ifindex);
         }
+        let learned = std::mem::take(&mut self.announced.learned);
+        self.remember_learned(learned);
         while let Some(job) = jobs.next().await {
             match job {
                 Job::End(End::TearDown { reply }) => {

@@ -35,7 +35,10 @@ impl Worker {
             let again = PendingChecks { host: true, ..PendingChecks::default() };
             let link = self.devices.link_by_index(self.host.device());
             if let Some(Ok(link)) = jobs.unless_urgent(again, link).await {
+                let promisc = self.host.promisc();
                 self.host_changed(&link).await;
+                // What takes all frames may be a switch that gives the host a port.
+                uppers |= self.host.promisc() != promisc;
                 uppers |= std::mem::replace(&mut self.master, link.master) != link.master;
                 self.warn_of_bridge(&link).await;
                 self.release_loops(&link).await;

@@ -1,6 +1,6 @@
 //! What is read, or sent, as often as the engine's clocks say, and what is announced.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use bond_common::{abi::Slot, mac::Mac};
 use bond_core::event::{Event, Link, Neighbours};
@@ -17,8 +17,12 @@ use crate::{
             work::Reads,
         },
     },
-    report::wording,
-    sys::{SysError, announcer, membership},
+    report::{moment::monotonic, wording},
+    sys::{
+        SysError,
+        announcer::{self, Learned},
+        membership,
+    },
 };
 
 impl Worker {
@@ -127,10 +131,22 @@ impl Worker {
         self.devices.other_namespaces().await.is_ok_and(|others| !others.is_empty())
     }
 
+    /// Has what bridges have learned at other ports announced like what sends through the bond.
+    pub(super) fn remember_learned(&self, learned: Vec<Learned>) {
+        let now = monotonic();
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let sent_at =
+            |learned: Learned| Some((learned.behind.key()?, nanos(now.saturating_sub(learned.age))));
+        if let Err(error) = self.mirror.add_behind(learned.into_iter().filter_map(sent_at)) {
+            self.recording.warn(error.to_string());
+        }
+    }
+
     pub(super) async fn read_addresses(&mut self) {
         let Host::Pair { port, .. } = self.host else { return };
         match announcer::addresses_behind(&*self.devices, port).await {
-            Ok(announced) => {
+            Ok(mut announced) => {
+                self.remember_learned(std::mem::take(&mut announced.learned));
                 self.announced = announced;
                 self.announcer.know(self.announced.clone());
             }
