@@ -20,6 +20,9 @@ use crate::{NetNs, PacketSocket};
 
 /// Threads of each CPU that only take time.
 const HOGS: usize = 2;
+/// Ports to which the bridge behind each flood sends a copy of each frame: the CPU that receives it has to do more than the one
+/// that sends it, so that its backlog fills.
+const COPIES: usize = 8;
 /// Frames between two looks at whether the load is to end.
 const BURST: usize = 256;
 
@@ -46,7 +49,7 @@ impl Load {
             let receiver = (cpu + 1) % cpus;
             let socket = flood_to(&load._netns, cpu, receiver)?;
             for _ in 0..HOGS {
-                load.spawn(cpu, || hint::spin_loop());
+                load.spawn(cpu, hint::spin_loop);
             }
             let frame = frame(cpu)?;
             load.spawn(cpu, move || {
@@ -91,9 +94,17 @@ impl Drop for Load {
 fn flood_to(netns: &NetNs, cpu: usize, receiver: usize) -> Result<PacketSocket> {
     let (flood, sink) = (format!("flood{cpu}"), format!("sink{cpu}"));
     netns.ip(&format!("link add {flood} type veth peer name {sink}"))?;
-    for end in [&flood, &sink] {
-        netns.ip(&format!("link set {end} up"))?;
+    let bridge = format!("flooded{cpu}");
+    netns.ip(&format!("link add {bridge} type bridge forward_delay 0 mcast_snooping 0"))?;
+    netns.ip(&format!("link set {bridge} up"))?;
+    for copy in 0..COPIES {
+        netns.ip(&format!(
+            "link add copy{cpu}.{copy} master {bridge} up type veth peer name end{cpu}.{copy}"
+        ))?;
+        netns.ip(&format!("link set end{cpu}.{copy} up"))?;
     }
+    netns.ip(&format!("link set {sink} master {bridge} up"))?;
+    netns.ip(&format!("link set {flood} up"))?;
     // `ip netns exec` mounts the namespace's own sysfs.
     let queue = format!("/sys/class/net/{sink}/queues/rx-0/rps_cpus");
     let mask = format!("{:x}", 1_u64 << receiver.min(31));
