@@ -456,6 +456,57 @@ fn a_slave_that_has_to_prove_its_path_is_shown() {
     xbond.stop().unwrap();
 }
 
+/// A port that takes the bond's MAC address only, as under fail_over_mac=none it has to: the backup cannot be probed.
+#[test]
+fn a_backup_whose_port_takes_one_mac_only_is_said_not_to_be_probed() {
+    skip_if_unable!();
+    let _turn = concurrently();
+    let lab = builder(Datapath::Tc).build().unwrap();
+    route_on_peer(&lab, true);
+    let (port, mac) = (lab.port(SLAVES[1]).unwrap(), lab.mac(SLAVES[0]).unwrap());
+    nft(
+        &lab,
+        &format!(
+            "add table netdev {port}\nadd chain netdev {port} ingress {{ type filter hook ingress device {port} priority 0; }}\n\
+             add rule netdev {port} ingress ether saddr != {mac} drop\n"
+        ),
+    );
+    let target = format!("path_target={PEER_V4}");
+    let xbond = bond(&lab, Datapath::Tc, &[&target, "fail_over_mac=none"]);
+    let why = || slave(&show(&xbond), SLAVES[1])["path"]["why"].as_str().unwrap_or_default().to_owned();
+    eventually("seldom probes", why, |why| why.contains("off but for one a minute"));
+    assert_eq!(slave(&show(&xbond), SLAVES[1])["path"]["answers"], 0);
+    // It is used all the same, as soon as the other one fails.
+    lab.cut(SLAVES[0], Cut::Carrier).unwrap();
+    wait_for_active(&xbond, SLAVES[1]);
+    let state = || slave(&show(&xbond), SLAVES[1])["path"]["state"].clone();
+    eventually("a path", state, |state| state == "works");
+    xbond.stop().unwrap();
+}
+
+/// With `path` in watch a slave whose path has failed is down, and not only avoided.
+#[test]
+fn a_slave_that_watches_its_path_is_down_when_that_fails() {
+    skip_if_unable!();
+    let _turn = concurrently();
+    let lab = builder(Datapath::Tc).build().unwrap();
+    let xbond = monitored(&lab, Datapath::Tc, &["watch=all=carrier,path"]);
+    swallow(&lab, SLAVES[0], Swallows::All);
+    wait_for_active(&xbond, SLAVES[1]);
+    wait_for_status(&xbond, SLAVES[0], "down");
+    assert_eq!(slave(&show(&xbond), SLAVES[0])["link_failure_count"], 1);
+    // The setting of the slave precedes.
+    xbond.cli(["set", BOND, "--slave", SLAVES[0], "watch=carrier"]).unwrap();
+    wait_for_status(&xbond, SLAVES[0], "up");
+    xbond.cli(["set", BOND, "--slave", SLAVES[0], "watch=bond"]).unwrap();
+    wait_for_status(&xbond, SLAVES[0], "down");
+    forward_again(&lab, SLAVES[0]);
+    wait_for_status(&xbond, SLAVES[0], "up");
+    xbond.set(BOND, "watch=monitor").unwrap();
+    assert!(xbond.set(BOND, "watch=link").unwrap_err().to_string().contains("all or any of carrier"));
+    xbond.stop().unwrap();
+}
+
 /// Returns the unicast MAC addresses that a NIC of the host receives in addition to its own.
 fn filter_of(lab: &Lab, nic: &str) -> Vec<String> {
     let fdb = lab.host.exec(&format!("bridge fdb show dev {nic}")).unwrap();
