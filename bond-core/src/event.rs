@@ -6,7 +6,8 @@ use bond_common::{
 };
 
 use crate::{
-    DataPlaneChange, Time,
+    Time,
+    change::DataPlaneChange,
     damping::Damping,
     options::{BondOptions, SlaveOptions},
     watch::Watch,

@@ -25,6 +25,7 @@
     )
 )]
 
+mod change;
 pub mod command;
 pub mod damping;
 mod engine;
@@ -37,10 +38,8 @@ pub mod status;
 mod tests;
 pub mod watch;
 
-pub use engine::{
-    ChangedBy, DataPlaneChange, Engine, LeftSlave, NewBond, OrphanState, Refusal, SlaveRef,
-    announcement_interval,
-};
+pub use change::{ChangedBy, DataPlaneChange};
+pub use engine::{Engine, LeftSlave, NewBond, OrphanState, Refusal, SlaveRef, announcement_interval};
 
 /// A point in time: the duration since a fixed moment, which never decreases (CLOCK_MONOTONIC).
 pub type Time = std::time::Duration;

@@ -130,6 +130,7 @@ impl History {
         Self { lab, unplugged: BTreeMap::new() }
     }
 
+    // One thing: an arm for each step.
     fn step(&mut self, step: &Step) {
         let lab = &mut self.lab;
         let plugged = |nic: &u8| !self.unplugged.contains_key(&(10 + u32::from(*nic)));
@@ -379,6 +380,7 @@ proptest! {
     }
 }
 
+// One thing: a strategy for each event.
 fn nonsense() -> impl Strategy<Value = Event> {
     use crate::event::{Duplex, Link, NewSlave, Reception, Speed};
     let slot = || (0..3u8).prop_map(|index| bond_common::abi::Slot::new(index).unwrap());
