@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -17,7 +16,7 @@ use crate::{
             announcer::{AnnouncerTask, Announcing, Progress, SentRounds},
             arp_prober::{self, ArpProber, Probing},
             clock::{self, ClockKeeper, SharedClockState},
-            engine_thread::{BondId, EngineHandle, Member},
+            engine_handle::{BondId, EngineHandle, Member},
             interface::Host,
             kernel_monitor,
             ledger::Ledger,
@@ -39,6 +38,7 @@ use crate::{
         dataplane::{DataPlane, Events, MapMirror},
         devices::ChangeMacs,
         found::Found,
+        random,
     },
 };
 
@@ -79,15 +79,17 @@ pub struct Started {
 /// Gives a data plane its engine, its worker, and its tasks.
 ///
 /// # Errors
-/// A socket cannot be opened. The programs stay at their hooks.
+/// A socket cannot be opened, or the kernel gives no random numbers. The programs stay at their hooks.
 pub fn start(
     machine: &Machine,
     id: BondId,
     config: &BondConfig,
     mut plane: Plane,
 ) -> Result<Started, AgentError> {
-    let macs = match machine.devices.open_macs() {
-        Ok(macs) => macs,
+    let prepared =
+        machine.devices.open_macs().and_then(|macs| Ok((macs, random::number()?, random::number()?)));
+    let (macs, seed, nonce) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => {
             plane.data_plane.keep();
             return Err(error.into());
@@ -99,7 +101,7 @@ pub fn start(
     mirror.update_clock(|entry| clock::follow_options(entry, options, config.guard, kernel));
     mirror.update_monitor(|entry| kernel_monitor::follow_options(entry, options));
     let (work, jobs) = WorkQueue::new();
-    let ends = Ends::start(machine, id, config, &plane, work);
+    let ends = Ends::start(machine, id, config, &plane, (work, seed, nonce));
     let (work, history) = (ends.work.clone(), ends.history.clone());
     let carrier = plane.left.as_ref().is_some_and(|taken| taken.left.carrier);
     let (left, founds) = plane.left.take().map(|taken| hand_over(taken, &work, &ends.recording)).unzip();
@@ -126,11 +128,21 @@ struct Ends {
     announcer: Announcing,
     /// Whether something may have happened to the bond's devices.
     is_changed: Arc<AtomicBool>,
+    /// The engine's, for the MAC addresses that it makes.
+    seed: u64,
+    /// The path monitor's, for its probes.
+    nonce: u64,
 }
 
 impl Ends {
     /// Starts the recorder, the ARP prober and the announcer.
-    fn start(machine: &Machine, id: BondId, config: &BondConfig, plane: &Plane, work: WorkQueue) -> Self {
+    fn start(
+        machine: &Machine,
+        id: BondId,
+        config: &BondConfig,
+        plane: &Plane,
+        (work, seed, nonce): (WorkQueue, u64, u64),
+    ) -> Self {
         let mirror = plane.data_plane.mirror();
         let maps = Arc::clone(mirror.maps());
         let ledger = Arc::new(Ledger::new(Arc::clone(&mirror)));
@@ -143,7 +155,7 @@ impl Ends {
         let announcer = start_announcer(machine, id, (plane.host, &mirror), &work, &recording, announced);
         // What happened to its devices before is not known.
         let is_changed = Arc::new(AtomicBool::new(true));
-        Self { mirror, ledger, work, recording, history, prober, announcer, is_changed }
+        Self { mirror, ledger, work, recording, history, prober, announcer, is_changed, seed, nonce }
     }
 
     /// Returns the bond for the engine thread, and the receiver of what that publishes.
@@ -160,7 +172,7 @@ impl Ends {
             mac: plane.mac,
             mac_assigned: plane.mac_assigned,
             prearm: config.prearm,
-            seed: random(),
+            seed: self.seed,
             options: plane.options.clone(),
             damping: config.damping,
             watch: config.watch,
@@ -199,7 +211,7 @@ impl Ends {
             devices: Arc::clone(&machine.devices),
             status: status.clone(),
             uppers: self.prober.other_uppers(),
-            nonce: random(),
+            nonce: self.nonce,
         };
         path_targets::start(of, WantedPath::of(config))
     }
@@ -321,9 +333,4 @@ fn watch_data_plane(
     }
     data_plane.forget_object();
     records
-}
-
-pub fn random() -> u64 {
-    // The standard library's hashers are seeded by the kernel's random numbers.
-    RandomState::new().build_hasher().finish()
 }

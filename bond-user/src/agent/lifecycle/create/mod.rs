@@ -18,27 +18,21 @@ use bond_common::mac::Mac;
 use crate::{
     agent::{
         AgentError,
-        bond::{
-            engine_thread::BondId,
-            interface::{Host, Queues},
-        },
+        bond::{engine_handle::BondId, interface::Host},
         lifecycle::{
-            machine::Machine,
-            returned::restore_returned,
-            slaves::Wanted,
-            start::{Started, random},
+            DEFAULT_MTU, machine::Machine, returned::restore_returned, slaves::Wanted, start::Started,
         },
+        queues::Queues,
     },
     api::MissingSlaves,
     config::BondConfig,
     sys::{
+        SysError,
         dataplane::{Hook, Maps},
         netlink::PairKind,
+        random,
     },
 };
-
-/// Bytes; the MTU of a bond whose configuration has none.
-pub const DEFAULT_MTU: u32 = 1500;
 
 /// A bond that was made.
 pub struct Created {
@@ -63,12 +57,12 @@ pub async fn bring_up(
     let _one_at_a_time = machine.enslaving.lock().await;
     restore_returned(machine).await;
     let observed = observe::observe(machine, config).await?;
-    let plan = plan::plan(config, missing, observed, random_mac())?;
+    let plan = plan::plan(config, missing, observed, random_mac()?)?;
     apply::apply(machine, id, config, plan).await
 }
 
-/// A locally administered address that no other device should have.
-fn random_mac() -> Mac {
-    let [a, b, c, d, e, f, ..] = random().to_ne_bytes();
-    Mac::new([a & 0xfe | 0x02, b, c, d, e, f])
+/// Returns a locally administered address that no other device should have.
+fn random_mac() -> Result<Mac, SysError> {
+    let [a, b, c, d, e, f, ..] = random::number()?.to_ne_bytes();
+    Ok(Mac::new([a & 0xfe | 0x02, b, c, d, e, f]))
 }
